@@ -1,0 +1,1 @@
+//! The admin listener: health, metrics and, on one route table, everything an operator calls.

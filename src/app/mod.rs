@@ -1,0 +1,1 @@
+//! Wiring: turns a configuration into running listeners, and swaps it on reload.

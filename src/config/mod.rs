@@ -1,0 +1,1 @@
+//! The configuration file: its shape, its errors, and its translation into each room's settings.

@@ -1,0 +1,1 @@
+//! A stored response and its compact form.

@@ -1,0 +1,1 @@
+//! Which stored response a request asks for: target normalisation, selecting headers, the cache key.

@@ -1,0 +1,1 @@
+//! The origin: connections, balancing, health, retries, and what is rewritten on the way.

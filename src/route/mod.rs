@@ -1,0 +1,1 @@
+//! Routes: which rule governs a request.

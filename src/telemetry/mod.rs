@@ -1,0 +1,1 @@
+//! What an operator sees: the metric catalogue and the access log.

@@ -1,0 +1,1 @@
+//! Black-box tests: real sockets, scripted origins, no sleeping.
