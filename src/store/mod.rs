@@ -1,1 +1,39 @@
 //! Where stored responses live: one trait, and the stores that keep its contract.
+
+#[cfg(test)]
+mod contract;
+mod memory;
+
+use std::future::Future;
+
+pub use memory::{Memory, Usage};
+
+use crate::{entry::Entry, key::CacheKey};
+
+/// A place for stored responses.
+///
+/// A store may forget anything at any time, and never answers with another key's entry: it compares
+/// the key's full text. It knows nothing of freshness. Its failures are misses: what a caller cannot
+/// mend is counted by the store itself, not reported.
+pub trait Store: Send + Sync + 'static {
+    /// The entry under this key. The hot path: what is at hand is given without waiting.
+    fn get(&self, key: &CacheKey) -> impl Future<Output = Option<Entry>> + Send;
+
+    /// Puts an entry under a key, in place of what stood there.
+    fn put(&self, key: &CacheKey, entry: Entry) -> impl Future<Output = Put> + Send;
+
+    /// Forgets the entry with this key digest, if there is one.
+    fn remove(&self, digest: u128) -> impl Future<Output = ()> + Send;
+
+    /// The largest entry, in bytes, that can be stored at all.
+    fn max_entry_size(&self) -> usize;
+}
+
+/// What became of an entry that was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// It can be looked up from now on.
+    Stored,
+    /// It exceeds what the store takes; nothing stands under the key now.
+    TooLarge,
+}

@@ -1,0 +1,226 @@
+//! What a store holds under a key: a response, or the list of variants that stand in its place.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::Fields;
+use crate::{
+    key::{CacheKey, vary::VarySet},
+    policy::freshness::Freshness,
+};
+
+/// What stands under one key of a store.
+#[derive(Debug, Clone)]
+pub enum Entry {
+    /// The response to every request with this key.
+    Response(Arc<StoredResponse>),
+    /// The target's responses carry `Vary`: they stand under keys of their own.
+    Variants(Arc<Variants>),
+}
+
+/// Where the variants of one target stand (RFC 9111 §4.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variants {
+    /// The text of the target's key.
+    pub target: Box<[u8]>,
+    /// Part of every variant's key, drawn anew when the target is invalidated, so that variants
+    /// stored before can never be reached again.
+    pub generation: u64,
+    /// The sets of selecting fields seen on the target's responses, the newest first.
+    pub sets: Vec<VarySet>,
+    /// The variants stored last, oldest first, as digests of their keys: the bound on their number.
+    pub recent: Vec<u128>,
+}
+
+/// A complete stored response.
+///
+/// Key, tags, header section and body stand in one exact-size allocation, so that a hundred thousand
+/// small responses cost little more than their bytes.
+#[derive(Debug, Clone)]
+pub struct StoredResponse {
+    /// The status.
+    pub status: StatusCode,
+    /// All that deciding about reuse takes.
+    pub freshness: Freshness,
+    /// Whose validator the `ETag` is.
+    pub etag: EtagSource,
+    bytes: Bytes,
+    key_end: u32,
+    tags_end: u32,
+    fields_end: u32,
+}
+
+/// Whose `ETag` a stored response carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EtagSource {
+    /// The origin's, or none: what there is may be sent to the origin.
+    Origin,
+    /// Made by Larder out of the body; means nothing to the origin.
+    Larder,
+}
+
+/// A response on its way into a store: all but its body.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// The key under which it will stand.
+    pub key: CacheKey,
+    /// The status.
+    pub status: StatusCode,
+    /// The header section to store; hop-by-hop fields and `Set-Cookie` are gone already.
+    pub headers: HeaderMap,
+    /// All that deciding about reuse takes.
+    pub freshness: Freshness,
+    /// Names by which it can be purged.
+    pub tags: Vec<String>,
+}
+
+/// A body in the pieces in which it came.
+#[derive(Debug, Clone, Copy)]
+pub struct Content<'a>(pub &'a [Bytes]);
+
+const TAG_SEPARATOR: u8 = b'\n';
+
+impl Draft {
+    /// Joins head and body into a stored response, and makes an `ETag` where the origin sent no
+    /// validator at all, so that clients can still be answered `304`.
+    ///
+    /// Copies the body once, to an exact-size buffer: what comes from a socket pins the whole read
+    /// buffer it arrived in. Gives `None` where the parts exceed 4 GiB.
+    pub fn complete(mut self, content: Content<'_>) -> Option<StoredResponse> {
+        let etag = self.ensure_validator(content);
+        let tags = self.tags.join("\n");
+        let body_length: usize = content.0.iter().map(Bytes::len).sum();
+        let head = self.key.text().len() + tags.len() + Fields::packed_size(&self.headers);
+        let mut bytes = Vec::with_capacity(head + body_length);
+        bytes.extend_from_slice(self.key.text());
+        let key_end = u32::try_from(bytes.len()).ok()?;
+        bytes.extend_from_slice(tags.as_bytes());
+        let tags_end = u32::try_from(bytes.len()).ok()?;
+        Fields::pack(&self.headers, &mut bytes);
+        let fields_end = u32::try_from(bytes.len()).ok()?;
+        content.0.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+        Some(StoredResponse {
+            status: self.status,
+            freshness: self.freshness,
+            etag,
+            bytes: bytes.into_boxed_slice().into(),
+            key_end,
+            tags_end,
+            fields_end,
+        })
+    }
+
+    fn ensure_validator(&mut self, content: Content<'_>) -> EtagSource {
+        let has_validator = self.headers.contains_key(header::ETAG)
+            || self.headers.contains_key(header::LAST_MODIFIED);
+        if has_validator || self.status != StatusCode::OK {
+            return EtagSource::Origin;
+        }
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(content.entity_tag())) {
+            self.headers.insert(header::ETAG, value);
+        }
+        EtagSource::Larder
+    }
+}
+
+impl Content<'_> {
+    /// A strong entity tag: 128 bits of the body's SHA-256.
+    fn entity_tag(self) -> String {
+        let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        self.0.iter().for_each(|chunk| digest.update(chunk));
+        let digest = digest.finish();
+        let mut tag = String::with_capacity(34);
+        tag.push('"');
+        for byte in digest.as_ref().iter().take(16) {
+            for nibble in [byte >> 4, byte & 15] {
+                tag.push(char::from_digit(nibble.into(), 16).unwrap_or('0'));
+            }
+        }
+        tag.push('"');
+        tag
+    }
+}
+
+impl StoredResponse {
+    /// The full text of the key under which it was stored. Digests may collide, texts may not.
+    pub fn key_text(&self) -> &[u8] {
+        self.bytes.get(..index(self.key_end)).unwrap_or_default()
+    }
+
+    /// Names by which it can be purged.
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        let tags = self.bytes.get(index(self.key_end)..index(self.tags_end)).unwrap_or_default();
+        tags.split(|byte| *byte == TAG_SEPARATOR)
+            .filter(|tag| !tag.is_empty())
+            .filter_map(|tag| std::str::from_utf8(tag).ok())
+    }
+
+    /// The stored header section. Costs one reference count, copies nothing.
+    pub fn fields(&self) -> Fields {
+        Fields::from_block(self.bytes.slice(index(self.tags_end)..index(self.fields_end)))
+    }
+
+    /// The body. Costs one reference count, copies nothing.
+    pub fn body(&self) -> Bytes {
+        self.bytes.slice(index(self.fields_end)..)
+    }
+
+    /// The length of the body in bytes.
+    pub fn body_length(&self) -> u64 {
+        (self.bytes.len() - index(self.fields_end)) as u64
+    }
+
+    /// All bytes it keeps on the heap: key, tags, fields and body.
+    pub fn heap_size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The same response under updated fields and freshness, as after a `304` (RFC 9111 §3.2).
+    pub fn freshened(&self, headers: HeaderMap, freshness: Freshness) -> Option<Self> {
+        let draft = Draft {
+            key: CacheKey::from_text(self.key_text()),
+            status: self.status,
+            headers,
+            freshness,
+            tags: self.tags().map(str::to_owned).collect(),
+        };
+        let refreshed = draft.complete(Content(&[self.body()]))?;
+        Some(Self { etag: self.etag, ..refreshed })
+    }
+}
+
+impl Entry {
+    /// Whether this is the entry of exactly this key, and not of one with the same digest.
+    pub fn stands_under(&self, key: &CacheKey) -> bool {
+        match self {
+            Self::Response(response) => response.key_text() == key.text(),
+            Self::Variants(variants) => &*variants.target == key.text(),
+        }
+    }
+
+    /// All bytes the entry keeps on the heap besides its struct.
+    pub fn heap_size(&self) -> usize {
+        match self {
+            Self::Response(response) => response.heap_size(),
+            Self::Variants(variants) => variants.heap_size(),
+        }
+    }
+}
+
+impl Variants {
+    /// No variants yet. `generation` must not have been used for this target before.
+    pub fn new(target: &CacheKey, generation: u64) -> Self {
+        Self { target: target.text().into(), generation, sets: Vec::new(), recent: Vec::new() }
+    }
+
+    fn heap_size(&self) -> usize {
+        let names: usize = self.sets.iter().map(VarySet::heap_size).sum();
+        names + self.target.len() + self.sets.len() * size_of::<VarySet>() + self.recent.len() * size_of::<u128>()
+    }
+}
+
+fn index(offset: u32) -> usize {
+    offset as usize
+}

@@ -1,0 +1,105 @@
+//! The body of a response to a client, whichever way it comes, and the end of the request with it.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use super::{fill::FillReader, finish::Finish};
+use crate::origin::ResponseBody;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A response body. Whatever happens to it, its request is counted and logged exactly once: at its
+/// end, or when the client goes away before.
+pub struct Body {
+    content: Content,
+    finish: Option<Box<Finish>>,
+}
+
+/// Where a body comes from.
+pub enum Content {
+    /// Nothing follows the head.
+    Empty,
+    /// All of it is at hand.
+    Whole(Bytes),
+    /// It is on its way to the store as well.
+    Filling(FillReader),
+    /// It passes through.
+    Passing(ResponseBody),
+    /// Nothing follows the head, which tells of a body this long all the same (HEAD).
+    Described(u64),
+}
+
+impl Body {
+    /// A body without an end to report: the request is accounted for already.
+    pub fn accounted(content: Content) -> Self {
+        Self { content, finish: None }
+    }
+
+    /// A body at whose end the request is accounted for.
+    pub fn new(content: Content, finish: Box<Finish>) -> Self {
+        Self { content, finish: Some(finish) }
+    }
+
+    fn poll_content(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.content {
+            Content::Empty | Content::Described(_) => Poll::Ready(None),
+            Content::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.content = Content::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Content::Filling(reader) => {
+                Pin::new(reader).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
+            }
+            Content::Passing(body) => {
+                Pin::new(body).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
+            }
+        }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let frame = ready!(this.poll_content(context));
+        if let (Some(finish), Some(Ok(frame))) = (&mut this.finish, &frame)
+            && let Some(data) = frame.data_ref()
+        {
+            finish.sent(data.len());
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Empty | Content::Described(_) => true,
+            Content::Whole(bytes) => bytes.is_empty(),
+            Content::Filling(_) => false,
+            Content::Passing(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Empty => SizeHint::with_exact(0),
+            Content::Described(length) => SizeHint::with_exact(*length),
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Filling(reader) => reader.size_hint(),
+            Content::Passing(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Delivery: what the client gets, and how it is told where it came from.
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
+};
+
+use super::{
+    body::{Body, Content},
+    fill::FillReader,
+    finish::{self, Finish, Outcome, Received},
+    landing::Arriving,
+    lookup::Stored,
+    site::{ServerTiming, Site},
+};
+use crate::{
+    entry::StoredResponse,
+    field::Timestamp,
+    origin::{ResponseBody, rewrite},
+    policy::{
+        cache_status::{self, CacheResult, CacheStatus, Forward},
+        reason::Reason,
+        tag,
+        validation::{self, Selected},
+    },
+    problem::Problem,
+    route::Route,
+};
+
+const X_API_CACHE: HeaderName = HeaderName::from_static("x-api-cache");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
+
+/// Fields that a delivery may add to a stored header section.
+const ADDED: usize = 6;
+
+/// What the client is told about where its response came from.
+#[derive(Debug, Clone, Copy)]
+pub struct Told {
+    /// What `X-API-Cache` says.
+    pub result: CacheResult,
+    /// Why the origin was asked, if it was.
+    pub forward: Option<Forward>,
+    /// What it answered.
+    pub origin_status: Option<StatusCode>,
+    /// Whether the response is being stored.
+    pub stored: bool,
+    /// Whether the request waited for another's fetch.
+    pub collapsed: bool,
+    /// The detail.
+    pub reason: Option<Reason>,
+}
+
+impl Told {
+    /// The origin was asked for this reason.
+    pub fn forwarded(result: CacheResult, forward: Forward, reason: Option<Reason>) -> Self {
+        let forward = Some(forward);
+        Self { result, forward, origin_status: None, stored: false, collapsed: false, reason }
+    }
+
+    /// The store answered.
+    pub fn hit(result: CacheResult, reason: Option<Reason>) -> Self {
+        let (forward, origin_status) = (None, None);
+        Self { result, forward, origin_status, stored: false, collapsed: false, reason }
+    }
+
+    /// The same for a request that waited for another's fetch.
+    pub fn collapsed(self) -> Self {
+        Self { collapsed: true, ..self }
+    }
+
+    fn outcome(&self) -> Outcome {
+        Outcome { result: self.result, reason: self.reason }
+    }
+
+    fn write(&self, headers: &mut HeaderMap, ttl: Option<i64>) {
+        let status = CacheStatus {
+            forward: self.forward,
+            forward_status: self.origin_status,
+            ttl,
+            stored: self.stored,
+            collapsed: self.collapsed,
+            detail: self.reason,
+        };
+        headers.append(CACHE_STATUS, status.to_value());
+        headers.insert(X_API_CACHE, self.result.to_value());
+    }
+}
+
+/// Answers with a fresh stored response. The hot path: nothing is awaited, cloned whole or locked.
+pub fn hit<B>(
+    site: &Site,
+    route: usize,
+    received: Received,
+    request: &Request<B>,
+    stored: &Stored,
+) -> Response<Body> {
+    let told = Told::hit(CacheResult::Hit, None);
+    let asker = Asker { site, route, received, method: request.method(), headers: request.headers() };
+    let (head, content, length) = asker.from_store(&stored.response, told);
+    let status = head.status();
+    finish::at_once(site, route, received, request, (told.outcome(), status, length));
+    head.map(|()| Body::accounted(content))
+}
+
+/// Who is answered.
+pub struct Asker<'a> {
+    /// The configuration in force.
+    pub site: &'a Site,
+    /// The route's index.
+    pub route: usize,
+    /// When it asked.
+    pub received: Received,
+    /// How.
+    pub method: &'a Method,
+    /// With which fields.
+    pub headers: &'a HeaderMap,
+}
+
+impl Asker<'_> {
+    /// Answers with a stored response, fresh or not.
+    pub fn stored(
+        &self,
+        response: &StoredResponse,
+        told: Told,
+        mut finish: Box<Finish>,
+    ) -> Response<Body> {
+        let (head, content, _) = self.from_store(response, told);
+        finish.answered(told.outcome(), head.status());
+        head.map(|()| Body::new(content, finish))
+    }
+
+    /// Answers with a response that is on its way to the store. `headers` are those this client may
+    /// see; a client that has this very representation already is spared its body.
+    pub fn arriving(
+        &self,
+        arriving: &Arriving,
+        mut headers: HeaderMap,
+        reader: FillReader,
+        told: Told,
+        mut finish: Box<Finish>,
+    ) -> Response<Body> {
+        let not_modified = arriving.status == StatusCode::OK
+            && validation::is_not_modified(self.headers, &headers);
+        let (status, content) = if not_modified {
+            validation::retain_not_modified_fields(&mut headers);
+            (StatusCode::NOT_MODIFIED, Content::Empty)
+        } else {
+            (arriving.status, Content::Filling(reader))
+        };
+        self.from_origin(&mut headers, told);
+        finish.answered(told.outcome(), status);
+        response(status, headers).map(|()| Body::new(content, finish))
+    }
+
+    /// Answers with what the origin sent to this client alone.
+    pub fn passing(
+        &self,
+        origin: Response<ResponseBody>,
+        told: Told,
+        mut finish: Box<Finish>,
+    ) -> Response<Body> {
+        let (mut head, body) = origin.into_parts();
+        self.from_origin(&mut head.headers, told);
+        finish.answered(told.outcome(), head.status);
+        Response::from_parts(head, Body::new(Content::Passing(body), finish))
+    }
+
+    /// Answers with a problem document of Larder's own.
+    pub fn problem(&self, problem: Problem, told: Told, mut finish: Box<Finish>) -> Response<Body> {
+        let mut response = problem.into_response();
+        told.write(response.headers_mut(), None);
+        self.time(response.headers_mut(), told);
+        finish.answered(told.outcome(), response.status());
+        response.map(|bytes| Body::new(Content::Whole(bytes), finish))
+    }
+
+    fn route(&self) -> &Route {
+        self.site.route(self.route)
+    }
+
+    fn from_origin(&self, headers: &mut HeaderMap, told: Told) {
+        rewrite::response_headers(headers, self.received.at);
+        tag::take(headers);
+        headers.remove(SURROGATE_CONTROL);
+        if told.stored && let Some(value) = &self.route().client_cache {
+            headers.insert(header::CACHE_CONTROL, value.clone());
+        }
+        told.write(headers, None);
+        self.time(headers, told);
+    }
+
+    fn from_store(&self, stored: &StoredResponse, told: Told) -> (Response<()>, Content, u64) {
+        let now = self.received.at;
+        let mut headers = stored.fields().unpack(ADDED);
+        let selected = self.select(stored, &headers);
+        let (status, content) = selected_content(stored, selected, &mut headers);
+        self.describe_stored(stored, told, now, &mut headers);
+        let length = match &content {
+            Content::Whole(bytes) => bytes.len() as u64,
+            _ => 0,
+        };
+        if *self.method == Method::HEAD && matches!(content, Content::Whole(_)) {
+            return (response(status, headers), Content::Described(length), 0);
+        }
+        (response(status, headers), content, length)
+    }
+
+    fn select(&self, stored: &StoredResponse, headers: &HeaderMap) -> Selected {
+        if stored.status != StatusCode::OK {
+            return Selected::Whole;
+        }
+        validation::select(self.method, self.headers, headers, stored.body_length())
+    }
+
+    fn describe_stored(
+        &self,
+        stored: &StoredResponse,
+        told: Told,
+        now: Timestamp,
+        headers: &mut HeaderMap,
+    ) {
+        headers.insert(header::AGE, HeaderValue::from(stored.freshness.current_age(now).as_secs()));
+        headers.append(header::VIA, rewrite::via());
+        if let Some(value) = &self.route().client_cache {
+            headers.insert(header::CACHE_CONTROL, value.clone());
+        }
+        told.write(headers, Some(stored.freshness.ttl(now)));
+        self.time(headers, told);
+    }
+
+    fn time(&self, headers: &mut HeaderMap, told: Told) {
+        if self.site.server_timing == ServerTiming::Off {
+            return;
+        }
+        let elapsed = self.received.started.elapsed();
+        headers.append(SERVER_TIMING, cache_status::server_timing(told.result, elapsed));
+    }
+}
+
+fn selected_content(
+    stored: &StoredResponse,
+    selected: Selected,
+    headers: &mut HeaderMap,
+) -> (StatusCode, Content) {
+    match selected {
+        Selected::Whole => (stored.status, Content::Whole(stored.body())),
+        Selected::NotModified => {
+            validation::retain_not_modified_fields(headers);
+            (StatusCode::NOT_MODIFIED, Content::Empty)
+        }
+        Selected::Range(range) => {
+            headers.insert(header::CONTENT_RANGE, range.content_range(stored.body_length()));
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.len()));
+            let body = stored.body();
+            let first = usize::try_from(range.first()).unwrap_or(usize::MAX).min(body.len());
+            let end = usize::try_from(range.last()).map_or(body.len(), |last| last.saturating_add(1));
+            let end = end.clamp(first, body.len());
+            (StatusCode::PARTIAL_CONTENT, Content::Whole(body.slice(first..end)))
+        }
+        Selected::Unsatisfiable => {
+            let value = crate::field::range::unsatisfied_content_range(stored.body_length());
+            headers.insert(header::CONTENT_RANGE, value);
+            headers.remove(header::CONTENT_LENGTH);
+            (StatusCode::RANGE_NOT_SATISFIABLE, Content::Empty)
+        }
+    }
+}
+
+fn response(status: StatusCode, headers: HeaderMap) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}

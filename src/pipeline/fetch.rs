@@ -1,0 +1,267 @@
+//! Asking the origin on behalf of the cache: conditionally where something is stored, and with a
+//! verdict on what came back.
+
+use std::{sync::Arc, time::Instant};
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
+
+use super::{
+    Pipeline, Site, admit,
+    collapse::Takeoff,
+    fill::FillReader,
+    landing::{Arriving, Landing, Settled},
+    lookup::Stored,
+};
+use crate::{
+    entry::EtagSource,
+    field::Timestamp,
+    key::CacheKey,
+    origin::{OriginError, RequestBody, ResponseBody},
+    policy::{
+        Rule, cache_status::CacheResult, freshness::Exchange, reason::Reason, reuse, storable, validation,
+    },
+    route::Route,
+    server::Interim,
+    store::Store,
+    telemetry::status_class,
+};
+
+/// One question to the origin whose answer the cache may keep.
+pub struct Ask<S> {
+    /// Whose question it is.
+    pub pipeline: Arc<Pipeline<S>>,
+    /// The configuration in force when it was asked.
+    pub site: Arc<Site>,
+    /// The route's index.
+    pub route: usize,
+    /// The client's request.
+    pub request: Parts,
+    /// Its fields as the origin is to see them.
+    pub forwarded: HeaderMap,
+    /// The key of its target.
+    pub target: CacheKey,
+    /// What is stored, if anything: asked about conditionally, and a way out if the origin fails.
+    pub stored: Option<Stored>,
+    /// Where interim responses go.
+    pub interim: Option<Interim>,
+}
+
+/// What came of a question.
+pub enum Fetched {
+    /// A response that is being stored, for the one who asked.
+    Arriving {
+        /// As all see it.
+        arriving: Arc<Arriving>,
+        /// The whole header section, with what belongs to the asker alone.
+        headers: HeaderMap,
+        /// Its body from the first byte.
+        reader: FillReader,
+    },
+    /// What is stored may be used after all.
+    Settled(Settled),
+    /// A response for the asker alone.
+    Alone(Response<ResponseBody>, Reason),
+    /// No response.
+    Failed(Arc<OriginError>),
+}
+
+impl<S: Store> Ask<S> {
+    /// Asks, and tells those who wait on `flight`. The body of what is stored goes on arriving in a
+    /// task of its own, whoever reads it.
+    pub async fn run(self, flight: Option<Takeoff>) -> Fetched {
+        let asked = self.pipeline.clock.now();
+        match self.send().await {
+            Ok(response) => self.answered(response, asked, flight).await,
+            Err(error) => self.failed(error, flight.as_ref()),
+        }
+    }
+
+    fn route(&self) -> &Route {
+        self.site.route(self.route)
+    }
+
+    fn rule(&self) -> &Rule {
+        &self.route().rule
+    }
+
+    async fn send(&self) -> Result<Response<ResponseBody>, OriginError> {
+        let mut request = Request::new(RequestBody::Empty);
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = self.request.uri.clone();
+        *request.headers_mut() = self.forwarded.clone();
+        let headers = request.headers_mut();
+        for condition in CONDITIONS {
+            headers.remove(condition);
+        }
+        if let Some(stored) = &self.stored
+            && stored.response.etag == EtagSource::Origin
+        {
+            validation::add_conditions(&stored.response.fields().unpack(0), headers);
+        }
+        send(&self.pipeline, &self.site, request, self.interim.as_ref()).await
+    }
+
+    async fn answered(
+        self,
+        response: Response<ResponseBody>,
+        asked: Timestamp,
+        flight: Option<Takeoff>,
+    ) -> Fetched {
+        let exchange = Exchange { requested_at: asked, received_at: self.pipeline.clock.now() };
+        if let Some(stored) = &self.stored {
+            if response.status() == StatusCode::NOT_MODIFIED {
+                let settled = self.freshen(stored, response.headers(), exchange).await;
+                return settle(settled, flight.as_ref());
+            }
+            let status = Some(response.status());
+            if is_failure(response.status())
+                && let Some(settled) = self.stale_instead(status, exchange.received_at)
+            {
+                return settle(settled, flight.as_ref());
+            }
+        }
+        match self.verdict(&response, exchange) {
+            Ok(freshness) => admit::admit(self, response, freshness, flight).await,
+            Err(reason) => self.alone(response, reason, flight.as_ref()).await,
+        }
+    }
+
+    fn verdict(
+        &self,
+        response: &Response<ResponseBody>,
+        exchange: Exchange,
+    ) -> Result<crate::policy::freshness::Freshness, Reason> {
+        let limit = self.limit();
+        let expected = http_body::Body::size_hint(response.body()).exact();
+        let freshness = storable::storable(
+            &self.request.method,
+            &self.request.headers,
+            response.status(),
+            response.headers(),
+            self.rule(),
+            exchange,
+        )?;
+        if expected.is_some_and(|length| length > limit as u64) {
+            return Err(Reason::TooLarge);
+        }
+        Ok(freshness)
+    }
+
+    /// The largest body that is kept for the store.
+    pub fn limit(&self) -> usize {
+        let configured = usize::try_from(self.site.max_object).unwrap_or(usize::MAX);
+        configured.min(self.pipeline.store.max_entry_size())
+    }
+
+    /// The origin says that what is stored still stands (RFC 9111 §4.3.4).
+    async fn freshen(
+        &self,
+        stored: &Stored,
+        fields: &HeaderMap,
+        exchange: Exchange,
+    ) -> Settled {
+        let result = CacheResult::Revalidated;
+        let origin_status = Some(StatusCode::NOT_MODIFIED);
+        let old = &stored.response;
+        let headers = validation::freshened(&old.fields().unpack(fields.len()), fields);
+        let request = (&self.request.method, &self.request.headers);
+        let verdict =
+            storable::storable(request.0, request.1, old.status, &headers, self.rule(), exchange);
+        let refreshed = verdict.ok().and_then(|freshness| {
+            let headers = storable::stored_fields(&headers);
+            old.freshened(headers, freshness)
+        });
+        let response = match refreshed {
+            Some(response) => Arc::new(response),
+            None => {
+                self.pipeline.store.remove(stored.key.digest()).await;
+                Arc::clone(old)
+            }
+        };
+        if !Arc::ptr_eq(&response, old) {
+            let entry = crate::entry::Entry::Response(Arc::clone(&response));
+            self.pipeline.store.put(&stored.key, entry).await;
+        }
+        Settled { response, result, reason: None, origin_status }
+    }
+
+    fn failed(self, error: OriginError, flight: Option<&Takeoff>) -> Fetched {
+        if let Some(settled) = self.stale_instead(None, self.pipeline.clock.now()) {
+            return settle(settled, flight);
+        }
+        let error = Arc::new(error);
+        if let Some(flight) = flight {
+            flight.land(Landing::Failed(Arc::clone(&error)));
+        }
+        Fetched::Failed(error)
+    }
+
+    /// What is stored, where it may stand in for an origin that fails (RFC 5861 §4).
+    fn stale_instead(&self, origin_status: Option<StatusCode>, now: Timestamp) -> Option<Settled> {
+        let stored = self.stored.as_ref()?;
+        let allowed = reuse::stale_if_error_allowed(&stored.response.freshness, self.rule(), now);
+        allowed.then(|| Settled {
+            response: Arc::clone(&stored.response),
+            result: CacheResult::Stale,
+            reason: Some(Reason::StaleIfError),
+            origin_status,
+        })
+    }
+
+    async fn alone(
+        self,
+        response: Response<ResponseBody>,
+        reason: Reason,
+        flight: Option<&Takeoff>,
+    ) -> Fetched {
+        let key = self.stored.as_ref().map_or(&self.target, |stored| &stored.key);
+        if !response.status().is_server_error() {
+            self.pipeline.uncacheable.remember(key, reason, self.pipeline.clock.now());
+            self.pipeline.store.remove(key.digest()).await;
+        }
+        if let Some(flight) = flight {
+            flight.land(Landing::Alone);
+        }
+        Fetched::Alone(response, reason)
+    }
+}
+
+/// Fields that make a request conditional or partial: the cache asks for itself, in whole.
+const CONDITIONS: [header::HeaderName; 4] =
+    [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_RANGE, header::RANGE];
+
+fn settle(settled: Settled, flight: Option<&Takeoff>) -> Fetched {
+    if let Some(flight) = flight {
+        flight.land(Landing::Settled(settled.clone()));
+    }
+    Fetched::Settled(settled)
+}
+
+/// The statuses that count as an error of the origin (RFC 5861 §4).
+fn is_failure(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+/// Sends a request to the origin and counts how that went.
+pub async fn send<S>(
+    pipeline: &Pipeline<S>,
+    site: &Site,
+    request: Request<RequestBody>,
+    interim: Option<&Interim>,
+) -> Result<Response<ResponseBody>, OriginError> {
+    let started = Instant::now();
+    let result = site.origin.send(request, interim).await;
+    let metrics = &pipeline.metrics;
+    match &result {
+        Ok(response) => {
+            metrics.origin_duration.observe(started.elapsed().as_secs_f64());
+            let class = status_class(response.status());
+            metrics.origin_requests.with_label_values(&[class]).inc();
+        }
+        Err(error) => {
+            tracing::warn!(error = error as &dyn std::error::Error, "the origin gave no response");
+            metrics.origin_errors.with_label_values(&[error.kind()]).inc();
+        }
+    }
+    result
+}

@@ -1,0 +1,165 @@
+//! The end of a request: one metric update and one access-log line, whatever became of it.
+
+use std::{sync::Arc, time::Instant};
+
+use http::{Method, Request, StatusCode};
+
+use super::site::Site;
+use crate::{
+    field::Timestamp,
+    policy::{cache_status::CacheResult, reason::Reason},
+    telemetry::{Line, Observation},
+};
+
+/// The status that stands in the access log where the client went away before there was one, as in
+/// nginx's.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// When a request's head had been read, on both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Received {
+    /// By the wall clock.
+    pub at: Timestamp,
+    /// By the monotonic clock.
+    pub started: Instant,
+}
+
+/// What became of a request, as far as clients and operators are told.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    /// What `X-API-Cache` says.
+    pub result: CacheResult,
+    /// Why it was not a hit.
+    pub reason: Option<Reason>,
+}
+
+/// A request under way. Reports it when dropped: at the end of its response's body, or when its client
+/// goes away.
+pub struct Finish {
+    site: Arc<Site>,
+    route: usize,
+    received: Received,
+    outcome: Outcome,
+    status: Option<StatusCode>,
+    bytes: u64,
+    logged: Option<Box<Logged>>,
+}
+
+/// What the access log needs of the request's head, kept only where there is a log.
+struct Logged {
+    request_id: String,
+    method: Method,
+    host: String,
+    path: String,
+}
+
+impl Finish {
+    /// Begins to account for a request.
+    pub fn begin<B>(site: Arc<Site>, route: usize, received: Received, request: &Request<B>) -> Self {
+        let logged = site.access_log.is_some().then(|| {
+            Box::new(Logged {
+                request_id: request_id(request).to_owned(),
+                method: request.method().clone(),
+                host: host(request).to_owned(),
+                path: request.uri().path().to_owned(),
+            })
+        });
+        let outcome = Outcome { result: CacheResult::Bypass, reason: None };
+        Self { site, route, received, outcome, status: None, bytes: 0, logged }
+    }
+
+    /// Notes what the client is told.
+    pub fn answered(&mut self, outcome: Outcome, status: StatusCode) {
+        self.outcome = outcome;
+        self.status = Some(status);
+    }
+
+    /// Notes the identity that the request was given on its way to the origin.
+    pub fn identified(&mut self, request_id: &str) {
+        if let Some(logged) = &mut self.logged {
+            request_id.clone_into(&mut logged.request_id);
+        }
+    }
+
+    /// Counts body bytes.
+    pub fn sent(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+}
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        let observation = observation(self.outcome, self.status, self.bytes, self.received);
+        if let Some(metrics) = self.site.metrics.get(self.route) {
+            metrics.observe(&observation);
+        }
+        let (Some(log), Some(logged)) = (&self.site.access_log, &self.logged) else { return };
+        log.write(&Line {
+            at: self.received.at,
+            request_id: &logged.request_id,
+            method: &logged.method,
+            host: &logged.host,
+            path: &logged.path,
+            route: self.site.route_name(self.route),
+            status: self.status.map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16()),
+            bytes: self.bytes,
+            duration: observation.duration,
+            cache: self.outcome.result,
+            reason: self.outcome.reason,
+        });
+    }
+}
+
+/// Reports a request whose whole response is at hand. The hot path: borrows everything.
+pub fn at_once<B>(
+    site: &Site,
+    route: usize,
+    received: Received,
+    request: &Request<B>,
+    (outcome, status, bytes): (Outcome, StatusCode, u64),
+) {
+    let observation = observation(outcome, Some(status), bytes, received);
+    if let Some(metrics) = site.metrics.get(route) {
+        metrics.observe(&observation);
+    }
+    let Some(log) = &site.access_log else { return };
+    log.write(&Line {
+        at: received.at,
+        request_id: request_id(request),
+        method: request.method(),
+        host: host(request),
+        path: request.uri().path(),
+        route: site.route_name(route),
+        status: status.as_u16(),
+        bytes,
+        duration: observation.duration,
+        cache: outcome.result,
+        reason: outcome.reason,
+    });
+}
+
+fn observation(
+    outcome: Outcome,
+    status: Option<StatusCode>,
+    bytes: u64,
+    received: Received,
+) -> Observation {
+    let duration = received.started.elapsed();
+    Observation { result: outcome.result, reason: outcome.reason, status, bytes, duration }
+}
+
+fn request_id<B>(request: &Request<B>) -> &str {
+    header_text(request, "x-request-id")
+}
+
+/// The host a request asks for: its target's authority, or its `Host` field.
+pub fn host<B>(request: &Request<B>) -> &str {
+    match request.uri().authority() {
+        Some(authority) => authority.as_str(),
+        None => header_text(request, "host"),
+    }
+}
+
+fn header_text<'a, B>(request: &'a Request<B>, name: &str) -> &'a str {
+    request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}

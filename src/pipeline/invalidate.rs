@@ -1,0 +1,37 @@
+//! Invalidation: a successful unsafe method makes what is stored of its targets unusable
+//! (RFC 9111 §4.4).
+
+use http::{HeaderMap, Method, StatusCode, request::Parts};
+
+use super::{Pipeline, site::Site};
+use crate::{
+    key::{
+        CacheKey,
+        target::{Scheme, Target, normal_path},
+    },
+    policy::invalidation,
+    store::Store,
+};
+
+/// Invalidates what a response to an unsafe method says has changed: its own target, `Location` and
+/// `Content-Location`, as far as they are on this host.
+pub async fn after<S: Store>(
+    pipeline: &Pipeline<S>,
+    site: &Site,
+    scheme: Scheme,
+    (host, request): (&str, &Parts),
+    (status, response): (StatusCode, &HeaderMap),
+) {
+    let own = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    for target in invalidation::targets(&request.method, scheme.as_str(), host, own, status, response) {
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (&*target, None),
+        };
+        let selection = site.routes.select(&Method::GET, host, &normal_path(path));
+        let target = Target { scheme, host, path, query };
+        let key = CacheKey::of_target(|text| target.write(text, &selection.route.query));
+        pipeline.flights.detach(key.digest());
+        pipeline.store.remove(key.digest()).await;
+    }
+}

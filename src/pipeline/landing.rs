@@ -1,0 +1,77 @@
+//! What a fetch brings to those who wait for it.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode};
+
+use super::{
+    fill::Fill,
+    lookup::{self, Stored},
+};
+use crate::{
+    entry::StoredResponse,
+    key::vary::VarySet,
+    origin::OriginError,
+    policy::{cache_status::CacheResult, reason::Reason},
+    route::VaryRule,
+};
+
+/// How a fetch ended, for those who wait for it.
+#[derive(Clone)]
+pub enum Landing {
+    /// A response that is being stored; its body may still be on its way.
+    Arriving(Arc<Arriving>),
+    /// What is stored may be used after all.
+    Settled(Settled),
+    /// The response belongs to the one who asked. The others ask for themselves.
+    Alone,
+    /// The origin gave no answer.
+    Failed(Arc<OriginError>),
+}
+
+/// A response on its way to the store and to all who wait for it.
+pub struct Arriving {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its header section as stored: nothing in it belongs to one client alone.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub fill: Arc<Fill>,
+    /// Whom it answers, where it is one variant of several: the selecting fields and the canonical
+    /// text of those in the request it was fetched with.
+    pub variant: Option<Variant>,
+    /// What its readers find in `X-API-Cache`.
+    pub result: CacheResult,
+}
+
+/// A set of selecting fields, and the canonical text of a request's values for them.
+pub type Variant = (VarySet, Vec<u8>);
+
+/// A stored response that a fetch allowed to use.
+#[derive(Clone)]
+pub struct Settled {
+    /// The stored response.
+    pub response: Arc<StoredResponse>,
+    /// `Revalidated` or `Stale`.
+    pub result: CacheResult,
+    /// Why it is used although it is stale.
+    pub reason: Option<Reason>,
+    /// What the origin answered, if it did.
+    pub origin_status: Option<StatusCode>,
+}
+
+impl Arriving {
+    /// Whether this response answers a request with these fields (RFC 9111 §4.1).
+    pub fn answers(&self, vary: &VaryRule, headers: &HeaderMap) -> bool {
+        let same = |(set, values): &Variant| lookup::selecting(set, vary, headers) == *values;
+        self.variant.as_ref().is_none_or(same)
+    }
+}
+
+impl Settled {
+    /// A response that somebody else has stored in the meantime.
+    pub fn found(stored: &Stored) -> Self {
+        let response = Arc::clone(&stored.response);
+        Self { response, result: CacheResult::Hit, reason: None, origin_status: None }
+    }
+}

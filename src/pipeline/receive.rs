@@ -1,0 +1,83 @@
+//! The first step: which rule governs a request, and whether the cache is asked at all.
+
+use http::{Method, Request, header};
+use http_body::Body;
+
+use super::{finish, site::Site};
+use crate::{
+    key::{
+        CacheKey,
+        target::{Scheme, normal_path, Target},
+    },
+    origin::rewrite,
+    policy::{
+        credentials::Credentials, directive::RequestDirectives, reason::Reason, rule::ClientCacheControl,
+    },
+    server::Connection,
+};
+
+/// What is to be done with a request.
+pub enum Verdict {
+    /// It came through this node before: a loop.
+    Loop,
+    /// The origin answers it; the cache is not consulted.
+    Pass(Reason),
+    /// The cache may know the answer.
+    Lookup(Lookup),
+}
+
+/// A request that the cache may answer.
+pub struct Lookup {
+    /// The key of its target.
+    pub target: CacheKey,
+    /// Its own `Cache-Control`, as far as the route lets clients speak.
+    pub directives: RequestDirectives,
+    /// Whether it tells who is asking. Such requests share nothing that is not explicitly shared.
+    pub credentials: Credentials,
+}
+
+/// The route (by index) and the verdict on a request. Pure.
+pub fn plan<B: Body>(
+    site: &Site,
+    request: &Request<B>,
+    connection: &Connection,
+) -> (usize, Verdict) {
+    let host = finish::host(request);
+    let path = normal_path(request.uri().path());
+    let selection = site.routes.select(request.method(), host, &path);
+    let index = selection.index;
+    if rewrite::is_loop(request.headers()) {
+        return (index, Verdict::Loop);
+    }
+    let route = selection.route;
+    if let Some(reason) = pass_reason(request) {
+        return (index, Verdict::Pass(reason));
+    }
+    let uri = request.uri();
+    if !route.rule.cache || route.bypass.applies(uri.query(), request.headers()) {
+        return (index, Verdict::Pass(Reason::RuleBypass));
+    }
+    let scheme = if connection.secure { Scheme::Https } else { Scheme::Http };
+    let target = Target { scheme, host, path: uri.path(), query: uri.query() };
+    let mut directives = RequestDirectives::parse(request.headers());
+    if route.rule.client_cache_control == ClientCacheControl::Ignore {
+        let only_if_cached = directives.only_if_cached;
+        directives = RequestDirectives { only_if_cached, ..RequestDirectives::default() };
+    }
+    let credentials = Credentials::of(request.headers());
+    let target = CacheKey::of_target(|text| target.write(text, &route.query));
+    (index, Verdict::Lookup(Lookup { target, directives, credentials }))
+}
+
+/// Why the cache has no business with a request, whatever the route says.
+fn pass_reason<B: Body>(request: &Request<B>) -> Option<Reason> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) || !request.body().is_end_stream() {
+        return Some(Reason::MethodNotCacheable);
+    }
+    let headers = request.headers();
+    if headers.contains_key(header::UPGRADE) {
+        return Some(Reason::Upgrade);
+    }
+    let judged_by_origin = [header::IF_MATCH, header::IF_UNMODIFIED_SINCE];
+    judged_by_origin.iter().any(|name| headers.contains_key(name)).then_some(Reason::Precondition)
+}

@@ -1,0 +1,47 @@
+//! What a configuration makes of the pipeline; replaced as a whole on reload, while the cache stays.
+
+use std::sync::Arc;
+
+use crate::{
+    origin::Origin,
+    route::{Route, RouteTable},
+    telemetry::{AccessLog, RouteMetrics},
+};
+
+/// The parts of the pipeline that come out of the configuration.
+pub struct Site {
+    /// Which rule governs a request.
+    pub routes: RouteTable,
+    /// The routes' metric handles, by the route's index.
+    pub metrics: Vec<RouteMetrics>,
+    /// Who is asked for what is not stored.
+    pub origin: Arc<Origin>,
+    /// Where requests are logged, if they are.
+    pub access_log: Option<Arc<AccessLog>>,
+    /// What may be stored of one body, in bytes.
+    pub max_object: u64,
+    /// Whether responses say where their time went (`Server-Timing`).
+    pub server_timing: ServerTiming,
+}
+
+/// Whether responses carry `Server-Timing`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ServerTiming {
+    /// They do not.
+    #[default]
+    Off,
+    /// They do.
+    On,
+}
+
+impl Site {
+    /// The route with this index.
+    pub fn route(&self, index: usize) -> &Route {
+        self.routes.route(index)
+    }
+
+    /// The name of the route with this index.
+    pub fn route_name(&self, index: usize) -> &str {
+        &self.route(index).name
+    }
+}

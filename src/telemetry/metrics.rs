@@ -1,0 +1,318 @@
+//! The metric catalogue: every metric there is, with the sentence that explains it.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use http::StatusCode;
+use prometheus::{
+    Counter, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+};
+
+use super::process::Process;
+use crate::policy::{cache_status::CacheResult, reason::Reason};
+
+/// From a memory hit to the slowest analytics query.
+const SECONDS: &[f64] = &[
+    0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    30.0, 60.0, 120.0,
+];
+
+/// Every metric of this process. Labels are names out of the configuration or closed lists, never a
+/// path, key, tag or user.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    bytes: IntCounterVec,
+    uncached: IntCounterVec,
+    collapsed: IntCounterVec,
+    variants_limited: IntCounterVec,
+    /// Requests sent to the origin, by status class.
+    pub origin_requests: IntCounterVec,
+    /// Seconds from sending a request to the origin to its response head.
+    pub origin_duration: Histogram,
+    /// Requests to the origin that brought no response, by kind.
+    pub origin_errors: IntCounterVec,
+    /// Client connections open now.
+    pub connections: IntGauge,
+    /// Client connections refused because the limit was reached.
+    pub connections_refused: IntCounter,
+    /// Entries held, by tier.
+    pub store_entries: IntGaugeVec,
+    /// Bytes held, by tier.
+    pub store_bytes: IntGaugeVec,
+    /// Entries let go, by tier and cause.
+    pub evictions: IntCounterVec,
+    /// Bytes of response bodies on their way to a store.
+    pub filling_bytes: IntGauge,
+    /// Access-log lines dropped.
+    pub access_log_dropped: IntCounter,
+    reload_successful: IntGauge,
+    reload_timestamp: Gauge,
+    process: Process,
+}
+
+impl Metrics {
+    /// A fresh catalogue in a registry of its own.
+    #[expect(clippy::too_many_lines, reason = "a catalogue reads best in one piece")]
+    pub fn new() -> Arc<Self> {
+        let registry = Registry::new();
+        let catalogue = Catalogue(&registry);
+        let build = catalogue.gauges("larder_build_info", "Always 1; the labels tell what runs.", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let metrics = Self {
+            requests: catalogue.counters(
+                "larder_requests_total",
+                "Requests answered, each counted once: by route, X-API-Cache outcome and status class. Where the client went away before the answer, the class is `aborted`.",
+                &["route", "cache", "class"],
+            ),
+            duration: catalogue.histograms(
+                "larder_request_duration_seconds",
+                "Seconds from a request's head to the end of its response.",
+                &["route", "cache"],
+            ),
+            bytes: catalogue.counters(
+                "larder_response_bytes_total",
+                "Bytes of response bodies sent to clients.",
+                &["route", "cache"],
+            ),
+            uncached: catalogue.counters(
+                "larder_uncached_total",
+                "Requests that were not answered from the cache, by the reason in Cache-Status.",
+                &["route", "reason"],
+            ),
+            collapsed: catalogue.counters(
+                "larder_collapsed_requests_total",
+                "Requests that waited for another request's fetch instead of asking the origin.",
+                &["route"],
+            ),
+            variants_limited: catalogue.counters(
+                "larder_variants_limited_total",
+                "Stored variants dropped because their target had too many.",
+                &["route"],
+            ),
+            origin_requests: catalogue.counters(
+                "larder_origin_requests_total",
+                "Requests the origin answered, by status class.",
+                &["class"],
+            ),
+            origin_duration: catalogue.histogram(
+                "larder_origin_duration_seconds",
+                "Seconds from sending a request to the origin to its response head.",
+            ),
+            origin_errors: catalogue.counters(
+                "larder_origin_errors_total",
+                "Requests to the origin that brought no response, by kind.",
+                &["kind"],
+            ),
+            connections: catalogue.gauge("larder_connections", "Client connections open now."),
+            connections_refused: catalogue.counter(
+                "larder_connections_refused_total",
+                "Client connections refused because the limit was reached.",
+            ),
+            store_entries: catalogue.gauges("larder_store_entries", "Entries held, by tier.", &["tier"]),
+            store_bytes: catalogue.gauges(
+                "larder_store_bytes",
+                "Bytes held, by tier: keys, fields, tags, bodies and overhead.",
+                &["tier"],
+            ),
+            evictions: catalogue.counters(
+                "larder_evictions_total",
+                "Entries let go, by tier and cause.",
+                &["tier", "cause"],
+            ),
+            filling_bytes: catalogue.gauge(
+                "larder_filling_bytes",
+                "Bytes of response bodies on their way to a store.",
+            ),
+            access_log_dropped: catalogue.counter(
+                "larder_access_log_dropped_total",
+                "Access-log lines dropped because the log could not be written fast enough.",
+            ),
+            reload_successful: catalogue.gauge(
+                "larder_config_last_reload_successful",
+                "1 if the last attempt to load the configuration succeeded, else 0.",
+            ),
+            reload_timestamp: catalogue.seconds(
+                "larder_config_last_reload_success_timestamp_seconds",
+                "When the configuration in use was loaded, in seconds since the Unix epoch.",
+            ),
+            process: Process::new(&catalogue),
+            registry,
+        };
+        metrics.reloaded(Reload::Succeeded);
+        Arc::new(metrics)
+    }
+
+    /// Notes how an attempt to load the configuration ended.
+    pub fn reloaded(&self, reload: Reload) {
+        self.reload_successful.set(i64::from(reload == Reload::Succeeded));
+        if reload == Reload::Succeeded {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.reload_timestamp.set(now.as_secs_f64());
+        }
+    }
+
+    /// The handles of one route, so that a request never looks a metric up by label.
+    pub fn of_route(self: &Arc<Self>, route: &str) -> RouteMetrics {
+        RouteMetrics {
+            collapsed: self.collapsed.with_label_values(&[route]),
+            variants_limited: self.variants_limited.with_label_values(&[route]),
+            results: std::array::from_fn(|_| OnceLock::new()),
+            uncached: Reason::ALL.iter().map(|_| OnceLock::new()).collect(),
+            route: route.into(),
+            metrics: Arc::clone(self),
+        }
+    }
+
+    /// The exposition (Prometheus text format 0.0.4).
+    pub fn render(&self) -> String {
+        self.process.refresh();
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be rendered");
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+/// How an attempt to load the configuration ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// The new configuration is in use.
+    Succeeded,
+    /// The old configuration stays in use.
+    Failed,
+}
+
+/// The metric handles of one route.
+pub struct RouteMetrics {
+    /// Requests that waited for another's fetch.
+    pub collapsed: IntCounter,
+    /// Variants dropped because their target had too many.
+    pub variants_limited: IntCounter,
+    results: [OnceLock<ResultMetrics>; CacheResult::ALL.len()],
+    uncached: Box<[OnceLock<IntCounter>]>,
+    route: Box<str>,
+    metrics: Arc<Metrics>,
+}
+
+struct ResultMetrics {
+    classes: [IntCounter; CLASSES.len()],
+    duration: Histogram,
+    bytes: IntCounter,
+}
+
+/// Status classes; the last stands for "the client went away before the answer".
+const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
+
+/// What a finished request adds to the metrics.
+#[derive(Debug, Clone, Copy)]
+pub struct Observation {
+    /// The outcome clients read in `X-API-Cache`.
+    pub result: CacheResult,
+    /// Why it was not a hit.
+    pub reason: Option<Reason>,
+    /// The status; `None` where the client went away before there was one.
+    pub status: Option<StatusCode>,
+    /// Body bytes sent.
+    pub bytes: u64,
+    /// From the request's head to the end of the response.
+    pub duration: Duration,
+}
+
+impl RouteMetrics {
+    /// The route's name.
+    pub fn route(&self) -> &str {
+        &self.route
+    }
+
+    /// Counts one request.
+    pub fn observe(&self, observation: &Observation) {
+        let Some(cell) = self.results.get(observation.result as usize) else { return };
+        let handles = cell.get_or_init(|| self.resolve(observation.result));
+        if let Some(class) = handles.classes.get(class_of(observation.status)) {
+            class.inc();
+        }
+        handles.duration.observe(observation.duration.as_secs_f64());
+        handles.bytes.inc_by(observation.bytes);
+        if let Some(reason) = observation.reason {
+            self.count_uncached(reason);
+        }
+    }
+
+    fn count_uncached(&self, reason: Reason) {
+        let Some(cell) = self.uncached.get(reason as usize) else { return };
+        let labels = &[&*self.route, reason.as_str()];
+        cell.get_or_init(|| self.metrics.uncached.with_label_values(labels)).inc();
+    }
+
+    fn resolve(&self, result: CacheResult) -> ResultMetrics {
+        let (route, cache) = (&*self.route, result.as_str());
+        let requests = &self.metrics.requests;
+        ResultMetrics {
+            classes: CLASSES.map(|class| requests.with_label_values(&[route, cache, class])),
+            duration: self.metrics.duration.with_label_values(&[route, cache]),
+            bytes: self.metrics.bytes.with_label_values(&[route, cache]),
+        }
+    }
+}
+
+/// The label of a status, as in `2xx`.
+pub fn status_class(status: StatusCode) -> &'static str {
+    CLASSES.get(class_of(Some(status))).copied().unwrap_or("5xx")
+}
+
+fn class_of(status: Option<StatusCode>) -> usize {
+    let Some(status) = status else { return CLASSES.len() - 1 };
+    usize::from(status.as_u16() / 100).clamp(1, 5) - 1
+}
+
+/// Registers metrics under names and label sets that are fixed in this file, so that none can fail.
+pub(super) struct Catalogue<'a>(&'a Registry);
+
+#[expect(clippy::expect_used, reason = "names, labels and buckets are constants of this file")]
+impl Catalogue<'_> {
+    fn register<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> C {
+        let metric = metric.expect("a valid metric");
+        self.0.register(Box::new(metric.clone())).expect("a name used once");
+        metric
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.register(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.register(IntCounter::new(name, help))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.register(IntGauge::new(name, help))
+    }
+
+    pub(super) fn seconds_total(&self, name: &str, help: &str) -> Counter {
+        self.register(Counter::new(name, help))
+    }
+
+    pub(super) fn seconds(&self, name: &str, help: &str) -> Gauge {
+        self.register(Gauge::new(name, help))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        self.register(HistogramVec::new(options, labels))
+    }
+
+    fn histogram(&self, name: &str, help: &str) -> Histogram {
+        let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        self.register(Histogram::with_opts(options))
+    }
+}
