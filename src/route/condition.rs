@@ -1,5 +1,7 @@
 //! Conditions on requests: when a route's cache is skipped.
 
+use std::fmt;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::key::target::query;
@@ -56,6 +58,15 @@ impl QueryCondition {
     }
 }
 
+impl fmt::Display for QueryCondition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            None => formatter.write_str(&self.name),
+            Some(value) => write!(formatter, "{}={value}", self.name),
+        }
+    }
+}
+
 /// A header field that is there, or has a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderCondition {
@@ -84,6 +95,15 @@ impl HeaderCondition {
                 .get_all(&self.name)
                 .iter()
                 .any(|value| value == wanted),
+        }
+    }
+}
+
+impl fmt::Display for HeaderCondition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.value.as_ref().map(HeaderValue::to_str) {
+            Some(Ok(value)) => write!(formatter, "{}: {value}", self.name),
+            _ => write!(formatter, "{}", self.name),
         }
     }
 }

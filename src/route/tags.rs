@@ -1,6 +1,6 @@
 //! Tag templates: `stocks:{symbol}`, `range:{?range}`.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, fmt, ops::Range};
 
 use thiserror::Error;
 
@@ -97,6 +97,16 @@ impl TagTemplate {
                 into.push(tag);
             }
         }
+    }
+}
+
+impl fmt::Display for TagTemplate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Literal(text) => formatter.write_str(text),
+            Part::Param(name) => write!(formatter, "{{{name}}}"),
+            Part::Query(name) => write!(formatter, "{{?{name}}}"),
+        })
     }
 }
 

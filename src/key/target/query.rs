@@ -1,6 +1,6 @@
 //! Queries: their pairs, and which of these are part of the cache key.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use smallvec::SmallVec;
 use thiserror::Error;
@@ -90,6 +90,16 @@ impl NamePattern {
             Self::Exact(text) => name == &**text,
             Self::Prefix(text) => name.starts_with(&**text),
             Self::Suffix(text) => name.ends_with(&**text),
+        }
+    }
+}
+
+impl fmt::Display for NamePattern {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(text) => formatter.write_str(text),
+            Self::Prefix(text) => write!(formatter, "{text}*"),
+            Self::Suffix(text) => write!(formatter, "*{text}"),
         }
     }
 }
