@@ -1,1 +1,60 @@
 //! The command line, one file a command.
+
+pub mod check;
+pub mod demo;
+pub mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A caching reverse proxy for HTTP APIs: fast, fresh, and up when the API is down.
+#[derive(Debug, Parser)]
+#[command(name = "larder", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What Larder can be told to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the proxy.
+    Run(run::Arguments),
+    /// Read the configuration, and print its routes or what is wrong with it.
+    Check(check::Arguments),
+    /// See the product: a slow sample API, Larder in front of it, and some traffic.
+    Demo(demo::Arguments),
+}
+
+/// Does what the command line says. Errors are on standard error already.
+pub fn main() -> ExitCode {
+    match execute(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            anstream::eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Run(arguments) => run::execute(arguments),
+        Command::Check(arguments) => check::execute(&arguments),
+        Command::Demo(arguments) => demo::execute(arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

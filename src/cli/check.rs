@@ -1,0 +1,142 @@
+//! `larder check`: what a configuration means, or what is wrong with it.
+
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::Args;
+
+use super::run::DEFAULT_FILE;
+use crate::{
+    config::{Config, Flags, format_duration},
+    key::target::Order,
+    policy::TtlFrom,
+    route::Route,
+};
+
+/// The flags of `larder check`.
+#[derive(Debug, Clone, Args)]
+pub struct Arguments {
+    /// The configuration file.
+    #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG", default_value = DEFAULT_FILE)]
+    pub config: PathBuf,
+}
+
+/// Prints the routes of a file and succeeds, or prints its errors and fails. Warnings and errors go
+/// to standard error.
+pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    match Config::load(&arguments.config, &Flags::default()) {
+        Ok(config) => {
+            if !config.warnings.problems.is_empty() {
+                anstream::eprintln!("{}", config.warnings.styled());
+            }
+            anstream::print!("{}", summary(&config));
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            anstream::eprint!("{}", error.styled());
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// The routes of a configuration as a table, and a line that says all is well.
+pub fn summary(config: &Config) -> String {
+    let mut rows = vec![HEADINGS.map(str::to_owned)];
+    rows.extend(config.routes.routes().iter().map(|route| row(route)));
+    rows.push(row(config.routes.unmatched()));
+    let mut text = aligned(&rows);
+    let count = |number: usize, noun: &str| match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
+    };
+    let routes = count(config.routes.routes().len(), "route");
+    let warnings = count(config.warnings.problems.len(), "warning");
+    let _ = writeln!(text, "\n{}: valid, {routes}, {warnings}", config.warnings.file);
+    text
+}
+
+const HEADINGS: [&str; 7] = [
+    "name",
+    "match",
+    "ttl",
+    "ttl_from",
+    "stale_while_revalidate",
+    "stale_if_error",
+    "details",
+];
+
+fn row(route: &Route) -> [String; 7] {
+    let time = |duration: Option<Duration>| duration.map_or_else(|| "-".into(), format_duration);
+    let rule = &route.rule;
+    let name = route.name.to_string();
+    let pattern = route.pattern.as_ref();
+    let pattern = pattern.map_or_else(|| "(anything else)".into(), ToString::to_string);
+    if !rule.cache {
+        let [ttl, none] = ["not cached", "-"].map(str::to_owned);
+        return [name, pattern, ttl, none.clone(), none.clone(), none.clone(), none];
+    }
+    [
+        name,
+        pattern,
+        time(rule.ttl),
+        ttl_from(rule.ttl_from).to_owned(),
+        time(rule.stale_while_revalidate),
+        time(rule.stale_if_error),
+        details(route),
+    ]
+}
+
+const fn ttl_from(from: TtlFrom) -> &'static str {
+    match from {
+        TtlFrom::Origin => "origin",
+        TtlFrom::Rule => "rule",
+        TtlFrom::Min => "min",
+        TtlFrom::Max => "max",
+    }
+}
+
+/// What else makes the route differ, as far as it does.
+fn details(route: &Route) -> String {
+    let only = route.query.only.as_deref().map(|only| listed("query only", only));
+    let sorted = (route.query.order == Order::Sorted).then(|| "query sorted".to_owned());
+    let client_cache = route.client_cache.as_ref().and_then(|value| value.to_str().ok());
+    let parts = [
+        only.unwrap_or_default(),
+        listed("query without", &route.query.ignore),
+        sorted.unwrap_or_default(),
+        listed("vary", &route.vary.headers),
+        listed("cookies", &route.vary.cookies),
+        listed("tags", &route.tags),
+        listed("bypass by query", &route.bypass.query),
+        listed("bypass by header", &route.bypass.headers),
+        listed("clients", client_cache.as_slice()),
+    ];
+    let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() { "-".to_owned() } else { parts.join("; ") }
+}
+
+fn listed(label: &str, words: &[impl ToString]) -> String {
+    if words.is_empty() {
+        return String::new();
+    }
+    let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+    format!("{label} {}", words.join(", "))
+}
+
+/// Columns as wide as their widest cell, two spaces apart.
+fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let width_of = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..COLUMNS).map(width_of).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,129 @@
+//! `larder run`: the proxy.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, ValueEnum};
+
+use crate::config::{AccessLog, Config, ConfigError, Flags, ListenAddress, OriginUrl};
+
+/// The file that is read where none is named.
+pub(super) const DEFAULT_FILE: &str = "proxy.toml";
+
+/// The flags of `larder run`; each goes before what the file says.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Arguments {
+    /// The configuration file; without it and --origin, ./proxy.toml.
+    #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Where requests go: http, https or h2c. Several share the load.
+    #[arg(long, short, value_name = "URL", env = "LARDER_ORIGIN", value_delimiter = ',')]
+    pub origin: Vec<OriginUrl>,
+    /// Where clients connect: 0.0.0.0:8080, or unix:/run/larder.sock. May be given several times.
+    #[arg(long, short, value_name = "ADDRESS", env = "LARDER_LISTEN", value_delimiter = ',')]
+    pub listen: Vec<ListenAddress>,
+    /// Where health and metrics are served.
+    #[arg(long, value_name = "ADDRESS", env = "LARDER_ADMIN")]
+    pub admin: Option<ListenAddress>,
+    /// The form of the access log on standard output.
+    #[arg(long, value_name = "FORM", env = "LARDER_ACCESS_LOG")]
+    pub access_log: Option<AccessLogForm>,
+}
+
+/// The access log as the command line spells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AccessLogForm {
+    /// One JSON object a line.
+    Json,
+    /// Lines to be read by people.
+    Text,
+    /// None.
+    Off,
+}
+
+impl From<AccessLogForm> for AccessLog {
+    fn from(form: AccessLogForm) -> Self {
+        match form {
+            AccessLogForm::Json => Self::Json,
+            AccessLogForm::Text => Self::Text,
+            AccessLogForm::Off => Self::Off,
+        }
+    }
+}
+
+impl Arguments {
+    /// The configuration file these flags name or imply; none where they suffice by themselves.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.config {
+            Some(file) => Some(file),
+            None if self.origin.is_empty() => Some(Path::new(DEFAULT_FILE)),
+            None => None,
+        }
+    }
+
+    /// The configuration, read anew from its file; call it again to reload.
+    pub fn configuration(&self) -> Result<Config, ConfigError> {
+        let flags = Flags {
+            listen: self.listen.clone(),
+            origin: self.origin.clone(),
+            admin: self.admin.clone(),
+            access_log: self.access_log.map(Into::into),
+        };
+        match self.file() {
+            Some(file) => Config::load(file, &flags),
+            None => Config::from_flags(&flags),
+        }
+    }
+}
+
+/// Runs the proxy until it is told to stop.
+pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if let Err(error) = arguments.configuration() {
+        anstream::eprint!("{}", error.styled());
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn arguments(line: &[&str]) -> Arguments {
+        let line = ["larder", "run"].iter().chain(line);
+        match Cli::try_parse_from(line).unwrap().command {
+            Command::Run(arguments) => arguments,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn flags_alone_suffice() {
+        let line =
+            ["--origin", "http://a:1", "--origin", "https://b", "--listen", ":0", "--admin", ":1"];
+        let arguments = arguments(&line);
+        assert_eq!(arguments.file(), None);
+        let config = arguments.configuration().unwrap();
+        let origins: Vec<String> = config.origin.urls.iter().map(ToString::to_string).collect();
+        assert_eq!(origins, ["http://a:1", "https://b"]);
+        assert_eq!(config.listen, ["0.0.0.0:0".parse().unwrap()]);
+        assert_eq!(config.admin.listen, Some("0.0.0.0:1".parse().unwrap()));
+    }
+
+    #[test]
+    fn without_flags_there_is_a_usual_file() {
+        assert_eq!(arguments(&[]).file(), Some(Path::new("proxy.toml")));
+        assert_eq!(arguments(&["-c", "a", "-o", "http://b"]).file(), Some(Path::new("a")));
+    }
+
+    #[test]
+    fn a_wrong_flag_is_explained() {
+        let error = Cli::try_parse_from(["larder", "run", "--origin", "localhost:3000"]);
+        assert!(error.unwrap_err().to_string().contains("an origin is a URL, as in"));
+    }
+}

@@ -1,0 +1,245 @@
+//! Compiling: from the sections of a file to checked settings, with every problem pointed at.
+
+mod origin;
+mod problems;
+mod routes;
+
+use std::net::SocketAddr;
+
+use problems::Problems;
+
+use super::{
+    Flags,
+    file::{AdminTable, File, LimitsTable, LogTable, StoreTable, Texts, TlsTable, TokenTable},
+    report::{Finding, Report},
+    secret::Secret,
+    settings::{
+        AccessLog, Admin, CertificateFiles, Config, Limits, ListenAddress, Log, LogLevel,
+        Permission, Store, Token,
+    },
+    value,
+};
+
+/// The settings a file and a command line say; none where something indispensable is missing.
+pub(super) fn compile(
+    file: &File,
+    flags: &Flags,
+    source: &str,
+    findings: &mut Vec<Finding>,
+) -> Option<Config> {
+    let mut problems = Problems { source, findings };
+    let listen = listen(file.listen.as_ref(), flags, &mut problems);
+    let tls = file
+        .tls
+        .as_ref()
+        .and_then(|tls| certificate(tls, &tls.span, &mut problems));
+    let origin = origin::compile(file.origin.as_ref(), flags, &mut problems);
+    let trusted_proxies = problems.each(file.trusted_proxies.as_ref(), value::network);
+    Some(Config {
+        listen,
+        tls,
+        trusted_proxies,
+        server_timing: file.server_timing.unwrap_or_default(),
+        limits: limits(&file.limits, &mut problems),
+        admin: admin(&file.admin, flags, &mut problems),
+        store: store(&file.store, &mut problems),
+        routes: routes::compile(file, &mut problems),
+        log: log(&file.log, flags, &mut problems),
+        warnings: Report::default(),
+        origin: origin?,
+    })
+}
+
+fn listen(
+    listen: Option<&Texts>,
+    flags: &Flags,
+    problems: &mut Problems<'_>,
+) -> Vec<ListenAddress> {
+    let given = problems.each(listen, value::listen_address);
+    if !flags.listen.is_empty() {
+        return flags.listen.clone();
+    }
+    let Some(texts) = listen else {
+        return vec![ListenAddress::Tcp(SocketAddr::from(([0, 0, 0, 0], 8080)))];
+    };
+    if texts.is_empty() {
+        problems.error(
+            &texts.span,
+            "`listen` is empty: there is nothing to listen on",
+        );
+    }
+    for (index, text) in texts.iter().enumerate() {
+        if texts
+            .iter()
+            .take(index)
+            .any(|earlier| earlier.value == text.value)
+        {
+            problems.error(&text.span, "this address is listed twice");
+        }
+    }
+    given
+}
+
+fn certificate(
+    tls: &TlsTable,
+    span: &std::ops::Range<usize>,
+    problems: &mut Problems<'_>,
+) -> Option<CertificateFiles> {
+    let cert = problems.required(tls.cert.as_ref(), span, "tls", "cert");
+    let key = problems.required(tls.key.as_ref(), span, "tls", "key");
+    Some(CertificateFiles {
+        cert: cert?.into(),
+        key: key?.into(),
+    })
+}
+
+fn limits(table: &LimitsTable, problems: &mut Problems<'_>) -> Limits {
+    let defaults = Limits::default();
+    let mut time = |text, default| problems.positive_duration(text).unwrap_or(default);
+    let header_timeout = time(table.header_timeout.as_ref(), defaults.header_timeout);
+    let idle_timeout = time(table.idle_timeout.as_ref(), defaults.idle_timeout);
+    let mut count = |given, default| problems.positive_count(given).unwrap_or(default);
+    let headers = count(table.headers.as_ref(), defaults.headers);
+    let connections = count(table.connections.as_ref(), defaults.connections);
+    Limits {
+        header_bytes: header_bytes(table, problems).unwrap_or(defaults.header_bytes),
+        headers,
+        body: problems
+            .size(table.body.as_ref())
+            .filter(|bytes| *bytes > 0),
+        connections,
+        header_timeout,
+        idle_timeout,
+        drain: problems
+            .duration(table.drain.as_ref())
+            .unwrap_or(defaults.drain),
+    }
+}
+
+/// hyper's HTTP/1 buffer takes no less than 8 KiB.
+fn header_bytes(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<usize> {
+    let text = table.header_bytes.as_ref()?;
+    let bytes = problems.size(Some(text))?;
+    if !(8 << 10..=16 << 20).contains(&bytes) {
+        problems.error(&text.span, "this is between `8KiB` and `16MiB`");
+        return None;
+    }
+    usize::try_from(bytes).ok()
+}
+
+fn admin(table: &AdminTable, flags: &Flags, problems: &mut Problems<'_>) -> Admin {
+    let default = || Some(ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 9180))));
+    let listen = match (&flags.admin, &table.listen) {
+        (Some(address), _) => Some(address.clone()),
+        (None, Some(text)) if text.value == "off" => None,
+        (None, Some(text)) => problems.read(text, value::listen_address).or_else(default),
+        (None, None) => default(),
+    };
+    let mut tokens: Vec<Token> = table
+        .tokens
+        .iter()
+        .filter_map(|entry| token(entry, &entry.span, problems))
+        .collect();
+    if let Some(text) = &table.token
+        && let Some(secret) = secret(text, problems)
+    {
+        tokens.push(Token {
+            secret,
+            may: Permission::ALL.to_vec(),
+        });
+    }
+    let is_open =
+        matches!(&listen, Some(ListenAddress::Tcp(address)) if !address.ip().is_loopback());
+    if let Some(text) = table
+        .listen
+        .as_ref()
+        .filter(|_| is_open && tokens.is_empty())
+    {
+        let message = "other machines can reach the admin listener, and it has no token";
+        problems.push(Finding::warning(text.span.clone(), message).help(
+            "set `admin.token`, or listen on `127.0.0.1`: without a token only health and metrics \
+             are served",
+        ));
+    }
+    Admin { listen, tokens }
+}
+
+fn token(
+    table: &TokenTable,
+    span: &std::ops::Range<usize>,
+    problems: &mut Problems<'_>,
+) -> Option<Token> {
+    let text = problems
+        .required(table.token.as_ref(), span, "admin.tokens", "token")
+        .is_some();
+    let Some(may) = &table.may else {
+        let message = "`may` is missing: what this token allows, as in `may = [\"read\"]`";
+        problems.push(Finding::error(Some(span.clone()), message).doubtful());
+        return None;
+    };
+    let words = Permission::ALL.map(|permission| (permission.as_str(), permission));
+    let may = may
+        .iter()
+        .filter_map(|text| problems.word(Some(text), &words))
+        .collect();
+    let secret = table
+        .token
+        .as_ref()
+        .filter(|_| text)
+        .and_then(|text| secret(text, problems))?;
+    Some(Token { secret, may })
+}
+
+fn secret(text: &super::file::Text, problems: &mut Problems<'_>) -> Option<Secret> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        problems.error(
+            &text.span,
+            "a token is one or more visible ASCII characters",
+        );
+        return None;
+    }
+    Some(Secret::new(text.as_str()))
+}
+
+fn store(table: &StoreTable, problems: &mut Problems<'_>) -> Store {
+    let defaults = Store::default();
+    let memory = problems
+        .size(table.memory.as_ref())
+        .unwrap_or(defaults.memory);
+    let given = problems.size(table.max_object.as_ref());
+    if let Some((text, bytes)) = table.max_object.as_ref().zip(given)
+        && memory > 0
+        && bytes > memory
+    {
+        let message = "`max_object` is more than all of `memory`";
+        problems.push(Finding::warning(text.span.clone(), message));
+    }
+    Store {
+        memory,
+        max_object: given.unwrap_or(defaults.max_object),
+    }
+}
+
+fn log(table: &LogTable, flags: &Flags, problems: &mut Problems<'_>) -> Log {
+    let levels = [
+        LogLevel::Off,
+        LogLevel::Error,
+        LogLevel::Warn,
+        LogLevel::Info,
+        LogLevel::Debug,
+        LogLevel::Trace,
+    ];
+    let forms = [AccessLog::Json, AccessLog::Text, AccessLog::Off];
+    let level = problems.word(
+        table.level.as_ref(),
+        &levels.map(|level| (level.as_str(), level)),
+    );
+    let access = problems.word(
+        table.access.as_ref(),
+        &forms.map(|form| (form.as_str(), form)),
+    );
+    Log {
+        level: level.unwrap_or_default(),
+        access: flags.access_log.or(access).unwrap_or_default(),
+    }
+}

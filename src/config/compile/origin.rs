@@ -1,0 +1,149 @@
+//! The origin's settings.
+
+use std::time::Duration;
+
+use http::uri::Authority;
+
+use super::problems::Problems;
+use crate::config::{
+    Flags,
+    file::{At, OriginTable, OriginTlsTable, Text},
+    report::Finding,
+    settings::{CertificateFiles, Health, Origin, OriginHost, OriginScheme, OriginTls, OriginUrl},
+    value,
+};
+
+/// The origin; none where there is no URL.
+pub(super) fn compile(
+    table: Option<&At<OriginTable>>,
+    flags: &Flags,
+    problems: &mut Problems<'_>,
+) -> Option<Origin> {
+    let nothing = OriginTable::default();
+    let given = table.map_or(&nothing, |table| &table.value);
+    let urls = urls(table, flags, problems);
+    let mut time = |text: &Option<Text>, default: u64| {
+        problems
+            .positive_duration(text.as_ref())
+            .unwrap_or(Duration::from_secs(default))
+    };
+    let connect_timeout = time(&given.connect_timeout, 1);
+    let first_byte_timeout = time(&given.first_byte_timeout, 30);
+    let idle_timeout = time(&given.idle_timeout, 90);
+    let tls = given
+        .tls
+        .as_ref()
+        .map(|tls| tls_settings(tls, &urls, problems))
+        .unwrap_or_default();
+    let host = host(given.host.as_ref(), problems);
+    let health = health(given, problems);
+    let retries = retries(given.retries.as_ref(), problems);
+    (!urls.is_empty()).then_some(Origin {
+        urls,
+        connect_timeout,
+        first_byte_timeout,
+        idle_timeout,
+        retries,
+        health,
+        tls,
+        host,
+    })
+}
+
+fn urls(
+    table: Option<&At<OriginTable>>,
+    flags: &Flags,
+    problems: &mut Problems<'_>,
+) -> Vec<OriginUrl> {
+    let texts = table.and_then(|table| table.urls.as_ref());
+    let urls = problems.each(texts, value::origin_url);
+    if !flags.origin.is_empty() {
+        return flags.origin.clone();
+    }
+    if texts.is_none_or(|texts| texts.is_empty()) {
+        let at = texts
+            .map(|texts| &texts.span)
+            .or(table.map(|table| &table.span));
+        problems.push(
+            Finding::error(at.cloned(), "there is no origin to ask")
+                .help("write `origin = \"http://127.0.0.1:3000\"`, or pass `--origin`")
+                .doubtful(),
+        );
+    }
+    urls
+}
+
+fn tls_settings(
+    table: &At<OriginTlsTable>,
+    urls: &[OriginUrl],
+    problems: &mut Problems<'_>,
+) -> OriginTls {
+    if !urls.is_empty() && urls.iter().all(|url| url.scheme != OriginScheme::Https) {
+        let message = "`origin.tls` has no effect: no origin is `https`";
+        problems.push(Finding::warning(table.span.clone(), message));
+    }
+    let client = match (&table.cert, &table.key) {
+        (Some(cert), Some(key)) => Some(CertificateFiles {
+            cert: cert.as_str().into(),
+            key: key.as_str().into(),
+        }),
+        (None, None) => None,
+        (Some(one), None) | (None, Some(one)) => {
+            let message = "`cert` and `key` come together: the certificate that Larder shows";
+            problems.push(Finding::error(Some(one.span.clone()), message).doubtful());
+            None
+        }
+    };
+    OriginTls {
+        ca: table.ca.as_ref().map(|path| path.as_str().into()),
+        client,
+        server_name: table.server_name.as_ref().map(|name| name.value.clone()),
+    }
+}
+
+fn host(text: Option<&Text>, problems: &mut Problems<'_>) -> OriginHost {
+    let Some(text) = text else {
+        return OriginHost::default();
+    };
+    let read = |text: &str| match text {
+        "preserve" => Ok(OriginHost::Preserve),
+        "origin" => Ok(OriginHost::Origin),
+        _ => match text.parse::<Authority>() {
+            Ok(host) if !text.contains('@') => Ok(OriginHost::Literal(host)),
+            _ => Err("this is `preserve`, `origin` or a host name"),
+        },
+    };
+    problems.read(text, read).unwrap_or_default()
+}
+
+fn health(given: &OriginTable, problems: &mut Problems<'_>) -> Option<Health> {
+    let table = given.health.as_ref()?;
+    let every = problems.positive_duration(table.every.as_ref());
+    problems.required(table.path.as_ref(), &table.span, "origin.health", "path")?;
+    let path = problems.read(table.path.as_ref()?, |path| {
+        let is_path = path.starts_with('/') && path.parse::<http::uri::PathAndQuery>().is_ok();
+        if is_path {
+            Ok(path.to_owned())
+        } else {
+            Err("this is a path, as in `/healthz`")
+        }
+    })?;
+    Some(Health {
+        path,
+        every: every.unwrap_or(Duration::from_secs(5)),
+    })
+}
+
+fn retries(given: Option<&At<u64>>, problems: &mut Problems<'_>) -> u32 {
+    match given {
+        None => 1,
+        Some(count) if count.value > 10 => {
+            problems.error(
+                &count.span,
+                "more than 10 retries would bury a struggling origin",
+            );
+            1
+        }
+        Some(count) => u32::try_from(count.value).unwrap_or(1),
+    }
+}

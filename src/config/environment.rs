@@ -1,0 +1,132 @@
+//! What a configuration reads beyond its own text: variables and secret files.
+
+use std::{fmt, io, path::Path};
+
+/// Where `${VAR}` and `${file:/path}` come from.
+#[derive(Clone, Copy)]
+pub struct Environment<'a> {
+    /// The value of a variable, if it is set.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// The text of a file.
+    pub file: &'a dyn Fn(&Path) -> io::Result<String>,
+}
+
+impl Environment<'static> {
+    /// That of this process.
+    pub fn process() -> Self {
+        Self {
+            variable: &|name| std::env::var(name).ok(),
+            file: &|path| std::fs::read_to_string(path),
+        }
+    }
+
+    /// No variables, no files.
+    pub fn empty() -> Self {
+        Self {
+            variable: &|_| None,
+            file: &|_| Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
+impl fmt::Debug for Environment<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Environment")
+    }
+}
+
+/// A reference that cannot be resolved; its text never contains what was read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExpandError {
+    /// A `${` without its `}`.
+    #[error("a `${{` has no `}}`")]
+    Open,
+    /// `${}` or a name that no variable has.
+    #[error("`${{{0}}}` names no variable")]
+    Name(String),
+    /// The variable is not there.
+    #[error("environment variable `{0}` is not set")]
+    Unset(String),
+    /// The file cannot be read.
+    #[error("file `{0}` cannot be read: {1}")]
+    File(String, io::ErrorKind),
+}
+
+/// The text with `${VAR}` and `${file:/path}` replaced. `$${` stands for `${`. A line break at the
+/// end of a file is left out.
+pub(super) fn expand(text: &str, environment: Environment<'_>) -> Result<String, ExpandError> {
+    let mut expanded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        if let Some(before) = before.strip_suffix('$') {
+            expanded.push_str(before);
+            expanded.push_str("${");
+            rest = after;
+            continue;
+        }
+        expanded.push_str(before);
+        let (reference, after) = after.split_once('}').ok_or(ExpandError::Open)?;
+        expanded.push_str(&resolve(reference, environment)?);
+        rest = after;
+    }
+    expanded.push_str(rest);
+    Ok(expanded)
+}
+
+fn resolve(reference: &str, environment: Environment<'_>) -> Result<String, ExpandError> {
+    if let Some(path) = reference.strip_prefix("file:") {
+        let mut text = (environment.file)(Path::new(path))
+            .map_err(|error| ExpandError::File(path.to_owned(), error.kind()))?;
+        text.truncate(text.trim_end_matches(['\r', '\n']).len());
+        return Ok(text);
+    }
+    let is_named = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if reference.is_empty() || !reference.bytes().all(is_named) {
+        return Err(ExpandError::Name(reference.to_owned()));
+    }
+    (environment.variable)(reference).ok_or_else(|| ExpandError::Unset(reference.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expanded(text: &str) -> Result<String, String> {
+        let environment = Environment {
+            variable: &|name| (name == "HOST").then(|| "example.com".to_owned()),
+            file: &|path| match path.to_str() {
+                Some("/run/secret") => Ok("s3cret\n".to_owned()),
+                _ => Err(io::ErrorKind::NotFound.into()),
+            },
+        };
+        expand(text, environment).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn references_are_replaced() {
+        assert_eq!(
+            expanded("http://${HOST}/${HOST}").unwrap(),
+            "http://example.com/example.com"
+        );
+        assert_eq!(expanded("${file:/run/secret}").unwrap(), "s3cret");
+        assert_eq!(expanded("a $ b {x} $x").unwrap(), "a $ b {x} $x");
+        assert_eq!(expanded("$${HOST}").unwrap(), "${HOST}");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert_eq!(
+            expanded("${PORT}").unwrap_err(),
+            "environment variable `PORT` is not set"
+        );
+        assert_eq!(
+            expanded("${a b}").unwrap_err(),
+            "`${a b}` names no variable"
+        );
+        assert_eq!(expanded("x${HOST").unwrap_err(), "a `${` has no `}`");
+        assert_eq!(
+            expanded("${file:/nowhere}").unwrap_err(),
+            "file `/nowhere` cannot be read: entity not found"
+        );
+    }
+}

@@ -1,0 +1,17 @@
+//! `proxy.toml` as text: its keys, its serde structs, and reading it. Nothing of TOML leaves here.
+
+mod at;
+mod read;
+mod routing;
+mod section;
+mod shape;
+
+pub(super) use at::{At, Text, Texts};
+pub(super) use read::read;
+pub(super) use routing::{
+    BypassTable, DefaultsTable, QueryTable, RouteSection, TierTable, VaryTable,
+};
+pub(super) use section::{
+    AdminTable, File, LimitsTable, LogTable, OriginTable, OriginTlsTable, StoreTable, TlsTable,
+    TokenTable,
+};

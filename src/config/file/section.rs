@@ -1,0 +1,110 @@
+//! The serde structs of the sections about listeners, origin, store and logs.
+
+use serde::Deserialize;
+
+use super::at::{At, Text, Texts};
+use super::routing::{DefaultsTable, RouteSection, TierTable};
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct File {
+    pub(in crate::config) listen: Option<Texts>,
+    pub(in crate::config) tls: Option<At<TlsTable>>,
+    pub(in crate::config) origin: Option<At<OriginTable>>,
+    pub(in crate::config) trusted_proxies: Option<Texts>,
+    pub(in crate::config) server_timing: Option<bool>,
+    pub(in crate::config) limits: LimitsTable,
+    pub(in crate::config) admin: AdminTable,
+    pub(in crate::config) store: StoreTable,
+    pub(in crate::config) defaults: DefaultsTable,
+    pub(in crate::config) tier: std::collections::BTreeMap<String, TierTable>,
+    pub(in crate::config) route: Vec<At<RouteSection>>,
+    pub(in crate::config) log: LogTable,
+}
+
+/// `tls`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct TlsTable {
+    pub(in crate::config) cert: Option<Text>,
+    pub(in crate::config) key: Option<Text>,
+}
+
+/// `[origin]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct OriginTable {
+    pub(in crate::config) urls: Option<Texts>,
+    pub(in crate::config) connect_timeout: Option<Text>,
+    pub(in crate::config) first_byte_timeout: Option<Text>,
+    pub(in crate::config) idle_timeout: Option<Text>,
+    pub(in crate::config) retries: Option<At<u64>>,
+    pub(in crate::config) health: Option<At<HealthTable>>,
+    pub(in crate::config) tls: Option<At<OriginTlsTable>>,
+    pub(in crate::config) host: Option<Text>,
+}
+
+/// `origin.health`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct HealthTable {
+    pub(in crate::config) path: Option<Text>,
+    pub(in crate::config) every: Option<Text>,
+}
+
+/// `origin.tls`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct OriginTlsTable {
+    pub(in crate::config) ca: Option<Text>,
+    pub(in crate::config) cert: Option<Text>,
+    pub(in crate::config) key: Option<Text>,
+    pub(in crate::config) server_name: Option<Text>,
+}
+
+/// `[limits]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct LimitsTable {
+    pub(in crate::config) header_bytes: Option<Text>,
+    pub(in crate::config) headers: Option<At<u64>>,
+    pub(in crate::config) body: Option<Text>,
+    pub(in crate::config) connections: Option<At<u64>>,
+    pub(in crate::config) header_timeout: Option<Text>,
+    pub(in crate::config) idle_timeout: Option<Text>,
+    pub(in crate::config) drain: Option<Text>,
+}
+
+/// `[admin]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct AdminTable {
+    pub(in crate::config) listen: Option<Text>,
+    pub(in crate::config) token: Option<Text>,
+    pub(in crate::config) tokens: Vec<At<TokenTable>>,
+}
+
+/// One of `admin.tokens`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct TokenTable {
+    pub(in crate::config) token: Option<Text>,
+    pub(in crate::config) may: Option<Texts>,
+}
+
+/// `[store]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct StoreTable {
+    pub(in crate::config) memory: Option<Text>,
+    pub(in crate::config) max_object: Option<Text>,
+}
+
+/// `[log]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct LogTable {
+    pub(in crate::config) level: Option<Text>,
+    pub(in crate::config) access: Option<Text>,
+}

@@ -1,0 +1,158 @@
+//! The keys of `proxy.toml`: where each stands and what it holds.
+//!
+//! The list is what unknown keys are compared with. Tests hold it against the serde structs and
+//! against the documented file, so that none of the three can say less than the others.
+
+/// A key that has a meaning somewhere.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) shape: Shape,
+}
+
+/// What a key holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Shape {
+    /// A string; the text tells what it says.
+    Text(&'static str),
+    /// A list of strings, or one string.
+    Texts,
+    /// `true` or `false`.
+    Flag,
+    /// A whole number.
+    Count,
+    /// A table with these keys.
+    Table(&'static [Key]),
+    /// A table with these keys; a string stands for a table with only this key.
+    TableOrText(&'static str, &'static [Key]),
+    /// A list of such tables.
+    Tables(&'static [Key]),
+    /// Such tables by names of the operator's choice.
+    Named(&'static [Key]),
+}
+
+impl Shape {
+    /// What is expected, for messages.
+    pub(super) fn expected(self) -> &'static str {
+        match self {
+            Self::Text(expected) => expected,
+            Self::Texts => "a string or a list of strings",
+            Self::Flag => "`true` or `false`",
+            Self::Count => "a whole number",
+            Self::Table(_) | Self::Named(_) => "a table",
+            Self::TableOrText(..) => "a string or a table",
+            Self::Tables(_) => "a list of tables",
+        }
+    }
+}
+
+const STRING: Shape = Shape::Text("a string");
+const DURATION: Shape = Shape::Text("a duration in quotes, as in `\"30s\"`");
+const SIZE: Shape = Shape::Text("a size in quotes, as in `\"64KiB\"`");
+
+const fn key(name: &'static str, shape: Shape) -> Key {
+    Key { name, shape }
+}
+
+/// The keys of the file itself.
+pub(super) const FILE: &[Key] = &[
+    key("listen", Shape::Texts),
+    key("tls", Shape::Table(TLS)),
+    key("origin", Shape::TableOrText("urls", ORIGIN)),
+    key("trusted_proxies", Shape::Texts),
+    key("server_timing", Shape::Flag),
+    key("limits", Shape::Table(LIMITS)),
+    key("admin", Shape::Table(ADMIN)),
+    key("store", Shape::Table(STORE)),
+    key("defaults", Shape::Table(DEFAULTS)),
+    key("tier", Shape::Named(TIER)),
+    key("route", Shape::Tables(ROUTE)),
+    key("log", Shape::Table(LOG)),
+];
+
+pub(super) const TLS: &[Key] = &[key("cert", STRING), key("key", STRING)];
+
+pub(super) const ORIGIN: &[Key] = &[
+    key("urls", Shape::Texts),
+    key("connect_timeout", DURATION),
+    key("first_byte_timeout", DURATION),
+    key("idle_timeout", DURATION),
+    key("retries", Shape::Count),
+    key("health", Shape::Table(HEALTH)),
+    key("tls", Shape::Table(ORIGIN_TLS)),
+    key("host", STRING),
+];
+
+pub(super) const HEALTH: &[Key] = &[key("path", STRING), key("every", DURATION)];
+
+pub(super) const ORIGIN_TLS: &[Key] = &[
+    key("ca", STRING),
+    key("cert", STRING),
+    key("key", STRING),
+    key("server_name", STRING),
+];
+
+pub(super) const LIMITS: &[Key] = &[
+    key("header_bytes", SIZE),
+    key("headers", Shape::Count),
+    key("body", SIZE),
+    key("connections", Shape::Count),
+    key("header_timeout", DURATION),
+    key("idle_timeout", DURATION),
+    key("drain", DURATION),
+];
+
+pub(super) const ADMIN: &[Key] = &[
+    key("listen", STRING),
+    key("token", STRING),
+    key("tokens", Shape::Tables(TOKEN)),
+];
+
+pub(super) const TOKEN: &[Key] = &[key("token", STRING), key("may", Shape::Texts)];
+
+pub(super) const STORE: &[Key] = &[key("memory", SIZE), key("max_object", SIZE)];
+
+pub(super) const DEFAULTS: &[Key] = &[
+    key("ttl", DURATION),
+    key("ttl_from", STRING),
+    key("stale_while_revalidate", DURATION),
+    key("stale_if_error", DURATION),
+    key("client_cache_control", STRING),
+];
+
+pub(super) const TIER: &[Key] = &[
+    key("ttl", DURATION),
+    key("ttl_from", STRING),
+    key("stale_while_revalidate", DURATION),
+    key("stale_if_error", DURATION),
+    key("cache", Shape::Flag),
+];
+
+pub(super) const ROUTE: &[Key] = &[
+    key("name", STRING),
+    key("match", STRING),
+    key("tier", STRING),
+    key("ttl", DURATION),
+    key("ttl_from", STRING),
+    key("stale_while_revalidate", DURATION),
+    key("stale_if_error", DURATION),
+    key("cache", Shape::Flag),
+    key("tags", Shape::Texts),
+    key("query", Shape::Table(QUERY)),
+    key("vary", Shape::Table(VARY)),
+    key("bypass", Shape::Table(BYPASS)),
+    key("client_cache", STRING),
+    key("client_cache_control", STRING),
+];
+
+pub(super) const QUERY: &[Key] = &[
+    key("ignore", Shape::Texts),
+    key("only", Shape::Texts),
+    key("sort", Shape::Flag),
+];
+
+pub(super) const VARY: &[Key] = &[key("headers", Shape::Texts), key("cookies", Shape::Texts)];
+
+pub(super) const BYPASS: &[Key] = &[key("query", Shape::Texts), key("header", Shape::Texts)];
+
+pub(super) const LOG: &[Key] = &[key("level", STRING), key("access", STRING)];

@@ -1,0 +1,328 @@
+//! A configuration as the rest of Larder sees it: plain types, everything resolved and checked.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use http::uri::Authority;
+use ipnet::IpNet;
+
+use super::{report::Report, secret::Secret, value};
+use crate::route::RouteTable;
+
+/// Everything an operator has said, with defaults filled in.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where clients connect; at least one.
+    pub listen: Vec<ListenAddress>,
+    /// The certificate for clients; plain text without. Not used on Unix sockets.
+    pub tls: Option<CertificateFiles>,
+    /// Where requests go.
+    pub origin: Origin,
+    /// Whose `Forwarded` and `X-Forwarded-*` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether responses carry `Server-Timing`.
+    pub server_timing: bool,
+    /// What one client may ask for.
+    pub limits: Limits,
+    /// The admin listener.
+    pub admin: Admin,
+    /// Where stored responses live.
+    pub store: Store,
+    /// Which rule governs a request.
+    pub routes: RouteTable,
+    /// What is written where.
+    pub log: Log,
+    /// What is hardly meant; without errors.
+    pub warnings: Report,
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// An IP address and port; port 0 is any free one.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for ListenAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        value::listen_address(text)
+    }
+}
+
+impl std::fmt::Display for ListenAddress {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(formatter, "{address}"),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The PEM files of a certificate chain and its private key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, leaf first.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// The servers that answer what Larder does not, and how to talk to them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Equal servers; at least one.
+    pub urls: Vec<OriginUrl>,
+    /// How long connecting may take, TLS included.
+    pub connect_timeout: Duration,
+    /// How long the response head may take.
+    pub first_byte_timeout: Duration,
+    /// How long an unused connection is kept, and how long a body may pause.
+    pub idle_timeout: Duration,
+    /// How often a safe request is tried again.
+    pub retries: u32,
+    /// Active checks; none where only real requests tell.
+    pub health: Option<Health>,
+    /// How `https` servers are verified.
+    pub tls: OriginTls,
+    /// The `Host` they are sent.
+    pub host: OriginHost,
+}
+
+/// One server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OriginUrl {
+    /// The protocol.
+    pub scheme: OriginScheme,
+    /// Its name or address; IPv6 in brackets.
+    pub host: String,
+    /// Its port, the scheme's default filled in.
+    pub port: u16,
+    /// Host and port as `Host` carries them: without the default port.
+    pub authority: Authority,
+}
+
+impl FromStr for OriginUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        value::origin_url(text)
+    }
+}
+
+impl std::fmt::Display for OriginUrl {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}://{}", self.scheme.as_str(), self.authority)
+    }
+}
+
+/// The protocol of an origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OriginScheme {
+    /// HTTP/1.1 in plain text.
+    Http,
+    /// TLS, HTTP/2 or HTTP/1.1 by ALPN.
+    Https,
+    /// HTTP/2 in plain text, with prior knowledge (RFC 9113 §3.3).
+    H2c,
+}
+
+impl OriginScheme {
+    /// The scheme as the configuration spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::H2c => "h2c",
+        }
+    }
+}
+
+/// An active health check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// The path to ask for; a 2xx or 3xx means well.
+    pub path: String,
+    /// How often.
+    pub every: Duration,
+}
+
+/// How `https` origins are verified, and how Larder identifies itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OriginTls {
+    /// The PEM file of authorities to trust in place of the system's.
+    pub ca: Option<PathBuf>,
+    /// The certificate Larder shows.
+    pub client: Option<CertificateFiles>,
+    /// The name to expect in place of the URL's host.
+    pub server_name: Option<String>,
+}
+
+/// The `Host` that origins are sent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum OriginHost {
+    /// The client's.
+    #[default]
+    Preserve,
+    /// That of the origin's URL.
+    Origin,
+    /// Always this.
+    Literal(Authority),
+}
+
+/// What clients may use up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a request's head.
+    pub header_bytes: usize,
+    /// Fields of a request's head.
+    pub headers: usize,
+    /// Bytes of a request's body; none for no limit.
+    pub body: Option<u64>,
+    /// Connections at once, over all listeners.
+    pub connections: usize,
+    /// How long a request's head may take.
+    pub header_timeout: Duration,
+    /// How long a connection may be silent.
+    pub idle_timeout: Duration,
+    /// How long requests may go on after SIGTERM.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_bytes: 64 << 10,
+            headers: 100,
+            body: None,
+            connections: 10_000,
+            header_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The admin listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Its address; none where it is turned off.
+    pub listen: Option<ListenAddress>,
+    /// Who may call it.
+    pub tokens: Vec<Token>,
+}
+
+/// A bearer token and what it allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// The token itself.
+    pub secret: Secret,
+    /// What its bearer may do.
+    pub may: Vec<Permission>,
+}
+
+/// What a bearer of a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Permission {
+    /// Look at statistics and stored responses.
+    Read,
+    /// Make stored responses invalid.
+    Purge,
+}
+
+impl Permission {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::Read, Self::Purge];
+
+    /// The permission as the configuration spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Purge => "purge",
+        }
+    }
+}
+
+/// Where stored responses live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// The budget of the memory tier in bytes; 0 turns it off.
+    pub memory: u64,
+    /// The largest response that is stored, in bytes.
+    pub max_object: u64,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            memory: 256 << 20,
+            max_object: 16 << 20,
+        }
+    }
+}
+
+/// What is written where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Log {
+    /// What of Larder's own messages is shown.
+    pub level: LogLevel,
+    /// One line for each request.
+    pub access: AccessLog,
+}
+
+/// How much Larder says about itself, on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogLevel {
+    /// Nothing.
+    Off,
+    /// What needs attention now.
+    Error,
+    /// What will need attention.
+    Warn,
+    /// What an operator wants to have known.
+    #[default]
+    Info,
+    /// Steps of each request.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// The level as the configuration spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// The form of the access log, on standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AccessLog {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// Lines to be read by people.
+    Text,
+    /// None.
+    Off,
+}
+
+impl AccessLog {
+    /// The form as the configuration spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Text => "text",
+            Self::Off => "off",
+        }
+    }
+}

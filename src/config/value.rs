@@ -1,0 +1,273 @@
+//! Values as operators write them: durations, sizes, addresses.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use http::uri::Authority;
+use ipnet::IpNet;
+use url::Url;
+
+use super::settings::{ListenAddress, OriginScheme, OriginUrl};
+
+/// Reads `30s`, `250ms`, `1h30m`, `7d` or `0`.
+pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
+    const PROBLEM: &str = "a duration is a number and `ms`, `s`, `m`, `h` or `d`, as in `30s`";
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let mut total = 0_u64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (number, after) = leading_number(rest).ok_or(PROBLEM)?;
+        let unit_end = after.find(|character: char| character.is_ascii_digit());
+        let (unit, after) = after.split_at(unit_end.unwrap_or(after.len()));
+        let millis = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(PROBLEM),
+        };
+        total = number
+            .checked_mul(millis)
+            .and_then(|part| total.checked_add(part))
+            .ok_or("this is longer than can be counted")?;
+        rest = after;
+    }
+    if text.is_empty() {
+        Err(PROBLEM)
+    } else {
+        Ok(Duration::from_millis(total))
+    }
+}
+
+/// Writes a duration the way [`duration`] reads it, in as few units as possible.
+pub fn format_duration(duration: Duration) -> String {
+    let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    for (unit, millis) in [
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1000),
+        ("ms", 1),
+    ] {
+        if rest >= millis {
+            text.push_str(&format!("{}{unit}", rest / millis));
+            rest %= millis;
+        }
+    }
+    if text.is_empty() {
+        "0s".to_owned()
+    } else {
+        text
+    }
+}
+
+/// Reads `64KiB`, `256MiB`, `1GB`, `512B` or `0`, in bytes.
+pub(super) fn size(text: &str) -> Result<u64, &'static str> {
+    const PROBLEM: &str = "a size is a number and `B`, `KiB`, `MiB` or `GiB`, as in `64KiB`";
+    let (number, unit) = leading_number(text).ok_or(PROBLEM)?;
+    let bytes = match unit.trim_start() {
+        "" if number == 0 => 1,
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        "kB" | "KB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return Err(PROBLEM),
+    };
+    number
+        .checked_mul(bytes)
+        .ok_or("this is more than can be counted")
+}
+
+/// Reads `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`, `:8080` (every IPv4 address) or
+/// `unix:/path`.
+pub(super) fn listen_address(text: &str) -> Result<ListenAddress, &'static str> {
+    const PROBLEM: &str =
+        "an address is an IP address and a port, as in `0.0.0.0:8080`, or `unix:/path`";
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = PathBuf::from(path);
+        return if path.is_absolute() {
+            Ok(ListenAddress::Unix(path))
+        } else {
+            Err("the path of a Unix socket begins with `/`, as in `unix:/run/larder.sock`")
+        };
+    }
+    let address = match text.split_once(':') {
+        Some(("", port)) => format!("0.0.0.0:{port}"),
+        Some(("localhost", port)) => format!("127.0.0.1:{port}"),
+        _ => text.to_owned(),
+    };
+    address
+        .parse::<SocketAddr>()
+        .map(ListenAddress::Tcp)
+        .map_err(|_| PROBLEM)
+}
+
+/// Reads `http://host:port`, `https://…` or `h2c://…`.
+pub(super) fn origin_url(text: &str) -> Result<OriginUrl, &'static str> {
+    const PROBLEM: &str = "an origin is a URL, as in `http://127.0.0.1:3000`";
+    let (scheme, rest) = text.split_once("://").ok_or(PROBLEM)?;
+    let (scheme, web_scheme) = match scheme.to_ascii_lowercase().as_str() {
+        "http" => (OriginScheme::Http, "http"),
+        "https" => (OriginScheme::Https, "https"),
+        "h2c" => (OriginScheme::H2c, "http"),
+        _ => return Err("an origin's scheme is `http`, `https` or `h2c`"),
+    };
+    let url = Url::parse(&format!("{web_scheme}://{rest}")).map_err(|_| PROBLEM)?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("an origin's URL carries no user name or password");
+    }
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        return Err("an origin's URL ends after the host and port: paths pass through unchanged");
+    }
+    let host = url.host_str().ok_or(PROBLEM)?.to_owned();
+    let port = url.port_or_known_default().ok_or(PROBLEM)?;
+    let authority = match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.clone(),
+    };
+    let authority: Authority = authority.parse().map_err(|_| PROBLEM)?;
+    Ok(OriginUrl {
+        scheme,
+        host,
+        port,
+        authority,
+    })
+}
+
+/// Reads a network, `10.0.0.0/8`, or a single address.
+pub(super) fn network(text: &str) -> Result<IpNet, &'static str> {
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse()
+        .ok()
+        .or_else(address)
+        .ok_or("this is neither a network, as in `10.0.0.0/8`, nor an IP address")
+}
+
+fn leading_number(text: &str) -> Option<(u64, &str)> {
+    let end = text
+        .find(|character: char| !character.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, rest) = text.split_at(end);
+    Some((digits.parse().ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_and_written() {
+        let cases = [
+            ("0", 0, "0s"),
+            ("250ms", 250, "250ms"),
+            ("90s", 90_000, "1m30s"),
+            ("1h30m", 5_400_000, "1h30m"),
+            ("7d", 604_800_000, "7d"),
+        ];
+        for (text, millis, written) in cases {
+            let read = duration(text).unwrap();
+            assert_eq!(read, Duration::from_millis(millis), "{text}");
+            assert_eq!(format_duration(read), written);
+        }
+        for text in [
+            "",
+            "5",
+            "s",
+            "5 s",
+            "-5s",
+            "5sec",
+            "1.5h",
+            "99999999999999999999s",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        let cases = [
+            ("0", 0),
+            ("512B", 512),
+            ("64KiB", 65_536),
+            ("1 MiB", 1_048_576),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "64", "64k", "KiB", "-1B", "99999999999999GiB"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_read() {
+        let tcp = |text: &str| ListenAddress::Tcp(text.parse().unwrap());
+        assert_eq!(listen_address(":8080"), Ok(tcp("0.0.0.0:8080")));
+        assert_eq!(listen_address("localhost:0"), Ok(tcp("127.0.0.1:0")));
+        assert_eq!(listen_address("[::1]:80"), Ok(tcp("[::1]:80")));
+        assert_eq!(
+            listen_address("unix:/run/larder.sock"),
+            Ok(ListenAddress::Unix("/run/larder.sock".into()))
+        );
+        for text in [
+            "8080",
+            "example.com:80",
+            "0.0.0.0",
+            "unix:larder.sock",
+            "1.2.3.4:99999",
+        ] {
+            assert!(listen_address(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn origins_are_read() {
+        let read = |text: &str| {
+            let url = origin_url(text).unwrap();
+            (
+                url.scheme,
+                url.host.clone(),
+                url.port,
+                url.authority.to_string(),
+            )
+        };
+        let expected = (
+            OriginScheme::H2c,
+            "10.0.0.1".into(),
+            3000,
+            "10.0.0.1:3000".to_owned(),
+        );
+        assert_eq!(read("h2c://10.0.0.1:3000"), expected);
+        let expected = (
+            OriginScheme::Https,
+            "api.example".into(),
+            443,
+            "api.example".to_owned(),
+        );
+        assert_eq!(read("HTTPS://API.example/"), expected);
+        let expected = (OriginScheme::Http, "[::1]".into(), 80, "[::1]".to_owned());
+        assert_eq!(read("http://[::1]"), expected);
+        for text in [
+            "",
+            "host:80",
+            "ftp://host",
+            "http://",
+            "http://u:p@h",
+            "http://h/x",
+            "http://h?",
+        ] {
+            assert!(origin_url(text).is_err(), "{text}");
+        }
+    }
+}

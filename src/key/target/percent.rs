@@ -1,0 +1,54 @@
+//! Percent-encodings in normal form (RFC 3986 §6.2.2).
+
+/// Appends `component` with unreserved characters decoded and other encodings in upper case.
+///
+/// A `%` that begins no encoding stays as it is; what follows it is then not decoded either, so that
+/// decoding never forms an encoding that was not there.
+pub(super) fn write(into: &mut Vec<u8>, component: &[u8]) {
+    let mut rest = component;
+    let mut after_stray = 0_u8;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte != b'%' {
+            into.push(byte);
+            after_stray = after_stray.saturating_sub(1);
+        } else if let Some((value, tail)) = hex_pair(tail) {
+            rest = tail;
+            if after_stray == 0 && is_unreserved(value) {
+                into.push(value);
+            } else {
+                into.extend_from_slice(&[b'%', hex_digit(value >> 4), hex_digit(value & 15)]);
+                after_stray = 0;
+            }
+        } else {
+            into.push(b'%');
+            after_stray = 2;
+        }
+    }
+}
+
+/// RFC 3986 §2.3.
+const fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+fn hex_pair(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    let (&[high, low], rest) = bytes.split_first_chunk::<2>()?;
+    Some((hex_value(high)? << 4 | hex_value(low)?, rest))
+}
+
+const fn hex_value(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+const fn hex_digit(value: u8) -> u8 {
+    match value {
+        0..=9 => b'0' + value,
+        _ => b'A' + (value & 15) - 10,
+    }
+}

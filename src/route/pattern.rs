@@ -1,0 +1,441 @@
+//! Patterns: `GET|POST api.example.com/orders/{id}/**`.
+
+use std::{fmt, ops::Range};
+
+use http::Method;
+use smallvec::SmallVec;
+use thiserror::Error;
+
+use crate::key::target::normal_path;
+
+/// Which requests a route governs: methods, host and path.
+///
+/// Methods and host are optional. `GET` includes `HEAD`, as RFC 9110 §9.3.2 makes the two one
+/// resource. A host without a port stands for every port. `{name}` is one segment that is not empty;
+/// a final `**` is whatever follows, nothing included: `/api/**` also matches `/api`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    methods: SmallVec<[Method; 2]>,
+    host: Option<Box<str>>,
+    segments: Box<[Segment]>,
+    end: End,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Literal(Box<str>),
+    Param(Box<str>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The path ends with the last segment.
+    Exact,
+    /// Anything may follow.
+    Rest,
+}
+
+/// The segments of a path that a pattern names, in normal form.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Params<'a>(SmallVec<[(&'a str, &'a str); 4]>);
+
+impl<'a> Params<'a> {
+    /// The segment of this name, percent-encoded as in the normal path.
+    pub fn value(&self, name: &str) -> Option<&'a str> {
+        self.0
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| *value)
+    }
+
+    /// Names and values in the order of the path.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.0.iter().copied()
+    }
+}
+
+/// A pattern that cannot be read, and where in its text.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{problem}")]
+pub struct PatternError {
+    /// What is wrong.
+    pub problem: PatternProblem,
+    /// The bytes of the text that are.
+    pub at: Range<usize>,
+}
+
+/// What can be wrong with a pattern.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PatternProblem {
+    /// No `/` anywhere.
+    #[error("a path is missing: it begins with `/`")]
+    Path,
+    /// Methods that are no tokens in upper case.
+    #[error("methods are written in upper case and separated by `|`, as in `GET|POST`")]
+    Method,
+    /// A host with characters that no host has.
+    #[error("this is no host name")]
+    Host,
+    /// A query or fragment.
+    #[error("a pattern has no query; every query of the path matches")]
+    Query,
+    /// A placeholder that is not a whole segment, or not closed.
+    #[error("a placeholder is a whole segment, as in `/orders/{{id}}`")]
+    Placeholder,
+    /// A placeholder without a name of letters, digits, `_` and `-`.
+    #[error("a placeholder has a name of letters, digits, `_` and `-`")]
+    Name,
+    /// One name for two segments.
+    #[error("this name is used twice")]
+    Repeated,
+    /// A `**` that is not the end, or a single `*`.
+    #[error("`**` stands only at the end, as a whole segment; one segment is written `{{name}}`")]
+    Wildcard,
+    /// Whitespace or control characters within the path.
+    #[error("a path has no white space; write `%20`")]
+    Space,
+}
+
+impl PatternProblem {
+    const fn at(self, at: Range<usize>) -> PatternError {
+        PatternError { problem: self, at }
+    }
+}
+
+impl Pattern {
+    /// Reads a pattern.
+    pub fn parse(text: &str) -> Result<Self, PatternError> {
+        let (methods, target) = match text.split_once(' ') {
+            Some((methods, rest)) => (parse_methods(methods)?, rest.trim_start_matches(' ')),
+            None => (SmallVec::new(), text),
+        };
+        let start = text.len() - target.len();
+        let Some(slash) = target.find('/') else {
+            return Err(PatternProblem::Path.at(start..text.len()));
+        };
+        let (host, path) = target.split_at(slash);
+        let host = parse_host(host).map_err(|problem| problem.at(start..start + slash))?;
+        let (segments, end) = parse_path(path, start + slash)?;
+        Ok(Self {
+            methods,
+            host,
+            segments,
+            end,
+        })
+    }
+
+    /// The params of a request, if it matches. `path` is in normal form, see [`normal_path`].
+    pub fn matches<'a>(&'a self, method: &Method, host: &str, path: &'a str) -> Option<Params<'a>> {
+        if !self.allows_method(method) || !self.allows_host(host) {
+            return None;
+        }
+        self.params(path)
+    }
+
+    /// The params of a path in normal form, if it matches, whatever the method and the host.
+    pub fn params<'a>(&'a self, path: &'a str) -> Option<Params<'a>> {
+        let mut params = Params::default();
+        let mut given = path.strip_prefix('/')?.split('/');
+        for segment in &self.segments {
+            let value = given.next()?;
+            match segment {
+                Segment::Literal(literal) if **literal == *value => {}
+                Segment::Param(name) if !value.is_empty() => params.0.push((name, value)),
+                _ => return None,
+            }
+        }
+        (self.end == End::Rest || given.next().is_none()).then_some(params)
+    }
+
+    /// The names of its placeholders.
+    pub fn param_names(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter_map(|segment| match segment {
+            Segment::Param(name) => Some(&**name),
+            Segment::Literal(_) => None,
+        })
+    }
+
+    /// Whether every request that `other` matches is matched by this one too.
+    pub fn covers(&self, other: &Self) -> bool {
+        let methods = self.methods.is_empty()
+            || (!other.methods.is_empty()
+                && other
+                    .methods
+                    .iter()
+                    .all(|method| self.allows_method(method)));
+        let host = self.host.is_none() || self.host == other.host;
+        methods && host && self.covers_path(other)
+    }
+
+    /// The literal that the first segment must be; none where it may be anything.
+    pub(super) fn first_literal(&self) -> Option<&str> {
+        match self.segments.first() {
+            Some(Segment::Literal(literal)) => Some(literal),
+            _ => None,
+        }
+    }
+
+    fn covers_path(&self, other: &Self) -> bool {
+        let count = self.segments.len();
+        let fits = match self.end {
+            End::Exact => other.end == End::Exact && other.segments.len() == count,
+            End::Rest => other.segments.len() >= count,
+        };
+        fits && self
+            .segments
+            .iter()
+            .zip(&other.segments)
+            .all(|pair| match pair {
+                (Segment::Param(_), Segment::Literal(literal)) => !literal.is_empty(),
+                (Segment::Param(_), Segment::Param(_)) => true,
+                (Segment::Literal(one), Segment::Literal(other)) => one == other,
+                (Segment::Literal(_), Segment::Param(_)) => false,
+            })
+    }
+
+    fn allows_method(&self, method: &Method) -> bool {
+        self.methods.is_empty()
+            || self.methods.contains(method)
+            || (*method == Method::HEAD && self.methods.contains(&Method::GET))
+    }
+
+    fn allows_host(&self, host: &str) -> bool {
+        let Some(wanted) = &self.host else {
+            return true;
+        };
+        host.eq_ignore_ascii_case(wanted)
+            || host
+                .get(..wanted.len())
+                .zip(host.get(wanted.len()..))
+                .is_some_and(|(name, port)| {
+                    name.eq_ignore_ascii_case(wanted) && is_port(port) && !has_port(wanted)
+                })
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, method) in self.methods.iter().enumerate() {
+            write!(formatter, "{}{method}", if index == 0 { "" } else { "|" })?;
+        }
+        if !self.methods.is_empty() {
+            formatter.write_str(" ")?;
+        }
+        formatter.write_str(self.host.as_deref().unwrap_or_default())?;
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(literal) => write!(formatter, "/{literal}")?,
+                Segment::Param(name) => write!(formatter, "/{{{name}}}")?,
+            }
+        }
+        match self.end {
+            End::Exact => Ok(()),
+            End::Rest => formatter.write_str("/**"),
+        }
+    }
+}
+
+fn parse_methods(text: &str) -> Result<SmallVec<[Method; 2]>, PatternError> {
+    let mut methods = SmallVec::new();
+    let mut start = 0;
+    for name in text.split('|') {
+        let at = start..start + name.len();
+        start = at.end + 1;
+        let upper = !name
+            .bytes()
+            .any(|byte| byte.is_ascii_lowercase() || byte == b'/');
+        match Method::from_bytes(name.as_bytes()) {
+            Ok(method) if upper => methods.push(method),
+            _ => return Err(PatternProblem::Method.at(at)),
+        }
+    }
+    Ok(methods)
+}
+
+fn parse_host(text: &str) -> Result<Option<Box<str>>, PatternProblem> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    if !text.bytes().all(is_plain) || text.parse::<http::uri::Authority>().is_err() {
+        return Err(PatternProblem::Host);
+    }
+    Ok(Some(text.to_ascii_lowercase().into()))
+}
+
+fn parse_path(path: &str, start: usize) -> Result<(Box<[Segment]>, End), PatternError> {
+    let mut segments: Vec<Segment> = Vec::new();
+    let mut start = start + 1;
+    let mut texts = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
+    while let Some(text) = texts.next() {
+        let at = start..start + text.len();
+        start = at.end + 1;
+        if text == "**" && texts.peek().is_none() {
+            return Ok((segments.into(), End::Rest));
+        }
+        let segment = parse_segment(text).map_err(|problem| problem.at(at.clone()))?;
+        if matches!(segment, Segment::Param(_)) && segments.contains(&segment) {
+            return Err(PatternProblem::Repeated.at(at));
+        }
+        segments.push(segment);
+    }
+    Ok((segments.into(), End::Exact))
+}
+
+fn parse_segment(text: &str) -> Result<Segment, PatternProblem> {
+    if let Some(name) = text
+        .strip_prefix('{')
+        .and_then(|rest| rest.strip_suffix('}'))
+    {
+        let is_named = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+        let valid = !name.is_empty() && name.bytes().all(is_named);
+        return if valid {
+            Ok(Segment::Param(name.into()))
+        } else {
+            Err(PatternProblem::Name)
+        };
+    }
+    if text.contains('*') {
+        return Err(PatternProblem::Wildcard);
+    }
+    if text.contains(['{', '}']) {
+        return Err(PatternProblem::Placeholder);
+    }
+    if text.contains(['?', '#']) {
+        return Err(PatternProblem::Query);
+    }
+    if text.contains(|character: char| character.is_whitespace() || character.is_control()) {
+        return Err(PatternProblem::Space);
+    }
+    let path = format!("/{text}");
+    let normal = normal_path(&path);
+    Ok(Segment::Literal(
+        normal.strip_prefix('/').unwrap_or(text).into(),
+    ))
+}
+
+fn is_port(text: &str) -> bool {
+    text.strip_prefix(':')
+        .is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn has_port(host: &str) -> bool {
+    host.rsplit_once(':')
+        .is_some_and(|(name, _)| !name.starts_with('[') || name.ends_with(']'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matched<'a>(pattern: &'a Pattern, path: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
+        pattern
+            .matches(&Method::GET, "example.com", path)
+            .map(|params| params.iter().collect())
+    }
+
+    fn problem(text: &str) -> (PatternProblem, &str) {
+        let error = Pattern::parse(text).unwrap_err();
+        (error.problem, &text[error.at])
+    }
+
+    #[test]
+    fn segments_match_one_by_one() {
+        let pattern = Pattern::parse("/tiles/{tile}/trends").unwrap();
+        assert_eq!(
+            matched(&pattern, "/tiles/a%2Fb/trends"),
+            Some(vec![("tile", "a%2Fb")])
+        );
+        for path in [
+            "/tiles//trends",
+            "/tiles/a",
+            "/tiles/a/trends/",
+            "/tiles/a/b/trends",
+            "*",
+        ] {
+            assert_eq!(matched(&pattern, path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_rest_may_be_empty() {
+        let pattern = Pattern::parse("/api/**").unwrap();
+        for path in ["/api", "/api/", "/api/a", "/api/a/b"] {
+            assert!(matched(&pattern, path).is_some(), "{path}");
+        }
+        assert_eq!(matched(&pattern, "/apis"), None);
+        assert!(matched(&Pattern::parse("/**").unwrap(), "/").is_some());
+        assert!(matched(&Pattern::parse("/").unwrap(), "/").is_some());
+        assert!(matched(&Pattern::parse("/").unwrap(), "/a").is_none());
+    }
+
+    #[test]
+    fn literals_are_compared_in_normal_form() {
+        let pattern = Pattern::parse("/%7euser/caf%c3%a9").unwrap();
+        assert!(matched(&pattern, &normal_path("/~%75ser/caf%C3%a9")).is_some());
+    }
+
+    #[test]
+    fn get_includes_head() {
+        let pattern = Pattern::parse("GET|POST /a").unwrap();
+        let matches = |method: Method| pattern.matches(&method, "h", "/a").is_some();
+        assert!(matches(Method::GET) && matches(Method::HEAD) && matches(Method::POST));
+        assert!(!matches(Method::PUT));
+        assert!(
+            Pattern::parse("POST /a")
+                .unwrap()
+                .matches(&Method::HEAD, "h", "/a")
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn a_host_without_port_stands_for_every_port() {
+        let pattern = Pattern::parse("GET API.example.com/a").unwrap();
+        let matches = |host: &str| pattern.matches(&Method::GET, host, "/a").is_some();
+        assert!(matches("api.Example.com") && matches("api.example.com:8080"));
+        assert!(!matches("example.com") && !matches("api.example.com.evil") && !matches(""));
+        let ported = Pattern::parse("h:81/a").unwrap();
+        assert!(ported.matches(&Method::GET, "h:81", "/a").is_some());
+        assert!(ported.matches(&Method::GET, "h:811", "/a").is_none());
+        assert!(ported.matches(&Method::GET, "h", "/a").is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_pointed_at() {
+        assert_eq!(problem("GET orders"), (PatternProblem::Path, "orders"));
+        assert_eq!(problem("get /a"), (PatternProblem::Method, "get"));
+        assert_eq!(problem("GET|post /a"), (PatternProblem::Method, "post"));
+        assert_eq!(problem("GET| /a"), (PatternProblem::Method, ""));
+        assert_eq!(problem("ex ample/a").0, PatternProblem::Method);
+        assert_eq!(problem("ex^ample/a"), (PatternProblem::Host, "ex^ample"));
+        assert_eq!(problem("/a/x{b}/c"), (PatternProblem::Placeholder, "x{b}"));
+        assert_eq!(problem("/a/{}"), (PatternProblem::Name, "{}"));
+        assert_eq!(problem("/{a}/{a}"), (PatternProblem::Repeated, "{a}"));
+        assert_eq!(problem("/a/**/b"), (PatternProblem::Wildcard, "**"));
+        assert_eq!(problem("/a/*"), (PatternProblem::Wildcard, "*"));
+        assert_eq!(problem("/a?b=1"), (PatternProblem::Query, "a?b=1"));
+        assert_eq!(problem("/a b"), (PatternProblem::Method, "/a"));
+        assert_eq!(problem("GET /a b"), (PatternProblem::Space, "a b"));
+    }
+
+    #[test]
+    fn covering_is_seen() {
+        let covers = |one: &str, other: &str| {
+            Pattern::parse(one)
+                .unwrap()
+                .covers(&Pattern::parse(other).unwrap())
+        };
+        assert!(covers("/a/{x}", "GET /a/{y}") && covers("/a/**", "/a/b/c"));
+        assert!(covers("/a/**", "/a") && covers("/a/{x}", "h/a/b") && covers("GET /a", "HEAD /a"));
+        assert!(!covers("GET /a", "/a") && !covers("/a/b", "/a/{x}") && !covers("h/a", "/a"));
+        assert!(!covers("/a/{x}", "/a/") && !covers("/a/{x}", "/a/**"));
+    }
+
+    #[test]
+    fn a_pattern_reads_back_as_written() {
+        for text in ["GET|POST h:80/a/{b}/**", "/", "/a/", "/**", "/a"] {
+            assert_eq!(Pattern::parse(text).unwrap().to_string(), text);
+        }
+    }
+}
