@@ -35,7 +35,7 @@ pub struct Memory {
 }
 
 /// What a memory store holds and has let go, for the metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     /// Entries held.
     pub entries: u64,

@@ -1,0 +1,78 @@
+//! Metrics that are sampled when they are read, out of what others count anyway.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use crate::{
+    pipeline::Pipeline,
+    server::{Listener, listener::Counters},
+    store::{Memory, Usage},
+    telemetry::Metrics,
+};
+
+/// Carries counts from where they are kept to the metrics.
+pub struct Sampler {
+    pipeline: Arc<Pipeline<Memory>>,
+    metrics: Arc<Metrics>,
+    listeners: Vec<Arc<Counters>>,
+    last: Mutex<Last>,
+}
+
+#[derive(Default)]
+struct Last {
+    usage: Usage,
+    refused: u64,
+}
+
+impl Sampler {
+    pub fn new(
+        pipeline: &Arc<Pipeline<Memory>>,
+        metrics: &Arc<Metrics>,
+        listeners: &[Listener],
+    ) -> Self {
+        Self {
+            pipeline: Arc::clone(pipeline),
+            metrics: Arc::clone(metrics),
+            listeners: listeners.iter().map(|listener| Arc::clone(listener.counters())).collect(),
+            last: Mutex::default(),
+        }
+    }
+
+    /// Brings the metrics up to date.
+    pub fn sample(&self) {
+        let mut last = self.last.lock();
+        self.sample_store(&mut last);
+        self.sample_connections(&mut last);
+        self.metrics.filling_bytes.set(signed(self.pipeline.filling_bytes()));
+    }
+
+    fn sample_store(&self, last: &mut Last) {
+        let usage = self.pipeline.store().usage();
+        let tier = &["memory"];
+        self.metrics.store_entries.with_label_values(tier).set(signed(usage.entries));
+        self.metrics.store_bytes.with_label_values(tier).set(signed(usage.bytes));
+        let before = std::mem::replace(&mut last.usage, usage);
+        for (cause, now, then) in [
+            ("capacity", usage.evicted, before.evicted),
+            ("replaced", usage.replaced, before.replaced),
+            ("invalidated", usage.removed, before.removed),
+            ("too-large", usage.refused, before.refused),
+        ] {
+            let counter = self.metrics.evictions.with_label_values(&["memory", cause]);
+            counter.inc_by(now.saturating_sub(then));
+        }
+    }
+
+    fn sample_connections(&self, last: &mut Last) {
+        let open: usize = self.listeners.iter().map(|counters| counters.open.load(Relaxed)).sum();
+        self.metrics.connections.set(signed(open as u64));
+        let refused = self.listeners.iter().map(|counters| counters.refused.load(Relaxed)).sum();
+        let before = std::mem::replace(&mut last.refused, refused);
+        self.metrics.connections_refused.inc_by(refused.saturating_sub(before));
+    }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,81 @@
+//! The threads that serve connections.
+
+use std::{sync::Arc, thread::JoinHandle};
+
+use anyhow::Context as _;
+
+use crate::server::{self, Drain, Handler, Listener, Settings};
+
+/// Whose threads serve connections.
+///
+/// A runtime of its own per core keeps a connection, its wake-ups and the origin connections it opens
+/// on one core: the hot path wakes no other thread and steals no work.
+pub enum Workers {
+    /// The runtime that starts the node: tests, demos.
+    Here,
+    /// This many threads, each with a single-threaded runtime.
+    Threads(usize, Vec<JoinHandle<()>>),
+}
+
+impl Workers {
+    /// One thread for each core.
+    pub fn per_core() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self::Threads(cores, Vec::new())
+    }
+
+    /// Serves a listener until the drain begins.
+    pub fn serve<H: Handler>(
+        &mut self,
+        listener: Listener,
+        handler: &Arc<H>,
+        settings: &Arc<Settings>,
+        drain: &Drain,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Here => {
+                let (handler, settings) = (Arc::clone(handler), Arc::clone(settings));
+                tokio::spawn(server::serve(listener, handler, settings, drain.clone()));
+            }
+            Self::Threads(count, threads) => {
+                for number in 0..*count {
+                    let listener = listener.try_clone().context("cannot share the listener")?;
+                    let (handler, settings) = (Arc::clone(handler), Arc::clone(settings));
+                    threads.push(spawn(number, listener, handler, settings, drain.clone())?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the threads; all connections are closed by now.
+    pub fn join(self) {
+        let Self::Threads(_, threads) = self else { return };
+        for thread in threads {
+            // A thread that panicked has said so on standard error.
+            let _panicked = thread.join();
+        }
+    }
+}
+
+fn spawn<H: Handler>(
+    number: usize,
+    listener: Listener,
+    handler: Arc<H>,
+    settings: Arc<Settings>,
+    drain: Drain,
+) -> anyhow::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let serve = move || {
+        runtime.block_on(async {
+            if let Err(error) = server::serve(listener, handler, settings, drain.clone()).await {
+                tracing::error!(%error, "a worker cannot serve its listener");
+            }
+            drain.closed().await;
+        });
+    };
+    std::thread::Builder::new()
+        .name(format!("worker-{number}"))
+        .spawn(serve)
+        .context("cannot start a worker thread")
+}
