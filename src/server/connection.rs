@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
-use super::Interim;
+use super::{BodyLimits, Interim};
 
 /// One client connection.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Connection {
     /// The other end; absent on Unix sockets.
     pub peer: Option<SocketAddr>,
@@ -13,4 +13,6 @@ pub struct Connection {
     pub secure: bool,
     /// Sends 1xx responses ahead of the final one.
     pub interim: Interim,
+    /// What its request bodies have to be held to while they are read, see [`super::Limited`].
+    pub body: BodyLimits,
 }

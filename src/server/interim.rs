@@ -1,17 +1,222 @@
 //! Interim (1xx) responses towards clients, which hyper's server cannot send by itself.
 
+use std::{
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    task::Waker,
+};
+
 use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// Bytes that may wait in the queue; further interim responses of the request are dropped.
+const QUEUE_BYTES: usize = 64 * 1024;
 
 /// Sends 1xx responses ahead of the final one, where the protocol allows it (HTTP/1.1).
 ///
 /// On other protocols (HTTP/1.0, HTTP/2) interim responses are dropped, as RFC 9110 §15.2 allows.
-#[derive(Debug, Clone, Default)]
-pub struct Interim {}
+#[derive(Clone, Default)]
+pub struct Interim {
+    channel: Option<Arc<Channel>>,
+    request: Option<u32>,
+}
 
 impl Interim {
+    pub(super) fn new(channel: Arc<Channel>) -> Self {
+        Self { channel: Some(channel), request: None }
+    }
+
+    /// This sender, for the request being answered now and no later one on the connection: what outlives
+    /// the request (a callback, a task) must hold one of these.
+    #[must_use]
+    pub fn for_this_request(&self) -> Self {
+        let open = self.channel.as_ref().map_or(CLOSED, |channel| channel.open());
+        let channel = self.channel.clone().filter(|_| open != CLOSED);
+        Self { channel, request: Some(self.request.unwrap_or(open)) }
+    }
+
+    /// Whether what is sent now may reach the client.
+    pub fn is_open(&self) -> bool {
+        self.channel.as_ref().is_some_and(|channel| {
+            let open = channel.open();
+            open != CLOSED && self.request.is_none_or(|request| request == open)
+        })
+    }
+
     /// Queues an interim response for the request at hand; never blocks.
-    pub fn send(&self, _status: StatusCode, _headers: &HeaderMap) {}
+    ///
+    /// Statuses other than 102 to 199 are dropped: hyper answers `Expect` with 100 itself, and 101 is final.
+    /// Hop-by-hop fields have to be gone.
+    pub fn send(&self, status: StatusCode, headers: &HeaderMap) {
+        if let Some(channel) = &self.channel
+            && (102..=199).contains(&status.as_u16())
+        {
+            channel.queue(self.request, status, headers);
+        }
+    }
 
     /// Waits until all that was queued is on the wire; at once where nothing was queued.
-    pub async fn flushed(&self) {}
+    pub async fn flushed(&self) {
+        if let Some(channel) = &self.channel {
+            channel.flushed().await;
+        }
+    }
+}
+
+impl fmt::Debug for Interim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interim").field("open", &self.is_open()).finish()
+    }
+}
+
+const CLOSED: u32 = 0;
+
+/// The queue between the senders and the connection's I/O.
+///
+/// Opened and closed for each request by the service and emptied by the I/O, which run in the same task:
+/// what is queued for a request can only be written while that request has no final response yet.
+#[derive(Default)]
+pub(super) struct Channel {
+    open: AtomicU32,
+    is_queued: AtomicBool,
+    queue: Mutex<Queue>,
+    connection: OnceLock<Waker>,
+    emptied: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    request: u32,
+    bytes: Vec<u8>,
+}
+
+impl Channel {
+    /// Tells which task has to be woken to write.
+    pub(super) fn set_connection(&self, waker: &Waker) {
+        let _ = self.connection.set(waker.clone());
+    }
+
+    /// The request with this number may have interim responses from now on.
+    pub(super) fn open_for(&self, request: u32) {
+        self.open.store(request, Ordering::Release);
+    }
+
+    /// The final response is about to be written.
+    pub(super) fn close(&self) {
+        self.open.store(CLOSED, Ordering::Release);
+    }
+
+    /// Whether anything waits: all that an unused channel costs.
+    pub(super) fn is_queued(&self) -> bool {
+        self.is_queued.load(Ordering::Relaxed)
+    }
+
+    /// What is to be written now; empty where it was meant for a request that is over.
+    pub(super) fn take(&self) -> Vec<u8> {
+        let mut queue = self.queue.lock();
+        if queue.request != self.open() {
+            queue.bytes.clear();
+        }
+        std::mem::take(&mut queue.bytes)
+    }
+
+    /// What was taken is on the wire, or never will be.
+    pub(super) fn written(&self) {
+        let is_empty = {
+            let queue = self.queue.lock();
+            let is_empty = queue.bytes.is_empty();
+            if is_empty {
+                self.is_queued.store(false, Ordering::Relaxed);
+            }
+            is_empty
+        };
+        if is_empty {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// The connection is gone.
+    pub(super) fn abandon(&self) {
+        self.close();
+        self.queue.lock().bytes.clear();
+        self.written();
+    }
+
+    fn open(&self) -> u32 {
+        self.open.load(Ordering::Acquire)
+    }
+
+    fn queue(&self, request: Option<u32>, status: StatusCode, headers: &HeaderMap) {
+        let mut queue = self.queue.lock();
+        let open = self.open();
+        if open == CLOSED || request.is_some_and(|request| request != open) {
+            return;
+        }
+        if queue.request != open {
+            queue.request = open;
+            queue.bytes.clear();
+        }
+        if queue.bytes.len() < QUEUE_BYTES {
+            encode(&mut queue.bytes, status, headers);
+            self.is_queued.store(true, Ordering::Relaxed);
+        }
+        drop(queue);
+        if let Some(connection) = self.connection.get() {
+            connection.wake_by_ref();
+        }
+    }
+
+    pub(super) async fn flushed(&self) {
+        while self.is_queued() {
+            let mut emptied = std::pin::pin!(self.emptied.notified());
+            emptied.as_mut().enable();
+            if self.is_queued() {
+                emptied.await;
+            }
+        }
+    }
+}
+
+fn encode(bytes: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap) {
+    bytes.extend_from_slice(b"HTTP/1.1 ");
+    bytes.extend_from_slice(status.as_str().as_bytes());
+    bytes.push(b' ');
+    bytes.extend_from_slice(status.canonical_reason().unwrap_or("Interim").as_bytes());
+    bytes.extend_from_slice(b"\r\n");
+    for (name, value) in headers {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_reaches_a_request_that_it_was_not_meant_for() {
+        let channel = Arc::new(Channel::default());
+        let interim = Interim::new(Arc::clone(&channel));
+        interim.send(StatusCode::EARLY_HINTS, &HeaderMap::new());
+        assert!(!channel.is_queued(), "before the first request");
+        channel.open_for(1);
+        let first = interim.for_this_request();
+        first.send(StatusCode::EARLY_HINTS, &HeaderMap::new());
+        assert!(channel.is_queued());
+        channel.open_for(2);
+        assert!(channel.take().is_empty(), "queued for the first");
+        channel.written();
+        first.send(StatusCode::EARLY_HINTS, &HeaderMap::new());
+        first.send(StatusCode::OK, &HeaderMap::new());
+        assert!(!channel.is_queued());
+        interim.send(StatusCode::PROCESSING, &HeaderMap::new());
+        assert_eq!(channel.take(), b"HTTP/1.1 102 Processing\r\n\r\n");
+    }
 }

@@ -1,7 +1,24 @@
 //! Client connections: listeners, TLS, HTTP/1.1 and HTTP/2, limits, drain. Knows nothing of caching.
+//!
+//! A request that reaches a [`Handler`] has exactly one valid `Host` (HTTP/1.0 may have none), a target in
+//! origin form (or `*` for OPTIONS), an unambiguous length, and a head within the limits.
 
+mod accept;
+mod admission;
 pub mod connection;
+pub mod drain;
+mod framing;
 pub mod interim;
+mod io;
+pub mod limits;
+pub mod listener;
+mod protocol;
+mod refusal;
+mod service;
+pub mod settings;
+pub(crate) mod stream;
+pub mod tls;
+mod vitals;
 
 use std::{future::Future, sync::Arc};
 
@@ -9,8 +26,13 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+pub use accept::serve;
 pub use connection::Connection;
+pub use drain::Drain;
 pub use interim::Interim;
+pub use limits::{BodyError, BodyLimits, Limited};
+pub use listener::{Address, Counters, Listener};
+pub use settings::Settings;
 
 /// What answers requests: the pipeline on the public listener, the route table on the admin listener.
 pub trait Handler: Send + Sync + 'static {

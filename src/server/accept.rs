@@ -1,0 +1,215 @@
+//! Accepts connections, one task each, until the drain begins.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::Response;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, UnixListener},
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, TlsStream};
+
+use super::{
+    Drain, Handler, Settings,
+    listener::{BoundSocket, Counted, Counters, Listener},
+    protocol::Common,
+    refusal::Refusal,
+    stream::{Protocol, Stream, Transport},
+};
+
+/// Waits after a failure to accept, doubled up to the second.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a connection that is turned away may take to read why.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Connections in their farewell at once; beyond them they are just closed.
+const FAREWELLS: usize = 64;
+
+/// Accepts clients on the current runtime until the drain begins, and lets `handler` answer them.
+///
+/// Connections open at the drain's beginning go on by themselves: [`Drain::finished`] waits for them.
+///
+/// # Errors
+/// Only where the socket cannot be used on this runtime at all; failures to accept are logged and retried.
+pub async fn serve<H: Handler>(
+    listener: Listener,
+    handler: Arc<H>,
+    settings: Arc<Settings>,
+    drain: Drain,
+) -> io::Result<()> {
+    let socket = AcceptingSocket::new(&listener.socket)?;
+    let acceptor = settings.tls.clone().map(TlsAcceptor::from);
+    let server = Arc::new(Server {
+        counters: Arc::clone(&listener.counters),
+        acceptor,
+        common: Common { handler, settings, drain: drain.clone() },
+    });
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = drain.started() => return Ok(()),
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((transport, peer)) => {
+                pause = FIRST_PAUSE;
+                server.take_in(transport, peer);
+            }
+            Err(error) if is_of_one_client(&error) => {}
+            Err(error) => {
+                server.counters.accept_errors.fetch_add(1, Relaxed);
+                tracing::warn!(%error, "cannot accept connections; trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LAST_PAUSE);
+            }
+        }
+    }
+}
+
+enum AcceptingSocket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl AcceptingSocket {
+    fn new(socket: &BoundSocket) -> io::Result<Self> {
+        match socket {
+            BoundSocket::Tcp(socket) => Ok(Self::Tcp(TcpListener::from_std(socket.try_clone()?)?)),
+            BoundSocket::Unix(socket, _) => {
+                Ok(Self::Unix(UnixListener::from_std(socket.try_clone()?)?))
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Transport, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, peer) = socket.accept().await?;
+                let _ = stream.set_nodelay(true);
+                Ok((Transport::Tcp(stream), Some(peer)))
+            }
+            Self::Unix(socket) => {
+                let (stream, _) = socket.accept().await?;
+                Ok((Transport::Unix(stream), None))
+            }
+        }
+    }
+}
+
+/// Whether accepting failed only because the client has gone already.
+fn is_of_one_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+struct Server<H> {
+    counters: Arc<Counters>,
+    acceptor: Option<TlsAcceptor>,
+    common: Common<H>,
+}
+
+impl<H: Handler> Server<H> {
+    fn take_in(self: &Arc<Self>, transport: Transport, peer: Option<SocketAddr>) {
+        let limit = self.common.settings.connections;
+        if let Some(counted) = self.counters.enter(limit) {
+            tokio::spawn(Arc::clone(self).run(transport, peer, counted));
+        } else if self.acceptor.is_none() {
+            self.turn_away(transport, limit);
+        }
+    }
+
+    /// Says why, where that takes no handshake and not too many are being told already.
+    fn turn_away(self: &Arc<Self>, transport: Transport, limit: usize) {
+        if let Some(counted) = self.counters.farewell(limit.saturating_add(FAREWELLS)) {
+            tokio::spawn(async move {
+                let _ = timeout(FAREWELL, say_overloaded(transport)).await;
+                drop(counted);
+            });
+        }
+    }
+
+    async fn run(
+        self: Arc<Self>,
+        transport: Transport,
+        peer: Option<SocketAddr>,
+        _counted: Counted,
+    ) {
+        let settings = &self.common.settings;
+        let prepared = match &self.acceptor {
+            Some(acceptor) => {
+                timeout(settings.handshake_timeout, shake_hands(acceptor, transport)).await
+            }
+            None => timeout(settings.header_timeout, sniff(transport)).await,
+        };
+        match prepared {
+            Ok(Ok((stream, protocol))) => {
+                self.common.drive(stream, protocol, peer, self.acceptor.is_some()).await;
+            }
+            _ if self.acceptor.is_some() => {
+                self.counters.handshakes_failed.fetch_add(1, Relaxed);
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn shake_hands(
+    acceptor: &TlsAcceptor,
+    transport: Transport,
+) -> io::Result<(Stream, Protocol)> {
+    let Transport::Tcp(stream) = transport else {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS is for TCP only"));
+    };
+    let stream = acceptor.accept(stream).await?;
+    let stream = Stream::from(Transport::Tls(Box::new(TlsStream::Server(stream))));
+    let protocol = stream.agreed_protocol();
+    Ok((stream, protocol))
+}
+
+async fn sniff(transport: Transport) -> io::Result<(Stream, Protocol)> {
+    let mut stream = Stream::from(transport);
+    let protocol = stream.sniff().await?;
+    Ok((stream, protocol))
+}
+
+async fn say_overloaded(mut transport: Transport) -> io::Result<()> {
+    transport.write_all(&encode(Refusal::Overloaded.response())).await?;
+    transport.shutdown().await?;
+    let mut unread = [0; 1024];
+    while transport.read(&mut unread).await? > 0 {}
+    Ok(())
+}
+
+fn encode(response: Response<Bytes>) -> Vec<u8> {
+    let status = response.status();
+    let mut bytes = format!(
+        "HTTP/1.1 {} {}\r\nconnection: close\r\ncontent-length: {}\r\n",
+        status.as_str(),
+        status.canonical_reason().unwrap_or_default(),
+        response.body().len()
+    )
+    .into_bytes();
+    for (name, value) in response.headers() {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(response.body());
+    bytes
+}

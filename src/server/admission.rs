@@ -1,0 +1,162 @@
+//! What a request must be before a handler sees it (RFC 9112 §3.2, RFC 9113 §8.3.1), as a pure function.
+
+use std::net::Ipv6Addr;
+
+use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request::Parts};
+
+use super::refusal::Refusal;
+
+/// Checks the target and the host, and brings them into one form: a target in origin form and a `Host`.
+///
+/// The authority of an absolute-form target, or `:authority`, wins over `Host` (RFC 9112 §3.2.2).
+pub(super) fn admit(head: &mut Parts) -> Result<(), Refusal> {
+    if head.method == Method::CONNECT {
+        return Err(Refusal::Connect);
+    }
+    let authority = take_authority(head)?;
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    let is_asterisk = target == "*" && head.method == Method::OPTIONS;
+    if !target.starts_with('/') && !is_asterisk {
+        return Err(Refusal::Target);
+    }
+    settle_host(head, authority)
+}
+
+/// Moves the authority out of the target.
+fn take_authority(head: &mut Parts) -> Result<Option<HeaderValue>, Refusal> {
+    if head.uri.authority().is_none() {
+        return Ok(None);
+    }
+    let scheme = head.uri.scheme_str().ok_or(Refusal::Target)?;
+    if scheme != "http" && scheme != "https" {
+        return Err(Refusal::Target);
+    }
+    let target = std::mem::take(&mut head.uri).into_parts();
+    let authority = target.authority.as_ref().map_or("", |authority| authority.as_str());
+    if !is_host(authority.as_bytes()) {
+        return Err(Refusal::Host);
+    }
+    let authority = HeaderValue::from_str(authority).map_err(|_| Refusal::Host)?;
+    head.uri = target.path_and_query.map(Uri::from).unwrap_or_default();
+    Ok(Some(authority))
+}
+
+fn settle_host(head: &mut Parts, authority: Option<HeaderValue>) -> Result<(), Refusal> {
+    let given = single_host(&head.headers)?;
+    let is_modern = head.version == Version::HTTP_2;
+    match (given, authority) {
+        (Some(given), Some(authority)) => {
+            if is_modern && !given.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) {
+                return Err(Refusal::Host);
+            }
+            head.headers.insert(header::HOST, authority);
+        }
+        (None, Some(authority)) if is_modern || head.version == Version::HTTP_10 => {
+            head.headers.insert(header::HOST, authority);
+        }
+        (None, None) if head.version == Version::HTTP_10 => {}
+        (None, _) => return Err(Refusal::Host),
+        (Some(_), None) => {}
+    }
+    Ok(())
+}
+
+fn single_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Refusal> {
+    let mut hosts = headers.get_all(header::HOST).into_iter();
+    let Some(host) = hosts.next() else { return Ok(None) };
+    let is_valid = hosts.next().is_none() && is_host(host.as_bytes());
+    is_valid.then_some(Some(host)).ok_or(Refusal::Host)
+}
+
+/// Whether these bytes are `uri-host [ ":" port ]` (RFC 9110 §7.2) with a host that is not empty.
+///
+/// Narrower than RFC 3986 in one point: `%` and the sub-delimiters that no host name has are refused too.
+fn is_host(host: &[u8]) -> bool {
+    let (name, port) = match host.split_first() {
+        Some((b'[', rest)) => {
+            let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
+            let (address, rest) = rest.split_at(end);
+            if !is_ipv6(address) {
+                return false;
+            }
+            (None, rest.get(1..).unwrap_or_default())
+        }
+        _ => {
+            let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
+            let (name, port) = host.split_at(end);
+            (Some(name), port)
+        }
+    };
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    name.is_none_or(|name| !name.is_empty() && name.iter().all(is_name)) && is_port(port)
+}
+
+fn is_ipv6(address: &[u8]) -> bool {
+    std::str::from_utf8(address).is_ok_and(|address| address.parse::<Ipv6Addr>().is_ok())
+}
+
+fn is_port(port: &[u8]) -> bool {
+    match port.split_first() {
+        None => true,
+        Some((b':', digits)) => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        Some(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn admitted(method: &str, target: &str, hosts: &[&str], version: Version) -> String {
+        let mut request = Request::builder().method(method).uri(target).version(version);
+        for host in hosts {
+            request = request.header("host", *host);
+        }
+        let mut head = request.body(()).unwrap().into_parts().0;
+        match admit(&mut head) {
+            Ok(()) => {
+                let host = head.headers.get("host").map_or("-", |host| host.to_str().unwrap());
+                format!("{host} {}", head.uri)
+            }
+            Err(refusal) => format!("{refusal:?}"),
+        }
+    }
+
+    #[test]
+    fn targets_come_in_one_form() {
+        let one = |method, target, host| admitted(method, target, &[host], Version::HTTP_11);
+        assert_eq!(one("GET", "/a%2Fb?c=d&", "h:80"), "h:80 /a%2Fb?c=d&");
+        assert_eq!(one("GET", "http://b:81/x?y", "a"), "b:81 /x?y");
+        assert_eq!(one("GET", "http://b", "a"), "b /");
+        assert_eq!(one("OPTIONS", "*", "a"), "a *");
+        assert_eq!(one("GET", "*", "a"), "Target");
+        assert_eq!(one("GET", "a:80", "a"), "Target");
+        assert_eq!(one("GET", "ftp://a/", "a"), "Target");
+        assert_eq!(one("GET", "http://user@a/", "a"), "Host");
+        assert_eq!(one("CONNECT", "a:443", "a"), "Connect");
+    }
+
+    #[test]
+    fn there_is_exactly_one_host() {
+        let with = |hosts: &[&str], version| admitted("GET", "/", hosts, version);
+        assert_eq!(with(&[], Version::HTTP_11), "Host");
+        assert_eq!(with(&["a", "a"], Version::HTTP_11), "Host");
+        assert_eq!(with(&[], Version::HTTP_10), "- /");
+        let h2 = |hosts: &[&str]| admitted("GET", "https://a.b/", hosts, Version::HTTP_2);
+        assert_eq!(h2(&[]), "a.b /");
+        assert_eq!(h2(&["A.B"]), "a.b /");
+        assert_eq!(h2(&["c"]), "Host");
+    }
+
+    #[test]
+    fn hosts_are_names_addresses_and_ports() {
+        for host in ["a", "a-b.c_d:8080", "127.0.0.1", "[::1]:80", "[::1]", "a:"] {
+            assert!(is_host(host.as_bytes()), "{host}");
+        }
+        for host in ["", ":80", "a b", "a@b", "a/b", "a:b", "a,b", "[::1", "[g]", "[::1]x", "a:80:80", "é"] {
+            assert!(!is_host(host.as_bytes()), "{host}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The I/O under hyper's HTTP/1: watches where requests begin, writes interim responses, closes gently.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Sleep,
+};
+
+use super::{framing::Framing, interim::Channel, stream::Stream, vitals::Vitals};
+
+/// How long, and for how many bytes, a closing connection is still read.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// A client's byte stream as hyper's HTTP/1 sees it.
+pub(super) struct Wire {
+    stream: Stream,
+    framing: Framing,
+    vitals: Arc<Vitals>,
+    channel: Arc<Channel>,
+    /// Interim bytes being written; nothing of hyper's may come between them.
+    outgoing: Vec<u8>,
+    written: usize,
+    blockages: u32,
+    is_blocked: bool,
+    close: Close,
+}
+
+enum Close {
+    Open,
+    Lingering { until: Pin<Box<Sleep>>, left: usize },
+    Closed,
+}
+
+impl Wire {
+    pub(super) fn new(
+        stream: Stream,
+        framing: Framing,
+        vitals: Arc<Vitals>,
+        channel: Arc<Channel>,
+    ) -> Self {
+        Self {
+            stream,
+            framing,
+            vitals,
+            channel,
+            outgoing: Vec::new(),
+            written: 0,
+            blockages: 0,
+            is_blocked: false,
+            close: Close::Open,
+        }
+    }
+
+    fn observe(&mut self, fresh: &[u8]) {
+        if self.vitals.is_tunnel() {
+            self.framing.stop();
+            return;
+        }
+        let was_inside_head = self.framing.is_inside_head();
+        self.framing.feed(fresh);
+        let heads = self.framing.heads();
+        self.vitals.set_heads(heads, self.framing.refused());
+        let is_inside_head = self.framing.is_inside_head();
+        if was_inside_head || is_inside_head {
+            let number = if is_inside_head { heads.wrapping_add(1) } else { 0 };
+            self.vitals.set_unfinished_head(number);
+        }
+    }
+
+    /// Tells the watch where the client stops or starts taking what is written.
+    fn note(&mut self, is_blocked: bool) {
+        if is_blocked == self.is_blocked {
+            return;
+        }
+        self.is_blocked = is_blocked;
+        self.blockages = self.blockages.wrapping_add(1).max(1);
+        self.vitals.set_blocked_write(if is_blocked { self.blockages } else { 0 });
+    }
+
+    fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.outgoing.get(self.written..).filter(|rest| !rest.is_empty()) {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += written;
+        }
+        self.outgoing = Vec::new();
+        self.written = 0;
+        self.channel.written();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what the client is still sending, until it has seen that we are done.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Close::Lingering { until, left } = &mut self.close else { return Poll::Ready(()) };
+        let mut scratch = [0; 4096];
+        while *left > 0 {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Pending => return until.as_mut().poll(cx),
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    *left = left.saturating_sub(buf.filled().len());
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.channel.abandon();
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.observe(buf.filled().get(before..).unwrap_or_default());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if !self.outgoing.is_empty() {
+            ready!(self.poll_outgoing(cx))?;
+        }
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note(written.is_pending());
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if !self.outgoing.is_empty() {
+            ready!(self.poll_outgoing(cx))?;
+        }
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.note(written.is_pending());
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// hyper calls this when its own buffer is empty: between two responses, or while a request is being
+    /// answered and nothing of its final response is written. Here, and only here, interim responses go out.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.channel.is_queued() && self.outgoing.is_empty() {
+            self.outgoing = self.channel.take();
+            if self.outgoing.is_empty() {
+                self.channel.written();
+            }
+        }
+        if !self.outgoing.is_empty() {
+            ready!(self.poll_outgoing(cx))?;
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if matches!(self.close, Close::Open) {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.close = Close::Closed;
+            if self.vitals.lingers() {
+                let until = Box::pin(tokio::time::sleep(LINGER));
+                self.close = Close::Lingering { until, left: LINGER_BYTES };
+            }
+        }
+        ready!(self.poll_linger(cx));
+        self.close = Close::Closed;
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,203 @@
+//! Bound sockets: TCP and Unix, shareable among threads that accept on their own.
+
+use std::{
+    fmt, io,
+    net::{SocketAddr, TcpListener},
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+const BACKLOG: i32 = 4096;
+
+/// A socket that accepts clients.
+///
+/// Clones accept on the same socket, so that several runtimes can share it; its counters and its limit on
+/// connections are shared too.
+#[derive(Debug)]
+pub struct Listener {
+    pub(super) socket: BoundSocket,
+    pub(super) counters: Arc<Counters>,
+}
+
+#[derive(Debug)]
+pub(super) enum BoundSocket {
+    Tcp(TcpListener),
+    Unix(UnixListener, Arc<SocketFile>),
+}
+
+/// Where a listener can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// An address and port.
+    Tcp(SocketAddr),
+    /// A socket file.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// What has happened on a listener since it was bound.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Connections open now.
+    pub open: AtomicUsize,
+    /// Connections accepted.
+    pub accepted: AtomicU64,
+    /// Connections turned away because too many were open.
+    pub refused: AtomicU64,
+    /// TLS handshakes that failed or took too long.
+    pub handshakes_failed: AtomicU64,
+    /// Failures to accept, such as too many open files.
+    pub accept_errors: AtomicU64,
+}
+
+impl Counters {
+    /// Counts a connection in, unless `limit` are open.
+    pub(super) fn enter(self: &Arc<Self>, limit: usize) -> Option<Counted> {
+        let counted = Counted(Arc::clone(self));
+        self.accepted.fetch_add(1, Relaxed);
+        if self.open.fetch_add(1, Relaxed) < limit {
+            return Some(counted);
+        }
+        self.refused.fetch_add(1, Relaxed);
+        None
+    }
+
+    /// Counts in a connection that has been refused and is only told why, unless `limit` are open.
+    pub(super) fn farewell(self: &Arc<Self>, limit: usize) -> Option<Counted> {
+        let counted = Counted(Arc::clone(self));
+        (self.open.fetch_add(1, Relaxed) < limit).then_some(counted)
+    }
+}
+
+/// A connection that has been counted in; counted out when dropped.
+pub(super) struct Counted(Arc<Counters>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Listener {
+    /// Binds a TCP socket; port 0 lets the system choose.
+    pub fn bind_tcp(address: SocketAddr) -> io::Result<Self> {
+        let socket =
+            Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self::new(BoundSocket::Tcp(socket.into())))
+    }
+
+    /// Binds a Unix socket. A file left behind by a dead process is replaced; a live one is an error.
+    pub fn bind_unix(path: &Path) -> io::Result<Self> {
+        remove_stale(path)?;
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.bind(&socket2::SockAddr::unix(path)?)?;
+        let file = SocketFile(path.to_path_buf());
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self::new(BoundSocket::Unix(socket.into(), Arc::new(file))))
+    }
+
+    /// Binds either.
+    pub fn bind(address: &Address) -> io::Result<Self> {
+        match address {
+            Address::Tcp(address) => Self::bind_tcp(*address),
+            Address::Unix(path) => Self::bind_unix(path),
+        }
+    }
+
+    /// Another handle on the same socket.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let socket = match &self.socket {
+            BoundSocket::Tcp(socket) => BoundSocket::Tcp(socket.try_clone()?),
+            BoundSocket::Unix(socket, file) => {
+                BoundSocket::Unix(socket.try_clone()?, Arc::clone(file))
+            }
+        };
+        Ok(Self { socket, counters: Arc::clone(&self.counters) })
+    }
+
+    /// Where clients reach it, with the port that the system chose.
+    pub fn local_addr(&self) -> io::Result<Address> {
+        match &self.socket {
+            BoundSocket::Tcp(socket) => socket.local_addr().map(Address::Tcp),
+            BoundSocket::Unix(_, file) => Ok(Address::Unix(file.0.clone())),
+        }
+    }
+
+    /// What has happened on it and its clones.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    fn new(socket: BoundSocket) -> Self {
+        Self { socket, counters: Arc::default() }
+    }
+}
+
+/// A socket file of ours; removed when dropped.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match UnixStream::connect(path) {
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_socket_file_is_replaced_and_ours_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("larder.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let listener = Listener::bind_unix(&path).unwrap();
+        let clone = listener.try_clone().unwrap();
+        assert_eq!(Listener::bind_unix(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(listener);
+        assert!(path.exists(), "still used by the clone");
+        drop(clone);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn connections_beyond_the_limit_are_not_counted_in() {
+        let counters = Arc::new(Counters::default());
+        let first = counters.enter(1);
+        assert!(first.is_some());
+        assert!(counters.enter(1).is_none());
+        drop(first);
+        assert!(counters.enter(1).is_some());
+        assert_eq!((counters.open.load(Relaxed), counters.refused.load(Relaxed)), (0, 1));
+    }
+}

@@ -1,0 +1,189 @@
+//! Drives one connection with hyper, under the watch of its timers and of the drain.
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+
+use super::{
+    BodyLimits, Connection, Drain, Handler, Interim, Settings,
+    framing::{Framing, Limits},
+    interim::Channel,
+    io::Wire,
+    service::{Answer, Service},
+    stream::{Protocol, Stream},
+    vitals::{Lapse, Vitals, Watch},
+};
+
+/// hyper panics below this.
+const MIN_BUFFER_BYTES: usize = 8192;
+/// Up to so many header lines hyper needs no allocation.
+const INLINE_HEADERS: usize = 100;
+
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What all connections of a listener have in common.
+pub(super) struct Common<H> {
+    pub(super) handler: Arc<H>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) drain: Drain,
+}
+
+impl<H: Handler> Common<H> {
+    /// Serves one connection to its end.
+    pub(super) async fn drive(
+        &self,
+        stream: Stream,
+        protocol: Protocol,
+        peer: Option<SocketAddr>,
+        secure: bool,
+    ) {
+        let channel = (protocol == Protocol::Http1).then(Arc::<Channel>::default);
+        let service = Arc::new(Service {
+            handler: Arc::clone(&self.handler),
+            connection: Arc::new(Connection {
+                peer,
+                secure,
+                interim: channel.clone().map(Interim::new).unwrap_or_default(),
+                body: BodyLimits {
+                    bytes: self.settings.body_bytes,
+                    silence: self.settings.body_timeout,
+                },
+            }),
+            vitals: Arc::default(),
+            header_count: self.settings.header_count,
+            channel,
+        });
+        match &service.channel {
+            Some(channel) => self.drive_http1(stream, &service, Arc::clone(channel)).await,
+            None => self.drive_http2(stream, &service).await,
+        }
+    }
+
+    async fn drive_http1(
+        &self,
+        stream: Stream,
+        service: &Arc<Service<H>>,
+        channel: Arc<Channel>,
+    ) {
+        let settings = &self.settings;
+        let framing = Framing::new(Limits {
+            header_bytes: settings.header_bytes,
+            header_count: settings.header_count,
+            target_bytes: settings.target_bytes,
+        });
+        poll_fn(|cx| Poll::Ready(channel.set_connection(cx.waker()))).await;
+        let vitals = Arc::clone(&service.vitals);
+        let wire = Wire::new(stream, framing, Arc::clone(&vitals), channel);
+        let connection = http1_builder(settings)
+            .serve_connection(TokioIo::new(wire), answer_with(service))
+            .with_upgrades();
+        self.watch(connection, |connection| connection.graceful_shutdown(), &vitals).await;
+    }
+
+    async fn drive_http2(&self, stream: Stream, service: &Arc<Service<H>>) {
+        let connection = http2_builder(&self.settings)
+            .serve_connection(TokioIo::new(stream), answer_with(service));
+        let vitals = Arc::clone(&service.vitals);
+        self.watch(connection, |connection| connection.graceful_shutdown(), &vitals).await;
+    }
+
+    /// Polls the connection to its end, which the drain and the timers may bring about.
+    async fn watch<C>(&self, connection: C, close: impl Fn(Pin<&mut C>), vitals: &Vitals)
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let mut connection = pin!(connection);
+        let mut watch = Watch::new(self.settings.header_timeout, self.settings.idle_timeout);
+        let entered = poll_fn(|cx| Poll::Ready(self.drain.enter(cx.waker()))).await;
+        let mut is_closing = false;
+        poll_fn(|cx| {
+            if entered.is_draining() && !is_closing {
+                is_closing = true;
+                close(connection.as_mut());
+            }
+            loop {
+                if let Poll::Ready(end) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(note_end(end));
+                }
+                let Poll::Ready(lapse) = watch.poll(cx, vitals) else { return Poll::Pending };
+                tracing::debug!(?lapse, "closing a silent connection");
+                if lapse != Lapse::Idle || is_closing {
+                    return Poll::Ready(());
+                }
+                is_closing = true;
+                close(connection.as_mut());
+            }
+        })
+        .await;
+    }
+}
+
+fn answer_with<H: Handler>(
+    service: &Arc<Service<H>>,
+) -> impl hyper::service::Service<
+    Request<Incoming>,
+    Response = Response<Answer<H::Body>>,
+    Error = Infallible,
+    Future: Future<Output = Result<Response<Answer<H::Body>>, Infallible>> + Send + 'static,
+> + 'static
++ use<H> {
+    let service = Arc::clone(service);
+    service_fn(move |request| {
+        let service = Arc::clone(&service);
+        let (call, in_flight) = service.begin();
+        async move { Ok(service.answer(request, call, in_flight).await) }
+    })
+}
+
+/// hyper's own limits are twice ours: what exceeds ours still gets a problem document.
+fn http1_builder(settings: &Settings) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .auto_date_header(false)
+        .half_close(false)
+        .header_read_timeout(None)
+        .max_buf_size(settings.header_bytes.saturating_mul(2).max(MIN_BUFFER_BYTES));
+    if settings.header_count > INLINE_HEADERS {
+        builder.max_headers(settings.header_count);
+    }
+    builder
+}
+
+/// hyper's guards against rapid resets (CVE-2023-44487) stay as they are.
+fn http2_builder(settings: &Settings) -> http2::Builder<TokioExecutor> {
+    let header_bytes = u32::try_from(settings.header_bytes).unwrap_or(u32::MAX);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .max_concurrent_streams(settings.streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(header_bytes)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+fn note_end(end: hyper::Result<()>) {
+    if let Err(error) = end {
+        tracing::debug!(%error, "a client connection ended early");
+    }
+}

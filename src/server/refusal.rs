@@ -1,0 +1,150 @@
+//! The closed list of reasons for which the server itself says no, before any handler is asked.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use crate::problem::Problem;
+
+/// Why a request is answered by the server and not by its handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Refusal {
+    /// Both `Content-Length` and `Transfer-Encoding` (RFC 9112 §6.1): where the message ends is ambiguous.
+    LengthAndEncoding = 1,
+    /// `Transfer-Encoding` other than exactly `chunked`, or given twice.
+    Encoding,
+    /// `Content-Length` given twice, or not a plain number.
+    Length,
+    /// A line that ends in a bare line feed, is folded, or has no proper field name.
+    Line,
+    /// A message whose boundaries could not be followed.
+    Framing,
+    /// A request target that is none of the forms of RFC 9112 §3.2, or has a fragment.
+    Target,
+    /// `Host` is missing, repeated, invalid, or contradicts `:authority`.
+    Host,
+    /// CONNECT: Larder is not a tunnel.
+    Connect,
+    /// The head is larger than allowed, or has too many lines.
+    HeaderTooLarge,
+    /// The request line is longer than allowed.
+    TargetTooLong,
+    /// The announced body is larger than allowed.
+    BodyTooLarge,
+    /// The listener has no room for another connection.
+    Overloaded,
+}
+
+impl Refusal {
+    const ALL: [Self; 12] = [
+        Self::LengthAndEncoding,
+        Self::Encoding,
+        Self::Length,
+        Self::Line,
+        Self::Framing,
+        Self::Target,
+        Self::Host,
+        Self::Connect,
+        Self::HeaderTooLarge,
+        Self::TargetTooLong,
+        Self::BodyTooLarge,
+        Self::Overloaded,
+    ];
+
+    /// The reason with this number, as `self as u8` gives it.
+    pub(super) fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|refusal| *refusal as u8 == code)
+    }
+
+    /// The problem document that tells the client.
+    fn problem(self) -> Problem {
+        let (status, title, detail) = match self {
+            Self::LengthAndEncoding => (
+                StatusCode::BAD_REQUEST,
+                "Ambiguous message length",
+                "The request has both Content-Length and Transfer-Encoding; send one of them.",
+            ),
+            Self::Encoding => (
+                StatusCode::BAD_REQUEST,
+                "Unsupported transfer coding",
+                "The only transfer coding that is understood is a single `chunked`.",
+            ),
+            Self::Length => (
+                StatusCode::BAD_REQUEST,
+                "Ambiguous message length",
+                "Content-Length must be given once, as a plain decimal number.",
+            ),
+            Self::Line => (
+                StatusCode::BAD_REQUEST,
+                "Malformed header line",
+                "Lines must end in CR LF, must not be folded, and have no space before the colon.",
+            ),
+            Self::Framing => (
+                StatusCode::BAD_REQUEST,
+                "Malformed message",
+                "The boundaries of the requests on this connection could not be followed.",
+            ),
+            Self::Target => (
+                StatusCode::BAD_REQUEST,
+                "Invalid request target",
+                "The target must be a path, an absolute http(s) URI without fragment, or `*` for OPTIONS.",
+            ),
+            Self::Host => (
+                StatusCode::BAD_REQUEST,
+                "Invalid Host",
+                "The request must name exactly one valid host.",
+            ),
+            Self::Connect => (
+                StatusCode::NOT_IMPLEMENTED,
+                "CONNECT is not implemented",
+                "This server is not a tunnel; send the request itself.",
+            ),
+            Self::HeaderTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "Header fields too large",
+                "The request's head exceeds the limit; send fewer or shorter fields.",
+            ),
+            Self::TargetTooLong => (
+                StatusCode::URI_TOO_LONG,
+                "URI too long",
+                "The request line exceeds the limit.",
+            ),
+            Self::BodyTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "Content too large",
+                "The request's content exceeds the limit.",
+            ),
+            Self::Overloaded => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many connections",
+                "The server has no room for another connection; try again shortly.",
+            ),
+        };
+        Problem::new(status, title, detail)
+    }
+
+    /// The whole response, dated, closing an HTTP/1.1 connection.
+    pub(super) fn response(self) -> Response<Bytes> {
+        let mut response = self.problem().into_response();
+        let date = httpdate::fmt_http_date(SystemTime::now());
+        if let Ok(date) = HeaderValue::from_str(&date) {
+            response.headers_mut().insert(header::DATE, date);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_leads_back_to_its_reason() {
+        for refusal in Refusal::ALL {
+            assert_eq!(Refusal::from_code(refusal as u8), Some(refusal));
+        }
+        assert_eq!(Refusal::from_code(0), None);
+    }
+}

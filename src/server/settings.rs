@@ -1,0 +1,49 @@
+//! What a listener is told: limits, times, TLS.
+
+use std::{sync::Arc, time::Duration};
+
+/// Everything the server needs to know; plain values, checked by whoever reads the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// TLS with these certificates; plaintext without.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Connections open at once on the listener; beyond them clients get a 503.
+    pub connections: usize,
+    /// Bytes of a request's head, or of an HTTP/2 header list; beyond them 431.
+    pub header_bytes: usize,
+    /// Header lines in a request; beyond them 431.
+    pub header_count: usize,
+    /// Bytes of a request line; beyond them 414. HTTP/1.1 only.
+    pub target_bytes: usize,
+    /// Bytes of a request body; beyond them 413. `u64::MAX` means no limit.
+    pub body_bytes: u64,
+    /// A request body may be silent for this long.
+    pub body_timeout: Duration,
+    /// A TLS handshake takes at most this long.
+    pub handshake_timeout: Duration,
+    /// A request's head takes at most this long from its first byte.
+    pub header_timeout: Duration,
+    /// A connection without a request, or whose client does not read, is closed after this long (up to
+    /// a quarter more).
+    pub idle_timeout: Duration,
+    /// Requests at once on one HTTP/2 connection.
+    pub streams: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            tls: None,
+            connections: 16_384,
+            header_bytes: 64 * 1024,
+            header_count: 100,
+            target_bytes: 16 * 1024,
+            body_bytes: u64::MAX,
+            body_timeout: Duration::from_secs(60),
+            handshake_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(75),
+            streams: 250,
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! TLS towards clients: certificates that can be replaced while connections are accepted.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+
+/// Why certificates cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read or holds no PEM of the right kind.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// A file without any certificate.
+    #[error("{0}: no certificate in it")]
+    NoCertificate(PathBuf),
+    /// The key is of an unknown kind, or does not belong to the certificate.
+    #[error("the certificate and its key cannot be used: {0}")]
+    Key(#[from] rustls::Error),
+}
+
+/// A certificate chain with its key, which can be read again from the same files.
+pub struct Certificates {
+    chain: PathBuf,
+    key: PathBuf,
+    current: ArcSwap<CertifiedKey>,
+}
+
+impl Certificates {
+    /// Reads the PEM files.
+    pub fn load(chain: &Path, key: &Path) -> Result<Arc<Self>, TlsError> {
+        let current = ArcSwap::from_pointee(read(chain, key)?);
+        Ok(Arc::new(Self { chain: chain.to_path_buf(), key: key.to_path_buf(), current }))
+    }
+
+    /// Reads the files again for the handshakes to come; on an error the current ones stay.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.current.store(Arc::new(read(&self.chain, &self.key)?));
+        Ok(())
+    }
+
+    /// The files, to be watched.
+    pub fn files(&self) -> [&Path; 2] {
+        [&self.chain, &self.key]
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").field("chain", &self.chain).finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+/// TLS 1.2 and 1.3 with these certificates, ALPN `h2` and `http/1.1`, no client certificates.
+pub fn server_config(certificates: Arc<Certificates>) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn read(chain: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+    let in_file = |path: &Path| {
+        let path = path.to_path_buf();
+        move |source| TlsError::File { path, source }
+    };
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(chain)
+        .map_err(in_file(chain))?
+        .collect::<Result<_, _>>()
+        .map_err(in_file(chain))?;
+    if certificates.is_empty() {
+        return Err(TlsError::NoCertificate(chain.to_path_buf()));
+    }
+    let key = PrivateKeyDer::from_pem_file(key).map_err(in_file(key))?;
+    let certified = CertifiedKey::from_der(certificates, key, &aws_lc_rs::default_provider())?;
+    Ok(certified)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(folder: &Path) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
+        std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    }
+
+    #[test]
+    fn a_failed_reload_keeps_the_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        assert!(matches!(Certificates::load(&chain, &key), Err(TlsError::File { .. })));
+        write(folder.path());
+        let certificates = Certificates::load(&chain, &key).unwrap();
+        let first = certificates.current.load_full();
+        std::fs::write(&chain, "").unwrap();
+        assert!(certificates.reload().is_err());
+        assert!(Arc::ptr_eq(&first, &certificates.current.load_full()));
+        write(folder.path());
+        certificates.reload().unwrap();
+        assert!(!Arc::ptr_eq(&first, &certificates.current.load_full()));
+    }
+}
