@@ -64,7 +64,12 @@ mod tests {
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields
             .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
             .collect()
     }
 
@@ -90,8 +95,11 @@ mod tests {
 
     #[test]
     fn connection_cannot_take_framing_or_routing_away() {
-        let mut map =
-            headers(&[("connection", "host, content-length"), ("host", "a"), ("content-length", "1")]);
+        let mut map = headers(&[
+            ("connection", "host, content-length"),
+            ("host", "a"),
+            ("content-length", "1"),
+        ]);
         remove(&mut map);
         assert_eq!(map.len(), 2);
     }
