@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::HeaderValue;
+
 /// A wall-clock instant: milliseconds since the Unix epoch.
 ///
 /// The pure rooms never read a clock; they are given one of these as `now`.
@@ -35,9 +37,220 @@ impl Timestamp {
     }
 
     /// This instant moved into the future; saturates.
+    #[must_use]
     pub fn saturating_add(self, by: Duration) -> Self {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(millis))
+    }
+
+    /// Reads an HTTP-date in any of its three formats (RFC 9110 §5.6.7).
+    ///
+    /// Names are case-insensitive and the weekday need not fit the date; everything else is as the
+    /// grammar says. A two-digit year below 77 lies in this century. A date before 1970 is the epoch.
+    pub fn parse_http_date(text: &[u8]) -> Option<Self> {
+        let date = imf_fixdate(text)
+            .or_else(|| rfc850(text))
+            .or_else(|| asctime(text))?;
+        date.timestamp()
+    }
+
+    /// This instant as an IMF-fixdate, whole seconds, at most the year 9999.
+    pub fn to_http_date(self) -> HeaderValue {
+        let seconds = self.seconds().min(LAST_HTTP_SECOND);
+        let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+        HeaderValue::try_from(text)
+            .unwrap_or(HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"))
+    }
+}
+
+/// The last second of the year 9999: four-digit years end here.
+const LAST_HTTP_SECOND: u64 = 253_402_300_799;
+
+const MONTHS: [&[u8]; 12] = [
+    b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec",
+];
+
+const SHORT_DAYS: [&[u8]; 7] = [b"mon", b"tue", b"wed", b"thu", b"fri", b"sat", b"sun"];
+
+const LONG_DAYS: [&[u8]; 7] = [
+    b"monday",
+    b"tuesday",
+    b"wednesday",
+    b"thursday",
+    b"friday",
+    b"saturday",
+    b"sunday",
+];
+
+/// A calendar date and time of day in UTC, as written.
+struct Calendar {
+    year: u64,
+    month: u64,
+    day: u64,
+    second_of_day: u64,
+}
+
+impl Calendar {
+    /// The instant, or nothing if the month has no such day.
+    fn timestamp(&self) -> Option<Timestamp> {
+        if self.day == 0 || self.day > days_in_month(self.year, self.month) {
+            return None;
+        }
+        let Some(days) = days_since_epoch(self.year, self.month, self.day) else {
+            return Some(Timestamp(0));
+        };
+        Some(Timestamp::from_seconds(days * 86_400 + self.second_of_day))
+    }
+}
+
+fn is_leap(year: u64) -> bool {
+    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+}
+
+fn days_in_month(year: u64, month: u64) -> u64 {
+    match month {
+        2 if is_leap(year) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Days from 1970-01-01 in the Gregorian calendar; nothing for earlier dates.
+fn days_since_epoch(year: u64, month: u64, day: u64) -> Option<u64> {
+    // Counting years from March puts the leap day last, so that month lengths follow one formula.
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year.checked_sub(1)?, month + 9)
+    };
+    let leap_days = year / 4 - year / 100 + year / 400;
+    let day_of_year = (153 * month + 2) / 5 + day - 1;
+    (year * 365 + leap_days + day_of_year).checked_sub(719_468)
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn imf_fixdate(text: &[u8]) -> Option<Calendar> {
+    let mut cursor = Cursor(text);
+    cursor.name(&SHORT_DAYS)?;
+    cursor.literal(b", ")?;
+    let day = cursor.number(2)?;
+    cursor.literal(b" ")?;
+    let month = cursor.name(&MONTHS)?;
+    cursor.literal(b" ")?;
+    let year = cursor.number(4)?;
+    cursor.literal(b" ")?;
+    let second_of_day = cursor.time_of_day()?;
+    cursor.literal(b" gmt")?;
+    cursor.end(Calendar {
+        year,
+        month,
+        day,
+        second_of_day,
+    })
+}
+
+/// `Sunday, 06-Nov-94 08:49:37 GMT`.
+fn rfc850(text: &[u8]) -> Option<Calendar> {
+    let mut cursor = Cursor(text);
+    cursor.name(&LONG_DAYS)?;
+    cursor.literal(b", ")?;
+    let day = cursor.number(2)?;
+    cursor.literal(b"-")?;
+    let month = cursor.name(&MONTHS)?;
+    cursor.literal(b"-")?;
+    let short_year = cursor.number(2)?;
+    let year = if short_year < 77 {
+        2000 + short_year
+    } else {
+        1900 + short_year
+    };
+    cursor.literal(b" ")?;
+    let second_of_day = cursor.time_of_day()?;
+    cursor.literal(b" gmt")?;
+    cursor.end(Calendar {
+        year,
+        month,
+        day,
+        second_of_day,
+    })
+}
+
+/// `Sun Nov  6 08:49:37 1994`.
+fn asctime(text: &[u8]) -> Option<Calendar> {
+    let mut cursor = Cursor(text);
+    cursor.name(&SHORT_DAYS)?;
+    cursor.literal(b" ")?;
+    let month = cursor.name(&MONTHS)?;
+    cursor.literal(b" ")?;
+    let day = if cursor.literal(b" ").is_some() {
+        cursor.number(1)?
+    } else {
+        cursor.number(2)?
+    };
+    cursor.literal(b" ")?;
+    let second_of_day = cursor.time_of_day()?;
+    cursor.literal(b" ")?;
+    let year = cursor.number(4)?;
+    cursor.end(Calendar {
+        year,
+        month,
+        day,
+        second_of_day,
+    })
+}
+
+/// What is left to read of a date.
+struct Cursor<'a>(&'a [u8]);
+
+impl Cursor<'_> {
+    /// Takes exactly these bytes, in any case.
+    fn literal(&mut self, expected: &[u8]) -> Option<()> {
+        let (head, tail) = self.0.split_at_checked(expected.len())?;
+        if !head.eq_ignore_ascii_case(expected) {
+            return None;
+        }
+        self.0 = tail;
+        Some(())
+    }
+
+    /// Takes one of these names; its place in the list, from one.
+    fn name(&mut self, names: &[&[u8]]) -> Option<u64> {
+        for (place, name) in (1..).zip(names) {
+            if self.literal(name).is_some() {
+                return Some(place);
+            }
+        }
+        None
+    }
+
+    /// Takes exactly this many decimal digits.
+    fn number(&mut self, digits: usize) -> Option<u64> {
+        let (head, tail) = self.0.split_at_checked(digits)?;
+        let mut number = 0;
+        for byte in head {
+            if !byte.is_ascii_digit() {
+                return None;
+            }
+            number = number * 10 + u64::from(byte - b'0');
+        }
+        self.0 = tail;
+        Some(number)
+    }
+
+    /// Takes `hh:mm:ss`; a leap second is the start of the next minute.
+    fn time_of_day(&mut self) -> Option<u64> {
+        let hour = self.number(2)?;
+        self.literal(b":")?;
+        let minute = self.number(2)?;
+        self.literal(b":")?;
+        let second = self.number(2)?;
+        (hour < 24 && minute < 60 && second <= 60).then_some((hour * 60 + minute) * 60 + second)
+    }
+
+    /// The finished date, if nothing follows it.
+    fn end(self, date: Calendar) -> Option<Calendar> {
+        self.0.is_empty().then_some(date)
     }
 }
 
@@ -45,5 +258,93 @@ impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Self {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(text: &str) -> Option<u64> {
+        Timestamp::parse_http_date(text.as_bytes()).map(Timestamp::seconds)
+    }
+
+    #[test]
+    fn the_three_formats_name_one_instant() {
+        let expected = Some(784_111_777);
+        assert_eq!(parse("Sun, 06 Nov 1994 08:49:37 GMT"), expected);
+        assert_eq!(parse("Sunday, 06-Nov-94 08:49:37 GMT"), expected);
+        assert_eq!(parse("Sun Nov  6 08:49:37 1994"), expected);
+        assert_eq!(parse("Sun Nov 16 08:49:37 1994"), Some(784_975_777));
+    }
+
+    #[test]
+    fn names_are_case_insensitive_and_the_weekday_is_ignored() {
+        let expected = Some(784_111_777);
+        assert_eq!(parse("SUN, 06 NOV 1994 08:49:37 gMT"), expected);
+        assert_eq!(parse("Mon, 06 nov 1994 08:49:37 GMT"), expected);
+    }
+
+    #[test]
+    fn a_two_digit_year_below_77_is_in_this_century() {
+        assert_eq!(
+            parse("Thursday, 18-Aug-50 02:01:18 GMT"),
+            parse("Thu, 18 Aug 2050 02:01:18 GMT")
+        );
+        assert_eq!(parse("Sunday, 06-Nov-94 08:49:37 GMT"), Some(784_111_777));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in [
+            "",
+            "0",
+            "-1",
+            "Thu, 18 Aug 50 02:01:18 GMT",
+            "Thu 18 Aug 2050 02:01:18 GMT",
+            "Thu, 18  Aug  2050 02:01:18 GMT",
+            "Thu, 18-Aug-2050 02:01:18 GMT",
+            "Thu, 18 Aug 2050 02.01.18 GMT",
+            "Thu, 18 Aug 2050 2:01:18 GMT",
+            "Thu, 18 Aug 2050 02:01:18 UTC",
+            "Thu, 18 Aug 2050 02:01:18 AEST",
+            "Thu, 18 Aug 2050 02:01:18 GMT ",
+            "Thu, 18 Aug 2050 24:01:18 GMT",
+            "Thu, 30 Feb 2050 02:01:18 GMT",
+            "Thu, 00 Jan 2050 02:01:18 GMT",
+            "Thu, 29 Feb 2100 02:01:18 GMT",
+            "Thu, +1 Jan 2050 02:01:18 GMT",
+            "Thu, 18 Aug 2050 02:01:18 +0000",
+        ] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn dates_before_the_epoch_are_the_epoch() {
+        assert_eq!(parse("Thu, 01 Jan 1960 00:00:00 GMT"), Some(0));
+        assert_eq!(parse("Sat, 01 Jan 0000 00:00:00 GMT"), Some(0));
+    }
+
+    #[test]
+    fn formatting_never_leaves_four_digit_years() {
+        let date = Timestamp::from_millis(u64::MAX).to_http_date();
+        assert_eq!(date, "Fri, 31 Dec 9999 23:59:59 GMT");
+    }
+
+    proptest! {
+        #[test]
+        fn a_formatted_date_reads_back(seconds in 0..=LAST_HTTP_SECOND) {
+            let instant = Timestamp::from_seconds(seconds);
+            let text = instant.to_http_date();
+            prop_assert_eq!(Timestamp::parse_http_date(text.as_bytes()), Some(instant));
+        }
+
+        #[test]
+        fn no_bytes_make_the_parser_panic(text in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let _ = Timestamp::parse_http_date(&text);
+        }
     }
 }

@@ -1,5 +1,12 @@
 //! HTTP field grammar without caching meaning.
 
 pub mod date;
+pub mod entity_tag;
+pub mod hop;
+pub mod list;
+pub mod preference;
+pub mod range;
+pub mod structured;
 
 pub use date::Timestamp;
+pub use entity_tag::EntityTag;

@@ -1,0 +1,222 @@
+//! Entity tags and the lists of them in `If-None-Match` and `If-Match` (RFC 9110 §8.8.3).
+
+use http::{HeaderMap, header::AsHeaderName};
+
+use super::list;
+
+/// Whether two representations with the same tag are byte for byte the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strength {
+    /// They are.
+    Strong,
+    /// They are only equivalent.
+    Weak,
+}
+
+/// An entity tag, borrowed from the field that carries it.
+#[derive(Debug, Clone, Copy)]
+pub struct EntityTag<'a> {
+    strength: Strength,
+    /// With its quotes, so that a malformed tag equals only itself.
+    opaque: &'a [u8],
+}
+
+impl<'a> EntityTag<'a> {
+    /// Reads one entity tag.
+    ///
+    /// A field that is no entity tag by the grammar (no quotes, say) is a weak tag equal only to
+    /// the same bytes; nothing if there are no bytes.
+    pub fn parse(text: &'a [u8]) -> Option<Self> {
+        let text = list::trim(text);
+        if text.is_empty() {
+            return None;
+        }
+        Some(match take(text) {
+            Some((tag, [])) => tag,
+            _ => Self {
+                strength: Strength::Weak,
+                opaque: text,
+            },
+        })
+    }
+
+    /// The tag's strength.
+    pub fn strength(self) -> Strength {
+        self.strength
+    }
+
+    /// Weak comparison (RFC 9110 §8.8.3.2): for `If-None-Match`.
+    pub fn matches_weakly(self, other: EntityTag<'_>) -> bool {
+        self.opaque == other.opaque
+    }
+
+    /// Strong comparison (RFC 9110 §8.8.3.2): for `If-Range` and `If-Match`.
+    pub fn matches_strongly(self, other: EntityTag<'_>) -> bool {
+        self.strength == Strength::Strong
+            && other.strength == Strength::Strong
+            && self.opaque == other.opaque
+    }
+}
+
+/// Reads a well-formed tag from the front: the tag and what follows it.
+fn take(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
+    let (strength, quoted) = match text {
+        [b'W', b'/', quoted @ ..] => (Strength::Weak, quoted),
+        quoted => (Strength::Strong, quoted),
+    };
+    let [b'"', opaque @ ..] = quoted else {
+        return None;
+    };
+    let length = opaque.iter().position(|byte| *byte == b'"')?;
+    let (opaque, rest) = quoted.split_at_checked(length + 2)?;
+    Some((EntityTag { strength, opaque }, rest))
+}
+
+/// What a list field of entity tags says about one tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListMatch {
+    /// The field is absent.
+    Absent,
+    /// It holds the tag, or it is `*`.
+    Matches,
+    /// It does not.
+    Differs,
+}
+
+/// Compares the tags of `If-None-Match` weakly with the stored one, over all lines.
+///
+/// `*` matches whatever is stored, a tag or none.
+pub fn match_weakly(
+    headers: &HeaderMap,
+    name: impl AsHeaderName,
+    stored: Option<EntityTag<'_>>,
+) -> ListMatch {
+    let mut outcome = ListMatch::Absent;
+    for line in headers.get_all(name) {
+        let line = list::trim(line.as_bytes());
+        if line == b"*" || stored.is_some_and(|stored| line_matches(line, stored)) {
+            return ListMatch::Matches;
+        }
+        outcome = ListMatch::Differs;
+    }
+    outcome
+}
+
+/// Whether one line of tags holds this one, compared weakly.
+fn line_matches(mut line: &[u8], stored: EntityTag<'_>) -> bool {
+    loop {
+        while let [b' ' | b'\t' | b',', tail @ ..] = line {
+            line = tail;
+        }
+        if line.is_empty() {
+            return false;
+        }
+        let (tag, rest) = take(line)
+            .or_else(|| take_malformed(line))
+            .unwrap_or((stored, &[]));
+        if tag.matches_weakly(stored) {
+            return true;
+        }
+        line = rest;
+    }
+}
+
+/// Reads up to the next comma what is no tag by the grammar.
+fn take_malformed(line: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
+    let end = line
+        .iter()
+        .position(|byte| *byte == b',')
+        .unwrap_or(line.len());
+    let (member, rest) = line.split_at_checked(end)?;
+    let tag = EntityTag {
+        strength: Strength::Weak,
+        opaque: list::trim(member),
+    };
+    Some((tag, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tag(text: &str) -> EntityTag<'_> {
+        EntityTag::parse(text.as_bytes()).unwrap()
+    }
+
+    fn matches(list: &str, stored: &str) -> ListMatch {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            "if-none-match",
+            HeaderValue::from_bytes(list.as_bytes()).unwrap(),
+        );
+        match_weakly(
+            &headers,
+            "if-none-match",
+            EntityTag::parse(stored.as_bytes()),
+        )
+    }
+
+    #[test]
+    fn strong_comparison_wants_two_strong_tags() {
+        assert!(tag("\"a\"").matches_strongly(tag("\"a\"")));
+        assert!(!tag("W/\"a\"").matches_strongly(tag("W/\"a\"")));
+        assert!(!tag("W/\"a\"").matches_strongly(tag("\"a\"")));
+        assert!(!tag("\"a\"").matches_strongly(tag("\"b\"")));
+        assert!(!tag("a").matches_strongly(tag("a")));
+    }
+
+    #[test]
+    fn weak_comparison_ignores_strength() {
+        assert!(tag("W/\"a\"").matches_weakly(tag("\"a\"")));
+        assert!(!tag("W/\"a\"").matches_weakly(tag("\"b\"")));
+        assert!(!tag("a").matches_weakly(tag("\"a\"")));
+        assert!(tag("a").matches_weakly(tag("a")));
+    }
+
+    #[test]
+    fn a_list_matches_at_any_place() {
+        for list in [
+            "\"x\", \"1\", \"2\"",
+            "\"1\",W/\"x\" ,\"2\"",
+            ",\"1\", \"2\",, \"x\"",
+            "*",
+        ] {
+            assert_eq!(matches(list, "\"x\""), ListMatch::Matches, "{list}");
+        }
+        assert_eq!(matches("\"1\", \"2\"", "\"x\""), ListMatch::Differs);
+        assert_eq!(matches("", "\"x\""), ListMatch::Differs);
+        assert_eq!(matches("*", ""), ListMatch::Matches);
+        assert_eq!(matches("\"x\"", ""), ListMatch::Differs);
+        let none = HeaderMap::new();
+        assert_eq!(
+            match_weakly(&none, "if-none-match", None),
+            ListMatch::Absent
+        );
+    }
+
+    #[test]
+    fn a_comma_or_backslash_within_a_tag_is_part_of_it() {
+        assert_eq!(matches("\"a,b\"", "\"a,b\""), ListMatch::Matches);
+        assert_eq!(matches("\"a,b\"", "\"b\""), ListMatch::Differs);
+        assert_eq!(matches("\"a\\\", \"x\"", "\"x\""), ListMatch::Matches);
+        assert_eq!(matches("\"ü\"", "\"ü\""), ListMatch::Matches);
+    }
+
+    #[test]
+    fn malformed_members_equal_only_themselves_and_hide_nothing() {
+        assert_eq!(matches("abc, \"x\"", "\"x\""), ListMatch::Matches);
+        assert_eq!(matches("abc", "abc"), ListMatch::Matches);
+        assert_eq!(matches("abc", "\"abc\""), ListMatch::Differs);
+        assert_eq!(matches("\"open", "\"x\""), ListMatch::Differs);
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_read_to_its_end(line in "[\"W/,a* \\\\]{0,24}", stored in "\"[a,]{0,3}\"") {
+            let _ = matches(&line, &stored);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Fields that concern one connection only and are not passed on (RFC 9110 §7.6.1).
+
+use http::{HeaderMap, HeaderName, header};
+
+use super::list;
+
+/// Removes what belongs to the connection that the message came by: `Connection`, what it lists, and
+/// the fields that are hop-by-hop without being listed.
+///
+/// `Trailer` stays, since trailers are passed on. Upgrades, and `TE: trailers` towards the origin, are
+/// for the caller to add again where it means them.
+pub fn remove(headers: &mut HeaderMap) {
+    remove_listed(headers);
+    for name in ALWAYS {
+        headers.remove(name);
+    }
+}
+
+/// Whether a field of this name is hop-by-hop even if `Connection` does not list it.
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    ALWAYS.contains(name)
+}
+
+/// Whether `Connection` lists this field.
+pub fn is_listed(headers: &HeaderMap, name: &HeaderName) -> bool {
+    list::members(headers, header::CONNECTION)
+        .any(|member| member.eq_ignore_ascii_case(name.as_str().as_bytes()))
+}
+
+const ALWAYS: [HeaderName; 6] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Removes the fields that `Connection` lists; without such fields nothing is allocated.
+fn remove_listed(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::CONNECTION) {
+        return;
+    }
+    let listed: Vec<HeaderName> = list::members(headers, header::CONNECTION)
+        .filter_map(|member| HeaderName::from_bytes(member).ok())
+        .filter(|name| *name != "close" && !is_end_to_end(name))
+        .collect();
+    for name in listed {
+        headers.remove(name);
+    }
+}
+
+/// Fields that `Connection` may not take away: a message would lose its framing or its routing.
+fn is_end_to_end(name: &HeaderName) -> bool {
+    [header::HOST, header::CONTENT_LENGTH].contains(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn listed_and_standard_fields_go_and_the_rest_stays() {
+        let mut map = headers(&[
+            ("connection", "close, A , b"),
+            ("a", "1"),
+            ("b", "2"),
+            ("c", "3"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("proxy-connection", "close"),
+            ("trailer", "x"),
+        ]);
+        remove(&mut map);
+        let mut left: Vec<_> = map.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["c", "trailer"]);
+    }
+
+    #[test]
+    fn connection_cannot_take_framing_or_routing_away() {
+        let mut map = headers(&[
+            ("connection", "host, content-length"),
+            ("host", "a"),
+            ("content-length", "1"),
+        ]);
+        remove(&mut map);
+        assert_eq!(map.len(), 2);
+    }
+
+    #[test]
+    fn listing_is_case_insensitive() {
+        let map = headers(&[("connection", "Keep-Alive, X-Foo")]);
+        assert!(is_listed(&map, &HeaderName::from_static("x-foo")));
+        assert!(!is_listed(&map, &HeaderName::from_static("x-bar")));
+    }
+}

@@ -1,0 +1,70 @@
+//! Structured fields (RFC 9651): dictionaries, as targeted cache control uses them (RFC 9213).
+
+use http::{HeaderMap, header::AsHeaderName};
+use sfv::{BareItem, Dictionary, ListEntry, Parser};
+
+/// A dictionary field over all its lines; nothing if it is absent, empty or broken anywhere.
+pub fn dictionary(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Dictionary> {
+    let mut lines = headers.get_all(name).iter();
+    let first = lines.next()?;
+    let Some(second) = lines.next() else {
+        return parse(first.as_bytes());
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for line in std::iter::once(second).chain(lines) {
+        joined.extend_from_slice(b", ");
+        joined.extend_from_slice(line.as_bytes());
+    }
+    parse(&joined)
+}
+
+fn parse(text: &[u8]) -> Option<Dictionary> {
+    let dictionary: Dictionary = Parser::new(text).parse().ok()?;
+    (!dictionary.is_empty()).then_some(dictionary)
+}
+
+/// The bare value of a dictionary member, its parameters left aside; nothing for an inner list.
+pub fn bare_item(entry: &ListEntry) -> Option<&BareItem> {
+    match entry {
+        ListEntry::Item(item) => Some(&item.bare_item),
+        ListEntry::InnerList(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+
+    use super::*;
+
+    fn read(lines: &[&'static str]) -> Option<Vec<String>> {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append("cdn-cache-control", HeaderValue::from_static(line));
+        }
+        let dictionary = dictionary(&headers, "cdn-cache-control")?;
+        Some(
+            dictionary
+                .keys()
+                .map(|key| key.as_str().to_owned())
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn lines_make_one_dictionary() {
+        assert_eq!(
+            read(&["max-age=60", "no-store"]).unwrap(),
+            ["max-age", "no-store"]
+        );
+    }
+
+    #[test]
+    fn an_absent_empty_or_broken_field_is_nothing() {
+        assert_eq!(read(&[]), None);
+        assert_eq!(read(&[""]), None);
+        assert_eq!(read(&["max-age=60", "no-store,"]), None);
+        assert_eq!(read(&["Max-Age=60"]), None);
+        assert_eq!(read(&["max-age =60"]), None);
+    }
+}

@@ -1,0 +1,291 @@
+//! What clients are told about the cache: `X-API-Cache` and `Cache-Status` (RFC 9211).
+
+use http::{HeaderName, HeaderValue, StatusCode};
+use smallvec::SmallVec;
+
+use super::Reason;
+
+/// The name of the field with one word about the cache.
+pub const X_API_CACHE: HeaderName = HeaderName::from_static("x-api-cache");
+
+/// The name of the field of RFC 9211.
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// How a response came about, in one word: the value of `X-API-Cache`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CacheResult {
+    /// Stored and fresh; the origin was not asked.
+    Hit,
+    /// Nothing usable was stored.
+    Miss,
+    /// What was stored was stale, and the origin sent a new response.
+    Expired,
+    /// What was stored was stale, and the origin said that it is still current.
+    Revalidated,
+    /// Served stale on purpose.
+    Stale,
+    /// The cache was not consulted.
+    Bypass,
+}
+
+impl CacheResult {
+    /// All results.
+    pub const ALL: &'static [Self] = &[
+        Self::Hit,
+        Self::Miss,
+        Self::Expired,
+        Self::Revalidated,
+        Self::Stale,
+        Self::Bypass,
+    ];
+
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "HIT",
+            Self::Miss => "MISS",
+            Self::Expired => "EXPIRED",
+            Self::Revalidated => "REVALIDATED",
+            Self::Stale => "STALE",
+            Self::Bypass => "BYPASS",
+        }
+    }
+
+    /// The word as a field value; allocates nothing.
+    pub const fn header_value(self) -> HeaderValue {
+        HeaderValue::from_static(self.as_str())
+    }
+}
+
+/// Why a request went to the origin (RFC 9211 §2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Forward {
+    /// The cache is configured not to handle it.
+    Bypass,
+    /// Its method needs the origin.
+    Method,
+    /// Nothing is stored for its target.
+    UriMiss,
+    /// Something is stored for its target, but not for its other fields.
+    VaryMiss,
+    /// Nothing stored could be used, for another reason.
+    Miss,
+    /// Its own directives ask for it.
+    Request,
+    /// What is stored is stale.
+    Stale,
+    /// What is stored is not complete.
+    Partial,
+}
+
+impl Forward {
+    /// The token.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::Method => "method",
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Miss => "miss",
+            Self::Request => "request",
+            Self::Stale => "stale",
+            Self::Partial => "partial",
+        }
+    }
+}
+
+/// Whether the response was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It was, or is about to be.
+    Yes,
+    /// It was not.
+    No,
+}
+
+/// Whether a request had a fetch of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collapsed {
+    /// It shared the fetch of another request.
+    Yes,
+    /// It went to the origin itself.
+    No,
+}
+
+/// Where a response came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handling {
+    /// From the store.
+    Hit,
+    /// From the origin.
+    Forwarded {
+        /// Why the origin was asked.
+        forward: Forward,
+        /// What the origin answered, if it did.
+        status: Option<StatusCode>,
+        /// Whether the answer was stored.
+        stored: Stored,
+        /// Whether it was asked on behalf of several requests at once.
+        collapsed: Collapsed,
+    },
+}
+
+/// One member of `Cache-Status`: what Larder did with a request (RFC 9211 §2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheStatus {
+    /// Where the response came from.
+    pub handling: Handling,
+    /// How many seconds it stays fresh; negative for a stale one, absent if it is not stored.
+    pub ttl: Option<i64>,
+    /// Why it was not a plain hit.
+    pub detail: Option<Reason>,
+}
+
+impl CacheStatus {
+    /// A response from the store.
+    pub const fn hit(ttl: i64) -> Self {
+        Self {
+            handling: Handling::Hit,
+            ttl: Some(ttl),
+            detail: None,
+        }
+    }
+
+    /// The member as the value of a field line of its own; one allocation.
+    pub fn header_value(&self) -> HeaderValue {
+        let mut text = Text::new();
+        text.extend_from_slice(b"larder");
+        match self.handling {
+            Handling::Hit => text.extend_from_slice(b"; hit"),
+            Handling::Forwarded {
+                forward,
+                status,
+                stored,
+                collapsed,
+            } => {
+                text.extend_from_slice(b"; fwd=");
+                text.extend_from_slice(forward.as_str().as_bytes());
+                if let Some(status) = status {
+                    text.extend_from_slice(b"; fwd-status=");
+                    text.extend_from_slice(status.as_str().as_bytes());
+                }
+                if stored == Stored::Yes {
+                    text.extend_from_slice(b"; stored");
+                }
+                if collapsed == Collapsed::Yes {
+                    text.extend_from_slice(b"; collapsed");
+                }
+            }
+        }
+        if let Some(ttl) = self.ttl {
+            text.extend_from_slice(b"; ttl=");
+            push_integer(&mut text, ttl);
+        }
+        if let Some(detail) = self.detail {
+            text.extend_from_slice(b"; detail=");
+            text.extend_from_slice(detail.as_str().as_bytes());
+        }
+        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("larder"))
+    }
+}
+
+/// Long enough for any member, so that it is put together on the stack.
+type Text = SmallVec<[u8; 128]>;
+
+/// The largest integer of a structured field (RFC 9651 §3.3.1).
+const MAX_INTEGER: u64 = 999_999_999_999_999;
+
+fn push_integer(text: &mut Text, number: i64) {
+    if number < 0 {
+        text.push(b'-');
+    }
+    let mut rest = number.unsigned_abs().min(MAX_INTEGER);
+    let mut reversed = SmallVec::<[u8; 20]>::new();
+    loop {
+        let digit = u8::try_from(rest % 10).unwrap_or_default();
+        reversed.push(b'0' + digit);
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    text.extend(reversed.into_iter().rev());
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn forwarded(forward: Forward) -> Handling {
+        Handling::Forwarded {
+            forward,
+            status: Some(StatusCode::OK),
+            stored: Stored::Yes,
+            collapsed: Collapsed::No,
+        }
+    }
+
+    #[test]
+    fn a_hit_says_how_long_it_stays_fresh() {
+        assert_eq!(CacheStatus::hit(41).header_value(), "larder; hit; ttl=41");
+        let stale = CacheStatus {
+            detail: Some(Reason::StaleWhileRevalidate),
+            ..CacheStatus::hit(-12)
+        };
+        assert_eq!(
+            stale.header_value(),
+            "larder; hit; ttl=-12; detail=stale-while-revalidate"
+        );
+    }
+
+    #[test]
+    fn a_forwarded_request_says_why() {
+        let status = CacheStatus {
+            handling: forwarded(Forward::UriMiss),
+            ttl: Some(60),
+            detail: Some(Reason::Cold),
+        };
+        let expected = "larder; fwd=uri-miss; fwd-status=200; stored; ttl=60; detail=cold";
+        assert_eq!(status.header_value(), expected);
+        let bypassed = CacheStatus {
+            handling: Handling::Forwarded {
+                forward: Forward::Bypass,
+                status: None,
+                stored: Stored::No,
+                collapsed: Collapsed::Yes,
+            },
+            ttl: None,
+            detail: None,
+        };
+        assert_eq!(bypassed.header_value(), "larder; fwd=bypass; collapsed");
+    }
+
+    #[test]
+    fn results_are_the_words_of_the_contract() {
+        let words: Vec<_> = CacheResult::ALL
+            .iter()
+            .map(|result| result.as_str())
+            .collect();
+        assert_eq!(
+            words,
+            ["HIT", "MISS", "EXPIRED", "REVALIDATED", "STALE", "BYPASS"]
+        );
+        assert_eq!(CacheResult::Hit.header_value(), "HIT");
+    }
+
+    proptest! {
+        #[test]
+        fn every_member_is_a_structured_list(ttl in any::<i64>(), reason in 0..Reason::ALL.len()) {
+            let status = CacheStatus {
+                handling: forwarded(Forward::VaryMiss),
+                ttl: Some(ttl),
+                detail: Some(Reason::ALL[reason]),
+            };
+            let value = status.header_value();
+            let parsed: sfv::List = sfv::Parser::new(value.as_bytes()).parse().unwrap();
+            prop_assert_eq!(parsed.len(), 1);
+        }
+    }
+}

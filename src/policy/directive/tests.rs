@@ -1,0 +1,231 @@
+//! Tests of the directive parsers.
+
+use http::HeaderValue;
+use proptest::prelude::*;
+
+use super::*;
+
+fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in fields {
+        map.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    map
+}
+
+fn response(cache_control: &str) -> ResponseDirectives {
+    ResponseDirectives::parse(&headers(&[("cache-control", cache_control)]))
+}
+
+fn request(cache_control: &str) -> RequestDirectives {
+    RequestDirectives::parse(&headers(&[("cache-control", cache_control)]))
+}
+
+#[test]
+fn directives_are_case_insensitive() {
+    assert!(response("No-StOrE").no_store);
+    assert!(response("Private, max-age=100").private);
+    assert_eq!(response("MaX-aGe=3600").max_age, Some(3600));
+}
+
+#[test]
+fn seconds_are_clamped_and_invalid_ones_are_zero() {
+    for (text, seconds) in [
+        ("2147483647", 2_147_483_647),
+        ("2147483648", MAX_DELTA_SECONDS),
+        ("2147483649", MAX_DELTA_SECONDS),
+        ("99999999999999999999999999", MAX_DELTA_SECONDS),
+        ("003600", 3600),
+        ("\"3600\"", 3600),
+        ("-3600", 0),
+        ("+3600", 0),
+        ("'3600'", 0),
+        ("3600.0", 0),
+        ("a3600", 0),
+        ("3600a", 0),
+        (" 3600", 0),
+        ("", 0),
+    ] {
+        assert_eq!(
+            response(&format!("max-age={text}")).max_age,
+            Some(seconds),
+            "{text}"
+        );
+    }
+    assert_eq!(response("max-age =3600").max_age, Some(0));
+    assert_eq!(response("max-age").max_age, Some(0));
+    assert_eq!(response("stale-if-error=x").stale_if_error, None);
+}
+
+#[test]
+fn directives_within_quotes_do_not_count() {
+    assert_eq!(
+        response(r#"extension="max-age=3600", max-age=1"#).max_age,
+        Some(1)
+    );
+    assert_eq!(
+        response(r#"max-age="1", extension="max-age=3600""#).max_age,
+        Some(1)
+    );
+    assert!(!response(r#"ext="a, no-store, b", max-age=1"#).no_store);
+    assert!(
+        response(r#"ext="a, no-store, b"#).no_store,
+        "an unclosed quote hides nothing"
+    );
+}
+
+#[test]
+fn the_first_of_two_counts() {
+    assert_eq!(response("max-age=1, max-age=1800").max_age, Some(1));
+    let two_lines = headers(&[
+        ("cache-control", "max-age=3600"),
+        ("cache-control", "max-age=1800"),
+    ]);
+    assert_eq!(ResponseDirectives::parse(&two_lines).max_age, Some(3600));
+}
+
+#[test]
+fn a_forbidding_directive_counts_with_any_argument() {
+    assert!(response("no-store=yes").no_store);
+    assert!(response("no-store =1").no_store);
+    assert!(response("private=\"\"").private);
+    assert!(response("private=\"not a name\"").private);
+    assert!(response("no-cache=\",\"").no_cache);
+}
+
+#[test]
+fn qualified_directives_withhold_their_fields_only() {
+    let directives = response(r#"no-cache="a, B", private=c, max-age=3600"#);
+    assert!(!directives.no_cache && !directives.private);
+    let names: Vec<_> = directives.withheld.iter().map(HeaderName::as_str).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    let both = response(r#"private="a", private"#);
+    assert!(both.private);
+}
+
+#[test]
+fn targeted_fields_come_first_and_alone() {
+    let both = headers(&[
+        ("cache-control", "no-store"),
+        ("cdn-cache-control", "max-age=600, public"),
+    ]);
+    let directives = ResponseDirectives::parse(&both);
+    assert_eq!(directives.source, Source::CdnCacheControl);
+    assert_eq!(directives.max_age, Some(600));
+    assert!(directives.public && !directives.no_store);
+
+    let three = headers(&[
+        ("cache-control", "max-age=1"),
+        ("surrogate-control", "max-age=2"),
+        (
+            "cdn-cache-control",
+            "no-cache=\"a\", s-maxage=3, no-store=?0, stale-if-error=4;x",
+        ),
+    ]);
+    let directives = ResponseDirectives::parse(&three);
+    assert_eq!((directives.max_age, directives.s_maxage), (None, Some(3)));
+    assert_eq!(directives.stale_if_error, Some(4));
+    assert!(!directives.no_store && !directives.no_cache);
+    assert_eq!(directives.withheld.len(), 1);
+}
+
+#[test]
+fn an_invalid_targeted_field_is_ignored_as_a_whole() {
+    for invalid in [
+        "",
+        "max-age=600,",
+        "MAX-AGE=600",
+        "max-age =600",
+        "no-store, &",
+        "max-age= 600",
+    ] {
+        let map = headers(&[
+            ("cache-control", "max-age=1"),
+            ("cdn-cache-control", invalid),
+        ]);
+        let directives = ResponseDirectives::parse(&map);
+        assert_eq!(directives.source, Source::CacheControl, "{invalid}");
+        assert_eq!(directives.max_age, Some(1), "{invalid}");
+    }
+}
+
+#[test]
+fn a_targeted_freshness_of_another_type_is_zero() {
+    for wrong in [
+        "max-age=1.5",
+        "max-age=-5",
+        "max-age=\"abc\"",
+        "max-age",
+        "max-age=(1)",
+    ] {
+        let map = headers(&[("cache-control", "max-age=9"), ("cdn-cache-control", wrong)]);
+        assert_eq!(ResponseDirectives::parse(&map).max_age, Some(0), "{wrong}");
+    }
+}
+
+#[test]
+fn surrogate_control_gives_freshness_or_forbids() {
+    let map = headers(&[
+        ("cache-control", "no-store"),
+        ("surrogate-control", "max-age=9;larder"),
+    ]);
+    let directives = ResponseDirectives::parse(&map);
+    assert_eq!((directives.max_age, directives.no_store), (Some(9), false));
+    let map = headers(&[
+        ("cache-control", "max-age=9"),
+        ("surrogate-control", "no-store"),
+    ]);
+    assert!(ResponseDirectives::parse(&map).no_store);
+    let map = headers(&[("cache-control", "max-age=9"), ("surrogate-control", "foo")]);
+    assert_eq!(ResponseDirectives::parse(&map).source, Source::CacheControl);
+}
+
+#[test]
+fn request_directives_are_read() {
+    let directives =
+        request("no-cache, no-store, max-age=1, min-fresh=2, max-stale, only-if-cached");
+    assert!(directives.no_cache && directives.no_store && directives.only_if_cached);
+    assert_eq!(
+        (directives.max_age, directives.min_fresh),
+        (Some(1), Some(2))
+    );
+    assert_eq!(directives.max_stale, Some(MAX_DELTA_SECONDS));
+    assert_eq!(request("max-stale=7, stale-if-error=8").max_stale, Some(7));
+    assert_eq!(
+        request("max-age=x, nothing-to-see-here"),
+        RequestDirectives::default()
+    );
+}
+
+#[test]
+fn pragma_counts_only_without_cache_control() {
+    let pragma = headers(&[("pragma", "foo, No-Cache")]);
+    assert!(RequestDirectives::parse(&pragma).no_cache);
+    let both = headers(&[("pragma", "no-cache"), ("cache-control", "max-age=9")]);
+    assert!(!RequestDirectives::parse(&both).no_cache);
+    assert_eq!(
+        RequestDirectives::parse(&headers(&[("pragma", "foo")])),
+        RequestDirectives::default()
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_value_makes_the_parsers_panic(value in proptest::collection::vec(0x20u8..0x7f, 0..60)) {
+        let mut map = HeaderMap::new();
+        for name in ["cache-control", "cdn-cache-control", "surrogate-control", "pragma"] {
+            map.insert(name, HeaderValue::from_bytes(&value).unwrap());
+        }
+        let _ = RequestDirectives::parse(&map);
+        let seconds = ResponseDirectives::parse(&map).max_age;
+        prop_assert!(seconds.is_none_or(|seconds| seconds <= MAX_DELTA_SECONDS));
+    }
+
+    #[test]
+    fn no_store_is_never_missed(before in "[a-z\",= ]{0,12}", after in "[a-z\",= ]{0,12}") {
+        // Only a closed quoted string may hide it.
+        let text = format!("{before},no-store,{after}");
+        let hidden = before.contains('"') && after.contains('"');
+        prop_assert!(hidden || response(&text).no_store, "{}", text);
+    }
+}

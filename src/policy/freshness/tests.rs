@@ -1,0 +1,292 @@
+//! Tests of ages and lifetimes.
+
+use http::HeaderName;
+use proptest::prelude::*;
+
+use super::*;
+
+const NOW: u64 = 784_111_777; // Sun, 06 Nov 1994 08:49:37 GMT
+
+fn date_at(offset: i64) -> HeaderValue {
+    Timestamp::from_seconds(NOW.saturating_add_signed(offset)).to_http_date()
+}
+
+fn text(value: &str) -> HeaderValue {
+    HeaderValue::from_str(value).unwrap()
+}
+
+struct Response {
+    headers: HeaderMap,
+    status: StatusCode,
+    delay: u64,
+}
+
+fn response(fields: &[(&'static str, HeaderValue)]) -> Response {
+    let fields = fields.iter().cloned();
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        headers.append(HeaderName::from_static(name), value);
+    }
+    Response {
+        headers,
+        status: StatusCode::OK,
+        delay: 0,
+    }
+}
+
+impl Response {
+    fn assess(&self, rule: &Rule) -> (Freshness, Basis) {
+        let received_at = Timestamp::from_seconds(NOW);
+        let head = ResponseHead {
+            status: self.status,
+            headers: &self.headers,
+            requested_at: Timestamp::from_millis(received_at.millis() - self.delay),
+            received_at,
+        };
+        Freshness::on_receipt(&head, &ResponseDirectives::parse(&self.headers), rule)
+    }
+
+    fn ttl(&self) -> i64 {
+        self.assess(&Rule::default())
+            .0
+            .ttl(Timestamp::from_seconds(NOW))
+    }
+}
+
+#[test]
+fn s_maxage_precedes_max_age_precedes_expires() {
+    let past = ("expires", date_at(-7200));
+    let cache_control = |value| ("cache-control", text(value));
+    assert_eq!(
+        response(&[cache_control("max-age=3600"), past.clone()]).ttl(),
+        3600
+    );
+    assert_eq!(
+        response(&[cache_control("max-age=0, s-maxage=3600"), past]).ttl(),
+        3600
+    );
+    assert_eq!(
+        response(&[cache_control("max-age=3600, s-maxage=1")]).ttl(),
+        1
+    );
+    let future = ("expires", date_at(3600));
+    assert_eq!(
+        response(&[cache_control("max-age=0"), future.clone()]).ttl(),
+        0
+    );
+    assert_eq!(
+        response(&[("surrogate-control", text("max-age=9")), future]).ttl(),
+        9
+    );
+}
+
+#[test]
+fn expires_counts_from_date() {
+    let ttl = |date, expires| response(&[("date", date), ("expires", expires)]).ttl();
+    assert_eq!(ttl(date_at(0), date_at(100)), 100);
+    assert_eq!(ttl(date_at(0), date_at(0)), 0);
+    assert_eq!(ttl(date_at(400), date_at(300)), 0);
+    assert_eq!(ttl(date_at(0), text("0")), 0);
+    assert_eq!(ttl(text("foo"), date_at(10)), 10);
+}
+
+#[test]
+fn a_broken_expires_is_explicit() {
+    let (freshness, basis) = response(&[("expires", text("0")), ("last-modified", date_at(-9999))])
+        .assess(&Rule::default());
+    assert_eq!(basis, Basis::Origin);
+    assert_eq!(freshness.lifetime, Duration::ZERO);
+    assert!(freshness.constraints.has_any(Constraints::EXPLICIT));
+}
+
+#[test]
+fn age_is_the_larger_of_what_is_said_and_what_date_shows() {
+    let age = |age: &str, date, delay| {
+        let mut response = response(&[
+            ("age", text(age)),
+            ("date", date),
+            ("cache-control", text("max-age=9999")),
+        ]);
+        response.delay = delay;
+        response.assess(&Rule::default()).0.initial_age
+    };
+    assert_eq!(age("30", date_at(0), 0), Duration::from_secs(30));
+    assert_eq!(age("30", date_at(-50), 0), Duration::from_secs(50));
+    assert_eq!(age("30", date_at(50), 1500), Duration::from_millis(31_500));
+}
+
+#[test]
+fn a_huge_age_is_clamped() {
+    let old = response(&[
+        ("age", text("18446744073709551615")),
+        ("cache-control", text("max-age=9")),
+    ]);
+    let (freshness, _) = old.assess(&Rule::default());
+    assert_eq!(
+        freshness.initial_age,
+        Duration::from_secs(MAX_DELTA_SECONDS.into())
+    );
+    let late = Timestamp::from_millis(u64::MAX);
+    assert_eq!(freshness.age_seconds(late), MAX_DELTA_SECONDS);
+    assert!(freshness.ttl(late) < 0);
+}
+
+#[test]
+fn an_invalid_age_makes_the_response_stale() {
+    for (age, ttl) in [
+        ("abc", 0),
+        ("-7200", 0),
+        ("7200.0", 0),
+        ("7200;foo=bar", 0),
+        ("0, 0", 0),
+        ("3600, 3600", 0),
+        ("", 0),
+        ("7200,0", -3600),
+        ("0,7200", 3600),
+    ] {
+        let response = response(&[("age", text(age)), ("cache-control", text("max-age=3600"))]);
+        assert_eq!(response.ttl(), ttl, "{age}");
+    }
+    let twice = response(&[
+        ("age", text("0")),
+        ("age", text("0")),
+        ("cache-control", text("max-age=3600")),
+    ]);
+    assert_eq!(twice.ttl(), 0);
+}
+
+#[test]
+fn heuristic_freshness_is_a_tenth_and_at_most_a_day() {
+    let ttl =
+        |modified| response(&[("last-modified", date_at(modified)), ("date", date_at(0))]).ttl();
+    assert_eq!(ttl(-5), 0);
+    assert_eq!(ttl(-3600), 360);
+    assert_eq!(ttl(-86_400 * 365), 86_400);
+    assert_eq!(ttl(60), 0);
+}
+
+#[test]
+fn heuristics_need_a_cacheable_status_or_public() {
+    let mut response = response(&[("last-modified", date_at(-10_000)), ("date", date_at(0))]);
+    for (status, expected) in [
+        (200, 1000),
+        (404, 1000),
+        (201, 0),
+        (403, 0),
+        (503, 0),
+        (599, 0),
+    ] {
+        response.status = StatusCode::from_u16(status).unwrap();
+        assert_eq!(response.ttl(), expected, "{status}");
+    }
+    response
+        .headers
+        .insert(header::CACHE_CONTROL, text("public"));
+    assert_eq!(response.ttl(), 1000);
+}
+
+fn with_ttl(seconds: u64, ttl_from: TtlFrom) -> Rule {
+    Rule {
+        ttl: Some(Duration::from_secs(seconds)),
+        ttl_from,
+        ..Rule::default()
+    }
+}
+
+#[test]
+fn the_rule_and_the_origin_share_the_word_as_configured() {
+    let said = response(&[("cache-control", text("max-age=100"))]);
+    let silent = response(&[]);
+    for (from, if_said, basis) in [
+        (TtlFrom::Origin, 100, Basis::Origin),
+        (TtlFrom::Rule, 60, Basis::Rule),
+        (TtlFrom::Min, 60, Basis::Rule),
+        (TtlFrom::Max, 100, Basis::Origin),
+    ] {
+        let (freshness, found) = said.assess(&with_ttl(60, from));
+        assert_eq!(
+            (freshness.lifetime.as_secs(), found),
+            (if_said, basis),
+            "{from:?}"
+        );
+        let (freshness, found) = silent.assess(&with_ttl(60, from));
+        assert_eq!(
+            (freshness.lifetime.as_secs(), found),
+            (60, Basis::Rule),
+            "{from:?}"
+        );
+    }
+}
+
+#[test]
+fn a_rule_counts_from_receipt() {
+    let old = response(&[("date", date_at(-7200)), ("age", text("50"))]);
+    let (freshness, _) = old.assess(&with_ttl(60, TtlFrom::Origin));
+    assert_eq!(freshness.ttl(Timestamp::from_seconds(NOW)), 60);
+    assert_eq!(freshness.age_seconds(Timestamp::from_seconds(NOW)), 7200);
+}
+
+#[test]
+fn a_rule_does_not_make_errors_fresh() {
+    let mut error = response(&[]);
+    error.status = StatusCode::INTERNAL_SERVER_ERROR;
+    let (freshness, basis) = error.assess(&with_ttl(60, TtlFrom::Rule));
+    assert_eq!(
+        (freshness.lifetime, basis),
+        (Duration::ZERO, Basis::Silence)
+    );
+}
+
+#[test]
+fn only_a_longer_rule_overrides_no_cache() {
+    let refusing = response(&[("cache-control", text("no-cache"))]);
+    for (from, refuses) in [
+        (TtlFrom::Origin, true),
+        (TtlFrom::Rule, false),
+        (TtlFrom::Min, true),
+        (TtlFrom::Max, false),
+    ] {
+        let (freshness, _) = refusing.assess(&with_ttl(60, from));
+        assert_eq!(
+            freshness.constraints.has_any(Constraints::NO_CACHE),
+            refuses,
+            "{from:?}"
+        );
+        assert_eq!(freshness.lifetime.is_zero(), refuses, "{from:?}");
+    }
+}
+
+#[test]
+fn constraints_survive_their_stored_form() {
+    for bits in 0..=u8::MAX {
+        let constraints = Constraints::from_bits(bits);
+        assert_eq!(
+            constraints.map(Constraints::bits),
+            (bits < 128).then_some(bits)
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn age_grows_and_ttl_shrinks(
+        age in 0..=u64::from(MAX_DELTA_SECONDS),
+        lifetime in 0..=u64::from(MAX_DELTA_SECONDS),
+        at in any::<u64>(),
+        later in any::<u64>(),
+    ) {
+        let freshness = Freshness {
+            received_at: Timestamp::from_seconds(NOW),
+            initial_age: Duration::from_secs(age),
+            lifetime: Duration::from_secs(lifetime),
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            constraints: Constraints::default(),
+        };
+        let (first, second) = (Timestamp::from_millis(at.min(later)), Timestamp::from_millis(at.max(later)));
+        prop_assert!(freshness.current_age(first) <= freshness.current_age(second));
+        prop_assert!(freshness.ttl(first) >= freshness.ttl(second));
+        prop_assert!(freshness.is_fresh(first) || !freshness.is_fresh(second));
+        prop_assert_eq!(freshness.ttl(first) < 0, freshness.staleness(first) > Duration::ZERO);
+    }
+}

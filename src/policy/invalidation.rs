@@ -1,0 +1,141 @@
+//! What a successful unsafe request makes invalid (RFC 9111 §4.4).
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use smallvec::SmallVec;
+use url::Url;
+
+use super::RequestHead;
+
+/// Whether requests with this method may change what is stored; unknown methods may.
+pub fn is_unsafe(method: &Method) -> bool {
+    !matches!(
+        method.as_str(),
+        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "QUERY" | "PROPFIND" | "REPORT" | "SEARCH"
+    )
+}
+
+/// The targets (path and query) that the response to a request makes invalid.
+///
+/// None unless the method is unsafe and the response is a 2xx or 3xx; else the request's own target
+/// as it was sent, then those of `Location` and `Content-Location` that lie on the same host,
+/// normalised. Other hosts are left alone: a response must not throw out what is not its own.
+pub fn invalidated_targets(
+    request: &RequestHead<'_>,
+    status: StatusCode,
+    response: &HeaderMap,
+) -> SmallVec<[String; 1]> {
+    let mut targets = SmallVec::new();
+    if !is_unsafe(request.method) || !(status.is_success() || status.is_redirection()) {
+        return targets;
+    }
+    targets.push(request.target.to_owned());
+    for name in [header::LOCATION, header::CONTENT_LOCATION] {
+        let target = response
+            .get(name)
+            .and_then(|value| resolve_same_origin(request, value));
+        if let Some(target) = target
+            && !targets.contains(&target)
+        {
+            targets.push(target);
+        }
+    }
+    targets
+}
+
+/// The path and query that a URI reference in a response means, if it lies on the request's host.
+///
+/// Default ports count as absent, and the scheme does not count: it is often another on the two sides
+/// of a gateway.
+pub fn resolve_same_origin(request: &RequestHead<'_>, reference: &HeaderValue) -> Option<String> {
+    let base = Url::parse(&format!("http://{}{}", request.authority, request.target)).ok()?;
+    let resolved = base.join(reference.to_str().ok()?).ok()?;
+    let is_http = matches!(resolved.scheme(), "http" | "https");
+    if !is_http || resolved.host() != base.host() || port(&resolved) != port(&base) {
+        return None;
+    }
+    let path = resolved.path();
+    Some(match resolved.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    })
+}
+
+/// The port, unless it is the default of either scheme.
+fn port(url: &Url) -> Option<u16> {
+    url.port().filter(|port| !matches!(port, 80 | 443))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn targets(method: &str, status: u16, fields: &[(&'static str, &'static str)]) -> Vec<String> {
+        let none = HeaderMap::new();
+        let request = RequestHead {
+            method: &Method::from_bytes(method.as_bytes()).unwrap(),
+            authority: "api.example:8080",
+            target: "/a/b?c=1",
+            headers: &none,
+        };
+        let mut response = HeaderMap::new();
+        for (name, value) in fields {
+            response.insert(*name, HeaderValue::from_static(value));
+        }
+        let status = StatusCode::from_u16(status).unwrap();
+        invalidated_targets(&request, status, &response).into_vec()
+    }
+
+    #[test]
+    fn unsafe_methods_invalidate_their_target_when_they_succeed() {
+        for method in ["POST", "PUT", "PATCH", "DELETE", "M-SEARCH"] {
+            assert_eq!(targets(method, 200, &[]), ["/a/b?c=1"], "{method}");
+            assert_eq!(targets(method, 303, &[]), ["/a/b?c=1"], "{method}");
+            assert!(targets(method, 404, &[]).is_empty(), "{method}");
+            assert!(targets(method, 500, &[]).is_empty(), "{method}");
+        }
+        for method in ["GET", "HEAD", "OPTIONS", "QUERY"] {
+            assert!(targets(method, 200, &[]).is_empty(), "{method}");
+        }
+    }
+
+    #[test]
+    fn locations_on_the_same_host_are_resolved() {
+        for (reference, target) in [
+            ("/x/../y?z=1#f", "/y?z=1"),
+            ("d", "/a/d"),
+            ("../d", "/d"),
+            ("?q", "/a/b?q"),
+            ("//api.example:8080/z", "/z"),
+            ("https://API.example:8080/z", "/z"),
+        ] {
+            assert_eq!(
+                targets("PUT", 201, &[("location", reference)])[1..],
+                [target],
+                "{reference}"
+            );
+        }
+        let both = [("location", "/l"), ("content-location", "/c")];
+        assert_eq!(targets("POST", 200, &both), ["/a/b?c=1", "/l", "/c"]);
+        assert_eq!(
+            targets("POST", 200, &[("content-location", "")]),
+            ["/a/b?c=1"]
+        );
+    }
+
+    #[test]
+    fn other_hosts_and_broken_references_are_left_alone() {
+        for reference in [
+            "http://other.example/x",
+            "http://api.example/x",
+            "//api.example:8081/x",
+            "mailto:x",
+            "http://[",
+        ] {
+            assert_eq!(
+                targets("PUT", 201, &[("location", reference)]).len(),
+                1,
+                "{reference}"
+            );
+        }
+    }
+}

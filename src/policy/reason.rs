@@ -1,0 +1,132 @@
+//! The closed list of reasons: why the cache was not used, not filled, or answered stale.
+
+use std::fmt;
+
+/// Declares the enum, its spellings and the list of all its values in one place.
+macro_rules! reasons {
+    ($($(#[doc = $prose:literal])+ $name:ident = $text:literal,)+) => {
+        /// Why a request was not answered from the store, or its response not stored.
+        ///
+        /// The same spelling appears in `Cache-Status` (`detail=`), the access log, the metric label
+        /// and `explain`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $($(#[doc = $prose])+ $name,)+
+        }
+
+        impl Reason {
+            /// Every reason there is, in the order of this file.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The reason as users read it: lower case, words joined by hyphens.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The route is not cached, or its `bypass` condition holds.
+    RuleBypass = "rule-bypass",
+    /// Responses to this method are not cached.
+    MethodNotCacheable = "method-not-cacheable",
+    /// The request asks for another protocol on the same connection.
+    Upgrade = "upgrade",
+    /// The request says `no-store`.
+    RequestNoStore = "request-no-store",
+    /// The request says `no-cache`.
+    RequestNoCache = "request-no-cache",
+    /// The stored response is older than the request's `max-age`.
+    RequestMaxAge = "request-max-age",
+    /// The stored response is fresh for less time than the request's `min-fresh`.
+    RequestMinFresh = "request-min-fresh",
+    /// Stale, but within the request's `max-stale`.
+    RequestMaxStale = "request-max-stale",
+    /// The request says `only-if-cached` and nothing stored answers it.
+    OnlyIfCached = "only-if-cached",
+    /// The request has a precondition that only the origin may judge (`If-Match`).
+    Precondition = "precondition",
+    /// The request asks for a range that cannot be served from the store, or the response is partial.
+    Range = "range",
+    /// The request carries `Authorization` and the response does not allow sharing it.
+    Authorization = "authorization",
+    /// The request carries a session cookie and the response does not allow sharing it.
+    CookieRequest = "cookie-request",
+    /// The response sets a cookie without explicit freshness.
+    SetCookie = "set-cookie",
+    /// The response is `private`.
+    Private = "private",
+    /// The response says `no-store`.
+    NoStore = "no-store",
+    /// The response says `no-cache`: validated before each use, or not stored for want of a validator.
+    NoCache = "no-cache",
+    /// The response says `must-understand`, and its status is none that Larder understands.
+    MustUnderstand = "must-understand",
+    /// The response varies by more than request headers (`Vary: *`).
+    VaryStar = "vary-star",
+    /// The target already has as many variants as are kept.
+    VariantLimit = "variant-limit",
+    /// Responses with this status are not stored.
+    StatusNotCacheable = "status-not-cacheable",
+    /// Nothing says how long the response is fresh, and it has no validator.
+    NoFreshness = "no-freshness",
+    /// The response is stale when it arrives, and it has no validator.
+    ZeroTtl = "zero-ttl",
+    /// The response is larger than what is stored.
+    TooLarge = "too-large",
+    /// The response is a stream of events without an end.
+    Streaming = "streaming",
+    /// The response ended before it was complete.
+    Incomplete = "incomplete",
+    /// Nothing is stored for this target.
+    Cold = "cold",
+    /// Something is stored for this target, but for other request headers.
+    VaryMismatch = "vary-mismatch",
+    /// The stored response is stale.
+    Expired = "expired",
+    /// Stale, served while it is revalidated in the background.
+    StaleWhileRevalidate = "stale-while-revalidate",
+    /// Stale, served because the origin failed.
+    StaleIfError = "stale-if-error",
+    /// An earlier response was not storable, so requests for it do not wait for each other.
+    HitForMiss = "hit-for-miss",
+    /// Another request for the same response took too long.
+    LockTimeout = "lock-timeout",
+    /// The origin could not be reached or did not answer in time.
+    OriginError = "origin-error",
+    /// The store failed.
+    StoreError = "store-error",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_is_a_distinct_lower_case_token() {
+        let spellings: HashSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert_eq!(spellings.len(), Reason::ALL.len());
+        for text in spellings {
+            assert!(
+                text.bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte == b'-'),
+                "{text}"
+            );
+            assert!(
+                text.starts_with(|first: char| first.is_ascii_lowercase()),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Whether a stored response answers a request (RFC 9111 §4).
+
+use std::time::Duration;
+
+use crate::field::Timestamp;
+
+use super::{
+    ClientCacheControl, Credentials, Freshness, Reason, RequestDirectives, Rule,
+    freshness::Constraints, stale,
+};
+
+/// What may be done with the stored response that a request selects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// Serve it: it is fresh enough.
+    Fresh,
+    /// Serve it, and revalidate it in the background.
+    StaleWhileRevalidate,
+    /// Serve it stale: the request's `max-stale` allows it.
+    StaleByRequest,
+    /// Ask the origin first, conditionally if there is a validator.
+    Revalidate(Reason),
+    /// This request must not be answered from it, not even after validation.
+    Unusable(Reason),
+}
+
+impl Reuse {
+    /// Why the stored response is not simply served; nothing for [`Reuse::Fresh`].
+    pub fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Fresh => None,
+            Self::StaleWhileRevalidate => Some(Reason::StaleWhileRevalidate),
+            Self::StaleByRequest => Some(Reason::RequestMaxStale),
+            Self::Revalidate(reason) | Self::Unusable(reason) => Some(reason),
+        }
+    }
+}
+
+impl RequestDirectives {
+    /// The directives that this rule lets a client give.
+    ///
+    /// `only-if-cached` always counts: it spares the origin.
+    #[must_use]
+    pub fn honoured_by(self, rule: &Rule) -> Self {
+        match rule.client_cache_control {
+            ClientCacheControl::Honor => self,
+            ClientCacheControl::Ignore => Self {
+                only_if_cached: self.only_if_cached,
+                ..Self::default()
+            },
+        }
+    }
+}
+
+/// Decides about a stored response whose key and selecting fields fit the request.
+pub fn reuse(
+    stored: &Freshness,
+    request: &RequestDirectives,
+    credentials: Credentials,
+    rule: &Rule,
+    now: Timestamp,
+) -> Reuse {
+    if let Some(reason) = credentials.reason()
+        && !stored.is_shared_with(credentials)
+    {
+        return Reuse::Unusable(reason);
+    }
+    let request = request.honoured_by(rule);
+    if request.no_cache {
+        return Reuse::Revalidate(Reason::RequestNoCache);
+    }
+    if stored.constraints.has_any(Constraints::NO_CACHE) {
+        return Reuse::Revalidate(Reason::NoCache);
+    }
+    if exceeds_max_age(stored, &request, now) {
+        return Reuse::Revalidate(Reason::RequestMaxAge);
+    }
+    if stored.is_fresh(now) {
+        return if_fresh_for_long_enough(stored, &request, now);
+    }
+    if_stale(stored, &request, rule, now)
+}
+
+/// Whether the response is older than the request wants (§5.2.1.1).
+///
+/// `max-age=0` is a reload: never satisfied, except by what is fresh and immutable (RFC 8246 §2).
+fn exceeds_max_age(stored: &Freshness, request: &RequestDirectives, now: Timestamp) -> bool {
+    let Some(max_age) = request.max_age else {
+        return false;
+    };
+    if stored.constraints.has_any(Constraints::IMMUTABLE) && stored.is_fresh(now) {
+        return false;
+    }
+    max_age == 0 || stored.current_age(now) > Duration::from_secs(max_age.into())
+}
+
+fn if_fresh_for_long_enough(
+    stored: &Freshness,
+    request: &RequestDirectives,
+    now: Timestamp,
+) -> Reuse {
+    let wanted = Duration::from_secs(request.min_fresh.unwrap_or(0).into());
+    if stored.current_age(now).saturating_add(wanted) > stored.lifetime {
+        return Reuse::Revalidate(Reason::RequestMinFresh);
+    }
+    Reuse::Fresh
+}
+
+fn if_stale(stored: &Freshness, request: &RequestDirectives, rule: &Rule, now: Timestamp) -> Reuse {
+    let staleness = stored.staleness(now);
+    if request.min_fresh.is_some() {
+        return Reuse::Revalidate(Reason::RequestMinFresh);
+    }
+    if staleness < stale::while_revalidate_window(stored, rule) {
+        return Reuse::StaleWhileRevalidate;
+    }
+    let max_stale = request
+        .max_stale
+        .filter(|_| stale::permits_max_stale(stored));
+    match max_stale {
+        Some(seconds) if staleness <= Duration::from_secs(seconds.into()) => Reuse::StaleByRequest,
+        _ => Reuse::Revalidate(Reason::Expired),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn stored(lifetime: u64, constraints: Constraints) -> Freshness {
+        Freshness {
+            received_at: Timestamp::from_seconds(1000),
+            initial_age: Duration::ZERO,
+            lifetime: Duration::from_secs(lifetime),
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            constraints,
+        }
+    }
+
+    fn ask(stored: &Freshness, request: RequestDirectives, at: u64) -> Reuse {
+        let now = Timestamp::from_seconds(at);
+        reuse(stored, &request, Credentials::Absent, &Rule::default(), now)
+    }
+
+    fn plain() -> RequestDirectives {
+        RequestDirectives::default()
+    }
+
+    #[test]
+    fn a_response_is_fresh_until_its_lifetime_is_over() {
+        let response = stored(60, Constraints::default());
+        assert_eq!(ask(&response, plain(), 1059), Reuse::Fresh);
+        assert_eq!(
+            ask(&response, plain(), 1060),
+            Reuse::Revalidate(Reason::Expired)
+        );
+    }
+
+    #[test]
+    fn no_cache_on_either_side_wants_validation() {
+        let response = stored(60, Constraints::NO_CACHE);
+        assert_eq!(
+            ask(&response, plain(), 1000),
+            Reuse::Revalidate(Reason::NoCache)
+        );
+        let response = stored(60, Constraints::default());
+        let request = RequestDirectives {
+            no_cache: true,
+            ..plain()
+        };
+        assert_eq!(
+            ask(&response, request, 1000),
+            Reuse::Revalidate(Reason::RequestNoCache)
+        );
+    }
+
+    #[test]
+    fn a_request_limits_age_and_asks_for_remaining_freshness() {
+        let response = stored(60, Constraints::default());
+        let max_age = |seconds| RequestDirectives {
+            max_age: Some(seconds),
+            ..plain()
+        };
+        assert_eq!(ask(&response, max_age(30), 1030), Reuse::Fresh);
+        assert_eq!(
+            ask(&response, max_age(30), 1031),
+            Reuse::Revalidate(Reason::RequestMaxAge)
+        );
+        assert_eq!(
+            ask(&response, max_age(0), 1000),
+            Reuse::Revalidate(Reason::RequestMaxAge)
+        );
+        let min_fresh = |seconds| RequestDirectives {
+            min_fresh: Some(seconds),
+            ..plain()
+        };
+        assert_eq!(ask(&response, min_fresh(30), 1030), Reuse::Fresh);
+        assert_eq!(
+            ask(&response, min_fresh(31), 1030),
+            Reuse::Revalidate(Reason::RequestMinFresh)
+        );
+    }
+
+    #[test]
+    fn a_reload_does_not_refetch_what_is_immutable() {
+        let response = stored(60, Constraints::IMMUTABLE);
+        let reload = RequestDirectives {
+            max_age: Some(0),
+            ..plain()
+        };
+        assert_eq!(ask(&response, reload, 1030), Reuse::Fresh);
+        assert_eq!(
+            ask(&response, reload, 1060),
+            Reuse::Revalidate(Reason::RequestMaxAge)
+        );
+        let forced = RequestDirectives {
+            no_cache: true,
+            ..plain()
+        };
+        assert_eq!(
+            ask(&response, forced, 1030),
+            Reuse::Revalidate(Reason::RequestNoCache)
+        );
+    }
+
+    #[test]
+    fn max_stale_counts_unless_the_origin_forbids_it() {
+        let request = RequestDirectives {
+            max_stale: Some(10),
+            ..plain()
+        };
+        let response = stored(60, Constraints::default());
+        assert_eq!(ask(&response, request, 1070), Reuse::StaleByRequest);
+        assert_eq!(
+            ask(&response, request, 1071),
+            Reuse::Revalidate(Reason::Expired)
+        );
+        for constraint in [
+            Constraints::MUST_REVALIDATE,
+            Constraints::PROXY_REVALIDATE,
+            Constraints::S_MAXAGE,
+        ] {
+            let response = stored(60, constraint);
+            assert_eq!(
+                ask(&response, request, 1061),
+                Reuse::Revalidate(Reason::Expired)
+            );
+        }
+    }
+
+    #[test]
+    fn a_stale_response_bridges_its_own_revalidation() {
+        let response = Freshness {
+            stale_while_revalidate: Some(30),
+            ..stored(60, Constraints::default())
+        };
+        assert_eq!(ask(&response, plain(), 1060), Reuse::StaleWhileRevalidate);
+        assert_eq!(ask(&response, plain(), 1089), Reuse::StaleWhileRevalidate);
+        assert_eq!(
+            ask(&response, plain(), 1090),
+            Reuse::Revalidate(Reason::Expired)
+        );
+        let min_fresh = RequestDirectives {
+            min_fresh: Some(0),
+            ..plain()
+        };
+        assert_eq!(
+            ask(&response, min_fresh, 1060),
+            Reuse::Revalidate(Reason::RequestMinFresh)
+        );
+    }
+
+    #[test]
+    fn a_rule_may_ignore_what_clients_say() {
+        let rule = Rule {
+            client_cache_control: ClientCacheControl::Ignore,
+            ..Rule::default()
+        };
+        let request = RequestDirectives {
+            no_cache: true,
+            max_age: Some(0),
+            only_if_cached: true,
+            ..RequestDirectives::default()
+        };
+        let response = stored(60, Constraints::default());
+        let now = Timestamp::from_seconds(1000);
+        let verdict = reuse(&response, &request, Credentials::Absent, &rule, now);
+        assert_eq!(verdict, Reuse::Fresh);
+        assert!(request.honoured_by(&rule).only_if_cached);
+    }
+
+    #[test]
+    fn credentials_need_a_response_that_says_it_may_be_shared() {
+        let now = Timestamp::from_seconds(1000);
+        let ask = |constraints, credentials| {
+            reuse(
+                &stored(60, constraints),
+                &plain(),
+                credentials,
+                &Rule::default(),
+                now,
+            )
+        };
+        let (authorization, session) = (Credentials::Authorization, Credentials::SessionCookie);
+        let none = Constraints::default();
+        assert_eq!(
+            ask(none, authorization),
+            Reuse::Unusable(Reason::Authorization)
+        );
+        assert_eq!(ask(none, session), Reuse::Unusable(Reason::CookieRequest));
+        assert_eq!(ask(Constraints::SHAREABLE, authorization), Reuse::Fresh);
+        assert_eq!(ask(Constraints::SHAREABLE, session), Reuse::Fresh);
+        assert_eq!(
+            ask(Constraints::MUST_REVALIDATE, authorization),
+            Reuse::Fresh
+        );
+        let verdict = ask(Constraints::MUST_REVALIDATE, session);
+        assert_eq!(verdict, Reuse::Unusable(Reason::CookieRequest));
+    }
+
+    proptest! {
+        #[test]
+        fn time_never_makes_a_response_fresh_again(
+            lifetime in 0..100u64,
+            bits in 0..=127u8,
+            window in proptest::option::of(0..50u32),
+            at in 0..300u64,
+            later in 0..300u64,
+        ) {
+            let constraints = Constraints::from_bits(bits).unwrap();
+            let response = Freshness { stale_while_revalidate: window, ..stored(lifetime, constraints) };
+            let rank = |verdict| match verdict {
+                Reuse::Fresh => 0,
+                Reuse::StaleWhileRevalidate => 1,
+                _ => 2,
+            };
+            let first = ask(&response, plain(), 1000 + at);
+            let second = ask(&response, plain(), 1000 + at + later);
+            prop_assert!(rank(first) <= rank(second));
+        }
+    }
+}

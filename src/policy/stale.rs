@@ -1,0 +1,190 @@
+//! When a stale response may be served: `stale-while-revalidate`, `stale-if-error` (RFC 5861).
+
+use std::time::Duration;
+
+use crate::field::Timestamp;
+
+use super::{ClientCacheControl, Freshness, RequestDirectives, Rule, freshness::Constraints};
+
+/// Whether anything in the response forbids serving it stale (RFC 9111 §4.2.4).
+///
+/// `s-maxage` forbids it too, except for as long as the origin itself says in the same breath.
+fn is_forbidden(freshness: &Freshness, by_origin: Option<u32>) -> bool {
+    let never = Constraints::NO_CACHE
+        .with(Constraints::MUST_REVALIDATE)
+        .with(Constraints::PROXY_REVALIDATE);
+    freshness.constraints.has_any(never)
+        || (by_origin.is_none() && freshness.constraints.has_any(Constraints::S_MAXAGE))
+}
+
+/// Whether a client's own `max-stale` may be followed for this response.
+pub(super) fn permits_max_stale(freshness: &Freshness) -> bool {
+    !is_forbidden(freshness, None)
+}
+
+/// How long after it became stale a response may be served while it is revalidated.
+///
+/// The rule's window comes before the origin's; zero where stale responses are forbidden.
+pub fn while_revalidate_window(freshness: &Freshness, rule: &Rule) -> Duration {
+    if is_forbidden(freshness, freshness.stale_while_revalidate) {
+        return Duration::ZERO;
+    }
+    let by_origin = freshness.stale_while_revalidate.map(seconds);
+    rule.stale_while_revalidate
+        .or(by_origin)
+        .unwrap_or_default()
+}
+
+/// How long after it became stale a response may be served if the origin fails.
+///
+/// The origin's window comes before the rule's; zero where stale responses are forbidden.
+pub fn if_error_window(freshness: &Freshness, rule: &Rule) -> Duration {
+    if is_forbidden(freshness, freshness.stale_if_error) {
+        return Duration::ZERO;
+    }
+    let by_origin = freshness.stale_if_error.map(seconds);
+    by_origin.or(rule.stale_if_error).unwrap_or_default()
+}
+
+/// Whether a stored response may answer a request because asking the origin failed.
+///
+/// A failure is a connection error, a timeout, or a 500, 502, 503 or 504 (RFC 5861 §4). A request's
+/// own `stale-if-error` widens the window where the rule honours request directives.
+pub fn is_allowed_if_error(
+    freshness: &Freshness,
+    request: &RequestDirectives,
+    rule: &Rule,
+    now: Timestamp,
+) -> bool {
+    let by_request = match rule.client_cache_control {
+        ClientCacheControl::Honor if permits_max_stale(freshness) => request.stale_if_error,
+        _ => None,
+    };
+    let window = if_error_window(freshness, rule).max(by_request.map(seconds).unwrap_or_default());
+    if freshness.is_fresh(now) {
+        return !freshness.constraints.has_any(Constraints::NO_CACHE);
+    }
+    freshness.staleness(now) < window
+}
+
+/// Whether a response from the origin counts as its failure (RFC 5861 §4).
+pub fn is_error(status: http::StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+fn seconds(seconds: u32) -> Duration {
+    Duration::from_secs(seconds.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    fn freshness(
+        constraints: Constraints,
+        while_revalidate: Option<u32>,
+        if_error: Option<u32>,
+    ) -> Freshness {
+        Freshness {
+            received_at: Timestamp::from_seconds(1000),
+            initial_age: Duration::ZERO,
+            lifetime: seconds(10),
+            stale_while_revalidate: while_revalidate,
+            stale_if_error: if_error,
+            constraints,
+        }
+    }
+
+    fn rule() -> Rule {
+        Rule {
+            stale_while_revalidate: Some(seconds(5)),
+            stale_if_error: Some(seconds(50)),
+            ..Rule::default()
+        }
+    }
+
+    #[test]
+    fn the_rule_overrides_one_window_and_fills_in_the_other() {
+        let both = freshness(Constraints::default(), Some(7), Some(70));
+        assert_eq!(while_revalidate_window(&both, &rule()), seconds(5));
+        assert_eq!(if_error_window(&both, &rule()), seconds(70));
+        assert_eq!(while_revalidate_window(&both, &Rule::default()), seconds(7));
+        let none = freshness(Constraints::default(), None, None);
+        assert_eq!(if_error_window(&none, &rule()), seconds(50));
+        assert_eq!(if_error_window(&none, &Rule::default()), Duration::ZERO);
+    }
+
+    #[test]
+    fn revalidation_directives_close_both_windows() {
+        for constraint in [
+            Constraints::NO_CACHE,
+            Constraints::MUST_REVALIDATE,
+            Constraints::PROXY_REVALIDATE,
+        ] {
+            let forbidden = freshness(constraint, Some(7), Some(70));
+            assert_eq!(while_revalidate_window(&forbidden, &rule()), Duration::ZERO);
+            assert_eq!(if_error_window(&forbidden, &rule()), Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn s_maxage_closes_a_window_that_the_origin_does_not_open() {
+        let closed = freshness(Constraints::S_MAXAGE, None, None);
+        assert_eq!(while_revalidate_window(&closed, &rule()), Duration::ZERO);
+        assert_eq!(if_error_window(&closed, &rule()), Duration::ZERO);
+        let open = freshness(Constraints::S_MAXAGE, Some(7), None);
+        assert_eq!(while_revalidate_window(&open, &Rule::default()), seconds(7));
+    }
+
+    #[test]
+    fn errors_are_bridged_within_the_window_only() {
+        let stored = freshness(Constraints::default(), None, Some(60));
+        let allowed = |at| {
+            let now = Timestamp::from_seconds(at);
+            is_allowed_if_error(
+                &stored,
+                &RequestDirectives::default(),
+                &Rule::default(),
+                now,
+            )
+        };
+        assert!(allowed(1005) && allowed(1010) && allowed(1069));
+        assert!(!allowed(1070));
+    }
+
+    #[test]
+    fn a_request_may_widen_the_window_if_it_is_honoured() {
+        let stored = freshness(Constraints::default(), None, None);
+        let request = RequestDirectives {
+            stale_if_error: Some(60),
+            ..RequestDirectives::default()
+        };
+        let now = Timestamp::from_seconds(1020);
+        assert!(is_allowed_if_error(
+            &stored,
+            &request,
+            &Rule::default(),
+            now
+        ));
+        let ignoring = Rule {
+            client_cache_control: ClientCacheControl::Ignore,
+            ..Rule::default()
+        };
+        assert!(!is_allowed_if_error(&stored, &request, &ignoring, now));
+        let forbidden = freshness(Constraints::MUST_REVALIDATE, None, None);
+        assert!(!is_allowed_if_error(
+            &forbidden,
+            &request,
+            &Rule::default(),
+            now
+        ));
+    }
+
+    #[test]
+    fn only_gateway_and_server_errors_count() {
+        assert!(is_error(StatusCode::SERVICE_UNAVAILABLE) && is_error(StatusCode::BAD_GATEWAY));
+        assert!(!is_error(StatusCode::NOT_FOUND) && !is_error(StatusCode::NOT_IMPLEMENTED));
+    }
+}

@@ -1,0 +1,158 @@
+//! Whether a response may be stored (RFC 9111 §3).
+
+use http::{Method, StatusCode, header};
+
+use crate::field::list;
+
+use super::{
+    ClientCacheControl, Credentials, Freshness, Reason, RequestDirectives, RequestHead,
+    ResponseDirectives, ResponseHead, Rule,
+    freshness::{Basis, Constraints, is_heuristically_cacheable},
+    invalidation, stale,
+    stored_fields::is_event_stream,
+};
+
+/// Decides whether a complete response may be stored for later `GET` requests.
+///
+/// A refusal carries the one reason that is shown. What is stored, and for how long it is of use, is
+/// for [`stored_fields`](super::stored_fields::stored_fields) and the [`Freshness`] to say.
+pub fn storable(
+    request: &RequestHead<'_>,
+    response: &ResponseHead<'_>,
+    rule: &Rule,
+) -> Result<Freshness, Reason> {
+    request_allows(request, rule)?;
+    status_allows(response.status)?;
+    let directives = ResponseDirectives::parse(response.headers);
+    directives_allow(response.status, &directives)?;
+    fields_allow(response)?;
+    let (freshness, basis) = Freshness::on_receipt(response, &directives, rule);
+    let credentials = Credentials::of(request.headers);
+    if let Some(reason) = credentials.reason()
+        && !freshness.is_shared_with(credentials)
+    {
+        return Err(reason);
+    }
+    let explicit = freshness.constraints.has_any(Constraints::EXPLICIT);
+    if !explicit && response.headers.contains_key(header::SET_COOKIE) {
+        return Err(Reason::SetCookie);
+    }
+    if request.method == Method::POST && !(explicit && answers_get(request, response)) {
+        return Err(Reason::MethodNotCacheable);
+    }
+    worth_storing(response, &directives, (freshness, basis), rule)
+}
+
+/// The route, the method and the request's `no-store`.
+fn request_allows(request: &RequestHead<'_>, rule: &Rule) -> Result<(), Reason> {
+    if !rule.cache {
+        return Err(Reason::RuleBypass);
+    }
+    if ![Method::GET, Method::POST].contains(request.method) {
+        return Err(Reason::MethodNotCacheable);
+    }
+    let honoured = rule.client_cache_control == ClientCacheControl::Honor;
+    if honoured && RequestDirectives::parse(request.headers).no_store {
+        return Err(Reason::RequestNoStore);
+    }
+    Ok(())
+}
+
+/// Statuses that answer one request only: they depend on fields that are no part of the key, or their
+/// specification forbids storing them (RFC 6585).
+fn status_allows(status: StatusCode) -> Result<(), Reason> {
+    match status.as_u16() {
+        206 => Err(Reason::Range),
+        ..200 | 304 | 412 | 416 | 417 | 426 | 428 | 429 | 431 | 511 => {
+            Err(Reason::StatusNotCacheable)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `must-understand`, `no-store`, `private` (§5.2.2).
+fn directives_allow(status: StatusCode, directives: &ResponseDirectives) -> Result<(), Reason> {
+    if directives.private {
+        return Err(Reason::Private);
+    }
+    if directives.must_understand {
+        // It takes the place of a `no-store` that is there for caches that do not know it.
+        return if is_understood(status) {
+            Ok(())
+        } else {
+            Err(Reason::MustUnderstand)
+        };
+    }
+    if directives.no_store {
+        Err(Reason::NoStore)
+    } else {
+        Ok(())
+    }
+}
+
+/// The final statuses of RFC 9110, whose meaning for caches is known here.
+fn is_understood(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200..=205 | 300..=303 | 305 | 307 | 308 | 400..=411 | 413..=415 | 421 | 422 | 500..=505
+    )
+}
+
+/// What in the response, besides its directives, forbids storing it.
+fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
+    if is_event_stream(response.headers) {
+        return Err(Reason::Streaming);
+    }
+    if list::members(response.headers, header::VARY).any(|member| member == b"*") {
+        return Err(Reason::VaryStar);
+    }
+    Ok(())
+}
+
+/// Whether the response to a `POST` says that it is what a `GET` of the target would return
+/// (RFC 9110 §9.3.3).
+fn answers_get(request: &RequestHead<'_>, response: &ResponseHead<'_>) -> bool {
+    response
+        .headers
+        .get(header::CONTENT_LOCATION)
+        .and_then(|location| invalidation::resolve_same_origin(request, location))
+        .is_some_and(|target| target == request.target)
+}
+
+/// Whether a stored copy could ever be of use: fresh, validated, or stale while there is nothing better.
+fn worth_storing(
+    response: &ResponseHead<'_>,
+    directives: &ResponseDirectives,
+    (freshness, basis): (Freshness, Basis),
+    rule: &Rule,
+) -> Result<Freshness, Reason> {
+    let guessed = matches!(basis, Basis::Heuristic | Basis::Silence);
+    if guessed && !directives.public && !is_heuristically_cacheable(response.status) {
+        return Err(Reason::StatusNotCacheable);
+    }
+    let no_cache = freshness.constraints.has_any(Constraints::NO_CACHE);
+    if (!freshness.lifetime.is_zero() && !no_cache) || can_be_validated(response) {
+        return Ok(freshness);
+    }
+    if no_cache {
+        return Err(Reason::NoCache);
+    }
+    let window = stale::while_revalidate_window(&freshness, rule)
+        .max(stale::if_error_window(&freshness, rule));
+    match basis {
+        _ if !window.is_zero() => Ok(freshness),
+        Basis::Silence => Err(Reason::NoFreshness),
+        _ => Err(Reason::ZeroTtl),
+    }
+}
+
+/// Whether the origin can be asked if the response is still current: preconditions are evaluated for
+/// successful answers only (RFC 9110 §13.2.1).
+fn can_be_validated(response: &ResponseHead<'_>) -> bool {
+    matches!(response.status.as_u16(), 200 | 203)
+        && (response.headers.contains_key(header::ETAG)
+            || response.headers.contains_key(header::LAST_MODIFIED))
+}
+
+#[cfg(test)]
+mod tests;
