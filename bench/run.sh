@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Measures Larder against nginx, HAProxy, Varnish and a bare hyper server; one command, see NOTES.md.
+#   bench/run.sh [--only WORKLOAD,…] [--servers NAME,…] [--rounds N] [--seconds S] [--write] [--json FILE]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target=${CARGO_TARGET_DIR:-$PWD/target}
+
+missing=()
+need() { command -v "$1" >/dev/null || missing+=("$2"); }
+need nginx nginx; need haproxy haproxy; need varnishd varnish; need wrk wrk; need node nodejs; need taskset util-linux
+if ((${#missing[@]})); then
+  echo "installing ${missing[*]}" >&2
+  as_root=(); [ "$(id -u)" = 0 ] || as_root=(sudo)
+  "${as_root[@]}" apt-get update -q >/dev/null
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}" >/dev/null
+fi
+(($(nproc) >= 2)) || { echo 'the bench needs two cores: one for the server, one for the load' >&2; exit 1; }
+ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+(($(ulimit -n) >= 8192)) || { echo "the limit of open files ($(ulimit -n)) is too low: raise it to 8192" >&2; exit 1; }
+
+case " $* " in
+  *' --servers '*) ;;
+  *) cargo build --release --locked ;;
+esac
+[[ " $* " == *' --servers '*larder* ]] && cargo build --release --locked
+cargo build --release --locked --manifest-path bench/bare/Cargo.toml --target-dir "$target/bench-bare"
+exec node bench/bench.mjs --larder "$target/release/larder" --bare "$target/bench-bare/release/bare" "$@"

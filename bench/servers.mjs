@@ -1,0 +1,139 @@
+// The servers under test and the origin behind them: how each is configured and started.
+
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { join } from 'node:path'
+import { answering, freePort, start, startLarder } from '../tests/process.mjs'
+
+const SERVER_CORE = ['taskset', '-c', '0']
+export const LOAD_CORE = ['taskset', '-c', '1']
+
+// What every nginx here has in common: one worker, no log, every file in `folder`.
+const nginx = (folder, http) => `
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile 16384;
+user root;
+pid ${folder}/pid;
+error_log ${folder}/error.log crit;
+events { worker_connections 8192; multi_accept on; }
+http {
+  access_log off;
+  sendfile on;
+  tcp_nopush off;
+  tcp_nodelay on;
+  keepalive_timeout 600;
+  keepalive_requests 100000000;
+  open_file_cache max=10000 inactive=600s;
+  open_file_cache_valid 600s;
+  types { }
+  default_type application/octet-stream;
+  client_body_temp_path ${folder}/body; proxy_temp_path ${folder}/proxy; fastcgi_temp_path ${folder}/fastcgi;
+  uwsgi_temp_path ${folder}/uwsgi; scgi_temp_path ${folder}/scgi;
+  ${http}
+}
+`
+
+/** nginx serving /hit/1k and /hit/100k (fresh for an hour), /pass/1k (never stored) and /requests (how many it has had). */
+export async function startOrigin (folder) {
+  const port = await freePort()
+  const files = join(folder, 'files')
+  mkdirSync(files, { recursive: true })
+  writeFileSync(join(files, '1k'), 'x'.repeat(1024))
+  writeFileSync(join(files, '100k'), 'x'.repeat(100 * 1024))
+  const config = join(folder, 'nginx.conf')
+  writeFileSync(config, nginx(folder, `
+  server {
+    listen 127.0.0.1:${port} backlog=4096;
+    location /hit/ { alias ${files}/; add_header Cache-Control max-age=3600; }
+    location /pass/ { alias ${files}/; add_header Cache-Control no-store; }
+    location = /requests { stub_status; }
+  }`))
+  const child = start([...LOAD_CORE, 'nginx', '-c', config, '-e', join(folder, 'error.log')])
+  await answering(`http://127.0.0.1:${port}/hit/1k`, child, { status: 200 })
+  return { ...child, port, host: `127.0.0.1:${port}` }
+}
+
+async function startNginx (folder, origin) {
+  const port = await freePort()
+  const config = join(folder, 'nginx.conf')
+  writeFileSync(config, nginx(folder, `
+  proxy_cache_path ${folder}/cache levels=1:2 keys_zone=bench:64m max_size=1g inactive=60m use_temp_path=off;
+  upstream origin { server ${origin.host}; keepalive 256; keepalive_requests 100000000; }
+  server {
+    listen 127.0.0.1:${port} backlog=4096;
+    location / {
+      proxy_pass http://origin;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_cache bench;
+      proxy_cache_lock on;
+      add_header X-Cache $upstream_cache_status;
+    }
+  }`))
+  return { ...start([...SERVER_CORE, 'nginx', '-c', config, '-e', join(folder, 'error.log')]), port }
+}
+
+async function startHaproxy (folder, origin) {
+  const port = await freePort()
+  const config = join(folder, 'haproxy.cfg')
+  writeFileSync(config, `
+global
+  nbthread 1
+  maxconn 8000
+cache bench
+  total-max-size 512
+  max-object-size 1048576
+  max-age 3600
+  process-vary off
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 600s
+  timeout server 600s
+  option http-keep-alive
+  http-reuse always
+frontend bench
+  bind 127.0.0.1:${port} backlog 4096
+  default_backend origin
+backend origin
+  http-request cache-use bench
+  http-response cache-store bench
+  server origin ${origin.host} pool-max-conn 512
+`)
+  return { ...start([...SERVER_CORE, 'haproxy', '-db', '-f', config]), port }
+}
+
+async function startVarnish (folder, origin) {
+  const port = await freePort()
+  const config = join(folder, 'bench.vcl')
+  const [host, originPort] = origin.host.split(':')
+  writeFileSync(config, `vcl 4.1;\nbackend default { .host = "${host}"; .port = "${originPort}"; .max_connections = 2000; }\n`)
+  const parameters = ['thread_pools=1', 'thread_pool_min=200', 'thread_pool_max=2000', 'timeout_idle=600', 'listen_depth=4096']
+  const child = start([...SERVER_CORE, 'varnishd', '-F', '-n', join(folder, 'work'), '-a', `127.0.0.1:${port}`, '-f', config,
+    '-s', 'malloc,512m', '-t', '3600', ...parameters.flatMap(each => ['-p', each])])
+  return { ...child, port }
+}
+
+async function startBare (folder, origin, { bare }) {
+  const port = await freePort()
+  return { ...start([...SERVER_CORE, bare, `127.0.0.1:${port}`]), port }
+}
+
+function startLarderPinned (folder, origin, { larder }) {
+  return startLarder(larder, `http://${origin.host}`, { memory: '512MiB', prefix: SERVER_CORE })
+}
+
+/** By name: how to start it, and how it tells its version. */
+export const servers = {
+  nginx: { start: startNginx, version: () => told('nginx', '-v') },
+  haproxy: { start: startHaproxy, version: () => told('haproxy', '-v') },
+  varnish: { start: startVarnish, version: () => told('varnishd', '-V') },
+  bare: { start: startBare, version: () => 'hyper as in bench/bare/Cargo.lock' },
+  larder: { start: startLarderPinned, version: ({ larder }) => told(larder, '--version') }
+}
+
+function told (...command) {
+  const script = 'exec 2>&1; "$@" | grep -m1 -oE "[a-zA-Z]+[ /(-]*v?[a-zA-Z-]*[0-9]+\\.[0-9]+[0-9.]*[^ ),]*" || true'
+  return execFileSync('bash', ['-c', script, 'told', ...command]).toString().trim()
+}

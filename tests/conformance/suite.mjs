@@ -1,0 +1,42 @@
+// What http-cache-tests holds, and what a raw result of it means.
+
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+
+/** The groups of tests that apply outside a browser, with the optional Surrogate-Control group last. */
+export async function suites (folder) {
+  const load = async name => (await import(pathToFileURL(join(folder, 'tests', name)))).default
+  return [...await load('index.mjs'), await load('surrogate-control.mjs')].map(set => ({
+    ...set,
+    tests: set.tests.filter(test => test.browser_only !== true).map(test => ({ ...test, group: set.id }))
+  }))
+}
+
+/**
+ * The verdict of each test, by the rules of the suite's `lib/display.mjs`:
+ * pass · fail (kinds required and optimal) · yes · no (kind check: behaviour without a right or wrong) ·
+ * setup (what the test builds on did not happen) · retry (the proxy sent a request twice) ·
+ * dependency (a test it depends on did not pass) · harness (no answer at all) · untested.
+ */
+export function verdicts (tests, results) {
+  const byId = new Map(tests.map(test => [test.id, test]))
+  const own = id => {
+    const result = results[id]
+    const isCheck = byId.get(id).kind === 'check'
+    if (result === undefined) return 'untested'
+    if (result === true) return isCheck ? 'yes' : 'pass'
+    if (result[0] === 'Setup') return result[1] === 'retry' ? 'retry' : 'setup'
+    if (result[0] !== 'Assertion') return 'harness'
+    return isCheck ? 'no' : 'fail'
+  }
+  const judge = id => {
+    const dependencies = byId.get(id).depends_on ?? []
+    const isMet = dependency => byId.has(dependency) && ['pass', 'yes'].includes(judge(dependency))
+    return dependencies.every(isMet) ? own(id) : 'dependency'
+  }
+  return new Map(tests.map(test => [test.id, { verdict: judge(test.id), own: own(test.id), detail: detail(results[test.id]) }]))
+}
+
+function detail (result) {
+  return Array.isArray(result) ? `${result[0]}: ${result[1]}` : ''
+}
