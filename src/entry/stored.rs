@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::Fields;
 use crate::{
     key::{CacheKey, vary::VarySet},
-    policy::freshness::Freshness,
+    policy::{Freshness, validation::EtagOrigin},
 };
 
 /// What stands under one key of a store.
@@ -45,20 +45,11 @@ pub struct StoredResponse {
     /// All that deciding about reuse takes.
     pub freshness: Freshness,
     /// Whose validator the `ETag` is.
-    pub etag: EtagSource,
+    pub etag: EtagOrigin,
     bytes: Bytes,
     key_end: u32,
     tags_end: u32,
     fields_end: u32,
-}
-
-/// Whose `ETag` a stored response carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EtagSource {
-    /// The origin's, or none: what there is may be sent to the origin.
-    Origin,
-    /// Made by Larder out of the body; means nothing to the origin.
-    Larder,
 }
 
 /// A response on its way into a store: all but its body.
@@ -112,16 +103,16 @@ impl Draft {
         })
     }
 
-    fn ensure_validator(&mut self, content: Content<'_>) -> EtagSource {
+    fn ensure_validator(&mut self, content: Content<'_>) -> EtagOrigin {
         let has_validator = self.headers.contains_key(header::ETAG)
             || self.headers.contains_key(header::LAST_MODIFIED);
         if has_validator || self.status != StatusCode::OK {
-            return EtagSource::Origin;
+            return EtagOrigin::Origin;
         }
         if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(content.entity_tag())) {
             self.headers.insert(header::ETAG, value);
         }
-        EtagSource::Larder
+        EtagOrigin::Larder
     }
 }
 
@@ -216,7 +207,7 @@ impl Variants {
     }
 
     fn heap_size(&self) -> usize {
-        let names: usize = self.sets.iter().map(VarySet::heap_size).sum();
+        let names: usize = self.sets.iter().map(|set| set.len() * size_of::<HeaderName>()).sum();
         names + self.target.len() + self.sets.len() * size_of::<VarySet>() + self.recent.len() * size_of::<u128>()
     }
 }

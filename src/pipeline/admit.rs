@@ -14,14 +14,14 @@ use super::{
     collapse::Takeoff,
     fetch::{Ask, Fetched},
     fill::Fill,
-    landing::{Arriving, Landing},
+    landing::{Arriving, Landing, Variant},
     lookup,
 };
 use crate::{
     entry::{Content, Draft, Entry, Variants},
-    key::{CacheKey, vary::VarySet},
+    key::{CacheKey, vary::{Vary, VarySet}},
     origin::ResponseBody,
-    policy::{cache_status::CacheResult, freshness::Freshness, storable, surrogate},
+    policy::{CacheResult, Freshness, Reason, ResponseDirectives, stored_fields, tag},
     store::Store,
 };
 
@@ -45,7 +45,7 @@ pub async fn admit<S: Store>(
     if let Some(flight) = &mut flight {
         flight.alias(&key);
     }
-    let mut headers = storable::stored_fields(&head.headers);
+    let mut headers = stored_fields(&head.headers, &ResponseDirectives::parse(&head.headers));
     let tags = tags(&ask, &mut headers);
     let expected = body.size_hint().exact();
     let fill = Fill::new(expected, ask.limit(), Arc::clone(&ask.pipeline.filling));
@@ -60,7 +60,7 @@ pub async fn admit<S: Store>(
     });
     let Some(reader) = fill.reader() else {
         // Nothing was read yet, so nothing can be gone.
-        return Fetched::Alone(Response::from_parts(head, body), crate::policy::reason::Reason::Incomplete);
+        return Fetched::Alone(Response::from_parts(head, body), Reason::Incomplete);
     };
     if let Some(flight) = &flight {
         flight.land(Landing::Arriving(Arc::clone(&arriving)));
@@ -126,12 +126,14 @@ impl Drop for FailUnlessComplete<'_> {
     }
 }
 
-type Selecting = Option<(VarySet, Vec<u8>)>;
-
 /// The selecting fields of a response: those of its `Vary` and those of its route.
-fn selecting_fields<S: Store>(ask: &Ask<S>, response: &HeaderMap) -> Selecting {
+fn selecting_fields<S: Store>(ask: &Ask<S>, response: &HeaderMap) -> Option<Variant> {
     let rule = &ask.site.route(ask.route).vary;
-    let set = VarySet::of_response(response)?.with(&rule.headers);
+    let mut set = match Vary::parse(response) {
+        Vary::By(set) => set,
+        Vary::Anything => VarySet::default(),
+    };
+    rule.headers.iter().for_each(|name| set.insert(name.clone()));
     if set.is_empty() && rule.cookies.is_empty() {
         return None;
     }
@@ -188,6 +190,6 @@ fn next_generation() -> u64 {
 fn tags<S: Store>(ask: &Ask<S>, headers: &mut HeaderMap) -> Vec<String> {
     let uri = &ask.request.uri;
     let mut tags = ask.site.route(ask.route).tags_of(uri.path(), uri.query());
-    tags.extend(surrogate::take_tags(headers));
+    tags.extend(tag::take(headers));
     tags
 }

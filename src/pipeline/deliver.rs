@@ -1,5 +1,6 @@
 //! Delivery: what the client gets, and how it is told where it came from.
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
 };
@@ -9,25 +10,22 @@ use super::{
     fill::FillReader,
     finish::{self, Finish, Outcome, Received},
     landing::Arriving,
-    lookup::Stored,
     site::{ServerTiming, Site},
 };
 use crate::{
     entry::StoredResponse,
-    field::Timestamp,
+    field::{Timestamp, range::{ByteRange, unsatisfied_content_range}},
     origin::{ResponseBody, rewrite},
     policy::{
-        cache_status::{self, CacheResult, CacheStatus, Forward},
-        reason::Reason,
+        CacheResult, CacheStatus, Forward, Reason,
+        cache_status::{CACHE_STATUS, Collapsed, Handling, Stored, X_API_CACHE},
         tag,
-        validation::{self, Selected},
+        validation::{self, Precondition, RangeOutcome},
     },
     problem::Problem,
     route::Route,
 };
 
-const X_API_CACHE: HeaderName = HeaderName::from_static("x-api-cache");
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 
@@ -44,9 +42,9 @@ pub struct Told {
     /// What it answered.
     pub origin_status: Option<StatusCode>,
     /// Whether the response is being stored.
-    pub stored: bool,
+    pub stored: Stored,
     /// Whether the request waited for another's fetch.
-    pub collapsed: bool,
+    pub collapsed: Collapsed,
     /// The detail.
     pub reason: Option<Reason>,
 }
@@ -55,18 +53,18 @@ impl Told {
     /// The origin was asked for this reason.
     pub fn forwarded(result: CacheResult, forward: Forward, reason: Option<Reason>) -> Self {
         let forward = Some(forward);
-        Self { result, forward, origin_status: None, stored: false, collapsed: false, reason }
+        Self { result, forward, origin_status: None, stored: Stored::No, collapsed: Collapsed::No, reason }
     }
 
     /// The store answered.
     pub fn hit(result: CacheResult, reason: Option<Reason>) -> Self {
         let (forward, origin_status) = (None, None);
-        Self { result, forward, origin_status, stored: false, collapsed: false, reason }
+        Self { result, forward, origin_status, stored: Stored::No, collapsed: Collapsed::No, reason }
     }
 
     /// The same for a request that waited for another's fetch.
     pub fn collapsed(self) -> Self {
-        Self { collapsed: true, ..self }
+        Self { collapsed: Collapsed::Yes, ..self }
     }
 
     fn outcome(&self) -> Outcome {
@@ -74,16 +72,18 @@ impl Told {
     }
 
     fn write(&self, headers: &mut HeaderMap, ttl: Option<i64>) {
-        let status = CacheStatus {
-            forward: self.forward,
-            forward_status: self.origin_status,
-            ttl,
-            stored: self.stored,
-            collapsed: self.collapsed,
-            detail: self.reason,
+        let handling = match self.forward {
+            None => Handling::Hit,
+            Some(forward) => Handling::Forwarded {
+                forward,
+                status: self.origin_status,
+                stored: self.stored,
+                collapsed: self.collapsed,
+            },
         };
-        headers.append(CACHE_STATUS, status.to_value());
-        headers.insert(X_API_CACHE, self.result.to_value());
+        let status = CacheStatus { handling, ttl, detail: self.reason };
+        headers.append(CACHE_STATUS, status.header_value());
+        headers.insert(X_API_CACHE, self.result.header_value());
     }
 }
 
@@ -93,11 +93,11 @@ pub fn hit<B>(
     route: usize,
     received: Received,
     request: &Request<B>,
-    stored: &Stored,
+    response: &StoredResponse,
 ) -> Response<Body> {
     let told = Told::hit(CacheResult::Hit, None);
     let asker = Asker { site, route, received, method: request.method(), headers: request.headers() };
-    let (head, content, length) = asker.from_store(&stored.response, told);
+    let (head, content, length) = asker.from_store(response, told);
     let status = head.status();
     finish::at_once(site, route, received, request, (told.outcome(), status, length));
     head.map(|()| Body::accounted(content))
@@ -140,14 +140,15 @@ impl Asker<'_> {
         told: Told,
         mut finish: Box<Finish>,
     ) -> Response<Body> {
-        let not_modified = arriving.status == StatusCode::OK
-            && validation::is_not_modified(self.headers, &headers);
-        let (status, content) = if not_modified {
-            validation::retain_not_modified_fields(&mut headers);
-            (StatusCode::NOT_MODIFIED, Content::Empty)
-        } else {
-            (arriving.status, Content::Filling(reader))
-        };
+        let (asked, received) = (self.headers, self.received.at);
+        let (status, content) =
+            match validation::evaluate(asked, arriving.status, &headers, received) {
+                Precondition::Full => (arriving.status, Content::Filling(reader)),
+                Precondition::NotModified => {
+                    validation::retain_for_not_modified(&mut headers);
+                    (StatusCode::NOT_MODIFIED, Content::Empty)
+                }
+            };
         self.from_origin(&mut headers, told);
         finish.answered(told.outcome(), status);
         response(status, headers).map(|()| Body::new(content, finish))
@@ -183,7 +184,7 @@ impl Asker<'_> {
         rewrite::response_headers(headers, self.received.at);
         tag::take(headers);
         headers.remove(SURROGATE_CONTROL);
-        if told.stored && let Some(value) = &self.route().client_cache {
+        if told.stored == Stored::Yes && let Some(value) = &self.route().client_cache {
             headers.insert(header::CACHE_CONTROL, value.clone());
         }
         told.write(headers, None);
@@ -193,24 +194,40 @@ impl Asker<'_> {
     fn from_store(&self, stored: &StoredResponse, told: Told) -> (Response<()>, Content, u64) {
         let now = self.received.at;
         let mut headers = stored.fields().unpack(ADDED);
-        let selected = self.select(stored, &headers);
-        let (status, content) = selected_content(stored, selected, &mut headers);
+        let (status, content) = self.select(stored, &mut headers);
         self.describe_stored(stored, told, now, &mut headers);
         let length = match &content {
             Content::Whole(bytes) => bytes.len() as u64,
             _ => 0,
         };
-        if *self.method == Method::HEAD && matches!(content, Content::Whole(_)) {
-            return (response(status, headers), Content::Described(length), 0);
-        }
         (response(status, headers), content, length)
     }
 
-    fn select(&self, stored: &StoredResponse, headers: &HeaderMap) -> Selected {
-        if stored.status != StatusCode::OK {
-            return Selected::Whole;
+    /// What the request asks for of a stored response: all of it, a range, or only whether it changed.
+    fn select(&self, stored: &StoredResponse, headers: &mut HeaderMap) -> (StatusCode, Content) {
+        let received = stored.freshness.received_at;
+        let precondition = validation::evaluate(self.headers, stored.status, headers, received);
+        if precondition == Precondition::NotModified {
+            validation::retain_for_not_modified(headers);
+            return (StatusCode::NOT_MODIFIED, Content::Empty);
         }
-        validation::select(self.method, self.headers, headers, stored.body_length())
+        if *self.method == Method::HEAD {
+            return (stored.status, Content::Described(stored.body_length()));
+        }
+        let length = stored.body_length();
+        match validation::evaluate_range(self.headers, stored.status, headers, length) {
+            RangeOutcome::Full => (stored.status, Content::Whole(stored.body())),
+            RangeOutcome::Partial(range) => {
+                headers.insert(header::CONTENT_RANGE, range.content_range(length));
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.len()));
+                (StatusCode::PARTIAL_CONTENT, Content::Whole(slice(&stored.body(), range)))
+            }
+            RangeOutcome::Unsatisfiable => {
+                headers.insert(header::CONTENT_RANGE, unsatisfied_content_range(length));
+                headers.remove(header::CONTENT_LENGTH);
+                (StatusCode::RANGE_NOT_SATISFIABLE, Content::Empty)
+            }
+        }
     }
 
     fn describe_stored(
@@ -220,7 +237,7 @@ impl Asker<'_> {
         now: Timestamp,
         headers: &mut HeaderMap,
     ) {
-        headers.insert(header::AGE, HeaderValue::from(stored.freshness.current_age(now).as_secs()));
+        headers.insert(header::AGE, HeaderValue::from(stored.freshness.age_seconds(now)));
         headers.append(header::VIA, rewrite::via());
         if let Some(value) = &self.route().client_cache {
             headers.insert(header::CACHE_CONTROL, value.clone());
@@ -234,37 +251,21 @@ impl Asker<'_> {
             return;
         }
         let elapsed = self.received.started.elapsed();
-        headers.append(SERVER_TIMING, cache_status::server_timing(told.result, elapsed));
+        headers.append(SERVER_TIMING, server_timing(told.result, elapsed));
     }
 }
 
-fn selected_content(
-    stored: &StoredResponse,
-    selected: Selected,
-    headers: &mut HeaderMap,
-) -> (StatusCode, Content) {
-    match selected {
-        Selected::Whole => (stored.status, Content::Whole(stored.body())),
-        Selected::NotModified => {
-            validation::retain_not_modified_fields(headers);
-            (StatusCode::NOT_MODIFIED, Content::Empty)
-        }
-        Selected::Range(range) => {
-            headers.insert(header::CONTENT_RANGE, range.content_range(stored.body_length()));
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.len()));
-            let body = stored.body();
-            let first = usize::try_from(range.first()).unwrap_or(usize::MAX).min(body.len());
-            let end = usize::try_from(range.last()).map_or(body.len(), |last| last.saturating_add(1));
-            let end = end.clamp(first, body.len());
-            (StatusCode::PARTIAL_CONTENT, Content::Whole(body.slice(first..end)))
-        }
-        Selected::Unsatisfiable => {
-            let value = crate::field::range::unsatisfied_content_range(stored.body_length());
-            headers.insert(header::CONTENT_RANGE, value);
-            headers.remove(header::CONTENT_LENGTH);
-            (StatusCode::RANGE_NOT_SATISFIABLE, Content::Empty)
-        }
-    }
+fn slice(body: &Bytes, range: ByteRange) -> Bytes {
+    let first = usize::try_from(range.first()).unwrap_or(usize::MAX).min(body.len());
+    let last = usize::try_from(range.last()).unwrap_or(usize::MAX);
+    body.slice(first..last.saturating_add(1).clamp(first, body.len()))
+}
+
+/// How long this node took, for the front end's tools.
+fn server_timing(result: CacheResult, elapsed: std::time::Duration) -> HeaderValue {
+    let millis = elapsed.as_secs_f64() * 1e3;
+    let text = format!("cache;desc=\"{}\", larder;dur={millis:.2}", result.as_str());
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("cache"))
 }
 
 fn response(status: StatusCode, headers: HeaderMap) -> Response<()> {

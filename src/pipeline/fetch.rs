@@ -3,24 +3,24 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, Method, Request, Response, StatusCode, request::Parts};
 
 use super::{
-    Pipeline, Site, admit,
+    Pipeline, Site, admit, request_head,
     collapse::Takeoff,
     fill::FillReader,
     landing::{Arriving, Landing, Settled},
     lookup::Stored,
 };
 use crate::{
-    entry::EtagSource,
+    entry::Entry,
     field::Timestamp,
     key::CacheKey,
     origin::{OriginError, RequestBody, ResponseBody},
     policy::{
-        Rule, cache_status::CacheResult, freshness::Exchange, reason::Reason, reuse, storable, validation,
+        CacheResult, Freshness, Reason, RequestDirectives, RequestHead, ResponseDirectives,
+        ResponseHead, Rule, stale, storable, stored_fields, validation,
     },
-    route::Route,
     server::Interim,
     store::Store,
     telemetry::status_class,
@@ -38,6 +38,8 @@ pub struct Ask<S> {
     pub request: Parts,
     /// Its fields as the origin is to see them.
     pub forwarded: HeaderMap,
+    /// Its own `Cache-Control`.
+    pub directives: RequestDirectives,
     /// The key of its target.
     pub target: CacheKey,
     /// What is stored, if anything: asked about conditionally, and a way out if the origin fails.
@@ -76,12 +78,12 @@ impl<S: Store> Ask<S> {
         }
     }
 
-    fn route(&self) -> &Route {
-        self.site.route(self.route)
+    fn rule(&self) -> &Rule {
+        &self.site.route(self.route).rule
     }
 
-    fn rule(&self) -> &Rule {
-        &self.route().rule
+    fn head(&self) -> RequestHead<'_> {
+        request_head(&self.request)
     }
 
     async fn send(&self) -> Result<Response<ResponseBody>, OriginError> {
@@ -89,14 +91,13 @@ impl<S: Store> Ask<S> {
         *request.method_mut() = Method::GET;
         *request.uri_mut() = self.request.uri.clone();
         *request.headers_mut() = self.forwarded.clone();
-        let headers = request.headers_mut();
-        for condition in CONDITIONS {
-            headers.remove(condition);
-        }
-        if let Some(stored) = &self.stored
-            && stored.response.etag == EtagSource::Origin
-        {
-            validation::add_conditions(&stored.response.fields().unpack(0), headers);
+        match &self.stored {
+            None => validation::make_unconditional(request.headers_mut()),
+            Some(stored) => {
+                let fields = stored.response.fields().unpack(0);
+                let etag = stored.response.etag;
+                validation::make_conditional(request.headers_mut(), &fields, etag);
+            }
         }
         send(&self.pipeline, &self.site, request, self.interim.as_ref()).await
     }
@@ -107,15 +108,15 @@ impl<S: Store> Ask<S> {
         asked: Timestamp,
         flight: Option<Takeoff>,
     ) -> Fetched {
-        let exchange = Exchange { requested_at: asked, received_at: self.pipeline.clock.now() };
+        let exchange = Exchange { asked, answered: self.pipeline.clock.now() };
         if let Some(stored) = &self.stored {
             if response.status() == StatusCode::NOT_MODIFIED {
                 let settled = self.freshen(stored, response.headers(), exchange).await;
                 return settle(settled, flight.as_ref());
             }
             let status = Some(response.status());
-            if is_failure(response.status())
-                && let Some(settled) = self.stale_instead(status, exchange.received_at)
+            if stale::is_error(response.status())
+                && let Some(settled) = self.stale_instead(status, exchange.answered)
             {
                 return settle(settled, flight.as_ref());
             }
@@ -130,17 +131,11 @@ impl<S: Store> Ask<S> {
         &self,
         response: &Response<ResponseBody>,
         exchange: Exchange,
-    ) -> Result<crate::policy::freshness::Freshness, Reason> {
+    ) -> Result<Freshness, Reason> {
         let limit = self.limit();
         let expected = http_body::Body::size_hint(response.body()).exact();
-        let freshness = storable::storable(
-            &self.request.method,
-            &self.request.headers,
-            response.status(),
-            response.headers(),
-            self.rule(),
-            exchange,
-        )?;
+        let head = exchange.head(response.status(), response.headers());
+        let freshness = storable(&self.head(), &head, self.rule())?;
         if expected.is_some_and(|length| length > limit as u64) {
             return Err(Reason::TooLarge);
         }
@@ -163,12 +158,10 @@ impl<S: Store> Ask<S> {
         let result = CacheResult::Revalidated;
         let origin_status = Some(StatusCode::NOT_MODIFIED);
         let old = &stored.response;
-        let headers = validation::freshened(&old.fields().unpack(fields.len()), fields);
-        let request = (&self.request.method, &self.request.headers);
-        let verdict =
-            storable::storable(request.0, request.1, old.status, &headers, self.rule(), exchange);
+        let headers = validation::freshen(&old.fields().unpack(0), fields, exchange.answered);
+        let verdict = storable(&self.head(), &exchange.head(old.status, &headers), self.rule());
         let refreshed = verdict.ok().and_then(|freshness| {
-            let headers = storable::stored_fields(&headers);
+            let headers = stored_fields(&headers, &ResponseDirectives::parse(&headers));
             old.freshened(headers, freshness)
         });
         let response = match refreshed {
@@ -179,7 +172,7 @@ impl<S: Store> Ask<S> {
             }
         };
         if !Arc::ptr_eq(&response, old) {
-            let entry = crate::entry::Entry::Response(Arc::clone(&response));
+            let entry = Entry::Response(Arc::clone(&response));
             self.pipeline.store.put(&stored.key, entry).await;
         }
         Settled { response, result, reason: None, origin_status }
@@ -199,7 +192,8 @@ impl<S: Store> Ask<S> {
     /// What is stored, where it may stand in for an origin that fails (RFC 5861 §4).
     fn stale_instead(&self, origin_status: Option<StatusCode>, now: Timestamp) -> Option<Settled> {
         let stored = self.stored.as_ref()?;
-        let allowed = reuse::stale_if_error_allowed(&stored.response.freshness, self.rule(), now);
+        let freshness = &stored.response.freshness;
+        let allowed = stale::is_allowed_if_error(freshness, &self.directives, self.rule(), now);
         allowed.then(|| Settled {
             response: Arc::clone(&stored.response),
             result: CacheResult::Stale,
@@ -226,20 +220,25 @@ impl<S: Store> Ask<S> {
     }
 }
 
-/// Fields that make a request conditional or partial: the cache asks for itself, in whole.
-const CONDITIONS: [header::HeaderName; 4] =
-    [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_RANGE, header::RANGE];
+/// When the origin was asked, and when it had answered.
+#[derive(Clone, Copy)]
+struct Exchange {
+    asked: Timestamp,
+    answered: Timestamp,
+}
+
+impl Exchange {
+    fn head(self, status: StatusCode, headers: &HeaderMap) -> ResponseHead<'_> {
+        let Self { asked: requested_at, answered: received_at } = self;
+        ResponseHead { status, headers, requested_at, received_at }
+    }
+}
 
 fn settle(settled: Settled, flight: Option<&Takeoff>) -> Fetched {
     if let Some(flight) = flight {
         flight.land(Landing::Settled(settled.clone()));
     }
     Fetched::Settled(settled)
-}
-
-/// The statuses that count as an error of the origin (RFC 5861 §4).
-fn is_failure(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 500 | 502 | 503 | 504)
 }
 
 /// Sends a request to the origin and counts how that went.

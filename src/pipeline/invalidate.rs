@@ -1,7 +1,7 @@
 //! Invalidation: a successful unsafe method makes what is stored of its targets unusable
 //! (RFC 9111 §4.4).
 
-use http::{HeaderMap, Method, StatusCode, request::Parts};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::{Pipeline, site::Site};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
         CacheKey,
         target::{Scheme, Target, normal_path},
     },
-    policy::invalidation,
+    policy::{RequestHead, invalidation},
     store::Store,
 };
 
@@ -19,11 +19,11 @@ pub async fn after<S: Store>(
     pipeline: &Pipeline<S>,
     site: &Site,
     scheme: Scheme,
-    (host, request): (&str, &Parts),
+    request: RequestHead<'_>,
     (status, response): (StatusCode, &HeaderMap),
 ) {
-    let own = request.uri.path_and_query().map_or("/", |target| target.as_str());
-    for target in invalidation::targets(&request.method, scheme.as_str(), host, own, status, response) {
+    let host = request.authority;
+    for target in invalidation::invalidated_targets(&request, status, response) {
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (&*target, None),

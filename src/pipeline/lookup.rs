@@ -8,7 +8,7 @@ use crate::{
     entry::{Entry, StoredResponse},
     field::cookie,
     key::{CacheKey, vary::VarySet},
-    policy::cache_status::Forward,
+    policy::Forward,
     route::VaryRule,
     store::Store,
 };
@@ -64,7 +64,7 @@ pub async fn find<S: Store>(
 /// The canonical text of what selects a variant: the request's values for `set`, and for the cookies
 /// that its route names.
 pub fn selecting(set: &VarySet, rule: &VaryRule, headers: &HeaderMap) -> Vec<u8> {
-    let mut values = set.selecting(headers);
+    let mut values = set.selecting_value(headers);
     for name in &rule.cookies {
         values.extend_from_slice(b"\ncookie ");
         values.extend_from_slice(name.as_bytes());

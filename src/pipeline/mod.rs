@@ -46,11 +46,10 @@ use crate::{
     entry::StoredResponse,
     field::Timestamp,
     key::target::Scheme,
-    origin::{OriginError, rewrite},
+    origin::{OriginError, ResponseBody, rewrite},
     policy::{
-        Credentials, Reason, Rule,
-        cache_status::{CacheResult, Forward},
-        reuse::{self, Reuse},
+        CacheResult, Credentials, Forward, Reason, RequestHead, Reuse, Rule,
+        cache_status::Stored as Stores, reuse,
     },
     problem::Problem,
     server::{Connection, Handler},
@@ -146,7 +145,7 @@ impl<S: Store> Handler for Pipeline<S> {
                 if let Found::Stored(stored) = &found
                     && stored.reuse(&lookup, &rule.rule, received.at) == Reuse::Fresh
                 {
-                    return deliver::hit(&site, route, received, &request, stored);
+                    return deliver::hit(&site, route, received, &request, &stored.response);
                 }
                 Step::Search(lookup, found)
             }
@@ -233,7 +232,7 @@ impl<S: Store> Context<S> {
         }
         if !self.may_share(&lookup, &need) {
             let fetched = self.question(&lookup, need).run(None).await;
-            return self.answer(fetched, told).await;
+            return self.answer(fetched, told);
         }
         match self.together(&lookup, need).await {
             Joined::Leading(need, flight) => self.lead(&lookup, need, flight, told).await,
@@ -247,7 +246,7 @@ impl<S: Store> Context<S> {
             }
             Joined::Nothing(need) => {
                 let fetched = self.question(&lookup, need).run(None).await;
-                self.answer(fetched, told).await
+                self.answer(fetched, told)
             }
         }
     }
@@ -303,7 +302,7 @@ impl<S: Store> Context<S> {
         // A task of its own: the leader's client may go away, those who wait stay.
         tokio::spawn(async move { sender.send(question.run(Some(flight)).await) });
         match fetched.await {
-            Ok(fetched) => self.answer(fetched, told).await,
+            Ok(fetched) => self.answer(fetched, told),
             Err(_) => self.answer_problem(failure::of_larder(), told),
         }
     }
@@ -327,17 +326,15 @@ impl<S: Store> Context<S> {
             site: Arc::clone(&self.site),
             route: self.route,
             forwarded: self.forwarded_headers(),
+            directives: lookup.directives.clone(),
             request: self.request.clone(),
-            scheme: self.scheme(),
             target: lookup.target.clone(),
-            key: need.key,
             stored: need.stored,
             interim: Some(self.connection.interim.clone()),
         }
     }
 
-    async fn answer(self, fetched: Fetched, told: Told) -> Response<Body> {
-        self.connection.interim.flushed().await;
+    fn answer(self, fetched: Fetched, told: Told) -> Response<Body> {
         match fetched {
             Fetched::Arriving { arriving, headers, reader } => {
                 self.answer_arriving(&arriving, headers, reader, told)
@@ -347,7 +344,7 @@ impl<S: Store> Context<S> {
             Fetched::Alone(response, reason) => {
                 let origin_status = Some(response.status());
                 let told = Told { origin_status, reason: Some(reason), ..told };
-                self.asked().passing(response, told)
+                self.answer_passing(response, told)
             }
         }
     }
@@ -360,8 +357,8 @@ impl<S: Store> Context<S> {
         told: Told,
     ) -> Response<Body> {
         let origin_status = Some(arriving.status);
-        let told = Told { result: arriving.result, origin_status, stored: true, ..told };
-        self.asked().arriving(arriving, headers, reader, told)
+        let told = Told { result: arriving.result, origin_status, stored: Stores::Yes, ..told };
+        { let (asker, finish) = self.asker(); asker.arriving(arriving, headers, reader, told, finish) }
     }
 
     fn answer_settled(self, settled: &Settled, told: Told) -> Response<Body> {
@@ -372,12 +369,23 @@ impl<S: Store> Context<S> {
     }
 
     fn answer_stored(self, response: &StoredResponse, told: Told) -> Response<Body> {
-        self.asked().stored(response, told)
+        { let (asker, finish) = self.asker(); asker.stored(response, told, finish) }
+    }
+
+    fn answer_passing(self, response: Response<ResponseBody>, told: Told) -> Response<Body> {
+        { let (asker, finish) = self.asker(); asker.passing(response, told, finish) }
     }
 
     fn answer_problem(self, problem: Problem, told: Told) -> Response<Body> {
-        self.asked().problem(problem, told)
+        { let (asker, finish) = self.asker(); asker.problem(problem, told, finish) }
     }
+}
+
+/// A request as the policy sees it.
+fn request_head(request: &Parts) -> RequestHead<'_> {
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    let authority = finish::host_of(request);
+    RequestHead { method: &request.method, authority, target, headers: &request.headers }
 }
 
 /// What a stored response is good for.
@@ -422,6 +430,6 @@ fn forward_of(reason: Reason) -> Forward {
 impl Stored {
     fn reuse(&self, lookup: &Lookup, rule: &Rule, now: Timestamp) -> Reuse {
         let freshness = &self.response.freshness;
-        reuse::reuse(freshness, &lookup.directives, lookup.credentials, rule, now)
+        reuse(freshness, &lookup.directives, lookup.credentials, rule, now)
     }
 }

@@ -10,9 +10,7 @@ use crate::{
         target::{Scheme, normal_path, Target},
     },
     origin::rewrite,
-    policy::{
-        credentials::Credentials, directive::RequestDirectives, reason::Reason, rule::ClientCacheControl,
-    },
+    policy::{Credentials, Reason, RequestDirectives, validation},
     server::Connection,
 };
 
@@ -59,11 +57,7 @@ pub fn plan<B: Body>(
     }
     let scheme = if connection.secure { Scheme::Https } else { Scheme::Http };
     let target = Target { scheme, host, path: uri.path(), query: uri.query() };
-    let mut directives = RequestDirectives::parse(request.headers());
-    if route.rule.client_cache_control == ClientCacheControl::Ignore {
-        let only_if_cached = directives.only_if_cached;
-        directives = RequestDirectives { only_if_cached, ..RequestDirectives::default() };
-    }
+    let directives = RequestDirectives::parse(request.headers()).honoured_by(&route.rule);
     let credentials = Credentials::of(request.headers());
     let target = CacheKey::of_target(|text| target.write(text, &route.query));
     (index, Verdict::Lookup(Lookup { target, directives, credentials }))
@@ -78,6 +72,5 @@ fn pass_reason<B: Body>(request: &Request<B>) -> Option<Reason> {
     if headers.contains_key(header::UPGRADE) {
         return Some(Reason::Upgrade);
     }
-    let judged_by_origin = [header::IF_MATCH, header::IF_UNMODIFIED_SINCE];
-    judged_by_origin.iter().any(|name| headers.contains_key(name)).then_some(Reason::Precondition)
+    validation::has_origin_precondition(headers).then_some(Reason::Precondition)
 }
