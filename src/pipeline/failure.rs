@@ -15,6 +15,12 @@ pub fn of_origin(error: &OriginError) -> Problem {
     Problem::new(StatusCode::BAD_GATEWAY, "The origin is unavailable", detail)
 }
 
+/// What a client is told whose request Larder itself failed.
+pub fn of_larder() -> Problem {
+    let detail = "This proxy failed to answer. Try again; its log says more.";
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "The proxy failed", detail)
+}
+
 /// What a client is told that asked for a stored response only (RFC 9111 §5.2.1.7).
 pub fn only_if_cached() -> Problem {
     let detail = "Nothing stored answers this request, and it says only-if-cached.";

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 
 use super::site::Site;
 use crate::{
     field::Timestamp,
-    policy::{cache_status::CacheResult, reason::Reason},
+    policy::{CacheResult, Reason},
     telemetry::{Line, Observation},
 };
 
@@ -58,9 +58,9 @@ impl Finish {
     pub fn begin<B>(site: Arc<Site>, route: usize, received: Received, request: &Request<B>) -> Self {
         let logged = site.access_log.is_some().then(|| {
             Box::new(Logged {
-                request_id: request_id(request).to_owned(),
+                request_id: request_id(request.headers()).to_owned(),
                 method: request.method().clone(),
-                host: host(request).to_owned(),
+                host: host(request.headers()).to_owned(),
                 path: request.uri().path().to_owned(),
             })
         });
@@ -125,9 +125,9 @@ pub fn at_once<B>(
     let Some(log) = &site.access_log else { return };
     log.write(&Line {
         at: received.at,
-        request_id: request_id(request),
+        request_id: request_id(request.headers()),
         method: request.method(),
-        host: host(request),
+        host: host(request.headers()),
         path: request.uri().path(),
         route: site.route_name(route),
         status: status.as_u16(),
@@ -148,18 +148,15 @@ fn observation(
     Observation { result: outcome.result, reason: outcome.reason, status, bytes, duration }
 }
 
-fn request_id<B>(request: &Request<B>) -> &str {
-    header_text(request, "x-request-id")
+fn request_id(headers: &HeaderMap) -> &str {
+    text(headers, "x-request-id")
 }
 
-/// The host a request asks for: its target's authority, or its `Host` field.
-pub fn host<B>(request: &Request<B>) -> &str {
-    match request.uri().authority() {
-        Some(authority) => authority.as_str(),
-        None => header_text(request, "host"),
-    }
+/// The host a request asks for. Its target is in origin form by now.
+pub fn host(headers: &HeaderMap) -> &str {
+    text(headers, "host")
 }
 
-fn header_text<'a, B>(request: &'a Request<B>, name: &str) -> &'a str {
-    request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

@@ -358,7 +358,7 @@ impl<S: Store> Context<S> {
     ) -> Response<Body> {
         let origin_status = Some(arriving.status);
         let told = Told { result: arriving.result, origin_status, stored: Stores::Yes, ..told };
-        { let (asker, finish) = self.asker(); asker.arriving(arriving, headers, reader, told, finish) }
+        self.deliver(|asker, finish| asker.arriving(arriving, headers, reader, told, finish))
     }
 
     fn answer_settled(self, settled: &Settled, told: Told) -> Response<Body> {
@@ -369,22 +369,35 @@ impl<S: Store> Context<S> {
     }
 
     fn answer_stored(self, response: &StoredResponse, told: Told) -> Response<Body> {
-        { let (asker, finish) = self.asker(); asker.stored(response, told, finish) }
+        self.deliver(|asker, finish| asker.stored(response, told, finish))
+    }
+
+    fn deliver(
+        self,
+        answer: impl FnOnce(&Asker<'_>, Box<Finish>) -> Response<Body>,
+    ) -> Response<Body> {
+        let Self { site, route, received, request, finish, .. } = self;
+        let (method, headers) = (&request.method, &request.headers);
+        answer(&Asker { site: &site, route, received, method, headers }, finish)
+    }
+
+    fn scheme(&self) -> Scheme {
+        if self.connection.secure { Scheme::Https } else { Scheme::Http }
     }
 
     fn answer_passing(self, response: Response<ResponseBody>, told: Told) -> Response<Body> {
-        { let (asker, finish) = self.asker(); asker.passing(response, told, finish) }
+        self.deliver(|asker, finish| asker.passing(response, told, finish))
     }
 
     fn answer_problem(self, problem: Problem, told: Told) -> Response<Body> {
-        { let (asker, finish) = self.asker(); asker.problem(problem, told, finish) }
+        self.deliver(|asker, finish| asker.problem(problem, told, finish))
     }
 }
 
 /// A request as the policy sees it.
 fn request_head(request: &Parts) -> RequestHead<'_> {
     let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-    let authority = finish::host_of(request);
+    let authority = finish::host(&request.headers);
     RequestHead { method: &request.method, authority, target, headers: &request.headers }
 }
 

@@ -40,7 +40,7 @@ pub fn plan<B: Body>(
     request: &Request<B>,
     connection: &Connection,
 ) -> (usize, Verdict) {
-    let host = finish::host(request);
+    let host = finish::host(request.headers());
     let path = normal_path(request.uri().path());
     let selection = site.routes.select(request.method(), host, &path);
     let index = selection.index;

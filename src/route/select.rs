@@ -24,6 +24,8 @@ pub struct RouteTable {
 /// The route that governs a request, and what its pattern named in the path.
 #[derive(Debug, Clone)]
 pub struct Selection<'a> {
+    /// Its place among all routes; the unmatched one comes last.
+    pub index: usize,
     /// The route.
     pub route: &'a Arc<Route>,
     /// Its named segments.
@@ -87,15 +89,21 @@ impl RouteTable {
         };
         tried
             .iter()
-            .filter_map(|index| self.routes.get(*index))
-            .find_map(|route| {
+            .filter_map(|index| Some((*index, self.routes.get(*index)?)))
+            .find_map(|(index, route)| {
                 let params = route.pattern.as_ref()?.matches(method, host, path)?;
-                Some(Selection { route, params })
+                Some(Selection { index, route, params })
             })
             .unwrap_or_else(|| Selection {
+                index: self.routes.len(),
                 route: &self.unmatched,
                 params: Params::default(),
             })
+    }
+
+    /// The route at this place; the unmatched one past the last.
+    pub fn route(&self, index: usize) -> &Arc<Route> {
+        self.routes.get(index).unwrap_or(&self.unmatched)
     }
 
     /// The routes in order, without the unmatched one.
