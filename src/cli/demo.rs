@@ -9,6 +9,6 @@ use clap::Args;
 pub struct Arguments {}
 
 /// Runs the demo until it is told to stop.
-pub fn execute(_: Arguments) -> anyhow::Result<ExitCode> {
+pub fn execute(_: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
