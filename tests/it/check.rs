@@ -1,4 +1,8 @@
 //! `larder check`, as an operator runs it.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper that fails is a test that fails"
+)]
 
 use std::process::{Command, Output};
 
