@@ -30,7 +30,7 @@ pub enum Command {
 
 /// Does what the command line says. Errors are on standard error already.
 pub fn main() -> ExitCode {
-    match execute(Cli::parse()) {
+    match execute(&Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
             anstream::eprintln!("error: {error:#}");
@@ -39,10 +39,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
-    match cli.command {
+fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
+    match &cli.command {
         Command::Run(arguments) => run::execute(arguments),
-        Command::Check(arguments) => check::execute(&arguments),
+        Command::Check(arguments) => check::execute(arguments),
         Command::Demo(arguments) => demo::execute(arguments),
     }
 }

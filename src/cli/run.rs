@@ -19,10 +19,22 @@ pub struct Arguments {
     #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG")]
     pub config: Option<PathBuf>,
     /// Where requests go: http, https or h2c. Several share the load.
-    #[arg(long, short, value_name = "URL", env = "LARDER_ORIGIN", value_delimiter = ',')]
+    #[arg(
+        long,
+        short,
+        value_name = "URL",
+        env = "LARDER_ORIGIN",
+        value_delimiter = ','
+    )]
     pub origin: Vec<OriginUrl>,
-    /// Where clients connect: 0.0.0.0:8080, or unix:/run/larder.sock. May be given several times.
-    #[arg(long, short, value_name = "ADDRESS", env = "LARDER_LISTEN", value_delimiter = ',')]
+    /// Where clients connect: an IP address and a port, or `unix:` and a path. May be repeated.
+    #[arg(
+        long,
+        short,
+        value_name = "ADDRESS",
+        env = "LARDER_LISTEN",
+        value_delimiter = ','
+    )]
     pub listen: Vec<ListenAddress>,
     /// Where health and metrics are served.
     #[arg(long, value_name = "ADDRESS", env = "LARDER_ADMIN")]
@@ -79,7 +91,7 @@ impl Arguments {
 }
 
 /// Runs the proxy until it is told to stop.
-pub fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
+pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Err(error) = arguments.configuration() {
         anstream::eprint!("{}", error.styled());
         return Ok(ExitCode::FAILURE);
@@ -104,8 +116,16 @@ mod tests {
 
     #[test]
     fn flags_alone_suffice() {
-        let line =
-            ["--origin", "http://a:1", "--origin", "https://b", "--listen", ":0", "--admin", ":1"];
+        let line = [
+            "--origin",
+            "http://a:1",
+            "--origin",
+            "https://b",
+            "--listen",
+            ":0",
+            "--admin",
+            ":1",
+        ];
         let arguments = arguments(&line);
         assert_eq!(arguments.file(), None);
         let config = arguments.configuration().unwrap();
@@ -118,12 +138,20 @@ mod tests {
     #[test]
     fn without_flags_there_is_a_usual_file() {
         assert_eq!(arguments(&[]).file(), Some(Path::new("proxy.toml")));
-        assert_eq!(arguments(&["-c", "a", "-o", "http://b"]).file(), Some(Path::new("a")));
+        assert_eq!(
+            arguments(&["-c", "a", "-o", "http://b"]).file(),
+            Some(Path::new("a"))
+        );
     }
 
     #[test]
     fn a_wrong_flag_is_explained() {
         let error = Cli::try_parse_from(["larder", "run", "--origin", "localhost:3000"]);
-        assert!(error.unwrap_err().to_string().contains("an origin is a URL, as in"));
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("an origin is a URL, as in")
+        );
     }
 }

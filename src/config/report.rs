@@ -27,7 +27,9 @@ impl ConfigError {
     /// The text for a terminal that shows colours; `Display` gives the same without.
     pub fn styled(&self) -> String {
         match self {
-            Self::Unreadable { .. } => format!("error: {self}\n"),
+            Self::Unreadable { .. } => {
+                format!("error: {self}\n = help: name the file with `--config`\n")
+            }
             Self::Invalid(report) => report.styled(),
         }
     }
@@ -37,7 +39,7 @@ impl ConfigError {
 ///
 /// `Display` renders it as plain text. Only lines of the file itself are shown, so that values that
 /// came from the environment or from secret files never are.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Report {
     /// The file's name.
     pub file: String,
@@ -205,6 +207,17 @@ impl Report {
         let start = self.source.floor_char_boundary(at.start);
         let end = self.source.ceil_char_boundary(at.end);
         start..end.max(start)
+    }
+}
+
+impl fmt::Debug for Report {
+    /// Leaves out the text of the file, which may hold secrets.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Report")
+            .field("file", &self.file)
+            .field("problems", &self.problems)
+            .finish_non_exhaustive()
     }
 }
 

@@ -24,14 +24,10 @@ pub(super) fn did_you_mean(word: Option<&str>) -> Option<String> {
     word.map(|word| format!("did you mean `{word}`?"))
 }
 
-/// The words as a list for a message: `` `a`, `b` or `c` ``.
+/// The words as a list for a message: `` `a`, `b`, `c` ``.
 pub(super) fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let quoted: Vec<String> = words.into_iter().map(|word| format!("`{word}`")).collect();
-    match quoted.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
-        None => String::new(),
-    }
+    quoted.join(", ")
 }
 
 /// How many characters must be added, dropped, replaced or swapped with their neighbour
@@ -96,6 +92,6 @@ mod tests {
     #[test]
     fn words_are_listed() {
         assert_eq!(listed(["a"]), "`a`");
-        assert_eq!(listed(["a", "b", "c"]), "`a`, `b` or `c`");
+        assert_eq!(listed(["a", "b", "c"]), "`a`, `b`, `c`");
     }
 }

@@ -1,1 +1,531 @@
+//! What texts mean, and what is said about those that mean nothing.
 
+use std::{io, time::Duration};
+
+use http::{HeaderMap, Method};
+use proptest::prelude::*;
+
+use super::*;
+use crate::policy::{ClientCacheControl, TtlFrom};
+
+const DOCUMENTED: &str = include_str!("../../proxy.toml");
+
+fn parse(text: &str) -> Config {
+    parse_in(text, Environment::empty())
+}
+
+fn parse_in(text: &str, environment: Environment<'_>) -> Config {
+    match Config::parse(text, "proxy.toml", environment) {
+        Ok(config) => config,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The text of all errors, where the file has an origin.
+fn errors(text: &str) -> String {
+    let text = format!("origin = \"http://origin\"\n{text}");
+    Config::parse(&text, "proxy.toml", Environment::empty())
+        .unwrap_err()
+        .to_string()
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    let config = parse(&format!("origin = \"http://origin\"\n{text}"));
+    config
+        .warnings
+        .problems
+        .into_iter()
+        .map(|finding| finding.message)
+        .collect()
+}
+
+#[test]
+fn the_shown_values_are_the_defaults() {
+    let documented = parse(DOCUMENTED);
+    let plain = parse("origin = \"http://127.0.0.1:3000\"");
+    assert_eq!(documented.listen, plain.listen);
+    assert_eq!(documented.origin, plain.origin);
+    assert_eq!(documented.limits, plain.limits);
+    assert_eq!(documented.admin, plain.admin);
+    assert_eq!(documented.store, plain.store);
+    assert_eq!(documented.log, plain.log);
+    assert_eq!(documented.server_timing, plain.server_timing);
+    assert!(documented.warnings.problems.is_empty());
+}
+
+#[test]
+fn the_long_form_of_everything_is_understood() {
+    let config = parse(
+        r#"
+        listen = ["127.0.0.1:1", "unix:/run/larder.sock"]
+        tls = { cert = "c", key = "k" }
+        trusted_proxies = ["10.0.0.0/8", "::1"]
+        server_timing = true
+        [origin]
+        urls = ["https://a", "h2c://b:1"]
+        connect_timeout = "2s"
+        retries = 0
+        host = "api.internal:81"
+        health = { path = "/healthz" }
+        tls = { ca = "ca", cert = "c", key = "k", server_name = "s" }
+        [limits]
+        body = "1MiB"
+        [admin]
+        listen = "off"
+        token = "a"
+        tokens = [{ token = "b", may = "read" }]
+        [log]
+        level = "warn"
+        access = "off"
+        "#,
+    );
+    assert_eq!(config.listen.len(), 2);
+    assert_eq!(
+        config.tls,
+        Some(CertificateFiles {
+            cert: "c".into(),
+            key: "k".into()
+        })
+    );
+    assert_eq!(
+        config.trusted_proxies,
+        ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]
+    );
+    assert!(config.server_timing);
+    assert_eq!(config.origin.urls[1].scheme, OriginScheme::H2c);
+    assert_eq!(config.origin.connect_timeout, Duration::from_secs(2));
+    assert_eq!(config.origin.retries, 0);
+    assert_eq!(
+        config.origin.host,
+        OriginHost::Literal("api.internal:81".parse().unwrap())
+    );
+    let health = Health {
+        path: "/healthz".into(),
+        every: Duration::from_secs(5),
+    };
+    assert_eq!(config.origin.health, Some(health));
+    assert_eq!(config.origin.tls.server_name.as_deref(), Some("s"));
+    assert_eq!(config.limits.body, Some(1 << 20));
+    assert_eq!(config.admin.listen, None);
+    let allowed: Vec<_> = config
+        .admin
+        .tokens
+        .iter()
+        .map(|token| token.may.clone())
+        .collect();
+    assert_eq!(
+        allowed,
+        [
+            vec![Permission::Read],
+            vec![Permission::Read, Permission::Purge]
+        ]
+    );
+    assert_eq!(
+        config.log,
+        Log {
+            level: LogLevel::Warn,
+            access: AccessLog::Off
+        }
+    );
+}
+
+#[test]
+fn a_route_goes_before_its_tier_and_its_tier_before_the_defaults() {
+    let config = parse(
+        r#"
+        origin = "http://origin"
+        [defaults]
+        ttl = "1s"
+        ttl_from = "min"
+        stale_if_error = "1m"
+        client_cache_control = "ignore"
+        [tier.hot]
+        ttl = "2s"
+        stale_if_error = "2m"
+        cache = false
+        [[route]]
+        name = "a"
+        match = "/a"
+        tier = "hot"
+        ttl = "3s"
+        cache = true
+        [[route]]
+        name = "b"
+        match = "/b"
+        tier = "hot"
+        "#,
+    );
+    let rule = |path: &str| {
+        config
+            .routes
+            .select(&Method::GET, "h", path)
+            .route
+            .rule
+            .clone()
+    };
+    let seconds = |count| Some(Duration::from_secs(count));
+    let (a, b, other) = (rule("/a"), rule("/b"), rule("/c"));
+    assert_eq!(
+        (a.ttl, a.stale_if_error, a.cache),
+        (seconds(3), seconds(120), true)
+    );
+    assert_eq!(
+        (b.ttl, b.ttl_from, b.cache),
+        (seconds(2), TtlFrom::Min, false)
+    );
+    assert_eq!(b.client_cache_control, ClientCacheControl::Ignore);
+    assert_eq!((other.ttl, other.stale_if_error), (None, seconds(60)));
+}
+
+#[test]
+fn routes_carry_all_that_the_file_says() {
+    let config = parse(DOCUMENTED);
+    let tiles = config
+        .routes
+        .select(&Method::HEAD, "h", "/dashboard/tiles/kpi")
+        .route;
+    let tags = tiles.tags_of("/dashboard/tiles/kpi", Some("range=7d"));
+    assert_eq!(tags, ["dashboard", "tile:kpi", "range:7d"]);
+    assert_eq!(tiles.client_cache.as_ref().unwrap(), "public, max-age=60");
+    let stocks = config.routes.select(&Method::GET, "h", "/api/stocks").route;
+    assert!(!stocks.query.keeps("utm_source") && stocks.query.keeps("symbol"));
+    assert!(
+        stocks
+            .bypass
+            .applies(Some("nocache=true"), &HeaderMap::new())
+    );
+    assert_eq!(stocks.vary.headers[0], "accept-language");
+    let reports = config
+        .routes
+        .select(&Method::POST, "reports.example.com:80", "/2026/q1")
+        .route;
+    assert!(reports.query.keeps("from") && !reports.query.keeps("x"));
+    assert!(
+        !config
+            .routes
+            .select(&Method::GET, "h", "/api/checkout/1")
+            .route
+            .rule
+            .cache
+    );
+}
+
+#[test]
+fn references_are_replaced_and_never_shown() {
+    let environment = Environment {
+        variable: &|name| (name == "ORIGIN").then(|| "http://10.0.0.1".to_owned()),
+        file: &|_| Ok("hunter2\n".to_owned()),
+    };
+    let text = "origin = \"${ORIGIN}:81\"\nadmin.token = \"${file:/run/token}\"";
+    let config = parse_in(text, environment);
+    assert_eq!(config.origin.urls[0].port, 81);
+    assert_eq!(config.admin.tokens[0].secret.expose(), "hunter2");
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let text = "origin = \"http://o\"\nadmin.tokens = \"${file:/x}\"\nlisten = \"${file:/x}\"";
+    let error = Config::parse(text, "proxy.toml", environment).unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+}
+
+#[test]
+fn flags_go_before_the_file() {
+    let flags = Flags {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        origin: vec!["http://flag".parse().unwrap()],
+        admin: Some("127.0.0.1:1".parse().unwrap()),
+        access_log: Some(AccessLog::Off),
+    };
+    let config =
+        Config::parse_with(DOCUMENTED, "proxy.toml", Environment::empty(), &flags).unwrap();
+    assert_eq!(config.listen, flags.listen);
+    assert_eq!(config.origin.urls, flags.origin);
+    assert_eq!(config.admin.listen, flags.admin);
+    assert_eq!(config.log.access, AccessLog::Off);
+    assert_eq!(config.routes.routes().len(), 4);
+}
+
+#[test]
+fn an_unreadable_file_is_named() {
+    let error = Config::load(Path::new("/nowhere/proxy.toml"), &Flags::default()).unwrap_err();
+    let ConfigError::Unreadable { file, cause } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(file, "/nowhere/proxy.toml");
+    assert_eq!(cause.kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn an_unknown_key_is_pointed_at_with_a_suggestion() {
+    insta::assert_snapshot!(errors("[[route]]\nname = \"a\"\nmach = \"/a\""), @r#"
+    error: unknown key `mach` in `route`
+     --> proxy.toml:4:1
+      |
+    4 | mach = "/a"
+      | ^^^^
+      |
+      = help: did you mean `match`?
+    "#);
+    insta::assert_snapshot!(errors("[store]\nredis = \"redis://localhost\""), @r#"
+    error: unknown key `redis` in `store`
+     --> proxy.toml:3:1
+      |
+    3 | redis = "redis://localhost"
+      | ^^^^^
+      |
+      = help: known here: `memory`, `max_object`
+    "#);
+}
+
+#[test]
+fn several_errors_are_shown_at_once_in_the_order_of_the_file() {
+    let text = r#"
+listen = "0.0.0.0"
+[admin]
+token = "${LARDER_ADMIN_TOKEN}"
+[store]
+memory = 256
+[tier.hot]
+ttl = "5 minutes"
+[[route]]
+name = "a"
+match = "/a/{x}"
+tier = "hto"
+tags = ["x:{x}", "user:{user}"]
+[[route]]
+name = "a"
+match = "/b/**/c"
+"#;
+    insta::assert_snapshot!(errors(text), @r#"
+    error: an address is an IP address and a port, as in `0.0.0.0:8080`, or `unix:/path`
+     --> proxy.toml:3:10
+      |
+    3 | listen = "0.0.0.0"
+      |          ^^^^^^^^^
+
+    error: `admin.token`: environment variable `LARDER_ADMIN_TOKEN` is not set
+     --> proxy.toml:5:9
+      |
+    5 | token = "${LARDER_ADMIN_TOKEN}"
+      |         ^^^^^^^^^^^^^^^^^^^^^^^
+
+    error: `store.memory` is a size in quotes, as in `"64KiB"`, not a number
+     --> proxy.toml:7:10
+      |
+    7 | memory = 256
+      |          ^^^
+
+    error: a duration is a number and `ms`, `s`, `m`, `h` or `d`, as in `30s`
+     --> proxy.toml:9:7
+      |
+    9 | ttl = "5 minutes"
+      |       ^^^^^^^^^^^
+
+    error: there is no such tier
+      --> proxy.toml:13:8
+       |
+    13 | tier = "hto"
+       |        ^^^^^
+       |
+       = help: did you mean `hot`?
+
+    error: nothing is called `{user}` here
+      --> proxy.toml:14:24
+       |
+    14 | tags = ["x:{x}", "user:{user}"]
+       |                        ^^^^^^
+       |
+       = help: placeholders of this route: `{x}`, `{?parameter}`
+
+    error: two routes have this name
+      --> proxy.toml:16:8
+       |
+    11 | name = "a"
+       |        --- the other one
+    ...
+    16 | name = "a"
+       |        ^^^
+
+    error: `**` stands only at the end, as a whole segment; one segment is written `{name}`
+      --> proxy.toml:17:13
+       |
+    17 | match = "/b/**/c"
+       |             ^^
+    "#);
+}
+
+#[test]
+fn broken_toml_is_pointed_at() {
+    insta::assert_snapshot!(errors("[log\nlevel = \"info\""), @"
+    error: unclosed table, expected `]`
+     --> proxy.toml:2:5
+      |
+    2 | [log
+      |     ^
+    ");
+}
+
+#[test]
+fn what_is_missing_is_said() {
+    let missing = Config::parse("", "proxy.toml", Environment::empty())
+        .unwrap_err()
+        .to_string();
+    insta::assert_snapshot!(missing, @r#"
+    error: there is no origin to ask
+    --> proxy.toml
+     = help: write `origin = "http://127.0.0.1:3000"`, or pass `--origin`
+    "#);
+    insta::assert_snapshot!(errors("[[route]]\nttl = \"1s\""), @"
+    error: `route` has no `name`
+     --> proxy.toml:2:1
+      |
+    2 | [[route]]
+      | ^^^^^^^^^
+
+    error: `route` has no `match`
+     --> proxy.toml:2:1
+      |
+    2 | [[route]]
+      | ^^^^^^^^^
+    ");
+}
+
+#[test]
+fn every_value_that_means_nothing_is_refused() {
+    let cases = [
+        ("listen = []", "there is nothing to listen on"),
+        ("listen = [\":1\", \":1\"]", "listed twice"),
+        ("tls = { cert = \"c\" }", "`tls` has no `key`"),
+        ("trusted_proxies = [\"10.0.0.0/33\"]", "neither a network"),
+        ("server_timing = \"yes\"", "`true` or `false`, not a string"),
+        ("limits.headers = 0", "cannot be zero"),
+        (
+            "limits.headers = -1",
+            "a whole number, not a negative number",
+        ),
+        (
+            "limits.header_bytes = \"1KiB\"",
+            "between `8KiB` and `16MiB`",
+        ),
+        ("limits.idle_timeout = \"0s\"", "cannot be zero"),
+        ("admin.token = \"\"", "visible ASCII"),
+        ("admin.tokens = [{ token = \"a\" }]", "`may` is missing"),
+        (
+            "admin.tokens = [{ token = \"a\", may = [\"write\"] }]",
+            "`read`, `purge`",
+        ),
+        ("log.level = \"inof\"", "did you mean `info`?"),
+        ("defaults.ttl_from = \"rules\"", "did you mean `rule`?"),
+        ("route = [{ name = \"a b\", match = \"/a\" }]", "one word"),
+        (
+            "route = [{ name = \"unmatched\", match = \"/a\" }]",
+            "what no route matches",
+        ),
+        (
+            "route = [{ name = \"a\", match = \"\" }]",
+            "`route.match` is empty",
+        ),
+        (
+            "route = [{ name = \"a\", match = \"/a\", tags = [\"\"] }]",
+            "a tag is empty",
+        ),
+        (
+            "route = [{ name = \"a\", match = \"/\", query.ignore = \"a*b\" }]",
+            "a `*` may stand",
+        ),
+        (
+            "route = [{ name = \"a\", match = \"/\", vary.headers = \"a b\" }]",
+            "no field name",
+        ),
+        (
+            "route = [{ name = \"a\", match = \"/\", vary.cookies = \"a=b\" }]",
+            "no cookie name",
+        ),
+        (
+            "route = [{ name = \"a\", match = \"/\", bypass.query = \"=b\" }]",
+            "`name=value`",
+        ),
+        (
+            "route = [{ name = \"a\", match = \"/\", client_cache = \"a\\nb\" }]",
+            "no field value",
+        ),
+        ("route = \"a\"", "a list of tables, not a string"),
+        ("tier.hot = \"5m\"", "`tier.hot` is a table, not a string"),
+    ];
+    for (text, expected) in cases {
+        let errors = errors(text);
+        assert!(errors.contains(expected), "{text} gives\n{errors}");
+    }
+    let origin = |table: &str| {
+        let text = format!("[origin]\n{table}");
+        Config::parse(&text, "proxy.toml", Environment::empty())
+            .unwrap_err()
+            .to_string()
+    };
+    for (table, expected) in [
+        ("urls = []", "there is no origin to ask"),
+        ("urls = [\"http://a/api\"]", "paths pass through unchanged"),
+        (
+            "urls = [\"http://a\"]\nretries = 11",
+            "more than 10 retries",
+        ),
+        (
+            "urls = [\"http://a\"]\nhost = \"a b\"",
+            "`preserve`, `origin` or a host name",
+        ),
+        (
+            "urls = [\"http://a\"]\nhealth.path = \"x\"",
+            "this is a path",
+        ),
+        (
+            "urls = [\"https://a\"]\ntls.cert = \"c\"",
+            "`cert` and `key` come together",
+        ),
+    ] {
+        let errors = origin(table);
+        assert!(errors.contains(expected), "{table} gives\n{errors}");
+    }
+}
+
+#[test]
+fn what_is_hardly_meant_is_a_warning() {
+    let cases = [
+        ("admin.listen = \"0.0.0.0:1\"", "other machines can reach"),
+        (
+            "store = { memory = \"1KiB\", max_object = \"1MiB\" }",
+            "more than all of `memory`",
+        ),
+        (
+            "route = [{ name = \"a\", match = \"/\", ttl_from = \"min\" }]",
+            "has no effect",
+        ),
+        (
+            "route = [{ name = \"a\", match = \"/**\" }, { name = \"b\", match = \"GET /b\" }]",
+            "never matches",
+        ),
+    ];
+    for (text, expected) in cases {
+        let warnings = warnings(text);
+        assert!(
+            warnings.len() == 1 && warnings[0].contains(expected),
+            "{text}: {warnings:?}"
+        );
+    }
+    let quiet = "admin = { listen = \"0.0.0.0:1\", token = \"a\" }\nstore.memory = \"0\"";
+    assert_eq!(warnings(quiet), [""; 0]);
+}
+
+proptest! {
+    #[test]
+    fn a_mutated_file_is_read_or_explained(
+        edits in prop::collection::vec((0..DOCUMENTED.len(), "[\\[\\]{}\"'=#.,*$é\n a]{0,3}", 0..9_usize), 1..6),
+    ) {
+        let mut text = DOCUMENTED.to_owned();
+        for (at, inserted, removed) in edits {
+            let start = text.floor_char_boundary(at.min(text.len()));
+            let end = text.floor_char_boundary((start + removed).min(text.len()));
+            text.replace_range(start..end, &inserted);
+        }
+        if let Err(error) = Config::parse(&text, "proxy.toml", Environment::empty()) {
+            prop_assert!(error.to_string().starts_with("error: ") || error.to_string().starts_with("warning: "));
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Values as operators write them: durations, sizes, addresses.
 
 use std::{
+    fmt::Write as _,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -57,7 +58,7 @@ pub fn format_duration(duration: Duration) -> String {
         ("ms", 1),
     ] {
         if rest >= millis {
-            text.push_str(&format!("{}{unit}", rest / millis));
+            let _ = write!(text, "{}{unit}", rest / millis);
             rest %= millis;
         }
     }

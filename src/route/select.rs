@@ -15,10 +15,18 @@ use crate::policy::Rule;
 pub struct RouteTable {
     routes: Box<[Arc<Route>]>,
     unmatched: Arc<Route>,
-    /// By first literal segment, sorted: the routes to try, in order.
-    by_first: Box<[(Box<str>, Box<[usize]>)]>,
+    /// Sorted by literal.
+    branches: Box<[Branch]>,
     /// The routes to try for any other first segment, in order.
     others: Box<[usize]>,
+}
+
+/// What to try for paths that begin with this literal segment.
+#[derive(Debug, Clone)]
+struct Branch {
+    first: Box<str>,
+    /// Indexes of routes, in order.
+    tried: Box<[usize]>,
 }
 
 /// The route that governs a request, and what its pattern named in the path.
@@ -53,12 +61,12 @@ impl RouteTable {
                 .map(|(index, _)| index)
                 .collect()
         };
-        let by_first = firsts.into_iter().map(|first| {
+        let branches = firsts.into_iter().map(|first| {
             let tried = tried_for(Some(&first));
-            (first, tried)
+            Branch { first, tried }
         });
         Self {
-            by_first: by_first.collect(),
+            branches: branches.collect(),
             others: tried_for(None),
             routes: routes.into_iter().map(Arc::new).collect(),
             unmatched: Arc::new(unmatched),
@@ -77,16 +85,12 @@ impl RouteTable {
             .split('/')
             .next()
             .unwrap_or_default();
-        let tried = match self
-            .by_first
-            .binary_search_by(|(literal, _)| (**literal).cmp(first))
-        {
-            Ok(found) => self
-                .by_first
-                .get(found)
-                .map_or(&self.others, |(_, tried)| tried),
-            Err(_) => &self.others,
-        };
+        let found = self
+            .branches
+            .binary_search_by(|branch| (*branch.first).cmp(first))
+            .ok();
+        let branch = found.and_then(|index| self.branches.get(index));
+        let tried = branch.map_or(&self.others, |branch| &branch.tried);
         tried
             .iter()
             .filter_map(|index| Some((*index, self.routes.get(*index)?)))

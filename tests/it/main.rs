@@ -1,1 +1,3 @@
 //! Black-box tests: real sockets, scripted origins, no sleeping.
+
+mod check;

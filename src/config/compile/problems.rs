@@ -81,7 +81,7 @@ impl Problems<'_> {
             return Some(*value);
         }
         let known = || words.iter().map(|(word, _)| *word);
-        let message = format!("this is {}", listed(known()));
+        let message = format!("this is one of {}", listed(known()));
         let help = did_you_mean(nearest(text, known()));
         self.push(Finding::error(Some(text.span.clone()), message).maybe_help(help));
         None

@@ -159,7 +159,7 @@ fn tier_of(
         Some(meant) => finding.maybe_help(did_you_mean(Some(meant))),
         None if tiers.is_empty() => finding.help("define it as `[tier.NAME]`").doubtful(),
         None => finding
-            .help(format!("there is {}", listed(tiers.keys().copied())))
+            .help(format!("known tiers: {}", listed(tiers.keys().copied())))
             .doubtful(),
     });
     Layer::default()

@@ -1,0 +1,125 @@
+//! `larder check`, as an operator runs it.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper that fails is a test that fails"
+)]
+
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// What `larder check` says in a directory with this `proxy.toml`.
+fn check(file: Option<&str>, arguments: &[&str]) -> (Output, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    if let Some(text) = file {
+        std::fs::write(directory.path().join("proxy.toml"), text).unwrap();
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_larder"))
+        .arg("check")
+        .args(arguments)
+        .current_dir(directory.path())
+        .env_remove("LARDER_CONFIG")
+        .env("CHECK_TTL", "90s")
+        .output()
+        .unwrap();
+    (output, directory)
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+const VALID: &str = r#"
+origin = "http://127.0.0.1:3000"
+defaults.stale_if_error = "10m"
+
+[tier.hot]
+ttl = "5m"
+stale_while_revalidate = "1m"
+
+[[route]]
+name = "tiles"
+match = "GET /dashboard/tiles/{tile}"
+tier = "hot"
+tags = ["tile:{tile}"]
+query = { ignore = ["utm_*"], sort = true }
+
+[[route]]
+name = "reports"
+match = "/reports/**"
+ttl = "${CHECK_TTL}"
+ttl_from = "rule"
+
+[[route]]
+name = "checkout"
+match = "/api/checkout/**"
+cache = false
+"#;
+
+#[test]
+fn a_valid_file_shows_its_routes() {
+    let (output, _directory) = check(Some(VALID), &[]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(text(&output.stderr), "");
+    insta::assert_snapshot!(text(&output.stdout), @"
+    name       match                        ttl         ttl_from  stale_while_revalidate  stale_if_error  details
+    tiles      GET /dashboard/tiles/{tile}  5m          origin    1m                      10m             query without utm_*; query sorted; tags tile:{tile}
+    reports    /reports/**                  1m30s       rule      -                       10m             -
+    checkout   /api/checkout/**             not cached  -         -                       -               -
+    unmatched  (anything else)              -           origin    -                       10m             -
+
+    proxy.toml: valid, 3 routes, 0 warnings
+    ");
+}
+
+#[test]
+fn errors_fail_the_check_without_colours_in_a_pipe() {
+    let file = "origin = \"http://127.0.0.1:3000\"\n[store]\nmemroy = \"1GiB\"\n";
+    let (output, _directory) = check(Some(file), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout), "");
+    insta::assert_snapshot!(text(&output.stderr), @r#"
+    error: unknown key `memroy` in `store`
+     --> proxy.toml:3:1
+      |
+    3 | memroy = "1GiB"
+      | ^^^^^^
+      |
+      = help: did you mean `memory`?
+    "#);
+}
+
+#[test]
+fn warnings_are_shown_and_do_not_fail_the_check() {
+    let file = VALID.replace("/api/checkout/**", "/reports/{report}");
+    let (output, _directory) = check(Some(&file), &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(
+        text(&output.stderr).starts_with("warning: this never matches"),
+        "{output:?}"
+    );
+    assert!(text(&output.stdout).ends_with("proxy.toml: valid, 3 routes, 1 warning\n"));
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let (output, _directory) = check(None, &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).starts_with("error: proxy.toml cannot be read"),
+        "{output:?}"
+    );
+    let (output, _directory) = check(None, &["--config", "other.toml"]);
+    assert!(
+        text(&output.stderr).starts_with("error: other.toml cannot be read"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn the_documented_file_is_valid() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/proxy.toml");
+    let (output, _directory) = check(None, &["--config", file]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(text(&output.stderr), "");
+}
