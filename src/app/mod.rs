@@ -16,6 +16,7 @@ pub use workers::Workers;
 use crate::{
     admin::{Admin, Readiness},
     config::{Config, ListenAddress},
+    origin::rewrite::Identity,
     pipeline::{Clock, Pipeline},
     server::{Address, Drain, Listener, tls::Certificates},
     store::Memory,
@@ -31,9 +32,9 @@ pub struct Node {
     admin_drain: Drain,
     drain_time: Duration,
     sink: Sink,
+    identity: Identity,
     addresses: Vec<Address>,
     admin_address: Option<Address>,
-    workers: Workers,
 }
 
 /// What a node is given besides its configuration.
@@ -49,32 +50,33 @@ pub struct Surroundings {
 impl Node {
     /// Binds every listener of `config` and starts to serve on the current runtime or on threads of
     /// its own. Nothing is left behind where it fails.
-    pub async fn start(config: Config, surroundings: Surroundings) -> anyhow::Result<Self> {
+    pub fn start(config: Config, surroundings: Surroundings) -> anyhow::Result<Self> {
         let Surroundings { clock, sink, workers } = surroundings;
         let metrics = Metrics::new();
         let listeners = bind_all(&config.listen)?;
         let admin_listener = config.admin.listen.as_ref().map(bind).transpose()?;
         let certificates = assemble::certificates(&config)?;
         let settings = Arc::new(assemble::server(&config, certificates.clone())?);
-        let site = assemble::site(&config, &metrics, &sink)?;
+        let identity = Identity::random();
+        let site = assemble::site(&config, &identity, &metrics, &sink)?;
         let memory = Memory::new(config.store.memory, config.store.max_object);
         let pipeline = Pipeline::new(site, memory, clock, Arc::clone(&metrics));
-        let mut node = Self {
+        let node = Self {
             metrics: Arc::clone(&metrics),
             certificates,
             drain: Drain::new(),
             admin_drain: Drain::new(),
             drain_time: config.limits.drain,
             sink,
+            identity,
             addresses: addresses(&listeners)?,
             admin_address: admin_listener.as_ref().map(Listener::local_addr).transpose()?,
-            workers,
             pipeline,
         };
         let sampler = sampling::Sampler::new(&node.pipeline, &metrics, &listeners);
         for listener in listeners {
             let (handler, drain) = (Arc::clone(&node.pipeline), node.drain.clone());
-            node.workers.serve(listener, &handler, &settings, &drain)?;
+            workers.serve(listener, &handler, &settings, &drain)?;
         }
         if let Some(listener) = admin_listener {
             let draining = node.drain.clone();
@@ -117,7 +119,7 @@ impl Node {
     /// Puts another configuration in force, as far as that goes without a restart: routes, origin,
     /// access log. The cache is kept, and requests under way end under the old configuration.
     pub fn reconfigure(&self, config: &Config) -> anyhow::Result<()> {
-        let site = assemble::site(config, &self.metrics, &self.sink)?;
+        let site = assemble::site(config, &self.identity, &self.metrics, &self.sink)?;
         self.pipeline.replace(site);
         self.metrics.reloaded(Reload::Succeeded);
         Ok(())
@@ -143,13 +145,17 @@ impl Node {
     }
 
     /// Stops accepting, fails readiness, lets requests under way end for as long as configured, and
-    /// gives the number of connections that had to be cut.
-    pub async fn stop(self) -> usize {
+    /// gives the number of connections that have to be cut.
+    pub async fn drained(&self) -> usize {
         self.drain.start();
         let cut = self.drain.finished(self.drain_time).await;
         self.admin_drain.start();
-        self.workers.join();
         cut
+    }
+
+    /// Client connections open now.
+    pub fn open_connections(&self) -> usize {
+        self.drain.open()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The threads that serve connections.
 
-use std::{sync::Arc, thread::JoinHandle};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
@@ -14,19 +14,19 @@ pub enum Workers {
     /// The runtime that starts the node: tests, demos.
     Here,
     /// This many threads, each with a single-threaded runtime.
-    Threads(usize, Vec<JoinHandle<()>>),
+    Threads(usize),
 }
 
 impl Workers {
     /// One thread for each core.
     pub fn per_core() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::Threads(cores, Vec::new())
+        Self::Threads(cores)
     }
 
     /// Serves a listener until the drain begins.
     pub fn serve<H: Handler>(
-        &mut self,
+        &self,
         listener: Listener,
         handler: &Arc<H>,
         settings: &Arc<Settings>,
@@ -37,24 +37,15 @@ impl Workers {
                 let (handler, settings) = (Arc::clone(handler), Arc::clone(settings));
                 tokio::spawn(server::serve(listener, handler, settings, drain.clone()));
             }
-            Self::Threads(count, threads) => {
+            Self::Threads(count) => {
                 for number in 0..*count {
                     let listener = listener.try_clone().context("cannot share the listener")?;
                     let (handler, settings) = (Arc::clone(handler), Arc::clone(settings));
-                    threads.push(spawn(number, listener, handler, settings, drain.clone())?);
+                    spawn(number, listener, handler, settings, drain.clone())?;
                 }
             }
         }
         Ok(())
-    }
-
-    /// Waits for the threads; all connections are closed by now.
-    pub fn join(self) {
-        let Self::Threads(_, threads) = self else { return };
-        for thread in threads {
-            // A thread that panicked has said so on standard error.
-            let _panicked = thread.join();
-        }
     }
 }
 
@@ -64,18 +55,20 @@ fn spawn<H: Handler>(
     handler: Arc<H>,
     settings: Arc<Settings>,
     drain: Drain,
-) -> anyhow::Result<JoinHandle<()>> {
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let serve = move || {
         runtime.block_on(async {
             if let Err(error) = server::serve(listener, handler, settings, drain.clone()).await {
                 tracing::error!(%error, "a worker cannot serve its listener");
             }
-            drain.closed().await;
+            // What was accepted goes on; the process ends once all of it has.
+            std::future::pending::<()>().await;
         });
     };
     std::thread::Builder::new()
         .name(format!("worker-{number}"))
         .spawn(serve)
-        .context("cannot start a worker thread")
+        .context("cannot start a worker thread")?;
+    Ok(())
 }

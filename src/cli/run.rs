@@ -1,13 +1,24 @@
 //! `larder run`: the proxy.
 
 use std::{
+    io::IsTerminal as _,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::{Args, ValueEnum};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+use tracing_subscriber::EnvFilter;
 
-use crate::config::{AccessLog, Config, ConfigError, Flags, ListenAddress, OriginUrl};
+use crate::{
+    app::{self, Node, Surroundings, Workers},
+    config::{AccessLog, Config, ConfigError, Flags, ListenAddress, LogLevel, OriginUrl},
+    pipeline::Clock,
+};
 
 /// The file that is read where none is named.
 pub(super) const DEFAULT_FILE: &str = "proxy.toml";
@@ -90,13 +101,85 @@ impl Arguments {
     }
 }
 
-/// Runs the proxy until it is told to stop.
+/// Runs the proxy until SIGTERM or SIGINT; a second one ends it at once.
 pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    if let Err(error) = arguments.configuration() {
-        anstream::eprint!("{}", error.styled());
-        return Ok(ExitCode::FAILURE);
+    let config = match arguments.configuration() {
+        Ok(config) => config,
+        Err(error) => {
+            anstream::eprint!("{}", error.styled());
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    if !config.warnings.problems.is_empty() {
+        anstream::eprintln!("{}", config.warnings.styled());
+    }
+    logging(config.log.level);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(config, arguments.clone()))
+}
+
+async fn serve(config: Config, arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let surroundings = Surroundings {
+        clock: Clock::System,
+        sink: Arc::new(|| Box::new(std::io::stdout())),
+        workers: Workers::per_core(),
+    };
+    let node = Arc::new(Node::start(config, surroundings)?);
+    announce(&node);
+    let (requests, hangups) = mpsc::channel(1);
+    let file = arguments.file().map(Path::to_path_buf);
+    let read = move || arguments.configuration();
+    let watch = tokio::spawn(app::watch(Arc::clone(&node), file, read, hangups));
+    stop_signal(requests).await?;
+    tracing::info!("stopping: requests under way may end, new connections are refused");
+    watch.abort();
+    let cut = tokio::select! {
+        cut = node.drained() => cut,
+        _ = tokio::signal::ctrl_c() => node.open_connections(),
+    };
+    if cut > 0 {
+        tracing::warn!(connections = cut, "some requests did not end in time");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for the signal to stop; passes each SIGHUP on.
+async fn stop_signal(reload: mpsc::Sender<()>) -> anyhow::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {
+                // A full channel has a reload coming already.
+                let _coming = reload.try_send(());
+            }
+            _ = terminate.recv() => return Ok(()),
+            interrupted = tokio::signal::ctrl_c() => return Ok(interrupted?),
+        }
+    }
+}
+
+fn announce(node: &Node) {
+    for address in node.addresses() {
+        tracing::info!("listening on {address}");
+    }
+    if let Some(address) = node.admin_address() {
+        tracing::info!("health and metrics on {address}");
+    }
+}
+
+/// Larder's own messages, on standard error. `LARDER_LOG` overrides the configured level, and takes
+/// `tracing`'s filter language.
+fn logging(level: LogLevel) {
+    let filter = EnvFilter::try_from_env("LARDER_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(level.as_str()));
+    let to_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(to_terminal)
+        .with_target(false)
+        .init();
 }
 
 #[cfg(test)]

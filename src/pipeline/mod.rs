@@ -46,7 +46,10 @@ use crate::{
     entry::StoredResponse,
     field::Timestamp,
     key::target::Scheme,
-    origin::{OriginError, ResponseBody, rewrite},
+    origin::{
+        OriginError, ResponseBody,
+        rewrite::{self, Source},
+    },
     policy::{
         CacheResult, Credentials, Forward, Reason, RequestHead, Reuse, Rule,
         cache_status::Stored as Stores, reuse,
@@ -379,6 +382,19 @@ impl<S: Store> Context<S> {
         let Self { site, route, received, request, finish, .. } = self;
         let (method, headers) = (&request.method, &request.headers);
         answer(&Asker { site: &site, route, received, method, headers }, finish)
+    }
+
+    /// The request's fields as the origin is to see them.
+    fn forwarded_headers(&self) -> HeaderMap {
+        let mut headers = self.request.headers.clone();
+        let source = Source {
+            peer: self.connection.peer.map(|peer| peer.ip()),
+            secure: self.connection.secure,
+            version: self.request.version,
+            trusted: &self.site.trusted_proxies,
+        };
+        rewrite::request_headers(&mut headers, &source, &self.site.identity);
+        headers
     }
 
     fn scheme(&self) -> Scheme {

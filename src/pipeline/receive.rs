@@ -1,6 +1,6 @@
 //! The first step: which rule governs a request, and whether the cache is asked at all.
 
-use http::{Method, Request, header};
+use http::{Method, Request};
 use http_body::Body;
 
 use super::{finish, site::Site};
@@ -44,7 +44,7 @@ pub fn plan<B: Body>(
     let path = normal_path(request.uri().path());
     let selection = site.routes.select(request.method(), host, &path);
     let index = selection.index;
-    if rewrite::is_loop(request.headers()) {
+    if rewrite::is_loop(request.headers(), &site.identity) {
         return (index, Verdict::Loop);
     }
     let route = selection.route;
@@ -69,7 +69,7 @@ fn pass_reason<B: Body>(request: &Request<B>) -> Option<Reason> {
         return Some(Reason::MethodNotCacheable);
     }
     let headers = request.headers();
-    if headers.contains_key(header::UPGRADE) {
+    if rewrite::is_upgrade(headers, request.version()) {
         return Some(Reason::Upgrade);
     }
     validation::has_origin_precondition(headers).then_some(Reason::Precondition)

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::{
-    origin::Origin,
+    origin::{Origin, rewrite::Identity},
     route::{Route, RouteTable},
     telemetry::{AccessLog, RouteMetrics},
 };
@@ -16,6 +18,10 @@ pub struct Site {
     pub metrics: Vec<RouteMetrics>,
     /// Who is asked for what is not stored.
     pub origin: Arc<Origin>,
+    /// How forwarded messages are signed.
+    pub identity: Identity,
+    /// Whose forwarding fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// Where requests are logged, if they are.
     pub access_log: Option<Arc<AccessLog>>,
     /// What may be stored of one body, in bytes.

@@ -1,0 +1,91 @@
+//! `larder demo`: the product in one command. A slow sample API, Larder in front of it, a little
+//! traffic, and lines that say what happened and what to try next.
+
+mod api;
+mod tour;
+
+use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+
+use clap::Args;
+
+use crate::{
+    app::{Node, Surroundings, Workers},
+    config::{Config, Environment},
+    pipeline::Clock,
+    server::{self, Address, Drain, Listener, Settings},
+};
+use api::SampleApi;
+
+/// The flags of `larder demo`.
+#[derive(Debug, Clone, Args)]
+pub struct Arguments {
+    /// Where Larder listens; port 0 is any free one.
+    #[arg(long, short, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Where health and metrics are served.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9180")]
+    pub admin: SocketAddr,
+    /// End after the traffic instead of serving on.
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// What the demo's Larder is told; shown to the user as it stands.
+const ROUTES: &str = include_str!("demo.toml");
+
+/// Runs the demo until Ctrl-C, or with `--once` until the traffic is over.
+pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(arguments))
+}
+
+async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let api = Arc::new(SampleApi::default());
+    let origin = start_api(&api)?;
+    let node = start_larder(arguments, origin)?;
+    let Some(larder) = node.tcp_address() else { anyhow::bail!("no TCP address to listen on") };
+    println!("A slow sample API listens on http://{origin}, Larder before it on http://{larder}.");
+    println!("Larder was told:\n");
+    ROUTES.lines().for_each(|line| println!("    {line}"));
+    println!();
+    tour::walk(larder, &api).await?;
+    if !arguments.once {
+        suggest(larder, &node);
+        tokio::signal::ctrl_c().await?;
+    }
+    node.drained().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_api(api: &Arc<SampleApi>) -> anyhow::Result<SocketAddr> {
+    let listener = Listener::bind_tcp(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+    let Address::Tcp(address) = listener.local_addr()? else { anyhow::bail!("not a TCP address") };
+    let settings = Arc::new(Settings::default());
+    tokio::spawn(server::serve(listener, Arc::clone(api), settings, Drain::new()));
+    Ok(address)
+}
+
+fn start_larder(arguments: &Arguments, origin: SocketAddr) -> anyhow::Result<Node> {
+    let (listen, admin) = (arguments.listen, arguments.admin);
+    let text = format!(
+        "listen = \"{listen}\"\norigin = \"http://{origin}\"\n[admin]\nlisten = \"{admin}\"\n\
+         [log]\naccess = \"off\"\n{ROUTES}"
+    );
+    let config = Config::parse(&text, "demo", Environment::empty())?;
+    let surroundings = Surroundings {
+        clock: Clock::System,
+        sink: Arc::new(|| Box::new(std::io::sink())),
+        workers: Workers::Here,
+    };
+    Node::start(config, surroundings)
+}
+
+fn suggest(larder: SocketAddr, node: &Node) {
+    println!("\n  Larder goes on serving. Try, in another terminal:\n");
+    println!("    curl -i http://{larder}/dashboard/tiles/orders      # twice");
+    println!("    curl -i -X PUT http://{larder}/products/1           # then GET it");
+    if let Some(admin) = node.admin_address() {
+        println!("    curl -s http://{admin}/metrics | grep larder_requests_total");
+    }
+    println!("\n  Ctrl-C ends the demo. `larder run --origin URL` does this for your API.");
+}
