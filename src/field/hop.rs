@@ -21,12 +21,6 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     ALWAYS.contains(name)
 }
 
-/// Whether `Connection` lists this field.
-pub fn is_listed(headers: &HeaderMap, name: &HeaderName) -> bool {
-    list::members(headers, header::CONNECTION)
-        .any(|member| member.eq_ignore_ascii_case(name.as_str().as_bytes()))
-}
-
 const ALWAYS: [HeaderName; 6] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -102,12 +96,5 @@ mod tests {
         ]);
         remove(&mut map);
         assert_eq!(map.len(), 2);
-    }
-
-    #[test]
-    fn listing_is_case_insensitive() {
-        let map = headers(&[("connection", "Keep-Alive, X-Foo")]);
-        assert!(is_listed(&map, &HeaderName::from_static("x-foo")));
-        assert!(!is_listed(&map, &HeaderName::from_static("x-bar")));
     }
 }
