@@ -43,7 +43,7 @@ fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Run(arguments) => run::execute(arguments),
         Command::Check(arguments) => check::execute(arguments),
-        Command::Demo(arguments) => demo::execute(arguments),
+        Command::Demo(arguments) => demo::execute(&arguments),
     }
 }
 

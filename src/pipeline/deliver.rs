@@ -15,7 +15,7 @@ use super::{
 use crate::{
     entry::StoredResponse,
     field::{Timestamp, range::{ByteRange, unsatisfied_content_range}},
-    origin::{ResponseBody, rewrite},
+    origin::ResponseBody,
     policy::{
         CacheResult, CacheStatus, Forward, Reason,
         cache_status::{CACHE_STATUS, Collapsed, Handling, Stored, X_API_CACHE},
@@ -181,7 +181,6 @@ impl Asker<'_> {
     }
 
     fn from_origin(&self, headers: &mut HeaderMap, told: Told) {
-        rewrite::response_headers(headers, self.received.at);
         tag::take(headers);
         headers.remove(SURROGATE_CONTROL);
         if told.stored == Stored::Yes && let Some(value) = &self.route().client_cache {
@@ -238,7 +237,6 @@ impl Asker<'_> {
         headers: &mut HeaderMap,
     ) {
         headers.insert(header::AGE, HeaderValue::from(stored.freshness.age_seconds(now)));
-        headers.append(header::VIA, rewrite::via());
         if let Some(value) = &self.route().client_cache {
             headers.insert(header::CACHE_CONTROL, value.clone());
         }

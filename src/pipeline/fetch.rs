@@ -16,7 +16,7 @@ use crate::{
     entry::Entry,
     field::Timestamp,
     key::CacheKey,
-    origin::{OriginError, RequestBody, ResponseBody},
+    origin::{OriginError, RequestBody, ResponseBody, rewrite},
     policy::{
         CacheResult, Freshness, Reason, RequestDirectives, RequestHead, ResponseDirectives,
         ResponseHead, Rule, stale, storable, stored_fields, validation,
@@ -241,7 +241,8 @@ fn settle(settled: Settled, flight: Option<&Takeoff>) -> Fetched {
     Fetched::Settled(settled)
 }
 
-/// Sends a request to the origin and counts how that went.
+/// Sends a request to the origin, counts how that went, and makes the response's head Larder's own:
+/// nothing of the origin's connection is left in it.
 pub async fn send<S>(
     pipeline: &Pipeline<S>,
     site: &Site,
@@ -249,16 +250,20 @@ pub async fn send<S>(
     interim: Option<&Interim>,
 ) -> Result<Response<ResponseBody>, OriginError> {
     let started = Instant::now();
-    let result = site.origin.send(request, interim).await;
+    let mut result = site.origin.send(request, interim).await;
     let metrics = &pipeline.metrics;
-    match &result {
+    match &mut result {
         Ok(response) => {
+            let (status, version, now) =
+                (response.status(), response.version(), pipeline.clock.now());
+            let headers = response.headers_mut();
+            rewrite::response_headers(status, headers, version, &site.identity, now);
             metrics.origin_duration.observe(started.elapsed().as_secs_f64());
             let class = status_class(response.status());
             metrics.origin_requests.with_label_values(&[class]).inc();
         }
         Err(error) => {
-            tracing::warn!(error = error as &dyn std::error::Error, "the origin gave no response");
+            tracing::warn!(error = &*error as &dyn std::error::Error, "the origin gave no response");
             metrics.origin_errors.with_label_values(&[error.kind()]).inc();
         }
     }

@@ -74,12 +74,6 @@ enum End {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Abandoned;
 
-/// A body that could be kept to its end.
-pub struct Kept {
-    /// Its chunks, in order.
-    pub chunks: Vec<Bytes>,
-}
-
 impl Budget {
     /// A budget of this many bytes.
     pub fn new(limit: u64) -> Arc<Self> {
@@ -134,17 +128,21 @@ impl Fill {
         std::future::poll_fn(|context| self.poll_room(context)).await
     }
 
-    /// Ends the body. Gives back all of it where it was kept and ends without trailers, which a stored
-    /// response has no place for.
-    pub fn complete(&self, trailers: Option<HeaderMap>) -> Option<Kept> {
+    /// All of the body where it was kept, with a last chunk that was not added yet.
+    pub fn kept(&self, last: Option<&Bytes>) -> Option<Vec<Bytes>> {
+        let shared = self.shared.lock();
+        let length = shared.held + last.map_or(0, Bytes::len);
+        let is_kept = shared.retention == Retention::Kept && length <= self.limit;
+        is_kept.then(|| shared.chunks.iter().chain(last).cloned().collect())
+    }
+
+    /// Ends the body.
+    pub fn complete(&self, trailers: Option<HeaderMap>) {
         let mut shared = self.shared.lock();
-        let storable = shared.retention == Retention::Kept && trailers.is_none();
         shared.end = End::Complete(trailers);
-        let kept = storable.then(|| Kept { chunks: shared.chunks.iter().cloned().collect() });
         let wakers = shared.waiting_readers();
         drop(shared);
         wake_all(wakers);
-        kept
     }
 
     /// Ends the body short of its end: readers fail, so that no client takes it for complete.
@@ -326,8 +324,10 @@ mod tests {
         let early = fill.reader().unwrap();
         fill.push(chunk(2)).await.unwrap();
         let late = fill.reader().unwrap();
-        let kept = fill.complete(None).unwrap();
-        assert_eq!(kept.chunks.iter().map(Bytes::len).sum::<usize>(), 3);
+        let kept = fill.kept(Some(&chunk(3))).unwrap();
+        assert_eq!(kept.iter().map(Bytes::len).sum::<usize>(), 6);
+        assert!(fill.kept(Some(&chunk(98))).is_none(), "over the limit with its last chunk");
+        fill.complete(None);
         for reader in [early, late] {
             assert_eq!(reader.collect().await.unwrap().to_bytes().len(), 3);
         }
@@ -353,13 +353,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn trailers_reach_readers_and_keep_the_body_out_of_the_store() {
+    async fn trailers_reach_readers() {
         let fill = fill(100);
         let reader = fill.reader().unwrap();
         fill.push(chunk(1)).await.unwrap();
         let mut trailers = HeaderMap::new();
         trailers.insert("checksum", http::HeaderValue::from_static("1"));
-        assert!(fill.complete(Some(trailers.clone())).is_none());
+        fill.complete(Some(trailers.clone()));
         assert_eq!(reader.collect().await.unwrap().trailers(), Some(&trailers));
     }
 
@@ -374,7 +374,7 @@ mod tests {
         waiting.await.unwrap();
         assert!(fill.reader().is_none(), "the first bytes are gone");
         assert_eq!(fill.budget.used(), WINDOW as u64 / 2);
-        assert!(fill.complete(None).is_none());
+        assert!(fill.kept(None).is_none());
     }
 
     #[tokio::test]
@@ -393,7 +393,7 @@ mod tests {
         let fill = Fill::new(None, 100, Arc::clone(&budget));
         let reader = fill.reader();
         fill.push(chunk(20)).await.unwrap();
-        assert!(fill.complete(None).is_none());
+        assert!(fill.kept(None).is_none());
         drop((reader, fill));
         assert_eq!(budget.used(), 0);
     }

@@ -28,7 +28,8 @@ pub async fn after<S: Store>(
             Some((path, query)) => (path, Some(query)),
             None => (&*target, None),
         };
-        let selection = site.routes.select(&Method::GET, host, &normal_path(path));
+        let normal = normal_path(path);
+        let selection = site.routes.select(&Method::GET, host, &normal);
         let target = Target { scheme, host, path, query };
         let key = CacheKey::of_target(|text| target.write(text, &selection.route.query));
         pipeline.flights.detach(key.digest());

@@ -45,7 +45,7 @@ pub use site::{ServerTiming, Site};
 use crate::{
     entry::StoredResponse,
     field::Timestamp,
-    key::target::Scheme,
+    key::{CacheKey, target::Scheme},
     origin::{
         OriginError, ResponseBody,
         rewrite::{self, Source},
@@ -64,6 +64,7 @@ use deliver::{Asker, Told};
 use fetch::{Ask, Fetched};
 use fill::{Budget, FillReader};
 use finish::{Finish, Received};
+
 use landing::{Arriving, Landing, Settled};
 use lookup::{Found, Stored};
 use receive::{Lookup, Verdict};
@@ -254,6 +255,15 @@ impl<S: Store> Context<S> {
         }
     }
 
+    /// Whether this request may wait for, or lead, a fetch that answers others too.
+    fn may_share(&self, lookup: &Lookup, need: &Need) -> bool {
+        let directives = &lookup.directives;
+        lookup.credentials == Credentials::Absent
+            && !directives.no_cache
+            && !directives.no_store
+            && self.pipeline.uncacheable.recall(&need.key, self.received.at).is_none()
+    }
+
     /// Waits with whoever asks for the same, or takes the lead.
     async fn together(&self, lookup: &Lookup, mut need: Need) -> Joined {
         for _ in 0..JOINS {
@@ -329,7 +339,7 @@ impl<S: Store> Context<S> {
             site: Arc::clone(&self.site),
             route: self.route,
             forwarded: self.forwarded_headers(),
-            directives: lookup.directives.clone(),
+            directives: lookup.directives,
             request: self.request.clone(),
             target: lookup.target.clone(),
             stored: need.stored,

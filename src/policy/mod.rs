@@ -16,6 +16,7 @@ pub mod stale;
 pub mod storable;
 pub mod stored_fields;
 pub mod surrogate;
+pub mod tag;
 pub mod validation;
 
 pub use cache_status::{CacheResult, CacheStatus, Forward};
