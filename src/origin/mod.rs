@@ -1,1 +1,173 @@
 //! The origin: connections, balancing, health, retries, and what is rewritten on the way.
+
+pub mod body;
+mod connect;
+pub mod error;
+mod forwarded;
+mod health;
+mod lease;
+mod pool;
+mod random;
+pub mod rewrite;
+mod server;
+pub mod settings;
+mod standing;
+pub mod tls;
+pub mod upgrade;
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use http::{Request, Response, Uri};
+use smallvec::SmallVec;
+
+pub use body::{RequestBody, ResponseBody};
+pub use error::{OriginError, UploadFailure};
+pub use settings::{Endpoint, Settings};
+
+use crate::server::Interim;
+use server::Server;
+use settings::Scheme;
+
+/// The servers behind Larder, as one.
+pub struct Origin {
+    servers: Vec<Arc<Server>>,
+    retries: u32,
+    _tasks: health::Tasks,
+}
+
+/// Why an origin cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// There is no server.
+    #[error("an origin needs at least one URL")]
+    NoServer,
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] tls::TlsError),
+    /// The path of the health checks is no path.
+    #[error("the path of health checks must begin with `/`")]
+    HealthPath,
+}
+
+impl Origin {
+    /// Sets the origin up; opens no connection yet. Health checks run on the runtime that this is called on.
+    pub fn new(settings: &Settings) -> Result<Arc<Self>, SetupError> {
+        if settings.urls.is_empty() {
+            return Err(SetupError::NoServer);
+        }
+        let is_secure = settings.urls.iter().any(|url| url.scheme == Scheme::Https);
+        let tls = is_secure.then(|| tls::client_config(&settings.tls)).transpose()?;
+        let servers: Vec<_> = settings
+            .urls
+            .iter()
+            .map(|url| Server::new(url, settings, tls.as_ref()).map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        let health = match &settings.health {
+            Some(health) => Some((health, health_target(&health.path)?)),
+            None => None,
+        };
+        let tasks = health::start(&servers, health, settings.idle_timeout);
+        Ok(Arc::new(Self { servers, retries: settings.retries, _tasks: tasks }))
+    }
+
+    /// Sends a request whose target is a path and query (or `*`) and gives the final response's head; its body
+    /// streams. 1xx responses go to `interim`, except 100, which releases the client's body.
+    ///
+    /// A request of which nothing was sent goes to another server, up to `retries` times; also one that was
+    /// sent, where its method is safe and it has no streamed body. Dropping the future gives the request up.
+    pub async fn send(
+        &self,
+        mut request: Request<RequestBody>,
+        interim: Option<&Interim>,
+    ) -> Result<Response<ResponseBody>, OriginError> {
+        let mut tried = SmallVec::<[usize; 4]>::new();
+        loop {
+            let index = self.pick(&tried)?;
+            let Some(server) = self.servers.get(index) else {
+                return Err(OriginError::NoHealthyServer);
+            };
+            tried.push(index);
+            let may_retry = tried.len() <= self.retries as usize && tried.len() < self.servers.len();
+            let copy = may_retry.then(|| copy_if_safe(&request)).flatten();
+            let failed = match server.exchange(request, interim).await {
+                Ok(response) => {
+                    server.standing.succeed();
+                    return Ok(response);
+                }
+                Err(failed) => failed,
+            };
+            if failed.error.blames_server() {
+                server.standing.fail(standing::now());
+            }
+            tracing::debug!(error = %failed.error, "no response from an origin server");
+            let is_closed = matches!(failed.error, OriginError::Closed { .. });
+            request = match failed.unsent.or(copy.filter(|_| is_closed)) {
+                Some(again) if may_retry => again,
+                _ => return Err(failed.error),
+            };
+        }
+    }
+
+    /// How many servers there are, and how many of them get requests now.
+    pub fn servers(&self) -> (usize, usize) {
+        let now = standing::now();
+        let available = self.servers.iter().filter(|server| {
+            server.standing.is_healthy() && server.standing.is_available(now)
+        });
+        (self.servers.len(), available.count())
+    }
+
+    /// Of two servers picked at random, the less busy one; ejected ones only where nothing else is left.
+    fn pick(&self, tried: &[usize]) -> Result<usize, OriginError> {
+        let healthy = |index: usize| {
+            !tried.contains(&index)
+                && self.servers.get(index).is_some_and(|server| server.standing.is_healthy())
+        };
+        if self.servers.len() == 1 {
+            return if healthy(0) { Ok(0) } else { Err(OriginError::NoHealthyServer) };
+        }
+        let now = standing::now();
+        let mut candidates: SmallVec<[usize; 16]> =
+            (0..self.servers.len()).filter(|index| healthy(*index)).collect();
+        let last_resort = candidates.first().copied().ok_or(OriginError::NoHealthyServer)?;
+        candidates.retain(|index| {
+            self.servers.get(*index).is_some_and(|server| server.standing.is_available(now))
+        });
+        while !candidates.is_empty() {
+            let position = self.less_busy(&candidates);
+            let index = candidates.swap_remove(position);
+            if self.servers.get(index).is_some_and(|server| server.standing.admit(now)) {
+                return Ok(index);
+            }
+        }
+        Ok(last_resort)
+    }
+
+    fn less_busy(&self, candidates: &[usize]) -> usize {
+        let first = random::below(candidates.len());
+        let second = random::below(candidates.len());
+        let busy = |position: usize| {
+            candidates
+                .get(position)
+                .and_then(|index| self.servers.get(*index))
+                .map_or(usize::MAX, |server| server.in_flight.load(Relaxed))
+        };
+        if busy(second) < busy(first) { second } else { first }
+    }
+}
+
+fn copy_if_safe(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    if !request.method().is_safe() {
+        return None;
+    }
+    let mut copy = Request::new(request.body().replay()?);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+fn health_target(path: &str) -> Result<Uri, SetupError> {
+    let target = path.starts_with('/').then(|| path.parse().ok()).flatten();
+    target.ok_or(SetupError::HealthPath)
+}

@@ -1,0 +1,110 @@
+//! Why an origin gave no response: a closed list.
+
+use std::{io, sync::Arc};
+
+use crate::server::BodyError;
+
+/// Why there is no response. Its `Display` is for the log, not for the client.
+#[derive(Debug, thiserror::Error)]
+pub enum OriginError {
+    /// The server's name is unknown, or nothing listens there.
+    #[error("cannot connect to {server}")]
+    Connect {
+        /// The server.
+        server: Arc<str>,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The connection was not ready in time.
+    #[error("connecting to {server} took too long")]
+    ConnectTimeout {
+        /// The server.
+        server: Arc<str>,
+    },
+    /// The TLS handshake failed.
+    #[error("no TLS with {server}")]
+    Tls {
+        /// The server.
+        server: Arc<str>,
+        /// What TLS said.
+        source: io::Error,
+    },
+    /// The response did not begin in time.
+    #[error("{server} did not answer in time")]
+    FirstByteTimeout {
+        /// The server.
+        server: Arc<str>,
+    },
+    /// The connection ended before the response began.
+    #[error("{server} closed the connection before its response")]
+    Closed {
+        /// The server.
+        server: Arc<str>,
+        /// What hyper said.
+        source: hyper::Error,
+    },
+    /// What came is not HTTP, or where it ends is ambiguous.
+    #[error("{server} does not speak HTTP: {reason}")]
+    Protocol {
+        /// The server.
+        server: Arc<str>,
+        /// What is wrong.
+        reason: String,
+    },
+    /// All servers fail their health checks.
+    #[error("no server is healthy")]
+    NoHealthyServer,
+    /// The client's request body failed: the client's doing, not the origin's.
+    #[error("the request body failed")]
+    RequestBody(#[source] UploadFailure),
+}
+
+/// How a client's request body failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UploadFailure {
+    /// It is larger than allowed: 413.
+    #[error("it exceeds the limit")]
+    TooLarge,
+    /// The client stopped sending: 408.
+    #[error("the client stopped sending")]
+    Silent,
+    /// The client is gone or sent nonsense: 400, if anyone is there to read it.
+    #[error("the client's connection failed")]
+    Broken,
+}
+
+impl From<&BodyError> for UploadFailure {
+    fn from(error: &BodyError) -> Self {
+        match error {
+            BodyError::TooLarge => Self::TooLarge,
+            BodyError::Silent => Self::Silent,
+            BodyError::Client(_) => Self::Broken,
+        }
+    }
+}
+
+impl OriginError {
+    /// The kind, as logs, metrics and `Cache-Status` spell it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect { .. } => "connect",
+            Self::ConnectTimeout { .. } => "connect-timeout",
+            Self::Tls { .. } => "tls",
+            Self::FirstByteTimeout { .. } => "first-byte-timeout",
+            Self::Closed { .. } => "closed",
+            Self::Protocol { .. } => "protocol",
+            Self::NoHealthyServer => "no-healthy-server",
+            Self::RequestBody(_) => "request-body",
+        }
+    }
+
+    /// Whether the client should get a 504 and not a 502.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::ConnectTimeout { .. } | Self::FirstByteTimeout { .. })
+    }
+
+    /// Whether the server is to blame, and not the client or the lack of servers.
+    pub(super) fn blames_server(&self) -> bool {
+        !matches!(self, Self::NoHealthyServer | Self::RequestBody(_))
+    }
+}

@@ -1,0 +1,344 @@
+//! What a proxy changes in the heads that it forwards (RFC 9110 §7.6), as pure functions.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
+use ipnet::IpNet;
+
+use super::{forwarded, random};
+use crate::field::Timestamp;
+
+/// Fields that concern one connection only (RFC 9110 §7.6.1), beside those that `Connection` names.
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::TE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Fields that `Connection` cannot make hop-by-hop: without them the message means something else.
+const END_TO_END: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::VIA];
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longer request ids are replaced.
+const REQUEST_ID_BYTES: usize = 128;
+
+/// How this process signs the messages that it forwards.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    id: String,
+    requests: [HeaderValue; 3],
+    responses: [HeaderValue; 3],
+}
+
+impl Identity {
+    /// An identity that no other process has.
+    pub fn random() -> Self {
+        Self::new(&format!("{:016x}", random::next()))
+    }
+
+    /// This identity; characters that a comment cannot have are left out.
+    pub fn new(id: &str) -> Self {
+        let id: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
+        let versions = ["1.0", "1.1", "2"];
+        let signed = |text: String| {
+            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("1.1 larder"))
+        };
+        Self {
+            requests: versions.map(|version| signed(format!("{version} larder ({id})"))),
+            responses: versions.map(|version| signed(format!("{version} larder"))),
+            id: format!("({id})"),
+        }
+    }
+
+    fn for_request(&self, version: Version) -> HeaderValue {
+        pick(&self.requests, version)
+    }
+
+    fn for_response(&self, version: Version) -> HeaderValue {
+        pick(&self.responses, version)
+    }
+}
+
+fn pick([http10, http11, http2]: &[HeaderValue; 3], version: Version) -> HeaderValue {
+    match version {
+        Version::HTTP_2 => http2.clone(),
+        Version::HTTP_10 => http10.clone(),
+        _ => http11.clone(),
+    }
+}
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// The other end of the client's connection; none on Unix sockets.
+    pub peer: Option<IpAddr>,
+    /// Whether that connection is TLS.
+    pub secure: bool,
+    /// The version of the request.
+    pub version: Version,
+    /// Peers whose forwarding fields are believed and continued.
+    pub trusted: &'a [IpNet],
+}
+
+impl Source<'_> {
+    /// Whether what the peer says about its own clients is believed.
+    pub fn is_trusted(&self) -> bool {
+        self.peer.is_some_and(|peer| {
+            self.trusted.iter().any(|net| net.contains(&peer.to_canonical()))
+        })
+    }
+
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+}
+
+/// Whether this process has forwarded the request before: the caller answers 508.
+pub fn is_loop(headers: &HeaderMap, identity: &Identity) -> bool {
+    let id = identity.id.as_bytes();
+    let is_ours = |via: &HeaderValue| via.as_bytes().windows(id.len()).any(|part| part == id);
+    headers.get_all(header::VIA).into_iter().any(is_ours)
+}
+
+/// Whether the client asks to leave HTTP on this connection, for a protocol that can be passed on.
+pub fn is_upgrade(headers: &HeaderMap, version: Version) -> bool {
+    version == Version::HTTP_11
+        && headers.contains_key(header::UPGRADE)
+        && has_token(headers, &header::CONNECTION, "upgrade")
+        && !has_token(headers, &header::UPGRADE, "h2c")
+}
+
+/// Turns a client's fields into those that go to the origin. `Host` is left: the origin settles it.
+pub fn request_headers(headers: &mut HeaderMap, source: &Source<'_>, identity: &Identity) {
+    let upgrade = is_upgrade(headers, source.version)
+        .then(|| headers.get(header::UPGRADE).cloned())
+        .flatten();
+    let takes_trailers = has_token(headers, &header::TE, "trailers");
+    strip_hop_by_hop(headers);
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::UPGRADE, upgrade);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    } else if takes_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+    headers.append(header::VIA, identity.for_request(source.version));
+    forward(headers, source);
+    ensure_request_id(headers);
+}
+
+/// Turns an origin's fields into those that go to the client. A 101 keeps what it switches to.
+///
+/// `Date` is added where the origin sent none (RFC 9110 §6.6.1): `now` is when the response was received.
+pub fn response_headers(
+    status: StatusCode,
+    headers: &mut HeaderMap,
+    version: Version,
+    identity: &Identity,
+    now: Timestamp,
+) {
+    let upgrade = (status == StatusCode::SWITCHING_PROTOCOLS)
+        .then(|| headers.get(header::UPGRADE).cloned())
+        .flatten();
+    strip_hop_by_hop(headers);
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::UPGRADE, upgrade);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    if !headers.contains_key(header::DATE) {
+        headers.insert(header::DATE, date(now));
+    }
+    headers.append(header::VIA, identity.for_response(version));
+}
+
+/// Removes the fields that concern one connection only.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if let header::Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
+        let (_, options) = connection.remove_entry_mult();
+        let options: Vec<HeaderValue> = options.collect();
+        for option in options.iter().flat_map(|options| options.as_bytes().split(|b| *b == b',')) {
+            if let Ok(name) = HeaderName::from_bytes(option.trim_ascii())
+                && !END_TO_END.contains(&name)
+            {
+                headers.remove(name);
+            }
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Tells the origin who asked (RFC 7239 and its predecessors): continued from trusted peers, else begun anew.
+fn forward(headers: &mut HeaderMap, source: &Source<'_>) {
+    let host = headers.get(header::HOST).cloned();
+    if !source.is_trusted() {
+        for name in [header::FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST] {
+            headers.remove(name);
+        }
+    }
+    if let Some(element) = forwarded::element(source, host.as_ref()) {
+        headers.append(header::FORWARDED, element);
+    }
+    if let Some(value) = forwarded::for_chain(headers.get_all(&X_FORWARDED_FOR), source.peer) {
+        headers.insert(X_FORWARDED_FOR, value);
+    }
+    if !headers.contains_key(&X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(source.scheme()));
+    }
+    if let (Some(host), false) = (host, headers.contains_key(&X_FORWARDED_HOST)) {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+}
+
+fn ensure_request_id(headers: &mut HeaderMap) {
+    let is_usable = headers.get(&X_REQUEST_ID).is_some_and(|id| {
+        (1..=REQUEST_ID_BYTES).contains(&id.len())
+            && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    });
+    if !is_usable && let Ok(id) = HeaderValue::try_from(request_id()) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+}
+
+/// A new request id: 32 hexadecimal digits.
+pub fn request_id() -> String {
+    format!("{:016x}{:016x}", random::next(), random::next())
+}
+
+fn date(now: Timestamp) -> HeaderValue {
+    let since = std::time::Duration::from_secs(now.seconds().min(LAST_SECOND));
+    let date = httpdate::fmt_http_date(std::time::UNIX_EPOCH + since);
+    HeaderValue::try_from(date).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// The end of the year 9999, beyond which an HTTP-date cannot be written.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let is_token = |part: &[u8]| {
+        let name = part.split(|byte| *byte == b';').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(token.as_bytes())
+    };
+    headers
+        .get_all(name)
+        .into_iter()
+        .any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let line = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        lines.iter().map(line).collect()
+    }
+
+    fn rewritten(lines: &[(&'static str, &'static str)], trusted: &[IpNet]) -> HeaderMap {
+        let mut headers = headers(lines);
+        let source = Source {
+            peer: Some("192.0.2.1".parse().unwrap()),
+            secure: true,
+            version: Version::HTTP_11,
+            trusted,
+        };
+        request_headers(&mut headers, &source, &Identity::new("3f9c"));
+        headers
+    }
+
+    fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
+        headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn connection_fields_stay_on_their_connection() {
+        let lines = [
+            ("connection", "close, X-Secret , host"),
+            ("connection", "keep-alive"),
+            ("x-secret", "a"),
+            ("host", "a"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("te", "gzip"),
+            ("upgrade", "websocket"),
+            ("accept", "b"),
+        ];
+        let mut left = headers(&lines);
+        strip_hop_by_hop(&mut left);
+        assert_eq!(left, headers(&[("host", "a"), ("accept", "b")]));
+    }
+
+    #[test]
+    fn upgrades_and_trailers_are_asked_for_again() {
+        let asked = rewritten(&[("connection", "Upgrade"), ("upgrade", "websocket")], &[]);
+        assert_eq!((&asked["connection"], &asked["upgrade"]), (&"upgrade".parse().unwrap(), &"websocket".parse().unwrap()));
+        let h2c = rewritten(&[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")], &[]);
+        assert!(!h2c.contains_key("upgrade") && !h2c.contains_key("connection"));
+        let trailers = rewritten(&[("te", "gzip, trailers;q=0.5"), ("connection", "te")], &[]);
+        assert_eq!(values(&trailers, "te"), ["trailers"]);
+    }
+
+    #[test]
+    fn our_own_requests_are_recognised() {
+        let identity = Identity::new("3f9c");
+        let once = rewritten(&[("via", "1.0 fred")], &[]);
+        assert_eq!(values(&once, "via"), ["1.0 fred", "1.1 larder (3f9c)"]);
+        assert!(is_loop(&once, &identity));
+        assert!(!is_loop(&once, &Identity::new("3f9")));
+        assert!(!is_loop(&headers(&[("via", "1.1 larder")]), &identity));
+    }
+
+    #[test]
+    fn strangers_do_not_say_whom_they_forward_for() {
+        let lines = [
+            ("host", "api.test:8443"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "evil"),
+            ("forwarded", "for=10.0.0.1"),
+        ];
+        let stranger = rewritten(&lines, &[]);
+        assert_eq!(values(&stranger, "x-forwarded-for"), ["192.0.2.1"]);
+        assert_eq!(values(&stranger, "x-forwarded-proto"), ["https"]);
+        assert_eq!(values(&stranger, "x-forwarded-host"), ["api.test:8443"]);
+        let element = r#"for=192.0.2.1;host="api.test:8443";proto=https"#;
+        assert_eq!(values(&stranger, "forwarded"), [element]);
+        let trusted = rewritten(&lines, &["192.0.2.0/24".parse().unwrap()]);
+        assert_eq!(values(&trusted, "x-forwarded-for"), ["10.0.0.1, 192.0.2.1"]);
+        assert_eq!(values(&trusted, "x-forwarded-proto"), ["http"]);
+        assert_eq!(values(&trusted, "forwarded"), ["for=10.0.0.1", element]);
+    }
+
+    #[test]
+    fn request_ids_are_kept_or_made() {
+        assert_eq!(values(&rewritten(&[("x-request-id", "abc")], &[]), "x-request-id"), ["abc"]);
+        let first = values(&rewritten(&[("x-request-id", "a b")], &[]), "x-request-id");
+        assert_eq!(first[0].len(), 32);
+        assert_ne!(first, values(&rewritten(&[], &[]), "x-request-id"));
+    }
+
+    #[test]
+    fn responses_are_signed_and_dated() {
+        let identity = Identity::new("3f9c");
+        let now = Timestamp::from_seconds(784_111_777);
+        let mut answer = headers(&[("connection", "close"), ("via", "1.1 a")]);
+        response_headers(StatusCode::OK, &mut answer, Version::HTTP_2, &identity, now);
+        assert_eq!(values(&answer, "via"), ["1.1 a", "2 larder"]);
+        assert_eq!(values(&answer, "date"), ["Sun, 06 Nov 1994 08:49:37 GMT"]);
+        let mut switch = headers(&[("connection", "Upgrade"), ("upgrade", "websocket"), ("date", "x")]);
+        response_headers(StatusCode::SWITCHING_PROTOCOLS, &mut switch, Version::HTTP_11, &identity, now);
+        assert_eq!(values(&switch, "upgrade"), ["websocket"]);
+        assert_eq!(values(&switch, "date"), ["x"]);
+    }
+}

@@ -1,0 +1,203 @@
+//! What an origin is told: its servers, times, TLS.
+
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use http::{HeaderValue, uri::Authority};
+use url::Url;
+
+/// Everything an origin needs to know; plain values.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The servers that answer for the origin; at least one.
+    pub urls: Vec<Endpoint>,
+    /// Name look-up, TCP and TLS together take at most this long.
+    pub connect_timeout: Duration,
+    /// The response's head comes at most this long after the request's last byte.
+    pub first_byte_timeout: Duration,
+    /// An unused connection is kept for this long.
+    pub idle_timeout: Duration,
+    /// Further servers that are tried where one fails before anything was answered.
+    pub retries: u32,
+    /// Active health checks.
+    pub health: Option<Health>,
+    /// TLS towards `https` servers.
+    pub tls: Tls,
+    /// The `Host` that servers see.
+    pub host: Host,
+}
+
+impl Settings {
+    /// The defaults, for these servers.
+    pub fn new(urls: Vec<Endpoint>) -> Self {
+        Self {
+            urls,
+            connect_timeout: Duration::from_secs(1),
+            first_byte_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(90),
+            retries: 1,
+            health: None,
+            tls: Tls::default(),
+            host: Host::Preserve,
+        }
+    }
+}
+
+/// Asks each server for a path, again and again; statuses below 400 mean healthy.
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// The path, with query.
+    pub path: String,
+    /// The time between two checks, which is also the time that one may take.
+    pub every: Duration,
+}
+
+/// TLS towards servers.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// Certificate authorities (PEM) trusted instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// A certificate chain (PEM) to identify with; needs `key`.
+    pub cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    pub key: Option<PathBuf>,
+    /// The name that the server's certificate must have, where that is not the host.
+    pub server_name: Option<String>,
+}
+
+/// The `Host` that servers see.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Host {
+    /// The client's.
+    #[default]
+    Preserve,
+    /// The host and port of the server's URL.
+    Origin,
+    /// This one.
+    Literal(Authority),
+}
+
+/// How a server is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// HTTP/1.1 in plain text.
+    Http,
+    /// TLS; HTTP/2 where the server agrees, else HTTP/1.1.
+    Https,
+    /// HTTP/2 in plain text, known to be spoken.
+    H2c,
+}
+
+/// One server: `http://host:port`, `https://…`, `h2c://…` or `unix:/path`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// How it is spoken to.
+    pub scheme: Scheme,
+    /// Where it is.
+    pub place: Place,
+    /// Host and port as in its URL; `localhost` for sockets.
+    pub authority: Authority,
+}
+
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A name or address (IPv6 without brackets) and a port.
+    Tcp(String, u16),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl Endpoint {
+    /// The value of a `Host` field for it.
+    pub(super) fn host(&self) -> HeaderValue {
+        HeaderValue::from_str(self.authority.as_str())
+            .unwrap_or_else(|_| HeaderValue::from_static("localhost"))
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match (self.scheme, &self.place) {
+            (_, Place::Unix(path)) => return write!(f, "unix:{}", path.display()),
+            (Scheme::Http, _) => "http",
+            (Scheme::Https, _) => "https",
+            (Scheme::H2c, _) => "h2c",
+        };
+        write!(f, "{scheme}://{}", self.authority)
+    }
+}
+
+/// Why a server's URL is not one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidEndpoint {
+    /// It is not a URL with a host.
+    #[error("not a URL of the form http://host:port")]
+    Syntax,
+    /// Its scheme is unknown.
+    #[error("the scheme must be http, https, h2c or unix")]
+    Scheme,
+    /// It says more than where the server is.
+    #[error("a server is a scheme, host and port, without user, path or query")]
+    Excess,
+}
+
+impl FromStr for Endpoint {
+    type Err = InvalidEndpoint;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Self {
+                scheme: Scheme::Http,
+                place: Place::Unix(PathBuf::from(path)),
+                authority: Authority::from_static("localhost"),
+            });
+        }
+        let url = Url::parse(text).map_err(|_| InvalidEndpoint::Syntax)?;
+        let (scheme, port) = match url.scheme() {
+            "http" => (Scheme::Http, 80),
+            "https" => (Scheme::Https, 443),
+            "h2c" => (Scheme::H2c, 80),
+            _ => return Err(InvalidEndpoint::Scheme),
+        };
+        let is_bare = matches!(url.path(), "" | "/")
+            && url.query().is_none()
+            && url.fragment().is_none()
+            && url.username().is_empty()
+            && url.password().is_none();
+        if !is_bare {
+            return Err(InvalidEndpoint::Excess);
+        }
+        let host = url.host_str().filter(|host| !host.is_empty()).ok_or(InvalidEndpoint::Syntax)?;
+        let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        Ok(Self {
+            scheme,
+            place: Place::Tcp(
+                host.trim_matches(['[', ']']).to_owned(),
+                url.port().unwrap_or(port),
+            ),
+            authority: Authority::try_from(authority).map_err(|_| InvalidEndpoint::Syntax)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_told_by_their_urls() {
+        let parse = |text: &str| text.parse::<Endpoint>();
+        let server = parse("https://api.test").unwrap();
+        assert_eq!((server.scheme, server.authority.as_str()), (Scheme::Https, "api.test"));
+        assert_eq!(server.place, Place::Tcp("api.test".into(), 443));
+        let server = parse("h2c://[::1]:50051/").unwrap();
+        assert_eq!((server.scheme, server.authority.as_str()), (Scheme::H2c, "[::1]:50051"));
+        assert_eq!(server.place, Place::Tcp("::1".into(), 50051));
+        assert_eq!(parse("unix:/run/a.sock").unwrap().to_string(), "unix:/run/a.sock");
+        assert_eq!(parse("http://a:80").unwrap().to_string(), "http://a");
+        assert_eq!(parse("api.test:3000"), Err(InvalidEndpoint::Scheme));
+        assert_eq!(parse("3000"), Err(InvalidEndpoint::Syntax));
+        assert_eq!(parse("http://a/b"), Err(InvalidEndpoint::Excess));
+        assert_eq!(parse("http://u:p@a"), Err(InvalidEndpoint::Excess));
+    }
+}
