@@ -56,7 +56,11 @@ impl RequestBody {
             return Self::Empty;
         }
         let body = Limited::new(body, limits);
-        Self::Client(Box::new(ClientBody { body, upload: None, patience: None }))
+        Self::Client(Box::new(ClientBody {
+            body,
+            upload: None,
+            patience: None,
+        }))
     }
 
     /// The same body again, where that is possible without keeping what was sent.
@@ -70,7 +74,9 @@ impl RequestBody {
 
     /// Lets the sender of a client's body see how it fares.
     pub(super) fn attach(&mut self, hold: Hold) -> Option<Arc<Upload>> {
-        let Self::Client(client) = self else { return None };
+        let Self::Client(client) = self else {
+            return None;
+        };
         let upload = Arc::new(Upload::default());
         if let Hold::UntilContinue(patience) = hold {
             upload.gate.store(HELD, Relaxed);
@@ -109,14 +115,22 @@ const FINISHED: u8 = 2;
 impl Upload {
     /// The origin wants the body.
     pub(super) fn open(&self) {
-        if self.gate.compare_exchange(HELD, OPEN, Relaxed, Relaxed).is_ok() {
+        if self
+            .gate
+            .compare_exchange(HELD, OPEN, Relaxed, Relaxed)
+            .is_ok()
+        {
             self.waker.wake();
         }
     }
 
     /// The origin's response is over: what is still held back is not wanted any more.
     pub(super) fn give_up(&self) {
-        if self.gate.compare_exchange(HELD, UNWANTED, Relaxed, Relaxed).is_ok() {
+        if self
+            .gate
+            .compare_exchange(HELD, UNWANTED, Relaxed, Relaxed)
+            .is_ok()
+        {
             self.waker.wake();
         }
     }
@@ -144,7 +158,9 @@ impl Upload {
 
 impl ClientBody {
     fn poll_gate(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
-        let Some(upload) = &self.upload else { return Poll::Ready(Ok(())) };
+        let Some(upload) = &self.upload else {
+            return Poll::Ready(Ok(()));
+        };
         if upload.gate.load(Relaxed) == HELD {
             upload.waker.register(cx.waker());
         }
@@ -236,7 +252,10 @@ pub struct ResponseBody {
 
 impl ResponseBody {
     pub(super) fn new(body: Incoming, lease: Lease) -> Self {
-        let mut body = Self { body, lease: Some(lease) };
+        let mut body = Self {
+            body,
+            lease: Some(lease),
+        };
         body.give_back_at_end();
         body
     }

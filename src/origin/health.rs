@@ -27,7 +27,9 @@ pub(super) fn start(
     health: Option<(&Health, Uri)>,
     idle: Duration,
 ) -> Tasks {
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return Tasks(Vec::new()) };
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+        return Tasks(Vec::new());
+    };
     let mut tasks = Vec::new();
     for server in servers {
         let reaping = runtime.spawn(reap(Arc::downgrade(server), idle));
@@ -43,7 +45,9 @@ pub(super) fn start(
 async fn reap(server: Weak<Server>, idle: Duration) {
     loop {
         tokio::time::sleep((idle / 2).max(Duration::from_millis(100))).await;
-        let Some(server) = server.upgrade() else { return };
+        let Some(server) = server.upgrade() else {
+            return;
+        };
         server.pool.reap();
     }
 }
@@ -51,7 +55,9 @@ async fn reap(server: Weak<Server>, idle: Duration) {
 async fn check(server: Weak<Server>, target: Uri, every: Duration) {
     loop {
         {
-            let Some(server) = server.upgrade() else { return };
+            let Some(server) = server.upgrade() else {
+                return;
+            };
             let is_healthy = ask(&server, &target, every).await;
             if server.standing.set_healthy(is_healthy) {
                 tracing::warn!(server = %server.name(), is_healthy, "a server's health has changed");

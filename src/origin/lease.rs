@@ -21,8 +21,13 @@ pub(super) struct Lease {
 impl Lease {
     /// The response has been read to its end: the connection may take the next request.
     pub(super) fn give_back(mut self) {
-        let is_sent = self.upload.as_ref().is_none_or(|upload| upload.is_finished());
-        let Some(mut sender) = self.sender.take().filter(|_| is_sent) else { return };
+        let is_sent = self
+            .upload
+            .as_ref()
+            .is_none_or(|upload| upload.is_finished());
+        let Some(mut sender) = self.sender.take().filter(|_| is_sent) else {
+            return;
+        };
         let server = Arc::clone(&self.in_flight.0);
         if sender.is_ready() {
             server.pool.put(sender);

@@ -109,7 +109,9 @@ impl Framing {
     fn feed_head<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let mut rest = bytes;
         let taken = rest.skip_until(b'\n').unwrap_or(0);
-        let Some(part) = bytes.get(..taken) else { return &[] };
+        let Some(part) = bytes.get(..taken) else {
+            return &[];
+        };
         let is_whole = part.ends_with(b"\n");
         if self.line.is_empty() && self.head.lines == 0 && matches!(part, b"\r\n" | b"\n") {
             return rest;
@@ -176,18 +178,28 @@ impl Framing {
 
     fn feed_body<'b>(&mut self, left: u64, bytes: &'b [u8]) -> &'b [u8] {
         let (left, rest) = skip(left, bytes);
-        self.state = if left == 0 { State::Head } else { State::Body(left) };
+        self.state = if left == 0 {
+            State::Head
+        } else {
+            State::Body(left)
+        };
         rest
     }
 
     fn feed_chunk<'b>(&mut self, chunk: Chunk, bytes: &'b [u8]) -> &'b [u8] {
         if let Chunk::Data(left) = chunk {
             let (left, rest) = skip(left, bytes);
-            let next = if left == 0 { Chunk::DataCr } else { Chunk::Data(left) };
+            let next = if left == 0 {
+                Chunk::DataCr
+            } else {
+                Chunk::Data(left)
+            };
             self.state = State::Chunked(next);
             return rest;
         }
-        let Some((byte, rest)) = bytes.split_first() else { return &[] };
+        let Some((byte, rest)) = bytes.split_first() else {
+            return &[];
+        };
         self.state = match chunk.step(*byte) {
             Some(Chunk::End) if chunk == Chunk::End => State::Head,
             Some(next) => State::Chunked(next),
@@ -337,7 +349,11 @@ mod tests {
     use super::*;
 
     fn framing() -> Framing {
-        Framing::new(Limits { header_bytes: 1000, header_count: 8, target_bytes: 100 })
+        Framing::new(Limits {
+            header_bytes: 1000,
+            header_count: 8,
+            target_bytes: 100,
+        })
     }
 
     fn refusal(bytes: &[u8]) -> Option<(u32, Refusal)> {
@@ -347,7 +363,11 @@ mod tests {
         for byte in bytes {
             dribbled.feed(std::slice::from_ref(byte));
         }
-        assert_eq!(whole.refused(), dribbled.refused(), "however the bytes arrive");
+        assert_eq!(
+            whole.refused(),
+            dribbled.refused(),
+            "however the bytes arrive"
+        );
         assert_eq!(whole.heads(), dribbled.heads());
         whole.refused()
     }
@@ -378,7 +398,10 @@ mod tests {
             ("Content-Length: 99999999999999999999", Refusal::Length),
             ("Content-Length: 5\r\nContent-Length: 5", Refusal::Length),
             ("Transfer-Encoding: gzip, chunked", Refusal::Encoding),
-            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", Refusal::Encoding),
+            (
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+                Refusal::Encoding,
+            ),
             ("Transfer-Encoding: \x0bchunked", Refusal::Encoding),
             ("Transfer-Encoding\t: chunked", Refusal::Encoding),
             ("A: b\r\n folded", Refusal::Line),
@@ -391,13 +414,19 @@ mod tests {
 
     #[test]
     fn fragments_and_large_heads_are_refused() {
-        assert_eq!(refusal(b"GET /a#b HTTP/1.1\r\n\r\n"), Some((1, Refusal::Target)));
+        assert_eq!(
+            refusal(b"GET /a#b HTTP/1.1\r\n\r\n"),
+            Some((1, Refusal::Target))
+        );
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100));
         assert_eq!(refusal(long.as_bytes()), Some((1, Refusal::TargetTooLong)));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(9));
         assert_eq!(refusal(many.as_bytes()), Some((1, Refusal::HeaderTooLarge)));
         let large = format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(1000));
-        assert_eq!(refusal(large.as_bytes()), Some((1, Refusal::HeaderTooLarge)));
+        assert_eq!(
+            refusal(large.as_bytes()),
+            Some((1, Refusal::HeaderTooLarge))
+        );
     }
 
     #[test]

@@ -71,17 +71,15 @@ impl<H: Handler> Common<H> {
             channel,
         });
         match &service.channel {
-            Some(channel) => self.drive_http1(stream, &service, Arc::clone(channel)).await,
+            Some(channel) => {
+                self.drive_http1(stream, &service, Arc::clone(channel))
+                    .await
+            }
             None => self.drive_http2(stream, &service).await,
         }
     }
 
-    async fn drive_http1(
-        &self,
-        stream: Stream,
-        service: &Arc<Service<H>>,
-        channel: Arc<Channel>,
-    ) {
+    async fn drive_http1(&self, stream: Stream, service: &Arc<Service<H>>, channel: Arc<Channel>) {
         let settings = &self.settings;
         let framing = Framing::new(Limits {
             header_bytes: settings.header_bytes,
@@ -94,14 +92,24 @@ impl<H: Handler> Common<H> {
         let connection = http1_builder(settings)
             .serve_connection(TokioIo::new(wire), answer_with(service))
             .with_upgrades();
-        self.watch(connection, |connection| connection.graceful_shutdown(), &vitals).await;
+        self.watch(
+            connection,
+            |connection| connection.graceful_shutdown(),
+            &vitals,
+        )
+        .await;
     }
 
     async fn drive_http2(&self, stream: Stream, service: &Arc<Service<H>>) {
         let connection = http2_builder(&self.settings)
             .serve_connection(TokioIo::new(stream), answer_with(service));
         let vitals = Arc::clone(&service.vitals);
-        self.watch(connection, |connection| connection.graceful_shutdown(), &vitals).await;
+        self.watch(
+            connection,
+            |connection| connection.graceful_shutdown(),
+            &vitals,
+        )
+        .await;
     }
 
     /// Polls the connection to its end, which the drain and the timers may bring about.
@@ -122,7 +130,9 @@ impl<H: Handler> Common<H> {
                 if let Poll::Ready(end) = connection.as_mut().poll(cx) {
                     return Poll::Ready(note_end(end));
                 }
-                let Poll::Ready(lapse) = watch.poll(cx, vitals) else { return Poll::Pending };
+                let Poll::Ready(lapse) = watch.poll(cx, vitals) else {
+                    return Poll::Pending;
+                };
                 tracing::debug!(?lapse, "closing a silent connection");
                 if lapse != Lapse::Idle || is_closing {
                     return Poll::Ready(());
@@ -142,7 +152,8 @@ fn answer_with<H: Handler>(
     Response = Response<Answer<H::Body>>,
     Error = Infallible,
     Future: Future<Output = Result<Response<Answer<H::Body>>, Infallible>> + Send + 'static,
-> + 'static
+>
++ 'static
 + use<H> {
     let service = Arc::clone(service);
     service_fn(move |request| {
@@ -159,7 +170,12 @@ fn http1_builder(settings: &Settings) -> http1::Builder {
         .auto_date_header(false)
         .half_close(false)
         .header_read_timeout(None)
-        .max_buf_size(settings.header_bytes.saturating_mul(2).max(MIN_BUFFER_BYTES));
+        .max_buf_size(
+            settings
+                .header_bytes
+                .saturating_mul(2)
+                .max(MIN_BUFFER_BYTES),
+        );
     if settings.header_count > INLINE_HEADERS {
         builder.max_headers(settings.header_count);
     }

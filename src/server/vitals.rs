@@ -33,7 +33,8 @@ impl Vitals {
     /// Notes how far the raw bytes have been followed.
     pub(super) fn set_heads(&self, heads: u32, refused: Option<(u32, Refusal)>) {
         if let Some((head, refusal)) = refused {
-            self.refused.store(u64::from(head) << 8 | u64::from(refusal as u8), Relaxed);
+            self.refused
+                .store(u64::from(head) << 8 | u64::from(refusal as u8), Relaxed);
         }
         self.heads.store(heads, Relaxed);
     }
@@ -52,7 +53,9 @@ impl Vitals {
     pub(super) fn refusal(&self, call: u32) -> Option<Refusal> {
         let refused = self.refused.load(Relaxed);
         if refused >> 8 == u64::from(call) {
-            return u8::try_from(refused & 0xff).ok().and_then(Refusal::from_code);
+            return u8::try_from(refused & 0xff)
+                .ok()
+                .and_then(Refusal::from_code);
         }
         let was_followed = self.heads.load(Relaxed).wrapping_sub(call) < u32::MAX / 2;
         (!was_followed).then_some(Refusal::Framing)
@@ -84,6 +87,15 @@ impl Vitals {
     /// Whether unread bytes are to be expected at the close.
     pub(super) fn lingers(&self) -> bool {
         self.linger.load(Relaxed)
+    }
+
+    /// The number of the head that has begun, or has to: the first one is awaited from the start.
+    fn awaited_head(&self) -> Option<u32> {
+        match self.unfinished_head.load(Relaxed) {
+            0 if self.calls.load(Relaxed) == 0 => Some(FIRST_HEAD),
+            0 => None,
+            head => Some(head),
+        }
     }
 
     fn silence(&self) -> Option<Silence> {
@@ -132,10 +144,13 @@ pub(super) struct Watch {
     sleep: Pin<Box<Sleep>>,
     header_timeout: Duration,
     tick: Duration,
-    head: u32,
+    /// The unfinished head that the timer is set for; the first one before it begins.
+    head: Option<u32>,
     silence: Option<Silence>,
     ticks: u32,
 }
+
+const FIRST_HEAD: u32 = 1;
 
 /// Ticks in an idle timeout.
 const TICKS: u32 = 4;
@@ -146,7 +161,7 @@ impl Watch {
             sleep: Box::pin(tokio::time::sleep(header_timeout)),
             header_timeout,
             tick: (idle_timeout / TICKS).max(Duration::from_millis(1)),
-            head: 0,
+            head: Some(FIRST_HEAD),
             silence: None,
             ticks: 0,
         }
@@ -154,12 +169,14 @@ impl Watch {
 
     /// Ready when the connection has been silent for too long.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, vitals: &Vitals) -> Poll<Lapse> {
-        let head = vitals.unfinished_head.load(Relaxed);
+        let head = vitals.awaited_head();
         if head != self.head {
             self.head = head;
-            if head != 0 {
-                self.reset(self.header_timeout);
-            }
+            self.reset(if head.is_some() {
+                self.header_timeout
+            } else {
+                self.tick
+            });
         }
         while self.sleep.as_mut().poll(cx).is_ready() {
             self.reset(self.tick);
@@ -171,10 +188,10 @@ impl Watch {
     }
 
     fn tick(&mut self, vitals: &Vitals) -> Option<Lapse> {
-        let silence = vitals.silence();
-        if self.head != 0 || silence == Some(Silence::Idle(0)) {
+        if self.head.is_some() {
             return Some(Lapse::SlowHead);
         }
+        let silence = vitals.silence();
         if silence != self.silence {
             self.silence = silence;
             self.ticks = 0;
@@ -215,7 +232,10 @@ mod tests {
         let vitals = Arc::new(Vitals::default());
         let (header, idle) = (Duration::from_secs(1), Duration::from_secs(4));
         let started = Instant::now();
-        assert_eq!(lapse(&mut Watch::new(header, idle), &vitals).await, Lapse::SlowHead);
+        assert_eq!(
+            lapse(&mut Watch::new(header, idle), &vitals).await,
+            Lapse::SlowHead
+        );
         assert_eq!(started.elapsed().as_secs(), 1);
 
         let (_, in_flight) = vitals.begin();

@@ -1,0 +1,143 @@
+//! A listener of Larder's server with any handler, and the handler that joins it to an origin.
+
+use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+use larder::{
+    field::Timestamp,
+    origin::{Origin, OriginError, RequestBody, UploadFailure, rewrite, upgrade},
+    server::{Address, Connection, Counters, Drain, Handler, Listener, Settings, serve},
+};
+
+pub(crate) type BoxBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+pub(crate) fn full(text: impl Into<Bytes>) -> BoxBody {
+    Full::new(text.into())
+        .map_err(|never: Infallible| match never {})
+        .boxed_unsync()
+}
+
+pub(crate) fn reply(status: u16, text: impl Into<Bytes>) -> Response<BoxBody> {
+    Response::builder().status(status).body(full(text)).unwrap()
+}
+
+/// A server on a port of its own; stopped when dropped.
+pub(crate) struct Serving {
+    pub(crate) address: SocketAddr,
+    pub(crate) drain: Drain,
+    pub(crate) counters: Arc<Counters>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Serving {
+    pub(crate) fn start<H: Handler>(handler: H, settings: Settings) -> Self {
+        let listener = Listener::bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let Address::Tcp(address) = listener.local_addr().unwrap() else {
+            unreachable!()
+        };
+        let counters = Arc::clone(listener.counters());
+        let drain = Drain::new();
+        let serving = serve(
+            listener,
+            Arc::new(handler),
+            Arc::new(settings),
+            drain.clone(),
+        );
+        let task = tokio::spawn(async move { serving.await.unwrap() });
+        Self {
+            address,
+            drain,
+            counters,
+            task,
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A handler made of a function.
+pub(crate) struct Answer<F>(pub(crate) F);
+
+impl<F, R> Handler for Answer<F>
+where
+    F: Fn(Request<Incoming>, Arc<Connection>) -> R + Send + Sync + 'static,
+    R: Future<Output = Response<BoxBody>> + Send,
+{
+    type Body = BoxBody;
+
+    async fn handle(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        connection: &Arc<Connection>,
+    ) -> Response<BoxBody> {
+        (self.0)(request, Arc::clone(connection)).await
+    }
+}
+
+/// Passes everything on to an origin.
+pub(crate) struct Forward {
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) identity: rewrite::Identity,
+}
+
+impl Forward {
+    pub(crate) fn to(origin: Arc<Origin>) -> Self {
+        Self {
+            origin,
+            identity: rewrite::Identity::new("test"),
+        }
+    }
+
+    async fn forward(
+        &self,
+        mut request: Request<Incoming>,
+        connection: &Connection,
+    ) -> Result<Response<BoxBody>, OriginError> {
+        let is_upgrade = rewrite::is_upgrade(request.headers(), request.version());
+        let client = is_upgrade.then(|| hyper::upgrade::on(&mut request));
+        let source = rewrite::Source {
+            peer: connection.peer.map(|peer| peer.ip()),
+            secure: connection.secure,
+            version: request.version(),
+            trusted: &[],
+        };
+        let (head, body) = request.into_parts();
+        let mut onward = Request::new(RequestBody::client(body, connection.body));
+        *onward.method_mut() = head.method;
+        *onward.uri_mut() = head.uri;
+        *onward.headers_mut() = head.headers;
+        rewrite::request_headers(onward.headers_mut(), &source, &self.identity);
+        let mut response = self.origin.send(onward, Some(&connection.interim)).await?;
+        let (status, version) = (response.status(), response.version());
+        if let (StatusCode::SWITCHING_PROTOCOLS, Some(client)) = (status, client) {
+            upgrade::tunnel(client, hyper::upgrade::on(&mut response));
+        }
+        let now = Timestamp::from_seconds(784_111_777);
+        rewrite::response_headers(status, response.headers_mut(), version, &self.identity, now);
+        Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+    }
+}
+
+impl Handler for Forward {
+    type Body = BoxBody;
+
+    async fn handle(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        connection: &Arc<Connection>,
+    ) -> Response<BoxBody> {
+        match self.forward(request, connection).await {
+            Ok(response) => response,
+            Err(OriginError::RequestBody(UploadFailure::TooLarge)) => reply(413, "too large"),
+            Err(error) if error.is_timeout() => reply(504, error.kind()),
+            Err(error) => reply(502, error.kind()),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Raw connections, from the client's and from the origin's side.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::Arc,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// A connection on which tests write and read bytes.
+pub(crate) struct Wire {
+    io: Box<dyn Io>,
+    read: Vec<u8>,
+}
+
+/// A response as it came: its head, and its body without the chunked coding.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Reply {
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Reply {
+    pub(crate) fn status(&self) -> u16 {
+        self.head.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        header(&self.head, name)
+    }
+}
+
+/// The value of the first field with this name in a raw head.
+pub(crate) fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
+    head.lines().skip(1).find_map(|line| {
+        let (found, value) = line.split_once(':')?;
+        found.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
+impl Wire {
+    pub(crate) fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        Self {
+            io: Box::new(io),
+            read: Vec::new(),
+        }
+    }
+
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self::new(TcpStream::connect(address).await.unwrap())
+    }
+
+    pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.io.write_all(bytes.as_ref()).await.unwrap();
+        self.io.flush().await.unwrap();
+    }
+
+    /// Ends this side's sending.
+    pub(crate) async fn finish(&mut self) {
+        self.io.shutdown().await.unwrap();
+    }
+
+    /// Up to and with the delimiter.
+    pub(crate) async fn read_until(&mut self, delimiter: &str) -> String {
+        loop {
+            let found = self
+                .read
+                .windows(delimiter.len())
+                .position(|part| part == delimiter.as_bytes());
+            if let Some(start) = found {
+                let part = self.read.drain(..start + delimiter.len()).collect();
+                return String::from_utf8(part).unwrap();
+            }
+            let read = self.io.read_buf(&mut self.read).await.unwrap();
+            assert!(
+                read > 0,
+                "ended after {:?}",
+                String::from_utf8_lossy(&self.read)
+            );
+        }
+    }
+
+    pub(crate) async fn read_head(&mut self) -> String {
+        self.read_until("\r\n\r\n").await
+    }
+
+    pub(crate) async fn read_exact(&mut self, bytes: usize) -> String {
+        while self.read.len() < bytes {
+            assert!(
+                self.io.read_buf(&mut self.read).await.unwrap() > 0,
+                "ended early"
+            );
+        }
+        String::from_utf8(self.read.drain(..bytes).collect()).unwrap()
+    }
+
+    /// A response with its body, by length, chunks, or the end of the connection.
+    pub(crate) async fn read_reply(&mut self) -> Reply {
+        let head = self.read_head().await;
+        let body = if header(&head, "transfer-encoding").is_some() {
+            self.read_chunks().await.0
+        } else if let Some(length) = header(&head, "content-length") {
+            self.read_exact(length.parse().unwrap()).await
+        } else {
+            self.read_to_end().await
+        };
+        Reply { head, body }
+    }
+
+    /// A chunked body and its trailers.
+    pub(crate) async fn read_chunks(&mut self) -> (String, String) {
+        let mut body = String::new();
+        loop {
+            let line = self.read_until("\r\n").await;
+            let size = usize::from_str_radix(line.trim().split(';').next().unwrap(), 16).unwrap();
+            if size == 0 {
+                break;
+            }
+            body.push_str(&self.read_exact(size).await);
+            assert_eq!(self.read_exact(2).await, "\r\n");
+        }
+        let mut trailers = String::new();
+        loop {
+            let line = self.read_until("\r\n").await;
+            if line == "\r\n" {
+                return (body, trailers);
+            }
+            trailers.push_str(&line);
+        }
+    }
+
+    /// All that comes until the other side ends; a reset counts as an end.
+    pub(crate) async fn read_to_end(&mut self) -> String {
+        String::from_utf8(self.read_to_end_bytes().await).unwrap()
+    }
+
+    /// The same, for bytes that are no text.
+    pub(crate) async fn read_to_end_bytes(&mut self) -> Vec<u8> {
+        while let Ok(1..) = self.io.read_buf(&mut self.read).await {}
+        std::mem::take(&mut self.read)
+    }
+
+    pub(crate) async fn exchange(&mut self, request: impl AsRef<[u8]>) -> Reply {
+        self.write(request).await;
+        self.read_reply().await
+    }
+}
+
+/// An origin that does on each connection what the test says.
+pub(crate) struct RawOrigin {
+    pub(crate) address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl RawOrigin {
+    /// `script` gets each connection with its number, the first being 0.
+    pub(crate) async fn start<F, R>(script: F) -> Self
+    where
+        F: Fn(Wire, usize) -> R + Send + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&connections);
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let number = counter.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(script(Wire::new(stream), number));
+            }
+        });
+        Self {
+            address,
+            connections,
+            task,
+        }
+    }
+
+    /// An origin that answers each request with 200 and the request's head as the body.
+    pub(crate) async fn mirror() -> Self {
+        Self::start(|mut wire, _| async move {
+            loop {
+                let head = wire.read_head().await;
+                let reply = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{head}",
+                    head.len()
+                );
+                wire.write(reply).await;
+            }
+        })
+        .await
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for RawOrigin {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
