@@ -1,0 +1,125 @@
+// What stored responses cost in memory: resident size with many small ones against their own bytes, and the ceiling that
+// `memory` promises under more than fits.
+//
+//   node bench/memory.mjs [--larder PATH] [--responses N] [--ratio R] [--constant MiB]
+
+import { readFileSync } from 'node:fs'
+import http from 'node:http'
+import { dirname, join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { options, startLarder } from '../tests/process.mjs'
+
+const here = dirname(fileURLToPath(import.meta.url))
+const MIB = 1024 * 1024
+const given = options({
+  larder: join(process.env.CARGO_TARGET_DIR ?? join(here, '../target'), 'optimized/larder'),
+  responses: '100000',
+  ratio: '1.6',
+  constant: '64', // MiB over `memory`: the program, its buffers and connections
+  budget: '64' // MiB of `memory` in the second part
+})
+const count = Number(given.responses)
+const agent = new http.Agent({ keepAlive: true, maxSockets: 64 })
+
+// The origin answers any target; its length is the last part of the path, in KiB.
+const origin = http.createServer((request, response) => {
+  const kibibytes = Number(request.url.split('/').pop())
+  response.setHeader('Content-Type', 'application/json')
+  response.setHeader('Cache-Control', 'max-age=3600')
+  response.setHeader('ETag', `"${request.url.length}"`)
+  response.end(Buffer.alloc(kibibytes * 1024, 'x'))
+})
+await new Promise(resolve => origin.listen(0, '127.0.0.1', 4096, resolve))
+const originUrl = `http://127.0.0.1:${origin.address().port}`
+
+const verdicts = []
+await smallResponses()
+await smallBudget()
+const failed = verdicts.filter(isGood => !isGood).length
+console.log(`${verdicts.length - failed} passed, ${failed} failed`)
+process.exit(failed ? 1 : 0)
+
+async function smallResponses () {
+  const larder = await startLarder(resolve(given.larder), originUrl, { memory: '512MiB' })
+  const before = resident(larder.pid)
+  const target = i => `/catalogue/items/${i}/1`
+  const each = await size(originUrl, target(0))
+  await all(larder, count, target)
+  const sample = Array.from({ length: 1000 }, (_, i) => target(Math.floor(i * count / 1000)))
+  const tokens = await Promise.all(sample.map(path => ask(larder.url, path)))
+  const hits = tokens.filter(({ headers }) => headers['x-api-cache'] === 'HIT').length
+  const after = resident(larder.pid)
+  const bytes = each * count
+  console.log(`${count} responses of ${each} bytes with their fields: ${mib(bytes)} MiB; resident ${mib(before)} MiB before, ` +
+    `${mib(after)} MiB after; ratio ${(after / bytes).toFixed(2)} (growth alone ${((after - before) / bytes).toFixed(2)}); ` +
+    `${hits} of ${sample.length} asked again are hits`)
+  verdict('all stay stored', hits === sample.length)
+  verdict(`resident size under ${given.ratio} times their bytes`, after < Number(given.ratio) * bytes)
+  await larder.stop()
+}
+
+async function smallBudget () {
+  const larder = await startLarder(resolve(given.larder), originUrl, { memory: `${given.budget}MiB` })
+  const limit = (Number(given.budget) + Number(given.constant)) * MIB
+  let peak = 0
+  const watch = setInterval(() => { peak = Math.max(peak, resident(larder.pid)) }, 20)
+  for (const [kibibytes, number] of [[100, 4000], [1, 100000], [1024, 400], [10, 20000]]) {
+    await all(larder, number, i => `/bulk/${i}/${kibibytes}`)
+  }
+  clearInterval(watch)
+  peak = Math.max(peak, highWater(larder.pid))
+  console.log(`memory = ${given.budget} MiB under about 1,100 MiB of responses: peak resident ${mib(peak)} MiB, ` +
+    `${mib(peak - Number(given.budget) * MIB)} MiB over the budget`)
+  verdict(`resident size under memory + ${given.constant} MiB`, peak < limit)
+  await larder.stop()
+}
+
+function verdict (name, isGood) {
+  verdicts.push(isGood)
+  if (!isGood) console.log(`FAILED ${name}`)
+}
+
+/** `number` requests by 64 connections, each answer read whole. */
+async function all (larder, number, target) {
+  let next = 0
+  await Promise.all(Array.from({ length: 64 }, async () => {
+    while (next < number) await ask(larder.url, target(next++))
+  }))
+  if (!larder.isRunning()) throw new Error(`the proxy ended by itself\n${larder.tail()}`)
+}
+
+function ask (base, path) {
+  const { hostname, port } = new URL(base)
+  return new Promise((resolve, reject) => {
+    http.get({ hostname, port, path, agent }, response => {
+      response.on('data', () => {})
+      response.on('end', () => response.statusCode === 200
+        ? resolve({ headers: response.headers, rawHeaders: response.rawHeaders })
+        : reject(new Error(`status ${response.statusCode} for ${path}`)))
+      response.on('error', reject)
+    }).on('error', reject)
+  })
+}
+
+/** The bytes of an answer as its origin sent it: status line, fields, body. */
+async function size (base, path) {
+  const { headers, rawHeaders } = await ask(base, path)
+  const fields = rawHeaders.reduce((sum, part) => sum + part.length + 2, 0)
+  return 'HTTP/1.1 200 OK\r\n'.length + fields + 2 + Number(headers['content-length'])
+}
+
+function resident (pid) {
+  return status(pid, 'VmRSS')
+}
+
+function highWater (pid) {
+  return status(pid, 'VmHWM')
+}
+
+function status (pid, field) {
+  return Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(readFileSync(`/proc/${pid}/status`, 'utf8'))[1]) * 1024
+}
+
+function mib (bytes) {
+  return (bytes / MIB).toFixed(1)
+}

@@ -1,0 +1,207 @@
+#!/usr/bin/env bash
+# The one test command: everything that holds Larder to its word. Made for Debian; installs what it does not find.
+#   tests/run.sh [STEP…]      all steps, or those named: format lint unit build conformance httpbin json-server memory fuzz metrics
+# LARDER_SKIP_FUZZ=1 leaves out the fuzzing (it needs a nightly toolchain); nothing is left out unasked.
+# Steps print little when they pass and the end of their log when they fail. The last line is the sum of all cases.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=${CARGO_TARGET_DIR:-$PWD/target}
+tools=$PWD/target/test-tools
+logs=$tools/logs
+larder=$target/optimized/larder
+mkdir -p "$logs"
+rm -f "$logs/apt-updated"
+ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+export PATH="$tools/bin:$PATH" CARGO_TERM_COLOR=never
+if [ "${CI:-}" = true ]; then export CARGO_INCREMENTAL=0; fi
+
+steps=(format lint unit build conformance httpbin json-server memory fuzz metrics)
+(($# == 0)) || steps=("$@")
+declare -A titles=(
+  [format]='Formatting (cargo fmt --check)'
+  [lint]='Lints (cargo clippy, warnings are errors)'
+  [unit]='Unit and integration tests (cargo test)'
+  [build]='The binary under test (profile optimized)'
+  [conformance]='RFC 9111 conformance (http-cache-tests)'
+  [httpbin]='httpbin, directly and through Larder'
+  [json-server]='json-server, directly and through Larder'
+  [memory]='Memory: 100,000 small responses, and a small budget under load'
+  [fuzz]='Fuzzing, 10 s a target'
+  [metrics]='Metrics (promtool check metrics)'
+)
+
+passed=0
+failed=0
+skipped=0
+summary=()
+
+finish() {
+  printf '\n'
+  printf '%s\n' "${summary[@]}"
+  if ((skipped)); then
+    printf '%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"
+  else
+    printf '%s passed, %s failed\n' "$passed" "$failed"
+  fi
+}
+
+# Adds up the closing lines of a step's log: cargo test's and the plain "N passed, N failed" of the other suites.
+count() {
+  local log=$1 good bad
+  read -r good bad < <(awk '
+    /^test result: / { sub(/^test result: [A-Za-z]+\. /, "") }
+    /^[0-9]+ passed[;,] [0-9]+ failed/ { good += $1; bad += $3 }
+    END { print good + 0, bad + 0 }' "$log")
+  if grep -q '^SKIPPED' "$log"; then
+    skipped=$((skipped + 1))
+    counted=skipped
+    return 0
+  fi
+  if ((good + bad == 0)); then # a step that counts no cases is one itself
+    if [ "$2" = 0 ]; then good=1; else bad=1; fi
+  elif [ "$2" != 0 ] && ((bad == 0)); then
+    bad=1
+  fi
+  passed=$((passed + good)) failed=$((failed + bad))
+  counted="$good passed, $bad failed"
+}
+
+step() {
+  local name=$1 log=$logs/$1.log begun=$SECONDS outcome=0
+  [ -n "${titles[$name]:-}" ] || { echo "no step '$name'; there are: ${!titles[*]}" >&2; exit 2; }
+  printf '== %s … ' "${titles[$name]}"
+  # A subshell of its own, not a condition: there, `set -e` would not hold.
+  set +e
+  (set -e; "run_${name//-/_}") >"$log" 2>&1 </dev/null
+  outcome=$?
+  set -e
+  count "$log" "$outcome"
+  local seconds=$((SECONDS - begun))
+  if ((outcome)); then
+    printf 'FAILED after %s s (%s)\n' "$seconds" "$counted"
+    tail -n 80 "$log"
+    echo "(all of it: $log)"
+    summary+=("FAILED  ${titles[$name]}: $counted, $seconds s")
+    finish
+    exit 1
+  fi
+  printf 'ok (%s, %s s)\n' "$counted" "$seconds"
+  { grep -E '^(required|optimal) +[0-9]+/|^SKIPPED' "$log" || true; } | sed 's/^/   /'
+  summary+=("ok      ${titles[$name]}: $counted, $seconds s")
+}
+
+# ── What the steps need ──
+
+# Debian packages by the command that they bring: `need COMMAND=PACKAGE …` installs those whose command is missing.
+need() {
+  local missing=() pair
+  for pair in "$@"; do command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}"); done
+  ((${#missing[@]} == 0)) || install_packages "${missing[@]}"
+}
+
+install_packages() {
+  local as_root=()
+  echo "installing $*"
+  command -v apt-get >/dev/null || { echo "no apt-get here: install $* by hand" >&2; return 1; }
+  [ "$(id -u)" = 0 ] || as_root=(sudo)
+  [ -e "$logs/apt-updated" ] || "${as_root[@]}" apt-get update -q
+  touch "$logs/apt-updated"
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"
+}
+
+# The npm packages of a folder, as its lock file pins them, installed outside the tree.
+node_packages() {
+  need node=nodejs
+  need npm=npm
+  local folder=$tools/$1
+  mkdir -p "$folder"
+  if ! cmp -s "tests/$1/package-lock.json" "$folder/installed"; then
+    cp "tests/$1/package.json" "tests/$1/package-lock.json" "tests/$1/.npmrc" "$folder/"
+    npm ci --prefix "$folder" --no-audit --no-fund --ignore-scripts
+    cp "tests/$1/package-lock.json" "$folder/installed"
+  fi
+}
+
+python_packages() {
+  local python=python3
+  if command -v python3.11 >/dev/null; then python=python3.11; fi
+  if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
+    install_packages python3 python3-venv
+    python=python3
+  fi
+  if ! cmp -s tests/origins/requirements.txt "$tools/httpbin/installed"; then
+    rm -rf "$tools/httpbin"
+    "$python" -m venv "$tools/httpbin"
+    "$tools/httpbin/bin/python" -m pip install -q --disable-pip-version-check -r tests/origins/requirements.txt
+    cp tests/origins/requirements.txt "$tools/httpbin/installed"
+  fi
+}
+
+# ── The steps ──
+
+run_format() { cargo fmt --check; cargo fmt --check --manifest-path bench/bare/Cargo.toml; }
+run_lint() { cargo clippy --locked --all-targets -- -D warnings; }
+run_unit() { cargo test --locked; }
+run_build() { cargo build --locked --profile optimized; }
+
+run_conformance() {
+  node_packages conformance
+  node tests/conformance/run.mjs --larder "$larder" --suite "$tools/conformance/node_modules/http-cache-tests"
+}
+
+run_httpbin() {
+  need node=nodejs
+  python_packages
+  node tests/origins/httpbin.mjs --larder "$larder" --python "$tools/httpbin/bin/python"
+}
+
+run_json_server() {
+  node_packages origins
+  node tests/origins/json-server.mjs --larder "$larder" --bin "$tools/origins/node_modules/json-server/lib/cli/bin.js"
+}
+
+run_memory() {
+  need node=nodejs
+  node bench/memory.mjs --larder "$larder"
+}
+
+run_fuzz() {
+  if [ "${LARDER_SKIP_FUZZ:-}" = 1 ]; then
+    echo 'SKIPPED: LARDER_SKIP_FUZZ=1 left out the fuzzing'
+    return 0
+  fi
+  local nightly name ran=0
+  nightly=$(rustup toolchain list 2>/dev/null | grep -oE '^nightly[^ ]*' | head -n 1) || true
+  if [ -z "$nightly" ]; then
+    echo 'FUZZING NEEDS A NIGHTLY TOOLCHAIN, and there is none: rustup toolchain install nightly.'
+    echo 'To go without, say so: LARDER_SKIP_FUZZ=1 tests/run.sh'
+    return 1
+  fi
+  need c++=g++
+  if ! command -v cargo-fuzz >/dev/null; then
+    cargo install --locked --root "$tools" --target-dir "$tools/cargo-fuzz-build" cargo-fuzz
+    rm -rf "$tools/cargo-fuzz-build"
+  fi
+  for target_file in fuzz/fuzz_targets/*.rs; do
+    [ -e "$target_file" ] || { echo 'there are no fuzz targets in fuzz/fuzz_targets'; return 1; }
+    name=$(basename "$target_file" .rs)
+    echo "-- $name"
+    # What the fuzzer keeps goes outside the tree; what the tree holds to begin with is read only.
+    mkdir -p "$tools/corpus/$name"
+    local seeds=()
+    [ ! -d "fuzz/corpus/$name" ] || seeds=("fuzz/corpus/$name")
+    cargo "+$nightly" fuzz run --fuzz-dir fuzz --target-dir "$target/fuzz" "$name" "$tools/corpus/$name" "${seeds[@]}" -- \
+      -max_total_time=10 -timeout=5 -rss_limit_mb=2048
+    ran=$((ran + 1))
+  done
+  echo "$ran passed, 0 failed"
+}
+
+run_metrics() {
+  need node=nodejs promtool=prometheus
+  node tests/metrics.mjs --larder "$larder"
+}
+
+for name in "${steps[@]}"; do step "$name"; done
+finish
