@@ -6,6 +6,7 @@ pub mod entity_tag;
 pub mod hop;
 pub mod list;
 pub mod preference;
+pub mod presence;
 pub mod range;
 pub mod structured;
 
