@@ -10,8 +10,16 @@ const HEADING: &str = "| room | layer | may import | what it is |";
 
 /// What a pure room may not name: clocks, I/O, logs and metrics.
 const IMPURE: [&str; 10] = [
-    "SystemTime::now", "Instant::now", "tokio", "std::fs", "std::net::Tcp", "std::env", "tracing", "prometheus",
-    "println!", "rand::",
+    "SystemTime::now",
+    "Instant::now",
+    "tokio",
+    "std::fs",
+    "std::net::Tcp",
+    "std::env",
+    "tracing",
+    "prometheus",
+    "println!",
+    "rand::",
 ];
 
 struct Room {
@@ -68,8 +76,12 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 /// The files of a room with their text, comments left out.
 fn files_of(room: &str) -> Vec<(PathBuf, String)> {
     let folder = source().join(room);
-    let files = if folder.is_dir() { rust_files(&folder) } else { vec![folder.with_extension("rs")] };
-    files.into_iter().map(|file| (file.clone(), code(&std::fs::read_to_string(file).unwrap()))).collect()
+    let files =
+        if folder.is_dir() { rust_files(&folder) } else { vec![folder.with_extension("rs")] };
+    files
+        .into_iter()
+        .map(|file| (file.clone(), code(&std::fs::read_to_string(file).unwrap())))
+        .collect()
 }
 
 fn code(text: &str) -> String {
@@ -107,7 +119,10 @@ fn members(group: &str) -> Vec<String> {
 }
 
 fn first_word(path: &str) -> String {
-    path.trim_start().chars().take_while(|character| character.is_alphanumeric() || *character == '_').collect()
+    path.trim_start()
+        .chars()
+        .take_while(|character| character.is_alphanumeric() || *character == '_')
+        .collect()
 }
 
 #[test]
@@ -121,8 +136,13 @@ fn the_table_lets_no_room_import_its_own_or_a_higher_layer() {
     let table = table();
     for (name, room) in &table {
         for import in &room.imports {
-            let imported = table.get(import).unwrap_or_else(|| panic!("{name} may import {import}: no such room"));
-            assert!(imported.layer < room.layer, "{name} may import {import}, which is not below it");
+            let imported = table
+                .get(import)
+                .unwrap_or_else(|| panic!("{name} may import {import}: no such room"));
+            assert!(
+                imported.layer < room.layer,
+                "{name} may import {import}, which is not below it"
+            );
         }
     }
 }
@@ -132,7 +152,9 @@ fn rooms_import_what_the_table_allows() {
     let mut wrong = Vec::new();
     for (name, room) in table() {
         for (file, code) in files_of(&name) {
-            let strange = imports(&code).into_iter().filter(|import| *import != name && !room.imports.contains(import));
+            let strange = imports(&code)
+                .into_iter()
+                .filter(|import| *import != name && !room.imports.contains(import));
             wrong.extend(strange.map(|import| format!("{} imports {import}", file.display())));
         }
     }
@@ -150,7 +172,8 @@ fn no_path_climbs_out_of_its_room() {
 
 #[test]
 fn pure_rooms_have_no_clock_and_no_io() {
-    let pure: Vec<String> = table().into_iter().filter(|(_, room)| room.is_pure).map(|(name, _)| name).collect();
+    let pure: Vec<String> =
+        table().into_iter().filter(|(_, room)| room.is_pure).map(|(name, _)| name).collect();
     assert_eq!(pure, ["field", "key", "policy", "route"]);
     for name in pure {
         for (file, code) in files_of(&name) {
@@ -167,7 +190,11 @@ fn every_file_says_what_lives_in_it() {
     for folder in ["src", "tests", "fuzz/fuzz_targets", "bench/bare/src"] {
         for file in rust_files(&root.join(folder)) {
             let text = std::fs::read_to_string(&file).unwrap();
-            assert!(text.starts_with("//! "), "{} does not open with a `//!` sentence", file.display());
+            assert!(
+                text.starts_with("//! "),
+                "{} does not open with a `//!` sentence",
+                file.display()
+            );
         }
     }
 }

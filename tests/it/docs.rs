@@ -21,7 +21,8 @@ fn read(file: &str) -> String {
 }
 
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    let entries =
+        std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.extension().is_some_and(|given| given == extension)).collect()
 }
 
@@ -34,7 +35,9 @@ fn rows(document: &str) -> BTreeSet<String> {
 /// The string literals of a source file that begin like a metric's name.
 fn metric_names(source: &str) -> BTreeSet<String> {
     let literals = read(source);
-    let literals = literals.split('"').filter(|text| text.starts_with("larder_") || text.starts_with("process_"));
+    let literals = literals
+        .split('"')
+        .filter(|text| text.starts_with("larder_") || text.starts_with("process_"));
     literals.map(str::to_owned).collect()
 }
 
@@ -57,9 +60,13 @@ fn every_reason_and_result_is_documented() {
 #[test]
 fn the_documents_tell_which_reasons_are_said() {
     let document = read("docs/headers.md");
-    let (_, silent) = document.split_once("Not said by this version:").expect("the list of silent reasons");
+    let (_, silent) =
+        document.split_once("Not said by this version:").expect("the list of silent reasons");
     let silent = silent.split_once("\n\n").map_or(silent, |(paragraph, _)| paragraph);
-    let code: String = sources(&root().join("src")).iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let code: String = sources(&root().join("src"))
+        .iter()
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect();
     for reason in Reason::ALL {
         let is_said = code.contains(&format!("Reason::{reason:?}"));
         let is_silent = silent.contains(&format!("`{reason}`"));
@@ -74,7 +81,9 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             files.extend(sources(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && !path.ends_with("tests.rs")
+        {
             files.push(path);
         }
     }
@@ -106,7 +115,9 @@ fn every_example_is_a_valid_configuration() {
 fn links_between_documents_lead_somewhere() {
     for document in files("", "md").into_iter().chain(files("docs", "md")) {
         let text = std::fs::read_to_string(&document).unwrap();
-        for (_, link) in text.split("](").skip(1).filter_map(|rest| Some(("", rest.split_once(')')?.0))) {
+        for (_, link) in
+            text.split("](").skip(1).filter_map(|rest| Some(("", rest.split_once(')')?.0)))
+        {
             let target = link.split('#').next().unwrap_or_default();
             let is_elsewhere = target.is_empty() || target.contains("://");
             let found = is_elsewhere || document.parent().unwrap().join(target).exists();
