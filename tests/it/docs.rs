@@ -8,7 +8,7 @@ use std::{
 use clap::CommandFactory;
 use larder::{
     cli::Cli,
-    config::{Config, Flags},
+    config::{Config, Environment, Flags},
     policy::{cache_status::CacheResult, reason::Reason},
 };
 
@@ -109,6 +109,15 @@ fn every_example_is_a_valid_configuration() {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+#[test]
+fn the_configuration_in_the_readme_is_valid() {
+    let readme = read("README.md");
+    let (_, rest) = readme.split_once("```toml\n").expect("a configuration");
+    let (text, _) = rest.split_once("```").unwrap();
+    let config = Config::parse(text, "README.md", Environment::empty()).unwrap();
+    assert!(config.warnings.problems.is_empty(), "{}", config.warnings);
 }
 
 #[test]
