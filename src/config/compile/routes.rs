@@ -22,10 +22,6 @@ use crate::{
     },
 };
 
-/// How long an origin's failure is bridged where nobody says anything (RFC 9111 §4.2.4 allows it).
-/// Short enough that old data is no surprise, long enough to survive a restart.
-const STALE_IF_ERROR: Duration = Duration::from_mins(10);
-
 /// The route table, without those routes that have problems.
 pub(super) fn compile(file: &File, problems: &mut Problems<'_>) -> RouteTable {
     let defaults = Layer::of_defaults(&file.defaults, problems);
@@ -117,7 +113,7 @@ impl Layer {
             ttl: self.ttl,
             ttl_from: self.ttl_from.unwrap_or_default(),
             stale_while_revalidate: self.stale_while_revalidate,
-            stale_if_error: Some(self.stale_if_error.unwrap_or(STALE_IF_ERROR)),
+            stale_if_error: self.stale_if_error,
             client_cache_control: self.client_cache_control.unwrap_or_default(),
         }
     }
