@@ -85,8 +85,7 @@ fn files_of(room: &str) -> Vec<(PathBuf, String)> {
 }
 
 fn code(text: &str) -> String {
-    let lines = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-    lines.map(|line| format!("{line}\n")).collect()
+    text.split_inclusive('\n').filter(|line| !line.trim_start().starts_with("//")).collect()
 }
 
 /// The rooms that a text names in `crate::room` and `crate::{room::…, …}`.
