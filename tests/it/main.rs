@@ -9,7 +9,9 @@
     reason = "all of this is test code; clippy only excuses functions marked as tests"
 )]
 
+mod architecture;
 mod check;
+mod docs;
 mod origin;
 mod server;
 mod support;
