@@ -1,5 +1,6 @@
 //! HTTP field grammar without caching meaning.
 
+pub mod common;
 pub mod cookie;
 pub mod date;
 pub mod entity_tag;

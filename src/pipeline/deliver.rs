@@ -15,6 +15,7 @@ use crate::{
     entry::StoredResponse,
     field::{
         Timestamp,
+        common,
         presence::Presence,
         range::{ByteRange, unsatisfied_content_range},
     },
@@ -231,6 +232,9 @@ impl Asker<'_> {
         heads::ready(of, || {
             let mut headers = stored.detached_fields().unpack(ADDED);
             self.describe_stored(stored, told, now, &mut headers);
+            for (name, value) in &mut headers {
+                *value = common::interned(name, value.clone());
+            }
             headers
         })
     }
