@@ -9,7 +9,10 @@
     reason = "all of this is test code; clippy only excuses functions marked as tests"
 )]
 
+mod caching;
 mod check;
+mod collapse;
 mod origin;
+mod routes;
 mod server;
 mod support;
