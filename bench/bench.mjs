@@ -2,13 +2,14 @@
 //
 //   bench/run.sh [--only WORKLOAD,…] [--servers NAME,…] [--rounds N] [--seconds S] [--write] [--json FILE]
 
-import { execFileSync } from 'node:child_process'
+import { execFile, execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
 import { cpus } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { answering, options, sleep, start } from '../tests/process.mjs'
+import { promisify } from 'node:util'
+import { answering, freePort, options, sleep, start } from '../tests/process.mjs'
 import { LOAD_CORE, servers, startOrigin } from './servers.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
@@ -25,10 +26,10 @@ const CLOCK_TICKS = 100 // of /proc/*/stat, a second: USER_HZ, the same on every
 const given = options({
   only: Object.keys(WORKLOADS).join(','),
   servers: Object.keys(servers).join(','),
-  rounds: '5',
-  seconds: '5',
+  rounds: '7',
+  seconds: '2',
   larder: '',
-  bare: '',
+  bare: '', // of the bench's own package, with `control` beside it
   json: '',
   write: false
 })
@@ -47,6 +48,8 @@ end
 `)
 
 const origin = await startOrigin(room('origin'))
+const control = await startControl()
+let reference = 0 // the best the control has ever been: the machine undisturbed
 const running = {}
 for (const name of names) running[name] = await begin(name)
 const measured = {}
@@ -56,6 +59,7 @@ console.log(text)
 if (given.json) writeFileSync(given.json, JSON.stringify(measured, null, 1))
 if (given.write) writeFileSync(join(here, 'RESULTS.md'), text)
 for (const server of Object.values(running)) await server.stop()
+await control.stop()
 await origin.stop()
 process.exit()
 
@@ -72,30 +76,59 @@ async function begin (name) {
   return server
 }
 
-/** All rounds of one workload: A B C … A B C …, each round starting one server further on, so that drift cancels out. */
+/**
+ * All runs of one workload: A B C … A B C …, each round starting one server further on, so that drift cancels out, until
+ * every server has had enough undisturbed ones; but no more than four times as many rounds as were asked for.
+ */
 async function measure (workload) {
-  const { isPass } = WORKLOADS[workload]
-  const taking = names.filter(name => !(isPass && name === 'bare'))
+  const taking = names.filter(name => !(WORKLOADS[workload].isPass && name === 'bare'))
+  const wanted = Number(given.rounds)
   const rounds = []
-  for (const name of taking) await load(name, workload, 1)
-  for (let round = 0; round < Number(given.rounds); round++) {
+  for (const name of taking) {
+    await verify(name, WORKLOADS[workload])
+    await load(name, workload, 1)
+  }
+  for (let round = 0; round < 4 * wanted; round++) {
+    if (taking.every(name => undisturbed(rounds, name).length >= wanted)) break
     const results = {}
     for (let i = 0; i < taking.length; i++) {
       const name = taking[(i + round) % taking.length]
-      results[name] = await load(name, workload, Number(given.seconds))
-      process.stderr.write(`${workload} ${round + 1}/${given.rounds} ${name}: ${Math.round(results[name].perSecond)}/s, ` +
-        `${Math.round(results[name].perCpuSecond)} per CPU second\n`)
+      const before = await controlNow()
+      const result = await load(name, workload, Number(given.seconds))
+      results[name] = { ...result, control: Math.min(before, await controlNow()) }
+      process.stderr.write(`${workload} ${round + 1} ${name}: ${Math.round(result.perSecond)}/s, ${Math.round(result.perCpuSecond)} ` +
+        `per CPU second, control ${Math.round(results[name].control)}\n`)
     }
     rounds.push(results)
   }
   return rounds
 }
 
+/** The runs of a server before and after which the control stood near its best. */
+function undisturbed (rounds, name) {
+  return rounds.map(round => round[name]).filter(run => run.control >= 0.8 * reference)
+}
+
+async function startControl () {
+  const port = await freePort()
+  const program = join(dirname(given.bare), 'control')
+  const echo = start(['taskset', '-c', '0', program, 'echo', `127.0.0.1:${port}`])
+  await sleep(200)
+  if (!echo.isRunning()) throw new Error(`the control did not start\n${echo.tail()}`)
+  return { ...echo, ask: [...LOAD_CORE, program, 'ask', `127.0.0.1:${port}`, '60'] }
+}
+
+async function controlNow () {
+  const [program, ...rest] = control.ask
+  const { stdout } = await promisify(execFile)(program, rest)
+  reference = Math.max(reference, Number(stdout))
+  return Number(stdout)
+}
+
 /** One run of wrk on its core; an error, a wrong size or an answer of the wrong kind ends the bench. */
 async function load (name, workload, seconds) {
   const { path, connections, bytes, isPass } = WORKLOADS[workload]
   const server = running[name]
-  await verify(name, path, bytes)
   const originBefore = await originRequests()
   const cpuBefore = cpuSeconds(server.pid)
   const client = start([...LOAD_CORE, 'wrk', '-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '10s', '-s', report,
@@ -108,7 +141,7 @@ async function load (name, workload, seconds) {
   const [requests, microseconds, received, p50, p99, errors] = result[1].split(' ').map(Number)
   const fault = errors ? `${errors} errors` : received / requests < bytes ? 'short answers' : wrongKind(name, isPass, asked, requests)
   if (fault) throw new Error(`${name}, ${workload}: ${fault}\n${client.tail()}\n${server.tail()}`)
-  return { perSecond: requests * 1e6 / microseconds, p50, p99, cpu, load: cpu * 1e6 / microseconds, perCpuSecond: requests / cpu }
+  return { perSecond: requests * 1e6 / microseconds, p50, p99, load: cpu * 1e6 / microseconds, perCpuSecond: requests / cpu }
 }
 
 /** Hits must not reach the origin, and passed requests must all do so: its own counter is the witness. */
@@ -118,7 +151,8 @@ function wrongKind (name, isPass, asked, requests) {
   return asked <= 5 ? '' : `${asked} of ${requests} requests were no hits`
 }
 
-async function verify (name, path, bytes) {
+/** Asked twice, so that what can be stored is. */
+async function verify (name, { path, bytes }) {
   for (let i = 0; i < 2; i++) {
     const length = await new Promise((resolve, reject) => {
       http.get({ host: '127.0.0.1', port: running[name].port, path, agent: false }, response => {
@@ -165,10 +199,10 @@ function median (list) {
 function page () {
   return [
     '# Results', '',
-    `Measured ${new Date().toISOString().slice(0, 10)} by \`bench/run.sh\`: ${given.rounds} interleaved rounds of ${given.seconds} s, medians. ` +
-      'NOTES.md says how to read it; only ratios within a table mean anything on another machine.', '',
-    `Machine: ${cpus()[0].model.trim()}, ${cpus().length} cores, Linux ${execFileSync('uname', ['-r']).toString().trim()}. ` +
-      `Servers: ${names.map(name => servers[name].version(given) || name).join(' · ')} · load by ${wrkVersion()}.`, '',
+    `Measured ${new Date().toISOString().slice(0, 10)} by \`bench/run.sh\`: medians of ${given.rounds} or more interleaved runs of ` +
+      `${given.seconds} s each. NOTES.md says how to read it; only ratios mean anything on another machine.`, '',
+    `Machine: ${cpus()[0].model.trim()}, ${cpus().length} cores, Linux ${execFileSync('uname', ['-r']).toString().trim()}; control at its best ` +
+      `${grouped(reference)} round trips/s. Servers: ${names.map(name => servers[name].version(given) || name).join(' · ')} · load by ${wrkVersion()}.`, '',
     ...workloads.flatMap(workload => [`## ${WORKLOADS[workload].title}`, '', ...table(measured[workload]), ''])
   ].join('\n')
 }
@@ -178,15 +212,23 @@ function wrkVersion () {
 }
 
 function table (rounds) {
-  const of = (name, key) => median(rounds.map(round => round[name][key]))
   const taking = Object.keys(running).filter(name => rounds[0][name])
+  const isCalm = taking.every(name => undisturbed(rounds, name).length >= Math.min(3, given.rounds))
+  const runs = name => isCalm ? undisturbed(rounds, name) : rounds.map(round => round[name])
+  const of = (name, key) => median(runs(name).map(run => run[key]))
   const best = PEERS.filter(name => taking.includes(name)).sort((a, b) => of(b, 'perCpuSecond') - of(a, 'perCpuSecond'))[0]
-  const ratio = (name, to) => taking.includes(to) ? median(rounds.map(round => round[name].perCpuSecond / round[to].perCpuSecond)).toFixed(2) : '–'
+  const ratio = (name, to) => taking.includes(to) ? (of(name, 'perCpuSecond') / of(to, 'perCpuSecond')).toFixed(2) : '–'
+  const overall = (name, to) => taking.includes(to) ? median(rounds.map(round => round[name].perCpuSecond / round[to].perCpuSecond)).toFixed(2) : '–'
   return [
-    '| server | requests/s | p50 | p99 | server CPU | requests per second of server CPU | × best peer | × bare hyper |',
-    '|---|---:|---:|---:|---:|---:|---:|---:|',
+    '| server | requests/s | p50 | p99 | server CPU | requests per second of server CPU | × best peer | × bare hyper | × best peer, disturbed runs too |',
+    '|---|---:|---:|---:|---:|---:|---:|---:|---:|',
     ...taking.map(name => `| ${name === best ? `${name} (best peer)` : name} | ${grouped(of(name, 'perSecond'))} | ${time(of(name, 'p50'))} | ` +
-      `${time(of(name, 'p99'))} | ${Math.round(100 * of(name, 'load'))} % | ${grouped(of(name, 'perCpuSecond'))} | ${ratio(name, best)} | ${ratio(name, 'bare')} |`)
+      `${time(of(name, 'p99'))} | ${Math.round(100 * of(name, 'load'))} % | ${grouped(of(name, 'perCpuSecond'))} | ${ratio(name, best)} | ` +
+      `${ratio(name, 'bare')} | ${overall(name, best)} |`),
+    '',
+    isCalm
+      ? `Of ${rounds.length} runs a server, undisturbed: ${taking.map(name => `${name} ${undisturbed(rounds, name).length}`).join(', ')}.`
+      : `**The machine was not undisturbed for long enough: all ${rounds.length} runs of each are counted, and the ratios are rough.**`
   ]
 }
 

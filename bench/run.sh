@@ -18,10 +18,7 @@ fi
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 (($(ulimit -n) >= 8192)) || { echo "the limit of open files ($(ulimit -n)) is too low: raise it to 8192" >&2; exit 1; }
 
-case " $* " in
-  *' --servers '*) ;;
-  *) cargo build --release --locked ;;
-esac
-[[ " $* " == *' --servers '*larder* ]] && cargo build --release --locked
+# With `--servers` given, Larder is only built if it is among them.
+if [[ "$* " != *--servers* || "$* " =~ --servers[\ =][^\ ]*larder ]]; then cargo build --release --locked; fi
 cargo build --release --locked --manifest-path bench/bare/Cargo.toml --target-dir "$target/bench-bare"
 exec node bench/bench.mjs --larder "$target/release/larder" --bare "$target/bench-bare/release/bare" "$@"

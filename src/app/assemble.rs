@@ -1,9 +1,6 @@
 //! From a configuration to the settings of each room.
 
-use std::{
-    io::Write,
-    sync::Arc,
-};
+use std::{io::Write, sync::Arc};
 
 use anyhow::Context as _;
 
@@ -12,7 +9,10 @@ use crate::{
     config::{AccessLog as LogForm, Config, OriginHost, OriginScheme, Permission},
     origin::{Origin, rewrite::Identity, settings as origin_settings},
     pipeline::{ServerTiming, Site},
-    server::{self, tls::{self, Certificates}},
+    server::{
+        self,
+        tls::{self, Certificates},
+    },
     telemetry::{AccessLog, Format, Metrics},
 };
 
@@ -127,10 +127,7 @@ fn endpoint(url: &crate::config::OriginUrl) -> origin_settings::Endpoint {
             OriginScheme::Https => origin_settings::Scheme::Https,
             OriginScheme::H2c => origin_settings::Scheme::H2c,
         },
-        place: origin_settings::Place::Tcp(
-            url.host.trim_matches(['[', ']']).to_owned(),
-            url.port,
-        ),
+        place: origin_settings::Place::Tcp(url.host.trim_matches(['[', ']']).to_owned(), url.port),
         authority: url.authority.clone(),
     }
 }

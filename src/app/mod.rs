@@ -87,12 +87,8 @@ impl Node {
             let tokens = assemble::tokens(&config);
             let admin = Admin::new(tokens, metrics, readiness, move || sampler.sample());
             let settings = Arc::new(crate::server::Settings::default());
-            let serve = crate::server::serve(
-                listener,
-                Arc::new(admin),
-                settings,
-                node.admin_drain.clone(),
-            );
+            let serve =
+                crate::server::serve(listener, Arc::new(admin), settings, node.admin_drain.clone());
             tokio::spawn(serve);
         }
         Ok(node)

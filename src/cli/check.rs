@@ -50,23 +50,12 @@ pub fn summary(config: &Config) -> String {
     };
     let routes = count(config.routes.routes().len(), "route");
     let warnings = count(config.warnings.problems.len(), "warning");
-    let _ = writeln!(
-        text,
-        "\n{}: valid, {routes}, {warnings}",
-        config.warnings.file
-    );
+    let _ = writeln!(text, "\n{}: valid, {routes}, {warnings}", config.warnings.file);
     text
 }
 
-const HEADINGS: [&str; 7] = [
-    "name",
-    "match",
-    "ttl",
-    "ttl_from",
-    "stale_while_revalidate",
-    "stale_if_error",
-    "details",
-];
+const HEADINGS: [&str; 7] =
+    ["name", "match", "ttl", "ttl_from", "stale_while_revalidate", "stale_if_error", "details"];
 
 fn row(route: &Route) -> [String; 7] {
     let time = |duration: Option<Duration>| duration.map_or_else(|| "-".into(), format_duration);
@@ -76,15 +65,7 @@ fn row(route: &Route) -> [String; 7] {
     let pattern = pattern.map_or_else(|| "(anything else)".into(), ToString::to_string);
     if !rule.cache {
         let [ttl, none] = ["not cached", "-"].map(str::to_owned);
-        return [
-            name,
-            pattern,
-            ttl,
-            none.clone(),
-            none.clone(),
-            none.clone(),
-            none,
-        ];
+        return [name, pattern, ttl, none.clone(), none.clone(), none.clone(), none];
     }
     [
         name,
@@ -108,16 +89,9 @@ const fn ttl_from(from: TtlFrom) -> &'static str {
 
 /// What else makes the route differ, as far as it does.
 fn details(route: &Route) -> String {
-    let only = route
-        .query
-        .only
-        .as_deref()
-        .map(|only| listed("query only", only));
+    let only = route.query.only.as_deref().map(|only| listed("query only", only));
     let sorted = (route.query.order == Order::Sorted).then(|| "query sorted".to_owned());
-    let client_cache = route
-        .client_cache
-        .as_ref()
-        .and_then(|value| value.to_str().ok());
+    let client_cache = route.client_cache.as_ref().and_then(|value| value.to_str().ok());
     let parts = [
         only.unwrap_or_default(),
         listed("query without", &route.query.ignore),
@@ -130,11 +104,7 @@ fn details(route: &Route) -> String {
         listed("clients", client_cache.as_slice()),
     ];
     let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-    if parts.is_empty() {
-        "-".to_owned()
-    } else {
-        parts.join("; ")
-    }
+    if parts.is_empty() { "-".to_owned() } else { parts.join("; ") }
 }
 
 fn listed(label: &str, words: &[impl ToString]) -> String {
@@ -149,10 +119,7 @@ fn listed(label: &str, words: &[impl ToString]) -> String {
 fn aligned<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let width_of = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
-        cells
-            .map(|cell| cell.chars().count())
-            .max()
-            .unwrap_or_default()
+        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
     };
     let widths: Vec<usize> = (0..COLUMNS).map(width_of).collect();
     let mut text = String::new();

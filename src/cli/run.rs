@@ -30,22 +30,10 @@ pub struct Arguments {
     #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG")]
     pub config: Option<PathBuf>,
     /// Where requests go: http, https or h2c. Several share the load.
-    #[arg(
-        long,
-        short,
-        value_name = "URL",
-        env = "LARDER_ORIGIN",
-        value_delimiter = ','
-    )]
+    #[arg(long, short, value_name = "URL", env = "LARDER_ORIGIN", value_delimiter = ',')]
     pub origin: Vec<OriginUrl>,
     /// Where clients connect: an IP address and a port, or `unix:` and a path. May be repeated.
-    #[arg(
-        long,
-        short,
-        value_name = "ADDRESS",
-        env = "LARDER_LISTEN",
-        value_delimiter = ','
-    )]
+    #[arg(long, short, value_name = "ADDRESS", env = "LARDER_LISTEN", value_delimiter = ',')]
     pub listen: Vec<ListenAddress>,
     /// Where health and metrics are served.
     #[arg(long, value_name = "ADDRESS", env = "LARDER_ADMIN")]
@@ -171,8 +159,8 @@ fn announce(node: &Node) {
 /// Larder's own messages, on standard error. `LARDER_LOG` overrides the configured level, and takes
 /// `tracing`'s filter language.
 fn logging(level: LogLevel) {
-    let filter = EnvFilter::try_from_env("LARDER_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(level.as_str()));
+    let filter =
+        EnvFilter::try_from_env("LARDER_LOG").unwrap_or_else(|_| EnvFilter::new(level.as_str()));
     let to_terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -199,16 +187,8 @@ mod tests {
 
     #[test]
     fn flags_alone_suffice() {
-        let line = [
-            "--origin",
-            "http://a:1",
-            "--origin",
-            "https://b",
-            "--listen",
-            ":0",
-            "--admin",
-            ":1",
-        ];
+        let line =
+            ["--origin", "http://a:1", "--origin", "https://b", "--listen", ":0", "--admin", ":1"];
         let arguments = arguments(&line);
         assert_eq!(arguments.file(), None);
         let config = arguments.configuration().unwrap();
@@ -221,20 +201,12 @@ mod tests {
     #[test]
     fn without_flags_there_is_a_usual_file() {
         assert_eq!(arguments(&[]).file(), Some(Path::new("proxy.toml")));
-        assert_eq!(
-            arguments(&["-c", "a", "-o", "http://b"]).file(),
-            Some(Path::new("a"))
-        );
+        assert_eq!(arguments(&["-c", "a", "-o", "http://b"]).file(), Some(Path::new("a")));
     }
 
     #[test]
     fn a_wrong_flag_is_explained() {
         let error = Cli::try_parse_from(["larder", "run", "--origin", "localhost:3000"]);
-        assert!(
-            error
-                .unwrap_err()
-                .to_string()
-                .contains("an origin is a URL, as in")
-        );
+        assert!(error.unwrap_err().to_string().contains("an origin is a URL, as in"));
     }
 }

@@ -22,10 +22,7 @@ impl Environment<'static> {
 
     /// No variables, no files.
     pub fn empty() -> Self {
-        Self {
-            variable: &|_| None,
-            file: &|_| Err(io::ErrorKind::NotFound.into()),
-        }
+        Self { variable: &|_| None, file: &|_| Err(io::ErrorKind::NotFound.into()) }
     }
 }
 
@@ -104,10 +101,7 @@ mod tests {
 
     #[test]
     fn references_are_replaced() {
-        assert_eq!(
-            expanded("http://${HOST}/${HOST}").unwrap(),
-            "http://example.com/example.com"
-        );
+        assert_eq!(expanded("http://${HOST}/${HOST}").unwrap(), "http://example.com/example.com");
         assert_eq!(expanded("${file:/run/secret}").unwrap(), "s3cret");
         assert_eq!(expanded("a $ b {x} $x").unwrap(), "a $ b {x} $x");
         assert_eq!(expanded("$${HOST}").unwrap(), "${HOST}");
@@ -115,14 +109,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        assert_eq!(
-            expanded("${PORT}").unwrap_err(),
-            "environment variable `PORT` is not set"
-        );
-        assert_eq!(
-            expanded("${a b}").unwrap_err(),
-            "`${a b}` names no variable"
-        );
+        assert_eq!(expanded("${PORT}").unwrap_err(), "environment variable `PORT` is not set");
+        assert_eq!(expanded("${a b}").unwrap_err(), "`${a b}` names no variable");
         assert_eq!(expanded("x${HOST").unwrap_err(), "a `${` has no `}`");
         assert_eq!(
             expanded("${file:/nowhere}").unwrap_err(),

@@ -40,10 +40,8 @@ impl Config {
     /// Reads a file, with this process's environment.
     pub fn load(path: &Path, flags: &Flags) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable {
-            file: file.clone(),
-            cause,
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|cause| ConfigError::Unreadable { file: file.clone(), cause })?;
         Self::parse_with(&text, &file, Environment::process(), flags)
     }
 
@@ -68,10 +66,7 @@ impl Config {
             .and_then(|sections| compile::compile(&sections, flags, text, &mut findings));
         let report = Report::new(file, text, findings);
         match config {
-            Some(config) if !report.has_errors() => Ok(Self {
-                warnings: report,
-                ..config
-            }),
+            Some(config) if !report.has_errors() => Ok(Self { warnings: report, ..config }),
             _ => Err(ConfigError::Invalid(report)),
         }
     }

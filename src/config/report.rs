@@ -98,19 +98,13 @@ impl Finding {
 
     /// A warning at this place.
     pub fn warning(at: Range<usize>, message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            ..Self::error(Some(at), message)
-        }
+        Self { severity: Severity::Warning, ..Self::error(Some(at), message) }
     }
 
     /// The same with advice.
     #[must_use]
     pub fn help(self, help: impl Into<String>) -> Self {
-        Self {
-            help: Some(help.into()),
-            ..self
-        }
+        Self { help: Some(help.into()), ..self }
     }
 
     /// The same with advice, if there is any.
@@ -122,19 +116,13 @@ impl Finding {
     /// The same with another place that explains it.
     #[must_use]
     pub fn context(self, at: Range<usize>, label: &'static str) -> Self {
-        Self {
-            context: Some((at, label)),
-            ..self
-        }
+        Self { context: Some((at, label)), ..self }
     }
 
     /// The same, but left out where other errors may be the cause.
     #[must_use]
     pub fn doubtful(self) -> Self {
-        Self {
-            certainty: Certainty::Doubtful,
-            ..self
-        }
+        Self { certainty: Certainty::Doubtful, ..self }
     }
 }
 
@@ -148,18 +136,12 @@ impl Report {
             problems.retain(|finding| finding.certainty == Certainty::Certain);
         }
         problems.sort_by_key(|finding| finding.at.as_ref().map(|at| at.start));
-        Self {
-            file: file.to_owned(),
-            source: source.to_owned(),
-            problems,
-        }
+        Self { file: file.to_owned(), source: source.to_owned(), problems }
     }
 
     /// Whether any of it is an error.
     pub fn has_errors(&self) -> bool {
-        self.problems
-            .iter()
-            .any(|finding| finding.severity == Severity::Error)
+        self.problems.iter().any(|finding| finding.severity == Severity::Error)
     }
 
     /// The text for a terminal that shows colours.

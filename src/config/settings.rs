@@ -256,10 +256,7 @@ pub struct Store {
 
 impl Default for Store {
     fn default() -> Self {
-        Self {
-            memory: 256 << 20,
-            max_object: 16 << 20,
-        }
+        Self { memory: 256 << 20, max_object: 16 << 20 }
     }
 }
 

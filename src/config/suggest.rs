@@ -5,11 +5,7 @@ pub(super) fn nearest<'a>(
     given: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    let given: Vec<char> = given
-        .chars()
-        .take(64)
-        .flat_map(char::to_lowercase)
-        .collect();
+    let given: Vec<char> = given.chars().take(64).flat_map(char::to_lowercase).collect();
     let limit = (given.len() / 3).max(1);
     known
         .into_iter()
@@ -43,9 +39,7 @@ fn distance(one: &[char], other: &[char]) -> usize {
             let at =
                 |cells: &[usize], index: usize| cells.get(index).copied().unwrap_or(usize::MAX);
             let replaced = at(&above, column) + usize::from(left != right);
-            let mut best = replaced
-                .min(at(&above, column + 1) + 1)
-                .min(at(&current, column) + 1);
+            let mut best = replaced.min(at(&above, column + 1) + 1).min(at(&current, column) + 1);
             let is_swapped = row > 0
                 && column > 0
                 && one.get(row - 1) == Some(right)
@@ -66,14 +60,7 @@ mod tests {
 
     #[test]
     fn slips_are_recognised() {
-        let known = [
-            "ttl",
-            "ttl_from",
-            "stale_while_revalidate",
-            "tags",
-            "match",
-            "listen",
-        ];
+        let known = ["ttl", "ttl_from", "stale_while_revalidate", "tags", "match", "listen"];
         for (given, meant) in [
             ("tll", "ttl"),
             ("TTL", "ttl"),

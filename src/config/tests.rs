@@ -24,19 +24,12 @@ fn parse_in(text: &str, environment: Environment<'_>) -> Config {
 /// The text of all errors, where the file has an origin.
 fn errors(text: &str) -> String {
     let text = format!("origin = \"http://origin\"\n{text}");
-    Config::parse(&text, "proxy.toml", Environment::empty())
-        .unwrap_err()
-        .to_string()
+    Config::parse(&text, "proxy.toml", Environment::empty()).unwrap_err().to_string()
 }
 
 fn warnings(text: &str) -> Vec<String> {
     let config = parse(&format!("origin = \"http://origin\"\n{text}"));
-    config
-        .warnings
-        .problems
-        .into_iter()
-        .map(|finding| finding.message)
-        .collect()
+    config.warnings.problems.into_iter().map(|finding| finding.message).collect()
 }
 
 #[test]
@@ -80,53 +73,21 @@ fn the_long_form_of_everything_is_understood() {
         "#,
     );
     assert_eq!(config.listen.len(), 2);
-    assert_eq!(
-        config.tls,
-        Some(CertificateFiles {
-            cert: "c".into(),
-            key: "k".into()
-        })
-    );
-    assert_eq!(
-        config.trusted_proxies,
-        ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]
-    );
+    assert_eq!(config.tls, Some(CertificateFiles { cert: "c".into(), key: "k".into() }));
+    assert_eq!(config.trusted_proxies, ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
     assert!(config.server_timing);
     assert_eq!(config.origin.urls[1].scheme, OriginScheme::H2c);
     assert_eq!(config.origin.connect_timeout, Duration::from_secs(2));
     assert_eq!(config.origin.retries, 0);
-    assert_eq!(
-        config.origin.host,
-        OriginHost::Literal("api.internal:81".parse().unwrap())
-    );
-    let health = Health {
-        path: "/healthz".into(),
-        every: Duration::from_secs(5),
-    };
+    assert_eq!(config.origin.host, OriginHost::Literal("api.internal:81".parse().unwrap()));
+    let health = Health { path: "/healthz".into(), every: Duration::from_secs(5) };
     assert_eq!(config.origin.health, Some(health));
     assert_eq!(config.origin.tls.server_name.as_deref(), Some("s"));
     assert_eq!(config.limits.body, Some(1 << 20));
     assert_eq!(config.admin.listen, None);
-    let allowed: Vec<_> = config
-        .admin
-        .tokens
-        .iter()
-        .map(|token| token.may.clone())
-        .collect();
-    assert_eq!(
-        allowed,
-        [
-            vec![Permission::Read],
-            vec![Permission::Read, Permission::Purge]
-        ]
-    );
-    assert_eq!(
-        config.log,
-        Log {
-            level: LogLevel::Warn,
-            access: AccessLog::Off
-        }
-    );
+    let allowed: Vec<_> = config.admin.tokens.iter().map(|token| token.may.clone()).collect();
+    assert_eq!(allowed, [vec![Permission::Read], vec![Permission::Read, Permission::Purge]]);
+    assert_eq!(config.log, Log { level: LogLevel::Warn, access: AccessLog::Off });
 }
 
 #[test]
@@ -155,24 +116,11 @@ fn a_route_goes_before_its_tier_and_its_tier_before_the_defaults() {
         tier = "hot"
         "#,
     );
-    let rule = |path: &str| {
-        config
-            .routes
-            .select(&Method::GET, "h", path)
-            .route
-            .rule
-            .clone()
-    };
+    let rule = |path: &str| config.routes.select(&Method::GET, "h", path).route.rule.clone();
     let seconds = |count| Some(Duration::from_secs(count));
     let (a, b, other) = (rule("/a"), rule("/b"), rule("/c"));
-    assert_eq!(
-        (a.ttl, a.stale_if_error, a.cache),
-        (seconds(3), seconds(120), true)
-    );
-    assert_eq!(
-        (b.ttl, b.ttl_from, b.cache),
-        (seconds(2), TtlFrom::Min, false)
-    );
+    assert_eq!((a.ttl, a.stale_if_error, a.cache), (seconds(3), seconds(120), true));
+    assert_eq!((b.ttl, b.ttl_from, b.cache), (seconds(2), TtlFrom::Min, false));
     assert_eq!(b.client_cache_control, ClientCacheControl::Ignore);
     assert_eq!((other.ttl, other.stale_if_error), (None, seconds(60)));
 }
@@ -180,34 +128,17 @@ fn a_route_goes_before_its_tier_and_its_tier_before_the_defaults() {
 #[test]
 fn routes_carry_all_that_the_file_says() {
     let config = parse(DOCUMENTED);
-    let tiles = config
-        .routes
-        .select(&Method::HEAD, "h", "/dashboard/tiles/kpi")
-        .route;
+    let tiles = config.routes.select(&Method::HEAD, "h", "/dashboard/tiles/kpi").route;
     let tags = tiles.tags_of("/dashboard/tiles/kpi", Some("range=7d"));
     assert_eq!(tags, ["dashboard", "tile:kpi", "range:7d"]);
     assert_eq!(tiles.client_cache.as_ref().unwrap(), "public, max-age=60");
     let stocks = config.routes.select(&Method::GET, "h", "/api/stocks").route;
     assert!(!stocks.query.keeps("utm_source") && stocks.query.keeps("symbol"));
-    assert!(
-        stocks
-            .bypass
-            .applies(Some("nocache=true"), &HeaderMap::new())
-    );
+    assert!(stocks.bypass.applies(Some("nocache=true"), &HeaderMap::new()));
     assert_eq!(stocks.vary.headers[0], "accept-language");
-    let reports = config
-        .routes
-        .select(&Method::POST, "reports.example.com:80", "/2026/q1")
-        .route;
+    let reports = config.routes.select(&Method::POST, "reports.example.com:80", "/2026/q1").route;
     assert!(reports.query.keeps("from") && !reports.query.keeps("x"));
-    assert!(
-        !config
-            .routes
-            .select(&Method::GET, "h", "/api/checkout/1")
-            .route
-            .rule
-            .cache
-    );
+    assert!(!config.routes.select(&Method::GET, "h", "/api/checkout/1").route.rule.cache);
 }
 
 #[test]
@@ -246,9 +177,7 @@ fn flags_go_before_the_file() {
 #[test]
 fn an_unreadable_file_is_named() {
     let error = Config::load(Path::new("/nowhere/proxy.toml"), &Flags::default()).unwrap_err();
-    let ConfigError::Unreadable { file, cause } = error else {
-        panic!("{error}")
-    };
+    let ConfigError::Unreadable { file, cause } = error else { panic!("{error}") };
     assert_eq!(file, "/nowhere/proxy.toml");
     assert_eq!(cause.kind(), io::ErrorKind::NotFound);
 }
@@ -365,9 +294,7 @@ fn broken_toml_is_pointed_at() {
 
 #[test]
 fn what_is_missing_is_said() {
-    let missing = Config::parse("", "proxy.toml", Environment::empty())
-        .unwrap_err()
-        .to_string();
+    let missing = Config::parse("", "proxy.toml", Environment::empty()).unwrap_err().to_string();
     insta::assert_snapshot!(missing, @r#"
     error: there is no origin to ask
     --> proxy.toml
@@ -397,56 +324,23 @@ fn every_value_that_means_nothing_is_refused() {
         ("trusted_proxies = [\"10.0.0.0/33\"]", "neither a network"),
         ("server_timing = \"yes\"", "`true` or `false`, not a string"),
         ("limits.headers = 0", "cannot be zero"),
-        (
-            "limits.headers = -1",
-            "a whole number, not a negative number",
-        ),
-        (
-            "limits.header_bytes = \"1KiB\"",
-            "between `8KiB` and `16MiB`",
-        ),
+        ("limits.headers = -1", "a whole number, not a negative number"),
+        ("limits.header_bytes = \"1KiB\"", "between `8KiB` and `16MiB`"),
         ("limits.idle_timeout = \"0s\"", "cannot be zero"),
         ("admin.token = \"\"", "visible ASCII"),
         ("admin.tokens = [{ token = \"a\" }]", "`may` is missing"),
-        (
-            "admin.tokens = [{ token = \"a\", may = [\"write\"] }]",
-            "`read`, `purge`",
-        ),
+        ("admin.tokens = [{ token = \"a\", may = [\"write\"] }]", "`read`, `purge`"),
         ("log.level = \"inof\"", "did you mean `info`?"),
         ("defaults.ttl_from = \"rules\"", "did you mean `rule`?"),
         ("route = [{ name = \"a b\", match = \"/a\" }]", "one word"),
-        (
-            "route = [{ name = \"unmatched\", match = \"/a\" }]",
-            "what no route matches",
-        ),
-        (
-            "route = [{ name = \"a\", match = \"\" }]",
-            "`route.match` is empty",
-        ),
-        (
-            "route = [{ name = \"a\", match = \"/a\", tags = [\"\"] }]",
-            "a tag is empty",
-        ),
-        (
-            "route = [{ name = \"a\", match = \"/\", query.ignore = \"a*b\" }]",
-            "a `*` may stand",
-        ),
-        (
-            "route = [{ name = \"a\", match = \"/\", vary.headers = \"a b\" }]",
-            "no field name",
-        ),
-        (
-            "route = [{ name = \"a\", match = \"/\", vary.cookies = \"a=b\" }]",
-            "no cookie name",
-        ),
-        (
-            "route = [{ name = \"a\", match = \"/\", bypass.query = \"=b\" }]",
-            "`name=value`",
-        ),
-        (
-            "route = [{ name = \"a\", match = \"/\", client_cache = \"a\\nb\" }]",
-            "no field value",
-        ),
+        ("route = [{ name = \"unmatched\", match = \"/a\" }]", "what no route matches"),
+        ("route = [{ name = \"a\", match = \"\" }]", "`route.match` is empty"),
+        ("route = [{ name = \"a\", match = \"/a\", tags = [\"\"] }]", "a tag is empty"),
+        ("route = [{ name = \"a\", match = \"/\", query.ignore = \"a*b\" }]", "a `*` may stand"),
+        ("route = [{ name = \"a\", match = \"/\", vary.headers = \"a b\" }]", "no field name"),
+        ("route = [{ name = \"a\", match = \"/\", vary.cookies = \"a=b\" }]", "no cookie name"),
+        ("route = [{ name = \"a\", match = \"/\", bypass.query = \"=b\" }]", "`name=value`"),
+        ("route = [{ name = \"a\", match = \"/\", client_cache = \"a\\nb\" }]", "no field value"),
         ("route = \"a\"", "a list of tables, not a string"),
         ("tier.hot = \"5m\"", "`tier.hot` is a table, not a string"),
     ];
@@ -456,29 +350,15 @@ fn every_value_that_means_nothing_is_refused() {
     }
     let origin = |table: &str| {
         let text = format!("[origin]\n{table}");
-        Config::parse(&text, "proxy.toml", Environment::empty())
-            .unwrap_err()
-            .to_string()
+        Config::parse(&text, "proxy.toml", Environment::empty()).unwrap_err().to_string()
     };
     for (table, expected) in [
         ("urls = []", "there is no origin to ask"),
         ("urls = [\"http://a/api\"]", "paths pass through unchanged"),
-        (
-            "urls = [\"http://a\"]\nretries = 11",
-            "more than 10 retries",
-        ),
-        (
-            "urls = [\"http://a\"]\nhost = \"a b\"",
-            "`preserve`, `origin` or a host name",
-        ),
-        (
-            "urls = [\"http://a\"]\nhealth.path = \"x\"",
-            "this is a path",
-        ),
-        (
-            "urls = [\"https://a\"]\ntls.cert = \"c\"",
-            "`cert` and `key` come together",
-        ),
+        ("urls = [\"http://a\"]\nretries = 11", "more than 10 retries"),
+        ("urls = [\"http://a\"]\nhost = \"a b\"", "`preserve`, `origin` or a host name"),
+        ("urls = [\"http://a\"]\nhealth.path = \"x\"", "this is a path"),
+        ("urls = [\"https://a\"]\ntls.cert = \"c\"", "`cert` and `key` come together"),
     ] {
         let errors = origin(table);
         assert!(errors.contains(expected), "{table} gives\n{errors}");
@@ -489,14 +369,8 @@ fn every_value_that_means_nothing_is_refused() {
 fn what_is_hardly_meant_is_a_warning() {
     let cases = [
         ("admin.listen = \"0.0.0.0:1\"", "other machines can reach"),
-        (
-            "store = { memory = \"1KiB\", max_object = \"1MiB\" }",
-            "more than all of `memory`",
-        ),
-        (
-            "route = [{ name = \"a\", match = \"/\", ttl_from = \"min\" }]",
-            "has no effect",
-        ),
+        ("store = { memory = \"1KiB\", max_object = \"1MiB\" }", "more than all of `memory`"),
+        ("route = [{ name = \"a\", match = \"/\", ttl_from = \"min\" }]", "has no effect"),
         (
             "route = [{ name = \"a\", match = \"/**\" }, { name = \"b\", match = \"GET /b\" }]",
             "never matches",
@@ -504,10 +378,7 @@ fn what_is_hardly_meant_is_a_warning() {
     ];
     for (text, expected) in cases {
         let warnings = warnings(text);
-        assert!(
-            warnings.len() == 1 && warnings[0].contains(expected),
-            "{text}: {warnings:?}"
-        );
+        assert!(warnings.len() == 1 && warnings[0].contains(expected), "{text}: {warnings:?}");
     }
     let quiet = "admin = { listen = \"0.0.0.0:1\", token = \"a\" }\nstore.memory = \"0\"";
     assert_eq!(warnings(quiet), [""; 0]);

@@ -39,34 +39,22 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
             .ok_or("this is longer than can be counted")?;
         rest = after;
     }
-    if text.is_empty() {
-        Err(PROBLEM)
-    } else {
-        Ok(Duration::from_millis(total))
-    }
+    if text.is_empty() { Err(PROBLEM) } else { Ok(Duration::from_millis(total)) }
 }
 
 /// Writes a duration the way [`duration`] reads it, in as few units as possible.
 pub fn format_duration(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut text = String::new();
-    for (unit, millis) in [
-        ("d", 86_400_000),
-        ("h", 3_600_000),
-        ("m", 60_000),
-        ("s", 1000),
-        ("ms", 1),
-    ] {
+    for (unit, millis) in
+        [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)]
+    {
         if rest >= millis {
             let _ = write!(text, "{}{unit}", rest / millis);
             rest %= millis;
         }
     }
-    if text.is_empty() {
-        "0s".to_owned()
-    } else {
-        text
-    }
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 /// Reads `64KiB`, `256MiB`, `1GB`, `512B` or `0`, in bytes.
@@ -85,9 +73,7 @@ pub(super) fn size(text: &str) -> Result<u64, &'static str> {
         "GB" => 1_000_000_000,
         _ => return Err(PROBLEM),
     };
-    number
-        .checked_mul(bytes)
-        .ok_or("this is more than can be counted")
+    number.checked_mul(bytes).ok_or("this is more than can be counted")
 }
 
 /// Reads `127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`, `:8080` (every IPv4 address) or
@@ -108,10 +94,7 @@ pub(super) fn listen_address(text: &str) -> Result<ListenAddress, &'static str> 
         Some(("localhost", port)) => format!("127.0.0.1:{port}"),
         _ => text.to_owned(),
     };
-    address
-        .parse::<SocketAddr>()
-        .map(ListenAddress::Tcp)
-        .map_err(|_| PROBLEM)
+    address.parse::<SocketAddr>().map(ListenAddress::Tcp).map_err(|_| PROBLEM)
 }
 
 /// Reads `http://host:port`, `https://…` or `h2c://…`.
@@ -138,12 +121,7 @@ pub(super) fn origin_url(text: &str) -> Result<OriginUrl, &'static str> {
         None => host.clone(),
     };
     let authority: Authority = authority.parse().map_err(|_| PROBLEM)?;
-    Ok(OriginUrl {
-        scheme,
-        host,
-        port,
-        authority,
-    })
+    Ok(OriginUrl { scheme, host, port, authority })
 }
 
 /// Reads a network, `10.0.0.0/8`, or a single address.
@@ -156,9 +134,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, &'static str> {
 }
 
 fn leading_number(text: &str) -> Option<(u64, &str)> {
-    let end = text
-        .find(|character: char| !character.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
     Some((digits.parse().ok()?, rest))
 }
@@ -181,28 +157,14 @@ mod tests {
             assert_eq!(read, Duration::from_millis(millis), "{text}");
             assert_eq!(format_duration(read), written);
         }
-        for text in [
-            "",
-            "5",
-            "s",
-            "5 s",
-            "-5s",
-            "5sec",
-            "1.5h",
-            "99999999999999999999s",
-        ] {
+        for text in ["", "5", "s", "5 s", "-5s", "5sec", "1.5h", "99999999999999999999s"] {
             assert!(duration(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn sizes_are_read() {
-        let cases = [
-            ("0", 0),
-            ("512B", 512),
-            ("64KiB", 65_536),
-            ("1 MiB", 1_048_576),
-        ];
+        let cases = [("0", 0), ("512B", 512), ("64KiB", 65_536), ("1 MiB", 1_048_576)];
         for (text, bytes) in cases {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
@@ -221,13 +183,7 @@ mod tests {
             listen_address("unix:/run/larder.sock"),
             Ok(ListenAddress::Unix("/run/larder.sock".into()))
         );
-        for text in [
-            "8080",
-            "example.com:80",
-            "0.0.0.0",
-            "unix:larder.sock",
-            "1.2.3.4:99999",
-        ] {
+        for text in ["8080", "example.com:80", "0.0.0.0", "unix:larder.sock", "1.2.3.4:99999"] {
             assert!(listen_address(text).is_err(), "{text}");
         }
     }
@@ -236,38 +192,17 @@ mod tests {
     fn origins_are_read() {
         let read = |text: &str| {
             let url = origin_url(text).unwrap();
-            (
-                url.scheme,
-                url.host.clone(),
-                url.port,
-                url.authority.to_string(),
-            )
+            (url.scheme, url.host.clone(), url.port, url.authority.to_string())
         };
-        let expected = (
-            OriginScheme::H2c,
-            "10.0.0.1".into(),
-            3000,
-            "10.0.0.1:3000".to_owned(),
-        );
+        let expected = (OriginScheme::H2c, "10.0.0.1".into(), 3000, "10.0.0.1:3000".to_owned());
         assert_eq!(read("h2c://10.0.0.1:3000"), expected);
-        let expected = (
-            OriginScheme::Https,
-            "api.example".into(),
-            443,
-            "api.example".to_owned(),
-        );
+        let expected = (OriginScheme::Https, "api.example".into(), 443, "api.example".to_owned());
         assert_eq!(read("HTTPS://API.example/"), expected);
         let expected = (OriginScheme::Http, "[::1]".into(), 80, "[::1]".to_owned());
         assert_eq!(read("http://[::1]"), expected);
-        for text in [
-            "",
-            "host:80",
-            "ftp://host",
-            "http://",
-            "http://u:p@h",
-            "http://h/x",
-            "http://h?",
-        ] {
+        for text in
+            ["", "host:80", "ftp://host", "http://", "http://u:p@h", "http://h/x", "http://h?"]
+        {
             assert!(origin_url(text).is_err(), "{text}");
         }
     }

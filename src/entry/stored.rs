@@ -208,7 +208,10 @@ impl Variants {
 
     fn heap_size(&self) -> usize {
         let names: usize = self.sets.iter().map(|set| set.len() * size_of::<HeaderName>()).sum();
-        names + self.target.len() + self.sets.len() * size_of::<VarySet>() + self.recent.len() * size_of::<u128>()
+        names
+            + self.target.len()
+            + self.sets.len() * size_of::<VarySet>()
+            + self.recent.len() * size_of::<u128>()
     }
 }
 

@@ -48,9 +48,7 @@ impl Timestamp {
     /// Names are case-insensitive and the weekday need not fit the date; everything else is as the
     /// grammar says. A two-digit year below 77 lies in this century. A date before 1970 is the epoch.
     pub fn parse_http_date(text: &[u8]) -> Option<Self> {
-        let date = imf_fixdate(text)
-            .or_else(|| rfc850(text))
-            .or_else(|| asctime(text))?;
+        let date = imf_fixdate(text).or_else(|| rfc850(text)).or_else(|| asctime(text))?;
         date.timestamp()
     }
 
@@ -72,15 +70,8 @@ const MONTHS: [&[u8]; 12] = [
 
 const SHORT_DAYS: [&[u8]; 7] = [b"mon", b"tue", b"wed", b"thu", b"fri", b"sat", b"sun"];
 
-const LONG_DAYS: [&[u8]; 7] = [
-    b"monday",
-    b"tuesday",
-    b"wednesday",
-    b"thursday",
-    b"friday",
-    b"saturday",
-    b"sunday",
-];
+const LONG_DAYS: [&[u8]; 7] =
+    [b"monday", b"tuesday", b"wednesday", b"thursday", b"friday", b"saturday", b"sunday"];
 
 /// A calendar date and time of day in UTC, as written.
 struct Calendar {
@@ -119,11 +110,8 @@ fn days_in_month(year: u64, month: u64) -> u64 {
 /// Days from 1970-01-01 in the Gregorian calendar; nothing for earlier dates.
 fn days_since_epoch(year: u64, month: u64, day: u64) -> Option<u64> {
     // Counting years from March puts the leap day last, so that month lengths follow one formula.
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year.checked_sub(1)?, month + 9)
-    };
+    let (year, month) =
+        if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
     let leap_days = year / 4 - year / 100 + year / 400;
     let day_of_year = (153 * month + 2) / 5 + day - 1;
     (year * 365 + leap_days + day_of_year).checked_sub(719_468)
@@ -142,12 +130,7 @@ fn imf_fixdate(text: &[u8]) -> Option<Calendar> {
     cursor.literal(b" ")?;
     let second_of_day = cursor.time_of_day()?;
     cursor.literal(b" gmt")?;
-    cursor.end(Calendar {
-        year,
-        month,
-        day,
-        second_of_day,
-    })
+    cursor.end(Calendar { year, month, day, second_of_day })
 }
 
 /// `Sunday, 06-Nov-94 08:49:37 GMT`.
@@ -160,20 +143,11 @@ fn rfc850(text: &[u8]) -> Option<Calendar> {
     let month = cursor.name(&MONTHS)?;
     cursor.literal(b"-")?;
     let short_year = cursor.number(2)?;
-    let year = if short_year < 77 {
-        2000 + short_year
-    } else {
-        1900 + short_year
-    };
+    let year = if short_year < 77 { 2000 + short_year } else { 1900 + short_year };
     cursor.literal(b" ")?;
     let second_of_day = cursor.time_of_day()?;
     cursor.literal(b" gmt")?;
-    cursor.end(Calendar {
-        year,
-        month,
-        day,
-        second_of_day,
-    })
+    cursor.end(Calendar { year, month, day, second_of_day })
 }
 
 /// `Sun Nov  6 08:49:37 1994`.
@@ -183,21 +157,12 @@ fn asctime(text: &[u8]) -> Option<Calendar> {
     cursor.literal(b" ")?;
     let month = cursor.name(&MONTHS)?;
     cursor.literal(b" ")?;
-    let day = if cursor.literal(b" ").is_some() {
-        cursor.number(1)?
-    } else {
-        cursor.number(2)?
-    };
+    let day = if cursor.literal(b" ").is_some() { cursor.number(1)? } else { cursor.number(2)? };
     cursor.literal(b" ")?;
     let second_of_day = cursor.time_of_day()?;
     cursor.literal(b" ")?;
     let year = cursor.number(4)?;
-    cursor.end(Calendar {
-        year,
-        month,
-        day,
-        second_of_day,
-    })
+    cursor.end(Calendar { year, month, day, second_of_day })
 }
 
 /// What is left to read of a date.

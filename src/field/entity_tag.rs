@@ -33,10 +33,7 @@ impl<'a> EntityTag<'a> {
         }
         Some(match take(text) {
             Some((tag, [])) => tag,
-            _ => Self {
-                strength: Strength::Weak,
-                opaque: text,
-            },
+            _ => Self { strength: Strength::Weak, opaque: text },
         })
     }
 
@@ -111,9 +108,7 @@ fn line_matches(mut line: &[u8], stored: EntityTag<'_>) -> bool {
         if line.is_empty() {
             return false;
         }
-        let (tag, rest) = take(line)
-            .or_else(|| take_malformed(line))
-            .unwrap_or((stored, &[]));
+        let (tag, rest) = take(line).or_else(|| take_malformed(line)).unwrap_or((stored, &[]));
         if tag.matches_weakly(stored) {
             return true;
         }
@@ -123,15 +118,9 @@ fn line_matches(mut line: &[u8], stored: EntityTag<'_>) -> bool {
 
 /// Reads up to the next comma what is no tag by the grammar.
 fn take_malformed(line: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
-    let end = line
-        .iter()
-        .position(|byte| *byte == b',')
-        .unwrap_or(line.len());
+    let end = line.iter().position(|byte| *byte == b',').unwrap_or(line.len());
     let (member, rest) = line.split_at_checked(end)?;
-    let tag = EntityTag {
-        strength: Strength::Weak,
-        opaque: list::trim(member),
-    };
+    let tag = EntityTag { strength: Strength::Weak, opaque: list::trim(member) };
     Some((tag, rest))
 }
 
@@ -148,15 +137,8 @@ mod tests {
 
     fn matches(list: &str, stored: &str) -> ListMatch {
         let mut headers = HeaderMap::new();
-        headers.insert(
-            "if-none-match",
-            HeaderValue::from_bytes(list.as_bytes()).unwrap(),
-        );
-        match_weakly(
-            &headers,
-            "if-none-match",
-            EntityTag::parse(stored.as_bytes()),
-        )
+        headers.insert("if-none-match", HeaderValue::from_bytes(list.as_bytes()).unwrap());
+        match_weakly(&headers, "if-none-match", EntityTag::parse(stored.as_bytes()))
     }
 
     #[test]
@@ -178,12 +160,7 @@ mod tests {
 
     #[test]
     fn a_list_matches_at_any_place() {
-        for list in [
-            "\"x\", \"1\", \"2\"",
-            "\"1\",W/\"x\" ,\"2\"",
-            ",\"1\", \"2\",, \"x\"",
-            "*",
-        ] {
+        for list in ["\"x\", \"1\", \"2\"", "\"1\",W/\"x\" ,\"2\"", ",\"1\", \"2\",, \"x\"", "*"] {
             assert_eq!(matches(list, "\"x\""), ListMatch::Matches, "{list}");
         }
         assert_eq!(matches("\"1\", \"2\"", "\"x\""), ListMatch::Differs);
@@ -191,10 +168,7 @@ mod tests {
         assert_eq!(matches("*", ""), ListMatch::Matches);
         assert_eq!(matches("\"x\"", ""), ListMatch::Differs);
         let none = HeaderMap::new();
-        assert_eq!(
-            match_weakly(&none, "if-none-match", None),
-            ListMatch::Absent
-        );
+        assert_eq!(match_weakly(&none, "if-none-match", None), ListMatch::Absent);
     }
 
     #[test]

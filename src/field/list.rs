@@ -17,10 +17,7 @@ pub fn members(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<It
 ///
 /// A quote that is never closed is an ordinary byte, so that it cannot hide what follows it.
 pub fn split(line: &[u8]) -> Members<'_> {
-    Members {
-        rest: Some(line),
-        quotes: Quotes::Respected,
-    }
+    Members { rest: Some(line), quotes: Quotes::Respected }
 }
 
 /// The result of [`split`].
@@ -60,9 +57,7 @@ impl<'a> Iterator for Members<'a> {
 struct UnclosedQuote;
 
 fn plain_end(line: &[u8]) -> usize {
-    line.iter()
-        .position(|byte| *byte == b',')
-        .unwrap_or(line.len())
+    line.iter().position(|byte| *byte == b',').unwrap_or(line.len())
 }
 
 /// Where the member ends that starts here: the first comma outside a quoted string.
@@ -111,9 +106,7 @@ mod tests {
     use super::*;
 
     fn strings(line: &str) -> Vec<String> {
-        split(line.as_bytes())
-            .map(|member| String::from_utf8_lossy(member).into_owned())
-            .collect()
+        split(line.as_bytes()).map(|member| String::from_utf8_lossy(member).into_owned()).collect()
     }
 
     #[test]

@@ -15,9 +15,7 @@ pub struct Preference<'a> {
 ///
 /// A weight that breaks the grammar is an error for its member, not for the line.
 pub fn preferences(line: &[u8]) -> impl Iterator<Item = Result<Preference<'_>, InvalidWeight>> {
-    list::split(line)
-        .filter(|member| !member.is_empty())
-        .map(preference)
+    list::split(line).filter(|member| !member.is_empty()).map(preference)
 }
 
 /// A member whose `q` parameter is no quality value, or that has other parameters.
@@ -72,10 +70,7 @@ mod tests {
         preferences(line.as_bytes())
             .map(|member| {
                 let member = member.ok()?;
-                Some((
-                    String::from_utf8_lossy(member.item).into_owned(),
-                    member.weight,
-                ))
+                Some((String::from_utf8_lossy(member.item).into_owned(), member.weight))
             })
             .collect()
     }
@@ -85,28 +80,14 @@ mod tests {
         let some = |item: &str, weight| Some((item.to_owned(), weight));
         assert_eq!(
             read("en, de;q=0.5 ,*;q=0, fr ; Q=0.123, it;q=1.000"),
-            [
-                some("en", 1000),
-                some("de", 500),
-                some("*", 0),
-                some("fr", 123),
-                some("it", 1000)
-            ]
+            [some("en", 1000), some("de", 500), some("*", 0), some("fr", 123), some("it", 1000)]
         );
     }
 
     #[test]
     fn a_broken_weight_spoils_its_member_only() {
         assert_eq!(read("a;q=2, b"), [None, Some(("b".to_owned(), 1000))]);
-        for text in [
-            "a;q=",
-            "a;q=1.1",
-            "a;q=0.1234",
-            "a;q=-1",
-            "a;x=1",
-            "a;q=0.5;x=1",
-            "a;q=.5",
-        ] {
+        for text in ["a;q=", "a;q=1.1", "a;q=0.1234", "a;q=-1", "a;x=1", "a;q=0.5;x=1", "a;q=.5"] {
             assert_eq!(read(text), [None], "{text}");
         }
     }

@@ -103,10 +103,7 @@ impl ByteRange {
     }
 
     /// How many bytes these are; at least one.
-    #[expect(
-        clippy::len_without_is_empty,
-        reason = "a range of bytes is never empty"
-    )]
+    #[expect(clippy::len_without_is_empty, reason = "a range of bytes is never empty")]
     pub fn len(self) -> u64 {
         self.last - self.first + 1
     }
@@ -141,24 +138,15 @@ impl ContentRange {
             return None;
         }
         let (range, length) = split_once(rest, b'/')?;
-        let complete_length = if length == b"*" {
-            None
-        } else {
-            Some(number(length)?)
-        };
+        let complete_length = if length == b"*" { None } else { Some(number(length)?) };
         if range == b"*" {
-            return complete_length.map(|_| Self {
-                range: None,
-                complete_length,
-            });
+            return complete_length.map(|_| Self { range: None, complete_length });
         }
         let (first, last) = split_once(range, b'-')?;
         let (first, last) = (number(first)?, number(last)?);
         let fits = complete_length.is_none_or(|length| last < length);
-        (first <= last && fits).then_some(Self {
-            range: Some(ByteRange { first, last }),
-            complete_length,
-        })
+        (first <= last && fits)
+            .then_some(Self { range: Some(ByteRange { first, last }), complete_length })
     }
 }
 
@@ -189,9 +177,7 @@ impl IfRange {
 }
 
 fn is_strong_tag(condition: &HeaderValue, stored: &HeaderMap) -> bool {
-    let stored = stored
-        .get(header::ETAG)
-        .and_then(|tag| EntityTag::parse(tag.as_bytes()));
+    let stored = stored.get(header::ETAG).and_then(|tag| EntityTag::parse(tag.as_bytes()));
     let asked = EntityTag::parse(condition.as_bytes());
     match (asked, stored) {
         (Some(asked), Some(stored)) => {
@@ -228,9 +214,7 @@ fn number(digits: &[u8]) -> Option<u64> {
         if !byte.is_ascii_digit() {
             return None;
         }
-        number = number
-            .saturating_mul(10)
-            .saturating_add(u64::from(byte - b'0'));
+        number = number.saturating_mul(10).saturating_add(u64::from(byte - b'0'));
     }
     Some(number)
 }
@@ -244,9 +228,9 @@ mod tests {
 
     fn single(text: &str, length: u64) -> Option<(u64, u64)> {
         match RangeRequest::parse_value(text.as_bytes()) {
-            RangeRequest::Single(spec) => spec
-                .resolve(length)
-                .map(|range| (range.first(), range.last())),
+            RangeRequest::Single(spec) => {
+                spec.resolve(length).map(|range| (range.first(), range.last()))
+            }
             _ => panic!("{text} is not a single range"),
         }
     }
@@ -287,10 +271,7 @@ mod tests {
                 "{text}"
             );
         }
-        assert_eq!(
-            RangeRequest::parse_value(b"bytes=0-1, 4-5"),
-            RangeRequest::Several
-        );
+        assert_eq!(RangeRequest::parse_value(b"bytes=0-1, 4-5"), RangeRequest::Several);
     }
 
     #[test]
@@ -299,27 +280,12 @@ mod tests {
         assert_eq!(range.content_range(10), "bytes 4-9/10");
         assert_eq!(unsatisfied_content_range(10), "bytes */10");
         let parsed = ContentRange::parse_value(b"bytes 4-9/10").unwrap();
-        assert_eq!(
-            parsed,
-            ContentRange {
-                range: Some(range),
-                complete_length: Some(10)
-            }
-        );
+        assert_eq!(parsed, ContentRange { range: Some(range), complete_length: Some(10) });
         let unknown = ContentRange::parse_value(b"bytes 4-9/*").unwrap();
         assert_eq!(unknown.complete_length, None);
-        assert_eq!(
-            ContentRange::parse_value(b"bytes */10").unwrap().range,
-            None
-        );
-        for text in [
-            "bytes 9-4/10",
-            "bytes 4-10/10",
-            "bytes */*",
-            "bytes 4-9",
-            "items 4-9/10",
-            "",
-        ] {
+        assert_eq!(ContentRange::parse_value(b"bytes */10").unwrap().range, None);
+        for text in ["bytes 9-4/10", "bytes 4-10/10", "bytes */*", "bytes 4-9", "items 4-9/10", ""]
+        {
             assert_eq!(ContentRange::parse_value(text.as_bytes()), None, "{text}");
         }
     }
@@ -339,26 +305,15 @@ mod tests {
         let tag = [(header::ETAG, "\"a\"")];
         assert_eq!(if_range("\"a\"", &tag), IfRange::Holds);
         assert_eq!(if_range("\"b\"", &tag), IfRange::Fails);
-        assert_eq!(
-            if_range("W/\"a\"", &[(header::ETAG, "W/\"a\"")]),
-            IfRange::Fails
-        );
+        assert_eq!(if_range("W/\"a\"", &[(header::ETAG, "W/\"a\"")]), IfRange::Fails);
         let modified = "Sun, 06 Nov 1994 08:49:37 GMT";
-        let dated = [
-            (header::LAST_MODIFIED, modified),
-            (header::DATE, "Sun, 06 Nov 1994 08:49:38 GMT"),
-        ];
+        let dated =
+            [(header::LAST_MODIFIED, modified), (header::DATE, "Sun, 06 Nov 1994 08:49:38 GMT")];
         assert_eq!(if_range(modified, &dated), IfRange::Holds);
-        assert_eq!(
-            if_range("Sun, 06 Nov 1994 08:49:36 GMT", &dated),
-            IfRange::Fails
-        );
+        assert_eq!(if_range("Sun, 06 Nov 1994 08:49:36 GMT", &dated), IfRange::Fails);
         let weak = [(header::LAST_MODIFIED, modified), (header::DATE, modified)];
         assert_eq!(if_range(modified, &weak), IfRange::Fails);
-        assert_eq!(
-            IfRange::evaluate(&HeaderMap::new(), &HeaderMap::new()),
-            IfRange::Holds
-        );
+        assert_eq!(IfRange::evaluate(&HeaderMap::new(), &HeaderMap::new()), IfRange::Holds);
     }
 
     proptest! {

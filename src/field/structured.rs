@@ -43,20 +43,12 @@ mod tests {
             headers.append("cdn-cache-control", HeaderValue::from_static(line));
         }
         let dictionary = dictionary(&headers, "cdn-cache-control")?;
-        Some(
-            dictionary
-                .keys()
-                .map(|key| key.as_str().to_owned())
-                .collect(),
-        )
+        Some(dictionary.keys().map(|key| key.as_str().to_owned()).collect())
     }
 
     #[test]
     fn lines_make_one_dictionary() {
-        assert_eq!(
-            read(&["max-age=60", "no-store"]).unwrap(),
-            ["max-age", "no-store"]
-        );
+        assert_eq!(read(&["max-age=60", "no-store"]).unwrap(), ["max-age", "no-store"]);
     }
 
     #[test]

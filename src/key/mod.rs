@@ -54,8 +54,7 @@ impl CacheKey {
 
     fn digested(text: Vec<u8>) -> Self {
         let hash = digest(&SHA256, &text);
-        let digest =
-            hash.as_ref().first_chunk::<16>().map_or(0, |half| u128::from_le_bytes(*half));
+        let digest = hash.as_ref().first_chunk::<16>().map_or(0, |half| u128::from_le_bytes(*half));
         Self { digest, text }
     }
 }

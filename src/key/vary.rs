@@ -37,10 +37,7 @@ pub struct VarySet(SmallVec<[HeaderName; 2]>);
 impl VarySet {
     /// Adds a field.
     pub fn insert(&mut self, name: HeaderName) {
-        if let Err(place) = self
-            .0
-            .binary_search_by(|known| known.as_str().cmp(name.as_str()))
-        {
+        if let Err(place) = self.0.binary_search_by(|known| known.as_str().cmp(name.as_str())) {
             self.0.insert(place, name);
         }
     }
@@ -124,10 +121,7 @@ impl From<preference::InvalidWeight> for Unreadable {
 
 /// All lines, all members, with single commas between them.
 fn write_joined(request: &HeaderMap, name: &HeaderName, out: &mut Vec<u8>) {
-    let members = request
-        .get_all(name)
-        .into_iter()
-        .flat_map(|line| list::split(line.as_bytes()));
+    let members = request.get_all(name).into_iter().flat_map(|line| list::split(line.as_bytes()));
     for (place, member) in members.enumerate() {
         if place > 0 {
             out.push(b',');
@@ -181,11 +175,8 @@ fn write_codings(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Unreadabl
     for line in request.get_all(header::ACCEPT_ENCODING) {
         for coding in preference::preferences(line.as_bytes()) {
             let coding = coding?;
-            let name: &[u8] = if coding.item.eq_ignore_ascii_case(b"x-gzip") {
-                b"gzip"
-            } else {
-                coding.item
-            };
+            let name: &[u8] =
+                if coding.item.eq_ignore_ascii_case(b"x-gzip") { b"gzip" } else { coding.item };
             for (known, slot) in CODINGS.iter().zip(&mut acceptable) {
                 if name.eq_ignore_ascii_case(known) {
                     *slot = slot.or(Some(coding.weight > 0));
@@ -226,10 +217,7 @@ mod tests {
     }
 
     fn set(names: &[&'static str]) -> VarySet {
-        names
-            .iter()
-            .map(|name| HeaderName::from_static(name))
-            .collect()
+        names.iter().map(|name| HeaderName::from_static(name)).collect()
     }
 
     fn value(name: &'static str, lines: &[&str]) -> String {
@@ -240,29 +228,14 @@ mod tests {
     #[test]
     fn names_are_sorted_and_unique_over_all_lines() {
         let response = headers(&[("vary", "Foo, bar"), ("vary", ""), ("vary", "foo, Accept,")]);
-        assert_eq!(
-            Vary::parse(&response),
-            Vary::By(set(&["accept", "bar", "foo"]))
-        );
+        assert_eq!(Vary::parse(&response), Vary::By(set(&["accept", "bar", "foo"])));
         assert_eq!(Vary::parse(&HeaderMap::new()), Vary::By(VarySet::default()));
     }
 
     #[test]
     fn a_star_anywhere_or_a_broken_name_answers_nothing() {
-        for text in [
-            "*",
-            "*, *",
-            ", *",
-            "*, Foo",
-            "Foo, *",
-            "not a name",
-            "\"Foo\"",
-        ] {
-            assert_eq!(
-                Vary::parse(&headers(&[("vary", text)])),
-                Vary::Anything,
-                "{text}"
-            );
+        for text in ["*", "*, *", ", *", "*, Foo", "Foo, *", "not a name", "\"Foo\""] {
+            assert_eq!(Vary::parse(&headers(&[("vary", text)])), Vary::Anything, "{text}");
         }
         let lines = headers(&[("vary", ""), ("vary", "*")]);
         assert_eq!(Vary::parse(&lines), Vary::Anything);
@@ -292,28 +265,13 @@ mod tests {
     #[test]
     fn languages_are_compared_by_weight_alone() {
         let expected = "accept-language:de,en\n";
-        for text in [
-            "en, de",
-            "de, en",
-            "eN, De",
-            " en ,   de",
-            "de;q=1.0,en;q=1",
-        ] {
+        for text in ["en, de", "de, en", "eN, De", " en ,   de", "de;q=1.0,en;q=1"] {
             assert_eq!(value("accept-language", &[text]), expected, "{text}");
         }
         assert_eq!(value("accept-language", &["en", "de"]), expected);
-        assert_eq!(
-            value("accept-language", &["fr;q=0.5, de"]),
-            "accept-language:de,fr;q=500\n"
-        );
-        assert_ne!(
-            value("accept-language", &["de, fr"]),
-            value("accept-language", &["de"])
-        );
-        assert_eq!(
-            value("accept-language", &["de;q=x, A"]),
-            "accept-language:de;q=x,A\n"
-        );
+        assert_eq!(value("accept-language", &["fr;q=0.5, de"]), "accept-language:de,fr;q=500\n");
+        assert_ne!(value("accept-language", &["de, fr"]), value("accept-language", &["de"]));
+        assert_eq!(value("accept-language", &["de;q=x, A"]), "accept-language:de;q=x,A\n");
     }
 
     #[test]
@@ -327,14 +285,8 @@ mod tests {
             "accept-encoding:gzip,!identity\n"
         );
         assert_eq!(value("accept-encoding", &["*"]), "accept-encoding:*\n");
-        assert_eq!(
-            value("accept-encoding", &["*;q=0, gzip"]),
-            "accept-encoding:gzip,!*\n"
-        );
-        assert_eq!(
-            value("accept-encoding", &["identity"]),
-            "accept-encoding:\n"
-        );
+        assert_eq!(value("accept-encoding", &["*;q=0, gzip"]), "accept-encoding:gzip,!*\n");
+        assert_eq!(value("accept-encoding", &["identity"]), "accept-encoding:\n");
         let identity_only = value("accept-encoding", &["identity, *;q=0"]);
         assert_eq!(identity_only, "accept-encoding:identity,!*\n");
         assert_eq!(value("accept-encoding", &[]), "accept-encoding\n");

@@ -56,11 +56,7 @@ impl RequestBody {
             return Self::Empty;
         }
         let body = Limited::new(body, limits);
-        Self::Client(Box::new(ClientBody {
-            body,
-            upload: None,
-            patience: None,
-        }))
+        Self::Client(Box::new(ClientBody { body, upload: None, patience: None }))
     }
 
     /// The same body again, where that is possible without keeping what was sent.
@@ -115,22 +111,14 @@ const FINISHED: u8 = 2;
 impl Upload {
     /// The origin wants the body.
     pub(super) fn open(&self) {
-        if self
-            .gate
-            .compare_exchange(HELD, OPEN, Relaxed, Relaxed)
-            .is_ok()
-        {
+        if self.gate.compare_exchange(HELD, OPEN, Relaxed, Relaxed).is_ok() {
             self.waker.wake();
         }
     }
 
     /// The origin's response is over: what is still held back is not wanted any more.
     pub(super) fn give_up(&self) {
-        if self
-            .gate
-            .compare_exchange(HELD, UNWANTED, Relaxed, Relaxed)
-            .is_ok()
-        {
+        if self.gate.compare_exchange(HELD, UNWANTED, Relaxed, Relaxed).is_ok() {
             self.waker.wake();
         }
     }
@@ -252,10 +240,7 @@ pub struct ResponseBody {
 
 impl ResponseBody {
     pub(super) fn new(body: Incoming, lease: Lease) -> Self {
-        let mut body = Self {
-            body,
-            lease: Some(lease),
-        };
+        let mut body = Self { body, lease: Some(lease) };
         body.give_back_at_end();
         body
     }

@@ -53,16 +53,11 @@ impl Connector {
     /// A new connection and the protocol it speaks.
     pub(super) async fn connect(&self) -> Result<(Stream, Protocol), OriginError> {
         let connected = timeout(self.timeout, self.reach()).await;
-        connected.map_err(|_| OriginError::ConnectTimeout {
-            server: self.name(),
-        })?
+        connected.map_err(|_| OriginError::ConnectTimeout { server: self.name() })?
     }
 
     async fn reach(&self) -> Result<(Stream, Protocol), OriginError> {
-        let connect = |source| OriginError::Connect {
-            server: self.name(),
-            source,
-        };
+        let connect = |source| OriginError::Connect { server: self.name(), source };
         let stream = match &self.endpoint.place {
             Place::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(connect)?;
@@ -72,17 +67,10 @@ impl Connector {
         };
         let Some((connector, name)) = &self.tls else {
             let is_http2 = self.endpoint.scheme == Scheme::H2c;
-            let protocol = if is_http2 {
-                Protocol::Http2
-            } else {
-                Protocol::Http1
-            };
+            let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
             return Ok((Stream::from(Transport::Tcp(stream)), protocol));
         };
-        let tls = |source| OriginError::Tls {
-            server: self.name(),
-            source,
-        };
+        let tls = |source| OriginError::Tls { server: self.name(), source };
         let stream = connector.connect(name.clone(), stream).await.map_err(tls)?;
         let stream = Stream::from(Transport::Tls(Box::new(TlsStream::Client(stream))));
         let protocol = stream.agreed_protocol();

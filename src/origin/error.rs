@@ -100,10 +100,7 @@ impl OriginError {
 
     /// Whether the client should get a 504 and not a 502.
     pub fn is_timeout(&self) -> bool {
-        matches!(
-            self,
-            Self::ConnectTimeout { .. } | Self::FirstByteTimeout { .. }
-        )
+        matches!(self, Self::ConnectTimeout { .. } | Self::FirstByteTimeout { .. })
     }
 
     /// Whether the server is to blame, and not the client or the lack of servers.

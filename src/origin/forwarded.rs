@@ -56,27 +56,12 @@ mod tests {
     fn addresses_are_written_as_the_rfc_wants() {
         let element = |peer: Option<&str>| {
             let peer = peer.map(|peer| peer.parse().unwrap());
-            let source = Source {
-                peer,
-                secure: false,
-                version: Version::HTTP_11,
-                trusted: &[],
-            };
+            let source = Source { peer, secure: false, version: Version::HTTP_11, trusted: &[] };
             let host = HeaderValue::from_static("a.test");
-            element(&source, Some(&host))
-                .unwrap()
-                .to_str()
-                .unwrap()
-                .to_owned()
+            element(&source, Some(&host)).unwrap().to_str().unwrap().to_owned()
         };
-        assert_eq!(
-            element(Some("2001:db8::1")),
-            r#"for="[2001:db8::1]";host=a.test;proto=http"#
-        );
-        assert_eq!(
-            element(Some("::ffff:192.0.2.1")),
-            "for=192.0.2.1;host=a.test;proto=http"
-        );
+        assert_eq!(element(Some("2001:db8::1")), r#"for="[2001:db8::1]";host=a.test;proto=http"#);
+        assert_eq!(element(Some("::ffff:192.0.2.1")), "for=192.0.2.1;host=a.test;proto=http");
         assert_eq!(element(None), "for=unknown;host=a.test;proto=http");
         let none = HeaderMap::new();
         assert_eq!(for_chain(none.get_all("x-forwarded-for"), None), None);

@@ -21,10 +21,7 @@ pub(super) struct Lease {
 impl Lease {
     /// The response has been read to its end: the connection may take the next request.
     pub(super) fn give_back(mut self) {
-        let is_sent = self
-            .upload
-            .as_ref()
-            .is_none_or(|upload| upload.is_finished());
+        let is_sent = self.upload.as_ref().is_none_or(|upload| upload.is_finished());
         let Some(mut sender) = self.sender.take().filter(|_| is_sent) else {
             return;
         };

@@ -56,9 +56,7 @@ impl Origin {
             return Err(SetupError::NoServer);
         }
         let is_secure = settings.urls.iter().any(|url| url.scheme == Scheme::Https);
-        let tls = is_secure
-            .then(|| tls::client_config(&settings.tls))
-            .transpose()?;
+        let tls = is_secure.then(|| tls::client_config(&settings.tls)).transpose()?;
         let servers: Vec<_> = settings
             .urls
             .iter()
@@ -69,11 +67,7 @@ impl Origin {
             None => None,
         };
         let tasks = health::start(&servers, health, settings.idle_timeout);
-        Ok(Arc::new(Self {
-            servers,
-            retries: settings.retries,
-            _tasks: tasks,
-        }))
+        Ok(Arc::new(Self { servers, retries: settings.retries, _tasks: tasks }))
     }
 
     /// Sends a request whose target is a path and query (or `*`) and gives the final response's head; its body
@@ -129,39 +123,22 @@ impl Origin {
     fn pick(&self, tried: &[usize]) -> Result<usize, OriginError> {
         let healthy = |index: usize| {
             !tried.contains(&index)
-                && self
-                    .servers
-                    .get(index)
-                    .is_some_and(|server| server.standing.is_healthy())
+                && self.servers.get(index).is_some_and(|server| server.standing.is_healthy())
         };
         if self.servers.len() == 1 {
-            return if healthy(0) {
-                Ok(0)
-            } else {
-                Err(OriginError::NoHealthyServer)
-            };
+            return if healthy(0) { Ok(0) } else { Err(OriginError::NoHealthyServer) };
         }
         let now = standing::now();
-        let mut candidates: SmallVec<[usize; 16]> = (0..self.servers.len())
-            .filter(|index| healthy(*index))
-            .collect();
-        let last_resort = candidates
-            .first()
-            .copied()
-            .ok_or(OriginError::NoHealthyServer)?;
+        let mut candidates: SmallVec<[usize; 16]> =
+            (0..self.servers.len()).filter(|index| healthy(*index)).collect();
+        let last_resort = candidates.first().copied().ok_or(OriginError::NoHealthyServer)?;
         candidates.retain(|index| {
-            self.servers
-                .get(*index)
-                .is_some_and(|server| server.standing.is_available(now))
+            self.servers.get(*index).is_some_and(|server| server.standing.is_available(now))
         });
         while !candidates.is_empty() {
             let position = self.less_busy(&candidates);
             let index = candidates.swap_remove(position);
-            if self
-                .servers
-                .get(index)
-                .is_some_and(|server| server.standing.admit(now))
-            {
+            if self.servers.get(index).is_some_and(|server| server.standing.admit(now)) {
                 return Ok(index);
             }
         }
@@ -177,11 +154,7 @@ impl Origin {
                 .and_then(|index| self.servers.get(*index))
                 .map_or(usize::MAX, |server| server.in_flight.load(Relaxed))
         };
-        if busy(second) < busy(first) {
-            second
-        } else {
-            first
-        }
+        if busy(second) < busy(first) { second } else { first }
     }
 }
 

@@ -47,13 +47,8 @@ struct Idle {
 impl Pool {
     pub(super) fn new(idle_timeout: Duration) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let shards = (0..threads.saturating_mul(2))
-            .map(|_| Mutex::default())
-            .collect();
-        Self {
-            shards,
-            idle_timeout,
-        }
+        let shards = (0..threads.saturating_mul(2)).map(|_| Mutex::default()).collect();
+        Self { shards, idle_timeout }
     }
 
     /// The connection used last, of those that are still open.
@@ -80,10 +75,7 @@ impl Pool {
         if let Some(shard) = self.shard() {
             let mut shard = shard.lock();
             if shard.idle.len() < IDLE {
-                shard.idle.push(Idle {
-                    sender,
-                    since: Instant::now(),
-                });
+                shard.idle.push(Idle { sender, since: Instant::now() });
             }
         }
     }

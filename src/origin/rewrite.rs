@@ -90,11 +90,8 @@ pub struct Source<'a> {
 impl Source<'_> {
     /// Whether what the peer says about its own clients is believed.
     pub fn is_trusted(&self) -> bool {
-        self.peer.is_some_and(|peer| {
-            self.trusted
-                .iter()
-                .any(|net| net.contains(&peer.to_canonical()))
-        })
+        self.peer
+            .is_some_and(|peer| self.trusted.iter().any(|net| net.contains(&peer.to_canonical())))
     }
 
     pub(super) fn scheme(&self) -> &'static str {
@@ -165,10 +162,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if let header::Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
         let (_, options) = connection.remove_entry_mult();
         let options: Vec<HeaderValue> = options.collect();
-        for option in options
-            .iter()
-            .flat_map(|options| options.as_bytes().split(|b| *b == b','))
-        {
+        for option in options.iter().flat_map(|options| options.as_bytes().split(|b| *b == b',')) {
             if let Ok(name) = HeaderName::from_bytes(option.trim_ascii())
                 && !END_TO_END.contains(&name)
             {
@@ -185,12 +179,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 fn forward(headers: &mut HeaderMap, source: &Source<'_>) {
     let host = headers.get(header::HOST).cloned();
     if !source.is_trusted() {
-        for name in [
-            header::FORWARDED,
-            X_FORWARDED_FOR,
-            X_FORWARDED_PROTO,
-            X_FORWARDED_HOST,
-        ] {
+        for name in [header::FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST] {
             headers.remove(name);
         }
     }
@@ -248,10 +237,7 @@ mod tests {
 
     fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         let line = |(name, value): &(&'static str, &'static str)| {
-            (
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            )
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
         };
         lines.iter().map(line).collect()
     }
@@ -269,11 +255,7 @@ mod tests {
     }
 
     fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
-        headers
-            .get_all(name)
-            .iter()
-            .map(|value| value.to_str().unwrap().to_owned())
-            .collect()
+        headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
     }
 
     #[test]
@@ -302,13 +284,7 @@ mod tests {
             (&asked["connection"], &asked["upgrade"]),
             (&"upgrade".parse().unwrap(), &"websocket".parse().unwrap())
         );
-        let h2c = rewritten(
-            &[
-                ("connection", "upgrade, http2-settings"),
-                ("upgrade", "h2c"),
-            ],
-            &[],
-        );
+        let h2c = rewritten(&[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")], &[]);
         assert!(!h2c.contains_key("upgrade") && !h2c.contains_key("connection"));
         let trailers = rewritten(&[("te", "gzip, trailers;q=0.5"), ("connection", "te")], &[]);
         assert_eq!(values(&trailers, "te"), ["trailers"]);
@@ -347,10 +323,7 @@ mod tests {
 
     #[test]
     fn request_ids_are_kept_or_made() {
-        assert_eq!(
-            values(&rewritten(&[("x-request-id", "abc")], &[]), "x-request-id"),
-            ["abc"]
-        );
+        assert_eq!(values(&rewritten(&[("x-request-id", "abc")], &[]), "x-request-id"), ["abc"]);
         let first = values(&rewritten(&[("x-request-id", "a b")], &[]), "x-request-id");
         assert_eq!(first[0].len(), 32);
         assert_ne!(first, values(&rewritten(&[], &[]), "x-request-id"));
@@ -364,11 +337,8 @@ mod tests {
         response_headers(StatusCode::OK, &mut answer, Version::HTTP_2, &identity, now);
         assert_eq!(values(&answer, "via"), ["1.1 a", "2 larder"]);
         assert_eq!(values(&answer, "date"), ["Sun, 06 Nov 1994 08:49:37 GMT"]);
-        let mut switch = headers(&[
-            ("connection", "Upgrade"),
-            ("upgrade", "websocket"),
-            ("date", "x"),
-        ]);
+        let mut switch =
+            headers(&[("connection", "Upgrade"), ("upgrade", "websocket"), ("date", "x")]);
         response_headers(
             StatusCode::SWITCHING_PROTOCOLS,
             &mut switch,

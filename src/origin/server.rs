@@ -79,11 +79,7 @@ impl Server {
             connector: Connector::new(endpoint, settings, tls)?,
             host,
             own_host: endpoint.host(),
-            scheme: if is_secure {
-                Scheme::HTTPS
-            } else {
-                Scheme::HTTP
-            },
+            scheme: if is_secure { Scheme::HTTPS } else { Scheme::HTTP },
             first_byte_timeout: settings.first_byte_timeout,
             is_multiplexed: AtomicBool::new(endpoint.scheme == settings::Scheme::H2c),
             opening: tokio::sync::Mutex::default(),
@@ -111,19 +107,13 @@ impl Server {
                 (Some(unsent), _, _) => unsent,
                 (None, OriginError::Closed { .. }, Some(spare)) => spare,
                 _ => {
-                    return Err(Failed {
-                        error: failed.error,
-                        unsent: None,
-                    });
+                    return Err(Failed { error: failed.error, unsent: None });
                 }
             };
         }
         match self.open().await {
             Ok(sender) => self.send(sender, request, interim).await,
-            Err(error) => Err(Failed {
-                error,
-                unsent: Some(request),
-            }),
+            Err(error) => Err(Failed { error, unsent: Some(request) }),
         }
     }
 
@@ -141,16 +131,11 @@ impl Server {
 
     async fn connect(&self) -> Result<Sender, OriginError> {
         let (stream, protocol) = self.connector.connect().await?;
-        self.is_multiplexed
-            .store(protocol == Protocol::Http2, Relaxed);
-        let closed = |source| OriginError::Closed {
-            server: self.name(),
-            source,
-        };
+        self.is_multiplexed.store(protocol == Protocol::Http2, Relaxed);
+        let closed = |source| OriginError::Closed { server: self.name(), source };
         if protocol == Protocol::Http1 {
-            let (sender, connection) = http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(closed)?;
+            let (sender, connection) =
+                http1::handshake(TokioIo::new(stream)).await.map_err(closed)?;
             tokio::spawn(async move { note_end(connection.with_upgrades().await) });
             return Ok(Sender::Http1(sender));
         }
@@ -179,11 +164,7 @@ impl Server {
             Sender::Http1(mut sender) => {
                 let upload = prepare_http1(&mut request, interim);
                 let sent = sender.try_send_request(request);
-                (
-                    self.await_head(sent, upload.as_deref()).await,
-                    Some(sender),
-                    upload,
-                )
+                (self.await_head(sent, upload.as_deref()).await, Some(sender), upload)
             }
             Sender::Http2(mut sender) => {
                 let upload = self.prepare_http2(&mut request);
@@ -192,15 +173,8 @@ impl Server {
             }
         };
         let (mut head, body) = response?.into_parts();
-        self.check(&mut head, &body).map_err(|error| Failed {
-            error,
-            unsent: None,
-        })?;
-        let lease = Lease {
-            sender,
-            upload,
-            in_flight,
-        };
+        self.check(&mut head, &body).map_err(|error| Failed { error, unsent: None })?;
+        let lease = Lease { sender, upload, in_flight };
         Ok(Response::from_parts(head, ResponseBody::new(body, lease)))
     }
 
@@ -208,9 +182,7 @@ impl Server {
         if let Some(host) = &self.host {
             request.headers_mut().insert(header::HOST, host.clone());
         } else if !request.headers().contains_key(header::HOST) {
-            request
-                .headers_mut()
-                .insert(header::HOST, self.own_host.clone());
+            request.headers_mut().insert(header::HOST, self.own_host.clone());
         }
     }
 
@@ -219,9 +191,7 @@ impl Server {
         let host = request.headers_mut().remove(header::HOST);
         request.headers_mut().remove(header::CONNECTION);
         request.headers_mut().remove(header::EXPECT);
-        let authority = host
-            .as_ref()
-            .map_or(self.own_host.as_bytes(), HeaderValue::as_bytes);
+        let authority = host.as_ref().map_or(self.own_host.as_bytes(), HeaderValue::as_bytes);
         let mut target = std::mem::take(request.uri_mut()).into_parts();
         target.scheme = Some(self.scheme.clone());
         target.authority = authority.try_into().ok();
@@ -245,10 +215,7 @@ impl Server {
         };
         sent.map_err(|mut error| {
             let unsent = error.take_message().map(unprepare);
-            Failed {
-                error: self.classify(error.into_error(), upload),
-                unsent,
-            }
+            Failed { error: self.classify(error.into_error(), upload), unsent }
         })
     }
 
@@ -259,10 +226,7 @@ impl Server {
         if source.is_parse() || source.is_user() {
             return self.protocol_error(source.to_string());
         }
-        OriginError::Closed {
-            server: self.name(),
-            source,
-        }
+        OriginError::Closed { server: self.name(), source }
     }
 
     /// A response whose end is ambiguous would be passed on with another end (response smuggling).
@@ -293,10 +257,7 @@ impl Server {
     }
 
     fn protocol_error(&self, reason: String) -> OriginError {
-        OriginError::Protocol {
-            server: self.name(),
-            reason,
-        }
+        OriginError::Protocol { server: self.name(), reason }
     }
 }
 
@@ -314,9 +275,7 @@ fn prepare_http1(
     };
     let is_held = matches!(hold, Hold::UntilContinue(_));
     let upload = request.body_mut().attach(hold);
-    let interim = interim
-        .filter(|interim| interim.is_open())
-        .map(Interim::for_this_request);
+    let interim = interim.filter(|interim| interim.is_open()).map(Interim::for_this_request);
     if is_held || interim.is_some() {
         pass_on_interim(request, upload.clone(), interim);
     }
@@ -325,9 +284,7 @@ fn prepare_http1(
     if is_client && hint.exact().is_none() {
         let chunked = HeaderValue::from_static("chunked");
         request.headers_mut().remove(header::CONTENT_LENGTH);
-        request
-            .headers_mut()
-            .insert(header::TRANSFER_ENCODING, chunked);
+        request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
     }
     upload
 }

@@ -167,19 +167,11 @@ impl FromStr for Endpoint {
         if !is_bare {
             return Err(InvalidEndpoint::Excess);
         }
-        let host = url
-            .host_str()
-            .filter(|host| !host.is_empty())
-            .ok_or(InvalidEndpoint::Syntax)?;
-        let authority = url
-            .port()
-            .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let host = url.host_str().filter(|host| !host.is_empty()).ok_or(InvalidEndpoint::Syntax)?;
+        let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         Ok(Self {
             scheme,
-            place: Place::Tcp(
-                host.trim_matches(['[', ']']).to_owned(),
-                url.port().unwrap_or(port),
-            ),
+            place: Place::Tcp(host.trim_matches(['[', ']']).to_owned(), url.port().unwrap_or(port)),
             authority: Authority::try_from(authority).map_err(|_| InvalidEndpoint::Syntax)?,
         })
     }
@@ -193,21 +185,12 @@ mod tests {
     fn servers_are_told_by_their_urls() {
         let parse = |text: &str| text.parse::<Endpoint>();
         let server = parse("https://api.test").unwrap();
-        assert_eq!(
-            (server.scheme, server.authority.as_str()),
-            (Scheme::Https, "api.test")
-        );
+        assert_eq!((server.scheme, server.authority.as_str()), (Scheme::Https, "api.test"));
         assert_eq!(server.place, Place::Tcp("api.test".into(), 443));
         let server = parse("h2c://[::1]:50051/").unwrap();
-        assert_eq!(
-            (server.scheme, server.authority.as_str()),
-            (Scheme::H2c, "[::1]:50051")
-        );
+        assert_eq!((server.scheme, server.authority.as_str()), (Scheme::H2c, "[::1]:50051"));
         assert_eq!(server.place, Place::Tcp("::1".into(), 50051));
-        assert_eq!(
-            parse("unix:/run/a.sock").unwrap().to_string(),
-            "unix:/run/a.sock"
-        );
+        assert_eq!(parse("unix:/run/a.sock").unwrap().to_string(), "unix:/run/a.sock");
         assert_eq!(parse("http://a:80").unwrap().to_string(), "http://a");
         assert_eq!(parse("api.test:3000"), Err(InvalidEndpoint::Scheme));
         assert_eq!(parse("3000"), Err(InvalidEndpoint::Syntax));

@@ -44,8 +44,7 @@ impl Standing {
     pub(super) fn fail(&self, now: u64) {
         let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
         if failures >= TOLERATED {
-            self.ejected_until
-                .store(now.saturating_add(ejection(failures)), Relaxed);
+            self.ejected_until.store(now.saturating_add(ejection(failures)), Relaxed);
         }
     }
 
@@ -62,11 +61,7 @@ impl Standing {
             return true;
         }
         let again = now.saturating_add(ejection(self.failures.load(Relaxed)));
-        until <= now
-            && self
-                .ejected_until
-                .compare_exchange(until, again, Relaxed, Relaxed)
-                .is_ok()
+        until <= now && self.ejected_until.compare_exchange(until, again, Relaxed, Relaxed).is_ok()
     }
 
     /// What the last health check said; true without checks.
@@ -86,16 +81,12 @@ impl Standing {
 /// Milliseconds since the process began to ask; at least 1.
 pub(super) fn now() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(START.elapsed().as_millis())
-        .unwrap_or(u64::MAX)
-        .saturating_add(1)
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 fn ejection(failures: u32) -> u64 {
     let doublings = failures.saturating_sub(TOLERATED).min(16);
-    let ejection = FIRST_EJECTION
-        .saturating_mul(1 << doublings)
-        .min(LAST_EJECTION);
+    let ejection = FIRST_EJECTION.saturating_mul(1 << doublings).min(LAST_EJECTION);
     u64::try_from(ejection.as_millis()).unwrap_or(u64::MAX)
 }
 

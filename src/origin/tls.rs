@@ -90,8 +90,5 @@ fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError
 }
 
 fn file(path: &PathBuf, source: pem::Error) -> TlsError {
-    TlsError::File {
-        path: path.clone(),
-        source,
-    }
+    TlsError::File { path: path.clone(), source }
 }

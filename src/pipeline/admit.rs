@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     entry::{Content, Draft, Entry, Variants},
-    key::{CacheKey, vary::{Vary, VarySet}},
+    key::{
+        CacheKey,
+        vary::{Vary, VarySet},
+    },
     origin::ResponseBody,
     policy::{CacheResult, Freshness, Reason, ResponseDirectives, stored_fields, tag},
     store::Store,
@@ -49,8 +52,7 @@ pub async fn admit<S: Store>(
     let tags = tags(&ask, &mut headers);
     let expected = body.size_hint().exact();
     let fill = Fill::new(expected, ask.limit(), Arc::clone(&ask.pipeline.filling));
-    let result =
-        if ask.stored.is_some() { CacheResult::Expired } else { CacheResult::Miss };
+    let result = if ask.stored.is_some() { CacheResult::Expired } else { CacheResult::Miss };
     let arriving = Arc::new(Arriving {
         status: head.status,
         headers: headers.clone(),
@@ -62,8 +64,11 @@ pub async fn admit<S: Store>(
         // Nothing was read yet, so nothing can be gone.
         return Fetched::Alone(Response::from_parts(head, body), Reason::Incomplete);
     };
-    if let Some(flight) = &flight {
-        flight.land(Landing::Arriving(Arc::clone(&arriving)));
+    if freshness.answers_unasked(freshness.received_at) {
+        ask.pipeline.uncacheable.forget(&ask.key);
+        flight.as_ref().inspect(|flight| flight.land(Landing::Arriving(Arc::clone(&arriving))));
+    } else {
+        ask.send_off(flight.as_ref());
     }
     let draft = Draft { key, status: head.status, headers, freshness, tags };
     tokio::spawn(pump(ask, body, fill, draft, flight));
@@ -114,7 +119,6 @@ async fn store<S: Store>(ask: &Ask<S>, fill: &Fill, draft: Draft, last: Option<&
     }
     let Some(response) = draft.complete(Content(&chunks)) else { return };
     ask.pipeline.store.put(&key, Entry::Response(Arc::new(response))).await;
-    ask.pipeline.uncacheable.forget(&ask.target);
 }
 
 /// A body that is given up, or whose task dies, fails its readers instead of leaving them waiting.

@@ -1,9 +1,7 @@
 //! Delivery: what the client gets, and how it is told where it came from.
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::{
     body::{Body, Content},
@@ -14,7 +12,10 @@ use super::{
 };
 use crate::{
     entry::StoredResponse,
-    field::{Timestamp, range::{ByteRange, unsatisfied_content_range}},
+    field::{
+        Timestamp,
+        range::{ByteRange, unsatisfied_content_range},
+    },
     origin::ResponseBody,
     policy::{
         CacheResult, CacheStatus, Forward, Reason,
@@ -53,13 +54,27 @@ impl Told {
     /// The origin was asked for this reason.
     pub fn forwarded(result: CacheResult, forward: Forward, reason: Option<Reason>) -> Self {
         let forward = Some(forward);
-        Self { result, forward, origin_status: None, stored: Stored::No, collapsed: Collapsed::No, reason }
+        Self {
+            result,
+            forward,
+            origin_status: None,
+            stored: Stored::No,
+            collapsed: Collapsed::No,
+            reason,
+        }
     }
 
     /// The store answered.
     pub fn hit(result: CacheResult, reason: Option<Reason>) -> Self {
         let (forward, origin_status) = (None, None);
-        Self { result, forward, origin_status, stored: Stored::No, collapsed: Collapsed::No, reason }
+        Self {
+            result,
+            forward,
+            origin_status,
+            stored: Stored::No,
+            collapsed: Collapsed::No,
+            reason,
+        }
     }
 
     /// The same for a request that waited for another's fetch.
@@ -96,7 +111,8 @@ pub fn hit<B>(
     response: &StoredResponse,
 ) -> Response<Body> {
     let told = Told::hit(CacheResult::Hit, None);
-    let asker = Asker { site, route, received, method: request.method(), headers: request.headers() };
+    let asker =
+        Asker { site, route, received, method: request.method(), headers: request.headers() };
     let (head, content, length) = asker.from_store(response, told);
     let status = head.status();
     finish::at_once(site, route, received, request, (told.outcome(), status, length));
@@ -183,7 +199,9 @@ impl Asker<'_> {
     fn from_origin(&self, headers: &mut HeaderMap, told: Told) {
         tag::take(headers);
         headers.remove(SURROGATE_CONTROL);
-        if told.stored == Stored::Yes && let Some(value) = &self.route().client_cache {
+        if told.stored == Stored::Yes
+            && let Some(value) = &self.route().client_cache
+        {
             headers.insert(header::CACHE_CONTROL, value.clone());
         }
         told.write(headers, None);

@@ -6,11 +6,12 @@ use std::{sync::Arc, time::Instant};
 use http::{HeaderMap, Method, Request, Response, StatusCode, request::Parts};
 
 use super::{
-    Pipeline, Site, admit, request_head,
+    Pipeline, Site, admit,
     collapse::Takeoff,
     fill::FillReader,
     landing::{Arriving, Landing, Settled},
     lookup::Stored,
+    request_head,
 };
 use crate::{
     entry::Entry,
@@ -42,6 +43,8 @@ pub struct Ask<S> {
     pub directives: RequestDirectives,
     /// The key of its target.
     pub target: CacheKey,
+    /// The key under which others wait: the target's, or that of the variant asked for.
+    pub key: CacheKey,
     /// What is stored, if anything: asked about conditionally, and a way out if the origin fails.
     pub stored: Option<Stored>,
     /// Where interim responses go.
@@ -112,6 +115,10 @@ impl<S: Store> Ask<S> {
         if let Some(stored) = &self.stored {
             if response.status() == StatusCode::NOT_MODIFIED {
                 let settled = self.freshen(stored, response.headers(), exchange).await;
+                if !settled.response.freshness.answers_unasked(exchange.answered) {
+                    self.send_off(flight.as_ref());
+                    return Fetched::Settled(settled);
+                }
                 return settle(settled, flight.as_ref());
             }
             let status = Some(response.status());
@@ -149,12 +156,7 @@ impl<S: Store> Ask<S> {
     }
 
     /// The origin says that what is stored still stands (RFC 9111 §4.3.4).
-    async fn freshen(
-        &self,
-        stored: &Stored,
-        fields: &HeaderMap,
-        exchange: Exchange,
-    ) -> Settled {
+    async fn freshen(&self, stored: &Stored, fields: &HeaderMap, exchange: Exchange) -> Settled {
         let result = CacheResult::Revalidated;
         let origin_status = Some(StatusCode::NOT_MODIFIED);
         let old = &stored.response;
@@ -208,15 +210,20 @@ impl<S: Store> Ask<S> {
         reason: Reason,
         flight: Option<&Takeoff>,
     ) -> Fetched {
-        let key = self.stored.as_ref().map_or(&self.target, |stored| &stored.key);
-        if !response.status().is_server_error() {
-            self.pipeline.uncacheable.remember(key, reason, self.pipeline.clock.now());
-            self.pipeline.store.remove(key.digest()).await;
-        }
-        if let Some(flight) = flight {
-            flight.land(Landing::Alone);
+        if response.status().is_server_error() {
+            // An outage says nothing about the target: it stays worth waiting for.
+            flight.inspect(|flight| flight.land(Landing::Alone));
+        } else {
+            self.pipeline.store.remove(self.key.digest()).await;
+            self.send_off(flight);
         }
         Fetched::Alone(response, reason)
+    }
+
+    /// Sends those who wait off to ask for themselves, and those who come next at once.
+    pub fn send_off(&self, flight: Option<&Takeoff>) {
+        self.pipeline.uncacheable.remember(&self.key, self.pipeline.clock.now());
+        flight.inspect(|flight| flight.land(Landing::Alone));
     }
 }
 
@@ -263,7 +270,10 @@ pub async fn send<S>(
             metrics.origin_requests.with_label_values(&[class]).inc();
         }
         Err(error) => {
-            tracing::warn!(error = &*error as &dyn std::error::Error, "the origin gave no response");
+            tracing::warn!(
+                error = &*error as &dyn std::error::Error,
+                "the origin gave no response"
+            );
             metrics.origin_errors.with_label_values(&[error.kind()]).inc();
         }
     }

@@ -269,7 +269,8 @@ impl FillReader {
         let Some(reader) = shared.readers.get_mut(self.slot) else {
             return Poll::Ready((None, None));
         };
-        if let Some(chunk) = shared.chunks.get(reader.position.saturating_sub(shared.gone)).cloned() {
+        if let Some(chunk) = shared.chunks.get(reader.position.saturating_sub(shared.gone)).cloned()
+        {
             let producer = shared.advance(self.slot, &self.fill.budget);
             return Poll::Ready((Some(Ok(Frame::data(chunk))), producer));
         }

@@ -55,7 +55,12 @@ struct Logged {
 
 impl Finish {
     /// Begins to account for a request.
-    pub fn begin<B>(site: Arc<Site>, route: usize, received: Received, request: &Request<B>) -> Self {
+    pub fn begin<B>(
+        site: Arc<Site>,
+        route: usize,
+        received: Received,
+        request: &Request<B>,
+    ) -> Self {
         let logged = site.access_log.is_some().then(|| {
             Box::new(Logged {
                 request_id: request_id(request.headers()).to_owned(),

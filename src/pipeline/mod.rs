@@ -261,7 +261,7 @@ impl<S: Store> Context<S> {
         lookup.credentials == Credentials::Absent
             && !directives.no_cache
             && !directives.no_store
-            && self.pipeline.uncacheable.recall(&need.key, self.received.at).is_none()
+            && !self.pipeline.uncacheable.holds(&need.key, self.received.at)
     }
 
     /// Waits with whoever asks for the same, or takes the lead.
@@ -342,6 +342,7 @@ impl<S: Store> Context<S> {
             directives: lookup.directives,
             request: self.request.clone(),
             target: lookup.target.clone(),
+            key: need.key,
             stored: need.stored,
             interim: Some(self.connection.interim.clone()),
         }
@@ -461,7 +462,9 @@ struct Need {
 
 fn forward_of(reason: Reason) -> Forward {
     match reason {
-        Reason::RequestNoCache | Reason::RequestMaxAge | Reason::RequestMinFresh => Forward::Request,
+        Reason::RequestNoCache | Reason::RequestMaxAge | Reason::RequestMinFresh => {
+            Forward::Request
+        }
         _ => Forward::Stale,
     }
 }

@@ -3,9 +3,7 @@
 use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
-use super::{
-    Context, body::Body, deliver::Told, failure, fetch, invalidate, request_head,
-};
+use super::{Context, body::Body, deliver::Told, failure, fetch, invalidate, request_head};
 use crate::{
     origin::{RequestBody, upgrade},
     policy::{CacheResult, Forward, Reason},

@@ -7,7 +7,7 @@ use super::{finish, site::Site};
 use crate::{
     key::{
         CacheKey,
-        target::{Scheme, normal_path, Target},
+        target::{Scheme, Target, normal_path},
     },
     origin::rewrite,
     policy::{Credentials, Reason, RequestDirectives, validation},

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quick_cache::sync::Cache;
 
-use crate::{field::Timestamp, key::CacheKey, policy::reason::Reason};
+use crate::{field::Timestamp, key::CacheKey};
 
 /// Targets remembered; 32 bytes each.
 const CAPACITY: usize = 65_536;
@@ -15,7 +15,7 @@ const MEMORY: Duration = Duration::from_secs(30);
 
 /// Targets that are not worth waiting for.
 pub struct Uncacheable {
-    targets: Cache<u128, (Timestamp, Reason)>,
+    targets: Cache<u128, Timestamp>,
 }
 
 impl Uncacheable {
@@ -25,8 +25,8 @@ impl Uncacheable {
     }
 
     /// Remembers that a response under this key could not be shared.
-    pub fn remember(&self, key: &CacheKey, reason: Reason, now: Timestamp) {
-        self.targets.insert(key.digest(), (now.saturating_add(MEMORY), reason));
+    pub fn remember(&self, key: &CacheKey, now: Timestamp) {
+        self.targets.insert(key.digest(), now.saturating_add(MEMORY));
     }
 
     /// Forgets a key whose responses can be shared after all.
@@ -34,10 +34,9 @@ impl Uncacheable {
         self.targets.remove(&key.digest());
     }
 
-    /// Why responses under this key could lately not be shared.
-    pub fn recall(&self, key: &CacheKey, now: Timestamp) -> Option<Reason> {
-        let (until, reason) = self.targets.get(&key.digest())?;
-        (now < until).then_some(reason)
+    /// Whether responses under this key could lately not be shared.
+    pub fn holds(&self, key: &CacheKey, now: Timestamp) -> bool {
+        self.targets.get(&key.digest()).is_some_and(|until| now < until)
     }
 }
 

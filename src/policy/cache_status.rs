@@ -30,14 +30,8 @@ pub enum CacheResult {
 
 impl CacheResult {
     /// All results.
-    pub const ALL: &'static [Self] = &[
-        Self::Hit,
-        Self::Miss,
-        Self::Expired,
-        Self::Revalidated,
-        Self::Stale,
-        Self::Bypass,
-    ];
+    pub const ALL: &'static [Self] =
+        &[Self::Hit, Self::Miss, Self::Expired, Self::Revalidated, Self::Stale, Self::Bypass];
 
     /// The word.
     pub const fn as_str(self) -> &'static str {
@@ -144,11 +138,7 @@ pub struct CacheStatus {
 impl CacheStatus {
     /// A response from the store.
     pub const fn hit(ttl: i64) -> Self {
-        Self {
-            handling: Handling::Hit,
-            ttl: Some(ttl),
-            detail: None,
-        }
+        Self { handling: Handling::Hit, ttl: Some(ttl), detail: None }
     }
 
     /// The member as the value of a field line of its own; one allocation.
@@ -157,12 +147,7 @@ impl CacheStatus {
         text.extend_from_slice(b"larder");
         match self.handling {
             Handling::Hit => text.extend_from_slice(b"; hit"),
-            Handling::Forwarded {
-                forward,
-                status,
-                stored,
-                collapsed,
-            } => {
+            Handling::Forwarded { forward, status, stored, collapsed } => {
                 text.extend_from_slice(b"; fwd=");
                 text.extend_from_slice(forward.as_str().as_bytes());
                 if let Some(status) = status {
@@ -230,14 +215,9 @@ mod tests {
     #[test]
     fn a_hit_says_how_long_it_stays_fresh() {
         assert_eq!(CacheStatus::hit(41).header_value(), "larder; hit; ttl=41");
-        let stale = CacheStatus {
-            detail: Some(Reason::StaleWhileRevalidate),
-            ..CacheStatus::hit(-12)
-        };
-        assert_eq!(
-            stale.header_value(),
-            "larder; hit; ttl=-12; detail=stale-while-revalidate"
-        );
+        let stale =
+            CacheStatus { detail: Some(Reason::StaleWhileRevalidate), ..CacheStatus::hit(-12) };
+        assert_eq!(stale.header_value(), "larder; hit; ttl=-12; detail=stale-while-revalidate");
     }
 
     #[test]
@@ -264,14 +244,8 @@ mod tests {
 
     #[test]
     fn results_are_the_words_of_the_contract() {
-        let words: Vec<_> = CacheResult::ALL
-            .iter()
-            .map(|result| result.as_str())
-            .collect();
-        assert_eq!(
-            words,
-            ["HIT", "MISS", "EXPIRED", "REVALIDATED", "STALE", "BYPASS"]
-        );
+        let words: Vec<_> = CacheResult::ALL.iter().map(|result| result.as_str()).collect();
+        assert_eq!(words, ["HIT", "MISS", "EXPIRED", "REVALIDATED", "STALE", "BYPASS"]);
         assert_eq!(CacheResult::Hit.header_value(), "HIT");
     }
 

@@ -26,11 +26,7 @@ impl Credentials {
             .into_iter()
             .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
             .any(|pair| is_session_name(cookie_name(pair)));
-        if has_session {
-            Self::SessionCookie
-        } else {
-            Self::Absent
-        }
+        if has_session { Self::SessionCookie } else { Self::Absent }
     }
 
     /// Why a response to such a request is not shared, if it is not.
@@ -44,10 +40,7 @@ impl Credentials {
 }
 
 fn cookie_name(pair: &[u8]) -> &[u8] {
-    let end = pair
-        .iter()
-        .position(|byte| *byte == b'=')
-        .unwrap_or(pair.len());
+    let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
     pair.get(..end).unwrap_or_default().trim_ascii()
 }
 
@@ -81,8 +74,7 @@ fn is_session_name(name: &[u8]) -> bool {
 }
 
 fn contains(name: &[u8], part: &[u8]) -> bool {
-    name.windows(part.len())
-        .any(|window| window.eq_ignore_ascii_case(part))
+    name.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
 }
 
 fn ends_with(name: &[u8], part: &[u8]) -> bool {
@@ -120,25 +112,15 @@ mod tests {
             let mut request = HeaderMap::new();
             let cookie = format!("theme=dark; {name}=1; a=b");
             request.insert(header::COOKIE, HeaderValue::try_from(cookie).unwrap());
-            assert_eq!(
-                Credentials::of(&request),
-                Credentials::SessionCookie,
-                "{name}"
-            );
+            assert_eq!(Credentials::of(&request), Credentials::SessionCookie, "{name}");
         }
     }
 
     #[test]
     fn other_cookies_identify_nobody() {
-        for cookie in [
-            "a=b",
-            "theme=dark; lang=de",
-            "csrftoken=1",
-            "XSRF-TOKEN=2",
-            "",
-            ";;",
-            "=sess",
-        ] {
+        for cookie in
+            ["a=b", "theme=dark; lang=de", "csrftoken=1", "XSRF-TOKEN=2", "", ";;", "=sess"]
+        {
             assert_eq!(with_cookie(cookie), Credentials::Absent, "{cookie}");
         }
     }
@@ -154,13 +136,7 @@ mod tests {
         request.insert(header::COOKIE, HeaderValue::from_static("sid=1"));
         request.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer x"));
         assert_eq!(Credentials::of(&request), Credentials::Authorization);
-        assert_eq!(
-            Credentials::Authorization.reason(),
-            Some(Reason::Authorization)
-        );
-        assert_eq!(
-            Credentials::SessionCookie.reason(),
-            Some(Reason::CookieRequest)
-        );
+        assert_eq!(Credentials::Authorization.reason(), Some(Reason::Authorization));
+        assert_eq!(Credentials::SessionCookie.reason(), Some(Reason::CookieRequest));
     }
 }

@@ -26,9 +26,7 @@ pub fn delta_seconds(text: &[u8]) -> Option<u32> {
         if !byte.is_ascii_digit() {
             return None;
         }
-        seconds = seconds
-            .saturating_mul(10)
-            .saturating_add(u32::from(byte - b'0'));
+        seconds = seconds.saturating_mul(10).saturating_add(u32::from(byte - b'0'));
     }
     Some(seconds.min(MAX_DELTA_SECONDS))
 }
@@ -43,23 +41,13 @@ impl<'a> Directive<'a> {
     fn parse(member: &'a [u8]) -> Self {
         let equals = member.iter().position(|byte| *byte == b'=');
         let Some((name, rest)) = equals.and_then(|at| member.split_at_checked(at)) else {
-            return Self {
-                name: member,
-                argument: None,
-            };
+            return Self { name: member, argument: None };
         };
         let argument = rest.get(1..).unwrap_or_default();
         // Whitespace around `=` is no directive by the grammar. The name still counts, so that
         // `no-store =x` forbids; the argument is spoiled, so that `max-age= 9` gives no freshness.
-        let argument = if name.ends_with(b" ") || name.ends_with(b"\t") {
-            b" "
-        } else {
-            argument
-        };
-        Self {
-            name: list::trim(name),
-            argument: Some(unquote(argument)),
-        }
+        let argument = if name.ends_with(b" ") || name.ends_with(b"\t") { b" " } else { argument };
+        Self { name: list::trim(name), argument: Some(unquote(argument)) }
     }
 
     fn is(&self, name: &str) -> bool {
@@ -95,10 +83,7 @@ pub enum Source {
 /// Of a directive given twice the first counts; a freshness that is no number counts as zero, so that
 /// invalid information makes a response stale (§4.2.1).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a directive that is there or not"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a directive that is there or not")]
 pub struct ResponseDirectives {
     /// Where these directives come from.
     pub source: Source,
@@ -143,33 +128,23 @@ impl ResponseDirectives {
 
     fn parse_cdn_cache_control(response: &HeaderMap) -> Option<Self> {
         let dictionary = structured::dictionary(response, CDN_CACHE_CONTROL)?;
-        let mut directives = Self {
-            source: Source::CdnCacheControl,
-            ..Self::default()
-        };
+        let mut directives = Self { source: Source::CdnCacheControl, ..Self::default() };
         for (key, entry) in &dictionary {
             let name = key.as_str().as_bytes();
             match structured::bare_item(entry) {
                 Some(BareItem::Boolean(false)) => {}
-                Some(BareItem::Boolean(true)) => directives.set(&Directive {
-                    name,
-                    argument: None,
-                }),
+                Some(BareItem::Boolean(true)) => {
+                    directives.set(&Directive { name, argument: None })
+                }
                 Some(BareItem::Integer(number)) => {
                     let digits = i64::from(*number).to_string();
-                    directives.set(&Directive {
-                        name,
-                        argument: Some(digits.as_bytes()),
-                    });
+                    directives.set(&Directive { name, argument: Some(digits.as_bytes()) });
                 }
                 Some(BareItem::String(text)) => {
                     let argument = Some(text.as_str().as_bytes());
                     directives.set(&Directive { name, argument });
                 }
-                _ => directives.set(&Directive {
-                    name,
-                    argument: Some(b""),
-                }),
+                _ => directives.set(&Directive { name, argument: Some(b"") }),
             }
         }
         Some(directives)
@@ -180,12 +155,7 @@ impl ResponseDirectives {
             surrogate::Control::NoStore => (None, true),
             surrogate::Control::MaxAge(seconds) => (Some(seconds), false),
         };
-        Some(Self {
-            source: Source::SurrogateControl,
-            max_age,
-            no_store,
-            ..Self::default()
-        })
+        Some(Self { source: Source::SurrogateControl, max_age, no_store, ..Self::default() })
     }
 
     fn parse_cache_control(response: &HeaderMap) -> Self {
@@ -284,11 +254,8 @@ impl RequestDirectives {
             d if d.is("only-if-cached") => self.only_if_cached = true,
             d if d.is("min-fresh") => self.min_fresh = self.min_fresh.or(d.seconds()),
             d if d.is("max-stale") => {
-                let given = if d.argument.is_none() {
-                    Some(MAX_DELTA_SECONDS)
-                } else {
-                    d.seconds()
-                };
+                let given =
+                    if d.argument.is_none() { Some(MAX_DELTA_SECONDS) } else { d.seconds() };
                 self.max_stale = self.max_stale.or(given);
             }
             d if d.is("stale-if-error") => {

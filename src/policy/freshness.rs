@@ -59,11 +59,7 @@ impl Constraints {
 
     /// The set from its stored form; nothing if it has members unknown here.
     pub const fn from_bits(bits: u8) -> Option<Self> {
-        if bits & !Self::KNOWN == 0 {
-            Some(Self(bits))
-        } else {
-            None
-        }
+        if bits & !Self::KNOWN == 0 { Some(Self(bits)) } else { None }
     }
 
     /// Whether one of `these` is in the set.
@@ -108,13 +104,8 @@ impl Freshness {
     ) -> (Self, Basis) {
         let age = initial_age(response);
         let initial_age = age.unwrap_or_default();
-        let by_origin = origin_lifetime(response, directives).map(|lifetime| {
-            if age.is_some() {
-                lifetime
-            } else {
-                Duration::ZERO
-            }
-        });
+        let by_origin = origin_lifetime(response, directives)
+            .map(|lifetime| if age.is_some() { lifetime } else { Duration::ZERO });
         let by_rule = rule
             .ttl
             .filter(|_| is_heuristically_cacheable(response.status))
@@ -124,9 +115,7 @@ impl Freshness {
         let (lifetime, basis) = choose(said, by_rule, rule.ttl_from).unwrap_or_else(|| {
             heuristic_lifetime(response, directives)
                 .filter(|_| age.is_some())
-                .map_or((Duration::ZERO, Basis::Silence), |lifetime| {
-                    (lifetime, Basis::Heuristic)
-                })
+                .map_or((Duration::ZERO, Basis::Silence), |lifetime| (lifetime, Basis::Heuristic))
         });
         let freshness = Self {
             received_at: response.received_at,
@@ -141,16 +130,13 @@ impl Freshness {
 
     /// How old the response is now (§4.2.3).
     pub fn current_age(&self, now: Timestamp) -> Duration {
-        self.initial_age
-            .saturating_add(now.saturating_since(self.received_at))
+        self.initial_age.saturating_add(now.saturating_since(self.received_at))
     }
 
     /// The value of `Age` now: whole seconds, at most 2^31.
     pub fn age_seconds(&self, now: Timestamp) -> u32 {
         let seconds = self.current_age(now).as_secs();
-        u32::try_from(seconds)
-            .unwrap_or(MAX_DELTA_SECONDS)
-            .min(MAX_DELTA_SECONDS)
+        u32::try_from(seconds).unwrap_or(MAX_DELTA_SECONDS).min(MAX_DELTA_SECONDS)
     }
 
     /// Seconds until the response becomes stale, rounded down; negative once it is.
@@ -158,6 +144,12 @@ impl Freshness {
         let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         let left = millis(self.lifetime).saturating_sub(millis(self.current_age(now)));
         left.div_euclid(1000)
+    }
+
+    /// Whether it may answer others than the one who asked for it without asking the origin again:
+    /// even collapsed requests share nothing that is not fresh.
+    pub fn answers_unasked(&self, now: Timestamp) -> bool {
+        self.is_fresh(now) && !self.constraints.has_any(Constraints::NO_CACHE)
     }
 
     /// Whether the response is fresh now, by its age alone.
@@ -202,11 +194,7 @@ fn choose(
         TtlFrom::Min => rule < origin,
         TtlFrom::Max => rule > origin,
     };
-    Some(if rule_wins {
-        (rule, Basis::Rule)
-    } else {
-        (origin, Basis::Origin)
-    })
+    Some(if rule_wins { (rule, Basis::Rule) } else { (origin, Basis::Origin) })
 }
 
 fn constraints(
@@ -218,10 +206,7 @@ fn constraints(
     let longer_by_rule = basis == Basis::Rule && matches!(from, TtlFrom::Rule | TtlFrom::Max);
     let s_maxage = directives.s_maxage.is_some();
     Constraints::default()
-        .with_if(
-            directives.no_cache && !longer_by_rule,
-            Constraints::NO_CACHE,
-        )
+        .with_if(directives.no_cache && !longer_by_rule, Constraints::NO_CACHE)
         .with_if(directives.must_revalidate, Constraints::MUST_REVALIDATE)
         .with_if(directives.proxy_revalidate, Constraints::PROXY_REVALIDATE)
         .with_if(s_maxage && !longer_by_rule, Constraints::S_MAXAGE)
@@ -246,9 +231,7 @@ fn origin_lifetime(
     }
     let expires = response.headers.get(header::EXPIRES)?;
     let sent = date(response.headers, header::DATE).unwrap_or(response.received_at);
-    let lifetime = parse_date(expires)
-        .map(|at| at.saturating_since(sent))
-        .unwrap_or_default();
+    let lifetime = parse_date(expires).map(|at| at.saturating_since(sent)).unwrap_or_default();
     Some(lifetime.min(Duration::from_secs(MAX_DELTA_SECONDS.into())))
 }
 
@@ -273,10 +256,7 @@ fn heuristic_lifetime(
 
 /// Whether responses with this status may be cached without explicit freshness (RFC 9110 §15.1).
 pub fn is_heuristically_cacheable(status: StatusCode) -> bool {
-    matches!(
-        status.as_u16(),
-        200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
-    )
+    matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
 /// The corrected initial age (§4.2.3); nothing if `Age` is invalid, which makes a response stale.

@@ -30,9 +30,7 @@ pub fn invalidated_targets(
     }
     targets.push(request.target.to_owned());
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
-        let target = response
-            .get(name)
-            .and_then(|value| resolve_same_origin(request, value));
+        let target = response.get(name).and_then(|value| resolve_same_origin(request, value));
         if let Some(target) = target
             && !targets.contains(&target)
         {
@@ -116,10 +114,7 @@ mod tests {
         }
         let both = [("location", "/l"), ("content-location", "/c")];
         assert_eq!(targets("POST", 200, &both), ["/a/b?c=1", "/l", "/c"]);
-        assert_eq!(
-            targets("POST", 200, &[("content-location", "")]),
-            ["/a/b?c=1"]
-        );
+        assert_eq!(targets("POST", 200, &[("content-location", "")]), ["/a/b?c=1"]);
     }
 
     #[test]
@@ -131,11 +126,7 @@ mod tests {
             "mailto:x",
             "http://[",
         ] {
-            assert_eq!(
-                targets("PUT", 201, &[("location", reference)]).len(),
-                1,
-                "{reference}"
-            );
+            assert_eq!(targets("PUT", 201, &[("location", reference)]).len(), 1, "{reference}");
         }
     }
 }

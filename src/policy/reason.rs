@@ -118,15 +118,8 @@ mod tests {
         let spellings: HashSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
         assert_eq!(spellings.len(), Reason::ALL.len());
         for text in spellings {
-            assert!(
-                text.bytes()
-                    .all(|byte| byte.is_ascii_lowercase() || byte == b'-'),
-                "{text}"
-            );
-            assert!(
-                text.starts_with(|first: char| first.is_ascii_lowercase()),
-                "{text}"
-            );
+            assert!(text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{text}");
+            assert!(text.starts_with(|first: char| first.is_ascii_lowercase()), "{text}");
         }
     }
 }

@@ -44,10 +44,9 @@ impl RequestDirectives {
     pub fn honoured_by(self, rule: &Rule) -> Self {
         match rule.client_cache_control {
             ClientCacheControl::Honor => self,
-            ClientCacheControl::Ignore => Self {
-                only_if_cached: self.only_if_cached,
-                ..Self::default()
-            },
+            ClientCacheControl::Ignore => {
+                Self { only_if_cached: self.only_if_cached, ..Self::default() }
+            }
         }
     }
 }
@@ -114,9 +113,7 @@ fn if_stale(stored: &Freshness, request: &RequestDirectives, rule: &Rule, now: T
     if staleness < stale::while_revalidate_window(stored, rule) {
         return Reuse::StaleWhileRevalidate;
     }
-    let max_stale = request
-        .max_stale
-        .filter(|_| stale::permits_max_stale(stored));
+    let max_stale = request.max_stale.filter(|_| stale::permits_max_stale(stored));
     match max_stale {
         Some(seconds) if staleness <= Duration::from_secs(seconds.into()) => Reuse::StaleByRequest,
         _ => Reuse::Revalidate(Reason::Expired),
@@ -153,132 +150,68 @@ mod tests {
     fn a_response_is_fresh_until_its_lifetime_is_over() {
         let response = stored(60, Constraints::default());
         assert_eq!(ask(&response, plain(), 1059), Reuse::Fresh);
-        assert_eq!(
-            ask(&response, plain(), 1060),
-            Reuse::Revalidate(Reason::Expired)
-        );
+        assert_eq!(ask(&response, plain(), 1060), Reuse::Revalidate(Reason::Expired));
     }
 
     #[test]
     fn no_cache_on_either_side_wants_validation() {
         let response = stored(60, Constraints::NO_CACHE);
-        assert_eq!(
-            ask(&response, plain(), 1000),
-            Reuse::Revalidate(Reason::NoCache)
-        );
+        assert_eq!(ask(&response, plain(), 1000), Reuse::Revalidate(Reason::NoCache));
         let response = stored(60, Constraints::default());
-        let request = RequestDirectives {
-            no_cache: true,
-            ..plain()
-        };
-        assert_eq!(
-            ask(&response, request, 1000),
-            Reuse::Revalidate(Reason::RequestNoCache)
-        );
+        let request = RequestDirectives { no_cache: true, ..plain() };
+        assert_eq!(ask(&response, request, 1000), Reuse::Revalidate(Reason::RequestNoCache));
     }
 
     #[test]
     fn a_request_limits_age_and_asks_for_remaining_freshness() {
         let response = stored(60, Constraints::default());
-        let max_age = |seconds| RequestDirectives {
-            max_age: Some(seconds),
-            ..plain()
-        };
+        let max_age = |seconds| RequestDirectives { max_age: Some(seconds), ..plain() };
         assert_eq!(ask(&response, max_age(30), 1030), Reuse::Fresh);
-        assert_eq!(
-            ask(&response, max_age(30), 1031),
-            Reuse::Revalidate(Reason::RequestMaxAge)
-        );
-        assert_eq!(
-            ask(&response, max_age(0), 1000),
-            Reuse::Revalidate(Reason::RequestMaxAge)
-        );
-        let min_fresh = |seconds| RequestDirectives {
-            min_fresh: Some(seconds),
-            ..plain()
-        };
+        assert_eq!(ask(&response, max_age(30), 1031), Reuse::Revalidate(Reason::RequestMaxAge));
+        assert_eq!(ask(&response, max_age(0), 1000), Reuse::Revalidate(Reason::RequestMaxAge));
+        let min_fresh = |seconds| RequestDirectives { min_fresh: Some(seconds), ..plain() };
         assert_eq!(ask(&response, min_fresh(30), 1030), Reuse::Fresh);
-        assert_eq!(
-            ask(&response, min_fresh(31), 1030),
-            Reuse::Revalidate(Reason::RequestMinFresh)
-        );
+        assert_eq!(ask(&response, min_fresh(31), 1030), Reuse::Revalidate(Reason::RequestMinFresh));
     }
 
     #[test]
     fn a_reload_does_not_refetch_what_is_immutable() {
         let response = stored(60, Constraints::IMMUTABLE);
-        let reload = RequestDirectives {
-            max_age: Some(0),
-            ..plain()
-        };
+        let reload = RequestDirectives { max_age: Some(0), ..plain() };
         assert_eq!(ask(&response, reload, 1030), Reuse::Fresh);
-        assert_eq!(
-            ask(&response, reload, 1060),
-            Reuse::Revalidate(Reason::RequestMaxAge)
-        );
-        let forced = RequestDirectives {
-            no_cache: true,
-            ..plain()
-        };
-        assert_eq!(
-            ask(&response, forced, 1030),
-            Reuse::Revalidate(Reason::RequestNoCache)
-        );
+        assert_eq!(ask(&response, reload, 1060), Reuse::Revalidate(Reason::RequestMaxAge));
+        let forced = RequestDirectives { no_cache: true, ..plain() };
+        assert_eq!(ask(&response, forced, 1030), Reuse::Revalidate(Reason::RequestNoCache));
     }
 
     #[test]
     fn max_stale_counts_unless_the_origin_forbids_it() {
-        let request = RequestDirectives {
-            max_stale: Some(10),
-            ..plain()
-        };
+        let request = RequestDirectives { max_stale: Some(10), ..plain() };
         let response = stored(60, Constraints::default());
         assert_eq!(ask(&response, request, 1070), Reuse::StaleByRequest);
-        assert_eq!(
-            ask(&response, request, 1071),
-            Reuse::Revalidate(Reason::Expired)
-        );
-        for constraint in [
-            Constraints::MUST_REVALIDATE,
-            Constraints::PROXY_REVALIDATE,
-            Constraints::S_MAXAGE,
-        ] {
+        assert_eq!(ask(&response, request, 1071), Reuse::Revalidate(Reason::Expired));
+        for constraint in
+            [Constraints::MUST_REVALIDATE, Constraints::PROXY_REVALIDATE, Constraints::S_MAXAGE]
+        {
             let response = stored(60, constraint);
-            assert_eq!(
-                ask(&response, request, 1061),
-                Reuse::Revalidate(Reason::Expired)
-            );
+            assert_eq!(ask(&response, request, 1061), Reuse::Revalidate(Reason::Expired));
         }
     }
 
     #[test]
     fn a_stale_response_bridges_its_own_revalidation() {
-        let response = Freshness {
-            stale_while_revalidate: Some(30),
-            ..stored(60, Constraints::default())
-        };
+        let response =
+            Freshness { stale_while_revalidate: Some(30), ..stored(60, Constraints::default()) };
         assert_eq!(ask(&response, plain(), 1060), Reuse::StaleWhileRevalidate);
         assert_eq!(ask(&response, plain(), 1089), Reuse::StaleWhileRevalidate);
-        assert_eq!(
-            ask(&response, plain(), 1090),
-            Reuse::Revalidate(Reason::Expired)
-        );
-        let min_fresh = RequestDirectives {
-            min_fresh: Some(0),
-            ..plain()
-        };
-        assert_eq!(
-            ask(&response, min_fresh, 1060),
-            Reuse::Revalidate(Reason::RequestMinFresh)
-        );
+        assert_eq!(ask(&response, plain(), 1090), Reuse::Revalidate(Reason::Expired));
+        let min_fresh = RequestDirectives { min_fresh: Some(0), ..plain() };
+        assert_eq!(ask(&response, min_fresh, 1060), Reuse::Revalidate(Reason::RequestMinFresh));
     }
 
     #[test]
     fn a_rule_may_ignore_what_clients_say() {
-        let rule = Rule {
-            client_cache_control: ClientCacheControl::Ignore,
-            ..Rule::default()
-        };
+        let rule = Rule { client_cache_control: ClientCacheControl::Ignore, ..Rule::default() };
         let request = RequestDirectives {
             no_cache: true,
             max_age: Some(0),
@@ -296,27 +229,15 @@ mod tests {
     fn credentials_need_a_response_that_says_it_may_be_shared() {
         let now = Timestamp::from_seconds(1000);
         let ask = |constraints, credentials| {
-            reuse(
-                &stored(60, constraints),
-                &plain(),
-                credentials,
-                &Rule::default(),
-                now,
-            )
+            reuse(&stored(60, constraints), &plain(), credentials, &Rule::default(), now)
         };
         let (authorization, session) = (Credentials::Authorization, Credentials::SessionCookie);
         let none = Constraints::default();
-        assert_eq!(
-            ask(none, authorization),
-            Reuse::Unusable(Reason::Authorization)
-        );
+        assert_eq!(ask(none, authorization), Reuse::Unusable(Reason::Authorization));
         assert_eq!(ask(none, session), Reuse::Unusable(Reason::CookieRequest));
         assert_eq!(ask(Constraints::SHAREABLE, authorization), Reuse::Fresh);
         assert_eq!(ask(Constraints::SHAREABLE, session), Reuse::Fresh);
-        assert_eq!(
-            ask(Constraints::MUST_REVALIDATE, authorization),
-            Reuse::Fresh
-        );
+        assert_eq!(ask(Constraints::MUST_REVALIDATE, authorization), Reuse::Fresh);
         let verdict = ask(Constraints::MUST_REVALIDATE, session);
         assert_eq!(verdict, Reuse::Unusable(Reason::CookieRequest));
     }

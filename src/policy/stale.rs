@@ -8,13 +8,16 @@ use super::{ClientCacheControl, Freshness, RequestDirectives, Rule, freshness::C
 
 /// Whether anything in the response forbids serving it stale (RFC 9111 §4.2.4).
 ///
-/// `s-maxage` forbids it too, except for as long as the origin itself says in the same breath.
+/// `s-maxage` forbids it too, except for as long as the origin itself says in the same breath. So does
+/// a response that was never fresh: nobody said that it may be given to anyone else unasked.
 fn is_forbidden(freshness: &Freshness, by_origin: Option<u32>) -> bool {
     let never = Constraints::NO_CACHE
         .with(Constraints::MUST_REVALIDATE)
         .with(Constraints::PROXY_REVALIDATE);
+    let is_silent = freshness.lifetime.is_zero() && by_origin.is_none();
     freshness.constraints.has_any(never)
         || (by_origin.is_none() && freshness.constraints.has_any(Constraints::S_MAXAGE))
+        || is_silent
 }
 
 /// Whether a client's own `max-stale` may be followed for this response.
@@ -30,9 +33,7 @@ pub fn while_revalidate_window(freshness: &Freshness, rule: &Rule) -> Duration {
         return Duration::ZERO;
     }
     let by_origin = freshness.stale_while_revalidate.map(seconds);
-    rule.stale_while_revalidate
-        .or(by_origin)
-        .unwrap_or_default()
+    rule.stale_while_revalidate.or(by_origin).unwrap_or_default()
 }
 
 /// How long after it became stale a response may be served if the origin fails.
@@ -118,11 +119,9 @@ mod tests {
 
     #[test]
     fn revalidation_directives_close_both_windows() {
-        for constraint in [
-            Constraints::NO_CACHE,
-            Constraints::MUST_REVALIDATE,
-            Constraints::PROXY_REVALIDATE,
-        ] {
+        for constraint in
+            [Constraints::NO_CACHE, Constraints::MUST_REVALIDATE, Constraints::PROXY_REVALIDATE]
+        {
             let forbidden = freshness(constraint, Some(7), Some(70));
             assert_eq!(while_revalidate_window(&forbidden, &rule()), Duration::ZERO);
             assert_eq!(if_error_window(&forbidden, &rule()), Duration::ZERO);
@@ -143,12 +142,7 @@ mod tests {
         let stored = freshness(Constraints::default(), None, Some(60));
         let allowed = |at| {
             let now = Timestamp::from_seconds(at);
-            is_allowed_if_error(
-                &stored,
-                &RequestDirectives::default(),
-                &Rule::default(),
-                now,
-            )
+            is_allowed_if_error(&stored, &RequestDirectives::default(), &Rule::default(), now)
         };
         assert!(allowed(1005) && allowed(1010) && allowed(1069));
         assert!(!allowed(1070));
@@ -157,29 +151,14 @@ mod tests {
     #[test]
     fn a_request_may_widen_the_window_if_it_is_honoured() {
         let stored = freshness(Constraints::default(), None, None);
-        let request = RequestDirectives {
-            stale_if_error: Some(60),
-            ..RequestDirectives::default()
-        };
+        let request =
+            RequestDirectives { stale_if_error: Some(60), ..RequestDirectives::default() };
         let now = Timestamp::from_seconds(1020);
-        assert!(is_allowed_if_error(
-            &stored,
-            &request,
-            &Rule::default(),
-            now
-        ));
-        let ignoring = Rule {
-            client_cache_control: ClientCacheControl::Ignore,
-            ..Rule::default()
-        };
+        assert!(is_allowed_if_error(&stored, &request, &Rule::default(), now));
+        let ignoring = Rule { client_cache_control: ClientCacheControl::Ignore, ..Rule::default() };
         assert!(!is_allowed_if_error(&stored, &request, &ignoring, now));
         let forbidden = freshness(Constraints::MUST_REVALIDATE, None, None);
-        assert!(!is_allowed_if_error(
-            &forbidden,
-            &request,
-            &Rule::default(),
-            now
-        ));
+        assert!(!is_allowed_if_error(&forbidden, &request, &Rule::default(), now));
     }
 
     #[test]

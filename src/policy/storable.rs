@@ -77,17 +77,9 @@ fn directives_allow(status: StatusCode, directives: &ResponseDirectives) -> Resu
     }
     if directives.must_understand {
         // It takes the place of a `no-store` that is there for caches that do not know it.
-        return if is_understood(status) {
-            Ok(())
-        } else {
-            Err(Reason::MustUnderstand)
-        };
+        return if is_understood(status) { Ok(()) } else { Err(Reason::MustUnderstand) };
     }
-    if directives.no_store {
-        Err(Reason::NoStore)
-    } else {
-        Ok(())
-    }
+    if directives.no_store { Err(Reason::NoStore) } else { Ok(()) }
 }
 
 /// The final statuses of RFC 9110, whose meaning for caches is known here.

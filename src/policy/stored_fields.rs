@@ -56,13 +56,12 @@ pub(super) fn listed_by_connection(headers: &HeaderMap) -> SmallVec<[HeaderName;
 
 /// Whether the response is an unbounded stream of events.
 pub(super) fn is_event_stream(response: &HeaderMap) -> bool {
-    let media_type = |value: &HeaderValue| {
-        value
-            .as_bytes()
-            .split(|byte| *byte == b';')
-            .next()
-            .is_some_and(|essence| list::trim(essence).eq_ignore_ascii_case(b"text/event-stream"))
-    };
+    let media_type =
+        |value: &HeaderValue| {
+            value.as_bytes().split(|byte| *byte == b';').next().is_some_and(|essence| {
+                list::trim(essence).eq_ignore_ascii_case(b"text/event-stream")
+            })
+        };
     response.get(header::CONTENT_TYPE).is_some_and(media_type)
 }
 

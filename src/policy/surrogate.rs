@@ -84,27 +84,16 @@ mod tests {
     fn directives_for_all_or_for_us_count() {
         assert_eq!(read("max-age=3600"), Some(Control::MaxAge(3600)));
         assert_eq!(read("foobar, MaX-aGe=3600+60"), Some(Control::MaxAge(3600)));
-        assert_eq!(
-            read("max-age=60;larder, max-age=1"),
-            Some(Control::MaxAge(60))
-        );
+        assert_eq!(read("max-age=60;larder, max-age=1"), Some(Control::MaxAge(60)));
         assert_eq!(read("max-age=60, no-store"), Some(Control::NoStore));
-        assert_eq!(
-            read("content=\"ESI/1.0\", no-store;larder"),
-            Some(Control::NoStore)
-        );
+        assert_eq!(read("content=\"ESI/1.0\", no-store;larder"), Some(Control::NoStore));
     }
 
     #[test]
     fn directives_for_others_and_broken_ones_do_not() {
-        for value in [
-            "max-age=3600;not-for-you",
-            "foo",
-            "max-age =100",
-            "max-age= 100",
-            "max-age=x",
-            "",
-        ] {
+        for value in
+            ["max-age=3600;not-for-you", "foo", "max-age =100", "max-age= 100", "max-age=x", ""]
+        {
             assert_eq!(read(value), None, "{value}");
         }
     }

@@ -61,11 +61,7 @@ pub fn make_conditional(
     }
     let conditional = request.contains_key(header::IF_NONE_MATCH)
         || request.contains_key(header::IF_MODIFIED_SINCE);
-    if conditional {
-        Conditionality::Conditional
-    } else {
-        Conditionality::Unconditional
-    }
+    if conditional { Conditionality::Conditional } else { Conditionality::Unconditional }
 }
 
 /// Removes a request's conditions and `Range`, so that its answer is complete and can be stored.
@@ -103,19 +99,13 @@ pub fn evaluate(
     if status != StatusCode::OK {
         return Precondition::Full;
     }
-    let tag = stored
-        .get(header::ETAG)
-        .and_then(|tag| EntityTag::parse(tag.as_bytes()));
+    let tag = stored.get(header::ETAG).and_then(|tag| EntityTag::parse(tag.as_bytes()));
     let current = match entity_tag::match_weakly(request, header::IF_NONE_MATCH, tag) {
         ListMatch::Matches => true,
         ListMatch::Differs => false,
         ListMatch::Absent => is_unmodified_since(request, stored, received_at),
     };
-    if current {
-        Precondition::NotModified
-    } else {
-        Precondition::Full
-    }
+    if current { Precondition::NotModified } else { Precondition::Full }
 }
 
 fn is_unmodified_since(request: &HeaderMap, stored: &HeaderMap, received_at: Timestamp) -> bool {
@@ -207,16 +197,10 @@ pub fn head_effect(
         return HeadEffect::Unrelated;
     }
     let differs = |name: &HeaderName| {
-        head.headers
-            .get(name)
-            .is_some_and(|value| stored.get(name) != Some(value))
+        head.headers.get(name).is_some_and(|value| stored.get(name) != Some(value))
     };
     let compared = [header::ETAG, header::LAST_MODIFIED, header::CONTENT_LENGTH];
-    if compared.iter().any(differs) {
-        HeadEffect::Invalidate
-    } else {
-        HeadEffect::Freshen
-    }
+    if compared.iter().any(differs) { HeadEffect::Invalidate } else { HeadEffect::Freshen }
 }
 
 /// How to answer a request for ranges from a complete stored response.
@@ -244,9 +228,7 @@ pub fn evaluate_range(
     if status != StatusCode::OK || IfRange::evaluate(request, stored) == IfRange::Fails {
         return RangeOutcome::Full;
     }
-    range
-        .resolve(length)
-        .map_or(RangeOutcome::Unsatisfiable, RangeOutcome::Partial)
+    range.resolve(length).map_or(RangeOutcome::Unsatisfiable, RangeOutcome::Partial)
 }
 
 #[cfg(test)]

@@ -18,9 +18,7 @@ pub struct Bypass {
 impl Bypass {
     /// Whether a request with this query, as sent, and these fields skips the cache.
     pub fn applies(&self, query: Option<&str>, headers: &HeaderMap) -> bool {
-        self.headers
-            .iter()
-            .any(|condition| condition.holds(headers))
+        self.headers.iter().any(|condition| condition.holds(headers))
             || (!self.query.is_empty()
                 && query.is_some_and(|query| self.query.iter().any(|wanted| wanted.holds(query))))
     }
@@ -42,10 +40,7 @@ impl QueryCondition {
             Some((name, value)) => (name, Some(value.into())),
             None => (text, None),
         };
-        (!name.is_empty()).then(|| Self {
-            name: name.into(),
-            value,
-        })
+        (!name.is_empty()).then(|| Self { name: name.into(), value })
     }
 
     fn holds(&self, query: &str) -> bool {
@@ -91,10 +86,7 @@ impl HeaderCondition {
     fn holds(&self, headers: &HeaderMap) -> bool {
         match &self.value {
             None => headers.contains_key(&self.name),
-            Some(wanted) => headers
-                .get_all(&self.name)
-                .iter()
-                .any(|value| value == wanted),
+            Some(wanted) => headers.get_all(&self.name).iter().any(|value| value == wanted),
         }
     }
 }

@@ -64,10 +64,7 @@ impl Route {
         if self.tags.is_empty() {
             return Vec::new();
         }
-        let params = self
-            .pattern
-            .as_ref()
-            .and_then(|pattern| pattern.params(path));
+        let params = self.pattern.as_ref().and_then(|pattern| pattern.params(path));
         let params = params.unwrap_or_default();
         let mut tags = Vec::with_capacity(self.tags.len());
         for template in &self.tags {

@@ -42,10 +42,7 @@ pub struct Params<'a>(SmallVec<[(&'a str, &'a str); 4]>);
 impl<'a> Params<'a> {
     /// The segment of this name, percent-encoded as in the normal path.
     pub fn value(&self, name: &str) -> Option<&'a str> {
-        self.0
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, value)| *value)
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
 
     /// Names and values in the order of the path.
@@ -116,12 +113,7 @@ impl Pattern {
         let (host, path) = target.split_at(slash);
         let host = parse_host(host).map_err(|problem| problem.at(start..start + slash))?;
         let (segments, end) = parse_path(path, start + slash)?;
-        Ok(Self {
-            methods,
-            host,
-            segments,
-            end,
-        })
+        Ok(Self { methods, host, segments, end })
     }
 
     /// The params of a request, if it matches. `path` is in normal form, see [`normal_path`].
@@ -159,10 +151,7 @@ impl Pattern {
     pub fn covers(&self, other: &Self) -> bool {
         let methods = self.methods.is_empty()
             || (!other.methods.is_empty()
-                && other
-                    .methods
-                    .iter()
-                    .all(|method| self.allows_method(method)));
+                && other.methods.iter().all(|method| self.allows_method(method)));
         let host = self.host.is_none() || self.host == other.host;
         methods && host && self.covers_path(other)
     }
@@ -181,16 +170,12 @@ impl Pattern {
             End::Exact => other.end == End::Exact && other.segments.len() == count,
             End::Rest => other.segments.len() >= count,
         };
-        fits && self
-            .segments
-            .iter()
-            .zip(&other.segments)
-            .all(|pair| match pair {
-                (Segment::Param(_), Segment::Literal(literal)) => !literal.is_empty(),
-                (Segment::Param(_), Segment::Param(_)) => true,
-                (Segment::Literal(one), Segment::Literal(other)) => one == other,
-                (Segment::Literal(_), Segment::Param(_)) => false,
-            })
+        fits && self.segments.iter().zip(&other.segments).all(|pair| match pair {
+            (Segment::Param(_), Segment::Literal(literal)) => !literal.is_empty(),
+            (Segment::Param(_), Segment::Param(_)) => true,
+            (Segment::Literal(one), Segment::Literal(other)) => one == other,
+            (Segment::Literal(_), Segment::Param(_)) => false,
+        })
     }
 
     fn allows_method(&self, method: &Method) -> bool {
@@ -204,12 +189,9 @@ impl Pattern {
             return true;
         };
         host.eq_ignore_ascii_case(wanted)
-            || host
-                .get(..wanted.len())
-                .zip(host.get(wanted.len()..))
-                .is_some_and(|(name, port)| {
-                    name.eq_ignore_ascii_case(wanted) && is_port(port) && !has_port(wanted)
-                })
+            || host.get(..wanted.len()).zip(host.get(wanted.len()..)).is_some_and(|(name, port)| {
+                name.eq_ignore_ascii_case(wanted) && is_port(port) && !has_port(wanted)
+            })
     }
 }
 
@@ -241,9 +223,7 @@ fn parse_methods(text: &str) -> Result<SmallVec<[Method; 2]>, PatternError> {
     for name in text.split('|') {
         let at = start..start + name.len();
         start = at.end + 1;
-        let upper = !name
-            .bytes()
-            .any(|byte| byte.is_ascii_lowercase() || byte == b'/');
+        let upper = !name.bytes().any(|byte| byte.is_ascii_lowercase() || byte == b'/');
         match Method::from_bytes(name.as_bytes()) {
             Ok(method) if upper => methods.push(method),
             _ => return Err(PatternProblem::Method.at(at)),
@@ -283,17 +263,10 @@ fn parse_path(path: &str, start: usize) -> Result<(Box<[Segment]>, End), Pattern
 }
 
 fn parse_segment(text: &str) -> Result<Segment, PatternProblem> {
-    if let Some(name) = text
-        .strip_prefix('{')
-        .and_then(|rest| rest.strip_suffix('}'))
-    {
+    if let Some(name) = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
         let is_named = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
         let valid = !name.is_empty() && name.bytes().all(is_named);
-        return if valid {
-            Ok(Segment::Param(name.into()))
-        } else {
-            Err(PatternProblem::Name)
-        };
+        return if valid { Ok(Segment::Param(name.into())) } else { Err(PatternProblem::Name) };
     }
     if text.contains('*') {
         return Err(PatternProblem::Wildcard);
@@ -309,19 +282,15 @@ fn parse_segment(text: &str) -> Result<Segment, PatternProblem> {
     }
     let path = format!("/{text}");
     let normal = normal_path(&path);
-    Ok(Segment::Literal(
-        normal.strip_prefix('/').unwrap_or(text).into(),
-    ))
+    Ok(Segment::Literal(normal.strip_prefix('/').unwrap_or(text).into()))
 }
 
 fn is_port(text: &str) -> bool {
-    text.strip_prefix(':')
-        .is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+    text.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn has_port(host: &str) -> bool {
-    host.rsplit_once(':')
-        .is_some_and(|(name, _)| !name.starts_with('[') || name.ends_with(']'))
+    host.rsplit_once(':').is_some_and(|(name, _)| !name.starts_with('[') || name.ends_with(']'))
 }
 
 #[cfg(test)]
@@ -329,9 +298,7 @@ mod tests {
     use super::*;
 
     fn matched<'a>(pattern: &'a Pattern, path: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
-        pattern
-            .matches(&Method::GET, "example.com", path)
-            .map(|params| params.iter().collect())
+        pattern.matches(&Method::GET, "example.com", path).map(|params| params.iter().collect())
     }
 
     fn problem(text: &str) -> (PatternProblem, &str) {
@@ -342,17 +309,8 @@ mod tests {
     #[test]
     fn segments_match_one_by_one() {
         let pattern = Pattern::parse("/tiles/{tile}/trends").unwrap();
-        assert_eq!(
-            matched(&pattern, "/tiles/a%2Fb/trends"),
-            Some(vec![("tile", "a%2Fb")])
-        );
-        for path in [
-            "/tiles//trends",
-            "/tiles/a",
-            "/tiles/a/trends/",
-            "/tiles/a/b/trends",
-            "*",
-        ] {
+        assert_eq!(matched(&pattern, "/tiles/a%2Fb/trends"), Some(vec![("tile", "a%2Fb")]));
+        for path in ["/tiles//trends", "/tiles/a", "/tiles/a/trends/", "/tiles/a/b/trends", "*"] {
             assert_eq!(matched(&pattern, path), None, "{path}");
         }
     }
@@ -381,12 +339,7 @@ mod tests {
         let matches = |method: Method| pattern.matches(&method, "h", "/a").is_some();
         assert!(matches(Method::GET) && matches(Method::HEAD) && matches(Method::POST));
         assert!(!matches(Method::PUT));
-        assert!(
-            Pattern::parse("POST /a")
-                .unwrap()
-                .matches(&Method::HEAD, "h", "/a")
-                .is_none()
-        );
+        assert!(Pattern::parse("POST /a").unwrap().matches(&Method::HEAD, "h", "/a").is_none());
     }
 
     #[test]
@@ -422,9 +375,7 @@ mod tests {
     #[test]
     fn covering_is_seen() {
         let covers = |one: &str, other: &str| {
-            Pattern::parse(one)
-                .unwrap()
-                .covers(&Pattern::parse(other).unwrap())
+            Pattern::parse(one).unwrap().covers(&Pattern::parse(other).unwrap())
         };
         assert!(covers("/a/{x}", "GET /a/{y}") && covers("/a/**", "/a/b/c"));
         assert!(covers("/a/**", "/a") && covers("/a/{x}", "h/a/b") && covers("GET /a", "HEAD /a"));

@@ -44,22 +44,14 @@ impl RouteTable {
     /// A table that tries `routes` in order; those without a pattern never match.
     pub fn new(routes: Vec<Route>, unmatched: Route) -> Self {
         let first_of = |route: &Route| -> Option<Box<str>> {
-            route
-                .pattern
-                .as_ref()
-                .and_then(|pattern| pattern.first_literal())
-                .map(Into::into)
+            route.pattern.as_ref().and_then(|pattern| pattern.first_literal()).map(Into::into)
         };
         let mut firsts: Vec<Box<str>> = routes.iter().filter_map(first_of).collect();
         firsts.sort_unstable();
         firsts.dedup();
         let tried_for = |literal: Option<&str>| -> Box<[usize]> {
             let tried = |route: &Route| first_of(route).is_none_or(|own| Some(&*own) == literal);
-            (0..)
-                .zip(&routes)
-                .filter(|(_, route)| tried(route))
-                .map(|(index, _)| index)
-                .collect()
+            (0..).zip(&routes).filter(|(_, route)| tried(route)).map(|(index, _)| index).collect()
         };
         let branches = firsts.into_iter().map(|first| {
             let tried = tried_for(Some(&first));
@@ -79,16 +71,8 @@ impl RouteTable {
     /// [`normal_path`](crate::key::target::normal_path): matching any other spelling would let one
     /// path be stored under another's rule.
     pub fn select<'a>(&'a self, method: &Method, host: &str, path: &'a str) -> Selection<'a> {
-        let first = path
-            .strip_prefix('/')
-            .unwrap_or(path)
-            .split('/')
-            .next()
-            .unwrap_or_default();
-        let found = self
-            .branches
-            .binary_search_by(|branch| (*branch.first).cmp(first))
-            .ok();
+        let first = path.strip_prefix('/').unwrap_or(path).split('/').next().unwrap_or_default();
+        let found = self.branches.binary_search_by(|branch| (*branch.first).cmp(first)).ok();
         let branch = found.and_then(|index| self.branches.get(index));
         let tried = branch.map_or(&self.others, |branch| &branch.tried);
         tried
@@ -141,10 +125,7 @@ mod tests {
             pattern: Some(Pattern::parse(text).unwrap()),
             ..Route::unmatched(Rule::default())
         };
-        RouteTable::new(
-            patterns.iter().map(route).collect(),
-            Route::unmatched(Rule::default()),
-        )
+        RouteTable::new(patterns.iter().map(route).collect(), Route::unmatched(Rule::default()))
     }
 
     #[test]

@@ -113,10 +113,7 @@ impl fmt::Display for TagTemplate {
 fn push_literal(parts: &mut Vec<Part>, literal: &str, start: usize) -> Result<(), TagError> {
     if let Some(index) = literal.find('}') {
         let at = start + index..start + index + 1;
-        return Err(TagError {
-            problem: TagProblem::Brace,
-            at,
-        });
+        return Err(TagError { problem: TagProblem::Brace, at });
     }
     if !literal.is_empty() {
         parts.push(Part::Literal(literal.into()));
@@ -128,10 +125,7 @@ fn placeholder(name: &str, pattern: &Pattern) -> Option<Part> {
     match name.strip_prefix('?') {
         Some("") => None,
         Some(query) => Some(Part::Query(query.into())),
-        None => pattern
-            .param_names()
-            .any(|param| param == name)
-            .then(|| Part::Param(name.into())),
+        None => pattern.param_names().any(|param| param == name).then(|| Part::Param(name.into())),
     }
 }
 
@@ -152,9 +146,7 @@ fn append(tags: &mut Vec<String>, values: &[Cow<'_, str>]) {
 
 fn path_values<'a>(params: &Params<'a>, name: &str) -> Vec<Cow<'a, str>> {
     let decode = |value| {
-        percent_encoding::percent_decode_str(value)
-            .decode_utf8()
-            .unwrap_or(Cow::Borrowed(value))
+        percent_encoding::percent_decode_str(value).decode_utf8().unwrap_or(Cow::Borrowed(value))
     };
     params.value(name).map(decode).into_iter().collect()
 }
@@ -187,29 +179,17 @@ mod tests {
     #[test]
     fn placeholders_are_filled_in() {
         assert_eq!(tags("stocks", "/api/x", None), ["stocks"]);
-        assert_eq!(
-            tags("stock:{symbol}", "/api/caf%C3%A9/x", None),
-            ["stock:café"]
-        );
-        assert_eq!(
-            tags("{symbol}-{?range}!", "/api/x", Some("a=1&range=5+d")),
-            ["x-5 d!"]
-        );
+        assert_eq!(tags("stock:{symbol}", "/api/caf%C3%A9/x", None), ["stock:café"]);
+        assert_eq!(tags("{symbol}-{?range}!", "/api/x", Some("a=1&range=5+d")), ["x-5 d!"]);
     }
 
     #[test]
     fn repeated_parameters_make_a_tag_each_and_missing_ones_none() {
-        assert_eq!(
-            tags("r:{?r}", "/api/x", Some("r=1&r=2&r=1")),
-            ["r:1", "r:2"]
-        );
+        assert_eq!(tags("r:{?r}", "/api/x", Some("r=1&r=2&r=1")), ["r:1", "r:2"]);
         assert_eq!(tags("r:{?r}", "/api/x", Some("s=1&r")), [""; 0]);
         assert_eq!(tags("r:{?r}", "/api/x", None), [""; 0]);
         let many: Vec<String> = (0..1000).map(|value| format!("r={value}")).collect();
-        assert_eq!(
-            tags("{?r}{?r}{?r}", "/api/x", Some(&many.join("&"))).len(),
-            MAX_TAGS
-        );
+        assert_eq!(tags("{?r}{?r}{?r}", "/api/x", Some(&many.join("&"))).len(), MAX_TAGS);
     }
 
     #[test]
@@ -217,14 +197,8 @@ mod tests {
         assert_eq!(problem(""), (TagProblem::Empty, ""));
         assert_eq!(problem("a{symbol"), (TagProblem::Brace, "{"));
         assert_eq!(problem("a}b"), (TagProblem::Brace, "}"));
-        assert_eq!(
-            problem("a:{user}"),
-            (TagProblem::Unknown("user".into()), "{user}")
-        );
-        assert_eq!(
-            problem("a:{$.id}"),
-            (TagProblem::Unknown("$.id".into()), "{$.id}")
-        );
+        assert_eq!(problem("a:{user}"), (TagProblem::Unknown("user".into()), "{user}"));
+        assert_eq!(problem("a:{$.id}"), (TagProblem::Unknown("$.id".into()), "{$.id}"));
         assert_eq!(problem("{?}"), (TagProblem::Unknown("?".into()), "{?}"));
     }
 }

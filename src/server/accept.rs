@@ -50,11 +50,7 @@ pub async fn serve<H: Handler>(
     let server = Arc::new(Server {
         counters: Arc::clone(&listener.counters),
         acceptor,
-        common: Common {
-            handler,
-            settings,
-            drain: drain.clone(),
-        },
+        common: Common { handler, settings, drain: drain.clone() },
     });
     let mut pause = FIRST_PAUSE;
     loop {
@@ -161,9 +157,7 @@ impl<H: Handler> Server<H> {
         };
         match prepared {
             Ok(Ok((stream, protocol))) => {
-                self.common
-                    .drive(stream, protocol, peer, self.acceptor.is_some())
-                    .await;
+                self.common.drive(stream, protocol, peer, self.acceptor.is_some()).await;
             }
             _ if self.acceptor.is_some() => {
                 self.counters.handshakes_failed.fetch_add(1, Relaxed);
@@ -178,10 +172,7 @@ async fn shake_hands(
     transport: Transport,
 ) -> io::Result<(Stream, Protocol)> {
     let Transport::Tcp(stream) = transport else {
-        return Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "TLS is for TCP only",
-        ));
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS is for TCP only"));
     };
     let stream = acceptor.accept(stream).await?;
     let stream = Stream::from(Transport::Tls(Box::new(TlsStream::Server(stream))));
@@ -196,9 +187,7 @@ async fn sniff(transport: Transport) -> io::Result<(Stream, Protocol)> {
 }
 
 async fn say_overloaded(mut transport: Transport) -> io::Result<()> {
-    transport
-        .write_all(&encode(Refusal::Overloaded.response()))
-        .await?;
+    transport.write_all(&encode(Refusal::Overloaded.response())).await?;
     transport.shutdown().await?;
     let mut unread = [0; 1024];
     while transport.read(&mut unread).await? > 0 {}

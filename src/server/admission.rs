@@ -14,10 +14,7 @@ pub(super) fn admit(head: &mut Parts) -> Result<(), Refusal> {
         return Err(Refusal::Connect);
     }
     let authority = take_authority(head)?;
-    let target = head
-        .uri
-        .path_and_query()
-        .map_or("", |target| target.as_str());
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     let is_asterisk = target == "*" && head.method == Method::OPTIONS;
     if !target.starts_with('/') && !is_asterisk {
         return Err(Refusal::Target);
@@ -35,10 +32,7 @@ fn take_authority(head: &mut Parts) -> Result<Option<HeaderValue>, Refusal> {
         return Err(Refusal::Target);
     }
     let target = std::mem::take(&mut head.uri).into_parts();
-    let authority = target
-        .authority
-        .as_ref()
-        .map_or("", |authority| authority.as_str());
+    let authority = target.authority.as_ref().map_or("", |authority| authority.as_str());
     if !is_host(authority.as_bytes()) {
         return Err(Refusal::Host);
     }
@@ -92,10 +86,7 @@ fn is_host(host: &[u8]) -> bool {
             (None, rest.get(1..).unwrap_or_default())
         }
         _ => {
-            let end = host
-                .iter()
-                .position(|byte| *byte == b':')
-                .unwrap_or(host.len());
+            let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
             let (name, port) = host.split_at(end);
             (Some(name), port)
         }
@@ -123,20 +114,14 @@ mod tests {
     use super::*;
 
     fn admitted(method: &str, target: &str, hosts: &[&str], version: Version) -> String {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(target)
-            .version(version);
+        let mut request = Request::builder().method(method).uri(target).version(version);
         for host in hosts {
             request = request.header("host", *host);
         }
         let mut head = request.body(()).unwrap().into_parts().0;
         match admit(&mut head) {
             Ok(()) => {
-                let host = head
-                    .headers
-                    .get("host")
-                    .map_or("-", |host| host.to_str().unwrap());
+                let host = head.headers.get("host").map_or("-", |host| host.to_str().unwrap());
                 format!("{host} {}", head.uri)
             }
             Err(refusal) => format!("{refusal:?}"),
@@ -174,9 +159,9 @@ mod tests {
         for host in ["a", "a-b.c_d:8080", "127.0.0.1", "[::1]:80", "[::1]", "a:"] {
             assert!(is_host(host.as_bytes()), "{host}");
         }
-        for host in [
-            "", ":80", "a b", "a@b", "a/b", "a:b", "a,b", "[::1", "[g]", "[::1]x", "a:80:80", "é",
-        ] {
+        for host in
+            ["", ":80", "a b", "a@b", "a/b", "a:b", "a,b", "[::1", "[g]", "[::1]x", "a:80:80", "é"]
+        {
             assert!(!is_host(host.as_bytes()), "{host}");
         }
     }

@@ -95,10 +95,7 @@ impl Drain {
         let id = open.next;
         open.next += 1;
         open.connections.insert(id, waker.clone());
-        Entered {
-            shared: Arc::clone(&self.shared),
-            id,
-        }
+        Entered { shared: Arc::clone(&self.shared), id }
     }
 }
 

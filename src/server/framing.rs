@@ -137,11 +137,8 @@ impl Framing {
 
     /// The head is too large already: it gets its answer if hyper sees its end, otherwise hyper's 431.
     fn refuse_unfinished(&mut self) {
-        let refusal = if self.head.lines == 0 {
-            Refusal::TargetTooLong
-        } else {
-            Refusal::HeaderTooLarge
-        };
+        let refusal =
+            if self.head.lines == 0 { Refusal::TargetTooLong } else { Refusal::HeaderTooLarge };
         self.heads = self.heads.wrapping_add(1);
         self.refused = Some((self.heads, refusal));
         self.stop();
@@ -178,22 +175,14 @@ impl Framing {
 
     fn feed_body<'b>(&mut self, left: u64, bytes: &'b [u8]) -> &'b [u8] {
         let (left, rest) = skip(left, bytes);
-        self.state = if left == 0 {
-            State::Head
-        } else {
-            State::Body(left)
-        };
+        self.state = if left == 0 { State::Head } else { State::Body(left) };
         rest
     }
 
     fn feed_chunk<'b>(&mut self, chunk: Chunk, bytes: &'b [u8]) -> &'b [u8] {
         if let Chunk::Data(left) = chunk {
             let (left, rest) = skip(left, bytes);
-            let next = if left == 0 {
-                Chunk::DataCr
-            } else {
-                Chunk::Data(left)
-            };
+            let next = if left == 0 { Chunk::DataCr } else { Chunk::Data(left) };
             self.state = State::Chunked(next);
             return rest;
         }
@@ -349,11 +338,7 @@ mod tests {
     use super::*;
 
     fn framing() -> Framing {
-        Framing::new(Limits {
-            header_bytes: 1000,
-            header_count: 8,
-            target_bytes: 100,
-        })
+        Framing::new(Limits { header_bytes: 1000, header_count: 8, target_bytes: 100 })
     }
 
     fn refusal(bytes: &[u8]) -> Option<(u32, Refusal)> {
@@ -363,11 +348,7 @@ mod tests {
         for byte in bytes {
             dribbled.feed(std::slice::from_ref(byte));
         }
-        assert_eq!(
-            whole.refused(),
-            dribbled.refused(),
-            "however the bytes arrive"
-        );
+        assert_eq!(whole.refused(), dribbled.refused(), "however the bytes arrive");
         assert_eq!(whole.heads(), dribbled.heads());
         whole.refused()
     }
@@ -398,10 +379,7 @@ mod tests {
             ("Content-Length: 99999999999999999999", Refusal::Length),
             ("Content-Length: 5\r\nContent-Length: 5", Refusal::Length),
             ("Transfer-Encoding: gzip, chunked", Refusal::Encoding),
-            (
-                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
-                Refusal::Encoding,
-            ),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", Refusal::Encoding),
             ("Transfer-Encoding: \x0bchunked", Refusal::Encoding),
             ("Transfer-Encoding\t: chunked", Refusal::Encoding),
             ("A: b\r\n folded", Refusal::Line),
@@ -414,19 +392,13 @@ mod tests {
 
     #[test]
     fn fragments_and_large_heads_are_refused() {
-        assert_eq!(
-            refusal(b"GET /a#b HTTP/1.1\r\n\r\n"),
-            Some((1, Refusal::Target))
-        );
+        assert_eq!(refusal(b"GET /a#b HTTP/1.1\r\n\r\n"), Some((1, Refusal::Target)));
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100));
         assert_eq!(refusal(long.as_bytes()), Some((1, Refusal::TargetTooLong)));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(9));
         assert_eq!(refusal(many.as_bytes()), Some((1, Refusal::HeaderTooLarge)));
         let large = format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(1000));
-        assert_eq!(
-            refusal(large.as_bytes()),
-            Some((1, Refusal::HeaderTooLarge))
-        );
+        assert_eq!(refusal(large.as_bytes()), Some((1, Refusal::HeaderTooLarge)));
     }
 
     #[test]

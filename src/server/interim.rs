@@ -27,25 +27,16 @@ pub struct Interim {
 
 impl Interim {
     pub(super) fn new(channel: Arc<Channel>) -> Self {
-        Self {
-            channel: Some(channel),
-            request: None,
-        }
+        Self { channel: Some(channel), request: None }
     }
 
     /// This sender, for the request being answered now and no later one on the connection: what outlives
     /// the request (a callback, a task) must hold one of these.
     #[must_use]
     pub fn for_this_request(&self) -> Self {
-        let open = self
-            .channel
-            .as_ref()
-            .map_or(CLOSED, |channel| channel.open());
+        let open = self.channel.as_ref().map_or(CLOSED, |channel| channel.open());
         let channel = self.channel.clone().filter(|_| open != CLOSED);
-        Self {
-            channel,
-            request: Some(self.request.unwrap_or(open)),
-        }
+        Self { channel, request: Some(self.request.unwrap_or(open)) }
     }
 
     /// Whether what is sent now may reach the client.
@@ -78,9 +69,7 @@ impl Interim {
 
 impl fmt::Debug for Interim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Interim")
-            .field("open", &self.is_open())
-            .finish()
+        f.debug_struct("Interim").field("open", &self.is_open()).finish()
     }
 }
 

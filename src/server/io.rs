@@ -70,11 +70,7 @@ impl Wire {
         self.vitals.set_heads(heads, self.framing.refused());
         let is_inside_head = self.framing.is_inside_head();
         if was_inside_head || is_inside_head {
-            let number = if is_inside_head {
-                heads.wrapping_add(1)
-            } else {
-                0
-            };
+            let number = if is_inside_head { heads.wrapping_add(1) } else { 0 };
             self.vitals.set_unfinished_head(number);
         }
     }
@@ -86,16 +82,11 @@ impl Wire {
         }
         self.is_blocked = is_blocked;
         self.blockages = self.blockages.wrapping_add(1).max(1);
-        self.vitals
-            .set_blocked_write(if is_blocked { self.blockages } else { 0 });
+        self.vitals.set_blocked_write(if is_blocked { self.blockages } else { 0 });
     }
 
     fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self
-            .outgoing
-            .get(self.written..)
-            .filter(|rest| !rest.is_empty())
-        {
+        while let Some(rest) = self.outgoing.get(self.written..).filter(|rest| !rest.is_empty()) {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -199,10 +190,7 @@ impl AsyncWrite for Wire {
             self.close = Close::Closed;
             if self.vitals.lingers() {
                 let until = Box::pin(tokio::time::sleep(LINGER));
-                self.close = Close::Lingering {
-                    until,
-                    left: LINGER_BYTES,
-                };
+                self.close = Close::Lingering { until, left: LINGER_BYTES };
             }
         }
         ready!(self.poll_linger(cx));

@@ -22,10 +22,7 @@ pub struct BodyLimits {
 impl Default for BodyLimits {
     /// No limit on bytes, a minute of silence.
     fn default() -> Self {
-        Self {
-            bytes: u64::MAX,
-            silence: Duration::from_secs(60),
-        }
+        Self { bytes: u64::MAX, silence: Duration::from_secs(60) }
     }
 }
 
@@ -56,19 +53,12 @@ pub struct Limited<B> {
 impl<B> Limited<B> {
     /// The body under these limits.
     pub fn new(body: B, limits: BodyLimits) -> Self {
-        Self {
-            body,
-            left: limits.bytes,
-            silence: limits.silence,
-            timer: None,
-        }
+        Self { body, left: limits.bytes, silence: limits.silence, timer: None }
     }
 
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let silence = self.silence;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(silence)));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(silence)));
         timer.as_mut().poll(cx)
     }
 }
@@ -122,18 +112,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn large_and_silent_bodies_are_cut_off() {
-        let limits = BodyLimits {
-            bytes: 4,
-            silence: Duration::from_secs(5),
-        };
+        let limits = BodyLimits { bytes: 4, silence: Duration::from_secs(5) };
         let four = Limited::new(Full::new(Bytes::from_static(b"four")), limits);
         assert_eq!(four.collect().await.unwrap().to_bytes(), "four");
         let five = Limited::new(Full::new(Bytes::from_static(b"fives")), limits);
         assert!(matches!(five.collect().await, Err(BodyError::TooLarge)));
         let never = StreamBody::new(futures_util::stream::pending::<std::io::Result<_>>());
-        assert!(matches!(
-            Limited::new(never, limits).collect().await,
-            Err(BodyError::Silent)
-        ));
+        assert!(matches!(Limited::new(never, limits).collect().await, Err(BodyError::Silent)));
     }
 }

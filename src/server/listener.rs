@@ -95,11 +95,7 @@ impl Drop for Counted {
 impl Listener {
     /// Binds a TCP socket; port 0 lets the system choose.
     pub fn bind_tcp(address: SocketAddr) -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -134,10 +130,7 @@ impl Listener {
                 BoundSocket::Unix(socket.try_clone()?, Arc::clone(file))
             }
         };
-        Ok(Self {
-            socket,
-            counters: Arc::clone(&self.counters),
-        })
+        Ok(Self { socket, counters: Arc::clone(&self.counters) })
     }
 
     /// Where clients reach it, with the port that the system chose.
@@ -154,10 +147,7 @@ impl Listener {
     }
 
     fn new(socket: BoundSocket) -> Self {
-        Self {
-            socket,
-            counters: Arc::default(),
-        }
+        Self { socket, counters: Arc::default() }
     }
 }
 
@@ -192,10 +182,7 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         let listener = Listener::bind_unix(&path).unwrap();
         let clone = listener.try_clone().unwrap();
-        assert_eq!(
-            Listener::bind_unix(&path).unwrap_err().kind(),
-            io::ErrorKind::AddrInUse
-        );
+        assert_eq!(Listener::bind_unix(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(listener);
         assert!(path.exists(), "still used by the clone");
         drop(clone);
@@ -210,9 +197,6 @@ mod tests {
         assert!(counters.enter(1).is_none());
         drop(first);
         assert!(counters.enter(1).is_some());
-        assert_eq!(
-            (counters.open.load(Relaxed), counters.refused.load(Relaxed)),
-            (0, 1)
-        );
+        assert_eq!((counters.open.load(Relaxed), counters.refused.load(Relaxed)), (0, 1));
     }
 }

@@ -71,10 +71,7 @@ impl<H: Handler> Common<H> {
             channel,
         });
         match &service.channel {
-            Some(channel) => {
-                self.drive_http1(stream, &service, Arc::clone(channel))
-                    .await
-            }
+            Some(channel) => self.drive_http1(stream, &service, Arc::clone(channel)).await,
             None => self.drive_http2(stream, &service).await,
         }
     }
@@ -92,24 +89,14 @@ impl<H: Handler> Common<H> {
         let connection = http1_builder(settings)
             .serve_connection(TokioIo::new(wire), answer_with(service))
             .with_upgrades();
-        self.watch(
-            connection,
-            |connection| connection.graceful_shutdown(),
-            &vitals,
-        )
-        .await;
+        self.watch(connection, |connection| connection.graceful_shutdown(), &vitals).await;
     }
 
     async fn drive_http2(&self, stream: Stream, service: &Arc<Service<H>>) {
         let connection = http2_builder(&self.settings)
             .serve_connection(TokioIo::new(stream), answer_with(service));
         let vitals = Arc::clone(&service.vitals);
-        self.watch(
-            connection,
-            |connection| connection.graceful_shutdown(),
-            &vitals,
-        )
-        .await;
+        self.watch(connection, |connection| connection.graceful_shutdown(), &vitals).await;
     }
 
     /// Polls the connection to its end, which the drain and the timers may bring about.
@@ -170,12 +157,7 @@ fn http1_builder(settings: &Settings) -> http1::Builder {
         .auto_date_header(false)
         .half_close(false)
         .header_read_timeout(None)
-        .max_buf_size(
-            settings
-                .header_bytes
-                .saturating_mul(2)
-                .max(MIN_BUFFER_BYTES),
-        );
+        .max_buf_size(settings.header_bytes.saturating_mul(2).max(MIN_BUFFER_BYTES));
     if settings.header_count > INLINE_HEADERS {
         builder.max_headers(settings.header_count);
     }

@@ -106,11 +106,9 @@ impl Refusal {
                 "Header fields too large",
                 "The request's head exceeds the limit; send fewer or shorter fields.",
             ),
-            Self::TargetTooLong => (
-                StatusCode::URI_TOO_LONG,
-                "URI too long",
-                "The request line exceeds the limit.",
-            ),
+            Self::TargetTooLong => {
+                (StatusCode::URI_TOO_LONG, "URI too long", "The request line exceeds the limit.")
+            }
             Self::BodyTooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "Content too large",

@@ -97,13 +97,9 @@ impl<H: Handler> Service<H> {
         self.vitals.linger_at_close();
         let mut response = refusal.response();
         if version < Version::HTTP_2 {
-            response
-                .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        response.map(|problem| Answer::Problem {
-            problem: Some(problem),
-        })
+        response.map(|problem| Answer::Problem { problem: Some(problem) })
     }
 }
 

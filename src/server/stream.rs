@@ -41,11 +41,7 @@ pub(crate) enum Protocol {
 
 impl From<Transport> for Stream {
     fn from(transport: Transport) -> Self {
-        Self {
-            transport,
-            ahead: Vec::new(),
-            given_back: 0,
-        }
+        Self { transport, ahead: Vec::new(), given_back: 0 }
     }
 }
 

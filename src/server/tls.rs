@@ -45,11 +45,7 @@ impl Certificates {
     /// Reads the PEM files.
     pub fn load(chain: &Path, key: &Path) -> Result<Arc<Self>, TlsError> {
         let current = ArcSwap::from_pointee(read(chain, key)?);
-        Ok(Arc::new(Self {
-            chain: chain.to_path_buf(),
-            key: key.to_path_buf(),
-            current,
-        }))
+        Ok(Arc::new(Self { chain: chain.to_path_buf(), key: key.to_path_buf(), current }))
     }
 
     /// Reads the files again for the handshakes to come; on an error the current ones stay.
@@ -66,9 +62,7 @@ impl Certificates {
 
 impl fmt::Debug for Certificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificates")
-            .field("chain", &self.chain)
-            .finish_non_exhaustive()
+        f.debug_struct("Certificates").field("chain", &self.chain).finish_non_exhaustive()
     }
 }
 
@@ -119,14 +113,8 @@ mod tests {
     #[test]
     fn a_failed_reload_keeps_the_certificate() {
         let folder = tempfile::tempdir().unwrap();
-        let (chain, key) = (
-            folder.path().join("cert.pem"),
-            folder.path().join("key.pem"),
-        );
-        assert!(matches!(
-            Certificates::load(&chain, &key),
-            Err(TlsError::File { .. })
-        ));
+        let (chain, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        assert!(matches!(Certificates::load(&chain, &key), Err(TlsError::File { .. })));
         write(folder.path());
         let certificates = Certificates::load(&chain, &key).unwrap();
         let first = certificates.current.load_full();

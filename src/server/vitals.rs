@@ -33,8 +33,7 @@ impl Vitals {
     /// Notes how far the raw bytes have been followed.
     pub(super) fn set_heads(&self, heads: u32, refused: Option<(u32, Refusal)>) {
         if let Some((head, refusal)) = refused {
-            self.refused
-                .store(u64::from(head) << 8 | u64::from(refusal as u8), Relaxed);
+            self.refused.store(u64::from(head) << 8 | u64::from(refusal as u8), Relaxed);
         }
         self.heads.store(heads, Relaxed);
     }
@@ -53,9 +52,7 @@ impl Vitals {
     pub(super) fn refusal(&self, call: u32) -> Option<Refusal> {
         let refused = self.refused.load(Relaxed);
         if refused >> 8 == u64::from(call) {
-            return u8::try_from(refused & 0xff)
-                .ok()
-                .and_then(Refusal::from_code);
+            return u8::try_from(refused & 0xff).ok().and_then(Refusal::from_code);
         }
         let was_followed = self.heads.load(Relaxed).wrapping_sub(call) < u32::MAX / 2;
         (!was_followed).then_some(Refusal::Framing)
@@ -172,11 +169,7 @@ impl Watch {
         let head = vitals.awaited_head();
         if head != self.head {
             self.head = head;
-            self.reset(if head.is_some() {
-                self.header_timeout
-            } else {
-                self.tick
-            });
+            self.reset(if head.is_some() { self.header_timeout } else { self.tick });
         }
         while self.sleep.as_mut().poll(cx).is_ready() {
             self.reset(self.tick);
@@ -232,10 +225,7 @@ mod tests {
         let vitals = Arc::new(Vitals::default());
         let (header, idle) = (Duration::from_secs(1), Duration::from_secs(4));
         let started = Instant::now();
-        assert_eq!(
-            lapse(&mut Watch::new(header, idle), &vitals).await,
-            Lapse::SlowHead
-        );
+        assert_eq!(lapse(&mut Watch::new(header, idle), &vitals).await, Lapse::SlowHead);
         assert_eq!(started.elapsed().as_secs(), 1);
 
         let (_, in_flight) = vitals.begin();

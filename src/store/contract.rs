@@ -1,18 +1,30 @@
 //! The contract that every store keeps, as one suite.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, StatusCode};
 
 use super::{Memory, Put, Store};
 use crate::{
     entry::{Content, Draft, Entry, Variants},
+    field::Timestamp,
     key::CacheKey,
-    policy::freshness::Freshness,
+    policy::freshness::{Constraints, Freshness},
 };
 
 fn key(path: &str) -> CacheKey {
     CacheKey::of_target(|text| text.extend_from_slice(path.as_bytes()))
+}
+
+fn fresh() -> Freshness {
+    Freshness {
+        received_at: Timestamp::from_seconds(1000),
+        initial_age: Duration::ZERO,
+        lifetime: Duration::from_secs(60),
+        stale_while_revalidate: None,
+        stale_if_error: None,
+        constraints: Constraints::default(),
+    }
 }
 
 fn response(key: &CacheKey, body: &'static [u8]) -> Entry {
@@ -20,7 +32,7 @@ fn response(key: &CacheKey, body: &'static [u8]) -> Entry {
         key: key.clone(),
         status: StatusCode::OK,
         headers: HeaderMap::new(),
-        freshness: Freshness::default(),
+        freshness: fresh(),
         tags: vec!["tile:1".to_owned(), "dashboard".to_owned()],
     };
     Entry::Response(Arc::new(draft.complete(Content(&[body.into()])).unwrap()))

@@ -11,7 +11,10 @@ use std::{
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use super::{Put, Store};
-use crate::{entry::{Entry, StoredResponse}, key::CacheKey};
+use crate::{
+    entry::{Entry, StoredResponse},
+    key::CacheKey,
+};
 
 /// What one entry costs besides its own bytes: the struct, the reference counts, the cache's slot and
 /// index, and the share of the ghost list.

@@ -7,8 +7,8 @@ use std::{
 
 use http::StatusCode;
 use prometheus::{
-    Counter, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    Counter, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
 use super::process::Process;
@@ -61,7 +61,11 @@ impl Metrics {
     pub fn new() -> Arc<Self> {
         let registry = Registry::new();
         let catalogue = Catalogue(&registry);
-        let build = catalogue.gauges("larder_build_info", "Always 1; the labels tell what runs.", &["version"]);
+        let build = catalogue.gauges(
+            "larder_build_info",
+            "Always 1; the labels tell what runs.",
+            &["version"],
+        );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let metrics = Self {
             requests: catalogue.counters(

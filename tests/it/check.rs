@@ -1,8 +1,5 @@
 //! `larder check`, as an operator runs it.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a helper that fails is a test that fails"
-)]
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 use std::process::{Command, Output};
 
@@ -94,10 +91,7 @@ fn warnings_are_shown_and_do_not_fail_the_check() {
     let file = VALID.replace("/api/checkout/**", "/reports/{report}");
     let (output, _directory) = check(Some(&file), &[]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(
-        text(&output.stderr).starts_with("warning: this never matches"),
-        "{output:?}"
-    );
+    assert!(text(&output.stderr).starts_with("warning: this never matches"), "{output:?}");
     assert!(text(&output.stdout).ends_with("proxy.toml: valid, 3 routes, 1 warning\n"));
 }
 
@@ -105,15 +99,9 @@ fn warnings_are_shown_and_do_not_fail_the_check() {
 fn a_missing_file_is_named() {
     let (output, _directory) = check(None, &[]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        text(&output.stderr).starts_with("error: proxy.toml cannot be read"),
-        "{output:?}"
-    );
+    assert!(text(&output.stderr).starts_with("error: proxy.toml cannot be read"), "{output:?}");
     let (output, _directory) = check(None, &["--config", "other.toml"]);
-    assert!(
-        text(&output.stderr).starts_with("error: other.toml cannot be read"),
-        "{output:?}"
-    );
+    assert!(text(&output.stderr).starts_with("error: other.toml cannot be read"), "{output:?}");
 }
 
 #[test]

@@ -36,11 +36,7 @@ use crate::support::{
 const GET: &str = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
 fn settings(urls: &[&str]) -> Settings {
-    Settings::new(
-        urls.iter()
-            .map(|url| url.parse::<Endpoint>().unwrap())
-            .collect(),
-    )
+    Settings::new(urls.iter().map(|url| url.parse::<Endpoint>().unwrap()).collect())
 }
 
 fn before(settings: &Settings) -> Serving {
@@ -49,10 +45,7 @@ fn before(settings: &Settings) -> Serving {
 }
 
 fn get(target: &str) -> Request<RequestBody> {
-    Request::get(target)
-        .header("host", "a.test")
-        .body(RequestBody::Empty)
-        .unwrap()
+    Request::get(target).header("host", "a.test").body(RequestBody::Empty).unwrap()
 }
 
 async fn text(body: impl http_body::Body<Data = Bytes, Error: std::fmt::Debug>) -> String {
@@ -70,9 +63,7 @@ async fn requests_are_passed_on_as_they_are_over_one_connection() {
                            Connection: X-Hop\r\nX-Hop: 1\r\n\r\n";
             let reply = wire.exchange(request).await;
             assert!(
-                reply
-                    .body
-                    .starts_with("GET /a%2F//b/../c?d=%zz&&e HTTP/1.1\r\n"),
+                reply.body.starts_with("GET /a%2F//b/../c?d=%zz&&e HTTP/1.1\r\n"),
                 "{}",
                 reply.body
             );
@@ -99,19 +90,9 @@ async fn the_host_is_the_one_asked_for() {
             (Host::Origin, origin.address.to_string()),
             (literal, "b.test:81".to_owned()),
         ] {
-            let settings = Settings {
-                host,
-                ..settings(&[&origin.url()])
-            };
-            let response = Origin::new(&settings)
-                .unwrap()
-                .send(get("/"), None)
-                .await
-                .unwrap();
-            assert_eq!(
-                header(&text(response.into_body()).await, "host"),
-                Some(expected.as_str())
-            );
+            let settings = Settings { host, ..settings(&[&origin.url()]) };
+            let response = Origin::new(&settings).unwrap().send(get("/"), None).await.unwrap();
+            assert_eq!(header(&text(response.into_body()).await, "host"), Some(expected.as_str()));
         }
     })
     .await;
@@ -123,8 +104,7 @@ async fn a_used_connection_that_is_dead_is_replaced_for_requests_that_may_be_rep
         // Answers once on each connection, reads the next request, and closes without an answer.
         let origin = RawOrigin::start(|mut wire, _| async move {
             wire.read_head().await;
-            wire.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-                .await;
+            wire.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
             wire.read_head().await;
         })
         .await;
@@ -135,11 +115,7 @@ async fn a_used_connection_that_is_dead_is_replaced_for_requests_that_may_be_rep
         assert_eq!(origin.connections(), 2);
         let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
         let reply = wire.exchange(post).await;
-        assert_eq!(
-            (reply.status(), reply.body.as_str()),
-            (502, "closed"),
-            "not sent again"
-        );
+        assert_eq!((reply.status(), reply.body.as_str()), (502, "closed"), "not sent again");
         assert_eq!(origin.connections(), 2);
     })
     .await;
@@ -150,8 +126,7 @@ async fn a_connection_that_the_origin_has_closed_is_not_used() {
     within(async {
         let origin = RawOrigin::start(|mut wire, _| async move {
             wire.read_head().await;
-            wire.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-                .await;
+            wire.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
         })
         .await;
         let serving = before(&settings(&[&origin.url()]));
@@ -173,8 +148,7 @@ async fn a_response_dropped_early_closes_its_connection() {
             let notify = Arc::clone(&notify);
             async move {
                 wire.read_head().await;
-                wire.write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
-                    .await;
+                wire.write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;
                 wire.read_to_end().await;
                 notify.notify_one();
             }
@@ -194,37 +168,18 @@ fn modern_origin(tls: Option<Arc<rustls::ServerConfig>>) -> Serving {
     let handler = Answer(|request: Request<Incoming>, _| async move {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap();
-        let trailer = body
-            .trailers()
-            .and_then(|trailers| trailers.get("x-sent"))
-            .cloned();
-        let text = format!(
-            "{:?} {:?} {:?} ",
-            head.version,
-            head.headers.get("host"),
-            trailer
-        );
+        let trailer = body.trailers().and_then(|trailers| trailers.get("x-sent")).cloned();
+        let text = format!("{:?} {:?} {:?} ", head.version, head.headers.get("host"), trailer);
         let text = [text.as_bytes(), &body.to_bytes()].concat();
         let mut trailers = HeaderMap::new();
         trailers.insert("x-sum", HeaderValue::from_static("7"));
-        let frames = [
-            Ok(Frame::data(Bytes::from(text))),
-            Ok(Frame::trailers(trailers)),
-        ];
+        let frames = [Ok(Frame::data(Bytes::from(text))), Ok(Frame::trailers(trailers))];
         let mut response = reply(200, "");
-        response
-            .headers_mut()
-            .insert("trailer", HeaderValue::from_static("x-sum"));
+        response.headers_mut().insert("trailer", HeaderValue::from_static("x-sum"));
         *response.body_mut() = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
         response
     });
-    Serving::start(
-        handler,
-        server::Settings {
-            tls,
-            ..server::Settings::default()
-        },
-    )
+    Serving::start(handler, server::Settings { tls, ..server::Settings::default() })
 }
 
 #[tokio::test]
@@ -233,20 +188,14 @@ async fn http2_and_trailers_go_through_in_both_directions() {
         let certificate = Certificate::new();
         let secure = modern_origin(Some(certificate.server()));
         let plain = modern_origin(None);
-        let ca = Tls {
-            ca: Some(certificate.chain()),
-            ..Tls::default()
-        };
+        let ca = Tls { ca: Some(certificate.chain()), ..Tls::default() };
         let https = format!("https://localhost:{}", secure.address.port());
         for (url, version) in [
             (https, "HTTP/2.0"),
             (format!("h2c://{}", plain.address), "HTTP/2.0"),
             (format!("http://{}", plain.address), "HTTP/1.1"),
         ] {
-            let serving = before(&Settings {
-                tls: ca.clone(),
-                ..settings(&[&url])
-            });
+            let serving = before(&Settings { tls: ca.clone(), ..settings(&[&url]) });
             let expected = format!("{version} Some(\"a.test\") Some(\"5\") hello");
 
             let mut wire = Wire::connect(serving.address).await;
@@ -258,26 +207,19 @@ async fn http2_and_trailers_go_through_in_both_directions() {
                 .await;
                 wire.read_head().await;
                 let (body, trailers) = wire.read_chunks().await;
-                assert_eq!(
-                    (body, trailers.as_str()),
-                    (expected.clone(), "x-sum: 7\r\n"),
-                    "{url}"
-                );
+                assert_eq!((body, trailers.as_str()), (expected.clone(), "x-sum: 7\r\n"), "{url}");
             }
 
             let stream = TcpStream::connect(serving.address).await.unwrap();
             let io = TokioIo::new(stream);
             let (mut sender, connection) =
-                hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
-                    .await
-                    .unwrap();
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
             tokio::spawn(connection);
             let mut trailers = HeaderMap::new();
             trailers.insert("x-sent", HeaderValue::from_static("5"));
             let frames = [Frame::data(Bytes::from("hello")), Frame::trailers(trailers)];
-            let body = StreamBody::new(futures_util::stream::iter(
-                frames.map(Ok::<_, std::io::Error>),
-            ));
+            let body =
+                StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, std::io::Error>)));
             let request = Request::post("http://a.test/")
                 .header("te", "trailers")
                 .header("trailer", "x-sent")
@@ -289,11 +231,7 @@ async fn http2_and_trailers_go_through_in_both_directions() {
             assert_eq!(body.trailers().unwrap()["x-sum"], "7");
             assert_eq!(body.to_bytes(), expected);
         }
-        assert_eq!(
-            secure.counters.accepted.load(Ordering::SeqCst),
-            1,
-            "one HTTP/2 connection"
-        );
+        assert_eq!(secure.counters.accepted.load(Ordering::SeqCst), 1, "one HTTP/2 connection");
     })
     .await;
 }
@@ -304,20 +242,14 @@ async fn an_unknown_authority_is_not_trusted() {
         let certificate = Certificate::new();
         let secure = modern_origin(Some(certificate.server()));
         let url = format!("https://localhost:{}", secure.address.port());
-        let error = Origin::new(&settings(&[&url]))
-            .unwrap()
-            .send(get("/"), None)
-            .await;
+        let error = Origin::new(&settings(&[&url])).unwrap().send(get("/"), None).await;
         assert_eq!(error.err().unwrap().kind(), "tls");
         let other_name = Tls {
             ca: Some(certificate.chain()),
             server_name: Some("api.internal".to_owned()),
             ..Tls::default()
         };
-        let settings = Settings {
-            tls: other_name,
-            ..settings(&[&url])
-        };
+        let settings = Settings { tls: other_name, ..settings(&[&url]) };
         let error = Origin::new(&settings).unwrap().send(get("/"), None).await;
         assert_eq!(error.err().unwrap().kind(), "tls");
     })
@@ -338,18 +270,14 @@ async fn early_hints_pass_before_the_final_response() {
                 )
                 .await;
                 opened.notified().await;
-                wire.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-                    .await;
+                wire.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
             }
         })
         .await;
         let serving = before(&settings(&[&origin.url()]));
         let mut wire = Wire::connect(serving.address).await;
         wire.write(GET).await;
-        assert_eq!(
-            wire.read_head().await,
-            "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n"
-        );
+        assert_eq!(wire.read_head().await, "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n");
         gate.notify_one();
         assert_eq!(wire.read_reply().await.body, "ok");
     })
@@ -372,10 +300,7 @@ async fn an_expected_continue_comes_from_the_origin() {
                 opened.notified().await;
                 wire.write("HTTP/1.1 100 Continue\r\n\r\n").await;
                 let body = wire.read_exact(5).await;
-                wire.write(format!(
-                    "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{body}"
-                ))
-                .await;
+                wire.write(format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{body}")).await;
             }
         })
         .await;
@@ -399,8 +324,7 @@ async fn a_body_that_the_origin_does_not_want_is_never_asked_for() {
             let ended = ended.clone();
             async move {
                 wire.read_head().await;
-                wire.write("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno")
-                    .await;
+                wire.write("HTTP/1.1 417 Expectation Failed\r\nContent-Length: 2\r\n\r\nno").await;
                 ended.send(wire.read_to_end().await).unwrap();
             }
         })
@@ -410,11 +334,7 @@ async fn a_body_that_the_origin_does_not_want_is_never_asked_for() {
         wire.write(EXPECTING).await;
         let refused = wire.read_reply().await;
         assert_eq!((refused.status(), refused.body.as_str()), (417, "no"));
-        assert_eq!(
-            ends.recv().await.unwrap(),
-            "",
-            "nothing of the body, and closed"
-        );
+        assert_eq!(ends.recv().await.unwrap(), "", "nothing of the body, and closed");
     })
     .await;
 }
@@ -425,10 +345,7 @@ async fn a_silent_origin_gets_the_expected_body_after_a_while() {
         let origin = RawOrigin::start(|mut wire, _| async move {
             wire.read_head().await;
             let body = wire.read_exact(5).await;
-            wire.write(format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{body}"
-            ))
-            .await;
+            wire.write(format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{body}")).await;
         })
         .await;
         let serving = before(&settings(&[&origin.url()]));
@@ -453,9 +370,8 @@ async fn an_upgraded_connection_is_a_tunnel_with_two_ends() {
                      Upgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\nhello",
                 )
                 .await;
-                let heard = wire
-                    .read_until("Content-Length: 1\r\nTransfer-Encoding: y\r\n\r\n")
-                    .await;
+                let heard =
+                    wire.read_until("Content-Length: 1\r\nTransfer-Encoding: y\r\n\r\n").await;
                 wire.write(format!("heard {}", heard.len())).await;
                 assert_eq!(wire.read_to_end().await, "", "the client's end");
                 wire.write("goodbye").await;
@@ -478,8 +394,7 @@ async fn an_upgraded_connection_is_a_tunnel_with_two_ends() {
         assert_eq!(header(&asked, "upgrade"), Some("websocket"));
         assert_eq!(header(&asked, "connection"), Some("upgrade"));
         assert_eq!(wire.read_exact(5).await, "hello");
-        wire.write("Content-Length: 1\r\nTransfer-Encoding: y\r\n\r\n")
-            .await;
+        wire.write("Content-Length: 1\r\nTransfer-Encoding: y\r\n\r\n").await;
         assert_eq!(wire.read_exact(8).await, "heard 43");
         wire.finish().await;
         assert_eq!(wire.read_to_end().await, "goodbye");
@@ -496,11 +411,7 @@ async fn a_refused_upgrade_is_an_ordinary_response() {
         let upgrade =
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
         assert_eq!(wire.exchange(upgrade).await.status(), 200);
-        assert_eq!(
-            wire.exchange(GET).await.status(),
-            200,
-            "the connection goes on"
-        );
+        assert_eq!(wire.exchange(GET).await.status(), 200, "the connection goes on");
     })
     .await;
 }
@@ -537,8 +448,7 @@ async fn a_truncated_response_is_truncated_for_the_client_too() {
     within(async {
         let origin = RawOrigin::start(|mut wire, _| async move {
             wire.read_head().await;
-            wire.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
-                .await;
+            wire.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n").await;
         })
         .await;
         let serving = before(&settings(&[&origin.url()]));
@@ -553,15 +463,9 @@ async fn a_truncated_response_is_truncated_for_the_client_too() {
 #[tokio::test]
 async fn failures_have_their_kinds() {
     within(async {
-        let nobody = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let refused = Origin::new(&settings(&[&format!("http://{nobody}")])).unwrap();
-        assert_eq!(
-            refused.send(get("/"), None).await.err().unwrap().kind(),
-            "connect"
-        );
+        assert_eq!(refused.send(get("/"), None).await.err().unwrap().kind(), "connect");
 
         let silent =
             RawOrigin::start(|mut wire, _| async move { drop(wire.read_to_end().await) }).await;
@@ -569,42 +473,21 @@ async fn failures_have_their_kinds() {
             first_byte_timeout: Duration::from_millis(50),
             ..settings(&[&silent.url()])
         };
-        let error = Origin::new(&impatient)
-            .unwrap()
-            .send(get("/"), None)
-            .await
-            .err()
-            .unwrap();
-        assert_eq!(
-            (error.kind(), error.is_timeout()),
-            ("first-byte-timeout", true)
-        );
+        let error = Origin::new(&impatient).unwrap().send(get("/"), None).await.err().unwrap();
+        assert_eq!((error.kind(), error.is_timeout()), ("first-byte-timeout", true));
 
         let https = format!("https://{}", silent.address);
-        let handshake = Settings {
-            connect_timeout: Duration::from_millis(50),
-            ..settings(&[&https])
-        };
-        let error = Origin::new(&handshake)
-            .unwrap()
-            .send(get("/"), None)
-            .await
-            .err()
-            .unwrap();
-        assert_eq!(
-            (error.kind(), error.is_timeout()),
-            ("connect-timeout", true)
-        );
+        let handshake =
+            Settings { connect_timeout: Duration::from_millis(50), ..settings(&[&https]) };
+        let error = Origin::new(&handshake).unwrap().send(get("/"), None).await.err().unwrap();
+        assert_eq!((error.kind(), error.is_timeout()), ("connect-timeout", true));
 
         let nonsense = RawOrigin::start(|mut wire, _| async move {
             wire.read_head().await;
             wire.write("220 smtp.test ESMTP\r\n\r\n").await;
         })
         .await;
-        let error = Origin::new(&settings(&[&nonsense.url()]))
-            .unwrap()
-            .send(get("/"), None)
-            .await;
+        let error = Origin::new(&settings(&[&nonsense.url()])).unwrap().send(get("/"), None).await;
         assert_eq!(error.err().unwrap().kind(), "protocol");
     })
     .await;
@@ -616,10 +499,7 @@ async fn a_body_that_grows_too_large_on_its_way_is_the_clients_fault() {
         let origin =
             RawOrigin::start(|mut wire, _| async move { drop(wire.read_to_end().await) }).await;
         let forward = Forward::to(Origin::new(&settings(&[&origin.url()])).unwrap());
-        let limits = server::Settings {
-            body_bytes: 4,
-            ..server::Settings::default()
-        };
+        let limits = server::Settings { body_bytes: 4, ..server::Settings::default() };
         let serving = Serving::start(forward, limits);
         let mut wire = Wire::connect(serving.address).await;
         let request =
@@ -635,11 +515,8 @@ async fn a_get_with_a_chunked_body_keeps_it() {
         let origin = RawOrigin::start(|mut wire, _| async move {
             wire.read_head().await;
             let (body, _) = wire.read_chunks().await;
-            wire.write(format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            ))
-            .await;
+            wire.write(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+                .await;
         })
         .await;
         let serving = before(&settings(&[&origin.url()]));
@@ -654,10 +531,7 @@ async fn a_get_with_a_chunked_body_keeps_it() {
 #[tokio::test]
 async fn another_server_answers_where_one_does_not() {
     within(async {
-        let nobody = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let closing =
             RawOrigin::start(|mut wire, _| async move { drop(wire.read_head().await) }).await;
         let good = RawOrigin::mirror().await;
@@ -683,13 +557,8 @@ async fn a_server_that_fails_its_health_checks_gets_no_requests() {
             async move {
                 loop {
                     let head = wire.read_head().await;
-                    let status = if ill.load(Ordering::SeqCst) == 1 {
-                        "503 No"
-                    } else {
-                        "200 OK"
-                    };
-                    wire.write(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"))
-                        .await;
+                    let status = if ill.load(Ordering::SeqCst) == 1 { "503 No" } else { "200 OK" };
+                    wire.write(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")).await;
                     if head.starts_with("GET /healthz?x HTTP/1.1\r\n") {
                         checked.notify_one();
                     }
@@ -697,14 +566,8 @@ async fn a_server_that_fails_its_health_checks_gets_no_requests() {
             }
         })
         .await;
-        let health = Health {
-            path: "/healthz?x".to_owned(),
-            every: Duration::from_millis(20),
-        };
-        let settings = Settings {
-            health: Some(health),
-            ..settings(&[&server.url()])
-        };
+        let health = Health { path: "/healthz?x".to_owned(), every: Duration::from_millis(20) };
+        let settings = Settings { health: Some(health), ..settings(&[&server.url()]) };
         let origin = Origin::new(&settings).unwrap();
         // After the second check begins, the first one has been noted.
         checks.notified().await;
@@ -727,12 +590,7 @@ async fn a_socket_can_be_the_origin() {
         let path = folder.path().join("origin.sock");
         let listener = server::Listener::bind_unix(&path).unwrap();
         let handler = Answer(|request: Request<Incoming>, _| async move {
-            let host = request
-                .headers()
-                .get(header::HOST)
-                .unwrap()
-                .to_str()
-                .unwrap();
+            let host = request.headers().get(header::HOST).unwrap().to_str().unwrap();
             reply(200, host.to_owned())
         });
         tokio::spawn(server::serve(
@@ -768,9 +626,7 @@ async fn a_large_body_is_streamed_in_both_directions() {
             let serving = before(&settings(&[&format!("{scheme}://{}", origin.address)]));
             let stream = TcpStream::connect(serving.address).await.unwrap();
             let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream))
-                    .await
-                    .unwrap();
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
             tokio::spawn(connection);
             let chunk = Bytes::from(vec![b'a'; CHUNK]);
             let frames =

@@ -26,24 +26,19 @@ use crate::support::{
 
 /// Answers with what it was asked, after reading the body.
 fn echo() -> impl Handler {
-    Answer(
-        |request: Request<Incoming>, connection: Arc<Connection>| async move {
-            let (head, body) = request.into_parts();
-            let host = head
-                .headers
-                .get(header::HOST)
-                .map_or("-", |host| host.to_str().unwrap());
-            let line = format!("{} {} {host} {:?}", head.method, head.uri, head.version);
-            match Limited::new(body, connection.body).collect().await {
-                Ok(body) => {
-                    let body = body.to_bytes();
-                    reply(200, format!("{line} {}", String::from_utf8_lossy(&body)))
-                }
-                Err(BodyError::TooLarge) => reply(413, "too large"),
-                Err(error) => reply(400, error.to_string()),
+    Answer(|request: Request<Incoming>, connection: Arc<Connection>| async move {
+        let (head, body) = request.into_parts();
+        let host = head.headers.get(header::HOST).map_or("-", |host| host.to_str().unwrap());
+        let line = format!("{} {} {host} {:?}", head.method, head.uri, head.version);
+        match Limited::new(body, connection.body).collect().await {
+            Ok(body) => {
+                let body = body.to_bytes();
+                reply(200, format!("{line} {}", String::from_utf8_lossy(&body)))
             }
-        },
-    )
+            Err(BodyError::TooLarge) => reply(413, "too large"),
+            Err(error) => reply(400, error.to_string()),
+        }
+    })
 }
 
 fn serving() -> Serving {
@@ -76,22 +71,13 @@ async fn ambiguous_requests_are_refused_and_end_the_connection() {
             "coding twice",
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         ),
-        (
-            "identity",
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n",
-        ),
-        (
-            "quoted coding",
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \"chunked\"\r\n\r\n",
-        ),
+        ("identity", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n"),
+        ("quoted coding", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \"chunked\"\r\n\r\n"),
         (
             "coding in HTTP/1.0",
             "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         ),
-        (
-            "list of lengths",
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\nhello",
-        ),
+        ("list of lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\nhello"),
         (
             "same length twice",
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
@@ -100,42 +86,15 @@ async fn ambiguous_requests_are_refused_and_end_the_connection() {
             "two lengths",
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
         ),
-        (
-            "signed length",
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello",
-        ),
-        (
-            "hexadecimal length",
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\nhello",
-        ),
-        (
-            "negative length",
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
-        ),
-        (
-            "space before the colon",
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length : 5\r\n\r\nhello",
-        ),
-        (
-            "space before another colon",
-            "GET / HTTP/1.1\r\nHost: a\r\nX-A : 5\r\n\r\n",
-        ),
-        (
-            "folded line",
-            "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n c\r\n\r\n",
-        ),
-        (
-            "space before the first field",
-            "GET / HTTP/1.1\r\n Host: a\r\n\r\n",
-        ),
-        (
-            "bare carriage return",
-            "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\rX-B: c\r\n\r\n",
-        ),
-        (
-            "bare line feed",
-            "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\nX-B: c\r\n\r\n",
-        ),
+        ("signed length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\nhello"),
+        ("hexadecimal length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x5\r\n\r\nhello"),
+        ("negative length", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n"),
+        ("space before the colon", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length : 5\r\n\r\nhello"),
+        ("space before another colon", "GET / HTTP/1.1\r\nHost: a\r\nX-A : 5\r\n\r\n"),
+        ("folded line", "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\r\n c\r\n\r\n"),
+        ("space before the first field", "GET / HTTP/1.1\r\n Host: a\r\n\r\n"),
+        ("bare carriage return", "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\rX-B: c\r\n\r\n"),
+        ("bare line feed", "GET / HTTP/1.1\r\nHost: a\r\nX-A: b\nX-B: c\r\n\r\n"),
         ("only line feeds", "GET / HTTP/1.1\nHost: a\n\n"),
         ("null", "GET / HTTP/1.1\r\nHost: a\r\nX-A: \0\r\n\r\n"),
         ("no name", "GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n"),
@@ -146,14 +105,8 @@ async fn ambiguous_requests_are_refused_and_end_the_connection() {
         ("empty host", "GET / HTTP/1.1\r\nHost:\r\n\r\n"),
         ("host with a path", "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n"),
         ("host with a user", "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n"),
-        (
-            "invalid authority",
-            "GET http://a:b:c/ HTTP/1.1\r\nHost: a\r\n\r\n",
-        ),
-        (
-            "user in the target",
-            "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
-        ),
+        ("invalid authority", "GET http://a:b:c/ HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("user in the target", "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n"),
         ("fragment", "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n"),
         ("asterisk", "GET * HTTP/1.1\r\nHost: a\r\n\r\n"),
         ("no slash", "GET a HTTP/1.1\r\nHost: a\r\n\r\n"),
@@ -220,18 +173,9 @@ async fn targets_reach_the_handler_in_one_form() {
             "GET /a%2F//b?c=%zz&d HTTP/1.1\r\nHost: a:80\r\n\r\n",
             "GET /a%2F//b?c=%zz&d a:80 HTTP/1.1 ",
         ),
-        (
-            "GET http://b:81/x?y HTTP/1.1\r\nHost: a\r\n\r\n",
-            "GET /x?y b:81 HTTP/1.1 ",
-        ),
-        (
-            "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
-            "OPTIONS * a HTTP/1.1 ",
-        ),
-        (
-            "\r\nGET / HTTP/1.1\r\nhOST:\t[::1]:80 \r\n\r\n",
-            "GET / [::1]:80 HTTP/1.1 ",
-        ),
+        ("GET http://b:81/x?y HTTP/1.1\r\nHost: a\r\n\r\n", "GET /x?y b:81 HTTP/1.1 "),
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS * a HTTP/1.1 "),
+        ("\r\nGET / HTTP/1.1\r\nhOST:\t[::1]:80 \r\n\r\n", "GET / [::1]:80 HTTP/1.1 "),
         ("GET / HTTP/1.0\r\n\r\n", "GET / - HTTP/1.0 "),
         ("BREW / HTTP/1.1\r\nHost: a\r\n\r\n", "BREW / a HTTP/1.1 "),
     ] {
@@ -259,31 +203,17 @@ async fn limits_have_their_statuses() {
     let many = "a: b\r\n".repeat(11);
     for (request, status) in [
         (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), 414),
-        (
-            format!("GET / HTTP/1.1\r\nHost: a\r\nX-A: {large}\r\n\r\n"),
-            431,
-        ),
+        (format!("GET / HTTP/1.1\r\nHost: a\r\nX-A: {large}\r\n\r\n"), 431),
         (format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n"), 431),
-        (
-            "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n".to_owned(),
-            413,
-        ),
-        (
-            "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789".to_owned(),
-            200,
-        ),
+        ("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n".to_owned(), 413),
+        ("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789".to_owned(), 200),
         (
             "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n0123456789a\r\n"
                 .to_owned(),
             413,
         ),
     ] {
-        let reply = within(async {
-            Wire::connect(serving.address)
-                .await
-                .exchange(&request)
-                .await
-        });
+        let reply = within(async { Wire::connect(serving.address).await.exchange(&request).await });
         assert_eq!(reply.await.status(), status, "{request}");
     }
 }
@@ -291,14 +221,10 @@ async fn limits_have_their_statuses() {
 #[tokio::test]
 async fn a_head_larger_than_any_buffer_is_refused() {
     within(async {
-        let settings = Settings {
-            header_bytes: 4000,
-            ..Settings::default()
-        };
+        let settings = Settings { header_bytes: 4000, ..Settings::default() };
         let serving = Serving::start(echo(), settings);
         let mut wire = Wire::connect(serving.address).await;
-        wire.write(format!("GET / HTTP/1.1\r\nX-A: {}", "a".repeat(9000)))
-            .await;
+        wire.write(format!("GET / HTTP/1.1\r\nX-A: {}", "a".repeat(9000))).await;
         assert!(wire.read_to_end().await.starts_with("HTTP/1.1 431 "));
     })
     .await;
@@ -307,14 +233,10 @@ async fn a_head_larger_than_any_buffer_is_refused() {
 #[tokio::test]
 async fn the_refusal_of_a_large_body_survives_its_sending() {
     within(async {
-        let settings = Settings {
-            body_bytes: 10,
-            ..Settings::default()
-        };
+        let settings = Settings { body_bytes: 10, ..Settings::default() };
         let serving = Serving::start(echo(), settings);
         let mut wire = Wire::connect(serving.address).await;
-        wire.write("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n")
-            .await;
+        wire.write("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n").await;
         wire.write("a".repeat(500_000)).await;
         assert_eq!(wire.read_reply().await.status(), 413);
     })
@@ -324,10 +246,7 @@ async fn the_refusal_of_a_large_body_survives_its_sending() {
 #[tokio::test]
 async fn connections_are_kept_and_idle_ones_closed() {
     within(async {
-        let settings = Settings {
-            idle_timeout: Duration::from_millis(200),
-            ..Settings::default()
-        };
+        let settings = Settings { idle_timeout: Duration::from_millis(200), ..Settings::default() };
         let serving = Serving::start(echo(), settings);
         let mut wire = Wire::connect(serving.address).await;
         for _ in 0..3 {
@@ -356,12 +275,7 @@ async fn a_handler_may_take_longer_than_any_silence() {
         };
         let serving = Serving::start(handler, settings);
         let mut wire = Wire::connect(serving.address).await;
-        assert_eq!(
-            wire.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                .await
-                .body,
-            "late"
-        );
+        assert_eq!(wire.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.body, "late");
     })
     .await;
 }
@@ -369,10 +283,8 @@ async fn a_handler_may_take_longer_than_any_silence() {
 #[tokio::test]
 async fn slow_heads_are_cut_off() {
     within(async {
-        let settings = Settings {
-            header_timeout: Duration::from_millis(100),
-            ..Settings::default()
-        };
+        let settings =
+            Settings { header_timeout: Duration::from_millis(100), ..Settings::default() };
         let serving = Serving::start(echo(), settings);
         for beginning in ["", "P", "GET / HTTP/1.1\r\nHost: a\r\n"] {
             let mut wire = Wire::connect(serving.address).await;
@@ -392,10 +304,7 @@ async fn a_client_that_does_not_read_is_closed() {
     within(async {
         let body = Bytes::from(vec![b'a'; 64 * 1024 * 1024]);
         let handler = Answer(move |_, _| std::future::ready(reply(200, body.clone())));
-        let settings = Settings {
-            idle_timeout: Duration::from_millis(100),
-            ..Settings::default()
-        };
+        let settings = Settings { idle_timeout: Duration::from_millis(100), ..Settings::default() };
         let serving = Serving::start(handler, settings);
         let mut wire = Wire::connect(serving.address).await;
         wire.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -415,22 +324,16 @@ async fn interim_responses_come_before_the_final_one() {
             let gate = Arc::clone(&gate);
             async move {
                 let mut headers = HeaderMap::new();
-                headers.insert(
-                    header::LINK,
-                    HeaderValue::from_static("</a.css>; rel=preload"),
-                );
+                headers.insert(header::LINK, HeaderValue::from_static("</a.css>; rel=preload"));
                 connection.interim.send(StatusCode::EARLY_HINTS, &headers);
                 gate.notified().await;
-                connection
-                    .interim
-                    .send(StatusCode::PROCESSING, &HeaderMap::new());
+                connection.interim.send(StatusCode::PROCESSING, &HeaderMap::new());
                 reply(200, "final")
             }
         });
         let serving = Serving::start(handler, Settings::default());
         let mut wire = Wire::connect(serving.address).await;
-        wire.write("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            .await;
+        wire.write("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         for _ in 0..2 {
             let hints = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n";
             assert_eq!(wire.read_head().await, hints);
@@ -464,28 +367,16 @@ async fn a_client_is_told_to_continue_when_its_body_is_wanted() {
 #[tokio::test]
 async fn connections_beyond_the_limit_are_told_so() {
     within(async {
-        let settings = Settings {
-            connections: 1,
-            ..Settings::default()
-        };
+        let settings = Settings { connections: 1, ..Settings::default() };
         let serving = Serving::start(echo(), settings);
         let mut first = Wire::connect(serving.address).await;
         first.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let mut second = Wire::connect(serving.address).await;
         let refused = second.read_reply().await;
         assert_eq!(refused.status(), 503);
-        assert_eq!(
-            refused.header("content-type"),
-            Some("application/problem+json")
-        );
+        assert_eq!(refused.header("content-type"), Some("application/problem+json"));
         assert_eq!(serving.counters.refused.load(Ordering::SeqCst), 1);
-        assert_eq!(
-            first
-                .exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                .await
-                .status(),
-            200
-        );
+        assert_eq!(first.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.status(), 200);
     })
     .await;
 }
@@ -503,13 +394,7 @@ async fn a_panic_ends_one_connection_only() {
         let mut wire = Wire::connect(serving.address).await;
         wire.write("GET /panic HTTP/1.1\r\nHost: a\r\n\r\n").await;
         assert_eq!(wire.read_to_end().await, "");
-        assert_eq!(
-            other
-                .exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                .await
-                .body,
-            "fine"
-        );
+        assert_eq!(other.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.body, "fine");
     })
     .await;
 }
@@ -542,10 +427,7 @@ async fn a_drain_finishes_what_has_begun_and_nothing_else() {
         assert!(TcpStream::connect(serving.address).await.is_err());
         gate.notify_one();
         let reply = busy.read_reply().await;
-        assert_eq!(
-            (reply.header("connection"), reply.body.as_str()),
-            (Some("close"), "done")
-        );
+        assert_eq!((reply.header("connection"), reply.body.as_str()), (Some("close"), "done"));
         assert_eq!(serving.drain.finished(Duration::from_secs(5)).await, 0);
     })
     .await;
@@ -567,13 +449,8 @@ async fn http2_is_spoken_in_plain_text_and_drained() {
         let body = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, "GET /x?y b.test HTTP/2.0 ");
         let mut contradiction = get("http://b.test/");
-        contradiction
-            .headers_mut()
-            .insert(header::HOST, HeaderValue::from_static("c.test"));
-        assert_eq!(
-            sender.send_request(contradiction).await.unwrap().status(),
-            400
-        );
+        contradiction.headers_mut().insert(header::HOST, HeaderValue::from_static("c.test"));
+        assert_eq!(sender.send_request(contradiction).await.unwrap().status(), 400);
         serving.drain.start();
         assert_eq!(serving.drain.finished(Duration::from_secs(5)).await, 0);
         connection.await.unwrap().unwrap();
@@ -585,34 +462,19 @@ async fn http2_is_spoken_in_plain_text_and_drained() {
 async fn tls_agrees_on_either_protocol() {
     within(async {
         let certificate = Certificate::new();
-        let settings = Settings {
-            tls: Some(certificate.server()),
-            ..Settings::default()
-        };
-        let handler = Answer(
-            |request: Request<Incoming>, connection: Arc<Connection>| async move {
-                reply(
-                    200,
-                    format!("{:?} {}", request.version(), connection.secure),
-                )
-            },
-        );
+        let settings = Settings { tls: Some(certificate.server()), ..Settings::default() };
+        let handler =
+            Answer(|request: Request<Incoming>, connection: Arc<Connection>| async move {
+                reply(200, format!("{:?} {}", request.version(), connection.secure))
+            });
         let serving = Serving::start(handler, settings);
         let connect = async |alpn: &[&str]| {
             let stream = TcpStream::connect(serving.address).await.unwrap();
             let connector = TlsConnector::from(certificate.client(alpn));
-            connector
-                .connect("localhost".try_into().unwrap(), stream)
-                .await
-                .unwrap()
+            connector.connect("localhost".try_into().unwrap(), stream).await.unwrap()
         };
         let mut wire = Wire::new(connect(&["http/1.1"]).await);
-        assert_eq!(
-            wire.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                .await
-                .body,
-            "HTTP/1.1 true"
-        );
+        assert_eq!(wire.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.body, "HTTP/1.1 true");
         let stream = connect(&["h2", "http/1.1"]).await;
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         let (mut sender, connection) =
@@ -620,14 +482,9 @@ async fn tls_agrees_on_either_protocol() {
                 .await
                 .unwrap();
         tokio::spawn(connection);
-        let request = Request::get("https://localhost/")
-            .body(Empty::<Bytes>::new())
-            .unwrap();
+        let request = Request::get("https://localhost/").body(Empty::<Bytes>::new()).unwrap();
         let response = sender.send_request(request).await.unwrap();
-        assert_eq!(
-            response.into_body().collect().await.unwrap().to_bytes(),
-            "HTTP/2.0 true"
-        );
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "HTTP/2.0 true");
         let mut plain = Wire::connect(serving.address).await;
         plain.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         plain.read_to_end_bytes().await;
@@ -647,19 +504,10 @@ async fn a_unix_socket_is_a_listener_too() {
             response
         });
         let drain = Drain::new();
-        let served = tokio::spawn(serve(
-            listener,
-            Arc::new(handler),
-            Arc::default(),
-            drain.clone(),
-        ));
+        let served =
+            tokio::spawn(serve(listener, Arc::new(handler), Arc::default(), drain.clone()));
         let mut wire = Wire::new(tokio::net::UnixStream::connect(&path).await.unwrap());
-        assert_eq!(
-            wire.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                .await
-                .body,
-            "None"
-        );
+        assert_eq!(wire.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.body, "None");
         drain.start();
         served.await.unwrap().unwrap();
         assert!(!path.exists());

@@ -43,7 +43,8 @@ impl Tour {
         self.step(Method::GET, path, "the API says max-age=5, stale-while-revalidate=60").await?;
         self.step(Method::GET, path, "fresh").await?;
         tokio::time::sleep(Duration::from_millis(6100)).await;
-        self.step(Method::GET, path, "6 s later: served at once, renewed in the background").await?;
+        self.step(Method::GET, path, "6 s later: served at once, renewed in the background")
+            .await?;
         tokio::time::sleep(Duration::from_millis(1100)).await;
         self.step(Method::GET, path, "renewed").await
     }

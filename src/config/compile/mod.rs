@@ -29,10 +29,7 @@ pub(super) fn compile(
 ) -> Option<Config> {
     let mut problems = Problems { source, findings };
     let listen = listen(file.listen.as_ref(), flags, &mut problems);
-    let tls = file
-        .tls
-        .as_ref()
-        .and_then(|tls| certificate(tls, &tls.span, &mut problems));
+    let tls = file.tls.as_ref().and_then(|tls| certificate(tls, &tls.span, &mut problems));
     let origin = origin::compile(file.origin.as_ref(), flags, &mut problems);
     let trusted_proxies = problems.each(file.trusted_proxies.as_ref(), value::network);
     Some(Config {
@@ -63,17 +60,10 @@ fn listen(
         return vec![ListenAddress::Tcp(SocketAddr::from(([0, 0, 0, 0], 8080)))];
     };
     if texts.is_empty() {
-        problems.error(
-            &texts.span,
-            "`listen` is empty: there is nothing to listen on",
-        );
+        problems.error(&texts.span, "`listen` is empty: there is nothing to listen on");
     }
     for (index, text) in texts.iter().enumerate() {
-        if texts
-            .iter()
-            .take(index)
-            .any(|earlier| earlier.value == text.value)
-        {
+        if texts.iter().take(index).any(|earlier| earlier.value == text.value) {
             problems.error(&text.span, "this address is listed twice");
         }
     }
@@ -87,10 +77,7 @@ fn certificate(
 ) -> Option<CertificateFiles> {
     let cert = problems.required(tls.cert.as_ref(), span, "tls", "cert");
     let key = problems.required(tls.key.as_ref(), span, "tls", "key");
-    Some(CertificateFiles {
-        cert: cert?.into(),
-        key: key?.into(),
-    })
+    Some(CertificateFiles { cert: cert?.into(), key: key?.into() })
 }
 
 fn limits(table: &LimitsTable, problems: &mut Problems<'_>) -> Limits {
@@ -104,15 +91,11 @@ fn limits(table: &LimitsTable, problems: &mut Problems<'_>) -> Limits {
     Limits {
         header_bytes: header_bytes(table, problems).unwrap_or(defaults.header_bytes),
         headers,
-        body: problems
-            .size(table.body.as_ref())
-            .filter(|bytes| *bytes > 0),
+        body: problems.size(table.body.as_ref()).filter(|bytes| *bytes > 0),
         connections,
         header_timeout,
         idle_timeout,
-        drain: problems
-            .duration(table.drain.as_ref())
-            .unwrap_or(defaults.drain),
+        drain: problems.duration(table.drain.as_ref()).unwrap_or(defaults.drain),
     }
 }
 
@@ -135,26 +118,16 @@ fn admin(table: &AdminTable, flags: &Flags, problems: &mut Problems<'_>) -> Admi
         (None, Some(text)) => problems.read(text, value::listen_address).or_else(default),
         (None, None) => default(),
     };
-    let mut tokens: Vec<Token> = table
-        .tokens
-        .iter()
-        .filter_map(|entry| token(entry, &entry.span, problems))
-        .collect();
+    let mut tokens: Vec<Token> =
+        table.tokens.iter().filter_map(|entry| token(entry, &entry.span, problems)).collect();
     if let Some(text) = &table.token
         && let Some(secret) = secret(text, problems)
     {
-        tokens.push(Token {
-            secret,
-            may: Permission::ALL.to_vec(),
-        });
+        tokens.push(Token { secret, may: Permission::ALL.to_vec() });
     }
     let is_open =
         matches!(&listen, Some(ListenAddress::Tcp(address)) if !address.ip().is_loopback());
-    if let Some(text) = table
-        .listen
-        .as_ref()
-        .filter(|_| is_open && tokens.is_empty())
-    {
+    if let Some(text) = table.listen.as_ref().filter(|_| is_open && tokens.is_empty()) {
         let message = "other machines can reach the admin listener, and it has no token";
         problems.push(Finding::warning(text.span.clone(), message).help(
             "set `admin.token`, or listen on `127.0.0.1`: without a token only health and metrics \
@@ -169,33 +142,21 @@ fn token(
     span: &std::ops::Range<usize>,
     problems: &mut Problems<'_>,
 ) -> Option<Token> {
-    let text = problems
-        .required(table.token.as_ref(), span, "admin.tokens", "token")
-        .is_some();
+    let text = problems.required(table.token.as_ref(), span, "admin.tokens", "token").is_some();
     let Some(may) = &table.may else {
         let message = "`may` is missing: what this token allows, as in `may = [\"read\"]`";
         problems.push(Finding::error(Some(span.clone()), message).doubtful());
         return None;
     };
     let words = Permission::ALL.map(|permission| (permission.as_str(), permission));
-    let may = may
-        .iter()
-        .filter_map(|text| problems.word(Some(text), &words))
-        .collect();
-    let secret = table
-        .token
-        .as_ref()
-        .filter(|_| text)
-        .and_then(|text| secret(text, problems))?;
+    let may = may.iter().filter_map(|text| problems.word(Some(text), &words)).collect();
+    let secret = table.token.as_ref().filter(|_| text).and_then(|text| secret(text, problems))?;
     Some(Token { secret, may })
 }
 
 fn secret(text: &super::file::Text, problems: &mut Problems<'_>) -> Option<Secret> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        problems.error(
-            &text.span,
-            "a token is one or more visible ASCII characters",
-        );
+        problems.error(&text.span, "a token is one or more visible ASCII characters");
         return None;
     }
     Some(Secret::new(text.as_str()))
@@ -203,9 +164,7 @@ fn secret(text: &super::file::Text, problems: &mut Problems<'_>) -> Option<Secre
 
 fn store(table: &StoreTable, problems: &mut Problems<'_>) -> Store {
     let defaults = Store::default();
-    let memory = problems
-        .size(table.memory.as_ref())
-        .unwrap_or(defaults.memory);
+    let memory = problems.size(table.memory.as_ref()).unwrap_or(defaults.memory);
     let given = problems.size(table.max_object.as_ref());
     if let Some((text, bytes)) = table.max_object.as_ref().zip(given)
         && memory > 0
@@ -214,10 +173,7 @@ fn store(table: &StoreTable, problems: &mut Problems<'_>) -> Store {
         let message = "`max_object` is more than all of `memory`";
         problems.push(Finding::warning(text.span.clone(), message));
     }
-    Store {
-        memory,
-        max_object: given.unwrap_or(defaults.max_object),
-    }
+    Store { memory, max_object: given.unwrap_or(defaults.max_object) }
 }
 
 fn log(table: &LogTable, flags: &Flags, problems: &mut Problems<'_>) -> Log {
@@ -230,14 +186,8 @@ fn log(table: &LogTable, flags: &Flags, problems: &mut Problems<'_>) -> Log {
         LogLevel::Trace,
     ];
     let forms = [AccessLog::Json, AccessLog::Text, AccessLog::Off];
-    let level = problems.word(
-        table.level.as_ref(),
-        &levels.map(|level| (level.as_str(), level)),
-    );
-    let access = problems.word(
-        table.access.as_ref(),
-        &forms.map(|form| (form.as_str(), form)),
-    );
+    let level = problems.word(table.level.as_ref(), &levels.map(|level| (level.as_str(), level)));
+    let access = problems.word(table.access.as_ref(), &forms.map(|form| (form.as_str(), form)));
     Log {
         level: level.unwrap_or_default(),
         access: flags.access_log.or(access).unwrap_or_default(),

@@ -23,18 +23,12 @@ pub(super) fn compile(
     let given = table.map_or(&nothing, |table| &table.value);
     let urls = urls(table, flags, problems);
     let mut time = |text: &Option<Text>, default: u64| {
-        problems
-            .positive_duration(text.as_ref())
-            .unwrap_or(Duration::from_secs(default))
+        problems.positive_duration(text.as_ref()).unwrap_or(Duration::from_secs(default))
     };
     let connect_timeout = time(&given.connect_timeout, 1);
     let first_byte_timeout = time(&given.first_byte_timeout, 30);
     let idle_timeout = time(&given.idle_timeout, 90);
-    let tls = given
-        .tls
-        .as_ref()
-        .map(|tls| tls_settings(tls, &urls, problems))
-        .unwrap_or_default();
+    let tls = given.tls.as_ref().map(|tls| tls_settings(tls, &urls, problems)).unwrap_or_default();
     let host = host(given.host.as_ref(), problems);
     let health = health(given, problems);
     let retries = retries(given.retries.as_ref(), problems);
@@ -61,9 +55,7 @@ fn urls(
         return flags.origin.clone();
     }
     if texts.is_none_or(|texts| texts.is_empty()) {
-        let at = texts
-            .map(|texts| &texts.span)
-            .or(table.map(|table| &table.span));
+        let at = texts.map(|texts| &texts.span).or(table.map(|table| &table.span));
         problems.push(
             Finding::error(at.cloned(), "there is no origin to ask")
                 .help("write `origin = \"http://127.0.0.1:3000\"`, or pass `--origin`")
@@ -83,10 +75,9 @@ fn tls_settings(
         problems.push(Finding::warning(table.span.clone(), message));
     }
     let client = match (&table.cert, &table.key) {
-        (Some(cert), Some(key)) => Some(CertificateFiles {
-            cert: cert.as_str().into(),
-            key: key.as_str().into(),
-        }),
+        (Some(cert), Some(key)) => {
+            Some(CertificateFiles { cert: cert.as_str().into(), key: key.as_str().into() })
+        }
         (None, None) => None,
         (Some(one), None) | (None, Some(one)) => {
             let message = "`cert` and `key` come together: the certificate that Larder shows";
@@ -122,26 +113,16 @@ fn health(given: &OriginTable, problems: &mut Problems<'_>) -> Option<Health> {
     problems.required(table.path.as_ref(), &table.span, "origin.health", "path")?;
     let path = problems.read(table.path.as_ref()?, |path| {
         let is_path = path.starts_with('/') && path.parse::<http::uri::PathAndQuery>().is_ok();
-        if is_path {
-            Ok(path.to_owned())
-        } else {
-            Err("this is a path, as in `/healthz`")
-        }
+        if is_path { Ok(path.to_owned()) } else { Err("this is a path, as in `/healthz`") }
     })?;
-    Some(Health {
-        path,
-        every: every.unwrap_or(Duration::from_secs(5)),
-    })
+    Some(Health { path, every: every.unwrap_or(Duration::from_secs(5)) })
 }
 
 fn retries(given: Option<&At<u64>>, problems: &mut Problems<'_>) -> u32 {
     match given {
         None => 1,
         Some(count) if count.value > 10 => {
-            problems.error(
-                &count.span,
-                "more than 10 retries would bury a struggling origin",
-            );
+            problems.error(&count.span, "more than 10 retries would bury a struggling origin");
             1
         }
         Some(count) => u32::try_from(count.value).unwrap_or(1),

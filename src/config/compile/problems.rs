@@ -30,9 +30,7 @@ impl Problems<'_> {
         text: &Text,
         read: impl FnOnce(&str) -> Result<T, &'static str>,
     ) -> Option<T> {
-        read(text)
-            .map_err(|problem| self.error(&text.span, problem))
-            .ok()
+        read(text).map_err(|problem| self.error(&text.span, problem)).ok()
     }
 
     /// Those values of a list that `read` understands.
@@ -44,10 +42,7 @@ impl Problems<'_> {
         let Some(texts) = texts else {
             return Vec::new();
         };
-        texts
-            .iter()
-            .filter_map(|text| self.read(text, &mut read))
-            .collect()
+        texts.iter().filter_map(|text| self.read(text, &mut read)).collect()
     }
 
     pub(super) fn duration(&mut self, text: Option<&Text>) -> Option<Duration> {

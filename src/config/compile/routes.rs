@@ -40,10 +40,7 @@ pub(super) fn compile(file: &File, problems: &mut Problems<'_>) -> RouteTable {
     check_names(&file.route, problems);
     check_reachable(&file.route, problems);
     // What no route matches follows the origin's own freshness: no TTL of ours.
-    let unmatched = Rule {
-        ttl: None,
-        ..defaults.into_rule()
-    };
+    let unmatched = Rule { ttl: None, ..defaults.into_rule() };
     RouteTable::new(routes, Route::unmatched(unmatched))
 }
 
@@ -136,10 +133,7 @@ fn client_cache_control(
     text: Option<&Text>,
     problems: &mut Problems<'_>,
 ) -> Option<ClientCacheControl> {
-    let words = [
-        ("honor", ClientCacheControl::Honor),
-        ("ignore", ClientCacheControl::Ignore),
-    ];
+    let words = [("honor", ClientCacheControl::Honor), ("ignore", ClientCacheControl::Ignore)];
     problems.word(text, &words)
 }
 
@@ -158,9 +152,7 @@ fn tier_of(
     problems.push(match nearest(name, tiers.keys().copied()) {
         Some(meant) => finding.maybe_help(did_you_mean(Some(meant))),
         None if tiers.is_empty() => finding.help("define it as `[tier.NAME]`").doubtful(),
-        None => finding
-            .help(format!("known tiers: {}", listed(tiers.keys().copied())))
-            .doubtful(),
+        None => finding.help(format!("known tiers: {}", listed(tiers.keys().copied()))).doubtful(),
     });
     Layer::default()
 }
@@ -176,14 +168,8 @@ fn warn_about_ttl_from(section: &RouteSection, rule: &Rule, problems: &mut Probl
 }
 
 fn route(section: &At<RouteSection>, rule: Rule, problems: &mut Problems<'_>) -> Option<Route> {
-    let query = section
-        .query
-        .as_ref()
-        .map(|table| query_rule(table, problems));
-    let vary = section
-        .vary
-        .as_ref()
-        .map(|table| vary_rule(table, problems));
+    let query = section.query.as_ref().map(|table| query_rule(table, problems));
+    let vary = section.vary.as_ref().map(|table| vary_rule(table, problems));
     let bypass = section.bypass.as_ref().map(|table| bypass(table, problems));
     let client_cache = section.client_cache.as_ref().and_then(|text| {
         let read = |text: &str| HeaderValue::from_str(text).map_err(|_| "this is no field value");
@@ -208,10 +194,7 @@ fn name(section: &At<RouteSection>, problems: &mut Problems<'_>) -> Option<Arc<s
     let name = problems.required(section.name.as_ref(), &section.span, "route", "name")?;
     let text = section.name.as_ref()?;
     if name.contains(|character: char| character.is_whitespace() || character.is_control()) {
-        problems.error(
-            &text.span,
-            "a route's name is one word: it labels logs and metrics",
-        );
+        problems.error(&text.span, "a route's name is one word: it labels logs and metrics");
         return None;
     }
     if name == Route::UNMATCHED {
@@ -245,10 +228,8 @@ fn tags(
             Ok(tag) => tags.push(tag),
             Err(error) => {
                 let at = problems.part(text, &error.at);
-                let params: Vec<String> = pattern
-                    .param_names()
-                    .map(|name| format!("{{{name}}}"))
-                    .collect();
+                let params: Vec<String> =
+                    pattern.param_names().map(|name| format!("{{{name}}}")).collect();
                 let known = params.iter().map(String::as_str).chain(["{?parameter}"]);
                 let help = format!("placeholders of this route: {}", listed(known));
                 problems.push(Finding::error(Some(at), error.to_string()).help(help));
@@ -267,23 +248,13 @@ fn query_rule(table: &QueryTable, problems: &mut Problems<'_>) -> QueryRule {
     };
     QueryRule {
         ignore: problems.each(table.ignore.as_ref(), name).into(),
-        only: table
-            .only
-            .as_ref()
-            .map(|only| problems.each(Some(only), name).into()),
-        order: if table.sort == Some(true) {
-            Order::Sorted
-        } else {
-            Order::AsSent
-        },
+        only: table.only.as_ref().map(|only| problems.each(Some(only), name).into()),
+        order: if table.sort == Some(true) { Order::Sorted } else { Order::AsSent },
     }
 }
 
 fn vary_rule(table: &VaryTable, problems: &mut Problems<'_>) -> VaryRule {
-    let header = |text: &str| {
-        text.parse::<HeaderName>()
-            .map_err(|_| "this is no field name")
-    };
+    let header = |text: &str| text.parse::<HeaderName>().map_err(|_| "this is no field name");
     let cookie = |text: &str| {
         let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
         if is_name && !text.contains(['=', ';', ',']) {
@@ -326,10 +297,7 @@ fn check_names(sections: &[At<RouteSection>], problems: &mut Problems<'_>) {
 
 fn check_reachable(sections: &[At<RouteSection>], problems: &mut Problems<'_>) {
     let mut earlier: Vec<(Pattern, &Text)> = Vec::new();
-    for text in sections
-        .iter()
-        .filter_map(|section| section.pattern.as_ref())
-    {
+    for text in sections.iter().filter_map(|section| section.pattern.as_ref()) {
         let Ok(pattern) = Pattern::parse(text) else {
             continue;
         };

@@ -28,11 +28,7 @@ pub(in crate::config) fn read(
         findings.extend(errors.iter().map(syntax_error));
         return None;
     }
-    Check {
-        environment,
-        findings,
-    }
-    .table(document.get_mut(), FILE, "");
+    Check { environment, findings }.table(document.get_mut(), FILE, "");
     File::deserialize(Deserializer::from(document))
         .map_err(|error| findings.push(syntax_error(&error)))
         .ok()
@@ -128,8 +124,7 @@ impl Check<'_> {
                 true
             }
             Err(error) => {
-                self.findings
-                    .push(Finding::error(Some(span), format!("`{path}`: {error}")));
+                self.findings.push(Finding::error(Some(span), format!("`{path}`: {error}")));
                 false
             }
         }
@@ -149,11 +144,7 @@ fn retain<'a>(
 }
 
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
-    }
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 fn unknown_key(name: &Spanned<DeString<'_>>, keys: &[Key], path: &str) -> Finding {
@@ -161,11 +152,7 @@ fn unknown_key(name: &Spanned<DeString<'_>>, keys: &[Key], path: &str) -> Findin
     let known = || keys.iter().map(|key| key.name);
     let help = did_you_mean(nearest(given, known()))
         .or_else(|| Some(format!("known here: {}", listed(known()))));
-    let place = if path.is_empty() {
-        String::new()
-    } else {
-        format!(" in `{path}`")
-    };
+    let place = if path.is_empty() { String::new() } else { format!(" in `{path}`") };
     Finding::error(Some(name.span()), format!("unknown key `{given}`{place}")).maybe_help(help)
 }
 
@@ -322,10 +309,8 @@ mod tests {
             | Shape::Named(keys) = key.shape
             {
                 let is_named = matches!(key.shape, Shape::Named(_));
-                let inner: Vec<_> = found
-                    .into_iter()
-                    .flat_map(|value| inner(value, is_named))
-                    .collect();
+                let inner: Vec<_> =
+                    found.into_iter().flat_map(|value| inner(value, is_named)).collect();
                 missing_keys(&inner, keys, &path, missing);
             }
         }
@@ -333,15 +318,13 @@ mod tests {
 
     fn inner<'a>(value: &'a DeValue<'a>, is_named: bool) -> Vec<&'a DeTable<'a>> {
         match value {
-            DeValue::Table(table) if is_named => table
-                .values()
-                .filter_map(|value| value.get_ref().as_table())
-                .collect(),
+            DeValue::Table(table) if is_named => {
+                table.values().filter_map(|value| value.get_ref().as_table()).collect()
+            }
             DeValue::Table(table) => vec![table],
-            DeValue::Array(array) => array
-                .iter()
-                .filter_map(|value| value.get_ref().as_table())
-                .collect(),
+            DeValue::Array(array) => {
+                array.iter().filter_map(|value| value.get_ref().as_table()).collect()
+            }
             _ => Vec::new(),
         }
     }

@@ -85,12 +85,8 @@ pub(super) const ORIGIN: &[Key] = &[
 
 pub(super) const HEALTH: &[Key] = &[key("path", STRING), key("every", DURATION)];
 
-pub(super) const ORIGIN_TLS: &[Key] = &[
-    key("ca", STRING),
-    key("cert", STRING),
-    key("key", STRING),
-    key("server_name", STRING),
-];
+pub(super) const ORIGIN_TLS: &[Key] =
+    &[key("ca", STRING), key("cert", STRING), key("key", STRING), key("server_name", STRING)];
 
 pub(super) const LIMITS: &[Key] = &[
     key("header_bytes", SIZE),
@@ -102,11 +98,8 @@ pub(super) const LIMITS: &[Key] = &[
     key("drain", DURATION),
 ];
 
-pub(super) const ADMIN: &[Key] = &[
-    key("listen", STRING),
-    key("token", STRING),
-    key("tokens", Shape::Tables(TOKEN)),
-];
+pub(super) const ADMIN: &[Key] =
+    &[key("listen", STRING), key("token", STRING), key("tokens", Shape::Tables(TOKEN))];
 
 pub(super) const TOKEN: &[Key] = &[key("token", STRING), key("may", Shape::Texts)];
 
@@ -145,11 +138,8 @@ pub(super) const ROUTE: &[Key] = &[
     key("client_cache_control", STRING),
 ];
 
-pub(super) const QUERY: &[Key] = &[
-    key("ignore", Shape::Texts),
-    key("only", Shape::Texts),
-    key("sort", Shape::Flag),
-];
+pub(super) const QUERY: &[Key] =
+    &[key("ignore", Shape::Texts), key("only", Shape::Texts), key("sort", Shape::Flag)];
 
 pub(super) const VARY: &[Key] = &[key("headers", Shape::Texts), key("cookies", Shape::Texts)];
 

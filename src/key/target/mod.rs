@@ -139,11 +139,7 @@ fn without_default_port(host: &str, scheme: Scheme) -> &str {
         Scheme::Http => port == "80",
         Scheme::Https => port == "443",
     };
-    if port.is_empty() || is_default {
-        name
-    } else {
-        host
-    }
+    if port.is_empty() || is_default { name } else { host }
 }
 
 #[cfg(test)]
@@ -154,12 +150,7 @@ mod tests {
 
     fn normal(host: &str, path: &str, query: Option<&str>) -> String {
         let mut buffer = Vec::new();
-        let target = Target {
-            scheme: Scheme::Http,
-            host,
-            path,
-            query,
-        };
+        let target = Target { scheme: Scheme::Http, host, path, query };
         target.write(&mut buffer, &QueryRule::default());
         String::from_utf8(buffer).unwrap()
     }
@@ -214,10 +205,7 @@ mod tests {
 
     #[test]
     fn a_normal_path_is_borrowed() {
-        assert!(matches!(
-            normal_path("/api/stocks"),
-            Cow::Borrowed("/api/stocks")
-        ));
+        assert!(matches!(normal_path("/api/stocks"), Cow::Borrowed("/api/stocks")));
         assert_eq!(normal_path("/api/%73tocks"), "/api/stocks");
         assert_eq!(normal_path(""), "/");
     }

@@ -34,9 +34,7 @@ impl QueryRule {
     /// Whether a parameter of this name, as sent, is part of the key.
     pub fn keeps(&self, name: &str) -> bool {
         let name = decoded(name);
-        self.only
-            .as_ref()
-            .is_none_or(|only| only.iter().any(|pattern| pattern.matches(&name)))
+        self.only.as_ref().is_none_or(|only| only.iter().any(|pattern| pattern.matches(&name)))
             && !self.ignore.iter().any(|pattern| pattern.matches(&name))
     }
 
@@ -106,13 +104,10 @@ impl fmt::Display for NamePattern {
 
 /// The parameters of a query in order, as sent: name and, after a `=`, value.
 pub fn pairs(query: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| match pair.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (pair, None),
-        })
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (pair, None),
+    })
 }
 
 /// A name or value as HTML forms decode it: `+` is a space, percent-encodings are UTF-8. What is not
@@ -190,10 +185,7 @@ mod tests {
     use super::*;
 
     fn patterns(names: &[&str]) -> Box<[NamePattern]> {
-        names
-            .iter()
-            .map(|name| NamePattern::parse(name).unwrap())
-            .collect()
+        names.iter().map(|name| NamePattern::parse(name).unwrap()).collect()
     }
 
     fn normal(query: &str, rule: &QueryRule) -> String {
@@ -204,14 +196,8 @@ mod tests {
 
     #[test]
     fn ignored_parameters_leave_no_trace() {
-        let rule = QueryRule {
-            ignore: patterns(&["utm_*", "_", "*_id"]),
-            ..QueryRule::default()
-        };
-        assert_eq!(
-            normal("a=1&utm_source=x&b=2&_=17&click_id=9", &rule),
-            "?a=1&b=2"
-        );
+        let rule = QueryRule { ignore: patterns(&["utm_*", "_", "*_id"]), ..QueryRule::default() };
+        assert_eq!(normal("a=1&utm_source=x&b=2&_=17&click_id=9", &rule), "?a=1&b=2");
         assert_eq!(normal("utm%5Fsource=x", &rule), "");
         assert_eq!(normal("utm_source=x", &rule), "");
         assert_eq!(normal("utmost=x", &rule), "?utmost=x");
@@ -220,23 +206,14 @@ mod tests {
 
     #[test]
     fn only_named_parameters_count() {
-        let rule = QueryRule {
-            only: Some(patterns(&["symbol", "range"])),
-            ..QueryRule::default()
-        };
-        assert_eq!(
-            normal("x=1&range=5d&symbol=A&symbol=B", &rule),
-            "?range=5d&symbol=A&symbol=B"
-        );
+        let rule = QueryRule { only: Some(patterns(&["symbol", "range"])), ..QueryRule::default() };
+        assert_eq!(normal("x=1&range=5d&symbol=A&symbol=B", &rule), "?range=5d&symbol=A&symbol=B");
         assert_eq!(normal("x=1", &rule), "");
     }
 
     #[test]
     fn sorting_keeps_the_order_of_equal_names() {
-        let rule = QueryRule {
-            order: Order::Sorted,
-            ..QueryRule::default()
-        };
+        let rule = QueryRule { order: Order::Sorted, ..QueryRule::default() };
         assert_eq!(normal("b=2&a=9&b=1&a=1", &rule), "?a=9&a=1&b=2&b=1");
         assert_eq!(normal("a=1&b=2", &rule), "?a=1&b=2");
     }
@@ -252,12 +229,7 @@ mod tests {
     #[test]
     fn pairs_are_as_sent_and_decode_like_forms() {
         let all: Vec<_> = pairs("a=1&&b&c=x=y&d=").collect();
-        let expected = [
-            ("a", Some("1")),
-            ("b", None),
-            ("c", Some("x=y")),
-            ("d", Some("")),
-        ];
+        let expected = [("a", Some("1")), ("b", None), ("c", Some("x=y")), ("d", Some(""))];
         assert_eq!(all, expected);
         assert_eq!(decoded("a+b%20c%C3%A9"), "a b cé");
         assert_eq!(decoded("%FF"), "%FF");

@@ -46,11 +46,7 @@ fn seconds_are_clamped_and_invalid_ones_are_zero() {
         (" 3600", 0),
         ("", 0),
     ] {
-        assert_eq!(
-            response(&format!("max-age={text}")).max_age,
-            Some(seconds),
-            "{text}"
-        );
+        assert_eq!(response(&format!("max-age={text}")).max_age, Some(seconds), "{text}");
     }
     assert_eq!(response("max-age =3600").max_age, Some(0));
     assert_eq!(response("max-age").max_age, Some(0));
@@ -59,28 +55,17 @@ fn seconds_are_clamped_and_invalid_ones_are_zero() {
 
 #[test]
 fn directives_within_quotes_do_not_count() {
-    assert_eq!(
-        response(r#"extension="max-age=3600", max-age=1"#).max_age,
-        Some(1)
-    );
-    assert_eq!(
-        response(r#"max-age="1", extension="max-age=3600""#).max_age,
-        Some(1)
-    );
+    assert_eq!(response(r#"extension="max-age=3600", max-age=1"#).max_age, Some(1));
+    assert_eq!(response(r#"max-age="1", extension="max-age=3600""#).max_age, Some(1));
     assert!(!response(r#"ext="a, no-store, b", max-age=1"#).no_store);
-    assert!(
-        response(r#"ext="a, no-store, b"#).no_store,
-        "an unclosed quote hides nothing"
-    );
+    assert!(response(r#"ext="a, no-store, b"#).no_store, "an unclosed quote hides nothing");
 }
 
 #[test]
 fn the_first_of_two_counts() {
     assert_eq!(response("max-age=1, max-age=1800").max_age, Some(1));
-    let two_lines = headers(&[
-        ("cache-control", "max-age=3600"),
-        ("cache-control", "max-age=1800"),
-    ]);
+    let two_lines =
+        headers(&[("cache-control", "max-age=3600"), ("cache-control", "max-age=1800")]);
     assert_eq!(ResponseDirectives::parse(&two_lines).max_age, Some(3600));
 }
 
@@ -105,10 +90,8 @@ fn qualified_directives_withhold_their_fields_only() {
 
 #[test]
 fn targeted_fields_come_first_and_alone() {
-    let both = headers(&[
-        ("cache-control", "no-store"),
-        ("cdn-cache-control", "max-age=600, public"),
-    ]);
+    let both =
+        headers(&[("cache-control", "no-store"), ("cdn-cache-control", "max-age=600, public")]);
     let directives = ResponseDirectives::parse(&both);
     assert_eq!(directives.source, Source::CdnCacheControl);
     assert_eq!(directives.max_age, Some(600));
@@ -117,10 +100,7 @@ fn targeted_fields_come_first_and_alone() {
     let three = headers(&[
         ("cache-control", "max-age=1"),
         ("surrogate-control", "max-age=2"),
-        (
-            "cdn-cache-control",
-            "no-cache=\"a\", s-maxage=3, no-store=?0, stale-if-error=4;x",
-        ),
+        ("cdn-cache-control", "no-cache=\"a\", s-maxage=3, no-store=?0, stale-if-error=4;x"),
     ]);
     let directives = ResponseDirectives::parse(&three);
     assert_eq!((directives.max_age, directives.s_maxage), (None, Some(3)));
@@ -131,18 +111,10 @@ fn targeted_fields_come_first_and_alone() {
 
 #[test]
 fn an_invalid_targeted_field_is_ignored_as_a_whole() {
-    for invalid in [
-        "",
-        "max-age=600,",
-        "MAX-AGE=600",
-        "max-age =600",
-        "no-store, &",
-        "max-age= 600",
-    ] {
-        let map = headers(&[
-            ("cache-control", "max-age=1"),
-            ("cdn-cache-control", invalid),
-        ]);
+    for invalid in
+        ["", "max-age=600,", "MAX-AGE=600", "max-age =600", "no-store, &", "max-age= 600"]
+    {
+        let map = headers(&[("cache-control", "max-age=1"), ("cdn-cache-control", invalid)]);
         let directives = ResponseDirectives::parse(&map);
         assert_eq!(directives.source, Source::CacheControl, "{invalid}");
         assert_eq!(directives.max_age, Some(1), "{invalid}");
@@ -151,13 +123,7 @@ fn an_invalid_targeted_field_is_ignored_as_a_whole() {
 
 #[test]
 fn a_targeted_freshness_of_another_type_is_zero() {
-    for wrong in [
-        "max-age=1.5",
-        "max-age=-5",
-        "max-age=\"abc\"",
-        "max-age",
-        "max-age=(1)",
-    ] {
+    for wrong in ["max-age=1.5", "max-age=-5", "max-age=\"abc\"", "max-age", "max-age=(1)"] {
         let map = headers(&[("cache-control", "max-age=9"), ("cdn-cache-control", wrong)]);
         assert_eq!(ResponseDirectives::parse(&map).max_age, Some(0), "{wrong}");
     }
@@ -165,16 +131,10 @@ fn a_targeted_freshness_of_another_type_is_zero() {
 
 #[test]
 fn surrogate_control_gives_freshness_or_forbids() {
-    let map = headers(&[
-        ("cache-control", "no-store"),
-        ("surrogate-control", "max-age=9;larder"),
-    ]);
+    let map = headers(&[("cache-control", "no-store"), ("surrogate-control", "max-age=9;larder")]);
     let directives = ResponseDirectives::parse(&map);
     assert_eq!((directives.max_age, directives.no_store), (Some(9), false));
-    let map = headers(&[
-        ("cache-control", "max-age=9"),
-        ("surrogate-control", "no-store"),
-    ]);
+    let map = headers(&[("cache-control", "max-age=9"), ("surrogate-control", "no-store")]);
     assert!(ResponseDirectives::parse(&map).no_store);
     let map = headers(&[("cache-control", "max-age=9"), ("surrogate-control", "foo")]);
     assert_eq!(ResponseDirectives::parse(&map).source, Source::CacheControl);
@@ -185,16 +145,10 @@ fn request_directives_are_read() {
     let directives =
         request("no-cache, no-store, max-age=1, min-fresh=2, max-stale, only-if-cached");
     assert!(directives.no_cache && directives.no_store && directives.only_if_cached);
-    assert_eq!(
-        (directives.max_age, directives.min_fresh),
-        (Some(1), Some(2))
-    );
+    assert_eq!((directives.max_age, directives.min_fresh), (Some(1), Some(2)));
     assert_eq!(directives.max_stale, Some(MAX_DELTA_SECONDS));
     assert_eq!(request("max-stale=7, stale-if-error=8").max_stale, Some(7));
-    assert_eq!(
-        request("max-age=x, nothing-to-see-here"),
-        RequestDirectives::default()
-    );
+    assert_eq!(request("max-age=x, nothing-to-see-here"), RequestDirectives::default());
 }
 
 #[test]

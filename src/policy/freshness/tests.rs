@@ -27,11 +27,7 @@ fn response(fields: &[(&'static str, HeaderValue)]) -> Response {
     for (name, value) in fields {
         headers.append(HeaderName::from_static(name), value);
     }
-    Response {
-        headers,
-        status: StatusCode::OK,
-        delay: 0,
-    }
+    Response { headers, status: StatusCode::OK, delay: 0 }
 }
 
 impl Response {
@@ -47,9 +43,7 @@ impl Response {
     }
 
     fn ttl(&self) -> i64 {
-        self.assess(&Rule::default())
-            .0
-            .ttl(Timestamp::from_seconds(NOW))
+        self.assess(&Rule::default()).0.ttl(Timestamp::from_seconds(NOW))
     }
 }
 
@@ -57,27 +51,12 @@ impl Response {
 fn s_maxage_precedes_max_age_precedes_expires() {
     let past = ("expires", date_at(-7200));
     let cache_control = |value| ("cache-control", text(value));
-    assert_eq!(
-        response(&[cache_control("max-age=3600"), past.clone()]).ttl(),
-        3600
-    );
-    assert_eq!(
-        response(&[cache_control("max-age=0, s-maxage=3600"), past]).ttl(),
-        3600
-    );
-    assert_eq!(
-        response(&[cache_control("max-age=3600, s-maxage=1")]).ttl(),
-        1
-    );
+    assert_eq!(response(&[cache_control("max-age=3600"), past.clone()]).ttl(), 3600);
+    assert_eq!(response(&[cache_control("max-age=0, s-maxage=3600"), past]).ttl(), 3600);
+    assert_eq!(response(&[cache_control("max-age=3600, s-maxage=1")]).ttl(), 1);
     let future = ("expires", date_at(3600));
-    assert_eq!(
-        response(&[cache_control("max-age=0"), future.clone()]).ttl(),
-        0
-    );
-    assert_eq!(
-        response(&[("surrogate-control", text("max-age=9")), future]).ttl(),
-        9
-    );
+    assert_eq!(response(&[cache_control("max-age=0"), future.clone()]).ttl(), 0);
+    assert_eq!(response(&[("surrogate-control", text("max-age=9")), future]).ttl(), 9);
 }
 
 #[test]
@@ -117,15 +96,10 @@ fn age_is_the_larger_of_what_is_said_and_what_date_shows() {
 
 #[test]
 fn a_huge_age_is_clamped() {
-    let old = response(&[
-        ("age", text("18446744073709551615")),
-        ("cache-control", text("max-age=9")),
-    ]);
+    let old =
+        response(&[("age", text("18446744073709551615")), ("cache-control", text("max-age=9"))]);
     let (freshness, _) = old.assess(&Rule::default());
-    assert_eq!(
-        freshness.initial_age,
-        Duration::from_secs(MAX_DELTA_SECONDS.into())
-    );
+    assert_eq!(freshness.initial_age, Duration::from_secs(MAX_DELTA_SECONDS.into()));
     let late = Timestamp::from_millis(u64::MAX);
     assert_eq!(freshness.age_seconds(late), MAX_DELTA_SECONDS);
     assert!(freshness.ttl(late) < 0);
@@ -168,29 +142,16 @@ fn heuristic_freshness_is_a_tenth_and_at_most_a_day() {
 #[test]
 fn heuristics_need_a_cacheable_status_or_public() {
     let mut response = response(&[("last-modified", date_at(-10_000)), ("date", date_at(0))]);
-    for (status, expected) in [
-        (200, 1000),
-        (404, 1000),
-        (201, 0),
-        (403, 0),
-        (503, 0),
-        (599, 0),
-    ] {
+    for (status, expected) in [(200, 1000), (404, 1000), (201, 0), (403, 0), (503, 0), (599, 0)] {
         response.status = StatusCode::from_u16(status).unwrap();
         assert_eq!(response.ttl(), expected, "{status}");
     }
-    response
-        .headers
-        .insert(header::CACHE_CONTROL, text("public"));
+    response.headers.insert(header::CACHE_CONTROL, text("public"));
     assert_eq!(response.ttl(), 1000);
 }
 
 fn with_ttl(seconds: u64, ttl_from: TtlFrom) -> Rule {
-    Rule {
-        ttl: Some(Duration::from_secs(seconds)),
-        ttl_from,
-        ..Rule::default()
-    }
+    Rule { ttl: Some(Duration::from_secs(seconds)), ttl_from, ..Rule::default() }
 }
 
 #[test]
@@ -204,17 +165,9 @@ fn the_rule_and_the_origin_share_the_word_as_configured() {
         (TtlFrom::Max, 100, Basis::Origin),
     ] {
         let (freshness, found) = said.assess(&with_ttl(60, from));
-        assert_eq!(
-            (freshness.lifetime.as_secs(), found),
-            (if_said, basis),
-            "{from:?}"
-        );
+        assert_eq!((freshness.lifetime.as_secs(), found), (if_said, basis), "{from:?}");
         let (freshness, found) = silent.assess(&with_ttl(60, from));
-        assert_eq!(
-            (freshness.lifetime.as_secs(), found),
-            (60, Basis::Rule),
-            "{from:?}"
-        );
+        assert_eq!((freshness.lifetime.as_secs(), found), (60, Basis::Rule), "{from:?}");
     }
 }
 
@@ -231,10 +184,7 @@ fn a_rule_does_not_make_errors_fresh() {
     let mut error = response(&[]);
     error.status = StatusCode::INTERNAL_SERVER_ERROR;
     let (freshness, basis) = error.assess(&with_ttl(60, TtlFrom::Rule));
-    assert_eq!(
-        (freshness.lifetime, basis),
-        (Duration::ZERO, Basis::Silence)
-    );
+    assert_eq!((freshness.lifetime, basis), (Duration::ZERO, Basis::Silence));
 }
 
 #[test]
@@ -247,11 +197,7 @@ fn only_a_longer_rule_overrides_no_cache() {
         (TtlFrom::Max, false),
     ] {
         let (freshness, _) = refusing.assess(&with_ttl(60, from));
-        assert_eq!(
-            freshness.constraints.has_any(Constraints::NO_CACHE),
-            refuses,
-            "{from:?}"
-        );
+        assert_eq!(freshness.constraints.has_any(Constraints::NO_CACHE), refuses, "{from:?}");
         assert_eq!(freshness.lifetime.is_zero(), refuses, "{from:?}");
     }
 }
@@ -260,10 +206,7 @@ fn only_a_longer_rule_overrides_no_cache() {
 fn constraints_survive_their_stored_form() {
     for bits in 0..=u8::MAX {
         let constraints = Constraints::from_bits(bits);
-        assert_eq!(
-            constraints.map(Constraints::bits),
-            (bits < 128).then_some(bits)
-        );
+        assert_eq!(constraints.map(Constraints::bits), (bits < 128).then_some(bits));
     }
 }
 

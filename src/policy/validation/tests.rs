@@ -21,12 +21,7 @@ fn answer(
     request: &[(&'static str, &'static str)],
     stored: &[(&'static str, &'static str)],
 ) -> Precondition {
-    evaluate(
-        &headers(request),
-        StatusCode::OK,
-        &headers(stored),
-        RECEIVED,
-    )
+    evaluate(&headers(request), StatusCode::OK, &headers(stored), RECEIVED)
 }
 
 #[test]
@@ -40,11 +35,8 @@ fn a_validating_request_carries_the_stored_validators_only() {
     let stored = headers(&[("etag", "W/\"a\""), ("last-modified", EARLIER)]);
     let outcome = make_conditional(&mut request, &stored, EtagOrigin::Origin);
     assert_eq!(outcome, Conditionality::Conditional);
-    let expected = headers(&[
-        ("if-none-match", "W/\"a\""),
-        ("if-modified-since", EARLIER),
-        ("accept", "*/*"),
-    ]);
+    let expected =
+        headers(&[("if-none-match", "W/\"a\""), ("if-modified-since", EARLIER), ("accept", "*/*")]);
     assert_eq!(request, expected);
 }
 
@@ -59,23 +51,13 @@ fn a_tag_made_by_larder_is_not_sent() {
 
 #[test]
 fn if_none_match_is_compared_weakly_and_comes_first() {
-    let stored = [
-        ("etag", "\"a\""),
-        ("last-modified", EARLIER),
-        ("date", DATE),
-    ];
+    let stored = [("etag", "\"a\""), ("last-modified", EARLIER), ("date", DATE)];
     let not_modified = Precondition::NotModified;
-    assert_eq!(
-        answer(&[("if-none-match", "\"x\", W/\"a\"")], &stored),
-        not_modified
-    );
+    assert_eq!(answer(&[("if-none-match", "\"x\", W/\"a\"")], &stored), not_modified);
     assert_eq!(answer(&[("if-none-match", "*")], &stored), not_modified);
     let both = [("if-none-match", "\"x\""), ("if-modified-since", LATER)];
     assert_eq!(answer(&both, &stored), Precondition::Full);
-    let both = [
-        ("if-none-match", "\"a\""),
-        ("if-modified-since", "Thu, 01 Jan 1970 00:00:00 GMT"),
-    ];
+    let both = [("if-none-match", "\"a\""), ("if-modified-since", "Thu, 01 Jan 1970 00:00:00 GMT")];
     assert_eq!(answer(&both, &stored), not_modified);
 }
 
@@ -83,23 +65,11 @@ fn if_none_match_is_compared_weakly_and_comes_first() {
 fn if_modified_since_falls_back_to_date_and_receipt() {
     let since = |date| [("if-modified-since", date)];
     let modified = [("last-modified", EARLIER), ("date", DATE)];
-    assert_eq!(
-        answer(&since(EARLIER), &modified),
-        Precondition::NotModified
-    );
+    assert_eq!(answer(&since(EARLIER), &modified), Precondition::NotModified);
     assert_eq!(answer(&since(LATER), &modified), Precondition::NotModified);
-    assert_eq!(
-        answer(&since("Sun, 06 Nov 1994 07:59:59 GMT"), &modified),
-        Precondition::Full
-    );
-    assert_eq!(
-        answer(&since(LATER), &[("date", DATE)]),
-        Precondition::NotModified
-    );
-    assert_eq!(
-        answer(&since(EARLIER), &[("date", DATE)]),
-        Precondition::Full
-    );
+    assert_eq!(answer(&since("Sun, 06 Nov 1994 07:59:59 GMT"), &modified), Precondition::Full);
+    assert_eq!(answer(&since(LATER), &[("date", DATE)]), Precondition::NotModified);
+    assert_eq!(answer(&since(EARLIER), &[("date", DATE)]), Precondition::Full);
     assert_eq!(answer(&since(DATE), &[]), Precondition::NotModified);
     assert_eq!(answer(&since("yesterday"), &modified), Precondition::Full);
     assert_eq!(answer(&[], &modified), Precondition::Full);
@@ -116,14 +86,8 @@ fn conditions_do_not_apply_to_errors() {
 #[test]
 fn preconditions_for_changes_are_the_origins() {
     assert!(has_origin_precondition(&headers(&[("if-match", "\"a\"")])));
-    assert!(has_origin_precondition(&headers(&[(
-        "if-unmodified-since",
-        DATE
-    )])));
-    assert!(!has_origin_precondition(&headers(&[(
-        "if-none-match",
-        "\"a\""
-    )])));
+    assert!(has_origin_precondition(&headers(&[("if-unmodified-since", DATE)])));
+    assert!(!has_origin_precondition(&headers(&[("if-none-match", "\"a\"")])));
 }
 
 #[test]
@@ -185,15 +149,7 @@ fn a_304_describes_no_content() {
     retain_for_not_modified(&mut response);
     let mut names: Vec<_> = response.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
-    assert_eq!(
-        names,
-        [
-            "access-control-allow-origin",
-            "content-location",
-            "etag",
-            "vary"
-        ]
-    );
+    assert_eq!(names, ["access-control-allow-origin", "content-location", "etag", "vary"]);
 }
 
 #[test]
@@ -209,20 +165,11 @@ fn an_answer_to_head_updates_or_invalidates() {
         };
         head_effect(StatusCode::OK, &stored, &head)
     };
-    assert_eq!(
-        effect(200, &[("etag", "\"a\""), ("content-length", "5")]),
-        HeadEffect::Freshen
-    );
+    assert_eq!(effect(200, &[("etag", "\"a\""), ("content-length", "5")]), HeadEffect::Freshen);
     assert_eq!(effect(200, &[("x", "1")]), HeadEffect::Freshen);
     assert_eq!(effect(200, &[("etag", "\"b\"")]), HeadEffect::Invalidate);
-    assert_eq!(
-        effect(200, &[("content-length", "6")]),
-        HeadEffect::Invalidate
-    );
-    assert_eq!(
-        effect(200, &[("last-modified", DATE)]),
-        HeadEffect::Invalidate
-    );
+    assert_eq!(effect(200, &[("content-length", "6")]), HeadEffect::Invalidate);
+    assert_eq!(effect(200, &[("last-modified", DATE)]), HeadEffect::Invalidate);
     assert_eq!(effect(410, &[]), HeadEffect::Unrelated);
 }
 
@@ -241,13 +188,7 @@ fn ranges_are_cut_from_complete_responses() {
     assert_eq!(cut(&[("range", "bytes=-1")], 11), Some((10, 10)));
     assert_eq!(cut(&[("range", "bytes=11-")], 11), Some((u64::MAX, 0)));
     assert_eq!(cut(&[("range", "bytes=0-1,4-5")], 11), None);
-    assert_eq!(
-        cut(&[("range", "bytes=0-1"), ("if-range", "\"a\"")], 11),
-        Some((0, 1))
-    );
-    assert_eq!(
-        cut(&[("range", "bytes=0-1"), ("if-range", "\"b\"")], 11),
-        None
-    );
+    assert_eq!(cut(&[("range", "bytes=0-1"), ("if-range", "\"a\"")], 11), Some((0, 1)));
+    assert_eq!(cut(&[("range", "bytes=0-1"), ("if-range", "\"b\"")], 11), None);
     assert_eq!(cut(&[], 11), None);
 }

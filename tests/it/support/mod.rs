@@ -13,7 +13,5 @@ use std::{future::Future, time::Duration};
 
 /// Runs a test's body; a hang is a failure that says so.
 pub(crate) async fn within<T>(body: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), body)
-        .await
-        .expect("the test hangs")
+    tokio::time::timeout(Duration::from_secs(20), body).await.expect("the test hangs")
 }

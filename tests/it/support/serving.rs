@@ -15,9 +15,7 @@ use larder::{
 pub(crate) type BoxBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
 pub(crate) fn full(text: impl Into<Bytes>) -> BoxBody {
-    Full::new(text.into())
-        .map_err(|never: Infallible| match never {})
-        .boxed_unsync()
+    Full::new(text.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
 pub(crate) fn reply(status: u16, text: impl Into<Bytes>) -> Response<BoxBody> {
@@ -35,24 +33,12 @@ pub(crate) struct Serving {
 impl Serving {
     pub(crate) fn start<H: Handler>(handler: H, settings: Settings) -> Self {
         let listener = Listener::bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
-        let Address::Tcp(address) = listener.local_addr().unwrap() else {
-            unreachable!()
-        };
+        let Address::Tcp(address) = listener.local_addr().unwrap() else { unreachable!() };
         let counters = Arc::clone(listener.counters());
         let drain = Drain::new();
-        let serving = serve(
-            listener,
-            Arc::new(handler),
-            Arc::new(settings),
-            drain.clone(),
-        );
+        let serving = serve(listener, Arc::new(handler), Arc::new(settings), drain.clone());
         let task = tokio::spawn(async move { serving.await.unwrap() });
-        Self {
-            address,
-            drain,
-            counters,
-            task,
-        }
+        Self { address, drain, counters, task }
     }
 }
 
@@ -89,10 +75,7 @@ pub(crate) struct Forward {
 
 impl Forward {
     pub(crate) fn to(origin: Arc<Origin>) -> Self {
-        Self {
-            origin,
-            identity: rewrite::Identity::new("test"),
-        }
+        Self { origin, identity: rewrite::Identity::new("test") }
     }
 
     async fn forward(

@@ -68,10 +68,7 @@ pub(crate) fn headers<'h>(head: &'h str, name: &str) -> impl Iterator<Item = &'h
 
 impl Wire {
     pub(crate) fn new(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self {
-            io: Box::new(io),
-            read: Vec::new(),
-        }
+        Self { io: Box::new(io), read: Vec::new() }
     }
 
     pub(crate) async fn connect(address: SocketAddr) -> Self {
@@ -91,20 +88,14 @@ impl Wire {
     /// Up to and with the delimiter.
     pub(crate) async fn read_until(&mut self, delimiter: &str) -> String {
         loop {
-            let found = self
-                .read
-                .windows(delimiter.len())
-                .position(|part| part == delimiter.as_bytes());
+            let found =
+                self.read.windows(delimiter.len()).position(|part| part == delimiter.as_bytes());
             if let Some(start) = found {
                 let part = self.read.drain(..start + delimiter.len()).collect();
                 return String::from_utf8(part).unwrap();
             }
             let read = self.io.read_buf(&mut self.read).await.unwrap();
-            assert!(
-                read > 0,
-                "ended after {:?}",
-                String::from_utf8_lossy(&self.read)
-            );
+            assert!(read > 0, "ended after {:?}", String::from_utf8_lossy(&self.read));
         }
     }
 
@@ -146,10 +137,7 @@ impl Wire {
 
     pub(crate) async fn read_exact(&mut self, bytes: usize) -> String {
         while self.read.len() < bytes {
-            assert!(
-                self.io.read_buf(&mut self.read).await.unwrap() > 0,
-                "ended early"
-            );
+            assert!(self.io.read_buf(&mut self.read).await.unwrap() > 0, "ended early");
         }
         String::from_utf8(self.read.drain(..bytes).collect()).unwrap()
     }
@@ -241,11 +229,7 @@ impl RawOrigin {
                 conversations.spawn(script(Wire::new(stream), number));
             }
         });
-        Self {
-            address,
-            connections,
-            task,
-        }
+        Self { address, connections, task }
     }
 
     /// An origin that answers each request with 200 and the request's head as the body.
@@ -253,10 +237,8 @@ impl RawOrigin {
         Self::start(|mut wire, _| async move {
             loop {
                 let head = wire.read_head().await;
-                let reply = format!(
-                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{head}",
-                    head.len()
-                );
+                let reply =
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{head}", head.len());
                 wire.write(reply).await;
             }
         })
