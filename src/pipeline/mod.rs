@@ -341,6 +341,7 @@ impl<S: Store> Context<S> {
             forwarded: self.forwarded_headers(),
             directives: lookup.directives,
             request: self.request.clone(),
+            invalidations: self.pipeline.flights.invalidations(lookup.target.digest()),
             target: lookup.target.clone(),
             key: need.key,
             stored: need.stored,

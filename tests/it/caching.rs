@@ -353,6 +353,24 @@ async fn what_is_asked_for_with_credentials_is_not_shared() {
 }
 
 #[tokio::test]
+async fn what_one_request_may_not_share_throws_nothing_out() {
+    within(async {
+        let origin = Scripted::always(Said::fresh("a")).await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        for field in [
+            ("Authorization", "Bearer x"),
+            ("Cookie", "sid=x"),
+            ("Cache-Control", "no-store, max-age=0"),
+        ] {
+            assert_eq!(proxy.get_with("/a", &[field]).await.summary(), "200 MISS a", "{field:?}");
+            assert_eq!(proxy.get("/a").await.summary(), "200 HIT a", "{field:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_explicitly_public_is_shared_despite_credentials() {
     within(async {
         for control in ["public, max-age=60", "s-maxage=60"] {
