@@ -133,7 +133,7 @@ impl<S: Store> Handler for Pipeline<S> {
 
     async fn handle(
         self: &Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         connection: &Arc<Connection>,
     ) -> Response<Body> {
         let received = Received { at: self.clock.now(), started: Instant::now() };
@@ -155,6 +155,7 @@ impl<S: Store> Handler for Pipeline<S> {
             }
         };
         let site = Arc::clone(&site);
+        rewrite::ensure_request_id(request.headers_mut());
         let finish = Finish::begin(Arc::clone(&site), route, received, &request);
         let (request, body) = request.into_parts();
         let (pipeline, connection) = (Arc::clone(self), Arc::clone(connection));
