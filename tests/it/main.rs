@@ -12,7 +12,9 @@
 mod caching;
 mod check;
 mod collapse;
+mod lifecycle;
 mod origin;
+mod passthrough;
 mod routes;
 mod server;
 mod support;

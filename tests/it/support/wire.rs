@@ -136,10 +136,15 @@ impl Wire {
     }
 
     pub(crate) async fn read_exact(&mut self, bytes: usize) -> String {
+        String::from_utf8(self.read_exact_bytes(bytes).await).unwrap()
+    }
+
+    /// The same, for bytes that are no text.
+    pub(crate) async fn read_exact_bytes(&mut self, bytes: usize) -> Vec<u8> {
         while self.read.len() < bytes {
             assert!(self.io.read_buf(&mut self.read).await.unwrap() > 0, "ended early");
         }
-        String::from_utf8(self.read.drain(..bytes).collect()).unwrap()
+        self.read.drain(..bytes).collect()
     }
 
     /// A response with its body, by length, chunks, or the end of the connection.
