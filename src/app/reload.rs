@@ -57,11 +57,12 @@ fn contents(files: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
 }
 
 fn reload(node: &Node, read: &impl Fn() -> Result<Config, ConfigError>) {
-    let reloaded = match read() {
-        Ok(config) => node.reconfigure(&config),
-        Err(error) => Err(anyhow::anyhow!("{error}")),
-    };
-    match reloaded.and_then(|()| node.reload_certificates()) {
+    // The certificates first: where they fail, nothing else has changed yet.
+    let reloaded = read()
+        .map_err(|error| anyhow::anyhow!("{error}"))
+        .and_then(|config| node.reload_certificates().map(|()| config))
+        .and_then(|config| node.reconfigure(&config));
+    match reloaded {
         Ok(()) => tracing::info!("the new configuration is in force"),
         Err(error) => {
             node.reload_failed();

@@ -198,14 +198,22 @@ impl StoredResponse {
         self.bytes.len()
     }
 
-    /// The same response under updated fields and freshness, as after a `304` (RFC 9111 §3.2).
-    pub fn freshened(&self, headers: HeaderMap, freshness: Freshness) -> Option<Self> {
+    /// The same response under updated fields and freshness, as after a `304` (RFC 9111 §3.2), with
+    /// further tags.
+    pub fn freshened(
+        &self,
+        headers: HeaderMap,
+        freshness: Freshness,
+        further: Vec<String>,
+    ) -> Option<Self> {
+        let mut tags: Vec<String> = self.tags().map(str::to_owned).collect();
+        tags.extend(further.into_iter().filter(|tag| !self.tags().any(|known| known == tag)));
         let draft = Draft {
             key: CacheKey::from_text(self.key_text()),
             status: self.status,
             headers,
             freshness,
-            tags: self.tags().map(str::to_owned).collect(),
+            tags,
         };
         let refreshed = draft.complete(Content(&[self.body()]))?;
         Some(Self { etag: self.etag, ..refreshed })

@@ -197,7 +197,8 @@ fn forward(headers: &mut HeaderMap, source: &Source<'_>) {
     }
 }
 
-fn ensure_request_id(headers: &mut HeaderMap) {
+/// Gives a request without a usable `X-Request-ID` a new one, by which it is found in every log.
+pub fn ensure_request_id(headers: &mut HeaderMap) {
     let is_usable = headers.get(&X_REQUEST_ID).is_some_and(|id| {
         (1..=REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
     });

@@ -45,7 +45,7 @@ pub async fn admit<S: Store>(
         Some((set, values)) => place_variant(&ask, set, values).await,
         None => ask.target.clone(),
     };
-    if let Some(flight) = &mut flight {
+    if let Some(flight) = flight.as_mut().filter(|_| ask.is_current()) {
         flight.alias(&key);
     }
     let mut headers = stored_fields(&head.headers, &ResponseDirectives::parse(&head.headers));
@@ -101,14 +101,15 @@ async fn pump<S: Store>(
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
-    if trailers.is_none() && flight.as_ref().is_none_or(Takeoff::is_listed) {
+    if trailers.is_none() {
         store(&ask, &fill, draft, last.as_ref()).await;
     }
     if let Some(last) = last {
         let _abandoned = fill.push(last).await;
     }
     fill.complete(trailers);
-    drop(guard);
+    // Until now, requests could still join.
+    drop((guard, flight));
 }
 
 async fn store<S: Store>(ask: &Ask<S>, fill: &Fill, draft: Draft, last: Option<&Bytes>) {
@@ -118,7 +119,7 @@ async fn store<S: Store>(ask: &Ask<S>, fill: &Fill, draft: Draft, last: Option<&
         return;
     }
     let Some(response) = draft.complete(Content(&chunks)) else { return };
-    ask.pipeline.store.put(&key, Entry::Response(Arc::new(response))).await;
+    ask.keep(&key, Arc::new(response)).await;
 }
 
 /// A body that is given up, or whose task dies, fails its readers instead of leaving them waiting.

@@ -1,6 +1,12 @@
 //! Collapsing: of all requests that want the same response at the same time, one asks the origin.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -15,7 +21,11 @@ pub struct Flights {
     shards: Arc<[Shard]>,
 }
 
-type Shard = Mutex<HashMap<u128, Flight>>;
+#[derive(Default)]
+struct Shard {
+    flights: Mutex<HashMap<u128, Flight>>,
+    invalidations: AtomicU64,
+}
 
 /// One fetch that others may wait for.
 #[derive(Clone)]
@@ -53,7 +63,7 @@ impl Flights {
 
     /// Joins the fetch of this key, or becomes its leader.
     pub fn join(&self, key: &CacheKey) -> Role {
-        let mut flights = shard(&self.shards, key.digest()).lock();
+        let mut flights = shard(&self.shards, key.digest()).flights.lock();
         if let Some(flight) = flights.get(&key.digest()) {
             if flight.key == *key {
                 return Role::Follower(Waiting { landing: flight.landing.clone() });
@@ -67,10 +77,18 @@ impl Flights {
         Role::Leader(Takeoff { shards: Arc::clone(&self.shards), keys, landing: sender })
     }
 
-    /// Hides a fetch from requests that come from now on, and keeps what it brings out of the store.
-    /// Those that wait already came before whatever made it doubtful.
-    pub fn detach(&self, digest: u128) {
-        shard(&self.shards, digest).lock().remove(&digest);
+    /// Hides a fetch from requests that come from now on, and keeps what it and any other fetch of the
+    /// key bring out of the store. Those that wait already came before whatever made it doubtful.
+    pub fn invalidate(&self, digest: u128) {
+        let shard = shard(&self.shards, digest);
+        shard.invalidations.fetch_add(1, Ordering::AcqRel);
+        shard.flights.lock().remove(&digest);
+    }
+
+    /// A number that changes whenever this key is invalidated, and now and then without reason: of a
+    /// fetch that began under another number nothing is stored.
+    pub fn invalidations(&self, digest: u128) -> u64 {
+        shard(&self.shards, digest).invalidations.load(Ordering::Acquire)
     }
 
     fn unlisted(&self) -> Takeoff {
@@ -94,20 +112,12 @@ impl Takeoff {
 
     /// Lists the flight under a further key: the response turned out to be one variant of its target.
     pub fn alias(&mut self, key: &CacheKey) {
-        let mut flights = shard(&self.shards, key.digest()).lock();
+        let mut flights = shard(&self.shards, key.digest()).flights.lock();
         let landing = self.landing.subscribe();
         flights.entry(key.digest()).or_insert_with(|| {
             self.keys.push(key.digest());
             Flight { key: key.clone(), landing }
         });
-    }
-
-    /// Whether every key of the flight still leads to it: nothing invalidated it since.
-    pub fn is_listed(&self) -> bool {
-        self.keys.iter().all(|digest| {
-            let flights = shard(&self.shards, *digest).lock();
-            flights.get(digest).is_some_and(|flight| self.is_mine(flight))
-        })
     }
 
     fn is_mine(&self, flight: &Flight) -> bool {
@@ -118,7 +128,7 @@ impl Takeoff {
 impl Drop for Takeoff {
     fn drop(&mut self) {
         for digest in &self.keys {
-            let mut flights = shard(&self.shards, *digest).lock();
+            let mut flights = shard(&self.shards, *digest).flights.lock();
             if flights.get(digest).is_some_and(|flight| self.is_mine(flight)) {
                 flights.remove(digest);
             }

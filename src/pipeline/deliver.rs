@@ -285,6 +285,7 @@ impl Asker<'_> {
         now: Timestamp,
         headers: &mut HeaderMap,
     ) {
+        headers.remove(SURROGATE_CONTROL);
         headers.insert(header::AGE, HeaderValue::from(stored.freshness.age_seconds(now)));
         if let Some(value) = &self.route().client_cache {
             headers.insert(header::CACHE_CONTROL, value.clone());

@@ -14,13 +14,13 @@ use super::{
     request_head,
 };
 use crate::{
-    entry::Entry,
+    entry::{Entry, StoredResponse},
     field::Timestamp,
     key::CacheKey,
     origin::{OriginError, RequestBody, ResponseBody, rewrite},
     policy::{
         CacheResult, Freshness, Reason, RequestDirectives, RequestHead, ResponseDirectives,
-        ResponseHead, Rule, stale, storable, stored_fields, validation,
+        ResponseHead, Rule, stale, storable, stored_fields, tag, validation,
     },
     server::Interim,
     store::Store,
@@ -43,6 +43,8 @@ pub struct Ask<S> {
     pub directives: RequestDirectives,
     /// The key of its target.
     pub target: CacheKey,
+    /// How often that had been invalidated when the origin was asked.
+    pub invalidations: u64,
     /// The key under which others wait: the target's, or that of the variant asked for.
     pub key: CacheKey,
     /// What is stored, if anything: asked about conditionally, and a way out if the origin fails.
@@ -163,21 +165,39 @@ impl<S: Store> Ask<S> {
         let headers = validation::freshen(&old.fields().unpack(0), fields, exchange.answered);
         let verdict = storable(&self.head(), &exchange.head(old.status, &headers), self.rule());
         let refreshed = verdict.ok().and_then(|freshness| {
-            let headers = stored_fields(&headers, &ResponseDirectives::parse(&headers));
-            old.freshened(headers, freshness)
+            let mut headers = stored_fields(&headers, &ResponseDirectives::parse(&headers));
+            let tags = tag::take(&mut headers);
+            old.freshened(headers, freshness, tags)
         });
         let response = match refreshed {
-            Some(response) => Arc::new(response),
+            Some(response) => {
+                let response = Arc::new(response);
+                self.keep(&stored.key, Arc::clone(&response)).await;
+                response
+            }
             None => {
                 self.pipeline.store.remove(stored.key.digest()).await;
                 Arc::clone(old)
             }
         };
-        if !Arc::ptr_eq(&response, old) {
-            let entry = Entry::Response(Arc::clone(&response));
-            self.pipeline.store.put(&stored.key, entry).await;
-        }
         Settled { response, result, reason: None, origin_status }
+    }
+
+    /// Stores a response, unless its target was invalidated since the origin was asked.
+    pub async fn keep(&self, key: &CacheKey, response: Arc<StoredResponse>) {
+        if !self.is_current() {
+            return;
+        }
+        self.pipeline.store.put(key, Entry::Response(response)).await;
+        if !self.is_current() {
+            // The invalidation may have removed what stood there before.
+            self.pipeline.store.remove(key.digest()).await;
+        }
+    }
+
+    /// Whether nothing has invalidated the target since the origin was asked.
+    pub fn is_current(&self) -> bool {
+        self.pipeline.flights.invalidations(self.target.digest()) == self.invalidations
     }
 
     fn failed(self, error: OriginError, flight: Option<&Takeoff>) -> Fetched {
@@ -210,8 +230,8 @@ impl<S: Store> Ask<S> {
         reason: Reason,
         flight: Option<&Takeoff>,
     ) -> Fetched {
-        if response.status().is_server_error() {
-            // An outage says nothing about the target: it stays worth waiting for.
+        if response.status().is_server_error() || reason.lies_in_request() {
+            // This says nothing about the target: it stays stored, and worth waiting for.
             flight.inspect(|flight| flight.land(Landing::Alone));
         } else {
             self.pipeline.store.remove(self.key.digest()).await;

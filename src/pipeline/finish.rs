@@ -79,13 +79,6 @@ impl Finish {
         self.status = Some(status);
     }
 
-    /// Notes the identity that the request was given on its way to the origin.
-    pub fn identified(&mut self, request_id: &str) {
-        if let Some(logged) = &mut self.logged {
-            request_id.clone_into(&mut logged.request_id);
-        }
-    }
-
     /// Counts body bytes.
     pub fn sent(&mut self, bytes: usize) {
         self.bytes += bytes as u64;

@@ -32,7 +32,7 @@ pub async fn after<S: Store>(
         let selection = site.routes.select(&Method::GET, host, &normal);
         let target = Target { scheme, host, path, query };
         let key = CacheKey::of_target(|text| target.write(text, &selection.route.query));
-        pipeline.flights.detach(key.digest());
+        pipeline.flights.invalidate(key.digest());
         pipeline.store.remove(key.digest()).await;
     }
 }

@@ -134,7 +134,7 @@ impl<S: Store> Handler for Pipeline<S> {
 
     async fn handle(
         self: &Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         connection: &Arc<Connection>,
     ) -> Response<Body> {
         let received = Received { at: self.clock.now(), started: Instant::now() };
@@ -162,6 +162,7 @@ impl<S: Store> Handler for Pipeline<S> {
             }
         };
         let site = Arc::clone(&site);
+        rewrite::ensure_request_id(request.headers_mut());
         let finish = Finish::begin(Arc::clone(&site), route, received, &request);
         let (request, body) = request.into_parts();
         let (pipeline, connection) = (Arc::clone(self), Arc::clone(connection));
@@ -348,6 +349,7 @@ impl<S: Store> Context<S> {
             forwarded: self.forwarded_headers(),
             directives: lookup.directives,
             request: self.request.clone(),
+            invalidations: self.pipeline.flights.invalidations(lookup.target.digest()),
             target: lookup.target.clone(),
             key: need.key,
             stored: need.stored,

@@ -101,6 +101,13 @@ reasons! {
     StoreError = "store-error",
 }
 
+impl Reason {
+    /// Whether it lies in one request alone: others for the same target fare better.
+    pub const fn lies_in_request(self) -> bool {
+        matches!(self, Self::Authorization | Self::CookieRequest | Self::RequestNoStore)
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.as_str())

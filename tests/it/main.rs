@@ -10,8 +10,13 @@
 )]
 
 mod architecture;
+mod caching;
 mod check;
+mod collapse;
 mod docs;
+mod lifecycle;
 mod origin;
+mod passthrough;
+mod routes;
 mod server;
 mod support;

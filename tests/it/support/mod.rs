@@ -1,6 +1,11 @@
-//! What the tests share: raw connections, scripted origins, a server with any handler, certificates.
+//! What the tests share: raw connections, scripted origins, a server with any handler, a whole
+//! proxy in this process or in one of its own, certificates, gates.
 
 pub(crate) mod certificate;
+pub(crate) mod gate;
+pub(crate) mod process;
+pub(crate) mod proxy;
+pub(crate) mod script;
 pub(crate) mod serving;
 pub(crate) mod wire;
 

@@ -36,11 +36,31 @@ impl Reply {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         header(&self.head, name)
     }
+
+    /// The values of all fields with this name, in order.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        headers(&self.head, name).collect()
+    }
+
+    /// What the cache says it did.
+    pub(crate) fn cache(&self) -> &str {
+        self.header("x-api-cache").unwrap_or("-")
+    }
+
+    /// The status, the cache's word and the body: what most tests are about.
+    pub(crate) fn summary(&self) -> String {
+        format!("{} {} {}", self.status(), self.cache(), self.body)
+    }
 }
 
 /// The value of the first field with this name in a raw head.
 pub(crate) fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {
-    head.lines().skip(1).find_map(|line| {
+    headers(head, name).next()
+}
+
+/// The values of all fields with this name in a raw head.
+pub(crate) fn headers<'h>(head: &'h str, name: &str) -> impl Iterator<Item = &'h str> {
+    head.lines().skip(1).filter_map(move |line| {
         let (found, value) = line.split_once(':')?;
         found.eq_ignore_ascii_case(name).then(|| value.trim())
     })
@@ -79,21 +99,66 @@ impl Wire {
         }
     }
 
+    /// A head, unless the other side ends before it begins or completes one.
+    pub(crate) async fn try_read_head(&mut self) -> Option<String> {
+        loop {
+            if self.read.windows(4).any(|part| part == b"\r\n\r\n") {
+                return Some(self.read_head().await);
+            }
+            match self.io.read_buf(&mut self.read).await {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return None,
+            }
+        }
+    }
+
+    /// The body that belongs to a request's head.
+    pub(crate) async fn read_body(&mut self, head: &str) -> String {
+        if header(head, "transfer-encoding").is_some() {
+            self.read_chunks().await.0
+        } else if let Some(length) = header(head, "content-length") {
+            self.read_exact(length.parse().unwrap()).await
+        } else {
+            String::new()
+        }
+    }
+
     pub(crate) async fn read_head(&mut self) -> String {
         self.read_until("\r\n\r\n").await
     }
 
+    /// What has come so far and nobody has read, if at least one byte comes.
+    pub(crate) async fn read_some(&mut self) -> Vec<u8> {
+        if self.read.is_empty() {
+            let _end = self.io.read_buf(&mut self.read).await;
+        }
+        std::mem::take(&mut self.read)
+    }
+
     pub(crate) async fn read_exact(&mut self, bytes: usize) -> String {
+        String::from_utf8(self.read_exact_bytes(bytes).await).unwrap()
+    }
+
+    /// The same, for bytes that are no text.
+    pub(crate) async fn read_exact_bytes(&mut self, bytes: usize) -> Vec<u8> {
         while self.read.len() < bytes {
             assert!(self.io.read_buf(&mut self.read).await.unwrap() > 0, "ended early");
         }
-        String::from_utf8(self.read.drain(..bytes).collect()).unwrap()
+        self.read.drain(..bytes).collect()
     }
 
     /// A response with its body, by length, chunks, or the end of the connection.
     pub(crate) async fn read_reply(&mut self) -> Reply {
+        self.read_reply_to("GET").await
+    }
+
+    /// The same for a request with this method.
+    pub(crate) async fn read_reply_to(&mut self, method: &str) -> Reply {
         let head = self.read_head().await;
-        let body = if header(&head, "transfer-encoding").is_some() {
+        let status: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let body = if method == "HEAD" || matches!(status, 100..=199 | 204 | 304) {
+            String::new()
+        } else if header(&head, "transfer-encoding").is_some() {
             self.read_chunks().await.0
         } else if let Some(length) = header(&head, "content-length") {
             self.read_exact(length.parse().unwrap()).await
@@ -161,10 +226,12 @@ impl RawOrigin {
         let connections = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&connections);
         let task = tokio::spawn(async move {
+            // Its conversations end with the origin.
+            let mut conversations = tokio::task::JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let number = counter.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(script(Wire::new(stream), number));
+                conversations.spawn(script(Wire::new(stream), number));
             }
         });
         Self { address, connections, task }

@@ -1,0 +1,137 @@
+//! `larder run` as a process of its own.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+};
+
+use tokio::sync::watch;
+
+use super::{
+    proxy::request,
+    wire::{Reply, Wire},
+};
+
+/// A running `larder run`; killed when dropped.
+pub(crate) struct Process {
+    child: Mutex<Child>,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    said: Said,
+    logged: Said,
+}
+
+/// What a process has written to one of its outputs so far.
+#[derive(Clone)]
+struct Said(Arc<watch::Sender<String>>);
+
+impl Process {
+    /// Starts it with these arguments, which have to lead to one TCP listener and an admin listener.
+    pub(crate) async fn run(arguments: &[&str]) -> Self {
+        let mut child = command(arguments).spawn().unwrap();
+        let said = Said::follow(child.stderr.take().unwrap());
+        let logged = Said::follow(child.stdout.take().unwrap());
+        let admin = said.after("health and metrics on ").await.parse().unwrap();
+        let address = said.after("listening on ").await.parse().unwrap();
+        Self { child: Mutex::new(child), address, admin, said, logged }
+    }
+
+    /// Runs it to its end, which has to come by itself.
+    pub(crate) fn fails(arguments: &[&str]) -> (ExitStatus, String) {
+        let output = command(arguments).output().unwrap();
+        (output.status, String::from_utf8(output.stderr).unwrap())
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.lock().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(self) -> ExitStatus {
+        tokio::task::spawn_blocking(move || self.child.lock().unwrap().wait().unwrap())
+            .await
+            .unwrap()
+    }
+
+    /// Waits until its messages have this text in them.
+    pub(crate) async fn says(&self, text: &str) {
+        self.said.wait_for(text).await;
+    }
+
+    /// Its messages so far.
+    pub(crate) fn said(&self) -> String {
+        self.said.0.borrow().clone()
+    }
+
+    /// Waits for this many lines of its access log.
+    pub(crate) async fn logged(&self, lines: usize) -> String {
+        let mut log = self.logged.0.subscribe();
+        log.wait_for(|log| log.matches('\n').count() >= lines).await.unwrap().clone()
+    }
+
+    pub(crate) async fn get(&self, target: &str) -> Reply {
+        Wire::connect(self.address).await.exchange(request("GET", target, &[])).await
+    }
+
+    pub(crate) async fn ask_admin(&self, target: &str) -> Reply {
+        Wire::connect(self.admin).await.exchange(request("GET", target, &[])).await
+    }
+
+    /// The most memory it ever had, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let id = self.child.lock().unwrap().id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        let kibibytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kibibytes * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let child = self.child.get_mut().unwrap();
+        let _ended_already = child.kill();
+        let _reaped_already = child.wait();
+    }
+}
+
+impl Said {
+    fn follow(output: impl Read + Send + 'static) -> Self {
+        let said = Self(Arc::new(watch::channel(String::new()).0));
+        let writer = said.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                writer.0.send_modify(|text| {
+                    text.push_str(&line);
+                    text.push('\n');
+                });
+            }
+        });
+        said
+    }
+
+    async fn wait_for(&self, text: &str) -> String {
+        let mut said = self.0.subscribe();
+        said.wait_for(|said| said.contains(text)).await.unwrap().clone()
+    }
+
+    /// The word that follows this text.
+    async fn after(&self, text: &str) -> String {
+        let said = self.wait_for(text).await;
+        let rest = said.split_once(text).unwrap().1;
+        rest.split_whitespace().next().unwrap().to_owned()
+    }
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+    command.arg("run").args(arguments).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    for name in ["CONFIG", "ORIGIN", "LISTEN", "ADMIN", "ACCESS_LOG", "LOG"] {
+        command.env_remove(format!("LARDER_{name}"));
+    }
+    command
+}

@@ -1,0 +1,165 @@
+//! A whole proxy in this process: from a configuration's text, on free ports, with a clock that the test
+//! moves and an access log that it reads.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use larder::{
+    app::{Node, Surroundings, Workers},
+    config::{Config, Environment},
+    pipeline::Clock,
+    server::Address,
+};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::wire::{Reply, Wire};
+
+pub(crate) struct Proxy {
+    pub(crate) node: Node,
+    pub(crate) address: SocketAddr,
+    clock: Clock,
+    log: Log,
+}
+
+impl Proxy {
+    /// A proxy before this origin, without further configuration.
+    pub(crate) fn before(origin: &str) -> Self {
+        Self::with(origin, "")
+    }
+
+    /// The same with `toml` for the rest: keys of the file itself first, then tables.
+    pub(crate) fn with(origin: &str, toml: &str) -> Self {
+        let clock = Clock::manual();
+        let log = Log::default();
+        let surroundings = Surroundings {
+            clock: clock.clone(),
+            sink: log.sink(),
+            workers: Workers::Here,
+        };
+        let node = Node::start(config(origin, toml), surroundings).unwrap();
+        let address = node.tcp_address().unwrap();
+        Self { node, address, clock, log }
+    }
+
+    /// Puts another configuration in force.
+    pub(crate) fn reconfigure(&self, origin: &str, toml: &str) {
+        self.node.reconfigure(&config(origin, toml)).unwrap();
+    }
+
+    /// Lets this many seconds pass.
+    pub(crate) fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    pub(crate) async fn connect(&self) -> Wire {
+        Wire::connect(self.address).await
+    }
+
+    pub(crate) async fn get(&self, target: &str) -> Reply {
+        self.ask("GET", target, &[]).await
+    }
+
+    pub(crate) async fn get_with(&self, target: &str, fields: &[(&str, &str)]) -> Reply {
+        self.ask("GET", target, fields).await
+    }
+
+    /// A request on a connection of its own.
+    pub(crate) async fn ask(&self, method: &str, target: &str, fields: &[(&str, &str)]) -> Reply {
+        let mut wire = self.connect().await;
+        wire.write(request(method, target, fields)).await;
+        wire.read_reply_to(method).await
+    }
+
+    /// What `GET path` on the admin listener says.
+    pub(crate) async fn admin(&self, path: &str) -> Reply {
+        let Some(Address::Tcp(address)) = self.node.admin_address() else { unreachable!() };
+        let mut wire = Wire::connect(*address).await;
+        wire.exchange(request("GET", path, &[])).await
+    }
+
+    /// The sum of a metric over all label sets that have `labels` in them.
+    pub(crate) async fn metric(&self, name: &str, labels: &str) -> f64 {
+        sum(&self.admin("/metrics").await.body, name, labels)
+    }
+
+    /// The first `lines` lines of the access log.
+    pub(crate) async fn log(&self, lines: usize) -> Vec<Value> {
+        let text = self.log.lines(lines).await;
+        text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
+
+    /// The access log as it stands.
+    pub(crate) fn log_text(&self) -> String {
+        self.log.text.borrow().clone()
+    }
+}
+
+/// The sum of a metric in an exposition over all label sets that have `labels` in them.
+pub(crate) fn sum(exposition: &str, name: &str, labels: &str) -> f64 {
+    let of_metric = exposition.lines().filter(|line| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && line.contains(labels)
+    });
+    of_metric.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+}
+
+/// A request without a body.
+pub(crate) fn request(method: &str, target: &str, fields: &[(&str, &str)]) -> String {
+    let mut text = format!("{method} {target} HTTP/1.1\r\n");
+    if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        text.push_str("Host: api.test\r\n");
+    }
+    for (name, value) in fields {
+        write!(text, "{name}: {value}\r\n").unwrap();
+    }
+    text + "\r\n"
+}
+
+fn config(origin: &str, toml: &str) -> Config {
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\norigin = \"{origin}\"\n{toml}\n[admin]\nlisten = \"127.0.0.1:0\"\n"
+    );
+    match Config::parse(&text, "test.toml", Environment::empty()) {
+        Ok(config) => config,
+        Err(error) => panic!("{error}\n{text}"),
+    }
+}
+
+#[derive(Clone, Default)]
+struct Log {
+    text: Arc<watch::Sender<String>>,
+}
+
+impl Log {
+    fn sink(&self) -> larder::app::Sink {
+        let log = self.clone();
+        Arc::new(move || Box::new(Writer(Vec::new(), log.clone())))
+    }
+
+    async fn lines(&self, lines: usize) -> String {
+        let mut text = self.text.subscribe();
+        text.wait_for(|text| text.matches('\n').count() >= lines).await.unwrap().clone()
+    }
+}
+
+struct Writer(Vec<u8>, Log);
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let bytes = std::mem::take(&mut self.0);
+        let text = String::from_utf8(bytes).expect("a log in UTF-8");
+        self.1.text.send_modify(|log| log.push_str(&text));
+        Ok(())
+    }
+}

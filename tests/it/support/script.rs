@@ -1,0 +1,252 @@
+//! An HTTP/1.1 origin that answers each request by a script, and remembers what it was asked.
+
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    sync::{Arc, Mutex},
+};
+
+use tokio::sync::watch;
+
+use super::{
+    gate::Gate,
+    wire::{RawOrigin, Wire, header},
+};
+
+/// A request as the origin got it.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) head: String,
+    pub(crate) body: String,
+    /// How often this target was asked for before with this method.
+    pub(crate) before: usize,
+}
+
+impl Asked {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        header(&self.head, name)
+    }
+}
+
+/// What the origin answers.
+#[derive(Clone)]
+pub(crate) struct Said {
+    status: u16,
+    fields: String,
+    before: Option<Gate>,
+    body: Vec<Part>,
+    framing: Framing,
+}
+
+#[derive(Clone)]
+enum Part {
+    Bytes(String),
+    Wait(Gate),
+    Cut,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Framing {
+    Length,
+    Chunked,
+    /// As the fields say, which may be a lie.
+    Raw,
+}
+
+impl Said {
+    pub(crate) fn status(status: u16, body: impl Into<String>) -> Self {
+        let body = vec![Part::Bytes(body.into())];
+        Self { status, fields: String::new(), before: None, body, framing: Framing::Length }
+    }
+
+    pub(crate) fn ok(body: impl Into<String>) -> Self {
+        Self::status(200, body)
+    }
+
+    /// The same with another status.
+    pub(crate) fn status_of(self, status: u16) -> Self {
+        Self { status, ..self }
+    }
+
+    /// Fresh for a minute.
+    pub(crate) fn fresh(body: impl Into<String>) -> Self {
+        Self::ok(body).with("cache-control", "max-age=60")
+    }
+
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        writeln!(self.fields, "{name}: {value}\r").unwrap();
+        self
+    }
+
+    /// Answers only once the gate is open.
+    pub(crate) fn after(mut self, gate: &Gate) -> Self {
+        self.before = Some(gate.clone());
+        self
+    }
+
+    /// A chunked body whose further parts wait behind the gate.
+    pub(crate) fn then(mut self, gate: &Gate, part: impl Into<String>) -> Self {
+        self.framing = Framing::Chunked;
+        self.body.extend([Part::Wait(gate.clone()), Part::Bytes(part.into())]);
+        self
+    }
+
+    /// Breaks off here; a chunked body, or one whose announced length does not come.
+    pub(crate) fn cut(mut self, gate: &Gate) -> Self {
+        if !self.fields.to_ascii_lowercase().contains("content-length:") {
+            self.framing = Framing::Chunked;
+        }
+        self.body.extend([Part::Wait(gate.clone()), Part::Cut]);
+        self
+    }
+
+    /// Sends no framing but that of its fields.
+    pub(crate) fn raw(mut self) -> Self {
+        self.framing = Framing::Raw;
+        self
+    }
+
+    /// Writes it; tells whether the connection can go on.
+    async fn write(&self, wire: &mut Wire, method: &str) -> bool {
+        if let Some(gate) = &self.before {
+            gate.passed().await;
+        }
+        wire.write(self.head()).await;
+        if method == "HEAD" && self.framing != Framing::Raw {
+            return true;
+        }
+        for part in &self.body {
+            match part {
+                Part::Bytes(text) if text.is_empty() => {}
+                Part::Bytes(text) if self.framing == Framing::Chunked => {
+                    wire.write(format!("{:x}\r\n{text}\r\n", text.len())).await;
+                }
+                Part::Bytes(text) => wire.write(text).await,
+                Part::Wait(gate) => gate.passed().await,
+                Part::Cut => return false,
+            }
+        }
+        if self.framing == Framing::Chunked {
+            wire.write("0\r\n\r\n").await;
+        }
+        true
+    }
+
+    fn head(&self) -> String {
+        let mut head = format!("HTTP/1.1 {} Scripted\r\n{}", self.status, self.fields);
+        let has_body = !matches!(self.status, 100..=199 | 204 | 304);
+        let announced = self.fields.to_ascii_lowercase().contains("content-length:");
+        match self.framing {
+            Framing::Chunked => head.push_str("transfer-encoding: chunked\r\n"),
+            Framing::Length if has_body && !announced => {
+                let length: usize = self.body.iter().map(Part::len).sum();
+                write!(head, "content-length: {length}\r\n").unwrap();
+            }
+            Framing::Length | Framing::Raw => {}
+        }
+        head + "\r\n"
+    }
+}
+
+impl Part {
+    fn len(&self) -> usize {
+        match self {
+            Self::Bytes(text) => text.len(),
+            Self::Wait(_) | Self::Cut => 0,
+        }
+    }
+}
+
+/// The origin. Answers by its script until it is dropped.
+pub(crate) struct Scripted {
+    origin: RawOrigin,
+    record: Arc<Record>,
+}
+
+#[derive(Default)]
+struct Record {
+    asked: Mutex<Vec<Asked>>,
+    counts: Mutex<HashMap<(String, String), usize>>,
+    total: watch::Sender<usize>,
+}
+
+impl Scripted {
+    pub(crate) async fn start(script: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> Self {
+        let record = Arc::new(Record::default());
+        let script = Arc::new(script);
+        let origin = RawOrigin::start({
+            let record = Arc::clone(&record);
+            move |wire, _| converse(wire, Arc::clone(&record), Arc::clone(&script))
+        })
+        .await;
+        Self { origin, record }
+    }
+
+    /// Answers everything alike.
+    pub(crate) async fn always(said: Said) -> Self {
+        Self::start(move |_| said.clone()).await
+    }
+
+    /// Answers the first request to each target with the first, and so on; the last one stays.
+    pub(crate) async fn in_turn(said: impl Into<Vec<Said>>) -> Self {
+        let said = said.into();
+        Self::start(move |asked| said[asked.before.min(said.len() - 1)].clone()).await
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.origin.url()
+    }
+
+    /// How many requests came so far.
+    pub(crate) fn requests(&self) -> usize {
+        *self.record.total.borrow()
+    }
+
+    /// All requests so far.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.record.asked.lock().unwrap().clone()
+    }
+
+    /// The last request.
+    pub(crate) fn last(&self) -> Asked {
+        self.asked().pop().expect("no request came")
+    }
+
+    /// Waits until this many requests have come.
+    pub(crate) async fn asked_for(&self, requests: usize) {
+        let mut total = self.record.total.subscribe();
+        total.wait_for(|total| *total >= requests).await.unwrap();
+    }
+}
+
+impl Record {
+    fn note(&self, asked: &mut Asked) {
+        let key = (asked.method.clone(), asked.target.clone());
+        let mut counts = self.counts.lock().unwrap();
+        let count = counts.entry(key).or_default();
+        asked.before = *count;
+        *count += 1;
+        self.asked.lock().unwrap().push(asked.clone());
+        self.total.send_modify(|total| *total += 1);
+    }
+}
+
+async fn converse(
+    mut wire: Wire,
+    record: Arc<Record>,
+    script: Arc<impl Fn(&Asked) -> Said + Send + Sync>,
+) {
+    while let Some(head) = wire.try_read_head().await {
+        let mut words = head.split(' ');
+        let (method, target) = (words.next().unwrap(), words.next().unwrap());
+        let (method, target) = (method.to_owned(), target.to_owned());
+        let body = wire.read_body(&head).await;
+        let mut asked = Asked { method, target, head, body, before: 0 };
+        record.note(&mut asked);
+        if !script(&asked).write(&mut wire, &asked.method).await {
+            return;
+        }
+    }
+}
