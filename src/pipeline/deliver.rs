@@ -14,8 +14,7 @@ use super::{
 use crate::{
     entry::StoredResponse,
     field::{
-        Timestamp,
-        common,
+        Timestamp, common,
         presence::Presence,
         range::{ByteRange, unsatisfied_content_range},
     },
@@ -177,7 +176,7 @@ impl Asker<'_> {
                     (StatusCode::NOT_MODIFIED, Content::Empty)
                 }
             };
-        self.from_origin(&mut headers, told);
+        self.from_origin(&mut headers, told, Some(arriving.freshness.ttl(received)));
         finish.answered(told.outcome(), status);
         response(status, headers).map(|()| Body::new(content, finish))
     }
@@ -190,7 +189,7 @@ impl Asker<'_> {
         mut finish: Box<Finish>,
     ) -> Response<Body> {
         let (mut head, body) = origin.into_parts();
-        self.from_origin(&mut head.headers, told);
+        self.from_origin(&mut head.headers, told, None);
         finish.answered(told.outcome(), head.status);
         Response::from_parts(head, Body::new(Content::Passing(body), finish))
     }
@@ -208,7 +207,7 @@ impl Asker<'_> {
         self.site.route(self.route)
     }
 
-    fn from_origin(&self, headers: &mut HeaderMap, told: Told) {
+    fn from_origin(&self, headers: &mut HeaderMap, told: Told, ttl: Option<i64>) {
         tag::take(headers);
         headers.remove(SURROGATE_CONTROL);
         if told.stored == Stored::Yes
@@ -216,7 +215,7 @@ impl Asker<'_> {
         {
             headers.insert(header::CACHE_CONTROL, value.clone());
         }
-        told.write(headers, None);
+        told.write(headers, ttl);
         self.time(headers, told);
     }
 

@@ -65,7 +65,6 @@ use deliver::{Asker, Told};
 use fetch::{Ask, Fetched};
 use fill::{Budget, FillReader};
 use finish::{Finish, Received};
-
 use landing::{Arriving, Landing, Settled};
 use lookup::{Found, Stored};
 use receive::{Lookup, Verdict};
@@ -183,7 +182,8 @@ impl<S: Store> Context<S> {
     async fn take(self, step: Step, body: Incoming) -> Response<Body> {
         match step {
             Step::Refuse => {
-                let told = Told::forwarded(CacheResult::Bypass, Forward::Bypass, None);
+                let told =
+                    Told::forwarded(CacheResult::Bypass, Forward::Bypass, Some(Reason::Loop));
                 self.answer_problem(failure::of_loop(), told)
             }
             Step::Pass(reason) => self.pass(body, pass::told(reason)).await,
@@ -253,9 +253,7 @@ impl<S: Store> Context<S> {
                 self.answer_arriving(&arriving, headers, reader, told)
             }
             Joined::Settled(settled) => self.answer_settled(&settled, told.collapsed()),
-            Joined::Failed(error) => {
-                self.answer_problem(failure::of_origin(&error), told.collapsed())
-            }
+            Joined::Failed(error) => self.answer_failure(&error, told.collapsed()),
             Joined::Nothing(need) => {
                 let fetched = self.question(&lookup, need).run(None).await;
                 self.answer(fetched, told)
@@ -363,7 +361,7 @@ impl<S: Store> Context<S> {
                 self.answer_arriving(&arriving, headers, reader, told)
             }
             Fetched::Settled(settled) => self.answer_settled(&settled, told),
-            Fetched::Failed(error) => self.answer_problem(failure::of_origin(&error), told),
+            Fetched::Failed(error) => self.answer_failure(&error, told),
             Fetched::Alone(response, reason) => {
                 let origin_status = Some(response.status());
                 let told = Told { origin_status, reason: Some(reason), ..told };
@@ -418,11 +416,16 @@ impl<S: Store> Context<S> {
     }
 
     fn scheme(&self) -> Scheme {
-        if self.connection.secure { Scheme::Https } else { Scheme::Http }
+        receive::client_scheme(&self.site, &self.request.headers, &self.connection)
     }
 
     fn answer_passing(self, response: Response<ResponseBody>, told: Told) -> Response<Body> {
         self.deliver(|asker, finish| asker.passing(response, told, finish))
+    }
+
+    fn answer_failure(self, error: &OriginError, told: Told) -> Response<Body> {
+        let told = Told { reason: Some(Reason::OriginError), ..told };
+        self.answer_problem(failure::of_origin(error), told)
     }
 
     fn answer_problem(self, problem: Problem, told: Told) -> Response<Body> {

@@ -1,6 +1,6 @@
 //! The first step: which rule governs a request, and whether the cache is asked at all.
 
-use http::{Method, Request};
+use http::{HeaderMap, Method, Request};
 use http_body::Body;
 
 use super::{finish, site::Site};
@@ -59,7 +59,7 @@ pub fn plan<B: Body>(
     if !route.rule.cache || route.bypass.applies(uri.query(), request.headers()) {
         return (index, Verdict::Pass(Reason::RuleBypass));
     }
-    let scheme = if connection.secure { Scheme::Https } else { Scheme::Http };
+    let scheme = client_scheme(site, request.headers(), connection);
     let target = Target { scheme, host, path: uri.path(), query: uri.query() };
     let directives = if presence.has(Presence::DIRECTIVES) {
         RequestDirectives::parse(request.headers()).honoured_by(&route.rule)
@@ -73,6 +73,21 @@ pub fn plan<B: Body>(
     };
     let target = CacheKey::of_target(|text| target.write(text, &route.query));
     (index, Verdict::Lookup(Lookup { target, directives, credentials, presence }))
+}
+
+/// The scheme the client used, as a trusted proxy before this one tells it.
+pub fn client_scheme(site: &Site, headers: &HeaderMap, connection: &Connection) -> Scheme {
+    let is_told = !site.trusted_proxies.is_empty() && is_trusted(site, connection);
+    let secure = match is_told.then(|| headers.get("x-forwarded-proto")).flatten() {
+        Some(scheme) => scheme.as_bytes().eq_ignore_ascii_case(b"https"),
+        None => connection.secure,
+    };
+    if secure { Scheme::Https } else { Scheme::Http }
+}
+
+fn is_trusted(site: &Site, connection: &Connection) -> bool {
+    let peer = connection.peer.map(|peer| peer.ip().to_canonical());
+    peer.is_some_and(|peer| site.trusted_proxies.iter().any(|net| net.contains(&peer)))
 }
 
 /// Why the cache has no business with a request, whatever the route says.

@@ -393,10 +393,9 @@ async fn requests_of_one_target_on_other_hosts_are_not_collapsed() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |asked| {
-            Said::fresh(asked.header("host").unwrap()).after(&held)
-        })
-        .await;
+        let origin =
+            Scripted::start(move |asked| Said::fresh(asked.header("host").unwrap()).after(&held))
+                .await;
         let proxy = Arc::new(Proxy::before(&origin.url()));
         let mut tasks = JoinSet::new();
         for host in ["a.test", "b.test", "a.test:81"] {

@@ -37,11 +37,8 @@ impl Proxy {
     pub(crate) fn with(origin: &str, toml: &str) -> Self {
         let clock = Clock::manual();
         let log = Log::default();
-        let surroundings = Surroundings {
-            clock: clock.clone(),
-            sink: log.sink(),
-            workers: Workers::Here,
-        };
+        let surroundings =
+            Surroundings { clock: clock.clone(), sink: log.sink(), workers: Workers::Here };
         let node = Node::start(config(origin, toml), surroundings).unwrap();
         let address = node.tcp_address().unwrap();
         Self { node, address, clock, log }
