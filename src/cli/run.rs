@@ -112,7 +112,7 @@ async fn serve(config: Config, arguments: Arguments) -> anyhow::Result<ExitCode>
         sink: Arc::new(|| Box::new(std::io::stdout())),
         workers: Workers::per_core(),
     };
-    let node = Arc::new(Node::start(config, surroundings)?);
+    let node = Arc::new(Node::start(&config, surroundings)?);
     announce(&node);
     let (requests, hangups) = mpsc::channel(1);
     let file = arguments.file().map(Path::to_path_buf);

@@ -24,7 +24,8 @@ const END_TO_END: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, heade
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The field by which one request is found in every log.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longer request ids are replaced.
 const REQUEST_ID_BYTES: usize = 128;

@@ -67,7 +67,11 @@ impl Target<'_> {
 /// Appends the host in lower case, without the scheme's default port.
 pub fn write_host(into: &mut Vec<u8>, host: &str, scheme: Scheme) {
     let host = without_default_port(host, scheme);
-    into.extend(host.bytes().map(|byte| byte.to_ascii_lowercase()));
+    let start = into.len();
+    into.extend_from_slice(host.as_bytes());
+    if let Some(host) = into.get_mut(start..) {
+        host.make_ascii_lowercase();
+    }
 }
 
 /// The path that a request means, for selecting its route: unreserved characters decoded, other
@@ -88,7 +92,7 @@ pub fn normal_path(path: &str) -> Cow<'_, str> {
 pub fn write_path(into: &mut Vec<u8>, path: &str) {
     if path.is_empty() {
         into.push(b'/');
-    } else if path.contains('%') {
+    } else if path.as_bytes().contains(&b'%') {
         percent::write(into, path.as_bytes());
     } else {
         into.extend_from_slice(path.as_bytes());
@@ -105,9 +109,15 @@ fn write_resolved(into: &mut Vec<u8>, path: &str) {
     }
 }
 
-/// Whether a path needs no rewriting; may say no too often.
+/// Whether a path needs no rewriting; may say no too often. One pass over the bytes.
 fn is_normal(path: &str) -> bool {
-    path.starts_with('/') && !path.contains('%') && !path.contains("/.")
+    let mut before = 0;
+    let is_plain = path.bytes().all(|byte| {
+        let is_dot_segment = byte == b'.' && before == b'/';
+        before = byte;
+        byte != b'%' && !is_dot_segment
+    });
+    is_plain && path.starts_with('/')
 }
 
 /// Writes `/`-separated segments, each with its slash in front, resolving `.` and `..` on the way
@@ -138,9 +148,10 @@ fn parent(written: &[u8], base: usize, end: usize) -> usize {
 }
 
 fn without_default_port(host: &str, scheme: Scheme) -> &str {
-    let Some((name, port)) = host.rsplit_once(':') else {
+    let Some(colon) = host.bytes().rposition(|byte| byte == b':') else {
         return host;
     };
+    let (name, port) = (host.get(..colon).unwrap_or(host), host.get(colon + 1..).unwrap_or(""));
     let is_literal = name.starts_with('[');
     if (is_literal && !name.ends_with(']')) || (!is_literal && name.contains(':')) {
         return host; // an IPv6 address; its last group is no port
