@@ -12,6 +12,7 @@
 mod caching;
 mod check;
 mod collapse;
+mod hostile;
 mod lifecycle;
 mod origin;
 mod passthrough;
