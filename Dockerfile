@@ -1,6 +1,6 @@
 # Larder in a container: built in one stage, run in another without a compiler, by a user without rights.
 #   docker build -t larder .
-#   docker run -p 8080:8080 larder run --listen 0.0.0.0:8080 --origin http://api:3000
+#   docker run -p 8080:8080 larder run --origin http://api:3000
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends cmake g++ make \
@@ -19,7 +19,7 @@ USER 10001
 EXPOSE 8080 9180
 # SIGTERM drains: no new connections, the running requests end.
 STOPSIGNAL SIGTERM
-# The exec form: it asks the admin listener's /readyz and needs no shell.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/usr/local/bin/larder", "health"]
+# The exec form: it asks the admin listener's /readyz and needs no shell. Without the file it asks where Larder listens by itself.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/usr/local/bin/larder", "health", "--config", "/etc/larder/proxy.toml"]
 ENTRYPOINT ["/usr/local/bin/larder"]
 CMD ["run", "--config", "/etc/larder/proxy.toml"]

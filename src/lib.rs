@@ -1,7 +1,19 @@
 //! Larder: a caching reverse proxy for HTTP APIs.
 //!
-//! The rooms, from the pure centre outwards. `ARCHITECTURE.md` draws the same map and says which room
-//! may import which.
+//! A pure centre decides, ports do the I/O, a pipeline walks each request through both. To read along
+//! with a request, begin at [`pipeline`]; to know what is cached and why, at [`policy`].
+//!
+//! - **Pure**, functions of headers, rule and `now`: [`field`] (grammar), [`policy`] (RFC 9111), [`key`]
+//!   (which stored response is asked for), [`route`] (which rule governs).
+//! - **Ports**: [`entry`] and [`store`] (what is stored, and where), [`origin`] (who is asked).
+//! - **The proxy**: [`server`] (connections), [`pipeline`] (the life of a request), [`problem`] (how
+//!   Larder says no).
+//! - **Around it**: [`telemetry`] and [`admin`] (what operators see), [`config`] (what they say), [`app`]
+//!   (wiring), [`cli`] (commands).
+//!
+//! Lower rooms never import upper ones. `ARCHITECTURE.md` has the table of who may import whom, and a
+//! test that holds the source against it. The library is there for the binary, the tests and the fuzz
+//! targets; its interface is no promise to anyone else.
 
 pub mod admin;
 pub mod app;

@@ -8,7 +8,7 @@ use crate::{
     admin::{Access, Token, Tokens},
     config::{AccessLog as LogForm, Config, OriginHost, OriginScheme, Permission},
     origin::{Origin, rewrite::Identity, settings as origin_settings},
-    pipeline::{ServerTiming, Site},
+    pipeline::{ServerTiming, Site, SiteId},
     server::{
         self,
         tls::{self, Certificates},
@@ -54,6 +54,7 @@ pub fn site(
     let names = routes.routes().iter().chain([routes.unmatched()]).map(|route| &*route.name);
     let server_timing = if config.server_timing { ServerTiming::On } else { ServerTiming::Off };
     Ok(Site {
+        id: SiteId::next(),
         metrics: names.map(|name| metrics.of_route(name)).collect(),
         routes,
         origin: Origin::new(&origin(config)).context("the origin cannot be set up")?,

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod demo;
+pub mod health;
 pub mod run;
 
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ pub enum Command {
     Check(check::Arguments),
     /// See the product: a slow sample API, Larder in front of it, and some traffic.
     Demo(demo::Arguments),
+    /// Ask the Larder of this machine whether it is ready.
+    Health(health::Arguments),
 }
 
 /// Does what the command line says. Errors are on standard error already.
@@ -44,6 +47,7 @@ fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Run(arguments) => run::execute(&arguments),
         Command::Check(arguments) => check::execute(arguments),
         Command::Demo(arguments) => demo::execute(&arguments),
+        Command::Health(arguments) => health::execute(arguments),
     }
 }
 

@@ -4,4 +4,4 @@ mod fields;
 mod stored;
 
 pub use fields::Fields;
-pub use stored::{Content, Draft, Entry, StoredResponse, Variants};
+pub use stored::{Content, Draft, Entry, ResponseId, StoredResponse, Variants};

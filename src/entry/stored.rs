@@ -1,6 +1,9 @@
 //! What a store holds under a key: a response, or the list of variants that stand in its place.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -46,10 +49,30 @@ pub struct StoredResponse {
     pub freshness: Freshness,
     /// Whose validator the `ETag` is.
     pub etag: EtagOrigin,
+    /// This response and no other.
+    pub id: ResponseId,
     bytes: Bytes,
     key_end: u32,
     tags_end: u32,
     fields_end: u32,
+}
+
+/// Tells one stored response from every other of this process, its own freshened form included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ResponseId(u64);
+
+impl ResponseId {
+    /// An identity not given out before.
+    pub fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A number that spreads evenly.
+    #[expect(clippy::cast_possible_truncation, reason = "any of its bits spread evenly")]
+    pub const fn number(self) -> usize {
+        self.0 as usize
+    }
 }
 
 /// A response on its way into a store: all but its body.
@@ -96,6 +119,7 @@ impl Draft {
             status: self.status,
             freshness: self.freshness,
             etag,
+            id: ResponseId::next(),
             bytes: bytes.into_boxed_slice().into(),
             key_end,
             tags_end,
@@ -151,6 +175,12 @@ impl StoredResponse {
     /// The stored header section. Costs one reference count, copies nothing.
     pub fn fields(&self) -> Fields {
         Fields::from_block(self.bytes.slice(index(self.tags_end)..index(self.fields_end)))
+    }
+
+    /// A copy of the header section that shares nothing with this response.
+    pub fn detached_fields(&self) -> Fields {
+        let block = self.bytes.get(index(self.tags_end)..index(self.fields_end));
+        Fields::from_block(Bytes::copy_from_slice(block.unwrap_or_default()))
     }
 
     /// The body. Costs one reference count, copies nothing.

@@ -1,11 +1,13 @@
 //! HTTP field grammar without caching meaning.
 
+pub mod common;
 pub mod cookie;
 pub mod date;
 pub mod entity_tag;
 pub mod hop;
 pub mod list;
 pub mod preference;
+pub mod presence;
 pub mod range;
 pub mod structured;
 

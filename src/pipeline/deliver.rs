@@ -7,6 +7,7 @@ use super::{
     body::{Body, Content},
     fill::FillReader,
     finish::{self, Finish, Outcome, Received},
+    heads,
     landing::Arriving,
     site::{ServerTiming, Site},
 };
@@ -14,6 +15,8 @@ use crate::{
     entry::StoredResponse,
     field::{
         Timestamp,
+        common,
+        presence::Presence,
         range::{ByteRange, unsatisfied_content_range},
     },
     origin::ResponseBody,
@@ -108,12 +111,21 @@ pub fn hit<B>(
     route: usize,
     received: Received,
     request: &Request<B>,
-    response: &StoredResponse,
+    (presence, stored): (Presence, &StoredResponse),
 ) -> Response<Body> {
     let told = Told::hit(CacheResult::Hit, None);
-    let asker =
-        Asker { site, route, received, method: request.method(), headers: request.headers() };
-    let (head, content, length) = asker.from_store(response, told);
+    let (method, headers) = (request.method(), request.headers());
+    let asker = Asker { site, route, received, method, headers };
+    let is_plain = !presence.has(Presence::CONDITION.with(Presence::RANGE))
+        && *method == Method::GET
+        && site.server_timing == ServerTiming::Off;
+    let (head, content, length) = if is_plain {
+        let body = stored.body();
+        let length = body.len() as u64;
+        (response(stored.status, asker.ready_head(stored, told)), Content::Whole(body), length)
+    } else {
+        asker.from_store(stored, told)
+    };
     let status = head.status();
     finish::at_once(site, route, received, request, (told.outcome(), status, length));
     head.map(|()| Body::accounted(content))
@@ -206,6 +218,25 @@ impl Asker<'_> {
         }
         told.write(headers, None);
         self.time(headers, told);
+    }
+
+    /// The head of a hit on all of a response; the same for everyone who asks within a second.
+    fn ready_head(&self, stored: &StoredResponse, told: Told) -> HeaderMap {
+        let now = self.received.at;
+        let of = heads::Of {
+            response: stored.id,
+            route: (self.site.id, self.route),
+            age: stored.freshness.age_seconds(now),
+            ttl: stored.freshness.ttl(now),
+        };
+        heads::ready(of, || {
+            let mut headers = stored.detached_fields().unpack(ADDED);
+            self.describe_stored(stored, told, now, &mut headers);
+            for (name, value) in &mut headers {
+                *value = common::interned(name, value.clone());
+            }
+            headers
+        })
     }
 
     fn from_store(&self, stored: &StoredResponse, told: Told) -> (Response<()>, Content, u64) {

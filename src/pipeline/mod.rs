@@ -23,6 +23,7 @@ mod failure;
 mod fetch;
 mod fill;
 mod finish;
+mod heads;
 mod invalidate;
 mod landing;
 mod lookup;
@@ -40,7 +41,7 @@ use tokio::sync::oneshot;
 
 pub use body::Body;
 pub use clock::Clock;
-pub use site::{ServerTiming, Site};
+pub use site::{ServerTiming, Site, SiteId};
 
 use crate::{
     entry::StoredResponse,
@@ -149,7 +150,13 @@ impl<S: Store> Handler for Pipeline<S> {
                 if let Found::Stored(stored) = &found
                     && stored.reuse(&lookup, &rule.rule, received.at) == Reuse::Fresh
                 {
-                    return deliver::hit(&site, route, received, &request, &stored.response);
+                    return deliver::hit(
+                        &site,
+                        route,
+                        received,
+                        &request,
+                        (lookup.presence, &stored.response),
+                    );
                 }
                 Step::Search(lookup, found)
             }

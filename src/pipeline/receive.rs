@@ -5,12 +5,13 @@ use http_body::Body;
 
 use super::{finish, site::Site};
 use crate::{
+    field::presence::Presence,
     key::{
         CacheKey,
         target::{Scheme, Target, normal_path},
     },
     origin::rewrite,
-    policy::{Credentials, Reason, RequestDirectives, validation},
+    policy::{Credentials, Reason, RequestDirectives},
     server::Connection,
 };
 
@@ -32,6 +33,8 @@ pub struct Lookup {
     pub directives: RequestDirectives,
     /// Whether it tells who is asking. Such requests share nothing that is not explicitly shared.
     pub credentials: Credentials,
+    /// Which fields it carries.
+    pub presence: Presence,
 }
 
 /// The route (by index) and the verdict on a request. Pure.
@@ -44,11 +47,12 @@ pub fn plan<B: Body>(
     let path = normal_path(request.uri().path());
     let selection = site.routes.select(request.method(), host, &path);
     let index = selection.index;
-    if rewrite::is_loop(request.headers(), &site.identity) {
+    let presence = Presence::of(request.headers());
+    if presence.has(Presence::VIA) && rewrite::is_loop(request.headers(), &site.identity) {
         return (index, Verdict::Loop);
     }
     let route = selection.route;
-    if let Some(reason) = pass_reason(request) {
+    if let Some(reason) = pass_reason(request, presence) {
         return (index, Verdict::Pass(reason));
     }
     let uri = request.uri();
@@ -57,20 +61,28 @@ pub fn plan<B: Body>(
     }
     let scheme = if connection.secure { Scheme::Https } else { Scheme::Http };
     let target = Target { scheme, host, path: uri.path(), query: uri.query() };
-    let directives = RequestDirectives::parse(request.headers()).honoured_by(&route.rule);
-    let credentials = Credentials::of(request.headers());
+    let directives = if presence.has(Presence::DIRECTIVES) {
+        RequestDirectives::parse(request.headers()).honoured_by(&route.rule)
+    } else {
+        RequestDirectives::default()
+    };
+    let credentials = if presence.has(Presence::CREDENTIALS) {
+        Credentials::of(request.headers())
+    } else {
+        Credentials::Absent
+    };
     let target = CacheKey::of_target(|text| target.write(text, &route.query));
-    (index, Verdict::Lookup(Lookup { target, directives, credentials }))
+    (index, Verdict::Lookup(Lookup { target, directives, credentials, presence }))
 }
 
 /// Why the cache has no business with a request, whatever the route says.
-fn pass_reason<B: Body>(request: &Request<B>) -> Option<Reason> {
+fn pass_reason<B: Body>(request: &Request<B>, presence: Presence) -> Option<Reason> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) || !request.body().is_end_stream() {
         return Some(Reason::MethodNotCacheable);
     }
-    let headers = request.headers();
-    if rewrite::is_upgrade(headers, request.version()) {
+    if presence.has(Presence::UPGRADE) && rewrite::is_upgrade(request.headers(), request.version())
+    {
         return Some(Reason::Upgrade);
     }
-    validation::has_origin_precondition(headers).then_some(Reason::Precondition)
+    presence.has(Presence::ORIGIN_CONDITION).then_some(Reason::Precondition)
 }

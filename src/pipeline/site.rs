@@ -1,6 +1,9 @@
 //! What a configuration makes of the pipeline; replaced as a whole on reload, while the cache stays.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use ipnet::IpNet;
 
@@ -12,6 +15,8 @@ use crate::{
 
 /// The parts of the pipeline that come out of the configuration.
 pub struct Site {
+    /// This configuration and no other.
+    pub id: SiteId,
     /// Which rule governs a request.
     pub routes: RouteTable,
     /// The routes' metric handles, by the route's index.
@@ -28,6 +33,18 @@ pub struct Site {
     pub max_object: u64,
     /// Whether responses say where their time went (`Server-Timing`).
     pub server_timing: ServerTiming,
+}
+
+/// Tells one configuration from every other of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SiteId(u64);
+
+impl SiteId {
+    /// An identity not given out before.
+    pub fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// Whether responses carry `Server-Timing`.

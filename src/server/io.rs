@@ -1,6 +1,7 @@
 //! The I/O under hyper's HTTP/1: watches where requests begin, writes interim responses, closes gently.
 
 use std::{
+    cell::RefCell,
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
@@ -18,6 +19,14 @@ use super::{framing::Framing, interim::Channel, stream::Stream, vitals::Vitals};
 /// How long, and for how many bytes, a closing connection is still read.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
+
+/// Slices that are together this short are joined before they are written: copying a small response is
+/// cheaper than what the kernel does for a vector of slices.
+const JOINED_BYTES: usize = 8 * 1024;
+
+thread_local! {
+    static JOINED: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(JOINED_BYTES));
+}
 
 /// A client's byte stream as hyper's HTTP/1 sees it.
 pub(super) struct Wire {
@@ -160,7 +169,17 @@ impl AsyncWrite for Wire {
         if !self.outgoing.is_empty() {
             ready!(self.poll_outgoing(cx))?;
         }
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let length: usize = slices.iter().map(|slice| slice.len()).sum();
+        let stream = Pin::new(&mut self.stream);
+        let written = if length <= JOINED_BYTES {
+            JOINED.with_borrow_mut(|joined| {
+                joined.clear();
+                slices.iter().for_each(|slice| joined.extend_from_slice(slice));
+                stream.poll_write(cx, joined)
+            })
+        } else {
+            stream.poll_write_vectored(cx, slices)
+        };
         self.note(written.is_pending());
         written
     }

@@ -145,6 +145,8 @@ pub(super) struct Watch {
     head: Option<u32>,
     silence: Option<Silence>,
     ticks: u32,
+    /// Whether the timer knows the connection's task, which is always the same one.
+    is_set: bool,
 }
 
 const FIRST_HEAD: u32 = 1;
@@ -161,6 +163,7 @@ impl Watch {
             head: Some(FIRST_HEAD),
             silence: None,
             ticks: 0,
+            is_set: false,
         }
     }
 
@@ -171,12 +174,17 @@ impl Watch {
             self.head = head;
             self.reset(if head.is_some() { self.header_timeout } else { self.tick });
         }
+        // A timer that is set wakes this task by itself: asking it again would only cost time.
+        if self.is_set && !self.sleep.is_elapsed() {
+            return Poll::Pending;
+        }
         while self.sleep.as_mut().poll(cx).is_ready() {
             self.reset(self.tick);
             if let Some(lapse) = self.tick(vitals) {
                 return Poll::Ready(lapse);
             }
         }
+        self.is_set = true;
         Poll::Pending
     }
 
@@ -199,6 +207,7 @@ impl Watch {
     }
 
     fn reset(&mut self, after: Duration) {
+        self.is_set = false;
         self.sleep.as_mut().reset(Instant::now() + after);
     }
 }

@@ -9,9 +9,11 @@
     reason = "all of this is test code; clippy only excuses functions marked as tests"
 )]
 
+mod architecture;
 mod caching;
 mod check;
 mod collapse;
+mod docs;
 mod hostile;
 mod lifecycle;
 mod origin;

@@ -1,0 +1,136 @@
+//! Holds the documents against the code: what the code has, they name, and nothing else.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use clap::CommandFactory;
+use larder::{
+    cli::Cli,
+    config::{Config, Environment, Flags},
+    policy::{cache_status::CacheResult, reason::Reason},
+};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(file: &str) -> String {
+    std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let entries =
+        std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_some_and(|given| given == extension)).collect()
+}
+
+/// The first cells of the table rows of a document, as far as they are code.
+fn rows(document: &str) -> BTreeSet<String> {
+    let cells = document.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    cells.map(|(name, _)| name.to_owned()).collect()
+}
+
+/// The string literals of a source file that begin like a metric's name.
+fn metric_names(source: &str) -> BTreeSet<String> {
+    let literals = read(source);
+    let literals = literals
+        .split('"')
+        .filter(|text| text.starts_with("larder_") || text.starts_with("process_"));
+    literals.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_metric_is_documented() {
+    let mut known = metric_names("src/telemetry/metrics.rs");
+    known.extend(metric_names("src/telemetry/process.rs"));
+    assert!(known.len() > 20, "{known:?}");
+    assert_eq!(rows(&read("docs/metrics.md")), known);
+}
+
+#[test]
+fn every_reason_and_result_is_documented() {
+    let reasons = Reason::ALL.iter().map(|reason| reason.as_str().to_owned());
+    let results = CacheResult::ALL.iter().map(|result| result.as_str().to_owned());
+    let known: BTreeSet<String> = reasons.chain(results).collect();
+    assert_eq!(rows(&read("docs/headers.md")), known);
+}
+
+#[test]
+fn the_documents_tell_which_reasons_are_said() {
+    let document = read("docs/headers.md");
+    let (_, silent) =
+        document.split_once("Not said by this version:").expect("the list of silent reasons");
+    let silent = silent.split_once("\n\n").map_or(silent, |(paragraph, _)| paragraph);
+    let code: String = sources(&root().join("src"))
+        .iter()
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect();
+    for reason in Reason::ALL {
+        let is_said = code.contains(&format!("Reason::{reason:?}"));
+        let is_silent = silent.contains(&format!("`{reason}`"));
+        assert_ne!(is_said, is_silent, "{reason}");
+    }
+}
+
+/// The source files that may say a reason: all but tests.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && !path.ends_with("tests.rs")
+        {
+            files.push(path);
+        }
+    }
+    files
+}
+
+#[test]
+fn every_command_is_in_the_readme() {
+    let readme = read("README.md");
+    for command in Cli::command().get_subcommands() {
+        let call = format!("larder {}", command.get_name());
+        assert!(readme.contains(&call), "README.md does not tell of `{call}`");
+    }
+}
+
+#[test]
+fn every_example_is_a_valid_configuration() {
+    let examples = files("examples", "toml");
+    assert!(!examples.is_empty());
+    for example in examples {
+        match Config::load(&example, &Flags::default()) {
+            Ok(config) => assert!(config.warnings.problems.is_empty(), "{}", config.warnings),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn the_configuration_in_the_readme_is_valid() {
+    let readme = read("README.md");
+    let (_, rest) = readme.split_once("```toml\n").expect("a configuration");
+    let (text, _) = rest.split_once("```").unwrap();
+    let config = Config::parse(text, "README.md", Environment::empty()).unwrap();
+    assert!(config.warnings.problems.is_empty(), "{}", config.warnings);
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    for document in files("", "md").into_iter().chain(files("docs", "md")) {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for (_, link) in
+            text.split("](").skip(1).filter_map(|rest| Some(("", rest.split_once(')')?.0)))
+        {
+            let target = link.split('#').next().unwrap_or_default();
+            let is_elsewhere = target.is_empty() || target.contains("://");
+            let found = is_elsewhere || document.parent().unwrap().join(target).exists();
+            assert!(found, "{}: {link}", document.display());
+        }
+    }
+}
