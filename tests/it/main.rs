@@ -14,6 +14,7 @@ mod caching;
 mod check;
 mod collapse;
 mod docs;
+mod hostile;
 mod lifecycle;
 mod origin;
 mod passthrough;

@@ -5,6 +5,7 @@ pub(crate) mod certificate;
 pub(crate) mod gate;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod random;
 pub(crate) mod script;
 pub(crate) mod serving;
 pub(crate) mod wire;

@@ -51,8 +51,6 @@ enum Part {
 enum Framing {
     Length,
     Chunked,
-    /// As the fields say, which may be a lie.
-    Raw,
 }
 
 impl Said {
@@ -102,36 +100,29 @@ impl Said {
         self
     }
 
-    /// Sends no framing but that of its fields.
-    pub(crate) fn raw(mut self) -> Self {
-        self.framing = Framing::Raw;
-        self
-    }
-
     /// Writes it; tells whether the connection can go on.
     async fn write(&self, wire: &mut Wire, method: &str) -> bool {
         if let Some(gate) = &self.before {
             gate.passed().await;
         }
-        wire.write(self.head()).await;
-        if method == "HEAD" && self.framing != Framing::Raw {
+        if !wire.try_write(self.head()).await {
+            return false;
+        }
+        if method == "HEAD" {
             return true;
         }
         for part in &self.body {
             match part {
                 Part::Bytes(text) if text.is_empty() => {}
                 Part::Bytes(text) if self.framing == Framing::Chunked => {
-                    wire.write(format!("{:x}\r\n{text}\r\n", text.len())).await;
+                    wire.try_write(format!("{:x}\r\n{text}\r\n", text.len())).await;
                 }
-                Part::Bytes(text) => wire.write(text).await,
+                Part::Bytes(text) => drop(wire.try_write(text).await),
                 Part::Wait(gate) => gate.passed().await,
                 Part::Cut => return false,
             }
         }
-        if self.framing == Framing::Chunked {
-            wire.write("0\r\n\r\n").await;
-        }
-        true
+        self.framing == Framing::Length || wire.try_write("0\r\n\r\n").await
     }
 
     fn head(&self) -> String {
@@ -144,7 +135,7 @@ impl Said {
                 let length: usize = self.body.iter().map(Part::len).sum();
                 write!(head, "content-length: {length}\r\n").unwrap();
             }
-            Framing::Length | Framing::Raw => {}
+            Framing::Length => {}
         }
         head + "\r\n"
     }
@@ -242,7 +233,7 @@ async fn converse(
         let mut words = head.split(' ');
         let (method, target) = (words.next().unwrap(), words.next().unwrap());
         let (method, target) = (method.to_owned(), target.to_owned());
-        let body = wire.read_body(&head).await;
+        let Some(body) = wire.try_read_body(&head).await else { return };
         let mut asked = Asked { method, target, head, body, before: 0 };
         record.note(&mut asked);
         if !script(&asked).write(&mut wire, &asked.method).await {

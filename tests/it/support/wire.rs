@@ -80,6 +80,11 @@ impl Wire {
         self.io.flush().await.unwrap();
     }
 
+    /// The same where the other side may be gone; tells whether it is there.
+    pub(crate) async fn try_write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.io.write_all(bytes.as_ref()).await.is_ok() && self.io.flush().await.is_ok()
+    }
+
     /// Ends this side's sending.
     pub(crate) async fn finish(&mut self) {
         self.io.shutdown().await.unwrap();
@@ -99,40 +104,61 @@ impl Wire {
         }
     }
 
-    /// A head, unless the other side ends before it begins or completes one.
+    /// A head, unless the other side ends before it has completed one.
     pub(crate) async fn try_read_head(&mut self) -> Option<String> {
-        loop {
-            if self.read.windows(4).any(|part| part == b"\r\n\r\n") {
-                return Some(self.read_head().await);
-            }
-            match self.io.read_buf(&mut self.read).await {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => return None,
-            }
+        self.try_read_until(b"\r\n\r\n").await
+    }
+
+    /// The body that belongs to a request's head, unless the other side ends before.
+    pub(crate) async fn try_read_body(&mut self, head: &str) -> Option<String> {
+        if header(head, "transfer-encoding").is_some() {
+            self.try_read_chunks().await
+        } else if let Some(length) = header(head, "content-length") {
+            self.try_read_exact(length.parse().ok()?).await
+        } else {
+            Some(String::new())
         }
     }
 
-    /// The body that belongs to a request's head.
-    pub(crate) async fn read_body(&mut self, head: &str) -> String {
-        if header(head, "transfer-encoding").is_some() {
-            self.read_chunks().await.0
-        } else if let Some(length) = header(head, "content-length") {
-            self.read_exact(length.parse().unwrap()).await
-        } else {
-            String::new()
+    async fn try_read_chunks(&mut self) -> Option<String> {
+        let mut body = String::new();
+        loop {
+            let line = self.try_read_until(b"\r\n").await?;
+            let size = usize::from_str_radix(line.trim().split(';').next()?, 16).ok()?;
+            if size == 0 {
+                break;
+            }
+            body.push_str(&self.try_read_exact(size).await?);
+            self.try_read_exact(2).await?;
         }
+        while self.try_read_until(b"\r\n").await? != "\r\n" {}
+        Some(body)
+    }
+
+    async fn try_read_until(&mut self, delimiter: &[u8]) -> Option<String> {
+        loop {
+            let found = self.read.windows(delimiter.len()).position(|part| part == delimiter);
+            if let Some(start) = found {
+                return self.try_read_exact(start + delimiter.len()).await;
+            }
+            self.read_more().await?;
+        }
+    }
+
+    async fn try_read_exact(&mut self, bytes: usize) -> Option<String> {
+        while self.read.len() < bytes {
+            self.read_more().await?;
+        }
+        let part: Vec<u8> = self.read.drain(..bytes).collect();
+        Some(String::from_utf8_lossy(&part).into_owned())
+    }
+
+    async fn read_more(&mut self) -> Option<()> {
+        matches!(self.io.read_buf(&mut self.read).await, Ok(1..)).then_some(())
     }
 
     pub(crate) async fn read_head(&mut self) -> String {
         self.read_until("\r\n\r\n").await
-    }
-
-    /// What has come so far and nobody has read, if at least one byte comes.
-    pub(crate) async fn read_some(&mut self) -> Vec<u8> {
-        if self.read.is_empty() {
-            let _end = self.io.read_buf(&mut self.read).await;
-        }
-        std::mem::take(&mut self.read)
     }
 
     pub(crate) async fn read_exact(&mut self, bytes: usize) -> String {
