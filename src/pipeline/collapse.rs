@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
 };
 
@@ -16,16 +16,18 @@ use crate::key::CacheKey;
 
 const SHARDS: usize = 64;
 
+/// Counters of invalidations; 256 KiB. So many that, of an API with a hundred writes a second, a
+/// response that takes seconds is still stored.
+const INVALIDATIONS: usize = 1 << 16;
+
 /// The fetches under way, by key.
 pub struct Flights {
     shards: Arc<[Shard]>,
+    /// How often keys were invalidated, by some bits of their digests.
+    invalidations: Box<[AtomicU32]>,
 }
 
-#[derive(Default)]
-struct Shard {
-    flights: Mutex<HashMap<u128, Flight>>,
-    invalidations: AtomicU64,
-}
+type Shard = Mutex<HashMap<u128, Flight>>;
 
 /// One fetch that others may wait for.
 #[derive(Clone)]
@@ -58,12 +60,15 @@ pub struct Waiting {
 impl Flights {
     /// None under way.
     pub fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect() }
+        Self {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            invalidations: (0..INVALIDATIONS).map(|_| AtomicU32::new(0)).collect(),
+        }
     }
 
     /// Joins the fetch of this key, or becomes its leader.
     pub fn join(&self, key: &CacheKey) -> Role {
-        let mut flights = shard(&self.shards, key.digest()).flights.lock();
+        let mut flights = shard(&self.shards, key.digest()).lock();
         if let Some(flight) = flights.get(&key.digest()) {
             if flight.key == *key {
                 return Role::Follower(Waiting { landing: flight.landing.clone() });
@@ -80,15 +85,16 @@ impl Flights {
     /// Hides a fetch from requests that come from now on, and keeps what it and any other fetch of the
     /// key bring out of the store. Those that wait already came before whatever made it doubtful.
     pub fn invalidate(&self, digest: u128) {
-        let shard = shard(&self.shards, digest);
-        shard.invalidations.fetch_add(1, Ordering::AcqRel);
-        shard.flights.lock().remove(&digest);
+        if let Some(count) = self.invalidations.get(slot(digest)) {
+            count.fetch_add(1, Ordering::AcqRel);
+        }
+        shard(&self.shards, digest).lock().remove(&digest);
     }
 
-    /// A number that changes whenever this key is invalidated, and now and then without reason: of a
-    /// fetch that began under another number nothing is stored.
-    pub fn invalidations(&self, digest: u128) -> u64 {
-        shard(&self.shards, digest).invalidations.load(Ordering::Acquire)
+    /// A number that changes whenever this key is invalidated, and once in many thousand invalidations
+    /// of others: of a fetch that began under another number nothing is stored.
+    pub fn invalidations(&self, digest: u128) -> u32 {
+        self.invalidations.get(slot(digest)).map_or(0, |count| count.load(Ordering::Acquire))
     }
 
     fn unlisted(&self) -> Takeoff {
@@ -112,7 +118,7 @@ impl Takeoff {
 
     /// Lists the flight under a further key: the response turned out to be one variant of its target.
     pub fn alias(&mut self, key: &CacheKey) {
-        let mut flights = shard(&self.shards, key.digest()).flights.lock();
+        let mut flights = shard(&self.shards, key.digest()).lock();
         let landing = self.landing.subscribe();
         flights.entry(key.digest()).or_insert_with(|| {
             self.keys.push(key.digest());
@@ -128,7 +134,7 @@ impl Takeoff {
 impl Drop for Takeoff {
     fn drop(&mut self) {
         for digest in &self.keys {
-            let mut flights = shard(&self.shards, *digest).flights.lock();
+            let mut flights = shard(&self.shards, *digest).lock();
             if flights.get(digest).is_some_and(|flight| self.is_mine(flight)) {
                 flights.remove(digest);
             }
@@ -148,4 +154,9 @@ impl Waiting {
 #[expect(clippy::cast_possible_truncation, reason = "any bits of a digest are as good")]
 fn shard(shards: &[Shard], digest: u128) -> &Shard {
     &shards[(digest >> 64) as usize % SHARDS]
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "any bits of a digest are as good")]
+fn slot(digest: u128) -> usize {
+    (digest >> 64) as usize % INVALIDATIONS
 }

@@ -44,7 +44,7 @@ pub struct Ask<S> {
     /// The key of its target.
     pub target: CacheKey,
     /// How often that had been invalidated when the origin was asked.
-    pub invalidations: u64,
+    pub invalidations: u32,
     /// The key under which others wait: the target's, or that of the variant asked for.
     pub key: CacheKey,
     /// What is stored, if anything: asked about conditionally, and a way out if the origin fails.

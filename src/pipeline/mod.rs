@@ -45,7 +45,7 @@ pub use site::{ServerTiming, Site, SiteId};
 
 use crate::{
     entry::StoredResponse,
-    field::Timestamp,
+    field::{Timestamp, presence::Presence},
     key::{CacheKey, target::Scheme},
     origin::{
         OriginError, ResponseBody,
@@ -243,6 +243,10 @@ impl<S: Store> Context<S> {
             return self.pass(body, told).await;
         }
         if !self.may_share(&lookup, &need) {
+            if need.stored.is_none() && lookup.presence.has(Presence::CONDITION) {
+                // What comes is for this client alone: the origin may judge the client's condition.
+                return self.pass(body, told).await;
+            }
             let fetched = self.question(&lookup, need).run(None).await;
             return self.answer(fetched, told);
         }

@@ -167,7 +167,9 @@ pub fn freshen(stored: &HeaderMap, update: &HeaderMap, received_at: Timestamp) -
     fresh
 }
 
-const DESCRIBES_STORED: [HeaderName; 5] = [
+/// `Vary` too: many frameworks send less of it with a 304 than with the content that it stands for.
+const DESCRIBES_STORED: [HeaderName; 6] = [
+    header::VARY,
     header::CONTENT_LENGTH,
     header::CONTENT_ENCODING,
     header::CONTENT_RANGE,

@@ -16,7 +16,8 @@ export async function suites (folder) {
  * The verdict of each test, by the rules of the suite's `lib/display.mjs`:
  * pass · fail (kinds required and optimal) · yes · no (kind check: behaviour without a right or wrong) ·
  * setup (what the test builds on did not happen) · retry (the proxy sent a request twice) ·
- * dependency (a test it depends on did not pass) · harness (no answer at all) · untested.
+ * dependency (a test it depends on did not pass) · inapplicable (it depends on a behaviour that the proxy does not have:
+ * a check answered with no) · harness (no answer at all) · untested.
  */
 export function verdicts (tests, results) {
   const byId = new Map(tests.map(test => [test.id, test]))
@@ -32,7 +33,9 @@ export function verdicts (tests, results) {
   const judge = id => {
     const dependencies = byId.get(id).depends_on ?? []
     const isMet = dependency => byId.has(dependency) && ['pass', 'yes'].includes(judge(dependency))
-    return dependencies.every(isMet) ? own(id) : 'dependency'
+    const unmet = dependencies.filter(dependency => !isMet(dependency))
+    if (unmet.length === 0) return own(id)
+    return unmet.every(dependency => byId.has(dependency) && judge(dependency) === 'no') ? 'inapplicable' : 'dependency'
   }
   return new Map(tests.map(test => [test.id, { verdict: judge(test.id), own: own(test.id), detail: detail(results[test.id]) }]))
 }

@@ -215,7 +215,8 @@ async fn pipelined_requests_are_answered_in_order_and_apart() {
                 0 => format!("/stored/{place}"),
                 _ => format!("/{number}/{place}"),
             };
-            let requests: String = (0..20).map(|place| request("GET", &target(place), &[])).collect();
+            let requests: String =
+                (0..20).map(|place| request("GET", &target(place), &[])).collect();
             wire.write(requests).await;
             for place in 0..20 {
                 assert_eq!(wire.read_reply().await.body, target(place));

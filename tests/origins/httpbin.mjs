@@ -93,8 +93,9 @@ const cases = {
   '/bytes/<int:n>': [{ path: '/bytes/2048?seed=7' }, { path: '/bytes/1000', as: random }],
   '/cache': [
     { path: '/cache', as: madeNow },
-    { path: '/cache', headers: { 'If-Modified-Since': 'Sat, 01 Jan 2000 00:00:00 GMT' } },
-    { path: '/cache', headers: { 'If-None-Match': '"x"' } }
+    // httpbin answers 304 to any condition here, whatever it says; Larder judges it, and it does not hold.
+    { path: '/cache', headers: { 'If-Modified-Since': 'Sat, 01 Jan 2000 00:00:00 GMT' }, isJudgedFalse: true, as: madeNow },
+    { path: '/cache', headers: { 'If-None-Match': '"x"' }, isJudgedFalse: true, as: madeNow }
   ],
   '/cache/<int:value>': [{ path: '/cache/60', as: echo, hits: true }, { path: '/cache/0', as: echo }],
   '/cookies': [{ path: '/cookies' }, { path: '/cookies', headers: { Cookie: 'a=1; b="two"' } }],
@@ -114,7 +115,7 @@ const cases = {
     { path: '/etag/abc', as: echo },
     { path: '/etag/abc', headers: { 'If-None-Match': '"abc"' } },
     { path: '/etag/abc', headers: { 'If-None-Match': '"x", "abc"' } },
-    { path: '/etag/abc', headers: { 'If-None-Match': '"other"' }, as: echo },
+    { path: '/etag/abc', headers: { 'If-None-Match': '"other"' }, isJudgedFalse: true, as: echo },
     { path: '/etag/abc', headers: { 'If-Match': '"abc"' }, as: echo },
     { path: '/etag/abc', headers: { 'If-Match': '"other"' } }
   ],
@@ -245,7 +246,8 @@ async function compare (method, each) {
   const name = `${method} ${each.path} ${JSON.stringify({ ...each.headers, ...upload?.headers })}`
   try {
     if (each.validate) headers['If-None-Match'] = values(await send(origin.url, { path: each.path }), 'etag')[0]
-    const direct = await send(origin.url, request)
+    // A condition on a GET that Larder judges itself, and that does not hold, never reaches the origin.
+    const direct = await send(origin.url, each.isJudgedFalse && method === 'GET' ? { ...request, headers: {} } : request)
     for (const turn of ['first', 'second']) {
       const proxied = await send(proxy.url, request)
       const problems = differences(request, direct, proxied, each.as)
