@@ -14,8 +14,7 @@ use super::{
 use crate::{
     entry::StoredResponse,
     field::{
-        Timestamp,
-        common,
+        Timestamp, common,
         presence::Presence,
         range::{ByteRange, unsatisfied_content_range},
     },

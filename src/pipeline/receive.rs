@@ -1,6 +1,6 @@
 //! The first step: which rule governs a request, and whether the cache is asked at all.
 
-use http::{Method, Request};
+use http::{HeaderMap, Method, Request, Version};
 use http_body::Body;
 
 use super::{finish, site::Site};
@@ -8,9 +8,9 @@ use crate::{
     field::presence::Presence,
     key::{
         CacheKey,
-        target::{Scheme, Target, normal_path},
+        target::{Scheme, Target, has_dot_segments, normal_path},
     },
-    origin::rewrite,
+    origin::rewrite::{self, Source},
     policy::{Credentials, Reason, RequestDirectives},
     server::Connection,
 };
@@ -59,7 +59,7 @@ pub fn plan<B: Body>(
     if !route.rule.cache || route.bypass.applies(uri.query(), request.headers()) {
         return (index, Verdict::Pass(Reason::RuleBypass));
     }
-    let scheme = if connection.secure { Scheme::Https } else { Scheme::Http };
+    let scheme = scheme(request.headers(), &source(site, connection, request.version()));
     let target = Target { scheme, host, path: uri.path(), query: uri.query() };
     let directives = if presence.has(Presence::DIRECTIVES) {
         RequestDirectives::parse(request.headers()).honoured_by(&route.rule)
@@ -75,6 +75,22 @@ pub fn plan<B: Body>(
     (index, Verdict::Lookup(Lookup { target, directives, credentials, presence }))
 }
 
+/// Where a request came from.
+pub fn source<'a>(site: &'a Site, connection: &Connection, version: Version) -> Source<'a> {
+    Source {
+        peer: connection.peer.map(|peer| peer.ip()),
+        secure: connection.secure,
+        version,
+        trusted: &site.trusted_proxies,
+    }
+}
+
+/// The scheme of a target, as the origin will be told it: an origin that redirects `http` to `https`
+/// must not have its redirect stored for both.
+pub fn scheme(headers: &HeaderMap, source: &Source<'_>) -> Scheme {
+    if rewrite::is_secure(headers, source) { Scheme::Https } else { Scheme::Http }
+}
+
 /// Why the cache has no business with a request, whatever the route says.
 fn pass_reason<B: Body>(request: &Request<B>, presence: Presence) -> Option<Reason> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) || !request.body().is_end_stream() {
@@ -83,6 +99,9 @@ fn pass_reason<B: Body>(request: &Request<B>, presence: Presence) -> Option<Reas
     if presence.has(Presence::UPGRADE) && rewrite::is_upgrade(request.headers(), request.version())
     {
         return Some(Reason::Upgrade);
+    }
+    if presence.has(Presence::OVERRIDE) || has_dot_segments(request.uri().path()) {
+        return Some(Reason::AmbiguousTarget);
     }
     presence.has(Presence::ORIGIN_CONDITION).then_some(Reason::Precondition)
 }

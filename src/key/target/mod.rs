@@ -82,6 +82,25 @@ pub fn normal_path(path: &str) -> Cow<'_, str> {
     String::from_utf8(buffer).map_or(Cow::Borrowed(path), Cow::Owned)
 }
 
+/// Whether a path has `.` or `..` among its segments, encoded or not. Its normal form is another path,
+/// and origins differ in which of the two they answer.
+pub fn has_dot_segments(path: &str) -> bool {
+    !is_normal(path) && path.split('/').any(is_dots)
+}
+
+fn is_dots(segment: &str) -> bool {
+    let mut rest = segment.as_bytes();
+    let mut dots = 0;
+    loop {
+        rest = match rest {
+            [] => return matches!(dots, 1 | 2),
+            [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
+            _ => return false,
+        };
+        dots += 1;
+    }
+}
+
 /// Appends the path in normal form; see [`normal_path`].
 pub fn write_path(into: &mut Vec<u8>, path: &str) {
     if is_normal(path) {
@@ -147,6 +166,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn dot_segments_are_seen_however_they_are_spelt() {
+        for path in ["/.", "/a/../b", "/%2e/a", "/a/.%2E", "/%2E%2e/", "/a/./b"] {
+            assert!(has_dot_segments(path), "{path}");
+        }
+        for path in ["/", "/a.b/..c", "/...", "/.well-known/x", "/%2f..%2f", "/a%2e%2e%2e", "*"] {
+            assert!(!has_dot_segments(path), "{path}");
+        }
+    }
 
     fn normal(host: &str, path: &str, query: Option<&str>) -> String {
         let mut buffer = Vec::new();
