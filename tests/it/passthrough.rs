@@ -187,11 +187,8 @@ async fn trailers_pass_over_both_protocols_for_fetches_and_passes() {
     within(async {
         let certificate = Certificate::new();
         let plain = with_trailers(None);
-        let tls = format!(
-            "tls = {{ cert = {:?}, key = {:?} }}",
-            certificate.chain(),
-            certificate.key()
-        );
+        let tls =
+            format!("tls = {{ cert = {:?}, key = {:?} }}", certificate.chain(), certificate.key());
         for (url, version) in [
             (format!("http://{}", plain.address), "HTTP/1.1"),
             (format!("h2c://{}", plain.address), "HTTP/2.0"),
@@ -383,8 +380,7 @@ async fn transfer(mut socket: TcpStream) {
             true => "Transfer-Encoding: chunked".to_owned(),
             false => format!("Content-Length: {GIBIBYTE}"),
         };
-        let start =
-            format!("HTTP/1.1 200 OK\r\nCache-Control: {cacheable}\r\n{framing}\r\n\r\n");
+        let start = format!("HTTP/1.1 200 OK\r\nCache-Control: {cacheable}\r\n{framing}\r\n\r\n");
         socket.write_all(start.as_bytes()).await.unwrap();
         let mut chunk = vec![b'x'; 1 << 18];
         let chunks = GIBIBYTE / chunk.len();
