@@ -5,12 +5,12 @@ mod reload;
 mod sampling;
 mod workers;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 
 pub use assemble::Sink;
-pub use reload::watch;
+pub use reload::Watch;
 pub use workers::Workers;
 
 use crate::{
@@ -131,12 +131,6 @@ impl Node {
             certificates.reload().context("the certificate was not reloaded")?;
         }
         Ok(())
-    }
-
-    /// The files whose change means new certificates.
-    pub fn certificate_files(&self) -> Vec<PathBuf> {
-        let files = self.certificates.iter().flat_map(|certificates| certificates.files());
-        files.map(std::path::Path::to_path_buf).collect()
     }
 
     /// Stops accepting, fails readiness, lets requests under way end for as long as configured, and

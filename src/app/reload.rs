@@ -16,38 +16,55 @@ use crate::config::{Config, ConfigError};
 /// Editors and deployments write in several steps; the last one counts.
 const SETTLE: Duration = Duration::from_millis(250);
 
-/// Reloads whenever `requests` says so, or the configuration's or certificates' files change, until
-/// `requests` ends.
-pub async fn watch(
-    node: Arc<Node>,
-    file: Option<PathBuf>,
-    read: impl Fn() -> Result<Config, ConfigError>,
-    mut requests: mpsc::Receiver<()>,
-) {
-    let mut files = node.certificate_files();
-    files.extend(file);
-    let (sender, mut changes) = mpsc::channel(1);
-    let _watcher = watcher(&files, sender);
-    let mut known = contents(&files);
-    loop {
-        tokio::select! {
-            request = requests.recv() => {
-                if request.is_none() {
-                    return;
+/// The files whose change means a new configuration.
+pub struct Watch {
+    files: Vec<PathBuf>,
+    known: Vec<Option<Vec<u8>>>,
+    changes: mpsc::Receiver<()>,
+    _watcher: Option<RecommendedWatcher>,
+}
+
+impl Watch {
+    /// Watches these files from now on. To be called before what they hold is put in force, so that no
+    /// change is missed in between.
+    pub fn begin(files: Vec<PathBuf>) -> Self {
+        let (sender, changes) = mpsc::channel(1);
+        let watcher = watcher(&files, sender);
+        Self { known: contents(&files), files, changes, _watcher: watcher }
+    }
+
+    /// Reloads whenever `requests` says so, or a file changes, until `requests` ends.
+    pub async fn run(
+        mut self,
+        node: Arc<Node>,
+        read: impl Fn() -> Result<Config, ConfigError>,
+        mut requests: mpsc::Receiver<()>,
+    ) {
+        loop {
+            tokio::select! {
+                request = requests.recv() => {
+                    if request.is_none() {
+                        return;
+                    }
+                    self.known = contents(&self.files);
                 }
-                known = contents(&files);
-            }
-            Some(()) = changes.recv() => {
-                tokio::time::sleep(SETTLE).await;
-                while changes.try_recv().is_ok() {}
-                let now = contents(&files);
-                if now == known {
-                    continue;
+                Some(()) = self.changes.recv() => {
+                    if !self.have_changed().await {
+                        continue;
+                    }
                 }
-                known = now;
             }
+            reload(&node, &read);
         }
-        reload(&node, &read);
+    }
+
+    async fn have_changed(&mut self) -> bool {
+        tokio::time::sleep(SETTLE).await;
+        while self.changes.try_recv().is_ok() {}
+        let now = contents(&self.files);
+        let changed = now != self.known;
+        self.known = now;
+        changed
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::{
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    app::{self, Node, Surroundings, Workers},
+    app::{Node, Surroundings, Watch, Workers},
     config::{AccessLog, Config, ConfigError, Flags, ListenAddress, LogLevel, OriginUrl},
     pipeline::Clock,
 };
@@ -112,12 +112,12 @@ async fn serve(config: Config, arguments: Arguments) -> anyhow::Result<ExitCode>
         sink: Arc::new(|| Box::new(std::io::stdout())),
         workers: Workers::per_core(),
     };
+    let watch = Watch::begin(files(&config, &arguments));
     let node = Arc::new(Node::start(&config, surroundings)?);
     announce(&node);
     let (requests, hangups) = mpsc::channel(1);
-    let file = arguments.file().map(Path::to_path_buf);
     let read = move || arguments.configuration();
-    let watch = tokio::spawn(app::watch(Arc::clone(&node), file, read, hangups));
+    let watch = tokio::spawn(watch.run(Arc::clone(&node), read, hangups));
     stop_signal(requests).await?;
     tracing::info!("stopping: requests under way may end, new connections are refused");
     watch.abort();
@@ -129,6 +129,12 @@ async fn serve(config: Config, arguments: Arguments) -> anyhow::Result<ExitCode>
         tracing::warn!(connections = cut, "some requests did not end in time");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The files that a configuration comes from, its certificates included.
+fn files(config: &Config, arguments: &Arguments) -> Vec<PathBuf> {
+    let certificate = config.tls.iter().flat_map(|files| [files.cert.clone(), files.key.clone()]);
+    certificate.chain(arguments.file().map(Path::to_path_buf)).collect()
 }
 
 /// Waits for the signal to stop; passes each SIGHUP on.

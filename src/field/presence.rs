@@ -25,6 +25,9 @@ impl Presence {
     /// `Via`.
     pub const VIA: Self = Self(1 << 6);
 
+    /// A field that some origins take for the method or the target of the request.
+    pub const OVERRIDE: Self = Self(1 << 7);
+
     /// Looks through the names of a header section.
     pub fn of(headers: &HeaderMap) -> Self {
         headers.keys().fold(Self::default(), |found, name| Self(found.0 | Self::by_name(name).0))
@@ -50,10 +53,21 @@ impl Presence {
             header::RANGE => Self::RANGE,
             header::UPGRADE => Self::UPGRADE,
             header::VIA => Self::VIA,
+            _ if OVERRIDES.contains(&name.as_str()) => Self::OVERRIDE,
             _ => Self::default(),
         }
     }
 }
+
+/// Frameworks that follow these: Symfony, Laravel, Rails and Express with their override middleware,
+/// ASP.NET, and whatever stands behind IIS's URL rewriting.
+const OVERRIDES: [&str; 5] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+];
 
 #[cfg(test)]
 mod tests {

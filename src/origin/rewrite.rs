@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 use super::{forwarded, random};
 use crate::field::Timestamp;
@@ -100,6 +101,16 @@ impl Source<'_> {
     }
 }
 
+/// Whether the client's own connection is said to be TLS: to Larder, or to a trusted peer before it.
+pub fn is_secure(headers: &HeaderMap, source: &Source<'_>) -> bool {
+    let told = source.is_trusted().then(|| headers.get(X_FORWARDED_PROTO)).flatten();
+    match told.map(HeaderValue::as_bytes) {
+        Some(scheme) if scheme.eq_ignore_ascii_case(b"https") => true,
+        Some(scheme) if scheme.eq_ignore_ascii_case(b"http") => false,
+        _ => source.secure,
+    }
+}
+
 /// Whether this process has forwarded the request before: the caller answers 508.
 pub fn is_loop(headers: &HeaderMap, identity: &Identity) -> bool {
     let id = identity.id.as_bytes();
@@ -160,19 +171,30 @@ pub fn response_headers(
 
 /// Removes the fields that concern one connection only.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if let header::Entry::Occupied(connection) = headers.entry(header::CONNECTION) {
-        let (_, options) = connection.remove_entry_mult();
-        let options: Vec<HeaderValue> = options.collect();
-        for option in options.iter().flat_map(|options| options.as_bytes().split(|b| *b == b',')) {
-            if let Ok(name) = HeaderName::from_bytes(option.trim_ascii())
-                && !END_TO_END.contains(&name)
-            {
-                headers.remove(name);
-            }
-        }
-    }
+    strip_nominated(headers);
+    headers.remove(header::CONNECTION);
     for name in &HOP_BY_HOP {
         headers.remove(name);
+    }
+}
+
+/// Removes the fields that `Connection` names, but for those that tell how the connection is used.
+///
+/// Done before anything decides by a request's fields: what the origin will not see must not select
+/// what is stored of its answer.
+pub fn strip_nominated(headers: &mut HeaderMap) {
+    let is_plain = |value: &HeaderValue| matches!(value.as_bytes(), b"keep-alive" | b"close");
+    if headers.get_all(header::CONNECTION).into_iter().all(is_plain) {
+        return;
+    }
+    let options = headers.get_all(header::CONNECTION).into_iter();
+    let options = options.flat_map(|options| options.as_bytes().split(|byte| *byte == b','));
+    let named: SmallVec<[HeaderName; 4]> =
+        options.filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok()).collect();
+    for name in named {
+        if !END_TO_END.contains(&name) && !HOP_BY_HOP.contains(&name) {
+            headers.remove(name);
+        }
     }
 }
 
@@ -180,9 +202,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 fn forward(headers: &mut HeaderMap, source: &Source<'_>) {
     let host = headers.get(header::HOST).cloned();
     if !source.is_trusted() {
-        for name in [header::FORWARDED, X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST] {
-            headers.remove(name);
-        }
+        remove_forwarding(headers);
     }
     if let Some(element) = forwarded::element(source, host.as_ref()) {
         headers.append(header::FORWARDED, element);
@@ -195,6 +215,17 @@ fn forward(headers: &mut HeaderMap, source: &Source<'_>) {
     }
     if let (Some(host), false) = (host, headers.contains_key(&X_FORWARDED_HOST)) {
         headers.insert(X_FORWARDED_HOST, host);
+    }
+}
+
+/// Removes every field by which proxies tell each other about the client. Origins build links and
+/// redirects from them, so that a stranger's would get into what others are answered.
+fn remove_forwarding(headers: &mut HeaderMap) {
+    headers.remove(header::FORWARDED);
+    let is_forwarding = |name: &&HeaderName| name.as_str().starts_with("x-forwarded-");
+    let names: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_forwarding).cloned().collect();
+    for name in names {
+        headers.remove(name);
     }
 }
 

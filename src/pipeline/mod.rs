@@ -47,10 +47,7 @@ use crate::{
     entry::StoredResponse,
     field::{Timestamp, presence::Presence},
     key::{CacheKey, target::Scheme},
-    origin::{
-        OriginError, ResponseBody,
-        rewrite::{self, Source},
-    },
+    origin::{OriginError, ResponseBody, rewrite},
     policy::{
         CacheResult, Credentials, Forward, Reason, RequestHead, Reuse, Rule,
         cache_status::Stored as Stores, reuse,
@@ -138,6 +135,7 @@ impl<S: Store> Handler for Pipeline<S> {
     ) -> Response<Body> {
         let received = Received { at: self.clock.now(), started: Instant::now() };
         let site = self.site.load();
+        rewrite::strip_nominated(request.headers_mut());
         let (route, verdict) = receive::plan(&site, &request, connection);
         let step = match verdict {
             Verdict::Loop => Step::Refuse,
@@ -409,18 +407,14 @@ impl<S: Store> Context<S> {
     /// The request's fields as the origin is to see them.
     fn forwarded_headers(&self) -> HeaderMap {
         let mut headers = self.request.headers.clone();
-        let source = Source {
-            peer: self.connection.peer.map(|peer| peer.ip()),
-            secure: self.connection.secure,
-            version: self.request.version,
-            trusted: &self.site.trusted_proxies,
-        };
+        let source = receive::source(&self.site, &self.connection, self.request.version);
         rewrite::request_headers(&mut headers, &source, &self.site.identity);
         headers
     }
 
     fn scheme(&self) -> Scheme {
-        receive::client_scheme(&self.site, &self.request.headers, &self.connection)
+        let source = receive::source(&self.site, &self.connection, self.request.version);
+        receive::scheme(&self.request.headers, &source)
     }
 
     fn answer_passing(self, response: Response<ResponseBody>, told: Told) -> Response<Body> {

@@ -49,6 +49,9 @@ reasons! {
     RequestMaxStale = "request-max-stale",
     /// The request says `only-if-cached` and nothing stored answers it.
     OnlyIfCached = "only-if-cached",
+    /// Some origins take the request for another one than its target says: its path has dot segments, or
+    /// a field of it replaces the method or the target (`X-HTTP-Method-Override`, `X-Original-URL`).
+    AmbiguousTarget = "ambiguous-target",
     /// The request has a precondition that only the origin may judge (`If-Match`).
     Precondition = "precondition",
     /// The request asks for a range that cannot be served from the store, or the response is partial.

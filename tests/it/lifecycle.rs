@@ -80,6 +80,22 @@ async fn sigterm_lets_requests_end_and_takes_no_new_ones() {
 }
 
 #[tokio::test]
+async fn the_last_lines_of_the_log_are_written() {
+    within(async {
+        let origin = Scripted::always(Said::fresh("a")).await;
+        let file = File::new(&origin.url(), "");
+        let process = file.run().await;
+        for number in 0..100 {
+            process.get(&format!("/{number}")).await;
+        }
+        process.signal("TERM");
+        assert!(process.ended().await.success());
+        assert_eq!(process.logged(100).await.lines().count(), 100);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_drain_has_an_end() {
     within(async {
         let never = Gate::closed();
@@ -138,7 +154,7 @@ async fn a_bad_file_changes_nothing_and_says_why() {
         let process = file.run().await;
         let gauge = async || {
             let metrics = process.ask_admin("/metrics").await.body;
-            sum(&metrics, "larder_config_last_reload_successful", "") as u8
+            sum(&metrics, "larder_config_last_reload_successful", "")
         };
         assert_eq!(gauge().await, 1);
         process.get("/a").await;
@@ -270,13 +286,13 @@ async fn every_request_is_counted_once_and_logged_once() {
         let log = proxy.log(sent).await;
         assert_eq!(log.len(), sent);
         let metrics = proxy.admin("/metrics").await.body;
-        let total = |labels: &str| sum(&metrics, "larder_requests_total", labels) as usize;
-        assert_eq!(total(""), sent);
+        let total = |labels: &str| sum(&metrics, "larder_requests_total", labels);
+        assert_eq!(total(""), sent as u64);
         assert_eq!(total("class=\"aborted\""), 1);
-        assert_eq!(sum(&metrics, "larder_request_duration_seconds_count", "") as usize, sent);
+        assert_eq!(sum(&metrics, "larder_request_duration_seconds_count", ""), sent as u64);
         for cache in ["HIT", "MISS", "EXPIRED", "REVALIDATED", "STALE", "BYPASS"] {
             let logged = log.iter().filter(|line| line["cache"] == cache).count();
-            assert_eq!(total(&format!("cache=\"{cache}\"")), logged, "{cache}");
+            assert_eq!(total(&format!("cache=\"{cache}\"")), logged as u64, "{cache}");
         }
     })
     .await;

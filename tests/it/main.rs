@@ -18,6 +18,7 @@ mod hostile;
 mod lifecycle;
 mod origin;
 mod passthrough;
+mod poisoning;
 mod routes;
 mod server;
 mod support;

@@ -118,7 +118,6 @@ async fn the_first_route_that_matches_governs() {
             ("api.test", "/items/1/parts", "BYPASS"),
             ("api.test", "/items/a%2Fb", "HIT"),
             ("api.test", "/%69tems/2", "HIT"),
-            ("api.test", "/items/x/../3", "HIT"),
             ("api.test", "/other", "MISS"),
         ] {
             let fields = [("Host", host)];

@@ -16,7 +16,7 @@ use super::{
 
 /// A running `larder run`; killed when dropped.
 pub(crate) struct Process {
-    child: Mutex<Child>,
+    child: Arc<Mutex<Child>>,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
     said: Said,
@@ -35,7 +35,7 @@ impl Process {
         let logged = Said::follow(child.stdout.take().unwrap());
         let admin = said.after("health and metrics on ").await.parse().unwrap();
         let address = said.after("listening on ").await.parse().unwrap();
-        Self { child: Mutex::new(child), address, admin, said, logged }
+        Self { child: Arc::new(Mutex::new(child)), address, admin, said, logged }
     }
 
     /// Runs it to its end, which has to come by itself.
@@ -50,10 +50,9 @@ impl Process {
     }
 
     /// Waits until it has ended.
-    pub(crate) async fn ended(self) -> ExitStatus {
-        tokio::task::spawn_blocking(move || self.child.lock().unwrap().wait().unwrap())
-            .await
-            .unwrap()
+    pub(crate) async fn ended(&self) -> ExitStatus {
+        let child = Arc::clone(&self.child);
+        tokio::task::spawn_blocking(move || child.lock().unwrap().wait().unwrap()).await.unwrap()
     }
 
     /// Waits until its messages have this text in them.
@@ -92,7 +91,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let child = self.child.get_mut().unwrap();
+        let mut child = self.child.lock().unwrap();
         let _ended_already = child.kill();
         let _reaped_already = child.wait();
     }

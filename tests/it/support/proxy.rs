@@ -81,7 +81,7 @@ impl Proxy {
     }
 
     /// The sum of a metric over all label sets that have `labels` in them.
-    pub(crate) async fn metric(&self, name: &str, labels: &str) -> f64 {
+    pub(crate) async fn metric(&self, name: &str, labels: &str) -> u64 {
         sum(&self.admin("/metrics").await.body, name, labels)
     }
 
@@ -98,12 +98,12 @@ impl Proxy {
 }
 
 /// The sum of a metric in an exposition over all label sets that have `labels` in them.
-pub(crate) fn sum(exposition: &str, name: &str, labels: &str) -> f64 {
+pub(crate) fn sum(exposition: &str, name: &str, labels: &str) -> u64 {
     let of_metric = exposition.lines().filter(|line| {
         line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
             && line.contains(labels)
     });
-    of_metric.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+    of_metric.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
 }
 
 /// A request without a body.
