@@ -760,3 +760,20 @@ async fn all_who_wait_for_a_body_that_stalls_are_told() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_failed_upload_is_told_to_the_client_who_failed() {
+    within(async {
+        let origin =
+            RawOrigin::start(|mut wire, _| async move { drop(wire.read_to_end().await) }).await;
+        let node = node(&format!("urls = [\"{}\"]\n[limits]\nbody = \"4B\"", origin.url()));
+        let mut wire = Wire::connect(node.tcp_address().unwrap()).await;
+        let request =
+            "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        let reply = wire.exchange(request).await;
+        assert_eq!(reply.status(), 413, "{}", reply.body);
+        assert_eq!(reply.header("content-type"), Some("application/problem+json"));
+        assert!(reply.body.contains("Content too large"), "{}", reply.body);
+    })
+    .await;
+}
