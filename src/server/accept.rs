@@ -46,7 +46,11 @@ pub async fn serve<H: Handler>(
     drain: Drain,
 ) -> io::Result<()> {
     let socket = AcceptingSocket::new(&listener.socket)?;
-    let acceptor = settings.tls.clone().map(TlsAcceptor::from);
+    let acceptor = match &listener.socket {
+        BoundSocket::Tcp(_) => settings.tls.clone().map(TlsAcceptor::from),
+        // What never leaves the machine needs no TLS.
+        BoundSocket::Unix(..) => None,
+    };
     let server = Arc::new(Server {
         counters: Arc::clone(&listener.counters),
         acceptor,

@@ -514,3 +514,22 @@ async fn a_unix_socket_is_a_listener_too() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_unix_socket_speaks_plain_text_beside_tls() {
+    within(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("larder.sock");
+        let listener = Listener::bind_unix(&path).unwrap();
+        let settings = Settings { tls: Some(Certificate::new().server()), ..Settings::default() };
+        let handler = Answer(|_, connection: Arc<Connection>| async move {
+            reply(200, format!("{}", connection.secure))
+        });
+        let drain = Drain::new();
+        tokio::spawn(serve(listener, Arc::new(handler), Arc::new(settings), drain.clone()));
+        let mut wire = Wire::new(tokio::net::UnixStream::connect(&path).await.unwrap());
+        assert_eq!(wire.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.body, "false");
+        drain.start();
+    })
+    .await;
+}
