@@ -17,8 +17,8 @@ const BACKLOG: i32 = 4096;
 
 /// A socket that accepts clients.
 ///
-/// Clones accept on the same socket, so that several runtimes can share it; its counters and its limit on
-/// connections are shared too.
+/// Clones accept on the same socket, so that several runtimes can share it. The limit on connections holds
+/// over all that share their [`Counters`]: its clones, and other listeners where they are told to.
 #[derive(Debug)]
 pub struct Listener {
     pub(super) socket: BoundSocket,
@@ -49,7 +49,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// What has happened on a listener since it was bound.
+/// What has happened on a listener, or on several together, since they were bound.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Connections open now.
@@ -122,6 +122,12 @@ impl Listener {
         }
     }
 
+    /// Counts with others from now on, and shares their limit on connections.
+    #[must_use]
+    pub fn sharing(self, counters: &Arc<Counters>) -> Self {
+        Self { counters: Arc::clone(counters), ..self }
+    }
+
     /// Another handle on the same socket.
     pub fn try_clone(&self) -> io::Result<Self> {
         let socket = match &self.socket {
@@ -141,7 +147,7 @@ impl Listener {
         }
     }
 
-    /// What has happened on it and its clones.
+    /// What has happened on it, its clones, and those it shares with.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }

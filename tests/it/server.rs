@@ -13,7 +13,12 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use larder::server::{BodyError, Connection, Drain, Handler, Limited, Listener, Settings, serve};
+use larder::{
+    app::{Node, Surroundings, Workers},
+    config::{Config, Environment},
+    pipeline::Clock,
+    server::{BodyError, Connection, Drain, Handler, Limited, Listener, Settings, serve},
+};
 use tokio::{net::TcpStream, sync::Notify};
 use tokio_rustls::TlsConnector;
 
@@ -530,6 +535,31 @@ async fn a_unix_socket_speaks_plain_text_beside_tls() {
         let mut wire = Wire::new(tokio::net::UnixStream::connect(&path).await.unwrap());
         assert_eq!(wire.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.body, "false");
         drain.start();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_limit_on_connections_holds_over_all_listeners_together() {
+    within(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("larder.sock");
+        let text = format!(
+            "listen = [\"127.0.0.1:0\", \"unix:{}\"]\norigin = \"http://127.0.0.1:9\"\n\
+             limits.connections = 1\nlog.access = \"off\"\n",
+            path.display()
+        );
+        let config = Config::parse(&text, "test.toml", Environment::empty()).unwrap();
+        let surroundings = Surroundings {
+            clock: Clock::manual(),
+            sink: Arc::new(|| Box::new(std::io::sink())),
+            workers: Workers::Here,
+        };
+        let node = Node::start(config, surroundings).unwrap();
+        let mut first = Wire::connect(node.tcp_address().unwrap()).await;
+        first.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let mut second = Wire::new(tokio::net::UnixStream::connect(&path).await.unwrap());
+        assert_eq!(second.read_reply().await.status(), 503);
     })
     .await;
 }
