@@ -69,6 +69,10 @@ impl Sampler {
         let refused = self.counters.refused.load(Relaxed);
         let before = std::mem::replace(&mut last.refused, refused);
         self.metrics.connections_refused.inc_by(refused.saturating_sub(before));
+        for (refusal, count) in self.counters.refused_requests() {
+            let counter = self.metrics.refused_requests.with_label_values(&[refusal.as_str()]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::refusal::Refusal;
+
 const BACKLOG: i32 = 4096;
 
 /// A socket that accepts clients.
@@ -62,9 +64,24 @@ pub struct Counters {
     pub handshakes_failed: AtomicU64,
     /// Failures to accept, such as too many open files.
     pub accept_errors: AtomicU64,
+    refused_requests: [AtomicU64; Refusal::ALL.len()],
 }
 
 impl Counters {
+    /// The requests that the server refused by itself, by reason.
+    pub fn refused_requests(&self) -> impl Iterator<Item = (Refusal, u64)> {
+        let counts = self.refused_requests.iter().map(|count| count.load(Relaxed));
+        Refusal::ALL.into_iter().zip(counts)
+    }
+
+    /// Counts a request that is refused.
+    pub(super) fn refuse(&self, refusal: Refusal) {
+        let place = Refusal::ALL.iter().position(|known| *known == refusal);
+        if let Some(count) = place.and_then(|place| self.refused_requests.get(place)) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
     /// Counts a connection in, unless `limit` are open.
     pub(super) fn enter(self: &Arc<Self>, limit: usize) -> Option<Counted> {
         let counted = Counted(Arc::clone(self));

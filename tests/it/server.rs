@@ -24,6 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::support::{
     certificate::Certificate,
+    proxy::Proxy,
     serving::{Answer, BoxBody, Serving, reply},
     wire::Wire,
     within,
@@ -560,6 +561,35 @@ async fn the_limit_on_connections_holds_over_all_listeners_together() {
         first.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let mut second = Wire::new(tokio::net::UnixStream::connect(&path).await.unwrap());
         assert_eq!(second.read_reply().await.status(), 503);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn refused_requests_are_counted_by_reason() {
+    within(async {
+        let proxy = Proxy::with("http://127.0.0.1:9", "limits.connections = 2");
+        let _open = proxy.connect().await;
+        for (request, reason) in [
+            ("GET / HTTP/1.1\r\n\r\n", "host"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", "content-length"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX-A: \0\r\n\r\n", "malformed"),
+            ("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", "connect"),
+        ] {
+            let mut wire = proxy.connect().await;
+            wire.write(request).await;
+            wire.read_to_end().await;
+            drop(wire);
+            let labels = format!("reason=\"{reason}\"");
+            let counted = proxy.metric("larder_refused_requests_total", &labels).await;
+            assert_eq!(counted, 1.0, "{reason}");
+        }
+        let _second = proxy.connect().await;
+        proxy.connect().await.read_to_end().await;
+        let told = "reason=\"too-many-connections\"";
+        assert_eq!(proxy.metric("larder_refused_requests_total", told).await, 1.0);
+        assert_eq!(proxy.metric("larder_refused_requests_total", "").await, 5.0);
+        assert_eq!(proxy.metric("larder_requests_total", "").await, 0.0);
     })
     .await;
 }
