@@ -21,8 +21,9 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     ALWAYS.contains(name)
 }
 
-const ALWAYS: [HeaderName; 6] = [
+const ALWAYS: [HeaderName; 7] = [
     header::CONNECTION,
+    HeaderName::from_static("http2-settings"),
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::TE,
@@ -44,9 +45,10 @@ fn remove_listed(headers: &mut HeaderMap) {
     }
 }
 
-/// Fields that `Connection` may not take away: a message would lose its framing or its routing.
+/// Fields that `Connection` may not take away: a message would lose its framing, its routing, or the
+/// trace by which a loop is found.
 fn is_end_to_end(name: &HeaderName) -> bool {
-    [header::HOST, header::CONTENT_LENGTH].contains(name)
+    [header::HOST, header::CONTENT_LENGTH, header::VIA].contains(name)
 }
 
 #[cfg(test)]
@@ -66,6 +68,7 @@ mod tests {
     fn listed_and_standard_fields_go_and_the_rest_stays() {
         let mut map = headers(&[
             ("connection", "close, A , b"),
+            ("connection", "keep-alive"),
             ("a", "1"),
             ("b", "2"),
             ("c", "3"),
@@ -73,6 +76,7 @@ mod tests {
             ("te", "trailers"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
+            ("http2-settings", "x"),
             ("proxy-connection", "close"),
             ("trailer", "x"),
         ]);
@@ -83,13 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn connection_cannot_take_framing_or_routing_away() {
+    fn connection_cannot_take_framing_routing_or_traces_away() {
         let mut map = headers(&[
-            ("connection", "host, content-length"),
+            ("connection", "host, content-length, Via"),
             ("host", "a"),
+            ("via", "1.1 a"),
             ("content-length", "1"),
         ]);
         remove(&mut map);
-        assert_eq!(map.len(), 2);
+        assert_eq!(map.len(), 3);
     }
 }
