@@ -18,7 +18,7 @@ use crate::{
     config::{Config, ListenAddress},
     origin::rewrite::Identity,
     pipeline::{Clock, Pipeline},
-    server::{Address, Drain, Listener, tls::Certificates},
+    server::{Address, Counters, Drain, Listener, tls::Certificates},
     store::Memory,
     telemetry::{Metrics, Reload},
 };
@@ -53,7 +53,8 @@ impl Node {
     pub fn start(config: &Config, surroundings: Surroundings) -> anyhow::Result<Self> {
         let Surroundings { clock, sink, workers } = surroundings;
         let metrics = Metrics::new();
-        let listeners = bind_all(&config.listen)?;
+        let counters = Arc::default();
+        let listeners = bind_all(&config.listen, &counters)?;
         let admin_listener = config.admin.listen.as_ref().map(bind).transpose()?;
         let certificates = assemble::certificates(config)?;
         let settings = Arc::new(assemble::server(config, certificates.clone())?);
@@ -73,7 +74,7 @@ impl Node {
             admin_address: admin_listener.as_ref().map(Listener::local_addr).transpose()?,
             pipeline,
         };
-        let sampler = sampling::Sampler::new(&node.pipeline, &metrics, &listeners);
+        let sampler = sampling::Sampler::new(&node.pipeline, &metrics, &counters);
         for listener in listeners {
             let (handler, drain) = (Arc::clone(&node.pipeline), node.drain.clone());
             workers.serve(listener, &handler, &settings, &drain)?;
@@ -148,8 +149,9 @@ impl Node {
     }
 }
 
-fn bind_all(listen: &[ListenAddress]) -> anyhow::Result<Vec<Listener>> {
-    listen.iter().map(bind).collect()
+/// The public listeners, which share one limit on connections.
+fn bind_all(listen: &[ListenAddress], counters: &Arc<Counters>) -> anyhow::Result<Vec<Listener>> {
+    listen.iter().map(|address| Ok(bind(address)?.sharing(counters))).collect()
 }
 
 fn bind(listen: &ListenAddress) -> anyhow::Result<Listener> {

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::{
     pipeline::Pipeline,
-    server::{Listener, listener::Counters},
+    server::Counters,
     store::{Memory, Usage},
     telemetry::Metrics,
 };
@@ -15,7 +15,7 @@ use crate::{
 pub struct Sampler {
     pipeline: Arc<Pipeline<Memory>>,
     metrics: Arc<Metrics>,
-    listeners: Vec<Arc<Counters>>,
+    counters: Arc<Counters>,
     last: Mutex<Last>,
 }
 
@@ -29,12 +29,12 @@ impl Sampler {
     pub fn new(
         pipeline: &Arc<Pipeline<Memory>>,
         metrics: &Arc<Metrics>,
-        listeners: &[Listener],
+        counters: &Arc<Counters>,
     ) -> Self {
         Self {
             pipeline: Arc::clone(pipeline),
             metrics: Arc::clone(metrics),
-            listeners: listeners.iter().map(|listener| Arc::clone(listener.counters())).collect(),
+            counters: Arc::clone(counters),
             last: Mutex::default(),
         }
     }
@@ -65,11 +65,14 @@ impl Sampler {
     }
 
     fn sample_connections(&self, last: &mut Last) {
-        let open: usize = self.listeners.iter().map(|counters| counters.open.load(Relaxed)).sum();
-        self.metrics.connections.set(signed(open as u64));
-        let refused = self.listeners.iter().map(|counters| counters.refused.load(Relaxed)).sum();
+        self.metrics.connections.set(signed(self.counters.open.load(Relaxed) as u64));
+        let refused = self.counters.refused.load(Relaxed);
         let before = std::mem::replace(&mut last.refused, refused);
         self.metrics.connections_refused.inc_by(refused.saturating_sub(before));
+        for (refusal, count) in self.counters.refused_requests() {
+            let counter = self.metrics.refused_requests.with_label_values(&[refusal.as_str()]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Fields that concern one connection only and are not passed on (RFC 9110 §7.6.1).
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use smallvec::SmallVec;
 
 use super::list;
 
@@ -21,8 +22,9 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     ALWAYS.contains(name)
 }
 
-const ALWAYS: [HeaderName; 6] = [
+const ALWAYS: [HeaderName; 7] = [
     header::CONNECTION,
+    HeaderName::from_static("http2-settings"),
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::TE,
@@ -30,23 +32,28 @@ const ALWAYS: [HeaderName; 6] = [
     header::UPGRADE,
 ];
 
-/// Removes the fields that `Connection` lists; without such fields nothing is allocated.
-fn remove_listed(headers: &mut HeaderMap) {
-    if !headers.contains_key(header::CONNECTION) {
+/// Removes the fields that `Connection` lists, but for those that tell how the connection is used.
+///
+/// Done before anything decides by a request's fields: what the origin will not see must not select
+/// what is stored of its answer. Costs one look-up where there is no `Connection`, or a plain one.
+pub fn remove_listed(headers: &mut HeaderMap) {
+    let is_plain = |value: &HeaderValue| matches!(value.as_bytes(), b"keep-alive" | b"close");
+    if headers.get_all(header::CONNECTION).into_iter().all(is_plain) {
         return;
     }
-    let listed: Vec<HeaderName> = list::members(headers, header::CONNECTION)
+    let listed: SmallVec<[HeaderName; 4]> = list::members(headers, header::CONNECTION)
         .filter_map(|member| HeaderName::from_bytes(member).ok())
-        .filter(|name| *name != "close" && !is_end_to_end(name))
+        .filter(|name| !is_end_to_end(name) && !is_hop_by_hop(name))
         .collect();
     for name in listed {
         headers.remove(name);
     }
 }
 
-/// Fields that `Connection` may not take away: a message would lose its framing or its routing.
+/// Fields that `Connection` may not take away: a message would lose its framing, its routing, or the
+/// trace by which a loop is found.
 fn is_end_to_end(name: &HeaderName) -> bool {
-    [header::HOST, header::CONTENT_LENGTH].contains(name)
+    [header::HOST, header::CONTENT_LENGTH, header::VIA].contains(name)
 }
 
 #[cfg(test)]
@@ -66,6 +73,7 @@ mod tests {
     fn listed_and_standard_fields_go_and_the_rest_stays() {
         let mut map = headers(&[
             ("connection", "close, A , b"),
+            ("connection", "keep-alive"),
             ("a", "1"),
             ("b", "2"),
             ("c", "3"),
@@ -73,6 +81,7 @@ mod tests {
             ("te", "trailers"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
+            ("http2-settings", "x"),
             ("proxy-connection", "close"),
             ("trailer", "x"),
         ]);
@@ -83,13 +92,14 @@ mod tests {
     }
 
     #[test]
-    fn connection_cannot_take_framing_or_routing_away() {
+    fn connection_cannot_take_framing_routing_or_traces_away() {
         let mut map = headers(&[
-            ("connection", "host, content-length"),
+            ("connection", "host, content-length, Via"),
             ("host", "a"),
+            ("via", "1.1 a"),
             ("content-length", "1"),
         ]);
         remove(&mut map);
-        assert_eq!(map.len(), 2);
+        assert_eq!(map.len(), 3);
     }
 }

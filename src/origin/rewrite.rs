@@ -7,20 +7,7 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use super::{forwarded, random};
-use crate::field::Timestamp;
-
-/// Fields that concern one connection only (RFC 9110 §7.6.1), beside those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 6] = [
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::TE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-];
-
-/// Fields that `Connection` cannot make hop-by-hop: without them the message means something else.
-const END_TO_END: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::VIA];
+use crate::field::{Timestamp, hop};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -132,7 +119,7 @@ pub fn request_headers(headers: &mut HeaderMap, source: &Source<'_>, identity: &
         .then(|| headers.get(header::UPGRADE).cloned())
         .flatten();
     let takes_trailers = has_token(headers, &header::TE, "trailers");
-    strip_hop_by_hop(headers);
+    hop::remove(headers);
     if let Some(upgrade) = upgrade {
         headers.insert(header::UPGRADE, upgrade);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -158,7 +145,7 @@ pub fn response_headers(
     let upgrade = (status == StatusCode::SWITCHING_PROTOCOLS)
         .then(|| headers.get(header::UPGRADE).cloned())
         .flatten();
-    strip_hop_by_hop(headers);
+    hop::remove(headers);
     if let Some(upgrade) = upgrade {
         headers.insert(header::UPGRADE, upgrade);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -167,35 +154,6 @@ pub fn response_headers(
         headers.insert(header::DATE, date(now));
     }
     headers.append(header::VIA, identity.for_response(version));
-}
-
-/// Removes the fields that concern one connection only.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    strip_nominated(headers);
-    headers.remove(header::CONNECTION);
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
-}
-
-/// Removes the fields that `Connection` names, but for those that tell how the connection is used.
-///
-/// Done before anything decides by a request's fields: what the origin will not see must not select
-/// what is stored of its answer.
-pub fn strip_nominated(headers: &mut HeaderMap) {
-    let is_plain = |value: &HeaderValue| matches!(value.as_bytes(), b"keep-alive" | b"close");
-    if headers.get_all(header::CONNECTION).into_iter().all(is_plain) {
-        return;
-    }
-    let options = headers.get_all(header::CONNECTION).into_iter();
-    let options = options.flat_map(|options| options.as_bytes().split(|byte| *byte == b','));
-    let named: SmallVec<[HeaderName; 4]> =
-        options.filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok()).collect();
-    for name in named {
-        if !END_TO_END.contains(&name) && !HOP_BY_HOP.contains(&name) {
-            headers.remove(name);
-        }
-    }
 }
 
 /// Tells the origin who asked (RFC 7239 and its predecessors): continued from trusted peers, else begun anew.
@@ -289,25 +247,6 @@ mod tests {
 
     fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
         headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
-    }
-
-    #[test]
-    fn connection_fields_stay_on_their_connection() {
-        let lines = [
-            ("connection", "close, X-Secret , host"),
-            ("connection", "keep-alive"),
-            ("x-secret", "a"),
-            ("host", "a"),
-            ("keep-alive", "timeout=5"),
-            ("proxy-connection", "close"),
-            ("transfer-encoding", "chunked"),
-            ("te", "gzip"),
-            ("upgrade", "websocket"),
-            ("accept", "b"),
-        ];
-        let mut left = headers(&lines);
-        strip_hop_by_hop(&mut left);
-        assert_eq!(left, headers(&[("host", "a"), ("accept", "b")]));
     }
 
     #[test]

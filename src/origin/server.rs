@@ -24,12 +24,14 @@ use super::{
     error::OriginError,
     lease::{InFlight, Lease},
     pool::{Pool, Sender},
-    rewrite,
     settings::{self, Endpoint, Host, Settings},
     standing::Standing,
     tls::TlsError,
 };
-use crate::server::{Interim, stream::Protocol};
+use crate::{
+    field::hop,
+    server::{Interim, stream::Protocol},
+};
 
 /// How long a body waits for the origin's 100 (RFC 9110 §10.1.1).
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -313,7 +315,7 @@ fn pass_on_interim(
             }
         } else if let Some(interim) = &interim {
             let mut headers = response.headers().clone();
-            rewrite::strip_hop_by_hop(&mut headers);
+            hop::remove(&mut headers);
             interim.send(response.status(), &headers);
         }
     });

@@ -2,17 +2,46 @@
 
 use http::StatusCode;
 
-use crate::{origin::OriginError, problem::Problem};
+use crate::{
+    origin::{OriginError, UploadFailure},
+    problem::Problem,
+};
 
-/// What a client is told when the origin gave no answer: `504` where it was too slow, else `502`.
+/// What a client is told when the origin gave no answer: `504` where it was too slow, else `502`; and
+/// what is wrong with the client's own request body where that is why.
 /// Names no address and no cause that an outsider has no use for; those are in the log.
 pub fn of_origin(error: &OriginError) -> Problem {
+    if let OriginError::RequestBody(failure) = error {
+        return of_upload(*failure);
+    }
     if error.is_timeout() {
         let detail = "The API behind this proxy did not answer in time. Try again later.";
         return Problem::new(StatusCode::GATEWAY_TIMEOUT, "The origin is too slow", detail);
     }
     let detail = "The API behind this proxy could not be reached. Try again later.";
     Problem::new(StatusCode::BAD_GATEWAY, "The origin is unavailable", detail)
+}
+
+/// What a client is told whose request body could not be passed on whole.
+fn of_upload(failure: UploadFailure) -> Problem {
+    let (status, title, detail) = match failure {
+        UploadFailure::TooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "Content too large",
+            "The request's content exceeds the limit.",
+        ),
+        UploadFailure::Silent => (
+            StatusCode::REQUEST_TIMEOUT,
+            "The request is too slow",
+            "The request's content stopped coming before its end. Send it again.",
+        ),
+        UploadFailure::Broken => (
+            StatusCode::BAD_REQUEST,
+            "Broken content",
+            "The request's content broke off or is malformed. Send it again, whole.",
+        ),
+    };
+    Problem::new(status, title, detail)
 }
 
 /// What a client is told whose request Larder itself failed.
@@ -32,4 +61,22 @@ pub fn of_loop() -> Problem {
     let detail = "This request has been through this proxy before. Check that the origin's address \
                   does not lead back to it.";
     Problem::new(StatusCode::LOOP_DETECTED, "The request goes in a circle", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_fault_it_was_is_in_the_status() {
+        for (error, status) in [
+            (OriginError::NoHealthyServer, 502),
+            (OriginError::FirstByteTimeout { server: "a".into() }, 504),
+            (OriginError::RequestBody(UploadFailure::TooLarge), 413),
+            (OriginError::RequestBody(UploadFailure::Silent), 408),
+            (OriginError::RequestBody(UploadFailure::Broken), 400),
+        ] {
+            assert_eq!(of_origin(&error).status, status, "{error}");
+        }
+    }
 }

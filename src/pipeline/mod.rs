@@ -45,7 +45,7 @@ pub use site::{ServerTiming, Site, SiteId};
 
 use crate::{
     entry::StoredResponse,
-    field::{Timestamp, presence::Presence},
+    field::{Timestamp, hop, presence::Presence},
     key::{CacheKey, target::Scheme},
     origin::{OriginError, ResponseBody, rewrite},
     policy::{
@@ -135,7 +135,7 @@ impl<S: Store> Handler for Pipeline<S> {
     ) -> Response<Body> {
         let received = Received { at: self.clock.now(), started: Instant::now() };
         let site = self.site.load();
-        rewrite::strip_nominated(request.headers_mut());
+        hop::remove_listed(request.headers_mut());
         let (route, verdict) = receive::plan(&site, &request, connection);
         let step = match verdict {
             Verdict::Loop => Step::Refuse,

@@ -18,7 +18,7 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::{
     Drain, Handler, Settings,
-    listener::{BoundSocket, Counted, Counters, Listener},
+    listener::{BoundSocket, Counted, Listener},
     protocol::Common,
     refusal::Refusal,
     stream::{Protocol, Stream, Transport},
@@ -46,11 +46,19 @@ pub async fn serve<H: Handler>(
     drain: Drain,
 ) -> io::Result<()> {
     let socket = AcceptingSocket::new(&listener.socket)?;
-    let acceptor = settings.tls.clone().map(TlsAcceptor::from);
+    let acceptor = match &listener.socket {
+        BoundSocket::Tcp(_) => settings.tls.clone().map(TlsAcceptor::from),
+        // What never leaves the machine needs no TLS.
+        BoundSocket::Unix(..) => None,
+    };
     let server = Arc::new(Server {
-        counters: Arc::clone(&listener.counters),
         acceptor,
-        common: Common { handler, settings, drain: drain.clone() },
+        common: Common {
+            handler,
+            settings,
+            drain: drain.clone(),
+            counters: Arc::clone(&listener.counters),
+        },
     });
     let mut pause = FIRST_PAUSE;
     loop {
@@ -66,7 +74,7 @@ pub async fn serve<H: Handler>(
             }
             Err(error) if is_of_one_client(&error) => {}
             Err(error) => {
-                server.counters.accept_errors.fetch_add(1, Relaxed);
+                server.common.counters.accept_errors.fetch_add(1, Relaxed);
                 tracing::warn!(%error, "cannot accept connections; trying again");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LAST_PAUSE);
@@ -117,7 +125,6 @@ fn is_of_one_client(error: &io::Error) -> bool {
 }
 
 struct Server<H> {
-    counters: Arc<Counters>,
     acceptor: Option<TlsAcceptor>,
     common: Common<H>,
 }
@@ -125,7 +132,7 @@ struct Server<H> {
 impl<H: Handler> Server<H> {
     fn take_in(self: &Arc<Self>, transport: Transport, peer: Option<SocketAddr>) {
         let limit = self.common.settings.connections;
-        if let Some(counted) = self.counters.enter(limit) {
+        if let Some(counted) = self.common.counters.enter(limit) {
             tokio::spawn(Arc::clone(self).run(transport, peer, counted));
         } else if self.acceptor.is_none() {
             self.turn_away(transport, limit);
@@ -134,7 +141,8 @@ impl<H: Handler> Server<H> {
 
     /// Says why, where that takes no handshake and not too many are being told already.
     fn turn_away(self: &Arc<Self>, transport: Transport, limit: usize) {
-        if let Some(counted) = self.counters.farewell(limit.saturating_add(FAREWELLS)) {
+        if let Some(counted) = self.common.counters.farewell(limit.saturating_add(FAREWELLS)) {
+            self.common.counters.refuse(Refusal::Overloaded);
             tokio::spawn(async move {
                 let _ = timeout(FAREWELL, say_overloaded(transport)).await;
                 drop(counted);
@@ -160,7 +168,7 @@ impl<H: Handler> Server<H> {
                 self.common.drive(stream, protocol, peer, self.acceptor.is_some()).await;
             }
             _ if self.acceptor.is_some() => {
-                self.counters.handshakes_failed.fetch_add(1, Relaxed);
+                self.common.counters.handshakes_failed.fetch_add(1, Relaxed);
             }
             _ => {}
         }

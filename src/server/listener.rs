@@ -13,12 +13,14 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::refusal::Refusal;
+
 const BACKLOG: i32 = 4096;
 
 /// A socket that accepts clients.
 ///
-/// Clones accept on the same socket, so that several runtimes can share it; its counters and its limit on
-/// connections are shared too.
+/// Clones accept on the same socket, so that several runtimes can share it. The limit on connections holds
+/// over all that share their [`Counters`]: its clones, and other listeners where they are told to.
 #[derive(Debug)]
 pub struct Listener {
     pub(super) socket: BoundSocket,
@@ -49,7 +51,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// What has happened on a listener since it was bound.
+/// What has happened on a listener, or on several together, since they were bound.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Connections open now.
@@ -62,9 +64,24 @@ pub struct Counters {
     pub handshakes_failed: AtomicU64,
     /// Failures to accept, such as too many open files.
     pub accept_errors: AtomicU64,
+    refused_requests: [AtomicU64; Refusal::ALL.len()],
 }
 
 impl Counters {
+    /// The requests that the server refused by itself, by reason.
+    pub fn refused_requests(&self) -> impl Iterator<Item = (Refusal, u64)> {
+        let counts = self.refused_requests.iter().map(|count| count.load(Relaxed));
+        Refusal::ALL.into_iter().zip(counts)
+    }
+
+    /// Counts a request that is refused.
+    pub(super) fn refuse(&self, refusal: Refusal) {
+        let place = Refusal::ALL.iter().position(|known| *known == refusal);
+        if let Some(count) = place.and_then(|place| self.refused_requests.get(place)) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
     /// Counts a connection in, unless `limit` are open.
     pub(super) fn enter(self: &Arc<Self>, limit: usize) -> Option<Counted> {
         let counted = Counted(Arc::clone(self));
@@ -122,6 +139,12 @@ impl Listener {
         }
     }
 
+    /// Counts with others from now on, and shares their limit on connections.
+    #[must_use]
+    pub fn sharing(self, counters: &Arc<Counters>) -> Self {
+        Self { counters: Arc::clone(counters), ..self }
+    }
+
     /// Another handle on the same socket.
     pub fn try_clone(&self) -> io::Result<Self> {
         let socket = match &self.socket {
@@ -141,7 +164,7 @@ impl Listener {
         }
     }
 
-    /// What has happened on it and its clones.
+    /// What has happened on it, its clones, and those it shares with.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }

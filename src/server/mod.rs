@@ -32,6 +32,7 @@ pub use drain::Drain;
 pub use interim::Interim;
 pub use limits::{BodyError, BodyLimits, Limited};
 pub use listener::{Address, Counters, Listener};
+pub use refusal::Refusal;
 pub use settings::Settings;
 
 /// What answers requests: the pipeline on the public listener, the route table on the admin listener.

@@ -19,7 +19,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use super::{
-    BodyLimits, Connection, Drain, Handler, Interim, Settings,
+    BodyLimits, Connection, Counters, Drain, Handler, Interim, Settings,
     framing::{Framing, Limits},
     interim::Channel,
     io::Wire,
@@ -43,6 +43,7 @@ pub(super) struct Common<H> {
     pub(super) handler: Arc<H>,
     pub(super) settings: Arc<Settings>,
     pub(super) drain: Drain,
+    pub(super) counters: Arc<Counters>,
 }
 
 impl<H: Handler> Common<H> {
@@ -67,6 +68,7 @@ impl<H: Handler> Common<H> {
                 },
             }),
             vitals: Arc::default(),
+            counters: Arc::clone(&self.counters),
             header_count: self.settings.header_count,
             channel,
         });
@@ -89,18 +91,31 @@ impl<H: Handler> Common<H> {
         let connection = http1_builder(settings)
             .serve_connection(TokioIo::new(wire), answer_with(service))
             .with_upgrades();
-        self.watch(connection, |connection| connection.graceful_shutdown(), &vitals).await;
+        let end =
+            self.watch(connection, |connection| connection.graceful_shutdown(), &vitals).await;
+        if end.as_ref().is_err_and(hyper::Error::is_parse) {
+            // hyper has answered what it cannot read.
+            self.counters.refuse(vitals.refusal_of_next());
+        }
+        note_end(end);
     }
 
     async fn drive_http2(&self, stream: Stream, service: &Arc<Service<H>>) {
         let connection = http2_builder(&self.settings)
             .serve_connection(TokioIo::new(stream), answer_with(service));
         let vitals = Arc::clone(&service.vitals);
-        self.watch(connection, |connection| connection.graceful_shutdown(), &vitals).await;
+        let end =
+            self.watch(connection, |connection| connection.graceful_shutdown(), &vitals).await;
+        note_end(end);
     }
 
     /// Polls the connection to its end, which the drain and the timers may bring about.
-    async fn watch<C>(&self, connection: C, close: impl Fn(Pin<&mut C>), vitals: &Vitals)
+    async fn watch<C>(
+        &self,
+        connection: C,
+        close: impl Fn(Pin<&mut C>),
+        vitals: &Vitals,
+    ) -> hyper::Result<()>
     where
         C: Future<Output = hyper::Result<()>>,
     {
@@ -115,20 +130,20 @@ impl<H: Handler> Common<H> {
             }
             loop {
                 if let Poll::Ready(end) = connection.as_mut().poll(cx) {
-                    return Poll::Ready(note_end(end));
+                    return Poll::Ready(end);
                 }
                 let Poll::Ready(lapse) = watch.poll(cx, vitals) else {
                     return Poll::Pending;
                 };
                 tracing::debug!(?lapse, "closing a silent connection");
                 if lapse != Lapse::Idle || is_closing {
-                    return Poll::Ready(());
+                    return Poll::Ready(Ok(()));
                 }
                 is_closing = true;
                 close(connection.as_mut());
             }
         })
-        .await;
+        .await
     }
 }
 

@@ -7,10 +7,10 @@ use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::problem::Problem;
 
-/// Why a request is answered by the server and not by its handler.
+/// Why a request is answered by the server and not by its handler: a closed list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Refusal {
+pub enum Refusal {
     /// Both `Content-Length` and `Transfer-Encoding` (RFC 9112 §6.1): where the message ends is ambiguous.
     LengthAndEncoding = 1,
     /// `Transfer-Encoding` other than exactly `chunked`, or given twice.
@@ -19,7 +19,7 @@ pub(super) enum Refusal {
     Length,
     /// A line that ends in a bare line feed, is folded, or has no proper field name.
     Line,
-    /// A message whose boundaries could not be followed.
+    /// What is no HTTP, or a message whose boundaries could not be followed.
     Framing,
     /// A request target that is none of the forms of RFC 9112 §3.2, or has a fragment.
     Target,
@@ -38,7 +38,8 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Self; 12] = [
+    /// Every reason.
+    pub const ALL: [Self; 12] = [
         Self::LengthAndEncoding,
         Self::Encoding,
         Self::Length,
@@ -52,6 +53,24 @@ impl Refusal {
         Self::BodyTooLarge,
         Self::Overloaded,
     ];
+
+    /// The reason as metrics spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LengthAndEncoding => "length-and-encoding",
+            Self::Encoding => "transfer-encoding",
+            Self::Length => "content-length",
+            Self::Line => "header-line",
+            Self::Framing => "malformed",
+            Self::Target => "target",
+            Self::Host => "host",
+            Self::Connect => "connect",
+            Self::HeaderTooLarge => "headers-too-large",
+            Self::TargetTooLong => "target-too-long",
+            Self::BodyTooLarge => "body-too-large",
+            Self::Overloaded => "too-many-connections",
+        }
+    }
 
     /// The reason with this number, as `self as u8` gives it.
     pub(super) fn from_code(code: u8) -> Option<Self> {

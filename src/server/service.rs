@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
-    Connection, Handler,
+    Connection, Counters, Handler,
     admission::admit,
     interim::Channel,
     refusal::Refusal,
@@ -24,6 +24,7 @@ pub(super) struct Service<H> {
     pub(super) handler: Arc<H>,
     pub(super) connection: Arc<Connection>,
     pub(super) vitals: Arc<Vitals>,
+    pub(super) counters: Arc<Counters>,
     /// Header lines allowed; HTTP/1.1 has been checked before.
     pub(super) header_count: usize,
     /// HTTP/1.1 only.
@@ -94,6 +95,7 @@ impl<H: Handler> Service<H> {
     }
 
     fn refuse(&self, refusal: Refusal, version: Version) -> Response<Answer<H::Body>> {
+        self.counters.refuse(refusal);
         self.vitals.linger_at_close();
         let mut response = refusal.response();
         if version < Version::HTTP_2 {

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 /// Everything the server needs to know; plain values, checked by whoever reads the configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// TLS with these certificates; plaintext without.
+    /// TLS with these certificates on TCP; plain text without, and on Unix sockets.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// Connections open at once on the listener; beyond them clients get a 503.
+    /// Connections open at once on all listeners that share their counters; beyond them clients get a 503.
     pub connections: usize,
     /// Bytes of a request's head, or of an HTTP/2 header list; beyond them 431.
     pub header_bytes: usize,

@@ -58,6 +58,12 @@ impl Vitals {
         (!was_followed).then_some(Refusal::Framing)
     }
 
+    /// Why the request after the last one that was begun cannot be answered.
+    pub(super) fn refusal_of_next(&self) -> Refusal {
+        let next = self.calls.load(Relaxed).wrapping_add(1);
+        self.refusal(next).unwrap_or(Refusal::Framing)
+    }
+
     /// Counts a request; gives its number on this connection (the first is 1).
     pub(super) fn begin(self: &Arc<Self>) -> (u32, InFlight) {
         self.active.fetch_add(1, Relaxed);

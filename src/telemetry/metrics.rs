@@ -40,6 +40,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Client connections refused because the limit was reached.
     pub connections_refused: IntCounter,
+    /// Requests that the server refused by itself, by reason.
+    pub refused_requests: IntCounterVec,
     /// Entries held, by tier.
     pub store_entries: IntGaugeVec,
     /// Bytes held, by tier.
@@ -115,6 +117,11 @@ impl Metrics {
             connections_refused: catalogue.counter(
                 "larder_connections_refused_total",
                 "Client connections refused because the limit was reached.",
+            ),
+            refused_requests: catalogue.counters(
+                "larder_refused_requests_total",
+                "Requests refused before they had a route, by reason; none of them is in larder_requests_total.",
+                &["reason"],
             ),
             store_entries: catalogue.gauges("larder_store_entries", "Entries held, by tier.", &["tier"]),
             store_bytes: catalogue.gauges(

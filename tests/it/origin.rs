@@ -60,7 +60,7 @@ fn node(origin: &str) -> Node {
         sink: Arc::new(|| Box::new(std::io::sink())),
         workers: Workers::Here,
     };
-    Node::start(config, surroundings).unwrap()
+    Node::start(&config, surroundings).unwrap()
 }
 
 async fn text(body: impl http_body::Body<Data = Bytes, Error: std::fmt::Debug>) -> String {
@@ -757,6 +757,23 @@ async fn all_who_wait_for_a_body_that_stalls_are_told() {
             assert_eq!(wire.read_to_end().await, "4\r\nhalf\r\n", "no last chunk");
         }
         assert_eq!(origin.connections(), 1, "one of them followed the other");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_failed_upload_is_told_to_the_client_who_failed() {
+    within(async {
+        let origin =
+            RawOrigin::start(|mut wire, _| async move { drop(wire.read_to_end().await) }).await;
+        let node = node(&format!("urls = [\"{}\"]\n[limits]\nbody = \"4B\"", origin.url()));
+        let mut wire = Wire::connect(node.tcp_address().unwrap()).await;
+        let request =
+            "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        let reply = wire.exchange(request).await;
+        assert_eq!(reply.status(), 413, "{}", reply.body);
+        assert_eq!(reply.header("content-type"), Some("application/problem+json"));
+        assert!(reply.body.contains("Content too large"), "{}", reply.body);
     })
     .await;
 }

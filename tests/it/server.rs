@@ -13,12 +13,18 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use larder::server::{BodyError, Connection, Drain, Handler, Limited, Listener, Settings, serve};
+use larder::{
+    app::{Node, Surroundings, Workers},
+    config::{Config, Environment},
+    pipeline::Clock,
+    server::{BodyError, Connection, Drain, Handler, Limited, Listener, Settings, serve},
+};
 use tokio::{net::TcpStream, sync::Notify};
 use tokio_rustls::TlsConnector;
 
 use crate::support::{
     certificate::Certificate,
+    proxy::Proxy,
     serving::{Answer, BoxBody, Serving, reply},
     wire::Wire,
     within,
@@ -511,6 +517,79 @@ async fn a_unix_socket_is_a_listener_too() {
         drain.start();
         served.await.unwrap().unwrap();
         assert!(!path.exists());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_unix_socket_speaks_plain_text_beside_tls() {
+    within(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("larder.sock");
+        let listener = Listener::bind_unix(&path).unwrap();
+        let settings = Settings { tls: Some(Certificate::new().server()), ..Settings::default() };
+        let handler = Answer(|_, connection: Arc<Connection>| async move {
+            reply(200, format!("{}", connection.secure))
+        });
+        let drain = Drain::new();
+        tokio::spawn(serve(listener, Arc::new(handler), Arc::new(settings), drain.clone()));
+        let mut wire = Wire::new(tokio::net::UnixStream::connect(&path).await.unwrap());
+        assert_eq!(wire.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.body, "false");
+        drain.start();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_limit_on_connections_holds_over_all_listeners_together() {
+    within(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("larder.sock");
+        let text = format!(
+            "listen = [\"127.0.0.1:0\", \"unix:{}\"]\norigin = \"http://127.0.0.1:9\"\n\
+             limits.connections = 1\nlog.access = \"off\"\n",
+            path.display()
+        );
+        let config = Config::parse(&text, "test.toml", Environment::empty()).unwrap();
+        let surroundings = Surroundings {
+            clock: Clock::manual(),
+            sink: Arc::new(|| Box::new(std::io::sink())),
+            workers: Workers::Here,
+        };
+        let node = Node::start(config, surroundings).unwrap();
+        let mut first = Wire::connect(node.tcp_address().unwrap()).await;
+        first.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let mut second = Wire::new(tokio::net::UnixStream::connect(&path).await.unwrap());
+        assert_eq!(second.read_reply().await.status(), 503);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn refused_requests_are_counted_by_reason() {
+    within(async {
+        let proxy = Proxy::with("http://127.0.0.1:9", "limits.connections = 2");
+        let _open = proxy.connect().await;
+        for (request, reason) in [
+            ("GET / HTTP/1.1\r\n\r\n", "host"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +5\r\n\r\n", "content-length"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX-A: \0\r\n\r\n", "malformed"),
+            ("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", "connect"),
+        ] {
+            let mut wire = proxy.connect().await;
+            wire.write(request).await;
+            wire.read_to_end().await;
+            drop(wire);
+            let labels = format!("reason=\"{reason}\"");
+            let counted = proxy.metric("larder_refused_requests_total", &labels).await;
+            assert_eq!(counted, 1.0, "{reason}");
+        }
+        let _second = proxy.connect().await;
+        proxy.connect().await.read_to_end().await;
+        let told = "reason=\"too-many-connections\"";
+        assert_eq!(proxy.metric("larder_refused_requests_total", told).await, 1.0);
+        assert_eq!(proxy.metric("larder_refused_requests_total", "").await, 5.0);
+        assert_eq!(proxy.metric("larder_requests_total", "").await, 0.0);
     })
     .await;
 }
