@@ -50,15 +50,15 @@ pub struct Surroundings {
 impl Node {
     /// Binds every listener of `config` and starts to serve on the current runtime or on threads of
     /// its own. Nothing is left behind where it fails.
-    pub fn start(config: Config, surroundings: Surroundings) -> anyhow::Result<Self> {
+    pub fn start(config: &Config, surroundings: Surroundings) -> anyhow::Result<Self> {
         let Surroundings { clock, sink, workers } = surroundings;
         let metrics = Metrics::new();
         let listeners = bind_all(&config.listen)?;
         let admin_listener = config.admin.listen.as_ref().map(bind).transpose()?;
-        let certificates = assemble::certificates(&config)?;
-        let settings = Arc::new(assemble::server(&config, certificates.clone())?);
+        let certificates = assemble::certificates(config)?;
+        let settings = Arc::new(assemble::server(config, certificates.clone())?);
         let identity = Identity::random();
-        let site = assemble::site(&config, &identity, &metrics, &sink)?;
+        let site = assemble::site(config, &identity, &metrics, &sink)?;
         let memory = Memory::new(config.store.memory, config.store.max_object);
         let pipeline = Pipeline::new(site, memory, clock, Arc::clone(&metrics));
         let node = Self {
@@ -80,11 +80,10 @@ impl Node {
         }
         if let Some(listener) = admin_listener {
             let draining = node.drain.clone();
-            let readiness = move || match draining.is_started() {
-                true => Readiness::Draining,
-                false => Readiness::Ready,
+            let readiness = move || {
+                if draining.is_started() { Readiness::Draining } else { Readiness::Ready }
             };
-            let tokens = assemble::tokens(&config);
+            let tokens = assemble::tokens(config);
             let admin = Admin::new(tokens, metrics, readiness, move || sampler.sample());
             let settings = Arc::new(crate::server::Settings::default());
             let serve =

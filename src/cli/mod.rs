@@ -44,9 +44,9 @@ pub fn main() -> ExitCode {
 
 fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
-        Command::Run(arguments) => run::execute(&arguments),
+        Command::Run(arguments) => run::execute(arguments),
         Command::Check(arguments) => check::execute(arguments),
-        Command::Demo(arguments) => demo::execute(&arguments),
+        Command::Demo(arguments) => demo::execute(arguments),
         Command::Health(arguments) => health::execute(arguments),
     }
 }

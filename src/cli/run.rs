@@ -113,7 +113,7 @@ async fn serve(config: Config, arguments: Arguments) -> anyhow::Result<ExitCode>
         workers: Workers::per_core(),
     };
     let watch = Watch::begin(files(&config, &arguments));
-    let node = Arc::new(Node::start(config, surroundings)?);
+    let node = Arc::new(Node::start(&config, surroundings)?);
     announce(&node);
     let (requests, hangups) = mpsc::channel(1);
     let read = move || arguments.configuration();

@@ -39,6 +39,7 @@ impl Presence {
     }
 
     /// Both sets together.
+    #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }

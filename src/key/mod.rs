@@ -29,6 +29,7 @@ impl CacheKey {
 
     /// The key of one variant of this target (RFC 9111 §4.1): `selecting` is the canonical text of the
     /// request's selecting fields.
+    #[must_use]
     pub fn variant(&self, generation: u64, selecting: &[u8]) -> Self {
         let mut text = self.text.clone();
         text.push(SEPARATOR);

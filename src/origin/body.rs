@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::{error::UploadFailure, lease::Lease};
 use crate::server::{BodyError, BodyLimits, Limited};
@@ -232,54 +232,151 @@ impl Body for RequestBody {
 
 /// The body of an origin's response.
 ///
-/// Its connection is used again once it has been read to its end; dropped earlier, the connection is closed.
+/// Its connection is used again once it has been read to its end; dropped earlier, or failed, it is closed.
 pub struct ResponseBody {
-    body: Incoming,
+    /// None once it has failed.
+    body: Option<Incoming>,
     lease: Option<Lease>,
+    /// None where it may pause for as long as it likes.
+    patience: Option<Patience>,
+}
+
+/// Why a response body ended early. Its `Display` is for the log, not for the client.
+#[derive(Debug, thiserror::Error)]
+pub enum ResponseBodyError {
+    /// No byte came for the origin's `idle_timeout`.
+    #[error("the origin stopped sending the response body")]
+    Silent,
+    /// The connection ended before the body did, or what came is not HTTP.
+    #[error("the response body broke off")]
+    Broken(#[source] hyper::Error),
 }
 
 impl ResponseBody {
-    pub(super) fn new(body: Incoming, lease: Lease) -> Self {
-        let mut body = Self { body, lease: Some(lease) };
+    /// A body that fails where it pauses for longer than `pause`, if there is such a limit.
+    pub(super) fn new(body: Incoming, lease: Lease, pause: Option<Duration>) -> Self {
+        let patience = pause.map(Patience::new);
+        let mut body = Self { body: Some(body), lease: Some(lease), patience };
         body.give_back_at_end();
         body
     }
 
     fn give_back_at_end(&mut self) {
-        if self.body.is_end_stream()
+        if self.is_end_stream()
             && let Some(lease) = self.lease.take()
         {
             lease.give_back();
         }
     }
+
+    fn fail(
+        &mut self,
+        error: ResponseBodyError,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
+        self.body = None;
+        self.lease = None;
+        Poll::Ready(Some(Err(error)))
+    }
 }
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = ResponseBodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        match &frame {
-            Some(Ok(_)) => self.give_back_at_end(),
-            Some(Err(_)) => self.lease = None,
+    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
+        let this = &mut *self;
+        let Some(body) = &mut this.body else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
+            let Some(patience) = &mut this.patience else {
+                return Poll::Pending;
+            };
+            ready!(patience.poll_lost(cx));
+            return this.fail(ResponseBodyError::Silent);
+        };
+        if let Some(patience) = &mut this.patience {
+            patience.regain();
+        }
+        match frame {
+            Some(Ok(frame)) => {
+                this.give_back_at_end();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => this.fail(ResponseBodyError::Broken(error)),
             None => {
-                if let Some(lease) = self.lease.take() {
+                if let Some(lease) = this.lease.take() {
                     lease.give_back();
                 }
+                Poll::Ready(None)
             }
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+    }
+}
+
+/// The wait for the next bytes, which may take only so long.
+///
+/// A body that never keeps its reader waiting needs no timer, and the timer of one that does is set anew
+/// only when it fires.
+struct Patience {
+    limit: Duration,
+    waiting_since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self { limit, waiting_since: None, timer: None }
+    }
+
+    /// Something came.
+    fn regain(&mut self) {
+        self.waiting_since = None;
+    }
+
+    /// Ready when nothing has come for too long.
+    fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let since = *self.waiting_since.get_or_insert_with(Instant::now);
+        let limit = self.limit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if since.elapsed() >= limit {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(since + limit);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_pause_that_is_too_long_is_one_too_many() {
+        let limit = Duration::from_secs(10);
+        let mut patience = Patience::new(limit);
+        let started = Instant::now();
+        for _ in 0..4 {
+            let wait = poll_fn(|cx| patience.poll_lost(cx));
+            assert!(tokio::time::timeout(Duration::from_secs(7), wait).await.is_err());
+            patience.regain();
+        }
+        poll_fn(|cx| patience.poll_lost(cx)).await;
+        assert_eq!(started.elapsed().as_secs(), 38);
     }
 }

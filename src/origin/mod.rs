@@ -20,7 +20,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use http::{Request, Response, Uri};
 use smallvec::SmallVec;
 
-pub use body::{RequestBody, ResponseBody};
+pub use body::{RequestBody, ResponseBody, ResponseBodyError};
 pub use error::{OriginError, UploadFailure};
 pub use settings::{Endpoint, Settings};
 

@@ -25,7 +25,8 @@ const END_TO_END: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, heade
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The field by which one request is found in every log.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longer request ids are replaced.
 const REQUEST_ID_BYTES: usize = 128;
@@ -97,16 +98,6 @@ impl Source<'_> {
 
     pub(super) fn scheme(&self) -> &'static str {
         if self.secure { "https" } else { "http" }
-    }
-}
-
-/// Whether the client's own connection is said to be TLS: to Larder, or to a trusted peer before it.
-pub fn is_secure(headers: &HeaderMap, source: &Source<'_>) -> bool {
-    let told = source.is_trusted().then(|| headers.get(X_FORWARDED_PROTO)).flatten();
-    match told.map(HeaderValue::as_bytes) {
-        Some(scheme) if scheme.eq_ignore_ascii_case(b"https") => true,
-        Some(scheme) if scheme.eq_ignore_ascii_case(b"http") => false,
-        _ => source.secure,
     }
 }
 

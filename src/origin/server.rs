@@ -50,6 +50,7 @@ pub(super) struct Server {
     own_host: HeaderValue,
     scheme: Scheme,
     first_byte_timeout: Duration,
+    idle_timeout: Duration,
     is_multiplexed: AtomicBool,
     opening: tokio::sync::Mutex<()>,
 }
@@ -81,6 +82,7 @@ impl Server {
             own_host: endpoint.host(),
             scheme: if is_secure { Scheme::HTTPS } else { Scheme::HTTP },
             first_byte_timeout: settings.first_byte_timeout,
+            idle_timeout: settings.idle_timeout,
             is_multiplexed: AtomicBool::new(endpoint.scheme == settings::Scheme::H2c),
             opening: tokio::sync::Mutex::default(),
         })
@@ -175,7 +177,8 @@ impl Server {
         let (mut head, body) = response?.into_parts();
         self.check(&mut head, &body).map_err(|error| Failed { error, unsent: None })?;
         let lease = Lease { sender, upload, in_flight };
-        Ok(Response::from_parts(head, ResponseBody::new(body, lease)))
+        let pause = (!is_endless(&head)).then_some(self.idle_timeout);
+        Ok(Response::from_parts(head, ResponseBody::new(body, lease, pause)))
     }
 
     fn settle_host(&self, request: &mut Request<RequestBody>) {
@@ -287,6 +290,15 @@ fn prepare_http1(
         request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
     }
     upload
+}
+
+/// Whether the body is a stream of events, which come when something happens and not before.
+fn is_endless(head: &Parts) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    head.headers.get(header::CONTENT_TYPE).is_some_and(|content_type| {
+        let media_type = content_type.as_bytes().split(|byte| *byte == b';').next();
+        media_type.is_some_and(|media_type| media_type.trim_ascii().eq_ignore_ascii_case(EVENTS))
+    })
 }
 
 fn pass_on_interim(

@@ -14,7 +14,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// The response's head comes at most this long after the request's last byte.
     pub first_byte_timeout: Duration,
-    /// An unused connection is kept for this long.
+    /// A response's body pauses for at most this long, unless it is a `text/event-stream`; and an unused
+    /// connection is kept for this long.
     pub idle_timeout: Duration,
     /// Further servers that are tried where one fails before anything was answered.
     pub retries: u32,

@@ -56,6 +56,7 @@ pub async fn admit<S: Store>(
     let arriving = Arc::new(Arriving {
         status: head.status,
         headers: headers.clone(),
+        freshness,
         fill: Arc::clone(&fill),
         variant: selecting,
         result,

@@ -84,11 +84,11 @@ impl Told {
         Self { collapsed: Collapsed::Yes, ..self }
     }
 
-    fn outcome(&self) -> Outcome {
+    fn outcome(self) -> Outcome {
         Outcome { result: self.result, reason: self.reason }
     }
 
-    fn write(&self, headers: &mut HeaderMap, ttl: Option<i64>) {
+    fn write(self, headers: &mut HeaderMap, ttl: Option<i64>) {
         let handling = match self.forward {
             None => Handling::Hit,
             Some(forward) => Handling::Forwarded {
@@ -123,7 +123,7 @@ pub fn hit<B>(
         let length = body.len() as u64;
         (response(stored.status, asker.ready_head(stored, told)), Content::Whole(body), length)
     } else {
-        asker.from_store(stored, told)
+        asker.select_stored(stored, told)
     };
     let status = head.status();
     finish::at_once(site, route, received, request, (told.outcome(), status, length));
@@ -152,7 +152,7 @@ impl Asker<'_> {
         told: Told,
         mut finish: Box<Finish>,
     ) -> Response<Body> {
-        let (head, content, _) = self.from_store(response, told);
+        let (head, content, _) = self.select_stored(response, told);
         finish.answered(told.outcome(), head.status());
         head.map(|()| Body::new(content, finish))
     }
@@ -176,7 +176,7 @@ impl Asker<'_> {
                     (StatusCode::NOT_MODIFIED, Content::Empty)
                 }
             };
-        self.from_origin(&mut headers, told);
+        self.describe_passed(&mut headers, told, Some(arriving.freshness.ttl(received)));
         finish.answered(told.outcome(), status);
         response(status, headers).map(|()| Body::new(content, finish))
     }
@@ -189,7 +189,7 @@ impl Asker<'_> {
         mut finish: Box<Finish>,
     ) -> Response<Body> {
         let (mut head, body) = origin.into_parts();
-        self.from_origin(&mut head.headers, told);
+        self.describe_passed(&mut head.headers, told, None);
         finish.answered(told.outcome(), head.status);
         Response::from_parts(head, Body::new(Content::Passing(body), finish))
     }
@@ -207,7 +207,7 @@ impl Asker<'_> {
         self.site.route(self.route)
     }
 
-    fn from_origin(&self, headers: &mut HeaderMap, told: Told) {
+    fn describe_passed(&self, headers: &mut HeaderMap, told: Told, ttl: Option<i64>) {
         tag::take(headers);
         headers.remove(SURROGATE_CONTROL);
         if told.stored == Stored::Yes
@@ -215,7 +215,7 @@ impl Asker<'_> {
         {
             headers.insert(header::CACHE_CONTROL, value.clone());
         }
-        told.write(headers, None);
+        told.write(headers, ttl);
         self.time(headers, told);
     }
 
@@ -238,7 +238,7 @@ impl Asker<'_> {
         })
     }
 
-    fn from_store(&self, stored: &StoredResponse, told: Told) -> (Response<()>, Content, u64) {
+    fn select_stored(&self, stored: &StoredResponse, told: Told) -> (Response<()>, Content, u64) {
         let now = self.received.at;
         let mut headers = stored.fields().unpack(ADDED);
         let (status, content) = self.select(stored, &mut headers);

@@ -169,16 +169,13 @@ impl<S: Store> Ask<S> {
             let tags = tag::take(&mut headers);
             old.freshened(headers, freshness, tags)
         });
-        let response = match refreshed {
-            Some(response) => {
-                let response = Arc::new(response);
-                self.keep(&stored.key, Arc::clone(&response)).await;
-                response
-            }
-            None => {
-                self.pipeline.store.remove(stored.key.digest()).await;
-                Arc::clone(old)
-            }
+        let response = if let Some(response) = refreshed {
+            let response = Arc::new(response);
+            self.keep(&stored.key, Arc::clone(&response)).await;
+            response
+        } else {
+            self.pipeline.store.remove(stored.key.digest()).await;
+            Arc::clone(old)
         };
         Settled { response, result, reason: None, origin_status }
     }

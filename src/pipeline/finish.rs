@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderName, Method, Request, StatusCode, header};
 
 use super::site::Site;
 use crate::{
     field::Timestamp,
+    origin::rewrite,
     policy::{CacheResult, Reason},
     telemetry::{Line, Observation},
 };
@@ -147,14 +148,14 @@ fn observation(
 }
 
 fn request_id(headers: &HeaderMap) -> &str {
-    text(headers, "x-request-id")
+    text(headers, &rewrite::X_REQUEST_ID)
 }
 
 /// The host a request asks for. Its target is in origin form by now.
 pub fn host(headers: &HeaderMap) -> &str {
-    text(headers, "host")
+    text(headers, &header::HOST)
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

@@ -12,7 +12,7 @@ use crate::{
     entry::StoredResponse,
     key::vary::VarySet,
     origin::OriginError,
-    policy::{cache_status::CacheResult, reason::Reason},
+    policy::{CacheResult, Freshness, Reason},
     route::VaryRule,
 };
 
@@ -35,6 +35,8 @@ pub struct Arriving {
     pub status: StatusCode,
     /// Its header section as stored: nothing in it belongs to one client alone.
     pub headers: HeaderMap,
+    /// How long it stays fresh.
+    pub freshness: Freshness,
     /// Its body.
     pub fill: Arc<Fill>,
     /// Whom it answers, where it is one variant of several: the selecting fields and the canonical

@@ -47,7 +47,10 @@ use crate::{
     entry::StoredResponse,
     field::Timestamp,
     key::{CacheKey, target::Scheme},
-    origin::{OriginError, ResponseBody, rewrite},
+    origin::{
+        OriginError, ResponseBody,
+        rewrite::{self, Source},
+    },
     policy::{
         CacheResult, Credentials, Forward, Reason, RequestHead, Reuse, Rule,
         cache_status::Stored as Stores, reuse,
@@ -62,7 +65,6 @@ use deliver::{Asker, Told};
 use fetch::{Ask, Fetched};
 use fill::{Budget, FillReader};
 use finish::{Finish, Received};
-
 use landing::{Arriving, Landing, Settled};
 use lookup::{Found, Stored};
 use receive::{Lookup, Verdict};
@@ -181,7 +183,8 @@ impl<S: Store> Context<S> {
     async fn take(self, step: Step, body: Incoming) -> Response<Body> {
         match step {
             Step::Refuse => {
-                let told = Told::forwarded(CacheResult::Bypass, Forward::Bypass, None);
+                let told =
+                    Told::forwarded(CacheResult::Bypass, Forward::Bypass, Some(Reason::Loop));
                 self.answer_problem(failure::of_loop(), told)
             }
             Step::Pass(reason) => self.pass(body, pass::told(reason)).await,
@@ -251,9 +254,7 @@ impl<S: Store> Context<S> {
                 self.answer_arriving(&arriving, headers, reader, told)
             }
             Joined::Settled(settled) => self.answer_settled(&settled, told.collapsed()),
-            Joined::Failed(error) => {
-                self.answer_problem(failure::of_origin(&error), told.collapsed())
-            }
+            Joined::Failed(error) => self.answer_failure(&error, told.collapsed()),
             Joined::Nothing(need) => {
                 let fetched = self.question(&lookup, need).run(None).await;
                 self.answer(fetched, told)
@@ -361,7 +362,7 @@ impl<S: Store> Context<S> {
                 self.answer_arriving(&arriving, headers, reader, told)
             }
             Fetched::Settled(settled) => self.answer_settled(&settled, told),
-            Fetched::Failed(error) => self.answer_problem(failure::of_origin(&error), told),
+            Fetched::Failed(error) => self.answer_failure(&error, told),
             Fetched::Alone(response, reason) => {
                 let origin_status = Some(response.status());
                 let told = Told { origin_status, reason: Some(reason), ..told };
@@ -405,18 +406,27 @@ impl<S: Store> Context<S> {
     /// The request's fields as the origin is to see them.
     fn forwarded_headers(&self) -> HeaderMap {
         let mut headers = self.request.headers.clone();
-        let source = receive::source(&self.site, &self.connection, self.request.version);
+        let source = Source {
+            peer: self.connection.peer.map(|peer| peer.ip()),
+            secure: self.connection.secure,
+            version: self.request.version,
+            trusted: &self.site.trusted_proxies,
+        };
         rewrite::request_headers(&mut headers, &source, &self.site.identity);
         headers
     }
 
     fn scheme(&self) -> Scheme {
-        let source = receive::source(&self.site, &self.connection, self.request.version);
-        receive::scheme(&self.request.headers, &source)
+        receive::client_scheme(&self.site, &self.request.headers, &self.connection)
     }
 
     fn answer_passing(self, response: Response<ResponseBody>, told: Told) -> Response<Body> {
         self.deliver(|asker, finish| asker.passing(response, told, finish))
+    }
+
+    fn answer_failure(self, error: &OriginError, told: Told) -> Response<Body> {
+        let told = Told { reason: Some(Reason::OriginError), ..told };
+        self.answer_problem(failure::of_origin(error), told)
     }
 
     fn answer_problem(self, problem: Problem, told: Told) -> Response<Body> {

@@ -3,7 +3,7 @@
 use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
-use super::{Context, body::Body, deliver::Told, failure, fetch, invalidate, request_head};
+use super::{Context, body::Body, deliver::Told, fetch, invalidate, request_head};
 use crate::{
     origin::{RequestBody, upgrade},
     policy::{CacheResult, Forward, Reason},
@@ -22,7 +22,7 @@ impl<S: Store> Context<S> {
         let answer = fetch::send(&self.pipeline, &self.site, forwarded, interim).await;
         let mut response = match answer {
             Ok(response) => response,
-            Err(error) => return self.answer_problem(failure::of_origin(&error), told),
+            Err(error) => return self.answer_failure(&error, told),
         };
         told.origin_status = Some(response.status());
         self.invalidate(&response).await;

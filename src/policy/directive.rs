@@ -134,7 +134,7 @@ impl ResponseDirectives {
             match structured::bare_item(entry) {
                 Some(BareItem::Boolean(false)) => {}
                 Some(BareItem::Boolean(true)) => {
-                    directives.set(&Directive { name, argument: None })
+                    directives.set(&Directive { name, argument: None });
                 }
                 Some(BareItem::Integer(number)) => {
                     let digits = i64::from(*number).to_string();

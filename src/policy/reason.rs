@@ -35,6 +35,8 @@ reasons! {
     MethodNotCacheable = "method-not-cacheable",
     /// The request asks for another protocol on the same connection.
     Upgrade = "upgrade",
+    /// The request has been through this node before.
+    Loop = "loop",
     /// The request says `no-store`.
     RequestNoStore = "request-no-store",
     /// The request says `no-cache`.
@@ -47,8 +49,8 @@ reasons! {
     RequestMaxStale = "request-max-stale",
     /// The request says `only-if-cached` and nothing stored answers it.
     OnlyIfCached = "only-if-cached",
-    /// Some origins take the request for another one than its target says: its path has dot segments, or
-    /// a field of it replaces the method or the target (`X-HTTP-Method-Override`, `X-Original-URL`).
+    /// Some origins take the request for another one than its target says: a field of it replaces the
+    /// method or the target (`X-HTTP-Method-Override`, `X-Original-URL`).
     AmbiguousTarget = "ambiguous-target",
     /// The request has a precondition that only the origin may judge (`If-Match`).
     Precondition = "precondition",
@@ -70,8 +72,6 @@ reasons! {
     MustUnderstand = "must-understand",
     /// The response varies by more than request headers (`Vary: *`).
     VaryStar = "vary-star",
-    /// The target already has as many variants as are kept.
-    VariantLimit = "variant-limit",
     /// Responses with this status are not stored.
     StatusNotCacheable = "status-not-cacheable",
     /// Nothing says how long the response is fresh, and it has no validator.
@@ -94,14 +94,8 @@ reasons! {
     StaleWhileRevalidate = "stale-while-revalidate",
     /// Stale, served because the origin failed.
     StaleIfError = "stale-if-error",
-    /// An earlier response was not storable, so requests for it do not wait for each other.
-    HitForMiss = "hit-for-miss",
-    /// Another request for the same response took too long.
-    LockTimeout = "lock-timeout",
     /// The origin could not be reached or did not answer in time.
     OriginError = "origin-error",
-    /// The store failed.
-    StoreError = "store-error",
 }
 
 impl Reason {

@@ -1,4 +1,4 @@
-//! The memory store: an S3-FIFO cache (quick_cache) under a real byte budget.
+//! The memory store: an S3-FIFO cache (`quick_cache`) under a real byte budget.
 
 use std::{
     hash::{BuildHasher, Hasher},
@@ -20,7 +20,7 @@ use crate::{
 /// index, and the share of the ghost list.
 const OVERHEAD: usize = size_of::<StoredResponse>() + 192;
 
-/// quick_cache refuses what is heavier than this share of one shard.
+/// `quick_cache` refuses what is heavier than this share of one shard.
 const LARGEST_SHARE: f64 = 0.97;
 
 /// Stored responses in this process's memory.
@@ -56,6 +56,9 @@ pub struct Usage {
 
 impl Memory {
     /// A store of `budget` bytes that takes entries of up to `largest` bytes, or of as many as fit.
+    ///
+    /// # Panics
+    /// Never: every option that the cache asks for is given.
     pub fn new(budget: u64, largest: u64) -> Self {
         let shards = shards_for(budget, largest);
         let budget_items = usize::try_from(budget / 2048).unwrap_or(usize::MAX).clamp(16, 1 << 22);

@@ -34,7 +34,7 @@ async fn a_miss_says_that_it_is_stored_and_why_it_was_one() {
     within(async {
         let origin = Scripted::always(Said::fresh("a")).await;
         let proxy = Proxy::before(&origin.url());
-        let status = "larder; fwd=uri-miss; fwd-status=200; stored; detail=cold";
+        let status = "larder; fwd=uri-miss; fwd-status=200; stored; ttl=60; detail=cold";
         assert_eq!(proxy.get("/a").await.header("cache-status"), Some(status));
     })
     .await;
@@ -51,7 +51,7 @@ async fn what_is_stale_is_replaced_by_what_the_origin_sends() {
         proxy.advance(10);
         let expired = proxy.get("/a").await;
         assert_eq!(expired.summary(), "200 EXPIRED 2");
-        let status = "larder; fwd=stale; fwd-status=200; stored; detail=expired";
+        let status = "larder; fwd=stale; fwd-status=200; stored; ttl=10; detail=expired";
         assert_eq!(expired.header("cache-status"), Some(status));
         assert_eq!(proxy.get("/a").await.summary(), "200 HIT 2");
     })
@@ -308,7 +308,7 @@ async fn each_variant_is_stored_for_itself() {
         }
         assert_eq!(proxy.get("/a").await.summary(), "200 HIT none");
         let other = get("it").await;
-        let status = "larder; fwd=vary-miss; fwd-status=200; stored; detail=vary-mismatch";
+        let status = "larder; fwd=vary-miss; fwd-status=200; stored; ttl=60; detail=vary-mismatch";
         assert_eq!(other.header("cache-status"), Some(status));
         assert_eq!(origin.requests(), 5);
     })
@@ -688,7 +688,7 @@ async fn the_target_has_one_form_in_the_key() {
         for (host, target) in [
             ("api.test", "/a/b%7Ec?x=1"),
             ("API.Test", "/a/b~c?x=1"),
-            ("api.test:80", "/a/%62~c?x=1"),
+            ("api.test:80", "/a/b~c?x=1"),
             ("api.test", "http://api.test/a/b~c?x=1"),
             ("other.test", "http://API.test:80/a/b~c?x=1"),
         ] {
@@ -699,6 +699,9 @@ async fn the_target_has_one_form_in_the_key() {
             ("api.test", "/a/b~c?x=1&"),
             ("api.test", "/a/b~c"),
             ("api.test", "/a%2Fb~c?x=1"),
+            // The origin is sent these as they are, and may answer them differently.
+            ("api.test", "/a/./b~c?x=1"),
+            ("api.test", "/a/z/../b~c?x=1"),
             ("api.test", "//a/b~c?x=1"),
             ("api.test", "/A/b~c?x=1"),
             ("api.test:81", "/a/b~c?x=1"),

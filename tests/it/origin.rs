@@ -15,10 +15,13 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use larder::{
+    app::{Node, Surroundings, Workers},
+    config::{Config, Environment},
     origin::{
         Endpoint, Origin, RequestBody, Settings,
         settings::{Health, Host, Tls},
     },
+    pipeline::Clock,
     server,
 };
 use tokio::{
@@ -46,6 +49,18 @@ fn before(settings: &Settings) -> Serving {
 
 fn get(target: &str) -> Request<RequestBody> {
     Request::get(target).header("host", "a.test").body(RequestBody::Empty).unwrap()
+}
+
+/// A whole proxy before an origin with these settings.
+fn node(origin: &str) -> Node {
+    let text = format!("listen = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n[origin]\n{origin}\n");
+    let config = Config::parse(&text, "test.toml", Environment::empty()).unwrap();
+    let surroundings = Surroundings {
+        clock: Clock::manual(),
+        sink: Arc::new(|| Box::new(std::io::sink())),
+        workers: Workers::Here,
+    };
+    Node::start(&config, surroundings).unwrap()
 }
 
 async fn text(body: impl http_body::Body<Data = Bytes, Error: std::fmt::Debug>) -> String {
@@ -668,6 +683,80 @@ async fn head_and_empty_responses_keep_their_connections() {
             assert_eq!(length, method != "DELETE", "{method}");
         }
         assert_eq!(origin.connections(), 1);
+    })
+    .await;
+}
+
+/// An origin whose body pauses for long in the middle, unless its connection is closed before that.
+async fn pausing(content_type: &'static str, closed: Arc<Notify>) -> RawOrigin {
+    RawOrigin::start(move |mut wire, _| {
+        let closed = Arc::clone(&closed);
+        async move {
+            wire.read_head().await;
+            wire.write(format!(
+                "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Type: {content_type}\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"
+            ))
+            .await;
+            if tokio::time::timeout(Duration::from_millis(500), wire.read_to_end()).await.is_ok() {
+                closed.notify_one();
+                return;
+            }
+            wire.write("4\r\nrest\r\n0\r\n\r\n").await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_body_that_stalls_is_given_up_with_its_connection() {
+    within(async {
+        let closed = Arc::new(Notify::new());
+        let origin = pausing("application/json", Arc::clone(&closed)).await;
+        let impatient =
+            Settings { idle_timeout: Duration::from_millis(50), ..settings(&[&origin.url()]) };
+        let serving = before(&impatient);
+        let mut wire = Wire::connect(serving.address).await;
+        wire.write(GET).await;
+        wire.read_head().await;
+        assert_eq!(wire.read_to_end().await, "4\r\nhalf\r\n", "no last chunk");
+        closed.notified().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_event_stream_may_pause_for_as_long_as_it_likes() {
+    within(async {
+        for content_type in ["text/event-stream", "Text/Event-Stream; charset=utf-8"] {
+            let origin = pausing(content_type, Arc::default()).await;
+            let impatient =
+                Settings { idle_timeout: Duration::from_millis(50), ..settings(&[&origin.url()]) };
+            let serving = before(&impatient);
+            let mut wire = Wire::connect(serving.address).await;
+            wire.write(GET).await;
+            wire.read_head().await;
+            assert_eq!(wire.read_chunks().await.0, "halfrest");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn all_who_wait_for_a_body_that_stalls_are_told() {
+    within(async {
+        let origin = pausing("application/json", Arc::default()).await;
+        let node = node(&format!("urls = [\"{}\"]\nidle_timeout = \"200ms\"", origin.url()));
+        let address = node.tcp_address().unwrap();
+        let mut wires = [Wire::connect(address).await, Wire::connect(address).await];
+        for wire in &mut wires {
+            wire.write(GET).await;
+            wire.read_head().await;
+        }
+        for wire in &mut wires {
+            assert_eq!(wire.read_to_end().await, "4\r\nhalf\r\n", "no last chunk");
+        }
+        assert_eq!(origin.connections(), 1, "one of them followed the other");
     })
     .await;
 }

@@ -77,7 +77,7 @@ fn start_larder(arguments: &Arguments, origin: SocketAddr) -> anyhow::Result<Nod
         sink: Arc::new(|| Box::new(std::io::sink())),
         workers: Workers::Here,
     };
-    Node::start(config, surroundings)
+    Node::start(&config, surroundings)
 }
 
 fn suggest(larder: SocketAddr, node: &Node) {

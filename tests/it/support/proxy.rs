@@ -39,7 +39,7 @@ impl Proxy {
         let log = Log::default();
         let surroundings =
             Surroundings { clock: clock.clone(), sink: log.sink(), workers: Workers::Here };
-        let node = Node::start(config(origin, toml), surroundings).unwrap();
+        let node = Node::start(&config(origin, toml), surroundings).unwrap();
         let address = node.tcp_address().unwrap();
         Self { node, address, clock, log }
     }
