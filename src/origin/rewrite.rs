@@ -88,16 +88,6 @@ impl Source<'_> {
     }
 }
 
-/// Whether the client's own connection is said to be TLS: to Larder, or to a trusted peer before it.
-pub fn is_secure(headers: &HeaderMap, source: &Source<'_>) -> bool {
-    let told = source.is_trusted().then(|| headers.get(X_FORWARDED_PROTO)).flatten();
-    match told.map(HeaderValue::as_bytes) {
-        Some(scheme) if scheme.eq_ignore_ascii_case(b"https") => true,
-        Some(scheme) if scheme.eq_ignore_ascii_case(b"http") => false,
-        _ => source.secure,
-    }
-}
-
 /// Whether this process has forwarded the request before: the caller answers 508.
 pub fn is_loop(headers: &HeaderMap, identity: &Identity) -> bool {
     let id = identity.id.as_bytes();

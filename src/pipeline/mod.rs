@@ -47,7 +47,10 @@ use crate::{
     entry::StoredResponse,
     field::{Timestamp, hop, presence::Presence},
     key::{CacheKey, target::Scheme},
-    origin::{OriginError, ResponseBody, rewrite},
+    origin::{
+        OriginError, ResponseBody,
+        rewrite::{self, Source},
+    },
     policy::{
         CacheResult, Credentials, Forward, Reason, RequestHead, Reuse, Rule,
         cache_status::Stored as Stores, reuse,
@@ -407,14 +410,18 @@ impl<S: Store> Context<S> {
     /// The request's fields as the origin is to see them.
     fn forwarded_headers(&self) -> HeaderMap {
         let mut headers = self.request.headers.clone();
-        let source = receive::source(&self.site, &self.connection, self.request.version);
+        let source = Source {
+            peer: self.connection.peer.map(|peer| peer.ip()),
+            secure: self.connection.secure,
+            version: self.request.version,
+            trusted: &self.site.trusted_proxies,
+        };
         rewrite::request_headers(&mut headers, &source, &self.site.identity);
         headers
     }
 
     fn scheme(&self) -> Scheme {
-        let source = receive::source(&self.site, &self.connection, self.request.version);
-        receive::scheme(&self.request.headers, &source)
+        receive::client_scheme(&self.site, &self.request.headers, &self.connection)
     }
 
     fn answer_passing(self, response: Response<ResponseBody>, told: Told) -> Response<Body> {

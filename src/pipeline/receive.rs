@@ -1,6 +1,6 @@
 //! The first step: which rule governs a request, and whether the cache is asked at all.
 
-use http::{HeaderMap, Method, Request, Version};
+use http::{HeaderMap, Method, Request};
 use http_body::Body;
 
 use super::{finish, site::Site};
@@ -8,9 +8,9 @@ use crate::{
     field::presence::Presence,
     key::{
         CacheKey,
-        target::{Scheme, Target, has_dot_segments, normal_path},
+        target::{Scheme, Target, normal_path},
     },
-    origin::rewrite::{self, Source},
+    origin::rewrite,
     policy::{Credentials, Reason, RequestDirectives},
     server::Connection,
 };
@@ -59,7 +59,7 @@ pub fn plan<B: Body>(
     if !route.rule.cache || route.bypass.applies(uri.query(), request.headers()) {
         return (index, Verdict::Pass(Reason::RuleBypass));
     }
-    let scheme = scheme(request.headers(), &source(site, connection, request.version()));
+    let scheme = client_scheme(site, request.headers(), connection);
     let target = Target { scheme, host, path: uri.path(), query: uri.query() };
     let directives = if presence.has(Presence::DIRECTIVES) {
         RequestDirectives::parse(request.headers()).honoured_by(&route.rule)
@@ -75,20 +75,19 @@ pub fn plan<B: Body>(
     (index, Verdict::Lookup(Lookup { target, directives, credentials, presence }))
 }
 
-/// Where a request came from.
-pub fn source<'a>(site: &'a Site, connection: &Connection, version: Version) -> Source<'a> {
-    Source {
-        peer: connection.peer.map(|peer| peer.ip()),
-        secure: connection.secure,
-        version,
-        trusted: &site.trusted_proxies,
-    }
+/// The scheme the client used, as a trusted proxy before this one tells it.
+pub fn client_scheme(site: &Site, headers: &HeaderMap, connection: &Connection) -> Scheme {
+    let is_told = !site.trusted_proxies.is_empty() && is_trusted(site, connection);
+    let secure = match is_told.then(|| headers.get("x-forwarded-proto")).flatten() {
+        Some(scheme) => scheme.as_bytes().eq_ignore_ascii_case(b"https"),
+        None => connection.secure,
+    };
+    if secure { Scheme::Https } else { Scheme::Http }
 }
 
-/// The scheme of a target, as the origin will be told it: an origin that redirects `http` to `https`
-/// must not have its redirect stored for both.
-pub fn scheme(headers: &HeaderMap, source: &Source<'_>) -> Scheme {
-    if rewrite::is_secure(headers, source) { Scheme::Https } else { Scheme::Http }
+fn is_trusted(site: &Site, connection: &Connection) -> bool {
+    let peer = connection.peer.map(|peer| peer.ip().to_canonical());
+    peer.is_some_and(|peer| site.trusted_proxies.iter().any(|net| net.contains(&peer)))
 }
 
 /// Why the cache has no business with a request, whatever the route says.
@@ -100,7 +99,7 @@ fn pass_reason<B: Body>(request: &Request<B>, presence: Presence) -> Option<Reas
     {
         return Some(Reason::Upgrade);
     }
-    if presence.has(Presence::OVERRIDE) || has_dot_segments(request.uri().path()) {
+    if presence.has(Presence::OVERRIDE) {
         return Some(Reason::AmbiguousTarget);
     }
     presence.has(Presence::ORIGIN_CONDITION).then_some(Reason::Precondition)

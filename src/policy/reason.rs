@@ -49,8 +49,8 @@ reasons! {
     RequestMaxStale = "request-max-stale",
     /// The request says `only-if-cached` and nothing stored answers it.
     OnlyIfCached = "only-if-cached",
-    /// Some origins take the request for another one than its target says: its path has dot segments, or
-    /// a field of it replaces the method or the target (`X-HTTP-Method-Override`, `X-Original-URL`).
+    /// Some origins take the request for another one than its target says: a field of it replaces the
+    /// method or the target (`X-HTTP-Method-Override`, `X-Original-URL`).
     AmbiguousTarget = "ambiguous-target",
     /// The request has a precondition that only the origin may judge (`If-Match`).
     Precondition = "precondition",

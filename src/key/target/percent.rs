@@ -2,8 +2,8 @@
 
 /// Appends `component` with unreserved characters decoded and other encodings in upper case.
 ///
-/// A `%` that begins no encoding stays as it is; what follows it is then not decoded either, so that
-/// decoding never forms an encoding that was not there.
+/// A `%` that begins no encoding stays as it is; what follows it is then not decoded either as long as
+/// it could be part of an encoding, so that decoding never forms one that was not there.
 pub(super) fn write(into: &mut Vec<u8>, component: &[u8]) {
     let mut rest = component;
     let mut after_stray = 0_u8;
@@ -11,7 +11,8 @@ pub(super) fn write(into: &mut Vec<u8>, component: &[u8]) {
         rest = tail;
         if byte != b'%' {
             into.push(byte);
-            after_stray = after_stray.saturating_sub(1);
+            let may_be_encoding = byte.is_ascii_hexdigit();
+            after_stray = if may_be_encoding { after_stray.saturating_sub(1) } else { 0 };
         } else if let Some((value, tail)) = hex_pair(tail) {
             rest = tail;
             if after_stray == 0 && is_unreserved(value) {

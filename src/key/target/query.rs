@@ -195,6 +195,16 @@ mod tests {
     }
 
     #[test]
+    fn a_stray_percent_sign_keeps_no_other_parameter_from_its_normal_form() {
+        let sorted = QueryRule { order: Order::Sorted, ..QueryRule::default() };
+        for query in ["a%&%52", "%52&a%"] {
+            let mut into = Vec::new();
+            write(&mut into, Some(query), &sorted);
+            assert_eq!(into, b"?R&a%", "{query}");
+        }
+    }
+
+    #[test]
     fn ignored_parameters_leave_no_trace() {
         let rule = QueryRule { ignore: patterns(&["utm_*", "_", "*_id"]), ..QueryRule::default() };
         assert_eq!(normal("a=1&utm_source=x&b=2&_=17&click_id=9", &rule), "?a=1&b=2");
