@@ -1,72 +1,111 @@
 //! What a request must be before a handler sees it (RFC 9112 §3.2, RFC 9113 §8.3.1), as a pure function.
 
-use std::net::Ipv6Addr;
+use std::{net::Ipv6Addr, sync::OnceLock};
 
-use http::{HeaderMap, HeaderValue, Method, Uri, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version, header};
 
 use super::refusal::Refusal;
+
+/// The first valid host of a connection: its other requests nearly always name the same one, and then it
+/// need not be checked again.
+#[derive(Debug, Default)]
+pub(super) struct KnownHost(OnceLock<HeaderValue>);
+
+impl KnownHost {
+    fn is_host(&self, host: &[u8]) -> bool {
+        let known = self.0.get();
+        if known.is_some_and(|known| known.as_bytes() == host) {
+            return true;
+        }
+        let is_valid = is_host(host);
+        // A copy: the value itself would keep the whole buffer that it was read into.
+        if is_valid
+            && known.is_none()
+            && let Ok(copy) = HeaderValue::from_bytes(host)
+        {
+            let _ = self.0.set(copy);
+        }
+        is_valid
+    }
+
+    /// The host as a field's value, where it is one.
+    fn value(&self, host: &[u8]) -> Result<HeaderValue, Refusal> {
+        if !self.is_host(host) {
+            return Err(Refusal::Host);
+        }
+        match self.0.get() {
+            Some(known) if known.as_bytes() == host => Ok(known.clone()),
+            _ => HeaderValue::from_bytes(host).map_err(|_| Refusal::Host),
+        }
+    }
+}
 
 /// Checks the target and the host, and brings them into one form: a target in origin form and a `Host`.
 ///
 /// The authority of an absolute-form target, or `:authority`, wins over `Host` (RFC 9112 §3.2.2).
-pub(super) fn admit(head: &mut Parts) -> Result<(), Refusal> {
-    if head.method == Method::CONNECT {
+pub(super) fn admit<B>(request: &mut Request<B>, known: &KnownHost) -> Result<(), Refusal> {
+    if request.method() == Method::CONNECT {
         return Err(Refusal::Connect);
     }
-    let authority = take_authority(head)?;
-    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
-    let is_asterisk = target == "*" && head.method == Method::OPTIONS;
+    let authority = match request.uri().authority() {
+        None => None,
+        Some(_) => Some(take_authority(request.uri_mut(), known)?),
+    };
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    let is_asterisk = target == "*" && request.method() == Method::OPTIONS;
     if !target.starts_with('/') && !is_asterisk {
         return Err(Refusal::Target);
     }
-    settle_host(head, authority)
+    let version = request.version();
+    settle_host(request.headers_mut(), version, authority, known)
 }
 
 /// Moves the authority out of the target.
-fn take_authority(head: &mut Parts) -> Result<Option<HeaderValue>, Refusal> {
-    if head.uri.authority().is_none() {
-        return Ok(None);
-    }
-    let scheme = head.uri.scheme_str().ok_or(Refusal::Target)?;
+fn take_authority(uri: &mut Uri, known: &KnownHost) -> Result<HeaderValue, Refusal> {
+    let scheme = uri.scheme_str().ok_or(Refusal::Target)?;
     if scheme != "http" && scheme != "https" {
         return Err(Refusal::Target);
     }
-    let target = std::mem::take(&mut head.uri).into_parts();
+    let target = std::mem::take(uri).into_parts();
     let authority = target.authority.as_ref().map_or("", |authority| authority.as_str());
-    if !is_host(authority.as_bytes()) {
-        return Err(Refusal::Host);
-    }
-    let authority = HeaderValue::from_str(authority).map_err(|_| Refusal::Host)?;
-    head.uri = target.path_and_query.map(Uri::from).unwrap_or_default();
-    Ok(Some(authority))
+    *uri = target.path_and_query.map(Uri::from).unwrap_or_default();
+    known.value(authority.as_bytes())
 }
 
-fn settle_host(head: &mut Parts, authority: Option<HeaderValue>) -> Result<(), Refusal> {
-    let given = single_host(&head.headers)?;
-    let is_modern = head.version == Version::HTTP_2;
+fn settle_host(
+    headers: &mut HeaderMap,
+    version: Version,
+    authority: Option<HeaderValue>,
+    known: &KnownHost,
+) -> Result<(), Refusal> {
+    let given = single_host(headers, known)?;
+    let is_modern = version == Version::HTTP_2;
     match (given, authority) {
         (Some(given), Some(authority)) => {
             if is_modern && !given.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) {
                 return Err(Refusal::Host);
             }
-            head.headers.insert(header::HOST, authority);
+            headers.insert(header::HOST, authority);
         }
-        (None, Some(authority)) if is_modern || head.version == Version::HTTP_10 => {
-            head.headers.insert(header::HOST, authority);
+        (None, Some(authority)) if is_modern || version == Version::HTTP_10 => {
+            headers.insert(header::HOST, authority);
         }
-        (None, None) if head.version == Version::HTTP_10 => {}
+        (None, None) if version == Version::HTTP_10 => {}
         (None, _) => return Err(Refusal::Host),
         (Some(_), None) => {}
     }
     Ok(())
 }
 
-fn single_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Refusal> {
+fn single_host<'h>(
+    headers: &'h HeaderMap,
+    known: &KnownHost,
+) -> Result<Option<&'h HeaderValue>, Refusal> {
     let mut hosts = headers.get_all(header::HOST).into_iter();
     let Some(host) = hosts.next() else {
         return Ok(None);
     };
-    let is_valid = hosts.next().is_none() && is_host(host.as_bytes());
+    let is_valid = hosts.next().is_none() && known.is_host(host.as_bytes());
     is_valid.then_some(Some(host)).ok_or(Refusal::Host)
 }
 
@@ -118,11 +157,12 @@ mod tests {
         for host in hosts {
             request = request.header("host", *host);
         }
-        let mut head = request.body(()).unwrap().into_parts().0;
-        match admit(&mut head) {
+        let mut request = request.body(()).unwrap();
+        match admit(&mut request, &KnownHost::default()) {
             Ok(()) => {
-                let host = head.headers.get("host").map_or("-", |host| host.to_str().unwrap());
-                format!("{host} {}", head.uri)
+                let host = request.headers().get("host");
+                let host = host.map_or("-", |host| host.to_str().unwrap());
+                format!("{host} {}", request.uri())
             }
             Err(refusal) => format!("{refusal:?}"),
         }
@@ -164,5 +204,17 @@ mod tests {
         {
             assert!(!is_host(host.as_bytes()), "{host}");
         }
+    }
+
+    #[test]
+    fn another_host_is_checked_although_one_is_known() {
+        let known = KnownHost::default();
+        for (host, expected) in
+            [("a/b", false), ("a", true), ("b", true), ("a", true), ("a ", false)]
+        {
+            assert_eq!(known.is_host(host.as_bytes()), expected, "{host}");
+            assert_eq!(known.value(host.as_bytes()).is_ok(), expected, "{host}");
+        }
+        assert_eq!(known.value(b"b").unwrap(), "b");
     }
 }

@@ -16,11 +16,17 @@ pub(super) struct Limits {
     pub(super) target_bytes: usize,
 }
 
-/// Follows the requests of one connection; keeps at most one unfinished line of them.
+/// Longer field sections are not remembered.
+const USUAL_BYTES: usize = 2048;
+
+/// Follows the requests of one connection; keeps at most one unfinished line of them, and the fields of one.
 #[derive(Debug)]
 pub(super) struct Framing {
     limits: Limits,
     state: State,
+    /// The field section, with the empty line, of the last request that had nothing wrong and no body. The
+    /// next one nearly always has the same, and then it need not be looked at again.
+    usual: Vec<u8>,
     head: Head,
     line: Vec<u8>,
     heads: u32,
@@ -66,6 +72,7 @@ impl Framing {
         Self {
             limits,
             state: State::Head,
+            usual: Vec::new(),
             head: Head::default(),
             line: Vec::new(),
             heads: 0,
@@ -77,6 +84,9 @@ impl Framing {
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = match self.state {
+                State::Head if self.head.lines == 0 && self.line.is_empty() => {
+                    self.feed_usual(bytes)
+                }
                 State::Head => self.feed_head(bytes),
                 State::Body(left) => self.feed_body(left, bytes),
                 State::Chunked(chunk) => self.feed_chunk(chunk, bytes),
@@ -104,6 +114,45 @@ impl Framing {
     pub(super) fn stop(&mut self) {
         self.state = State::Off;
         self.line = Vec::new();
+    }
+
+    /// Takes a head whose fields are the usual ones; else its first line.
+    fn feed_usual<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        let mut fields = bytes;
+        let taken = fields.skip_until(b'\n').unwrap_or(0);
+        let rest = fields.strip_prefix(&*self.usual).filter(|_| !self.usual.is_empty());
+        let (Some(rest), Some(line)) = (rest, bytes.get(..taken)) else {
+            return self.feed_first(bytes);
+        };
+        let is_within = taken.saturating_add(self.usual.len()) <= self.limits.header_bytes;
+        let is_right = line.strip_suffix(b"\r\n").is_some_and(|line| {
+            !line.is_empty() && line.len() <= self.limits.target_bytes && !line.contains(&b'#')
+        });
+        if !is_within || !is_right {
+            return self.feed_first(bytes);
+        }
+        self.heads = self.heads.wrapping_add(1);
+        rest
+    }
+
+    /// Takes the first line of a head; and the others where they are all there, to remember them.
+    fn feed_first<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        let heads = self.heads;
+        let fields = self.feed_head(bytes);
+        if self.head.lines != 1 {
+            return fields;
+        }
+        let mut rest = fields;
+        while self.state == State::Head && self.heads == heads && !rest.is_empty() {
+            rest = self.feed_head(rest);
+        }
+        let is_plain = self.state == State::Head && self.heads != heads;
+        let section = fields.get(..fields.len().saturating_sub(rest.len())).unwrap_or_default();
+        if is_plain && section.len() <= USUAL_BYTES {
+            self.usual.clear();
+            self.usual.extend_from_slice(section);
+        }
+        rest
     }
 
     fn feed_head<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
@@ -407,6 +456,32 @@ mod tests {
         framing.feed(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\nX\r\n0\r\n\r\n");
         framing.feed(b"GET / HTTP/1.1\r\n\r\n");
         assert_eq!(framing.heads(), 1);
+    }
+
+    #[test]
+    fn the_usual_fields_do_not_hide_what_is_unusual() {
+        const USUAL: &str = "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n";
+        for (next, expected) in [
+            ("GET /b HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n", None),
+            ("GET /#b HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n", Some(Refusal::Target)),
+            ("GET /b HTTP/1.1\nHost: a\r\nX: y\r\n\r\n", Some(Refusal::Line)),
+            ("GET /b HTTP/1.1\r\nHost: a\r\nX: y\r\n z\r\n\r\n", Some(Refusal::Line)),
+            (
+                "GET /b HTTP/1.1\r\nHost: a\r\nX: y\r\nContent-Length: +\r\n\r\n",
+                Some(Refusal::Length),
+            ),
+        ] {
+            let expected = expected.map(|refusal| (3, refusal));
+            assert_eq!(refusal(format!("{USUAL}{USUAL}{next}").as_bytes()), expected, "{next}");
+        }
+        let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n", "a".repeat(100));
+        let long = format!("{USUAL}{long}");
+        assert_eq!(refusal(long.as_bytes()), Some((2, Refusal::TargetTooLong)));
+        let length = USUAL.len();
+        let post = format!("POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{USUAL}");
+        let mut framing = framing();
+        framing.feed(format!("{USUAL}{post}{USUAL}{post}{USUAL}").as_bytes());
+        assert_eq!((framing.heads(), framing.refused()), (5, None), "bodies are no heads");
     }
 
     #[test]

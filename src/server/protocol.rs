@@ -1,7 +1,6 @@
 //! Drives one connection with hyper, under the watch of its timers and of the drain.
 
 use std::{
-    convert::Infallible,
     future::{Future, poll_fn},
     net::SocketAddr,
     pin::{Pin, pin},
@@ -10,9 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
 use hyper::{
-    body::Incoming,
     server::conn::{http1, http2},
     service::service_fn,
 };
@@ -20,10 +17,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use super::{
     BodyLimits, Connection, Counters, Drain, Handler, Interim, Settings,
+    admission::KnownHost,
     framing::{Framing, Limits},
     interim::Channel,
     io::Wire,
-    service::{Answer, Service},
+    service::Service,
     stream::{Protocol, Stream},
     vitals::{Lapse, Vitals, Watch},
 };
@@ -67,8 +65,9 @@ impl<H: Handler> Common<H> {
                     silence: self.settings.body_timeout,
                 },
             }),
-            vitals: Arc::default(),
+            vitals: Arc::new(Vitals::new(protocol)),
             counters: Arc::clone(&self.counters),
+            known_host: KnownHost::default(),
             header_count: self.settings.header_count,
             channel,
         });
@@ -89,7 +88,7 @@ impl<H: Handler> Common<H> {
         let vitals = Arc::clone(&service.vitals);
         let wire = Wire::new(stream, framing, Arc::clone(&vitals), channel);
         let connection = http1_builder(settings)
-            .serve_connection(TokioIo::new(wire), answer_with(service))
+            .serve_connection(TokioIo::new(wire), service_fn(|request| service.answer(request)))
             .with_upgrades();
         let end =
             self.watch(connection, |connection| connection.graceful_shutdown(), &vitals).await;
@@ -102,7 +101,7 @@ impl<H: Handler> Common<H> {
 
     async fn drive_http2(&self, stream: Stream, service: &Arc<Service<H>>) {
         let connection = http2_builder(&self.settings)
-            .serve_connection(TokioIo::new(stream), answer_with(service));
+            .serve_connection(TokioIo::new(stream), service_fn(|request| service.answer(request)));
         let vitals = Arc::clone(&service.vitals);
         let end =
             self.watch(connection, |connection| connection.graceful_shutdown(), &vitals).await;
@@ -145,24 +144,6 @@ impl<H: Handler> Common<H> {
         })
         .await
     }
-}
-
-fn answer_with<H: Handler>(
-    service: &Arc<Service<H>>,
-) -> impl hyper::service::Service<
-    Request<Incoming>,
-    Response = Response<Answer<H::Body>>,
-    Error = Infallible,
-    Future: Future<Output = Result<Response<Answer<H::Body>>, Infallible>> + Send + 'static,
->
-+ 'static
-+ use<H> {
-    let service = Arc::clone(service);
-    service_fn(move |request| {
-        let service = Arc::clone(&service);
-        let (call, in_flight) = service.begin();
-        async move { Ok(service.answer(request, call, in_flight).await) }
-    })
 }
 
 /// hyper's own limits are twice ours: what exceeds ours still gets a problem document.

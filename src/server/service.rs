@@ -1,6 +1,8 @@
 //! From hyper's service to a [`Handler`]: what has to hold for every request, whatever answers it.
 
 use std::{
+    convert::Infallible,
+    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -13,10 +15,10 @@ use hyper::body::Incoming;
 
 use super::{
     Connection, Counters, Handler,
-    admission::admit,
+    admission::{KnownHost, admit},
     interim::Channel,
     refusal::Refusal,
-    vitals::{InFlight, Vitals},
+    vitals::Vitals,
 };
 
 /// One connection's requests on their way to the handler.
@@ -25,76 +27,77 @@ pub(super) struct Service<H> {
     pub(super) connection: Arc<Connection>,
     pub(super) vitals: Arc<Vitals>,
     pub(super) counters: Arc<Counters>,
+    pub(super) known_host: KnownHost,
     /// Header lines allowed; HTTP/1.1 has been checked before.
     pub(super) header_count: usize,
     /// HTTP/1.1 only.
     pub(super) channel: Option<Arc<Channel>>,
 }
 
+/// A request being answered; over when the response's body is dropped.
+pub(super) struct InFlight<H>(Arc<Service<H>>);
+
+impl<H> Drop for InFlight<H> {
+    fn drop(&mut self) {
+        self.0.vitals.end();
+    }
+}
+
 impl<H: Handler> Service<H> {
-    /// Counts the request; has to be called in the order of arrival.
-    pub(super) fn begin(&self) -> (u32, InFlight) {
-        self.vitals.begin()
+    /// Answers a request. To be called in the order of arrival: requests are counted when it is called, and
+    /// not when the future is polled.
+    ///
+    /// The request is moved as little as can be; this is on the way of every hit.
+    pub(super) fn answer(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Answer<H>>, Infallible>> + Send + use<H> {
+        let call = self.vitals.begin();
+        let in_flight = InFlight(Arc::clone(self));
+        let admitted = self.admit(&mut request, call);
+        async move {
+            let service = &*in_flight.0;
+            if let Err(refusal) = admitted {
+                return Ok(service.refuse(refusal, request.version()));
+            }
+            let response = service.handler.handle(request, &service.connection).await;
+            if let Some(channel) = &service.channel {
+                // The final response must not overtake the interim ones.
+                if channel.is_queued() {
+                    channel.flushed().await;
+                }
+                channel.close();
+            }
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                service.vitals.become_tunnel();
+            }
+            Ok(response.map(|body| Answer::Handler { body, in_flight }))
+        }
     }
 
-    /// Answers the request that is `call`-th on this connection.
-    pub(super) async fn answer(
-        &self,
-        request: Request<Incoming>,
-        call: u32,
-        in_flight: InFlight,
-    ) -> Response<Answer<H::Body>> {
-        let version = request.version();
+    /// Checks the request that is `call`-th on this connection, and opens the way for its interim responses.
+    fn admit(&self, request: &mut Request<Incoming>, call: u32) -> Result<(), Refusal> {
         if !request.body().is_end_stream() {
             self.vitals.linger_at_close();
         }
-        let request = match self.check(request, call) {
-            Ok(request) => request,
-            Err(refusal) => return self.refuse(refusal, version),
-        };
-        let response = match &self.channel {
-            Some(channel) if version == Version::HTTP_11 => {
-                self.answer_with_interim(request, call, channel).await
-            }
-            _ => self.handler.handle(request, &self.connection).await,
-        };
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            self.vitals.become_tunnel();
-        }
-        response.map(|body| Answer::Handler { body, in_flight })
-    }
-
-    /// The final response must not overtake the interim ones.
-    async fn answer_with_interim(
-        &self,
-        request: Request<Incoming>,
-        call: u32,
-        channel: &Channel,
-    ) -> Response<H::Body> {
-        channel.open_for(call);
-        let response = self.handler.handle(request, &self.connection).await;
-        if channel.is_queued() {
-            channel.flushed().await;
-        }
-        channel.close();
-        response
-    }
-
-    fn check(&self, request: Request<Incoming>, call: u32) -> Result<Request<Incoming>, Refusal> {
         if self.channel.is_some() {
             self.vitals.refusal(call).map_or(Ok(()), Err)?;
         } else if request.headers().len() > self.header_count {
             return Err(Refusal::HeaderTooLarge);
         }
-        let (mut head, body) = request.into_parts();
-        admit(&mut head)?;
-        if body.size_hint().lower() > self.connection.body.bytes {
+        admit(request, &self.known_host)?;
+        if request.body().size_hint().lower() > self.connection.body.bytes {
             return Err(Refusal::BodyTooLarge);
         }
-        Ok(Request::from_parts(head, body))
+        if let Some(channel) = &self.channel
+            && request.version() == Version::HTTP_11
+        {
+            channel.open_for(call);
+        }
+        Ok(())
     }
 
-    fn refuse(&self, refusal: Refusal, version: Version) -> Response<Answer<H::Body>> {
+    fn refuse(&self, refusal: Refusal, version: Version) -> Response<Answer<H>> {
         self.counters.refuse(refusal);
         self.vitals.linger_at_close();
         let mut response = refusal.response();
@@ -108,20 +111,20 @@ impl<H: Handler> Service<H> {
 pin_project_lite::pin_project! {
     /// The body of a response: the handler's, or a problem document of the server's own.
     #[project = AnswerProjection]
-    pub(super) enum Answer<B> {
-        Handler { #[pin] body: B, in_flight: InFlight },
+    pub(super) enum Answer<H: Handler> {
+        Handler { #[pin] body: H::Body, in_flight: InFlight<H> },
         Problem { problem: Option<Bytes> },
     }
 }
 
-impl<B: Body<Data = Bytes>> Body for Answer<B> {
+impl<H: Handler> Body for Answer<H> {
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = <H::Body as Body>::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.project() {
             AnswerProjection::Handler { body, .. } => body.poll_frame(cx),
             AnswerProjection::Problem { problem } => {

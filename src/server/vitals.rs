@@ -2,23 +2,22 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::time::{Instant, Sleep};
 
-use super::refusal::Refusal;
+use super::{refusal::Refusal, stream::Protocol};
 
 /// Counters of one connection, written by its I/O and its service, read by its watch.
 ///
-/// On HTTP/1.1 all three run in one task, so that relaxed atomics suffice.
-#[derive(Debug, Default)]
+/// On HTTP/1.1 all three run in one task, so that relaxed loads and stores suffice. On HTTP/2 requests begin
+/// in the connection's task and end in their own.
+#[derive(Debug)]
 pub(super) struct Vitals {
+    protocol: Protocol,
     heads: AtomicU32,
     refused: AtomicU64,
     calls: AtomicU32,
@@ -30,6 +29,20 @@ pub(super) struct Vitals {
 }
 
 impl Vitals {
+    pub(super) fn new(protocol: Protocol) -> Self {
+        Self {
+            protocol,
+            heads: AtomicU32::default(),
+            refused: AtomicU64::default(),
+            calls: AtomicU32::default(),
+            active: AtomicU32::default(),
+            unfinished_head: AtomicU32::default(),
+            blocked_write: AtomicU32::default(),
+            tunnel: AtomicBool::default(),
+            linger: AtomicBool::default(),
+        }
+    }
+
     /// Notes how far the raw bytes have been followed.
     pub(super) fn set_heads(&self, heads: u32, refused: Option<(u32, Refusal)>) {
         if let Some((head, refusal)) = refused {
@@ -64,11 +77,31 @@ impl Vitals {
         self.refusal(next).unwrap_or(Refusal::Framing)
     }
 
-    /// Counts a request; gives its number on this connection (the first is 1).
-    pub(super) fn begin(self: &Arc<Self>) -> (u32, InFlight) {
-        self.active.fetch_add(1, Relaxed);
-        let call = self.calls.fetch_add(1, Relaxed).wrapping_add(1);
-        (call, InFlight(Arc::clone(self)))
+    /// Counts a request in; gives its number on this connection (the first is 1).
+    pub(super) fn begin(&self) -> u32 {
+        match self.protocol {
+            Protocol::Http1 => {
+                self.active.store(self.active.load(Relaxed).wrapping_add(1), Relaxed)
+            }
+            Protocol::Http2 => {
+                self.active.fetch_add(1, Relaxed);
+            }
+        }
+        let call = self.calls.load(Relaxed).wrapping_add(1);
+        self.calls.store(call, Relaxed);
+        call
+    }
+
+    /// A request that was counted in is over.
+    pub(super) fn end(&self) {
+        match self.protocol {
+            Protocol::Http1 => {
+                self.active.store(self.active.load(Relaxed).wrapping_sub(1), Relaxed)
+            }
+            Protocol::Http2 => {
+                self.active.fetch_sub(1, Relaxed);
+            }
+        }
     }
 
     /// The connection leaves HTTP.
@@ -108,16 +141,6 @@ impl Vitals {
         }
         let is_idle = self.active.load(Relaxed) == 0;
         is_idle.then(|| Silence::Idle(self.calls.load(Relaxed)))
-    }
-}
-
-/// A request being answered; over when the response's body is dropped.
-#[derive(Debug)]
-pub(super) struct InFlight(Arc<Vitals>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Relaxed);
     }
 }
 
@@ -224,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_request_that_the_raw_bytes_do_not_know_is_refused() {
-        let vitals = Vitals::default();
+        let vitals = Vitals::new(Protocol::Http1);
         vitals.set_heads(2, Some((2, Refusal::Length)));
         assert_eq!(vitals.refusal(1), None);
         assert_eq!(vitals.refusal(2), Some(Refusal::Length));
@@ -237,17 +260,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_ends_after_its_time_and_work_does_not() {
-        let vitals = Arc::new(Vitals::default());
+        let vitals = Vitals::new(Protocol::Http1);
         let (header, idle) = (Duration::from_secs(1), Duration::from_secs(4));
         let started = Instant::now();
         assert_eq!(lapse(&mut Watch::new(header, idle), &vitals).await, Lapse::SlowHead);
         assert_eq!(started.elapsed().as_secs(), 1);
 
-        let (_, in_flight) = vitals.begin();
+        vitals.begin();
         let mut watch = Watch::new(header, idle);
         let busy = tokio::time::timeout(Duration::from_secs(60), lapse(&mut watch, &vitals)).await;
         assert!(busy.is_err());
-        drop(in_flight);
+        vitals.end();
         let started = Instant::now();
         assert_eq!(lapse(&mut watch, &vitals).await, Lapse::Idle);
         assert!((4..=5).contains(&started.elapsed().as_secs()));
