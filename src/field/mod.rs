@@ -4,6 +4,7 @@ pub mod common;
 pub mod cookie;
 pub mod date;
 pub mod entity_tag;
+pub mod forwarded;
 pub mod hop;
 pub mod list;
 pub mod preference;

@@ -3,12 +3,9 @@
 
 use http::{HeaderMap, Method, StatusCode};
 
-use super::{Pipeline, site::Site};
+use super::{Pipeline, receive::Approach, site::Site};
 use crate::{
-    key::{
-        CacheKey,
-        target::{Scheme, Target, normal_path},
-    },
+    key::target::normal_path,
     policy::{RequestHead, invalidation},
     store::Store,
 };
@@ -18,7 +15,7 @@ use crate::{
 pub async fn after<S: Store>(
     pipeline: &Pipeline<S>,
     site: &Site,
-    scheme: Scheme,
+    approach: &Approach<'_>,
     request: RequestHead<'_>,
     (status, response): (StatusCode, &HeaderMap),
 ) {
@@ -30,8 +27,7 @@ pub async fn after<S: Store>(
         };
         let normal = normal_path(path);
         let selection = site.routes.select(&Method::GET, host, &normal);
-        let target = Target { scheme, host, path, query };
-        let key = CacheKey::of_target(|text| target.write(text, &selection.route.query));
+        let key = approach.key(host, (path, query), &selection.route.query);
         pipeline.flights.invalidate(key.digest());
         pipeline.store.remove(key.digest()).await;
     }

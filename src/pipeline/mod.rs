@@ -46,7 +46,7 @@ pub use site::{ServerTiming, Site, SiteId};
 use crate::{
     entry::StoredResponse,
     field::{Timestamp, hop, presence::Presence},
-    key::{CacheKey, target::Scheme},
+    key::CacheKey,
     origin::{
         OriginError, ResponseBody,
         rewrite::{self, Source},
@@ -418,10 +418,6 @@ impl<S: Store> Context<S> {
         };
         rewrite::request_headers(&mut headers, &source, &self.site.identity);
         headers
-    }
-
-    fn scheme(&self) -> Scheme {
-        receive::client_scheme(&self.site, &self.request.headers, &self.connection)
     }
 
     fn answer_passing(self, response: Response<ResponseBody>, told: Told) -> Response<Body> {

@@ -3,7 +3,9 @@
 use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
-use super::{Context, body::Body, deliver::Told, fetch, invalidate, request_head};
+use super::{
+    Context, body::Body, deliver::Told, fetch, invalidate, receive::Approach, request_head,
+};
 use crate::{
     origin::{RequestBody, upgrade},
     policy::{CacheResult, Forward, Reason},
@@ -37,7 +39,8 @@ impl<S: Store> Context<S> {
     async fn invalidate<B>(&self, response: &Response<B>) {
         let answer = (response.status(), response.headers());
         let request = request_head(&self.request);
-        invalidate::after(&self.pipeline, &self.site, self.scheme(), request, answer).await;
+        let approach = Approach::of(&self.site, &self.request.headers, &self.connection);
+        invalidate::after(&self.pipeline, &self.site, &approach, request, answer).await;
     }
 }
 

@@ -1,14 +1,14 @@
 //! The first step: which rule governs a request, and whether the cache is asked at all.
 
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body::Body;
 
 use super::{finish, site::Site};
 use crate::{
-    field::presence::Presence,
+    field::{forwarded, presence::Presence},
     key::{
         CacheKey,
-        target::{Scheme, Target, normal_path},
+        target::{QueryRule, Scheme, Target, normal_path},
     },
     origin::rewrite,
     policy::{Credentials, Reason, RequestDirectives},
@@ -59,8 +59,6 @@ pub fn plan<B: Body>(
     if !route.rule.cache || route.bypass.applies(uri.query(), request.headers()) {
         return (index, Verdict::Pass(Reason::RuleBypass));
     }
-    let scheme = client_scheme(site, request.headers(), connection);
-    let target = Target { scheme, host, path: uri.path(), query: uri.query() };
     let directives = if presence.has(Presence::DIRECTIVES) {
         RequestDirectives::parse(request.headers()).honoured_by(&route.rule)
     } else {
@@ -71,18 +69,53 @@ pub fn plan<B: Body>(
     } else {
         Credentials::Absent
     };
-    let target = CacheKey::of_target(|text| target.write(text, &route.query));
+    let approach = Approach::of(site, request.headers(), connection);
+    let target = approach.key(host, (uri.path(), uri.query()), &route.query);
     (index, Verdict::Lookup(Lookup { target, directives, credentials, presence }))
 }
 
-/// The scheme the client used, as a trusted proxy before this one tells it.
-pub fn client_scheme(site: &Site, headers: &HeaderMap, connection: &Connection) -> Scheme {
-    let is_told = !site.trusted_proxies.is_empty() && is_trusted(site, connection);
-    let secure = match is_told.then(|| headers.get("x-forwarded-proto")).flatten() {
-        Some(scheme) => scheme.as_bytes().eq_ignore_ascii_case(b"https"),
-        None => connection.secure,
-    };
-    if secure { Scheme::Https } else { Scheme::Http }
+/// By which way a client came, as far as the origin is told of it: it may build links and redirects of
+/// that, so that the key must hold it too.
+pub struct Approach<'a> {
+    scheme: Scheme,
+    /// What a trusted proxy before this one says that the client asked for.
+    told: Option<&'a [u8]>,
+}
+
+impl<'a> Approach<'a> {
+    /// The way of a request with these fields on this connection.
+    pub fn of(site: &Site, headers: &'a HeaderMap, connection: &Connection) -> Self {
+        let by_connection = if connection.secure { Scheme::Https } else { Scheme::Http };
+        if site.trusted_proxies.is_empty() || !is_trusted(site, connection) {
+            return Self { scheme: by_connection, told: None };
+        }
+        let said = |field: &str, parameter: &str| {
+            let field = headers.get(field).map(HeaderValue::as_bytes);
+            field.or_else(|| forwarded::parameter(headers, parameter))
+        };
+        let scheme = match said("x-forwarded-proto", "proto") {
+            Some(scheme) if scheme.eq_ignore_ascii_case(b"https") => Scheme::Https,
+            Some(_) => Scheme::Http,
+            None => by_connection,
+        };
+        Self { scheme, told: said("x-forwarded-host", "host") }
+    }
+
+    /// The key of a target that is asked for by this way.
+    pub fn key(
+        &self,
+        host: &str,
+        (path, query): (&str, Option<&str>),
+        rule: &QueryRule,
+    ) -> CacheKey {
+        CacheKey::of_target(|text| {
+            Target { scheme: self.scheme, host, path, query }.write(text, rule);
+            if let Some(told) = self.told {
+                text.push(b'\n');
+                text.extend_from_slice(told);
+            }
+        })
+    }
 }
 
 fn is_trusted(site: &Site, connection: &Connection) -> bool {

@@ -256,3 +256,26 @@ async fn a_304_that_nobody_asked_for_is_not_stored() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_a_trusted_proxy_tells_of_the_host_is_part_of_the_key() {
+    within(async {
+        let origin = Scripted::start(|asked| {
+            let told = asked.header("x-forwarded-host").unwrap_or_default().to_owned();
+            Said::fresh(&told)
+        })
+        .await;
+        let proxy = Proxy::with(&origin.url(), "trusted_proxies = [\"127.0.0.0/8\"]");
+        let by = |host: &'static str| [("Host", "api.test"), ("X-Forwarded-Host", host)];
+        assert_eq!(proxy.get_with("/a", &by("evil.test")).await.summary(), "200 MISS evil.test");
+        assert_eq!(proxy.get_with("/a", &by("shop.test")).await.summary(), "200 MISS shop.test");
+        assert_eq!(proxy.get_with("/a", &by("shop.test")).await.summary(), "200 HIT shop.test");
+        assert_eq!(proxy.get("/a").await.cache(), "MISS");
+        for client in ["for=1.2.3.4;host=b.test", "for=5.6.7.8;host=b.test"] {
+            proxy.get_with("/a", &[("Forwarded", client)]).await;
+        }
+        let third = proxy.get_with("/a", &[("Forwarded", "for=9.9.9.9;host=b.test")]).await;
+        assert_eq!(third.cache(), "HIT", "who asks is no part of the key");
+    })
+    .await;
+}

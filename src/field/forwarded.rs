@@ -1,0 +1,36 @@
+//! The `Forwarded` request field (RFC 7239).
+
+use http::{HeaderMap, header};
+
+use super::list;
+
+/// The value of a parameter (`host`, `proto`) as the proxy nearest to the client tells it, without
+/// quotes.
+pub fn parameter<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let element = list::members(headers, header::FORWARDED).next()?;
+    element.split(|byte| *byte == b';').find_map(|pair| {
+        let equals = pair.iter().position(|byte| *byte == b'=')?;
+        let (key, value) = pair.split_at_checked(equals)?;
+        let value = list::trim(value.get(1..)?);
+        let inner = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+        list::trim(key).eq_ignore_ascii_case(name.as_bytes()).then(|| inner.unwrap_or(value))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_first_element_tells_what_the_client_asked_for() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(parameter(&headers, "host"), None);
+        let value = "for=1.2.3.4; Host=\"api.test:8\";proto=https, for=5.6.7.8;host=inner";
+        headers.insert(header::FORWARDED, HeaderValue::from_static(value));
+        assert_eq!(parameter(&headers, "host"), Some(&b"api.test:8"[..]));
+        assert_eq!(parameter(&headers, "proto"), Some(&b"https"[..]));
+        assert_eq!(parameter(&headers, "by"), None);
+    }
+}
