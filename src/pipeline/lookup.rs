@@ -61,6 +61,25 @@ pub async fn find<S: Store>(
     Found::Absent { key: missing.unwrap_or_else(|| target.clone()), forward: Forward::VaryMiss }
 }
 
+/// The stored response to a request, if it is at hand: a fresh one is answered with at once. Looks for
+/// the variant with the newest `Vary` only; [`find`] looks for all.
+pub fn at_hand<S: Store>(
+    store: &S,
+    target: &CacheKey,
+    vary: &VaryRule,
+    headers: &HeaderMap,
+) -> Option<Arc<StoredResponse>> {
+    let variants = match store.peek(target)? {
+        Entry::Response(response) => return Some(response),
+        Entry::Variants(variants) => variants,
+    };
+    let values = selecting(variants.sets.first()?, vary, headers);
+    match store.peek(&target.variant(variants.generation, &values))? {
+        Entry::Response(response) => Some(response),
+        Entry::Variants(_) => None,
+    }
+}
+
 /// The canonical text of what selects a variant: the request's values for `set`, and for the cookies
 /// that its route names.
 pub fn selecting(set: &VarySet, rule: &VaryRule, headers: &HeaderMap) -> Vec<u8> {

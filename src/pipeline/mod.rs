@@ -32,9 +32,14 @@ mod receive;
 mod site;
 mod uncacheable;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    future::{Future, ready},
+    sync::Arc,
+    time::Instant,
+};
 
 use arc_swap::ArcSwap;
+use futures_util::{FutureExt, future::Either};
 use http::{HeaderMap, Method, Request, Response, header, request::Parts};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
@@ -131,73 +136,72 @@ impl<S: Store> Pipeline<S> {
 impl<S: Store> Handler for Pipeline<S> {
     type Body = Body;
 
-    async fn handle(
+    fn handle(
         self: &Arc<Self>,
         mut request: Request<Incoming>,
         connection: &Arc<Connection>,
-    ) -> Response<Body> {
+    ) -> impl Future<Output = Response<Body>> + Send {
         let received = Received { at: self.clock.now(), started: Instant::now() };
         let site = self.site.load();
         hop::remove_listed(request.headers_mut());
         let (route, verdict) = receive::plan(&site, &request, connection);
-        let step = match verdict {
-            Verdict::Loop => Step::Refuse,
-            Verdict::Pass(reason) => Step::Pass(reason),
-            Verdict::Lookup(lookup) => {
-                let headers = request.headers();
-                let rule = site.route(route);
-                let found = lookup::find(&self.store, &lookup.target, &rule.vary, headers).await;
-                if let Found::Stored(stored) = &found
-                    && stored.reuse(&lookup, &rule.rule, received.at) == Reuse::Fresh
-                {
-                    return deliver::hit(
-                        &site,
-                        route,
-                        received,
-                        &request,
-                        (lookup.presence, &stored.response),
-                    );
-                }
-                Step::Search(lookup, found)
-            }
-        };
-        let site = Arc::clone(&site);
+        if let Verdict::Lookup(lookup) = &verdict
+            && let Some(stored) = self.fresh_at_hand(&site, route, &request, lookup, received.at)
+        {
+            let stored = (lookup.presence, &*stored);
+            return Either::Left(ready(deliver::hit(&site, route, received, &request, stored)));
+        }
         rewrite::ensure_request_id(request.headers_mut());
+        let site = Arc::clone(&site);
         let finish = Finish::begin(Arc::clone(&site), route, received, &request);
         let (request, body) = request.into_parts();
         let (pipeline, connection) = (Arc::clone(self), Arc::clone(connection));
         let finish = Box::new(finish);
         let context = Context { pipeline, site, route, received, connection, request, finish };
-        Box::pin(context.take(step, body)).await
+        Either::Right(context.take(verdict, body).boxed())
     }
 }
 
-/// What is left to do with a request that no fresh stored response answers.
-enum Step {
-    Refuse,
-    Pass(Reason),
-    Search(Lookup, Found),
+impl<S: Store> Pipeline<S> {
+    /// The fresh stored response to a request, if it can be had without waiting.
+    fn fresh_at_hand<B>(
+        &self,
+        site: &Site,
+        route: usize,
+        request: &Request<B>,
+        lookup: &Lookup,
+        now: Timestamp,
+    ) -> Option<Arc<StoredResponse>> {
+        let route = site.route(route);
+        let stored = lookup::at_hand(&self.store, &lookup.target, &route.vary, request.headers())?;
+        (may_answer(&stored, lookup, &route.rule, now) == Reuse::Fresh).then_some(stored)
+    }
 }
 
 impl<S: Store> Context<S> {
-    async fn take(self, step: Step, body: Incoming) -> Response<Body> {
-        match step {
-            Step::Refuse => {
+    async fn take(self, verdict: Verdict, body: Incoming) -> Response<Body> {
+        let lookup = match verdict {
+            Verdict::Lookup(lookup) => lookup,
+            Verdict::Pass(reason) => return self.pass(body, pass::told(reason)).await,
+            Verdict::Loop => {
                 let told =
                     Told::forwarded(CacheResult::Bypass, Forward::Bypass, Some(Reason::Loop));
-                self.answer_problem(failure::of_loop(), told)
+                return self.answer_problem(failure::of_loop(), told);
             }
-            Step::Pass(reason) => self.pass(body, pass::told(reason)).await,
-            Step::Search(lookup, found) => match self.weigh(&lookup, found) {
-                Weighed::Usable(stored, reason) => {
-                    if reason == Reason::StaleWhileRevalidate {
-                        self.refresh(&lookup, &stored);
-                    }
-                    let told = Told::hit(CacheResult::Stale, Some(reason));
-                    self.answer_stored(&stored.response, told)
+        };
+        let found = self.find(&lookup).await;
+        match self.weigh(&lookup, found) {
+            Weighed::Fresh(stored) => {
+                self.answer_stored(&stored.response, Told::hit(CacheResult::Hit, None))
+            }
+            Weighed::Stale(stored, reason) => {
+                if reason == Reason::StaleWhileRevalidate {
+                    self.refresh(&lookup, &stored);
                 }
-                Weighed::Needed(need) => self.ask(lookup, need, body).await,
-            },
+                let told = Told::hit(CacheResult::Stale, Some(reason));
+                self.answer_stored(&stored.response, told)
+            }
+            Weighed::Needed(need) => self.ask(lookup, need, body).await,
         }
     }
 
@@ -214,11 +218,11 @@ impl<S: Store> Context<S> {
             }
         };
         let key = stored.key.clone();
-        match stored.reuse(lookup, &self.site.route(self.route).rule, self.received.at) {
-            Reuse::Fresh | Reuse::StaleWhileRevalidate => {
-                Weighed::Usable(stored, Reason::StaleWhileRevalidate)
-            }
-            Reuse::StaleByRequest => Weighed::Usable(stored, Reason::RequestMaxStale),
+        let rule = &self.site.route(self.route).rule;
+        match may_answer(&stored.response, lookup, rule, self.received.at) {
+            Reuse::Fresh => Weighed::Fresh(stored),
+            Reuse::StaleWhileRevalidate => Weighed::Stale(stored, Reason::StaleWhileRevalidate),
+            Reuse::StaleByRequest => Weighed::Stale(stored, Reason::RequestMaxStale),
             Reuse::Revalidate(reason) => {
                 let forward = forward_of(reason);
                 Weighed::Needed(Need { key, stored: Some(stored), forward, reason })
@@ -443,8 +447,10 @@ fn request_head(request: &Parts) -> RequestHead<'_> {
 
 /// What a stored response is good for.
 enum Weighed {
+    /// It may be used.
+    Fresh(Stored),
     /// It may be used although it is stale, for this reason.
-    Usable(Stored, Reason),
+    Stale(Stored, Reason),
     /// The origin has to be asked.
     Needed(Need),
 }
@@ -482,9 +488,6 @@ fn forward_of(reason: Reason) -> Forward {
     }
 }
 
-impl Stored {
-    fn reuse(&self, lookup: &Lookup, rule: &Rule, now: Timestamp) -> Reuse {
-        let freshness = &self.response.freshness;
-        reuse(freshness, &lookup.directives, lookup.credentials, rule, now)
-    }
+fn may_answer(stored: &StoredResponse, lookup: &Lookup, rule: &Rule, now: Timestamp) -> Reuse {
+    reuse(&stored.freshness, &lookup.directives, lookup.credentials, rule, now)
 }

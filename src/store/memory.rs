@@ -96,8 +96,12 @@ impl Memory {
 }
 
 impl Store for Memory {
-    async fn get(&self, key: &CacheKey) -> Option<Entry> {
+    fn peek(&self, key: &CacheKey) -> Option<Entry> {
         self.cache.get(&key.digest()).filter(|entry| entry.stands_under(key))
+    }
+
+    async fn get(&self, key: &CacheKey) -> Option<Entry> {
+        self.peek(key)
     }
 
     async fn put(&self, key: &CacheKey, entry: Entry) -> Put {

@@ -16,7 +16,11 @@ use crate::{entry::Entry, key::CacheKey};
 /// the key's full text. It knows nothing of freshness. Its failures are misses: what a caller cannot
 /// mend is counted by the store itself, not reported.
 pub trait Store: Send + Sync + 'static {
-    /// The entry under this key. The hot path: what is at hand is given without waiting.
+    /// The entry under this key, if it can be given without waiting. The hot path; `None` means "not at
+    /// hand", and [`Store::get`] may still find it.
+    fn peek(&self, key: &CacheKey) -> Option<Entry>;
+
+    /// The entry under this key.
     fn get(&self, key: &CacheKey) -> impl Future<Output = Option<Entry>> + Send;
 
     /// Puts an entry under a key, in place of what stood there.
