@@ -84,6 +84,7 @@ impl RequestBody {
 }
 
 /// Whether a client's body is sent at once.
+#[derive(Clone, Copy)]
 pub(super) enum Hold {
     No,
     /// Not before the origin says 100, or for this long (RFC 9110 §10.1.1).

@@ -24,7 +24,7 @@ impl Drop for Tasks {
 /// Starts the work on the current runtime; without one there is none.
 pub(super) fn start(
     servers: &[Arc<Server>],
-    health: Option<(&Health, Uri)>,
+    health: Option<&(&Health, Uri)>,
     idle: Duration,
 ) -> Tasks {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else {
@@ -34,7 +34,7 @@ pub(super) fn start(
     for server in servers {
         let reaping = runtime.spawn(reap(Arc::downgrade(server), idle));
         tasks.push(reaping.abort_handle());
-        if let Some((health, target)) = &health {
+        if let Some((health, target)) = health {
             let checking = check(Arc::downgrade(server), target.clone(), health.every);
             tasks.push(runtime.spawn(checking).abort_handle());
         }

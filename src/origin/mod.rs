@@ -66,7 +66,7 @@ impl Origin {
             Some(health) => Some((health, health_target(&health.path)?)),
             None => None,
         };
-        let tasks = health::start(&servers, health, settings.idle_timeout);
+        let tasks = health::start(&servers, health.as_ref(), settings.idle_timeout);
         Ok(Arc::new(Self { servers, retries: settings.retries, _tasks: tasks }))
     }
 

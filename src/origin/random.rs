@@ -9,7 +9,7 @@ thread_local! {
     static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0_u8));
 }
 
-/// The next number of this thread (SplitMix64, seeded by the system).
+/// The next number of this thread (`SplitMix64`, seeded by the system).
 pub(super) fn next() -> u64 {
     STATE.with(|state| {
         let seed = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);

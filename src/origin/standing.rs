@@ -11,7 +11,7 @@ use std::{
 /// Failures in a row that eject a server.
 const TOLERATED: u32 = 3;
 const FIRST_EJECTION: Duration = Duration::from_secs(1);
-const LAST_EJECTION: Duration = Duration::from_secs(60);
+const LAST_EJECTION: Duration = Duration::from_mins(1);
 
 /// A server's reputation.
 #[derive(Debug)]

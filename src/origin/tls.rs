@@ -1,6 +1,10 @@
 //! TLS towards origin servers.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -59,7 +63,7 @@ pub(super) fn client_config(settings: &Tls) -> Result<Arc<ClientConfig>, TlsErro
     Ok(Arc::new(config))
 }
 
-fn own_roots(ca: &PathBuf) -> Result<RootCertStore, TlsError> {
+fn own_roots(ca: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(ca)? {
         roots.add(certificate)?;
@@ -78,7 +82,7 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
         .map_err(|source| file(path, source))?;
@@ -89,6 +93,6 @@ fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError
     Ok(certificates)
 }
 
-fn file(path: &PathBuf, source: pem::Error) -> TlsError {
-    TlsError::File { path: path.clone(), source }
+fn file(path: &Path, source: pem::Error) -> TlsError {
+    TlsError::File { path: path.to_path_buf(), source }
 }

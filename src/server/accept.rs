@@ -195,14 +195,14 @@ async fn sniff(transport: Transport) -> io::Result<(Stream, Protocol)> {
 }
 
 async fn say_overloaded(mut transport: Transport) -> io::Result<()> {
-    transport.write_all(&encode(Refusal::Overloaded.response())).await?;
+    transport.write_all(&encode(&Refusal::Overloaded.response())).await?;
     transport.shutdown().await?;
     let mut unread = [0; 1024];
     while transport.read(&mut unread).await? > 0 {}
     Ok(())
 }
 
-fn encode(response: Response<Bytes>) -> Vec<u8> {
+fn encode(response: &Response<Bytes>) -> Vec<u8> {
     let status = response.status();
     let mut bytes = format!(
         "HTTP/1.1 {} {}\r\nconnection: close\r\ncontent-length: {}\r\n",

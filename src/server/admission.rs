@@ -113,22 +113,19 @@ fn single_host<'h>(
 ///
 /// Narrower than RFC 3986 in one point: `%` and the sub-delimiters that no host name has are refused too.
 fn is_host(host: &[u8]) -> bool {
-    let (name, port) = match host.split_first() {
-        Some((b'[', rest)) => {
-            let Some(end) = rest.iter().position(|byte| *byte == b']') else {
-                return false;
-            };
-            let (address, rest) = rest.split_at(end);
-            if !is_ipv6(address) {
-                return false;
-            }
-            (None, rest.get(1..).unwrap_or_default())
+    let (name, port) = if let Some((b'[', rest)) = host.split_first() {
+        let Some(end) = rest.iter().position(|byte| *byte == b']') else {
+            return false;
+        };
+        let (address, rest) = rest.split_at(end);
+        if !is_ipv6(address) {
+            return false;
         }
-        _ => {
-            let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
-            let (name, port) = host.split_at(end);
-            (Some(name), port)
-        }
+        (None, rest.get(1..).unwrap_or_default())
+    } else {
+        let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
+        let (name, port) = host.split_at(end);
+        (Some(name), port)
     };
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
     name.is_none_or(|name| !name.is_empty() && name.iter().all(is_name)) && is_port(port)

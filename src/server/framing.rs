@@ -259,7 +259,7 @@ impl Chunk {
             (Self::Size(size), _) => Self::Size(size.checked_mul(16)?.checked_add(hex(byte)?)?),
             (Self::Extension(_), b'\n') => return None,
             (Self::Extension(size), _) => Self::Extension(size),
-            (Self::SizeEnd(0), b'\n') | (Self::TrailerEnd, b'\n') => Self::TrailerStart,
+            (Self::SizeEnd(0) | Self::TrailerEnd, b'\n') => Self::TrailerStart,
             (Self::SizeEnd(size), b'\n') => Self::Data(size),
             (Self::DataCr, b'\r') => Self::DataLf,
             (Self::DataLf, b'\n') => Self::FirstDigit,
@@ -312,16 +312,16 @@ impl Head {
         }
     }
 
-    fn take_length(&mut self, value: Option<&[u8]>) {
-        let length = value.and_then(decimal);
+    fn take_length(&mut self, value: &[u8]) {
+        let length = decimal(value);
         if length.is_none() || self.length.is_some() {
             self.refuse(Refusal::Length);
         }
         self.length = length;
     }
 
-    fn take_encoding(&mut self, value: Option<&[u8]>) {
-        if self.chunked || !value.is_some_and(|value| value.eq_ignore_ascii_case(b"chunked")) {
+    fn take_encoding(&mut self, value: &[u8]) {
+        if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
             self.refuse(Refusal::Encoding);
         }
         self.chunked = true;
@@ -341,15 +341,15 @@ impl Head {
     }
 }
 
-/// The value of the field if the line is the named one; `Some(None)` if it is, but malformed.
-fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<Option<&'l [u8]>> {
+/// The value of the field if the line is the named one; empty, which is never right, if it is malformed.
+fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
     let (start, rest) = line.split_at_checked(name.len())?;
     if !start.eq_ignore_ascii_case(name) {
         return None;
     }
     match rest.split_first() {
-        Some((b':', value)) => Some(Some(trim(value))),
-        Some((b' ' | b'\t', _)) => Some(None),
+        Some((b':', value)) => Some(trim(value)),
+        Some((b' ' | b'\t', _)) => Some(&[]),
         _ => None,
     }
 }

@@ -174,7 +174,9 @@ impl AsyncWrite for Wire {
         let written = if length <= JOINED_BYTES {
             JOINED.with_borrow_mut(|joined| {
                 joined.clear();
-                slices.iter().for_each(|slice| joined.extend_from_slice(slice));
+                for slice in slices {
+                    joined.extend_from_slice(slice);
+                }
                 stream.poll_write(cx, joined)
             })
         } else {

@@ -22,7 +22,7 @@ pub struct BodyLimits {
 impl Default for BodyLimits {
     /// No limit on bytes, a minute of silence.
     fn default() -> Self {
-        Self { bytes: u64::MAX, silence: Duration::from_secs(60) }
+        Self { bytes: u64::MAX, silence: Duration::from_mins(1) }
     }
 }
 

@@ -84,14 +84,18 @@ impl<H: Handler> Common<H> {
             header_count: settings.header_count,
             target_bytes: settings.target_bytes,
         });
-        poll_fn(|cx| Poll::Ready(channel.set_connection(cx.waker()))).await;
+        poll_fn(|cx| {
+            channel.set_connection(cx.waker());
+            Poll::Ready(())
+        })
+        .await;
         let vitals = Arc::clone(&service.vitals);
         let wire = Wire::new(stream, framing, Arc::clone(&vitals), channel);
         let connection = http1_builder(settings)
             .serve_connection(TokioIo::new(wire), service_fn(|request| service.answer(request)))
             .with_upgrades();
         let end =
-            self.watch(connection, |connection| connection.graceful_shutdown(), &vitals).await;
+            self.watch(connection, http1::UpgradeableConnection::graceful_shutdown, &vitals).await;
         if end.as_ref().is_err_and(hyper::Error::is_parse) {
             // hyper has answered what it cannot read.
             self.counters.refuse(vitals.refusal_of_next());
@@ -103,8 +107,7 @@ impl<H: Handler> Common<H> {
         let connection = http2_builder(&self.settings)
             .serve_connection(TokioIo::new(stream), service_fn(|request| service.answer(request)));
         let vitals = Arc::clone(&service.vitals);
-        let end =
-            self.watch(connection, |connection| connection.graceful_shutdown(), &vitals).await;
+        let end = self.watch(connection, http2::Connection::graceful_shutdown, &vitals).await;
         note_end(end);
     }
 

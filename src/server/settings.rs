@@ -39,7 +39,7 @@ impl Default for Settings {
             header_count: 100,
             target_bytes: 16 * 1024,
             body_bytes: u64::MAX,
-            body_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_mins(1),
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(75),

@@ -81,7 +81,7 @@ impl Vitals {
     pub(super) fn begin(&self) -> u32 {
         match self.protocol {
             Protocol::Http1 => {
-                self.active.store(self.active.load(Relaxed).wrapping_add(1), Relaxed)
+                self.active.store(self.active.load(Relaxed).wrapping_add(1), Relaxed);
             }
             Protocol::Http2 => {
                 self.active.fetch_add(1, Relaxed);
@@ -96,7 +96,7 @@ impl Vitals {
     pub(super) fn end(&self) {
         match self.protocol {
             Protocol::Http1 => {
-                self.active.store(self.active.load(Relaxed).wrapping_sub(1), Relaxed)
+                self.active.store(self.active.load(Relaxed).wrapping_sub(1), Relaxed);
             }
             Protocol::Http2 => {
                 self.active.fetch_sub(1, Relaxed);
