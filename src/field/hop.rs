@@ -11,6 +11,10 @@ use super::list;
 /// `Trailer` stays, since trailers are passed on. Upgrades, and `TE: trailers` towards the origin, are
 /// for the caller to add again where it means them.
 pub fn remove(headers: &mut HeaderMap) {
+    // Most messages have none of these: one pass over their names finds that out.
+    if !headers.keys().any(is_hop_by_hop) {
+        return;
+    }
     remove_listed(headers);
     for name in ALWAYS {
         headers.remove(name);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use ipnet::IpNet;
 use smallvec::SmallVec;
@@ -103,8 +104,12 @@ pub fn is_upgrade(headers: &HeaderMap, version: Version) -> bool {
         && !has_token(headers, &header::UPGRADE, "h2c")
 }
 
+/// Fields that a request may gain on its way.
+const ADDED: usize = 8;
+
 /// Turns a client's fields into those that go to the origin. `Host` is left: the origin settles it.
 pub fn request_headers(headers: &mut HeaderMap, source: &Source<'_>, identity: &Identity) {
+    headers.reserve(ADDED);
     let upgrade = is_upgrade(headers, source.version)
         .then(|| headers.get(header::UPGRADE).cloned())
         .flatten();
@@ -169,8 +174,9 @@ fn forward(headers: &mut HeaderMap, source: &Source<'_>) {
 /// Removes every field by which proxies tell each other about the client. Origins build links and
 /// redirects from them, so that a stranger's would get into what others are answered.
 fn remove_forwarding(headers: &mut HeaderMap) {
-    headers.remove(header::FORWARDED);
-    let is_forwarding = |name: &&HeaderName| name.as_str().starts_with("x-forwarded-");
+    let is_forwarding = |name: &&HeaderName| {
+        **name == header::FORWARDED || name.as_str().starts_with("x-forwarded-")
+    };
     let names: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_forwarding).cloned().collect();
     for name in names {
         headers.remove(name);
@@ -182,14 +188,19 @@ pub fn ensure_request_id(headers: &mut HeaderMap) {
     let is_usable = headers.get(&X_REQUEST_ID).is_some_and(|id| {
         (1..=REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
     });
-    if !is_usable && let Ok(id) = HeaderValue::try_from(request_id()) {
+    if !is_usable && let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(request_id())) {
         headers.insert(X_REQUEST_ID, id);
     }
 }
 
 /// A new request id: 32 hexadecimal digits.
 pub fn request_id() -> String {
-    format!("{:016x}{:016x}", random::next(), random::next())
+    let number = u128::from(random::next()) << 64 | u128::from(random::next());
+    let digit = |place: u32| {
+        let nibble = (number >> (124 - 4 * place)) & 0xf;
+        char::from_digit(u32::try_from(nibble).unwrap_or(0), 16).unwrap_or('0')
+    };
+    (0..32).map(digit).collect()
 }
 
 fn date(now: Timestamp) -> HeaderValue {

@@ -208,6 +208,7 @@ impl Asker<'_> {
     }
 
     fn describe_passed(&self, headers: &mut HeaderMap, told: Told, ttl: Option<i64>) {
+        headers.reserve(ADDED);
         tag::take(headers);
         headers.remove(SURROGATE_CONTROL);
         if told.stored == Stored::Yes

@@ -36,7 +36,7 @@ pub struct Ask<S> {
     /// The route's index.
     pub route: usize,
     /// The client's request.
-    pub request: Parts,
+    pub request: Arc<Parts>,
     /// Its fields as the origin is to see them.
     pub forwarded: HeaderMap,
     /// Its own `Cache-Control`.
@@ -75,7 +75,7 @@ pub enum Fetched {
 impl<S: Store> Ask<S> {
     /// Asks, and tells those who wait on `flight`. The body of what is stored goes on arriving in a
     /// task of its own, whoever reads it.
-    pub async fn run(self, flight: Option<Takeoff>) -> Fetched {
+    pub async fn run(mut self, flight: Option<Takeoff>) -> Fetched {
         let asked = self.pipeline.clock.now();
         match self.send().await {
             Ok(response) => self.answered(response, asked, flight).await,
@@ -91,11 +91,11 @@ impl<S: Store> Ask<S> {
         request_head(&self.request)
     }
 
-    async fn send(&self) -> Result<Response<ResponseBody>, OriginError> {
+    async fn send(&mut self) -> Result<Response<ResponseBody>, OriginError> {
         let mut request = Request::new(RequestBody::Empty);
         *request.method_mut() = Method::GET;
         *request.uri_mut() = self.request.uri.clone();
-        *request.headers_mut() = self.forwarded.clone();
+        *request.headers_mut() = std::mem::take(&mut self.forwarded);
         match &self.stored {
             None => validation::make_unconditional(request.headers_mut()),
             Some(stored) => {
@@ -231,7 +231,9 @@ impl<S: Store> Ask<S> {
             // This says nothing about the target: it stays stored, and worth waiting for.
             flight.inspect(|flight| flight.land(Landing::Alone));
         } else {
-            self.pipeline.store.remove(self.key.digest()).await;
+            if self.stored.is_some() {
+                self.pipeline.store.remove(self.key.digest()).await;
+            }
             self.send_off(flight);
         }
         Fetched::Alone(response, reason)

@@ -18,6 +18,7 @@ mod admit;
 mod body;
 mod clock;
 mod collapse;
+mod current;
 mod deliver;
 mod failure;
 mod fetch;
@@ -38,10 +39,9 @@ use std::{
     time::Instant,
 };
 
-use arc_swap::ArcSwap;
 use futures_util::{FutureExt, future::Either};
 use http::{HeaderMap, Method, Request, Response, header, request::Parts};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::sync::oneshot;
 
 pub use body::Body;
@@ -66,6 +66,7 @@ use crate::{
     telemetry::Metrics,
 };
 use collapse::{Flights, Role, Takeoff};
+use current::Current;
 use deliver::{Asker, Told};
 use fetch::{Ask, Fetched};
 use fill::{Budget, FillReader};
@@ -83,7 +84,7 @@ const FILLING: u64 = 32 << 20;
 
 /// What answers requests on the public listener.
 pub struct Pipeline<S> {
-    site: ArcSwap<Site>,
+    site: Current,
     store: S,
     flights: Flights,
     uncacheable: Uncacheable,
@@ -99,7 +100,8 @@ struct Context<S> {
     route: usize,
     received: Received,
     connection: Arc<Connection>,
-    request: Parts,
+    request: Arc<Parts>,
+    upgrade: Option<OnUpgrade>,
     finish: Box<Finish>,
 }
 
@@ -107,7 +109,7 @@ impl<S: Store> Pipeline<S> {
     /// A pipeline over this store.
     pub fn new(site: Site, store: S, clock: Clock, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
-            site: ArcSwap::from_pointee(site),
+            site: Current::new(site),
             store,
             flights: Flights::new(),
             uncacheable: Uncacheable::new(),
@@ -119,7 +121,7 @@ impl<S: Store> Pipeline<S> {
 
     /// Puts another configuration in force. Requests under way end under the old one; the cache stays.
     pub fn replace(&self, site: Site) {
-        self.site.store(Arc::new(site));
+        self.site.replace(site);
     }
 
     /// The store.
@@ -142,22 +144,35 @@ impl<S: Store> Handler for Pipeline<S> {
         connection: &Arc<Connection>,
     ) -> impl Future<Output = Response<Body>> + Send {
         let received = Received { at: self.clock.now(), started: Instant::now() };
-        let site = self.site.load();
         hop::remove_listed(request.headers_mut());
-        let (route, verdict) = receive::plan(&site, &request, connection);
-        if let Verdict::Lookup(lookup) = &verdict
-            && let Some(stored) = self.fresh_at_hand(&site, route, &request, lookup, received.at)
-        {
-            let stored = (lookup.presence, &*stored);
-            return Either::Left(ready(deliver::hit(&site, route, received, &request, stored)));
-        }
+        let planned = self.site.with(|site| {
+            let (route, verdict) = receive::plan(site, &request, connection);
+            match &verdict {
+                Verdict::Lookup(lookup) => {
+                    match self.fresh_at_hand(site, route, &request, lookup, received.at) {
+                        Some(stored) => {
+                            let stored = (lookup.presence, &*stored);
+                            Ok(deliver::hit(site, route, received, &request, stored))
+                        }
+                        None => Err((Arc::clone(site), route, verdict)),
+                    }
+                }
+                Verdict::Pass(_) | Verdict::Loop => Err((Arc::clone(site), route, verdict)),
+            }
+        });
+        let (site, route, verdict) = match planned {
+            Ok(hit) => return Either::Left(ready(hit)),
+            Err(planned) => planned,
+        };
         rewrite::ensure_request_id(request.headers_mut());
-        let site = Arc::clone(&site);
         let finish = Finish::begin(Arc::clone(&site), route, received, &request);
-        let (request, body) = request.into_parts();
+        let (mut request, body) = request.into_parts();
+        let upgrade = request.extensions.remove::<OnUpgrade>();
+        let request = Arc::new(request);
         let (pipeline, connection) = (Arc::clone(self), Arc::clone(connection));
         let finish = Box::new(finish);
-        let context = Context { pipeline, site, route, received, connection, request, finish };
+        let context =
+            Context { pipeline, site, route, received, connection, request, upgrade, finish };
         Either::Right(context.take(verdict, body).boxed())
     }
 }
@@ -355,7 +370,7 @@ impl<S: Store> Context<S> {
             route: self.route,
             forwarded: self.forwarded_headers(),
             directives: lookup.directives,
-            request: self.request.clone(),
+            request: Arc::clone(&self.request),
             invalidations: self.pipeline.flights.invalidations(lookup.target.digest()),
             target: lookup.target.clone(),
             key: need.key,

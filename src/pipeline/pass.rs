@@ -1,7 +1,7 @@
 //! Passing: the origin answers, and Larder only carries.
 
 use http::{Request, Response, StatusCode};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::body::Incoming;
 
 use super::{
     Context, body::Body, deliver::Told, fetch, invalidate, receive::Approach, request_head,
@@ -15,7 +15,7 @@ use crate::{
 impl<S: Store> Context<S> {
     /// Carries a request to the origin and its response back, bodies streamed both ways.
     pub(super) async fn pass(mut self, body: Incoming, mut told: Told) -> Response<Body> {
-        let upgrade = self.request.extensions.remove::<OnUpgrade>();
+        let upgrade = self.upgrade.take();
         let mut forwarded = Request::new(RequestBody::client(body, self.connection.body));
         *forwarded.method_mut() = self.request.method.clone();
         *forwarded.uri_mut() = self.request.uri.clone();

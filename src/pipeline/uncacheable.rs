@@ -26,7 +26,11 @@ impl Uncacheable {
 
     /// Remembers that a response under this key could not be shared.
     pub fn remember(&self, key: &CacheKey, now: Timestamp) {
-        self.targets.insert(key.digest(), now.saturating_add(MEMORY));
+        let until = now.saturating_add(MEMORY);
+        let is_lasting = |known: Timestamp| until.saturating_since(known) < MEMORY / 2;
+        if !self.targets.get(&key.digest()).is_some_and(is_lasting) {
+            self.targets.insert(key.digest(), until);
+        }
     }
 
     /// Forgets a key whose responses can be shared after all.

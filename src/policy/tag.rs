@@ -14,6 +14,9 @@ const LISTED: [HeaderName; 2] =
 /// are the cache's business, not the client's.
 pub fn take(response: &mut HeaderMap) -> Vec<String> {
     let mut tags = Vec::new();
+    if !response.keys().any(|name| SPACED.contains(name) || LISTED.contains(name)) {
+        return tags;
+    }
     for name in &SPACED {
         drain(response, name, &[' ', ','], &mut tags);
     }
