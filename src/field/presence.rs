@@ -24,6 +24,8 @@ impl Presence {
     pub const UPGRADE: Self = Self(1 << 5);
     /// `Via`.
     pub const VIA: Self = Self(1 << 6);
+    /// `Connection`.
+    pub const CONNECTION: Self = Self(1 << 8);
 
     /// A field that some origins take for the method or the target of the request.
     pub const OVERRIDE: Self = Self(1 << 7);
@@ -53,6 +55,8 @@ impl Presence {
             header::RANGE => Self::RANGE,
             header::UPGRADE => Self::UPGRADE,
             header::VIA => Self::VIA,
+            header::CONNECTION => Self::CONNECTION,
+            header::HOST | header::ACCEPT | header::USER_AGENT => Self::default(),
             _ if OVERRIDES.contains(&name.as_str()) => Self::OVERRIDE,
             _ => Self::default(),
         }

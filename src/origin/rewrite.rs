@@ -195,12 +195,18 @@ pub fn ensure_request_id(headers: &mut HeaderMap) {
 
 /// A new request id: 32 hexadecimal digits.
 pub fn request_id() -> String {
-    let number = u128::from(random::next()) << 64 | u128::from(random::next());
-    let digit = |place: u32| {
-        let nibble = (number >> (124 - 4 * place)) & 0xf;
-        char::from_digit(u32::try_from(nibble).unwrap_or(0), 16).unwrap_or('0')
-    };
-    (0..32).map(digit).collect()
+    let mut id = String::with_capacity(32);
+    for number in [random::next(), random::next()] {
+        for byte in number.to_be_bytes() {
+            id.push(hex_digit(byte >> 4));
+            id.push(hex_digit(byte & 0xf));
+        }
+    }
+    id
+}
+
+fn hex_digit(nibble: u8) -> char {
+    char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 })
 }
 
 fn date(now: Timestamp) -> HeaderValue {

@@ -231,6 +231,8 @@ impl Asker<'_> {
         };
         heads::ready(of, || {
             let mut headers = stored.detached_fields().unpack(ADDED);
+            // The server writes the length of a whole body by itself.
+            headers.remove(header::CONTENT_LENGTH);
             self.describe_stored(stored, told, now, &mut headers);
             for (name, value) in &mut headers {
                 *value = common::interned(name, value.clone());

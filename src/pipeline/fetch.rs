@@ -24,7 +24,6 @@ use crate::{
     },
     server::Interim,
     store::Store,
-    telemetry::status_class,
 };
 
 /// One question to the origin whose answer the cache may keep.
@@ -284,9 +283,7 @@ pub async fn send<S>(
                 (response.status(), response.version(), pipeline.clock.now());
             let headers = response.headers_mut();
             rewrite::response_headers(status, headers, version, &site.identity, now);
-            metrics.origin_duration.observe(started.elapsed().as_secs_f64());
-            let class = status_class(response.status());
-            metrics.origin_requests.with_label_values(&[class]).inc();
+            metrics.origin_answered(response.status(), started.elapsed());
         }
         Err(error) => {
             tracing::warn!(

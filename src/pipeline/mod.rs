@@ -144,9 +144,13 @@ impl<S: Store> Handler for Pipeline<S> {
         connection: &Arc<Connection>,
     ) -> impl Future<Output = Response<Body>> + Send {
         let received = Received { at: self.clock.now(), started: Instant::now() };
-        hop::remove_listed(request.headers_mut());
+        let mut presence = Presence::of(request.headers());
+        if presence.has(Presence::CONNECTION) {
+            hop::remove_listed(request.headers_mut());
+            presence = Presence::of(request.headers());
+        }
         let planned = self.site.with(|site| {
-            let (route, verdict) = receive::plan(site, &request, connection);
+            let (route, verdict) = receive::plan(site, &request, presence, connection);
             match &verdict {
                 Verdict::Lookup(lookup) => {
                     match self.fresh_at_hand(site, route, &request, lookup, received.at) {

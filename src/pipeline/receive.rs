@@ -41,13 +41,13 @@ pub struct Lookup {
 pub fn plan<B: Body>(
     site: &Site,
     request: &Request<B>,
+    presence: Presence,
     connection: &Connection,
 ) -> (usize, Verdict) {
     let host = finish::host(request.headers());
     let path = normal_path(request.uri().path());
     let selection = site.routes.select(request.method(), host, &path);
     let index = selection.index;
-    let presence = Presence::of(request.headers());
     if presence.has(Presence::VIA) && rewrite::is_loop(request.headers(), &site.identity) {
         return (index, Verdict::Loop);
     }

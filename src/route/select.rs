@@ -71,6 +71,9 @@ impl RouteTable {
     /// [`normal_path`](crate::key::target::normal_path): matching any other spelling would let one
     /// path be stored under another's rule.
     pub fn select<'a>(&'a self, method: &Method, host: &str, path: &'a str) -> Selection<'a> {
+        if self.routes.is_empty() {
+            return self.nothing();
+        }
         let first = path.strip_prefix('/').unwrap_or(path).split('/').next().unwrap_or_default();
         let found = self.branches.binary_search_by(|branch| (*branch.first).cmp(first)).ok();
         let branch = found.and_then(|index| self.branches.get(index));
@@ -82,11 +85,12 @@ impl RouteTable {
                 let params = route.pattern.as_ref()?.matches(method, host, path)?;
                 Some(Selection { index, route, params })
             })
-            .unwrap_or_else(|| Selection {
-                index: self.routes.len(),
-                route: &self.unmatched,
-                params: Params::default(),
-            })
+            .unwrap_or_else(|| self.nothing())
+    }
+
+    fn nothing(&self) -> Selection<'_> {
+        let params = Params::default();
+        Selection { index: self.routes.len(), route: &self.unmatched, params }
     }
 
     /// The route at this place; the unmatched one past the last.

@@ -30,10 +30,8 @@ pub struct Metrics {
     uncached: IntCounterVec,
     collapsed: IntCounterVec,
     variants_limited: IntCounterVec,
-    /// Requests sent to the origin, by status class.
-    pub origin_requests: IntCounterVec,
-    /// Seconds from sending a request to the origin to its response head.
-    pub origin_duration: Histogram,
+    origin_requests: [IntCounter; STATUS_CLASSES.len()],
+    origin_duration: Histogram,
     /// Requests to the origin that brought no response, by kind.
     pub origin_errors: IntCounterVec,
     /// Client connections open now.
@@ -68,6 +66,11 @@ impl Metrics {
             &["version"],
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let requests_to_origin = catalogue.counters(
+            "larder_origin_requests_total",
+            "Requests the origin answered, by status class.",
+            &["class"],
+        );
         let metrics = Self {
             requests: catalogue.counters(
                 "larder_requests_total",
@@ -99,11 +102,8 @@ impl Metrics {
                 "Stored variants dropped because their target had too many.",
                 &["route"],
             ),
-            origin_requests: catalogue.counters(
-                "larder_origin_requests_total",
-                "Requests the origin answered, by status class.",
-                &["class"],
-            ),
+            origin_requests: STATUS_CLASSES
+                .map(|class| requests_to_origin.with_label_values(&[class])),
             origin_duration: catalogue.histogram(
                 "larder_origin_duration_seconds",
                 "Seconds from sending a request to the origin to its response head.",
@@ -166,6 +166,14 @@ impl Metrics {
         }
     }
 
+    /// Counts a response head of the origin, `after` the request was sent.
+    pub fn origin_answered(&self, status: StatusCode, after: Duration) {
+        self.origin_duration.observe(after.as_secs_f64());
+        if let Some(class) = self.origin_requests.get(class_of(Some(status))) {
+            class.inc();
+        }
+    }
+
     /// The handles of one route, so that a request never looks a metric up by label.
     pub fn of_route(self: &Arc<Self>, route: &str) -> RouteMetrics {
         RouteMetrics {
@@ -215,6 +223,8 @@ struct ResultMetrics {
     duration: Histogram,
     bytes: IntCounter,
 }
+
+const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Status classes; the last stands for "the client went away before the answer".
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
@@ -269,11 +279,6 @@ impl RouteMetrics {
             bytes: self.metrics.bytes.with_label_values(&[route, cache]),
         }
     }
-}
-
-/// The label of a status, as in `2xx`.
-pub fn status_class(status: StatusCode) -> &'static str {
-    CLASSES.get(class_of(Some(status))).copied().unwrap_or("5xx")
 }
 
 fn class_of(status: Option<StatusCode>) -> usize {

@@ -5,4 +5,4 @@ mod metrics;
 mod process;
 
 pub use access_log::{AccessLog, Format, Line};
-pub use metrics::{Metrics, Observation, Reload, RouteMetrics, status_class};
+pub use metrics::{Metrics, Observation, Reload, RouteMetrics};
