@@ -20,7 +20,7 @@ fn fresh() -> Freshness {
     Freshness {
         received_at: Timestamp::from_seconds(1000),
         initial_age: Duration::ZERO,
-        lifetime: Duration::from_secs(60),
+        lifetime: Duration::from_mins(1),
         stale_while_revalidate: None,
         stale_if_error: None,
         constraints: Constraints::default(),

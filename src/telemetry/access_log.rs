@@ -245,8 +245,8 @@ mod tests {
         let (release, gate) = std::sync::mpsc::channel();
         let dropped = IntCounter::new("dropped", "dropped").unwrap();
         let log = AccessLog::start(Format::Text, Stuck(gate), dropped.clone()).unwrap();
-        let long = "/x".repeat(40_000);
-        (0..QUEUE + 100).for_each(|_| log.write(&line(&long, &Method::GET)));
+        let path = "/x".repeat(40_000);
+        (0..QUEUE + 100).for_each(|_| log.write(&line(&path, &Method::GET)));
         assert!(dropped.get() > 0);
         drop(release);
     }

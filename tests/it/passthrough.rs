@@ -128,12 +128,12 @@ async fn each_event_of_a_stream_is_seen_at_once() {
             let head = wire.read_head().await;
             assert_eq!(header(&head, "content-type"), Some(content_type), "before any event");
             for event in events {
-                let sent = Instant::now();
+                let began = Instant::now();
                 send.send(event).unwrap();
                 let size = wire.read_until("\r\n").await;
                 assert_eq!(usize::from_str_radix(size.trim(), 16).unwrap(), event.len());
                 assert_eq!(wire.read_exact(event.len() + 2).await, format!("{event}\r\n"));
-                assert!(sent.elapsed() < Duration::from_millis(50), "{:?}", sent.elapsed());
+                assert!(began.elapsed() < Duration::from_millis(50), "{:?}", began.elapsed());
             }
             drop(send);
             assert_eq!(wire.read_exact(5).await, "0\r\n\r\n", "its end passes too");
@@ -184,7 +184,7 @@ fn with_trailers(tls: Option<std::sync::Arc<rustls::ServerConfig>>) -> Serving {
 
 #[tokio::test]
 async fn trailers_pass_over_both_protocols_for_fetches_and_passes() {
-    within(async {
+    within(Box::pin(async {
         let certificate = Certificate::new();
         let plain = with_trailers(None);
         let tls =
@@ -205,7 +205,7 @@ async fn trailers_pass_over_both_protocols_for_fetches_and_passes() {
                 }
             }
         }
-    })
+    }))
     .await;
 }
 
@@ -376,9 +376,10 @@ async fn transfer(mut socket: TcpStream) {
     if head.starts_with(b"GET") {
         let cacheable = if head.starts_with(b"GET /passed") { "no-store" } else { "max-age=60" };
         let chunked = head.starts_with(b"GET /unannounced");
-        let framing = match chunked {
-            true => "Transfer-Encoding: chunked".to_owned(),
-            false => format!("Content-Length: {GIBIBYTE}"),
+        let framing = if chunked {
+            "Transfer-Encoding: chunked".to_owned()
+        } else {
+            format!("Content-Length: {GIBIBYTE}")
         };
         let start = format!("HTTP/1.1 200 OK\r\nCache-Control: {cacheable}\r\n{framing}\r\n\r\n");
         socket.write_all(start.as_bytes()).await.unwrap();
@@ -416,7 +417,7 @@ async fn count(socket: &mut TcpStream, bytes: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gibibyte_each_way_takes_little_memory() {
-    tokio::time::timeout(Duration::from_secs(120), async {
+    tokio::time::timeout(Duration::from_mins(2), async {
         let origin = format!("http://{}", bulky().await);
         let process = Process::run(&[
             "--origin",

@@ -181,11 +181,10 @@ async fn ranges_of_an_encoded_variant_are_of_that_variant() {
     within(async {
         let origin = Scripted::start(|asked| {
             let gzip = asked.header("accept-encoding").is_some_and(|codings| codings == "gzip");
-            let said = match gzip {
-                true => {
-                    Said::fresh("GZIPPED").with("content-encoding", "gzip").with("etag", "\"g\"")
-                }
-                false => Said::fresh("plaintext").with("etag", "\"p\""),
+            let said = if gzip {
+                Said::fresh("GZIPPED").with("content-encoding", "gzip").with("etag", "\"g\"")
+            } else {
+                Said::fresh("plaintext").with("etag", "\"p\"")
             };
             said.with("vary", "accept-encoding")
         })
