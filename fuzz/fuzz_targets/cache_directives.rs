@@ -27,12 +27,7 @@ fuzz_target!(|input: &[u8]| {
     let mut headers = headers(input);
     let request = RequestDirectives::parse(&headers);
     let response = ResponseDirectives::parse(&headers);
-    for seconds in [
-        request.max_age,
-        request.min_fresh,
-        response.max_age,
-        response.s_maxage,
-    ] {
+    for seconds in [request.max_age, request.min_fresh, response.max_age, response.s_maxage] {
         assert!(seconds.is_none_or(|seconds| seconds <= MAX_DELTA_SECONDS));
     }
     decide(&headers, &request, &response);
@@ -60,28 +55,13 @@ fn headers(input: &[u8]) -> HeaderMap {
 /// Judges a response with these fields to a request with the same ones.
 fn decide(headers: &HeaderMap, request: &RequestDirectives, response: &ResponseDirectives) {
     let received_at = Timestamp::from_seconds(2_000_000_000);
-    let head = RequestHead {
-        method: &Method::GET,
-        authority: "a",
-        target: "/",
-        headers,
-    };
-    let answer = ResponseHead {
-        status: StatusCode::OK,
-        headers,
-        requested_at: received_at,
-        received_at,
-    };
+    let head = RequestHead { method: &Method::GET, authority: "a", target: "/", headers };
+    let answer =
+        ResponseHead { status: StatusCode::OK, headers, requested_at: received_at, received_at };
     if let Ok(freshness) = storable(&head, &answer, &Rule::default()) {
         assert!(!response.private && (!response.no_store || response.must_understand));
         let credentials = Credentials::of(headers);
-        let _ = reuse(
-            &freshness,
-            request,
-            credentials,
-            &Rule::default(),
-            received_at,
-        );
+        let _ = reuse(&freshness, request, credentials, &Rule::default(), received_at);
     }
     for name in &response.withheld {
         assert!(!stored_fields(headers, response).contains_key(name));

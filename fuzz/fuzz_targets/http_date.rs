@@ -9,10 +9,7 @@ fuzz_target!(|text: &[u8]| {
         let written = instant.to_http_date();
         let within_four_digits = instant.seconds() < 253_402_300_800;
         if within_four_digits {
-            assert_eq!(
-                Timestamp::parse_http_date(written.as_bytes()),
-                Some(instant)
-            );
+            assert_eq!(Timestamp::parse_http_date(written.as_bytes()), Some(instant));
         }
     }
 });

@@ -14,10 +14,7 @@ fuzz_target!(|text: &str| {
             assert!(!config.warnings.has_errors());
             assert!(check::summary(&config).contains("valid"));
             for path in ["/", "/a", "/a/b/c", "*"] {
-                let route = config
-                    .routes
-                    .select(&Method::GET, "example.com", path)
-                    .route;
+                let route = config.routes.select(&Method::GET, "example.com", path).route;
                 let _ = route.tags_of(path, Some("a=1&b=2&a=3"));
             }
         }

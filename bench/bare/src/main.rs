@@ -46,12 +46,7 @@ impl Answers {
     fn new() -> Self {
         let fields = FIELDS
             .into_iter()
-            .map(|(name, value)| {
-                (
-                    HeaderName::from_static(name),
-                    HeaderValue::from_static(value),
-                )
-            })
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
         Self {
             fields,
@@ -62,11 +57,7 @@ impl Answers {
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let is_small = request.uri().path() == "/hit/1k";
-        let body = if is_small {
-            self.small.clone()
-        } else {
-            self.large.clone()
-        };
+        let body = if is_small { self.small.clone() } else { self.large.clone() };
         let mut response = Response::new(Full::new(body));
         *response.headers_mut() = self.fields.clone();
         response
@@ -88,7 +79,5 @@ async fn main() -> Result<(), Box<dyn Error>> {
 /// Answers one connection until its client leaves; what goes wrong on it concerns no one else.
 async fn serve(stream: TcpStream, answers: &'static Answers) {
     let service = service_fn(async |request| Ok::<_, Infallible>(answers.answer(&request)));
-    let _ = http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }

@@ -13,12 +13,7 @@ use std::time::{Duration, Instant};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments
-        .iter()
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .as_slice()
-    {
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["echo", address] => echo(&TcpListener::bind(address)?),
         ["ask", address, milliseconds] => {
             let length = Duration::from_millis(milliseconds.parse()?);
