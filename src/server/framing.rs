@@ -105,6 +105,11 @@ impl Framing {
         self.refused
     }
 
+    /// Whether a head is what comes next, or goes on.
+    pub(super) fn expects_head(&self) -> bool {
+        self.state == State::Head
+    }
+
     /// Whether a head has begun that is not complete.
     pub(super) fn is_inside_head(&self) -> bool {
         self.state == State::Head && self.head.bytes > 0

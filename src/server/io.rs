@@ -141,7 +141,11 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if self.framing.expects_head() {
+            ready!(self.stream.poll_read_head(cx, buf))?;
+        } else {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        }
         self.observe(buf.filled().get(before..).unwrap_or_default());
         Poll::Ready(Ok(()))
     }

@@ -17,6 +17,7 @@ mod refusal;
 mod service;
 pub mod settings;
 pub(crate) mod stream;
+mod syscall;
 pub mod tls;
 mod vitals;
 

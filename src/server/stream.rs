@@ -12,6 +12,8 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
+use super::syscall;
+
 /// The 24 bytes with which an HTTP/2 client begins (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -73,6 +75,20 @@ impl Stream {
             if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+        }
+    }
+
+    /// Reads what may be a request's head: a few kilobytes at most, as cheaply as can be.
+    pub(super) fn poll_read_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &self.transport {
+            Transport::Tcp(stream) if self.ahead.is_empty() => {
+                syscall::poll_receive(stream, cx, buf)
+            }
+            _ => Pin::new(self).poll_read(cx, buf),
         }
     }
 
@@ -153,7 +169,7 @@ impl AsyncWrite for Transport {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tcp(stream) => syscall::poll_send(stream, cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }

@@ -106,6 +106,7 @@ function fields (direct, proxied) {
   for (const name of names) {
     if (CONTRACT.has(name) || HOP_BY_HOP.has(name) || TAGS.has(name) || name === 'content-length') continue
     const [there, here] = [values(direct, name), values(proxied, name)]
+    if (name === 'vary' && isNotModified) continue
     if (name === 'set-cookie' && isFromStore) continue // never stored
     if (name === 'etag' && there.length === 0 && here.length === 1) continue // made where the origin sends none
     if (isNotModified && !NOT_MODIFIED.has(name) && (there.length === 0 || here.length === 0)) continue

@@ -1,0 +1,72 @@
+//! `send` and `recv` on TCP sockets, without what libc does around each so that a thread can be
+//! cancelled in it: two locked operations that a process of several threads pays on every call.
+
+use std::{
+    cell::RefCell,
+    io,
+    task::{Context, Poll, ready},
+};
+
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use tokio::{
+    io::{Interest, ReadBuf},
+    net::TcpStream,
+};
+
+/// A request's head is read through a buffer of this size; it is copied once.
+pub(super) const HEAD_BYTES: usize = 8 * 1024;
+
+thread_local! {
+    static HEAD: RefCell<Vec<u8>> = RefCell::new(vec![0; HEAD_BYTES]);
+}
+
+/// Sends what the socket takes.
+pub(super) fn poll_send(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        let sent =
+            stream.try_io(Interest::WRITABLE, || Ok(send(stream, bytes, SendFlags::NOSIGNAL)?));
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            sent => return Poll::Ready(sent),
+        }
+    }
+}
+
+/// Receives up to [`HEAD_BYTES`].
+///
+/// A short read means that the socket is empty: like tokio's own, this then takes it for not readable
+/// any more, which saves a second call that would only say so.
+pub(super) fn poll_receive(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    HEAD.with_borrow_mut(|head| {
+        let room = buf.remaining().min(head.len());
+        let head = head.get_mut(..room).unwrap_or_default();
+        loop {
+            ready!(stream.poll_read_ready(cx))?;
+            let mut received = None;
+            let attempt = stream.try_io(Interest::READABLE, || {
+                let (length, _) = recv(stream, &mut *head, RecvFlags::empty())?;
+                received = Some(length);
+                if length < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            match (received, attempt) {
+                (Some(length), _) => {
+                    buf.put_slice(head.get(..length).unwrap_or_default());
+                    return Poll::Ready(Ok(()));
+                }
+                (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Poll::Ready(Err(error));
+                }
+                (None, _) => {}
+            }
+        }
+    })
+}
