@@ -80,7 +80,7 @@ use uncacheable::Uncacheable;
 const JOINS: usize = 3;
 
 /// Bytes that bodies on their way to the store may take beside what is stored.
-const FILLING: u64 = 32 << 20;
+const FILLING: u64 = 16 << 20;
 
 /// What answers requests on the public listener.
 pub struct Pipeline<S> {
