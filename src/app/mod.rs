@@ -143,6 +143,11 @@ impl Node {
         cut
     }
 
+    /// Writes out what the access log still holds. Blocks, for a second at most.
+    pub fn flush_log(&self) {
+        self.pipeline.flush_log(Duration::from_secs(1));
+    }
+
     /// Client connections open now.
     pub fn open_connections(&self) -> usize {
         self.drain.open()

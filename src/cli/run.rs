@@ -125,6 +125,7 @@ async fn serve(config: Config, arguments: Arguments) -> anyhow::Result<ExitCode>
         cut = node.drained() => cut,
         _ = tokio::signal::ctrl_c() => node.open_connections(),
     };
+    node.flush_log();
     if cut > 0 {
         tracing::warn!(connections = cut, "some requests did not end in time");
     }

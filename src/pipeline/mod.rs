@@ -36,7 +36,7 @@ mod uncacheable;
 use std::{
     future::{Future, ready},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::{FutureExt, future::Either};
@@ -122,6 +122,13 @@ impl<S: Store> Pipeline<S> {
     /// Puts another configuration in force. Requests under way end under the old one; the cache stays.
     pub fn replace(&self, site: Site) {
         self.site.replace(site);
+    }
+
+    /// Writes out what the access log still holds, within this time. Blocks.
+    pub fn flush_log(&self, at_most: Duration) {
+        if let Some(log) = self.site.with(|site| site.access_log.clone()) {
+            log.flush(at_most);
+        }
     }
 
     /// The store.

@@ -3,8 +3,8 @@
 use std::{
     fmt::Write as _,
     io::{self, Write},
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
-    time::Duration,
+    sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    time::{Duration, Instant},
 };
 
 use http::Method;
@@ -31,8 +31,15 @@ pub enum Format {
 /// slows no request down.
 pub struct AccessLog {
     format: Format,
-    lines: SyncSender<String>,
+    lines: SyncSender<Message>,
     dropped: IntCounter,
+}
+
+/// What the writer is told.
+enum Message {
+    Line(String),
+    /// To say so once all lines before are written.
+    Flush(SyncSender<()>),
 }
 
 /// What is logged of one request. No query, no header values, no body: they may hold personal data.
@@ -82,23 +89,46 @@ impl AccessLog {
             Format::Json => line.json(),
             Format::Text => line.text(),
         };
-        if self.lines.try_send(text).is_err() {
+        if self.lines.try_send(Message::Line(text)).is_err() {
             self.dropped.inc();
         }
     }
-}
 
-fn write_lines(queue: &Receiver<String>, to: impl Write) {
-    let mut to = io::BufWriter::with_capacity(64 * 1024, to);
-    while let Ok(line) = queue.recv() {
-        let written = to.write_all(line.as_bytes()).and_then(|()| drain(queue, &mut to));
-        // A reader that went away is no reason to stop serving; the next line may find another one.
-        let _unwritten = written.and_then(|()| to.flush());
+    /// Waits until all lines so far are written, for as long as this at most. Blocks: for the end of
+    /// the process, when no request is left to hold up.
+    pub fn flush(&self, at_most: Duration) {
+        let deadline = Instant::now() + at_most;
+        let (done, written) = sync_channel(1);
+        let mut message = Message::Flush(done);
+        while let Err(refused) = self.lines.try_send(message) {
+            let TrySendError::Full(again) = refused else { return };
+            if Instant::now() >= deadline {
+                return;
+            }
+            message = again;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // A writer that is stuck for longer has lost its reader.
+        let _late = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
-fn drain(queue: &Receiver<String>, to: &mut impl Write) -> io::Result<()> {
-    queue.try_iter().try_for_each(|line| to.write_all(line.as_bytes()))
+fn write_lines(queue: &Receiver<Message>, to: impl Write) {
+    let mut to = io::BufWriter::with_capacity(64 * 1024, to);
+    while let Ok(first) = queue.recv() {
+        let mut waiting = Vec::new();
+        for message in std::iter::once(first).chain(queue.try_iter()) {
+            match message {
+                // A reader that went away is no reason to stop serving; the next line may find another.
+                Message::Line(line) => drop(to.write_all(line.as_bytes())),
+                Message::Flush(done) => waiting.push(done),
+            }
+        }
+        let _unwritten = to.flush();
+        for done in waiting {
+            let _gone = done.send(());
+        }
+    }
 }
 
 impl Line<'_> {
