@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::{error::UploadFailure, lease::Lease};
+use super::{error::UploadFailure, http1, lease::Lease, upgrade::Upgraded};
 use crate::server::{BodyError, BodyLimits, Limited};
 
 /// The body of a request to an origin.
@@ -47,6 +47,9 @@ pub enum RequestBodyError {
     /// The origin has answered without wanting the body.
     #[error("the origin did not want the body")]
     Unwanted,
+    /// It is not as long as it said.
+    #[error("the body is not as long as it said")]
+    Misfit,
 }
 
 impl RequestBody {
@@ -132,11 +135,6 @@ impl Upload {
     /// Whether the client is what keeps the request from being complete.
     pub(super) fn waits_for_client(&self) -> bool {
         self.state.load(Relaxed) == WAITING_FOR_CLIENT
-    }
-
-    /// Whether all of it has been sent.
-    pub(super) fn is_finished(&self) -> bool {
-        self.state.load(Relaxed) == FINISHED
     }
 
     /// How it failed, if it was the client's side that failed.
@@ -235,11 +233,23 @@ impl Body for RequestBody {
 ///
 /// Its connection is used again once it has been read to its end; dropped earlier, or failed, it is closed.
 pub struct ResponseBody {
-    /// None once it has failed.
-    body: Option<Incoming>,
+    source: Source,
+    /// None where there is nothing to wait for.
     lease: Option<Lease>,
     /// None where it may pause for as long as it likes.
     patience: Option<Patience>,
+}
+
+/// Where a response body comes from.
+pub(super) enum Source {
+    /// All of it is there; taken when it has been read.
+    Whole(Bytes),
+    Http1(http1::Body),
+    /// It broke off, which is told when what came before has had its chance to be written.
+    Broken(Option<http1::BodyError>),
+    Http2(Incoming),
+    /// The connection speaks another protocol from now on.
+    Upgraded(Option<Upgraded>),
 }
 
 /// Why a response body ended early. Its `Display` is for the log, not for the client.
@@ -250,49 +260,84 @@ pub enum ResponseBodyError {
     Silent,
     /// The connection ended before the body did, or what came is not HTTP.
     #[error("the response body broke off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+type ResponseFrame = Option<Result<Frame<Bytes>, ResponseBodyError>>;
+
 impl ResponseBody {
+    /// A body that is there already.
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        Self { source: Source::Whole(bytes), lease: None, patience: None }
+    }
+
     /// A body that fails where it pauses for longer than `pause`, if there is such a limit.
-    pub(super) fn new(body: Incoming, lease: Lease, pause: Option<Duration>) -> Self {
+    pub(super) fn new(source: Source, lease: Lease, pause: Option<Duration>) -> Self {
         let patience = pause.map(Patience::new);
-        let mut body = Self { body: Some(body), lease: Some(lease), patience };
+        let mut body = Self { source, lease: Some(lease), patience };
         body.give_back_at_end();
         body
     }
 
+    /// The connection, where the origin has switched protocols.
+    pub fn take_upgraded(&mut self) -> Option<Upgraded> {
+        if let Source::Upgraded(upgraded) = &mut self.source { upgraded.take() } else { None }
+    }
+
     fn give_back_at_end(&mut self) {
-        if self.is_end_stream()
-            && let Some(lease) = self.lease.take()
-        {
-            lease.give_back();
+        if self.is_end_stream() {
+            self.end();
         }
     }
 
-    fn fail(
-        &mut self,
-        error: ResponseBodyError,
-    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
-        self.body = None;
+    fn end(&mut self) {
+        let source = std::mem::replace(&mut self.source, Source::Whole(Bytes::new()));
+        let Some(lease) = self.lease.take() else { return };
+        match source {
+            Source::Http1(body) => lease.give_back(body.into_connection()),
+            upgraded @ Source::Upgraded(_) => self.source = upgraded,
+            Source::Whole(_) | Source::Broken(_) | Source::Http2(_) => {}
+        }
+    }
+
+    fn fail(&mut self, error: ResponseBodyError) -> Poll<ResponseFrame> {
+        self.source = Source::Whole(Bytes::new());
         self.lease = None;
         Poll::Ready(Some(Err(error)))
     }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<ResponseFrame> {
+        match &mut self.source {
+            Source::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Source::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Source::Http1(body) => match ready!(body.poll_frame(cx)) {
+                Some(Err(error)) => {
+                    self.source = Source::Broken(Some(error));
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                frame => Poll::Ready(frame.map(|frame| frame.map_err(broken))),
+            },
+            Source::Broken(error) => Poll::Ready(error.take().map(|error| Err(broken(error)))),
+            Source::Http2(body) => {
+                Pin::new(body).poll_frame(cx).map(|frame| Some(frame?.map_err(broken)))
+            }
+            Source::Upgraded(_) => Poll::Ready(None),
+        }
+    }
+}
+
+fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ResponseBodyError {
+    ResponseBodyError::Broken(error.into())
 }
 
 impl Body for ResponseBody {
     type Data = Bytes;
     type Error = ResponseBodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ResponseBodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<ResponseFrame> {
         let this = &mut *self;
-        let Some(body) = &mut this.body else {
-            return Poll::Ready(None);
-        };
-        let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
+        let Poll::Ready(frame) = this.poll_source(cx) else {
             let Some(patience) = &mut this.patience else {
                 return Poll::Pending;
             };
@@ -307,22 +352,32 @@ impl Body for ResponseBody {
                 this.give_back_at_end();
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => this.fail(ResponseBodyError::Broken(error)),
+            Some(Err(error)) => this.fail(error),
             None => {
-                if let Some(lease) = this.lease.take() {
-                    lease.give_back();
-                }
+                this.end();
                 Poll::Ready(None)
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Incoming::is_end_stream)
+        match &self.source {
+            Source::Whole(bytes) => bytes.is_empty(),
+            Source::Http1(body) => body.is_end_stream(),
+            Source::Http2(body) => body.is_end_stream(),
+            Source::Broken(_) => false,
+            Source::Upgraded(_) => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Incoming::size_hint)
+        match &self.source {
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Http1(body) => body.size_hint(),
+            Source::Http2(body) => body.size_hint(),
+            Source::Broken(_) => SizeHint::default(),
+            Source::Upgraded(_) => SizeHint::with_exact(0),
+        }
     }
 }
 

@@ -40,8 +40,8 @@ pub enum OriginError {
     Closed {
         /// The server.
         server: Arc<str>,
-        /// What hyper said.
-        source: hyper::Error,
+        /// What the connection said.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// What came is not HTTP, or where it ends is ambiguous.
     #[error("{server} does not speak HTTP: {reason}")]

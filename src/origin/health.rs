@@ -13,11 +13,18 @@ use super::{body::RequestBody, server::Server, settings::Health};
 /// Background work that ends when this is dropped.
 pub(super) struct Tasks(Vec<AbortHandle>);
 
-impl Drop for Tasks {
-    fn drop(&mut self) {
+impl Tasks {
+    /// Ends it now.
+    pub(super) fn stop(&self) {
         for task in &self.0 {
             task.abort();
         }
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -70,7 +77,7 @@ async fn check(server: Weak<Server>, target: Uri, every: Duration) {
 async fn ask(server: &Arc<Server>, target: &Uri, every: Duration) -> bool {
     let mut request = Request::new(RequestBody::Empty);
     *request.uri_mut() = target.clone();
-    match timeout(every, server.exchange(request, None)).await {
+    match timeout(every, server.exchange(&mut request, None)).await {
         Ok(Ok(response)) => response.status().as_u16() < 400,
         _ => false,
     }

@@ -5,6 +5,7 @@ mod connect;
 pub mod error;
 mod forwarded;
 mod health;
+mod http1;
 mod lease;
 mod pool;
 mod random;
@@ -32,7 +33,7 @@ use settings::Scheme;
 pub struct Origin {
     servers: Vec<Arc<Server>>,
     retries: u32,
-    _tasks: health::Tasks,
+    tasks: health::Tasks,
 }
 
 /// Why an origin cannot be set up.
@@ -67,7 +68,7 @@ impl Origin {
             None => None,
         };
         let tasks = health::start(&servers, health.as_ref(), settings.idle_timeout);
-        Ok(Arc::new(Self { servers, retries: settings.retries, _tasks: tasks }))
+        Ok(Arc::new(Self { servers, retries: settings.retries, tasks }))
     }
 
     /// Sends a request whose target is a path and query (or `*`) and gives the final response's head; its body
@@ -89,8 +90,7 @@ impl Origin {
             tried.push(index);
             let may_retry =
                 tried.len() <= self.retries as usize && tried.len() < self.servers.len();
-            let copy = may_retry.then(|| copy_if_safe(&request)).flatten();
-            let failed = match server.exchange(request, interim).await {
+            let failed = match server.exchange(&mut request, interim).await {
                 Ok(response) => {
                     server.standing.succeed();
                     return Ok(response);
@@ -101,12 +101,18 @@ impl Origin {
                 server.standing.fail(standing::now());
             }
             tracing::debug!(error = %failed.error, "no response from an origin server");
-            let is_closed = matches!(failed.error, OriginError::Closed { .. });
-            request = match failed.unsent.or(copy.filter(|_| is_closed)) {
-                Some(again) if may_retry => again,
-                _ => return Err(failed.error),
-            };
+            let is_safe = request.method().is_safe();
+            if !may_retry || !failed.may_repeat(is_safe) {
+                return Err(failed.error);
+            }
         }
+    }
+
+    /// Ends what works in the background, and closes idle connections. Requests under way go on, and
+    /// new ones may still be sent.
+    pub fn retire(&self) {
+        self.tasks.stop();
+        self.servers.iter().for_each(|server| server.pool.clear());
     }
 
     /// How many servers there are, and how many of them get requests now.
@@ -156,17 +162,6 @@ impl Origin {
         };
         if busy(second) < busy(first) { second } else { first }
     }
-}
-
-fn copy_if_safe(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    if !request.method().is_safe() {
-        return None;
-    }
-    let mut copy = Request::new(request.body().replay()?);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
 }
 
 fn health_target(path: &str) -> Result<Uri, SetupError> {

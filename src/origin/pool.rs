@@ -5,12 +5,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use parking_lot::Mutex;
 
-use super::body::RequestBody;
+use super::{body::RequestBody, http1};
 
-pub(super) type Http1 = http1::SendRequest<RequestBody>;
+pub(super) type Http1 = Box<http1::Connection>;
 pub(super) type Http2 = http2::SendRequest<RequestBody>;
 
 /// Idle connections kept for each thread.
@@ -26,7 +26,7 @@ pub(super) enum Sender {
 
 /// Connections of one server that are ready for a request.
 ///
-/// A connection is driven by the runtime that opened it, and a thread only takes what it has put here itself:
+/// A connection belongs to the runtime that opened it, and a thread only takes what it has put here itself:
 /// with one runtime per core, a request never crosses cores.
 pub(super) struct Pool {
     shards: Box<[Mutex<Shard>]>,
@@ -40,7 +40,7 @@ struct Shard {
 }
 
 struct Idle {
-    sender: Http1,
+    connection: Http1,
     since: Instant,
 }
 
@@ -59,23 +59,20 @@ impl Pool {
             Some(_) => shard.shared = None,
             None => {}
         }
-        while let Some(idle) = shard.idle.pop() {
-            if idle.sender.is_ready() && idle.since.elapsed() < self.idle_timeout {
-                return Some(Sender::Http1(idle.sender));
+        while let Some(mut idle) = shard.idle.pop() {
+            if idle.since.elapsed() < self.idle_timeout && idle.connection.is_quiet() {
+                return Some(Sender::Http1(idle.connection));
             }
         }
         None
     }
 
     /// Keeps a connection that is ready again.
-    pub(super) fn put(&self, sender: Http1) {
-        if sender.is_closed() {
-            return;
-        }
+    pub(super) fn put(&self, connection: Http1) {
         if let Some(shard) = self.shard() {
             let mut shard = shard.lock();
             if shard.idle.len() < IDLE {
-                shard.idle.push(Idle { sender, since: Instant::now() });
+                shard.idle.push(Idle { connection, since: Instant::now() });
             }
         }
     }
@@ -87,13 +84,20 @@ impl Pool {
         }
     }
 
-    /// Closes what has been idle for too long.
+    /// Closes what has been idle for too long, and what the server has closed.
     pub(super) fn reap(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock();
-            let fresh =
-                |idle: &Idle| !idle.sender.is_closed() && idle.since.elapsed() < self.idle_timeout;
-            shard.idle.retain(fresh);
+            shard.idle.retain_mut(|idle| {
+                idle.since.elapsed() < self.idle_timeout && idle.connection.is_quiet()
+            });
+        }
+    }
+
+    /// Closes what is idle now.
+    pub(super) fn clear(&self) {
+        for shard in &self.shards {
+            *shard.lock() = Shard::default();
         }
     }
 

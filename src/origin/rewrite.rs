@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use ipnet::IpNet;
-use smallvec::SmallVec;
 
 use super::{forwarded, random};
 use crate::field::{Timestamp, hop};
@@ -107,24 +106,48 @@ pub fn is_upgrade(headers: &HeaderMap, version: Version) -> bool {
 /// Fields that a request may gain on its way.
 const ADDED: usize = 8;
 
-/// Turns a client's fields into those that go to the origin. `Host` is left: the origin settles it.
-pub fn request_headers(headers: &mut HeaderMap, source: &Source<'_>, identity: &Identity) {
-    headers.reserve(ADDED);
-    let upgrade = is_upgrade(headers, source.version)
-        .then(|| headers.get(header::UPGRADE).cloned())
-        .flatten();
-    let takes_trailers = has_token(headers, &header::TE, "trailers");
-    hop::remove(headers);
-    if let Some(upgrade) = upgrade {
-        headers.insert(header::UPGRADE, upgrade);
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    } else if takes_trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+/// A client's fields as they go to the origin. `Host` is left: the origin settles it.
+///
+/// On the way of every request that is passed on: one pass, into a map that need not grow.
+pub fn request_headers(headers: &HeaderMap, source: &Source<'_>, identity: &Identity) -> HeaderMap {
+    if headers.contains_key(header::CONNECTION) {
+        let mut unlisted = headers.clone();
+        hop::remove_listed(&mut unlisted);
+        return onward(&unlisted, source, identity);
     }
-    headers.append(header::VIA, identity.for_request(source.version));
-    forward(headers, source);
-    ensure_request_id(headers);
+    onward(headers, source, identity)
+}
+
+fn onward(headers: &HeaderMap, source: &Source<'_>, identity: &Identity) -> HeaderMap {
+    let mut onward = HeaderMap::with_capacity(headers.len() + ADDED);
+    let is_trusted = source.is_trusted();
+    let mut belongs_to_hop = false;
+    for (name, value) in headers {
+        if hop::is_hop_by_hop(name) {
+            belongs_to_hop = true;
+        } else if is_trusted || !is_forwarding(name) {
+            onward.append(name, value.clone());
+        }
+    }
+    if belongs_to_hop {
+        continue_hop(headers, &mut onward, source.version);
+    }
+    onward.append(header::VIA, identity.for_request(source.version));
+    forward(&mut onward, source);
+    ensure_request_id(&mut onward);
+    onward
+}
+
+/// What is asked of this connection and may be asked of the next one too.
+fn continue_hop(headers: &HeaderMap, onward: &mut HeaderMap, version: Version) {
+    let upgrade = headers.get(header::UPGRADE).filter(|_| is_upgrade(headers, version));
+    if let Some(upgrade) = upgrade {
+        onward.insert(header::UPGRADE, upgrade.clone());
+        onward.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    } else if has_token(headers, &header::TE, "trailers") {
+        onward.insert(header::TE, HeaderValue::from_static("trailers"));
+        onward.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
 }
 
 /// Turns an origin's fields into those that go to the client. A 101 keeps what it switches to.
@@ -151,12 +174,9 @@ pub fn response_headers(
     headers.append(header::VIA, identity.for_response(version));
 }
 
-/// Tells the origin who asked (RFC 7239 and its predecessors): continued from trusted peers, else begun anew.
+/// Tells the origin who asked (RFC 7239 and its predecessors), after what the peer may have said of it.
 fn forward(headers: &mut HeaderMap, source: &Source<'_>) {
     let host = headers.get(header::HOST).cloned();
-    if !source.is_trusted() {
-        remove_forwarding(headers);
-    }
     if let Some(element) = forwarded::element(source, host.as_ref()) {
         headers.append(header::FORWARDED, element);
     }
@@ -171,16 +191,10 @@ fn forward(headers: &mut HeaderMap, source: &Source<'_>) {
     }
 }
 
-/// Removes every field by which proxies tell each other about the client. Origins build links and
-/// redirects from them, so that a stranger's would get into what others are answered.
-fn remove_forwarding(headers: &mut HeaderMap) {
-    let is_forwarding = |name: &&HeaderName| {
-        **name == header::FORWARDED || name.as_str().starts_with("x-forwarded-")
-    };
-    let names: SmallVec<[HeaderName; 4]> = headers.keys().filter(is_forwarding).cloned().collect();
-    for name in names {
-        headers.remove(name);
-    }
+/// Whether proxies tell each other about the client by this field. Origins build links and redirects from
+/// such, so that a stranger's would get into what others are answered.
+fn is_forwarding(name: &HeaderName) -> bool {
+    *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-")
 }
 
 /// Gives a request without a usable `X-Request-ID` a new one, by which it is found in every log.
@@ -241,15 +255,13 @@ mod tests {
     }
 
     fn rewritten(lines: &[(&'static str, &'static str)], trusted: &[IpNet]) -> HeaderMap {
-        let mut headers = headers(lines);
         let source = Source {
             peer: Some("192.0.2.1".parse().unwrap()),
             secure: true,
             version: Version::HTTP_11,
             trusted,
         };
-        request_headers(&mut headers, &source, &Identity::new("3f9c"));
-        headers
+        request_headers(&headers(lines), &source, &Identity::new("3f9c"))
     }
 
     fn values(headers: &HeaderMap, name: &str) -> Vec<String> {

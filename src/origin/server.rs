@@ -1,6 +1,7 @@
 //! One server of an origin: its connections, and one request over one of them.
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -13,25 +14,23 @@ use http::{
 };
 use hyper::{
     body::Incoming,
-    client::conn::{TrySendError, http1, http2},
+    client::conn::{TrySendError, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 
 use super::{
-    body::{Hold, RequestBody, ResponseBody, Upload},
+    body::{Hold, RequestBody, ResponseBody, Source, Upload},
     connect::Connector,
     error::OriginError,
+    http1,
     lease::{InFlight, Lease},
-    pool::{Pool, Sender},
+    pool::{Http2, Pool, Sender},
     settings::{self, Endpoint, Host, Settings},
     standing::Standing,
     tls::TlsError,
 };
-use crate::{
-    field::hop,
-    server::{Interim, stream::Protocol},
-};
+use crate::server::{Interim, stream::Protocol};
 
 /// How long a body waits for the origin's 100 (RFC 9110 §10.1.1).
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -57,10 +56,33 @@ pub(super) struct Server {
     opening: tokio::sync::Mutex<()>,
 }
 
-/// No response, and the request where nothing of it has been sent.
+/// No response.
 pub(super) struct Failed {
     pub(super) error: OriginError,
-    pub(super) unsent: Option<Request<RequestBody>>,
+    remains: Remains,
+}
+
+/// What became of a request that has no response.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Remains {
+    /// Nothing of it was sent.
+    Unsent,
+    /// Some of it was sent, and all of it is still there.
+    Whole,
+    /// Its body is gone.
+    Lost,
+}
+
+impl Failed {
+    /// Whether the request may be sent again, where its method allows it or not.
+    pub(super) fn may_repeat(&self, is_allowed: bool) -> bool {
+        let is_closed = matches!(self.error, OriginError::Closed { .. });
+        match self.remains {
+            Remains::Unsent => true,
+            Remains::Whole => is_allowed && is_closed,
+            Remains::Lost => false,
+        }
+    }
 }
 
 impl Server {
@@ -95,29 +117,23 @@ impl Server {
         self.connector.name()
     }
 
-    /// Sends the request; once more, on a new connection, where a used one turns out to be dead.
+    /// Sends the request; once more, on a new connection, where a used one turns out to be dead. The request
+    /// is whole afterwards where it may be repeated.
     pub(super) async fn exchange(
         self: &Arc<Self>,
-        mut request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         interim: Option<&Interim>,
     ) -> Result<Response<ResponseBody>, Failed> {
         if let Some(sender) = self.pool.take() {
-            let spare = spare(&request);
-            let failed = match self.send(sender, request, interim).await {
-                Ok(response) => return Ok(response),
-                Err(failed) => failed,
-            };
-            request = match (failed.unsent, &failed.error, spare) {
-                (Some(unsent), _, _) => unsent,
-                (None, OriginError::Closed { .. }, Some(spare)) => spare,
-                _ => {
-                    return Err(Failed { error: failed.error, unsent: None });
-                }
-            };
+            match self.send(sender, request, interim).await {
+                Err(failed) if failed.may_repeat(is_idempotent(request.method())) => {}
+                answered => return answered,
+            }
         }
-        match self.open().await {
+        // Boxed, since every request in flight would carry what only a few need.
+        match Box::pin(self.open()).await {
             Ok(sender) => self.send(sender, request, interim).await,
-            Err(error) => Err(Failed { error, unsent: Some(request) }),
+            Err(error) => Err(Failed { error, remains: Remains::Unsent }),
         }
     }
 
@@ -136,12 +152,8 @@ impl Server {
     async fn connect(&self) -> Result<Sender, OriginError> {
         let (stream, protocol) = self.connector.connect().await?;
         self.is_multiplexed.store(protocol == Protocol::Http2, Relaxed);
-        let closed = |source| OriginError::Closed { server: self.name(), source };
         if protocol == Protocol::Http1 {
-            let (sender, connection) =
-                http1::handshake(TokioIo::new(stream)).await.map_err(closed)?;
-            tokio::spawn(async move { note_end(connection.with_upgrades().await) });
-            return Ok(Sender::Http1(sender));
+            return Ok(Sender::Http1(Box::new(http1::Connection::new(stream))));
         }
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -150,7 +162,7 @@ impl Server {
             .keep_alive_interval(PING_INTERVAL)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(closed)?;
+            .map_err(|source| self.closed(source))?;
         tokio::spawn(async move { note_end(connection.await) });
         self.pool.share(sender.clone());
         Ok(Sender::Http2(sender))
@@ -159,47 +171,115 @@ impl Server {
     async fn send(
         self: &Arc<Self>,
         sender: Sender,
-        mut request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
+        interim: Option<&Interim>,
+    ) -> Result<Response<ResponseBody>, Failed> {
+        match sender {
+            Sender::Http1(connection) => self.send_http1(connection, request, interim).await,
+            Sender::Http2(sender) => Box::pin(self.send_http2(sender, request)).await,
+        }
+    }
+
+    async fn send_http1(
+        self: &Arc<Self>,
+        connection: Box<http1::Connection>,
+        request: &mut Request<RequestBody>,
         interim: Option<&Interim>,
     ) -> Result<Response<ResponseBody>, Failed> {
         let in_flight = InFlight::new(self);
-        self.settle_host(&mut request);
-        let (response, sender, upload) = match sender {
-            Sender::Http1(mut sender) => {
-                let upload = prepare_http1(&mut request, interim);
-                let sent = sender.try_send_request(request);
-                (self.await_head(sent, upload.as_deref()).await, Some(sender), upload)
-            }
-            Sender::Http2(mut sender) => {
-                let upload = self.prepare_http2(&mut request);
-                let sent = sender.try_send_request(request);
-                (self.await_head(sent, upload.as_deref()).await, None, upload)
-            }
+        let upload = attach(request);
+        let terms = http1::Terms {
+            host: self.host_of(request),
+            patience: self.first_byte_timeout,
+            upload: upload.as_deref(),
+            interim: interim.filter(|interim| interim.is_open()).map(Interim::for_this_request),
         };
-        let (mut head, body) = response?.into_parts();
-        self.check(&mut head, &body).map_err(|error| Failed { error, unsent: None })?;
-        let lease = Lease { sender, upload, in_flight };
-        let pause = (!is_endless(&head)).then_some(self.idle_timeout);
-        Ok(Response::from_parts(head, ResponseBody::new(body, lease, pause)))
+        let mut exchange = http1::Exchange::new(connection, request, terms);
+        let failure = match poll_fn(|cx| exchange.poll(cx)).await {
+            Ok(head) => {
+                let answer = exchange.answer(head);
+                let lease = Lease { upload, in_flight };
+                return Ok(self.respond(answer, lease));
+            }
+            Err(failure) => failure,
+        };
+        let remains = match exchange.into_unsent() {
+            Some(body) => {
+                *request.body_mut() = body;
+                Remains::Unsent
+            }
+            None if upload.is_some() => Remains::Lost,
+            None => Remains::Whole,
+        };
+        let error = self.explain(failure, upload.as_deref());
+        Err(Failed { error, remains })
     }
 
-    fn settle_host(&self, request: &mut Request<RequestBody>) {
-        if let Some(host) = &self.host {
-            request.headers_mut().insert(header::HOST, host.clone());
-        } else if !request.headers().contains_key(header::HOST) {
-            request.headers_mut().insert(header::HOST, self.own_host.clone());
-        }
+    fn respond(&self, answer: http1::Answer, lease: Lease) -> Response<ResponseBody> {
+        let http1::Answer { head, content } = answer;
+        let body = match content {
+            http1::Content::Whole(bytes, connection) => {
+                lease.give_back(connection);
+                ResponseBody::whole(bytes)
+            }
+            http1::Content::Coming(body) => {
+                ResponseBody::new(Source::Http1(body), lease, self.pause(&head))
+            }
+            http1::Content::Upgraded(upgraded) => {
+                ResponseBody::new(Source::Upgraded(Some(upgraded)), lease, None)
+            }
+        };
+        Response::from_parts(head, body)
+    }
+
+    async fn send_http2(
+        self: &Arc<Self>,
+        mut sender: Http2,
+        request: &mut Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, Failed> {
+        let in_flight = InFlight::new(self);
+        let spare = spare(request);
+        let mut sent = std::mem::take(request);
+        let upload = self.prepare_http2(&mut sent);
+        let response = self.await_head(sender.try_send_request(sent), upload.as_deref()).await;
+        let response = response.map_err(|(error, unsent)| {
+            let remains = match (&unsent, &spare) {
+                (Some(_), _) => Remains::Unsent,
+                (None, Some(_)) => Remains::Whole,
+                (None, None) => Remains::Lost,
+            };
+            if let Some(again) = unsent.or(spare) {
+                *request = again;
+            }
+            Failed { error, remains }
+        })?;
+        let (mut head, body) = response.into_parts();
+        settle_length(&mut head, &body);
+        let pause = self.pause(&head);
+        let body = ResponseBody::new(Source::Http2(body), Lease { upload, in_flight }, pause);
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// How long the body of this response may pause.
+    fn pause(&self, head: &Parts) -> Option<Duration> {
+        (!is_endless(head)).then_some(self.idle_timeout)
+    }
+
+    /// The `Host` that this server is sent.
+    fn host_of(&self, request: &Request<RequestBody>) -> HeaderValue {
+        let asked = self.host.as_ref().or_else(|| request.headers().get(header::HOST));
+        asked.unwrap_or(&self.own_host).clone()
     }
 
     /// HTTP/2 has `:authority` for `Host` and no connection-specific fields (RFC 9113 §8.2.2).
     fn prepare_http2(&self, request: &mut Request<RequestBody>) -> Option<Arc<Upload>> {
-        let host = request.headers_mut().remove(header::HOST);
+        let host = self.host_of(request);
+        request.headers_mut().remove(header::HOST);
         request.headers_mut().remove(header::CONNECTION);
         request.headers_mut().remove(header::EXPECT);
-        let authority = host.as_ref().map_or(self.own_host.as_bytes(), HeaderValue::as_bytes);
         let mut target = std::mem::take(request.uri_mut()).into_parts();
         target.scheme = Some(self.scheme.clone());
-        target.authority = authority.try_into().ok();
+        target.authority = host.as_bytes().try_into().ok();
         *request.uri_mut() = Uri::from_parts(target).unwrap_or_default();
         *request.version_mut() = Version::HTTP_2;
         request.body_mut().attach(Hold::No)
@@ -209,18 +289,17 @@ impl Server {
         &self,
         sent: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>,
         upload: Option<&Upload>,
-    ) -> Result<Response<Incoming>, Failed> {
+    ) -> Result<Response<Incoming>, (OriginError, Option<Request<RequestBody>>)> {
         let sent = tokio::select! {
             biased;
             sent = sent => sent,
             () = silence(self.first_byte_timeout, upload) => {
-                let error = OriginError::FirstByteTimeout { server: self.name() };
-                return Err(Failed { error, unsent: None });
+                return Err((OriginError::FirstByteTimeout { server: self.name() }, None));
             }
         };
         sent.map_err(|mut error| {
             let unsent = error.take_message().map(unprepare);
-            Failed { error: self.classify(error.into_error(), upload), unsent }
+            (self.classify(error.into_error(), upload), unsent)
         })
     }
 
@@ -231,34 +310,23 @@ impl Server {
         if source.is_parse() || source.is_user() {
             return self.protocol_error(source.to_string());
         }
-        OriginError::Closed { server: self.name(), source }
+        self.closed(source)
     }
 
-    /// A response whose end is ambiguous would be passed on with another end (response smuggling).
-    fn check(&self, head: &mut Parts, body: &Incoming) -> Result<(), OriginError> {
-        let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).into_iter();
-        if let Some(coding) = codings.next() {
-            if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some() {
-                return Err(self.protocol_error("an unknown transfer coding".into()));
-            }
-            head.headers.remove(header::TRANSFER_ENCODING);
-            head.headers.remove(header::CONTENT_LENGTH);
+    fn explain(&self, failure: http1::Failure, upload: Option<&Upload>) -> OriginError {
+        if let Some(failure) = upload.and_then(Upload::failure) {
+            return OriginError::RequestBody(failure);
         }
-        let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).into_iter();
-        let is_plain = lengths.next().is_none_or(|length| {
-            lengths.next().is_none() && length.as_bytes().iter().all(u8::is_ascii_digit)
-        });
-        if !is_plain {
-            match http_body::Body::size_hint(body).exact() {
-                Some(length) if length > 0 => {
-                    head.headers.insert(header::CONTENT_LENGTH, length.into());
-                }
-                _ => {
-                    head.headers.remove(header::CONTENT_LENGTH);
-                }
-            }
+        match failure {
+            http1::Failure::Closed(source) => self.closed(source),
+            http1::Failure::Invalid(reason) => self.protocol_error(reason.to_owned()),
+            http1::Failure::Silent => OriginError::FirstByteTimeout { server: self.name() },
+            http1::Failure::Body(error) => self.closed(error),
         }
-        Ok(())
+    }
+
+    fn closed(&self, source: impl Into<BoxError>) -> OriginError {
+        OriginError::Closed { server: self.name(), source: source.into() }
     }
 
     fn protocol_error(&self, reason: String) -> OriginError {
@@ -266,32 +334,37 @@ impl Server {
     }
 }
 
-fn prepare_http1(
-    request: &mut Request<RequestBody>,
-    interim: Option<&Interim>,
-) -> Option<Arc<Upload>> {
-    *request.version_mut() = Version::HTTP_11;
-    let is_client = matches!(request.body(), RequestBody::Client(_));
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Lets a client's body on an HTTP/1.1 connection be watched, and held back where the client wants to know
+/// first whether the origin wants it.
+fn attach(request: &mut Request<RequestBody>) -> Option<Arc<Upload>> {
     let hold = match request.headers().get(header::EXPECT) {
-        Some(expect) if is_client && expect.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+        Some(expect) if expect.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
             Hold::UntilContinue(PATIENCE)
         }
         _ => Hold::No,
     };
-    let is_held = matches!(hold, Hold::UntilContinue(_));
-    let upload = request.body_mut().attach(hold);
-    let interim = interim.filter(|interim| interim.is_open()).map(Interim::for_this_request);
-    if is_held || interim.is_some() {
-        pass_on_interim(request, upload.clone(), interim);
+    request.body_mut().attach(hold)
+}
+
+/// A response told of two lengths is passed on with one.
+fn settle_length(head: &mut Parts, body: &Incoming) {
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).into_iter();
+    let is_plain = lengths.next().is_none_or(|length| {
+        lengths.next().is_none() && length.as_bytes().iter().all(u8::is_ascii_digit)
+    });
+    if is_plain {
+        return;
     }
-    // hyper would send no body of unknown length with GET.
-    let hint = http_body::Body::size_hint(request.body());
-    if is_client && hint.exact().is_none() {
-        let chunked = HeaderValue::from_static("chunked");
-        request.headers_mut().remove(header::CONTENT_LENGTH);
-        request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
+    match http_body::Body::size_hint(body).exact() {
+        Some(length) if length > 0 => {
+            head.headers.insert(header::CONTENT_LENGTH, length.into());
+        }
+        _ => {
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
     }
-    upload
 }
 
 /// Whether the body is a stream of events, which come when something happens and not before.
@@ -303,28 +376,9 @@ fn is_endless(head: &Parts) -> bool {
     })
 }
 
-fn pass_on_interim(
-    request: &mut Request<RequestBody>,
-    upload: Option<Arc<Upload>>,
-    interim: Option<Interim>,
-) {
-    hyper::ext::on_informational(request, move |response| {
-        if response.status() == http::StatusCode::CONTINUE {
-            if let Some(upload) = &upload {
-                upload.open();
-            }
-        } else if let Some(interim) = &interim {
-            let mut headers = response.headers().clone();
-            hop::remove(&mut headers);
-            interim.send(response.status(), &headers);
-        }
-    });
-}
-
 /// A request that hyper gives back, as it was before it was made fit for one protocol.
 fn unprepare(mut request: Request<RequestBody>) -> Request<RequestBody> {
     request.extensions_mut().clear();
-    request.headers_mut().remove(header::TRANSFER_ENCODING);
     let target = std::mem::take(request.uri_mut()).into_parts();
     if let Some(authority) = &target.authority
         && let Ok(host) = HeaderValue::from_str(authority.as_str())
@@ -337,9 +391,7 @@ fn unprepare(mut request: Request<RequestBody>) -> Request<RequestBody> {
 
 /// The same request again, for methods that may be repeated (RFC 9110 §9.2.2) and bodies that can be.
 fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let is_idempotent =
-        request.method().is_safe() || matches!(*request.method(), Method::PUT | Method::DELETE);
-    if !is_idempotent {
+    if !is_idempotent(request.method()) {
         return None;
     }
     let mut spare = Request::new(request.body().replay()?);
@@ -347,6 +399,10 @@ fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     *spare.uri_mut() = request.uri().clone();
     *spare.headers_mut() = request.headers().clone();
     Some(spare)
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    method.is_safe() || matches!(*method, Method::PUT | Method::DELETE)
 }
 
 /// Over when the origin has had the whole request for this long; a client that is slow to send its body is no

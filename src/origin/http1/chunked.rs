@@ -1,0 +1,178 @@
+//! The chunked coding of a response (RFC 9112 §7.1).
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::HeaderMap;
+
+use super::response;
+
+/// Bytes of chunk extensions tolerated in one body: nobody uses them, and they are dropped.
+const EXTENSION_BYTES: usize = 16 * 1024;
+/// Bytes of a trailer section at most.
+const TRAILER_BYTES: usize = 16 * 1024;
+
+/// Reads one chunked body.
+#[derive(Debug, Default)]
+pub(super) struct Chunked {
+    state: State,
+    extensions: usize,
+    trailers: BytesMut,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    FirstDigit,
+    Size(u64),
+    Extension(u64),
+    SizeEnd(u64),
+    Data(u64),
+    DataCr,
+    DataLf,
+    Trailers,
+    End,
+}
+
+/// What stands next in a body.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    Data(Bytes),
+    Trailers(HeaderMap),
+    End,
+}
+
+impl Chunked {
+    /// The next piece, if it has been received.
+    pub(super) fn next(&mut self, received: &mut BytesMut) -> Result<Option<Piece>, &'static str> {
+        loop {
+            match self.state {
+                State::End => return Ok(Some(Piece::End)),
+                _ if received.is_empty() => return Ok(None),
+                State::Data(left) => {
+                    let here = usize::try_from(left).unwrap_or(usize::MAX).min(received.len());
+                    let left = left.saturating_sub(here as u64);
+                    self.state = if left == 0 { State::DataCr } else { State::Data(left) };
+                    return Ok(Some(Piece::Data(received.split_to(here).freeze())));
+                }
+                State::Trailers => return self.take_trailers(received),
+                state => {
+                    self.state = self.step(state, received.get_u8())?;
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, state: State, byte: u8) -> Result<State, &'static str> {
+        match (state, byte) {
+            (State::FirstDigit, digit) => hex(digit).map(State::Size).ok_or("a chunk has no size"),
+            (State::Size(size) | State::Extension(size), b'\r') => Ok(State::SizeEnd(size)),
+            (State::Size(size), b';' | b' ' | b'\t') => Ok(State::Extension(size)),
+            (State::Size(size), digit) => {
+                let digit = hex(digit).ok_or("a chunk's size is malformed")?;
+                let size = size.checked_mul(16).ok_or("a chunk is too large")?;
+                Ok(State::Size(size | digit))
+            }
+            (State::Extension(size), byte) => {
+                self.extensions += 1;
+                if byte == b'\n' || self.extensions > EXTENSION_BYTES {
+                    return Err("a chunk's extension is malformed");
+                }
+                Ok(State::Extension(size))
+            }
+            (State::SizeEnd(0), b'\n') => Ok(State::Trailers),
+            (State::SizeEnd(size), b'\n') => Ok(State::Data(size)),
+            (State::DataCr, b'\r') => Ok(State::DataLf),
+            (State::DataLf, b'\n') => Ok(State::FirstDigit),
+            _ => Err("a chunk does not end where it should"),
+        }
+    }
+
+    fn take_trailers(&mut self, received: &mut BytesMut) -> Result<Option<Piece>, &'static str> {
+        while !received.is_empty() {
+            self.trailers.extend_from_slice(&[received.get_u8()]);
+            if self.trailers.len() > TRAILER_BYTES {
+                return Err("the trailers are too long");
+            }
+            if self.trailers == b"\r\n"[..] {
+                self.state = State::End;
+                return Ok(Some(Piece::End));
+            }
+            if self.trailers.ends_with(b"\r\n\r\n") {
+                self.state = State::End;
+                let section = std::mem::take(&mut self.trailers).freeze();
+                return Ok(Some(Piece::Trailers(response::trailers(&section)?)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn hex(digit: u8) -> Option<u64> {
+    char::from(digit).to_digit(16).map(u64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The data, the trailers and what is left, however the bytes arrive.
+    fn decoded(text: &str) -> Result<(String, Option<HeaderMap>, usize), &'static str> {
+        let mut whole = decode(text.as_bytes().chunks(text.len().max(1)));
+        let dribbled = decode(text.as_bytes().chunks(1));
+        if let (Ok((data, trailers, rest)), Ok((also, same, _))) = (&mut whole, &dribbled) {
+            assert_eq!((&*data, &*trailers), (also, same));
+            return Ok((data.clone(), trailers.clone(), *rest));
+        }
+        assert_eq!(whole.is_err(), dribbled.is_err(), "{text}");
+        whole
+    }
+
+    fn decode<'a>(
+        parts: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(String, Option<HeaderMap>, usize), &'static str> {
+        let (mut chunked, mut received) = (Chunked::default(), BytesMut::new());
+        let (mut data, mut trailers) = (Vec::new(), None);
+        for part in parts {
+            received.extend_from_slice(part);
+            while let Some(piece) = chunked.next(&mut received)? {
+                match piece {
+                    Piece::Data(bytes) => data.extend_from_slice(&bytes),
+                    Piece::Trailers(fields) => trailers = Some(fields),
+                    Piece::End => {
+                        return Ok((String::from_utf8(data).unwrap(), trailers, received.len()));
+                    }
+                }
+            }
+        }
+        Err("no end")
+    }
+
+    #[test]
+    fn chunks_are_put_together() {
+        let (data, trailers, rest) =
+            decoded("2\r\nok\r\nA;x=\"y\"\r\n0123456789\r\n0\r\n\r\n").unwrap();
+        assert_eq!((data.as_str(), trailers, rest), ("ok0123456789", None, 0));
+        let (data, trailers, _) = decoded("1 \r\na\r\n000\r\nX-Sum: 7\r\nY: z\r\n\r\n").unwrap();
+        assert_eq!((data.as_str(), &trailers.unwrap()["x-sum"]), ("a", &"7".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_is_malformed_is_refused() {
+        for text in [
+            "\r\n",
+            "g\r\n",
+            "-1\r\n",
+            "2\nok",
+            "2\r\nokk\r\n",
+            "2\r\nok\n0\r\n\r\n",
+            "2;a\nb\r\nok\r\n",
+            "10000000000000000\r\n",
+            "0\r\nno field\r\n\r\n",
+        ] {
+            assert_ne!(decoded(text), Err("no end"), "{text}");
+            assert!(decoded(text).is_err(), "{text}");
+        }
+        assert_eq!(decoded("2\r\nok\r\n"), Err("no end"));
+        let endless = format!("1;{}", "x".repeat(EXTENSION_BYTES + 1));
+        assert_ne!(decoded(&endless), Err("no end"));
+    }
+}

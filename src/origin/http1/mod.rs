@@ -1,0 +1,256 @@
+//! HTTP/1.1 towards an origin: one exchange at a time over a connection, driven by the task that wants
+//! the response. A connection has no task of its own and no channel: each would cost more than the
+//! protocol does.
+
+mod body;
+mod chunked;
+mod outgoing;
+mod request;
+mod response;
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Method, Request, StatusCode, header, response::Parts};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    time::{Instant, Sleep},
+};
+
+use super::{
+    body::{RequestBody, RequestBodyError, Upload},
+    upgrade::Upgraded,
+};
+use crate::{field::hop, server::Interim, server::stream::Stream};
+pub(super) use body::{Body, BodyError};
+use outgoing::{Outgoing, SendError};
+use response::Head;
+
+/// A longer head of a response is refused.
+const HEAD_BYTES: usize = 256 * 1024;
+
+/// A connection between two exchanges, or in one.
+pub(crate) struct Connection {
+    stream: Stream,
+    /// What has come of a head.
+    received: BytesMut,
+    /// Set once, and set anew only when it fires: most exchanges never touch it but to look.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The connection ended or failed.
+    Closed(io::Error),
+    /// What came is not HTTP, or where it ends is ambiguous.
+    Invalid(&'static str),
+    /// The response did not begin in time.
+    Silent,
+    /// The request's body failed.
+    Body(RequestBodyError),
+}
+
+/// What an exchange comes to.
+pub(crate) struct Answer {
+    pub(super) head: Parts,
+    pub(super) content: Content,
+}
+
+/// What follows a head.
+pub(super) enum Content {
+    /// All of it, and the connection where it can take another request.
+    Whole(Bytes, Option<Box<Connection>>),
+    /// It comes.
+    Coming(Body),
+    /// Another protocol.
+    Upgraded(Upgraded),
+}
+
+impl Connection {
+    pub(super) fn new(stream: Stream) -> Self {
+        Self { stream, received: BytesMut::new(), timer: None }
+    }
+
+    /// Whether an idle connection is still open, and nothing came that nobody asked for. Asks the system
+    /// only where it has told that something happened.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let mut cx = Context::from_waker(Waker::noop());
+        let read = Pin::new(&mut self.stream).poll_read(&mut cx, &mut ReadBuf::new(&mut byte));
+        read.is_pending()
+    }
+
+    /// Ready when the origin has been silent for too long.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, until: Instant, limit: Duration) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if Instant::now() >= until {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(until);
+        }
+    }
+}
+
+/// What an exchange is to keep to.
+pub(super) struct Terms<'a> {
+    /// What the request says in `Host`.
+    pub(super) host: HeaderValue,
+    /// How long the origin may be silent before its response.
+    pub(super) patience: Duration,
+    /// How the sending of a client's body fares.
+    pub(super) upload: Option<&'a Upload>,
+    /// Where interim responses go.
+    pub(super) interim: Option<Interim>,
+}
+
+/// A request on its way, until the head of its response is there.
+pub(super) struct Exchange<'a> {
+    connection: Box<Connection>,
+    outgoing: Outgoing,
+    is_sent: bool,
+    asked: Asked,
+    terms: Terms<'a>,
+    since: Instant,
+    progress: u32,
+}
+
+/// What has to be known of a request to read its response.
+#[derive(Clone, Copy)]
+struct Asked {
+    is_head: bool,
+    is_upgrade: bool,
+}
+
+impl<'a> Exchange<'a> {
+    /// An exchange that takes the request's body and leaves the rest.
+    pub(super) fn new(
+        connection: Box<Connection>,
+        request: &mut Request<RequestBody>,
+        terms: Terms<'a>,
+    ) -> Self {
+        let asked = Asked {
+            is_head: *request.method() == Method::HEAD,
+            is_upgrade: request.headers().contains_key(header::UPGRADE),
+        };
+        let outgoing = Outgoing::new(request, &terms.host);
+        let since = Instant::now();
+        Self { connection, outgoing, is_sent: false, asked, terms, since, progress: 0 }
+    }
+
+    /// The request's body, where nothing has been sent and nothing of it been lost.
+    pub(super) fn into_unsent(self) -> Option<RequestBody> {
+        self.outgoing.is_untouched().then(|| self.outgoing.into_body())
+    }
+
+    /// Sends, and waits for the final response's head.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
+        if !self.is_sent
+            && let Poll::Ready(sent) = self.outgoing.poll(&mut self.connection.stream, cx)
+        {
+            self.is_sent = true;
+            match sent {
+                Err(SendError::Body(error)) => return Poll::Ready(Err(Failure::Body(error))),
+                Err(SendError::Io(error)) if self.outgoing.is_untouched() => {
+                    return Poll::Ready(Err(Failure::Closed(error)));
+                }
+                // An origin that does not want all of a request may have said why.
+                Err(SendError::Io(_)) | Ok(()) => {}
+            }
+        }
+        if let Poll::Ready(head) = self.poll_head(cx) {
+            return Poll::Ready(head);
+        }
+        ready!(self.poll_silence(cx));
+        Poll::Ready(Err(Failure::Silent))
+    }
+
+    /// The answer that begins with this head.
+    pub(super) fn answer(self, head: Head) -> Answer {
+        let Head { parts, length, persists, rest } = head;
+        let content = if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            let mut stream = self.connection.stream;
+            stream.unread(&rest);
+            Content::Upgraded(Upgraded::new(stream))
+        } else {
+            let unsent = (!self.outgoing.is_finished()).then_some(self.outgoing);
+            Body::begin(self.connection, (length, persists), rest, unsent)
+        };
+        Answer { head: parts, content }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
+        loop {
+            let connection = &mut *self.connection;
+            if !connection.received.is_empty() {
+                match response::parse(&mut connection.received, self.asked.is_head) {
+                    Ok(Some(head)) => match self.take(head) {
+                        Some(head) => return Poll::Ready(head),
+                        None => continue,
+                    },
+                    Ok(None) if connection.received.len() > HEAD_BYTES => {
+                        return Poll::Ready(Err(Failure::Invalid("the head is too long")));
+                    }
+                    Ok(None) => {}
+                    Err(reason) => return Poll::Ready(Err(Failure::Invalid(reason))),
+                }
+            }
+            match ready!(connection.stream.poll_receive(cx, &mut connection.received)) {
+                Ok(0) => {
+                    let end = io::ErrorKind::UnexpectedEof.into();
+                    return Poll::Ready(Err(Failure::Closed(end)));
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(Failure::Closed(error))),
+            }
+        }
+    }
+
+    /// The head, if it is the last one.
+    fn take(&mut self, mut head: Head) -> Option<Result<Head, Failure>> {
+        match head.parts.status {
+            StatusCode::SWITCHING_PROTOCOLS if !self.asked.is_upgrade => {
+                return Some(Err(Failure::Invalid("it switches protocols unasked")));
+            }
+            status if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS => {
+                return Some(Ok(head));
+            }
+            StatusCode::CONTINUE => {
+                self.terms.upload.inspect(|upload| upload.open());
+            }
+            status => {
+                if let Some(interim) = &self.terms.interim {
+                    hop::remove(&mut head.parts.headers);
+                    interim.send(status, &head.parts.headers);
+                }
+            }
+        }
+        drop(head.parts);
+        self.connection.received = BytesMut::from(head.rest);
+        None
+    }
+
+    /// Ready when the origin has had the whole request for too long; a client that is slow to send its body
+    /// is no silence of the origin.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.terms.patience;
+        loop {
+            ready!(self.connection.poll_timer(cx, self.since + limit, limit));
+            match self.terms.upload {
+                Some(upload) if upload.waits_for_client() => {}
+                Some(upload) if upload.progress() != self.progress => {
+                    self.progress = upload.progress();
+                }
+                _ => return Poll::Ready(()),
+            }
+            self.since = Instant::now();
+        }
+    }
+}

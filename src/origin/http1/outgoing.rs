@@ -1,0 +1,246 @@
+//! A request on its way out: its head, and its body as it comes.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http_body::{Body, Frame};
+use tokio::io::AsyncWrite;
+
+use super::request::{self, Length};
+use crate::origin::body::{RequestBody, RequestBodyError};
+
+/// Up to so many bytes of a body are copied behind what is written anyway.
+const JOINED_BYTES: usize = 8 * 1024;
+
+/// What is left to send of a request.
+pub(super) struct Outgoing {
+    body: RequestBody,
+    framing: Framing,
+    /// To be written first, from `start` on.
+    written: Vec<u8>,
+    start: usize,
+    /// To be written next.
+    data: Bytes,
+    /// Trailer fields that may be sent.
+    announced: Vec<HeaderName>,
+    touched: Touched,
+    end: End,
+}
+
+/// How the bytes of a body are told from what follows.
+enum Framing {
+    /// There are so many left.
+    Plain(u64),
+    FirstChunk,
+    NextChunk,
+}
+
+/// Whether a request may still be given back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Touched {
+    No,
+    /// Something of a body that cannot be had twice has been taken.
+    Body,
+    /// Something has been sent.
+    Wire,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Ahead,
+    /// All of the body has been taken.
+    Taken,
+    /// All has been sent.
+    Sent,
+}
+
+/// Why a request cannot be sent to its end.
+pub(super) enum SendError {
+    /// Its body failed.
+    Body(RequestBodyError),
+    /// The connection failed.
+    Io(io::Error),
+}
+
+impl Outgoing {
+    /// The whole request; takes its body out where that cannot be had twice.
+    pub(super) fn new(request: &mut Request<RequestBody>, host: &HeaderValue) -> Self {
+        let length = Length::of(request.body());
+        let (framing, announced) = match length {
+            Length::Absent => (Framing::Plain(0), Vec::new()),
+            Length::Known(length) => (Framing::Plain(length), Vec::new()),
+            Length::Chunked => (Framing::FirstChunk, announced(request.headers())),
+        };
+        let written = request::head(request, host, length);
+        let body = request.body().replay();
+        let body = body.unwrap_or_else(|| std::mem::take(request.body_mut()));
+        let end = if length == Length::Absent { End::Taken } else { End::Ahead };
+        let (start, data, touched) = (0, Bytes::new(), Touched::No);
+        Self { body, framing, written, start, data, announced, touched, end }
+    }
+
+    /// Whether nothing has been sent, and nothing of the body been lost.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.touched == Touched::No
+    }
+
+    /// Whether all has been sent.
+    pub(super) fn is_finished(&self) -> bool {
+        self.end == End::Sent
+    }
+
+    /// The body.
+    pub(super) fn into_body(self) -> RequestBody {
+        self.body
+    }
+
+    /// Sends all there is; ready when that was all.
+    pub(super) fn poll<W: AsyncWrite + Unpin>(
+        &mut self,
+        wire: &mut W,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), SendError>> {
+        loop {
+            self.gather(cx)?;
+            if self.start < self.written.len() || !self.data.is_empty() {
+                ready!(self.poll_write(wire, cx)).map_err(SendError::Io)?;
+                continue;
+            }
+            ready!(Pin::new(&mut *wire).poll_flush(cx)).map_err(SendError::Io)?;
+            if self.end == End::Ahead {
+                return Poll::Pending;
+            }
+            self.end = End::Sent;
+            return Poll::Ready(Ok(()));
+        }
+    }
+
+    /// Takes from the body what may be written together with what is to be written anyway.
+    fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), SendError> {
+        while self.end == End::Ahead && self.data.is_empty() && self.written.len() < JOINED_BYTES {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+                return Ok(());
+            };
+            if self.touched == Touched::No && matches!(self.body, RequestBody::Client(_)) {
+                self.touched = Touched::Body;
+            }
+            match frame.transpose().map_err(SendError::Body)?.map(Frame::into_data) {
+                Some(Ok(data)) => self.take(data)?,
+                Some(Err(frame)) => self.finish(frame.into_trailers().ok().as_ref())?,
+                None => self.finish(None)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, data: Bytes) -> Result<(), SendError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let length = data.len() as u64;
+        match &mut self.framing {
+            Framing::Plain(left) => *left = left.checked_sub(length).ok_or_else(misfit)?,
+            Framing::FirstChunk | Framing::NextChunk => {
+                let line = format!("{}{length:x}\r\n", self.end_of_chunk());
+                self.written.extend_from_slice(line.as_bytes());
+                self.framing = Framing::NextChunk;
+            }
+        }
+        if data.len() <= JOINED_BYTES {
+            self.written.extend_from_slice(&data);
+        } else {
+            self.data = data;
+        }
+        // The end is taken at once where it costs no copy: it may go out with what is written now.
+        if self.data.is_empty() && self.body.is_end_stream() { self.finish(None) } else { Ok(()) }
+    }
+
+    /// What separates the last chunk from the next.
+    fn end_of_chunk(&self) -> &'static str {
+        if matches!(self.framing, Framing::NextChunk) { "\r\n" } else { "" }
+    }
+
+    fn finish(&mut self, trailers: Option<&HeaderMap>) -> Result<(), SendError> {
+        self.end = End::Taken;
+        if let Framing::Plain(left) = self.framing {
+            return if left == 0 { Ok(()) } else { Err(misfit()) };
+        }
+        let end = self.end_of_chunk();
+        self.written.extend_from_slice(end.as_bytes());
+        self.written.extend_from_slice(b"0\r\n");
+        for (name, value) in trailers.into_iter().flatten() {
+            if self.announced.contains(name) {
+                request::push(&mut self.written, name, value.as_bytes());
+            }
+        }
+        self.written.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    fn poll_write<W: AsyncWrite + Unpin>(
+        &mut self,
+        wire: &mut W,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.written.get(self.start..).filter(|rest| !rest.is_empty()) {
+            self.start += ready!(poll_some(wire, cx, rest))?;
+            self.touched = Touched::Wire;
+        }
+        self.written.clear();
+        self.start = 0;
+        while !self.data.is_empty() {
+            let length = ready!(poll_some(wire, cx, &self.data))?;
+            self.data.advance(length);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn poll_some<W: AsyncWrite + Unpin>(
+    wire: &mut W,
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+) -> Poll<io::Result<usize>> {
+    match ready!(Pin::new(wire).poll_write(cx, bytes))? {
+        0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        length => Poll::Ready(Ok(length)),
+    }
+}
+
+/// A body that is not as long as it said.
+fn misfit() -> SendError {
+    SendError::Body(RequestBodyError::Misfit)
+}
+
+/// The fields that `Trailer` announces, but for those that would change what the request means (RFC 9110
+/// §6.5.1).
+fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
+    let lines = headers.get_all(header::TRAILER).into_iter();
+    let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    names
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| !BARRED.contains(name))
+        .collect()
+}
+
+const BARRED: [HeaderName; 14] = [
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONNECTION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::EXPECT,
+    header::HOST,
+    header::MAX_FORWARDS,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+];

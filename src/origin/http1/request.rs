@@ -1,0 +1,66 @@
+//! How the head of a request is written (RFC 9112 §3).
+
+use http::{HeaderName, HeaderValue, Request, header};
+use http_body::Body;
+
+use crate::origin::body::RequestBody;
+
+/// How the end of a request's body is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Length {
+    /// There is none.
+    Absent,
+    /// It has this many bytes.
+    Known(u64),
+    /// It is sent in chunks.
+    Chunked,
+}
+
+impl Length {
+    pub(super) fn of(body: &RequestBody) -> Self {
+        if body.is_end_stream() {
+            return Self::Absent;
+        }
+        body.size_hint().exact().map_or(Self::Chunked, Self::Known)
+    }
+}
+
+/// Room for a usual head.
+const HEAD_BYTES: usize = 1024;
+
+/// The head of a request. What tells its length is that of the body, whatever its fields say.
+pub(super) fn head(request: &Request<RequestBody>, host: &HeaderValue, length: Length) -> Vec<u8> {
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    for part in [request.method().as_str(), " ", target, " HTTP/1.1\r\n"] {
+        head.extend_from_slice(part.as_bytes());
+    }
+    push(&mut head, &header::HOST, host.as_bytes());
+    let mut tells_length = false;
+    for (name, value) in request.headers() {
+        match *name {
+            header::HOST | header::TRANSFER_ENCODING => {}
+            header::CONTENT_LENGTH => tells_length = true,
+            _ => push(&mut head, name, value.as_bytes()),
+        }
+    }
+    match length {
+        Length::Chunked => push(&mut head, &header::TRANSFER_ENCODING, b"chunked"),
+        Length::Known(length) => {
+            push(&mut head, &header::CONTENT_LENGTH, length.to_string().as_bytes());
+        }
+        Length::Absent if tells_length => push(&mut head, &header::CONTENT_LENGTH, b"0"),
+        Length::Absent => {}
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+/// Writes one field line.
+pub(super) fn push(head: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    let name = name.as_str().as_bytes();
+    head.reserve(name.len() + value.len() + 4);
+    for part in [name, b": ", value, b"\r\n"] {
+        head.extend_from_slice(part);
+    }
+}

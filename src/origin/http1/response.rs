@@ -1,0 +1,270 @@
+//! How the head of a response is read, and where its body ends (RFC 9112 §4, §6.3).
+
+use std::mem::MaybeUninit;
+
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header, response::Parts,
+};
+use httparse::{Header, ParserConfig, Status};
+use hyper::ext::ReasonPhrase;
+
+/// Header lines of a response at most.
+const LINES: usize = 128;
+
+/// Fields that a response may gain on its way to the client.
+const ADDED: usize = 6;
+
+/// A head, and what came behind it.
+pub(crate) struct Head {
+    pub(super) parts: Parts,
+    pub(super) length: Length,
+    /// Whether the connection may be used again.
+    pub(super) persists: bool,
+    pub(super) rest: Bytes,
+}
+
+/// Where a body ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Length {
+    /// After so many bytes.
+    Known(u64),
+    /// With the last chunk.
+    Chunked,
+    /// With the connection.
+    UntilClose,
+}
+
+/// Takes a head out of what has been received, if all of it is there.
+pub(super) fn parse(received: &mut BytesMut, is_head: bool) -> Result<Option<Head>, &'static str> {
+    let bytes = std::mem::take(received).freeze();
+    let mut lines = [const { MaybeUninit::<Header<'_>>::uninit() }; LINES];
+    let mut response = httparse::Response::new(&mut []);
+    let status = ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        &bytes,
+        &mut lines,
+    );
+    let length = match status {
+        Ok(Status::Complete(length)) => length,
+        Ok(Status::Partial) => {
+            *received = BytesMut::from(bytes);
+            return Ok(None);
+        }
+        Err(_) => return Err("the head is malformed"),
+    };
+    let rest = bytes.slice(length..);
+    let (mut parts, noted) = head(&response, &bytes)?;
+    let persists = noted.says.persists(parts.version);
+    let length = body_length(&mut parts, noted, is_head)?;
+    Ok(Some(Head { parts, length, persists, rest }))
+}
+
+/// What there is of fields that concern the framing.
+#[derive(Default, Clone, Copy)]
+struct Noted {
+    lengths: u8,
+    has_coding: bool,
+    says: Says,
+}
+
+/// What `Connection` says of the connection.
+#[derive(Clone, Copy, Default)]
+struct Says {
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Says {
+    /// Takes a line; gives whether it says anything else.
+    fn take(&mut self, line: &HeaderValue) -> bool {
+        let mut says_more = false;
+        for option in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            match option {
+                _ if option.eq_ignore_ascii_case(b"close") => self.close = true,
+                _ if option.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
+                _ => says_more = true,
+            }
+        }
+        says_more
+    }
+
+    fn persists(self, version: Version) -> bool {
+        !self.close && (version == Version::HTTP_11 || self.keep_alive)
+    }
+}
+
+fn head(
+    response: &httparse::Response<'_, '_>,
+    bytes: &Bytes,
+) -> Result<(Parts, Noted), &'static str> {
+    let (mut parts, ()) = Response::new(()).into_parts();
+    let code = response.code.unwrap_or_default();
+    parts.status = StatusCode::from_u16(code).map_err(|_| "the status is out of range")?;
+    parts.version = if response.version == Some(0) { Version::HTTP_10 } else { Version::HTTP_11 };
+    if let Some(reason) = response.reason
+        && parts.status.canonical_reason() != Some(reason)
+        && let Ok(reason) = ReasonPhrase::try_from(reason.as_bytes())
+    {
+        parts.extensions.insert(reason);
+    }
+    let mut noted = Noted::default();
+    parts.headers = HeaderMap::with_capacity(response.headers.len() + ADDED);
+    for line in &*response.headers {
+        let (name, value) = field(line, bytes)?;
+        match name {
+            header::CONTENT_LENGTH => noted.lengths = noted.lengths.saturating_add(1),
+            header::TRANSFER_ENCODING => noted.has_coding = true,
+            // What is said of the connection is said to this end of it, and heard.
+            header::CONNECTION if !noted.says.take(&value) => continue,
+            _ => {}
+        }
+        parts.headers.append(name, value);
+    }
+    Ok((parts, noted))
+}
+
+fn field(line: &Header<'_>, bytes: &Bytes) -> Result<(HeaderName, HeaderValue), &'static str> {
+    let name = HeaderName::from_bytes(line.name.as_bytes());
+    let value = HeaderValue::from_maybe_shared(bytes.slice_ref(line.value));
+    name.ok().zip(value.ok()).ok_or("a field is malformed")
+}
+
+/// Reads a trailer section; the bytes of it, with the empty line.
+pub(super) fn trailers(section: &Bytes) -> Result<HeaderMap, &'static str> {
+    let mut lines = [httparse::EMPTY_HEADER; 64];
+    match httparse::parse_headers(section, &mut lines) {
+        Ok(Status::Complete((_, lines))) => lines.iter().map(|line| field(line, section)).collect(),
+        _ => Err("the trailers are malformed"),
+    }
+}
+
+/// A response whose end is ambiguous would be passed on with another end (response smuggling): it is
+/// refused, or told unambiguously.
+fn body_length(parts: &mut Parts, noted: Noted, is_head: bool) -> Result<Length, &'static str> {
+    let length = if noted.has_coding {
+        check_coding(parts)?;
+        Length::Chunked
+    } else if noted.lengths > 0 {
+        Length::Known(known_length(parts, noted)?)
+    } else {
+        Length::UntilClose
+    };
+    let is_bodiless = is_head
+        || parts.status.is_informational()
+        || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    Ok(if is_bodiless { Length::Known(0) } else { length })
+}
+
+fn check_coding(parts: &mut Parts) -> Result<(), &'static str> {
+    if parts.version == Version::HTTP_10 {
+        return Err("HTTP/1.0 has no transfer codings");
+    }
+    let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).into_iter();
+    let is_chunked =
+        codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if !is_chunked || codings.next().is_some() {
+        return Err("an unknown transfer coding");
+    }
+    parts.headers.remove(header::TRANSFER_ENCODING);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Ok(())
+}
+
+/// The one length that all fields tell.
+fn known_length(parts: &mut Parts, noted: Noted) -> Result<u64, &'static str> {
+    let mut lengths = parts
+        .headers
+        .get_all(header::CONTENT_LENGTH)
+        .into_iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(|length| decimal(length.trim_ascii()));
+    let length = lengths.next().flatten().ok_or("the length is malformed")?;
+    let mut is_repeated = noted.lengths > 1;
+    for other in lengths {
+        is_repeated = true;
+        if other != Some(length) {
+            return Err("two lengths");
+        }
+    }
+    if is_repeated {
+        parts.headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    Ok(length)
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Option<Head>, &'static str> {
+        parse(&mut BytesMut::from(text), false)
+    }
+
+    fn length(fields: &str) -> Result<Length, &'static str> {
+        parsed(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).map(|head| head.unwrap().length)
+    }
+
+    #[test]
+    fn a_head_is_taken_when_all_of_it_is_there() {
+        let text = "HTTP/1.1 404 Nope\r\nA: b\r\nContent-Length: 2\r\n\r\nokmore";
+        for end in 0..text.find("ok").unwrap() {
+            let mut received = BytesMut::from(&text[..end]);
+            assert!(parse(&mut received, false).unwrap().is_none());
+            assert_eq!(received, text[..end], "nothing is lost");
+        }
+        let head = parsed(text).unwrap().unwrap();
+        assert_eq!((head.parts.status.as_u16(), &*head.rest), (404, &b"okmore"[..]));
+        assert_eq!(head.parts.headers["a"], "b");
+        assert_eq!(head.parts.extensions.get::<ReasonPhrase>().unwrap().as_bytes(), b"Nope");
+        assert!(head.persists && head.length == Length::Known(2));
+    }
+
+    #[test]
+    fn bodies_end_where_the_fields_say() {
+        assert_eq!(length(""), Ok(Length::UntilClose));
+        assert_eq!(length("Content-Length: 5, 5\r\nContent-Length: 5\r\n"), Ok(Length::Known(5)));
+        let both = "Transfer-Encoding: Chunked\r\nContent-Length: 5\r\n";
+        assert_eq!(length(both), Ok(Length::Chunked));
+        for refused in [
+            "Content-Length: 5\r\nContent-Length: 6\r\n",
+            "Content-Length: +5\r\n",
+            "Content-Length:\r\n",
+            "Content-Length: 99999999999999999999\r\n",
+            "Transfer-Encoding: gzip\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length : 5\r\n",
+            "A: b\r\n c\r\n",
+        ] {
+            assert!(length(refused).is_err(), "{refused}");
+        }
+        let ancient = "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert!(parsed(ancient).is_err());
+        let bare = "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n";
+        assert_eq!(parsed(bare).unwrap().unwrap().length, Length::Known(0));
+        let head = parse(&mut BytesMut::from("HTTP/1.1 200 OK\r\n\r\n"), true).unwrap().unwrap();
+        assert_eq!(head.length, Length::Known(0));
+    }
+
+    #[test]
+    fn connections_persist_unless_told_otherwise() {
+        for (text, expected) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", true),
+            ("HTTP/1.1 200 OK\r\nConnection: x, Close\r\n\r\n", false),
+            ("HTTP/1.0 200 OK\r\n\r\n", false),
+            ("HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\n\r\n", true),
+        ] {
+            assert_eq!(parsed(text).unwrap().unwrap().persists, expected, "{text}");
+        }
+    }
+}
