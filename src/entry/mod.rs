@@ -1,5 +1,6 @@
 //! A stored response and its compact form.
 
+pub mod codec;
 mod fields;
 mod stored;
 

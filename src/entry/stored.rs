@@ -10,7 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::Fields;
 use crate::{
-    key::{CacheKey, vary::VarySet},
+    fence::{Fence, Stamp},
+    key::{self, CacheKey, vary::VarySet},
     policy::{Freshness, validation::EtagOrigin},
 };
 
@@ -41,7 +42,7 @@ pub struct Variants {
 ///
 /// Key, tags, header section and body stand in one exact-size allocation, so that a hundred thousand
 /// small responses cost little more than their bytes.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct StoredResponse {
     /// The status.
     pub status: StatusCode,
@@ -51,10 +52,14 @@ pub struct StoredResponse {
     pub etag: EtagOrigin,
     /// This response and no other.
     pub id: ResponseId,
-    bytes: Bytes,
-    key_end: u32,
-    tags_end: u32,
-    fields_end: u32,
+    pub(super) fence: Fence,
+    pub(super) began: u64,
+    /// The version of the node's fence table at which it was last found alive.
+    pub(super) checked: AtomicU64,
+    pub(super) bytes: Bytes,
+    pub(super) key_end: u32,
+    pub(super) tags_end: u32,
+    pub(super) fields_end: u32,
 }
 
 /// Tells one stored response from every other of this process, its own freshened form included.
@@ -88,6 +93,8 @@ pub struct Draft {
     pub freshness: Freshness,
     /// Names by which it can be purged.
     pub tags: Vec<String>,
+    /// Taken before the origin was asked.
+    pub stamp: Stamp,
 }
 
 /// A body in the pieces in which it came.
@@ -120,6 +127,9 @@ impl Draft {
             freshness: self.freshness,
             etag,
             id: ResponseId::next(),
+            fence: self.stamp.fence,
+            began: self.stamp.began,
+            checked: AtomicU64::new(self.stamp.version),
             bytes: bytes.into_boxed_slice().into(),
             key_end,
             tags_end,
@@ -164,6 +174,38 @@ impl StoredResponse {
         self.bytes.get(..index(self.key_end)).unwrap_or_default()
     }
 
+    /// Its URL as purges select it: `host/path?query` in the normal form of the key.
+    pub fn url(&self) -> &[u8] {
+        key::url(self.key_text())
+    }
+
+    /// The last purge that was applied before the origin was asked for it.
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// When the origin was asked for it, in milliseconds of this process's steady clock; 0 where another
+    /// process asked.
+    pub fn began(&self) -> u64 {
+        self.began
+    }
+
+    /// The version of the fence table at which it was last found alive; 0 if it never was.
+    pub fn checked(&self) -> u64 {
+        self.checked.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was found alive at exactly this version of the fence table.
+    #[inline]
+    pub fn is_checked(&self, version: u64) -> bool {
+        self.checked() == version
+    }
+
+    /// Notes that it is alive at this version of the fence table.
+    pub fn note_checked(&self, version: u64) {
+        self.checked.store(version, Ordering::Relaxed);
+    }
+
     /// Names by which it can be purged.
     pub fn tags(&self) -> impl Iterator<Item = &str> {
         let tags = self.bytes.get(index(self.key_end)..index(self.tags_end)).unwrap_or_default();
@@ -205,6 +247,7 @@ impl StoredResponse {
         headers: HeaderMap,
         freshness: Freshness,
         further: Vec<String>,
+        stamp: Stamp,
     ) -> Option<Self> {
         let mut tags: Vec<String> = self.tags().map(str::to_owned).collect();
         tags.extend(further.into_iter().filter(|tag| !self.tags().any(|known| known == tag)));
@@ -214,6 +257,7 @@ impl StoredResponse {
             headers,
             freshness,
             tags,
+            stamp,
         };
         let refreshed = draft.complete(Content(&[self.body()]))?;
         Some(Self { etag: self.etag, ..refreshed })

@@ -12,5 +12,5 @@ pub mod presence;
 pub mod range;
 pub mod structured;
 
-pub use date::Timestamp;
+pub use date::{Rfc3339, Timestamp};
 pub use entity_tag::EntityTag;

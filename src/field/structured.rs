@@ -1,26 +1,39 @@
-//! Structured fields (RFC 9651): dictionaries, as targeted cache control uses them (RFC 9213).
+//! Structured fields (RFC 9651): dictionaries, as targeted cache control uses them (RFC 9213), and lists
+//! of strings, as cache groups are (RFC 9875).
+
+use std::borrow::Cow;
 
 use http::{HeaderMap, header::AsHeaderName};
-use sfv::{BareItem, Dictionary, ListEntry, Parser};
+use sfv::{BareItem, Dictionary, List, ListEntry, Parser};
 
 /// A dictionary field over all its lines; nothing if it is absent, empty or broken anywhere.
 pub fn dictionary(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Dictionary> {
+    let text = joined(headers, name)?;
+    let dictionary: Dictionary = Parser::new(&text).parse().ok()?;
+    (!dictionary.is_empty()).then_some(dictionary)
+}
+
+/// The members of a list of strings over all its lines, their parameters left aside; nothing if it is
+/// absent, broken anywhere, or has a member that is no string.
+pub fn strings(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Vec<String>> {
+    let text = joined(headers, name)?;
+    let list: List = Parser::new(&text).parse().ok()?;
+    list.iter().map(|entry| Some(bare_item(entry)?.as_string()?.as_str().to_owned())).collect()
+}
+
+/// The field's lines as one.
+fn joined(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Cow<'_, [u8]>> {
     let mut lines = headers.get_all(name).iter();
     let first = lines.next()?;
     let Some(second) = lines.next() else {
-        return parse(first.as_bytes());
+        return Some(Cow::Borrowed(first.as_bytes()));
     };
     let mut joined = first.as_bytes().to_vec();
     for line in std::iter::once(second).chain(lines) {
         joined.extend_from_slice(b", ");
         joined.extend_from_slice(line.as_bytes());
     }
-    parse(&joined)
-}
-
-fn parse(text: &[u8]) -> Option<Dictionary> {
-    let dictionary: Dictionary = Parser::new(text).parse().ok()?;
-    (!dictionary.is_empty()).then_some(dictionary)
+    Some(Cow::Owned(joined))
 }
 
 /// The bare value of a dictionary member, its parameters left aside; nothing for an inner list.

@@ -3,6 +3,8 @@
 pub mod target;
 pub mod vary;
 
+use std::borrow::Cow;
+
 use aws_lc_rs::digest::{SHA256, digest};
 
 /// The key of one stored response: its full text, and 128 bits of the text's SHA-256.
@@ -18,6 +20,22 @@ pub struct CacheKey {
 /// Stands between the parts of a key's text. No part can hold it: hosts, targets and partitions come
 /// out of HTTP parsers that refuse control characters.
 const SEPARATOR: u8 = 0;
+
+/// The URL in a key's text, as purges select it: `host/path?query`, without scheme, what a proxy told and
+/// what selects a variant.
+pub fn url(text: &[u8]) -> &[u8] {
+    let after_scheme = text.windows(3).position(|window| window == b"://").map_or(0, |at| at + 3);
+    let rest = text.get(after_scheme..).unwrap_or_default();
+    let end = rest.iter().position(u8::is_ascii_control).unwrap_or(rest.len());
+    rest.get(..end).unwrap_or_default()
+}
+
+/// The host of the URL in a key's text: lower case, with its port unless that is the default.
+pub fn host(text: &[u8]) -> Cow<'_, str> {
+    let url = url(text);
+    let end = url.iter().position(|byte| *byte == b'/').unwrap_or(url.len());
+    String::from_utf8_lossy(url.get(..end).unwrap_or_default())
+}
 
 impl CacheKey {
     /// The key of a target, whose normal form `write` appends.

@@ -1,0 +1,195 @@
+//! The head of a response in binary form: all but its content.
+
+use std::{
+    num::NonZeroU32,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use http::StatusCode;
+
+use super::{
+    super::{Entry, ResponseId, StoredResponse},
+    reader::Reader,
+};
+use crate::{
+    fence::{Fence, LogId},
+    field::Timestamp,
+    policy::{Freshness, freshness::Constraints, validation::EtagOrigin},
+};
+
+/// More bytes than any head takes.
+pub(super) const MAX_SIZE: usize = 160;
+
+/// No content is in more chunks: a head cannot make a reader ask for more.
+const MOST_CHUNKS: u32 = 1 << 16;
+
+/// The bits of the flags; any other makes a head unreadable.
+const COMPRESSED: u8 = 1;
+const CHUNKED: u8 = 1 << 1;
+const ETAG_BY_LARDER: u8 = 1 << 2;
+const STALE_WHILE_REVALIDATE: u8 = 1 << 3;
+const STALE_IF_ERROR: u8 = 1 << 4;
+const KNOWN: u8 = (1 << 5) - 1;
+
+/// A response without its content.
+#[derive(Debug)]
+pub(super) struct Head {
+    status: StatusCode,
+    freshness: Freshness,
+    etag: EtagOrigin,
+    fence: Fence,
+    /// Where key, tags and fields end in the content.
+    ends: [u32; 3],
+    /// The length of the content.
+    pub(super) length: usize,
+    /// Its length as it is written: a smaller one means that it is compressed.
+    pub(super) stored: usize,
+}
+
+/// How content is cut.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chunking {
+    pub(super) generation: u64,
+    pub(super) size: NonZeroU32,
+    /// Over all chunks.
+    pub(super) checksum: u64,
+}
+
+impl Chunking {
+    pub(super) fn count(self, length: usize) -> u32 {
+        let size = usize::try_from(self.size.get()).unwrap_or(usize::MAX);
+        u32::try_from(length.div_ceil(size)).unwrap_or(u32::MAX)
+    }
+}
+
+impl Head {
+    /// The head of a response whose content takes `stored` bytes when it is written.
+    pub(super) fn of(response: &StoredResponse, stored: usize) -> Self {
+        Self {
+            status: response.status,
+            freshness: response.freshness,
+            etag: response.etag,
+            fence: response.fence,
+            ends: [response.key_end, response.tags_end, response.fields_end],
+            length: response.bytes.len(),
+            stored,
+        }
+    }
+
+    pub(super) fn is_compressed(&self) -> bool {
+        self.stored < self.length
+    }
+
+    pub(super) fn write(&self, chunking: Option<Chunking>, out: &mut Vec<u8>) {
+        let freshness = &self.freshness;
+        out.push(self.flags(chunking));
+        out.extend_from_slice(&self.status.as_u16().to_le_bytes());
+        out.push(freshness.constraints.bits());
+        out.extend_from_slice(&freshness.received_at.millis().to_le_bytes());
+        write_duration(freshness.initial_age, out);
+        write_duration(freshness.lifetime, out);
+        let windows = [freshness.stale_while_revalidate, freshness.stale_if_error];
+        for seconds in windows.into_iter().flatten() {
+            out.extend_from_slice(&seconds.to_le_bytes());
+        }
+        out.extend_from_slice(&self.fence.log.0.to_le_bytes());
+        out.extend_from_slice(&self.fence.seq.to_le_bytes());
+        self.ends.iter().for_each(|end| out.extend_from_slice(&end.to_le_bytes()));
+        out.extend_from_slice(&(self.length as u64).to_le_bytes());
+        if self.is_compressed() {
+            out.extend_from_slice(&(self.stored as u64).to_le_bytes());
+        }
+        if let Some(chunking) = chunking {
+            out.extend_from_slice(&chunking.generation.to_le_bytes());
+            out.extend_from_slice(&chunking.size.get().to_le_bytes());
+            out.extend_from_slice(&chunking.checksum.to_le_bytes());
+        }
+    }
+
+    fn flags(&self, chunking: Option<Chunking>) -> u8 {
+        [
+            (self.is_compressed(), COMPRESSED),
+            (chunking.is_some(), CHUNKED),
+            (self.etag == EtagOrigin::Larder, ETAG_BY_LARDER),
+            (self.freshness.stale_while_revalidate.is_some(), STALE_WHILE_REVALIDATE),
+            (self.freshness.stale_if_error.is_some(), STALE_IF_ERROR),
+        ]
+        .into_iter()
+        .fold(0, |flags, (is_set, flag)| if is_set { flags | flag } else { flags })
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Option<(Self, Option<Chunking>)> {
+        let flags = reader.u8()?;
+        if flags & !KNOWN != 0 {
+            return None;
+        }
+        let has = |flag: u8| flags & flag != 0;
+        let status = StatusCode::from_u16(reader.u16()?).ok()?;
+        let freshness = read_freshness(flags, reader)?;
+        let fence = Fence { log: LogId(reader.u64()?), seq: reader.u64()? };
+        let ends = [reader.u32()?, reader.u32()?, reader.u32()?];
+        let length = reader.size()?;
+        let stored = if has(COMPRESSED) { reader.size()? } else { length };
+        if has(COMPRESSED) && stored >= length {
+            return None;
+        }
+        let chunking = if has(CHUNKED) { Some(read_chunking(stored, reader)?) } else { None };
+        let etag = if has(ETAG_BY_LARDER) { EtagOrigin::Larder } else { EtagOrigin::Origin };
+        Some((Self { status, freshness, etag, fence, ends, length, stored }, chunking))
+    }
+
+    /// The response with this content.
+    pub(super) fn complete(self, content: Vec<u8>) -> Option<Entry> {
+        let [key_end, tags_end, fields_end] = self.ends;
+        let fits = usize::try_from(fields_end).is_ok_and(|end| end <= content.len());
+        if !fits || key_end > tags_end || tags_end > fields_end {
+            return None;
+        }
+        Some(Entry::Response(Arc::new(StoredResponse {
+            status: self.status,
+            freshness: self.freshness,
+            etag: self.etag,
+            id: ResponseId::next(),
+            fence: self.fence,
+            began: 0,
+            checked: AtomicU64::new(0),
+            bytes: content.into_boxed_slice().into(),
+            key_end,
+            tags_end,
+            fields_end,
+        })))
+    }
+}
+
+fn read_freshness(flags: u8, reader: &mut Reader<'_>) -> Option<Freshness> {
+    let seconds = |flag: u8, reader: &mut Reader<'_>| {
+        if flags & flag == 0 { Some(None) } else { reader.u32().map(Some) }
+    };
+    Some(Freshness {
+        constraints: Constraints::from_bits(reader.u8()?)?,
+        received_at: Timestamp::from_millis(reader.u64()?),
+        initial_age: read_duration(reader)?,
+        lifetime: read_duration(reader)?,
+        stale_while_revalidate: seconds(STALE_WHILE_REVALIDATE, reader)?,
+        stale_if_error: seconds(STALE_IF_ERROR, reader)?,
+    })
+}
+
+/// Content that fits into one chunk stands in the head: no other form than the one that is written.
+fn read_chunking(stored: usize, reader: &mut Reader<'_>) -> Option<Chunking> {
+    let generation = reader.u64()?;
+    let size = NonZeroU32::new(reader.u32()?)?;
+    let chunking = Chunking { generation, size, checksum: reader.u64()? };
+    (2..=MOST_CHUNKS).contains(&chunking.count(stored)).then_some(chunking)
+}
+
+fn write_duration(duration: Duration, out: &mut Vec<u8>) {
+    out.extend_from_slice(&duration.as_secs().to_le_bytes());
+    out.extend_from_slice(&duration.subsec_nanos().to_le_bytes());
+}
+
+fn read_duration(reader: &mut Reader<'_>) -> Option<Duration> {
+    let (seconds, nanos) = (reader.u64()?, reader.u32()?);
+    (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
+}

@@ -1,0 +1,66 @@
+//! Reading numbers and slices off the front of bytes that may end anywhere.
+
+/// What is left to read. Each call gives nothing once too little is left.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    pub(super) fn array<const LENGTH: usize>(&mut self) -> Option<[u8; LENGTH]> {
+        let (array, rest) = self.rest.split_first_chunk()?;
+        self.rest = rest;
+        Some(*array)
+    }
+
+    pub(super) fn u8(&mut self) -> Option<u8> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    pub(super) fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub(super) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// A `u64` that is a size in this process's memory.
+    pub(super) fn size(&mut self) -> Option<usize> {
+        usize::try_from(self.u64()?).ok()
+    }
+
+    /// Bytes after their number as `u32`.
+    pub(super) fn slice(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.u32()?).ok()?;
+        let (slice, rest) = self.rest.split_at_checked(length)?;
+        self.rest = rest;
+        Some(slice)
+    }
+
+    /// Items after their number as `u32`. Each item takes bytes, so that no number makes it long.
+    pub(super) fn list<Item>(
+        &mut self,
+        mut item: impl FnMut(&mut Self) -> Option<Item>,
+    ) -> Option<Vec<Item>> {
+        let count = self.u32()?;
+        let mut items = Vec::new();
+        for _ in 0..count {
+            items.push(item(self)?);
+        }
+        items.shrink_to_fit();
+        Some(items)
+    }
+}

@@ -1,0 +1,36 @@
+//! Compressed content (Zstandard, RFC 8878).
+
+use std::cell::RefCell;
+
+use zstd::{
+    bulk::{Compressor, Decompressor},
+    zstd_safe::get_frame_content_size,
+};
+
+/// The fastest of the ordinary levels.
+const LEVEL: i32 = 1;
+
+thread_local! {
+    /// Made once a thread: making one costs more than reading a few KiB with it.
+    static DECOMPRESSOR: RefCell<Decompressor<'static>> = RefCell::default();
+}
+
+/// One frame with the content's size in its header; nothing where it would not be smaller.
+pub(super) fn compress(content: &[u8]) -> Option<Vec<u8>> {
+    let mut compressed = Compressor::new(LEVEL).ok()?.compress(content).ok()?;
+    compressed.shrink_to_fit();
+    (compressed.len() < content.len()).then_some(compressed)
+}
+
+/// The content of one frame; nothing unless it has exactly this length. Allocates that length, and only
+/// if the frame's header announces it, too.
+pub(super) fn decompress(frame: &[u8], length: usize) -> Option<Vec<u8>> {
+    if get_frame_content_size(frame).ok()?? != u64::try_from(length).ok()? {
+        return None;
+    }
+    let mut content = Vec::with_capacity(length);
+    let written = DECOMPRESSOR.with_borrow_mut(|decompressor| {
+        decompressor.decompress_to_buffer(frame, &mut content).ok()
+    })?;
+    (written == length).then_some(content)
+}

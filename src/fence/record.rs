@@ -1,0 +1,246 @@
+//! What a purge log records.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::field::Timestamp;
+
+/// What is to be purged, before it has its place in a log. As JSON it is what the log's records hold.
+///
+/// A member that is not known here makes a record unreadable: it may say that more is to be purged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Purge {
+    /// Whether what it selects is gone or only stale.
+    pub mode: Mode,
+    /// What it selects: everything that one of these does.
+    pub selectors: Vec<Selector>,
+    /// Where it comes from.
+    #[serde(deserialize_with = "known_source")]
+    pub source: Source,
+    /// Why, in the words of whoever asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A purge at its place in a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its place; each record has the next number.
+    pub seq: u64,
+    /// When it was appended, by the log's own clock.
+    pub at: Timestamp,
+    /// What it purges.
+    pub purge: Purge,
+}
+
+/// Whether what a purge selects may be used once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It is gone.
+    #[default]
+    Hard,
+    /// It is stale: it may be served while it is fetched anew.
+    Soft,
+}
+
+/// What a purge selects.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Selector {
+    /// Responses with exactly this tag.
+    Tag(Box<str>),
+    /// All variants of one URL: `host/path?query` in the normal form of the cache key, without scheme
+    /// and default port; from the path on, it means this target on any host.
+    Url(Box<str>),
+    /// Every URL whose normal form begins with this text, written like a URL.
+    Prefix(Box<str>),
+    /// Every response.
+    Everything,
+}
+
+/// Where a purge comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// A call of the admin listener.
+    Api,
+    /// The `PURGE` method.
+    Method,
+    /// A webhook, by its name.
+    Webhook(Box<str>),
+    /// A write through the proxy.
+    Write,
+    /// A schedule, by its cron expression.
+    Schedule(Box<str>),
+    /// A data version that changed, by the poll's name.
+    Poll(Box<str>),
+    /// Larder itself: a log that begins, records nobody holds any more.
+    Larder,
+    /// Something that only another version of Larder knows.
+    Unknown,
+}
+
+/// Another version's source changes nothing about what is purged, and is no reason not to read a record.
+fn known_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Source, D::Error> {
+    let source = serde_json::Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(source).unwrap_or(Source::Unknown))
+}
+
+impl Purge {
+    /// A record that selects nothing: it marks where a log begins.
+    pub fn boundary() -> Self {
+        Self { mode: Mode::Hard, selectors: Vec::new(), source: Source::Larder, reason: None }
+    }
+
+    /// Its JSON, as [`Record::read`] reads it.
+    pub fn write(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// What a record does that cannot be read: it may have selected anything.
+    fn unreadable() -> Self {
+        Self {
+            mode: Mode::Hard,
+            selectors: vec![Selector::Everything],
+            source: Source::Unknown,
+            reason: Some("this version of Larder cannot read the record".to_owned()),
+        }
+    }
+}
+
+impl Record {
+    /// Reads what stands in a log at this place.
+    ///
+    /// What cannot be read, because it is damaged or because another version of Larder wrote it with
+    /// selectors that are not known here, purges everything: to ignore it would keep what it purged.
+    pub fn read(seq: u64, at: Timestamp, json: &[u8]) -> Self {
+        let purge = serde_json::from_slice(json).unwrap_or_else(|_| Purge::unreadable());
+        Self { seq, at, purge }
+    }
+}
+
+impl Mode {
+    /// The mode as users spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hard => "hard",
+            Self::Soft => "soft",
+        }
+    }
+}
+
+impl Source {
+    /// The kind of source, for metrics and logs.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Method => "method",
+            Self::Webhook(_) => "webhook",
+            Self::Write => "write",
+            Self::Schedule(_) => "schedule",
+            Self::Poll(_) => "poll",
+            Self::Larder => "larder",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, option, prelude::*};
+
+    use super::*;
+
+    fn read(json: &[u8]) -> Purge {
+        Record::read(1, Timestamp::from_millis(2), json).purge
+    }
+
+    #[test]
+    fn the_form_of_records_stays_as_it_is() {
+        let text = || "x".into();
+        let purge = Purge {
+            mode: Mode::Soft,
+            selectors: vec![
+                Selector::Tag(text()),
+                Selector::Url(text()),
+                Selector::Prefix(text()),
+                Selector::Everything,
+            ],
+            source: Source::Webhook(text()),
+            reason: Some("because".to_owned()),
+        };
+        let json = r#"{"mode":"soft","selectors":[{"tag":"x"},{"url":"x"},{"prefix":"x"},"everything"],"source":{"webhook":"x"},"reason":"because"}"#;
+        assert_eq!(purge.write(), json);
+        let boundary = r#"{"mode":"hard","selectors":[],"source":"larder"}"#;
+        assert_eq!(Purge::boundary().write(), boundary);
+    }
+
+    #[test]
+    fn what_cannot_be_read_purges_everything() {
+        for json in [
+            "",
+            "{",
+            "null",
+            "[]",
+            r#"{"mode":"hard","selectors":[{"tag":"x"}]"#,
+            r#"{"mode":"hard","selectors":[{"tag":"x"}],"source":"api"}}"#,
+            r#"{"mode":"hard","selectors":[{"pattern":"x*"}],"source":"api"}"#,
+            r#"{"mode":"hard","selectors":["nothing"],"source":"api"}"#,
+            r#"{"mode":"hard","selectors":[{"tag":"x","user":"y"}],"source":"api"}"#,
+            r#"{"mode":"hard","selectors":[{"tag":7}],"source":"api"}"#,
+            r#"{"mode":"gentle","selectors":[],"source":"api"}"#,
+            r#"{"mode":"hard","selectors":[],"source":"api","patterns":["x*"]}"#,
+            r#"{"mode":"hard","selectors":[],"selectors":[],"source":"api"}"#,
+            r#"{"mode":"hard","source":"api"}"#,
+        ] {
+            let purge = read(json.as_bytes());
+            assert_eq!(purge.mode, Mode::Hard, "{json}");
+            assert_eq!(purge.selectors, [Selector::Everything], "{json}");
+        }
+        assert_eq!(read(b"\xff").selectors, [Selector::Everything]);
+    }
+
+    #[test]
+    fn an_unknown_source_is_no_reason_to_purge_more() {
+        for source in [r#""oracle""#, r#"{"oracle":"x"}"#, "7", "null"] {
+            let json =
+                format!(r#"{{"mode":"soft","selectors":[{{"tag":"x"}}],"source":{source}}}"#);
+            let purge = read(json.as_bytes());
+            assert_eq!(purge.source, Source::Unknown, "{source}");
+            assert_eq!(purge.selectors, [Selector::Tag("x".into())], "{source}");
+        }
+    }
+
+    fn selectors() -> impl Strategy<Value = Selector> {
+        prop_oneof![
+            any::<String>().prop_map(|text| Selector::Tag(text.into())),
+            any::<String>().prop_map(|text| Selector::Url(text.into())),
+            any::<String>().prop_map(|text| Selector::Prefix(text.into())),
+            Just(Selector::Everything),
+        ]
+    }
+
+    fn sources() -> impl Strategy<Value = Source> {
+        let plain = [Source::Api, Source::Method, Source::Write, Source::Larder, Source::Unknown];
+        prop_oneof![
+            prop::sample::select(plain.to_vec()),
+            any::<String>().prop_map(|name| Source::Webhook(name.into())),
+            any::<String>().prop_map(|cron| Source::Schedule(cron.into())),
+            any::<String>().prop_map(|name| Source::Poll(name.into())),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_purge_survives(
+            mode in prop::sample::select(vec![Mode::Hard, Mode::Soft]),
+            selectors in vec(selectors(), 0..5),
+            source in sources(),
+            reason in option::of(any::<String>()),
+        ) {
+            let purge = Purge { mode, selectors, source, reason };
+            prop_assert_eq!(read(purge.write().as_bytes()), purge);
+        }
+    }
+}
