@@ -1,0 +1,386 @@
+//! Where Redis is, who asks, and how long an answer may take.
+
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+/// What a client needs to know to reach Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where it listens.
+    pub address: Address,
+    /// How its certificate is checked; without it the connection is in the clear.
+    pub tls: Option<Tls>,
+    /// The ACL user; the default one if it is left out.
+    pub username: Option<String>,
+    /// The user's password, or the token of a hosted Redis.
+    pub password: Option<Password>,
+    /// The database, where it is not the first; a cluster has no other.
+    pub database: Option<u8>,
+    /// How long connecting may take, with the TLS handshake and everything said before the first
+    /// command.
+    pub connect_deadline: Duration,
+    /// How long the answer to a command may take.
+    pub command_deadline: Duration,
+}
+
+/// Where Redis listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// One server, by host and port.
+    Server(String, u16),
+    /// One server on this machine, by its socket.
+    Socket(PathBuf),
+    /// Nodes of a cluster; the others are found through them.
+    Cluster(Vec<(String, u16)>),
+    /// The primary that sentinels agree on.
+    Sentinel {
+        /// The sentinels known from the start.
+        sentinels: Vec<(String, u16)>,
+        /// The name under which they watch the primary.
+        service: String,
+        /// The ACL user of the sentinels themselves.
+        username: Option<String>,
+        /// The password of the sentinels themselves.
+        password: Option<Password>,
+    },
+}
+
+/// How TLS is set up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tls {
+    /// Trust these authorities only, a PEM file; those of the system if it is left out.
+    pub ca: Option<PathBuf>,
+    /// The client certificate and what leads to its authority, a PEM file.
+    pub cert: Option<PathBuf>,
+    /// The client certificate's key, a PEM file.
+    pub key: Option<PathBuf>,
+}
+
+/// A password; its `Debug` never shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(Box<str>);
+
+impl Password {
+    /// Keeps this text secret.
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[redacted]")
+    }
+}
+
+/// Why a URL says nothing that one could connect to. It never repeats a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// Not a URL at all.
+    #[error("it is not a URL: {0}")]
+    Url(#[from] url::ParseError),
+    /// A scheme of something else.
+    #[error(
+        "`{0}:` is not Redis: use redis:, rediss:, redis-cluster:, rediss-cluster:, redis-sentinel:, rediss-sentinel:, redis+unix: or unix:"
+    )]
+    Scheme(String),
+    /// No host.
+    #[error("it names no host")]
+    Host,
+    /// No path to a socket.
+    #[error("it names no path to a socket")]
+    Socket,
+    /// A database that is not a number from 0 to 255.
+    #[error("`{0}` is not the number of a database")]
+    Database(String),
+    /// A cluster has no databases.
+    #[error("a cluster has no databases")]
+    ClusterDatabase,
+    /// `node=` without `host:port`.
+    #[error("`node={0}` is not host:port")]
+    Node(String),
+    /// A sentinel without a service.
+    #[error("sentinels need the name of the service they watch: `?service=…`")]
+    Service,
+    /// A parameter that nothing reads.
+    #[error("the parameter `{0}` means nothing here")]
+    Parameter(String),
+    /// Text that is not UTF-8.
+    #[error("the text behind `%` is not UTF-8")]
+    Text,
+}
+
+impl Settings {
+    /// How long connecting may take if nobody says otherwise.
+    pub const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+    /// How long an answer may take if nobody says otherwise.
+    pub const COMMAND_DEADLINE: Duration = Duration::from_millis(250);
+
+    /// Reads a URL, its credentials percent-encoded:
+    /// - `redis[s]://[user:password@]host[:6379][/database]`
+    /// - `redis[s]-cluster://[user:password@]host[:6379][?node=host:port…]`
+    /// - `redis[s]-sentinel://[user:password@]host[:26379][/database]?service=name[&node=host:port…]`
+    ///   with `sentinel_username=` and `sentinel_password=` for the sentinels themselves
+    /// - `redis+unix://[user:password@]/path/of/socket[?database=1]`
+    /// - `unix:/path/of/socket`, the same in short
+    ///
+    /// `valkey` is as good as `redis` in all of them. The deadlines are the usual ones.
+    pub fn parse(url: &str) -> Result<Self, SettingsError> {
+        let url = match Url::parse(url) {
+            // Credentials need a host behind them. For a socket it counts for nothing.
+            Err(url::ParseError::EmptyHost) if url.contains("+unix:") => {
+                Url::parse(&url.replacen("@/", "@localhost/", 1))?
+            }
+            parsed => parsed?,
+        };
+        let form = Form::of(url.scheme())?;
+        let parameters = Parameters::of(&url, form.kind)?;
+        let database = database(&url, form.kind, &parameters)?;
+        Ok(Self {
+            tls: form.is_encrypted.then(Tls::default),
+            username: some_text(url.username())?,
+            password: some_text(url.password().unwrap_or_default())?.map(Password::new),
+            database,
+            address: address(&url, form.kind, parameters)?,
+            connect_deadline: Self::CONNECT_DEADLINE,
+            command_deadline: Self::COMMAND_DEADLINE,
+        })
+    }
+}
+
+impl FromStr for Settings {
+    type Err = SettingsError;
+
+    fn from_str(url: &str) -> Result<Self, SettingsError> {
+        Self::parse(url)
+    }
+}
+
+/// What the scheme of a URL says.
+#[derive(Clone, Copy)]
+struct Form {
+    kind: Kind,
+    is_encrypted: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Server,
+    Socket,
+    Cluster,
+    Sentinel,
+}
+
+impl Form {
+    fn of(scheme: &str) -> Result<Self, SettingsError> {
+        let strange = || SettingsError::Scheme(scheme.to_owned());
+        if scheme == "unix" {
+            return Ok(Self { kind: Kind::Socket, is_encrypted: false });
+        }
+        let rest = scheme.strip_prefix("redis").or_else(|| scheme.strip_prefix("valkey"));
+        let rest = rest.ok_or_else(strange)?;
+        let (is_encrypted, rest) = match rest.strip_prefix('s') {
+            Some(rest) => (true, rest),
+            None => (false, rest),
+        };
+        let kind = match (rest, is_encrypted) {
+            ("", _) => Kind::Server,
+            ("-cluster", _) => Kind::Cluster,
+            ("-sentinel", _) => Kind::Sentinel,
+            ("+unix", false) => Kind::Socket,
+            _ => return Err(strange()),
+        };
+        Ok(Self { kind, is_encrypted })
+    }
+}
+
+/// What stands behind the `?`.
+#[derive(Default)]
+struct Parameters {
+    nodes: Vec<(String, u16)>,
+    service: Option<String>,
+    username: Option<String>,
+    password: Option<Password>,
+    database: Option<String>,
+}
+
+impl Parameters {
+    fn of(url: &Url, kind: Kind) -> Result<Self, SettingsError> {
+        let mut parameters = Self::default();
+        for (name, value) in url.query_pairs() {
+            match (&*name, kind) {
+                ("node", Kind::Cluster | Kind::Sentinel) => parameters.nodes.push(node(&value)?),
+                ("service", Kind::Sentinel) => parameters.service = Some(value.into_owned()),
+                ("sentinel_username", Kind::Sentinel) => {
+                    parameters.username = Some(value.into_owned());
+                }
+                ("sentinel_password", Kind::Sentinel) => {
+                    parameters.password = Some(Password::new(value.into_owned()));
+                }
+                ("database", Kind::Socket) => parameters.database = Some(value.into_owned()),
+                _ => return Err(SettingsError::Parameter(name.into_owned())),
+            }
+        }
+        Ok(parameters)
+    }
+}
+
+fn address(url: &Url, kind: Kind, parameters: Parameters) -> Result<Address, SettingsError> {
+    let Parameters { nodes, service, username, password, .. } = parameters;
+    match kind {
+        Kind::Server => host(url, 6379).map(|(host, port)| Address::Server(host, port)),
+        Kind::Socket => match some_text(url.path())? {
+            Some(path) if path != "/" => Ok(Address::Socket(path.into())),
+            _ => Err(SettingsError::Socket),
+        },
+        Kind::Cluster => {
+            let first = host(url, 6379)?;
+            Ok(Address::Cluster(std::iter::once(first).chain(nodes).collect()))
+        }
+        Kind::Sentinel => {
+            let first = host(url, 26379)?;
+            let sentinels = std::iter::once(first).chain(nodes).collect();
+            let service = service.ok_or(SettingsError::Service)?;
+            Ok(Address::Sentinel { sentinels, service, username, password })
+        }
+    }
+}
+
+fn host(url: &Url, default_port: u16) -> Result<(String, u16), SettingsError> {
+    let host = some_text(url.host_str().unwrap_or_default())?.ok_or(SettingsError::Host)?;
+    Ok((without_brackets(&host).to_owned(), url.port().unwrap_or(default_port)))
+}
+
+fn node(text: &str) -> Result<(String, u16), SettingsError> {
+    let strange = || SettingsError::Node(text.to_owned());
+    let (host, port) = text.rsplit_once(':').ok_or_else(strange)?;
+    let port = port.parse().map_err(|_| strange())?;
+    if host.is_empty() { Err(strange()) } else { Ok((without_brackets(host).to_owned(), port)) }
+}
+
+/// An IPv6 address as resolvers read it.
+fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+fn database(url: &Url, kind: Kind, parameters: &Parameters) -> Result<Option<u8>, SettingsError> {
+    let text = match kind {
+        Kind::Socket => parameters.database.as_deref().unwrap_or_default(),
+        _ => url.path().trim_matches('/'),
+    };
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let number = text.parse().map_err(|_| SettingsError::Database(text.to_owned()))?;
+    match (kind, number) {
+        // Where every connection begins.
+        (_, 0) => Ok(None),
+        (Kind::Cluster, _) => Err(SettingsError::ClusterDatabase),
+        _ => Ok(Some(number)),
+    }
+}
+
+/// The text without its percent encoding; nothing where it is empty.
+fn some_text(encoded: &str) -> Result<Option<String>, SettingsError> {
+    let text = percent_decode_str(encoded).decode_utf8().map_err(|_| SettingsError::Text)?;
+    Ok(Some(text.into_owned()).filter(|text| !text.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address_of(url: &str) -> Address {
+        Settings::parse(url).unwrap().address
+    }
+
+    #[test]
+    fn a_server_has_a_host_and_a_port() {
+        let at = |host: &str, port| Address::Server(host.to_owned(), port);
+        assert_eq!(address_of("redis://cache.internal"), at("cache.internal", 6379));
+        assert_eq!(address_of("valkey://cache.internal:7000/"), at("cache.internal", 7000));
+        assert_eq!(address_of("redis://[::1]:7000"), at("::1", 7000));
+    }
+
+    #[test]
+    fn credentials_are_percent_encoded() {
+        let settings = Settings::parse("rediss://default:p%40ss%2Fw@host:6379/3").unwrap();
+        assert_eq!(settings.username.as_deref(), Some("default"));
+        assert_eq!(settings.password.as_ref().map(Password::expose), Some("p@ss/w"));
+        assert_eq!(settings.database, Some(3));
+        assert_eq!(settings.tls, Some(Tls::default()));
+        let alone = Settings::parse("redis://:secret@host/0").unwrap();
+        assert_eq!((alone.username, alone.database), (None, None));
+        assert_eq!(alone.password, Some(Password::new("secret")));
+        assert_eq!(alone.tls, None);
+    }
+
+    #[test]
+    fn sockets_have_a_path() {
+        let settings = Settings::parse("redis+unix:///run/redis%20a.sock?database=2").unwrap();
+        assert_eq!(settings.address, Address::Socket("/run/redis a.sock".into()));
+        assert_eq!(settings.database, Some(2));
+        assert_eq!(address_of("unix:/run/a.sock"), Address::Socket("/run/a.sock".into()));
+        for url in ["redis+unix://u:p@localhost/run/redis.sock", "redis+unix://u:p@/run/redis.sock"]
+        {
+            let with_password = Settings::parse(url).unwrap();
+            assert_eq!(with_password.address, Address::Socket("/run/redis.sock".into()));
+            assert_eq!(with_password.username.as_deref(), Some("u"));
+        }
+    }
+
+    #[test]
+    fn clusters_and_sentinels_have_several_nodes() {
+        let nodes = vec![("a".to_owned(), 7000), ("b".to_owned(), 7001)];
+        assert_eq!(
+            address_of("redis-cluster://a:7000/0?node=b:7001"),
+            Address::Cluster(nodes.clone())
+        );
+        let sentinel = "rediss-sentinel://a:7000/1?node=b:7001&service=primary&sentinel_password=x";
+        assert_eq!(
+            address_of(sentinel),
+            Address::Sentinel {
+                sentinels: nodes,
+                service: "primary".to_owned(),
+                username: None,
+                password: Some(Password::new("x")),
+            }
+        );
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused() {
+        use SettingsError as Error;
+        let refused = [
+            ("host:6379", Error::Scheme("host".to_owned())),
+            ("http://host", Error::Scheme("http".to_owned())),
+            ("redisx://host", Error::Scheme("redisx".to_owned())),
+            ("rediss+unix:///a", Error::Scheme("rediss+unix".to_owned())),
+            ("redis:///1", Error::Host),
+            ("redis://u:p@/1", Error::Url(url::ParseError::EmptyHost)),
+            ("redis+unix://", Error::Socket),
+            ("redis://host/one", Error::Database("one".to_owned())),
+            ("redis://host/256", Error::Database("256".to_owned())),
+            ("redis-cluster://host/1", Error::ClusterDatabase),
+            ("redis-cluster://host?node=b", Error::Node("b".to_owned())),
+            ("redis-sentinel://host", Error::Service),
+            ("redis://host?pool=3", Error::Parameter("pool".to_owned())),
+            ("redis://:%ff@host", Error::Text),
+        ];
+        for (url, error) in refused {
+            assert_eq!(Settings::parse(url).unwrap_err(), error, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let settings = Settings::parse("redis://u:hunter2@host").unwrap();
+        assert!(!format!("{settings:?}").contains("hunter2"));
+    }
+}
