@@ -4,9 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, StatusCode};
 
-use super::{Memory, Put, Store};
+use super::{
+    Memory, Put, Store, Tiered,
+    redis::tests::{self as redis, Server},
+};
 use crate::{
     entry::{Content, Draft, Entry, Variants},
+    fence::Stamp,
     field::Timestamp,
     key::CacheKey,
     policy::freshness::{Constraints, Freshness},
@@ -16,9 +20,9 @@ fn key(path: &str) -> CacheKey {
     CacheKey::of_target(|text| text.extend_from_slice(path.as_bytes()))
 }
 
-fn fresh() -> Freshness {
+fn fresh(received_at: u64) -> Freshness {
     Freshness {
-        received_at: Timestamp::from_seconds(1000),
+        received_at: Timestamp::from_seconds(received_at),
         initial_age: Duration::ZERO,
         lifetime: Duration::from_mins(1),
         stale_while_revalidate: None,
@@ -28,12 +32,17 @@ fn fresh() -> Freshness {
 }
 
 fn response(key: &CacheKey, body: &'static [u8]) -> Entry {
+    received(key, body, 1000)
+}
+
+fn received(key: &CacheKey, body: &'static [u8], at: u64) -> Entry {
     let draft = Draft {
         key: key.clone(),
         status: StatusCode::OK,
         headers: HeaderMap::new(),
-        freshness: fresh(),
+        freshness: fresh(at),
         tags: vec!["tile:1".to_owned(), "dashboard".to_owned()],
+        stamp: Stamp::default(),
     };
     Entry::Response(Arc::new(draft.complete(Content(&[body.into()])).unwrap()))
 }
@@ -45,39 +54,124 @@ fn body_of(entry: &Entry) -> Vec<u8> {
     }
 }
 
-async fn keeps_the_contract(store: impl Store) {
+/// What a store does is seen at once, and still so once it has `settled`: once all that it does later is
+/// done.
+async fn keeps_the_contract<S: Store>(store: S, settled: impl AsyncFn(&S)) {
     let (one, two) = (key("/one"), key("/two"));
     assert!(store.get(&one).await.is_none(), "an empty store has nothing");
 
     assert_eq!(store.put(&one, response(&one, b"first")).await, Put::Stored);
     assert_eq!(body_of(&store.get(&one).await.unwrap()), b"first");
     assert!(store.get(&two).await.is_none(), "keys do not mix");
+    settled(&store).await;
+    assert_eq!(body_of(&store.get(&one).await.unwrap()), b"first");
 
     store.put(&one, response(&one, b"second")).await;
     assert_eq!(body_of(&store.get(&one).await.unwrap()), b"second", "the last one put stands");
+    settled(&store).await;
+    assert_eq!(body_of(&store.get(&one).await.unwrap()), b"second", "and goes on standing");
 
     store.remove(one.digest()).await;
     store.remove(one.digest()).await;
     assert!(store.get(&one).await.is_none(), "what is removed is gone");
+    settled(&store).await;
+    assert!(store.get(&one).await.is_none(), "and stays gone");
 
     let variants = Entry::Variants(Arc::new(Variants::new(&two, 7)));
     assert_eq!(store.put(&two, variants).await, Put::Stored);
+    settled(&store).await;
     assert!(matches!(store.get(&two).await.unwrap(), Entry::Variants(v) if v.generation == 7));
 
     // An entry that came under a digest it does not belong to, as by a collision, is not given out.
     store.put(&one, response(&two, b"other")).await;
+    settled(&store).await;
     assert!(store.get(&one).await.is_none(), "the full text is compared");
 
     let largest = key("/large");
     let body: &'static [u8] = vec![0; store.max_entry_size() + 1].leak();
     store.put(&largest, response(&largest, b"small")).await;
     assert_eq!(store.put(&largest, response(&largest, body)).await, Put::TooLarge);
+    settled(&store).await;
     assert!(store.get(&largest).await.is_none(), "what was refused leaves nothing older behind");
 }
 
 #[tokio::test]
 async fn the_memory_store_keeps_the_contract() {
-    keeps_the_contract(Memory::new(64 << 20, 1 << 20)).await;
+    keeps_the_contract(Memory::new(64 << 20, 1 << 20), async |_: &Memory| ()).await;
+}
+
+/// The tiers over a server of their own, which is there.
+async fn over(server: &Server, memory: Option<Memory>) -> Tiered {
+    let redis = redis::start(redis::settings(&server.url()));
+    redis::until("up", || redis.state() == super::redis::State::Up).await;
+    Tiered::new(memory, Some(redis))
+}
+
+#[tokio::test]
+async fn redis_alone_keeps_the_contract() {
+    let server = Server::start().await;
+    keeps_the_contract(over(&server, None).await, Tiered::flushed).await;
+}
+
+#[tokio::test]
+async fn both_tiers_keep_the_contract() {
+    let server = Server::start().await;
+    let memory = Memory::new(64 << 20, 1 << 20);
+    keeps_the_contract(over(&server, Some(memory)).await, Tiered::flushed).await;
+}
+
+#[tokio::test]
+async fn the_memory_tier_alone_keeps_the_contract() {
+    let store = Tiered::new(Some(Memory::new(64 << 20, 1 << 20)), None);
+    keeps_the_contract(store, Tiered::flushed).await;
+}
+
+#[tokio::test]
+async fn without_a_server_memory_keeps_the_contract() {
+    let server = Server::absent();
+    let redis = redis::start(redis::settings(&server.url()));
+    let store = Tiered::new(Some(Memory::new(64 << 20, 16 << 20)), Some(redis));
+    keeps_the_contract(store, Tiered::flushed).await;
+}
+
+#[tokio::test]
+async fn what_comes_from_redis_is_kept_at_hand() {
+    let server = Server::start().await;
+    let first = over(&server, Some(Memory::new(1 << 20, 1 << 20))).await;
+    let second = over(&server, Some(Memory::new(1 << 20, 1 << 20))).await;
+    let key = key("/");
+    first.put(&key, response(&key, b"shared")).await;
+    first.flushed().await;
+    assert!(second.peek(&key).is_none());
+    assert_eq!(body_of(&second.get(&key).await.unwrap()), b"shared");
+    assert_eq!(body_of(&second.peek(&key).unwrap()), b"shared");
+    second.remove(key.digest()).await;
+    assert!(second.peek(&key).is_none() && second.get(&key).await.is_none());
+}
+
+#[tokio::test]
+async fn what_is_newer_stays_at_hand() {
+    let server = Server::start().await;
+    let first = over(&server, None).await;
+    let second = over(&server, Some(Memory::new(1 << 20, 1 << 20))).await;
+    let key = key("/");
+    second.put(&key, received(&key, b"newer", 2000)).await;
+    second.flushed().await;
+    first.put(&key, received(&key, b"older", 1000)).await;
+    first.flushed().await;
+    assert_eq!(body_of(&second.get(&key).await.unwrap()), b"newer");
+    first.put(&key, received(&key, b"newest", 3000)).await;
+    first.flushed().await;
+    assert_eq!(body_of(&second.get(&key).await.unwrap()), b"newest");
+    assert_eq!(body_of(&second.peek(&key).unwrap()), b"newest");
+}
+
+#[tokio::test]
+async fn without_tiers_nothing_is_stored() {
+    let store = Tiered::new(None, None);
+    let key = key("/");
+    assert_eq!(store.put(&key, response(&key, b"")).await, Put::TooLarge);
+    assert!(store.get(&key).await.is_none() && store.max_entry_size() == 0);
 }
 
 #[tokio::test]

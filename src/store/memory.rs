@@ -10,7 +10,7 @@ use std::{
 
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
-use super::{Put, Store};
+use super::{Claim, Put, Store};
 use crate::{
     entry::{Entry, StoredResponse},
     key::CacheKey,
@@ -115,6 +115,10 @@ impl Store for Memory {
         }
         self.cache.insert(key.digest(), entry);
         Put::Stored
+    }
+
+    async fn claim(&self, _key: &CacheKey) -> Claim {
+        Claim::Alone
     }
 
     async fn remove(&self, digest: u128) {

@@ -1,12 +1,18 @@
 //! Where stored responses live: one trait, and the stores that keep its contract.
 
+mod claim;
 #[cfg(test)]
 mod contract;
 mod memory;
+pub mod redis;
+mod tiered;
 
 use std::future::Future;
 
+pub use claim::{Claim, Following, Landed, Lease};
 pub use memory::{Memory, Usage};
+pub use redis::Redis;
+pub use tiered::Tiered;
 
 use crate::{entry::Entry, key::CacheKey};
 
@@ -16,15 +22,19 @@ use crate::{entry::Entry, key::CacheKey};
 /// the key's full text. It knows nothing of freshness. Its failures are misses: what a caller cannot
 /// mend is counted by the store itself, not reported.
 pub trait Store: Send + Sync + 'static {
-    /// The entry under this key, if it can be given without waiting. The hot path; `None` means "not at
-    /// hand", and [`Store::get`] may still find it.
+    /// The entry under this key in the tier that answers without waiting. The hot path; `None` means
+    /// "not at hand", and [`Store::get`] may still find it.
     fn peek(&self, key: &CacheKey) -> Option<Entry>;
 
-    /// The entry under this key.
+    /// The entry under this key in the tier that the fleet shares, which may be newer than what is at
+    /// hand; where there is but one tier, that of [`Store::peek`].
     fn get(&self, key: &CacheKey) -> impl Future<Output = Option<Entry>> + Send;
 
     /// Puts an entry under a key, in place of what stood there.
     fn put(&self, key: &CacheKey, entry: Entry) -> impl Future<Output = Put> + Send;
+
+    /// Agrees with the other nodes who fetches what stands under this key nowhere.
+    fn claim(&self, key: &CacheKey) -> impl Future<Output = Claim> + Send;
 
     /// Forgets the entry with this key digest, if there is one.
     fn remove(&self, digest: u128) -> impl Future<Output = ()> + Send;

@@ -1,0 +1,59 @@
+//! Fleet-wide collapsing: which node fetches what several nodes lack.
+
+use tokio::sync::oneshot;
+
+/// What a node is to do about a key that no tier can answer.
+#[derive(Debug)]
+pub enum Claim {
+    /// It fetches. The others wait until the lease ends.
+    Lead(Lease),
+    /// Another node fetches.
+    Follow(Following),
+    /// Nobody can be asked, or there is nobody to ask.
+    Alone,
+}
+
+/// What came of a fetch, for the other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Landed {
+    /// It is stored: the store has it.
+    Stored,
+    /// It is for its asker alone: everyone asks for themselves.
+    Alone,
+    /// The one who fetched has died, or given up: another may take the lead.
+    Nothing,
+}
+
+/// The right to fetch for the whole fleet. Dropped, it counts as landed with [`Landed::Nothing`].
+#[derive(Debug)]
+pub struct Lease(oneshot::Sender<Landed>);
+
+/// Another node's fetch.
+#[derive(Debug)]
+pub struct Following(oneshot::Receiver<Landed>);
+
+impl Lease {
+    /// A lease, and where its end is told.
+    pub fn new() -> (Self, oneshot::Receiver<Landed>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(sender), receiver)
+    }
+
+    /// Ends the lease. What was put into the store before is there when the others hear of it.
+    pub fn land(self, landed: Landed) {
+        let _nobody_listens = self.0.send(landed);
+    }
+}
+
+impl Following {
+    /// Another node's fetch, and where its end is to be told.
+    pub fn new() -> (oneshot::Sender<Landed>, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Self(receiver))
+    }
+
+    /// How it ended. Bounded: a lease that is not renewed runs out.
+    pub async fn landed(self) -> Landed {
+        self.0.await.unwrap_or(Landed::Nothing)
+    }
+}

@@ -1,0 +1,317 @@
+//! Leases: which node fetches what several nodes lack.
+//!
+//! A lease is a key with a random token and a short life. Its holder renews it until it lands, and landing
+//! goes through the write queue: what it fetched was written before. Those who wait are told by a message
+//! to their node. A message that gets lost costs them no more than what is left of the lease.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use fred::types::Value;
+use parking_lot::Mutex;
+use tokio::{
+    runtime::Handle,
+    sync::oneshot,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+
+use super::{
+    Shared,
+    fault::Fault,
+    guard::Epoch,
+    keys,
+    lane::{Lane, Load},
+    queue::Write,
+    scripts::{self, Script},
+};
+use crate::{
+    store::{Claim, Following, Landed, Lease},
+    telemetry::{Operation, Outcome},
+};
+
+/// How long a lease lasts.
+const LEASE: Duration = Duration::from_secs(3);
+/// How often its holder renews it.
+const RENEWAL: Duration = Duration::from_secs(1);
+/// How long it is tried to agree, at most. A server that hangs is found out before.
+const AGREEING: Duration = Duration::from_millis(250);
+/// How long anyone waits, whatever happens.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a list of those who wait lasts: longer than any of them does.
+const LIST: Duration = Duration::from_secs(40);
+/// Clocks and timers are not exact: a lease is looked at again this long after its end.
+const GRACE: Duration = Duration::from_millis(20);
+
+/// This node, and what it waits for.
+pub struct Claims {
+    node: String,
+    runtime: Handle,
+    /// Whether messages reach this node.
+    hears: AtomicBool,
+    followers: Mutex<HashMap<u128, Vec<Follower>>>,
+    next: AtomicU64,
+}
+
+struct Follower {
+    id: u64,
+    tell: oneshot::Sender<Landed>,
+}
+
+impl Claims {
+    /// Nothing claimed, nothing waited for. Leases are held on `runtime`.
+    pub fn new(runtime: Handle) -> Self {
+        Self {
+            node: format!("{:016x}", super::random()),
+            runtime,
+            hears: AtomicBool::new(false),
+            followers: Mutex::default(),
+            next: AtomicU64::new(0),
+        }
+    }
+
+    /// This node's name, drawn at random.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Notes whether messages reach this node. Where they do no more, nobody goes on waiting for one.
+    pub fn hears(&self, hears: bool) {
+        self.hears.store(hears, Relaxed);
+        if !hears {
+            self.followers.lock().clear();
+        }
+    }
+
+    /// Whether messages reach this node.
+    pub fn is_hearing(&self) -> bool {
+        self.hears.load(Relaxed)
+    }
+
+    /// Tells those who wait for this digest what came of it.
+    pub fn tell(&self, digest: u128, landed: Landed) {
+        let followers = self.followers.lock().remove(&digest).unwrap_or_default();
+        for follower in followers {
+            let _gone_already = follower.tell.send(landed);
+        }
+    }
+
+    fn follow(self: &Arc<Self>, digest: u128) -> Followed {
+        let id = self.next.fetch_add(1, Relaxed);
+        let (tell, told) = oneshot::channel();
+        self.followers.lock().entry(digest).or_default().push(Follower { id, tell });
+        Followed { claims: Arc::clone(self), digest, id, told }
+    }
+}
+
+/// A place among those who wait; given up when it is dropped.
+struct Followed {
+    claims: Arc<Claims>,
+    digest: u128,
+    id: u64,
+    told: oneshot::Receiver<Landed>,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        let mut followers = self.claims.followers.lock();
+        if let Some(waiting) = followers.get_mut(&self.digest) {
+            waiting.retain(|follower| follower.id != self.id);
+            if waiting.is_empty() {
+                followers.remove(&self.digest);
+            }
+        }
+    }
+}
+
+/// Takes the lead, or learns who has it. One round trip.
+///
+/// What is asked is asked again where the answer is late: a node that asks the origin because it was busy
+/// for a moment makes a fleet ask twice.
+pub async fn claim(shared: &Arc<Shared>, digest: u128) -> Claim {
+    let Some(epoch) = shared.guard.admits_within(shared.settings.read_deadline).await else {
+        shared.metrics.count(Operation::Claim, Outcome::Open);
+        return Claim::Alone;
+    };
+    let started = Instant::now();
+    // Whoever waits has to listen before it is known that there is somebody to be heard.
+    let followed = shared.claims.follow(digest);
+    let token = format!("{:016x}", super::random());
+    let result = acquire(shared, epoch, digest, &token).await;
+    shared.guard.note_write(&result);
+    let outcome = match &result {
+        Ok(scripts::LEADS) => Outcome::Miss,
+        Ok(_) => Outcome::Hit,
+        Err(fault) => fault.outcome(),
+    };
+    shared.metrics.observe(Operation::Claim, outcome, started.elapsed());
+    match result {
+        // Without an answer it may have the lease: then it lands it, lest others wait for nothing.
+        Ok(scripts::LEADS) | Err(Fault::Late) => {
+            let (lease, landed) = Lease::new();
+            shared.claims.runtime.spawn(hold(Arc::clone(shared), digest, token, landed));
+            Claim::Lead(lease)
+        }
+        Ok(left) if shared.claims.is_hearing() => {
+            let (tell, following) = Following::new();
+            shared.claims.runtime.spawn(wait(Arc::clone(shared), epoch, (followed, left), tell));
+            Claim::Follow(following)
+        }
+        _ => Claim::Alone,
+    }
+}
+
+async fn acquire(shared: &Shared, epoch: Epoch, digest: u128, token: &str) -> Result<i64, Fault> {
+    let started = Instant::now();
+    loop {
+        let arguments =
+            vec![token.into(), millis(LEASE), shared.claims.node().into(), millis(LIST)];
+        let lane = shared.lanes.lane(epoch, Load::Small);
+        let keys = shared.lease_keys(digest);
+        let result = run(&lane, &scripts::ACQUIRE, keys, arguments).await;
+        let is_asked_again = result == Err(Fault::Late)
+            && started.elapsed() < AGREEING
+            && shared.guard.admits() == Some(epoch);
+        if !is_asked_again {
+            return result;
+        }
+    }
+}
+
+/// Ends a lease: those who wait hear what came of it.
+pub async fn land(
+    shared: &Shared,
+    lane: &Lane,
+    digest: u128,
+    token: &str,
+    landed: Landed,
+) -> Result<(), Fault> {
+    let message = format!("{} {}", keys::hex(digest), word(landed));
+    let arguments = vec![token.into(), message.into(), shared.keys.channel().into()];
+    run::<i64>(lane, &scripts::LAND, shared.lease_keys(digest), arguments).await.map(|_| ())
+}
+
+/// What a message says.
+pub fn read(message: &str) -> Option<(u128, Landed)> {
+    let (digest, landed) = message.split_once(' ')?;
+    let landed = [Landed::Stored, Landed::Alone, Landed::Nothing]
+        .into_iter()
+        .find(|known| word(*known) == landed)?;
+    Some((u128::from_str_radix(digest, 16).ok()?, landed))
+}
+
+const fn word(landed: Landed) -> &'static str {
+    match landed {
+        Landed::Stored => "stored",
+        Landed::Alone => "alone",
+        Landed::Nothing => "nothing",
+    }
+}
+
+/// Renews a lease until it lands.
+async fn hold(
+    shared: Arc<Shared>,
+    digest: u128,
+    token: String,
+    mut landed: oneshot::Receiver<Landed>,
+) {
+    let mut renewals = interval(RENEWAL);
+    renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    renewals.tick().await;
+    let landed = loop {
+        tokio::select! {
+            landed = &mut landed => break landed.unwrap_or(Landed::Nothing),
+            _ = renewals.tick() => {
+                if !renew(&shared, digest, &token).await {
+                    // It ran out; another node may lead by now.
+                    return;
+                }
+            }
+        }
+    };
+    shared.push(Operation::Land, Write::Land { digest, token, landed });
+}
+
+/// False where the lease is somebody else's. A renewal that does not get through may have better luck
+/// the next time.
+async fn renew(shared: &Shared, digest: u128, token: &str) -> bool {
+    let Some(epoch) = shared.guard.admits() else { return true };
+    let lane = shared.lanes.lane(epoch, Load::Small);
+    let arguments = vec![token.into(), millis(LEASE)];
+    let renewed =
+        run::<i64>(&lane, &scripts::RENEW, vec![shared.keys.lease(digest)], arguments).await;
+    renewed != Ok(0)
+}
+
+/// Waits until the lease ends, and tells how.
+async fn wait(
+    shared: Arc<Shared>,
+    epoch: Epoch,
+    (mut followed, left): (Followed, i64),
+    mut tell: oneshot::Sender<Landed>,
+) {
+    let digest = followed.digest;
+    let landed = tokio::select! {
+        told = &mut followed.told => told.unwrap_or(Landed::Nothing),
+        ended = timeout(PATIENCE, outlast(&shared, digest, left)) => {
+            ended.unwrap_or(Landed::Nothing)
+        }
+        () = shared.guard.opened_since(epoch) => Landed::Nothing,
+        () = tell.closed() => return,
+    };
+    let _gone_already = tell.send(landed);
+}
+
+/// Waits until the lease has run out: whoever held it died, or its message was lost.
+async fn outlast(shared: &Shared, digest: u128, mut left: i64) -> Landed {
+    while let Ok(millis) = u64::try_from(left) {
+        sleep(Duration::from_millis(millis) + GRACE).await;
+        let Some(epoch) = shared.guard.admits() else { return Landed::Nothing };
+        let lane = shared.lanes.lane(epoch, Load::Small);
+        let arguments = vec![shared.claims.node().into(), self::millis(LIST)];
+        let keys = shared.lease_keys(digest);
+        left = run(&lane, &scripts::AWAIT, keys, arguments).await.unwrap_or(scripts::NOBODY);
+    }
+    Landed::Nothing
+}
+
+async fn run<R: fred::types::FromValue>(
+    lane: &Lane,
+    script: &Script,
+    keys: Vec<Bytes>,
+    arguments: Vec<Value>,
+) -> Result<R, Fault> {
+    lane.ask(|session| script.run(session, keys, arguments)).await
+}
+
+impl Shared {
+    fn lease_keys(&self, digest: u128) -> Vec<Bytes> {
+        vec![self.keys.lease(digest), self.keys.waiting(digest)]
+    }
+}
+
+fn millis(duration: Duration) -> Value {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_read_as_they_are_written() {
+        for landed in [Landed::Stored, Landed::Alone, Landed::Nothing] {
+            let message = format!("{} {}", keys::hex(7), word(landed));
+            assert_eq!(read(&message), Some((7, landed)));
+        }
+        for strange in ["", "7", "x stored", "00 lost", " stored"] {
+            assert_eq!(read(strange), None, "{strange}");
+        }
+    }
+}

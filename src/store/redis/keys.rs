@@ -1,0 +1,103 @@
+//! The keys under which things stand in Redis; `docs/redis.md` describes them.
+
+use bytes::Bytes;
+
+/// Names keys: `{prefix}:{version}:` and what follows it.
+///
+/// A lease and those who wait for it carry the digest in braces, so that in a cluster one script reaches
+/// both.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    stem: Box<str>,
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// Bytes of a digest in hexadecimal.
+const DIGITS: usize = 32;
+
+impl Keys {
+    /// The keys of one namespace.
+    pub fn new(prefix: &str, version: &str) -> Self {
+        Self { stem: format!("{prefix}:{version}:").into() }
+    }
+
+    /// The entry with this digest.
+    pub fn entry(&self, digest: u128) -> Bytes {
+        self.key(b"e:", digest, b"")
+    }
+
+    /// The parts of a body that does not stand in its entry. `generation` tells them from those of an
+    /// older or a newer body.
+    pub fn chunks(
+        &self,
+        digest: u128,
+        generation: u64,
+        count: u32,
+    ) -> impl Iterator<Item = Bytes> + Send + use<> {
+        let stem = format!("{}c:{digest:032x}:{generation:016x}:", self.stem);
+        (0..count).map(move |number| Bytes::from(format!("{stem}{number}")))
+    }
+
+    /// Who fetches what has this digest.
+    pub fn lease(&self, digest: u128) -> Bytes {
+        self.key(b"l:{", digest, b"}")
+    }
+
+    /// The nodes that wait for it.
+    pub fn waiting(&self, digest: u128) -> Bytes {
+        self.key(b"w:{", digest, b"}")
+    }
+
+    /// The channel of a node, without the node.
+    pub fn channel(&self) -> String {
+        format!("{}n:", self.stem)
+    }
+
+    /// An entry that is never there, to be asked for.
+    pub fn probe(&self) -> Bytes {
+        Bytes::from(format!("{}e:probe", self.stem))
+    }
+
+    fn key(&self, kind: &[u8], digest: u128, end: &[u8]) -> Bytes {
+        let length = self.stem.len() + kind.len() + DIGITS + end.len();
+        let mut key = Vec::with_capacity(length);
+        key.extend_from_slice(self.stem.as_bytes());
+        key.extend_from_slice(kind);
+        push_hex(&mut key, digest);
+        key.extend_from_slice(end);
+        Bytes::from(key)
+    }
+}
+
+fn push_hex(text: &mut Vec<u8>, digest: u128) {
+    for byte in digest.to_be_bytes() {
+        for nibble in [byte >> 4, byte & 15] {
+            text.push(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0'));
+        }
+    }
+}
+
+/// A digest in hexadecimal, as messages carry it.
+pub fn hex(digest: u128) -> String {
+    format!("{digest:032x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_say_whose_and_what_they_are() {
+        let keys = Keys::new("shop", "v2");
+        let digest = 0x0123_4567_89ab_cdef_0000_0000_0000_00ff;
+        assert_eq!(hex(digest), "0123456789abcdef00000000000000ff");
+        assert_eq!(keys.entry(digest), "shop:v2:e:0123456789abcdef00000000000000ff");
+        let chunks: Vec<Bytes> = keys.chunks(digest, 10, 2).collect();
+        let chunk = "shop:v2:c:0123456789abcdef00000000000000ff:000000000000000a:1";
+        assert_eq!((chunks.len(), &*chunks[1]), (2, chunk.as_bytes()));
+        assert_eq!(keys.lease(digest), "shop:v2:l:{0123456789abcdef00000000000000ff}");
+        assert_eq!(keys.waiting(digest), "shop:v2:w:{0123456789abcdef00000000000000ff}");
+        assert_eq!(keys.channel(), "shop:v2:n:");
+    }
+}

@@ -1,0 +1,198 @@
+//! The store in Redis, which a fleet shares.
+//!
+//! ```text
+//! get ──────► guard ──► this thread's lane ──► Redis          put, remove ──► queue ──► writer ──► Redis
+//!               │ open: a miss at once                                         full or open: dropped
+//!               └─ opened by answers that stay out, closed by a probe
+//! claim ────► guard ──► a script ──► lead: renewed until it lands, through the queue
+//!                                └─► follow: woken by a message to this node
+//! ```
+//!
+//! Nothing here fails a request, and nothing waits for long: what Redis does not answer in time is a miss.
+//! Only plain commands are used; `docs/redis.md` lists them, and the keys.
+
+mod claims;
+mod fault;
+mod guard;
+mod hearing;
+mod keys;
+mod lane;
+mod queue;
+mod read;
+mod scripts;
+mod settings;
+#[cfg(test)]
+pub(super) mod tests;
+mod writer;
+
+use std::sync::Arc;
+
+use tokio::{runtime::Handle, task::AbortHandle};
+
+pub use fault::Refusal;
+pub use guard::State;
+pub use settings::Settings;
+
+use super::{Claim, Put};
+use crate::{
+    entry::Entry,
+    key::CacheKey,
+    redis::{Connector, Purpose, TlsError},
+    telemetry::{Dropped, Operation, StoreMetrics},
+};
+use claims::Claims;
+use fault::Fault;
+use guard::Guard;
+use keys::Keys;
+use lane::{Deadlines, Lanes};
+use queue::{Outlook, Queue, Write};
+
+/// How long a probe may take, connecting included.
+const PROBE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Stored responses in Redis.
+///
+/// What is put or removed is written later, in order. While Redis is away everything is a miss, at once.
+pub struct Redis {
+    shared: Arc<Shared>,
+    tasks: [AbortHandle; 3],
+}
+
+/// What requests and background tasks share.
+struct Shared {
+    settings: Settings,
+    keys: Keys,
+    connector: Connector,
+    guard: Arc<Guard>,
+    lanes: Lanes,
+    queue: Queue,
+    claims: Arc<Claims>,
+    metrics: Arc<StoreMetrics>,
+}
+
+impl Redis {
+    /// A store that begins to look for its Redis now, with its background work on `runtime`.
+    pub fn start(
+        settings: Settings,
+        metrics: Arc<StoreMetrics>,
+        runtime: &Handle,
+    ) -> Result<Self, TlsError> {
+        let connector = Connector::new(&settings.connection)?;
+        let guard = Arc::new(Guard::new(Arc::clone(&metrics)));
+        let deadlines = Deadlines {
+            small: settings.read_deadline,
+            large: connector.command_deadline().max(settings.read_deadline),
+        };
+        let keys = Keys::new(&settings.prefix, &settings.version);
+        let lanes = Lanes::new(connector.clone(), Arc::clone(&guard), deadlines, keys.probe());
+        let shared = Arc::new(Shared {
+            keys,
+            lanes,
+            queue: Queue::new(Arc::clone(&metrics)),
+            claims: Arc::new(Claims::new(runtime.clone())),
+            settings,
+            connector,
+            guard,
+            metrics,
+        });
+        let tasks = [
+            runtime.spawn(watch(Arc::clone(&shared))).abort_handle(),
+            runtime.spawn(writer::write(Arc::clone(&shared))).abort_handle(),
+            runtime.spawn(hearing::hear(Arc::clone(&shared))).abort_handle(),
+        ];
+        Ok(Self { shared, tasks })
+    }
+
+    /// Whether Redis answers and takes writes.
+    pub fn state(&self) -> State {
+        self.shared.guard.state()
+    }
+
+    /// The entry under this key, or what this node is about to put there.
+    pub async fn get(&self, key: &CacheKey) -> Option<Entry> {
+        match self.shared.queue.pending(key.digest()) {
+            Outlook::Unchanged => self.shared.get(key).await,
+            Outlook::Entry(entry) => entry.stands_under(key).then_some(entry),
+            Outlook::Nothing => None,
+        }
+    }
+
+    /// A number that changes whenever an entry is removed. What was read before may be what was removed.
+    pub fn removed(&self) -> u64 {
+        self.shared.queue.removed()
+    }
+
+    /// Waits until what was put and removed so far is written, or given up.
+    pub async fn flushed(&self) {
+        self.shared.queue.emptied().await;
+    }
+
+    /// Puts an entry under a key, soon.
+    pub fn put(&self, key: &CacheKey, entry: Entry) -> Put {
+        if entry.heap_size() > self.max_entry_size() {
+            self.remove(key.digest());
+            return Put::TooLarge;
+        }
+        let keep = self.shared.settings.keep(&entry);
+        self.shared.push(Operation::Put, Write::Put { digest: key.digest(), entry, keep });
+        Put::Stored
+    }
+
+    /// Forgets the entry with this key digest, soon.
+    pub fn remove(&self, digest: u128) {
+        self.shared.push(Operation::Remove, Write::Remove { digest });
+    }
+
+    /// Agrees with the other nodes who fetches what stands under this key nowhere.
+    pub async fn claim(&self, key: &CacheKey) -> Claim {
+        claims::claim(&self.shared, key.digest()).await
+    }
+
+    /// The largest entry that is stored.
+    pub fn max_entry_size(&self) -> usize {
+        self.shared.settings.max_entry
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+        self.shared.guard.end_sessions();
+    }
+}
+
+impl Shared {
+    fn push(&self, operation: Operation, write: Write) {
+        if self.guard.is_open() {
+            self.metrics.dropped(operation, Dropped::Open);
+        } else if !self.queue.push(write) {
+            self.metrics.dropped(operation, Dropped::Full);
+        }
+    }
+
+    /// Whether Redis answers the simplest question of those that requests ask.
+    async fn probe(&self) -> Result<(), Fault> {
+        use fred::interfaces::KeysInterface as _;
+        let asked = async {
+            let purpose = Purpose::Watched(self.settings.read_deadline);
+            let session = self.connector.connected(purpose).await?;
+            session.get::<Option<bytes::Bytes>, _>(self.keys.probe()).await
+        };
+        match tokio::time::timeout(PROBE, asked).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Fault::of(&error)),
+            Err(_) => Err(Fault::Late),
+        }
+    }
+}
+
+async fn watch(shared: Arc<Shared>) {
+    shared.guard.watch(|| shared.probe()).await;
+}
+
+/// A number that nobody guesses, and that no other node draws.
+fn random() -> u64 {
+    let mut drawn = [0; 8];
+    let _without_entropy = aws_lc_rs::rand::fill(&mut drawn);
+    u64::from_le_bytes(drawn)
+}

@@ -1,0 +1,88 @@
+//! Reading an entry, in one piece or in several.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use fred::interfaces::KeysInterface as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::{Shared, fault::Fault, guard::Epoch, lane::Load, queue::Write};
+use crate::{
+    entry::{
+        Entry,
+        codec::{self, Chunked, Decoded},
+    },
+    key::CacheKey,
+    telemetry::{Operation, Outcome},
+};
+
+/// Parts of one body that are on their way at once.
+const CHUNKS: usize = 8;
+
+impl Shared {
+    /// The entry under this key, if Redis has it and says so in time.
+    pub(super) async fn get(&self, key: &CacheKey) -> Option<Entry> {
+        let Some(epoch) = self.guard.admits_within(self.settings.read_deadline).await else {
+            self.metrics.count(Operation::Get, Outcome::Open);
+            return None;
+        };
+        let started = Instant::now();
+        let read = self.read(epoch, key.digest()).await;
+        let (outcome, entry) = match read {
+            Ok(Read::Entry(entry)) if entry.stands_under(key) => (Outcome::Hit, Some(entry)),
+            Ok(Read::Entry(_) | Read::Nothing) => (Outcome::Miss, None),
+            Ok(Read::Damaged) => (Outcome::Damaged, None),
+            Err(fault) => (fault.outcome(), None),
+        };
+        self.metrics.observe(Operation::Get, outcome, started.elapsed());
+        entry
+    }
+
+    async fn read(&self, epoch: Epoch, digest: u128) -> Result<Read, Fault> {
+        let lane = self.lanes.lane(epoch, Load::Small);
+        let key = self.keys.entry(digest);
+        let Some(head) = lane.get(key).await? else { return Ok(Read::Nothing) };
+        match codec::decode(&head, self.settings.max_entry) {
+            Some(Decoded::Entry(entry)) => Ok(Read::Entry(entry)),
+            Some(Decoded::Chunked(chunked)) => {
+                // Boxed: it is rare, and its state would make that of every read large.
+                Box::pin(self.read_chunks(epoch, digest, chunked)).await
+            }
+            None => Ok(Read::Damaged),
+        }
+    }
+
+    async fn read_chunks(
+        &self,
+        epoch: Epoch,
+        digest: u128,
+        chunked: Chunked,
+    ) -> Result<Read, Fault> {
+        let lane = self.lanes.lane(epoch, Load::Large);
+        let keys = self.keys.chunks(digest, chunked.generation(), chunked.count());
+        let chunks = stream::iter(keys).map(|key| {
+            lane.ask(|session| async move { session.get::<Option<Bytes>, _>(key).await })
+        });
+        let chunks: Vec<Option<Bytes>> = chunks.buffered(CHUNKS).try_collect().await?;
+        let Some(chunks) = chunks.into_iter().collect::<Option<Vec<Bytes>>>() else {
+            // It was replaced meanwhile, or a part was evicted.
+            return Ok(Read::Nothing);
+        };
+        // Megabytes to check and to unpack: other requests of this thread do not wait for that.
+        let finished = tokio::task::spawn_blocking(move || chunked.finish(&chunks)).await;
+        if let Ok(Some(entry)) = finished {
+            return Ok(Read::Entry(entry));
+        }
+        // Nobody is going to make sense of it.
+        self.push(Operation::Remove, Write::Remove { digest });
+        Ok(Read::Damaged)
+    }
+}
+
+/// What stood under a key.
+enum Read {
+    Entry(Entry),
+    Nothing,
+    /// Something that cannot be read: of another version, or not whole.
+    Damaged,
+}

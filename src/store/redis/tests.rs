@@ -1,0 +1,474 @@
+//! The store against real servers, and against some that only pretend to be one.
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::{
+    net::{TcpListener, UnixStream},
+    runtime::Handle,
+};
+
+use super::{Redis, Refusal, Settings, State};
+use crate::{
+    entry::{Content, Draft, Entry},
+    fence::Stamp,
+    field::Timestamp,
+    key::CacheKey,
+    policy::freshness::{Constraints, Freshness},
+    redis,
+    store::{Claim, Landed, Memory, Put, Store, Tiered},
+    telemetry::Metrics,
+};
+
+/// A `redis-server` on a socket of its own; it ends when it is dropped.
+pub struct Server {
+    folder: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    pub async fn with(options: &[&str]) -> Self {
+        let mut server = Self::absent();
+        server.run(options).await;
+        server
+    }
+
+    /// A place where no server is yet.
+    pub fn absent() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), child: None }
+    }
+
+    pub async fn run(&mut self, options: &[&str]) {
+        let mut command = Command::new("redis-server");
+        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
+        command.arg(self.socket()).arg("--dir").arg(self.folder.path()).args(options);
+        self.child = Some(command.stdout(Stdio::null()).spawn().unwrap());
+        while UnixStream::connect(self.socket()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    pub fn end(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis+unix://{}", self.socket().display())
+    }
+
+    /// What `redis-cli` says to this.
+    pub fn cli(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("redis-cli");
+        let output = command.arg("-s").arg(self.socket()).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("redis.sock")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+pub fn settings(url: &str) -> Settings {
+    Settings {
+        connection: redis::Settings::parse(url).unwrap(),
+        // The machine that runs the tests may be busy with others.
+        read_deadline: Duration::from_millis(250),
+        prefix: "larder".to_owned(),
+        version: "v1".to_owned(),
+        compress_above: 4096,
+        max_entry: 8 << 20,
+        stale_for: Duration::ZERO,
+    }
+}
+
+pub fn start(settings: Settings) -> Redis {
+    Redis::start(settings, Metrics::new().of_redis(), &Handle::current()).unwrap()
+}
+
+/// A store that waits for long: the machine that runs the tests may be busy with others.
+fn patient(server: &Server) -> Redis {
+    let settings = settings(&server.url());
+    let command_deadline = Duration::from_secs(5);
+    let connection = redis::Settings { command_deadline, ..settings.connection };
+    start(Settings { connection, read_deadline: Duration::from_secs(2), ..settings })
+}
+
+fn store(server: &Server) -> Redis {
+    start(settings(&server.url()))
+}
+
+fn key(path: &str) -> CacheKey {
+    CacheKey::from_text(path.as_bytes())
+}
+
+fn response(key: &CacheKey, body: Vec<u8>) -> Entry {
+    let draft = Draft {
+        key: key.clone(),
+        status: StatusCode::OK,
+        headers: HeaderMap::from_iter([(
+            http::header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain"),
+        )]),
+        freshness: Freshness {
+            received_at: Timestamp::from_seconds(1000),
+            initial_age: Duration::ZERO,
+            lifetime: Duration::from_mins(1),
+            stale_while_revalidate: Some(30),
+            stale_if_error: None,
+            constraints: Constraints::default(),
+        },
+        tags: vec!["kpi".to_owned()],
+        stamp: Stamp::default(),
+    };
+    Entry::Response(Arc::new(draft.complete(Content(&[body.into()])).unwrap()))
+}
+
+fn body_of(entry: Option<Entry>) -> Option<Vec<u8>> {
+    match entry? {
+        Entry::Response(response) => Some(response.body().to_vec()),
+        Entry::Variants(_) => None,
+    }
+}
+
+/// Bytes that do not get smaller.
+fn noise(length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    aws_lc_rs::rand::fill(&mut bytes).unwrap();
+    bytes
+}
+
+pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_one_node_puts_another_one_gets() {
+    let server = Server::start().await;
+    let (one, other) = (patient(&server), patient(&server));
+    let key = key("/a");
+    assert_eq!(one.put(&key, response(&key, b"hello".to_vec())), Put::Stored);
+    one.flushed().await;
+    let Some(Entry::Response(found)) = other.get(&key).await else { panic!("it is not there") };
+    assert_eq!(&*found.body(), b"hello");
+    assert_eq!(found.fields().first("content-type"), Some(&b"text/plain"[..]));
+    assert_eq!(found.tags().collect::<Vec<_>>(), ["kpi"]);
+    one.remove(key.digest());
+    one.flushed().await;
+    assert!(other.get(&key).await.is_none());
+}
+
+#[tokio::test]
+async fn every_key_has_an_end() {
+    let server = Server::start().await;
+    let store = patient(&server);
+    let (small, large) = (key("/small"), key("/large"));
+    store.put(&small, response(&small, b"hello".to_vec()));
+    store.put(&large, response(&large, noise(1 << 20)));
+    store.flushed().await;
+    assert!(matches!(store.claim(&small).await, Claim::Lead(_)));
+    let keys = server.cli(&["KEYS", "*"]);
+    assert_eq!(keys.lines().count(), 2 + 5 + 1, "{keys}");
+    for key in keys.lines() {
+        assert!(key.starts_with("larder:v1:"), "{key}");
+        let left: u64 = server.cli(&["PTTL", key]).parse().unwrap();
+        let expected = if key.contains(":l:") { 3 } else { 60 + 30 + 600 };
+        assert!(left <= expected * 1000 && left + 5000 > expected * 1000, "{key}: {left}");
+    }
+}
+
+#[tokio::test]
+async fn large_bodies_are_cut_and_put_together() {
+    let server = Server::start().await;
+    let store = patient(&server);
+    let (key, body) = (key("/large"), noise(3 << 20));
+    store.put(&key, response(&key, body.clone()));
+    store.flushed().await;
+    assert_eq!(body_of(store.get(&key).await), Some(body));
+    // Another one in its place takes the first one's parts away.
+    let body = noise(2 << 20);
+    store.put(&key, response(&key, body.clone()));
+    store.flushed().await;
+    assert_eq!(body_of(store.get(&key).await), Some(body));
+    assert_eq!(server.cli(&["DBSIZE"]), "10");
+    // Without one of its parts it is nothing.
+    let part = server.cli(&["KEYS", "*:c:*:4"]);
+    assert_eq!(server.cli(&["DEL", &part]), "1");
+    assert!(store.get(&key).await.is_none());
+}
+
+#[tokio::test]
+async fn what_compresses_takes_less() {
+    let server = Server::start().await;
+    let store = patient(&server);
+    let (key, body) = (key("/text"), b"{\"total\": 0, \"next\": null}".repeat(40_000));
+    store.put(&key, response(&key, body.clone()));
+    store.flushed().await;
+    assert_eq!(server.cli(&["DBSIZE"]), "1");
+    let name = server.cli(&["KEYS", "*"]);
+    let size: usize = server.cli(&["STRLEN", &name]).parse().unwrap();
+    assert!(size < body.len() / 50, "{size}");
+    assert_eq!(body_of(store.get(&key).await), Some(body));
+}
+
+#[tokio::test]
+async fn damaged_and_strange_values_are_misses() {
+    let server = Server::start().await;
+    let store = store(&server);
+    let key = key("/a");
+    store.put(&key, response(&key, b"hello".to_vec()));
+    store.flushed().await;
+    let name = server.cli(&["KEYS", "*"]);
+    server.cli(&["SETRANGE", &name, "60", "xx"]);
+    assert!(store.get(&key).await.is_none(), "damaged");
+    server.cli(&["SET", &name, ""]);
+    assert!(store.get(&key).await.is_none(), "empty");
+    server.cli(&["DEL", &name]);
+    server.cli(&["LPUSH", &name, "x"]);
+    assert!(store.get(&key).await.is_none(), "no string at all");
+    assert_eq!(store.state(), State::Up, "none of this is the server's fault");
+    store.put(&key, response(&key, b"anew".to_vec()));
+    store.flushed().await;
+    assert_eq!(body_of(store.get(&key).await), Some(b"anew".to_vec()));
+}
+
+#[tokio::test]
+async fn what_is_still_to_be_written_is_read_already() {
+    let mut server = Server::absent();
+    let store = store(&server);
+    server.run(&[]).await;
+    let key = key("/a");
+    store.put(&key, response(&key, b"first".to_vec()));
+    store.put(&key, response(&key, b"second".to_vec()));
+    // Either nothing was written yet, or all that was, is.
+    assert_ne!(body_of(store.get(&key).await), Some(b"first".to_vec()));
+    store.remove(key.digest());
+    assert!(store.get(&key).await.is_none());
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_yet_is_found_when_it_comes() {
+    let mut server = Server::absent();
+    let store = store(&server);
+    until("down", || matches!(store.state(), State::Down(_))).await;
+    let key = key("/a");
+    assert!(store.get(&key).await.is_none());
+    store.put(&key, response(&key, b"lost".to_vec()));
+    assert!(matches!(store.claim(&key).await, Claim::Alone));
+    server.run(&[]).await;
+    until("up", || store.state() == State::Up).await;
+    store.put(&key, response(&key, b"kept".to_vec()));
+    store.flushed().await;
+    assert_eq!(body_of(store.get(&key).await), Some(b"kept".to_vec()));
+}
+
+#[tokio::test]
+async fn a_server_that_dies_and_returns_is_lost_and_found() {
+    let mut server = Server::start().await;
+    let store = store(&server);
+    let key = key("/a");
+    store.put(&key, response(&key, b"hello".to_vec()));
+    store.flushed().await;
+    server.end();
+    assert!(store.get(&key).await.is_none());
+    until("lost", || !matches!(store.state(), State::Up)).await;
+    let begin = Instant::now();
+    for _ in 0..1000 {
+        assert!(store.get(&key).await.is_none());
+    }
+    assert!(begin.elapsed() < Duration::from_millis(200), "nobody waits for what is away");
+    server.run(&[]).await;
+    until("up", || store.state() == State::Up).await;
+    assert!(store.get(&key).await.is_none(), "it came back empty");
+    store.put(&key, response(&key, b"again".to_vec()));
+    store.flushed().await;
+    assert_eq!(body_of(store.get(&key).await), Some(b"again".to_vec()));
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_writes_is_still_read() {
+    let server = Server::start().await;
+    let store = store(&server);
+    let (old, new) = (key("/old"), key("/new"));
+    store.put(&old, response(&old, b"hello".to_vec()));
+    store.flushed().await;
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    store.put(&new, response(&new, b"lost".to_vec()));
+    store.flushed().await;
+    assert_eq!(store.state(), State::RefusingWrites(Refusal::OutOfMemory));
+    assert_eq!(body_of(store.get(&old).await), Some(b"hello".to_vec()));
+    assert!(store.get(&new).await.is_none());
+    assert!(matches!(store.claim(&new).await, Claim::Alone));
+    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    store.put(&new, response(&new, b"kept".to_vec()));
+    store.flushed().await;
+    assert_eq!(store.state(), State::Up);
+    assert_eq!(body_of(store.get(&new).await), Some(b"kept".to_vec()));
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_is_named() {
+    let server = Server::with(&["--requirepass", "secret"]).await;
+    let store = store(&server);
+    until("refused", || matches!(store.state(), State::Down(_))).await;
+    assert_eq!(store.state().to_string(), "down (not-allowed)");
+    let url = server.url().replace("redis+unix://", "redis+unix://:secret@host");
+    let store = start(settings(&url));
+    until("let in", || store.state() == State::Up).await;
+}
+
+/// Takes connections, and every word, and never says any.
+async fn hung() -> (String, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let silent = tokio::spawn(async move {
+        let mut connections = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            connections.push(connection);
+        }
+    });
+    (url, silent)
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_costs_nobody_anything() {
+    let (url, silent) = hung().await;
+    let settings = Settings { read_deadline: Duration::from_millis(20), ..settings(&url) };
+    let store = Tiered::new(Some(Memory::new(1 << 20, 1 << 20)), Some(start(settings)));
+    let key = key("/a");
+    let begin = Instant::now();
+    assert!(store.get(&key).await.is_none());
+    assert!(begin.elapsed() < Duration::from_secs(1));
+    until("down", || matches!(store.state(), Some(State::Down(_)))).await;
+    let begin = Instant::now();
+    assert_eq!(store.put(&key, response(&key, b"hello".to_vec())).await, Put::Stored);
+    assert_eq!(body_of(store.get(&key).await), Some(b"hello".to_vec()));
+    assert!(begin.elapsed() < Duration::from_millis(100), "memory goes on alone");
+    assert_eq!(store.state_line().unwrap(), "redis: down (no answer in time)");
+    silent.abort();
+}
+
+#[tokio::test]
+async fn a_server_that_stops_to_answer_is_left_alone_within_a_second() {
+    let server = Server::start().await;
+    let settings = settings(&server.url());
+    let store = Arc::new(start(settings));
+    let key = key("/a");
+    store.put(&key, response(&key, b"hello".to_vec()));
+    store.flushed().await;
+    assert!(store.get(&key).await.is_some());
+    let id = server.child.as_ref().unwrap().id().to_string();
+    let signal =
+        |name: &str| assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    signal("-STOP");
+    let begin = Instant::now();
+    let asking: Vec<_> = (0..8)
+        .map(|_| {
+            let (store, key) = (Arc::clone(&store), key.clone());
+            tokio::spawn(async move { store.get(&key).await.is_some() })
+        })
+        .collect();
+    for asked in asking {
+        assert!(!asked.await.unwrap());
+    }
+    until("lost", || store.state() != State::Up).await;
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert!(store.get(&key).await.is_none());
+    signal("-CONT");
+    until("up", || store.state() == State::Up).await;
+    assert_eq!(body_of(store.get(&key).await), Some(b"hello".to_vec()));
+}
+
+#[tokio::test]
+async fn one_node_leads_and_the_others_hear_of_it() {
+    let server = Server::start().await;
+    let stores = [store(&server), store(&server), store(&server)];
+    let key = key("/cold");
+    for store in &stores {
+        until("hearing", || store.shared.claims.is_hearing()).await;
+    }
+    let Claim::Lead(lease) = stores[0].claim(&key).await else { panic!("nobody else asked") };
+    let mut following = Vec::new();
+    for store in &stores {
+        let Claim::Follow(follow) = store.claim(&key).await else { panic!("there is a leader") };
+        following.push(follow);
+    }
+    stores[0].put(&key, response(&key, b"fetched".to_vec()));
+    lease.land(Landed::Stored);
+    for (follow, store) in following.into_iter().zip(&stores) {
+        assert_eq!(follow.landed().await, Landed::Stored);
+        assert_eq!(body_of(store.get(&key).await), Some(b"fetched".to_vec()));
+    }
+    assert_eq!(server.cli(&["KEYS", "*:[lw]:*"]), "", "nothing is left behind");
+    assert!(matches!(stores[1].claim(&key).await, Claim::Lead(_)));
+}
+
+#[tokio::test]
+async fn a_lease_that_is_dropped_lets_the_next_one_lead() {
+    let server = Server::start().await;
+    let (one, other) = (store(&server), store(&server));
+    until("hearing", || other.shared.claims.is_hearing()).await;
+    let key = key("/cold");
+    let Claim::Lead(lease) = one.claim(&key).await else { panic!("nobody else asked") };
+    let Claim::Follow(follow) = other.claim(&key).await else { panic!("there is a leader") };
+    drop(lease);
+    assert_eq!(follow.landed().await, Landed::Nothing);
+    assert!(matches!(other.claim(&key).await, Claim::Lead(_)));
+}
+
+#[tokio::test]
+async fn the_lease_of_a_dead_node_runs_out() {
+    let server = Server::start().await;
+    let (one, other) = (store(&server), store(&server));
+    until("hearing", || other.shared.claims.is_hearing()).await;
+    let key = key("/cold");
+    let Claim::Lead(lease) = one.claim(&key).await else { panic!("nobody else asked") };
+    let Claim::Follow(follow) = other.claim(&key).await else { panic!("there is a leader") };
+    // As if the process were gone: nobody renews, and nobody lands.
+    let name = server.cli(&["KEYS", "*:l:*"]);
+    server.cli(&["PEXPIRE", &name, "1"]);
+    let begin = Instant::now();
+    assert_eq!(follow.landed().await, Landed::Nothing);
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    let Claim::Lead(next) = other.claim(&key).await else { panic!("the lease has run out") };
+    lease.land(Landed::Stored);
+    one.flushed().await;
+    assert!(matches!(one.claim(&key).await, Claim::Follow(_)), "the late one ended nobody else's");
+    drop(next);
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_while_it_is_held() {
+    let server = Server::start().await;
+    let store = store(&server);
+    let key = key("/slow");
+    let Claim::Lead(lease) = store.claim(&key).await else { panic!("nobody else asked") };
+    let name = server.cli(&["KEYS", "*:l:*"]);
+    let left = || server.cli(&["PTTL", &name]).parse::<i64>().unwrap();
+    server.cli(&["PEXPIRE", &name, "1900"]);
+    until("renewed", || left() > 2000).await;
+    lease.land(Landed::Alone);
+    store.flushed().await;
+    until("landed", || server.cli(&["EXISTS", &name]) == "0").await;
+}

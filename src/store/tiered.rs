@@ -1,0 +1,130 @@
+//! The tiers: this node's memory before the Redis that the fleet shares.
+
+use super::{
+    Claim, Memory, Put, Store, Usage,
+    redis::{Redis, State},
+};
+use crate::{
+    entry::{Entry, StoredResponse},
+    key::CacheKey,
+};
+
+/// Memory, Redis, both or none.
+///
+/// What is put stands in memory at once, and in Redis soon. What comes from Redis is kept in memory too,
+/// unless something newer stands there. With Redis away, memory goes on alone.
+pub struct Tiered {
+    memory: Option<Memory>,
+    redis: Option<Redis>,
+}
+
+impl Tiered {
+    /// A store of these tiers.
+    pub fn new(memory: Option<Memory>, redis: Option<Redis>) -> Self {
+        Self { memory, redis }
+    }
+
+    /// What the memory tier holds and has let go.
+    pub fn usage(&self) -> Usage {
+        self.memory.as_ref().map(Memory::usage).unwrap_or_default()
+    }
+
+    /// How Redis is, where there is one.
+    pub fn state(&self) -> Option<State> {
+        self.redis.as_ref().map(Redis::state)
+    }
+
+    /// Waits until Redis has what was put and removed so far, or has refused it.
+    pub async fn flushed(&self) {
+        if let Some(redis) = &self.redis {
+            redis.flushed().await;
+        }
+    }
+
+    /// The same as a line for people: `redis: up`.
+    pub fn state_line(&self) -> Option<String> {
+        self.state().map(|state| format!("redis: {state}"))
+    }
+
+    /// Keeps what came from Redis at hand, and gives the newer of the two.
+    async fn keep(&self, key: &CacheKey, found: Entry) -> Entry {
+        let Some(memory) = &self.memory else { return found };
+        match memory.peek(key) {
+            Some(known) if !is_newer(&found, &known) => known,
+            _ => {
+                memory.put(key, found.clone()).await;
+                found
+            }
+        }
+    }
+}
+
+/// Whether what came from Redis is to replace what stands in memory.
+fn is_newer(found: &Entry, known: &Entry) -> bool {
+    match (found, known) {
+        // What another purge log knows is newer. In one log, a later fence is, whatever the clocks say.
+        (Entry::Response(found), Entry::Response(known)) => {
+            let (new, old) = (found.fence(), known.fence());
+            let received = |response: &StoredResponse| response.freshness.received_at;
+            new.log != old.log || (new.seq, received(found)) > (old.seq, received(known))
+        }
+        // Which variants there are is for the fleet to say, unless this node knows of more.
+        (Entry::Variants(found), Entry::Variants(known)) => {
+            found.generation != known.generation
+                || found.recent.iter().any(|digest| !known.recent.contains(digest))
+        }
+        _ => true,
+    }
+}
+
+impl Store for Tiered {
+    fn peek(&self, key: &CacheKey) -> Option<Entry> {
+        self.memory.as_ref()?.peek(key)
+    }
+
+    async fn get(&self, key: &CacheKey) -> Option<Entry> {
+        let Some(redis) = &self.redis else { return self.peek(key) };
+        let removed = redis.removed();
+        match redis.get(key).await {
+            // What was read may be what was removed while it was on its way.
+            Some(found) if redis.removed() != removed => Some(found),
+            Some(found) => Some(self.keep(key, found).await),
+            None => self.peek(key),
+        }
+    }
+
+    async fn put(&self, key: &CacheKey, entry: Entry) -> Put {
+        let further = match &self.redis {
+            Some(redis) => redis.put(key, entry.clone()),
+            None => Put::TooLarge,
+        };
+        let at_hand = match &self.memory {
+            Some(memory) => memory.put(key, entry).await,
+            None => Put::TooLarge,
+        };
+        if at_hand == Put::Stored { at_hand } else { further }
+    }
+
+    async fn claim(&self, key: &CacheKey) -> Claim {
+        match &self.redis {
+            // Boxed: only what is not stored gets here.
+            Some(redis) => Box::pin(redis.claim(key)).await,
+            None => Claim::Alone,
+        }
+    }
+
+    async fn remove(&self, digest: u128) {
+        if let Some(memory) = &self.memory {
+            memory.remove(digest).await;
+        }
+        if let Some(redis) = &self.redis {
+            redis.remove(digest);
+        }
+    }
+
+    fn max_entry_size(&self) -> usize {
+        let memory = self.memory.as_ref().map_or(0, Memory::max_entry_size);
+        let redis = self.redis.as_ref().map_or(0, Redis::max_entry_size);
+        memory.max(redis)
+    }
+}
