@@ -1,0 +1,322 @@
+//! What this node has applied of the purge log, as the pipeline asks for it on every request.
+
+use std::{
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::RwLock;
+
+use super::{Rise, recent::Recent};
+use crate::{
+    entry::StoredResponse,
+    fence::{Fence, PendingId, Purge, Record, Stamp, Subject, Table, Verdict},
+};
+
+/// Selectors remembered; 50 to 110 bytes each. Beyond it the oldest are forgotten, and what is stored
+/// with an older fence is dead.
+const SELECTORS: usize = 1 << 18;
+
+/// How long a node that does not hear the log may use anything at all. After that the others forget it.
+pub(super) const LOST: Duration = Duration::from_mins(10);
+
+/// In the place of an instant: this node never had a lease, so that no other knows of it.
+const NEVER: u64 = 0;
+/// In the place of an instant: this node has signed off, and no other waits for it any more.
+const LEFT: u64 = 1;
+
+/// What a node that does not hear the log may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenUnsynced {
+    /// Only what this node asked the origin for less than this ago, and after ten minutes nothing.
+    Bounded(Duration),
+    /// Whatever is fresh: without the guarantee that purged means gone.
+    Serve,
+}
+
+/// The node's place in the log, and its table.
+///
+/// A stored response remembers the version of the table at which it was last found alive. As long as
+/// nothing was purged since, asking again costs two comparisons and no lock.
+pub struct Fences {
+    /// The table's version, readable without its lock.
+    version: AtomicU64,
+    /// Until when this node surely knows every record, in [`now`]'s milliseconds.
+    synced_until: AtomicU64,
+    table: RwLock<Table>,
+    when_unsynced: WhenUnsynced,
+    /// Records applied.
+    applied: AtomicU64,
+    /// How often the floor rose, by cause.
+    rises: [AtomicU64; Rise::ALL.len()],
+    recent: Arc<Recent>,
+}
+
+/// Milliseconds of the process's own steady clock, beyond [`NEVER`] and [`LEFT`].
+fn millis(at: Instant) -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let since = at.saturating_duration_since(*START);
+    since.as_secs() * 1000 + u64::from(since.subsec_millis()) + LEFT + 1
+}
+
+impl Fences {
+    /// The fences of a node that is alone: it always knows every record.
+    pub fn alone() -> Self {
+        Self { synced_until: AtomicU64::new(u64::MAX), ..Self::in_fleet(WhenUnsynced::Serve) }
+    }
+
+    /// The fences of a node that hears the log from elsewhere, and has not heard of it yet.
+    pub fn in_fleet(when_unsynced: WhenUnsynced) -> Self {
+        let _start = millis(Instant::now());
+        let table = Table::new(SELECTORS);
+        Self {
+            version: AtomicU64::new(table.version()),
+            synced_until: AtomicU64::new(NEVER),
+            table: RwLock::new(table),
+            when_unsynced,
+            applied: AtomicU64::new(0),
+            rises: Default::default(),
+            recent: Arc::default(),
+        }
+    }
+
+    /// To be taken before the origin is asked, and kept with what it answers.
+    pub fn stamp(&self) -> Stamp {
+        let began = millis(Instant::now());
+        let table = self.table.read();
+        Stamp { fence: table.fence(), version: table.version(), began }
+    }
+
+    /// Whether a stored response may be used for a request that came at `started`.
+    #[inline]
+    pub fn judge(&self, response: &StoredResponse, started: Instant) -> Verdict {
+        if self.is_synced(started) && response.is_checked(self.version.load(Ordering::Acquire)) {
+            return Verdict::Alive;
+        }
+        self.look_up(response, started)
+    }
+
+    /// Whether a request that came at `started` may share what a fetch with this stamp brings. `tags`
+    /// are those of the response, once it is known.
+    pub fn may_join(
+        &self,
+        stamp: &Stamp,
+        url: &[u8],
+        tags: Option<&[String]>,
+        started: Instant,
+    ) -> bool {
+        if !self.is_synced(started) && !self.is_recent(stamp.began, started) {
+            return false;
+        }
+        if self.version.load(Ordering::Acquire) == stamp.version {
+            return true;
+        }
+        match tags {
+            Some(tags) => self.outlives(stamp, url, tags) == Verdict::Alive,
+            None => !self.table.read().may_select(stamp.version, url),
+        }
+    }
+
+    /// Whether a response to a request with this stamp outlives what was purged since.
+    pub fn outlives(&self, stamp: &Stamp, url: &[u8], tags: &[String]) -> Verdict {
+        if self.version.load(Ordering::Acquire) == stamp.version {
+            return Verdict::Alive;
+        }
+        let subject = Subject { url, tags: tags.iter().map(String::as_str) };
+        self.table.read().judge(stamp.fence, stamp.version, subject)
+    }
+
+    /// The last record applied.
+    pub fn fence(&self) -> Fence {
+        self.table.read().fence()
+    }
+
+    /// Whether this node surely knows every record that was acknowledged before `started`.
+    #[inline]
+    pub fn is_synced(&self, started: Instant) -> bool {
+        let until = self.synced_until.load(Ordering::Acquire);
+        until == u64::MAX || millis(started) < until
+    }
+
+    /// Notes that this node has the `lease` that it asked for at `asked`, and has applied every record
+    /// there was then. Whoever purges later waits for this node, or until the lease has ended.
+    pub fn heard(&self, asked: Instant, lease: Duration) {
+        let lease = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+        let until = millis(asked).saturating_add(lease);
+        let later = |known| (known != LEFT).then(|| until.max(known));
+        let (order, load) = (Ordering::AcqRel, Ordering::Acquire);
+        let _unless_it_left = self.synced_until.fetch_update(order, load, later);
+    }
+
+    /// Uses nothing any more that was stored, and shares no fetch: from now on nobody waits for this node.
+    pub fn leave(&self) {
+        self.synced_until.store(LEFT, Ordering::Release);
+    }
+
+    /// How long ago the origin may have been asked at most, on a node that does not hear the log.
+    pub fn unsynced_ttl(&self) -> Duration {
+        match self.when_unsynced {
+            WhenUnsynced::Bounded(ttl) => ttl,
+            WhenUnsynced::Serve => Duration::ZERO,
+        }
+    }
+
+    /// Follows a log from here: what has an older fence, or one of another log, is dead. `rise` is why,
+    /// where there may be anything that dies.
+    pub fn begin(&self, fence: Fence, rise: Option<Rise>) {
+        self.change(|table| table.begin(fence));
+        if let Some(rise) = rise {
+            self.count(rise);
+        }
+    }
+
+    /// Applies the next record.
+    pub fn apply(&self, record: &Record) {
+        let is_full = self.change(|table| {
+            let floor = table.floor();
+            table.apply(record);
+            // A purge of everything raises the floor, too, and leaves the table empty.
+            table.floor() > floor && !table.is_empty()
+        });
+        self.applied.fetch_add(1, Ordering::Relaxed);
+        self.recent.push(record);
+        if is_full {
+            self.count(Rise::Capacity);
+        }
+    }
+
+    /// Applies a purge that has no place in the log yet.
+    pub fn apply_pending(&self, purge: &Purge) -> PendingId {
+        self.change(|table| table.apply_pending(purge))
+    }
+
+    /// Ends what [`apply_pending`](Self::apply_pending) began, once the purge's record is applied.
+    pub fn settle(&self, pending: PendingId) {
+        self.change(|table| table.settle(pending));
+    }
+
+    /// The records applied last.
+    pub(super) fn recent(&self) -> &Arc<Recent> {
+        &self.recent
+    }
+
+    /// How many records were applied.
+    pub fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Relaxed)
+    }
+
+    /// How often the floor rose for this cause.
+    pub fn rises(&self, rise: Rise) -> u64 {
+        self.rises.get(rise as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    fn count(&self, rise: Rise) {
+        if let Some(count) = self.rises.get(rise as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn change<Out>(&self, change: impl FnOnce(&mut Table) -> Out) -> Out {
+        let mut table = self.table.write();
+        let out = change(&mut table);
+        self.version.store(table.version(), Ordering::Release);
+        out
+    }
+
+    #[cold]
+    fn look_up(&self, response: &StoredResponse, started: Instant) -> Verdict {
+        let is_synced = self.is_synced(started);
+        if !is_synced && !self.is_recent(response.began(), started) {
+            return Verdict::Dead;
+        }
+        let table = self.table.read();
+        let subject = Subject { url: response.url(), tags: response.tags() };
+        let verdict = table.judge(response.fence(), response.checked(), subject);
+        if verdict == Verdict::Alive {
+            response.note_checked(table.version());
+        }
+        verdict
+    }
+
+    /// Whether a node that does not hear the log may use what was asked for then.
+    fn is_recent(&self, began: u64, started: Instant) -> bool {
+        match self.when_unsynced {
+            WhenUnsynced::Serve => true,
+            WhenUnsynced::Bounded(ttl) => {
+                let since = |then| u128::from(millis(started).saturating_sub(then));
+                let until = self.synced_until.load(Ordering::Acquire);
+                let is_known = until > LEFT && since(until) < LOST.as_millis();
+                began != 0 && since(began) < ttl.as_millis() && is_known
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fence::{LogId, Mode, Selector, Source};
+
+    const TTL: Duration = Duration::from_secs(1);
+
+    fn asked_at(fences: &Fences, began: Instant) -> Stamp {
+        Stamp { began: millis(began), ..fences.stamp() }
+    }
+
+    fn purge_of(selectors: Vec<Selector>) -> Purge {
+        Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None }
+    }
+
+    #[test]
+    fn an_unsynced_node_uses_only_what_it_asked_for_lately_and_after_ten_minutes_nothing() {
+        let fences = Fences::in_fleet(WhenUnsynced::Bounded(TTL));
+        let start = Instant::now();
+        fences.heard(start, Duration::ZERO);
+        let may_join = |began, started| {
+            fences.may_join(&asked_at(&fences, began), b"host/", Some(&[]), started)
+        };
+        let soon = start + Duration::from_mins(9);
+        assert!(may_join(soon, soon + TTL / 2));
+        assert!(!may_join(soon, soon + TTL * 2));
+        let late = start + Duration::from_mins(11);
+        assert!(!may_join(late, late));
+    }
+
+    #[test]
+    fn a_node_that_nobody_knows_uses_nothing() {
+        let fences = Fences::in_fleet(WhenUnsynced::Bounded(TTL));
+        let now = Instant::now();
+        let may_join = || fences.may_join(&asked_at(&fences, now), b"host/", Some(&[]), now);
+        assert!(!may_join(), "it never had a lease");
+        fences.heard(now, Duration::ZERO);
+        assert!(may_join(), "its lease has ended");
+        fences.leave();
+        assert!(!may_join(), "it has signed off");
+        fences.heard(now, TTL);
+        assert!(!may_join() && !fences.is_synced(now), "it does not come back");
+    }
+
+    #[test]
+    fn a_node_that_serves_unsynced_asks_for_no_age() {
+        let fences = Fences::in_fleet(WhenUnsynced::Serve);
+        let (start, late) = (Instant::now(), Instant::now() + Duration::from_hours(1));
+        assert!(fences.may_join(&asked_at(&fences, start), b"host/", Some(&[]), late));
+    }
+
+    #[test]
+    fn only_a_table_that_is_full_counts_as_such() {
+        let fences = Fences::alone();
+        fences.begin(Fence { log: LogId(1), seq: 0 }, Some(Rise::Foreign));
+        let apply = |seq, selectors| {
+            let at = crate::field::Timestamp::from_millis(0);
+            fences.apply(&Record { seq, at, purge: purge_of(selectors) });
+        };
+        apply(1, vec![Selector::Tag("a".into()), Selector::Everything]);
+        assert_eq!((fences.rises(Rise::Foreign), fences.rises(Rise::Capacity)), (1, 0));
+        apply(2, (0..=SELECTORS).map(|tag| Selector::Tag(tag.to_string().into())).collect());
+        assert_eq!((fences.applied(), fences.rises(Rise::Capacity)), (2, 1));
+    }
+}

@@ -1,0 +1,78 @@
+//! The names of the log's keys. They share one slot of a cluster: scripts use several at once.
+
+use std::fmt::Write as _;
+
+use aws_lc_rs::digest::{SHA256, digest};
+
+use crate::purge::NodeId;
+
+/// The names under one prefix.
+#[derive(Debug)]
+pub(super) struct Keys {
+    /// The stream.
+    pub(super) log: String,
+    /// The hash of the nodes.
+    pub(super) nodes: String,
+    /// What all others begin with.
+    base: String,
+}
+
+impl Keys {
+    pub(super) fn of(prefix: &str) -> Self {
+        let log = format!("{prefix}:log");
+        // What is in braces decides on the slot; if there is nothing, all of it does.
+        let base = if has_tag(&log) { log.clone() } else { format!("{{{log}}}") };
+        Self { nodes: format!("{base}:nodes"), log, base }
+    }
+
+    /// What the scripts work on.
+    pub(super) fn pair(&self) -> Vec<String> {
+        vec![self.log.clone(), self.nodes.clone()]
+    }
+
+    /// The channel on which a node hears who has applied what it appended.
+    pub(super) fn channel(&self, node: NodeId) -> String {
+        format!("{}:node:{node}", self.base)
+    }
+
+    /// What remembers that something was done, whatever its name is.
+    pub(super) fn done(&self, kind: &str, name: &str) -> String {
+        let mut key = format!("{}:{kind}:", self.base);
+        for byte in digest(&SHA256, name.as_bytes()).as_ref().iter().take(16) {
+            let _always_fits = write!(key, "{byte:02x}");
+        }
+        key
+    }
+
+    /// A role that one node has, or a word that all remember.
+    pub(super) fn named(&self, kind: &str, name: &str) -> String {
+        format!("{}:{kind}:{name}", self.base)
+    }
+}
+
+fn has_tag(key: &str) -> bool {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+    tag.is_some_and(|(tag, _)| !tag.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_are_in_the_slot_of_the_stream() {
+        let keys = Keys::of("larder");
+        assert_eq!(keys.pair(), ["larder:log", "{larder:log}:nodes"]);
+        assert_eq!(keys.channel(NodeId(10)), "{larder:log}:node:000000000000000a");
+        assert_eq!(Keys::of("{shop}:larder").nodes, "{shop}:larder:log:nodes");
+        assert_eq!(Keys::of("{}").nodes, "{{}:log}:nodes");
+    }
+
+    #[test]
+    fn long_names_make_no_long_keys() {
+        let keys = Keys::of("larder");
+        let (one, other) = (keys.done("once", &"x".repeat(9999)), keys.done("once", "x"));
+        assert_eq!(one.len(), other.len());
+        assert_ne!(one, other);
+    }
+}

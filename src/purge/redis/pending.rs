@@ -1,0 +1,224 @@
+//! Purges that wait for their place in the log.
+
+use std::collections::{HashMap, VecDeque};
+
+use tokio::sync::oneshot;
+
+use super::roster::Appended;
+use crate::fence::{Mode, PendingId, Purge, Selector, Source};
+
+/// Selectors that may wait. Beyond it what waits becomes one purge of everything, which covers all of
+/// it.
+const SELECTORS: usize = 10_000;
+/// Selectors in a record made of several purges.
+const IN_A_RECORD: usize = 256;
+
+/// What waits, first come first.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    waiting: VecDeque<Waiting>,
+    selectors: usize,
+    /// Purges in the record that is under way.
+    under_way: usize,
+    /// Those who wait for purges that are not in the log yet.
+    watchers: HashMap<PendingId, oneshot::Sender<Appended>>,
+}
+
+/// A purge that waits, or several in one.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Waiting {
+    pub(super) purge: Purge,
+    /// As what it holds on this node until its record does.
+    pub(super) ids: Vec<PendingId>,
+}
+
+impl Pending {
+    /// Purges that wait or are under way.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len() + self.under_way
+    }
+
+    /// Whether this purge is one too many.
+    pub(super) fn is_full_for(&self, purge: &Purge) -> bool {
+        !self.waiting.is_empty() && self.selectors + purge.selectors.len() > SELECTORS
+    }
+
+    /// Adds a purge at the end.
+    pub(super) fn push(&mut self, purge: Purge, id: PendingId) {
+        self.selectors += purge.selectors.len();
+        self.waiting.push_back(Waiting { purge, ids: vec![id] });
+    }
+
+    /// Tells where this purge is, once it is in the log; ends if it could not be appended.
+    pub(super) fn watch(&mut self, id: PendingId) -> oneshot::Receiver<Appended> {
+        let (teller, told) = oneshot::channel();
+        self.watchers.insert(id, teller);
+        told
+    }
+
+    /// Takes out everything that waits.
+    pub(super) fn clear(&mut self) -> Vec<PendingId> {
+        self.selectors = 0;
+        let ids: Vec<_> = self.waiting.drain(..).flat_map(|waiting| waiting.ids).collect();
+        self.unwatch(&ids);
+        ids
+    }
+
+    /// Takes the first; with it, those after it that fit into one record with it.
+    pub(super) fn take(&mut self) -> Option<Waiting> {
+        let mut taken = self.waiting.pop_front()?;
+        self.under_way = 1;
+        let is_next = |taken: &Purge, next: &mut Waiting| is_one_record(taken, &next.purge);
+        while let Some(next) = self.waiting.pop_front_if(|next| is_next(&taken.purge, next)) {
+            taken.purge.selectors.extend(next.purge.selectors);
+            taken.ids.extend(next.ids);
+            self.under_way += 1;
+        }
+        self.selectors -= taken.purge.selectors.len();
+        Some(taken)
+    }
+
+    /// What was taken is in the log.
+    pub(super) fn done(&mut self, ids: &[PendingId], appended: &Appended) {
+        self.under_way = 0;
+        for id in ids {
+            if let Some(watcher) = self.watchers.remove(id) {
+                let _whether_it_still_waits = watcher.send(*appended);
+            }
+        }
+    }
+
+    /// What was taken is not in the log, and is first again. Nobody waits for it any more.
+    pub(super) fn put_back(&mut self, waiting: Waiting) {
+        self.under_way = 0;
+        self.unwatch(&waiting.ids);
+        self.selectors += waiting.purge.selectors.len();
+        self.waiting.push_front(waiting);
+    }
+
+    fn unwatch(&mut self, ids: &[PendingId]) {
+        for id in ids {
+            self.watchers.remove(id);
+        }
+    }
+}
+
+fn is_one_record(one: &Purge, next: &Purge) -> bool {
+    let is_alike = one.mode == next.mode && one.source == next.source && one.reason == next.reason;
+    is_alike && one.selectors.len() + next.selectors.len() <= IN_A_RECORD
+}
+
+/// What stands for all that waits, where that is too much.
+pub(super) fn everything() -> Purge {
+    let reason = "more purges waited for the log than are kept";
+    Purge {
+        mode: Mode::Hard,
+        selectors: vec![Selector::Everything],
+        source: Source::Larder,
+        reason: Some(reason.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    use super::*;
+    use crate::fence::{Fence, Table};
+
+    fn purge(tags: &[&str]) -> Purge {
+        let selectors = tags.iter().map(|tag| Selector::Tag((*tag).into())).collect();
+        Purge { mode: Mode::Hard, selectors, source: Source::Write, reason: None }
+    }
+
+    fn soft(purge: Purge) -> Purge {
+        Purge { mode: Mode::Soft, ..purge }
+    }
+
+    fn many(count: usize) -> Purge {
+        let tags: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+        purge(&tags.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// These purges, waiting, and the ids that they have.
+    fn waiting(purges: &[Purge]) -> (Pending, Vec<PendingId>) {
+        let (mut pending, mut table) = (Pending::default(), Table::new(10));
+        let ids: Vec<_> = purges.iter().map(|purge| table.apply_pending(purge)).collect();
+        for (purge, id) in purges.iter().zip(&ids) {
+            pending.push(purge.clone(), *id);
+        }
+        (pending, ids)
+    }
+
+    fn somewhere() -> Appended {
+        Appended { fence: Fence::default(), at: Instant::now(), strangers: None }
+    }
+
+    fn done(pending: &mut Pending, ids: &[PendingId]) {
+        pending.done(ids, &somewhere());
+    }
+
+    #[test]
+    fn who_waits_is_told_how_it_went() {
+        let (mut pending, ids) = waiting(&[purge(&["a"]), soft(purge(&["b"]))]);
+        let (mut first, mut second) = (pending.watch(ids[0]), pending.watch(ids[1]));
+        let taken = pending.take().unwrap();
+        let appended = somewhere();
+        pending.done(&taken.ids, &appended);
+        assert_eq!(first.try_recv(), Ok(appended));
+        assert_eq!(second.try_recv(), Err(TryRecvError::Empty));
+        let taken = pending.take().unwrap();
+        pending.put_back(taken);
+        assert_eq!(second.try_recv(), Err(TryRecvError::Closed));
+    }
+
+    #[test]
+    fn alike_purges_become_one_record_in_their_order() {
+        let all = [purge(&["a"]), purge(&["b", "c"]), soft(purge(&["d"])), purge(&["e"])];
+        let (mut pending, ids) = waiting(&all);
+        let first = Waiting { purge: purge(&["a", "b", "c"]), ids: ids[..2].to_vec() };
+        assert_eq!(pending.take(), Some(first));
+        assert_eq!(pending.len(), 4);
+        done(&mut pending, &ids);
+        assert_eq!(pending.len(), 2);
+        assert_eq!(pending.take().unwrap().purge, soft(purge(&["d"])));
+        done(&mut pending, &ids);
+        assert_eq!(pending.take().unwrap().purge, purge(&["e"]));
+        done(&mut pending, &ids);
+        assert_eq!((pending.take(), pending.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_record_has_its_limit() {
+        let (mut pending, _) = waiting(&[many(IN_A_RECORD - 1), purge(&["a"]), purge(&["b"])]);
+        assert_eq!(pending.take().unwrap().purge.selectors.len(), IN_A_RECORD);
+        assert_eq!(pending.take().unwrap().purge, purge(&["b"]));
+    }
+
+    #[test]
+    fn what_is_put_back_comes_first() {
+        let (mut pending, _) = waiting(&[purge(&["a"]), soft(purge(&["b"]))]);
+        let taken = pending.take().unwrap();
+        pending.put_back(taken);
+        assert_eq!(pending.len(), 2);
+        assert_eq!(pending.take().unwrap().purge, purge(&["a"]));
+    }
+
+    #[test]
+    fn there_is_a_limit_to_what_waits() {
+        let (mut pending, ids) = waiting(&[many(SELECTORS - 1), soft(purge(&["a"]))]);
+        assert!(pending.is_full_for(&purge(&["b"])));
+        let taken = pending.take().unwrap();
+        assert!(!pending.is_full_for(&purge(&["b"])));
+        pending.put_back(taken);
+        assert_eq!(pending.clear(), ids);
+        assert!(!pending.is_full_for(&purge(&["b"])));
+    }
+
+    #[test]
+    fn one_large_purge_is_not_too_many() {
+        assert!(!Pending::default().is_full_for(&many(2 * SELECTORS)));
+    }
+}

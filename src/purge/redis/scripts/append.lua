@@ -1,0 +1,80 @@
+-- Appends a record; before it a boundary, where another log has to begin. Without a nonce it appends
+-- no record, and only sees to it that there is a log that may go on. Where it is to be appended once, and
+-- was, nothing is done. Answers with the log, the record's place in it or else the last one, 'again' or
+-- 'first', the age of the log, and the nodes.
+-- KEYS: the stream, the hash of the nodes, and what remembers that a record was appended, if it has to
+-- be. ARGV: the id of a log that may begin, the last place the caller knows, how many records are kept, a
+-- log that must not go on or '', the nonce or '', the record, the boundary, the node, and for how many
+-- milliseconds it is remembered that a record was appended.
+local key = KEYS[1]
+local new_log, hint, keep, doubted, nonce, record, boundary, node, remembered = unpack(ARGV)
+
+-- Beyond this a number is no longer exact, and an id not one of ours.
+local HIGHEST = 999999999999999
+
+local now = clock()
+
+local function add(seq, fields)
+  redis.call('XADD', key, 'MAXLEN', '~', keep, whole(seq) .. '-0', 'at', whole(now), unpack(fields))
+end
+
+-- The highest id there ever was. It stays when entries are taken out.
+local function highest()
+  local info = redis.pcall('XINFO', 'STREAM', key)
+  for index = 1, #info, 2 do
+    if info[index] == 'last-generated-id' then
+      return tonumber(string.match(info[index + 1], '^%d+'))
+    end
+  end
+  return 0
+end
+
+local run = server_run()
+local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+local seq, log, begins = tonumber(hint), nil, nil
+if not last then
+  begins = 'empty'
+else
+  local fields = {}
+  for index = 1, #last[2], 2 do fields[last[2][index]] = last[2][index + 1] end
+  local known_run = fields.run or ''
+  seq, log = tonumber(string.match(last[1], '^%d+')), fields.log
+  if not string.match(last[1], '^%d+%-0$') or not log or not fields.nonce then
+    begins = 'foreign'
+  elseif run ~= '' and known_run ~= '' and run ~= known_run then
+    begins = 'restart'
+  elseif log == doubted then
+    begins = 'foreign'
+  end
+  if run == '' then run = known_run end
+end
+
+local top = highest()
+if top > seq then
+  begins = begins or 'foreign'
+  seq = top
+end
+if seq >= HIGHEST then
+  redis.call('DEL', key)
+  begins, seq = 'foreign', tonumber(hint)
+end
+
+if begins then
+  seq, log = seq + 1, new_log
+  add(seq, {'log', log, 'run', run, 'nonce', log, 'begins', begins, 'record', boundary})
+end
+local known = age(log, now)
+
+local earlier_log, earlier
+if KEYS[3] then
+  earlier_log, earlier = string.match(redis.call('GET', KEYS[3]) or '', '^(%x+) (%d+)$')
+end
+if earlier_log == log then
+  return {log, earlier, 'again', whole(known), nodes(now)}
+end
+if nonce ~= '' then
+  seq = seq + 1
+  add(seq, {'log', log, 'run', run, 'nonce', nonce, 'by', node, 'record', record})
+end
+if KEYS[3] then redis.call('SET', KEYS[3], log .. ' ' .. whole(seq), 'PX', remembered) end
+return {log, whole(seq), 'first', whole(known), nodes(now)}

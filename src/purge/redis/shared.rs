@@ -1,0 +1,229 @@
+//! What the tail, the appends and those who wait for them share.
+
+use std::{
+    collections::BTreeSet,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::{
+    keys::Keys,
+    pending::{Pending, Waiting, everything},
+    roster::{Appended, Census, LEASE, Roster},
+    script::Scripts,
+    session::Appender,
+};
+use crate::{
+    fence::{Fence, PendingId, Purge},
+    purge::{Fences, Link, NodeId, Rise, Standing, random},
+    redis::Connector,
+};
+
+/// How long an append may take, until this node has applied it.
+pub(super) const APPEND: Duration = Duration::from_secs(2);
+/// How long an answer may take before the server counts as hung, at least.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// One node's end of the log.
+pub(super) struct Shared {
+    pub(super) connector: Connector,
+    pub(super) node: NodeId,
+    pub(super) keys: Keys,
+    pub(super) scripts: Scripts,
+    pub(super) fences: Arc<Fences>,
+    pub(super) standing: watch::Sender<Standing>,
+    /// Who can append, while this node follows the log.
+    pub(super) appender: watch::Sender<Option<Arc<Appender>>>,
+    pub(super) roster: Mutex<Roster>,
+    /// Told when the roster changes.
+    pub(super) roll: watch::Sender<()>,
+    owed: Mutex<BTreeSet<NodeId>>,
+    /// Told when somebody waits to hear from this node.
+    pub(super) owing: Notify,
+    pending: Mutex<Pending>,
+    /// Told when there is something pending.
+    pub(super) waiting: Notify,
+    /// Told when something that was pending is in the log.
+    delivered: Notify,
+}
+
+impl Shared {
+    pub(super) fn new(
+        connector: Connector,
+        prefix: &str,
+        fences: Arc<Fences>,
+        standing: watch::Sender<Standing>,
+    ) -> Self {
+        Self {
+            connector,
+            node: NodeId(random()),
+            keys: Keys::of(prefix),
+            scripts: Scripts::default(),
+            fences,
+            standing,
+            appender: watch::Sender::new(None),
+            roster: Mutex::default(),
+            roll: watch::Sender::new(()),
+            owed: Mutex::default(),
+            owing: Notify::new(),
+            pending: Mutex::default(),
+            waiting: Notify::new(),
+            delivered: Notify::new(),
+        }
+    }
+
+    /// How long an answer may take before the server counts as hung.
+    pub(super) fn patience(&self) -> Duration {
+        self.connector.command_deadline().max(PATIENCE)
+    }
+
+    // ── What the tail tells ──
+
+    /// This node follows the log from here; what has an older fence is dead.
+    pub(super) fn begin(&self, fence: Fence, rise: Option<Rise>) {
+        if let Some(rise) = rise {
+            tracing::warn!(
+                cause = rise.as_str(),
+                seq = fence.seq,
+                "the purge log cannot be continued: everything stored is given up"
+            );
+        }
+        self.fences.begin(fence, rise);
+    }
+
+    /// This node has the lease that it asked for at `asked`, and has applied everything there was then.
+    pub(super) fn heard(&self, asked: Instant, appender: &Arc<Appender>) {
+        self.fences.heard(asked, LEASE);
+        if self.appender.borrow().is_some() {
+            return;
+        }
+        let seq = self.fences.fence().seq;
+        tracing::info!(seq, node = %self.node, "following the purge log");
+        self.appender.send_replace(Some(Arc::clone(appender)));
+        self.stand(Some(Link::Following));
+    }
+
+    /// Records were applied, or the floor rose.
+    pub(super) fn moved(&self) {
+        self.stand(None);
+    }
+
+    fn stand(&self, link: Option<Link>) {
+        let fence = self.fences.fence();
+        self.standing.send_if_modified(|standing| {
+            let now = Standing { fence, link: link.unwrap_or(standing.link) };
+            std::mem::replace(standing, now) != now
+        });
+    }
+
+    /// The session is over. Whether this node followed the log in it.
+    pub(super) fn apart(&self) -> bool {
+        self.appender.send_replace(None);
+        let followed = |standing: &mut Standing| {
+            std::mem::replace(&mut standing.link, Link::Apart) == Link::Following
+        };
+        self.standing.send_if_modified(followed)
+    }
+
+    // ── What nodes tell each other ──
+
+    /// Redis told of the nodes.
+    pub(super) fn learn(&self, census: &Census, answered: Instant) {
+        self.roster.lock().learn(census, answered, self.node);
+        self.roll.send_replace(());
+    }
+
+    /// A node told how far it has come.
+    pub(super) fn reported(&self, node: NodeId, place: Fence) {
+        if self.roster.lock().report(node, place) {
+            self.roll.send_replace(());
+        }
+    }
+
+    /// These nodes wait to hear that their records are applied here, which they are.
+    pub(super) fn owe(&self, nodes: impl Iterator<Item = NodeId>) {
+        let mut owed = self.owed.lock();
+        owed.extend(nodes.filter(|node| *node != self.node));
+        if !owed.is_empty() {
+            self.owing.notify_one();
+        }
+    }
+
+    /// Whom to tell how far this node has come.
+    pub(super) fn owed(&self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.owed.lock())
+    }
+
+    // ── What is pending ──
+
+    /// Applies a purge here at once, and lets it wait for its place in the log.
+    pub(super) fn push(&self, purge: Purge) {
+        let _waiting = self.push_into(&mut self.pending.lock(), purge);
+    }
+
+    /// The same. What is given back tells when the purge is in the log and applied here, and ends where
+    /// that has failed for now.
+    pub(super) fn push_watched(&self, purge: Purge) -> oneshot::Receiver<Appended> {
+        let mut pending = self.pending.lock();
+        let id = self.push_into(&mut pending, purge);
+        pending.watch(id)
+    }
+
+    fn push_into(&self, pending: &mut Pending, purge: Purge) -> PendingId {
+        let mut id = self.fences.apply_pending(&purge);
+        if pending.is_full_for(&purge) {
+            tracing::warn!(purges = pending.len(), "too many purges wait: everything is purged");
+            let everything = everything();
+            let whole = self.fences.apply_pending(&everything);
+            self.settle(&pending.clear());
+            self.settle(&[id]);
+            pending.push(everything, whole);
+            id = whole;
+        } else {
+            pending.push(purge, id);
+        }
+        self.waiting.notify_one();
+        id
+    }
+
+    pub(super) fn take(&self) -> Option<Waiting> {
+        self.pending.lock().take()
+    }
+
+    /// What was taken is in the log, and applied here.
+    pub(super) fn done(&self, waiting: &Waiting, appended: &Appended) {
+        self.pending.lock().done(&waiting.ids, appended);
+        self.settle(&waiting.ids);
+        self.delivered.notify_waiters();
+    }
+
+    pub(super) fn put_back(&self, waiting: Waiting) {
+        self.pending.lock().put_back(waiting);
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.pending.lock().len()
+    }
+
+    /// Until nothing is pending.
+    pub(super) async fn all_delivered(&self) {
+        loop {
+            let mut delivered = pin!(self.delivered.notified());
+            delivered.as_mut().enable();
+            if self.pending() == 0 {
+                return;
+            }
+            delivered.await;
+        }
+    }
+
+    fn settle(&self, ids: &[PendingId]) {
+        for id in ids {
+            self.fences.settle(*id);
+        }
+    }
+}

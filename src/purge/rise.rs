@@ -1,0 +1,52 @@
+//! Why the floor rises.
+
+/// Why everything stored before is given up: nobody can say any more what of it was purged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rise {
+    /// The log was gone: flushed, evicted, or never there.
+    Empty,
+    /// The server that keeps the log restarted, or another took over: its last records may be missing.
+    Restart,
+    /// It is another log than the one that was followed, or somebody else has written into it.
+    Foreign,
+    /// Records were trimmed before this node had applied them.
+    Gap,
+    /// More was purged than the table holds.
+    Capacity,
+}
+
+impl Rise {
+    /// Each of them, in the order of their declaration.
+    pub const ALL: [Self; 5] =
+        [Self::Empty, Self::Restart, Self::Foreign, Self::Gap, Self::Capacity];
+
+    /// As metrics, logs and the stream itself spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Restart => "restart",
+            Self::Foreign => "foreign",
+            Self::Gap => "gap",
+            Self::Capacity => "capacity",
+        }
+    }
+
+    /// The cause of this name; a name nobody knows is foreign.
+    pub(super) fn named(name: &str) -> Self {
+        Self::ALL.into_iter().find(|rise| rise.as_str() == name).unwrap_or(Self::Foreign)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_has_its_place_and_its_name() {
+        for (index, rise) in Rise::ALL.into_iter().enumerate() {
+            assert_eq!(rise as usize, index);
+            assert_eq!(Rise::named(rise.as_str()), rise);
+        }
+        assert_eq!(Rise::named("whatever"), Rise::Foreign);
+    }
+}
