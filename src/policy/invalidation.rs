@@ -1,10 +1,13 @@
-//! What a successful unsafe request makes invalid (RFC 9111 §4.4).
+//! What the response to an unsafe request makes invalid (RFC 9111 §4.4, RFC 9875 §3).
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use smallvec::SmallVec;
 use url::Url;
 
 use super::RequestHead;
+use crate::field::structured;
+
+const GROUPS: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
 /// Whether requests with this method may change what is stored; unknown methods may.
 pub fn is_unsafe(method: &Method) -> bool {
@@ -12,6 +15,24 @@ pub fn is_unsafe(method: &Method) -> bool {
         method.as_str(),
         "GET" | "HEAD" | "OPTIONS" | "TRACE" | "QUERY" | "PROPFIND" | "REPORT" | "SEARCH"
     )
+}
+
+/// Whether a response says that a request did what it was to do.
+pub fn is_success(status: StatusCode) -> bool {
+    status.is_success() || status.is_redirection()
+}
+
+/// The groups that a response says have changed (`Cache-Group-Invalidation`); none unless the method is
+/// unsafe, or where the field is no list of strings.
+///
+/// What an origin says here holds whatever the status: a request that failed may have changed something.
+pub fn invalidated_groups(method: &Method, response: &HeaderMap) -> Vec<String> {
+    if !is_unsafe(method) {
+        return Vec::new();
+    }
+    let mut groups = structured::strings(response, GROUPS).unwrap_or_default();
+    groups.retain(|group| !group.is_empty());
+    groups
 }
 
 /// The targets (path and query) that the response to a request makes invalid.
@@ -25,7 +46,7 @@ pub fn invalidated_targets(
     response: &HeaderMap,
 ) -> SmallVec<[String; 1]> {
     let mut targets = SmallVec::new();
-    if !is_unsafe(request.method) || !(status.is_success() || status.is_redirection()) {
+    if !is_unsafe(request.method) || !is_success(status) {
         return targets;
     }
     targets.push(request.target.to_owned());
@@ -94,6 +115,18 @@ mod tests {
         for method in ["GET", "HEAD", "OPTIONS", "QUERY"] {
             assert!(targets(method, 200, &[]).is_empty(), "{method}");
         }
+    }
+
+    #[test]
+    fn groups_are_told_by_unsafe_methods_only() {
+        let groups = |method: Method, value: &'static str| {
+            let field = [(GROUPS, HeaderValue::from_static(value))];
+            invalidated_groups(&method, &field.into_iter().collect())
+        };
+        assert_eq!(groups(Method::POST, r#""a b";x=1, "", "c""#), ["a b", "c"]);
+        assert_eq!(groups(Method::DELETE, r#""a", b"#), [""; 0], "no list of strings");
+        assert_eq!(groups(Method::GET, r#""a""#), [""; 0]);
+        assert_eq!(invalidated_groups(&Method::POST, &HeaderMap::new()), [""; 0]);
     }
 
     #[test]

@@ -78,18 +78,27 @@ reasons! {
     NoFreshness = "no-freshness",
     /// The response is stale when it arrives, and it has no validator.
     ZeroTtl = "zero-ttl",
+    /// The response has more tags than are kept, or one that is too long or no text: a purge of it would
+    /// miss this response.
+    TagLimit = "tag-limit",
+    /// The tags that are in the response's JSON cannot be read: a purge of them would miss this response.
+    TagsUnreadable = "tags-unreadable",
     /// The response is larger than what is stored.
     TooLarge = "too-large",
     /// The response is a stream of events without an end.
     Streaming = "streaming",
-    /// The response ended before it was complete.
-    Incomplete = "incomplete",
     /// Nothing is stored for this target.
     Cold = "cold",
     /// Something is stored for this target, but for other request headers.
     VaryMismatch = "vary-mismatch",
     /// The stored response is stale.
     Expired = "expired",
+    /// What was stored has been purged.
+    Purged = "purged",
+    /// What was stored has been purged softly: stale, and fetched anew.
+    SoftPurged = "soft-purged",
+    /// This node does not hear the purge log, so it cannot tell whether what is stored was purged.
+    Unsynced = "unsynced",
     /// Stale, served while it is revalidated in the background.
     StaleWhileRevalidate = "stale-while-revalidate",
     /// Stale, served because the origin failed.

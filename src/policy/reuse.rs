@@ -16,6 +16,8 @@ pub enum Reuse {
     Fresh,
     /// Serve it, and revalidate it in the background.
     StaleWhileRevalidate,
+    /// Serve it once more, and fetch it anew in the background: it was purged softly.
+    SoftPurged,
     /// Serve it stale: the request's `max-stale` allows it.
     StaleByRequest,
     /// Ask the origin first, conditionally if there is a validator.
@@ -30,8 +32,20 @@ impl Reuse {
         match self {
             Self::Fresh => None,
             Self::StaleWhileRevalidate => Some(Reason::StaleWhileRevalidate),
+            Self::SoftPurged => Some(Reason::SoftPurged),
             Self::StaleByRequest => Some(Reason::RequestMaxStale),
             Self::Revalidate(reason) | Self::Unusable(reason) => Some(reason),
+        }
+    }
+
+    /// The same for a stored response that a soft purge selects: what was fresh is stale now, and may
+    /// be served once more unless the origin forbids serving it stale at all.
+    #[must_use]
+    pub fn after_soft_purge(self, stored: &Freshness) -> Self {
+        match self {
+            Self::Fresh if stale::permits_soft_purge(stored) => Self::SoftPurged,
+            Self::Fresh => Self::Revalidate(Reason::SoftPurged),
+            other => other,
         }
     }
 }

@@ -6,16 +6,17 @@ use crate::field::Timestamp;
 
 use super::{ClientCacheControl, Freshness, RequestDirectives, Rule, freshness::Constraints};
 
+/// What forbids every use of a stale response.
+const NEVER: Constraints =
+    Constraints::NO_CACHE.with(Constraints::MUST_REVALIDATE).with(Constraints::PROXY_REVALIDATE);
+
 /// Whether anything in the response forbids serving it stale (RFC 9111 §4.2.4).
 ///
 /// `s-maxage` forbids it too, except for as long as the origin itself says in the same breath. So does
 /// a response that was never fresh: nobody said that it may be given to anyone else unasked.
 fn is_forbidden(freshness: &Freshness, by_origin: Option<u32>) -> bool {
-    let never = Constraints::NO_CACHE
-        .with(Constraints::MUST_REVALIDATE)
-        .with(Constraints::PROXY_REVALIDATE);
     let is_silent = freshness.lifetime.is_zero() && by_origin.is_none();
-    freshness.constraints.has_any(never)
+    freshness.constraints.has_any(NEVER)
         || (by_origin.is_none() && freshness.constraints.has_any(Constraints::S_MAXAGE))
         || is_silent
 }
@@ -23,6 +24,12 @@ fn is_forbidden(freshness: &Freshness, by_origin: Option<u32>) -> bool {
 /// Whether a client's own `max-stale` may be followed for this response.
 pub(super) fn permits_max_stale(freshness: &Freshness) -> bool {
     !is_forbidden(freshness, None)
+}
+
+/// Whether a softly purged response may be served until its successor is there: whoever purged it asked
+/// for that, so only what forbids all stale responses stands against it.
+pub(super) fn permits_soft_purge(freshness: &Freshness) -> bool {
+    !freshness.constraints.has_any(NEVER)
 }
 
 /// How long after it became stale a response may be served while it is revalidated.

@@ -10,9 +10,14 @@ use super::{
     freshness::{Basis, Constraints, is_heuristically_cacheable},
     invalidation, stale,
     stored_fields::is_event_stream,
+    tag,
 };
 
 /// Decides whether a complete response may be stored for later `GET` requests.
+///
+/// Of the answers to writes only those may that say they are what a `GET` of the target would return,
+/// and for how long: to `POST` (RFC 9110 §9.3.3), `PATCH` (RFC 5789 §2) and, as `Content-Location` has
+/// the same meaning there (RFC 9110 §8.7), `PUT`.
 ///
 /// A refusal carries the one reason that is shown. What is stored, and for how long it is of use, is
 /// for [`stored_fields`](super::stored_fields::stored_fields) and the [`Freshness`] to say.
@@ -37,7 +42,7 @@ pub fn storable(
     if !explicit && response.headers.contains_key(header::SET_COOKIE) {
         return Err(Reason::SetCookie);
     }
-    if request.method == Method::POST && !(explicit && answers_get(request, response)) {
+    if request.method != Method::GET && !(explicit && answers_get(request, response)) {
         return Err(Reason::MethodNotCacheable);
     }
     worth_storing(response, &directives, (freshness, basis), rule)
@@ -48,7 +53,7 @@ fn request_allows(request: &RequestHead<'_>, rule: &Rule) -> Result<(), Reason> 
     if !rule.cache {
         return Err(Reason::RuleBypass);
     }
-    if ![Method::GET, Method::POST].contains(request.method) {
+    if ![Method::GET, Method::POST, Method::PUT, Method::PATCH].contains(request.method) {
         return Err(Reason::MethodNotCacheable);
     }
     let honoured = rule.client_cache_control == ClientCacheControl::Honor;
@@ -98,11 +103,14 @@ fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
     if list::members(response.headers, header::VARY).any(|member| member == b"*") {
         return Err(Reason::VaryStar);
     }
+    if !tag::are_within_limits(response.headers) {
+        return Err(Reason::TagLimit);
+    }
     Ok(())
 }
 
-/// Whether the response to a `POST` says that it is what a `GET` of the target would return
-/// (RFC 9110 §9.3.3).
+/// Whether the response to a write says that it is what a `GET` of the target would return
+/// (RFC 9110 §8.7).
 fn answers_get(request: &RequestHead<'_>, response: &ResponseHead<'_>) -> bool {
     response
         .headers

@@ -3,21 +3,29 @@
 //! The first route whose pattern matches wins. Nothing here allocates per request, but for the tags
 //! of a response that is about to be stored.
 
+pub mod body_tags;
 pub mod condition;
+pub mod json;
 pub mod pattern;
 pub mod select;
 pub mod tags;
+pub mod target;
 
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
+use serde_json::Value;
 
+pub use body_tags::BodyTemplate;
 pub use condition::Bypass;
+pub use json::BeyondLimit;
 pub use pattern::{Params, Pattern, PatternError};
 pub use select::{RouteTable, Selection};
-pub use tags::{TagError, TagTemplate};
+pub use tags::{Tag, TagError, TagTemplate};
+pub use target::{TargetError, TargetTemplate};
 
 use crate::{key::target::QueryRule, policy::Rule};
+use body_tags::Exchange;
 
 /// What an operator says about the requests that match a pattern.
 #[derive(Debug, Clone)]
@@ -36,8 +44,14 @@ pub struct Route {
     pub bypass: Bypass,
     /// Labels of its stored responses.
     pub tags: Box<[TagTemplate]>,
+    /// Labels of its stored responses that their JSON tells.
+    pub body_tags: Box<[BodyTemplate]>,
+    /// Labels of what a successful unsafe request makes invalid.
+    pub purged_on_write: Box<[TagTemplate]>,
     /// The `Cache-Control` that clients are sent in place of the origin's.
     pub client_cache: Option<HeaderValue>,
+    /// What a successful response has fetched ahead.
+    pub warm_on_success: Box<[TargetTemplate]>,
 }
 
 impl Route {
@@ -54,23 +68,69 @@ impl Route {
             vary: VaryRule::default(),
             bypass: Bypass::default(),
             tags: Box::default(),
+            body_tags: Box::default(),
+            purged_on_write: Box::default(),
             client_cache: None,
+            warm_on_success: Box::default(),
         }
     }
 
     /// The tags of a response to the request with this normal path (see
     /// [`normal_path`](crate::key::target::normal_path)) and this query as sent; without duplicates.
     pub fn tags_of(&self, path: &str, query: Option<&str>) -> Vec<String> {
-        if self.tags.is_empty() {
+        self.rendered(&self.tags, path, query)
+    }
+
+    /// The tags that the JSON of such a response has for it; without duplicates.
+    pub fn body_tags_of(
+        &self,
+        path: &str,
+        query: Option<&str>,
+        document: &Value,
+    ) -> Result<Vec<String>, BeyondLimit> {
+        let params = self.params(path);
+        let exchange = Exchange { params, query, document };
+        let mut tags = Vec::new();
+        for template in &self.body_tags {
+            template.render(&exchange, &mut tags)?;
+        }
+        tags.sort_unstable();
+        tags.dedup();
+        Ok(tags)
+    }
+
+    /// The tags that a successful unsafe request with this normal path and this query as sent makes
+    /// invalid; without duplicates.
+    pub fn tags_purged_by(&self, path: &str, query: Option<&str>) -> Vec<String> {
+        self.rendered(&self.purged_on_write, path, query)
+    }
+
+    fn rendered(&self, templates: &[TagTemplate], path: &str, query: Option<&str>) -> Vec<String> {
+        if templates.is_empty() {
             return Vec::new();
         }
-        let params = self.pattern.as_ref().and_then(|pattern| pattern.params(path));
-        let params = params.unwrap_or_default();
-        let mut tags = Vec::with_capacity(self.tags.len());
-        for template in &self.tags {
+        let params = self.params(path);
+        let mut tags = Vec::with_capacity(templates.len());
+        for template in templates {
             template.render(&params, query, &mut tags);
         }
         tags
+    }
+
+    fn params<'a>(&'a self, path: &'a str) -> Params<'a> {
+        let params = self.pattern.as_ref().and_then(|pattern| pattern.params(path));
+        params.unwrap_or_default()
+    }
+
+    /// The targets (path and query) to be fetched ahead after a successful response to the request with
+    /// this normal path and this query as sent; without duplicates.
+    pub fn warmed_targets(&self, path: &str, query: Option<&str>) -> Vec<String> {
+        let params = self.params(path);
+        let mut targets = Vec::with_capacity(self.warm_on_success.len());
+        for template in &self.warm_on_success {
+            template.render(&params, query, &mut targets);
+        }
+        targets
     }
 }
 

@@ -139,6 +139,11 @@ impl Pattern {
         (self.end == End::Rest || given.next().is_none()).then_some(params)
     }
 
+    /// The methods it names; none where it matches all.
+    pub fn methods(&self) -> &[Method] {
+        &self.methods
+    }
+
     /// The names of its placeholders.
     pub fn param_names(&self) -> impl Iterator<Item = &str> {
         self.segments.iter().filter_map(|segment| match segment {

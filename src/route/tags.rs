@@ -1,21 +1,34 @@
-//! Tag templates: `stocks:{symbol}`, `range:{?range}`.
+//! Tag templates: `stocks:{symbol}`, `range:{?range}`, `product:{$.id}`.
 
 use std::{borrow::Cow, fmt, ops::Range};
 
 use thiserror::Error;
 
-use super::pattern::{Params, Pattern};
+use super::{
+    body_tags::BodyTemplate,
+    json::{self, PathError},
+    pattern::{Params, Pattern},
+};
 use crate::key::target::query;
 
 /// How many tags one template makes at most, where query parameters repeat.
 const MAX_TAGS: usize = 32;
 
-/// A tag with placeholders, to be filled in for each response.
+/// A tag of a response, by what fills its placeholders in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TagTemplate(Box<[Part]>);
+pub enum Tag {
+    /// The request alone.
+    OfRequest(TagTemplate),
+    /// The JSON of the response, too.
+    OfBody(BodyTemplate),
+}
+
+/// A tag with placeholders, to be filled in for each request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagTemplate(pub(super) Box<[Part]>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     Literal(Box<str>),
     /// A segment of the path, by its name in the pattern.
     Param(Box<str>),
@@ -45,38 +58,39 @@ pub enum TagProblem {
     /// A placeholder for nothing that the route knows.
     #[error("nothing is called `{{{0}}}` here")]
     Unknown(String),
+    /// A placeholder for who asks, where the path has no segment of this name.
+    #[error("nothing is called `{{user}}` here: who asks is not known")]
+    User,
+    /// A path into JSON where there is none at hand.
+    #[error("there is no JSON at hand here")]
+    NoBody,
+    /// A placeholder that begins like a path into JSON and is none.
+    #[error("{0}")]
+    Path(PathError),
     /// A control character.
     #[error("a tag has no control characters")]
     Control,
 }
 
+impl Tag {
+    /// Reads a tag of the responses of a route with this pattern.
+    pub fn parse(text: &str, pattern: &Pattern) -> Result<Self, TagError> {
+        let pieces = pieces(text)?;
+        if pieces.iter().any(Piece::is_path) {
+            return BodyTemplate::of(&pieces, pattern).map(Self::OfBody);
+        }
+        TagTemplate::of(&pieces, pattern).map(Self::OfRequest)
+    }
+}
+
 impl TagTemplate {
     /// Reads a template of a route with this pattern.
     pub fn parse(text: &str, pattern: &Pattern) -> Result<Self, TagError> {
-        let fail = |problem, at| Err(TagError { problem, at });
-        if text.is_empty() {
-            return fail(TagProblem::Empty, 0..0);
-        }
-        if text.contains(char::is_control) {
-            return fail(TagProblem::Control, 0..text.len());
-        }
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while let Some((literal, after)) = rest.split_once('{') {
-            let start = text.len() - after.len();
-            push_literal(&mut parts, literal, start - literal.len() - 1)?;
-            let Some((name, after)) = after.split_once('}') else {
-                return fail(TagProblem::Brace, start - 1..start);
-            };
-            let Some(part) = placeholder(name, pattern) else {
-                let at = start - 1..start + name.len() + 1;
-                return fail(TagProblem::Unknown(name.to_owned()), at);
-            };
-            parts.push(part);
-            rest = after;
-        }
-        push_literal(&mut parts, rest, text.len() - rest.len())?;
-        Ok(Self(parts.into()))
+        Self::of(&pieces(text)?, pattern)
+    }
+
+    fn of(pieces: &[Piece<'_>], pattern: &Pattern) -> Result<Self, TagError> {
+        pieces.iter().map(|piece| Part::of(piece, pattern)).collect::<Result<_, _>>().map(Self)
     }
 
     /// Adds its tags for a request, leaving out those that are there already.
@@ -86,11 +100,7 @@ impl TagTemplate {
     pub fn render(&self, params: &Params<'_>, query: Option<&str>, into: &mut Vec<String>) {
         let mut tags = vec![String::new()];
         for part in &self.0 {
-            match part {
-                Part::Literal(text) => append(&mut tags, &[Cow::Borrowed(text)]),
-                Part::Param(name) => append(&mut tags, &path_values(params, name)),
-                Part::Query(name) => append(&mut tags, &query_values(query, name)),
-            }
+            append(&mut tags, &part.values(params, query));
         }
         for tag in tags {
             if !tag.is_empty() && !into.contains(&tag) {
@@ -102,31 +112,109 @@ impl TagTemplate {
 
 impl fmt::Display for TagTemplate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|part| match part {
-            Part::Literal(text) => formatter.write_str(text),
-            Part::Param(name) => write!(formatter, "{{{name}}}"),
-            Part::Query(name) => write!(formatter, "{{?{name}}}"),
-        })
+        self.0.iter().try_for_each(|part| part.fmt(formatter))
     }
 }
 
-fn push_literal(parts: &mut Vec<Part>, literal: &str, start: usize) -> Result<(), TagError> {
+impl Part {
+    /// What the request fills in here.
+    pub(super) fn of(piece: &Piece<'_>, pattern: &Pattern) -> Result<Self, TagError> {
+        let Piece::Placeholder { name, at } = piece else {
+            return Ok(Self::Literal(piece.text().into()));
+        };
+        let fail = |problem| Err(TagError { problem, at: at.clone() });
+        if pattern.param_names().any(|param| param == *name) {
+            return Ok(Self::Param((*name).into()));
+        }
+        match name.strip_prefix('?') {
+            Some(parameter) if !parameter.is_empty() => Ok(Self::Query(parameter.into())),
+            _ if piece.is_path() => fail(TagProblem::NoBody),
+            _ if *name == "user" => fail(TagProblem::User),
+            _ => fail(TagProblem::Unknown((*name).to_owned())),
+        }
+    }
+
+    /// Its values in a request, percent-decoded.
+    pub(super) fn values<'a, 'p: 'a>(
+        &'a self,
+        params: &Params<'p>,
+        query: Option<&'a str>,
+    ) -> Vec<Cow<'a, str>> {
+        match self {
+            Self::Literal(text) => vec![Cow::Borrowed(text)],
+            Self::Param(name) => path_values(params, name),
+            Self::Query(name) => query_values(query, name),
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(text) => formatter.write_str(text),
+            Self::Param(name) => write!(formatter, "{{{name}}}"),
+            Self::Query(name) => write!(formatter, "{{?{name}}}"),
+        }
+    }
+}
+
+/// A part of a template's text.
+pub(super) enum Piece<'a> {
+    /// Text that stands for itself.
+    Literal(&'a str),
+    /// What stands between two braces, and where, braces included.
+    Placeholder { name: &'a str, at: Range<usize> },
+}
+
+impl<'a> Piece<'a> {
+    /// Whether it is meant as a path into JSON.
+    pub(super) fn is_path(&self) -> bool {
+        matches!(self, Self::Placeholder { name, .. } if name.starts_with('$'))
+    }
+
+    fn text(&self) -> &'a str {
+        match self {
+            Self::Literal(text) | Self::Placeholder { name: text, .. } => text,
+        }
+    }
+}
+
+/// Takes a template's text apart.
+fn pieces(text: &str) -> Result<Vec<Piece<'_>>, TagError> {
+    let fail = |problem, at| Err(TagError { problem, at });
+    if text.is_empty() {
+        return fail(TagProblem::Empty, 0..0);
+    }
+    if text.contains(char::is_control) {
+        return fail(TagProblem::Control, 0..text.len());
+    }
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some((literal, after)) = rest.split_once('{') {
+        let start = text.len() - after.len();
+        pieces.extend(literal_piece(literal, start - literal.len() - 1)?);
+        let Some(length) = placeholder_length(after) else {
+            return fail(TagProblem::Brace, start - 1..start);
+        };
+        let (name, end) = after.split_at(length);
+        pieces.push(Piece::Placeholder { name, at: start - 1..start + length + 1 });
+        rest = end.get(1..).unwrap_or_default();
+    }
+    pieces.extend(literal_piece(rest, text.len() - rest.len())?);
+    Ok(pieces)
+}
+
+/// The bytes up to the brace that closes a placeholder.
+fn placeholder_length(after: &str) -> Option<usize> {
+    if after.starts_with('$') { json::path_length(after) } else { after.find('}') }
+}
+
+fn literal_piece(literal: &str, start: usize) -> Result<Option<Piece<'_>>, TagError> {
     if let Some(index) = literal.find('}') {
         let at = start + index..start + index + 1;
         return Err(TagError { problem: TagProblem::Brace, at });
     }
-    if !literal.is_empty() {
-        parts.push(Part::Literal(literal.into()));
-    }
-    Ok(())
-}
-
-fn placeholder(name: &str, pattern: &Pattern) -> Option<Part> {
-    match name.strip_prefix('?') {
-        Some("") => None,
-        Some(query) => Some(Part::Query(query.into())),
-        None => pattern.param_names().any(|param| param == name).then(|| Part::Param(name.into())),
-    }
+    Ok((!literal.is_empty()).then_some(Piece::Literal(literal)))
 }
 
 /// Replaces each tag by one for each value.
@@ -151,7 +239,7 @@ fn path_values<'a>(params: &Params<'a>, name: &str) -> Vec<Cow<'a, str>> {
     params.value(name).map(decode).into_iter().collect()
 }
 
-fn query_values<'a>(query: Option<&'a str>, name: &str) -> Vec<Cow<'a, str>> {
+pub(super) fn query_values<'a>(query: Option<&'a str>, name: &str) -> Vec<Cow<'a, str>> {
     query::pairs(query.unwrap_or_default())
         .filter(|(given, _)| query::decoded(given) == name)
         .filter_map(|(_, value)| value.filter(|value| !value.is_empty()).map(query::decoded))
@@ -197,8 +285,9 @@ mod tests {
         assert_eq!(problem(""), (TagProblem::Empty, ""));
         assert_eq!(problem("a{symbol"), (TagProblem::Brace, "{"));
         assert_eq!(problem("a}b"), (TagProblem::Brace, "}"));
-        assert_eq!(problem("a:{user}"), (TagProblem::Unknown("user".into()), "{user}"));
-        assert_eq!(problem("a:{$.id}"), (TagProblem::Unknown("$.id".into()), "{$.id}"));
+        assert_eq!(problem("a:{name}"), (TagProblem::Unknown("name".into()), "{name}"));
+        assert_eq!(problem("a:{user}"), (TagProblem::User, "{user}"));
+        assert_eq!(problem("a:{$.id}"), (TagProblem::NoBody, "{$.id}"));
         assert_eq!(problem("{?}"), (TagProblem::Unknown("?".into()), "{?}"));
     }
 }

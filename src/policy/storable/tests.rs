@@ -217,17 +217,27 @@ fn streams_and_unbounded_variation_are_refused() {
 }
 
 #[test]
-fn a_post_is_stored_if_it_says_that_it_answers_get() {
-    let post = Case { method: Method::POST, ..Case::get() };
+fn what_a_purge_of_its_tags_could_miss_is_not_stored() {
+    let fresh = ("cache-control", "max-age=3600");
+    assert_eq!(Case::get().refusal(&[fresh, ("cache-groups", "\"a\", \"b\"")]), None);
+    let many: &'static str = "t ".repeat(1001).leak();
+    assert_eq!(Case::get().refusal(&[fresh, ("xkey", many)]), Some(Reason::TagLimit));
+}
+
+#[test]
+fn the_answer_to_a_write_is_stored_if_it_says_that_it_answers_get() {
     let fresh = ("cache-control", "max-age=3600");
     let refused = Some(Reason::MethodNotCacheable);
-    assert_eq!(post.refusal(&[fresh]), refused);
-    assert_eq!(post.refusal(&[fresh, ("content-location", "/other")]), refused);
-    assert_eq!(post.refusal(&[DATED[0], DATED[1], ("content-location", "/a?b")]), refused);
-    assert_eq!(post.refusal(&[fresh, ("content-location", "/a?b")]), None);
-    assert_eq!(post.refusal(&[fresh, ("content-location", "http://api.example/a?b")]), None);
-    let put = Case { method: Method::PUT, ..Case::get() };
-    assert_eq!(put.refusal(&[fresh, ("content-location", "/a?b")]), refused);
+    for method in [Method::POST, Method::PUT, Method::PATCH] {
+        let write = Case { method, ..Case::get() };
+        assert_eq!(write.refusal(&[fresh]), refused);
+        assert_eq!(write.refusal(&[fresh, ("content-location", "/other")]), refused);
+        assert_eq!(write.refusal(&[DATED[0], DATED[1], ("content-location", "/a?b")]), refused);
+        assert_eq!(write.refusal(&[fresh, ("content-location", "/a?b")]), None);
+        assert_eq!(write.refusal(&[fresh, ("content-location", "http://api.example/a?b")]), None);
+    }
+    let delete = Case { method: Method::DELETE, ..Case::get() };
+    assert_eq!(delete.refusal(&[fresh, ("content-location", "/a?b")]), refused);
 }
 
 #[test]

@@ -1,0 +1,194 @@
+//! Tags out of the JSON of a response: `product:{$.id}`, `{section}:{$.items[*].category}`.
+
+use std::{borrow::Cow, fmt};
+
+use serde_json::Value;
+use serde_json_path::JsonPath;
+
+use super::{
+    json::{self, BeyondLimit},
+    pattern::{Params, Pattern},
+    tags::{Part, Piece, TagError, TagProblem},
+};
+use crate::policy::tag;
+
+/// A tag with placeholders, at least one of which the JSON of a response fills in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BodyTemplate(Box<[BodyPart]>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum BodyPart {
+    Request(Part),
+    Path(JsonPath),
+}
+
+/// What a response and its request have to offer to a template.
+#[derive(Debug, Clone)]
+pub struct Exchange<'a> {
+    /// The segments of the path that the route's pattern names.
+    pub params: Params<'a>,
+    /// The query as sent.
+    pub query: Option<&'a str>,
+    /// The response's JSON.
+    pub document: &'a Value,
+}
+
+impl BodyTemplate {
+    pub(super) fn of(pieces: &[Piece<'_>], pattern: &Pattern) -> Result<Self, TagError> {
+        let part = |piece: &Piece<'_>| match piece {
+            Piece::Placeholder { name, at } if piece.is_path() => {
+                let fail = |error| TagError {
+                    problem: TagProblem::Path(error),
+                    at: at.start + 1..at.end - 1,
+                };
+                json::path(name).map(BodyPart::Path).map_err(fail)
+            }
+            _ => Part::of(piece, pattern).map(BodyPart::Request),
+        };
+        pieces.iter().map(part).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Adds its tags: one for each combination of the values that the placeholders yield, none where
+    /// one of them yields nothing. May add one twice.
+    pub fn render(
+        &self,
+        exchange: &Exchange<'_>,
+        into: &mut Vec<String>,
+    ) -> Result<(), BeyondLimit> {
+        let mut tags = vec![String::new()];
+        for part in &self.0 {
+            tags = combined(&tags, &part.values(exchange)?)?;
+        }
+        into.append(&mut tags);
+        Ok(())
+    }
+}
+
+impl BodyPart {
+    fn values<'a>(&'a self, exchange: &'a Exchange<'_>) -> Result<Vec<Cow<'a, str>>, BeyondLimit> {
+        match self {
+            Self::Request(part) => Ok(part.values(&exchange.params, exchange.query)),
+            Self::Path(path) => json::values(path, exchange.document),
+        }
+    }
+}
+
+impl fmt::Display for BodyTemplate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            BodyPart::Request(part) => part.fmt(formatter),
+            BodyPart::Path(path) => write!(formatter, "{{{path}}}"),
+        })
+    }
+}
+
+/// Each tag with each value after it.
+fn combined(tags: &[String], values: &[Cow<'_, str>]) -> Result<Vec<String>, BeyondLimit> {
+    let longest = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or_default();
+    let length = longest(&mut tags.iter().map(String::len))
+        + longest(&mut values.iter().map(|value| value.len()));
+    if tags.len().saturating_mul(values.len()) > tag::MOST || length > tag::LONGEST {
+        return Err(BeyondLimit);
+    }
+    let pairs = tags.iter().flat_map(|tag| values.iter().map(move |value| (tag, value)));
+    Ok(pairs.map(|(tag, value)| format!("{tag}{value}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::route::tags::Tag;
+
+    const PATTERN: &str = "/shops/{shop}";
+
+    fn parse(text: &str) -> Result<Tag, TagError> {
+        Tag::parse(text, &Pattern::parse(PATTERN).unwrap())
+    }
+
+    fn template(text: &str) -> BodyTemplate {
+        match parse(text) {
+            Ok(Tag::OfBody(template)) => template,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn rendered(text: &str, document: &Value) -> Result<Vec<String>, BeyondLimit> {
+        let pattern = Pattern::parse(PATTERN).unwrap();
+        let params = pattern.params("/shops/a%20b").unwrap();
+        let exchange = Exchange { params, query: Some("page=1&page=2"), document };
+        let mut tags = Vec::new();
+        template(text).render(&exchange, &mut tags)?;
+        Ok(tags)
+    }
+
+    fn tags(text: &str, document: &Value) -> Vec<String> {
+        rendered(text, document).unwrap()
+    }
+
+    fn problem(text: &str) -> (TagProblem, &str) {
+        let error = parse(text).unwrap_err();
+        (error.problem, &text[error.at])
+    }
+
+    #[test]
+    fn placeholders_are_filled_in_from_body_and_request() {
+        let document = json!({ "id": 17, "open": true, "café": "é", "price": 1.5 });
+        assert_eq!(tags("product:{$.id}", &document), ["product:17"]);
+        assert_eq!(tags("{shop}:{$.open}!", &document), ["a b:true!"]);
+        assert_eq!(tags("{$['café']}{$.price}", &document), ["é1.5"]);
+        assert_eq!(tags("{?page}-{$.id}", &document), ["1-17", "2-17"]);
+    }
+
+    #[test]
+    fn each_value_makes_one_tag_and_none_makes_none() {
+        let items =
+            json!({ "items": [{ "c": "b" }, { "c": "a" }, { "c": "b" }, {}, { "c": null }] });
+        assert_eq!(tags("cat:{$.items[*].c}", &items), ["cat:a", "cat:b"]);
+        let document =
+            json!({ "null": null, "empty": "", "list": [1], "object": {}, "nl": "a\nb" });
+        for path in ["$.missing", "$.null", "$.empty", "$.list", "$.object", "$.nl"] {
+            assert_eq!(tags(&format!("a:{{{path}}}"), &document), [""; 0], "{path}");
+        }
+        assert_eq!(tags("{$.list[*]}{$.missing}", &document), [""; 0]);
+        assert_eq!(tags("{$.list[*]}{?missing}", &document), [""; 0]);
+    }
+
+    #[test]
+    fn there_are_no_more_tags_than_a_response_may_have_and_no_longer_ones() {
+        let numbers = |count: usize| json!((0..count).collect::<Vec<_>>());
+        assert_eq!(tags("{$[*]}", &numbers(tag::MOST)).len(), tag::MOST);
+        assert_eq!(rendered("{$[*]}", &numbers(tag::MOST + 1)), Err(BeyondLimit));
+        assert_eq!(rendered("{$[*]}{$[*]}", &numbers(32)), Err(BeyondLimit));
+        let same = json!(vec!["same"; 10 * tag::MOST]);
+        assert_eq!(tags("{$[*]}", &same), ["same"]);
+        let long = |length: usize| json!({ "text": "t".repeat(length) });
+        assert_eq!(tags("t{$.text}", &long(tag::LONGEST - 1)).len(), 1);
+        assert_eq!(rendered("t{$.text}", &long(tag::LONGEST)), Err(BeyondLimit));
+    }
+
+    #[test]
+    fn braces_in_strings_of_a_path_close_nothing() {
+        let document = json!({ "a}'": 1, "b": [{ "k": "}", "v": 2 }] });
+        assert_eq!(tags(r#"x{$["a}'"]}y"#, &document), ["x1y"]);
+        assert_eq!(tags("{$.b[?@.k=='}'].v}", &document), ["2"]);
+        assert_eq!(tags(r"{$['a}\'']}", &document), ["1"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_pointed_at() {
+        assert_eq!(problem("a{$.id"), (TagProblem::Brace, "{"));
+        assert_eq!(problem("a{$['}"), (TagProblem::Brace, "{"));
+        assert_eq!(problem("{$.id}{order}"), (TagProblem::Unknown("order".into()), "{order}"));
+        assert_eq!(problem("{$.id}{user}"), (TagProblem::User, "{user}"));
+        let (problem, at) = problem("é:{$.items[}");
+        assert!(matches!(problem, TagProblem::Path(_)), "{problem}");
+        assert_eq!(at, "$.items[");
+    }
+
+    #[test]
+    fn a_template_reads_back_as_written() {
+        assert_eq!(template("{shop}:{?page}:{$.id}").to_string(), "{shop}:{?page}:{$.id}");
+    }
+}
