@@ -1,0 +1,35 @@
+//! Polls: a data version that somebody else keeps is looked at again and again; when it changes, tags
+//! are purged.
+//!
+//! One node of the fleet asks, the others listen to what it finds. The version is remembered by the
+//! fleet after the purge, never before: whoever takes over purges what its predecessor did not.
+
+mod ask;
+mod run;
+mod source;
+mod state;
+mod version;
+
+use std::time::Duration;
+
+pub(super) use run::run;
+pub use source::{InvalidSource, Source};
+pub use state::{PollState, Polls};
+pub use version::VersionFrom;
+
+/// A data version and what depends on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Poll {
+    /// Its name in logs, metrics and purges.
+    pub name: Box<str>,
+    /// Where the version is told.
+    pub source: Source,
+    /// The time between two looks; at least a second.
+    pub every: Duration,
+    /// What of the answer is the version.
+    pub version: VersionFrom,
+    /// The tags that are purged when it changes.
+    pub purge: Box<[Box<str>]>,
+    /// A version this old is overdue, as a metric says.
+    pub alert_after: Option<Duration>,
+}

@@ -1,0 +1,326 @@
+//! How polls go on: what is purged when, who asks, and how often.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use http::StatusCode;
+use parking_lot::Mutex;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+use super::*;
+use crate::trigger::{
+    fixture::{ManualClock, Node, Redis, node},
+    poll::{Polls, Source as Url, VersionFrom},
+};
+
+const EVERY: Duration = Duration::from_secs(10);
+
+/// A server whose version tests set, and which keeps the times at which it was asked.
+#[derive(Clone, Default)]
+struct Data(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    /// None: it fails; an empty one: the answer has no version.
+    version: Option<&'static str>,
+    tag: Option<&'static str>,
+    asked: Vec<(Instant, Option<HeaderValue>)>,
+}
+
+impl Data {
+    fn of(version: &'static str) -> Self {
+        let data = Self::default();
+        data.set(Some(version));
+        data
+    }
+
+    fn set(&self, version: Option<&'static str>) {
+        self.0.lock().version = version;
+    }
+
+    fn asked(&self) -> usize {
+        self.0.lock().asked.len()
+    }
+
+    /// The seconds between two askings.
+    fn pauses(&self) -> Vec<f64> {
+        let asked = &self.0.lock().asked;
+        asked.windows(2).map(|pair| (pair[1].0 - pair[0].0).as_secs_f64()).collect()
+    }
+}
+
+impl Ask for Data {
+    async fn ask(&self, known: Option<&HeaderValue>) -> Result<Answer, AskError> {
+        let mut inner = self.0.lock();
+        inner.asked.push((Instant::now(), known.cloned()));
+        let tag = inner.tag.map(HeaderValue::from_static);
+        match inner.version {
+            None => Err(AskError::Status(StatusCode::SERVICE_UNAVAILABLE)),
+            Some("") => Ok(Answer::Nothing),
+            Some(_) if tag.is_some() && known == tag.as_ref() => Ok(Answer::Same),
+            Some(version) => Ok(Answer::Version(version.into(), tag)),
+        }
+    }
+}
+
+fn poll() -> Poll {
+    Poll {
+        name: "sales".into(),
+        source: Url::parse("http://data.test/").unwrap(),
+        every: EVERY,
+        version: VersionFrom::Validator,
+        purge: Box::new(["sales".into(), "kpi".into()]),
+        alert_after: Some(Duration::from_mins(10)),
+    }
+}
+
+/// One node's poll.
+struct Started {
+    node: Surroundings<Node>,
+    polls: Polls,
+    running: JoinHandle<()>,
+}
+
+fn start(data: &Data, redis: &Arc<Redis>, clock: &Arc<ManualClock>) -> Started {
+    let node = node(redis, clock);
+    let mut polls = Polls::default();
+    let slot = polls.add(&poll(), clock.now());
+    let poller = Poller::new(poll(), data.clone(), slot, node.clone());
+    Started { node, polls, running: tokio::spawn(poller.run()) }
+}
+
+impl Started {
+    fn count(&self, result: &str) -> u64 {
+        self.node.metrics.triggers.polls.with_label_values(&["sales", result]).get()
+    }
+
+    fn version(&self) -> Option<String> {
+        self.polls.states()[0].version.as_deref().map(str::to_owned)
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.polls.observe((self.node.now)(), &self.node.metrics);
+        self.node.metrics.triggers.poll_overdue.with_label_values(&["sales"]).get() == 1
+    }
+}
+
+fn alone(data: &Data) -> (Started, Arc<Redis>, Arc<ManualClock>) {
+    let (redis, clock) = (Arc::default(), ManualClock::at("2026-01-10T00:00:00Z"));
+    (start(data, &redis, &clock), redis, clock)
+}
+
+fn purges(redis: &Redis) -> usize {
+    redis.purges.lock().len()
+}
+
+async fn seconds(count: u64) {
+    sleep(Duration::from_secs(count)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_version_purges_nothing_and_every_later_one_does() {
+    let data = Data::of("v1");
+    let (started, redis, _) = alone(&data);
+    seconds(60).await;
+    assert_eq!((purges(&redis), started.version().as_deref()), (0, Some("v1")));
+    data.set(Some("v2"));
+    seconds(12).await;
+    let purge = redis.purges.lock()[0].clone();
+    assert_eq!(purge.selectors, ["sales", "kpi"].map(|tag| Selector::Tag(tag.into())));
+    assert_eq!(purge.source, Source::Poll("sales".into()));
+    assert_eq!(purge.reason.as_deref(), Some("version v2"));
+    seconds(60).await;
+    assert_eq!((purges(&redis), started.version().as_deref()), (1, Some("v2")));
+    data.set(Some("v1"));
+    seconds(12).await;
+    assert_eq!(purges(&redis), 2);
+    assert_eq!(started.count("changed"), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tag_of_the_last_answer_is_asked_for() {
+    let data = Data::of("v1");
+    data.0.lock().tag = Some("\"1\"");
+    let (started, redis, _) = alone(&data);
+    seconds(12).await;
+    data.0.lock().tag = Some("\"2\"");
+    data.set(Some("v2"));
+    seconds(12).await;
+    assert_eq!((purges(&redis), started.version().as_deref()), (1, Some("v2")));
+    seconds(12).await;
+    let asked: Vec<_> = data.0.lock().asked.iter().map(|(_, tag)| tag.clone()).collect();
+    assert_eq!(asked[0], None);
+    assert_eq!(asked[1].as_ref().unwrap(), "\"1\"");
+    assert_eq!(asked.last().unwrap().as_ref().unwrap(), "\"2\"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn looks_are_every_so_often_give_or_take_a_tenth() {
+    let data = Data::of("v1");
+    let (_started, ..) = alone(&data);
+    seconds(1000).await;
+    let pauses = data.pauses();
+    assert!(pauses.len() >= 90, "{}", pauses.len());
+    assert!(pauses.iter().all(|pause| (9.0..=11.01).contains(pause)), "{pauses:?}");
+    assert!(pauses.windows(2).any(|pair| (pair[0] - pair[1]).abs() > 0.05), "{pauses:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_are_asked_ever_less_often_and_success_as_before() {
+    let data = Data::of("v1");
+    let (started, redis, _) = alone(&data);
+    seconds(1).await;
+    data.set(None);
+    seconds(600).await;
+    let pauses = data.pauses();
+    for (pause, factor) in pauses.iter().zip([1.0, 2.0, 4.0, 8.0, 10.0, 10.0]) {
+        assert!((0.9..=1.11).contains(&(pause / 10.0 / factor)), "{pauses:?}");
+    }
+    assert_eq!(started.count("failed"), data.asked() as u64 - 1);
+    assert_eq!(started.version().as_deref(), Some("v1"));
+    data.set(Some("v2"));
+    seconds(111).await;
+    assert_eq!(purges(&redis), 1, "what changed during the failures is purged");
+    let before = data.asked();
+    seconds(100).await;
+    assert!(data.asked() - before >= 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_a_version_changes_nothing() {
+    let data = Data::of("v1");
+    let (started, redis, _) = alone(&data);
+    seconds(1).await;
+    data.set(Some(""));
+    seconds(60).await;
+    assert!(started.count("missing") >= 5 && started.count("failed") == 0);
+    data.set(Some("v1"));
+    seconds(12).await;
+    assert_eq!(purges(&redis), 0);
+    data.set(Some("v2"));
+    seconds(12).await;
+    assert_eq!(purges(&redis), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_cannot_be_purged_yet_is_purged_as_soon_as_it_can() {
+    let data = Data::of("v1");
+    let (started, redis, _) = alone(&data);
+    seconds(1).await;
+    redis.is_away.store(true, Relaxed);
+    data.set(Some("v2"));
+    seconds(300).await;
+    redis.is_away.store(false, Relaxed);
+    seconds(12).await;
+    assert_eq!((purges(&redis), started.version().as_deref()), (1, Some("v2")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_that_the_log_refuses_is_tried_again_soon() {
+    let data = Data::of("v1");
+    data.0.lock().tag = Some("\"1\"");
+    let (started, redis, _) = alone(&data);
+    seconds(1).await;
+    redis.refuses_purges.store(true, Relaxed);
+    data.0.lock().tag = Some("\"2\"");
+    data.set(Some("v2"));
+    seconds(60).await;
+    assert!(started.count("unavailable") >= 9, "{}", started.count("unavailable"));
+    assert_eq!(started.version().as_deref(), Some("v1"));
+    redis.refuses_purges.store(false, Relaxed);
+    seconds(6).await;
+    assert_eq!((purges(&redis), started.version().as_deref()), (1, Some("v2")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_node_asks_and_all_know() {
+    let data = Data::of("v1");
+    let (first, redis, clock) = alone(&data);
+    let others = [start(&data, &redis, &clock), start(&data, &redis, &clock)];
+    seconds(60).await;
+    assert!(data.asked() <= 7, "{}", data.asked());
+    data.set(Some("v2"));
+    seconds(30).await;
+    assert_eq!(purges(&redis), 1);
+    let changed_at = first.polls.states()[0].changed_at;
+    for other in &others {
+        let state = other.polls.states().remove(0);
+        assert_eq!((state.version.as_deref(), state.changed_at), (Some("v2"), changed_at));
+        assert_eq!(other.count("same") + other.count("changed"), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_over_purges_what_changed_meanwhile() {
+    let data = Data::of("v1");
+    let (first, redis, clock) = alone(&data);
+    let second = start(&data, &redis, &clock);
+    seconds(30).await;
+    first.running.abort();
+    data.set(Some("v2"));
+    seconds(12).await;
+    assert_eq!((purges(&redis), second.version().as_deref()), (1, Some("v2")));
+    second.running.abort();
+    data.set(Some("v3"));
+    let _restarted = start(&data, &redis, &clock);
+    seconds(1).await;
+    assert_eq!(purges(&redis), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fleet_that_has_forgotten_is_reminded() {
+    let data = Data::of("v1");
+    let (started, redis, _) = alone(&data);
+    seconds(1).await;
+    redis.is_away.store(true, Relaxed);
+    seconds(30).await;
+    redis.remembered.lock().clear();
+    redis.is_away.store(false, Relaxed);
+    data.set(Some("v2"));
+    seconds(12).await;
+    assert_eq!((purges(&redis), started.version().as_deref()), (1, Some("v2")));
+    assert!(redis.remembered.lock()["poll:sales"].contains("v2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_too_old_is_overdue() {
+    let data = Data::of("v1");
+    let (started, ..) = alone(&data);
+    seconds(599).await;
+    assert!(!started.is_overdue());
+    seconds(3).await;
+    assert!(started.is_overdue());
+    let age = started.node.metrics.triggers.poll_version_age.with_label_values(&["sales"]).get();
+    assert!((600.0..=603.0).contains(&age), "{age}");
+    data.set(Some("v2"));
+    seconds(12).await;
+    assert!(!started.is_overdue());
+    let changed = started.node.metrics.triggers.poll_last_change.with_label_values(&["sales"]);
+    let expected = 1_768_003_200.0 + 608.0;
+    assert!((changed.get() - expected).abs() < 8.0, "{}", changed.get());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_never_came_is_overdue_too() {
+    let (started, ..) = alone(&Data::default());
+    seconds(590).await;
+    assert!(!started.is_overdue());
+    seconds(20).await;
+    assert!(started.is_overdue());
+    let state = started.polls.states().remove(0);
+    assert_eq!((&*state.name, state.version, state.changed_at), ("sales", None, None));
+}
+
+#[test]
+fn pauses_stay_within_their_bounds() {
+    let second = Duration::from_secs(1);
+    assert_eq!(pause(second, Round::Same, 0, 0), Duration::from_millis(900));
+    assert_eq!(pause(second, Round::Same, 0, 255), Duration::from_millis(1100));
+    assert!(pause(second, Round::Failed, u32::MAX, 128) <= second * 11);
+    for round in [Round::Unavailable, Round::Follows] {
+        assert!(pause(second * 3600, round, 0, 255) <= Duration::from_millis(5500));
+    }
+    assert!(pause(Duration::MAX, Round::Failed, 40, 255) <= LONGEST * 2);
+}

@@ -1,0 +1,198 @@
+//! Selectors as people write them, in the form in which purges compare them. Pure.
+
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, CONTROLS};
+use thiserror::Error;
+
+use crate::{
+    fence::Selector,
+    key::target::{self, Scheme, Target},
+    policy::tag,
+};
+
+/// The longest URL or prefix, in bytes.
+const LONGEST_URL: usize = 8 << 10;
+
+/// Leaves ASCII as it is: what is encoded there means something.
+const NON_ASCII: &AsciiSet = CONTROLS;
+
+/// A selector that cannot be meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SelectorError {
+    /// There is no text.
+    #[error("it is empty")]
+    Empty,
+    /// More bytes than any response has.
+    #[error("it is longer than any tag or URL that is stored")]
+    Long,
+    /// A control character.
+    #[error("it has a control character")]
+    Control,
+    /// No URL of an API.
+    #[error("write `https://host/path`, `host/path`, or `/path` for every host")]
+    Url,
+    /// A pattern.
+    #[error("a prefix needs no `*`: everything that begins with it is meant")]
+    Wildcard,
+}
+
+/// The normal form of a URL as keys have it, `host/path?query`, under the route that governs it.
+pub type Normal = dyn Fn(&Target<'_>) -> Box<str> + Send + Sync;
+
+/// A tag, compared byte by byte.
+pub fn tag(text: &str) -> Result<Selector, SelectorError> {
+    check(text, tag::LONGEST)?;
+    Ok(Selector::Tag(text.into()))
+}
+
+/// A URL on one host, or a path on all of them.
+pub fn url(text: &str, normal: &Normal) -> Result<Selector, SelectorError> {
+    check(text, LONGEST_URL)?;
+    let text = ascii(text);
+    let parts = Parts::read(&text).ok_or(SelectorError::Url)?;
+    let rest = parts.rest.split('#').next().unwrap_or_default();
+    let (path, query) = match rest.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (rest, None),
+    };
+    let target = Target { scheme: parts.scheme, host: parts.host, path, query };
+    Ok(Selector::Url(normal(&target)))
+}
+
+/// All URLs on one host, or on all of them, that begin so.
+pub fn prefix(text: &str) -> Result<Selector, SelectorError> {
+    check(text, LONGEST_URL)?;
+    if text.ends_with('*') {
+        return Err(SelectorError::Wildcard);
+    }
+    let text = ascii(text);
+    let parts = Parts::read(&text).ok_or(SelectorError::Url)?;
+    let mut normal = Vec::with_capacity(text.len());
+    target::write_host(&mut normal, parts.host, parts.scheme);
+    target::write_path(&mut normal, parts.rest);
+    let normal = String::from_utf8(normal).map_err(|_| SelectorError::Url)?;
+    Ok(Selector::Prefix(normal.into()))
+}
+
+fn check(text: &str, longest: usize) -> Result<(), SelectorError> {
+    if text.trim().is_empty() {
+        return Err(SelectorError::Empty);
+    }
+    if text.len() > longest {
+        return Err(SelectorError::Long);
+    }
+    if text.contains(char::is_control) { Err(SelectorError::Control) } else { Ok(()) }
+}
+
+/// The text as requests carry it: what is not ASCII is percent-encoded.
+fn ascii(text: &str) -> Cow<'_, str> {
+    percent_encoding::utf8_percent_encode(text, NON_ASCII).into()
+}
+
+/// A URL in parts.
+struct Parts<'a> {
+    scheme: Scheme,
+    /// Empty: any.
+    host: &'a str,
+    /// Path, query and fragment.
+    rest: &'a str,
+}
+
+impl<'a> Parts<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        if text.contains(' ') {
+            return None;
+        }
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
+                (Some(Scheme::Http), rest)
+            }
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => {
+                (Some(Scheme::Https), rest)
+            }
+            Some((before, _)) if !before.contains('/') => return None,
+            _ => (None, text),
+        };
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (host, rest) = rest.split_at(end);
+        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte);
+        let needs_host = scheme.is_some() || !rest.starts_with('/');
+        if !host.bytes().all(is_host) || (needs_host && host.is_empty()) {
+            return None;
+        }
+        // Without a scheme both default ports mean nothing.
+        let https = host.ends_with(":443");
+        let scheme = scheme.unwrap_or(if https { Scheme::Https } else { Scheme::Http });
+        Some(Self { scheme, host, rest })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{CacheKey, target::QueryRule};
+
+    /// The normal form where no route says anything about parameters.
+    fn plain(target: &Target<'_>) -> Box<str> {
+        let key = CacheKey::of_target(|text| target.write(text, &QueryRule::default()));
+        String::from_utf8_lossy(crate::key::url(key.text())).into()
+    }
+
+    fn url_of(text: &str) -> Result<String, SelectorError> {
+        match url(text, &plain)? {
+            Selector::Url(url) => Ok(url.into()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn prefix_of(text: &str) -> Result<String, SelectorError> {
+        match prefix(text)? {
+            Selector::Prefix(prefix) => Ok(prefix.into()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_url_takes_the_form_of_the_key() {
+        for (text, expected) in [
+            ("https://API.example:443/a%7Eb?q=%2f#top", "api.example/a~b?q=%2F"),
+            ("http://api.example:443/a", "api.example:443/a"),
+            ("HTTP://api.example", "api.example/"),
+            ("api.example:8080/a", "api.example:8080/a"),
+            ("api.example:443/a", "api.example/a"),
+            ("api.example?q", "api.example/?q"),
+            ("[::1]:80/a", "[::1]/a"),
+            ("/a/../b?c=http://d", "/a/../b?c=http://d"),
+            ("/café", "/caf%C3%A9"),
+        ] {
+            assert_eq!(url_of(text).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_takes_the_form_of_the_key() {
+        for (text, expected) in [
+            ("https://API.example", "api.example/"),
+            ("API.example:80/a%2", "api.example/a%2"),
+            ("/api/%7Eme/st", "/api/~me/st"),
+            ("/a?q=", "/a?q="),
+            ("/", "/"),
+        ] {
+            assert_eq!(prefix_of(text).as_deref(), Ok(expected), "{text}");
+        }
+        assert_eq!(prefix_of("/api/*"), Err(SelectorError::Wildcard));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for text in ["ftp://h/a", "https:///a", "?q", "user@h/a", "h h/a", "/a b", "*", "h*/a"] {
+            assert_eq!(url_of(text), Err(SelectorError::Url), "{text}");
+        }
+        assert_eq!(url_of(" "), Err(SelectorError::Empty));
+        assert_eq!(tag(""), Err(SelectorError::Empty));
+        assert_eq!(tag("a\n"), Err(SelectorError::Control));
+        assert_eq!(tag(&"x".repeat(tag::LONGEST + 1)), Err(SelectorError::Long));
+        assert_eq!(tag("a b"), Ok(Selector::Tag("a b".into())));
+    }
+}

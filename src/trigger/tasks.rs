@@ -1,0 +1,149 @@
+//! The schedules and polls of a configuration, at work.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinSet;
+
+use super::{Fleet, Poll, Polls, Schedule, poll, schedule};
+use crate::{field::Timestamp, origin::SetupError, telemetry::Metrics, warm::Queue};
+
+/// Where the time of day comes from.
+pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// What schedules and polls work with.
+pub struct Surroundings<F> {
+    /// The other nodes, and the purge log.
+    pub fleet: Arc<F>,
+    /// What fetches ahead.
+    pub warm: Queue,
+    /// The wall clock.
+    pub now: Now,
+    /// Where runs and polls are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl<F> Clone for Surroundings<F> {
+    fn clone(&self) -> Self {
+        Self {
+            fleet: Arc::clone(&self.fleet),
+            warm: self.warm.clone(),
+            now: Arc::clone(&self.now),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+}
+
+/// The schedules and polls of one configuration at work; dropped, they end. Nothing is lost by that:
+/// what was done is remembered by the fleet, not here.
+pub struct Tasks {
+    polls: Polls,
+    _running: JoinSet<()>,
+}
+
+impl Tasks {
+    /// Sets all of them to work on the current runtime. Nothing runs where one of them cannot be set up.
+    pub fn start<F: Fleet>(
+        schedules: &[Schedule],
+        polls: &[Poll],
+        surroundings: &Surroundings<F>,
+    ) -> Result<Self, SetupError> {
+        let mut running = JoinSet::new();
+        let started = (surroundings.now)();
+        let mut states = Polls::default();
+        for poll in polls {
+            running.spawn(poll::run(poll, states.add(poll, started), surroundings)?);
+        }
+        for schedule in schedules {
+            running.spawn(schedule::run(schedule.clone(), surroundings.clone()));
+        }
+        Ok(Self { polls: states, _running: running })
+    }
+
+    /// The versions that polls have found.
+    pub fn polls(&self) -> &Polls {
+        &self.polls
+    }
+}
+
+/// How long to wait before something that failed this often, at least once, is tried again.
+pub(super) fn backoff(failures: u32, first: Duration, most: Duration) -> Duration {
+    let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+    first.saturating_mul(factor).min(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::*;
+    use crate::{
+        key::target::Target,
+        purge::Log,
+        trigger::{Alone, Purger},
+        warm::Budget,
+    };
+
+    /// A node that is alone, its log, and a clock that goes with tokio's.
+    fn alone() -> (Surroundings<Alone>, Arc<Log>) {
+        let (log, metrics) = (Arc::new(Log::in_memory()), Metrics::new());
+        let normal = Box::new(|target: &Target<'_>| target.path.into());
+        let purger = Purger::new(Arc::clone(&log), Arc::clone(&metrics), normal);
+        let began = tokio::time::Instant::now();
+        let base = Timestamp::from_seconds(1_768_024_230);
+        let surroundings = Surroundings {
+            fleet: Arc::new(Alone::new(Arc::new(purger))),
+            warm: Queue::new(Budget::default(), Arc::clone(&metrics)),
+            now: Arc::new(move || base.saturating_add(began.elapsed())),
+            metrics,
+        };
+        (surroundings, log)
+    }
+
+    fn every_minute() -> Schedule {
+        Schedule {
+            calendar: schedule::Calendar::parse("* * * * *", TimeZone::UTC).unwrap(),
+            purge: Box::new(["often".into()]),
+            warm: Box::new([crate::warm::WarmTarget::parse("/a").unwrap()]),
+        }
+    }
+
+    fn poll() -> Poll {
+        Poll {
+            name: "sales".into(),
+            source: poll::Source::parse("http://127.0.0.1:1/").unwrap(),
+            every: Duration::from_secs(30),
+            version: poll::VersionFrom::Validator,
+            purge: Box::new(["sales".into()]),
+            alert_after: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tasks_work_until_they_are_dropped() {
+        let (surroundings, log) = alone();
+        let tasks = Tasks::start(&[every_minute()], &[], &surroundings).unwrap();
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert_eq!((log.fences().fence().seq, surroundings.warm.waiting()), (2, 1));
+        drop(tasks);
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert_eq!(log.fences().fence().seq, 2);
+        let _again = Tasks::start(&[every_minute()], &[], &surroundings).unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(log.fences().fence().seq, 3, "what was due meanwhile");
+    }
+
+    #[tokio::test]
+    async fn polls_are_known_before_they_have_found_anything() {
+        let (surroundings, _) = alone();
+        let tasks = Tasks::start(&[], &[poll()], &surroundings).unwrap();
+        let states = tasks.polls().states();
+        assert_eq!((states.len(), &*states[0].name, &states[0].version), (1, "sales", &None));
+    }
+
+    #[test]
+    fn failures_are_waited_out_ever_longer() {
+        let (first, most) = (Duration::from_secs(1), Duration::from_mins(1));
+        let waits = [1, 2, 3, 7, 40, u32::MAX].map(|failures| backoff(failures, first, most));
+        assert_eq!(waits.map(|wait| wait.as_secs()), [1, 2, 4, 60, 60, 60]);
+    }
+}

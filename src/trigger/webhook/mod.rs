@@ -1,0 +1,129 @@
+//! Webhooks: systems that tell of changes, `POST /_larder/webhooks/{name}`.
+//!
+//! `signature` decides whether a delivery is believed, `map` what it purges; both are pure. Nothing
+//! about a body is looked at before its signature has been found good.
+
+pub mod map;
+pub mod signature;
+pub mod template;
+pub mod vendor;
+
+use http::StatusCode;
+use serde_json::Value;
+
+pub use map::{Condition, Map, Mapped, Rule, ToldIn};
+pub use signature::{
+    Algorithm, Delivery, Encoding, HmacForm, Scheme, Signed, SignedAt, SignedError, Unproven,
+};
+pub use template::{
+    PathError, PayloadTemplate, TemplateError, TemplateProblem, TooMany, json_path,
+};
+pub use vendor::{TOLERANCE, Vendor};
+
+use crate::problem::Problem;
+
+/// One webhook: who may deliver to it, and what that purges.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    /// Its name, the last segment of its path.
+    pub name: Box<str>,
+    /// What a delivery has to prove.
+    pub scheme: Scheme,
+    /// What a delivery means.
+    pub map: Map,
+    /// Where a delivery tells which one it is; the first that is there counts. What has been purged by
+    /// a delivery is not purged by it again.
+    pub ids: Box<[ToldIn]>,
+    /// What else has to be answered.
+    pub handshake: Handshake,
+}
+
+/// What a sender asks before it delivers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Handshake {
+    /// Nothing.
+    #[default]
+    None,
+    /// Slack's `url_verification`: that its challenge comes back.
+    Slack,
+}
+
+/// What a delivery is that is believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// News.
+    Purge {
+        /// What they come to.
+        mapped: Mapped,
+        /// Which delivery it is, where it tells.
+        id: Option<String>,
+    },
+    /// A challenge to be answered with itself.
+    Answer(String),
+}
+
+/// Why a delivery purges nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// It is not believed: 401.
+    Unproven(Unproven),
+    /// Its body is no JSON: 400.
+    Malformed,
+    /// It would purge more tags than one purge may: 413.
+    TooMany,
+}
+
+impl Webhook {
+    /// What a delivery comes to.
+    pub fn plan(&self, delivery: &Delivery<'_>) -> Result<Plan, Refused> {
+        self.scheme.verify(delivery).map_err(Refused::Unproven)?;
+        let payload: Value =
+            serde_json::from_slice(delivery.body).map_err(|_| Refused::Malformed)?;
+        if let Some(challenge) = self.handshake.challenge(&payload) {
+            return Ok(Plan::Answer(challenge.to_owned()));
+        }
+        let headers = delivery.headers;
+        let mapped = self.map.apply(&self.name, headers, &payload);
+        let mapped = mapped.map_err(|TooMany| Refused::TooMany)?;
+        let id = self.ids.iter().find_map(|told| told.read(headers, &payload));
+        Ok(Plan::Purge { mapped, id: id.filter(|id| !id.is_empty()) })
+    }
+}
+
+impl Handshake {
+    fn challenge(self, payload: &Value) -> Option<&str> {
+        let is_asked = self == Self::Slack && payload.get("type")? == "url_verification";
+        payload.get("challenge").filter(|_| is_asked)?.as_str()
+    }
+}
+
+impl Refused {
+    /// The result in the metrics.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Unproven(_) => "refused",
+            Self::Malformed => "malformed",
+            Self::TooMany => "too-large",
+        }
+    }
+
+    /// What the sender is told.
+    pub fn problem(&self) -> Problem {
+        let (status, title, detail) = match self {
+            Self::Unproven(unproven) => {
+                let detail = format!("This delivery is not believed: {unproven}.");
+                (StatusCode::UNAUTHORIZED, "Signature refused", detail)
+            }
+            Self::Malformed => {
+                let detail = "The body is no JSON; deliver events as JSON.".to_owned();
+                (StatusCode::BAD_REQUEST, "Malformed delivery", detail)
+            }
+            Self::TooMany => {
+                let detail = "This delivery would purge more tags than one purge may. Deliver less \
+                              at once, or purge by a tag that they share.";
+                (StatusCode::PAYLOAD_TOO_LARGE, "Too many tags", detail.to_owned())
+            }
+        };
+        Problem::new(status, title, detail)
+    }
+}

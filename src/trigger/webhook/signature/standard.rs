@@ -1,0 +1,93 @@
+//! Signatures as in Standard Webhooks, which Svix and those who deliver through it send.
+
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use http::{HeaderMap, HeaderName};
+
+use super::{Delivery, Encoding, MOST_DIGESTS, Unproven, check_time, decode_base64, field, prove};
+
+/// What stands before a secret that is written in base64.
+const SECRET_PREFIX: &str = "whsec_";
+
+/// What stands before a digest with a shared secret. Others are signatures of another kind.
+const VERSION: &str = "v1,";
+
+/// A digest of the delivery's id, its time and its body: `{id}.{timestamp}.{body}`
+/// (standard-webhooks, "Signature scheme"), HMAC-SHA256, in base64.
+#[derive(Clone)]
+pub struct Standard {
+    keys: Vec<hmac::Key>,
+    tolerance: Duration,
+}
+
+/// The three fields of a delivery.
+struct Fields {
+    id: HeaderName,
+    timestamp: HeaderName,
+    signature: HeaderName,
+}
+
+/// As the specification has them.
+const STANDARD: Fields = Fields {
+    id: HeaderName::from_static("webhook-id"),
+    timestamp: HeaderName::from_static("webhook-timestamp"),
+    signature: HeaderName::from_static("webhook-signature"),
+};
+
+/// As Svix had them before.
+const SVIX: Fields = Fields {
+    id: HeaderName::from_static("svix-id"),
+    timestamp: HeaderName::from_static("svix-timestamp"),
+    signature: HeaderName::from_static("svix-signature"),
+};
+
+impl Standard {
+    /// Under secrets in base64, with or without `whsec_` before them; nothing where one is none.
+    pub fn new(secrets: &[&str], tolerance: Duration) -> Option<Self> {
+        let keys = secrets.iter().map(|secret| key(secret)).collect::<Option<_>>()?;
+        Some(Self { keys, tolerance })
+    }
+
+    /// The fields that may tell a delivery's id; the first that is there does, and it is signed.
+    pub fn ids() -> [HeaderName; 2] {
+        [STANDARD.id, SVIX.id]
+    }
+
+    pub(super) fn verify(&self, delivery: &Delivery<'_>) -> Result<(), Unproven> {
+        let fields = if is_of_svix(delivery.headers) { SVIX } else { STANDARD };
+        let id = field(delivery.headers, &fields.id)?;
+        let timestamp = field(delivery.headers, &fields.timestamp)?;
+        let digests = digests(delivery.headers, &fields.signature);
+        if id.is_empty() {
+            return Err(Unproven::Field(fields.id));
+        }
+        if digests.is_empty() {
+            return Err(Unproven::Field(fields.signature));
+        }
+        check_time(timestamp, delivery.now, self.tolerance, &fields.timestamp)?;
+        prove(&self.keys, &digests, |context| {
+            for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", delivery.body] {
+                context.update(part);
+            }
+        })
+    }
+}
+
+fn is_of_svix(headers: &HeaderMap) -> bool {
+    headers.contains_key(SVIX.id) && !headers.contains_key(STANDARD.id)
+}
+
+fn key(secret: &str) -> Option<hmac::Key> {
+    let bytes = decode_base64(secret.strip_prefix(SECRET_PREFIX).unwrap_or(secret))?;
+    (!bytes.is_empty()).then(|| hmac::Key::new(hmac::HMAC_SHA256, &bytes))
+}
+
+fn digests(headers: &HeaderMap, name: &HeaderName) -> Vec<Vec<u8>> {
+    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    lines
+        .flat_map(|line| line.split(' '))
+        .filter_map(|member| Encoding::Base64.decode(member.strip_prefix(VERSION)?))
+        .take(MOST_DIGESTS)
+        .collect()
+}

@@ -1,0 +1,53 @@
+//! Signatures as Stripe makes them.
+
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use http::{HeaderMap, HeaderName};
+
+use super::{Delivery, Encoding, MOST_DIGESTS, Unproven, check_time, prove};
+
+const HEADER: HeaderName = HeaderName::from_static("stripe-signature");
+
+/// A digest of the time and the body, `{t}.{body}`, HMAC-SHA256, in hexadecimal digits; both stand in
+/// `Stripe-Signature: t=…,v1=…`. The secret is the key as it is, `whsec_` included.
+#[derive(Clone)]
+pub struct Stripe {
+    keys: Vec<hmac::Key>,
+    tolerance: Duration,
+}
+
+impl Stripe {
+    /// Under these secrets.
+    pub fn new(secrets: &[&str], tolerance: Duration) -> Self {
+        let key = |secret: &&str| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        Self { keys: secrets.iter().map(key).collect(), tolerance }
+    }
+
+    pub(super) fn verify(&self, delivery: &Delivery<'_>) -> Result<(), Unproven> {
+        let unreadable = || Unproven::Field(HEADER);
+        let timestamp = members(delivery.headers, "t").next().ok_or_else(unreadable)?;
+        let digests: Vec<Vec<u8>> = members(delivery.headers, "v1")
+            .filter_map(|digest| Encoding::Hex.decode(digest))
+            .take(MOST_DIGESTS)
+            .collect();
+        if digests.is_empty() {
+            return Err(unreadable());
+        }
+        check_time(timestamp, delivery.now, self.tolerance, &HEADER)?;
+        prove(&self.keys, &digests, |context| {
+            for part in [timestamp.as_bytes(), b".", delivery.body] {
+                context.update(part);
+            }
+        })
+    }
+}
+
+/// The values of this name in the field.
+fn members<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(HEADER).iter().filter_map(|line| line.to_str().ok());
+    lines
+        .flat_map(|line| line.split(','))
+        .filter_map(|member| member.trim().split_once('='))
+        .filter_map(move |(given, value)| (given == name).then_some(value))
+}

@@ -1,0 +1,247 @@
+//! Tags out of a payload: `order:{$.id}`, `product:{$.items[*].sku}`. Pure.
+
+use std::{fmt, ops::Range};
+
+use serde_json::Value;
+use serde_json_path::JsonPath;
+use thiserror::Error;
+
+/// A tag with placeholders, to be filled in from each payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PayloadTemplate(Box<[Part]>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Literal(Box<str>),
+    Path(JsonPath),
+}
+
+/// A template that cannot be read, and where in its text.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{problem}")]
+pub struct TemplateError {
+    /// What is wrong.
+    pub problem: TemplateProblem,
+    /// The bytes of the text that are.
+    pub at: Range<usize>,
+}
+
+/// What can be wrong with a template.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum TemplateProblem {
+    /// No text at all.
+    #[error("a tag is empty")]
+    Empty,
+    /// A brace without its counterpart.
+    #[error("a brace has no counterpart")]
+    Brace,
+    /// A placeholder that is no path.
+    #[error("a placeholder here is a JSONPath into the payload, as in `{{$.id}}`")]
+    NoPath,
+    /// A placeholder that begins like a path and is none.
+    #[error("{0}")]
+    Path(PathError),
+    /// A control character.
+    #[error("a tag has no control characters")]
+    Control,
+}
+
+/// Text that is no path as in RFC 9535, and what its parser has to say about that.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("this is no JSONPath (RFC 9535){0}")]
+pub struct PathError(String);
+
+/// Reads a path into JSON (RFC 9535).
+pub fn json_path(text: &str) -> Result<JsonPath, PathError> {
+    JsonPath::parse(text).map_err(|error| match error.message() {
+        "parser error" => PathError(String::new()),
+        message => PathError(format!(": {message}")),
+    })
+}
+
+/// There would be more tags than the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooMany;
+
+impl PayloadTemplate {
+    /// Reads a template.
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        let fail = |problem, at| Err(TemplateError { problem, at });
+        if text.is_empty() {
+            return fail(TemplateProblem::Empty, 0..0);
+        }
+        if text.contains(char::is_control) {
+            return fail(TemplateProblem::Control, 0..text.len());
+        }
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((literal, after)) = rest.split_once('{') {
+            let start = text.len() - after.len();
+            push_literal(&mut parts, literal, start - literal.len() - 1)?;
+            let Some(length) = path_length(after) else {
+                return fail(TemplateProblem::Brace, start - 1..start);
+            };
+            let (path, end) = after.split_at(length);
+            parts.push(Part::Path(parse_path(path, start)?));
+            rest = end.get(1..).unwrap_or_default();
+        }
+        push_literal(&mut parts, rest, text.len() - rest.len())?;
+        Ok(Self(parts.into()))
+    }
+
+    /// The tags for a payload: one for each combination of the values that the placeholders yield, none
+    /// where one of them yields nothing.
+    ///
+    /// Values are texts, numbers, `true` and `false`; an empty text, `null`, a list or an object is no
+    /// value.
+    pub fn render(&self, payload: &Value, limit: usize) -> Result<Vec<String>, TooMany> {
+        let mut tags = vec![String::new()];
+        for part in &self.0 {
+            match part {
+                Part::Literal(text) => tags.iter_mut().for_each(|tag| tag.push_str(text)),
+                Part::Path(path) => tags = combined(&tags, &values(path, payload), limit)?,
+            }
+        }
+        Ok(tags)
+    }
+}
+
+impl fmt::Display for PayloadTemplate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Literal(text) => formatter.write_str(text),
+            Part::Path(path) => write!(formatter, "{{{path}}}"),
+        })
+    }
+}
+
+fn push_literal(parts: &mut Vec<Part>, literal: &str, start: usize) -> Result<(), TemplateError> {
+    if let Some(index) = literal.find('}') {
+        let at = start + index..start + index + 1;
+        return Err(TemplateError { problem: TemplateProblem::Brace, at });
+    }
+    if !literal.is_empty() {
+        parts.push(Part::Literal(literal.into()));
+    }
+    Ok(())
+}
+
+/// The bytes up to the brace that closes a placeholder: the first that stands in no string of the path.
+fn path_length(text: &str) -> Option<usize> {
+    let mut quote = None;
+    let mut is_escaped = false;
+    for (index, byte) in text.bytes().enumerate() {
+        match quote {
+            Some(_) if is_escaped => is_escaped = false,
+            Some(_) if byte == b'\\' => is_escaped = true,
+            Some(open) if open == byte => quote = None,
+            None if byte == b'}' => return Some(index),
+            None if matches!(byte, b'"' | b'\'') => quote = Some(byte),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn parse_path(text: &str, start: usize) -> Result<JsonPath, TemplateError> {
+    let fail = |problem, at| Err(TemplateError { problem, at });
+    if !text.starts_with('$') {
+        return fail(TemplateProblem::NoPath, start - 1..start + text.len() + 1);
+    }
+    json_path(text).or_else(|error| fail(TemplateProblem::Path(error), start..start + text.len()))
+}
+
+/// The values that a path yields, as they stand in a tag.
+fn values(path: &JsonPath, payload: &Value) -> Vec<String> {
+    path.query(payload).iter().filter_map(|node| text_of(node)).collect()
+}
+
+fn text_of(node: &Value) -> Option<String> {
+    match node {
+        Value::String(text) if text.is_empty() || text.contains(char::is_control) => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+fn combined(tags: &[String], values: &[String], limit: usize) -> Result<Vec<String>, TooMany> {
+    if tags.len().saturating_mul(values.len()) > limit {
+        return Err(TooMany);
+    }
+    let pairs = tags.iter().flat_map(|tag| values.iter().map(move |value| (tag, value)));
+    Ok(pairs.map(|(tag, value)| format!("{tag}{value}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn tags(template: &str, payload: &Value) -> Vec<String> {
+        PayloadTemplate::parse(template).unwrap().render(payload, 100).unwrap()
+    }
+
+    fn problem(text: &str) -> (TemplateProblem, &str) {
+        let error = PayloadTemplate::parse(text).unwrap_err();
+        (error.problem, &text[error.at])
+    }
+
+    #[test]
+    fn placeholders_are_filled_in_from_the_payload() {
+        let payload = json!({ "id": 17, "open": true, "customer": { "id": "c 1" }, "café": "é" });
+        assert_eq!(tags("kpi", &payload), ["kpi"]);
+        assert_eq!(tags("order:{$.id}", &payload), ["order:17"]);
+        assert_eq!(tags("{$.customer.id}-{$.open}!", &payload), ["c 1-true!"]);
+        assert_eq!(tags("x:{$['café']}", &payload), ["x:é"]);
+    }
+
+    #[test]
+    fn a_placeholder_with_several_values_makes_a_tag_each() {
+        let payload = json!({ "items": [{ "sku": "a" }, { "sku": "b" }], "shops": [1, 2] });
+        assert_eq!(tags("sku:{$.items[*].sku}", &payload), ["sku:a", "sku:b"]);
+        let both = tags("{$.shops[*]}:{$.items[*].sku}", &payload);
+        assert_eq!(both, ["1:a", "1:b", "2:a", "2:b"]);
+    }
+
+    #[test]
+    fn a_placeholder_without_a_value_makes_no_tag() {
+        let payload = json!({ "null": null, "empty": "", "list": [1], "object": {}, "nl": "a\nb" });
+        for path in ["$.missing", "$.null", "$.empty", "$.list", "$.object", "$.nl"] {
+            assert_eq!(tags(&format!("a:{{{path}}}"), &payload), [""; 0], "{path}");
+        }
+        assert_eq!(tags("{$.list[*]}{$.missing}", &payload), [""; 0]);
+    }
+
+    #[test]
+    fn combinations_are_bounded() {
+        let payload = json!((0..11).collect::<Vec<_>>());
+        let template = PayloadTemplate::parse("{$[*]}{$[*]}").unwrap();
+        assert_eq!(template.render(&payload, 120), Err(TooMany));
+        assert_eq!(template.render(&payload, 121).unwrap().len(), 121);
+    }
+
+    #[test]
+    fn braces_in_strings_of_a_path_close_nothing() {
+        let payload = json!({ "a}'": 1, "b": [{ "k": "}", "v": 2 }] });
+        assert_eq!(tags(r#"x{$["a}'"]}y"#, &payload), ["x1y"]);
+        assert_eq!(tags("{$.b[?@.k=='}'].v}", &payload), ["2"]);
+        assert_eq!(tags(r"{$['a}\'']}", &payload), ["1"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_pointed_at() {
+        assert_eq!(problem(""), (TemplateProblem::Empty, ""));
+        assert_eq!(problem("a\tb"), (TemplateProblem::Control, "a\tb"));
+        assert_eq!(problem("a{$.id"), (TemplateProblem::Brace, "{"));
+        assert_eq!(problem("a{$['}"), (TemplateProblem::Brace, "{"));
+        assert_eq!(problem("a}b"), (TemplateProblem::Brace, "}"));
+        assert_eq!(problem("a:{id}"), (TemplateProblem::NoPath, "{id}"));
+        assert_eq!(problem("a:{}"), (TemplateProblem::NoPath, "{}"));
+        let (problem, at) = problem("é:{$.items[}");
+        assert!(matches!(problem, TemplateProblem::Path(_)), "{problem}");
+        assert_eq!(at, "$.items[");
+    }
+}

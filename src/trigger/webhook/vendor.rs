@@ -1,0 +1,250 @@
+//! Vendors whose deliveries need nothing but a secret: how they sign, and where they tell what happened.
+//! Pure.
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::{
+    map::ToldIn,
+    signature::{Algorithm, Encoding, HmacForm, Part, Scheme, Signed, SignedAt, Standard, Stripe},
+    template::json_path,
+};
+
+/// How old a signed delivery may be where nothing is said.
+pub const TOLERANCE: Duration = Duration::from_mins(5);
+
+/// Whose deliveries they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vendor {
+    /// Standard Webhooks: Svix, and everybody who delivers like it.
+    Standard,
+    /// GitHub. The id and the event are not signed, and neither is a time.
+    GitHub,
+    /// Stripe.
+    Stripe,
+    /// Shopify. The id and the topic are not signed, and neither is a time.
+    Shopify,
+    /// Slack's Events API.
+    Slack,
+    /// GitLab. The secret is sent along; nothing is signed.
+    GitLab,
+}
+
+impl Vendor {
+    /// All there are.
+    pub const ALL: [Self; 6] =
+        [Self::Standard, Self::GitHub, Self::Stripe, Self::Shopify, Self::Slack, Self::GitLab];
+
+    /// The vendor as the configuration spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::GitHub => "github",
+            Self::Stripe => "stripe",
+            Self::Shopify => "shopify",
+            Self::Slack => "slack",
+            Self::GitLab => "gitlab",
+        }
+    }
+
+    /// Whether it signs the time of a delivery.
+    pub const fn signs_time(self) -> bool {
+        matches!(self, Self::Standard | Self::Stripe | Self::Slack)
+    }
+
+    /// Its proof under these secrets; nothing where one of them cannot be a secret of this vendor.
+    pub fn scheme(self, secrets: &[&str], tolerance: Duration) -> Option<Scheme> {
+        Some(match self {
+            Self::Standard => Scheme::Standard(Standard::new(secrets, tolerance)?),
+            Self::Stripe => Scheme::Stripe(Stripe::new(secrets, tolerance)),
+            Self::GitLab => Scheme::bearer(HeaderName::from_static("x-gitlab-token"), secrets),
+            Self::GitHub => Scheme::hmac(github(), secrets),
+            Self::Shopify => Scheme::hmac(shopify(), secrets),
+            Self::Slack => Scheme::hmac(slack(tolerance), secrets),
+        })
+    }
+
+    /// Where it tells what happened.
+    pub fn event(self) -> Option<ToldIn> {
+        match self {
+            Self::Standard | Self::Stripe => payload("$.type"),
+            Self::Slack => payload("$.event.type"),
+            Self::GitHub => Some(header("x-github-event")),
+            Self::Shopify => Some(header("x-shopify-topic")),
+            Self::GitLab => Some(header("x-gitlab-event")),
+        }
+    }
+
+    /// Where it tells which delivery this is, the same when it is sent again. The first that is there
+    /// counts.
+    pub fn ids(self) -> Vec<ToldIn> {
+        let told = match self {
+            Self::Standard => return Standard::ids().map(ToldIn::Header).into(),
+            Self::Stripe => payload("$.id"),
+            Self::Slack => payload("$.event_id"),
+            Self::GitHub => Some(header("x-github-delivery")),
+            Self::Shopify => Some(header("x-shopify-webhook-id")),
+            // Not `X-Gitlab-Event-UUID`: deliveries that one delivery leads to share it.
+            Self::GitLab => Some(header("idempotency-key")),
+        };
+        told.into_iter().collect()
+    }
+}
+
+fn header(name: &'static str) -> ToldIn {
+    ToldIn::Header(HeaderName::from_static(name))
+}
+
+fn payload(path: &str) -> Option<ToldIn> {
+    json_path(path).ok().map(ToldIn::Payload)
+}
+
+/// SHA-256 in hexadecimal digits; the older `X-Hub-Signature` counts for nothing.
+fn github() -> HmacForm {
+    HmacForm {
+        header: HeaderName::from_static("x-hub-signature-256"),
+        prefix: "sha256=".into(),
+        encoding: Encoding::Hex,
+        algorithm: Algorithm::Sha256,
+        signed: Signed::of([Part::Body]),
+        time: None,
+    }
+}
+
+fn shopify() -> HmacForm {
+    HmacForm {
+        header: HeaderName::from_static("x-shopify-hmac-sha256"),
+        prefix: "".into(),
+        encoding: Encoding::Base64,
+        ..github()
+    }
+}
+
+fn slack(tolerance: Duration) -> HmacForm {
+    let literal = |text: &str| Part::Literal(text.into());
+    let header = HeaderName::from_static("x-slack-request-timestamp");
+    HmacForm {
+        header: HeaderName::from_static("x-slack-signature"),
+        prefix: "v0=".into(),
+        signed: Signed::of([literal("v0:"), Part::Timestamp, literal(":"), Part::Body]),
+        time: Some(SignedAt { header, tolerance }),
+        ..github()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        field::Timestamp,
+        trigger::webhook::{Delivery, Handshake, Map, Mapped, Plan, Refused, Unproven, Webhook},
+    };
+
+    const NOW: u64 = 1_531_420_618;
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let field = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+        };
+        fields.iter().map(field).collect()
+    }
+
+    fn verify(
+        vendor: Vendor,
+        secret: &str,
+        fields: &[(&'static str, &str)],
+        body: &[u8],
+    ) -> Result<(), Unproven> {
+        let scheme = vendor.scheme(&["c2VjcmV0", secret], TOLERANCE).unwrap();
+        let now = Timestamp::from_seconds(NOW);
+        scheme.verify(&Delivery { headers: &headers(fields), body, now })
+    }
+
+    #[test]
+    fn the_examples_of_vendors_are_believed() {
+        let github = (
+            "x-hub-signature-256",
+            "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17",
+        );
+        let secret = "It's a Secret to Everybody";
+        assert_eq!(verify(Vendor::GitHub, secret, &[github], b"Hello, World!"), Ok(()));
+        let body = b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c";
+        let slack = [
+            (
+                "x-slack-signature",
+                "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503",
+            ),
+            ("x-slack-request-timestamp", "1531420618"),
+        ];
+        let secret = "8f742231b10e8888abcd99yyyzzz85a5";
+        assert_eq!(verify(Vendor::Slack, secret, &slack, body), Ok(()));
+        let untimed = verify(Vendor::Slack, secret, &slack[..1], body);
+        assert_eq!(untimed, Err(Unproven::Field("x-slack-request-timestamp".parse().unwrap())));
+        let shopify = ("x-shopify-hmac-sha256", "W9zBRr9gdU5qBCQmCJV1x1oAPwidJzmDnexYuWTsOEM=");
+        let body = b"what do ya want for nothing?";
+        assert_eq!(verify(Vendor::Shopify, "Jefe", &[shopify], body), Ok(()));
+        assert_eq!(verify(Vendor::GitLab, "Jefe", &[("x-gitlab-token", "Jefe")], body), Ok(()));
+        assert_eq!(
+            verify(Vendor::GitLab, "Jefe", &[("x-gitlab-token", "jefe")], body),
+            Err(Unproven::Mismatch)
+        );
+    }
+
+    #[test]
+    fn what_github_signed_with_sha_1_alone_counts_for_nothing() {
+        let fields = [("x-hub-signature", "sha1=effcdf6ae5eb2fa2d27416d5f184df9c259a7c79")];
+        let refused = verify(Vendor::GitHub, "Jefe", &fields, b"what do ya want for nothing?");
+        assert_eq!(refused, Err(Unproven::Field("x-hub-signature-256".parse().unwrap())));
+    }
+
+    /// What a vendor tells: the event, and the delivery.
+    fn told(vendor: Vendor, fields: &[(&'static str, &str)], payload: &Value) -> [String; 2] {
+        let headers = headers(fields);
+        let id = vendor.ids().iter().find_map(|told| told.read(&headers, payload));
+        [vendor.event().unwrap().read(&headers, payload).unwrap(), id.unwrap()]
+    }
+
+    #[test]
+    fn each_vendor_tells_what_happened_and_which_delivery_it_is() {
+        let typed = json!({ "type": "e", "id": "i" });
+        for names in [["webhook-id", "svix-id"], ["svix-id", "x-other"]] {
+            let fields = [(names[0], "i"), (names[1], "j")];
+            assert_eq!(told(Vendor::Standard, &fields, &typed), ["e", "i"]);
+        }
+        assert_eq!(told(Vendor::Stripe, &[], &typed), ["e", "i"]);
+        let slack = json!({ "type": "event_callback", "event": { "type": "e" }, "event_id": "i" });
+        assert_eq!(told(Vendor::Slack, &[], &slack), ["e", "i"]);
+        for (vendor, event, id) in [
+            (Vendor::GitHub, "x-github-event", "x-github-delivery"),
+            (Vendor::Shopify, "x-shopify-topic", "x-shopify-webhook-id"),
+            (Vendor::GitLab, "x-gitlab-event", "idempotency-key"),
+        ] {
+            assert_eq!(told(vendor, &[(event, "e"), (id, "i")], &typed), ["e", "i"]);
+        }
+    }
+
+    #[test]
+    fn slack_hears_its_challenge_again_where_it_is_signed() {
+        let scheme = Scheme::bearer("x-token".parse().unwrap(), &["secret"]);
+        let map = Map { event: None, rules: Box::new([]) };
+        let ids = Vendor::Slack.ids().into();
+        let webhook =
+            Webhook { name: "slack".into(), scheme, map, ids, handshake: Handshake::Slack };
+        let plan = |token: &str, payload: Value| {
+            let (headers, body) = (headers(&[("x-token", token)]), payload.to_string());
+            let now = Timestamp::from_seconds(NOW);
+            webhook.plan(&Delivery { headers: &headers, body: body.as_bytes(), now })
+        };
+        let asked = json!({ "type": "url_verification", "challenge": "3eZbrw1a" });
+        assert_eq!(plan("secret", asked.clone()), Ok(Plan::Answer("3eZbrw1a".to_owned())));
+        assert_eq!(plan("other", asked), Err(Refused::Unproven(Unproven::Mismatch)));
+        let mapped = Mapped { purges: Vec::new(), rules: 0, unfilled: 0 };
+        let id = Some("Ev1".to_owned());
+        let news = json!({ "type": "event_callback", "challenge": "x", "event_id": "Ev1" });
+        assert_eq!(plan("secret", news), Ok(Plan::Purge { mapped, id }));
+    }
+}
