@@ -1,0 +1,138 @@
+//! What a successful response has warmed: `on_success = { warm = […] }`. Pure.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
+
+use super::WarmRequest;
+use crate::{field::hop, key::target::normal_path, route::Route, server::Connection};
+
+/// Fields that belong to the request that was answered and not to whoever sent it; so do those whose
+/// names begin with `content-` and `if-`.
+const OWN: [HeaderName; 12] = [
+    header::HOST,
+    header::EXPECT,
+    header::RANGE,
+    header::CACHE_CONTROL,
+    header::PRAGMA,
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-method-override"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+];
+
+/// The requests to be sent ahead now that this one was answered with this status; none unless that is
+/// a success.
+///
+/// They are the caller's own: by the same way, to the same host, with the same credentials and whatever
+/// else the caller says about itself, so that only what the caller may see is fetched.
+pub fn after_success(
+    route: &Route,
+    request: &Parts,
+    status: StatusCode,
+    connection: &Connection,
+) -> Vec<WarmRequest> {
+    if route.warm_on_success.is_empty() || !status.is_success() {
+        return Vec::new();
+    }
+    let Some(host) = request.headers.get(header::HOST).and_then(|host| host.to_str().ok()) else {
+        return Vec::new();
+    };
+    let targets = route.warmed_targets(&normal_path(request.uri.path()), request.uri.query());
+    let (peer, secure) = (connection.peer, connection.secure);
+    let connection = Arc::new(Connection { peer, secure, ..Connection::default() });
+    let headers = callers_own(&request.headers);
+    let request = |target: String| WarmRequest {
+        connection: Some(Arc::clone(&connection)),
+        host: Some(host.into()),
+        target: target.into(),
+        headers: headers.clone(),
+    };
+    targets.into_iter().map(request).collect()
+}
+
+fn callers_own(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    hop::remove(&mut headers);
+    let own: Vec<HeaderName> =
+        headers.keys().filter(|name| is_requests_own(name)).cloned().collect();
+    for name in own {
+        headers.remove(name);
+    }
+    headers
+}
+
+fn is_requests_own(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    text.starts_with("content-") || text.starts_with("if-") || OWN.contains(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::{
+        policy::Rule,
+        route::{Pattern, TargetTemplate},
+    };
+
+    fn login(warm: &[&str]) -> Route {
+        let pattern = Pattern::parse("POST /users/{user}/login").unwrap();
+        let templates = warm.iter().map(|text| TargetTemplate::parse(text, &pattern).unwrap());
+        Route {
+            warm_on_success: templates.collect(),
+            pattern: Some(pattern),
+            ..Route::unmatched(Rule::default())
+        }
+    }
+
+    fn request() -> Parts {
+        let fields = [
+            ("host", "api.test"),
+            ("authorization", "Bearer secret"),
+            ("x-tenant", "t1"),
+            ("accept-language", "de"),
+            ("content-length", "2"),
+            ("content-type", "application/json"),
+            ("if-none-match", "\"1\""),
+            ("x-request-id", "r1"),
+            ("connection", "x-once"),
+            ("x-once", "1"),
+        ];
+        let request = Request::post("/users/7/login?range=7d");
+        let request =
+            fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn a_success_has_the_callers_own_requests_sent_ahead() {
+        let connection = Connection { secure: true, ..Connection::default() };
+        let route = login(&["/stocks", "/users/{user}/notes?range={?range}"]);
+        let requests = after_success(&route, &request(), StatusCode::CREATED, &connection);
+        let targets: Vec<&str> = requests.iter().map(|request| &*request.target).collect();
+        assert_eq!(targets, ["/stocks", "/users/7/notes?range=7d"]);
+        for request in &requests {
+            assert_eq!(request.host.as_deref(), Some("api.test"));
+            assert!(request.connection.as_ref().unwrap().secure);
+            let names: Vec<&str> = request.headers.keys().map(HeaderName::as_str).collect();
+            assert_eq!(names.len(), 3, "{names:?}");
+            assert_eq!(request.headers["authorization"], "Bearer secret");
+            assert_eq!(request.headers["x-tenant"], "t1");
+            assert!(!format!("{request:?}").contains("secret"));
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_ahead_after_a_failure_or_where_nothing_is_configured() {
+        let connection = Connection::default();
+        for status in [StatusCode::UNAUTHORIZED, StatusCode::FOUND, StatusCode::BAD_GATEWAY] {
+            assert!(after_success(&login(&["/a"]), &request(), status, &connection).is_empty());
+        }
+        assert!(after_success(&login(&[]), &request(), StatusCode::OK, &connection).is_empty());
+    }
+}

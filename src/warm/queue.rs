@@ -1,0 +1,211 @@
+//! The queue of what is to be fetched, and the budget that keeps it from being a burden.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::HeaderMap;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use super::{Fetch, WarmRequest};
+use crate::telemetry::Metrics;
+
+/// How much warming up there may be at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Fetches at the same time; at least one.
+    pub concurrency: usize,
+    /// The time from the beginning of one fetch to that of the next; more than zero.
+    pub pace: Duration,
+    /// How long one fetch may take.
+    pub patience: Duration,
+    /// Requests that wait.
+    pub requests: usize,
+    /// Bytes of targets and fields that wait.
+    pub bytes: usize,
+}
+
+impl Default for Budget {
+    /// Four at a time and 50 a second, so that no origin notices; 4,096 requests or 8 MiB of them wait.
+    fn default() -> Self {
+        Self {
+            concurrency: 4,
+            pace: Duration::from_millis(20),
+            patience: Duration::from_mins(2),
+            requests: 4096,
+            bytes: 8 << 20,
+        }
+    }
+}
+
+/// What becomes of a request that is pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It waits for its turn.
+    Queued,
+    /// The same request waits already, or is being fetched.
+    Known,
+    /// There is no room: it is dropped.
+    Full,
+}
+
+/// Requests that wait to be fetched; its clones are the same queue.
+#[derive(Clone)]
+pub struct Queue(Arc<Shared>);
+
+struct Shared {
+    waiting: Mutex<Waiting>,
+    pushed: Notify,
+    hasher: RandomState,
+    budget: Budget,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    requests: VecDeque<(WarmRequest, u64)>,
+    bytes: usize,
+    /// Digests of what waits and of what is being fetched. Two requests that share one by accident are
+    /// no harm: one of them is not fetched ahead.
+    known: HashSet<u64>,
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new(budget: Budget, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Shared {
+            waiting: Mutex::default(),
+            pushed: Notify::new(),
+            hasher: RandomState::new(),
+            budget,
+            metrics,
+        }))
+    }
+
+    /// Has a request fetched when its turn comes. Never waits.
+    pub fn push(&self, request: WarmRequest) -> Pushed {
+        let digest = self.0.digest(&request);
+        let pushed = self.0.waiting.lock().push(request, digest, &self.0.budget);
+        match pushed {
+            Pushed::Queued => {
+                self.0.metrics.triggers.warm_waiting.inc();
+                self.0.pushed.notify_one();
+            }
+            Pushed::Known => self.0.count("known"),
+            Pushed::Full => self.0.count("dropped"),
+        }
+        pushed
+    }
+
+    /// Requests that wait now.
+    pub fn waiting(&self) -> usize {
+        self.0.waiting.lock().requests.len()
+    }
+
+    /// Fetches what is pushed, within the budget, until dropped. One such run is enough.
+    pub async fn run<F: Fetch>(self, fetch: Arc<F>) {
+        let slots = Arc::new(Semaphore::new(self.0.budget.concurrency.max(1)));
+        let mut pace = interval(self.0.budget.pace.max(Duration::from_millis(1)));
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut running = JoinSet::new();
+        loop {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            pace.tick().await;
+            let (request, known) = self.next().await;
+            let fetch = Arc::clone(&fetch);
+            running.spawn(async move {
+                known.end(fetch.fetch(request)).await;
+                drop(slot);
+            });
+            while running.try_join_next().is_some() {}
+        }
+    }
+
+    async fn next(&self) -> (WarmRequest, Known) {
+        loop {
+            let popped = self.0.waiting.lock().pop();
+            if let Some((request, digest)) = popped {
+                self.0.metrics.triggers.warm_waiting.dec();
+                return (request, Known { digest, shared: Arc::clone(&self.0) });
+            }
+            self.0.pushed.notified().await;
+        }
+    }
+}
+
+impl Shared {
+    fn digest(&self, request: &WarmRequest) -> u64 {
+        let connection = request
+            .connection
+            .as_ref()
+            .map(|connection| (connection.secure, connection.peer.map(|peer| peer.ip())));
+        let fields: Vec<(&str, &[u8])> =
+            request.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        self.hasher.hash_one((connection, &request.host, &request.target, fields))
+    }
+
+    fn count(&self, result: &str) {
+        self.metrics.triggers.warm_requests.with_label_values(&[result]).inc();
+    }
+}
+
+impl Waiting {
+    fn push(&mut self, request: WarmRequest, digest: u64, budget: &Budget) -> Pushed {
+        if self.known.contains(&digest) {
+            return Pushed::Known;
+        }
+        let bytes = size(&request);
+        if self.requests.len() >= budget.requests || self.bytes + bytes > budget.bytes {
+            return Pushed::Full;
+        }
+        self.known.insert(digest);
+        self.bytes += bytes;
+        self.requests.push_back((request, digest));
+        Pushed::Queued
+    }
+
+    fn pop(&mut self) -> Option<(WarmRequest, u64)> {
+        let (request, digest) = self.requests.pop_front()?;
+        self.bytes -= size(&request);
+        Some((request, digest))
+    }
+}
+
+/// A request that is being fetched; once it is not, the same may be pushed again.
+struct Known {
+    digest: u64,
+    shared: Arc<Shared>,
+}
+
+impl Known {
+    async fn end(self, fetch: impl Future<Output = ()>) {
+        let ended = timeout(self.shared.budget.patience, fetch).await;
+        self.shared.count(if ended.is_ok() { "fetched" } else { "given-up" });
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.shared.waiting.lock().known.remove(&self.digest);
+    }
+}
+
+/// Bytes that a waiting request takes, about.
+fn size(request: &WarmRequest) -> usize {
+    let fields = |headers: &HeaderMap| -> usize {
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+    };
+    let host = request.host.as_ref().map_or(0, |host| host.len());
+    128 + host + request.target.len() + fields(&request.headers)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! The queue under its budget: how many at once, how fast, how much, and what is not fetched twice.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use http::{HeaderValue, header};
+use tokio::{
+    sync::Semaphore as Gate,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+use super::*;
+use crate::warm::WarmTarget;
+
+/// Fetches that end when the gate lets them.
+struct Slow {
+    gate: Gate,
+    began: Mutex<Vec<(Instant, String)>>,
+    running: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Slow {
+    /// Fetches of which this many may end by themselves.
+    fn letting(count: usize) -> Arc<Self> {
+        let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { gate: Gate::new(count), began: Mutex::default(), running, most })
+    }
+
+    fn targets(&self) -> Vec<String> {
+        self.began.lock().iter().map(|(_, target)| target.clone()).collect()
+    }
+}
+
+impl Fetch for Slow {
+    async fn fetch(&self, request: WarmRequest) {
+        self.began.lock().push((Instant::now(), request.target.into()));
+        let running = self.running.fetch_add(1, Relaxed) + 1;
+        self.most.fetch_max(running, Relaxed);
+        self.gate.acquire().await.unwrap().forget();
+        self.running.fetch_sub(1, Relaxed);
+    }
+}
+
+const BUDGET: Budget = Budget {
+    concurrency: 2,
+    pace: Duration::from_millis(100),
+    patience: Duration::from_secs(10),
+    requests: 3,
+    bytes: 4096,
+};
+
+fn queue(budget: Budget) -> (Queue, Arc<Metrics>) {
+    let metrics = Metrics::new();
+    (Queue::new(budget, Arc::clone(&metrics)), metrics)
+}
+
+fn start(queue: &Queue, fetch: &Arc<Slow>) -> JoinHandle<()> {
+    tokio::spawn(queue.clone().run(Arc::clone(fetch)))
+}
+
+fn request(target: &str) -> WarmRequest {
+    WarmTarget::parse(target).unwrap().request()
+}
+
+fn counted(metrics: &Metrics, result: &str) -> u64 {
+    metrics.triggers.warm_requests.with_label_values(&[result]).get()
+}
+
+async fn seconds(count: u64) {
+    sleep(Duration::from_secs(count)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_fetched_in_order_and_paced() {
+    let (queue, metrics) = queue(Budget { requests: 100, ..BUDGET });
+    let fetch = Slow::letting(usize::MAX >> 4);
+    let _running = start(&queue, &fetch);
+    for number in 0..10 {
+        assert_eq!(queue.push(request(&format!("/{number}"))), Pushed::Queued);
+    }
+    seconds(2).await;
+    let began = fetch.began.lock();
+    let targets: Vec<&str> = began.iter().map(|(_, target)| target.as_str()).collect();
+    assert_eq!(targets, ["/0", "/1", "/2", "/3", "/4", "/5", "/6", "/7", "/8", "/9"]);
+    assert!(began.windows(2).all(|pair| pair[1].0 - pair[0].0 >= BUDGET.pace));
+    assert_eq!((counted(&metrics, "fetched"), queue.waiting()), (10, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_the_budget_allows_run_at_once() {
+    let (queue, metrics) = queue(Budget { requests: 100, ..BUDGET });
+    let fetch = Slow::letting(0);
+    let _running = start(&queue, &fetch);
+    for number in 0..6 {
+        queue.push(request(&format!("/{number}")));
+    }
+    seconds(2).await;
+    assert_eq!((fetch.running.load(Relaxed), queue.waiting()), (2, 4));
+    assert_eq!(metrics.triggers.warm_waiting.get(), 4);
+    fetch.gate.add_permits(6);
+    seconds(2).await;
+    assert_eq!((fetch.most.load(Relaxed), fetch.targets().len()), (2, 6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_or_is_being_fetched_is_not_fetched_twice() {
+    let (queue, metrics) = queue(BUDGET);
+    let fetch = Slow::letting(0);
+    assert_eq!(queue.push(request("/a")), Pushed::Queued);
+    assert_eq!(queue.push(request("/a")), Pushed::Known);
+    let running = start(&queue, &fetch);
+    seconds(1).await;
+    assert_eq!(queue.push(request("/a")), Pushed::Known);
+    fetch.gate.add_permits(1);
+    seconds(1).await;
+    assert_eq!(queue.push(request("/a")), Pushed::Queued);
+    seconds(1).await;
+    assert_eq!((fetch.targets().len(), counted(&metrics, "known")), (2, 2));
+    running.abort();
+    seconds(1).await;
+    assert_eq!(queue.push(request("/a")), Pushed::Queued, "a fetch that was cut off is over");
+}
+
+#[test]
+fn hosts_schemes_and_callers_make_other_requests() {
+    let (queue, _) = queue(Budget { requests: 100, ..BUDGET });
+    for target in ["/a", "/a?b", "api.test/a", "https://api.test/a"] {
+        assert_eq!(queue.push(request(target)), Pushed::Queued, "{target}");
+    }
+    for token in ["Bearer a", "Bearer b"] {
+        let mut request = request("/a");
+        request.headers.insert(header::AUTHORIZATION, HeaderValue::from_static(token));
+        assert_eq!(queue.push(request.clone()), Pushed::Queued);
+        assert_eq!(queue.push(request), Pushed::Known);
+    }
+}
+
+#[test]
+fn what_is_beyond_the_budget_is_dropped_and_counted() {
+    let (few, metrics) = queue(BUDGET);
+    let pushed: Vec<_> = (0..5).map(|number| few.push(request(&format!("/{number}")))).collect();
+    assert_eq!(pushed[2..], [Pushed::Queued, Pushed::Full, Pushed::Full]);
+    assert_eq!((few.waiting(), counted(&metrics, "dropped")), (3, 2));
+    let (small, _) = queue(BUDGET);
+    let long = format!("/{}", "a".repeat(3500));
+    assert_eq!(small.push(request(&long)), Pushed::Queued);
+    assert_eq!(small.push(request(&format!("{long}b"))), Pushed::Full);
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_is_given_back_when_a_request_is_taken() {
+    let (queue, _) = queue(BUDGET);
+    let fetch = Slow::letting(usize::MAX >> 4);
+    let _running = start(&queue, &fetch);
+    for number in 0..50 {
+        let target = format!("/{number}{}", "a".repeat(3000));
+        assert_eq!(queue.push(request(&target)), Pushed::Queued, "{number}");
+        seconds(1).await;
+    }
+    assert_eq!(fetch.targets().len(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_takes_too_long_is_given_up() {
+    let (queue, metrics) = queue(BUDGET);
+    let fetch = Slow::letting(0);
+    let _running = start(&queue, &fetch);
+    for target in ["/a", "/b", "/c"] {
+        queue.push(request(target));
+    }
+    seconds(9).await;
+    assert_eq!(fetch.targets().len(), 2);
+    seconds(2).await;
+    assert_eq!((fetch.targets().len(), counted(&metrics, "given-up")), (3, 2));
+}
