@@ -1,0 +1,209 @@
+//! What all listeners of a node share: the last events, and the signal that there are more.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use parking_lot::RwLock;
+use tokio::sync::{Notify, futures::Notified};
+
+use super::{
+    event::{self, Event},
+    position::{Since, Token},
+    records::Heard,
+    ring::{After, Ring},
+    settings::Settings,
+};
+use crate::{
+    fence::{Fence, Record},
+    field::Timestamp,
+    telemetry::Metrics,
+};
+
+/// Events in, listeners out. A listener holds its place and nothing else, so that a slow one costs no
+/// memory: it goes on from the ring, or is told that it missed something.
+pub(super) struct Hub {
+    settings: ArcSwapOption<Settings>,
+    state: RwLock<State>,
+    changed: Notify,
+    taken: AtomicUsize,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct State {
+    ring: Ring,
+    life: Life,
+}
+
+/// Whether anybody may listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Life {
+    /// Nobody yet, or no more: the configuration has no `[events]`.
+    #[default]
+    Off,
+    On,
+    /// The node ends.
+    Over,
+}
+
+/// What a listener does next.
+#[derive(Debug)]
+pub(super) enum Look {
+    /// It sends this, and stands here then.
+    Send(Bytes, Fence),
+    /// It waits; it stands here.
+    Wait(Option<Fence>),
+    /// It ends.
+    End,
+}
+
+/// What is known since some place.
+pub(super) struct Known {
+    /// The last record.
+    pub(super) place: Fence,
+    /// What came since, as JSON; none where that is not known.
+    pub(super) events: Option<Vec<Bytes>>,
+}
+
+impl Hub {
+    pub(super) fn new(settings: Option<Settings>, metrics: Arc<Metrics>) -> Self {
+        let life = if settings.is_some() { Life::On } else { Life::Off };
+        Self {
+            settings: ArcSwapOption::from_pointee(settings),
+            state: RwLock::new(State { ring: Ring::default(), life }),
+            changed: Notify::new(),
+            taken: AtomicUsize::new(0),
+            metrics,
+        }
+    }
+
+    pub(super) fn settings(&self) -> Option<Arc<Settings>> {
+        self.settings.load_full()
+    }
+
+    /// Shows something else from now on. What was shown before is forgotten where it was chosen
+    /// otherwise; nobody listens any more where there are no settings.
+    pub(super) fn replace(&self, settings: Option<Settings>, now: Timestamp) {
+        let mut state = self.state.write();
+        let before = self.settings.swap(settings.map(Arc::new));
+        let after = self.settings.load();
+        let tags = |settings: &Option<Arc<Settings>>| settings.as_ref().map(|it| it.tags.clone());
+        if tags(&before) != tags(&after) {
+            state.ring.restart(now);
+        }
+        if state.life != Life::Over {
+            state.life = if after.is_some() { Life::On } else { Life::Off };
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Sends everybody away, and who comes later as well.
+    pub(super) fn close(&self) {
+        self.state.write().life = Life::Over;
+        self.changed.notify_waiters();
+    }
+
+    /// Tells everybody what was heard of the log.
+    pub(super) fn tell(&self, heard: &Heard) {
+        match heard {
+            Heard::Begin { fence, at } => self.state.write().ring.begin(*fence, *at),
+            Heard::Record(record) => self.take(record),
+        }
+        self.changed.notify_waiters();
+    }
+
+    fn take(&self, record: &Record) {
+        let mut state = self.state.write();
+        let Some(place) = state.ring.expects(record.seq) else { return };
+        let settings = self.settings.load();
+        let shown = settings.as_ref().and_then(|settings| settings.shown(&record.purge));
+        let event = shown.map(|shown| Event::new(place, record, &shown));
+        state.ring.advance(place, record.at, event);
+    }
+
+    /// What is next for a listener who stands here. `place` is `None` where it stands nowhere yet.
+    pub(super) fn look(&self, place: Option<Fence>) -> Look {
+        let state = self.state.read();
+        if state.life != Life::On {
+            return Look::End;
+        }
+        match state.ring.after(place) {
+            After::Events(mut events) => {
+                let Some((event, log)) = events.next().zip(state.ring.place()) else {
+                    return Look::Wait(place);
+                };
+                Look::Send(event.frame(), Fence { seq: event.seq, ..log })
+            }
+            After::Nothing(place) => Look::Wait(place),
+            After::Unknown(place) => {
+                drop(state);
+                self.metrics.feed.resets.inc();
+                Look::Send(event::reset(place).into(), place)
+            }
+        }
+    }
+
+    /// Where a listener begins who wants to go on from `since`, or who is new; and what it is told first.
+    pub(super) fn begin(&self, since: Option<Since>, now: Timestamp) -> (Option<Fence>, String) {
+        let state = self.state.read();
+        let Some(last) = state.ring.place() else { return (None, String::new()) };
+        match since.map(|since| state.ring.find(since, now)) {
+            None => (Some(last), event::hello(last)),
+            Some(Some(place)) => (Some(place), event::stand(place)),
+            Some(None) => (None, String::new()),
+        }
+    }
+
+    /// What is known since then; none before anything is known of a log.
+    pub(super) fn since(&self, since: Option<Since>, now: Timestamp) -> Option<Known> {
+        let state = self.state.read();
+        let place = state.ring.place()?;
+        let found = since.and_then(|since| state.ring.find(since, now));
+        let events = found.and_then(|found| match state.ring.after(Some(found)) {
+            After::Events(events) => Some(events.map(Event::document).collect()),
+            After::Nothing(_) => Some(Vec::new()),
+            After::Unknown(_) => None,
+        });
+        Some(Known { place, events })
+    }
+
+    /// The last record heard; none before anything is known of a log.
+    pub(super) fn place(&self) -> Option<Fence> {
+        self.state.read().ring.place()
+    }
+
+    /// The signal that there may be something new: for what happens after this is called.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// A place for one more listener, if there is room.
+    pub(super) fn seat(self: &Arc<Self>, limit: usize) -> Option<Seat> {
+        let take = |taken: usize| (taken < limit).then_some(taken + 1);
+        self.taken.fetch_update(Relaxed, Relaxed, take).ok()?;
+        self.metrics.feed.listeners.inc();
+        Some(Seat(Arc::clone(self)))
+    }
+}
+
+/// A listener's place; given back when dropped.
+pub(super) struct Seat(pub(super) Arc<Hub>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Relaxed);
+        self.0.metrics.feed.listeners.dec();
+    }
+}
+
+impl Known {
+    /// The place as clients send it back.
+    pub(super) fn token(&self) -> String {
+        Token(self.place).to_string()
+    }
+}

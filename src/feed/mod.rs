@@ -1,0 +1,85 @@
+//! The feed: clients of the public listener hear what was purged, as far as they are shown.
+//!
+//! ```text
+//! purge log ─► Records ─► Hub ─┬─► GET /_larder/events     each event as it comes
+//!                              ├─► GET /_larder/sync       what came since some place
+//! polls ───────────────────────┴─► GET /_larder/version    how far it is
+//! ```
+//!
+//! Nothing but tags that `[events]` shows leaves the house: no URL, no reason, no source.
+
+mod answer;
+mod applied;
+mod event;
+mod hub;
+mod listener;
+mod position;
+mod records;
+mod ring;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::{convert::Infallible, sync::Arc};
+
+pub use applied::Applied;
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use hub::Hub;
+pub use records::{Heard, Records};
+pub use settings::{InvalidOrigin, InvalidPattern, Origins, Settings, TagPattern};
+
+use crate::{field::Timestamp, telemetry::Metrics};
+
+/// The body of what the feed answers; an event stream has no end.
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// What clients hear, and who listens.
+pub struct Feed {
+    hub: Arc<Hub>,
+    versions: Box<dyn Fn() -> Vec<Version> + Send + Sync>,
+    now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
+/// A data version that is watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// The name of its poll.
+    pub name: Box<str>,
+    /// The version; none where none has been seen yet.
+    pub version: Option<Box<str>>,
+    /// When it was first seen.
+    pub changed_at: Option<Timestamp>,
+}
+
+impl Feed {
+    /// A feed that has heard of no purge yet. Without settings nobody may listen. `versions` are the
+    /// data versions now, and `now` is the clock that clients' times are held against.
+    pub fn new(
+        settings: Option<Settings>,
+        metrics: Arc<Metrics>,
+        versions: impl Fn() -> Vec<Version> + Send + Sync + 'static,
+        now: impl Fn() -> Timestamp + Send + Sync + 'static,
+    ) -> Self {
+        let hub = Arc::new(Hub::new(settings, metrics));
+        Self { hub, versions: Box::new(versions), now: Box::new(now) }
+    }
+
+    /// Puts other settings in force. Listeners stay, unless there are none; where other tags are shown,
+    /// those who come back later are told to begin anew.
+    pub fn replace(&self, settings: Option<Settings>) {
+        self.hub.replace(settings, (self.now)());
+    }
+
+    /// Tells what is heard of the purge log until that ends.
+    pub async fn follow(&self, mut records: impl Records) {
+        while let Some(heard) = records.next().await {
+            self.hub.tell(&heard);
+        }
+    }
+
+    /// Ends every event stream now and later, so that the node can end. Browsers come back to another.
+    pub fn close(&self) {
+        self.hub.close();
+    }
+}

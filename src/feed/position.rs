@@ -1,0 +1,138 @@
+//! Places in the feed as clients name them.
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+
+use crate::{
+    fence::{Fence, LogId},
+    field::Timestamp,
+};
+
+/// Where a client wants to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Since {
+    /// After this record of whatever log there is.
+    Seq(u64),
+    /// After this record of this log.
+    Place(Fence),
+    /// With the first record of this time.
+    Time(Timestamp),
+    /// After something that is not of this feed.
+    Elsewhere,
+}
+
+/// A place with the log it is in: `1234-` and 16 hexadecimal digits.
+pub(super) struct Token(pub(super) Fence);
+
+impl fmt::Display for Token {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}-{:016x}", self.0.seq, self.0.log.0)
+    }
+}
+
+impl Since {
+    /// Reads a number, a token, or a time (RFC 3339).
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        number(text).map(Self::Seq).or_else(|| place(text)).or_else(|| time(text))
+    }
+
+    /// What `since` of a query says; an error where it is neither.
+    pub(super) fn of_query(query: Option<&str>) -> Result<Option<Self>, Unreadable> {
+        let Some(value) = query.unwrap_or_default().split('&').find_map(value_of_since) else {
+            return Ok(None);
+        };
+        // A plus sign is one: times have them, and nothing here has spaces.
+        let text = percent_decode_str(value).decode_utf8().map_err(|_| Unreadable)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        Self::parse(&text).map(Some).ok_or(Unreadable)
+    }
+}
+
+/// A `since` that names no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unreadable;
+
+fn value_of_since(pair: &str) -> Option<&str> {
+    pair.strip_prefix("since=")
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+fn place(text: &str) -> Option<Since> {
+    let (seq, log) = text.split_once('-')?;
+    let is_log = log.len() == 16 && log.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let log = is_log.then(|| u64::from_str_radix(log, 16).ok()).flatten()?;
+    Some(Since::Place(Fence { log: LogId(log), seq: number(seq)? }))
+}
+
+fn time(text: &str) -> Option<Since> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    let millis = u64::try_from(time.as_millisecond()).unwrap_or_default();
+    Some(Since::Time(Timestamp::from_millis(millis)))
+}
+
+/// A time as RFC 3339 writes it, to the millisecond.
+pub(super) fn written(time: Timestamp) -> String {
+    let millis = i64::try_from(time.millis()).unwrap_or(i64::MAX);
+    format!("{:.3}", jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn clients_name_places_by_number_token_or_time() {
+        let place = Fence { log: LogId(0xabc), seq: 12 };
+        assert_eq!(Since::parse("12"), Some(Since::Seq(12)));
+        assert_eq!(Since::parse("12-0000000000000abc"), Some(Since::Place(place)));
+        let time = Some(Since::Time(Timestamp::from_millis(1_768_024_230_500)));
+        assert_eq!(Since::parse("2026-01-10T05:50:30.5Z"), time);
+        assert_eq!(Since::parse("2026-01-10T06:50:30.5+01:00"), time);
+        for wrong in ["", "-1", "+1", "1-", "12-abc", "12-000000000000xabc", "yesterday"] {
+            assert_eq!(Since::parse(wrong), None, "{wrong}");
+        }
+        assert_eq!(Since::parse("99999999999999999999999"), None);
+    }
+
+    #[test]
+    fn the_query_may_say_since_when() {
+        let of = Since::of_query;
+        assert_eq!(of(None), Ok(None));
+        assert_eq!(of(Some("since=")), Ok(None));
+        assert_eq!(of(Some("a=b&since=7")), Ok(Some(Since::Seq(7))));
+        let time = Ok(Some(Since::Time(Timestamp::from_millis(1_768_024_230_000))));
+        assert_eq!(of(Some("since=2026-01-10T06:50:30+01:00")), time);
+        assert_eq!(of(Some("since=2026-01-10T06%3A50%3A30%2B01:00")), time);
+        assert_eq!(of(Some("since=soon")), Err(Unreadable));
+        assert_eq!(of(Some("since=%ff")), Err(Unreadable));
+    }
+
+    #[test]
+    fn times_are_written_to_the_millisecond() {
+        let time = Timestamp::from_millis(1_768_024_230_050);
+        assert_eq!(written(time), "2026-01-10T05:50:30.050Z");
+        assert!(written(Timestamp::from_millis(u64::MAX)).starts_with("9999-"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_names_its_place(log in any::<u64>(), seq in any::<u64>()) {
+            let place = Fence { log: LogId(log), seq };
+            prop_assert_eq!(Since::parse(&Token(place).to_string()), Some(Since::Place(place)));
+        }
+
+        #[test]
+        fn no_text_is_too_strange(text in any::<String>()) {
+            let _ = Since::of_query(Some(&format!("since={text}")));
+            let _ = Since::parse(&text);
+        }
+    }
+}
