@@ -1,8 +1,11 @@
 //! Admission: a storable response is teed into the store while it goes to those who wait for it.
 
-use std::sync::{
-    Arc, LazyLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -12,79 +15,91 @@ use http_body_util::BodyExt;
 
 use super::{
     collapse::Takeoff,
-    fetch::{Ask, Fetched},
-    fill::Fill,
+    fetch::Ask,
+    fill::{Fill, FillReader},
     landing::{Arriving, Landing, Variant},
     lookup,
+    payload::{Payload, Unreadable},
+    uncacheable::Known,
 };
 use crate::{
     entry::{Content, Draft, Entry, Variants},
+    fence::Verdict,
     key::{
-        CacheKey,
+        self, CacheKey,
+        target::normal_path,
         vary::{Vary, VarySet},
     },
     origin::ResponseBody,
-    policy::{CacheResult, Freshness, Reason, ResponseDirectives, stored_fields, tag},
-    store::Store,
+    policy::{Freshness, ResponseDirectives, stored_fields, tag},
+    store::{Put, Store},
 };
 
 /// Variants kept of one target. Beyond it the oldest goes: a `Vary` on something that is different in
 /// every request must not fill the store.
 const VARIANTS: usize = 64;
 
+/// A response that is being stored, for the one who asked.
+pub struct Arrival {
+    /// As all see it.
+    pub arriving: Arc<Arriving>,
+    /// The whole header section, with what belongs to the asker alone.
+    pub headers: HeaderMap,
+    /// Its body from the first byte.
+    pub reader: FillReader,
+}
+
 /// Starts to store a response, tells those who wait, and gives the asker a reader.
 pub async fn admit<S: Store>(
     ask: Ask<S>,
     response: Response<ResponseBody>,
-    freshness: Freshness,
+    (freshness, payload): (Freshness, Payload),
     mut flight: Option<Takeoff>,
-) -> Fetched {
+) -> Arrival {
     let (head, body) = response.into_parts();
     let selecting = selecting_fields(&ask, &head.headers);
     let key = match &selecting {
         Some((set, values)) => place_variant(&ask, set, values).await,
         None => ask.target.clone(),
     };
-    if let Some(flight) = flight.as_mut().filter(|_| ask.is_current()) {
-        flight.alias(&key);
-    }
     let mut headers = stored_fields(&head.headers, &ResponseDirectives::parse(&head.headers));
     let tags = tags(&ask, &mut headers);
+    if let Some(flight) = flight.as_mut().filter(|_| ask.is_alive(&tags)) {
+        flight.alias(&key);
+    }
     let expected = body.size_hint().exact();
-    let fill = Fill::new(expected, ask.limit(), Arc::clone(&ask.pipeline.filling));
-    let result = if ask.stored.is_some() { CacheResult::Expired } else { CacheResult::Miss };
+    let filling = Arc::clone(&ask.pipeline.filling);
+    let (fill, reader) = Fill::with_reader(expected, ask.limit(), filling);
     let arriving = Arc::new(Arriving {
         status: head.status,
         headers: headers.clone(),
         freshness,
+        tags: (payload == Payload::Irrelevant).then(|| tags.clone().into()),
         fill: Arc::clone(&fill),
         variant: selecting,
-        result,
+        result: ask.fetched(),
     });
-    let Some(reader) = fill.reader() else {
-        // Nothing was read yet, so nothing can be gone.
-        return Fetched::Alone(Response::from_parts(head, body), Reason::Incomplete);
-    };
     if freshness.answers_unasked(freshness.received_at) {
         ask.pipeline.uncacheable.forget(&ask.key);
         flight.as_ref().inspect(|flight| flight.land(Landing::Arriving(Arc::clone(&arriving))));
     } else {
-        ask.send_off(flight.as_ref());
+        ask.send_off(Known::Unshared, flight.as_ref());
     }
-    let draft = Draft { key, status: head.status, headers, freshness, tags };
-    tokio::spawn(pump(ask, body, fill, draft, flight));
-    Fetched::Arriving { arriving, headers: head.headers, reader }
+    let stamp = ask.stamp;
+    let draft = Draft { key, status: head.status, headers, freshness, tags, stamp };
+    tokio::spawn(pump(ask, body, fill, (draft, payload), flight));
+    Arrival { arriving, headers: head.headers, reader }
 }
 
 /// Moves the body from the origin to its readers, and to the store once all of it is there.
 ///
 /// The entry is in the store before the last byte is given out, so that whoever has read the response
-/// finds it stored.
+/// finds it stored; but readers do not wait for tags that take long to read.
 async fn pump<S: Store>(
     ask: Ask<S>,
     mut body: ResponseBody,
     fill: Arc<Fill>,
-    draft: Draft,
+    (draft, payload): (Draft, Payload),
     flight: Option<Takeoff>,
 ) {
     let guard = FailUnlessComplete(&fill);
@@ -102,25 +117,69 @@ async fn pump<S: Store>(
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
-    if trailers.is_none() {
-        store(&ask, &fill, draft, last.as_ref()).await;
+    let kept = if trailers.is_none() { fill.kept(last.as_ref()) } else { None };
+    let length = kept.iter().flatten().map(Bytes::len).sum();
+    if payload.is_slow(length) {
+        end(&fill, last.take(), trailers.take()).await;
     }
-    if let Some(last) = last {
-        let _abandoned = fill.push(last).await;
+    let mut put = None;
+    if let Some(chunks) = kept {
+        put = store(&ask, &chunks, draft, payload).await;
     }
-    fill.complete(trailers);
+    flight.as_ref().filter(|_| put == Some(Put::Stored)).inspect(|flight| flight.stored());
+    if !payload.is_slow(length) {
+        end(&fill, last, trailers).await;
+    }
     // Until now, requests could still join.
     drop((guard, flight));
 }
 
-async fn store<S: Store>(ask: &Ask<S>, fill: &Fill, draft: Draft, last: Option<&Bytes>) {
-    let Some(chunks) = fill.kept(last) else { return };
-    let key = draft.key.clone();
-    if key != ask.target && !still_placed(ask, &key).await {
-        return;
+/// Gives out the end of a body.
+async fn end(fill: &Fill, last: Option<Bytes>, trailers: Option<HeaderMap>) {
+    if let Some(last) = last {
+        let _abandoned = fill.push(last).await;
     }
-    let Some(response) = draft.complete(Content(&chunks)) else { return };
-    ask.keep(&key, Arc::new(response)).await;
+    fill.complete(trailers);
+}
+
+async fn store<S: Store>(
+    ask: &Ask<S>,
+    chunks: &[Bytes],
+    mut draft: Draft,
+    payload: Payload,
+) -> Option<Put> {
+    let further = ask.read_tags(payload, chunks).await;
+    if let Err(cause) = further.and_then(|further| add_tags(&mut draft.tags, further)) {
+        ask.count_unreadable(cause);
+        return None;
+    }
+    let key = draft.key.clone();
+    if is_overtaken(ask, &draft) || !ask.is_alive(&draft.tags) {
+        return None;
+    }
+    if key != ask.target && !still_placed(ask, &key).await {
+        return None;
+    }
+    let response = draft.complete(Content(chunks))?;
+    Some(ask.pipeline.store.put(&key, Entry::Response(Arc::new(response))).await)
+}
+
+/// Whether what is stored was asked for later, and is alive.
+fn is_overtaken<S: Store>(ask: &Ask<S>, draft: &Draft) -> bool {
+    let Some(Entry::Response(stored)) = ask.pipeline.store.peek(&draft.key) else { return false };
+    let fences = ask.pipeline.log.fences();
+    stored.began() > draft.stamp.began && fences.judge(&stored, Instant::now()) == Verdict::Alive
+}
+
+/// Adds the tags of a body to those of its head, unless that is too many.
+fn add_tags(tags: &mut Vec<String>, further: Vec<String>) -> Result<(), Unreadable> {
+    if further.is_empty() {
+        return Ok(());
+    }
+    tags.extend(further);
+    tags.sort_unstable();
+    tags.dedup();
+    if tags.len() > tag::MOST { Err(Unreadable::Tags) } else { Ok(()) }
 }
 
 /// A body that is given up, or whose task dies, fails its readers instead of leaving them waiting.
@@ -174,7 +233,7 @@ async fn place_variant<S: Store>(ask: &Ask<S>, set: &VarySet, values: &[u8]) -> 
 /// Different `Vary` values remembered of one target; each costs a lookup.
 const SETS: usize = 4;
 
-/// Whether the variant's place is still there: the target was not invalidated since.
+/// Whether the variant still has its place: it was not one too many.
 async fn still_placed<S: Store>(ask: &Ask<S>, key: &CacheKey) -> bool {
     match ask.pipeline.store.get(&ask.target).await {
         Some(Entry::Variants(variants)) => variants.recent.contains(&key.digest()),
@@ -192,10 +251,10 @@ fn next_generation() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The tags of a response: those of its route and those the origin sent, which clients do not see.
-fn tags<S: Store>(ask: &Ask<S>, headers: &mut HeaderMap) -> Vec<String> {
-    let uri = &ask.request.uri;
-    let mut tags = ask.site.route(ask.route).tags_of(uri.path(), uri.query());
-    tags.extend(tag::take(headers));
+/// The tags in the head of a response: those of its route and those the origin sent, which clients do not see.
+pub fn tags<S: Store>(ask: &Ask<S>, headers: &mut HeaderMap) -> Vec<String> {
+    let (path, query) = (normal_path(ask.request.uri.path()), ask.request.uri.query());
+    let mut tags = ask.site.route(ask.route).tags_of(&path, query);
+    tags.extend(tag::take(headers, &key::host(ask.target.text())));
     tags
 }

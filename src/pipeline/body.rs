@@ -1,12 +1,14 @@
 //! The body of a response to a client, whichever way it comes, and the end of the request with it.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
 
 use super::{fill::FillReader, finish::Finish};
 use crate::origin::ResponseBody;
@@ -30,6 +32,8 @@ pub enum Content {
     Filling(FillReader),
     /// It passes through.
     Passing(ResponseBody),
+    /// It is made by Larder itself as it goes, and may have no end.
+    Made(UnsyncBoxBody<Bytes, Infallible>),
     /// Nothing follows the head, which tells of a body this long all the same (HEAD).
     Described(u64),
 }
@@ -62,6 +66,9 @@ impl Body {
             Content::Passing(body) => {
                 Pin::new(body).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
             }
+            Content::Made(body) => {
+                Pin::new(body).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
+            }
         }
     }
 }
@@ -90,6 +97,7 @@ impl HttpBody for Body {
             Content::Whole(bytes) => bytes.is_empty(),
             Content::Filling(_) => false,
             Content::Passing(body) => body.is_end_stream(),
+            Content::Made(body) => body.is_end_stream(),
         }
     }
 
@@ -100,6 +108,21 @@ impl HttpBody for Body {
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Filling(reader) => reader.size_hint(),
             Content::Passing(body) => body.size_hint(),
+            Content::Made(body) => body.size_hint(),
         }
+    }
+}
+
+impl From<Bytes> for Body {
+    /// A body of Larder's own, for a request that never reached the pipeline.
+    fn from(bytes: Bytes) -> Self {
+        Self::accounted(Content::Whole(bytes))
+    }
+}
+
+impl From<UnsyncBoxBody<Bytes, Infallible>> for Body {
+    /// The same, made as it goes.
+    fn from(body: UnsyncBoxBody<Bytes, Infallible>) -> Self {
+        Self::accounted(Content::Made(body))
     }
 }

@@ -1,30 +1,27 @@
 //! Collapsing: of all requests that want the same response at the same time, one asks the origin.
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+    time::Instant,
 };
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::landing::Landing;
-use crate::key::CacheKey;
+use crate::{
+    fence::Stamp,
+    key::{self, CacheKey},
+    purge::Fences,
+    store::{Landed, Lease},
+};
 
 const SHARDS: usize = 64;
-
-/// Counters of invalidations; 256 KiB. So many that, of an API with a hundred writes a second, a
-/// response that takes seconds is still stored.
-const INVALIDATIONS: usize = 1 << 16;
 
 /// The fetches under way, by key.
 pub struct Flights {
     shards: Arc<[Shard]>,
-    /// How often keys were invalidated, by some bits of their digests.
-    invalidations: Box<[AtomicU32]>,
 }
 
 type Shard = Mutex<HashMap<u128, Flight>>;
@@ -33,6 +30,7 @@ type Shard = Mutex<HashMap<u128, Flight>>;
 #[derive(Clone)]
 struct Flight {
     key: CacheKey,
+    stamp: Stamp,
     landing: watch::Receiver<Option<Landing>>,
 }
 
@@ -45,11 +43,13 @@ pub enum Role {
 }
 
 /// The leader's side. Dropped without [`Takeoff::land`], it sends the followers off on their own: a
-/// leader that dies holds nobody up.
+/// leader that dies holds nobody up, neither on this node nor on others.
 pub struct Takeoff {
     shards: Arc<[Shard]>,
     keys: Vec<u128>,
+    stamp: Stamp,
     landing: watch::Sender<Option<Landing>>,
+    lease: Mutex<Option<Lease>>,
 }
 
 /// A follower's side.
@@ -60,46 +60,52 @@ pub struct Waiting {
 impl Flights {
     /// None under way.
     pub fn new() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
-            invalidations: (0..INVALIDATIONS).map(|_| AtomicU32::new(0)).collect(),
-        }
+        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect() }
     }
 
     /// Joins the fetch of this key, or becomes its leader.
-    pub fn join(&self, key: &CacheKey) -> Role {
+    ///
+    /// A request that came at `started` joins no fetch that a purge since its beginning may select: it
+    /// leads one of its own, which those who come next join instead. Who waits already came before.
+    pub fn join(&self, key: &CacheKey, fences: &Fences, started: Instant) -> Role {
         let mut flights = shard(&self.shards, key.digest()).lock();
-        if let Some(flight) = flights.get(&key.digest()) {
-            if flight.key == *key {
-                return Role::Follower(Waiting { landing: flight.landing.clone() });
-            }
+        match flights.entry(key.digest()) {
             // Two keys with one digest: nobody waits for the other, and the first keeps its place.
-            return Role::Leader(self.unlisted());
+            Entry::Occupied(listed) if listed.get().key != *key => {
+                Role::Leader(self.takeoff(None, fences.stamp()).0)
+            }
+            Entry::Occupied(listed) if listed.get().may_be_joined(fences, started) => {
+                Role::Follower(Waiting { landing: listed.get().landing.clone() })
+            }
+            entry => {
+                let (takeoff, flight) = self.takeoff(Some(key), fences.stamp());
+                flight.map(|flight| entry.insert_entry(flight));
+                Role::Leader(takeoff)
+            }
         }
+    }
+
+    fn takeoff(&self, key: Option<&CacheKey>, stamp: Stamp) -> (Takeoff, Option<Flight>) {
         let (sender, landing) = watch::channel(None);
-        flights.insert(key.digest(), Flight { key: key.clone(), landing });
-        let keys = vec![key.digest()];
-        Role::Leader(Takeoff { shards: Arc::clone(&self.shards), keys, landing: sender })
+        let takeoff = Takeoff {
+            shards: Arc::clone(&self.shards),
+            keys: key.map(CacheKey::digest).into_iter().collect(),
+            stamp,
+            landing: sender,
+            lease: Mutex::new(None),
+        };
+        (takeoff, key.map(|key| Flight { key: key.clone(), stamp, landing }))
     }
+}
 
-    /// Hides a fetch from requests that come from now on, and keeps what it and any other fetch of the
-    /// key bring out of the store. Those that wait already came before whatever made it doubtful.
-    pub fn invalidate(&self, digest: u128) {
-        if let Some(count) = self.invalidations.get(slot(digest)) {
-            count.fetch_add(1, Ordering::AcqRel);
-        }
-        shard(&self.shards, digest).lock().remove(&digest);
-    }
-
-    /// A number that changes whenever this key is invalidated, and once in many thousand invalidations
-    /// of others: of a fetch that began under another number nothing is stored.
-    pub fn invalidations(&self, digest: u128) -> u32 {
-        self.invalidations.get(slot(digest)).map_or(0, |count| count.load(Ordering::Acquire))
-    }
-
-    fn unlisted(&self) -> Takeoff {
-        let shards = Arc::clone(&self.shards);
-        Takeoff { shards, keys: Vec::new(), landing: watch::channel(None).0 }
+impl Flight {
+    fn may_be_joined(&self, fences: &Fences, started: Instant) -> bool {
+        let landing = self.landing.borrow();
+        let tags = match &*landing {
+            Some(Landing::Arriving(arriving)) => arriving.tags.as_deref(),
+            _ => None,
+        };
+        fences.may_join(&self.stamp, key::url(self.key.text()), tags, started)
     }
 }
 
@@ -113,7 +119,34 @@ impl Takeoff {
     /// Tells all followers what became of the fetch. The flight stays listed until this is dropped, so
     /// that requests which come while the body arrives still join.
     pub fn land(&self, landing: Landing) {
+        match &landing {
+            Landing::Arriving(_) => {}
+            Landing::Alone => self.end_lease(Landed::Alone),
+            Landing::Settled(settled) if settled.is_stored() => self.end_lease(Landed::Stored),
+            Landing::Settled(_) | Landing::Failed(_) => self.end_lease(Landed::Nothing),
+        }
         self.landing.send_replace(Some(landing));
+    }
+
+    /// Fetches for the other nodes, too, from now on.
+    pub fn hold(&self, lease: Lease) {
+        *self.lease.lock() = Some(lease);
+    }
+
+    /// Tells the other nodes that the response is stored.
+    pub fn stored(&self) {
+        self.end_lease(Landed::Stored);
+    }
+
+    /// Lets another node fetch.
+    pub fn give_up(&self) {
+        self.end_lease(Landed::Nothing);
+    }
+
+    fn end_lease(&self, landed: Landed) {
+        if let Some(lease) = self.lease.lock().take() {
+            lease.land(landed);
+        }
     }
 
     /// Lists the flight under a further key: the response turned out to be one variant of its target.
@@ -122,7 +155,7 @@ impl Takeoff {
         let landing = self.landing.subscribe();
         flights.entry(key.digest()).or_insert_with(|| {
             self.keys.push(key.digest());
-            Flight { key: key.clone(), landing }
+            Flight { key: key.clone(), stamp: self.stamp, landing }
         });
     }
 
@@ -154,9 +187,4 @@ impl Waiting {
 #[expect(clippy::cast_possible_truncation, reason = "any bits of a digest are as good")]
 fn shard(shards: &[Shard], digest: u128) -> &Shard {
     &shards[(digest >> 64) as usize % SHARDS]
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "any bits of a digest are as good")]
-fn slot(digest: u128) -> usize {
-    (digest >> 64) as usize % INVALIDATIONS
 }

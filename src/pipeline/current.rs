@@ -34,10 +34,12 @@ impl Current {
         Self { site: ArcSwap::from_pointee(site), version: AtomicU64::new(next_version()) }
     }
 
-    /// Replaces the site for the requests that come from now on.
+    /// Replaces the site for the requests that come from now on. A thread may keep the old one until its
+    /// next request, so what works in the background of the old one is stopped here.
     pub fn replace(&self, site: Site) {
-        self.site.store(Arc::new(site));
+        let old = self.site.swap(Arc::new(site));
         self.version.store(next_version(), Ordering::Release);
+        old.origin.retire();
     }
 
     /// Reads the site.

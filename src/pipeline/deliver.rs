@@ -194,6 +194,20 @@ impl Asker<'_> {
         Response::from_parts(head, Body::new(Content::Passing(body), finish))
     }
 
+    /// Answers a write with what the origin sent, which is on its way to the store as well and stays fresh
+    /// for `ttl` seconds.
+    pub fn written(
+        &self,
+        (status, mut headers): (StatusCode, HeaderMap),
+        (reader, ttl): (FillReader, i64),
+        told: Told,
+        mut finish: Box<Finish>,
+    ) -> Response<Body> {
+        self.describe_passed(&mut headers, told, Some(ttl));
+        finish.answered(told.outcome(), status);
+        response(status, headers).map(|()| Body::new(Content::Filling(reader), finish))
+    }
+
     /// Answers with a problem document of Larder's own.
     pub fn problem(&self, problem: Problem, told: Told, mut finish: Box<Finish>) -> Response<Body> {
         let mut response = problem.into_response();
@@ -209,7 +223,7 @@ impl Asker<'_> {
 
     fn describe_passed(&self, headers: &mut HeaderMap, told: Told, ttl: Option<i64>) {
         headers.reserve(ADDED);
-        tag::take(headers);
+        tag::strip(headers);
         headers.remove(SURROGATE_CONTROL);
         if told.stored == Stored::Yes
             && let Some(value) = &self.route().client_cache

@@ -6,27 +6,34 @@ use std::{sync::Arc, time::Instant};
 use http::{HeaderMap, Method, Request, Response, StatusCode, request::Parts};
 
 use super::{
-    Pipeline, Site, admit,
+    Pipeline, Site,
+    admit::{self, Arrival},
     collapse::Takeoff,
-    fill::FillReader,
-    landing::{Arriving, Landing, Settled},
-    lookup::Stored,
+    landing::{Landing, Settled},
+    lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
+    payload::{self, Payload},
     request_head,
+    uncacheable::Known,
 };
 use crate::{
     entry::{Entry, StoredResponse},
+    fence::{Stamp, Verdict},
     field::Timestamp,
-    key::CacheKey,
+    key::{self, CacheKey},
     origin::{OriginError, RequestBody, ResponseBody, rewrite},
     policy::{
-        CacheResult, Freshness, Reason, RequestDirectives, RequestHead, ResponseDirectives,
-        ResponseHead, Rule, stale, storable, stored_fields, tag, validation,
+        CacheResult, Credentials, Freshness, Reason, RequestDirectives, RequestHead,
+        ResponseDirectives, ResponseHead, Reuse, Rule, cache_status::Collapsed, reuse, stale,
+        storable, stored_fields, tag, validation,
     },
     server::Interim,
-    store::Store,
+    store::{Claim, Landed, Store},
 };
 
-/// One question to the origin whose answer the cache may keep.
+/// How often this node lines up behind another that then brings nothing.
+const CLAIMS: usize = 3;
+
+/// One question to the origin whose answer the cache may keep. Kept boxed: it goes through many hands.
 pub struct Ask<S> {
     /// Whose question it is.
     pub pipeline: Arc<Pipeline<S>>,
@@ -42,8 +49,8 @@ pub struct Ask<S> {
     pub directives: RequestDirectives,
     /// The key of its target.
     pub target: CacheKey,
-    /// How often that had been invalidated when the origin was asked.
-    pub invalidations: u32,
+    /// What had been purged before the origin was asked.
+    pub stamp: Stamp,
     /// The key under which others wait: the target's, or that of the variant asked for.
     pub key: CacheKey,
     /// What is stored, if anything: asked about conditionally, and a way out if the origin fails.
@@ -54,15 +61,8 @@ pub struct Ask<S> {
 
 /// What came of a question.
 pub enum Fetched {
-    /// A response that is being stored, for the one who asked.
-    Arriving {
-        /// As all see it.
-        arriving: Arc<Arriving>,
-        /// The whole header section, with what belongs to the asker alone.
-        headers: HeaderMap,
-        /// Its body from the first byte.
-        reader: FillReader,
-    },
+    /// A response that is being stored.
+    Arriving(Arrival),
     /// What is stored may be used after all.
     Settled(Settled),
     /// A response for the asker alone.
@@ -74,12 +74,89 @@ pub enum Fetched {
 impl<S: Store> Ask<S> {
     /// Asks, and tells those who wait on `flight`. The body of what is stored goes on arriving in a
     /// task of its own, whoever reads it.
-    pub async fn run(mut self, flight: Option<Takeoff>) -> Fetched {
+    pub async fn run(mut self: Box<Self>, flight: Option<Takeoff>) -> Fetched {
+        if let Some(flight) = &flight
+            && let Some(settled) = self.agree(flight).await
+        {
+            return settle(settled, Some(flight));
+        }
+        self.stamp = self.pipeline.log.fences().stamp();
+        // Purged since it was found, it must not come back as current under a fence from after its purge.
+        if self.stored.as_ref().is_some_and(|stored| self.is_gone(&stored.response)) {
+            self.stored = None;
+        }
         let asked = self.pipeline.clock.now();
-        match self.send().await {
+        let sent = self.send().await;
+        if cfg!(feature = "planted-late-fence") {
+            // What was purged meanwhile would not select the response.
+            self.stamp = self.pipeline.log.fences().stamp();
+        }
+        match sent {
             Ok(response) => self.answered(response, asked, flight).await,
             Err(error) => self.failed(error, flight.as_ref()),
         }
+    }
+
+    /// Agrees with the other nodes who asks. Gives what another node has fetched, if that answers this
+    /// question too; otherwise this node asks.
+    async fn agree(&mut self, flight: &Takeoff) -> Option<Settled> {
+        for _ in 0..CLAIMS {
+            let landed = match self.pipeline.store.claim(&self.key).await {
+                Claim::Alone => return None,
+                Claim::Lead(lease) => {
+                    flight.hold(lease);
+                    // Another node may have landed between the look into the store and the claim.
+                    Landed::Stored
+                }
+                Claim::Follow(following) => following.landed().await,
+            };
+            match landed {
+                Landed::Stored => match self.fetched_elsewhere().await {
+                    Elsewhere::Settled(settled) => return Some(settled),
+                    // What was fetched is another variant. Who asks for this one agrees anew.
+                    Elsewhere::Nothing(key) if key != self.key && self.stored.is_none() => {
+                        flight.stored();
+                        self.key = key;
+                    }
+                    Elsewhere::Nothing(_) => return None,
+                },
+                Landed::Alone => {
+                    self.send_off(Known::Unshared, Some(flight));
+                    return None;
+                }
+                Landed::Nothing => {}
+            }
+        }
+        None
+    }
+
+    /// What stands in the shared tier now, if it answers this request without the origin.
+    async fn fetched_elsewhere(&self) -> Elsewhere {
+        let asked = Asked {
+            vary: &self.site.route(self.route).vary,
+            headers: &self.request.headers,
+            fences: self.pipeline.log.fences(),
+            started: Instant::now(),
+        };
+        let store = (&self.pipeline.store, Tier::Far);
+        let stored = match lookup::find(store, &self.target, &asked).await {
+            Found::Stored(stored) => stored,
+            Found::Absent { key, .. } => return Elsewhere::Nothing(key),
+        };
+        let (freshness, now) = (&stored.response.freshness, self.pipeline.clock.now());
+        // Requests with credentials lead no shared fetch.
+        let credentials = Credentials::Absent;
+        let reuse = reuse(freshness, &self.directives, credentials, self.rule(), now);
+        if stored.purged == SoftPurge::No && reuse == Reuse::Fresh {
+            Elsewhere::Settled(Settled::fetched_elsewhere(&stored, self.fetched()))
+        } else {
+            Elsewhere::Nothing(stored.key)
+        }
+    }
+
+    /// What a response that comes now is, seen from what is stored.
+    pub fn fetched(&self) -> CacheResult {
+        if self.stored.is_some() { CacheResult::Expired } else { CacheResult::Miss }
     }
 
     fn rule(&self) -> &Rule {
@@ -95,6 +172,9 @@ impl<S: Store> Ask<S> {
         *request.method_mut() = Method::GET;
         *request.uri_mut() = self.request.uri.clone();
         *request.headers_mut() = std::mem::take(&mut self.forwarded);
+        if !self.site.route(self.route).body_tags.is_empty() {
+            payload::narrow_codings(request.headers_mut());
+        }
         match &self.stored {
             None => validation::make_unconditional(request.headers_mut()),
             Some(stored) => {
@@ -107,7 +187,7 @@ impl<S: Store> Ask<S> {
     }
 
     async fn answered(
-        self,
+        self: Box<Self>,
         response: Response<ResponseBody>,
         asked: Timestamp,
         flight: Option<Takeoff>,
@@ -115,9 +195,10 @@ impl<S: Store> Ask<S> {
         let exchange = Exchange { asked, answered: self.pipeline.clock.now() };
         if let Some(stored) = &self.stored {
             if response.status() == StatusCode::NOT_MODIFIED {
-                let settled = self.freshen(stored, response.headers(), exchange).await;
+                let freshened = self.freshen(stored, response.headers(), exchange);
+                let settled = Box::pin(freshened).await;
                 if !settled.response.freshness.answers_unasked(exchange.answered) {
-                    self.send_off(flight.as_ref());
+                    self.send_off(Known::Unshared, flight.as_ref());
                     return Fetched::Settled(settled);
                 }
                 return settle(settled, flight.as_ref());
@@ -130,16 +211,21 @@ impl<S: Store> Ask<S> {
             }
         }
         match self.verdict(&response, exchange) {
-            Ok(freshness) => admit::admit(self, response, freshness, flight).await,
+            Ok(verdict) => {
+                let admitted = admit::admit(*self, response, verdict, flight);
+                Fetched::Arriving(Box::pin(admitted).await)
+            }
             Err(reason) => self.alone(response, reason, flight.as_ref()).await,
         }
     }
 
-    fn verdict(
+    /// Whether a response is stored: for how long it is fresh then, and what its body has to do with its
+    /// tags.
+    pub fn verdict(
         &self,
         response: &Response<ResponseBody>,
         exchange: Exchange,
-    ) -> Result<Freshness, Reason> {
+    ) -> Result<(Freshness, Payload), Reason> {
         let limit = self.limit();
         let expected = http_body::Body::size_hint(response.body()).exact();
         let head = exchange.head(response.status(), response.headers());
@@ -147,7 +233,13 @@ impl<S: Store> Ask<S> {
         if expected.is_some_and(|length| length > limit as u64) {
             return Err(Reason::TooLarge);
         }
-        Ok(freshness)
+        match Payload::of(self.site.route(self.route), response.headers(), expected) {
+            Ok(payload) => Ok((freshness, payload)),
+            Err(cause) => {
+                self.count_unreadable(cause);
+                Err(Reason::TagsUnreadable)
+            }
+        }
     }
 
     /// The largest body that is kept for the store.
@@ -165,35 +257,31 @@ impl<S: Store> Ask<S> {
         let verdict = storable(&self.head(), &exchange.head(old.status, &headers), self.rule());
         let refreshed = verdict.ok().and_then(|freshness| {
             let mut headers = stored_fields(&headers, &ResponseDirectives::parse(&headers));
-            let tags = tag::take(&mut headers);
-            old.freshened(headers, freshness, tags)
+            let tags = tag::take(&mut headers, &key::host(self.target.text()));
+            old.freshened(headers, freshness, tags, self.stamp)
         });
         let response = if let Some(response) = refreshed {
             let response = Arc::new(response);
-            self.keep(&stored.key, Arc::clone(&response)).await;
+            let entry = Entry::Response(Arc::clone(&response));
+            self.pipeline.store.put(&stored.key, entry).await;
             response
         } else {
             self.pipeline.store.remove(stored.key.digest()).await;
             Arc::clone(old)
         };
-        Settled { response, result, reason: None, origin_status }
+        let collapsed = Collapsed::No;
+        Settled { response, result, reason: None, origin_status, collapsed }
     }
 
-    /// Stores a response, unless its target was invalidated since the origin was asked.
-    pub async fn keep(&self, key: &CacheKey, response: Arc<StoredResponse>) {
-        if !self.is_current() {
-            return;
-        }
-        self.pipeline.store.put(key, Entry::Response(response)).await;
-        if !self.is_current() {
-            // The invalidation may have removed what stood there before.
-            self.pipeline.store.remove(key.digest()).await;
-        }
+    /// Whether a stored response must not be used any more.
+    fn is_gone(&self, stored: &StoredResponse) -> bool {
+        self.pipeline.log.fences().judge(stored, Instant::now()) == Verdict::Dead
     }
 
-    /// Whether nothing has invalidated the target since the origin was asked.
-    pub fn is_current(&self) -> bool {
-        self.pipeline.flights.invalidations(self.target.digest()) == self.invalidations
+    /// Whether no purge since the origin was asked selects a response with these tags.
+    pub fn is_alive(&self, tags: &[String]) -> bool {
+        let (fences, url) = (self.pipeline.log.fences(), key::url(self.target.text()));
+        fences.outlives(&self.stamp, url, tags) != Verdict::Dead
     }
 
     fn failed(self, error: OriginError, flight: Option<&Takeoff>) -> Fetched {
@@ -209,7 +297,8 @@ impl<S: Store> Ask<S> {
 
     /// What is stored, where it may stand in for an origin that fails (RFC 5861 §4).
     fn stale_instead(&self, origin_status: Option<StatusCode>, now: Timestamp) -> Option<Settled> {
-        let stored = self.stored.as_ref()?;
+        // A purge may have come while the origin was asked.
+        let stored = self.stored.as_ref().filter(|stored| !self.is_gone(&stored.response))?;
         let freshness = &stored.response.freshness;
         let allowed = stale::is_allowed_if_error(freshness, &self.directives, self.rule(), now);
         allowed.then(|| Settled {
@@ -217,39 +306,53 @@ impl<S: Store> Ask<S> {
             result: CacheResult::Stale,
             reason: Some(Reason::StaleIfError),
             origin_status,
+            collapsed: Collapsed::No,
         })
     }
 
     async fn alone(
-        self,
+        self: Box<Self>,
         response: Response<ResponseBody>,
         reason: Reason,
         flight: Option<&Takeoff>,
     ) -> Fetched {
         if response.status().is_server_error() || reason.lies_in_request() {
             // This says nothing about the target: it stays stored, and worth waiting for.
-            flight.inspect(|flight| flight.land(Landing::Alone));
+            flight.inspect(|flight| {
+                flight.give_up();
+                flight.land(Landing::Alone);
+            });
         } else {
             if self.stored.is_some() {
                 self.pipeline.store.remove(self.key.digest()).await;
             }
-            self.send_off(flight);
+            self.send_off(Known::Unstored, flight);
         }
         Fetched::Alone(response, reason)
     }
 
     /// Sends those who wait off to ask for themselves, and those who come next at once.
-    pub fn send_off(&self, flight: Option<&Takeoff>) {
-        self.pipeline.uncacheable.remember(&self.key, self.pipeline.clock.now());
+    pub fn send_off(&self, known: Known, flight: Option<&Takeoff>) {
+        self.pipeline.uncacheable.remember(&self.key, known, self.pipeline.clock.now());
         flight.inspect(|flight| flight.land(Landing::Alone));
     }
 }
 
+/// What another node has fetched.
+enum Elsewhere {
+    /// It answers this question.
+    Settled(Settled),
+    /// Nothing that does. This key is what is missing.
+    Nothing(CacheKey),
+}
+
 /// When the origin was asked, and when it had answered.
 #[derive(Clone, Copy)]
-struct Exchange {
-    asked: Timestamp,
-    answered: Timestamp,
+pub struct Exchange {
+    /// When it was asked.
+    pub asked: Timestamp,
+    /// When its head had come.
+    pub answered: Timestamp,
 }
 
 impl Exchange {

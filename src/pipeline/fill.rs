@@ -111,13 +111,25 @@ impl Fill {
         Arc::new(Self { shared: Mutex::new(shared), budget, expected, limit })
     }
 
+    /// The same with its first reader.
+    pub fn with_reader(
+        expected: Option<u64>,
+        limit: usize,
+        budget: Arc<Budget>,
+    ) -> (Arc<Self>, FillReader) {
+        let fill = Self::new(expected, limit, budget);
+        let slot = fill.shared.lock().attach();
+        let reader = FillReader { fill: Arc::clone(&fill), slot };
+        (fill, reader)
+    }
+
     /// A reader from the first byte; `None` where the first bytes are gone already.
     pub fn reader(self: &Arc<Self>) -> Option<FillReader> {
         let mut shared = self.shared.lock();
         if shared.gone > 0 {
             return None;
         }
-        let slot = shared.readers.insert(Reader { position: 0, waker: None });
+        let slot = shared.attach();
         Some(FillReader { fill: Arc::clone(self), slot })
     }
 
@@ -190,6 +202,11 @@ impl Drop for Fill {
 }
 
 impl Shared {
+    /// A place for a reader from the first byte that is still there.
+    fn attach(&mut self) -> usize {
+        self.readers.insert(Reader { position: 0, waker: None })
+    }
+
     fn is_deserted(&self) -> bool {
         self.readers.is_empty()
     }

@@ -1,34 +1,140 @@
-//! Invalidation: a successful unsafe method makes what is stored of its targets unusable
-//! (RFC 9111 §4.4).
+//! Invalidation: what a write through the proxy purges, and how long its answer waits for that.
 
+use std::{sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
 use http::{HeaderMap, Method, StatusCode};
+use tokio::time::timeout;
 
 use super::{Pipeline, receive::Approach, site::Site};
 use crate::{
-    key::target::normal_path,
-    policy::{RequestHead, invalidation},
+    fence::{Mode, Purge, Selector, Source},
+    key::{
+        self,
+        target::{QueryRule, normal_path},
+    },
+    policy::{RequestHead, invalidation, tag},
+    purge::{Acknowledgement, Log, Receipt, Unavailable},
+    route::Route,
     store::Store,
 };
 
-/// Invalidates what a response to an unsafe method says has changed: its own target, `Location` and
-/// `Content-Location`, as far as they are on this host.
-pub async fn after<S: Store>(
-    pipeline: &Pipeline<S>,
+/// How long the answer to a write waits until its purge holds everywhere, once it is in the log. With all
+/// nodes well that takes a millisecond or two.
+const PATIENCE: Duration = Duration::from_millis(25);
+
+/// How long it waits altogether: clients hardly notice that Redis hangs.
+const BOUND: Duration = Duration::from_millis(40);
+
+/// What became of the purge of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purged {
+    /// It purges nothing.
+    Nothing,
+    /// It is in the log, and holds wherever an appended purge does.
+    Applied(Receipt),
+    /// It holds on this node, and goes to the others as soon as that is possible.
+    Here,
+}
+
+/// What the answer to an unsafe method makes invalid: its own target, `Location` and `Content-Location`,
+/// as far as they are on this host (RFC 9111 §4.4); the groups it names (RFC 9875); and, where it is a
+/// success, the tags that its route names.
+pub fn selectors(
     site: &Site,
     approach: &Approach<'_>,
-    request: RequestHead<'_>,
+    route: &Route,
+    request: &RequestHead<'_>,
     (status, response): (StatusCode, &HeaderMap),
-) {
-    let host = request.authority;
-    for target in invalidation::invalidated_targets(&request, status, response) {
-        let (path, query) = match target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (&*target, None),
-        };
-        let normal = normal_path(path);
-        let selection = site.routes.select(&Method::GET, host, &normal);
-        let key = approach.key(host, (path, query), &selection.route.query);
-        pipeline.flights.invalidate(key.digest());
-        pipeline.store.remove(key.digest()).await;
+) -> Vec<Selector> {
+    if !invalidation::is_unsafe(request.method) {
+        return Vec::new();
     }
+    let mut selectors = Vec::new();
+    let mut tags = groups(approach, request, response);
+    if invalidation::is_success(status) {
+        let (path, query) = path_and_query(request.target);
+        tags.extend(route.tags_purged_by(&normal_path(path), query));
+    }
+    for target in invalidation::invalidated_targets(request, status, response) {
+        selectors.extend(url(site, approach, request.authority, &target));
+    }
+    selectors.extend(tags.into_iter().map(|tag| Selector::Tag(tag.into())));
+    selectors
+}
+
+/// The groups that a response says have changed, as tags: those of its own host.
+fn groups(approach: &Approach<'_>, request: &RequestHead<'_>, response: &HeaderMap) -> Vec<String> {
+    let groups = invalidation::invalidated_groups(request.method, response);
+    if groups.is_empty() {
+        return groups;
+    }
+    let target = path_and_query(request.target);
+    let key = approach.key(request.authority, target, &QueryRule::default());
+    let host = key::host(key.text());
+    groups.iter().map(|group| tag::of_group(group, &host)).collect()
+}
+
+/// A target as purges select it; none where it is not cached.
+fn url(site: &Site, approach: &Approach<'_>, host: &str, target: &str) -> Option<Selector> {
+    let (path, query) = path_and_query(target);
+    let normal = normal_path(path);
+    let route = site.routes.select(&Method::GET, host, &normal).route;
+    if !route.rule.cache {
+        return None;
+    }
+    let key = approach.key(host, (path, query), &route.query);
+    Some(Selector::Url(String::from_utf8_lossy(key::url(key.text())).into()))
+}
+
+fn path_and_query(target: &str) -> (&str, Option<&str>) {
+    match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    }
+}
+
+/// Purges what a write has changed, in one record, and waits until that holds for the fleet; but no
+/// longer than 40 ms, and not at all while the log cannot be reached: the write is done, and its
+/// answer must go out.
+///
+/// On this node it holds before anything is waited for. What is not in the log when this returns, or
+/// when its caller goes away, gets there later.
+pub async fn purge<S: Store>(pipeline: &Pipeline<S>, selectors: Vec<Selector>) -> Purged {
+    if selectors.is_empty() {
+        return Purged::Nothing;
+    }
+    let purge = Purge { mode: Mode::Hard, selectors, source: Source::Write, reason: None };
+    let mut appending = Box::pin(append(Arc::clone(&pipeline.log), purge.clone()));
+    let appended = if let Some(appended) = (&mut appending).now_or_never() {
+        Ok(appended)
+    } else {
+        let pending = pipeline.log.fences().apply_pending(&purge);
+        let log = Arc::clone(&pipeline.log);
+        let settled = tokio::spawn(async move {
+            let appended = appending.await;
+            log.fences().settle(pending);
+            appended
+        });
+        timeout(BOUND, settled).await.map(|ended| ended.unwrap_or(Err(Unavailable)))
+    };
+    let (purged, result) = match appended {
+        Ok(Ok(receipt)) => {
+            let is_given = receipt.verdict == Acknowledgement::Given;
+            (Purged::Applied(receipt), if is_given { "applied" } else { "late" })
+        }
+        Ok(Err(Unavailable)) => (Purged::Here, "pending"),
+        Err(_) => (Purged::Here, "late"),
+    };
+    pipeline.metrics.purging.writes.with_label_values(&[result]).inc();
+    purged
+}
+
+/// Appends a purge; where that fails, it holds on this node and waits for the log.
+async fn append(log: Arc<Log>, purge: Purge) -> Result<Receipt, Unavailable> {
+    let appended = log.append(purge.clone(), PATIENCE).await;
+    if appended.is_err() {
+        log.record(purge);
+    }
+    appended
 }

@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{
     entry::StoredResponse,
-    key::vary::VarySet,
+    key::{CacheKey, vary::VarySet},
     origin::OriginError,
-    policy::{CacheResult, Freshness, Reason},
+    policy::{CacheResult, Freshness, Reason, cache_status::Collapsed},
     route::VaryRule,
 };
 
@@ -37,6 +37,8 @@ pub struct Arriving {
     pub headers: HeaderMap,
     /// How long it stays fresh.
     pub freshness: Freshness,
+    /// Names by which it can be purged; none as long as some are still to be read out of its body.
+    pub tags: Option<Box<[String]>>,
     /// Its body.
     pub fill: Arc<Fill>,
     /// Whom it answers, where it is one variant of several: the selecting fields and the canonical
@@ -60,6 +62,8 @@ pub struct Settled {
     pub reason: Option<Reason>,
     /// What the origin answered, if it did.
     pub origin_status: Option<StatusCode>,
+    /// Whether another node has fetched it.
+    pub collapsed: Collapsed,
 }
 
 impl Arriving {
@@ -74,6 +78,22 @@ impl Settled {
     /// A response that somebody else has stored in the meantime.
     pub fn found(stored: &Stored) -> Self {
         let response = Arc::clone(&stored.response);
-        Self { response, result: CacheResult::Hit, reason: None, origin_status: None }
+        let (result, collapsed) = (CacheResult::Hit, Collapsed::No);
+        Self { response, result, reason: None, origin_status: None, collapsed }
+    }
+
+    /// Whether this is what stands under a key: not a variant, where the key is that of all.
+    pub fn stands_under(&self, key: &CacheKey) -> bool {
+        self.response.key_text() == key.text()
+    }
+
+    /// Whether the fleet's store has what the fetch was to bring.
+    pub fn is_stored(&self) -> bool {
+        self.result == CacheResult::Revalidated || self.collapsed == Collapsed::Yes
+    }
+
+    /// A response that another node has fetched and stored while this one waited.
+    pub fn fetched_elsewhere(stored: &Stored, result: CacheResult) -> Self {
+        Self { result, collapsed: Collapsed::Yes, ..Self::found(stored) }
     }
 }

@@ -1,14 +1,16 @@
 //! Lookup: from a key, through the variants of its target, to a stored response.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use http::HeaderMap;
 
 use crate::{
     entry::{Entry, StoredResponse},
+    fence::Verdict,
     field::cookie,
     key::{CacheKey, vary::VarySet},
-    policy::Forward,
+    policy::{Forward, Reason},
+    purge::Fences,
     route::VaryRule,
     store::Store,
 };
@@ -17,67 +19,125 @@ use crate::{
 pub enum Found {
     /// A response, fresh or stale.
     Stored(Stored),
-    /// None. A fetch for this request is known by `key`.
+    /// None that may be used. A fetch for this request is known by `key`.
     Absent {
         /// The key of the target, or of the variant asked for.
         key: CacheKey,
         /// Whether the target or only the variant is missing.
         forward: Forward,
+        /// Why.
+        reason: Reason,
     },
 }
 
-/// A stored response and the key under which it stands.
+/// A stored response that no hard purge selects, and the key under which it stands.
 #[derive(Clone)]
 pub struct Stored {
     /// The key of the target, or of the variant.
     pub key: CacheKey,
     /// The response.
     pub response: Arc<StoredResponse>,
+    /// Whether a soft purge selects it.
+    pub purged: SoftPurge,
 }
 
-/// Finds the stored response to a request for `target` with these fields. Of several that match, the
-/// one with the newest `Vary` is taken (RFC 9111 §4.1).
+/// Whether a soft purge selects a stored response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SoftPurge {
+    /// None does.
+    No,
+    /// One does: it is stale.
+    Yes,
+}
+
+/// What a stored response is looked up by, besides its key.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// What its route adds to `Vary`.
+    pub vary: &'a VaryRule,
+    /// The request's fields.
+    pub headers: &'a HeaderMap,
+    /// What was purged.
+    pub fences: &'a Fences,
+    /// When the request came.
+    pub started: Instant,
+}
+
+/// Where to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// In what is at hand.
+    Near,
+    /// In what the fleet shares.
+    Far,
+}
+
+/// Finds the stored response to a request for `target`. Of several that match, the one with the newest
+/// `Vary` is taken (RFC 9111 §4.1).
 pub async fn find<S: Store>(
-    store: &S,
+    (store, tier): (&S, Tier),
     target: &CacheKey,
-    vary: &VaryRule,
-    headers: &HeaderMap,
+    asked: &Asked<'_>,
 ) -> Found {
-    let variants = match store.get(target).await {
-        None => return Found::Absent { key: target.clone(), forward: Forward::UriMiss },
-        Some(Entry::Response(response)) => {
-            return Found::Stored(Stored { key: target.clone(), response });
-        }
+    let variants = match entry((store, tier), target).await {
+        None => return absent(target.clone(), Forward::UriMiss, Reason::Cold),
+        Some(Entry::Response(response)) => return judged(target.clone(), response, asked),
         Some(Entry::Variants(variants)) => variants,
     };
     let mut missing = None;
     for set in &variants.sets {
-        let key = target.variant(variants.generation, &selecting(set, vary, headers));
-        if let Some(Entry::Response(response)) = store.get(&key).await {
-            return Found::Stored(Stored { key, response });
+        let values = selecting(set, asked.vary, asked.headers);
+        let key = target.variant(variants.generation, &values);
+        if let Some(Entry::Response(response)) = entry((store, tier), &key).await {
+            return judged(key, response, asked);
         }
         missing = missing.or(Some(key));
     }
-    Found::Absent { key: missing.unwrap_or_else(|| target.clone()), forward: Forward::VaryMiss }
+    let key = missing.unwrap_or_else(|| target.clone());
+    absent(key, Forward::VaryMiss, Reason::VaryMismatch)
 }
 
-/// The stored response to a request, if it is at hand: a fresh one is answered with at once. Looks for
-/// the variant with the newest `Vary` only; [`find`] looks for all.
+async fn entry<S: Store>((store, tier): (&S, Tier), key: &CacheKey) -> Option<Entry> {
+    match tier {
+        Tier::Near => store.peek(key),
+        Tier::Far => store.get(key).await,
+    }
+}
+
+fn judged(key: CacheKey, response: Arc<StoredResponse>, asked: &Asked<'_>) -> Found {
+    let purged = match asked.fences.judge(&response, asked.started) {
+        Verdict::Alive => SoftPurge::No,
+        Verdict::Soft => SoftPurge::Yes,
+        Verdict::Dead if asked.fences.is_synced(asked.started) => {
+            return absent(key, Forward::UriMiss, Reason::Purged);
+        }
+        Verdict::Dead => return absent(key, Forward::UriMiss, Reason::Unsynced),
+    };
+    Found::Stored(Stored { key, response, purged })
+}
+
+fn absent(key: CacheKey, forward: Forward, reason: Reason) -> Found {
+    Found::Absent { key, forward, reason }
+}
+
+/// The stored response to a request, if it is at hand and no purge selects it: a fresh one is answered
+/// with at once. Looks for the variant with the newest `Vary` only; [`find`] looks for all.
 pub fn at_hand<S: Store>(
     store: &S,
     target: &CacheKey,
-    vary: &VaryRule,
-    headers: &HeaderMap,
+    asked: &Asked<'_>,
 ) -> Option<Arc<StoredResponse>> {
-    let variants = match store.peek(target)? {
-        Entry::Response(response) => return Some(response),
-        Entry::Variants(variants) => variants,
+    let response = match store.peek(target)? {
+        Entry::Response(response) => response,
+        Entry::Variants(variants) => {
+            let values = selecting(variants.sets.first()?, asked.vary, asked.headers);
+            match store.peek(&target.variant(variants.generation, &values))? {
+                Entry::Response(response) => response,
+                Entry::Variants(_) => return None,
+            }
+        }
     };
-    let values = selecting(variants.sets.first()?, vary, headers);
-    match store.peek(&target.variant(variants.generation, &values))? {
-        Entry::Response(response) => Some(response),
-        Entry::Variants(_) => None,
-    }
+    (asked.fences.judge(&response, asked.started) == Verdict::Alive).then_some(response)
 }
 
 /// The canonical text of what selects a variant: the request's values for `set`, and for the cookies

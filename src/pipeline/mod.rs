@@ -15,6 +15,7 @@
 //! `admit` wait for the outside.
 
 mod admit;
+mod answer;
 mod body;
 mod clock;
 mod collapse;
@@ -25,13 +26,17 @@ mod fetch;
 mod fill;
 mod finish;
 mod heads;
+mod inquiry;
 mod invalidate;
 mod landing;
 mod lookup;
 mod pass;
+mod payload;
 mod receive;
 mod site;
 mod uncacheable;
+mod warmer;
+mod write_through;
 
 use std::{
     future::{Future, ready},
@@ -40,44 +45,40 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::Either};
-use http::{HeaderMap, Method, Request, Response, header, request::Parts};
+use http::{Method, Request, Response, header, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 pub use body::Body;
 pub use clock::Clock;
 pub use site::{ServerTiming, Site, SiteId};
+pub use warmer::Warmer;
 
 use crate::{
     entry::StoredResponse,
-    field::{Timestamp, hop, presence::Presence},
-    key::CacheKey,
-    origin::{
-        OriginError, ResponseBody,
-        rewrite::{self, Source},
+    field::{hop, presence::Presence},
+    key::{
+        self, CacheKey,
+        target::{Target, normal_path},
     },
-    policy::{
-        CacheResult, Credentials, Forward, Reason, RequestHead, Reuse, Rule,
-        cache_status::Stored as Stores, reuse,
-    },
-    problem::Problem,
+    origin::rewrite::{self},
+    policy::{CacheResult, Forward, Reason, RequestHead, Reuse},
+    purge::Log,
     server::{Connection, Handler},
     store::Store,
     telemetry::Metrics,
+    warm::{self, Queue},
 };
-use collapse::{Flights, Role, Takeoff};
+use collapse::{Flights, Takeoff};
 use current::Current;
-use deliver::{Asker, Told};
-use fetch::{Ask, Fetched};
-use fill::{Budget, FillReader};
+use deliver::Told;
+use fill::Budget;
 use finish::{Finish, Received};
-use landing::{Arriving, Landing, Settled};
-use lookup::{Found, Stored};
+use inquiry::{Inquiry, Joined, Need, Weighed, may_answer};
+use lookup::Asked;
 use receive::{Lookup, Verdict};
 use uncacheable::Uncacheable;
-
-/// How often a request joins a fetch that turns out to bring another variant.
-const JOINS: usize = 3;
+use warmer::Lately;
 
 /// Bytes that bodies on their way to the store may take beside what is stored.
 const FILLING: u64 = 16 << 20;
@@ -86,36 +87,46 @@ const FILLING: u64 = 16 << 20;
 pub struct Pipeline<S> {
     site: Current,
     store: S,
+    log: Arc<Log>,
     flights: Flights,
     uncacheable: Uncacheable,
     filling: Arc<Budget>,
+    reading: Semaphore,
     clock: Clock,
     metrics: Arc<Metrics>,
+    lately: Lately,
+    warm: Queue,
 }
 
 /// A request that needs more than a fresh stored response: all that its steps share.
 struct Context<S> {
-    pipeline: Arc<Pipeline<S>>,
-    site: Arc<Site>,
-    route: usize,
-    received: Received,
-    connection: Arc<Connection>,
-    request: Arc<Parts>,
+    inquiry: Inquiry<S>,
     upgrade: Option<OnUpgrade>,
     finish: Box<Finish>,
 }
 
 impl<S: Store> Pipeline<S> {
     /// A pipeline over this store.
-    pub fn new(site: Site, store: S, clock: Clock, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(
+        site: Site,
+        store: S,
+        log: Arc<Log>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        let warm = Queue::new(warm::Budget::default(), Arc::clone(&metrics));
         Arc::new(Self {
             site: Current::new(site),
             store,
+            log,
             flights: Flights::new(),
             uncacheable: Uncacheable::new(),
             filling: Budget::new(FILLING),
+            reading: Semaphore::new(payload::READERS),
             clock,
             metrics,
+            lately: Lately::default(),
+            warm,
         })
     }
 
@@ -134,6 +145,27 @@ impl<S: Store> Pipeline<S> {
     /// The store.
     pub fn store(&self) -> &S {
         &self.store
+    }
+
+    /// The URL of a target as purges select it: in the form of its key, under the route that governs a
+    /// `GET` of it.
+    pub fn url(&self, target: &Target<'_>) -> Box<str> {
+        self.site.with(|site| {
+            let path = normal_path(target.path);
+            let route = site.routes.select(&Method::GET, target.host, &path).route;
+            let key = CacheKey::of_target(|text| target.write(text, &route.query));
+            String::from_utf8_lossy(key::url(key.text())).into()
+        })
+    }
+
+    /// The purge log.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// What is to be fetched before anybody asks.
+    pub fn warm(&self) -> &Queue {
+        &self.warm
     }
 
     /// Bytes of bodies on their way to the store.
@@ -160,7 +192,7 @@ impl<S: Store> Handler for Pipeline<S> {
             let (route, verdict) = receive::plan(site, &request, presence, connection);
             match &verdict {
                 Verdict::Lookup(lookup) => {
-                    match self.fresh_at_hand(site, route, &request, lookup, received.at) {
+                    match self.fresh_at_hand(site, route, &request, lookup, received) {
                         Some(stored) => {
                             let stored = (lookup.presence, &*stored);
                             Ok(deliver::hit(site, route, received, &request, stored))
@@ -182,8 +214,8 @@ impl<S: Store> Handler for Pipeline<S> {
         let request = Arc::new(request);
         let (pipeline, connection) = (Arc::clone(self), Arc::clone(connection));
         let finish = Box::new(finish);
-        let context =
-            Context { pipeline, site, route, received, connection, request, upgrade, finish };
+        let inquiry = Inquiry { pipeline, site, route, received, connection, request };
+        let context = Context { inquiry, upgrade, finish };
         Either::Right(context.take(verdict, body).boxed())
     }
 }
@@ -196,11 +228,13 @@ impl<S: Store> Pipeline<S> {
         route: usize,
         request: &Request<B>,
         lookup: &Lookup,
-        now: Timestamp,
+        received: Received,
     ) -> Option<Arc<StoredResponse>> {
         let route = site.route(route);
-        let stored = lookup::at_hand(&self.store, &lookup.target, &route.vary, request.headers())?;
-        (may_answer(&stored, lookup, &route.rule, now) == Reuse::Fresh).then_some(stored)
+        let (vary, headers, fences) = (&route.vary, request.headers(), self.log.fences());
+        let asked = Asked { vary, headers, fences, started: received.started };
+        let stored = lookup::at_hand(&self.store, &lookup.target, &asked)?;
+        (may_answer(&stored, lookup, &route.rule, received.at) == Reuse::Fresh).then_some(stored)
     }
 }
 
@@ -215,47 +249,19 @@ impl<S: Store> Context<S> {
                 return self.answer_problem(failure::of_loop(), told);
             }
         };
-        let found = self.find(&lookup).await;
-        match self.weigh(&lookup, found) {
+        match self.inquiry.look_up(&lookup).await {
             Weighed::Fresh(stored) => {
                 self.answer_stored(&stored.response, Told::hit(CacheResult::Hit, None))
             }
             Weighed::Stale(stored, reason) => {
-                if reason == Reason::StaleWhileRevalidate {
-                    self.refresh(&lookup, &stored);
+                if reason != Reason::RequestMaxStale {
+                    self.inquiry.refresh(&lookup, &stored, reason);
                 }
                 let told = Told::hit(CacheResult::Stale, Some(reason));
                 self.answer_stored(&stored.response, told)
             }
-            Weighed::Needed(need) => self.ask(lookup, need, body).await,
-        }
-    }
-
-    /// What the stored response is good for, if there is one.
-    fn weigh(&self, lookup: &Lookup, found: Found) -> Weighed {
-        let stored = match found {
-            Found::Stored(stored) => stored,
-            Found::Absent { key, forward } => {
-                let reason = match forward {
-                    Forward::VaryMiss => Reason::VaryMismatch,
-                    _ => Reason::Cold,
-                };
-                return Weighed::Needed(Need { key, stored: None, forward, reason });
-            }
-        };
-        let key = stored.key.clone();
-        let rule = &self.site.route(self.route).rule;
-        match may_answer(&stored.response, lookup, rule, self.received.at) {
-            Reuse::Fresh => Weighed::Fresh(stored),
-            Reuse::StaleWhileRevalidate => Weighed::Stale(stored, Reason::StaleWhileRevalidate),
-            Reuse::StaleByRequest => Weighed::Stale(stored, Reason::RequestMaxStale),
-            Reuse::Revalidate(reason) => {
-                let forward = forward_of(reason);
-                Weighed::Needed(Need { key, stored: Some(stored), forward, reason })
-            }
-            Reuse::Unusable(reason) => {
-                Weighed::Needed(Need { key, stored: None, forward: Forward::Request, reason })
-            }
+            // Boxed: asking the origin takes many states, and a hit in a far tier none of them.
+            Weighed::Needed(need) => self.ask(lookup, need, body).boxed().await,
         }
     }
 
@@ -266,22 +272,22 @@ impl<S: Store> Context<S> {
             let told = Told { reason: Some(Reason::OnlyIfCached), ..told };
             return self.answer_problem(failure::only_if_cached(), told);
         }
-        if self.request.method == Method::HEAD {
+        if self.inquiry.request.method == Method::HEAD {
             return self.pass(body, told).await;
         }
-        if self.request.headers.contains_key(header::RANGE) {
+        if self.inquiry.request.headers.contains_key(header::RANGE) {
             let told = Told { reason: Some(Reason::Range), ..told };
             return self.pass(body, told).await;
         }
-        if !self.may_share(&lookup, &need) {
+        if !self.inquiry.may_share(&lookup, &need) {
             if need.stored.is_none() && lookup.presence.has(Presence::CONDITION) {
                 // What comes is for this client alone: the origin may judge the client's condition.
                 return self.pass(body, told).await;
             }
-            let fetched = self.question(&lookup, need).run(None).await;
+            let fetched = self.inquiry.question(&lookup, need).run(None).await;
             return self.answer(fetched, told);
         }
-        match self.together(&lookup, need).await {
+        match self.inquiry.together(&lookup, need).await {
             Joined::Leading(need, flight) => self.lead(&lookup, need, flight, told).await,
             Joined::Reading(arriving, reader) => {
                 let (headers, told) = (arriving.headers.clone(), told.collapsed());
@@ -290,58 +296,10 @@ impl<S: Store> Context<S> {
             Joined::Settled(settled) => self.answer_settled(&settled, told.collapsed()),
             Joined::Failed(error) => self.answer_failure(&error, told.collapsed()),
             Joined::Nothing(need) => {
-                let fetched = self.question(&lookup, need).run(None).await;
+                let fetched = self.inquiry.question(&lookup, need).run(None).await;
                 self.answer(fetched, told)
             }
         }
-    }
-
-    /// Whether this request may wait for, or lead, a fetch that answers others too.
-    fn may_share(&self, lookup: &Lookup, need: &Need) -> bool {
-        let directives = &lookup.directives;
-        lookup.credentials == Credentials::Absent
-            && !directives.no_cache
-            && !directives.no_store
-            && !self.pipeline.uncacheable.holds(&need.key, self.received.at)
-    }
-
-    /// Waits with whoever asks for the same, or takes the lead.
-    async fn together(&self, lookup: &Lookup, mut need: Need) -> Joined {
-        for _ in 0..JOINS {
-            let waiting = match self.pipeline.flights.join(&need.key) {
-                Role::Leader(flight) => return Joined::Leading(need, flight),
-                Role::Follower(waiting) => waiting,
-            };
-            if let Some(metrics) = self.site.metrics.get(self.route) {
-                metrics.collapsed.inc();
-            }
-            match waiting.landed().await {
-                Some(Landing::Settled(settled)) => return Joined::Settled(settled),
-                Some(Landing::Failed(error)) => return Joined::Failed(error),
-                Some(Landing::Arriving(arriving)) if self.is_answered_by(&arriving) => {
-                    return match arriving.fill.reader() {
-                        Some(reader) => Joined::Reading(arriving, reader),
-                        None => Joined::Nothing(need),
-                    };
-                }
-                // It turned out to be another variant; now the own variant's key is known.
-                Some(Landing::Arriving(_)) => match self.find(lookup).await {
-                    Found::Absent { key, .. } => need.key = key,
-                    Found::Stored(stored) => return Joined::Settled(Settled::found(&stored)),
-                },
-                Some(Landing::Alone) | None => return Joined::Nothing(need),
-            }
-        }
-        Joined::Nothing(need)
-    }
-
-    async fn find(&self, lookup: &Lookup) -> Found {
-        let vary = &self.site.route(self.route).vary;
-        lookup::find(&self.pipeline.store, &lookup.target, vary, &self.request.headers).await
-    }
-
-    fn is_answered_by(&self, arriving: &Arriving) -> bool {
-        arriving.answers(&self.site.route(self.route).vary, &self.request.headers)
     }
 
     async fn lead(
@@ -351,7 +309,9 @@ impl<S: Store> Context<S> {
         flight: Takeoff,
         told: Told,
     ) -> Response<Body> {
-        let question = self.question(lookup, need);
+        let Inquiry { pipeline, connection, request, .. } = &self.inquiry;
+        pipeline.lately.note(connection, &request.headers);
+        let question = self.inquiry.question(lookup, need);
         let (sender, fetched) = oneshot::channel();
         // A task of its own: the leader's client may go away, those who wait stay.
         tokio::spawn(async move { sender.send(question.run(Some(flight)).await) });
@@ -360,108 +320,6 @@ impl<S: Store> Context<S> {
             Err(_) => self.answer_problem(failure::of_larder(), told),
         }
     }
-
-    /// Renews a stored response in the background, unless somebody does already.
-    fn refresh(&self, lookup: &Lookup, stored: &Stored) {
-        let Role::Leader(flight) = self.pipeline.flights.join(&stored.key) else { return };
-        let need = Need {
-            key: stored.key.clone(),
-            stored: Some(stored.clone()),
-            forward: Forward::Stale,
-            reason: Reason::StaleWhileRevalidate,
-        };
-        let question = self.question(lookup, need);
-        tokio::spawn(async move { question.run(Some(flight)).await });
-    }
-
-    fn question(&self, lookup: &Lookup, need: Need) -> Ask<S> {
-        Ask {
-            pipeline: Arc::clone(&self.pipeline),
-            site: Arc::clone(&self.site),
-            route: self.route,
-            forwarded: self.forwarded_headers(),
-            directives: lookup.directives,
-            request: Arc::clone(&self.request),
-            invalidations: self.pipeline.flights.invalidations(lookup.target.digest()),
-            target: lookup.target.clone(),
-            key: need.key,
-            stored: need.stored,
-            interim: Some(self.connection.interim.clone()),
-        }
-    }
-
-    fn answer(self, fetched: Fetched, told: Told) -> Response<Body> {
-        match fetched {
-            Fetched::Arriving { arriving, headers, reader } => {
-                self.answer_arriving(&arriving, headers, reader, told)
-            }
-            Fetched::Settled(settled) => self.answer_settled(&settled, told),
-            Fetched::Failed(error) => self.answer_failure(&error, told),
-            Fetched::Alone(response, reason) => {
-                let origin_status = Some(response.status());
-                let told = Told { origin_status, reason: Some(reason), ..told };
-                self.answer_passing(response, told)
-            }
-        }
-    }
-
-    fn answer_arriving(
-        self,
-        arriving: &Arriving,
-        headers: HeaderMap,
-        reader: FillReader,
-        told: Told,
-    ) -> Response<Body> {
-        let origin_status = Some(arriving.status);
-        let told = Told { result: arriving.result, origin_status, stored: Stores::Yes, ..told };
-        self.deliver(|asker, finish| asker.arriving(arriving, headers, reader, told, finish))
-    }
-
-    fn answer_settled(self, settled: &Settled, told: Told) -> Response<Body> {
-        let reason = settled.reason.or(told.reason);
-        let origin_status = settled.origin_status;
-        let told = Told { result: settled.result, origin_status, reason, ..told };
-        self.answer_stored(&settled.response, told)
-    }
-
-    fn answer_stored(self, response: &StoredResponse, told: Told) -> Response<Body> {
-        self.deliver(|asker, finish| asker.stored(response, told, finish))
-    }
-
-    fn deliver(
-        self,
-        answer: impl FnOnce(&Asker<'_>, Box<Finish>) -> Response<Body>,
-    ) -> Response<Body> {
-        let Self { site, route, received, request, finish, .. } = self;
-        let (method, headers) = (&request.method, &request.headers);
-        answer(&Asker { site: &site, route, received, method, headers }, finish)
-    }
-
-    /// The request's fields as the origin is to see them.
-    fn forwarded_headers(&self) -> HeaderMap {
-        let mut headers = self.request.headers.clone();
-        let source = Source {
-            peer: self.connection.peer.map(|peer| peer.ip()),
-            secure: self.connection.secure,
-            version: self.request.version,
-            trusted: &self.site.trusted_proxies,
-        };
-        rewrite::request_headers(&mut headers, &source, &self.site.identity);
-        headers
-    }
-
-    fn answer_passing(self, response: Response<ResponseBody>, told: Told) -> Response<Body> {
-        self.deliver(|asker, finish| asker.passing(response, told, finish))
-    }
-
-    fn answer_failure(self, error: &OriginError, told: Told) -> Response<Body> {
-        let told = Told { reason: Some(Reason::OriginError), ..told };
-        self.answer_problem(failure::of_origin(error), told)
-    }
-
-    fn answer_problem(self, problem: Problem, told: Told) -> Response<Body> {
-        self.deliver(|asker, finish| asker.problem(problem, told, finish))
-    }
 }
 
 /// A request as the policy sees it.
@@ -469,51 +327,4 @@ fn request_head(request: &Parts) -> RequestHead<'_> {
     let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
     let authority = finish::host(&request.headers);
     RequestHead { method: &request.method, authority, target, headers: &request.headers }
-}
-
-/// What a stored response is good for.
-enum Weighed {
-    /// It may be used.
-    Fresh(Stored),
-    /// It may be used although it is stale, for this reason.
-    Stale(Stored, Reason),
-    /// The origin has to be asked.
-    Needed(Need),
-}
-
-/// What became of waiting with others.
-enum Joined {
-    /// Nobody asks yet: this request does, for all.
-    Leading(Need, Takeoff),
-    /// Another request's response answers this one too.
-    Reading(Arc<Arriving>, FillReader),
-    /// What is stored may be used after all.
-    Settled(Settled),
-    /// The origin gave no answer.
-    Failed(Arc<OriginError>),
-    /// What came is for somebody else alone.
-    Nothing(Need),
-}
-
-/// Why the origin has to be asked, and about what.
-struct Need {
-    /// The key under which others who need the same wait.
-    key: CacheKey,
-    /// What may be revalidated.
-    stored: Option<Stored>,
-    forward: Forward,
-    reason: Reason,
-}
-
-fn forward_of(reason: Reason) -> Forward {
-    match reason {
-        Reason::RequestNoCache | Reason::RequestMaxAge | Reason::RequestMinFresh => {
-            Forward::Request
-        }
-        _ => Forward::Stale,
-    }
-}
-
-fn may_answer(stored: &StoredResponse, lookup: &Lookup, rule: &Rule, now: Timestamp) -> Reuse {
-    reuse(&stored.freshness, &lookup.directives, lookup.credentials, rule, now)
 }

@@ -7,15 +7,24 @@ use quick_cache::sync::Cache;
 
 use crate::{field::Timestamp, key::CacheKey};
 
-/// Targets remembered; 32 bytes each.
+/// Targets remembered; 48 bytes each.
 const CAPACITY: usize = 65_536;
 
 /// How long a target is remembered. Short: all that a wrong memory costs is collapsing.
 const MEMORY: Duration = Duration::from_secs(30);
 
+/// What could not be done with a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// It was stored, but answers nobody unasked: those who need it do not wait for one another.
+    Unshared,
+    /// It was not stored: the store need not be asked over the network.
+    Unstored,
+}
+
 /// Targets that are not worth waiting for.
 pub struct Uncacheable {
-    targets: Cache<u128, Timestamp>,
+    targets: Cache<u128, (Timestamp, Known)>,
 }
 
 impl Uncacheable {
@@ -24,12 +33,14 @@ impl Uncacheable {
         Self { targets: Cache::new(CAPACITY) }
     }
 
-    /// Remembers that a response under this key could not be shared.
-    pub fn remember(&self, key: &CacheKey, now: Timestamp) {
+    /// Remembers what could not be done with a response under this key.
+    pub fn remember(&self, key: &CacheKey, known: Known, now: Timestamp) {
         let until = now.saturating_add(MEMORY);
-        let is_lasting = |known: Timestamp| until.saturating_since(known) < MEMORY / 2;
+        let is_lasting = |(at, what): (Timestamp, Known)| {
+            what == known && until.saturating_since(at) < MEMORY / 2
+        };
         if !self.targets.get(&key.digest()).is_some_and(is_lasting) {
-            self.targets.insert(key.digest(), until);
+            self.targets.insert(key.digest(), (until, known));
         }
     }
 
@@ -38,9 +49,10 @@ impl Uncacheable {
         self.targets.remove(&key.digest());
     }
 
-    /// Whether responses under this key could lately not be shared.
-    pub fn holds(&self, key: &CacheKey, now: Timestamp) -> bool {
-        self.targets.get(&key.digest()).is_some_and(|until| now < until)
+    /// What could lately not be done with responses under this key.
+    pub fn known(&self, key: &CacheKey, now: Timestamp) -> Option<Known> {
+        let (until, known) = self.targets.get(&key.digest())?;
+        (now < until).then_some(known)
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::{
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 
+use bytes::BytesMut;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -86,10 +87,32 @@ impl Stream {
     ) -> Poll<io::Result<()>> {
         match &self.transport {
             Transport::Tcp(stream) if self.ahead.is_empty() => {
-                syscall::poll_receive(stream, cx, buf)
+                let room = buf.remaining();
+                syscall::poll_receive(stream, cx, room, |bytes| buf.put_slice(bytes)).map_ok(drop)
             }
             _ => Pin::new(self).poll_read(cx, buf),
         }
+    }
+
+    /// Receives what there is of a response's head, and what stands behind it; gives how much, 0 at the end.
+    pub(crate) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        received: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        if let (Transport::Tcp(stream), true) = (&self.transport, self.ahead.is_empty()) {
+            let take = |bytes: &[u8]| received.extend_from_slice(bytes);
+            return syscall::poll_receive(stream, cx, syscall::HEAD_BYTES, take);
+        }
+        received.reserve(syscall::HEAD_BYTES);
+        pin!(self.read_buf(received)).poll(cx)
+    }
+
+    /// Gives bytes back that were read: they come again.
+    pub(crate) fn unread(&mut self, bytes: &[u8]) {
+        let left = self.ahead.split_off(self.given_back);
+        self.ahead = [bytes, &*left].concat();
+        self.given_back = 0;
     }
 
     fn give_back(&mut self, buf: &mut ReadBuf<'_>) {

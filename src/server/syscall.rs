@@ -8,10 +8,7 @@ use std::{
 };
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use tokio::{
-    io::{Interest, ReadBuf},
-    net::TcpStream,
-};
+use tokio::{io::Interest, net::TcpStream};
 
 /// A request's head is read through a buffer of this size; it is copied once.
 pub(super) const HEAD_BYTES: usize = 8 * 1024;
@@ -37,17 +34,18 @@ pub(super) fn poll_send(
     }
 }
 
-/// Receives up to [`HEAD_BYTES`].
+/// Receives up to `room` bytes, and [`HEAD_BYTES`] at most, and gives how many `take` has been shown.
 ///
 /// A short read means that the socket is empty: like tokio's own, this then takes it for not readable
 /// any more, which saves a second call that would only say so.
 pub(super) fn poll_receive(
     stream: &TcpStream,
     cx: &mut Context<'_>,
-    buf: &mut ReadBuf<'_>,
-) -> Poll<io::Result<()>> {
+    room: usize,
+    take: impl FnOnce(&[u8]),
+) -> Poll<io::Result<usize>> {
     HEAD.with_borrow_mut(|head| {
-        let room = buf.remaining().min(head.len());
+        let room = room.min(head.len());
         let head = head.get_mut(..room).unwrap_or_default();
         loop {
             ready!(stream.poll_read_ready(cx))?;
@@ -59,8 +57,8 @@ pub(super) fn poll_receive(
             });
             match (received, attempt) {
                 (Some(length), _) => {
-                    buf.put_slice(head.get(..length).unwrap_or_default());
-                    return Poll::Ready(Ok(()));
+                    take(head.get(..length).unwrap_or_default());
+                    return Poll::Ready(Ok(length));
                 }
                 (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => {
                     return Poll::Ready(Err(error));

@@ -1,0 +1,111 @@
+//! Answering: from what a request came to, to the response its client gets.
+
+use http::{HeaderMap, Response, StatusCode};
+
+use super::{
+    Context,
+    admit::Arrival,
+    body::Body,
+    deliver::{Asker, Told},
+    failure,
+    fetch::Fetched,
+    fill::FillReader,
+    finish::Finish,
+    inquiry::Inquiry,
+    landing::{Arriving, Settled},
+};
+use crate::{
+    entry::StoredResponse,
+    origin::{OriginError, ResponseBody},
+    policy::{
+        Reason,
+        cache_status::{Collapsed, Stored as Stores},
+    },
+    problem::Problem,
+    store::Store,
+};
+
+impl<S: Store> Context<S> {
+    /// Answers with what a fetch brought.
+    pub(super) fn answer(self, fetched: Fetched, told: Told) -> Response<Body> {
+        match fetched {
+            Fetched::Arriving(Arrival { arriving, headers, reader }) => {
+                self.answer_arriving(&arriving, headers, reader, told)
+            }
+            Fetched::Settled(settled) => self.answer_settled(&settled, told),
+            Fetched::Failed(error) => self.answer_failure(&error, told),
+            Fetched::Alone(response, reason) => {
+                let origin_status = Some(response.status());
+                let told = Told { origin_status, reason: Some(reason), ..told };
+                self.answer_passing(response, told)
+            }
+        }
+    }
+
+    /// Answers with a response that is still arriving.
+    pub(super) fn answer_arriving(
+        self,
+        arriving: &Arriving,
+        headers: HeaderMap,
+        reader: FillReader,
+        told: Told,
+    ) -> Response<Body> {
+        let origin_status = Some(arriving.status);
+        let told = Told { result: arriving.result, origin_status, stored: Stores::Yes, ..told };
+        self.deliver(|asker, finish| asker.arriving(arriving, headers, reader, told, finish))
+    }
+
+    /// Answers a write with what the origin sent, which is being stored and stays fresh for `ttl` seconds.
+    pub(super) fn answer_written(
+        self,
+        head: (StatusCode, HeaderMap),
+        (reader, ttl): (FillReader, i64),
+        told: Told,
+    ) -> Response<Body> {
+        let told = Told { stored: Stores::Yes, ..told };
+        self.deliver(|asker, finish| asker.written(head, (reader, ttl), told, finish))
+    }
+
+    /// Answers with what a fetch allowed to use.
+    pub(super) fn answer_settled(self, settled: &Settled, told: Told) -> Response<Body> {
+        let reason = settled.reason.or(told.reason);
+        let Settled { result, origin_status, .. } = *settled;
+        let told = if settled.collapsed == Collapsed::Yes { told.collapsed() } else { told };
+        let told = Told { result, origin_status, reason, ..told };
+        self.answer_stored(&settled.response, told)
+    }
+
+    /// Answers with a stored response.
+    pub(super) fn answer_stored(self, response: &StoredResponse, told: Told) -> Response<Body> {
+        self.deliver(|asker, finish| asker.stored(response, told, finish))
+    }
+
+    fn deliver(
+        self,
+        answer: impl FnOnce(&Asker<'_>, Box<Finish>) -> Response<Body>,
+    ) -> Response<Body> {
+        let Self { inquiry: Inquiry { site, route, received, request, .. }, finish, .. } = self;
+        let (method, headers) = (&request.method, &request.headers);
+        answer(&Asker { site: &site, route, received, method, headers }, finish)
+    }
+
+    /// Answers with the origin's own response.
+    pub(super) fn answer_passing(
+        self,
+        response: Response<ResponseBody>,
+        told: Told,
+    ) -> Response<Body> {
+        self.deliver(|asker, finish| asker.passing(response, told, finish))
+    }
+
+    /// Answers for an origin that gave no answer.
+    pub(super) fn answer_failure(self, error: &OriginError, told: Told) -> Response<Body> {
+        let told = Told { reason: Some(Reason::OriginError), ..told };
+        self.answer_problem(failure::of_origin(error), told)
+    }
+
+    /// Answers with a problem document.
+    pub(super) fn answer_problem(self, problem: Problem, told: Told) -> Response<Body> {
+        self.deliver(|asker, finish| asker.problem(problem, told, finish))
+    }
+}

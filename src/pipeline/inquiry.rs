@@ -1,0 +1,258 @@
+//! One request and what it takes to answer it: what is stored for it, who fetches the same, and the
+//! question that goes to the origin.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, request::Parts};
+
+use super::{
+    Pipeline, Site,
+    collapse::{Role, Takeoff},
+    fetch::Ask,
+    fill::FillReader,
+    finish::Received,
+    landing::{Arriving, Landing, Settled},
+    lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
+    receive::Lookup,
+    uncacheable::Known,
+};
+use crate::{
+    entry::StoredResponse,
+    field::Timestamp,
+    key::CacheKey,
+    origin::{
+        OriginError,
+        rewrite::{self, Source},
+    },
+    policy::{Credentials, Forward, Reason, Reuse, Rule, reuse},
+    server::Connection,
+    store::Store,
+};
+
+/// How often a request joins a fetch that turns out to bring another variant.
+const JOINS: usize = 3;
+
+/// A request that the store may answer, or the origin.
+pub struct Inquiry<S> {
+    /// Where it is answered.
+    pub pipeline: Arc<Pipeline<S>>,
+    /// The configuration in force when it came.
+    pub site: Arc<Site>,
+    /// The route's index.
+    pub route: usize,
+    /// When it came.
+    pub received: Received,
+    /// By which connection.
+    pub connection: Arc<Connection>,
+    /// Its head.
+    pub request: Arc<Parts>,
+}
+
+/// What a stored response is good for.
+pub enum Weighed {
+    /// It may be used.
+    Fresh(Stored),
+    /// It may be used although it is stale, for this reason.
+    Stale(Stored, Reason),
+    /// The origin has to be asked.
+    Needed(Need),
+}
+
+/// What became of waiting with others.
+pub enum Joined {
+    /// Nobody asks yet: this request does, for all.
+    Leading(Need, Takeoff),
+    /// Another request's response answers this one too.
+    Reading(Arc<Arriving>, FillReader),
+    /// What is stored may be used after all.
+    Settled(Settled),
+    /// The origin gave no answer.
+    Failed(Arc<OriginError>),
+    /// What came is for somebody else alone.
+    Nothing(Need),
+}
+
+/// Why the origin has to be asked, and about what.
+pub struct Need {
+    /// The key under which others who need the same wait.
+    pub key: CacheKey,
+    /// What may be revalidated.
+    pub stored: Option<Stored>,
+    /// What `Cache-Status` says.
+    pub forward: Forward,
+    /// The detail.
+    pub reason: Reason,
+}
+
+impl Need {
+    /// A stored response has to be renewed.
+    fn of_stale(stored: Stored, reason: Reason) -> Self {
+        let key = stored.key.clone();
+        Self { key, stored: Some(stored), forward: Forward::Stale, reason }
+    }
+}
+
+impl<S: Store> Inquiry<S> {
+    /// What is stored for it, and what that is good for. The shared tier is asked where what is at hand
+    /// does not do, unless it is known that nothing can be stored.
+    pub async fn look_up(&self, lookup: &Lookup) -> Weighed {
+        let near = self.find(Tier::Near, lookup).await;
+        match self.weigh(lookup, near) {
+            Weighed::Needed(need) if self.known(&need.key) != Some(Known::Unstored) => {
+                let far = self.find(Tier::Far, lookup).await;
+                self.weigh(lookup, far)
+            }
+            weighed => weighed,
+        }
+    }
+
+    /// What the stored response is good for, if there is one.
+    fn weigh(&self, lookup: &Lookup, found: Found) -> Weighed {
+        let stored = match found {
+            Found::Stored(stored) => stored,
+            Found::Absent { key, forward, reason } => {
+                return Weighed::Needed(Need { key, stored: None, forward, reason });
+            }
+        };
+        let key = stored.key.clone();
+        let rule = &self.site.route(self.route).rule;
+        let reuse = may_answer(&stored.response, lookup, rule, self.received.at);
+        let reuse = match stored.purged {
+            SoftPurge::No => reuse,
+            SoftPurge::Yes => reuse.after_soft_purge(&stored.response.freshness),
+        };
+        match reuse {
+            Reuse::Fresh => Weighed::Fresh(stored),
+            Reuse::StaleWhileRevalidate => Weighed::Stale(stored, Reason::StaleWhileRevalidate),
+            Reuse::SoftPurged => Weighed::Stale(stored, Reason::SoftPurged),
+            Reuse::StaleByRequest => Weighed::Stale(stored, Reason::RequestMaxStale),
+            Reuse::Revalidate(reason) => {
+                let forward = forward_of(reason);
+                Weighed::Needed(Need { key, stored: Some(stored), forward, reason })
+            }
+            Reuse::Unusable(reason) => {
+                Weighed::Needed(Need { key, stored: None, forward: Forward::Request, reason })
+            }
+        }
+    }
+
+    /// Whether this request may wait for, or lead, a fetch that answers others too.
+    pub fn may_share(&self, lookup: &Lookup, need: &Need) -> bool {
+        let directives = &lookup.directives;
+        lookup.credentials == Credentials::Absent
+            && !directives.no_cache
+            && !directives.no_store
+            && self.known(&need.key).is_none()
+    }
+
+    /// Waits with whoever asks for the same, or takes the lead.
+    pub async fn together(&self, lookup: &Lookup, mut need: Need) -> Joined {
+        for _ in 0..JOINS {
+            let waiting = match self.join(&need.key) {
+                Role::Leader(flight) => return Joined::Leading(need, flight),
+                Role::Follower(waiting) => waiting,
+            };
+            if let Some(metrics) = self.site.metrics.get(self.route) {
+                metrics.collapsed.inc();
+            }
+            match waiting.landed().await {
+                Some(Landing::Settled(settled)) if settled.stands_under(&need.key) => {
+                    return Joined::Settled(settled);
+                }
+                Some(Landing::Failed(error)) => return Joined::Failed(error),
+                Some(Landing::Arriving(arriving)) if self.is_answered_by(&arriving) => {
+                    return match arriving.fill.reader() {
+                        Some(reader) => Joined::Reading(arriving, reader),
+                        None => Joined::Nothing(need),
+                    };
+                }
+                // It turned out to be a variant, and another one perhaps; now the own variant's key is
+                // known.
+                Some(Landing::Arriving(_) | Landing::Settled(_)) => {
+                    match self.look_up(lookup).await {
+                        Weighed::Fresh(stored) => {
+                            return Joined::Settled(Settled::found(&stored));
+                        }
+                        Weighed::Stale(stored, reason) => need = Need::of_stale(stored, reason),
+                        Weighed::Needed(own) => need = own,
+                    }
+                }
+                Some(Landing::Alone) | None => return Joined::Nothing(need),
+            }
+        }
+        Joined::Nothing(need)
+    }
+
+    /// What could lately not be done with responses under this key.
+    fn known(&self, key: &CacheKey) -> Option<Known> {
+        self.pipeline.uncacheable.known(key, self.received.at)
+    }
+
+    async fn find(&self, tier: Tier, lookup: &Lookup) -> Found {
+        let asked = Asked {
+            vary: &self.site.route(self.route).vary,
+            headers: &self.request.headers,
+            fences: self.pipeline.log.fences(),
+            started: self.received.started,
+        };
+        lookup::find((&self.pipeline.store, tier), &lookup.target, &asked).await
+    }
+
+    fn join(&self, key: &CacheKey) -> Role {
+        self.pipeline.flights.join(key, self.pipeline.log.fences(), self.received.started)
+    }
+
+    fn is_answered_by(&self, arriving: &Arriving) -> bool {
+        arriving.answers(&self.site.route(self.route).vary, &self.request.headers)
+    }
+
+    /// Renews a stored response in the background, unless somebody does already.
+    pub fn refresh(&self, lookup: &Lookup, stored: &Stored, reason: Reason) {
+        let Role::Leader(flight) = self.join(&stored.key) else { return };
+        let need = Need::of_stale(stored.clone(), reason);
+        let question = self.question(lookup, need);
+        tokio::spawn(async move { question.run(Some(flight)).await });
+    }
+
+    /// What the origin is asked.
+    pub fn question(&self, lookup: &Lookup, need: Need) -> Box<Ask<S>> {
+        Box::new(Ask {
+            pipeline: Arc::clone(&self.pipeline),
+            site: Arc::clone(&self.site),
+            route: self.route,
+            forwarded: self.forwarded_headers(),
+            directives: lookup.directives,
+            request: Arc::clone(&self.request),
+            stamp: self.pipeline.log.fences().stamp(),
+            target: lookup.target.clone(),
+            key: need.key,
+            stored: need.stored,
+            interim: Some(self.connection.interim.clone()),
+        })
+    }
+
+    /// The request's fields as the origin is to see them.
+    pub fn forwarded_headers(&self) -> HeaderMap {
+        let source = Source {
+            peer: self.connection.peer.map(|peer| peer.ip()),
+            secure: self.connection.secure,
+            version: self.request.version,
+            trusted: &self.site.trusted_proxies,
+        };
+        rewrite::request_headers(&self.request.headers, &source, &self.site.identity)
+    }
+}
+
+fn forward_of(reason: Reason) -> Forward {
+    match reason {
+        Reason::RequestNoCache | Reason::RequestMaxAge | Reason::RequestMinFresh => {
+            Forward::Request
+        }
+        _ => Forward::Stale,
+    }
+}
+
+/// What a stored response is good for, purges aside.
+pub fn may_answer(stored: &StoredResponse, lookup: &Lookup, rule: &Rule, now: Timestamp) -> Reuse {
+    reuse(&stored.freshness, &lookup.directives, lookup.credentials, rule, now)
+}

@@ -1,0 +1,332 @@
+//! Tags out of response bodies: whether the JSON of a response can be read, and reading it.
+
+use std::{
+    borrow::Cow,
+    io::{self, Read},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use flate2::bufread::MultiGzDecoder;
+use http::{HeaderMap, HeaderValue, header, request::Parts};
+use serde_json::Value;
+
+use super::fetch::Ask;
+use crate::{
+    field::{list, preference::preferences},
+    key::target::normal_path,
+    route::Route,
+    store::Store,
+};
+
+/// The longest JSON that is read, in bytes, once it is decoded. While it is read it takes many times as
+/// much memory.
+const LONGEST: usize = 1 << 20;
+
+/// Up to this many bytes are read by the way. More is read elsewhere, after clients have all of it.
+const BY_THE_WAY: usize = 16 << 10;
+
+/// How many longer documents are read at the same time.
+pub const READERS: usize = 2;
+
+/// What the body of a response has to do with its tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payload {
+    /// Nothing: it is no JSON, or its route asks for none of it.
+    Irrelevant,
+    /// It is JSON, in this coding, and tags are to be read out of it.
+    Tagging(Coding),
+}
+
+/// How JSON may be coded so that it can still be read here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// Not at all.
+    Identity,
+    /// With gzip.
+    Gzip,
+}
+
+/// Why the tags in a body are not known. Such a response is not stored: a purge could not reach it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It has a content coding that is not understood here.
+    Coding,
+    /// It is too long.
+    TooLong,
+    /// It is no JSON although it says so, or is not coded as it says.
+    Malformed,
+    /// It has too many tags, or too long ones.
+    Tags,
+}
+
+impl Unreadable {
+    /// As the metric's label has it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Coding => "coding",
+            Self::TooLong => "too-long",
+            Self::Malformed => "malformed",
+            Self::Tags => "tags",
+        }
+    }
+}
+
+impl Payload {
+    /// What the body of a response with these fields has to do with its tags on this route. `expected`
+    /// is its length, where that was announced.
+    pub fn of(
+        route: &Route,
+        headers: &HeaderMap,
+        expected: Option<u64>,
+    ) -> Result<Self, Unreadable> {
+        if route.body_tags.is_empty() || !is_json(headers) {
+            return Ok(Self::Irrelevant);
+        }
+        if expected.is_some_and(|length| length > LONGEST as u64) {
+            return Err(Unreadable::TooLong);
+        }
+        let mut codings = list::members(headers, header::CONTENT_ENCODING)
+            .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"));
+        match (codings.next(), codings.next()) {
+            (None, _) => Ok(Self::Tagging(Coding::Identity)),
+            (Some(coding), None) if is_gzip(coding) => Ok(Self::Tagging(Coding::Gzip)),
+            _ => Err(Unreadable::Coding),
+        }
+    }
+
+    /// Whether clients are given all of such a body of this length before its tags are read.
+    pub fn is_slow(self, length: usize) -> bool {
+        self != Self::Irrelevant && length > BY_THE_WAY
+    }
+}
+
+impl<S: Store> Ask<S> {
+    /// The tags in a body, all of which is there.
+    pub async fn read_tags(
+        &self,
+        payload: Payload,
+        chunks: &[Bytes],
+    ) -> Result<Vec<String>, Unreadable> {
+        let Payload::Tagging(coding) = payload else { return Ok(Vec::new()) };
+        if !payload.is_slow(length(chunks)) {
+            return tags(self.site.route(self.route), &self.request, coding, chunks);
+        }
+        let _turn = self.pipeline.reading.acquire().await;
+        let (site, request) = (Arc::clone(&self.site), Arc::clone(&self.request));
+        let (route, chunks) = (self.route, chunks.to_vec());
+        let reading = move || tags(site.route(route), &request, coding, &chunks);
+        tokio::task::spawn_blocking(reading).await.unwrap_or(Err(Unreadable::Malformed))
+    }
+
+    /// Counts a response that is not stored because its tags are not known.
+    pub fn count_unreadable(&self, cause: Unreadable) {
+        let labels = &[self.site.route_name(self.route), cause.as_str()];
+        self.pipeline.metrics.purging.untagged.with_label_values(labels).inc();
+    }
+}
+
+/// Leaves of the codings that a client accepts those that can be read here: it gets a plain response
+/// rather than one that cannot be stored.
+pub fn narrow_codings(headers: &mut HeaderMap) {
+    let (mut gzip, mut identity, mut any) = (None, None, None);
+    for line in headers.get_all(header::ACCEPT_ENCODING) {
+        for preference in preferences(line.as_bytes()).flatten() {
+            let is_accepted = Some(preference.weight > 0);
+            match preference.item {
+                b"*" => any = is_accepted,
+                coding if is_gzip(coding) => gzip = is_accepted,
+                coding if coding.eq_ignore_ascii_case(b"identity") => identity = is_accepted,
+                _ => {}
+            }
+        }
+    }
+    let is_asked_for = headers.contains_key(header::ACCEPT_ENCODING);
+    if is_asked_for && gzip.or(any) == Some(true) {
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+    } else if is_asked_for && identity.or(any) != Some(false) {
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+}
+
+fn is_gzip(coding: &[u8]) -> bool {
+    coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip")
+}
+
+/// Whether a response is JSON, as far as it says so; one that says nothing may be.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return true };
+    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    let essence = list::trim(essence).to_ascii_lowercase();
+    matches!(&*essence, b"application/json" | b"text/json") || essence.ends_with(b"+json")
+}
+
+fn length(chunks: &[Bytes]) -> usize {
+    chunks.iter().map(Bytes::len).sum()
+}
+
+/// The tags that the JSON in these bytes has for the response to a request.
+fn tags(
+    route: &Route,
+    request: &Parts,
+    coding: Coding,
+    chunks: &[Bytes],
+) -> Result<Vec<String>, Unreadable> {
+    let json = decoded(coding, chunks)?;
+    if json.is_empty() {
+        return Ok(Vec::new());
+    }
+    let document: Value = serde_json::from_slice(&json).map_err(|_| Unreadable::Malformed)?;
+    let (path, query) = (normal_path(request.uri.path()), request.uri.query());
+    route.body_tags_of(&path, query, &document).map_err(|_| Unreadable::Tags)
+}
+
+fn decoded(coding: Coding, chunks: &[Bytes]) -> Result<Cow<'_, [u8]>, Unreadable> {
+    let length = length(chunks);
+    if length > LONGEST {
+        return Err(Unreadable::TooLong);
+    }
+    match (coding, chunks) {
+        (_, []) => Ok(Cow::Borrowed(&[])),
+        (Coding::Identity, [whole]) => Ok(Cow::Borrowed(whole)),
+        (Coding::Identity, chunks) => Ok(Cow::Owned(chunks.concat())),
+        (Coding::Gzip, _) if length == 0 => Ok(Cow::Borrowed(&[])),
+        (Coding::Gzip, [whole]) => unzipped(whole).map(Cow::Owned),
+        (Coding::Gzip, chunks) => unzipped(&chunks.concat()).map(Cow::Owned),
+    }
+}
+
+fn unzipped(zipped: &[u8]) -> Result<Vec<u8>, Unreadable> {
+    let mut bytes = Vec::new();
+    let decoder = MultiGzDecoder::new(zipped);
+    let read: io::Result<usize> = decoder.take(LONGEST as u64 + 1).read_to_end(&mut bytes);
+    match read {
+        Ok(length) if length > LONGEST => Err(Unreadable::TooLong),
+        Ok(_) => Ok(bytes),
+        Err(_) => Err(Unreadable::Malformed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write::GzEncoder};
+    use http::{HeaderName, Request};
+
+    use super::*;
+    use crate::{
+        policy::Rule,
+        route::{Pattern, Tag},
+    };
+
+    fn route(template: &str) -> Route {
+        let pattern = Pattern::parse("/products/{product}").unwrap();
+        let Ok(Tag::OfBody(tag)) = Tag::parse(template, &pattern) else { panic!("{template}") };
+        let (pattern, body_tags) = (Some(pattern), Box::from([tag]));
+        Route { pattern, body_tags, ..Route::unmatched(Rule::default()) }
+    }
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let field = |&(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        fields.iter().map(field).collect()
+    }
+
+    fn payload(fields: &[(&'static str, &'static str)]) -> Result<Payload, Unreadable> {
+        Payload::of(&route("{$.id}"), &headers(fields), None)
+    }
+
+    fn read(coding: Coding, chunks: &[&[u8]]) -> Result<Vec<String>, Unreadable> {
+        let (request, ()) = Request::get("/products/%61").body(()).unwrap().into_parts();
+        let chunks: Vec<Bytes> = chunks.iter().map(|chunk| Bytes::copy_from_slice(chunk)).collect();
+        tags(&route("{product}:{$.id}"), &request, coding, &chunks)
+    }
+
+    fn zipped(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn json_is_known_by_its_type() {
+        let identity = Ok(Payload::Tagging(Coding::Identity));
+        for json in ["application/json", "Application/JSON; charset=utf-8", "application/hal+json "]
+        {
+            assert_eq!(payload(&[("content-type", json)]), identity, "{json}");
+        }
+        assert_eq!(payload(&[]), identity, "it may be");
+        for other in ["text/html", "application/jsonl", "application/x-ndjson", ""] {
+            assert_eq!(payload(&[("content-type", other)]), Ok(Payload::Irrelevant), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_coding_that_is_not_understood_is_no_matter_where_nothing_is_asked_for() {
+        let gzip = Ok(Payload::Tagging(Coding::Gzip));
+        assert_eq!(payload(&[("content-encoding", "X-GZIP")]), gzip);
+        for coding in ["br", "gzip, gzip", "zstd", "gzip, br"] {
+            let coded = [("content-encoding", coding)];
+            assert_eq!(payload(&coded), Err(Unreadable::Coding), "{coding}");
+            let html = [("content-type", "text/html"), coded[0]];
+            assert_eq!(payload(&html), Ok(Payload::Irrelevant));
+            let plain = Route::unmatched(Rule::default());
+            assert_eq!(Payload::of(&plain, &headers(&coded), None), Ok(Payload::Irrelevant));
+        }
+    }
+
+    #[test]
+    fn tags_are_read_in_every_coding_and_from_any_number_of_pieces() {
+        let json = br#"{"id": 7}"#;
+        assert_eq!(read(Coding::Identity, &[json]).unwrap(), ["a:7"]);
+        assert_eq!(read(Coding::Identity, &[&json[..4], &json[4..]]).unwrap(), ["a:7"]);
+        let zipped = zipped(json);
+        assert_eq!(read(Coding::Gzip, &[&zipped]).unwrap(), ["a:7"]);
+        assert_eq!(read(Coding::Gzip, &[&zipped[..9], &zipped[9..]]).unwrap(), ["a:7"]);
+        for empty in [&[][..], &[&[][..]]] {
+            assert_eq!(read(Coding::Identity, empty).unwrap(), [""; 0]);
+            assert_eq!(read(Coding::Gzip, empty).unwrap(), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told() {
+        let deep = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
+        for malformed in [&b"{"[..], b"\xff", b"{} x", &deep] {
+            assert_eq!(read(Coding::Identity, &[malformed]), Err(Unreadable::Malformed));
+        }
+        assert_eq!(read(Coding::Gzip, &[b"{}"]), Err(Unreadable::Malformed));
+        let cut = &zipped(b"{}")[..15];
+        assert_eq!(read(Coding::Gzip, &[cut]), Err(Unreadable::Malformed));
+        let long = vec![b' '; LONGEST + 1];
+        assert_eq!(read(Coding::Identity, &[&long]), Err(Unreadable::TooLong));
+        assert_eq!(read(Coding::Gzip, &[&zipped(&long)]), Err(Unreadable::TooLong));
+        let expected = Payload::of(&route("{$.id}"), &headers(&[]), Some(LONGEST as u64 + 1));
+        assert_eq!(expected, Err(Unreadable::TooLong));
+        let tag = format!(r#"{{"id":"{}"}}"#, "x".repeat(2000));
+        assert_eq!(read(Coding::Identity, &[tag.as_bytes()]), Err(Unreadable::Tags));
+    }
+
+    #[test]
+    fn the_origin_is_asked_for_what_can_be_read() {
+        for (asked, forwarded) in [
+            ("gzip, deflate, br", "gzip"),
+            ("br;q=1, *;q=0.5", "gzip"),
+            ("br", "identity"),
+            ("gzip;q=0, br", "identity"),
+            ("", "identity"),
+            ("br, identity;q=0", "br, identity;q=0"),
+            ("br, *;q=0", "br, *;q=0"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(asked));
+            narrow_codings(&mut headers);
+            assert_eq!(headers[header::ACCEPT_ENCODING], forwarded, "{asked}");
+        }
+        let mut silent = HeaderMap::new();
+        narrow_codings(&mut silent);
+        assert!(silent.is_empty());
+    }
+}

@@ -1,0 +1,133 @@
+//! Fetching ahead of clients, by the same steps as for a client and with nobody to answer.
+
+use std::{sync::Arc, time::Instant};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http_body_util::{BodyExt, Empty};
+
+use super::{
+    Pipeline,
+    admit::Arrival,
+    fetch::Fetched,
+    finish::Received,
+    inquiry::{Inquiry, Joined, Need, Weighed},
+    receive::{self, Lookup, Verdict},
+};
+use crate::{
+    field::presence::Presence,
+    origin::rewrite,
+    server::Connection,
+    store::Store,
+    warm::{Fetch, WarmRequest},
+};
+
+/// The fields that say what a client asked for: all of them are part of the key.
+static WAY: [HeaderName; 4] = [
+    header::HOST,
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+];
+
+/// The way by which clients lately came, for what is fetched ahead of all of them.
+#[derive(Default)]
+pub struct Lately(ArcSwapOption<Way>);
+
+/// A connection and the fields that say where a request was sent.
+struct Way {
+    connection: Arc<Connection>,
+    headers: HeaderMap,
+}
+
+/// Fetches through a pipeline what no client has asked for yet.
+pub struct Warmer<S>(Arc<Pipeline<S>>);
+
+impl Lately {
+    /// Remembers by which way a request came.
+    pub fn note(&self, connection: &Connection, headers: &HeaderMap) {
+        let (peer, secure) = (connection.peer, connection.secure);
+        let kept =
+            WAY.iter().flat_map(|name| headers.get_all(name).iter().map(move |at| (name, at)));
+        let headers: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let is_known = self.0.load().as_ref().is_some_and(|way| {
+            way.connection.secure == secure && way.connection.peer == peer && way.headers == headers
+        });
+        if !is_known {
+            let connection = Arc::new(Connection { peer, secure, ..Connection::default() });
+            self.0.store(Some(Arc::new(Way { connection, headers })));
+        }
+    }
+}
+
+impl<S: Store> Warmer<S> {
+    /// Fetches through this pipeline.
+    pub fn new(pipeline: Arc<Pipeline<S>>) -> Self {
+        Self(pipeline)
+    }
+
+    /// The request as a client would send it, and by which connection; none where no client has come yet
+    /// and nobody says how they will.
+    fn request(&self, wanted: WarmRequest) -> Option<(Request<Empty<Bytes>>, Arc<Connection>)> {
+        let (connection, mut headers) = if let Some(connection) = wanted.connection {
+            (connection, HeaderMap::new())
+        } else {
+            let way = self.0.lately.0.load_full()?;
+            (Arc::clone(&way.connection), way.headers.clone())
+        };
+        if let Some(host) = wanted.host {
+            headers.insert(header::HOST, HeaderValue::from_str(&host).ok()?);
+        }
+        headers.extend(wanted.headers);
+        let mut request = Request::builder().uri(&*wanted.target).body(Empty::new()).ok()?;
+        *request.headers_mut() = headers;
+        rewrite::ensure_request_id(request.headers_mut());
+        Some((request, connection))
+    }
+
+    fn inquiry(&self, wanted: WarmRequest) -> Option<(Inquiry<S>, Lookup)> {
+        let received = Received { at: self.0.clock.now(), started: Instant::now() };
+        let (request, connection) = self.request(wanted)?;
+        let presence = Presence::of(request.headers());
+        let (site, route, verdict) = self.0.site.with(|site| {
+            let (route, verdict) = receive::plan(site, &request, presence, &connection);
+            (Arc::clone(site), route, verdict)
+        });
+        let Verdict::Lookup(lookup) = verdict else { return None };
+        let (request, _body) = request.into_parts();
+        let (pipeline, request) = (Arc::clone(&self.0), Arc::new(request));
+        Some((Inquiry { pipeline, site, route, received, connection, request }, lookup))
+    }
+}
+
+impl<S: Store> Fetch for Warmer<S> {
+    async fn fetch(&self, wanted: WarmRequest) {
+        let Some((inquiry, lookup)) = self.inquiry(wanted) else { return };
+        let need = match inquiry.look_up(&lookup).await {
+            Weighed::Fresh(_) => return,
+            Weighed::Stale(stored, reason) => return inquiry.refresh(&lookup, &stored, reason),
+            Weighed::Needed(need) => need,
+        };
+        if let Fetched::Arriving(Arrival { reader, .. }) = ask(&inquiry, &lookup, need).await {
+            // What is left unread might never be stored: a body that outgrows its budget waits for us.
+            let _read = reader.collect().await;
+        }
+    }
+}
+
+/// Asks the origin, unless somebody does already.
+async fn ask<S: Store>(inquiry: &Inquiry<S>, lookup: &Lookup, need: Need) -> Fetched {
+    if !inquiry.may_share(lookup, &need) {
+        return inquiry.question(lookup, need).run(None).await;
+    }
+    match inquiry.together(lookup, need).await {
+        Joined::Leading(need, flight) => inquiry.question(lookup, need).run(Some(flight)).await,
+        Joined::Nothing(need) => inquiry.question(lookup, need).run(None).await,
+        Joined::Reading(arriving, reader) => {
+            Fetched::Arriving(Arrival { headers: HeaderMap::new(), arriving, reader })
+        }
+        Joined::Settled(settled) => Fetched::Settled(settled),
+        Joined::Failed(error) => Fetched::Failed(error),
+    }
+}

@@ -1,0 +1,173 @@
+//! Write-through: the answer to a write that carries the new representation is stored as what a `GET` of
+//! the same target would be answered with.
+//!
+//! Whether it still is the newest is a matter of order. Another write may have come to the origin after
+//! this one and yet have been purged for before this one was answered. Then nothing later would tell that
+//! this representation is old, for its fence lies after both. So it is stored only where its own purge is
+//! the *only* record since the origin was asked that may select it: none before (looked up in the table),
+//! and none between that look and its own (its number is the next one). Its fence is its own record, and
+//! whatever comes after that selects it as usual.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Response, StatusCode, header};
+
+use super::{
+    Context,
+    admit::{self, Arrival},
+    body::Body,
+    deliver::Told,
+    fetch::{Ask, Exchange},
+    inquiry::Inquiry,
+    invalidate::Purged,
+    payload::Payload,
+    receive::Approach,
+    request_head,
+};
+use crate::{
+    fence::{Fence, Stamp},
+    field::{Timestamp, presence::Presence},
+    key::{self, target::normal_path},
+    origin::ResponseBody,
+    policy::{Freshness, RequestDirectives, invalidation},
+    store::Store,
+};
+
+/// A write that the origin is about to be asked for.
+pub struct Write {
+    asked: Timestamp,
+    /// What had been purged before it was sent; none where its answer is never stored.
+    stamp: Option<Stamp>,
+}
+
+/// The answer to a write that may be stored, if nothing but its own purge has come since it was sent.
+pub struct Candidate<S> {
+    ask: Box<Ask<S>>,
+    verdict: (Freshness, Payload),
+    status: StatusCode,
+}
+
+impl<S: Store> Inquiry<S> {
+    /// Begins a write: to be called before the origin is asked. None where the method is safe.
+    pub fn begin_write(&self) -> Option<Write> {
+        let method = &self.request.method;
+        if !invalidation::is_unsafe(method) {
+            return None;
+        }
+        let may_answer = [Method::POST, Method::PUT, Method::PATCH].contains(method);
+        let is_ambiguous = Presence::of(&self.request.headers).has(Presence::OVERRIDE);
+        let stamp = (may_answer && !is_ambiguous).then(|| self.pipeline.log.fences().stamp());
+        Some(Write { asked: self.pipeline.clock.now(), stamp })
+    }
+
+    /// What of the answer to a write is to be stored, if anything. To be called before the write's own
+    /// purge; gives the response back as a `GET` would have it.
+    pub fn candidate(
+        &self,
+        write: &Write,
+        response: &mut Response<ResponseBody>,
+    ) -> Option<Candidate<S>> {
+        let status = response.status();
+        let is_representation = matches!(status, StatusCode::OK | StatusCode::CREATED)
+            && response.headers().contains_key(header::CONTENT_LOCATION);
+        let stamp = write.stamp.filter(|_| is_representation)?;
+        let fences = self.pipeline.log.fences();
+        let now = fences.stamp();
+        let ask = self.as_get(Stamp { began: stamp.began, ..now })?;
+        let exchange = Exchange { asked: write.asked, answered: self.pipeline.clock.now() };
+        *response.status_mut() = StatusCode::OK;
+        let verdict = ask.verdict(response, exchange);
+        *response.status_mut() = status;
+        let verdict = verdict.ok()?;
+        let url = key::url(ask.target.text());
+        let tags = (verdict.1 == Payload::Irrelevant)
+            .then(|| admit::tags(&ask, &mut response.headers().clone()));
+        let is_newest = fences.may_join(&stamp, url, tags.as_deref(), self.received.started);
+        is_newest.then_some(Candidate { ask, verdict, status })
+    }
+
+    /// The question that a `GET` of this request's target would have asked; none where it would not have
+    /// come from the cache.
+    fn as_get(&self, stamp: Stamp) -> Option<Box<Ask<S>>> {
+        let head = request_head(&self.request);
+        let uri = &self.request.uri;
+        let path = normal_path(uri.path());
+        let selection = self.site.routes.select(&Method::GET, head.authority, &path);
+        let route = selection.route;
+        if !route.rule.cache || route.bypass.applies(uri.query(), head.headers) {
+            return None;
+        }
+        let approach = Approach::of(&self.site, head.headers, &self.connection);
+        let target = approach.key(head.authority, (uri.path(), uri.query()), &route.query);
+        Some(Box::new(Ask {
+            pipeline: Arc::clone(&self.pipeline),
+            site: Arc::clone(&self.site),
+            route: selection.index,
+            request: Arc::clone(&self.request),
+            forwarded: HeaderMap::new(),
+            directives: RequestDirectives::default(),
+            key: target.clone(),
+            target,
+            stamp,
+            stored: None,
+            interim: None,
+        }))
+    }
+}
+
+impl<S: Store> Context<S> {
+    /// Answers with a response that is stored as well.
+    pub(super) async fn answer_through(
+        self,
+        candidate: Candidate<S>,
+        mut response: Response<ResponseBody>,
+        told: Told,
+    ) -> Response<Body> {
+        let Candidate { ask, verdict, status } = candidate;
+        let ttl = verdict.0.ttl(self.inquiry.received.at);
+        *response.status_mut() = StatusCode::OK;
+        let admitted = admit::admit(*ask, response, verdict, None);
+        let Arrival { headers, reader, .. } = Box::pin(admitted).await;
+        self.answer_written((status, headers), (reader, ttl), told)
+    }
+}
+
+impl<S> Candidate<S> {
+    /// The same where its own purge was the only one since.
+    pub fn after(mut self, purged: Purged) -> Option<Self> {
+        let stamp = &mut self.ask.stamp;
+        stamp.fence = own_fence(stamp.fence, purged)?;
+        Some(self)
+    }
+}
+
+/// The fence of a write's own record, if that is the next one after those it was compared with.
+fn own_fence(before: Fence, purged: Purged) -> Option<Fence> {
+    let Purged::Applied(receipt) = purged else { return None };
+    (receipt.seq == before.seq + 1).then_some(Fence { seq: receipt.seq, ..before })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fence::LogId,
+        purge::{Acknowledgement, Receipt},
+    };
+
+    fn receipt(seq: u64) -> Receipt {
+        let (missing, verdict) = (Vec::new(), Acknowledgement::Given);
+        Receipt { seq, applied: 1, total: 1, missing, verdict }
+    }
+
+    #[test]
+    fn only_a_write_whose_record_is_the_next_one_is_stored_and_under_that_record() {
+        let fence = |seq| Fence { log: LogId(1), seq };
+        let after = |seq| own_fence(fence(7), Purged::Applied(receipt(seq)));
+        assert_eq!(after(8), Some(fence(8)));
+        assert_eq!(after(9), None, "another came between");
+        assert_eq!(after(1), None, "another log");
+        assert_eq!(own_fence(fence(7), Purged::Here), None);
+        assert_eq!(own_fence(fence(7), Purged::Nothing), None);
+    }
+}
