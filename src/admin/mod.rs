@@ -1,28 +1,43 @@
-//! The admin listener: health, metrics and, on one route table, everything an operator calls.
+//! The admin listener: health, metrics and, on one table of calls, everything an operator calls.
 
-mod auth;
+mod calls;
+mod cloudflare;
+mod dialect;
+mod fastly;
+mod purge;
+mod purges;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
 
-pub use auth::{Access, Token, Tokens};
-
+use self::calls::{Answer, Found, Said};
 use crate::{
     problem::Problem,
     server::{Connection, Handler},
-    telemetry::Metrics,
+    trigger::{Permit, Purger, Tokens, body::Intake, method},
 };
 
 /// What answers on the admin listener.
 pub struct Admin {
-    tokens: Tokens,
-    metrics: Arc<Metrics>,
-    readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
+    tokens: ArcSwap<Tokens>,
+    purger: Arc<Purger>,
+    intake: Intake,
+    readiness: Box<dyn Fn() -> Report + Send + Sync>,
     refresh: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What a node says of itself when it is asked whether it is ready.
+pub struct Report {
+    /// Whether it is.
+    pub readiness: Readiness,
+    /// How what it would rather have is, a line each: `redis: up`. None of it makes a node unready.
+    pub details: Vec<String>,
 }
 
 /// Whether this node should be sent requests.
@@ -34,73 +49,63 @@ pub enum Readiness {
     Draining,
 }
 
-/// One thing an operator can call.
-struct Call {
-    method: Method,
-    paths: &'static [&'static str],
-    access: Access,
-    answer: fn(&Admin) -> Response<Bytes>,
-}
-
-/// Every call there is. `HEAD` is answered wherever `GET` is.
-const CALLS: &[Call] = &[
-    Call { method: Method::GET, paths: &["/livez"], access: Access::Open, answer: live },
-    Call {
-        method: Method::GET,
-        paths: &["/readyz", "/healthz", "/health"],
-        access: Access::Open,
-        answer: Admin::ready,
-    },
-    Call { method: Method::GET, paths: &["/metrics"], access: Access::Read, answer: Admin::expose },
-];
-
 impl Admin {
     /// An admin surface. `refresh` is called before metrics are read, for those that are sampled.
     pub fn new(
         tokens: Tokens,
-        metrics: Arc<Metrics>,
-        readiness: impl Fn() -> Readiness + Send + Sync + 'static,
+        purger: Arc<Purger>,
+        readiness: impl Fn() -> Report + Send + Sync + 'static,
         refresh: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let (readiness, refresh) = (Box::new(readiness), Box::new(refresh));
-        Self { tokens, metrics, readiness, refresh }
+        let tokens = ArcSwap::from_pointee(tokens);
+        Self { tokens, purger, intake: Intake::default(), readiness, refresh }
     }
 
-    fn answer<B>(&self, request: &Request<B>) -> Response<Bytes> {
-        let path = request.uri().path();
-        let mut calls = CALLS.iter().filter(|call| call.paths.contains(&path)).peekable();
-        if calls.peek().is_none() {
-            let detail = "The admin listener has GET /livez, /readyz and /metrics.";
-            return Problem::new(StatusCode::NOT_FOUND, "No such call", detail).into_response();
-        }
-        let wanted = match *request.method() {
-            Method::HEAD => &Method::GET,
-            ref other => other,
+    /// Takes these tokens from now on, and no others.
+    pub fn replace(&self, tokens: Tokens) {
+        self.tokens.store(Arc::new(tokens));
+    }
+
+    async fn answer<B>(&self, request: Request<B>, connection: &Connection) -> Response<Bytes>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        let Found { call, places } = match calls::find(&head.method, head.uri.path()) {
+            Ok(found) => found,
+            Err(answer) => return *answer,
         };
-        let Some(call) = calls.find(|call| call.method == *wanted) else {
-            let detail = "This call takes GET.";
-            let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Wrong method", detail);
-            return with_header(problem.into_response(), header::ALLOW, "GET, HEAD");
-        };
-        if !self.tokens.permit(call.access, request.headers()) {
-            let detail = "Send `Authorization: Bearer` with an admin token that may do this.";
-            let problem = Problem::new(StatusCode::UNAUTHORIZED, "Token required", detail);
-            return with_header(problem.into_response(), header::WWW_AUTHENTICATE, "Bearer");
+        if let Some(problem) = refusal(self.tokens.load().permit(call.access, &head.headers)) {
+            return call.dialect.refuse(problem);
         }
-        (call.answer)(self)
+        let said = Said { places, query: head.uri.query(), headers: &head.headers, body: &[] };
+        match call.answer {
+            Answer::Now(answer) => answer(self, &said),
+            Answer::ToBody(answer) => match self.intake.read(body, connection.body.silence).await {
+                Ok(body) => answer(self, Said { body: &body, ..said }).await,
+                Err(unread) => call.dialect.refuse(unread.problem()),
+            },
+        }
     }
 
     fn ready(&self) -> Response<Bytes> {
-        match (self.readiness)() {
-            Readiness::Ready => text(StatusCode::OK, "ready\n"),
-            Readiness::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        }
+        let Report { readiness, details } = (self.readiness)();
+        let (status, word) = match readiness {
+            Readiness::Ready => (StatusCode::OK, "ready"),
+            Readiness::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        };
+        let lines = [word].into_iter().chain(details.iter().map(String::as_str));
+        text(status, lines.flat_map(|line| [line, "\n"]).collect::<String>())
     }
 
     fn expose(&self) -> Response<Bytes> {
         (self.refresh)();
-        let response = Response::new(Bytes::from(self.metrics.render()));
-        with_header(response, header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")
+        let mut response = Response::new(Bytes::from(self.purger.metrics().render()));
+        let form = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, form);
+        response
     }
 }
 
@@ -110,70 +115,150 @@ impl Handler for Admin {
     async fn handle(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        _connection: &Arc<Connection>,
+        connection: &Arc<Connection>,
     ) -> Response<Full<Bytes>> {
-        self.answer(&request).map(Full::new)
+        self.answer(request, connection).await.map(Full::new)
     }
 }
 
-fn live(_: &Admin) -> Response<Bytes> {
+/// What is said to who may not make a call.
+fn refusal(permit: Permit) -> Option<Problem> {
+    let forbidden = |detail| Problem::new(StatusCode::FORBIDDEN, "Not allowed", detail);
+    match permit {
+        Permit::Granted => None,
+        Permit::Unknown => Some(method::token_required()),
+        Permit::Forbidden => Some(forbidden("This token may do other things only.")),
+        Permit::Impossible => {
+            let detail = "Set `admin.token` in the configuration: nobody may do this yet.";
+            Some(forbidden(detail))
+        }
+    }
+}
+
+fn live() -> Response<Bytes> {
     text(StatusCode::OK, "ok\n")
 }
 
-fn text(status: StatusCode, text: &'static str) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from_static(text.as_bytes()));
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Bytes> {
+    let mut response = Response::new(text.into());
     *response.status_mut() = status;
-    with_header(response, header::CONTENT_TYPE, "text/plain; charset=utf-8")
-}
-
-fn with_header(
-    mut response: Response<Bytes>,
-    name: header::HeaderName,
-    value: &'static str,
-) -> Response<Bytes> {
-    response.headers_mut().insert(name, HeaderValue::from_static(value));
+    let form = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, form);
     response
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use http::Method;
+
+    use super::{
+        calls::{CALLS, Call},
+        dialect::Dialect,
+        *,
+    };
+    use crate::{
+        purge::Log,
+        trigger::{Access, Token},
+    };
 
     fn admin(tokens: Tokens) -> Admin {
-        Admin::new(tokens, Metrics::new(), || Readiness::Ready, || {})
+        let metrics = crate::telemetry::Metrics::new();
+        let log = Arc::new(Log::in_memory());
+        let normal = Box::new(|target: &crate::key::target::Target<'_>| target.path.into());
+        let purger = Arc::new(Purger::new(log, metrics, normal));
+        let ready = || Report { readiness: Readiness::Ready, details: Vec::new() };
+        Admin::new(tokens, purger, ready, || {})
     }
 
-    fn ask(admin: &Admin, method: Method, path: &str, token: Option<&str>) -> Response<Bytes> {
+    async fn ask(
+        admin: &Admin,
+        (method, path): (Method, &str),
+        token: Option<&str>,
+        body: &'static str,
+    ) -> Response<Bytes> {
         let mut request = Request::builder().method(method).uri(path);
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        admin.answer(&request.body(()).unwrap())
+        let request = request.body(Full::from(body)).unwrap();
+        admin.answer(request, &Connection::default()).await
     }
 
-    #[test]
-    fn every_call_but_health_needs_the_token_where_there_is_one() {
+    /// A path that fits a pattern, and a body that means something there.
+    fn example(call: &Call, pattern: &str) -> (String, &'static str) {
+        let path = pattern.replace("{seq}", "1").replace("{url..}", "h/a").replace(['{', '}'], "");
+        let body = match call.dialect {
+            Dialect::Fastly => r#"{"surrogate_keys":["a"]}"#,
+            Dialect::Larder | Dialect::Cloudflare => r#"{"tags":["a"]}"#,
+        };
+        (path, body)
+    }
+
+    #[tokio::test]
+    async fn every_call_but_health_needs_the_token_where_there_is_one() {
         let admin = admin(Tokens::new(vec![Token::all("secret")]));
         for call in CALLS {
-            for path in call.paths {
-                let status = |token| ask(&admin, call.method.clone(), path, token).status();
+            for pattern in call.paths {
+                let (path, body) = example(call, pattern);
+                let status = async |token| {
+                    ask(&admin, (call.method.clone(), &path), token, body).await.status()
+                };
                 let without = match call.access {
                     Access::Open => StatusCode::OK,
                     Access::Read | Access::Purge => StatusCode::UNAUTHORIZED,
                 };
-                assert_eq!(status(None), without, "{path}");
-                assert_eq!(status(Some("wrong")), without, "{path}");
-                assert_eq!(status(Some("secret")), StatusCode::OK, "{path}");
+                assert_eq!(status(None).await, without, "{path}");
+                assert_eq!(status(Some("wrong")).await, without, "{path}");
+                assert_eq!(status(Some("secret")).await, StatusCode::OK, "{path}");
             }
         }
     }
 
-    #[test]
-    fn what_it_does_not_have_it_says_as_a_problem_document() {
+    #[tokio::test]
+    async fn who_may_not_is_told_so_in_the_form_of_the_call() {
+        let admin = admin(Tokens::new(vec![Token::all("secret")]));
+        for (path, expected) in [
+            ("/v1/purge", r#""title":"Token required""#),
+            ("/service/x/purge_all", r#""msg":"Token required""#),
+            ("/zones/x/purge_cache", r#""success":false"#),
+        ] {
+            let refused = ask(&admin, (Method::POST, path), None, "").await;
+            assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "{path}");
+            assert_eq!(refused.headers()["www-authenticate"], "Bearer");
+            let body = String::from_utf8_lossy(refused.body());
+            assert!(body.contains(expected), "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_purges_without_a_token_that_may() {
+        let purge = async |tokens, token| {
+            let call = (Method::POST, "/v1/purge");
+            ask(&admin(tokens), call, token, r#"{"everything":true}"#).await.status()
+        };
+        assert_eq!(purge(Tokens::default(), None).await, StatusCode::FORBIDDEN);
+        let reader = Token::new("reader", vec![Access::Read]);
+        let both = Tokens::new(vec![reader.clone(), Token::all("all")]);
+        assert_eq!(purge(both, Some("reader")).await, StatusCode::FORBIDDEN);
+        let none = Tokens::new(vec![reader]);
+        assert_eq!(purge(none, Some("reader")).await, StatusCode::FORBIDDEN);
+    }
+
+    #[tokio::test]
+    async fn what_it_does_not_have_it_says_as_a_problem_document() {
         let admin = admin(Tokens::new(Vec::new()));
-        assert_eq!(ask(&admin, Method::GET, "/nothing", None).status(), StatusCode::NOT_FOUND);
-        let wrong = ask(&admin, Method::POST, "/metrics", None);
+        let nothing = ask(&admin, (Method::GET, "/nothing"), None, "").await;
+        assert_eq!(nothing.status(), StatusCode::NOT_FOUND);
+        let text = String::from_utf8_lossy(nothing.body()).into_owned();
+        assert!(
+            text.contains("GET /livez, GET /readyz, GET /metrics, POST /v1/purge, GET /v1/purges"),
+            "{text}"
+        );
+        let wrong = ask(&admin, (Method::POST, "/metrics"), None, "").await;
         assert_eq!(wrong.status(), StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(wrong.headers()["content-type"], "application/problem+json");
+        assert_eq!(wrong.headers()["allow"], "GET, HEAD");
+        let wrong = ask(&admin, (Method::GET, "/v1/purge"), None, "").await;
+        assert_eq!(wrong.headers()["allow"], "POST");
     }
 }

@@ -99,9 +99,12 @@ fn details(route: &Route) -> String {
         listed("vary", &route.vary.headers),
         listed("cookies", &route.vary.cookies),
         listed("tags", &route.tags),
+        listed("tags out of the body", &route.body_tags),
         listed("bypass by query", &route.bypass.query),
         listed("bypass by header", &route.bypass.headers),
         listed("clients", client_cache.as_slice()),
+        listed("purges on write", &route.purged_on_write),
+        listed("warm on success", &route.warm_on_success),
     ];
     let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     if parts.is_empty() { "-".to_owned() } else { parts.join("; ") }

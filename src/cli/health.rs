@@ -1,27 +1,12 @@
 //! `larder health`: whether the Larder of this machine is ready, for health checks without a shell.
 
-use std::{
-    io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
-    os::unix::net::UnixStream,
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Args;
 
-use super::run::DEFAULT_FILE;
-use crate::config::{Config, Flags, ListenAddress};
-
-/// Connecting, asking and each wait for an answer take at most this long.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Where the admin listener is where nobody says anything.
-const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
-
-const QUESTION: &[u8] = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+use super::{call::AdminAddress, run::DEFAULT_FILE};
+use crate::config::{Config, Flags};
 
 /// The flags of `larder health`.
 #[derive(Debug, Clone, Args)]
@@ -31,83 +16,54 @@ pub struct Arguments {
     pub config: PathBuf,
     /// Where the admin listener is.
     #[arg(long, value_name = "ADDRESS", env = "LARDER_ADMIN")]
-    pub admin: Option<ListenAddress>,
+    pub admin: Option<AdminAddress>,
 }
 
 /// Asks `/readyz` and succeeds if the answer is 200.
 pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let address = address(arguments)?;
-    let status = ask(&address).with_context(|| format!("no answer from {address}"))?;
-    if status == "200" {
+    let answer = address.get("/readyz").with_context(|| format!("no answer from {address}"))?;
+    if answer.status == 200 {
         println!("ready");
         return Ok(ExitCode::SUCCESS);
     }
-    anyhow::bail!("not ready: {address} answers {status}")
+    anyhow::bail!("not ready: {address} answers {}", answer.status)
 }
 
 /// A file that is missing or broken is not what is asked about: a running Larder keeps the configuration
 /// that it started with.
-fn address(arguments: &Arguments) -> anyhow::Result<ListenAddress> {
+fn address(arguments: &Arguments) -> anyhow::Result<AdminAddress> {
     if let Some(address) = &arguments.admin {
         return Ok(address.clone());
     }
     match Config::load(&arguments.config, &Flags::default()) {
-        Ok(config) => config.admin.listen.context("the admin listener is turned off"),
-        Err(_) => Ok(ListenAddress::Tcp(USUAL)),
+        Ok(config) => Ok(config.admin.listen.context("the admin listener is turned off")?.into()),
+        Err(_) => Ok(AdminAddress::usual()),
     }
-}
-
-/// The status code of the answer.
-fn ask(address: &ListenAddress) -> io::Result<String> {
-    match address {
-        ListenAddress::Tcp(address) => {
-            let stream = TcpStream::connect_timeout(&reachable(*address), PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            converse(stream)
-        }
-        ListenAddress::Unix(path) => {
-            let stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            converse(stream)
-        }
-    }
-}
-
-/// Who listens on every address is reached on the loopback one.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
-}
-
-/// The head of an answer fits into far fewer bytes than are read.
-fn converse(mut stream: impl Read + Write) -> io::Result<String> {
-    stream.write_all(QUESTION)?;
-    let mut answer = Vec::new();
-    stream.take(4096).read_to_end(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer);
-    let mut words = answer.split_ascii_whitespace();
-    let status = words.next().filter(|version| version.starts_with("HTTP/1.")).and(words.next());
-    status.map(str::to_owned).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::Ipv4Addr,
+    };
+
     use super::*;
+    use crate::config::ListenAddress;
 
     /// What is said of a listener that answers with this.
     fn verdict(answer: &'static str) -> Result<ExitCode, String> {
         let listener = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-        let admin = Some(ListenAddress::Tcp(listener.local_addr().unwrap()));
+        let admin = Some(ListenAddress::Tcp(listener.local_addr().unwrap()).into());
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut question = [0; QUESTION.len()];
-            stream.read_exact(&mut question).unwrap();
+            let mut question = Vec::new();
+            while !question.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                question.extend(byte);
+            }
             stream.write_all(answer.as_bytes()).unwrap();
         });
         let said = execute(&Arguments { config: PathBuf::new(), admin });

@@ -1,8 +1,10 @@
 //! The command line, one file a command.
 
+mod call;
 pub mod check;
 pub mod demo;
 pub mod health;
+pub mod purge;
 pub mod run;
 
 use std::process::ExitCode;
@@ -29,6 +31,8 @@ pub enum Command {
     Demo(demo::Arguments),
     /// Ask the Larder of this machine whether it is ready.
     Health(health::Arguments),
+    /// Make stored responses invalid.
+    Purge(purge::Arguments),
 }
 
 /// Does what the command line says. Errors are on standard error already.
@@ -48,6 +52,7 @@ fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Check(arguments) => check::execute(arguments),
         Command::Demo(arguments) => demo::execute(arguments),
         Command::Health(arguments) => health::execute(arguments),
+        Command::Purge(arguments) => purge::execute(arguments),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     app::{Node, Surroundings, Watch, Workers},
     config::{AccessLog, Config, ConfigError, Flags, ListenAddress, LogLevel, OriginUrl},
     pipeline::Clock,
+    redis,
 };
 
 /// The file that is read where none is named.
@@ -35,6 +36,9 @@ pub struct Arguments {
     /// Where clients connect: an IP address and a port, or `unix:` and a path. May be repeated.
     #[arg(long, short, value_name = "ADDRESS", env = "LARDER_LISTEN", value_delimiter = ',')]
     pub listen: Vec<ListenAddress>,
+    /// The Redis that nodes share, as in `redis://user:password@host:6379/0`.
+    #[arg(long, value_name = "URL", env = "LARDER_REDIS", hide_env_values = true)]
+    pub redis: Option<redis::Settings>,
     /// Where health and metrics are served.
     #[arg(long, value_name = "ADDRESS", env = "LARDER_ADMIN")]
     pub admin: Option<ListenAddress>,
@@ -80,6 +84,7 @@ impl Arguments {
             listen: self.listen.clone(),
             origin: self.origin.clone(),
             admin: self.admin.clone(),
+            redis: self.redis.clone(),
             access_log: self.access_log.map(Into::into),
         };
         match self.file() {

@@ -7,11 +7,17 @@ use std::{
 
 use http::StatusCode;
 use prometheus::{
-    Counter, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
+    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
-use super::process::Process;
+use super::{
+    feed::FeedMetrics,
+    process::Process,
+    purging::Purging,
+    store::{Families, StoreMetrics},
+    trigger::TriggerMetrics,
+};
 use crate::policy::{cache_status::CacheResult, reason::Reason};
 
 /// From a memory hit to the slowest analytics query.
@@ -46,10 +52,31 @@ pub struct Metrics {
     pub store_bytes: IntGaugeVec,
     /// Entries let go, by tier and cause.
     pub evictions: IntCounterVec,
+    /// The last record of the purge log that is applied here.
+    pub purge_log_seq: IntGauge,
+    /// 1 while this node surely knows every purge.
+    pub purge_log_synced: IntGauge,
+    /// Records of the purge log applied.
+    pub purge_records: IntCounter,
+    /// Purges applied here that are in no log yet.
+    pub purge_pending: IntGauge,
+    /// Times at which everything stored before was given up, by cause.
+    pub purge_floor_rises: IntCounterVec,
+    /// Nodes of the fleet, by whether they are there.
+    pub purge_nodes: IntGaugeVec,
+    /// Writes that waited for their purge to hold in the fleet, by how that ended.
+    pub purge_waits: IntCounterVec,
     /// Bytes of response bodies on their way to a store.
     pub filling_bytes: IntGauge,
+    /// Who listens to purges.
+    pub feed: FeedMetrics,
+    /// Purging and webhooks.
+    pub purging: Purging,
     /// Access-log lines dropped.
     pub access_log_dropped: IntCounter,
+    /// Schedules, polls, warming up.
+    pub triggers: TriggerMetrics,
+    store: Families,
     reload_successful: IntGauge,
     reload_timestamp: Gauge,
     process: Process,
@@ -57,6 +84,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// A fresh catalogue in a registry of its own.
+    #[expect(clippy::too_many_lines, reason = "a list, and best read as one")]
     pub fn new() -> Arc<Self> {
         let registry = Registry::new();
         let catalogue = Catalogue(&registry);
@@ -134,10 +162,44 @@ impl Metrics {
                 "Entries let go, by tier and cause.",
                 &["tier", "cause"],
             ),
+            purge_log_seq: catalogue.gauge(
+                "larder_purge_log_seq",
+                "The last record of the purge log that this node has applied.",
+            ),
+            purge_log_synced: catalogue.gauge(
+                "larder_purge_log_synced",
+                "1 while this node surely knows every purge, else 0.",
+            ),
+            purge_records: catalogue.counter(
+                "larder_purge_records_total",
+                "Records of the purge log that this node has applied.",
+            ),
+            purge_pending: catalogue.gauge(
+                "larder_purge_pending",
+                "Purges applied on this node that wait for their place in the log.",
+            ),
+            purge_floor_rises: catalogue.counters(
+                "larder_purge_floor_rises_total",
+                "Times at which this node gave up everything stored before, because purges may be missing, by cause.",
+                &["cause"],
+            ),
+            purge_nodes: catalogue.gauges(
+                "larder_purge_nodes",
+                "Nodes that purges wait for, as this node knows them, by state.",
+                &["state"],
+            ),
+            purge_waits: catalogue.counters(
+                "larder_purge_waits_total",
+                "Writes through the proxy that waited for their purge to hold on every node, by result.",
+                &["result"],
+            ),
             filling_bytes: catalogue.gauge(
                 "larder_filling_bytes",
                 "Bytes of response bodies on their way to a store.",
             ),
+            feed: FeedMetrics::new(&catalogue),
+            purging: Purging::new(&catalogue),
+            store: catalogue.store(),
             access_log_dropped: catalogue.counter(
                 "larder_access_log_dropped_total",
                 "Access-log lines dropped because the log could not be written fast enough.",
@@ -150,6 +212,7 @@ impl Metrics {
                 "larder_config_last_reload_success_timestamp_seconds",
                 "When the configuration in use was loaded, in seconds since the Unix epoch.",
             ),
+            triggers: TriggerMetrics::new(&catalogue),
             process: Process::new(&catalogue),
             registry,
         };
@@ -184,6 +247,11 @@ impl Metrics {
             route: route.into(),
             metrics: Arc::clone(self),
         }
+    }
+
+    /// The handles of the store in Redis.
+    pub fn of_redis(&self) -> Arc<StoreMetrics> {
+        Arc::new(self.store.of("redis"))
     }
 
     /// The exposition (Prometheus text format 0.0.4).
@@ -297,15 +365,60 @@ impl Catalogue<'_> {
         metric
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.register(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn store(&self) -> Families {
+        Families {
+            operations: self.counters(
+                "larder_store_operations_total",
+                "What a store over the network was asked for, and what came of it.",
+                &["tier", "op", "result"],
+            ),
+            duration: self.histograms(
+                "larder_store_duration_seconds",
+                "Seconds that a store over the network took.",
+                &["tier", "op"],
+            ),
+            dropped: self.counters(
+                "larder_store_writes_dropped_total",
+                "Writes given up untried, by cause.",
+                &["tier", "op", "cause"],
+            ),
+            breaker_open: self.gauges(
+                "larder_store_breaker_open",
+                "1 while a store is not asked because it does not answer.",
+                &["tier"],
+            ),
+            breaker_opened: self.counters(
+                "larder_store_breaker_opened_total",
+                "How often a store stopped to answer.",
+                &["tier"],
+            ),
+            refusing_writes: self.gauges(
+                "larder_store_refusing_writes",
+                "1 for the reason why a store refuses writes.",
+                &["tier", "reason"],
+            ),
+            queue_writes: self.gauges(
+                "larder_store_queue_writes",
+                "Writes that wait for a store.",
+                &["tier"],
+            ),
+            queue_bytes: self.gauges(
+                "larder_store_queue_bytes",
+                "Bytes of the entries that wait for a store.",
+                &["tier"],
+            ),
+        }
     }
 
     pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.register(IntCounter::new(name, help))
     }
 
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.register(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
@@ -319,6 +432,10 @@ impl Catalogue<'_> {
 
     pub(super) fn seconds(&self, name: &str, help: &str) -> Gauge {
         self.register(Gauge::new(name, help))
+    }
+
+    pub(super) fn seconds_by(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.register(GaugeVec::new(Opts::new(name, help), labels))
     }
 
     fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {

@@ -1,0 +1,143 @@
+//! The purge call as clients of Cloudflare make it. A zone is whatever they say: there is one.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::json;
+
+use super::{calls::Said, dialect::Dialect, purge::add};
+use crate::{
+    fence::{Mode, Purge, Selector, Source},
+    problem::Problem,
+    purge::Unavailable,
+    trigger::{
+        Purger, SelectorError, json, log_out_of_reach,
+        selector::{self, Normal},
+    },
+};
+
+const FORM: &str =
+    "Send JSON with one of \"purge_everything\", \"files\", \"tags\", \"hosts\" or \"prefixes\".";
+
+/// The body of the call.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Wanted {
+    files: Vec<File>,
+    tags: Vec<String>,
+    hosts: Vec<String>,
+    prefixes: Vec<String>,
+    purge_everything: bool,
+}
+
+/// A URL. Which of its variants is meant makes no difference: all of them are purged.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum File {
+    Url(String),
+    Variant {
+        url: String,
+        #[serde(rename = "headers", default)]
+        _headers: IgnoredAny,
+    },
+}
+
+/// Purges what the body says, hard.
+pub(super) async fn purge(purger: &Purger, said: Said<'_>) -> Response<Bytes> {
+    let refuse = |problem| Dialect::Cloudflare.refuse(problem);
+    let selectors = match read(said.body, purger.normal()) {
+        Ok(selectors) => selectors,
+        Err(detail) => return refuse(Problem::new(StatusCode::BAD_REQUEST, "No purge", detail)),
+    };
+    let purge = Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None };
+    let Ok(receipt) = purger.purge(purge).await.map_err(|Unavailable| ()) else {
+        return refuse(log_out_of_reach());
+    };
+    let document = json!({
+        "success": true, "errors": [], "messages": [], "result": { "id": receipt.seq.to_string() },
+    });
+    json(StatusCode::OK, &document)
+}
+
+fn read(body: &[u8], normal: &Normal) -> Result<Vec<Selector>, String> {
+    let wanted: Wanted =
+        serde_json::from_slice(body).map_err(|_| format!("The body cannot be read. {FORM}"))?;
+    let files: Vec<String> = wanted.files.into_iter().map(File::into_url).collect();
+    let mut selectors = Vec::new();
+    add(&mut selectors, "files", &files, |text| selector::url(text, normal))?;
+    add(&mut selectors, "tags", &wanted.tags, selector::tag)?;
+    add(&mut selectors, "hosts", &wanted.hosts, host)?;
+    add(&mut selectors, "prefixes", &wanted.prefixes, selector::prefix)?;
+    if wanted.purge_everything {
+        selectors.push(Selector::Everything);
+    }
+    if selectors.is_empty() { Err(format!("Nothing is selected. {FORM}")) } else { Ok(selectors) }
+}
+
+/// All URLs of a host.
+fn host(text: &str) -> Result<Selector, SelectorError> {
+    if text.contains(['/', '?', '#']) {
+        return Err(SelectorError::Url);
+    }
+    if text.trim().is_empty() {
+        return Err(SelectorError::Empty);
+    }
+    selector::prefix(&format!("{text}/"))
+}
+
+impl File {
+    fn into_url(self) -> String {
+        match self {
+            Self::Url(url) | Self::Variant { url, .. } => url,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::target::Target;
+
+    fn selected(body: &str) -> Result<Vec<Selector>, String> {
+        let normal = |target: &Target<'_>| format!("{}{}", target.host, target.path).into();
+        read(body.as_bytes(), &normal)
+    }
+
+    #[test]
+    fn everything_that_is_named_is_selected() {
+        let body = r#"{"files":["https://h/a",{"url":"https://h/b","headers":{"Origin":"https://o"}},
+            {"url":"h/c"}],"tags":["t"],"hosts":["WWW.example.com"],"prefixes":["h/d"],
+            "purge_everything":true}"#;
+        let expected = [
+            Selector::Url("h/a".into()),
+            Selector::Url("h/b".into()),
+            Selector::Url("h/c".into()),
+            Selector::Tag("t".into()),
+            Selector::Prefix("www.example.com/".into()),
+            Selector::Prefix("h/d".into()),
+            Selector::Everything,
+        ];
+        assert_eq!(selected(body).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for body in [
+            "",
+            "{}",
+            "[]",
+            r#"{"purge_everything":false}"#,
+            r#"{"tags":[]}"#,
+            r#"{"tags":[""]}"#,
+            r#"{"tags":["t"],"more":[]}"#,
+            r#"{"files":[{"headers":{}}]}"#,
+            r#"{"files":["/ a"]}"#,
+            r#"{"hosts":["h/a"]}"#,
+            r#"{"hosts":[""]}"#,
+            r#"{"hosts":["*.h"]}"#,
+            r#"{"prefixes":["h/*"]}"#,
+        ] {
+            assert!(selected(body).is_err(), "{body}");
+        }
+    }
+}

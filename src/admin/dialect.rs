@@ -1,0 +1,55 @@
+//! The forms in which calls are refused, one for each kind of client.
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde_json::json;
+
+use crate::{
+    problem::Problem,
+    trigger::{json, method, retry},
+};
+
+/// Whose clients make a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// Larder's own: problem documents.
+    Larder,
+    /// Fastly's.
+    Fastly,
+    /// Cloudflare's.
+    Cloudflare,
+}
+
+impl Dialect {
+    /// A problem as its clients read it.
+    pub(super) fn refuse(self, problem: Problem) -> Response<Bytes> {
+        let status = problem.status;
+        let response = match self {
+            Self::Larder => problem.into_response(),
+            Self::Fastly => {
+                json(status, &json!({ "msg": problem.title, "detail": problem.detail }))
+            }
+            Self::Cloudflare => {
+                let error = json!({ "code": code(status), "message": problem.detail });
+                let document = json!({
+                    "success": false, "errors": [error], "messages": [], "result": null,
+                });
+                json(status, &document)
+            }
+        };
+        match status {
+            StatusCode::UNAUTHORIZED => method::challenge(response),
+            StatusCode::SERVICE_UNAVAILABLE => retry(response),
+            _ => response,
+        }
+    }
+}
+
+/// Cloudflare's number for what is wrong; where it has none, the status.
+fn code(status: StatusCode) -> u16 {
+    match status {
+        StatusCode::BAD_REQUEST => 1012,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => 10_000,
+        status => status.as_u16(),
+    }
+}

@@ -1,0 +1,153 @@
+//! `POST /v1/purge`: what its body says, and the answer.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Response, StatusCode};
+use serde::Deserialize;
+
+use super::calls::Said;
+use crate::{
+    fence::{Mode, Purge, Selector, Source},
+    problem::Problem,
+    trigger::{
+        Purger, SelectorError,
+        selector::{self, Normal},
+    },
+};
+
+/// The longest reason that the log keeps, in bytes.
+const LONGEST_REASON: usize = 1000;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The longest name of a call, in bytes.
+const LONGEST_KEY: usize = 255;
+
+const FORM: &str = r#"Send JSON: {"tags": [], "urls": [], "prefixes": [], "everything": false, "mode": "hard" or "soft", "reason": "why"}, with at least one selector."#;
+
+/// The body of the call.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Asked {
+    tags: Vec<String>,
+    urls: Vec<String>,
+    prefixes: Vec<String>,
+    everything: bool,
+    mode: Mode,
+    reason: Option<String>,
+}
+
+/// Purges what a body says; once, where an `Idempotency-Key` names it.
+pub(super) async fn answer(purger: &Purger, said: Said<'_>) -> Response<Bytes> {
+    let read = read(said.body, purger.normal());
+    match read.and_then(|purge| Ok((purge, key(said.headers)?))) {
+        Ok((purge, key)) => purger.answer(purge, key).await,
+        Err(detail) => Problem::new(StatusCode::BAD_REQUEST, "No purge", detail).into_response(),
+    }
+}
+
+/// The call's name for itself, by which it is known when it comes again.
+fn key(headers: &HeaderMap) -> Result<Option<&str>, String> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let text = value.to_str().ok().filter(|text| (1..=LONGEST_KEY).contains(&text.len()));
+    text.map(Some).ok_or_else(|| {
+        format!("`Idempotency-Key` is not 1 to {LONGEST_KEY} visible ASCII characters.")
+    })
+}
+
+/// The purge that a body asks for, or what is wrong with it.
+fn read(body: &[u8], normal: &Normal) -> Result<Purge, String> {
+    let asked: Asked = serde_json::from_slice(body).map_err(|error| misread(&error))?;
+    let mut selectors = Vec::new();
+    add(&mut selectors, "tags", &asked.tags, selector::tag)?;
+    add(&mut selectors, "urls", &asked.urls, |text| selector::url(text, normal))?;
+    add(&mut selectors, "prefixes", &asked.prefixes, selector::prefix)?;
+    if asked.everything {
+        selectors.push(Selector::Everything);
+    }
+    if selectors.is_empty() {
+        return Err(format!("Nothing is selected. {FORM}"));
+    }
+    let reason = asked.reason.filter(|reason| !reason.is_empty());
+    if reason.as_ref().is_some_and(|reason| reason.len() > LONGEST_REASON) {
+        return Err(format!("`reason` has more than {LONGEST_REASON} bytes."));
+    }
+    Ok(Purge { mode: asked.mode, selectors, source: Source::Api, reason })
+}
+
+/// What is said about a body that cannot be read; none of the body itself.
+fn misread(error: &serde_json::Error) -> String {
+    let what = if error.is_data() { "does not have the form of a purge" } else { "is no JSON" };
+    format!("The body {what} (line {}, column {}). {FORM}", error.line(), error.column())
+}
+
+/// Adds what the texts of a list select, or says which of them selects nothing.
+pub(super) fn add(
+    selectors: &mut Vec<Selector>,
+    key: &str,
+    texts: &[String],
+    read: impl Fn(&str) -> Result<Selector, SelectorError>,
+) -> Result<(), String> {
+    for (index, text) in texts.iter().enumerate() {
+        let fail = |error| format!("`{key}[{index}]` selects nothing: {error}.");
+        selectors.push(read(text).map_err(fail)?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::target::Target;
+
+    fn asked(body: &str) -> Result<Purge, String> {
+        let normal = |target: &Target<'_>| format!("{}{}", target.host, target.path).into();
+        read(body.as_bytes(), &normal)
+    }
+
+    #[test]
+    fn everything_that_is_asked_for_is_selected() {
+        let purge = asked(
+            r#"{"tags":["a","b"],"urls":["https://h/x"],"prefixes":["/api"],"everything":true,
+                "mode":"soft","reason":"moved"}"#,
+        )
+        .unwrap();
+        let expected = [
+            Selector::Tag("a".into()),
+            Selector::Tag("b".into()),
+            Selector::Url("h/x".into()),
+            Selector::Prefix("/api".into()),
+            Selector::Everything,
+        ];
+        assert_eq!(purge.selectors, expected);
+        assert_eq!((purge.mode, purge.source), (Mode::Soft, Source::Api));
+        assert_eq!(purge.reason.as_deref(), Some("moved"));
+        assert_eq!(asked(r#"{"tags":["a"]}"#).unwrap().mode, Mode::Hard);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_repeating_it() {
+        for (body, expected) in [
+            ("", "is no JSON (line 1, column 0)"),
+            (r#"{"tags":["secret""#, "is no JSON"),
+            (r#"["secret"]"#, "does not have the form"),
+            (r#"{"secret":[]}"#, "does not have the form of a purge (line 1, column 9)"),
+            (r#"{"tags":"secret"}"#, "does not have the form"),
+            (r#"{"tags":[],"tags":["secret"]}"#, "does not have the form"),
+            (r#"{"tags":["secret"],"mode":"weak"}"#, "does not have the form"),
+            ("{}", "Nothing is selected. Send JSON"),
+            (r#"{"tags":[],"everything":false}"#, "Nothing is selected"),
+            (r#"{"tags":["a",""]}"#, "`tags[1]` selects nothing: it is empty."),
+            (r#"{"urls":["secret@h/"]}"#, "`urls[0]` selects nothing: write `https://host/path`"),
+            (
+                r#"{"prefixes":["/secret*"]}"#,
+                "`prefixes[0]` selects nothing: a prefix needs no `*`",
+            ),
+        ] {
+            let detail = asked(body).unwrap_err();
+            assert!(detail.contains(expected), "{body} gives {detail}");
+            assert!(!detail.contains("secret"), "{detail}");
+        }
+        let long = format!(r#"{{"everything":true,"reason":"{}"}}"#, "x".repeat(1001));
+        assert!(asked(&long).unwrap_err().contains("`reason`"));
+    }
+}

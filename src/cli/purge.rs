@@ -1,0 +1,208 @@
+//! `larder purge`: makes stored responses invalid, by a call of the admin listener.
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use clap::{ArgGroup, Args};
+use serde_json::{Value, json};
+
+use super::{
+    call::{AdminAddress, Answer},
+    run::DEFAULT_FILE,
+};
+use crate::config::{Config, Flags, Permission};
+
+/// How long an acknowledgement may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The flags of `larder purge`.
+#[derive(Debug, Clone, Args)]
+#[command(group = ArgGroup::new("selectors").required(true).multiple(true))]
+pub struct Arguments {
+    /// Purge the responses with this tag. May be repeated, as may URLs and prefixes.
+    #[arg(long, short, value_name = "TAG", group = "selectors")]
+    pub tag: Vec<String>,
+    /// Purge all variants of a URL: `https://host/path`, `host/path`, or `/path` on every host.
+    #[arg(long, short, value_name = "URL", group = "selectors")]
+    pub url: Vec<String>,
+    /// Purge every URL that begins like this.
+    #[arg(long, value_name = "PREFIX", group = "selectors")]
+    pub prefix: Vec<String>,
+    /// Purge everything.
+    #[arg(long, group = "selectors")]
+    pub everything: bool,
+    /// What is purged may be served once more while it is fetched anew.
+    #[arg(long)]
+    pub soft: bool,
+    /// Why, for the record.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// The configuration file that says where the admin listener is, and the token.
+    #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG", default_value = DEFAULT_FILE)]
+    pub config: PathBuf,
+    /// Where the admin listener is: an address and a port, a URL, or `unix:` and a path.
+    #[arg(long, value_name = "ADDRESS", env = "LARDER_ADMIN")]
+    pub admin: Option<AdminAddress>,
+    /// A token that may purge. The environment variable shows it to fewer people.
+    #[arg(long, value_name = "TOKEN", env = "LARDER_ADMIN_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+/// Purges, and prints the receipt.
+pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let (address, token) = destination(arguments)?;
+    let request = request(&address, token.as_deref(), &body(arguments))?;
+    let answer = address.exchange(&request, PATIENCE).with_context(|| {
+        format!(
+            "no answer from {address}; name the admin listener with --admin, or its file with \
+             --config"
+        )
+    })?;
+    println!("{}", receipt(&answer)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where to, and with which token: what the flags say, and else the configuration.
+fn destination(arguments: &Arguments) -> anyhow::Result<(AdminAddress, Option<String>)> {
+    let Arguments { admin, token, .. } = arguments;
+    if let (Some(admin), Some(token)) = (admin, token) {
+        return Ok((admin.clone(), Some(token.clone())));
+    }
+    let Ok(config) = Config::load(&arguments.config, &Flags::default()) else {
+        // A running Larder may well have been started without this file.
+        return Ok((admin.clone().unwrap_or_else(AdminAddress::usual), token.clone()));
+    };
+    let configured = || {
+        let listen = config.admin.listen.clone();
+        listen.map(AdminAddress::from).context("the configuration turns the admin listener off")
+    };
+    let admin = admin.clone().map_or_else(configured, Ok)?;
+    let may_purge = config.admin.tokens.iter().find(|token| token.may.contains(&Permission::Purge));
+    let known = may_purge.map(|token| token.secret.expose().to_owned());
+    Ok((admin, token.clone().or(known)))
+}
+
+/// The body of the call.
+fn body(arguments: &Arguments) -> String {
+    let mut body = json!({
+        "tags": arguments.tag,
+        "urls": arguments.url,
+        "prefixes": arguments.prefix,
+        "everything": arguments.everything,
+        "mode": if arguments.soft { "soft" } else { "hard" },
+    });
+    if let (Some(reason), Some(body)) = (&arguments.reason, body.as_object_mut()) {
+        body.insert("reason".to_owned(), Value::from(reason.as_str()));
+    }
+    body.to_string()
+}
+
+fn request(address: &AdminAddress, token: Option<&str>, body: &str) -> anyhow::Result<Vec<u8>> {
+    let is_token = |token: &str| token.bytes().all(|byte| byte.is_ascii_graphic());
+    anyhow::ensure!(token.is_none_or(is_token), "a token is visible ASCII characters");
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
+    Ok(format!(
+        "POST /v1/purge HTTP/1.1\r\nHost: {}\r\n{}Content-Type: application/json\r\n\
+         Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        address.host(),
+        token.unwrap_or_default(),
+        body.len(),
+    )
+    .into_bytes())
+}
+
+/// What to print, or what went wrong and what to do about it.
+fn receipt(answer: &Answer) -> anyhow::Result<&str> {
+    if (200..300).contains(&answer.status) {
+        return Ok(answer.body.trim());
+    }
+    let problem: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    let detail = problem.get("detail").and_then(Value::as_str);
+    match (answer.status, detail) {
+        (401, _) => anyhow::bail!(
+            "nothing was purged: the token is missing or wrong; set LARDER_ADMIN_TOKEN, or name the \
+             file that holds it with --config"
+        ),
+        (status, Some(detail)) => anyhow::bail!("nothing was purged ({status}): {detail}"),
+        (status, None) => anyhow::bail!(
+            "nothing was purged: the answer is {status}; is this Larder's admin listener?"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn arguments(line: &[&str]) -> Result<Arguments, String> {
+        let line = ["larder", "purge"].iter().chain(line);
+        match Cli::try_parse_from(line).map_err(|error| error.to_string())?.command {
+            Command::Purge(arguments) => Ok(arguments),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_flags_are_the_body_of_the_call() {
+        let line = ["--tag", "a", "-t", "b", "--url", "/x", "--prefix", "/api", "--soft"];
+        let body: Value = serde_json::from_str(&body(&arguments(&line).unwrap())).unwrap();
+        let expected = json!({
+            "tags": ["a", "b"], "urls": ["/x"], "prefixes": ["/api"], "everything": false,
+            "mode": "soft",
+        });
+        assert_eq!(body, expected);
+        let body = super::body(&arguments(&["--everything", "--reason", "new data"]).unwrap());
+        assert!(body.contains(r#""reason":"new data""#) && body.contains(r#""mode":"hard""#));
+    }
+
+    #[test]
+    fn something_has_to_be_selected() {
+        assert!(arguments(&["--soft"]).unwrap_err().contains("--everything"));
+    }
+
+    #[test]
+    fn address_and_token_come_from_the_flags_or_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("proxy.toml");
+        let text = "origin = \"http://o\"\nadmin = { listen = \":9\", tokens = [{ token = \"r\", may = [\"read\"] }, { token = \"p\", may = [\"purge\"] }] }";
+        std::fs::write(&file, text).unwrap();
+        let destination = |line: &[&str]| {
+            let line: Vec<&str> = ["-t", "a"].iter().chain(line).copied().collect();
+            let (address, token) = super::destination(&arguments(&line).unwrap()).unwrap();
+            (address.to_string(), token)
+        };
+        let file = file.to_str().unwrap();
+        assert_eq!(destination(&["-c", file]), ("127.0.0.1:9".into(), Some("p".into())));
+        let given = ["-c", file, "--admin", ":8", "--token", "t"];
+        assert_eq!(destination(&given), ("127.0.0.1:8".into(), Some("t".into())));
+        assert_eq!(destination(&["-c", "/nowhere"]), ("127.0.0.1:9180".into(), None));
+    }
+
+    #[test]
+    fn the_request_is_complete_and_takes_no_line_breaks() {
+        let address = AdminAddress::usual();
+        let request = super::request(&address, Some("secret"), "{}").unwrap();
+        let expected = "POST /v1/purge HTTP/1.1\r\nHost: 127.0.0.1:9180\r\nAuthorization: Bearer secret\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+        assert_eq!(String::from_utf8(request).unwrap(), expected);
+        assert!(super::request(&address, Some("a\r\nb"), "{}").is_err());
+    }
+
+    #[test]
+    fn what_went_wrong_is_said() {
+        let said = |status, body: &str| {
+            let answer = Answer { status, body: body.to_owned() };
+            receipt(&answer).map(str::to_owned).map_err(|error| error.to_string())
+        };
+        assert_eq!(said(200, "{\"seq\":7}\n"), Ok("{\"seq\":7}".to_owned()));
+        assert!(said(401, "").unwrap_err().contains("LARDER_ADMIN_TOKEN"));
+        let problem = r#"{"detail":"Redis cannot be reached."}"#;
+        assert_eq!(
+            said(503, problem).unwrap_err(),
+            "nothing was purged (503): Redis cannot be reached."
+        );
+        assert!(said(404, "<html>").unwrap_err().contains("is this Larder's admin listener?"));
+    }
+}

@@ -1,0 +1,69 @@
+//! The metrics of what purges and fetches without being asked: schedules, polls, warming up.
+
+use prometheus::{GaugeVec, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::metrics::Catalogue;
+
+/// Their handles. Labels are names and cron expressions out of the configuration, or closed lists.
+pub struct TriggerMetrics {
+    /// Runs of schedules, by schedule and result.
+    pub schedule_runs: IntCounterVec,
+    /// When a schedule last ran, in seconds since the Unix epoch.
+    pub schedule_last_run: GaugeVec,
+    /// Polls, by poll and result.
+    pub polls: IntCounterVec,
+    /// When a poll's version last changed, in seconds since the Unix epoch.
+    pub poll_last_change: GaugeVec,
+    /// Seconds since a poll's version last changed.
+    pub poll_version_age: GaugeVec,
+    /// Whether that is longer than `alert_after`.
+    pub poll_overdue: IntGaugeVec,
+    /// Requests to be fetched ahead, by what became of them.
+    pub warm_requests: IntCounterVec,
+    /// Requests that wait to be fetched ahead.
+    pub warm_waiting: IntGauge,
+}
+
+impl TriggerMetrics {
+    pub(super) fn new(catalogue: &Catalogue<'_>) -> Self {
+        Self {
+            schedule_runs: catalogue.counters(
+                "larder_schedule_runs_total",
+                "Runs of schedules, by schedule and result.",
+                &["schedule", "result"],
+            ),
+            schedule_last_run: catalogue.seconds_by(
+                "larder_schedule_last_run_timestamp_seconds",
+                "The last time for which a schedule has run, in seconds since the Unix epoch.",
+                &["schedule"],
+            ),
+            polls: catalogue.counters(
+                "larder_polls_total",
+                "Polls by this node, by poll and result.",
+                &["poll", "result"],
+            ),
+            poll_last_change: catalogue.seconds_by(
+                "larder_poll_last_change_timestamp_seconds",
+                "When a poll's version was first seen, in seconds since the Unix epoch.",
+                &["poll"],
+            ),
+            poll_version_age: catalogue.seconds_by(
+                "larder_poll_version_age_seconds",
+                "Seconds since a poll's version was first seen, or since polling began.",
+                &["poll"],
+            ),
+            poll_overdue: catalogue.gauges(
+                "larder_poll_overdue",
+                "1 if a poll's version is older than its alert_after, else 0.",
+                &["poll"],
+            ),
+            warm_requests: catalogue.counters(
+                "larder_warm_requests_total",
+                "Requests to be fetched ahead, by what became of them.",
+                &["result"],
+            ),
+            warm_waiting: catalogue
+                .gauge("larder_warm_waiting", "Requests that wait to be fetched ahead."),
+        }
+    }
+}
