@@ -3,18 +3,27 @@
 use std::{io::Write, sync::Arc};
 
 use anyhow::Context as _;
+use tokio::runtime::Handle;
 
 use crate::{
-    admin::{Access, Token, Tokens},
-    config::{AccessLog as LogForm, Config, OriginHost, OriginScheme, Permission},
+    config::{
+        AccessLog as LogForm, Config, OriginHost, OriginScheme, Permission, Store, WhenUnsynced,
+    },
     origin::{Origin, rewrite::Identity, settings as origin_settings},
     pipeline::{ServerTiming, Site, SiteId},
+    purge::{self, Fences, Log, RedisLog},
+    redis,
     server::{
         self,
         tls::{self, Certificates},
     },
+    store::{self, Memory, Redis, Tiered},
     telemetry::{AccessLog, Format, Metrics},
+    trigger::{self, Access, Purgers, Token, Tokens},
 };
+
+/// What a stored response may take beside its body.
+const HEAD: u64 = 1 << 20;
 
 /// Where the access log goes: something that opens it anew for each configuration.
 pub type Sink = Arc<dyn Fn() -> Box<dyn Write + Send> + Send + Sync>;
@@ -41,6 +50,53 @@ pub fn server(
         idle_timeout: limits.idle_timeout,
         ..server::Settings::default()
     })
+}
+
+/// Where stored responses live. Inside the runtime that is to do the store's background work.
+pub fn store(config: &Config, metrics: &Metrics) -> anyhow::Result<Tiered> {
+    let settings = &config.store;
+    let memory = (settings.memory > 0).then(|| Memory::new(settings.memory, settings.max_object));
+    let redis = match &settings.redis {
+        None => None,
+        Some(connection) => {
+            let settings = redis_store(config, connection.clone());
+            let runtime = Handle::current();
+            let redis = Redis::start(settings, metrics.of_redis(), &runtime);
+            Some(redis.context("the connection to Redis cannot be set up")?)
+        }
+    };
+    Ok(Tiered::new(memory, redis))
+}
+
+fn redis_store(config: &Config, connection: redis::Settings) -> store::redis::Settings {
+    let Store { timeout, prefix, version, compress_above, max_object, .. } = &config.store;
+    let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
+    let windows =
+        routes.flat_map(|route| [route.rule.stale_while_revalidate, route.rule.stale_if_error]);
+    store::redis::Settings {
+        connection,
+        read_deadline: *timeout,
+        prefix: prefix.clone(),
+        version: version.clone(),
+        compress_above: bytes(*compress_above),
+        max_entry: bytes(max_object.saturating_add(HEAD)),
+        stale_for: windows.flatten().max().unwrap_or_default(),
+    }
+}
+
+/// The purge log: that of the fleet, where there is one.
+pub fn log(config: &Config) -> anyhow::Result<Log> {
+    let settings = &config.store;
+    let Some(connection) = &settings.redis else { return Ok(Log::in_memory()) };
+    let connector =
+        redis::Connector::new(connection).context("the connection to Redis cannot be set up")?;
+    let fences = Fences::in_fleet(match settings.when_unsynced {
+        WhenUnsynced::Bounded => purge::WhenUnsynced::Bounded(settings.unsynced_ttl),
+        WhenUnsynced::Serve => purge::WhenUnsynced::Serve,
+    });
+    let log = RedisLog { connector, prefix: &settings.prefix };
+    Ok(Log::in_redis(log, Arc::new(fences), &Handle::current()))
 }
 
 /// What the pipeline is told. `identity` is the process's own: it outlives configurations.
@@ -78,6 +134,16 @@ pub fn tokens(config: &Config) -> Tokens {
             .map(|token| Token::new(token.secret.expose(), token.may.iter().map(access).collect()))
             .collect(),
     )
+}
+
+/// What the public listeners answer themselves: webhooks and `PURGE`.
+pub fn front(config: &Config) -> trigger::Settings {
+    let from = config.admin.purge_from.clone();
+    let trusted = config.trusted_proxies.clone();
+    trigger::Settings {
+        webhooks: config.webhooks.clone(),
+        purgers: Purgers { tokens: tokens(config), from, trusted },
+    }
 }
 
 fn access_log(

@@ -3,29 +3,46 @@
 mod assemble;
 mod reload;
 mod sampling;
+mod timers;
 mod workers;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 
 pub use assemble::Sink;
 pub use reload::Watch;
+use timers::Timers;
 pub use workers::Workers;
 
 use crate::{
-    admin::{Admin, Readiness},
+    admin::{Admin, Readiness, Report},
     config::{Config, ListenAddress},
+    feed::{Applied, Feed},
+    key::target::Target,
     origin::rewrite::Identity,
-    pipeline::{Clock, Pipeline},
+    pipeline::{Clock, Pipeline, Warmer},
+    purge::Log,
     server::{Address, Counters, Drain, Listener, tls::Certificates},
-    store::Memory,
+    store::Tiered,
     telemetry::{Metrics, Reload},
+    trigger::{Front, Further, Purger},
 };
+
+/// How long what is still to be written to the shared store may hold up the end.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// A running node.
 pub struct Node {
-    pipeline: Arc<Pipeline<Memory>>,
+    pipeline: Arc<Pipeline<Tiered>>,
+    front: Arc<Front<Pipeline<Tiered>>>,
+    feed: Arc<Feed>,
+    timers: Arc<Timers>,
+    admin: Arc<Admin>,
     metrics: Arc<Metrics>,
     certificates: Option<Arc<Certificates>>,
     drain: Drain,
@@ -60,12 +77,29 @@ impl Node {
         let settings = Arc::new(assemble::server(config, certificates.clone())?);
         let identity = Identity::random();
         let site = assemble::site(config, &identity, &metrics, &sink)?;
-        let memory = Memory::new(config.store.memory, config.store.max_object);
-        let pipeline = Pipeline::new(site, memory, clock, Arc::clone(&metrics));
+        let store = assemble::store(config, &metrics)?;
+        let log = Arc::new(assemble::log(config)?);
+        let pipeline =
+            Pipeline::new(site, store, Arc::clone(&log), clock.clone(), Arc::clone(&metrics));
+        let purger = purger(&pipeline, log, &metrics);
+        let timers = Timers::start(config, &pipeline, &purger, clock.clone(), &metrics)?;
+        let feed = feed(config, &metrics, &timers, clock.clone());
+        let front = {
+            let (pipeline, purger) = (Arc::clone(&pipeline), Arc::clone(&purger));
+            let feed = Arc::clone(&feed);
+            let further: Further = Box::new(move |request| feed.answer(request));
+            Front::new(pipeline, purger, assemble::front(config), further, move || clock.now())
+        };
+        let drain = Drain::new();
+        let sampler = sampling::Sampler::new(&pipeline, &timers, &metrics, &counters);
         let node = Self {
-            metrics: Arc::clone(&metrics),
+            front,
+            feed,
+            timers,
+            admin: admin(config, &pipeline, purger, sampler, drain.clone()),
+            metrics,
             certificates,
-            drain: Drain::new(),
+            drain,
             admin_drain: Drain::new(),
             drain_time: config.limits.drain,
             sink,
@@ -74,21 +108,18 @@ impl Node {
             admin_address: admin_listener.as_ref().map(Listener::local_addr).transpose()?,
             pipeline,
         };
-        let sampler = sampling::Sampler::new(&node.pipeline, &metrics, &counters);
+        let warmer = Arc::new(Warmer::new(Arc::clone(&node.pipeline)));
+        tokio::spawn(node.pipeline.warm().clone().run(warmer));
+        let (feed, applied) = (Arc::clone(&node.feed), Applied::of(node.pipeline.log()));
+        tokio::spawn(async move { feed.follow(applied).await });
         for listener in listeners {
-            let (handler, drain) = (Arc::clone(&node.pipeline), node.drain.clone());
+            let (handler, drain) = (Arc::clone(&node.front), node.drain.clone());
             workers.serve(listener, &handler, &settings, &drain)?;
         }
         if let Some(listener) = admin_listener {
-            let draining = node.drain.clone();
-            let readiness = move || {
-                if draining.is_started() { Readiness::Draining } else { Readiness::Ready }
-            };
-            let tokens = assemble::tokens(config);
-            let admin = Admin::new(tokens, metrics, readiness, move || sampler.sample());
+            let (admin, drain) = (Arc::clone(&node.admin), node.admin_drain.clone());
             let settings = Arc::new(crate::server::Settings::default());
-            let serve =
-                crate::server::serve(listener, Arc::new(admin), settings, node.admin_drain.clone());
+            let serve = crate::server::serve(listener, admin, settings, drain);
             tokio::spawn(serve);
         }
         Ok(node)
@@ -113,10 +144,15 @@ impl Node {
     }
 
     /// Puts another configuration in force, as far as that goes without a restart: routes, origin,
-    /// access log. The cache is kept, and requests under way end under the old configuration.
+    /// webhooks, schedules, polls, tokens, access log. The cache is kept, and requests under way end under
+    /// the old configuration.
     pub fn reconfigure(&self, config: &Config) -> anyhow::Result<()> {
         let site = assemble::site(config, &self.identity, &self.metrics, &self.sink)?;
+        self.timers.replace(config)?;
         self.pipeline.replace(site);
+        self.front.replace(assemble::front(config));
+        self.feed.replace(config.events.clone());
+        self.admin.replace(assemble::tokens(config));
         self.metrics.reloaded(Reload::Succeeded);
         Ok(())
     }
@@ -138,7 +174,12 @@ impl Node {
     /// gives the number of connections that have to be cut.
     pub async fn drained(&self) -> usize {
         self.drain.start();
+        self.feed.close();
         let cut = self.drain.finished(self.drain_time).await;
+        let flushed = self.pipeline.store().flushed();
+        let _written_or_lost = tokio::time::timeout(FLUSH, flushed).await;
+        // After the last response: from here on no purge waits for this node.
+        self.pipeline.log().leave().await;
         self.admin_drain.start();
         cut
     }
@@ -152,6 +193,46 @@ impl Node {
     pub fn open_connections(&self) -> usize {
         self.drain.open()
     }
+}
+
+/// What answers operators.
+fn admin(
+    config: &Config,
+    pipeline: &Arc<Pipeline<Tiered>>,
+    purger: Arc<Purger>,
+    sampler: sampling::Sampler,
+    draining: Drain,
+) -> Arc<Admin> {
+    let pipeline = Arc::clone(pipeline);
+    let readiness = move || {
+        let is_draining = draining.is_started();
+        let readiness = if is_draining { Readiness::Draining } else { Readiness::Ready };
+        Report { readiness, details: details(&pipeline) }
+    };
+    let tokens = assemble::tokens(config);
+    Arc::new(Admin::new(tokens, purger, readiness, move || sampler.sample()))
+}
+
+/// How Redis and the purge log are, where there is a Redis.
+fn details(pipeline: &Pipeline<Tiered>) -> Vec<String> {
+    let Some(redis) = pipeline.store().state_line() else { return Vec::new() };
+    let is_synced = pipeline.log().fences().is_synced(Instant::now());
+    let log = if is_synced { "purge log: synced" } else { "purge log: unsynced" };
+    vec![redis, log.to_owned()]
+}
+
+/// What purges by URLs in the form of this pipeline's keys.
+fn purger(pipeline: &Arc<Pipeline<Tiered>>, log: Arc<Log>, metrics: &Arc<Metrics>) -> Arc<Purger> {
+    let pipeline = Arc::clone(pipeline);
+    let normal = Box::new(move |target: &Target<'_>| pipeline.url(target));
+    Arc::new(Purger::new(log, Arc::clone(metrics), normal))
+}
+
+/// What clients hear of purges.
+fn feed(config: &Config, metrics: &Arc<Metrics>, timers: &Arc<Timers>, clock: Clock) -> Arc<Feed> {
+    let timers = Arc::clone(timers);
+    let (versions, now) = (move || timers.versions(), move || clock.now());
+    Arc::new(Feed::new(config.events.clone(), Arc::clone(metrics), versions, now))
 }
 
 /// The public listeners, which share one limit on connections.

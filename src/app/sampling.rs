@@ -4,18 +4,20 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use super::timers::Timers;
 use crate::{
     pipeline::Pipeline,
     server::Counters,
-    store::{Memory, Usage},
+    store::{Tiered, Usage},
     telemetry::Metrics,
 };
 
 /// Carries counts from where they are kept to the metrics.
 pub struct Sampler {
-    pipeline: Arc<Pipeline<Memory>>,
+    pipeline: Arc<Pipeline<Tiered>>,
     metrics: Arc<Metrics>,
     counters: Arc<Counters>,
+    timers: Arc<Timers>,
     last: Mutex<Last>,
 }
 
@@ -27,12 +29,14 @@ struct Last {
 
 impl Sampler {
     pub fn new(
-        pipeline: &Arc<Pipeline<Memory>>,
+        pipeline: &Arc<Pipeline<Tiered>>,
+        timers: &Arc<Timers>,
         metrics: &Arc<Metrics>,
         counters: &Arc<Counters>,
     ) -> Self {
         Self {
             pipeline: Arc::clone(pipeline),
+            timers: Arc::clone(timers),
             metrics: Arc::clone(metrics),
             counters: Arc::clone(counters),
             last: Mutex::default(),
@@ -45,6 +49,8 @@ impl Sampler {
         self.sample_store(&mut last);
         self.sample_connections(&mut last);
         self.metrics.filling_bytes.set(signed(self.pipeline.filling_bytes()));
+        self.pipeline.log().observe(&self.metrics);
+        self.timers.observe();
     }
 
     fn sample_store(&self, last: &mut Last) {

@@ -14,12 +14,14 @@ mod value;
 
 use std::path::Path;
 
+use crate::redis;
+
 pub use environment::Environment;
 pub use report::{ConfigError, Report};
 pub use secret::Secret;
 pub use settings::{
     AccessLog, Admin, CertificateFiles, Config, Health, Limits, ListenAddress, Log, LogLevel,
-    Origin, OriginHost, OriginScheme, OriginTls, OriginUrl, Permission, Store, Token,
+    Origin, OriginHost, OriginScheme, OriginTls, OriginUrl, Permission, Store, Token, WhenUnsynced,
 };
 pub use value::format_duration;
 
@@ -32,6 +34,8 @@ pub struct Flags {
     pub origin: Vec<OriginUrl>,
     /// In place of `admin.listen`.
     pub admin: Option<ListenAddress>,
+    /// In place of `store.redis`.
+    pub redis: Option<redis::Settings>,
     /// In place of `log.access`.
     pub access_log: Option<AccessLog>,
 }

@@ -6,7 +6,11 @@ use http::uri::Authority;
 use ipnet::IpNet;
 
 use super::{report::Report, secret::Secret, value};
-use crate::route::RouteTable;
+use crate::{
+    feed, redis,
+    route::RouteTable,
+    trigger::{Poll, Schedule, Webhook},
+};
 
 /// Everything an operator has said, with defaults filled in.
 #[derive(Debug, Clone)]
@@ -29,6 +33,14 @@ pub struct Config {
     pub store: Store,
     /// Which rule governs a request.
     pub routes: RouteTable,
+    /// What is purged or fetched ahead when.
+    pub schedules: Vec<Schedule>,
+    /// Data versions that are looked at, and what depends on them.
+    pub polls: Vec<Poll>,
+    /// Who tells of changes, and what that purges.
+    pub webhooks: Vec<Webhook>,
+    /// What clients hear of purges; nothing without.
+    pub events: Option<feed::Settings>,
     /// What is written where.
     pub log: Log,
     /// What is hardly meant; without errors.
@@ -212,6 +224,8 @@ pub struct Admin {
     pub listen: Option<ListenAddress>,
     /// Who may call it.
     pub tokens: Vec<Token>,
+    /// Who may send `PURGE` to the public listener without a token.
+    pub purge_from: Vec<IpNet>,
 }
 
 /// A bearer token and what it allows.
@@ -248,15 +262,59 @@ impl Permission {
 /// Where stored responses live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store {
+    /// The Redis that a fleet shares; none where a node is alone.
+    pub redis: Option<redis::Settings>,
+    /// How long a request waits for it.
+    pub timeout: Duration,
+    /// What its keys begin with.
+    pub prefix: String,
+    /// What follows it; another version finds nothing of this one.
+    pub version: String,
+    /// Entries of more bytes than this are compressed in it.
+    pub compress_above: u64,
     /// The budget of the memory tier in bytes; 0 turns it off.
     pub memory: u64,
     /// The largest response that is stored, in bytes.
     pub max_object: u64,
+    /// How long ago the origin may have been asked for what a node uses that is cut off from the purge log.
+    pub unsynced_ttl: Duration,
+    /// What such a node does.
+    pub when_unsynced: WhenUnsynced,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { memory: 256 << 20, max_object: 16 << 20 }
+        Self {
+            redis: None,
+            timeout: Duration::from_millis(20),
+            prefix: "larder".to_owned(),
+            version: "v1".to_owned(),
+            compress_above: 4 << 10,
+            memory: 256 << 20,
+            max_object: 16 << 20,
+            unsynced_ttl: Duration::from_secs(1),
+            when_unsynced: WhenUnsynced::default(),
+        }
+    }
+}
+
+/// What a node does that is cut off from the purge log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenUnsynced {
+    /// It uses nothing but what is a moment old: no purge is ever missed.
+    #[default]
+    Bounded,
+    /// It goes by freshness alone.
+    Serve,
+}
+
+impl WhenUnsynced {
+    /// The choice as the configuration spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bounded => "bounded",
+            Self::Serve => "serve",
+        }
     }
 }
 

@@ -5,6 +5,10 @@ use std::{io, time::Duration};
 use http::{HeaderMap, Method};
 use proptest::prelude::*;
 
+mod events;
+mod timing;
+mod writes;
+
 use super::*;
 use crate::policy::{ClientCacheControl, TtlFrom};
 
@@ -162,6 +166,7 @@ fn flags_go_before_the_file() {
     let flags = Flags {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         origin: vec!["http://flag".parse().unwrap()],
+        redis: Some("redis://flag".parse().unwrap()),
         admin: Some("127.0.0.1:1".parse().unwrap()),
         access_log: Some(AccessLog::Off),
     };
@@ -169,6 +174,7 @@ fn flags_go_before_the_file() {
         Config::parse_with(DOCUMENTED, "proxy.toml", Environment::empty(), &flags).unwrap();
     assert_eq!(config.listen, flags.listen);
     assert_eq!(config.origin.urls, flags.origin);
+    assert_eq!(config.store.redis, flags.redis);
     assert_eq!(config.admin.listen, flags.admin);
     assert_eq!(config.log.access, AccessLog::Off);
     assert_eq!(config.routes.routes().len(), 4);
@@ -193,14 +199,14 @@ fn an_unknown_key_is_pointed_at_with_a_suggestion() {
       |
       = help: did you mean `match`?
     "#);
-    insta::assert_snapshot!(errors("[store]\nredis = \"redis://localhost\""), @r#"
-    error: unknown key `redis` in `store`
+    insta::assert_snapshot!(errors("[log]\nfile = \"larder.log\""), @r#"
+    error: unknown key `file` in `log`
      --> proxy.toml:3:1
       |
-    3 | redis = "redis://localhost"
-      | ^^^^^
+    3 | file = "larder.log"
+      | ^^^^
       |
-      = help: known here: `memory`, `max_object`
+      = help: known here: `level`, `access`
     "#);
 }
 
@@ -256,13 +262,13 @@ match = "/b/**/c"
        |
        = help: did you mean `hot`?
 
-    error: nothing is called `{user}` here
+    error: nothing is called `{user}` here: who asks is not known
       --> proxy.toml:14:24
        |
     14 | tags = ["x:{x}", "user:{user}"]
        |                        ^^^^^^
        |
-       = help: placeholders of this route: `{x}`, `{?parameter}`
+       = help: placeholders of this route: `{x}`, `{?parameter}`, `{$.path}`
 
     error: two routes have this name
       --> proxy.toml:16:8
@@ -366,8 +372,63 @@ fn every_value_that_means_nothing_is_refused() {
 }
 
 #[test]
+fn a_shared_store_is_understood() {
+    let text = r#"
+origin = "http://origin"
+[store]
+redis = "rediss://larder:secret@cache.internal/3"
+tls = { ca = "ca.pem" }
+timeout = "5ms"
+prefix = "shop"
+version = "2026-11"
+compress_above = "64KiB"
+memory = "0"
+unsynced_ttl = "0"
+when_unsynced = "serve"
+"#;
+    let store = parse(text).store;
+    let redis = store.redis.unwrap();
+    assert_eq!(redis.address, redis::Address::Server("cache.internal".to_owned(), 6379));
+    assert_eq!((redis.username.as_deref(), redis.database), (Some("larder"), Some(3)));
+    assert_eq!(redis.password, Some(redis::Password::new("secret")));
+    assert_eq!(redis.tls, Some(redis::Tls { ca: Some("ca.pem".into()), cert: None, key: None }));
+    assert_eq!((&*store.prefix, &*store.version), ("shop", "2026-11"));
+    assert_eq!((store.compress_above, store.memory), (65_536, 0));
+    assert_eq!(store.timeout, Duration::from_millis(5));
+    assert_eq!(store.unsynced_ttl, Duration::ZERO);
+    assert_eq!(store.when_unsynced, WhenUnsynced::Serve);
+}
+
+#[test]
+fn a_hosted_redis_takes_a_token() {
+    let text =
+        "origin = \"http://o\"\nstore = { redis = \"rediss://eu1.upstash.io\", token = \"t\" }";
+    let redis = parse(text).store.redis.unwrap();
+    assert_eq!((redis.username, redis.password), (None, Some(redis::Password::new("t"))));
+}
+
+#[test]
+fn a_wrong_store_is_explained_without_its_password() {
+    let store = |text: &str| errors(&format!("[store]\n{text}"));
+    for (text, expected) in [
+        ("redis = \"memcached://host\"", "`memcached:` is not Redis"),
+        ("redis = \"redis://u:p@host\"\ntoken = \"t\"", "has a password already"),
+        ("redis = \"rediss://host\"\ntls.cert = \"c\"", "`cert` and `key` come together"),
+        ("prefix = \"a{b}\"", "without braces"),
+        ("version = \"\"", "one or more visible ASCII characters"),
+        ("timeout = \"0\"", "this cannot be zero"),
+        ("when_unsynced = \"server\"", "did you mean `serve`?"),
+    ] {
+        let errors = store(text);
+        assert!(errors.contains(expected), "{text} gives\n{errors}");
+    }
+}
+
+#[test]
 fn what_is_hardly_meant_is_a_warning() {
     let cases = [
+        ("store.token = \"t\"", "`store.token` has no effect"),
+        ("store = { redis = \"redis://a\", tls = { ca = \"ca.pem\" } }", "is not `rediss`"),
         ("admin.listen = \"0.0.0.0:1\"", "other machines can reach"),
         ("store = { memory = \"1KiB\", max_object = \"1MiB\" }", "more than all of `memory`"),
         ("route = [{ name = \"a\", match = \"/\", ttl_from = \"min\" }]", "has no effect"),

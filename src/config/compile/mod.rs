@@ -1,8 +1,12 @@
 //! Compiling: from the sections of a file to checked settings, with every problem pointed at.
 
+mod events;
 mod origin;
 mod problems;
 mod routes;
+mod store;
+mod timing;
+mod webhook;
 
 use std::net::SocketAddr;
 
@@ -10,12 +14,12 @@ use problems::Problems;
 
 use super::{
     Flags,
-    file::{AdminTable, File, LimitsTable, LogTable, StoreTable, Texts, TlsTable, TokenTable},
+    file::{AdminTable, File, LimitsTable, LogTable, Texts, TlsTable, TokenTable},
     report::{Finding, Report},
     secret::Secret,
     settings::{
         AccessLog, Admin, CertificateFiles, Config, Limits, ListenAddress, Log, LogLevel,
-        Permission, Store, Token,
+        Permission, Token,
     },
     value,
 };
@@ -32,15 +36,21 @@ pub(super) fn compile(
     let tls = file.tls.as_ref().and_then(|tls| certificate(tls, &tls.span, &mut problems));
     let origin = origin::compile(file.origin.as_ref(), flags, &mut problems);
     let trusted_proxies = problems.each(file.trusted_proxies.as_ref(), value::network);
+    let limits = limits(&file.limits, &mut problems);
+    let events = events::compile(file.events.as_ref(), limits.connections, &mut problems);
     Some(Config {
         listen,
         tls,
         trusted_proxies,
         server_timing: file.server_timing.unwrap_or_default(),
-        limits: limits(&file.limits, &mut problems),
+        limits,
         admin: admin(&file.admin, flags, &mut problems),
-        store: store(&file.store, &mut problems),
+        store: store::compile(&file.store, flags, &mut problems),
         routes: routes::compile(file, &mut problems),
+        schedules: timing::schedules(&file.schedule, &mut problems),
+        polls: timing::polls(&file.poll, &mut problems),
+        webhooks: webhook::compile(&file.webhook, &mut problems),
+        events,
         log: log(&file.log, flags, &mut problems),
         warnings: Report::default(),
         origin: origin?,
@@ -134,7 +144,8 @@ fn admin(table: &AdminTable, flags: &Flags, problems: &mut Problems<'_>) -> Admi
              are served",
         ));
     }
-    Admin { listen, tokens }
+    let purge_from = problems.each(table.purge_from.as_ref(), value::network);
+    Admin { listen, tokens, purge_from }
 }
 
 fn token(
@@ -160,20 +171,6 @@ fn secret(text: &super::file::Text, problems: &mut Problems<'_>) -> Option<Secre
         return None;
     }
     Some(Secret::new(text.as_str()))
-}
-
-fn store(table: &StoreTable, problems: &mut Problems<'_>) -> Store {
-    let defaults = Store::default();
-    let memory = problems.size(table.memory.as_ref()).unwrap_or(defaults.memory);
-    let given = problems.size(table.max_object.as_ref());
-    if let Some((text, bytes)) = table.max_object.as_ref().zip(given)
-        && memory > 0
-        && bytes > memory
-    {
-        let message = "`max_object` is more than all of `memory`";
-        problems.push(Finding::warning(text.span.clone(), message));
-    }
-    Store { memory, max_object: given.unwrap_or(defaults.max_object) }
 }
 
 fn log(table: &LogTable, flags: &Flags, problems: &mut Problems<'_>) -> Log {

@@ -15,10 +15,13 @@ use crate::{
         suggest::{did_you_mean, listed, nearest},
     },
     key::target::{NamePattern, NamePatternError, Order, QueryRule},
-    policy::{ClientCacheControl, Rule, TtlFrom},
+    policy::{ClientCacheControl, Rule, TtlFrom, invalidation::is_unsafe},
     route::{
-        Bypass, Pattern, Route, RouteTable, TagTemplate, VaryRule,
+        BodyTemplate, Bypass, Pattern, Route, RouteTable, Tag, TagError, TagTemplate,
+        TargetTemplate, VaryRule,
         condition::{HeaderCondition, QueryCondition},
+        tags::TagProblem,
+        target::TargetProblem,
     },
 };
 
@@ -177,7 +180,12 @@ fn route(section: &At<RouteSection>, rule: Rule, problems: &mut Problems<'_>) ->
     });
     let name = name(section, problems);
     let pattern = pattern(section, problems)?;
-    let tags = tags(section.tags.as_ref(), &pattern, problems);
+    let (tags, body_tags) = tags(section.tags.as_ref(), &pattern, problems);
+    let on_write = section.on_write.as_ref().and_then(|table| table.purge.as_ref());
+    let purged_on_write = purged(on_write, &pattern, problems);
+    warn_about_writes(section, &pattern, problems);
+    let on_success = section.on_success.as_ref().and_then(|table| table.warm.as_ref());
+    let warm_on_success = targets(on_success, &pattern, problems);
     Some(Route {
         name: name?,
         pattern: Some(pattern),
@@ -186,7 +194,10 @@ fn route(section: &At<RouteSection>, rule: Rule, problems: &mut Problems<'_>) ->
         vary: vary.unwrap_or_default(),
         bypass: bypass.unwrap_or_default(),
         tags,
+        body_tags,
+        purged_on_write,
         client_cache,
+        warm_on_success,
     })
 }
 
@@ -221,22 +232,94 @@ fn tags(
     texts: Option<&Texts>,
     pattern: &Pattern,
     problems: &mut Problems<'_>,
+) -> (Box<[TagTemplate]>, Box<[BodyTemplate]>) {
+    let (mut of_request, mut of_body) = (Vec::new(), Vec::new());
+    for text in texts.iter().flat_map(|texts| texts.iter()) {
+        match Tag::parse(text, pattern) {
+            Ok(Tag::OfRequest(tag)) => of_request.push(tag),
+            Ok(Tag::OfBody(tag)) => of_body.push(tag),
+            Err(error) => {
+                let help = match error.problem {
+                    TagProblem::Path(_) => None,
+                    _ => Some(format!("{}, `{{$.path}}`", placeholders(pattern))),
+                };
+                refuse_tag(text, &error, help, problems);
+            }
+        }
+    }
+    (of_request.into(), of_body.into())
+}
+
+/// The tags that a write purges: those that are known before a byte of its answer's body.
+fn purged(
+    texts: Option<&Texts>,
+    pattern: &Pattern,
+    problems: &mut Problems<'_>,
 ) -> Box<[TagTemplate]> {
     let mut tags = Vec::new();
     for text in texts.iter().flat_map(|texts| texts.iter()) {
         match TagTemplate::parse(text, pattern) {
             Ok(tag) => tags.push(tag),
             Err(error) => {
-                let at = problems.part(text, &error.at);
-                let params: Vec<String> =
-                    pattern.param_names().map(|name| format!("{{{name}}}")).collect();
-                let known = params.iter().map(String::as_str).chain(["{?parameter}"]);
-                let help = format!("placeholders of this route: {}", listed(known));
-                problems.push(Finding::error(Some(at), error.to_string()).help(help));
+                let help = match error.problem {
+                    TagProblem::NoBody => {
+                        "what a write purges is purged before the body of its answer is read".into()
+                    }
+                    _ => placeholders(pattern),
+                };
+                refuse_tag(text, &error, Some(help), problems);
             }
         }
     }
     tags.into()
+}
+
+fn refuse_tag(text: &Text, error: &TagError, help: Option<String>, problems: &mut Problems<'_>) {
+    let at = problems.part(text, &error.at);
+    problems.push(Finding::error(Some(at), error.to_string()).maybe_help(help));
+}
+
+fn warn_about_writes(section: &RouteSection, pattern: &Pattern, problems: &mut Problems<'_>) {
+    let methods = pattern.methods();
+    if let Some(table) = &section.on_write
+        && !methods.is_empty()
+        && !methods.iter().any(is_unsafe)
+    {
+        let message = "`on_write` has no effect: this route has no writes";
+        problems.push(
+            Finding::warning(table.span.clone(), message)
+                .help("`match` names no method that changes anything, as `POST` does"),
+        );
+    }
+}
+
+fn targets(
+    texts: Option<&Texts>,
+    pattern: &Pattern,
+    problems: &mut Problems<'_>,
+) -> Box<[TargetTemplate]> {
+    let mut targets = Vec::new();
+    for text in texts.iter().flat_map(|texts| texts.iter()) {
+        match TargetTemplate::parse(text, pattern) {
+            Ok(target) => targets.push(target),
+            Err(error) => {
+                let at = problems.part(text, &error.at);
+                let finding = Finding::error(Some(at), error.to_string());
+                problems.push(match error.problem {
+                    TargetProblem::Placeholder(_) => finding.help(placeholders(pattern)),
+                    TargetProblem::Path | TargetProblem::Characters => finding,
+                });
+            }
+        }
+    }
+    targets.into()
+}
+
+/// What may stand in braces in the templates of a route.
+fn placeholders(pattern: &Pattern) -> String {
+    let params: Vec<String> = pattern.param_names().map(|name| format!("{{{name}}}")).collect();
+    let known = params.iter().map(String::as_str).chain(["{?parameter}"]);
+    format!("placeholders of this route: {}", listed(known))
 }
 
 fn query_rule(table: &QueryTable, problems: &mut Problems<'_>) -> QueryRule {

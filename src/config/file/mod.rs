@@ -1,17 +1,23 @@
 //! `proxy.toml` as text: its keys, its serde structs, and reading it. Nothing of TOML leaves here.
 
 mod at;
+mod events;
 mod read;
 mod routing;
 mod section;
 mod shape;
+mod timing;
+mod webhook;
 
 pub(super) use at::{At, Text, Texts};
+pub(super) use events::EventsTable;
 pub(super) use read::read;
 pub(super) use routing::{
     BypassTable, DefaultsTable, QueryTable, RouteSection, TierTable, VaryTable,
 };
 pub(super) use section::{
-    AdminTable, File, LimitsTable, LogTable, OriginTable, OriginTlsTable, StoreTable, TlsTable,
-    TokenTable,
+    AdminTable, File, LimitsTable, LogTable, OriginTable, OriginTlsTable, StoreTable,
+    StoreTlsTable, TlsTable, TokenTable,
 };
+pub(super) use timing::{PollSection, ScheduleSection};
+pub(super) use webhook::{WebhookRule, WebhookSection, When};

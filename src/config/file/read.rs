@@ -92,12 +92,38 @@ impl Check<'_> {
                 });
                 return true;
             }
+            (Shape::Values, DeValue::Table(values)) => {
+                retain(values, |name, value| self.scalars(value, &join(path, name.get_ref())));
+                return true;
+            }
             _ => {}
         }
         let found = described(value.get_ref());
         let message = format!("`{path}` is {}, not {found}", shape.expected());
         self.findings.push(Finding::error(Some(span), message));
         false
+    }
+
+    /// Whether a value is a string, a number or a flag, or a list of these.
+    fn scalars(&mut self, value: &mut Spanned<DeValue<'_>>, path: &str) -> bool {
+        let span = value.span();
+        match value.get_mut() {
+            DeValue::String(_) => self.text(value, path),
+            DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => true,
+            DeValue::Array(values) if values.iter().all(|value| is_scalar(value.get_ref())) => {
+                let mut keep = true;
+                for value in values.iter_mut() {
+                    keep &= self.scalars(value, path);
+                }
+                keep
+            }
+            other => {
+                let expected = "a string, a number, a flag, or a list of these";
+                let message = format!("`{path}` is {expected}, not {}", described(other));
+                self.findings.push(Finding::error(Some(span), message));
+                false
+            }
+        }
     }
 
     /// Whether every element has this shape.
@@ -174,6 +200,11 @@ fn is_count(number: &DeInteger<'_>) -> bool {
     u32::from_str_radix(number.as_str(), number.radix()).is_ok()
 }
 
+fn is_scalar(value: &DeValue<'_>) -> bool {
+    use DeValue::{Boolean, Float, Integer, String};
+    matches!(value, String(_) | Integer(_) | Float(_) | Boolean(_))
+}
+
 fn described(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -195,7 +226,7 @@ mod tests {
     use serde::de::{Error as _, Visitor};
 
     use super::*;
-    use crate::config::file::{routing, section, shape};
+    use crate::config::file::{events, routing, section, shape, timing, webhook};
 
     /// Asks serde for the fields of a struct, by pretending to be about to fill them in.
     struct Fields<'a>(&'a Cell<&'static [&'static str]>);
@@ -249,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_known_keys_are_those_of_the_structs() {
-        let pairs: [(&[Key], &[&str]); 16] = [
+        let pairs: [(&[Key], &[&str]); 24] = [
             (shape::FILE, fields::<section::File>()),
             (shape::TLS, fields::<section::TlsTable>()),
             (shape::ORIGIN, fields::<section::OriginTable>()),
@@ -259,6 +290,7 @@ mod tests {
             (shape::ADMIN, fields::<section::AdminTable>()),
             (shape::TOKEN, fields::<section::TokenTable>()),
             (shape::STORE, fields::<section::StoreTable>()),
+            (shape::STORE_TLS, fields::<section::StoreTlsTable>()),
             (shape::LOG, fields::<section::LogTable>()),
             (shape::DEFAULTS, fields::<routing::DefaultsTable>()),
             (shape::TIER, fields::<routing::TierTable>()),
@@ -266,6 +298,13 @@ mod tests {
             (shape::QUERY, fields::<routing::QueryTable>()),
             (shape::VARY, fields::<routing::VaryTable>()),
             (shape::BYPASS, fields::<routing::BypassTable>()),
+            (shape::ON_WRITE, fields::<routing::OnWriteTable>()),
+            (shape::ON_SUCCESS, fields::<routing::OnSuccessTable>()),
+            (shape::SCHEDULE, fields::<timing::ScheduleSection>()),
+            (shape::POLL, fields::<timing::PollSection>()),
+            (shape::EVENTS, fields::<events::EventsTable>()),
+            (shape::WEBHOOK, fields::<webhook::WebhookSection>()),
+            (shape::WEBHOOK_RULE, fields::<webhook::WebhookRule>()),
         ];
         for (keys, fields) in pairs {
             let names: Vec<&str> = keys.iter().map(|key| key.name).collect();

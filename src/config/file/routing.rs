@@ -43,6 +43,8 @@ pub(in crate::config) struct RouteSection {
     pub(in crate::config) query: Option<At<QueryTable>>,
     pub(in crate::config) vary: Option<At<VaryTable>>,
     pub(in crate::config) bypass: Option<At<BypassTable>>,
+    pub(in crate::config) on_write: Option<At<OnWriteTable>>,
+    pub(in crate::config) on_success: Option<At<OnSuccessTable>>,
     pub(in crate::config) client_cache: Option<Text>,
     pub(in crate::config) client_cache_control: Option<Text>,
 }
@@ -70,4 +72,18 @@ pub(in crate::config) struct VaryTable {
 pub(in crate::config) struct BypassTable {
     pub(in crate::config) query: Option<Texts>,
     pub(in crate::config) header: Option<Texts>,
+}
+
+/// `route.on_write`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct OnWriteTable {
+    pub(in crate::config) purge: Option<Texts>,
+}
+
+/// `route.on_success`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct OnSuccessTable {
+    pub(in crate::config) warm: Option<Texts>,
 }

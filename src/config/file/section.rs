@@ -3,7 +3,10 @@
 use serde::Deserialize;
 
 use super::at::{At, Text, Texts};
+use super::events::EventsTable;
 use super::routing::{DefaultsTable, RouteSection, TierTable};
+use super::timing::{PollSection, ScheduleSection};
+use super::webhook::WebhookSection;
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -20,6 +23,10 @@ pub(in crate::config) struct File {
     pub(in crate::config) defaults: DefaultsTable,
     pub(in crate::config) tier: std::collections::BTreeMap<String, TierTable>,
     pub(in crate::config) route: Vec<At<RouteSection>>,
+    pub(in crate::config) schedule: Vec<At<ScheduleSection>>,
+    pub(in crate::config) poll: Vec<At<PollSection>>,
+    pub(in crate::config) webhook: Vec<At<WebhookSection>>,
+    pub(in crate::config) events: Option<At<EventsTable>>,
     pub(in crate::config) log: LogTable,
 }
 
@@ -83,6 +90,7 @@ pub(in crate::config) struct AdminTable {
     pub(in crate::config) listen: Option<Text>,
     pub(in crate::config) token: Option<Text>,
     pub(in crate::config) tokens: Vec<At<TokenTable>>,
+    pub(in crate::config) purge_from: Option<Texts>,
 }
 
 /// One of `admin.tokens`.
@@ -97,8 +105,26 @@ pub(in crate::config) struct TokenTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct StoreTable {
+    pub(in crate::config) redis: Option<Text>,
+    pub(in crate::config) token: Option<Text>,
+    pub(in crate::config) tls: Option<At<StoreTlsTable>>,
+    pub(in crate::config) timeout: Option<Text>,
+    pub(in crate::config) prefix: Option<Text>,
+    pub(in crate::config) version: Option<Text>,
+    pub(in crate::config) compress_above: Option<Text>,
     pub(in crate::config) memory: Option<Text>,
     pub(in crate::config) max_object: Option<Text>,
+    pub(in crate::config) unsynced_ttl: Option<Text>,
+    pub(in crate::config) when_unsynced: Option<Text>,
+}
+
+/// `store.tls`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct StoreTlsTable {
+    pub(in crate::config) ca: Option<Text>,
+    pub(in crate::config) cert: Option<Text>,
+    pub(in crate::config) key: Option<Text>,
 }
 
 /// `[log]`

@@ -29,6 +29,8 @@ pub(super) enum Shape {
     Tables(&'static [Key]),
     /// Such tables by names of the operator's choice.
     Named(&'static [Key]),
+    /// Strings, numbers and flags, or lists of these, by names of the operator's choice.
+    Values,
 }
 
 impl Shape {
@@ -39,7 +41,7 @@ impl Shape {
             Self::Texts => "a string or a list of strings",
             Self::Flag => "`true` or `false`",
             Self::Count => "a whole number",
-            Self::Table(_) | Self::Named(_) => "a table",
+            Self::Table(_) | Self::Named(_) | Self::Values => "a table",
             Self::TableOrText(..) => "a string or a table",
             Self::Tables(_) => "a list of tables",
         }
@@ -67,6 +69,10 @@ pub(super) const FILE: &[Key] = &[
     key("defaults", Shape::Table(DEFAULTS)),
     key("tier", Shape::Named(TIER)),
     key("route", Shape::Tables(ROUTE)),
+    key("schedule", Shape::Tables(SCHEDULE)),
+    key("poll", Shape::Tables(POLL)),
+    key("webhook", Shape::Tables(WEBHOOK)),
+    key("events", Shape::Table(EVENTS)),
     key("log", Shape::Table(LOG)),
 ];
 
@@ -98,12 +104,36 @@ pub(super) const LIMITS: &[Key] = &[
     key("drain", DURATION),
 ];
 
-pub(super) const ADMIN: &[Key] =
-    &[key("listen", STRING), key("token", STRING), key("tokens", Shape::Tables(TOKEN))];
+pub(super) const ADMIN: &[Key] = &[
+    key("listen", STRING),
+    key("token", STRING),
+    key("tokens", Shape::Tables(TOKEN)),
+    key("purge_from", Shape::Texts),
+];
 
 pub(super) const TOKEN: &[Key] = &[key("token", STRING), key("may", Shape::Texts)];
 
-pub(super) const STORE: &[Key] = &[key("memory", SIZE), key("max_object", SIZE)];
+pub(super) const STORE: &[Key] = &[
+    key("redis", STRING),
+    key("token", STRING),
+    key("tls", Shape::Table(STORE_TLS)),
+    key("timeout", DURATION),
+    key("prefix", STRING),
+    key("version", STRING),
+    key("compress_above", SIZE),
+    key("memory", SIZE),
+    key("max_object", SIZE),
+    key("unsynced_ttl", DURATION),
+    key("when_unsynced", STRING),
+];
+
+pub(super) const STORE_TLS: &[Key] = &[key("ca", STRING), key("cert", STRING), key("key", STRING)];
+
+pub(super) const EVENTS: &[Key] = &[
+    key("allow_origins", Shape::Texts),
+    key("tags", Shape::Texts),
+    key("listeners", Shape::Count),
+];
 
 pub(super) const DEFAULTS: &[Key] = &[
     key("ttl", DURATION),
@@ -134,6 +164,8 @@ pub(super) const ROUTE: &[Key] = &[
     key("query", Shape::Table(QUERY)),
     key("vary", Shape::Table(VARY)),
     key("bypass", Shape::Table(BYPASS)),
+    key("on_write", Shape::Table(ON_WRITE)),
+    key("on_success", Shape::Table(ON_SUCCESS)),
     key("client_cache", STRING),
     key("client_cache_control", STRING),
 ];
@@ -144,5 +176,49 @@ pub(super) const QUERY: &[Key] =
 pub(super) const VARY: &[Key] = &[key("headers", Shape::Texts), key("cookies", Shape::Texts)];
 
 pub(super) const BYPASS: &[Key] = &[key("query", Shape::Texts), key("header", Shape::Texts)];
+
+pub(super) const ON_WRITE: &[Key] = &[key("purge", Shape::Texts)];
+
+pub(super) const ON_SUCCESS: &[Key] = &[key("warm", Shape::Texts)];
+
+pub(super) const SCHEDULE: &[Key] = &[
+    key("cron", STRING),
+    key("timezone", STRING),
+    key("purge", Shape::Texts),
+    key("warm", Shape::Texts),
+];
+
+pub(super) const POLL: &[Key] = &[
+    key("name", STRING),
+    key("url", STRING),
+    key("every", DURATION),
+    key("version", STRING),
+    key("purge", Shape::Texts),
+    key("alert_after", DURATION),
+];
+
+pub(super) const WEBHOOK: &[Key] = &[
+    key("name", STRING),
+    key("scheme", STRING),
+    key("secret", STRING),
+    key("secrets", Shape::Texts),
+    key("header", STRING),
+    key("prefix", STRING),
+    key("encoding", STRING),
+    key("algorithm", STRING),
+    key("timestamp_header", STRING),
+    key("signed", STRING),
+    key("tolerance", DURATION),
+    key("event_from", STRING),
+    key("id_from", STRING),
+    key("on", Shape::Tables(WEBHOOK_RULE)),
+];
+
+pub(super) const WEBHOOK_RULE: &[Key] = &[
+    key("event", Shape::Texts),
+    key("when", Shape::Values),
+    key("purge", Shape::Texts),
+    key("mode", STRING),
+];
 
 pub(super) const LOG: &[Key] = &[key("level", STRING), key("access", STRING)];

@@ -1,0 +1,116 @@
+//! The store's settings.
+
+use super::problems::Problems;
+use crate::{
+    config::{
+        Flags,
+        file::{At, StoreTable, StoreTlsTable, Text},
+        report::Finding,
+        settings::{Store, WhenUnsynced},
+    },
+    redis,
+};
+
+/// Where stored responses live.
+pub(super) fn compile(table: &StoreTable, flags: &Flags, problems: &mut Problems<'_>) -> Store {
+    let defaults = Store::default();
+    let redis = redis(table, flags, problems);
+    let memory = problems.size(table.memory.as_ref()).unwrap_or(defaults.memory);
+    let max_object = problems.size(table.max_object.as_ref()).unwrap_or(defaults.max_object);
+    if let Some(text) = &table.max_object
+        && redis.is_none()
+        && memory > 0
+        && max_object > memory
+    {
+        let message = "`max_object` is more than all of `memory`";
+        problems.push(Finding::warning(text.span.clone(), message));
+    }
+    let choices = [WhenUnsynced::Bounded, WhenUnsynced::Serve].map(|it| (it.as_str(), it));
+    Store {
+        redis,
+        timeout: problems.positive_duration(table.timeout.as_ref()).unwrap_or(defaults.timeout),
+        prefix: name(table.prefix.as_ref(), problems).unwrap_or(defaults.prefix),
+        version: name(table.version.as_ref(), problems).unwrap_or(defaults.version),
+        compress_above: problems
+            .size(table.compress_above.as_ref())
+            .unwrap_or(defaults.compress_above),
+        memory,
+        max_object,
+        unsynced_ttl: problems
+            .duration(table.unsynced_ttl.as_ref())
+            .unwrap_or(defaults.unsynced_ttl),
+        when_unsynced: problems
+            .word(table.when_unsynced.as_ref(), &choices)
+            .unwrap_or(defaults.when_unsynced),
+    }
+}
+
+fn redis(
+    table: &StoreTable,
+    flags: &Flags,
+    problems: &mut Problems<'_>,
+) -> Option<redis::Settings> {
+    let written = table.redis.as_ref().and_then(|url| match redis::Settings::parse(url) {
+        Ok(settings) => Some(settings),
+        Err(error) => {
+            problems.push(
+                Finding::error(Some(url.span.clone()), error.to_string())
+                    .help("write `redis = \"redis://user:password@host:6379/0\"`"),
+            );
+            None
+        }
+    });
+    let Some(mut settings) = flags.redis.clone().or(written) else {
+        warn_of_redis_keys(table, problems);
+        return None;
+    };
+    if let Some(token) = &table.token {
+        if settings.password.is_some() {
+            problems.error(&token.span, "the URL has a password already");
+        }
+        settings.password = Some(redis::Password::new(token.as_str()));
+    }
+    if let Some(tls) = &table.tls {
+        set_tls(&mut settings, tls, problems);
+    }
+    Some(settings)
+}
+
+/// Keys that mean something to Redis only.
+fn warn_of_redis_keys(table: &StoreTable, problems: &mut Problems<'_>) {
+    let tls = table.tls.as_ref().map(|tls| (&tls.span, "tls"));
+    let token = table.token.as_ref().map(|token| (&token.span, "token"));
+    if table.redis.is_some() {
+        return;
+    }
+    for (span, key) in [tls, token].into_iter().flatten() {
+        let message = format!("`store.{key}` has no effect: there is no `store.redis`");
+        problems.push(Finding::warning(span.clone(), message));
+    }
+}
+
+fn set_tls(settings: &mut redis::Settings, table: &At<StoreTlsTable>, problems: &mut Problems<'_>) {
+    let Some(tls) = &mut settings.tls else {
+        let message = "`store.tls` has no effect: the URL is not `rediss`";
+        problems.push(Finding::warning(table.span.clone(), message));
+        return;
+    };
+    if let (Some(one), None) | (None, Some(one)) = (&table.cert, &table.key) {
+        let message = "`cert` and `key` come together: the certificate that Larder shows";
+        problems.push(Finding::error(Some(one.span.clone()), message).doubtful());
+    }
+    let path = |text: &Option<Text>| text.as_ref().map(|text| text.as_str().into());
+    *tls = redis::Tls { ca: path(&table.ca), cert: path(&table.cert), key: path(&table.key) };
+}
+
+/// A part of a key. Braces would tell a cluster where the key belongs.
+fn name(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<String> {
+    problems.read(text?, |text| {
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'{' | b'}' | b'*');
+        if !text.is_empty() && text.bytes().all(is_plain) {
+            Ok(text.to_owned())
+        } else {
+            Err("this is one or more visible ASCII characters, without braces, as in `shop`")
+        }
+    })
+}

@@ -1,0 +1,349 @@
+//! Webhooks: who may deliver, and what their deliveries purge.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use http::{HeaderName, header};
+use serde_json::Value;
+use serde_json_path::JsonPath;
+
+use super::problems::Problems;
+use crate::{
+    config::{
+        file::{At, Text, WebhookRule, WebhookSection, When},
+        report::Finding,
+    },
+    fence::Mode,
+    trigger::webhook::{
+        Algorithm, Condition, Encoding, Handshake, HmacForm, Map, PayloadTemplate, Rule, Scheme,
+        Signed, SignedAt, TOLERANCE, ToldIn, Vendor, Webhook, json_path,
+    },
+};
+
+/// Stands in metrics for webhooks that there are not.
+const UNKNOWN: &str = "unknown";
+
+/// The webhooks, without those that have problems.
+pub(super) fn compile(
+    sections: &[At<WebhookSection>],
+    problems: &mut Problems<'_>,
+) -> Vec<Webhook> {
+    check_names(sections, problems);
+    sections.iter().filter_map(|section| webhook(section, problems)).collect()
+}
+
+fn check_names(sections: &[At<WebhookSection>], problems: &mut Problems<'_>) {
+    let mut seen: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
+    for name in sections.iter().filter_map(|section| section.name.as_ref()) {
+        if let Some(first) = seen.get(name.as_str()) {
+            let finding = Finding::error(Some(name.span.clone()), "two webhooks have this name");
+            problems.push(finding.context((*first).clone(), "the other one"));
+        } else {
+            seen.insert(name, &name.span);
+        }
+    }
+}
+
+fn webhook(section: &At<WebhookSection>, problems: &mut Problems<'_>) -> Option<Webhook> {
+    let name = name(section, problems);
+    let kind = kind(section, problems);
+    let secrets = secrets(section, problems);
+    let scheme = kind.and_then(|kind| scheme(kind, section, secrets.as_deref(), problems));
+    let vendor = kind.and_then(Kind::vendor);
+    let event = told_in(section.event_from.as_ref(), problems);
+    let event = event.or_else(|| vendor.and_then(Vendor::event));
+    let ids = match told_in(section.id_from.as_ref(), problems) {
+        Some(told) => vec![told],
+        None => vendor.map(Vendor::ids).unwrap_or_default(),
+    };
+    let rules = section.on.iter().filter_map(|section| rule(section, problems)).collect();
+    if section.on.is_empty() {
+        let message = "this webhook purges nothing";
+        problems.push(
+            Finding::error(Some(section.span.clone()), message)
+                .help("say what its deliveries purge in `[[webhook.on]]`")
+                .doubtful(),
+        );
+    }
+    if section.event_from.is_none() && event.is_none() {
+        require_event_from(&section.on, problems);
+    }
+    let handshake = match vendor {
+        Some(Vendor::Slack) => Handshake::Slack,
+        _ => Handshake::None,
+    };
+    let (map, ids) = (Map { event, rules }, ids.into());
+    Some(Webhook { name: name?, scheme: scheme?, map, ids, handshake })
+}
+
+fn name(section: &At<WebhookSection>, problems: &mut Problems<'_>) -> Option<Box<str>> {
+    let name = problems.required(section.name.as_ref(), &section.span, "webhook", "name")?;
+    let text = section.name.as_ref()?;
+    let is_segment = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if !name.bytes().all(is_segment) {
+        let message = "a webhook's name is letters, digits, `-`, `_` and `.`: it ends its path";
+        problems.error(&text.span, message);
+        return None;
+    }
+    if name == UNKNOWN {
+        problems.error(&text.span, "this name stands for webhooks that there are not");
+        return None;
+    }
+    Some(name.into())
+}
+
+/// The schemes that there are.
+#[derive(Clone, Copy)]
+enum Kind {
+    Bearer,
+    Hmac,
+    Vendor(Vendor),
+}
+
+impl Kind {
+    const fn vendor(self) -> Option<Vendor> {
+        match self {
+            Self::Vendor(vendor) => Some(vendor),
+            Self::Bearer | Self::Hmac => None,
+        }
+    }
+}
+
+fn kind(section: &At<WebhookSection>, problems: &mut Problems<'_>) -> Option<Kind> {
+    problems.required(section.scheme.as_ref(), &section.span, "webhook", "scheme")?;
+    let vendors = Vendor::ALL.map(|vendor| (vendor.as_str(), Kind::Vendor(vendor)));
+    let others = [("hmac", Kind::Hmac), ("bearer", Kind::Bearer)];
+    let kinds: Vec<_> = vendors.into_iter().chain(others).collect();
+    problems.word(section.scheme.as_ref(), &kinds)
+}
+
+fn scheme(
+    kind: Kind,
+    section: &At<WebhookSection>,
+    secrets: Option<&[&str]>,
+    problems: &mut Problems<'_>,
+) -> Option<Scheme> {
+    match kind {
+        Kind::Hmac => Some(Scheme::hmac(hmac(section, problems)?, secrets?)),
+        Kind::Bearer => {
+            refuse_keys_of_hmac(section, problems);
+            refuse(
+                section.tolerance.as_ref(),
+                "`tolerance` is for schemes that sign a time",
+                problems,
+            );
+            let header = match &section.header {
+                Some(text) => field(text, problems)?,
+                None => header::AUTHORIZATION,
+            };
+            Some(Scheme::bearer(header, secrets?))
+        }
+        Kind::Vendor(vendor) => of_vendor(vendor, section, secrets, problems),
+    }
+}
+
+fn of_vendor(
+    vendor: Vendor,
+    section: &At<WebhookSection>,
+    secrets: Option<&[&str]>,
+    problems: &mut Problems<'_>,
+) -> Option<Scheme> {
+    refuse_keys_of_hmac(section, problems);
+    refuse(section.header.as_ref(), "`header` is for the schemes `hmac` and `bearer`", problems);
+    if !vendor.signs_time() {
+        refuse(section.tolerance.as_ref(), "`tolerance` is for schemes that sign a time", problems);
+    }
+    let tolerance = problems.positive_duration(section.tolerance.as_ref()).unwrap_or(TOLERANCE);
+    let scheme = vendor.scheme(secrets?, tolerance);
+    if scheme.is_none() {
+        let message = "a secret of this scheme is base64, as in `whsec_MfKQ9r8GKYqrTwjU`";
+        problems.error(&secret_span(section), message);
+    }
+    scheme
+}
+
+/// Where the secrets stand.
+fn secret_span(section: &At<WebhookSection>) -> Range<usize> {
+    let one = section.secret.as_ref().map(|secret| &secret.span);
+    let several = section.secrets.as_ref().map(|secrets| &secrets.span);
+    one.or(several).unwrap_or(&section.span).clone()
+}
+
+/// The secrets, `secret` or `secrets`: at least one, and none of them empty.
+fn secrets<'a>(
+    section: &'a At<WebhookSection>,
+    problems: &mut Problems<'_>,
+) -> Option<Vec<&'a str>> {
+    let texts: Vec<&Text> = match (&section.secret, &section.secrets) {
+        (Some(secret), None) => vec![secret],
+        (None, Some(secrets)) => secrets.iter().collect(),
+        (Some(_), Some(secrets)) => {
+            let message = "`secret` and `secrets` are two ways to say the same: use one";
+            problems.error(&secrets.span, message);
+            return None;
+        }
+        (None, None) => Vec::new(),
+    };
+    if texts.is_empty() {
+        let at = section.secrets.as_ref().map_or(&section.span, |secrets| &secrets.span);
+        problems.push(
+            Finding::error(Some(at.clone()), "this webhook has no secret: anyone could purge")
+                .help("write `secret = \"${NAME}\"`, and set that environment variable")
+                .doubtful(),
+        );
+        return None;
+    }
+    for text in texts.iter().filter(|text| text.trim().is_empty()) {
+        problems.error(&text.span, "a secret is empty: anyone could purge");
+    }
+    texts.iter().map(|text| (!text.trim().is_empty()).then_some(text.as_str())).collect()
+}
+
+fn hmac(section: &At<WebhookSection>, problems: &mut Problems<'_>) -> Option<HmacForm> {
+    let encodings = Encoding::ALL.map(|encoding| (encoding.as_str(), encoding));
+    let algorithms = Algorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
+    let encoding = problems.word(section.encoding.as_ref(), &encodings);
+    let algorithm = problems.word(section.algorithm.as_ref(), &algorithms);
+    let tolerance = problems.positive_duration(section.tolerance.as_ref()).unwrap_or(TOLERANCE);
+    let time = section
+        .timestamp_header
+        .as_ref()
+        .and_then(|text| field(text, problems).map(|header| SignedAt { header, tolerance }));
+    if let (Some(text), None) = (&section.tolerance, &section.timestamp_header) {
+        let message = "`tolerance` has no effect: there is no `timestamp_header`";
+        problems.push(Finding::warning(text.span.clone(), message));
+    }
+    let signed = signed(section, problems)?;
+    problems.required(section.header.as_ref(), &section.span, "webhook", "header")?;
+    Some(HmacForm {
+        header: field(section.header.as_ref()?, problems)?,
+        prefix: section.prefix.as_ref().map(|text| text.as_str().into()).unwrap_or_default(),
+        encoding: encoding.unwrap_or(Encoding::Hex),
+        algorithm: algorithm.unwrap_or(Algorithm::Sha256),
+        signed,
+        time,
+    })
+}
+
+/// What is signed. A time that is told and not signed would prove nothing, and one that is signed has
+/// to be told.
+fn signed(section: &WebhookSection, problems: &mut Problems<'_>) -> Option<Signed> {
+    let Some(text) = &section.signed else {
+        let usual = match section.timestamp_header {
+            Some(_) => "{timestamp}.{body}",
+            None => "{body}",
+        };
+        return Signed::parse(usual).ok();
+    };
+    let signed =
+        Signed::parse(text).map_err(|error| problems.error(&text.span, error.to_string())).ok()?;
+    let message = match (signed.has_timestamp(), &section.timestamp_header) {
+        (true, None) => "no `timestamp_header` tells the time that is signed",
+        (false, Some(_)) => "the time in `timestamp_header` is not signed: add `{timestamp}`",
+        _ => return Some(signed),
+    };
+    problems.error(&text.span, message);
+    None
+}
+
+fn refuse_keys_of_hmac(section: &WebhookSection, problems: &mut Problems<'_>) {
+    let keys = [
+        ("prefix", &section.prefix),
+        ("encoding", &section.encoding),
+        ("algorithm", &section.algorithm),
+        ("timestamp_header", &section.timestamp_header),
+        ("signed", &section.signed),
+    ];
+    for (key, text) in keys {
+        refuse(text.as_ref(), &format!("`{key}` is for the scheme `hmac` alone"), problems);
+    }
+}
+
+fn refuse(text: Option<&Text>, message: &str, problems: &mut Problems<'_>) {
+    if let Some(text) = text {
+        problems.error(&text.span, message);
+    }
+}
+
+fn field(text: &Text, problems: &mut Problems<'_>) -> Option<HeaderName> {
+    problems.read(text, |text| text.parse().map_err(|_| "this is no field name"))
+}
+
+fn told_in(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<ToldIn> {
+    let text = text?;
+    if text.starts_with('$') {
+        return path(text, &text.span, problems).map(ToldIn::Payload);
+    }
+    let message = "this is a field name, as in `x-event`, or a JSONPath, as in `$.type`";
+    problems.read(text, |text| text.parse().map(ToldIn::Header).map_err(|_| message))
+}
+
+fn path(text: &str, at: &Range<usize>, problems: &mut Problems<'_>) -> Option<JsonPath> {
+    json_path(text).map_err(|error| problems.error(at, error.to_string())).ok()
+}
+
+fn require_event_from(rules: &[At<WebhookRule>], problems: &mut Problems<'_>) {
+    for event in rules.iter().filter_map(|rule| rule.event.as_ref()) {
+        let message = "nothing tells what the event is";
+        problems.push(
+            Finding::error(Some(event.span.clone()), message)
+                .help(
+                    "say where it stands: `event_from = \"x-event\"` or `event_from = \"$.type\"`",
+                )
+                .doubtful(),
+        );
+    }
+}
+
+fn rule(section: &At<WebhookRule>, problems: &mut Problems<'_>) -> Option<Rule> {
+    let modes = [Mode::Hard, Mode::Soft].map(|mode| (mode.as_str(), mode));
+    let mode = problems.word(section.mode.as_ref(), &modes).unwrap_or_default();
+    let events = section.event.iter().flat_map(|texts| texts.iter());
+    let events = events.map(|text| text.as_str().into()).collect();
+    let when = conditions(&section.when, problems);
+    let Some(texts) = section.purge.as_ref().filter(|texts| !texts.is_empty()) else {
+        let at = section.purge.as_ref().map_or(&section.span, |texts| &texts.span);
+        let message = "`webhook.on.purge` names no tag";
+        problems.push(Finding::error(Some(at.clone()), message).doubtful());
+        return None;
+    };
+    let purge = texts.iter().filter_map(|text| template(text, problems)).collect();
+    Some(Rule { events, when, purge, mode })
+}
+
+fn template(text: &Text, problems: &mut Problems<'_>) -> Option<PayloadTemplate> {
+    PayloadTemplate::parse(text)
+        .map_err(|error| {
+            let at = problems.part(text, &error.at);
+            problems.error(&at, error.to_string());
+        })
+        .ok()
+}
+
+fn conditions(when: &When, problems: &mut Problems<'_>) -> Box<[Condition]> {
+    let condition = |(key, value): (&toml::Spanned<String>, &toml::Value)| {
+        let path = path(key.get_ref(), &key.span(), problems)?;
+        let values: Box<[Value]> = match value {
+            toml::Value::Array(values) => values.iter().filter_map(scalar).collect(),
+            value => scalar(value).into_iter().collect(),
+        };
+        if values.is_empty() {
+            problems.error(&key.span(), "nothing can be equal to this");
+            return None;
+        }
+        Some(Condition { path, values })
+    };
+    when.iter().filter_map(condition).collect()
+}
+
+fn scalar(value: &toml::Value) -> Option<Value> {
+    match value {
+        toml::Value::String(text) => Some(Value::from(text.as_str())),
+        toml::Value::Integer(number) => Some(Value::from(*number)),
+        toml::Value::Float(number) => serde_json::Number::from_f64(*number).map(Value::Number),
+        toml::Value::Boolean(flag) => Some(Value::from(*flag)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! What is said about what clients hear.
+
+use super::{errors, parse, warnings};
+use crate::feed::{Origins, TagPattern};
+
+#[test]
+fn events_are_understood() {
+    let config = parse(
+        r#"
+        origin = "http://origin"
+        [events]
+        allow_origins = ["https://App.example.com:443", "http://localhost:5173"]
+        tags = ["tile:*", "kpi"]
+        listeners = 100
+        "#,
+    );
+    let events = config.events.unwrap();
+    let Origins::Only(origins) = events.origins else { panic!("{:?}", events.origins) };
+    assert_eq!(origins, ["https://app.example.com", "http://localhost:5173"]);
+    let tags = [TagPattern::Prefix("tile:".into()), TagPattern::Exact("kpi".into())];
+    assert_eq!((events.tags.as_slice(), events.listeners), (tags.as_slice(), 100));
+}
+
+#[test]
+fn without_a_section_nobody_hears_anything() {
+    assert_eq!(parse("origin = \"http://origin\"").events, None);
+    let open = parse("origin = \"http://origin\"\n[events]\ntags = \"*\"\nallow_origins = \"*\"");
+    let open = open.events.unwrap();
+    assert_eq!((open.origins, open.listeners), (Origins::Any, 5000));
+}
+
+#[test]
+fn what_cannot_be_meant_is_pointed_at() {
+    for (text, said) in [
+        (r#"tags = ["stocks:{user}"]"#, "a user's own tags come with users"),
+        (r#"tags = ["{tile}"]"#, "there are no placeholders here"),
+        (r#"tags = ["*:a"]"#, "a `*` stands at the end only"),
+        (r#"tags = [""]"#, "a tag is empty"),
+        (r#"allow_origins = ["app.example.com"]"#, "this is an origin"),
+        (r#"allow_origins = ["https://a.example/app"]"#, "this is an origin"),
+        ("listeners = 0", "this cannot be zero"),
+    ] {
+        let errors = errors(&format!("[events]\n{text}"));
+        assert!(errors.contains(said), "{text}: {errors}");
+    }
+    assert!(warnings("[events]")[0].contains("`events` has no `tags`"));
+    let crowd = warnings("[limits]\nconnections = 10\n[events]\ntags = \"a\"\nlisteners = 10");
+    assert!(crowd[0].contains("could take them all"), "{crowd:?}");
+}

@@ -1,0 +1,85 @@
+//! What routes say about the JSON of responses, and about writes.
+
+use serde_json::json;
+
+use super::{errors, parse, warnings};
+
+const PRODUCTS: &str = r#"
+origin = "http://origin"
+[[route]]
+name = "products"
+match = "/shops/{shop}/products"
+tags = ["products", "product:{$.items[*].id}", "{shop}:{?page}"]
+on_write = { purge = ["products", "shop:{shop}", "page:{?page}"] }
+"#;
+
+#[test]
+fn tags_come_from_the_request_and_from_the_body() {
+    let config = parse(PRODUCTS);
+    let route = &config.routes.routes()[0];
+    let (path, query) = ("/shops/a/products", Some("page=2"));
+    assert_eq!(route.tags_of(path, query), ["products", "a:2"]);
+    let document = json!({ "items": [{ "id": 7 }, { "id": 5 }, { "id": 7 }] });
+    let tags = route.body_tags_of(path, query, &document);
+    assert_eq!(tags.unwrap(), ["product:5", "product:7"]);
+}
+
+#[test]
+fn a_write_purges_what_its_request_tells() {
+    let config = parse(PRODUCTS);
+    let purged = config.routes.routes()[0].tags_purged_by("/shops/a/products", Some("page=2"));
+    assert_eq!(purged, ["products", "shop:a", "page:2"]);
+}
+
+#[test]
+fn templates_that_cannot_be_filled_in_are_pointed_at() {
+    let text = r#"
+[[route]]
+name = "products"
+match = "/shops/{shop}/products"
+tags = ["product:{$.items[}", "{shp}:{$.id}"]
+on_write = { purge = ["product:{$.id}", "cart:{user}"] }
+"#;
+    insta::assert_snapshot!(errors(text), @r#"
+    error: this is no JSONPath (RFC 9535)
+     --> proxy.toml:6:19
+      |
+    6 | tags = ["product:{$.items[}", "{shp}:{$.id}"]
+      |                   ^^^^^^^^
+
+    error: nothing is called `{shp}` here
+     --> proxy.toml:6:32
+      |
+    6 | tags = ["product:{$.items[}", "{shp}:{$.id}"]
+      |                                ^^^^^
+      |
+      = help: placeholders of this route: `{shop}`, `{?parameter}`, `{$.path}`
+
+    error: there is no JSON at hand here
+     --> proxy.toml:7:32
+      |
+    7 | on_write = { purge = ["product:{$.id}", "cart:{user}"] }
+      |                                ^^^^^^
+      |
+      = help: what a write purges is purged before the body of its answer is read
+
+    error: nothing is called `{user}` here: who asks is not known
+     --> proxy.toml:7:47
+      |
+    7 | on_write = { purge = ["product:{$.id}", "cart:{user}"] }
+      |                                               ^^^^^^
+      |
+      = help: placeholders of this route: `{shop}`, `{?parameter}`
+    "#);
+}
+
+#[test]
+fn a_write_that_cannot_come_is_a_warning() {
+    let text = r#"
+[[route]]
+name = "products"
+match = "GET|OPTIONS /products"
+on_write = { purge = ["products"] }
+"#;
+    assert_eq!(warnings(text), ["`on_write` has no effect: this route has no writes"]);
+}
