@@ -101,11 +101,23 @@ export function sleep (milliseconds) {
   return new Promise(resolve => setTimeout(resolve, milliseconds))
 }
 
+/** Starts an empty Redis server that keeps nothing on disk, on a free port, and waits until it is ready. */
+export async function startRedis ({ prefix = [], seconds = 20 } = {}) {
+  const port = await freePort()
+  const child = start([...prefix, 'redis-server', '--port', `${port}`, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', scratch()])
+  const deadline = Date.now() + seconds * 1000
+  while (!child.tail().includes('Ready to accept connections')) {
+    if (!child.isRunning() || Date.now() > deadline) throw new Error(`Redis did not start\n${child.tail()}`)
+    await sleep(20)
+  }
+  return { ...child, port, url: `redis://127.0.0.1:${port}/0` }
+}
+
 /**
  * Starts Larder before an origin, on free ports, with a configuration file of its own, and waits for `/readyz`.
- * `extra` is TOML added at the end, `memory` the budget of the store; `prefix` a command to run it under.
+ * `extra` is TOML added at the end, `memory` the budget of the first tier, `redis` the URL of the second; `prefix` a command to run it under.
  */
-export async function startLarder (binary, origin, { extra = '', memory = '256MiB', prefix = [], env } = {}) {
+export async function startLarder (binary, origin, { extra = '', memory = '256MiB', redis, prefix = [], env } = {}) {
   const port = await freePort()
   const adminPort = await freePort()
   const config = join(scratch(), 'proxy.toml')
@@ -113,7 +125,7 @@ export async function startLarder (binary, origin, { extra = '', memory = '256Mi
     `listen = "127.0.0.1:${port}"`,
     `origin = "${origin}"`,
     '[admin]', `listen = "127.0.0.1:${adminPort}"`,
-    '[store]', `memory = "${memory}"`,
+    '[store]', `memory = "${memory}"`, redis ? `redis = "${redis}"` : '',
     '[log]', 'access = "off"',
     extra, ''
   ].join('\n'))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The one test command: everything that holds Larder to its word. Made for Debian; installs what it does not find.
-#   tests/run.sh [STEP…]      all steps, or those named: format lint unit build conformance httpbin json-server memory fuzz metrics
+#   tests/run.sh [STEP…]      all steps, or those named: format lint unit build conformance httpbin json-server webhooks memory fuzz metrics
 # LARDER_SKIP_FUZZ=1 leaves out the fuzzing (it needs a nightly toolchain); nothing is left out unasked.
 # Steps print little when they pass and the end of their log when they fail. The last line is the sum of all cases.
 set -euo pipefail
@@ -16,16 +16,17 @@ ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 export PATH="$tools/bin:$PATH" CARGO_TERM_COLOR=never
 if [ "${CI:-}" = true ]; then export CARGO_INCREMENTAL=0; fi
 
-steps=(format lint unit build conformance httpbin json-server memory fuzz metrics)
+steps=(format lint unit build conformance httpbin json-server webhooks memory fuzz metrics)
 (($# == 0)) || steps=("$@")
 declare -A titles=(
   [format]='Formatting (cargo fmt --check)'
   [lint]='Lints (cargo clippy, warnings are errors)'
   [unit]='Unit and integration tests (cargo test)'
   [build]='The binary under test (profile optimized)'
-  [conformance]='RFC 9111 conformance (http-cache-tests)'
+  [conformance]='RFC 9111 conformance (http-cache-tests) with memory, with Redis, with both'
   [httpbin]='httpbin, directly and through Larder'
   [json-server]='json-server, directly and through Larder'
+  [webhooks]="Webhooks signed with the vendors' own libraries"
   [memory]='Memory: 100,000 small responses, and a small budget under load'
   [fuzz]='Fuzzing, 10 s a target'
   [metrics]='Metrics (promtool check metrics)'
@@ -87,7 +88,7 @@ step() {
     exit 1
   fi
   printf 'ok (%s, %s s)\n' "$counted" "$seconds"
-  { grep -E '^(required|optimal) +[0-9]+/|^SKIPPED' "$log" || true; } | sed 's/^/   /'
+  { grep -E '^(required|optimal) +[0-9]+/|^-- (memory|redis|both)$|^SKIPPED' "$log" || true; } | sed 's/^/   /'
   summary+=("ok      ${titles[$name]}: $counted, $seconds s")
 }
 
@@ -142,12 +143,16 @@ python_packages() {
 
 run_format() { cargo fmt --check; cargo fmt --check --manifest-path bench/bare/Cargo.toml; }
 run_lint() { cargo clippy --locked --all-targets -- -D warnings; }
-run_unit() { cargo test --locked; }
+run_unit() { need redis-server=redis-server; cargo test --locked; }
 run_build() { cargo build --locked --profile optimized; }
 
 run_conformance() {
+  need redis-server=redis-server
   node_packages conformance
-  node tests/conformance/run.mjs --larder "$larder" --suite "$tools/conformance/node_modules/http-cache-tests"
+  for store in memory redis both; do
+    echo "-- $store"
+    node tests/conformance/run.mjs --larder "$larder" --suite "$tools/conformance/node_modules/http-cache-tests" --store "$store"
+  done
 }
 
 run_httpbin() {
@@ -159,6 +164,11 @@ run_httpbin() {
 run_json_server() {
   node_packages origins
   node tests/origins/json-server.mjs --larder "$larder" --bin "$tools/origins/node_modules/json-server/lib/cli/bin.js"
+}
+
+run_webhooks() {
+  node_packages webhooks
+  node tests/webhooks/run.mjs --larder "$larder" --packages "$tools/webhooks"
 }
 
 run_memory() {

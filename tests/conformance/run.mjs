@@ -1,6 +1,7 @@
 // Runs http-cache-tests through a proxy and holds the outcome against ledger.json, which can only improve.
 //
 //   node run.mjs --larder PATH            the whole suite through that binary (default: target/optimized/larder)
+//   node run.mjs --store redis            the same with Redis as the only store; --store both: with memory before it
 //   node run.mjs --only ID                one test, with every request and response shown
 //   node run.mjs --update                 also write what has improved into the ledger
 //   node run.mjs --update --accept-worse  write everything; a new failure gets an empty reason, which must then be filled in
@@ -11,7 +12,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { answering, freePort, options, scratch, sleep, start, startLarder } from '../process.mjs'
+import { answering, freePort, options, scratch, sleep, start, startLarder, startRedis } from '../process.mjs'
 import { suites, verdicts } from './suite.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
@@ -20,6 +21,7 @@ const given = options({
   larder: join(target, 'optimized/larder'),
   suite: join(here, '../../target/test-tools/conformance/node_modules/http-cache-tests'),
   proxy: '',
+  store: 'memory',
   only: '',
   json: '',
   surrogate: false,
@@ -27,11 +29,15 @@ const given = options({
   'accept-worse': false,
   'no-ledger': false
 })
+// What is stored where decides nothing: there is one ledger for all of them.
+const stores = { memory: {}, redis: { memory: '0', hasRedis: true }, both: { hasRedis: true } }
+if (!(given.store in stores)) throw new Error(`no store '${given.store}'; there are: ${Object.keys(stores).join(' ')}`)
 const suite = resolve(given.suite)
 const ledgerFile = join(here, 'ledger.json')
 
 const tests = (await suites(suite)).filter(set => given.surrogate || set.id !== 'surrogate-control').flatMap(set => set.tests)
 const origin = start(['node', join(here, 'origin.mjs'), suite])
+const redis = stores[given.store].hasRedis ? await startRedis() : undefined
 const proxy = await startProxy(await originUrl())
 
 if (given.only) {
@@ -43,6 +49,7 @@ if (given.only) {
   if (!given['no-ledger']) compare(outcome)
 }
 await proxy.stop()
+await redis?.stop()
 await origin.stop()
 process.exit()
 
@@ -56,7 +63,7 @@ async function originUrl () {
 }
 
 async function startProxy (originAddress) {
-  if (!given.proxy) return startLarder(resolve(given.larder), originAddress)
+  if (!given.proxy) return startLarder(resolve(given.larder), originAddress, { memory: stores[given.store].memory, redis: redis?.url })
   const port = await freePort()
   const command = given.proxy.replaceAll('{port}', port).replaceAll('{origin}', originAddress.replace('http://', ''))
   const child = start(['bash', '-c', command])

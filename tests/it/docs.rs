@@ -10,6 +10,7 @@ use larder::{
     cli::Cli,
     config::{Config, Environment, Flags},
     policy::{cache_status::CacheResult, reason::Reason},
+    trigger::webhook::Vendor,
 };
 
 fn root() -> &'static Path {
@@ -44,7 +45,9 @@ fn metric_names(source: &str) -> BTreeSet<String> {
 #[test]
 fn every_metric_is_documented() {
     let mut known = metric_names("src/telemetry/metrics.rs");
-    known.extend(metric_names("src/telemetry/process.rs"));
+    for further in ["feed", "process", "purging", "trigger"] {
+        known.extend(metric_names(&format!("src/telemetry/{further}.rs")));
+    }
     assert!(known.len() > 20, "{known:?}");
     assert_eq!(rows(&read("docs/metrics.md")), known);
 }
@@ -112,6 +115,42 @@ fn the_configuration_in_the_readme_is_valid() {
     let (text, _) = rest.split_once("```").unwrap();
     let config = Config::parse(text, "README.md", Environment::empty()).unwrap();
     assert!(config.warnings.problems.is_empty(), "{}", config.warnings);
+}
+
+#[test]
+fn the_webhooks_in_the_documents_are_valid() {
+    let text = read("docs/purging.md");
+    // Secrets in base64, for the scheme that has them.
+    let environment = Environment {
+        variable: &|_| Some("c2VjcmV0".to_owned()),
+        file: &|_| Err(std::io::ErrorKind::NotFound.into()),
+    };
+    let blocks: Vec<&str> = text
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("```").map(|(block, _)| block))
+        .collect();
+    for block in &blocks {
+        let file = format!("origin = \"http://origin\"\n{block}");
+        let config = Config::parse(&file, "purging.md", environment).unwrap();
+        assert!(config.warnings.problems.is_empty(), "{}", config.warnings);
+        assert_eq!(config.webhooks.len(), block.matches("[[webhook]]").count(), "{block}");
+    }
+    for vendor in Vendor::ALL {
+        let scheme = format!("scheme = \"{}\"", vendor.as_str());
+        assert!(blocks.iter().any(|block| block.contains(&scheme)), "no recipe has {scheme}");
+        assert!(rows(&text).contains(vendor.as_str()), "no table tells of {}", vendor.as_str());
+    }
+}
+
+#[test]
+fn the_events_in_the_documents_are_valid() {
+    let text = read("docs/events.md");
+    let block = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let file = format!("origin = \"http://origin\"\n{block}");
+    let config = Config::parse(&file, "events.md", Environment::empty()).unwrap();
+    assert!(config.warnings.problems.is_empty(), "{}", config.warnings);
+    assert!(config.events.is_some());
 }
 
 #[test]

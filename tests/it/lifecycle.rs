@@ -12,7 +12,7 @@ use crate::support::{
     process::Process,
     proxy::{Proxy, request, sum},
     script::{Said, Scripted},
-    wire::Wire,
+    wire::{RawOrigin, Wire},
     within,
 };
 
@@ -397,6 +397,30 @@ async fn a_configuration_in_this_process_can_be_replaced_while_requests_run() {
         assert_eq!(proxy.get("/a").await.cache(), "BYPASS");
         proxy.reconfigure(&origin.url(), "");
         assert_eq!(proxy.get("/a").await.cache(), "HIT");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replaced_origin_is_let_go_even_if_no_request_comes() {
+    within(async {
+        let closed = Gate::closed();
+        let gate = closed.clone();
+        let old = RawOrigin::start(move |mut wire, _| {
+            let gate = gate.clone();
+            async move {
+                wire.read_head().await;
+                wire.write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+                wire.read_to_end().await;
+                gate.open();
+            }
+        })
+        .await;
+        let new = Scripted::always(Said::fresh("new")).await;
+        let proxy = Proxy::before(&old.url());
+        proxy.get("/a").await;
+        proxy.reconfigure(&new.url(), "");
+        closed.passed().await;
     })
     .await;
 }

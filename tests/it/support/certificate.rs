@@ -1,8 +1,10 @@
-//! A certificate for `localhost`, as files and as a client that trusts it.
+//! Certificates for `localhost`, as files and as a client that trusts them: signed by itself, or by
+//! an authority of the test's own.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::Path, path::PathBuf, sync::Arc};
 
 use larder::server::tls::{Certificates, server_config};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     pki_types::{CertificateDer, pem::PemObject},
@@ -15,10 +17,14 @@ pub(crate) struct Certificate {
 
 impl Certificate {
     pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
-        std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        Self::write(&made.cert.pem(), &made.signing_key.serialize_pem())
+    }
+
+    fn write(chain: &str, key: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("cert.pem"), chain).unwrap();
+        std::fs::write(folder.path().join("key.pem"), key).unwrap();
         Self { folder }
     }
 
@@ -35,15 +41,50 @@ impl Certificate {
     }
 
     pub(crate) fn client(&self, alpn: &[&str]) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(self.chain()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        Arc::new(config)
+        trusting(&self.chain(), alpn)
     }
+}
+
+/// An authority and the certificate that it has signed for `localhost` and `127.0.0.1`.
+pub(crate) struct Signed {
+    pub(crate) server: Certificate,
+    authority: PathBuf,
+}
+
+impl Signed {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let key = KeyPair::generate().unwrap();
+        let chain = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
+        let server = Certificate::write(&chain.pem(), &key.serialize_pem());
+        let file = server.folder.path().join("ca.pem");
+        std::fs::write(&file, authority.pem()).unwrap();
+        Self { server, authority: file }
+    }
+
+    /// The authority's own certificate.
+    pub(crate) fn authority(&self) -> &Path {
+        &self.authority
+    }
+
+    /// A client that trusts the authority.
+    pub(crate) fn client(&self) -> Arc<ClientConfig> {
+        trusting(&self.authority, &[])
+    }
+}
+
+fn trusting(root: &Path, alpn: &[&str]) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(root).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Arc::new(config)
 }

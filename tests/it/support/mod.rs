@@ -1,11 +1,16 @@
 //! What the tests share: raw connections, scripted origins, a server with any handler, a whole
-//! proxy in this process or in one of its own, certificates, gates.
+//! proxy in this process or in one of its own, several of them, Redis servers, load, certificates, gates.
 
 pub(crate) mod certificate;
+pub(crate) mod fleet;
 pub(crate) mod gate;
+pub(crate) mod load;
+pub(crate) mod log;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod random;
+pub(crate) mod redis;
+pub(crate) mod resp;
 pub(crate) mod script;
 pub(crate) mod serving;
 pub(crate) mod wire;
@@ -13,6 +18,11 @@ pub(crate) mod wire;
 use std::{future::Future, time::Duration};
 
 /// Runs a test's body; a hang is a failure that says so.
-pub(crate) async fn within<T>(body: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), body).await.expect("the test hangs")
+pub(crate) fn within<T>(body: impl Future<Output = T>) -> impl Future<Output = T> {
+    within_seconds(20, body)
+}
+
+/// The same for what takes its time.
+pub(crate) async fn within_seconds<T>(seconds: u64, body: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(seconds), body).await.expect("the test hangs")
 }

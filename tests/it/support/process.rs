@@ -25,7 +25,7 @@ pub(crate) struct Process {
 
 /// What a process has written to one of its outputs so far.
 #[derive(Clone)]
-struct Said(Arc<watch::Sender<String>>);
+pub(crate) struct Said(Arc<watch::Sender<String>>);
 
 impl Process {
     /// Starts it with these arguments, which have to lead to one TCP listener and an admin listener.
@@ -45,8 +45,18 @@ impl Process {
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let id = self.child.lock().unwrap().id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+        signal(self.id(), name);
+    }
+
+    /// Ends it at once, as a crash does.
+    pub(crate) fn kill(&self) {
+        let mut child = self.child.lock().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn id(&self) -> u32 {
+        self.child.lock().unwrap().id()
     }
 
     /// Waits until it has ended.
@@ -62,13 +72,12 @@ impl Process {
 
     /// Its messages so far.
     pub(crate) fn said(&self) -> String {
-        self.said.0.borrow().clone()
+        self.said.so_far()
     }
 
     /// Waits for this many lines of its access log.
     pub(crate) async fn logged(&self, lines: usize) -> String {
-        let mut log = self.logged.0.subscribe();
-        log.wait_for(|log| log.matches('\n').count() >= lines).await.unwrap().clone()
+        self.logged.until(|log| log.matches('\n').count() >= lines).await
     }
 
     pub(crate) async fn get(&self, target: &str) -> Reply {
@@ -81,9 +90,17 @@ impl Process {
 
     /// The most memory it ever had, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
-        let id = self.child.lock().unwrap().id();
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        self.memory_line("VmHWM:")
+    }
+
+    /// The memory it has now, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory_line("VmRSS:")
+    }
+
+    fn memory_line(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         let kibibytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         kibibytes * 1024
     }
@@ -98,7 +115,7 @@ impl Drop for Process {
 }
 
 impl Said {
-    fn follow(output: impl Read + Send + 'static) -> Self {
+    pub(crate) fn follow(output: impl Read + Send + 'static) -> Self {
         let said = Self(Arc::new(watch::channel(String::new()).0));
         let writer = said.clone();
         std::thread::spawn(move || {
@@ -112,9 +129,17 @@ impl Said {
         said
     }
 
+    pub(crate) fn so_far(&self) -> String {
+        self.0.borrow().clone()
+    }
+
+    /// All of it, once it is as wanted.
+    pub(crate) async fn until(&self, wanted: impl FnMut(&String) -> bool) -> String {
+        self.0.subscribe().wait_for(wanted).await.unwrap().clone()
+    }
+
     async fn wait_for(&self, text: &str) -> String {
-        let mut said = self.0.subscribe();
-        said.wait_for(|said| said.contains(text)).await.unwrap().clone()
+        self.until(|said| said.contains(text)).await
     }
 
     /// The word that follows this text.
@@ -122,6 +147,19 @@ impl Said {
         let said = self.wait_for(text).await;
         let rest = said.split_once(text).unwrap().1;
         rest.split_whitespace().next().unwrap().to_owned()
+    }
+}
+
+/// Sends a signal to a process of the test's own.
+pub(crate) fn signal(id: u32, name: &str) {
+    let kill = Command::new("kill").args(["-s", name, &id.to_string()]).status().unwrap();
+    assert!(kill.success());
+}
+
+/// Waits until a process to which SIGSTOP was sent has stopped.
+pub(crate) async fn stopped(id: u32) {
+    while !std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap().contains(") T ") {
+        tokio::task::yield_now().await;
     }
 }
 

@@ -75,9 +75,14 @@ impl Proxy {
 
     /// What `GET path` on the admin listener says.
     pub(crate) async fn admin(&self, path: &str) -> Reply {
-        let Some(Address::Tcp(address)) = self.node.admin_address() else { unreachable!() };
-        let mut wire = Wire::connect(*address).await;
+        let mut wire = Wire::connect(self.admin_address()).await;
         wire.exchange(request("GET", path, &[])).await
+    }
+
+    /// Where operators reach it.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        let Some(Address::Tcp(address)) = self.node.admin_address() else { unreachable!() };
+        *address
     }
 
     /// The sum of a metric over all label sets that have `labels` in them.
@@ -118,9 +123,16 @@ pub(crate) fn request(method: &str, target: &str, fields: &[(&str, &str)]) -> St
     text + "\r\n"
 }
 
+/// A request with a body.
+pub(crate) fn sending(method: &str, target: &str, fields: &[(&str, &str)], body: &str) -> String {
+    let length = body.len().to_string();
+    let fields = [fields, &[("content-length", &length)]].concat();
+    request(method, target, &fields) + body
+}
+
 fn config(origin: &str, toml: &str) -> Config {
     let text = format!(
-        "listen = \"127.0.0.1:0\"\norigin = \"{origin}\"\n{toml}\n[admin]\nlisten = \"127.0.0.1:0\"\n"
+        "listen = \"127.0.0.1:0\"\norigin = \"{origin}\"\nadmin.listen = \"127.0.0.1:0\"\n{toml}\n"
     );
     match Config::parse(&text, "test.toml", Environment::empty()) {
         Ok(config) => config,

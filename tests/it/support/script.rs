@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt::Write as _,
+    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
@@ -188,6 +189,15 @@ impl Scripted {
 
     pub(crate) fn url(&self) -> String {
         self.origin.url()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.origin.address
+    }
+
+    /// How many connections came so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.origin.connections()
     }
 
     /// How many requests came so far.

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use larder::{
@@ -95,12 +95,11 @@ impl Forward {
         let mut onward = Request::new(RequestBody::client(body, connection.body));
         *onward.method_mut() = head.method;
         *onward.uri_mut() = head.uri;
-        *onward.headers_mut() = head.headers;
-        rewrite::request_headers(onward.headers_mut(), &source, &self.identity);
+        *onward.headers_mut() = rewrite::request_headers(&head.headers, &source, &self.identity);
         let mut response = self.origin.send(onward, Some(&connection.interim)).await?;
         let (status, version) = (response.status(), response.version());
-        if let (StatusCode::SWITCHING_PROTOCOLS, Some(client)) = (status, client) {
-            upgrade::tunnel(client, hyper::upgrade::on(&mut response));
+        if let (Some(origin), Some(client)) = (response.body_mut().take_upgraded(), client) {
+            upgrade::tunnel(client, origin);
         }
         let now = Timestamp::from_seconds(784_111_777);
         rewrite::response_headers(status, response.headers_mut(), version, &self.identity, now);

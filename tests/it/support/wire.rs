@@ -77,6 +77,13 @@ impl Wire {
         Self::new(stream)
     }
 
+    /// The same where nobody may listen.
+    pub(crate) async fn try_connect(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).await.ok()?;
+        stream.set_nodelay(true).ok()?;
+        Some(Self::new(stream))
+    }
+
     pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
         self.io.write_all(bytes.as_ref()).await.unwrap();
         self.io.flush().await.unwrap();
@@ -137,7 +144,8 @@ impl Wire {
         Some(body)
     }
 
-    async fn try_read_until(&mut self, delimiter: &[u8]) -> Option<String> {
+    /// Up to and with the delimiter, unless the other side ends before.
+    pub(crate) async fn try_read_until(&mut self, delimiter: &[u8]) -> Option<String> {
         loop {
             let found = self.read.windows(delimiter.len()).position(|part| part == delimiter);
             if let Some(start) = found {
@@ -148,11 +156,16 @@ impl Wire {
     }
 
     async fn try_read_exact(&mut self, bytes: usize) -> Option<String> {
+        let part = self.try_read_exact_bytes(bytes).await?;
+        Some(String::from_utf8_lossy(&part).into_owned())
+    }
+
+    /// This many bytes, unless the other side ends before.
+    pub(crate) async fn try_read_exact_bytes(&mut self, bytes: usize) -> Option<Vec<u8>> {
         while self.read.len() < bytes {
             self.read_more().await?;
         }
-        let part: Vec<u8> = self.read.drain(..bytes).collect();
-        Some(String::from_utf8_lossy(&part).into_owned())
+        Some(self.read.drain(..bytes).collect())
     }
 
     async fn read_more(&mut self) -> Option<()> {
@@ -232,6 +245,17 @@ impl Wire {
     pub(crate) async fn exchange(&mut self, request: impl AsRef<[u8]>) -> Reply {
         self.write(request).await;
         self.read_reply().await
+    }
+
+    /// The same with a request without a body where the other side may go away. The response has a
+    /// length or chunks.
+    pub(crate) async fn try_exchange(&mut self, request: impl AsRef<[u8]>) -> Option<Reply> {
+        if !self.try_write(request).await {
+            return None;
+        }
+        let head = self.try_read_head().await?;
+        let body = self.try_read_body(&head).await?;
+        Some(Reply { head, body })
     }
 }
 

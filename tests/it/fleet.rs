@@ -1,0 +1,381 @@
+//! Nodes that share a Redis: one fetches for all, what one stores all have, and what one purges is gone
+//! everywhere.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::support::{
+    fleet::{Fleet, moment},
+    gate::Gate,
+    load::Load,
+    proxy::request,
+    redis::Redis,
+    script::{Said, Scripted},
+    wire::{Reply, Wire},
+    within,
+};
+
+const NODES: usize = 3;
+const CLAIMS: &str = "larder_store_operations_total";
+
+// ── One fetches for all ──
+
+/// An origin whose answers to `/a` wait for the gate, and say how often it was asked before.
+async fn slow(gate: &Gate, said: impl Fn(usize) -> Said + Send + Sync + 'static) -> Scripted {
+    let gate = gate.clone();
+    Scripted::start(move |asked| said(asked.before).after(&gate)).await
+}
+
+/// Waits until this many requests wait for another's fetch on the same node, and these many nodes have
+/// asked who is to fetch.
+async fn until_waiting(fleet: &Fleet, followers: u64, claims: u64) {
+    while fleet.total("larder_collapsed_requests_total", "").await < followers {
+        moment().await;
+    }
+    while fleet.total(CLAIMS, "op=\"claim\"").await < claims {
+        moment().await;
+    }
+}
+
+/// The node that fetches for all.
+async fn leader(fleet: &Fleet) -> usize {
+    for node in 0..NODES {
+        if fleet.metric(node, CLAIMS, "op=\"claim\",result=\"miss\"").await > 0 {
+            return node;
+        }
+    }
+    panic!("no node leads");
+}
+
+#[tokio::test]
+async fn a_thousand_clients_over_three_nodes_cost_the_origin_one_request() {
+    within(async {
+        let gate = Gate::closed();
+        let origin = slow(&gate, |before| Said::fresh(format!("{before}"))).await;
+        let redis = Redis::start().await;
+        let fleet = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
+        let load = Load::over(&fleet.addresses()).clients(1000).asking(|_| "/a".to_owned());
+        let load = tokio::spawn(load.each(1));
+        until_waiting(&fleet, 997, 3).await;
+        gate.open();
+        let outcome = load.await.unwrap();
+        assert_eq!((outcome.samples.len(), origin.requests()), (1000, 1), "{outcome}");
+        assert!(outcome.failures().is_empty(), "{outcome}");
+        assert!(outcome.samples.iter().all(|sample| sample.answer.as_ref().unwrap().body == "0"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn when_the_node_that_fetches_dies_one_other_fetches_for_all_that_are_left() {
+    within(async {
+        let gate = Gate::closed();
+        let never = gate.clone();
+        let origin = Scripted::start(move |asked| {
+            let said = Said::fresh(format!("{}", asked.before));
+            if asked.before == 0 { said.after(&never) } else { said }
+        })
+        .await;
+        let redis = Redis::start().await;
+        let fleet = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
+        let load = Load::over(&fleet.addresses()).clients(1000).asking(|_| "/a".to_owned());
+        let load = tokio::spawn(load.each(1));
+        until_waiting(&fleet, 997, 3).await;
+        let dead = leader(&fleet).await;
+        fleet.kill(dead);
+        let outcome = load.await.unwrap();
+        let failures = outcome.failures();
+        assert!(failures.iter().all(|failure| failure.node == dead), "{outcome}");
+        assert_eq!((outcome.samples.len(), origin.requests()), (1000, 2), "{outcome}");
+    })
+    .await;
+}
+
+/// Clients that have asked the nodes in turn for `/a`, each with one of these colors, and wait.
+async fn colored(fleet: &Fleet, colors: &[&'static str]) -> Vec<(&'static str, Wire)> {
+    let mut waiting = Vec::new();
+    for (number, color) in colors.iter().cycle().take(10 * NODES * colors.len()).enumerate() {
+        let mut wire = Wire::connect(fleet.addresses()[number % NODES]).await;
+        wire.write(request("GET", "/a", &[("x-color", color)])).await;
+        waiting.push((*color, wire));
+    }
+    waiting
+}
+
+async fn replies(waiting: Vec<(&'static str, Wire)>) -> Vec<(&'static str, Reply)> {
+    let mut tasks = JoinSet::new();
+    for (color, mut wire) in waiting {
+        tasks.spawn(async move { (color, wire.read_reply().await) });
+    }
+    tasks.join_all().await
+}
+
+#[tokio::test]
+async fn each_variant_costs_one_request_and_goes_to_those_who_asked_for_it() {
+    within(async {
+        for store in ["", "memory = \"0\"\n"] {
+            let gate = Gate::closed();
+            let waiting = gate.clone();
+            let origin = Scripted::start(move |asked| {
+                let color = asked.header("x-color").unwrap().to_owned();
+                Said::fresh(color).with("vary", "x-color").after(&waiting)
+            })
+            .await;
+            let redis = Redis::start().await;
+            let fleet = Fleet::sharing(&redis, NODES, &origin.url(), store).await;
+            let waiting = colored(&fleet, &["red", "blue"]).await;
+            until_waiting(&fleet, 57, 3).await;
+            gate.open();
+            for (color, reply) in replies(waiting).await {
+                assert_eq!((reply.status(), &*reply.body), (200, color), "{store}: {reply:?}");
+            }
+            assert_eq!(origin.requests(), 2, "{store}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_is_fetched_by_each_for_itself_and_nobody_waits_for_it_again() {
+    within(async {
+        let gate = Gate::closed();
+        let private =
+            |before: usize| Said::ok(before.to_string()).with("cache-control", "no-store");
+        let origin = slow(&gate, private).await;
+        let redis = Redis::start().await;
+        let fleet = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
+        let load = Load::over(&fleet.addresses()).clients(30).asking(|_| "/a".to_owned());
+        let asking = tokio::spawn(load.clone().each(1));
+        until_waiting(&fleet, 27, 3).await;
+        gate.open();
+        let outcome = asking.await.unwrap();
+        assert!(outcome.failures().is_empty(), "{outcome}");
+        assert_eq!(origin.requests(), 30, "{outcome}");
+        assert!(load.each(1).await.failures().is_empty());
+        let waited = fleet.total("larder_collapsed_requests_total", "").await;
+        let claims = fleet.total(CLAIMS, "op=\"claim\"").await;
+        assert_eq!((origin.requests(), waited, claims), (60, 27, 3));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_the_origin_fails_another_node_tries_and_nobody_forgets_to_wait() {
+    within(async {
+        let gate = Gate::closed();
+        let origin = slow(&gate, |before| match before {
+            0 => Said::status(503, "busy"),
+            _ => Said::fresh("fine"),
+        })
+        .await;
+        let redis = Redis::start().await;
+        let fleet = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
+        let load = Load::over(&fleet.addresses()).clients(3).asking(|_| "/a".to_owned());
+        let asking = tokio::spawn(load.each(1));
+        until_waiting(&fleet, 0, 3).await;
+        gate.open();
+        let outcome = asking.await.unwrap();
+        assert_eq!((outcome.failures().len(), origin.requests()), (1, 2), "{outcome}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn with_redis_away_each_node_asks_once() {
+    within(async {
+        let gate = Gate::closed();
+        let origin = slow(&gate, |before| Said::fresh(before.to_string())).await;
+        let redis = Redis::start().await;
+        let fleet = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
+        redis.kill();
+        let load = Load::over(&fleet.addresses()).clients(300).asking(|_| "/a".to_owned());
+        let load = tokio::spawn(load.each(1));
+        until_waiting(&fleet, 297, 0).await;
+        gate.open();
+        let outcome = load.await.unwrap();
+        assert!(outcome.failures().is_empty(), "{outcome}");
+        assert_eq!(origin.requests(), NODES, "{outcome}");
+    })
+    .await;
+}
+
+// ── What one stores all have ──
+
+/// An origin whose answers count how often each target was asked for, with the tag `t`.
+async fn counting() -> Scripted {
+    Scripted::start(|asked| Said::fresh(asked.before.to_string()).with("surrogate-key", "t")).await
+}
+
+/// Has every node hold the answer to `/a`, fetched once.
+async fn fill(fleet: &Fleet, redis: &Redis) {
+    fleet.ask(0, "/a").await;
+    while redis.keys("larder:v1:e:*").await.is_empty() {
+        moment().await;
+    }
+    for node in 0..NODES {
+        until_hit(fleet, node).await;
+    }
+}
+
+/// Asks for `/a` until it is a hit: a thread that has not asked Redis before may find it slow.
+async fn until_hit(fleet: &Fleet, node: usize) {
+    loop {
+        match &*fleet.ask(node, "/a").await.summary() {
+            "200 HIT 0" => return,
+            other => assert_eq!(other, "200 MISS 0"),
+        }
+        moment().await;
+    }
+}
+
+const GETS: &str = "op=\"get\"";
+
+#[tokio::test]
+async fn a_node_started_anew_finds_the_cache_warm_and_keeps_at_hand_what_it_found() {
+    within(async {
+        let (origin, redis) = (counting().await, Redis::start().await);
+        let mut fleet = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
+        fill(&fleet, &redis).await;
+        for node in 0..NODES {
+            fleet.kill(node);
+            fleet.replace(node).await;
+            fleet.ready(&redis).await;
+            until_hit(&fleet, node).await;
+            let asked = fleet.metric(node, CLAIMS, GETS).await;
+            assert_eq!(fleet.ask(node, "/a").await.summary(), "200 HIT 0");
+            assert_eq!(fleet.metric(node, CLAIMS, GETS).await, asked);
+        }
+        assert_eq!(origin.requests(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_memory_of_their_own_nodes_answer_from_redis() {
+    within(async {
+        let (origin, redis) = (counting().await, Redis::start().await);
+        let fleet = Fleet::sharing(&redis, NODES, &origin.url(), "memory = \"0\"\n").await;
+        fill(&fleet, &redis).await;
+        let hits = "op=\"get\",result=\"hit\"";
+        let before = fleet.total(CLAIMS, hits).await;
+        for node in 0..NODES {
+            until_hit(&fleet, node).await;
+        }
+        assert!(fleet.total(CLAIMS, hits).await >= before + 3);
+        assert_eq!(fleet.total("larder_store_entries", "").await, 0);
+        assert_eq!(origin.requests(), 1);
+        redis.flush().await;
+        assert_eq!(fleet.ask(1, "/a").await.cache(), "MISS");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nodes_that_start_before_redis_pick_it_up_when_it_comes() {
+    within(async {
+        let (origin, redis) = (counting().await, Redis::start().await);
+        redis.kill();
+        let toml = format!("[store]\n{}", redis.store());
+        let fleet = Fleet::start(NODES, &origin.url(), &toml).await;
+        for node in 0..NODES {
+            assert_eq!(fleet.ask(node, "/b").await.status(), 200);
+            let ready = || fleet.nodes[node].ask_admin("/readyz");
+            while !ready().await.body.contains("redis: down") {
+                moment().await;
+            }
+            assert_eq!(ready().await.status(), 200);
+        }
+        redis.restart().await;
+        let begin = Instant::now();
+        fleet.ready(&redis).await;
+        assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+        let asked = origin.requests();
+        fill(&fleet, &redis).await;
+        assert_eq!(origin.requests(), asked + 1);
+    })
+    .await;
+}
+
+// ── What one purges is gone everywhere ──
+
+/// How long until every node has asked for `/a` anew.
+async fn gone(fleet: &Fleet, stored: &str) -> Duration {
+    let begin = Instant::now();
+    for node in 0..NODES {
+        while fleet.ask(node, "/a").await.body == stored {
+            moment().await;
+        }
+    }
+    begin.elapsed()
+}
+
+#[tokio::test]
+async fn what_one_node_purges_is_gone_from_all_of_them_at_once() {
+    within(async {
+        let (origin, redis) = (counting().await, Redis::start().await);
+        let fleet = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
+        let mut all = Duration::ZERO;
+        let purges = [r#"{"tags":["t"]}"#, r#"{"urls":["/a"]}"#, r#"{"everything":true}"#];
+        for (number, purge) in purges.iter().cycle().take(12).enumerate() {
+            let stored = number.to_string();
+            for node in 0..NODES {
+                assert_eq!(fleet.ask(node, "/a").await.body, stored, "{purge}");
+            }
+            let from = number % NODES;
+            fleet.purge(from, purge).await;
+            assert_ne!(fleet.ask(from, "/a").await.body, stored, "the node that took the call");
+            let took = gone(&fleet, &stored).await;
+            assert!(took < Duration::from_secs(1), "{purge}: {took:?}");
+            all += took;
+        }
+        // Told, not found out by looking now and then.
+        assert!(all < Duration::from_secs(2), "{all:?}");
+        assert_eq!(origin.requests(), 13);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_write_through_one_node_makes_all_ask_anew() {
+    within(async {
+        let (origin, redis) = (counting().await, Redis::start().await);
+        let fleet = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
+        fill(&fleet, &redis).await;
+        assert_eq!(fleet.send(0, ("DELETE", "/a"), &[]).await.status(), 200);
+        assert_eq!(fleet.ask(0, "/a").await.body, "1", "the node that it went through");
+        let took = gone(&fleet, "0").await;
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        // What the first node fetches before its write has a place in the log is for itself alone.
+        let fetches = origin.asked().iter().filter(|asked| asked.method == "GET").count();
+        assert!((2..=3).contains(&fetches), "{fetches}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_a_soft_purge_each_node_serves_stale_until_one_has_asked_anew() {
+    within(async {
+        let (origin, redis) = (counting().await, Redis::start().await);
+        let fleet = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
+        fill(&fleet, &redis).await;
+        let seq = fleet.purge(0, r#"{"tags":["t"],"mode":"soft"}"#).await;
+        for node in 0..NODES {
+            while fleet.metric(node, "larder_purge_log_seq", "").await < seq {
+                moment().await;
+            }
+        }
+        assert_eq!(fleet.ask(1, "/a").await.summary(), "200 STALE 0");
+        for node in [1, 0, 2] {
+            loop {
+                match &*fleet.ask(node, "/a").await.summary() {
+                    "200 STALE 0" => {}
+                    fresh => break assert_eq!(fresh, "200 HIT 1", "node {node}"),
+                }
+                moment().await;
+            }
+        }
+        assert_eq!(origin.requests(), 2);
+    })
+    .await;
+}

@@ -1,0 +1,541 @@
+//! The purge log in Redis: nodes that share it, and whatever may happen to it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use larder::{
+    fence::{Purge, Stamp},
+    purge::{Rise, Unavailable},
+    redis::{Settings, Tls},
+};
+use tokio::task::JoinSet;
+
+use crate::support::{
+    log::{Bridge, Node, of_tag, two},
+    redis::{Access, Reach, Redis, Refusal},
+    within,
+};
+
+const KEY: &str = "larder:log";
+/// How soon a hung server has to be noticed.
+const NOTICED: Duration = Duration::from_millis(1_800);
+
+#[tokio::test]
+async fn nodes_see_each_others_purges() {
+    within(async {
+        let redis = Redis::start().await;
+        let (one, other) = two(&redis.url(), &redis.url()).await;
+        let before = other.stamp();
+        let seq = one.purge("a").await;
+        other.reaches(seq).await;
+        assert_eq!(one.fence(), other.fence());
+        assert!(!other.spares(before, "a"));
+        assert!(other.spares(before, "b"));
+        assert!(other.spares(other.stamp(), "a"));
+        assert_eq!((one.rises(), other.rises()), (vec![], vec![]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_appended_purge_is_applied_when_the_call_returns() {
+    within(async {
+        let redis = Redis::start().await;
+        let node = Node::start(&redis.url()).await;
+        for _ in 0..50 {
+            let before = node.stamp();
+            let seq = node.purge("a").await;
+            assert!(node.fence().seq >= seq);
+            assert!(!node.spares(before, "a"));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn purges_of_many_callers_have_one_order_without_gaps() {
+    within(async {
+        let redis = Redis::start().await;
+        let nodes =
+            [Arc::new(Node::start(&redis.url()).await), Arc::new(Node::start(&redis.url()).await)];
+        let first = nodes[0].fence().seq + 1;
+        let mut callers = JoinSet::new();
+        for number in 0..200 {
+            let node = Arc::clone(&nodes[number % 2]);
+            callers.spawn(async move { node.purge(&format!("tag-{number}")).await });
+        }
+        let mut seqs = callers.join_all().await;
+        seqs.sort_unstable();
+        assert_eq!(seqs, (first..first + 200).collect::<Vec<_>>());
+        for node in &nodes {
+            node.reaches(first + 199).await;
+            assert_eq!(node.rises(), []);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_new_node_knows_what_was_purged_before_it_came() {
+    within(async {
+        let redis = Redis::start().await;
+        let one = Node::start(&redis.url()).await;
+        let before = one.stamp();
+        one.purge("a").await;
+        let fresh = Node::start(&redis.url()).await;
+        assert_eq!(fresh.fence(), one.fence());
+        let from_elsewhere = Stamp { version: 0, ..before };
+        assert!(!fresh.spares(from_elsewhere, "a"));
+        assert!(fresh.spares(from_elsewhere, "b"));
+        assert_eq!(fresh.rises(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_was_cut_off_goes_on_from_where_it_was() {
+    within(async {
+        let redis = Redis::start().await;
+        let bridge = Bridge::to(&redis).await;
+        let (one, other) = two(&redis.url(), &bridge.url()).await;
+        let before = other.stamp();
+        bridge.close();
+        other.is_apart().await;
+        assert_eq!(other.log.append(of_tag("c"), Duration::ZERO).await, Err(Unavailable));
+        one.purge("a").await;
+        let seq = one.purge("b").await;
+        assert!(other.fence().seq < seq);
+        bridge.open();
+        other.reaches(seq).await;
+        other.follows().await;
+        assert!(!other.spares(before, "a"));
+        assert!(!other.spares(before, "b"));
+        assert!(other.spares(before, "c"));
+        assert_eq!(other.rises(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_that_end_are_made_anew() {
+    within(async {
+        let redis = Redis::start().await;
+        let (one, other) = two(&redis.url(), &redis.url()).await;
+        redis.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+        tokio::join!(one.is_apart(), other.is_apart());
+        tokio::join!(one.follows(), other.follows());
+        let seq = one.purge("a").await;
+        other.reaches(seq).await;
+        assert_eq!(other.rises(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_flushed_log_begins_anew_and_everything_stored_before_is_dead() {
+    within(async {
+        let redis = Redis::start().await;
+        let (one, other) = two(&redis.url(), &redis.url()).await;
+        one.purge("a").await;
+        let (old, before) = (one.fence(), [one.stamp(), other.stamp()]);
+        redis.flush().await;
+        tokio::join!(one.leaves(old), other.leaves(old));
+        assert!(one.fence().seq > old.seq);
+        assert!(!one.spares(before[0], "b"));
+        assert!(!other.spares(before[1], "b"));
+        assert_eq!(one.rises(), [Rise::Empty]);
+        assert_eq!(other.rises(), [Rise::Empty]);
+        let seq = other.purge("c").await;
+        one.reaches(seq).await;
+        assert_eq!(one.fence(), other.fence());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_restarts_empty_has_another_log() {
+    within(async {
+        let redis = Redis::start().await;
+        let (one, other) = two(&redis.url(), &redis.url()).await;
+        one.purge("a").await;
+        let (old, before) = (one.fence(), other.stamp());
+        redis.restart().await;
+        tokio::join!(one.leaves(old), other.leaves(old));
+        tokio::join!(one.follows(), other.follows());
+        assert!(!other.spares(before, "b"));
+        let seq = one.purge("c").await;
+        other.reaches(seq).await;
+        assert_eq!(one.fence(), other.fence());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hung_server_is_noticed_and_found_again() {
+    within(async {
+        let redis = Redis::start().await;
+        let node = Node::start(&redis.url()).await;
+        let before = node.stamp();
+        redis.stop().await;
+        let stopped = Instant::now();
+        node.is_apart().await;
+        assert!(stopped.elapsed() < NOTICED, "{:?}", stopped.elapsed());
+        let asked = Instant::now();
+        assert_eq!(node.log.append(of_tag("a"), Duration::ZERO).await, Err(Unavailable));
+        assert!(asked.elapsed() < Duration::from_millis(100));
+        node.log.record(of_tag("kept"));
+        redis.cont();
+        let continued = Instant::now();
+        node.follows().await;
+        assert!(continued.elapsed() < Duration::from_secs(3), "{:?}", continued.elapsed());
+        node.purge("b").await;
+        assert!(!node.spares(before, "kept"));
+        assert!(node.spares(before, "c"));
+        assert_eq!(node.rises(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_append_to_a_hung_server_does_not_wait_for_ever() {
+    within(async {
+        let redis = Redis::start().await;
+        let node = Node::start(&redis.url()).await;
+        redis.stop().await;
+        let asked = Instant::now();
+        assert_eq!(node.log.append(of_tag("a"), Duration::ZERO).await, Err(Unavailable));
+        assert!(asked.elapsed() < Duration::from_millis(2_500), "{:?}", asked.elapsed());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn records_that_were_trimmed_before_they_were_read_raise_the_floor() {
+    within(async {
+        let redis = Redis::start().await;
+        let bridge = Bridge::to(&redis).await;
+        let (one, other) = two(&redis.url(), &bridge.url()).await;
+        let before = other.stamp();
+        bridge.close();
+        other.is_apart().await;
+        for tag in ["a", "b", "c"] {
+            one.purge(tag).await;
+        }
+        redis.command(&["XTRIM", KEY, "MAXLEN", "1"]).await;
+        bridge.open();
+        other.reaches(one.fence().seq).await;
+        assert!(!other.spares(before, "d"));
+        assert_eq!(other.rises(), [Rise::Gap]);
+        assert_eq!(one.rises(), []);
+        assert_eq!(one.fence(), other.fence());
+    })
+    .await;
+}
+
+/// The fields of the last entry, by name.
+async fn last_entry(redis: &Redis) -> Vec<(String, String)> {
+    let reply = redis.command(&["XREVRANGE", KEY, "+", "-", "COUNT", "1"]).await;
+    let fields = reply.members()[0].members()[1].members();
+    fields.chunks(2).map(|pair| (pair[0].text(), pair[1].text())).collect()
+}
+
+async fn last_field(redis: &Redis, name: &str) -> String {
+    let mut fields = last_entry(redis).await.into_iter();
+    fields.find_map(|(given, value)| (given == name).then_some(value)).unwrap()
+}
+
+/// Puts another log in the place of the one there, at once.
+async fn plant(redis: &Redis, id: &str, log: &str, run: &str) {
+    const SCRIPT: &str = "redis.call('DEL', KEYS[1]) return redis.call('XADD', KEYS[1], ARGV[1], \
+        'log', ARGV[2], 'run', ARGV[3], 'nonce', '0000000000000001', 'at', '1', 'record', '{}')";
+    let reply = redis.command(&["EVAL", SCRIPT, "1", KEY, id, log, run]).await;
+    assert_eq!(reply.text(), id);
+}
+
+#[tokio::test]
+async fn a_foreign_log_kills_everything_wherever_it_stands() {
+    within(async {
+        for id in ["1-0", "3-0", "4-0", "90-0"] {
+            let redis = Redis::start().await;
+            let node = Node::start(&redis.url()).await;
+            node.purge("a").await;
+            assert_eq!(node.purge("b").await, 3);
+            let (old, before) = (node.fence(), node.stamp());
+            let run = last_field(&redis, "run").await;
+            plant(&redis, id, "00000000000000ff", &run).await;
+            node.leaves(old).await;
+            assert!(!node.spares(before, "c"), "{id}");
+            assert!(!node.rises().is_empty(), "{id}");
+            let seq = node.purge("c").await;
+            assert_eq!(format!("{seq}-0"), next_of(id));
+            assert_eq!(node.fence().log.0, 0xff, "{id}");
+        }
+    })
+    .await;
+}
+
+fn next_of(id: &str) -> String {
+    let seq: u64 = id.trim_end_matches("-0").parse().unwrap();
+    format!("{}-0", seq + 1)
+}
+
+#[tokio::test]
+async fn the_same_log_rewritten_must_not_go_on() {
+    within(async {
+        for id in ["1-0", "3-0"] {
+            let redis = Redis::start().await;
+            let node = Node::start(&redis.url()).await;
+            node.purge("a").await;
+            assert_eq!(node.purge("b").await, 3);
+            let (old, before) = (node.fence(), node.stamp());
+            let (run, log) = (last_field(&redis, "run").await, last_field(&redis, "log").await);
+            plant(&redis, id, &log, &run).await;
+            node.leaves(old).await;
+            assert!(!node.spares(before, "c"), "{id}");
+            assert_eq!(node.rises(), [Rise::Foreign], "{id}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_log_from_another_run_of_the_server_must_not_go_on() {
+    within(async {
+        let redis = Redis::start().await;
+        let (one, other) = two(&redis.url(), &redis.url()).await;
+        let (old, before) = (one.fence(), other.stamp());
+        let log = last_field(&redis, "log").await;
+        let entry = ["log", &log, "run", "0ther", "nonce", "0000000000000001", "record", "{}"];
+        let command = [&["XADD", KEY, "2-0"], &entry[..]].concat();
+        assert_eq!(redis.command(&command).await.text(), "2-0");
+        tokio::join!(one.leaves(old), other.leaves(old));
+        assert!(!other.spares(before, "a"));
+        assert_eq!(one.rises(), [Rise::Restart]);
+        assert_eq!(other.rises(), [Rise::Restart]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_others_write_into_the_log_kills_everything_and_the_log_goes_on() {
+    within(async {
+        for id in ["*", "1-7", "2-0", "18446744073709551615-18446744073709551615"] {
+            let redis = Redis::start().await;
+            let (one, other) = two(&redis.url(), &redis.url()).await;
+            let (old, before) = (one.fence(), [one.stamp(), other.stamp()]);
+            let reply = redis.command(&["XADD", KEY, id, "hello", "there"]).await;
+            assert!(!reply.is_error(), "{}", reply.text());
+            tokio::join!(one.leaves(old), other.leaves(old));
+            assert!(!one.spares(before[0], "a"), "{id}");
+            assert!(!other.spares(before[1], "a"), "{id}");
+            let before = other.stamp();
+            let seq = one.purge("a").await;
+            other.reaches(seq).await;
+            assert_eq!(one.fence(), other.fence());
+            assert!(!other.spares(before, "a"), "{id}");
+            let fresh = Node::start(&redis.url()).await;
+            assert_eq!(fresh.fence(), one.fence());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_purges_everything() {
+    within(async {
+        let redis = Redis::start().await;
+        let node = Node::start(&redis.url()).await;
+        let before = node.stamp();
+        let (run, log) = (last_field(&redis, "run").await, last_field(&redis, "log").await);
+        let record = r#"{"mode":"hard","selectors":[{"phase":"of the moon"}],"source":"api"}"#;
+        let entry = ["log", &log, "run", &run, "nonce", "0000000000000001", "record", record];
+        redis.command(&[&["XADD", KEY, "2-0"], &entry[..]].concat()).await;
+        node.reaches(2).await;
+        assert!(!node.spares(before, "a"));
+        assert!(node.spares(node.stamp(), "a"));
+        assert_eq!(node.rises(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_entry_taken_out_of_the_log_does_not_stop_it() {
+    within(async {
+        let redis = Redis::start().await;
+        let node = Node::start(&redis.url()).await;
+        let seq = node.purge("a").await;
+        let (old, before) = (node.fence(), node.stamp());
+        redis.command(&["XDEL", KEY, &format!("{seq}-0")]).await;
+        node.leaves(old).await;
+        assert!(!node.spares(before, "b"));
+        let before = node.stamp();
+        assert!(node.purge("b").await > seq);
+        assert!(!node.spares(before, "b"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn purges_are_kept_while_writes_are_refused() {
+    within(async {
+        for refusal in [Refusal::Memory, Refusal::Replica] {
+            let redis = Redis::start().await;
+            let (one, other) = two(&redis.url(), &redis.url()).await;
+            let before = [one.stamp(), other.stamp()];
+            redis.refuse_writes(refusal).await;
+            assert_eq!(
+                one.log.append(of_tag("a"), Duration::ZERO).await,
+                Err(Unavailable),
+                "{refusal:?}"
+            );
+            one.log.record(of_tag("b"));
+            one.log.record(of_tag("c"));
+            assert!(!one.spares(before[0], "b"));
+            assert!(other.spares(before[1], "b"));
+            redis.accept_writes().await;
+            other.until(|_| !other.spares(before[1], "c")).await;
+            assert!(!other.spares(before[1], "b"));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn purges_are_kept_while_there_is_no_server() {
+    within(async {
+        let redis = Redis::start().await;
+        let url = redis.url();
+        redis.kill();
+        let node = Node::of(&Settings::parse(&url).unwrap());
+        assert_eq!(node.log.append(of_tag("a"), Duration::ZERO).await, Err(Unavailable));
+        let before = node.stamp();
+        node.log.record(of_tag("a"));
+        assert!(!node.spares(before, "a"));
+        redis.restart().await;
+        node.reaches(2).await;
+        let record = last_field(&redis, "record").await;
+        assert_eq!(serde_json::from_str::<Purge>(&record).unwrap(), of_tag("a"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_ask_for_the_run_follows_too() {
+    within(async {
+        let redis = Redis::start().await;
+        let may = ["ACL", "SETUSER", "limited", "on", ">secret", "~*", "&*", "+@all", "-info"];
+        assert_eq!(redis.command(&may).await.text(), "OK");
+        let url = redis.url().replace("redis://", "redis://limited:secret@");
+        let (one, other) = two(&url, &redis.url()).await;
+        let seq = one.purge("a").await;
+        other.reaches(seq).await;
+        let seq = other.purge("b").await;
+        one.reaches(seq).await;
+        let old = one.fence();
+        redis.flush().await;
+        tokio::join!(one.leaves(old), other.leaves(old));
+        assert_eq!((one.rises(), other.rises()), (vec![Rise::Empty], vec![Rise::Empty]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_log_needs_no_more_than_what_is_documented() {
+    within(async {
+        let redis = Redis::start().await;
+        let document = include_str!("../../docs/purge-log.md");
+        let (_, rules) = document.split_once("```text\nACL SETUSER larder ").unwrap();
+        let (rules, _) = rules.split_once("\n```").unwrap();
+        let rules = rules.replace("{prefix}", "larder").replace("{password}", "secret");
+        let words: Vec<&str> =
+            ["ACL", "SETUSER", "limited"].into_iter().chain(rules.split_whitespace()).collect();
+        assert_eq!(redis.command(&words).await.text(), "OK");
+        let url = redis.url().replace("redis://", "redis://limited:secret@");
+        let node = Node::start(&url).await;
+        assert_eq!(node.purge("a").await, 2);
+        let old = node.fence();
+        redis.command(&["XADD", KEY, "18446744073709551615-0", "hello", "there"]).await;
+        node.leaves(old).await;
+        let log = redis.command(&["ACL", "LOG"]).await;
+        assert_eq!(log.members(), [], "{log:?}");
+    })
+    .await;
+}
+
+/// Lets the server take up again what it has on disk, as a restart does, but in the same run.
+async fn reload(redis: &Redis) {
+    assert_eq!(redis.command(&["DEBUG", "RELOAD", "NOSAVE"]).await.text(), "OK");
+}
+
+#[tokio::test]
+async fn a_log_that_comes_back_whole_goes_on_and_a_shorter_one_does_not() {
+    within(async {
+        let redis = Redis::start().await;
+        let node = Node::start(&redis.url()).await;
+        node.purge("a").await;
+        assert_eq!(redis.command(&["SAVE"]).await.text(), "OK");
+        let before = node.stamp();
+        reload(&redis).await;
+        node.purge("b").await;
+        assert!(node.spares(before, "c"));
+        assert_eq!(node.rises(), []);
+        let old = node.fence();
+        reload(&redis).await;
+        node.leaves(old).await;
+        assert!(!node.spares(before, "c"));
+        assert_eq!(node.rises(), [Rise::Foreign]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_log_is_reached_however_redis_is() {
+    within(async {
+        for (reach, access) in [
+            (Reach::Tcp, Access::Password),
+            (Reach::Tcp, Access::User),
+            (Reach::Tls, Access::User),
+            (Reach::Unix, Access::Anyone),
+            (Reach::Unix, Access::Password),
+        ] {
+            let redis = Redis::with(reach, access).await;
+            let mut settings = Settings::parse(&redis.url()).unwrap();
+            if let Some(tls) = &mut settings.tls {
+                *tls = Tls { ca: Some(redis.authority()), ..Tls::default() };
+            }
+            let node = Node::of(&settings);
+            node.follows().await;
+            assert_eq!(node.purge("a").await, 2, "{reach:?} {access:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_no_reason_to_end() {
+    within(async {
+        let redis = Redis::with(Reach::Tcp, Access::Password).await;
+        let url = redis.url().replace("p%40", "q%40");
+        let node = Node::of(&Settings::parse(&url).unwrap());
+        assert_eq!(node.log.append(of_tag("a"), Duration::ZERO).await, Err(Unavailable));
+        let right = redis.command(&["CONFIG", "SET", "requirepass", "q@ss:w/rd%1"]).await;
+        assert_eq!(right.text(), "OK");
+        node.follows().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_dropped_leaves_no_connection() {
+    within(async {
+        let redis = Redis::start().await;
+        let node = Node::start(&redis.url()).await;
+        // The node's two, and the one that asks.
+        assert_eq!(redis.info("clients", "connected_clients").await, "3");
+        drop(node);
+        while redis.info("clients", "connected_clients").await != "1" {}
+    })
+    .await;
+}

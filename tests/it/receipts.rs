@@ -1,0 +1,559 @@
+//! What a receipt says holds: nodes that share a log, and some that are killed, cut off, or gone.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use larder::{
+    fence::Stamp,
+    purge::{Acknowledgement, Heard, Once, Receipt, Unavailable, Waited},
+};
+use tokio::task::JoinSet;
+
+use crate::support::{
+    fleet::Fleet,
+    log::{Bridge, Node, UNSYNCED_TTL, of_tag},
+    process::Process,
+    proxy::request,
+    redis::{Redis, Refusal},
+    resp::Value,
+    script::{Asked, Said, Scripted},
+    wire::Wire,
+    within, within_seconds,
+};
+
+const LEASE: Duration = Duration::from_secs(3);
+const NODES: &str = "{larder:log}:nodes";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Three nodes, the last of them on a bridge, with a log that is old enough to know all.
+struct Three {
+    redis: Redis,
+    bridge: Bridge,
+    nodes: [Node; 3],
+}
+
+impl Three {
+    async fn start() -> Self {
+        let redis = Redis::start().await;
+        let bridge = Bridge::to(&redis).await;
+        let (url, other) = (redis.url(), bridge.url());
+        let (one, two, three) =
+            tokio::join!(Node::start(&url), Node::start(&url), Node::start(&other));
+        let nodes = [one, two, three];
+        for node in &nodes {
+            node.purge("each knows the others by now").await;
+        }
+        grow_old(&redis, &nodes[0]).await;
+        Self { redis, bridge, nodes }
+    }
+
+    /// What was asked for now on the last node.
+    fn stamp(&self) -> Stamp {
+        self.nodes[2].stamp()
+    }
+
+    async fn purge(&self) -> Receipt {
+        self.nodes[0].log.append(of_tag("a"), PATIENCE).await.unwrap()
+    }
+
+    /// Whether the last node may use what has the tag that is purged.
+    fn uses(&self, stamp: Stamp) -> bool {
+        self.nodes[2].spares(stamp, "a")
+    }
+}
+
+/// Has the log begun long ago, as far as Redis knows.
+async fn grow_old(redis: &Redis, node: &Node) {
+    let began = format!("{:016x} 1", node.fence().log.0);
+    assert!(!redis.command(&["HSET", NODES, "log", &began]).await.is_error());
+}
+
+fn counts(receipt: &Receipt) -> (u32, u32) {
+    assert_eq!(receipt.verdict, Acknowledgement::Given, "{receipt:?}");
+    assert_eq!(receipt.missing, []);
+    (receipt.applied, receipt.total)
+}
+
+#[tokio::test]
+async fn a_purge_is_acknowledged_once_every_node_has_applied_it() {
+    within(async {
+        let three = Three::start().await;
+        for _ in 0..50 {
+            let stamps = three.nodes.each_ref().map(Node::stamp);
+            let receipt = three.purge().await;
+            assert_eq!(counts(&receipt), (3, 3));
+            for (node, stamp) in three.nodes.iter().zip(stamps) {
+                assert!(node.fence().seq >= receipt.seq);
+                assert!(!node.spares(stamp, "a"));
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_acknowledgement_takes_milliseconds() {
+    within(async {
+        let three = Three::start().await;
+        let mut times = Vec::new();
+        for _ in 0..200 {
+            let asked = Instant::now();
+            assert_eq!(counts(&three.purge().await), (3, 3));
+            times.push(asked.elapsed());
+        }
+        times.sort_unstable();
+        println!("acknowledged by 3 nodes: p50 {:?}, p99 {:?}", times[100], times[198]);
+        // Far from what it takes, near enough to notice a poll.
+        assert!(times[100] < Duration::from_millis(100), "{:?}", times[100]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_was_killed_is_waited_for_until_its_lease_ends() {
+    within(async {
+        let Three { redis: _redis, nodes: [one, _two, three], .. } = Three::start().await;
+        let (fences, stamp) = (Arc::clone(three.log.fences()), three.stamp());
+        drop(three);
+        let receipt = one.log.append(of_tag("a"), PATIENCE).await.unwrap();
+        assert_eq!(counts(&receipt), (2, 3));
+        let tags = ["a".to_owned()];
+        assert!(!fences.is_synced(Instant::now()));
+        assert!(!fences.may_join(&stamp, b"host/path", Some(&tags), Instant::now()));
+        // Its lease is over: from now on it takes the time that an unsynced node has.
+        let asked = Instant::now();
+        assert_eq!(counts(&one.log.append(of_tag("a"), PATIENCE).await.unwrap()), (2, 3));
+        assert!(asked.elapsed() >= UNSYNCED_TTL);
+        assert!(asked.elapsed() < LEASE);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_uses_nothing_older_once_a_purge_is_acknowledged() {
+    within(async {
+        for cut_off in [Bridge::block, Bridge::close] {
+            let three = Three::start().await;
+            cut_off(&three.bridge);
+            let stamp = three.stamp();
+            assert!(three.uses(stamp));
+            assert_eq!(counts(&three.purge().await), (2, 3));
+            assert!(!three.uses(stamp));
+            // Once more, with what it asked for while it is without a lease.
+            let stamp = three.stamp();
+            assert!(three.uses(stamp));
+            assert_eq!(counts(&three.purge().await), (2, 3));
+            assert!(!three.uses(stamp));
+            three.bridge.open();
+            three.nodes[2].reaches(three.nodes[0].fence().seq).await;
+            three.nodes[2].follows().await;
+            assert_eq!(counts(&three.purge().await), (3, 3));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_is_missing_when_time_is_up_is_named() {
+    within(async {
+        let three = Three::start().await;
+        three.bridge.block();
+        let patience = Duration::from_millis(100);
+        let receipt = three.nodes[0].log.append(of_tag("a"), patience).await.unwrap();
+        assert!(!receipt.is_acknowledged());
+        assert_eq!((receipt.applied, receipt.total), (2, 3));
+        assert_eq!(receipt.missing, [three.nodes[2].log.node().unwrap()]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_node_that_has_signed_off() {
+    within(async {
+        let three = Three::start().await;
+        let stamp = three.stamp();
+        three.nodes[2].log.leave().await;
+        assert!(!three.uses(stamp));
+        let asked = Instant::now();
+        assert_eq!(counts(&three.purge().await), (2, 2));
+        assert!(asked.elapsed() < UNSYNCED_TTL, "{:?}", asked.elapsed());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_pending_is_appended_before_a_node_signs_off() {
+    within(async {
+        let Three { redis: _redis, nodes: [one, two, _three], .. } = Three::start().await;
+        let stamp = one.stamp();
+        two.log.record(of_tag("a"));
+        two.log.leave().await;
+        one.until(|_| !one.spares(stamp, "a")).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_flushed_redis_forgets_nobody() {
+    within(async {
+        let three = Three::start().await;
+        three.bridge.block();
+        let (old, stamp) = (three.nodes[0].fence(), three.stamp());
+        three.redis.flush().await;
+        three.nodes[0].leaves(old).await;
+        assert_eq!(counts(&three.purge().await), (2, 3));
+        assert!(!three.uses(stamp));
+        grow_old(&three.redis, &three.nodes[0]).await;
+        let stamp = three.stamp();
+        assert!(three.uses(stamp));
+        // A node that has never seen the one that is cut off hears of it.
+        let fresh = Node::start(&three.redis.url()).await;
+        assert_eq!(counts(&fresh.log.append(of_tag("a"), PATIENCE).await.unwrap()), (3, 4));
+        assert!(!three.uses(stamp));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_purge_right_after_a_flush_waits_for_leases_that_nobody_knows() {
+    within(async {
+        let redis = Redis::start().await;
+        let bridge = Bridge::to(&redis).await;
+        let stranger = Node::start(&bridge.url()).await;
+        let stamp = stranger.stamp();
+        bridge.block();
+        redis.flush().await;
+        let fresh = Node::start(&redis.url()).await;
+        assert!(stranger.spares(stamp, "a"));
+        let receipt = fresh.log.append(of_tag("a"), PATIENCE).await.unwrap();
+        assert_eq!(counts(&receipt), (1, 1));
+        assert!(!stranger.spares(stamp, "a"));
+        let receipt = fresh.log.append(of_tag("a"), PATIENCE).await.unwrap();
+        assert_eq!(counts(&receipt), (1, 1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_redis_that_restarts_empty_forgets_nobody() {
+    within(async {
+        let three = Three::start().await;
+        three.bridge.block();
+        let (old, stamp) = (three.nodes[0].fence(), three.stamp());
+        three.redis.restart().await;
+        tokio::join!(three.nodes[0].leaves(old), three.nodes[1].leaves(old));
+        tokio::join!(three.nodes[0].follows(), three.nodes[1].follows());
+        assert_eq!(counts(&three.purge().await), (2, 3));
+        assert!(!three.uses(stamp));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lost_list_of_nodes_is_made_anew() {
+    within(async {
+        let three = Three::start().await;
+        three.bridge.block();
+        let stamp = three.stamp();
+        three.redis.command(&["DEL", NODES]).await;
+        assert_eq!(counts(&three.purge().await), (2, 3));
+        assert!(!three.uses(stamp));
+        assert_eq!(three.nodes[0].rises(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lease_is_never_longer_than_a_lease_whatever_the_clock_of_redis_was() {
+    within(async {
+        let three = Three::start().await;
+        let node = three.nodes[2].log.node().unwrap().to_string();
+        let value = three.redis.command(&["HGET", NODES, &node]).await.text();
+        three.bridge.block();
+        let (_, rest) = value.split_once(' ').unwrap();
+        // By a clock that was a hundred years ahead.
+        let ahead = format!("4900000000000 {rest}");
+        three.redis.command(&["HSET", NODES, &node, &ahead]).await;
+        let asked = Instant::now();
+        assert_eq!(counts(&three.purge().await), (2, 3));
+        assert!(asked.elapsed() < LEASE + Duration::from_secs(1), "{:?}", asked.elapsed());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_that_may_not_renew_its_lease_has_none() {
+    within(async {
+        let three = Three::start().await;
+        three.redis.refuse_writes(Refusal::Memory).await;
+        // With a lease that is renewed each second it is synced for more than a second.
+        let fences = three.nodes[0].log.fences();
+        while fences.is_synced(Instant::now() + Duration::from_secs(1)) {
+            three.redis.command(&["PING"]).await;
+        }
+        three.redis.accept_writes().await;
+        while !fences.is_synced(Instant::now() + Duration::from_secs(1)) {
+            three.redis.command(&["PING"]).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_redis_there_is_no_receipt() {
+    within(async {
+        let three = Three::start().await;
+        three.redis.kill();
+        three.nodes[0].is_apart().await;
+        let appended = three.nodes[0].log.append(of_tag("a"), PATIENCE).await;
+        assert_eq!(appended, Err(Unavailable));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_without_its_lease_names_no_other_node_live() {
+    within(async {
+        let redis = Redis::start().await;
+        let metrics = larder::telemetry::Metrics::new();
+        let nodes = [Node::start(&redis.url()).await, Node::start(&redis.url()).await];
+        nodes[0].log.append(of_tag("a"), Duration::ZERO).await.unwrap();
+        nodes[0].log.observe(&metrics);
+        assert_eq!(metrics.purge_nodes.with_label_values(&["live"]).get(), 2);
+        assert_eq!(metrics.purge_nodes.with_label_values(&["gone"]).get(), 0);
+    })
+    .await;
+}
+
+// ── Writes through the proxy ──
+
+#[tokio::test]
+async fn a_write_waits_until_its_purge_holds_everywhere() {
+    within(async {
+        let three = Three::start().await;
+        let stamps = three.nodes.each_ref().map(Node::stamp);
+        let waited = three.nodes[0].log.record_and_wait(of_tag("a"), PATIENCE).await;
+        assert_eq!(waited, Waited::Acknowledged);
+        for (node, stamp) in three.nodes.iter().zip(stamps) {
+            assert!(!node.spares(stamp, "a"));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn many_writes_at_once_are_all_acknowledged() {
+    within(async {
+        let three = Three::start().await;
+        let three = Arc::new(three);
+        let mut writers = JoinSet::new();
+        for number in 0..100 {
+            let three = Arc::clone(&three);
+            writers.spawn(async move {
+                let tag = format!("tag-{number}");
+                let stamps = three.nodes.each_ref().map(Node::stamp);
+                let log = &three.nodes[number % 3].log;
+                let waited = log.record_and_wait(of_tag(&tag), PATIENCE).await;
+                assert_eq!(waited, Waited::Acknowledged);
+                for (node, stamp) in three.nodes.iter().zip(stamps) {
+                    assert!(!node.spares(stamp, &tag));
+                }
+            });
+        }
+        writers.join_all().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_write_does_not_wait_longer_than_it_may() {
+    within(async {
+        let three = Three::start().await;
+        three.bridge.block();
+        let (log, bound) = (&three.nodes[0].log, Duration::from_millis(50));
+        let asked = Instant::now();
+        assert_eq!(log.record_and_wait(of_tag("a"), bound).await, Waited::Late);
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_write_without_redis_holds_here_at_once_and_everywhere_later() {
+    within(async {
+        let three = Three::start().await;
+        three.bridge.close();
+        let cut_off = &three.nodes[2];
+        cut_off.is_apart().await;
+        let stamps = three.nodes.each_ref().map(Node::stamp);
+        let asked = Instant::now();
+        let waited = cut_off.log.record_and_wait(of_tag("a"), PATIENCE).await;
+        assert_eq!(waited, Waited::Unreachable);
+        assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
+        assert!(!three.uses(stamps[2]) && three.nodes[0].spares(stamps[0], "a"));
+        three.bridge.open();
+        three.nodes[0].until(|_| !three.nodes[0].spares(stamps[0], "a")).await;
+    })
+    .await;
+}
+
+// ── What nodes agree on ──
+
+#[tokio::test]
+async fn a_purge_under_one_key_is_appended_once_in_the_fleet() {
+    within(async {
+        let three = Three::start().await;
+        let [one, two, _] = &three.nodes;
+        let purge = async |node: &Node, key| {
+            node.log.append_once(of_tag("a"), key, PATIENCE).await.unwrap()
+        };
+        let Once::First(first) = purge(one, "delivery-1").await else { panic!("it is new") };
+        assert_eq!(counts(&first), (3, 3));
+        let stamp = three.stamp();
+        let Once::Again(again) = purge(two, "delivery-1").await else { panic!("it is known") };
+        assert_eq!((again.seq, counts(&again)), (first.seq, (3, 3)));
+        assert!(three.uses(stamp), "nothing was purged again");
+        let other = purge(two, "delivery-2").await;
+        assert_eq!(other.into_receipt().seq, first.seq + 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_all_nodes_that_ask_at_once_one_has_the_turn() {
+    within(async {
+        let three = Three::start().await;
+        let hour = Duration::from_hours(1);
+        let ask = |node: usize| three.nodes[node].log.once("a", hour);
+        let (one, two, three) = tokio::join!(ask(0), ask(1), ask(2));
+        let turns = [one, two, three].map(Result::unwrap);
+        assert_eq!(turns.iter().filter(|turn| **turn).count(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_role_goes_to_another_node_when_it_is_given_up_or_its_holder_dies() {
+    within(async {
+        let Three { redis, bridge: _bridge, nodes: [one, two, three] } = Three::start().await;
+        let role = one.log.hold("poller").await.unwrap().unwrap();
+        assert!(role.is_held());
+        assert!(two.log.hold("poller").await.unwrap().is_none());
+        drop(role);
+        let role = loop {
+            if let Some(role) = two.log.hold("poller").await.unwrap() {
+                break role;
+            }
+        };
+        drop(two);
+        // Nobody renews it: it is over at the latest after a lease.
+        let taken = Instant::now();
+        let next = loop {
+            redis.command(&["PING"]).await;
+            if let Some(role) = three.log.hold("poller").await.unwrap() {
+                break role;
+            }
+        };
+        assert!(next.is_held() && !role.is_held());
+        assert!(taken.elapsed() < LEASE + Duration::from_secs(1), "{:?}", taken.elapsed());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_one_node_remembers_all_recall() {
+    within(async {
+        let three = Three::start().await;
+        let [one, two, _] = &three.nodes;
+        assert_eq!(one.log.recall("poll:sales").await, Ok(None));
+        one.log.remember("poll:sales", "version 1").await.unwrap();
+        one.log.remember("poll:sales", "version 2").await.unwrap();
+        assert_eq!(two.log.recall("poll:sales").await, Ok(Some("version 2".to_owned())));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_node_hears_of_every_record_in_one_order() {
+    within(async {
+        let three = Three::start().await;
+        let first = three.nodes[0].fence().seq + 1;
+        let mut readers = three.nodes.each_ref().map(|node| node.log.records(Some(first - 1)));
+        for tag in ["a", "b", "c"] {
+            three.nodes[1].purge(tag).await;
+        }
+        for reader in &mut readers {
+            for (seq, tag) in (first..).zip(["a", "b", "c"]) {
+                let Heard::Record(record) = reader.next().await else { panic!("too slow") };
+                assert_eq!((record.seq, &record.purge), (seq, &of_tag(tag)));
+                assert!(record.at.millis() > 0);
+            }
+        }
+        let recent = three.nodes[2].log.recent();
+        assert_eq!(recent[0].seq, first + 2);
+        assert_eq!(three.nodes[2].log.oldest(), recent.last().map(|record| record.seq));
+    })
+    .await;
+}
+
+// ── Whole nodes ──
+
+/// Three processes that share a Redis, and a webhook through which anybody may purge the tag `t`.
+async fn processes(redis: &Redis, origin: &str) -> Fleet {
+    let webhook = "[[webhook]]\nname = \"shop\"\nscheme = \"bearer\"\nsecrets = [\"secret\"]\n\
+                   [[webhook.on]]\npurge = [\"t\"]\n";
+    let fleet = Fleet::start(3, origin, &format!("{webhook}[store]\n{}", redis.store())).await;
+    for node in &fleet.nodes {
+        while !node.ask_admin("/readyz").await.body.contains("purge log: synced") {}
+    }
+    let log = redis.command(&["XREVRANGE", "larder:log", "+", "-", "COUNT", "1"]).await;
+    let fields: Vec<_> = log.members()[0].members()[1].members().iter().map(Value::text).collect();
+    let at = fields.iter().position(|field| field == "log").unwrap();
+    redis.command(&["HSET", NODES, "log", &format!("{} 1", fields[at + 1])]).await;
+    fleet
+}
+
+async fn deliver(node: &Process) -> (u16, String) {
+    let fields = [("authorization", "Bearer secret"), ("content-length", "2")];
+    let call = request("POST", "/_larder/webhooks/shop", &fields) + "{}";
+    let reply = Wire::connect(node.address).await.exchange(call).await;
+    let (_, nodes) = reply.body.split_once(",\"nodes\":").unwrap();
+    (reply.status(), nodes.trim_end_matches('}').to_owned())
+}
+
+#[tokio::test]
+async fn processes_hang_and_go_and_no_purge_is_acknowledged_too_early() {
+    within_seconds(60, async {
+        let counted = |asked: &Asked| Said::fresh(asked.before.to_string()).with("xkey", "t");
+        let origin = Scripted::start(move |asked| counted(asked)).await;
+        let redis = Redis::start().await;
+        let fleet = processes(&redis, &origin.url()).await;
+        // An answer tells how many requests the origin had before it.
+        let number =
+            async |node: usize| -> usize { fleet.ask(node, "/a").await.body.parse().unwrap() };
+        for node in 0..3 {
+            number(node).await;
+        }
+        let before = origin.requests();
+        let (status, nodes) = deliver(&fleet.nodes[0]).await;
+        assert_eq!((status, &*nodes), (200, r#"{"applied":3,"total":3"#));
+        for node in [2, 1, 0] {
+            assert!(number(node).await >= before);
+        }
+        // One hangs: when it goes on it has the older response still, and no lease.
+        fleet.nodes[2].signal("STOP");
+        let before = origin.requests();
+        let (status, nodes) = deliver(&fleet.nodes[0]).await;
+        assert_eq!((status, &*nodes), (200, r#"{"applied":2,"total":3"#));
+        fleet.nodes[2].signal("CONT");
+        assert!(number(2).await >= before);
+        // One goes in order.
+        fleet.nodes[1].signal("TERM");
+        assert!(fleet.nodes[1].ended().await.success());
+        let (status, nodes) = deliver(&fleet.nodes[0]).await;
+        assert_eq!((status, &*nodes), (200, r#"{"applied":2,"total":2"#));
+    })
+    .await;
+}

@@ -1,0 +1,292 @@
+//! Clients never notice what happens to Redis: the same load, at the same time, on nodes that share one
+//! and on nodes that have none.
+
+use std::{fmt, time::Duration};
+
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::Instant,
+};
+
+use crate::support::{
+    fleet::{Fleet, moment},
+    load::{Load, Outcome, Running, Turn},
+    process::Process,
+    redis::{Redis, Refusal},
+    script::{Said, Scripted},
+    within_seconds,
+};
+
+const NODES: usize = 3;
+const CLIENTS: usize = 12;
+/// Each client asks this often: 200 requests in a second altogether.
+const EVERY: Duration = Duration::from_millis(60);
+const A_SECOND: usize = 200;
+const ITEMS: usize = 5;
+/// By how much Redis may make the slowest of a hundred requests slower while it is in trouble.
+const SLOWER: Duration = Duration::from_millis(50);
+/// How soon everything is as before once Redis is.
+const RECOVERY: Duration = Duration::from_secs(3);
+/// By how much a node may grow, beyond one without Redis.
+const GROWTH: u64 = 8 << 20;
+
+/// These tests measure time: they take turns.
+async fn turn() -> MutexGuard<'static, ()> {
+    static TURNS: Mutex<()> = Mutex::const_new(());
+    TURNS.lock().await
+}
+
+/// Two fleets under the same load, one with Redis and one without.
+struct Scene {
+    origin: Scripted,
+    redis: Redis,
+    sharing: Fleet,
+    bare: Fleet,
+    loads: [Loads; 2],
+    memory: [u64; 2],
+}
+
+/// What is asked of a fleet.
+struct Loads {
+    reads: Running,
+    writes: Running,
+}
+
+/// What became of it.
+struct Outcomes {
+    reads: Outcome,
+    writes: Outcome,
+}
+
+/// Hits and misses: of twenty requests, seventeen ask for what is asked for all the time, two for what
+/// nobody asked for before, one for what is written now and then.
+fn read(Turn { client, before }: Turn) -> String {
+    match before % 20 {
+        0 => format!("/item/{}", client % ITEMS),
+        1 | 2 => format!("/cold/{client}/{before}"),
+        other => format!("/hot/{other}"),
+    }
+}
+
+fn write(Turn { client, before }: Turn) -> String {
+    format!("DELETE /item/{}", (client + before) % ITEMS)
+}
+
+impl Loads {
+    fn on(fleet: &Fleet) -> Self {
+        let load = Load::over(&fleet.addresses());
+        let reads = load.clone().clients(CLIENTS).every(EVERY).asking(read).start();
+        let writes = load.clients(NODES).every(EVERY * 5).asking(write).start();
+        Self { reads, writes }
+    }
+
+    async fn stop(self) -> Outcomes {
+        Outcomes { reads: self.reads.stop().await, writes: self.writes.stop().await }
+    }
+}
+
+impl Outcomes {
+    fn between(&self, begin: Instant, end: Instant) -> Self {
+        Self { reads: self.reads.between(begin, end), writes: self.writes.between(begin, end) }
+    }
+
+    fn is_faultless(&self) -> bool {
+        self.reads.failures().is_empty() && self.writes.failures().is_empty()
+    }
+}
+
+impl fmt::Display for Outcomes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "reads: {}; writes: {}", self.reads, self.writes)
+    }
+}
+
+/// The most memory that a node of a fleet takes now.
+fn memory(fleet: &Fleet) -> u64 {
+    fleet.nodes.iter().map(Process::memory).max().unwrap()
+}
+
+impl Scene {
+    /// With everything warm.
+    async fn begin() -> Self {
+        let origin = Scripted::start(|asked| {
+            Said::fresh(format!("{} {}", asked.target, asked.before)).with("xkey", "t")
+        })
+        .await;
+        let redis = Redis::start().await;
+        let sharing = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
+        let bare = Fleet::start(NODES, &origin.url(), "").await;
+        let loads = [Loads::on(&sharing), Loads::on(&bare)];
+        let scene = Self { origin, redis, sharing, bare, loads, memory: [0; 2] };
+        scene.seconds(1).await;
+        let memory = [memory(&scene.sharing), memory(&scene.bare)];
+        Self { memory, ..scene }
+    }
+
+    /// Lets the load go on for this long.
+    async fn seconds(&self, seconds: usize) {
+        self.loads[0].reads.more(seconds * A_SECOND).await;
+    }
+
+    /// Waits until a metric of each node of the fleet with Redis is this.
+    async fn until(&self, name: &str, labels: &str, value: u64) {
+        for node in 0..NODES {
+            while self.sharing.metric(node, name, labels).await != value {
+                moment().await;
+            }
+        }
+    }
+
+    async fn until_open(&self) {
+        self.until("larder_store_breaker_open", "", 1).await;
+    }
+
+    /// Waits until nodes have from Redis what others stored, and know what others purge.
+    async fn until_recovered(&self) {
+        let begin = Instant::now();
+        self.sharing.ready(&self.redis).await;
+        self.until("larder_store_refusing_writes", "", 0).await;
+        self.until("larder_purge_pending", "", 0).await;
+        let mut number = 0;
+        while !self.is_shared(&format!("/shared/{number}")).await {
+            number += 1;
+        }
+        let took = begin.elapsed();
+        assert!(took < RECOVERY, "{took:?}");
+        self.purge("/purged").await;
+    }
+
+    /// Whether what one node fetches answers the others.
+    async fn is_shared(&self, target: &str) -> bool {
+        for node in 0..NODES {
+            self.sharing.ask(node, target).await;
+        }
+        self.origin.asked().iter().filter(|asked| asked.target == target).count() == 1
+    }
+
+    /// Purges through one node, and asks all of them once that is acknowledged: on a log that has just
+    /// begun, this takes as long as the lease of a node that nobody remembers.
+    async fn purge(&self, target: &str) {
+        let fleet = &self.sharing;
+        let fetched = fleet.ask(0, target).await.body;
+        fleet.purge(0, &format!("{{\"urls\":[\"{target}\"]}}")).await;
+        for node in 0..NODES {
+            assert_ne!(fleet.ask(node, target).await.body, fetched, "node {node}");
+        }
+    }
+
+    /// Compares what became of both loads between two moments.
+    async fn end(self, begin: Instant, end: Instant) {
+        self.seconds(1).await;
+        self.until("larder_store_queue_bytes", "", 0).await;
+        let grown = |fleet, before| memory(fleet).saturating_sub(before);
+        let growth = [grown(&self.sharing, self.memory[0]), grown(&self.bare, self.memory[1])];
+        let [sharing, bare] = self.loads;
+        let (sharing, bare) = tokio::join!(sharing.stop(), bare.stop());
+        let during = [sharing.between(begin, end), bare.between(begin, end)];
+        let told = format!(
+            "with Redis: {}\nwithout: {}\nthe whole time: {sharing}\ngrowth: {growth:?}",
+            during[0], during[1]
+        );
+        assert!(sharing.is_faultless() && bare.is_faultless(), "{told}");
+        let [slow, usual] = during;
+        assert!(slow.reads.percentile(99) < usual.reads.percentile(99) + SLOWER, "{told}");
+        assert!(slow.writes.percentile(99) < usual.writes.percentile(99) + SLOWER, "{told}");
+        assert!(growth[0] < growth[1] + GROWTH, "{told}");
+    }
+}
+
+/// How long Redis hangs; longer where `LARDER_TEST_HANG_SECONDS` says so.
+fn hanging() -> usize {
+    let told = std::env::var("LARDER_TEST_HANG_SECONDS").ok();
+    told.map_or(4, |seconds| seconds.parse().expect("a number of seconds"))
+}
+
+#[tokio::test]
+async fn redis_dies_and_comes_back_empty() {
+    let _turn = turn().await;
+    within_seconds(60, async {
+        let scene = Scene::begin().await;
+        let begin = Instant::now();
+        scene.redis.kill();
+        scene.until_open().await;
+        scene.seconds(2).await;
+        scene.redis.restart().await;
+        scene.until_recovered().await;
+        scene.end(begin, Instant::now()).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn redis_restarts_empty_at_once() {
+    let _turn = turn().await;
+    within_seconds(60, async {
+        let scene = Scene::begin().await;
+        let begin = Instant::now();
+        scene.redis.restart().await;
+        scene.until_recovered().await;
+        scene.end(begin, Instant::now()).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn redis_hangs() {
+    let _turn = turn().await;
+    within_seconds(90, async {
+        let scene = Scene::begin().await;
+        let begin = Instant::now();
+        scene.redis.stop().await;
+        scene.until_open().await;
+        let noticed = begin.elapsed();
+        assert!(noticed < Duration::from_millis(1500), "{noticed:?}");
+        scene.seconds(hanging()).await;
+        scene.redis.cont();
+        scene.until_recovered().await;
+        scene.end(begin, Instant::now()).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn redis_loses_everything() {
+    let _turn = turn().await;
+    within_seconds(60, async {
+        let scene = Scene::begin().await;
+        let begin = Instant::now();
+        scene.redis.flush().await;
+        scene.seconds(1).await;
+        scene.until_recovered().await;
+        scene.end(begin, Instant::now()).await;
+    })
+    .await;
+}
+
+async fn refuses_writes(refusal: Refusal, reason: &str) {
+    let scene = Scene::begin().await;
+    let begin = Instant::now();
+    scene.redis.refuse_writes(refusal).await;
+    scene.until("larder_store_refusing_writes", &format!("reason=\"{reason}\""), 1).await;
+    scene.seconds(2).await;
+    for node in &scene.sharing.nodes {
+        let ready = node.ask_admin("/readyz").await;
+        assert_eq!(ready.status(), 200, "{ready:?}");
+        assert!(ready.body.contains(&format!("refusing writes ({reason})")), "{ready:?}");
+    }
+    scene.redis.accept_writes().await;
+    scene.until_recovered().await;
+    scene.end(begin, Instant::now()).await;
+}
+
+#[tokio::test]
+async fn redis_is_full() {
+    let _turn = turn().await;
+    within_seconds(60, refuses_writes(Refusal::Memory, "out-of-memory")).await;
+}
+
+#[tokio::test]
+async fn redis_becomes_a_replica() {
+    let _turn = turn().await;
+    within_seconds(60, refuses_writes(Refusal::Replica, "read-only")).await;
+}

@@ -1,0 +1,139 @@
+//! Several nodes: `larder run` processes with one configuration, before one origin.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use tempfile::TempDir;
+
+use super::{
+    process::Process,
+    proxy::{request, sending, sum},
+    redis::Redis,
+    wire::{Reply, Wire},
+};
+
+const TOKEN: (&str, &str) = ("authorization", "Bearer secret");
+
+/// Between two looks at a node: looking takes time that the node needs.
+pub(crate) async fn moment() {
+    tokio::time::sleep(Duration::from_millis(5)).await;
+}
+
+pub(crate) struct Fleet {
+    pub(crate) nodes: Vec<Process>,
+    folder: TempDir,
+}
+
+impl Fleet {
+    /// Nodes before this origin, without an access log. `toml` is the rest of their configuration:
+    /// keys of the file itself first, then tables.
+    pub(crate) async fn start(nodes: usize, origin: &str, toml: &str) -> Self {
+        let mut fleet = Self { nodes: Vec::new(), folder: tempfile::tempdir().unwrap() };
+        let text = format!(
+            "listen = \"127.0.0.1:0\"\norigin = \"{origin}\"\n{toml}\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\ntoken = \"secret\"\n[log]\naccess = \"off\"\n"
+        );
+        std::fs::write(fleet.config(), text).unwrap();
+        for _ in 0..nodes {
+            let node = fleet.node().await;
+            fleet.nodes.push(node);
+        }
+        fleet
+    }
+
+    /// Nodes that share this Redis, with further keys of the table `[store]`; all of them use it when
+    /// this returns.
+    pub(crate) async fn sharing(redis: &Redis, nodes: usize, origin: &str, store: &str) -> Self {
+        let toml = format!("[store]\n{}{store}", redis.store());
+        let fleet = Self::start(nodes, origin, &toml).await;
+        fleet.ready(redis).await;
+        fleet
+    }
+
+    /// Waits until every node uses this Redis: its store, its log, and what nodes tell each other.
+    pub(crate) async fn ready(&self, redis: &Redis) {
+        let nodes = self.nodes.len();
+        while redis.command(&["PUBSUB", "CHANNELS", "*:n:*"]).await.members().len() < nodes {
+            moment().await;
+        }
+        for node in 0..nodes {
+            while !self.uses_redis(node).await {
+                moment().await;
+            }
+        }
+    }
+
+    /// Whether a node asks Redis, and knows all that was purged.
+    pub(crate) async fn uses_redis(&self, node: usize) -> bool {
+        let metrics = self.metrics(node).await;
+        sum(&metrics, "larder_store_breaker_open", "") == 0
+            && sum(&metrics, "larder_purge_log_synced", "") == 1
+    }
+
+    /// Where its nodes listen.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().map(|node| node.address).collect()
+    }
+
+    /// `GET path` of a node, on a connection of its own.
+    pub(crate) async fn ask(&self, node: usize, path: &str) -> Reply {
+        self.nodes[node].get(path).await
+    }
+
+    /// A request without a body to a node, on a connection of its own.
+    pub(crate) async fn send(
+        &self,
+        node: usize,
+        (method, target): (&str, &str),
+        fields: &[(&str, &str)],
+    ) -> Reply {
+        let mut wire = Wire::connect(self.nodes[node].address).await;
+        wire.write(request(method, target, fields)).await;
+        wire.read_reply_to(method).await
+    }
+
+    /// Purges by a call to a node, which has to succeed; its place in the log.
+    pub(crate) async fn purge(&self, node: usize, json: &str) -> u64 {
+        let call = sending("POST", "/v1/purge", &[TOKEN], json);
+        let reply = Wire::connect(self.nodes[node].admin).await.exchange(call).await;
+        assert_eq!(reply.status(), 200, "{reply:?}");
+        let receipt: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
+        receipt["seq"].as_u64().unwrap()
+    }
+
+    /// Ends a node at once, as a crash does.
+    pub(crate) fn kill(&self, node: usize) {
+        self.nodes[node].kill();
+    }
+
+    /// Starts a new process in the place of a node, on other ports.
+    pub(crate) async fn replace(&mut self, node: usize) {
+        self.nodes[node] = self.node().await;
+    }
+
+    /// The sum of a metric over all nodes and all label sets that have `labels` in them.
+    pub(crate) async fn total(&self, name: &str, labels: &str) -> u64 {
+        let mut total = 0;
+        for node in 0..self.nodes.len() {
+            total += self.metric(node, name, labels).await;
+        }
+        total
+    }
+
+    /// The sum of a metric of a node over all label sets that have `labels` in them.
+    pub(crate) async fn metric(&self, node: usize, name: &str, labels: &str) -> u64 {
+        sum(&self.metrics(node).await, name, labels)
+    }
+
+    async fn metrics(&self, node: usize) -> String {
+        let call = request("GET", "/metrics", &[TOKEN]);
+        Wire::connect(self.nodes[node].admin).await.exchange(call).await.body
+    }
+
+    async fn node(&self) -> Process {
+        Process::run(&["--config", self.config().to_str().unwrap()]).await
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("proxy.toml")
+    }
+}

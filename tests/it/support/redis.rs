@@ -1,0 +1,360 @@
+//! Throw-away Redis servers: real `redis-server` processes on ports of their own, that tests fill,
+//! look into, stop, kill and make refuse.
+
+use std::{
+    fmt::Write as _,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
+};
+
+use rustls::pki_types::ServerName;
+use tempfile::TempDir;
+use tokio::{
+    net::{TcpStream, UnixStream},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    certificate::Signed,
+    process::{Said, signal, stopped},
+    resp::{Resp, Value},
+    wire::Wire,
+};
+
+/// With characters that mean something in a URL.
+const PASSWORD: &str = "p@ss:w/rd%1";
+const PASSWORD_IN_URL: &str = "p%40ss%3Aw%2Frd%251";
+const USER: &str = "larder";
+
+/// How long a server may take to start, to end, or to reply.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a server is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    Tcp,
+    /// By TLS alone, with a certificate of an authority that no system trusts.
+    Tls,
+    Unix,
+}
+
+/// Whom a server lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Anyone,
+    /// `requirepass`: who has the password.
+    Password,
+    /// An ACL user with a password; the default user is off.
+    User,
+}
+
+/// Why a server refuses to write. Reads go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// `OOM`: full, and nothing may be evicted.
+    Memory,
+    /// `READONLY`: the replica of a server that is not there.
+    Replica,
+}
+
+/// A Redis server that keeps nothing on disk; killed when dropped.
+pub(crate) struct Redis {
+    running: Mutex<Running>,
+    folder: TempDir,
+    port: u16,
+    reach: Reach,
+    access: Access,
+    signed: Signed,
+}
+
+struct Running {
+    child: Child,
+    said: Said,
+}
+
+impl Redis {
+    /// A server for anyone, by TCP.
+    pub(crate) async fn start() -> Self {
+        Self::with(Reach::Tcp, Access::Anyone).await
+    }
+
+    pub(crate) async fn with(reach: Reach, access: Access) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let signed = Signed::new();
+        loop {
+            let port = free_port();
+            let file = folder.path().join("redis.conf");
+            std::fs::write(&file, config(&folder, port, reach, access, &signed)).unwrap();
+            if let Some(running) = spawn(&file).await {
+                let running = Mutex::new(running);
+                let redis = Self { running, folder, port, reach, access, signed };
+                assert_eq!(redis.command(&["PING"]).await.text(), "PONG");
+                return redis;
+            }
+        }
+    }
+
+    /// Its URL, with what it takes to be let in.
+    pub(crate) fn url(&self) -> String {
+        let who = match self.access {
+            Access::Anyone => String::new(),
+            Access::Password => format!(":{PASSWORD_IN_URL}@"),
+            Access::User => format!("{USER}:{PASSWORD_IN_URL}@"),
+        };
+        match self.reach {
+            Reach::Tcp => format!("redis://{who}127.0.0.1:{}/0", self.port),
+            Reach::Tls => format!("rediss://{who}localhost:{}/0", self.port),
+            Reach::Unix => format!("redis+unix://{who}{}", self.socket().display()),
+        }
+    }
+
+    /// The keys of the table `[store]` that lead to it.
+    pub(crate) fn store(&self) -> String {
+        let mut keys = format!("redis = \"{}\"\n", self.url());
+        if self.reach == Reach::Tls {
+            writeln!(keys, "tls = {{ ca = \"{}\" }}", self.signed.authority().display()).unwrap();
+        }
+        keys
+    }
+
+    /// The authority that its certificate is of.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.signed.authority().to_owned()
+    }
+
+    // ── What is done to it ──
+
+    /// Ends it at once, as a crash does.
+    pub(crate) fn kill(&self) {
+        self.running.lock().unwrap().end();
+    }
+
+    /// Starts it again at the same place, with nothing in it. Kills it first where it runs.
+    pub(crate) async fn restart(&self) {
+        self.kill();
+        let file = self.folder.path().join("redis.conf");
+        let running = spawn(&file).await.expect("its port is taken");
+        *self.running.lock().unwrap() = running;
+        assert_eq!(self.command(&["PING"]).await.text(), "PONG");
+    }
+
+    /// Stops it: connections stay and are taken, but nothing is read and nothing replied.
+    pub(crate) async fn stop(&self) {
+        signal(self.id(), "STOP");
+        stopped(self.id()).await;
+    }
+
+    /// Lets it go on after `stop`.
+    pub(crate) fn cont(&self) {
+        signal(self.id(), "CONT");
+    }
+
+    /// Removes everything from it.
+    pub(crate) async fn flush(&self) {
+        self.done(&["FLUSHALL"]).await;
+    }
+
+    pub(crate) async fn refuse_writes(&self, refusal: Refusal) {
+        match refusal {
+            Refusal::Memory => self.done(&["CONFIG", "SET", "maxmemory", "1"]).await,
+            Refusal::Replica => self.done(&["REPLICAOF", "127.0.0.1", "1"]).await,
+        }
+    }
+
+    /// Ends every refusal.
+    pub(crate) async fn accept_writes(&self) {
+        self.done(&["CONFIG", "SET", "maxmemory", "0"]).await;
+        self.done(&["REPLICAOF", "NO", "ONE"]).await;
+    }
+
+    /// Lets it read what is in it from disk, slowly: for about this long it says `LOADING` to
+    /// everything. It does so when this returns; what is returned ends when all is loaded.
+    pub(crate) async fn load(&self, time: Duration) -> JoinHandle<()> {
+        const KEYS: u32 = 100;
+        for number in 0..KEYS {
+            let value = "x".repeat(2048);
+            self.done(&["SET", &format!("harness:{number}"), &value]).await;
+        }
+        let keys = u32::try_from(self.dbsize().await).unwrap();
+        let delay = (time / keys).as_micros().to_string();
+        self.done(&["CONFIG", "SET", "key-load-delay", &delay]).await;
+        self.done(&["CONFIG", "SET", "loading-process-events-interval-bytes", "1024"]).await;
+        self.done(&["SAVE"]).await;
+        let mut connection = self.connect().await.unwrap();
+        let loading = tokio::spawn(async move {
+            let reply = connection.command(&["DEBUG", "RELOAD", "NOSAVE"]).await.unwrap();
+            assert_eq!(reply.text(), "OK");
+        });
+        while !self.command(&["DBSIZE"]).await.text().starts_with("LOADING ") {
+            assert!(!loading.is_finished(), "it has loaded too fast");
+        }
+        loading
+    }
+
+    // ── What is asked of it ──
+
+    /// The reply to a command, on a connection of its own.
+    pub(crate) async fn command(&self, words: &[&str]) -> Value {
+        let asked = async { self.connect().await?.command(words).await };
+        let reply = timeout(PATIENCE, asked).await.expect("Redis does not reply");
+        reply.unwrap_or_else(|| panic!("Redis is gone; it has said:\n{}", self.said()))
+    }
+
+    /// A command that has to be answered without an error.
+    async fn done(&self, words: &[&str]) {
+        let reply = self.command(words).await;
+        assert!(!reply.is_error(), "{words:?}: {}", reply.text());
+    }
+
+    /// A field of a section of `INFO`.
+    pub(crate) async fn info(&self, section: &str, field: &str) -> String {
+        let text = self.command(&["INFO", section]).await.text();
+        let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+        let found = fields.find(|(name, _)| *name == field);
+        found.unwrap_or_else(|| panic!("no {field} in\n{text}")).1.to_owned()
+    }
+
+    pub(crate) async fn dbsize(&self) -> u64 {
+        self.command(&["DBSIZE"]).await.text().parse().unwrap()
+    }
+
+    /// The keys that match a glob pattern, sorted.
+    pub(crate) async fn keys(&self, pattern: &str) -> Vec<String> {
+        let reply = self.command(&["KEYS", pattern]).await;
+        let mut keys: Vec<String> = reply.members().iter().map(Value::text).collect();
+        keys.sort();
+        keys
+    }
+
+    /// Whether it answers a `PING`, with whatever, before `patience` ends.
+    pub(crate) async fn answers(&self, patience: Duration) -> bool {
+        let asked = async { self.connect().await?.command(&["PING"]).await };
+        timeout(patience, asked).await.is_ok_and(|reply| reply.is_some())
+    }
+
+    /// A connection, let in; `None` where nobody listens.
+    pub(crate) async fn connect(&self) -> Option<Resp> {
+        let mut connection = Resp::over(self.wire().await?);
+        let words: &[&str] = match self.access {
+            Access::Anyone => return Some(connection),
+            Access::Password => &["AUTH", PASSWORD],
+            Access::User => &["AUTH", USER, PASSWORD],
+        };
+        let reply = connection.command(words).await?;
+        assert!(!reply.is_error(), "{}", reply.text());
+        Some(connection)
+    }
+
+    /// A connection without any further word.
+    pub(crate) async fn wire(&self) -> Option<Wire> {
+        match self.reach {
+            Reach::Tcp => Wire::try_connect(self.address()).await,
+            Reach::Unix => Some(Wire::new(UnixStream::connect(self.socket()).await.ok()?)),
+            Reach::Tls => {
+                let stream = TcpStream::connect(self.address()).await.ok()?;
+                let name = ServerName::try_from("localhost").unwrap();
+                let tls = TlsConnector::from(self.signed.client()).connect(name, stream).await;
+                Some(Wire::new(tls.ok()?))
+            }
+        }
+    }
+
+    /// Its log so far.
+    pub(crate) fn said(&self) -> String {
+        self.running.lock().unwrap().said.so_far()
+    }
+
+    fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("redis.sock")
+    }
+
+    fn id(&self) -> u32 {
+        self.running.lock().unwrap().child.id()
+    }
+}
+
+impl Running {
+    fn end(&mut self) {
+        let _ended_already = self.child.kill();
+        let _reaped_already = self.child.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A port that stays free while the server on it is down: outside the range from which the system
+/// takes ports for those who do not care, and handed out once.
+fn free_port() -> u16 {
+    const LOWEST: u16 = 10_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let end: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
+    let ports = end.checked_sub(LOWEST).filter(|ports| *ports > 100).expect("no ports to take");
+    // Far from where another test process begins.
+    let begin = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(ports)).unwrap();
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = LOWEST + begin.wrapping_add(number) % ports;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Starts a server and waits until it is ready; `None` where its port is taken.
+async fn spawn(config: &std::path::Path) -> Option<Running> {
+    let mut command = Command::new("redis-server");
+    command.arg(config).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("redis-server is missing: apt-get install redis-server");
+    let said = Said::follow(child.stdout.take().unwrap());
+    let running = Running { child, said };
+    let outcome = ["eady to accept connections", "Failed listening"];
+    let settled = running.said.until(|text| outcome.iter().any(|words| text.contains(words)));
+    let text = timeout(PATIENCE, settled).await;
+    let text = text.unwrap_or_else(|_| panic!("it does not start:\n{}", running.said.so_far()));
+    text.contains(outcome[0]).then_some(running)
+}
+
+fn config(folder: &TempDir, port: u16, reach: Reach, access: Access, signed: &Signed) -> String {
+    let folder = folder.path().display();
+    let mut text = format!(
+        "bind 127.0.0.1\ndir \"{folder}\"\nsave \"\"\nappendonly no\nrdbcompression no\n\
+         maxmemory-policy noeviction\nenable-debug-command yes\n"
+    );
+    let further = match reach {
+        Reach::Tcp => format!("port {port}\n"),
+        Reach::Unix => format!("port 0\nunixsocket \"{folder}/redis.sock\"\n"),
+        Reach::Tls => format!(
+            "port 0\ntls-port {port}\ntls-cert-file \"{}\"\ntls-key-file \"{}\"\n\
+             tls-ca-cert-file \"{}\"\ntls-auth-clients no\n",
+            signed.server.chain().display(),
+            signed.server.key().display(),
+            signed.authority().display(),
+        ),
+    };
+    text.push_str(&further);
+    match access {
+        Access::Anyone => {}
+        Access::Password => writeln!(text, "requirepass \"{PASSWORD}\"").unwrap(),
+        Access::User => {
+            writeln!(text, "user default off\nuser {USER} on \">{PASSWORD}\" ~* &* +@all").unwrap();
+        }
+    }
+    text
+}

@@ -1,0 +1,33 @@
+//! What a node does by the clock.
+
+use crate::support::{
+    proxy::Proxy,
+    script::{Said, Scripted},
+    within,
+};
+
+#[tokio::test]
+async fn a_new_data_version_purges_and_is_told() {
+    within(async {
+        let origin = Scripted::start(|asked| match &*asked.target {
+            "/version" => Said::ok(format!("{{\"loaded\":{}}}", asked.before.min(1))),
+            _ => Said::fresh(asked.before.to_string()).with("xkey", "sales"),
+        })
+        .await;
+        let toml = format!(
+            "[[poll]]\nname = \"druid\"\nurl = \"{}/version\"\nevery = \"1s\"\n\
+             version = \"$.loaded\"\npurge = [\"sales\"]\n[events]\ntags = [\"sales\"]\n",
+            origin.url()
+        );
+        let proxy = Proxy::with(&origin.url(), &toml);
+        proxy.get("/a").await;
+        while proxy.get("/a").await.body == "0" {
+            tokio::task::yield_now().await;
+        }
+        while !proxy.get("/_larder/version").await.body.contains("\"version\":\"1\"") {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(proxy.get("/a").await.summary(), "200 HIT 1");
+    })
+    .await;
+}

@@ -1,0 +1,487 @@
+//! Tags out of bodies, and what writes through the proxy make of what is stored.
+
+use std::fmt::Write as _;
+
+use crate::support::{
+    gate::Gate,
+    proxy::{Proxy, request, sending, sum},
+    redis::{Redis, Refusal},
+    script::{Said, Scripted},
+    wire::{Reply, Wire},
+    within,
+};
+
+const PRODUCTS: &str = r#"
+admin.token = "secret"
+[[route]]
+name = "products"
+match = "/products/{page}"
+tags = ["page:{page}", "product:{$.items[*].id}"]
+"#;
+
+fn json(body: impl Into<String>) -> Said {
+    Said::fresh(body).with("content-type", "application/json")
+}
+
+async fn purge_tag(proxy: &Proxy, tag: &str) -> String {
+    let body = format!(r#"{{"tags":["{tag}"]}}"#);
+    let call = sending("POST", "/v1/purge", &[("authorization", "Bearer secret")], &body);
+    let reply = Wire::connect(proxy.admin_address()).await.exchange(call).await;
+    assert_eq!(reply.status(), 200, "{reply:?}");
+    reply.body
+}
+
+async fn metric(proxy: &Proxy, name: &str, labels: &str) -> u64 {
+    let call = request("GET", "/metrics", &[("authorization", "Bearer secret")]);
+    let reply = Wire::connect(proxy.admin_address()).await.exchange(call).await;
+    sum(&reply.body, name, labels)
+}
+
+async fn send(proxy: &Proxy, method: &str, target: &str, body: &str) -> Reply {
+    let mut wire = proxy.connect().await;
+    wire.write(sending(method, target, &[], body)).await;
+    wire.read_reply_to(method).await
+}
+
+#[tokio::test]
+async fn a_response_is_purged_by_what_its_body_says() {
+    within(async {
+        let body = r#"{"items":[{"id":7},{"id":"ä"}]}"#;
+        let origin = Scripted::always(json(body)).await;
+        let proxy = Proxy::with(&origin.url(), PRODUCTS);
+        for (tag, expected) in [
+            ("product:7", "MISS"),
+            ("product:ä", "MISS"),
+            ("page:1", "MISS"),
+            ("product:8", "HIT"),
+            ("product", "HIT"),
+        ] {
+            proxy.get("/products/1").await;
+            assert_eq!(proxy.get("/products/1").await.cache(), "HIT");
+            purge_tag(&proxy, tag).await;
+            assert_eq!(proxy.get("/products/1").await.cache(), expected, "{tag}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_path_gives_its_tags_however_it_is_spelled() {
+    within(async {
+        let origin = Scripted::always(json("{}")).await;
+        let proxy = Proxy::with(&origin.url(), PRODUCTS);
+        proxy.get("/pr%6Fducts/%31").await;
+        assert_eq!(proxy.get("/products/1").await.cache(), "HIT");
+        purge_tag(&proxy, "page:1").await;
+        assert_eq!(proxy.get("/products/1").await.cache(), "MISS");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_purge_that_comes_while_the_body_arrives_is_not_missed() {
+    within(async {
+        for (tag, expected) in [("product:7", "MISS"), ("product:8", "HIT")] {
+            let gate = Gate::closed();
+            let waiting = gate.clone();
+            let origin = Scripted::start(move |asked| {
+                let end = format!(r#"{{"id":7}}],"number":{}}}"#, asked.before);
+                let said = json(r#"{"items":["#);
+                if asked.before == 0 {
+                    said.then(&waiting, end)
+                } else {
+                    said.then(&Gate::closed(), "")
+                }
+            })
+            .await;
+            let proxy = Proxy::with(&origin.url(), PRODUCTS);
+            let mut first = proxy.connect().await;
+            first.write(request("GET", "/products/1", &[])).await;
+            first.read_head().await;
+            purge_tag(&proxy, tag).await;
+            gate.open();
+            let (body, _) = first.read_chunks().await;
+            assert!(body.ends_with("\"number\":0}"), "{body}");
+            let mut second = proxy.connect().await;
+            second.write(request("GET", "/products/1", &[])).await;
+            let head = second.read_head().await;
+            assert!(head.contains(&format!("x-api-cache: {expected}")), "{tag}: {head}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_response_whose_tags_are_not_read_yet_is_joined_unless_any_tag_was_purged() {
+    within(async {
+        for (purged, requests) in [(None, 1), (Some("product:8"), 2)] {
+            let gate = Gate::closed();
+            let origin = Scripted::always(json(r#"{"items":["#).then(&gate, "]}")).await;
+            let proxy = Proxy::with(&origin.url(), PRODUCTS);
+            let mut wires = Vec::new();
+            for number in 0..2 {
+                let mut wire = proxy.connect().await;
+                wire.write(request("GET", "/products/1", &[])).await;
+                wire.read_head().await;
+                wires.push(wire);
+                if let Some(tag) = purged.filter(|_| number == 0) {
+                    purge_tag(&proxy, tag).await;
+                }
+            }
+            assert_eq!(origin.requests(), requests, "{purged:?}");
+            gate.open();
+            for mut wire in wires {
+                assert_eq!(wire.read_chunks().await.0, r#"{"items":[]}"#);
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_not_stored_and_counted() {
+    within(async {
+        let long = format!("[{}]", " ".repeat(1 << 20));
+        let many: String = (0..2000).fold(String::new(), |mut list, id| {
+            write!(list, "{}{{\"id\":{id}}}", if id == 0 { "" } else { "," }).unwrap();
+            list
+        });
+        let many = format!(r#"{{"items":[{many}]}}"#);
+        let cases = [
+            ("coding", json("{}").with("content-encoding", "br"), "tags-unreadable"),
+            ("too-long", json(long.clone()), "tags-unreadable"),
+            ("too-long", json("").then(&opened(), long), "stored"),
+            ("malformed", json("{"), "stored"),
+            ("tags", json(many), "stored"),
+        ];
+        for (cause, said, told) in cases {
+            let origin = Scripted::always(said).await;
+            let proxy = Proxy::with(&origin.url(), PRODUCTS);
+            let first = proxy.get("/products/1").await;
+            assert!(first.header("cache-status").unwrap().contains(told), "{cause}: {first:?}");
+            let labels = format!("cause=\"{cause}\",route=\"products\"");
+            while metric(&proxy, "larder_untagged_responses_total", &labels).await == 0 {
+                tokio::task::yield_now().await;
+            }
+            assert_ne!(proxy.get("/products/1").await.cache(), "HIT", "{cause}");
+        }
+    })
+    .await;
+}
+
+fn opened() -> Gate {
+    let gate = Gate::closed();
+    gate.open();
+    gate
+}
+
+#[tokio::test]
+async fn what_is_no_json_is_stored_without_tags_of_its_body() {
+    within(async {
+        let said = Said::fresh("{").with("content-type", "text/html");
+        let origin = Scripted::always(said.with("content-encoding", "br")).await;
+        let proxy = Proxy::with(&origin.url(), PRODUCTS);
+        proxy.get("/products/html").await;
+        assert_eq!(proxy.get("/products/html").await.cache(), "HIT");
+        purge_tag(&proxy, "page:html").await;
+        assert_eq!(proxy.get("/products/html").await.cache(), "MISS");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn long_json_reaches_clients_before_its_tags_are_read_and_is_stored() {
+    within(async {
+        let body = format!(r#"{{"items":[{{"id":7}}],"text":"{}"}}"#, "x".repeat(900_000));
+        let origin = Scripted::always(json(body.clone())).await;
+        let proxy = Proxy::with(&origin.url(), PRODUCTS);
+        assert!(proxy.get("/products/1").await.body == body);
+        while proxy.get("/products/1").await.cache() != "HIT" {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(origin.requests(), 1);
+        purge_tag(&proxy, "product:7").await;
+        assert_eq!(proxy.get("/products/1").await.cache(), "MISS");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_origin_is_asked_for_a_coding_that_can_be_read() {
+    within(async {
+        let origin = Scripted::always(json("{}")).await;
+        let proxy = Proxy::with(&origin.url(), PRODUCTS);
+        let codings = [("accept-encoding", "gzip, br, zstd")];
+        proxy.get_with("/products/1", &codings).await;
+        assert_eq!(origin.last().header("accept-encoding"), Some("gzip"));
+        proxy.get_with("/elsewhere", &codings).await;
+        assert_eq!(origin.last().header("accept-encoding"), Some("gzip, br, zstd"));
+    })
+    .await;
+}
+
+const STOCKS: &str = r#"
+admin.token = "secret"
+[[route]]
+name = "stocks"
+match = "/stocks/{user}/**"
+tags = ["stocks:{user}", "range:{?range}"]
+on_write = { purge = ["stocks:{user}", "range:{?range}", "totals"] }
+[[route]]
+name = "totals"
+match = "GET /totals"
+tags = ["totals"]
+"#;
+
+/// An origin whose answers to `GET` count how often each target was asked for; it answers writes so.
+async fn counting(written: Said) -> Scripted {
+    Scripted::start(move |asked| match &*asked.method {
+        "GET" => Said::fresh(asked.before.to_string()),
+        _ => written.clone(),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_successful_write_purges_what_its_route_says() {
+    within(async {
+        let targets = ["/stocks/7/a", "/stocks/8/b?range=5d", "/stocks/8/c?range=1d", "/totals"];
+        for (method, status, expected) in [
+            ("POST", 200, ["MISS", "MISS", "HIT", "MISS"]),
+            ("DELETE", 204, ["MISS", "MISS", "HIT", "MISS"]),
+            ("PUT", 303, ["MISS", "MISS", "HIT", "MISS"]),
+            ("POST", 409, ["HIT"; 4]),
+            ("POST", 500, ["HIT"; 4]),
+            ("OPTIONS", 200, ["HIT"; 4]),
+        ] {
+            let origin = counting(Said::status(status, "")).await;
+            let proxy = Proxy::with(&origin.url(), STOCKS);
+            for target in targets {
+                proxy.get(target).await;
+            }
+            let answer = send(&proxy, method, "/stocks/%37/orders?range=5d", "{}").await;
+            assert_eq!((answer.status(), answer.cache()), (status, "BYPASS"));
+            for (target, expected) in targets.into_iter().zip(expected) {
+                assert_eq!(proxy.get(target).await.cache(), expected, "{method} {status} {target}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_write_is_one_record() {
+    within(async {
+        let written = Said::ok("").with("location", "/x").with("cache-group-invalidation", "\"g\"");
+        let origin = counting(written).await;
+        let proxy = Proxy::with(&origin.url(), STOCKS);
+        send(&proxy, "POST", "/stocks/7/orders?range=5d", "{}").await;
+        let receipt = purge_tag(&proxy, "any").await;
+        assert!(receipt.starts_with(r#"{"seq":2"#), "{receipt}");
+        assert_eq!(metric(&proxy, "larder_write_purges_total", "applied").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn groups_are_invalidated_by_what_answers_a_write_and_by_nothing_else() {
+    within(async {
+        let groups = "\"a b\", \"c\";x=1";
+        let origin = Scripted::start(move |asked| {
+            let said = Said::fresh(asked.before.to_string()).with("cache-groups", "\"a b\"");
+            match &*asked.target {
+                "/page" => said,
+                "/broken" => said.with("cache-group-invalidation", "\"a b\", c"),
+                _ => said.with("cache-group-invalidation", groups),
+            }
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        let elsewhere = [("host", "elsewhere.test")];
+        proxy.get("/page").await;
+        proxy.get_with("/page", &elsewhere).await;
+        for (method, target, expected) in [
+            ("GET", "/shop", "HIT"),
+            ("OPTIONS", "/shop", "HIT"),
+            ("POST", "/broken", "HIT"),
+            ("POST", "/shop", "MISS"),
+        ] {
+            let answer = proxy.ask(method, target, &[("content-length", "0")]).await;
+            let told = answer.header("cache-group-invalidation");
+            assert_eq!(told.is_some_and(|told| told == groups), target == "/shop", "it is kept");
+            assert_eq!(proxy.get("/page").await.cache(), expected, "{method} {target}");
+            assert_eq!(proxy.get_with("/page", &elsewhere).await.cache(), "HIT", "another host");
+        }
+    })
+    .await;
+}
+
+/// The answer to a write that carries what it has made of the target.
+fn representation(target: &str, body: &str) -> Said {
+    Said::fresh(body).with("content-location", target)
+}
+
+#[tokio::test]
+async fn a_new_representation_in_the_answer_to_a_write_is_stored() {
+    within(async {
+        for (method, status) in [("PUT", 200), ("PUT", 201), ("PATCH", 200), ("POST", 200)] {
+            let origin = counting(representation("/a", "new").status_of(status)).await;
+            let proxy = Proxy::before(&origin.url());
+            proxy.get("/a").await;
+            let answer = send(&proxy, method, "/a", "new").await;
+            assert_eq!(answer.summary(), format!("{status} BYPASS new"));
+            let told = answer.header("cache-status").unwrap();
+            assert!(told.contains("fwd=method") && told.contains("stored"), "{told}");
+            assert_eq!(proxy.get("/a").await.summary(), "200 HIT new", "{method}");
+            assert_eq!(origin.requests(), 2);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_say_that_it_is_the_representation_is_not_stored() {
+    within(async {
+        let fresh = || Said::fresh("new");
+        for (method, said) in [
+            ("PUT", fresh()),
+            ("PUT", representation("/b", "new")),
+            ("POST", Said::ok("new").with("content-location", "/a")),
+            ("PATCH", representation("/a", "new").status_of(202)),
+            ("DELETE", representation("/a", "new")),
+            ("PUT", representation("http://elsewhere.test/a", "new")),
+            (
+                "PUT",
+                Said::ok("new")
+                    .with("content-location", "/a")
+                    .with("cache-control", "private, max-age=60"),
+            ),
+        ] {
+            let origin = counting(said).await;
+            let proxy = Proxy::before(&origin.url());
+            proxy.get("/a").await;
+            send(&proxy, method, "/a", "").await;
+            assert_eq!(proxy.get("/a").await.summary(), "200 MISS 1", "{method}");
+        }
+        let origin = counting(representation("/a", "new")).await;
+        let proxy = Proxy::before(&origin.url());
+        let credentials = [("authorization", "Bearer x"), ("content-length", "0")];
+        proxy.ask("PUT", "/a", &credentials).await;
+        assert_eq!(proxy.get("/a").await.cache(), "MISS", "it is for its writer");
+        let method = [("x-http-method-override", "DELETE"), ("content-length", "0")];
+        proxy.ask("POST", "/b", &method).await;
+        assert_eq!(proxy.get("/b").await.cache(), "MISS", "it may be the answer to something else");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_write_that_another_overtook_is_not_stored() {
+    within(async {
+        for (overtaking, stored) in [
+            (Some(("PUT", "/a")), false),
+            (Some(("PUT", "/b")), true),
+            (Some(("POST", "/stocks/7/x")), true),
+            (None, true),
+        ] {
+            let gate = Gate::closed();
+            let waiting = gate.clone();
+            let origin = Scripted::start(move |asked| match (&*asked.method, &*asked.target) {
+                ("PUT", "/a") if asked.before == 0 => representation("/a", "first").after(&waiting),
+                ("PUT", "/a") => Said::ok("second"),
+                _ => Said::fresh("current"),
+            })
+            .await;
+            let proxy = Proxy::with(&origin.url(), STOCKS);
+            let mut first = proxy.connect().await;
+            first.write(sending("PUT", "/a", &[], "first")).await;
+            origin.asked_for(1).await;
+            if let Some((method, target)) = overtaking {
+                send(&proxy, method, target, "second").await;
+            }
+            gate.open();
+            assert_eq!(first.read_reply_to("PUT").await.summary(), "200 BYPASS first");
+            let expected = if stored { "200 HIT first" } else { "200 MISS current" };
+            assert_eq!(proxy.get("/a").await.summary(), expected, "{overtaking:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_written_through_is_purged_like_anything_else() {
+    within(async {
+        let json = || representation("/products/1", r#"{"items":[{"id":7}]}"#);
+        let origin = counting(json().with("content-type", "application/json")).await;
+        for purged in ["product:7", "page:1"] {
+            let proxy = Proxy::with(&origin.url(), PRODUCTS);
+            send(&proxy, "PUT", "/products/1", "{}").await;
+            assert_eq!(proxy.get("/products/1").await.cache(), "HIT");
+            purge_tag(&proxy, purged).await;
+            assert_eq!(proxy.get("/products/1").await.cache(), "MISS", "{purged}");
+        }
+        let proxy = Proxy::with(&origin.url(), PRODUCTS);
+        send(&proxy, "PUT", "/products/1", "{}").await;
+        proxy.ask("DELETE", "/products/1", &[]).await;
+        assert_eq!(proxy.get("/products/1").await.cache(), "MISS");
+    })
+    .await;
+}
+
+/// Two nodes with one Redis, which answer hits.
+async fn fleet(redis: &Redis, origin: &Scripted) -> [Proxy; 2] {
+    let toml = format!("[store]\n{}", redis.store());
+    let nodes = [Proxy::with(&origin.url(), &toml), Proxy::with(&origin.url(), &toml)];
+    for node in &nodes {
+        while node.get("/warm").await.cache() != "HIT" {
+            tokio::task::yield_now().await;
+        }
+    }
+    nodes
+}
+
+/// Asks until this is the answer.
+async fn until(proxy: &Proxy, target: &str, expected: &str) {
+    while proxy.get(target).await.summary() != expected {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_write_on_one_node_is_known_to_the_others() {
+    within(async {
+        let redis = Redis::start().await;
+        let origin = counting(representation("/b", "written").status_of(201)).await;
+        let [one, other] = fleet(&redis, &origin).await;
+        one.get("/a").await;
+        until(&other, "/a", "200 HIT 0").await;
+        send(&one, "POST", "/a", "").await;
+        assert_eq!(one.metric("larder_write_purges_total", "").await, 1);
+        assert_eq!(one.get("/a").await.summary(), "200 MISS 1");
+        until(&other, "/a", "200 HIT 1").await;
+        send(&one, "PUT", "/b", "").await;
+        assert_eq!(one.get("/b").await.summary(), "200 HIT written");
+        until(&other, "/b", "200 HIT written").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_write_is_answered_without_the_log_and_gets_there_later() {
+    within(async {
+        let redis = Redis::start().await;
+        let origin = counting(representation("/a", "written")).await;
+        let [one, other] = fleet(&redis, &origin).await;
+        one.get("/a").await;
+        until(&other, "/a", "200 HIT 0").await;
+        redis.refuse_writes(Refusal::Memory).await;
+        assert_eq!(send(&one, "PUT", "/a", "").await.summary(), "200 BYPASS written");
+        assert_eq!(one.metric("larder_write_purges_total", "pending").await, 1);
+        assert_eq!(one.get("/a").await.summary(), "200 MISS 1", "it holds here, and is not stored");
+        redis.accept_writes().await;
+        while other.get("/a").await.body == "0" {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
