@@ -1,0 +1,52 @@
+//! Any bytes are an entry that survives being written once more, or no entry; never a panic.
+//!
+//! Checksums are not looked at here (`cfg(fuzzing)`), so that the fuzzer gets behind them.
+#![no_main]
+
+use std::num::NonZeroU32;
+
+use larder::entry::Entry;
+use larder::entry::codec::{self, Decoded, Encoded, Packing};
+use libfuzzer_sys::fuzz_target;
+
+const LIMIT: usize = 1 << 16;
+
+/// What every entry begins with, and a checksum.
+const PREFIX: &[u8] = b"LRDR\x01\0\0\0\0\0\0\0\0";
+
+fuzz_target!(|input: (u16, &[u8], &[u8])| {
+    let (chunk, content, head) = input;
+    let _ = codec::decode(head, LIMIT);
+    let head = [PREFIX, head].concat();
+    let Some(entry) = join(&Encoded { head, chunks: vec![content.to_vec().into()] }) else {
+        return;
+    };
+    let packing = Packing {
+        compress_above: usize::from(chunk % 512),
+        chunk: NonZeroU32::new(chunk.into()).unwrap_or(NonZeroU32::MAX),
+        generation: 1,
+    };
+    let written = codec::encode(&entry, packing);
+    let read = join(&written).expect("what is written can be read");
+    assert_eq!(codec::encode(&read, packing), written);
+    assert_eq!(read.heap_size(), entry.heap_size());
+    look_at(&read);
+});
+
+fn join(written: &Encoded) -> Option<Entry> {
+    match codec::decode(&written.head, LIMIT)? {
+        Decoded::Entry(entry) => Some(entry),
+        Decoded::Chunked(chunked) => {
+            assert!((2..=1 << 16).contains(&chunked.count()));
+            chunked.finish(&written.chunks)
+        }
+    }
+}
+
+/// Uses what was read as the pipeline would.
+fn look_at(entry: &Entry) {
+    let Entry::Response(response) = entry else { return };
+    let _ = (response.url().len(), response.tags().count(), response.fields().unpack(1));
+    let parts = response.key_text().len() + response.body().len();
+    assert!(parts <= response.heap_size() && response.heap_size() <= LIMIT);
+}
