@@ -1,4 +1,5 @@
-// Measures Larder against nginx, HAProxy, Varnish and a bare hyper server, in interleaved rounds. NOTES.md says how to read it.
+// Measures Larder against nginx, HAProxy, Varnish, nginx with Lua and Redis, and a bare hyper server, in interleaved rounds.
+// NOTES.md says how to read it.
 //
 //   bench/run.sh [--only WORKLOAD,…] [--servers NAME,…] [--rounds N] [--seconds S] [--write] [--json FILE]
 
@@ -13,34 +14,64 @@ import { answering, freePort, options, sleep, start } from '../tests/process.mjs
 import { LOAD_CORE, servers, startOrigin } from './servers.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
+const KEYS = 5000 // more than are ever under way at once: no two requests can share one answer of Redis
 const WORKLOADS = {
   'hit-1k-64': { path: '/hit/1k', connections: 64, bytes: 1024, title: 'Hits, 1 KiB, 64 connections' },
   'hit-1k-1000': { path: '/hit/1k', connections: 1000, bytes: 1024, title: 'Hits, 1 KiB, 1,000 connections' },
   'hit-100k-64': { path: '/hit/100k', connections: 64, bytes: 102400, title: 'Hits, 100 KiB, 64 connections' },
   'hit-100k-1000': { path: '/hit/100k', connections: 1000, bytes: 102400, title: 'Hits, 100 KiB, 1,000 connections' },
+  'redis-1k-64': {
+    path: '/items/',
+    keys: KEYS,
+    connections: 64,
+    bytes: 1024,
+    isRedis: true,
+    title: 'Hits from Redis, 1 KiB, 64 connections, CPU of proxy and Redis'
+  },
+  'redis-1k-1000': {
+    path: '/items/',
+    keys: KEYS,
+    connections: 1000,
+    bytes: 1024,
+    isRedis: true,
+    title: 'Hits from Redis, 1 KiB, 1,000 connections, CPU of proxy and Redis'
+  },
   'pass-64': { path: '/pass/1k', connections: 64, bytes: 1024, isPass: true, title: 'Pass-through (`no-store`), 1 KiB, 64 connections' }
 }
-const PEERS = ['nginx', 'haproxy', 'varnish']
+const PEERS = ['nginx', 'haproxy', 'varnish', 'nginx-lua']
 const CLOCK_TICKS = 100 // of /proc/*/stat, a second: USER_HZ, the same on every Linux
 
 const given = options({
   only: Object.keys(WORKLOADS).join(','),
-  servers: Object.keys(servers).join(','),
+  servers: Object.keys(servers).filter(name => !servers[name].isAskedFor).join(','),
   rounds: '7',
   seconds: '2',
   larder: '',
+  twin: '', // another build of Larder to compare with, see fence.sh
   bare: '', // of the bench's own package, with `control` beside it
   json: '',
   write: false
 })
 const names = given.servers.split(',')
-const workloads = given.only.split(',')
-for (const name of workloads) if (!WORKLOADS[name]) throw new Error(`no workload ${name}; known: ${Object.keys(WORKLOADS).join(', ')}`)
+for (const name of names) if (!servers[name]) throw new Error(`no server ${name}; known: ${Object.keys(servers).join(', ')}`)
+const asked = given.only.split(',')
+for (const name of asked) if (!WORKLOADS[name]) throw new Error(`no workload ${name}; known: ${Object.keys(WORKLOADS).join(', ')}`)
+const workloads = asked.filter(workload => names.some(name => takesPart(name, workload)))
 
 const folder = mkdtempSync('/dev/shm/larder-bench-')
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
 const report = join(folder, 'report.lua')
-writeFileSync(report, `done = function(summary, latency)
+writeFileSync(report, `-- With arguments, a path and a number: asks for as many targets in turn.
+init = function(args)
+  if not args[1] then return end
+  local requests, last = {}, 0
+  for i = 1, tonumber(args[2]) do requests[i] = wrk.format("GET", args[1] .. i) end
+  request = function()
+    last = last % #requests + 1
+    return requests[last]
+  end
+end
+done = function(summary, latency)
   local e = summary.errors
   io.write(string.format("RESULT %d %d %d %d %d %d\\n", summary.requests, summary.duration, summary.bytes,
     latency:percentile(50), latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
@@ -51,7 +82,7 @@ const origin = await startOrigin(room('origin'))
 const control = await startControl()
 let reference = 0 // the best the control has ever been: the machine undisturbed
 const running = {}
-for (const name of names) running[name] = await begin(name)
+for (const name of names) if (workloads.some(workload => takesPart(name, workload))) running[name] = await begin(name)
 const measured = {}
 for (const workload of workloads) measured[workload] = await measure(workload)
 const text = page()
@@ -70,6 +101,11 @@ function room (name) {
   return path
 }
 
+function takesPart (name, workload) {
+  const { isRedis, isPass } = WORKLOADS[workload]
+  return Boolean(servers[name].isRedis) === Boolean(isRedis) && !(isPass && name === 'bare')
+}
+
 async function begin (name) {
   const server = await servers[name].start(room(name), origin, given)
   await answering(`http://127.0.0.1:${server.port}/hit/1k`, server, { status: 200 })
@@ -81,7 +117,7 @@ async function begin (name) {
  * every server has had enough undisturbed ones; but no more than four times as many rounds as were asked for.
  */
 async function measure (workload) {
-  const taking = names.filter(name => !(WORKLOADS[workload].isPass && name === 'bare'))
+  const taking = names.filter(name => takesPart(name, workload))
   const wanted = Number(given.rounds)
   const rounds = []
   for (const name of taking) {
@@ -127,47 +163,72 @@ async function controlNow () {
 
 /** One run of wrk on its core; an error, a wrong size or an answer of the wrong kind ends the bench. */
 async function load (name, workload, seconds) {
-  const { path, connections, bytes, isPass } = WORKLOADS[workload]
+  const { path, keys, connections, bytes, isPass } = WORKLOADS[workload]
   const server = running[name]
   const originBefore = await originRequests()
-  const cpuBefore = cpuSeconds(server.pid)
+  const foundBefore = server.redis?.hits()
+  const before = cpu(server)
   const client = start([...LOAD_CORE, 'wrk', '-t1', `-c${connections}`, `-d${seconds}s`, '--timeout', '10s', '-s', report,
-    `http://127.0.0.1:${server.port}${path}`])
+    `http://127.0.0.1:${server.port}${path}`, ...(keys ? ['--', path, String(keys)] : [])])
   while (client.isRunning()) await sleep(20)
-  const cpu = cpuSeconds(server.pid) - cpuBefore
+  const used = Object.fromEntries(Object.entries(cpu(server)).map(([whose, seconds]) => [whose, seconds - before[whose]]))
+  const found = server.redis?.hits() - foundBefore
   const asked = await originRequests() - originBefore - 1
   const result = /RESULT (.+)/.exec(client.tail())
   if (!result) throw new Error(`${name}: wrk said\n${client.tail()}`)
   const [requests, microseconds, received, p50, p99, errors] = result[1].split(' ').map(Number)
-  const fault = errors ? `${errors} errors` : received / requests < bytes ? 'short answers' : wrongKind(name, isPass, asked, requests)
+  const fault = errors ? `${errors} errors` : received / requests < bytes ? 'short answers' : wrongKind(name, isPass, asked, requests, found)
   if (fault) throw new Error(`${name}, ${workload}: ${fault}\n${client.tail()}\n${server.tail()}`)
-  return { perSecond: requests * 1e6 / microseconds, p50, p99, load: cpu * 1e6 / microseconds, perCpuSecond: requests / cpu }
+  const rate = amount => amount * 1e6 / microseconds
+  return { perSecond: rate(requests), p50, p99, load: rate(used.all), redisLoad: rate(used.redis), perCpuSecond: requests / used.all }
 }
 
-/** Hits must not reach the origin, and passed requests must all do so: its own counter is the witness. */
-function wrongKind (name, isPass, asked, requests) {
+/**
+ * Hits must not reach the origin, and passed requests must all do so: its own counter is the witness. Hits from Redis must
+ * all be found there, as Redis itself counts.
+ */
+function wrongKind (name, isPass, asked, requests, found) {
   if (name === 'bare') return ''
+  if (found < requests) return `Redis was asked for only ${found} of ${requests} hits`
   if (isPass) return asked >= requests ? '' : `only ${asked} of ${requests} requests reached the origin`
   return asked <= 5 ? '' : `${asked} of ${requests} requests were no hits`
 }
 
-/** Asked twice, so that what can be stored is. */
-async function verify (name, { path, bytes }) {
-  for (let i = 0; i < 2; i++) {
-    const length = await new Promise((resolve, reject) => {
-      http.get({ host: '127.0.0.1', port: running[name].port, path, agent: false }, response => {
-        let received = 0
-        response.on('data', chunk => { received += chunk.length })
-        response.on('end', () => resolve(response.statusCode === 200 ? received : `status ${response.statusCode}`))
-      }).on('error', reject)
-    })
-    if (length !== bytes) throw new Error(`${name}: ${path} has ${length} bytes, not ${bytes}`)
+/** Asks for everything until the origin need not be asked any more, but at least twice, so that what can be stored is. */
+async function verify (name, { path, keys, bytes, isPass }) {
+  const paths = keys ? Array.from({ length: keys }, (_, i) => `${path}${i + 1}`) : [path]
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 32 })
+  for (let i = 0; i < 10; i++) {
+    const before = await originRequests()
+    for (let j = 0; j < paths.length; j += 1000) {
+      await Promise.all(paths.slice(j, j + 1000).map(each => verifyOne(name, each, bytes, agent)))
+    }
+    if (i > 0 && (isPass || await originRequests() - before === 1)) break
+    await sleep(100) // what is stored is written after its first answer
   }
+  agent.destroy()
+}
+
+async function verifyOne (name, path, bytes, agent) {
+  const length = await new Promise((resolve, reject) => {
+    http.get({ host: '127.0.0.1', port: running[name].port, path, agent }, response => {
+      let received = 0
+      response.on('data', chunk => { received += chunk.length })
+      response.on('end', () => resolve(response.statusCode === 200 ? received : `status ${response.statusCode}`))
+    }).on('error', reject)
+  })
+  if (length !== bytes) throw new Error(`${name}: ${path} has ${length} bytes, not ${bytes}`)
 }
 
 async function originRequests () {
   const page = await (await fetch(`http://${origin.host}/requests`)).text()
   return Number(/\n\s*\d+ \d+ (\d+)/.exec(page)[1])
+}
+
+/** What a server has used until now, in seconds: `all` of it, and its Redis alone. */
+function cpu ({ pid, redis }) {
+  const its = redis ? cpuSeconds(redis.pid) : 0
+  return { all: cpuSeconds(pid) + its, redis: its }
 }
 
 /** User and system time of a process and all that it has started, in seconds. */
@@ -202,7 +263,7 @@ function page () {
     `Measured ${new Date().toISOString().slice(0, 10)} by \`bench/run.sh\`: medians of ${given.rounds} or more interleaved runs of ` +
       `${given.seconds} s each. NOTES.md says how to read it; only ratios mean anything on another machine.`, '',
     `Machine: ${cpus()[0].model.trim()}, ${cpus().length} cores, Linux ${execFileSync('uname', ['-r']).toString().trim()}; control at its best ` +
-      `${grouped(reference)} round trips/s. Servers: ${names.map(name => servers[name].version(given) || name).join(' · ')} · load by ${wrkVersion()}.`, '',
+      `${grouped(reference)} round trips/s. Servers: ${Object.keys(running).map(name => servers[name].version(given) || name).join(' · ')} · load by ${wrkVersion()}.`, '',
     ...workloads.flatMap(workload => [`## ${WORKLOADS[workload].title}`, '', ...table(measured[workload]), ''])
   ].join('\n')
 }
@@ -217,19 +278,28 @@ function table (rounds) {
   const runs = name => isCalm ? undisturbed(rounds, name) : rounds.map(round => round[name])
   const of = (name, key) => median(runs(name).map(run => run[key]))
   const best = PEERS.filter(name => taking.includes(name)).sort((a, b) => of(b, 'perCpuSecond') - of(a, 'perCpuSecond'))[0]
-  const ratio = (name, to) => taking.includes(to) ? (of(name, 'perCpuSecond') / of(to, 'perCpuSecond')).toFixed(2) : '–'
-  const overall = (name, to) => taking.includes(to) ? median(rounds.map(round => round[name].perCpuSecond / round[to].perCpuSecond)).toFixed(2) : '–'
+  const ratio = (name, to, digits = 2) =>
+    taking.includes(to) ? (of(name, 'perCpuSecond') / of(to, 'perCpuSecond')).toFixed(digits) : '–'
+  const overall = (name, to, digits = 2) =>
+    taking.includes(to) ? median(rounds.map(round => round[name].perCpuSecond / round[to].perCpuSecond)).toFixed(digits) : '–'
   return [
     '| server | requests/s | p50 | p99 | server CPU | requests per second of server CPU | × best peer | × bare hyper | × best peer, disturbed runs too |',
     '|---|---:|---:|---:|---:|---:|---:|---:|---:|',
     ...taking.map(name => `| ${name === best ? `${name} (best peer)` : name} | ${grouped(of(name, 'perSecond'))} | ${time(of(name, 'p50'))} | ` +
-      `${time(of(name, 'p99'))} | ${Math.round(100 * of(name, 'load'))} % | ${grouped(of(name, 'perCpuSecond'))} | ${ratio(name, best)} | ` +
+      `${time(of(name, 'p99'))} | ${percent(of(name, 'load'))}${running[name].redis ? `, Redis ${percent(of(name, 'redisLoad'))}` : ''} | ${grouped(of(name, 'perCpuSecond'))} | ${ratio(name, best)} | ` +
       `${ratio(name, 'bare')} | ${overall(name, best)} |`),
     '',
+    ...(taking.includes('twin') && taking.includes('larder')
+      ? [`larder / twin: ${ratio('larder', 'twin', 3)}; disturbed runs too: ${overall('larder', 'twin', 3)}.`, '']
+      : []),
     isCalm
       ? `Of ${rounds.length} runs a server, undisturbed: ${taking.map(name => `${name} ${undisturbed(rounds, name).length}`).join(', ')}.`
       : `**The machine was not undisturbed for long enough: all ${rounds.length} runs of each are counted, and the ratios are rough.**`
   ]
+}
+
+function percent (share) {
+  return `${Math.round(100 * share)} %`
 }
 
 function grouped (number) {

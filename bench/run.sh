@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures Larder against nginx, HAProxy, Varnish and a bare hyper server; one command, see NOTES.md.
+# Measures Larder against nginx, HAProxy, Varnish, nginx with Lua and Redis, and a bare hyper server; one command, see NOTES.md.
 #   bench/run.sh [--only WORKLOAD,…] [--servers NAME,…] [--rounds N] [--seconds S] [--write] [--json FILE]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,6 +8,10 @@ target=${CARGO_TARGET_DIR:-$PWD/target}
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need nginx nginx; need haproxy haproxy; need varnishd varnish; need wrk wrk; need node nodejs; need taskset util-linux
+need redis-server redis-server; need redis-cli redis-tools
+needs_file() { [ -e "$1" ] || missing+=("$2"); }
+needs_file /usr/lib/nginx/modules/ngx_http_lua_module.so libnginx-mod-http-lua
+needs_file /usr/share/lua/5.1/nginx/redis.lua lua-nginx-redis
 if ((${#missing[@]})); then
   echo "installing ${missing[*]}" >&2
   as_root=(); [ "$(id -u)" = 0 ] || as_root=(sudo)

@@ -2,14 +2,17 @@
 
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { execFileSync } from 'node:child_process'
-import { join } from 'node:path'
-import { answering, freePort, start, startLarder } from '../tests/process.mjs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { answering, freePort, start, startLarder, startRedis } from '../tests/process.mjs'
 
-const SERVER_CORE = ['taskset', '-c', '0']
+const here = dirname(fileURLToPath(import.meta.url))
+export const SERVER_CORE = ['taskset', '-c', '0']
 export const LOAD_CORE = ['taskset', '-c', '1']
 
 // What every nginx here has in common: one worker, no log, every file in `folder`.
-const nginx = (folder, http) => `
+const nginx = (folder, http, modules = '') => `
+${modules}
 daemon off;
 worker_processes 1;
 worker_rlimit_nofile 16384;
@@ -34,7 +37,10 @@ http {
 }
 `
 
-/** nginx serving /hit/1k and /hit/100k (fresh for an hour), /pass/1k (never stored) and /requests (how many it has had). */
+/**
+ * nginx serving /hit/1k, /hit/100k and 1 KiB at any /items/… (fresh for an hour), /pass/1k (never stored) and /requests (how
+ * many it has had).
+ */
 export async function startOrigin (folder) {
   const port = await freePort()
   const files = join(folder, 'files')
@@ -46,6 +52,7 @@ export async function startOrigin (folder) {
   server {
     listen 127.0.0.1:${port} backlog=4096;
     location /hit/ { alias ${files}/; add_header Cache-Control max-age=3600; }
+    location /items/ { root ${files}; try_files /1k =404; add_header Cache-Control max-age=3600; }
     location /pass/ { alias ${files}/; add_header Cache-Control no-store; }
     location = /requests { stub_status; }
   }`))
@@ -123,13 +130,75 @@ function startLarderPinned (folder, origin, { larder }) {
   return startLarder(larder, `http://${origin.host}`, { memory: '512MiB', prefix: SERVER_CORE })
 }
 
-/** By name: how to start it, and how it tells its version. */
+// A Redis on the core of the server that asks it: their work is counted together.
+async function startOwnRedis () {
+  const redis = await startRedis({ prefix: SERVER_CORE })
+  return { ...redis, hits: () => Number(/keyspace_hits:(\d+)/.exec(redisSays(redis.port, 'info', 'stats'))[1]) }
+}
+
+function redisSays (port, ...command) {
+  return execFileSync('redis-cli', ['-p', String(port), ...command], { stdio: 'pipe' }).toString().trim()
+}
+
+/** A server with a Redis of its own: `redis` is that process, and `stop()` ends both. */
+function withRedis (server, redis) {
+  return { ...server, redis, stop: async () => { await server.stop(); await redis.stop() } }
+}
+
+async function startNginxLua (folder, origin) {
+  const redis = await startOwnRedis()
+  const port = await freePort()
+  const config = join(folder, 'nginx.conf')
+  writeFileSync(config, nginx(folder, `
+  lua_package_path "${here}/?.lua;;";
+  lua_socket_log_errors off;
+  init_by_lua_block { require('redis_cache').use(${redis.port}) }
+  upstream origin { server ${origin.host}; keepalive 256; keepalive_requests 100000000; }
+  proxy_http_version 1.1;
+  proxy_set_header Connection "";
+  server {
+    listen 127.0.0.1:${port} backlog=4096;
+    location / { content_by_lua_block { require('redis_cache').answer() } }
+    location /.origin/ { internal; proxy_pass http://origin/; }
+    location @origin { proxy_pass http://origin; }
+  }`, 'load_module modules/ndk_http_module.so;\nload_module modules/ngx_http_lua_module.so;'))
+  return withRedis({ ...start([...SERVER_CORE, 'nginx', '-c', config, '-e', join(folder, 'error.log')]), port }, redis)
+}
+
+async function startLarderRedis (folder, origin, { larder }) {
+  const redis = await startOwnRedis()
+  return withRedis(await startLarder(larder, `http://${origin.host}`, { memory: '0', redis: redis.url, prefix: SERVER_CORE }), redis)
+}
+
+function startTwin (folder, origin, { twin }) {
+  return startLarderPinned(folder, origin, { larder: twin })
+}
+
+/**
+ * By name: how to start it, and how it tells its version. One that `isRedis` answers from Redis and takes part in the
+ * workloads for that alone; one that `isAskedFor` takes part only if `--servers` names it.
+ */
 export const servers = {
   nginx: { start: startNginx, version: () => told('nginx', '-v') },
   haproxy: { start: startHaproxy, version: () => told('haproxy', '-v') },
   varnish: { start: startVarnish, version: () => told('varnishd', '-V') },
   bare: { start: startBare, version: () => 'hyper as in bench/bare/Cargo.lock' },
-  larder: { start: startLarderPinned, version: ({ larder }) => told(larder, '--version') }
+  larder: { start: startLarderPinned, version: ({ larder }) => told(larder, '--version') },
+  'nginx-lua': { start: startNginxLua, version: () => `nginx with ${packages('libnginx-mod-http-lua', 'lua-nginx-redis')}`, isRedis: true },
+  'larder-redis': { start: startLarderRedis, version: redisVersion, isRedis: true },
+  twin: { start: startTwin, version: () => 'another build of larder', isAskedFor: true }
+}
+
+function redisVersion () {
+  return `Redis ${/v=(\S+)/.exec(execFileSync('redis-server', ['--version']).toString())?.[1]}`
+}
+
+function packages (...names) {
+  try {
+    return execFileSync('dpkg-query', ['-W', '-f', '${Package} ${Version}, ', ...names]).toString().replace(/, $/, '')
+  } catch { // not a Debian
+    return names.join(', ')
+  }
 }
 
 function told (...command) {
