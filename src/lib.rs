@@ -12,13 +12,14 @@
 //! - **Around it**: [`trigger`] (what purges: webhooks, `PURGE`, schedules, polls), [`feed`] (who hears of
 //!   it), [`warm`] (what is fetched ahead), [`telemetry`] and [`admin`] (what operators see), [`config`] (what they say), [`app`]
 //!   (wiring), [`cli`] (commands).
+//! - **For the tests**: [`planted`] (bugs that they have to find).
 //!
 //! Lower rooms never import upper ones. `ARCHITECTURE.md` has the table of who may import whom, and a
 //! test that holds the source against it. The library is there for the binary, the tests and the fuzz
 //! targets; its interface is no promise to anyone else.
 
-#[cfg(all(feature = "planted-late-fence", not(debug_assertions)))]
-compile_error!("`planted-late-fence` is a bug that tests have to find: it is for no release");
+#[cfg(all(feature = "planted-bugs", not(debug_assertions)))]
+compile_error!("`planted-bugs` are bugs that tests have to find: they are for no release");
 
 pub mod admin;
 pub mod app;
@@ -31,6 +32,7 @@ pub mod field;
 pub mod key;
 pub mod origin;
 pub mod pipeline;
+pub mod planted;
 pub mod policy;
 pub mod problem;
 pub mod purge;

@@ -13,6 +13,7 @@ use crate::{
     trigger::{
         Purger, SelectorError, json, log_out_of_reach,
         selector::{self, Normal},
+        status,
     },
 };
 
@@ -56,7 +57,7 @@ pub(super) async fn purge(purger: &Purger, said: Said<'_>) -> Response<Bytes> {
     let document = json!({
         "success": true, "errors": [], "messages": [], "result": { "id": receipt.seq.to_string() },
     });
-    json(StatusCode::OK, &document)
+    json(status(&receipt), &document)
 }
 
 fn read(body: &[u8], normal: &Normal) -> Result<Vec<Selector>, String> {

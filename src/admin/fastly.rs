@@ -1,12 +1,10 @@
 //! Purge calls as clients of Fastly make them. A service is whatever they say: there is one.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{calls::Said, dialect::Dialect};
 use crate::{
@@ -16,7 +14,7 @@ use crate::{
     trigger::{
         Purger, SelectorError, json, log_out_of_reach,
         method::{is_soft_for_fastly, surrogate_keys},
-        selector,
+        selector, status,
     },
 };
 
@@ -38,9 +36,7 @@ pub(super) async fn keys(purger: &Purger, said: Said<'_>) -> Response<Bytes> {
         Err(error) => refuse(format!("A key purges nothing: {error}.")),
         Ok(selectors) => {
             purge(purger, mode(&said), selectors, |seq| {
-                let ids: BTreeMap<&str, &str> =
-                    keys.iter().map(|key| (key.as_str(), seq)).collect();
-                json(StatusCode::OK, &ids)
+                keys.iter().map(|key| (key.clone(), json!(seq))).collect()
             })
             .await
         }
@@ -100,8 +96,7 @@ async fn one(
     match selector {
         Err(error) => refuse(format!("This purges nothing: {error}.")),
         Ok(selector) => {
-            let answer = |id: &str| json(StatusCode::OK, &json!({ "status": "ok", "id": id }));
-            purge(purger, mode, vec![selector], answer).await
+            purge(purger, mode, vec![selector], |id| json!({ "status": "ok", "id": id })).await
         }
     }
 }
@@ -111,11 +106,11 @@ async fn purge(
     purger: &Purger,
     mode: Mode,
     selectors: Vec<Selector>,
-    answer: impl Fn(&str) -> Response<Bytes>,
+    answer: impl Fn(&str) -> Value,
 ) -> Response<Bytes> {
     let purge = Purge { mode, selectors, source: Source::Api, reason: None };
     match purger.purge(purge).await {
-        Ok(receipt) => answer(&receipt.seq.to_string()),
+        Ok(receipt) => json(status(&receipt), &answer(&receipt.seq.to_string())),
         Err(Unavailable) => Dialect::Fastly.refuse(log_out_of_reach()),
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     field::Timestamp,
     key::{self, CacheKey},
     origin::{OriginError, RequestBody, ResponseBody, rewrite},
+    planted::Bug,
     policy::{
         CacheResult, Credentials, Freshness, Reason, RequestDirectives, RequestHead,
         ResponseDirectives, ResponseHead, Reuse, Rule, cache_status::Collapsed, reuse, stale,
@@ -87,8 +88,7 @@ impl<S: Store> Ask<S> {
         }
         let asked = self.pipeline.clock.now();
         let sent = self.send().await;
-        if cfg!(feature = "planted-late-fence") {
-            // What was purged meanwhile would not select the response.
+        if Bug::LateFence.is_planted() {
             self.stamp = self.pipeline.log.fences().stamp();
         }
         match sent {

@@ -26,7 +26,7 @@ pub use fleet::{Alone, Fleet, Lease, Nodes};
 pub use front::{Front, Further, Made, Settings};
 pub use method::Purgers;
 pub use poll::{Poll, PollState, Polls};
-pub use purger::{Purger, json, log_out_of_reach, receipted, retry, unavailable};
+pub use purger::{Purger, json, log_out_of_reach, receipted, retry, status, unavailable};
 pub use schedule::Schedule;
 pub use selector::{Normal, SelectorError};
 pub use tasks::{Now, Surroundings, Tasks};

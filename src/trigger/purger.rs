@@ -140,11 +140,16 @@ pub fn receipted(once: Once) -> Response<Bytes> {
         Once::First(receipt) => (receipt, None),
         Once::Again(receipt) => (receipt, Some(true)),
     };
-    let status = if receipt.is_acknowledged() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let status = status(&receipt);
     let Receipt { seq, applied, total, missing, .. } = receipt;
     let missing = missing.iter().map(ToString::to_string).collect();
     let nodes = Nodes { applied, total };
     json(status, &ReceiptDocument { seq, nodes, duplicate, missing })
+}
+
+/// `200` once no node uses any more what was purged, `202` where some still may.
+pub fn status(receipt: &Receipt) -> StatusCode {
+    if receipt.is_acknowledged() { StatusCode::OK } else { StatusCode::ACCEPTED }
 }
 
 /// A document as a response that nobody stores.
