@@ -12,6 +12,7 @@
 mod architecture;
 mod caching;
 mod check;
+mod checker;
 mod collapse;
 mod docs;
 mod events;

@@ -1,6 +1,7 @@
 //! Nodes, as far as they have a purge log; and ways to Redis that can be closed.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -12,8 +13,11 @@ use larder::{
     redis::{Connector, Settings},
 };
 use tokio::{
-    io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{ReadHalf, WriteHalf},
+    },
     runtime::Handle,
     sync::watch,
     task::JoinSet,
@@ -100,7 +104,7 @@ pub(crate) fn of_tag(tag: &str) -> Purge {
     Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None }
 }
 
-/// A way to a server that can be closed or blocked.
+/// A way to a server that can be closed, blocked or slow.
 pub(crate) struct Bridge {
     address: SocketAddr,
     state: watch::Sender<State>,
@@ -114,6 +118,27 @@ enum State {
     Closed,
     /// Connections stay and new ones are taken, but nothing is carried any more.
     Blocked,
+    /// The same, but what was to be carried comes when the way is open again.
+    Stalled,
+    /// What the client sends is carried; what the server answers comes when the way is open again.
+    Deaf,
+}
+
+impl State {
+    /// Whether connections last.
+    fn keeps(self) -> bool {
+        !matches!(self, Self::Closed | Self::Blocked)
+    }
+
+    /// Whether what the client sends is carried.
+    fn carries_calls(self) -> bool {
+        matches!(self, Self::Open | Self::Deaf)
+    }
+
+    /// Whether what the server answers is carried.
+    fn carries_answers(self) -> bool {
+        self == Self::Open
+    }
 }
 
 impl Bridge {
@@ -128,6 +153,7 @@ impl Bridge {
             let mut connections = JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.unwrap();
+                while connections.try_join_next().is_some() {}
                 connections.spawn(carry(client, server.clone(), states.clone()));
             }
         });
@@ -146,18 +172,57 @@ impl Bridge {
         self.state.send_replace(State::Blocked);
     }
 
+    pub(crate) fn stall(&self) {
+        self.state.send_replace(State::Stalled);
+    }
+
+    pub(crate) fn deafen(&self) {
+        self.state.send_replace(State::Deaf);
+    }
+
     pub(crate) fn open(&self) {
         self.state.send_replace(State::Open);
     }
 }
 
-async fn carry(mut client: TcpStream, server: String, mut states: watch::Receiver<State>) {
-    if *states.borrow_and_update() == State::Open {
-        let Ok(mut server) = TcpStream::connect(server).await else { return };
-        tokio::select! {
-            _end = copy_bidirectional(&mut client, &mut server) => return,
-            _changed = states.changed() => {}
-        }
+async fn carry(client: TcpStream, server: String, mut states: watch::Receiver<State>) {
+    let mut ends = states.clone();
+    tokio::select! {
+        _end = both_ways(client, server, states.clone()) => return,
+        _cut = ends.wait_for(|state| !state.keeps()) => {}
     }
     let _no_more = states.wait_for(|state| *state != State::Blocked).await;
+}
+
+async fn both_ways(
+    mut client: TcpStream,
+    server: String,
+    mut states: watch::Receiver<State>,
+) -> io::Result<()> {
+    let _open = states.wait_for(|state| state.carries_calls()).await.is_ok();
+    let mut server = TcpStream::connect(server).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (from_client, to_client) = client.split();
+    let (from_server, to_server) = server.split();
+    let calls = one_way(from_client, to_server, states.clone(), State::carries_calls);
+    let answers = one_way(from_server, to_client, states, State::carries_answers);
+    tokio::try_join!(calls, answers).map(drop)
+}
+
+async fn one_way(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    mut states: watch::Receiver<State>,
+    is_carried: fn(State) -> bool,
+) -> io::Result<()> {
+    let mut bytes = vec![0; 64 << 10];
+    loop {
+        let length = from.read(&mut bytes).await?;
+        let _open = states.wait_for(|state| is_carried(*state)).await.is_ok();
+        match length {
+            0 => return to.shutdown().await,
+            length => to.write_all(&bytes[..length]).await?,
+        }
+    }
 }

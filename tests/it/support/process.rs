@@ -30,7 +30,13 @@ pub(crate) struct Said(Arc<watch::Sender<String>>);
 impl Process {
     /// Starts it with these arguments, which have to lead to one TCP listener and an admin listener.
     pub(crate) async fn run(arguments: &[&str]) -> Self {
-        let mut child = command(arguments).spawn().unwrap();
+        Self::run_with(arguments, &[]).await
+    }
+
+    /// The same with further environment variables.
+    pub(crate) async fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = command(arguments);
+        let mut child = command.envs(environment.iter().copied()).spawn().unwrap();
         let said = Said::follow(child.stderr.take().unwrap());
         let logged = Said::follow(child.stdout.take().unwrap());
         let admin = said.after("health and metrics on ").await.parse().unwrap();
@@ -167,7 +173,7 @@ fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
     command.arg("run").args(arguments).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    for name in ["CONFIG", "ORIGIN", "LISTEN", "ADMIN", "ACCESS_LOG", "LOG"] {
+    for name in ["CONFIG", "ORIGIN", "LISTEN", "ADMIN", "ACCESS_LOG", "LOG", "PLANTED"] {
         command.env_remove(format!("LARDER_{name}"));
     }
     command

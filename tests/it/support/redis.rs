@@ -139,6 +139,18 @@ impl Redis {
 
     /// Starts it again at the same place, with nothing in it. Kills it first where it runs.
     pub(crate) async fn restart(&self) {
+        let _nothing_was_saved = std::fs::remove_file(self.folder.path().join("dump.rdb"));
+        self.restore().await;
+    }
+
+    /// Writes what is in it to disk.
+    pub(crate) async fn save(&self) {
+        self.done(&["SAVE"]).await;
+    }
+
+    /// Starts it again at the same place, with what was in it when it was last saved. Kills it first where
+    /// it runs.
+    pub(crate) async fn restore(&self) {
         self.kill();
         let file = self.folder.path().join("redis.conf");
         let running = spawn(&file).await.expect("its port is taken");

@@ -1,0 +1,232 @@
+//! The nodes, each with a way of its own to one Redis, and what can be done to them.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use larder::planted::Bug;
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+use super::history::Seat;
+use crate::support::{
+    log::Bridge,
+    process::Process,
+    proxy::{request, sum},
+    random::Random,
+    redis::Redis,
+    wire::{Reply, Wire},
+};
+
+pub(super) const NODES: usize = 3;
+pub(super) const TOKEN: (&str, &str) = ("authorization", "Bearer secret");
+
+/// How long a call to a node may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running process in the place of a node.
+pub(super) struct Node {
+    pub(super) seat: Seat,
+    pub(super) process: Process,
+    is_ending: AtomicBool,
+}
+
+pub(super) struct Cluster {
+    pub(super) redis: Redis,
+    bridges: Vec<Bridge>,
+    nodes: Vec<Mutex<Option<Arc<Node>>>>,
+    processes: AtomicUsize,
+    bug: Option<Bug>,
+    folder: TempDir,
+}
+
+impl Node {
+    /// Whether it is allowed not to answer.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_ending.load(SeqCst)
+    }
+
+    /// A call to its admin listener; nothing where it gave no answer.
+    pub(super) async fn call(&self, call: impl AsRef<[u8]>) -> Option<Reply> {
+        let asked = async { Wire::try_connect(self.process.admin).await?.try_exchange(call).await };
+        timeout(PATIENCE, asked).await.ok().flatten()
+    }
+
+    /// Its metrics; nothing where it gave no answer.
+    pub(super) async fn metrics(&self) -> Option<Metrics> {
+        let reply = self.call(request("GET", "/metrics", &[TOKEN])).await?;
+        Some(Metrics(reply.body))
+    }
+}
+
+/// What a node tells of itself at one moment.
+pub(super) struct Metrics(String);
+
+impl Metrics {
+    fn sum(&self, name: &str, labels: &str) -> u64 {
+        sum(&self.0, name, labels)
+    }
+
+    /// Whether it has its lease, and knows all that was purged.
+    pub(super) fn is_synced(&self) -> bool {
+        self.sum("larder_purge_log_synced", "") == 1
+    }
+
+    pub(super) fn pending(&self) -> u64 {
+        self.sum("larder_purge_pending", "")
+    }
+
+    pub(super) fn place(&self) -> u64 {
+        self.sum("larder_purge_log_seq", "")
+    }
+
+    pub(super) fn rises(&self) -> u64 {
+        self.sum("larder_purge_floor_rises_total", "")
+    }
+
+    /// Writes whose writers were answered before their purges held everywhere.
+    pub(super) fn late_writes(&self) -> u64 {
+        let name = "larder_write_purges_total";
+        self.sum(name, "result=\"late\"") + self.sum(name, "result=\"pending\"")
+    }
+}
+
+impl Cluster {
+    /// Starts it before this origin, and waits until all nodes follow the log.
+    pub(super) async fn start(origin: &str, bug: Option<Bug>, seed: u64) -> Self {
+        let redis = Redis::start().await;
+        let folder = tempfile::tempdir().unwrap();
+        let mut bridges = Vec::new();
+        for slot in 0..NODES {
+            let bridge = Bridge::to(&redis).await;
+            // Every other time there is a node that has nothing but what is in Redis.
+            let memory = if slot == 2 && seed.is_multiple_of(2) { "0" } else { "64MiB" };
+            let text = config(origin, &bridge.url(), memory);
+            std::fs::write(folder.path().join(format!("{slot}.toml")), text).unwrap();
+            bridges.push(bridge);
+        }
+        let nodes = (0..NODES).map(|_| Mutex::default()).collect();
+        let processes = AtomicUsize::new(0);
+        let cluster = Self { redis, bridges, nodes, processes, bug, folder };
+        for slot in 0..NODES {
+            cluster.begin(slot).await;
+        }
+        cluster
+    }
+
+    pub(super) fn bridge(&self, slot: usize) -> &Bridge {
+        &self.bridges[slot]
+    }
+
+    /// Who is in this place now.
+    pub(super) fn node(&self, slot: usize) -> Option<Arc<Node>> {
+        self.place(slot).clone()
+    }
+
+    pub(super) fn nodes(&self) -> Vec<Arc<Node>> {
+        (0..NODES).filter_map(|slot| self.node(slot)).collect()
+    }
+
+    /// Any of those that are there.
+    pub(super) fn any(&self, random: &mut Random) -> Option<Arc<Node>> {
+        self.node(random.below(NODES))
+    }
+
+    /// Starts a process in a place that is empty.
+    pub(super) async fn begin(&self, slot: usize) {
+        let config = self.config(slot);
+        let environment = self.bug.map(|bug| ("LARDER_PLANTED", bug.as_str()));
+        let arguments = ["--config", config.to_str().unwrap()];
+        let process = Process::run_with(&arguments, environment.as_slice()).await;
+        let number = self.processes.fetch_add(1, SeqCst);
+        let seat = Seat { slot, process: number };
+        let is_ending = AtomicBool::new(false);
+        *self.place(slot) = Some(Arc::new(Node { seat, process, is_ending }));
+    }
+
+    /// Ends the process in this place at once, as a crash does.
+    pub(super) fn kill(&self, slot: usize) {
+        if let Some(node) = self.take(slot) {
+            node.process.kill();
+        }
+    }
+
+    /// Ends the process in this place in order.
+    pub(super) async fn drain(&self, slot: usize) {
+        if let Some(node) = self.take(slot) {
+            node.process.signal("TERM");
+            node.process.ended().await;
+        }
+    }
+
+    fn take(&self, slot: usize) -> Option<Arc<Node>> {
+        let mut place = self.place(slot);
+        if let Some(node) = &*place {
+            node.is_ending.store(true, SeqCst);
+        }
+        place.take()
+    }
+
+    fn place(&self, slot: usize) -> MutexGuard<'_, Option<Arc<Node>>> {
+        self.nodes[slot].lock().unwrap()
+    }
+
+    fn config(&self, slot: usize) -> PathBuf {
+        self.folder.path().join(format!("{slot}.toml"))
+    }
+}
+
+fn config(origin: &str, redis: &str, memory: &str) -> String {
+    format!(
+        r#"
+listen = "127.0.0.1:0"
+origin = "{origin}"
+[admin]
+listen = "127.0.0.1:0"
+token = "secret"
+purge_from = ["127.0.0.0/8"]
+[limits]
+drain = "2s"
+[log]
+access = "off"
+[store]
+redis = "{redis}"
+memory = "{memory}"
+[[route]]
+name = "described"
+match = "/j/{{number}}"
+tags = ["json:{{$.id}}"]
+[[route]]
+name = "written"
+match = "/w/{{folder}}/{{number}}"
+tags = ["w:{{folder}}"]
+query = {{ ignore = ["id"] }}
+on_write = {{ purge = ["w:{{folder}}", "id:{{?id}}"] }}
+[[route]]
+name = "grouped"
+match = "/g/{{number}}"
+query = {{ ignore = ["id"] }}
+on_write = {{ purge = ["id:{{?id}}"] }}
+[[webhook]]
+name = "shop"
+scheme = "bearer"
+secret = "secret"
+[[webhook.on]]
+purge = ["{{$.tags[*]}}"]
+[[poll]]
+name = "data"
+url = "{origin}/version"
+every = "1s"
+version = "$.version"
+purge = ["polled"]
+[[schedule]]
+cron = "* * * * *"
+purge = ["scheduled"]
+"#
+    )
+}

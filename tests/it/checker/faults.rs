@@ -1,0 +1,177 @@
+//! What goes wrong, one thing after the other; several such lanes at the same time.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::time::sleep;
+
+use super::{Run, cluster::NODES};
+use crate::support::{log::Bridge, random::Random, redis::Refusal};
+
+/// Something that goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// A node's connections to Redis end, and new ones do not last.
+    Closed,
+    /// A node hears nothing from Redis and Redis nothing from it, and what was under way is lost.
+    Blocked,
+    /// The same, but what was under way comes later.
+    Stalled,
+    /// Redis hears a node, but the node hears what Redis answers only later.
+    Deaf,
+    /// A node's process stands still.
+    Hung,
+    /// A node's process dies, and another begins.
+    Killed,
+    /// A node's process ends in order, and another begins.
+    Drained,
+    Flushed,
+    /// Redis dies, and is there again at once with nothing in it.
+    Restarted,
+    /// The same after a while.
+    Down,
+    /// Redis stands still.
+    Stopped,
+    /// Redis is full, or a replica.
+    Refusing,
+    /// Redis dies, and is there again with what was in it a while before.
+    Restored,
+}
+
+impl Fault {
+    /// What cuts a node off, and leaves it the node that it was.
+    pub(super) const CUTS: &'static [Self] =
+        &[Self::Closed, Self::Blocked, Self::Stalled, Self::Deaf, Self::Hung];
+    /// What ends a node. A node that was killed makes every purge slow for ten minutes.
+    pub(super) const ENDS: &'static [Self] = &[Self::Killed, Self::Drained];
+    /// What happens to Redis.
+    pub(super) const OF_REDIS: &'static [Self] = &[
+        Self::Flushed,
+        Self::Restarted,
+        Self::Down,
+        Self::Stopped,
+        Self::Refusing,
+        Self::Restored,
+    ];
+
+    /// As counts name it.
+    pub(super) fn name(self) -> String {
+        format!("fault {self:?}")
+    }
+
+    fn is_of_redis(self) -> bool {
+        Self::OF_REDIS.contains(&self)
+    }
+}
+
+/// A lane of faults, each from a shuffled deck; so each comes once before any comes again.
+pub(super) struct Lane {
+    pub(super) deck: &'static [Fault],
+    /// When it begins, in a run that begins now.
+    pub(super) after: Duration,
+    /// How long a fault lasts and how long nothing is wrong then, in milliseconds.
+    pub(super) lasting: (usize, usize),
+    pub(super) pause: (usize, usize),
+}
+
+/// Lets things go wrong until `end`, and puts them right again.
+pub(super) async fn disturb(run: Arc<Run>, lane: Lane, mut random: Random, end: Instant) {
+    let mut deck = Vec::new();
+    sleep(lane.after).await;
+    while !run.history.is_over() && Instant::now() < end && !lane.deck.is_empty() {
+        if deck.is_empty() {
+            deck = shuffled(&mut random, lane.deck);
+        }
+        let fault = deck.pop().unwrap();
+        let time = between(&mut random, lane.lasting);
+        let slot = random.below(NODES);
+        let refusal = *random.pick(&[Refusal::Memory, Refusal::Replica]);
+        let _turn = if fault.is_of_redis() { None } else { Some(run.turns[slot].lock().await) };
+        let whom = if fault.is_of_redis() { String::new() } else { format!(" node {slot}") };
+        let event = run.history.begins(format!("FAULT {fault:?}{whom}"), Vec::new());
+        run.history.count(fault.name());
+        if fault.is_of_redis() {
+            of_redis(&run, fault, refusal, time).await;
+        } else {
+            of_node(&run, fault, slot, time).await;
+        }
+        run.history.ends(event, "over");
+        sleep(between(&mut random, lane.pause)).await;
+    }
+}
+
+async fn of_node(run: &Run, fault: Fault, slot: usize, time: Duration) {
+    let (cluster, bridge) = (&run.cluster, run.cluster.bridge(slot));
+    let cut: Option<fn(&Bridge)> = match fault {
+        Fault::Closed => Some(Bridge::close),
+        Fault::Blocked => Some(Bridge::block),
+        Fault::Stalled => Some(Bridge::stall),
+        Fault::Deaf => Some(Bridge::deafen),
+        _ => None,
+    };
+    if let Some(cut) = cut {
+        cut(bridge);
+        sleep(time).await;
+        return bridge.open();
+    }
+    match fault {
+        Fault::Hung => {
+            if let Some(node) = cluster.node(slot) {
+                node.process.signal("STOP");
+                sleep(time).await;
+                node.process.signal("CONT");
+            }
+        }
+        Fault::Killed => {
+            cluster.kill(slot);
+            sleep(time / 2).await;
+            cluster.begin(slot).await;
+        }
+        _ => {
+            cluster.drain(slot).await;
+            cluster.begin(slot).await;
+        }
+    }
+}
+
+async fn of_redis(run: &Run, fault: Fault, refusal: Refusal, time: Duration) {
+    let redis = &run.cluster.redis;
+    match fault {
+        Fault::Flushed => redis.flush().await,
+        Fault::Restarted => redis.restart().await,
+        Fault::Down => {
+            redis.kill();
+            sleep(time).await;
+            redis.restart().await;
+        }
+        Fault::Stopped => {
+            redis.stop().await;
+            sleep(time).await;
+            redis.cont();
+        }
+        Fault::Refusing => {
+            redis.refuse_writes(refusal).await;
+            sleep(time).await;
+            redis.accept_writes().await;
+        }
+        _ => {
+            redis.save().await;
+            sleep(time).await;
+            redis.restore().await;
+        }
+    }
+}
+
+fn shuffled(random: &mut Random, deck: &[Fault]) -> Vec<Fault> {
+    let mut deck = deck.to_vec();
+    for end in (1..deck.len()).rev() {
+        deck.swap(end, random.below(end + 1));
+    }
+    deck
+}
+
+fn between(random: &mut Random, (least, most): (usize, usize)) -> Duration {
+    Duration::from_millis((least + random.below(most - least + 1)) as u64)
+}

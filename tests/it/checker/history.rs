@@ -1,0 +1,219 @@
+//! What happened in a run, and whether it may have happened.
+//!
+//! The origin numbers the requests that it gets. Whoever acknowledges a purge says thereby: what is
+//! read from now on has a greater number than the last one before the purge was asked for. Each target
+//! so has a *least* number, which only grows, and each read is held against what it was when the read
+//! began.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::{self, Write as _},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use super::targets::{Selector, Target};
+
+/// How much of the history before the purge, and how many reads, are told of a violation.
+const BEFORE: Duration = Duration::from_secs(2);
+const READS: usize = 30;
+
+/// A process in its place among the nodes. Another process in the same place is another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Seat {
+    pub(super) slot: usize,
+    pub(super) process: usize,
+}
+
+impl fmt::Display for Seat {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "node {} (process {})", self.slot, self.process)
+    }
+}
+
+/// Where a purge holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    Everywhere,
+    /// On the node that took it.
+    Here(Seat),
+}
+
+/// A span of the history.
+#[derive(Debug)]
+struct Event {
+    begin: Instant,
+    end: Option<Instant>,
+    text: String,
+    /// What it purges; nothing where it is a fault.
+    selectors: Vec<Selector>,
+}
+
+/// A response that a client read.
+#[derive(Debug, Clone)]
+pub(super) struct Read {
+    pub(super) seat: Seat,
+    pub(super) target: usize,
+    pub(super) begin: Instant,
+    pub(super) end: Instant,
+    pub(super) number: u64,
+    pub(super) cache: String,
+}
+
+/// The least number that a target may be read with, and the event from which that follows.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Least {
+    number: u64,
+    event: usize,
+}
+
+pub(super) struct History {
+    pub(super) begin: Instant,
+    pub(super) targets: Vec<Target>,
+    log: Mutex<Log>,
+    is_over: AtomicBool,
+}
+
+#[derive(Default)]
+struct Log {
+    events: Vec<Event>,
+    reads: Vec<Read>,
+    everywhere: Vec<Least>,
+    here: HashMap<Seat, Vec<Least>>,
+    counts: BTreeMap<String, usize>,
+    violations: Vec<String>,
+}
+
+impl History {
+    pub(super) fn of(targets: Vec<Target>) -> Self {
+        let log = Log { everywhere: vec![Least::default(); targets.len()], ..Log::default() };
+        let (log, is_over) = (Mutex::new(log), AtomicBool::new(false));
+        Self { begin: Instant::now(), targets, log, is_over }
+    }
+
+    /// Whether nothing more is to be done: the time is over, or something was found.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(SeqCst)
+    }
+
+    pub(super) fn finish(&self) {
+        self.is_over.store(true, SeqCst);
+    }
+
+    /// Counts what a run must not lack.
+    pub(super) fn count(&self, what: impl Into<String>) {
+        *self.log.lock().unwrap().counts.entry(what.into()).or_default() += 1;
+    }
+
+    pub(super) fn counts(&self) -> BTreeMap<String, usize> {
+        self.log.lock().unwrap().counts.clone()
+    }
+
+    pub(super) fn violations(&self) -> Vec<String> {
+        self.log.lock().unwrap().violations.clone()
+    }
+
+    /// Notes something that must not happen, and ends the run.
+    pub(super) fn violated(&self, text: String) {
+        self.log.lock().unwrap().violations.push(text);
+        self.finish();
+    }
+
+    /// Begins something that may purge, or break; its number.
+    pub(super) fn begins(&self, text: String, selectors: Vec<Selector>) -> usize {
+        let mut log = self.log.lock().unwrap();
+        log.events.push(Event { begin: Instant::now(), end: None, text, selectors });
+        log.events.len() - 1
+    }
+
+    /// Ends it, with this outcome.
+    pub(super) fn ends(&self, event: usize, outcome: &str) {
+        let mut log = self.log.lock().unwrap();
+        let event = &mut log.events[event];
+        event.end = Some(Instant::now());
+        write!(event.text, " → {outcome}").unwrap();
+    }
+
+    /// From now on nothing is read of what this event purges with a lower number, as far as it reaches.
+    pub(super) fn holds(&self, event: usize, number: u64, reach: Reach) {
+        let mut log = self.log.lock().unwrap();
+        let Log { events, everywhere, here, .. } = &mut *log;
+        let leasts = match reach {
+            Reach::Everywhere => everywhere,
+            Reach::Here(seat) => {
+                here.entry(seat).or_insert_with(|| vec![Least::default(); self.targets.len()])
+            }
+        };
+        for (target, least) in self.targets.iter().zip(leasts) {
+            let is_selected = events[event].selectors.iter().any(|each| each.selects(target));
+            if is_selected && number > least.number {
+                *least = Least { number, event };
+            }
+        }
+    }
+
+    /// What a read that begins now has to bring at least.
+    pub(super) fn least(&self, seat: Seat, target: usize) -> Least {
+        let log = self.log.lock().unwrap();
+        let everywhere = log.everywhere[target];
+        let here = log.here.get(&seat).map(|leasts| leasts[target]);
+        here.filter(|here| here.number > everywhere.number).unwrap_or(everywhere)
+    }
+
+    /// Notes a read, and holds it against what it had to bring.
+    pub(super) fn read(&self, read: Read, least: Least) {
+        let mut log = self.log.lock().unwrap();
+        *log.counts.entry(format!("read {}", read.cache)).or_default() += 1;
+        let is_old = read.number < least.number;
+        log.reads.push(read.clone());
+        if is_old && !self.is_over() {
+            let told = self.excerpt(&log, &read, least);
+            log.violations.push(told);
+            self.finish();
+        }
+    }
+
+    /// What happened around a read that got what was purged before it.
+    fn excerpt(&self, log: &Log, read: &Read, least: Least) -> String {
+        let target = &self.targets[read.target];
+        let purge = &log.events[least.event];
+        let mut lines = vec![format!(
+            "{} {}: read {} on {}, which had to be {} at least since: {}",
+            self.at(read.begin),
+            target.path,
+            read.number,
+            read.seat,
+            least.number,
+            purge.text
+        )];
+        let begin = purge.begin.checked_sub(BEFORE).unwrap_or(self.begin);
+        let around =
+            |event: &&Event| event.begin <= read.end && event.end.is_none_or(|end| end >= begin);
+        let concerns = |event: &&Event| {
+            event.selectors.is_empty() || event.selectors.iter().any(|each| each.selects(target))
+        };
+        let mut told: Vec<(Instant, String)> = Vec::new();
+        for event in log.events.iter().filter(around).filter(concerns) {
+            let end = event.end.map_or("…".to_owned(), |end| self.at(end));
+            let text = format!("{}–{end} {}", self.at(event.begin), event.text);
+            told.push((event.begin, text));
+        }
+        let reads = log.reads.iter().rev().filter(|each| each.target == read.target);
+        for each in reads.take_while(|each| each.end >= begin).take(READS) {
+            let Read { begin, end, seat, number, cache, .. } = each;
+            let (at, end) = (self.at(*begin), self.at(*end));
+            told.push((*begin, format!("{at}–{end} {seat}: {cache} {number}")));
+        }
+        told.sort();
+        lines.extend(told.into_iter().map(|(_, text)| format!("    {text}")));
+        lines.join("\n")
+    }
+
+    /// A moment of the run, in seconds.
+    fn at(&self, moment: Instant) -> String {
+        format!("{:.3}", moment.saturating_duration_since(self.begin).as_secs_f64())
+    }
+}

@@ -1,0 +1,246 @@
+//! Purges, in each way in which somebody may ask for them.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use super::{
+    Run,
+    cluster::{Node, TOKEN},
+    history::Reach,
+    records::Expected,
+    targets::{Selector, Wanted},
+};
+use crate::support::{
+    proxy::{request, sending},
+    random::Random,
+    wire::{Reply, Wire},
+};
+
+/// Longer than a node takes before it answers 202, and than one hangs.
+const PATIENCE: Duration = Duration::from_secs(12);
+/// The pause between two purges of a client, in milliseconds.
+const PAUSE: (usize, usize) = (250, 1000);
+/// How often a call with a key is made.
+const ATTEMPTS: usize = 4;
+
+/// Who purges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Api,
+    /// With an `Idempotency-Key`, again and again until it is acknowledged.
+    Keyed,
+    Method,
+    Webhook,
+    Fastly,
+    Cloudflare,
+}
+
+impl Source {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Api, Self::Keyed, Self::Method, Self::Webhook, Self::Fastly, Self::Cloudflare];
+
+    /// As counts name acknowledged purges.
+    pub(super) const fn acknowledged(self) -> &'static str {
+        match self {
+            Self::Api => "acknowledged api",
+            Self::Keyed => "acknowledged api with a key",
+            Self::Method => "acknowledged method",
+            Self::Webhook => "acknowledged webhook",
+            Self::Fastly => "acknowledged fastly",
+            Self::Cloudflare => "acknowledged cloudflare",
+        }
+    }
+
+    /// What it can select by.
+    const fn wanted(self) -> &'static [Wanted] {
+        match self {
+            Self::Api | Self::Keyed | Self::Cloudflare => {
+                &[Wanted::Url, Wanted::Url, Wanted::Url, Wanted::Tag, Wanted::Tag, Wanted::Wide]
+            }
+            Self::Method | Self::Fastly => &[Wanted::Url, Wanted::Url, Wanted::Tag],
+            Self::Webhook => &[Wanted::Tag],
+        }
+    }
+}
+
+/// A purge that is to be asked for.
+struct Call {
+    source: Source,
+    selector: Selector,
+    is_soft: bool,
+    /// A tag that no response has: by it the record is known.
+    id: String,
+}
+
+/// Purges until the run is over.
+pub(super) async fn purge(run: Arc<Run>, mut random: Random, number: usize) {
+    for turn in 0.. {
+        let (least, most) = PAUSE;
+        sleep(Duration::from_millis((least + random.below(most - least)) as u64)).await;
+        if run.history.is_over() {
+            return;
+        }
+        let source = Source::ALL[(turn + number) % Source::ALL.len()];
+        let selector = Selector::any(&mut random, &run.history.targets, source.wanted());
+        let may_be_soft = !matches!(source, Source::Webhook | Source::Cloudflare);
+        let is_soft = may_be_soft && random.one_in(8);
+        let call = Call { source, selector, is_soft, id: format!("id:{number}-{turn}") };
+        let attempts = if source == Source::Keyed { ATTEMPTS } else { 1 };
+        call.make(&run, &mut random, attempts).await;
+    }
+}
+
+impl Call {
+    /// Makes it until it is acknowledged, so many times at most, on whichever node.
+    async fn make(&self, run: &Run, random: &mut Random, attempts: usize) {
+        let (mut first, mut begun) = (None, None);
+        for _ in 0..attempts {
+            let Some(node) = run.cluster.any(random) else { continue };
+            let last = run.origin.last();
+            let (first, begun) = (*first.get_or_insert(last), *begun.get_or_insert(Instant::now()));
+            let Self { source, selector, is_soft, .. } = self;
+            let mode = if *is_soft { "soft " } else { "" };
+            let text = format!("{mode}{source:?} {selector:?} on {}, after {last}", node.seat);
+            let event = run.history.begins(text, vec![selector.clone()]);
+            let reply = timeout(PATIENCE, self.send(&node)).await.ok().flatten();
+            run.history.ends(event, &outcome(reply.as_ref()));
+            let Some(reply) = reply else { continue };
+            if let Some(receipt) = Receipt::of(&reply) {
+                // What was purged before was purged by the first attempt, if not by a later one.
+                let last = if receipt.is_duplicate { first } else { last };
+                if !is_soft {
+                    run.history.holds(event, last + 1, Reach::Everywhere);
+                }
+                run.history.count(source.acknowledged());
+                let expected = Expected::new(self.marker(), Some(receipt.seq), begun);
+                run.records.expect(expected);
+                return;
+            }
+            if !matches!(reply.status(), 202 | 503) {
+                run.history.violated(format!("{self:?} on {}: {reply:?}", node.seat));
+            }
+            sleep(Duration::from_millis(random.below(300) as u64)).await;
+        }
+    }
+
+    /// What its record has among its selectors, and no other record at its place.
+    fn marker(&self) -> String {
+        match (self.source, &self.selector) {
+            (Source::Method | Source::Fastly, Selector::Url(path)) => format!("api.test{path}"),
+            _ => self.id.clone(),
+        }
+    }
+
+    async fn send(&self, node: &Node) -> Option<Reply> {
+        let (listener, call) = match self.source {
+            Source::Api | Source::Keyed => (node.process.admin, self.own()),
+            Source::Fastly => (node.process.admin, self.fastly()),
+            Source::Cloudflare => (node.process.admin, self.cloudflare()),
+            Source::Method => (node.process.address, self.method()),
+            Source::Webhook => (node.process.address, self.webhook()),
+        };
+        Wire::try_connect(listener).await?.try_exchange(call).await
+    }
+
+    fn own(&self) -> String {
+        let mode = if self.is_soft { "soft" } else { "hard" };
+        let mut body = json!({ "mode": mode, "tags": [self.id], "reason": "the checker" });
+        match &self.selector {
+            Selector::Tag(tag) => body["tags"] = json!([self.id, tag]),
+            Selector::Url(path) => body["urls"] = json!([path]),
+            Selector::Prefix(prefix) => body["prefixes"] = json!([prefix]),
+            Selector::Everything => body["everything"] = json!(true),
+        }
+        let key = ("idempotency-key", &*self.id);
+        let fields = [TOKEN, key];
+        let fields = if self.source == Source::Keyed { &fields[..] } else { &fields[..1] };
+        sending("POST", "/v1/purge", fields, &body.to_string())
+    }
+
+    fn fastly(&self) -> String {
+        let soft = ("fastly-soft-purge", if self.is_soft { "1" } else { "0" });
+        match &self.selector {
+            Selector::Url(path) => {
+                request("POST", &format!("/purge/api.test{path}"), &[TOKEN, soft])
+            }
+            selector => {
+                let keys = self.keys(selector);
+                request("POST", "/service/s/purge", &[TOKEN, soft, ("surrogate-key", &keys)])
+            }
+        }
+    }
+
+    fn method(&self) -> String {
+        let soft = ("fastly-soft-purge", if self.is_soft { "1" } else { "0" });
+        match &self.selector {
+            Selector::Url(path) => request("PURGE", path, &[soft]),
+            selector => {
+                let keys = self.keys(selector);
+                request("PURGE", "/", &[soft, ("surrogate-key", &keys)])
+            }
+        }
+    }
+
+    fn cloudflare(&self) -> String {
+        let mut body = json!({ "tags": [self.id] });
+        match &self.selector {
+            Selector::Tag(tag) => body["tags"] = json!([self.id, tag]),
+            Selector::Url(path) => body["files"] = json!([format!("http://api.test{path}")]),
+            Selector::Prefix(prefix) => body["prefixes"] = json!([format!("api.test{prefix}")]),
+            Selector::Everything => body["purge_everything"] = json!(true),
+        }
+        sending("POST", "/client/v4/zones/z/purge_cache", &[TOKEN], &body.to_string())
+    }
+
+    fn webhook(&self) -> String {
+        let Selector::Tag(tag) = &self.selector else { panic!("webhooks purge tags") };
+        let body = json!({ "tags": [self.id, tag] }).to_string();
+        sending("POST", "/_larder/webhooks/shop", &[TOKEN], &body)
+    }
+
+    fn keys(&self, selector: &Selector) -> String {
+        let Selector::Tag(tag) = selector else { panic!("{selector:?} is no tag") };
+        format!("{} {tag}", self.id)
+    }
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(to, "{:?} {:?} ({})", self.source, self.selector, self.id)
+    }
+}
+
+/// What an acknowledgement says, in whichever form.
+struct Receipt {
+    seq: u64,
+    is_duplicate: bool,
+}
+
+impl Receipt {
+    fn of(reply: &Reply) -> Option<Self> {
+        if reply.status() != 200 {
+            return None;
+        }
+        let body: Value = serde_json::from_str(&reply.body).ok()?;
+        let is_duplicate = body["duplicate"] == true;
+        if let Some(seq) = body["seq"].as_u64() {
+            return Some(Self { seq, is_duplicate });
+        }
+        let ids = [&body["id"], &body["result"]["id"]];
+        let id = ids.into_iter().find_map(Value::as_str);
+        let id = id.or_else(|| body.as_object()?.values().next()?.as_str())?;
+        Some(Self { seq: id.parse().ok()?, is_duplicate })
+    }
+}
+
+fn outcome(reply: Option<&Reply>) -> String {
+    match reply {
+        Some(reply) => format!("{} {}", reply.status(), reply.body),
+        None => "no answer".to_owned(),
+    }
+}

@@ -1,0 +1,105 @@
+//! Clients that read, through all nodes.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use tokio::time::{Duration, sleep, timeout};
+
+use super::{
+    Run,
+    cluster::Node,
+    history::Read,
+    targets::{self, Kind},
+};
+use crate::support::{
+    proxy::request,
+    random::Random,
+    wire::{Reply, Wire},
+};
+
+/// How long a client waits for an answer: longer than a node hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The pause between two requests of a client, at most, in milliseconds.
+const PAUSE: usize = 100;
+
+/// Reads until the run is over.
+pub(super) async fn read(run: Arc<Run>, mut random: Random) {
+    let mut wires = HashMap::new();
+    while !run.history.is_over() {
+        sleep(Duration::from_millis(random.below(PAUSE) as u64)).await;
+        let target = targets::next(&mut random, &run.history.targets);
+        let Some(node) = run.cluster.any(&mut random) else { continue };
+        let color = *random.pick(&["red", "blue"]);
+        read_one(&run, &node, target, color, &mut wires).await;
+    }
+}
+
+/// Reads a target once on a node; its number, where it has come.
+pub(super) async fn read_one(
+    run: &Run,
+    node: &Node,
+    target: usize,
+    color: &str,
+    wires: &mut HashMap<usize, Wire>,
+) -> Option<u64> {
+    let history = &run.history;
+    let path = &history.targets[target].path;
+    let wire = wires.remove(&node.seat.process);
+    let least = history.least(node.seat, target);
+    let begin = Instant::now();
+    let asked = ask(node, wire, request("GET", path, &[("x-color", color)]));
+    let answer = timeout(PATIENCE, asked).await.ok().flatten();
+    let end = Instant::now();
+    let Some((reply, wire)) = answer else {
+        if node.is_ending() {
+            history.count("read nothing of a node that ended");
+        } else {
+            let took = end - begin;
+            history.violated(format!("no answer to GET {path} on {} in {took:?}", node.seat));
+        }
+        return None;
+    };
+    if !reply.header("connection").is_some_and(|value| value.contains("close")) {
+        wires.insert(node.seat.process, wire);
+    }
+    let number = number(&reply, history.targets[target].kind);
+    let Some(number) = number else {
+        history.violated(format!("GET {path} on {}: {reply:.300?}", node.seat));
+        return None;
+    };
+    if reply.status() == 200 {
+        let (seat, cache) = (node.seat, reply.cache().to_owned());
+        history.read(Read { seat, target, begin, end, number, cache }, least);
+    } else {
+        history.count("read the origin's failure");
+    }
+    Some(number)
+}
+
+async fn ask(node: &Node, wire: Option<Wire>, request: String) -> Option<(Reply, Wire)> {
+    let mut wire = match wire {
+        Some(wire) => wire,
+        None => Wire::try_connect(node.process.address).await?,
+    };
+    let reply = wire.try_exchange(request).await?;
+    Some((reply, wire))
+}
+
+/// The origin's number in a response; none where it is not the origin's, or not in one piece.
+fn number(reply: &Reply, kind: Kind) -> Option<u64> {
+    let number: u64 = reply.header("x-number")?.parse().ok()?;
+    let body = &reply.body;
+    let is_whole = match (reply.status(), kind) {
+        (200, Kind::Described) => body.starts_with(&format!("{{\"number\":{number},")),
+        (200, Kind::Large) => {
+            let mut words = body.split(' ');
+            let ends = [words.next()?, words.next_back()?];
+            ends.iter().all(|word| *word == number.to_string())
+        }
+        // What was confirmed keeps its body.
+        (200, Kind::Revalidated) => body.parse::<u64>().ok()? <= number,
+        (200, _) => *body == number.to_string(),
+        (503, Kind::Rescued) => true,
+        _ => false,
+    };
+    is_whole.then_some(number)
+}

@@ -1,0 +1,159 @@
+//! What each node says that it has applied, and whether anything is missing there.
+//!
+//! A record is *lost* on a node that followed the log before the purge was asked for and is there at the
+//! end, if that node neither tells of it nor has raised its floor meanwhile: then it may use what the
+//! record selects. What is acknowledged may be lost nowhere; neither may the purge of a write that was
+//! answered, but where the node that took it has ended before it could pass it on.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Mutex,
+    time::Instant,
+};
+
+use serde_json::Value;
+
+use super::{
+    cluster::{Node, TOKEN},
+    history::Seat,
+};
+use crate::support::proxy::request;
+
+/// Records that are asked for at a time: more than there are between two looks.
+const USUAL: usize = 100;
+/// All that a node keeps.
+const MOST: usize = 1000;
+
+/// A record that has to be known.
+pub(super) struct Expected {
+    marker: String,
+    seq: Option<u64>,
+    begun: Instant,
+    holder: Option<Seat>,
+}
+
+impl Expected {
+    /// The record of a purge that was first asked for then. `marker` is the text of one of its selectors;
+    /// it is in no other record, at this place at least.
+    pub(super) fn new(marker: String, seq: Option<u64>, begun: Instant) -> Self {
+        Self { marker, seq, begun, holder: None }
+    }
+
+    /// The same, if this process does not end before the run.
+    pub(super) fn unless_ended(self, holder: Seat) -> Self {
+        Self { holder: Some(holder), ..self }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Records {
+    expected: Mutex<Vec<Expected>>,
+    known: Mutex<HashMap<Seat, Known>>,
+}
+
+/// What a node has told.
+#[derive(Default)]
+struct Known {
+    /// When it was first seen to follow the log.
+    since: Option<Instant>,
+    records: HashSet<(u64, String)>,
+    selectors: HashSet<(u64, String)>,
+    texts: HashSet<String>,
+    /// How often its floor had risen, and when that was seen.
+    rises: Vec<(Instant, u64)>,
+}
+
+impl Known {
+    fn take_in(&mut self, record: &Value) -> bool {
+        let (seq, at) = (record["seq"].as_u64().unwrap(), record["at"].as_str().unwrap());
+        if !self.records.insert((seq, at.to_owned())) {
+            return false;
+        }
+        for selector in record["selectors"].as_array().unwrap() {
+            let text = selector.as_object().and_then(|selector| selector.values().next()?.as_str());
+            if let Some(text) = text {
+                self.selectors.insert((seq, text.to_owned()));
+                self.texts.insert(text.to_owned());
+            }
+        }
+        true
+    }
+
+    fn has(&self, expected: &Expected) -> bool {
+        match expected.seq {
+            Some(seq) => self.selectors.contains(&(seq, expected.marker.clone())),
+            None => self.texts.contains(&expected.marker),
+        }
+    }
+
+    /// Whether its floor has risen since a look before then.
+    fn has_risen_since(&self, begun: Instant) -> bool {
+        let before = self.rises.iter().rev().find(|(seen, _)| *seen < begun);
+        self.rises.last().map(|(_, rises)| rises) > before.map(|(_, rises)| rises)
+    }
+}
+
+impl Records {
+    pub(super) fn expect(&self, expected: Expected) {
+        self.expected.lock().unwrap().push(expected);
+    }
+
+    pub(super) fn expected(&self) -> usize {
+        self.expected.lock().unwrap().len()
+    }
+
+    /// Asks a node what it has applied since the last time. Whether it answered.
+    pub(super) async fn look(&self, node: &Node) -> bool {
+        let Some(metrics) = node.metrics().await else { return false };
+        let seen = Instant::now();
+        {
+            let mut known = self.known.lock().unwrap();
+            let known = known.entry(node.seat).or_default();
+            known.rises.push((seen, metrics.rises()));
+            if known.since.is_none() && metrics.is_synced() {
+                known.since = Some(seen);
+            }
+        }
+        for limit in [USUAL, MOST] {
+            let target = format!("/v1/purges?limit={limit}");
+            let Some(reply) = node.call(request("GET", &target, &[TOKEN])).await else {
+                return false;
+            };
+            let document: Value = serde_json::from_str(&reply.body).unwrap();
+            let records = document["purges"].as_array().unwrap();
+            let mut known = self.known.lock().unwrap();
+            let known = known.get_mut(&node.seat).unwrap();
+            let new = records.iter().filter(|record| known.take_in(record)).count();
+            if new < limit {
+                break;
+            }
+        }
+        true
+    }
+
+    /// What is missing on these nodes, which are there at the end.
+    pub(super) fn lost(&self, nodes: &[Seat]) -> Vec<String> {
+        let (expected, known) = (self.expected.lock().unwrap(), self.known.lock().unwrap());
+        let mut lost = Vec::new();
+        let is_due =
+            |expected: &&Expected| expected.holder.is_none_or(|holder| nodes.contains(&holder));
+        for expected in expected.iter().filter(is_due) {
+            for seat in nodes {
+                let Some(known) = known.get(seat) else { continue };
+                let followed = known.since.is_some_and(|since| since < expected.begun);
+                if followed && !known.has(expected) && !known.has_risen_since(expected.begun) {
+                    let Expected { marker, seq, .. } = expected;
+                    lost.push(format!("{marker} at {seq:?} is lost on {seat}"));
+                }
+            }
+        }
+        lost
+    }
+
+    /// How many records of each kind of source some node has told of.
+    pub(super) fn with_selector(&self, text: &str) -> usize {
+        let known = self.known.lock().unwrap();
+        let all = known.values().flat_map(|known| &known.selectors);
+        all.filter(|(_, selector)| selector == text).collect::<BTreeSet<_>>().len()
+    }
+}

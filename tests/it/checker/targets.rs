@@ -1,0 +1,160 @@
+//! What clients ask for, and what purges select of it.
+
+use crate::support::random::Random;
+
+/// How many tags there are of those that every kind of target may have.
+const SHARED: usize = 12;
+/// Targets that are asked for more often than the others.
+const HOT: usize = 12;
+
+/// How the origin answers, and so which way a response takes through the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Fresh for longer than any test.
+    Plain,
+    /// Stale after a second, and then often confirmed.
+    Revalidated,
+    /// Stale after a second, and then renewed in the background.
+    Refreshed,
+    /// Stale after a second, from an origin that fails now and then.
+    Rescued,
+    /// With variants.
+    Varied,
+    /// With a group (RFC 9875), which some writes name.
+    Grouped,
+    /// With a tag in its JSON.
+    Described,
+    /// Several parts, that come one after the other.
+    Large,
+    /// Written through the proxy.
+    Written,
+    /// Purged when a data version changes, and by nothing else that has a tag.
+    Polled,
+    /// Purged by the clock, and by nothing else that has a tag.
+    Scheduled,
+}
+
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) kind: Kind,
+    pub(super) path: String,
+    /// Tags that the origin sends.
+    pub(super) sent: Vec<String>,
+    /// All its tags.
+    tags: Vec<String>,
+}
+
+/// What a purge selects by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Selector {
+    Tag(String),
+    Url(String),
+    Prefix(String),
+    Everything,
+}
+
+const KINDS: [(Kind, &str, usize); 11] = [
+    (Kind::Plain, "p", 40),
+    (Kind::Revalidated, "r", 10),
+    (Kind::Refreshed, "s", 10),
+    (Kind::Rescued, "e", 10),
+    (Kind::Varied, "v", 8),
+    (Kind::Grouped, "g", 8),
+    (Kind::Described, "j", 8),
+    (Kind::Large, "l", 3),
+    (Kind::Written, "w", 16),
+    (Kind::Polled, "o", 4),
+    (Kind::Scheduled, "c", 4),
+];
+
+/// All of them.
+pub(super) fn all() -> Vec<Target> {
+    let mut targets = Vec::new();
+    for (kind, letter, count) in KINDS {
+        for number in 0..count {
+            targets.push(Target::new(kind, letter, number, targets.len()));
+        }
+    }
+    targets
+}
+
+impl Target {
+    fn new(kind: Kind, letter: &str, number: usize, index: usize) -> Self {
+        let shared = format!("t{}", index % SHARED);
+        let quarter = number % 4;
+        let (sent, further) = match kind {
+            Kind::Grouped => (vec![shared], vec![format!("g{quarter}")]),
+            Kind::Described => (vec![shared], vec![format!("json:j{quarter}")]),
+            Kind::Written => (vec![shared], vec![format!("w:{}", number / 4)]),
+            Kind::Polled => (vec!["polled".to_owned()], Vec::new()),
+            Kind::Scheduled => (vec!["scheduled".to_owned()], Vec::new()),
+            _ => (vec![shared], Vec::new()),
+        };
+        let path = match kind {
+            Kind::Written => format!("/w/{}/{quarter}", number / 4),
+            _ => format!("/{letter}/{number}"),
+        };
+        let tags = [sent.clone(), further].concat();
+        Self { kind, path, sent, tags }
+    }
+
+    /// The number that stands in its group's name, its tag or its path.
+    pub(super) fn quarter(&self) -> usize {
+        let (_, number) = self.path.rsplit_once('/').unwrap();
+        number.parse::<usize>().unwrap() % 4
+    }
+
+    /// Whether a tag or its URL may purge it: otherwise only what it is there for, and what purges all.
+    fn is_common(&self) -> bool {
+        !matches!(self.kind, Kind::Polled | Kind::Scheduled)
+    }
+}
+
+impl Selector {
+    pub(super) fn selects(&self, target: &Target) -> bool {
+        match self {
+            Self::Tag(tag) => target.tags.contains(tag),
+            Self::Url(path) => target.path == *path,
+            Self::Prefix(prefix) => target.path.starts_with(prefix),
+            Self::Everything => true,
+        }
+    }
+
+    /// One of them, of the kinds that are wanted.
+    pub(super) fn any(random: &mut Random, targets: &[Target], wanted: &[Wanted]) -> Self {
+        match random.pick(wanted) {
+            Wanted::Url => {
+                let common: Vec<_> = targets.iter().filter(|target| target.is_common()).collect();
+                Self::Url(random.pick(&common).path.clone())
+            }
+            Wanted::Tag => Self::Tag(match random.below(6) {
+                0 => format!("g{}", random.below(4)),
+                1 => format!("json:j{}", random.below(4)),
+                2 => format!("w:{}", random.below(4)),
+                _ => format!("t{}", random.below(SHARED)),
+            }),
+            Wanted::Wide if random.one_in(4) => Self::Everything,
+            Wanted::Wide => {
+                let prefixes = ["/p/1", "/p/2", "/r/", "/s/", "/e/", "/v/", "/w/1", "/l/"];
+                Self::Prefix((*random.pick(&prefixes)).to_owned())
+            }
+        }
+    }
+}
+
+/// Kinds of selectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Url,
+    Tag,
+    /// What selects many by their URL.
+    Wide,
+}
+
+/// What a client asks for next: some targets all the time, each of the others now and then.
+pub(super) fn next(random: &mut Random, targets: &[Target]) -> usize {
+    match random.below(5) {
+        0..3 => (random.below(HOT) * 7 + 3) % targets.len(),
+        _ => random.below(targets.len()),
+    }
+}
