@@ -329,3 +329,32 @@ async fn clients_of_cloudflare_purge_as_they_are_used_to() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn no_call_is_answered_as_done_while_a_node_may_use_what_it_purges() {
+    within(async {
+        let (origin, redis) = (origin().await, Redis::start().await);
+        let toml = format!("admin.token = \"secret\"\n{ROUTE}[store]\n{}", redis.store());
+        let proxy = Proxy::with(&origin.url(), &toml);
+        while !proxy.admin("/readyz").await.body.contains("purge log: synced") {
+            tokio::task::yield_now().await;
+        }
+        // A node that went without a word, and uses for a minute what it has asked for.
+        let nodes = "{larder:log}:nodes";
+        let gone = "1 60000 on 00000000000000aa 1";
+        let now = redis.command(&["TIME"]).await.members()[0].text();
+        let gone = gone.replacen('1', &format!("{now}000"), 1);
+        redis.command(&["HSET", nodes, "00000000000000cc", &gone]).await;
+        let tag = r#"{"tags":["tiles"]}"#;
+        let (own, fastly, cloudflare) = tokio::join!(
+            call(&proxy, "/v1/purge", &[], tag),
+            call(&proxy, "/service/x/purge/tiles", &[], ""),
+            call(&proxy, "/zones/x/purge_cache", &[], tag),
+        );
+        assert!(own.body.contains(r#""missing":["00000000000000cc"]"#), "{own:?}");
+        for answer in [own, fastly, cloudflare] {
+            assert_eq!(answer.status(), 202, "{answer:?}");
+        }
+    })
+    .await;
+}

@@ -10,6 +10,9 @@ use tokio::time::sleep;
 use super::{Run, cluster::NODES};
 use crate::support::{log::Bridge, random::Random, redis::Refusal};
 
+const LOG: &str = "larder:log";
+const NODE_LIST: &str = "{larder:log}:nodes";
+
 /// Something that goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -21,6 +24,10 @@ pub(super) enum Fault {
     Stalled,
     /// Redis hears a node, but the node hears what Redis answers only later.
     Deaf,
+    /// What goes between a node and Redis takes a while.
+    Slow,
+    /// Every other connection of a node to Redis is blocked.
+    Half,
     /// A node's process stands still.
     Hung,
     /// A node's process dies, and another begins.
@@ -28,6 +35,14 @@ pub(super) enum Fault {
     /// A node's process ends in order, and another begins.
     Drained,
     Flushed,
+    /// All connections to Redis end at once.
+    Dropped,
+    /// The log has lost all but its last records.
+    Trimmed,
+    /// The log is gone.
+    Evicted,
+    /// The list of the nodes is gone.
+    Forgotten,
     /// Redis dies, and is there again at once with nothing in it.
     Restarted,
     /// The same after a while.
@@ -42,13 +57,24 @@ pub(super) enum Fault {
 
 impl Fault {
     /// What cuts a node off, and leaves it the node that it was.
-    pub(super) const CUTS: &'static [Self] =
-        &[Self::Closed, Self::Blocked, Self::Stalled, Self::Deaf, Self::Hung];
+    pub(super) const CUTS: &'static [Self] = &[
+        Self::Closed,
+        Self::Blocked,
+        Self::Stalled,
+        Self::Deaf,
+        Self::Slow,
+        Self::Half,
+        Self::Hung,
+    ];
     /// What ends a node. A node that was killed makes every purge slow for ten minutes.
     pub(super) const ENDS: &'static [Self] = &[Self::Killed, Self::Drained];
     /// What happens to Redis.
     pub(super) const OF_REDIS: &'static [Self] = &[
         Self::Flushed,
+        Self::Dropped,
+        Self::Trimmed,
+        Self::Evicted,
+        Self::Forgotten,
         Self::Restarted,
         Self::Down,
         Self::Stopped,
@@ -109,6 +135,8 @@ async fn of_node(run: &Run, fault: Fault, slot: usize, time: Duration) {
         Fault::Blocked => Some(Bridge::block),
         Fault::Stalled => Some(Bridge::stall),
         Fault::Deaf => Some(Bridge::deafen),
+        Fault::Slow => Some(Bridge::slow_down),
+        Fault::Half => Some(Bridge::halve),
         _ => None,
     };
     if let Some(cut) = cut {
@@ -140,6 +168,10 @@ async fn of_redis(run: &Run, fault: Fault, refusal: Refusal, time: Duration) {
     let redis = &run.cluster.redis;
     match fault {
         Fault::Flushed => redis.flush().await,
+        Fault::Dropped => drop(redis.command(&["CLIENT", "KILL", "TYPE", "normal"]).await),
+        Fault::Trimmed => drop(redis.command(&["XTRIM", LOG, "MAXLEN", "2"]).await),
+        Fault::Evicted => drop(redis.command(&["DEL", LOG]).await),
+        Fault::Forgotten => drop(redis.command(&["DEL", NODE_LIST]).await),
         Fault::Restarted => redis.restart().await,
         Fault::Down => {
             redis.kill();

@@ -169,7 +169,7 @@ impl History {
         *log.counts.entry(format!("read {}", read.cache)).or_default() += 1;
         let is_old = read.number < least.number;
         log.reads.push(read.clone());
-        if is_old && !self.is_over() {
+        if is_old && log.violations.is_empty() {
             let told = self.excerpt(&log, &read, least);
             log.violations.push(told);
             self.finish();

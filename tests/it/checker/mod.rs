@@ -88,13 +88,13 @@ impl Plan {
             deck: Fault::CUTS,
             after: Duration::from_secs(5),
             lasting: (1500, 5000),
-            pause: (500, 2000),
+            pause: (500, 1500),
         };
         let of_redis = Lane {
             deck: Fault::OF_REDIS,
             after: Duration::from_secs(8),
             lasting: (500, 4000),
-            pause: (2000, 5000),
+            pause: (1500, 3500),
         };
         let ends = Lane {
             deck: Fault::ENDS,

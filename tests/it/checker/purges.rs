@@ -12,6 +12,7 @@ use super::{
     Run,
     cluster::{Node, TOKEN},
     history::Reach,
+    reads,
     records::Expected,
     targets::{Selector, Wanted},
 };
@@ -97,7 +98,7 @@ pub(super) async fn purge(run: Arc<Run>, mut random: Random, number: usize) {
 
 impl Call {
     /// Makes it until it is acknowledged, so many times at most, on whichever node.
-    async fn make(&self, run: &Run, random: &mut Random, attempts: usize) {
+    async fn make(&self, run: &Arc<Run>, random: &mut Random, attempts: usize) {
         let (mut first, mut begun) = (None, None);
         for _ in 0..attempts {
             let Some(node) = run.cluster.any(random) else { continue };
@@ -107,6 +108,8 @@ impl Call {
             let mode = if *is_soft { "soft " } else { "" };
             let text = format!("{mode}{source:?} {selector:?} on {}, after {last}", node.seat);
             let event = run.history.begins(text, vec![selector.clone()]);
+            // What is under way when it comes, and what is read right after it, is where it may fail.
+            reads::everywhere(run, random, selector);
             let reply = timeout(PATIENCE, self.send(&node)).await.ok().flatten();
             run.history.ends(event, &outcome(reply.as_ref()));
             let Some(reply) = reply else { continue };
@@ -117,6 +120,7 @@ impl Call {
                     run.history.holds(event, last + 1, Reach::Everywhere);
                 }
                 run.history.count(source.acknowledged());
+                reads::everywhere(run, random, selector);
                 let expected = Expected::new(self.marker(), Some(receipt.seq), begun);
                 run.records.expect(expected);
                 return;

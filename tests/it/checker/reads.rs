@@ -8,7 +8,7 @@ use super::{
     Run,
     cluster::Node,
     history::Read,
-    targets::{self, Kind},
+    targets::{self, Kind, Selector},
 };
 use crate::support::{
     proxy::request,
@@ -30,6 +30,19 @@ pub(super) async fn read(run: Arc<Run>, mut random: Random) {
         let Some(node) = run.cluster.any(&mut random) else { continue };
         let color = *random.pick(&["red", "blue"]);
         read_one(&run, &node, target, color, &mut wires).await;
+    }
+}
+
+/// Has one of the targets that are selected read on every node, and does not wait for it.
+pub(super) fn everywhere(run: &Arc<Run>, random: &mut Random, selector: &Selector) {
+    let all = run.history.targets.iter().enumerate();
+    let selected: Vec<_> = all.filter(|(_, target)| selector.selects(target)).collect();
+    let Some((target, _)) = selected.get(random.below(selected.len().max(1))) else { return };
+    for node in run.cluster.nodes() {
+        let (run, target) = (Arc::clone(run), *target);
+        tokio::spawn(async move {
+            read_one(&run, &node, target, "red", &mut HashMap::new()).await;
+        });
     }
 }
 

@@ -11,6 +11,7 @@ use super::{
     Run,
     cluster::{Metrics, Node},
     history::Reach,
+    reads,
     records::Expected,
     targets::{Kind, Selector, Target},
 };
@@ -42,7 +43,10 @@ pub(super) async fn write(run: Arc<Run>, mut random: Random, number: usize) {
             _ => *random.pick(&["PUT", "POST", "DELETE"]),
         };
         let id = format!("{number}w{turn}");
+        let own = Selector::Url(target.path.clone());
+        reads::everywhere(&run, &mut random, &own);
         write_one(&run, &node, (method, target), &id).await;
+        reads::everywhere(&run, &mut random, &own);
     }
 }
 

@@ -122,9 +122,25 @@ enum State {
     Stalled,
     /// What the client sends is carried; what the server answers comes when the way is open again.
     Deaf,
+    /// Whatever is carried takes a while.
+    Slow,
+    /// Every other connection is blocked.
+    Half,
 }
 
+/// How long whatever is carried takes on a slow way.
+const SLOWLY: Duration = Duration::from_millis(120);
+
 impl State {
+    /// What this is for the connection of this number.
+    fn of(self, number: usize) -> Self {
+        match self {
+            Self::Half if number.is_multiple_of(2) => Self::Blocked,
+            Self::Half => Self::Open,
+            state => state,
+        }
+    }
+
     /// Whether connections last.
     fn keeps(self) -> bool {
         !matches!(self, Self::Closed | Self::Blocked)
@@ -132,12 +148,12 @@ impl State {
 
     /// Whether what the client sends is carried.
     fn carries_calls(self) -> bool {
-        matches!(self, Self::Open | Self::Deaf)
+        matches!(self, Self::Open | Self::Deaf | Self::Slow)
     }
 
     /// Whether what the server answers is carried.
     fn carries_answers(self) -> bool {
-        self == Self::Open
+        matches!(self, Self::Open | Self::Slow)
     }
 }
 
@@ -151,10 +167,11 @@ impl Bridge {
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
-            loop {
+            for number in 0.. {
                 let (client, _) = listener.accept().await.unwrap();
                 while connections.try_join_next().is_some() {}
-                connections.spawn(carry(client, server.clone(), states.clone()));
+                let way = Way { number, states: states.clone() };
+                connections.spawn(way.carry(client, server.clone()));
             }
         });
         Self { address, state, _tasks: tasks }
@@ -180,49 +197,71 @@ impl Bridge {
         self.state.send_replace(State::Deaf);
     }
 
+    pub(crate) fn slow_down(&self) {
+        self.state.send_replace(State::Slow);
+    }
+
+    pub(crate) fn halve(&self) {
+        self.state.send_replace(State::Half);
+    }
+
     pub(crate) fn open(&self) {
         self.state.send_replace(State::Open);
     }
 }
 
-async fn carry(client: TcpStream, server: String, mut states: watch::Receiver<State>) {
-    let mut ends = states.clone();
-    tokio::select! {
-        _end = both_ways(client, server, states.clone()) => return,
-        _cut = ends.wait_for(|state| !state.keeps()) => {}
-    }
-    let _no_more = states.wait_for(|state| *state != State::Blocked).await;
+/// A connection, and what becomes of the bridge under it.
+#[derive(Clone)]
+struct Way {
+    number: usize,
+    states: watch::Receiver<State>,
 }
 
-async fn both_ways(
-    mut client: TcpStream,
-    server: String,
-    mut states: watch::Receiver<State>,
-) -> io::Result<()> {
-    let _open = states.wait_for(|state| state.carries_calls()).await.is_ok();
-    let mut server = TcpStream::connect(server).await?;
-    client.set_nodelay(true)?;
-    server.set_nodelay(true)?;
-    let (from_client, to_client) = client.split();
-    let (from_server, to_server) = server.split();
-    let calls = one_way(from_client, to_server, states.clone(), State::carries_calls);
-    let answers = one_way(from_server, to_client, states, State::carries_answers);
-    tokio::try_join!(calls, answers).map(drop)
-}
-
-async fn one_way(
-    mut from: ReadHalf<'_>,
-    mut to: WriteHalf<'_>,
-    mut states: watch::Receiver<State>,
-    is_carried: fn(State) -> bool,
-) -> io::Result<()> {
-    let mut bytes = vec![0; 64 << 10];
-    loop {
-        let length = from.read(&mut bytes).await?;
-        let _open = states.wait_for(|state| is_carried(*state)).await.is_ok();
-        match length {
-            0 => return to.shutdown().await,
-            length => to.write_all(&bytes[..length]).await?,
+impl Way {
+    async fn carry(mut self, client: TcpStream, server: String) {
+        let mut end = self.clone();
+        tokio::select! {
+            _end = self.clone().both_ways(client, server) => return,
+            () = end.until(|state| !state.keeps()) => {}
         }
+        self.until(|state| state != State::Blocked).await;
+    }
+
+    async fn both_ways(mut self, mut client: TcpStream, server: String) -> io::Result<()> {
+        self.until(State::carries_calls).await;
+        let mut server = TcpStream::connect(server).await?;
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
+        let (from_client, to_client) = client.split();
+        let (from_server, to_server) = server.split();
+        let calls = self.clone().one_way(from_client, to_server, State::carries_calls);
+        let answers = self.one_way(from_server, to_client, State::carries_answers);
+        tokio::try_join!(calls, answers).map(drop)
+    }
+
+    async fn one_way(
+        mut self,
+        mut from: ReadHalf<'_>,
+        mut to: WriteHalf<'_>,
+        is_carried: fn(State) -> bool,
+    ) -> io::Result<()> {
+        let mut bytes = vec![0; 64 << 10];
+        loop {
+            let length = from.read(&mut bytes).await?;
+            if *self.states.borrow() == State::Slow {
+                tokio::time::sleep(SLOWLY).await;
+            }
+            self.until(is_carried).await;
+            match length {
+                0 => return to.shutdown().await,
+                length => to.write_all(&bytes[..length]).await?,
+            }
+        }
+    }
+
+    /// Waits until the bridge is like this for this connection, or gone.
+    async fn until(&mut self, is: impl Fn(State) -> bool) {
+        let number = self.number;
+        let _or_gone = self.states.wait_for(|state| is(state.of(number))).await.is_ok();
     }
 }
