@@ -217,3 +217,59 @@ impl History {
         format!("{:.3}", moment.saturating_duration_since(self.begin).as_secs_f64())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checker::targets;
+
+    const ONE: Seat = Seat { slot: 0, process: 0 };
+    const OTHER: Seat = Seat { slot: 1, process: 1 };
+
+    /// A history in which the first target was purged when the origin had given the number 7.
+    fn purged(reach: Reach) -> History {
+        let history = History::of(targets::all());
+        let selector = Selector::Url(history.targets[0].path.clone());
+        let event = history.begins("PURGE".to_owned(), vec![selector]);
+        history.ends(event, "200");
+        history.holds(event, 8, reach);
+        history
+    }
+
+    /// What is said of a read that begins now.
+    fn read(history: &History, seat: Seat, target: usize, number: u64) -> Vec<String> {
+        let (least, begin) = (history.least(seat, target), Instant::now());
+        let read = Read { seat, target, begin, end: begin, number, cache: "HIT".to_owned() };
+        history.read(read, least);
+        history.violations()
+    }
+
+    #[test]
+    fn what_was_asked_for_before_the_purge_must_not_be_read_after_it() {
+        let history = purged(Reach::Everywhere);
+        assert!(read(&history, ONE, 0, 8).is_empty() && !history.is_over());
+        assert!(read(&history, ONE, 1, 7).is_empty(), "it is another target");
+        let told = read(&history, OTHER, 0, 7).join("\n");
+        assert!(told.contains("read 7 on node 1 (process 1), which had to be 8"), "{told}");
+        assert!(told.contains("PURGE → 200") && told.contains("HIT 7"), "{told}");
+        assert!(history.is_over());
+    }
+
+    #[test]
+    fn a_read_that_began_before_the_acknowledgement_may_be_older() {
+        let history = purged(Reach::Here(OTHER));
+        let (least, begin) = (history.least(ONE, 0), Instant::now());
+        history.holds(0, 8, Reach::Everywhere);
+        let (seat, target, end) = (ONE, 0, Instant::now());
+        let cache = "HIT".to_owned();
+        history.read(Read { seat, target, begin, end, number: 7, cache }, least);
+        assert!(history.violations().is_empty());
+    }
+
+    #[test]
+    fn what_holds_on_one_node_holds_on_no_other() {
+        let history = purged(Reach::Here(ONE));
+        assert!(read(&history, OTHER, 0, 7).is_empty());
+        assert!(!read(&history, ONE, 0, 7).is_empty());
+    }
+}

@@ -98,10 +98,6 @@ impl Records {
         self.expected.lock().unwrap().push(expected);
     }
 
-    pub(super) fn expected(&self) -> usize {
-        self.expected.lock().unwrap().len()
-    }
-
     /// Asks a node what it has applied since the last time. Whether it answered.
     pub(super) async fn look(&self, node: &Node) -> bool {
         let Some(metrics) = node.metrics().await else { return false };
@@ -131,23 +127,26 @@ impl Records {
         true
     }
 
-    /// What is missing on these nodes, which are there at the end.
-    pub(super) fn lost(&self, nodes: &[Seat]) -> Vec<String> {
+    /// How many are known where they have to be, and what is missing: on these nodes, which are there at
+    /// the end.
+    pub(super) fn compare(&self, nodes: &[Seat]) -> (usize, Vec<String>) {
         let (expected, known) = (self.expected.lock().unwrap(), self.known.lock().unwrap());
-        let mut lost = Vec::new();
+        let (mut found, mut lost) = (0, Vec::new());
         let is_due =
             |expected: &&Expected| expected.holder.is_none_or(|holder| nodes.contains(&holder));
         for expected in expected.iter().filter(is_due) {
             for seat in nodes {
                 let Some(known) = known.get(seat) else { continue };
                 let followed = known.since.is_some_and(|since| since < expected.begun);
-                if followed && !known.has(expected) && !known.has_risen_since(expected.begun) {
+                if followed && known.has(expected) {
+                    found += 1;
+                } else if followed && !known.has_risen_since(expected.begun) {
                     let Expected { marker, seq, .. } = expected;
                     lost.push(format!("{marker} at {seq:?} is lost on {seat}"));
                 }
             }
         }
-        lost
+        (found, lost)
     }
 
     /// How many records of each kind of source some node has told of.
@@ -155,5 +154,65 @@ impl Records {
         let known = self.known.lock().unwrap();
         let all = known.values().flat_map(|known| &known.selectors);
         all.filter(|(_, selector)| selector == text).collect::<BTreeSet<_>>().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const ONE: Seat = Seat { slot: 0, process: 0 };
+    const OTHER: Seat = Seat { slot: 1, process: 1 };
+
+    /// What is missing of a purge that was asked for once this node was known to follow the log.
+    fn lost(known: impl FnOnce(&mut Known), expected: impl FnOnce(Expected) -> Expected) -> usize {
+        let records = Records::default();
+        let since = Instant::now();
+        let mut node = Known { since: Some(since), rises: vec![(since, 3)], ..Known::default() };
+        let begun = loop {
+            let now = Instant::now();
+            if now > since {
+                break now;
+            }
+        };
+        known(&mut node);
+        records.known.lock().unwrap().insert(ONE, node);
+        records.expect(expected(Expected::new("id:1".to_owned(), Some(5), begun)));
+        records.compare(&[ONE]).1.len()
+    }
+
+    fn at(seq: u64) -> Value {
+        json!({ "seq": seq, "at": "now", "selectors": [{ "tag": "a" }, { "tag": "id:1" }] })
+    }
+
+    #[test]
+    fn a_record_that_a_node_tells_of_at_its_place_is_not_lost() {
+        assert_eq!(lost(|known| assert!(known.take_in(&at(5))), |expected| expected), 0);
+        assert_eq!(lost(|known| assert!(known.take_in(&at(6))), |expected| expected), 1);
+        let anywhere = |expected| Expected { seq: None, ..expected };
+        assert_eq!(lost(|known| assert!(known.take_in(&at(6))), anywhere), 0);
+        assert_eq!(lost(|_| {}, anywhere), 1);
+    }
+
+    #[test]
+    fn a_floor_that_has_risen_since_covers_a_record() {
+        let risen = |known: &mut Known| known.rises.push((Instant::now(), 4));
+        assert_eq!(lost(risen, |expected| expected), 0);
+        let before = |known: &mut Known| known.rises = vec![(known.since.unwrap(), 4); 2];
+        assert_eq!(lost(before, |expected| expected), 1);
+    }
+
+    #[test]
+    fn what_only_a_node_knew_that_has_ended_may_be_lost() {
+        assert_eq!(lost(|_| {}, |expected| expected.unless_ended(OTHER)), 0);
+        assert_eq!(lost(|_| {}, |expected| expected.unless_ended(ONE)), 1);
+    }
+
+    #[test]
+    fn a_node_that_came_later_need_not_tell_of_it() {
+        assert_eq!(lost(|known| known.since = Some(Instant::now()), |expected| expected), 0);
+        assert_eq!(lost(|known| known.since = None, |expected| expected), 0);
     }
 }
