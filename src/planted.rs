@@ -1,6 +1,8 @@
 //! Bugs that the checker of the purge log has to find (`tests/it/checker`). In builds with the feature
 //! `planted-bugs`, `LARDER_PLANTED` names the one that is in force; in all others there are none.
 
+use std::sync::LazyLock;
+
 /// A bug, as it could be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
@@ -26,18 +28,25 @@ impl Bug {
     }
 
     /// Whether this is the one in force.
-    #[cfg(feature = "planted-bugs")]
+    #[inline]
     pub fn is_planted(self) -> bool {
-        static PLANTED: std::sync::LazyLock<Option<String>> =
-            std::sync::LazyLock::new(|| std::env::var("LARDER_PLANTED").ok());
-        PLANTED.as_deref() == Some(self.as_str())
+        cfg!(feature = "planted-bugs") && self.is_named()
     }
 
-    /// Whether this is the one in force: there is none.
-    #[cfg(not(feature = "planted-bugs"))]
-    #[inline]
-    pub const fn is_planted(self) -> bool {
-        let _whichever = self;
-        false
+    #[cold]
+    fn is_named(self) -> bool {
+        static NAMED: LazyLock<Option<String>> =
+            LazyLock::new(|| std::env::var("LARDER_PLANTED").ok());
+        NAMED.as_deref() == Some(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_planted_unless_it_is_named() {
+        assert!(Bug::ALL.into_iter().all(|bug| !bug.is_planted()));
     }
 }

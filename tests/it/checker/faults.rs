@@ -112,7 +112,9 @@ pub(super) async fn disturb(run: Arc<Run>, lane: Lane, mut random: Random, end: 
         }
         let fault = deck.pop().unwrap();
         let time = between(&mut random, lane.lasting);
-        let slot = random.below(NODES);
+        // One node stays up all the time, and must not lose a record.
+        let spared = usize::from(Fault::ENDS.contains(&fault));
+        let slot = spared + random.below(NODES - spared);
         let refusal = *random.pick(&[Refusal::Memory, Refusal::Replica]);
         let _turn = if fault.is_of_redis() { None } else { Some(run.turns[slot].lock().await) };
         let whom = if fault.is_of_redis() { String::new() } else { format!(" node {slot}") };

@@ -164,13 +164,13 @@ impl History {
     }
 
     /// Notes a read, and holds it against what it had to bring.
-    pub(super) fn read(&self, read: Read, least: Least) {
+    pub(super) fn read(&self, read: &Read, least: Least) {
         let mut log = self.log.lock().unwrap();
         *log.counts.entry(format!("read {}", read.cache)).or_default() += 1;
         let is_old = read.number < least.number;
         log.reads.push(read.clone());
         if is_old && log.violations.is_empty() {
-            let told = self.excerpt(&log, &read, least);
+            let told = self.excerpt(&log, read, least);
             log.violations.push(told);
             self.finish();
         }
@@ -240,7 +240,7 @@ mod tests {
     fn read(history: &History, seat: Seat, target: usize, number: u64) -> Vec<String> {
         let (least, begin) = (history.least(seat, target), Instant::now());
         let read = Read { seat, target, begin, end: begin, number, cache: "HIT".to_owned() };
-        history.read(read, least);
+        history.read(&read, least);
         history.violations()
     }
 
@@ -262,7 +262,7 @@ mod tests {
         history.holds(0, 8, Reach::Everywhere);
         let (seat, target, end) = (ONE, 0, Instant::now());
         let cache = "HIT".to_owned();
-        history.read(Read { seat, target, begin, end, number: 7, cache }, least);
+        history.read(&Read { seat, target, begin, end, number: 7, cache }, least);
         assert!(history.violations().is_empty());
     }
 

@@ -81,7 +81,7 @@ pub(super) async fn read_one(
     };
     if reply.status() == 200 {
         let (seat, cache) = (node.seat, reply.cache().to_owned());
-        history.read(Read { seat, target, begin, end, number, cache }, least);
+        history.read(&Read { seat, target, begin, end, number, cache }, least);
     } else {
         history.count("read the origin's failure");
     }
