@@ -17,7 +17,7 @@ use crate::{
 /// A purge as clients hear of it.
 #[derive(Debug, Clone)]
 pub(super) struct Event {
-    pub(super) seq: u64,
+    pub(super) place: Fence,
     pub(super) at: Timestamp,
     frame: Bytes,
     /// Where in the frame its JSON stands.
@@ -35,7 +35,7 @@ struct Document<'a> {
 }
 
 impl Event {
-    /// The event of a record in the log that `place` is in.
+    /// The event of the record at this place.
     pub(super) fn new(place: Fence, record: &Record, shown: &Shown<'_>) -> Self {
         let document = Document {
             seq: place.seq,
@@ -48,7 +48,7 @@ impl Event {
         let before = format!("id: {}\nevent: purge\ndata: ", place.seq);
         let within = before.len()..before.len() + document.len();
         let frame = Bytes::from(format!("{before}{document}\n\n{}", stand(place)));
-        Self { seq: place.seq, at: record.at, frame, document: within }
+        Self { place, at: record.at, frame, document: within }
     }
 
     /// As an event stream has it.

@@ -35,13 +35,19 @@ fn feed(last: u64) -> Feed {
 }
 
 fn begin(feed: &Feed, log: LogId, seq: u64) {
-    feed.hub.tell(&Heard::Begin { fence: Fence { log, seq }, at: second(seq) });
+    let fence = Fence { log, seq };
+    feed.hub.tell(&Heard::Begin { fence, at: second(seq), records: Vec::new() });
 }
 
 fn purge(feed: &Feed, seq: u64, tags: &[&str]) {
+    let log = feed.hub.place().unwrap().log;
+    feed.hub.tell(&Heard::Record(log, record(seq, tags)));
+}
+
+fn record(seq: u64, tags: &[&str]) -> Arc<Record> {
     let selectors = tags.iter().map(|tag| Selector::Tag((*tag).into())).collect();
     let purge = Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None };
-    feed.hub.tell(&Heard::Record(Arc::new(Record { seq, at: second(seq), purge })));
+    Arc::new(Record { seq, at: second(seq), purge })
 }
 
 fn ask(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> Response<Body> {
@@ -120,7 +126,7 @@ async fn who_comes_back_hears_what_it_missed_once() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn who_may_have_missed_something_begins_anew() {
     let feed = feed(3);
     begin(&feed, LogId(7), 3);
@@ -137,6 +143,59 @@ async fn who_may_have_missed_something_begins_anew() {
         purge(&feed, 4, &["a"]);
     }
     assert_eq!(feed.hub.metrics.feed.resets.get(), 8);
+}
+
+#[tokio::test]
+async fn a_log_that_continues_the_last_is_nothing_to_hear_of() {
+    let feed = feed(3);
+    let (mut body, _) = listen(&feed, "/_larder/events", &[]).await;
+    let other = LogId(0xabc);
+    feed.hub.tell(&Heard::Record(other, record(4, &[])));
+    feed.hub.tell(&Heard::Record(other, record(5, &["a"])));
+    let event = next(&mut body).await;
+    assert_eq!(heard(&event), (5, "purge"));
+    assert!(event.ends_with("\n\nid: 5-0000000000000abc\n\n"), "{event}");
+    let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", &token(2))]).await;
+    let event = next(&mut body).await;
+    assert_eq!(heard(&event), (3, "purge"));
+    assert!(event.ends_with(&format!("\n\nid: {}\n\n", token(3))), "{event}");
+    assert_eq!(heard(&next(&mut body).await), (5, "purge"));
+    let since = format!("/_larder/sync?since={}", token(2));
+    let known = document(ask(&feed, &since, &[])).await;
+    assert_eq!((&known["reset"], known["purges"].as_array().unwrap().len()), (&false.into(), 2));
+    assert_eq!(known["next"], "5-0000000000000abc");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_ahead_of_this_node_is_waited_for() {
+    let feed = feed(3);
+    let other = LogId(0xabc);
+    let place = "5-0000000000000abc";
+    let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", place)]).await;
+    let waiting = tokio::spawn(async move { next(&mut body).await });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    (4..=6).for_each(|seq| feed.hub.tell(&Heard::Record(other, record(seq, &["a"]))));
+    assert_eq!(heard(&waiting.await.unwrap()), (6, "purge"));
+    let before = tokio::time::Instant::now();
+    let place = "5-0000000000000def";
+    let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", place)]).await;
+    assert_eq!(heard(&next(&mut body).await), (6, "reset"));
+    assert_eq!(before.elapsed().as_secs(), 3);
+}
+
+#[tokio::test]
+async fn what_is_known_at_first_is_known_at_once() {
+    let feed = Feed::new(Some(settings(&["a*"])), Metrics::new(), Vec::new, || second(100));
+    let place = format!("7-{:016x}", 0xabc);
+    let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", &place)]).await;
+    let waiting = tokio::spawn(async move { next(&mut body).await });
+    tokio::task::yield_now().await;
+    let of = |log, seq| (LogId(log), record(seq, &["a"]));
+    let records = vec![of(0xfeed, 6), of(0xabc, 7), of(0xabc, 8)];
+    let fence = Fence { log: LOG, seq: 5 };
+    feed.hub.tell(&Heard::Begin { fence, at: second(5), records });
+    assert_eq!(heard(&waiting.await.unwrap()), (8, "purge"));
+    assert_eq!(feed.hub.metrics.feed.resets.get(), 0);
 }
 
 #[tokio::test]
@@ -344,7 +403,8 @@ async fn other_tags_leave_listeners_where_they_are_and_forget_what_was() {
 async fn it_follows_records_until_they_end() {
     let feed = feed(0);
     let (sender, records) = tokio::sync::mpsc::channel(8);
-    let begin = Heard::Begin { fence: Fence { log: LOG, seq: 41 }, at: second(1) };
+    let fence = Fence { log: LOG, seq: 41 };
+    let begin = Heard::Begin { fence, at: second(1), records: Vec::new() };
     sender.send(begin).await.unwrap();
     let everything = Purge {
         mode: Mode::Soft,
@@ -353,7 +413,7 @@ async fn it_follows_records_until_they_end() {
         reason: None,
     };
     let record = Record { seq: 42, at: second(2), purge: everything };
-    sender.send(Heard::Record(Arc::new(record))).await.unwrap();
+    sender.send(Heard::Record(LOG, Arc::new(record))).await.unwrap();
     drop(sender);
     tokio::time::timeout(Duration::from_secs(5), feed.follow(records)).await.unwrap();
     let known = document(ask(&feed, "/_larder/sync?since=41", &[])).await;

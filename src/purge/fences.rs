@@ -166,8 +166,18 @@ impl Fences {
 
     /// Follows a log from here: what has an older fence, or one of another log, is dead. `rise` is why,
     /// where there may be anything that dies.
+    ///
+    /// Those who hear of each record hear no more than that where this place is the one after the last,
+    /// and the log goes on under another name.
     pub fn begin(&self, fence: Fence, rise: Option<Rise>) {
-        self.change(|table| table.begin(fence));
+        let before = self.change(|table| {
+            let before = table.fence();
+            table.begin(fence);
+            before
+        });
+        if before.seq != fence.seq || !rise.is_some_and(Rise::continues) {
+            self.recent.begin(fence);
+        }
         if let Some(rise) = rise {
             self.count(rise);
         }
@@ -175,14 +185,14 @@ impl Fences {
 
     /// Applies the next record.
     pub fn apply(&self, record: &Record) {
-        let is_full = self.change(|table| {
+        let (log, is_full) = self.change(|table| {
             let floor = table.floor();
             table.apply(record);
             // A purge of everything raises the floor, too, and leaves the table empty.
-            table.floor() > floor && !table.is_empty()
+            (table.fence().log, table.floor() > floor && !table.is_empty())
         });
         self.applied.fetch_add(1, Ordering::Relaxed);
-        self.recent.push(record);
+        self.recent.push(log, record);
         if is_full {
             self.count(Rise::Capacity);
         }

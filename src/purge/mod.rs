@@ -207,7 +207,8 @@ impl Log {
 
     // ── What was purged ──
 
-    /// The records that this node applied last, since it started: 1,000 at most, the latest first.
+    /// The records that this node applied last: 4,096 at most, the latest first. Those that it found in
+    /// the log when it started are among them.
     pub fn recent(&self) -> Vec<Arc<Record>> {
         self.fences.recent().list()
     }
@@ -217,11 +218,9 @@ impl Log {
         self.fences.recent().oldest()
     }
 
-    /// Each record that this node applies from now on; before them those of [`recent`](Self::recent)
-    /// that come after the place `after`, where that is given. A log that begins anew shows in
-    /// [`standing`](Self::standing).
-    pub fn records(&self, after: Option<u64>) -> Records {
-        self.fences.recent().records(after)
+    /// Each record of [`recent`](Self::recent), the oldest first, and then each that this node applies.
+    pub fn records(&self) -> Records {
+        self.fences.recent().records()
     }
 
     // ── What nodes agree on ──

@@ -43,7 +43,8 @@ impl Station {
         let now = || Timestamp::from_seconds(1000);
         let feed = Arc::new(Feed::new(Some(settings), Arc::clone(&metrics), Vec::new, now));
         let (records, heard) = mpsc::channel(8);
-        let begin = Heard::Begin { fence: Fence { log: LogId(1), seq: 0 }, at: now() };
+        let fence = Fence { log: LogId(1), seq: 0 };
+        let begin = Heard::Begin { fence, at: now(), records: Vec::new() };
         records.send(begin).await.unwrap();
         let (following, answering) = (Arc::clone(&feed), Arc::clone(&feed));
         tokio::spawn(async move { following.follow(heard).await });
@@ -62,7 +63,7 @@ impl Station {
         let selectors = vec![Selector::Tag(tag.into())];
         let purge = Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None };
         let record = Record { seq, at: Timestamp::from_seconds(seq), purge };
-        self.records.send(Heard::Record(Arc::new(record))).await.unwrap();
+        self.records.send(Heard::Record(LogId(1), Arc::new(record))).await.unwrap();
     }
 
     /// A listener that has been greeted.
