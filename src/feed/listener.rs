@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     event,
@@ -50,10 +50,10 @@ impl Listener {
             return Some(first);
         }
         let hub = Arc::clone(&self.seat.0);
+        let beat = Instant::now() + HEARTBEAT;
         loop {
             let changed = hub.changed();
-            let left = self.ahead_until.saturating_duration_since(Instant::now());
-            match hub.look(self.place, !left.is_zero()) {
+            match hub.look(self.place, Instant::now() < self.ahead_until) {
                 Look::Send(bytes, place) => {
                     self.place = Some(place);
                     hub.metrics.feed.sent.inc();
@@ -61,12 +61,12 @@ impl Listener {
                 }
                 Look::Wait(place) => {
                     self.place = place;
-                    if timeout(HEARTBEAT, changed).await.is_err() {
+                    if timeout_at(beat, changed).await.is_err() {
                         return Some(event::heartbeat(self.place).into());
                     }
                 }
                 Look::WaitForLog => {
-                    let _changed_or_late = timeout(left, changed).await;
+                    let _changed_or_late = timeout_at(self.ahead_until, changed).await;
                 }
                 Look::End => return None,
             }

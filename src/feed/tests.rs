@@ -231,6 +231,23 @@ async fn silence_is_broken_and_moves_the_listener_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_hidden_does_not_keep_listeners_in_silence() {
+    let feed = Arc::new(feed(1));
+    let (mut body, _) = listen(&feed, "/_larder/events", &[]).await;
+    let before = tokio::time::Instant::now();
+    let hidden = Arc::clone(&feed);
+    let purging = tokio::spawn(async move {
+        for seq in 2.. {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            purge(&hidden, seq, &["b"]);
+        }
+    });
+    assert_eq!(next(&mut body).await, format!(":\nid: {}\n\n", token(4)));
+    assert_eq!(before.elapsed().as_secs(), 15);
+    purging.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn before_a_log_is_known_listeners_wait_and_documents_are_not_there() {
     let feed = Feed::new(Some(settings(&["*"])), Metrics::new(), Vec::new, || second(0));
     let (mut body, first) = listen(&feed, "/_larder/events", &[]).await;

@@ -16,6 +16,7 @@ mod roster;
 mod script;
 mod session;
 mod shared;
+mod witnesses;
 mod words;
 
 use std::{

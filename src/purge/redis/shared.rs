@@ -16,6 +16,7 @@ use super::{
     roster::{Appended, Census, LEASE, Roster},
     script::Scripts,
     session::Appender,
+    witnesses::Witnesses,
 };
 use crate::{
     fence::{Fence, PendingId, Purge},
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     pub(super) roster: Mutex<Roster>,
     /// Told when the roster changes.
     pub(super) roll: watch::Sender<()>,
+    witnesses: Mutex<Witnesses>,
     owed: Mutex<BTreeSet<NodeId>>,
     /// Told when somebody waits to hear from this node.
     pub(super) owing: Notify,
@@ -68,6 +70,7 @@ impl Shared {
             appender: watch::Sender::new(None),
             roster: Mutex::default(),
             roll: watch::Sender::new(()),
+            witnesses: Mutex::default(),
             owed: Mutex::default(),
             owing: Notify::new(),
             pending: Mutex::default(),
@@ -135,6 +138,17 @@ impl Shared {
     pub(super) fn learn(&self, census: &Census, answered: Instant) {
         self.roster.lock().learn(census, answered, self.node);
         self.roll.send_replace(());
+    }
+
+    /// Whether a node that may have applied records that are lost has not come along to the present log.
+    pub(super) fn misses_a_witness(&self, census: &Census, now: Instant) -> bool {
+        let log = self.fences.fence().log;
+        self.witnesses.lock().look(self.node, log, census, now)
+    }
+
+    /// All nodes are told that records are lost.
+    pub(super) fn know_of_loss(&self) {
+        self.witnesses.lock().forget();
     }
 
     /// A node told how far it has come.
