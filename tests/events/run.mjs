@@ -29,6 +29,9 @@ const HEARD = 20_000
 /** How long Redis is away: longer than the lease of a node. */
 const OUTAGE = 3500
 
+/** After that a log is old enough that purges no longer wait for leases that nobody may know of. */
+const SETTLED = 4000
+
 /** How many listen to one node at the end, where so many sockets may be open. */
 const CROWD = 5000
 
@@ -72,7 +75,7 @@ async function restart () {
   await fleet.redis.kill()
   await sleep(OUTAGE)
   await fleet.restoreRedis()
-  await sleep(2000)
+  await sleep(SETTLED)
 }
 
 async function hang () {
@@ -87,7 +90,7 @@ async function hang () {
 async function restartEmpty () {
   await fleet.purgeUntil(sleep(500), [0, 1, 2])
   await fleet.redis.kill()
-  const back = sleep(OUTAGE).then(() => fleet.restoreRedis({ empty: true })).then(() => sleep(2000))
+  const back = sleep(OUTAGE).then(() => fleet.restoreRedis({ empty: true })).then(() => sleep(SETTLED))
   await fleet.purgeUntil(back, [0, 1, 2])
 }
 
