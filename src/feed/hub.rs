@@ -116,7 +116,9 @@ impl Hub {
             Heard::Begin { fence, at, records } => {
                 let mut state = self.state.write();
                 state.ring.begin(*fence, *at);
-                records.iter().for_each(|(log, record)| self.take(&mut state.ring, *log, record));
+                for (log, record) in records {
+                    self.take(&mut state.ring, *log, record);
+                }
             }
             Heard::Record(log, record) => self.take(&mut self.state.write().ring, *log, record),
         }

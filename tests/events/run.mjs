@@ -49,7 +49,7 @@ const listeners = await everybody()
 await opened()
 console.log(`${browser.product}, ${listeners.map(({ name }) => name).join(', ')}`)
 
-await phase('all is well', () => fleet.purgeUntil(sleep(1000), [0, 1, 2]))
+await phase('all is well', () => fleet.purgeUntil(sleep(SETTLED), [0, 1, 2]))
 await phase('Redis is killed and comes back with its data', () => fleet.purgeUntil(restart(), [0, 1, 2]))
 await phase('Redis hangs', () => fleet.purgeUntil(hang(), [0, 1, 2]))
 await phase('Redis comes back empty', restartEmpty)
