@@ -1,6 +1,6 @@
 //! The last events, from which listeners catch up.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use super::{event::Event, position::Since};
 use crate::{
@@ -11,6 +11,9 @@ use crate::{
 /// At most so many events are kept, in at most so many bytes.
 const EVENTS: usize = 4096;
 const BYTES: usize = 4 << 20;
+
+/// How far the clock of the log and that of whoever names a time may be apart.
+const SKEW: Duration = Duration::from_mins(1);
 
 /// At most so many logs are remembered before the present one.
 const LOGS: usize = 64;
@@ -127,13 +130,20 @@ impl Ring {
         let place = self.place?;
         match since {
             Since::Seq(seq) => (seq <= place.seq).then(|| self.named(seq)).flatten(),
-            Since::Time(time) if time <= self.floor_at || time > now => None,
-            Since::Time(time) => {
-                let first = self.events.iter().find(|event| event.at >= time);
-                self.named(first.map_or(place.seq, |event| event.place.seq.saturating_sub(1)))
-            }
+            Since::Time(time) if time > now => None,
+            Since::Time(time) => self.from(time.saturating_sub(SKEW)),
             Since::Place(_) | Since::Elsewhere => None,
         }
+    }
+
+    /// The place before the first record of this time, by the clock of the log.
+    fn from(&self, time: Timestamp) -> Option<Fence> {
+        if time <= self.floor_at {
+            return None;
+        }
+        let first = self.events.iter().find(|event| event.at >= time);
+        let last = self.place?.seq;
+        self.named(first.map_or(last, |event| event.place.seq.saturating_sub(1)))
     }
 
     /// The place after the record of this number.
@@ -304,12 +314,12 @@ mod tests {
     #[test]
     fn numbers_and_times_are_found_in_the_log_that_has_them() {
         let ring = continued();
-        let find = |since| ring.find(since, at(20));
+        let find = |since| ring.find(since, at(100));
         assert_eq!(find(Since::Seq(12)), Some(place(1, 12)));
         assert_eq!(find(Since::Seq(15)), Some(place(1, 15)));
         assert_eq!(find(Since::Seq(16)), Some(place(2, 16)));
-        assert_eq!(find(Since::Time(at(13))), Some(place(1, 13)));
-        assert_eq!(find(Since::Time(at(17))), Some(place(2, 17)));
+        assert_eq!(find(Since::Time(at(73))), Some(place(1, 13)));
+        assert_eq!(find(Since::Time(at(77))), Some(place(2, 17)));
     }
 
     #[test]
@@ -362,17 +372,17 @@ mod tests {
     #[test]
     fn places_are_found_by_number_and_time() {
         let ring = ring();
-        let now = at(20);
+        let now = at(100);
         let find = |since| ring.find(since, now);
         assert_eq!(find(Since::Seq(3)), Some(place(1, 3)));
         assert_eq!(find(Since::Seq(15)), Some(place(1, 15)));
         assert_eq!(find(Since::Seq(16)), None, "of another log");
-        assert_eq!(find(Since::Time(at(10))), None, "before anything is known");
-        assert_eq!(find(Since::Time(at(11))), Some(place(1, 11)));
-        assert_eq!(find(Since::Time(at(12))), Some(place(1, 11)), "what came just then counts");
-        assert_eq!(find(Since::Time(at(13))), Some(place(1, 13)));
-        assert_eq!(find(Since::Time(at(15))), Some(place(1, 15)));
-        assert_eq!(find(Since::Time(at(21))), None, "a clock that is ahead");
+        assert_eq!(find(Since::Time(at(70))), None, "before anything is known");
+        assert_eq!(find(Since::Time(at(71))), Some(place(1, 11)));
+        assert_eq!(find(Since::Time(at(72))), Some(place(1, 11)), "what came just then counts");
+        assert_eq!(find(Since::Time(at(73))), Some(place(1, 13)));
+        assert_eq!(find(Since::Time(at(75))), Some(place(1, 15)));
+        assert_eq!(find(Since::Time(at(101))), None, "a clock that is ahead");
         assert_eq!(find(Since::Elsewhere), None);
     }
 }

@@ -120,7 +120,7 @@ async fn who_comes_anew_hears_what_comes_from_now_on() {
 async fn who_comes_back_hears_what_it_missed_once() {
     let feed = feed(5);
     let (of_browser, of_number) = (token(3), "3".to_owned());
-    let (of_query, of_time) = ("?since=3", "?since=2026-01-10T05:46:44Z");
+    let (of_query, of_time) = ("?since=3", "?since=2026-01-10T05:47:44Z");
     for (path, field) in [("", &of_browser), ("", &of_number), ("?since=1", &of_browser)] {
         let path = format!("/_larder/events{path}");
         let (mut body, first) = listen(&feed, &path, &[("last-event-id", field)]).await;
@@ -310,7 +310,7 @@ async fn sync_tells_what_came_since() {
         let purges = document["purges"].as_array().unwrap();
         purges.iter().map(|purge| purge["seq"].as_u64().unwrap()).collect()
     };
-    for since in ["1", &token(1), "2026-01-10T05:46:42Z", "2026-01-10T06:46:42%2B01:00"] {
+    for since in ["1", &token(1), "2026-01-10T05:47:42Z", "2026-01-10T06:47:42%2B01:00"] {
         let known = document(ask(&feed, &format!("/_larder/sync?since={since}"), &[])).await;
         assert_eq!((&known["seq"], &known["reset"]), (&4.into(), &false.into()), "{since}");
         assert_eq!(seqs(&known), [2, 3], "{since}");
@@ -343,6 +343,7 @@ async fn documents_are_told_again_only_where_they_changed() {
     for path in ["/_larder/sync?since=1", "/_larder/version"] {
         let before = ask(&feed, path, &[]);
         assert_eq!(before.headers()["cache-control"], "no-cache");
+        assert_eq!(before.headers()["date"], "Sat, 10 Jan 2026 05:48:20 GMT");
         let tag = before.headers()["etag"].to_str().unwrap().to_owned();
         let same = ask(&feed, path, &[("if-none-match", &tag)]);
         assert_eq!(
@@ -363,6 +364,8 @@ async fn pages_of_allowed_origins_may_read_it_and_others_not() {
     for path in ["/_larder/events", "/_larder/sync", "/_larder/version"] {
         let allowed = ask(&feed, path, &[("origin", "https://app.test")]);
         assert_eq!(allowed.headers()["access-control-allow-origin"], "https://app.test");
+        let readable = &allowed.headers()["access-control-expose-headers"];
+        assert_eq!(readable, "Date, ETag, Retry-After");
         assert_eq!(allowed.headers()["vary"], "Origin");
         let other = ask(&feed, path, &[("origin", "https://evil.test")]);
         assert!(!other.headers().contains_key("access-control-allow-origin"));
