@@ -137,8 +137,8 @@ impl<S: Store> Context<S> {
 
 impl<S> Candidate<S> {
     /// The same where its own purge was the only one since that may select it.
-    pub fn after(mut self, purged: Purged) -> Option<Self> {
-        let Purged::Applied(Receipt { seq, .. }) = purged else { return None };
+    pub fn after(mut self, purged: &Purged) -> Option<Self> {
+        let &Purged::Applied(Receipt { seq, .. }) = purged else { return None };
         let Ask { pipeline, target, stamp, .. } = &mut *self.ask;
         let (url, tags) = (key::url(target.text()), self.tags.as_deref());
         let is_newest = pipeline.log.fences().is_untouched(stamp.fence, seq, url, tags);

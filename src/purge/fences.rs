@@ -146,7 +146,9 @@ impl Fences {
         let mut table = Table::new(SELECTORS);
         table.begin(since);
         let before = table.version();
-        records.iter().for_each(|record| table.apply(record));
+        for record in &records {
+            table.apply(record);
+        }
         match tags {
             Some(tags) => {
                 let subject = Subject { url, tags: tags.iter().map(String::as_str) };
