@@ -119,6 +119,14 @@ impl Recent {
         self.kept.lock().items.iter().rev().filter_map(Item::record).map(Arc::clone).collect()
     }
 
+    /// Those that are kept of the places between these two.
+    pub(super) fn between(&self, after: u64, before: u64) -> Vec<Arc<Record>> {
+        let kept = self.kept.lock();
+        let first = kept.records.partition_point(|(_, record)| record.seq <= after);
+        let later = kept.records.range(first..).map(|(_, record)| record);
+        later.take_while(|record| record.seq < before).cloned().collect()
+    }
+
     /// The place of the oldest.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.kept.lock().items.iter().find_map(Item::record).map(|record| record.seq)
@@ -254,6 +262,18 @@ mod tests {
         assert_eq!(kept(&recent), [18]);
         recent.push(LOG, &record(19, 1));
         assert_eq!(kept(&recent), [19]);
+    }
+
+    #[test]
+    fn those_between_two_places_are_found() {
+        let recent = Recent::default();
+        (1..=5).for_each(|seq| recent.push(&record(seq, 1)));
+        let between = |after, before| {
+            recent.between(after, before).iter().map(|record| record.seq).collect::<Vec<_>>()
+        };
+        assert_eq!(between(2, 5), [3, 4]);
+        assert_eq!(between(0, 9), [1, 2, 3, 4, 5]);
+        assert_eq!((between(3, 4), between(5, 9)), (vec![], vec![]));
     }
 
     #[tokio::test]

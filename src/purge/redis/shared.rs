@@ -8,12 +8,12 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 
 use super::{
     keys::Keys,
     pending::{Pending, Waiting, everything},
-    roster::{Appended, Census, LEASE, Roster},
+    roster::{Census, LEASE, Roster},
     script::Scripts,
     session::Appender,
     witnesses::Witnesses,
@@ -176,19 +176,8 @@ impl Shared {
 
     /// Applies a purge here at once, and lets it wait for its place in the log.
     pub(super) fn push(&self, purge: Purge) {
-        let _waiting = self.push_into(&mut self.pending.lock(), purge);
-    }
-
-    /// The same. What is given back tells when the purge is in the log and applied here, and ends where
-    /// that has failed for now.
-    pub(super) fn push_watched(&self, purge: Purge) -> oneshot::Receiver<Appended> {
         let mut pending = self.pending.lock();
-        let id = self.push_into(&mut pending, purge);
-        pending.watch(id)
-    }
-
-    fn push_into(&self, pending: &mut Pending, purge: Purge) -> PendingId {
-        let mut id = self.fences.apply_pending(&purge);
+        let id = self.fences.apply_pending(&purge);
         if pending.is_full_for(&purge) {
             tracing::warn!(purges = pending.len(), "too many purges wait: everything is purged");
             let everything = everything();
@@ -196,12 +185,10 @@ impl Shared {
             self.settle(&pending.clear());
             self.settle(&[id]);
             pending.push(everything, whole);
-            id = whole;
         } else {
             pending.push(purge, id);
         }
         self.waiting.notify_one();
-        id
     }
 
     pub(super) fn take(&self) -> Option<Waiting> {
@@ -209,8 +196,8 @@ impl Shared {
     }
 
     /// What was taken is in the log, and applied here.
-    pub(super) fn done(&self, waiting: &Waiting, appended: &Appended) {
-        self.pending.lock().done(&waiting.ids, appended);
+    pub(super) fn done(&self, waiting: &Waiting) {
+        self.pending.lock().done();
         self.settle(&waiting.ids);
         self.delivered.notify_waiters();
     }
