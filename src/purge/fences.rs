@@ -139,7 +139,7 @@ impl Fences {
         tags: Option<&[String]>,
     ) -> bool {
         let Some(between) = own.checked_sub(since.seq + 1) else { return false };
-        let records = self.recent.between(since.seq, own);
+        let records = self.recent.between(since.log, since.seq, own);
         if self.fence().log != since.log || records.len() as u64 != between {
             return false;
         }

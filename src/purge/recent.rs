@@ -119,12 +119,15 @@ impl Recent {
         self.kept.lock().items.iter().rev().filter_map(Item::record).map(Arc::clone).collect()
     }
 
-    /// Those that are kept of the places between these two.
-    pub(super) fn between(&self, after: u64, before: u64) -> Vec<Arc<Record>> {
+    /// Those that are kept of a log between these two places.
+    pub(super) fn between(&self, log: LogId, after: u64, before: u64) -> Vec<Arc<Record>> {
         let kept = self.kept.lock();
-        let first = kept.records.partition_point(|(_, record)| record.seq <= after);
-        let later = kept.records.range(first..).map(|(_, record)| record);
-        later.take_while(|record| record.seq < before).cloned().collect()
+        let of_log = kept.items.iter().rev().filter_map(|item| item.record_of(log));
+        let earlier = of_log.skip_while(|record| record.seq >= before);
+        let mut between: Vec<_> =
+            earlier.take_while(|record| record.seq > after).map(Arc::clone).collect();
+        between.reverse();
+        between
     }
 
     /// The place of the oldest.
@@ -158,6 +161,13 @@ impl Item {
         match self {
             Self::Begin { .. } => 0,
             Self::Record { size, .. } => *size,
+        }
+    }
+
+    fn record_of(&self, log: LogId) -> Option<&Arc<Record>> {
+        match self {
+            Self::Record { log: of, record, .. } if *of == log => Some(record),
+            _ => None,
         }
     }
 
@@ -266,14 +276,17 @@ mod tests {
 
     #[test]
     fn those_between_two_places_are_found() {
-        let recent = Recent::default();
-        (1..=5).for_each(|seq| recent.push(&record(seq, 1)));
-        let between = |after, before| {
-            recent.between(after, before).iter().map(|record| record.seq).collect::<Vec<_>>()
+        let recent = recent(1..=5);
+        recent.begin(Fence { log: LogId(8), seq: 5 });
+        recent.push(LogId(8), &record(6, 1));
+        let between = |log, after, before| {
+            let records = recent.between(log, after, before);
+            records.iter().map(|record| record.seq).collect::<Vec<_>>()
         };
-        assert_eq!(between(2, 5), [3, 4]);
-        assert_eq!(between(0, 9), [1, 2, 3, 4, 5]);
-        assert_eq!((between(3, 4), between(5, 9)), (vec![], vec![]));
+        assert_eq!(between(LOG, 2, 5), [3, 4]);
+        assert_eq!(between(LOG, 0, 9), [1, 2, 3, 4, 5]);
+        assert_eq!((between(LOG, 3, 4), between(LOG, 5, 9)), (vec![], vec![]));
+        assert_eq!(between(LogId(8), 0, 9), [6]);
     }
 
     #[tokio::test]
