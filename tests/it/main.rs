@@ -14,6 +14,7 @@ mod caching;
 mod check;
 mod checker;
 mod collapse;
+mod continuity;
 mod docs;
 mod events;
 mod fences;
