@@ -316,7 +316,7 @@ impl Outcome {
             ("read REVALIDATED", 10),
             ("read STALE", 30),
             ("written", 50),
-            ("acknowledged write", 10),
+            ("acknowledged write", 5),
             ("record where it has to be", 100),
             ("record of a poll", 2),
             ("record of a schedule", 1),
