@@ -149,7 +149,7 @@ impl Records {
         (found, lost)
     }
 
-    /// How many records of each kind of source some node has told of.
+    /// How many records with this selector the nodes have told of.
     pub(super) fn with_selector(&self, text: &str) -> usize {
         let known = self.known.lock().unwrap();
         let all = known.values().flat_map(|known| &known.selectors);
