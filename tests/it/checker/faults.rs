@@ -105,7 +105,7 @@ pub(super) struct Lane {
 /// Lets things go wrong until `end`, and puts them right again.
 pub(super) async fn disturb(run: Arc<Run>, lane: Lane, mut random: Random, end: Instant) {
     let mut deck = Vec::new();
-    sleep(lane.after).await;
+    run.pause(lane.after).await;
     while !run.history.is_over() && Instant::now() < end && !lane.deck.is_empty() {
         if deck.is_empty() {
             deck = shuffled(&mut random, lane.deck);
@@ -126,7 +126,7 @@ pub(super) async fn disturb(run: Arc<Run>, lane: Lane, mut random: Random, end: 
             of_node(&run, fault, slot, time).await;
         }
         run.history.ends(event, "over");
-        sleep(between(&mut random, lane.pause)).await;
+        run.pause(between(&mut random, lane.pause)).await;
     }
 }
 

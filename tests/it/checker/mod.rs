@@ -149,14 +149,10 @@ impl Run {
         watchers.spawn(Arc::clone(&self).look_around());
         watchers.spawn(Arc::clone(&self).change_versions());
         watchers.spawn(Arc::clone(&self).mark_minutes());
-        while !self.history.is_over() && Instant::now() < end {
-            moment().await;
-        }
+        self.pause(plan.time).await;
         watchers.abort_all();
         faults.join_all().await;
-        if !self.history.is_over() {
-            sleep(HEALTHY).await;
-        }
+        self.pause(HEALTHY).await;
         self.history.finish();
         clients.join_all().await;
         if self.history.violations().is_empty() {
@@ -245,6 +241,14 @@ impl Run {
                     self.history.violated(format!("{path} on {seat} stays before {number}"));
                 }
             }
+        }
+    }
+
+    /// Lets this time pass, unless the run is over before.
+    async fn pause(&self, time: Duration) {
+        let end = Instant::now() + time;
+        while !self.history.is_over() && Instant::now() < end {
+            moment().await;
         }
     }
 
