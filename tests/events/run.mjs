@@ -56,6 +56,7 @@ await phase('Redis comes back empty', restartEmpty)
 await phase('a node crashes, and browsers come to another and to the next process', () => fleet.purgeUntil(crash(), [0, 1]))
 await phase('browsers change nodes while Redis restarts', () => fleet.purgeUntil(Promise.all([restart(), changeNodes()]), [0, 1, 2]))
 await phase('a node is replaced, and browsers go on in the log before the last', replace)
+await lossy('Redis loses what is under way', () => fleet.purgeUntil(loseUnderWay(), [0, 1, 2], 24))
 await strangers()
 await documents()
 await unknownPlaces()
@@ -92,6 +93,16 @@ async function restartEmpty () {
   await fleet.redis.kill()
   const back = sleep(OUTAGE).then(() => fleet.restoreRedis({ empty: true })).then(() => sleep(SETTLED))
   await fleet.purgeUntil(back, [0, 1, 2])
+}
+
+/** What one node has applied and another has not is lost, and what was not acknowledged is purged again. */
+async function loseUnderWay () {
+  for (let round = 0; round < 3; round++) {
+    await sleep(500)
+    await fleet.redis.kill()
+    await fleet.restoreRedis({ empty: true })
+    await sleep(SETTLED)
+  }
 }
 
 async function crash () {
@@ -153,6 +164,33 @@ async function phase (name, act) {
     score.check(`${name}: ${listener.name}`, compare((await listener.state()).heard, expected))
   }
   console.log(`${name}: ${expected.length - before} purges, ${fleet.repeated - repeated} attempts in vain`)
+}
+
+/** The same where something may be lost: whoever misses a purge is told to begin anew, and numbers still go up. */
+async function lossy (name, act) {
+  const known = new Map()
+  for (const listener of listeners) known.set(listener, (await listener.state()).heard.length)
+  const before = fleet.acknowledged.length
+  await act()
+  await fleet.purge([0, 1, 2])
+  const expected = fleet.acknowledged.slice(before)
+  const last = fleet.acknowledged.at(-1).seq
+  let resets = 0
+  for (const listener of listeners) {
+    const news = async () => (await listener.state()).heard.slice(known.get(listener))
+    await until(async () => (await news()).some(({ seq }) => seq === last), `${name}: ${listener.name} hears ${last}`, false)
+    const heard = await news()
+    const tags = heard.filter(({ type }) => type === 'purge').flatMap(({ tags }) => tags)
+    const missing = expected.filter(({ tag }) => !tags.includes(tag))
+    const isTold = heard.some(({ type }) => type === 'reset')
+    resets += isTold ? 1 : 0
+    score.check(`${name}: ${listener.name}`, [
+      ...(missing.length && !isTold ? [`missing without a reset: ${missing.map(({ seq, tag }) => `${seq} ${tag}`)}`] : []),
+      ...heard.filter(({ seq }, index) => index > 0 && heard[index - 1].seq > seq).map(({ type, seq }) => `${type} at ${seq} comes after a later one`),
+      ...tags.filter(tag => !tag.startsWith('tile:')).map(tag => `it was shown ${tag}`)
+    ])
+  }
+  console.log(`${name}: ${expected.length} purges, ${resets} of ${listeners.length} listeners told to begin anew`)
 }
 
 function compare (heard, expected) {
