@@ -3,6 +3,7 @@
 //
 //   node run.mjs --packages FOLDER [--larder PATH] [--chromium COMMAND]      FOLDER has the node_modules of package-lock.json
 
+import { execFileSync } from 'node:child_process'
 import http from 'node:http'
 import { createRequire } from 'node:module'
 import net from 'node:net'
@@ -10,9 +11,9 @@ import { readFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Score } from '../origins/compare.mjs'
-import { options, sleep } from '../process.mjs'
+import { options, scratch, sleep, startLarder } from '../process.mjs'
 import { Chromium } from './chromium.mjs'
-import { Fleet, Relay } from './fleet.mjs'
+import { Fleet, Relay, TOKEN } from './fleet.mjs'
 import { InNode, InPage } from './listeners.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
@@ -60,6 +61,7 @@ await lossy('Redis loses what is under way', () => fleet.purgeUntil(loseUnderWay
 await strangers()
 await documents()
 await unknownPlaces()
+await overHttp2()
 await Promise.all(listeners.map(listener => listener.close()))
 await crowd()
 score.close()
@@ -256,6 +258,28 @@ async function unknownPlaces () {
   const is = (await heard()).map(({ type }) => type)
   score.check('who comes from an unknown place is told once, and goes on', expect(is, ['reset', 'purge']))
   await listener.close()
+}
+
+/** Over HTTP/2 one page may have more streams than the six connections of HTTP/1.1. */
+async function overHttp2 () {
+  const folder = scratch()
+  const [cert, key] = ['cert.pem', 'key.pem'].map(name => join(folder, name))
+  const made = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost']
+  execFileSync('openssl', ['req', '-x509', ...made, '-keyout', key, '-out', cert], { stdio: 'ignore' })
+  const extra = `[tls]\ncert = "${cert}"\nkey = "${key}"\n[events]\ntags = ["tile:*"]\n`
+  const node = await startLarder(resolve(given.larder), `http://127.0.0.1:${origin.port}`, { extra, token: TOKEN })
+  const page = await browser.open(`https://localhost:${node.port}/page.html`)
+  const crowd = Array.from({ length: 20 }, (_, number) => new InPage(`stream ${number}`, page, '/_larder/events'))
+  for (const listener of crowd) await listener.open()
+  for (const listener of crowd) await until(async () => (await listener.state()).heard.length > 0, `${listener.name} over HTTP/2 is greeted`)
+  await fetch(`${node.admin}/v1/purge`, { method: 'POST', headers: { authorization: `Bearer ${TOKEN}`, 'content-type': 'application/json' }, body: '{"tags":["tile:a"]}' })
+  for (const listener of crowd) {
+    await until(async () => (await listener.state()).heard.length > 1, `${listener.name} over HTTP/2 hears`, false)
+    score.check(`${listener.name} over HTTP/2`, expect((await listener.state()).heard.map(({ type }) => type), ['hello', 'purge']))
+  }
+  const protocol = await page.run("performance.getEntriesByType('navigation')[0].nextHopProtocol")
+  score.check('the page is read over HTTP/2', expect(protocol, 'h2'))
+  await node.stop()
 }
 
 /** Thousands listen to one node, and all of them hear of a purge. */
