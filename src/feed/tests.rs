@@ -1,6 +1,11 @@
 //! The feed without a server: what is answered, and what a listener hears.
 
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    sync::atomic::{AtomicUsize, Ordering},
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
 
 use http::{Method, Request, Response, header};
 use http_body_util::BodyExt;
@@ -257,6 +262,28 @@ async fn what_is_hidden_does_not_keep_listeners_in_silence() {
     assert_eq!(next(&mut body).await, format!(":\n{}", stand(4)));
     assert_eq!(before.elapsed().as_secs(), 15);
     purging.abort();
+}
+
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn what_is_hidden_wakes_no_listener() {
+    let feed = feed(1);
+    let (mut body, _) = listen(&feed, "/_larder/events", &[]).await;
+    let wakes = Arc::new(Wakes(AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&wakes));
+    let mut frame = body.frame();
+    assert!(Pin::new(&mut frame).poll(&mut Context::from_waker(&waker)).is_pending());
+    (2..1000).for_each(|seq| purge(&feed, seq, &["b"]));
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+    purge(&feed, 1000, &["a"]);
+    assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test(start_paused = true)]
