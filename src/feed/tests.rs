@@ -276,14 +276,14 @@ impl Wake for Wakes {
 async fn what_is_hidden_wakes_no_listener() {
     let feed = feed(1);
     let (mut body, _) = listen(&feed, "/_larder/events", &[]).await;
-    let wakes = Arc::new(Wakes(AtomicUsize::new(0)));
-    let waker = Waker::from(Arc::clone(&wakes));
+    let count = Arc::new(Wakes(AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&count));
     let mut frame = body.frame();
     assert!(Pin::new(&mut frame).poll(&mut Context::from_waker(&waker)).is_pending());
     (2..1000).for_each(|seq| purge(&feed, seq, &["b"]));
-    assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+    assert_eq!(count.0.load(Ordering::Relaxed), 0);
     purge(&feed, 1000, &["a"]);
-    assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+    assert_eq!(count.0.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test(start_paused = true)]
