@@ -176,7 +176,7 @@ run_webhooks() {
 }
 
 run_events() {
-  need redis-server=redis-server chromium=chromium
+  need redis-server=redis-server chromium=chromium openssl=openssl
   node_packages events
   node tests/events/run.mjs --larder "$larder" --packages "$tools/events"
 }

@@ -110,27 +110,34 @@ impl Hub {
         self.changed.notify_waiters();
     }
 
-    /// Tells everybody what was heard of the log.
+    /// Tells what was heard of the log: everybody, where it is more than that something hidden was purged.
     pub(super) fn tell(&self, heard: &Heard) {
-        match heard {
+        let is_news = match heard {
             Heard::Begin { fence, at, records } => {
                 let mut state = self.state.write();
                 state.ring.begin(*fence, *at);
                 for (log, record) in records {
                     self.take(&mut state.ring, *log, record);
                 }
+                true
             }
             Heard::Record(log, record) => self.take(&mut self.state.write().ring, *log, record),
+        };
+        if is_news {
+            self.changed.notify_waiters();
         }
-        self.changed.notify_waiters();
     }
 
-    fn take(&self, ring: &mut Ring, log: LogId, record: &Record) {
-        let Some(place) = ring.expects(Fence { log, seq: record.seq }) else { return };
+    /// Whether listeners have to know of it.
+    fn take(&self, ring: &mut Ring, log: LogId, record: &Record) -> bool {
+        let Some(place) = ring.expects(Fence { log, seq: record.seq }) else { return false };
         let settings = self.settings.load();
         let shown = settings.as_ref().and_then(|settings| settings.shown(&record.purge));
         let event = shown.map(|shown| Event::new(place, record, &shown));
+        let next = ring.place().map(|last| Fence { seq: last.seq.saturating_add(1), ..last });
+        let is_news = event.is_some() || next != Some(place);
         ring.advance(place, record.at, event);
+        is_news
     }
 
     /// What is next for a listener who stands here. `place` is `None` where it stands nowhere yet. One who

@@ -50,7 +50,7 @@ impl Listener {
             return Some(first);
         }
         let hub = Arc::clone(&self.seat.0);
-        let beat = Instant::now() + HEARTBEAT;
+        let (beat, mut is_due) = (Instant::now() + HEARTBEAT, false);
         loop {
             let changed = hub.changed();
             match hub.look(self.place, Instant::now() < self.ahead_until) {
@@ -61,9 +61,11 @@ impl Listener {
                 }
                 Look::Wait(place) => {
                     self.place = place;
-                    if timeout_at(beat, changed).await.is_err() {
+                    if is_due {
                         return Some(event::heartbeat(self.place).into());
                     }
+                    // Once more after that: what is hidden wakes nobody, and moves it on.
+                    is_due = timeout_at(beat, changed).await.is_err();
                 }
                 Look::WaitForLog => {
                     let _changed_or_late = timeout_at(self.ahead_until, changed).await;

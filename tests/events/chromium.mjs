@@ -5,7 +5,7 @@ import { scratch, sleep, start } from '../process.mjs'
 const SWITCHES = [
   '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-dev-shm-usage', '--no-first-run', '--no-default-browser-check',
   '--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-breakpad', '--disable-extensions',
-  '--disable-background-timer-throttling', '--disable-renderer-backgrounding', '--no-proxy-server', '--remote-debugging-pipe'
+  '--disable-background-timer-throttling', '--disable-renderer-backgrounding', '--no-proxy-server', '--ignore-certificate-errors', '--remote-debugging-pipe'
 ]
 
 /** How long the browser may take for an answer, in milliseconds. */

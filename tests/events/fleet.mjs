@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto'
 import net from 'node:net'
 import { freePort, scratch, sleep, startLarder, startRedis } from '../process.mjs'
 
-const TOKEN = 'a-token-for-the-events-suite'
+export const TOKEN = 'a-token-for-the-events-suite'
 
 /** How long one attempt to purge may take, and all of them together, in milliseconds. */
 const ATTEMPT = 15_000

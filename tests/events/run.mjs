@@ -3,6 +3,7 @@
 //
 //   node run.mjs --packages FOLDER [--larder PATH] [--chromium COMMAND]      FOLDER has the node_modules of package-lock.json
 
+import { execFileSync } from 'node:child_process'
 import http from 'node:http'
 import { createRequire } from 'node:module'
 import net from 'node:net'
@@ -10,9 +11,9 @@ import { readFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Score } from '../origins/compare.mjs'
-import { options, sleep } from '../process.mjs'
+import { options, scratch, sleep, startLarder } from '../process.mjs'
 import { Chromium } from './chromium.mjs'
-import { Fleet, Relay } from './fleet.mjs'
+import { Fleet, Relay, TOKEN } from './fleet.mjs'
 import { InNode, InPage } from './listeners.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
@@ -56,9 +57,11 @@ await phase('Redis comes back empty', restartEmpty)
 await phase('a node crashes, and browsers come to another and to the next process', () => fleet.purgeUntil(crash(), [0, 1]))
 await phase('browsers change nodes while Redis restarts', () => fleet.purgeUntil(Promise.all([restart(), changeNodes()]), [0, 1, 2]))
 await phase('a node is replaced, and browsers go on in the log before the last', replace)
+await lossy('Redis loses what is under way', () => fleet.purgeUntil(loseUnderWay(), [0, 1, 2], 24))
 await strangers()
 await documents()
 await unknownPlaces()
+await overHttp2()
 await Promise.all(listeners.map(listener => listener.close()))
 await crowd()
 score.close()
@@ -92,6 +95,16 @@ async function restartEmpty () {
   await fleet.redis.kill()
   const back = sleep(OUTAGE).then(() => fleet.restoreRedis({ empty: true })).then(() => sleep(SETTLED))
   await fleet.purgeUntil(back, [0, 1, 2])
+}
+
+/** What one node has applied and another has not is lost, and what was not acknowledged is purged again. */
+async function loseUnderWay () {
+  for (let round = 0; round < 3; round++) {
+    await sleep(500)
+    await fleet.redis.kill()
+    await fleet.restoreRedis({ empty: true })
+    await sleep(SETTLED)
+  }
 }
 
 async function crash () {
@@ -153,6 +166,33 @@ async function phase (name, act) {
     score.check(`${name}: ${listener.name}`, compare((await listener.state()).heard, expected))
   }
   console.log(`${name}: ${expected.length - before} purges, ${fleet.repeated - repeated} attempts in vain`)
+}
+
+/** The same where something may be lost: whoever misses a purge is told to begin anew, and numbers still go up. */
+async function lossy (name, act) {
+  const known = new Map()
+  for (const listener of listeners) known.set(listener, (await listener.state()).heard.length)
+  const before = fleet.acknowledged.length
+  await act()
+  await fleet.purge([0, 1, 2])
+  const expected = fleet.acknowledged.slice(before)
+  const last = fleet.acknowledged.at(-1).seq
+  let resets = 0
+  for (const listener of listeners) {
+    const news = async () => (await listener.state()).heard.slice(known.get(listener))
+    await until(async () => (await news()).some(({ seq }) => seq === last), `${name}: ${listener.name} hears ${last}`, false)
+    const heard = await news()
+    const tags = heard.filter(({ type }) => type === 'purge').flatMap(({ tags }) => tags)
+    const missing = expected.filter(({ tag }) => !tags.includes(tag))
+    const isTold = heard.some(({ type }) => type === 'reset')
+    resets += isTold ? 1 : 0
+    score.check(`${name}: ${listener.name}`, [
+      ...(missing.length && !isTold ? [`missing without a reset: ${missing.map(({ seq, tag }) => `${seq} ${tag}`)}`] : []),
+      ...heard.filter(({ seq }, index) => index > 0 && heard[index - 1].seq > seq).map(({ type, seq }) => `${type} at ${seq} comes after a later one`),
+      ...tags.filter(tag => !tag.startsWith('tile:')).map(tag => `it was shown ${tag}`)
+    ])
+  }
+  console.log(`${name}: ${expected.length} purges, ${resets} of ${listeners.length} listeners told to begin anew`)
 }
 
 function compare (heard, expected) {
@@ -218,6 +258,28 @@ async function unknownPlaces () {
   const is = (await heard()).map(({ type }) => type)
   score.check('who comes from an unknown place is told once, and goes on', expect(is, ['reset', 'purge']))
   await listener.close()
+}
+
+/** Over HTTP/2 one page may have more streams than the six connections of HTTP/1.1. */
+async function overHttp2 () {
+  const folder = scratch()
+  const [cert, key] = ['cert.pem', 'key.pem'].map(name => join(folder, name))
+  const made = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost']
+  execFileSync('openssl', ['req', '-x509', ...made, '-keyout', key, '-out', cert], { stdio: 'ignore' })
+  const extra = `[tls]\ncert = "${cert}"\nkey = "${key}"\n[events]\ntags = ["tile:*"]\n`
+  const node = await startLarder(resolve(given.larder), `http://127.0.0.1:${origin.port}`, { extra, token: TOKEN })
+  const page = await browser.open(`https://localhost:${node.port}/page.html`)
+  const crowd = Array.from({ length: 20 }, (_, number) => new InPage(`stream ${number}`, page, '/_larder/events'))
+  for (const listener of crowd) await listener.open()
+  for (const listener of crowd) await until(async () => (await listener.state()).heard.length > 0, `${listener.name} over HTTP/2 is greeted`)
+  await fetch(`${node.admin}/v1/purge`, { method: 'POST', headers: { authorization: `Bearer ${TOKEN}`, 'content-type': 'application/json' }, body: '{"tags":["tile:a"]}' })
+  for (const listener of crowd) {
+    await until(async () => (await listener.state()).heard.length > 1, `${listener.name} over HTTP/2 hears`, false)
+    score.check(`${listener.name} over HTTP/2`, expect((await listener.state()).heard.map(({ type }) => type), ['hello', 'purge']))
+  }
+  const protocol = await page.run("performance.getEntriesByType('navigation')[0].nextHopProtocol")
+  score.check('the page is read over HTTP/2', expect(protocol, 'h2'))
+  await node.stop()
 }
 
 /** Thousands listen to one node, and all of them hear of a purge. */

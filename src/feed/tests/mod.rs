@@ -1,0 +1,108 @@
+//! The feed without a server: what is answered, and what a listener hears.
+
+use std::time::Duration;
+
+use http::{Method, Request, Response, header};
+use http_body_util::BodyExt;
+
+use super::*;
+use crate::fence::{Fence, LogId, Mode, Purge, Record, Selector, Source};
+
+mod calls;
+mod listening;
+
+const LOG: LogId = LogId(0xfeed);
+
+fn settings(tags: &[&str]) -> Settings {
+    let tags = tags.iter().map(|text| TagPattern::parse(text).unwrap()).collect();
+    let origin = Origins::parse("https://app.test").unwrap();
+    Settings { origins: Origins::Only(vec![origin]), tags, listeners: 2 }
+}
+
+fn second(seq: u64) -> Timestamp {
+    Timestamp::from_seconds(1_768_024_000 + seq)
+}
+
+/// A feed that shows `a…`, and has heard of records 1 to `last`.
+fn feed(last: u64) -> Feed {
+    let version = |name: &str, version: Option<&str>| Version {
+        name: name.into(),
+        version: version.map(Into::into),
+        changed_at: version.map(|_| second(1)),
+    };
+    let versions = move || vec![version("sales", Some("v7")), version("new", None)];
+    let feed = Feed::new(Some(settings(&["a*"])), Metrics::new(), versions, || second(100));
+    begin(&feed, LOG, 0);
+    (1..=last).for_each(|seq| purge(&feed, seq, &["a"]));
+    feed
+}
+
+fn begin(feed: &Feed, log: LogId, seq: u64) {
+    let fence = Fence { log, seq };
+    feed.hub.tell(&Heard::Begin { fence, at: second(seq), records: Vec::new() });
+}
+
+fn purge(feed: &Feed, seq: u64, tags: &[&str]) {
+    let log = feed.hub.place().unwrap().log;
+    feed.hub.tell(&Heard::Record(log, record(seq, tags)));
+}
+
+fn record(seq: u64, tags: &[&str]) -> Arc<Record> {
+    let selectors = tags.iter().map(|tag| Selector::Tag((*tag).into())).collect();
+    let purge = Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None };
+    Arc::new(Record { seq, at: second(seq), purge })
+}
+
+fn ask(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> Response<Body> {
+    let mut request = Request::builder().uri(path);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    feed.answer(&request.body(()).unwrap()).unwrap()
+}
+
+/// What comes next; empty at the end.
+async fn next(body: &mut Body) -> String {
+    match body.frame().await {
+        Some(frame) => String::from_utf8(frame.unwrap().into_data().unwrap().into()).unwrap(),
+        None => String::new(),
+    }
+}
+
+/// The stream of a listener, after what it is told before anything else.
+async fn listen(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> (Body, String) {
+    let response = ask(feed, path, fields);
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
+    let first = next(&mut body).await;
+    let (retry, first) = first.split_once("\n\n").unwrap();
+    let retry: u64 = retry.strip_prefix("retry: ").unwrap().parse().unwrap();
+    assert!((1000..5000).contains(&retry));
+    (body, first.to_owned())
+}
+
+async fn document(response: Response<Body>) -> serde_json::Value {
+    assert_eq!(response.status(), 200);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    serde_json::from_slice(&body).unwrap()
+}
+
+/// Where a listener stands who is told so.
+fn stand(seq: u64) -> String {
+    stand_in(LOG, seq)
+}
+
+fn stand_in(log: LogId, seq: u64) -> String {
+    format!("id: {seq}-{:016x}\nevent: place\ndata: {{\"seq\":{seq}}}\n\n", log.0)
+}
+
+fn token(seq: u64) -> String {
+    format!("{seq}-{:016x}", LOG.0)
+}
+
+/// The number and name of what a listener heard.
+fn heard(frame: &str) -> (u64, &str) {
+    let mut lines = frame.lines();
+    let id = lines.next().unwrap().strip_prefix("id: ").unwrap().parse().unwrap();
+    (id, lines.next().unwrap().strip_prefix("event: ").unwrap())
+}
