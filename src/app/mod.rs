@@ -50,6 +50,7 @@ pub struct Node {
     drain_time: Duration,
     sink: Sink,
     identity: Identity,
+    version: Arc<str>,
     addresses: Vec<Address>,
     admin_address: Option<Address>,
 }
@@ -76,7 +77,8 @@ impl Node {
         let certificates = assemble::certificates(config)?;
         let settings = Arc::new(assemble::server(config, certificates.clone())?);
         let identity = Identity::random();
-        let site = assemble::site(config, &identity, &metrics, &sink)?;
+        let version = config.store.version.as_str().into();
+        let site = assemble::site(config, (&identity, &version), &metrics, &sink)?;
         let store = assemble::store(config, &metrics)?;
         let log = Arc::new(assemble::log(config)?);
         let pipeline =
@@ -104,6 +106,7 @@ impl Node {
             drain_time: config.limits.drain,
             sink,
             identity,
+            version,
             addresses: addresses(&listeners)?,
             admin_address: admin_listener.as_ref().map(Listener::local_addr).transpose()?,
             pipeline,
@@ -147,7 +150,8 @@ impl Node {
     /// webhooks, schedules, polls, tokens, access log. The cache is kept, and requests under way end under
     /// the old configuration.
     pub fn reconfigure(&self, config: &Config) -> anyhow::Result<()> {
-        let site = assemble::site(config, &self.identity, &self.metrics, &self.sink)?;
+        let own = (&self.identity, &self.version);
+        let site = assemble::site(config, own, &self.metrics, &self.sink)?;
         self.timers.replace(config)?;
         self.pipeline.replace(site);
         self.front.replace(assemble::front(config));

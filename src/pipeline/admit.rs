@@ -86,7 +86,8 @@ pub async fn admit<S: Store>(
         ask.send_off(Known::Unshared, flight.as_ref());
     }
     let stamp = ask.stamp;
-    let draft = Draft { key, status: head.status, headers, freshness, tags, stamp };
+    let (status, facets) = (head.status, ask.site.facets(ask.route));
+    let draft = Draft { key, status, headers, freshness, tags, facets, stamp };
     tokio::spawn(pump(ask, body, fill, (draft, payload), flight));
     Arrival { arriving, headers: head.headers, reader }
 }

@@ -26,6 +26,7 @@ use crate::{
         ResponseDirectives, ResponseHead, Reuse, Rule, cache_status::Collapsed, reuse, stale,
         storable, stored_fields, tag, validation,
     },
+    purge::Expected,
     server::Interim,
     store::{Claim, Landed, Store},
 };
@@ -258,7 +259,7 @@ impl<S: Store> Ask<S> {
         let refreshed = verdict.ok().and_then(|freshness| {
             let mut headers = stored_fields(&headers, &ResponseDirectives::parse(&headers));
             let tags = tag::take(&mut headers, &key::host(self.target.text()));
-            old.freshened(headers, freshness, tags, self.stamp)
+            old.freshened(headers, freshness, tags, (self.stamp, self.site.facets(self.route)))
         });
         let response = if let Some(response) = refreshed {
             let response = Arc::new(response);
@@ -281,7 +282,9 @@ impl<S: Store> Ask<S> {
     /// Whether no purge since the origin was asked selects a response with these tags.
     pub fn is_alive(&self, tags: &[String]) -> bool {
         let (fences, url) = (self.pipeline.log.fences(), key::url(self.target.text()));
-        fences.outlives(&self.stamp, url, tags) != Verdict::Dead
+        let facets = self.site.facets(self.route);
+        let expected = Expected { url, facets: facets.as_facets(), tags: Some(tags) };
+        fences.outlives(&self.stamp, &expected, tags) != Verdict::Dead
     }
 
     fn failed(self, error: OriginError, flight: Option<&Takeoff>) -> Fetched {

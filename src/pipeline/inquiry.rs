@@ -199,7 +199,8 @@ impl<S: Store> Inquiry<S> {
     }
 
     fn join(&self, key: &CacheKey) -> Role {
-        self.pipeline.flights.join(key, self.pipeline.log.fences(), self.received.started)
+        let (facets, fences) = (self.site.facets(self.route), self.pipeline.log.fences());
+        self.pipeline.flights.join(key, &facets, fences, self.received.started)
     }
 
     fn is_answered_by(&self, arriving: &Arriving) -> bool {

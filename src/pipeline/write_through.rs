@@ -30,6 +30,7 @@ use crate::{
     key::{self, target::normal_path},
     origin::ResponseBody,
     policy::{Freshness, RequestDirectives, invalidation},
+    purge::Expected,
     store::Store,
 };
 
@@ -82,7 +83,9 @@ impl<S: Store> Inquiry<S> {
         let url = key::url(ask.target.text());
         let tags = (verdict.1 == Payload::Irrelevant)
             .then(|| admit::tags(&ask, &mut response.headers().clone()));
-        let is_newest = fences.may_join(&stamp, url, tags.as_deref(), self.received.started);
+        let facets = ask.site.facets(ask.route);
+        let expected = Expected { url, facets: facets.as_facets(), tags: tags.as_deref() };
+        let is_newest = fences.may_join(&stamp, &expected, self.received.started);
         is_newest.then_some(Candidate { ask, verdict, status })
     }
 

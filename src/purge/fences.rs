@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use super::{Rise, recent::Recent};
 use crate::{
     entry::StoredResponse,
-    fence::{Fence, PendingId, Purge, Record, Stamp, Subject, Table, Verdict},
+    fence::{Facets, Fence, PendingId, Purge, Record, Stamp, Subject, Table, Verdict},
 };
 
 /// Selectors remembered; 50 to 110 bytes each. Beyond it the oldest are forgotten, and what is stored
@@ -53,6 +53,17 @@ pub struct Fences {
     /// How often the floor rose, by cause.
     rises: [AtomicU64; Rise::ALL.len()],
     recent: Arc<Recent>,
+}
+
+/// A response that is still to come, or not all of it has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// Its URL in normal form.
+    pub url: &'a [u8],
+    /// What else it is known by.
+    pub facets: Facets<'a>,
+    /// Its tags, once they are known.
+    pub tags: Option<&'a [String]>,
 }
 
 /// Milliseconds of the process's own steady clock, beyond [`NEVER`] and [`LEFT`].
@@ -99,34 +110,28 @@ impl Fences {
         self.look_up(response, started)
     }
 
-    /// Whether a request that came at `started` may share what a fetch with this stamp brings. `tags`
-    /// are those of the response, once it is known.
-    pub fn may_join(
-        &self,
-        stamp: &Stamp,
-        url: &[u8],
-        tags: Option<&[String]>,
-        started: Instant,
-    ) -> bool {
+    /// Whether a request that came at `started` may share what a fetch with this stamp brings.
+    pub fn may_join(&self, stamp: &Stamp, expected: &Expected<'_>, started: Instant) -> bool {
         if !self.is_synced(started) && !self.is_recent(stamp.began, started) {
             return false;
         }
         if self.version.load(Ordering::Acquire) == stamp.version {
             return true;
         }
-        match tags {
-            Some(tags) => self.outlives(stamp, url, tags) == Verdict::Alive,
-            None => !self.table.read().may_select(stamp.version, url),
+        if let Some(tags) = expected.tags {
+            return self.outlives(stamp, expected, tags) == Verdict::Alive;
         }
+        !self.table.read().may_select(stamp.version, expected.url, expected.facets)
     }
 
-    /// Whether a response to a request with this stamp outlives what was purged since.
-    pub fn outlives(&self, stamp: &Stamp, url: &[u8], tags: &[String]) -> Verdict {
+    /// Whether a response to a request with this stamp and these tags outlives what was purged since.
+    pub fn outlives(&self, stamp: &Stamp, expected: &Expected<'_>, tags: &[String]) -> Verdict {
         if self.version.load(Ordering::Acquire) == stamp.version {
             return Verdict::Alive;
         }
-        let subject = Subject { url, tags: tags.iter().map(String::as_str) };
-        self.table.read().judge(stamp.fence, stamp.version, subject)
+        let &Expected { url, facets, .. } = expected;
+        let subject = Subject { url, tags: tags.iter().map(String::as_str), facets };
+        self.table.read().judge(stamp.fence, stamp.version, &subject)
     }
 
     /// The last record applied.
@@ -233,8 +238,7 @@ impl Fences {
             return Verdict::Dead;
         }
         let table = self.table.read();
-        let subject = Subject { url: response.url(), tags: response.tags() };
-        let verdict = table.judge(response.fence(), response.checked(), subject);
+        let verdict = table.judge(response.fence(), response.checked(), &response.subject());
         if verdict == Verdict::Alive {
             response.note_checked(table.version());
         }
@@ -261,6 +265,11 @@ mod tests {
     use crate::fence::{LogId, Mode, Selector, Source};
 
     const TTL: Duration = Duration::from_secs(1);
+    const EXPECTED: Expected<'_> = Expected {
+        url: b"host/",
+        facets: Facets { user: None, route: None, version: None },
+        tags: Some(&[]),
+    };
 
     fn asked_at(fences: &Fences, began: Instant) -> Stamp {
         Stamp { began: millis(began), ..fences.stamp() }
@@ -275,9 +284,8 @@ mod tests {
         let fences = Fences::in_fleet(WhenUnsynced::Bounded(TTL));
         let start = Instant::now();
         fences.heard(start, Duration::ZERO);
-        let may_join = |began, started| {
-            fences.may_join(&asked_at(&fences, began), b"host/", Some(&[]), started)
-        };
+        let may_join =
+            |began, started| fences.may_join(&asked_at(&fences, began), &EXPECTED, started);
         let soon = start + Duration::from_mins(9);
         assert!(may_join(soon, soon + TTL / 2));
         assert!(!may_join(soon, soon + TTL * 2));
@@ -289,7 +297,7 @@ mod tests {
     fn a_node_that_nobody_knows_uses_nothing() {
         let fences = Fences::in_fleet(WhenUnsynced::Bounded(TTL));
         let now = Instant::now();
-        let may_join = || fences.may_join(&asked_at(&fences, now), b"host/", Some(&[]), now);
+        let may_join = || fences.may_join(&asked_at(&fences, now), &EXPECTED, now);
         assert!(!may_join(), "it never had a lease");
         fences.heard(now, Duration::ZERO);
         assert!(may_join(), "its lease has ended");
@@ -303,7 +311,7 @@ mod tests {
     fn a_node_that_serves_unsynced_asks_for_no_age() {
         let fences = Fences::in_fleet(WhenUnsynced::Serve);
         let (start, late) = (Instant::now(), Instant::now() + Duration::from_hours(1));
-        assert!(fences.may_join(&asked_at(&fences, start), b"host/", Some(&[]), late));
+        assert!(fences.may_join(&asked_at(&fences, start), &EXPECTED, late));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::{
 };
 
 use fences::LOST;
-pub use fences::{Fences, WhenUnsynced};
+pub use fences::{Expected, Fences, WhenUnsynced};
 use memory::{Memory, Role};
 use parking_lot::Mutex;
 pub use receipt::{Acknowledgement, NodeId, Once, Receipt, Waited};

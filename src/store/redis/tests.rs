@@ -16,7 +16,7 @@ use tokio::{
 use super::{Redis, Refusal, Settings, State};
 use crate::{
     entry::{Content, Draft, Entry},
-    fence::Stamp,
+    fence::{OwnFacets, Stamp},
     field::Timestamp,
     key::CacheKey,
     policy::freshness::{Constraints, Freshness},
@@ -136,6 +136,7 @@ fn response(key: &CacheKey, body: Vec<u8>) -> Entry {
             constraints: Constraints::default(),
         },
         tags: vec!["kpi".to_owned()],
+        facets: OwnFacets::default(),
         stamp: Stamp::default(),
     };
     Entry::Response(Arc::new(draft.complete(Content(&[body.into()])).unwrap()))

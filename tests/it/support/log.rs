@@ -7,8 +7,8 @@ use std::{
 };
 
 use larder::{
-    fence::{Fence, Mode, Purge, Selector, Source, Stamp},
-    purge::{Fences, Link, Log, RedisLog, Rise, Standing, WhenUnsynced},
+    fence::{Facets, Fence, Mode, Purge, Selector, Source, Stamp},
+    purge::{Expected, Fences, Link, Log, RedisLog, Rise, Standing, WhenUnsynced},
     redis::{Connector, Settings},
 };
 use tokio::{
@@ -81,14 +81,20 @@ impl Node {
 
     /// Whether what was asked for at this stamp, and has this tag, may be used.
     pub(crate) fn spares(&self, stamp: Stamp, tag: &str) -> bool {
-        let tags = [tag.to_owned()];
-        self.log.fences().may_join(&stamp, b"host/path", Some(&tags), Instant::now())
+        spares(self.log.fences(), stamp, tag)
     }
 
     pub(crate) fn rises(&self) -> Vec<Rise> {
         let count = |rise| usize::try_from(self.log.fences().rises(rise)).unwrap();
         Rise::ALL.into_iter().flat_map(|rise| vec![rise; count(rise)]).collect()
     }
+}
+
+/// Whether what was asked for at this stamp, and has this tag, may be used.
+pub(crate) fn spares(fences: &Fences, stamp: Stamp, tag: &str) -> bool {
+    let tags = [tag.to_owned()];
+    let expected = Expected { url: b"host/path", facets: Facets::default(), tags: Some(&tags) };
+    fences.may_join(&stamp, &expected, Instant::now())
 }
 
 pub(crate) async fn two(url: &str, other_url: &str) -> (Node, Node) {
