@@ -113,7 +113,7 @@ async fn purge(
     selectors: Vec<Selector>,
     answer: impl Fn(&str) -> Response<Bytes>,
 ) -> Response<Bytes> {
-    let purge = Purge { mode, selectors, source: Source::Api, reason: None };
+    let purge = Purge { mode, selectors, source: Source::Api, reason: None, warm: false };
     match purger.purge(purge).await {
         Ok(receipt) => answer(&receipt.seq.to_string()),
         Err(Unavailable) => Dialect::Fastly.refuse(log_out_of_reach()),

@@ -25,7 +25,7 @@ const LONGEST_KEY: usize = 255;
 /// The most selectors that one call makes, each thing within each of several others counted.
 const MOST: usize = 10_000;
 
-const FORM: &str = r#"Send JSON: {"tags": [], "urls": [], "prefixes": [], "patterns": [], "everything": false, "user": "whose", "users": [], "routes": [], "version": "v1", "mode": "hard" or "soft", "reason": "why"}, with at least one selector."#;
+const FORM: &str = r#"Send JSON: {"tags": [], "urls": [], "prefixes": [], "patterns": [], "everything": false, "user": "whose", "users": [], "routes": [], "version": "v1", "mode": "hard" or "soft", "reason": "why", "warm": false}, with at least one selector."#;
 
 /// The body of the call.
 #[derive(Debug, Default, Deserialize)]
@@ -42,6 +42,7 @@ struct Asked {
     version: Option<String>,
     mode: Mode,
     reason: Option<String>,
+    warm: bool,
 }
 
 /// Purges what a body says; once, where an `Idempotency-Key` names it.
@@ -70,7 +71,7 @@ fn read(body: &[u8], normal: &Normal) -> Result<Purge, String> {
     if reason.as_ref().is_some_and(|reason| reason.len() > LONGEST_REASON) {
         return Err(format!("`reason` has more than {LONGEST_REASON} bytes."));
     }
-    Ok(Purge { mode: asked.mode, selectors, source: Source::Api, reason })
+    Ok(Purge { mode: asked.mode, selectors, source: Source::Api, reason, warm: asked.warm })
 }
 
 /// What is selected: everything that one of these does.
@@ -180,7 +181,7 @@ mod tests {
     fn everything_that_is_asked_for_is_selected() {
         let purge = asked(
             r#"{"tags":["a","b"],"urls":["https://h/x"],"prefixes":["/api"],"everything":true,
-                "mode":"soft","reason":"moved"}"#,
+                "mode":"soft","reason":"moved","warm":true}"#,
         )
         .unwrap();
         let expected = [
@@ -193,7 +194,9 @@ mod tests {
         assert_eq!(purge.selectors, expected);
         assert_eq!((purge.mode, purge.source), (Mode::Soft, Source::Api));
         assert_eq!(purge.reason.as_deref(), Some("moved"));
-        assert_eq!(asked(r#"{"tags":["a"]}"#).unwrap().mode, Mode::Hard);
+        assert!(purge.warm);
+        let plain = asked(r#"{"tags":["a"]}"#).unwrap();
+        assert_eq!((plain.mode, plain.warm), (Mode::Hard, false));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::{
     feed::{Applied, Feed},
     key::target::Target,
     origin::rewrite::Identity,
-    pipeline::{Clock, Pipeline, Warmer},
+    pipeline::{Clock, Pipeline, Warmer, warm_purged},
     purge::Log,
     server::{Address, Counters, Drain, Listener, tls::Certificates},
     store::Tiered,
@@ -113,6 +113,7 @@ impl Node {
         };
         let warmer = Arc::new(Warmer::new(Arc::clone(&node.pipeline)));
         tokio::spawn(node.pipeline.warm().clone().run(warmer));
+        tokio::spawn(warm_purged(Arc::clone(&node.pipeline)));
         let (feed, applied) = (Arc::clone(&node.feed), Applied::of(node.pipeline.log()));
         tokio::spawn(async move { feed.follow(applied).await });
         for listener in listeners {

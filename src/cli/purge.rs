@@ -46,6 +46,9 @@ pub struct Arguments {
     /// What is purged may be served once more while it is fetched anew.
     #[arg(long)]
     pub soft: bool,
+    /// Fetch again what is purged and was lately asked for.
+    #[arg(long)]
+    pub warm: bool,
     /// Why, for the record.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
@@ -105,6 +108,7 @@ fn body(arguments: &Arguments) -> String {
         "users": arguments.user,
         "routes": arguments.route,
         "mode": if arguments.soft { "soft" } else { "hard" },
+        "warm": arguments.warm,
     });
     let further = [("version", &arguments.store_version), ("reason", &arguments.reason)];
     for (key, text) in further {
@@ -169,16 +173,18 @@ mod tests {
         let body: Value = serde_json::from_str(&body(&arguments(&line).unwrap())).unwrap();
         let expected = json!({
             "tags": ["a", "b"], "urls": ["/x"], "prefixes": ["/api"], "patterns": [],
-            "everything": false, "users": [], "routes": [], "mode": "soft",
+            "everything": false, "users": [], "routes": [], "mode": "soft", "warm": false,
         });
         assert_eq!(body, expected);
-        let line = ["--pattern", "/a/*", "--user", "u", "--route", "r", "--store-version", "v1"];
+        let line =
+            ["--warm", "--pattern", "/a/*", "--user", "u", "--route", "r", "--store-version", "v1"];
         let body: Value = serde_json::from_str(&super::body(&arguments(&line).unwrap())).unwrap();
         for (key, expected) in [
             ("patterns", json!(["/a/*"])),
             ("users", json!(["u"])),
             ("routes", json!(["r"])),
             ("version", json!("v1")),
+            ("warm", json!(true)),
         ] {
             assert_eq!(body[key], expected, "{key}");
         }

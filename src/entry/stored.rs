@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use bytes::Bytes;
@@ -56,6 +56,8 @@ pub struct StoredResponse {
     pub(super) began: u64,
     /// The version of the node's fence table at which it was last found alive.
     pub(super) checked: AtomicU64,
+    /// Whether it was answered with since that was looked at.
+    pub(super) asked: AtomicBool,
     pub(super) bytes: Bytes,
     pub(super) key_end: u32,
     pub(super) facets_end: u32,
@@ -137,6 +139,7 @@ impl Draft {
             fence: self.stamp.fence,
             began: self.stamp.began,
             checked: AtomicU64::new(self.stamp.version),
+            asked: AtomicBool::new(false),
             bytes: bytes.into_boxed_slice().into(),
             key_end,
             facets_end,
@@ -212,6 +215,25 @@ impl StoredResponse {
     /// Notes that it is alive at this version of the fence table.
     pub fn note_checked(&self, version: u64) {
         self.checked.store(version, Ordering::Relaxed);
+    }
+
+    /// Notes that it was answered with. The usual hit only reads.
+    #[inline]
+    pub fn note_asked(&self) {
+        if !self.was_asked() {
+            self.asked.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was answered with since [`take_asked`](Self::take_asked).
+    #[inline]
+    pub fn was_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// The same, and forgets it.
+    pub fn take_asked(&self) -> bool {
+        self.asked.swap(false, Ordering::Relaxed)
     }
 
     /// Names by which it can be purged.

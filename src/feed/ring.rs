@@ -157,8 +157,13 @@ mod tests {
 
     /// Takes a record of log 1; shown with this tag.
     fn take(ring: &mut Ring, seq: u64, tag: Option<&str>) {
-        let purge =
-            Purge { mode: Mode::Hard, selectors: vec![], source: Source::Api, reason: None };
+        let purge = Purge {
+            mode: Mode::Hard,
+            selectors: vec![],
+            source: Source::Api,
+            reason: None,
+            warm: false,
+        };
         let record = Record { seq, at: at(seq), purge };
         let event = |tag| {
             let shown = Shown { tags: vec![tag], everything: false };

@@ -169,7 +169,13 @@ mod tests {
     }
 
     fn purge(selectors: Vec<Selector>) -> Purge {
-        Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: Some("why".to_owned()) }
+        Purge {
+            mode: Mode::Hard,
+            selectors,
+            source: Source::Api,
+            reason: Some("why".to_owned()),
+            warm: false,
+        }
     }
 
     #[test]

@@ -40,7 +40,8 @@ fn begin(feed: &Feed, log: LogId, seq: u64) {
 
 fn purge(feed: &Feed, seq: u64, tags: &[&str]) {
     let selectors = tags.iter().map(|tag| Selector::Tag((*tag).into())).collect();
-    let purge = Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None };
+    let purge =
+        Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None, warm: false };
     feed.hub.tell(&Heard::Record(Arc::new(Record { seq, at: second(seq), purge })));
 }
 
@@ -351,6 +352,7 @@ async fn it_follows_records_until_they_end() {
         selectors: vec![Selector::Everything],
         source: Source::Api,
         reason: None,
+        warm: false,
     };
     let record = Record { seq: 42, at: second(2), purge: everything };
     sender.send(Heard::Record(Arc::new(record))).await.unwrap();

@@ -21,6 +21,9 @@ pub struct Purge {
     /// Why, in the words of whoever asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether nodes fetch again what it selects and was lately asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub warm: bool,
 }
 
 /// A purge at its place in a log.
@@ -76,7 +79,8 @@ fn known_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Source, D:
 impl Purge {
     /// A record that selects nothing: it marks where a log begins.
     pub fn boundary() -> Self {
-        Self { mode: Mode::Hard, selectors: Vec::new(), source: Source::Larder, reason: None }
+        let (mode, source) = (Mode::Hard, Source::Larder);
+        Self { mode, selectors: Vec::new(), source, reason: None, warm: false }
     }
 
     /// Its JSON, as [`Record::read`] reads it.
@@ -91,6 +95,7 @@ impl Purge {
             selectors: vec![Selector::Everything],
             source: Source::Unknown,
             reason: Some("this version of Larder cannot read the record".to_owned()),
+            warm: false,
         }
     }
 }
@@ -160,8 +165,9 @@ mod tests {
             ],
             source: Source::Webhook(text()),
             reason: Some("because".to_owned()),
+            warm: true,
         };
-        let json = r#"{"mode":"soft","selectors":[{"tag":"x"},{"url":"x"},{"prefix":"x"},{"pattern":"x"},"everything",{"user":"x"},{"route":"x"},{"version":"x"},{"all":[{"tag":"x"},{"user":"x"}]}],"source":{"webhook":"x"},"reason":"because"}"#;
+        let json = r#"{"mode":"soft","selectors":[{"tag":"x"},{"url":"x"},{"prefix":"x"},{"pattern":"x"},"everything",{"user":"x"},{"route":"x"},{"version":"x"},{"all":[{"tag":"x"},{"user":"x"}]}],"source":{"webhook":"x"},"reason":"because","warm":true}"#;
         assert_eq!(purge.write(), json);
         let boundary = r#"{"mode":"hard","selectors":[],"source":"larder"}"#;
         assert_eq!(Purge::boundary().write(), boundary);
@@ -239,8 +245,9 @@ mod tests {
             selectors in vec(selectors(), 0..5),
             source in sources(),
             reason in option::of(any::<String>()),
+            warm in any::<bool>(),
         ) {
-            let purge = Purge { mode, selectors, source, reason };
+            let purge = Purge { mode, selectors, source, reason, warm };
             prop_assert_eq!(read(purge.write().as_bytes()), purge);
         }
     }

@@ -35,6 +35,14 @@ pub struct OwnFacets {
     pub version: Option<Arc<str>>,
 }
 
+impl From<Facets<'_>> for OwnFacets {
+    fn from(facets: Facets<'_>) -> Self {
+        let Facets { user, route, version } = facets;
+        let [user, route, version] = [user, route, version].map(|facet| facet.map(Arc::from));
+        Self { user, route, version }
+    }
+}
+
 impl OwnFacets {
     /// The same, borrowed.
     pub fn as_facets(&self) -> Facets<'_> {

@@ -12,6 +12,7 @@ use super::{
     landing::{Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
     payload::{self, Payload},
+    popular::Way,
     request_head,
     uncacheable::Known,
 };
@@ -56,6 +57,8 @@ pub struct Ask<S> {
     pub key: CacheKey,
     /// What is stored, if anything: asked about conditionally, and a way out if the origin fails.
     pub stored: Option<Stored>,
+    /// By which way it came.
+    pub way: Way,
     /// Where interim responses go.
     pub interim: Option<Interim>,
 }
@@ -263,6 +266,7 @@ impl<S: Store> Ask<S> {
         });
         let response = if let Some(response) = refreshed {
             let response = Arc::new(response);
+            self.note_popular(&stored.key, &response);
             let entry = Entry::Response(Arc::clone(&response));
             self.pipeline.store.put(&stored.key, entry).await;
             response
@@ -272,6 +276,12 @@ impl<S: Store> Ask<S> {
         };
         let collapsed = Collapsed::No;
         Settled { response, result, reason: None, origin_status, collapsed }
+    }
+
+    /// Notes that this was asked for, and is going to be stored.
+    pub fn note_popular(&self, key: &CacheKey, response: &Arc<StoredResponse>) {
+        let rule = &self.site.route(self.route).vary;
+        self.pipeline.note_popular(rule, (&self.request, self.way), (key, response));
     }
 
     /// Whether a stored response must not be used any more.

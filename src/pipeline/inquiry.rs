@@ -13,6 +13,7 @@ use super::{
     finish::Received,
     landing::{Arriving, Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
+    popular::Way,
     receive::Lookup,
     uncacheable::Known,
 };
@@ -215,6 +216,21 @@ impl<S: Store> Inquiry<S> {
         tokio::spawn(async move { question.run(Some(flight)).await });
     }
 
+    /// Notes a hit that did not stand in memory before: each of them where there is one, else few.
+    pub fn note_far_hit(&self, stored: &Stored) {
+        const FEW: usize = 16;
+        let Stored { key, response, .. } = stored;
+        let is_at_hand = self.pipeline.store.peek(key).is_some();
+        if is_at_hand || response.id.number().is_multiple_of(FEW) {
+            let rule = &self.site.route(self.route).vary;
+            self.pipeline.note_popular(rule, (&self.request, self.way()), (key, response));
+        }
+    }
+
+    fn way(&self) -> Way {
+        (self.connection.peer, self.connection.secure)
+    }
+
     /// What the origin is asked.
     pub fn question(&self, lookup: &Lookup, need: Need) -> Box<Ask<S>> {
         Box::new(Ask {
@@ -228,6 +244,7 @@ impl<S: Store> Inquiry<S> {
             target: lookup.target.clone(),
             key: need.key,
             stored: need.stored,
+            way: self.way(),
             interim: Some(self.connection.interim.clone()),
         })
     }

@@ -113,6 +113,7 @@ impl<S: Store> Inquiry<S> {
             target,
             stamp,
             stored: None,
+            way: (self.connection.peer, self.connection.secure),
             interim: None,
         }))
     }

@@ -276,7 +276,7 @@ mod tests {
     }
 
     fn purge_of(selectors: Vec<Selector>) -> Purge {
-        Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None }
+        Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None, warm: false }
     }
 
     #[test]

@@ -356,7 +356,8 @@ mod tests {
     async fn metrics_tell_how_far_a_node_has_come() {
         let (log, metrics) = (Log::in_memory(), Metrics::new());
         let selectors = vec![Selector::Tag("a".into())];
-        let purge = Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None };
+        let purge =
+            Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None, warm: false };
         let receipt = log.append(purge.clone(), Receipt::PATIENCE).await.unwrap();
         assert_eq!(receipt, Receipt::alone(1));
         assert_eq!(log.record_and_wait(purge, Duration::ZERO).await, Waited::Acknowledged);

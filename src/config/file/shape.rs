@@ -219,6 +219,7 @@ pub(super) const WEBHOOK_RULE: &[Key] = &[
     key("when", Shape::Values),
     key("purge", Shape::Texts),
     key("mode", STRING),
+    key("warm", Shape::Flag),
 ];
 
 pub(super) const LOG: &[Key] = &[key("level", STRING), key("access", STRING)];

@@ -2,7 +2,10 @@
 
 use std::{
     num::NonZeroU32,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -154,6 +157,7 @@ impl Head {
             fence: self.fence,
             began: 0,
             checked: AtomicU64::new(0),
+            asked: AtomicBool::new(false),
             bytes: content.into_boxed_slice().into(),
             key_end,
             facets_end,

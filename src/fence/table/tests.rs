@@ -13,7 +13,7 @@ const URL: &str = "example.com/a/b?c=1";
 const NONE: Facets<'_> = Facets { user: None, route: None, version: None };
 
 fn purge(mode: Mode, selectors: &[Selector]) -> Purge {
-    Purge { mode, selectors: selectors.to_vec(), source: Source::Api, reason: None }
+    Purge { mode, selectors: selectors.to_vec(), source: Source::Api, reason: None, warm: false }
 }
 
 fn tag(tag: &str) -> Selector {

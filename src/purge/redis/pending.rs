@@ -105,6 +105,7 @@ impl Pending {
 
 fn is_one_record(one: &Purge, next: &Purge) -> bool {
     let is_alike = one.mode == next.mode && one.source == next.source && one.reason == next.reason;
+    let is_alike = is_alike && one.warm == next.warm;
     is_alike && one.selectors.len() + next.selectors.len() <= IN_A_RECORD
 }
 
@@ -116,6 +117,7 @@ pub(super) fn everything() -> Purge {
         selectors: vec![Selector::Everything],
         source: Source::Larder,
         reason: Some(reason.to_owned()),
+        warm: false,
     }
 }
 
@@ -130,7 +132,7 @@ mod tests {
 
     fn purge(tags: &[&str]) -> Purge {
         let selectors = tags.iter().map(|tag| Selector::Tag((*tag).into())).collect();
-        Purge { mode: Mode::Hard, selectors, source: Source::Write, reason: None }
+        Purge { mode: Mode::Hard, selectors, source: Source::Write, reason: None, warm: false }
     }
 
     fn soft(purge: Purge) -> Purge {

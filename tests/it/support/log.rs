@@ -103,7 +103,7 @@ pub(crate) async fn two(url: &str, other_url: &str) -> (Node, Node) {
 
 pub(crate) fn of_tag(tag: &str) -> Purge {
     let selectors = vec![Selector::Tag(tag.into())];
-    Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None }
+    Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None, warm: false }
 }
 
 /// A way to a server that can be closed or blocked.
