@@ -5,12 +5,12 @@ use std::{
         Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::RwLock;
 
-use super::{Rise, recent::Recent};
+use super::{NodeId, Passage, Rise, passage::Passages, recent::Recent};
 use crate::{
     entry::StoredResponse,
     fence::{Facets, Fence, PendingId, Purge, Record, Stamp, Subject, Table, Verdict},
@@ -53,6 +53,7 @@ pub struct Fences {
     /// How often the floor rose, by cause.
     rises: [AtomicU64; Rise::ALL.len()],
     recent: Arc<Recent>,
+    passages: Passages,
 }
 
 /// A response that is still to come, or not all of it has come.
@@ -91,6 +92,7 @@ impl Fences {
             applied: AtomicU64::new(0),
             rises: Default::default(),
             recent: Arc::default(),
+            passages: Passages::default(),
         }
     }
 
@@ -180,12 +182,13 @@ impl Fences {
 
     /// Applies the next record.
     pub fn apply(&self, record: &Record) {
-        let is_full = self.change(|table| {
+        let (is_full, place) = self.change(|table| {
             let floor = table.floor();
             table.apply(record);
             // A purge of everything raises the floor, too, and leaves the table empty.
-            table.floor() > floor && !table.is_empty()
+            (table.floor() > floor && !table.is_empty(), table.fence())
         });
+        self.passages.applied(Fence { seq: record.seq, ..place }, SystemTime::now().into());
         self.applied.fetch_add(1, Ordering::Relaxed);
         self.recent.push(record);
         if is_full {
@@ -206,6 +209,21 @@ impl Fences {
     /// The records applied last.
     pub(super) fn recent(&self) -> &Arc<Recent> {
         &self.recent
+    }
+
+    /// When which node applied the record at this place, if it is one of the last 1,000.
+    pub(super) fn passage(&self, seq: u64) -> Option<Passage> {
+        self.passages.of(seq)
+    }
+
+    /// Another node has come this far.
+    pub(super) fn others_reached(&self, node: NodeId, place: Fence) {
+        self.passages.heard(node, place, SystemTime::now().into());
+    }
+
+    /// The record at this place holds everywhere, and whoever asked for it is told so.
+    pub(super) fn acknowledged(&self, place: Fence) {
+        self.passages.acknowledged(place, SystemTime::now().into());
     }
 
     /// How many records were applied.

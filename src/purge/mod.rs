@@ -3,6 +3,7 @@
 
 mod fences;
 mod memory;
+mod passage;
 mod receipt;
 mod recent;
 mod redis;
@@ -20,6 +21,7 @@ use fences::LOST;
 pub use fences::{Expected, Fences, WhenUnsynced};
 use memory::{Memory, Role};
 use parking_lot::Mutex;
+pub use passage::Passage;
 pub use receipt::{Acknowledgement, NodeId, Once, Receipt, Waited};
 pub use recent::{Heard, Records};
 use redis::Redis;
@@ -210,6 +212,11 @@ impl Log {
     /// The records that this node applied last, since it started: 1,000 at most, the latest first.
     pub fn recent(&self) -> Vec<Arc<Record>> {
         self.fences.recent().list()
+    }
+
+    /// When which node applied the record at this place, as far as this node knows; of the last 1,000.
+    pub fn passage(&self, seq: u64) -> Option<Passage> {
+        self.fences.passage(seq)
     }
 
     /// The place of the oldest record that [`recent`](Self::recent) has.
