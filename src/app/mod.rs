@@ -3,6 +3,7 @@
 mod assemble;
 mod reload;
 mod sampling;
+mod succession;
 mod timers;
 mod workers;
 
@@ -90,6 +91,7 @@ impl Node {
             let (pipeline, purger) = (Arc::clone(&pipeline), Arc::clone(&purger));
             let feed = Arc::clone(&feed);
             let further: Further = Box::new(move |request| feed.answer(request));
+            let clock = clock.clone();
             Front::new(pipeline, purger, assemble::front(config), further, move || clock.now())
         };
         let drain = Drain::new();
@@ -111,6 +113,7 @@ impl Node {
             admin_address: admin_listener.as_ref().map(Listener::local_addr).transpose()?,
             pipeline,
         };
+        tokio::spawn(succession::succeed(Arc::clone(&node.pipeline), config.store.clone(), clock));
         let warmer = Arc::new(Warmer::new(Arc::clone(&node.pipeline)));
         tokio::spawn(node.pipeline.warm().clone().run(warmer));
         tokio::spawn(warm_purged(Arc::clone(&node.pipeline)));

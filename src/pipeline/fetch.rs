@@ -141,6 +141,7 @@ impl<S: Store> Ask<S> {
             headers: &self.request.headers,
             fences: self.pipeline.log.fences(),
             started: Instant::now(),
+            version: &self.site.version,
         };
         let store = (&self.pipeline.store, Tier::Far);
         let stored = match lookup::find(store, &self.target, &asked).await {
@@ -179,7 +180,9 @@ impl<S: Store> Ask<S> {
         if !self.site.route(self.route).body_tags.is_empty() {
             payload::narrow_codings(request.headers_mut());
         }
-        match &self.stored {
+        // What is of another version stays there: a new version begins with new representations.
+        let current = self.stored.as_ref().filter(|stored| stored.purged != SoftPurge::Outdated);
+        match current {
             None => validation::make_unconditional(request.headers_mut()),
             Some(stored) => {
                 let fields = stored.response.fields().unpack(0);
@@ -198,7 +201,8 @@ impl<S: Store> Ask<S> {
     ) -> Fetched {
         let exchange = Exchange { asked, answered: self.pipeline.clock.now() };
         if let Some(stored) = &self.stored {
-            if response.status() == StatusCode::NOT_MODIFIED {
+            let is_current = stored.purged != SoftPurge::Outdated;
+            if is_current && response.status() == StatusCode::NOT_MODIFIED {
                 let freshened = self.freshen(stored, response.headers(), exchange);
                 let settled = Box::pin(freshened).await;
                 if !settled.response.freshness.answers_unasked(exchange.answered) {

@@ -121,11 +121,13 @@ impl<S: Store> Inquiry<S> {
         let reuse = match stored.purged {
             SoftPurge::No => reuse,
             SoftPurge::Yes => reuse.after_soft_purge(&stored.response.freshness),
+            SoftPurge::Outdated => reuse.of_previous_version(&stored.response.freshness),
         };
         match reuse {
             Reuse::Fresh => Weighed::Fresh(stored),
             Reuse::StaleWhileRevalidate => Weighed::Stale(stored, Reason::StaleWhileRevalidate),
             Reuse::SoftPurged => Weighed::Stale(stored, Reason::SoftPurged),
+            Reuse::PreviousVersion => Weighed::Stale(stored, Reason::PreviousVersion),
             Reuse::StaleByRequest => Weighed::Stale(stored, Reason::RequestMaxStale),
             Reuse::Revalidate(reason) => {
                 let forward = forward_of(reason);
@@ -195,6 +197,7 @@ impl<S: Store> Inquiry<S> {
             headers: &self.request.headers,
             fences: self.pipeline.log.fences(),
             started: self.received.started,
+            version: &self.site.version,
         };
         lookup::find((&self.pipeline.store, tier), &lookup.target, &asked).await
     }

@@ -236,7 +236,8 @@ impl<S: Store> Pipeline<S> {
     ) -> Option<Arc<StoredResponse>> {
         let route = site.route(route);
         let (vary, headers, fences) = (&route.vary, request.headers(), self.log.fences());
-        let asked = Asked { vary, headers, fences, started: received.started };
+        let (started, version) = (received.started, &*site.version);
+        let asked = Asked { vary, headers, fences, started, version };
         let stored = lookup::at_hand(&self.store, &lookup.target, &asked)?;
         let is_fresh = may_answer(&stored, lookup, &route.rule, received.at) == Reuse::Fresh;
         is_fresh.then(|| {

@@ -120,6 +120,7 @@ pub(super) const STORE: &[Key] = &[
     key("timeout", DURATION),
     key("prefix", STRING),
     key("version", STRING),
+    key("grace", DURATION),
     key("compress_above", SIZE),
     key("memory", SIZE),
     key("max_object", SIZE),

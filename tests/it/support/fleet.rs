@@ -112,6 +112,13 @@ impl Fleet {
         self.nodes[node].kill();
     }
 
+    /// Changes the configuration of the nodes that start from now on.
+    pub(crate) fn rewrite(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(self.config(), text.replace(from, to)).unwrap();
+    }
+
     /// Starts a new process in the place of a node, on other ports.
     pub(crate) async fn replace(&mut self, node: usize) {
         self.nodes[node] = self.node().await;
