@@ -74,8 +74,7 @@ pub(super) fn one(purger: &Purger, said: &Said<'_>) -> Response<Bytes> {
         let passage = Applied::of(purger.log(), record.seq);
         return json(StatusCode::OK, &Document { passage, ..Document::of(record) });
     }
-    let detail =
-        "This node has not applied such a record since it started, or too many since then.";
+    let detail = "This node has applied no such record, or too many since then.";
     Problem::new(StatusCode::NOT_FOUND, "No such purge", detail).into_response()
 }
 

@@ -105,9 +105,9 @@ impl<S: Store> Warmer<S> {
 /// Has what is purged fetched again, where that is asked for and clients lately wanted it, for as long as
 /// the log is there. One such run is enough.
 pub async fn warm_purged<S: Store>(pipeline: Arc<Pipeline<S>>) {
-    let mut records = pipeline.log.records(None);
+    let mut records = pipeline.log.records();
     loop {
-        if let Heard::Record(record) = records.next().await
+        if let Heard::Record { record, .. } = records.next().await
             && record.purge.warm
         {
             pipeline.warm_again(&record.purge);
