@@ -153,6 +153,7 @@ impl<S: Store> Ask<S> {
         let credentials = Credentials::Absent;
         let reuse = reuse(freshness, &self.directives, credentials, self.rule(), now);
         if stored.purged == SoftPurge::No && reuse == Reuse::Fresh {
+            self.note_popular(&stored.key, &stored.response);
             Elsewhere::Settled(Settled::fetched_elsewhere(&stored, self.fetched()))
         } else {
             Elsewhere::Nothing(stored.key)

@@ -25,7 +25,7 @@ use crate::{
 /// How many targets are remembered.
 const MOST: usize = 1000;
 
-/// How many bytes the fields of one may take.
+/// How many bytes the fields of one may take, and how many its URL and its tags together.
 const LARGEST: usize = 4096;
 
 /// The requests to which stored responses were fetched: those that were asked for since, before the others.
@@ -61,6 +61,9 @@ pub type Way = (Option<SocketAddr>, bool);
 impl Popular {
     /// Notes a request and the response to it, under the digest of its key.
     pub fn note(&self, key: u128, request: WarmRequest, response: &Arc<StoredResponse>) {
+        if response.url().len() + response.tags().map(str::len).sum::<usize>() > LARGEST {
+            return;
+        }
         let place = Place {
             key,
             request,
@@ -308,12 +311,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_for_everyone_is_not_remembered() {
+    fn what_is_not_for_everyone_or_too_large_is_not_remembered() {
         for fields in [[("authorization", "Bearer a")], [("cookie", "session=1")]] {
             assert!(by(&asked("/a", &fields), &[], &[]).is_none());
         }
         assert!(by(&asked("/a", &[("cookie", "a=b")]), &["cookie"], &[]).is_none());
         assert!(by(&asked("/a", &[("x", &"y".repeat(5000))]), &["x"], &[]).is_none());
+        let popular = Popular::default();
+        note(&popular, "/a", &"t".repeat(5000));
+        assert!(selected(&popular, &"t".repeat(5000)).is_empty());
         let mut request = asked("/a", &[]);
         request.method = Method::POST;
         assert!(by(&request, &[], &[]).is_none());

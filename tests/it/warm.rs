@@ -86,7 +86,7 @@ async fn of_a_fleet_one_node_fetches_again_what_was_purged() {
     within(async {
         let origin = Scripted::start(|asked| Said::fresh(asked.target.clone())).await;
         let redis = Redis::start().await;
-        let fleet = Fleet::sharing(&redis, 2, &origin.url(), "").await;
+        let fleet = Fleet::sharing(&redis, 2, &origin.url(), "timeout = \"2s\"\n").await;
         let targets: Vec<String> = (0..10).map(|number| format!("/a/{number}")).collect();
         for target in &targets {
             for node in [0, 1] {
