@@ -154,6 +154,9 @@ impl Node {
     /// webhooks, schedules, polls, tokens, access log. The cache is kept, and requests under way end under
     /// the old configuration.
     pub fn reconfigure(&self, config: &Config) -> anyhow::Result<()> {
+        if *config.store.version != *self.version {
+            tracing::warn!(in_force = &*self.version, "a new `store.version` takes a restart");
+        }
         let own = (&self.identity, &self.version);
         let site = assemble::site(config, own, &self.metrics, &self.sink)?;
         self.timers.replace(config)?;

@@ -1,5 +1,10 @@
 //! A new version of the namespace is empty, and for a while what the one before holds is served as stale.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use crate::support::{
     fleet::{Fleet, moment},
     redis::Redis,
@@ -79,6 +84,35 @@ async fn what_the_version_before_holds_is_served_stale_until_it_is_fetched_anew(
         let asked = origin.asked();
         let renewed = asked.iter().rfind(|asked| asked.target == "/a").unwrap();
         assert_eq!(renewed.header("if-none-match"), None, "a new version, a new representation");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_must_be_revalidated_only_stands_in_for_an_origin_that_fails() {
+    within(async {
+        let is_well = Arc::new(AtomicBool::new(true));
+        let seen = Arc::clone(&is_well);
+        let origin = Scripted::start(move |asked| {
+            if !seen.load(Ordering::Relaxed) {
+                return Said::status(500, "broken");
+            }
+            let strict = ["/b", "/c"].contains(&&*asked.target);
+            let control = if strict { "max-age=60, must-revalidate" } else { "max-age=60" };
+            Said::ok(asked.before.to_string()).with("cache-control", control)
+        })
+        .await;
+        let redis = Redis::start().await;
+        let mut fleet = filled(&redis, 1, &origin.url(), "1h").await;
+        let before = fleet.ask(0, "/b").await;
+        bump(&mut fleet, &redis, 0).await;
+        until_stale(&fleet, 0).await;
+        assert_eq!(fleet.ask(0, "/c").await.summary(), "200 EXPIRED 1", "it is fetched first");
+        is_well.store(false, Ordering::Relaxed);
+        let stale = fleet.ask(0, "/b").await;
+        assert_eq!((stale.cache(), &stale.body), ("STALE", &before.body));
+        let detail = stale.header("cache-status").unwrap();
+        assert!(detail.contains("detail=stale-if-error"), "{detail}");
     })
     .await;
 }
