@@ -2,7 +2,7 @@
 #![no_main]
 
 use larder::{
-    fence::{Fence, LogId, Mode, Record, Selector, Subject, Table, Verdict},
+    fence::{Facets, Fence, LogId, Mode, Record, Selector, Subject, Table, Verdict},
     field::Timestamp,
 };
 use libfuzzer_sys::fuzz_target;
@@ -15,18 +15,36 @@ fuzz_target!(|json: &[u8]| {
     table.apply(&record);
     assert!(table.len() <= 4);
     for selector in &record.purge.selectors {
-        let (url, tag) = match selector {
-            Selector::Tag(tag) => ("h/", Some(&**tag)),
-            Selector::Url(url) => (&**url, None),
-            Selector::Prefix(prefix) => (&**prefix, None),
-            Selector::Everything => ("h/", None),
+        let (url, tags, facets) = one_of(selector);
+        let subject = Subject { url: url.as_bytes(), tags: tags.iter().copied(), facets };
+        let verdict = table.judge(fence, version, &subject);
+        let expected = match record.purge.mode {
+            _ if !selector.selects(&subject) => Verdict::Alive,
+            Mode::Hard => Verdict::Dead,
+            Mode::Soft => Verdict::Soft,
         };
-        let subject = Subject { url: url.as_bytes(), tags: tag.into_iter() };
-        let verdict = table.judge(fence, version, subject);
-        assert!(
-            verdict >= if record.purge.mode == Mode::Hard { Verdict::Dead } else { Verdict::Soft }
-        );
+        assert!(verdict >= expected);
+        let may_select = table.may_select(version, subject.url, facets);
+        assert!(may_select || verdict == Verdict::Alive);
     }
     let again = Record::read(1, record.at, record.purge.write().as_bytes());
     assert_eq!(again, record);
 });
+
+/// What a selector selects, if it is one thing or one of each; something for the rest.
+fn one_of(selector: &Selector) -> (&str, Vec<&str>, Facets<'_>) {
+    let (mut url, mut tags, mut facets) = ("h/", Vec::new(), Facets::default());
+    let mut terms = vec![selector];
+    while let Some(term) = terms.pop() {
+        match term {
+            Selector::Tag(tag) => tags.push(&**tag),
+            Selector::Url(text) | Selector::Prefix(text) | Selector::Pattern(text) => url = text,
+            Selector::User(user) => facets.user = Some(user),
+            Selector::Route(route) => facets.route = Some(route),
+            Selector::Version(version) => facets.version = Some(version),
+            Selector::Everything => {}
+            Selector::All(all) => terms.extend(all),
+        }
+    }
+    (url, tags, facets)
+}

@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 const LIMIT: usize = 1 << 16;
 
 /// What every entry begins with, and a checksum.
-const PREFIX: &[u8] = b"LRDR\x01\0\0\0\0\0\0\0\0";
+const PREFIX: &[u8] = b"LRDR\x02\0\0\0\0\0\0\0\0";
 
 fuzz_target!(|input: (u16, &[u8], &[u8])| {
     let (chunk, content, head) = input;
@@ -46,7 +46,7 @@ fn join(written: &Encoded) -> Option<Entry> {
 /// Uses what was read as the pipeline would.
 fn look_at(entry: &Entry) {
     let Entry::Response(response) = entry else { return };
-    let _ = (response.url().len(), response.tags().count(), response.fields().unpack(1));
+    let _ = (response.url().len(), response.tags().count(), response.facets(), response.fields().unpack(1));
     let parts = response.key_text().len() + response.body().len();
     assert!(parts <= response.heap_size() && response.heap_size() <= LIMIT);
 }

@@ -50,7 +50,8 @@ pub(super) async fn purge(purger: &Purger, said: Said<'_>) -> Response<Bytes> {
         Ok(selectors) => selectors,
         Err(detail) => return refuse(Problem::new(StatusCode::BAD_REQUEST, "No purge", detail)),
     };
-    let purge = Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None };
+    let purge =
+        Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None, warm: false };
     let Ok(receipt) = purger.purge(purge).await.map_err(|Unavailable| ()) else {
         return refuse(log_out_of_reach());
     };

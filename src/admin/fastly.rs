@@ -108,7 +108,7 @@ async fn purge(
     selectors: Vec<Selector>,
     answer: impl Fn(&str) -> Value,
 ) -> Response<Bytes> {
-    let purge = Purge { mode, selectors, source: Source::Api, reason: None };
+    let purge = Purge { mode, selectors, source: Source::Api, reason: None, warm: false };
     match purger.purge(purge).await {
         Ok(receipt) => json(status(&receipt), &answer(&receipt.seq.to_string())),
         Err(Unavailable) => Dialect::Fastly.refuse(log_out_of_reach()),

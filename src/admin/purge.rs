@@ -22,7 +22,10 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest name of a call, in bytes.
 const LONGEST_KEY: usize = 255;
 
-const FORM: &str = r#"Send JSON: {"tags": [], "urls": [], "prefixes": [], "everything": false, "mode": "hard" or "soft", "reason": "why"}, with at least one selector."#;
+/// The most selectors that one call makes, each thing within each of several others counted.
+const MOST: usize = 10_000;
+
+const FORM: &str = r#"Send JSON: {"tags": [], "urls": [], "prefixes": [], "patterns": [], "everything": false, "user": "whose", "users": [], "routes": [], "version": "v1", "mode": "hard" or "soft", "reason": "why", "warm": false}, with at least one selector."#;
 
 /// The body of the call.
 #[derive(Debug, Default, Deserialize)]
@@ -31,9 +34,15 @@ struct Asked {
     tags: Vec<String>,
     urls: Vec<String>,
     prefixes: Vec<String>,
+    patterns: Vec<String>,
     everything: bool,
+    user: Option<String>,
+    users: Vec<String>,
+    routes: Vec<String>,
+    version: Option<String>,
     mode: Mode,
     reason: Option<String>,
+    warm: bool,
 }
 
 /// Purges what a body says; once, where an `Idempotency-Key` names it.
@@ -57,21 +66,74 @@ fn key(headers: &HeaderMap) -> Result<Option<&str>, String> {
 /// The purge that a body asks for, or what is wrong with it.
 fn read(body: &[u8], normal: &Normal) -> Result<Purge, String> {
     let asked: Asked = serde_json::from_slice(body).map_err(|error| misread(&error))?;
-    let mut selectors = Vec::new();
-    add(&mut selectors, "tags", &asked.tags, selector::tag)?;
-    add(&mut selectors, "urls", &asked.urls, |text| selector::url(text, normal))?;
-    add(&mut selectors, "prefixes", &asked.prefixes, selector::prefix)?;
-    if asked.everything {
-        selectors.push(Selector::Everything);
-    }
-    if selectors.is_empty() {
-        return Err(format!("Nothing is selected. {FORM}"));
-    }
+    let selectors = within(wanted(&asked, normal)?, &bounds(&asked)?)?;
     let reason = asked.reason.filter(|reason| !reason.is_empty());
     if reason.as_ref().is_some_and(|reason| reason.len() > LONGEST_REASON) {
         return Err(format!("`reason` has more than {LONGEST_REASON} bytes."));
     }
-    Ok(Purge { mode: asked.mode, selectors, source: Source::Api, reason })
+    Ok(Purge { mode: asked.mode, selectors, source: Source::Api, reason, warm: asked.warm })
+}
+
+/// What is selected: everything that one of these does.
+fn wanted(asked: &Asked, normal: &Normal) -> Result<Vec<Selector>, String> {
+    let mut selectors = Vec::new();
+    add(&mut selectors, "tags", &asked.tags, selector::tag)?;
+    add(&mut selectors, "urls", &asked.urls, |text| selector::url(text, normal))?;
+    add(&mut selectors, "prefixes", &asked.prefixes, selector::prefix)?;
+    add(&mut selectors, "patterns", &asked.patterns, selector::pattern)?;
+    if asked.everything {
+        selectors.push(Selector::Everything);
+    }
+    Ok(selectors)
+}
+
+/// Among which responses, if not among all: those that one of each of these selects.
+fn bounds(asked: &Asked) -> Result<Vec<Vec<Selector>>, String> {
+    let (mut users, mut routes, mut versions) = (Vec::new(), Vec::new(), Vec::new());
+    one(&mut users, "user", asked.user.as_deref(), selector::user)?;
+    add(&mut users, "users", &asked.users, selector::user)?;
+    add(&mut routes, "routes", &asked.routes, selector::route)?;
+    one(&mut versions, "version", asked.version.as_deref(), selector::version)?;
+    let bounds = [users, routes, versions].into_iter();
+    Ok(bounds.filter(|bound| !bound.is_empty()).collect())
+}
+
+/// What is wanted within the bounds; all that is within them, where nothing else is said.
+fn within(wanted: Vec<Selector>, bounds: &[Vec<Selector>]) -> Result<Vec<Selector>, String> {
+    if wanted.is_empty() && bounds.is_empty() {
+        return Err(format!("Nothing is selected. {FORM}"));
+    }
+    if bounds.is_empty() {
+        return Ok(wanted);
+    }
+    let mut all: Vec<Vec<Selector>> = match wanted.len() {
+        0 => vec![Vec::new()],
+        _ => wanted.into_iter().map(|selector| vec![selector]).collect(),
+    };
+    for bound in bounds {
+        if all.len().saturating_mul(bound.len()) > MOST {
+            return Err(format!("This makes more than {MOST} selectors: purge in several calls."));
+        }
+        let each = |terms: &Vec<Selector>| -> Vec<Vec<Selector>> {
+            bound
+                .iter()
+                .map(|term| [terms.as_slice(), std::slice::from_ref(term)].concat())
+                .collect()
+        };
+        all = all.iter().flat_map(each).collect();
+    }
+    Ok(all.into_iter().map(joined).collect())
+}
+
+/// What all of these select.
+fn joined(mut terms: Vec<Selector>) -> Selector {
+    match (terms.pop(), terms.is_empty()) {
+        (Some(only), true) => only,
+        (last, _) => {
+            terms.extend(last);
+            Selector::All(terms.into())
+        }
+    }
 }
 
 /// What is said about a body that cannot be read; none of the body itself.
@@ -94,6 +156,17 @@ pub(super) fn add(
     Ok(())
 }
 
+fn one(
+    selectors: &mut Vec<Selector>,
+    key: &str,
+    text: Option<&str>,
+    read: impl Fn(&str) -> Result<Selector, SelectorError>,
+) -> Result<(), String> {
+    let Some(text) = text else { return Ok(()) };
+    selectors.push(read(text).map_err(|error| format!("`{key}` selects nothing: {error}."))?);
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,7 +181,7 @@ mod tests {
     fn everything_that_is_asked_for_is_selected() {
         let purge = asked(
             r#"{"tags":["a","b"],"urls":["https://h/x"],"prefixes":["/api"],"everything":true,
-                "mode":"soft","reason":"moved"}"#,
+                "mode":"soft","reason":"moved","warm":true}"#,
         )
         .unwrap();
         let expected = [
@@ -121,7 +194,41 @@ mod tests {
         assert_eq!(purge.selectors, expected);
         assert_eq!((purge.mode, purge.source), (Mode::Soft, Source::Api));
         assert_eq!(purge.reason.as_deref(), Some("moved"));
-        assert_eq!(asked(r#"{"tags":["a"]}"#).unwrap().mode, Mode::Hard);
+        assert!(purge.warm);
+        let plain = asked(r#"{"tags":["a"]}"#).unwrap();
+        assert_eq!((plain.mode, plain.warm), (Mode::Hard, false));
+    }
+
+    #[test]
+    fn users_routes_and_versions_are_the_bounds_of_what_else_is_asked_for() {
+        let selectors = |body: &str| {
+            let purge = asked(body).unwrap();
+            serde_json::to_string(&purge.selectors).unwrap()
+        };
+        for (body, expected) in [
+            (r#"{"user":"u"}"#, r#"[{"user":"u"}]"#),
+            (r#"{"users":["u","v"]}"#, r#"[{"user":"u"},{"user":"v"}]"#),
+            (r#"{"routes":["r"]}"#, r#"[{"route":"r"}]"#),
+            (r#"{"version":"v1"}"#, r#"[{"version":"v1"}]"#),
+            (r#"{"patterns":["/a/*"]}"#, r#"[{"pattern":"/a/*"}]"#),
+            (
+                r#"{"tags":["a","b"],"user":"u"}"#,
+                r#"[{"all":[{"tag":"a"},{"user":"u"}]},{"all":[{"tag":"b"},{"user":"u"}]}]"#,
+            ),
+            (
+                r#"{"users":["u","v"],"routes":["r"]}"#,
+                r#"[{"all":[{"user":"u"},{"route":"r"}]},{"all":[{"user":"v"},{"route":"r"}]}]"#,
+            ),
+            (
+                r#"{"everything":true,"version":"v1"}"#,
+                r#"[{"all":["everything",{"version":"v1"}]}]"#,
+            ),
+        ] {
+            assert_eq!(selectors(body), expected, "{body}");
+        }
+        let many = |key: &str| format!(r#""{key}":["{}"]"#, vec!["x"; 101].join(r#"",""#));
+        let body = format!("{{{},{}}}", many("tags"), many("users"));
+        assert!(asked(&body).unwrap_err().contains("10000"));
     }
 
     #[test]
@@ -137,6 +244,8 @@ mod tests {
             ("{}", "Nothing is selected. Send JSON"),
             (r#"{"tags":[],"everything":false}"#, "Nothing is selected"),
             (r#"{"tags":["a",""]}"#, "`tags[1]` selects nothing: it is empty."),
+            (r#"{"tags":["a"],"user":""}"#, "`user` selects nothing: it is empty."),
+            (r#"{"patterns":["/secret"]}"#, "`patterns[0]` selects nothing: a pattern has a `*`"),
             (r#"{"urls":["secret@h/"]}"#, "`urls[0]` selects nothing: write `https://host/path`"),
             (
                 r#"{"prefixes":["/secret*"]}"#,

@@ -7,8 +7,9 @@ use serde::Serialize;
 use super::calls::Said;
 use crate::{
     fence::{Purge, Record},
-    field::Rfc3339,
+    field::{Rfc3339, Timestamp},
     problem::Problem,
+    purge::{Log, NodeId},
     trigger::{Purger, json},
 };
 
@@ -22,6 +23,25 @@ struct Document<'a> {
     at: String,
     #[serde(flatten)]
     purge: &'a Purge,
+    /// Which nodes have applied it; only where one record is asked for.
+    #[serde(flatten)]
+    passage: Option<Applied>,
+}
+
+/// Which nodes have applied a record, as far as this one knows.
+#[derive(Serialize)]
+struct Applied {
+    applied: Vec<AppliedBy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acknowledged_at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct AppliedBy {
+    /// Missing where there is but one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    at: String,
 }
 
 #[derive(Serialize)]
@@ -51,7 +71,8 @@ pub(super) fn one(purger: &Purger, said: &Said<'_>) -> Response<Bytes> {
     let seq = said.places.first().and_then(|seq| seq.parse::<u64>().ok());
     let records = purger.recent();
     if let Some(record) = records.iter().find(|record| Some(record.seq) == seq) {
-        return json(StatusCode::OK, &Document::of(record));
+        let passage = Applied::of(purger.log(), record.seq);
+        return json(StatusCode::OK, &Document { passage, ..Document::of(record) });
     }
     let detail = "This node has applied no such record, or too many since then.";
     Problem::new(StatusCode::NOT_FOUND, "No such purge", detail).into_response()
@@ -59,7 +80,23 @@ pub(super) fn one(purger: &Purger, said: &Said<'_>) -> Response<Bytes> {
 
 impl<'a> Document<'a> {
     fn of(record: &'a Record) -> Self {
-        Self { seq: record.seq, at: Rfc3339(record.at).to_string(), purge: &record.purge }
+        let (at, purge) = (Rfc3339(record.at).to_string(), &record.purge);
+        Self { seq: record.seq, at, purge, passage: None }
+    }
+}
+
+impl Applied {
+    fn of(log: &Log, seq: u64) -> Option<Self> {
+        let passage = log.passage(seq)?;
+        let time = |at| Rfc3339(at).to_string();
+        let own =
+            AppliedBy { node: log.node().map(|node| node.to_string()), at: time(passage.applied) };
+        let other = |(node, at): (NodeId, Timestamp)| AppliedBy {
+            node: Some(node.to_string()),
+            at: time(at),
+        };
+        let applied = std::iter::once(own).chain(passage.others.into_iter().map(other)).collect();
+        Some(Self { applied, acknowledged_at: passage.acknowledged.map(time) })
     }
 }
 

@@ -99,10 +99,11 @@ pub fn log(config: &Config) -> anyhow::Result<Log> {
     Ok(Log::in_redis(log, Arc::new(fences), &Handle::current()))
 }
 
-/// What the pipeline is told. `identity` is the process's own: it outlives configurations.
+/// What the pipeline is told. `identity` and `version`, that of the store, are the process's own: they
+/// outlive configurations.
 pub fn site(
     config: &Config,
-    identity: &Identity,
+    (identity, version): (&Identity, &Arc<str>),
     metrics: &Arc<Metrics>,
     sink: &Sink,
 ) -> anyhow::Result<Site> {
@@ -111,6 +112,7 @@ pub fn site(
     let server_timing = if config.server_timing { ServerTiming::On } else { ServerTiming::Off };
     Ok(Site {
         id: SiteId::next(),
+        version: Arc::clone(version),
         metrics: names.map(|name| metrics.of_route(name)).collect(),
         routes,
         origin: Origin::new(&origin(config)).context("the origin cannot be set up")?,

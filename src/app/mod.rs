@@ -3,6 +3,7 @@
 mod assemble;
 mod reload;
 mod sampling;
+mod succession;
 mod timers;
 mod workers;
 
@@ -25,7 +26,7 @@ use crate::{
     feed::{Applied, Feed},
     key::target::Target,
     origin::rewrite::Identity,
-    pipeline::{Clock, Pipeline, Warmer},
+    pipeline::{Clock, Pipeline, Warmer, warm_purged},
     purge::Log,
     server::{Address, Counters, Drain, Listener, tls::Certificates},
     store::Tiered,
@@ -50,6 +51,7 @@ pub struct Node {
     drain_time: Duration,
     sink: Sink,
     identity: Identity,
+    version: Arc<str>,
     addresses: Vec<Address>,
     admin_address: Option<Address>,
 }
@@ -76,7 +78,8 @@ impl Node {
         let certificates = assemble::certificates(config)?;
         let settings = Arc::new(assemble::server(config, certificates.clone())?);
         let identity = Identity::random();
-        let site = assemble::site(config, &identity, &metrics, &sink)?;
+        let version = config.store.version.as_str().into();
+        let site = assemble::site(config, (&identity, &version), &metrics, &sink)?;
         let store = assemble::store(config, &metrics)?;
         let log = Arc::new(assemble::log(config)?);
         let pipeline =
@@ -88,6 +91,7 @@ impl Node {
             let (pipeline, purger) = (Arc::clone(&pipeline), Arc::clone(&purger));
             let feed = Arc::clone(&feed);
             let further: Further = Box::new(move |request| feed.answer(request));
+            let clock = clock.clone();
             Front::new(pipeline, purger, assemble::front(config), further, move || clock.now())
         };
         let drain = Drain::new();
@@ -104,12 +108,15 @@ impl Node {
             drain_time: config.limits.drain,
             sink,
             identity,
+            version,
             addresses: addresses(&listeners)?,
             admin_address: admin_listener.as_ref().map(Listener::local_addr).transpose()?,
             pipeline,
         };
+        tokio::spawn(succession::succeed(Arc::clone(&node.pipeline), config.store.clone(), clock));
         let warmer = Arc::new(Warmer::new(Arc::clone(&node.pipeline)));
         tokio::spawn(node.pipeline.warm().clone().run(warmer));
+        tokio::spawn(warm_purged(Arc::clone(&node.pipeline)));
         let (feed, applied) = (Arc::clone(&node.feed), Applied::of(node.pipeline.log()));
         tokio::spawn(async move { feed.follow(applied).await });
         for listener in listeners {
@@ -147,7 +154,11 @@ impl Node {
     /// webhooks, schedules, polls, tokens, access log. The cache is kept, and requests under way end under
     /// the old configuration.
     pub fn reconfigure(&self, config: &Config) -> anyhow::Result<()> {
-        let site = assemble::site(config, &self.identity, &self.metrics, &self.sink)?;
+        if *config.store.version != *self.version {
+            tracing::warn!(in_force = &*self.version, "a new `store.version` takes a restart");
+        }
+        let own = (&self.identity, &self.version);
+        let site = assemble::site(config, own, &self.metrics, &self.sink)?;
         self.timers.replace(config)?;
         self.pipeline.replace(site);
         self.front.replace(assemble::front(config));

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Args)]
 #[command(group = ArgGroup::new("selectors").required(true).multiple(true))]
 pub struct Arguments {
-    /// Purge the responses with this tag. May be repeated, as may URLs and prefixes.
+    /// Purge the responses with this tag. May be repeated, as may most others.
     #[arg(long, short, value_name = "TAG", group = "selectors")]
     pub tag: Vec<String>,
     /// Purge all variants of a URL: `https://host/path`, `host/path`, or `/path` on every host.
@@ -28,12 +28,27 @@ pub struct Arguments {
     /// Purge every URL that begins like this.
     #[arg(long, value_name = "PREFIX", group = "selectors")]
     pub prefix: Vec<String>,
+    /// Purge every URL that is like this, with any text in the place of each `*`.
+    #[arg(long, value_name = "PATTERN", group = "selectors")]
+    pub pattern: Vec<String>,
     /// Purge everything.
     #[arg(long, group = "selectors")]
     pub everything: bool,
+    /// Purge this user's responses only; all of them, if nothing else is selected.
+    #[arg(long, value_name = "USER", group = "selectors")]
+    pub user: Vec<String>,
+    /// Purge responses of this route only; all of them, if nothing else is selected.
+    #[arg(long, value_name = "ROUTE", group = "selectors")]
+    pub route: Vec<String>,
+    /// Purge responses of this `store.version` only; all of them, if nothing else is selected.
+    #[arg(long, value_name = "VERSION", group = "selectors")]
+    pub store_version: Option<String>,
     /// What is purged may be served once more while it is fetched anew.
     #[arg(long)]
     pub soft: bool,
+    /// Fetch again what is purged and was lately asked for.
+    #[arg(long)]
+    pub warm: bool,
     /// Why, for the record.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
@@ -88,11 +103,18 @@ fn body(arguments: &Arguments) -> String {
         "tags": arguments.tag,
         "urls": arguments.url,
         "prefixes": arguments.prefix,
+        "patterns": arguments.pattern,
         "everything": arguments.everything,
+        "users": arguments.user,
+        "routes": arguments.route,
         "mode": if arguments.soft { "soft" } else { "hard" },
+        "warm": arguments.warm,
     });
-    if let (Some(reason), Some(body)) = (&arguments.reason, body.as_object_mut()) {
-        body.insert("reason".to_owned(), Value::from(reason.as_str()));
+    let further = [("version", &arguments.store_version), ("reason", &arguments.reason)];
+    for (key, text) in further {
+        if let (Some(text), Some(body)) = (text, body.as_object_mut()) {
+            body.insert(key.to_owned(), Value::from(text.as_str()));
+        }
     }
     body.to_string()
 }
@@ -150,10 +172,22 @@ mod tests {
         let line = ["--tag", "a", "-t", "b", "--url", "/x", "--prefix", "/api", "--soft"];
         let body: Value = serde_json::from_str(&body(&arguments(&line).unwrap())).unwrap();
         let expected = json!({
-            "tags": ["a", "b"], "urls": ["/x"], "prefixes": ["/api"], "everything": false,
-            "mode": "soft",
+            "tags": ["a", "b"], "urls": ["/x"], "prefixes": ["/api"], "patterns": [],
+            "everything": false, "users": [], "routes": [], "mode": "soft", "warm": false,
         });
         assert_eq!(body, expected);
+        let line =
+            ["--warm", "--pattern", "/a/*", "--user", "u", "--route", "r", "--store-version", "v1"];
+        let body: Value = serde_json::from_str(&super::body(&arguments(&line).unwrap())).unwrap();
+        for (key, expected) in [
+            ("patterns", json!(["/a/*"])),
+            ("users", json!(["u"])),
+            ("routes", json!(["r"])),
+            ("version", json!("v1")),
+            ("warm", json!(true)),
+        ] {
+            assert_eq!(body[key], expected, "{key}");
+        }
         let body = super::body(&arguments(&["--everything", "--reason", "new data"]).unwrap());
         assert!(body.contains(r#""reason":"new data""#) && body.contains(r#""mode":"hard""#));
     }

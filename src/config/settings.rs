@@ -270,6 +270,8 @@ pub struct Store {
     pub prefix: String,
     /// What follows it; another version finds nothing of this one.
     pub version: String,
+    /// How long after a new version the one before it may still be served, stale.
+    pub grace: Duration,
     /// Entries of more bytes than this are compressed in it.
     pub compress_above: u64,
     /// The budget of the memory tier in bytes; 0 turns it off.
@@ -289,6 +291,7 @@ impl Default for Store {
             timeout: Duration::from_millis(20),
             prefix: "larder".to_owned(),
             version: "v1".to_owned(),
+            grace: Duration::ZERO,
             compress_above: 4 << 10,
             memory: 256 << 20,
             max_object: 16 << 20,

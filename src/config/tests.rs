@@ -381,6 +381,7 @@ tls = { ca = "ca.pem" }
 timeout = "5ms"
 prefix = "shop"
 version = "2026-11"
+grace = "5m"
 compress_above = "64KiB"
 memory = "0"
 unsynced_ttl = "0"
@@ -393,6 +394,7 @@ when_unsynced = "serve"
     assert_eq!(redis.password, Some(redis::Password::new("secret")));
     assert_eq!(redis.tls, Some(redis::Tls { ca: Some("ca.pem".into()), cert: None, key: None }));
     assert_eq!((&*store.prefix, &*store.version), ("shop", "2026-11"));
+    assert_eq!(store.grace, Duration::from_mins(5));
     assert_eq!((store.compress_above, store.memory), (65_536, 0));
     assert_eq!(store.timeout, Duration::from_millis(5));
     assert_eq!(store.unsynced_ttl, Duration::ZERO);

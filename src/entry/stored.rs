@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::Fields;
 use crate::{
-    fence::{Fence, Stamp},
+    fence::{Facets, Fence, OwnFacets, Stamp, Subject},
     key::{self, CacheKey, vary::VarySet},
     policy::{Freshness, validation::EtagOrigin},
 };
@@ -40,7 +40,7 @@ pub struct Variants {
 
 /// A complete stored response.
 ///
-/// Key, tags, header section and body stand in one exact-size allocation, so that a hundred thousand
+/// Key, facets, tags, header section and body stand in one exact-size allocation, so that a hundred thousand
 /// small responses cost little more than their bytes.
 #[derive(Debug)]
 pub struct StoredResponse {
@@ -56,8 +56,11 @@ pub struct StoredResponse {
     pub(super) began: u64,
     /// The version of the node's fence table at which it was last found alive.
     pub(super) checked: AtomicU64,
+    /// Whether it was answered with since that was looked at.
+    pub(super) asked: AtomicBool,
     pub(super) bytes: Bytes,
     pub(super) key_end: u32,
+    pub(super) facets_end: u32,
     pub(super) tags_end: u32,
     pub(super) fields_end: u32,
 }
@@ -93,6 +96,8 @@ pub struct Draft {
     pub freshness: Freshness,
     /// Names by which it can be purged.
     pub tags: Vec<String>,
+    /// What else it can be purged by.
+    pub facets: OwnFacets,
     /// Taken before the origin was asked.
     pub stamp: Stamp,
 }
@@ -101,7 +106,7 @@ pub struct Draft {
 #[derive(Debug, Clone, Copy)]
 pub struct Content<'a>(pub &'a [Bytes]);
 
-const TAG_SEPARATOR: u8 = b'\n';
+const SEPARATOR: u8 = b'\n';
 
 impl Draft {
     /// Joins head and body into a stored response, and makes an `ETag` where the origin sent no
@@ -112,11 +117,15 @@ impl Draft {
     pub fn complete(mut self, content: Content<'_>) -> Option<StoredResponse> {
         let etag = self.ensure_validator(content);
         let tags = self.tags.join("\n");
+        let facets = packed(self.facets.as_facets());
         let body_length: usize = content.0.iter().map(Bytes::len).sum();
-        let head = self.key.text().len() + tags.len() + Fields::packed_size(&self.headers);
+        let head =
+            self.key.text().len() + facets.len() + tags.len() + Fields::packed_size(&self.headers);
         let mut bytes = Vec::with_capacity(head + body_length);
         bytes.extend_from_slice(self.key.text());
         let key_end = u32::try_from(bytes.len()).ok()?;
+        bytes.extend_from_slice(facets.as_bytes());
+        let facets_end = u32::try_from(bytes.len()).ok()?;
         bytes.extend_from_slice(tags.as_bytes());
         let tags_end = u32::try_from(bytes.len()).ok()?;
         Fields::pack(&self.headers, &mut bytes);
@@ -130,8 +139,10 @@ impl Draft {
             fence: self.stamp.fence,
             began: self.stamp.began,
             checked: AtomicU64::new(self.stamp.version),
+            asked: AtomicBool::new(false),
             bytes: bytes.into_boxed_slice().into(),
             key_end,
+            facets_end,
             tags_end,
             fields_end,
         })
@@ -206,12 +217,42 @@ impl StoredResponse {
         self.checked.store(version, Ordering::Relaxed);
     }
 
+    /// Notes that it was answered with. The usual hit only reads.
+    #[inline]
+    pub fn note_asked(&self) {
+        if !self.was_asked() {
+            self.asked.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was answered with since [`take_asked`](Self::take_asked).
+    #[inline]
+    pub fn was_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// The same, and forgets it.
+    pub fn take_asked(&self) -> bool {
+        self.asked.swap(false, Ordering::Relaxed)
+    }
+
     /// Names by which it can be purged.
-    pub fn tags(&self) -> impl Iterator<Item = &str> {
-        let tags = self.bytes.get(index(self.key_end)..index(self.tags_end)).unwrap_or_default();
-        tags.split(|byte| *byte == TAG_SEPARATOR)
+    pub fn tags(&self) -> impl Iterator<Item = &str> + Clone {
+        let tags = self.bytes.get(index(self.facets_end)..index(self.tags_end)).unwrap_or_default();
+        tags.split(|byte| *byte == SEPARATOR)
             .filter(|tag| !tag.is_empty())
             .filter_map(|tag| std::str::from_utf8(tag).ok())
+    }
+
+    /// What else it can be purged by.
+    pub fn facets(&self) -> Facets<'_> {
+        let packed = self.bytes.get(index(self.key_end)..index(self.facets_end));
+        unpacked(packed.unwrap_or_default())
+    }
+
+    /// As purges see it.
+    pub fn subject(&self) -> Subject<'_, impl Iterator<Item = &str> + Clone> {
+        Subject { url: self.url(), tags: self.tags(), facets: self.facets() }
     }
 
     /// The stored header section. Costs one reference count, copies nothing.
@@ -235,19 +276,19 @@ impl StoredResponse {
         (self.bytes.len() - index(self.fields_end)) as u64
     }
 
-    /// All bytes it keeps on the heap: key, tags, fields and body.
+    /// All bytes it keeps on the heap: key, facets, tags, fields and body.
     pub fn heap_size(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The same response under updated fields and freshness, as after a `304` (RFC 9111 §3.2), with
-    /// further tags.
+    /// The same response under updated fields, freshness and facets, as after a `304` (RFC 9111 §3.2),
+    /// with further tags.
     pub fn freshened(
         &self,
         headers: HeaderMap,
         freshness: Freshness,
         further: Vec<String>,
-        stamp: Stamp,
+        (stamp, facets): (Stamp, OwnFacets),
     ) -> Option<Self> {
         let mut tags: Vec<String> = self.tags().map(str::to_owned).collect();
         tags.extend(further.into_iter().filter(|tag| !self.tags().any(|known| known == tag)));
@@ -257,6 +298,7 @@ impl StoredResponse {
             headers,
             freshness,
             tags,
+            facets,
             stamp,
         };
         let refreshed = draft.complete(Content(&[self.body()]))?;
@@ -295,6 +337,27 @@ impl Variants {
             + self.sets.len() * size_of::<VarySet>()
             + self.recent.len() * size_of::<u128>()
     }
+}
+
+/// Facets as text: route, version and user, a line break after each of the first two. The names of routes
+/// and versions have none; what stands for a user may be any text.
+fn packed(facets: Facets<'_>) -> String {
+    let [route, version, user] =
+        [facets.route, facets.version, facets.user].map(Option::unwrap_or_default);
+    if route.len() + version.len() + user.len() == 0 {
+        return String::new();
+    }
+    format!("{route}\n{version}\n{user}")
+}
+
+/// What [`packed`] packs.
+fn unpacked(packed: &[u8]) -> Facets<'_> {
+    let mut parts = packed
+        .splitn(3, |byte| *byte == SEPARATOR)
+        .map(|part| std::str::from_utf8(part).ok().filter(|part| !part.is_empty()));
+    let mut next = || parts.next().flatten();
+    let (route, version, user) = (next(), next(), next());
+    Facets { user, route, version }
 }
 
 fn index(offset: u32) -> usize {

@@ -102,8 +102,13 @@ mod tests {
     const PLACE: Fence = Fence { log: LogId(0xab), seq: 7 };
 
     fn event(tags: Vec<&str>, everything: bool) -> Event {
-        let purge =
-            Purge { mode: Mode::Soft, selectors: vec![], source: Source::Api, reason: None };
+        let purge = Purge {
+            mode: Mode::Soft,
+            selectors: vec![],
+            source: Source::Api,
+            reason: None,
+            warm: false,
+        };
         let at = Timestamp::from_millis(1_768_024_230_050);
         Event::new(PLACE, &Record { seq: 7, at, purge }, &Shown { tags, everything })
     }

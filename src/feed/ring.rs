@@ -220,8 +220,13 @@ mod tests {
     }
 
     fn take_of(ring: &mut Ring, log: u64, seq: u64, tag: Option<&str>) {
-        let purge =
-            Purge { mode: Mode::Hard, selectors: vec![], source: Source::Api, reason: None };
+        let purge = Purge {
+            mode: Mode::Hard,
+            selectors: vec![],
+            source: Source::Api,
+            reason: None,
+            warm: false,
+        };
         let record = Record { seq, at: at(seq), purge };
         let event = |tag| {
             let shown = Shown { tags: vec![tag], everything: false };

@@ -74,7 +74,7 @@ impl Settings {
     pub(super) fn shown<'a>(&self, purge: &'a Purge) -> Option<Shown<'a>> {
         let mut shown = Shown { tags: Vec::new(), everything: false };
         for selector in &purge.selectors {
-            match selector {
+            match shared(selector) {
                 Selector::Tag(tag) if self.tags.iter().any(|pattern| pattern.matches(tag)) => {
                     shown.tags.push(tag);
                 }
@@ -83,6 +83,18 @@ impl Settings {
             }
         }
         (shown.everything || !shown.tags.is_empty()).then_some(shown)
+    }
+}
+
+/// What a selector says of the responses that are for everyone: a tag among those of a route or a version
+/// is told of like the tag. What is purged of one user's is nobody else's business.
+fn shared(selector: &Selector) -> &Selector {
+    let Selector::All(selectors) = selector else { return selector };
+    let is_bound = |one: &&Selector| matches!(one, Selector::Route(_) | Selector::Version(_));
+    let mut wanted = selectors.iter().filter(|one| !is_bound(one));
+    match (wanted.next(), wanted.next()) {
+        (Some(tag @ Selector::Tag(_)), None) => tag,
+        _ => selector,
     }
 }
 
@@ -157,7 +169,13 @@ mod tests {
     }
 
     fn purge(selectors: Vec<Selector>) -> Purge {
-        Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: Some("why".to_owned()) }
+        Purge {
+            mode: Mode::Hard,
+            selectors,
+            source: Source::Api,
+            reason: Some("why".to_owned()),
+            warm: false,
+        }
     }
 
     #[test]
@@ -174,6 +192,7 @@ mod tests {
             tag("tile:"),
             Selector::Url("h/tile:a".into()),
             Selector::Prefix("tile:".into()),
+            Selector::All([Selector::User("u".into()), tag("tile:of-user")].into()),
         ]);
         let shown = settings.shown(&mixed).unwrap();
         assert_eq!((shown.tags, shown.everything), (vec!["tile:a", "kpi", "tile:"], false));

@@ -97,6 +97,11 @@ impl Marks {
         None
     }
 
+    /// Takes a mark out.
+    pub(super) fn remove(&mut self, name: u64) -> Option<Mark> {
+        self.by_name.remove(&name)
+    }
+
     pub(super) fn clear(&mut self) {
         self.by_name.clear();
         self.order.clear();

@@ -5,15 +5,21 @@
 //! alive while no later record selects it. That is checked when it is read, so a purge costs the same
 //! whatever it hits, and a fetch that was under way when a purge came can never bring old data back.
 
+mod glob;
+mod listed;
 mod marks;
 mod names;
 mod pending;
 mod record;
+mod selector;
+mod subject;
 mod table;
 
 pub use pending::PendingId;
-pub use record::{Mode, Purge, Record, Selector, Source};
-pub use table::{Subject, Table, Verdict};
+pub use record::{Mode, Purge, Record, Source};
+pub use selector::Selector;
+pub use subject::{Facets, OwnFacets, Subject};
+pub use table::{Table, Verdict};
 
 /// Tells one purge log from every other: drawn at random when a log begins. A log that was flushed, or
 /// that a server restarted without, comes back as another.

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use super::Selector;
+use super::{Facets, Selector, listed::Listed};
 
 /// What kind of thing a selector looks at. A tag `x` is no URL `x`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,54 @@ pub(super) enum Kind {
     Tag,
     Url,
     Prefix,
+    /// Something that no name of a response can stand for: it has to be looked at itself.
+    Listed,
+}
+
+/// Of which facets a selector says what they have to be: a bit for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape(u8);
+
+/// All responses, or those with certain facets: what else a selector says holds among these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Scope(u64);
+
+/// What a selector looks at, and its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) kind: Kind,
+    pub(super) shape: Shape,
+    pub(super) name: u64,
+}
+
+impl Shape {
+    /// How many there are.
+    pub(super) const COUNT: usize = 8;
+
+    /// Of which facets anything is said here.
+    fn of(facets: Facets<'_>) -> Self {
+        let Facets { user, route, version } = facets;
+        let bits = [user, route, version].map(|facet| u8::from(facet.is_some()));
+        Self(bits.iter().rev().fold(0, |shape, bit| shape << 1 | bit))
+    }
+
+    pub(super) const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Those of the selectors that may select what has these facets.
+    pub(super) fn within(facets: Facets<'_>) -> impl Iterator<Item = Self> {
+        let all = Self::of(facets).0;
+        (0..=all).filter(move |shape| shape & !all == 0).map(Self)
+    }
+
+    /// Of these facets, those that this shape is about.
+    fn part(self, facets: Facets<'_>) -> Facets<'_> {
+        let Facets { user, route, version } = facets;
+        let [user, route, version] = [(user, 1), (route, 2), (version, 4)]
+            .map(|(facet, bit)| facet.filter(|_| self.0 & bit != 0));
+        Facets { user, route, version }
+    }
 }
 
 /// Gives selectors and responses their names.
@@ -23,45 +71,80 @@ pub(super) struct Names {
     /// Lengths of the prefixes that begin with a host, and of those that begin with a path.
     with_host: Lengths,
     from_path: Lengths,
+    listed: Listed,
 }
 
 impl Names {
-    /// The name of what a selector selects.
-    pub(super) fn of(&mut self, selector: &Selector) -> (Kind, u64) {
-        match selector {
-            Selector::Everything => (Kind::Everything, self.everything()),
-            Selector::Tag(tag) => (Kind::Tag, self.tag(tag)),
-            Selector::Url(url) => (Kind::Url, self.name(Kind::Url, url.as_bytes())),
-            Selector::Prefix(prefix) => {
-                let prefix = cut(prefix.as_bytes());
-                let is_path = prefix.first() == Some(&b'/');
-                let lengths = if is_path { &mut self.from_path } else { &mut self.with_host };
-                lengths.insert(prefix.len());
-                (Kind::Prefix, self.name(Kind::Prefix, prefix))
-            }
+    /// The name of what a selector selects, as the table gets this version.
+    pub(super) fn of(&mut self, selector: &Selector, version: u64) -> Named {
+        let Some((what, facets)) = simple(selector) else {
+            let text = serde_json::to_vec(selector).unwrap_or_default();
+            let name = self.name(Kind::Listed, Self::ALL, &text);
+            self.listed.note(name, selector, version);
+            return Named { kind: Kind::Listed, shape: Shape(0), name };
+        };
+        let shape = Shape::of(facets);
+        let scope = self.scope(shape, facets);
+        let (kind, name) = match what {
+            Selector::Tag(tag) => (Kind::Tag, self.tag(scope, tag)),
+            Selector::Url(url) => (Kind::Url, self.name(Kind::Url, scope, url.as_bytes())),
+            Selector::Prefix(prefix) => (Kind::Prefix, self.prefix(scope, prefix.as_bytes())),
+            _ => (Kind::Everything, self.everything(scope)),
+        };
+        Named { kind, shape, name }
+    }
+
+    /// Among all responses.
+    const ALL: Scope = Scope(0);
+
+    /// Among the responses that share these facets with this one, as far as the shape goes.
+    pub(super) fn scope(&self, shape: Shape, facets: Facets<'_>) -> Scope {
+        if shape == Shape(0) {
+            return Self::ALL;
         }
+        Scope(self.keys.hash_one((shape.0, shape.part(facets))))
     }
 
-    pub(super) fn everything(&self) -> u64 {
-        self.name(Kind::Everything, b"")
+    pub(super) fn everything(&self, scope: Scope) -> u64 {
+        self.name(Kind::Everything, scope, b"")
     }
 
-    pub(super) fn tag(&self, tag: &str) -> u64 {
-        self.name(Kind::Tag, tag.as_bytes())
+    pub(super) fn tag(&self, scope: Scope, tag: &str) -> u64 {
+        self.name(Kind::Tag, scope, tag.as_bytes())
     }
 
     /// The names under which this URL, in normal form, can be selected: with its host and without.
-    pub(super) fn urls(&self, url: &[u8]) -> impl Iterator<Item = u64> {
+    pub(super) fn urls(&self, scope: Scope, url: &[u8]) -> impl Iterator<Item = u64> {
         let forms = [Some(url), path_of(url)].into_iter().flatten();
-        forms.map(|form| self.name(Kind::Url, form))
+        forms.map(move |form| self.name(Kind::Url, scope, form))
     }
 
     /// The names of all prefixes of this URL, with its host and without, that have been named so far.
-    pub(super) fn prefixes(&self, url: &[u8]) -> impl Iterator<Item = u64> {
+    pub(super) fn prefixes(&self, scope: Scope, url: &[u8]) -> impl Iterator<Item = u64> {
         let path = path_of(url).unwrap_or_default();
         let with_host = self.with_host.up_to(url.len()).filter_map(|length| url.get(..length));
         let from_path = self.from_path.up_to(path.len()).filter_map(|length| path.get(..length));
-        with_host.chain(from_path).map(|prefix| self.name(Kind::Prefix, prefix))
+        with_host.chain(from_path).map(move |prefix| self.name(Kind::Prefix, scope, prefix))
+    }
+
+    /// The names of those selectors that have to be looked at themselves, came after the version `since`,
+    /// and fit.
+    pub(super) fn listed(
+        &self,
+        since: u64,
+        fits: impl Fn(&Selector) -> bool,
+    ) -> impl Iterator<Item = u64> {
+        self.listed.since(since, fits)
+    }
+
+    /// Forgets the oldest of those that have to be looked at themselves, if there are too many.
+    pub(super) fn pop_excess(&mut self, must_stay: impl Fn(u64) -> bool) -> Option<u64> {
+        self.listed.pop_excess(must_stay)
+    }
+
+    /// Looks at no selector any more, but those that must stay.
+    pub(super) fn forget_listed(&mut self, must_stay: impl Fn(u64) -> bool) {
+        self.listed.retain(must_stay);
     }
 
     /// Names no prefix any more until the next is given its name.
@@ -70,16 +153,54 @@ impl Names {
         self.from_path = Lengths::default();
     }
 
-    fn name(&self, kind: Kind, text: &[u8]) -> u64 {
+    /// About how many bytes are kept to look at.
+    pub(super) fn bytes(&self) -> usize {
+        self.listed.bytes()
+    }
+
+    fn prefix(&mut self, scope: Scope, prefix: &[u8]) -> u64 {
+        let prefix = cut(prefix);
+        let is_path = prefix.first() == Some(&b'/');
+        let lengths = if is_path { &mut self.from_path } else { &mut self.with_host };
+        lengths.insert(prefix.len());
+        self.name(Kind::Prefix, scope, prefix)
+    }
+
+    fn name(&self, kind: Kind, scope: Scope, text: &[u8]) -> u64 {
         let mut hasher = self.keys.build_hasher();
         hasher.write_u8(kind as u8);
+        hasher.write_u64(scope.0);
         hasher.write(text);
         hasher.finish()
     }
 }
 
+/// A selector as one thing among the responses with certain facets, if that is all it says.
+fn simple(selector: &Selector) -> Option<(&Selector, Facets<'_>)> {
+    let (mut what, mut facets) = (&Selector::Everything, Facets::default());
+    for term in selector.terms() {
+        let (facet, wanted) = match term {
+            Selector::Everything => continue,
+            Selector::User(user) => (&mut facets.user, user),
+            Selector::Route(route) => (&mut facets.route, route),
+            Selector::Version(version) => (&mut facets.version, version),
+            Selector::Tag(_) | Selector::Url(_) | Selector::Prefix(_)
+                if *what == Selector::Everything =>
+            {
+                what = term;
+                continue;
+            }
+            _ => return None,
+        };
+        if facet.replace(wanted).is_some_and(|known| *known != **wanted) {
+            return None;
+        }
+    }
+    Some((what, facets))
+}
+
 /// A URL from its path on.
-fn path_of(url: &[u8]) -> Option<&[u8]> {
+pub(super) fn path_of(url: &[u8]) -> Option<&[u8]> {
     let start = url.iter().position(|byte| *byte == b'/')?;
     url.get(start..)
 }
@@ -136,12 +257,35 @@ mod tests {
     }
 
     #[test]
-    fn kinds_do_not_share_names() {
+    fn kinds_and_scopes_do_not_share_names() {
         let mut names = Names::default();
         let text = || "/x".into();
-        let of_kinds = [Selector::Tag(text()), Selector::Url(text()), Selector::Prefix(text())]
-            .map(|selector| names.of(&selector).1);
-        assert!(of_kinds[0] != of_kinds[1] && of_kinds[1] != of_kinds[2]);
-        assert!(of_kinds[0] != of_kinds[2]);
+        let mut selectors = vec![Selector::Everything, Selector::Pattern(text())];
+        let whats = [Selector::Tag(text()), Selector::Url(text()), Selector::Prefix(text())];
+        let facets = [Selector::User(text()), Selector::Route(text()), Selector::Version(text())];
+        for facet in &facets {
+            let both = |what: &Selector| Selector::All([what.clone(), facet.clone()].into());
+            selectors.extend(whats.iter().map(both));
+        }
+        selectors.extend(whats);
+        selectors.extend(facets.clone());
+        selectors.push(Selector::All(facets.into()));
+        let count = selectors.len();
+        let mut found: Vec<u64> = selectors.iter().map(|it| names.of(it, 1).name).collect();
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found.len(), count);
+    }
+
+    #[test]
+    fn the_same_selection_has_one_name_however_it_is_written() {
+        let mut names = Names::default();
+        let (tag, user) = (|| Selector::Tag("t".into()), || Selector::User("u".into()));
+        let name = names.of(&Selector::All([tag(), user()].into()), 1);
+        let nested = Selector::All([Selector::All([tag()].into()), user(), user()].into());
+        for same in [Selector::All([user(), tag(), Selector::Everything].into()), nested] {
+            assert_eq!(names.of(&same, 1), name);
+        }
+        assert_eq!(names.of(&Selector::All([].into()), 1), names.of(&Selector::Everything, 1));
     }
 }

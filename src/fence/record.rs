@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::Selector;
 use crate::field::Timestamp;
 
 /// What is to be purged, before it has its place in a log. As JSON it is what the log's records hold.
@@ -20,6 +21,9 @@ pub struct Purge {
     /// Why, in the words of whoever asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether nodes fetch again what it selects and was lately asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub warm: bool,
 }
 
 /// A purge at its place in a log.
@@ -42,21 +46,6 @@ pub enum Mode {
     Hard,
     /// It is stale: it may be served while it is fetched anew.
     Soft,
-}
-
-/// What a purge selects.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Selector {
-    /// Responses with exactly this tag.
-    Tag(Box<str>),
-    /// All variants of one URL: `host/path?query` in the normal form of the cache key, without scheme
-    /// and default port; from the path on, it means this target on any host.
-    Url(Box<str>),
-    /// Every URL whose normal form begins with this text, written like a URL.
-    Prefix(Box<str>),
-    /// Every response.
-    Everything,
 }
 
 /// Where a purge comes from.
@@ -93,7 +82,8 @@ const LOSS: &str = "records before this one may be lost";
 impl Purge {
     /// A record that selects nothing: it marks where a log begins.
     pub fn boundary() -> Self {
-        Self { mode: Mode::Hard, selectors: Vec::new(), source: Source::Larder, reason: None }
+        let (mode, source) = (Mode::Hard, Source::Larder);
+        Self { mode, selectors: Vec::new(), source, reason: None, warm: false }
     }
 
     /// A record that selects nothing: it tells that there may have been records before it of which not
@@ -121,6 +111,7 @@ impl Purge {
             selectors: vec![Selector::Everything],
             source: Source::Unknown,
             reason: Some("this version of Larder cannot read the record".to_owned()),
+            warm: false,
         }
     }
 }
@@ -181,12 +172,18 @@ mod tests {
                 Selector::Tag(text()),
                 Selector::Url(text()),
                 Selector::Prefix(text()),
+                Selector::Pattern(text()),
                 Selector::Everything,
+                Selector::User(text()),
+                Selector::Route(text()),
+                Selector::Version(text()),
+                Selector::All([Selector::Tag(text()), Selector::User(text())].into()),
             ],
             source: Source::Webhook(text()),
             reason: Some("because".to_owned()),
+            warm: true,
         };
-        let json = r#"{"mode":"soft","selectors":[{"tag":"x"},{"url":"x"},{"prefix":"x"},"everything"],"source":{"webhook":"x"},"reason":"because"}"#;
+        let json = r#"{"mode":"soft","selectors":[{"tag":"x"},{"url":"x"},{"prefix":"x"},{"pattern":"x"},"everything",{"user":"x"},{"route":"x"},{"version":"x"},{"all":[{"tag":"x"},{"user":"x"}]}],"source":{"webhook":"x"},"reason":"because","warm":true}"#;
         assert_eq!(purge.write(), json);
         let boundary = r#"{"mode":"hard","selectors":[],"source":"larder"}"#;
         assert_eq!(Purge::boundary().write(), boundary);
@@ -204,7 +201,9 @@ mod tests {
             "[]",
             r#"{"mode":"hard","selectors":[{"tag":"x"}]"#,
             r#"{"mode":"hard","selectors":[{"tag":"x"}],"source":"api"}}"#,
-            r#"{"mode":"hard","selectors":[{"pattern":"x*"}],"source":"api"}"#,
+            r#"{"mode":"hard","selectors":[{"regex":"x*"}],"source":"api"}"#,
+            r#"{"mode":"hard","selectors":[{"all":[{"tag":"x"},{"regex":"x*"}]}],"source":"api"}"#,
+            r#"{"mode":"hard","selectors":[{"all":{"tag":"x"}}],"source":"api"}"#,
             r#"{"mode":"hard","selectors":["nothing"],"source":"api"}"#,
             r#"{"mode":"hard","selectors":[{"tag":"x","user":"y"}],"source":"api"}"#,
             r#"{"mode":"hard","selectors":[{"tag":7}],"source":"api"}"#,
@@ -232,12 +231,20 @@ mod tests {
     }
 
     fn selectors() -> impl Strategy<Value = Selector> {
-        prop_oneof![
-            any::<String>().prop_map(|text| Selector::Tag(text.into())),
-            any::<String>().prop_map(|text| Selector::Url(text.into())),
-            any::<String>().prop_map(|text| Selector::Prefix(text.into())),
+        let text = || any::<String>().prop_map(String::into_boxed_str);
+        let one = prop_oneof![
+            text().prop_map(Selector::Tag),
+            text().prop_map(Selector::Url),
+            text().prop_map(Selector::Prefix),
+            text().prop_map(Selector::Pattern),
+            text().prop_map(Selector::User),
+            text().prop_map(Selector::Route),
+            text().prop_map(Selector::Version),
             Just(Selector::Everything),
-        ]
+        ];
+        one.prop_recursive(2, 6, 3, |inner| {
+            vec(inner, 0..3).prop_map(|selectors| Selector::All(selectors.into()))
+        })
     }
 
     fn sources() -> impl Strategy<Value = Source> {
@@ -257,8 +264,9 @@ mod tests {
             selectors in vec(selectors(), 0..5),
             source in sources(),
             reason in option::of(any::<String>()),
+            warm in any::<bool>(),
         ) {
-            let purge = Purge { mode, selectors, source, reason };
+            let purge = Purge { mode, selectors, source, reason, warm };
             prop_assert_eq!(read(purge.write().as_bytes()), purge);
         }
     }

@@ -1,16 +1,18 @@
 //! The table of what was purged last: selector → place in the log.
 
 use super::{
-    Fence, LogId, Mode, PendingId, Purge, Record, Selector,
+    Facets, Fence, LogId, Mode, PendingId, Purge, Record, Selector, Subject,
     marks::{Mark, Marks},
-    names::{Kind, Names},
+    names::{Kind, Named, Names, Shape},
     pending::PendingPurges,
 };
 
 /// What was purged and when, as far as one node has applied the log.
 ///
 /// A selector takes 50 to 110 bytes, however long it is. Judging a response with four tags takes about
-/// a tenth of a microsecond once anything was purged, and each length of purged prefixes 15 ns more.
+/// a tenth of a microsecond once anything was purged, and each length of purged prefixes 15 ns more; as
+/// much again for each kind of facets by which was purged. Patterns and other combinations are kept as
+/// they are, 1,000 of them, and looked at one by one.
 #[derive(Debug)]
 pub struct Table {
     log: LogId,
@@ -27,22 +29,43 @@ pub struct Table {
 /// The versions with which the table last changed, by what changed.
 #[derive(Debug, Default)]
 struct Newest {
-    everything: u64,
-    tag: u64,
-    url: u64,
-    prefix: u64,
+    by_shape: [Kinds; Shape::COUNT],
+    /// The newest of the selectors that have to be looked at one by one.
+    listed: u64,
     /// The newest of all marks that are forgotten.
     forgotten: u64,
 }
 
+/// The same among the responses with certain facets.
+#[derive(Debug, Default, Clone, Copy)]
+struct Kinds {
+    any: u64,
+    everything: u64,
+    tag: u64,
+    url: u64,
+    prefix: u64,
+}
+
 impl Newest {
-    fn note(&mut self, kind: Kind, version: u64) {
-        match kind {
-            Kind::Everything => self.everything = version,
-            Kind::Tag => self.tag = version,
-            Kind::Url => self.url = version,
-            Kind::Prefix => self.prefix = version,
-        }
+    fn note(&mut self, named: Named, version: u64) {
+        let Some(kinds) = self.by_shape.get_mut(named.shape.index()) else { return };
+        let of_kind = match named.kind {
+            Kind::Everything => &mut kinds.everything,
+            Kind::Tag => &mut kinds.tag,
+            Kind::Url => &mut kinds.url,
+            Kind::Prefix => &mut kinds.prefix,
+            Kind::Listed => return self.listed = version,
+        };
+        *of_kind = version;
+        kinds.any = version;
+    }
+
+    /// What changed after the version `since` among the responses that share some of these facets.
+    fn since(&self, since: u64, facets: Facets<'_>) -> impl Iterator<Item = (Shape, Kinds)> {
+        Shape::within(facets).filter_map(move |shape| {
+            let kinds = self.by_shape.get(shape.index())?;
+            (kinds.any > since).then_some((shape, *kinds))
+        })
     }
 }
 
@@ -68,15 +91,6 @@ impl Verdict {
             Self::Alive
         }
     }
-}
-
-/// What selectors look at.
-#[derive(Debug, Clone, Copy)]
-pub struct Subject<'a, Tags> {
-    /// The URL in its normal form: `host/path?query`.
-    pub url: &'a [u8],
-    /// The tags.
-    pub tags: Tags,
 }
 
 impl Table {
@@ -127,13 +141,16 @@ impl Table {
             return self.raise(record.seq);
         }
         for selector in selectors {
-            let (kind, name) = self.names.of(selector);
-            self.newest.note(kind, self.version);
-            self.marks.set(name, *mode, record.seq, self.version);
+            let named = self.name(selector);
+            self.marks.set(named.name, *mode, record.seq, self.version);
+        }
+        while let Some(name) = self.names.pop_excess(|name| self.pending.find(name).is_some()) {
+            if let Some(mark) = self.marks.remove(name) {
+                self.forget(mark);
+            }
         }
         while let Some(mark) = self.marks.pop_excess() {
-            self.floor = self.floor.max(mark.hard).max(mark.soft);
-            self.newest.forgotten = self.newest.forgotten.max(mark.version);
+            self.forget(mark);
         }
     }
 
@@ -146,9 +163,7 @@ impl Table {
         self.version += 1;
         let mut names = Vec::with_capacity(purge.selectors.len());
         for selector in &purge.selectors {
-            let (kind, name) = self.names.of(selector);
-            self.newest.note(kind, self.version);
-            names.push(name);
+            names.push(self.name(selector).name);
         }
         self.pending.add(names.into(), purge.mode, self.version)
     }
@@ -186,7 +201,7 @@ impl Table {
 
     /// About how many bytes the table takes.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.marks.bytes() + self.pending.bytes()
+        size_of::<Self>() + self.marks.bytes() + self.pending.bytes() + self.names.bytes()
     }
 
     /// Whether a response with this fence, found alive when the table had the version `checked`, or
@@ -197,24 +212,49 @@ impl Table {
         &self,
         fence: Fence,
         checked: u64,
-        subject: Subject<'_, impl Iterator<Item = &'a str>>,
+        subject: &Subject<'_, impl Iterator<Item = &'a str> + Clone>,
     ) -> Verdict {
         if fence.log != self.log || fence.seq < self.floor {
             return Verdict::Dead;
         }
-        let newest = &self.newest;
-        let everything = (newest.everything > checked).then(|| self.names.everything());
-        let tags = (newest.tag > checked).then_some(subject.tags).into_iter().flatten();
-        let urls = (newest.url > checked).then(|| self.names.urls(subject.url));
-        let prefixes = (newest.prefix > checked).then(|| self.names.prefixes(subject.url));
-        let names = everything
+        let mut verdict = Verdict::Alive;
+        for (shape, newest) in self.newest.since(checked, subject.facets) {
+            let names = self.names_of(subject, shape, newest, checked);
+            verdict = verdict.max(self.judge_all(names, fence.seq, checked));
+        }
+        if self.newest.listed > checked {
+            let names = self.names.listed(checked, |selector| selector.selects(subject));
+            verdict = verdict.max(self.judge_all(names, fence.seq, checked));
+        }
+        verdict
+    }
+
+    /// The names under which a response may have been selected after the version `since`, among those that
+    /// share facets of this shape with it.
+    fn names_of<'a, 'b>(
+        &self,
+        subject: &Subject<'b, impl Iterator<Item = &'a str> + Clone>,
+        shape: Shape,
+        newest: Kinds,
+        since: u64,
+    ) -> impl Iterator<Item = u64> {
+        let (names, scope) = (&self.names, self.names.scope(shape, subject.facets));
+        let everything = (newest.everything > since).then(|| names.everything(scope));
+        let tags = (newest.tag > since).then(|| subject.tags.clone()).into_iter().flatten();
+        let urls = (newest.url > since).then(|| names.urls(scope, subject.url));
+        let prefixes = (newest.prefix > since).then(|| names.prefixes(scope, subject.url));
+        everything
             .into_iter()
-            .chain(tags.map(|tag| self.names.tag(tag)))
+            .chain(tags.map(move |tag| names.tag(scope, tag)))
             .chain(urls.into_iter().flatten())
-            .chain(prefixes.into_iter().flatten());
+            .chain(prefixes.into_iter().flatten())
+    }
+
+    /// The worst that is said under any of these names.
+    fn judge_all(&self, names: impl Iterator<Item = u64>, seq: u64, checked: u64) -> Verdict {
         let mut verdict = Verdict::Alive;
         for name in names {
-            verdict = verdict.max(self.judge_by(name, fence.seq, checked));
+            verdict = verdict.max(self.judge_by(name, seq, checked));
             if verdict == Verdict::Dead {
                 break;
             }
@@ -222,15 +262,36 @@ impl Table {
         verdict
     }
 
-    /// Whether any change since the version `since` may select a response of this URL whose tags are not
-    /// known yet.
-    pub fn may_select(&self, since: u64, url: &[u8]) -> bool {
-        let newest = &self.newest;
-        let of_any_url = newest.forgotten.max(newest.everything).max(newest.tag);
+    /// Whether any change since the version `since` may select a response of this URL and with these
+    /// facets, whose tags are not known yet.
+    pub fn may_select(&self, since: u64, url: &[u8], facets: Facets<'_>) -> bool {
         let is_newer = |name| self.changed(name) > since;
-        of_any_url > since
-            || (newest.url > since && self.names.urls(url).any(is_newer))
-            || (newest.prefix > since && self.names.prefixes(url).any(is_newer))
+        let mut shapes = self.newest.since(since, facets);
+        self.newest.forgotten > since
+            || shapes.any(|(shape, newest)| {
+                let scope = self.names.scope(shape, facets);
+                newest.tag > since
+                    || (newest.everything > since && is_newer(self.names.everything(scope)))
+                    || (newest.url > since && self.names.urls(scope, url).any(is_newer))
+                    || (newest.prefix > since && self.names.prefixes(scope, url).any(is_newer))
+            })
+            || (self.newest.listed > since && {
+                let may_fit = |selector: &Selector| selector.fits(url, facets, &|_| true);
+                self.names.listed(since, may_fit).next().is_some()
+            })
+    }
+
+    /// The name of a selector that comes with the version there is now.
+    fn name(&mut self, selector: &Selector) -> Named {
+        let named = self.names.of(selector, self.version);
+        self.newest.note(named, self.version);
+        named
+    }
+
+    /// What had this mark, and whatever has an older fence, is dead.
+    fn forget(&mut self, mark: Mark) {
+        self.floor = self.floor.max(mark.hard).max(mark.soft);
+        self.newest.forgotten = self.newest.forgotten.max(mark.version);
     }
 
     fn judge_by(&self, name: u64, seq: u64, checked: u64) -> Verdict {
@@ -251,6 +312,7 @@ impl Table {
         self.floor = self.floor.max(floor);
         self.marks.clear();
         self.newest.forgotten = self.version;
+        self.names.forget_listed(|name| self.pending.find(name).is_some());
         if self.pending.is_empty() {
             self.names.forget_prefixes();
         }

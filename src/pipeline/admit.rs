@@ -32,6 +32,7 @@ use crate::{
     },
     origin::ResponseBody,
     policy::{Freshness, ResponseDirectives, stored_fields, tag},
+    route::VaryRule,
     store::{Put, Store},
 };
 
@@ -86,7 +87,8 @@ pub async fn admit<S: Store>(
         ask.send_off(Known::Unshared, flight.as_ref());
     }
     let stamp = ask.stamp;
-    let draft = Draft { key, status: head.status, headers, freshness, tags, stamp };
+    let (status, facets) = (head.status, ask.site.facets(ask.route));
+    let draft = Draft { key, status, headers, freshness, tags, facets, stamp };
     tokio::spawn(pump(ask, body, fill, (draft, payload), flight));
     Arrival { arriving, headers: head.headers, reader }
 }
@@ -160,8 +162,9 @@ async fn store<S: Store>(
     if key != ask.target && !still_placed(ask, &key).await {
         return None;
     }
-    let response = draft.complete(Content(chunks))?;
-    Some(ask.pipeline.store.put(&key, Entry::Response(Arc::new(response))).await)
+    let response = Arc::new(draft.complete(Content(chunks))?);
+    ask.note_popular(&key, &response);
+    Some(ask.pipeline.store.put(&key, Entry::Response(response)).await)
 }
 
 /// Whether what is stored was asked for later, and is alive.
@@ -194,16 +197,22 @@ impl Drop for FailUnlessComplete<'_> {
 /// The selecting fields of a response: those of its `Vary` and those of its route.
 fn selecting_fields<S: Store>(ask: &Ask<S>, response: &HeaderMap) -> Option<Variant> {
     let rule = &ask.site.route(ask.route).vary;
-    let mut set = match Vary::parse(response) {
-        Vary::By(set) => set,
-        Vary::Anything => VarySet::default(),
-    };
-    rule.headers.iter().for_each(|name| set.insert(name.clone()));
+    let set = selecting_set(rule, response);
     if set.is_empty() && rule.cookies.is_empty() {
         return None;
     }
     let values = lookup::selecting(&set, rule, &ask.request.headers);
     Some((set, values))
+}
+
+/// The names of the fields that select among the responses of a route like this one.
+pub fn selecting_set(rule: &VaryRule, response: &HeaderMap) -> VarySet {
+    let mut set = match Vary::parse(response) {
+        Vary::By(set) => set,
+        Vary::Anything => VarySet::default(),
+    };
+    rule.headers.iter().for_each(|name| set.insert(name.clone()));
+    set
 }
 
 /// Gives a variant its place under its target, and the key that goes with it.

@@ -11,9 +11,9 @@ use tokio::sync::watch;
 
 use super::landing::Landing;
 use crate::{
-    fence::Stamp,
+    fence::{OwnFacets, Stamp},
     key::{self, CacheKey},
-    purge::Fences,
+    purge::{Expected, Fences},
     store::{Landed, Lease},
 };
 
@@ -30,6 +30,7 @@ type Shard = Mutex<HashMap<u128, Flight>>;
 #[derive(Clone)]
 struct Flight {
     key: CacheKey,
+    facets: OwnFacets,
     stamp: Stamp,
     landing: watch::Receiver<Option<Landing>>,
 }
@@ -47,6 +48,7 @@ pub enum Role {
 pub struct Takeoff {
     shards: Arc<[Shard]>,
     keys: Vec<u128>,
+    facets: OwnFacets,
     stamp: Stamp,
     landing: watch::Sender<Option<Landing>>,
     lease: Mutex<Option<Lease>>,
@@ -63,38 +65,50 @@ impl Flights {
         Self { shards: (0..SHARDS).map(|_| Shard::default()).collect() }
     }
 
-    /// Joins the fetch of this key, or becomes its leader.
+    /// Joins the fetch of this key, or becomes its leader. Its response is going to have these facets.
     ///
     /// A request that came at `started` joins no fetch that a purge since its beginning may select: it
     /// leads one of its own, which those who come next join instead. Who waits already came before.
-    pub fn join(&self, key: &CacheKey, fences: &Fences, started: Instant) -> Role {
+    pub fn join(
+        &self,
+        key: &CacheKey,
+        facets: &OwnFacets,
+        fences: &Fences,
+        started: Instant,
+    ) -> Role {
         let mut flights = shard(&self.shards, key.digest()).lock();
         match flights.entry(key.digest()) {
             // Two keys with one digest: nobody waits for the other, and the first keeps its place.
             Entry::Occupied(listed) if listed.get().key != *key => {
-                Role::Leader(self.takeoff(None, fences.stamp()).0)
+                Role::Leader(self.takeoff(None, facets, fences.stamp()).0)
             }
             Entry::Occupied(listed) if listed.get().may_be_joined(fences, started) => {
                 Role::Follower(Waiting { landing: listed.get().landing.clone() })
             }
             entry => {
-                let (takeoff, flight) = self.takeoff(Some(key), fences.stamp());
+                let (takeoff, flight) = self.takeoff(Some(key), facets, fences.stamp());
                 flight.map(|flight| entry.insert_entry(flight));
                 Role::Leader(takeoff)
             }
         }
     }
 
-    fn takeoff(&self, key: Option<&CacheKey>, stamp: Stamp) -> (Takeoff, Option<Flight>) {
-        let (sender, landing) = watch::channel(None);
+    fn takeoff(
+        &self,
+        key: Option<&CacheKey>,
+        facets: &OwnFacets,
+        stamp: Stamp,
+    ) -> (Takeoff, Option<Flight>) {
+        let ((sender, landing), facets) = (watch::channel(None), facets.clone());
         let takeoff = Takeoff {
             shards: Arc::clone(&self.shards),
             keys: key.map(CacheKey::digest).into_iter().collect(),
+            facets: facets.clone(),
             stamp,
             landing: sender,
             lease: Mutex::new(None),
         };
-        (takeoff, key.map(|key| Flight { key: key.clone(), stamp, landing }))
+        (takeoff, key.map(|key| Flight { key: key.clone(), facets, stamp, landing }))
     }
 }
 
@@ -105,7 +119,8 @@ impl Flight {
             Some(Landing::Arriving(arriving)) => arriving.tags.as_deref(),
             _ => None,
         };
-        fences.may_join(&self.stamp, key::url(self.key.text()), tags, started)
+        let (url, facets) = (key::url(self.key.text()), self.facets.as_facets());
+        fences.may_join(&self.stamp, &Expected { url, facets, tags }, started)
     }
 }
 
@@ -155,7 +170,8 @@ impl Takeoff {
         let landing = self.landing.subscribe();
         flights.entry(key.digest()).or_insert_with(|| {
             self.keys.push(key.digest());
-            Flight { key: key.clone(), stamp: self.stamp, landing }
+            let (key, facets) = (key.clone(), self.facets.clone());
+            Flight { key, facets, stamp: self.stamp, landing }
         });
     }
 

@@ -12,6 +12,7 @@ use super::{
     landing::{Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
     payload::{self, Payload},
+    popular::Way,
     request_head,
     uncacheable::Known,
 };
@@ -27,6 +28,7 @@ use crate::{
         ResponseDirectives, ResponseHead, Reuse, Rule, cache_status::Collapsed, reuse, stale,
         storable, stored_fields, tag, validation,
     },
+    purge::Expected,
     server::Interim,
     store::{Claim, Landed, Store},
 };
@@ -56,6 +58,8 @@ pub struct Ask<S> {
     pub key: CacheKey,
     /// What is stored, if anything: asked about conditionally, and a way out if the origin fails.
     pub stored: Option<Stored>,
+    /// By which way it came.
+    pub way: Way,
     /// Where interim responses go.
     pub interim: Option<Interim>,
 }
@@ -137,6 +141,7 @@ impl<S: Store> Ask<S> {
             headers: &self.request.headers,
             fences: self.pipeline.log.fences(),
             started: Instant::now(),
+            version: &self.site.version,
         };
         let store = (&self.pipeline.store, Tier::Far);
         let stored = match lookup::find(store, &self.target, &asked).await {
@@ -148,6 +153,7 @@ impl<S: Store> Ask<S> {
         let credentials = Credentials::Absent;
         let reuse = reuse(freshness, &self.directives, credentials, self.rule(), now);
         if stored.purged == SoftPurge::No && reuse == Reuse::Fresh {
+            self.note_popular(&stored.key, &stored.response);
             Elsewhere::Settled(Settled::fetched_elsewhere(&stored, self.fetched()))
         } else {
             Elsewhere::Nothing(stored.key)
@@ -175,7 +181,9 @@ impl<S: Store> Ask<S> {
         if !self.site.route(self.route).body_tags.is_empty() {
             payload::narrow_codings(request.headers_mut());
         }
-        match &self.stored {
+        // What is of another version stays there: a new version begins with new representations.
+        let current = self.stored.as_ref().filter(|stored| stored.purged != SoftPurge::Outdated);
+        match current {
             None => validation::make_unconditional(request.headers_mut()),
             Some(stored) => {
                 let fields = stored.response.fields().unpack(0);
@@ -194,7 +202,8 @@ impl<S: Store> Ask<S> {
     ) -> Fetched {
         let exchange = Exchange { asked, answered: self.pipeline.clock.now() };
         if let Some(stored) = &self.stored {
-            if response.status() == StatusCode::NOT_MODIFIED {
+            let is_current = stored.purged != SoftPurge::Outdated;
+            if is_current && response.status() == StatusCode::NOT_MODIFIED {
                 let freshened = self.freshen(stored, response.headers(), exchange);
                 let settled = Box::pin(freshened).await;
                 if !settled.response.freshness.answers_unasked(exchange.answered) {
@@ -258,10 +267,11 @@ impl<S: Store> Ask<S> {
         let refreshed = verdict.ok().and_then(|freshness| {
             let mut headers = stored_fields(&headers, &ResponseDirectives::parse(&headers));
             let tags = tag::take(&mut headers, &key::host(self.target.text()));
-            old.freshened(headers, freshness, tags, self.stamp)
+            old.freshened(headers, freshness, tags, (self.stamp, self.site.facets(self.route)))
         });
         let response = if let Some(response) = refreshed {
             let response = Arc::new(response);
+            self.note_popular(&stored.key, &response);
             let entry = Entry::Response(Arc::clone(&response));
             self.pipeline.store.put(&stored.key, entry).await;
             response
@@ -273,6 +283,12 @@ impl<S: Store> Ask<S> {
         Settled { response, result, reason: None, origin_status, collapsed }
     }
 
+    /// Notes that this was asked for, and is going to be stored.
+    pub fn note_popular(&self, key: &CacheKey, response: &Arc<StoredResponse>) {
+        let rule = &self.site.route(self.route).vary;
+        self.pipeline.note_popular(rule, (&self.request, self.way), (key, response));
+    }
+
     /// Whether a stored response must not be used any more.
     fn is_gone(&self, stored: &StoredResponse) -> bool {
         self.pipeline.log.fences().judge(stored, Instant::now()) == Verdict::Dead
@@ -281,7 +297,9 @@ impl<S: Store> Ask<S> {
     /// Whether no purge since the origin was asked selects a response with these tags.
     pub fn is_alive(&self, tags: &[String]) -> bool {
         let (fences, url) = (self.pipeline.log.fences(), key::url(self.target.text()));
-        fences.outlives(&self.stamp, url, tags) != Verdict::Dead
+        let facets = self.site.facets(self.route);
+        let expected = Expected { url, facets: facets.as_facets(), tags: Some(tags) };
+        fences.outlives(&self.stamp, &expected, tags) != Verdict::Dead
     }
 
     fn failed(self, error: OriginError, flight: Option<&Takeoff>) -> Fetched {

@@ -13,6 +13,7 @@ use super::{
     finish::Received,
     landing::{Arriving, Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
+    popular::Way,
     receive::Lookup,
     uncacheable::Known,
 };
@@ -120,11 +121,13 @@ impl<S: Store> Inquiry<S> {
         let reuse = match stored.purged {
             SoftPurge::No => reuse,
             SoftPurge::Yes => reuse.after_soft_purge(&stored.response.freshness),
+            SoftPurge::Outdated => reuse.of_previous_version(&stored.response.freshness),
         };
         match reuse {
             Reuse::Fresh => Weighed::Fresh(stored),
             Reuse::StaleWhileRevalidate => Weighed::Stale(stored, Reason::StaleWhileRevalidate),
             Reuse::SoftPurged => Weighed::Stale(stored, Reason::SoftPurged),
+            Reuse::PreviousVersion => Weighed::Stale(stored, Reason::PreviousVersion),
             Reuse::StaleByRequest => Weighed::Stale(stored, Reason::RequestMaxStale),
             Reuse::Revalidate(reason) => {
                 let forward = forward_of(reason);
@@ -194,12 +197,14 @@ impl<S: Store> Inquiry<S> {
             headers: &self.request.headers,
             fences: self.pipeline.log.fences(),
             started: self.received.started,
+            version: &self.site.version,
         };
         lookup::find((&self.pipeline.store, tier), &lookup.target, &asked).await
     }
 
     fn join(&self, key: &CacheKey) -> Role {
-        self.pipeline.flights.join(key, self.pipeline.log.fences(), self.received.started)
+        let (facets, fences) = (self.site.facets(self.route), self.pipeline.log.fences());
+        self.pipeline.flights.join(key, &facets, fences, self.received.started)
     }
 
     fn is_answered_by(&self, arriving: &Arriving) -> bool {
@@ -212,6 +217,21 @@ impl<S: Store> Inquiry<S> {
         let need = Need::of_stale(stored.clone(), reason);
         let question = self.question(lookup, need);
         tokio::spawn(async move { question.run(Some(flight)).await });
+    }
+
+    /// Notes a hit that did not stand in memory before: each of them where there is one, else few.
+    pub fn note_far_hit(&self, stored: &Stored) {
+        const FEW: usize = 16;
+        let Stored { key, response, .. } = stored;
+        let is_at_hand = self.pipeline.store.peek(key).is_some();
+        if is_at_hand || response.id.number().is_multiple_of(FEW) {
+            let rule = &self.site.route(self.route).vary;
+            self.pipeline.note_popular(rule, (&self.request, self.way()), (key, response));
+        }
+    }
+
+    fn way(&self) -> Way {
+        (self.connection.peer, self.connection.secure)
     }
 
     /// What the origin is asked.
@@ -227,6 +247,7 @@ impl<S: Store> Inquiry<S> {
             target: lookup.target.clone(),
             key: need.key,
             stored: need.stored,
+            way: self.way(),
             interim: Some(self.connection.interim.clone()),
         })
     }

@@ -104,7 +104,8 @@ pub async fn purge<S: Store>(pipeline: &Pipeline<S>, selectors: Vec<Selector>) -
     if selectors.is_empty() {
         return Purged::Nothing;
     }
-    let purge = Purge { mode: Mode::Hard, selectors, source: Source::Write, reason: None };
+    let purge =
+        Purge { mode: Mode::Hard, selectors, source: Source::Write, reason: None, warm: false };
     let mut appending = Box::pin(append(Arc::clone(&pipeline.log), purge.clone()));
     let appended = if let Some(appended) = (&mut appending).now_or_never() {
         Ok(appended)

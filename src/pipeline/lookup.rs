@@ -37,17 +37,19 @@ pub struct Stored {
     pub key: CacheKey,
     /// The response.
     pub response: Arc<StoredResponse>,
-    /// Whether a soft purge selects it.
+    /// Whether it is stale whatever its freshness says.
     pub purged: SoftPurge,
 }
 
-/// Whether a soft purge selects a stored response.
+/// Whether something makes a stored response stale that its freshness does not tell of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SoftPurge {
-    /// None does.
+    /// Nothing does.
     No,
-    /// One does: it is stale.
+    /// A soft purge selects it.
     Yes,
+    /// It is of the version of the namespace before.
+    Outdated,
 }
 
 /// What a stored response is looked up by, besides its key.
@@ -61,6 +63,14 @@ pub struct Asked<'a> {
     pub fences: &'a Fences,
     /// When the request came.
     pub started: Instant,
+    /// The version of the namespace that is in force.
+    pub version: &'a str,
+}
+
+impl Asked<'_> {
+    fn is_outdated(&self, response: &StoredResponse) -> bool {
+        response.facets().version != Some(self.version)
+    }
 }
 
 /// Where to look.
@@ -106,6 +116,7 @@ async fn entry<S: Store>((store, tier): (&S, Tier), key: &CacheKey) -> Option<En
 
 fn judged(key: CacheKey, response: Arc<StoredResponse>, asked: &Asked<'_>) -> Found {
     let purged = match asked.fences.judge(&response, asked.started) {
+        Verdict::Alive | Verdict::Soft if asked.is_outdated(&response) => SoftPurge::Outdated,
         Verdict::Alive => SoftPurge::No,
         Verdict::Soft => SoftPurge::Yes,
         Verdict::Dead if asked.fences.is_synced(asked.started) => {

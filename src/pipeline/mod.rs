@@ -32,6 +32,7 @@ mod landing;
 mod lookup;
 mod pass;
 mod payload;
+mod popular;
 mod receive;
 mod site;
 mod uncacheable;
@@ -52,7 +53,7 @@ use tokio::sync::{Semaphore, oneshot};
 pub use body::Body;
 pub use clock::Clock;
 pub use site::{ServerTiming, Site, SiteId};
-pub use warmer::Warmer;
+pub use warmer::{Warmer, warm_purged};
 
 use crate::{
     entry::StoredResponse,
@@ -76,6 +77,7 @@ use fill::Budget;
 use finish::{Finish, Received};
 use inquiry::{Inquiry, Joined, Need, Weighed, may_answer};
 use lookup::Asked;
+use popular::Popular;
 use receive::{Lookup, Verdict};
 use uncacheable::Uncacheable;
 use warmer::Lately;
@@ -95,6 +97,7 @@ pub struct Pipeline<S> {
     clock: Clock,
     metrics: Arc<Metrics>,
     lately: Lately,
+    popular: Popular,
     warm: Queue,
 }
 
@@ -126,6 +129,7 @@ impl<S: Store> Pipeline<S> {
             clock,
             metrics,
             lately: Lately::default(),
+            popular: Popular::default(),
             warm,
         })
     }
@@ -232,9 +236,14 @@ impl<S: Store> Pipeline<S> {
     ) -> Option<Arc<StoredResponse>> {
         let route = site.route(route);
         let (vary, headers, fences) = (&route.vary, request.headers(), self.log.fences());
-        let asked = Asked { vary, headers, fences, started: received.started };
+        let (started, version) = (received.started, &*site.version);
+        let asked = Asked { vary, headers, fences, started, version };
         let stored = lookup::at_hand(&self.store, &lookup.target, &asked)?;
-        (may_answer(&stored, lookup, &route.rule, received.at) == Reuse::Fresh).then_some(stored)
+        let is_fresh = may_answer(&stored, lookup, &route.rule, received.at) == Reuse::Fresh;
+        is_fresh.then(|| {
+            stored.note_asked();
+            stored
+        })
     }
 }
 
@@ -251,6 +260,7 @@ impl<S: Store> Context<S> {
         };
         match self.inquiry.look_up(&lookup).await {
             Weighed::Fresh(stored) => {
+                self.inquiry.note_far_hit(&stored);
                 self.answer_stored(&stored.response, Told::hit(CacheResult::Hit, None))
             }
             Weighed::Stale(stored, reason) => {

@@ -8,6 +8,7 @@ use std::sync::{
 use ipnet::IpNet;
 
 use crate::{
+    fence::OwnFacets,
     origin::{Origin, rewrite::Identity},
     route::{Route, RouteTable},
     telemetry::{AccessLog, RouteMetrics},
@@ -21,6 +22,8 @@ pub struct Site {
     pub routes: RouteTable,
     /// The routes' metric handles, by the route's index.
     pub metrics: Vec<RouteMetrics>,
+    /// The version of the namespace in which responses are stored.
+    pub version: Arc<str>,
     /// Who is asked for what is not stored.
     pub origin: Arc<Origin>,
     /// How forwarded messages are signed.
@@ -66,5 +69,11 @@ impl Site {
     /// The name of the route with this index.
     pub fn route_name(&self, index: usize) -> &str {
         &self.route(index).name
+    }
+
+    /// What a response stored under the route with this index is known by.
+    pub fn facets(&self, index: usize) -> OwnFacets {
+        let (route, version) = (Arc::clone(&self.route(index).name), Arc::clone(&self.version));
+        OwnFacets { user: None, route: Some(route), version: Some(version) }
     }
 }

@@ -18,13 +18,14 @@ use super::{
 use crate::{
     field::presence::Presence,
     origin::rewrite,
+    purge::Heard,
     server::Connection,
     store::Store,
     warm::{Fetch, WarmRequest},
 };
 
 /// The fields that say what a client asked for: all of them are part of the key.
-static WAY: [HeaderName; 4] = [
+pub(super) static WAY: [HeaderName; 4] = [
     header::HOST,
     header::FORWARDED,
     HeaderName::from_static("x-forwarded-host"),
@@ -98,6 +99,19 @@ impl<S: Store> Warmer<S> {
         let (request, _body) = request.into_parts();
         let (pipeline, request) = (Arc::clone(&self.0), Arc::new(request));
         Some((Inquiry { pipeline, site, route, received, connection, request }, lookup))
+    }
+}
+
+/// Has what is purged fetched again, where that is asked for and clients lately wanted it, for as long as
+/// the log is there. One such run is enough.
+pub async fn warm_purged<S: Store>(pipeline: Arc<Pipeline<S>>) {
+    let mut records = pipeline.log.records();
+    loop {
+        if let Heard::Record { record, .. } = records.next().await
+            && record.purge.warm
+        {
+            pipeline.warm_again(&record.purge);
+        }
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
     key::{self, target::normal_path},
     origin::ResponseBody,
     policy::{Freshness, RequestDirectives, invalidation},
-    purge::Receipt,
+    purge::{Expected, Receipt},
     store::Store,
 };
 
@@ -85,7 +85,9 @@ impl<S: Store> Inquiry<S> {
         let url = key::url(ask.target.text());
         let tags = (verdict.1 == Payload::Irrelevant)
             .then(|| admit::tags(&ask, &mut response.headers().clone()));
-        let is_newest = fences.may_join(&stamp, url, tags.as_deref(), self.received.started);
+        let facets = ask.site.facets(ask.route);
+        let expected = Expected { url, facets: facets.as_facets(), tags: tags.as_deref() };
+        let is_newest = fences.may_join(&stamp, &expected, self.received.started);
         is_newest.then_some(Candidate { ask, verdict, status, tags })
     }
 
@@ -113,6 +115,7 @@ impl<S: Store> Inquiry<S> {
             target,
             stamp,
             stored: None,
+            way: (self.connection.peer, self.connection.secure),
             interim: None,
         }))
     }
@@ -139,9 +142,10 @@ impl<S> Candidate<S> {
     /// The same where its own purge was the only one since that may select it.
     pub fn after(mut self, purged: &Purged) -> Option<Self> {
         let &Purged::Applied(Receipt { seq, .. }) = purged else { return None };
-        let Ask { pipeline, target, stamp, .. } = &mut *self.ask;
-        let (url, tags) = (key::url(target.text()), self.tags.as_deref());
-        let is_newest = pipeline.log.fences().is_untouched(stamp.fence, seq, url, tags);
+        let Ask { pipeline, target, stamp, site, route, .. } = &mut *self.ask;
+        let (url, facets) = (key::url(target.text()), site.facets(*route));
+        let expected = Expected { url, facets: facets.as_facets(), tags: self.tags.as_deref() };
+        let is_newest = pipeline.log.fences().is_untouched(stamp.fence, seq, &expected);
         stamp.fence.seq = seq;
         is_newest.then_some(self)
     }

@@ -97,6 +97,9 @@ reasons! {
     Purged = "purged",
     /// What was stored has been purged softly: stale, and fetched anew.
     SoftPurged = "soft-purged",
+    /// What was stored is of the version of the namespace before: it may be served while it is fetched
+    /// anew.
+    PreviousVersion = "previous-version",
     /// This node does not hear the purge log, so it cannot tell whether what is stored was purged.
     Unsynced = "unsynced",
     /// Stale, served while it is revalidated in the background.

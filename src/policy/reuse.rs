@@ -18,6 +18,9 @@ pub enum Reuse {
     StaleWhileRevalidate,
     /// Serve it once more, and fetch it anew in the background: it was purged softly.
     SoftPurged,
+    /// Serve it once more, and fetch it anew in the background: it is of the version of the namespace
+    /// before.
+    PreviousVersion,
     /// Serve it stale: the request's `max-stale` allows it.
     StaleByRequest,
     /// Ask the origin first, conditionally if there is a validator.
@@ -33,6 +36,7 @@ impl Reuse {
             Self::Fresh => None,
             Self::StaleWhileRevalidate => Some(Reason::StaleWhileRevalidate),
             Self::SoftPurged => Some(Reason::SoftPurged),
+            Self::PreviousVersion => Some(Reason::PreviousVersion),
             Self::StaleByRequest => Some(Reason::RequestMaxStale),
             Self::Revalidate(reason) | Self::Unusable(reason) => Some(reason),
         }
@@ -45,6 +49,16 @@ impl Reuse {
         match self {
             Self::Fresh if stale::permits_soft_purge(stored) => Self::SoftPurged,
             Self::Fresh => Self::Revalidate(Reason::SoftPurged),
+            other => other,
+        }
+    }
+
+    /// The same for a stored response of the version of the namespace before.
+    #[must_use]
+    pub fn of_previous_version(self, stored: &Freshness) -> Self {
+        match self {
+            Self::Fresh if stale::permits_soft_purge(stored) => Self::PreviousVersion,
+            Self::Fresh => Self::Revalidate(Reason::PreviousVersion),
             other => other,
         }
     }

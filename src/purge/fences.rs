@@ -5,15 +5,15 @@ use std::{
         Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::RwLock;
 
-use super::{Rise, recent::Recent};
+use super::{NodeId, Passage, Rise, passage::Passages, recent::Recent};
 use crate::{
     entry::StoredResponse,
-    fence::{Fence, PendingId, Purge, Record, Stamp, Subject, Table, Verdict},
+    fence::{Facets, Fence, PendingId, Purge, Record, Stamp, Subject, Table, Verdict},
     planted::Bug,
 };
 
@@ -54,6 +54,18 @@ pub struct Fences {
     /// How often the floor rose, by cause.
     rises: [AtomicU64; Rise::ALL.len()],
     recent: Arc<Recent>,
+    passages: Passages,
+}
+
+/// A response that is still to come, or not all of it has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// Its URL in normal form.
+    pub url: &'a [u8],
+    /// What else it is known by.
+    pub facets: Facets<'a>,
+    /// Its tags, once they are known.
+    pub tags: Option<&'a [String]>,
 }
 
 /// Milliseconds of the process's own steady clock, beyond [`NEVER`] and [`LEFT`].
@@ -81,6 +93,7 @@ impl Fences {
             applied: AtomicU64::new(0),
             rises: Default::default(),
             recent: Arc::default(),
+            passages: Passages::default(),
         }
     }
 
@@ -100,45 +113,33 @@ impl Fences {
         self.look_up(response, started)
     }
 
-    /// Whether a request that came at `started` may share what a fetch with this stamp brings. `tags`
-    /// are those of the response, once it is known.
-    pub fn may_join(
-        &self,
-        stamp: &Stamp,
-        url: &[u8],
-        tags: Option<&[String]>,
-        started: Instant,
-    ) -> bool {
+    /// Whether a request that came at `started` may share what a fetch with this stamp brings.
+    pub fn may_join(&self, stamp: &Stamp, expected: &Expected<'_>, started: Instant) -> bool {
         if !self.is_synced(started) && !self.is_recent(stamp.began, started) {
             return false;
         }
         if self.version.load(Ordering::Acquire) == stamp.version {
             return true;
         }
-        match tags {
-            Some(tags) => self.outlives(stamp, url, tags) == Verdict::Alive,
-            None => !self.table.read().may_select(stamp.version, url),
+        if let Some(tags) = expected.tags {
+            return self.outlives(stamp, expected, tags) == Verdict::Alive;
         }
+        !self.table.read().may_select(stamp.version, expected.url, expected.facets)
     }
 
-    /// Whether a response to a request with this stamp outlives what was purged since.
-    pub fn outlives(&self, stamp: &Stamp, url: &[u8], tags: &[String]) -> Verdict {
+    /// Whether a response to a request with this stamp and these tags outlives what was purged since.
+    pub fn outlives(&self, stamp: &Stamp, expected: &Expected<'_>, tags: &[String]) -> Verdict {
         if self.version.load(Ordering::Acquire) == stamp.version {
             return Verdict::Alive;
         }
-        let subject = Subject { url, tags: tags.iter().map(String::as_str) };
-        self.table.read().judge(stamp.fence, stamp.version, subject)
+        let &Expected { url, facets, .. } = expected;
+        let subject = Subject { url, tags: tags.iter().map(String::as_str), facets };
+        self.table.read().judge(stamp.fence, stamp.version, &subject)
     }
 
-    /// Whether no record between the place `since` and the one at `own` may select a response of this
-    /// URL. Without `tags` they are not known, and any purge of a tag may. False where nobody can say.
-    pub fn is_untouched(
-        &self,
-        since: Fence,
-        own: u64,
-        url: &[u8],
-        tags: Option<&[String]>,
-    ) -> bool {
+    /// Whether no record between the place `since` and the one at `own` may select a response like this.
+    /// Where its tags are not known, any purge of a tag may. False where nobody can say.
+    pub fn is_untouched(&self, since: Fence, own: u64, expected: &Expected<'_>) -> bool {
         let Some(between) = own.checked_sub(since.seq + 1) else { return false };
         let records = self.recent.between(since.log, since.seq, own);
         if self.fence().log != since.log || records.len() as u64 != between {
@@ -150,13 +151,10 @@ impl Fences {
         for record in &records {
             table.apply(record);
         }
-        match tags {
-            Some(tags) => {
-                let subject = Subject { url, tags: tags.iter().map(String::as_str) };
-                table.judge(since, before, subject) == Verdict::Alive
-            }
-            None => !table.may_select(before, url),
-        }
+        let &Expected { url, facets, tags } = expected;
+        let Some(tags) = tags else { return !table.may_select(before, url, facets) };
+        let subject = Subject { url, tags: tags.iter().map(String::as_str), facets };
+        table.judge(since, before, &subject) == Verdict::Alive
     }
 
     /// The last record applied.
@@ -215,12 +213,14 @@ impl Fences {
 
     /// Applies the next record.
     pub fn apply(&self, record: &Record) {
-        let (log, is_full) = self.change(|table| {
+        let (is_full, place) = self.change(|table| {
             let floor = table.floor();
             table.apply(record);
             // A purge of everything raises the floor, too, and leaves the table empty.
-            (table.fence().log, table.floor() > floor && !table.is_empty())
+            (table.floor() > floor && !table.is_empty(), table.fence())
         });
+        let log = place.log;
+        self.passages.applied(Fence { log, seq: record.seq }, SystemTime::now().into());
         self.applied.fetch_add(1, Ordering::Relaxed);
         self.recent.push(log, record);
         if is_full {
@@ -241,6 +241,21 @@ impl Fences {
     /// The records applied last.
     pub(super) fn recent(&self) -> &Arc<Recent> {
         &self.recent
+    }
+
+    /// When which node applied the record at this place, if it is one of the last 1,000.
+    pub(super) fn passage(&self, seq: u64) -> Option<Passage> {
+        self.passages.of(seq)
+    }
+
+    /// Another node has come this far.
+    pub(super) fn others_reached(&self, node: NodeId, place: Fence) {
+        self.passages.heard(node, place, SystemTime::now().into());
+    }
+
+    /// The record at this place holds everywhere, and whoever asked for it is told so.
+    pub(super) fn acknowledged(&self, place: Fence) {
+        self.passages.acknowledged(place, SystemTime::now().into());
     }
 
     /// How many records were applied.
@@ -273,12 +288,11 @@ impl Fences {
             return Verdict::Dead;
         }
         let table = self.table.read();
-        let subject = Subject { url: response.url(), tags: response.tags() };
         let mut fence = response.fence();
         if Bug::KeptFloor.is_planted() && fence.log != table.fence().log {
             fence = Fence { seq: table.floor(), ..table.fence() };
         }
-        let verdict = table.judge(fence, response.checked(), subject);
+        let verdict = table.judge(fence, response.checked(), &response.subject());
         if verdict == Verdict::Alive {
             response.note_checked(table.version());
         }
@@ -305,13 +319,18 @@ mod tests {
     use crate::fence::{LogId, Mode, Selector, Source};
 
     const TTL: Duration = Duration::from_secs(1);
+    const EXPECTED: Expected<'_> = Expected {
+        url: b"host/",
+        facets: Facets { user: None, route: None, version: None },
+        tags: Some(&[]),
+    };
 
     fn asked_at(fences: &Fences, began: Instant) -> Stamp {
         Stamp { began: millis(began), ..fences.stamp() }
     }
 
     fn purge_of(selectors: Vec<Selector>) -> Purge {
-        Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None }
+        Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None, warm: false }
     }
 
     #[test]
@@ -319,9 +338,8 @@ mod tests {
         let fences = Fences::in_fleet(WhenUnsynced::Bounded(TTL));
         let start = Instant::now();
         fences.heard(start, Duration::ZERO);
-        let may_join = |began, started| {
-            fences.may_join(&asked_at(&fences, began), b"host/", Some(&[]), started)
-        };
+        let may_join =
+            |began, started| fences.may_join(&asked_at(&fences, began), &EXPECTED, started);
         let soon = start + Duration::from_mins(9);
         assert!(may_join(soon, soon + TTL / 2));
         assert!(!may_join(soon, soon + TTL * 2));
@@ -333,7 +351,7 @@ mod tests {
     fn a_node_that_nobody_knows_uses_nothing() {
         let fences = Fences::in_fleet(WhenUnsynced::Bounded(TTL));
         let now = Instant::now();
-        let may_join = || fences.may_join(&asked_at(&fences, now), b"host/", Some(&[]), now);
+        let may_join = || fences.may_join(&asked_at(&fences, now), &EXPECTED, now);
         assert!(!may_join(), "it never had a lease");
         fences.heard(now, Duration::ZERO);
         assert!(may_join(), "its lease has ended");
@@ -347,7 +365,7 @@ mod tests {
     fn a_node_that_serves_unsynced_asks_for_no_age() {
         let fences = Fences::in_fleet(WhenUnsynced::Serve);
         let (start, late) = (Instant::now(), Instant::now() + Duration::from_hours(1));
-        assert!(fences.may_join(&asked_at(&fences, start), b"host/", Some(&[]), late));
+        assert!(fences.may_join(&asked_at(&fences, start), &EXPECTED, late));
     }
 
     #[test]
@@ -363,7 +381,10 @@ mod tests {
             fences.apply(&Record { seq, at, purge: purge_of(vec![selector]) });
         }
         let tags = ["y".to_owned()];
-        let is_untouched = |url: &[u8], tags, own| fences.is_untouched(since, own, url, tags);
+        let is_untouched = |url: &[u8], tags, own| {
+            let expected = Expected { url, facets: Facets::default(), tags };
+            fences.is_untouched(since, own, &expected)
+        };
         assert!(is_untouched(b"host/a", Some(&tags), 6), "its own record is the next");
         assert!(is_untouched(b"host/a", Some(&tags), 8));
         assert!(!is_untouched(b"host/b", Some(&tags), 8));
@@ -375,7 +396,8 @@ mod tests {
         assert!(!is_untouched(b"host/c", Some(&tags), 11), "not all of them are known here");
         assert!(!is_untouched(b"host/c", Some(&tags), 5), "it is no later one");
         let elsewhere = Fence { log: LogId(2), ..since };
-        assert!(!fences.is_untouched(elsewhere, 6, b"host/c", Some(&tags)), "another log");
+        let expected = Expected { tags: Some(&tags), ..EXPECTED };
+        assert!(!fences.is_untouched(elsewhere, 6, &expected), "another log");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod fences;
 mod memory;
+mod passage;
 mod receipt;
 mod recent;
 mod redis;
@@ -14,9 +15,10 @@ use std::{
 };
 
 use fences::LOST;
-pub use fences::{Fences, WhenUnsynced};
+pub use fences::{Expected, Fences, WhenUnsynced};
 use memory::{Memory, Role};
 use parking_lot::Mutex;
+pub use passage::Passage;
 pub use receipt::{Acknowledgement, NodeId, Once, Receipt};
 pub use recent::{Heard, Records};
 use redis::Redis;
@@ -190,6 +192,11 @@ impl Log {
         self.fences.recent().list()
     }
 
+    /// When which node applied the record at this place, as far as this node knows; of the last 1,000.
+    pub fn passage(&self, seq: u64) -> Option<Passage> {
+        self.fences.passage(seq)
+    }
+
     /// The place of the oldest record that [`recent`](Self::recent) has.
     pub fn oldest(&self) -> Option<u64> {
         self.fences.recent().oldest()
@@ -328,7 +335,8 @@ mod tests {
     async fn metrics_tell_how_far_a_node_has_come() {
         let (log, metrics) = (Log::in_memory(), Metrics::new());
         let selectors = vec![Selector::Tag("a".into())];
-        let purge = Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None };
+        let purge =
+            Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None, warm: false };
         let receipt = log.append(purge.clone(), Receipt::PATIENCE).await.unwrap();
         assert_eq!(receipt, Receipt::alone(1));
         log.record(purge);

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     entry::{Content, Draft, Entry, Variants},
-    fence::Stamp,
+    fence::{OwnFacets, Stamp},
     field::Timestamp,
     key::CacheKey,
     policy::freshness::{Constraints, Freshness},
@@ -42,6 +42,7 @@ fn received(key: &CacheKey, body: &'static [u8], at: u64) -> Entry {
         headers: HeaderMap::new(),
         freshness: fresh(at),
         tags: vec!["tile:1".to_owned(), "dashboard".to_owned()],
+        facets: OwnFacets::default(),
         stamp: Stamp::default(),
     };
     Entry::Response(Arc::new(draft.complete(Content(&[body.into()])).unwrap()))

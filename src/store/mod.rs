@@ -5,6 +5,7 @@ mod claim;
 mod contract;
 mod memory;
 pub mod redis;
+mod succession;
 mod tiered;
 
 use std::future::Future;
@@ -12,6 +13,7 @@ use std::future::Future;
 pub use claim::{Claim, Following, Landed, Lease};
 pub use memory::{Memory, Usage};
 pub use redis::Redis;
+pub use succession::{Reign, Succession};
 pub use tiered::Tiered;
 
 use crate::{entry::Entry, key::CacheKey};

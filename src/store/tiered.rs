@@ -1,5 +1,7 @@
 //! The tiers: this node's memory before the Redis that the fleet shares.
 
+use std::time::Instant;
+
 use super::{
     Claim, Memory, Put, Store, Usage,
     redis::{Redis, State},
@@ -32,6 +34,13 @@ impl Tiered {
     /// How Redis is, where there is one.
     pub fn state(&self) -> Option<State> {
         self.redis.as_ref().map(Redis::state)
+    }
+
+    /// Looks for what this version has not in the one before it, too, until then.
+    pub fn precede(&self, version: &str, until: Instant) {
+        if let Some(redis) = &self.redis {
+            redis.precede(version, until);
+        }
     }
 
     /// Waits until Redis has what was put and removed so far, or has refused it.
@@ -89,7 +98,11 @@ impl Store for Tiered {
             // What was read may be what was removed while it was on its way.
             Some(found) if redis.removed() != removed => Some(found),
             Some(found) => Some(self.keep(key, found).await),
-            None => self.peek(key),
+            None => match self.peek(key) {
+                Some(known) => Some(known),
+                // Not kept at hand: what is of another version is never simply served.
+                None => redis.get_previous(key).await,
+            },
         }
     }
 

@@ -103,7 +103,7 @@ pub fn plan(
     let mode = if is_soft { Mode::Soft } else { Mode::Hard };
     let selectors =
         if names_tags(headers) { tags(headers)? } else { vec![Selector::Url(normal(target))] };
-    Ok(Purge { mode, selectors, source: Source::Method, reason: None })
+    Ok(Purge { mode, selectors, source: Source::Method, reason: None, warm: false })
 }
 
 fn names_tags(headers: &HeaderMap) -> bool {

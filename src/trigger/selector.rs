@@ -14,6 +14,9 @@ use crate::{
 /// The longest URL or prefix, in bytes.
 const LONGEST_URL: usize = 8 << 10;
 
+/// The longest pattern: each is held against URLs.
+const LONGEST_PATTERN: usize = 1 << 10;
+
 /// Leaves ASCII as it is: what is encoded there means something.
 const NON_ASCII: &AsciiSet = CONTROLS;
 
@@ -33,8 +36,13 @@ pub enum SelectorError {
     #[error("write `https://host/path`, `host/path`, or `/path` for every host")]
     Url,
     /// A pattern.
-    #[error("a prefix needs no `*`: everything that begins with it is meant")]
+    #[error(
+        "a prefix needs no `*`: everything that begins with it is meant; patterns are for more"
+    )]
     Wildcard,
+    /// A pattern without anything to fill in.
+    #[error("a pattern has a `*`, for any text; without one it is a URL")]
+    NoWildcard,
 }
 
 /// The normal form of a URL as keys have it, `host/path?query`, under the route that governs it.
@@ -50,7 +58,7 @@ pub fn tag(text: &str) -> Result<Selector, SelectorError> {
 pub fn url(text: &str, normal: &Normal) -> Result<Selector, SelectorError> {
     check(text, LONGEST_URL)?;
     let text = ascii(text);
-    let parts = Parts::read(&text).ok_or(SelectorError::Url)?;
+    let parts = Parts::read(&text, Stars::Refused).ok_or(SelectorError::Url)?;
     let rest = parts.rest.split('#').next().unwrap_or_default();
     let (path, query) = match rest.split_once('?') {
         Some((path, query)) => (path, Some(query)),
@@ -66,13 +74,58 @@ pub fn prefix(text: &str) -> Result<Selector, SelectorError> {
     if text.ends_with('*') {
         return Err(SelectorError::Wildcard);
     }
+    Ok(Selector::Prefix(normal_beginning(text, Stars::Refused)?))
+}
+
+/// All URLs on one host, or on all of them, that are this text with anything in the place of each `*`.
+pub fn pattern(text: &str) -> Result<Selector, SelectorError> {
+    check(text, LONGEST_PATTERN)?;
+    if !text.contains('*') {
+        return Err(SelectorError::NoWildcard);
+    }
+    if text.starts_with('*') {
+        // It may stand for host and path as well: there is nothing in front of it to be read.
+        return Ok(Selector::Pattern(ascii(text).into()));
+    }
+    Ok(Selector::Pattern(normal_beginning(text, Stars::Meant)?))
+}
+
+/// All responses that are this user's.
+pub fn user(text: &str) -> Result<Selector, SelectorError> {
+    check(text, tag::LONGEST)?;
+    Ok(Selector::User(text.into()))
+}
+
+/// All responses that are stored under this route.
+pub fn route(text: &str) -> Result<Selector, SelectorError> {
+    check(text, tag::LONGEST)?;
+    Ok(Selector::Route(text.into()))
+}
+
+/// All responses that are stored in this version of the namespace.
+pub fn version(text: &str) -> Result<Selector, SelectorError> {
+    check(text, tag::LONGEST)?;
+    Ok(Selector::Version(text.into()))
+}
+
+/// Whether a `*` may stand in a host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stars {
+    Refused,
+    Meant,
+}
+
+/// The normal form of a URL of which not all may be there.
+fn normal_beginning(text: &str, stars: Stars) -> Result<Box<str>, SelectorError> {
     let text = ascii(text);
-    let parts = Parts::read(&text).ok_or(SelectorError::Url)?;
+    let parts = Parts::read(&text, stars).ok_or(SelectorError::Url)?;
     let mut normal = Vec::with_capacity(text.len());
     target::write_host(&mut normal, parts.host, parts.scheme);
-    target::write_path(&mut normal, parts.rest);
-    let normal = String::from_utf8(normal).map_err(|_| SelectorError::Url)?;
-    Ok(Selector::Prefix(normal.into()))
+    let is_open = stars == Stars::Meant && parts.rest.is_empty() && parts.host.ends_with('*');
+    if !is_open {
+        target::write_path(&mut normal, parts.rest);
+    }
+    String::from_utf8(normal).map(Into::into).map_err(|_| SelectorError::Url)
 }
 
 fn check(text: &str, longest: usize) -> Result<(), SelectorError> {
@@ -100,7 +153,7 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    fn read(text: &'a str) -> Option<Self> {
+    fn read(text: &'a str, stars: Stars) -> Option<Self> {
         if text.contains(' ') {
             return None;
         }
@@ -116,7 +169,10 @@ impl<'a> Parts<'a> {
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (host, rest) = rest.split_at(end);
-        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte);
+        let is_host = |byte: u8| {
+            let is_star = byte == b'*' && stars == Stars::Meant;
+            is_star || byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte)
+        };
         let needs_host = scheme.is_some() || !rest.starts_with('/');
         if !host.bytes().all(is_host) || (needs_host && host.is_empty()) {
             return None;
@@ -182,6 +238,24 @@ mod tests {
             assert_eq!(prefix_of(text).as_deref(), Ok(expected), "{text}");
         }
         assert_eq!(prefix_of("/api/*"), Err(SelectorError::Wildcard));
+    }
+
+    #[test]
+    fn a_pattern_takes_the_form_of_the_key() {
+        for (text, expected) in [
+            ("https://API.example:443/a%7Eb/*", "api.example/a~b/*"),
+            ("API.example/*/x?y=*", "api.example/*/x?y=*"),
+            ("api.*/café", "api.*/caf%C3%A9"),
+            ("/*", "/*"),
+            ("*/reports", "*/reports"),
+            ("api.example*", "api.example*"),
+            ("a*.example", "a*.example/"),
+        ] {
+            assert_eq!(pattern(text), Ok(Selector::Pattern(expected.into())), "{text}");
+        }
+        assert_eq!(pattern("/a"), Err(SelectorError::NoWildcard));
+        assert_eq!(pattern("ftp://h/*"), Err(SelectorError::Url));
+        assert_eq!(pattern(&"*".repeat(2000)), Err(SelectorError::Long));
     }
 
     #[test]

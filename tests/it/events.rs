@@ -61,7 +61,8 @@ impl Station {
 
     async fn purge(&self, seq: u64, tag: &str) {
         let selectors = vec![Selector::Tag(tag.into())];
-        let purge = Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None };
+        let purge =
+            Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None, warm: false };
         let record = Record { seq, at: Timestamp::from_seconds(seq), purge };
         self.records.send(Heard::Record(LogId(1), Arc::new(record))).await.unwrap();
     }

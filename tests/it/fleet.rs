@@ -337,6 +337,27 @@ async fn what_one_node_purges_is_gone_from_all_of_them_at_once() {
 }
 
 #[tokio::test]
+async fn every_node_tells_who_has_applied_a_purge() {
+    within(async {
+        let (origin, redis) = (counting().await, Redis::start().await);
+        let fleet = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
+        let seq = fleet.purge(0, r#"{"tags":["t"]}"#).await;
+        let told = fleet.purge_at(0, seq).await;
+        assert_eq!(told["applied"].as_array().unwrap().len(), NODES, "at once: {told}");
+        assert!(told["acknowledged_at"].is_string(), "{told}");
+        for node in 1..NODES {
+            let mut told = fleet.purge_at(node, seq).await;
+            while told["applied"].as_array().is_none_or(|applied| applied.len() < NODES) {
+                moment().await;
+                told = fleet.purge_at(node, seq).await;
+            }
+            assert!(told["acknowledged_at"].is_null(), "it was not asked: {told}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_write_through_one_node_makes_all_ask_anew() {
     within(async {
         let (origin, redis) = (counting().await, Redis::start().await);

@@ -22,6 +22,7 @@ mod fleet;
 mod harness;
 mod hostile;
 mod lifecycle;
+mod namespaces;
 mod origin;
 mod passthrough;
 mod poisoning;

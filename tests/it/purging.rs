@@ -100,6 +100,18 @@ async fn a_call_purges_what_it_selects_and_nothing_else() {
             (r#"{"urls":["/other/%63"]}"#, ["HIT", "HIT", "MISS"]),
             (r#"{"urls":["https://elsewhere.test/tiles/a"]}"#, ["HIT", "HIT", "HIT"]),
             (r#"{"prefixes":["api.test/tiles/"]}"#, ["MISS", "MISS", "HIT"]),
+            (r#"{"patterns":["/*/b?*"]}"#, ["HIT", "MISS", "HIT"]),
+            (r#"{"patterns":["API.test/*/a","*/c"]}"#, ["MISS", "HIT", "MISS"]),
+            (r#"{"patterns":["elsewhere.test/*"]}"#, ["HIT", "HIT", "HIT"]),
+            (r#"{"routes":["tiles"]}"#, ["MISS", "MISS", "HIT"]),
+            (r#"{"routes":["unmatched"]}"#, ["HIT", "HIT", "MISS"]),
+            (r#"{"routes":["tiles"],"patterns":["*a"]}"#, ["MISS", "HIT", "HIT"]),
+            (r#"{"routes":["unmatched"],"tags":["tiles"]}"#, ["HIT", "HIT", "HIT"]),
+            (r#"{"version":"v1","urls":["/other/c"]}"#, ["HIT", "HIT", "MISS"]),
+            (r#"{"version":"v2"}"#, ["HIT", "HIT", "HIT"]),
+            (r#"{"user":"u1"}"#, ["HIT", "HIT", "HIT"]),
+            (r#"{"user":"u1","everything":true}"#, ["HIT", "HIT", "HIT"]),
+            (r#"{"version":"v1"}"#, ["MISS", "MISS", "MISS"]),
             (r#"{"everything":true}"#, ["MISS", "MISS", "MISS"]),
         ];
         for (number, (body, expected)) in cases.into_iter().enumerate() {

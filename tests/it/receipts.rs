@@ -12,7 +12,7 @@ use larder::{
 
 use crate::support::{
     fleet::Fleet,
-    log::{Bridge, Node, UNSYNCED_TTL, of_tag},
+    log::{Bridge, Node, UNSYNCED_TTL, of_tag, spares},
     process::Process,
     proxy::request,
     redis::{Redis, Refusal},
@@ -118,9 +118,8 @@ async fn a_node_that_was_killed_is_waited_for_until_its_lease_ends() {
         drop(three);
         let receipt = one.log.append(of_tag("a"), PATIENCE).await.unwrap();
         assert_eq!(counts(&receipt), (2, 3));
-        let tags = ["a".to_owned()];
         assert!(!fences.is_synced(Instant::now()));
-        assert!(!fences.may_join(&stamp, b"host/path", Some(&tags), Instant::now()));
+        assert!(!spares(&fences, stamp, "a"));
         // Its lease is over: from now on it takes the time that an unsynced node has.
         let asked = Instant::now();
         assert_eq!(counts(&one.log.append(of_tag("a"), PATIENCE).await.unwrap()), (2, 3));

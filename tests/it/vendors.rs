@@ -224,9 +224,12 @@ async fn what_was_purged_is_told_the_latest_first() {
         let (status, mut first) = ask("/v1/purges/1").await;
         let at = first["at"].take();
         assert!(at.as_str().unwrap().ends_with('Z'), "{at}");
+        let passage = [first["applied"][0]["at"].take(), first["acknowledged_at"].take()];
+        assert!(passage.iter().all(|at| at.as_str().unwrap().ends_with('Z')), "{passage:?}");
         let expected = json!({
             "seq": 1, "at": null, "mode": "soft", "source": "api", "reason": "new prices",
             "selectors": [{ "tag": "a" }, { "url": "/b" }],
+            "applied": [{ "at": null }], "acknowledged_at": null,
         });
         assert_eq!((status, first), (200, expected));
         assert_eq!(seqs(&ask("/v1/purges?limit=1").await.1), [2]);

@@ -31,6 +31,7 @@ pub(super) fn compile(table: &StoreTable, flags: &Flags, problems: &mut Problems
         timeout: problems.positive_duration(table.timeout.as_ref()).unwrap_or(defaults.timeout),
         prefix: name(table.prefix.as_ref(), problems).unwrap_or(defaults.prefix),
         version: name(table.version.as_ref(), problems).unwrap_or(defaults.version),
+        grace: problems.duration(table.grace.as_ref()).unwrap_or(defaults.grace),
         compress_above: problems
             .size(table.compress_above.as_ref())
             .unwrap_or(defaults.compress_above),

@@ -308,7 +308,7 @@ fn rule(section: &At<WebhookRule>, problems: &mut Problems<'_>) -> Option<Rule> 
         return None;
     };
     let purge = texts.iter().filter_map(|text| template(text, problems)).collect();
-    Some(Rule { events, when, purge, mode })
+    Some(Rule { events, when, purge, mode, warm: section.warm })
 }
 
 fn template(text: &Text, problems: &mut Problems<'_>) -> Option<PayloadTemplate> {

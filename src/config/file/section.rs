@@ -111,6 +111,7 @@ pub(in crate::config) struct StoreTable {
     pub(in crate::config) timeout: Option<Text>,
     pub(in crate::config) prefix: Option<Text>,
     pub(in crate::config) version: Option<Text>,
+    pub(in crate::config) grace: Option<Text>,
     pub(in crate::config) compress_above: Option<Text>,
     pub(in crate::config) memory: Option<Text>,
     pub(in crate::config) max_object: Option<Text>,

@@ -120,6 +120,7 @@ pub(super) const STORE: &[Key] = &[
     key("timeout", DURATION),
     key("prefix", STRING),
     key("version", STRING),
+    key("grace", DURATION),
     key("compress_above", SIZE),
     key("memory", SIZE),
     key("max_object", SIZE),
@@ -219,6 +220,7 @@ pub(super) const WEBHOOK_RULE: &[Key] = &[
     key("when", Shape::Values),
     key("purge", Shape::Texts),
     key("mode", STRING),
+    key("warm", Shape::Flag),
 ];
 
 pub(super) const LOG: &[Key] = &[key("level", STRING), key("access", STRING)];

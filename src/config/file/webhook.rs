@@ -35,6 +35,7 @@ pub(in crate::config) struct WebhookRule {
     pub(in crate::config) when: When,
     pub(in crate::config) purge: Option<Texts>,
     pub(in crate::config) mode: Option<Text>,
+    pub(in crate::config) warm: bool,
 }
 
 /// `webhook.on.when`: values by the path at which they have to stand.

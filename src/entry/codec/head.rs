@@ -2,7 +2,10 @@
 
 use std::{
     num::NonZeroU32,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -39,8 +42,8 @@ pub(super) struct Head {
     freshness: Freshness,
     etag: EtagOrigin,
     fence: Fence,
-    /// Where key, tags and fields end in the content.
-    ends: [u32; 3],
+    /// Where key, facets, tags and fields end in the content.
+    ends: [u32; 4],
     /// The length of the content.
     pub(super) length: usize,
     /// Its length as it is written: a smaller one means that it is compressed.
@@ -71,7 +74,7 @@ impl Head {
             freshness: response.freshness,
             etag: response.etag,
             fence: response.fence,
-            ends: [response.key_end, response.tags_end, response.fields_end],
+            ends: [response.key_end, response.facets_end, response.tags_end, response.fields_end],
             length: response.bytes.len(),
             stored,
         }
@@ -128,7 +131,7 @@ impl Head {
         let status = StatusCode::from_u16(reader.u16()?).ok()?;
         let freshness = read_freshness(flags, reader)?;
         let fence = Fence { log: LogId(reader.u64()?), seq: reader.u64()? };
-        let ends = [reader.u32()?, reader.u32()?, reader.u32()?];
+        let ends = [reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?];
         let length = reader.size()?;
         let stored = if has(COMPRESSED) { reader.size()? } else { length };
         if has(COMPRESSED) && stored >= length {
@@ -141,9 +144,9 @@ impl Head {
 
     /// The response with this content.
     pub(super) fn complete(self, content: Vec<u8>) -> Option<Entry> {
-        let [key_end, tags_end, fields_end] = self.ends;
+        let [key_end, facets_end, tags_end, fields_end] = self.ends;
         let fits = usize::try_from(fields_end).is_ok_and(|end| end <= content.len());
-        if !fits || key_end > tags_end || tags_end > fields_end {
+        if !fits || !self.ends.is_sorted() {
             return None;
         }
         Some(Entry::Response(Arc::new(StoredResponse {
@@ -154,8 +157,10 @@ impl Head {
             fence: self.fence,
             began: 0,
             checked: AtomicU64::new(0),
+            asked: AtomicBool::new(false),
             bytes: content.into_boxed_slice().into(),
             key_end,
+            facets_end,
             tags_end,
             fields_end,
         })))

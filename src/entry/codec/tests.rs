@@ -8,7 +8,7 @@ use proptest::{collection::vec, option, prelude::*};
 use super::*;
 use crate::{
     entry::{Content, Draft},
-    fence::{Fence, LogId, Stamp},
+    fence::{Fence, LogId, OwnFacets, Stamp},
     field::Timestamp,
     key::CacheKey,
     policy::{Freshness, freshness::Constraints},
@@ -22,6 +22,11 @@ fn packing(compress_above: usize, chunk: u32) -> Packing {
 
 fn plain() -> Packing {
     packing(usize::MAX, u32::MAX)
+}
+
+fn facets() -> OwnFacets {
+    let text = |text: &str| Some(text.into());
+    OwnFacets { user: text("u\n1"), route: text("r"), version: text("v") }
 }
 
 fn response(body: Vec<u8>) -> Entry {
@@ -40,6 +45,7 @@ fn response(body: Vec<u8>) -> Entry {
             constraints: Constraints::EXPLICIT,
         },
         tags: vec!["one".to_owned(), "two".to_owned()],
+        facets: facets(),
         stamp: Stamp { fence: Fence { log: LogId(1), seq: 2 }, version: 3, began: 4 },
     };
     Entry::Response(Arc::new(draft.complete(Content(&[body.into()])).unwrap()))
@@ -74,6 +80,7 @@ fn assert_same(read: &Entry, written: &Entry) {
     assert_eq!(read.fence(), written.fence());
     assert_eq!(read.key_text(), written.key_text());
     assert!(read.tags().eq(written.tags()));
+    assert_eq!(read.facets(), written.facets());
     assert_eq!(read.fields(), written.fields());
     assert_eq!(read.body(), written.body());
 }
@@ -88,22 +95,22 @@ fn what_holds_on_one_node_only_stays_there() {
 }
 
 #[test]
-fn the_form_of_version_1_stays_as_it_is() {
+fn the_form_of_version_2_stays_as_it_is() {
     let written = encode(&response(b"body".to_vec()), plain()).head;
     insta::assert_snapshot!(hex(&written), @r#"
-    4c 52 44 52 01 dc 66 3d b1 95 14 2a eb 01 0c c8  LRDR..f=...*....
+    4c 52 44 52 02 a6 0a 6a 9e 7d 21 9e 0a 01 0c c8  LRDR...j.}!.....
     00 20 7b 68 e5 cf 8b 01 00 00 03 00 00 00 00 00  ..{h............
     00 00 01 00 00 00 3c 00 00 00 00 00 00 00 00 00  ......<.........
     00 00 1e 00 00 00 01 00 00 00 00 00 00 00 02 00  ................
-    00 00 00 00 00 00 16 00 00 00 1d 00 00 00 65 00  ..............e.
-    00 00 69 00 00 00 00 00 00 00 68 74 74 70 3a 2f  ..i.......http:/
-    2f 65 78 61 6d 70 6c 65 2e 63 6f 6d 2f 61 3f 62  /example.com/a?b
-    6f 6e 65 0a 74 77 6f 0c 00 0a 00 00 00 63 6f 6e  one.two......con
-    74 65 6e 74 2d 74 79 70 65 74 65 78 74 2f 70 6c  tent-typetext/pl
-    61 69 6e 04 00 22 00 00 00 65 74 61 67 22 32 33  ain.."...etag"23
-    30 64 38 33 35 38 64 63 38 65 38 38 39 30 62 34  0d8358dc8e8890b4
-    63 35 38 64 65 65 62 36 32 39 31 32 65 65 22 62  c58deeb62912ee"b
-    6f 64 79                                         ody
+    00 00 00 00 00 00 16 00 00 00 1d 00 00 00 24 00  ..............$.
+    00 00 6c 00 00 00 70 00 00 00 00 00 00 00 68 74  ..l...p.......ht
+    74 70 3a 2f 2f 65 78 61 6d 70 6c 65 2e 63 6f 6d  tp://example.com
+    2f 61 3f 62 72 0a 76 0a 75 0a 31 6f 6e 65 0a 74  /a?br.v.u.1one.t
+    77 6f 0c 00 0a 00 00 00 63 6f 6e 74 65 6e 74 2d  wo......content-
+    74 79 70 65 74 65 78 74 2f 70 6c 61 69 6e 04 00  typetext/plain..
+    22 00 00 00 65 74 61 67 22 32 33 30 64 38 33 35  "...etag"230d835
+    38 64 63 38 65 38 38 39 30 62 34 63 35 38 64 65  8dc8e8890b4c58de
+    65 62 36 32 39 31 32 65 65 22 62 6f 64 79        eb62912ee"body
     "#);
     let variants = Variants {
         target: (*b"http://example.com/a").into(),
@@ -113,7 +120,7 @@ fn the_form_of_version_1_stays_as_it_is() {
     };
     let written = encode(&Entry::Variants(Arc::new(variants)), plain()).head;
     insta::assert_snapshot!(hex(&written), @r#"
-    4c 52 44 52 01 49 2c 17 e1 38 0f ae 52 00 14 00  LRDR.I,..8..R...
+    4c 52 44 52 02 80 0d 8d 0f e1 86 1d 34 00 14 00  LRDR........4...
     00 00 68 74 74 70 3a 2f 2f 65 78 61 6d 70 6c 65  ..http://example
     2e 63 6f 6d 2f 61 09 00 00 00 00 00 00 00 01 00  .com/a..........
     00 00 02 00 00 00 06 00 00 00 61 63 63 65 70 74  ..........accept
@@ -139,7 +146,7 @@ const STATUS: usize = FLAGS + 1;
 const CONSTRAINTS: usize = STATUS + 2;
 const LIFETIME_NANOS: usize = CONSTRAINTS + 1 + 8 + 12 + 8;
 const KEY_END: usize = LIFETIME_NANOS + 4 + 4 + 16;
-const FIELDS_END: usize = KEY_END + 8;
+const FIELDS_END: usize = KEY_END + 12;
 const LENGTH: usize = FIELDS_END + 4;
 /// Only in content that is compressed.
 const STORED: usize = LENGTH + 8;
@@ -290,17 +297,24 @@ fn headers() -> impl Strategy<Value = HeaderMap> {
     })
 }
 
+fn some_facets() -> impl Strategy<Value = OwnFacets> {
+    let text = |form: &'static str| option::of(form.prop_map(|text: String| text.as_str().into()));
+    (text("\\PC{1,9}"), text("[a-z]{1,9}"), text("[a-z0-9]{1,9}"))
+        .prop_map(|(user, route, version)| OwnFacets { user, route, version })
+}
+
 fn responses() -> impl Strategy<Value = Entry> {
     let texts = (vec(any::<u8>(), 0..60), vec("[a-zé:]{1,9}", 0..5), vec(any::<u8>(), 0..400));
     let numbers = (100..1000_u16, any::<u64>(), any::<u64>());
-    (texts, numbers, headers(), freshnesses(), 1..4_usize).prop_map(
-        |((key, tags, body), (status, log, seq), headers, freshness, times)| {
+    (texts, numbers, headers(), (freshnesses(), some_facets()), 1..4_usize).prop_map(
+        |((key, tags, body), (status, log, seq), headers, (freshness, facets), times)| {
             let draft = Draft {
                 key: CacheKey::from_text(&key),
                 status: StatusCode::from_u16(status).unwrap(),
                 headers,
                 freshness,
                 tags,
+                facets,
                 stamp: Stamp { fence: Fence { log: LogId(log), seq }, version: 5, began: 6 },
             };
             let pieces = vec![Bytes::from(body); times];

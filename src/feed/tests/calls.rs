@@ -116,6 +116,7 @@ async fn it_follows_records_until_they_end() {
         selectors: vec![Selector::Everything],
         source: Source::Api,
         reason: None,
+        warm: false,
     };
     let record = Record { seq: 42, at: second(2), purge: everything };
     sender.send(Heard::Record(LOG, Arc::new(record))).await.unwrap();

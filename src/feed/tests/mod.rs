@@ -49,7 +49,8 @@ fn purge(feed: &Feed, seq: u64, tags: &[&str]) {
 
 fn record(seq: u64, tags: &[&str]) -> Arc<Record> {
     let selectors = tags.iter().map(|tag| Selector::Tag((*tag).into())).collect();
-    let purge = Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None };
+    let purge =
+        Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None, warm: false };
     Arc::new(Record { seq, at: second(seq), purge })
 }
 

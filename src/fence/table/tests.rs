@@ -10,9 +10,10 @@ use crate::{
 
 const LOG: LogId = LogId(1);
 const URL: &str = "example.com/a/b?c=1";
+const NONE: Facets<'_> = Facets { user: None, route: None, version: None };
 
 fn purge(mode: Mode, selectors: &[Selector]) -> Purge {
-    Purge { mode, selectors: selectors.to_vec(), source: Source::Api, reason: None }
+    Purge { mode, selectors: selectors.to_vec(), source: Source::Api, reason: None, warm: false }
 }
 
 fn tag(tag: &str) -> Selector {
@@ -25,6 +26,26 @@ fn url(url: &str) -> Selector {
 
 fn prefix(prefix: &str) -> Selector {
     Selector::Prefix(prefix.into())
+}
+
+fn pattern(pattern: &str) -> Selector {
+    Selector::Pattern(pattern.into())
+}
+
+fn user(user: &str) -> Selector {
+    Selector::User(user.into())
+}
+
+fn all(selectors: &[Selector]) -> Selector {
+    Selector::All(selectors.into())
+}
+
+fn subject<'a>(
+    url: &'a str,
+    tags: &'a [&'a str],
+    facets: Facets<'a>,
+) -> Subject<'a, impl Iterator<Item = &'a str> + Clone> {
+    Subject { url: url.as_bytes(), tags: tags.iter().copied(), facets }
 }
 
 fn table() -> Table {
@@ -55,8 +76,8 @@ impl Table {
     }
 
     fn verdict_of(&self, stamp: Stamp, url: &str, tags: &[&str]) -> Verdict {
-        let subject = Subject { url: url.as_bytes(), tags: tags.iter().copied() };
-        self.judge(stamp.fence, stamp.version, subject)
+        let subject = subject(url, tags, Facets::default());
+        self.judge(stamp.fence, stamp.version, &subject)
     }
 }
 
@@ -121,6 +142,117 @@ fn everything_selects_whatever_there_is() {
     assert_eq!(table.verdict(table.stamp()), Verdict::Alive);
 }
 
+const MINE: Facets<'_> = Facets { user: Some("u"), route: Some("r"), version: Some("v") };
+
+/// What became of a response to `URL` with the tag `t` and these facets after one hard purge.
+fn among(facets: Facets<'_>, selector: &Selector) -> Verdict {
+    let mut table = table();
+    let stamp = table.stamp();
+    table.purge(Mode::Hard, std::slice::from_ref(selector));
+    let judge = |version| table.judge(stamp.fence, version, &subject(URL, &["t"], facets));
+    let verdict = judge(stamp.version);
+    assert_eq!(judge(0), verdict);
+    assert_eq!(judge(table.version()), Verdict::Alive, "asked for afterwards");
+    assert_eq!(selector.selects(&subject(URL, &["t"], facets)), verdict == Verdict::Dead);
+    assert!(table.may_select(stamp.version, URL.as_bytes(), facets) || verdict == Verdict::Alive);
+    verdict
+}
+
+#[test]
+fn patterns_select_where_all_of_the_url_fits() {
+    for this in ["*", "/a/*", "*c=1", "/*/b*", "example.com/*", "*.com/a/b?c=*", URL, "/a/b?c=1"] {
+        assert_eq!(after(pattern(this)), Verdict::Dead, "{this}");
+    }
+    for other in ["", "/", "/a", "/a/b?c=", "a*", "/b*", "*c=", "example.org/*", "*/b"] {
+        assert_eq!(after(pattern(other)), Verdict::Alive, "{other}");
+    }
+}
+
+#[test]
+fn users_routes_and_versions_select_what_is_theirs() {
+    let (route, version) =
+        (|it: &str| Selector::Route(it.into()), |it: &str| Selector::Version(it.into()));
+    for this in [user("u"), route("r"), version("v")] {
+        assert_eq!(among(MINE, &this), Verdict::Dead, "{this:?}");
+        assert_eq!(among(NONE, &this), Verdict::Alive, "{this:?}");
+    }
+    for other in [user("r"), user(""), route("u"), version("r")] {
+        assert_eq!(among(MINE, &other), Verdict::Alive, "{other:?}");
+    }
+}
+
+#[test]
+fn several_at_once_select_what_each_of_them_selects() {
+    let route = || Selector::Route("r".into());
+    for this in [
+        all(&[tag("t"), user("u")]),
+        all(&[user("u"), route(), url("/a/b?c=1")]),
+        all(&[prefix("/a"), route()]),
+        all(&[pattern("/a*"), user("u")]),
+        all(&[tag("t"), prefix("/a/")]),
+        all(&[Selector::Everything, all(&[route()])]),
+        all(&[]),
+    ] {
+        assert_eq!(among(MINE, &this), Verdict::Dead, "{this:?}");
+    }
+    for other in [
+        all(&[tag("t"), user("x")]),
+        all(&[tag("x"), user("u")]),
+        all(&[user("u"), user("x")]),
+        all(&[prefix("/b"), route()]),
+        all(&[pattern("/b*"), user("u")]),
+        all(&[tag("t"), tag("x")]),
+    ] {
+        assert_eq!(among(MINE, &other), Verdict::Alive, "{other:?}");
+    }
+    assert_eq!(among(NONE, &all(&[tag("t"), user("u")])), Verdict::Alive);
+}
+
+#[test]
+fn a_purge_among_one_users_responses_holds_nobody_else_up() {
+    let mut table = table();
+    let since = table.version();
+    table.purge(Mode::Hard, &[all(&[tag("any"), user("u")])]);
+    assert!(table.may_select(since, URL.as_bytes(), MINE));
+    assert!(!table.may_select(since, URL.as_bytes(), NONE));
+}
+
+#[test]
+fn of_too_many_patterns_the_oldest_are_forgotten_and_with_them_all_that_is_older() {
+    let mut table = table();
+    let stamps: Vec<Stamp> = (0..1001)
+        .map(|number| {
+            let stamp = table.stamp();
+            table.purge(Mode::Hard, &[pattern(&format!("/{number}/*"))]);
+            stamp
+        })
+        .collect();
+    assert_eq!(table.len(), 1000);
+    assert_eq!(table.verdict(stamps[0]), Verdict::Dead);
+    assert_eq!(table.verdict(stamps[1]), Verdict::Alive);
+    assert_eq!(table.verdict_of(stamps[1], "h/1/x", &[]), Verdict::Dead);
+    assert!(table.may_select(stamps[0].version, b"h/unrelated", NONE));
+    table.purge(Mode::Hard, &[pattern("/1/*"), pattern("/new/*")]);
+    assert_eq!(table.verdict(stamps[2]), Verdict::Dead, "purged once more, `/1/*` is young");
+    assert_eq!(table.verdict(stamps[3]), Verdict::Alive);
+}
+
+#[test]
+fn a_pending_pattern_is_never_forgotten() {
+    let mut table = table();
+    let before = table.stamp();
+    let pending = table.apply_pending(&purge(Mode::Hard, &[pattern("/a/*")]));
+    for number in 0..1100 {
+        table.purge(Mode::Soft, &[pattern(&format!("/{number}/*"))]);
+    }
+    table.begin(Fence { log: LOG, seq: table.fence().seq });
+    let now = Stamp { version: before.version, ..table.stamp() };
+    assert_eq!(table.verdict(now), Verdict::Dead);
+    assert_eq!(table.verdict_of(now, "h/5/x", &[]), Verdict::Alive, "below the floor");
+    table.settle(pending);
+    assert_eq!(table.verdict(now), Verdict::Alive);
+}
+
 #[test]
 fn a_hard_purge_wins_over_a_soft_one_in_either_order() {
     for modes in [[Mode::Hard, Mode::Soft], [Mode::Soft, Mode::Hard]] {
@@ -165,7 +297,7 @@ fn missing_records_make_dead_whatever_is_older() {
     let at = Timestamp::from_millis(0);
     table.apply(&Record { seq: 14, at, purge: purge(Mode::Hard, &[tag("else")]) });
     assert_eq!(table.verdict(older), Verdict::Dead);
-    assert!(table.may_select(older.version, b"h/unrelated"));
+    assert!(table.may_select(older.version, b"h/unrelated", NONE));
     let up_to_date_elsewhere = Stamp { fence: Fence { log: LOG, seq: 13 }, ..Stamp::default() };
     assert_eq!(table.verdict(up_to_date_elsewhere), Verdict::Alive);
     assert_eq!(table.verdict_of(up_to_date_elsewhere, URL, &["else"]), Verdict::Dead);
@@ -178,7 +310,7 @@ fn another_log_makes_everything_dead_and_is_followed_from_its_fence_on() {
     let stamp = table.stamp();
     table.begin(Fence { log: LogId(2), seq: 5 });
     assert_eq!(table.verdict(stamp), Verdict::Dead);
-    assert!(table.may_select(stamp.version, b"h/unrelated"));
+    assert!(table.may_select(stamp.version, b"h/unrelated", NONE));
     let stored = |seq| Stamp { fence: Fence { log: LogId(2), seq }, ..Stamp::default() };
     assert_eq!(table.verdict(stored(4)), Verdict::Dead);
     assert_eq!(table.verdict(stored(5)), Verdict::Alive);
@@ -216,7 +348,7 @@ fn a_full_table_forgets_the_oldest_and_with_it_all_that_is_older() {
     // `b` is forgotten, at the second place; `a` was purged once more and is not.
     let expected = [Verdict::Dead, Verdict::Dead, Verdict::Alive, Verdict::Alive];
     assert_eq!(unrelated.collect::<Vec<_>>(), expected);
-    assert!(table.may_select(stamps[1].version, b"h/unrelated"));
+    assert!(table.may_select(stamps[1].version, b"h/unrelated", NONE));
     assert_eq!(table.verdict_of(stamps[2], URL, &["a"]), Verdict::Dead);
 }
 
@@ -232,8 +364,8 @@ fn a_pending_purge_spares_what_was_asked_for_after_it() {
     let from_elsewhere = Stamp { fence: Fence { log: LOG, seq: 99 }, ..Stamp::default() };
     assert_eq!(table.verdict(from_elsewhere), Verdict::Dead);
     assert_eq!(table.verdict_of(from_elsewhere, "h/unrelated", &[]), Verdict::Alive);
-    assert!(table.may_select(before.version, URL.as_bytes()));
-    assert!(!table.may_select(after.version, URL.as_bytes()));
+    assert!(table.may_select(before.version, URL.as_bytes(), NONE));
+    assert!(!table.may_select(after.version, URL.as_bytes(), NONE));
 }
 
 #[test]
@@ -274,8 +406,8 @@ fn before_its_tags_are_known_any_tag_may_select_a_response() {
     let may_select = |change: &dyn Fn(&mut Table), table: &mut Table| {
         let since = table.version();
         change(table);
-        assert!(!table.may_select(table.version(), URL.as_bytes()));
-        table.may_select(since, URL.as_bytes())
+        assert!(!table.may_select(table.version(), URL.as_bytes(), NONE));
+        table.may_select(since, URL.as_bytes(), NONE)
     };
     for related in [tag("else"), url("/a/b?c=1"), prefix("example.com/a"), Selector::Everything] {
         for mode in [Mode::Hard, Mode::Soft] {
@@ -293,7 +425,7 @@ fn before_its_tags_are_known_any_tag_may_select_a_response() {
 #[derive(Debug, Clone)]
 enum Step {
     /// Asks for a response; `true` if another process does.
-    Ask(&'static str, Vec<&'static str>, bool),
+    Ask(&'static str, Vec<&'static str>, Facets<'static>, bool),
     Purge(Purge),
     Pend(Purge),
     /// Writes one of the pending purges to the log.
@@ -310,6 +442,7 @@ struct Asked {
     is_foreign: bool,
     url: &'static str,
     tags: Vec<&'static str>,
+    facets: Facets<'static>,
     /// How much of the history there was.
     at: usize,
     worst: Verdict,
@@ -332,7 +465,7 @@ struct History {
 impl History {
     fn take(&mut self, step: Step) {
         match step {
-            Step::Ask(url, tags, is_foreign) => self.ask(url, tags, is_foreign),
+            Step::Ask(url, tags, facets, is_foreign) => self.ask((url, tags, facets), is_foreign),
             Step::Purge(purge) => self.append(purge),
             Step::Pend(purge) => {
                 let pending = Some(self.table.apply_pending(&purge));
@@ -354,11 +487,15 @@ impl History {
         }
     }
 
-    fn ask(&mut self, url: &'static str, tags: Vec<&'static str>, is_foreign: bool) {
+    fn ask(
+        &mut self,
+        (url, tags, facets): (&'static str, Vec<&'static str>, Facets<'static>),
+        is_foreign: bool,
+    ) {
         let stamp = self.table.stamp();
         let checked = if is_foreign { 0 } else { stamp.version };
         let (at, worst) = (self.happened.len(), Verdict::Alive);
-        self.asked.push(Asked { stamp, checked, is_foreign, url, tags, at, worst });
+        self.asked.push(Asked { stamp, checked, is_foreign, url, tags, facets, at, worst });
     }
 
     fn append(&mut self, purge: Purge) {
@@ -402,20 +539,44 @@ impl History {
 
 impl Asked {
     fn judge(&self, table: &Table) -> Verdict {
-        let subject = Subject { url: self.url.as_bytes(), tags: self.tags.iter().copied() };
-        table.judge(self.stamp.fence, self.checked, subject)
+        self.judge_since(table, self.checked)
+    }
+
+    fn judge_since(&self, table: &Table, checked: u64) -> Verdict {
+        table.judge(self.stamp.fence, checked, &subject(self.url, &self.tags, self.facets))
     }
 
     fn is_selected(&self, purge: &Purge) -> bool {
+        purge.selectors.iter().any(|selector| self.is_selected_by(selector))
+    }
+
+    fn is_selected_by(&self, selector: &Selector) -> bool {
         let path = &self.url[self.url.find('/').unwrap_or(self.url.len())..];
-        purge.selectors.iter().any(|selector| match selector {
+        match selector {
             Selector::Everything => true,
             Selector::Tag(tag) => self.tags.contains(&&**tag),
             Selector::Url(url) => [self.url, path].contains(&&**url),
             Selector::Prefix(prefix) => {
                 self.url.starts_with(&**prefix) || path.starts_with(&**prefix)
             }
-        })
+            Selector::Pattern(pattern) => {
+                let is_like = |text: &str| is_like(pattern.as_bytes(), text.as_bytes());
+                is_like(self.url) || is_like(path)
+            }
+            Selector::User(user) => self.facets.user == Some(user),
+            Selector::Route(route) => self.facets.route == Some(route),
+            Selector::Version(version) => self.facets.version == Some(version),
+            Selector::All(selectors) => selectors.iter().all(|it| self.is_selected_by(it)),
+        }
+    }
+}
+
+/// What a pattern means, by trying everything.
+fn is_like(pattern: &[u8], text: &[u8]) -> bool {
+    match pattern.split_first() {
+        None => text.is_empty(),
+        Some((b'*', rest)) => (0..=text.len()).any(|skipped| is_like(rest, &text[skipped..])),
+        Some((byte, rest)) => text.first() == Some(byte) && is_like(rest, &text[1..]),
     }
 }
 
@@ -425,12 +586,26 @@ const TAGS: [&str; 4] = ["a", "b", "/a", "h/a"];
 fn selectors() -> impl Strategy<Value = Selector> {
     let some_url = select(vec!["h/a", "/a", "g/a", "/", "/b/c", "a"]);
     let some_prefix = select(vec!["h", "h/", "/b", "/", "/a?", "g/a", "", "a"]);
-    prop_oneof![
+    let some_pattern = select(vec!["/a*", "h/*", "*/a", "*a*", "/*/c", "*", "/a", "g/*?*"]);
+    let one = prop_oneof![
         8 => select(TAGS.to_vec()).prop_map(tag),
         8 => some_url.prop_map(url),
         6 => some_prefix.prop_map(prefix),
+        3 => some_pattern.prop_map(pattern),
+        3 => select(VALUES.to_vec()).prop_map(user),
+        3 => select(VALUES.to_vec()).prop_map(|route| Selector::Route(route.into())),
+        2 => select(VALUES.to_vec()).prop_map(|version| Selector::Version(version.into())),
         1 => Just(Selector::Everything),
-    ]
+    ];
+    one.prop_recursive(2, 8, 3, |inner| vec(inner, 1..4).prop_map(|selectors| all(&selectors)))
+}
+
+/// What facets may be.
+const VALUES: [&str; 2] = ["a", "b"];
+
+fn facets() -> impl Strategy<Value = Facets<'static>> {
+    let value = || prop::option::of(select(VALUES.to_vec()));
+    (value(), value(), value()).prop_map(|(user, route, version)| Facets { user, route, version })
 }
 
 fn purges() -> impl Strategy<Value = Purge> {
@@ -441,8 +616,8 @@ fn purges() -> impl Strategy<Value = Purge> {
 fn steps() -> impl Strategy<Value = Step> {
     let tags = vec(select(TAGS.to_vec()), 0..3);
     prop_oneof![
-        8 => (select(URLS.to_vec()), tags, any::<bool>())
-            .prop_map(|(url, tags, is_foreign)| Step::Ask(url, tags, is_foreign)),
+        8 => (select(URLS.to_vec()), tags, facets(), any::<bool>())
+            .prop_map(|(url, tags, facets, is_foreign)| Step::Ask(url, tags, facets, is_foreign)),
         8 => purges().prop_map(Step::Purge),
         4 => purges().prop_map(Step::Pend),
         3 => any::<prop::sample::Index>().prop_map(Step::Settle),
@@ -464,8 +639,9 @@ fn play(steps: Vec<Step>, capacity: usize) {
                 assert_eq!(verdict, truth);
             }
             assert!(verdict >= truth && verdict >= asked.worst, "a purge was forgotten");
-            let by_stamp = history.table.verdict_of(asked.stamp, asked.url, &asked.tags);
-            let may_select = history.table.may_select(asked.stamp.version, asked.url.as_bytes());
+            let by_stamp = asked.judge_since(&history.table, asked.stamp.version);
+            let (since, url) = (asked.stamp.version, asked.url.as_bytes());
+            let may_select = history.table.may_select(since, url, asked.facets);
             assert!(by_stamp == Verdict::Alive || may_select);
             history.asked[place].worst = verdict;
         }

@@ -187,7 +187,10 @@ async fn acknowledged(
         roll.mark_unchanged();
         let now = Instant::now();
         let judgement = shared.roster.lock().judge(appended, now);
-        let Some(again) = judgement.again else { return Ok(judgement.receipt) };
+        let Some(again) = judgement.again else {
+            shared.fences.acknowledged(appended.fence);
+            return Ok(judgement.receipt);
+        };
         if log != appended.fence.log {
             return Err(Unavailable);
         }

@@ -79,6 +79,7 @@ impl Pending {
 
 fn is_one_record(one: &Purge, next: &Purge) -> bool {
     let is_alike = one.mode == next.mode && one.source == next.source && one.reason == next.reason;
+    let is_alike = is_alike && one.warm == next.warm;
     is_alike && one.selectors.len() + next.selectors.len() <= IN_A_RECORD
 }
 
@@ -90,6 +91,7 @@ pub(super) fn everything() -> Purge {
         selectors: vec![Selector::Everything],
         source: Source::Larder,
         reason: Some(reason.to_owned()),
+        warm: false,
     }
 }
 
@@ -100,7 +102,7 @@ mod tests {
 
     fn purge(tags: &[&str]) -> Purge {
         let selectors = tags.iter().map(|tag| Selector::Tag((*tag).into())).collect();
-        Purge { mode: Mode::Hard, selectors, source: Source::Write, reason: None }
+        Purge { mode: Mode::Hard, selectors, source: Source::Write, reason: None, warm: false }
     }
 
     fn soft(purge: Purge) -> Purge {

@@ -137,6 +137,9 @@ impl Shared {
     /// Redis told of the nodes.
     pub(super) fn learn(&self, census: &Census, answered: Instant) {
         self.roster.lock().learn(census, answered, self.node);
+        for told in census.nodes.iter().filter(|told| told.node != self.node) {
+            self.fences.others_reached(told.node, told.place);
+        }
         self.roll.send_replace(());
     }
 
@@ -154,6 +157,7 @@ impl Shared {
     /// A node told how far it has come.
     pub(super) fn reported(&self, node: NodeId, place: Fence) {
         if self.roster.lock().report(node, place) {
+            self.fences.others_reached(node, place);
             self.roll.send_replace(());
         }
     }

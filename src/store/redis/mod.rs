@@ -25,8 +25,9 @@ mod settings;
 pub(super) mod tests;
 mod writer;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
+use arc_swap::ArcSwapOption;
 use tokio::{runtime::Handle, task::AbortHandle};
 
 pub use fault::Refusal;
@@ -62,12 +63,20 @@ pub struct Redis {
 struct Shared {
     settings: Settings,
     keys: Keys,
+    previous: ArcSwapOption<Previous>,
     connector: Connector,
     guard: Arc<Guard>,
     lanes: Lanes,
     queue: Queue,
     claims: Arc<Claims>,
     metrics: Arc<StoreMetrics>,
+}
+
+/// The version of the namespace before this one.
+struct Previous {
+    keys: Keys,
+    /// Until when it is looked into.
+    until: Instant,
 }
 
 impl Redis {
@@ -87,6 +96,7 @@ impl Redis {
         let lanes = Lanes::new(connector.clone(), Arc::clone(&guard), deadlines, keys.probe());
         let shared = Arc::new(Shared {
             keys,
+            previous: ArcSwapOption::empty(),
             lanes,
             queue: Queue::new(Arc::clone(&metrics)),
             claims: Arc::new(Claims::new(runtime.clone())),
@@ -111,10 +121,27 @@ impl Redis {
     /// The entry under this key, or what this node is about to put there.
     pub async fn get(&self, key: &CacheKey) -> Option<Entry> {
         match self.shared.queue.pending(key.digest()) {
-            Outlook::Unchanged => self.shared.get(key).await,
+            Outlook::Unchanged => self.shared.get(&self.shared.keys, key).await,
             Outlook::Entry(entry) => entry.stands_under(key).then_some(entry),
             Outlook::Nothing => None,
         }
+    }
+
+    /// The entry under this key in the version before, as long as that counts.
+    pub async fn get_previous(&self, key: &CacheKey) -> Option<Entry> {
+        let previous = self.shared.previous.load_full()?;
+        if Instant::now() >= previous.until {
+            self.shared.previous.store(None);
+            return None;
+        }
+        // Boxed: it is rare, and its state would make that of every read large.
+        Box::pin(self.shared.get(&previous.keys, key)).await
+    }
+
+    /// Has [`get_previous`](Self::get_previous) look into this version, until then.
+    pub fn precede(&self, version: &str, until: Instant) {
+        let keys = Keys::new(&self.shared.settings.prefix, version);
+        self.shared.previous.store(Some(Arc::new(Previous { keys, until })));
     }
 
     /// A number that changes whenever an entry is removed. What was read before may be what was removed.

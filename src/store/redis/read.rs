@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fred::interfaces::KeysInterface as _;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{Shared, fault::Fault, guard::Epoch, lane::Load, queue::Write};
+use super::{Shared, fault::Fault, guard::Epoch, keys::Keys, lane::Load, queue::Write};
 use crate::{
     entry::{
         Entry,
@@ -20,14 +20,14 @@ use crate::{
 const CHUNKS: usize = 8;
 
 impl Shared {
-    /// The entry under this key, if Redis has it and says so in time.
-    pub(super) async fn get(&self, key: &CacheKey) -> Option<Entry> {
+    /// The entry under this key of a namespace, if Redis has it and says so in time.
+    pub(super) async fn get(&self, namespace: &Keys, key: &CacheKey) -> Option<Entry> {
         let Some(epoch) = self.guard.admits_within(self.settings.read_deadline).await else {
             self.metrics.count(Operation::Get, Outcome::Open);
             return None;
         };
         let started = Instant::now();
-        let read = self.read(epoch, key.digest()).await;
+        let read = self.read(epoch, namespace, key.digest()).await;
         let (outcome, entry) = match read {
             Ok(Read::Entry(entry)) if entry.stands_under(key) => (Outcome::Hit, Some(entry)),
             Ok(Read::Entry(_) | Read::Nothing) => (Outcome::Miss, None),
@@ -38,15 +38,15 @@ impl Shared {
         entry
     }
 
-    async fn read(&self, epoch: Epoch, digest: u128) -> Result<Read, Fault> {
+    async fn read(&self, epoch: Epoch, namespace: &Keys, digest: u128) -> Result<Read, Fault> {
         let lane = self.lanes.lane(epoch, Load::Small);
-        let key = self.keys.entry(digest);
+        let key = namespace.entry(digest);
         let Some(head) = lane.get(key).await? else { return Ok(Read::Nothing) };
         match codec::decode(&head, self.settings.max_entry) {
             Some(Decoded::Entry(entry)) => Ok(Read::Entry(entry)),
             Some(Decoded::Chunked(chunked)) => {
                 // Boxed: it is rare, and its state would make that of every read large.
-                Box::pin(self.read_chunks(epoch, digest, chunked)).await
+                Box::pin(self.read_chunks(epoch, (namespace, digest), chunked)).await
             }
             None => Ok(Read::Damaged),
         }
@@ -55,11 +55,11 @@ impl Shared {
     async fn read_chunks(
         &self,
         epoch: Epoch,
-        digest: u128,
+        (namespace, digest): (&Keys, u128),
         chunked: Chunked,
     ) -> Result<Read, Fault> {
         let lane = self.lanes.lane(epoch, Load::Large);
-        let keys = self.keys.chunks(digest, chunked.generation(), chunked.count());
+        let keys = namespace.chunks(digest, chunked.generation(), chunked.count());
         let chunks = stream::iter(keys).map(|key| {
             lane.ask(|session| async move { session.get::<Option<Bytes>, _>(key).await })
         });
@@ -74,7 +74,9 @@ impl Shared {
             return Ok(Read::Entry(entry));
         }
         // Nobody is going to make sense of it.
-        self.push(Operation::Remove, Write::Remove { digest });
+        if std::ptr::eq(namespace, &raw const self.keys) {
+            self.push(Operation::Remove, Write::Remove { digest });
+        }
         Ok(Read::Damaged)
     }
 }

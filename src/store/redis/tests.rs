@@ -16,7 +16,7 @@ use tokio::{
 use super::{Redis, Refusal, Settings, State};
 use crate::{
     entry::{Content, Draft, Entry},
-    fence::Stamp,
+    fence::{OwnFacets, Stamp},
     field::Timestamp,
     key::CacheKey,
     policy::freshness::{Constraints, Freshness},
@@ -136,6 +136,7 @@ fn response(key: &CacheKey, body: Vec<u8>) -> Entry {
             constraints: Constraints::default(),
         },
         tags: vec!["kpi".to_owned()],
+        facets: OwnFacets::default(),
         stamp: Stamp::default(),
     };
     Entry::Response(Arc::new(draft.complete(Content(&[body.into()])).unwrap()))
@@ -177,6 +178,25 @@ async fn what_one_node_puts_another_one_gets() {
     one.remove(key.digest());
     one.flushed().await;
     assert!(other.get(&key).await.is_none());
+}
+
+#[tokio::test]
+async fn the_version_before_is_read_until_it_no_longer_counts() {
+    let server = Server::start().await;
+    let before = patient(&server);
+    let now = Settings { version: "v2".to_owned(), ..before.shared.settings.clone() };
+    let now = start(now);
+    let (small, large) = (key("/small"), key("/large"));
+    before.put(&small, response(&small, b"hello".to_vec()));
+    before.put(&large, response(&large, noise(1 << 20)));
+    before.flushed().await;
+    assert!(now.get_previous(&small).await.is_none(), "it knows of none");
+    now.precede("v1", Instant::now() + Duration::from_hours(1));
+    assert_eq!(body_of(now.get_previous(&small).await).unwrap(), b"hello");
+    assert_eq!(body_of(now.get_previous(&large).await).unwrap().len(), 1 << 20);
+    assert!(now.get(&small).await.is_none(), "another namespace");
+    now.precede("v1", Instant::now());
+    assert!(now.get_previous(&small).await.is_none(), "its time is over");
 }
 
 #[tokio::test]

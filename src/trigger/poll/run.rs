@@ -178,6 +178,7 @@ impl<F: Fleet, A: Ask> Poller<F, A> {
             selectors: self.poll.purge.iter().cloned().map(Selector::Tag).collect(),
             source: Source::Poll(self.poll.name.clone()),
             reason: Some(format!("version {version}")),
+            warm: false,
         }
     }
 

@@ -60,6 +60,7 @@ impl Schedule {
             selectors: self.purge.iter().cloned().map(Selector::Tag).collect(),
             source: Source::Schedule(self.calendar.as_str().into()),
             reason: None,
+            warm: false,
         }
     }
 }

@@ -44,6 +44,8 @@ pub struct Rule {
     pub purge: Box<[PayloadTemplate]>,
     /// Whether what they select is gone or stale.
     pub mode: Mode,
+    /// Whether what they select is fetched again where it was lately asked for.
+    pub warm: bool,
 }
 
 /// A value of the payload that has to be one of these.
@@ -99,14 +101,15 @@ impl Map {
         }
         let purges = [(Mode::Hard, hard), (Mode::Soft, soft)];
         let purges = purges.into_iter().filter(|(_, tags)| !tags.is_empty());
-        let purges = purges.map(|(mode, tags)| purge(name, mode, tags)).collect();
+        let warms = |mode| rules.iter().any(|rule| rule.warm && rule.mode == mode);
+        let purges = purges.map(|(mode, tags)| {
+            let selectors = tags.into_iter().map(|tag| Selector::Tag(tag.into())).collect();
+            let source = Source::Webhook(name.into());
+            Purge { mode, selectors, source, reason: None, warm: warms(mode) }
+        });
+        let purges = purges.collect();
         Ok(Mapped { purges, rules: rules.len(), unfilled })
     }
-}
-
-fn purge(name: &str, mode: Mode, tags: BTreeSet<String>) -> Purge {
-    let selectors = tags.into_iter().map(|tag| Selector::Tag(tag.into())).collect();
-    Purge { mode, selectors, source: Source::Webhook(name.into()), reason: None }
 }
 
 impl ToldIn {
@@ -160,6 +163,7 @@ mod tests {
             when: when.iter().map(condition).collect(),
             purge: purge.iter().map(|text| PayloadTemplate::parse(text).unwrap()).collect(),
             mode,
+            warm: false,
         }
     }
 
@@ -234,6 +238,18 @@ mod tests {
         assert_eq!(modes, [Mode::Hard, Mode::Soft]);
         assert_eq!(tags(&mapped.purges[0]), ["b", "c"]);
         assert_eq!(tags(&mapped.purges[1]), ["a"]);
+    }
+
+    #[test]
+    fn what_a_rule_purges_is_fetched_again_where_it_says_so() {
+        let warm = Rule { warm: true, ..rule(&["a"], &[], &["x"], Mode::Soft) };
+        let map = map(vec![warm, rule(&[], &[], &["y"], Mode::Hard)]);
+        let warms = |event| -> Vec<(Mode, bool)> {
+            let purges = apply(&map, event, &json!({})).purges;
+            purges.iter().map(|purge| (purge.mode, purge.warm)).collect()
+        };
+        assert_eq!(warms("a"), [(Mode::Hard, false), (Mode::Soft, true)]);
+        assert_eq!(warms("b"), [(Mode::Hard, false)]);
     }
 
     #[test]

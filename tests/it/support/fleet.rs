@@ -100,9 +100,23 @@ impl Fleet {
         receipt["seq"].as_u64().unwrap()
     }
 
+    /// What a node tells of a purge.
+    pub(crate) async fn purge_at(&self, node: usize, seq: u64) -> serde_json::Value {
+        let call = request("GET", &format!("/v1/purges/{seq}"), &[TOKEN]);
+        let reply = Wire::connect(self.nodes[node].admin).await.exchange(call).await;
+        serde_json::from_str(&reply.body).unwrap()
+    }
+
     /// Ends a node at once, as a crash does.
     pub(crate) fn kill(&self, node: usize) {
         self.nodes[node].kill();
+    }
+
+    /// Changes the configuration of the nodes that start from now on.
+    pub(crate) fn rewrite(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(self.config(), text.replace(from, to)).unwrap();
     }
 
     /// Starts a new process in the place of a node, on other ports.

@@ -8,8 +8,8 @@ use std::{
 };
 
 use larder::{
-    fence::{Fence, Mode, Purge, Selector, Source, Stamp},
-    purge::{Fences, Link, Log, RedisLog, Rise, Standing, WhenUnsynced},
+    fence::{Facets, Fence, Mode, Purge, Selector, Source, Stamp},
+    purge::{Expected, Fences, Link, Log, RedisLog, Rise, Standing, WhenUnsynced},
     redis::{Connector, Settings},
 };
 use tokio::{
@@ -85,8 +85,7 @@ impl Node {
 
     /// Whether what was asked for at this stamp, and has this tag, may be used.
     pub(crate) fn spares(&self, stamp: Stamp, tag: &str) -> bool {
-        let tags = [tag.to_owned()];
-        self.log.fences().may_join(&stamp, b"host/path", Some(&tags), Instant::now())
+        spares(self.log.fences(), stamp, tag)
     }
 
     pub(crate) fn rises(&self) -> Vec<Rise> {
@@ -95,13 +94,20 @@ impl Node {
     }
 }
 
+/// Whether what was asked for at this stamp, and has this tag, may be used.
+pub(crate) fn spares(fences: &Fences, stamp: Stamp, tag: &str) -> bool {
+    let tags = [tag.to_owned()];
+    let expected = Expected { url: b"host/path", facets: Facets::default(), tags: Some(&tags) };
+    fences.may_join(&stamp, &expected, Instant::now())
+}
+
 pub(crate) async fn two(url: &str, other_url: &str) -> (Node, Node) {
     tokio::join!(Node::start(url), Node::start(other_url))
 }
 
 pub(crate) fn of_tag(tag: &str) -> Purge {
     let selectors = vec![Selector::Tag(tag.into())];
-    Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None }
+    Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None, warm: false }
 }
 
 /// A way to a server that can be closed, blocked or slow.

@@ -52,6 +52,7 @@ fn the_documented_webhooks_do_what_the_comments_say() {
     assert_eq!(tags(billing, "", &json!({})), ["invoices"]);
     let paid = json!({ "type": "invoice.paid", "data": { "object": { "id": "in_1" } } });
     assert_eq!(tags(payments, "", &paid), ["invoice:in_1"]);
+    assert!(shop.map.rules[0].warm && !billing.map.rules[0].warm);
     let Scheme::Hmac(_) = &shop.scheme else { panic!("{shop:?}") };
     assert!(!format!("{config:?}").contains("the value of"), "secrets are not shown");
 }

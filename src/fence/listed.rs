@@ -1,0 +1,85 @@
+//! Selectors that have to be looked at one by one: patterns, and what takes several things at once.
+
+use std::collections::VecDeque;
+
+use super::Selector;
+
+/// How many are remembered. A response that is older than all of them is held against each once.
+const MOST: usize = 1000;
+
+/// The selectors that no name can stand for, in the order in which they came last.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    selectors: VecDeque<Place>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Place {
+    /// Under which its mark is found.
+    name: u64,
+    /// The table's version with which it came last.
+    version: u64,
+    selector: Box<Selector>,
+}
+
+impl Listed {
+    /// Notes that a selector came with this version, the latest so far.
+    pub(super) fn note(&mut self, name: u64, selector: &Selector, version: u64) {
+        let known = self.selectors.iter().rposition(|place| place.name == name);
+        let place = known.and_then(|index| self.selectors.remove(index));
+        let mut place = place.unwrap_or_else(|| {
+            self.bytes += size(selector);
+            Place { name, version, selector: Box::new(selector.clone()) }
+        });
+        place.version = version;
+        self.selectors.push_back(place);
+    }
+
+    /// The names of those that came after the version `since` and fit.
+    pub(super) fn since(
+        &self,
+        since: u64,
+        fits: impl Fn(&Selector) -> bool,
+    ) -> impl Iterator<Item = u64> {
+        let newer = self.selectors.iter().rev().take_while(move |place| place.version > since);
+        newer.filter(move |place| fits(&place.selector)).map(|place| place.name)
+    }
+
+    /// Takes the oldest out that need not stay, if there are too many.
+    pub(super) fn pop_excess(&mut self, must_stay: impl Fn(u64) -> bool) -> Option<u64> {
+        if self.selectors.len() <= MOST {
+            return None;
+        }
+        let index = self.selectors.iter().position(|place| !must_stay(place.name))?;
+        let place = self.selectors.remove(index)?;
+        self.bytes -= size(&place.selector);
+        Some(place.name)
+    }
+
+    /// Takes out what need not stay.
+    pub(super) fn retain(&mut self, must_stay: impl Fn(u64) -> bool) {
+        self.selectors.retain(|place| must_stay(place.name));
+        self.bytes = self.selectors.iter().map(|place| size(&place.selector)).sum();
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.selectors.capacity() * size_of::<Place>() + self.bytes
+    }
+}
+
+/// About how many bytes a selector takes.
+fn size(selector: &Selector) -> usize {
+    let text = match selector {
+        Selector::Tag(text)
+        | Selector::Url(text)
+        | Selector::Prefix(text)
+        | Selector::Pattern(text)
+        | Selector::User(text)
+        | Selector::Route(text)
+        | Selector::Version(text) => text.len(),
+        Selector::Everything => 0,
+        Selector::All(selectors) => selectors.iter().map(size).sum(),
+    };
+    size_of::<Selector>() + text
+}

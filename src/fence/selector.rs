@@ -1,0 +1,77 @@
+//! Selectors: what a purge selects.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Facets, Subject, glob, names::path_of};
+
+/// What a purge selects.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Selector {
+    /// Responses with exactly this tag.
+    Tag(Box<str>),
+    /// All variants of one URL: `host/path?query` in the normal form of the cache key, without scheme
+    /// and default port; from the path on, it means this target on any host.
+    Url(Box<str>),
+    /// Every URL whose normal form begins with this text, written like a URL.
+    Prefix(Box<str>),
+    /// Every URL whose normal form is this text, where each `*` stands for any text, even for none;
+    /// from the path on, it means these targets on any host.
+    Pattern(Box<str>),
+    /// Every response.
+    Everything,
+    /// The responses that are this user's.
+    User(Box<str>),
+    /// Those stored under the route of this name.
+    Route(Box<str>),
+    /// Those stored in this version of the namespace.
+    Version(Box<str>),
+    /// What each of these selects; everything, where there are none.
+    All(Box<[Self]>),
+}
+
+impl Selector {
+    /// Whether it selects this response.
+    ///
+    /// A [`Table`](super::Table) says the same without looking at each selector, or selects more.
+    pub fn selects<'a>(
+        &self,
+        subject: &Subject<'_, impl Iterator<Item = &'a str> + Clone>,
+    ) -> bool {
+        self.fits(subject.url, subject.facets, &|tag| {
+            subject.tags.clone().any(|known| known == tag)
+        })
+    }
+
+    /// The same where `has_tag` says which tags there are.
+    pub(super) fn fits(
+        &self,
+        url: &[u8],
+        facets: Facets<'_>,
+        has_tag: &dyn Fn(&str) -> bool,
+    ) -> bool {
+        let path = || path_of(url).unwrap_or_default();
+        let form = |text: &str| if text.starts_with('/') { path() } else { url };
+        match self {
+            Self::Everything => true,
+            Self::Tag(tag) => has_tag(tag),
+            Self::Url(wanted) => [url, path()].contains(&wanted.as_bytes()),
+            Self::Prefix(prefix) => {
+                [url, path()].iter().any(|it| it.starts_with(prefix.as_bytes()))
+            }
+            Self::Pattern(pattern) => glob::fits(pattern, form(pattern)),
+            Self::User(user) => facets.user == Some(user),
+            Self::Route(route) => facets.route == Some(route),
+            Self::Version(version) => facets.version == Some(version),
+            Self::All(selectors) => selectors.iter().all(|it| it.fits(url, facets, has_tag)),
+        }
+    }
+
+    /// The selectors all of which it takes, none of them of several.
+    pub(super) fn terms(&self) -> Vec<&Self> {
+        match self {
+            Self::All(selectors) => selectors.iter().flat_map(Self::terms).collect(),
+            one => vec![one],
+        }
+    }
+}

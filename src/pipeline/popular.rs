@@ -1,0 +1,327 @@
+//! What clients lately asked for, so that it can be fetched again once it is purged.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Weak},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
+use parking_lot::Mutex;
+
+use super::{Pipeline, admit, finish, warmer::WAY};
+use crate::{
+    entry::StoredResponse,
+    fence::{OwnFacets, Purge, Subject},
+    field::cookie,
+    key::{CacheKey, vary::VarySet},
+    policy::Credentials,
+    route::VaryRule,
+    server::Connection,
+    store::Store,
+    warm::WarmRequest,
+};
+
+/// How many targets are remembered.
+const MOST: usize = 1000;
+
+/// How many bytes the fields of one may take, and how many its URL and its tags together.
+const LARGEST: usize = 4096;
+
+/// The requests to which stored responses were fetched: those that were asked for since, before the others.
+///
+/// A request is noted when its response is fetched. Hits leave a mark at the stored response, once, and
+/// otherwise cost nothing here. Where there is no room left, what has no mark makes some (the clock
+/// algorithm), so that many targets that are asked for once do not wash out those in use.
+#[derive(Default)]
+pub struct Popular(Mutex<Ring>);
+
+#[derive(Default)]
+struct Ring {
+    places: Vec<Place>,
+    by_key: HashMap<u128, usize>,
+    hand: usize,
+}
+
+/// One target, or one variant of it.
+struct Place {
+    key: u128,
+    request: WarmRequest,
+    url: Box<[u8]>,
+    tags: Box<[Box<str>]>,
+    facets: OwnFacets,
+    /// What was fetched; it is the store's to keep.
+    response: Weak<StoredResponse>,
+    asked: bool,
+}
+
+/// By which way a client came.
+pub type Way = (Option<SocketAddr>, bool);
+
+impl Popular {
+    /// Notes a request and the response to it, under the digest of its key.
+    pub fn note(&self, key: u128, request: WarmRequest, response: &Arc<StoredResponse>) {
+        if response.url().len() + response.tags().map(str::len).sum::<usize>() > LARGEST {
+            return;
+        }
+        let place = Place {
+            key,
+            request,
+            url: response.url().into(),
+            tags: response.tags().map(Into::into).collect(),
+            facets: OwnFacets::from(response.facets()),
+            response: Arc::downgrade(response),
+            asked: false,
+        };
+        self.0.lock().note(place);
+    }
+
+    /// The requests whose responses a purge selects; those that were asked for since, first.
+    pub fn selected_by(&self, purge: &Purge) -> Vec<WarmRequest> {
+        let mut ring = self.0.lock();
+        let selected = ring.places.iter_mut().filter(|place| place.is_selected_by(purge));
+        let mut selected: Vec<_> =
+            selected.map(|place| (!place.was_asked(), place.request.clone())).collect();
+        selected.sort_by_key(|(is_cold, _)| *is_cold);
+        selected.into_iter().map(|(_, request)| request).collect()
+    }
+}
+
+impl<S: Store> Pipeline<S> {
+    /// Notes that a client who came this way asked for what is now stored.
+    pub(super) fn note_popular(
+        &self,
+        rule: &VaryRule,
+        (request, way): (&Parts, Way),
+        (key, response): (&CacheKey, &Arc<StoredResponse>),
+    ) {
+        let set = admit::selecting_set(rule, &response.fields().unpack(0));
+        if let Some(request) = again(request, way, &set, rule) {
+            self.popular.note(key.digest(), request, response);
+        }
+    }
+
+    /// Has fetched again what a purge selects and clients lately asked for, as the budget allows.
+    pub fn warm_again(&self, purge: &Purge) {
+        for request in self.popular.selected_by(purge) {
+            let _known_or_dropped = self.warm.push(request);
+        }
+    }
+}
+
+impl Ring {
+    fn note(&mut self, mut place: Place) {
+        let key = place.key;
+        if let Some(known) = self.by_key.get(&key).and_then(|index| self.places.get_mut(*index)) {
+            place.asked = known.was_asked();
+            *known = place;
+        } else if self.places.len() < MOST {
+            self.by_key.insert(key, self.places.len());
+            self.places.push(place);
+        } else {
+            let index = self.free_place();
+            if let Some(old) = self.places.get_mut(index) {
+                self.by_key.remove(&old.key);
+                *old = place;
+                self.by_key.insert(key, index);
+            }
+        }
+    }
+
+    /// The next place without a mark. Takes the marks away on its way, so that it ends.
+    fn free_place(&mut self) -> usize {
+        for _ in 0..2 * MOST {
+            self.hand = (self.hand + 1) % MOST;
+            if self.places.get_mut(self.hand).is_some_and(|place| !place.take_asked()) {
+                break;
+            }
+        }
+        self.hand
+    }
+}
+
+impl Place {
+    fn is_selected_by(&self, purge: &Purge) -> bool {
+        let tags = self.tags.iter().map(|tag| &**tag);
+        let subject = Subject { url: &self.url, tags, facets: self.facets.as_facets() };
+        purge.selectors.iter().any(|selector| selector.selects(&subject))
+    }
+
+    fn was_asked(&self) -> bool {
+        self.asked || self.response.upgrade().is_some_and(|response| response.was_asked())
+    }
+
+    fn take_asked(&mut self) -> bool {
+        let was_marked = self.response.upgrade().is_some_and(|response| response.take_asked());
+        std::mem::take(&mut self.asked) || was_marked
+    }
+}
+
+/// The request that fetches the same response again; none where it is not for everyone, or was not asked
+/// for with `GET`.
+///
+/// It has the fields that say where it was sent and those that selected the response, and no others.
+fn again(
+    request: &Parts,
+    (peer, secure): Way,
+    set: &VarySet,
+    rule: &VaryRule,
+) -> Option<WarmRequest> {
+    let is_anonymous = Credentials::of(&request.headers) == Credentials::Absent;
+    let is_personal = |name: &HeaderName| *name == header::COOKIE || *name == header::AUTHORIZATION;
+    if request.method != Method::GET || !is_anonymous || set.iter().any(is_personal) {
+        return None;
+    }
+    let mut headers = HeaderMap::new();
+    for name in WAY.iter().filter(|name| **name != header::HOST).chain(set.iter()) {
+        if !headers.contains_key(name) {
+            let values = request.headers.get_all(name);
+            values.iter().for_each(|value| _ = headers.append(name.clone(), value.clone()));
+        }
+    }
+    let cookies = rule.cookies.iter().filter_map(|name| {
+        let value = cookie::value(&request.headers, name)?;
+        Some([name.as_bytes(), b"=", value].concat())
+    });
+    let cookies = cookies.collect::<Vec<_>>().join(&b"; "[..]);
+    if !cookies.is_empty() {
+        headers.insert(header::COOKIE, HeaderValue::from_bytes(&cookies).ok()?);
+    }
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let target = request.uri.path_and_query()?.as_str();
+    if size + target.len() > LARGEST {
+        return None;
+    }
+    Some(WarmRequest {
+        connection: Some(Arc::new(Connection { peer, secure, ..Connection::default() })),
+        host: Some(finish::host(&request.headers).into()),
+        target: target.into(),
+        headers,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::{Request, StatusCode};
+
+    use super::*;
+    use crate::{
+        entry::{Content, Draft},
+        fence::{Mode, Selector, Source, Stamp},
+        field::Timestamp,
+        policy::{Freshness, freshness::Constraints},
+    };
+
+    fn response(path: &str, tag: &str) -> Arc<StoredResponse> {
+        let draft = Draft {
+            key: key(path),
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            freshness: Freshness {
+                received_at: Timestamp::from_seconds(1),
+                initial_age: Duration::ZERO,
+                lifetime: Duration::from_mins(1),
+                stale_while_revalidate: None,
+                stale_if_error: None,
+                constraints: Constraints::default(),
+            },
+            tags: vec![tag.to_owned()],
+            facets: OwnFacets::default(),
+            stamp: Stamp::default(),
+        };
+        Arc::new(draft.complete(Content(&[])).unwrap())
+    }
+
+    fn key(path: &str) -> CacheKey {
+        CacheKey::from_text(format!("http://h{path}").as_bytes())
+    }
+
+    fn asked(path: &str, fields: &[(&str, &str)]) -> Parts {
+        let request = Request::get(path).header("host", "h");
+        let request =
+            fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn by(request: &Parts, names: &[&str], cookies: &[&str]) -> Option<WarmRequest> {
+        let set = names.iter().map(|name| HeaderName::try_from(*name).unwrap()).collect();
+        let cookies = cookies.iter().map(|name| (*name).into()).collect();
+        again(request, (None, true), &set, &VaryRule { cookies, ..VaryRule::default() })
+    }
+
+    fn note(popular: &Popular, path: &str, tag: &str) -> Arc<StoredResponse> {
+        let response = response(path, tag);
+        let request = by(&asked(path, &[]), &[], &[]).unwrap();
+        popular.note(key(path).digest(), request, &response);
+        response
+    }
+
+    fn selected(popular: &Popular, tag: &str) -> Vec<String> {
+        let (mode, source) = (Mode::Hard, Source::Api);
+        let selectors = vec![Selector::Tag(tag.into())];
+        let purge = Purge { mode, selectors, source, reason: None, warm: true };
+        popular.selected_by(&purge).iter().map(|request| request.target.to_string()).collect()
+    }
+
+    #[test]
+    fn what_a_purge_selects_is_asked_for_again_and_what_was_hit_first() {
+        let popular = Popular::default();
+        let responses = ["/a", "/b", "/c"].map(|path| note(&popular, path, "t"));
+        note(&popular, "/d", "other");
+        responses[1].note_asked();
+        assert_eq!(selected(&popular, "t"), ["/b", "/a", "/c"]);
+        let _renewed = note(&popular, "/b", "t");
+        assert_eq!(selected(&popular, "t"), ["/b", "/a", "/c"], "it was hit before");
+        assert_eq!(selected(&popular, "other"), ["/d"], "its response is no longer stored");
+    }
+
+    #[test]
+    fn what_is_in_use_is_not_washed_out() {
+        let popular = Popular::default();
+        let used = note(&popular, "/used", "t");
+        for number in 0..3 * MOST {
+            used.note_asked();
+            note(&popular, &format!("/{number}"), "once");
+        }
+        assert_eq!(selected(&popular, "t"), ["/used"]);
+        assert_eq!(selected(&popular, "once").len(), MOST - 1);
+        for number in 0..3 * MOST {
+            note(&popular, &format!("/{number}"), "once");
+        }
+        assert!(selected(&popular, "t").is_empty(), "nobody asks for it any more");
+    }
+
+    #[test]
+    fn only_what_selects_the_response_is_sent_again() {
+        let fields = [
+            ("accept-language", "de"),
+            ("user-agent", "me"),
+            ("cookie", "currency=EUR; theme=dark"),
+            ("x-forwarded-proto", "https"),
+        ];
+        let request = by(&asked("/a?b", &fields), &["accept-language"], &["currency"]).unwrap();
+        assert_eq!((request.host.as_deref(), &*request.target), (Some("h"), "/a?b"));
+        assert!(request.connection.unwrap().secure);
+        assert_eq!(request.headers.len(), 3);
+        assert_eq!(request.headers["cookie"], "currency=EUR");
+        assert_eq!(request.headers["accept-language"], "de");
+        assert_eq!(request.headers["x-forwarded-proto"], "https");
+    }
+
+    #[test]
+    fn what_is_not_for_everyone_or_too_large_is_not_remembered() {
+        for fields in [[("authorization", "Bearer a")], [("cookie", "session=1")]] {
+            assert!(by(&asked("/a", &fields), &[], &[]).is_none());
+        }
+        assert!(by(&asked("/a", &[("cookie", "a=b")]), &["cookie"], &[]).is_none());
+        assert!(by(&asked("/a", &[("x", &"y".repeat(5000))]), &["x"], &[]).is_none());
+        let popular = Popular::default();
+        note(&popular, "/a", &"t".repeat(5000));
+        assert!(selected(&popular, &"t".repeat(5000)).is_empty());
+        let mut request = asked("/a", &[]);
+        request.method = Method::POST;
+        assert!(by(&request, &[], &[]).is_none());
+    }
+}
