@@ -1,8 +1,9 @@
 //! What is known of a client's connection while its requests are answered.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::OnceLock};
 
 use super::{BodyLimits, Interim};
+use crate::field::forwarded::Introduction;
 
 /// One client connection.
 #[derive(Debug, Default)]
@@ -15,4 +16,6 @@ pub struct Connection {
     pub interim: Interim,
     /// What its request bodies have to be held to while they are read, see [`super::Limited`].
     pub body: BodyLimits,
+    /// How its client is introduced to origins; made with its first request that goes to one.
+    pub introduction: OnceLock<Introduction>,
 }
