@@ -87,6 +87,15 @@ pub struct Need {
 }
 
 impl Need {
+    /// Whether this request may wait for, or lead, a fetch that answers others too.
+    pub fn may_be_shared(&self, lookup: &Lookup) -> bool {
+        let directives = &lookup.directives;
+        lookup.credentials == Credentials::Absent
+            && !directives.no_cache
+            && !directives.no_store
+            && self.known.is_none()
+    }
+
     /// A stored response has to be renewed.
     fn of_stale(stored: Stored, reason: Reason) -> Self {
         let (key, forward) = (stored.key.clone(), Forward::Stale);
@@ -148,15 +157,6 @@ impl<S: Store> Inquiry<S> {
     ) -> Need {
         let known = self.pipeline.uncacheable.known(&key, self.received.at);
         Need { key, stored, forward, reason, known }
-    }
-
-    /// Whether this request may wait for, or lead, a fetch that answers others too.
-    pub fn may_share(&self, lookup: &Lookup, need: &Need) -> bool {
-        let directives = &lookup.directives;
-        lookup.credentials == Credentials::Absent
-            && !directives.no_cache
-            && !directives.no_store
-            && need.known.is_none()
     }
 
     /// Waits with whoever asks for the same, or takes the lead.

@@ -285,7 +285,7 @@ impl<S: Store> Context<S> {
             let told = Told { reason: Some(Reason::Range), ..told };
             return self.pass(body, told).boxed().await;
         }
-        if !self.inquiry.may_share(&lookup, &need) {
+        if !need.may_be_shared(&lookup) {
             if need.stored.is_none() && lookup.presence.has(Presence::CONDITION) {
                 // What comes is for this client alone: the origin may judge the client's condition.
                 return self.pass(body, told).boxed().await;

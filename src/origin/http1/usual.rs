@@ -124,9 +124,8 @@ mod tests {
     use super::*;
 
     fn read(usual: &mut Usual, fields: &[(&str, &str)]) -> Result<Vec<Field>, &'static str> {
-        let text: String =
-            fields.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
-        let head = Bytes::from(text.into_bytes());
+        let parts = fields.iter().flat_map(|(name, value)| [*name, ": ", *value, "\n"]);
+        let head = Bytes::from(parts.collect::<String>());
         let mut start = 0;
         let lines = fields.iter().enumerate().map(|(place, (name, value))| {
             let value_at = start + name.len() + 2;
