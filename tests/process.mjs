@@ -37,16 +37,17 @@ export function freePort () {
 
 /**
  * Starts a program in a process group of its own; what it prints goes to a log file.
- * `tail()` answers the end of that log, `stop()` ends the group (SIGTERM, after `patience` ms SIGKILL).
+ * `tail()` answers the end of that log, `stop()` ends the group (SIGTERM, after `patience` ms SIGKILL), `kill()` at once; `signal(name)` is sent to
+ * the group. With `pipes` the program has two more: it reads from descriptor 3 and writes to 4.
  */
-export function start (command, { env = {}, cwd, patience = 5000 } = {}) {
+export function start (command, { env = {}, cwd, patience = 5000, pipes = false } = {}) {
   const log = join(scratch(), 'log')
   const out = openSync(log, 'a')
   const child = spawn(command[0], command.slice(1), {
     cwd,
     detached: true,
     env: { ...process.env, ...env },
-    stdio: ['ignore', out, out]
+    stdio: ['ignore', out, out, ...(pipes ? ['pipe', 'pipe'] : [])]
   })
   running.add(child)
   const ended = new Promise(resolve => {
@@ -56,7 +57,13 @@ export function start (command, { env = {}, cwd, patience = 5000 } = {}) {
   const isRunning = () => child.exitCode === null && child.signalCode === null && !child.failure
   return {
     pid: child.pid,
+    pipes: child.stdio.slice(3),
     isRunning,
+    signal: name => signal(child, name),
+    kill: async () => {
+      signal(child, 'SIGKILL')
+      await ended
+    },
     tail: (lines = 40) => {
       const text = readFileSync(log, 'utf8').trimEnd().split('\n').slice(-lines).join('\n')
       return child.failure ? `${child.failure.message}\n${text}` : text
@@ -101,10 +108,14 @@ export function sleep (milliseconds) {
   return new Promise(resolve => setTimeout(resolve, milliseconds))
 }
 
-/** Starts an empty Redis server that keeps nothing on disk, on a free port, and waits until it is ready. */
-export async function startRedis ({ prefix = [], seconds = 20 } = {}) {
-  const port = await freePort()
-  const child = start([...prefix, 'redis-server', '--port', `${port}`, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', scratch()])
+/**
+ * Starts a Redis server on a free port, or on `port`, and waits until it is ready. It is empty and keeps nothing on disk; or it has what is in `folder`,
+ * and writes each change there before it answers.
+ */
+export async function startRedis ({ prefix = [], seconds = 20, port, folder } = {}) {
+  port ??= await freePort()
+  const keeping = ['--appendonly', folder ? 'yes' : 'no', '--appendfsync', 'always', '--dir', folder ?? scratch()]
+  const child = start([...prefix, 'redis-server', '--port', `${port}`, '--bind', '127.0.0.1', '--save', '', ...keeping])
   const deadline = Date.now() + seconds * 1000
   while (!child.tail().includes('Ready to accept connections')) {
     if (!child.isRunning() || Date.now() > deadline) throw new Error(`Redis did not start\n${child.tail()}`)
@@ -115,23 +126,24 @@ export async function startRedis ({ prefix = [], seconds = 20 } = {}) {
 
 /**
  * Starts Larder before an origin, on free ports, with a configuration file of its own, and waits for `/readyz`.
- * `extra` is TOML added at the end, `memory` the budget of the first tier, `redis` the URL of the second; `prefix` a command to run it under.
+ * `extra` is TOML added at the end, `memory` the budget of the first tier, `redis` the URL of the second; `prefix` a command to run it under; `port`
+ * and `adminPort` where it is to listen; `token` that of the admin listener.
  */
-export async function startLarder (binary, origin, { extra = '', memory = '256MiB', redis, prefix = [], env } = {}) {
-  const port = await freePort()
-  const adminPort = await freePort()
+export async function startLarder (binary, origin, { extra = '', memory = '256MiB', redis, prefix = [], env, port, adminPort, token } = {}) {
+  port ??= await freePort()
+  adminPort ??= await freePort()
   const config = join(scratch(), 'proxy.toml')
   writeFileSync(config, [
     `listen = "127.0.0.1:${port}"`,
     `origin = "${origin}"`,
-    '[admin]', `listen = "127.0.0.1:${adminPort}"`,
+    '[admin]', `listen = "127.0.0.1:${adminPort}"`, token ? `token = "${token}"` : '',
     '[store]', `memory = "${memory}"`, redis ? `redis = "${redis}"` : '',
     '[log]', 'access = "off"',
     extra, ''
   ].join('\n'))
   const child = start([...prefix, binary, 'run', '--config', config], { env })
   await answering(`http://127.0.0.1:${adminPort}/readyz`, child, { status: 200 })
-  return { ...child, url: `http://127.0.0.1:${port}`, port, admin: `http://127.0.0.1:${adminPort}` }
+  return { ...child, url: `http://127.0.0.1:${port}`, port, adminPort, admin: `http://127.0.0.1:${adminPort}` }
 }
 
 /** Reads `--name value`, `--name=value` and `--flag` from a command line; an option not in `known` is an error. */

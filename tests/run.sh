@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The one test command: everything that holds Larder to its word. Made for Debian; installs what it does not find.
-#   tests/run.sh [STEP…]      all steps, or those named: format lint unit build conformance httpbin json-server webhooks memory fuzz metrics
+#   tests/run.sh [STEP…]      all steps, or those named: format lint unit build conformance httpbin json-server webhooks events memory fuzz metrics
 # LARDER_SKIP_FUZZ=1 leaves out the fuzzing (it needs a nightly toolchain); nothing is left out unasked.
 # Steps print little when they pass and the end of their log when they fail. The last line is the sum of all cases.
 set -euo pipefail
@@ -16,7 +16,7 @@ ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 export PATH="$tools/bin:$PATH" CARGO_TERM_COLOR=never
 if [ "${CI:-}" = true ]; then export CARGO_INCREMENTAL=0; fi
 
-steps=(format lint unit build conformance httpbin json-server webhooks memory fuzz metrics)
+steps=(format lint unit build conformance httpbin json-server webhooks events memory fuzz metrics)
 (($# == 0)) || steps=("$@")
 declare -A titles=(
   [format]='Formatting (cargo fmt --check)'
@@ -27,6 +27,7 @@ declare -A titles=(
   [httpbin]='httpbin, directly and through Larder'
   [json-server]='json-server, directly and through Larder'
   [webhooks]="Webhooks signed with the vendors' own libraries"
+  [events]='Browsers and EventSource follow purges through a restart of Redis'
   [memory]='Memory: 100,000 small responses, and a small budget under load'
   [fuzz]='Fuzzing, 10 s a target'
   [metrics]='Metrics (promtool check metrics)'
@@ -169,6 +170,12 @@ run_json_server() {
 run_webhooks() {
   node_packages webhooks
   node tests/webhooks/run.mjs --larder "$larder" --packages "$tools/webhooks"
+}
+
+run_events() {
+  need redis-server=redis-server chromium=chromium
+  node_packages events
+  node tests/events/run.mjs --larder "$larder" --packages "$tools/events"
 }
 
 run_memory() {

@@ -53,8 +53,7 @@ pub(super) fn one(purger: &Purger, said: &Said<'_>) -> Response<Bytes> {
     if let Some(record) = records.iter().find(|record| Some(record.seq) == seq) {
         return json(StatusCode::OK, &Document::of(record));
     }
-    let detail =
-        "This node has not applied such a record since it started, or too many since then.";
+    let detail = "This node has applied no such record, or too many since then.";
     Problem::new(StatusCode::NOT_FOUND, "No such purge", detail).into_response()
 }
 

@@ -50,6 +50,7 @@ impl Feed {
             Method::OPTIONS => preflight(),
             _ => wrong_method(),
         };
+        response.headers_mut().insert(header::DATE, (self.now)().to_http_date());
         let origin = request.headers().get(header::ORIGIN);
         share(response.headers_mut(), &settings, origin, request.method());
         Some(response)
@@ -182,7 +183,7 @@ fn share(
     }
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
     if method != Method::OPTIONS {
-        let fields = HeaderValue::from_static("ETag, Retry-After");
+        let fields = HeaderValue::from_static("Date, ETag, Retry-After");
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, fields);
         return;
     }

@@ -1,81 +1,65 @@
 //! What this node applies of the purge log, as the feed hears it.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use super::{Heard, Records};
 use crate::{
-    fence::{Fence, LogId},
+    fence::{Fence, LogId, Record},
     field::Timestamp,
-    purge::{self, Fences, Log, Rise, Standing},
+    purge::{self, Link, Log, Standing},
 };
 
-/// How far the clock of the log and this node's may be apart.
-const SKEW: Duration = Duration::from_mins(1);
-
-/// The records of a log, from when it is asked for the first.
+/// The records of a log: those that the node has when it first follows it, at once, and then each as it
+/// is applied.
 pub struct Applied {
-    fences: Arc<Fences>,
     records: purge::Records,
     standing: watch::Receiver<Standing>,
-    account: Option<Account>,
-}
-
-/// Something whose records follow each other without a gap: one log, as long as none is missed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Account {
-    log: LogId,
-    /// How often this node could not go on from where it was.
-    breaks: u64,
+    has_followed: bool,
 }
 
 impl Applied {
     /// What is applied of this log.
     pub fn of(log: &Log) -> Self {
-        let (fences, records) = (Arc::clone(log.fences()), log.records(None));
-        Self { fences, records, standing: log.standing(), account: None }
+        Self { records: log.records(), standing: log.standing(), has_followed: false }
     }
 
-    /// The account that what was applied last belongs to; none before there is a log.
-    fn account(&self) -> Option<Account> {
-        let is_break = |rise: &Rise| *rise != Rise::Capacity;
-        let breaks = Rise::ALL.into_iter().filter(is_break);
-        let breaks = breaks.map(|rise| self.fences.rises(rise)).sum();
-        let log = self.fences.fence().log;
-        (log != LogId::default()).then_some(Account { log, breaks })
+    /// Waits until the node has applied all there was when it came: who goes on from a place in the
+    /// middle would be told that it is not known.
+    async fn followed(&mut self) -> Option<()> {
+        if !self.has_followed {
+            self.standing.wait_for(|standing| standing.link == Link::Following).await.ok()?;
+            self.has_followed = true;
+        }
+        Some(())
     }
 
-    /// Begins where this node is. What was heard before that and not told is left out: a record is told
-    /// of after it is applied, so nothing that comes after this place is among it, or its number shows
-    /// the gap.
-    fn begin(&mut self) -> (Fence, Timestamp) {
-        while self.records.try_next().is_some() {}
-        let now = Timestamp::from(SystemTime::now());
-        (self.fences.fence(), now.saturating_add(SKEW))
+    /// What begins here, with all that is known of it.
+    fn begin(&mut self, mut fence: Fence, mut at: Timestamp) -> Heard {
+        let mut records: Vec<(LogId, Arc<Record>)> = Vec::new();
+        while let Some(heard) = self.records.try_next() {
+            match heard {
+                purge::Heard::Record { log, record } => records.push((log, record)),
+                purge::Heard::Begin { fence: later, at: since } => {
+                    (fence, at) = (later, since);
+                    records.clear();
+                }
+            }
+        }
+        Heard::Begin { fence, at, records }
     }
 }
 
 impl Records for Applied {
     async fn next(&mut self) -> Option<Heard> {
+        self.followed().await?;
         loop {
-            let account = self.account();
-            if account != self.account && account.is_some() {
-                self.account = account;
-                let (fence, at) = self.begin();
-                return Some(Heard::Begin { fence, at });
-            }
             tokio::select! {
-                heard = self.records.next() => match heard {
-                    purge::Heard::Record(record) if self.account() == self.account => {
-                        return Some(Heard::Record(record));
-                    }
-                    purge::Heard::Record(_) => {}
-                    purge::Heard::Lagged { .. } => self.account = None,
-                },
+                heard = self.records.next() => return Some(match heard {
+                    purge::Heard::Record { log, record } => Heard::Record(log, record),
+                    purge::Heard::Begin { fence, at } => self.begin(fence, at),
+                }),
                 changed = self.standing.changed() => changed.ok()?,
             }
         }
@@ -85,56 +69,74 @@ impl Records for Applied {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fence::Purge;
+    use crate::{fence::Purge, purge::Rise};
 
-    /// The place of what is heard, and whether another account begins there.
-    fn place(heard: Option<Heard>) -> (u64, bool) {
+    /// The places of what is heard, the first that of a beginning where there is one.
+    fn places(heard: Option<Heard>) -> (Option<u64>, Vec<u64>) {
         match heard.unwrap() {
-            Heard::Begin { fence, .. } => (fence.seq, true),
-            Heard::Record(record) => (record.seq, false),
+            Heard::Begin { fence, records, .. } => {
+                (Some(fence.seq), records.iter().map(|(_, record)| record.seq).collect())
+            }
+            Heard::Record(_, record) => (None, vec![record.seq]),
         }
     }
 
     #[tokio::test]
-    async fn each_record_is_heard_once_from_where_the_node_is() {
+    async fn what_is_known_is_heard_at_once_and_then_each_record() {
         let log = Log::in_memory();
         log.record(Purge::boundary());
         let mut applied = Applied::of(&log);
-        assert_eq!(place(applied.next().await), (1, true));
+        log.record(Purge::boundary());
+        assert_eq!(places(applied.next().await), (Some(0), vec![1, 2]));
         log.record(Purge::boundary());
         log.record(Purge::boundary());
-        assert_eq!(place(applied.next().await), (2, false));
-        assert_eq!(place(applied.next().await), (3, false));
+        assert_eq!(places(applied.next().await), (None, vec![3]));
+        assert_eq!(places(applied.next().await), (None, vec![4]));
     }
 
     #[tokio::test]
-    async fn another_log_begins_another_account() {
+    async fn a_log_that_continues_the_last_is_no_beginning_and_any_other_is() {
         let log = Log::in_memory();
         let mut applied = Applied::of(&log);
-        assert_eq!(place(applied.next().await), (0, true));
+        assert_eq!(places(applied.next().await), (Some(0), vec![]));
         log.record(Purge::boundary());
-        log.fences().begin(Fence { log: LogId(5), seq: 70 }, Some(Rise::Foreign));
-        assert_eq!(place(applied.next().await), (70, true));
-        log.fences().begin(Fence { log: LogId(5), seq: 90 }, Some(Rise::Gap));
-        assert_eq!(place(applied.next().await), (90, true));
+        log.fences().begin(Fence { log: LogId(5), seq: 1 }, Some(Rise::Restart));
+        log.fences().apply(&Record {
+            seq: 2,
+            at: Timestamp::from_millis(0),
+            purge: Purge::boundary(),
+        });
+        assert_eq!(places(applied.next().await), (None, vec![1]));
+        let Some(Heard::Record(LogId(5), _)) = applied.next().await else { panic!() };
+        let begin = |log, seq, rise| (Fence { log: LogId(log), seq }, Some(rise));
+        let others = [
+            begin(6, 70, Rise::Empty),
+            begin(7, 70, Rise::Foreign),
+            begin(7, 90, Rise::Gap),
+            begin(8, 89, Rise::Restart),
+        ];
+        for (fence, rise) in others {
+            log.fences().begin(fence, rise);
+            assert_eq!(places(applied.next().await), (Some(fence.seq), vec![]), "{rise:?}");
+        }
     }
 
     #[tokio::test]
     async fn who_lags_begins_anew() {
         let log = Log::in_memory();
         let mut applied = Applied::of(&log);
-        assert_eq!(place(applied.next().await), (0, true));
-        (0..2000).for_each(|_| log.record(Purge::boundary()));
-        assert_eq!(place(applied.next().await), (2000, true));
+        assert_eq!(places(applied.next().await), (Some(0), vec![]));
+        (0..5000).for_each(|_| log.record(Purge::boundary()));
+        assert_eq!(places(applied.next().await), (Some(904), (905..=5000).collect()));
         log.record(Purge::boundary());
-        assert_eq!(place(applied.next().await), (2001, false));
+        assert_eq!(places(applied.next().await), (None, vec![5001]));
     }
 
     #[tokio::test]
     async fn a_log_that_is_gone_is_heard_of_no_more() {
         let log = Log::in_memory();
         let mut applied = Applied::of(&log);
-        assert_eq!(place(applied.next().await), (0, true));
+        assert_eq!(places(applied.next().await), (Some(0), vec![]));
         drop(log);
         assert_eq!(applied.next().await, None);
     }

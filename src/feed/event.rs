@@ -17,7 +17,7 @@ use crate::{
 /// A purge as clients hear of it.
 #[derive(Debug, Clone)]
 pub(super) struct Event {
-    pub(super) seq: u64,
+    pub(super) place: Fence,
     pub(super) at: Timestamp,
     frame: Bytes,
     /// Where in the frame its JSON stands.
@@ -35,7 +35,7 @@ struct Document<'a> {
 }
 
 impl Event {
-    /// The event of a record in the log that `place` is in.
+    /// The event of the record at this place.
     pub(super) fn new(place: Fence, record: &Record, shown: &Shown<'_>) -> Self {
         let document = Document {
             seq: place.seq,
@@ -48,7 +48,7 @@ impl Event {
         let before = format!("id: {}\nevent: purge\ndata: ", place.seq);
         let within = before.len()..before.len() + document.len();
         let frame = Bytes::from(format!("{before}{document}\n\n{}", stand(place)));
-        Self { seq: place.seq, at: record.at, frame, document: within }
+        Self { place, at: record.at, frame, document: within }
     }
 
     /// As an event stream has it.
@@ -82,11 +82,11 @@ fn named(name: &str, place: Fence) -> String {
     format!("id: {seq}\nevent: {name}\ndata: {{\"seq\":{seq}}}\n\n{}", stand(place))
 }
 
-/// Where a client stands now. Without data it is no event: browsers only remember it as the
-/// `Last-Event-ID` of their next request. In that way the id of an event is its number, and what is
-/// sent back tells the log as well.
+/// Where a client stands now, as an event that nobody need listen to: its id tells the log as well, and is what
+/// the client sends back as `Last-Event-ID`. So the id of a purge is its number. It has data because there are
+/// clients that remember no id without.
 pub(super) fn stand(place: Fence) -> String {
-    format!("id: {}\n\n", Token(place))
+    format!("id: {}\nevent: place\ndata: {{\"seq\":{}}}\n\n", Token(place), place.seq)
 }
 
 /// A sign of life: a comment, and where the client stands.
@@ -113,7 +113,7 @@ mod tests {
         let event = event(vec!["a\nb", "c"], false);
         let document =
             r#"{"seq":7,"at":"2026-01-10T05:50:30.050Z","mode":"soft","tags":["a\nb","c"]}"#;
-        let stand = "id: 7-00000000000000ab\n\n";
+        let stand = "id: 7-00000000000000ab\nevent: place\ndata: {\"seq\":7}\n\n";
         let frame = format!("id: 7\nevent: purge\ndata: {document}\n\n{stand}");
         assert_eq!(event.frame(), frame);
         assert_eq!(event.document(), document);

@@ -18,7 +18,7 @@ use super::{
     settings::Settings,
 };
 use crate::{
-    fence::{Fence, Record},
+    fence::{Fence, LogId, Record},
     field::Timestamp,
     telemetry::Metrics,
 };
@@ -57,6 +57,8 @@ pub(super) enum Look {
     Send(Bytes, Fence),
     /// It waits; it stands here.
     Wait(Option<Fence>),
+    /// It waits for this node to hear of the log that it names.
+    WaitForLog,
     /// It ends.
     End,
 }
@@ -111,36 +113,41 @@ impl Hub {
     /// Tells everybody what was heard of the log.
     pub(super) fn tell(&self, heard: &Heard) {
         match heard {
-            Heard::Begin { fence, at } => self.state.write().ring.begin(*fence, *at),
-            Heard::Record(record) => self.take(record),
+            Heard::Begin { fence, at, records } => {
+                let mut state = self.state.write();
+                state.ring.begin(*fence, *at);
+                for (log, record) in records {
+                    self.take(&mut state.ring, *log, record);
+                }
+            }
+            Heard::Record(log, record) => self.take(&mut self.state.write().ring, *log, record),
         }
         self.changed.notify_waiters();
     }
 
-    fn take(&self, record: &Record) {
-        let mut state = self.state.write();
-        let Some(place) = state.ring.expects(record.seq) else { return };
+    fn take(&self, ring: &mut Ring, log: LogId, record: &Record) {
+        let Some(place) = ring.expects(Fence { log, seq: record.seq }) else { return };
         let settings = self.settings.load();
         let shown = settings.as_ref().and_then(|settings| settings.shown(&record.purge));
         let event = shown.map(|shown| Event::new(place, record, &shown));
-        state.ring.advance(place, record.at, event);
+        ring.advance(place, record.at, event);
     }
 
-    /// What is next for a listener who stands here. `place` is `None` where it stands nowhere yet.
-    pub(super) fn look(&self, place: Option<Fence>) -> Look {
+    /// What is next for a listener who stands here. `place` is `None` where it stands nowhere yet. One who
+    /// may be ahead of this node waits where it names a log that is not known here.
+    pub(super) fn look(&self, place: Option<Fence>, may_be_ahead: bool) -> Look {
         let state = self.state.read();
         if state.life != Life::On {
             return Look::End;
         }
         match state.ring.after(place) {
             After::Events(mut events) => {
-                let Some((event, log)) = events.next().zip(state.ring.place()) else {
-                    return Look::Wait(place);
-                };
-                Look::Send(event.frame(), Fence { seq: event.seq, ..log })
+                let Some(event) = events.next() else { return Look::Wait(place) };
+                Look::Send(event.frame(), event.place)
             }
             After::Nothing(place) => Look::Wait(place),
-            After::Unknown(place) => {
+            After::Elsewhere(_) if may_be_ahead => Look::WaitForLog,
+            After::Unknown(place) | After::Elsewhere(place) => {
                 drop(state);
                 self.metrics.feed.resets.inc();
                 Look::Send(event::reset(place).into(), place)
@@ -151,7 +158,11 @@ impl Hub {
     /// Where a listener begins who wants to go on from `since`, or who is new; and what it is told first.
     pub(super) fn begin(&self, since: Option<Since>, now: Timestamp) -> (Option<Fence>, String) {
         let state = self.state.read();
-        let Some(last) = state.ring.place() else { return (None, String::new()) };
+        let Some(last) = state.ring.place() else {
+            // A place is looked for as soon as there is anything to find it in.
+            let place = since.and_then(|since| state.ring.find(since, now));
+            return (place, String::new());
+        };
         match since.map(|since| state.ring.find(since, now)) {
             None => (Some(last), event::hello(last)),
             Some(Some(place)) => (Some(place), event::stand(place)),
@@ -167,7 +178,7 @@ impl Hub {
         let events = found.and_then(|found| match state.ring.after(Some(found)) {
             After::Events(events) => Some(events.map(Event::document).collect()),
             After::Nothing(_) => Some(Vec::new()),
-            After::Unknown(_) => None,
+            After::Unknown(_) | After::Elsewhere(_) => None,
         });
         Some(Known { place, events })
     }

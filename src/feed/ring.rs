@@ -1,6 +1,6 @@
 //! The last events, from which listeners catch up.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use super::{event::Event, position::Since};
 use crate::{
@@ -12,7 +12,14 @@ use crate::{
 const EVENTS: usize = 4096;
 const BYTES: usize = 4 << 20;
 
-/// The last events of one log, without a gap. What was purged and is not shown takes no place.
+/// How far the clock of the log and that of whoever names a time may be apart.
+const SKEW: Duration = Duration::from_mins(1);
+
+/// At most so many logs are remembered before the present one.
+const LOGS: usize = 64;
+
+/// The last events, without a gap, of a log and of those that it continues. What was purged and is not
+/// shown takes no place.
 #[derive(Debug)]
 pub(super) struct Ring {
     /// The last record heard; none before anything is known of a log.
@@ -21,6 +28,8 @@ pub(super) struct Ring {
     floor: u64,
     /// All after this time is here.
     floor_at: Timestamp,
+    /// The last place of each log that the present one continues, the oldest first.
+    ends: VecDeque<Fence>,
     events: VecDeque<Event>,
     bytes: usize,
 }
@@ -34,13 +43,16 @@ pub(super) enum After<'a> {
     Nothing(Option<Fence>),
     /// Nobody knows. Who goes on from here has to begin anew.
     Unknown(Fence),
+    /// The same, for the place is in a log that was never heard of here.
+    Elsewhere(Fence),
 }
 
 impl Default for Ring {
     /// Nothing is known of any log.
     fn default() -> Self {
         let floor_at = Timestamp::from_millis(0);
-        Self { place: None, floor: 0, floor_at, events: VecDeque::new(), bytes: 0 }
+        let (ends, events) = Default::default();
+        Self { place: None, floor: 0, floor_at, ends, events, bytes: 0 }
     }
 }
 
@@ -65,14 +77,16 @@ impl Ring {
         self.forget(place.seq, at);
     }
 
-    /// Whether a record can be taken: where it is the one after the last. One heard before is none.
-    pub(super) fn expects(&self, seq: u64) -> Option<Fence> {
-        let place = self.place?;
-        (seq > place.seq).then_some(Fence { seq, ..place })
+    /// The place of a record, where it can be taken: after the last. One heard before is none.
+    pub(super) fn expects(&self, fence: Fence) -> Option<Fence> {
+        (fence.seq > self.place?.seq).then_some(fence)
     }
 
     /// Takes the record at `place`, which was appended at this time, with what is shown of it.
     pub(super) fn advance(&mut self, place: Fence, at: Timestamp, event: Option<Event>) {
+        if let Some(last) = self.place.filter(|last| last.log != place.log) {
+            self.end(last);
+        }
         let last = self.place.map_or(0, |last| last.seq);
         if place.seq > last.saturating_add(1) {
             self.forget(place.seq - 1, at);
@@ -95,11 +109,12 @@ impl Ring {
     /// What comes after this place; after none, whatever is known is news.
     pub(super) fn after(&self, since: Option<Fence>) -> After<'_> {
         let Some(place) = self.place else { return After::Nothing(since) };
-        let Some(since) = since.filter(|since| since.log == place.log && since.seq >= self.floor)
-        else {
+        let Some(since) = since else { return After::Unknown(place) };
+        let Some((start, end)) = self.extent(since.log) else { return After::Elsewhere(place) };
+        if since.seq < start.max(self.floor) || end.is_some_and(|end| since.seq > end) {
             return After::Unknown(place);
-        };
-        let first = self.events.partition_point(|event| event.seq <= since.seq);
+        }
+        let first = self.events.partition_point(|event| event.place.seq <= since.seq);
         if first < self.events.len() {
             return After::Events(self.events.range(first..));
         }
@@ -109,33 +124,77 @@ impl Ring {
 
     /// The place that a client means; none where what comes after it is not known.
     pub(super) fn find(&self, since: Since, now: Timestamp) -> Option<Fence> {
+        if let Since::Place(since) = since {
+            return Some(since);
+        }
         let place = self.place?;
         match since {
-            Since::Place(since) => Some(since),
-            Since::Seq(seq) => (seq <= place.seq).then_some(Fence { seq, ..place }),
-            Since::Time(time) if time <= self.floor_at || time > now => None,
-            Since::Time(time) => {
-                let first = self.events.iter().find(|event| event.at >= time);
-                let seq = first.map_or(place.seq, |event| event.seq.saturating_sub(1));
-                Some(Fence { seq, ..place })
+            Since::Seq(seq) => (seq <= place.seq).then(|| self.named(seq)).flatten(),
+            Since::Time(time) if time > now => None,
+            Since::Time(time) => self.from(time.saturating_sub(SKEW)),
+            Since::Place(_) | Since::Elsewhere => None,
+        }
+    }
+
+    /// The place before the first record of this time, by the clock of the log.
+    fn from(&self, time: Timestamp) -> Option<Fence> {
+        if time <= self.floor_at {
+            return None;
+        }
+        let first = self.events.iter().find(|event| event.at >= time);
+        let last = self.place?.seq;
+        self.named(first.map_or(last, |event| event.place.seq.saturating_sub(1)))
+    }
+
+    /// The place after the record of this number.
+    fn named(&self, seq: u64) -> Option<Fence> {
+        let earlier = self.ends.iter().find(|end| seq <= end.seq);
+        earlier.or(self.place.as_ref()).map(|log| Fence { seq, ..*log })
+    }
+
+    /// Where a log begins and where it ends; the present one has no end.
+    fn extent(&self, log: LogId) -> Option<(u64, Option<u64>)> {
+        let mut start = 0;
+        for end in &self.ends {
+            if end.log == log {
+                return Some((start, Some(end.seq)));
             }
-            Since::Elsewhere => None,
+            start = end.seq;
+        }
+        self.place.filter(|place| place.log == log).map(|_| (start, None))
+    }
+
+    /// Another log continues the one that ended here.
+    fn end(&mut self, last: Fence) {
+        self.ends.push_back(last);
+        if self.ends.len() > LOGS
+            && let Some(oldest) = self.ends.pop_front()
+        {
+            self.floor = self.floor.max(oldest.seq);
+            while self.events.front().is_some_and(|event| event.place.seq <= self.floor) {
+                self.drop_oldest();
+            }
         }
     }
 
     fn forget(&mut self, floor: u64, at: Timestamp) {
         self.events.clear();
+        self.ends.clear();
         self.bytes = 0;
         (self.floor, self.floor_at) = (floor, at);
     }
 
     fn trim(&mut self) {
         while self.events.len() > EVENTS || self.bytes > BYTES {
-            let Some(oldest) = self.events.pop_front() else { return };
-            self.bytes -= oldest.size();
-            self.floor = oldest.seq;
-            self.floor_at = self.floor_at.max(oldest.at);
+            self.drop_oldest();
         }
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(oldest) = self.events.pop_front() else { return };
+        self.bytes -= oldest.size();
+        self.floor = self.floor.max(oldest.place.seq);
+        self.floor_at = self.floor_at.max(oldest.at);
     }
 }
 
@@ -157,14 +216,18 @@ mod tests {
 
     /// Takes a record of log 1; shown with this tag.
     fn take(ring: &mut Ring, seq: u64, tag: Option<&str>) {
+        take_of(ring, 1, seq, tag);
+    }
+
+    fn take_of(ring: &mut Ring, log: u64, seq: u64, tag: Option<&str>) {
         let purge =
             Purge { mode: Mode::Hard, selectors: vec![], source: Source::Api, reason: None };
         let record = Record { seq, at: at(seq), purge };
         let event = |tag| {
             let shown = Shown { tags: vec![tag], everything: false };
-            Event::new(place(1, seq), &record, &shown)
+            Event::new(place(log, seq), &record, &shown)
         };
-        ring.advance(place(1, seq), at(seq), tag.map(event));
+        ring.advance(place(log, seq), at(seq), tag.map(event));
     }
 
     fn ring() -> Ring {
@@ -178,7 +241,7 @@ mod tests {
 
     fn seqs(after: After<'_>) -> Vec<u64> {
         let After::Events(events) = after else { panic!("{after:?}") };
-        events.map(|event| event.seq).collect()
+        events.map(|event| event.place.seq).collect()
     }
 
     #[test]
@@ -197,10 +260,12 @@ mod tests {
     #[test]
     fn who_may_have_missed_something_begins_anew() {
         let ring = ring();
-        for since in [Some(place(1, 9)), Some(place(2, 12)), None] {
+        for since in [Some(place(1, 9)), None] {
             let After::Unknown(stand) = ring.after(since) else { panic!("{since:?}") };
             assert_eq!(stand, place(1, 15));
         }
+        let After::Elsewhere(stand) = ring.after(Some(place(2, 12))) else { panic!() };
+        assert_eq!(stand, place(1, 15));
         assert!(matches!(Ring::default().after(Some(place(1, 9))), After::Nothing(Some(_))));
     }
 
@@ -210,18 +275,70 @@ mod tests {
         take(&mut ring, 18, Some("a"));
         assert!(matches!(ring.after(Some(place(1, 15))), After::Unknown(_)));
         assert_eq!(seqs(ring.after(Some(place(1, 17)))), [18]);
-        assert_eq!(ring.expects(18), None);
-        assert_eq!(ring.expects(19), Some(place(1, 19)));
+        assert_eq!(ring.expects(place(1, 18)), None);
+        assert_eq!(ring.expects(place(1, 19)), Some(place(1, 19)));
     }
 
     #[test]
     fn another_account_leaves_nobody_where_he_was() {
         let mut ring = ring();
         ring.begin(place(2, 15), at(15));
-        assert!(matches!(ring.after(Some(place(1, 15))), After::Unknown(_)));
+        assert!(matches!(ring.after(Some(place(1, 15))), After::Elsewhere(_)));
         ring.begin(place(2, 20), at(15));
         assert!(matches!(ring.after(Some(place(2, 15))), After::Unknown(_)));
         assert!(matches!(ring.after(Some(place(2, 20))), After::Nothing(_)));
+    }
+
+    /// Log 1 up to 15, and log 2 from there to 18.
+    fn continued() -> Ring {
+        let mut ring = ring();
+        (16..=18).for_each(|seq| take_of(&mut ring, 2, seq, (seq % 2 == 0).then_some("a")));
+        ring
+    }
+
+    #[test]
+    fn who_was_in_a_log_that_is_continued_goes_on() {
+        let ring = continued();
+        assert_eq!(seqs(ring.after(Some(place(1, 12)))), [14, 16, 18]);
+        assert_eq!(seqs(ring.after(Some(place(1, 15)))), [16, 18]);
+        assert_eq!(seqs(ring.after(Some(place(2, 15)))), [16, 18]);
+        assert_eq!(seqs(ring.after(Some(place(2, 16)))), [18]);
+        let After::Nothing(Some(stand)) = ring.after(Some(place(2, 19))) else { panic!() };
+        assert_eq!(stand, place(2, 19));
+        for elsewhere in [place(1, 16), place(2, 14), place(1, 9)] {
+            assert!(matches!(ring.after(Some(elsewhere)), After::Unknown(_)), "{elsewhere:?}");
+        }
+        assert!(matches!(ring.after(Some(place(3, 16))), After::Elsewhere(_)));
+    }
+
+    #[test]
+    fn numbers_and_times_are_found_in_the_log_that_has_them() {
+        let ring = continued();
+        let find = |since| ring.find(since, at(100));
+        assert_eq!(find(Since::Seq(12)), Some(place(1, 12)));
+        assert_eq!(find(Since::Seq(15)), Some(place(1, 15)));
+        assert_eq!(find(Since::Seq(16)), Some(place(2, 16)));
+        assert_eq!(find(Since::Time(at(73))), Some(place(1, 13)));
+        assert_eq!(find(Since::Time(at(77))), Some(place(2, 17)));
+    }
+
+    #[test]
+    fn a_gap_between_two_logs_is_no_place_to_go_on_from() {
+        let mut ring = ring();
+        take_of(&mut ring, 2, 17, Some("a"));
+        assert!(matches!(ring.after(Some(place(1, 15))), After::Elsewhere(_)));
+        assert!(matches!(ring.after(Some(place(2, 15))), After::Unknown(_)));
+        assert_eq!(seqs(ring.after(Some(place(2, 16)))), [17]);
+    }
+
+    #[test]
+    fn so_many_logs_are_remembered() {
+        let mut ring = ring();
+        let last = LOGS as u64 + 2;
+        (2..=last).for_each(|log| take_of(&mut ring, log, 14 + log, Some("a")));
+        assert_eq!((ring.ends.len(), ring.floor), (LOGS, 15));
+        assert!(matches!(ring.after(Some(place(1, 15))), After::Elsewhere(_)));
+        assert_eq!(seqs(ring.after(Some(place(2, 15)))).len(), LOGS + 1);
     }
 
     #[test]
@@ -229,7 +346,7 @@ mod tests {
         let mut ring = ring();
         ring.begin(place(1, 12), at(15));
         for seq in [11, 12, 15, 17] {
-            assert!(matches!(ring.after(Some(place(1, seq))), After::Unknown(_)), "{seq}");
+            assert!(matches!(ring.after(Some(place(1, seq))), After::Elsewhere(_)), "{seq}");
         }
         let After::Unknown(stand) = ring.after(None) else { panic!() };
         assert_eq!(stand.seq, 12);
@@ -255,17 +372,17 @@ mod tests {
     #[test]
     fn places_are_found_by_number_and_time() {
         let ring = ring();
-        let now = at(20);
+        let now = at(100);
         let find = |since| ring.find(since, now);
         assert_eq!(find(Since::Seq(3)), Some(place(1, 3)));
         assert_eq!(find(Since::Seq(15)), Some(place(1, 15)));
         assert_eq!(find(Since::Seq(16)), None, "of another log");
-        assert_eq!(find(Since::Time(at(10))), None, "before anything is known");
-        assert_eq!(find(Since::Time(at(11))), Some(place(1, 11)));
-        assert_eq!(find(Since::Time(at(12))), Some(place(1, 11)), "what came just then counts");
-        assert_eq!(find(Since::Time(at(13))), Some(place(1, 13)));
-        assert_eq!(find(Since::Time(at(15))), Some(place(1, 15)));
-        assert_eq!(find(Since::Time(at(21))), None, "a clock that is ahead");
+        assert_eq!(find(Since::Time(at(70))), None, "before anything is known");
+        assert_eq!(find(Since::Time(at(71))), Some(place(1, 11)));
+        assert_eq!(find(Since::Time(at(72))), Some(place(1, 11)), "what came just then counts");
+        assert_eq!(find(Since::Time(at(73))), Some(place(1, 13)));
+        assert_eq!(find(Since::Time(at(75))), Some(place(1, 15)));
+        assert_eq!(find(Since::Time(at(101))), None, "a clock that is ahead");
         assert_eq!(find(Since::Elsewhere), None);
     }
 }

@@ -35,13 +35,19 @@ fn feed(last: u64) -> Feed {
 }
 
 fn begin(feed: &Feed, log: LogId, seq: u64) {
-    feed.hub.tell(&Heard::Begin { fence: Fence { log, seq }, at: second(seq) });
+    let fence = Fence { log, seq };
+    feed.hub.tell(&Heard::Begin { fence, at: second(seq), records: Vec::new() });
 }
 
 fn purge(feed: &Feed, seq: u64, tags: &[&str]) {
+    let log = feed.hub.place().unwrap().log;
+    feed.hub.tell(&Heard::Record(log, record(seq, tags)));
+}
+
+fn record(seq: u64, tags: &[&str]) -> Arc<Record> {
     let selectors = tags.iter().map(|tag| Selector::Tag((*tag).into())).collect();
     let purge = Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None };
-    feed.hub.tell(&Heard::Record(Arc::new(Record { seq, at: second(seq), purge })));
+    Arc::new(Record { seq, at: second(seq), purge })
 }
 
 fn ask(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> Response<Body> {
@@ -78,6 +84,15 @@ async fn document(response: Response<Body>) -> serde_json::Value {
     serde_json::from_slice(&body).unwrap()
 }
 
+/// Where a listener stands who is told so.
+fn stand(seq: u64) -> String {
+    stand_in(LOG, seq)
+}
+
+fn stand_in(log: LogId, seq: u64) -> String {
+    format!("id: {seq}-{:016x}\nevent: place\ndata: {{\"seq\":{seq}}}\n\n", log.0)
+}
+
 fn token(seq: u64) -> String {
     format!("{seq}-{:016x}", LOG.0)
 }
@@ -93,23 +108,23 @@ fn heard(frame: &str) -> (u64, &str) {
 async fn who_comes_anew_hears_what_comes_from_now_on() {
     let feed = feed(3);
     let (mut body, first) = listen(&feed, "/_larder/events", &[]).await;
-    assert_eq!(first, format!("id: 3\nevent: hello\ndata: {{\"seq\":3}}\n\nid: {}\n\n", token(3)));
+    assert_eq!(first, format!("id: 3\nevent: hello\ndata: {{\"seq\":3}}\n\n{}", stand(3)));
     purge(&feed, 4, &["b"]);
     purge(&feed, 5, &["b", "a1", "a2"]);
     let event = next(&mut body).await;
     let data = r#"{"seq":5,"at":"2026-01-10T05:46:45.000Z","mode":"hard","tags":["a1","a2"]}"#;
-    assert_eq!(event, format!("id: 5\nevent: purge\ndata: {data}\n\nid: {}\n\n", token(5)));
+    assert_eq!(event, format!("id: 5\nevent: purge\ndata: {data}\n\n{}", stand(5)));
 }
 
 #[tokio::test]
 async fn who_comes_back_hears_what_it_missed_once() {
     let feed = feed(5);
     let (of_browser, of_number) = (token(3), "3".to_owned());
-    let (of_query, of_time) = ("?since=3", "?since=2026-01-10T05:46:44Z");
+    let (of_query, of_time) = ("?since=3", "?since=2026-01-10T05:47:44Z");
     for (path, field) in [("", &of_browser), ("", &of_number), ("?since=1", &of_browser)] {
         let path = format!("/_larder/events{path}");
         let (mut body, first) = listen(&feed, &path, &[("last-event-id", field)]).await;
-        assert_eq!(first, format!("id: {}\n\n", token(3)));
+        assert_eq!(first, stand(3));
         assert_eq!(heard(&next(&mut body).await), (4, "purge"));
         assert_eq!(heard(&next(&mut body).await), (5, "purge"));
         purge(&feed, 6, &["b"]);
@@ -120,7 +135,7 @@ async fn who_comes_back_hears_what_it_missed_once() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn who_may_have_missed_something_begins_anew() {
     let feed = feed(3);
     begin(&feed, LogId(7), 3);
@@ -130,13 +145,69 @@ async fn who_may_have_missed_something_begins_anew() {
         let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", field)]).await;
         let reset = next(&mut body).await;
         assert_eq!(heard(&reset), (4, "reset"), "{field}");
-        assert!(reset.ends_with("data: {\"seq\":4}\n\nid: 4-0000000000000007\n\n"), "{reset}");
+        assert!(
+            reset.ends_with(&format!("data: {{\"seq\":4}}\n\n{}", stand_in(LogId(7), 4))),
+            "{reset}"
+        );
         begin(&feed, LogId(8), 2);
         assert_eq!(heard(&next(&mut body).await), (2, "reset"));
         begin(&feed, LogId(7), 3);
         purge(&feed, 4, &["a"]);
     }
     assert_eq!(feed.hub.metrics.feed.resets.get(), 8);
+}
+
+#[tokio::test]
+async fn a_log_that_continues_the_last_is_nothing_to_hear_of() {
+    let feed = feed(3);
+    let (mut body, _) = listen(&feed, "/_larder/events", &[]).await;
+    let other = LogId(0xabc);
+    feed.hub.tell(&Heard::Record(other, record(4, &[])));
+    feed.hub.tell(&Heard::Record(other, record(5, &["a"])));
+    let event = next(&mut body).await;
+    assert_eq!(heard(&event), (5, "purge"));
+    assert!(event.ends_with(&stand_in(other, 5)), "{event}");
+    let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", &token(2))]).await;
+    let event = next(&mut body).await;
+    assert_eq!(heard(&event), (3, "purge"));
+    assert!(event.ends_with(&stand(3)), "{event}");
+    assert_eq!(heard(&next(&mut body).await), (5, "purge"));
+    let since = format!("/_larder/sync?since={}", token(2));
+    let known = document(ask(&feed, &since, &[])).await;
+    assert_eq!((&known["reset"], known["purges"].as_array().unwrap().len()), (&false.into(), 2));
+    assert_eq!(known["next"], "5-0000000000000abc");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_ahead_of_this_node_is_waited_for() {
+    let feed = feed(3);
+    let other = LogId(0xabc);
+    let place = "5-0000000000000abc";
+    let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", place)]).await;
+    let waiting = tokio::spawn(async move { next(&mut body).await });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    (4..=6).for_each(|seq| feed.hub.tell(&Heard::Record(other, record(seq, &["a"]))));
+    assert_eq!(heard(&waiting.await.unwrap()), (6, "purge"));
+    let before = tokio::time::Instant::now();
+    let place = "5-0000000000000def";
+    let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", place)]).await;
+    assert_eq!(heard(&next(&mut body).await), (6, "reset"));
+    assert_eq!(before.elapsed().as_secs(), 3);
+}
+
+#[tokio::test]
+async fn what_is_known_at_first_is_known_at_once() {
+    let feed = Feed::new(Some(settings(&["a*"])), Metrics::new(), Vec::new, || second(100));
+    let place = format!("7-{:016x}", 0xabc);
+    let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", &place)]).await;
+    let waiting = tokio::spawn(async move { next(&mut body).await });
+    tokio::task::yield_now().await;
+    let of = |log, seq| (LogId(log), record(seq, &["a"]));
+    let records = vec![of(0xfeed, 6), of(0xabc, 7), of(0xabc, 8)];
+    let fence = Fence { log: LOG, seq: 5 };
+    feed.hub.tell(&Heard::Begin { fence, at: second(5), records });
+    assert_eq!(heard(&waiting.await.unwrap()), (8, "purge"));
+    assert_eq!(feed.hub.metrics.feed.resets.get(), 0);
 }
 
 #[tokio::test]
@@ -165,10 +236,27 @@ async fn silence_is_broken_and_moves_the_listener_on() {
     let feed = feed(1);
     let (mut body, _) = listen(&feed, "/_larder/events", &[]).await;
     let before = tokio::time::Instant::now();
-    assert_eq!(next(&mut body).await, format!(":\nid: {}\n\n", token(1)));
+    assert_eq!(next(&mut body).await, format!(":\n{}", stand(1)));
     assert_eq!(before.elapsed().as_secs(), 15);
     purge(&feed, 2, &["b"]);
-    assert_eq!(next(&mut body).await, format!(":\nid: {}\n\n", token(2)));
+    assert_eq!(next(&mut body).await, format!(":\n{}", stand(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_hidden_does_not_keep_listeners_in_silence() {
+    let feed = Arc::new(feed(1));
+    let (mut body, _) = listen(&feed, "/_larder/events", &[]).await;
+    let before = tokio::time::Instant::now();
+    let hidden = Arc::clone(&feed);
+    let purging = tokio::spawn(async move {
+        for seq in 2.. {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            purge(&hidden, seq, &["b"]);
+        }
+    });
+    assert_eq!(next(&mut body).await, format!(":\n{}", stand(4)));
+    assert_eq!(before.elapsed().as_secs(), 15);
+    purging.abort();
 }
 
 #[tokio::test(start_paused = true)]
@@ -222,7 +310,7 @@ async fn sync_tells_what_came_since() {
         let purges = document["purges"].as_array().unwrap();
         purges.iter().map(|purge| purge["seq"].as_u64().unwrap()).collect()
     };
-    for since in ["1", &token(1), "2026-01-10T05:46:42Z", "2026-01-10T06:46:42%2B01:00"] {
+    for since in ["1", &token(1), "2026-01-10T05:47:42Z", "2026-01-10T06:47:42%2B01:00"] {
         let known = document(ask(&feed, &format!("/_larder/sync?since={since}"), &[])).await;
         assert_eq!((&known["seq"], &known["reset"]), (&4.into(), &false.into()), "{since}");
         assert_eq!(seqs(&known), [2, 3], "{since}");
@@ -255,6 +343,7 @@ async fn documents_are_told_again_only_where_they_changed() {
     for path in ["/_larder/sync?since=1", "/_larder/version"] {
         let before = ask(&feed, path, &[]);
         assert_eq!(before.headers()["cache-control"], "no-cache");
+        assert_eq!(before.headers()["date"], "Sat, 10 Jan 2026 05:48:20 GMT");
         let tag = before.headers()["etag"].to_str().unwrap().to_owned();
         let same = ask(&feed, path, &[("if-none-match", &tag)]);
         assert_eq!(
@@ -275,6 +364,8 @@ async fn pages_of_allowed_origins_may_read_it_and_others_not() {
     for path in ["/_larder/events", "/_larder/sync", "/_larder/version"] {
         let allowed = ask(&feed, path, &[("origin", "https://app.test")]);
         assert_eq!(allowed.headers()["access-control-allow-origin"], "https://app.test");
+        let readable = &allowed.headers()["access-control-expose-headers"];
+        assert_eq!(readable, "Date, ETag, Retry-After");
         assert_eq!(allowed.headers()["vary"], "Origin");
         let other = ask(&feed, path, &[("origin", "https://evil.test")]);
         assert!(!other.headers().contains_key("access-control-allow-origin"));
@@ -344,7 +435,8 @@ async fn other_tags_leave_listeners_where_they_are_and_forget_what_was() {
 async fn it_follows_records_until_they_end() {
     let feed = feed(0);
     let (sender, records) = tokio::sync::mpsc::channel(8);
-    let begin = Heard::Begin { fence: Fence { log: LOG, seq: 41 }, at: second(1) };
+    let fence = Fence { log: LOG, seq: 41 };
+    let begin = Heard::Begin { fence, at: second(1), records: Vec::new() };
     sender.send(begin).await.unwrap();
     let everything = Purge {
         mode: Mode::Soft,
@@ -353,7 +445,7 @@ async fn it_follows_records_until_they_end() {
         reason: None,
     };
     let record = Record { seq: 42, at: second(2), purge: everything };
-    sender.send(Heard::Record(Arc::new(record))).await.unwrap();
+    sender.send(Heard::Record(LOG, Arc::new(record))).await.unwrap();
     drop(sender);
     tokio::time::timeout(Duration::from_secs(5), feed.follow(records)).await.unwrap();
     let known = document(ask(&feed, "/_larder/sync?since=41", &[])).await;

@@ -87,10 +87,26 @@ fn known_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Source, D:
     Ok(serde_json::from_value(source).unwrap_or(Source::Unknown))
 }
 
+/// The reason of a record that tells of a loss.
+const LOSS: &str = "records before this one may be lost";
+
 impl Purge {
     /// A record that selects nothing: it marks where a log begins.
     pub fn boundary() -> Self {
         Self { mode: Mode::Hard, selectors: Vec::new(), source: Source::Larder, reason: None }
+    }
+
+    /// A record that selects nothing: it tells that there may have been records before it of which not
+    /// every node has heard, nor ever will.
+    pub fn loss() -> Self {
+        Self { reason: Some(LOSS.to_owned()), ..Self::boundary() }
+    }
+
+    /// Whether it tells of a [`loss`](Self::loss).
+    pub fn is_loss(&self) -> bool {
+        self.source == Source::Larder
+            && self.selectors.is_empty()
+            && self.reason.as_deref() == Some(LOSS)
     }
 
     /// Its JSON, as [`Record::read`] reads it.
@@ -174,6 +190,9 @@ mod tests {
         assert_eq!(purge.write(), json);
         let boundary = r#"{"mode":"hard","selectors":[],"source":"larder"}"#;
         assert_eq!(Purge::boundary().write(), boundary);
+        let loss = r#"{"mode":"hard","selectors":[],"source":"larder","reason":"records before this one may be lost"}"#;
+        assert_eq!(Purge::loss().write(), loss);
+        assert!(read(loss.as_bytes()).is_loss() && !Purge::boundary().is_loss());
     }
 
     #[test]

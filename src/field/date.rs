@@ -46,6 +46,13 @@ impl Timestamp {
         Self(self.0.saturating_add(millis))
     }
 
+    /// This instant moved into the past; saturates at the epoch.
+    #[must_use]
+    pub fn saturating_sub(self, by: Duration) -> Self {
+        let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(millis))
+    }
+
     /// Reads an HTTP-date in any of its three formats (RFC 9110 §5.6.7).
     ///
     /// Names are case-insensitive and the weekday need not fit the date; everything else is as the

@@ -56,7 +56,7 @@ impl<S: Store> Context<S> {
         let purged = invalidate::purge(&self.inquiry.pipeline, selectors).await;
         // Not before: what is fetched ahead would be selected, too.
         self.warm(response.status());
-        match candidate.and_then(|candidate| candidate.after(purged)) {
+        match candidate.and_then(|candidate| candidate.after(&purged)) {
             Some(candidate) => self.answer_through(candidate, response, told).await,
             None => self.answer_passing(response, told),
         }

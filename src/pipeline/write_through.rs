@@ -4,9 +4,9 @@
 //! Whether it still is the newest is a matter of order. Another write may have come to the origin after
 //! this one and yet have been purged for before this one was answered. Then nothing later would tell that
 //! this representation is old, for its fence lies after both. So it is stored only where its own purge is
-//! the *only* record since the origin was asked that may select it: none before (looked up in the table),
-//! and none between that look and its own (its number is the next one). Its fence is its own record, and
-//! whatever comes after that selects it as usual.
+//! the *only* record since the origin was asked that may select it: none before it is answered (looked up
+//! in the table), and none between that look and its own record (looked up among the last ones). Its fence
+//! is its own record, and whatever comes after that selects it as usual.
 
 use std::sync::Arc;
 
@@ -25,11 +25,12 @@ use super::{
     request_head,
 };
 use crate::{
-    fence::{Fence, Stamp},
+    fence::Stamp,
     field::{Timestamp, presence::Presence},
     key::{self, target::normal_path},
     origin::ResponseBody,
     policy::{Freshness, RequestDirectives, invalidation},
+    purge::Receipt,
     store::Store,
 };
 
@@ -45,6 +46,8 @@ pub struct Candidate<S> {
     ask: Box<Ask<S>>,
     verdict: (Freshness, Payload),
     status: StatusCode,
+    /// None as long as they stand in a body that is to be read.
+    tags: Option<Vec<String>>,
 }
 
 impl<S: Store> Inquiry<S> {
@@ -83,7 +86,7 @@ impl<S: Store> Inquiry<S> {
         let tags = (verdict.1 == Payload::Irrelevant)
             .then(|| admit::tags(&ask, &mut response.headers().clone()));
         let is_newest = fences.may_join(&stamp, url, tags.as_deref(), self.received.started);
-        is_newest.then_some(Candidate { ask, verdict, status })
+        is_newest.then_some(Candidate { ask, verdict, status, tags })
     }
 
     /// The question that a `GET` of this request's target would have asked; none where it would not have
@@ -123,7 +126,7 @@ impl<S: Store> Context<S> {
         mut response: Response<ResponseBody>,
         told: Told,
     ) -> Response<Body> {
-        let Candidate { ask, verdict, status } = candidate;
+        let Candidate { ask, verdict, status, .. } = candidate;
         let ttl = verdict.0.ttl(self.inquiry.received.at);
         *response.status_mut() = StatusCode::OK;
         let admitted = admit::admit(*ask, response, verdict, None);
@@ -133,41 +136,13 @@ impl<S: Store> Context<S> {
 }
 
 impl<S> Candidate<S> {
-    /// The same where its own purge was the only one since.
-    pub fn after(mut self, purged: Purged) -> Option<Self> {
-        let stamp = &mut self.ask.stamp;
-        stamp.fence = own_fence(stamp.fence, purged)?;
-        Some(self)
-    }
-}
-
-/// The fence of a write's own record, if that is the next one after those it was compared with.
-fn own_fence(before: Fence, purged: Purged) -> Option<Fence> {
-    let Purged::Applied(receipt) = purged else { return None };
-    (receipt.seq == before.seq + 1).then_some(Fence { seq: receipt.seq, ..before })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        fence::LogId,
-        purge::{Acknowledgement, Receipt},
-    };
-
-    fn receipt(seq: u64) -> Receipt {
-        let (missing, verdict) = (Vec::new(), Acknowledgement::Given);
-        Receipt { seq, applied: 1, total: 1, missing, verdict }
-    }
-
-    #[test]
-    fn only_a_write_whose_record_is_the_next_one_is_stored_and_under_that_record() {
-        let fence = |seq| Fence { log: LogId(1), seq };
-        let after = |seq| own_fence(fence(7), Purged::Applied(receipt(seq)));
-        assert_eq!(after(8), Some(fence(8)));
-        assert_eq!(after(9), None, "another came between");
-        assert_eq!(after(1), None, "another log");
-        assert_eq!(own_fence(fence(7), Purged::Here), None);
-        assert_eq!(own_fence(fence(7), Purged::Nothing), None);
+    /// The same where its own purge was the only one since that may select it.
+    pub fn after(mut self, purged: &Purged) -> Option<Self> {
+        let &Purged::Applied(Receipt { seq, .. }) = purged else { return None };
+        let Ask { pipeline, target, stamp, .. } = &mut *self.ask;
+        let (url, tags) = (key::url(target.text()), self.tags.as_deref());
+        let is_newest = pipeline.log.fences().is_untouched(stamp.fence, seq, url, tags);
+        stamp.fence.seq = seq;
+        is_newest.then_some(self)
     }
 }

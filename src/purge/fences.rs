@@ -129,6 +129,35 @@ impl Fences {
         self.table.read().judge(stamp.fence, stamp.version, subject)
     }
 
+    /// Whether no record between the place `since` and the one at `own` may select a response of this
+    /// URL. Without `tags` they are not known, and any purge of a tag may. False where nobody can say.
+    pub fn is_untouched(
+        &self,
+        since: Fence,
+        own: u64,
+        url: &[u8],
+        tags: Option<&[String]>,
+    ) -> bool {
+        let Some(between) = own.checked_sub(since.seq + 1) else { return false };
+        let records = self.recent.between(since.log, since.seq, own);
+        if self.fence().log != since.log || records.len() as u64 != between {
+            return false;
+        }
+        let mut table = Table::new(SELECTORS);
+        table.begin(since);
+        let before = table.version();
+        for record in &records {
+            table.apply(record);
+        }
+        match tags {
+            Some(tags) => {
+                let subject = Subject { url, tags: tags.iter().map(String::as_str) };
+                table.judge(since, before, subject) == Verdict::Alive
+            }
+            None => !table.may_select(before, url),
+        }
+    }
+
     /// The last record applied.
     pub fn fence(&self) -> Fence {
         self.table.read().fence()
@@ -166,8 +195,18 @@ impl Fences {
 
     /// Follows a log from here: what has an older fence, or one of another log, is dead. `rise` is why,
     /// where there may be anything that dies.
+    ///
+    /// Those who hear of each record hear no more than that where this place is the one after the last,
+    /// and the log goes on under another name.
     pub fn begin(&self, fence: Fence, rise: Option<Rise>) {
-        self.change(|table| table.begin(fence));
+        let before = self.change(|table| {
+            let before = table.fence();
+            table.begin(fence);
+            before
+        });
+        if before.seq != fence.seq || !rise.is_some_and(Rise::continues) {
+            self.recent.begin(fence);
+        }
         if let Some(rise) = rise {
             self.count(rise);
         }
@@ -175,14 +214,14 @@ impl Fences {
 
     /// Applies the next record.
     pub fn apply(&self, record: &Record) {
-        let is_full = self.change(|table| {
+        let (log, is_full) = self.change(|table| {
             let floor = table.floor();
             table.apply(record);
             // A purge of everything raises the floor, too, and leaves the table empty.
-            table.floor() > floor && !table.is_empty()
+            (table.fence().log, table.floor() > floor && !table.is_empty())
         });
         self.applied.fetch_add(1, Ordering::Relaxed);
-        self.recent.push(record);
+        self.recent.push(log, record);
         if is_full {
             self.count(Rise::Capacity);
         }
@@ -304,6 +343,34 @@ mod tests {
         let fences = Fences::in_fleet(WhenUnsynced::Serve);
         let (start, late) = (Instant::now(), Instant::now() + Duration::from_hours(1));
         assert!(fences.may_join(&asked_at(&fences, start), b"host/", Some(&[]), late));
+    }
+
+    #[test]
+    fn a_response_is_untouched_by_what_selects_another() {
+        let fences = Fences::alone();
+        let since = Fence { log: LogId(1), seq: 5 };
+        fences.begin(since, None);
+        let url = |url: &str| Selector::Url(url.into());
+        let tag = |tag: &str| Selector::Tag(tag.into());
+        let all = [url("host/b"), tag("x"), url("host/a"), Selector::Everything];
+        for (seq, selector) in (6..).zip(all) {
+            let at = crate::field::Timestamp::from_millis(0);
+            fences.apply(&Record { seq, at, purge: purge_of(vec![selector]) });
+        }
+        let tags = ["y".to_owned()];
+        let is_untouched = |url: &[u8], tags, own| fences.is_untouched(since, own, url, tags);
+        assert!(is_untouched(b"host/a", Some(&tags), 6), "its own record is the next");
+        assert!(is_untouched(b"host/a", Some(&tags), 8));
+        assert!(!is_untouched(b"host/b", Some(&tags), 8));
+        assert!(!is_untouched(b"host/a", None, 8), "it may have the tag");
+        assert!(is_untouched(b"host/a", None, 7));
+        assert!(!is_untouched(b"host/a", Some(&tags), 9));
+        assert!(is_untouched(b"host/c", Some(&tags), 9));
+        assert!(!is_untouched(b"host/c", Some(&tags), 10));
+        assert!(!is_untouched(b"host/c", Some(&tags), 11), "not all of them are known here");
+        assert!(!is_untouched(b"host/c", Some(&tags), 5), "it is no later one");
+        let elsewhere = Fence { log: LogId(2), ..since };
+        assert!(!fences.is_untouched(elsewhere, 6, b"host/c", Some(&tags)), "another log");
     }
 
     #[test]

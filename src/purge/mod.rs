@@ -9,10 +9,7 @@ mod redis;
 mod rise;
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,7 +17,7 @@ use fences::LOST;
 pub use fences::{Fences, WhenUnsynced};
 use memory::{Memory, Role};
 use parking_lot::Mutex;
-pub use receipt::{Acknowledgement, NodeId, Once, Receipt, Waited};
+pub use receipt::{Acknowledgement, NodeId, Once, Receipt};
 pub use recent::{Heard, Records};
 use redis::Redis;
 pub use rise::Rise;
@@ -40,8 +37,6 @@ pub struct Log {
     fences: Arc<Fences>,
     standing: watch::Sender<Standing>,
     backend: Backend,
-    /// Purges that were waited for, by how that ended.
-    waited: [AtomicU64; Waited::ALL.len()],
     observation: Mutex<()>,
 }
 
@@ -119,8 +114,7 @@ impl Log {
     }
 
     fn of(fences: Arc<Fences>, standing: watch::Sender<Standing>, backend: Backend) -> Self {
-        let (waited, observation) = Default::default();
-        Self { fences, standing, backend, waited, observation }
+        Self { fences, standing, backend, observation: Mutex::default() }
     }
 
     /// What this node has applied of the log.
@@ -180,23 +174,6 @@ impl Log {
         }
     }
 
-    /// The same, and waits until no node uses what the purge selects, for `bound` at most. With this a
-    /// writer reads on no node what was there before he wrote. Where the log cannot be reached it does not
-    /// wait.
-    pub async fn record_and_wait(&self, purge: Purge, bound: Duration) -> Waited {
-        let waited = match &self.backend {
-            Backend::Memory(memory) => {
-                let _receipt = self.append_here(memory, purge);
-                Waited::Acknowledged
-            }
-            Backend::Redis(redis) => Box::pin(redis.record_and_wait(purge, deadline(bound))).await,
-        };
-        if let Some(count) = self.waited.get(waited as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-        waited
-    }
-
     /// Uses nothing any more that is stored, and tells the other nodes so: they do not wait for this one
     /// any longer. To be called when the node has served its last request; takes three seconds at most.
     pub async fn leave(&self) {
@@ -207,7 +184,8 @@ impl Log {
 
     // ── What was purged ──
 
-    /// The records that this node applied last, since it started: 1,000 at most, the latest first.
+    /// The records that this node applied last: 4,096 at most, the latest first. Those that it found in
+    /// the log when it started are among them.
     pub fn recent(&self) -> Vec<Arc<Record>> {
         self.fences.recent().list()
     }
@@ -217,11 +195,9 @@ impl Log {
         self.fences.recent().oldest()
     }
 
-    /// Each record that this node applies from now on; before them those of [`recent`](Self::recent)
-    /// that come after the place `after`, where that is given. A log that begins anew shows in
-    /// [`standing`](Self::standing).
-    pub fn records(&self, after: Option<u64>) -> Records {
-        self.fences.recent().records(after)
+    /// Each record of [`recent`](Self::recent), the oldest first, and then each that this node applies.
+    pub fn records(&self) -> Records {
+        self.fences.recent().records()
     }
 
     // ── What nodes agree on ──
@@ -289,10 +265,6 @@ impl Log {
             let counter = metrics.purge_floor_rises.with_label_values(&[rise.as_str()]);
             counter.inc_by(self.fences.rises(rise).saturating_sub(counter.get()));
         }
-        for (waited, count) in Waited::ALL.iter().zip(&self.waited) {
-            let counter = metrics.purge_waits.with_label_values(&[waited.as_str()]);
-            counter.inc_by(count.load(Ordering::Relaxed).saturating_sub(counter.get()));
-        }
     }
 
     /// Other nodes that are there, and others that are neither there nor have signed off.
@@ -359,7 +331,7 @@ mod tests {
         let purge = Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None };
         let receipt = log.append(purge.clone(), Receipt::PATIENCE).await.unwrap();
         assert_eq!(receipt, Receipt::alone(1));
-        assert_eq!(log.record_and_wait(purge, Duration::ZERO).await, Waited::Acknowledged);
+        log.record(purge);
         log.fences().begin(Fence { log: LogId(1), seq: 7 }, Some(Rise::Gap));
         for _ in 0..2 {
             log.observe(&metrics);
@@ -368,7 +340,6 @@ mod tests {
             assert_eq!(metrics.purge_records.get(), 2);
             assert_eq!(metrics.purge_pending.get(), 0);
             assert_eq!(metrics.purge_nodes.with_label_values(&["live"]).get(), 1);
-            assert_eq!(metrics.purge_waits.with_label_values(&["acknowledged"]).get(), 1);
             assert_eq!(metrics.purge_floor_rises.with_label_values(&["gap"]).get(), 1);
         }
     }

@@ -46,17 +46,6 @@ pub enum Once {
     Again(Receipt),
 }
 
-/// What came of waiting for a purge that holds on this node in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waited {
-    /// It holds everywhere.
-    Acknowledged,
-    /// Not within the bound: other nodes may still use what it selects.
-    Late,
-    /// The log cannot be reached. The purge is kept, and appended once that is possible.
-    Unreachable,
-}
-
 impl Receipt {
     /// How long an acknowledgement may take if nobody says otherwise.
     pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -78,20 +67,6 @@ impl Once {
     pub fn into_receipt(self) -> Receipt {
         match self {
             Self::First(receipt) | Self::Again(receipt) => receipt,
-        }
-    }
-}
-
-impl Waited {
-    /// Each of them, in the order of their declaration.
-    pub const ALL: [Self; 3] = [Self::Acknowledged, Self::Late, Self::Unreachable];
-
-    /// As the metrics spell it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Acknowledged => "acknowledged",
-            Self::Late => "late",
-            Self::Unreachable => "unreachable",
         }
     }
 }

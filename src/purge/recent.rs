@@ -1,33 +1,58 @@
 //! The last records applied: for whoever asks what was purged, and for those who want to hear of each.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::fence::Record;
+use crate::{
+    fence::{Fence, LogId, Record},
+    field::Timestamp,
+};
 
 /// How many records are kept.
-const MOST: usize = 1000;
+const MOST: usize = 4096;
 
 /// How many bytes they may have as JSON; the last record is kept whatever it has.
 const BYTES: usize = 16 << 20;
 
-/// The records that this node applied last, within bounds.
+/// How far the clock of the log and this node's may be apart.
+const SKEW: Duration = Duration::from_mins(1);
+
+/// The records that this node applied last, within bounds. A node that starts applies what it finds in
+/// the log, so they may be older than the node.
 #[derive(Debug)]
 pub(super) struct Recent {
     kept: Mutex<Kept>,
-    /// How many there were.
+    /// How many items there were.
     count: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// The oldest first, each with its size.
-    records: VecDeque<(usize, Arc<Record>)>,
+    /// The oldest first.
+    items: VecDeque<Item>,
     bytes: usize,
     /// How many there were before them.
     gone: u64,
+}
+
+#[derive(Debug)]
+enum Item {
+    /// Here records may be missing.
+    Begin {
+        fence: Fence,
+        at: Timestamp,
+    },
+    Record {
+        log: LogId,
+        size: usize,
+        record: Arc<Record>,
+    },
 }
 
 /// The records as they are applied, each once and in order. It holds no records itself, so it costs
@@ -36,20 +61,29 @@ struct Kept {
 pub struct Records {
     recent: Arc<Recent>,
     count: watch::Receiver<u64>,
-    /// How many there were before the next.
+    /// How many items there were before the next.
     passed: u64,
+    has_begun: bool,
 }
 
 /// What somebody who hears of records hears next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
-    /// The next record.
-    Record(Arc<Record>),
-    /// The reader was too slow: records are gone that it has not seen. Next comes the record at this
-    /// place, the oldest there is.
-    Lagged {
-        /// Where it goes on.
-        from: u64,
+    /// What follows begins here: every record after `fence`, and every record since `at`, of this log
+    /// and of those that continue it without a gap. Comes first, and again where records may be missing,
+    /// because nobody knows them or because the reader was too slow.
+    Begin {
+        /// The place before the first record that follows.
+        fence: Fence,
+        /// A time after which no record was appended that does not follow.
+        at: Timestamp,
+    },
+    /// The next record, and the log that it is in.
+    Record {
+        /// Which log.
+        log: LogId,
+        /// The record.
+        record: Arc<Record>,
     },
 }
 
@@ -60,46 +94,93 @@ impl Default for Recent {
 }
 
 impl Recent {
-    pub(super) fn push(&self, record: &Record) {
-        let (size, record) = (record.purge.write().len(), Arc::new(record.clone()));
-        let count = {
-            let mut kept = self.kept.lock();
-            kept.bytes += size;
-            kept.records.push_back((size, record));
-            while kept.records.len() > MOST || (kept.bytes > BYTES && kept.records.len() > 1) {
-                let oldest = kept.records.pop_front().map_or(0, |(size, _)| size);
-                kept.bytes -= oldest;
-                kept.gone += 1;
-            }
-            kept.gone + kept.records.len() as u64
-        };
+    /// From here on nothing is missing; before it something may be.
+    pub(super) fn begin(&self, fence: Fence) {
+        let at = Timestamp::from(SystemTime::now()).saturating_add(SKEW);
+        self.take(Item::Begin { fence, at });
+    }
+
+    /// The next record of this log.
+    pub(super) fn push(&self, log: LogId, record: &Record) {
+        let size = record.purge.write().len();
+        self.take(Item::Record { log, size, record: Arc::new(record.clone()) });
+        if record.purge.is_loss() {
+            self.begin(Fence { log, seq: record.seq });
+        }
+    }
+
+    fn take(&self, item: Item) {
+        let count = self.kept.lock().take(item);
         self.count.send_replace(count);
     }
 
     /// The latest first.
     pub(super) fn list(&self) -> Vec<Arc<Record>> {
-        self.kept.lock().records.iter().rev().map(|(_, record)| Arc::clone(record)).collect()
+        self.kept.lock().items.iter().rev().filter_map(Item::record).map(Arc::clone).collect()
+    }
+
+    /// Those that are kept of a log between these two places.
+    pub(super) fn between(&self, log: LogId, after: u64, before: u64) -> Vec<Arc<Record>> {
+        let kept = self.kept.lock();
+        let of_log = kept.items.iter().rev().filter_map(|item| item.record_of(log));
+        let earlier = of_log.skip_while(|record| record.seq >= before);
+        let mut between: Vec<_> =
+            earlier.take_while(|record| record.seq > after).map(Arc::clone).collect();
+        between.reverse();
+        between
     }
 
     /// The place of the oldest.
     pub(super) fn oldest(&self) -> Option<u64> {
-        self.kept.lock().records.front().map(|(_, record)| record.seq)
+        self.kept.lock().items.iter().find_map(Item::record).map(|record| record.seq)
     }
 
-    /// Those that come, after those that are kept and come after this place.
-    pub(super) fn records(self: &Arc<Self>, after: Option<u64>) -> Records {
-        let count = self.count.subscribe();
-        let kept = self.kept.lock();
-        let is_known =
-            |(_, record): &(usize, Arc<Record>)| after.is_none_or(|seq| record.seq <= seq);
-        let known = kept.records.iter().rposition(is_known).map_or(0, |last| last + 1);
-        let passed = kept.gone + known as u64;
-        Records { recent: Arc::clone(self), count, passed }
+    /// Those that are kept, and those that come.
+    pub(super) fn records(self: &Arc<Self>) -> Records {
+        let (count, passed) = (self.count.subscribe(), self.kept.lock().gone);
+        Records { recent: Arc::clone(self), count, passed, has_begun: false }
+    }
+}
+
+impl Kept {
+    /// How many there were then.
+    fn take(&mut self, item: Item) -> u64 {
+        self.bytes += item.size();
+        self.items.push_back(item);
+        while self.items.len() > MOST || (self.bytes > BYTES && self.items.len() > 1) {
+            let oldest = self.items.pop_front();
+            self.bytes -= oldest.map_or(0, |oldest| oldest.size());
+            self.gone += 1;
+        }
+        self.gone + self.items.len() as u64
+    }
+}
+
+impl Item {
+    fn size(&self) -> usize {
+        match self {
+            Self::Begin { .. } => 0,
+            Self::Record { size, .. } => *size,
+        }
+    }
+
+    fn record_of(&self, log: LogId) -> Option<&Arc<Record>> {
+        match self {
+            Self::Record { log: of, record, .. } if *of == log => Some(record),
+            _ => None,
+        }
+    }
+
+    fn record(&self) -> Option<&Arc<Record>> {
+        match self {
+            Self::Begin { .. } => None,
+            Self::Record { record, .. } => Some(record),
+        }
     }
 }
 
 impl Records {
-    /// The next record, as soon as there is one. Nothing is lost where this is cancelled.
+    /// What is next, as soon as there is something. Nothing is lost where this is cancelled.
     pub async fn next(&mut self) -> Heard {
         loop {
             self.count.mark_unchanged();
@@ -111,87 +192,154 @@ impl Records {
         }
     }
 
-    /// The next record, if there is one.
+    /// What is next, if there is something.
     pub fn try_next(&mut self) -> Option<Heard> {
         let kept = self.recent.kept.lock();
         if self.passed < kept.gone {
-            self.passed = kept.gone;
-            let from = kept.records.front().map_or(0, |(_, record)| record.seq);
-            return Some(Heard::Lagged { from });
+            (self.passed, self.has_begun) = (kept.gone, false);
         }
         let index = usize::try_from(self.passed - kept.gone).unwrap_or(usize::MAX);
-        let (_, record) = kept.records.get(index)?;
-        self.passed += 1;
-        Some(Heard::Record(Arc::clone(record)))
+        let has_begun = std::mem::replace(&mut self.has_begun, true);
+        Some(match kept.items.get(index) {
+            None => {
+                self.has_begun = has_begun;
+                return None;
+            }
+            Some(Item::Record { log, record, .. }) if !has_begun => {
+                let fence = Fence { log: *log, seq: record.seq.saturating_sub(1) };
+                Heard::Begin { fence, at: record.at }
+            }
+            Some(Item::Record { log, record, .. }) => {
+                self.passed += 1;
+                Heard::Record { log: *log, record: Arc::clone(record) }
+            }
+            Some(Item::Begin { fence, at }) => {
+                self.passed += 1;
+                let first = kept.items.get(index + 1).and_then(Item::record);
+                let at = first.map_or(*at, |first| first.at.min(*at));
+                Heard::Begin { fence: *fence, at }
+            }
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        fence::{Purge, Selector},
-        field::Timestamp,
-    };
+    use crate::fence::{Purge, Selector};
+
+    const LOG: LogId = LogId(7);
 
     fn record(seq: u64, bytes: usize) -> Record {
         let selectors = vec![Selector::Tag("x".repeat(bytes).into())];
         let purge = Purge { selectors, ..Purge::boundary() };
-        Record { seq, at: Timestamp::from_millis(0), purge }
+        Record { seq, at: Timestamp::from_millis(seq), purge }
+    }
+
+    fn recent(seqs: std::ops::RangeInclusive<u64>) -> Arc<Recent> {
+        let recent = Arc::new(Recent::default());
+        seqs.for_each(|seq| recent.push(LOG, &record(seq, 1)));
+        recent
     }
 
     fn kept(recent: &Recent) -> Vec<u64> {
         recent.list().iter().map(|record| record.seq).collect()
     }
 
-    fn heard(records: &mut Records) -> Vec<u64> {
+    /// What is heard: places, and whether they are beginnings.
+    fn heard(records: &mut Records) -> Vec<(u64, bool)> {
         std::iter::from_fn(|| records.try_next())
             .map(|heard| match heard {
-                Heard::Record(record) => record.seq,
-                Heard::Lagged { from } => panic!("lagged, from {from}"),
+                Heard::Begin { fence, .. } => (fence.seq, true),
+                Heard::Record { record, .. } => (record.seq, false),
             })
             .collect()
     }
 
     #[test]
-    fn the_last_thousand_are_kept_the_latest_first() {
-        let recent = Recent::default();
-        (1..=1001).for_each(|seq| recent.push(&record(seq, 1)));
-        assert_eq!(kept(&recent), (2..=1001).rev().collect::<Vec<_>>());
+    fn the_last_are_kept_the_latest_first() {
+        let recent = recent(1..=MOST as u64 + 1);
+        assert_eq!(kept(&recent), (2..=MOST as u64 + 1).rev().collect::<Vec<_>>());
         assert_eq!(recent.oldest(), Some(2));
     }
 
     #[test]
     fn fewer_are_kept_where_they_are_large_but_always_the_last() {
         let recent = Recent::default();
-        (1..=17).for_each(|seq| recent.push(&record(seq, 1 << 20)));
+        (1..=17).for_each(|seq| recent.push(LOG, &record(seq, 1 << 20)));
         assert_eq!(kept(&recent), (3..=17).rev().collect::<Vec<_>>());
-        recent.push(&record(18, BYTES));
+        recent.push(LOG, &record(18, BYTES));
         assert_eq!(kept(&recent), [18]);
-        recent.push(&record(19, 1));
+        recent.push(LOG, &record(19, 1));
         assert_eq!(kept(&recent), [19]);
+    }
+
+    #[test]
+    fn those_between_two_places_are_found() {
+        let recent = recent(1..=5);
+        recent.begin(Fence { log: LogId(8), seq: 5 });
+        recent.push(LogId(8), &record(6, 1));
+        let between = |log, after, before| {
+            let records = recent.between(log, after, before);
+            records.iter().map(|record| record.seq).collect::<Vec<_>>()
+        };
+        assert_eq!(between(LOG, 2, 5), [3, 4]);
+        assert_eq!(between(LOG, 0, 9), [1, 2, 3, 4, 5]);
+        assert_eq!((between(LOG, 3, 4), between(LOG, 5, 9)), (vec![], vec![]));
+        assert_eq!(between(LogId(8), 0, 9), [6]);
     }
 
     #[tokio::test]
     async fn each_record_is_heard_of_once_and_in_order() {
         let recent = Arc::new(Recent::default());
-        (1..=5).for_each(|seq| recent.push(&record(seq, 1)));
-        assert_eq!(heard(&mut recent.records(Some(3))), [4, 5]);
-        assert_eq!(heard(&mut recent.records(Some(0))), [1, 2, 3, 4, 5]);
-        let mut new = recent.records(None);
-        assert_eq!(new.try_next(), None);
-        let next = tokio::spawn(async move { new.next().await });
-        recent.push(&record(6, 1));
-        assert_eq!(next.await.unwrap(), Heard::Record(Arc::new(record(6, 1))));
+        let mut records = recent.records();
+        assert_eq!(records.try_next(), None);
+        recent.begin(Fence { log: LOG, seq: 3 });
+        (4..=5).for_each(|seq| recent.push(LOG, &record(seq, 1)));
+        assert_eq!(heard(&mut records), [(3, true), (4, false), (5, false)]);
+        let next = tokio::spawn(async move { records.next().await });
+        recent.push(LOG, &record(6, 1));
+        let record = Arc::new(record(6, 1));
+        assert_eq!(next.await.unwrap(), Heard::Record { log: LOG, record });
+        let late = heard(&mut recent.records());
+        assert_eq!(late, [(3, true), (4, false), (5, false), (6, false)]);
     }
 
     #[test]
     fn who_is_too_slow_learns_from_where_to_go_on() {
+        let recent = recent(1..=1);
+        let mut slow = recent.records();
+        assert_eq!(heard(&mut slow), [(0, true), (1, false)]);
+        let last = MOST as u64 + 3;
+        (2..=last).for_each(|seq| recent.push(LOG, &record(seq, 1)));
+        let (fence, at) = (Fence { log: LOG, seq: 3 }, Timestamp::from_millis(4));
+        assert_eq!(slow.try_next(), Some(Heard::Begin { fence, at }));
+        assert_eq!(heard(&mut slow), (4..=last).map(|seq| (seq, false)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_may_be_missing_is_told_in_its_place() {
+        let recent = recent(1..=2);
+        recent.begin(Fence { log: LogId(8), seq: 20 });
+        recent.push(LogId(8), &record(21, 1));
+        let loss = Record { seq: 22, at: Timestamp::from_millis(22), purge: Purge::loss() };
+        recent.push(LogId(8), &loss);
+        let mut records = recent.records();
+        let expected = [(0, true), (1, false), (2, false), (20, true), (21, false), (22, false)];
+        assert_eq!(heard(&mut records), [&expected[..], &[(22, true)]].concat());
+        assert_eq!(kept(&recent), [22, 21, 2, 1]);
+    }
+
+    #[test]
+    fn what_begins_with_old_records_knows_what_came_since_the_first() {
         let recent = Arc::new(Recent::default());
-        recent.push(&record(1, 1));
-        let mut slow = recent.records(Some(0));
-        (2..=1003).for_each(|seq| recent.push(&record(seq, 1)));
-        assert_eq!(slow.try_next(), Some(Heard::Lagged { from: 4 }));
-        assert_eq!(heard(&mut slow), (4..=1003).collect::<Vec<_>>());
+        recent.begin(Fence { log: LOG, seq: 3 });
+        let at = |recent: &Arc<Recent>| match recent.records().try_next().unwrap() {
+            Heard::Begin { at, .. } => at,
+            Heard::Record { .. } => panic!(),
+        };
+        assert!(at(&recent) > Timestamp::from(SystemTime::now()));
+        recent.push(LOG, &record(4, 1));
+        assert_eq!(at(&recent), Timestamp::from_millis(4));
     }
 }

@@ -31,6 +31,12 @@ impl Rise {
         }
     }
 
+    /// Whether the log that begins continues the one before, where its numbers do: what was lost, if
+    /// anything was, is told by those who had it.
+    pub(super) fn continues(self) -> bool {
+        matches!(self, Self::Empty | Self::Restart)
+    }
+
     /// The cause of this name; a name nobody knows is foreign.
     pub(super) fn named(name: &str) -> Self {
         Self::ALL.into_iter().find(|rise| rise.as_str() == name).unwrap_or(Self::Foreign)

@@ -64,8 +64,6 @@ pub struct Metrics {
     pub purge_floor_rises: IntCounterVec,
     /// Nodes of the fleet, by whether they are there.
     pub purge_nodes: IntGaugeVec,
-    /// Writes that waited for their purge to hold in the fleet, by how that ended.
-    pub purge_waits: IntCounterVec,
     /// Bytes of response bodies on their way to a store.
     pub filling_bytes: IntGauge,
     /// Who listens to purges.
@@ -187,11 +185,6 @@ impl Metrics {
                 "larder_purge_nodes",
                 "Nodes that purges wait for, as this node knows them, by state.",
                 &["state"],
-            ),
-            purge_waits: catalogue.counters(
-                "larder_purge_waits_total",
-                "Writes through the proxy that waited for their purge to hold on every node, by result.",
-                &["result"],
             ),
             filling_bytes: catalogue.gauge(
                 "larder_filling_bytes",

@@ -1,9 +1,7 @@
 //! What schedules and polls need of the other nodes: the purge log, turns, leases, and a few remembered
 //! words.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
-
-use parking_lot::Mutex;
+use std::{future::Future, sync::Arc, time::Duration};
 
 use super::Purger;
 use crate::{
@@ -83,7 +81,7 @@ impl Fleet for Nodes {
     }
 
     async fn purge_once(&self, purge: Purge, key: &str) -> Result<(), Unavailable> {
-        self.purger.purge_once_in_fleet(purge, key).await.map(drop)
+        self.purger.purge_once(purge, key).await.map(drop)
     }
 
     async fn once(&self, key: &str, within: Duration) -> Result<bool, Unavailable> {
@@ -100,56 +98,5 @@ impl Fleet for Nodes {
 
     async fn remember(&self, name: &str, value: &str) -> Result<(), Unavailable> {
         self.purger.log().remember(name, value).await
-    }
-}
-
-/// The fleet of a node that is alone: every turn and every role is its own.
-pub struct Alone {
-    purger: Arc<Purger>,
-    remembered: Mutex<BTreeMap<Box<str>, String>>,
-}
-
-impl Alone {
-    /// A node that purges by this purger.
-    pub fn new(purger: Arc<Purger>) -> Self {
-        Self { purger, remembered: Mutex::default() }
-    }
-}
-
-/// A role that nobody else can want.
-pub struct Undisputed;
-
-impl Lease for Undisputed {
-    fn is_held(&self) -> bool {
-        true
-    }
-}
-
-impl Fleet for Alone {
-    type Lease = Undisputed;
-
-    async fn purge(&self, purge: Purge) -> Result<(), Unavailable> {
-        self.purger.purge(purge).await.map(drop)
-    }
-
-    async fn purge_once(&self, purge: Purge, _key: &str) -> Result<(), Unavailable> {
-        self.purge(purge).await
-    }
-
-    async fn once(&self, _key: &str, _within: Duration) -> Result<bool, Unavailable> {
-        Ok(true)
-    }
-
-    async fn hold(&self, _name: &str) -> Option<Undisputed> {
-        Some(Undisputed)
-    }
-
-    async fn recall(&self, name: &str) -> Result<Option<String>, Unavailable> {
-        Ok(self.remembered.lock().get(name).cloned())
-    }
-
-    async fn remember(&self, name: &str, value: &str) -> Result<(), Unavailable> {
-        self.remembered.lock().insert(name.into(), value.to_owned());
-        Ok(())
     }
 }

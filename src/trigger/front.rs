@@ -184,7 +184,7 @@ impl Desk {
         metrics.unfilled.with_label_values(&[name]).inc_by(unfilled);
         let mut last = None;
         for purge in mapped.purges {
-            let Ok(once) = self.purger.purge_once(purge, id).await else {
+            let Ok(once) = self.purger.purge_for_sender(purge, id).await else {
                 self.count(name, "unavailable");
                 return unavailable();
             };

@@ -22,7 +22,7 @@ mod tasks;
 pub mod webhook;
 
 pub use access::{Access, Permit, Token, Tokens};
-pub use fleet::{Alone, Fleet, Lease, Nodes};
+pub use fleet::{Fleet, Lease, Nodes};
 pub use front::{Front, Further, Made, Settings};
 pub use method::Purgers;
 pub use poll::{Poll, PollState, Polls};

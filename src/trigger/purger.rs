@@ -38,7 +38,7 @@ impl Purger {
     }
 
     /// The same, unless a purge was appended under this key in the last 24 hours by whichever node.
-    pub async fn purge_once_in_fleet(&self, purge: Purge, key: &str) -> Result<Once, Unavailable> {
+    pub async fn purge_once(&self, purge: Purge, key: &str) -> Result<Once, Unavailable> {
         let (source, mode) = (purge.source.clone(), purge.mode);
         let result = self.log.append_once(purge, key, Receipt::PATIENCE).await;
         let word = match &result {
@@ -52,11 +52,15 @@ impl Purger {
 
     /// The same for a purge that its sender may ask for again, and calls `id` then: that is purged once.
     /// Without an id each is.
-    pub async fn purge_once(&self, purge: Purge, id: Option<&str>) -> Result<Once, Unavailable> {
+    pub async fn purge_for_sender(
+        &self,
+        purge: Purge,
+        id: Option<&str>,
+    ) -> Result<Once, Unavailable> {
         match id {
             Some(id) => {
                 let key = key(id, &purge);
-                self.purge_once_in_fleet(purge, &key).await
+                self.purge_once(purge, &key).await
             }
             None => self.purge(purge).await.map(Once::First),
         }
@@ -64,7 +68,7 @@ impl Purger {
 
     /// Purges, and answers whoever asked for it; once, where it has an id.
     pub async fn answer(&self, purge: Purge, id: Option<&str>) -> Response<Bytes> {
-        let result = self.purge_once(purge, id).await;
+        let result = self.purge_for_sender(purge, id).await;
         result.map_or_else(|Unavailable| unavailable(), receipted)
     }
 
@@ -164,8 +168,8 @@ pub fn json(status: StatusCode, document: &impl Serialize) -> Response<Bytes> {
 
 /// What is said where the log cannot be reached.
 pub fn log_out_of_reach() -> Problem {
-    let detail = "Nothing was purged: the purge log in Redis cannot be reached. Send it again; \
-                  `/readyz` and the metrics tell about Redis.";
+    let detail = "The purge is not confirmed: the purge log in Redis cannot be reached, or did not answer. \
+                  Send it again: to purge twice does no harm. `/readyz` and the metrics tell about Redis.";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Purge log unavailable", detail)
 }
 

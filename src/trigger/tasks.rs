@@ -79,19 +79,19 @@ mod tests {
     use crate::{
         key::target::Target,
         purge::Log,
-        trigger::{Alone, Purger},
+        trigger::{Nodes, Purger},
         warm::Budget,
     };
 
     /// A node that is alone, its log, and a clock that goes with tokio's.
-    fn alone() -> (Surroundings<Alone>, Arc<Log>) {
+    fn alone() -> (Surroundings<Nodes>, Arc<Log>) {
         let (log, metrics) = (Arc::new(Log::in_memory()), Metrics::new());
         let normal = Box::new(|target: &Target<'_>| target.path.into());
         let purger = Purger::new(Arc::clone(&log), Arc::clone(&metrics), normal);
         let began = tokio::time::Instant::now();
         let base = Timestamp::from_seconds(1_768_024_230);
         let surroundings = Surroundings {
-            fleet: Arc::new(Alone::new(Arc::new(purger))),
+            fleet: Arc::new(Nodes::new(Arc::new(purger))),
             warm: Queue::new(Budget::default(), Arc::clone(&metrics)),
             now: Arc::new(move || base.saturating_add(began.elapsed())),
             metrics,

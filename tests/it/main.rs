@@ -13,6 +13,7 @@ mod architecture;
 mod caching;
 mod check;
 mod collapse;
+mod continuity;
 mod docs;
 mod events;
 mod fences;

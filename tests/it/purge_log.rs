@@ -269,16 +269,13 @@ async fn a_foreign_log_kills_everything_wherever_it_stands() {
             assert!(!node.spares(before, "c"), "{id}");
             assert!(!node.rises().is_empty(), "{id}");
             let seq = node.purge("c").await;
-            assert_eq!(format!("{seq}-0"), next_of(id));
+            // Where its own last record is not there any more the node tells so, in one more record.
+            let more = if matches!(id, "1-0" | "3-0") { 2 } else { 1 };
+            assert_eq!(format!("{}-0", seq - more), id);
             assert_eq!(node.fence().log.0, 0xff, "{id}");
         }
     })
     .await;
-}
-
-fn next_of(id: &str) -> String {
-    let seq: u64 = id.trim_end_matches("-0").parse().unwrap();
-    format!("{}-0", seq + 1)
 }
 
 #[tokio::test]

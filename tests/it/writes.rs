@@ -467,6 +467,36 @@ async fn a_write_on_one_node_is_known_to_the_others() {
 }
 
 #[tokio::test]
+async fn writes_to_other_targets_at_the_same_time_keep_none_from_being_stored() {
+    within(async {
+        let redis = Redis::start().await;
+        let origin = Scripted::start(|asked| match &*asked.method {
+            "PUT" => representation(&asked.target, "written").status_of(200),
+            _ => Said::fresh("current"),
+        })
+        .await;
+        let [one, _] = fleet(&redis, &origin).await;
+        let targets: Vec<String> = (0..20).map(|number| format!("/{number}")).collect();
+        let mut wires = Vec::new();
+        for target in &targets {
+            let mut wire = one.connect().await;
+            wire.write(sending("PUT", target, &[], "")).await;
+            wires.push(wire);
+        }
+        for wire in &mut wires {
+            assert_eq!(wire.read_reply_to("PUT").await.summary(), "200 BYPASS written");
+        }
+        let mut stored = 0;
+        for target in &targets {
+            stored += u64::from(one.get(target).await.summary() == "200 HIT written");
+        }
+        let late = one.metric("larder_write_purges_total", "result=\"late\"").await;
+        assert!(stored + late >= 20, "{stored} stored, {late} late");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_write_is_answered_without_the_log_and_gets_there_later() {
     within(async {
         let redis = Redis::start().await;

@@ -13,9 +13,10 @@ use crate::{
         report::Finding,
     },
     fence::Mode,
+    route::json,
     trigger::webhook::{
         Algorithm, Condition, Encoding, Handshake, HmacForm, Map, PayloadTemplate, Rule, Scheme,
-        Signed, SignedAt, TOLERANCE, ToldIn, Vendor, Webhook, json_path,
+        Signed, SignedAt, TOLERANCE, ToldIn, Vendor, Webhook,
     },
 };
 
@@ -278,7 +279,7 @@ fn told_in(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<ToldIn> {
 }
 
 fn path(text: &str, at: &Range<usize>, problems: &mut Problems<'_>) -> Option<JsonPath> {
-    json_path(text).map_err(|error| problems.error(at, error.to_string())).ok()
+    json::path(text).map_err(|error| problems.error(at, error.to_string())).ok()
 }
 
 fn require_event_from(rules: &[At<WebhookRule>], problems: &mut Problems<'_>) {

@@ -16,6 +16,7 @@ mod roster;
 mod script;
 mod session;
 mod shared;
+mod witnesses;
 mod words;
 
 use std::{
@@ -27,7 +28,7 @@ use tokio::{
     runtime::Handle,
     sync::watch,
     task::AbortHandle,
-    time::{sleep, sleep_until, timeout, timeout_at},
+    time::{sleep, sleep_until, timeout},
 };
 
 pub(super) use self::holding::Holding;
@@ -38,7 +39,7 @@ use self::{
     session::{Appender, hold},
     shared::{APPEND, Shared},
 };
-use super::{Fences, NodeId, Once, Receipt, RedisLog, Standing, Unavailable, Waited};
+use super::{Fences, NodeId, Once, Receipt, RedisLog, Standing, Unavailable};
 use crate::fence::Purge;
 
 /// How long signing off may take.
@@ -95,25 +96,6 @@ impl Redis {
 
     pub(super) fn record(&self, purge: Purge) {
         self.shared.push(purge);
-    }
-
-    /// Applies a purge here at once, and waits until it holds everywhere.
-    pub(super) async fn record_and_wait(&self, purge: Purge, deadline: Instant) -> Waited {
-        if self.appender().is_err() {
-            self.record(purge);
-            return Waited::Unreachable;
-        }
-        let appended = self.shared.push_watched(purge);
-        let appended = match timeout_at(deadline.into(), appended).await {
-            Err(_elapsed) => return Waited::Late,
-            Ok(Err(_failed)) => return Waited::Unreachable,
-            Ok(Ok(appended)) => appended,
-        };
-        match acknowledged(&self.shared, &appended, deadline).await {
-            Ok(receipt) if receipt.is_acknowledged() => Waited::Acknowledged,
-            Ok(_) => Waited::Late,
-            Err(Unavailable) => Waited::Unreachable,
-        }
     }
 
     /// Purges that are in no log yet.
@@ -250,8 +232,8 @@ async fn deliver(shared: Arc<Shared>) {
             continue;
         };
         let appender = available(&shared).await;
-        if let Ok((appended, _)) = append(&shared, &appender, &waiting.purge, None).await {
-            shared.done(&waiting, &appended);
+        if append(&shared, &appender, &waiting.purge, None).await.is_ok() {
+            shared.done(&waiting);
             pause = least;
         } else {
             shared.put_back(waiting);

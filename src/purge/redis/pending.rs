@@ -1,10 +1,7 @@
 //! Purges that wait for their place in the log.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
-use tokio::sync::oneshot;
-
-use super::roster::Appended;
 use crate::fence::{Mode, PendingId, Purge, Selector, Source};
 
 /// Selectors that may wait. Beyond it what waits becomes one purge of everything, which covers all of
@@ -20,8 +17,6 @@ pub(super) struct Pending {
     selectors: usize,
     /// Purges in the record that is under way.
     under_way: usize,
-    /// Those who wait for purges that are not in the log yet.
-    watchers: HashMap<PendingId, oneshot::Sender<Appended>>,
 }
 
 /// A purge that waits, or several in one.
@@ -49,19 +44,10 @@ impl Pending {
         self.waiting.push_back(Waiting { purge, ids: vec![id] });
     }
 
-    /// Tells where this purge is, once it is in the log; ends if it could not be appended.
-    pub(super) fn watch(&mut self, id: PendingId) -> oneshot::Receiver<Appended> {
-        let (teller, told) = oneshot::channel();
-        self.watchers.insert(id, teller);
-        told
-    }
-
     /// Takes out everything that waits.
     pub(super) fn clear(&mut self) -> Vec<PendingId> {
         self.selectors = 0;
-        let ids: Vec<_> = self.waiting.drain(..).flat_map(|waiting| waiting.ids).collect();
-        self.unwatch(&ids);
-        ids
+        self.waiting.drain(..).flat_map(|waiting| waiting.ids).collect()
     }
 
     /// Takes the first; with it, those after it that fit into one record with it.
@@ -79,27 +65,15 @@ impl Pending {
     }
 
     /// What was taken is in the log.
-    pub(super) fn done(&mut self, ids: &[PendingId], appended: &Appended) {
+    pub(super) fn done(&mut self) {
         self.under_way = 0;
-        for id in ids {
-            if let Some(watcher) = self.watchers.remove(id) {
-                let _whether_it_still_waits = watcher.send(*appended);
-            }
-        }
     }
 
-    /// What was taken is not in the log, and is first again. Nobody waits for it any more.
+    /// What was taken is not in the log, and is first again.
     pub(super) fn put_back(&mut self, waiting: Waiting) {
         self.under_way = 0;
-        self.unwatch(&waiting.ids);
         self.selectors += waiting.purge.selectors.len();
         self.waiting.push_front(waiting);
-    }
-
-    fn unwatch(&mut self, ids: &[PendingId]) {
-        for id in ids {
-            self.watchers.remove(id);
-        }
     }
 }
 
@@ -121,12 +95,8 @@ pub(super) fn everything() -> Purge {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
-    use tokio::sync::oneshot::error::TryRecvError;
-
     use super::*;
-    use crate::fence::{Fence, Table};
+    use crate::fence::Table;
 
     fn purge(tags: &[&str]) -> Purge {
         let selectors = tags.iter().map(|tag| Selector::Tag((*tag).into())).collect();
@@ -152,28 +122,6 @@ mod tests {
         (pending, ids)
     }
 
-    fn somewhere() -> Appended {
-        Appended { fence: Fence::default(), at: Instant::now(), strangers: None }
-    }
-
-    fn done(pending: &mut Pending, ids: &[PendingId]) {
-        pending.done(ids, &somewhere());
-    }
-
-    #[test]
-    fn who_waits_is_told_how_it_went() {
-        let (mut pending, ids) = waiting(&[purge(&["a"]), soft(purge(&["b"]))]);
-        let (mut first, mut second) = (pending.watch(ids[0]), pending.watch(ids[1]));
-        let taken = pending.take().unwrap();
-        let appended = somewhere();
-        pending.done(&taken.ids, &appended);
-        assert_eq!(first.try_recv(), Ok(appended));
-        assert_eq!(second.try_recv(), Err(TryRecvError::Empty));
-        let taken = pending.take().unwrap();
-        pending.put_back(taken);
-        assert_eq!(second.try_recv(), Err(TryRecvError::Closed));
-    }
-
     #[test]
     fn alike_purges_become_one_record_in_their_order() {
         let all = [purge(&["a"]), purge(&["b", "c"]), soft(purge(&["d"])), purge(&["e"])];
@@ -181,12 +129,12 @@ mod tests {
         let first = Waiting { purge: purge(&["a", "b", "c"]), ids: ids[..2].to_vec() };
         assert_eq!(pending.take(), Some(first));
         assert_eq!(pending.len(), 4);
-        done(&mut pending, &ids);
+        pending.done();
         assert_eq!(pending.len(), 2);
         assert_eq!(pending.take().unwrap().purge, soft(purge(&["d"])));
-        done(&mut pending, &ids);
+        pending.done();
         assert_eq!(pending.take().unwrap().purge, purge(&["e"]));
-        done(&mut pending, &ids);
+        pending.done();
         assert_eq!((pending.take(), pending.len()), (None, 0));
     }
 

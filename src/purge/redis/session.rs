@@ -19,12 +19,12 @@ use super::{
     answer::{self, Entered, Look, Turn},
     entry::{Line, Mark, spelled},
     place::{Decision, Place, Step},
-    roster::Appended,
+    roster::{Appended, Census},
     shared::{APPEND, Shared},
 };
 use crate::{
     fence::{LogId, Purge},
-    purge::{NodeId, random},
+    purge::{NodeId, Rise, random},
     redis::{Client, Purpose},
 };
 
@@ -68,14 +68,8 @@ struct Goal {
     /// When it was asked how far the log goes.
     asked: Instant,
     seq: u64,
-    lease: Lease,
-}
-
-/// Whether others wait for this node for the next three seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lease {
-    Granted,
-    Refused,
+    /// The nodes then. None where others do not wait for this one for the next three seconds.
+    lease: Option<Census>,
 }
 
 /// Holds a session until it fails, and moves `place` along with what is applied.
@@ -181,6 +175,7 @@ async fn look(
     appender: &Appender,
     place: &mut Place,
 ) -> Result<Goal, Failure> {
+    let mut has_told = false;
     for _ in 0..RENEWALS {
         // From before it is asked for: so the lease ends here before it does for others.
         let asked = Instant::now();
@@ -188,15 +183,19 @@ async fn look(
         let answer = shared.scripts.look.run(tail, shared.keys.pair(), arguments);
         let answer = within(shared.patience(), async { Ok(answer.await?) }).await?;
         let Look { sight, lease } = answer::look(&answer).ok_or(Failure::Answer)?;
-        let lease = match lease {
-            Some(census) => {
-                shared.learn(&census, Instant::now());
-                Lease::Granted
-            }
-            None => Lease::Refused,
-        };
+        if let Some(census) = &lease {
+            shared.learn(census, Instant::now());
+        }
         match place.decide(&sight) {
             Decision::GoOn(seq) => return Ok(Goal { asked, seq, lease }),
+            // What it has applied is not there, and others may not have heard of it. They have to know
+            // before this node counts as one that has come to this log.
+            Decision::Begin { rise: Some(Rise::Foreign), .. }
+                if !has_told && matches!(place, Place::At(_)) =>
+            {
+                tell_loss(shared, appender).await?;
+                has_told = true;
+            }
             Decision::Begin { mark, rise, until } => {
                 shared.begin(mark.fence, rise);
                 shared.moved();
@@ -209,6 +208,12 @@ async fn look(
         }
     }
     Err(Failure::Unsettled)
+}
+
+/// Tells all nodes that there may have been records of which they have not heard, nor ever will.
+async fn tell_loss(shared: &Shared, appender: &Appender) -> Result<(), Failure> {
+    tracing::warn!("records of the purge log are lost: all nodes are told");
+    appender.append(shared, &Purge::loss(), None).await.map(drop)
 }
 
 /// What `look.lua` is told: where this node is, who it is, and whom it knows.
@@ -240,8 +245,11 @@ async fn read(
     let mut is_told = false;
     loop {
         if !is_told && place.seq() >= goal.seq {
-            if goal.lease == Lease::Granted {
+            if let Some(census) = &goal.lease {
                 shared.heard(goal.asked, appender);
+                if shared.misses_a_witness(census, Instant::now()) {
+                    tell_loss(shared, appender).await?;
+                }
             }
             is_told = true;
         }
@@ -277,6 +285,9 @@ fn advance(shared: &Shared, mark: &mut Mark, line: Line) {
         Step::BeginAndApply(fence, rise) => shared.begin(fence, Some(rise)),
     }
     shared.fences.apply(&line.record);
+    if line.record.purge.is_loss() {
+        shared.know_of_loss();
+    }
     *mark = line.mark;
 }
 

@@ -8,14 +8,15 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 
 use super::{
     keys::Keys,
     pending::{Pending, Waiting, everything},
-    roster::{Appended, Census, LEASE, Roster},
+    roster::{Census, LEASE, Roster},
     script::Scripts,
     session::Appender,
+    witnesses::Witnesses,
 };
 use crate::{
     fence::{Fence, PendingId, Purge},
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     pub(super) roster: Mutex<Roster>,
     /// Told when the roster changes.
     pub(super) roll: watch::Sender<()>,
+    witnesses: Mutex<Witnesses>,
     owed: Mutex<BTreeSet<NodeId>>,
     /// Told when somebody waits to hear from this node.
     pub(super) owing: Notify,
@@ -68,6 +70,7 @@ impl Shared {
             appender: watch::Sender::new(None),
             roster: Mutex::default(),
             roll: watch::Sender::new(()),
+            witnesses: Mutex::default(),
             owed: Mutex::default(),
             owing: Notify::new(),
             pending: Mutex::default(),
@@ -137,6 +140,17 @@ impl Shared {
         self.roll.send_replace(());
     }
 
+    /// Whether a node that may have applied records that are lost has not come along to the present log.
+    pub(super) fn misses_a_witness(&self, census: &Census, now: Instant) -> bool {
+        let log = self.fences.fence().log;
+        self.witnesses.lock().look(self.node, log, census, now)
+    }
+
+    /// All nodes are told that records are lost.
+    pub(super) fn know_of_loss(&self) {
+        self.witnesses.lock().forget();
+    }
+
     /// A node told how far it has come.
     pub(super) fn reported(&self, node: NodeId, place: Fence) {
         if self.roster.lock().report(node, place) {
@@ -162,19 +176,8 @@ impl Shared {
 
     /// Applies a purge here at once, and lets it wait for its place in the log.
     pub(super) fn push(&self, purge: Purge) {
-        let _waiting = self.push_into(&mut self.pending.lock(), purge);
-    }
-
-    /// The same. What is given back tells when the purge is in the log and applied here, and ends where
-    /// that has failed for now.
-    pub(super) fn push_watched(&self, purge: Purge) -> oneshot::Receiver<Appended> {
         let mut pending = self.pending.lock();
-        let id = self.push_into(&mut pending, purge);
-        pending.watch(id)
-    }
-
-    fn push_into(&self, pending: &mut Pending, purge: Purge) -> PendingId {
-        let mut id = self.fences.apply_pending(&purge);
+        let id = self.fences.apply_pending(&purge);
         if pending.is_full_for(&purge) {
             tracing::warn!(purges = pending.len(), "too many purges wait: everything is purged");
             let everything = everything();
@@ -182,12 +185,10 @@ impl Shared {
             self.settle(&pending.clear());
             self.settle(&[id]);
             pending.push(everything, whole);
-            id = whole;
         } else {
             pending.push(purge, id);
         }
         self.waiting.notify_one();
-        id
     }
 
     pub(super) fn take(&self) -> Option<Waiting> {
@@ -195,8 +196,8 @@ impl Shared {
     }
 
     /// What was taken is in the log, and applied here.
-    pub(super) fn done(&self, waiting: &Waiting, appended: &Appended) {
-        self.pending.lock().done(&waiting.ids, appended);
+    pub(super) fn done(&self, waiting: &Waiting) {
+        self.pending.lock().done();
         self.settle(&waiting.ids);
         self.delivered.notify_waiters();
     }

@@ -15,9 +15,7 @@ pub use map::{Condition, Map, Mapped, Rule, ToldIn};
 pub use signature::{
     Algorithm, Delivery, Encoding, HmacForm, Scheme, Signed, SignedAt, SignedError, Unproven,
 };
-pub use template::{
-    PathError, PayloadTemplate, TemplateError, TemplateProblem, TooMany, json_path,
-};
+pub use template::{PayloadTemplate, TemplateError, TemplateProblem, TooMany};
 pub use vendor::{TOLERANCE, Vendor};
 
 use crate::problem::Problem;

@@ -1,10 +1,15 @@
 //! Tags out of a payload: `order:{$.id}`, `product:{$.items[*].sku}`. Pure.
 
-use std::{fmt, ops::Range};
+use std::{borrow::Cow, fmt, ops::Range};
 
 use serde_json::Value;
 use serde_json_path::JsonPath;
 use thiserror::Error;
+
+use crate::route::{
+    BeyondLimit,
+    json::{self, PathError},
+};
 
 /// A tag with placeholders, to be filled in from each payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,19 +51,6 @@ pub enum TemplateProblem {
     Control,
 }
 
-/// Text that is no path as in RFC 9535, and what its parser has to say about that.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("this is no JSONPath (RFC 9535){0}")]
-pub struct PathError(String);
-
-/// Reads a path into JSON (RFC 9535).
-pub fn json_path(text: &str) -> Result<JsonPath, PathError> {
-    JsonPath::parse(text).map_err(|error| match error.message() {
-        "parser error" => PathError(String::new()),
-        message => PathError(format!(": {message}")),
-    })
-}
-
 /// There would be more tags than the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMany;
@@ -78,7 +70,7 @@ impl PayloadTemplate {
         while let Some((literal, after)) = rest.split_once('{') {
             let start = text.len() - after.len();
             push_literal(&mut parts, literal, start - literal.len() - 1)?;
-            let Some(length) = path_length(after) else {
+            let Some(length) = json::path_length(after) else {
                 return fail(TemplateProblem::Brace, start - 1..start);
             };
             let (path, end) = after.split_at(length);
@@ -92,14 +84,16 @@ impl PayloadTemplate {
     /// The tags for a payload: one for each combination of the values that the placeholders yield, none
     /// where one of them yields nothing.
     ///
-    /// Values are texts, numbers, `true` and `false`; an empty text, `null`, a list or an object is no
-    /// value.
+    /// What counts as a value, [`json::values`] says.
     pub fn render(&self, payload: &Value, limit: usize) -> Result<Vec<String>, TooMany> {
         let mut tags = vec![String::new()];
         for part in &self.0 {
             match part {
                 Part::Literal(text) => tags.iter_mut().for_each(|tag| tag.push_str(text)),
-                Part::Path(path) => tags = combined(&tags, &values(path, payload), limit)?,
+                Part::Path(path) => {
+                    let values = json::values(path, payload).map_err(|BeyondLimit| TooMany)?;
+                    tags = combined(&tags, &values, limit)?;
+                }
             }
         }
         Ok(tags)
@@ -126,47 +120,19 @@ fn push_literal(parts: &mut Vec<Part>, literal: &str, start: usize) -> Result<()
     Ok(())
 }
 
-/// The bytes up to the brace that closes a placeholder: the first that stands in no string of the path.
-fn path_length(text: &str) -> Option<usize> {
-    let mut quote = None;
-    let mut is_escaped = false;
-    for (index, byte) in text.bytes().enumerate() {
-        match quote {
-            Some(_) if is_escaped => is_escaped = false,
-            Some(_) if byte == b'\\' => is_escaped = true,
-            Some(open) if open == byte => quote = None,
-            None if byte == b'}' => return Some(index),
-            None if matches!(byte, b'"' | b'\'') => quote = Some(byte),
-            _ => {}
-        }
-    }
-    None
-}
-
 fn parse_path(text: &str, start: usize) -> Result<JsonPath, TemplateError> {
     let fail = |problem, at| Err(TemplateError { problem, at });
     if !text.starts_with('$') {
         return fail(TemplateProblem::NoPath, start - 1..start + text.len() + 1);
     }
-    json_path(text).or_else(|error| fail(TemplateProblem::Path(error), start..start + text.len()))
+    json::path(text).or_else(|error| fail(TemplateProblem::Path(error), start..start + text.len()))
 }
 
-/// The values that a path yields, as they stand in a tag.
-fn values(path: &JsonPath, payload: &Value) -> Vec<String> {
-    path.query(payload).iter().filter_map(|node| text_of(node)).collect()
-}
-
-fn text_of(node: &Value) -> Option<String> {
-    match node {
-        Value::String(text) if text.is_empty() || text.contains(char::is_control) => None,
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-fn combined(tags: &[String], values: &[String], limit: usize) -> Result<Vec<String>, TooMany> {
+fn combined(
+    tags: &[String],
+    values: &[Cow<'_, str>],
+    limit: usize,
+) -> Result<Vec<String>, TooMany> {
     if tags.len().saturating_mul(values.len()) > limit {
         return Err(TooMany);
     }

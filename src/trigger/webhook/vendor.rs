@@ -8,8 +8,8 @@ use http::HeaderName;
 use super::{
     map::ToldIn,
     signature::{Algorithm, Encoding, HmacForm, Part, Scheme, Signed, SignedAt, Standard, Stripe},
-    template::json_path,
 };
+use crate::route::json;
 
 /// How old a signed delivery may be where nothing is said.
 pub const TOLERANCE: Duration = Duration::from_mins(5);
@@ -97,7 +97,7 @@ fn header(name: &'static str) -> ToldIn {
 }
 
 fn payload(path: &str) -> Option<ToldIn> {
-    json_path(path).ok().map(ToldIn::Payload)
+    json::path(path).ok().map(ToldIn::Payload)
 }
 
 /// SHA-256 in hexadecimal digits; the older `X-Hub-Signature` counts for nothing.

@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     config::{Config, Environment},
     fence::Selector,
+    route::json::path as json_path,
 };
 
 const DOCUMENTED: &str = include_str!("../../../../proxy.toml");

@@ -29,6 +29,14 @@ local function highest()
   return 0
 end
 
+-- The log that the record at this place is in, if it is there. Whoever is in a later log has come past it.
+local function log_at(seq)
+  local entry = redis.call('XRANGE', key, seq .. '-0', seq .. '-0')[1] or {'', {}}
+  for index = 1, #entry[2], 2 do
+    if entry[2][index] == 'log' then return entry[2][index + 1] end
+  end
+end
+
 local run = server_run()
 local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
 local seq, log, begins = tonumber(hint), nil, nil
@@ -69,7 +77,7 @@ local earlier_log, earlier
 if KEYS[3] then
   earlier_log, earlier = string.match(redis.call('GET', KEYS[3]) or '', '^(%x+) (%d+)$')
 end
-if earlier_log == log then
+if earlier and (earlier_log == log or log_at(earlier) == earlier_log) then
   return {log, earlier, 'again', whole(known), nodes(now)}
 end
 if nonce ~= '' then
