@@ -38,6 +38,10 @@ else
     "$source/src/purge/fences.rs" || { echo 'Fences::judge is not where it was' >&2; exit 1; }
 fi
 
+# Under another version: Cargo takes packages of one name and version in one target folder for the same, wherever they are.
+perl -0pi -e 's/^version = "[^"]*"/version = "0.0.0-twin"/m' "$source/Cargo.toml"
+perl -0pi -e 's/(name = "larder"\nversion = )"[^"]*"/$1"0.0.0-twin"/' "$source/Cargo.lock"
+
 larder=$target/bench-fence/larder twin=$target/bench-fence/twin
 # The twin first: what stands in the target folder in the end is Larder.
 cargo build --profile "$profile" --locked --manifest-path "$source/Cargo.toml" --target-dir "$target"
