@@ -1,20 +1,8 @@
 //! The `Forwarded` request field (RFC 7239).
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, header};
 
 use super::list;
-
-/// How a client is introduced to origins: the same for all its requests on one connection that ask for
-/// the same host.
-#[derive(Debug, Clone)]
-pub struct Introduction {
-    /// The `Host` that it asks for.
-    pub host: Option<HeaderValue>,
-    /// The element of `Forwarded` that tells of it.
-    pub element: Option<HeaderValue>,
-    /// Its address as `X-Forwarded-For` has it.
-    pub address: Option<HeaderValue>,
-}
 
 /// The value of a parameter (`host`, `proto`) as the proxy nearest to the client tells it, without
 /// quotes.
@@ -31,6 +19,8 @@ pub fn parameter<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]

@@ -12,7 +12,7 @@ use http::{
 };
 
 use super::rewrite::Source;
-use crate::field::forwarded::Introduction;
+use crate::server::Introduction;
 
 /// How the client of a connection that asks for this host is introduced.
 pub(super) fn introduction(source: &Source<'_>, host: Option<&HeaderValue>) -> Introduction {

@@ -6,7 +6,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use ipnet::IpNet;
 
 use super::{forwarded, random};
-use crate::field::{Timestamp, forwarded::Introduction, hop};
+use crate::{
+    field::{Timestamp, hop},
+    server::Introduction,
+};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

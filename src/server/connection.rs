@@ -2,8 +2,9 @@
 
 use std::{net::SocketAddr, sync::OnceLock};
 
+use http::HeaderValue;
+
 use super::{BodyLimits, Interim};
-use crate::field::forwarded::Introduction;
 
 /// One client connection.
 #[derive(Debug, Default)]
@@ -18,4 +19,16 @@ pub struct Connection {
     pub body: BodyLimits,
     /// How its client is introduced to origins; made with its first request that goes to one.
     pub introduction: OnceLock<Introduction>,
+}
+
+/// How a client is introduced to origins: the same for all its requests on one connection that ask for
+/// the same host.
+#[derive(Debug, Clone)]
+pub struct Introduction {
+    /// The `Host` that it asks for.
+    pub host: Option<HeaderValue>,
+    /// The element of `Forwarded` that tells of it.
+    pub element: Option<HeaderValue>,
+    /// Its address as `X-Forwarded-For` has it.
+    pub address: Option<HeaderValue>,
 }
