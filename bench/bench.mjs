@@ -8,12 +8,11 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import http from 'node:http'
 import { cpus } from 'node:os'
 import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { answering, freePort, options, sleep, start } from '../tests/process.mjs'
+import { writePage } from './results.mjs'
 import { LOAD_CORE, servers, startOrigin } from './servers.mjs'
 
-const here = dirname(fileURLToPath(import.meta.url))
 const KEYS = 5000 // more than are ever under way at once: no two requests can share one answer of Redis
 const WORKLOADS = {
   'hit-1k-64': { path: '/hit/1k', connections: 64, bytes: 1024, title: 'Hits, 1 KiB, 64 connections' },
@@ -88,7 +87,7 @@ for (const workload of workloads) measured[workload] = await measure(workload)
 const text = page()
 console.log(text)
 if (given.json) writeFileSync(given.json, JSON.stringify(measured, null, 1))
-if (given.write) writeFileSync(join(here, 'RESULTS.md'), text)
+if (given.write) writePage(text)
 for (const server of Object.values(running)) await server.stop()
 await control.stop()
 await origin.stop()

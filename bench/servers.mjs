@@ -61,6 +61,25 @@ export async function startOrigin (folder) {
   return { ...child, port, host: `127.0.0.1:${port}` }
 }
 
+/** nginx answering /all/…, /few/… and /other/… with a small body and the tag of that name, fresh for an hour. */
+export async function startTaggedOrigin (folder) {
+  const port = await freePort()
+  const config = join(folder, 'nginx.conf')
+  writeFileSync(config, nginx(folder, `
+  server {
+    listen 127.0.0.1:${port} backlog=4096;
+    location ~ ^/(all|few|other)/ {
+      default_type application/json;
+      add_header Cache-Control max-age=3600;
+      add_header Surrogate-Key $1;
+      return 200 '{"target":"$uri"}';
+    }
+  }`))
+  const child = start(['nginx', '-c', config, '-e', join(folder, 'error.log')])
+  await answering(`http://127.0.0.1:${port}/other/0`, child, { status: 200 })
+  return { ...child, url: `http://127.0.0.1:${port}` }
+}
+
 async function startNginx (folder, origin) {
   const port = await freePort()
   const config = join(folder, 'nginx.conf')

@@ -36,12 +36,17 @@ const FIELDS: [HeaderName; 20] = [
 
 static KNOWN: LazyLock<Mutex<HashMap<&'static [u8], HeaderValue>>> = LazyLock::new(Mutex::default);
 
+/// Whether this field says the same on most responses of an API.
+pub fn is_common(name: &HeaderName) -> bool {
+    FIELDS.contains(name)
+}
+
 /// The same value without a reference count, where it is a common one: copying it is then free, while
 /// each copy of an ordinary value costs two atomic operations.
 ///
 /// What is kept is never let go, so it is bounded; past the bound, values stay as they are.
 pub fn interned(name: &HeaderName, value: HeaderValue) -> HeaderValue {
-    if !FIELDS.contains(name) || value.len() > LONGEST {
+    if !is_common(name) || value.len() > LONGEST {
         return value;
     }
     let mut known = KNOWN.lock();

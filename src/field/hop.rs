@@ -23,7 +23,17 @@ pub fn remove(headers: &mut HeaderMap) {
 
 /// Whether a field of this name is hop-by-hop even if `Connection` does not list it.
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
-    ALWAYS.contains(name)
+    // By text: comparing names one by one takes ten times as long.
+    matches!(
+        name.as_str(),
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
 const ALWAYS: [HeaderName; 7] = [
@@ -65,6 +75,12 @@ mod tests {
     use http::{HeaderMap, HeaderValue};
 
     use super::*;
+
+    #[test]
+    fn what_goes_always_is_known_by_name() {
+        assert!(ALWAYS.iter().all(is_hop_by_hop));
+        assert!(!is_hop_by_hop(&header::HOST) && !is_hop_by_hop(&header::TRAILER));
+    }
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields

@@ -6,12 +6,26 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, header::GetAll};
+use http::{
+    HeaderMap, HeaderValue,
+    header::{self, GetAll},
+};
 
 use super::rewrite::Source;
+use crate::server::Introduction;
+
+/// How the client of a connection that asks for this host is introduced.
+pub(super) fn introduction(source: &Source<'_>, host: Option<&HeaderValue>) -> Introduction {
+    Introduction {
+        // A copy: it is kept longer than the request whose bytes it stands in.
+        host: host.and_then(|host| HeaderValue::from_bytes(host.as_bytes()).ok()),
+        element: element(source, host),
+        address: for_chain(HeaderMap::new().get_all(header::FORWARDED), source.peer),
+    }
+}
 
 /// One element of `Forwarded`: this hop.
-pub(super) fn element(source: &Source<'_>, host: Option<&HeaderValue>) -> Option<HeaderValue> {
+fn element(source: &Source<'_>, host: Option<&HeaderValue>) -> Option<HeaderValue> {
     let mut element = String::with_capacity(96);
     element.push_str("for=");
     match source.peer.map(|peer| peer.to_canonical()) {
@@ -71,7 +85,7 @@ fn is_token(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, Version};
+    use http::Version;
 
     use super::*;
 
@@ -79,7 +93,13 @@ mod tests {
     fn addresses_are_written_as_the_rfc_wants() {
         let element = |peer: Option<&str>| {
             let peer = peer.map(|peer| peer.parse().unwrap());
-            let source = Source { peer, secure: false, version: Version::HTTP_11, trusted: &[] };
+            let source = Source {
+                peer,
+                secure: false,
+                version: Version::HTTP_11,
+                trusted: &[],
+                known: None,
+            };
             let host = HeaderValue::from_static("a.test");
             element(&source, Some(&host)).unwrap().to_str().unwrap().to_owned()
         };

@@ -23,6 +23,8 @@ use smallvec::SmallVec;
 
 pub use body::{RequestBody, ResponseBody, ResponseBodyError};
 pub use error::{OriginError, UploadFailure};
+#[cfg(fuzzing)]
+pub use http1::fuzzed;
 pub use settings::{Endpoint, Settings};
 
 use crate::server::Interim;

@@ -51,8 +51,8 @@ impl Pool {
         Self { shards, idle_timeout }
     }
 
-    /// The connection used last, of those that are still open.
-    pub(super) fn take(&self) -> Option<Sender> {
+    /// The connection used last, of those that are still open now.
+    pub(super) fn take(&self, now: Instant) -> Option<Sender> {
         let mut shard = self.shard()?.lock();
         match &shard.shared {
             Some(sender) if !sender.is_closed() => return Some(Sender::Http2(sender.clone())),
@@ -60,7 +60,8 @@ impl Pool {
             None => {}
         }
         while let Some(mut idle) = shard.idle.pop() {
-            if idle.since.elapsed() < self.idle_timeout && idle.connection.is_quiet() {
+            let idle_for = now.saturating_duration_since(idle.since);
+            if idle_for < self.idle_timeout && idle.connection.is_quiet() {
                 return Some(Sender::Http1(idle.connection));
             }
         }

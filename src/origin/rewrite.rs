@@ -1,13 +1,15 @@
 //! What a proxy changes in the heads that it forwards (RFC 9110 §7.6), as pure functions.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::OnceLock};
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use ipnet::IpNet;
 
 use super::{forwarded, random};
-use crate::field::{Timestamp, hop};
+use crate::{
+    field::{Timestamp, hop},
+    server::Introduction,
+};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -74,6 +76,8 @@ pub struct Source<'a> {
     pub version: Version,
     /// Peers whose forwarding fields are believed and continued.
     pub trusted: &'a [IpNet],
+    /// Where it is remembered how this client is introduced.
+    pub known: Option<&'a OnceLock<Introduction>>,
 }
 
 impl Source<'_> {
@@ -81,6 +85,15 @@ impl Source<'_> {
     pub fn is_trusted(&self) -> bool {
         self.peer
             .is_some_and(|peer| self.trusted.iter().any(|net| net.contains(&peer.to_canonical())))
+    }
+
+    /// How origins are told of it when it asks for this host.
+    fn introduction(&self, host: Option<&HeaderValue>) -> Introduction {
+        let introduce = || forwarded::introduction(self, host);
+        match self.known.map(|known| known.get_or_init(introduce)) {
+            Some(known) if known.host.as_ref() == host => known.clone(),
+            _ => introduce(),
+        }
     }
 
     pub(super) fn scheme(&self) -> &'static str {
@@ -106,7 +119,8 @@ pub fn is_upgrade(headers: &HeaderMap, version: Version) -> bool {
 /// Fields that a request may gain on its way.
 const ADDED: usize = 8;
 
-/// A client's fields as they go to the origin. `Host` is left: the origin settles it.
+/// A client's fields as they go to the origin. `Host` is left: the origin settles it; and so is
+/// `X-Request-ID`, see [`ensure_request_id`].
 ///
 /// On the way of every request that is passed on: one pass, into a map that need not grow.
 pub fn request_headers(headers: &HeaderMap, source: &Source<'_>, identity: &Identity) -> HeaderMap {
@@ -122,20 +136,30 @@ fn onward(headers: &HeaderMap, source: &Source<'_>, identity: &Identity) -> Head
     let mut onward = HeaderMap::with_capacity(headers.len() + ADDED);
     let is_trusted = source.is_trusted();
     let mut belongs_to_hop = false;
+    let mut earlier = Earlier::SaidNothing;
     for (name, value) in headers {
         if hop::is_hop_by_hop(name) {
             belongs_to_hop = true;
-        } else if is_trusted || !is_forwarding(name) {
+        } else if !is_forwarding(name) {
             onward.append(name, value.clone());
+        } else if is_trusted {
+            onward.append(name, value.clone());
+            earlier = Earlier::Said;
         }
     }
     if belongs_to_hop {
         continue_hop(headers, &mut onward, source.version);
     }
     onward.append(header::VIA, identity.for_request(source.version));
-    forward(&mut onward, source);
-    ensure_request_id(&mut onward);
+    forward(&mut onward, source, earlier);
     onward
+}
+
+/// Whether a proxy before this one that is believed has said whom it forwards for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Earlier {
+    SaidNothing,
+    Said,
 }
 
 /// What is asked of this connection and may be asked of the next one too.
@@ -175,10 +199,21 @@ pub fn response_headers(
 }
 
 /// Tells the origin who asked (RFC 7239 and its predecessors), after what the peer may have said of it.
-fn forward(headers: &mut HeaderMap, source: &Source<'_>) {
-    let host = headers.get(header::HOST).cloned();
-    if let Some(element) = forwarded::element(source, host.as_ref()) {
+fn forward(headers: &mut HeaderMap, source: &Source<'_>, earlier: Earlier) {
+    let Introduction { host, element, address } = source.introduction(headers.get(header::HOST));
+    if let Some(element) = element {
         headers.append(header::FORWARDED, element);
+    }
+    if earlier == Earlier::SaidNothing {
+        let scheme = HeaderValue::from_static(source.scheme());
+        for (name, value) in [
+            (X_FORWARDED_FOR, address),
+            (X_FORWARDED_PROTO, Some(scheme)),
+            (X_FORWARDED_HOST, host),
+        ] {
+            value.map(|value| headers.append(name, value));
+        }
+        return;
     }
     if let Some(value) = forwarded::for_chain(headers.get_all(&X_FORWARDED_FOR), source.peer) {
         headers.insert(X_FORWARDED_FOR, value);
@@ -202,25 +237,29 @@ pub fn ensure_request_id(headers: &mut HeaderMap) {
     let is_usable = headers.get(&X_REQUEST_ID).is_some_and(|id| {
         (1..=REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
     });
-    if !is_usable && let Ok(id) = HeaderValue::from_maybe_shared(Bytes::from(request_id())) {
+    if !is_usable && let Ok(id) = HeaderValue::from_bytes(&request_id()) {
         headers.insert(X_REQUEST_ID, id);
     }
 }
 
 /// A new request id: 32 hexadecimal digits.
-pub fn request_id() -> String {
-    let mut id = String::with_capacity(32);
-    for number in [random::next(), random::next()] {
-        for byte in number.to_be_bytes() {
-            id.push(hex_digit(byte >> 4));
-            id.push(hex_digit(byte & 0xf));
-        }
+fn request_id() -> [u8; 32] {
+    let mut id = [0; 32];
+    let (first, second) = (random::next(), random::next());
+    let parts = [first >> 32, first, second >> 32, second];
+    for (digits, part) in id.chunks_exact_mut(8).zip(parts) {
+        digits.copy_from_slice(&hex(part & 0xffff_ffff));
     }
     id
 }
 
-fn hex_digit(nibble: u8) -> char {
-    char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 })
+/// Eight hexadecimal digits, all at once: every request that is passed on may need an id.
+fn hex(number: u64) -> [u8; 8] {
+    let halves = (number << 16 | number) & 0x0000_ffff_0000_ffff;
+    let bytes = (halves << 8 | halves) & 0x00ff_00ff_00ff_00ff;
+    let digits = (bytes << 4 | bytes) & 0x0f0f_0f0f_0f0f_0f0f;
+    let letters = (digits + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
+    (digits + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
 }
 
 fn date(now: Timestamp) -> HeaderValue {
@@ -260,6 +299,7 @@ mod tests {
             secure: true,
             version: Version::HTTP_11,
             trusted,
+            known: None,
         };
         request_headers(&headers(lines), &source, &Identity::new("3f9c"))
     }
@@ -313,11 +353,47 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_written_in_hexadecimal() {
+        for number in [0, 0x0123_4567, 0x89ab_cdef, 0xffff_ffff, 0x00a0_9f90] {
+            assert_eq!(hex(number), format!("{number:08x}").as_bytes());
+        }
+    }
+
+    #[test]
     fn request_ids_are_kept_or_made() {
+        let ensured = |lines| {
+            let mut headers = headers(lines);
+            ensure_request_id(&mut headers);
+            values(&headers, "x-request-id")
+        };
+        assert_eq!(ensured(&[("x-request-id", "abc")]), ["abc"]);
         assert_eq!(values(&rewritten(&[("x-request-id", "abc")], &[]), "x-request-id"), ["abc"]);
-        let first = values(&rewritten(&[("x-request-id", "a b")], &[]), "x-request-id");
-        assert_eq!(first[0].len(), 32);
-        assert_ne!(first, values(&rewritten(&[], &[]), "x-request-id"));
+        let first = ensured(&[("x-request-id", "a b")]);
+        assert!(first[0].len() == 32 && first[0].bytes().all(|digit| digit.is_ascii_hexdigit()));
+        assert_ne!(first, ensured(&[]));
+    }
+
+    #[test]
+    fn a_connection_remembers_its_client_and_not_the_host_of_another_request() {
+        let known = OnceLock::new();
+        for (host, path) in [("a.test", "first"), ("a.test", "again"), ("b.test:8", "other")] {
+            let source = Source {
+                peer: Some("192.0.2.1".parse().unwrap()),
+                secure: false,
+                version: Version::HTTP_11,
+                trusted: &[],
+                known: Some(&known),
+            };
+            let asked = headers(&[("host", host), ("x-path", path)]);
+            let told = request_headers(&asked, &source, &Identity::new("3f9c"));
+            let expected = match host {
+                "a.test" => "for=192.0.2.1;host=a.test;proto=http",
+                _ => r#"for=192.0.2.1;host="b.test:8";proto=http"#,
+            };
+            assert_eq!(values(&told, "forwarded"), [expected], "{path}");
+            assert_eq!(values(&told, "x-forwarded-host"), [host], "{path}");
+            assert_eq!(values(&told, "x-forwarded-for"), ["192.0.2.1"], "{path}");
+        }
     }
 
     #[test]

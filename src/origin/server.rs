@@ -18,6 +18,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
+use tokio::time::Instant;
 
 use super::{
     body::{Hold, RequestBody, ResponseBody, Source, Upload},
@@ -124,15 +125,16 @@ impl Server {
         request: &mut Request<RequestBody>,
         interim: Option<&Interim>,
     ) -> Result<Response<ResponseBody>, Failed> {
-        if let Some(sender) = self.pool.take() {
-            match self.send(sender, request, interim).await {
+        let now = Instant::now();
+        if let Some(sender) = self.pool.take(now.into_std()) {
+            match self.send((sender, now), request, interim).await {
                 Err(failed) if failed.may_repeat(is_idempotent(request.method())) => {}
                 answered => return answered,
             }
         }
         // Boxed, since every request in flight would carry what only a few need.
         match Box::pin(self.open()).await {
-            Ok(sender) => self.send(sender, request, interim).await,
+            Ok(sender) => self.send((sender, Instant::now()), request, interim).await,
             Err(error) => Err(Failed { error, remains: Remains::Unsent }),
         }
     }
@@ -143,7 +145,7 @@ impl Server {
             return self.connect().await;
         }
         let _one_at_a_time = self.opening.lock().await;
-        match self.pool.take() {
+        match self.pool.take(Instant::now().into_std()) {
             Some(sender) => Ok(sender),
             None => self.connect().await,
         }
@@ -170,19 +172,19 @@ impl Server {
 
     async fn send(
         self: &Arc<Self>,
-        sender: Sender,
+        (sender, now): (Sender, Instant),
         request: &mut Request<RequestBody>,
         interim: Option<&Interim>,
     ) -> Result<Response<ResponseBody>, Failed> {
         match sender {
-            Sender::Http1(connection) => self.send_http1(connection, request, interim).await,
+            Sender::Http1(connection) => self.send_http1((connection, now), request, interim).await,
             Sender::Http2(sender) => Box::pin(self.send_http2(sender, request)).await,
         }
     }
 
     async fn send_http1(
         self: &Arc<Self>,
-        connection: Box<http1::Connection>,
+        (connection, now): (Box<http1::Connection>, Instant),
         request: &mut Request<RequestBody>,
         interim: Option<&Interim>,
     ) -> Result<Response<ResponseBody>, Failed> {
@@ -190,6 +192,7 @@ impl Server {
         let upload = attach(request);
         let terms = http1::Terms {
             host: self.host_of(request),
+            since: now,
             patience: self.first_byte_timeout,
             upload: upload.as_deref(),
             interim: interim.filter(|interim| interim.is_open()).map(Interim::for_this_request),

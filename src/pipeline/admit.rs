@@ -84,7 +84,7 @@ pub async fn admit<S: Store>(
         ask.pipeline.uncacheable.forget(&ask.key);
         flight.as_ref().inspect(|flight| flight.land(Landing::Arriving(Arc::clone(&arriving))));
     } else {
-        ask.send_off(Known::Unshared, flight.as_ref());
+        ask.send_off(Known::Unshared, freshness.received_at, flight.as_ref());
     }
     let stamp = ask.stamp;
     let (status, facets) = (head.status, ask.site.facets(ask.route));

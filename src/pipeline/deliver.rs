@@ -1,5 +1,7 @@
 //! Delivery: what the client gets, and how it is told where it came from.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
@@ -99,9 +101,34 @@ impl Told {
             },
         };
         let status = CacheStatus { handling, ttl, detail: self.reason };
-        headers.append(CACHE_STATUS, status.header_value());
+        headers.append(CACHE_STATUS, remembered(status));
         headers.insert(X_API_CACHE, self.result.header_value());
     }
+}
+
+/// Values of `Cache-Status` that each thread remembers.
+const REMEMBERED: usize = 16;
+
+thread_local! {
+    static VALUES: RefCell<Vec<(CacheStatus, HeaderValue)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The value of `Cache-Status`; of a response that is not stored it is one of a few, written once.
+fn remembered(status: CacheStatus) -> HeaderValue {
+    if status.ttl.is_some() {
+        return status.header_value();
+    }
+    VALUES.with_borrow_mut(|values| {
+        if let Some((_, value)) = values.iter().find(|(known, _)| *known == status) {
+            return value.clone();
+        }
+        let value = status.header_value();
+        if values.len() == REMEMBERED {
+            values.clear();
+        }
+        values.push((status, value.clone()));
+        value
+    })
 }
 
 /// Answers with a fresh stored response. The hot path: nothing is awaited, cloned whole or locked.

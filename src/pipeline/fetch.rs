@@ -80,12 +80,12 @@ impl<S: Store> Ask<S> {
     /// Asks, and tells those who wait on `flight`. The body of what is stored goes on arriving in a
     /// task of its own, whoever reads it.
     pub async fn run(mut self: Box<Self>, flight: Option<Takeoff>) -> Fetched {
-        if let Some(flight) = &flight
-            && let Some(settled) = self.agree(flight).await
-        {
-            return settle(settled, Some(flight));
+        if let Some(flight) = &flight {
+            if let Some(settled) = Box::pin(self.agree(flight)).await {
+                return settle(settled, Some(flight));
+            }
+            self.stamp = self.pipeline.log.fences().stamp();
         }
-        self.stamp = self.pipeline.log.fences().stamp();
         // Purged since it was found, it must not come back as current under a fence from after its purge.
         if self.stored.as_ref().is_some_and(|stored| self.is_gone(&stored.response)) {
             self.stored = None;
@@ -96,7 +96,9 @@ impl<S: Store> Ask<S> {
             self.stamp = self.pipeline.log.fences().stamp();
         }
         match sent {
-            Ok(response) => self.answered(response, asked, flight).await,
+            Ok((response, answered)) => {
+                self.answered(response, Exchange { asked, answered }, flight).await
+            }
             Err(error) => self.failed(error, flight.as_ref()),
         }
     }
@@ -125,7 +127,7 @@ impl<S: Store> Ask<S> {
                     Elsewhere::Nothing(_) => return None,
                 },
                 Landed::Alone => {
-                    self.send_off(Known::Unshared, Some(flight));
+                    self.send_off(Known::Unshared, self.pipeline.clock.now(), Some(flight));
                     return None;
                 }
                 Landed::Nothing => {}
@@ -173,7 +175,7 @@ impl<S: Store> Ask<S> {
         request_head(&self.request)
     }
 
-    async fn send(&mut self) -> Result<Response<ResponseBody>, OriginError> {
+    async fn send(&mut self) -> Result<Sent, OriginError> {
         let mut request = Request::new(RequestBody::Empty);
         *request.method_mut() = Method::GET;
         *request.uri_mut() = self.request.uri.clone();
@@ -197,17 +199,16 @@ impl<S: Store> Ask<S> {
     async fn answered(
         self: Box<Self>,
         response: Response<ResponseBody>,
-        asked: Timestamp,
+        exchange: Exchange,
         flight: Option<Takeoff>,
     ) -> Fetched {
-        let exchange = Exchange { asked, answered: self.pipeline.clock.now() };
         if let Some(stored) = &self.stored {
             let is_current = stored.purged != SoftPurge::Outdated;
             if is_current && response.status() == StatusCode::NOT_MODIFIED {
                 let freshened = self.freshen(stored, response.headers(), exchange);
                 let settled = Box::pin(freshened).await;
                 if !settled.response.freshness.answers_unasked(exchange.answered) {
-                    self.send_off(Known::Unshared, flight.as_ref());
+                    self.send_off(Known::Unshared, exchange.answered, flight.as_ref());
                     return Fetched::Settled(settled);
                 }
                 return settle(settled, flight.as_ref());
@@ -224,7 +225,10 @@ impl<S: Store> Ask<S> {
                 let admitted = admit::admit(*self, response, verdict, flight);
                 Fetched::Arriving(Box::pin(admitted).await)
             }
-            Err(reason) => self.alone(response, reason, flight.as_ref()).await,
+            Err(reason) => {
+                let came = (response, exchange.answered);
+                self.alone(came, reason, flight.as_ref()).await
+            }
         }
     }
 
@@ -330,7 +334,7 @@ impl<S: Store> Ask<S> {
 
     async fn alone(
         self: Box<Self>,
-        response: Response<ResponseBody>,
+        (response, now): Sent,
         reason: Reason,
         flight: Option<&Takeoff>,
     ) -> Fetched {
@@ -342,16 +346,16 @@ impl<S: Store> Ask<S> {
             });
         } else {
             if self.stored.is_some() {
-                self.pipeline.store.remove(self.key.digest()).await;
+                Box::pin(self.pipeline.store.remove(self.key.digest())).await;
             }
-            self.send_off(Known::Unstored, flight);
+            self.send_off(Known::Unstored, now, flight);
         }
         Fetched::Alone(response, reason)
     }
 
     /// Sends those who wait off to ask for themselves, and those who come next at once.
-    pub fn send_off(&self, known: Known, flight: Option<&Takeoff>) {
-        self.pipeline.uncacheable.remember(&self.key, known, self.pipeline.clock.now());
+    pub fn send_off(&self, known: Known, now: Timestamp, flight: Option<&Takeoff>) {
+        self.pipeline.uncacheable.remember(&self.key, known, now);
         flight.inspect(|flight| flight.land(Landing::Alone));
     }
 }
@@ -387,6 +391,9 @@ fn settle(settled: Settled, flight: Option<&Takeoff>) -> Fetched {
     Fetched::Settled(settled)
 }
 
+/// A response, and when its head had come.
+pub type Sent = (Response<ResponseBody>, Timestamp);
+
 /// Sends a request to the origin, counts how that went, and makes the response's head Larder's own:
 /// nothing of the origin's connection is left in it.
 pub async fn send<S>(
@@ -394,25 +401,22 @@ pub async fn send<S>(
     site: &Site,
     request: Request<RequestBody>,
     interim: Option<&Interim>,
-) -> Result<Response<ResponseBody>, OriginError> {
+) -> Result<Sent, OriginError> {
     let started = Instant::now();
-    let mut result = site.origin.send(request, interim).await;
     let metrics = &pipeline.metrics;
-    match &mut result {
-        Ok(response) => {
+    match site.origin.send(request, interim).await {
+        Ok(mut response) => {
             let (status, version, now) =
                 (response.status(), response.version(), pipeline.clock.now());
             let headers = response.headers_mut();
             rewrite::response_headers(status, headers, version, &site.identity, now);
             metrics.origin_answered(response.status(), started.elapsed());
+            Ok((response, now))
         }
         Err(error) => {
-            tracing::warn!(
-                error = &*error as &dyn std::error::Error,
-                "the origin gave no response"
-            );
+            tracing::warn!(error = &error as &dyn std::error::Error, "the origin gave no response");
             metrics.origin_errors.with_label_values(&[error.kind()]).inc();
+            Err(error)
         }
     }
-    result
 }

@@ -83,13 +83,24 @@ pub struct Need {
     pub forward: Forward,
     /// The detail.
     pub reason: Reason,
+    /// What could lately not be done with responses under the key.
+    pub known: Option<Known>,
 }
 
 impl Need {
+    /// Whether this request may wait for, or lead, a fetch that answers others too.
+    pub fn may_be_shared(&self, lookup: &Lookup) -> bool {
+        let directives = &lookup.directives;
+        lookup.credentials == Credentials::Absent
+            && !directives.no_cache
+            && !directives.no_store
+            && self.known.is_none()
+    }
+
     /// A stored response has to be renewed.
     fn of_stale(stored: Stored, reason: Reason) -> Self {
-        let key = stored.key.clone();
-        Self { key, stored: Some(stored), forward: Forward::Stale, reason }
+        let (key, forward) = (stored.key.clone(), Forward::Stale);
+        Self { key, stored: Some(stored), forward, reason, known: None }
     }
 }
 
@@ -99,8 +110,9 @@ impl<S: Store> Inquiry<S> {
     pub async fn look_up(&self, lookup: &Lookup) -> Weighed {
         let near = self.find(Tier::Near, lookup).await;
         match self.weigh(lookup, near) {
-            Weighed::Needed(need) if self.known(&need.key) != Some(Known::Unstored) => {
-                let far = self.find(Tier::Far, lookup).await;
+            Weighed::Needed(need) if need.known != Some(Known::Unstored) => {
+                // Boxed: where nothing is far, nobody should carry it.
+                let far = Box::pin(self.find(Tier::Far, lookup)).await;
                 self.weigh(lookup, far)
             }
             weighed => weighed,
@@ -112,7 +124,7 @@ impl<S: Store> Inquiry<S> {
         let stored = match found {
             Found::Stored(stored) => stored,
             Found::Absent { key, forward, reason } => {
-                return Weighed::Needed(Need { key, stored: None, forward, reason });
+                return Weighed::Needed(self.need(key, None, forward, reason));
             }
         };
         let key = stored.key.clone();
@@ -131,21 +143,23 @@ impl<S: Store> Inquiry<S> {
             Reuse::StaleByRequest => Weighed::Stale(stored, Reason::RequestMaxStale),
             Reuse::Revalidate(reason) => {
                 let forward = forward_of(reason);
-                Weighed::Needed(Need { key, stored: Some(stored), forward, reason })
+                Weighed::Needed(self.need(key, Some(stored), forward, reason))
             }
             Reuse::Unusable(reason) => {
-                Weighed::Needed(Need { key, stored: None, forward: Forward::Request, reason })
+                Weighed::Needed(self.need(key, None, Forward::Request, reason))
             }
         }
     }
 
-    /// Whether this request may wait for, or lead, a fetch that answers others too.
-    pub fn may_share(&self, lookup: &Lookup, need: &Need) -> bool {
-        let directives = &lookup.directives;
-        lookup.credentials == Credentials::Absent
-            && !directives.no_cache
-            && !directives.no_store
-            && self.known(&need.key).is_none()
+    fn need(
+        &self,
+        key: CacheKey,
+        stored: Option<Stored>,
+        forward: Forward,
+        reason: Reason,
+    ) -> Need {
+        let known = self.pipeline.uncacheable.known(&key, self.received.at);
+        Need { key, stored, forward, reason, known }
     }
 
     /// Waits with whoever asks for the same, or takes the lead.
@@ -184,11 +198,6 @@ impl<S: Store> Inquiry<S> {
             }
         }
         Joined::Nothing(need)
-    }
-
-    /// What could lately not be done with responses under this key.
-    fn known(&self, key: &CacheKey) -> Option<Known> {
-        self.pipeline.uncacheable.known(key, self.received.at)
     }
 
     async fn find(&self, tier: Tier, lookup: &Lookup) -> Found {
@@ -259,6 +268,7 @@ impl<S: Store> Inquiry<S> {
             secure: self.connection.secure,
             version: self.request.version,
             trusted: &self.site.trusted_proxies,
+            known: Some(&self.connection.introduction),
         };
         rewrite::request_headers(&self.request.headers, &source, &self.site.identity)
     }

@@ -45,8 +45,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{FutureExt, future::Either};
-use http::{Method, Request, Response, header, request::Parts};
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Either},
+};
+use http::{Method, Request, Response, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -220,7 +223,7 @@ impl<S: Store> Handler for Pipeline<S> {
         let finish = Box::new(finish);
         let inquiry = Inquiry { pipeline, site, route, received, connection, request };
         let context = Context { inquiry, upgrade, finish };
-        Either::Right(context.take(verdict, body).boxed())
+        Either::Right(context.take(verdict, body))
     }
 }
 
@@ -248,16 +251,20 @@ impl<S: Store> Pipeline<S> {
 }
 
 impl<S: Store> Context<S> {
-    async fn take(self, verdict: Verdict, body: Incoming) -> Response<Body> {
-        let lookup = match verdict {
-            Verdict::Lookup(lookup) => lookup,
-            Verdict::Pass(reason) => return self.pass(body, pass::told(reason)).await,
+    /// Each way in a box of its own: a request in flight carries, and moves, no more than its own takes.
+    fn take(self, verdict: Verdict, body: Incoming) -> BoxFuture<'static, Response<Body>> {
+        match verdict {
+            Verdict::Lookup(lookup) => self.consult(lookup, body).boxed(),
+            Verdict::Pass(reason) => self.pass(body, pass::told(reason)).boxed(),
             Verdict::Loop => {
                 let told =
                     Told::forwarded(CacheResult::Bypass, Forward::Bypass, Some(Reason::Loop));
-                return self.answer_problem(failure::of_loop(), told);
+                ready(self.answer_problem(failure::of_loop(), told)).boxed()
             }
-        };
+        }
+    }
+
+    async fn consult(self, lookup: Lookup, body: Incoming) -> Response<Body> {
         match self.inquiry.look_up(&lookup).await {
             Weighed::Fresh(stored) => {
                 self.inquiry.note_far_hit(&stored);
@@ -270,8 +277,7 @@ impl<S: Store> Context<S> {
                 let told = Told::hit(CacheResult::Stale, Some(reason));
                 self.answer_stored(&stored.response, told)
             }
-            // Boxed: asking the origin takes many states, and a hit in a far tier none of them.
-            Weighed::Needed(need) => self.ask(lookup, need, body).boxed().await,
+            Weighed::Needed(need) => self.ask(lookup, need, body).await,
         }
     }
 
@@ -283,22 +289,22 @@ impl<S: Store> Context<S> {
             return self.answer_problem(failure::only_if_cached(), told);
         }
         if self.inquiry.request.method == Method::HEAD {
-            return self.pass(body, told).await;
+            return self.pass(body, told).boxed().await;
         }
-        if self.inquiry.request.headers.contains_key(header::RANGE) {
+        if lookup.presence.has(Presence::RANGE) {
             let told = Told { reason: Some(Reason::Range), ..told };
-            return self.pass(body, told).await;
+            return self.pass(body, told).boxed().await;
         }
-        if !self.inquiry.may_share(&lookup, &need) {
+        if !need.may_be_shared(&lookup) {
             if need.stored.is_none() && lookup.presence.has(Presence::CONDITION) {
                 // What comes is for this client alone: the origin may judge the client's condition.
-                return self.pass(body, told).await;
+                return self.pass(body, told).boxed().await;
             }
-            let fetched = self.inquiry.question(&lookup, need).run(None).await;
+            let fetched = self.inquiry.question(&lookup, need).run(None).boxed().await;
             return self.answer(fetched, told);
         }
-        match self.inquiry.together(&lookup, need).await {
-            Joined::Leading(need, flight) => self.lead(&lookup, need, flight, told).await,
+        match self.inquiry.together(&lookup, need).boxed().await {
+            Joined::Leading(need, flight) => self.lead(&lookup, need, flight, told).boxed().await,
             Joined::Reading(arriving, reader) => {
                 let (headers, told) = (arriving.headers.clone(), told.collapsed());
                 self.answer_arriving(&arriving, headers, reader, told)
@@ -306,7 +312,7 @@ impl<S: Store> Context<S> {
             Joined::Settled(settled) => self.answer_settled(&settled, told.collapsed()),
             Joined::Failed(error) => self.answer_failure(&error, told.collapsed()),
             Joined::Nothing(need) => {
-                let fetched = self.inquiry.question(&lookup, need).run(None).await;
+                let fetched = self.inquiry.question(&lookup, need).run(None).boxed().await;
                 self.answer(fetched, told)
             }
         }

@@ -28,7 +28,7 @@ impl<S: Store> Context<S> {
         let answer =
             fetch::send(&self.inquiry.pipeline, &self.inquiry.site, forwarded, interim).await;
         let mut response = match answer {
-            Ok(response) => response,
+            Ok((response, _)) => response,
             Err(error) => return self.answer_failure(&error, told),
         };
         told.origin_status = Some(response.status());

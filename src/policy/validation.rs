@@ -66,9 +66,26 @@ pub fn make_conditional(
 
 /// Removes a request's conditions and `Range`, so that its answer is complete and can be stored.
 pub fn make_unconditional(request: &mut HeaderMap) {
+    // Most requests have none: one pass over their names finds that out.
+    if !request.keys().any(is_condition) {
+        return;
+    }
     for name in CONDITIONS {
         request.remove(name);
     }
+}
+
+/// Whether this is one of [`CONDITIONS`].
+fn is_condition(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::IF_NONE_MATCH
+            | header::IF_MODIFIED_SINCE
+            | header::IF_MATCH
+            | header::IF_UNMODIFIED_SINCE
+            | header::IF_RANGE
+            | header::RANGE
+    )
 }
 
 /// Whether a request has conditions that only the origin may judge (§4.3.2).

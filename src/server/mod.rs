@@ -28,7 +28,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 pub use accept::serve;
-pub use connection::Connection;
+pub use connection::{Connection, Introduction};
 pub use drain::Drain;
 pub use interim::Interim;
 pub use limits::{BodyError, BodyLimits, Limited};

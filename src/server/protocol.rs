@@ -4,7 +4,7 @@ use std::{
     future::{Future, poll_fn},
     net::SocketAddr,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::Poll,
     time::Duration,
 };
@@ -64,6 +64,7 @@ impl<H: Handler> Common<H> {
                     bytes: self.settings.body_bytes,
                     silence: self.settings.body_timeout,
                 },
+                introduction: OnceLock::new(),
             }),
             vitals: Arc::new(Vitals::new(protocol)),
             counters: Arc::clone(&self.counters),

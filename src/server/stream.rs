@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice},
     pin::{Pin, pin},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::BytesMut;
@@ -106,6 +106,17 @@ impl Stream {
         }
         received.reserve(syscall::HEAD_BYTES);
         pin!(self.read_buf(received)).poll(cx)
+    }
+
+    /// Whether it is open, and nothing has come. Asks the system only where it has told that something
+    /// happened.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        if let (Transport::Tcp(stream), true) = (&self.transport, self.ahead.is_empty()) {
+            return syscall::is_quiet(stream);
+        }
+        let mut byte = [0];
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(self).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
     }
 
     /// Gives bytes back that were read: they come again.

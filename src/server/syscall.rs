@@ -34,6 +34,16 @@ pub(super) fn poll_send(
     }
 }
 
+/// Whether the socket is open and empty, as far as the system has told. Nothing is taken from it.
+pub(super) fn is_quiet(stream: &TcpStream) -> bool {
+    let peek = || {
+        let mut byte = [0];
+        Ok(recv(stream, &mut byte, RecvFlags::PEEK).map(drop)?)
+    };
+    let peeked: io::Result<()> = stream.try_io(Interest::READABLE, peek);
+    peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
 /// Receives up to `room` bytes, and [`HEAD_BYTES`] at most, and gives how many `take` has been shown.
 ///
 /// A short read means that the socket is empty: like tokio's own, this then takes it for not readable

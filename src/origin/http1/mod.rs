@@ -4,23 +4,23 @@
 
 mod body;
 mod chunked;
+#[cfg(fuzzing)]
+pub mod fuzzed;
 mod outgoing;
 mod request;
 mod response;
+mod usual;
 
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, StatusCode, header, response::Parts};
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    time::{Instant, Sleep},
-};
+use tokio::time::{Instant, Sleep};
 
 use super::{
     body::{RequestBody, RequestBodyError, Upload},
@@ -80,10 +80,7 @@ impl Connection {
     /// Whether an idle connection is still open, and nothing came that nobody asked for. Asks the system
     /// only where it has told that something happened.
     pub(super) fn is_quiet(&mut self) -> bool {
-        let mut byte = [0];
-        let mut cx = Context::from_waker(Waker::noop());
-        let read = Pin::new(&mut self.stream).poll_read(&mut cx, &mut ReadBuf::new(&mut byte));
-        read.is_pending()
+        self.stream.is_quiet()
     }
 
     /// Ready when the origin has been silent for too long.
@@ -103,6 +100,8 @@ impl Connection {
 pub(super) struct Terms<'a> {
     /// What the request says in `Host`.
     pub(super) host: HeaderValue,
+    /// When it begins.
+    pub(super) since: Instant,
     /// How long the origin may be silent before its response.
     pub(super) patience: Duration,
     /// How the sending of a client's body fares.
@@ -141,7 +140,7 @@ impl<'a> Exchange<'a> {
             is_upgrade: request.headers().contains_key(header::UPGRADE),
         };
         let outgoing = Outgoing::new(request, &terms.host);
-        let since = Instant::now();
+        let since = terms.since;
         Self { connection, outgoing, is_sent: false, asked, terms, since, progress: 0 }
     }
 

@@ -9,6 +9,8 @@ use http::{
 use httparse::{Header, ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
+use super::usual::{MALFORMED, Usual};
+
 /// Header lines of a response at most.
 const LINES: usize = 128;
 
@@ -26,7 +28,7 @@ pub(crate) struct Head {
 
 /// Where a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Length {
+pub enum Length {
     /// After so many bytes.
     Known(u64),
     /// With the last chunk.
@@ -64,6 +66,8 @@ pub(super) fn parse(received: &mut BytesMut, is_head: bool) -> Result<Option<Hea
 #[derive(Default, Clone, Copy)]
 struct Noted {
     lengths: u8,
+    /// What the last of them says, where it is one number.
+    length: Option<u64>,
     has_coding: bool,
     says: Says,
 }
@@ -110,24 +114,29 @@ fn head(
     }
     let mut noted = Noted::default();
     parts.headers = HeaderMap::with_capacity(response.headers.len() + ADDED);
-    for line in &*response.headers {
-        let (name, value) = field(line, bytes)?;
-        match name {
-            header::CONTENT_LENGTH => noted.lengths = noted.lengths.saturating_add(1),
-            header::TRANSFER_ENCODING => noted.has_coding = true,
-            // What is said of the connection is said to this end of it, and heard.
-            header::CONNECTION if !noted.says.take(&value) => continue,
-            _ => {}
+    Usual::with(|usual| {
+        for (place, line) in response.headers.iter().enumerate() {
+            let (name, value) = usual.field(place, line, bytes)?;
+            match name {
+                header::CONTENT_LENGTH => {
+                    noted.lengths = noted.lengths.saturating_add(1);
+                    noted.length = decimal(value.as_bytes());
+                }
+                header::TRANSFER_ENCODING => noted.has_coding = true,
+                // What is said of the connection is said to this end of it, and heard.
+                header::CONNECTION if !noted.says.take(&value) => continue,
+                _ => {}
+            }
+            parts.headers.append(name, value);
         }
-        parts.headers.append(name, value);
-    }
-    Ok((parts, noted))
+        Ok((parts, noted))
+    })
 }
 
 fn field(line: &Header<'_>, bytes: &Bytes) -> Result<(HeaderName, HeaderValue), &'static str> {
     let name = HeaderName::from_bytes(line.name.as_bytes());
     let value = HeaderValue::from_maybe_shared(bytes.slice_ref(line.value));
-    name.ok().zip(value.ok()).ok_or("a field is malformed")
+    name.ok().zip(value.ok()).ok_or(MALFORMED)
 }
 
 /// Reads a trailer section; the bytes of it, with the empty line.
@@ -173,6 +182,9 @@ fn check_coding(parts: &mut Parts) -> Result<(), &'static str> {
 
 /// The one length that all fields tell.
 fn known_length(parts: &mut Parts, noted: Noted) -> Result<u64, &'static str> {
+    if let (1, Some(length)) = (noted.lengths, noted.length) {
+        return Ok(length);
+    }
     let mut lengths = parts
         .headers
         .get_all(header::CONTENT_LENGTH)

@@ -90,6 +90,7 @@ impl Forward {
             secure: connection.secure,
             version: request.version(),
             trusted: &[],
+            known: None,
         };
         let (head, body) = request.into_parts();
         let mut onward = Request::new(RequestBody::client(body, connection.body));
