@@ -12,7 +12,7 @@ use super::Fields;
 use crate::{
     fence::{Facets, Fence, OwnFacets, Stamp, Subject},
     key::{self, CacheKey, vary::VarySet},
-    policy::{Freshness, validation::EtagOrigin},
+    policy::{Freshness, tag, validation::EtagOrigin},
 };
 
 /// What stands under one key of a store.
@@ -282,7 +282,8 @@ impl StoredResponse {
     }
 
     /// The same response under updated fields, freshness and facets, as after a `304` (RFC 9111 §3.2),
-    /// with further tags.
+    /// with further tags. None where those are more than a response may have, so that what the origin names
+    /// anew with each `304` does not pile up.
     pub fn freshened(
         &self,
         headers: HeaderMap,
@@ -292,6 +293,9 @@ impl StoredResponse {
     ) -> Option<Self> {
         let mut tags: Vec<String> = self.tags().map(str::to_owned).collect();
         tags.extend(further.into_iter().filter(|tag| !self.tags().any(|known| known == tag)));
+        if tags.len() > tag::MOST {
+            return None;
+        }
         let draft = Draft {
             key: CacheKey::from_text(self.key_text()),
             status: self.status,

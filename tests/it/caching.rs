@@ -660,6 +660,29 @@ async fn tags_and_surrogate_fields_are_not_shown() {
 }
 
 #[tokio::test]
+async fn a_304_that_brings_more_tags_than_may_be_kept_is_no_reason_to_keep_them() {
+    within(async {
+        let origin = Scripted::start(|asked| {
+            let tags: Vec<_> = (0..600).map(|tag| format!("{}-{tag}", asked.before)).collect();
+            let status = if asked.header("if-none-match").is_some() { 304 } else { 200 };
+            Said::status(status, "")
+                .with("etag", "\"1\"")
+                .with("cache-control", "max-age=10")
+                .with("surrogate-key", &tags.join(" "))
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        assert_eq!(proxy.get("/a").await.cache(), "HIT");
+        proxy.advance(20);
+        assert_eq!(proxy.get("/a").await.cache(), "REVALIDATED");
+        assert_eq!(proxy.get("/a").await.cache(), "MISS", "1,200 tags are too many");
+        assert_eq!(proxy.get("/a").await.cache(), "HIT");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn tags_of_a_304_are_not_shown_either() {
     within(async {
         let origin = Scripted::in_turn([
