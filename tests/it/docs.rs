@@ -167,3 +167,36 @@ fn links_between_documents_lead_somewhere() {
         }
     }
 }
+
+/// The names of tests in the second cells of the rows of `tests/behaviours.md`.
+fn tests_of_behaviours() -> BTreeSet<String> {
+    let document = read("tests/behaviours.md");
+    let rows = document.lines().filter(|line| line.starts_with("| ") && line.contains('`'));
+    let cells = rows.map(|row| row.split(" | ").nth(1).expect(row));
+    let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    names.map(|name| name.rsplit("::").next().unwrap().to_owned()).collect()
+}
+
+/// The text of every file under a folder, as far as it is text.
+fn all_text(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text += &all_text(&path);
+        } else if !path.ends_with("behaviours.md") {
+            text += &std::fs::read_to_string(&path).unwrap_or_default();
+        }
+    }
+    text
+}
+
+#[test]
+fn every_test_of_a_behaviour_exists() {
+    let code = all_text(&root().join("src")) + &all_text(&root().join("tests"));
+    for name in tests_of_behaviours() {
+        let forms = [format!("fn {name}("), format!("'{name}'"), format!("\"{name}\"")];
+        let is_there = forms.iter().any(|form| code.contains(form));
+        assert!(is_there, "tests/behaviours.md names `{name}`, which is no test");
+    }
+}

@@ -10,11 +10,13 @@
 )]
 
 mod architecture;
+mod bodies;
 mod caching;
 mod check;
 mod checker;
 mod collapse;
 mod continuity;
+mod credentials;
 mod docs;
 mod events;
 mod fences;
@@ -33,8 +35,11 @@ mod receipts;
 mod redis_faults;
 mod routes;
 mod server;
+mod sharing;
+mod storing;
 mod support;
 mod timers;
+mod variants;
 mod vendors;
 mod warm;
 mod writes;

@@ -1,0 +1,1 @@
+//! Bodies: what counts as complete, and what becomes of requests whose client goes away.

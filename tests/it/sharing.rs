@@ -1,0 +1,1 @@
+//! The origin sees exactly what the key says: targets, hosts, parameters and forwarding fields.

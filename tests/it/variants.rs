@@ -1,0 +1,1 @@
+//! Variants and validation: no request removes or replaces what others use.
