@@ -21,8 +21,12 @@ use crate::{
     entry::StoredResponse,
     field::Timestamp,
     forward::{self, Source},
-    key::{CacheKey, OriginTarget, target::Readings},
+    key::{
+        CacheKey, OriginTarget,
+        target::{Readings, normal_path},
+    },
     origin::{OriginError, RequestBody},
+    planted::Bug,
     policy::{Credentials, Forward, Reason, Reuse, Rule, reuse},
     server::Connection,
     store::Store,
@@ -288,6 +292,9 @@ impl<S: Store> Inquiry<S> {
 
 /// The target as it is sent. Parameters that are left out leave a valid one.
 fn uri_of(target: &OriginTarget<'_>, sent: &Uri) -> Uri {
+    if Bug::NormalisedTarget.is_planted() {
+        return Uri::try_from(&*normal_path(sent.path())).unwrap_or_default();
+    }
     if *target.path == *sent.path() && target.query_to_send() == sent.query() {
         return sent.clone();
     }
