@@ -8,7 +8,7 @@ use super::run::DEFAULT_FILE;
 use crate::{
     config::{Config, Flags, format_duration},
     key::target::Order,
-    policy::TtlFrom,
+    policy::{Ttl, TtlFrom},
     route::Route,
 };
 
@@ -70,12 +70,23 @@ fn row(route: &Route) -> [String; 7] {
     [
         name,
         pattern,
-        time(rule.ttl),
+        ttl(&rule.ttl),
         ttl_from(rule.ttl_from).to_owned(),
         time(rule.stale_while_revalidate),
         time(rule.stale_if_error),
         details(route),
     ]
+}
+
+/// `5m`, or each status with its own.
+fn ttl(ttl: &Ttl) -> String {
+    if let Some(time) = ttl.plain() {
+        return format_duration(time);
+    }
+    let times =
+        ttl.iter().map(|(status, time)| format!("{} {}", status.as_str(), format_duration(time)));
+    let times: Vec<String> = times.collect();
+    if times.is_empty() { "-".to_owned() } else { times.join(", ") }
 }
 
 const fn ttl_from(from: TtlFrom) -> &'static str {

@@ -95,8 +95,8 @@ impl Freshness {
     /// Computes the freshness of a response at the moment it was received.
     ///
     /// `ttl_from` decides between the origin's lifetime and the rule's. The rule's counts from receipt,
-    /// whatever age the response arrived with, and only for statuses that may be cached without the
-    /// origin saying so: errors are not kept because a route has a `ttl`.
+    /// whatever age the response arrived with, and only for the statuses that it names: errors are not
+    /// kept because a route has a `ttl`.
     pub fn on_receipt(
         response: &ResponseHead<'_>,
         directives: &ResponseDirectives,
@@ -104,10 +104,7 @@ impl Freshness {
     ) -> (Self, Basis) {
         let initial_age = initial_age(response);
         let by_origin = origin_lifetime(response, directives);
-        let by_rule = rule
-            .ttl
-            .filter(|_| is_heuristically_cacheable(response.status))
-            .map(|ttl| initial_age.saturating_add(ttl));
+        let by_rule = rule.ttl.of(response.status).map(|ttl| initial_age.saturating_add(ttl));
         let refuses_reuse = directives.no_cache;
         let said = by_origin.or(refuses_reuse.then_some(Duration::ZERO));
         let (lifetime, basis) = choose(said, by_rule, rule.ttl_from).unwrap_or_else(|| {
@@ -215,7 +212,7 @@ fn constraints(
 ///
 /// `Expires` counts from `Date`, or from receipt where that is missing or broken; a broken `Expires`
 /// lies in the past, and is not read at all beside a targeted field.
-fn origin_lifetime(
+pub(super) fn origin_lifetime(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,
 ) -> Option<Duration> {

@@ -8,7 +8,7 @@ use toml::{
 
 use super::{
     section::File,
-    shape::{FILE, Key, Shape},
+    shape::{DURATION, FILE, Key, Shape},
 };
 use crate::config::{
     environment::{Environment, expand},
@@ -62,7 +62,13 @@ impl Check<'_> {
     fn value(&mut self, value: &mut Spanned<DeValue<'_>>, shape: Shape, path: &str) -> bool {
         let span = value.span();
         match (shape, value.get_mut()) {
-            (Shape::Text(_), DeValue::String(_)) => return self.text(value, path),
+            (Shape::Text(_) | Shape::Ttl, DeValue::String(_)) => return self.text(value, path),
+            (Shape::Ttl, DeValue::Table(times)) => {
+                retain(times, |status, time| {
+                    self.value(time, DURATION, &join(path, status.get_ref()))
+                });
+                return true;
+            }
             (Shape::Texts, DeValue::String(_)) => {
                 let keep = self.text(value, path);
                 wrap_in_list(value);

@@ -4,6 +4,7 @@ use http::HeaderName;
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::Ttl;
 
 const NOW: u64 = 784_111_777; // Sun, 06 Nov 1994 08:49:37 GMT
 
@@ -152,7 +153,7 @@ fn heuristics_need_a_cacheable_status_or_public() {
 }
 
 fn with_ttl(seconds: u64, ttl_from: TtlFrom) -> Rule {
-    Rule { ttl: Some(Duration::from_secs(seconds)), ttl_from, ..Rule::default() }
+    Rule { ttl: Ttl::of_successes(Duration::from_secs(seconds)), ttl_from, ..Rule::default() }
 }
 
 #[test]
@@ -183,9 +184,30 @@ fn a_rule_counts_from_receipt() {
 #[test]
 fn a_rule_does_not_make_errors_fresh() {
     let mut error = response(&[]);
-    error.status = StatusCode::INTERNAL_SERVER_ERROR;
-    let (freshness, basis) = error.assess(&with_ttl(60, TtlFrom::Rule));
-    assert_eq!((freshness.lifetime, basis), (Duration::ZERO, Basis::Silence));
+    for status in [201, 301, 308, 404, 405, 410, 414, 500, 501] {
+        error.status = StatusCode::from_u16(status).unwrap();
+        let (freshness, basis) = error.assess(&with_ttl(60, TtlFrom::Rule));
+        assert_eq!((freshness.lifetime, basis), (Duration::ZERO, Basis::Silence), "{status}");
+    }
+}
+
+#[test]
+fn a_status_may_have_a_ttl_of_its_own() {
+    let ttl = [(404, 10), (200, 60)];
+    let ttl = ttl.map(|(status, seconds)| {
+        (StatusCode::from_u16(status).unwrap(), Duration::from_secs(seconds))
+    });
+    let rule = Rule { ttl: ttl.into_iter().collect(), ..Rule::default() };
+    let mut silent = response(&[]);
+    for (status, seconds) in [(200, 60), (404, 10), (203, 0), (410, 0)] {
+        silent.status = StatusCode::from_u16(status).unwrap();
+        assert_eq!(silent.assess(&rule).0.lifetime.as_secs(), seconds, "{status}");
+    }
+    let lower = Ttl::of_successes(Duration::from_secs(5));
+    let both: Vec<_> = rule.ttl.over(&lower).iter().collect();
+    let seconds = both.iter().map(|(status, time)| (status.as_u16(), time.as_secs()));
+    assert_eq!(seconds.collect::<Vec<_>>(), [(200, 60), (203, 5), (204, 5), (404, 10)]);
+    assert_eq!((lower.plain(), rule.ttl.plain()), (Some(Duration::from_secs(5)), None));
 }
 
 #[test]
