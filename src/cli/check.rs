@@ -102,6 +102,7 @@ const fn ttl_from(from: TtlFrom) -> &'static str {
 fn details(route: &Route) -> String {
     let only = route.query.only.as_deref().map(|only| listed("query only", only));
     let sorted = (route.query.order == Order::Sorted).then(|| "query sorted".to_owned());
+    let refresh = route.bypass.refresh.then(|| "a bypass refreshes".to_owned());
     let client_cache = route.client_cache.as_ref().and_then(|value| value.to_str().ok());
     let parts = [
         only.unwrap_or_default(),
@@ -113,6 +114,8 @@ fn details(route: &Route) -> String {
         listed("tags out of the body", &route.body_tags),
         listed("bypass by query", &route.bypass.query),
         listed("bypass by header", &route.bypass.headers),
+        refresh.unwrap_or_default(),
+        listed("not stored with", &route.store_unless),
         listed("clients", client_cache.as_slice()),
         listed("purges on write", &route.purged_on_write),
         listed("warm on success", &route.warm_on_success),
