@@ -56,10 +56,10 @@ pub enum Kind {
     Json,
     /// The JSON of GraphQL (`application/graphql-response+json`).
     Graphql,
-    /// Text, which some frameworks say of their JSON, too.
-    Text,
-    /// Something else.
-    Other,
+    /// Something else, which some frameworks say of their JSON, too: it is read if it can be.
+    Unclear,
+    /// An image, a sound, a film or a font.
+    Media,
 }
 
 /// Why a response is not stored after all, once its body is known.
@@ -102,15 +102,15 @@ impl Payload {
         let is_tagged = !route.body_tags.is_empty() && kind.is_json();
         let is_checked = match kind {
             Kind::Graphql => true,
-            Kind::Json | Kind::Text => !route.store_unless.is_empty(),
-            Kind::Other => false,
+            Kind::Json | Kind::Unclear => !route.store_unless.is_empty(),
+            Kind::Media => false,
         };
         if !is_tagged && !is_checked {
             return Ok(Self::Irrelevant);
         }
         match readable(headers, expected) {
             Ok(coding) => Ok(Self::Json(coding, kind)),
-            Err(_) if kind == Kind::Text => Ok(Self::Irrelevant),
+            Err(_) if kind == Kind::Unclear => Ok(Self::Irrelevant),
             Err(cause) if is_checked => Err((Reason::StoreUnless, cause)),
             Err(cause) => Err((Reason::TagsUnreadable, cause)),
         }
@@ -135,10 +135,8 @@ impl Kind {
             b"application/graphql-response+json" => Self::Graphql,
             b"application/json" | b"text/json" => Self::Json,
             essence if essence.ends_with(b"+json") => Self::Json,
-            b"text/html" | b"text/plain" | b"text/javascript" | b"application/javascript" => {
-                Self::Text
-            }
-            _ => Self::Other,
+            essence if MEDIA.iter().any(|kind| essence.starts_with(kind)) => Self::Media,
+            _ => Self::Unclear,
         }
     }
 
@@ -146,6 +144,8 @@ impl Kind {
         matches!(self, Self::Json | Self::Graphql)
     }
 }
+
+const MEDIA: [&[u8]; 4] = [b"image/", b"audio/", b"video/", b"font/"];
 
 /// How a body with these fields is coded, where it can be read.
 fn readable(headers: &HeaderMap, expected: Option<u64>) -> Result<Coding, Unreadable> {
@@ -228,7 +228,7 @@ fn tags(
     let document = match document {
         Ok(Some(document)) => document,
         Ok(None) => return Ok(Vec::new()),
-        Err(_) if kind == Kind::Text => return Ok(Vec::new()),
+        Err(_) if kind == Kind::Unclear => return Ok(Vec::new()),
         Err(cause) => return Err(cause),
     };
     if route.excludes(&document) || (kind == Kind::Graphql && has_errors(&document)) {
@@ -243,6 +243,8 @@ fn tags(
 
 /// The JSON in these bytes; none where there are none.
 fn parsed(json: &[u8]) -> Result<Option<Value>, Unreadable> {
+    // Some editors put a byte order mark before it.
+    let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
     if json.is_empty() {
         return Ok(None);
     }
@@ -368,7 +370,7 @@ mod tests {
             (vec![JSON, BR], Ok(Payload::Irrelevant), refused),
             (vec![GRAPHQL], read(Kind::Graphql), read(Kind::Graphql)),
             (vec![GRAPHQL, BR], refused, refused),
-            (vec![TEXT], Ok(Payload::Irrelevant), read(Kind::Text)),
+            (vec![TEXT], Ok(Payload::Irrelevant), read(Kind::Unclear)),
             (vec![TEXT, BR], Ok(Payload::Irrelevant), Ok(Payload::Irrelevant)),
             (vec![("content-type", "image/png")], Ok(Payload::Irrelevant), Ok(Payload::Irrelevant)),
             (vec![], Ok(Payload::Irrelevant), read(Kind::Json)),
@@ -412,6 +414,7 @@ mod tests {
         let json = br#"{"id": 7}"#;
         assert_eq!(read(Coding::Identity, &[json]).unwrap(), ["a:7"]);
         assert_eq!(read(Coding::Identity, &[&json[..4], &json[4..]]).unwrap(), ["a:7"]);
+        assert_eq!(read(Coding::Identity, &[b"\xef\xbb\xbf", json]).unwrap(), ["a:7"]);
         let zipped = zipped(json);
         assert_eq!(read(Coding::Gzip, &[&zipped]).unwrap(), ["a:7"]);
         assert_eq!(read(Coding::Gzip, &[&zipped[..9], &zipped[9..]]).unwrap(), ["a:7"]);

@@ -111,9 +111,7 @@ impl ResponseDirectives {
     /// Whether the field is valid and says something.
     fn read_cdn_cache_control(&mut self, response: &HeaderMap) -> bool {
         for member in list::members(response, CDN_CACHE_CONTROL) {
-            // `no-store=?0` says that it does not hold.
-            let text = member.windows(3).position(|bytes| bytes == b"=?0");
-            let text = text.and_then(|at| member.get(at + 3..)).unwrap_or(member);
+            let text = member::without_false(member);
             self.forbid(text, Directive::parse(text).as_ref());
         }
         let dictionary = structured::dictionary(response, CDN_CACHE_CONTROL);

@@ -94,11 +94,12 @@ pub fn takes_back(status: StatusCode) -> bool {
 }
 
 /// The same freshness for a response that was taken back: stale, and of use only if the origin says that
-/// it is current again. It keeps its windows, so that stores keep it as long as they keep older copies.
+/// it is current again. It keeps its windows, so that stores keep it as long as they keep older copies, and
+/// is later than these by any node's clock.
 #[must_use]
 pub fn taken_back(freshness: &Freshness, now: Timestamp) -> Freshness {
     Freshness {
-        received_at: now,
+        received_at: now.max(freshness.received_at.saturating_add(Duration::from_millis(1))),
         initial_age: freshness.current_age(now),
         lifetime: Duration::ZERO,
         constraints: freshness.constraints.with(Constraints::PROXY_REVALIDATE),
@@ -227,6 +228,8 @@ mod tests {
         assert!(is_taken_back(&gone) && !is_taken_back(&stored));
         assert!(!gone.is_fresh(now) && !permits_soft_purge(&gone));
         assert_eq!(gone.age_seconds(now), stored.age_seconds(now));
+        let early = Timestamp::from_seconds(900);
+        assert!(taken_back(&stored, early).received_at > stored.received_at);
         assert_eq!(while_revalidate_window(&gone, &rule()), Duration::ZERO);
         let request =
             RequestDirectives { stale_if_error: Some(60), ..RequestDirectives::default() };

@@ -1,6 +1,6 @@
 //! Whether a response may be stored (RFC 9111 §3).
 
-use http::{Method, StatusCode, header};
+use http::{HeaderName, Method, StatusCode, header};
 
 use crate::field::list;
 
@@ -132,7 +132,9 @@ fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
     if is_event_stream(response.headers) {
         return Err(Reason::Streaming);
     }
-    if list::members(response.headers, header::VARY).any(|member| member == b"*") {
+    // What is no field name says that more than fields selects it.
+    let is_anything = |member: &[u8]| member == b"*" || HeaderName::from_bytes(member).is_err();
+    if list::members(response.headers, header::VARY).any(is_anything) {
         return Err(Reason::VaryStar);
     }
     if !tag::are_within_limits(response.headers) {

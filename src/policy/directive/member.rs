@@ -48,6 +48,17 @@ impl<'a> Directive<'a> {
     }
 }
 
+/// What is left of a member of a dictionary (RFC 9651) without a key that is false: `no-store=?0` says that
+/// it does not hold, and `no-store=?0;private` has a word after it.
+pub(in crate::policy) fn without_false(member: &[u8]) -> &[u8] {
+    let equals = member.iter().position(|byte| *byte == b'=');
+    let parts = equals.and_then(|at| member.split_at_checked(at));
+    match parts {
+        Some((key, [b'=', b'?', b'0', rest @ ..])) if is_token(key) => rest,
+        _ => member,
+    }
+}
+
 fn is_token(text: &[u8]) -> bool {
     let is_token_byte =
         |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
@@ -101,7 +112,7 @@ impl Forbidding {
 
 /// The forbidding words in a text: whatever is no letter, digit, `-` or `_` separates them.
 pub(in crate::policy) fn forbidding(text: &[u8]) -> impl Iterator<Item = Forbidding> {
-    words(text).filter_map(|word| Forbidding::of(word))
+    words(text).filter_map(Forbidding::of)
 }
 
 /// Whether a text has this word.

@@ -223,6 +223,10 @@ fn a_targeted_field_that_is_ignored_forbids_all_the_same() {
     let valid = headers(&[("cdn-cache-control", "max-age=60;private, x=?0;no-cache")]);
     let directives = ResponseDirectives::parse(&valid);
     assert!(directives.private && directives.no_cache);
+    for value in ["no-store;x=?0", "no-store;x=?0, max-age=60", "y=?0;no-store", "y=?0, no-store"] {
+        let map = headers(&[("cdn-cache-control", value)]);
+        assert!(ResponseDirectives::parse(&map).no_store, "{value}");
+    }
     let named = headers(&[("cdn-cache-control", "private=\"a\", max-age =1")]);
     assert_eq!(ResponseDirectives::parse(&named).withheld.len(), 1);
 }
