@@ -384,7 +384,7 @@ async fn a_condition_that_asks_for_true_holds_for_all_that_means_it() {
 #[tokio::test]
 async fn a_bypassed_answer_is_not_stored() {
     within(async {
-        let origin = Scripted::start(|asked| Said::fresh(format!("{}", asked.target))).await;
+        let origin = Scripted::start(|asked| Said::fresh(asked.target.as_str())).await;
         let toml = route("bypass.query = \"nocache\"\nquery.ignore = \"nocache\"");
         let proxy = Proxy::with(&origin.url(), &toml);
         assert_eq!(proxy.get("/a?nocache").await.cache(), "BYPASS");
