@@ -9,13 +9,13 @@ use std::{
 
 use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
-use http::{HeaderMap, HeaderValue, header, request::Parts};
+use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
 
 use super::fetch::Ask;
 use crate::{
     field::{list, preference::preferences},
-    key::target::normal_path,
+    key::target::Readings,
     policy::{Reason, cache_status::Stored},
     route::Route,
     store::Store,
@@ -170,12 +170,17 @@ impl<S: Store> Ask<S> {
     ) -> Result<Vec<String>, Unreadable> {
         let Payload::Json(coding, kind) = payload else { return Ok(Vec::new()) };
         if !payload.is_slow(length(chunks)) {
-            return tags(self.site.route(self.route), &self.request, (coding, kind), chunks);
+            let (route, request) =
+                (self.site.route(self.route), (&self.readings, self.request.uri.query()));
+            return tags(route, request, (coding, kind), chunks);
         }
         let _turn = self.pipeline.reading.acquire().await;
         let (site, request) = (Arc::clone(&self.site), Arc::clone(&self.request));
-        let (route, chunks) = (self.route, chunks.to_vec());
-        let reading = move || tags(site.route(route), &request, (coding, kind), &chunks);
+        let (route, readings, chunks) = (self.route, self.readings.clone(), chunks.to_vec());
+        let reading = move || {
+            let request = (&readings, request.uri.query());
+            tags(site.route(route), request, (coding, kind), &chunks)
+        };
         tokio::task::spawn_blocking(reading).await.unwrap_or(Err(Unreadable::Malformed))
     }
 
@@ -220,7 +225,7 @@ fn length(chunks: &[Bytes]) -> usize {
 /// The tags that the JSON in these bytes has for the response to a request, if it may be stored.
 fn tags(
     route: &Route,
-    request: &Parts,
+    (path, query): (&Readings<'_>, Option<&str>),
     (coding, kind): (Coding, Kind),
     chunks: &[Bytes],
 ) -> Result<Vec<String>, Unreadable> {
@@ -237,8 +242,7 @@ fn tags(
     if !kind.is_json() {
         return Ok(Vec::new());
     }
-    let (path, query) = (normal_path(request.uri.path()), request.uri.query());
-    route.body_tags_of(&path, query, &document).map_err(|_| Unreadable::Tags)
+    route.body_tags_of(path, query, &document).map_err(|_| Unreadable::Tags)
 }
 
 /// The JSON in these bytes; none where there are none.
@@ -294,7 +298,7 @@ mod tests {
     use std::io::Write;
 
     use flate2::{Compression, write::GzEncoder};
-    use http::{HeaderName, Request};
+    use http::HeaderName;
 
     use super::*;
     use crate::{
@@ -332,10 +336,10 @@ mod tests {
     }
 
     fn read(coding: Coding, chunks: &[&[u8]]) -> Result<Vec<String>, Unreadable> {
-        let (request, ()) = Request::get("/products/%61").body(()).unwrap().into_parts();
+        let path = Readings::of("/products/%61");
         let chunks: Vec<Bytes> = chunks.iter().map(|chunk| Bytes::copy_from_slice(chunk)).collect();
         let of_body = (coding, Kind::Json);
-        tags(&route("{product}:{$.id}"), &request, of_body, &chunks)
+        tags(&route("{product}:{$.id}"), (&path, None), of_body, &chunks)
     }
 
     fn zipped(bytes: &[u8]) -> Vec<u8> {

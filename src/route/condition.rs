@@ -5,7 +5,7 @@ use std::fmt;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
-use crate::key::target::{QueryRule, query};
+use crate::key::target::{Forwarding, QueryRule, query};
 
 /// Requests that skip the cache: neither answered from it nor stored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -54,6 +54,7 @@ impl Matched<'_> {
     pub fn is_taken_off(&self, rule: &QueryRule) -> bool {
         self.headers.is_empty()
             && !self.query.is_empty()
+            && rule.forwarding == Forwarding::Kept
             && self.query.iter().all(|condition| !rule.keeps(&condition.name))
     }
 }
@@ -263,6 +264,8 @@ mod tests {
         assert!(!matched(None, &none).is_taken_off(&rule));
         assert!(matched(Some("nocache"), &none).is_taken_off(&rule));
         assert!(!matched(Some("nocache"), &none).is_taken_off(&QueryRule::default()));
+        let forwarding = QueryRule { forwarding: Forwarding::All, ..rule.clone() };
+        assert!(!matched(Some("nocache"), &none).is_taken_off(&forwarding));
         assert!(!matched(Some("nocache&fresh"), &none).is_taken_off(&rule));
         let mut export = HeaderMap::new();
         export.insert("x-export", HeaderValue::from_static("1"));

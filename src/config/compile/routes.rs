@@ -11,7 +11,7 @@ use crate::{
         report::Finding,
         suggest::{did_you_mean, listed, nearest},
     },
-    key::target::{NamePattern, NamePatternError, Order, QueryRule},
+    key::target::{Forwarding, NamePattern, NamePatternError, Order, QueryRule},
     policy::{Rule, Ttl, TtlFrom, invalidation::is_unsafe},
     route::{
         BodyTemplate, Bypass, Pattern, Route, RouteTable, Tag, TagError, TagTemplate,
@@ -39,7 +39,7 @@ pub(super) fn compile(file: &File, problems: &mut Problems<'_>) -> RouteTable {
     check_reachable(&file.route, problems);
     for tier in tiers.values() {
         // A tier that no route uses is checked, too.
-        let _tags = general_tags(tier.tags, problems);
+        let _tags = general_tags(tier.tags, &QueryRule::default(), problems);
     }
     RouteTable::new(routes, unmatched(defaults, problems))
 }
@@ -47,9 +47,10 @@ pub(super) fn compile(file: &File, problems: &mut Problems<'_>) -> RouteTable {
 /// The route of what no route matches: it follows the origin's own freshness, with no TTL of ours.
 fn unmatched(defaults: Layer<'_>, problems: &mut Problems<'_>) -> Route {
     let rule = Rule { ttl: Ttl::default(), ..defaults.rule() };
-    let (tags, body_tags) = general_tags(defaults.tags, problems);
+    let query = defaults.query.unwrap_or_default();
+    let (tags, body_tags) = general_tags(defaults.tags, &query, problems);
     Route {
-        query: defaults.query.unwrap_or_default(),
+        query,
         vary: defaults.vary.unwrap_or_default(),
         bypass: defaults.bypass.map(|bypass| bypass.value).unwrap_or_default(),
         store_unless: defaults.store_unless.unwrap_or_default(),
@@ -104,7 +105,7 @@ fn route(
     });
     let name = name(section, problems);
     let pattern = pattern(section, problems)?;
-    let (tags, body_tags) = tags(section, layer.tags, &pattern, problems);
+    let (tags, body_tags) = tags(section, layer.tags, (&pattern, &query), problems);
     let on_write = section.on_write.as_ref().and_then(|table| table.purge.as_ref());
     let purged_on_write = purged(on_write, &pattern, problems);
     warn_about_writes(section, &pattern, problems);
@@ -156,31 +157,37 @@ fn pattern(section: &At<RouteSection>, problems: &mut Problems<'_>) -> Option<Pa
 fn tags(
     section: &At<RouteSection>,
     texts: Option<&Texts>,
-    pattern: &Pattern,
+    (pattern, query): (&Pattern, &QueryRule),
     problems: &mut Problems<'_>,
 ) -> (Box<[TagTemplate]>, Box<[BodyTemplate]>) {
-    split_tags(texts, pattern, |text, error| {
-        let help = match error.problem {
-            TagProblem::Path(_) => None,
-            _ => Some(format!("{}, `{{$.path}}`", placeholders(pattern))),
-        };
-        let finding = tag_finding(text, error, help, problems);
-        let is_own = section.tags.is_some();
-        problems.push_once(match &section.name {
-            Some(name) if !is_own => finding.context(name.span.clone(), "in this route"),
-            _ => finding,
-        });
+    split_tags(texts, pattern, |text, tag| match tag {
+        Ok(tag) => check_parameters(tag, text, query, problems),
+        Err(error) => {
+            let help = match error.problem {
+                TagProblem::Path(_) => None,
+                _ => Some(format!("{}, `{{$.path}}`", placeholders(pattern))),
+            };
+            let finding = tag_finding(text, error, help, problems);
+            let is_own = section.tags.is_some();
+            problems.push_once(match &section.name {
+                Some(name) if !is_own => finding.context(name.span.clone(), "in this route"),
+                _ => finding,
+            });
+        }
     })
 }
 
 /// Tags of defaults or a tier without any route: those with a segment of a path are left out.
 fn general_tags(
     texts: Option<&Texts>,
+    query: &QueryRule,
     problems: &mut Problems<'_>,
 ) -> (Box<[TagTemplate]>, Box<[BodyTemplate]>) {
     let Ok(pattern) = Pattern::parse("/**") else { return Default::default() };
-    split_tags(texts, &pattern, |text, error| {
-        if !matches!(error.problem, TagProblem::Unknown(_)) {
+    split_tags(texts, &pattern, |text, tag| match tag {
+        Ok(tag) => check_parameters(tag, text, query, problems),
+        Err(TagError { problem: TagProblem::Unknown(_), .. }) => {}
+        Err(error) => {
             let finding = tag_finding(text, error, None, problems);
             problems.push_once(finding);
         }
@@ -190,17 +197,28 @@ fn general_tags(
 fn split_tags(
     texts: Option<&Texts>,
     pattern: &Pattern,
-    mut refuse: impl FnMut(&Text, &TagError),
+    mut check: impl FnMut(&Text, Result<&Tag, &TagError>),
 ) -> (Box<[TagTemplate]>, Box<[BodyTemplate]>) {
     let (mut of_request, mut of_body) = (Vec::new(), Vec::new());
     for text in texts.iter().flat_map(|texts| texts.iter()) {
-        match Tag::parse(text, pattern) {
+        let tag = Tag::parse(text, pattern);
+        check(text, tag.as_ref());
+        match tag {
             Ok(Tag::OfRequest(tag)) => of_request.push(tag),
             Ok(Tag::OfBody(tag)) => of_body.push(tag),
-            Err(error) => refuse(text, &error),
+            Err(_) => {}
         }
     }
     (of_request.into(), of_body.into())
+}
+
+/// A tag by a parameter that is not in the key would say of one response what another request asked for.
+fn check_parameters(tag: &Tag, text: &Text, query: &QueryRule, problems: &mut Problems<'_>) {
+    for name in tag.parameters().into_iter().filter(|name| !query.keeps(name)) {
+        let message = format!("`{{?{name}}}` is no parameter of the key: `query` leaves it out");
+        let help = "tags are made of parameters that are kept; see `query.ignore` and `query.only`";
+        problems.push_once(Finding::error(Some(text.span.clone()), message).help(help));
+    }
 }
 
 /// The tags that a write purges: those that are known before a byte of its answer's body.
@@ -245,7 +263,9 @@ fn warn_about_refresh(
     query: &QueryRule,
     problems: &mut Problems<'_>,
 ) {
-    let is_taken_off = |condition: &QueryCondition| !query.keeps(&condition.name);
+    let is_taken_off = |condition: &QueryCondition| {
+        query.forwarding == Forwarding::Kept && !query.keeps(&condition.name)
+    };
     if bypass.refresh && !bypass.query.iter().any(is_taken_off) {
         let message =
             "`refresh` has no effect: no query parameter of `bypass` is left out of the key";
@@ -313,6 +333,9 @@ pub(super) fn query_rule(table: &QueryTable, problems: &mut Problems<'_>) -> Que
         ignore: problems.each(table.ignore.as_ref(), name).into(),
         only: table.only.as_ref().map(|only| problems.each(Some(only), name).into()),
         order: if table.sort == Some(true) { Order::Sorted } else { Order::AsSent },
+        forwarding: problems
+            .word(table.forward.as_ref(), &[("kept", Forwarding::Kept), ("all", Forwarding::All)])
+            .unwrap_or_default(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::{errors, parse, warnings};
+use crate::key::target::Readings;
 
 #[test]
 fn a_ttl_may_differ_by_status_and_goes_status_by_status() {
@@ -22,7 +23,9 @@ fn a_ttl_may_differ_by_status_and_goes_status_by_status() {
         ttl = { "200" = "2m", 404 = "1s" }
         "#,
     );
-    let ttl = |path: &str| config.routes.select(&Method::GET, "h", path).route.rule.ttl.clone();
+    let ttl = |path: &str| {
+        config.routes.select(&Method::GET, "h", &Readings::of(path)).route.rule.ttl.clone()
+    };
     let times: Vec<_> = ttl("/a").iter().collect();
     let time = |status: u16, seconds| {
         (StatusCode::from_u16(status).unwrap(), Duration::from_secs(seconds))
@@ -121,12 +124,17 @@ fn what_defaults_and_tiers_say_holds_for_routes_that_say_nothing() {
         store_unless = []
         "#,
     );
-    let route = |path: &'static str| config.routes.select(&Method::GET, "h", path).route;
+    let route =
+        |path: &'static str| config.routes.select(&Method::GET, "h", &Readings::of(path)).route;
     let (a, b, other) = (route("/a/7"), route("/b"), route("/c"));
-    assert_eq!(a.tags_of("/a/7", None), ["hot:7"], "the tier's in place of the defaults'");
+    assert_eq!(
+        a.tags_of(&Readings::of("/a/7"), None),
+        ["hot:7"],
+        "the tier's in place of the defaults'"
+    );
     assert_eq!((a.body_tags.len(), b.body_tags.len()), (1, 0));
-    assert!(b.tags_of("/b", None).is_empty() && b.store_unless.is_empty());
-    assert_eq!(other.tags_of("/c", Some("range=7d")), ["all", "range:7d"]);
+    assert!(b.tags_of(&Readings::of("/b"), None).is_empty() && b.store_unless.is_empty());
+    assert_eq!(other.tags_of(&Readings::of("/c"), Some("range=7d")), ["all", "range:7d"]);
     assert!(a.query.keeps("utm_x") && !b.query.keeps("utm_x") && !other.query.keeps("utm_x"));
     assert_eq!(a.client_cache.as_ref().unwrap(), "public");
     assert_eq!(other.client_cache.as_ref().unwrap(), "no-cache");
