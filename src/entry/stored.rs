@@ -286,6 +286,24 @@ impl StoredResponse {
         self.bytes.len()
     }
 
+    /// The same response with another freshness, as known since the origin was asked under this stamp.
+    /// Shares its bytes.
+    #[must_use]
+    pub fn reassessed(&self, freshness: Freshness, stamp: Stamp) -> Self {
+        Self {
+            status: self.status,
+            freshness,
+            etag: self.etag,
+            id: ResponseId::next(),
+            fence: stamp.fence,
+            began: stamp.began,
+            checked: AtomicU64::new(stamp.version),
+            asked: AtomicBool::new(self.was_asked()),
+            bytes: self.bytes.clone(),
+            ..*self
+        }
+    }
+
     /// The same response under updated fields, freshness and facets, as after a `304` (RFC 9111 §3.2),
     /// with further tags. None where those are more than a response may have, so that what the origin names
     /// anew with each `304` does not pile up.

@@ -39,6 +39,16 @@ use crate::{
 /// every request must not fill the store.
 const VARIANTS: usize = 64;
 
+/// What was decided about a response that may be stored.
+pub struct Admission {
+    /// How old it is, and for how long it is of use.
+    pub freshness: Freshness,
+    /// Its cache directives.
+    pub directives: ResponseDirectives,
+    /// What its body has a say in.
+    pub payload: Payload,
+}
+
 /// A response that is being stored, for the one who asked.
 pub struct Arrival {
     /// As all see it.
@@ -53,16 +63,17 @@ pub struct Arrival {
 pub async fn admit<S: Store>(
     ask: Ask<S>,
     response: Response<ResponseBody>,
-    (freshness, payload): (Freshness, Payload),
+    admission: Admission,
     mut flight: Option<Takeoff>,
 ) -> Arrival {
+    let Admission { freshness, directives, payload } = admission;
     let (head, body) = response.into_parts();
     let selecting = selecting_fields(&ask, &head.headers);
     let key = match &selecting {
         Some((set, values)) => place_variant(&ask, set, values).await,
         None => ask.target.clone(),
     };
-    let mut headers = stored_fields(&head.headers, &ResponseDirectives::parse(&head.headers));
+    let mut headers = stored_fields(&head.headers, &directives);
     let tags = tags(&ask, &mut headers);
     if let Some(flight) = flight.as_mut().filter(|_| ask.is_alive(&tags)) {
         flight.alias(&key);
@@ -74,6 +85,7 @@ pub async fn admit<S: Store>(
         status: head.status,
         headers: headers.clone(),
         freshness,
+        stored: payload.stored(),
         tags: (payload == Payload::Irrelevant).then(|| tags.clone().into()),
         fill: Arc::clone(&fill),
         variant: selecting,
@@ -149,7 +161,7 @@ async fn store<S: Store>(
     mut draft: Draft,
     payload: Payload,
 ) -> Option<Put> {
-    let further = ask.read_tags(payload, chunks).await;
+    let further = ask.read_body(payload, chunks).await;
     if let Err(cause) = further.and_then(|further| add_tags(&mut draft.tags, further)) {
         ask.count_unreadable(cause);
         return None;

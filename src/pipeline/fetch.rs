@@ -7,7 +7,7 @@ use http::{HeaderMap, Request, Response, StatusCode, header, request::Parts};
 
 use super::{
     Pipeline, Site,
-    admit::{self, Arrival},
+    admit::{self, Admission, Arrival},
     collapse::Takeoff,
     landing::{Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
@@ -25,9 +25,9 @@ use crate::{
     origin::{OriginError, RequestBody, ResponseBody},
     planted::Bug,
     policy::{
-        CacheResult, Credentials, Freshness, Reason, RequestDirectives, RequestHead,
-        ResponseDirectives, ResponseHead, Reuse, Rule, cache_status::Collapsed, reuse, stale,
-        storable, stored_fields, tag, validation,
+        CacheResult, Credentials, Reason, RequestDirectives, RequestHead, ResponseDirectives,
+        ResponseHead, Reuse, Rule, cache_status::Collapsed, reuse, stale, storable, stored_fields,
+        tag, validation,
     },
     purge::Expected,
     server::Interim,
@@ -182,7 +182,7 @@ impl<S: Store> Ask<S> {
 
     async fn send(&mut self) -> Result<Sent, OriginError> {
         let mut request = std::mem::take(&mut self.onward);
-        if !self.site.route(self.route).body_tags.is_empty() {
+        if self.site.route(self.route).reads_bodies() {
             payload::narrow_codings(request.headers_mut());
         }
         // What is of another version stays there: a new version begins with new representations.
@@ -223,8 +223,8 @@ impl<S: Store> Ask<S> {
             }
         }
         match self.verdict(&response, exchange) {
-            Ok(verdict) => {
-                let admitted = admit::admit(*self, response, verdict, flight);
+            Ok(admission) => {
+                let admitted = admit::admit(*self, response, admission, flight);
                 Fetched::Arriving(Box::pin(admitted).await)
             }
             Err(reason) => {
@@ -234,30 +234,30 @@ impl<S: Store> Ask<S> {
         }
     }
 
-    /// Whether a response is stored: for how long it is fresh then, and what its body has to do with its
-    /// tags.
+    /// Whether a response is stored, and how.
     pub fn verdict(
         &self,
         response: &Response<ResponseBody>,
         exchange: Exchange,
-    ) -> Result<(Freshness, Payload), Reason> {
+    ) -> Result<Admission, Reason> {
         let limit = self.limit();
         let expected = http_body::Body::size_hint(response.body()).exact();
         let head = exchange.head(response.status(), response.headers());
-        let freshness = storable(&self.head(), &head, self.rule())?;
+        let directives = ResponseDirectives::parse(head.headers);
+        let asked = (&self.head(), &self.directives);
+        let freshness = storable(asked, (&head, &directives), self.rule())?;
         if self.repeats_ignored_parameter(response.headers()) {
             return Err(Reason::IgnoredParameter);
         }
         if expected.is_some_and(|length| length > limit as u64) {
             return Err(Reason::TooLarge);
         }
-        match Payload::of(self.site.route(self.route), response.headers(), expected) {
-            Ok(payload) => Ok((freshness, payload)),
-            Err(cause) => {
-                self.count_unreadable(cause);
-                Err(Reason::TagsUnreadable)
-            }
-        }
+        let payload = Payload::of(self.site.route(self.route), response.headers(), expected);
+        let payload = payload.map_err(|(reason, cause)| {
+            self.count_unreadable(cause);
+            reason
+        })?;
+        Ok(Admission { freshness, directives, payload })
     }
 
     /// Whether a redirect carries on what is not in the key, a token perhaps.
@@ -280,9 +280,12 @@ impl<S: Store> Ask<S> {
         let origin_status = Some(StatusCode::NOT_MODIFIED);
         let old = &stored.response;
         let headers = validation::freshen(&old.fields().unpack(0), fields, exchange.answered);
-        let verdict = storable(&self.head(), &exchange.head(old.status, &headers), self.rule());
+        let directives = ResponseDirectives::parse(&headers);
+        let asked = (&self.head(), &self.directives);
+        let head = exchange.head(old.status, &headers);
+        let verdict = storable(asked, (&head, &directives), self.rule());
         let refreshed = verdict.ok().and_then(|freshness| {
-            let mut headers = stored_fields(&headers, &ResponseDirectives::parse(&headers));
+            let mut headers = stored_fields(&headers, &directives);
             let tags = tag::take(&mut headers, &self.host());
             old.freshened(headers, freshness, tags, (self.stamp, self.site.facets(self.route)))
         });
@@ -340,8 +343,8 @@ impl<S: Store> Ask<S> {
     fn stale_instead(&self, origin_status: Option<StatusCode>, now: Timestamp) -> Option<Settled> {
         // A purge may have come while the origin was asked.
         let stored = self.stored.as_ref().filter(|stored| !self.is_gone(&stored.response))?;
-        let freshness = &stored.response.freshness;
-        let allowed = stale::is_allowed_if_error(freshness, &self.directives, self.rule(), now);
+        let known = (stored.response.status, &stored.response.freshness);
+        let allowed = stale::is_allowed_if_error(known, &self.directives, self.rule(), now);
         allowed.then(|| Settled {
             response: Arc::clone(&stored.response),
             result: CacheResult::Stale,
@@ -364,12 +367,31 @@ impl<S: Store> Ask<S> {
                 flight.land(Landing::Alone);
             });
         } else {
-            if self.stored.is_some() {
-                Box::pin(self.pipeline.store.remove(self.key.digest())).await;
+            match &self.stored {
+                Some(stored) if stale::takes_back(response.status()) => {
+                    Box::pin(self.take_back(stored, now)).await;
+                }
+                Some(_) => Box::pin(self.pipeline.store.remove(self.key.digest())).await,
+                None => {}
             }
             self.send_off(Known::Unstored, now, flight);
         }
         Fetched::Alone(response, reason)
+    }
+
+    /// Has every node that still has the stored response, and asks the fleet's store before it uses it
+    /// stale, know that the origin took it back. Costs one write, the first time.
+    async fn take_back(&self, stored: &Stored, now: Timestamp) {
+        let (store, response) = (&self.pipeline.store, &stored.response);
+        let known = store.peek(&stored.key);
+        let is_newer =
+            matches!(&known, Some(Entry::Response(known)) if known.began() > self.stamp.began);
+        if is_newer || stale::is_taken_back(&response.freshness) {
+            return;
+        }
+        let freshness = stale::taken_back(&response.freshness, now);
+        let gone = Arc::new(response.reassessed(freshness, self.stamp));
+        store.put(&stored.key, Entry::Response(gone)).await;
     }
 
     /// Sends those who wait off to ask for themselves, and those who come next at once.
