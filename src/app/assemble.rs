@@ -10,6 +10,7 @@ use crate::{
         AccessLog as LogForm, Config, OriginHost, OriginScheme, Permission, Store, WhenUnsynced,
     },
     forward::Identity,
+    key::DigestKey,
     origin::{Origin, settings as origin_settings},
     pipeline::{self, ServedHosts, ServerTiming, Site, SiteId},
     purge::{self, Fences, Log, RedisLog},
@@ -125,10 +126,16 @@ pub fn site(
             OriginHost::Literal(host) => pipeline::OriginHost::Literal(host.as_str().into()),
         },
         trusted_proxies: config.trusted_proxies.clone(),
+        credentials: config.user.credentials.clone(),
+        digest_key: digest_key(config),
         access_log: access_log(config, metrics, sink)?.map(Arc::new),
         max_object: config.store.max_object,
         server_timing,
     })
+}
+
+fn digest_key(config: &Config) -> Option<DigestKey> {
+    config.user.digest_key.as_ref().and_then(|key| DigestKey::new(key.expose().as_bytes()))
 }
 
 /// Who may call the admin listener.

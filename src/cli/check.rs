@@ -48,11 +48,18 @@ pub fn summary(config: &Config) -> String {
         1 => format!("1 {noun}"),
         _ => format!("{number} {noun}s"),
     };
+    if config.routes.routes().iter().any(|route| route.rule.cache && route.rule.has_ttl()) {
+        let _ = writeln!(text, "\n{TTL_NOTE}");
+    }
     let routes = count(config.routes.routes().len(), "route");
     let warnings = count(config.warnings.problems.len(), "warning");
     let _ = writeln!(text, "\n{}: valid, {routes}, {warnings}", config.warnings.file);
     text
 }
+
+/// Whom a `ttl` helps, wherever there is one.
+const TTL_NOTE: &str = "A ttl is for requests without credentials and unknown cookies; responses to others are shared \
+                        as far as the origin says so: docs/credentials.md";
 
 const HEADINGS: [&str; 7] =
     ["name", "match", "ttl", "ttl_from", "stale_while_revalidate", "stale_if_error", "details"];

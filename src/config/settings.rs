@@ -7,7 +7,9 @@ use ipnet::IpNet;
 
 use super::{report::Report, secret::Secret, value};
 use crate::{
-    feed, redis,
+    feed,
+    policy::CredentialRules,
+    redis,
     route::RouteTable,
     trigger::{Poll, Schedule, Webhook},
 };
@@ -33,6 +35,8 @@ pub struct Config {
     pub admin: Admin,
     /// Where stored responses live.
     pub store: Store,
+    /// What says who asks.
+    pub user: User,
     /// Which rule governs a request.
     pub routes: RouteTable,
     /// What is purged or fetched ahead when.
@@ -321,6 +325,15 @@ impl WhenUnsynced {
             Self::Serve => "serve",
         }
     }
+}
+
+/// What says who asks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct User {
+    /// What counts as a credential, beside what is built in.
+    pub credentials: CredentialRules,
+    /// What credentials in keys are made unreadable with.
+    pub digest_key: Option<Secret>,
 }
 
 /// What is written where.

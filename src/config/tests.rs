@@ -49,6 +49,7 @@ fn the_shown_values_are_the_defaults() {
     assert_eq!(documented.limits, plain.limits);
     assert_eq!(documented.admin, plain.admin);
     assert_eq!(documented.store, plain.store);
+    assert_eq!(documented.user, plain.user);
     assert_eq!(documented.log, plain.log);
     assert_eq!(documented.server_timing, plain.server_timing);
     assert!(documented.warnings.problems.is_empty());
@@ -75,6 +76,14 @@ fn the_long_form_of_everything_is_understood() {
         listen = "off"
         token = "a"
         tokens = [{ token = "b", may = "read" }]
+        [user]
+        credentials = "x-pin"
+        harmless_fields = ["x-user-theme"]
+        harmless_parameters = ["key"]
+        session_cookies = ["shop_*"]
+        harmless_cookies = ["seen"]
+        selecting_cookies = ["flavour"]
+        digest_key = "0123456789abcdef0123456789abcdef"
         [log]
         level = "warn"
         access = "off"
@@ -95,6 +104,12 @@ fn the_long_form_of_everything_is_understood() {
     assert_eq!(config.admin.listen, None);
     let allowed: Vec<_> = config.admin.tokens.iter().map(|token| token.may.clone()).collect();
     assert_eq!(allowed, [vec![Permission::Read], vec![Permission::Read, Permission::Purge]]);
+    let rules = &config.user.credentials;
+    assert!(rules.fields.has(b"x_pin") && rules.harmless_fields.has(b"X-User-Theme"));
+    assert!(rules.harmless_parameters.has(b"key") && rules.session_cookies.has(b"shop_id"));
+    assert!(rules.harmless_cookies.has(b"seen") && rules.selecting_cookies.has(b"flavour"));
+    assert!(config.user.digest_key.is_some());
+    assert!(!format!("{config:?}").contains("0123456789abcdef"));
     assert_eq!(config.log, Log { level: LogLevel::Warn, access: AccessLog::Off });
 }
 
@@ -355,6 +370,8 @@ fn every_value_that_means_nothing_is_refused() {
         ("route = [{ name = \"a\", match = \"/\", query.ignore = \"a*b\" }]", "a `*` may stand"),
         ("route = [{ name = \"a\", match = \"/\", vary.headers = \"a b\" }]", "no field name"),
         ("route = [{ name = \"a\", match = \"/\", vary.cookies = \"a=b\" }]", "no cookie name"),
+        ("user.harmless_cookies = [\"*\"]", "a part of one with `*`"),
+        ("user.digest_key = \"short\"", "fewer than 32 bytes"),
         ("route = [{ name = \"a\", match = \"/\", bypass.query = \"=b\" }]", "`name=value`"),
         ("route = [{ name = \"a\", match = \"/\", client_cache = \"a\\nb\" }]", "no field value"),
         ("route = \"a\"", "a list of tables, not a string"),
@@ -443,6 +460,19 @@ fn what_is_hardly_meant_is_a_warning() {
         ("store = { redis = \"redis://a\", tls = { ca = \"ca.pem\" } }", "is not `rediss`"),
         ("admin.listen = \"0.0.0.0:1\"", "other machines can reach"),
         ("store = { memory = \"1KiB\", max_object = \"1MiB\" }", "more than all of `memory`"),
+        (
+            "route = [{ name = \"a\", match = \"/\", vary.headers = \"Authorization\" }]",
+            "`authorization` in `vary` shares nothing",
+        ),
+        (
+            "route = [{ name = \"a\", match = \"/\", vary.headers = \"x_api_key\" }]",
+            "shares nothing",
+        ),
+        (
+            "route = [{ name = \"a\", match = \"/\", vary.cookies = \"sessionid\" }]",
+            "known for the cookie of a session",
+        ),
+        ("user.harmless_fields = [\"auth*\"]", "`authorization` cannot be made harmless"),
         ("route = [{ name = \"a\", match = \"/\", ttl_from = \"min\" }]", "has no effect"),
         (
             "route = [{ name = \"a\", match = \"/**\" }, { name = \"b\", match = \"GET /b\" }]",
@@ -453,6 +483,8 @@ fn what_is_hardly_meant_is_a_warning() {
         let warnings = warnings(text);
         assert!(warnings.len() == 1 && warnings[0].contains(expected), "{text}: {warnings:?}");
     }
+    let tenant = "route = [{ name = \"a\", match = \"/\", vary.headers = \"x-tenant\" }]";
+    assert_eq!(warnings(tenant), [""; 0]);
     let quiet = "admin = { listen = \"0.0.0.0:1\", token = \"a\" }\nstore.memory = \"0\"";
     assert_eq!(warnings(quiet), [""; 0]);
 }

@@ -1,28 +1,233 @@
-//! The `Cookie` request field (RFC 6265 §4.2).
+//! The `Cookie` request field (RFC 6265 §4.2), and where servers read it differently.
+//!
+//! There is one grammar and a dozen parsers. Python's `http.cookies` takes blanks for separators and
+//! lets a quoted value hold a semicolon; old Java containers take commas for separators and `$Version`
+//! for an attribute; PHP turns `.` in names into `_`, and older ones decode percent signs there, as Ruby
+//! did; ASP.NET ignores the case of names; Go and Tomcat skip what breaks the grammar, Express and Django
+//! do not. A cookie that one of them sees and Larder does not is a way to choose what others get.
 
 use http::{HeaderMap, header};
 
-/// The value of the first cookie of this name.
-pub fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    headers
-        .get_all(header::COOKIE)
-        .into_iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
-        .find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+use super::name::is_same;
+
+/// A cookie as sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cookie<'a> {
+    /// All of it: `name=value`.
+    pub pair: &'a [u8],
+    /// Its name.
+    pub name: &'a [u8],
+    /// How far servers agree about it.
+    pub form: Form,
+}
+
+/// How far servers agree about a cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// It follows the grammar: all read it alike.
+    Plain,
+    /// Its value breaks the grammar: some skip it, and perhaps the cookies behind it.
+    Loose,
+    /// Its name is none, or some read another one.
+    OddName,
+    /// Some see another cookie in it, or take the next one for a part of it.
+    Hidden,
+}
+
+/// The cookies of a request over all lines of the field, in order.
+pub fn cookies(headers: &HeaderMap) -> impl Iterator<Item = Cookie<'_>> {
+    let lines = headers.get_all(header::COOKIE).into_iter();
+    lines.flat_map(|line| in_line(line.as_bytes()))
+}
+
+/// The cookies of one line; empty ones are left out.
+pub fn in_line(line: &[u8]) -> impl Iterator<Item = Cookie<'_>> {
+    line.split(|byte| *byte == b';').map(<[u8]>::trim_ascii_start).filter_map(cookie)
+}
+
+/// The first cookie of this name, as sent; case and the separators of words do not count.
+pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    cookies(headers)
+        .find(|cookie| is_same(cookie.name, name.as_bytes()))
+        .map(|cookie| cookie.pair.trim_ascii_end())
+}
+
+fn cookie(pair: &[u8]) -> Option<Cookie<'_>> {
+    if pair.is_empty() {
+        return None;
+    }
+    let Some(end) = pair.iter().position(|byte| *byte == b'=') else {
+        return Some(Cookie { pair, name: pair, form: form_of_name(pair).max(Form::OddName) });
+    };
+    let (name, value) = pair.split_at(end);
+    let value = value.get(1..).unwrap_or_default();
+    Some(Cookie { pair, name, form: form_of_name(name).max(form_of_value(value)) })
+}
+
+impl Form {
+    fn max(self, other: Self) -> Self {
+        if (self as u8) < (other as u8) { other } else { self }
+    }
+}
+
+fn form_of_name(name: &[u8]) -> Form {
+    if name.is_empty() {
+        return Form::OddName;
+    }
+    if name.starts_with(b"$") {
+        return Form::Hidden;
+    }
+    if name.iter().all(|byte| is(*byte, TOKEN)) {
+        return Form::Plain;
+    }
+    if name.iter().any(|byte| is(*byte, SEPARATOR)) { Form::Hidden } else { Form::OddName }
+}
+
+fn form_of_value(value: &[u8]) -> Form {
+    let bare = match value.split_first() {
+        Some((b'"', rest)) => match rest.split_last() {
+            Some((b'"', bare)) if !bare.iter().any(|byte| matches!(byte, b'"' | b'\\')) => bare,
+            // Some let a quoted value go on to its closing quote, wherever that stands.
+            _ => return Form::Hidden,
+        },
+        _ => value,
+    };
+    let Some(odd) = bare.iter().position(|byte| !is(*byte, OCTET)) else { return Form::Plain };
+    let rest = bare.get(odd..).unwrap_or_default();
+    let Some(separator) = rest.iter().position(|byte| is(*byte, SEPARATOR)) else {
+        return Form::Loose;
+    };
+    let behind = rest.get(separator..).unwrap_or_default();
+    if behind.contains(&b'=') { Form::Hidden } else { Form::Loose }
+}
+
+/// `cookie-octet` (RFC 6265 §4.1.1).
+const OCTET: u8 = 1;
+/// A character of a `token` (RFC 9110 §5.6.2) that no server decodes: not `%`, not `+`.
+const TOKEN: u8 = 1 << 1;
+/// Some parser may take it for the end of a cookie.
+const SEPARATOR: u8 = 1 << 2;
+
+/// What each byte is.
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < classes.len() {
+        #[expect(clippy::indexing_slicing, reason = "checked by the loop")]
+        #[expect(clippy::cast_possible_truncation, reason = "checked by the loop")]
+        {
+            classes[byte] = class(byte as u8);
+        }
+        byte += 1;
+    }
+    classes
+};
+
+const fn class(byte: u8) -> u8 {
+    let octet = matches!(byte, 0x21 | 0x23..=0x2b | 0x2d..=0x3a | 0x3c..=0x5b | 0x5d..=0x7e);
+    let token = byte.is_ascii_alphanumeric()
+        || matches!(byte, b'!' | b'#' | b'$' | b'&' | b'\'' | b'*' | b'-' | b'.' | b'^' | b'_')
+        || matches!(byte, b'`' | b'|' | b'~');
+    let separator = matches!(byte, b',' | b'"' | b'\\') || byte <= b' ' || byte >= 0x7f;
+    (octet as u8) * OCTET + (token as u8) * TOKEN + (separator as u8) * SEPARATOR
+}
+
+#[expect(clippy::indexing_slicing, reason = "there is one for each byte")]
+fn is(byte: u8, class: u8) -> bool {
+    CLASSES[usize::from(byte)] & class != 0
 }
 
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
+
+    fn read(line: &[u8]) -> Vec<(&str, Form)> {
+        in_line(line).map(|cookie| (str::from_utf8(cookie.name).unwrap(), cookie.form)).collect()
+    }
 
     #[test]
     fn a_cookie_is_found_by_its_whole_name() {
         let mut headers = HeaderMap::new();
         headers.append(header::COOKIE, HeaderValue::from_static("xcurrency=a; currencyx=b"));
-        headers.append(header::COOKIE, HeaderValue::from_static("a=b;currency=EUR=; currency=USD"));
-        assert_eq!(value(&headers, "currency"), Some(&b"EUR="[..]));
-        assert_eq!(value(&headers, "absent"), None);
+        headers.append(header::COOKIE, HeaderValue::from_static("a=b;Currency=EUR=; currency=USD"));
+        assert_eq!(find(&headers, "currency"), Some(&b"Currency=EUR="[..]));
+        assert_eq!(find(&headers, "absent"), None);
+    }
+
+    #[test]
+    fn what_follows_the_grammar_is_plain() {
+        let line = b"a=b; c=\"d\";e=; ;f={x:[1]}&g=h==;; __Host-i=%22j%22; _k.l~m=GS2.1.s1$o1";
+        let names = ["a", "c", "e", "f", "__Host-i", "_k.l~m"];
+        assert_eq!(read(line), names.map(|name| (name, Form::Plain)));
+        assert_eq!(read(b""), []);
+    }
+
+    #[test]
+    fn what_some_servers_skip_is_loose() {
+        for line in ["a=b c", "a= b", "a=b ;", "a={\"b\":1,\"c\":2}", "a=1,2,3", "a=\\", "a=\u{fc}"]
+        {
+            assert_eq!(read(line.as_bytes()), [("a", Form::Loose)], "{line}");
+        }
+    }
+
+    #[test]
+    fn names_that_some_servers_decode_or_do_not_see_are_odd() {
+        for line in ["a", "a%62=c", "a[b]=c", "=a", "=", "a/b=c"] {
+            assert_eq!(read(line.as_bytes())[0].1, Form::OddName, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_within_a_cookie_is_seen() {
+        for line in [
+            "a=b, c=d",
+            "a=b c=d",
+            "a=b\tc=d",
+            "a, c=d",
+            "a c",
+            "a =b",
+            "$Version=1",
+            "a=\"b",
+            "a=\"",
+            "a=\"b\\\"",
+            "a=\"b\"c\"",
+            "a=\"b, c=d\"",
+            "a=\u{a0}c=d",
+            "\u{a0}a=b",
+        ] {
+            assert_eq!(in_line(line.as_bytes()).next().unwrap().form, Form::Hidden, "{line}");
+        }
+    }
+
+    /// The names that a parser sees which takes every byte that any parser takes for a separator.
+    fn most_lenient(line: &[u8]) -> Vec<&[u8]> {
+        let pieces = line.split(|byte| *byte == b';' || is(*byte, SEPARATOR));
+        let pairs = pieces.filter(|piece| piece.contains(&b'='));
+        pairs.map(|pair| pair.split(|byte| *byte == b'=').next().unwrap()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn no_parser_sees_a_cookie_that_is_not_seen_here(line in "[ab=;, \"\\\\$%\u{a0}]{0,24}") {
+            let seen: Vec<_> = in_line(line.as_bytes()).collect();
+            if seen.iter().all(|cookie| cookie.form != Form::Hidden) {
+                for name in most_lenient(line.as_bytes()) {
+                    prop_assert!(seen.iter().any(|cookie| cookie.name == name), "{:?}", name);
+                }
+            }
+        }
+
+        #[test]
+        fn plain_cookies_are_what_every_parser_sees(line in "([ab]{1,2}=[ab=]{0,3}; ?){0,4}") {
+            let plain: Vec<_> = line.split(';').map(str::trim).filter(|pair| !pair.is_empty()).collect();
+            let seen: Vec<_> = in_line(line.as_bytes()).collect();
+            prop_assert_eq!(seen.len(), plain.len());
+            for (cookie, pair) in seen.iter().zip(plain) {
+                prop_assert_eq!((cookie.form, cookie.pair), (Form::Plain, pair.as_bytes()));
+            }
+        }
     }
 }

@@ -2,7 +2,10 @@
 
 use http::{HeaderMap, HeaderName, header};
 
-use super::forwarding::{Forwarding, OVERRIDES, is_misspelt};
+use super::{
+    forwarding::{Forwarding, OVERRIDES, is_misspelt},
+    identity,
+};
 
 /// A set of the request fields that concern a cache.
 ///
@@ -14,8 +17,8 @@ pub struct Presence(u16);
 impl Presence {
     /// `Cache-Control` or `Pragma`.
     pub const DIRECTIVES: Self = Self(1);
-    /// `Authorization` or `Cookie`.
-    pub const CREDENTIALS: Self = Self(1 << 1);
+    /// `Authorization`.
+    pub const AUTHORIZATION: Self = Self(1 << 1);
     /// `If-None-Match` or `If-Modified-Since`: a cache may judge them.
     pub const CONDITION: Self = Self(1 << 2);
     /// `If-Match` or `If-Unmodified-Since`: only the origin may.
@@ -28,6 +31,11 @@ impl Presence {
     pub const VIA: Self = Self(1 << 6);
     /// `Connection`.
     pub const CONNECTION: Self = Self(1 << 8);
+
+    /// `Cookie`.
+    pub const COOKIE: Self = Self(1 << 11);
+    /// A field whose name says that it tells who asks, see [`identity::classify`].
+    pub const IDENTITY: Self = Self(1 << 12);
 
     /// A field that some origins take for the method or the target of the request.
     pub const OVERRIDE: Self = Self(1 << 7);
@@ -55,19 +63,44 @@ impl Presence {
     fn by_name(name: &HeaderName) -> Self {
         match *name {
             header::CACHE_CONTROL | header::PRAGMA => Self::DIRECTIVES,
-            header::AUTHORIZATION | header::COOKIE => Self::CREDENTIALS,
+            header::AUTHORIZATION => Self::AUTHORIZATION,
+            header::COOKIE => Self::COOKIE,
             header::IF_NONE_MATCH | header::IF_MODIFIED_SINCE => Self::CONDITION,
             header::IF_MATCH | header::IF_UNMODIFIED_SINCE => Self::ORIGIN_CONDITION,
             header::RANGE => Self::RANGE,
             header::UPGRADE => Self::UPGRADE,
             header::VIA => Self::VIA,
             header::CONNECTION => Self::CONNECTION,
-            header::HOST | header::ACCEPT | header::USER_AGENT => Self::default(),
-            _ if Forwarding::of(name.as_str()).is_some() => Self::FORWARDING,
-            _ if OVERRIDES.contains(&name.as_str()) => Self::OVERRIDE,
-            _ if is_misspelt(name) => Self::MISSPELT,
-            _ => Self::default(),
+            header::HOST
+            | header::ACCEPT
+            | header::ACCEPT_ENCODING
+            | header::ACCEPT_LANGUAGE
+            | header::CONTENT_TYPE
+            | header::DNT
+            | header::ORIGIN
+            | header::REFERER
+            | header::UPGRADE_INSECURE_REQUESTS
+            | header::USER_AGENT => Self::default(),
+            _ => Self::by_text(name),
         }
+    }
+
+    fn by_text(name: &HeaderName) -> Self {
+        let text = name.as_str();
+        if Forwarding::of(text).is_some() {
+            return Self::FORWARDING.with(Self::of_identity(text));
+        }
+        if identity::is_everyday(text) {
+            return Self::default();
+        }
+        if OVERRIDES.contains(&text) {
+            return Self::OVERRIDE;
+        }
+        if is_misspelt(name) { Self::MISSPELT } else { Self::of_identity(text) }
+    }
+
+    fn of_identity(name: &str) -> Self {
+        if identity::classify(name).is_some() { Self::IDENTITY } else { Self::default() }
     }
 }
 
@@ -86,7 +119,7 @@ mod tests {
         headers.insert(header::COOKIE, HeaderValue::from_static("a=b"));
         headers.insert(header::RANGE, HeaderValue::from_static("bytes=0-"));
         let found = Presence::of(&headers);
-        assert!(found.has(Presence::CREDENTIALS) && found.has(Presence::RANGE));
+        assert!(found.has(Presence::COOKIE) && found.has(Presence::RANGE));
         assert!(!found.has(Presence::DIRECTIVES.with(Presence::CONDITION).with(Presence::VIA)));
     }
 }

@@ -1,12 +1,15 @@
 //! Which stored response a request asks for: what the origin is asked, selecting headers, the cache key.
 
+pub mod digest;
 mod origin_target;
 pub mod target;
 pub mod vary;
 
 pub use origin_target::OriginTarget;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::SHA256;
+
+pub use digest::DigestKey;
 
 /// The key of one stored response: its full text, and 128 bits of the text's SHA-256.
 ///
@@ -38,12 +41,28 @@ impl Eq for CacheKey {}
 /// Stands between the text of a target's key and what selects a variant.
 const SEPARATOR: u8 = 0;
 
+/// Stands before the cookies that choose among the responses of a target, at the same place.
+const SELECTED: u8 = 1;
+
+/// Whether cookies choose the response with this key among those of its target.
+pub fn is_selected_by_cookies(text: &[u8]) -> bool {
+    OriginTarget::behind(text).is_some_and(|rest| rest.first() == Some(&SELECTED))
+}
+
 impl CacheKey {
     /// The key whose text `write` appends.
     fn of_target(write: impl FnOnce(&mut Vec<u8>)) -> Self {
         let mut text = Vec::with_capacity(192);
         write(&mut text);
         Self::digested(text)
+    }
+
+    /// The key of the same target for requests whose cookies choose another response; `write` appends them.
+    #[must_use]
+    pub fn selected_by(mut self, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        self.text.push(SELECTED);
+        write(&mut self.text);
+        Self { beside: self.beside, ..Self::digested(self.text) }
     }
 
     /// The key of one variant of this target (RFC 9111 §4.1): `selecting` is the canonical text of the
@@ -85,7 +104,7 @@ impl CacheKey {
     }
 
     fn digested(text: Vec<u8>) -> Self {
-        let hash = digest(&SHA256, &text);
+        let hash = aws_lc_rs::digest::digest(&SHA256, &text);
         let digest = hash.as_ref().first_chunk::<16>().map_or(0, |half| u128::from_le_bytes(*half));
         Self { digest, text, beside: None }
     }

@@ -62,7 +62,18 @@ const PARTITION: &[u8] = b"";
 impl<'a> OriginTarget<'a> {
     /// Reads the value back from the text of a key, or of a variant's key. `None` if it is no such text.
     pub(super) fn read(text: &'a [u8]) -> Option<Self> {
+        Self::read_from(&mut Parts(text))
+    }
+
+    /// What stands behind the value in the text of a key: what selects among the responses to it.
+    pub(super) fn behind(text: &'a [u8]) -> Option<&'a [u8]> {
         let mut parts = Parts(text);
+        Self::read_from(&mut parts)?;
+        let _partition = parts.next()?;
+        Some(parts.0)
+    }
+
+    fn read_from(parts: &mut Parts<'a>) -> Option<Self> {
         let method = method(parts.next()?)?;
         let scheme = match parts.next()? {
             b"https" => Scheme::Https,

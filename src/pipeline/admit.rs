@@ -26,11 +26,11 @@ use crate::{
     entry::{Content, Draft, Entry, Variants},
     fence::Verdict,
     key::{
-        CacheKey,
+        CacheKey, is_selected_by_cookies,
         vary::{Vary, VarySet},
     },
     origin::ResponseBody,
-    policy::{Freshness, ResponseDirectives, stored_fields, tag},
+    policy::{Freshness, ResponseDirectives, freshness::Constraints, stored_fields, tag},
     route::VaryRule,
     store::{Put, Store},
 };
@@ -89,6 +89,7 @@ pub async fn admit<S: Store>(
         tags: (payload == Payload::Irrelevant).then(|| tags.clone().into()),
         fill: Arc::clone(&fill),
         variant: selecting,
+        by_cookies: is_chosen_by_cookies(ask.target.text(), &freshness),
         result: ask.fetched(),
     });
     if freshness.answers_unasked(freshness.received_at) {
@@ -214,6 +215,12 @@ fn selecting_fields<S: Store>(ask: &Ask<S>, response: &HeaderMap) -> Option<Vari
     }
     let values = lookup::selecting(&set, rule, &ask.request.headers);
     Some((set, values))
+}
+
+/// Whether cookies chose the response with this key, and the origin did not make it fresh: then it has to
+/// tell caches behind this one that others may get another.
+pub fn is_chosen_by_cookies(key: &[u8], freshness: &Freshness) -> bool {
+    !freshness.constraints.has_any(Constraints::FRESH_BY_ORIGIN) && is_selected_by_cookies(key)
 }
 
 /// The names of the fields that select among the responses of a route like this one.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::{
+    admit::is_chosen_by_cookies,
     body::{Body, Content},
     fill::FillReader,
     finish::{self, Finish, Outcome, Received},
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     entry::StoredResponse,
     field::{
-        Timestamp, common,
+        Timestamp, common, list,
         presence::Presence,
         range::{ByteRange, unsatisfied_content_range},
     },
@@ -203,6 +204,9 @@ impl Asker<'_> {
                     (StatusCode::NOT_MODIFIED, Content::Empty)
                 }
             };
+        if arriving.by_cookies {
+            vary_by_cookie(&mut headers);
+        }
         self.describe_passed(&mut headers, told, Some(arriving.freshness.ttl(received)));
         finish.answered(told.outcome(), status);
         response(status, headers).map(|()| Body::new(content, finish))
@@ -329,6 +333,9 @@ impl Asker<'_> {
     ) {
         headers.remove(SURROGATE_CONTROL);
         headers.insert(header::AGE, HeaderValue::from(stored.freshness.age_seconds(now)));
+        if is_chosen_by_cookies(stored.key_text(), &stored.freshness) {
+            vary_by_cookie(headers);
+        }
         if let Some(value) = &self.route().client_cache {
             headers.insert(header::CACHE_CONTROL, value.clone());
         }
@@ -342,6 +349,15 @@ impl Asker<'_> {
         }
         let elapsed = self.received.started.elapsed();
         headers.append(SERVER_TIMING, server_timing(told.result, elapsed));
+    }
+}
+
+/// Tells caches behind this one that cookies choose the response.
+fn vary_by_cookie(headers: &mut HeaderMap) {
+    let says_so = list::members(headers, header::VARY)
+        .any(|member| member == b"*" || member.eq_ignore_ascii_case(b"cookie"));
+    if !says_so {
+        headers.append(header::VARY, HeaderValue::from_static("Cookie"));
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     landing::{Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
     payload::{self, Payload},
-    popular::Way,
+    popular::{Again, Way},
     request_head,
     uncacheable::Known,
 };
@@ -55,6 +55,8 @@ pub struct Ask<S> {
     pub url: Box<str>,
     /// Its own `Cache-Control`.
     pub directives: RequestDirectives,
+    /// What it says about who asks.
+    pub credentials: Credentials,
     /// The key of its target.
     pub target: CacheKey,
     /// What had been purged before the origin was asked.
@@ -156,9 +158,7 @@ impl<S: Store> Ask<S> {
             Found::Absent { key, .. } => return Elsewhere::Nothing(key),
         };
         let (freshness, now) = (&stored.response.freshness, self.pipeline.clock.now());
-        // Requests with credentials lead no shared fetch.
-        let credentials = Credentials::Absent;
-        let reuse = reuse(freshness, &self.directives, credentials, self.rule(), now);
+        let reuse = reuse(freshness, &self.directives, self.credentials, self.rule(), now);
         if stored.purged == SoftPurge::No && reuse == Reuse::Fresh {
             self.note_popular(&stored.key, &stored.response);
             Elsewhere::Settled(Settled::fetched_elsewhere(&stored, self.fetched()))
@@ -177,7 +177,7 @@ impl<S: Store> Ask<S> {
     }
 
     fn head(&self) -> RequestHead<'_> {
-        request_head(&self.request)
+        request_head(&self.request, self.credentials)
     }
 
     async fn send(&mut self) -> Result<Sent, OriginError> {
@@ -305,8 +305,9 @@ impl<S: Store> Ask<S> {
 
     /// Notes that this was asked for, and is going to be stored.
     pub fn note_popular(&self, key: &CacheKey, response: &Arc<StoredResponse>) {
-        let rule = &self.site.route(self.route).vary;
-        self.pipeline.note_popular(rule, (&self.request, self.way), (key, response));
+        let (request, way, credentials) = (&*self.request, self.way, self.credentials);
+        let asked = Again { request, way, credentials, site: &self.site, route: self.route };
+        self.pipeline.note_popular(&asked, (key, response));
     }
 
     /// The host that the client asked for, in canonical form.

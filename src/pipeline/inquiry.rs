@@ -13,7 +13,7 @@ use super::{
     finish::Received,
     landing::{Arriving, Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
-    popular::Way,
+    popular::{Again, Way},
     receive::{Ingress, Lookup},
     uncacheable::Known,
 };
@@ -27,7 +27,7 @@ use crate::{
     },
     origin::{OriginError, RequestBody},
     planted::Bug,
-    policy::{Credentials, Forward, Reason, Reuse, Rule, reuse},
+    policy::{Credentials, Forward, Freshness, Reason, Reuse, Rule, reuse},
     server::Connection,
     store::Store,
 };
@@ -91,12 +91,14 @@ pub struct Need {
 
 impl Need {
     /// Whether this request may wait for, or lead, a fetch that answers others too.
-    pub fn may_be_shared(&self, lookup: &Lookup) -> bool {
-        let directives = &lookup.directives;
-        lookup.credentials == Credentials::Absent
-            && !directives.no_cache
-            && !directives.no_store
-            && self.known.is_none()
+    ///
+    /// Where a `ttl` may make the response fresh, one with an unknown cookie would not be answered by the
+    /// fetch of another, nor others by its own: it would hold them up for nothing.
+    pub fn may_be_shared(&self, lookup: &Lookup, rule: &Rule) -> bool {
+        let (directives, credentials) = (&lookup.directives, lookup.credentials);
+        let would_be_withheld = rule.has_ttl() && credentials.refuse_guesses();
+        let is_alone = credentials.are_personal() || would_be_withheld;
+        !is_alone && !directives.no_cache && !directives.no_store && self.known.is_none()
     }
 
     /// A stored response has to be renewed.
@@ -176,13 +178,20 @@ impl<S: Store> Inquiry<S> {
             }
             match waiting.landed().await {
                 Some(Landing::Settled(settled)) if settled.stands_under(&need.key) => {
-                    return Joined::Settled(settled);
+                    let freshness = settled.response.freshness;
+                    return if Self::is_withheld(&freshness, lookup) {
+                        Joined::Nothing(need)
+                    } else {
+                        Joined::Settled(settled)
+                    };
                 }
                 Some(Landing::Failed(error)) => return Joined::Failed(error),
                 Some(Landing::Arriving(arriving)) if self.is_answered_by(&arriving) => {
                     return match arriving.fill.reader() {
-                        Some(reader) => Joined::Reading(arriving, reader),
-                        None => Joined::Nothing(need),
+                        Some(reader) if !Self::is_withheld(&arriving.freshness, lookup) => {
+                            Joined::Reading(arriving, reader)
+                        }
+                        _ => Joined::Nothing(need),
                     };
                 }
                 // It turned out to be a variant, and another one perhaps; now the own variant's key is
@@ -218,8 +227,18 @@ impl<S: Store> Inquiry<S> {
         self.pipeline.flights.join(key, &facets, fences, self.received.started)
     }
 
+    /// Whether this request may not have what another fetched.
+    fn is_withheld(freshness: &Freshness, lookup: &Lookup) -> bool {
+        freshness.withheld_from(lookup.credentials).is_some()
+    }
+
     fn is_answered_by(&self, arriving: &Arriving) -> bool {
         arriving.answers(&self.site.route(self.route).vary, &self.request.headers)
+    }
+
+    /// The rule of its route.
+    pub fn rule(&self) -> &Rule {
+        &self.site.route(self.route).rule
     }
 
     /// Renews a stored response in the background, unless somebody does already.
@@ -231,13 +250,19 @@ impl<S: Store> Inquiry<S> {
     }
 
     /// Notes a hit that did not stand in memory before: each of them where there is one, else few.
-    pub fn note_far_hit(&self, stored: &Stored) {
+    pub fn note_far_hit(&self, stored: &Stored, credentials: Credentials) {
         const FEW: usize = 16;
         let Stored { key, response, .. } = stored;
         let is_at_hand = self.pipeline.store.peek(key).is_some();
         if is_at_hand || response.id.number().is_multiple_of(FEW) {
-            let rule = &self.site.route(self.route).vary;
-            self.pipeline.note_popular(rule, (&self.request, self.way()), (key, response));
+            let asked = Again {
+                request: &self.request,
+                way: self.way(),
+                credentials,
+                site: &self.site,
+                route: self.route,
+            };
+            self.pipeline.note_popular(&asked, (key, response));
         }
     }
 
@@ -255,6 +280,7 @@ impl<S: Store> Inquiry<S> {
             readings: Readings::of(self.request.uri.path()).into_owned(),
             url: lookup.target.purge_url(),
             directives: lookup.directives,
+            credentials: lookup.credentials,
             request: Arc::clone(&self.request),
             stamp: self.pipeline.log.fences().stamp(),
             target: lookup.target.clone(),

@@ -49,6 +49,8 @@ pub struct Arriving {
     /// Whom it answers, where it is one variant of several: the selecting fields and the canonical
     /// text of those in the request it was fetched with.
     pub variant: Option<Variant>,
+    /// Whether cookies chose it, and only the route's `ttl` makes it fresh.
+    pub by_cookies: bool,
     /// What its readers find in `X-API-Cache`.
     pub result: CacheResult,
 }

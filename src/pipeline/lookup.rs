@@ -156,10 +156,9 @@ pub fn at_hand<S: Store>(
 pub fn selecting(set: &VarySet, rule: &VaryRule, headers: &HeaderMap) -> Vec<u8> {
     let mut values = set.selecting_value(headers);
     for name in &rule.cookies {
+        // As it was sent: servers that mind the spelling take another one for another cookie.
         values.extend_from_slice(b"\ncookie ");
-        values.extend_from_slice(name.as_bytes());
-        values.push(b'=');
-        values.extend_from_slice(cookie::value(headers, name).unwrap_or_default());
+        values.extend_from_slice(cookie::find(headers, name).unwrap_or(name.as_bytes()));
     }
     values
 }

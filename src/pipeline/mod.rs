@@ -19,6 +19,7 @@ mod answer;
 mod body;
 mod clock;
 mod collapse;
+mod credentials;
 mod current;
 mod deliver;
 mod failure;
@@ -63,7 +64,7 @@ use crate::{
     field::presence::Presence,
     forward::request_id,
     key::target::{Readings, Target, host, purge_url},
-    policy::{CacheResult, Forward, Reason, RequestHead, Reuse},
+    policy::{CacheResult, Credentials, Forward, Reason, RequestHead, Reuse},
     purge::Log,
     server::{Connection, Handler},
     store::Store,
@@ -267,7 +268,7 @@ impl<S: Store> Context<S> {
     async fn consult(self, lookup: Lookup, body: Incoming) -> Response<Body> {
         match self.inquiry.look_up(&lookup).await {
             Weighed::Fresh(stored) => {
-                self.inquiry.note_far_hit(&stored);
+                self.inquiry.note_far_hit(&stored, lookup.credentials);
                 self.answer_stored(&stored.response, Told::hit(CacheResult::Hit, None))
             }
             Weighed::Stale(stored, reason) => {
@@ -295,7 +296,7 @@ impl<S: Store> Context<S> {
             let told = Told { reason: Some(Reason::Range), ..told };
             return self.pass(body, told, Some(&lookup.target)).boxed().await;
         }
-        if !need.may_be_shared(&lookup) {
+        if !need.may_be_shared(&lookup, self.inquiry.rule()) {
             if need.stored.is_none() && lookup.presence.has(Presence::CONDITION) {
                 // What comes is for this client alone: the origin may judge the client's condition.
                 return self.pass(body, told, Some(&lookup.target)).boxed().await;
@@ -339,8 +340,9 @@ impl<S: Store> Context<S> {
 }
 
 /// A request as the policy sees it.
-fn request_head(request: &Parts) -> RequestHead<'_> {
+fn request_head(request: &Parts, credentials: Credentials) -> RequestHead<'_> {
     let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
     let authority = finish::host(&request.headers);
-    RequestHead { method: &request.method, authority, target, headers: &request.headers }
+    let (method, headers) = (&request.method, &request.headers);
+    RequestHead { method, authority, target, headers, credentials }
 }

@@ -11,7 +11,7 @@ use crate::{
     fence::Selector,
     key::CacheKey,
     origin::{RequestBody, ResponseBody, upgrade},
-    policy::{CacheResult, Forward, Reason},
+    policy::{CacheResult, Credentials, Forward, Reason},
     store::Store,
     warm,
 };
@@ -81,7 +81,8 @@ impl<S: Store> Context<S> {
         let Inquiry { site, route, request, connection, .. } = &self.inquiry;
         let answer = (response.status(), response.headers());
         let ingress = Ingress::of(site, &request.headers, connection);
-        invalidate::selectors(site, &ingress, site.route(*route), &request_head(request), answer)
+        let head = request_head(request, Credentials::NONE);
+        invalidate::selectors(site, &ingress, site.route(*route), &head, answer)
     }
 }
 

@@ -9,14 +9,13 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
 use parking_lot::Mutex;
 
-use super::{Pipeline, admit, finish, warmer::is_told};
+use super::{Pipeline, admit, credentials::selecting_rules, finish, site::Site, warmer::is_told};
 use crate::{
     entry::StoredResponse,
     fence::{OwnFacets, Purge, Subject},
     field::cookie,
     key::{CacheKey, vary::VarySet},
-    policy::Credentials,
-    route::VaryRule,
+    policy::{CredentialRules, Credentials},
     server::Connection,
     store::Store,
     warm::WarmRequest,
@@ -55,6 +54,37 @@ struct Place {
     asked: bool,
 }
 
+/// A request that may be made again, and what it needs for that.
+pub struct Again<'a> {
+    /// Its head.
+    pub request: &'a Parts,
+    /// By which way it came.
+    pub way: Way,
+    /// What it says about who asks.
+    pub credentials: Credentials,
+    /// The configuration in force when it came.
+    pub site: &'a Site,
+    /// The route's index.
+    pub route: usize,
+}
+
+/// The cookies that choose among the responses of a route.
+struct SelectingCookies<'a> {
+    /// Those that the route names.
+    named: &'a [Box<str>],
+    /// By which others are found, where they count.
+    rules: Option<&'a CredentialRules>,
+}
+
+impl SelectingCookies<'_> {
+    /// Those in a request, as sent.
+    fn of<'a>(&self, headers: &'a HeaderMap) -> Vec<&'a [u8]> {
+        let named = self.named.iter().filter_map(|name| cookie::find(headers, name));
+        let others = self.rules.map(|rules| rules.selecting_cookies(headers, self.named));
+        named.chain(others.into_iter().flatten()).collect()
+    }
+}
+
 /// By which way a client came.
 pub type Way = (Option<SocketAddr>, bool);
 
@@ -91,12 +121,18 @@ impl<S: Store> Pipeline<S> {
     /// Notes that a client who came this way asked for what is now stored.
     pub(super) fn note_popular(
         &self,
-        rule: &VaryRule,
-        (request, way): (&Parts, Way),
+        asked: &Again<'_>,
         (key, response): (&CacheKey, &Arc<StoredResponse>),
     ) {
-        let set = admit::selecting_set(rule, &response.fields().unpack(0));
-        if let Some(request) = again(request, way, &set, rule) {
+        let Again { request, way, credentials, site, .. } = *asked;
+        let route = site.route(asked.route);
+        let set = admit::selecting_set(&route.vary, &response.fields().unpack(0));
+        let cookies =
+            SelectingCookies { named: &route.vary.cookies, rules: selecting_rules(site, route) };
+        if credentials.are_personal() {
+            return;
+        }
+        if let Some(request) = again(request, way, &set, &cookies) {
             self.popular.note(key.digest(), request, response);
         }
     }
@@ -165,11 +201,10 @@ fn again(
     request: &Parts,
     (peer, secure): Way,
     set: &VarySet,
-    rule: &VaryRule,
+    cookies: &SelectingCookies<'_>,
 ) -> Option<WarmRequest> {
-    let is_anonymous = Credentials::of(&request.headers) == Credentials::Absent;
     let is_personal = |name: &HeaderName| *name == header::COOKIE || *name == header::AUTHORIZATION;
-    if request.method != Method::GET || !is_anonymous || set.iter().any(is_personal) {
+    if request.method != Method::GET || set.iter().any(is_personal) {
         return None;
     }
     let mut headers = HeaderMap::new();
@@ -178,11 +213,7 @@ fn again(
             headers.append(name.clone(), value.clone());
         }
     }
-    let cookies = rule.cookies.iter().filter_map(|name| {
-        let value = cookie::value(&request.headers, name)?;
-        Some([name.as_bytes(), b"=", value].concat())
-    });
-    let cookies = cookies.collect::<Vec<_>>().join(&b"; "[..]);
+    let cookies = cookies.of(&request.headers).join(&b"; "[..]);
     if !cookies.is_empty() {
         headers.insert(header::COOKIE, HeaderValue::from_bytes(&cookies).ok()?);
     }
@@ -257,8 +288,10 @@ mod tests {
 
     fn by(request: &Parts, names: &[&str], cookies: &[&str]) -> Option<WarmRequest> {
         let set = names.iter().map(|name| HeaderName::try_from(*name).unwrap()).collect();
-        let cookies = cookies.iter().map(|name| (*name).into()).collect();
-        again(request, (None, true), &set, &VaryRule { cookies, ..VaryRule::default() })
+        let cookies_named: Vec<Box<str>> = cookies.iter().map(|name| (*name).into()).collect();
+        let rules = CredentialRules::default();
+        let cookies = SelectingCookies { named: &cookies_named, rules: Some(&rules) };
+        again(request, (None, true), &set, &cookies)
     }
 
     fn note(popular: &Popular, path: &str, tag: &str) -> Arc<StoredResponse> {
@@ -308,23 +341,20 @@ mod tests {
         let fields = [
             ("accept-language", "de"),
             ("user-agent", "me"),
-            ("cookie", "currency=EUR; theme=dark"),
+            ("cookie", "theme=dark; flavour=x; _ga=1; zone=y"),
             ("x-forwarded-proto", "https"),
         ];
-        let request = by(&asked("/a?b", &fields), &["accept-language"], &["currency"]).unwrap();
+        let request = by(&asked("/a?b", &fields), &["accept-language"], &["zone"]).unwrap();
         assert_eq!((request.host.as_deref(), &*request.target), (Some("h"), "/a?b"));
         assert!(request.connection.unwrap().secure);
         assert_eq!(request.headers.len(), 3);
-        assert_eq!(request.headers["cookie"], "currency=EUR");
+        assert_eq!(request.headers["cookie"], "zone=y; theme=dark");
         assert_eq!(request.headers["accept-language"], "de");
         assert_eq!(request.headers["x-forwarded-proto"], "https");
     }
 
     #[test]
-    fn what_is_not_for_everyone_or_too_large_is_not_remembered() {
-        for fields in [[("authorization", "Bearer a")], [("cookie", "session=1")]] {
-            assert!(by(&asked("/a", &fields), &[], &[]).is_none());
-        }
+    fn what_varies_by_who_asks_or_is_too_large_is_not_remembered() {
         assert!(by(&asked("/a", &[("cookie", "a=b")]), &["cookie"], &[]).is_none());
         assert!(by(&asked("/a", &[("x", &"y".repeat(5000))]), &["x"], &[]).is_none());
         let popular = Popular::default();

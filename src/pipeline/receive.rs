@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body::Body;
 
-use super::{finish, site::Site};
+use super::{credentials::Identity, finish, site::Site};
 use crate::{
     field::{
         forwarding::{Forwarding, is_misspelt},
@@ -40,7 +40,7 @@ pub struct Lookup {
     pub target: CacheKey,
     /// Its own `Cache-Control`, as far as the route lets clients speak.
     pub directives: RequestDirectives,
-    /// Whether it tells who is asking. Such requests share nothing that is not explicitly shared.
+    /// What it says about who asks, besides its target.
     pub credentials: Credentials,
     /// Which fields it carries.
     pub presence: Presence,
@@ -105,12 +105,13 @@ pub fn plan<B: Body>(
     } else {
         RequestDirectives::default()
     };
-    let credentials = if presence.has(Presence::CREDENTIALS) {
-        Credentials::of(headers)
-    } else {
-        Credentials::Absent
+    let identity = match Identity::of(site, route, (uri.query(), headers), presence) {
+        Ok(identity) => identity,
+        Err(reason) => return (index, Verdict::Pass(reason)),
     };
-    let target = ingress.key(site, (uri.path(), uri.query()), &route.query);
+    let plain = ingress.key(site, (uri.path(), uri.query()), &route.query);
+    let target = identity.key(site, route, headers, plain);
+    let credentials = identity.credentials;
     (index, Verdict::Lookup(Lookup { target, directives, credentials, presence }))
 }
 

@@ -10,8 +10,9 @@ use ipnet::IpNet;
 use crate::{
     fence::OwnFacets,
     forward::Identity,
-    key::target::host,
+    key::{DigestKey, target::host},
     origin::Origin,
+    policy::CredentialRules,
     route::{Route, RouteTable},
     server::Connection,
     telemetry::{AccessLog, RouteMetrics},
@@ -37,6 +38,10 @@ pub struct Site {
     pub host: OriginHost,
     /// Whose forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// What counts as a credential.
+    pub credentials: CredentialRules,
+    /// What credentials in keys are made unreadable with.
+    pub digest_key: Option<DigestKey>,
     /// Where requests are logged, if they are.
     pub access_log: Option<Arc<AccessLog>>,
     /// What may be stored of one body, in bytes.

@@ -129,7 +129,7 @@ impl<S: Store> Fetch for Warmer<S> {
 
 /// Asks the origin, unless somebody does already.
 async fn ask<S: Store>(inquiry: &Inquiry<S>, lookup: &Lookup, need: Need) -> Fetched {
-    if !need.may_be_shared(lookup) {
+    if !need.may_be_shared(lookup, inquiry.rule()) {
         return inquiry.question(lookup, need).run(None).await;
     }
     match inquiry.together(lookup, need).await {

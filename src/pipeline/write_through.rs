@@ -16,6 +16,7 @@ use super::{
     Context,
     admit::{self, Admission, Arrival},
     body::Body,
+    credentials::Identity,
     deliver::Told,
     fetch::{Ask, Exchange},
     inquiry::Inquiry,
@@ -29,7 +30,7 @@ use crate::{
     field::{Timestamp, presence::Presence},
     key::target::Readings,
     origin::ResponseBody,
-    policy::{RequestDirectives, invalidation},
+    policy::{Credentials, RequestDirectives, invalidation},
     purge::{Expected, Receipt},
     route::Agreement,
     store::Store,
@@ -95,7 +96,7 @@ impl<S: Store> Inquiry<S> {
     /// The question that a `GET` of this request's target would have asked; none where it would not have
     /// come from the cache.
     fn as_get(&self, stamp: Stamp) -> Option<Box<Ask<S>>> {
-        let head = request_head(&self.request);
+        let head = request_head(&self.request, Credentials::NONE);
         let uri = &self.request.uri;
         let ingress = Ingress::of(&self.site, head.headers, &self.connection);
         let readings = Readings::of(uri.path());
@@ -105,7 +106,11 @@ impl<S: Store> Inquiry<S> {
         if !is_cached || route.bypass.applies(uri.query(), head.headers) {
             return None;
         }
-        let target = ingress.key(&self.site, (uri.path(), uri.query()), &route.query);
+        let presence = Presence::of(head.headers);
+        let identity =
+            Identity::of(&self.site, route, (uri.query(), head.headers), presence).ok()?;
+        let plain = ingress.key(&self.site, (uri.path(), uri.query()), &route.query);
+        let target = identity.key(&self.site, route, head.headers, plain);
         Some(Box::new(Ask {
             pipeline: Arc::clone(&self.pipeline),
             site: Arc::clone(&self.site),
@@ -115,6 +120,7 @@ impl<S: Store> Inquiry<S> {
             readings: readings.into_owned(),
             url: target.purge_url(),
             directives: RequestDirectives::parse(head.headers).honoured_by(&route.rule),
+            credentials: identity.credentials,
             key: target.clone(),
             target,
             stamp,

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use crate::field::{Timestamp, list};
 
 use super::{
-    Credentials, ResponseDirectives, ResponseHead, Rule, TtlFrom,
+    ResponseDirectives, ResponseHead, Rule, TtlFrom,
     directive::{MAX_DELTA_SECONDS, Source, delta_seconds},
 };
 
@@ -45,21 +45,21 @@ impl Constraints {
     pub const S_MAXAGE: Self = Self(1 << 3);
     /// `immutable`: a reload does not ask for it while it is fresh (RFC 8246).
     pub const IMMUTABLE: Self = Self(1 << 4);
-    /// The origin gave the freshness itself.
+    /// The origin gave the freshness itself, if only to say that there is none.
     pub const EXPLICIT: Self = Self(1 << 5);
     /// `public` or `s-maxage`: may be shared whatever credentials the request has.
     pub const SHAREABLE: Self = Self(1 << 6);
-
-    const KNOWN: u8 = (1 << 7) - 1;
+    /// The origin itself said that the response is fresh for a while: it is no guess, and no rule's doing.
+    pub const FRESH_BY_ORIGIN: Self = Self(1 << 7);
 
     /// The set as stored.
     pub const fn bits(self) -> u8 {
         self.0
     }
 
-    /// The set from its stored form; nothing if it has members unknown here.
-    pub const fn from_bits(bits: u8) -> Option<Self> {
-        if bits & !Self::KNOWN == 0 { Some(Self(bits)) } else { None }
+    /// The set from its stored form; every bit has a meaning.
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
     }
 
     /// Whether one of `these` is in the set.
@@ -155,19 +155,6 @@ impl Freshness {
     pub fn staleness(&self, now: Timestamp) -> Duration {
         self.current_age(now).saturating_sub(self.lifetime)
     }
-
-    /// Whether a request with these credentials may share the response (RFC 9111 §3.5).
-    ///
-    /// `Authorization` needs `public`, `s-maxage` or `must-revalidate`; a session cookie needs one of
-    /// the first two.
-    pub fn is_shared_with(&self, credentials: Credentials) -> bool {
-        let permits = match credentials {
-            Credentials::Absent => return true,
-            Credentials::Authorization => Constraints::SHAREABLE.with(Constraints::MUST_REVALIDATE),
-            Credentials::SessionCookie => Constraints::SHAREABLE,
-        };
-        self.constraints.has_any(permits)
-    }
 }
 
 /// Decides between the origin's lifetime and the rule's; nothing if neither says anything.
@@ -205,6 +192,10 @@ fn constraints(
         .with_if(directives.s_maxage.is_some() && !longer_by_rule, Constraints::S_MAXAGE)
         .with_if(directives.immutable, Constraints::IMMUTABLE)
         .with_if(by_origin.is_some(), Constraints::EXPLICIT)
+        .with_if(
+            by_origin.is_some_and(|lifetime| !lifetime.is_zero()),
+            Constraints::FRESH_BY_ORIGIN,
+        )
         .with_if(directives.shareable, Constraints::SHAREABLE)
 }
 

@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, Method, StatusCode};
 
+use super::Credentials;
 use crate::field::Timestamp;
 
 /// A request without its content.
@@ -15,6 +16,8 @@ pub struct RequestHead<'a> {
     pub target: &'a str,
     /// The fields as the client sent them.
     pub headers: &'a HeaderMap,
+    /// What it says about who asks.
+    pub credentials: Credentials,
 }
 
 /// A final response without its content, as it came from the origin.

@@ -87,6 +87,7 @@ fn port(url: &Url) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Credentials;
 
     fn targets(method: &str, status: u16, fields: &[(&'static str, &'static str)]) -> Vec<String> {
         let none = HeaderMap::new();
@@ -95,6 +96,7 @@ mod tests {
             authority: "api.example:8080",
             target: "/a/b?c=1",
             headers: &none,
+            credentials: Credentials::NONE,
         };
         let mut response = HeaderMap::new();
         for (name, value) in fields {

@@ -20,7 +20,7 @@ pub mod tag;
 pub mod validation;
 
 pub use cache_status::{CacheResult, CacheStatus, Forward};
-pub use credentials::Credentials;
+pub use credentials::{CredentialRules, Credentials};
 pub use directive::{RequestDirectives, ResponseDirectives};
 pub use freshness::Freshness;
 pub use head::{RequestHead, ResponseHead};

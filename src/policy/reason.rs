@@ -63,6 +63,17 @@ reasons! {
     Authorization = "authorization",
     /// The request carries a session cookie and the response does not allow sharing it.
     CookieRequest = "cookie-request",
+    /// The request carries another field that says who asks, such as `X-Api-Key`, and the response does
+    /// not allow sharing it.
+    CredentialField = "credential-field",
+    /// The request carries a cookie of which nothing is known, and the origin does not say itself how long
+    /// its response is fresh.
+    UnknownCookie = "unknown-cookie",
+    /// Servers may read the request's cookies differently: one comes twice, or breaks the grammar.
+    AmbiguousCookie = "ambiguous-cookie",
+    /// The query is signed, and the origin does not say itself how long its response is fresh: the
+    /// signature may expire before.
+    SignedTarget = "signed-target",
     /// The response sets a cookie without explicit freshness.
     SetCookie = "set-cookie",
     /// The response is `private`.
@@ -121,7 +132,14 @@ reasons! {
 impl Reason {
     /// Whether it lies in one request alone: others for the same target fare better.
     pub const fn lies_in_request(self) -> bool {
-        matches!(self, Self::Authorization | Self::CookieRequest | Self::RequestNoStore)
+        matches!(
+            self,
+            Self::Authorization
+                | Self::CookieRequest
+                | Self::CredentialField
+                | Self::UnknownCookie
+                | Self::RequestNoStore
+        )
     }
 }
 

@@ -87,9 +87,7 @@ pub fn reuse(
     rule: &Rule,
     now: Timestamp,
 ) -> Reuse {
-    if let Some(reason) = credentials.reason()
-        && !stored.is_shared_with(credentials)
-    {
+    if let Some(reason) = stored.withheld_from(credentials) {
         return Reuse::Unusable(reason);
     }
     let request = request.honoured_by(rule);
@@ -167,7 +165,7 @@ mod tests {
 
     fn ask(stored: &Freshness, request: RequestDirectives, at: u64) -> Reuse {
         let now = Timestamp::from_seconds(at);
-        reuse(stored, &request, Credentials::Absent, &Rule::default(), now)
+        reuse(stored, &request, Credentials::NONE, &Rule::default(), now)
     }
 
     fn plain() -> RequestDirectives {
@@ -248,7 +246,7 @@ mod tests {
         };
         let response = stored(60, Constraints::default());
         let now = Timestamp::from_seconds(1000);
-        let verdict = reuse(&response, &request, Credentials::Absent, &rule, now);
+        let verdict = reuse(&response, &request, Credentials::NONE, &rule, now);
         assert_eq!(verdict, Reuse::Fresh);
         assert!(request.honoured_by(&rule).only_if_cached);
     }
@@ -259,7 +257,7 @@ mod tests {
         let ask = |constraints, credentials| {
             reuse(&stored(60, constraints), &plain(), credentials, &Rule::default(), now)
         };
-        let (authorization, session) = (Credentials::Authorization, Credentials::SessionCookie);
+        let (authorization, session) = (Credentials::AUTHORIZATION, Credentials::SESSION_COOKIE);
         let none = Constraints::default();
         assert_eq!(ask(none, authorization), Reuse::Unusable(Reason::Authorization));
         assert_eq!(ask(none, session), Reuse::Unusable(Reason::CookieRequest));
@@ -274,12 +272,12 @@ mod tests {
         #[test]
         fn time_never_makes_a_response_fresh_again(
             lifetime in 0..100u64,
-            bits in 0..=127u8,
+            bits in any::<u8>(),
             window in proptest::option::of(0..50u32),
             at in 0..300u64,
             later in 0..300u64,
         ) {
-            let constraints = Constraints::from_bits(bits).unwrap();
+            let constraints = Constraints::from_bits(bits);
             let response = Freshness { stale_while_revalidate: window, ..stored(lifetime, constraints) };
             let rank = |verdict| match verdict {
                 Reuse::Fresh => 0,

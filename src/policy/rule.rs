@@ -23,6 +23,13 @@ pub struct Rule {
     pub client_cache_control: ClientCacheControl,
 }
 
+impl Rule {
+    /// Whether it may make a response fresh that the origin says nothing about.
+    pub fn has_ttl(&self) -> bool {
+        !self.ttl.is_empty()
+    }
+}
+
 impl Default for Rule {
     fn default() -> Self {
         Self {

@@ -5,8 +5,8 @@ use http::{HeaderName, Method, StatusCode, header};
 use crate::field::list;
 
 use super::{
-    ClientCacheControl, Credentials, Freshness, Reason, RequestDirectives, RequestHead,
-    ResponseDirectives, ResponseHead, Rule,
+    ClientCacheControl, Freshness, Reason, RequestDirectives, RequestHead, ResponseDirectives,
+    ResponseHead, Rule,
     freshness::{Basis, Constraints, is_heuristically_cacheable, origin_lifetime},
     invalidation, stale,
     stored_fields::is_event_stream,
@@ -32,10 +32,7 @@ pub fn storable(
     directives_allow(response.status, directives)?;
     fields_allow(response)?;
     let (freshness, basis) = Freshness::on_receipt(response, directives, rule);
-    let credentials = Credentials::of(request.headers);
-    if let Some(reason) = credentials.reason()
-        && !freshness.is_shared_with(credentials)
-    {
+    if let Some(reason) = freshness.withheld_from(request.credentials) {
         return Err(reason);
     }
     if response.headers.contains_key(header::SET_COOKIE)

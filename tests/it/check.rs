@@ -65,6 +65,8 @@ fn a_valid_file_shows_its_routes() {
     checkout   /api/checkout/**             not cached  -         -                       -               -
     unmatched  (anything else)              -           origin    -                       10m             -
 
+    A ttl is for requests without credentials and unknown cookies; responses to others are shared as far as the origin says so: docs/credentials.md
+
     proxy.toml: valid, 3 routes, 0 warnings
     ");
 }

@@ -9,7 +9,8 @@ use clap::CommandFactory;
 use larder::{
     cli::Cli,
     config::{Config, Environment, Flags},
-    policy::{cache_status::CacheResult, reason::Reason},
+    field::identity,
+    policy::{cache_status::CacheResult, credentials, reason::Reason},
     trigger::webhook::Vendor,
 };
 
@@ -85,6 +86,51 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+/// The code spans of a section of a document that stand in lines of nothing else.
+fn listed_in(document: &str) -> BTreeSet<String> {
+    let lines = document.lines().filter(|line| line.starts_with('`') && line.ends_with('`'));
+    let spans = lines.flat_map(|line| line.split('`').skip(1).step_by(2));
+    spans.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_name_that_counts_as_a_credential_is_documented() {
+    let words = [
+        &identity::CREDENTIAL_WORDS,
+        &identity::TENANT_WORDS,
+        &credentials::CREDENTIAL_PARAMETERS,
+        &credentials::SIGNATURE_PARAMETERS,
+    ];
+    let patterns = [
+        &identity::NAMES,
+        &identity::HARMLESS,
+        &credentials::SESSION_COOKIES,
+        &credentials::SELECTING_COOKIES,
+        &credentials::HARMLESS_COOKIES,
+    ];
+    let parts: [&[&str]; 4] = [
+        &identity::ENDINGS,
+        &credentials::SESSION_PARTS,
+        &credentials::SESSION_ENDS,
+        &credentials::FORGERY_PARTS,
+    ];
+    let document = read("docs/credentials.md");
+    // The paragraphs of names, in the order of the document.
+    let known: Vec<BTreeSet<String>> = words
+        .map(|list| list.iter().collect::<Vec<_>>())
+        .into_iter()
+        .chain(patterns.map(|list| list.iter().collect()))
+        .chain(parts.map(<[&str]>::to_vec))
+        .map(|names| names.into_iter().map(str::to_owned).collect())
+        .collect();
+    let paragraphs: Vec<BTreeSet<String>> =
+        document.split("\n\n").map(listed_in).filter(|names| !names.is_empty()).collect();
+    for names in &known {
+        assert!(paragraphs.contains(names), "docs/credentials.md has no list of {names:?}");
+    }
+    assert_eq!(paragraphs.len(), known.len());
 }
 
 #[test]

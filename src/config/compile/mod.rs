@@ -8,6 +8,7 @@ mod routes;
 mod store;
 mod timing;
 mod ttl;
+mod user;
 mod webhook;
 
 use std::net::SocketAddr;
@@ -40,6 +41,8 @@ pub(super) fn compile(
     let hosts = problems.each(file.hosts.as_ref(), value::served_host);
     let trusted_proxies = problems.each(file.trusted_proxies.as_ref(), value::network);
     let limits = limits(&file.limits, &mut problems);
+    let user = user::compile(&file.user, &mut problems);
+    user::warn_about_vary(&file.route, &user.credentials, &mut problems);
     let events = events::compile(file.events.as_ref(), limits.connections, &mut problems);
     Some(Config {
         listen,
@@ -50,6 +53,7 @@ pub(super) fn compile(
         limits,
         admin: admin(&file.admin, flags, &mut problems),
         store: store::compile(&file.store, flags, &mut problems),
+        user,
         routes: routes::compile(file, &mut problems),
         schedules: timing::schedules(&file.schedule, &mut problems),
         polls: timing::polls(&file.poll, &mut problems),

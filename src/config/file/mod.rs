@@ -7,6 +7,7 @@ mod routing;
 mod section;
 mod shape;
 mod timing;
+mod user;
 mod webhook;
 
 pub(super) use at::{At, Text, Texts};
@@ -20,4 +21,5 @@ pub(super) use section::{
     StoreTlsTable, TlsTable, TokenTable,
 };
 pub(super) use timing::{PollSection, ScheduleSection};
+pub(super) use user::UserTable;
 pub(super) use webhook::{WebhookRule, WebhookSection, When};

@@ -6,6 +6,7 @@ use super::at::{At, Text, Texts};
 use super::events::EventsTable;
 use super::routing::{DefaultsTable, RouteSection, TierTable};
 use super::timing::{PollSection, ScheduleSection};
+use super::user::UserTable;
 use super::webhook::WebhookSection;
 
 /// The whole file.
@@ -21,6 +22,7 @@ pub(in crate::config) struct File {
     pub(in crate::config) limits: LimitsTable,
     pub(in crate::config) admin: AdminTable,
     pub(in crate::config) store: StoreTable,
+    pub(in crate::config) user: UserTable,
     pub(in crate::config) defaults: DefaultsTable,
     pub(in crate::config) tier: std::collections::BTreeMap<String, TierTable>,
     pub(in crate::config) route: Vec<At<RouteSection>>,

@@ -70,6 +70,7 @@ pub(super) const FILE: &[Key] = &[
     key("limits", Shape::Table(LIMITS)),
     key("admin", Shape::Table(ADMIN)),
     key("store", Shape::Table(STORE)),
+    key("user", Shape::Table(USER)),
     key("defaults", Shape::Table(DEFAULTS)),
     key("tier", Shape::Named(TIER)),
     key("route", Shape::Tables(ROUTE)),
@@ -133,6 +134,16 @@ pub(super) const STORE: &[Key] = &[
 ];
 
 pub(super) const STORE_TLS: &[Key] = &[key("ca", STRING), key("cert", STRING), key("key", STRING)];
+
+pub(super) const USER: &[Key] = &[
+    key("credentials", Shape::Texts),
+    key("harmless_fields", Shape::Texts),
+    key("harmless_parameters", Shape::Texts),
+    key("session_cookies", Shape::Texts),
+    key("harmless_cookies", Shape::Texts),
+    key("selecting_cookies", Shape::Texts),
+    key("digest_key", STRING),
+];
 
 pub(super) const EVENTS: &[Key] = &[
     key("allow_origins", Shape::Texts),

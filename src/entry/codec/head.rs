@@ -179,7 +179,7 @@ fn read_freshness(flags: u8, reader: &mut Reader<'_>) -> Option<Freshness> {
         if flags & flag == 0 { Some(None) } else { reader.u32().map(Some) }
     };
     Some(Freshness {
-        constraints: Constraints::from_bits(reader.u8()?)?,
+        constraints: Constraints::from_bits(reader.u8()?),
         received_at: Timestamp::from_millis(reader.u64()?),
         initial_age: read_duration(reader)?,
         lifetime: read_duration(reader)?,

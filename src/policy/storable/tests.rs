@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 
-use crate::field::Timestamp;
+use crate::field::{Timestamp, presence::Presence};
 
 use super::*;
-use crate::policy::{Ttl, TtlFrom};
+use crate::policy::{CredentialRules, Credentials, Ttl, TtlFrom};
 
 const NOW: u64 = 784_111_777;
 
@@ -51,6 +51,7 @@ impl Case {
             authority: "api.example",
             target: "/a?b",
             headers: &self.request,
+            credentials: self.credentials(),
         };
         let now = Timestamp::from_seconds(NOW);
         let response = ResponseHead {
@@ -62,6 +63,12 @@ impl Case {
         let asked = RequestDirectives::parse(request.headers);
         let directives = ResponseDirectives::parse(response.headers);
         storable((&request, &asked), (&response, &directives), &self.rule)
+    }
+
+    fn credentials(&self) -> Credentials {
+        let rules = CredentialRules::default();
+        let in_fields = rules.in_fields(&self.request, Presence::of(&self.request), &[]);
+        in_fields.with(rules.in_cookies(&self.request, &[]).credentials())
     }
 
     fn refusal(&self, fields: &[(&'static str, &'static str)]) -> Option<Reason> {

@@ -1,0 +1,102 @@
+//! What says who asks.
+
+use super::problems::Problems;
+use crate::{
+    config::{
+        file::{At, RouteSection, Text, Texts, UserTable},
+        report::Finding,
+        secret::Secret,
+        settings::User,
+    },
+    field::identity::FieldKind,
+    key::digest::SHORTEST_DIGEST_KEY,
+    policy::{
+        CredentialRules,
+        credentials::{CookieKind, NameList, NoName},
+    },
+};
+
+/// The settings of `[user]`.
+pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> User {
+    warn_about_fields(table.harmless_fields.as_ref(), problems);
+    let mut names = |texts: Option<&Texts>| names(texts, problems);
+    let credentials = CredentialRules {
+        fields: names(table.credentials.as_ref()),
+        harmless_fields: names(table.harmless_fields.as_ref()),
+        harmless_parameters: names(table.harmless_parameters.as_ref()),
+        session_cookies: names(table.session_cookies.as_ref()),
+        harmless_cookies: names(table.harmless_cookies.as_ref()),
+        selecting_cookies: names(table.selecting_cookies.as_ref()),
+    };
+    User { credentials, digest_key: digest_key(table.digest_key.as_ref(), problems) }
+}
+
+fn names(texts: Option<&Texts>, problems: &mut Problems<'_>) -> NameList {
+    let read = |text: &str| match NameList::check(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(NoName) => Err("this is a name, or a part of one with `*`, as in `shop_*`"),
+    };
+    problems.each(texts, read).into_iter().collect()
+}
+
+fn digest_key(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<Secret> {
+    let text = text?;
+    if text.len() < SHORTEST_DIGEST_KEY {
+        let message = format!("`digest_key` has fewer than {SHORTEST_DIGEST_KEY} bytes");
+        let help = "take a random one, as `openssl rand -base64 32` writes it";
+        problems.push(Finding::error(Some(text.span.clone()), message).help(help));
+        return None;
+    }
+    Some(Secret::new(text.as_str()))
+}
+
+/// Warns where a route separates its responses by what they are not shared by anyway.
+pub(super) fn warn_about_vary(
+    sections: &[At<RouteSection>],
+    rules: &CredentialRules,
+    problems: &mut Problems<'_>,
+) {
+    let tables = sections.iter().filter_map(|section| section.vary.as_ref());
+    for table in tables {
+        for text in table.headers.iter().flat_map(|texts| texts.iter()) {
+            let name = text.to_ascii_lowercase();
+            let is_credential =
+                name == "authorization" || rules.field_kind(&name) == Some(FieldKind::Credential);
+            if is_credential {
+                let message = format!("`{name}` in `vary` shares nothing: it is a credential");
+                problems.push(Finding::warning(text.span.clone(), message).help(VARY_HEADERS));
+            }
+        }
+        for text in table.cookies.iter().flat_map(|texts| texts.iter()) {
+            if rules.cookie_kind(text.as_bytes()) == CookieKind::Session {
+                let message = format!("`{}` is known for the cookie of a session", text.as_str());
+                problems.push(Finding::warning(text.span.clone(), message).help(VARY_COOKIES));
+            }
+        }
+    }
+}
+
+const VARY_HEADERS: &str = "its responses are shared where the origin says `public` or `s-maxage`, whatever \
+                            `ttl` says; if it is none, list it in `user.harmless_fields`";
+
+const VARY_COOKIES: &str = "each session has responses of its own here, until their `ttl` ends, logged out \
+                            or not; if that is not meant, take it out of `vary`";
+
+/// `Authorization` and `Cookie` are not to be talked away.
+fn warn_about_fields(texts: Option<&Texts>, problems: &mut Problems<'_>) {
+    let list = |text: &Text| NameList::from_iter([text.as_str()]);
+    for text in texts.iter().flat_map(|texts| texts.iter()) {
+        if let Some(name) =
+            ["authorization", "cookie"].iter().find(|name| list(text).has(name.as_bytes()))
+        {
+            let message = format!("`{name}` cannot be made harmless");
+            let help = match *name {
+                "cookie" => "list cookies by their names in `harmless_cookies`",
+                _ => {
+                    "its answers are shared where the origin says `public`, `s-maxage` or `must-revalidate`"
+                }
+            };
+            problems.push(Finding::warning(text.span.clone(), message).help(help));
+        }
+    }
+}

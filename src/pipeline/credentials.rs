@@ -1,0 +1,126 @@
+//! What a request says about who asks: found once, when it is received.
+
+use std::cell::RefCell;
+
+use http::{HeaderMap, HeaderValue, header};
+
+use super::site::{Site, SiteId};
+use crate::{
+    field::presence::Presence,
+    key::CacheKey,
+    policy::{CredentialRules, Credentials, Reason, credentials::CookieFindings},
+    route::Route,
+};
+
+/// What a request says about who asks, and whether cookies choose what it is shown.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    /// What it carries.
+    pub credentials: Credentials,
+    is_selecting: bool,
+}
+
+impl Identity {
+    /// Looks through the query and the fields of a request. Refuses one whose cookies servers may read
+    /// differently: the cache has no business with it.
+    pub fn of(
+        site: &Site,
+        route: &Route,
+        (query, headers): (Option<&str>, &HeaderMap),
+        presence: Presence,
+    ) -> Result<Self, Reason> {
+        let rules = &site.credentials;
+        let mut credentials = rules.in_query(query);
+        credentials = credentials.with(rules.in_fields(headers, presence, &route.vary.headers));
+        if !presence.has(Presence::COOKIE) {
+            return Ok(Self { credentials, is_selecting: false });
+        }
+        let findings = read_cookies(site, route, headers);
+        let by_ttl = route.rule.has_ttl();
+        if findings.are_ambiguous(by_ttl) {
+            return Err(Reason::AmbiguousCookie);
+        }
+        let credentials = credentials.with(findings.credentials());
+        Ok(Self { credentials, is_selecting: by_ttl && findings.are_selecting() })
+    }
+
+    /// The key of the request, whose target has this one: the cookies that choose what is shown are part of
+    /// it where a `ttl` may make the answer fresh.
+    pub fn key(
+        self,
+        site: &Site,
+        route: &Route,
+        headers: &HeaderMap,
+        target: CacheKey,
+    ) -> CacheKey {
+        if !self.is_selecting {
+            return target;
+        }
+        target
+            .selected_by(|out| site.credentials.write_selecting(headers, &route.vary.cookies, out))
+    }
+}
+
+/// The rules by which cookies choose among the responses of a route, if they do.
+pub fn selecting_rules<'a>(site: &'a Site, route: &Route) -> Option<&'a CredentialRules> {
+    route.rule.has_ttl().then_some(&site.credentials)
+}
+
+/// `Cookie` values that each thread remembers, and how long each may be: at most 2 MiB.
+const SLOTS: usize = 1024;
+const LONGEST: usize = 2048;
+
+/// What the cookies of a value came to under a configuration.
+struct Remembered {
+    site: SiteId,
+    value: Box<[u8]>,
+    findings: CookieFindings,
+}
+
+thread_local! {
+    static LATELY: RefCell<Vec<Option<Remembered>>> =
+        RefCell::new((0..SLOTS).map(|_| None).collect());
+}
+
+/// Reads the cookies of a request. Clients send the same ones over and over: what a value came to is
+/// remembered, which leaves a comparison of bytes.
+fn read_cookies(site: &Site, route: &Route, headers: &HeaderMap) -> CookieFindings {
+    let settled = &route.vary.cookies;
+    let mut lines = headers.get_all(header::COOKIE).iter();
+    match (lines.next(), lines.next()) {
+        (Some(line), None) if settled.is_empty() && line.len() <= LONGEST => {
+            remembered(site, line, || site.credentials.in_cookies(headers, settled))
+        }
+        (_, None) => site.credentials.in_cookies(headers, settled),
+        // HTTP/1.1 knows one line only: servers take the first, the last, or join them somehow.
+        (_, Some(_)) => CookieFindings::AMBIGUOUS,
+    }
+}
+
+fn remembered(
+    site: &Site,
+    line: &HeaderValue,
+    read: impl FnOnce() -> CookieFindings,
+) -> CookieFindings {
+    let value = line.as_bytes();
+    LATELY.with_borrow_mut(|slots| {
+        let Some(slot) = slots.get_mut(slot_of(value)) else { return read() };
+        if let Some(known) = slot
+            && known.site == site.id
+            && *known.value == *value
+        {
+            return known.findings;
+        }
+        let findings = read();
+        *slot = Some(Remembered { site: site.id, value: value.into(), findings });
+        findings
+    })
+}
+
+/// Values of different clients mostly differ in their length or in one of these bytes.
+fn slot_of(value: &[u8]) -> usize {
+    let step = (value.len() / 8).max(1);
+    let sample = value.iter().rev().step_by(step);
+    sample.fold(value.len(), |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte)))
+        % SLOTS
+}

@@ -1,0 +1,194 @@
+//! Cookies: which are sessions, which count for nothing, which choose what is shown.
+
+use http::HeaderMap;
+use smallvec::SmallVec;
+
+use super::{
+    CredentialRules, Credentials,
+    lists::{
+        FORGERY_PARTS, HARMLESS_COOKIES, SELECTING_COOKIES, SESSION_COOKIES, SESSION_ENDS,
+        SESSION_PARTS,
+    },
+};
+use crate::field::{
+    cookie::{self, Cookie, Form},
+    name::{folded, is_same},
+};
+
+/// Cookies in one request, harmless ones aside, that are told apart. Browsers send less than 200 altogether.
+const MOST: usize = 128;
+
+/// What a cookie is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CookieKind {
+    /// It says who asks.
+    Session,
+    /// It chooses what is shown: a language, a currency.
+    Selecting,
+    /// It counts for nothing: analytics, consent.
+    Harmless,
+    /// Nothing is known of it.
+    Unknown,
+}
+
+/// What the cookies of a request come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CookieFindings(u8);
+
+impl CookieFindings {
+    const SESSION: Self = Self(1);
+    const UNKNOWN: Self = Self(1 << 1);
+    const SELECTING: Self = Self(1 << 2);
+    const SETTLED: Self = Self(1 << 3);
+    const LOOSE: Self = Self(1 << 4);
+    /// Servers may read them differently, whatever the route is.
+    pub const AMBIGUOUS: Self = Self(1 << 5);
+
+    fn has(self, any_of: Self) -> bool {
+        self.0 & any_of.0 != 0
+    }
+
+    fn add(&mut self, others: Self) {
+        self.0 |= others.0;
+    }
+
+    /// Whether servers may read them differently where that makes a difference. `by_ttl`: whether the
+    /// route has a `ttl`, so that selecting ones count.
+    pub fn are_ambiguous(self, by_ttl: bool) -> bool {
+        let takes_part = self.has(Self::SETTLED) || (by_ttl && self.has(Self::SELECTING));
+        self.has(Self::AMBIGUOUS) || (takes_part && self.has(Self::LOOSE))
+    }
+
+    /// Whether some choose what is shown, and their route does not separate by them anyway.
+    pub fn are_selecting(self) -> bool {
+        self.has(Self::SELECTING)
+    }
+
+    /// What they say about who asks.
+    pub fn credentials(self) -> Credentials {
+        let of = |these, credentials| {
+            if self.has(these) { credentials } else { Credentials::NONE }
+        };
+        of(Self::SESSION, Credentials::SESSION_COOKIE)
+            .with(of(Self::UNKNOWN, Credentials::UNKNOWN_COOKIE))
+    }
+}
+
+impl CredentialRules {
+    /// Reads the cookies of a request, over all lines. `settled` are those that the route separates by.
+    pub fn in_cookies(&self, request: &HeaderMap, settled: &[Box<str>]) -> CookieFindings {
+        let mut findings = CookieFindings::default();
+        let mut names: SmallVec<[&[u8]; 16]> = SmallVec::new();
+        for cookie in cookie::cookies(request) {
+            let kind = self.kind_on_route(cookie.name, settled);
+            findings.add(found_in(&cookie, kind));
+            if kind == Some(CookieKind::Harmless) {
+                continue;
+            }
+            if names.len() == MOST || names.iter().any(|name| is_same(name, cookie.name)) {
+                findings.add(CookieFindings::AMBIGUOUS);
+                break;
+            }
+            names.push(cookie.name);
+        }
+        findings
+    }
+
+    /// Appends the cookies that choose what is shown, those that the route separates by aside, in one form
+    /// for all orders.
+    pub fn write_selecting(&self, request: &HeaderMap, settled: &[Box<str>], out: &mut Vec<u8>) {
+        for (index, pair) in self.selecting_cookies(request, settled).into_iter().enumerate() {
+            if index > 0 {
+                out.push(b';');
+            }
+            out.extend_from_slice(pair);
+        }
+    }
+
+    /// The cookies of a request that choose what is shown, as sent, sorted: where a `ttl` makes an answer
+    /// fresh, they take part in its key. Those that the route separates by are left out.
+    pub fn selecting_cookies<'a>(
+        &self,
+        request: &'a HeaderMap,
+        settled: &[Box<str>],
+    ) -> SmallVec<[&'a [u8]; 4]> {
+        let selecting = cookie::cookies(request).filter(|cookie| {
+            self.kind_on_route(cookie.name, settled) == Some(CookieKind::Selecting)
+        });
+        let mut pairs: SmallVec<[&[u8]; 4]> = selecting.map(|cookie| cookie.pair).collect();
+        pairs.sort_unstable();
+        pairs
+    }
+
+    /// What a cookie is for; none where the route separates by it.
+    fn kind_on_route(&self, name: &[u8], settled: &[Box<str>]) -> Option<CookieKind> {
+        let is_settled = settled.iter().any(|known| is_same(known.as_bytes(), name));
+        let is_session = || self.session_cookies.has(without_prefix(name));
+        if is_settled && !is_session() { None } else { Some(self.cookie_kind(name)) }
+    }
+
+    /// What a cookie of this name is for. The operator's lists come before the built-in names, and these
+    /// before what a name looks like; in each, sessions come before what selects, and that before what
+    /// counts for nothing.
+    pub fn cookie_kind(&self, name: &[u8]) -> CookieKind {
+        let name = without_prefix(name);
+        if self.session_cookies.has(name) {
+            CookieKind::Session
+        } else if self.selecting_cookies.has(name) {
+            CookieKind::Selecting
+        } else if self.harmless_cookies.has(name) {
+            CookieKind::Harmless
+        } else if SESSION_COOKIES.match_name(name) {
+            CookieKind::Session
+        } else if SELECTING_COOKIES.match_name(name) {
+            CookieKind::Selecting
+        } else if HARMLESS_COOKIES.match_name(name) {
+            CookieKind::Harmless
+        } else {
+            by_looks(name)
+        }
+    }
+}
+
+fn found_in(cookie: &Cookie<'_>, kind: Option<CookieKind>) -> CookieFindings {
+    let mut found = match kind {
+        None => CookieFindings::SETTLED,
+        Some(CookieKind::Session) => CookieFindings::SESSION,
+        Some(CookieKind::Selecting) => CookieFindings::SELECTING,
+        Some(CookieKind::Unknown) => CookieFindings::UNKNOWN,
+        Some(CookieKind::Harmless) => CookieFindings::default(),
+    };
+    match cookie.form {
+        Form::Plain => {}
+        Form::Loose => found.add(CookieFindings::LOOSE),
+        // Whatever its name is to others, it is one of a kind that shares nothing, or counts for nothing.
+        Form::OddName if matches!(kind, Some(CookieKind::Session | CookieKind::Harmless)) => {
+            found.add(CookieFindings::LOOSE);
+        }
+        Form::OddName | Form::Hidden => found.add(CookieFindings::AMBIGUOUS),
+    }
+    found
+}
+
+/// A name without what makes browsers restrict a cookie (RFC 6265bis §4.1.3).
+fn without_prefix(name: &[u8]) -> &[u8] {
+    ["__Secure-", "__Host-Http-", "__Host-", "__Http-"]
+        .iter()
+        .find_map(|prefix| {
+            let (start, rest) = name.split_at_checked(prefix.len())?;
+            start.eq_ignore_ascii_case(prefix.as_bytes()).then_some(rest)
+        })
+        .unwrap_or(name)
+}
+
+/// What a name looks like that is in no list.
+fn by_looks(name: &[u8]) -> CookieKind {
+    let folded: SmallVec<[u8; 64]> = name.iter().map(|byte| folded(*byte)).collect();
+    let holds = |part: &&str| folded.windows(part.len()).any(|window| window == part.as_bytes());
+    let is_against_forgery = FORGERY_PARTS.iter().any(holds);
+    if is_against_forgery {
+        return if holds(&"sess") { CookieKind::Session } else { CookieKind::Harmless };
+    }
+    let ends = SESSION_ENDS.iter().any(|end| folded.ends_with(end.as_bytes()));
+    if ends || SESSION_PARTS.iter().any(holds) { CookieKind::Session } else { CookieKind::Unknown }
+}

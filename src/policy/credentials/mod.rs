@@ -1,0 +1,96 @@
+//! What a request says about who asks, and what it may share for all that.
+//!
+//! A credential is whatever may say who asks: `Authorization`, a field or a cookie whose name says that it
+//! carries a key, a token, a user or a session, and such a parameter of the query. Operators extend and
+//! narrow the built-in lists with [`CredentialRules`].
+
+mod cookies;
+mod lists;
+mod parameters;
+mod rules;
+
+use super::{Freshness, Reason, freshness::Constraints};
+
+pub use cookies::{CookieFindings, CookieKind};
+pub use lists::{
+    CREDENTIAL_PARAMETERS, FORGERY_PARTS, HARMLESS_COOKIES, SELECTING_COOKIES, SESSION_COOKIES,
+    SESSION_ENDS, SESSION_PARTS, SIGNATURE_PARAMETERS,
+};
+pub use parameters::{Parameter, ParameterKind};
+pub use rules::{CredentialRules, NameList, NoName};
+
+/// What a request carries that could make its response somebody's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Credentials(u8);
+
+impl Credentials {
+    /// Nothing that says who asks.
+    pub const NONE: Self = Self(0);
+    /// `Authorization` (RFC 9111 §3.5).
+    pub const AUTHORIZATION: Self = Self(1);
+    /// Another field that commonly carries a key, a token, a user or a session.
+    pub const FIELD: Self = Self(1 << 1);
+    /// A cookie that is known for one of a session, or looks like one.
+    pub const SESSION_COOKIE: Self = Self(1 << 2);
+    /// A cookie of which nothing is known.
+    pub const UNKNOWN_COOKIE: Self = Self(1 << 3);
+    /// A parameter of the query with a key or a token. It is a part of the key, so it separates by itself.
+    pub const PARAMETER: Self = Self(1 << 4);
+    /// A parameter of the query with a signature, which the origin may take for expired at any time.
+    pub const SIGNATURE: Self = Self(1 << 5);
+
+    /// What says who asks, in fields that are no part of the key.
+    const PERSONAL: Self = Self(Self::AUTHORIZATION.0 | Self::FIELD.0 | Self::SESSION_COOKIE.0);
+
+    /// Whether any of these is there.
+    pub const fn has(self, any_of: Self) -> bool {
+        self.0 & any_of.0 != 0
+    }
+
+    /// Both together.
+    #[must_use]
+    pub const fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Whether something besides the target says who asks: such requests lead no fetch that others wait
+    /// for, wait for none, and are not made again on behalf of everyone.
+    pub const fn are_personal(self) -> bool {
+        self.has(Self::PERSONAL)
+    }
+
+    /// Whether what a route's `ttl` makes fresh is withheld: such requests wait for no fetch under one.
+    pub const fn refuse_guesses(self) -> bool {
+        self.has(Self::UNKNOWN_COOKIE.with(Self::SIGNATURE))
+    }
+}
+
+impl Freshness {
+    /// Why a request with these credentials may not share the response, if it may not.
+    ///
+    /// `Authorization` needs `public`, `s-maxage` or `must-revalidate` (RFC 9111 §3.5); other fields and
+    /// session cookies need one of the first two. An unknown cookie, or a signature in the query, needs a
+    /// response that the origin itself made fresh, or one that is never used without asking it.
+    pub fn withheld_from(&self, credentials: Credentials) -> Option<Reason> {
+        if credentials == Credentials::NONE || self.constraints.has_any(Constraints::SHAREABLE) {
+            return None;
+        }
+        let revalidates = self.constraints.has_any(Constraints::MUST_REVALIDATE);
+        let is_guess =
+            !self.lifetime.is_zero() && !self.constraints.has_any(Constraints::FRESH_BY_ORIGIN);
+        let withheld = [
+            (Credentials::AUTHORIZATION, !revalidates, Reason::Authorization),
+            (Credentials::FIELD, true, Reason::CredentialField),
+            (Credentials::SESSION_COOKIE, true, Reason::CookieRequest),
+            (Credentials::SIGNATURE, is_guess, Reason::SignedTarget),
+            (Credentials::UNKNOWN_COOKIE, is_guess, Reason::UnknownCookie),
+        ];
+        let mut withheld = withheld.into_iter();
+        withheld
+            .find(|(carried, applies, _)| *applies && credentials.has(*carried))
+            .map(|(_, _, reason)| reason)
+    }
+}
+
+#[cfg(test)]
+mod tests;
