@@ -504,7 +504,8 @@ async fn cookie_fields_of_http2_are_joined_before_anything_reads_them() {
         let origin = Serving::start(cookies_seen(), Settings::default());
         for scheme in ["http", "h2c"] {
             let proxy = Proxy::before(&format!("{scheme}://{}", origin.address));
-            let crumbs = [("cookie", "a=1"), ("accept", "*/*"), ("cookie", "b=2"), ("cookie", "c=")];
+            let crumbs =
+                [("cookie", "a=1"), ("accept", "*/*"), ("cookie", "b=2"), ("cookie", "c=")];
             let expected = (StatusCode::OK, "a=1; b=2; c=".to_owned());
             assert_eq!(get_over_http2(proxy.address, &crumbs).await, expected, "{scheme}");
             let same = proxy.get_with("/a", &[("cookie", "a=1; b=2; c=")]).await;
