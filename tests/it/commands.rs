@@ -80,6 +80,10 @@ async fn a_broken_file_in_the_directory_names_no_node() {
             assert_eq!(code, 1, "{said}");
             assert!(said.contains("no node was called") && said.contains("no_such_key"), "{said}");
         }
+        let by_both = [&PURGE[..], &["--config", "proxy.toml"]].concat();
+        let (code, said) = larder(directory.path(), &by_both, &[("LARDER_ADMIN", ":1")]).await;
+        assert_eq!(code, 1);
+        assert!(said.contains("may name different nodes"), "{said}");
         let without_token = [&PURGE[..], &["--admin", "127.0.0.1:1"]].concat();
         let (code, said) = larder(directory.path(), &without_token, &[]).await;
         assert_eq!(code, 1);
