@@ -126,16 +126,17 @@ export async function startRedis ({ prefix = [], seconds = 20, port, folder } = 
 
 /**
  * Starts Larder before an origin, on free ports, with a configuration file of its own, and waits for `/readyz`.
- * `extra` is TOML added at the end, `memory` the budget of the first tier, `redis` the URL of the second; `prefix` a command to run it under; `port`
+ * `top` is TOML for the beginning (keys of the file itself), `extra` for the end (tables), `memory` the budget of the first tier, `redis` the URL of the second; `prefix` a command to run it under; `port`
  * and `adminPort` where it is to listen; `token` that of the admin listener.
  */
-export async function startLarder (binary, origin, { extra = '', memory = '256MiB', redis, prefix = [], env, port, adminPort, token } = {}) {
+export async function startLarder (binary, origin, { top = '', extra = '', memory = '256MiB', redis, prefix = [], env, port, adminPort, token } = {}) {
   port ??= await freePort()
   adminPort ??= await freePort()
   const config = join(scratch(), 'proxy.toml')
   writeFileSync(config, [
     `listen = "127.0.0.1:${port}"`,
     `origin = "${origin}"`,
+    top,
     '[admin]', `listen = "127.0.0.1:${adminPort}"`, token ? `token = "${token}"` : '',
     '[store]', `memory = "${memory}"`, redis ? `redis = "${redis}"` : '',
     '[log]', 'access = "off"',

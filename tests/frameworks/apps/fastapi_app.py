@@ -1,0 +1,106 @@
+"""FastAPI: what it makes of a request, route by route."""
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.sessions import SessionMiddleware
+
+from overrides import FORWARDING
+
+app = FastAPI(openapi_url=None)
+
+
+class Overridden:
+    """An ASGI application that obeys fields which replace the method and the target."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "http":
+            fields = dict(scope["headers"])
+            for name in (b"x-http-method", b"x-http-method-override", b"x-method-override"):
+                if name in fields:
+                    scope["method"] = fields[name].decode("latin-1").upper()
+            for name in (b"x-original-url", b"x-rewrite-url"):
+                if fields.get(name, b"").startswith(b"/"):
+                    scope["path"] = fields[name].decode("latin-1")
+        await self.app(scope, receive, send)
+
+
+app.add_middleware(SessionMiddleware, secret_key="secret")
+app.add_middleware(Overridden)
+
+
+def query(request: Request):
+    return {name: request.query_params.getlist(name) for name in request.query_params}
+
+
+@app.get("/api/{name}")
+def stocks(name: str):
+    return {"route": "stocks", "name": name}
+
+
+@app.delete("/api/{name}")
+def delete(name: str):
+    return {"route": "deleted", "name": name}
+
+
+@app.get("/projects/{id}")
+def project(id: str):
+    return {"route": "project", "id": id}
+
+
+@app.get("/projects/{id}/{file}")
+def file(id: str, file: str):
+    return {"route": "file", "id": id, "file": file}
+
+
+@app.get("/static/{path:path}")
+def static(path: str):
+    return {"route": "static", "path": path}
+
+
+@app.get("/cached/{path:path}")
+def cached(path: str, request: Request):
+    return JSONResponse({"route": "cached", "path": path, "query": query(request)}, headers={"Cache-Control": "max-age=60"})
+
+
+@app.get("/links")
+def links(request: Request):
+    further = {name: request.headers[name] for name in FORWARDING if name in request.headers}
+    return {"route": "links", "link": str(request.url_for("links")), "further": further}
+
+
+@app.get("/search")
+@app.get("/only")
+def search(request: Request):
+    return {"route": "search", "query": query(request)}
+
+
+@app.get("/theme")
+def theme(request: Request):
+    return {"route": "theme", "theme": request.cookies.get("theme")}
+
+
+@app.get("/cookies")
+def cookies(request: Request):
+    return JSONResponse({"route": "cookies", "cookies": request.cookies}, headers={"Cache-Control": "public, max-age=60", "Vary": "Cookie"})
+
+
+@app.get("/account/me")
+@app.get("/me")
+def me(request: Request):
+    user = request.session.get("user")
+    return JSONResponse({"route": "me", "user": user}, status_code=200 if user else 401)
+
+
+@app.get("/login")
+def login(user: str, request: Request):
+    request.session["user"] = user
+    return {"route": "login"}
+
+
+@app.exception_handler(HTTPException)
+def missing(request: Request, error: HTTPException):
+    return JSONResponse({"route": "none", "path": request.url.path}, status_code=error.status_code)
