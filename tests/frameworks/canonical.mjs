@@ -21,8 +21,10 @@ export function canonical (request) {
     ...(request.fields ?? []).filter(([name]) => !isDropped(name)),
     ['X-Forwarded-For', '127.0.0.1'], ['X-Forwarded-Proto', 'http'], ['X-Forwarded-Host', host]
   ]
-  const targets = new Set([target, kept(target)])
-  return [...targets].map(target => ({ ...request, host, target, fields: sees }))
+  const targets = [...new Set([target, kept(target)])]
+  // A stored response to GET answers HEAD too (RFC 9110 section 9.3.2), also where a framework has no HEAD.
+  const methods = request.method === 'HEAD' ? ['HEAD', 'GET'] : [request.method]
+  return targets.flatMap(target => methods.map(method => ({ ...request, method, host, target, fields: sees })))
 }
 
 /** The target in origin form, and the host in lower case without what says nothing: default port, empty port, trailing dot. */

@@ -125,12 +125,13 @@ const THEMES = [
 
 function sessions () {
   const users = ['alice', 'bob', undefined]
-  const rounds = ['/me', '/account/me', '/login?user=mallory'].flatMap(target => users.map(first => ({
+  const rounds = ['/me', '/account/me'].flatMap(target => users.map(first => ({
     name: `${first ?? 'a stranger'} first at ${target}`,
     requests: [as(first, target), ...users.map(user => as(user, target)), ...users.map(user => as(user, '/me'))]
   })))
   return [
     ...rounds,
+    { name: 'logging in', requests: [get('/login?user=mallory'), get('/login?user=mallory'), get('/me'), as('alice', '/me'), get('/me')] },
     { name: 'two sessions at once', requests: [get('/me', { users: ['alice', 'bob'] }), as('alice', '/me'), get('/me', { users: ['bob', 'alice'] }), as('bob', '/me'), get('/me')] },
     ...THEMES.flatMap(lines => pair(cookies('/theme', ...lines), cookies('/theme', 'theme=dark'))),
     ...[['a=1', 'b=2'], ['b=2; a=1'], ['a=1; a=2'], ['a="1"'], ['a=1;b=2'], ['a=1; b=3'], ['a=1, b=2']].flatMap(lines => pair(cookies('/cookies', ...lines), cookies('/cookies', 'a=1; b=2'))),

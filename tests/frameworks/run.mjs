@@ -19,7 +19,7 @@ const tools = join(here, '../../target/test-tools')
 const given = options({
   larder: join(process.env.CARGO_TARGET_DIR ?? join(here, '../../target'), 'optimized/larder'),
   packages: join(tools, 'frameworks'),
-  python: join(tools, 'frameworks/venv/bin/python'),
+  python: join(tools, 'frameworks-python/bin/python'),
   chromium: 'chromium',
   only: '',
   show: '20'
@@ -78,7 +78,7 @@ class Tally {
   }
 
   close () {
-    console.log(`-- ${this.name}: ${this.passed} answers right, ${this.failed} wrong`)
+    console.log(`-- ${this.name}: ${this.passed} passed, ${this.failed} failed`)
   }
 }
 
@@ -160,6 +160,7 @@ async function exchange (name, known, framework, larder, request, tally) {
   let nearest
   for (const seen of canonical(request)) {
     const direct = await ask(known, framework, seen)
+    if (request.method === 'HEAD') direct.body = ''
     const problems = differences(direct, proxied)
     if (!nearest || problems.length < nearest.length) nearest = problems
   }
@@ -173,5 +174,5 @@ async function ask (known, framework, request) {
   const { method, target, host, fields } = request
   const key = JSON.stringify([method, target, host, fields])
   if (!known.has(key)) known.set(key, await send(framework.port, request))
-  return known.get(key)
+  return { ...known.get(key) }
 }

@@ -31,7 +31,7 @@ router.get('/cached/*path', context => {
 })
 router.get('/links', context => {
   const further = Object.fromEntries(FORWARDING.map(name => [name, context.get(name)]).filter(([, value]) => value))
-  context.body = { route: 'links', link: `${context.origin}/links`, further }
+  context.body = { route: 'links', link: `${context.protocol}://${context.host}/links`, further }
 })
 router.get('/search', context => { context.body = { route: 'search', query: context.query } })
 router.get('/only', context => { context.body = { route: 'only', query: context.query } })
