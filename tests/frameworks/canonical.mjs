@@ -14,17 +14,21 @@ const FORWARDING = /^(forwarded|x-forwarded(-.*)?|x-real-ip|x-host|x-original-ho
 /** Fields that replace the method or the target: they reach the origin as they are, but not spelled with `_`. */
 const OVERRIDE = /^(x-http-method(-override)?|x-method-override|x-original-url|x-rewrite-url)$/
 
-/** The forms in which the origin may see this request: parameters outside the key are left out where the answer may be stored. */
-export function canonical (request) {
+/**
+ * The forms in which the origin may see this request: parameters outside the key are left out where the answer may be stored. With `isTrusted` the
+ * client is a proxy whose word counts.
+ */
+export function canonical (request, isTrusted) {
   const { host, target } = origin(request)
-  const sees = [
-    ...(request.fields ?? []).filter(([name]) => !isDropped(name)),
-    ['X-Forwarded-For', '127.0.0.1'], ['X-Forwarded-Proto', 'http'], ['X-Forwarded-Host', host]
-  ]
+  const given = (request.fields ?? []).filter(([name]) => isTrusted || !isDropped(name))
+  const own = [['X-Forwarded-For', '127.0.0.1'], ['X-Forwarded-Proto', 'http'], ['X-Forwarded-Host', host]]
+  const said = given.map(([name, value]) => [name, name === 'X-Forwarded-Host' ? value.toLowerCase() : value])
+  const sees = [...said, ...own.filter(([name]) => !said.some(([other]) => other === name))]
   const targets = [...new Set([target, kept(target)])]
   // A stored response to GET answers HEAD too (RFC 9110 section 9.3.2), also where a framework has no HEAD.
-  const methods = request.method === 'HEAD' ? ['HEAD', 'GET'] : [request.method]
-  return targets.flatMap(target => methods.map(method => ({ ...request, method, host, target, fields: sees })))
+  const isHead = request.method === 'HEAD'
+  const methods = isHead ? ['HEAD', 'GET'] : [request.method]
+  return targets.flatMap(target => methods.map(method => ({ method, isHead, host, target, fields: sees })))
 }
 
 /** The target in origin form, and the host in lower case without what says nothing: default port, empty port, trailing dot. */

@@ -139,7 +139,18 @@ function sessions () {
   ]
 }
 
-/** Every conversation. */
+// ── Behind a proxy that Larder trusts ──
+
+const TRUSTED = [
+  [['X-Forwarded-Host', 'a.test']], [['X-Forwarded-Host', 'b.test']], [['X-Forwarded-Host', 'A.test']], [['X-Forwarded-Proto', 'https']],
+  [['X-Forwarded-Host', 'a.test'], ['X-Forwarded-Proto', 'https']], [['X-Forwarded-Prefix', '/shop']], [['X-Forwarded-For', '192.0.2.1']]
+]
+
+function trusted () {
+  return TRUSTED.flatMap(fields => pair(withFields('/links', ...fields), get('/links')).map(conversation => ({ ...conversation, isTrusted: true })))
+}
+
+/** Every conversation; those with `isTrusted` are for a Larder that trusts its peer. */
 export function conversations () {
-  return [...paths(), ...hosts(), ...queries(), ...fields(), ...sessions()]
+  return [...paths(), ...hosts(), ...queries(), ...fields(), ...sessions(), ...trusted()]
 }

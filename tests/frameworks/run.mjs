@@ -115,15 +115,20 @@ function converse (name) {
   return checked(name, async tally => {
     const framework = await startFramework(name, where)
     const larder = await startLarder(where.larder, framework.url, { extra: ROUTES, token: TOKEN })
+    const trusting = await startLarder(where.larder, framework.url, { top: 'trusted_proxies = ["127.0.0.0/8"]', extra: ROUTES, token: TOKEN })
     const sessions = await login(framework)
-    const known = new Map()
-    for (const { name, requests } of conversations()) {
-      await forget(larder)
+    const ask = asking(framework)
+    for (const { name, requests, isTrusted } of conversations()) {
+      const proxy = isTrusted ? trusting : larder
+      await forget(proxy)
       for (const [step, request] of requests.entries()) {
-        await exchange(`${name} (${step + 1})`, known, framework, larder, signed(request, sessions), tally)
+        const sent = signed(request, sessions)
+        const problems = await judge(sent, await send(proxy.port, sent), canonical(sent, isTrusted), ask)
+        tally.check(`${name} (${step + 1}): ${describe(sent)}`, problems)
       }
     }
     await larder.stop()
+    await trusting.stop()
     await framework.stop()
   })
 }
@@ -154,25 +159,23 @@ function signed (request, sessions) {
   return { ...request, fields: [...(request.fields ?? []), ['Cookie', users.map(user => sessions[user]).join('; ')]] }
 }
 
-async function exchange (name, known, framework, larder, request, tally) {
-  const proxied = await send(larder.port, request)
-  if (isRefusal(proxied)) return tally.check(name, request.hit ? [`refused: ${proxied.body}`] : [])
-  let nearest
-  for (const seen of canonical(request)) {
-    const direct = await ask(known, framework, seen)
-    if (request.method === 'HEAD') direct.body = ''
-    const problems = differences(direct, proxied)
-    if (!nearest || problems.length < nearest.length) nearest = problems
-  }
-  const word = values(proxied, 'x-api-cache')[0]
-  if (request.hit && word !== 'HIT') nearest = [...nearest, `${word} (${values(proxied, 'cache-status')}), not HIT`]
-  tally.check(`${name}: ${describe(request)}`, nearest.length ? [...nearest, `(${values(proxied, 'cache-status')})`] : [])
+/** In what an answer is wrong: the least differences to those that the framework gives to the forms in which it may see the request. */
+async function judge (request, proxied, forms, ask) {
+  if (isRefusal(proxied)) return request.hit ? [`refused: ${proxied.body}`] : []
+  const all = await Promise.all(forms.map(async form => differences(await ask(form), proxied)))
+  const problems = all.reduce((least, problems) => problems.length < least.length ? problems : least)
+  const [word, status] = [values(proxied, 'x-api-cache')[0], values(proxied, 'cache-status')]
+  if (request.hit && word !== 'HIT') problems.push(`${word}, not HIT`)
+  return problems.length ? [...problems, `(${status})`] : []
 }
 
-/** The framework's own answer; asked for once. */
-async function ask (known, framework, request) {
-  const { method, target, host, fields } = request
-  const key = JSON.stringify([method, target, host, fields])
-  if (!known.has(key)) known.set(key, await send(framework.port, request))
-  return { ...known.get(key) }
+/** Asks a framework directly; once for each request. A HEAD is answered with the head of what a GET gets. */
+function asking (framework) {
+  const known = new Map()
+  return ({ method, isHead, target, host, fields }) => {
+    const key = JSON.stringify([method, isHead, target, host, fields])
+    const answer = known.get(key) ?? send(framework.port, { method, target, host, fields }).then(answer => isHead ? { ...answer, body: '' } : answer)
+    known.set(key, answer)
+    return answer
+  }
 }
