@@ -36,6 +36,21 @@ export function freePort () {
 }
 
 /**
+ * What `start` comes to. Where its server finds that another process has taken its port in between, it is started again.
+ * `freePort` cannot keep a port, and connections to other servers use ports of the same range.
+ */
+export async function onFreePort (start, attempts = 5) {
+  for (;;) {
+    try {
+      return await start()
+    } catch (error) {
+      attempts -= 1
+      if (attempts === 0 || !/address already in use|EADDRINUSE/i.test(error.message)) throw error
+    }
+  }
+}
+
+/**
  * Starts a program in a process group of its own; what it prints goes to a log file.
  * `tail()` answers the end of that log, `stop()` ends the group (SIGTERM, after `patience` ms SIGKILL), `kill()` at once; `signal(name)` is sent to
  * the group. With `pipes` the program has two more: it reads from descriptor 3 and writes to 4.

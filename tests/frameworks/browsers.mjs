@@ -4,8 +4,8 @@
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { Chromium } from '../events/chromium.mjs'
-import { scratch, startLarder } from '../process.mjs'
-import { startFramework } from './frameworks.mjs'
+import { scratch } from '../process.mjs'
+import { startFramework, startProxy } from './frameworks.mjs'
 
 /** Analytics cookies that the application sets beside its session. */
 const COOKIES = 12
@@ -27,7 +27,7 @@ export async function browsers (where, tally) {
   const both = await Promise.all([Chromium.start(where.chromium), Chromium.start(where.chromium)])
   for (const name of ['Flask', 'Django']) {
     const framework = await startFramework(name, where)
-    const larder = await startLarder(where.larder, framework.url, { extra: `${tls}${CACHED}` })
+    const larder = await startProxy(where.larder, framework, { extra: `${tls}${CACHED}` })
     await visit(`https://localhost:${larder.port}`, name, both, tally)
     await larder.stop()
     await framework.stop()

@@ -22,8 +22,7 @@ export function canonical (request, isTrusted) {
   const { host, target } = origin(request)
   const given = (request.fields ?? []).filter(([name]) => isTrusted || !isDropped(name))
   const own = [['X-Forwarded-For', '127.0.0.1'], ['X-Forwarded-Proto', 'http'], ['X-Forwarded-Host', host]]
-  const said = given.map(([name, value]) => [name, name === 'X-Forwarded-Host' ? value.toLowerCase() : value])
-  const sees = [...said, ...own.filter(([name]) => !said.some(([other]) => other === name))]
+  const sees = [...given, ...own.filter(([name]) => !given.some(([other]) => other === name))]
   const targets = [...new Set([target, kept(target)])]
   // A stored response to GET answers HEAD too (RFC 9110 section 9.3.2), also where a framework has no HEAD.
   const isHead = request.method === 'HEAD'
@@ -60,7 +59,7 @@ export function differences (direct, proxied) {
     if (JSON.stringify(there) !== JSON.stringify(here)) found.push(`${what}: ${JSON.stringify(there)} directly, ${JSON.stringify(here)} through Larder`)
   }
   compare('status', direct.status, proxied.status)
-  for (const name of ['content-type', 'location', 'cache-control']) compare(name, values(direct, name), values(proxied, name))
+  for (const name of ['content-type', 'location', 'cache-control', 'content-language']) compare(name, values(direct, name), values(proxied, name))
   compare('body', direct.body, proxied.body)
   const word = values(proxied, 'x-api-cache').join()
   if (!/^(HIT|MISS|EXPIRED|REVALIDATED|STALE|BYPASS)$/.test(word)) found.push(`X-API-Cache: ${word}`)

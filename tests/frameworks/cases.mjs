@@ -41,8 +41,14 @@ const ACCOUNT = [
   '/account/me%2fa.css', '/account/me%00.css', '/account/me;a.css', '/account/me?a.css', '/account/me%3fa.css', '/account/x/../me'
 ]
 
+const CACHED = [
+  '/cached/%61', '/cached//a', '/cached/a/', '/cached/./a', '/cached/x/../a', '/cached%2fa', '/CACHED/a', '/cached/A', '/cached/a;x', '/cached\\a', '/cached/a%20', '/cached/%2561',
+  '/cached/a%00', '/cached/..%2fcached/a', '/static/..%2fcached/a'
+]
+
 function paths () {
   return [
+    ...CACHED.flatMap(path => pair(get(path), get('/cached/a'))),
     ...STOCKS.flatMap(path => pair(get(path), get('/api/stocks'))),
     ...PROJECTS.flatMap(path => pair(get(path), get('/projects/a/b'))),
     ...ACCOUNT.flatMap(path => [as('alice', path), as('bob', path)].flatMap(own => [
@@ -115,6 +121,25 @@ function fields () {
   ]
 }
 
+// ── Credentials and languages ──
+
+const CREDENTIALS = [
+  withFields('/whoami', ['Authorization', 'Bearer a']), withFields('/whoami', ['Authorization', 'Bearer b']), withFields('/whoami', ['Authorization', 'Basic YTpi']),
+  withFields('/whoami', ['X-API-Key', 'a']), withFields('/whoami', ['X-API-Key', 'b']), withFields('/whoami', ['X_API_Key', 'a']), get('/whoami?access_token=a'),
+  get('/whoami?access_token=b'), get('/whoami?%61ccess_token=a'), get('/whoami?access_token=a&access_token=b')
+]
+const LANGUAGES = [
+  ['en'], ['de'], ['DE'], ['de-AT'], ['fr;q=0.5, de;q=0.4'], ['de;q=0.4, fr;q=0.5'], ['fr, de'], ['*'], ['xx, de'], ['xx'], ['de', 'fr'], ['de;q=0'], ['de;q=0, fr'],
+  ['fr ;q = 0.1,de'], ['i-klingon, de'], ['de;level=1, fr;q=0.9'], [''], ['de-x-private'], ['en;q=0.001, *;q=0.5']
+].map(values => withFields('/greet', ...values.map(value => ['Accept-Language', value])))
+
+function negotiation () {
+  return [
+    ...CREDENTIALS.flatMap(request => [...pair(request, get('/whoami')), ...pair(request, CREDENTIALS[0]), ...pair(request, CREDENTIALS[7])]),
+    ...LANGUAGES.flatMap(request => [...pair(request, get('/greet')), ...pair(request, LANGUAGES[1])])
+  ]
+}
+
 // ── Cookies and sessions ──
 
 const THEMES = [
@@ -125,7 +150,7 @@ const THEMES = [
 
 function sessions () {
   const users = ['alice', 'bob', undefined]
-  const rounds = ['/me', '/account/me'].flatMap(target => users.map(first => ({
+  const rounds = ['/me', '/account/me', '/private'].flatMap(target => users.map(first => ({
     name: `${first ?? 'a stranger'} first at ${target}`,
     requests: [as(first, target), ...users.map(user => as(user, target)), ...users.map(user => as(user, '/me'))]
   })))
@@ -142,7 +167,7 @@ function sessions () {
 // ── Behind a proxy that Larder trusts ──
 
 const TRUSTED = [
-  [['X-Forwarded-Host', 'a.test']], [['X-Forwarded-Host', 'b.test']], [['X-Forwarded-Host', 'A.test']], [['X-Forwarded-Proto', 'https']],
+  [['X-Forwarded-Host', 'a.test']], [['X-Forwarded-Host', 'b.test']], [['X-Forwarded-Proto', 'https']],
   [['X-Forwarded-Host', 'a.test'], ['X-Forwarded-Proto', 'https']], [['X-Forwarded-Prefix', '/shop']], [['X-Forwarded-For', '192.0.2.1']]
 ]
 
@@ -152,5 +177,5 @@ function trusted () {
 
 /** Every conversation; those with `isTrusted` are for a Larder that trusts its peer. */
 export function conversations () {
-  return [...paths(), ...hosts(), ...queries(), ...fields(), ...sessions(), ...trusted()]
+  return [...paths(), ...hosts(), ...queries(), ...fields(), ...negotiation(), ...sessions(), ...trusted()]
 }

@@ -2,8 +2,7 @@
 
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
-import { startLarder } from '../process.mjs'
-import { startFramework } from './frameworks.mjs'
+import { startFramework, startProxy } from './frameworks.mjs'
 import { send, values } from './wire.mjs'
 
 const HOST = 'api.example.test'
@@ -50,7 +49,7 @@ ttl = "60s"
 export async function clients (where, tally) {
   const framework = await startFramework('FastAPI', where)
   for (const [kinds, trusted] of [[DIRECT, ''], [PROXIED, ''], [PROXIED, 'trusted_proxies = ["127.0.0.0/8"]\n']]) {
-    const larder = await startLarder(where.larder, framework.url, { top: trusted, extra: ROUTE })
+    const larder = await startProxy(where.larder, framework, { top: trusted, extra: ROUTE })
     for (const [name, fields] of Object.entries(kinds)) await twice(`${name}${trusted && ', trusted'}`, larder, fields, tally)
     if (kinds === DIRECT) await axios(where.packages, larder, tally)
     await larder.stop()

@@ -2,7 +2,7 @@
 
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { answering, freePort, start } from '../process.mjs'
+import { answering, freePort, onFreePort, start, startLarder } from '../process.mjs'
 
 const apps = join(dirname(fileURLToPath(import.meta.url)), 'apps')
 
@@ -22,10 +22,19 @@ function gunicorn (application, { port, python }) {
 }
 
 /** Starts a framework, and waits until it answers. */
-export async function startFramework (name, { python, packages }) {
+export function startFramework (name, where) {
+  return onFreePort(() => attempt(name, where))
+}
+
+async function attempt (name, { python, packages }) {
   const port = `${await freePort()}`
   const env = { NODE_PATH: join(packages, 'node_modules'), NODE_ENV: 'production', PYTHONDONTWRITEBYTECODE: '1', PYTHONPATH: apps }
   const child = start(COMMANDS[name]({ port, python }), { env, cwd: apps })
   await answering(`http://127.0.0.1:${port}/api/ready`, child, { status: 200, seconds: 30 })
   return { ...child, name, port: Number(port), url: `http://127.0.0.1:${port}` }
+}
+
+/** Starts Larder before a framework. */
+export function startProxy (binary, framework, options) {
+  return onFreePort(() => startLarder(binary, framework.url, options))
 }

@@ -6,12 +6,12 @@
 
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { options, startLarder } from '../process.mjs'
+import { options } from '../process.mjs'
 import { browsers } from './browsers.mjs'
 import { canonical, differences, isRefusal } from './canonical.mjs'
 import { conversations, describe, HOST } from './cases.mjs'
 import { clients } from './clients.mjs'
-import { NAMES, startFramework } from './frameworks.mjs'
+import { NAMES, startFramework, startProxy } from './frameworks.mjs'
 import { send, values } from './wire.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
@@ -114,8 +114,8 @@ async function checked (name, run) {
 function converse (name) {
   return checked(name, async tally => {
     const framework = await startFramework(name, where)
-    const larder = await startLarder(where.larder, framework.url, { extra: ROUTES, token: TOKEN })
-    const trusting = await startLarder(where.larder, framework.url, { top: 'trusted_proxies = ["127.0.0.0/8"]', extra: ROUTES, token: TOKEN })
+    const larder = await startProxy(where.larder, framework, { extra: ROUTES, token: TOKEN })
+    const trusting = await startProxy(where.larder, framework, { top: 'trusted_proxies = ["127.0.0.0/8"]', extra: ROUTES, token: TOKEN })
     const sessions = await login(framework)
     const ask = asking(framework)
     for (const { name, requests, isTrusted } of conversations()) {

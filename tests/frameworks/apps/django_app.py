@@ -5,6 +5,7 @@ from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse, JsonResponse
 from django.middleware.csrf import get_token
 from django.urls import path
+from django.utils.translation import get_language_from_request
 
 from overrides import FORWARDING, overridden
 
@@ -12,6 +13,8 @@ settings.configure(
     ALLOWED_HOSTS=["*"],
     APPEND_SLASH=True,
     CSRF_TRUSTED_ORIGINS=["https://localhost:*"],
+    LANGUAGE_CODE="en",
+    LANGUAGES=[("en", "English"), ("de", "Deutsch"), ("fr", "Français")],
     MIDDLEWARE=[
         "django.middleware.common.CommonMiddleware",
         "django.contrib.sessions.middleware.SessionMiddleware",
@@ -67,6 +70,24 @@ def cookies(request):
     return JsonResponse({"route": "cookies", "cookies": request.COOKIES}, headers=headers)
 
 
+def private(request):
+    answer = JsonResponse({"route": "private", "user": request.session.get("user")})
+    answer["Cache-Control"] = "private, max-age=60"
+    return answer
+
+
+def whoami(request):
+    fields = request.headers
+    token = request.GET.get("access_token")
+    return JsonResponse({"route": "whoami", "authorization": fields.get("Authorization"), "key": fields.get("X-API-Key"), "token": token})
+
+
+def greet(request):
+    language = get_language_from_request(request)
+    headers = {"Cache-Control": "max-age=60", "Content-Language": language, "Vary": "Accept-Language"}
+    return JsonResponse({"route": "greet", "language": language}, headers=headers)
+
+
 def me(request):
     user = request.session.get("user")
     return JsonResponse({"route": "me", "user": user}, status=200 if user else 401)
@@ -109,6 +130,9 @@ urlpatterns = [
     path("cookies", cookies),
     path("account/me", me),
     path("me", me),
+    path("private", private),
+    path("whoami", whoami),
+    path("greet", greet),
     path("login", login),
     path("note", note),
 ]

@@ -35,6 +35,14 @@ app.get('/search', ({ query }, response) => response.json({ route: 'search', que
 app.get('/only', ({ query }, response) => response.json({ route: 'only', query }))
 app.get('/theme', ({ cookies }, response) => response.json({ route: 'theme', theme: cookies.theme }))
 app.get('/cookies', ({ cookies }, response) => response.set('Cache-Control', 'public, max-age=60').vary('Cookie').json({ route: 'cookies', cookies }))
+app.get('/private', ({ session }, response) => response.set('Cache-Control', 'private, max-age=60').json({ route: 'private', user: session.user }))
+app.get('/whoami', (request, response) => response.json({
+  route: 'whoami', authorization: request.get('authorization'), key: request.get('x-api-key'), token: request.query.access_token
+}))
+app.get('/greet', (request, response) => {
+  const language = request.acceptsLanguages(['en', 'de', 'fr']) || 'en'
+  response.set({ 'Cache-Control': 'max-age=60', 'Content-Language': language }).vary('Accept-Language').json({ route: 'greet', language })
+})
 app.get(['/account/me', '/me'], ({ session }, response) => response.status(session.user ? 200 : 401).json({ route: 'me', user: session.user }))
 app.get('/login', (request, response) => {
   request.session.user = request.query.user

@@ -88,6 +88,25 @@ def cookies(request: Request):
     return JSONResponse({"route": "cookies", "cookies": request.cookies}, headers={"Cache-Control": "public, max-age=60", "Vary": "Cookie"})
 
 
+@app.get("/private")
+def private(request: Request):
+    return JSONResponse({"route": "private", "user": request.session.get("user")}, headers={"Cache-Control": "private, max-age=60"})
+
+
+@app.get("/whoami")
+def whoami(request: Request, access_token: str | None = None):
+    fields = request.headers
+    return {"route": "whoami", "authorization": fields.get("Authorization"), "key": fields.get("X-API-Key"), "token": access_token}
+
+
+@app.get("/greet")
+def greet(request: Request):
+    """Starlette has no negotiation; this is what people write."""
+    language = next((known for known in ("de", "fr") if request.headers.get("Accept-Language", "").startswith(known)), "en")
+    headers = {"Cache-Control": "max-age=60", "Content-Language": language, "Vary": "Accept-Language"}
+    return JSONResponse({"route": "greet", "language": language}, headers=headers)
+
+
 @app.get("/account/me")
 @app.get("/me")
 def me(request: Request):

@@ -64,6 +64,26 @@ def cookies():
     return jsonify(route="cookies", cookies=request.cookies), {"Cache-Control": "public, max-age=60", "Vary": "Cookie"}
 
 
+@app.get("/private")
+def private():
+    return jsonify(route="private", user=session.get("user")), {"Cache-Control": "private, max-age=60"}
+
+
+@app.get("/whoami")
+def whoami():
+    fields = request.headers
+    return jsonify(
+        route="whoami", authorization=fields.get("Authorization"), key=fields.get("X-API-Key"), token=request.args.get("access_token")
+    )
+
+
+@app.get("/greet")
+def greet():
+    language = request.accept_languages.best_match(["en", "de", "fr"], "en")
+    headers = {"Cache-Control": "max-age=60", "Content-Language": language, "Vary": "Accept-Language"}
+    return jsonify(route="greet", language=language), headers
+
+
 @app.get("/account/me")
 @app.get("/me")
 def me():

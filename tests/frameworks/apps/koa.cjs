@@ -40,6 +40,18 @@ router.get('/cookies', context => {
   context.set({ 'Cache-Control': 'public, max-age=60', Vary: 'Cookie' })
   context.body = { route: 'cookies', a: context.cookies.get('a'), b: context.cookies.get('b') }
 })
+router.get('/private', context => {
+  context.set('Cache-Control', 'private, max-age=60')
+  context.body = { route: 'private', user: context.session.user }
+})
+router.get('/whoami', context => {
+  context.body = { route: 'whoami', authorization: context.get('authorization'), key: context.get('x-api-key'), token: context.query.access_token }
+})
+router.get('/greet', context => {
+  const language = context.acceptsLanguages(['en', 'de', 'fr']) || 'en'
+  context.set({ 'Cache-Control': 'max-age=60', 'Content-Language': language, Vary: 'Accept-Language' })
+  context.body = { route: 'greet', language }
+})
 for (const path of ['/account/me', '/me']) {
   router.get(path, context => {
     const { user } = context.session
