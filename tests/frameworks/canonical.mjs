@@ -20,7 +20,8 @@ const OVERRIDE = /^(x-http-method(-override)?|x-method-override|x-original-url|x
  */
 export function canonical (request, isTrusted) {
   const { host, target } = origin(request)
-  const given = (request.fields ?? []).filter(([name]) => isTrusted || !isDropped(name))
+  const fields = request.isHttp2 ? joined(request.fields ?? []) : request.fields ?? []
+  const given = fields.filter(([name]) => isTrusted || !isDropped(name))
   const own = [['X-Forwarded-For', '127.0.0.1'], ['X-Forwarded-Proto', 'http'], ['X-Forwarded-Host', host]]
   const sees = [...given, ...own.filter(([name]) => !given.some(([other]) => other === name))]
   const targets = [...new Set([target, kept(target)])]
@@ -28,6 +29,13 @@ export function canonical (request, isTrusted) {
   const isHead = request.method === 'HEAD'
   const methods = isHead ? ['HEAD', 'GET'] : [request.method]
   return targets.flatMap(target => methods.map(method => ({ method, isHead, host, target, fields: sees })))
+}
+
+/** The cookies of an HTTP/2 request are one field (RFC 9113 section 8.2.3). */
+function joined (fields) {
+  const isCookie = ([name]) => name === 'Cookie'
+  const cookies = fields.filter(isCookie).map(([, value]) => value)
+  return [...fields.filter(field => !isCookie(field)), ...(cookies.length ? [['Cookie', cookies.join('; ')]] : [])]
 }
 
 /** The target in origin form, and the host in lower case without what says nothing: default port, empty port, trailing dot. */

@@ -19,8 +19,8 @@ function pair (attack, victim) {
 }
 
 /** A request in one line. */
-export function describe ({ method = 'GET', target, host, fields = [], user }) {
-  const parts = [user && `${user}:`, method === 'GET' ? '' : method, target, host === HOST ? '' : `Host: ${host}`, ...fields.map(field => field.join(': '))]
+export function describe ({ method = 'GET', target, host, fields = [], user, isHttp2 }) {
+  const parts = [isHttp2 && 'HTTP/2', user && `${user}:`, method === 'GET' ? '' : method, target, host === HOST ? '' : `Host: ${host}`, ...fields.map(field => field.join(': '))]
   return parts.filter(Boolean).join(' ')
 }
 
@@ -164,6 +164,29 @@ function sessions () {
   ]
 }
 
+// ── HTTP/2 ──
+
+const VISITOR = ['_ga=GA1.1.1', '_gid=GA1.2.1', '_fbp=fb.1.1', 'theme=dark', 'consent=yes', 'empty=']
+
+function http2 () {
+  const over = request => ({ ...request, isHttp2: true })
+  const visitor = (user, target) => over({ ...cookies(target, ...VISITOR), user })
+  const methods = ['HEAD', 'OPTIONS', 'DELETE'].map(method => over(get('/api/stocks', { method })))
+  const themes = [['theme=light'], ['theme=dark', 'theme=light'], ['theme=dark; theme=light'], ['a="x', 'theme=light"', 'theme=dark'], ['theme=']]
+  return [
+    ...['/me', '/account/me', '/private'].flatMap(target => [['alice', 'bob'], ['bob', 'alice']].map(([first, second]) => ({
+      name: `${first} before ${second} over HTTP/2`,
+      requests: [visitor(first, target), visitor(second, target), visitor(undefined, target), over(as(first, target)), as(second, target), visitor(second, target)]
+    }))),
+    ...methods.flatMap(attack => pair(attack, over(get('/api/stocks')))),
+    ...['API.Example.TEST', `${HOST}:80`, `${HOST}.`, 'evil.test'].flatMap(host => pair(over(get('/links', { host })), get('/links'))),
+    ...themes.flatMap(lines => pair(over(cookies('/theme', ...lines)), cookies('/theme', 'theme=dark'))),
+    ...pair(over(withFields('/api/stocks', ['TE', 'trailers'])), get('/api/stocks')),
+    ...FORWARDING.slice(0, 8).flatMap(field => pair(over(withFields('/links', field)), get('/links'))),
+    { name: 'one field or several are the same cookies', requests: [over(cookies('/cookies', 'a=1', 'b=2')), hit(cookies('/cookies', 'a=1; b=2')), cookies('/cookies', 'a=1', 'b=2')] }
+  ]
+}
+
 // ── Behind a proxy that Larder trusts ──
 
 const TRUSTED = [
@@ -177,5 +200,5 @@ function trusted () {
 
 /** Every conversation; those with `isTrusted` are for a Larder that trusts its peer. */
 export function conversations () {
-  return [...paths(), ...hosts(), ...queries(), ...fields(), ...negotiation(), ...sessions(), ...trusted()]
+  return [...paths(), ...hosts(), ...queries(), ...fields(), ...negotiation(), ...sessions(), ...http2(), ...trusted()]
 }

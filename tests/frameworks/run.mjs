@@ -12,7 +12,7 @@ import { canonical, differences, isRefusal } from './canonical.mjs'
 import { conversations, describe, HOST } from './cases.mjs'
 import { clients } from './clients.mjs'
 import { NAMES, startFramework, startProxy } from './frameworks.mjs'
-import { send, values } from './wire.mjs'
+import { send, sendOverHttp2, values } from './wire.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
 const tools = join(here, '../../target/test-tools')
@@ -123,7 +123,8 @@ function converse (name) {
       await forget(proxy)
       for (const [step, request] of requests.entries()) {
         const sent = signed(request, sessions)
-        const problems = await judge(sent, await send(proxy.port, sent), canonical(sent, isTrusted), ask)
+        const answer = await (sent.isHttp2 ? sendOverHttp2 : send)(proxy.port, sent)
+        const problems = await judge(sent, answer, canonical(sent, isTrusted), ask)
         tally.check(`${name} (${step + 1}): ${describe(sent)}`, problems)
       }
     }

@@ -1,5 +1,6 @@
 // Requests sent byte for byte as described: targets, hosts and repeated fields that HTTP libraries would correct.
 
+import http2 from 'node:http2'
 import net from 'node:net'
 
 /** How long a server may take, in milliseconds. */
@@ -43,6 +44,35 @@ function dechunked (bytes) {
     parts.push(bytes.subarray(line + 2, line + 2 + size))
     at = line + 2 + size + 2
   }
+}
+
+/** The same over HTTP/2 with prior knowledge, each cookie in a field of its own, as browsers send them. */
+export function sendOverHttp2 (port, { method = 'GET', target, host, fields = [] }) {
+  const headers = { ':method': method, ':path': target, ':authority': host, ':scheme': 'http' }
+  for (const [name, value] of fields) {
+    const parts = name === 'Cookie' ? value.split('; ') : [value]
+    headers[name.toLowerCase()] = [...(headers[name.toLowerCase()] ?? []), ...parts]
+  }
+  return new Promise((resolve, reject) => {
+    const session = http2.connect(`http://127.0.0.1:${port}`)
+    const fail = error => { session.destroy(); reject(new Error(`${error.message}: ${method} ${target} over HTTP/2`)) }
+    session.on('error', fail)
+    const stream = session.request(headers)
+    stream.setTimeout(PATIENCE, () => fail(new Error(`no answer within ${PATIENCE} ms`)))
+    const chunks = []
+    let answer
+    stream.on('error', fail)
+    stream.on('response', (given, flags, raw) => {
+      const fields = []
+      for (let at = 0; at < raw.length; at += 2) if (!raw[at].startsWith(':')) fields.push([raw[at], raw[at + 1]])
+      answer = { status: given[':status'], fields }
+    })
+    stream.on('data', chunk => chunks.push(chunk))
+    stream.on('end', () => {
+      session.close()
+      resolve({ ...answer, body: Buffer.concat(chunks).toString() })
+    })
+  })
 }
 
 /** All values of a field, in order. */
