@@ -60,8 +60,15 @@ function kept (target) {
   return query ? `${path}?${query}` : path
 }
 
+/** Whether a request takes content in this coding (RFC 9110 section 12.5.3), as far as it says so plainly. */
+function takes ({ fields = [] }, coding) {
+  const wanted = fields.filter(([name]) => name === 'Accept-Encoding').flatMap(([, value]) => value.toLowerCase().split(','))
+  const weights = wanted.map(member => member.split(';')).filter(([name]) => [coding, `x-${coding}`, '*'].includes(name.trim()))
+  return weights.some(([, weight = 'q=1']) => !/^\s*q\s*=\s*0(\.0*)?\s*$/.test(weight))
+}
+
 /** In what an answer through Larder differs from the framework's own, as lines; none means that it is one that the framework gives. */
-export function differences (direct, proxied) {
+export function differences (request, direct, proxied) {
   const found = []
   const compare = (what, there, here) => {
     if (JSON.stringify(there) !== JSON.stringify(here)) found.push(`${what}: ${JSON.stringify(there)} directly, ${JSON.stringify(here)} through Larder`)
@@ -69,6 +76,10 @@ export function differences (direct, proxied) {
   compare('status', direct.status, proxied.status)
   for (const name of ['content-type', 'location', 'cache-control', 'content-language']) compare(name, values(direct, name), values(proxied, name))
   compare('body', direct.body, proxied.body)
+  for (const coding of values(proxied, 'content-encoding')) {
+    // Some frameworks send what the client does not take. A stored variant in another coding is right if the client takes it.
+    if (!takes(request, coding) && !values(direct, 'content-encoding').includes(coding)) found.push(`it is in ${coding}, which the client does not take`)
+  }
   const word = values(proxied, 'x-api-cache').join()
   if (!/^(HIT|MISS|EXPIRED|REVALIDATED|STALE|BYPASS)$/.test(word)) found.push(`X-API-Cache: ${word}`)
   const cookies = values(proxied, 'set-cookie').map(nameOf)

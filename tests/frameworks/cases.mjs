@@ -133,8 +133,13 @@ const LANGUAGES = [
   ['fr ;q = 0.1,de'], ['i-klingon, de'], ['de;level=1, fr;q=0.9'], [''], ['de-x-private'], ['en;q=0.001, *;q=0.5']
 ].map(values => withFields('/greet', ...values.map(value => ['Accept-Language', value])))
 
+const CODINGS = [
+  'gzip', 'identity', 'gzip;q=0', 'br', 'gzip, br', 'GZIP', 'x-gzip', '*', '*;q=0', 'identity;q=0', 'gzip;q=0.001', 'deflate, gzip;q=0.5', 'xgzip', 'gzip;q=1;x=2', 'gzip, gzip;q=0', ''
+].map(value => withFields('/large', ['Accept-Encoding', value]))
+
 function negotiation () {
   return [
+    ...CODINGS.flatMap(request => [...pair(request, get('/large')), ...pair(request, CODINGS[0])]),
     ...CREDENTIALS.flatMap(request => [...pair(request, get('/whoami')), ...pair(request, CREDENTIALS[0]), ...pair(request, CREDENTIALS[7])]),
     ...LANGUAGES.flatMap(request => [...pair(request, get('/greet')), ...pair(request, LANGUAGES[1])])
   ]

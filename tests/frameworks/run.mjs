@@ -163,7 +163,7 @@ function signed (request, sessions) {
 /** In what an answer is wrong: the least differences to those that the framework gives to the forms in which it may see the request. */
 async function judge (request, proxied, forms, ask) {
   if (isRefusal(proxied)) return request.hit ? [`refused: ${proxied.body}`] : []
-  const all = await Promise.all(forms.map(async form => differences(await ask(form), proxied)))
+  const all = await Promise.all(forms.map(async form => differences(request, await ask(form), proxied)))
   const problems = all.reduce((least, problems) => problems.length < least.length ? problems : least)
   const [word, status] = [values(proxied, 'x-api-cache')[0], values(proxied, 'cache-status')]
   if (request.hit && word !== 'HIT') problems.push(`${word}, not HIT`)

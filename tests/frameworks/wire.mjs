@@ -2,6 +2,7 @@
 
 import http2 from 'node:http2'
 import net from 'node:net'
+import { gunzipSync } from 'node:zlib'
 
 /** How long a server may take, in milliseconds. */
 const PATIENCE = 10_000
@@ -32,7 +33,14 @@ function read (bytes, method) {
   })
   const isChunked = fields.some(([name, value]) => name === 'transfer-encoding' && value === 'chunked')
   const body = method === 'HEAD' ? Buffer.alloc(0) : bytes.subarray(end + 4)
-  return { status: Number(first.split(' ')[1]), fields, body: (isChunked ? dechunked(body) : body).toString() }
+  return answered(Number(first.split(' ')[1]), fields, isChunked ? dechunked(body) : body)
+}
+
+/** An answer with its content decoded. */
+function answered (status, fields, body) {
+  const codings = fields.filter(([name]) => name === 'content-encoding').map(([, value]) => value)
+  if (codings.join() === 'gzip' && body.length) body = gunzipSync(body)
+  return { status, fields, body: body.toString() }
 }
 
 function dechunked (bytes) {
@@ -70,7 +78,7 @@ export function sendOverHttp2 (port, { method = 'GET', target, host, fields = []
     stream.on('data', chunk => chunks.push(chunk))
     stream.on('end', () => {
       session.close()
-      resolve({ ...answer, body: Buffer.concat(chunks).toString() })
+      try { resolve(answered(answer.status, answer.fields, Buffer.concat(chunks))) } catch (error) { fail(error) }
     })
   })
 }

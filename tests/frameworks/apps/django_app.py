@@ -16,6 +16,7 @@ settings.configure(
     LANGUAGE_CODE="en",
     LANGUAGES=[("en", "English"), ("de", "Deutsch"), ("fr", "Français")],
     MIDDLEWARE=[
+        "django.middleware.gzip.GZipMiddleware",
         "django.middleware.common.CommonMiddleware",
         "django.contrib.sessions.middleware.SessionMiddleware",
         "django.middleware.csrf.CsrfViewMiddleware",
@@ -88,6 +89,10 @@ def greet(request):
     return JsonResponse({"route": "greet", "language": language}, headers=headers)
 
 
+def large(_):
+    return JsonResponse({"route": "large", "text": "large " * 500}, headers={"Cache-Control": "max-age=60"})
+
+
 def me(request):
     user = request.session.get("user")
     return JsonResponse({"route": "me", "user": user}, status=200 if user else 401)
@@ -130,6 +135,7 @@ urlpatterns = [
     path("cookies", cookies),
     path("account/me", me),
     path("me", me),
+    path("large", large),
     path("private", private),
     path("whoami", whoami),
     path("greet", greet),

@@ -43,6 +43,7 @@ app.get('/greet', (request, response) => {
   const language = request.acceptsLanguages(['en', 'de', 'fr']) || 'en'
   response.set({ 'Cache-Control': 'max-age=60', 'Content-Language': language }).vary('Accept-Language').json({ route: 'greet', language })
 })
+app.get('/large', (_, response) => response.set('Cache-Control', 'max-age=60').json({ route: 'large', text: 'large '.repeat(500) }))
 app.get(['/account/me', '/me'], ({ session }, response) => response.status(session.user ? 200 : 401).json({ route: 'me', user: session.user }))
 app.get('/login', (request, response) => {
   request.session.user = request.query.user

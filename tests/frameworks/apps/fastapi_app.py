@@ -3,6 +3,7 @@
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.sessions import SessionMiddleware
 
 from overrides import FORWARDING
@@ -29,6 +30,7 @@ class Overridden:
 
 
 app.add_middleware(SessionMiddleware, secret_key="secret")
+app.add_middleware(GZipMiddleware)
 app.add_middleware(Overridden)
 
 
@@ -105,6 +107,11 @@ def greet(request: Request):
     language = next((known for known in ("de", "fr") if request.headers.get("Accept-Language", "").startswith(known)), "en")
     headers = {"Cache-Control": "max-age=60", "Content-Language": language, "Vary": "Accept-Language"}
     return JSONResponse({"route": "greet", "language": language}, headers=headers)
+
+
+@app.get("/large")
+def large():
+    return JSONResponse({"route": "large", "text": "large " * 500}, headers={"Cache-Control": "max-age=60"})
 
 
 @app.get("/account/me")

@@ -84,6 +84,11 @@ def greet():
     return jsonify(route="greet", language=language), headers
 
 
+@app.get("/large")
+def large():
+    return jsonify(route="large", text="large " * 500), {"Cache-Control": "max-age=60"}
+
+
 @app.get("/account/me")
 @app.get("/me")
 def me():

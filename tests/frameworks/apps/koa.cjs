@@ -52,6 +52,10 @@ router.get('/greet', context => {
   context.set({ 'Cache-Control': 'max-age=60', 'Content-Language': language, Vary: 'Accept-Language' })
   context.body = { route: 'greet', language }
 })
+router.get('/large', context => {
+  context.set('Cache-Control', 'max-age=60')
+  context.body = { route: 'large', text: 'large '.repeat(500) }
+})
 for (const path of ['/account/me', '/me']) {
   router.get(path, context => {
     const { user } = context.session
