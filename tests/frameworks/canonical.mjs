@@ -8,6 +8,10 @@ const OUTSIDE = {
   '/only': name => name !== 'page'
 }
 
+function decoded (name) {
+  try { return decodeURIComponent(name) } catch { return name }
+}
+
 /** Fields about the way of a request: those of strangers do not reach the origin. */
 const FORWARDING = /^(forwarded|x-forwarded(-.*)?|x-real-ip|x-host|x-original-host|front-end-https|x-url-scheme)$/
 
@@ -24,7 +28,7 @@ export function canonical (request, isTrusted) {
   const given = fields.filter(([name]) => isTrusted || !isDropped(name))
   const own = [['X-Forwarded-For', '127.0.0.1'], ['X-Forwarded-Proto', 'http'], ['X-Forwarded-Host', host]]
   const sees = [...given, ...own.filter(([name]) => !given.some(([other]) => other === name))]
-  const targets = [...new Set([target, kept(target)])]
+  const targets = [...new Set([target, kept(target), kept(target, decoded)])]
   // A stored response to GET answers HEAD too (RFC 9110 section 9.3.2), also where a framework has no HEAD.
   const isHead = request.method === 'HEAD'
   const methods = isHead ? ['HEAD', 'GET'] : [request.method]
@@ -41,7 +45,7 @@ function joined (fields) {
 /** The target in origin form, and the host in lower case without what says nothing: default port, empty port, trailing dot. */
 function origin ({ target, host }) {
   const [, authority = host, path = target] = /^https?:\/\/([^/?]*)(.*)$/is.exec(target) ?? []
-  const canonicalHost = authority.toLowerCase().replace(/:(80)?$/, '').replace(/\.(?=:|$)/, '')
+  const canonicalHost = authority.toLowerCase().replace(/:(0*80)?$/, '').replace(/\.(?=:|$)/, '')
   return { host: canonicalHost, target: path.startsWith('/') ? path : `/${path}` }
 }
 
@@ -50,12 +54,12 @@ function isDropped (name) {
   return FORWARDING.test(dashed) || (OVERRIDE.test(dashed) && name.includes('_'))
 }
 
-/** The target without parameters outside the key. A pair with `;` or NUL, or with an encoded name, may be read in two ways and stays. */
-function kept (target) {
+/** The target without parameters outside the key, by their names as `read`. A pair with `;` or NUL may be read in two ways and stays. */
+function kept (target, read = name => name) {
   const [path, ...rest] = target.split('?')
   const isOutside = OUTSIDE[path]
   if (!isOutside || rest.length === 0) return target
-  const isKept = pair => /;|%3b|%00/i.test(pair) || !isOutside(pair.split('=')[0])
+  const isKept = pair => /;|%3b|%00/i.test(pair) || !isOutside(read(pair.split('=')[0]))
   const query = rest.join('?').split('&').filter(isKept).join('&')
   return query ? `${path}?${query}` : path
 }
