@@ -141,7 +141,9 @@ function negotiation () {
   return [
     ...CODINGS.flatMap(request => [...pair(request, get('/large')), ...pair(request, CODINGS[0])]),
     ...CREDENTIALS.flatMap(request => [...pair(request, get('/whoami')), ...pair(request, CREDENTIALS[0]), ...pair(request, CREDENTIALS[7])]),
-    ...LANGUAGES.flatMap(request => [...pair(request, get('/greet')), ...pair(request, LANGUAGES[1])])
+    ...LANGUAGES.flatMap(request => [...pair(request, get('/greet')), ...pair(request, LANGUAGES[1])]),
+    // Of languages with one weight most frameworks take the first.
+    ...pair(withFields('/greet', ['Accept-Language', 'de, fr']), withFields('/greet', ['Accept-Language', 'fr, de']))
   ]
 }
 
