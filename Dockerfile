@@ -19,7 +19,9 @@ USER 10001
 EXPOSE 8080 9180
 # SIGTERM drains: no new connections, the running requests end.
 STOPSIGNAL SIGTERM
-# The exec form: it asks the admin listener's /readyz and needs no shell. Without the file it asks where Larder listens by itself.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/usr/local/bin/larder", "health", "--config", "/etc/larder/proxy.toml"]
+# Where commands find proxy.toml, if there is one.
+WORKDIR /etc/larder
+# The exec form: it asks the admin listener's /readyz and needs no shell. Without ./proxy.toml it asks where Larder listens by itself.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/usr/local/bin/larder", "health"]
 ENTRYPOINT ["/usr/local/bin/larder"]
 CMD ["run", "--config", "/etc/larder/proxy.toml"]

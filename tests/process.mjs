@@ -36,6 +36,21 @@ export function freePort () {
 }
 
 /**
+ * What `start` comes to. Where its server finds that another process has taken its port in between, it is started again.
+ * `freePort` cannot keep a port, and connections to other servers use ports of the same range.
+ */
+export async function onFreePort (start, attempts = 5) {
+  for (;;) {
+    try {
+      return await start()
+    } catch (error) {
+      attempts -= 1
+      if (attempts === 0 || !/address already in use|EADDRINUSE/i.test(error.message)) throw error
+    }
+  }
+}
+
+/**
  * Starts a program in a process group of its own; what it prints goes to a log file.
  * `tail()` answers the end of that log, `stop()` ends the group (SIGTERM, after `patience` ms SIGKILL), `kill()` at once; `signal(name)` is sent to
  * the group. With `pipes` the program has two more: it reads from descriptor 3 and writes to 4.
@@ -126,16 +141,17 @@ export async function startRedis ({ prefix = [], seconds = 20, port, folder } = 
 
 /**
  * Starts Larder before an origin, on free ports, with a configuration file of its own, and waits for `/readyz`.
- * `extra` is TOML added at the end, `memory` the budget of the first tier, `redis` the URL of the second; `prefix` a command to run it under; `port`
+ * `top` is TOML for the beginning (keys of the file itself), `extra` for the end (tables), `memory` the budget of the first tier, `redis` the URL of the second; `prefix` a command to run it under; `port`
  * and `adminPort` where it is to listen; `token` that of the admin listener.
  */
-export async function startLarder (binary, origin, { extra = '', memory = '256MiB', redis, prefix = [], env, port, adminPort, token } = {}) {
+export async function startLarder (binary, origin, { top = '', extra = '', memory = '256MiB', redis, prefix = [], env, port, adminPort, token } = {}) {
   port ??= await freePort()
   adminPort ??= await freePort()
   const config = join(scratch(), 'proxy.toml')
   writeFileSync(config, [
     `listen = "127.0.0.1:${port}"`,
     `origin = "${origin}"`,
+    top,
     '[admin]', `listen = "127.0.0.1:${adminPort}"`, token ? `token = "${token}"` : '',
     '[store]', `memory = "${memory}"`, redis ? `redis = "${redis}"` : '',
     '[log]', 'access = "off"',

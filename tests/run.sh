@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The one test command: everything that holds Larder to its word. Made for Debian; installs what it does not find.
-#   tests/run.sh [STEP…]      all steps, or those named: format lint unit checker build conformance httpbin json-server webhooks events memory fuzz metrics
+#   tests/run.sh [STEP…]      all steps, or those named: format lint unit checker build conformance httpbin json-server webhooks frameworks events memory fuzz metrics
 # LARDER_SKIP_FUZZ=1 leaves out the fuzzing (it needs a nightly toolchain); nothing is left out unasked.
 # What `cargo test` names as ignored is what the checker step runs: it wants the machine for itself, and a build with planted bugs.
 # Steps print little when they pass and the end of their log when they fail. The last line is the sum of all cases.
@@ -17,7 +17,7 @@ ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 export PATH="$tools/bin:$PATH" CARGO_TERM_COLOR=never
 if [ "${CI:-}" = true ]; then export CARGO_INCREMENTAL=0; fi
 
-steps=(format lint unit checker build conformance httpbin json-server webhooks events memory fuzz metrics)
+steps=(format lint unit checker build conformance httpbin json-server webhooks frameworks events memory fuzz metrics)
 (($# == 0)) || steps=("$@")
 declare -A titles=(
   [format]='Formatting (cargo fmt --check)'
@@ -29,6 +29,7 @@ declare -A titles=(
   [httpbin]='httpbin, directly and through Larder'
   [json-server]='json-server, directly and through Larder'
   [webhooks]="Webhooks signed with the vendors' own libraries"
+  [frameworks]='Express, Koa, Flask, Django, FastAPI and browsers behind Larder'
   [events]='Browsers and EventSource follow purges through a restart of Redis'
   [memory]='Memory: 100,000 small responses, and a small budget under load'
   [fuzz]='Fuzzing, 10 s a target'
@@ -127,18 +128,19 @@ node_packages() {
   fi
 }
 
+# The Python packages of a requirements file, in a virtual environment outside the tree: `python_packages NAME FILE`.
 python_packages() {
-  local python=python3
+  local python=python3 folder=$tools/$1
   if command -v python3.11 >/dev/null; then python=python3.11; fi
   if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
     install_packages python3 python3-venv
     python=python3
   fi
-  if ! cmp -s tests/origins/requirements.txt "$tools/httpbin/installed"; then
-    rm -rf "$tools/httpbin"
-    "$python" -m venv "$tools/httpbin"
-    "$tools/httpbin/bin/python" -m pip install -q --disable-pip-version-check -r tests/origins/requirements.txt
-    cp tests/origins/requirements.txt "$tools/httpbin/installed"
+  if ! cmp -s "$2" "$folder/installed"; then
+    rm -rf "$folder"
+    "$python" -m venv "$folder"
+    "$folder/bin/python" -m pip install -q --disable-pip-version-check -r "$2"
+    cp "$2" "$folder/installed"
   fi
 }
 
@@ -165,7 +167,7 @@ run_conformance() {
 
 run_httpbin() {
   need node=nodejs
-  python_packages
+  python_packages httpbin tests/origins/requirements.txt
   node tests/origins/httpbin.mjs --larder "$larder" --python "$tools/httpbin/bin/python"
 }
 
@@ -177,6 +179,13 @@ run_json_server() {
 run_webhooks() {
   node_packages webhooks
   node tests/webhooks/run.mjs --larder "$larder" --packages "$tools/webhooks"
+}
+
+run_frameworks() {
+  need chromium=chromium openssl=openssl
+  node_packages frameworks
+  python_packages frameworks-python tests/frameworks/requirements.txt
+  node tests/frameworks/run.mjs --larder "$larder" --packages "$tools/frameworks" --python "$tools/frameworks-python/bin/python"
 }
 
 run_events() {

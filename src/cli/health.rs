@@ -1,44 +1,32 @@
 //! `larder health`: whether the Larder of this machine is ready, for health checks without a shell.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
 
-use super::{call::AdminAddress, run::DEFAULT_FILE};
-use crate::config::{Config, Flags};
+use super::node::NodeArguments;
 
 /// The flags of `larder health`.
 #[derive(Debug, Clone, Args)]
 pub struct Arguments {
-    /// The configuration file that says where the admin listener is; without it, the usual address.
-    #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG", default_value = DEFAULT_FILE)]
-    pub config: PathBuf,
-    /// Where the admin listener is.
-    #[arg(long, value_name = "ADDRESS", env = "LARDER_ADMIN")]
-    pub admin: Option<AdminAddress>,
+    /// The node to ask.
+    #[command(flatten)]
+    pub node: NodeArguments,
 }
 
-/// Asks `/readyz` and succeeds if the answer is 200.
+/// Asks `/readyz` and succeeds if the node says that it is ready.
 pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let address = address(arguments)?;
+    let address = arguments.node.node()?.address()?;
     let answer = address.get("/readyz").with_context(|| format!("no answer from {address}"))?;
-    if answer.status == 200 {
-        println!("ready");
-        return Ok(ExitCode::SUCCESS);
-    }
-    anyhow::bail!("not ready: {address} answers {}", answer.status)
-}
-
-/// A file that is missing or broken is not what is asked about: a running Larder keeps the configuration
-/// that it started with.
-fn address(arguments: &Arguments) -> anyhow::Result<AdminAddress> {
-    if let Some(address) = &arguments.admin {
-        return Ok(address.clone());
-    }
-    match Config::load(&arguments.config, &Flags::default()) {
-        Ok(config) => Ok(config.admin.listen.context("the admin listener is turned off")?.into()),
-        Err(_) => Ok(AdminAddress::usual()),
+    let is_larder = answer.body.starts_with("ready");
+    match answer.status {
+        200 if is_larder => {
+            println!("ready");
+            Ok(ExitCode::SUCCESS)
+        }
+        200 => anyhow::bail!("not ready: {address} answers 200; is this Larder's admin listener?"),
+        status => anyhow::bail!("not ready: {address} answers {status}"),
     }
 }
 
@@ -66,7 +54,7 @@ mod tests {
             }
             stream.write_all(answer.as_bytes()).unwrap();
         });
-        let said = execute(&Arguments { config: PathBuf::new(), admin });
+        let said = execute(&Arguments { node: NodeArguments { config: None, admin } });
         server.join().unwrap();
         said.map_err(|error| format!("{error:#}"))
     }
@@ -78,5 +66,8 @@ mod tests {
         assert!(draining.starts_with("not ready: ") && draining.ends_with(" answers 503"));
         assert!(verdict("SSH-2.0\r\n").unwrap_err().starts_with("no answer from "));
         assert!(verdict("").is_err());
+        assert!(
+            verdict("HTTP/1.1 200 OK\r\n\r\nhello\n").unwrap_err().ends_with("admin listener?")
+        );
     }
 }

@@ -4,6 +4,7 @@ mod call;
 pub mod check;
 pub mod demo;
 pub mod health;
+pub mod node;
 pub mod purge;
 pub mod run;
 

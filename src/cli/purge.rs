@@ -1,6 +1,6 @@
 //! `larder purge`: makes stored responses invalid, by a call of the admin listener.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::{ArgGroup, Args};
@@ -8,9 +8,8 @@ use serde_json::{Value, json};
 
 use super::{
     call::{AdminAddress, Answer},
-    run::DEFAULT_FILE,
+    node::NodeArguments,
 };
-use crate::config::{Config, Flags, Permission};
 
 /// How long an acknowledgement may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -52,12 +51,9 @@ pub struct Arguments {
     /// Why, for the record.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// The configuration file that says where the admin listener is, and the token.
-    #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG", default_value = DEFAULT_FILE)]
-    pub config: PathBuf,
-    /// Where the admin listener is: an address and a port, a URL, or `unix:` and a path.
-    #[arg(long, value_name = "ADDRESS", env = "LARDER_ADMIN")]
-    pub admin: Option<AdminAddress>,
+    /// The node to call.
+    #[command(flatten)]
+    pub node: NodeArguments,
     /// A token that may purge. The environment variable shows it to fewer people.
     #[arg(long, value_name = "TOKEN", env = "LARDER_ADMIN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
@@ -65,7 +61,7 @@ pub struct Arguments {
 
 /// Purges, and prints the receipt.
 pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let (address, token) = destination(arguments)?;
+    let (address, token) = arguments.node.node()?.address_and_token(arguments.token.as_deref())?;
     let request = request(&address, token.as_deref(), &body(arguments))?;
     let answer = address.exchange(&request, PATIENCE).with_context(|| {
         format!(
@@ -75,26 +71,6 @@ pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     })?;
     println!("{}", receipt(&answer)?);
     Ok(ExitCode::SUCCESS)
-}
-
-/// Where to, and with which token: what the flags say, and else the configuration.
-fn destination(arguments: &Arguments) -> anyhow::Result<(AdminAddress, Option<String>)> {
-    let Arguments { admin, token, .. } = arguments;
-    if let (Some(admin), Some(token)) = (admin, token) {
-        return Ok((admin.clone(), Some(token.clone())));
-    }
-    let Ok(config) = Config::load(&arguments.config, &Flags::default()) else {
-        // A running Larder may well have been started without this file.
-        return Ok((admin.clone().unwrap_or_else(AdminAddress::usual), token.clone()));
-    };
-    let configured = || {
-        let listen = config.admin.listen.clone();
-        listen.map(AdminAddress::from).context("the configuration turns the admin listener off")
-    };
-    let admin = admin.clone().map_or_else(configured, Ok)?;
-    let may_purge = config.admin.tokens.iter().find(|token| token.may.contains(&Permission::Purge));
-    let known = may_purge.map(|token| token.secret.expose().to_owned());
-    Ok((admin, token.clone().or(known)))
 }
 
 /// The body of the call.
@@ -135,11 +111,11 @@ fn request(address: &AdminAddress, token: Option<&str>, body: &str) -> anyhow::R
 
 /// What to print, or what went wrong and what to do about it.
 fn receipt(answer: &Answer) -> anyhow::Result<&str> {
-    if (200..300).contains(&answer.status) {
+    let document: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    if (200..300).contains(&answer.status) && document.get("seq").is_some() {
         return Ok(answer.body.trim());
     }
-    let problem: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-    let detail = problem.get("detail").and_then(Value::as_str);
+    let detail = document.get("detail").and_then(Value::as_str);
     match (answer.status, detail) {
         (401, _) => anyhow::bail!(
             "nothing was purged: the token is missing or wrong; set LARDER_ADMIN_TOKEN, or name the \
@@ -205,14 +181,15 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let destination = |line: &[&str]| {
             let line: Vec<&str> = ["-t", "a"].iter().chain(line).copied().collect();
-            let (address, token) = super::destination(&arguments(&line).unwrap()).unwrap();
+            let Arguments { node, token, .. } = arguments(&line).unwrap();
+            let (address, token) =
+                node.node().unwrap().address_and_token(token.as_deref()).unwrap();
             (address.to_string(), token)
         };
         let file = file.to_str().unwrap();
         assert_eq!(destination(&["-c", file]), ("127.0.0.1:9".into(), Some("p".into())));
         let given = ["-c", file, "--admin", ":8", "--token", "t"];
         assert_eq!(destination(&given), ("127.0.0.1:8".into(), Some("t".into())));
-        assert_eq!(destination(&["-c", "/nowhere"]), ("127.0.0.1:9180".into(), None));
     }
 
     #[test]
@@ -237,6 +214,9 @@ mod tests {
             said(503, problem).unwrap_err(),
             "nothing was purged (503): Redis cannot be reached."
         );
-        assert!(said(404, "<html>").unwrap_err().contains("is this Larder's admin listener?"));
+        for (status, body) in [(404, "<html>"), (200, "<html>"), (200, "{}"), (204, "")] {
+            let said = said(status, body).unwrap_err();
+            assert!(said.contains("is this Larder's admin listener?"), "{said}");
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! Client connections: listeners, TLS, HTTP/1.1 and HTTP/2, limits, drain. Knows nothing of caching.
 //!
 //! A request that reaches a [`Handler`] has exactly one valid `Host` (HTTP/1.0 may have none), a target in
-//! origin form (or `*` for OPTIONS), an unambiguous length, and a head within the limits.
+//! origin form (or `*` for OPTIONS), an unambiguous length, and a head within the limits. Over HTTP/2 it has
+//! at most one `Cookie` field.
 
 mod accept;
 mod admission;
 pub mod connection;
+mod crumbs;
 pub mod drain;
 mod framing;
 pub mod interim;

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use super::{
     Connection, Counters, Handler,
     admission::{KnownHost, admit},
+    crumbs,
     interim::Channel,
     refusal::Refusal,
     vitals::Vitals,
@@ -82,8 +83,11 @@ impl<H: Handler> Service<H> {
         }
         if self.channel.is_some() {
             self.vitals.refusal(call).map_or(Ok(()), Err)?;
-        } else if request.headers().len() > self.header_count {
-            return Err(Refusal::HeaderTooLarge);
+        } else {
+            crumbs::join(request.headers_mut());
+            if request.headers().len() > self.header_count {
+                return Err(Refusal::HeaderTooLarge);
+            }
         }
         admit(request, &self.known_host)?;
         if request.body().size_hint().lower() > self.connection.body.bytes {

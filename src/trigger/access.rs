@@ -1,10 +1,7 @@
-//! Who may do what: bearer tokens, and the addresses that may purge.
-
-use std::net::IpAddr;
+//! Who may do what: bearer tokens.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::{HeaderMap, HeaderName, header};
-use ipnet::IpNet;
 
 /// What a call takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,36 +98,6 @@ pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then_some(token.trim_ascii())
 }
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-
-/// Fields by which proxies tell of the client behind them.
-const FORWARDED_BY: [HeaderName; 4] =
-    [header::FORWARDED, header::VIA, X_FORWARDED_FOR, HeaderName::from_static("x-real-ip")];
-
-/// The address that a request comes from, if it can be told.
-///
-/// Of what came through a proxy that is the address which the trusted proxies tell in
-/// `X-Forwarded-For`. It cannot be told where a proxy is not trusted, or tells of the client in another
-/// way: a proxy's own address gives nobody behind it any right.
-pub fn client(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
-    let peer = peer?.to_canonical();
-    if !FORWARDED_BY.iter().any(|name| headers.contains_key(name)) {
-        return Some(peer);
-    }
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
-    if !is_trusted(&peer) || headers.contains_key(header::FORWARDED) {
-        return None;
-    }
-    let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
-    let mut hops = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
-    let mut client = None;
-    hops.all(|hop| {
-        client = hop.trim().parse().ok().map(|address: IpAddr| address.to_canonical());
-        client.as_ref().is_some_and(is_trusted)
-    });
-    client
-}
-
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -180,37 +147,5 @@ mod tests {
         let tokens = Tokens::default();
         assert_eq!(permit(&tokens, Access::Read, "Bearer x"), Permit::Granted);
         assert_eq!(permit(&tokens, Access::Purge, "Bearer "), Permit::Impossible);
-    }
-
-    #[test]
-    fn the_address_is_the_peers_or_what_trusted_proxies_tell() {
-        let trusted = ["10.0.0.0/8".parse().unwrap()];
-        let told = |peer: &str, lines: &[(&'static str, &str)]| {
-            let address = client(Some(peer.parse().unwrap()), &headers(lines), &trusted);
-            address.map_or("-".to_owned(), |address| address.to_string())
-        };
-        let forwarded = "x-forwarded-for";
-        assert_eq!(told("1.2.3.4", &[]), "1.2.3.4");
-        assert_eq!(told("::ffff:1.2.3.4", &[]), "1.2.3.4");
-        assert_eq!(told("10.0.0.1", &[(forwarded, "1.2.3.4")]), "1.2.3.4");
-        assert_eq!(told("10.0.0.1", &[(forwarded, "6.6.6.6, 1.2.3.4, 10.0.0.2")]), "1.2.3.4");
-        let lines = [(forwarded, "6.6.6.6"), (forwarded, "1.2.3.4"), (forwarded, "10.0.0.2")];
-        assert_eq!(told("10.0.0.1", &lines), "1.2.3.4");
-        assert_eq!(told("10.0.0.1", &[(forwarded, "10.0.0.9, 10.0.0.2")]), "10.0.0.9");
-    }
-
-    #[test]
-    fn behind_a_proxy_that_nobody_trusts_there_is_no_address() {
-        let client_of = |peer: &str, lines| {
-            client(Some(peer.parse().unwrap()), &headers(lines), &["10.0.0.0/8".parse().unwrap()])
-        };
-        assert_eq!(client(None, &HeaderMap::new(), &[]), None);
-        assert_eq!(client_of("1.2.3.4", &[("x-forwarded-for", "1.2.3.4")]), None);
-        assert_eq!(client_of("1.2.3.4", &[("via", "1.1 proxy")]), None);
-        assert_eq!(client_of("10.0.0.1", &[("via", "1.1 proxy")]), None);
-        assert_eq!(client_of("10.0.0.1", &[("x-real-ip", "10.0.0.1")]), None);
-        assert_eq!(client_of("10.0.0.1", &[("x-forwarded-for", "unknown")]), None);
-        let both = [("x-forwarded-for", "1.2.3.4"), ("forwarded", "for=6.6.6.6")];
-        assert_eq!(client_of("10.0.0.1", &both), None);
     }
 }

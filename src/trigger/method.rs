@@ -7,7 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use ipnet::IpNet;
 
 use super::{
-    access::{self, Access, Permit, Tokens},
+    access::{Access, Permit, Tokens},
+    client,
     selector::{self, Normal},
 };
 use crate::{
@@ -37,7 +38,7 @@ pub struct Purgers {
     pub tokens: Tokens,
     /// Addresses that need none.
     pub from: Vec<IpNet>,
-    /// Whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` and `Forwarded` are believed.
     pub trusted: Vec<IpNet>,
 }
 
@@ -53,7 +54,7 @@ impl Purgers {
         peer: Option<IpAddr>,
         headers: &HeaderMap,
     ) -> Result<(), Box<Response<Bytes>>> {
-        let client = access::client(peer, headers, &self.trusted);
+        let client = client::address(peer, headers, &self.trusted);
         if client.is_some_and(|client| self.from.iter().any(|network| network.contains(&client))) {
             return Ok(());
         }
@@ -61,7 +62,9 @@ impl Purgers {
             Permit::Granted => Ok(()),
             Permit::Unknown => Err(Box::new(challenge(token_required().into_response()))),
             Permit::Forbidden | Permit::Impossible => {
-                let detail = "Neither this address (`admin.purge_from`) nor this token may purge.";
+                let detail = "Neither this address (`admin.purge_from`) nor this token may purge. \
+                              What comes through a proxy has the right of the client that a trusted \
+                              proxy names in `X-Forwarded-For`.";
                 let problem = Problem::new(StatusCode::FORBIDDEN, "Not allowed to purge", detail);
                 Err(Box::new(problem.into_response()))
             }

@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod body;
+mod client;
 #[cfg(test)]
 mod fixture;
 pub mod fleet;

@@ -141,3 +141,25 @@ fn the_documented_file_is_valid() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(text(&output.stderr), "");
 }
+
+#[test]
+fn addresses_that_may_purge_and_are_trusted_proxies_are_a_warning() {
+    let overlapping = [
+        ("[\"10.0.0.0/8\"]", "[\"10.1.0.0/16\"]"),
+        ("[\"10.1.2.3\"]", "[\"192.0.2.0/24\", \"10.1.0.0/16\"]"),
+        ("[\"::1\"]", "[\"::/0\"]"),
+    ];
+    for (trusted, purgers) in overlapping {
+        let file = format!(
+            "trusted_proxies = {trusted}\norigin = \"http://127.0.0.1:1\"\nadmin.purge_from = {purgers}\n"
+        );
+        let (output, _directory) = check(Some(&file), &[]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let said = text(&output.stderr);
+        assert!(said.starts_with("warning: `trusted_proxies` has some of these"), "{said}");
+        assert_eq!(said.matches("warning:").count(), 1, "{said}");
+    }
+    let apart = "trusted_proxies = [\"10.0.0.0/8\"]\norigin = \"http://127.0.0.1:1\"\nadmin.purge_from = [\"192.0.2.0/24\", \"::/0\"]\n";
+    let (output, _directory) = check(Some(apart), &[]);
+    assert_eq!(text(&output.stderr), "");
+}

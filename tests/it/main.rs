@@ -15,6 +15,7 @@ mod caching;
 mod check;
 mod checker;
 mod collapse;
+mod commands;
 mod continuity;
 mod credentials;
 mod docs;

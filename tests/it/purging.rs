@@ -194,6 +194,77 @@ async fn purge_is_a_method_where_somebody_may_use_it() {
     .await;
 }
 
+/// Fields by which proxies name a client or themselves, with a value that would have the right.
+const NAMING: [(&str, &str); 22] = [
+    ("x-forwarded-for", "127.0.0.1"),
+    ("forwarded", "for=127.0.0.1"),
+    ("via", "1.1 proxy"),
+    ("x-real-ip", "127.0.0.1"),
+    ("X_Real_IP", "127.0.0.1"),
+    ("x_forwarded_for", "127.0.0.1"),
+    ("x-forwarded", "127.0.0.1"),
+    ("x-forwarded-host", "api.test"),
+    ("x-forwarded-proto", "http"),
+    ("x-original-forwarded-for", "127.0.0.1"),
+    ("true-client-ip", "127.0.0.1"),
+    ("cf-connecting-ip", "127.0.0.1"),
+    ("cf-connecting-ipv6", "::1"),
+    ("cf-ray", "1"),
+    ("cdn-loop", "cdn"),
+    ("x-client-ip", "127.0.0.1"),
+    ("client-ip", "127.0.0.1"),
+    ("x-cluster-client-ip", "127.0.0.1"),
+    ("fastly-client-ip", "127.0.0.1"),
+    ("x-envoy-external-address", "127.0.0.1"),
+    ("x-azure-clientip", "127.0.0.1"),
+    ("forwarded-for", "127.0.0.1"),
+];
+
+#[tokio::test]
+async fn an_address_gives_no_right_to_what_came_through_an_unknown_proxy() {
+    within(async {
+        let origin = origin().await;
+        let proxy = Proxy::with(&origin.url(), "admin.purge_from = [\"127.0.0.1\"]");
+        fill(&proxy, &["/a"]).await;
+        for field in NAMING {
+            let refused = proxy.ask("PURGE", "/a", &[field]).await;
+            assert_eq!(refused.status(), 403, "{field:?}");
+        }
+        assert_eq!(cached(&proxy, &["/a"]).await, ["HIT"]);
+        assert_eq!(proxy.ask("PURGE", "/a", &[("accept", "*/*")]).await.status(), 200);
+        assert_eq!(cached(&proxy, &["/a"]).await, ["MISS"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_has_only_the_right_of_the_client_that_it_names() {
+    within(async {
+        let origin = origin().await;
+        let toml = "trusted_proxies = [\"127.0.0.0/8\"]\nadmin.purge_from = [\"127.0.0.1\", \"192.0.2.0/24\"]";
+        let proxy = Proxy::with(&origin.url(), toml);
+        let status = async |fields: &[(&str, &str)]| proxy.ask("PURGE", "/a", fields).await.status();
+        assert_eq!(status(&[]).await, 403, "a proxy that names no client");
+        for (name, _) in &NAMING[2..] {
+            assert_eq!(status(&[(name, "192.0.2.7")]).await, 403, "{name} alone");
+        }
+        let (named, outside) = (("x-forwarded-for", "192.0.2.7"), ("x-forwarded-for", "198.51.100.1"));
+        let (element, elsewhere) = (("forwarded", "for=192.0.2.7"), ("forwarded", "for=198.51.100.1"));
+        assert_eq!(status(&[outside]).await, 403);
+        assert_eq!(status(&[elsewhere]).await, 403);
+        assert_eq!(status(&[named, elsewhere]).await, 403, "two that contradict each other");
+        for name in ["x-real-ip", "true-client-ip", "cf-connecting-ip", "x_real_ip"] {
+            assert_eq!(status(&[named, (name, "198.51.100.1")]).await, 403, "{name} contradicts");
+            assert_eq!(status(&[named, (name, "192.0.2.7")]).await, 200, "{name} agrees");
+        }
+        assert_eq!(status(&[named]).await, 200);
+        assert_eq!(status(&[element]).await, 200);
+        assert_eq!(status(&[named, element, ("via", "1.1 proxy")]).await, 200);
+        assert_eq!(origin.requests(), 0, "none of them is for the origin");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_signed_delivery_purges_what_its_payload_names() {
     within(async {

@@ -1,6 +1,7 @@
 //! The server alone: what it refuses, how long it waits, how it ends.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -460,6 +461,91 @@ async fn http2_is_spoken_in_plain_text_and_drained() {
         serving.drain.start();
         assert_eq!(serving.drain.finished(Duration::from_secs(5)).await, 0);
         connection.await.unwrap().unwrap();
+    })
+    .await;
+}
+
+/// The status and the body of the response to a GET over HTTP/2 with these fields, each in a field
+/// line of its own.
+async fn get_over_http2(address: SocketAddr, fields: &[(&str, &str)]) -> (StatusCode, String) {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let mut request = Request::get("http://api.test/a");
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+/// Responds with the values of all `Cookie` lines of the request, and may be stored by them.
+fn cookies_seen() -> impl Handler {
+    Answer(|request: Request<Incoming>, _| async move {
+        let lines = request.headers().get_all(header::COOKIE).iter();
+        let lines: Vec<&str> = lines.map(|line| line.to_str().unwrap()).collect();
+        let mut response = reply(200, lines.join("|"));
+        for (name, value) in [("cache-control", "public, max-age=60"), ("vary", "cookie")] {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
+    })
+}
+
+#[tokio::test]
+async fn cookie_fields_of_http2_are_joined_before_anything_reads_them() {
+    within(Box::pin(async {
+        let origin = Serving::start(cookies_seen(), Settings::default());
+        for scheme in ["http", "h2c"] {
+            let proxy = Proxy::before(&format!("{scheme}://{}", origin.address));
+            let crumbs =
+                [("cookie", "a=1"), ("accept", "*/*"), ("cookie", "b=2"), ("cookie", "c=")];
+            let expected = (StatusCode::OK, "a=1; b=2; c=".to_owned());
+            assert_eq!(get_over_http2(proxy.address, &crumbs).await, expected, "{scheme}");
+            let same = proxy.get_with("/a", &[("cookie", "a=1; b=2; c=")]).await;
+            assert_eq!(same.summary(), "200 HIT a=1; b=2; c=", "{scheme}: one key for both forms");
+            let one = get_over_http2(proxy.address, &[("cookie", "a=1")]).await;
+            assert_eq!(one.1, "a=1", "{scheme}: another cookie is another variant");
+            let none = get_over_http2(proxy.address, &[]).await;
+            assert_eq!(none.1, "", "{scheme}");
+        }
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn cookie_fields_of_http2_count_as_one_field_and_all_their_bytes() {
+    within(async {
+        let settings = Settings { header_count: 10, header_bytes: 8192, ..Settings::default() };
+        let serving = Serving::start(cookies_seen(), settings);
+        let crumbs = [("cookie", "name=value"); 99];
+        let (status, seen) = get_over_http2(serving.address, &crumbs).await;
+        assert_eq!((status, seen), (StatusCode::OK, ["name=value"; 99].join("; ")));
+        let others: Vec<_> = (0..11).map(|number| format!("x-{number}")).collect();
+        let others: Vec<_> = others.iter().map(|name| (name.as_str(), "1")).collect();
+        let (status, _) = get_over_http2(serving.address, &others).await;
+        assert_eq!(status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many others");
+        let value = format!("name={}", "x".repeat(100));
+        let large = vec![("cookie", value.as_str()); 99];
+        let (status, _) = get_over_http2(serving.address, &large).await;
+        assert_eq!(status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many bytes");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn cookie_lines_of_http1_stay_as_they_were_sent() {
+    within(async {
+        let serving = Serving::start(cookies_seen(), Settings::default());
+        let mut wire = Wire::connect(serving.address).await;
+        let request = "GET / HTTP/1.1\r\nHost: a\r\nCookie: a=1\r\nCookie: b=2\r\n\r\n";
+        assert_eq!(wire.exchange(request).await.body, "a=1|b=2");
     })
     .await;
 }

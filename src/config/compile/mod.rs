@@ -13,6 +13,7 @@ mod webhook;
 
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
 use problems::Problems;
 
 use super::{
@@ -40,6 +41,7 @@ pub(super) fn compile(
     let origin = origin::compile(file.origin.as_ref(), flags, &mut problems);
     let hosts = problems.each(file.hosts.as_ref(), value::served_host);
     let trusted_proxies = problems.each(file.trusted_proxies.as_ref(), value::network);
+    let admin = admin(&file.admin, flags, &trusted_proxies, &mut problems);
     let limits = limits(&file.limits, &mut problems);
     let user = user::compile(&file.user, &mut problems);
     user::warn_about_vary(&file.route, &user.credentials, &mut problems);
@@ -51,7 +53,7 @@ pub(super) fn compile(
         trusted_proxies,
         server_timing: file.server_timing.unwrap_or_default(),
         limits,
-        admin: admin(&file.admin, flags, &mut problems),
+        admin,
         store: store::compile(&file.store, flags, &mut problems),
         user,
         routes: routes::compile(file, &mut problems),
@@ -128,7 +130,12 @@ fn header_bytes(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<usiz
     usize::try_from(bytes).ok()
 }
 
-fn admin(table: &AdminTable, flags: &Flags, problems: &mut Problems<'_>) -> Admin {
+fn admin(
+    table: &AdminTable,
+    flags: &Flags,
+    trusted: &[IpNet],
+    problems: &mut Problems<'_>,
+) -> Admin {
     let default = || Some(ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 9180))));
     let listen = match (&flags.admin, &table.listen) {
         (Some(address), _) => Some(address.clone()),
@@ -153,7 +160,28 @@ fn admin(table: &AdminTable, flags: &Flags, problems: &mut Problems<'_>) -> Admi
         ));
     }
     let purge_from = problems.each(table.purge_from.as_ref(), value::network);
+    warn_of_trusted_purgers(table.purge_from.as_ref(), trusted, problems);
     Admin { listen, tokens, purge_from }
+}
+
+/// Warns if addresses may purge that are also trusted proxies: they are asked for their clients.
+fn warn_of_trusted_purgers(
+    purge_from: Option<&Texts>,
+    trusted: &[IpNet],
+    problems: &mut Problems<'_>,
+) {
+    let overlaps = |network: &IpNet| {
+        trusted.iter().any(|other| other.contains(network) || network.contains(other))
+    };
+    let texts = purge_from.into_iter().flat_map(|texts| texts.iter());
+    for text in texts.filter(|text| value::network(text).is_ok_and(|network| overlaps(&network))) {
+        let message =
+            "`trusted_proxies` has some of these addresses: they may purge only for a client";
+        problems.push(Finding::warning(text.span.clone(), message).help(
+            "a trusted proxy has the right of the client that it names in `X-Forwarded-For`, and \
+             none without; keep the networks apart, or let these addresses send a token",
+        ));
+    }
 }
 
 fn token(

@@ -1,0 +1,179 @@
+//! Commands that call an admin listener: they call the node that the operator named, and no other.
+
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::net::UnixListener,
+    path::Path,
+    process::Command,
+};
+
+use tempfile::TempDir;
+
+use crate::support::{
+    proxy::Proxy,
+    script::{Said, Scripted},
+    wire::RawOrigin,
+    within,
+};
+
+const RECEIPT: &str = r#"{"seq":1,"nodes":{"applied":1,"total":1}}"#;
+
+/// The exit code of `larder` with these arguments in this directory, and all that it says.
+async fn larder(directory: &Path, line: &[&str], variables: &[(&str, &str)]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+    for name in ["LARDER_CONFIG", "LARDER_ADMIN", "LARDER_ADMIN_TOKEN", "LARDER_ORIGIN"] {
+        command.env_remove(name);
+    }
+    command.args(line).current_dir(directory).envs(variables.iter().copied());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+}
+
+/// A directory with these files.
+fn directory(files: &[(&str, &str)]) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(directory.path().join(name), text).unwrap();
+    }
+    directory
+}
+
+const PURGE: [&str; 2] = ["purge", "--everything"];
+const HEALTH: [&str; 1] = ["health"];
+
+#[tokio::test]
+async fn commands_call_no_node_where_the_file_names_none() {
+    within(async {
+        let files = [
+            ("broken.toml", "origin = \"http://o\"\nno_such_key = 1\n"),
+            ("unset.toml", "origin = \"http://o\"\nadmin.listen = \"${LARDER_NOT_SET}\"\n"),
+            ("off.toml", "origin = \"http://o\"\nadmin.listen = \"off\"\n"),
+            ("chosen.toml", "origin = \"http://o\"\nadmin.listen = \"127.0.0.1:0\"\n"),
+        ];
+        let directory = directory(&files);
+        let names = files.map(|(name, _)| name);
+        for command in [&PURGE[..], &HEALTH] {
+            for name in ["missing.toml"].iter().chain(&names) {
+                let by_flag = [command, &["--config", name]].concat();
+                let by_variable = [("LARDER_CONFIG", *name), ("LARDER_ADMIN_TOKEN", "secret")];
+                for (code, said) in [
+                    larder(directory.path(), &by_flag, &[]).await,
+                    larder(directory.path(), command, &by_variable).await,
+                ] {
+                    assert_eq!(code, 1, "{name}: {said}");
+                    assert!(said.contains("no node was called"), "{said}");
+                    assert!(said.contains(name) && said.contains("--admin"), "{said}");
+                }
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_broken_file_in_the_directory_names_no_node() {
+    within(async {
+        let directory = directory(&[("proxy.toml", "origin = \"http://o\"\nno_such_key = 1\n")]);
+        for command in [&PURGE[..], &HEALTH] {
+            let (code, said) = larder(directory.path(), command, &[]).await;
+            assert_eq!(code, 1, "{said}");
+            assert!(said.contains("no node was called") && said.contains("no_such_key"), "{said}");
+        }
+        let by_both = [&PURGE[..], &["--config", "proxy.toml"]].concat();
+        let (code, said) = larder(directory.path(), &by_both, &[("LARDER_ADMIN", ":1")]).await;
+        assert_eq!(code, 1);
+        assert!(said.contains("may name different nodes"), "{said}");
+        let without_token = [&PURGE[..], &["--admin", "127.0.0.1:1"]].concat();
+        let (code, said) = larder(directory.path(), &without_token, &[]).await;
+        assert_eq!(code, 1);
+        assert!(said.contains("LARDER_ADMIN_TOKEN") && said.contains("no_such_key"), "{said}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn commands_call_the_node_that_flags_variables_or_the_file_name() {
+    within(Box::pin(async {
+        let origin = Scripted::start(|_| Said::ok("a")).await;
+        let proxy = Proxy::with(&origin.url(), "admin.token = \"secret\"");
+        let admin = proxy.admin_address().to_string();
+        let text = format!(
+            "origin = \"http://o\"\nadmin = {{ listen = \"{admin}\", token = \"secret\" }}\n"
+        );
+        let here = directory(&[("proxy.toml", &text), ("other.toml", &text)]);
+        let broken = directory(&[("proxy.toml", "no_such_key = 1")]);
+        let other = here.path().join("other.toml");
+        let other = other.to_str().unwrap();
+        let by_flag = [&PURGE[..], &["--config", other]].concat();
+        let by_flags = [&PURGE[..], &["--admin", &admin, "--token", "secret"]].concat();
+        let variables = [("LARDER_ADMIN", &*admin), ("LARDER_ADMIN_TOKEN", "secret")];
+        let calls = [
+            (here.path(), &PURGE[..], &[][..]),
+            (broken.path(), &by_flag, &[]),
+            (broken.path(), &PURGE, &[("LARDER_CONFIG", other)]),
+            (broken.path(), &by_flags, &[]),
+            (broken.path(), &PURGE, &variables),
+        ];
+        for (number, (directory, line, variables)) in calls.into_iter().enumerate() {
+            let receipt = RECEIPT.replace("1,\"n", &format!("{},\"n", number + 1)) + "\n";
+            assert_eq!(larder(directory, line, variables).await, (0, receipt), "{line:?}");
+        }
+        for variable in [("LARDER_ADMIN", &*admin), ("LARDER_CONFIG", other)] {
+            let ready = (0, "ready\n".to_owned());
+            assert_eq!(larder(broken.path(), &HEALTH, &[variable]).await, ready);
+        }
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_response_of_another_server_is_an_error() {
+    within(async {
+        let server = RawOrigin::start(|mut wire, _| async move {
+            let head = wire.read_head().await;
+            wire.try_read_body(&head).await;
+            wire.write("HTTP/1.1 200 OK\r\n\r\n<html>welcome</html>").await;
+        })
+        .await;
+        let address = server.address.to_string();
+        let nowhere = directory(&[]);
+        let variables = [("LARDER_ADMIN", &*address), ("LARDER_ADMIN_TOKEN", "secret")];
+        for command in [&PURGE[..], &HEALTH] {
+            let (code, said) = larder(nowhere.path(), command, &variables).await;
+            assert_eq!(code, 1, "{said}");
+            assert!(said.contains("is this Larder's admin listener?"), "{said}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_unix_socket_that_the_file_names_is_called() {
+    within(async {
+        let directory = directory(&[]);
+        let socket = directory.path().join("admin.sock");
+        let text = format!(
+            "origin = \"http://o\"\nadmin = {{ listen = \"unix:{}\", token = \"secret\" }}\n",
+            socket.display()
+        );
+        std::fs::write(directory.path().join("node.toml"), text).unwrap();
+        let listener = UnixListener::bind(&socket).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut call = Vec::new();
+            while !call.ends_with(b"}") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                call.extend(byte);
+            }
+            stream.write_all(format!("HTTP/1.1 200 OK\r\n\r\n{RECEIPT}").as_bytes()).unwrap();
+            String::from_utf8(call).unwrap()
+        });
+        let line = [&PURGE[..], &["--config", "node.toml"]].concat();
+        let expected = (0, format!("{RECEIPT}\n"));
+        assert_eq!(larder(directory.path(), &line, &[]).await, expected);
+        assert!(server.join().unwrap().contains("Bearer secret"));
+    })
+    .await;
+}
