@@ -12,6 +12,7 @@ use super::Fields;
 use crate::{
     fence::{Facets, Fence, OwnFacets, Stamp, Subject},
     key::{self, CacheKey, vary::VarySet},
+    origin::Complete,
     policy::{Freshness, tag, validation::EtagOrigin},
 };
 
@@ -102,9 +103,34 @@ pub struct Draft {
     pub stamp: Stamp,
 }
 
-/// A body in the pieces in which it came.
-#[derive(Debug, Clone, Copy)]
-pub struct Content<'a>(pub &'a [Bytes]);
+/// A body of which all has come, in the pieces in which it came: the only one that is stored.
+#[derive(Debug, Clone)]
+pub struct CompleteBody {
+    chunks: Vec<Bytes>,
+}
+
+impl CompleteBody {
+    /// The body in these pieces, which its origin has been seen to end.
+    pub fn new(chunks: Vec<Bytes>, _proof: Complete) -> Self {
+        Self { chunks }
+    }
+
+    /// A body that no origin has sent.
+    #[cfg(test)]
+    pub fn made_up(chunks: impl Into<Vec<Bytes>>) -> Self {
+        Self { chunks: chunks.into() }
+    }
+
+    /// Its pieces, in order.
+    pub fn chunks(&self) -> &[Bytes] {
+        &self.chunks
+    }
+
+    /// Its length in bytes.
+    pub fn length(&self) -> usize {
+        self.chunks.iter().map(Bytes::len).sum()
+    }
+}
 
 const SEPARATOR: u8 = b'\n';
 
@@ -114,11 +140,15 @@ impl Draft {
     ///
     /// Copies the body once, to an exact-size buffer: what comes from a socket pins the whole read
     /// buffer it arrived in. Gives `None` where the parts exceed 4 GiB.
-    pub fn complete(mut self, content: Content<'_>) -> Option<StoredResponse> {
-        let etag = self.ensure_validator(content);
+    pub fn complete(self, body: &CompleteBody) -> Option<StoredResponse> {
+        self.join(&body.chunks)
+    }
+
+    fn join(mut self, body: &[Bytes]) -> Option<StoredResponse> {
+        let etag = self.ensure_validator(body);
         let tags = self.tags.join("\n");
         let facets = packed(self.facets.as_facets());
-        let body_length: usize = content.0.iter().map(Bytes::len).sum();
+        let body_length: usize = body.iter().map(Bytes::len).sum();
         let head =
             self.key.text().len() + facets.len() + tags.len() + Fields::packed_size(&self.headers);
         let mut bytes = Vec::with_capacity(head + body_length);
@@ -130,7 +160,7 @@ impl Draft {
         let tags_end = u32::try_from(bytes.len()).ok()?;
         Fields::pack(&self.headers, &mut bytes);
         let fields_end = u32::try_from(bytes.len()).ok()?;
-        content.0.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+        body.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
         Some(StoredResponse {
             status: self.status,
             freshness: self.freshness,
@@ -148,35 +178,33 @@ impl Draft {
         })
     }
 
-    fn ensure_validator(&mut self, content: Content<'_>) -> EtagOrigin {
+    fn ensure_validator(&mut self, body: &[Bytes]) -> EtagOrigin {
         let has_validator = self.headers.contains_key(header::ETAG)
             || self.headers.contains_key(header::LAST_MODIFIED);
         if has_validator || self.status != StatusCode::OK {
             return EtagOrigin::Origin;
         }
-        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(content.entity_tag())) {
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(entity_tag(body))) {
             self.headers.insert(header::ETAG, value);
         }
         EtagOrigin::Larder
     }
 }
 
-impl Content<'_> {
-    /// A strong entity tag: 128 bits of the body's SHA-256.
-    fn entity_tag(self) -> String {
-        let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-        self.0.iter().for_each(|chunk| digest.update(chunk));
-        let digest = digest.finish();
-        let mut tag = String::with_capacity(34);
-        tag.push('"');
-        for byte in digest.as_ref().iter().take(16) {
-            for nibble in [byte >> 4, byte & 15] {
-                tag.push(char::from_digit(nibble.into(), 16).unwrap_or('0'));
-            }
+/// A strong entity tag: 128 bits of the body's SHA-256.
+fn entity_tag(body: &[Bytes]) -> String {
+    let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    body.iter().for_each(|chunk| digest.update(chunk));
+    let digest = digest.finish();
+    let mut tag = String::with_capacity(34);
+    tag.push('"');
+    for byte in digest.as_ref().iter().take(16) {
+        for nibble in [byte >> 4, byte & 15] {
+            tag.push(char::from_digit(nibble.into(), 16).unwrap_or('0'));
         }
-        tag.push('"');
-        tag
     }
+    tag.push('"');
+    tag
 }
 
 impl StoredResponse {
@@ -305,7 +333,7 @@ impl StoredResponse {
             facets,
             stamp,
         };
-        let refreshed = draft.complete(Content(&[self.body()]))?;
+        let refreshed = draft.join(&[self.body()])?;
         Some(Self { etag: self.etag, ..refreshed })
     }
 }

@@ -21,7 +21,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use http::{Request, Response, Uri};
 use smallvec::SmallVec;
 
-pub use body::{RequestBody, ResponseBody, ResponseBodyError};
+pub use body::{Complete, RequestBody, ResponseBody, ResponseBodyError};
 pub use error::{OriginError, UploadFailure};
 #[cfg(fuzzing)]
 pub use http1::fuzzed;

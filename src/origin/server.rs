@@ -13,7 +13,7 @@ use http::{
     HeaderValue, Method, Request, Response, Uri, Version, header, response::Parts, uri::Scheme,
 };
 use hyper::{
-    body::Incoming,
+    body,
     client::conn::{TrySendError, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -31,7 +31,7 @@ use super::{
     standing::Standing,
     tls::TlsError,
 };
-use crate::server::{Interim, stream::Protocol};
+use crate::server::{Incoming, Interim, stream::Protocol};
 
 /// How long a body waits for the origin's 100 (RFC 9110 §10.1.1).
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -259,6 +259,7 @@ impl Server {
         let (mut head, body) = response.into_parts();
         settle_length(&mut head, &body);
         let pause = self.pause(&head);
+        let body = Incoming::new(body, Version::HTTP_2);
         let body = ResponseBody::new(Source::Http2(body), Lease { upload, in_flight }, pause);
         Ok(Response::from_parts(head, body))
     }
@@ -290,9 +291,9 @@ impl Server {
 
     async fn await_head(
         &self,
-        sent: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>,
+        sent: impl Future<Output = Result<Response<body::Incoming>, TrySendError<Request<RequestBody>>>>,
         upload: Option<&Upload>,
-    ) -> Result<Response<Incoming>, (OriginError, Option<Request<RequestBody>>)> {
+    ) -> Result<Response<body::Incoming>, (OriginError, Option<Request<RequestBody>>)> {
         let sent = tokio::select! {
             biased;
             sent = sent => sent,
@@ -352,7 +353,7 @@ fn attach(request: &mut Request<RequestBody>) -> Option<Arc<Upload>> {
 }
 
 /// A response told of two lengths is passed on with one.
-fn settle_length(head: &mut Parts, body: &Incoming) {
+fn settle_length(head: &mut Parts, body: &body::Incoming) {
     let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).into_iter();
     let is_plain = lengths.next().is_none_or(|length| {
         lengths.next().is_none() && length.as_bytes().iter().all(u8::is_ascii_digit)

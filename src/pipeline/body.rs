@@ -10,7 +10,10 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 
-use super::{fill::FillReader, finish::Finish};
+use super::{
+    fill::{BrokenOff, FillReader},
+    finish::Finish,
+};
 use crate::origin::ResponseBody;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -63,8 +66,11 @@ impl Body {
             Content::Filling(reader) => {
                 Pin::new(reader).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
             }
+            // Without its cause: hyper would reset the client's stream with the code that the origin's was
+            // reset with, and a code may say that the request was not processed (RFC 9113 §8.7).
             Content::Passing(body) => {
-                Pin::new(body).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
+                let frame = ready!(Pin::new(body).poll_frame(context));
+                Poll::Ready(frame.map(|frame| frame.map_err(|_| BrokenOff.into())))
             }
             Content::Made(body) => {
                 Pin::new(body).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))

@@ -50,7 +50,7 @@ use futures_util::{
     future::{BoxFuture, Either},
 };
 use http::{Method, Request, Response, request::Parts};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 use tokio::sync::{Semaphore, oneshot};
 
 pub use body::Body;
@@ -68,7 +68,7 @@ use crate::{
     origin::rewrite::{self},
     policy::{CacheResult, Forward, Reason, RequestHead, Reuse},
     purge::Log,
-    server::{Connection, Handler},
+    server::{Connection, Handler, Incoming},
     store::Store,
     telemetry::Metrics,
     warm::{self, Queue},

@@ -1,7 +1,6 @@
 //! Passing: the origin answers, and Larder only carries.
 
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::{
     Context, body::Body, deliver::Told, fetch, inquiry::Inquiry, invalidate, receive::Approach,
@@ -11,6 +10,7 @@ use crate::{
     fence::Selector,
     origin::{RequestBody, ResponseBody, upgrade},
     policy::{CacheResult, Forward, Reason},
+    server::Incoming,
     store::Store,
     warm,
 };

@@ -208,7 +208,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        entry::{Content, Draft},
+        entry::{CompleteBody, Draft},
         fence::{Mode, Selector, Source, Stamp},
         field::Timestamp,
         policy::{Freshness, freshness::Constraints},
@@ -231,7 +231,7 @@ mod tests {
             facets: OwnFacets::default(),
             stamp: Stamp::default(),
         };
-        Arc::new(draft.complete(Content(&[])).unwrap())
+        Arc::new(draft.complete(&CompleteBody::made_up([])).unwrap())
     }
 
     fn key(path: &str) -> CacheKey {

@@ -11,10 +11,10 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use hyper::body;
 
 use super::{
-    Connection, Counters, Handler,
+    Connection, Counters, Handler, Incoming,
     admission::{KnownHost, admit},
     interim::Channel,
     refusal::Refusal,
@@ -50,7 +50,7 @@ impl<H: Handler> Service<H> {
     /// The request is moved as little as can be; this is on the way of every hit.
     pub(super) fn answer(
         self: &Arc<Self>,
-        mut request: Request<Incoming>,
+        mut request: Request<body::Incoming>,
     ) -> impl Future<Output = Result<Response<Answer<H>>, Infallible>> + Send + use<H> {
         let call = self.vitals.begin();
         let in_flight = InFlight(Arc::clone(self));
@@ -60,6 +60,8 @@ impl<H: Handler> Service<H> {
             if let Err(refusal) = admitted {
                 return Ok(service.refuse(refusal, request.version()));
             }
+            let version = request.version();
+            let request = request.map(|body| Incoming::new(body, version));
             let response = service.handler.handle(request, &service.connection).await;
             if let Some(channel) = &service.channel {
                 // The final response must not overtake the interim ones.
@@ -76,7 +78,7 @@ impl<H: Handler> Service<H> {
     }
 
     /// Checks the request that is `call`-th on this connection, and opens the way for its interim responses.
-    fn admit(&self, request: &mut Request<Incoming>, call: u32) -> Result<(), Refusal> {
+    fn admit(&self, request: &mut Request<body::Incoming>, call: u32) -> Result<(), Refusal> {
         if !request.body().is_end_stream() {
             self.vitals.linger_at_close();
         }

@@ -1,10 +1,12 @@
 //! Bodies: what counts as complete, and what becomes of requests whose client goes away.
 
+use tokio::sync::mpsc::unbounded_channel;
+
 use crate::support::{
     frames::{self, CANCEL, End, Frames, NO_ERROR, Received, Step},
     gate::Gate,
     proxy::{Proxy, request},
-    wire::RawOrigin,
+    wire::{RawOrigin, Wire},
     within,
 };
 
@@ -60,10 +62,7 @@ async fn a_response_is_complete_by_its_end_of_stream_whatever_carries_it() {
         for (case, end) in [
             ("the data", vec![Step::Data("whole", End::Stream)]),
             ("an empty frame", vec![Step::Data("whole", End::No), Step::Data("", End::Stream)]),
-            (
-                "trailers",
-                vec![Step::Data("whole", End::No), Step::Fields(trailers, End::Stream)],
-            ),
+            ("trailers", vec![Step::Data("whole", End::No), Step::Fields(trailers, End::Stream)]),
             (
                 "the data, and a reset that says the request need not go on",
                 vec![Step::Data("whole", End::Stream), Step::Reset(NO_ERROR)],
@@ -150,29 +149,69 @@ async fn all_readers_of_a_response_that_breaks_off_fail() {
     .await;
 }
 
-/// How a client leaves an upload of five bytes unfinished.
+/// How a client leaves an upload unfinished of which an origin has five bytes.
+#[derive(Debug, Clone, Copy)]
 enum Leaving {
     Closes,
     Resets(u32),
 }
 
+const LEAVING: [Leaving; 3] = [Leaving::Closes, Leaving::Resets(NO_ERROR), Leaving::Resets(CANCEL)];
+
+/// How an upload is framed.
+const FRAMINGS: [&str; 3] = [
+    "content-length: 10\r\n\r\nhello",
+    "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    "HTTP/2",
+];
+
+/// A client in the middle of its upload.
+enum Uploading {
+    Http1(Wire),
+    Http2(Frames),
+}
+
+impl Uploading {
+    async fn start(proxy: &Proxy, framing: &str) -> Self {
+        if framing == "HTTP/2" {
+            let mut frames = Frames::connect(proxy.address).await;
+            frames.request(1, "POST", End::No).await;
+            frames.play(1, &[Step::Data("hello", End::No)]).await;
+            return Self::Http2(frames);
+        }
+        let mut wire = proxy.connect().await;
+        wire.write(format!("POST / HTTP/1.1\r\nhost: api.test\r\n{framing}")).await;
+        Self::Http1(wire)
+    }
+
+    /// What stays open of the connection.
+    async fn leave(self, leaving: Leaving) -> Option<Frames> {
+        match (self, leaving) {
+            (Self::Http2(mut frames), Leaving::Resets(code)) => {
+                frames.play(1, &[Step::Reset(code)]).await;
+                Some(frames)
+            }
+            (Self::Http1(wire), _) => {
+                drop(wire);
+                None
+            }
+            (Self::Http2(_), Leaving::Closes) => None,
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_upload_that_breaks_off_does_not_reach_an_http2_origin_as_complete() {
     within(async {
-        for leaving in [Leaving::Closes, Leaving::Resets(NO_ERROR), Leaving::Resets(CANCEL)] {
+        for leaving in LEAVING {
             let (origin, mut reports) = frames::reading().await;
             let proxy = Proxy::before(&format!("h2c://{}", origin.address));
-            let _open = upload_http2(&proxy, &leaving).await;
-            let received = reports.recv().await.unwrap().unwrap();
-            assert!(!received.is_ended && received.reset.is_some(), "{received:?}");
-
-            for framing in ["content-length: 10", "transfer-encoding: chunked"] {
-                let mut wire = proxy.connect().await;
-                let head = format!("POST / HTTP/1.1\r\nhost: api.test\r\n{framing}\r\n\r\n");
-                wire.write(head + "5\r\nhello\r\n").await;
-                drop(wire);
-                let received = reports.recv().await.unwrap().unwrap();
-                assert!(!received.is_ended && received.reset.is_some(), "{framing}: {received:?}");
+            for framing in FRAMINGS {
+                let uploading = Uploading::start(&proxy, framing).await;
+                while reports.recv().await.unwrap().data != "hello" {}
+                let _open = uploading.leave(leaving).await;
+                let received = reports.recv().await.unwrap();
+                assert!(!received.is_ended && received.reset.is_some(), "{leaving:?} {received:?}");
             }
         }
     })
@@ -182,35 +221,26 @@ async fn an_upload_that_breaks_off_does_not_reach_an_http2_origin_as_complete() 
 #[tokio::test]
 async fn an_upload_that_breaks_off_does_not_reach_an_http1_origin_as_complete() {
     within(async {
-        for leaving in [Leaving::Closes, Leaving::Resets(NO_ERROR), Leaving::Resets(CANCEL)] {
-            let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();
+        for leaving in LEAVING {
+            let (report, mut reports) = unbounded_channel();
             let origin = RawOrigin::start(move |mut wire, _| {
                 let report = report.clone();
-                async move { report.send(wire.read_to_end().await).unwrap() }
+                async move {
+                    let before = wire.read_until("hello").await;
+                    report.send(before).unwrap();
+                    report.send(wire.read_to_end().await).unwrap();
+                }
             })
             .await;
             let proxy = Proxy::before(&origin.url());
-            let _open = upload_http2(&proxy, &leaving).await;
-            let received = reports.recv().await.unwrap();
-            assert!(received.ends_with("5\r\nhello\r\n"), "{received}");
-
-            let mut wire = proxy.connect().await;
-            let head = "POST / HTTP/1.1\r\nhost: api.test\r\ntransfer-encoding: chunked\r\n\r\n";
-            wire.write(format!("{head}5\r\nhello\r\n")).await;
-            drop(wire);
-            let received = reports.recv().await.unwrap();
-            assert!(received.ends_with("5\r\nhello\r\n"), "{received}");
+            for framing in FRAMINGS {
+                let uploading = Uploading::start(&proxy, framing).await;
+                reports.recv().await.unwrap();
+                let _open = uploading.leave(leaving).await;
+                let rest = reports.recv().await.unwrap();
+                assert_eq!(rest.trim(), "", "{leaving:?}");
+            }
         }
     })
     .await;
-}
-
-/// Gives the connection where it stays open.
-async fn upload_http2(proxy: &Proxy, leaving: &Leaving) -> Option<Frames> {
-    let mut frames = Frames::connect(proxy.address).await;
-    frames.request(1, "POST", End::No).await;
-    frames.play(1, &[Step::Data("hello", End::No)]).await;
-    let Leaving::Resets(code) = leaving else { return None };
-    frames.play(1, &[Step::Reset(*code)]).await;
-    Some(frames)
 }

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Version, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use larder::{
     app::{Node, Surroundings, Workers},
@@ -22,7 +21,7 @@ use larder::{
         settings::{Health, Host, Tls},
     },
     pipeline::Clock,
-    server,
+    server::{self, Incoming},
 };
 use tokio::{
     net::TcpStream,

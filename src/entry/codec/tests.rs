@@ -7,7 +7,7 @@ use proptest::{collection::vec, option, prelude::*};
 
 use super::*;
 use crate::{
-    entry::{Content, Draft},
+    entry::{CompleteBody, Draft},
     fence::{Fence, LogId, OwnFacets, Stamp},
     field::Timestamp,
     key::CacheKey,
@@ -48,7 +48,7 @@ fn response(body: Vec<u8>) -> Entry {
         facets: facets(),
         stamp: Stamp { fence: Fence { log: LogId(1), seq: 2 }, version: 3, began: 4 },
     };
-    Entry::Response(Arc::new(draft.complete(Content(&[body.into()])).unwrap()))
+    Entry::Response(Arc::new(draft.complete(&CompleteBody::made_up([body.into()])).unwrap()))
 }
 
 fn read(encoded: &Encoded) -> Option<Entry> {
@@ -318,7 +318,7 @@ fn responses() -> impl Strategy<Value = Entry> {
                 stamp: Stamp { fence: Fence { log: LogId(log), seq }, version: 5, began: 6 },
             };
             let pieces = vec![Bytes::from(body); times];
-            Entry::Response(Arc::new(draft.complete(Content(&pieces)).unwrap()))
+            Entry::Response(Arc::new(draft.complete(&CompleteBody::made_up(pieces)).unwrap()))
         },
     )
 }

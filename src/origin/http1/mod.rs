@@ -27,7 +27,7 @@ use super::{
     upgrade::Upgraded,
 };
 use crate::{field::hop, server::Interim, server::stream::Stream};
-pub(super) use body::{Body, BodyError};
+pub(super) use body::Body;
 use outgoing::{Outgoing, SendError};
 use response::Head;
 

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
 use super::{
     gate::Gate,
     wire::{RawOrigin, Wire},
@@ -119,13 +121,20 @@ impl Frames {
     /// The other side's half of a stream, read to its end. None where the connection ends before.
     pub(crate) async fn receive(&mut self, stream: u32) -> Option<Received> {
         let mut received = Received::default();
-        while !received.is_ended && received.reset.is_none() {
+        while !received.is_over() {
+            self.receive_more(stream, &mut received).await?;
+        }
+        Some(received)
+    }
+
+    async fn receive_more(&mut self, stream: u32, received: &mut Received) -> Option<()> {
+        loop {
             let frame = self.next().await?;
             if frame.stream == stream {
                 received.take(&frame);
+                return Some(());
             }
         }
-        Some(received)
     }
 
     /// The stream of the next request's head, and whether that is all of the request.
@@ -168,6 +177,10 @@ impl Frames {
 }
 
 impl Received {
+    fn is_over(&self) -> bool {
+        self.is_ended || self.reset.is_some()
+    }
+
     fn take(&mut self, frame: &Frame) {
         match frame.kind {
             RST_STREAM => {
@@ -200,24 +213,18 @@ pub(crate) async fn origin(steps: &[Step]) -> RawOrigin {
     .await
 }
 
-/// An HTTP/2 origin that reads each request to its end, answers 200, and reports what it read.
-pub(crate) async fn reading() -> (RawOrigin, tokio::sync::mpsc::UnboundedReceiver<Option<Received>>)
-{
-    let (report, reports) = tokio::sync::mpsc::unbounded_channel();
+/// An HTTP/2 origin that answers nothing and reports, after each frame, what it has of a request's body.
+pub(crate) async fn reading() -> (RawOrigin, UnboundedReceiver<Received>) {
+    let (report, reports) = unbounded_channel();
     let origin = RawOrigin::start(move |wire, _| {
         let report = report.clone();
         async move {
             let Some(mut frames) = Frames::accept(wire).await else { return };
-            while let Some((stream, end)) = frames.next_request().await {
-                let received = match end {
-                    End::Stream => Some(Received { is_ended: true, ..Received::default() }),
-                    End::No => frames.receive(stream).await,
-                };
-                let is_ended = received.as_ref().is_some_and(|received| received.is_ended);
-                let _ = report.send(received);
-                if is_ended {
-                    let ok = [Step::Fields(&[(":status", "200")], End::Stream)];
-                    frames.play(stream, &ok).await;
+            while let Some((stream, _)) = frames.next_request().await {
+                let mut received = Received::default();
+                while !received.is_over() {
+                    let Some(()) = frames.receive_more(stream, &mut received).await else { return };
+                    report.send(received.clone()).unwrap();
                 }
             }
         }

@@ -5,11 +5,10 @@ use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use hyper::body::Incoming;
 use larder::{
     field::Timestamp,
     origin::{Origin, OriginError, RequestBody, UploadFailure, rewrite, upgrade},
-    server::{Address, Connection, Counters, Drain, Handler, Listener, Settings, serve},
+    server::{Address, Connection, Counters, Drain, Handler, Incoming, Listener, Settings, serve},
 };
 
 pub(crate) type BoxBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
