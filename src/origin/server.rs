@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::{
     body::{Hold, RequestBody, ResponseBody, Source, Upload},
     connect::Connector,
-    error::OriginError,
+    error::{Delivery, OriginError},
     http1,
     lease::{InFlight, Lease},
     pool::{Http2, Pool, Sender},
@@ -60,6 +60,7 @@ pub(super) struct Server {
 /// No response.
 pub(super) struct Failed {
     pub(super) error: OriginError,
+    pub(super) delivery: Delivery,
     remains: Remains,
 }
 
@@ -126,17 +127,23 @@ impl Server {
         interim: Option<&Interim>,
     ) -> Result<Response<ResponseBody>, Failed> {
         let now = Instant::now();
+        let mut earlier = Delivery::Unsent;
         if let Some(sender) = self.pool.take(now.into_std()) {
             match self.send((sender, now), request, interim).await {
-                Err(failed) if failed.may_repeat(is_idempotent(request.method())) => {}
+                Err(failed) if failed.may_repeat(is_idempotent(request.method())) => {
+                    earlier = failed.delivery;
+                }
                 answered => return answered,
             }
         }
         // Boxed, since every request in flight would carry what only a few need.
-        match Box::pin(self.open()).await {
+        let answered = match Box::pin(self.open()).await {
             Ok(sender) => self.send((sender, Instant::now()), request, interim).await,
-            Err(error) => Err(Failed { error, remains: Remains::Unsent }),
-        }
+            Err(error) => {
+                Err(Failed { error, delivery: Delivery::Unsent, remains: Remains::Unsent })
+            }
+        };
+        answered.map_err(|failed| Failed { delivery: earlier.or(failed.delivery), ..failed })
     }
 
     /// A new connection; or the one that another request has just opened, where it can be shared.
@@ -206,6 +213,7 @@ impl Server {
             }
             Err(failure) => failure,
         };
+        let delivery = exchange.delivery();
         let remains = match exchange.into_unsent() {
             Some(body) => {
                 *request.body_mut() = body;
@@ -215,7 +223,7 @@ impl Server {
             None => Remains::Whole,
         };
         let error = self.explain(failure, upload.as_deref());
-        Err(Failed { error, remains })
+        Err(Failed { error, delivery, remains })
     }
 
     fn respond(&self, answer: http1::Answer, lease: Lease) -> Response<ResponseBody> {
@@ -244,6 +252,7 @@ impl Server {
         let spare = spare(request);
         let mut sent = std::mem::take(request);
         let upload = self.prepare_http2(&mut sent);
+        upload.as_deref().inspect(|upload| upload.note_sent());
         let response = self.await_head(sender.try_send_request(sent), upload.as_deref()).await;
         let response = response.map_err(|(error, unsent)| {
             let remains = match (&unsent, &spare) {
@@ -251,10 +260,14 @@ impl Server {
                 (None, Some(_)) => Remains::Whole,
                 (None, None) => Remains::Lost,
             };
+            let delivery = match remains {
+                Remains::Unsent => Delivery::Unsent,
+                Remains::Whole | Remains::Lost => Delivery::Possible,
+            };
             if let Some(again) = unsent.or(spare) {
                 *request = again;
             }
-            Failed { error, remains }
+            Failed { error, delivery, remains }
         })?;
         let (mut head, body) = response.into_parts();
         settle_length(&mut head, &body);

@@ -21,7 +21,7 @@ use crate::{
     fence::{Stamp, Verdict},
     field::Timestamp,
     key::{self, CacheKey},
-    origin::{OriginError, RequestBody, ResponseBody, rewrite},
+    origin::{OriginError, RequestBody, ResponseBody, Unanswered, rewrite},
     planted::Bug,
     policy::{
         CacheResult, Credentials, Freshness, Reason, RequestDirectives, RequestHead,
@@ -193,7 +193,8 @@ impl<S: Store> Ask<S> {
                 validation::make_conditional(request.headers_mut(), &fields, etag);
             }
         }
-        send(&self.pipeline, &self.site, request, self.interim.as_ref()).await
+        let sent = send(&self.pipeline, &self.site, request, self.interim.as_ref()).await;
+        sent.map_err(|unanswered| unanswered.error)
     }
 
     async fn answered(
@@ -401,7 +402,7 @@ pub async fn send<S>(
     site: &Site,
     request: Request<RequestBody>,
     interim: Option<&Interim>,
-) -> Result<Sent, OriginError> {
+) -> Result<Sent, Unanswered> {
     let started = Instant::now();
     let metrics = &pipeline.metrics;
     match site.origin.send(request, interim).await {
@@ -413,10 +414,11 @@ pub async fn send<S>(
             metrics.origin_answered(response.status(), started.elapsed());
             Ok((response, now))
         }
-        Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the origin gave no response");
+        Err(unanswered) => {
+            let error = &unanswered.error;
+            tracing::warn!(error = error as &dyn std::error::Error, "the origin gave no response");
             metrics.origin_errors.with_label_values(&[error.kind()]).inc();
-            Err(error)
+            Err(unanswered)
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method};
 use tokio::time::timeout;
 
 use super::{Pipeline, receive::Approach, site::Site};
@@ -13,7 +13,11 @@ use crate::{
         self,
         target::{QueryRule, normal_path},
     },
-    policy::{RequestHead, invalidation, tag},
+    policy::{
+        RequestHead,
+        invalidation::{self, Outcome},
+        tag,
+    },
     purge::{Acknowledgement, Log, Receipt, Unavailable},
     route::Route,
     store::Store,
@@ -37,26 +41,26 @@ pub enum Purged {
     Here,
 }
 
-/// What the answer to an unsafe method makes invalid: its own target, `Location` and `Content-Location`,
-/// as far as they are on this host (RFC 9111 §4.4); the groups it names (RFC 9875); and, where it is a
-/// success, the tags that its route names.
+/// What the outcome of an unsafe request makes invalid: its own target, `Location` and `Content-Location`,
+/// as far as they are on this host (RFC 9111 §4.4); the groups that the response names (RFC 9875); and, if
+/// the request counts as done, the tags that its route names.
 pub fn selectors(
     site: &Site,
     approach: &Approach<'_>,
     route: &Route,
     request: &RequestHead<'_>,
-    (status, response): (StatusCode, &HeaderMap),
+    outcome: &Outcome<'_>,
 ) -> Vec<Selector> {
-    if !invalidation::is_unsafe(request.method) {
-        return Vec::new();
-    }
     let mut selectors = Vec::new();
-    let mut tags = groups(approach, request, response);
-    if invalidation::is_success(status) {
+    let mut tags = match outcome {
+        Outcome::Answered(_, response) => groups(approach, request, response),
+        Outcome::Unknown => Vec::new(),
+    };
+    if outcome.is_done(request) {
         let (path, query) = path_and_query(request.target);
         tags.extend(route.tags_purged_by(&normal_path(path), query));
     }
-    for target in invalidation::invalidated_targets(request, status, response) {
+    for target in invalidation::invalidated_targets(request, outcome) {
         selectors.extend(url(site, approach, request.authority, &target));
     }
     selectors.extend(tags.into_iter().map(|tag| Selector::Tag(tag.into())));
@@ -65,7 +69,7 @@ pub fn selectors(
 
 /// The groups that a response says have changed, as tags: those of its own host.
 fn groups(approach: &Approach<'_>, request: &RequestHead<'_>, response: &HeaderMap) -> Vec<String> {
-    let groups = invalidation::invalidated_groups(request.method, response);
+    let groups = invalidation::invalidated_groups(response);
     if groups.is_empty() {
         return groups;
     }
@@ -129,6 +133,11 @@ pub async fn purge<S: Store>(pipeline: &Pipeline<S>, selectors: Vec<Selector>) -
     };
     pipeline.metrics.purging.writes.with_label_values(&[result]).inc();
     purged
+}
+
+/// Counts a purge that is written together with another.
+pub fn count_merged<S>(pipeline: &Pipeline<S>) {
+    pipeline.metrics.purging.writes.with_label_values(&["merged"]).inc();
 }
 
 /// Appends a purge; where that fails, it holds on this node and waits for the log.

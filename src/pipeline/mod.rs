@@ -3,6 +3,7 @@
 //! ```text
 //! receive ──► Refuse ─────────────────────────────────────────────► problem document
 //!    ├──────► Pass ───────► pass: origin, untouched ──────────────► deliver ─► finish
+//!    │                      └─ unsafe ─► write: a task of its own, purge ─► deliver
 //!    └──────► Lookup ─► lookup ─► Fresh ──────────────────────────► deliver ─► finish
 //!                          ├────► Stale, may be used ─► refresh in the background, deliver now
 //!                          └────► Stale or Absent ─► collapse
@@ -36,8 +37,11 @@ mod popular;
 mod receive;
 mod site;
 mod uncacheable;
+mod unknown;
 mod warmer;
+mod write;
 mod write_through;
+mod writes;
 
 use std::{
     future::{Future, ready},
@@ -84,6 +88,7 @@ use popular::Popular;
 use receive::{Lookup, Verdict};
 use uncacheable::Uncacheable;
 use warmer::Lately;
+use writes::Writes;
 
 /// Bytes that bodies on their way to the store may take beside what is stored.
 const FILLING: u64 = 16 << 20;
@@ -102,6 +107,7 @@ pub struct Pipeline<S> {
     lately: Lately,
     popular: Popular,
     warm: Queue,
+    writes: Arc<Writes>,
 }
 
 /// A request that needs more than a fresh stored response: all that its steps share.
@@ -134,6 +140,7 @@ impl<S: Store> Pipeline<S> {
             lately: Lately::default(),
             popular: Popular::default(),
             warm,
+            writes: Writes::new(),
         })
     }
 
@@ -173,6 +180,12 @@ impl<S: Store> Pipeline<S> {
     /// What is to be fetched before anybody asks.
     pub fn warm(&self) -> &Queue {
         &self.warm
+    }
+
+    /// Waits until no write is under way, at most for `deadline`. Those that are left are then cut, and
+    /// purge as writes whose outcome is unknown.
+    pub async fn writes_finished(&self, deadline: Duration) {
+        self.writes.finished(deadline).await;
     }
 
     /// Bytes of bodies on their way to the store.
@@ -221,7 +234,7 @@ impl<S: Store> Handler for Pipeline<S> {
         let request = Arc::new(request);
         let (pipeline, connection) = (Arc::clone(self), Arc::clone(connection));
         let finish = Box::new(finish);
-        let inquiry = Inquiry { pipeline, site, route, received, connection, request };
+        let inquiry = Inquiry { pipeline, site, route, received, connection, request, presence };
         let context = Context { inquiry, upgrade, finish };
         Either::Right(context.take(verdict, body))
     }

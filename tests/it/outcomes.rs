@@ -96,11 +96,12 @@ async fn left(proxy: &Proxy) {
 #[tokio::test]
 async fn an_http2_client_that_resets_its_stream_does_not_end_its_write() {
     within(async {
-        let gate = Gate::closed();
-        let held = gate.clone();
+        let (begun, gate) = (Gate::closed(), Gate::closed());
+        let (has_begun, held) = (begun.clone(), gate.clone());
         let origin = origin(move |mut wire| {
-            let held = held.clone();
+            let (begun, held) = (has_begun.clone(), held.clone());
             async move {
+                begun.open();
                 held.passed().await;
                 wire.write("HTTP/1.1 204 No Content\r\n\r\n").await;
             }
@@ -111,9 +112,7 @@ async fn an_http2_client_that_resets_its_stream_does_not_end_its_write() {
         let mut frames = Frames::connect(proxy.address).await;
         frames.request(1, "POST", End::No).await;
         frames.play(1, &[Step::Data("whole", End::Stream)]).await;
-        while origin.connections() < 2 {
-            tokio::task::yield_now().await;
-        }
+        begun.passed().await;
         frames.play(1, &[Step::Reset(NO_ERROR)]).await;
         left(&proxy).await;
         gate.open();

@@ -3,7 +3,7 @@
 mod request;
 mod response;
 
-pub(super) use request::{Hold, Upload};
-pub use request::{RequestBody, RequestBodyError};
+pub(super) use request::Hold;
+pub use request::{RequestBody, RequestBodyError, Upload};
 pub(super) use response::Source;
 pub use response::{Complete, ResponseBody, ResponseBodyError};

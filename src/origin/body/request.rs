@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -16,7 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use crate::{
-    origin::error::UploadFailure,
+    origin::error::{Delivery, UploadFailure},
     server::{BodyError, BodyLimits, Incoming, Limited},
 };
 
@@ -35,7 +35,7 @@ pub enum RequestBody {
 /// A client's body on its way to the origin.
 pub struct ClientBody {
     body: Limited<Incoming>,
-    upload: Option<Arc<Upload>>,
+    upload: Arc<Upload>,
     patience: Option<Pin<Box<Sleep>>>,
 }
 
@@ -60,7 +60,21 @@ impl RequestBody {
             return Self::Empty;
         }
         let body = Limited::new(body, limits);
-        Self::Client(Box::new(ClientBody { body, upload: None, patience: None }))
+        let upload = Arc::default();
+        Self::Client(Box::new(ClientBody { body, upload, patience: None }))
+    }
+
+    /// How the sending of a client's body fares; none if there is no such body.
+    pub fn upload(&self) -> Option<&Arc<Upload>> {
+        match self {
+            Self::Empty | Self::Full(_) => None,
+            Self::Client(client) => Some(&client.upload),
+        }
+    }
+
+    /// Notes that some of the request is on the wire.
+    pub(in crate::origin) fn note_sent(&self) {
+        self.upload().inspect(|upload| upload.note_sent());
     }
 
     /// The same body again, where that is possible without keeping what was sent.
@@ -77,13 +91,11 @@ impl RequestBody {
         let Self::Client(client) = self else {
             return None;
         };
-        let upload = Arc::new(Upload::default());
         if let Hold::UntilContinue(patience) = hold {
-            upload.gate.store(HELD, Relaxed);
+            client.upload.gate.store(HELD, Relaxed);
             client.patience = Some(Box::pin(tokio::time::sleep(patience)));
         }
-        client.upload = Some(Arc::clone(&upload));
-        Some(upload)
+        Some(Arc::clone(&client.upload))
     }
 }
 
@@ -101,8 +113,9 @@ const UNWANTED: u8 = 2;
 
 /// How the sending of a client's body fares.
 #[derive(Default)]
-pub(in crate::origin) struct Upload {
+pub struct Upload {
     gate: AtomicU8,
+    is_sent: AtomicBool,
     waker: AtomicWaker,
     progress: AtomicU32,
     state: AtomicU8,
@@ -114,6 +127,20 @@ const WAITING_FOR_CLIENT: u8 = 1;
 const FINISHED: u8 = 2;
 
 impl Upload {
+    /// Whether all of the body has come from the client.
+    pub fn has_come_whole(&self) -> bool {
+        self.state.load(Relaxed) == FINISHED
+    }
+
+    /// Whether an origin may have some of the request.
+    pub fn delivery(&self) -> Delivery {
+        if self.is_sent.load(Relaxed) { Delivery::Possible } else { Delivery::Unsent }
+    }
+
+    pub(in crate::origin) fn note_sent(&self) {
+        self.is_sent.store(true, Relaxed);
+    }
+
     /// The origin wants the body.
     pub(in crate::origin) fn open(&self) {
         if self.gate.compare_exchange(HELD, OPEN, Relaxed, Relaxed).is_ok() {
@@ -146,9 +173,7 @@ impl Upload {
 
 impl ClientBody {
     fn poll_gate(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
-        let Some(upload) = &self.upload else {
-            return Poll::Ready(Ok(()));
-        };
+        let upload = &self.upload;
         if upload.gate.load(Relaxed) == HELD {
             upload.waker.register(cx.waker());
         }
@@ -167,7 +192,7 @@ impl ClientBody {
     }
 
     fn note(&self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>) {
-        let Some(upload) = &self.upload else { return };
+        let upload = &self.upload;
         let state = match frame {
             Poll::Pending => WAITING_FOR_CLIENT,
             Poll::Ready(None) => FINISHED,

@@ -96,7 +96,8 @@ impl Forward {
         *onward.method_mut() = head.method;
         *onward.uri_mut() = head.uri;
         *onward.headers_mut() = rewrite::request_headers(&head.headers, &source, &self.identity);
-        let mut response = self.origin.send(onward, Some(&connection.interim)).await?;
+        let response = self.origin.send(onward, Some(&connection.interim)).await;
+        let mut response = response.map_err(|unanswered| unanswered.error)?;
         let (status, version) = (response.status(), response.version());
         if let (Some(origin), Some(client)) = (response.body_mut().take_upgraded(), client) {
             upgrade::tunnel(client, origin);
