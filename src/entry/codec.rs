@@ -9,7 +9,7 @@
 //! kind 1, response: head (`head.rs`), then the content, or nothing if it is in chunks
 //! ```
 //!
-//! A response's content is one block: key, facets, tags, fields, body, each where the other ends. It may be
+//! A response's content is one block: key, facets, tags, fields, trailers, body, each where the other ends. It may be
 //! compressed as a whole, and then be cut into chunks that are stored beside the head.
 
 mod checksum;
@@ -29,7 +29,7 @@ use head::{Chunking, Head};
 use reader::Reader;
 
 const MAGIC: [u8; 4] = *b"LRDR";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const PREFIX: usize = MAGIC.len() + 1 + size_of::<u64>();
 
 const VARIANTS: u8 = 0;

@@ -41,7 +41,7 @@ pub struct Variants {
 
 /// A complete stored response.
 ///
-/// Key, facets, tags, header section and body stand in one exact-size allocation, so that a hundred thousand
+/// Key, facets, tags, header section, trailers and body stand in one exact-size allocation, so that a hundred thousand
 /// small responses cost little more than their bytes.
 #[derive(Debug)]
 pub struct StoredResponse {
@@ -64,6 +64,7 @@ pub struct StoredResponse {
     pub(super) facets_end: u32,
     pub(super) tags_end: u32,
     pub(super) fields_end: u32,
+    pub(super) trailers_end: u32,
 }
 
 /// Tells one stored response from every other of this process, its own freshened form included.
@@ -107,18 +108,27 @@ pub struct Draft {
 #[derive(Debug, Clone)]
 pub struct CompleteBody {
     chunks: Vec<Bytes>,
+    /// The trailer section behind it.
+    trailers: HeaderMap,
 }
 
 impl CompleteBody {
-    /// The body in these pieces, which its origin has been seen to end.
-    pub fn new(chunks: Vec<Bytes>, _proof: Complete) -> Self {
-        Self { chunks }
+    /// The body in these pieces, which its origin has been seen to end, and what of its trailers may be
+    /// stored.
+    pub fn new(chunks: Vec<Bytes>, trailers: HeaderMap, _proof: Complete) -> Self {
+        Self { chunks, trailers }
     }
 
     /// A body that no origin has sent.
     #[cfg(test)]
     pub fn made_up(chunks: impl Into<Vec<Bytes>>) -> Self {
-        Self { chunks: chunks.into() }
+        Self { chunks: chunks.into(), trailers: HeaderMap::new() }
+    }
+
+    /// The same with these trailers.
+    #[cfg(test)]
+    pub fn with_trailers(self, trailers: HeaderMap) -> Self {
+        Self { trailers, ..self }
     }
 
     /// Its pieces, in order.
@@ -141,16 +151,16 @@ impl Draft {
     /// Copies the body once, to an exact-size buffer: what comes from a socket pins the whole read
     /// buffer it arrived in. Gives `None` where the parts exceed 4 GiB.
     pub fn complete(self, body: &CompleteBody) -> Option<StoredResponse> {
-        self.join(&body.chunks)
+        self.join(&body.chunks, &body.trailers)
     }
 
-    fn join(mut self, body: &[Bytes]) -> Option<StoredResponse> {
+    fn join(mut self, body: &[Bytes], trailers: &HeaderMap) -> Option<StoredResponse> {
         let etag = self.ensure_validator(body);
         let tags = self.tags.join("\n");
         let facets = packed(self.facets.as_facets());
         let body_length: usize = body.iter().map(Bytes::len).sum();
-        let head =
-            self.key.text().len() + facets.len() + tags.len() + Fields::packed_size(&self.headers);
+        let fields = Fields::packed_size(&self.headers) + Fields::packed_size(trailers);
+        let head = self.key.text().len() + facets.len() + tags.len() + fields;
         let mut bytes = Vec::with_capacity(head + body_length);
         bytes.extend_from_slice(self.key.text());
         let key_end = u32::try_from(bytes.len()).ok()?;
@@ -160,6 +170,8 @@ impl Draft {
         let tags_end = u32::try_from(bytes.len()).ok()?;
         Fields::pack(&self.headers, &mut bytes);
         let fields_end = u32::try_from(bytes.len()).ok()?;
+        Fields::pack(trailers, &mut bytes);
+        let trailers_end = u32::try_from(bytes.len()).ok()?;
         body.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
         Some(StoredResponse {
             status: self.status,
@@ -175,6 +187,7 @@ impl Draft {
             facets_end,
             tags_end,
             fields_end,
+            trailers_end,
         })
     }
 
@@ -294,17 +307,29 @@ impl StoredResponse {
         Fields::from_block(Bytes::copy_from_slice(block.unwrap_or_default()))
     }
 
+    /// Whether there are trailers behind the body.
+    #[inline]
+    pub fn has_trailers(&self) -> bool {
+        self.trailers_end > self.fields_end
+    }
+
+    /// The trailer section, stored apart from the header section (RFC 9111 §3.1).
+    pub fn trailers(&self) -> HeaderMap {
+        let block = self.bytes.slice(index(self.fields_end)..index(self.trailers_end));
+        Fields::from_block(block).unpack(0)
+    }
+
     /// The body. Costs one reference count, copies nothing.
     pub fn body(&self) -> Bytes {
-        self.bytes.slice(index(self.fields_end)..)
+        self.bytes.slice(index(self.trailers_end)..)
     }
 
     /// The length of the body in bytes.
     pub fn body_length(&self) -> u64 {
-        (self.bytes.len() - index(self.fields_end)) as u64
+        (self.bytes.len() - index(self.trailers_end)) as u64
     }
 
-    /// All bytes it keeps on the heap: key, facets, tags, fields and body.
+    /// All bytes it keeps on the heap: key, facets, tags, fields, trailers and body.
     pub fn heap_size(&self) -> usize {
         self.bytes.len()
     }
@@ -333,7 +358,7 @@ impl StoredResponse {
             facets,
             stamp,
         };
-        let refreshed = draft.join(&[self.body()])?;
+        let refreshed = draft.join(&[self.body()], &self.trailers())?;
         Some(Self { etag: self.etag, ..refreshed })
     }
 }

@@ -106,7 +106,7 @@ async fn pump<S: Store>(
 ) {
     let guard = FailUnlessComplete(&fill);
     let Some(end) = read(body, &fill).await else { return };
-    let kept = if end.trailers.is_none() { fill.kept(end.last.as_ref(), end.proof) } else { None };
+    let kept = fill.kept(end.last.as_ref()).map(|chunks| end.complete(chunks, &draft.headers));
     let is_slow = payload.is_slow(kept.as_ref().map_or(0, CompleteBody::length));
     let mut end = Some(end);
     if is_slow && let Some(end) = end.take() {
@@ -145,6 +145,13 @@ async fn read(mut body: ResponseBody, fill: &Fill) -> Option<End> {
 }
 
 impl End {
+    /// The body that ends so, with those of its trailers that may be stored beside such a head.
+    fn complete(&self, chunks: Vec<Bytes>, head: &HeaderMap) -> CompleteBody {
+        let directives = ResponseDirectives::parse(head);
+        let trailers = self.trailers.as_ref().map(|fields| stored_fields(fields, &directives));
+        CompleteBody::new(chunks, trailers.unwrap_or_default(), self.proof)
+    }
+
     async fn give_out(self, fill: &Fill) {
         if let Some(last) = self.last {
             let _abandoned = fill.push(last).await;

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use crate::{entry::CompleteBody, origin::Complete};
+use crate::origin::Complete;
 
 /// How far the producer may run ahead of the slowest reader once nothing is kept for the store.
 const WINDOW: usize = 1 << 20;
@@ -142,13 +142,12 @@ impl Fill {
         std::future::poll_fn(|context| self.poll_room(context)).await
     }
 
-    /// All of the body if it was kept, with a last chunk that was not added yet.
-    pub fn kept(&self, last: Option<&Bytes>, proof: Complete) -> Option<CompleteBody> {
+    /// All of the body if it was kept, in its pieces, with a last chunk that was not added yet.
+    pub fn kept(&self, last: Option<&Bytes>) -> Option<Vec<Bytes>> {
         let shared = self.shared.lock();
         let length = shared.held + last.map_or(0, Bytes::len);
         let is_kept = shared.retention == Retention::Kept && length <= self.limit;
-        let chunks = || shared.chunks.iter().chain(last).cloned().collect();
-        is_kept.then(|| CompleteBody::new(chunks(), proof))
+        is_kept.then(|| shared.chunks.iter().chain(last).cloned().collect())
     }
 
     /// Ends the body, all of which has come.
@@ -346,8 +345,9 @@ mod tests {
         fill.push(chunk(2)).await.unwrap();
         let late = fill.reader().unwrap();
         let proof = Complete::made_up();
-        assert_eq!(fill.kept(Some(&chunk(3)), proof).unwrap().length(), 6);
-        assert!(fill.kept(Some(&chunk(98)), proof).is_none(), "over the limit with its last chunk");
+        let kept = fill.kept(Some(&chunk(3))).unwrap();
+        assert_eq!(kept.iter().map(Bytes::len).sum::<usize>(), 6);
+        assert!(fill.kept(Some(&chunk(98))).is_none(), "over the limit with its last chunk");
         fill.complete(None, proof);
         for reader in [early, late] {
             assert_eq!(reader.collect().await.unwrap().to_bytes().len(), 3);
@@ -395,7 +395,7 @@ mod tests {
         waiting.await.unwrap();
         assert!(fill.reader().is_none(), "the first bytes are gone");
         assert_eq!(fill.budget.used(), WINDOW as u64 / 2);
-        assert!(fill.kept(None, Complete::made_up()).is_none());
+        assert!(fill.kept(None).is_none());
     }
 
     #[tokio::test]
@@ -414,7 +414,7 @@ mod tests {
         let fill = Fill::new(None, 100, Arc::clone(&budget));
         let reader = fill.reader();
         fill.push(chunk(20)).await.unwrap();
-        assert!(fill.kept(None, Complete::made_up()).is_none());
+        assert!(fill.kept(None).is_none());
         drop((reader, fill));
         assert_eq!(budget.used(), 0);
     }

@@ -1,9 +1,17 @@
 //! Bodies: what counts as complete, and what becomes of requests whose client goes away.
 
-use tokio::sync::mpsc::unbounded_channel;
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
+    sync::mpsc::unbounded_channel,
+};
+use tokio_rustls::TlsAcceptor;
 
 use crate::support::{
-    frames::{self, CANCEL, End, Frames, NO_ERROR, Received, Step},
+    certificate::Certificate,
+    frames::{self, CANCEL, End, Frames, INTERNAL_ERROR, NO_ERROR, Received, Step},
     gate::Gate,
     proxy::{Proxy, request},
     wire::{RawOrigin, Wire},
@@ -147,6 +155,152 @@ async fn all_readers_of_a_response_that_breaks_off_fail() {
         assert_eq!(reply, None, "there is no range of what is not whole");
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_code_with_which_an_origin_resets_a_stream_does_not_reach_clients() {
+    within(async {
+        const REFUSED_STREAM: u32 = 7;
+        for code in [REFUSED_STREAM, CANCEL] {
+            let steps =
+                [Step::Fields(FRESH, End::No), Step::Data("processed", End::No), Step::Reset(code)];
+            let origin = frames::origin(&steps).await;
+            let proxy = Proxy::before(&format!("h2c://{}", origin.address));
+            for method in ["GET", "POST"] {
+                let mut frames = Frames::connect(proxy.address).await;
+                frames.request(1, method, End::Stream).await;
+                assert_eq!(frames.receive(1).await.unwrap().reset, Some(INTERNAL_ERROR));
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn trailers_are_stored_behind_the_body() {
+    within(async {
+        let head: &[(&str, &str)] = &[
+            (":status", "200"),
+            ("cache-control", "max-age=100"),
+            ("trailer", "x-sum, set-cookie"),
+        ];
+        let trailers: &[(&str, &str)] = &[("x-sum", "7"), ("set-cookie", "a=b")];
+        let http2 = frames::origin(&[
+            Step::Fields(head, End::No),
+            Step::Data("whole", End::No),
+            Step::Fields(trailers, End::Stream),
+        ])
+        .await;
+        let http1 = RawOrigin::start(|mut wire, _| async move {
+            while wire.try_read_head().await.is_some() {
+                let head = "HTTP/1.1 200 OK\r\ncache-control: max-age=100\r\n\
+                            trailer: x-sum, set-cookie\r\ntransfer-encoding: chunked\r\n\r\n";
+                let body = "5;extension=1\r\nwhole\r\n0\r\nx-sum: 7\r\nset-cookie: a=b\r\n\r\n";
+                wire.write(format!("{head}{body}")).await;
+            }
+        })
+        .await;
+        for origin in [format!("h2c://{}", http2.address), http1.url()] {
+            let proxy = Proxy::before(&origin);
+            for cache in ["MISS", "HIT", "HIT"] {
+                let mut wire = proxy.connect().await;
+                wire.write(request("GET", "/", &[("te", "trailers")])).await;
+                let head = wire.read_head().await;
+                assert!(head.contains(&format!("x-api-cache: {cache}")), "{head}");
+                let (body, trailers) = wire.read_chunks().await;
+                assert_eq!(body, "whole");
+                assert!(trailers.contains("x-sum: 7\r\n"), "{cache} {trailers}");
+                assert!(cache == "MISS" || !trailers.contains("a=b"), "{trailers}");
+            }
+            let mut frames = Frames::connect(proxy.address).await;
+            frames.request(1, "GET", End::Stream).await;
+            let whole = Received { data: "whole".into(), is_ended: true, reset: None };
+            assert_eq!(frames.receive(1).await, Some(whole));
+            let part = proxy.get_with("/", &[("range", "bytes=1-2")]).await;
+            assert_eq!(part.summary(), "206 HIT ho");
+            let head = proxy.ask("HEAD", "/", &[]).await;
+            assert_eq!(head.summary(), "200 HIT ");
+        }
+    })
+    .await;
+}
+
+/// How an HTTP/1.1 origin ends a body.
+#[derive(Debug, Clone, Copy)]
+enum Close {
+    Cleanly,
+    Abruptly,
+}
+
+#[tokio::test]
+async fn a_body_that_the_close_ends_is_complete_only_by_a_clean_close() {
+    within(async {
+        let certificate = Certificate::new();
+        let ca = format!("origin.tls.ca = {:?}", certificate.chain());
+        let mut http1 = (*certificate.server()).clone();
+        http1.alpn_protocols.clear();
+        let acceptor = TlsAcceptor::from(Arc::new(http1));
+        for close in [Close::Cleanly, Close::Abruptly] {
+            for (tls, toml) in [(None, ""), (Some(acceptor.clone()), &*ca)] {
+                let scheme = if tls.is_some() { "https" } else { "http" };
+                let gate = Gate::closed();
+                let port = closing(tls, close, gate.clone()).await;
+                let proxy = Proxy::with(&format!("{scheme}://localhost:{port}"), toml);
+                let mut wire = proxy.connect().await;
+                wire.write(request("GET", "/", &[])).await;
+                let head = wire.read_head().await;
+                assert_eq!(wire.read_exact(20).await, "F\r\nuntil the close\r\n");
+                gate.open();
+                let rest = wire.try_read_until(b"0\r\n\r\n").await.unwrap_or_default();
+                let again = proxy.connect().await.try_exchange(request("GET", "/", &[])).await;
+                match close {
+                    Close::Cleanly => {
+                        assert_eq!(rest, "0\r\n\r\n", "{scheme} {head}");
+                        assert_eq!(again.unwrap().cache(), "HIT", "{scheme}");
+                    }
+                    Close::Abruptly => {
+                        assert_eq!((&*rest, again), ("", None), "{scheme} {head}");
+                    }
+                }
+            }
+        }
+    })
+    .await;
+}
+
+/// An origin that ends each response by closing the connection, once the gate is open: with FIN or RST,
+/// over TLS with or without `close_notify`. Gives its port.
+async fn closing(tls: Option<TlsAcceptor>, close: Close, gate: Gate) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            if let Some(acceptor) = &tls {
+                let stream = acceptor.accept(stream).await.unwrap();
+                until_close(stream, close, &gate).await;
+                continue;
+            }
+            if matches!(close, Close::Abruptly) {
+                socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+            until_close(stream, close, &gate).await;
+        }
+    });
+    port
+}
+
+async fn until_close(mut io: impl AsyncRead + AsyncWrite + Unpin, close: Close, gate: &Gate) {
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\n") {
+        io.read_buf(&mut read).await.unwrap();
+    }
+    let reply = "HTTP/1.1 200 OK\r\ncache-control: max-age=100\r\n\r\nuntil the close";
+    io.write_all(reply.as_bytes()).await.unwrap();
+    io.flush().await.unwrap();
+    gate.passed().await;
+    if let Close::Cleanly = close {
+        io.shutdown().await.unwrap();
+    }
 }
 
 /// How a client leaves an upload unfinished of which an origin has five bytes.

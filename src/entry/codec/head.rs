@@ -42,8 +42,8 @@ pub(super) struct Head {
     freshness: Freshness,
     etag: EtagOrigin,
     fence: Fence,
-    /// Where key, facets, tags and fields end in the content.
-    ends: [u32; 4],
+    /// Where key, facets, tags, fields and trailers end in the content.
+    ends: [u32; 5],
     /// The length of the content.
     pub(super) length: usize,
     /// Its length as it is written: a smaller one means that it is compressed.
@@ -74,7 +74,13 @@ impl Head {
             freshness: response.freshness,
             etag: response.etag,
             fence: response.fence,
-            ends: [response.key_end, response.facets_end, response.tags_end, response.fields_end],
+            ends: [
+                response.key_end,
+                response.facets_end,
+                response.tags_end,
+                response.fields_end,
+                response.trailers_end,
+            ],
             length: response.bytes.len(),
             stored,
         }
@@ -131,7 +137,7 @@ impl Head {
         let status = StatusCode::from_u16(reader.u16()?).ok()?;
         let freshness = read_freshness(flags, reader)?;
         let fence = Fence { log: LogId(reader.u64()?), seq: reader.u64()? };
-        let ends = [reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?];
+        let ends = [reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?];
         let length = reader.size()?;
         let stored = if has(COMPRESSED) { reader.size()? } else { length };
         if has(COMPRESSED) && stored >= length {
@@ -144,8 +150,8 @@ impl Head {
 
     /// The response with this content.
     pub(super) fn complete(self, content: Vec<u8>) -> Option<Entry> {
-        let [key_end, facets_end, tags_end, fields_end] = self.ends;
-        let fits = usize::try_from(fields_end).is_ok_and(|end| end <= content.len());
+        let [key_end, facets_end, tags_end, fields_end, trailers_end] = self.ends;
+        let fits = usize::try_from(trailers_end).is_ok_and(|end| end <= content.len());
         if !fits || !self.ends.is_sorted() {
             return None;
         }
@@ -163,6 +169,7 @@ impl Head {
             facets_end,
             tags_end,
             fields_end,
+            trailers_end,
         })))
     }
 }
