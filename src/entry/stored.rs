@@ -127,6 +127,7 @@ impl CompleteBody {
 
     /// The same with these trailers.
     #[cfg(test)]
+    #[must_use]
     pub fn with_trailers(self, trailers: HeaderMap) -> Self {
         Self { trailers, ..self }
     }
@@ -172,7 +173,9 @@ impl Draft {
         let fields_end = u32::try_from(bytes.len()).ok()?;
         Fields::pack(trailers, &mut bytes);
         let trailers_end = u32::try_from(bytes.len()).ok()?;
-        body.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+        for chunk in body {
+            bytes.extend_from_slice(chunk);
+        }
         Some(StoredResponse {
             status: self.status,
             freshness: self.freshness,
@@ -207,7 +210,9 @@ impl Draft {
 /// A strong entity tag: 128 bits of the body's SHA-256.
 fn entity_tag(body: &[Bytes]) -> String {
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-    body.iter().for_each(|chunk| digest.update(chunk));
+    for chunk in body {
+        digest.update(chunk);
+    }
     let digest = digest.finish();
     let mut tag = String::with_capacity(34);
     tag.push('"');

@@ -14,8 +14,8 @@ use super::stream::Protocol;
 
 /// A body that hyper receives, and that fails unless its own end is seen.
 ///
-/// An HTTP/2 body ends with END_STREAM (RFC 9113 §8.1). hyper also ends it without an error if the
-/// stream is reset, or the connection goes away, with NO_ERROR. An HTTP/1.1 body ends with its last
+/// An HTTP/2 body ends with `END_STREAM` (RFC 9113 §8.1). hyper also ends it without an error if the
+/// stream is reset, or the connection goes away, with `NO_ERROR`. An HTTP/1.1 body ends with its last
 /// chunk, or at its length (RFC 9112 §8).
 pub struct Incoming {
     body: body::Incoming,

@@ -29,7 +29,7 @@ pub struct ResponseBody {
 /// Proof that all of a response body has come: what is stored, or ended as complete, takes one.
 ///
 /// Given out by [`ResponseBody::completion`] alone, once the protocol has said that the body is over: by
-/// END_STREAM (RFC 9113 §8.1), by the last chunk, at its `Content-Length`, or, in a body that has neither, by
+/// `END_STREAM` (RFC 9113 §8.1), by the last chunk, at its `Content-Length`, or, in a body that has neither, by
 /// a clean close of the connection (RFC 9112 §8; over TLS, one with `close_notify`).
 #[derive(Debug, Clone, Copy)]
 pub struct Complete(());

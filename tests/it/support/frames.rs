@@ -60,7 +60,7 @@ pub(crate) enum End {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Received {
     pub(crate) data: String,
-    /// Whether END_STREAM was seen.
+    /// Whether `END_STREAM` was seen.
     pub(crate) is_ended: bool,
     /// The code of a `RST_STREAM`.
     pub(crate) reset: Option<u32>,
