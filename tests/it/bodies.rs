@@ -1,19 +1,20 @@
 //! Bodies: what counts as complete, and what becomes of requests whose client goes away.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::mpsc::unbounded_channel,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::support::{
     certificate::Certificate,
     frames::{self, CANCEL, End, Frames, INTERNAL_ERROR, NO_ERROR, Received, Step},
     gate::Gate,
     proxy::{Proxy, request},
+    script::{Said, Scripted},
     wire::{RawOrigin, Wire},
     within,
 };
@@ -301,6 +302,46 @@ async fn until_close(mut io: impl AsyncRead + AsyncWrite + Unpin, close: Close, 
     if let Close::Cleanly = close {
         io.shutdown().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_client_that_knows_the_end_by_the_close_alone_is_reset() {
+    within(async {
+        let gate = Gate::closed();
+        let origin = Scripted::always(Said::ok("part").cut(&gate)).await;
+        let certificate = Certificate::new();
+        let tls =
+            format!("tls.cert = {:?}\ntls.key = {:?}", certificate.chain(), certificate.key());
+        for (method, toml) in [("GET", ""), ("POST", ""), ("GET", &*tls)] {
+            let proxy = Proxy::with(&origin.url(), toml);
+            let stream = TcpStream::connect(proxy.address).await.unwrap();
+            let head = format!("{method} / HTTP/1.0\r\nhost: api.test\r\n\r\n");
+            let ended = if toml.is_empty() {
+                until_end(stream, &head, &gate).await
+            } else {
+                let connector = TlsConnector::from(certificate.client(&[]));
+                let name = "localhost".try_into().unwrap();
+                until_end(connector.connect(name, stream).await.unwrap(), &head, &gate).await
+            };
+            assert!(ended.is_err(), "{method} {toml}: {ended:?}");
+        }
+    })
+    .await;
+}
+
+/// What follows the first bytes of a body, which the origin is let to break off then.
+async fn until_end(
+    mut io: impl AsyncRead + AsyncWrite + Unpin,
+    head: &str,
+    gate: &Gate,
+) -> io::Result<usize> {
+    io.write_all(head.as_bytes()).await?;
+    let mut read = Vec::new();
+    while !read.ends_with(b"part") {
+        io.read_buf(&mut read).await?;
+    }
+    gate.open();
+    io.read_to_end(&mut read).await
 }
 
 /// How a client leaves an upload unfinished of which an origin has five bytes.
