@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -35,11 +35,23 @@ pub(super) struct Service<H> {
 }
 
 /// A request being answered; over when the response's body is dropped.
-pub(super) struct InFlight<H>(Arc<Service<H>>);
+pub(super) struct InFlight<H> {
+    service: Arc<Service<H>>,
+    version: Version,
+}
+
+impl<H> InFlight<H> {
+    /// The response breaks off. HTTP/1.0 has no chunks to tell.
+    fn break_off(&self) {
+        if self.version < Version::HTTP_11 {
+            self.service.vitals.reset_at_close();
+        }
+    }
+}
 
 impl<H> Drop for InFlight<H> {
     fn drop(&mut self) {
-        self.0.vitals.end();
+        self.service.vitals.end();
     }
 }
 
@@ -53,14 +65,14 @@ impl<H: Handler> Service<H> {
         mut request: Request<body::Incoming>,
     ) -> impl Future<Output = Result<Response<Answer<H>>, Infallible>> + Send + use<H> {
         let call = self.vitals.begin();
-        let in_flight = InFlight(Arc::clone(self));
+        let version = request.version();
+        let in_flight = InFlight { service: Arc::clone(self), version };
         let admitted = self.admit(&mut request, call);
         async move {
-            let service = &*in_flight.0;
+            let service = &*in_flight.service;
             if let Err(refusal) = admitted {
-                return Ok(service.refuse(refusal, request.version()));
+                return Ok(service.refuse(refusal, version));
             }
-            let version = request.version();
             let request = request.map(|body| Incoming::new(body, version));
             let response = service.handler.handle(request, &service.connection).await;
             if let Some(channel) = &service.channel {
@@ -128,7 +140,13 @@ impl<H: Handler> Body for Answer<H> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.project() {
-            AnswerProjection::Handler { body, .. } => body.poll_frame(cx),
+            AnswerProjection::Handler { body, in_flight } => {
+                let frame = ready!(body.poll_frame(cx));
+                if matches!(frame, Some(Err(_))) {
+                    in_flight.break_off();
+                }
+                Poll::Ready(frame)
+            }
             AnswerProjection::Problem { problem } => {
                 Poll::Ready(problem.take().map(|problem| Ok(Frame::data(problem))))
             }
