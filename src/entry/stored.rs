@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use super::Fields;
 use crate::{
     fence::{Facets, Fence, OwnFacets, Stamp, Subject},
-    key::{self, CacheKey, vary::VarySet},
+    key::{CacheKey, vary::VarySet},
     origin::Complete,
     policy::{Freshness, tag, validation::EtagOrigin},
 };
@@ -41,8 +41,8 @@ pub struct Variants {
 
 /// A complete stored response.
 ///
-/// Key, facets, tags, header section, trailers and body stand in one exact-size allocation, so that a hundred thousand
-/// small responses cost little more than their bytes.
+/// Key, URL, facets, tags, header section, trailers and body stand in one exact-size allocation, so that a
+/// hundred thousand small responses cost little more than their bytes.
 #[derive(Debug)]
 pub struct StoredResponse {
     /// The status.
@@ -61,6 +61,7 @@ pub struct StoredResponse {
     pub(super) asked: AtomicBool,
     pub(super) bytes: Bytes,
     pub(super) key_end: u32,
+    pub(super) url_end: u32,
     pub(super) facets_end: u32,
     pub(super) tags_end: u32,
     pub(super) fields_end: u32,
@@ -159,12 +160,16 @@ impl Draft {
         let etag = self.ensure_validator(body);
         let tags = self.tags.join("\n");
         let facets = packed(self.facets.as_facets());
+        let url = self.key.purge_url();
         let body_length: usize = body.iter().map(Bytes::len).sum();
+        let names = url.len() + facets.len() + tags.len();
         let fields = Fields::packed_size(&self.headers) + Fields::packed_size(trailers);
-        let head = self.key.text().len() + facets.len() + tags.len() + fields;
+        let head = self.key.text().len() + names + fields;
         let mut bytes = Vec::with_capacity(head + body_length);
         bytes.extend_from_slice(self.key.text());
         let key_end = u32::try_from(bytes.len()).ok()?;
+        bytes.extend_from_slice(url.as_bytes());
+        let url_end = u32::try_from(bytes.len()).ok()?;
         bytes.extend_from_slice(facets.as_bytes());
         let facets_end = u32::try_from(bytes.len()).ok()?;
         bytes.extend_from_slice(tags.as_bytes());
@@ -187,6 +192,7 @@ impl Draft {
             asked: AtomicBool::new(false),
             bytes: bytes.into_boxed_slice().into(),
             key_end,
+            url_end,
             facets_end,
             tags_end,
             fields_end,
@@ -231,9 +237,9 @@ impl StoredResponse {
         self.bytes.get(..index(self.key_end)).unwrap_or_default()
     }
 
-    /// Its URL as purges select it: `host/path?query` in the normal form of the key.
+    /// Its URL in the form by which purges select it: `host/path?query` in the loosest reading.
     pub fn url(&self) -> &[u8] {
-        key::url(self.key_text())
+        self.bytes.get(index(self.key_end)..index(self.url_end)).unwrap_or_default()
     }
 
     /// The last purge that was applied before the origin was asked for it.
@@ -292,7 +298,7 @@ impl StoredResponse {
 
     /// What else it can be purged by.
     pub fn facets(&self) -> Facets<'_> {
-        let packed = self.bytes.get(index(self.key_end)..index(self.facets_end));
+        let packed = self.bytes.get(index(self.url_end)..index(self.facets_end));
         unpacked(packed.unwrap_or_default())
     }
 
@@ -334,7 +340,7 @@ impl StoredResponse {
         (self.bytes.len() - index(self.trailers_end)) as u64
     }
 
-    /// All bytes it keeps on the heap: key, facets, tags, fields, trailers and body.
+    /// All bytes it keeps on the heap: key, URL, facets, tags, fields, trailers and body.
     pub fn heap_size(&self) -> usize {
         self.bytes.len()
     }

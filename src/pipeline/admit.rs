@@ -26,8 +26,7 @@ use crate::{
     entry::{CompleteBody, Draft, Entry, Variants},
     fence::Verdict,
     key::{
-        self, CacheKey,
-        target::normal_path,
+        CacheKey,
         vary::{Vary, VarySet},
     },
     origin::{Complete, ResponseBody},
@@ -278,8 +277,8 @@ fn next_generation() -> u64 {
 
 /// The tags in the head of a response: those of its route and those the origin sent, which clients do not see.
 pub fn tags<S: Store>(ask: &Ask<S>, headers: &mut HeaderMap) -> Vec<String> {
-    let (path, query) = (normal_path(ask.request.uri.path()), ask.request.uri.query());
-    let mut tags = ask.site.route(ask.route).tags_of(&path, query);
-    tags.extend(tag::take(headers, &key::host(ask.target.text())));
+    let query = ask.request.uri.query();
+    let mut tags = ask.site.route(ask.route).tags_of(&ask.readings, query);
+    tags.extend(tag::take(headers, &ask.host()));
     tags
 }

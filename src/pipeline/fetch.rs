@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, request::Parts};
+use http::{HeaderMap, Request, Response, StatusCode, header, request::Parts};
 
 use super::{
     Pipeline, Site,
@@ -20,8 +20,9 @@ use crate::{
     entry::{Entry, StoredResponse},
     fence::{Stamp, Verdict},
     field::Timestamp,
-    key::{self, CacheKey},
-    origin::{OriginError, RequestBody, ResponseBody, Unanswered, rewrite},
+    forward::response,
+    key::{CacheKey, target::Readings},
+    origin::{OriginError, RequestBody, ResponseBody, Unanswered},
     planted::Bug,
     policy::{
         CacheResult, Credentials, Freshness, Reason, RequestDirectives, RequestHead,
@@ -46,8 +47,12 @@ pub struct Ask<S> {
     pub route: usize,
     /// The client's request.
     pub request: Arc<Parts>,
-    /// Its fields as the origin is to see them.
-    pub forwarded: HeaderMap,
+    /// The same as the origin is to see it; taken when it is sent.
+    pub onward: Request<RequestBody>,
+    /// The readings of its path.
+    pub readings: Readings<'static>,
+    /// Its URL in the form by which purges select it.
+    pub url: Box<str>,
     /// Its own `Cache-Control`.
     pub directives: RequestDirectives,
     /// The key of its target.
@@ -176,10 +181,7 @@ impl<S: Store> Ask<S> {
     }
 
     async fn send(&mut self) -> Result<Sent, OriginError> {
-        let mut request = Request::new(RequestBody::Empty);
-        *request.method_mut() = Method::GET;
-        *request.uri_mut() = self.request.uri.clone();
-        *request.headers_mut() = std::mem::take(&mut self.forwarded);
+        let mut request = std::mem::take(&mut self.onward);
         if !self.site.route(self.route).body_tags.is_empty() {
             payload::narrow_codings(request.headers_mut());
         }
@@ -244,6 +246,9 @@ impl<S: Store> Ask<S> {
         let expected = http_body::Body::size_hint(response.body()).exact();
         let head = exchange.head(response.status(), response.headers());
         let freshness = storable(&self.head(), &head, self.rule())?;
+        if self.repeats_ignored_parameter(response.headers()) {
+            return Err(Reason::IgnoredParameter);
+        }
         if expected.is_some_and(|length| length > limit as u64) {
             return Err(Reason::TooLarge);
         }
@@ -254,6 +259,14 @@ impl<S: Store> Ask<S> {
                 Err(Reason::TagsUnreadable)
             }
         }
+    }
+
+    /// Whether a redirect carries on what is not in the key, a token perhaps.
+    fn repeats_ignored_parameter(&self, response: &HeaderMap) -> bool {
+        let rule = &self.site.route(self.route).query;
+        let query = self.request.uri.query().unwrap_or_default();
+        let mut locations = response.get_all(header::LOCATION).iter();
+        locations.any(|location| rule.leaks_into(query, location.as_bytes()))
     }
 
     /// The largest body that is kept for the store.
@@ -271,7 +284,7 @@ impl<S: Store> Ask<S> {
         let verdict = storable(&self.head(), &exchange.head(old.status, &headers), self.rule());
         let refreshed = verdict.ok().and_then(|freshness| {
             let mut headers = stored_fields(&headers, &ResponseDirectives::parse(&headers));
-            let tags = tag::take(&mut headers, &key::host(self.target.text()));
+            let tags = tag::take(&mut headers, &self.host());
             old.freshened(headers, freshness, tags, (self.stamp, self.site.facets(self.route)))
         });
         let response = if let Some(response) = refreshed {
@@ -294,6 +307,12 @@ impl<S: Store> Ask<S> {
         self.pipeline.note_popular(rule, (&self.request, self.way), (key, response));
     }
 
+    /// The host that the client asked for, in canonical form.
+    pub fn host(&self) -> Box<str> {
+        let target = self.target.origin_target();
+        target.map(|target| target.asked_host.into()).unwrap_or_default()
+    }
+
     /// Whether a stored response must not be used any more.
     fn is_gone(&self, stored: &StoredResponse) -> bool {
         self.pipeline.log.fences().judge(stored, Instant::now()) == Verdict::Dead
@@ -301,7 +320,7 @@ impl<S: Store> Ask<S> {
 
     /// Whether no purge since the origin was asked selects a response with these tags.
     pub fn is_alive(&self, tags: &[String]) -> bool {
-        let (fences, url) = (self.pipeline.log.fences(), key::url(self.target.text()));
+        let (fences, url) = (self.pipeline.log.fences(), self.url.as_bytes());
         let facets = self.site.facets(self.route);
         let expected = Expected { url, facets: facets.as_facets(), tags: Some(tags) };
         fences.outlives(&self.stamp, &expected, tags) != Verdict::Dead
@@ -410,7 +429,7 @@ pub async fn send<S>(
             let (status, version, now) =
                 (response.status(), response.version(), pipeline.clock.now());
             let headers = response.headers_mut();
-            rewrite::response_headers(status, headers, version, &site.identity, now);
+            response::headers(status, headers, version, &site.identity, now);
             metrics.origin_answered(response.status(), started.elapsed());
             Ok((response, now))
         }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, request::Parts};
+use http::{Request, Uri, request::Parts};
 
 use super::{
     Pipeline, Site,
@@ -14,17 +14,15 @@ use super::{
     landing::{Arriving, Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
     popular::Way,
-    receive::Lookup,
+    receive::{Ingress, Lookup},
     uncacheable::Known,
 };
 use crate::{
     entry::StoredResponse,
     field::{Timestamp, presence::Presence},
-    key::CacheKey,
-    origin::{
-        OriginError,
-        rewrite::{self, Source},
-    },
+    forward::{self, Source},
+    key::{CacheKey, OriginTarget, target::Readings},
+    origin::{OriginError, RequestBody},
     policy::{Credentials, Forward, Reason, Reuse, Rule, invalidation, reuse},
     server::Connection,
     store::Store,
@@ -271,7 +269,9 @@ impl<S: Store> Inquiry<S> {
             pipeline: Arc::clone(&self.pipeline),
             site: Arc::clone(&self.site),
             route: self.route,
-            forwarded: self.forwarded_headers(),
+            onward: self.onward(Some(&lookup.target)),
+            readings: Readings::of(self.request.uri.path()).into_owned(),
+            url: lookup.target.purge_url(),
             directives: lookup.directives,
             request: Arc::clone(&self.request),
             stamp: self.pipeline.log.fences().stamp(),
@@ -283,17 +283,37 @@ impl<S: Store> Inquiry<S> {
         })
     }
 
-    /// The request's fields as the origin is to see them.
-    pub fn forwarded_headers(&self) -> HeaderMap {
+    /// The request as the origin is to see it, without a body: what the key asks for, or what came if the
+    /// cache has no part in it.
+    pub fn onward(&self, key: Option<&CacheKey>) -> Request<RequestBody> {
+        let Parts { method, uri, headers, version, .. } = &*self.request;
+        let as_sent = || {
+            let ingress = Ingress::of(&self.site, headers, &self.connection);
+            ingress.into_target(&self.site, method, uri)
+        };
+        let target = key.and_then(CacheKey::origin_target).unwrap_or_else(as_sent);
         let source = Source {
             peer: self.connection.peer.map(|peer| peer.ip()),
             secure: self.connection.secure,
-            version: self.request.version,
+            version: *version,
             trusted: &self.site.trusted_proxies,
             known: Some(&self.connection.introduction),
         };
-        rewrite::request_headers(&self.request.headers, &source, &self.site.identity)
+        let mut onward = Request::new(RequestBody::Empty);
+        *onward.method_mut() = target.method.clone();
+        *onward.uri_mut() = uri_of(&target, uri);
+        *onward.headers_mut() =
+            forward::request::headers(headers, &target, &source, &self.site.identity);
+        onward
     }
+}
+
+/// The target as it is sent. Parameters that are left out leave a valid one.
+fn uri_of(target: &OriginTarget<'_>, sent: &Uri) -> Uri {
+    if *target.path == *sent.path() && target.query_to_send() == sent.query() {
+        return sent.clone();
+    }
+    Uri::try_from(&*target.path_and_query()).unwrap_or_default()
 }
 
 fn forward_of(reason: Reason) -> Forward {

@@ -5,6 +5,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::{Context, body::Body, deliver::Told, fetch, inquiry::Inquiry};
 use crate::{
+    key::CacheKey,
     origin::{RequestBody, ResponseBody, upgrade},
     policy::{CacheResult, Forward, Reason},
     server::Incoming,
@@ -14,13 +15,20 @@ use crate::{
 
 impl<S: Store> Context<S> {
     /// Carries a request to the origin and its response back, bodies streamed both ways.
-    pub(super) async fn pass(mut self, body: Incoming, mut told: Told) -> Response<Body> {
+    ///
+    /// With a key, the origin is asked for what that says; without, for what the client sent.
+    pub(super) async fn pass(
+        mut self,
+        body: Incoming,
+        mut told: Told,
+        key: Option<&CacheKey>,
+    ) -> Response<Body> {
         if self.inquiry.is_unsafe() {
             return self.write(body, told).await;
         }
         let upgrade = self.upgrade.take();
         let Inquiry { pipeline, site, connection, .. } = &self.inquiry;
-        let forwarded = self.inquiry.forwarded(body);
+        let forwarded = self.inquiry.forwarded(body, key);
         let sent = fetch::send(pipeline, site, forwarded, Some(&connection.interim)).await;
         let mut response = match sent {
             Ok((response, _)) => response,
@@ -34,12 +42,11 @@ impl<S: Store> Context<S> {
 }
 
 impl<S: Store> Inquiry<S> {
-    /// The request as the origin is sent it.
-    pub(super) fn forwarded(&self, body: Incoming) -> Request<RequestBody> {
-        let mut forwarded = Request::new(RequestBody::client(body, self.connection.body));
+    /// The request as the origin is sent it: what the key says, or without one what the client sent.
+    pub(super) fn forwarded(&self, body: Incoming, key: Option<&CacheKey>) -> Request<RequestBody> {
+        let mut forwarded = self.onward(key);
         *forwarded.method_mut() = self.request.method.clone();
-        *forwarded.uri_mut() = self.request.uri.clone();
-        *forwarded.headers_mut() = self.forwarded_headers();
+        *forwarded.body_mut() = RequestBody::client(body, self.connection.body);
         forwarded
     }
 

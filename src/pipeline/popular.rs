@@ -9,7 +9,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
 use parking_lot::Mutex;
 
-use super::{Pipeline, admit, finish, warmer::WAY};
+use super::{Pipeline, admit, finish, warmer::is_told};
 use crate::{
     entry::StoredResponse,
     fence::{OwnFacets, Purge, Subject},
@@ -173,10 +173,9 @@ fn again(
         return None;
     }
     let mut headers = HeaderMap::new();
-    for name in WAY.iter().filter(|name| **name != header::HOST).chain(set.iter()) {
-        if !headers.contains_key(name) {
-            let values = request.headers.get_all(name);
-            values.iter().for_each(|value| _ = headers.append(name.clone(), value.clone()));
+    for (name, value) in &request.headers {
+        if is_told(name) || set.iter().any(|selecting| selecting == name) {
+            headers.append(name.clone(), value.clone());
         }
     }
     let cookies = rule.cookies.iter().filter_map(|name| {
@@ -211,6 +210,7 @@ mod tests {
         entry::{CompleteBody, Draft},
         fence::{Mode, Selector, Source, Stamp},
         field::Timestamp,
+        key::{OriginTarget, target::Scheme},
         policy::{Freshness, freshness::Constraints},
     };
 
@@ -235,7 +235,17 @@ mod tests {
     }
 
     fn key(path: &str) -> CacheKey {
-        CacheKey::from_text(format!("http://h{path}").as_bytes())
+        OriginTarget {
+            method: &Method::GET,
+            scheme: Scheme::Http,
+            asked_host: "h".into(),
+            host: "h".into(),
+            path: path.into(),
+            query: None,
+            sent_query: None,
+            told: Vec::new(),
+        }
+        .key()
     }
 
     fn asked(path: &str, fields: &[(&str, &str)]) -> Parts {

@@ -19,7 +19,7 @@ use super::{
     inquiry::Inquiry,
     invalidate,
     pass::join_upgrade,
-    receive::Approach,
+    receive::Ingress,
     request_head,
     unknown::{Subject, Turn},
     write_through::{Sending, Stored},
@@ -74,7 +74,7 @@ impl<S: Store> Context<S> {
 
 impl<S: Store> Inquiry<S> {
     fn start_write(&self, body: Incoming) -> oneshot::Receiver<Written> {
-        let request = self.forwarded(body);
+        let request = self.forwarded(body, None);
         let write = Write {
             sending: self.begin_sending(),
             upload: request.body().upload().cloned(),
@@ -89,9 +89,9 @@ impl<S: Store> Inquiry<S> {
     /// What an outcome of this request makes invalid.
     fn invalidated_by(&self, outcome: &Outcome<'_>) -> Vec<Selector> {
         let Self { site, route, request, connection, .. } = self;
-        let approach = Approach::of(site, &request.headers, connection);
+        let ingress = Ingress::of(site, &request.headers, connection);
         let (route, head) = (site.route(*route), request_head(request));
-        invalidate::selectors(site, &approach, route, &head, outcome)
+        invalidate::selectors(site, &ingress, route, &head, outcome)
     }
 }
 

@@ -42,8 +42,8 @@ pub(super) struct Head {
     freshness: Freshness,
     etag: EtagOrigin,
     fence: Fence,
-    /// Where key, facets, tags, fields and trailers end in the content.
-    ends: [u32; 5],
+    /// Where key, URL, facets, tags, fields and trailers end in the content.
+    ends: [u32; 6],
     /// The length of the content.
     pub(super) length: usize,
     /// Its length as it is written: a smaller one means that it is compressed.
@@ -76,6 +76,7 @@ impl Head {
             fence: response.fence,
             ends: [
                 response.key_end,
+                response.url_end,
                 response.facets_end,
                 response.tags_end,
                 response.fields_end,
@@ -137,7 +138,14 @@ impl Head {
         let status = StatusCode::from_u16(reader.u16()?).ok()?;
         let freshness = read_freshness(flags, reader)?;
         let fence = Fence { log: LogId(reader.u64()?), seq: reader.u64()? };
-        let ends = [reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?];
+        let ends = [
+            reader.u32()?,
+            reader.u32()?,
+            reader.u32()?,
+            reader.u32()?,
+            reader.u32()?,
+            reader.u32()?,
+        ];
         let length = reader.size()?;
         let stored = if has(COMPRESSED) { reader.size()? } else { length };
         if has(COMPRESSED) && stored >= length {
@@ -150,7 +158,7 @@ impl Head {
 
     /// The response with this content.
     pub(super) fn complete(self, content: Vec<u8>) -> Option<Entry> {
-        let [key_end, facets_end, tags_end, fields_end, trailers_end] = self.ends;
+        let [key_end, url_end, facets_end, tags_end, fields_end, trailers_end] = self.ends;
         let fits = usize::try_from(trailers_end).is_ok_and(|end| end <= content.len());
         if !fits || !self.ends.is_sorted() {
             return None;
@@ -166,6 +174,7 @@ impl Head {
             asked: AtomicBool::new(false),
             bytes: content.into_boxed_slice().into(),
             key_end,
+            url_end,
             facets_end,
             tags_end,
             fields_end,
