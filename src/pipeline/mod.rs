@@ -200,8 +200,9 @@ impl<S: Store> Handler for Pipeline<S> {
         connection: &Arc<Connection>,
     ) -> impl Future<Output = Response<Body>> + Send {
         let received = Received { at: self.clock.now(), started: Instant::now() };
+        let mut presence = Presence::default();
         let planned = self.site.with(|site| {
-            let presence = receive::settle_fields(site, request.headers_mut(), connection);
+            presence = receive::settle_fields(site, request.headers_mut(), connection);
             let (route, verdict) = receive::plan(site, &request, presence, connection);
             match &verdict {
                 Verdict::Lookup(lookup) => {
@@ -210,15 +211,15 @@ impl<S: Store> Handler for Pipeline<S> {
                             let stored = (lookup.presence, &*stored);
                             Ok(deliver::hit(site, route, received, &request, stored))
                         }
-                        None => Err((Arc::clone(site), route, verdict, presence)),
+                        None => Err((Arc::clone(site), route, verdict)),
                     }
                 }
                 Verdict::Pass(_) | Verdict::Loop | Verdict::Misdirected => {
-                    Err((Arc::clone(site), route, verdict, presence))
+                    Err((Arc::clone(site), route, verdict))
                 }
             }
         });
-        let (site, route, verdict, presence) = match planned {
+        let (site, route, verdict) = match planned {
             Ok(hit) => return Either::Left(ready(hit)),
             Err(planned) => planned,
         };
