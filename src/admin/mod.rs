@@ -14,12 +14,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::Full;
-use hyper::body::Incoming;
 
 use self::calls::{Answer, Found, Said};
 use crate::{
     problem::Problem,
-    server::{Connection, Handler},
+    server::{Connection, Handler, Incoming},
     trigger::{Permit, Purger, Tokens, body::Intake, method},
 };
 

@@ -186,7 +186,8 @@ impl Node {
     pub async fn drained(&self) -> usize {
         self.drain.start();
         self.feed.close();
-        let cut = self.drain.finished(self.drain_time).await;
+        let writes = self.pipeline.writes_finished(self.drain_time);
+        let (cut, ()) = tokio::join!(self.drain.finished(self.drain_time), writes);
         let flushed = self.pipeline.store().flushed();
         let _written_or_lost = tokio::time::timeout(FLUSH, flushed).await;
         // After the last response: from here on no purge waits for this node.

@@ -9,8 +9,8 @@
 //! kind 1, response: head (`head.rs`), then the content, or nothing if it is in chunks
 //! ```
 //!
-//! A response's content is one block: key, URL, facets, tags, fields, body, each where the other ends. It may be
-//! compressed as a whole, and then be cut into chunks that are stored beside the head.
+//! A response's content is one block: key, URL, facets, tags, fields, trailers, body, each where the other
+//! ends. It may be compressed as a whole, and then be cut into chunks that are stored beside the head.
 
 mod checksum;
 mod head;

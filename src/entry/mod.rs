@@ -5,4 +5,4 @@ mod fields;
 mod stored;
 
 pub use fields::Fields;
-pub use stored::{Content, Draft, Entry, ResponseId, StoredResponse, Variants};
+pub use stored::{CompleteBody, Draft, Entry, ResponseId, StoredResponse, Variants};

@@ -12,6 +12,7 @@ use super::Fields;
 use crate::{
     fence::{Facets, Fence, OwnFacets, Stamp, Subject},
     key::{CacheKey, vary::VarySet},
+    origin::Complete,
     policy::{Freshness, tag, validation::EtagOrigin},
 };
 
@@ -40,8 +41,8 @@ pub struct Variants {
 
 /// A complete stored response.
 ///
-/// Key, URL, facets, tags, header section and body stand in one exact-size allocation, so that a hundred thousand
-/// small responses cost little more than their bytes.
+/// Key, URL, facets, tags, header section, trailers and body stand in one exact-size allocation, so that a
+/// hundred thousand small responses cost little more than their bytes.
 #[derive(Debug)]
 pub struct StoredResponse {
     /// The status.
@@ -64,6 +65,7 @@ pub struct StoredResponse {
     pub(super) facets_end: u32,
     pub(super) tags_end: u32,
     pub(super) fields_end: u32,
+    pub(super) trailers_end: u32,
 }
 
 /// Tells one stored response from every other of this process, its own freshened form included.
@@ -103,9 +105,44 @@ pub struct Draft {
     pub stamp: Stamp,
 }
 
-/// A body in the pieces in which it came.
-#[derive(Debug, Clone, Copy)]
-pub struct Content<'a>(pub &'a [Bytes]);
+/// A body of which all has come, in the pieces in which it came: the only one that is stored.
+#[derive(Debug, Clone)]
+pub struct CompleteBody {
+    chunks: Vec<Bytes>,
+    /// The trailer section behind it.
+    trailers: HeaderMap,
+}
+
+impl CompleteBody {
+    /// The body in these pieces, which its origin has been seen to end, and what of its trailers may be
+    /// stored.
+    pub fn new(chunks: Vec<Bytes>, trailers: HeaderMap, _proof: Complete) -> Self {
+        Self { chunks, trailers }
+    }
+
+    /// A body that no origin has sent.
+    #[cfg(test)]
+    pub fn made_up(chunks: impl Into<Vec<Bytes>>) -> Self {
+        Self { chunks: chunks.into(), trailers: HeaderMap::new() }
+    }
+
+    /// The same with these trailers.
+    #[cfg(test)]
+    #[must_use]
+    pub fn with_trailers(self, trailers: HeaderMap) -> Self {
+        Self { trailers, ..self }
+    }
+
+    /// Its pieces, in order.
+    pub fn chunks(&self) -> &[Bytes] {
+        &self.chunks
+    }
+
+    /// Its length in bytes.
+    pub fn length(&self) -> usize {
+        self.chunks.iter().map(Bytes::len).sum()
+    }
+}
 
 const SEPARATOR: u8 = b'\n';
 
@@ -115,14 +152,19 @@ impl Draft {
     ///
     /// Copies the body once, to an exact-size buffer: what comes from a socket pins the whole read
     /// buffer it arrived in. Gives `None` where the parts exceed 4 GiB.
-    pub fn complete(mut self, content: Content<'_>) -> Option<StoredResponse> {
-        let etag = self.ensure_validator(content);
+    pub fn complete(self, body: &CompleteBody) -> Option<StoredResponse> {
+        self.join(&body.chunks, &body.trailers)
+    }
+
+    fn join(mut self, body: &[Bytes], trailers: &HeaderMap) -> Option<StoredResponse> {
+        let etag = self.ensure_validator(body);
         let tags = self.tags.join("\n");
         let facets = packed(self.facets.as_facets());
         let url = self.key.purge_url();
-        let body_length: usize = content.0.iter().map(Bytes::len).sum();
+        let body_length: usize = body.iter().map(Bytes::len).sum();
         let names = url.len() + facets.len() + tags.len();
-        let head = self.key.text().len() + names + Fields::packed_size(&self.headers);
+        let fields = Fields::packed_size(&self.headers) + Fields::packed_size(trailers);
+        let head = self.key.text().len() + names + fields;
         let mut bytes = Vec::with_capacity(head + body_length);
         bytes.extend_from_slice(self.key.text());
         let key_end = u32::try_from(bytes.len()).ok()?;
@@ -134,7 +176,11 @@ impl Draft {
         let tags_end = u32::try_from(bytes.len()).ok()?;
         Fields::pack(&self.headers, &mut bytes);
         let fields_end = u32::try_from(bytes.len()).ok()?;
-        content.0.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+        Fields::pack(trailers, &mut bytes);
+        let trailers_end = u32::try_from(bytes.len()).ok()?;
+        for chunk in body {
+            bytes.extend_from_slice(chunk);
+        }
         Some(StoredResponse {
             status: self.status,
             freshness: self.freshness,
@@ -150,38 +196,39 @@ impl Draft {
             facets_end,
             tags_end,
             fields_end,
+            trailers_end,
         })
     }
 
-    fn ensure_validator(&mut self, content: Content<'_>) -> EtagOrigin {
+    fn ensure_validator(&mut self, body: &[Bytes]) -> EtagOrigin {
         let has_validator = self.headers.contains_key(header::ETAG)
             || self.headers.contains_key(header::LAST_MODIFIED);
         if has_validator || self.status != StatusCode::OK {
             return EtagOrigin::Origin;
         }
-        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(content.entity_tag())) {
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(entity_tag(body))) {
             self.headers.insert(header::ETAG, value);
         }
         EtagOrigin::Larder
     }
 }
 
-impl Content<'_> {
-    /// A strong entity tag: 128 bits of the body's SHA-256.
-    fn entity_tag(self) -> String {
-        let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
-        self.0.iter().for_each(|chunk| digest.update(chunk));
-        let digest = digest.finish();
-        let mut tag = String::with_capacity(34);
-        tag.push('"');
-        for byte in digest.as_ref().iter().take(16) {
-            for nibble in [byte >> 4, byte & 15] {
-                tag.push(char::from_digit(nibble.into(), 16).unwrap_or('0'));
-            }
-        }
-        tag.push('"');
-        tag
+/// A strong entity tag: 128 bits of the body's SHA-256.
+fn entity_tag(body: &[Bytes]) -> String {
+    let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    for chunk in body {
+        digest.update(chunk);
     }
+    let digest = digest.finish();
+    let mut tag = String::with_capacity(34);
+    tag.push('"');
+    for byte in digest.as_ref().iter().take(16) {
+        for nibble in [byte >> 4, byte & 15] {
+            tag.push(char::from_digit(nibble.into(), 16).unwrap_or('0'));
+        }
+    }
+    tag.push('"');
+    tag
 }
 
 impl StoredResponse {
@@ -271,17 +318,29 @@ impl StoredResponse {
         Fields::from_block(Bytes::copy_from_slice(block.unwrap_or_default()))
     }
 
+    /// Whether there are trailers behind the body.
+    #[inline]
+    pub fn has_trailers(&self) -> bool {
+        self.trailers_end > self.fields_end
+    }
+
+    /// The trailer section, stored apart from the header section (RFC 9111 §3.1).
+    pub fn trailers(&self) -> HeaderMap {
+        let block = self.bytes.slice(index(self.fields_end)..index(self.trailers_end));
+        Fields::from_block(block).unpack(0)
+    }
+
     /// The body. Costs one reference count, copies nothing.
     pub fn body(&self) -> Bytes {
-        self.bytes.slice(index(self.fields_end)..)
+        self.bytes.slice(index(self.trailers_end)..)
     }
 
     /// The length of the body in bytes.
     pub fn body_length(&self) -> u64 {
-        (self.bytes.len() - index(self.fields_end)) as u64
+        (self.bytes.len() - index(self.trailers_end)) as u64
     }
 
-    /// All bytes it keeps on the heap: key, URL, facets, tags, fields and body.
+    /// All bytes it keeps on the heap: key, URL, facets, tags, fields, trailers and body.
     pub fn heap_size(&self) -> usize {
         self.bytes.len()
     }
@@ -328,7 +387,7 @@ impl StoredResponse {
             facets,
             stamp,
         };
-        let refreshed = draft.complete(Content(&[self.body()]))?;
+        let refreshed = draft.join(&[self.body()], &self.trailers())?;
         Some(Self { etag: self.etag, ..refreshed })
     }
 }

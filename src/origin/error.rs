@@ -59,6 +59,32 @@ pub enum OriginError {
     RequestBody(#[source] UploadFailure),
 }
 
+/// A request to which no server has responded.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// Why, as the server that was tried last has it.
+    pub error: OriginError,
+    /// Whether a server may have had the request, or part of it.
+    pub delivery: Delivery,
+}
+
+/// Whether a request without a response may have reached an origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// No byte of it was sent: nothing can have changed.
+    Unsent,
+    /// Some of it was sent: what it has changed is unknown.
+    Possible,
+}
+
+impl Delivery {
+    /// The delivery of a request that was sent twice.
+    #[must_use]
+    pub(super) fn or(self, other: Self) -> Self {
+        if self == Self::Possible { self } else { other }
+    }
+}
+
 /// How a client's request body failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UploadFailure {

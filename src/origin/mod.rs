@@ -19,8 +19,8 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use http::{Request, Response, Uri};
 use smallvec::SmallVec;
 
-pub use body::{RequestBody, ResponseBody, ResponseBodyError};
-pub use error::{OriginError, UploadFailure};
+pub use body::{Complete, RequestBody, ResponseBody, ResponseBodyError, Upload};
+pub use error::{Delivery, OriginError, Unanswered, UploadFailure};
 #[cfg(fuzzing)]
 pub use http1::fuzzed;
 pub use settings::{Endpoint, Settings};
@@ -80,12 +80,14 @@ impl Origin {
         &self,
         mut request: Request<RequestBody>,
         interim: Option<&Interim>,
-    ) -> Result<Response<ResponseBody>, OriginError> {
+    ) -> Result<Response<ResponseBody>, Unanswered> {
         let mut tried = SmallVec::<[usize; 4]>::new();
+        let mut delivery = Delivery::Unsent;
         loop {
-            let index = self.pick(&tried)?;
+            let picked = self.pick(&tried);
+            let index = picked.map_err(|error| Unanswered { error, delivery })?;
             let Some(server) = self.servers.get(index) else {
-                return Err(OriginError::NoHealthyServer);
+                return Err(Unanswered { error: OriginError::NoHealthyServer, delivery });
             };
             tried.push(index);
             let may_retry =
@@ -102,8 +104,9 @@ impl Origin {
             }
             tracing::debug!(error = %failed.error, "no response from an origin server");
             let is_safe = request.method().is_safe();
+            delivery = delivery.or(failed.delivery);
             if !may_retry || !failed.may_repeat(is_safe) {
-                return Err(failed.error);
+                return Err(Unanswered { error: failed.error, delivery });
             }
         }
     }

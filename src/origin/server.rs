@@ -13,7 +13,7 @@ use http::{
     HeaderValue, Method, Request, Response, Uri, Version, header, response::Parts, uri::Scheme,
 };
 use hyper::{
-    body::Incoming,
+    body,
     client::conn::{TrySendError, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::{
     body::{Hold, RequestBody, ResponseBody, Source, Upload},
     connect::Connector,
-    error::OriginError,
+    error::{Delivery, OriginError},
     http1,
     lease::{InFlight, Lease},
     pool::{Http2, Pool, Sender},
@@ -31,7 +31,7 @@ use super::{
     standing::Standing,
     tls::TlsError,
 };
-use crate::server::{Interim, stream::Protocol};
+use crate::server::{Incoming, Interim, stream::Protocol};
 
 /// How long a body waits for the origin's 100 (RFC 9110 §10.1.1).
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -58,6 +58,7 @@ pub(super) struct Server {
 /// No response.
 pub(super) struct Failed {
     pub(super) error: OriginError,
+    pub(super) delivery: Delivery,
     remains: Remains,
 }
 
@@ -120,17 +121,23 @@ impl Server {
         interim: Option<&Interim>,
     ) -> Result<Response<ResponseBody>, Failed> {
         let now = Instant::now();
+        let mut earlier = Delivery::Unsent;
         if let Some(sender) = self.pool.take(now.into_std()) {
             match self.send((sender, now), request, interim).await {
-                Err(failed) if failed.may_repeat(is_idempotent(request.method())) => {}
+                Err(failed) if failed.may_repeat(is_idempotent(request.method())) => {
+                    earlier = failed.delivery;
+                }
                 answered => return answered,
             }
         }
         // Boxed, since every request in flight would carry what only a few need.
-        match Box::pin(self.open()).await {
+        let answered = match Box::pin(self.open()).await {
             Ok(sender) => self.send((sender, Instant::now()), request, interim).await,
-            Err(error) => Err(Failed { error, remains: Remains::Unsent }),
-        }
+            Err(error) => {
+                Err(Failed { error, delivery: Delivery::Unsent, remains: Remains::Unsent })
+            }
+        };
+        answered.map_err(|failed| Failed { delivery: earlier.or(failed.delivery), ..failed })
     }
 
     /// A new connection; or the one that another request has just opened, where it can be shared.
@@ -200,6 +207,7 @@ impl Server {
             }
             Err(failure) => failure,
         };
+        let delivery = exchange.delivery();
         let remains = match exchange.into_unsent() {
             Some(body) => {
                 *request.body_mut() = body;
@@ -209,7 +217,7 @@ impl Server {
             None => Remains::Whole,
         };
         let error = self.explain(failure, upload.as_deref());
-        Err(Failed { error, remains })
+        Err(Failed { error, delivery, remains })
     }
 
     fn respond(&self, answer: http1::Answer, lease: Lease) -> Response<ResponseBody> {
@@ -238,6 +246,7 @@ impl Server {
         let spare = spare(request);
         let mut sent = std::mem::take(request);
         let upload = self.prepare_http2(&mut sent);
+        upload.as_deref().inspect(|upload| upload.note_sent());
         let response = self.await_head(sender.try_send_request(sent), upload.as_deref()).await;
         let response = response.map_err(|(error, unsent)| {
             let remains = match (&unsent, &spare) {
@@ -245,14 +254,19 @@ impl Server {
                 (None, Some(_)) => Remains::Whole,
                 (None, None) => Remains::Lost,
             };
+            let delivery = match remains {
+                Remains::Unsent => Delivery::Unsent,
+                Remains::Whole | Remains::Lost => Delivery::Possible,
+            };
             if let Some(again) = unsent.or(spare) {
                 *request = again;
             }
-            Failed { error, remains }
+            Failed { error, delivery, remains }
         })?;
         let (mut head, body) = response.into_parts();
         settle_length(&mut head, &body);
         let pause = self.pause(&head);
+        let body = Incoming::new(body, Version::HTTP_2);
         let body = ResponseBody::new(Source::Http2(body), Lease { upload, in_flight }, pause);
         Ok(Response::from_parts(head, body))
     }
@@ -283,9 +297,9 @@ impl Server {
 
     async fn await_head(
         &self,
-        sent: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>,
+        sent: impl Future<Output = Result<Response<body::Incoming>, TrySendError<Request<RequestBody>>>>,
         upload: Option<&Upload>,
-    ) -> Result<Response<Incoming>, (OriginError, Option<Request<RequestBody>>)> {
+    ) -> Result<Response<body::Incoming>, (OriginError, Option<Request<RequestBody>>)> {
         let sent = tokio::select! {
             biased;
             sent = sent => sent,
@@ -345,7 +359,7 @@ fn attach(request: &mut Request<RequestBody>) -> Option<Arc<Upload>> {
 }
 
 /// A response told of two lengths is passed on with one.
-fn settle_length(head: &mut Parts, body: &Incoming) {
+fn settle_length(head: &mut Parts, body: &body::Incoming) {
     let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).into_iter();
     let is_plain = lengths.next().is_none_or(|length| {
         lengths.next().is_none() && length.as_bytes().iter().all(u8::is_ascii_digit)

@@ -23,13 +23,13 @@ use super::{
     uncacheable::Known,
 };
 use crate::{
-    entry::{Content, Draft, Entry, Variants},
+    entry::{CompleteBody, Draft, Entry, Variants},
     fence::Verdict,
     key::{
         CacheKey, is_selected_by_cookies,
         vary::{Vary, VarySet},
     },
-    origin::ResponseBody,
+    origin::{Complete, ResponseBody},
     policy::{Freshness, ResponseDirectives, freshness::Constraints, stored_fields, tag},
     route::VaryRule,
     store::{Put, Store},
@@ -111,58 +111,74 @@ pub async fn admit<S: Store>(
 /// finds it stored; but readers do not wait for tags that take long to read.
 async fn pump<S: Store>(
     ask: Ask<S>,
-    mut body: ResponseBody,
+    body: ResponseBody,
     fill: Arc<Fill>,
     (draft, payload): (Draft, Payload),
     flight: Option<Takeoff>,
 ) {
     let guard = FailUnlessComplete(&fill);
-    let mut trailers: Option<HeaderMap> = None;
-    let mut last: Option<Bytes> = None;
-    while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else { return };
-        match frame.into_data() {
-            Ok(chunk) if body.is_end_stream() => last = Some(chunk),
-            Ok(chunk) => {
-                if fill.push(chunk).await.is_err() {
-                    return;
-                }
-            }
-            Err(frame) => trailers = frame.into_trailers().ok(),
-        }
-    }
-    let kept = if trailers.is_none() { fill.kept(last.as_ref()) } else { None };
-    let length = kept.iter().flatten().map(Bytes::len).sum();
-    if payload.is_slow(length) {
-        end(&fill, last.take(), trailers.take()).await;
+    let Some(end) = read(body, &fill).await else { return };
+    let kept = fill.kept(end.last.as_ref()).map(|chunks| end.complete(chunks, &draft.headers));
+    let is_slow = payload.is_slow(kept.as_ref().map_or(0, CompleteBody::length));
+    let mut end = Some(end);
+    if is_slow && let Some(end) = end.take() {
+        end.give_out(&fill).await;
     }
     let mut put = None;
-    if let Some(chunks) = kept {
-        put = store(&ask, &chunks, draft, payload).await;
+    if let Some(body) = kept {
+        put = store(&ask, &body, draft, payload).await;
     }
     flight.as_ref().filter(|_| put == Some(Put::Stored)).inspect(|flight| flight.stored());
-    if !payload.is_slow(length) {
-        end(&fill, last, trailers).await;
+    if let Some(end) = end {
+        end.give_out(&fill).await;
     }
     // Until now, requests could still join.
     drop((guard, flight));
 }
 
-/// Gives out the end of a body.
-async fn end(fill: &Fill, last: Option<Bytes>, trailers: Option<HeaderMap>) {
-    if let Some(last) = last {
-        let _abandoned = fill.push(last).await;
+/// The end of a body, which its readers do not have yet.
+struct End {
+    last: Option<Bytes>,
+    trailers: Option<HeaderMap>,
+    proof: Complete,
+}
+
+/// Reads a body to its end; none if it breaks off, or if nobody wants it any more.
+async fn read(mut body: ResponseBody, fill: &Fill) -> Option<End> {
+    let (mut last, mut trailers) = (None, None);
+    while let Some(frame) = body.frame().await {
+        match frame.ok()?.into_data() {
+            Ok(chunk) if body.is_end_stream() => last = Some(chunk),
+            Ok(chunk) => fill.push(chunk).await.ok()?,
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
     }
-    fill.complete(trailers);
+    Some(End { last, trailers, proof: body.completion()? })
+}
+
+impl End {
+    /// The body that ends so, with those of its trailers that may be stored beside such a head.
+    fn complete(&self, chunks: Vec<Bytes>, head: &HeaderMap) -> CompleteBody {
+        let directives = ResponseDirectives::parse(head);
+        let trailers = self.trailers.as_ref().map(|fields| stored_fields(fields, &directives));
+        CompleteBody::new(chunks, trailers.unwrap_or_default(), self.proof)
+    }
+
+    async fn give_out(self, fill: &Fill) {
+        if let Some(last) = self.last {
+            let _abandoned = fill.push(last).await;
+        }
+        fill.complete(self.trailers, self.proof);
+    }
 }
 
 async fn store<S: Store>(
     ask: &Ask<S>,
-    chunks: &[Bytes],
+    body: &CompleteBody,
     mut draft: Draft,
     payload: Payload,
 ) -> Option<Put> {
-    let further = ask.read_body(payload, chunks).await;
+    let further = ask.read_body(payload, body.chunks()).await;
     if let Err(cause) = further.and_then(|further| add_tags(&mut draft.tags, further)) {
         ask.count_unreadable(cause);
         return None;
@@ -174,7 +190,7 @@ async fn store<S: Store>(
     if key != ask.target && !still_placed(ask, &key).await {
         return None;
     }
-    let response = Arc::new(draft.complete(Content(chunks))?);
+    let response = Arc::new(draft.complete(body)?);
     ask.note_popular(&key, &response);
     Some(ask.pipeline.store.put(&key, Entry::Response(response)).await)
 }

@@ -1,6 +1,6 @@
 //! Answering: from what a request came to, to the response its client gets.
 
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response};
 
 use super::{
     Context,
@@ -13,6 +13,7 @@ use super::{
     finish::Finish,
     inquiry::Inquiry,
     landing::{Arriving, Settled},
+    write_through::Stored,
 };
 use crate::{
     entry::StoredResponse,
@@ -53,14 +54,12 @@ impl<S: Store> Context<S> {
         self.deliver(|asker, finish| asker.arriving(arriving, headers, reader, told, finish))
     }
 
-    /// Answers a write with what the origin sent, which is being stored and stays fresh for `ttl` seconds.
-    pub(super) fn answer_written(
-        self,
-        head: (StatusCode, HeaderMap),
-        (reader, ttl): (FillReader, i64),
-        told: Told,
-    ) -> Response<Body> {
-        self.deliver(|asker, finish| asker.written(head, (reader, ttl), told, finish))
+    /// Answers a write with what the origin sent, which is being stored.
+    pub(super) fn answer_written(self, stored: Stored, told: Told) -> Response<Body> {
+        let Stored { status, headers, reader, freshness, kept } = stored;
+        let ttl = freshness.ttl(self.inquiry.received.at);
+        let told = Told { stored: kept, ..told };
+        self.deliver(|asker, finish| asker.written((status, headers), (reader, ttl), told, finish))
     }
 
     /// Answers with what a fetch allowed to use.

@@ -7,10 +7,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 
-use super::{fill::FillReader, finish::Finish};
+use super::{
+    fill::{BrokenOff, FillReader},
+    finish::Finish,
+};
 use crate::origin::ResponseBody;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -28,6 +32,8 @@ pub enum Content {
     Empty,
     /// All of it is at hand.
     Whole(Bytes),
+    /// All of it is at hand, and trailers behind it.
+    Trailed(Bytes, HeaderMap),
     /// It is on its way to the store as well.
     Filling(FillReader),
     /// It passes through.
@@ -60,11 +66,20 @@ impl Body {
                 self.content = Content::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
+            Content::Trailed(bytes, trailers) if bytes.is_empty() => {
+                let trailers = std::mem::take(trailers);
+                self.content = Content::Empty;
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+            }
+            Content::Trailed(bytes, _) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Content::Filling(reader) => {
                 Pin::new(reader).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
             }
+            // Without its cause: hyper would reset the client's stream with the code that the origin's was
+            // reset with, and a code may say that the request was not processed (RFC 9113 §8.7).
             Content::Passing(body) => {
-                Pin::new(body).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
+                let frame = ready!(Pin::new(body).poll_frame(context));
+                Poll::Ready(frame.map(|frame| frame.map_err(|_| BrokenOff.into())))
             }
             Content::Made(body) => {
                 Pin::new(body).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
@@ -95,7 +110,7 @@ impl HttpBody for Body {
         match &self.content {
             Content::Empty | Content::Described(_) => true,
             Content::Whole(bytes) => bytes.is_empty(),
-            Content::Filling(_) => false,
+            Content::Filling(_) | Content::Trailed(..) => false,
             Content::Passing(body) => body.is_end_stream(),
             Content::Made(body) => body.is_end_stream(),
         }
@@ -106,6 +121,8 @@ impl HttpBody for Body {
             Content::Empty => SizeHint::with_exact(0),
             Content::Described(length) => SizeHint::with_exact(*length),
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            // HTTP/1.1 has trailers behind chunks only.
+            Content::Trailed(..) => SizeHint::default(),
             Content::Filling(reader) => reader.size_hint(),
             Content::Passing(body) => body.size_hint(),
             Content::Made(body) => body.size_hint(),

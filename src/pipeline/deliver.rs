@@ -147,9 +147,8 @@ pub fn hit<B>(
         && *method == Method::GET
         && site.server_timing == ServerTiming::Off;
     let (head, content, length) = if is_plain {
-        let body = stored.body();
-        let length = body.len() as u64;
-        (response(stored.status, asker.ready_head(stored, told)), Content::Whole(body), length)
+        let length = stored.body_length();
+        (response(stored.status, asker.ready_head(stored, told)), all_of(stored), length)
     } else {
         asker.select_stored(stored, told)
     };
@@ -291,7 +290,7 @@ impl Asker<'_> {
         let (status, content) = self.select(stored, &mut headers);
         self.describe_stored(stored, told, now, &mut headers);
         let length = match &content {
-            Content::Whole(bytes) => bytes.len() as u64,
+            Content::Whole(bytes) | Content::Trailed(bytes, _) => bytes.len() as u64,
             _ => 0,
         };
         (response(status, headers), content, length)
@@ -310,7 +309,12 @@ impl Asker<'_> {
         }
         let length = stored.body_length();
         match validation::evaluate_range(self.headers, stored.status, headers, length) {
-            RangeOutcome::Full => (stored.status, Content::Whole(stored.body())),
+            RangeOutcome::Full => {
+                if stored.has_trailers() {
+                    headers.remove(header::CONTENT_LENGTH);
+                }
+                (stored.status, all_of(stored))
+            }
             RangeOutcome::Partial(range) => {
                 headers.insert(header::CONTENT_RANGE, range.content_range(length));
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.len()));
@@ -349,6 +353,15 @@ impl Asker<'_> {
         }
         let elapsed = self.received.started.elapsed();
         headers.append(SERVER_TIMING, server_timing(told.result, elapsed));
+    }
+}
+
+/// The whole body of a stored response, and its trailers.
+fn all_of(stored: &StoredResponse) -> Content {
+    if stored.has_trailers() {
+        Content::Trailed(stored.body(), stored.trailers())
+    } else {
+        Content::Whole(stored.body())
     }
 }
 

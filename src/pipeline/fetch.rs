@@ -22,7 +22,7 @@ use crate::{
     field::Timestamp,
     forward::response,
     key::{CacheKey, target::Readings},
-    origin::{OriginError, RequestBody, ResponseBody},
+    origin::{OriginError, RequestBody, ResponseBody, Unanswered},
     planted::Bug,
     policy::{
         CacheResult, Credentials, Reason, RequestDirectives, RequestHead, ResponseDirectives,
@@ -195,7 +195,8 @@ impl<S: Store> Ask<S> {
                 validation::make_conditional(request.headers_mut(), &fields, etag);
             }
         }
-        send(&self.pipeline, &self.site, request, self.interim.as_ref()).await
+        let sent = send(&self.pipeline, &self.site, request, self.interim.as_ref()).await;
+        sent.map_err(|unanswered| unanswered.error)
     }
 
     async fn answered(
@@ -443,7 +444,7 @@ pub async fn send<S>(
     site: &Site,
     request: Request<RequestBody>,
     interim: Option<&Interim>,
-) -> Result<Sent, OriginError> {
+) -> Result<Sent, Unanswered> {
     let started = Instant::now();
     let metrics = &pipeline.metrics;
     match site.origin.send(request, interim).await {
@@ -455,10 +456,11 @@ pub async fn send<S>(
             metrics.origin_answered(response.status(), started.elapsed());
             Ok((response, now))
         }
-        Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the origin gave no response");
+        Err(unanswered) => {
+            let error = &unanswered.error;
+            tracing::warn!(error = error as &dyn std::error::Error, "the origin gave no response");
             metrics.origin_errors.with_label_values(&[error.kind()]).inc();
-            Err(error)
+            Err(unanswered)
         }
     }
 }

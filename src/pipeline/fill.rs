@@ -17,6 +17,8 @@ use parking_lot::Mutex;
 use slab::Slab;
 use smallvec::SmallVec;
 
+use crate::origin::Complete;
+
 /// How far the producer may run ahead of the slowest reader once nothing is kept for the store.
 const WINDOW: usize = 1 << 20;
 
@@ -140,7 +142,7 @@ impl Fill {
         std::future::poll_fn(|context| self.poll_room(context)).await
     }
 
-    /// All of the body where it was kept, with a last chunk that was not added yet.
+    /// All of the body if it was kept, in its pieces, with a last chunk that was not added yet.
     pub fn kept(&self, last: Option<&Bytes>) -> Option<Vec<Bytes>> {
         let shared = self.shared.lock();
         let length = shared.held + last.map_or(0, Bytes::len);
@@ -148,8 +150,8 @@ impl Fill {
         is_kept.then(|| shared.chunks.iter().chain(last).cloned().collect())
     }
 
-    /// Ends the body.
-    pub fn complete(&self, trailers: Option<HeaderMap>) {
+    /// Ends the body, all of which has come.
+    pub fn complete(&self, trailers: Option<HeaderMap>, _proof: Complete) {
         let mut shared = self.shared.lock();
         shared.end = End::Complete(trailers);
         let wakers = shared.waiting_readers();
@@ -342,10 +344,11 @@ mod tests {
         let early = fill.reader().unwrap();
         fill.push(chunk(2)).await.unwrap();
         let late = fill.reader().unwrap();
+        let proof = Complete::made_up();
         let kept = fill.kept(Some(&chunk(3))).unwrap();
         assert_eq!(kept.iter().map(Bytes::len).sum::<usize>(), 6);
         assert!(fill.kept(Some(&chunk(98))).is_none(), "over the limit with its last chunk");
-        fill.complete(None);
+        fill.complete(None, proof);
         for reader in [early, late] {
             assert_eq!(reader.collect().await.unwrap().to_bytes().len(), 3);
         }
@@ -377,7 +380,7 @@ mod tests {
         fill.push(chunk(1)).await.unwrap();
         let mut trailers = HeaderMap::new();
         trailers.insert("checksum", http::HeaderValue::from_static("1"));
-        fill.complete(Some(trailers.clone()));
+        fill.complete(Some(trailers.clone()), Complete::made_up());
         assert_eq!(reader.collect().await.unwrap().trailers(), Some(&trailers));
     }
 

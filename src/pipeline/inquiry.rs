@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     entry::StoredResponse,
-    field::Timestamp,
+    field::{Timestamp, presence::Presence},
     forward::{self, Source},
     key::{
         CacheKey, OriginTarget,
@@ -27,7 +27,7 @@ use crate::{
     },
     origin::{OriginError, RequestBody},
     planted::Bug,
-    policy::{Credentials, Forward, Freshness, Reason, Reuse, Rule, reuse},
+    policy::{Credentials, Forward, Freshness, Reason, Reuse, Rule, invalidation, reuse},
     server::Connection,
     store::Store,
 };
@@ -49,6 +49,8 @@ pub struct Inquiry<S> {
     pub connection: Arc<Connection>,
     /// Its head.
     pub request: Arc<Parts>,
+    /// Which fields that has.
+    pub presence: Presence,
 }
 
 /// What a stored response is good for.
@@ -105,6 +107,26 @@ impl Need {
     fn of_stale(stored: Stored, reason: Reason) -> Self {
         let (key, forward) = (stored.key.clone(), Forward::Stale);
         Self { key, stored: Some(stored), forward, reason, known: None }
+    }
+}
+
+impl<S> Inquiry<S> {
+    /// The same, for a task that outlives its client.
+    pub fn share(&self) -> Self {
+        Self {
+            pipeline: Arc::clone(&self.pipeline),
+            site: Arc::clone(&self.site),
+            route: self.route,
+            received: self.received,
+            connection: Arc::clone(&self.connection),
+            request: Arc::clone(&self.request),
+            presence: self.presence,
+        }
+    }
+
+    /// Whether it may change what is stored.
+    pub fn is_unsafe(&self) -> bool {
+        invalidation::is_unsafe(&self.request.method, self.presence)
     }
 }
 

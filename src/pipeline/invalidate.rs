@@ -3,14 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method};
 use tokio::time::timeout;
 
 use super::{Pipeline, receive::Ingress, site::Site};
 use crate::{
     fence::{Mode, Purge, Selector, Source},
     key::target::{Readings, purge_url},
-    policy::{RequestHead, invalidation, tag},
+    policy::{
+        RequestHead,
+        invalidation::{self, Outcome},
+        tag,
+    },
     purge::{Acknowledgement, Log, Receipt, Unavailable},
     route::Route,
     store::Store,
@@ -34,26 +38,26 @@ pub enum Purged {
     Here,
 }
 
-/// What the answer to an unsafe method makes invalid: its own target, `Location` and `Content-Location`,
-/// as far as they are on this host (RFC 9111 §4.4); the groups it names (RFC 9875); and, where it is a
-/// success, the tags that its route names.
+/// What the outcome of an unsafe request makes invalid: its own target, `Location` and `Content-Location`,
+/// as far as they are on this host (RFC 9111 §4.4); the groups that the response names (RFC 9875); and, if
+/// the request counts as done, the tags that its route names.
 pub fn selectors(
     site: &Site,
     ingress: &Ingress<'_>,
     route: &Route,
     request: &RequestHead<'_>,
-    (status, response): (StatusCode, &HeaderMap),
+    outcome: &Outcome<'_>,
 ) -> Vec<Selector> {
-    if !invalidation::is_unsafe(request.method) {
-        return Vec::new();
-    }
     let mut selectors = Vec::new();
-    let mut tags = groups(ingress, request, response);
-    if invalidation::is_success(status) {
+    let mut tags = match outcome {
+        Outcome::Answered(_, response) => groups(ingress, response),
+        Outcome::Unknown => Vec::new(),
+    };
+    if outcome.is_done(request) {
         let (path, query) = path_and_query(request.target);
         tags.extend(route.tags_purged_by(&Readings::of(path), query));
     }
-    for target in invalidation::invalidated_targets(request, status, response) {
+    for target in invalidation::invalidated_targets(request, outcome) {
         selectors.extend(url(site, ingress, &target));
     }
     selectors.extend(tags.into_iter().map(|tag| Selector::Tag(tag.into())));
@@ -61,8 +65,8 @@ pub fn selectors(
 }
 
 /// The groups that a response says have changed, as tags: those of its own host.
-fn groups(ingress: &Ingress<'_>, request: &RequestHead<'_>, response: &HeaderMap) -> Vec<String> {
-    let groups = invalidation::invalidated_groups(request.method, response);
+fn groups(ingress: &Ingress<'_>, response: &HeaderMap) -> Vec<String> {
+    let groups = invalidation::invalidated_groups(response);
     groups.iter().map(|group| tag::of_group(group, &ingress.host)).collect()
 }
 
@@ -120,6 +124,11 @@ pub async fn purge<S: Store>(pipeline: &Pipeline<S>, selectors: Vec<Selector>) -
     };
     pipeline.metrics.purging.writes.with_label_values(&[result]).inc();
     purged
+}
+
+/// Counts a purge that is written together with another.
+pub fn count_merged<S>(pipeline: &Pipeline<S>) {
+    pipeline.metrics.purging.writes.with_label_values(&["merged"]).inc();
 }
 
 /// Appends a purge; where that fails, it holds on this node and waits for the log.

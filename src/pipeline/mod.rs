@@ -3,6 +3,7 @@
 //! ```text
 //! receive ──► Refuse ─────────────────────────────────────────────► problem document
 //!    ├──────► Pass ───────► pass: origin, untouched ──────────────► deliver ─► finish
+//!    │                      └─ unsafe ─► write: a task of its own, purge ─► deliver
 //!    └──────► Lookup ─► lookup ─► Fresh ──────────────────────────► deliver ─► finish
 //!                          ├────► Stale, may be used ─► refresh in the background, deliver now
 //!                          └────► Stale or Absent ─► collapse
@@ -37,8 +38,11 @@ mod popular;
 mod receive;
 mod site;
 mod uncacheable;
+mod unknown;
 mod warmer;
+mod write;
 mod write_through;
+mod writes;
 
 use std::{
     future::{Future, ready},
@@ -51,7 +55,7 @@ use futures_util::{
     future::{BoxFuture, Either},
 };
 use http::{Method, Request, Response, request::Parts};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 use tokio::sync::{Semaphore, oneshot};
 
 pub use body::Body;
@@ -66,7 +70,7 @@ use crate::{
     key::target::{Readings, Target, host, purge_url},
     policy::{CacheResult, Credentials, Forward, Reason, RequestHead, Reuse},
     purge::Log,
-    server::{Connection, Handler},
+    server::{Connection, Handler, Incoming},
     store::Store,
     telemetry::Metrics,
     warm::{self, Queue},
@@ -82,6 +86,7 @@ use popular::Popular;
 use receive::{Lookup, Verdict};
 use uncacheable::Uncacheable;
 use warmer::Lately;
+use writes::Writes;
 
 /// Bytes that bodies on their way to the store may take beside what is stored.
 const FILLING: u64 = 16 << 20;
@@ -100,6 +105,7 @@ pub struct Pipeline<S> {
     lately: Lately,
     popular: Popular,
     warm: Queue,
+    writes: Arc<Writes>,
 }
 
 /// A request that needs more than a fresh stored response: all that its steps share.
@@ -132,6 +138,7 @@ impl<S: Store> Pipeline<S> {
             lately: Lately::default(),
             popular: Popular::default(),
             warm,
+            writes: Writes::new(),
         })
     }
 
@@ -173,6 +180,12 @@ impl<S: Store> Pipeline<S> {
         &self.warm
     }
 
+    /// Waits until no write is under way, at most for `deadline`. Those that are left are then cut, and
+    /// purge as writes whose outcome is unknown.
+    pub async fn writes_finished(&self, deadline: Duration) {
+        self.writes.finished(deadline).await;
+    }
+
     /// Bytes of bodies on their way to the store.
     pub fn filling_bytes(&self) -> u64 {
         self.filling.used()
@@ -188,8 +201,9 @@ impl<S: Store> Handler for Pipeline<S> {
         connection: &Arc<Connection>,
     ) -> impl Future<Output = Response<Body>> + Send {
         let received = Received { at: self.clock.now(), started: Instant::now() };
+        let mut presence = Presence::default();
         let planned = self.site.with(|site| {
-            let presence = receive::settle_fields(site, request.headers_mut(), connection);
+            presence = receive::settle_fields(site, request.headers_mut(), connection);
             let (route, verdict) = receive::plan(site, &request, presence, connection);
             match &verdict {
                 Verdict::Lookup(lookup) => {
@@ -217,7 +231,7 @@ impl<S: Store> Handler for Pipeline<S> {
         let request = Arc::new(request);
         let (pipeline, connection) = (Arc::clone(self), Arc::clone(connection));
         let finish = Box::new(finish);
-        let inquiry = Inquiry { pipeline, site, route, received, connection, request };
+        let inquiry = Inquiry { pipeline, site, route, received, connection, request, presence };
         let context = Context { inquiry, upgrade, finish };
         Either::Right(context.take(verdict, body))
     }

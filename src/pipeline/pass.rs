@@ -1,17 +1,14 @@
 //! Passing: the origin answers, and Larder only carries.
 
-use http::{Response, StatusCode};
-use hyper::body::Incoming;
+use http::{Request, Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
 
-use super::{
-    Context, body::Body, deliver::Told, fetch, inquiry::Inquiry, invalidate, receive::Ingress,
-    request_head, write_through::Write,
-};
+use super::{Context, body::Body, deliver::Told, fetch, inquiry::Inquiry};
 use crate::{
-    fence::Selector,
     key::CacheKey,
     origin::{RequestBody, ResponseBody, upgrade},
-    policy::{CacheResult, Credentials, Forward, Reason},
+    policy::{CacheResult, Forward, Reason},
+    server::Incoming,
     store::Store,
     warm,
 };
@@ -26,63 +23,48 @@ impl<S: Store> Context<S> {
         mut told: Told,
         key: Option<&CacheKey>,
     ) -> Response<Body> {
+        if self.inquiry.is_unsafe() {
+            return self.write(body, told).await;
+        }
         let upgrade = self.upgrade.take();
-        let mut forwarded = self.inquiry.onward(key);
-        *forwarded.method_mut() = self.inquiry.request.method.clone();
-        *forwarded.body_mut() = RequestBody::client(body, self.inquiry.connection.body);
-        let interim = Some(&self.inquiry.connection.interim);
-        let write = self.inquiry.begin_write();
-        let answer =
-            fetch::send(&self.inquiry.pipeline, &self.inquiry.site, forwarded, interim).await;
-        let mut response = match answer {
+        let Inquiry { pipeline, site, connection, .. } = &self.inquiry;
+        let forwarded = self.inquiry.forwarded(body, key);
+        let sent = fetch::send(pipeline, site, forwarded, Some(&connection.interim)).await;
+        let mut response = match sent {
             Ok((response, _)) => response,
-            Err(error) => return self.answer_failure(&error, told),
+            Err(unanswered) => return self.answer_failure(&unanswered.error, told),
         };
         told.origin_status = Some(response.status());
-        if let Some(origin) = response.body_mut().take_upgraded()
-            && let Some(client) = upgrade
-        {
-            upgrade::tunnel(client, origin);
-        }
-        if let Some(write) = write {
-            return Box::pin(self.answer_write(&write, response, told)).await;
-        }
-        self.warm(response.status());
+        join_upgrade(upgrade, &mut response);
+        self.inquiry.warm(response.status());
         self.answer_passing(response, told)
     }
+}
 
-    /// Answers a write, once what it has changed is purged.
-    async fn answer_write(
-        self,
-        write: &Write,
-        mut response: Response<ResponseBody>,
-        told: Told,
-    ) -> Response<Body> {
-        let candidate = self.inquiry.candidate(write, &mut response);
-        let selectors = self.invalidated_by(&response);
-        let purged = invalidate::purge(&self.inquiry.pipeline, selectors).await;
-        // Not before: what is fetched ahead would be selected, too.
-        self.warm(response.status());
-        match candidate.and_then(|candidate| candidate.after(&purged)) {
-            Some(candidate) => self.answer_through(candidate, response, told).await,
-            None => self.answer_passing(response, told),
-        }
+impl<S: Store> Inquiry<S> {
+    /// The request as the origin is sent it: what the key says, or without one what the client sent.
+    pub(super) fn forwarded(&self, body: Incoming, key: Option<&CacheKey>) -> Request<RequestBody> {
+        let mut forwarded = self.onward(key);
+        *forwarded.method_mut() = self.request.method.clone();
+        *forwarded.body_mut() = RequestBody::client(body, self.connection.body);
+        forwarded
     }
 
     /// Has fetched what its route says is asked for next.
-    fn warm(&self, status: StatusCode) {
-        let Inquiry { pipeline, site, route, request, connection, .. } = &self.inquiry;
+    pub(super) fn warm(&self, status: StatusCode) {
+        let Self { pipeline, site, route, request, connection, .. } = self;
         for wanted in warm::after_success(site.route(*route), request, status, connection) {
             let _dropped_and_counted = pipeline.warm.push(wanted);
         }
     }
+}
 
-    fn invalidated_by<B>(&self, response: &Response<B>) -> Vec<Selector> {
-        let Inquiry { site, route, request, connection, .. } = &self.inquiry;
-        let answer = (response.status(), response.headers());
-        let ingress = Ingress::of(site, &request.headers, connection);
-        let head = request_head(request, Credentials::NONE);
-        invalidate::selectors(site, &ingress, site.route(*route), &head, answer)
+/// Joins the client's connection to the origin's, where both have switched protocols.
+pub fn join_upgrade(client: Option<OnUpgrade>, response: &mut Response<ResponseBody>) {
+    if let Some(origin) = response.body_mut().take_upgraded()
+        && let Some(client) = client
+    {
+        upgrade::tunnel(client, origin);
     }
 }
 

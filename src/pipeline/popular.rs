@@ -238,7 +238,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        entry::{Content, Draft},
+        entry::{CompleteBody, Draft},
         fence::{Mode, Selector, Source, Stamp},
         field::Timestamp,
         key::{OriginTarget, target::Scheme},
@@ -262,7 +262,7 @@ mod tests {
             facets: OwnFacets::default(),
             stamp: Stamp::default(),
         };
-        Arc::new(draft.complete(Content(&[])).unwrap())
+        Arc::new(draft.complete(&CompleteBody::made_up([])).unwrap())
     }
 
     fn key(path: &str) -> CacheKey {

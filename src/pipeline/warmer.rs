@@ -95,7 +95,7 @@ impl<S: Store> Warmer<S> {
         let Verdict::Lookup(lookup) = verdict else { return None };
         let (request, _body) = request.into_parts();
         let (pipeline, request) = (Arc::clone(&self.0), Arc::new(request));
-        Some((Inquiry { pipeline, site, route, received, connection, request }, lookup))
+        Some((Inquiry { pipeline, site, route, received, connection, request, presence }, lookup))
     }
 }
 

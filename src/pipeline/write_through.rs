@@ -10,15 +10,13 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 
 use super::{
-    Context,
     admit::{self, Admission, Arrival},
-    body::Body,
     credentials::Identity,
-    deliver::Told,
     fetch::{Ask, Exchange},
+    fill::FillReader,
     inquiry::Inquiry,
     invalidate::Purged,
     payload::Payload,
@@ -30,17 +28,31 @@ use crate::{
     field::{Timestamp, presence::Presence},
     key::target::Readings,
     origin::ResponseBody,
-    policy::{Credentials, RequestDirectives, invalidation},
+    policy::{Credentials, Freshness, RequestDirectives, cache_status},
     purge::{Expected, Receipt},
     route::Agreement,
     store::Store,
 };
 
-/// A write that the origin is about to be asked for.
-pub struct Write {
+/// When a write was sent, and after which purges.
+pub struct Sending {
     asked: Timestamp,
     /// What had been purged before it was sent; none where its answer is never stored.
     stamp: Option<Stamp>,
+}
+
+/// A response to a write that is being stored.
+pub struct Stored {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its header section.
+    pub headers: HeaderMap,
+    /// Its body from the first byte.
+    pub reader: FillReader,
+    /// How fresh it is.
+    pub freshness: Freshness,
+    /// Whether it is going to be stored, as far as its head says.
+    pub kept: cache_status::Stored,
 }
 
 /// The answer to a write that may be stored, if nothing but its own purge has come since it was sent.
@@ -53,33 +65,29 @@ pub struct Candidate<S> {
 }
 
 impl<S: Store> Inquiry<S> {
-    /// Begins a write: to be called before the origin is asked. None where the method is safe.
-    pub fn begin_write(&self) -> Option<Write> {
-        let method = &self.request.method;
-        if !invalidation::is_unsafe(method) {
-            return None;
-        }
-        let may_answer = [Method::POST, Method::PUT, Method::PATCH].contains(method);
-        let is_ambiguous = Presence::of(&self.request.headers).has(Presence::OVERRIDE);
+    /// Begins to send a write: to be called before the origin is asked.
+    pub fn begin_sending(&self) -> Sending {
+        let may_answer = [Method::POST, Method::PUT, Method::PATCH].contains(&self.request.method);
+        let is_ambiguous = self.presence.has(Presence::OVERRIDE);
         let stamp = (may_answer && !is_ambiguous).then(|| self.pipeline.log.fences().stamp());
-        Some(Write { asked: self.pipeline.clock.now(), stamp })
+        Sending { asked: self.pipeline.clock.now(), stamp }
     }
 
     /// What of the answer to a write is to be stored, if anything. To be called before the write's own
     /// purge; gives the response back as a `GET` would have it.
     pub fn candidate(
         &self,
-        write: &Write,
+        sending: &Sending,
         response: &mut Response<ResponseBody>,
     ) -> Option<Candidate<S>> {
         let status = response.status();
         let is_representation = matches!(status, StatusCode::OK | StatusCode::CREATED)
             && response.headers().contains_key(header::CONTENT_LOCATION);
-        let stamp = write.stamp.filter(|_| is_representation)?;
+        let stamp = sending.stamp.filter(|_| is_representation)?;
         let fences = self.pipeline.log.fences();
         let now = fences.stamp();
         let ask = self.as_get(Stamp { began: stamp.began, ..now })?;
-        let exchange = Exchange { asked: write.asked, answered: self.pipeline.clock.now() };
+        let exchange = Exchange { asked: sending.asked, answered: self.pipeline.clock.now() };
         *response.status_mut() = StatusCode::OK;
         let admission = ask.verdict(response, exchange);
         *response.status_mut() = status;
@@ -131,25 +139,17 @@ impl<S: Store> Inquiry<S> {
     }
 }
 
-impl<S: Store> Context<S> {
-    /// Answers with a response that is stored as well.
-    pub(super) async fn answer_through(
-        self,
-        candidate: Candidate<S>,
-        mut response: Response<ResponseBody>,
-        told: Told,
-    ) -> Response<Body> {
-        let Candidate { ask, admission, status, .. } = candidate;
-        let ttl = admission.freshness.ttl(self.inquiry.received.at);
-        let told = Told { stored: admission.payload.stored(), ..told };
+impl<S: Store> Candidate<S> {
+    /// Starts to store the response.
+    pub async fn admit(self, mut response: Response<ResponseBody>) -> Stored {
+        let Self { ask, admission, status, .. } = self;
+        let (freshness, kept) = (admission.freshness, admission.payload.stored());
         *response.status_mut() = StatusCode::OK;
         let admitted = admit::admit(*ask, response, admission, None);
         let Arrival { headers, reader, .. } = Box::pin(admitted).await;
-        self.answer_written((status, headers), (reader, ttl), told)
+        Stored { status, headers, reader, freshness, kept }
     }
-}
 
-impl<S> Candidate<S> {
     /// The same where its own purge was the only one since that may select it.
     pub fn after(mut self, purged: &Purged) -> Option<Self> {
         let &Purged::Applied(Receipt { seq, .. }) = purged else { return None };

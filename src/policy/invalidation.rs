@@ -5,51 +5,98 @@ use smallvec::SmallVec;
 use url::Url;
 
 use super::RequestHead;
-use crate::field::structured;
+use crate::field::{presence::Presence, structured};
 
 const GROUPS: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
-/// Whether requests with this method may change what is stored; unknown methods may.
-pub fn is_unsafe(method: &Method) -> bool {
+/// What became of an unsafe request.
+#[derive(Debug, Clone, Copy)]
+pub enum Outcome<'a> {
+    /// The origin sent a final response, with this status and these fields.
+    Answered(StatusCode, &'a HeaderMap),
+    /// Some of the request was sent, and no final response came: it may have done what it was to do.
+    Unknown,
+}
+
+/// Returns whether a request may change what is stored.
+///
+/// Unknown methods may, and so may a request that an override field may turn into another
+/// (`X-HTTP-Method-Override`), whatever its own method.
+pub fn is_unsafe(method: &Method, presence: Presence) -> bool {
+    is_unsafe_method(method) || presence.has(Presence::OVERRIDE)
+}
+
+/// Returns whether requests with this method may change what is stored; unknown methods may.
+pub fn is_unsafe_method(method: &Method) -> bool {
     !matches!(
         method.as_str(),
         "GET" | "HEAD" | "OPTIONS" | "TRACE" | "QUERY" | "PROPFIND" | "REPORT" | "SEARCH"
     )
 }
 
-/// Whether a response says that a request did what it was to do.
-pub fn is_success(status: StatusCode) -> bool {
-    status.is_success() || status.is_redirection()
+impl Outcome<'_> {
+    /// Whether it makes the request's target invalid: a 2xx or 3xx does (RFC 9111 §4.4), and so does an
+    /// unknown outcome.
+    pub fn invalidates_target(&self) -> bool {
+        match self {
+            Self::Answered(status, _) => status.is_success() || status.is_redirection(),
+            Self::Unknown => true,
+        }
+    }
+
+    /// Whether the request counts as done, so that all that depends on it is invalid: after a 2xx, a 303, a
+    /// redirect to the same path, or an unknown outcome.
+    ///
+    /// Another redirect says that the request was not processed: to a login page, for instance, which
+    /// anyone without credentials is sent to.
+    pub fn is_done(&self, request: &RequestHead<'_>) -> bool {
+        match self {
+            Self::Answered(status, _) if status.is_success() => true,
+            Self::Answered(StatusCode::SEE_OTHER, _) | Self::Unknown => true,
+            Self::Answered(status, response) => {
+                status.is_redirection() && leads_to_same_path(request, response)
+            }
+        }
+    }
 }
 
-/// The groups that a response says have changed (`Cache-Group-Invalidation`); none unless the method is
-/// unsafe, or where the field is no list of strings.
+fn leads_to_same_path(request: &RequestHead<'_>, response: &HeaderMap) -> bool {
+    let path = |reference: &HeaderValue| {
+        let target = resolve_same_origin(request, reference)?;
+        target.split('?').next().map(str::to_owned)
+    };
+    let to = response.get(header::LOCATION).and_then(path);
+    to.is_some() && to == path(&HeaderValue::from_static(""))
+}
+
+/// The groups that a response to an unsafe request says have changed (`Cache-Group-Invalidation`); none if
+/// the field is no list of strings.
 ///
 /// What an origin says here holds whatever the status: a request that failed may have changed something.
-pub fn invalidated_groups(method: &Method, response: &HeaderMap) -> Vec<String> {
-    if !is_unsafe(method) {
-        return Vec::new();
-    }
+pub fn invalidated_groups(response: &HeaderMap) -> Vec<String> {
     let mut groups = structured::strings(response, GROUPS).unwrap_or_default();
     groups.retain(|group| !group.is_empty());
     groups
 }
 
-/// The targets (path and query) that the response to a request makes invalid.
+/// The targets (path and query) that the outcome of an unsafe request makes invalid.
 ///
-/// None unless the method is unsafe and the response is a 2xx or 3xx; else the request's own target
-/// as it was sent, then those of `Location` and `Content-Location` that lie on the same host,
-/// normalised. Other hosts are left alone: a response must not throw out what is not its own.
+/// The request's own target as it was sent; and, if the request counts as [done](Outcome::is_done), those of
+/// `Location` and `Content-Location` that lie on the same host, normalised. Other hosts are left alone: a
+/// response must not throw out what is not its own.
 pub fn invalidated_targets(
     request: &RequestHead<'_>,
-    status: StatusCode,
-    response: &HeaderMap,
+    outcome: &Outcome<'_>,
 ) -> SmallVec<[String; 1]> {
     let mut targets = SmallVec::new();
-    if !is_unsafe(request.method) || !is_success(status) {
+    if !outcome.invalidates_target() {
         return targets;
     }
     targets.push(request.target.to_owned());
+    let Outcome::Answered(_, response) = outcome else { return targets };
+    if !outcome.is_done(request) {
+        return targets;
+    }
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
         let target = response.get(name).and_then(|value| resolve_same_origin(request, value));
         if let Some(target) = target
@@ -89,46 +136,83 @@ mod tests {
     use super::*;
     use crate::policy::Credentials;
 
-    fn targets(method: &str, status: u16, fields: &[(&'static str, &'static str)]) -> Vec<String> {
-        let none = HeaderMap::new();
-        let request = RequestHead {
-            method: &Method::from_bytes(method.as_bytes()).unwrap(),
+    fn request(headers: &HeaderMap) -> RequestHead<'_> {
+        RequestHead {
+            method: &Method::PUT,
             authority: "api.example:8080",
             target: "/a/b?c=1",
-            headers: &none,
+            headers,
             credentials: Credentials::NONE,
-        };
-        let mut response = HeaderMap::new();
-        for (name, value) in fields {
-            response.insert(*name, HeaderValue::from_static(value));
         }
-        let status = StatusCode::from_u16(status).unwrap();
-        invalidated_targets(&request, status, &response).into_vec()
+    }
+
+    fn targets(status: u16, fields: &[(&'static str, &'static str)]) -> Vec<String> {
+        let response = response(fields);
+        let outcome = Outcome::Answered(StatusCode::from_u16(status).unwrap(), &response);
+        invalidated_targets(&request(&HeaderMap::new()), &outcome).into_vec()
+    }
+
+    fn response(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        fields.iter().map(field).collect()
     }
 
     #[test]
-    fn unsafe_methods_invalidate_their_target_when_they_succeed() {
+    fn methods_that_are_not_known_to_be_safe_and_override_fields_make_a_request_unsafe() {
+        let of = |method: &str, presence| {
+            is_unsafe(&Method::from_bytes(method.as_bytes()).unwrap(), presence)
+        };
         for method in ["POST", "PUT", "PATCH", "DELETE", "M-SEARCH"] {
-            assert_eq!(targets(method, 200, &[]), ["/a/b?c=1"], "{method}");
-            assert_eq!(targets(method, 303, &[]), ["/a/b?c=1"], "{method}");
-            assert!(targets(method, 404, &[]).is_empty(), "{method}");
-            assert!(targets(method, 500, &[]).is_empty(), "{method}");
+            assert!(of(method, Presence::default()), "{method}");
         }
         for method in ["GET", "HEAD", "OPTIONS", "QUERY"] {
-            assert!(targets(method, 200, &[]).is_empty(), "{method}");
+            assert!(!of(method, Presence::RANGE), "{method}");
+            assert!(of(method, Presence::OVERRIDE), "{method}");
         }
     }
 
     #[test]
-    fn groups_are_told_by_unsafe_methods_only() {
-        let groups = |method: Method, value: &'static str| {
-            let field = [(GROUPS, HeaderValue::from_static(value))];
-            invalidated_groups(&method, &field.into_iter().collect())
+    fn a_success_a_redirect_and_an_unknown_outcome_invalidate_the_target() {
+        for status in [200, 204, 302, 303, 304] {
+            assert_eq!(targets(status, &[]), ["/a/b?c=1"], "{status}");
+        }
+        for status in [101, 400, 404, 500] {
+            assert!(targets(status, &[("location", "/l")]).is_empty(), "{status}");
+        }
+        let none = HeaderMap::new();
+        let unknown = invalidated_targets(&request(&none), &Outcome::Unknown);
+        assert_eq!(unknown.as_slice(), ["/a/b?c=1"]);
+    }
+
+    #[test]
+    fn a_redirect_counts_as_done_only_if_it_leads_to_the_same_path() {
+        let is_done = |status: u16, location: &'static str| {
+            let response = response(&[("location", location)]);
+            let status = StatusCode::from_u16(status).unwrap();
+            Outcome::Answered(status, &response).is_done(&request(&HeaderMap::new()))
         };
-        assert_eq!(groups(Method::POST, r#""a b";x=1, "", "c""#), ["a b", "c"]);
-        assert_eq!(groups(Method::DELETE, r#""a", b"#), [""; 0], "no list of strings");
-        assert_eq!(groups(Method::GET, r#""a""#), [""; 0]);
-        assert_eq!(invalidated_groups(&Method::POST, &HeaderMap::new()), [""; 0]);
+        assert!(is_done(201, "/elsewhere") && is_done(303, "/login"));
+        for location in ["/a/b", "/a/b?done", "b", "?x", "/a/./b#f", "//api.example:8080/a/b"] {
+            assert!(is_done(302, location), "{location}");
+        }
+        for location in ["/login", "/a/b/", "/a/B", "//other.example/a/b", "http://["] {
+            assert!(!is_done(307, location), "{location}");
+            assert_eq!(targets(302, &[("location", location)]).len(), 1, "{location}");
+        }
+        assert!(!is_done(404, "/a/b"));
+        let none = HeaderMap::new();
+        let unchanged = Outcome::Answered(StatusCode::NOT_MODIFIED, &none);
+        assert!(!unchanged.is_done(&request(&none)) && Outcome::Unknown.is_done(&request(&none)));
+    }
+
+    #[test]
+    fn groups_are_a_list_of_strings_or_none() {
+        let groups = |value| invalidated_groups(&response(&[("cache-group-invalidation", value)]));
+        assert_eq!(groups(r#""a b";x=1, "", "c""#), ["a b", "c"]);
+        assert_eq!(groups(r#""a", b"#), [""; 0], "no list of strings");
+        assert_eq!(invalidated_groups(&HeaderMap::new()), [""; 0]);
     }
 
     #[test]
@@ -141,15 +225,11 @@ mod tests {
             ("//api.example:8080/z", "/z"),
             ("https://API.example:8080/z", "/z"),
         ] {
-            assert_eq!(
-                targets("PUT", 201, &[("location", reference)])[1..],
-                [target],
-                "{reference}"
-            );
+            assert_eq!(targets(201, &[("location", reference)])[1..], [target], "{reference}");
         }
         let both = [("location", "/l"), ("content-location", "/c")];
-        assert_eq!(targets("POST", 200, &both), ["/a/b?c=1", "/l", "/c"]);
-        assert_eq!(targets("POST", 200, &[("content-location", "")]), ["/a/b?c=1"]);
+        assert_eq!(targets(200, &both), ["/a/b?c=1", "/l", "/c"]);
+        assert_eq!(targets(200, &[("content-location", "")]), ["/a/b?c=1"]);
     }
 
     #[test]
@@ -161,7 +241,7 @@ mod tests {
             "mailto:x",
             "http://[",
         ] {
-            assert_eq!(targets("PUT", 201, &[("location", reference)]).len(), 1, "{reference}");
+            assert_eq!(targets(201, &[("location", reference)]).len(), 1, "{reference}");
         }
     }
 }

@@ -10,7 +10,7 @@ use super::ResponseDirectives;
 /// The fields of a response that are kept with it, in order.
 ///
 /// Left out are the fields of the connection and of proxy authentication, those that `Connection`,
-/// `no-cache="…"` or `private="…"` name, `Set-Cookie`, `Trailer`, an upstream's `X-API-Cache`, and
+/// `no-cache="…"` or `private="…"` name, `Set-Cookie`, an upstream's `X-API-Cache`, and
 /// `Age`, which is part of [`Freshness`](super::Freshness).
 pub fn stored_fields(response: &HeaderMap, directives: &ResponseDirectives) -> HeaderMap {
     let connection = listed_by_connection(response);
@@ -37,10 +37,9 @@ pub(super) fn is_never_stored(name: &HeaderName) -> bool {
     hop::is_hop_by_hop(name) || NEVER_STORED.contains(name)
 }
 
-const NEVER_STORED: [HeaderName; 7] = [
+const NEVER_STORED: [HeaderName; 6] = [
     header::SET_COOKIE,
     header::AGE,
-    header::TRAILER,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     HeaderName::from_static("proxy-authentication-info"),

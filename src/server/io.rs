@@ -130,6 +130,9 @@ impl Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
+        if self.vitals.is_reset() {
+            self.stream.reset_at_close();
+        }
         self.channel.abandon();
     }
 }
@@ -210,6 +213,9 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.vitals.is_reset() {
+            return Poll::Ready(Ok(()));
+        }
         if matches!(self.close, Close::Open) {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
             self.close = Close::Closed;

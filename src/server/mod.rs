@@ -10,6 +10,7 @@ pub mod connection;
 mod crumbs;
 pub mod drain;
 mod framing;
+mod incoming;
 pub mod interim;
 mod io;
 pub mod limits;
@@ -27,11 +28,11 @@ use std::{future::Future, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 pub use accept::serve;
 pub use connection::{Connection, Introduction};
 pub use drain::Drain;
+pub use incoming::{Incoming, IncomingError};
 pub use interim::Interim;
 pub use limits::{BodyError, BodyLimits, Limited};
 pub use listener::{Address, Counters, Listener};

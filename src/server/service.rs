@@ -5,16 +5,16 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use hyper::body;
 
 use super::{
-    Connection, Counters, Handler,
+    Connection, Counters, Handler, Incoming,
     admission::{KnownHost, admit},
     crumbs,
     interim::Channel,
@@ -36,11 +36,23 @@ pub(super) struct Service<H> {
 }
 
 /// A request being answered; over when the response's body is dropped.
-pub(super) struct InFlight<H>(Arc<Service<H>>);
+pub(super) struct InFlight<H> {
+    service: Arc<Service<H>>,
+    version: Version,
+}
+
+impl<H> InFlight<H> {
+    /// The response breaks off. HTTP/1.0 has no chunks to tell.
+    fn break_off(&self) {
+        if self.version < Version::HTTP_11 {
+            self.service.vitals.reset_at_close();
+        }
+    }
+}
 
 impl<H> Drop for InFlight<H> {
     fn drop(&mut self) {
-        self.0.vitals.end();
+        self.service.vitals.end();
     }
 }
 
@@ -51,16 +63,18 @@ impl<H: Handler> Service<H> {
     /// The request is moved as little as can be; this is on the way of every hit.
     pub(super) fn answer(
         self: &Arc<Self>,
-        mut request: Request<Incoming>,
+        mut request: Request<body::Incoming>,
     ) -> impl Future<Output = Result<Response<Answer<H>>, Infallible>> + Send + use<H> {
         let call = self.vitals.begin();
-        let in_flight = InFlight(Arc::clone(self));
+        let version = request.version();
+        let in_flight = InFlight { service: Arc::clone(self), version };
         let admitted = self.admit(&mut request, call);
         async move {
-            let service = &*in_flight.0;
+            let service = &*in_flight.service;
             if let Err(refusal) = admitted {
-                return Ok(service.refuse(refusal, request.version()));
+                return Ok(service.refuse(refusal, version));
             }
+            let request = request.map(|body| Incoming::new(body, version));
             let response = service.handler.handle(request, &service.connection).await;
             if let Some(channel) = &service.channel {
                 // The final response must not overtake the interim ones.
@@ -77,7 +91,7 @@ impl<H: Handler> Service<H> {
     }
 
     /// Checks the request that is `call`-th on this connection, and opens the way for its interim responses.
-    fn admit(&self, request: &mut Request<Incoming>, call: u32) -> Result<(), Refusal> {
+    fn admit(&self, request: &mut Request<body::Incoming>, call: u32) -> Result<(), Refusal> {
         if !request.body().is_end_stream() {
             self.vitals.linger_at_close();
         }
@@ -130,7 +144,13 @@ impl<H: Handler> Body for Answer<H> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.project() {
-            AnswerProjection::Handler { body, .. } => body.poll_frame(cx),
+            AnswerProjection::Handler { body, in_flight } => {
+                let frame = ready!(body.poll_frame(cx));
+                if matches!(frame, Some(Err(_))) {
+                    in_flight.break_off();
+                }
+                Poll::Ready(frame)
+            }
             AnswerProjection::Problem { problem } => {
                 Poll::Ready(problem.take().map(|problem| Ok(Frame::data(problem))))
             }

@@ -4,6 +4,7 @@ use std::{
     io::{self, IoSlice},
     pin::{Pin, pin},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -124,6 +125,19 @@ impl Stream {
         let left = self.ahead.split_off(self.given_back);
         self.ahead = [bytes, &*left].concat();
         self.given_back = 0;
+    }
+
+    /// Has the connection end with a reset when it is dropped. No clean close may come before: neither FIN
+    /// nor TLS's `close_notify`.
+    pub(super) fn reset_at_close(&self) {
+        let tcp = match &self.transport {
+            Transport::Tcp(stream) => stream,
+            Transport::Tls(stream) => stream.get_ref().0,
+            Transport::Unix(_) => return,
+        };
+        if let Err(error) = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO)) {
+            tracing::debug!(%error, "a broken response ends with a clean close");
+        }
     }
 
     fn give_back(&mut self, buf: &mut ReadBuf<'_>) {

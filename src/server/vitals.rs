@@ -26,6 +26,7 @@ pub(super) struct Vitals {
     blocked_write: AtomicU32,
     tunnel: AtomicBool,
     linger: AtomicBool,
+    reset: AtomicBool,
 }
 
 impl Vitals {
@@ -40,6 +41,7 @@ impl Vitals {
             blocked_write: AtomicU32::default(),
             tunnel: AtomicBool::default(),
             linger: AtomicBool::default(),
+            reset: AtomicBool::default(),
         }
     }
 
@@ -123,6 +125,17 @@ impl Vitals {
     /// Whether unread bytes are to be expected at the close.
     pub(super) fn lingers(&self) -> bool {
         self.linger.load(Relaxed)
+    }
+
+    /// A response broke off whose end only the close of the connection tells: a clean close would make it
+    /// complete (RFC 9112 §8).
+    pub(super) fn reset_at_close(&self) {
+        self.reset.store(true, Relaxed);
+    }
+
+    /// Whether the connection ends with a reset.
+    pub(super) fn is_reset(&self) -> bool {
+        self.reset.load(Relaxed)
     }
 
     /// The number of the head that has begun, or has to: the first one is awaited from the start.

@@ -9,7 +9,7 @@ use super::{
     redis::tests::{self as redis, Server},
 };
 use crate::{
-    entry::{Content, Draft, Entry, Variants},
+    entry::{CompleteBody, Draft, Entry, Variants},
     fence::{OwnFacets, Stamp},
     field::Timestamp,
     key::CacheKey,
@@ -45,7 +45,7 @@ fn received(key: &CacheKey, body: &'static [u8], at: u64) -> Entry {
         facets: OwnFacets::default(),
         stamp: Stamp::default(),
     };
-    Entry::Response(Arc::new(draft.complete(Content(&[body.into()])).unwrap()))
+    Entry::Response(Arc::new(draft.complete(&CompleteBody::made_up([body.into()])).unwrap()))
 }
 
 fn body_of(entry: &Entry) -> Vec<u8> {

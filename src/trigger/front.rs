@@ -7,7 +7,6 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::Either};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Incoming;
 
 use super::{
     body::{Intake, Unread},
@@ -20,7 +19,7 @@ use crate::{
     key::target::{Scheme, Target},
     problem::Problem,
     purge::Once,
-    server::{Connection, Handler},
+    server::{Connection, Handler, Incoming},
 };
 
 /// Where everything of Larder's own begins on the public listener.

@@ -5,13 +5,12 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{Request, Version};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use larder::{
     feed::{Feed, Heard, Origins, Settings, TagPattern},
     fence::{Fence, LogId, Mode, Purge, Record, Selector, Source},
     field::Timestamp,
-    server::{Connection, Settings as ServerSettings},
+    server::{Connection, Incoming, Settings as ServerSettings},
     telemetry::Metrics,
 };
 use tokio::{net::TcpStream, sync::mpsc};

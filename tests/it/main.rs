@@ -27,6 +27,7 @@ mod hostile;
 mod lifecycle;
 mod namespaces;
 mod origin;
+mod outcomes;
 mod passthrough;
 mod poisoning;
 mod purge_log;

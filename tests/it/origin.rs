@@ -12,7 +12,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Version, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use larder::{
     app::{Node, Surroundings, Workers},
@@ -22,7 +21,7 @@ use larder::{
         settings::{Health, Tls},
     },
     pipeline::Clock,
-    server,
+    server::{self, Incoming},
 };
 use tokio::{
     net::TcpStream,
@@ -262,7 +261,7 @@ async fn an_unknown_authority_is_not_trusted() {
         let secure = modern_origin(Some(certificate.server()));
         let url = format!("https://localhost:{}", secure.address.port());
         let error = Origin::new(&settings(&[&url])).unwrap().send(get("/"), None).await;
-        assert_eq!(error.err().unwrap().kind(), "tls");
+        assert_eq!(error.err().unwrap().error.kind(), "tls");
         let other_name = Tls {
             ca: Some(certificate.chain()),
             server_name: Some("api.internal".to_owned()),
@@ -270,7 +269,7 @@ async fn an_unknown_authority_is_not_trusted() {
         };
         let settings = Settings { tls: other_name, ..settings(&[&url]) };
         let error = Origin::new(&settings).unwrap().send(get("/"), None).await;
-        assert_eq!(error.err().unwrap().kind(), "tls");
+        assert_eq!(error.err().unwrap().error.kind(), "tls");
     })
     .await;
 }
@@ -484,7 +483,7 @@ async fn failures_have_their_kinds() {
     within(async {
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let refused = Origin::new(&settings(&[&format!("http://{nobody}")])).unwrap();
-        assert_eq!(refused.send(get("/"), None).await.err().unwrap().kind(), "connect");
+        assert_eq!(refused.send(get("/"), None).await.err().unwrap().error.kind(), "connect");
 
         let silent =
             RawOrigin::start(|mut wire, _| async move { drop(wire.read_to_end().await) }).await;
@@ -493,13 +492,13 @@ async fn failures_have_their_kinds() {
             ..settings(&[&silent.url()])
         };
         let error = Origin::new(&impatient).unwrap().send(get("/"), None).await.err().unwrap();
-        assert_eq!((error.kind(), error.is_timeout()), ("first-byte-timeout", true));
+        assert_eq!((error.error.kind(), error.error.is_timeout()), ("first-byte-timeout", true));
 
         let https = format!("https://{}", silent.address);
         let handshake =
             Settings { connect_timeout: Duration::from_millis(50), ..settings(&[&https]) };
         let error = Origin::new(&handshake).unwrap().send(get("/"), None).await.err().unwrap();
-        assert_eq!((error.kind(), error.is_timeout()), ("connect-timeout", true));
+        assert_eq!((error.error.kind(), error.error.is_timeout()), ("connect-timeout", true));
 
         let nonsense = RawOrigin::start(|mut wire, _| async move {
             wire.read_head().await;
@@ -507,7 +506,7 @@ async fn failures_have_their_kinds() {
         })
         .await;
         let error = Origin::new(&settings(&[&nonsense.url()])).unwrap().send(get("/"), None).await;
-        assert_eq!(error.err().unwrap().kind(), "protocol");
+        assert_eq!(error.err().unwrap().error.kind(), "protocol");
     })
     .await;
 }
@@ -592,7 +591,7 @@ async fn a_server_that_fails_its_health_checks_gets_no_requests() {
         checks.notified().await;
         checks.notified().await;
         let error = origin.send(get("/"), None).await.err().unwrap();
-        assert_eq!(error.kind(), "no-healthy-server");
+        assert_eq!(error.error.kind(), "no-healthy-server");
         is_ill.store(0, Ordering::SeqCst);
         checks.notified().await;
         checks.notified().await;

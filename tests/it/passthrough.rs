@@ -165,7 +165,7 @@ async fn listeners_to_a_stream_of_events_do_not_wait_for_one_another() {
 
 /// Answers with its version and the trailers it got, and with trailers of its own.
 fn with_trailers(tls: Option<std::sync::Arc<rustls::ServerConfig>>) -> Serving {
-    let handler = Answer(|request: Request<Incoming>, _| async move {
+    let handler = Answer(|request: Request<server::Incoming>, _| async move {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap();
         let got = body.trailers().and_then(|trailers| trailers.get("x-sent")).cloned();

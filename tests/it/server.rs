@@ -12,13 +12,12 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use larder::{
     app::{Node, Surroundings, Workers},
     config::{Config, Environment},
     pipeline::Clock,
-    server::{BodyError, Connection, Drain, Handler, Limited, Listener, Settings, serve},
+    server::{BodyError, Connection, Drain, Handler, Incoming, Limited, Listener, Settings, serve},
 };
 use tokio::{net::TcpStream, sync::Notify};
 use tokio_rustls::TlsConnector;

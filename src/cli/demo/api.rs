@@ -11,9 +11,8 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
 
-use crate::server::{Connection, Handler};
+use crate::server::{Connection, Handler, Incoming};
 
 /// A slow API that counts what it is asked.
 #[derive(Debug, Default)]

@@ -12,7 +12,7 @@ use crate::{
         suggest::{did_you_mean, listed, nearest},
     },
     key::target::{Forwarding, NamePattern, NamePatternError, Order, QueryRule},
-    policy::{Rule, Ttl, TtlFrom, invalidation::is_unsafe},
+    policy::{Rule, Ttl, TtlFrom, invalidation::is_unsafe_method},
     route::{
         BodyTemplate, Bypass, Pattern, Route, RouteTable, Tag, TagError, TagTemplate,
         TargetTemplate, VaryRule,
@@ -283,7 +283,7 @@ fn warn_about_writes(section: &RouteSection, pattern: &Pattern, problems: &mut P
     let methods = pattern.methods();
     if let Some(table) = &section.on_write
         && !methods.is_empty()
-        && !methods.iter().any(is_unsafe)
+        && !methods.iter().any(is_unsafe_method)
     {
         let message = "`on_write` has no effect: this route has no writes";
         problems.push(

@@ -42,8 +42,8 @@ pub(super) struct Head {
     freshness: Freshness,
     etag: EtagOrigin,
     fence: Fence,
-    /// Where key, facets, tags and fields end in the content.
-    ends: [u32; 5],
+    /// Where key, URL, facets, tags, fields and trailers end in the content.
+    ends: [u32; 6],
     /// The length of the content.
     pub(super) length: usize,
     /// Its length as it is written: a smaller one means that it is compressed.
@@ -80,6 +80,7 @@ impl Head {
                 response.facets_end,
                 response.tags_end,
                 response.fields_end,
+                response.trailers_end,
             ],
             length: response.bytes.len(),
             stored,
@@ -137,7 +138,14 @@ impl Head {
         let status = StatusCode::from_u16(reader.u16()?).ok()?;
         let freshness = read_freshness(flags, reader)?;
         let fence = Fence { log: LogId(reader.u64()?), seq: reader.u64()? };
-        let ends = [reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?];
+        let ends = [
+            reader.u32()?,
+            reader.u32()?,
+            reader.u32()?,
+            reader.u32()?,
+            reader.u32()?,
+            reader.u32()?,
+        ];
         let length = reader.size()?;
         let stored = if has(COMPRESSED) { reader.size()? } else { length };
         if has(COMPRESSED) && stored >= length {
@@ -150,8 +158,8 @@ impl Head {
 
     /// The response with this content.
     pub(super) fn complete(self, content: Vec<u8>) -> Option<Entry> {
-        let [key_end, url_end, facets_end, tags_end, fields_end] = self.ends;
-        let fits = usize::try_from(fields_end).is_ok_and(|end| end <= content.len());
+        let [key_end, url_end, facets_end, tags_end, fields_end, trailers_end] = self.ends;
+        let fits = usize::try_from(trailers_end).is_ok_and(|end| end <= content.len());
         if !fits || !self.ends.is_sorted() {
             return None;
         }
@@ -170,6 +178,7 @@ impl Head {
             facets_end,
             tags_end,
             fields_end,
+            trailers_end,
         })))
     }
 }

@@ -7,7 +7,7 @@ use proptest::{collection::vec, option, prelude::*};
 
 use super::*;
 use crate::{
-    entry::{Content, Draft},
+    entry::{CompleteBody, Draft},
     fence::{Fence, LogId, OwnFacets, Stamp},
     field::Timestamp,
     key::CacheKey,
@@ -48,7 +48,7 @@ fn response(body: Vec<u8>) -> Entry {
         facets: facets(),
         stamp: Stamp { fence: Fence { log: LogId(1), seq: 2 }, version: 3, began: 4 },
     };
-    Entry::Response(Arc::new(draft.complete(Content(&[body.into()])).unwrap()))
+    Entry::Response(Arc::new(draft.complete(&CompleteBody::made_up([body.into()])).unwrap()))
 }
 
 fn read(encoded: &Encoded) -> Option<Entry> {
@@ -82,6 +82,7 @@ fn assert_same(read: &Entry, written: &Entry) {
     assert!(read.tags().eq(written.tags()));
     assert_eq!(read.facets(), written.facets());
     assert_eq!(read.fields(), written.fields());
+    assert_eq!(read.trailers(), written.trailers());
     assert_eq!(read.body(), written.body());
 }
 
@@ -98,20 +99,20 @@ fn what_holds_on_one_node_only_stays_there() {
 fn the_form_of_version_3_stays_as_it_is() {
     let written = encode(&response(b"body".to_vec()), plain()).head;
     insta::assert_snapshot!(hex(&written), @r#"
-    4c 52 44 52 03 60 14 98 47 41 c0 32 a1 01 0c c8  LRDR.`..GA.2....
+    4c 52 44 52 03 fd fd f8 b5 06 17 b1 3b 01 0c c8  LRDR........;...
     00 20 7b 68 e5 cf 8b 01 00 00 03 00 00 00 00 00  ..{h............
     00 00 01 00 00 00 3c 00 00 00 00 00 00 00 00 00  ......<.........
     00 00 1e 00 00 00 01 00 00 00 00 00 00 00 02 00  ................
     00 00 00 00 00 00 16 00 00 00 16 00 00 00 1d 00  ................
-    00 00 24 00 00 00 6c 00 00 00 70 00 00 00 00 00  ..$...l...p.....
-    00 00 68 74 74 70 3a 2f 2f 65 78 61 6d 70 6c 65  ..http://example
-    2e 63 6f 6d 2f 61 3f 62 72 0a 76 0a 75 0a 31 6f  .com/a?br.v.u.1o
-    6e 65 0a 74 77 6f 0c 00 0a 00 00 00 63 6f 6e 74  ne.two......cont
-    65 6e 74 2d 74 79 70 65 74 65 78 74 2f 70 6c 61  ent-typetext/pla
-    69 6e 04 00 22 00 00 00 65 74 61 67 22 32 33 30  in.."...etag"230
-    64 38 33 35 38 64 63 38 65 38 38 39 30 62 34 63  d8358dc8e8890b4c
-    35 38 64 65 65 62 36 32 39 31 32 65 65 22 62 6f  58deeb62912ee"bo
-    64 79                                            dy
+    00 00 24 00 00 00 6c 00 00 00 6c 00 00 00 70 00  ..$...l...l...p.
+    00 00 00 00 00 00 68 74 74 70 3a 2f 2f 65 78 61  ......http://exa
+    6d 70 6c 65 2e 63 6f 6d 2f 61 3f 62 72 0a 76 0a  mple.com/a?br.v.
+    75 0a 31 6f 6e 65 0a 74 77 6f 0c 00 0a 00 00 00  u.1one.two......
+    63 6f 6e 74 65 6e 74 2d 74 79 70 65 74 65 78 74  content-typetext
+    2f 70 6c 61 69 6e 04 00 22 00 00 00 65 74 61 67  /plain.."...etag
+    22 32 33 30 64 38 33 35 38 64 63 38 65 38 38 39  "230d8358dc8e889
+    30 62 34 63 35 38 64 65 65 62 36 32 39 31 32 65  0b4c58deeb62912e
+    65 22 62 6f 64 79                                e"body
     "#);
     let variants = Variants {
         target: (*b"http://example.com/a").into(),
@@ -148,7 +149,8 @@ const CONSTRAINTS: usize = STATUS + 2;
 const LIFETIME_NANOS: usize = CONSTRAINTS + 1 + 8 + 12 + 8;
 const KEY_END: usize = LIFETIME_NANOS + 4 + 4 + 16;
 const FIELDS_END: usize = KEY_END + 16;
-const LENGTH: usize = FIELDS_END + 4;
+const TRAILERS_END: usize = FIELDS_END + 4;
+const LENGTH: usize = TRAILERS_END + 4;
 /// Only in content that is compressed.
 const STORED: usize = LENGTH + 8;
 /// Only of content in chunks that is not compressed.
@@ -181,8 +183,9 @@ fn a_head_that_contradicts_itself_is_no_entry() {
     assert!(changed(&written, STATUS, &[99, 0]).is_none());
     assert!(changed(&written, LIFETIME_NANOS, &1_000_000_000_u32.to_le_bytes()).is_none());
     assert!(changed(&written, KEY_END, &length.to_le_bytes()).is_none(), "after the tags");
-    assert!(changed(&written, FIELDS_END, &length.to_le_bytes()).is_some(), "an empty body");
-    assert!(changed(&written, FIELDS_END, &(length + 1).to_le_bytes()).is_none());
+    assert!(changed(&written, TRAILERS_END, &length.to_le_bytes()).is_some(), "an empty body");
+    assert!(changed(&written, TRAILERS_END, &(length + 1).to_le_bytes()).is_none());
+    assert!(changed(&written, FIELDS_END, &length.to_le_bytes()).is_none(), "after the trailers");
     assert!(changed(&written, LENGTH, &(length - 1).to_le_bytes()).is_none());
     assert!(changed(&written, LENGTH, &(length + 1).to_le_bytes()).is_none());
 
@@ -306,8 +309,10 @@ fn some_facets() -> impl Strategy<Value = OwnFacets> {
 fn responses() -> impl Strategy<Value = Entry> {
     let texts = (vec(any::<u8>(), 0..60), vec("[a-zé:]{1,9}", 0..5), vec(any::<u8>(), 0..400));
     let numbers = (100..1000_u16, any::<u64>(), any::<u64>());
-    (texts, numbers, headers(), (freshnesses(), some_facets()), 1..4_usize).prop_map(
-        |((key, tags, body), (status, log, seq), headers, (freshness, facets), times)| {
+    let sections = (headers(), headers());
+    (texts, numbers, sections, (freshnesses(), some_facets()), 1..4_usize).prop_map(
+        |((key, tags, body), (status, log, seq), sections, (freshness, facets), times)| {
+            let (headers, trailers) = sections;
             let draft = Draft {
                 key: CacheKey::from_text(&key),
                 status: StatusCode::from_u16(status).unwrap(),
@@ -318,7 +323,9 @@ fn responses() -> impl Strategy<Value = Entry> {
                 stamp: Stamp { fence: Fence { log: LogId(log), seq }, version: 5, began: 6 },
             };
             let pieces = vec![Bytes::from(body); times];
-            Entry::Response(Arc::new(draft.complete(Content(&pieces)).unwrap()))
+            Entry::Response(Arc::new(
+                draft.complete(&CompleteBody::made_up(pieces).with_trailers(trailers)).unwrap(),
+            ))
         },
     )
 }

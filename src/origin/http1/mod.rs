@@ -24,10 +24,11 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     body::{RequestBody, RequestBodyError, Upload},
+    error::Delivery,
     upgrade::Upgraded,
 };
 use crate::{field::hop, server::Interim, server::stream::Stream};
-pub(super) use body::{Body, BodyError};
+pub(super) use body::Body;
 use outgoing::{Outgoing, SendError};
 use response::Head;
 
@@ -142,6 +143,11 @@ impl<'a> Exchange<'a> {
         let outgoing = Outgoing::new(request, &terms.host);
         let since = terms.since;
         Self { connection, outgoing, is_sent: false, asked, terms, since, progress: 0 }
+    }
+
+    /// Whether the origin may have some of the request.
+    pub(super) fn delivery(&self) -> Delivery {
+        if self.outgoing.has_been_sent() { Delivery::Possible } else { Delivery::Unsent }
     }
 
     /// The request's body, where nothing has been sent and nothing of it been lost.

@@ -89,6 +89,11 @@ impl Outgoing {
         self.touched == Touched::No
     }
 
+    /// Whether something has been sent.
+    pub(super) fn has_been_sent(&self) -> bool {
+        self.touched == Touched::Wire
+    }
+
     /// Whether all has been sent.
     pub(super) fn is_finished(&self) -> bool {
         self.end == End::Sent
@@ -189,7 +194,10 @@ impl Outgoing {
     ) -> Poll<io::Result<()>> {
         while let Some(rest) = self.written.get(self.start..).filter(|rest| !rest.is_empty()) {
             self.start += ready!(poll_some(wire, cx, rest))?;
-            self.touched = Touched::Wire;
+            if self.touched != Touched::Wire {
+                self.touched = Touched::Wire;
+                self.body.note_sent();
+            }
         }
         self.written.clear();
         self.start = 0;

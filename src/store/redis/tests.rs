@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{Redis, Refusal, Settings, State};
 use crate::{
-    entry::{Content, Draft, Entry},
+    entry::{CompleteBody, Draft, Entry},
     fence::{OwnFacets, Stamp},
     field::Timestamp,
     key::CacheKey,
@@ -139,7 +139,7 @@ fn response(key: &CacheKey, body: Vec<u8>) -> Entry {
         facets: OwnFacets::default(),
         stamp: Stamp::default(),
     };
-    Entry::Response(Arc::new(draft.complete(Content(&[body.into()])).unwrap()))
+    Entry::Response(Arc::new(draft.complete(&CompleteBody::made_up([body.into()])).unwrap()))
 }
 
 fn body_of(entry: Option<Entry>) -> Option<Vec<u8>> {

@@ -86,7 +86,8 @@ impl Asker {
     }
 
     async fn look(&self, known: Option<&HeaderValue>) -> Result<Answer, AskError> {
-        let response = self.origin.send(request(&self.source, known), None).await?;
+        let response = self.origin.send(request(&self.source, known), None).await;
+        let response = response.map_err(|unanswered| unanswered.error)?;
         match response.status() {
             StatusCode::NOT_MODIFIED if known.is_some() => return Ok(Answer::Same),
             StatusCode::PARTIAL_CONTENT => return Err(AskError::Status(response.status())),

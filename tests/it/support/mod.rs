@@ -3,6 +3,7 @@
 
 pub(crate) mod certificate;
 pub(crate) mod fleet;
+pub(crate) mod frames;
 pub(crate) mod gate;
 pub(crate) mod load;
 pub(crate) mod log;

@@ -5,13 +5,12 @@ use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use hyper::body::Incoming;
 use larder::{
     field::{Timestamp, hop},
     forward,
     key::{OriginTarget, target::Scheme},
     origin::{Origin, OriginError, RequestBody, UploadFailure, upgrade},
-    server::{Address, Connection, Counters, Drain, Handler, Listener, Settings, serve},
+    server::{Address, Connection, Counters, Drain, Handler, Incoming, Listener, Settings, serve},
 };
 
 pub(crate) type BoxBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -112,7 +111,8 @@ impl Forward {
             forward::request::headers(&head.headers, &target, &source, &self.identity);
         *onward.method_mut() = head.method.clone();
         *onward.uri_mut() = head.uri;
-        let mut response = self.origin.send(onward, Some(&connection.interim)).await?;
+        let response = self.origin.send(onward, Some(&connection.interim)).await;
+        let mut response = response.map_err(|unanswered| unanswered.error)?;
         let (status, version) = (response.status(), response.version());
         if let (Some(origin), Some(client)) = (response.body_mut().take_upgraded(), client) {
             upgrade::tunnel(client, origin);

@@ -1,0 +1,130 @@
+//! Unknown outcomes of writes: how often one client can have one target purged by them.
+//!
+//! A write without a response purges as a success does. Anyone can bring that about by leaving in the
+//! middle of a request, so that it must not fill the purge log: of one client and target at most one such
+//! purge a second is written. Later ones within the second are merged into one at its end, and none is
+//! dropped.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use crate::fence::Selector;
+
+/// The time between two purges of one subject.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Subjects that are remembered at the same time; of further ones, each purge is written.
+const SUBJECTS: usize = 4096;
+
+/// Whose outcome is unknown: a client, by its address, and what its write purges.
+pub type Subject = (Option<IpAddr>, Vec<Selector>);
+
+/// Recent purges by writes whose outcome is unknown.
+#[derive(Default)]
+pub struct UnknownOutcomes {
+    windows: Mutex<HashMap<Subject, Window>>,
+}
+
+/// The second after a purge.
+struct Window {
+    ends: Instant,
+    /// Whether another purge is to be written at its end.
+    is_followed: bool,
+}
+
+/// When a purge is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// At once.
+    Now,
+    /// At this time; the caller then calls [`UnknownOutcomes::begin_window`] and writes it.
+    At(Instant),
+    /// Together with one that is going to be written already.
+    Merged,
+}
+
+impl UnknownOutcomes {
+    /// Returns when the purge of a subject is written whose outcome was found to be unknown at `now`.
+    pub fn turn(&self, subject: &Subject, now: Instant) -> Turn {
+        let mut windows = self.windows.lock();
+        match windows.get_mut(subject) {
+            Some(window) if window.is_followed => return Turn::Merged,
+            Some(window) if now < window.ends => {
+                window.is_followed = true;
+                return Turn::At(window.ends);
+            }
+            _ => {}
+        }
+        if windows.len() >= SUBJECTS {
+            windows.retain(|_, window| window.is_followed || now < window.ends);
+        }
+        if windows.len() < SUBJECTS {
+            windows.insert(subject.clone(), Window::from(now));
+        }
+        Turn::Now
+    }
+
+    /// Begins the next window of a subject, whose purge is written now.
+    pub fn begin_window(&self, subject: &Subject, now: Instant) {
+        if let Some(window) = self.windows.lock().get_mut(subject) {
+            *window = Window::from(now);
+        }
+    }
+}
+
+impl From<Instant> for Window {
+    fn from(begin: Instant) -> Self {
+        Self { ends: begin + WINDOW, is_followed: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(client: u8, tag: &str) -> Subject {
+        (Some(IpAddr::from([192, 0, 2, client])), vec![Selector::Tag(tag.into())])
+    }
+
+    #[test]
+    fn later_ones_within_a_second_are_merged_into_one_at_its_end() {
+        let (unknown, start) = (UnknownOutcomes::default(), Instant::now());
+        let (subject, end) = (subject(1, "a"), start + WINDOW);
+        let turn = |millis| unknown.turn(&subject, start + Duration::from_millis(millis));
+        assert_eq!(turn(0), Turn::Now);
+        assert_eq!(turn(300), Turn::At(end));
+        assert_eq!(turn(600), Turn::Merged);
+        assert_eq!(turn(1100), Turn::Merged, "what is late is still going to be written");
+        unknown.begin_window(&subject, start + Duration::from_millis(1200));
+        assert_eq!(turn(1300), Turn::At(start + Duration::from_millis(2200)));
+        unknown.begin_window(&subject, start + Duration::from_millis(2200));
+        assert_eq!(turn(3200), Turn::Now);
+    }
+
+    #[test]
+    fn clients_and_targets_are_counted_apart() {
+        let (unknown, now) = (UnknownOutcomes::default(), Instant::now());
+        for subject in [subject(1, "a"), subject(2, "a"), subject(1, "b")] {
+            assert_eq!(unknown.turn(&subject, now), Turn::Now);
+        }
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_drops_nothing() {
+        let (unknown, start) = (UnknownOutcomes::default(), Instant::now());
+        let numbered = |number: usize| subject(1, &number.to_string());
+        for number in 0..=SUBJECTS {
+            assert_eq!(unknown.turn(&numbered(number), start), Turn::Now);
+        }
+        assert_eq!(unknown.windows.lock().len(), SUBJECTS);
+        assert_eq!(unknown.turn(&numbered(0), start), Turn::At(start + WINDOW));
+        assert_eq!(unknown.turn(&numbered(SUBJECTS), start), Turn::Now, "not remembered");
+        assert_eq!(unknown.turn(&numbered(SUBJECTS), start + WINDOW), Turn::Now);
+        assert_eq!(unknown.windows.lock().len(), 2, "the followed one and the new one");
+    }
+}

@@ -1,0 +1,73 @@
+//! Bodies as hyper receives them, complete only if their end was seen.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::Version;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body;
+
+use super::stream::Protocol;
+
+/// A body that hyper receives, and that fails unless its own end is seen.
+///
+/// An HTTP/2 body ends with `END_STREAM` (RFC 9113 §8.1). hyper also ends it without an error if the
+/// stream is reset, or the connection goes away, with `NO_ERROR`. An HTTP/1.1 body ends with its last
+/// chunk, or at its length (RFC 9112 §8).
+pub struct Incoming {
+    body: body::Incoming,
+    protocol: Protocol,
+}
+
+/// Why a received body is not complete.
+#[derive(Debug, thiserror::Error)]
+pub enum IncomingError {
+    /// The connection or the stream failed, or what came is not HTTP.
+    #[error(transparent)]
+    Failed(#[from] hyper::Error),
+    /// It stopped before its end.
+    #[error("the body stopped before its end")]
+    Truncated,
+}
+
+impl Incoming {
+    /// The body of a message that came with this version of HTTP.
+    pub(crate) fn new(body: body::Incoming, version: Version) -> Self {
+        let protocol = if version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
+        Self { body, protocol }
+    }
+
+    fn has_ended(&self) -> bool {
+        match self.protocol {
+            Protocol::Http2 => self.body.is_end_stream(),
+            Protocol::Http1 => self.body.size_hint().exact().is_none_or(|left| left == 0),
+        }
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = IncomingError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, IncomingError>>> {
+        Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(frame) => Some(frame.map_err(IncomingError::Failed)),
+            None if self.has_ended() => None,
+            None => Some(Err(IncomingError::Truncated)),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,254 @@
+//! HTTP/2 by hand (RFC 9113): frames as bytes, for what no library sends.
+
+use std::net::SocketAddr;
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::{
+    gate::Gate,
+    wire::{RawOrigin, Wire},
+};
+
+const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+pub(crate) const NO_ERROR: u32 = 0;
+pub(crate) const INTERNAL_ERROR: u32 = 2;
+pub(crate) const CANCEL: u32 = 8;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const ACK: u8 = 1;
+
+/// One frame.
+#[derive(Debug)]
+struct Frame {
+    kind: u8,
+    flags: u8,
+    stream: u32,
+    payload: Vec<u8>,
+}
+
+/// What a script sends on a stream.
+#[derive(Clone)]
+pub(crate) enum Step {
+    /// A header or trailer section, and whether it ends the stream.
+    Fields(&'static [(&'static str, &'static str)], End),
+    Data(&'static str, End),
+    /// `RST_STREAM`.
+    Reset(u32),
+    /// `GOAWAY` after which this stream is not answered.
+    GoAway(u32),
+    Wait(Gate),
+    /// The connection ends.
+    Close,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Stream,
+    No,
+}
+
+/// What became of the other side's half of a stream.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Received {
+    pub(crate) data: String,
+    /// Whether `END_STREAM` was seen.
+    pub(crate) is_ended: bool,
+    /// The code of a `RST_STREAM`.
+    pub(crate) reset: Option<u32>,
+}
+
+/// A connection on which both sides speak frames.
+pub(crate) struct Frames {
+    wire: Wire,
+}
+
+impl Frames {
+    /// A client's side.
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let mut frames = Self { wire: Wire::connect(address).await };
+        frames.wire.write(PREFACE).await;
+        frames.send(SETTINGS, 0, 0, &[]).await;
+        frames
+    }
+
+    /// A server's side.
+    async fn accept(mut wire: Wire) -> Option<Self> {
+        wire.try_read_exact_bytes(PREFACE.len()).await?;
+        let mut frames = Self { wire };
+        frames.send(SETTINGS, 0, 0, &[]).await;
+        Some(frames)
+    }
+
+    /// Sends a request's head on a stream.
+    pub(crate) async fn request(&mut self, stream: u32, method: &'static str, end: End) {
+        let fields =
+            [(":method", method), (":scheme", "http"), (":path", "/"), (":authority", "api.test")];
+        self.send(HEADERS, END_HEADERS | flag(end), stream, &block(&fields)).await;
+    }
+
+    /// Does what a script says; whether the connection goes on.
+    pub(crate) async fn play(&mut self, stream: u32, steps: &[Step]) -> bool {
+        for step in steps {
+            match step {
+                Step::Fields(fields, end) => {
+                    self.send(HEADERS, END_HEADERS | flag(*end), stream, &block(fields)).await;
+                }
+                Step::Data(text, end) => {
+                    self.send(DATA, flag(*end), stream, text.as_bytes()).await;
+                }
+                Step::Reset(code) => {
+                    self.send(RST_STREAM, 0, stream, &code.to_be_bytes()).await;
+                }
+                Step::GoAway(code) => {
+                    let payload = [0_u32.to_be_bytes(), code.to_be_bytes()].concat();
+                    self.send(GOAWAY, 0, 0, &payload).await;
+                }
+                Step::Wait(gate) => gate.passed().await,
+                Step::Close => return false,
+            }
+        }
+        true
+    }
+
+    /// The other side's half of a stream, read to its end. None where the connection ends before.
+    pub(crate) async fn receive(&mut self, stream: u32) -> Option<Received> {
+        let mut received = Received::default();
+        while !received.is_over() {
+            self.receive_more(stream, &mut received).await?;
+        }
+        Some(received)
+    }
+
+    async fn receive_more(&mut self, stream: u32, received: &mut Received) -> Option<()> {
+        loop {
+            let frame = self.next().await?;
+            if frame.stream == stream {
+                received.take(&frame);
+                return Some(());
+            }
+        }
+    }
+
+    /// The stream of the next request's head, and whether that is all of the request.
+    async fn next_request(&mut self) -> Option<(u32, End)> {
+        loop {
+            let frame = self.next().await?;
+            if frame.kind == HEADERS {
+                let is_ended = frame.flags & END_STREAM != 0;
+                return Some((frame.stream, if is_ended { End::Stream } else { End::No }));
+            }
+        }
+    }
+
+    /// The next frame that is about a stream; answers the others.
+    async fn next(&mut self) -> Option<Frame> {
+        loop {
+            let head = self.wire.try_read_exact_bytes(9).await?;
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            let payload = self.wire.try_read_exact_bytes(length as usize).await?;
+            let frame = Frame { kind: head[3], flags: head[4], stream, payload };
+            match frame.kind {
+                SETTINGS | PING if frame.flags & ACK == 0 => {
+                    let payload = if frame.kind == PING { frame.payload } else { Vec::new() };
+                    self.send(frame.kind, ACK, 0, &payload).await;
+                }
+                DATA | HEADERS | RST_STREAM => return Some(frame),
+                _ => {}
+            }
+        }
+    }
+
+    async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let mut frame = vec![length[1], length[2], length[3], kind, flags];
+        frame.extend_from_slice(&stream.to_be_bytes());
+        frame.extend_from_slice(payload);
+        self.wire.try_write(frame).await;
+    }
+}
+
+impl Received {
+    fn is_over(&self) -> bool {
+        self.is_ended || self.reset.is_some()
+    }
+
+    fn take(&mut self, frame: &Frame) {
+        match frame.kind {
+            RST_STREAM => {
+                let code = frame.payload.as_slice().try_into().unwrap();
+                self.reset = Some(u32::from_be_bytes(code));
+            }
+            DATA => self.data.push_str(std::str::from_utf8(&frame.payload).unwrap()),
+            _ => {}
+        }
+        if matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0 {
+            self.is_ended = true;
+        }
+    }
+}
+
+/// An HTTP/2 origin that answers every request with the same steps, as soon as it has its head.
+pub(crate) async fn origin(steps: &[Step]) -> RawOrigin {
+    let steps = steps.to_vec();
+    RawOrigin::start(move |wire, _| {
+        let steps = steps.clone();
+        async move {
+            let Some(mut frames) = Frames::accept(wire).await else { return };
+            while let Some((stream, _)) = frames.next_request().await {
+                if !frames.play(stream, &steps).await {
+                    return;
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// An HTTP/2 origin that answers nothing and reports, after each frame, what it has of a request's body.
+pub(crate) async fn reading() -> (RawOrigin, UnboundedReceiver<Received>) {
+    let (report, reports) = unbounded_channel();
+    let origin = RawOrigin::start(move |wire, _| {
+        let report = report.clone();
+        async move {
+            let Some(mut frames) = Frames::accept(wire).await else { return };
+            while let Some((stream, _)) = frames.next_request().await {
+                let mut received = Received::default();
+                while !received.is_over() {
+                    let Some(()) = frames.receive_more(stream, &mut received).await else { return };
+                    report.send(received.clone()).unwrap();
+                }
+            }
+        }
+    })
+    .await;
+    (origin, reports)
+}
+
+fn flag(end: End) -> u8 {
+    if end == End::Stream { END_STREAM } else { 0 }
+}
+
+/// A field section of literals without indexing (RFC 7541 §6.2.2).
+fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            let length = u8::try_from(text.len()).unwrap();
+            assert!(length < 127, "one byte holds the length");
+            block.push(length);
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    block
+}
