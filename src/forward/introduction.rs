@@ -178,7 +178,7 @@ fn is_token(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::{Method, Version};
+    use http::Version;
 
     use super::*;
     use crate::key::target::Scheme;
@@ -191,16 +191,7 @@ mod tests {
             trusted: &[],
             known: None,
         };
-        let target = OriginTarget {
-            method: &Method::GET,
-            scheme: Scheme::Http,
-            asked_host: "a.test".into(),
-            host: "a.test".into(),
-            path: "/".into(),
-            query: None,
-            sent_query: None,
-            told: Vec::new(),
-        };
+        let target = OriginTarget::plain(Scheme::Http, "a.test", "/");
         let Introduction { element, address, .. } = introduction(&target, &source, chain);
         let text = |value: HeaderValue| value.to_str().unwrap().to_owned();
         (text(element.unwrap()), address.map(text))

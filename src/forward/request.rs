@@ -140,14 +140,9 @@ mod tests {
         let client = given(lines);
         let told = if source.is_trusted() { told::of(&client) } else { Vec::new() };
         let target = OriginTarget {
-            method: &http::Method::GET,
-            scheme: Scheme::Https,
-            asked_host: "api.test:8443".into(),
             host: "inner.test".into(),
-            path: "/".into(),
-            query: None,
-            sent_query: None,
             told,
+            ..OriginTarget::plain(Scheme::Https, "api.test:8443", "/")
         };
         super::headers(&client, &target, &source, &Identity::new("3f9c"))
     }
@@ -208,16 +203,7 @@ mod tests {
                 trusted: &[],
                 known: Some(&known),
             };
-            let target = OriginTarget {
-                method: &http::Method::GET,
-                scheme: Scheme::Http,
-                asked_host: host.into(),
-                host: host.into(),
-                path: "/".into(),
-                query: None,
-                sent_query: None,
-                told: Vec::new(),
-            };
+            let target = OriginTarget::plain(Scheme::Http, host, "/");
             let onward = super::headers(&HeaderMap::new(), &target, &source, &Identity::new("3f"));
             let expected = match host {
                 "a.test" => "for=192.0.2.1;host=a.test;proto=http",

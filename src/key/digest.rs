@@ -1,6 +1,6 @@
 //! Keyed digests: how credentials enter keys without being readable there.
 
-use std::fmt;
+use std::{fmt, sync::LazyLock};
 
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 
@@ -12,6 +12,16 @@ pub const SHORTEST_DIGEST_KEY: usize = 32;
 pub struct DigestKey(hmac::Key);
 
 impl DigestKey {
+    /// The key of this process alone: what is digested with it means nothing to other nodes.
+    pub fn of_process() -> Self {
+        static KEY: LazyLock<DigestKey> = LazyLock::new(|| {
+            let mut secret = [0; SHORTEST_DIGEST_KEY];
+            let _without_entropy = aws_lc_rs::rand::fill(&mut secret);
+            DigestKey(hmac::Key::new(HMAC_SHA256, &secret))
+        });
+        KEY.clone()
+    }
+
     /// A key of at least [`SHORTEST_DIGEST_KEY`] bytes; none if it is shorter.
     pub fn new(secret: &[u8]) -> Option<Self> {
         (secret.len() >= SHORTEST_DIGEST_KEY).then(|| Self(hmac::Key::new(HMAC_SHA256, secret)))
@@ -22,6 +32,11 @@ impl DigestKey {
         let tag = hmac::sign(&self.0, bytes);
         tag.as_ref().first_chunk::<16>().copied().unwrap_or_default()
     }
+}
+
+/// A digest in hexadecimal.
+pub fn hex(digest: [u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(digest))
 }
 
 impl fmt::Debug for DigestKey {

@@ -7,6 +7,8 @@ pub mod vary;
 
 pub use origin_target::OriginTarget;
 
+use std::fmt;
+
 use aws_lc_rs::digest::SHA256;
 
 pub use digest::DigestKey;
@@ -24,10 +26,27 @@ pub struct CacheKey {
 }
 
 /// What the origin is sent beside what a key's text says.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Beside {
-    /// The whole query.
+    /// The whole query. It may hold credentials.
     query: Box<str>,
+    reach: Reach,
+}
+
+impl fmt::Debug for Beside {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[redacted]")
+    }
+}
+
+/// Where responses with a key may be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reach {
+    /// On every node of the fleet.
+    #[default]
+    Fleet,
+    /// In the memory of this node: no other node can make the same key.
+    Node,
 }
 
 impl PartialEq for CacheKey {
@@ -73,7 +92,7 @@ impl CacheKey {
         text.push(SEPARATOR);
         text.extend_from_slice(&generation.to_le_bytes());
         text.extend_from_slice(selecting);
-        Self::digested(text)
+        Self { beside: self.beside.clone(), ..Self::digested(text) }
     }
 
     /// The key whose text this is.
@@ -85,7 +104,12 @@ impl CacheKey {
     pub fn origin_target(&self) -> Option<OriginTarget<'_>> {
         let target = OriginTarget::read(&self.text)?;
         let sent_query = self.beside.as_deref().map(|beside| (&*beside.query).into());
-        Some(OriginTarget { sent_query, ..target })
+        Some(OriginTarget { sent_query, reach: self.reach(), ..target })
+    }
+
+    /// Where responses with this key may be stored.
+    pub fn reach(&self) -> Reach {
+        self.beside.as_deref().map_or(Reach::Fleet, |beside| beside.reach)
     }
 
     /// The URL in the form by which purges select it, see [`target::purge_url`].

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::{
-    Beside, CacheKey,
+    Beside, CacheKey, Reach,
     target::{Scheme, purge_url},
 };
 
@@ -27,17 +27,36 @@ pub struct OriginTarget<'a> {
     pub path: Cow<'a, str>,
     /// The query without its `?`, as far as it is in the key.
     pub query: Option<Cow<'a, str>>,
-    /// The query as it is sent, if that is more than the key holds (`query.forward = "all"`).
+    /// The query as it is sent, if the key holds something else: not all parameters
+    /// (`query.forward = "all"`), or digests of credentials.
     pub sent_query: Option<Cow<'a, str>>,
+    /// Where responses may be stored.
+    pub reach: Reach,
     /// What a trusted proxy says of the target (`X-Forwarded-Host`, …), sorted by name.
     pub told: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl OriginTarget<'_> {
+impl<'a> OriginTarget<'a> {
+    /// A `GET` of this path over this scheme, of which no proxy says anything further. `host` is in
+    /// canonical form.
+    pub fn plain(scheme: Scheme, host: &'a str, path: &'a str) -> Self {
+        Self {
+            method: &Method::GET,
+            scheme,
+            asked_host: host.into(),
+            host: host.into(),
+            path: path.into(),
+            query: None,
+            sent_query: None,
+            reach: Reach::Fleet,
+            told: Vec::new(),
+        }
+    }
+
     /// Returns the key of responses to this request. Costs about 200 ns.
     pub fn key(&self) -> CacheKey {
         let key = CacheKey::of_target(|text| self.write(text));
-        let beside = |query: &str| Box::new(Beside { query: query.into() });
+        let beside = |query: &str| Box::new(Beside { query: query.into(), reach: self.reach });
         CacheKey { beside: self.sent_query.as_deref().map(beside), ..key }
     }
 
@@ -90,7 +109,17 @@ impl<'a> OriginTarget<'a> {
             told.push((name, HeaderValue::from_bytes(parts.next()?).ok()?));
         }
         let (asked_host, host, path) = (asked_host.into(), host.into(), path.into());
-        Some(Self { method, scheme, asked_host, host, path, query, sent_query: None, told })
+        Some(Self {
+            method,
+            scheme,
+            asked_host,
+            host,
+            path,
+            query,
+            sent_query: None,
+            reach: Reach::Fleet,
+            told,
+        })
     }
 
     /// The query that the origin is sent.
@@ -182,14 +211,8 @@ mod tests {
 
     fn target<'a>(host: &'a str, path: &'a str, query: Option<&'a str>) -> OriginTarget<'a> {
         OriginTarget {
-            method: &Method::GET,
-            scheme: Scheme::Http,
-            asked_host: host.into(),
-            host: host.into(),
-            path: path.into(),
             query: query.map(Into::into),
-            sent_query: None,
-            told: Vec::new(),
+            ..OriginTarget::plain(Scheme::Http, host, path)
         }
     }
 

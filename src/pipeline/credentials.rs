@@ -1,13 +1,13 @@
 //! What a request says about who asks: found once, when it is received.
 
-use std::cell::RefCell;
+use std::{borrow::Cow, cell::RefCell};
 
 use http::{HeaderMap, HeaderValue, header};
 
 use super::site::{Site, SiteId};
 use crate::{
     field::presence::Presence,
-    key::CacheKey,
+    key::{CacheKey, DigestKey, digest, target::purge_url},
     policy::{CredentialRules, Credentials, Reason, credentials::CookieFindings},
     route::Route,
 };
@@ -59,6 +59,37 @@ impl Identity {
         target
             .selected_by(|out| site.credentials.write_selecting(headers, &route.vary.cookies, out))
     }
+}
+
+/// The query with a digest in place of each credential; `None` if it has none. Without a key there is no
+/// digest either: that is the form of all of them.
+pub fn masked(query: &str, rules: &CredentialRules, key: Option<&DigestKey>) -> Option<String> {
+    let mut secrets = rules.credential_parameters(query).peekable();
+    secrets.peek()?;
+    let mut masked = String::with_capacity(query.len() + 32);
+    for (place, pair) in query.split('&').enumerate() {
+        if place > 0 {
+            masked.push('&');
+        }
+        let Some(secret) = secrets.next_if(|secret| secret.place == place) else {
+            masked.push_str(pair);
+            continue;
+        };
+        masked.push_str(secret.name);
+        masked.push('=');
+        masked.push(purge_url::MASK);
+        if let Some(key) = key {
+            masked.push_str(&digest::hex(key.digest(pair.as_bytes())));
+        }
+    }
+    Some(masked)
+}
+
+/// The query of a target in the form by which purges select it: as far as its route keeps it, and without
+/// credentials.
+pub fn purge_query<'a>(site: &Site, route: &Route, query: Option<&'a str>) -> Option<Cow<'a, str>> {
+    let kept = route.query.kept(query?)?;
+    Some(masked(&kept, &site.credentials, None).map_or(kept, Cow::Owned))
 }
 
 /// The rules by which cookies choose among the responses of a route, if they do.

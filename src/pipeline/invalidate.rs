@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use http::{HeaderMap, Method};
 use tokio::time::timeout;
 
-use super::{Pipeline, receive::Ingress, site::Site};
+use super::{Pipeline, credentials, receive::Ingress, site::Site};
 use crate::{
     fence::{Mode, Purge, Selector, Source},
     key::target::{Readings, purge_url},
@@ -78,7 +78,7 @@ fn url(site: &Site, ingress: &Ingress<'_>, target: &str) -> Option<Selector> {
     if !route.rule.cache {
         return None;
     }
-    let query = query.and_then(|query| route.query.kept(query));
+    let query = credentials::purge_query(site, route, query);
     Some(Selector::Url(purge_url::of(&ingress.host, path, query.as_deref())))
 }
 

@@ -166,7 +166,8 @@ impl<S: Store> Pipeline<S> {
             let host = host::canonical(target.host, target.scheme);
             let path = Readings::of(target.path);
             let route = site.routes.select_loosest(&Method::GET, &host, &path).route;
-            purge_url::of_target(target, &route.query)
+            let query = credentials::purge_query(site, route, target.query);
+            purge_url::of(&host, target.path, query.as_deref())
         })
     }
 

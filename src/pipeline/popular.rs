@@ -266,17 +266,7 @@ mod tests {
     }
 
     fn key(path: &str) -> CacheKey {
-        OriginTarget {
-            method: &Method::GET,
-            scheme: Scheme::Http,
-            asked_host: "h".into(),
-            host: "h".into(),
-            path: path.into(),
-            query: None,
-            sent_query: None,
-            told: Vec::new(),
-        }
-        .key()
+        OriginTarget::plain(Scheme::Http, "h", path).key()
     }
 
     fn asked(path: &str, fields: &[(&str, &str)]) -> Parts {

@@ -5,7 +5,11 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body::Body;
 
-use super::{credentials::Identity, finish, site::Site};
+use super::{
+    credentials::{Identity, masked},
+    finish,
+    site::Site,
+};
 use crate::{
     field::{
         forwarding::{Forwarding, is_misspelt},
@@ -14,7 +18,7 @@ use crate::{
     },
     forward::{self, told},
     key::{
-        CacheKey, OriginTarget,
+        CacheKey, DigestKey, OriginTarget, Reach,
         target::{Forwarding as Forwards, QueryRule, Readings, Scheme, host},
     },
     policy::{Credentials, Reason, RequestDirectives},
@@ -109,9 +113,9 @@ pub fn plan<B: Body>(
         Ok(identity) => identity,
         Err(reason) => return (index, Verdict::Pass(reason)),
     };
-    let plain = ingress.key(site, (uri.path(), uri.query()), &route.query);
-    let target = identity.key(site, route, headers, plain);
     let credentials = identity.credentials;
+    let plain = ingress.key(site, (uri.path(), uri.query()), (&route.query, credentials));
+    let target = identity.key(site, route, headers, plain);
     (index, Verdict::Lookup(Lookup { target, directives, credentials, presence }))
 }
 
@@ -148,6 +152,7 @@ impl<'a> Ingress<'a> {
             path: uri.path().into(),
             query: uri.query().map(Cow::Borrowed),
             sent_query: None,
+            reach: Reach::Fleet,
             told: self.told,
         }
     }
@@ -157,19 +162,41 @@ impl<'a> Ingress<'a> {
         &self,
         site: &Site,
         (path, query): (&str, Option<&str>),
-        rule: &QueryRule,
+        (rule, credentials): (&QueryRule, Credentials),
     ) -> CacheKey {
-        let target = OriginTarget {
+        let kept = query.and_then(|query| rule.kept(query));
+        let mut target = OriginTarget {
             method: &Method::GET,
             scheme: self.scheme,
             asked_host: Cow::Borrowed(&self.host),
             host: site.host.of(&self.host).into(),
             path: path.into(),
-            query: query.and_then(|query| rule.kept(query)),
+            query: kept,
             sent_query: query.filter(|_| rule.forwarding == Forwards::All).map(Cow::Borrowed),
+            reach: Reach::Fleet,
             told: self.told.clone(),
         };
+        if credentials.has(Credentials::PARAMETER) {
+            mask(site, &mut target);
+        }
         target.key()
+    }
+}
+
+/// Puts digests in the place of credentials in the query of a key. Nothing but this node's memory may hold
+/// what only a key of this process tells apart.
+fn mask(site: &Site, target: &mut OriginTarget<'_>) {
+    let (key, reach) = match &site.digest_key {
+        Some(key) => (key.clone(), Reach::Fleet),
+        None => (DigestKey::of_process(), Reach::Node),
+    };
+    let Some(query) = target.query.take() else { return };
+    match masked(&query, &site.credentials, Some(&key)) {
+        None => target.query = Some(query),
+        Some(masked) => {
+            target.sent_query = target.sent_query.take().or(Some(query));
+            (target.query, target.reach) = (Some(masked.into()), reach);
+        }
     }
 }
 

@@ -117,7 +117,11 @@ impl<S: Store> Inquiry<S> {
         let presence = Presence::of(head.headers);
         let identity =
             Identity::of(&self.site, route, (uri.query(), head.headers), presence).ok()?;
-        let plain = ingress.key(&self.site, (uri.path(), uri.query()), &route.query);
+        let plain = ingress.key(
+            &self.site,
+            (uri.path(), uri.query()),
+            (&route.query, identity.credentials),
+        );
         let target = identity.key(&self.site, route, head.headers, plain);
         Some(Box::new(Ask {
             pipeline: Arc::clone(&self.pipeline),

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     entry::{Entry, StoredResponse},
-    key::CacheKey,
+    key::{CacheKey, Reach},
 };
 
 /// Memory, Redis, both or none.
@@ -55,6 +55,11 @@ impl Tiered {
         self.state().map(|state| format!("redis: {state}"))
     }
 
+    /// Redis, if there is one and it may have what has this key.
+    fn shared(&self, key: &CacheKey) -> Option<&Redis> {
+        self.redis.as_ref().filter(|_| key.reach() == Reach::Fleet)
+    }
+
     /// Keeps what came from Redis at hand, and gives the newer of the two.
     async fn keep(&self, key: &CacheKey, found: Entry) -> Entry {
         let Some(memory) = &self.memory else { return found };
@@ -92,7 +97,7 @@ impl Store for Tiered {
     }
 
     async fn get(&self, key: &CacheKey) -> Option<Entry> {
-        let Some(redis) = &self.redis else { return self.peek(key) };
+        let Some(redis) = self.shared(key) else { return self.peek(key) };
         let removed = redis.removed();
         match redis.get(key).await {
             // What was read may be what was removed while it was on its way.
@@ -107,7 +112,7 @@ impl Store for Tiered {
     }
 
     async fn put(&self, key: &CacheKey, entry: Entry) -> Put {
-        let further = match &self.redis {
+        let further = match self.shared(key) {
             Some(redis) => redis.put(key, entry.clone()),
             None => Put::TooLarge,
         };
@@ -119,7 +124,7 @@ impl Store for Tiered {
     }
 
     async fn claim(&self, key: &CacheKey) -> Claim {
-        match &self.redis {
+        match self.shared(key) {
             // Boxed: only what is not stored gets here.
             Some(redis) => Box::pin(redis.claim(key)).await,
             None => Claim::Alone,

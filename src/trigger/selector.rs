@@ -189,11 +189,11 @@ impl<'a> Parts<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::target::QueryRule;
 
     /// The form where no route says anything about parameters.
     fn plain(target: &Target<'_>) -> Box<str> {
-        purge_url::of_target(target, &QueryRule::default())
+        let host = host::canonical(target.host, target.scheme);
+        purge_url::of(&host, target.path, target.query)
     }
 
     fn url_of(text: &str) -> Result<String, SelectorError> {

@@ -1,9 +1,12 @@
 //! Requests that say who asks: which fields, parameters and cookies count, and what is shared despite them.
 
 use super::support::{
+    fleet::{Fleet, moment},
     gate::Gate,
     proxy::{Proxy, request},
+    redis::Redis,
     script::{Said, Scripted},
+    wire::Wire,
     within,
 };
 
@@ -69,12 +72,12 @@ async fn the_key_of_one_client_opens_nothing_to_another() {
         for field in FIELDS {
             let origin = Scripted::start(move |asked| {
                 let name = asked.head.to_ascii_lowercase().replace('_', "-");
-                let who = ["ada", "bob", "wrong"].into_iter().find(|who| name.contains(who));
+                let who = ["zoe", "bob", "wrong"].into_iter().find(|who| name.contains(who));
                 Said::ok(who.unwrap_or("nobody"))
             })
             .await;
             let proxy = Proxy::with(&origin.url(), TTL);
-            for who in ["ada", "bob", "wrong"] {
+            for who in ["zoe", "bob", "wrong"] {
                 let reply = proxy.get_with("/a", &[(field, who)]).await;
                 assert_eq!(reply.cache(), "MISS", "{field}");
                 let reason = reply.header("cache-status").unwrap();
@@ -82,7 +85,7 @@ async fn the_key_of_one_client_opens_nothing_to_another() {
             }
             assert_eq!(proxy.get("/a").await.summary(), "200 MISS nobody", "{field}");
             assert_eq!(proxy.get("/a").await.summary(), "200 HIT nobody", "{field}");
-            let again = proxy.get_with("/a", &[(field, "ada")]).await;
+            let again = proxy.get_with("/a", &[(field, "zoe")]).await;
             assert_eq!(again.cache(), "MISS", "{field}");
         }
     })
@@ -627,6 +630,64 @@ async fn a_key_gets_nothing_stale_that_it_may_not_share() {
             assert_eq!(proxy.get_with("/a", &[field]).await.status(), 503, "{field:?}");
         }
         assert_eq!(proxy.get("/a").await.summary(), "200 STALE all");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_in_the_query_reaches_the_origin_and_is_shared_with_no_other() {
+    within(async {
+        let origin = Scripted::start(|asked| Said::fresh(asked.target.clone())).await;
+        let toml = "admin.token = \"t\"\nadmin.purge_from = [\"127.0.0.0/8\"]\n";
+        let proxy = Proxy::with(&origin.url(), toml);
+        for target in ["/a?b=1&access_token=one", "/a?b=1&access_token=two", "/a?b=1;api_key=x"] {
+            assert_eq!(proxy.get(target).await.summary(), format!("200 MISS {target}"));
+            assert_eq!(proxy.get(target).await.summary(), format!("200 HIT {target}"));
+        }
+        proxy.ask("PURGE", "/a?b=1&access_token=three", &[]).await;
+        let token = [("Authorization", "Bearer t")];
+        let mut admin = Wire::connect(proxy.admin_address()).await;
+        let purges = admin.exchange(request("GET", "/v1/purges", &token)).await.body;
+        assert!(purges.contains("access_token") && !purges.contains("three"), "{purges}");
+        for target in ["/a?b=1&access_token=one", "/a?b=1&access_token=two"] {
+            assert_eq!(proxy.get(target).await.cache(), "MISS", "a purge does not tell them apart");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_in_the_query_is_stored_in_redis_as_a_keyed_digest_or_not_at_all() {
+    within(async {
+        let origin = Scripted::start(|asked| Said::fresh(asked.target.clone())).await;
+        for (user, shared) in
+            [("", "MISS"), ("[user]\ndigest_key = \"0123456789abcdef0123456789abcdef\"", "HIT")]
+        {
+            let redis = Redis::start().await;
+            let store = format!("[store]\nredis = \"{}\"\n{user}", redis.url());
+            let fleet = Fleet::start(2, &origin.url(), &store).await;
+            fleet.ready(&redis).await;
+            let target = "/a?api_key=secret7";
+            assert_eq!(fleet.ask(0, target).await.cache(), "MISS");
+            assert_eq!(fleet.ask(0, target).await.cache(), "HIT");
+            assert_eq!(fleet.ask(0, "/plain").await.cache(), "MISS");
+            while redis.keys("*:e:*").await.is_empty() {
+                moment().await;
+            }
+            if shared == "HIT" {
+                while redis.keys("*:e:*").await.len() < 2 {
+                    moment().await;
+                }
+            }
+            assert_eq!(fleet.ask(1, target).await.cache(), shared, "{user}");
+            for key in redis.keys("*:e:*").await {
+                let value = redis.command(&["GET", &key]).await;
+                // The body is the origin's own; it is the key that must not tell.
+                let text = format!("{value:?}");
+                let before_body = text.split("content-length").next().unwrap();
+                assert!(!before_body.contains("secret7"), "{text}");
+            }
+        }
     })
     .await;
 }

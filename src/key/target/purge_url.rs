@@ -3,7 +3,7 @@
 //! Every spelling of a path that any server may take for another one has the same form, so that a purge
 //! reaches all of them.
 
-use super::{Target, host, percent, reading};
+use super::{percent, reading};
 
 /// Returns the form of a whole URL. `query` is that of the key: without ignored parameters.
 pub fn of(asked_host: &str, path: &str, query: Option<&str>) -> Box<str> {
@@ -12,12 +12,6 @@ pub fn of(asked_host: &str, path: &str, query: Option<&str>) -> Box<str> {
     form.extend_from_slice(reading::Readings::of(path).loosest().as_bytes());
     write_query(&mut form, query);
     text(form)
-}
-
-/// Returns the same for a target as a person or a `PURGE` request writes it.
-pub fn of_target(target: &Target<'_>, rule: &super::QueryRule) -> Box<str> {
-    let query = target.query.and_then(|query| rule.kept(query));
-    of(&host::canonical(target.host, target.scheme), target.path, query.as_deref())
 }
 
 /// Returns the form of the beginning of a URL, or of a URL with `*` in it.
@@ -33,11 +27,24 @@ pub fn of_beginning(asked_host: &str, rest: &str) -> Box<str> {
     text(form)
 }
 
-/// Appends a query with unreserved characters decoded and other encodings in upper case.
+/// Stands before the digest of a credential in the query of a key. No request can hold it.
+pub const MASK: char = '\u{1}';
+
+/// Stands for every credential in the form of a URL.
+const MASKED: &str = "~";
+
+/// Appends a query with unreserved characters decoded, other encodings in upper case, and credentials
+/// left out: a purge of a URL with one selects all that differ in it alone.
 fn write_query(form: &mut Vec<u8>, query: Option<&str>) {
-    if let Some(query) = query {
-        form.push(b'?');
-        percent::write(form, query.as_bytes());
+    let Some(query) = query else { return };
+    form.push(b'?');
+    for (place, pair) in query.split('&').enumerate() {
+        if place > 0 {
+            form.push(b'&');
+        }
+        let (shown, masked) = pair.split_once(MASK).map_or((pair, ""), |(name, _)| (name, MASKED));
+        percent::write(form, shown.as_bytes());
+        form.extend_from_slice(masked.as_bytes());
     }
 }
 
@@ -60,6 +67,12 @@ mod tests {
         ] {
             assert_eq!(&*of("h", path, query), expected);
         }
+    }
+
+    #[test]
+    fn credentials_are_no_part_of_the_form() {
+        let query = "a=1&token=\u{1}0123&b=%2f";
+        assert_eq!(&*of("h", "/a", Some(query)), "h/a?a=1&token=~&b=%2F");
     }
 
     #[test]

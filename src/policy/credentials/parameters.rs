@@ -37,7 +37,10 @@ impl CredentialRules {
     pub fn credential_parameters<'a>(&self, query: &'a str) -> impl Iterator<Item = Parameter<'a>> {
         query.split('&').enumerate().filter_map(|(place, pair)| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let kind = self.parameter_kind(name)?;
+            // Some servers split at `;`, too.
+            let names =
+                pair.split(';').map(|part| part.split_once('=').map_or(part, |(name, _)| name));
+            let kind = names.filter_map(|name| self.parameter_kind(name)).next()?;
             Some(Parameter { place, name, value, kind })
         })
     }

@@ -99,13 +99,11 @@ impl Forward {
         let host = head.headers.get("host").map_or("", |host| host.to_str().unwrap());
         let target = OriginTarget {
             method: &head.method,
-            scheme: if connection.secure { Scheme::Https } else { Scheme::Http },
-            asked_host: host.into(),
-            host: host.into(),
-            path: head.uri.path().into(),
-            query: None,
-            sent_query: None,
-            told: Vec::new(),
+            ..OriginTarget::plain(
+                if connection.secure { Scheme::Https } else { Scheme::Http },
+                host,
+                head.uri.path(),
+            )
         };
         *onward.headers_mut() =
             forward::request::headers(&head.headers, &target, &source, &self.identity);
