@@ -10,6 +10,7 @@ pub mod list;
 pub mod preference;
 pub mod presence;
 pub mod range;
+pub mod retry_after;
 pub mod structured;
 
 pub use date::{Rfc3339, Timestamp};

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 
-use super::{fill::FillReader, finish::Finish};
+use super::{fill::FillReader, finish::Finish, part::Part};
 use crate::origin::ResponseBody;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -30,6 +30,8 @@ pub enum Content {
     Whole(Bytes),
     /// It is on its way to the store as well.
     Filling(FillReader),
+    /// The same, of which one range is given out.
+    Part(Part),
     /// It passes through.
     Passing(ResponseBody),
     /// It is made by Larder itself as it goes, and may have no end.
@@ -62,6 +64,9 @@ impl Body {
             }
             Content::Filling(reader) => {
                 Pin::new(reader).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
+            }
+            Content::Part(part) => {
+                Pin::new(part).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
             }
             Content::Passing(body) => {
                 Pin::new(body).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
@@ -96,6 +101,7 @@ impl HttpBody for Body {
             Content::Empty | Content::Described(_) => true,
             Content::Whole(bytes) => bytes.is_empty(),
             Content::Filling(_) => false,
+            Content::Part(part) => part.is_end_stream(),
             Content::Passing(body) => body.is_end_stream(),
             Content::Made(body) => body.is_end_stream(),
         }
@@ -107,6 +113,7 @@ impl HttpBody for Body {
             Content::Described(length) => SizeHint::with_exact(*length),
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Filling(reader) => reader.size_hint(),
+            Content::Part(part) => part.size_hint(),
             Content::Passing(body) => body.size_hint(),
             Content::Made(body) => body.size_hint(),
         }

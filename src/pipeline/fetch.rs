@@ -14,7 +14,7 @@ use super::{
     payload::{self, Payload},
     popular::Way,
     request_head,
-    uncacheable::Known,
+    uncacheable::{Asker, Known},
 };
 use crate::{
     entry::{Entry, StoredResponse},
@@ -25,8 +25,10 @@ use crate::{
     planted::Bug,
     policy::{
         CacheResult, Credentials, Freshness, Reason, RequestDirectives, RequestHead,
-        ResponseDirectives, ResponseHead, Reuse, Rule, cache_status::Collapsed, reuse, stale,
-        storable, stored_fields, tag, validation,
+        ResponseDirectives, ResponseHead, Reuse, Rule,
+        cache_status::Collapsed,
+        reuse, stale, storable, stored_fields, tag,
+        validation::{self, Conditionality, EtagOrigin},
     },
     purge::Expected,
     server::Interim,
@@ -44,12 +46,14 @@ pub struct Ask<S> {
     pub site: Arc<Site>,
     /// The route's index.
     pub route: usize,
-    /// The client's request.
+    /// The request as it is sent: the client's, as a `GET`.
     pub request: Arc<Parts>,
     /// Its fields as the origin is to see them.
     pub forwarded: HeaderMap,
     /// Its own `Cache-Control`.
     pub directives: RequestDirectives,
+    /// Who asks.
+    pub asker: Asker,
     /// The key of its target.
     pub target: CacheKey,
     /// What had been purged before the origin was asked.
@@ -90,15 +94,12 @@ impl<S: Store> Ask<S> {
         if self.stored.as_ref().is_some_and(|stored| self.is_gone(&stored.response)) {
             self.stored = None;
         }
-        let asked = self.pipeline.clock.now();
-        let sent = self.send().await;
+        let sent = self.ask_origin().await;
         if Bug::LateFence.is_planted() {
             self.stamp = self.pipeline.log.fences().stamp();
         }
         match sent {
-            Ok((response, answered)) => {
-                self.answered(response, Exchange { asked, answered }, flight).await
-            }
+            Ok(answer) => self.answered(answer, flight).await,
             Err(error) => self.failed(error, flight.as_ref()),
         }
     }
@@ -175,48 +176,64 @@ impl<S: Store> Ask<S> {
         request_head(&self.request)
     }
 
-    async fn send(&mut self) -> Result<Sent, OriginError> {
+    /// Asks conditionally where something is stored, and once more without a condition where the answer
+    /// turns out to be about another representation than the stored one (RFC 9111 §4.3.4).
+    async fn ask_origin(&mut self) -> Result<Answer, OriginError> {
+        let mut headers = std::mem::take(&mut self.forwarded);
+        if !self.site.route(self.route).body_tags.is_empty() {
+            payload::narrow_codings(&mut headers);
+        }
+        validation::make_unconditional(&mut headers);
+        let Some((fields, etag)) = self.validators() else { return self.send(headers).await };
+        let mut conditional = headers.clone();
+        match validation::make_conditional(&mut conditional, &fields, etag) {
+            Conditionality::Unconditional => self.send(headers).await,
+            Conditionality::Conditional => {
+                let answer = self.send(conditional).await?;
+                match answer.is_not_modified() {
+                    true if !validation::confirms(&fields, answer.response.headers()) => {
+                        self.send(headers).await
+                    }
+                    is_validation => Ok(Answer { is_validation, ..answer }),
+                }
+            }
+        }
+    }
+
+    /// The fields of what may be validated, and whose tag they hold. What is of another version may not: a
+    /// new version begins with new representations.
+    fn validators(&self) -> Option<(HeaderMap, EtagOrigin)> {
+        let stored = self.stored.as_ref().filter(|it| it.purged != SoftPurge::Outdated)?;
+        Some((stored.response.fields().unpack(0), stored.response.etag))
+    }
+
+    async fn send(&self, headers: HeaderMap) -> Result<Answer, OriginError> {
         let mut request = Request::new(RequestBody::Empty);
         *request.method_mut() = Method::GET;
         *request.uri_mut() = self.request.uri.clone();
-        *request.headers_mut() = std::mem::take(&mut self.forwarded);
-        if !self.site.route(self.route).body_tags.is_empty() {
-            payload::narrow_codings(request.headers_mut());
-        }
-        // What is of another version stays there: a new version begins with new representations.
-        let current = self.stored.as_ref().filter(|stored| stored.purged != SoftPurge::Outdated);
-        match current {
-            None => validation::make_unconditional(request.headers_mut()),
-            Some(stored) => {
-                let fields = stored.response.fields().unpack(0);
-                let etag = stored.response.etag;
-                validation::make_conditional(request.headers_mut(), &fields, etag);
-            }
-        }
-        send(&self.pipeline, &self.site, request, self.interim.as_ref()).await
+        *request.headers_mut() = headers;
+        let asked = self.pipeline.clock.now();
+        let sent = send(&self.pipeline, &self.site, request, self.interim.as_ref()).await;
+        let (response, answered) = sent?;
+        Ok(Answer { response, exchange: Exchange { asked, answered }, is_validation: false })
     }
 
-    async fn answered(
-        self: Box<Self>,
-        response: Response<ResponseBody>,
-        exchange: Exchange,
-        flight: Option<Takeoff>,
-    ) -> Fetched {
-        if let Some(stored) = &self.stored {
-            let is_current = stored.purged != SoftPurge::Outdated;
-            if is_current && response.status() == StatusCode::NOT_MODIFIED {
-                let freshened = self.freshen(stored, response.headers(), exchange);
-                let settled = Box::pin(freshened).await;
-                if !settled.response.freshness.answers_unasked(exchange.answered) {
-                    self.send_off(Known::Unshared, exchange.answered, flight.as_ref());
-                    return Fetched::Settled(settled);
-                }
-                return settle(settled, flight.as_ref());
+    async fn answered(self: Box<Self>, answer: Answer, flight: Option<Takeoff>) -> Fetched {
+        let is_failure = answer.is_failure();
+        let Answer { response, exchange, is_validation } = answer;
+        if let Some(stored) = self.stored.as_ref().filter(|_| is_validation) {
+            let freshened = self.freshen(stored, response.headers(), exchange);
+            let settled = Box::pin(freshened).await;
+            if !settled.response.freshness.answers_unasked(exchange.answered) {
+                self.send_off(Known::Unshared, exchange.answered, flight.as_ref());
+                return Fetched::Settled(settled);
             }
+            return settle(settled, flight.as_ref());
+        }
+        if is_failure {
+            self.pipeline.backoff.note(&self.key, response.headers(), exchange.answered);
             let status = Some(response.status());
-            if stale::is_error(response.status())
-                && let Some(settled) = self.stale_instead(status, exchange.answered)
-            {
+            if let Some(settled) = self.stale_instead(status, exchange.answered) {
                 return settle(settled, flight.as_ref());
             }
         }
@@ -268,6 +285,7 @@ impl<S: Store> Ask<S> {
         let old = &stored.response;
         let headers = validation::freshen(&old.fields().unpack(0), fields, exchange.answered);
         let verdict = storable(&self.head(), &exchange.head(old.status, &headers), self.rule());
+        let lies_in_request = verdict.is_err_and(Reason::lies_in_request);
         let refreshed = verdict.ok().and_then(|freshness| {
             let mut headers = stored_fields(&headers, &ResponseDirectives::parse(&headers));
             let tags = tag::take(&mut headers, &key::host(self.target.text()));
@@ -280,7 +298,9 @@ impl<S: Store> Ask<S> {
             self.pipeline.store.put(&stored.key, entry).await;
             response
         } else {
-            self.pipeline.store.remove(stored.key.digest()).await;
+            if self.speaks_for_all() && !lies_in_request {
+                self.pipeline.store.remove(stored.key.digest()).await;
+            }
             Arc::clone(old)
         };
         let collapsed = Collapsed::No;
@@ -323,13 +343,13 @@ impl<S: Store> Ask<S> {
         let stored = self.stored.as_ref().filter(|stored| !self.is_gone(&stored.response))?;
         let freshness = &stored.response.freshness;
         let allowed = stale::is_allowed_if_error(freshness, &self.directives, self.rule(), now);
-        allowed.then(|| Settled {
-            response: Arc::clone(&stored.response),
-            result: CacheResult::Stale,
-            reason: Some(Reason::StaleIfError),
-            origin_status,
-            collapsed: Collapsed::No,
-        })
+        allowed.then(|| Settled::bridging(&stored.response, origin_status))
+    }
+
+    /// Whether the request might have led a fetch for all who want the same. Only what is answered to such
+    /// a one may take away what they use.
+    fn speaks_for_all(&self) -> bool {
+        self.asker == Asker::Anyone && !self.directives.no_store
     }
 
     async fn alone(
@@ -338,25 +358,30 @@ impl<S: Store> Ask<S> {
         reason: Reason,
         flight: Option<&Takeoff>,
     ) -> Fetched {
-        if response.status().is_server_error() || reason.lies_in_request() {
-            // This says nothing about the target: it stays stored, and worth waiting for.
-            flight.inspect(|flight| {
-                flight.give_up();
-                flight.land(Landing::Alone);
-            });
-        } else {
-            if self.stored.is_some() {
+        if validation::is_about_resource(response.status()) && !reason.lies_in_request() {
+            if self.stored.is_some() && self.speaks_for_all() {
                 Box::pin(self.pipeline.store.remove(self.key.digest())).await;
             }
             self.send_off(Known::Unstored, now, flight);
+        } else if let Some(flight) = flight {
+            // This says nothing about the target: it stays stored, and worth waiting for.
+            flight.give_up();
+            flight.land(Landing::Alone);
         }
         Fetched::Alone(response, reason)
     }
 
     /// Sends those who wait off to ask for themselves, and those who come next at once.
     pub fn send_off(&self, known: Known, now: Timestamp, flight: Option<&Takeoff>) {
-        self.pipeline.uncacheable.remember(&self.key, known, now);
-        flight.inspect(|flight| flight.land(Landing::Alone));
+        if !self.directives.no_store {
+            self.pipeline.uncacheable.remember((&self.key, self.asker), known, now);
+        }
+        if let Some(flight) = flight {
+            if self.asker == Asker::Identified {
+                flight.give_up();
+            }
+            flight.land(Landing::Alone);
+        }
     }
 }
 
@@ -366,6 +391,25 @@ enum Elsewhere {
     Settled(Settled),
     /// Nothing that does. This key is what is missing.
     Nothing(CacheKey),
+}
+
+/// What the origin answered.
+struct Answer {
+    response: Response<ResponseBody>,
+    exchange: Exchange,
+    /// Whether it says that what is stored still stands.
+    is_validation: bool,
+}
+
+impl Answer {
+    fn is_not_modified(&self) -> bool {
+        self.response.status() == StatusCode::NOT_MODIFIED
+    }
+
+    /// Whether a stale response may take its place: an error, or a 304 that nobody asked for.
+    fn is_failure(&self) -> bool {
+        stale::is_error(self.response.status()) || (self.is_not_modified() && !self.is_validation)
+    }
 }
 
 /// When the origin was asked, and when it had answered.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, request::Parts};
+use http::{HeaderMap, Method, header, request::Parts};
 
 use super::{
     Pipeline, Site,
@@ -15,17 +15,17 @@ use super::{
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
     popular::Way,
     receive::Lookup,
-    uncacheable::Known,
+    uncacheable::{Asker, Known},
 };
 use crate::{
     entry::StoredResponse,
-    field::Timestamp,
+    field::{Timestamp, presence::Presence},
     key::CacheKey,
     origin::{
         OriginError,
         rewrite::{self, Source},
     },
-    policy::{Credentials, Forward, Reason, Reuse, Rule, reuse},
+    policy::{Credentials, Forward, Reason, RequestDirectives, Reuse, Rule, reuse, stale},
     server::Connection,
     store::Store,
 };
@@ -124,7 +124,7 @@ impl<S: Store> Inquiry<S> {
         let stored = match found {
             Found::Stored(stored) => stored,
             Found::Absent { key, forward, reason } => {
-                return Weighed::Needed(self.need(key, None, forward, reason));
+                return Weighed::Needed(self.need(lookup, (key, None), forward, reason));
             }
         };
         let key = stored.key.clone();
@@ -141,25 +141,41 @@ impl<S: Store> Inquiry<S> {
             Reuse::SoftPurged => Weighed::Stale(stored, Reason::SoftPurged),
             Reuse::PreviousVersion => Weighed::Stale(stored, Reason::PreviousVersion),
             Reuse::StaleByRequest => Weighed::Stale(stored, Reason::RequestMaxStale),
+            Reuse::Revalidate(reason) if self.is_bridged(lookup, &stored, reason) => {
+                Weighed::Stale(stored, Reason::StaleIfError)
+            }
             Reuse::Revalidate(reason) => {
                 let forward = forward_of(reason);
-                Weighed::Needed(self.need(key, Some(stored), forward, reason))
+                Weighed::Needed(self.need(lookup, (key, Some(stored)), forward, reason))
             }
             Reuse::Unusable(reason) => {
-                Weighed::Needed(self.need(key, None, Forward::Request, reason))
+                Weighed::Needed(self.need(lookup, (key, None), Forward::Request, reason))
             }
         }
     }
 
     fn need(
         &self,
-        key: CacheKey,
-        stored: Option<Stored>,
+        lookup: &Lookup,
+        (key, stored): (CacheKey, Option<Stored>),
         forward: Forward,
         reason: Reason,
     ) -> Need {
-        let known = self.pipeline.uncacheable.known(&key, self.received.at);
+        let asker = Asker::of(lookup.credentials);
+        let known = self.pipeline.uncacheable.known((&key, asker), self.received.at);
         Need { key, stored, forward, reason, known }
+    }
+
+    /// Whether a stale response is served because the origin has said when it wants to be asked again. A
+    /// client that insists on validation gets it.
+    fn is_bridged(&self, lookup: &Lookup, stored: &Stored, reason: Reason) -> bool {
+        if forward_of(reason) == Forward::Request {
+            return false;
+        }
+        let (rule, now) = (&self.site.route(self.route).rule, self.received.at);
+        let freshness = &stored.response.freshness;
+        self.pipeline.backoff.is_wanted(&stored.key, now)
+            && stale::is_allowed_if_error(freshness, &lookup.directives, rule, now)
     }
 
     /// Waits with whoever asks for the same, or takes the lead.
@@ -189,6 +205,9 @@ impl<S: Store> Inquiry<S> {
                     match self.look_up(lookup).await {
                         Weighed::Fresh(stored) => {
                             return Joined::Settled(Settled::found(&stored));
+                        }
+                        Weighed::Stale(stored, Reason::StaleIfError) => {
+                            return Joined::Settled(Settled::bridging(&stored.response, None));
                         }
                         Weighed::Stale(stored, reason) => need = Need::of_stale(stored, reason),
                         Weighed::Needed(own) => need = own,
@@ -220,11 +239,20 @@ impl<S: Store> Inquiry<S> {
         arriving.answers(&self.site.route(self.route).vary, &self.request.headers)
     }
 
-    /// Renews a stored response in the background, unless somebody does already.
+    /// Renews a stored response in the background, unless somebody does already or the origin wants to be
+    /// left alone. It is Larder's own request: what the client's directives say does not concern it.
     pub fn refresh(&self, lookup: &Lookup, stored: &Stored, reason: Reason) {
+        if self.pipeline.backoff.is_wanted(&stored.key, self.received.at) {
+            return;
+        }
         let Role::Leader(flight) = self.join(&stored.key) else { return };
         let need = Need::of_stale(stored.clone(), reason);
-        let question = self.question(lookup, need);
+        let request = if lookup.presence.has(Presence::DIRECTIVES) {
+            without_directives(&self.request)
+        } else {
+            Arc::clone(&self.request)
+        };
+        let question = self.ask(lookup, need, (&request, RequestDirectives::default()));
         tokio::spawn(async move { question.run(Some(flight)).await });
     }
 
@@ -245,13 +273,23 @@ impl<S: Store> Inquiry<S> {
 
     /// What the origin is asked.
     pub fn question(&self, lookup: &Lookup, need: Need) -> Box<Ask<S>> {
+        self.ask(lookup, need, (&self.request, lookup.directives))
+    }
+
+    fn ask(
+        &self,
+        lookup: &Lookup,
+        need: Need,
+        (request, directives): (&Arc<Parts>, RequestDirectives),
+    ) -> Box<Ask<S>> {
         Box::new(Ask {
             pipeline: Arc::clone(&self.pipeline),
             site: Arc::clone(&self.site),
             route: self.route,
-            forwarded: self.forwarded_headers(),
-            directives: lookup.directives,
-            request: Arc::clone(&self.request),
+            forwarded: self.forwarded(&request.headers),
+            asker: Asker::of(lookup.credentials),
+            directives,
+            request: as_get(request),
             stamp: self.pipeline.log.fences().stamp(),
             target: lookup.target.clone(),
             key: need.key,
@@ -263,6 +301,10 @@ impl<S: Store> Inquiry<S> {
 
     /// The request's fields as the origin is to see them.
     pub fn forwarded_headers(&self) -> HeaderMap {
+        self.forwarded(&self.request.headers)
+    }
+
+    fn forwarded(&self, headers: &HeaderMap) -> HeaderMap {
         let source = Source {
             peer: self.connection.peer.map(|peer| peer.ip()),
             secure: self.connection.secure,
@@ -270,8 +312,25 @@ impl<S: Store> Inquiry<S> {
             trusted: &self.site.trusted_proxies,
             known: Some(&self.connection.introduction),
         };
-        rewrite::request_headers(&self.request.headers, &source, &self.site.identity)
+        rewrite::request_headers(headers, &source, &self.site.identity)
     }
+}
+
+/// The request that is sent where the cache asks: a `GET`, whatever its client asked.
+fn as_get(request: &Arc<Parts>) -> Arc<Parts> {
+    if request.method == Method::GET {
+        return Arc::clone(request);
+    }
+    let mut request = Parts::clone(request);
+    request.method = Method::GET;
+    Arc::new(request)
+}
+
+fn without_directives(request: &Parts) -> Arc<Parts> {
+    let mut request = request.clone();
+    request.headers.remove(header::CACHE_CONTROL);
+    request.headers.remove(header::PRAGMA);
+    Arc::new(request)
 }
 
 fn forward_of(reason: Reason) -> Forward {

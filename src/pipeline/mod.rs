@@ -16,6 +16,7 @@
 
 mod admit;
 mod answer;
+mod backoff;
 mod body;
 mod clock;
 mod collapse;
@@ -30,6 +31,7 @@ mod inquiry;
 mod invalidate;
 mod landing;
 mod lookup;
+mod part;
 mod pass;
 mod payload;
 mod popular;
@@ -73,6 +75,7 @@ use crate::{
     telemetry::Metrics,
     warm::{self, Queue},
 };
+use backoff::Backoff;
 use collapse::{Flights, Takeoff};
 use current::Current;
 use deliver::Told;
@@ -95,6 +98,7 @@ pub struct Pipeline<S> {
     log: Arc<Log>,
     flights: Flights,
     uncacheable: Uncacheable,
+    backoff: Backoff,
     filling: Arc<Budget>,
     reading: Semaphore,
     clock: Clock,
@@ -127,6 +131,7 @@ impl<S: Store> Pipeline<S> {
             log,
             flights: Flights::new(),
             uncacheable: Uncacheable::new(),
+            backoff: Backoff::new(),
             filling: Budget::new(FILLING),
             reading: Semaphore::new(payload::READERS),
             clock,
@@ -288,18 +293,12 @@ impl<S: Store> Context<S> {
             let told = Told { reason: Some(Reason::OnlyIfCached), ..told };
             return self.answer_problem(failure::only_if_cached(), told);
         }
-        if self.inquiry.request.method == Method::HEAD {
-            return self.pass(body, told).boxed().await;
-        }
-        if lookup.presence.has(Presence::RANGE) {
-            let told = Told { reason: Some(Reason::Range), ..told };
+        if need.stored.is_none()
+            && let Some(told) = self.passes(&lookup, &need, told)
+        {
             return self.pass(body, told).boxed().await;
         }
         if !need.may_be_shared(&lookup) {
-            if need.stored.is_none() && lookup.presence.has(Presence::CONDITION) {
-                // What comes is for this client alone: the origin may judge the client's condition.
-                return self.pass(body, told).boxed().await;
-            }
             let fetched = self.inquiry.question(&lookup, need).run(None).boxed().await;
             return self.answer(fetched, told);
         }
@@ -316,6 +315,21 @@ impl<S: Store> Context<S> {
                 self.answer(fetched, told)
             }
         }
+    }
+
+    /// What is told of a request that the origin is to answer as it is, where nothing is stored.
+    ///
+    /// Where something is, a `HEAD` and a `Range` validate it as a `GET` does, and are answered from it.
+    fn passes(&self, lookup: &Lookup, need: &Need, told: Told) -> Option<Told> {
+        if self.inquiry.request.method == Method::HEAD {
+            return Some(told);
+        }
+        if lookup.presence.has(Presence::RANGE) {
+            return Some(Told { reason: Some(Reason::Range), ..told });
+        }
+        // What comes is for this client alone: the origin may judge the client's condition.
+        let is_judged = lookup.presence.has(Presence::CONDITION) && !need.may_be_shared(lookup);
+        is_judged.then_some(told)
     }
 
     async fn lead(

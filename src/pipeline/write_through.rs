@@ -23,13 +23,14 @@ use super::{
     payload::Payload,
     receive::Approach,
     request_head,
+    uncacheable::Asker,
 };
 use crate::{
     fence::Stamp,
     field::{Timestamp, presence::Presence},
     key::{self, target::normal_path},
     origin::ResponseBody,
-    policy::{Freshness, RequestDirectives, invalidation},
+    policy::{Credentials, Freshness, RequestDirectives, invalidation},
     purge::{Expected, Receipt},
     store::Store,
 };
@@ -111,6 +112,7 @@ impl<S: Store> Inquiry<S> {
             request: Arc::clone(&self.request),
             forwarded: HeaderMap::new(),
             directives: RequestDirectives::default(),
+            asker: Asker::of(Credentials::of(head.headers)),
             key: target.clone(),
             target,
             stamp,

@@ -56,7 +56,7 @@ pub fn if_error_window(freshness: &Freshness, rule: &Rule) -> Duration {
 
 /// Whether a stored response may answer a request because asking the origin failed.
 ///
-/// A failure is a connection error, a timeout, or a 500, 502, 503 or 504 (RFC 5861 §4). A request's
+/// A failure is a connection error, a timeout, or a status for which [`is_error`] holds. A request's
 /// own `stale-if-error` widens the window where the rule honours request directives.
 pub fn is_allowed_if_error(
     freshness: &Freshness,
@@ -75,9 +75,10 @@ pub fn is_allowed_if_error(
     freshness.staleness(now) < window
 }
 
-/// Whether a response from the origin counts as its failure (RFC 5861 §4).
+/// Whether a response from the origin counts as its failure (RFC 5861 §4). So does 429: it is about the
+/// rate of requests, and says nothing of the resource (RFC 6585 §4).
 pub fn is_error(status: http::StatusCode) -> bool {
-    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+    matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
 }
 
 fn seconds(seconds: u32) -> Duration {
@@ -169,8 +170,9 @@ mod tests {
     }
 
     #[test]
-    fn only_gateway_and_server_errors_count() {
+    fn overload_gateway_and_server_errors_count_and_no_others() {
         assert!(is_error(StatusCode::SERVICE_UNAVAILABLE) && is_error(StatusCode::BAD_GATEWAY));
+        assert!(is_error(StatusCode::TOO_MANY_REQUESTS));
         assert!(!is_error(StatusCode::NOT_FOUND) && !is_error(StatusCode::NOT_IMPLEMENTED));
     }
 }

@@ -1,0 +1,47 @@
+//! Origins that say when to come again: for how long a stale response is served without asking.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use quick_cache::sync::Cache;
+
+use crate::{
+    field::{Timestamp, retry_after::retry_after},
+    key::CacheKey,
+};
+
+/// Keys remembered; 40 bytes each.
+const CAPACITY: usize = 16_384;
+
+/// No origin is left alone for longer than this, whatever it says.
+const MOST: Duration = Duration::from_mins(5);
+
+/// Keys whose origin said `Retry-After` with an error, and until when.
+pub struct Backoff {
+    until: Cache<u128, Timestamp>,
+}
+
+impl Backoff {
+    /// None known.
+    pub fn new() -> Self {
+        Self { until: Cache::new(CAPACITY) }
+    }
+
+    /// Notes what an error response says about when to come again, if it does.
+    pub fn note(&self, key: &CacheKey, response: &HeaderMap, now: Timestamp) {
+        if let Some(wait) = retry_after(response, now).filter(|wait| !wait.is_zero()) {
+            self.until.insert(key.digest(), now.saturating_add(wait.min(MOST)));
+        }
+    }
+
+    /// Whether the origin wants to be left alone for now.
+    pub fn is_wanted(&self, key: &CacheKey, now: Timestamp) -> bool {
+        self.until.get(&key.digest()).is_some_and(|until| now < until)
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::new()
+    }
+}
