@@ -4,6 +4,7 @@
 use crate::support::{
     gate::Gate,
     proxy::Proxy,
+    redis::Redis,
     script::{Asked, Said, Scripted},
     within,
 };
@@ -386,6 +387,394 @@ async fn a_range_of_a_stale_response_is_cut_from_what_is_validated() {
         let beyond = proxy.get_with("/a", &[("Range", "bytes=50-")]).await;
         assert_eq!((beyond.status(), beyond.header("content-range")), (416, Some("bytes */12")));
         assert_eq!(origin.requests(), 4);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_304_about_another_representation_updates_nothing() {
+    within(async {
+        let origin = Scripted::start(|asked| match asked.header("if-none-match") {
+            Some(_) => Said::status(304, "").with("etag", "\"other\"").with("x-a", "other"),
+            None => Said::ok(format!("{}", asked.before)).with("etag", "\"1\""),
+        })
+        .await;
+        let proxy = Proxy::with(&origin.url(), "[defaults]\nttl = \"10s\"");
+        proxy.get("/a").await;
+        proxy.advance(15);
+        let fetched = proxy.get("/a").await;
+        assert_eq!(fetched.summary(), "200 EXPIRED 2", "asked once more, without a condition");
+        assert_eq!(fetched.header("x-a"), None);
+        assert_eq!(origin.last().header("if-none-match"), None);
+        assert_eq!(proxy.get("/a").await.summary(), "200 HIT 2");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_304_to_an_unconditional_request_is_a_failure_and_validates_nothing() {
+    within(async {
+        let origin = Scripted::in_turn([
+            Said::ok("0").with("cache-control", BRIDGED),
+            Said::status(304, "").with("cache-control", BRIDGED),
+            Said::ok("2").with("cache-control", BRIDGED),
+        ])
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        proxy.advance(15);
+        assert_eq!(proxy.get("/a").await.summary(), "200 STALE 0");
+        assert_eq!(proxy.get("/a").await.summary(), "200 EXPIRED 2");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_softly_purged_outlives_an_error_on_its_refresh() {
+    within(async {
+        let origin = Scripted::start(|asked| match asked.before {
+            1 => Said::status(400, "no"),
+            _ => versioned(asked, 0, "max-age=600"),
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        let json = "{\"urls\":[\"http://api.test/a\"],\"mode\":\"soft\"}";
+        let call = crate::support::proxy::sending("POST", "/v1/purge", &[], json);
+        let mut wire = crate::support::wire::Wire::connect(proxy.admin_address()).await;
+        assert_eq!(wire.exchange(call).await.status(), 200);
+        assert_eq!(proxy.get("/a").await.cache(), "STALE");
+        origin.asked_for(2).await;
+        until_hit(&proxy, "/a", "0").await;
+        assert_eq!(origin.last().header("if-none-match"), Some("\"0\""));
+    })
+    .await;
+}
+
+/// An origin that answers the first refresh with 304 behind the gate, and all later requests with a new
+/// representation.
+async fn late(gate: &Gate) -> Scripted {
+    let held = gate.clone();
+    Scripted::start(move |asked| match asked.before {
+        0 => Said::ok("0").with("etag", "\"0\"").with("cache-control", RENEWED),
+        1 => Said::status(304, "").with("cache-control", "max-age=600").after(&held),
+        _ => Said::ok("2").with("etag", "\"2\"").with("cache-control", "max-age=600"),
+    })
+    .await
+}
+
+/// Has a refresh answered after a newer response was stored; what is stored then.
+async fn overtaken(proxy: &Proxy, origin: &Scripted, gate: &Gate) {
+    proxy.get("/a").await;
+    proxy.advance(15);
+    assert_eq!(proxy.get("/a").await.cache(), "STALE");
+    origin.asked_for(2).await;
+    proxy.advance(1);
+    let reload = proxy.get_with("/a", &[("Cache-Control", "no-cache")]).await;
+    assert_eq!(reload.summary(), "200 EXPIRED 2");
+    until_hit(proxy, "/a", "2").await;
+    gate.open();
+    while proxy.metric("larder_origin_requests_total", "").await < 3 {}
+}
+
+#[tokio::test]
+async fn a_304_that_comes_late_does_not_undo_what_was_stored_since() {
+    within(async {
+        let gate = Gate::closed();
+        let origin = late(&gate).await;
+        let proxy = Proxy::before(&origin.url());
+        overtaken(&proxy, &origin, &gate).await;
+        for _ in 0..50 {
+            assert_eq!(proxy.get("/a").await.summary(), "200 HIT 2");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_memory_a_304_that_comes_late_undoes_nothing_either() {
+    within(async {
+        let gate = Gate::closed();
+        let (origin, redis) = (late(&gate).await, Redis::start().await);
+        let store = format!("[store]\nmemory = \"0\"\n{}timeout = \"5s\"", redis.store());
+        let proxy = Proxy::with(&origin.url(), &store);
+        while !proxy.admin("/readyz").await.body.contains("redis: up") {}
+        overtaken(&proxy, &origin, &gate).await;
+        for _ in 0..50 {
+            assert_eq!(proxy.get("/a").await.summary(), "200 HIT 2");
+        }
+    })
+    .await;
+}
+
+/// An origin that says which page may read its answer, and forgets `Vary` where no page asks.
+async fn cors(vary: &'static str) -> Scripted {
+    Scripted::start(move |asked| {
+        let Some(page) = asked.header("origin") else { return Said::fresh("plain") };
+        let said = Said::fresh(page).with("access-control-allow-origin", page);
+        if vary.is_empty() { said } else { said.with("vary", vary) }
+    })
+    .await
+}
+
+const PAGES: [[(&str, &str); 1]; 2] =
+    [[("Origin", "https://a.test")], [("Origin", "https://b.test")]];
+
+#[tokio::test]
+async fn a_response_without_vary_hides_no_variant() {
+    within(async {
+        for vary in ["Origin", ""] {
+            let origin = cors(vary).await;
+            let proxy = Proxy::before(&origin.url());
+            for page in &PAGES {
+                assert_eq!(proxy.get_with("/a", page).await.cache(), "MISS");
+            }
+            assert_eq!(proxy.get("/a").await.summary(), "200 MISS plain");
+            for page in &PAGES {
+                let hit = proxy.get_with("/a", page).await;
+                assert_eq!(hit.summary(), format!("200 HIT {}", page[0].1), "{vary}");
+                assert_eq!(hit.header("access-control-allow-origin"), Some(page[0].1));
+            }
+            assert_eq!(proxy.get("/a").await.summary(), "200 HIT plain");
+            let other = proxy.get_with("/a", &[("Origin", "https://c.test")]).await;
+            assert_eq!(other.summary(), "200 MISS https://c.test");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_response_for_one_page_is_not_shared_with_another() {
+    within(async {
+        let origin = cors("").await;
+        let proxy = Proxy::before(&origin.url());
+        for cache in ["MISS", "HIT"] {
+            for page in &PAGES {
+                let reply = proxy.get_with("/a", page).await;
+                assert_eq!(reply.summary(), format!("200 {cache} {}", page[0].1));
+                assert_eq!(reply.header("vary"), Some("Origin"), "others below must know, too");
+            }
+        }
+        let origin =
+            Scripted::always(Said::fresh("all").with("access-control-allow-origin", "*")).await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get_with("/a", &PAGES[0]).await;
+        let other = proxy.get_with("/a", &PAGES[1]).await;
+        assert_eq!((other.cache(), other.header("vary")), ("HIT", None));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_several_variants_that_match_the_latest_answers() {
+    within(async {
+        let origin = Scripted::start(|asked| {
+            let vary = asked.header("x-vary").unwrap_or("x-a").to_owned();
+            Said::fresh(format!("{}", asked.before)).with("vary", &vary)
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        let by = |vary, a| [("X-Vary", vary), ("X-A", a), ("X-B", "1")];
+        proxy.get_with("/a", &by("x-a", "1")).await;
+        proxy.advance(1);
+        let reload = [&by("x-b", "1")[..], &[("Cache-Control", "no-cache")]].concat();
+        assert_eq!(proxy.get_with("/a", &reload).await.body, "1");
+        proxy.advance(1);
+        let third = [("X-Vary", "x-a"), ("X-A", "2"), ("X-B", "2")];
+        assert_eq!(proxy.get_with("/a", &third).await.summary(), "200 MISS 2");
+        assert_eq!(proxy.get_with("/a", &by("x-a", "1")).await.summary(), "200 HIT 1");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_coding_that_a_client_does_not_accept_is_not_served() {
+    within(async {
+        for vary in [Some("Accept-Encoding"), None] {
+            let origin = Scripted::start(move |asked| {
+                let accepted = asked.header("accept-encoding").unwrap_or("").to_owned();
+                let coding = ["xxx", "br", "gzip"].into_iter().find(|it| accepted.contains(it));
+                let said = Said::fresh(coding.unwrap_or("plain"));
+                let said = coding.iter().fold(said, |said, it| said.with("content-encoding", it));
+                vary.iter().fold(said, |said, vary| said.with("vary", vary))
+            })
+            .await;
+            let proxy = Proxy::before(&origin.url());
+            let get = async |accepted| proxy.get_with("/a", &[("Accept-Encoding", accepted)]).await;
+            assert_eq!(get("xxx, gzip").await.summary(), "200 MISS xxx");
+            assert_eq!(get("gzip").await.summary(), "200 MISS gzip", "{vary:?}");
+            assert_eq!(get("identity").await.body, "plain", "{vary:?}");
+            assert_eq!(get("br;q=0, gzip").await.body, "br", "what its origin makes of it");
+            assert_eq!(get("gzip").await.summary(), "200 HIT gzip", "{vary:?}");
+            let all = proxy.get_with("/a", &[("Accept-Encoding", "*")]).await;
+            assert_eq!(all.status(), 200);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn clients_that_accept_the_same_codings_share_a_response() {
+    within(async {
+        let origin = Scripted::always(
+            Said::fresh("a").with("content-encoding", "gzip").with("vary", "Accept-Encoding"),
+        )
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        for (place, accepted) in [
+            "gzip, deflate, br, zstd",
+            "deflate, gzip, br, zstd",
+            "GZIP,deflate,br,zstd",
+            "gzip, compress, deflate, br",
+            "gzip, deflate, br",
+            "gzip, deflate",
+            "deflate, gzip",
+            "gzip",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let reply = proxy.get_with("/a", &[("Accept-Encoding", accepted)]).await;
+            let is_first = place == 0 || accepted.contains("compress");
+            assert_eq!(reply.cache(), if is_first { "MISS" } else { "HIT" }, "{accepted}");
+        }
+        let refused = proxy.get_with("/a", &[("Accept-Encoding", "br, zstd")]).await;
+        assert_eq!(refused.cache(), "MISS");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_route_adds_to_the_key_is_in_vary() {
+    within(async {
+        let origin = Scripted::start(|asked| match asked.header("if-none-match") {
+            Some("\"a\"") => Said::status(304, "").with("cache-control", HOT),
+            _ => Said::ok("a")
+                .with("etag", "\"a\"")
+                .with("vary", "Accept-Encoding")
+                .with("cache-control", if asked.target == "/own" { "no-store" } else { HOT }),
+        })
+        .await;
+        let toml = "[[route]]\nmatch = \"/**\"\n\
+                    vary = { headers = [\"accept-language\"], cookies = [\"currency\"] }";
+        let proxy = Proxy::with(&origin.url(), toml);
+        let vary = "Accept-Encoding, accept-language, Cookie";
+        let fields = |reply: &crate::support::wire::Reply| reply.all("vary").join(", ");
+        for cache in ["MISS", "HIT"] {
+            let reply = proxy.get("/a").await;
+            assert_eq!((reply.cache(), &*fields(&reply)), (cache, vary));
+        }
+        let unchanged = proxy.get_with("/a", &[("If-None-Match", "\"a\"")]).await;
+        assert_eq!((unchanged.status(), &*fields(&unchanged)), (304, vary));
+        proxy.advance(15);
+        for cache in ["REVALIDATED", "HIT"] {
+            let reply = proxy.get("/a").await;
+            assert_eq!((reply.cache(), &*fields(&reply)), (cache, vary));
+        }
+        assert_eq!(fields(&proxy.get("/own").await), vary, "what is not stored here may be below");
+        assert_eq!(fields(&proxy.ask("HEAD", "/cold", &[]).await), vary);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_route_adds_is_in_vary_once() {
+    within(async {
+        let gate = Gate::closed();
+        let said = Said::fresh("a").with("vary", "COOKIE").with("vary", "Accept-Language");
+        let origin = Scripted::always(said.after(&gate)).await;
+        let toml = "[[route]]\nmatch = \"/**\"\n\
+                    vary = { headers = [\"accept-language\"], cookies = [\"currency\"] }";
+        let proxy = Proxy::with(&origin.url(), toml);
+        let replies = futures_util::future::join_all((0..2).map(|_| proxy.get("/a")));
+        let opened = async {
+            until_waiting(&proxy, 1).await;
+            gate.open();
+        };
+        let (replies, ()) = tokio::join!(replies, opened);
+        for reply in replies {
+            assert_eq!(reply.all("vary").join(", "), "COOKIE, Accept-Language");
+        }
+        assert_eq!(origin.requests(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn cold_variants_of_one_target_are_all_stored() {
+    within(async {
+        let redis = Redis::start().await;
+        let shared = format!("[store]\nmemory = \"0\"\n{}timeout = \"5s\"", redis.store());
+        for store in ["", &*shared] {
+            let gate = Gate::closed();
+            let held = gate.clone();
+            let origin = Scripted::start(move |asked| {
+                let own = asked.header("x-a").unwrap_or_default().to_owned();
+                Said::fresh(own).with("vary", "x-a").after(&held)
+            })
+            .await;
+            let proxy = Proxy::with(&origin.url(), store);
+            while !store.is_empty() && !proxy.admin("/readyz").await.body.contains("redis: up") {}
+            let names: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+            let all = async || {
+                let get = async |name| proxy.get_with("/a", &[("X-A", name)]).await;
+                futures_util::future::join_all(names.iter().map(|name| get(name))).await
+            };
+            let opened = async {
+                until_waiting(&proxy, 19).await;
+                gate.open();
+            };
+            tokio::join!(all(), opened);
+            until_flushed(&proxy).await;
+            for (reply, name) in all().await.iter().zip(&names) {
+                assert_eq!(reply.summary(), format!("200 HIT {name}"));
+            }
+        }
+    })
+    .await;
+}
+
+/// Waits until Redis has what is to be written, where there is one.
+async fn until_flushed(proxy: &Proxy) {
+    while proxy.metric("larder_store_queue_writes", "").await > 0 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..20 {
+        proxy.admin("/readyz").await;
+    }
+}
+
+#[tokio::test]
+async fn foreign_variants_do_not_evict_one_in_use() {
+    within(async {
+        let origin = Scripted::start(|asked| {
+            Said::fresh(asked.header("x-a").unwrap_or_default()).with("vary", "x-a")
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        let used = [("X-A", "used")];
+        proxy.get_with("/a", &used).await;
+        for number in 0..200 {
+            assert_eq!(proxy.get_with("/a", &used).await.summary(), "200 HIT used", "{number}");
+            proxy.get_with("/a", &[("X-A", &number.to_string())]).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_route_vary_does_not_use_what_was_stored_before() {
+    within(async {
+        let origin = Scripted::start(|asked| {
+            Said::fresh(asked.header("accept-language").unwrap_or_default())
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get_with("/a", &[("Accept-Language", "de")]).await;
+        let toml = "[[route]]\nmatch = \"/**\"\nvary = { headers = [\"accept-language\"] }";
+        proxy.reconfigure(&origin.url(), toml);
+        let other = proxy.get_with("/a", &[("Accept-Language", "en")]).await;
+        assert_eq!(other.summary(), "200 MISS en");
     })
     .await;
 }
