@@ -1,5 +1,6 @@
 //! HTTP field grammar without caching meaning.
 
+pub mod coding;
 pub mod common;
 pub mod cookie;
 pub mod date;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use quick_cache::sync::Cache;
 
+use super::fetch::Exchange;
 use crate::{
     field::{Timestamp, retry_after::retry_after},
     key::CacheKey,
@@ -28,13 +29,15 @@ impl Backoff {
     }
 
     /// Notes what an error response says about when to come again, if it does.
-    pub fn note(&self, key: &CacheKey, response: &HeaderMap, now: Timestamp) {
-        if let Some(wait) = retry_after(response, now).filter(|wait| !wait.is_zero()) {
-            self.until.insert(key.digest(), now.saturating_add(wait.min(MOST)));
+    pub fn note(&self, key: &CacheKey, response: &HeaderMap, exchange: Exchange) {
+        let wait = retry_after(response, exchange.answered).filter(|wait| !wait.is_zero());
+        if let Some(wait) = wait {
+            let until = exchange.received.saturating_add(wait.min(MOST));
+            self.until.insert(key.digest(), until);
         }
     }
 
-    /// Whether the origin wants to be left alone for now.
+    /// Whether the origin wants to be left alone for now, by the node's own clock.
     pub fn is_wanted(&self, key: &CacheKey, now: Timestamp) -> bool {
         self.until.get(&key.digest()).is_some_and(|until| now < until)
     }

@@ -22,6 +22,7 @@ use crate::{
         presence::Presence,
         range::{ByteRange, unsatisfied_content_range},
     },
+    key::vary,
     origin::ResponseBody,
     policy::{
         CacheResult, CacheStatus, Forward, Reason,
@@ -197,7 +198,7 @@ impl Asker<'_> {
         told: Told,
         mut finish: Box<Finish>,
     ) -> Response<Body> {
-        let received = self.received.at;
+        let received = self.received.steady;
         let (status, content) = self.select_arriving(arriving.status, &mut headers, reader);
         self.describe_passed(&mut headers, told, Some(arriving.freshness.ttl(received)));
         finish.answered(told.outcome(), status);
@@ -249,6 +250,10 @@ impl Asker<'_> {
 
     fn describe_passed(&self, headers: &mut HeaderMap, told: Told, ttl: Option<i64>) {
         headers.reserve(ADDED);
+        let vary = &self.route().vary;
+        if told.result != CacheResult::Bypass && !vary.is_empty() {
+            vary::name_all(headers, vary.fields());
+        }
         tag::strip(headers);
         headers.remove(SURROGATE_CONTROL);
         if told.stored == Stored::Yes
@@ -262,7 +267,7 @@ impl Asker<'_> {
 
     /// The head of a hit on all of a response; the same for everyone who asks within a second.
     fn ready_head(&self, stored: &StoredResponse, told: Told) -> HeaderMap {
-        let now = self.received.at;
+        let now = self.received.steady;
         let of = heads::Of {
             response: stored.id,
             route: (self.site.id, self.route),
@@ -282,7 +287,7 @@ impl Asker<'_> {
     }
 
     fn select_stored(&self, stored: &StoredResponse, told: Told) -> (Response<()>, Content, u64) {
-        let now = self.received.at;
+        let now = self.received.steady;
         let mut headers = stored.fields().unpack(ADDED);
         let (status, content) = self.select(stored, &mut headers);
         self.describe_stored(stored, told, now, &mut headers);
@@ -301,7 +306,8 @@ impl Asker<'_> {
         headers: &mut HeaderMap,
         reader: FillReader,
     ) -> (StatusCode, Content) {
-        let precondition = validation::evaluate(self.headers, status, headers, self.received.at);
+        let precondition =
+            validation::evaluate(self.headers, status, headers, self.received.steady);
         if precondition == Precondition::NotModified {
             validation::retain_for_not_modified(headers);
             return (StatusCode::NOT_MODIFIED, Content::Empty);

@@ -58,6 +58,8 @@ pub struct Ask<S> {
     pub target: CacheKey,
     /// What had been purged before the origin was asked.
     pub stamp: Stamp,
+    /// When that was, by the node's own clock.
+    pub asked_at: Timestamp,
     /// The key under which others wait: the target's, or that of the variant asked for.
     pub key: CacheKey,
     /// What is stored, if anything: asked about conditionally, and a way out if the origin fails.
@@ -89,6 +91,7 @@ impl<S: Store> Ask<S> {
                 return settle(settled, Some(flight));
             }
             self.stamp = self.pipeline.log.fences().stamp();
+            self.asked_at = self.pipeline.clock.steady();
         }
         // Purged since it was found, it must not come back as current under a fence from after its purge.
         if self.stored.as_ref().is_some_and(|stored| self.is_gone(&stored.response)) {
@@ -128,7 +131,7 @@ impl<S: Store> Ask<S> {
                     Elsewhere::Nothing(_) => return None,
                 },
                 Landed::Alone => {
-                    self.send_off(Known::Unshared, self.pipeline.clock.now(), Some(flight));
+                    self.send_off(Known::Unshared, self.pipeline.clock.steady(), Some(flight));
                     return None;
                 }
                 Landed::Nothing => {}
@@ -151,7 +154,7 @@ impl<S: Store> Ask<S> {
             Found::Stored(stored) => stored,
             Found::Absent { key, .. } => return Elsewhere::Nothing(key),
         };
-        let (freshness, now) = (&stored.response.freshness, self.pipeline.clock.now());
+        let (freshness, now) = (&stored.response.freshness, self.pipeline.clock.steady());
         // Requests with credentials lead no shared fetch.
         let credentials = Credentials::Absent;
         let reuse = reuse(freshness, &self.directives, credentials, self.rule(), now);
@@ -215,7 +218,8 @@ impl<S: Store> Ask<S> {
         let asked = self.pipeline.clock.now();
         let sent = send(&self.pipeline, &self.site, request, self.interim.as_ref()).await;
         let (response, answered) = sent?;
-        Ok(Answer { response, exchange: Exchange { asked, answered }, is_validation: false })
+        let exchange = Exchange { asked, answered, received: self.pipeline.clock.steady() };
+        Ok(Answer { response, exchange, is_validation: false })
     }
 
     async fn answered(self: Box<Self>, answer: Answer, flight: Option<Takeoff>) -> Fetched {
@@ -224,16 +228,16 @@ impl<S: Store> Ask<S> {
         if let Some(stored) = self.stored.as_ref().filter(|_| is_validation) {
             let freshened = self.freshen(stored, response.headers(), exchange);
             let settled = Box::pin(freshened).await;
-            if !settled.response.freshness.answers_unasked(exchange.answered) {
-                self.send_off(Known::Unshared, exchange.answered, flight.as_ref());
+            if !settled.response.freshness.answers_unasked(exchange.received) {
+                self.send_off(Known::Unshared, exchange.received, flight.as_ref());
                 return Fetched::Settled(settled);
             }
             return settle(settled, flight.as_ref());
         }
         if is_failure {
-            self.pipeline.backoff.note(&self.key, response.headers(), exchange.answered);
+            self.pipeline.backoff.note(&self.key, response.headers(), exchange);
             let status = Some(response.status());
-            if let Some(settled) = self.stale_instead(status, exchange.answered) {
+            if let Some(settled) = self.stale_instead(status, exchange.received) {
                 return settle(settled, flight.as_ref());
             }
         }
@@ -243,7 +247,7 @@ impl<S: Store> Ask<S> {
                 Fetched::Arriving(Box::pin(admitted).await)
             }
             Err(reason) => {
-                let came = (response, exchange.answered);
+                let came = (response, exchange.received);
                 self.alone(came, reason, flight.as_ref()).await
             }
         }
@@ -258,8 +262,7 @@ impl<S: Store> Ask<S> {
     ) -> Result<(Freshness, Payload), Reason> {
         let limit = self.limit();
         let expected = http_body::Body::size_hint(response.body()).exact();
-        let head = exchange.head(response.status(), response.headers());
-        let freshness = storable(&self.head(), &head, self.rule())?;
+        let freshness = self.storable(response.status(), response.headers(), exchange)?;
         if expected.is_some_and(|length| length > limit as u64) {
             return Err(Reason::TooLarge);
         }
@@ -270,6 +273,19 @@ impl<S: Store> Ask<S> {
                 Err(Reason::TagsUnreadable)
             }
         }
+    }
+
+    /// Whether a response with this head may be stored, and for how long it is fresh by this node's clock.
+    fn storable(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        exchange: Exchange,
+    ) -> Result<Freshness, Reason> {
+        let Exchange { asked, answered, received } = exchange;
+        let head = ResponseHead { status, headers, requested_at: asked, received_at: answered };
+        let freshness = storable(&self.head(), &head, self.rule())?;
+        Ok(Freshness { received_at: received, ..freshness })
     }
 
     /// The largest body that is kept for the store.
@@ -284,12 +300,13 @@ impl<S: Store> Ask<S> {
         let origin_status = Some(StatusCode::NOT_MODIFIED);
         let old = &stored.response;
         let headers = validation::freshen(&old.fields().unpack(0), fields, exchange.answered);
-        let verdict = storable(&self.head(), &exchange.head(old.status, &headers), self.rule());
+        let verdict = self.storable(old.status, &headers, exchange);
         let lies_in_request = verdict.is_err_and(Reason::lies_in_request);
         let refreshed = verdict.ok().and_then(|freshness| {
             let mut headers = stored_fields(&headers, &ResponseDirectives::parse(&headers));
             let tags = tag::take(&mut headers, &key::host(self.target.text()));
-            old.freshened(headers, freshness, tags, (self.stamp, self.site.facets(self.route)))
+            let facets = self.site.facets(self.route);
+            old.freshened(headers, freshness, tags, (self.stamp, self.asked_at, facets))
         });
         let response = if let Some(response) = refreshed {
             let response = Arc::new(response);
@@ -298,8 +315,8 @@ impl<S: Store> Ask<S> {
             self.pipeline.store.put(&stored.key, entry).await;
             response
         } else {
-            if self.speaks_for_all() && !lies_in_request {
-                self.pipeline.store.remove(stored.key.digest()).await;
+            if !lies_in_request {
+                self.end(stored).await;
             }
             Arc::clone(old)
         };
@@ -327,7 +344,7 @@ impl<S: Store> Ask<S> {
     }
 
     fn failed(self, error: OriginError, flight: Option<&Takeoff>) -> Fetched {
-        if let Some(settled) = self.stale_instead(None, self.pipeline.clock.now()) {
+        if let Some(settled) = self.stale_instead(None, self.pipeline.clock.steady()) {
             return settle(settled, flight);
         }
         let error = Arc::new(error);
@@ -346,6 +363,23 @@ impl<S: Store> Ask<S> {
         allowed.then(|| Settled::bridging(&stored.response, origin_status))
     }
 
+    /// Removes what was stored, as the origin has said of the resource that it is no more, unless this
+    /// request is not one to say so, or something that was asked for later has taken its place.
+    async fn end(&self, stored: &Stored) {
+        if !self.speaks_for_all() {
+            return;
+        }
+        let store = &self.pipeline.store;
+        let known = match store.peek(&stored.key) {
+            None => store.get(&stored.key).await,
+            known => known,
+        };
+        let is_newer = |known: &StoredResponse| known.asked_at > self.asked_at;
+        if !matches!(known, Some(Entry::Response(known)) if is_newer(&known)) {
+            store.remove(stored.key.digest()).await;
+        }
+    }
+
     /// Whether the request might have led a fetch for all who want the same. Only what is answered to such
     /// a one may take away what they use.
     fn speaks_for_all(&self) -> bool {
@@ -354,13 +388,13 @@ impl<S: Store> Ask<S> {
 
     async fn alone(
         self: Box<Self>,
-        (response, now): Sent,
+        (response, now): (Response<ResponseBody>, Timestamp),
         reason: Reason,
         flight: Option<&Takeoff>,
     ) -> Fetched {
         if validation::is_about_resource(response.status()) && !reason.lies_in_request() {
-            if self.stored.is_some() && self.speaks_for_all() {
-                Box::pin(self.pipeline.store.remove(self.key.digest())).await;
+            if let Some(stored) = &self.stored {
+                Box::pin(self.end(stored)).await;
             }
             self.send_off(Known::Unstored, now, flight);
         } else if let Some(flight) = flight {
@@ -412,20 +446,15 @@ impl Answer {
     }
 }
 
-/// When the origin was asked, and when it had answered.
+/// When the origin was asked, and when it had answered, by the system's clock.
 #[derive(Clone, Copy)]
 pub struct Exchange {
     /// When it was asked.
     pub asked: Timestamp,
     /// When its head had come.
     pub answered: Timestamp,
-}
-
-impl Exchange {
-    fn head(self, status: StatusCode, headers: &HeaderMap) -> ResponseHead<'_> {
-        let Self { asked: requested_at, answered: received_at } = self;
-        ResponseHead { status, headers, requested_at, received_at }
-    }
+    /// The same by the node's own clock, by which what is stored grows older.
+    pub received: Timestamp,
 }
 
 fn settle(settled: Settled, flight: Option<&Takeoff>) -> Fetched {

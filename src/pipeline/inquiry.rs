@@ -129,7 +129,7 @@ impl<S: Store> Inquiry<S> {
         };
         let key = stored.key.clone();
         let rule = &self.site.route(self.route).rule;
-        let reuse = may_answer(&stored.response, lookup, rule, self.received.at);
+        let reuse = may_answer(&stored.response, lookup, rule, self.received.steady);
         let reuse = match stored.purged {
             SoftPurge::No => reuse,
             SoftPurge::Yes => reuse.after_soft_purge(&stored.response.freshness),
@@ -162,7 +162,7 @@ impl<S: Store> Inquiry<S> {
         reason: Reason,
     ) -> Need {
         let asker = Asker::of(lookup.credentials);
-        let known = self.pipeline.uncacheable.known((&key, asker), self.received.at);
+        let known = self.pipeline.uncacheable.known((&key, asker), self.received.steady);
         Need { key, stored, forward, reason, known }
     }
 
@@ -172,7 +172,7 @@ impl<S: Store> Inquiry<S> {
         if forward_of(reason) == Forward::Request {
             return false;
         }
-        let (rule, now) = (&self.site.route(self.route).rule, self.received.at);
+        let (rule, now) = (&self.site.route(self.route).rule, self.received.steady);
         let freshness = &stored.response.freshness;
         self.pipeline.backoff.is_wanted(&stored.key, now)
             && stale::is_allowed_if_error(freshness, &lookup.directives, rule, now)
@@ -242,7 +242,7 @@ impl<S: Store> Inquiry<S> {
     /// Renews a stored response in the background, unless somebody does already or the origin wants to be
     /// left alone. It is Larder's own request: what the client's directives say does not concern it.
     pub fn refresh(&self, lookup: &Lookup, stored: &Stored, reason: Reason) {
-        if self.pipeline.backoff.is_wanted(&stored.key, self.received.at) {
+        if self.pipeline.backoff.is_wanted(&stored.key, self.received.steady) {
             return;
         }
         let Role::Leader(flight) = self.join(&stored.key) else { return };
@@ -291,6 +291,7 @@ impl<S: Store> Inquiry<S> {
             directives,
             request: as_get(request),
             stamp: self.pipeline.log.fences().stamp(),
+            asked_at: self.pipeline.clock.steady(),
             target: lookup.target.clone(),
             key: need.key,
             stored: need.stored,

@@ -44,7 +44,7 @@ mod write_through;
 use std::{
     future::{Future, ready},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::{
@@ -194,7 +194,7 @@ impl<S: Store> Handler for Pipeline<S> {
         mut request: Request<Incoming>,
         connection: &Arc<Connection>,
     ) -> impl Future<Output = Response<Body>> + Send {
-        let received = Received { at: self.clock.now(), started: Instant::now() };
+        let received = Received::now(&self.clock);
         let mut presence = Presence::of(request.headers());
         if presence.has(Presence::CONNECTION) {
             hop::remove_listed(request.headers_mut());
@@ -247,7 +247,7 @@ impl<S: Store> Pipeline<S> {
         let (started, version) = (received.started, &*site.version);
         let asked = Asked { vary, headers, fences, started, version };
         let stored = lookup::at_hand(&self.store, &lookup.target, &asked)?;
-        let is_fresh = may_answer(&stored, lookup, &route.rule, received.at) == Reuse::Fresh;
+        let is_fresh = may_answer(&stored, lookup, &route.rule, received.steady) == Reuse::Fresh;
         is_fresh.then(|| {
             stored.note_asked();
             stored

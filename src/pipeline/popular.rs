@@ -168,13 +168,17 @@ fn again(
     rule: &VaryRule,
 ) -> Option<WarmRequest> {
     let is_anonymous = Credentials::of(&request.headers) == Credentials::Absent;
-    let is_personal = |name: &HeaderName| *name == header::COOKIE || *name == header::AUTHORIZATION;
+    // Where the route names cookies, these are what is sent again.
+    let is_personal = |name: &HeaderName| {
+        (*name == header::COOKIE && rule.cookies.is_empty()) || *name == header::AUTHORIZATION
+    };
     if request.method != Method::GET || !is_anonymous || set.iter().any(is_personal) {
         return None;
     }
     let mut headers = HeaderMap::new();
-    for name in WAY.iter().filter(|name| **name != header::HOST).chain(set.iter()) {
-        if !headers.contains_key(name) {
+    let is_sent_otherwise = |name: &HeaderName| *name == header::HOST || *name == header::COOKIE;
+    for name in WAY.iter().chain(set.iter()) {
+        if !is_sent_otherwise(name) && !headers.contains_key(name) {
             let values = request.headers.get_all(name);
             values.iter().for_each(|value| _ = headers.append(name.clone(), value.clone()));
         }
@@ -230,6 +234,7 @@ mod tests {
             tags: vec![tag.to_owned()],
             facets: OwnFacets::default(),
             stamp: Stamp::default(),
+            asked_at: Timestamp::from_seconds(1),
         };
         Arc::new(draft.complete(Content(&[])).unwrap())
     }

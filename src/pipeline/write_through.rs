@@ -38,6 +38,8 @@ use crate::{
 /// A write that the origin is about to be asked for.
 pub struct Write {
     asked: Timestamp,
+    /// The same by the node's own clock.
+    asked_at: Timestamp,
     /// What had been purged before it was sent; none where its answer is never stored.
     stamp: Option<Stamp>,
 }
@@ -61,7 +63,8 @@ impl<S: Store> Inquiry<S> {
         let may_answer = [Method::POST, Method::PUT, Method::PATCH].contains(method);
         let is_ambiguous = Presence::of(&self.request.headers).has(Presence::OVERRIDE);
         let stamp = (may_answer && !is_ambiguous).then(|| self.pipeline.log.fences().stamp());
-        Some(Write { asked: self.pipeline.clock.now(), stamp })
+        let clock = &self.pipeline.clock;
+        Some(Write { asked: clock.now(), asked_at: clock.steady(), stamp })
     }
 
     /// What of the answer to a write is to be stored, if anything. To be called before the write's own
@@ -77,8 +80,10 @@ impl<S: Store> Inquiry<S> {
         let stamp = write.stamp.filter(|_| is_representation)?;
         let fences = self.pipeline.log.fences();
         let now = fences.stamp();
-        let ask = self.as_get(Stamp { began: stamp.began, ..now })?;
-        let exchange = Exchange { asked: write.asked, answered: self.pipeline.clock.now() };
+        let ask = self.as_get(Stamp { began: stamp.began, ..now }, write.asked_at)?;
+        let clock = &self.pipeline.clock;
+        let (answered, received) = (clock.now(), clock.steady());
+        let exchange = Exchange { asked: write.asked, answered, received };
         *response.status_mut() = StatusCode::OK;
         let verdict = ask.verdict(response, exchange);
         *response.status_mut() = status;
@@ -94,7 +99,7 @@ impl<S: Store> Inquiry<S> {
 
     /// The question that a `GET` of this request's target would have asked; none where it would not have
     /// come from the cache.
-    fn as_get(&self, stamp: Stamp) -> Option<Box<Ask<S>>> {
+    fn as_get(&self, stamp: Stamp, asked_at: Timestamp) -> Option<Box<Ask<S>>> {
         let head = request_head(&self.request);
         let uri = &self.request.uri;
         let path = normal_path(uri.path());
@@ -116,6 +121,7 @@ impl<S: Store> Inquiry<S> {
             key: target.clone(),
             target,
             stamp,
+            asked_at,
             stored: None,
             way: (self.connection.peer, self.connection.secure),
             interim: None,
@@ -132,7 +138,7 @@ impl<S: Store> Context<S> {
         told: Told,
     ) -> Response<Body> {
         let Candidate { ask, verdict, status, .. } = candidate;
-        let ttl = verdict.0.ttl(self.inquiry.received.at);
+        let ttl = verdict.0.ttl(self.inquiry.received.steady);
         *response.status_mut() = StatusCode::OK;
         let admitted = admit::admit(*ask, response, verdict, None);
         let Arrival { headers, reader, .. } = Box::pin(admitted).await;

@@ -4,6 +4,7 @@
 use crate::support::{
     gate::Gate,
     proxy::Proxy,
+    random::Random,
     redis::Redis,
     script::{Asked, Said, Scripted},
     within,
@@ -492,6 +493,26 @@ async fn a_304_that_comes_late_does_not_undo_what_was_stored_since() {
 }
 
 #[tokio::test]
+async fn a_404_that_comes_late_does_not_remove_what_was_stored_since() {
+    within(async {
+        let gate = Gate::closed();
+        let held = gate.clone();
+        let origin = Scripted::start(move |asked| match asked.before {
+            0 => Said::ok("0").with("etag", "\"0\"").with("cache-control", RENEWED),
+            1 => Said::status(404, "").with("cache-control", "no-store").after(&held),
+            _ => Said::ok("2").with("etag", "\"2\"").with("cache-control", "max-age=600"),
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        overtaken(&proxy, &origin, &gate).await;
+        for _ in 0..50 {
+            assert_eq!(proxy.get("/a").await.summary(), "200 HIT 2");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn without_memory_a_304_that_comes_late_undoes_nothing_either() {
     within(async {
         let gate = Gate::closed();
@@ -655,7 +676,7 @@ async fn what_a_route_adds_to_the_key_is_in_vary() {
                 .with("cache-control", if asked.target == "/own" { "no-store" } else { HOT }),
         })
         .await;
-        let toml = "[[route]]\nmatch = \"/**\"\n\
+        let toml = "[[route]]\nname = \"all\"\nmatch = \"/**\"\n\
                     vary = { headers = [\"accept-language\"], cookies = [\"currency\"] }";
         let proxy = Proxy::with(&origin.url(), toml);
         let vary = "Accept-Encoding, accept-language, Cookie";
@@ -683,7 +704,7 @@ async fn what_a_route_adds_is_in_vary_once() {
         let gate = Gate::closed();
         let said = Said::fresh("a").with("vary", "COOKIE").with("vary", "Accept-Language");
         let origin = Scripted::always(said.after(&gate)).await;
-        let toml = "[[route]]\nmatch = \"/**\"\n\
+        let toml = "[[route]]\nname = \"all\"\nmatch = \"/**\"\n\
                     vary = { headers = [\"accept-language\"], cookies = [\"currency\"] }";
         let proxy = Proxy::with(&origin.url(), toml);
         let replies = futures_util::future::join_all((0..2).map(|_| proxy.get("/a")));
@@ -771,10 +792,87 @@ async fn another_route_vary_does_not_use_what_was_stored_before() {
         .await;
         let proxy = Proxy::before(&origin.url());
         proxy.get_with("/a", &[("Accept-Language", "de")]).await;
-        let toml = "[[route]]\nmatch = \"/**\"\nvary = { headers = [\"accept-language\"] }";
+        let toml = "[[route]]\nname = \"all\"\nmatch = \"/**\"\nvary = { headers = [\"accept-language\"] }";
         proxy.reconfigure(&origin.url(), toml);
         let other = proxy.get_with("/a", &[("Accept-Language", "en")]).await;
         assert_eq!(other.summary(), "200 MISS en");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_keeps_nothing_fresh_for_longer() {
+    within(async {
+        let origin = Scripted::start(|asked| {
+            Said::ok(format!("{}", asked.before)).with("cache-control", HOT)
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        proxy.set_back(3600);
+        proxy.advance(9);
+        let hit = proxy.get("/a").await;
+        assert_eq!((hit.summary(), hit.header("age")), ("200 HIT 0".to_owned(), Some("9")));
+        proxy.advance(1);
+        assert_eq!(proxy.get("/a").await.summary(), "200 EXPIRED 1");
+    })
+    .await;
+}
+
+/// Whether a value of `Accept-Encoding` accepts a coding, or a body without one: by RFC 9110 section
+/// 12.5.3, and written apart from Larder's own code.
+fn accepts(field: &str, coding: &str) -> bool {
+    let weight_of = |name: &str| {
+        field.split(',').find_map(|member| {
+            let (item, weight) = member.split_once(";q=").unwrap_or((member, "1"));
+            (item.trim() == name).then(|| weight.trim().parse::<f32>().unwrap() > 0.0)
+        })
+    };
+    weight_of(coding).or(weight_of("*")).unwrap_or(coding == "identity")
+}
+
+#[tokio::test]
+async fn no_client_gets_a_coding_that_it_does_not_accept() {
+    const CODINGS: [&str; 5] = ["identity", "gzip", "br", "zstd", "xxx"];
+    const WEIGHTS: [&str; 4] = ["", "", ";q=0.5", ";q=0"];
+    within(async {
+        // An origin that names the coding it was told to use, whatever the client accepts.
+        let origin = Scripted::start(|asked| {
+            let coding = asked.header("x-coding").unwrap().to_owned();
+            let said = Said::fresh(&coding);
+            let said =
+                if coding == "identity" { said } else { said.with("content-encoding", &coding) };
+            if asked.target.ends_with("varies") {
+                said.with("vary", "accept-encoding")
+            } else {
+                said
+            }
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        let mut random = Random::seeded(9);
+        let mut hits = 0;
+        for number in 0..1500 {
+            let members = (0..=random.below(3)).map(|_| {
+                let names = ["gzip", "br", "zstd", "xxx", "identity", "*"];
+                format!("{}{}", random.pick(&names), random.pick(&WEIGHTS))
+            });
+            let mut members: Vec<String> = members.collect();
+            members.dedup_by_key(|member| member.split(';').next().unwrap().to_owned());
+            let names: Vec<_> = members.iter().map(|it| it.split(';').next().unwrap()).collect();
+            if names.iter().any(|name| names.iter().filter(|other| *other == name).count() > 1) {
+                continue;
+            }
+            let field = members.join(", ");
+            let target = format!("/{}{}", number / 100, random.pick(&["", "varies"]));
+            let fields = [("Accept-Encoding", &*field), ("X-Coding", *random.pick(&CODINGS))];
+            let reply = proxy.get_with(&target, &fields).await;
+            if reply.cache() == "HIT" {
+                hits += 1;
+                assert!(accepts(&field, &reply.body), "{field}: {}", reply.body);
+            }
+        }
+        assert!(hits > 300, "{hits}");
     })
     .await;
 }

@@ -17,7 +17,7 @@ use crate::{
 const LIMIT: usize = 1 << 20;
 
 fn packing(compress_above: usize, chunk: u32) -> Packing {
-    Packing { compress_above, chunk: NonZeroU32::new(chunk).unwrap(), generation: 7 }
+    Packing { compress_above, chunk: NonZeroU32::new(chunk).unwrap(), generation: 7, ahead: 0 }
 }
 
 fn plain() -> Packing {
@@ -47,6 +47,7 @@ fn response(body: Vec<u8>) -> Entry {
         tags: vec!["one".to_owned(), "two".to_owned()],
         facets: facets(),
         stamp: Stamp { fence: Fence { log: LogId(1), seq: 2 }, version: 3, began: 4 },
+        asked_at: Timestamp::from_millis(1_700_000_000_100),
     };
     Entry::Response(Arc::new(draft.complete(Content(&[body.into()])).unwrap()))
 }
@@ -78,6 +79,8 @@ fn assert_same(read: &Entry, written: &Entry) {
     assert_eq!(read.freshness, written.freshness);
     assert_eq!(read.etag, written.etag);
     assert_eq!(read.fence(), written.fence());
+    assert_eq!(read.asked_at, written.asked_at);
+    assert_eq!(read.is_coded, written.is_coded);
     assert_eq!(read.key_text(), written.key_text());
     assert!(read.tags().eq(written.tags()));
     assert_eq!(read.facets(), written.facets());
@@ -95,7 +98,7 @@ fn what_holds_on_one_node_only_stays_there() {
 }
 
 #[test]
-fn the_form_of_version_2_stays_as_it_is() {
+fn the_form_of_version_3_stays_as_it_is() {
     let written = encode(&response(b"body".to_vec()), plain()).head;
     insta::assert_snapshot!(hex(&written), @r#"
     4c 52 44 52 02 a6 0a 6a 9e 7d 21 9e 0a 01 0c c8  LRDR...j.}!.....
@@ -114,8 +117,11 @@ fn the_form_of_version_2_stays_as_it_is() {
     "#);
     let variants = Variants {
         target: (*b"http://example.com/a").into(),
-        generation: 9,
-        sets: vec![[http::header::ACCEPT, http::header::ORIGIN].into_iter().collect()],
+        selections: vec![Selection {
+            set: [http::header::ACCEPT, http::header::ORIGIN].into_iter().collect(),
+            seen: Timestamp::from_millis(1_700_000_000_100),
+            codings: vec![(*b"br,gzip").into()],
+        }],
         recent: vec![1, u128::MAX],
     };
     let written = encode(&Entry::Variants(Arc::new(variants)), plain()).head;
@@ -128,6 +134,22 @@ fn the_form_of_version_2_stays_as_it_is() {
     00 00 00 00 00 00 00 00 00 00 00 00 00 00 ff ff  ................
     ff ff ff ff ff ff ff ff ff ff ff ff ff ff        ..............
     "#);
+}
+
+#[test]
+fn times_are_written_by_the_clock_that_is_shared() {
+    for ahead in [-5000, 5000] {
+        let written = response(b"body".to_vec());
+        let shared = read(&encode(&written, Packing { ahead, ..plain() })).unwrap();
+        let at = |entry: &Entry| {
+            let response = as_response(entry);
+            (response.asked_at.millis(), response.freshness.received_at.millis())
+        };
+        let (asked, received) = at(&written);
+        let moved = (asked.saturating_add_signed(ahead), received.saturating_add_signed(ahead));
+        assert_eq!(at(&shared), moved);
+        assert_same(&shared.by_clock_ahead(-ahead), &written);
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -316,6 +338,7 @@ fn responses() -> impl Strategy<Value = Entry> {
                 tags,
                 facets,
                 stamp: Stamp { fence: Fence { log: LogId(log), seq }, version: 5, began: 6 },
+                asked_at: Timestamp::from_millis(seq >> 1),
             };
             let pieces = vec![Bytes::from(body); times];
             Entry::Response(Arc::new(draft.complete(Content(&pieces)).unwrap()))
@@ -323,15 +346,19 @@ fn responses() -> impl Strategy<Value = Entry> {
     )
 }
 
+fn selections() -> impl Strategy<Value = Selection> {
+    let codings = vec(vec(any::<u8>(), 0..9), 0..3);
+    (vec("[a-z-]{1,12}", 0..4), 0..1_u64 << 50, codings).prop_map(|(names, seen, codings)| {
+        let names = names.into_iter().map(|name| HeaderName::try_from(name).unwrap());
+        let codings = codings.into_iter().map(Into::into).collect();
+        Selection { set: names.collect(), seen: Timestamp::from_millis(seen), codings }
+    })
+}
+
 fn variants() -> impl Strategy<Value = Entry> {
-    let sets = vec(vec("[a-z-]{1,12}", 0..4), 0..4);
-    (vec(any::<u8>(), 0..60), any::<u64>(), sets, vec(any::<u128>(), 0..9)).prop_map(
-        |(target, generation, sets, recent)| {
-            let set = |names: Vec<String>| -> VarySet {
-                names.into_iter().map(|name| HeaderName::try_from(name).unwrap()).collect()
-            };
-            let sets = sets.into_iter().map(set).collect();
-            Entry::Variants(Arc::new(Variants { target: target.into(), generation, sets, recent }))
+    (vec(any::<u8>(), 0..60), vec(selections(), 0..4), vec(any::<u128>(), 0..9)).prop_map(
+        |(target, selections, recent)| {
+            Entry::Variants(Arc::new(Variants { target: target.into(), selections, recent }))
         },
     )
 }
