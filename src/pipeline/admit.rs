@@ -50,11 +50,15 @@ pub async fn admit<S: Store>(
     let selecting = selecting_fields(&ask, &head.headers).await;
     let (key, selection, selecting) = match selecting {
         Some((selection, values)) => {
-            let key = ask.target.variant(&values);
-            (key, Some(selection.clone()), Some((selection.set, values)))
+            let set = selection.set.clone();
+            (ask.target.variant(&values), Some(selection), Some((set, values)))
         }
         None => (ask.target.clone(), None, None),
     };
+    if let Some(selection) = &selection {
+        // At once: those who wait and want another variant look for what selects theirs.
+        place(&ask, selection, &key).await;
+    }
     vary::name_all(&mut head.headers, ask.site.route(ask.route).vary.fields());
     let mut headers = stored_fields(&head.headers, &ResponseDirectives::parse(&head.headers));
     let tags = tags(&ask, &mut headers);
@@ -158,16 +162,24 @@ async fn store<S: Store>(
     let put = ask.pipeline.store.put(&key, Entry::Response(Arc::clone(&response))).await;
     if put == Put::Stored {
         ask.note_popular(&key, &response);
-        if let Some(selection) = selection {
-            place(ask, selection, &key).await;
+        if let Some(selection) = selection.filter(|_| has_lost_its_place(ask, &key)) {
+            place(ask, &selection, &key).await;
         }
     }
     Some(put)
 }
 
+/// Whether a variant was one too many while it arrived.
+fn has_lost_its_place<S: Store>(ask: &Ask<S>, key: &CacheKey) -> bool {
+    match ask.pipeline.store.peek(&ask.target) {
+        Some(Entry::Variants(variants)) => !variants.recent.contains(&key.digest()),
+        _ => false,
+    }
+}
+
 /// Gives a variant its place under its target.
-async fn place<S: Store>(ask: &Ask<S>, selection: Selection, key: &CacheKey) {
-    let lost = ask.pipeline.store.place(&ask.target, selection, key.digest()).await;
+async fn place<S: Store>(ask: &Ask<S>, selection: &Selection, key: &CacheKey) {
+    let lost = ask.pipeline.store.place(&ask.target, selection.clone(), key.digest()).await;
     if let Some(metrics) = ask.site.metrics.get(ask.route) {
         metrics.variants_limited.inc_by(lost as u64);
     }

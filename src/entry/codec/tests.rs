@@ -101,19 +101,20 @@ fn what_holds_on_one_node_only_stays_there() {
 fn the_form_of_version_3_stays_as_it_is() {
     let written = encode(&response(b"body".to_vec()), plain()).head;
     insta::assert_snapshot!(hex(&written), @r#"
-    4c 52 44 52 02 a6 0a 6a 9e 7d 21 9e 0a 01 0c c8  LRDR...j.}!.....
-    00 20 7b 68 e5 cf 8b 01 00 00 03 00 00 00 00 00  ..{h............
-    00 00 01 00 00 00 3c 00 00 00 00 00 00 00 00 00  ......<.........
-    00 00 1e 00 00 00 01 00 00 00 00 00 00 00 02 00  ................
-    00 00 00 00 00 00 16 00 00 00 1d 00 00 00 24 00  ..............$.
-    00 00 6c 00 00 00 70 00 00 00 00 00 00 00 68 74  ..l...p.......ht
-    74 70 3a 2f 2f 65 78 61 6d 70 6c 65 2e 63 6f 6d  tp://example.com
-    2f 61 3f 62 72 0a 76 0a 75 0a 31 6f 6e 65 0a 74  /a?br.v.u.1one.t
-    77 6f 0c 00 0a 00 00 00 63 6f 6e 74 65 6e 74 2d  wo......content-
-    74 79 70 65 74 65 78 74 2f 70 6c 61 69 6e 04 00  typetext/plain..
-    22 00 00 00 65 74 61 67 22 32 33 30 64 38 33 35  "...etag"230d835
-    38 64 63 38 65 38 38 39 30 62 34 63 35 38 64 65  8dc8e8890b4c58de
-    65 62 36 32 39 31 32 65 65 22 62 6f 64 79        eb62912ee"body
+    4c 52 44 52 03 c3 06 54 4f 6b 9e e5 3d 01 01 00  LRDR...TOk..=...
+    00 00 00 00 00 00 02 00 00 00 00 00 00 00 64 68  ..............dh
+    e5 cf 8b 01 00 00 0c c8 00 20 7b 68 e5 cf 8b 01  ..........{h....
+    00 00 03 00 00 00 00 00 00 00 01 00 00 00 3c 00  ..............<.
+    00 00 00 00 00 00 00 00 00 00 1e 00 00 00 16 00  ................
+    00 00 1d 00 00 00 24 00 00 00 6c 00 00 00 70 00  ......$...l...p.
+    00 00 00 00 00 00 68 74 74 70 3a 2f 2f 65 78 61  ......http://exa
+    6d 70 6c 65 2e 63 6f 6d 2f 61 3f 62 72 0a 76 0a  mple.com/a?br.v.
+    75 0a 31 6f 6e 65 0a 74 77 6f 0c 00 0a 00 00 00  u.1one.two......
+    63 6f 6e 74 65 6e 74 2d 74 79 70 65 74 65 78 74  content-typetext
+    2f 70 6c 61 69 6e 04 00 22 00 00 00 65 74 61 67  /plain.."...etag
+    22 32 33 30 64 38 33 35 38 64 63 38 65 38 38 39  "230d8358dc8e889
+    30 62 34 63 35 38 64 65 65 62 36 32 39 31 32 65  0b4c58deeb62912e
+    65 22 62 6f 64 79                                e"body
     "#);
     let variants = Variants {
         target: (*b"http://example.com/a").into(),
@@ -126,13 +127,14 @@ fn the_form_of_version_3_stays_as_it_is() {
     };
     let written = encode(&Entry::Variants(Arc::new(variants)), plain()).head;
     insta::assert_snapshot!(hex(&written), @r#"
-    4c 52 44 52 02 80 0d 8d 0f e1 86 1d 34 00 14 00  LRDR........4...
-    00 00 68 74 74 70 3a 2f 2f 65 78 61 6d 70 6c 65  ..http://example
-    2e 63 6f 6d 2f 61 09 00 00 00 00 00 00 00 01 00  .com/a..........
-    00 00 02 00 00 00 06 00 00 00 61 63 63 65 70 74  ..........accept
-    06 00 00 00 6f 72 69 67 69 6e 02 00 00 00 01 00  ....origin......
-    00 00 00 00 00 00 00 00 00 00 00 00 00 00 ff ff  ................
-    ff ff ff ff ff ff ff ff ff ff ff ff ff ff        ..............
+    4c 52 44 52 03 ad 0d 01 8a 68 cf 9d b6 00 64 68  LRDR.....h....dh
+    e5 cf 8b 01 00 00 14 00 00 00 68 74 74 70 3a 2f  ..........http:/
+    2f 65 78 61 6d 70 6c 65 2e 63 6f 6d 2f 61 01 00  /example.com/a..
+    06 00 00 00 6f 72 69 67 69 6e 64 68 e5 cf 8b 01  ....origindh....
+    00 00 01 00 00 00 07 00 00 00 62 72 2c 67 7a 69  ..........br,gzi
+    70 02 00 00 00 01 00 00 00 00 00 00 00 00 00 00  p...............
+    00 00 00 00 00 ff ff ff ff ff ff ff ff ff ff ff  ................
+    ff ff ff ff ff                                   .....
     "#);
 }
 
@@ -163,11 +165,11 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Where the parts of the head that `response` gives stand.
-const FLAGS: usize = PREFIX + 1;
+const FLAGS: usize = ORDER + 1 + 24;
 const STATUS: usize = FLAGS + 1;
 const CONSTRAINTS: usize = STATUS + 2;
 const LIFETIME_NANOS: usize = CONSTRAINTS + 1 + 8 + 12 + 8;
-const KEY_END: usize = LIFETIME_NANOS + 4 + 4 + 16;
+const KEY_END: usize = LIFETIME_NANOS + 4 + 4;
 const FIELDS_END: usize = KEY_END + 12;
 const LENGTH: usize = FIELDS_END + 4;
 /// Only in content that is compressed.

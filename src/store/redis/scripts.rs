@@ -73,7 +73,8 @@ pub static LAND: LazyLock<Script> = LazyLock::new(|| {
 pub static PUT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local new = ARGV[1] \
-         local old = redis.call('GETRANGE', KEYS[1], 0, 511) \
+         local old = redis.pcall('GETRANGE', KEYS[1], 0, 511) \
+         if type(old) ~= 'string' then old = '' end \
          if #old >= 38 and #new >= 38 and string.byte(new, 14) == 1 \
            and string.sub(old, 1, 5) == string.sub(new, 1, 5) then \
            local seq, asked = struct.unpack('<I8I8', string.sub(new, 23, 38)) \
@@ -94,7 +95,9 @@ pub static PUT: LazyLock<Script> = LazyLock::new(|| {
 /// milliseconds, the first 13 bytes of what was there. Answers 1, or 0 where something else is there now.
 pub static REPLACE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "if redis.call('GETRANGE', KEYS[1], 0, 12) ~= ARGV[3] then return 0 end \
+        "local old = redis.pcall('GETRANGE', KEYS[1], 0, 12) \
+         if type(old) ~= 'string' then old = '' end \
+         if old ~= ARGV[3] then return 0 end \
          redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) \
          return 1",
     )

@@ -167,8 +167,12 @@ async fn place(
 ) -> Result<(), Fault> {
     for _ in 0..MERGES {
         let key = shared.keys.entry(digest);
-        let found: Option<Bytes> =
-            lane.ask(|session| async move { session.get(key).await }).await?;
+        let found = lane.ask(|session| async move { session.get::<Option<Bytes>, _>(key).await });
+        let found = match found.await {
+            // No string at all: it is replaced.
+            Err(Fault::Strange(_)) => None,
+            found => found?,
+        };
         let found = found.unwrap_or_default();
         let (index, lost) = with(shared, &found, variants);
         if replace(shared, lane, (digest, &found), index).await? {
