@@ -29,6 +29,7 @@ pub mod entry;
 pub mod feed;
 pub mod fence;
 pub mod field;
+pub mod forward;
 pub mod key;
 pub mod origin;
 pub mod pipeline;

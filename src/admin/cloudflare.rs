@@ -133,7 +133,7 @@ mod tests {
             r#"{"tags":[""]}"#,
             r#"{"tags":["t"],"more":[]}"#,
             r#"{"files":[{"headers":{}}]}"#,
-            r#"{"files":["/ a"]}"#,
+            r#"{"files":["h h/a"]}"#,
             r#"{"hosts":["h/a"]}"#,
             r#"{"hosts":[""]}"#,
             r#"{"hosts":["*.h"]}"#,

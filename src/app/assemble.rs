@@ -9,8 +9,9 @@ use crate::{
     config::{
         AccessLog as LogForm, Config, OriginHost, OriginScheme, Permission, Store, WhenUnsynced,
     },
-    origin::{Origin, rewrite::Identity, settings as origin_settings},
-    pipeline::{ServerTiming, Site, SiteId},
+    forward::Identity,
+    origin::{Origin, settings as origin_settings},
+    pipeline::{self, ServedHosts, ServerTiming, Site, SiteId},
     purge::{self, Fences, Log, RedisLog},
     redis,
     server::{
@@ -117,6 +118,12 @@ pub fn site(
         routes,
         origin: Origin::new(&origin(config)).context("the origin cannot be set up")?,
         identity: identity.clone(),
+        hosts: ServedHosts { patterns: config.hosts.clone().into() },
+        host: match &config.origin.host {
+            OriginHost::Preserve => pipeline::OriginHost::Preserve,
+            OriginHost::Origin => pipeline::OriginHost::Origin,
+            OriginHost::Literal(host) => pipeline::OriginHost::Literal(host.as_str().into()),
+        },
         trusted_proxies: config.trusted_proxies.clone(),
         access_log: access_log(config, metrics, sink)?.map(Arc::new),
         max_object: config.store.max_object,
@@ -182,9 +189,8 @@ fn origin(config: &Config) -> origin_settings::Settings {
             server_name: origin.tls.server_name.clone(),
         },
         host: match &origin.host {
-            OriginHost::Preserve => origin_settings::Host::Preserve,
-            OriginHost::Origin => origin_settings::Host::Origin,
-            OriginHost::Literal(authority) => origin_settings::Host::Literal(authority.clone()),
+            OriginHost::Preserve | OriginHost::Origin => None,
+            OriginHost::Literal(authority) => Some(authority.clone()),
         },
     }
 }

@@ -21,6 +21,8 @@ pub struct Config {
     pub tls: Option<CertificateFiles>,
     /// Where requests go.
     pub origin: Origin,
+    /// The hosts that are served, in canonical form; empty for all.
+    pub hosts: Vec<Box<str>>,
     /// Whose `Forwarded` and `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether responses carry `Server-Timing`.

@@ -10,7 +10,10 @@ mod timing;
 mod writes;
 
 use super::*;
-use crate::policy::{ClientCacheControl, TtlFrom};
+use crate::{
+    key::target::Readings,
+    policy::{ClientCacheControl, TtlFrom},
+};
 
 const DOCUMENTED: &str = include_str!("../../proxy.toml");
 
@@ -120,7 +123,9 @@ fn a_route_goes_before_its_tier_and_its_tier_before_the_defaults() {
         tier = "hot"
         "#,
     );
-    let rule = |path: &str| config.routes.select(&Method::GET, "h", path).route.rule.clone();
+    let rule = |path: &str| {
+        config.routes.select(&Method::GET, "h", &Readings::of(path)).route.rule.clone()
+    };
     let seconds = |count| Some(Duration::from_secs(count));
     let (a, b, other) = (rule("/a"), rule("/b"), rule("/c"));
     assert_eq!((a.ttl, a.stale_if_error, a.cache), (seconds(3), seconds(120), true));
@@ -132,17 +137,21 @@ fn a_route_goes_before_its_tier_and_its_tier_before_the_defaults() {
 #[test]
 fn routes_carry_all_that_the_file_says() {
     let config = parse(DOCUMENTED);
-    let tiles = config.routes.select(&Method::HEAD, "h", "/dashboard/tiles/kpi").route;
-    let tags = tiles.tags_of("/dashboard/tiles/kpi", Some("range=7d"));
+    let tiles =
+        config.routes.select(&Method::HEAD, "h", &Readings::of("/dashboard/tiles/kpi")).route;
+    let tags = tiles.tags_of(&Readings::of("/dashboard/tiles/kpi"), Some("range=7d"));
     assert_eq!(tags, ["dashboard", "tile:kpi", "range:7d"]);
     assert_eq!(tiles.client_cache.as_ref().unwrap(), "public, max-age=60");
-    let stocks = config.routes.select(&Method::GET, "h", "/api/stocks").route;
+    let stocks = config.routes.select(&Method::GET, "h", &Readings::of("/api/stocks")).route;
     assert!(!stocks.query.keeps("utm_source") && stocks.query.keeps("symbol"));
     assert!(stocks.bypass.applies(Some("nocache=true"), &HeaderMap::new()));
     assert_eq!(stocks.vary.headers[0], "accept-language");
-    let reports = config.routes.select(&Method::POST, "reports.example.com:80", "/2026/q1").route;
+    let reports =
+        config.routes.select(&Method::POST, "reports.example.com", &Readings::of("/2026/q1")).route;
     assert!(reports.query.keeps("from") && !reports.query.keeps("x"));
-    assert!(!config.routes.select(&Method::GET, "h", "/api/checkout/1").route.rule.cache);
+    assert!(
+        !config.routes.select(&Method::GET, "h", &Readings::of("/api/checkout/1")).route.rule.cache
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::settings::{ListenAddress, OriginScheme, OriginUrl};
+use crate::key::target::{Scheme, host};
 
 /// Reads `30s`, `250ms`, `1h30m`, `7d` or `0`.
 pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
@@ -125,6 +126,19 @@ pub(super) fn origin_url(text: &str) -> Result<OriginUrl, &'static str> {
 }
 
 /// Reads a network, `10.0.0.0/8`, or a single address.
+/// A host that is served, in canonical form: a name with or without a port, or `*.` and a domain.
+pub(super) fn served_host(text: &str) -> Result<Box<str>, &'static str> {
+    const EXPECTED: &str =
+        "expected a host such as `api.example.com`, `api.example.com:8443` or `*.example.com`";
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    let is_host = !name.is_empty() && name.bytes().all(is_plain);
+    if !is_host || name.parse::<http::uri::Authority>().is_err() {
+        return Err(EXPECTED);
+    }
+    Ok(host::canonical(text, Scheme::Http).into())
+}
+
 pub(super) fn network(text: &str) -> Result<IpNet, &'static str> {
     let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse()

@@ -12,7 +12,7 @@
 //! What follows the kind is at a fixed place, so that a script in Redis can compare two entries:
 //! [`ORDER`] is where.
 //!
-//! A response's content is one block: key, facets, tags, fields, body, each where the other ends. It may be
+//! A response's content is one block: key, URL, facets, tags, fields, body, each where the other ends. It may be
 //! compressed as a whole, and then be cut into chunks that are stored beside the head.
 
 mod checksum;

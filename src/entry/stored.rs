@@ -12,7 +12,7 @@ use super::{Fields, Variants};
 use crate::{
     fence::{Facets, Fence, OwnFacets, Stamp, Subject},
     field::Timestamp,
-    key::{self, CacheKey},
+    key::CacheKey,
     policy::{Freshness, tag, validation::EtagOrigin},
 };
 
@@ -27,7 +27,7 @@ pub enum Entry {
 
 /// A complete stored response.
 ///
-/// Key, facets, tags, header section and body stand in one exact-size allocation, so that a hundred thousand
+/// Key, URL, facets, tags, header section and body stand in one exact-size allocation, so that a hundred thousand
 /// small responses cost little more than their bytes.
 #[derive(Debug)]
 pub struct StoredResponse {
@@ -52,6 +52,7 @@ pub struct StoredResponse {
     pub(super) asked: AtomicBool,
     pub(super) bytes: Bytes,
     pub(super) key_end: u32,
+    pub(super) url_end: u32,
     pub(super) facets_end: u32,
     pub(super) tags_end: u32,
     pub(super) fields_end: u32,
@@ -112,12 +113,15 @@ impl Draft {
         let etag = self.ensure_validator(content);
         let tags = self.tags.join("\n");
         let facets = packed(self.facets.as_facets());
+        let url = self.key.purge_url();
         let body_length: usize = content.0.iter().map(Bytes::len).sum();
-        let head =
-            self.key.text().len() + facets.len() + tags.len() + Fields::packed_size(&self.headers);
+        let names = url.len() + facets.len() + tags.len();
+        let head = self.key.text().len() + names + Fields::packed_size(&self.headers);
         let mut bytes = Vec::with_capacity(head + body_length);
         bytes.extend_from_slice(self.key.text());
         let key_end = u32::try_from(bytes.len()).ok()?;
+        bytes.extend_from_slice(url.as_bytes());
+        let url_end = u32::try_from(bytes.len()).ok()?;
         bytes.extend_from_slice(facets.as_bytes());
         let facets_end = u32::try_from(bytes.len()).ok()?;
         bytes.extend_from_slice(tags.as_bytes());
@@ -138,6 +142,7 @@ impl Draft {
             asked: AtomicBool::new(false),
             bytes: bytes.into_boxed_slice().into(),
             key_end,
+            url_end,
             facets_end,
             tags_end,
             fields_end,
@@ -181,9 +186,9 @@ impl StoredResponse {
         self.bytes.get(..index(self.key_end)).unwrap_or_default()
     }
 
-    /// Its URL as purges select it: `host/path?query` in the normal form of the key.
+    /// Its URL in the form by which purges select it: `host/path?query` in the loosest reading.
     pub fn url(&self) -> &[u8] {
-        key::url(self.key_text())
+        self.bytes.get(index(self.key_end)..index(self.url_end)).unwrap_or_default()
     }
 
     /// The last purge that was applied before the origin was asked for it.
@@ -249,7 +254,7 @@ impl StoredResponse {
 
     /// What else it can be purged by.
     pub fn facets(&self) -> Facets<'_> {
-        let packed = self.bytes.get(index(self.key_end)..index(self.facets_end));
+        let packed = self.bytes.get(index(self.url_end)..index(self.facets_end));
         unpacked(packed.unwrap_or_default())
     }
 
@@ -279,7 +284,7 @@ impl StoredResponse {
         (self.bytes.len() - index(self.fields_end)) as u64
     }
 
-    /// All bytes it keeps on the heap: key, facets, tags, fields and body.
+    /// All bytes it keeps on the heap: key, URL, facets, tags, fields and body.
     pub fn heap_size(&self) -> usize {
         self.bytes.len()
     }

@@ -124,7 +124,12 @@ impl Names {
         let path = path_of(url).unwrap_or_default();
         let with_host = self.with_host.up_to(url.len()).filter_map(|length| url.get(..length));
         let from_path = self.from_path.up_to(path.len()).filter_map(|length| path.get(..length));
-        with_host.chain(from_path).map(move |prefix| self.name(Kind::Prefix, scope, prefix))
+        let as_directory = [(url, &self.with_host), (path, &self.from_path)]
+            .into_iter()
+            .filter_map(|(form, lengths)| lengths.directory(form))
+            .map(move |prefix| self.name(Kind::Prefix, scope, &prefix));
+        let prefixes = with_host.chain(from_path);
+        prefixes.map(move |prefix| self.name(Kind::Prefix, scope, prefix)).chain(as_directory)
     }
 
     /// The names of those selectors that have to be looked at themselves, came after the version `since`,
@@ -205,6 +210,14 @@ pub(super) fn path_of(url: &[u8]) -> Option<&[u8]> {
     url.get(start..)
 }
 
+/// A URL up to the end of its path, with a slash there; `None` if it has one. The form of URLs has no
+/// trailing slash, but the prefix `/a/` means `/a/`, too.
+pub(super) fn directory(url: &[u8]) -> Option<Vec<u8>> {
+    let end = url.iter().position(|byte| *byte == b'?').unwrap_or(url.len());
+    let path = url.get(..end).filter(|path| !path.is_empty() && path.last() != Some(&b'/'))?;
+    Some([path, b"/"].concat())
+}
+
 /// Longer prefixes are cut to this many bytes and then select more, which is safe.
 const LONGEST_PREFIX: usize = 1023;
 
@@ -221,6 +234,16 @@ impl Lengths {
         if let Some(word) = self.0.get_mut(length / 64) {
             *word |= 1 << (length % 64);
         }
+    }
+
+    fn has(&self, length: usize) -> bool {
+        self.0.get(length / 64).is_some_and(|word| word & 1 << (length % 64) != 0)
+    }
+
+    /// The [`directory`] of a URL, if a prefix of its length occurs.
+    fn directory(&self, url: &[u8]) -> Option<Vec<u8>> {
+        let end = url.iter().position(|byte| *byte == b'?').unwrap_or(url.len());
+        if self.has(end + 1) { directory(url) } else { None }
     }
 
     /// The lengths of at most `longest`, in order.

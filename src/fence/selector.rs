@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Facets, Subject, glob, names::path_of};
+use super::{
+    Facets, Subject, glob,
+    names::{directory, path_of},
+};
 
 /// What a purge selects.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -57,9 +60,13 @@ impl Selector {
             Self::Tag(tag) => has_tag(tag),
             Self::Url(wanted) => [url, path()].contains(&wanted.as_bytes()),
             Self::Prefix(prefix) => {
-                [url, path()].iter().any(|it| it.starts_with(prefix.as_bytes()))
+                [url, path()].iter().any(|it| begins_with(it, prefix.as_bytes()))
             }
-            Self::Pattern(pattern) => glob::fits(pattern, form(pattern)),
+            Self::Pattern(pattern) => {
+                let text = form(pattern);
+                glob::fits(pattern, text)
+                    || slashed(text).is_some_and(|slashed| glob::fits(pattern, &slashed))
+            }
             Self::User(user) => facets.user == Some(user),
             Self::Route(route) => facets.route == Some(route),
             Self::Version(version) => facets.version == Some(version),
@@ -74,4 +81,16 @@ impl Selector {
             one => vec![one],
         }
     }
+}
+
+/// Whether a URL begins with a prefix; `/a` also with `/a/`, since its form has no trailing slash.
+fn begins_with(url: &[u8], prefix: &[u8]) -> bool {
+    url.starts_with(prefix) || directory(url).is_some_and(|directory| directory == prefix)
+}
+
+/// The URL with a slash at the end of its path, if it has none.
+fn slashed(url: &[u8]) -> Option<Vec<u8>> {
+    let mut slashed = directory(url)?;
+    slashed.extend_from_slice(url.get(slashed.len() - 1..)?);
+    Some(slashed)
 }

@@ -8,6 +8,17 @@ use super::list;
 /// quotes.
 pub fn parameter<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     let element = list::members(headers, header::FORWARDED).next()?;
+    parameter_of(element, name)
+}
+
+/// The values of a parameter in all elements that have it, the client's first, as far as they are text.
+pub fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+    let elements = list::members(headers, header::FORWARDED);
+    let values = elements.filter_map(|element| parameter_of(element, name));
+    values.filter_map(|value| std::str::from_utf8(value).ok()).collect()
+}
+
+fn parameter_of<'a>(element: &'a [u8], name: &str) -> Option<&'a [u8]> {
     element.split(|byte| *byte == b';').find_map(|pair| {
         let equals = pair.iter().position(|byte| *byte == b'=')?;
         let (key, value) = pair.split_at_checked(equals)?;

@@ -6,6 +6,7 @@ pub mod cookie;
 pub mod date;
 pub mod entity_tag;
 pub mod forwarded;
+pub mod forwarding;
 pub mod hop;
 pub mod list;
 pub mod preference;

@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderName, header};
 
+use super::forwarding::{Forwarding, OVERRIDES, is_misspelt};
+
 /// A set of the request fields that concern a cache.
 ///
 /// Found in one pass over the names, where a dozen look-ups would hash each name they look for: most
@@ -29,6 +31,10 @@ impl Presence {
 
     /// A field that some origins take for the method or the target of the request.
     pub const OVERRIDE: Self = Self(1 << 7);
+    /// A field by which proxies tell of a request, see [`Forwarding`].
+    pub const FORWARDING: Self = Self(1 << 9);
+    /// A name with `_` that origins may take for a field that decides how the request is read.
+    pub const MISSPELT: Self = Self(1 << 10);
 
     /// Looks through the names of a header section.
     pub fn of(headers: &HeaderMap) -> Self {
@@ -57,21 +63,13 @@ impl Presence {
             header::VIA => Self::VIA,
             header::CONNECTION => Self::CONNECTION,
             header::HOST | header::ACCEPT | header::USER_AGENT => Self::default(),
+            _ if Forwarding::of(name.as_str()).is_some() => Self::FORWARDING,
             _ if OVERRIDES.contains(&name.as_str()) => Self::OVERRIDE,
+            _ if is_misspelt(name) => Self::MISSPELT,
             _ => Self::default(),
         }
     }
 }
-
-/// Frameworks that follow these: Symfony, Laravel, Rails and Express with their override middleware,
-/// ASP.NET, and whatever stands behind IIS's URL rewriting.
-const OVERRIDES: [&str; 5] = [
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
-    "x-original-url",
-    "x-rewrite-url",
-];
 
 #[cfg(test)]
 mod tests {

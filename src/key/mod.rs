@@ -1,9 +1,10 @@
-//! Which stored response a request asks for: target normalisation, selecting headers, the cache key.
+//! Which stored response a request asks for: what the origin is asked, selecting headers, the cache key.
 
+mod origin_target;
 pub mod target;
 pub mod vary;
 
-use std::borrow::Cow;
+pub use origin_target::OriginTarget;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -11,35 +12,35 @@ use aws_lc_rs::digest::{SHA256, digest};
 ///
 /// Stores look up by digest and compare the text, so that not even a collision answers with another
 /// target's response. Building one costs about 150 ns.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct CacheKey {
     digest: u128,
     text: Vec<u8>,
+    /// What is sent and not in the text; hardly ever anything.
+    beside: Option<Box<Beside>>,
 }
 
-/// Stands between the parts of a key's text. No part can hold it: hosts, targets and partitions come
-/// out of HTTP parsers that refuse control characters.
+/// What the origin is sent beside what a key's text says.
+#[derive(Debug, Clone)]
+struct Beside {
+    /// The whole query.
+    query: Box<str>,
+}
+
+impl PartialEq for CacheKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.text == other.text
+    }
+}
+
+impl Eq for CacheKey {}
+
+/// Stands between the text of a target's key and what selects a variant.
 const SEPARATOR: u8 = 0;
 
-/// The URL in a key's text, as purges select it: `host/path?query`, without scheme, what a proxy told and
-/// what selects a variant.
-pub fn url(text: &[u8]) -> &[u8] {
-    let after_scheme = text.windows(3).position(|window| window == b"://").map_or(0, |at| at + 3);
-    let rest = text.get(after_scheme..).unwrap_or_default();
-    let end = rest.iter().position(u8::is_ascii_control).unwrap_or(rest.len());
-    rest.get(..end).unwrap_or_default()
-}
-
-/// The host of the URL in a key's text: lower case, with its port unless that is the default.
-pub fn host(text: &[u8]) -> Cow<'_, str> {
-    let url = url(text);
-    let end = url.iter().position(|byte| *byte == b'/').unwrap_or(url.len());
-    String::from_utf8_lossy(url.get(..end).unwrap_or_default())
-}
-
 impl CacheKey {
-    /// The key of a target, whose normal form `write` appends.
-    pub fn of_target(write: impl FnOnce(&mut Vec<u8>)) -> Self {
+    /// The key whose text `write` appends.
+    fn of_target(write: impl FnOnce(&mut Vec<u8>)) -> Self {
         let mut text = Vec::with_capacity(192);
         write(&mut text);
         Self::digested(text)
@@ -60,6 +61,18 @@ impl CacheKey {
         Self::digested(text.to_vec())
     }
 
+    /// What the origin is asked for under this key; `None` if its text was not made of that.
+    pub fn origin_target(&self) -> Option<OriginTarget<'_>> {
+        let target = OriginTarget::read(&self.text)?;
+        let sent_query = self.beside.as_deref().map(|beside| (&*beside.query).into());
+        Some(OriginTarget { sent_query, ..target })
+    }
+
+    /// The URL in the form by which purges select it, see [`target::purge_url`].
+    pub fn purge_url(&self) -> Box<str> {
+        self.origin_target().map(|target| target.purge_url()).unwrap_or_default()
+    }
+
     /// 128 bits of the text's SHA-256.
     pub fn digest(&self) -> u128 {
         self.digest
@@ -73,6 +86,6 @@ impl CacheKey {
     fn digested(text: Vec<u8>) -> Self {
         let hash = digest(&SHA256, &text);
         let digest = hash.as_ref().first_chunk::<16>().map_or(0, |half| u128::from_le_bytes(*half));
-        Self { digest, text }
+        Self { digest, text, beside: None }
     }
 }

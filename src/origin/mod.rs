@@ -3,13 +3,11 @@
 pub mod body;
 mod connect;
 pub mod error;
-mod forwarded;
 mod health;
 mod http1;
 mod lease;
 mod pool;
-mod random;
-pub mod rewrite;
+pub mod random;
 mod server;
 pub mod settings;
 mod standing;

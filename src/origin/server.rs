@@ -27,7 +27,7 @@ use super::{
     http1,
     lease::{InFlight, Lease},
     pool::{Http2, Pool, Sender},
-    settings::{self, Endpoint, Host, Settings},
+    settings::{self, Endpoint, Settings},
     standing::Standing,
     tls::TlsError,
 };
@@ -46,9 +46,7 @@ pub(super) struct Server {
     pub(super) in_flight: AtomicUsize,
     pub(super) standing: Standing,
     connector: Connector,
-    /// What replaces the client's `Host`.
-    host: Option<HeaderValue>,
-    /// The `Host` where the client sent none.
+    /// The `Host` of requests that name none.
     own_host: HeaderValue,
     scheme: Scheme,
     first_byte_timeout: Duration,
@@ -92,19 +90,15 @@ impl Server {
         settings: &Settings,
         tls: Option<&Arc<ClientConfig>>,
     ) -> Result<Self, TlsError> {
-        let host = match &settings.host {
-            Host::Preserve => None,
-            Host::Origin => Some(endpoint.host()),
-            Host::Literal(host) => HeaderValue::from_str(host.as_str()).ok(),
-        };
+        let literal = settings.host.as_ref();
+        let literal = literal.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         let is_secure = endpoint.scheme == settings::Scheme::Https;
         Ok(Self {
             pool: Pool::new(settings.idle_timeout),
             in_flight: AtomicUsize::new(0),
             standing: Standing::default(),
             connector: Connector::new(endpoint, settings, tls)?,
-            host,
-            own_host: endpoint.host(),
+            own_host: literal.unwrap_or_else(|| endpoint.host()),
             scheme: if is_secure { Scheme::HTTPS } else { Scheme::HTTP },
             first_byte_timeout: settings.first_byte_timeout,
             idle_timeout: settings.idle_timeout,
@@ -270,8 +264,7 @@ impl Server {
 
     /// The `Host` that this server is sent.
     fn host_of(&self, request: &Request<RequestBody>) -> HeaderValue {
-        let asked = self.host.as_ref().or_else(|| request.headers().get(header::HOST));
-        asked.unwrap_or(&self.own_host).clone()
+        request.headers().get(header::HOST).unwrap_or(&self.own_host).clone()
     }
 
     /// HTTP/2 has `:authority` for `Host` and no connection-specific fields (RFC 9113 §8.2.2).

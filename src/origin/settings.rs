@@ -23,8 +23,8 @@ pub struct Settings {
     pub health: Option<Health>,
     /// TLS towards `https` servers.
     pub tls: Tls,
-    /// The `Host` that servers see.
-    pub host: Host,
+    /// The `Host` of requests that name none; left out, each server gets its own.
+    pub host: Option<Authority>,
 }
 
 impl Settings {
@@ -38,7 +38,7 @@ impl Settings {
             retries: 1,
             health: None,
             tls: Tls::default(),
-            host: Host::Preserve,
+            host: None,
         }
     }
 }
@@ -63,18 +63,6 @@ pub struct Tls {
     pub key: Option<PathBuf>,
     /// The name that the server's certificate must have, where that is not the host.
     pub server_name: Option<String>,
-}
-
-/// The `Host` that servers see.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Host {
-    /// The client's.
-    #[default]
-    Preserve,
-    /// The host and port of the server's URL.
-    Origin,
-    /// This one.
-    Literal(Authority),
 }
 
 /// How a server is spoken to.

@@ -19,8 +19,7 @@ use super::{
 use crate::{
     entry::{Content, Draft, Entry, Selection},
     key::{
-        self, CacheKey,
-        target::normal_path,
+        CacheKey,
         vary::{self, Vary, VarySet},
     },
     origin::ResponseBody,
@@ -250,8 +249,8 @@ pub fn selecting_set(rule: &VaryRule, response: &HeaderMap) -> VarySet {
 
 /// The tags in the head of a response: those of its route and those the origin sent, which clients do not see.
 pub fn tags<S: Store>(ask: &Ask<S>, headers: &mut HeaderMap) -> Vec<String> {
-    let (path, query) = (normal_path(ask.request.uri.path()), ask.request.uri.query());
-    let mut tags = ask.site.route(ask.route).tags_of(&path, query);
-    tags.extend(tag::take(headers, &key::host(ask.target.text())));
+    let query = ask.request.uri.query();
+    let mut tags = ask.site.route(ask.route).tags_of(&ask.readings, query);
+    tags.extend(tag::take(headers, &ask.host()));
     tags
 }

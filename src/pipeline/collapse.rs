@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::landing::Landing;
 use crate::{
     fence::{OwnFacets, Stamp},
-    key::{self, CacheKey},
+    key::CacheKey,
     purge::{Expected, Fences},
     store::{Landed, Lease},
 };
@@ -30,6 +30,8 @@ type Shard = Mutex<HashMap<u128, Flight>>;
 #[derive(Clone)]
 struct Flight {
     key: CacheKey,
+    /// In the form by which purges select it.
+    url: Box<str>,
     facets: OwnFacets,
     stamp: Stamp,
     landing: watch::Receiver<Option<Landing>>,
@@ -108,7 +110,11 @@ impl Flights {
             landing: sender,
             lease: Mutex::new(None),
         };
-        (takeoff, key.map(|key| Flight { key: key.clone(), facets, stamp, landing }))
+        let flight = key.map(|key| {
+            let (key, url) = (key.clone(), key.purge_url());
+            Flight { key, url, facets, stamp, landing }
+        });
+        (takeoff, flight)
     }
 }
 
@@ -119,7 +125,7 @@ impl Flight {
             Some(Landing::Arriving(arriving)) => arriving.tags.as_deref(),
             _ => None,
         };
-        let (url, facets) = (key::url(self.key.text()), self.facets.as_facets());
+        let (url, facets) = (self.url.as_bytes(), self.facets.as_facets());
         fences.may_join(&self.stamp, &Expected { url, facets, tags }, started)
     }
 }
@@ -170,8 +176,8 @@ impl Takeoff {
         let landing = self.landing.subscribe();
         flights.entry(key.digest()).or_insert_with(|| {
             self.keys.push(key.digest());
-            let (key, facets) = (key.clone(), self.facets.clone());
-            Flight { key, facets, stamp: self.stamp, landing }
+            let (key, url, facets) = (key.clone(), key.purge_url(), self.facets.clone());
+            Flight { key, url, facets, stamp: self.stamp, landing }
         });
     }
 

@@ -56,6 +56,13 @@ pub fn only_if_cached() -> Problem {
     Problem::new(StatusCode::GATEWAY_TIMEOUT, "Not in the cache", detail)
 }
 
+/// What a client is told that asks for a host which is not served here (RFC 9110 §15.5.20).
+pub fn misdirected() -> Problem {
+    let detail =
+        "This proxy serves other hosts only: those that its configuration lists as `hosts`.";
+    Problem::new(StatusCode::MISDIRECTED_REQUEST, "No such host here", detail)
+}
+
 /// What a client is told whose request comes round in a circle (RFC 5842 §7.2).
 pub fn of_loop() -> Problem {
     let detail = "This request has been through this proxy before. Check that the origin's address \

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, request::Parts};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header, request::Parts};
 
 use super::{
     Pipeline, Site,
@@ -20,8 +20,9 @@ use crate::{
     entry::{Entry, StoredResponse},
     fence::{Stamp, Verdict},
     field::Timestamp,
-    key::{self, CacheKey},
-    origin::{OriginError, RequestBody, ResponseBody, rewrite},
+    forward::response,
+    key::{CacheKey, target::Readings},
+    origin::{OriginError, RequestBody, ResponseBody},
     planted::Bug,
     policy::{
         CacheResult, Credentials, Freshness, Reason, RequestDirectives, RequestHead,
@@ -48,8 +49,12 @@ pub struct Ask<S> {
     pub route: usize,
     /// The request as it is sent: the client's, as a `GET`.
     pub request: Arc<Parts>,
-    /// Its fields as the origin is to see them.
-    pub forwarded: HeaderMap,
+    /// The same as the origin is to see it; taken when it is sent.
+    pub onward: Request<RequestBody>,
+    /// The readings of its path.
+    pub readings: Readings<'static>,
+    /// Its URL in the form by which purges select it.
+    pub url: Box<str>,
     /// Its own `Cache-Control`.
     pub directives: RequestDirectives,
     /// Who asks.
@@ -182,20 +187,21 @@ impl<S: Store> Ask<S> {
     /// Asks conditionally where something is stored, and once more without a condition where the answer
     /// turns out to be about another representation than the stored one (RFC 9111 §4.3.4).
     async fn ask_origin(&mut self) -> Result<Answer, OriginError> {
-        let mut headers = std::mem::take(&mut self.forwarded);
+        let (onward, _no_body) = std::mem::take(&mut self.onward).into_parts();
+        let (uri, mut headers) = (onward.uri, onward.headers);
         if !self.site.route(self.route).body_tags.is_empty() {
             payload::narrow_codings(&mut headers);
         }
         validation::make_unconditional(&mut headers);
-        let Some((fields, etag)) = self.validators() else { return self.send(headers).await };
+        let Some((fields, etag)) = self.validators() else { return self.send(uri, headers).await };
         let mut conditional = headers.clone();
         match validation::make_conditional(&mut conditional, &fields, etag) {
-            Conditionality::Unconditional => self.send(headers).await,
+            Conditionality::Unconditional => self.send(uri, headers).await,
             Conditionality::Conditional => {
-                let answer = self.send(conditional).await?;
+                let answer = self.send(uri.clone(), conditional).await?;
                 match answer.is_not_modified() {
                     true if !validation::confirms(&fields, answer.response.headers()) => {
-                        self.send(headers).await
+                        self.send(uri, headers).await
                     }
                     is_validation => Ok(Answer { is_validation, ..answer }),
                 }
@@ -210,10 +216,10 @@ impl<S: Store> Ask<S> {
         Some((stored.response.fields().unpack(0), stored.response.etag))
     }
 
-    async fn send(&self, headers: HeaderMap) -> Result<Answer, OriginError> {
+    async fn send(&self, uri: Uri, headers: HeaderMap) -> Result<Answer, OriginError> {
         let mut request = Request::new(RequestBody::Empty);
         *request.method_mut() = Method::GET;
-        *request.uri_mut() = self.request.uri.clone();
+        *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         let asked = self.pipeline.clock.now();
         let sent = send(&self.pipeline, &self.site, request, self.interim.as_ref()).await;
@@ -263,6 +269,9 @@ impl<S: Store> Ask<S> {
         let limit = self.limit();
         let expected = http_body::Body::size_hint(response.body()).exact();
         let freshness = self.storable(response.status(), response.headers(), exchange)?;
+        if self.repeats_ignored_parameter(response.headers()) {
+            return Err(Reason::IgnoredParameter);
+        }
         if expected.is_some_and(|length| length > limit as u64) {
             return Err(Reason::TooLarge);
         }
@@ -288,6 +297,14 @@ impl<S: Store> Ask<S> {
         Ok(Freshness { received_at: received, ..freshness })
     }
 
+    /// Whether a redirect carries on what is not in the key, a token perhaps.
+    fn repeats_ignored_parameter(&self, response: &HeaderMap) -> bool {
+        let rule = &self.site.route(self.route).query;
+        let query = self.request.uri.query().unwrap_or_default();
+        let mut locations = response.get_all(header::LOCATION).iter();
+        locations.any(|location| rule.leaks_into(query, location.as_bytes()))
+    }
+
     /// The largest body that is kept for the store.
     pub fn limit(&self) -> usize {
         let configured = usize::try_from(self.site.max_object).unwrap_or(usize::MAX);
@@ -304,7 +321,7 @@ impl<S: Store> Ask<S> {
         let lies_in_request = verdict.is_err_and(Reason::lies_in_request);
         let refreshed = verdict.ok().and_then(|freshness| {
             let mut headers = stored_fields(&headers, &ResponseDirectives::parse(&headers));
-            let tags = tag::take(&mut headers, &key::host(self.target.text()));
+            let tags = tag::take(&mut headers, &self.host());
             let facets = self.site.facets(self.route);
             old.freshened(headers, freshness, tags, (self.stamp, self.asked_at, facets))
         });
@@ -330,6 +347,12 @@ impl<S: Store> Ask<S> {
         self.pipeline.note_popular(rule, (&self.request, self.way), (key, response));
     }
 
+    /// The host that the client asked for, in canonical form.
+    pub fn host(&self) -> Box<str> {
+        let target = self.target.origin_target();
+        target.map(|target| target.asked_host.into()).unwrap_or_default()
+    }
+
     /// Whether a stored response must not be used any more.
     fn is_gone(&self, stored: &StoredResponse) -> bool {
         self.pipeline.log.fences().judge(stored, Instant::now()) == Verdict::Dead
@@ -337,7 +360,7 @@ impl<S: Store> Ask<S> {
 
     /// Whether no purge since the origin was asked selects a response with these tags.
     pub fn is_alive(&self, tags: &[String]) -> bool {
-        let (fences, url) = (self.pipeline.log.fences(), key::url(self.target.text()));
+        let (fences, url) = (self.pipeline.log.fences(), self.url.as_bytes());
         let facets = self.site.facets(self.route);
         let expected = Expected { url, facets: facets.as_facets(), tags: Some(tags) };
         fences.outlives(&self.stamp, &expected, tags) != Verdict::Dead
@@ -482,7 +505,7 @@ pub async fn send<S>(
             let (status, version, now) =
                 (response.status(), response.version(), pipeline.clock.now());
             let headers = response.headers_mut();
-            rewrite::response_headers(status, headers, version, &site.identity, now);
+            response::headers(status, headers, version, &site.identity, now);
             metrics.origin_answered(response.status(), started.elapsed());
             Ok((response, now))
         }

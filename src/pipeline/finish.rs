@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, Method, Request, StatusCode, header};
 use super::{clock::Clock, site::Site};
 use crate::{
     field::Timestamp,
-    origin::rewrite,
+    forward::request_id::X_REQUEST_ID,
     policy::{CacheResult, Reason},
     telemetry::{Line, Observation},
 };
@@ -158,7 +158,7 @@ fn observation(
 }
 
 fn request_id(headers: &HeaderMap) -> &str {
-    text(headers, &rewrite::X_REQUEST_ID)
+    text(headers, &X_REQUEST_ID)
 }
 
 /// The host a request asks for. Its target is in origin form by now.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, header, request::Parts};
+use http::{Method, Request, Uri, header, request::Parts};
 
 use super::{
     Pipeline, Site,
@@ -14,17 +14,15 @@ use super::{
     landing::{Arriving, Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
     popular::Way,
-    receive::Lookup,
+    receive::{Ingress, Lookup},
     uncacheable::{Asker, Known},
 };
 use crate::{
     entry::StoredResponse,
     field::{Timestamp, presence::Presence},
-    key::CacheKey,
-    origin::{
-        OriginError,
-        rewrite::{self, Source},
-    },
+    forward::{self, Source},
+    key::{CacheKey, OriginTarget, target::Readings},
+    origin::{OriginError, RequestBody},
     policy::{Credentials, Forward, Reason, RequestDirectives, Reuse, Rule, reuse, stale},
     server::Connection,
     store::Store,
@@ -286,7 +284,9 @@ impl<S: Store> Inquiry<S> {
             pipeline: Arc::clone(&self.pipeline),
             site: Arc::clone(&self.site),
             route: self.route,
-            forwarded: self.forwarded(&request.headers),
+            onward: self.onward_of(request, Some(&lookup.target)),
+            readings: Readings::of(request.uri.path()).into_owned(),
+            url: lookup.target.purge_url(),
             asker: Asker::of(lookup.credentials),
             directives,
             request: as_get(request),
@@ -300,20 +300,32 @@ impl<S: Store> Inquiry<S> {
         })
     }
 
-    /// The request's fields as the origin is to see them.
-    pub fn forwarded_headers(&self) -> HeaderMap {
-        self.forwarded(&self.request.headers)
+    /// The request as the origin is to see it, without a body: what the key asks for, or what came if the
+    /// cache has no part in it.
+    pub fn onward(&self, key: Option<&CacheKey>) -> Request<RequestBody> {
+        self.onward_of(&self.request, key)
     }
 
-    fn forwarded(&self, headers: &HeaderMap) -> HeaderMap {
+    fn onward_of(&self, request: &Parts, key: Option<&CacheKey>) -> Request<RequestBody> {
+        let Parts { method, uri, headers, version, .. } = request;
+        let as_sent = || {
+            let ingress = Ingress::of(&self.site, headers, &self.connection);
+            ingress.into_target(&self.site, method, uri)
+        };
+        let target = key.and_then(CacheKey::origin_target).unwrap_or_else(as_sent);
         let source = Source {
             peer: self.connection.peer.map(|peer| peer.ip()),
             secure: self.connection.secure,
-            version: self.request.version,
+            version: *version,
             trusted: &self.site.trusted_proxies,
             known: Some(&self.connection.introduction),
         };
-        rewrite::request_headers(headers, &source, &self.site.identity)
+        let mut onward = Request::new(RequestBody::Empty);
+        *onward.method_mut() = target.method.clone();
+        *onward.uri_mut() = uri_of(&target, uri);
+        *onward.headers_mut() =
+            forward::request::headers(headers, &target, &source, &self.site.identity);
+        onward
     }
 }
 
@@ -332,6 +344,14 @@ fn without_directives(request: &Parts) -> Arc<Parts> {
     request.headers.remove(header::CACHE_CONTROL);
     request.headers.remove(header::PRAGMA);
     Arc::new(request)
+}
+
+/// The target as it is sent. Parameters that are left out leave a valid one.
+fn uri_of(target: &OriginTarget<'_>, sent: &Uri) -> Uri {
+    if *target.path == *sent.path() && target.query_to_send() == sent.query() {
+        return sent.clone();
+    }
+    Uri::try_from(&*target.path_and_query()).unwrap_or_default()
 }
 
 fn forward_of(reason: Reason) -> Forward {

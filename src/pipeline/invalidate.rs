@@ -6,13 +6,10 @@ use futures_util::FutureExt;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::time::timeout;
 
-use super::{Pipeline, receive::Approach, site::Site};
+use super::{Pipeline, receive::Ingress, site::Site};
 use crate::{
     fence::{Mode, Purge, Selector, Source},
-    key::{
-        self,
-        target::{QueryRule, normal_path},
-    },
+    key::target::{Readings, purge_url},
     policy::{RequestHead, invalidation, tag},
     purge::{Acknowledgement, Log, Receipt, Unavailable},
     route::Route,
@@ -42,7 +39,7 @@ pub enum Purged {
 /// success, the tags that its route names.
 pub fn selectors(
     site: &Site,
-    approach: &Approach<'_>,
+    ingress: &Ingress<'_>,
     route: &Route,
     request: &RequestHead<'_>,
     (status, response): (StatusCode, &HeaderMap),
@@ -51,40 +48,34 @@ pub fn selectors(
         return Vec::new();
     }
     let mut selectors = Vec::new();
-    let mut tags = groups(approach, request, response);
+    let mut tags = groups(ingress, request, response);
     if invalidation::is_success(status) {
         let (path, query) = path_and_query(request.target);
-        tags.extend(route.tags_purged_by(&normal_path(path), query));
+        tags.extend(route.tags_purged_by(&Readings::of(path), query));
     }
     for target in invalidation::invalidated_targets(request, status, response) {
-        selectors.extend(url(site, approach, request.authority, &target));
+        selectors.extend(url(site, ingress, &target));
     }
     selectors.extend(tags.into_iter().map(|tag| Selector::Tag(tag.into())));
     selectors
 }
 
 /// The groups that a response says have changed, as tags: those of its own host.
-fn groups(approach: &Approach<'_>, request: &RequestHead<'_>, response: &HeaderMap) -> Vec<String> {
+fn groups(ingress: &Ingress<'_>, request: &RequestHead<'_>, response: &HeaderMap) -> Vec<String> {
     let groups = invalidation::invalidated_groups(request.method, response);
-    if groups.is_empty() {
-        return groups;
-    }
-    let target = path_and_query(request.target);
-    let key = approach.key(request.authority, target, &QueryRule::default());
-    let host = key::host(key.text());
-    groups.iter().map(|group| tag::of_group(group, &host)).collect()
+    groups.iter().map(|group| tag::of_group(group, &ingress.host)).collect()
 }
 
 /// A target as purges select it; none where it is not cached.
-fn url(site: &Site, approach: &Approach<'_>, host: &str, target: &str) -> Option<Selector> {
+fn url(site: &Site, ingress: &Ingress<'_>, target: &str) -> Option<Selector> {
     let (path, query) = path_and_query(target);
-    let normal = normal_path(path);
-    let route = site.routes.select(&Method::GET, host, &normal).route;
+    let readings = Readings::of(path);
+    let route = site.routes.select_loosest(&Method::GET, &ingress.host, &readings).route;
     if !route.rule.cache {
         return None;
     }
-    let key = approach.key(host, (path, query), &route.query);
-    Some(Selector::Url(String::from_utf8_lossy(key::url(key.text())).into()))
+    let query = query.and_then(|query| route.query.kept(query));
+    Some(Selector::Url(purge_url::of(&ingress.host, path, query.as_deref())))
 }
 
 fn path_and_query(target: &str) -> (&str, Option<&str>) {

@@ -57,17 +57,14 @@ use tokio::sync::{Semaphore, oneshot};
 
 pub use body::Body;
 pub use clock::Clock;
-pub use site::{ServerTiming, Site, SiteId};
+pub use site::{OriginHost, ServedHosts, ServerTiming, Site, SiteId};
 pub use warmer::{Warmer, warm_purged};
 
 use crate::{
     entry::StoredResponse,
-    field::{hop, presence::Presence},
-    key::{
-        self, CacheKey,
-        target::{Target, normal_path},
-    },
-    origin::rewrite::{self},
+    field::presence::Presence,
+    forward::request_id,
+    key::target::{Readings, Target, host, purge_url},
     policy::{CacheResult, Forward, Reason, RequestHead, Reuse},
     purge::Log,
     server::{Connection, Handler},
@@ -159,14 +156,14 @@ impl<S: Store> Pipeline<S> {
         &self.store
     }
 
-    /// The URL of a target as purges select it: in the form of its key, under the route that governs a
-    /// `GET` of it.
+    /// The URL of a target in the form by which purges select it, under the route that governs a `GET` of
+    /// it.
     pub fn url(&self, target: &Target<'_>) -> Box<str> {
         self.site.with(|site| {
-            let path = normal_path(target.path);
-            let route = site.routes.select(&Method::GET, target.host, &path).route;
-            let key = CacheKey::of_target(|text| target.write(text, &route.query));
-            String::from_utf8_lossy(key::url(key.text())).into()
+            let host = host::canonical(target.host, target.scheme);
+            let path = Readings::of(target.path);
+            let route = site.routes.select_loosest(&Method::GET, &host, &path).route;
+            purge_url::of_target(target, &route.query)
         })
     }
 
@@ -195,12 +192,8 @@ impl<S: Store> Handler for Pipeline<S> {
         connection: &Arc<Connection>,
     ) -> impl Future<Output = Response<Body>> + Send {
         let received = Received::now(&self.clock);
-        let mut presence = Presence::of(request.headers());
-        if presence.has(Presence::CONNECTION) {
-            hop::remove_listed(request.headers_mut());
-            presence = Presence::of(request.headers());
-        }
         let planned = self.site.with(|site| {
+            let presence = receive::settle_fields(site, request.headers_mut(), connection);
             let (route, verdict) = receive::plan(site, &request, presence, connection);
             match &verdict {
                 Verdict::Lookup(lookup) => {
@@ -212,14 +205,16 @@ impl<S: Store> Handler for Pipeline<S> {
                         None => Err((Arc::clone(site), route, verdict)),
                     }
                 }
-                Verdict::Pass(_) | Verdict::Loop => Err((Arc::clone(site), route, verdict)),
+                Verdict::Pass(_) | Verdict::Loop | Verdict::Misdirected => {
+                    Err((Arc::clone(site), route, verdict))
+                }
             }
         });
         let (site, route, verdict) = match planned {
             Ok(hit) => return Either::Left(ready(hit)),
             Err(planned) => planned,
         };
-        rewrite::ensure_request_id(request.headers_mut());
+        request_id::ensure_request_id(request.headers_mut());
         let finish = Finish::begin(Arc::clone(&site), route, received, &request);
         let (mut request, body) = request.into_parts();
         let upgrade = request.extensions.remove::<OnUpgrade>();
@@ -260,7 +255,12 @@ impl<S: Store> Context<S> {
     fn take(self, verdict: Verdict, body: Incoming) -> BoxFuture<'static, Response<Body>> {
         match verdict {
             Verdict::Lookup(lookup) => self.consult(lookup, body).boxed(),
-            Verdict::Pass(reason) => self.pass(body, pass::told(reason)).boxed(),
+            Verdict::Pass(reason) => self.pass(body, pass::told(reason), None).boxed(),
+            Verdict::Misdirected => {
+                let reason = Some(Reason::Misdirected);
+                let told = Told::forwarded(CacheResult::Bypass, Forward::Bypass, reason);
+                ready(self.answer_problem(failure::misdirected(), told)).boxed()
+            }
             Verdict::Loop => {
                 let told =
                     Told::forwarded(CacheResult::Bypass, Forward::Bypass, Some(Reason::Loop));
@@ -296,7 +296,7 @@ impl<S: Store> Context<S> {
         if need.stored.is_none()
             && let Some(told) = self.passes(&lookup, &need, told)
         {
-            return self.pass(body, told).boxed().await;
+            return self.pass(body, told, Some(&lookup.target)).boxed().await;
         }
         if !need.may_be_shared(&lookup) {
             let fetched = self.inquiry.question(&lookup, need).run(None).boxed().await;

@@ -1,14 +1,15 @@
 //! Passing: the origin answers, and Larder only carries.
 
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::{
-    Context, body::Body, deliver::Told, fetch, inquiry::Inquiry, invalidate, receive::Approach,
+    Context, body::Body, deliver::Told, fetch, inquiry::Inquiry, invalidate, receive::Ingress,
     request_head, write_through::Write,
 };
 use crate::{
     fence::Selector,
+    key::CacheKey,
     origin::{RequestBody, ResponseBody, upgrade},
     policy::{CacheResult, Forward, Reason},
     store::Store,
@@ -17,12 +18,18 @@ use crate::{
 
 impl<S: Store> Context<S> {
     /// Carries a request to the origin and its response back, bodies streamed both ways.
-    pub(super) async fn pass(mut self, body: Incoming, mut told: Told) -> Response<Body> {
+    ///
+    /// With a key, the origin is asked for what that says; without, for what the client sent.
+    pub(super) async fn pass(
+        mut self,
+        body: Incoming,
+        mut told: Told,
+        key: Option<&CacheKey>,
+    ) -> Response<Body> {
         let upgrade = self.upgrade.take();
-        let mut forwarded = Request::new(RequestBody::client(body, self.inquiry.connection.body));
+        let mut forwarded = self.inquiry.onward(key);
         *forwarded.method_mut() = self.inquiry.request.method.clone();
-        *forwarded.uri_mut() = self.inquiry.request.uri.clone();
-        *forwarded.headers_mut() = self.inquiry.forwarded_headers();
+        *forwarded.body_mut() = RequestBody::client(body, self.inquiry.connection.body);
         let interim = Some(&self.inquiry.connection.interim);
         let write = self.inquiry.begin_write();
         let answer =
@@ -73,8 +80,8 @@ impl<S: Store> Context<S> {
     fn invalidated_by<B>(&self, response: &Response<B>) -> Vec<Selector> {
         let Inquiry { site, route, request, connection, .. } = &self.inquiry;
         let answer = (response.status(), response.headers());
-        let approach = Approach::of(site, &request.headers, connection);
-        invalidate::selectors(site, &approach, site.route(*route), &request_head(request), answer)
+        let ingress = Ingress::of(site, &request.headers, connection);
+        invalidate::selectors(site, &ingress, site.route(*route), &request_head(request), answer)
     }
 }
 

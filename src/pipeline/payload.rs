@@ -8,13 +8,13 @@ use std::{
 
 use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
-use http::{HeaderMap, HeaderValue, header, request::Parts};
+use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
 
 use super::fetch::Ask;
 use crate::{
     field::{list, preference::preferences},
-    key::target::normal_path,
+    key::target::Readings,
     route::Route,
     store::Store,
 };
@@ -110,12 +110,17 @@ impl<S: Store> Ask<S> {
     ) -> Result<Vec<String>, Unreadable> {
         let Payload::Tagging(coding) = payload else { return Ok(Vec::new()) };
         if !payload.is_slow(length(chunks)) {
-            return tags(self.site.route(self.route), &self.request, coding, chunks);
+            let (route, request) =
+                (self.site.route(self.route), (&self.readings, self.request.uri.query()));
+            return tags(route, request, coding, chunks);
         }
         let _turn = self.pipeline.reading.acquire().await;
         let (site, request) = (Arc::clone(&self.site), Arc::clone(&self.request));
-        let (route, chunks) = (self.route, chunks.to_vec());
-        let reading = move || tags(site.route(route), &request, coding, &chunks);
+        let (route, readings, chunks) = (self.route, self.readings.clone(), chunks.to_vec());
+        let reading = move || {
+            let request = (&readings, request.uri.query());
+            tags(site.route(route), request, coding, &chunks)
+        };
         tokio::task::spawn_blocking(reading).await.unwrap_or(Err(Unreadable::Malformed))
     }
 
@@ -168,7 +173,7 @@ fn length(chunks: &[Bytes]) -> usize {
 /// The tags that the JSON in these bytes has for the response to a request.
 fn tags(
     route: &Route,
-    request: &Parts,
+    (path, query): (&Readings<'_>, Option<&str>),
     coding: Coding,
     chunks: &[Bytes],
 ) -> Result<Vec<String>, Unreadable> {
@@ -177,8 +182,7 @@ fn tags(
         return Ok(Vec::new());
     }
     let document: Value = serde_json::from_slice(&json).map_err(|_| Unreadable::Malformed)?;
-    let (path, query) = (normal_path(request.uri.path()), request.uri.query());
-    route.body_tags_of(&path, query, &document).map_err(|_| Unreadable::Tags)
+    route.body_tags_of(path, query, &document).map_err(|_| Unreadable::Tags)
 }
 
 fn decoded(coding: Coding, chunks: &[Bytes]) -> Result<Cow<'_, [u8]>, Unreadable> {
@@ -212,7 +216,7 @@ mod tests {
     use std::io::Write;
 
     use flate2::{Compression, write::GzEncoder};
-    use http::{HeaderName, Request};
+    use http::HeaderName;
 
     use super::*;
     use crate::{
@@ -239,9 +243,9 @@ mod tests {
     }
 
     fn read(coding: Coding, chunks: &[&[u8]]) -> Result<Vec<String>, Unreadable> {
-        let (request, ()) = Request::get("/products/%61").body(()).unwrap().into_parts();
+        let path = Readings::of("/products/%61");
         let chunks: Vec<Bytes> = chunks.iter().map(|chunk| Bytes::copy_from_slice(chunk)).collect();
-        tags(&route("{product}:{$.id}"), &request, coding, &chunks)
+        tags(&route("{product}:{$.id}"), (&path, None), coding, &chunks)
     }
 
     fn zipped(bytes: &[u8]) -> Vec<u8> {

@@ -9,7 +9,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
 use parking_lot::Mutex;
 
-use super::{Pipeline, admit, finish, warmer::WAY};
+use super::{Pipeline, admit, finish, warmer::is_told};
 use crate::{
     entry::StoredResponse,
     fence::{OwnFacets, Purge, Subject},
@@ -176,11 +176,10 @@ fn again(
         return None;
     }
     let mut headers = HeaderMap::new();
-    let is_sent_otherwise = |name: &HeaderName| *name == header::HOST || *name == header::COOKIE;
-    for name in WAY.iter().chain(set.iter()) {
-        if !is_sent_otherwise(name) && !headers.contains_key(name) {
-            let values = request.headers.get_all(name);
-            values.iter().for_each(|value| _ = headers.append(name.clone(), value.clone()));
+    for (name, value) in &request.headers {
+        let is_selecting = *name != header::COOKIE && set.contains(name);
+        if is_told(name) || is_selecting {
+            headers.append(name.clone(), value.clone());
         }
     }
     let cookies = rule.cookies.iter().filter_map(|name| {
@@ -215,6 +214,7 @@ mod tests {
         entry::{Content, Draft},
         fence::{Mode, Selector, Source, Stamp},
         field::Timestamp,
+        key::{OriginTarget, target::Scheme},
         policy::{Freshness, freshness::Constraints},
     };
 
@@ -240,7 +240,17 @@ mod tests {
     }
 
     fn key(path: &str) -> CacheKey {
-        CacheKey::from_text(format!("http://h{path}").as_bytes())
+        OriginTarget {
+            method: &Method::GET,
+            scheme: Scheme::Http,
+            asked_host: "h".into(),
+            host: "h".into(),
+            path: path.into(),
+            query: None,
+            sent_query: None,
+            told: Vec::new(),
+        }
+        .key()
     }
 
     fn asked(path: &str, fields: &[(&str, &str)]) -> Parts {

@@ -1,17 +1,24 @@
 //! The first step: which rule governs a request, and whether the cache is asked at all.
 
-use http::{HeaderMap, HeaderValue, Method, Request};
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body::Body;
 
 use super::{finish, site::Site};
 use crate::{
-    field::{forwarded, presence::Presence},
-    key::{
-        CacheKey,
-        target::{QueryRule, Scheme, Target, normal_path},
+    field::{
+        forwarding::{Forwarding, is_misspelt},
+        hop,
+        presence::Presence,
     },
-    origin::rewrite,
+    forward::{self, told},
+    key::{
+        CacheKey, OriginTarget,
+        target::{Forwarding as Forwards, QueryRule, Readings, Scheme, host},
+    },
     policy::{Credentials, Reason, RequestDirectives},
+    route::Agreement,
     server::Connection,
 };
 
@@ -19,6 +26,8 @@ use crate::{
 pub enum Verdict {
     /// It came through this node before: a loop.
     Loop,
+    /// Its host is none of those that are served here.
+    Misdirected,
     /// The origin answers it; the cache is not consulted.
     Pass(Reason),
     /// The cache may know the answer.
@@ -37,90 +46,130 @@ pub struct Lookup {
     pub presence: Presence,
 }
 
-/// The route (by index) and the verdict on a request. Pure.
+/// Removes the fields that must not decide anything, and says which ones are left: what `Connection` lists,
+/// forwarding fields of strangers, and names that origins may take for others.
+///
+/// Done before anything else looks at a request. Costs one pass over the names of most requests.
+pub fn settle_fields(site: &Site, headers: &mut HeaderMap, connection: &Connection) -> Presence {
+    let presence = Presence::of(headers);
+    let before = headers.len();
+    if presence.has(Presence::CONNECTION) {
+        hop::remove_listed(headers);
+    }
+    if presence.has(Presence::FORWARDING) && !site.trusts(connection) {
+        remove(headers, |name| Forwarding::of(name.as_str()).is_some());
+    }
+    if presence.has(Presence::MISSPELT) {
+        remove(headers, is_misspelt);
+    }
+    if headers.len() == before { presence } else { Presence::of(headers) }
+}
+
+fn remove(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
+    let unwanted: Vec<HeaderName> =
+        headers.keys().filter(|name| is_unwanted(name)).cloned().collect();
+    for name in unwanted {
+        headers.remove(name);
+    }
+}
+
+/// The route (by index) and the verdict on a request whose fields are settled. Pure.
 pub fn plan<B: Body>(
     site: &Site,
     request: &Request<B>,
     presence: Presence,
     connection: &Connection,
 ) -> (usize, Verdict) {
-    let host = finish::host(request.headers());
-    let path = normal_path(request.uri().path());
-    let selection = site.routes.select(request.method(), host, &path);
-    let index = selection.index;
-    if presence.has(Presence::VIA) && rewrite::is_loop(request.headers(), &site.identity) {
+    let (uri, headers) = (request.uri(), request.headers());
+    let ingress = Ingress::of(site, headers, connection);
+    let readings = Readings::of(uri.path());
+    let selection = site.routes.select(request.method(), &ingress.host, &readings);
+    let (index, route) = (selection.index, selection.route);
+    if !site.hosts.serve(&ingress.host) {
+        return (index, Verdict::Misdirected);
+    }
+    if presence.has(Presence::VIA) && forward::is_loop(headers, &site.identity) {
         return (index, Verdict::Loop);
     }
-    let route = selection.route;
     if let Some(reason) = pass_reason(request, presence) {
         return (index, Verdict::Pass(reason));
     }
-    let uri = request.uri();
-    if !route.rule.cache || route.bypass.applies(uri.query(), request.headers()) {
+    if !route.rule.cache || route.bypass.applies(uri.query(), headers) {
         return (index, Verdict::Pass(Reason::RuleBypass));
     }
+    if selection.agreement == Agreement::Split {
+        return (index, Verdict::Pass(Reason::AmbiguousTarget));
+    }
     let directives = if presence.has(Presence::DIRECTIVES) {
-        RequestDirectives::parse(request.headers()).honoured_by(&route.rule)
+        RequestDirectives::parse(headers).honoured_by(&route.rule)
     } else {
         RequestDirectives::default()
     };
     let credentials = if presence.has(Presence::CREDENTIALS) {
-        Credentials::of(request.headers())
+        Credentials::of(headers)
     } else {
         Credentials::Absent
     };
-    let approach = Approach::of(site, request.headers(), connection);
-    let target = approach.key(host, (uri.path(), uri.query()), &route.query);
+    let target = ingress.key(site, (uri.path(), uri.query()), &route.query);
     (index, Verdict::Lookup(Lookup { target, directives, credentials, presence }))
 }
 
-/// By which way a client came, as far as the origin is told of it: it may build links and redirects of
-/// that, so that the key must hold it too.
-pub struct Approach<'a> {
+/// How a request reached this node: what it asks the origin for, besides its path and query.
+pub struct Ingress<'a> {
     scheme: Scheme,
-    /// What a trusted proxy before this one says that the client asked for.
-    told: Option<&'a [u8]>,
+    /// The host that the client asked for, in canonical form.
+    pub host: Cow<'a, str>,
+    /// What a trusted proxy before this one says of the target.
+    told: Vec<(HeaderName, HeaderValue)>,
 }
 
-impl<'a> Approach<'a> {
+impl<'a> Ingress<'a> {
     /// The way of a request with these fields on this connection.
     pub fn of(site: &Site, headers: &'a HeaderMap, connection: &Connection) -> Self {
-        let by_connection = if connection.secure { Scheme::Https } else { Scheme::Http };
-        if site.trusted_proxies.is_empty() || !is_trusted(site, connection) {
-            return Self { scheme: by_connection, told: None };
-        }
-        let said = |field: &str, parameter: &str| {
-            let field = headers.get(field).map(HeaderValue::as_bytes);
-            field.or_else(|| forwarded::parameter(headers, parameter))
-        };
-        let scheme = match said("x-forwarded-proto", "proto") {
-            Some(scheme) if scheme.eq_ignore_ascii_case(b"https") => Scheme::Https,
-            Some(_) => Scheme::Http,
-            None => by_connection,
-        };
-        Self { scheme, told: said("x-forwarded-host", "host") }
+        let told = if site.trusts(connection) { told::of(headers) } else { Vec::new() };
+        let scheme = if connection.secure { Scheme::Https } else { Scheme::Http };
+        let asked_scheme = told::scheme(&told).unwrap_or(scheme);
+        Self { scheme, host: host::canonical(finish::host(headers), asked_scheme), told }
     }
 
-    /// The key of a target that is asked for by this way.
+    /// What the origin is asked for by a request that the cache has no part in: the target as it came.
+    pub fn into_target(
+        self,
+        site: &'a Site,
+        method: &'a Method,
+        uri: &'a http::Uri,
+    ) -> OriginTarget<'a> {
+        OriginTarget {
+            method,
+            scheme: self.scheme,
+            host: site.host.of(&self.host).to_owned().into(),
+            asked_host: self.host,
+            path: uri.path().into(),
+            query: uri.query().map(Cow::Borrowed),
+            sent_query: None,
+            told: self.told,
+        }
+    }
+
+    /// The key of a `GET` of a target: of what the origin is asked for, and of that alone.
     pub fn key(
         &self,
-        host: &str,
+        site: &Site,
         (path, query): (&str, Option<&str>),
         rule: &QueryRule,
     ) -> CacheKey {
-        CacheKey::of_target(|text| {
-            Target { scheme: self.scheme, host, path, query }.write(text, rule);
-            if let Some(told) = self.told {
-                text.push(b'\n');
-                text.extend_from_slice(told);
-            }
-        })
+        let target = OriginTarget {
+            method: &Method::GET,
+            scheme: self.scheme,
+            asked_host: Cow::Borrowed(&self.host),
+            host: site.host.of(&self.host).into(),
+            path: path.into(),
+            query: query.and_then(|query| rule.kept(query)),
+            sent_query: query.filter(|_| rule.forwarding == Forwards::All).map(Cow::Borrowed),
+            told: self.told.clone(),
+        };
+        target.key()
     }
-}
-
-fn is_trusted(site: &Site, connection: &Connection) -> bool {
-    let peer = connection.peer.map(|peer| peer.ip().to_canonical());
-    peer.is_some_and(|peer| site.trusted_proxies.iter().any(|net| net.contains(&peer)))
 }
 
 /// Why the cache has no business with a request, whatever the route says.
@@ -128,7 +177,8 @@ fn pass_reason<B: Body>(request: &Request<B>, presence: Presence) -> Option<Reas
     if !matches!(*request.method(), Method::GET | Method::HEAD) || !request.body().is_end_stream() {
         return Some(Reason::MethodNotCacheable);
     }
-    if presence.has(Presence::UPGRADE) && rewrite::is_upgrade(request.headers(), request.version())
+    if presence.has(Presence::UPGRADE)
+        && forward::request::is_upgrade(request.headers(), request.version())
     {
         return Some(Reason::Upgrade);
     }

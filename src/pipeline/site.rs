@@ -9,8 +9,11 @@ use ipnet::IpNet;
 
 use crate::{
     fence::OwnFacets,
-    origin::{Origin, rewrite::Identity},
+    forward::Identity,
+    key::target::host,
+    origin::Origin,
     route::{Route, RouteTable},
+    server::Connection,
     telemetry::{AccessLog, RouteMetrics},
 };
 
@@ -28,6 +31,10 @@ pub struct Site {
     pub origin: Arc<Origin>,
     /// How forwarded messages are signed.
     pub identity: Identity,
+    /// The hosts that are served.
+    pub hosts: ServedHosts,
+    /// The `Host` that origins are sent.
+    pub host: OriginHost,
     /// Whose forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Where requests are logged, if they are.
@@ -36,6 +43,50 @@ pub struct Site {
     pub max_object: u64,
     /// Whether responses say where their time went (`Server-Timing`).
     pub server_timing: ServerTiming,
+}
+
+/// The hosts that requests may ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServedHosts {
+    /// In canonical form: `api.example.com`, with or without a port, or `*.example.com`. Empty: all.
+    pub patterns: Box<[Box<str>]>,
+}
+
+impl ServedHosts {
+    /// Whether requests for this host, in canonical form, are answered.
+    pub fn serve(&self, asked: &str) -> bool {
+        let fits = |pattern: &str| {
+            let name = host::name(asked);
+            match pattern.strip_prefix('*') {
+                Some(domain) => name.len() > domain.len() && name.ends_with(domain),
+                None => pattern == asked || pattern == name,
+            }
+        };
+        self.patterns.is_empty() || self.patterns.iter().any(|pattern| fits(pattern))
+    }
+}
+
+/// The `Host` that origins are sent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum OriginHost {
+    /// The client's, in canonical form.
+    #[default]
+    Preserve,
+    /// Each server's own.
+    Origin,
+    /// This one.
+    Literal(Box<str>),
+}
+
+impl OriginHost {
+    /// The `Host` for a client that asks for this one; empty if each server gets its own.
+    pub fn of<'a>(&'a self, asked: &'a str) -> &'a str {
+        match self {
+            Self::Preserve => asked,
+            Self::Origin => "",
+            Self::Literal(host) => host,
+        }
+    }
 }
 
 /// Tells one configuration from every other of this process.
@@ -61,6 +112,15 @@ pub enum ServerTiming {
 }
 
 impl Site {
+    /// Whether what the peer of a connection says about its own clients is believed.
+    pub fn trusts(&self, connection: &Connection) -> bool {
+        !self.trusted_proxies.is_empty()
+            && connection.peer.is_some_and(|peer| {
+                let peer = peer.ip().to_canonical();
+                self.trusted_proxies.iter().any(|network| network.contains(&peer))
+            })
+    }
+
     /// The route with this index.
     pub fn route(&self, index: usize) -> &Route {
         self.routes.route(index)

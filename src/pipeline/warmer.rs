@@ -16,21 +16,19 @@ use super::{
     receive::{self, Lookup, Verdict},
 };
 use crate::{
-    field::presence::Presence,
-    origin::rewrite,
+    field::{forwarding::Forwarding, presence::Presence},
+    forward::request_id,
     purge::Heard,
     server::Connection,
     store::Store,
     warm::{Fetch, WarmRequest},
 };
 
-/// The fields that say what a client asked for: all of them are part of the key.
-pub(super) static WAY: [HeaderName; 4] = [
-    header::HOST,
-    header::FORWARDED,
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-proto"),
-];
+/// Whether a field says of a request what target its client asked for: it is part of the key. Those of
+/// strangers are gone by now.
+pub(super) fn is_told(name: &HeaderName) -> bool {
+    Forwarding::of(name.as_str()) == Some(Forwarding::Target)
+}
 
 /// The way by which clients lately came, for what is fetched ahead of all of them.
 #[derive(Default)]
@@ -49,8 +47,7 @@ impl Lately {
     /// Remembers by which way a request came.
     pub fn note(&self, connection: &Connection, headers: &HeaderMap) {
         let (peer, secure) = (connection.peer, connection.secure);
-        let kept =
-            WAY.iter().flat_map(|name| headers.get_all(name).iter().map(move |at| (name, at)));
+        let kept = headers.iter().filter(|(name, _)| **name == header::HOST || is_told(name));
         let headers: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
         let is_known = self.0.load().as_ref().is_some_and(|way| {
             way.connection.secure == secure && way.connection.peer == peer && way.headers == headers
@@ -83,7 +80,7 @@ impl<S: Store> Warmer<S> {
         headers.extend(wanted.headers);
         let mut request = Request::builder().uri(&*wanted.target).body(Empty::new()).ok()?;
         *request.headers_mut() = headers;
-        rewrite::ensure_request_id(request.headers_mut());
+        request_id::ensure_request_id(request.headers_mut());
         Some((request, connection))
     }
 

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 
 use super::{
     Context,
@@ -21,17 +21,18 @@ use super::{
     inquiry::Inquiry,
     invalidate::Purged,
     payload::Payload,
-    receive::Approach,
+    receive::Ingress,
     request_head,
     uncacheable::Asker,
 };
 use crate::{
     fence::Stamp,
     field::{Timestamp, presence::Presence},
-    key::{self, target::normal_path},
+    key::target::Readings,
     origin::ResponseBody,
     policy::{Credentials, Freshness, RequestDirectives, invalidation},
     purge::{Expected, Receipt},
+    route::Agreement,
     store::Store,
 };
 
@@ -88,7 +89,7 @@ impl<S: Store> Inquiry<S> {
         let verdict = ask.verdict(response, exchange);
         *response.status_mut() = status;
         let verdict = verdict.ok()?;
-        let url = key::url(ask.target.text());
+        let url = ask.url.as_bytes();
         let tags = (verdict.1 == Payload::Irrelevant)
             .then(|| admit::tags(&ask, &mut response.headers().clone()));
         let facets = ask.site.facets(ask.route);
@@ -102,20 +103,23 @@ impl<S: Store> Inquiry<S> {
     fn as_get(&self, stamp: Stamp, asked_at: Timestamp) -> Option<Box<Ask<S>>> {
         let head = request_head(&self.request);
         let uri = &self.request.uri;
-        let path = normal_path(uri.path());
-        let selection = self.site.routes.select(&Method::GET, head.authority, &path);
+        let ingress = Ingress::of(&self.site, head.headers, &self.connection);
+        let readings = Readings::of(uri.path());
+        let selection = self.site.routes.select(&Method::GET, &ingress.host, &readings);
         let route = selection.route;
-        if !route.rule.cache || route.bypass.applies(uri.query(), head.headers) {
+        let is_cached = route.rule.cache && selection.agreement == Agreement::Unanimous;
+        if !is_cached || route.bypass.applies(uri.query(), head.headers) {
             return None;
         }
-        let approach = Approach::of(&self.site, head.headers, &self.connection);
-        let target = approach.key(head.authority, (uri.path(), uri.query()), &route.query);
+        let target = ingress.key(&self.site, (uri.path(), uri.query()), &route.query);
         Some(Box::new(Ask {
             pipeline: Arc::clone(&self.pipeline),
             site: Arc::clone(&self.site),
             route: selection.index,
             request: Arc::clone(&self.request),
-            forwarded: HeaderMap::new(),
+            onward: Request::default(),
+            readings: readings.into_owned(),
+            url: target.purge_url(),
             directives: RequestDirectives::default(),
             asker: Asker::of(Credentials::of(head.headers)),
             key: target.clone(),
@@ -150,8 +154,8 @@ impl<S> Candidate<S> {
     /// The same where its own purge was the only one since that may select it.
     pub fn after(mut self, purged: &Purged) -> Option<Self> {
         let &Purged::Applied(Receipt { seq, .. }) = purged else { return None };
-        let Ask { pipeline, target, stamp, site, route, .. } = &mut *self.ask;
-        let (url, facets) = (key::url(target.text()), site.facets(*route));
+        let Ask { pipeline, url, stamp, site, route, .. } = &mut *self.ask;
+        let (url, facets) = (url.as_bytes(), site.facets(*route));
         let expected = Expected { url, facets: facets.as_facets(), tags: self.tags.as_deref() };
         let is_newest = pipeline.log.fences().is_untouched(stamp.fence, seq, &expected);
         stamp.fence.seq = seq;

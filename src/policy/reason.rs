@@ -37,6 +37,8 @@ reasons! {
     Upgrade = "upgrade",
     /// The request has been through this node before.
     Loop = "loop",
+    /// The request's host is none of those that are served.
+    Misdirected = "misdirected",
     /// The request says `no-store`.
     RequestNoStore = "request-no-store",
     /// The request says `no-cache`.
@@ -50,7 +52,8 @@ reasons! {
     /// The request says `only-if-cached` and nothing stored answers it.
     OnlyIfCached = "only-if-cached",
     /// Some origins take the request for another one than its target says: a field of it replaces the
-    /// method or the target (`X-HTTP-Method-Override`, `X-Original-URL`).
+    /// method or the target (`X-HTTP-Method-Override`, `X-Original-URL`), or servers read its path
+    /// differently and their readings fall under different routes.
     AmbiguousTarget = "ambiguous-target",
     /// The request has a precondition that only the origin may judge (`If-Match`).
     Precondition = "precondition",
@@ -83,6 +86,8 @@ reasons! {
     TagLimit = "tag-limit",
     /// The tags that are in the response's JSON cannot be read: a purge of them would miss this response.
     TagsUnreadable = "tags-unreadable",
+    /// The response is a redirect that repeats the value of a query parameter which is not in the key.
+    IgnoredParameter = "ignored-parameter",
     /// The response is larger than what is stored.
     TooLarge = "too-large",
     /// The response is a stream of events without an end.

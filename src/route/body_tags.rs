@@ -48,6 +48,15 @@ impl BodyTemplate {
         pieces.iter().map(part).collect::<Result<_, _>>().map(Self)
     }
 
+    /// The query parameters that it is made of.
+    pub(super) fn parameters(&self) -> Vec<&str> {
+        let parts = self.0.iter().filter_map(|part| match part {
+            BodyPart::Request(part) => part.parameter(),
+            BodyPart::Path(_) => None,
+        });
+        parts.collect()
+    }
+
     /// Adds its tags: one for each combination of the values that the placeholders yield, none where
     /// one of them yields nothing. May add one twice.
     pub fn render(
@@ -99,7 +108,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::route::tags::Tag;
+    use crate::{key::target::Form, route::tags::Tag};
 
     const PATTERN: &str = "/shops/{shop}";
 
@@ -116,7 +125,7 @@ mod tests {
 
     fn rendered(text: &str, document: &Value) -> Result<Vec<String>, BeyondLimit> {
         let pattern = Pattern::parse(PATTERN).unwrap();
-        let params = pattern.params("/shops/a%20b").unwrap();
+        let params = pattern.params((Form::Sent, "/shops/a%20b")).unwrap();
         let exchange = Exchange { params, query: Some("page=1&page=2"), document };
         let mut tags = Vec::new();
         template(text).render(&exchange, &mut tags)?;

@@ -20,11 +20,14 @@ pub use body_tags::BodyTemplate;
 pub use condition::Bypass;
 pub use json::BeyondLimit;
 pub use pattern::{Params, Pattern, PatternError};
-pub use select::{RouteTable, Selection};
+pub use select::{Agreement, RouteTable, Selection};
 pub use tags::{Tag, TagError, TagTemplate};
 pub use target::{TargetError, TargetTemplate};
 
-use crate::{key::target::QueryRule, policy::Rule};
+use crate::{
+    key::target::{Form, QueryRule, Readings, normal_path},
+    policy::Rule,
+};
 use body_tags::Exchange;
 
 /// What an operator says about the requests that match a pattern.
@@ -75,57 +78,66 @@ impl Route {
         }
     }
 
-    /// The tags of a response to the request with this normal path (see
-    /// [`normal_path`](crate::key::target::normal_path)) and this query as sent; without duplicates.
-    pub fn tags_of(&self, path: &str, query: Option<&str>) -> Vec<String> {
+    /// The tags of a response to the request with this path and this query as sent: those of every reading
+    /// of the path; without duplicates.
+    pub fn tags_of(&self, path: &Readings<'_>, query: Option<&str>) -> Vec<String> {
         self.rendered(&self.tags, path, query)
     }
 
     /// The tags that the JSON of such a response has for it; without duplicates.
     pub fn body_tags_of(
         &self,
-        path: &str,
+        path: &Readings<'_>,
         query: Option<&str>,
         document: &Value,
     ) -> Result<Vec<String>, BeyondLimit> {
-        let params = self.params(path);
-        let exchange = Exchange { params, query, document };
         let mut tags = Vec::new();
-        for template in &self.body_tags {
-            template.render(&exchange, &mut tags)?;
+        for (form, reading) in path.each() {
+            let exchange = Exchange { params: self.params((form, &reading)), query, document };
+            for template in &self.body_tags {
+                template.render(&exchange, &mut tags)?;
+            }
         }
         tags.sort_unstable();
         tags.dedup();
         Ok(tags)
     }
 
-    /// The tags that a successful unsafe request with this normal path and this query as sent makes
-    /// invalid; without duplicates.
-    pub fn tags_purged_by(&self, path: &str, query: Option<&str>) -> Vec<String> {
+    /// The tags that a successful unsafe request with this path and this query as sent makes invalid; without
+    /// duplicates.
+    pub fn tags_purged_by(&self, path: &Readings<'_>, query: Option<&str>) -> Vec<String> {
         self.rendered(&self.purged_on_write, path, query)
     }
 
-    fn rendered(&self, templates: &[TagTemplate], path: &str, query: Option<&str>) -> Vec<String> {
+    fn rendered(
+        &self,
+        templates: &[TagTemplate],
+        path: &Readings<'_>,
+        query: Option<&str>,
+    ) -> Vec<String> {
         if templates.is_empty() {
             return Vec::new();
         }
-        let params = self.params(path);
         let mut tags = Vec::with_capacity(templates.len());
-        for template in templates {
-            template.render(&params, query, &mut tags);
+        for (form, reading) in path.each() {
+            let params = self.params((form, &reading));
+            for template in templates {
+                template.render(&params, query, &mut tags);
+            }
         }
         tags
     }
 
-    fn params<'a>(&'a self, path: &'a str) -> Params<'a> {
-        let params = self.pattern.as_ref().and_then(|pattern| pattern.params(path));
+    fn params<'a>(&'a self, reading: (Form, &'a str)) -> Params<'a> {
+        let params = self.pattern.as_ref().and_then(|pattern| pattern.params(reading));
         params.unwrap_or_default()
     }
 
     /// The targets (path and query) to be fetched ahead after a successful response to the request with
-    /// this normal path and this query as sent; without duplicates.
+    /// this path and this query as sent; without duplicates.
     pub fn warmed_targets(&self, path: &str, query: Option<&str>) -> Vec<String> {
-        let params = self.params(path);
+        let path = normal_path(path);
+        let params = self.params((Form::Sent, &path));
         let mut targets = Vec::with_capacity(self.warm_on_success.len());
         for template in &self.warm_on_success {
             template.render(&params, query, &mut targets);

@@ -6,7 +6,7 @@ use http::Method;
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::key::target::normal_path;
+use crate::key::target::{Form, normal_path, reading};
 
 /// Which requests a route governs: methods, host and path.
 ///
@@ -17,6 +17,16 @@ use crate::key::target::normal_path;
 pub struct Pattern {
     methods: SmallVec<[Method; 2]>,
     host: Option<Box<str>>,
+    path: PathPattern,
+    /// The same path as other readings are compared with it; see [`Form`].
+    once: PathPattern,
+    twice: PathPattern,
+    loosest: PathPattern,
+}
+
+/// The path of a pattern in one form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct PathPattern {
     segments: Box<[Segment]>,
     end: End,
 }
@@ -40,7 +50,7 @@ enum End {
 pub struct Params<'a>(SmallVec<[(&'a str, &'a str); 4]>);
 
 impl<'a> Params<'a> {
-    /// The segment of this name, percent-encoded as in the normal path.
+    /// The segment of this name, as the reading has it.
     pub fn value(&self, name: &str) -> Option<&'a str> {
         self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
     }
@@ -112,31 +122,36 @@ impl Pattern {
         };
         let (host, path) = target.split_at(slash);
         let host = parse_host(host).map_err(|problem| problem.at(start..start + slash))?;
-        let (segments, end) = parse_path(path, start + slash)?;
-        Ok(Self { methods, host, segments, end })
+        let path = parse_path(path, start + slash)?;
+        let [once, twice, loosest] =
+            [Form::Once, Form::Twice, Form::Loosest].map(|form| path.in_form(form));
+        Ok(Self { methods, host, path, once, twice, loosest })
     }
 
-    /// The params of a request, if it matches. `path` is in normal form, see [`normal_path`].
-    pub fn matches<'a>(&'a self, method: &Method, host: &str, path: &'a str) -> Option<Params<'a>> {
-        if !self.allows_method(method) || !self.allows_host(host) {
-            return None;
-        }
-        self.params(path)
+    /// Whether it matches a request. `path` is a reading in this form.
+    pub fn matches(&self, method: &Method, host: &str, (form, path): (Form, &str)) -> bool {
+        self.allows_method(method)
+            && self.allows_host(host)
+            && self.in_form(form).params(path).is_some()
     }
 
-    /// The params of a path in normal form, if it matches, whatever the method and the host.
-    pub fn params<'a>(&'a self, path: &'a str) -> Option<Params<'a>> {
-        let mut params = Params::default();
-        let mut given = path.strip_prefix('/')?.split('/');
-        for segment in &self.segments {
-            let value = given.next()?;
-            match segment {
-                Segment::Literal(literal) if **literal == *value => {}
-                Segment::Param(name) if !value.is_empty() => params.0.push((name, value)),
-                _ => return None,
-            }
+    /// The params of a reading of a path, if it matches, whatever the method and the host.
+    pub fn params<'a>(&'a self, (form, path): (Form, &'a str)) -> Option<Params<'a>> {
+        self.in_form(form).params(path)
+    }
+
+    /// Whether plain paths in their loosest reading may match differently than as they were sent.
+    pub(super) fn folds(&self) -> bool {
+        self.loosest != self.path
+    }
+
+    fn in_form(&self, form: Form) -> &PathPattern {
+        match form {
+            Form::Sent => &self.path,
+            Form::Once => &self.once,
+            Form::Twice => &self.twice,
+            Form::Loosest => &self.loosest,
         }
-        (self.end == End::Rest || given.next().is_none()).then_some(params)
     }
 
     /// The methods it names; none where it matches all.
@@ -146,7 +161,7 @@ impl Pattern {
 
     /// The names of its placeholders.
     pub fn param_names(&self) -> impl Iterator<Item = &str> {
-        self.segments.iter().filter_map(|segment| match segment {
+        self.path.segments.iter().filter_map(|segment| match segment {
             Segment::Param(name) => Some(&**name),
             Segment::Literal(_) => None,
         })
@@ -161,21 +176,22 @@ impl Pattern {
         methods && host && self.covers_path(other)
     }
 
-    /// The literal that the first segment must be; none where it may be anything.
-    pub(super) fn first_literal(&self) -> Option<&str> {
-        match self.segments.first() {
+    /// The literal that the first segment of a path in this form must be; none where it may be anything.
+    pub(super) fn first_literal(&self, form: Form) -> Option<&str> {
+        match self.in_form(form).segments.first() {
             Some(Segment::Literal(literal)) => Some(literal),
             _ => None,
         }
     }
 
     fn covers_path(&self, other: &Self) -> bool {
-        let count = self.segments.len();
-        let fits = match self.end {
+        let (own, other) = (&self.path, &other.path);
+        let count = own.segments.len();
+        let fits = match own.end {
             End::Exact => other.end == End::Exact && other.segments.len() == count,
             End::Rest => other.segments.len() >= count,
         };
-        fits && self.segments.iter().zip(&other.segments).all(|pair| match pair {
+        fits && own.segments.iter().zip(&other.segments).all(|pair| match pair {
             (Segment::Param(_), Segment::Literal(literal)) => !literal.is_empty(),
             (Segment::Param(_), Segment::Param(_)) => true,
             (Segment::Literal(one), Segment::Literal(other)) => one == other,
@@ -200,6 +216,46 @@ impl Pattern {
     }
 }
 
+impl PathPattern {
+    /// The params of a path in the form of this pattern, if it matches.
+    fn params<'a>(&'a self, path: &'a str) -> Option<Params<'a>> {
+        let mut params = Params::default();
+        let mut given = path.strip_prefix('/')?.split('/');
+        for segment in &self.segments {
+            let value = given.next()?;
+            match segment {
+                Segment::Literal(literal) if **literal == *value => {}
+                Segment::Param(name) if !value.is_empty() => params.0.push((name, value)),
+                _ => return None,
+            }
+        }
+        (self.end == End::Rest || given.next().is_none()).then_some(params)
+    }
+
+    /// The same pattern for readings in another form: a decoded literal may be several segments.
+    fn in_form(&self, form: Form) -> Self {
+        let mut segments = Vec::new();
+        for segment in &self.segments {
+            let Segment::Literal(literal) = segment else {
+                segments.push(segment.clone());
+                continue;
+            };
+            let path = format!("/{literal}");
+            let path = reading::literal_in(form, &path);
+            let literals = path.strip_prefix('/').unwrap_or(&path).split('/');
+            segments.extend(literals.map(|literal| Segment::Literal(literal.into())));
+        }
+        if form == Form::Loosest {
+            // Neither a trailing slash nor an empty segment is left of a path; `/` alone stays.
+            segments.retain(|segment| *segment != Segment::Literal("".into()));
+            if segments.is_empty() && self.end == End::Exact {
+                segments.push(Segment::Literal("".into()));
+            }
+        }
+        Self { segments: segments.into(), end: self.end }
+    }
+}
+
 impl fmt::Display for Pattern {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, method) in self.methods.iter().enumerate() {
@@ -209,13 +265,13 @@ impl fmt::Display for Pattern {
             formatter.write_str(" ")?;
         }
         formatter.write_str(self.host.as_deref().unwrap_or_default())?;
-        for segment in &self.segments {
+        for segment in &self.path.segments {
             match segment {
                 Segment::Literal(literal) => write!(formatter, "/{literal}")?,
                 Segment::Param(name) => write!(formatter, "/{{{name}}}")?,
             }
         }
-        match self.end {
+        match self.path.end {
             End::Exact => Ok(()),
             End::Rest => formatter.write_str("/**"),
         }
@@ -248,7 +304,7 @@ fn parse_host(text: &str) -> Result<Option<Box<str>>, PatternProblem> {
     Ok(Some(text.to_ascii_lowercase().into()))
 }
 
-fn parse_path(path: &str, start: usize) -> Result<(Box<[Segment]>, End), PatternError> {
+fn parse_path(path: &str, start: usize) -> Result<PathPattern, PatternError> {
     let mut segments: Vec<Segment> = Vec::new();
     let mut start = start + 1;
     let mut texts = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
@@ -256,7 +312,7 @@ fn parse_path(path: &str, start: usize) -> Result<(Box<[Segment]>, End), Pattern
         let at = start..start + text.len();
         start = at.end + 1;
         if text == "**" && texts.peek().is_none() {
-            return Ok((segments.into(), End::Rest));
+            return Ok(PathPattern { segments: segments.into(), end: End::Rest });
         }
         let segment = parse_segment(text).map_err(|problem| problem.at(at.clone()))?;
         if matches!(segment, Segment::Param(_)) && segments.contains(&segment) {
@@ -264,7 +320,7 @@ fn parse_path(path: &str, start: usize) -> Result<(Box<[Segment]>, End), Pattern
         }
         segments.push(segment);
     }
-    Ok((segments.into(), End::Exact))
+    Ok(PathPattern { segments: segments.into(), end: End::Exact })
 }
 
 fn parse_segment(text: &str) -> Result<Segment, PatternProblem> {
@@ -301,9 +357,11 @@ fn has_port(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::target::Readings;
 
     fn matched<'a>(pattern: &'a Pattern, path: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
-        pattern.matches(&Method::GET, "example.com", path).map(|params| params.iter().collect())
+        let params = pattern.params((Form::Sent, path))?;
+        Some(params.iter().collect())
     }
 
     fn problem(text: &str) -> (PatternProblem, &str) {
@@ -339,24 +397,45 @@ mod tests {
     }
 
     #[test]
+    fn every_reading_is_compared_in_its_own_form() {
+        let pattern = Pattern::parse("/Projects/a%2Fb/{name}/").unwrap();
+        let fits = |form, path| pattern.params((form, path)).is_some();
+        assert!(fits(Form::Sent, "/Projects/a%2Fb/x/"));
+        assert!(fits(Form::Once, "/Projects/a/b/x/") && fits(Form::Twice, "/Projects/a/b/x/"));
+        assert!(fits(Form::Loosest, "/projects/a/b/x"));
+        assert!(!fits(Form::Loosest, "/Projects/a/b/x") && !fits(Form::Sent, "/Projects/a/b/x/"));
+        let root = Pattern::parse("/").unwrap();
+        assert!(root.params((Form::Loosest, "/")).is_some() && !root.folds());
+        let rest = Pattern::parse("/a/**").unwrap();
+        assert!(rest.params((Form::Loosest, "/a")).is_some() && !rest.folds());
+        assert!(Pattern::parse("/a/").unwrap().folds() && Pattern::parse("/A").unwrap().folds());
+        let readings = Readings::of("/a//b");
+        assert!(readings.each().all(|(form, path)| rest.params((form, &path)).is_some()));
+    }
+
+    #[test]
     fn get_includes_head() {
         let pattern = Pattern::parse("GET|POST /a").unwrap();
-        let matches = |method: Method| pattern.matches(&method, "h", "/a").is_some();
+        let matches = |method: Method| pattern.matches(&method, "h", (Form::Sent, "/a"));
         assert!(matches(Method::GET) && matches(Method::HEAD) && matches(Method::POST));
         assert!(!matches(Method::PUT));
-        assert!(Pattern::parse("POST /a").unwrap().matches(&Method::HEAD, "h", "/a").is_none());
+        assert!(!Pattern::parse("POST /a").unwrap().matches(
+            &Method::HEAD,
+            "h",
+            (Form::Sent, "/a")
+        ));
     }
 
     #[test]
     fn a_host_without_port_stands_for_every_port() {
         let pattern = Pattern::parse("GET API.example.com/a").unwrap();
-        let matches = |host: &str| pattern.matches(&Method::GET, host, "/a").is_some();
+        let matches = |host: &str| pattern.matches(&Method::GET, host, (Form::Sent, "/a"));
         assert!(matches("api.Example.com") && matches("api.example.com:8080"));
         assert!(!matches("example.com") && !matches("api.example.com.evil") && !matches(""));
         let ported = Pattern::parse("h:81/a").unwrap();
-        assert!(ported.matches(&Method::GET, "h:81", "/a").is_some());
-        assert!(ported.matches(&Method::GET, "h:811", "/a").is_none());
-        assert!(ported.matches(&Method::GET, "h", "/a").is_none());
+        assert!(ported.matches(&Method::GET, "h:81", (Form::Sent, "/a")));
+        assert!(!ported.matches(&Method::GET, "h:811", (Form::Sent, "/a")));
+        assert!(!ported.matches(&Method::GET, "h", (Form::Sent, "/a")));
     }
 
     #[test]

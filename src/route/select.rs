@@ -4,17 +4,30 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::{Params, Route};
-use crate::policy::Rule;
+use super::{Pattern, Route};
+use crate::{
+    key::target::{Form, Readings, reading::is_loosest},
+    policy::Rule,
+};
 
 /// All routes in order, and the one for what none of them matches.
 ///
 /// Selecting costs a binary search over the literals that paths begin with, then a comparison for
-/// each route that shares this beginning or begins with a placeholder. It does not allocate.
+/// each route that shares this beginning or begins with a placeholder; for a path with capitals or a
+/// trailing slash the same again. Only paths with several readings make it allocate.
 #[derive(Debug, Clone)]
 pub struct RouteTable {
     routes: Box<[Arc<Route>]>,
     unmatched: Arc<Route>,
+    sent: Index,
+    loosest: Index,
+    /// Whether some pattern is another one in its loosest form.
+    folds: bool,
+}
+
+/// Which routes to try for a path in one form.
+#[derive(Debug, Clone)]
+struct Index {
     /// Sorted by literal.
     branches: Box<[Branch]>,
     /// The routes to try for any other first segment, in order.
@@ -29,68 +42,95 @@ struct Branch {
     tried: Box<[usize]>,
 }
 
-/// The route that governs a request, and what its pattern named in the path.
-#[derive(Debug, Clone)]
+/// The route that governs a request.
+#[derive(Debug, Clone, Copy)]
 pub struct Selection<'a> {
     /// Its place among all routes; the unmatched one comes last.
     pub index: usize,
     /// The route.
     pub route: &'a Arc<Route>,
-    /// Its named segments.
-    pub params: Params<'a>,
+    /// Whether every server that may read the path would find it under this route.
+    pub agreement: Agreement,
+}
+
+/// Whether the readings of a path fall under one route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agreement {
+    /// They do; or one of them must not be cached, which holds for all.
+    Unanimous,
+    /// They do not, or there are readings beyond two rounds of decoding.
+    Split,
 }
 
 impl RouteTable {
     /// A table that tries `routes` in order; those without a pattern never match.
     pub fn new(routes: Vec<Route>, unmatched: Route) -> Self {
-        let first_of = |route: &Route| -> Option<Box<str>> {
-            route.pattern.as_ref().and_then(|pattern| pattern.first_literal()).map(Into::into)
-        };
-        let mut firsts: Vec<Box<str>> = routes.iter().filter_map(first_of).collect();
-        firsts.sort_unstable();
-        firsts.dedup();
-        let tried_for = |literal: Option<&str>| -> Box<[usize]> {
-            let tried = |route: &Route| first_of(route).is_none_or(|own| Some(&*own) == literal);
-            (0..).zip(&routes).filter(|(_, route)| tried(route)).map(|(index, _)| index).collect()
-        };
-        let branches = firsts.into_iter().map(|first| {
-            let tried = tried_for(Some(&first));
-            Branch { first, tried }
-        });
+        let folds = |route: &Route| route.pattern.as_ref().is_some_and(Pattern::folds);
         Self {
-            branches: branches.collect(),
-            others: tried_for(None),
+            sent: Index::of(&routes, Form::Sent),
+            loosest: Index::of(&routes, Form::Loosest),
+            folds: routes.iter().any(folds),
             routes: routes.into_iter().map(Arc::new).collect(),
             unmatched: Arc::new(unmatched),
         }
     }
 
-    /// The first route that matches, else the unmatched one.
+    /// The first route that matches, else the unmatched one. `host` is in canonical form; it may carry a
+    /// port.
     ///
-    /// `host` may carry a port. `path` is in normal form, see
-    /// [`normal_path`](crate::key::target::normal_path): matching any other spelling would let one
-    /// path be stored under another's rule.
-    pub fn select<'a>(&'a self, method: &Method, host: &str, path: &'a str) -> Selection<'a> {
-        if self.routes.is_empty() {
-            return self.nothing();
+    /// If a reading of the path selects a route that is not cached, that is the one. Any other spelling
+    /// of an uncached path would open it otherwise.
+    pub fn select(&self, method: &Method, host: &str, path: &Readings<'_>) -> Selection<'_> {
+        let first = self.first(method, host, (Form::Sent, path.sent()));
+        let is_one = match path {
+            Readings::Plain(path) => !self.folds && is_loosest(path),
+            Readings::Several(_) => false,
+        };
+        if is_one {
+            return self.selection(first, Agreement::Unanimous);
         }
-        let first = path.strip_prefix('/').unwrap_or(path).split('/').next().unwrap_or_default();
-        let found = self.branches.binary_search_by(|branch| (*branch.first).cmp(first)).ok();
-        let branch = found.and_then(|index| self.branches.get(index));
-        let tried = branch.map_or(&self.others, |branch| &branch.tried);
-        tried
-            .iter()
-            .filter_map(|index| Some((*index, self.routes.get(*index)?)))
-            .find_map(|(index, route)| {
-                let params = route.pattern.as_ref()?.matches(method, host, path)?;
-                Some(Selection { index, route, params })
-            })
-            .unwrap_or_else(|| self.nothing())
+        let mut agreement = if path.are_final() { Agreement::Unanimous } else { Agreement::Split };
+        for (form, reading) in path.each() {
+            let found = self.first(method, host, (form, &reading));
+            if !self.route(found).rule.cache {
+                return self.selection(found, Agreement::Unanimous);
+            }
+            if found != first {
+                agreement = Agreement::Split;
+            }
+        }
+        self.selection(first, agreement)
     }
 
-    fn nothing(&self) -> Selection<'_> {
-        let params = Params::default();
-        Selection { index: self.routes.len(), route: &self.unmatched, params }
+    /// The route that the loosest reading of a path selects; that of every response which is stored under
+    /// a spelling of it.
+    pub fn select_loosest(
+        &self,
+        method: &Method,
+        host: &str,
+        path: &Readings<'_>,
+    ) -> Selection<'_> {
+        let found = self.first(method, host, (Form::Loosest, &path.loosest()));
+        self.selection(found, Agreement::Unanimous)
+    }
+
+    /// The index of the first route that matches one reading.
+    fn first(&self, method: &Method, host: &str, reading: (Form, &str)) -> usize {
+        let (form, path) = reading;
+        let matches = |index: &usize| {
+            let pattern = self.routes.get(*index).and_then(|route| route.pattern.as_ref());
+            pattern.is_some_and(|pattern| pattern.matches(method, host, reading))
+        };
+        let found = match form {
+            Form::Sent => self.sent.tried(path).iter().copied().find(|index| matches(index)),
+            Form::Loosest => self.loosest.tried(path).iter().copied().find(|index| matches(index)),
+            Form::Once | Form::Twice => (0..self.routes.len()).find(|index| matches(index)),
+        };
+        found.unwrap_or(self.routes.len())
+    }
+
+    fn selection(&self, index: usize, agreement: Agreement) -> Selection<'_> {
+        Selection { index, route: self.route(index), agreement }
     }
 
     /// The route at this place; the unmatched one past the last.
@@ -116,13 +156,40 @@ impl Default for RouteTable {
     }
 }
 
+impl Index {
+    fn of(routes: &[Route], form: Form) -> Self {
+        let first_of = |route: &Route| -> Option<Box<str>> {
+            route.pattern.as_ref().and_then(|pattern| pattern.first_literal(form)).map(Into::into)
+        };
+        let mut firsts: Vec<Box<str>> = routes.iter().filter_map(first_of).collect();
+        firsts.sort_unstable();
+        firsts.dedup();
+        let tried_for = |literal: Option<&str>| -> Box<[usize]> {
+            let tried = |route: &Route| first_of(route).is_none_or(|own| Some(&*own) == literal);
+            (0..).zip(routes).filter(|(_, route)| tried(route)).map(|(index, _)| index).collect()
+        };
+        let branches = firsts.into_iter().map(|first| {
+            let tried = tried_for(Some(&first));
+            Branch { first, tried }
+        });
+        Self { branches: branches.collect(), others: tried_for(None) }
+    }
+
+    /// The routes that may match a path in this form.
+    fn tried(&self, path: &str) -> &[usize] {
+        let first = path.strip_prefix('/').unwrap_or(path).split('/').next().unwrap_or_default();
+        let found = self.branches.binary_search_by(|branch| (*branch.first).cmp(first)).ok();
+        found
+            .and_then(|index| self.branches.get(index))
+            .map_or(&self.others, |branch| &branch.tried)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::route::Pattern;
-
     fn table(patterns: &[&str]) -> RouteTable {
         let route = |text: &&str| Route {
             name: Arc::from(*text),
@@ -136,7 +203,7 @@ mod tests {
     fn the_first_match_wins() {
         let table = table(&["/a/b", "/{any}/c", "POST /a/**", "/a/**", "h/x", "/"]);
         let select = |method: Method, host: &str, path: &str| {
-            table.select(&method, host, path).route.name.to_string()
+            table.select(&method, host, &Readings::of(path)).route.name.to_string()
         };
         assert_eq!(select(Method::GET, "h", "/a/b"), "/a/b");
         assert_eq!(select(Method::POST, "h", "/a/c"), "/{any}/c");
@@ -150,12 +217,29 @@ mod tests {
     }
 
     #[test]
-    fn params_are_those_of_the_selected_route() {
-        let table = table(&["/orders/{order}/items/{item}"]);
-        let selection = table.select(&Method::GET, "h", "/orders/7/items/9");
-        assert_eq!(selection.params.value("order"), Some("7"));
-        assert_eq!(selection.params.value("item"), Some("9"));
-        assert_eq!(selection.params.value("other"), None);
+    fn readings_that_disagree_are_found() {
+        let mut routes: Vec<Route> = ["/account/**", "/api/stocks/{symbol}", "/api/**"]
+            .iter()
+            .map(|text| Route {
+                name: Arc::from(*text),
+                pattern: Some(Pattern::parse(text).unwrap()),
+                ..Route::unmatched(Rule::default())
+            })
+            .collect();
+        routes[0].rule.cache = false;
+        let table = RouteTable::new(routes, Route::unmatched(Rule::default()));
+        for (path, name, agreement) in [
+            ("/api/stocks/AAPL", "/api/stocks/{symbol}", Agreement::Unanimous),
+            ("/api/stocks/a%20b", "/api/stocks/{symbol}", Agreement::Unanimous),
+            ("/api/stocks/a%2Fb", "/api/stocks/{symbol}", Agreement::Split),
+            ("/API/x", "unmatched", Agreement::Split),
+            ("/api/x/../stocks/a", "/api/**", Agreement::Split),
+            ("/x/%2e%2e/Account/me", "/account/**", Agreement::Unanimous),
+            ("/api/a%25252Fb", "/api/**", Agreement::Split),
+        ] {
+            let selection = table.select(&Method::GET, "h", &Readings::of(path));
+            assert_eq!((&*selection.route.name, selection.agreement), (name, agreement), "{path}");
+        }
     }
 
     proptest! {
@@ -169,10 +253,11 @@ mod tests {
             let table = table(&texts);
             let expected = texts
                 .iter()
-                .find(|text| Pattern::parse(text).unwrap().params(&path).is_some())
+                .find(|text| Pattern::parse(text).unwrap().params((Form::Sent, &path)).is_some())
                 .copied()
                 .unwrap_or(Route::UNMATCHED);
-            prop_assert_eq!(&*table.select(&Method::GET, "h", &path).route.name, expected);
+            let index = table.first(&Method::GET, "h", (Form::Sent, &path));
+            prop_assert_eq!(&*table.route(index).name, expected);
         }
     }
 }

@@ -83,6 +83,16 @@ impl Tag {
     }
 }
 
+impl Tag {
+    /// The query parameters that it is made of.
+    pub fn parameters(&self) -> Vec<&str> {
+        match self {
+            Self::OfRequest(template) => template.0.iter().filter_map(Part::parameter).collect(),
+            Self::OfBody(template) => template.parameters(),
+        }
+    }
+}
+
 impl TagTemplate {
     /// Reads a template of a route with this pattern.
     pub fn parse(text: &str, pattern: &Pattern) -> Result<Self, TagError> {
@@ -131,6 +141,14 @@ impl Part {
             _ if piece.is_path() => fail(TagProblem::NoBody),
             _ if *name == "user" => fail(TagProblem::User),
             _ => fail(TagProblem::Unknown((*name).to_owned())),
+        }
+    }
+
+    /// The query parameter that it stands for, if it does.
+    pub(super) fn parameter(&self) -> Option<&str> {
+        match self {
+            Self::Query(name) => Some(name),
+            Self::Literal(_) | Self::Param(_) => None,
         }
     }
 
@@ -249,12 +267,13 @@ pub(super) fn query_values<'a>(query: Option<&'a str>, name: &str) -> Vec<Cow<'a
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::target::Form;
 
     fn tags(template: &str, path: &str, query: Option<&str>) -> Vec<String> {
         let pattern = Pattern::parse("/api/{symbol}/**").unwrap();
         let template = TagTemplate::parse(template, &pattern).unwrap();
         let mut tags = Vec::new();
-        template.render(&pattern.params(path).unwrap(), query, &mut tags);
+        template.render(&pattern.params((Form::Sent, path)).unwrap(), query, &mut tags);
         tags
     }
 

@@ -130,12 +130,13 @@ fn encoded(value: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::target::Form;
 
     fn targets(template: &str, path: &str, query: Option<&str>) -> Vec<String> {
         let pattern = Pattern::parse("/users/{user}/**").unwrap();
         let template = TargetTemplate::parse(template, &pattern).unwrap();
         let mut targets = Vec::new();
-        template.render(&pattern.params(path).unwrap(), query, &mut targets);
+        template.render(&pattern.params((Form::Sent, path)).unwrap(), query, &mut targets);
         targets
     }
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 fn key(path: &str) -> CacheKey {
-    CacheKey::of_target(|text| text.extend_from_slice(path.as_bytes()))
+    CacheKey::from_text(path.as_bytes())
 }
 
 fn fresh(received_at: u64) -> Freshness {

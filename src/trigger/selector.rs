@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::{
     fence::Selector,
-    key::target::{self, Scheme, Target},
+    key::target::{Scheme, Target, host, purge_url},
     policy::tag,
 };
 
@@ -17,8 +17,8 @@ const LONGEST_URL: usize = 8 << 10;
 /// The longest pattern: each is held against URLs.
 const LONGEST_PATTERN: usize = 1 << 10;
 
-/// Leaves ASCII as it is: what is encoded there means something.
-const NON_ASCII: &AsciiSet = CONTROLS;
+/// What no request has as it is. The rest of ASCII stays: what is encoded there means something.
+const UNSENT: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'`');
 
 /// A selector that cannot be meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -84,8 +84,14 @@ pub fn pattern(text: &str) -> Result<Selector, SelectorError> {
         return Err(SelectorError::NoWildcard);
     }
     if text.starts_with('*') {
-        // It may stand for host and path as well: there is nothing in front of it to be read.
-        return Ok(Selector::Pattern(ascii(text).into()));
+        // It may stand for host and path as well: there is no host in front of it to be read.
+        let text = ascii(text);
+        let path = text.find('/').unwrap_or(text.len());
+        let (before, path) = text.split_at(path);
+        let before = before.to_ascii_lowercase();
+        let form =
+            if path.is_empty() { before.into() } else { purge_url::of_beginning(&before, path) };
+        return Ok(Selector::Pattern(form));
     }
     Ok(Selector::Pattern(normal_beginning(text, Stars::Meant)?))
 }
@@ -119,13 +125,12 @@ enum Stars {
 fn normal_beginning(text: &str, stars: Stars) -> Result<Box<str>, SelectorError> {
     let text = ascii(text);
     let parts = Parts::read(&text, stars).ok_or(SelectorError::Url)?;
-    let mut normal = Vec::with_capacity(text.len());
-    target::write_host(&mut normal, parts.host, parts.scheme);
+    let host = host::canonical(parts.host, parts.scheme);
     let is_open = stars == Stars::Meant && parts.rest.is_empty() && parts.host.ends_with('*');
-    if !is_open {
-        target::write_path(&mut normal, parts.rest);
+    if is_open {
+        return Ok(host.into());
     }
-    String::from_utf8(normal).map(Into::into).map_err(|_| SelectorError::Url)
+    Ok(purge_url::of_beginning(&host, parts.rest))
 }
 
 fn check(text: &str, longest: usize) -> Result<(), SelectorError> {
@@ -138,9 +143,9 @@ fn check(text: &str, longest: usize) -> Result<(), SelectorError> {
     if text.contains(char::is_control) { Err(SelectorError::Control) } else { Ok(()) }
 }
 
-/// The text as requests carry it: what is not ASCII is percent-encoded.
+/// The text as requests carry it: blanks and what is not ASCII are percent-encoded.
 fn ascii(text: &str) -> Cow<'_, str> {
-    percent_encoding::utf8_percent_encode(text, NON_ASCII).into()
+    percent_encoding::utf8_percent_encode(text, UNSENT).into()
 }
 
 /// A URL in parts.
@@ -154,9 +159,6 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn read(text: &'a str, stars: Stars) -> Option<Self> {
-        if text.contains(' ') {
-            return None;
-        }
         let (scheme, rest) = match text.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
                 (Some(Scheme::Http), rest)
@@ -187,12 +189,11 @@ impl<'a> Parts<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::{CacheKey, target::QueryRule};
+    use crate::key::target::QueryRule;
 
-    /// The normal form where no route says anything about parameters.
+    /// The form where no route says anything about parameters.
     fn plain(target: &Target<'_>) -> Box<str> {
-        let key = CacheKey::of_target(|text| target.write(text, &QueryRule::default()));
-        String::from_utf8_lossy(crate::key::url(key.text())).into()
+        purge_url::of_target(target, &QueryRule::default())
     }
 
     fn url_of(text: &str) -> Result<String, SelectorError> {
@@ -219,8 +220,9 @@ mod tests {
             ("api.example:443/a", "api.example/a"),
             ("api.example?q", "api.example/?q"),
             ("[::1]:80/a", "[::1]/a"),
-            ("/a/../b?c=http://d", "/a/../b?c=http://d"),
-            ("/café", "/caf%C3%A9"),
+            ("/a/../b?c=http://d", "/b?c=http://d"),
+            ("/Café/", "/café"),
+            ("/a b?c d", "/a b?c%20d"),
         ] {
             assert_eq!(url_of(text).as_deref(), Ok(expected), "{text}");
         }
@@ -231,7 +233,8 @@ mod tests {
         for (text, expected) in [
             ("https://API.example", "api.example/"),
             ("API.example:80/a%2", "api.example/a%2"),
-            ("/api/%7Eme/st", "/api/~me/st"),
+            ("/API/%7Eme/st", "/api/~me/st"),
+            ("/api/", "/api/"),
             ("/a?q=", "/a?q="),
             ("/", "/"),
         ] {
@@ -245,7 +248,9 @@ mod tests {
         for (text, expected) in [
             ("https://API.example:443/a%7Eb/*", "api.example/a~b/*"),
             ("API.example/*/x?y=*", "api.example/*/x?y=*"),
-            ("api.*/café", "api.*/caf%C3%A9"),
+            ("api.*/Café", "api.*/café"),
+            ("*/Reports/", "*/reports/"),
+            ("*.JSON", "*.json"),
             ("/*", "/*"),
             ("*/reports", "*/reports"),
             ("api.example*", "api.example*"),
@@ -260,7 +265,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused() {
-        for text in ["ftp://h/a", "https:///a", "?q", "user@h/a", "h h/a", "/a b", "*", "h*/a"] {
+        for text in ["ftp://h/a", "https:///a", "?q", "user@h/a", "h h/a", "*", "h*/a"] {
             assert_eq!(url_of(text), Err(SelectorError::Url), "{text}");
         }
         assert_eq!(url_of(" "), Err(SelectorError::Empty));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 
 use super::WarmRequest;
-use crate::{field::hop, key::target::normal_path, route::Route, server::Connection};
+use crate::{field::hop, route::Route, server::Connection};
 
 /// Fields that belong to the request that was answered and not to whoever sent it; so do those whose
 /// names begin with `content-` and `if-`.
@@ -41,7 +41,7 @@ pub fn after_success(
     let Some(host) = request.headers.get(header::HOST).and_then(|host| host.to_str().ok()) else {
         return Vec::new();
     };
-    let targets = route.warmed_targets(&normal_path(request.uri.path()), request.uri.query());
+    let targets = route.warmed_targets(request.uri.path(), request.uri.query());
     let (peer, secure) = (connection.peer, connection.secure);
     let connection = Arc::new(Connection { peer, secure, ..Connection::default() });
     let headers = callers_own(&request.headers);

@@ -19,7 +19,7 @@ use larder::{
     config::{Config, Environment},
     origin::{
         Endpoint, Origin, RequestBody, Settings,
-        settings::{Health, Host, Tls},
+        settings::{Health, Tls},
     },
     pipeline::Clock,
     server,
@@ -96,18 +96,22 @@ async fn requests_are_passed_on_as_they_are_over_one_connection() {
 }
 
 #[tokio::test]
-async fn the_host_is_the_one_asked_for() {
+async fn a_request_that_names_no_host_gets_the_servers() {
     within(async {
         let origin = RawOrigin::mirror().await;
-        let literal = Host::Literal("b.test:81".parse().unwrap());
-        for (host, expected) in [
-            (Host::Preserve, "a.test".to_owned()),
-            (Host::Origin, origin.address.to_string()),
-            (literal, "b.test:81".to_owned()),
+        for (host, asked, expected) in [
+            (None, Some("a.test"), "a.test"),
+            (None, None, &*origin.address.to_string()),
+            (Some("b.test:81"), None, "b.test:81"),
+            (Some("b.test:81"), Some("a.test"), "a.test"),
         ] {
+            let host = host.map(|host| host.parse().unwrap());
             let settings = Settings { host, ..settings(&[&origin.url()]) };
-            let response = Origin::new(&settings).unwrap().send(get("/"), None).await.unwrap();
-            assert_eq!(header(&text(response.into_body()).await, "host"), Some(expected.as_str()));
+            let mut request = get("/");
+            request.headers_mut().remove("host");
+            asked.map(|host| request.headers_mut().insert("host", host.parse().unwrap()));
+            let response = Origin::new(&settings).unwrap().send(request, None).await.unwrap();
+            assert_eq!(header(&text(response.into_body()).await, "host"), Some(expected));
         }
     })
     .await;

@@ -208,12 +208,9 @@ async fn a_host_cannot_be_split_into_another_key() {
     within(async {
         let origin = Scripted::start(|asked| Said::fresh(asked.header("host").unwrap())).await;
         let proxy = Proxy::before(&origin.url());
-        for (host, target) in [
-            ("api.test", "/a"),
-            ("api.test:8080", "/a"),
-            ("api.test.", "/a"),
-            ("evil.test", "/api.test/a"),
-        ] {
+        for (host, target) in
+            [("api.test", "/a"), ("api.test:8080", "/a"), ("evil.test", "/api.test/a")]
+        {
             let reply = proxy.get_with(target, &[("Host", host)]).await;
             assert_eq!(reply.summary(), format!("200 MISS {host}"));
         }

@@ -116,8 +116,10 @@ async fn the_first_route_that_matches_governs() {
             ("api.test", "/items/1", "HIT"),
             ("admin.test", "/items/1", "BYPASS"),
             ("api.test", "/items/1/parts", "BYPASS"),
-            ("api.test", "/items/a%2Fb", "HIT"),
-            ("api.test", "/%69tems/2", "HIT"),
+            ("api.test", "/items/a%20b", "HIT"),
+            // Some servers read these as paths of other routes.
+            ("api.test", "/items/a%2Fb", "BYPASS"),
+            ("api.test", "/%69tems/2", "BYPASS"),
             ("api.test", "/other", "MISS"),
         ] {
             let fields = [("Host", host)];

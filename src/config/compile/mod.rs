@@ -35,12 +35,14 @@ pub(super) fn compile(
     let listen = listen(file.listen.as_ref(), flags, &mut problems);
     let tls = file.tls.as_ref().and_then(|tls| certificate(tls, &tls.span, &mut problems));
     let origin = origin::compile(file.origin.as_ref(), flags, &mut problems);
+    let hosts = problems.each(file.hosts.as_ref(), value::served_host);
     let trusted_proxies = problems.each(file.trusted_proxies.as_ref(), value::network);
     let limits = limits(&file.limits, &mut problems);
     let events = events::compile(file.events.as_ref(), limits.connections, &mut problems);
     Some(Config {
         listen,
         tls,
+        hosts,
         trusted_proxies,
         server_timing: file.server_timing.unwrap_or_default(),
         limits,

@@ -14,7 +14,7 @@ use crate::{
         report::Finding,
         suggest::{did_you_mean, listed, nearest},
     },
-    key::target::{NamePattern, NamePatternError, Order, QueryRule},
+    key::target::{Forwarding, NamePattern, NamePatternError, Order, QueryRule},
     policy::{ClientCacheControl, Rule, TtlFrom, invalidation::is_unsafe},
     route::{
         BodyTemplate, Bypass, Pattern, Route, RouteTable, Tag, TagError, TagTemplate,
@@ -180,7 +180,8 @@ fn route(section: &At<RouteSection>, rule: Rule, problems: &mut Problems<'_>) ->
     });
     let name = name(section, problems);
     let pattern = pattern(section, problems)?;
-    let (tags, body_tags) = tags(section.tags.as_ref(), &pattern, problems);
+    let query = query.unwrap_or_default();
+    let (tags, body_tags) = tags(section.tags.as_ref(), (&pattern, &query), problems);
     let on_write = section.on_write.as_ref().and_then(|table| table.purge.as_ref());
     let purged_on_write = purged(on_write, &pattern, problems);
     warn_about_writes(section, &pattern, problems);
@@ -190,7 +191,7 @@ fn route(section: &At<RouteSection>, rule: Rule, problems: &mut Problems<'_>) ->
         name: name?,
         pattern: Some(pattern),
         rule,
-        query: query.unwrap_or_default(),
+        query,
         vary: vary.unwrap_or_default(),
         bypass: bypass.unwrap_or_default(),
         tags,
@@ -230,12 +231,16 @@ fn pattern(section: &At<RouteSection>, problems: &mut Problems<'_>) -> Option<Pa
 
 fn tags(
     texts: Option<&Texts>,
-    pattern: &Pattern,
+    (pattern, query): (&Pattern, &QueryRule),
     problems: &mut Problems<'_>,
 ) -> (Box<[TagTemplate]>, Box<[BodyTemplate]>) {
     let (mut of_request, mut of_body) = (Vec::new(), Vec::new());
     for text in texts.iter().flat_map(|texts| texts.iter()) {
-        match Tag::parse(text, pattern) {
+        let tag = Tag::parse(text, pattern);
+        if let Ok(tag) = &tag {
+            check_parameters(tag, text, query, problems);
+        }
+        match tag {
             Ok(Tag::OfRequest(tag)) => of_request.push(tag),
             Ok(Tag::OfBody(tag)) => of_body.push(tag),
             Err(error) => {
@@ -248,6 +253,15 @@ fn tags(
         }
     }
     (of_request.into(), of_body.into())
+}
+
+/// A tag by a parameter that is not in the key would say of one response what another request asked for.
+fn check_parameters(tag: &Tag, text: &Text, query: &QueryRule, problems: &mut Problems<'_>) {
+    for name in tag.parameters().into_iter().filter(|name| !query.keeps(name)) {
+        let message = format!("`{{?{name}}}` is no parameter of the key: `query` leaves it out");
+        let help = "tags are made of parameters that are kept; see `query.ignore` and `query.only`";
+        problems.push(Finding::error(Some(text.span.clone()), message).help(help));
+    }
 }
 
 /// The tags that a write purges: those that are known before a byte of its answer's body.
@@ -333,6 +347,9 @@ fn query_rule(table: &QueryTable, problems: &mut Problems<'_>) -> QueryRule {
         ignore: problems.each(table.ignore.as_ref(), name).into(),
         only: table.only.as_ref().map(|only| problems.each(Some(only), name).into()),
         order: if table.sort == Some(true) { Order::Sorted } else { Order::AsSent },
+        forwarding: problems
+            .word(table.forward.as_ref(), &[("kept", Forwarding::Kept), ("all", Forwarding::All)])
+            .unwrap_or_default(),
     }
 }
 

@@ -56,6 +56,7 @@ pub(in crate::config) struct QueryTable {
     pub(in crate::config) ignore: Option<Texts>,
     pub(in crate::config) only: Option<Texts>,
     pub(in crate::config) sort: Option<bool>,
+    pub(in crate::config) forward: Option<Text>,
 }
 
 /// `route.vary`

@@ -61,6 +61,7 @@ pub(super) const FILE: &[Key] = &[
     key("listen", Shape::Texts),
     key("tls", Shape::Table(TLS)),
     key("origin", Shape::TableOrText("urls", ORIGIN)),
+    key("hosts", Shape::Texts),
     key("trusted_proxies", Shape::Texts),
     key("server_timing", Shape::Flag),
     key("limits", Shape::Table(LIMITS)),
@@ -171,8 +172,12 @@ pub(super) const ROUTE: &[Key] = &[
     key("client_cache_control", STRING),
 ];
 
-pub(super) const QUERY: &[Key] =
-    &[key("ignore", Shape::Texts), key("only", Shape::Texts), key("sort", Shape::Flag)];
+pub(super) const QUERY: &[Key] = &[
+    key("ignore", Shape::Texts),
+    key("only", Shape::Texts),
+    key("sort", Shape::Flag),
+    key("forward", STRING),
+];
 
 pub(super) const VARY: &[Key] = &[key("headers", Shape::Texts), key("cookies", Shape::Texts)];
 

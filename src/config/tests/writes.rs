@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{errors, parse, warnings};
+use crate::key::target::Readings;
 
 const PRODUCTS: &str = r#"
 origin = "http://origin"
@@ -17,7 +18,7 @@ on_write = { purge = ["products", "shop:{shop}", "page:{?page}"] }
 fn tags_come_from_the_request_and_from_the_body() {
     let config = parse(PRODUCTS);
     let route = &config.routes.routes()[0];
-    let (path, query) = ("/shops/a/products", Some("page=2"));
+    let (path, query) = (&Readings::of("/shops/a/products"), Some("page=2"));
     assert_eq!(route.tags_of(path, query), ["products", "a:2"]);
     let document = json!({ "items": [{ "id": 7 }, { "id": 5 }, { "id": 7 }] });
     let tags = route.body_tags_of(path, query, &document);
@@ -27,7 +28,8 @@ fn tags_come_from_the_request_and_from_the_body() {
 #[test]
 fn a_write_purges_what_its_request_tells() {
     let config = parse(PRODUCTS);
-    let purged = config.routes.routes()[0].tags_purged_by("/shops/a/products", Some("page=2"));
+    let path = Readings::of("/shops/a/products");
+    let purged = config.routes.routes()[0].tags_purged_by(&path, Some("page=2"));
     assert_eq!(purged, ["products", "shop:a", "page:2"]);
 }
 
@@ -82,4 +84,17 @@ match = "GET|OPTIONS /products"
 on_write = { purge = ["products"] }
 "#;
     assert_eq!(warnings(text), ["`on_write` has no effect: this route has no writes"]);
+}
+
+#[test]
+fn a_tag_names_parameters_of_the_key_only() {
+    for query in ["{ ignore = [\"page\"] }", "{ only = [\"sort\"] }"] {
+        for tag in ["page:{?page}", "{$.id}:{?page}"] {
+            let text = format!(
+                "[[route]]\nname = \"r\"\nmatch = \"/a\"\n\
+                 query = {query}\ntags = [\"{tag}\"]"
+            );
+            assert!(errors(&text).contains("no parameter of the key"), "{query} {tag}");
+        }
+    }
 }

@@ -45,7 +45,7 @@ pub(super) struct Head {
     fence: Fence,
     asked_at: Timestamp,
     /// Where key, facets, tags and fields end in the content.
-    ends: [u32; 4],
+    ends: [u32; 5],
     /// The length of the content.
     pub(super) length: usize,
     /// Its length as it is written: a smaller one means that it is compressed.
@@ -77,7 +77,13 @@ impl Head {
             etag: response.etag,
             fence: response.fence,
             asked_at: response.asked_at,
-            ends: [response.key_end, response.facets_end, response.tags_end, response.fields_end],
+            ends: [
+                response.key_end,
+                response.url_end,
+                response.facets_end,
+                response.tags_end,
+                response.fields_end,
+            ],
             length: response.bytes.len(),
             stored,
         }
@@ -145,7 +151,7 @@ impl Head {
         let has = |flag: u8| flags & flag != 0;
         let status = StatusCode::from_u16(reader.u16()?).ok()?;
         let freshness = read_freshness(flags, reader)?;
-        let ends = [reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?];
+        let ends = [reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?];
         let length = reader.size()?;
         let stored = if has(COMPRESSED) { reader.size()? } else { length };
         if has(COMPRESSED) && stored >= length {
@@ -159,7 +165,7 @@ impl Head {
 
     /// The response with this content.
     pub(super) fn complete(self, content: Vec<u8>) -> Option<Entry> {
-        let [key_end, facets_end, tags_end, fields_end] = self.ends;
+        let [key_end, url_end, facets_end, tags_end, fields_end] = self.ends;
         let fits = usize::try_from(fields_end).is_ok_and(|end| end <= content.len());
         if !fits || !self.ends.is_sorted() {
             return None;
@@ -180,6 +186,7 @@ impl Head {
             asked: AtomicBool::new(false),
             bytes,
             key_end,
+            url_end,
             facets_end,
             tags_end,
             fields_end,

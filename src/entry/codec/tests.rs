@@ -170,7 +170,7 @@ const STATUS: usize = FLAGS + 1;
 const CONSTRAINTS: usize = STATUS + 2;
 const LIFETIME_NANOS: usize = CONSTRAINTS + 1 + 8 + 12 + 8;
 const KEY_END: usize = LIFETIME_NANOS + 4 + 4;
-const FIELDS_END: usize = KEY_END + 12;
+const FIELDS_END: usize = KEY_END + 16;
 const LENGTH: usize = FIELDS_END + 4;
 /// Only in content that is compressed.
 const STORED: usize = LENGTH + 8;

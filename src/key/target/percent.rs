@@ -1,4 +1,6 @@
-//! Percent-encodings in normal form (RFC 3986 §6.2.2).
+//! Percent-encodings (RFC 3986 §2.1, §6.2.2).
+
+use std::borrow::Cow;
 
 /// Appends `component` with unreserved characters decoded and other encodings in upper case.
 ///
@@ -26,6 +28,16 @@ pub(super) fn write(into: &mut Vec<u8>, component: &[u8]) {
             after_stray = 2;
         }
     }
+}
+
+/// Decodes every encoding once; what is none stays as it is.
+pub(super) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    percent_encoding::percent_decode(text).into()
+}
+
+/// Whether there is an encoding that could be decoded.
+pub(super) fn has_encoding(text: &[u8]) -> bool {
+    text.windows(3).any(|part| matches!(part, [b'%', rest @ ..] if hex_pair(rest).is_some()))
 }
 
 /// RFC 3986 §2.3.

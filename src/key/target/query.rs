@@ -5,8 +5,6 @@ use std::{borrow::Cow, fmt};
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use super::percent;
-
 /// Which query parameters make a difference, and whether their order does.
 ///
 /// By default all do: RFC 9111 §2 knows no equivalence between different target URIs.
@@ -18,6 +16,19 @@ pub struct QueryRule {
     pub only: Option<Box<[NamePattern]>>,
     /// The order of parameters in the key.
     pub order: Order,
+    /// Which parameters reach the origin.
+    pub forwarding: Forwarding,
+}
+
+/// Which query parameters reach an origin whose answer may be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Forwarding {
+    /// Those in the key: the origin cannot answer by any other.
+    #[default]
+    Kept,
+    /// All as sent. Whoever sends a request decides what others are answered if the origin heeds a
+    /// parameter that is not in the key.
+    All,
 }
 
 /// The order in which query parameters enter the cache key.
@@ -31,11 +42,43 @@ pub enum Order {
 }
 
 impl QueryRule {
-    /// Whether a parameter of this name, as sent, is part of the key.
+    /// Returns the part of a query that is in the key, as sent but for its order; `None` if nothing is.
+    ///
+    /// A pair that servers split differently, because of a `;` or a NUL, is always kept. One pass;
+    /// allocates only if a parameter is left out or the order changes.
+    pub fn kept<'a>(&self, query: &'a str) -> Option<Cow<'a, str>> {
+        let kept =
+            if self.keeps_all() { Some(Cow::Borrowed(query)) } else { kept_pairs(query, self) };
+        match self.order {
+            Order::AsSent => kept,
+            Order::Sorted => kept.map(sorted),
+        }
+    }
+
+    /// Whether a parameter of this name, as sent, is part of the key: decoded once or twice, since it may
+    /// decode into the name of another.
     pub fn keeps(&self, name: &str) -> bool {
-        let name = decoded(name);
-        self.only.as_ref().is_none_or(|only| only.iter().any(|pattern| pattern.matches(&name)))
-            && !self.ignore.iter().any(|pattern| pattern.matches(&name))
+        let once = decoded(name);
+        self.keeps_decoded(&once) || (once.contains('%') && self.keeps_decoded(&decoded(&once)))
+    }
+
+    fn keeps_decoded(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.iter().any(|pattern| pattern.matches(name)))
+            && !self.ignore.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// Whether a text repeats the value of a parameter that reaches the origin and is not in the key.
+    pub fn leaks_into(&self, query: &str, text: &[u8]) -> bool {
+        if self.forwarding == Forwarding::Kept || self.keeps_all() {
+            return false;
+        }
+        let is_in = |value: &str| {
+            !value.is_empty() && text.windows(value.len()).any(|part| part == value.as_bytes())
+        };
+        pairs(query)
+            .filter(|(name, _)| !self.keeps(name))
+            .filter_map(|(_, value)| value)
+            .any(|value| is_in(value) || is_in(&decoded(value)))
     }
 
     fn keeps_all(&self) -> bool {
@@ -123,59 +166,34 @@ pub fn decoded(raw: &str) -> Cow<'_, str> {
     }
 }
 
-/// Appends the query in normal form with its `?`; nothing where there is no query, or where `rule`
-/// leaves nothing of it.
-pub(super) fn write(into: &mut Vec<u8>, query: Option<&str>, rule: &QueryRule) {
-    let Some(query) = query else { return };
-    let start = into.len();
-    into.push(b'?');
-    if rule.keeps_all() {
-        percent::write(into, query.as_bytes());
-    } else {
-        write_kept(into, query, rule);
-        if into.len() == start + 1 && !query.is_empty() {
-            into.truncate(start);
-        }
-    }
-    if rule.order == Order::Sorted {
-        sort(into, start + 1);
-    }
+/// Whether servers may split a pair differently: at `;`, or at a NUL.
+fn is_ambiguous(pair: &str) -> bool {
+    let encodes =
+        |code: &[u8; 3]| pair.as_bytes().windows(3).any(|part| part.eq_ignore_ascii_case(code));
+    pair.contains([';', '\0']) || encodes(b"%3b") || encodes(b"%00")
 }
 
-fn write_kept(into: &mut Vec<u8>, query: &str, rule: &QueryRule) {
-    let kept = query.split('&').filter(|pair| {
-        let name = pair.split_once('=').map_or(*pair, |(name, _)| name);
-        rule.keeps(name)
-    });
-    for (index, pair) in kept.enumerate() {
-        if index > 0 {
-            into.push(b'&');
-        }
-        percent::write(into, pair.as_bytes());
+fn kept_pairs<'a>(query: &'a str, rule: &QueryRule) -> Option<Cow<'a, str>> {
+    let is_kept = |pair: &&str| is_ambiguous(pair) || rule.keeps(name_of(pair));
+    if query.split('&').all(|pair| is_kept(&pair)) {
+        return Some(Cow::Borrowed(query));
     }
+    let kept = query.split('&').filter(is_kept).collect::<SmallVec<[&str; 16]>>().join("&");
+    (!kept.is_empty()).then_some(Cow::Owned(kept))
 }
 
-/// Sorts the pairs from `start` on by name, stably.
-fn sort(into: &mut Vec<u8>, start: usize) {
-    let is_sorted = into
-        .get(start..)
-        .is_none_or(|query| query.split(|byte| *byte == b'&').map(name_of).is_sorted());
-    if is_sorted {
-        return;
+/// The pairs by name; those of one name keep their order.
+fn sorted(query: Cow<'_, str>) -> Cow<'_, str> {
+    if query.split('&').map(name_of).is_sorted() {
+        return query;
     }
-    let query = into.split_off(start);
-    let mut pairs: SmallVec<[&[u8]; 16]> = query.split(|byte| *byte == b'&').collect();
+    let mut pairs: SmallVec<[&str; 16]> = query.split('&').collect();
     pairs.sort_by_key(|pair| name_of(pair));
-    for (index, pair) in pairs.into_iter().enumerate() {
-        if index > 0 {
-            into.push(b'&');
-        }
-        into.extend_from_slice(pair);
-    }
+    Cow::Owned(pairs.join("&"))
 }
 
-fn name_of(pair: &[u8]) -> &[u8] {
-    pair.split(|byte| *byte == b'=').next().unwrap_or(pair)
+fn name_of(pair: &str) -> &str {
+    pair.split_once('=').map_or(pair, |(name, _)| name)
 }
 
 #[cfg(test)]
@@ -188,44 +206,61 @@ mod tests {
         names.iter().map(|name| NamePattern::parse(name).unwrap()).collect()
     }
 
-    fn normal(query: &str, rule: &QueryRule) -> String {
-        let mut buffer = Vec::new();
-        write(&mut buffer, Some(query), rule);
-        String::from_utf8(buffer).unwrap()
-    }
-
-    #[test]
-    fn a_stray_percent_sign_keeps_no_other_parameter_from_its_normal_form() {
-        let sorted = QueryRule { order: Order::Sorted, ..QueryRule::default() };
-        for query in ["a%&%52", "%52&a%"] {
-            let mut into = Vec::new();
-            write(&mut into, Some(query), &sorted);
-            assert_eq!(into, b"?R&a%", "{query}");
-        }
+    fn kept(query: &str, rule: &QueryRule) -> String {
+        rule.kept(query).map_or(String::new(), |query| format!("?{query}"))
     }
 
     #[test]
     fn ignored_parameters_leave_no_trace() {
         let rule = QueryRule { ignore: patterns(&["utm_*", "_", "*_id"]), ..QueryRule::default() };
-        assert_eq!(normal("a=1&utm_source=x&b=2&_=17&click_id=9", &rule), "?a=1&b=2");
-        assert_eq!(normal("utm%5Fsource=x", &rule), "");
-        assert_eq!(normal("utm_source=x", &rule), "");
-        assert_eq!(normal("utmost=x", &rule), "?utmost=x");
-        assert_eq!(normal("", &rule), "?");
+        assert_eq!(kept("a=1&utm_source=x&b=2&_=17&click_id=9", &rule), "?a=1&b=2");
+        assert_eq!(kept("utm%5Fsource=x", &rule), "");
+        assert_eq!(kept("utm_source=x", &rule), "");
+        assert_eq!(kept("utmost=x", &rule), "?utmost=x");
+        assert_eq!(kept("", &rule), "?");
+    }
+
+    #[test]
+    fn what_servers_split_or_decode_differently_is_kept() {
+        let ignoring = QueryRule { ignore: patterns(&["utm_*"]), ..QueryRule::default() };
+        let only = QueryRule { only: Some(patterns(&["a"])), ..QueryRule::default() };
+        for rule in [&ignoring, &only] {
+            for query in
+                ["a=1&utm_x=2;a=3", "a=1&utm_x=%3Ba", "a=1&utm_x=%00", "a=1&%61=2", "a=1&%2561=2"]
+            {
+                assert_eq!(kept(query, rule), format!("?{query}"));
+            }
+        }
+        assert_eq!(kept("utm%255Fx=1", &ignoring), "?utm%255Fx=1", "some origins decode once");
+    }
+
+    #[test]
+    fn a_text_that_repeats_an_ignored_value_is_found() {
+        let rule = QueryRule {
+            ignore: patterns(&["token"]),
+            forwarding: Forwarding::All,
+            ..QueryRule::default()
+        };
+        assert!(rule.leaks_into("a=1&token=s%20x", b"/next?t=s%20x"));
+        assert!(rule.leaks_into("a=1&token=s%20x", b"/next?t=s x"));
+        assert!(!rule.leaks_into("a=1&token=", b"/next?a=1"));
+        assert!(!rule.leaks_into("a=secret", b"/next?a=secret"));
+        let kept = QueryRule { forwarding: Forwarding::Kept, ..rule };
+        assert!(!kept.leaks_into("token=x", b"x"), "it did not reach the origin");
     }
 
     #[test]
     fn only_named_parameters_count() {
         let rule = QueryRule { only: Some(patterns(&["symbol", "range"])), ..QueryRule::default() };
-        assert_eq!(normal("x=1&range=5d&symbol=A&symbol=B", &rule), "?range=5d&symbol=A&symbol=B");
-        assert_eq!(normal("x=1", &rule), "");
+        assert_eq!(kept("x=1&range=5d&symbol=A&symbol=B", &rule), "?range=5d&symbol=A&symbol=B");
+        assert_eq!(kept("x=1", &rule), "");
     }
 
     #[test]
     fn sorting_keeps_the_order_of_equal_names() {
         let rule = QueryRule { order: Order::Sorted, ..QueryRule::default() };
-        assert_eq!(normal("b=2&a=9&b=1&a=1", &rule), "?a=9&a=1&b=2&b=1");
-        assert_eq!(normal("a=1&b=2", &rule), "?a=1&b=2");
+        assert_eq!(kept("b=2&a=9&b=1&a=1", &rule), "?a=9&a=1&b=2&b=1");
+        assert_eq!(kept("a=1&b=2", &rule), "?a=1&b=2");
     }
 
     #[test]
@@ -252,9 +287,10 @@ mod tests {
                 ignore: if ignoring { patterns(&["a"]) } else { Box::default() },
                 only: None,
                 order: if sorted { Order::Sorted } else { Order::AsSent },
+                forwarding: Forwarding::Kept,
             };
-            let once = normal(&query, &rule);
-            let twice = once.strip_prefix('?').map_or(String::new(), |query| normal(query, &rule));
+            let once = kept(&query, &rule);
+            let twice = once.strip_prefix('?').map_or(String::new(), |query| kept(query, &rule));
             prop_assert_eq!(once, twice);
         }
     }

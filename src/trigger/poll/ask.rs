@@ -9,8 +9,7 @@ use tokio::time::timeout;
 
 use super::{Poll, Source, VersionFrom};
 use crate::origin::{
-    Origin, OriginError, RequestBody, ResponseBody, SetupError,
-    settings::{Host, Settings},
+    Origin, OriginError, RequestBody, ResponseBody, SetupError, settings::Settings,
 };
 
 /// The largest answer that is read.
@@ -80,7 +79,6 @@ impl Asker {
             connect_timeout: CONNECTING,
             first_byte_timeout: PATIENCE,
             retries: 0,
-            host: Host::Origin,
             ..Settings::new(vec![source.server.clone()])
         };
         let origin = Origin::new(&settings)?;

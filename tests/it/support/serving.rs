@@ -7,8 +7,10 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use larder::{
-    field::Timestamp,
-    origin::{Origin, OriginError, RequestBody, UploadFailure, rewrite, upgrade},
+    field::{Timestamp, hop},
+    forward,
+    key::{OriginTarget, target::Scheme},
+    origin::{Origin, OriginError, RequestBody, UploadFailure, upgrade},
     server::{Address, Connection, Counters, Drain, Handler, Listener, Settings, serve},
 };
 
@@ -70,12 +72,12 @@ where
 /// Passes everything on to an origin.
 pub(crate) struct Forward {
     pub(crate) origin: Arc<Origin>,
-    pub(crate) identity: rewrite::Identity,
+    pub(crate) identity: forward::Identity,
 }
 
 impl Forward {
     pub(crate) fn to(origin: Arc<Origin>) -> Self {
-        Self { origin, identity: rewrite::Identity::new("test") }
+        Self { origin, identity: forward::Identity::new("test") }
     }
 
     async fn forward(
@@ -83,27 +85,40 @@ impl Forward {
         mut request: Request<Incoming>,
         connection: &Connection,
     ) -> Result<Response<BoxBody>, OriginError> {
-        let is_upgrade = rewrite::is_upgrade(request.headers(), request.version());
+        let is_upgrade = forward::request::is_upgrade(request.headers(), request.version());
         let client = is_upgrade.then(|| hyper::upgrade::on(&mut request));
-        let source = rewrite::Source {
+        let source = forward::Source {
             peer: connection.peer.map(|peer| peer.ip()),
             secure: connection.secure,
             version: request.version(),
             trusted: &[],
             known: None,
         };
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        hop::remove_listed(&mut head.headers);
         let mut onward = Request::new(RequestBody::client(body, connection.body));
-        *onward.method_mut() = head.method;
+        let host = head.headers.get("host").map_or("", |host| host.to_str().unwrap());
+        let target = OriginTarget {
+            method: &head.method,
+            scheme: if connection.secure { Scheme::Https } else { Scheme::Http },
+            asked_host: host.into(),
+            host: host.into(),
+            path: head.uri.path().into(),
+            query: None,
+            sent_query: None,
+            told: Vec::new(),
+        };
+        *onward.headers_mut() =
+            forward::request::headers(&head.headers, &target, &source, &self.identity);
+        *onward.method_mut() = head.method.clone();
         *onward.uri_mut() = head.uri;
-        *onward.headers_mut() = rewrite::request_headers(&head.headers, &source, &self.identity);
         let mut response = self.origin.send(onward, Some(&connection.interim)).await?;
         let (status, version) = (response.status(), response.version());
         if let (Some(origin), Some(client)) = (response.body_mut().take_upgraded(), client) {
             upgrade::tunnel(client, origin);
         }
         let now = Timestamp::from_seconds(784_111_777);
-        rewrite::response_headers(status, response.headers_mut(), version, &self.identity, now);
+        forward::response::headers(status, response.headers_mut(), version, &self.identity, now);
         Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
     }
 }

@@ -1,0 +1,146 @@
+//! Fields by which proxies tell the next server about a request, and what is mistaken for them.
+
+use http::HeaderName;
+
+/// What a forwarding field is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarding {
+    /// The target as the client asked for it: host, scheme, port, prefix. Origins build links and
+    /// redirects of these.
+    Target,
+    /// The address of the client.
+    Client,
+    /// The client's identity, as a gateway has established it.
+    Identity,
+}
+
+impl Forwarding {
+    /// What a field of this name is about; `None` if proxies do not use it. `name` is in lower case,
+    /// with `-` for `_`.
+    pub fn of(name: &str) -> Option<Self> {
+        if let Some(rest) = name.strip_prefix("x-forwarded") {
+            return Some(by_suffix(rest));
+        }
+        match name {
+            "forwarded"
+            | "front-end-https"
+            | "x-host"
+            | "x-http-host-override"
+            | "x-original-host"
+            | "x-original-proto"
+            | "x-original-scheme"
+            | "x-proxy-host"
+            | "x-proxy-proto"
+            | "x-scheme"
+            | "x-url-scheme"
+            | "x-https"
+            | "x-script-name"
+            | "x-replaced-path"
+            | "cf-visitor"
+            | "cloudfront-forwarded-proto"
+            | "proxy" => Some(Self::Target),
+            "x-real-ip"
+            | "x-client-ip"
+            | "x-cluster-client-ip"
+            | "x-original-for"
+            | "x-remote-ip"
+            | "x-remote-addr" => Some(Self::Client),
+            _ => None,
+        }
+    }
+}
+
+fn by_suffix(rest: &str) -> Forwarding {
+    const IDENTITY: [&str; 9] = [
+        "-user",
+        "-email",
+        "-group",
+        "-access-token",
+        "-preferred",
+        "-client-cert",
+        "-tls-client-cert",
+        "-role",
+        "-id-token",
+    ];
+    match rest {
+        "-for" | "-for-original" => Forwarding::Client,
+        _ if IDENTITY.iter().any(|start| rest.starts_with(start)) => Forwarding::Identity,
+        _ => Forwarding::Target,
+    }
+}
+
+/// Fields that some origins take for the method or the target of the request.
+///
+/// Symfony, Laravel, Rails and Express with their override middleware, ASP.NET, and what stands behind
+/// IIS's URL rewriting or Envoy follow them.
+pub const OVERRIDES: [&str; 11] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-original-uri",
+    "x-original-path",
+    "x-original-method",
+    "x-rewrite-url",
+    "x-rewrite-uri",
+    "x-http-path-override",
+    "x-envoy-original-path",
+];
+
+/// Whether a name with `_` stands for a field that decides how the request is read: CGI and WSGI origins
+/// cannot tell `X_Forwarded_Host` from `X-Forwarded-Host` (nginx drops all such names for that).
+pub fn is_misspelt(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    if !text.as_bytes().contains(&b'_') {
+        return false;
+    }
+    let folded = text.replace('_', "-");
+    Forwarding::of(&folded).is_some()
+        || OVERRIDES.contains(&&*folded)
+        || FRAMING.contains(&&*folded)
+}
+
+/// Fields of framing and of the connection.
+const FRAMING: [&str; 10] = [
+    "content-length",
+    "transfer-encoding",
+    "content-encoding",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "http2-settings",
+    "upgrade",
+    "trailer",
+    "expect",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_told_apart_by_what_they_are_about() {
+        for (name, about) in [
+            ("x-forwarded-host", Some(Forwarding::Target)),
+            ("x-forwarded-whatever", Some(Forwarding::Target)),
+            ("x-forwarded", Some(Forwarding::Target)),
+            ("forwarded", Some(Forwarding::Target)),
+            ("x-forwarded-for", Some(Forwarding::Client)),
+            ("x-real-ip", Some(Forwarding::Client)),
+            ("x-forwarded-user", Some(Forwarding::Identity)),
+            ("x-forwarded-groups", Some(Forwarding::Identity)),
+            ("x-forwarded-preferred-username", Some(Forwarding::Identity)),
+            ("x-request-id", None),
+            ("host", None),
+        ] {
+            assert_eq!(Forwarding::of(name), about, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_with_underscores_are_compared_with_hyphens() {
+        let is = |name: &'static str| is_misspelt(&HeaderName::from_static(name));
+        assert!(is("x_forwarded_host") && is("x-original_url") && is("content_length"));
+        assert!(!is("x-forwarded-host") && !is("x_api_key") && !is("my_field"));
+    }
+}

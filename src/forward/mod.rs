@@ -1,0 +1,14 @@
+//! What a proxy changes in the heads that it forwards (RFC 9110 §7.6), as pure functions.
+//!
+//! A request's method, target, `Host` and fields about the target are those of one
+//! [`OriginTarget`](crate::key::OriginTarget), of which its key is made, too.
+
+mod introduction;
+pub mod request;
+pub mod request_id;
+pub mod response;
+pub mod told;
+mod via;
+
+pub use request::Source;
+pub use via::{Identity, is_loop};

@@ -1,0 +1,231 @@
+//! The head of a request as the origin gets it (RFC 9110 §7.6).
+
+use std::{net::IpAddr, sync::OnceLock};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use ipnet::IpNet;
+
+use super::{Identity, introduction};
+use crate::{
+    field::{forwarding::Forwarding, hop},
+    key::OriginTarget,
+    server::Introduction,
+};
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// The other end of the client's connection; none on Unix sockets.
+    pub peer: Option<IpAddr>,
+    /// Whether that connection is TLS.
+    pub secure: bool,
+    /// The version of the request.
+    pub version: Version,
+    /// Peers whose forwarding fields are believed and continued.
+    pub trusted: &'a [IpNet],
+    /// Where it is remembered how this client is introduced.
+    pub known: Option<&'a OnceLock<Introduction>>,
+}
+
+impl Source<'_> {
+    /// Whether what the peer says about its own clients is believed.
+    pub fn is_trusted(&self) -> bool {
+        self.peer
+            .is_some_and(|peer| self.trusted.iter().any(|net| net.contains(&peer.to_canonical())))
+    }
+
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+}
+
+/// Whether the client asks to leave HTTP on this connection, for a protocol that can be passed on.
+pub fn is_upgrade(headers: &HeaderMap, version: Version) -> bool {
+    version == Version::HTTP_11
+        && headers.contains_key(header::UPGRADE)
+        && has_token(headers, &header::CONNECTION, "upgrade")
+        && !has_token(headers, &header::UPGRADE, "h2c")
+}
+
+/// Fields that a request may gain on its way.
+const ADDED: usize = 9;
+
+/// Returns a client's fields as they go to the origin that is asked for this target.
+///
+/// All fields about the target are those of `target` and no others. What the client's `Connection` lists
+/// has to be gone, see [`hop::remove_listed`]; `X-Request-ID` stays as it is. On the way of every request
+/// that is passed on: one pass, into a map that need not grow.
+pub fn headers(
+    client: &HeaderMap,
+    target: &OriginTarget<'_>,
+    source: &Source<'_>,
+    identity: &Identity,
+) -> HeaderMap {
+    let mut onward = HeaderMap::with_capacity(client.len() + ADDED + target.told.len());
+    let is_trusted = source.is_trusted();
+    let mut belongs_to_hop = false;
+    for (name, value) in client {
+        if hop::is_hop_by_hop(name) {
+            belongs_to_hop = true;
+        } else if is_passed_on(name, is_trusted) {
+            onward.append(name, value.clone());
+        }
+    }
+    if belongs_to_hop {
+        continue_hop(client, &mut onward, source.version);
+    }
+    if let Ok(host) = HeaderValue::from_str(&target.host)
+        && !target.host.is_empty()
+    {
+        onward.insert(header::HOST, host);
+    }
+    onward.append(header::VIA, identity.for_request(source.version));
+    introduction::add(&mut onward, (client, is_trusted), target, source);
+    onward
+}
+
+/// Whether a field goes on as it is: everything but `Host` and what is said anew, or said by a stranger.
+fn is_passed_on(name: &HeaderName, is_trusted: bool) -> bool {
+    match Forwarding::of(name.as_str()) {
+        None => *name != header::HOST,
+        Some(Forwarding::Target) => false,
+        Some(Forwarding::Client) => is_trusted && *name != introduction::X_FORWARDED_FOR,
+        Some(Forwarding::Identity) => is_trusted,
+    }
+}
+
+/// What is asked of this connection and may be asked of the next one too.
+fn continue_hop(headers: &HeaderMap, onward: &mut HeaderMap, version: Version) {
+    let upgrade = headers.get(header::UPGRADE).filter(|_| is_upgrade(headers, version));
+    if let Some(upgrade) = upgrade {
+        onward.insert(header::UPGRADE, upgrade.clone());
+        onward.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    } else if has_token(headers, &header::TE, "trailers") {
+        onward.insert(header::TE, HeaderValue::from_static("trailers"));
+        onward.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let is_token = |part: &[u8]| {
+        let name = part.split(|byte| *byte == b';').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(token.as_bytes())
+    };
+    headers
+        .get_all(name)
+        .into_iter()
+        .any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{forward::told, key::target::Scheme};
+
+    fn given(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let line = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        lines.iter().map(line).collect()
+    }
+
+    fn rewritten(lines: &[(&'static str, &'static str)], trusted: &[IpNet]) -> HeaderMap {
+        let source = Source {
+            peer: Some("192.0.2.1".parse().unwrap()),
+            secure: true,
+            version: Version::HTTP_11,
+            trusted,
+            known: None,
+        };
+        let client = given(lines);
+        let told = if source.is_trusted() { told::of(&client) } else { Vec::new() };
+        let target = OriginTarget {
+            method: &http::Method::GET,
+            scheme: Scheme::Https,
+            asked_host: "api.test:8443".into(),
+            host: "inner.test".into(),
+            path: "/".into(),
+            query: None,
+            sent_query: None,
+            told,
+        };
+        super::headers(&client, &target, &source, &Identity::new("3f9c"))
+    }
+
+    fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
+        headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn upgrades_and_trailers_are_asked_for_again() {
+        let asked = rewritten(&[("connection", "Upgrade"), ("upgrade", "websocket")], &[]);
+        assert_eq!(
+            (&asked["connection"], &asked["upgrade"]),
+            (&"upgrade".parse().unwrap(), &"websocket".parse().unwrap())
+        );
+        let h2c = rewritten(&[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")], &[]);
+        assert!(!h2c.contains_key("upgrade") && !h2c.contains_key("connection"));
+        let trailers = rewritten(&[("te", "gzip, trailers;q=0.5"), ("connection", "te")], &[]);
+        assert_eq!(values(&trailers, "te"), ["trailers"]);
+    }
+
+    #[test]
+    fn strangers_do_not_say_for_which_client_they_forward() {
+        let lines = [
+            ("host", "API.test:8443"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "evil"),
+            ("x-forwarded-user", "root"),
+            ("x-real-ip", "10.0.0.1"),
+            ("forwarded", "for=10.0.0.1"),
+        ];
+        let stranger = rewritten(&lines, &[]);
+        assert_eq!(values(&stranger, "host"), ["inner.test"]);
+        assert_eq!(values(&stranger, "x-forwarded-for"), ["192.0.2.1"]);
+        assert_eq!(values(&stranger, "x-forwarded-proto"), ["https"]);
+        assert_eq!(values(&stranger, "x-forwarded-host"), ["api.test:8443"]);
+        assert!(!stranger.contains_key("x-forwarded-user") && !stranger.contains_key("x-real-ip"));
+        let element = r#"for=192.0.2.1;host="api.test:8443";proto=https"#;
+        assert_eq!(values(&stranger, "forwarded"), [element]);
+        let trusted = rewritten(&lines, &["192.0.2.0/24".parse().unwrap()]);
+        assert_eq!(values(&trusted, "x-forwarded-for"), ["10.0.0.1, 192.0.2.1"]);
+        assert_eq!(values(&trusted, "x-forwarded-proto"), ["http"]);
+        assert_eq!(values(&trusted, "x-forwarded-user"), ["root"]);
+        assert_eq!(values(&trusted, "x-real-ip"), ["10.0.0.1"]);
+        let chain = "for=10.0.0.1;host=evil;proto=http, for=192.0.2.1";
+        assert_eq!(values(&trusted, "forwarded"), [chain]);
+    }
+
+    #[test]
+    fn a_connection_remembers_its_client_and_not_the_host_of_another_request() {
+        let known = OnceLock::new();
+        for host in ["a.test", "a.test", "b.test:8"] {
+            let source = Source {
+                peer: Some("192.0.2.1".parse().unwrap()),
+                secure: false,
+                version: Version::HTTP_11,
+                trusted: &[],
+                known: Some(&known),
+            };
+            let target = OriginTarget {
+                method: &http::Method::GET,
+                scheme: Scheme::Http,
+                asked_host: host.into(),
+                host: host.into(),
+                path: "/".into(),
+                query: None,
+                sent_query: None,
+                told: Vec::new(),
+            };
+            let onward = super::headers(&HeaderMap::new(), &target, &source, &Identity::new("3f"));
+            let expected = match host {
+                "a.test" => "for=192.0.2.1;host=a.test;proto=http",
+                _ => r#"for=192.0.2.1;host="b.test:8";proto=http"#,
+            };
+            assert_eq!(values(&onward, "forwarded"), [expected]);
+            assert_eq!(values(&onward, "x-forwarded-host"), [host]);
+            assert_eq!(values(&onward, "x-forwarded-for"), ["192.0.2.1"]);
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `Via`: how this process signs the messages that it forwards, and recognises its own (RFC 9110 §7.6.3).
+
+use http::{HeaderMap, HeaderValue, Version, header};
+
+use crate::origin::random;
+
+/// How this process signs the messages that it forwards.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    id: String,
+    requests: [HeaderValue; 3],
+    responses: [HeaderValue; 3],
+}
+
+impl Identity {
+    /// An identity that no other process has.
+    pub fn random() -> Self {
+        Self::new(&format!("{:016x}", random::next()))
+    }
+
+    /// This identity; characters that a comment cannot have are left out.
+    pub fn new(id: &str) -> Self {
+        let id: String = id.chars().filter(char::is_ascii_alphanumeric).collect();
+        let versions = ["1.0", "1.1", "2"];
+        let signed = |text: String| {
+            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("1.1 larder"))
+        };
+        Self {
+            requests: versions.map(|version| signed(format!("{version} larder ({id})"))),
+            responses: versions.map(|version| signed(format!("{version} larder"))),
+            id: format!("({id})"),
+        }
+    }
+
+    pub(super) fn for_request(&self, version: Version) -> HeaderValue {
+        pick(&self.requests, version)
+    }
+
+    pub(super) fn for_response(&self, version: Version) -> HeaderValue {
+        pick(&self.responses, version)
+    }
+}
+
+fn pick([http10, http11, http2]: &[HeaderValue; 3], version: Version) -> HeaderValue {
+    match version {
+        Version::HTTP_2 => http2.clone(),
+        Version::HTTP_10 => http10.clone(),
+        _ => http11.clone(),
+    }
+}
+
+/// Whether this process has forwarded the request before: the caller answers 508.
+pub fn is_loop(headers: &HeaderMap, identity: &Identity) -> bool {
+    let id = identity.id.as_bytes();
+    let is_ours = |via: &HeaderValue| via.as_bytes().windows(id.len()).any(|part| part == id);
+    headers.get_all(header::VIA).into_iter().any(is_ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_requests_are_recognised() {
+        let identity = Identity::new("3f9c");
+        let mut headers = HeaderMap::new();
+        headers.append(header::VIA, HeaderValue::from_static("1.1 larder"));
+        assert!(!is_loop(&headers, &identity));
+        headers.append(header::VIA, identity.for_request(Version::HTTP_11));
+        assert!(is_loop(&headers, &identity));
+        assert!(!is_loop(&headers, &Identity::new("3f9")));
+    }
+}

@@ -1,0 +1,77 @@
+//! The form of URLs by which purges select: `host/path?query` in the loosest reading.
+//!
+//! Every spelling of a path that any server may take for another one has the same form, so that a purge
+//! reaches all of them.
+
+use super::{Target, host, percent, reading};
+
+/// Returns the form of a whole URL. `query` is that of the key: without ignored parameters.
+pub fn of(asked_host: &str, path: &str, query: Option<&str>) -> Box<str> {
+    let mut form = Vec::with_capacity(asked_host.len() + path.len() + 16);
+    form.extend_from_slice(asked_host.as_bytes());
+    form.extend_from_slice(reading::Readings::of(path).loosest().as_bytes());
+    write_query(&mut form, query);
+    text(form)
+}
+
+/// Returns the same for a target as a person or a `PURGE` request writes it.
+pub fn of_target(target: &Target<'_>, rule: &super::QueryRule) -> Box<str> {
+    let query = target.query.and_then(|query| rule.kept(query));
+    of(&host::canonical(target.host, target.scheme), target.path, query.as_deref())
+}
+
+/// Returns the form of the beginning of a URL, or of a URL with `*` in it.
+pub fn of_beginning(asked_host: &str, rest: &str) -> Box<str> {
+    let mut form = asked_host.as_bytes().to_vec();
+    match rest.split_once('?') {
+        Some((path, query)) => {
+            form.extend_from_slice(reading::Readings::of(path).loosest().as_bytes());
+            write_query(&mut form, Some(query));
+        }
+        None => form.extend_from_slice(reading::loosest_beginning(rest).as_bytes()),
+    }
+    text(form)
+}
+
+/// Appends a query with unreserved characters decoded and other encodings in upper case.
+fn write_query(form: &mut Vec<u8>, query: Option<&str>) {
+    if let Some(query) = query {
+        form.push(b'?');
+        percent::write(form, query.as_bytes());
+    }
+}
+
+fn text(form: Vec<u8>) -> Box<str> {
+    String::from_utf8(form)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_has_the_form_of_its_loosest_reading() {
+        for (path, query, expected) in [
+            ("/A%2fb/", None, "h/a/b"),
+            ("", Some("q=%7e&r=%2f"), "h/?q=~&r=%2F"),
+            ("/a", Some(""), "h/a?"),
+        ] {
+            assert_eq!(&*of("h", path, query), expected);
+        }
+    }
+
+    #[test]
+    fn a_beginning_keeps_what_more_may_follow() {
+        for (rest, expected) in [
+            ("/Api/", "h/api/"),
+            ("/api/%7Eme/st", "h/api/~me/st"),
+            ("/api/*/x?y=*", "h/api/*/x?y=*"),
+            ("/a/?q=", "h/a?q="),
+            ("", "h/"),
+        ] {
+            assert_eq!(&*of_beginning("h", rest), expected, "{rest}");
+        }
+    }
+}
