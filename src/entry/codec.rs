@@ -218,7 +218,9 @@ fn write_variants(variants: &Variants, ahead: i64, out: &mut Vec<u8>) {
         set.iter().for_each(|name| write_slice(name.as_str().as_bytes(), out));
         out.extend_from_slice(&shared(*seen));
         write_count(codings.len(), out);
-        codings.iter().for_each(|value| write_slice(value, out));
+        for value in codings {
+            write_slice(value, out);
+        }
     }
     write_count(variants.recent.len(), out);
     variants.recent.iter().for_each(|digest| out.extend_from_slice(&digest.to_le_bytes()));

@@ -352,8 +352,9 @@ impl Entry {
                 }
             }
             Self::Variants(variants) => {
-                let selections = &mut Arc::make_mut(variants).selections;
-                selections.iter_mut().for_each(|selection| moved(&mut selection.seen));
+                for selection in &mut Arc::make_mut(variants).selections {
+                    moved(&mut selection.seen);
+                }
             }
         }
         self

@@ -29,8 +29,8 @@ mod tests {
             let field = (header::RETRY_AFTER, HeaderValue::from_static(value));
             retry_after(&HeaderMap::from_iter([field]), now)
         };
-        assert_eq!(read("120"), Some(Duration::from_secs(120)));
-        assert_eq!(read("Sun, 06 Nov 1994 08:50:37 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(read("120"), Some(Duration::from_mins(2)));
+        assert_eq!(read("Sun, 06 Nov 1994 08:50:37 GMT"), Some(Duration::from_mins(1)));
         assert_eq!(read("Sun, 06 Nov 1994 08:00:00 GMT"), Some(Duration::ZERO), "it is over");
         assert_eq!(read("99999999999999999999999"), Some(Duration::from_secs(u64::MAX)));
         for broken in ["", "-1", "1.5", "soon"] {

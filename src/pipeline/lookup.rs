@@ -124,7 +124,7 @@ pub async fn find<S: Store>(
         match accepted((store, tier), key.clone(), asked).await {
             Some(found) => latest = Some(later(latest, found)),
             None => {
-                latest = by_other_codings((store, tier), target, (selection, asked), latest).await
+                latest = by_other_codings((store, tier), target, (selection, asked), latest).await;
             }
         }
         missing = missing.or(Some(key));

@@ -163,9 +163,8 @@ impl Memory {
 
     /// Until it is dropped nobody else writes under this key.
     #[expect(clippy::indexing_slicing, reason = "the index is reduced to the number of locks")]
-    #[expect(clippy::cast_possible_truncation, reason = "any bits of a digest are as good")]
     fn writing(&self, key: &CacheKey) -> MutexGuard<'_, ()> {
-        self.writers[(key.digest() >> 32) as usize % WRITERS].lock()
+        self.writers[(key.digest() % WRITERS as u128) as usize].lock()
     }
 }
 

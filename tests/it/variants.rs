@@ -523,7 +523,7 @@ async fn without_memory_a_304_that_comes_late_undoes_nothing_either() {
         let (origin, redis) = (late(&gate).await, Redis::start().await);
         let store = format!("[store]\nmemory = \"0\"\n{}timeout = \"5s\"", redis.store());
         let proxy = Proxy::with(&origin.url(), &store);
-        while !proxy.admin("/readyz").await.body.contains("redis: up") {}
+        until_shared(&proxy).await;
         overtaken(&proxy, &origin, &gate).await;
         for _ in 0..50 {
             assert_eq!(proxy.get("/a").await.summary(), "200 HIT 2");
@@ -740,7 +740,9 @@ async fn cold_variants_of_one_target_are_all_stored() {
             })
             .await;
             let proxy = Proxy::with(&origin.url(), store);
-            while !store.is_empty() && !proxy.admin("/readyz").await.body.contains("redis: up") {}
+            if !store.is_empty() {
+                until_shared(&proxy).await;
+            }
             let names: Vec<String> = (0..20).map(|number| number.to_string()).collect();
             let all = async || {
                 let get = async |name| proxy.get_with("/a", &[("X-A", name)]).await;
@@ -758,6 +760,15 @@ async fn cold_variants_of_one_target_are_all_stored() {
         }
     })
     .await;
+}
+
+/// Waits until a node stores in Redis and knows all that was purged.
+async fn until_shared(proxy: &Proxy) {
+    while !proxy.admin("/readyz").await.body.contains("redis: up")
+        || proxy.metric("larder_purge_log_synced", "").await == 0
+    {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Waits until Redis has what is to be written, where there is one.

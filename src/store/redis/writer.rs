@@ -49,18 +49,31 @@ pub async fn write(shared: Arc<Shared>) {
             continue;
         };
         let lane = lane_for(&shared, &mut lane, epoch);
-        let writes = together(&taken.writes);
-        let mut small = Vec::with_capacity(writes.len());
-        for write in &writes {
-            if is_large(write) {
-                join_all(small.drain(..)).await;
-                carry_out(&shared, &lane, write).await;
-            } else {
-                small.push(carry_out(&shared, &lane, write));
-            }
-        }
-        join_all(small).await;
+        carry_out_all(&shared, &lane, &together(&taken.writes)).await;
     }
+}
+
+/// Carries out writes, as many at once as keep their order. A script that Redis does not know yet is sent
+/// twice, so what was begun before is finished before an entry is removed, or a lease ends.
+async fn carry_out_all(shared: &Shared, lane: &Lane, writes: &[Write]) {
+    let mut begun = Vec::with_capacity(writes.len());
+    let mut lands = Vec::new();
+    for write in writes {
+        match write {
+            Write::Land { .. } => lands.push(carry_out(shared, lane, write)),
+            Write::Remove { .. } => {
+                join_all(begun.drain(..)).await;
+                begun.push(carry_out(shared, lane, write));
+            }
+            _ if is_large(write) => {
+                join_all(begun.drain(..)).await;
+                carry_out(shared, lane, write).await;
+            }
+            _ => begun.push(carry_out(shared, lane, write)),
+        }
+    }
+    join_all(begun).await;
+    join_all(lands).await;
 }
 
 /// The writes, with all that is added to one index as one of them: they would only be in each other's way.
