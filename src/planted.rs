@@ -1,4 +1,4 @@
-//! Bugs that the checker of the purge log has to find (`tests/it/checker`). In builds with the feature
+//! Bugs that tests have to find: the checker of the purge log and the random requests of `tests/it/sharing`. In builds with the feature
 //! `planted-bugs`, `LARDER_PLANTED` names the one that is in force; in all others there are none.
 
 use std::sync::LazyLock;
@@ -12,11 +12,14 @@ pub enum Bug {
     IgnoredLease,
     /// What was stored under another log counts as alive where this one begins.
     KeptFloor,
+    /// The target is brought into normal form on its way to the origin.
+    NormalisedTarget,
 }
 
 impl Bug {
     /// Each of them.
-    pub const ALL: [Self; 3] = [Self::LateFence, Self::IgnoredLease, Self::KeptFloor];
+    pub const ALL: [Self; 4] =
+        [Self::LateFence, Self::IgnoredLease, Self::KeptFloor, Self::NormalisedTarget];
 
     /// As `LARDER_PLANTED` names it.
     pub const fn as_str(self) -> &'static str {
@@ -24,6 +27,7 @@ impl Bug {
             Self::LateFence => "late-fence",
             Self::IgnoredLease => "ignored-lease",
             Self::KeptFloor => "kept-floor",
+            Self::NormalisedTarget => "normalised-target",
         }
     }
 

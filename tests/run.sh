@@ -147,7 +147,11 @@ python_packages() {
 run_format() { cargo fmt --check; cargo fmt --check --manifest-path bench/bare/Cargo.toml; }
 run_lint() { cargo clippy --locked --all-targets -- -D warnings; }
 run_unit() { need redis-server=redis-server; cargo test --locked; }
-run_checker() { need redis-server=redis-server; cargo test --locked --features planted-bugs --test it checker:: -- --nocapture; }
+run_checker() {
+  need redis-server=redis-server
+  cargo test --locked --features planted-bugs --test it checker:: -- --nocapture
+  cargo test --locked --features planted-bugs --test it sharing::property:: -- --nocapture
+}
 run_build() { cargo build --locked --profile optimized; }
 
 run_conformance() {

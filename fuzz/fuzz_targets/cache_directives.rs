@@ -58,7 +58,7 @@ fn decide(headers: &HeaderMap, request: &RequestDirectives, response: &ResponseD
     let head = RequestHead { method: &Method::GET, authority: "a", target: "/", headers };
     let answer =
         ResponseHead { status: StatusCode::OK, headers, requested_at: received_at, received_at };
-    if let Ok(freshness) = storable(&head, &answer, &Rule::default()) {
+    if let Ok(freshness) = storable((&head, request), (&answer, response), &Rule::default()) {
         assert!(!response.private && (!response.no_store || response.must_understand));
         let credentials = Credentials::of(headers);
         let _ = reuse(&freshness, request, credentials, &Rule::default(), received_at);

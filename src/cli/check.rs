@@ -8,7 +8,7 @@ use super::run::DEFAULT_FILE;
 use crate::{
     config::{Config, Flags, format_duration},
     key::target::Order,
-    policy::TtlFrom,
+    policy::{Ttl, TtlFrom},
     route::Route,
 };
 
@@ -70,12 +70,23 @@ fn row(route: &Route) -> [String; 7] {
     [
         name,
         pattern,
-        time(rule.ttl),
+        ttl(&rule.ttl),
         ttl_from(rule.ttl_from).to_owned(),
         time(rule.stale_while_revalidate),
         time(rule.stale_if_error),
         details(route),
     ]
+}
+
+/// `5m`, or each status with its own.
+fn ttl(ttl: &Ttl) -> String {
+    if let Some(time) = ttl.plain() {
+        return format_duration(time);
+    }
+    let times =
+        ttl.iter().map(|(status, time)| format!("{} {}", status.as_str(), format_duration(time)));
+    let times: Vec<String> = times.collect();
+    if times.is_empty() { "-".to_owned() } else { times.join(", ") }
 }
 
 const fn ttl_from(from: TtlFrom) -> &'static str {
@@ -91,6 +102,7 @@ const fn ttl_from(from: TtlFrom) -> &'static str {
 fn details(route: &Route) -> String {
     let only = route.query.only.as_deref().map(|only| listed("query only", only));
     let sorted = (route.query.order == Order::Sorted).then(|| "query sorted".to_owned());
+    let refresh = route.bypass.refresh.then(|| "a bypass refreshes".to_owned());
     let client_cache = route.client_cache.as_ref().and_then(|value| value.to_str().ok());
     let parts = [
         only.unwrap_or_default(),
@@ -102,6 +114,8 @@ fn details(route: &Route) -> String {
         listed("tags out of the body", &route.body_tags),
         listed("bypass by query", &route.bypass.query),
         listed("bypass by header", &route.bypass.headers),
+        refresh.unwrap_or_default(),
+        listed("not stored with", &route.store_unless),
         listed("clients", client_cache.as_slice()),
         listed("purges on write", &route.purged_on_write),
         listed("warm on success", &route.warm_on_success),

@@ -1,8 +1,11 @@
 //! What a store holds under a key: a response, or the list of variants that stand in its place.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -287,6 +290,26 @@ impl StoredResponse {
     /// All bytes it keeps on the heap: key, URL, facets, tags, fields and body.
     pub fn heap_size(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The same response with another freshness, as known since the origin was asked under this stamp.
+    /// Shares its bytes.
+    #[must_use]
+    pub fn reassessed(&self, freshness: Freshness, stamp: Stamp, asked_at: Timestamp) -> Self {
+        let later = self.asked_at.saturating_add(Duration::from_millis(1));
+        Self {
+            asked_at: asked_at.max(later),
+            status: self.status,
+            freshness,
+            etag: self.etag,
+            id: ResponseId::next(),
+            fence: stamp.fence,
+            began: stamp.began,
+            checked: AtomicU64::new(stamp.version),
+            asked: AtomicBool::new(self.was_asked()),
+            bytes: self.bytes.clone(),
+            ..*self
+        }
     }
 
     /// The same response under updated fields, freshness and facets, as after a `304` (RFC 9111 §3.2),

@@ -37,17 +37,24 @@ pub fn of(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     told
 }
 
-/// Returns the scheme that the client used, if the proxy says so.
+/// Returns the scheme that the client used, if the proxy says so; `X-Forwarded-Proto` comes first.
 pub fn scheme(told: &[(HeaderName, HeaderValue)]) -> Option<Scheme> {
-    let is_secure = |name: &HeaderName, value: &[u8]| match name.as_str() {
-        "x-forwarded-proto" | "x-forwarded-scheme" | "x-url-scheme" | "x-scheme" => {
-            Some(value.eq_ignore_ascii_case(b"https"))
-        }
-        "x-forwarded-ssl" | "front-end-https" => Some(value.eq_ignore_ascii_case(b"on")),
-        _ => None,
-    };
-    let found = told.iter().find_map(|(name, value)| is_secure(name, first(value)))?;
-    Some(if found { Scheme::Https } else { Scheme::Http })
+    const FIELDS: [(&str, &[u8]); 6] = [
+        ("x-forwarded-proto", b"https"),
+        ("x-forwarded-scheme", b"https"),
+        ("x-url-scheme", b"https"),
+        ("x-scheme", b"https"),
+        ("x-forwarded-ssl", b"on"),
+        ("front-end-https", b"on"),
+    ];
+    if told.is_empty() {
+        return None;
+    }
+    let is_secure = FIELDS.iter().find_map(|(wanted, secure)| {
+        let (_, value) = told.iter().find(|(name, _)| name.as_str() == *wanted)?;
+        Some(first(value).eq_ignore_ascii_case(secure))
+    })?;
+    Some(if is_secure { Scheme::Https } else { Scheme::Http })
 }
 
 /// The first member of a list: what the proxy nearest to the client said.

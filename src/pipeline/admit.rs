@@ -28,6 +28,16 @@ use crate::{
     store::{Put, Store},
 };
 
+/// What was decided about a response that may be stored.
+pub struct Admission {
+    /// How old it is, and for how long it is of use.
+    pub freshness: Freshness,
+    /// Its cache directives.
+    pub directives: ResponseDirectives,
+    /// What its body has a say in.
+    pub payload: Payload,
+}
+
 /// A response that is being stored, for the one who asked.
 pub struct Arrival {
     /// As all see it.
@@ -42,9 +52,10 @@ pub struct Arrival {
 pub async fn admit<S: Store>(
     ask: Ask<S>,
     response: Response<ResponseBody>,
-    (freshness, payload): (Freshness, Payload),
+    admission: Admission,
     mut flight: Option<Takeoff>,
 ) -> Arrival {
+    let Admission { freshness, directives, payload } = admission;
     let (mut head, body) = response.into_parts();
     let selecting = selecting_fields(&ask, &head.headers).await;
     let (key, selection, selecting) = match selecting {
@@ -59,7 +70,7 @@ pub async fn admit<S: Store>(
         place(&ask, selection, &key).await;
     }
     vary::name_all(&mut head.headers, ask.site.route(ask.route).vary.fields());
-    let mut headers = stored_fields(&head.headers, &ResponseDirectives::parse(&head.headers));
+    let mut headers = stored_fields(&head.headers, &directives);
     let tags = tags(&ask, &mut headers);
     if let Some(flight) = flight.as_mut().filter(|_| ask.is_alive(&tags)) {
         flight.alias(&key);
@@ -71,6 +82,7 @@ pub async fn admit<S: Store>(
         status: head.status,
         headers: headers.clone(),
         freshness,
+        stored: payload.stored(),
         tags: (payload == Payload::Irrelevant).then(|| tags.clone().into()),
         fill: Arc::clone(&fill),
         variant: selecting,
@@ -148,7 +160,7 @@ async fn store<S: Store>(
     (mut draft, selection): (Draft, Option<Selection>),
     payload: Payload,
 ) -> Option<Put> {
-    let further = ask.read_tags(payload, chunks).await;
+    let further = ask.read_body(payload, chunks).await;
     if let Err(cause) = further.and_then(|further| add_tags(&mut draft.tags, further)) {
         ask.count_unreadable(cause);
         return None;

@@ -17,10 +17,7 @@ use super::{
 use crate::{
     entry::StoredResponse,
     origin::{OriginError, ResponseBody},
-    policy::{
-        Reason,
-        cache_status::{Collapsed, Stored as Stores},
-    },
+    policy::{Reason, cache_status::Collapsed},
     problem::Problem,
     store::Store,
 };
@@ -51,7 +48,8 @@ impl<S: Store> Context<S> {
         told: Told,
     ) -> Response<Body> {
         let origin_status = Some(arriving.status);
-        let told = Told { result: arriving.result, origin_status, stored: Stores::Yes, ..told };
+        let Arriving { result, stored, .. } = *arriving;
+        let told = Told { result, origin_status, stored, ..told };
         self.deliver(|asker, finish| asker.arriving(arriving, headers, reader, told, finish))
     }
 
@@ -62,7 +60,6 @@ impl<S: Store> Context<S> {
         (reader, ttl): (FillReader, i64),
         told: Told,
     ) -> Response<Body> {
-        let told = Told { stored: Stores::Yes, ..told };
         self.deliver(|asker, finish| asker.written(head, (reader, ttl), told, finish))
     }
 

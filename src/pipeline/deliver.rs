@@ -256,12 +256,11 @@ impl Asker<'_> {
         }
         tag::strip(headers);
         headers.remove(SURROGATE_CONTROL);
-        if told.stored == Stored::Yes
-            && let Some(value) = &self.route().client_cache
-        {
+        let is_stored = told.stored == Stored::Yes;
+        if is_stored && let Some(value) = &self.route().client_cache {
             headers.insert(header::CACHE_CONTROL, value.clone());
         }
-        told.write(headers, ttl);
+        told.write(headers, ttl.filter(|_| is_stored));
         self.time(headers, told);
     }
 

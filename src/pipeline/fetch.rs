@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header, reques
 
 use super::{
     Pipeline, Site,
-    admit::{self, Arrival},
+    admit::{self, Admission, Arrival},
     collapse::Takeoff,
     landing::{Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
@@ -189,7 +189,7 @@ impl<S: Store> Ask<S> {
     async fn ask_origin(&mut self) -> Result<Answer, OriginError> {
         let (onward, _no_body) = std::mem::take(&mut self.onward).into_parts();
         let (uri, mut headers) = (onward.uri, onward.headers);
-        if !self.site.route(self.route).body_tags.is_empty() {
+        if self.site.route(self.route).reads_bodies() {
             payload::narrow_codings(&mut headers);
         }
         validation::make_unconditional(&mut headers);
@@ -248,8 +248,8 @@ impl<S: Store> Ask<S> {
             }
         }
         match self.verdict(&response, exchange) {
-            Ok(verdict) => {
-                let admitted = admit::admit(*self, response, verdict, flight);
+            Ok(admission) => {
+                let admitted = admit::admit(*self, response, admission, flight);
                 Fetched::Arriving(Box::pin(admitted).await)
             }
             Err(reason) => {
@@ -259,41 +259,42 @@ impl<S: Store> Ask<S> {
         }
     }
 
-    /// Whether a response is stored: for how long it is fresh then, and what its body has to do with its
-    /// tags.
+    /// Whether a response is stored, and how.
     pub fn verdict(
         &self,
         response: &Response<ResponseBody>,
         exchange: Exchange,
-    ) -> Result<(Freshness, Payload), Reason> {
+    ) -> Result<Admission, Reason> {
         let limit = self.limit();
         let expected = http_body::Body::size_hint(response.body()).exact();
-        let freshness = self.storable(response.status(), response.headers(), exchange)?;
+        let directives = ResponseDirectives::parse(response.headers());
+        let head = (response.status(), response.headers());
+        let freshness = self.storable(head, &directives, exchange)?;
         if self.repeats_ignored_parameter(response.headers()) {
             return Err(Reason::IgnoredParameter);
         }
         if expected.is_some_and(|length| length > limit as u64) {
             return Err(Reason::TooLarge);
         }
-        match Payload::of(self.site.route(self.route), response.headers(), expected) {
-            Ok(payload) => Ok((freshness, payload)),
-            Err(cause) => {
-                self.count_unreadable(cause);
-                Err(Reason::TagsUnreadable)
-            }
-        }
+        let payload = Payload::of(self.site.route(self.route), response.headers(), expected);
+        let payload = payload.map_err(|(reason, cause)| {
+            self.count_unreadable(cause);
+            reason
+        })?;
+        Ok(Admission { freshness, directives, payload })
     }
 
     /// Whether a response with this head may be stored, and for how long it is fresh by this node's clock.
     fn storable(
         &self,
-        status: StatusCode,
-        headers: &HeaderMap,
+        (status, headers): (StatusCode, &HeaderMap),
+        directives: &ResponseDirectives,
         exchange: Exchange,
     ) -> Result<Freshness, Reason> {
-        let Exchange { asked, answered, received } = exchange;
-        let head = ResponseHead { status, headers, requested_at: asked, received_at: answered };
-        let freshness = storable(&self.head(), &head, self.rule())?;
+        let Exchange { asked: requested_at, answered: received_at, received } = exchange;
+        let head = ResponseHead { status, headers, requested_at, received_at };
+        let asked = (&self.head(), &self.directives);
+        let freshness = storable(asked, (&head, directives), self.rule())?;
         Ok(Freshness { received_at: received, ..freshness })
     }
 
@@ -317,10 +318,11 @@ impl<S: Store> Ask<S> {
         let origin_status = Some(StatusCode::NOT_MODIFIED);
         let old = &stored.response;
         let headers = validation::freshen(&old.fields().unpack(0), fields, exchange.answered);
-        let verdict = self.storable(old.status, &headers, exchange);
+        let directives = ResponseDirectives::parse(&headers);
+        let verdict = self.storable((old.status, &headers), &directives, exchange);
         let lies_in_request = verdict.is_err_and(Reason::lies_in_request);
         let refreshed = verdict.ok().and_then(|freshness| {
-            let mut headers = stored_fields(&headers, &ResponseDirectives::parse(&headers));
+            let mut headers = stored_fields(&headers, &directives);
             let tags = tag::take(&mut headers, &self.host());
             let facets = self.site.facets(self.route);
             old.freshened(headers, freshness, tags, (self.stamp, self.asked_at, facets))
@@ -381,8 +383,8 @@ impl<S: Store> Ask<S> {
     fn stale_instead(&self, origin_status: Option<StatusCode>, now: Timestamp) -> Option<Settled> {
         // A purge may have come while the origin was asked.
         let stored = self.stored.as_ref().filter(|stored| !self.is_gone(&stored.response))?;
-        let freshness = &stored.response.freshness;
-        let allowed = stale::is_allowed_if_error(freshness, &self.directives, self.rule(), now);
+        let known = (stored.response.status, &stored.response.freshness);
+        let allowed = stale::is_allowed_if_error(known, &self.directives, self.rule(), now);
         allowed.then(|| Settled::bridging(&stored.response, origin_status))
     }
 
@@ -416,8 +418,12 @@ impl<S: Store> Ask<S> {
         flight: Option<&Takeoff>,
     ) -> Fetched {
         if validation::is_about_resource(response.status()) && !reason.lies_in_request() {
-            if let Some(stored) = &self.stored {
-                Box::pin(self.end(stored)).await;
+            match &self.stored {
+                Some(stored) if stale::takes_back(response.status()) => {
+                    Box::pin(self.take_back(stored, now)).await;
+                }
+                Some(stored) => Box::pin(self.end(stored)).await,
+                None => {}
             }
             self.send_off(Known::Unstored, now, flight);
         } else if let Some(flight) = flight {
@@ -426,6 +432,18 @@ impl<S: Store> Ask<S> {
             flight.land(Landing::Alone);
         }
         Fetched::Alone(response, reason)
+    }
+
+    /// Has every node that still has the stored response, and asks the fleet's store before it uses it
+    /// stale, know that the origin took it back. Costs one write, the first time.
+    async fn take_back(&self, stored: &Stored, now: Timestamp) {
+        let (store, response) = (&self.pipeline.store, &stored.response);
+        if !self.speaks_for_all() || stale::is_taken_back(&response.freshness) {
+            return;
+        }
+        let freshness = stale::taken_back(&response.freshness, now);
+        let gone = Arc::new(response.reassessed(freshness, self.stamp, self.asked_at));
+        store.put(&stored.key, Entry::Response(gone)).await;
     }
 
     /// Sends those who wait off to ask for themselves, and those who come next at once.

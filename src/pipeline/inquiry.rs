@@ -21,8 +21,12 @@ use crate::{
     entry::StoredResponse,
     field::{Timestamp, presence::Presence},
     forward::{self, Source},
-    key::{CacheKey, OriginTarget, target::Readings},
+    key::{
+        CacheKey, OriginTarget,
+        target::{Readings, normal_path},
+    },
     origin::{OriginError, RequestBody},
+    planted::Bug,
     policy::{Credentials, Forward, Reason, RequestDirectives, Reuse, Rule, reuse, stale},
     server::Connection,
     store::Store,
@@ -171,9 +175,9 @@ impl<S: Store> Inquiry<S> {
             return false;
         }
         let (rule, now) = (&self.site.route(self.route).rule, self.received.steady);
-        let freshness = &stored.response.freshness;
+        let known = (stored.response.status, &stored.response.freshness);
         self.pipeline.backoff.is_wanted(&stored.key, now)
-            && stale::is_allowed_if_error(freshness, &lookup.directives, rule, now)
+            && stale::is_allowed_if_error(known, &lookup.directives, rule, now)
     }
 
     /// Waits with whoever asks for the same, or takes the lead.
@@ -348,6 +352,9 @@ fn without_directives(request: &Parts) -> Arc<Parts> {
 
 /// The target as it is sent. Parameters that are left out leave a valid one.
 fn uri_of(target: &OriginTarget<'_>, sent: &Uri) -> Uri {
+    if Bug::NormalisedTarget.is_planted() {
+        return Uri::try_from(&*normal_path(sent.path())).unwrap_or_default();
+    }
     if *target.path == *sent.path() && target.query_to_send() == sent.query() {
         return sent.clone();
     }

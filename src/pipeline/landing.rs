@@ -12,7 +12,10 @@ use crate::{
     entry::StoredResponse,
     key::{CacheKey, vary::VarySet},
     origin::OriginError,
-    policy::{CacheResult, Freshness, Reason, cache_status::Collapsed},
+    policy::{
+        CacheResult, Freshness, Reason,
+        cache_status::{Collapsed, Stored as Stores},
+    },
     route::VaryRule,
 };
 
@@ -37,6 +40,8 @@ pub struct Arriving {
     pub headers: HeaderMap,
     /// How long it stays fresh.
     pub freshness: Freshness,
+    /// Whether it is stored: that may be for its body to say.
+    pub stored: Stores,
     /// Names by which it can be purged; none as long as some are still to be read out of its body.
     pub tags: Option<Box<[String]>>,
     /// Its body.

@@ -1,4 +1,5 @@
-//! Tags out of response bodies: whether the JSON of a response can be read, and reading it.
+//! What response bodies have a say in: the tags of a response, and whether it is stored at all. The JSON is
+//! read once for both.
 
 use std::{
     borrow::Cow,
@@ -15,6 +16,7 @@ use super::fetch::Ask;
 use crate::{
     field::{list, preference::preferences},
     key::target::Readings,
+    policy::{Reason, cache_status::Stored},
     route::Route,
     store::Store,
 };
@@ -29,13 +31,13 @@ const BY_THE_WAY: usize = 16 << 10;
 /// How many longer documents are read at the same time.
 pub const READERS: usize = 2;
 
-/// What the body of a response has to do with its tags.
+/// What the body of a response has a say in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload {
-    /// Nothing: it is no JSON, or its route asks for none of it.
+    /// Nothing: it is no JSON, or nobody asks what is in it.
     Irrelevant,
-    /// It is JSON, in this coding, and tags are to be read out of it.
-    Tagging(Coding),
+    /// It is JSON, in this coding, and is to be read.
+    Json(Coding, Kind),
 }
 
 /// How JSON may be coded so that it can still be read here.
@@ -47,7 +49,20 @@ pub enum Coding {
     Gzip,
 }
 
-/// Why the tags in a body are not known. Such a response is not stored: a purge could not reach it.
+/// What a response says that its body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// JSON, or nothing at all.
+    Json,
+    /// The JSON of GraphQL (`application/graphql-response+json`).
+    Graphql,
+    /// Something else, which some frameworks say of their JSON, too: it is read if it can be.
+    Unclear,
+    /// An image, a sound, a film or a font.
+    Media,
+}
+
+/// Why a response is not stored after all, once its body is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreadable {
     /// It has a content coding that is not understood here.
@@ -58,6 +73,8 @@ pub enum Unreadable {
     Malformed,
     /// It has too many tags, or too long ones.
     Tags,
+    /// It has what the route's `store_unless` looks for, or errors of GraphQL.
+    Excluded,
 }
 
 impl Unreadable {
@@ -68,63 +85,106 @@ impl Unreadable {
             Self::TooLong => "too-long",
             Self::Malformed => "malformed",
             Self::Tags => "tags",
+            Self::Excluded => "excluded",
         }
     }
 }
 
 impl Payload {
-    /// What the body of a response with these fields has to do with its tags on this route. `expected`
-    /// is its length, where that was announced.
+    /// What the body of a response with these fields has a say in on this route. `expected` is its
+    /// length, where that was announced. A refusal says why such a body cannot be read.
     pub fn of(
         route: &Route,
         headers: &HeaderMap,
         expected: Option<u64>,
-    ) -> Result<Self, Unreadable> {
-        if route.body_tags.is_empty() || !is_json(headers) {
+    ) -> Result<Self, (Reason, Unreadable)> {
+        let kind = Kind::of(headers);
+        let is_tagged = !route.body_tags.is_empty() && kind.is_json();
+        let is_checked = match kind {
+            Kind::Graphql => true,
+            Kind::Json | Kind::Unclear => !route.store_unless.is_empty(),
+            Kind::Media => false,
+        };
+        if !is_tagged && !is_checked {
             return Ok(Self::Irrelevant);
         }
-        if expected.is_some_and(|length| length > LONGEST as u64) {
-            return Err(Unreadable::TooLong);
-        }
-        let mut codings = list::members(headers, header::CONTENT_ENCODING)
-            .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"));
-        match (codings.next(), codings.next()) {
-            (None, _) => Ok(Self::Tagging(Coding::Identity)),
-            (Some(coding), None) if is_gzip(coding) => Ok(Self::Tagging(Coding::Gzip)),
-            _ => Err(Unreadable::Coding),
+        match readable(headers, expected) {
+            Ok(coding) => Ok(Self::Json(coding, kind)),
+            Err(_) if kind == Kind::Unclear => Ok(Self::Irrelevant),
+            Err(cause) if is_checked => Err((Reason::StoreUnless, cause)),
+            Err(cause) => Err((Reason::TagsUnreadable, cause)),
         }
     }
 
-    /// Whether clients are given all of such a body of this length before its tags are read.
+    /// What can be said of storing the response before its body is there.
+    pub fn stored(self) -> Stored {
+        if self == Self::Irrelevant { Stored::Yes } else { Stored::Undecided }
+    }
+
+    /// Whether clients are given all of such a body of this length before it is read.
     pub fn is_slow(self, length: usize) -> bool {
         self != Self::Irrelevant && length > BY_THE_WAY
     }
 }
 
+impl Kind {
+    fn of(headers: &HeaderMap) -> Self {
+        let Some(value) = headers.get(header::CONTENT_TYPE) else { return Self::Json };
+        let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        match &*list::trim(essence).to_ascii_lowercase() {
+            b"application/graphql-response+json" => Self::Graphql,
+            b"application/json" | b"text/json" => Self::Json,
+            essence if essence.ends_with(b"+json") => Self::Json,
+            essence if MEDIA.iter().any(|kind| essence.starts_with(kind)) => Self::Media,
+            _ => Self::Unclear,
+        }
+    }
+
+    const fn is_json(self) -> bool {
+        matches!(self, Self::Json | Self::Graphql)
+    }
+}
+
+const MEDIA: [&[u8]; 4] = [b"image/", b"audio/", b"video/", b"font/"];
+
+/// How a body with these fields is coded, where it can be read.
+fn readable(headers: &HeaderMap, expected: Option<u64>) -> Result<Coding, Unreadable> {
+    if expected.is_some_and(|length| length > LONGEST as u64) {
+        return Err(Unreadable::TooLong);
+    }
+    let mut codings = list::members(headers, header::CONTENT_ENCODING)
+        .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"));
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(Coding::Identity),
+        (Some(coding), None) if is_gzip(coding) => Ok(Coding::Gzip),
+        _ => Err(Unreadable::Coding),
+    }
+}
+
 impl<S: Store> Ask<S> {
-    /// The tags in a body, all of which is there.
-    pub async fn read_tags(
+    /// The tags in a body, all of which is there; an error where that keeps it from being stored.
+    pub async fn read_body(
         &self,
         payload: Payload,
         chunks: &[Bytes],
     ) -> Result<Vec<String>, Unreadable> {
-        let Payload::Tagging(coding) = payload else { return Ok(Vec::new()) };
+        let Payload::Json(coding, kind) = payload else { return Ok(Vec::new()) };
         if !payload.is_slow(length(chunks)) {
             let (route, request) =
                 (self.site.route(self.route), (&self.readings, self.request.uri.query()));
-            return tags(route, request, coding, chunks);
+            return tags(route, request, (coding, kind), chunks);
         }
         let _turn = self.pipeline.reading.acquire().await;
         let (site, request) = (Arc::clone(&self.site), Arc::clone(&self.request));
         let (route, readings, chunks) = (self.route, self.readings.clone(), chunks.to_vec());
         let reading = move || {
             let request = (&readings, request.uri.query());
-            tags(site.route(route), request, coding, &chunks)
+            tags(site.route(route), request, (coding, kind), &chunks)
         };
         tokio::task::spawn_blocking(reading).await.unwrap_or(Err(Unreadable::Malformed))
     }
 
-    /// Counts a response that is not stored because its tags are not known.
+    /// Counts a response that is not stored because of what its body has or because that is not known.
     pub fn count_unreadable(&self, cause: Unreadable) {
         let labels = &[self.site.route_name(self.route), cause.as_str()];
         self.pipeline.metrics.purging.untagged.with_label_values(labels).inc();
@@ -158,31 +218,53 @@ fn is_gzip(coding: &[u8]) -> bool {
     coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip")
 }
 
-/// Whether a response is JSON, as far as it says so; one that says nothing may be.
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return true };
-    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-    let essence = list::trim(essence).to_ascii_lowercase();
-    matches!(&*essence, b"application/json" | b"text/json") || essence.ends_with(b"+json")
-}
-
 fn length(chunks: &[Bytes]) -> usize {
     chunks.iter().map(Bytes::len).sum()
 }
 
-/// The tags that the JSON in these bytes has for the response to a request.
+/// The tags that the JSON in these bytes has for the response to a request, if it may be stored.
 fn tags(
     route: &Route,
     (path, query): (&Readings<'_>, Option<&str>),
-    coding: Coding,
+    (coding, kind): (Coding, Kind),
     chunks: &[Bytes],
 ) -> Result<Vec<String>, Unreadable> {
-    let json = decoded(coding, chunks)?;
-    if json.is_empty() {
+    let document = decoded(coding, chunks).and_then(|json| parsed(&json));
+    let document = match document {
+        Ok(Some(document)) => document,
+        Ok(None) => return Ok(Vec::new()),
+        Err(_) if kind == Kind::Unclear => return Ok(Vec::new()),
+        Err(cause) => return Err(cause),
+    };
+    if route.excludes(&document) || (kind == Kind::Graphql && has_errors(&document)) {
+        return Err(Unreadable::Excluded);
+    }
+    if !kind.is_json() {
         return Ok(Vec::new());
     }
-    let document: Value = serde_json::from_slice(&json).map_err(|_| Unreadable::Malformed)?;
     route.body_tags_of(path, query, &document).map_err(|_| Unreadable::Tags)
+}
+
+/// The JSON in these bytes; none where there are none.
+fn parsed(json: &[u8]) -> Result<Option<Value>, Unreadable> {
+    // Some editors put a byte order mark before it.
+    let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
+    if json.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(json).map(Some).map_err(|_| Unreadable::Malformed)
+}
+
+/// Whether a response of GraphQL, or one of a batch of them, has errors (GraphQL §7.1.2).
+fn has_errors(document: &Value) -> bool {
+    match document {
+        Value::Array(batch) => batch.iter().any(has_errors),
+        _ => match document.get("errors") {
+            None | Some(Value::Null) => false,
+            Some(Value::Array(errors)) => !errors.is_empty(),
+            Some(_) => true,
+        },
+    }
 }
 
 fn decoded(coding: Coding, chunks: &[Bytes]) -> Result<Cow<'_, [u8]>, Unreadable> {
@@ -221,7 +303,7 @@ mod tests {
     use super::*;
     use crate::{
         policy::Rule,
-        route::{Pattern, Tag},
+        route::{Pattern, Tag, json},
     };
 
     fn route(template: &str) -> Route {
@@ -239,13 +321,25 @@ mod tests {
     }
 
     fn payload(fields: &[(&'static str, &'static str)]) -> Result<Payload, Unreadable> {
-        Payload::of(&route("{$.id}"), &headers(fields), None)
+        Payload::of(&route("{$.id}"), &headers(fields), None).map_err(|(_, cause)| cause)
+    }
+
+    /// The same on a route without tags out of the body, with or without `store_unless`.
+    fn checked(
+        is_route: bool,
+        fields: &[(&'static str, &'static str)],
+    ) -> Result<Payload, (Reason, Unreadable)> {
+        let paths = is_route.then(|| json::path("$.error").unwrap());
+        let store_unless = paths.into_iter().collect();
+        let route = Route { store_unless, ..Route::unmatched(Rule::default()) };
+        Payload::of(&route, &headers(fields), None)
     }
 
     fn read(coding: Coding, chunks: &[&[u8]]) -> Result<Vec<String>, Unreadable> {
         let path = Readings::of("/products/%61");
         let chunks: Vec<Bytes> = chunks.iter().map(|chunk| Bytes::copy_from_slice(chunk)).collect();
-        tags(&route("{product}:{$.id}"), (&path, None), coding, &chunks)
+        let of_body = (coding, Kind::Json);
+        tags(&route("{product}:{$.id}"), (&path, None), of_body, &chunks)
     }
 
     fn zipped(bytes: &[u8]) -> Vec<u8> {
@@ -256,7 +350,7 @@ mod tests {
 
     #[test]
     fn json_is_known_by_its_type() {
-        let identity = Ok(Payload::Tagging(Coding::Identity));
+        let identity = Ok(Payload::Json(Coding::Identity, Kind::Json));
         for json in ["application/json", "Application/JSON; charset=utf-8", "application/hal+json "]
         {
             assert_eq!(payload(&[("content-type", json)]), identity, "{json}");
@@ -268,8 +362,46 @@ mod tests {
     }
 
     #[test]
+    fn what_is_checked_has_to_be_readable() {
+        const JSON: (&str, &str) = ("content-type", "application/json");
+        const GRAPHQL: (&str, &str) = ("content-type", "application/graphql-response+json; a=b");
+        const TEXT: (&str, &str) = ("content-type", "text/html");
+        const BR: (&str, &str) = ("content-encoding", "br");
+        let refused = Err((Reason::StoreUnless, Unreadable::Coding));
+        let read = |kind| Ok(Payload::Json(Coding::Identity, kind));
+        for (fields, plain, route) in [
+            (vec![JSON], Ok(Payload::Irrelevant), read(Kind::Json)),
+            (vec![JSON, BR], Ok(Payload::Irrelevant), refused),
+            (vec![GRAPHQL], read(Kind::Graphql), read(Kind::Graphql)),
+            (vec![GRAPHQL, BR], refused, refused),
+            (vec![TEXT], Ok(Payload::Irrelevant), read(Kind::Unclear)),
+            (vec![TEXT, BR], Ok(Payload::Irrelevant), Ok(Payload::Irrelevant)),
+            (vec![("content-type", "image/png")], Ok(Payload::Irrelevant), Ok(Payload::Irrelevant)),
+            (vec![], Ok(Payload::Irrelevant), read(Kind::Json)),
+        ] {
+            assert_eq!((checked(false, &fields), checked(true, &fields)), (plain, route));
+        }
+    }
+
+    #[test]
+    fn errors_of_graphql_are_found_in_batches_too() {
+        for (json, expected) in [
+            (r#"{"data":{}}"#, false),
+            (r#"{"errors":null}"#, false),
+            (r#"{"errors":[]}"#, false),
+            (r#"{"errors":[{}]}"#, true),
+            (r#"{"errors":"x"}"#, true),
+            (r#"[{},{"errors":[1]}]"#, true),
+            (r#"{"data":{"errors":[1]}}"#, false),
+            ("7", false),
+        ] {
+            assert_eq!(has_errors(&serde_json::from_str(json).unwrap()), expected, "{json}");
+        }
+    }
+
+    #[test]
     fn a_coding_that_is_not_understood_is_no_matter_where_nothing_is_asked_for() {
-        let gzip = Ok(Payload::Tagging(Coding::Gzip));
+        let gzip = Ok(Payload::Json(Coding::Gzip, Kind::Json));
         assert_eq!(payload(&[("content-encoding", "X-GZIP")]), gzip);
         for coding in ["br", "gzip, gzip", "zstd", "gzip, br"] {
             let coded = [("content-encoding", coding)];
@@ -286,6 +418,7 @@ mod tests {
         let json = br#"{"id": 7}"#;
         assert_eq!(read(Coding::Identity, &[json]).unwrap(), ["a:7"]);
         assert_eq!(read(Coding::Identity, &[&json[..4], &json[4..]]).unwrap(), ["a:7"]);
+        assert_eq!(read(Coding::Identity, &[b"\xef\xbb\xbf", json]).unwrap(), ["a:7"]);
         let zipped = zipped(json);
         assert_eq!(read(Coding::Gzip, &[&zipped]).unwrap(), ["a:7"]);
         assert_eq!(read(Coding::Gzip, &[&zipped[..9], &zipped[9..]]).unwrap(), ["a:7"]);
@@ -308,7 +441,7 @@ mod tests {
         assert_eq!(read(Coding::Identity, &[&long]), Err(Unreadable::TooLong));
         assert_eq!(read(Coding::Gzip, &[&zipped(&long)]), Err(Unreadable::TooLong));
         let expected = Payload::of(&route("{$.id}"), &headers(&[]), Some(LONGEST as u64 + 1));
-        assert_eq!(expected, Err(Unreadable::TooLong));
+        assert_eq!(expected, Err((Reason::TagsUnreadable, Unreadable::TooLong)));
         let tag = format!(r#"{{"id":"{}"}}"#, "x".repeat(2000));
         assert_eq!(read(Coding::Identity, &[tag.as_bytes()]), Err(Unreadable::Tags));
     }

@@ -14,7 +14,7 @@ use http::{Method, Request, Response, StatusCode, header};
 
 use super::{
     Context,
-    admit::{self, Arrival},
+    admit::{self, Admission, Arrival},
     body::Body,
     deliver::Told,
     fetch::{Ask, Exchange},
@@ -30,7 +30,7 @@ use crate::{
     field::{Timestamp, presence::Presence},
     key::target::Readings,
     origin::ResponseBody,
-    policy::{Credentials, Freshness, RequestDirectives, invalidation},
+    policy::{Credentials, RequestDirectives, invalidation},
     purge::{Expected, Receipt},
     route::Agreement,
     store::Store,
@@ -48,7 +48,7 @@ pub struct Write {
 /// The answer to a write that may be stored, if nothing but its own purge has come since it was sent.
 pub struct Candidate<S> {
     ask: Box<Ask<S>>,
-    verdict: (Freshness, Payload),
+    admission: Admission,
     status: StatusCode,
     /// None as long as they stand in a body that is to be read.
     tags: Option<Vec<String>>,
@@ -86,16 +86,16 @@ impl<S: Store> Inquiry<S> {
         let (answered, received) = (clock.now(), clock.steady());
         let exchange = Exchange { asked: write.asked, answered, received };
         *response.status_mut() = StatusCode::OK;
-        let verdict = ask.verdict(response, exchange);
+        let admission = ask.verdict(response, exchange);
         *response.status_mut() = status;
-        let verdict = verdict.ok()?;
+        let admission = admission.ok()?;
         let url = ask.url.as_bytes();
-        let tags = (verdict.1 == Payload::Irrelevant)
+        let tags = (admission.payload == Payload::Irrelevant)
             .then(|| admit::tags(&ask, &mut response.headers().clone()));
         let facets = ask.site.facets(ask.route);
         let expected = Expected { url, facets: facets.as_facets(), tags: tags.as_deref() };
         let is_newest = fences.may_join(&stamp, &expected, self.received.started);
-        is_newest.then_some(Candidate { ask, verdict, status, tags })
+        is_newest.then_some(Candidate { ask, admission, status, tags })
     }
 
     /// The question that a `GET` of this request's target would have asked; none where it would not have
@@ -120,7 +120,7 @@ impl<S: Store> Inquiry<S> {
             onward: Request::default(),
             readings: readings.into_owned(),
             url: target.purge_url(),
-            directives: RequestDirectives::default(),
+            directives: RequestDirectives::parse(head.headers).honoured_by(&route.rule),
             asker: Asker::of(Credentials::of(head.headers)),
             key: target.clone(),
             target,
@@ -141,10 +141,11 @@ impl<S: Store> Context<S> {
         mut response: Response<ResponseBody>,
         told: Told,
     ) -> Response<Body> {
-        let Candidate { ask, verdict, status, .. } = candidate;
-        let ttl = verdict.0.ttl(self.inquiry.received.steady);
+        let Candidate { ask, admission, status, .. } = candidate;
+        let ttl = admission.freshness.ttl(self.inquiry.received.steady);
+        let told = Told { stored: admission.payload.stored(), ..told };
         *response.status_mut() = StatusCode::OK;
-        let admitted = admit::admit(*ask, response, verdict, None);
+        let admitted = admit::admit(*ask, response, admission, None);
         let Arrival { headers, reader, .. } = Box::pin(admitted).await;
         self.answer_written((status, headers), (reader, ttl), told)
     }

@@ -93,6 +93,8 @@ impl Forward {
 pub enum Stored {
     /// It was, or is about to be.
     Yes,
+    /// That is for its body to say, which is still on its way.
+    Undecided,
     /// It was not.
     No,
 }

@@ -1,12 +1,16 @@
 //! Cache directives of requests and responses (RFC 9111 §5.2), and targeted ones (RFC 9213).
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
-use sfv::BareItem;
+mod member;
+
+use http::{HeaderMap, HeaderName, header};
+use sfv::{BareItem, Dictionary, ListEntry};
 use smallvec::SmallVec;
 
 use crate::field::{list, structured};
 
 use super::surrogate;
+use member::{Argument, Directive};
+pub(in crate::policy) use member::{Forbidding, forbidding};
 
 /// The largest number of seconds that is told apart (RFC 9111 §1.2.2).
 pub const MAX_DELTA_SECONDS: u32 = 1 << 31;
@@ -31,41 +35,6 @@ pub fn delta_seconds(text: &[u8]) -> Option<u32> {
     Some(seconds.min(MAX_DELTA_SECONDS))
 }
 
-/// One directive: its name without case, its argument without double quotes.
-struct Directive<'a> {
-    name: &'a [u8],
-    argument: Option<&'a [u8]>,
-}
-
-impl<'a> Directive<'a> {
-    fn parse(member: &'a [u8]) -> Self {
-        let equals = member.iter().position(|byte| *byte == b'=');
-        let Some((name, rest)) = equals.and_then(|at| member.split_at_checked(at)) else {
-            return Self { name: member, argument: None };
-        };
-        let argument = rest.get(1..).unwrap_or_default();
-        // Whitespace around `=` is no directive by the grammar. The name still counts, so that
-        // `no-store =x` forbids; the argument is spoiled, so that `max-age= 9` gives no freshness.
-        let argument = if name.ends_with(b" ") || name.ends_with(b"\t") { b" " } else { argument };
-        Self { name: list::trim(name), argument: Some(unquote(argument)) }
-    }
-
-    fn is(&self, name: &str) -> bool {
-        self.name.eq_ignore_ascii_case(name.as_bytes())
-    }
-
-    fn seconds(&self) -> Option<u32> {
-        delta_seconds(self.argument.unwrap_or_default())
-    }
-}
-
-fn unquote(argument: &[u8]) -> &[u8] {
-    match argument {
-        [b'"', inner @ .., b'"'] => inner,
-        plain => plain,
-    }
-}
-
 /// Which field a response's directives were taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Source {
@@ -81,7 +50,8 @@ pub enum Source {
 /// What a response's cache directives say to a shared cache (RFC 9111 §5.2.2).
 ///
 /// Of a directive given twice the first counts; a freshness that is no number counts as zero, so that
-/// invalid information makes a response stale (§4.2.1).
+/// invalid information makes a response stale (§4.2.1). What allows has to be well-formed. What forbids
+/// counts in any spelling and between any separators, but for what an extension directive quotes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a directive that is there or not")]
 pub struct ResponseDirectives {
@@ -103,9 +73,11 @@ pub struct ResponseDirectives {
     pub private: bool,
     /// `public`.
     pub public: bool,
+    /// `public`, or an `s-maxage` that is a number: shared whoever asks (§3.5).
+    pub shareable: bool,
     /// `must-revalidate`.
     pub must_revalidate: bool,
-    /// `proxy-revalidate`.
+    /// `proxy-revalidate`; or that or `must-revalidate` in a form that is not well-formed.
     pub proxy_revalidate: bool,
     /// `must-understand`.
     pub must_understand: bool,
@@ -119,83 +91,144 @@ impl ResponseDirectives {
     /// Reads the directives that apply here: the first valid one of `CDN-Cache-Control`,
     /// `Surrogate-Control` and `Cache-Control`, all its lines together.
     ///
-    /// A targeted field that is broken or empty is ignored as a whole.
+    /// A targeted field that is empty, broken, or has a known directive of another type is ignored
+    /// (RFC 9213 §2.1), except for what it forbids. Call once a message.
     pub fn parse(response: &HeaderMap) -> Self {
-        Self::parse_cdn_cache_control(response)
-            .or_else(|| Self::parse_surrogate_control(response))
-            .unwrap_or_else(|| Self::parse_cache_control(response))
-    }
-
-    fn parse_cdn_cache_control(response: &HeaderMap) -> Option<Self> {
-        let dictionary = structured::dictionary(response, CDN_CACHE_CONTROL)?;
-        let mut directives = Self { source: Source::CdnCacheControl, ..Self::default() };
-        for (key, entry) in &dictionary {
-            let name = key.as_str().as_bytes();
-            match structured::bare_item(entry) {
-                Some(BareItem::Boolean(false)) => {}
-                Some(BareItem::Boolean(true)) => {
-                    directives.set(&Directive { name, argument: None });
-                }
-                Some(BareItem::Integer(number)) => {
-                    let digits = i64::from(*number).to_string();
-                    directives.set(&Directive { name, argument: Some(digits.as_bytes()) });
-                }
-                Some(BareItem::String(text)) => {
-                    let argument = Some(text.as_str().as_bytes());
-                    directives.set(&Directive { name, argument });
-                }
-                _ => directives.set(&Directive { name, argument: Some(b"") }),
-            }
-        }
-        Some(directives)
-    }
-
-    fn parse_surrogate_control(response: &HeaderMap) -> Option<Self> {
-        let (max_age, no_store) = match surrogate::parse(response)? {
-            surrogate::Control::NoStore => (None, true),
-            surrogate::Control::MaxAge(seconds) => (Some(seconds), false),
-        };
-        Some(Self { source: Source::SurrogateControl, max_age, no_store, ..Self::default() })
-    }
-
-    fn parse_cache_control(response: &HeaderMap) -> Self {
         let mut directives = Self::default();
-        for member in list::members(response, header::CACHE_CONTROL) {
-            directives.set(&Directive::parse(member));
+        if directives.read_cdn_cache_control(response) {
+            return Self { source: Source::CdnCacheControl, ..directives };
         }
+        if directives.read_surrogate_control(response) {
+            return Self { source: Source::SurrogateControl, ..directives };
+        }
+        let is_forbidden = directives.no_store;
+        directives.read_cache_control(response);
+        // `must-understand` takes the place of the `no-store` beside it, and of no other.
+        directives.must_understand &= !is_forbidden;
         directives
     }
 
-    fn set(&mut self, directive: &Directive<'_>) {
-        let freshness = || Some(directive.seconds().unwrap_or(0));
-        match directive {
-            d if d.is("max-age") => self.max_age = self.max_age.or_else(freshness),
-            d if d.is("s-maxage") => self.s_maxage = self.s_maxage.or_else(freshness),
-            d if d.is("no-store") => self.no_store = true,
-            d if d.is("no-cache") => self.no_cache |= !self.withhold(d.argument),
-            d if d.is("private") => self.private |= !self.withhold(d.argument),
-            d if d.is("public") => self.public = true,
-            d if d.is("must-revalidate") => self.must_revalidate = true,
-            d if d.is("proxy-revalidate") => self.proxy_revalidate = true,
-            d if d.is("must-understand") => self.must_understand = true,
-            d if d.is("immutable") => self.immutable = true,
-            d if d.is("stale-while-revalidate") => {
-                self.stale_while_revalidate = self.stale_while_revalidate.or(d.seconds());
+    /// Whether the field is valid and says something.
+    fn read_cdn_cache_control(&mut self, response: &HeaderMap) -> bool {
+        for member in list::members(response, CDN_CACHE_CONTROL) {
+            let text = member::without_false(member);
+            self.forbid(text, Directive::parse(text).as_ref());
+        }
+        let dictionary = structured::dictionary(response, CDN_CACHE_CONTROL);
+        let Some(dictionary) = dictionary.filter(is_well_typed) else { return false };
+        for (key, entry) in &dictionary {
+            let name = key.as_str().as_bytes();
+            match structured::bare_item(entry) {
+                Some(BareItem::Boolean(true)) => self.allow(&Directive { name, argument: None }),
+                Some(BareItem::Integer(number)) => {
+                    let digits = i64::from(*number).to_string();
+                    let argument = Some(Argument::Token(digits.as_bytes()));
+                    self.allow(&Directive { name, argument });
+                }
+                _ => {}
             }
-            d if d.is("stale-if-error") => {
-                self.stale_if_error = self.stale_if_error.or(d.seconds());
+        }
+        true
+    }
+
+    /// Whether the field says something to this cache.
+    fn read_surrogate_control(&mut self, response: &HeaderMap) -> bool {
+        let surrogate = surrogate::parse(response);
+        for member in &surrogate.concerning {
+            self.forbid(member, Directive::parse(member).as_ref());
+        }
+        match surrogate.control {
+            None => return false,
+            Some(surrogate::Control::NoStore) => self.no_store = true,
+            Some(surrogate::Control::MaxAge(seconds)) => self.max_age = Some(seconds),
+        }
+        true
+    }
+
+    fn read_cache_control(&mut self, response: &HeaderMap) {
+        if !response.contains_key(header::CACHE_CONTROL) {
+            // Its meaning in responses was never specified (§5.4). Who sends it wants nothing stored.
+            self.no_cache |= has_pragma(response);
+        }
+        for member in list::members(response, header::CACHE_CONTROL) {
+            let directive = Directive::parse(member);
+            self.forbid(member, directive.as_ref());
+            match directive {
+                Some(directive) => self.allow(&directive),
+                None => self.spoil(member),
             }
+        }
+    }
+
+    /// Takes what a member forbids.
+    fn forbid(&mut self, member: &[u8], directive: Option<&Directive<'_>>) {
+        let text = match directive {
+            Some(Directive { name, argument: Some(Argument::Quoted(names)) }) => {
+                let is_qualifiable = is(name, "no-cache") || is(name, "private");
+                if is_qualifiable && self.withhold(names) {
+                    return;
+                }
+                name
+            }
+            _ => member,
+        };
+        for word in forbidding(text) {
+            match word {
+                Forbidding::NoStore => self.no_store = true,
+                Forbidding::NoCache => self.no_cache = true,
+                Forbidding::Private => self.private = true,
+                Forbidding::Revalidate => self.proxy_revalidate = true,
+            }
+        }
+    }
+
+    /// Takes what a well-formed directive allows.
+    fn allow(&mut self, directive: &Directive<'_>) {
+        let Directive { name, argument } = *directive;
+        let seconds = argument.and_then(|argument| delta_seconds(argument.text()));
+        match name {
+            _ if is(name, "max-age") => self.set_max_age(seconds),
+            _ if is(name, "s-maxage") => self.set_s_maxage(seconds),
+            _ if is(name, "stale-while-revalidate") => {
+                self.stale_while_revalidate = self.stale_while_revalidate.or(seconds);
+            }
+            _ if is(name, "stale-if-error") => {
+                self.stale_if_error = self.stale_if_error.or(seconds);
+            }
+            _ if argument.is_some() => {}
+            _ if is(name, "public") => (self.public, self.shareable) = (true, true),
+            _ if is(name, "must-revalidate") => self.must_revalidate = true,
+            _ if is(name, "must-understand") => self.must_understand = true,
+            _ if is(name, "immutable") => self.immutable = true,
             _ => {}
+        }
+    }
+
+    /// Takes a freshness that is not well-formed as invalid.
+    fn spoil(&mut self, member: &[u8]) {
+        if member::has_word(member, "max-age") {
+            self.set_max_age(None);
+        }
+        if member::has_word(member, "s-maxage") {
+            self.set_s_maxage(None);
+        }
+    }
+
+    fn set_max_age(&mut self, seconds: Option<u32>) {
+        self.max_age.get_or_insert(seconds.unwrap_or(0));
+    }
+
+    fn set_s_maxage(&mut self, seconds: Option<u32>) {
+        if self.s_maxage.is_none() {
+            self.s_maxage = Some(seconds.unwrap_or(0));
+            self.shareable |= seconds.is_some();
         }
     }
 
     /// Notes the field names that qualify a directive; whether there were any, all well-formed.
     ///
     /// An argument that is no list of names does not narrow its directive.
-    fn withhold(&mut self, argument: Option<&[u8]>) -> bool {
-        let Some(argument) = argument else {
-            return false;
-        };
+    fn withhold(&mut self, argument: &[u8]) -> bool {
         let mut names: SmallVec<[HeaderName; 2]> = SmallVec::new();
         for member in list::split(argument).filter(|member| !member.is_empty()) {
             let Ok(name) = HeaderName::from_bytes(member) else {
@@ -207,6 +240,36 @@ impl ResponseDirectives {
         self.withheld.append(&mut names);
         qualified
     }
+}
+
+fn is(name: &[u8], wanted: &str) -> bool {
+    name.eq_ignore_ascii_case(wanted.as_bytes())
+}
+
+/// Whether each directive that is known here has a value of its type (RFC 9213 §2.1).
+fn is_well_typed(dictionary: &Dictionary) -> bool {
+    dictionary.iter().all(|(key, entry)| has_type_of(key.as_str(), entry))
+}
+
+fn has_type_of(name: &str, entry: &ListEntry) -> bool {
+    let item = structured::bare_item(entry);
+    match name {
+        "max-age" | "s-maxage" | "stale-while-revalidate" | "stale-if-error" => {
+            matches!(item, Some(BareItem::Integer(_)))
+        }
+        "no-cache" | "private" => {
+            matches!(item, Some(BareItem::Boolean(_) | BareItem::String(_)))
+        }
+        "no-store" | "public" | "must-revalidate" | "proxy-revalidate" | "must-understand"
+        | "immutable" => matches!(item, Some(BareItem::Boolean(_))),
+        _ => true,
+    }
+}
+
+/// Whether `Pragma` says `no-cache` (§5.4).
+fn has_pragma(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::PRAGMA).iter();
+    lines.any(|line| forbidding(line.as_bytes()).any(|word| word == Forbidding::NoCache))
 }
 
 /// What a request's cache directives say (RFC 9111 §5.2.1).
@@ -231,43 +294,53 @@ pub struct RequestDirectives {
 }
 
 impl RequestDirectives {
-    /// Reads the directives of a request; costs two look-ups where there are none.
+    /// Reads the directives of a request; costs two look-ups where there are none. Call once a message.
+    ///
+    /// `no-store` and `no-cache` count in any spelling and between any separators.
     pub fn parse(request: &HeaderMap) -> Self {
         let mut directives = Self::default();
         if !request.contains_key(header::CACHE_CONTROL) {
-            if let Some(pragma) = request.get(header::PRAGMA) {
-                directives.no_cache = is_no_cache(pragma);
-            }
+            directives.no_cache = has_pragma(request);
             return directives;
         }
         for member in list::members(request, header::CACHE_CONTROL) {
-            directives.set(&Directive::parse(member));
+            directives.read(member);
         }
         directives
     }
 
+    fn read(&mut self, member: &[u8]) {
+        let directive = Directive::parse(member);
+        let text = match &directive {
+            Some(Directive { name, argument: Some(Argument::Quoted(_)) }) => name,
+            _ => member,
+        };
+        for word in forbidding(text) {
+            self.no_cache |= word == Forbidding::NoCache;
+            self.no_store |= word == Forbidding::NoStore;
+        }
+        if let Some(directive) = directive {
+            self.set(&directive);
+        }
+    }
+
     fn set(&mut self, directive: &Directive<'_>) {
-        match directive {
-            d if d.is("no-cache") => self.no_cache = true,
-            d if d.is("max-age") => self.max_age = self.max_age.or(d.seconds()),
-            d if d.is("no-store") => self.no_store = true,
-            d if d.is("only-if-cached") => self.only_if_cached = true,
-            d if d.is("min-fresh") => self.min_fresh = self.min_fresh.or(d.seconds()),
-            d if d.is("max-stale") => {
-                let given =
-                    if d.argument.is_none() { Some(MAX_DELTA_SECONDS) } else { d.seconds() };
+        let Directive { name, argument } = *directive;
+        let seconds = argument.and_then(|argument| delta_seconds(argument.text()));
+        match name {
+            _ if is(name, "max-age") => self.max_age = self.max_age.or(seconds),
+            _ if is(name, "only-if-cached") => self.only_if_cached = true,
+            _ if is(name, "min-fresh") => self.min_fresh = self.min_fresh.or(seconds),
+            _ if is(name, "max-stale") => {
+                let given = if argument.is_none() { Some(MAX_DELTA_SECONDS) } else { seconds };
                 self.max_stale = self.max_stale.or(given);
             }
-            d if d.is("stale-if-error") => {
-                self.stale_if_error = self.stale_if_error.or(d.seconds());
+            _ if is(name, "stale-if-error") => {
+                self.stale_if_error = self.stale_if_error.or(seconds);
             }
             _ => {}
         }
     }
-}
-
-fn is_no_cache(pragma: &HeaderValue) -> bool {
-    list::split(pragma.as_bytes()).any(|member| member.eq_ignore_ascii_case(b"no-cache"))
 }
 
 #[cfg(test)]

@@ -98,26 +98,20 @@ impl Freshness {
     /// Computes the freshness of a response at the moment it was received.
     ///
     /// `ttl_from` decides between the origin's lifetime and the rule's. The rule's counts from receipt,
-    /// whatever age the response arrived with, and only for statuses that may be cached without the
-    /// origin saying so: errors are not kept because a route has a `ttl`.
+    /// whatever age the response arrived with, and only for the statuses that it names: errors are not
+    /// kept because a route has a `ttl`.
     pub fn on_receipt(
         response: &ResponseHead<'_>,
         directives: &ResponseDirectives,
         rule: &Rule,
     ) -> (Self, Basis) {
-        let age = initial_age(response);
-        let initial_age = age.unwrap_or_default();
-        let by_origin = origin_lifetime(response, directives)
-            .map(|lifetime| if age.is_some() { lifetime } else { Duration::ZERO });
-        let by_rule = rule
-            .ttl
-            .filter(|_| is_heuristically_cacheable(response.status))
-            .map(|ttl| initial_age.saturating_add(ttl));
+        let initial_age = initial_age(response);
+        let by_origin = origin_lifetime(response, directives);
+        let by_rule = rule.ttl.of(response.status).map(|ttl| initial_age.saturating_add(ttl));
         let refuses_reuse = directives.no_cache;
         let said = by_origin.or(refuses_reuse.then_some(Duration::ZERO));
         let (lifetime, basis) = choose(said, by_rule, rule.ttl_from).unwrap_or_else(|| {
             heuristic_lifetime(response, directives)
-                .filter(|_| age.is_some())
                 .map_or((Duration::ZERO, Basis::Silence), |lifetime| (lifetime, Basis::Heuristic))
         });
         let freshness = Self {
@@ -211,22 +205,21 @@ fn constraints(
     from: TtlFrom,
 ) -> Constraints {
     let longer_by_rule = basis == Basis::Rule && matches!(from, TtlFrom::Rule | TtlFrom::Max);
-    let s_maxage = directives.s_maxage.is_some();
     Constraints::default()
         .with_if(directives.no_cache && !longer_by_rule, Constraints::NO_CACHE)
         .with_if(directives.must_revalidate, Constraints::MUST_REVALIDATE)
         .with_if(directives.proxy_revalidate, Constraints::PROXY_REVALIDATE)
-        .with_if(s_maxage && !longer_by_rule, Constraints::S_MAXAGE)
+        .with_if(directives.s_maxage.is_some() && !longer_by_rule, Constraints::S_MAXAGE)
         .with_if(directives.immutable, Constraints::IMMUTABLE)
         .with_if(by_origin.is_some(), Constraints::EXPLICIT)
-        .with_if(directives.public || s_maxage, Constraints::SHAREABLE)
+        .with_if(directives.shareable, Constraints::SHAREABLE)
 }
 
 /// The lifetime that the origin gives explicitly (§4.2.1).
 ///
 /// `Expires` counts from `Date`, or from receipt where that is missing or broken; a broken `Expires`
 /// lies in the past, and is not read at all beside a targeted field.
-fn origin_lifetime(
+pub(super) fn origin_lifetime(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,
 ) -> Option<Duration> {
@@ -266,31 +259,21 @@ pub fn is_heuristically_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
-/// The corrected initial age (§4.2.3); nothing if `Age` is invalid, which makes a response stale.
-fn initial_age(response: &ResponseHead<'_>) -> Option<Duration> {
+/// The corrected initial age (§4.2.3).
+fn initial_age(response: &ResponseHead<'_>) -> Duration {
     let delay = response.received_at.saturating_since(response.requested_at);
-    let corrected = age_value(response.headers)?.saturating_add(delay);
+    let corrected = age_value(response.headers).saturating_add(delay);
     let apparent = date(response.headers, header::DATE)
         .map(|sent| response.received_at.saturating_since(sent).as_secs())
         .map_or(Duration::ZERO, Duration::from_secs);
-    Some(corrected.max(apparent))
+    corrected.max(apparent)
 }
 
-/// What `Age` says, zero if it is absent; nothing if it is invalid.
-///
-/// Of a list the first member counts (§5.1). Two lines are invalid, also once somebody on the way has
-/// joined them with a comma and a space: nobody can tell whose age each was.
-fn age_value(headers: &HeaderMap) -> Option<Duration> {
-    let mut lines = headers.get_all(header::AGE).iter();
-    let Some(line) = lines.next() else {
-        return Some(Duration::ZERO);
-    };
-    let joined = line.as_bytes().windows(2).any(|pair| pair == b", ");
-    if lines.next().is_some() || joined {
-        return None;
-    }
-    let first = list::split(line.as_bytes()).next()?;
-    Some(Duration::from_secs(delta_seconds(first)?.into()))
+/// What `Age` says; of a list the first member, and zero where that is no number (§5.1).
+fn age_value(headers: &HeaderMap) -> Duration {
+    let lines = headers.get_all(header::AGE).into_iter();
+    let first = lines.flat_map(|line| list::split(line.as_bytes())).next();
+    Duration::from_secs(first.and_then(delta_seconds).unwrap_or(0).into())
 }
 
 fn date(headers: &HeaderMap, name: header::HeaderName) -> Option<Timestamp> {

@@ -26,6 +26,6 @@ pub use freshness::Freshness;
 pub use head::{RequestHead, ResponseHead};
 pub use reason::Reason;
 pub use reuse::{Reuse, reuse};
-pub use rule::{ClientCacheControl, Rule, TtlFrom};
+pub use rule::{ClientCacheControl, Rule, Ttl, TtlFrom};
 pub use storable::storable;
 pub use stored_fields::stored_fields;

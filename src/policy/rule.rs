@@ -1,6 +1,8 @@
 //! What a route contributes to the caching decisions about its responses.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
+
+use http::StatusCode;
 
 /// A route's caching rule, with `[defaults]` and its tier already merged in.
 ///
@@ -9,8 +11,8 @@ use std::time::Duration;
 pub struct Rule {
     /// Whether anything is looked up or stored at all.
     pub cache: bool,
-    /// How long a response is fresh, as far as `ttl_from` lets this speak.
-    pub ttl: Option<Duration>,
+    /// How long responses are fresh, as far as `ttl_from` lets this speak.
+    pub ttl: Ttl,
     /// Who decides between `ttl` and the origin's own freshness.
     pub ttl_from: TtlFrom,
     /// Overrides the origin's `stale-while-revalidate` (RFC 5861 §3).
@@ -25,12 +27,61 @@ impl Default for Rule {
     fn default() -> Self {
         Self {
             cache: true,
-            ttl: None,
+            ttl: Ttl::default(),
             ttl_from: TtlFrom::Origin,
             stale_while_revalidate: None,
             stale_if_error: None,
             client_cache_control: ClientCacheControl::Honor,
         }
+    }
+}
+
+/// How long a rule keeps responses fresh, by their status; nothing for a status that is not named.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ttl(BTreeMap<StatusCode, Duration>);
+
+impl Ttl {
+    /// The statuses that a time without statuses is for: successful answers to `GET`.
+    pub const SUCCESSES: [StatusCode; 3] =
+        [StatusCode::OK, StatusCode::NON_AUTHORITATIVE_INFORMATION, StatusCode::NO_CONTENT];
+
+    /// This time for [`SUCCESSES`](Self::SUCCESSES).
+    pub fn of_successes(time: Duration) -> Self {
+        Self::SUCCESSES.map(|status| (status, time)).into_iter().collect()
+    }
+
+    /// How long a response with this status is fresh.
+    pub fn of(&self, status: StatusCode) -> Option<Duration> {
+        self.0.get(&status).copied()
+    }
+
+    /// Whether no status is named.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The time for [`SUCCESSES`](Self::SUCCESSES), where it is for them and no other status.
+    pub fn plain(&self) -> Option<Duration> {
+        let time = self.of(StatusCode::OK)?;
+        (*self == Self::of_successes(time)).then_some(time)
+    }
+
+    /// All statuses in order, with their times.
+    pub fn iter(&self) -> impl Iterator<Item = (StatusCode, Duration)> {
+        self.0.iter().map(|(status, time)| (*status, *time))
+    }
+
+    /// This, and what `lower` says about statuses that this does not name.
+    #[must_use]
+    pub fn over(&self, lower: &Self) -> Self {
+        lower.iter().chain(self.iter()).collect()
+    }
+}
+
+impl FromIterator<(StatusCode, Duration)> for Ttl {
+    /// Of a status that comes twice the last counts.
+    fn from_iter<I: IntoIterator<Item = (StatusCode, Duration)>>(statuses: I) -> Self {
+        Self(statuses.into_iter().collect())
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::field::Timestamp;
 
 use super::{ClientCacheControl, Freshness, RequestDirectives, Rule, freshness::Constraints};
@@ -45,9 +47,10 @@ pub fn while_revalidate_window(freshness: &Freshness, rule: &Rule) -> Duration {
 
 /// How long after it became stale a response may be served if the origin fails.
 ///
-/// The origin's window comes before the rule's; zero where stale responses are forbidden.
-pub fn if_error_window(freshness: &Freshness, rule: &Rule) -> Duration {
-    if is_forbidden(freshness, freshness.stale_if_error) {
+/// The origin's window comes before the rule's; zero where stale responses are forbidden, and for a
+/// response that is an error itself: it bridges none.
+pub fn if_error_window(status: StatusCode, freshness: &Freshness, rule: &Rule) -> Duration {
+    if status.is_server_error() || is_forbidden(freshness, freshness.stale_if_error) {
         return Duration::ZERO;
     }
     let by_origin = freshness.stale_if_error.map(seconds);
@@ -56,19 +59,24 @@ pub fn if_error_window(freshness: &Freshness, rule: &Rule) -> Duration {
 
 /// Whether a stored response may answer a request because asking the origin failed.
 ///
-/// A failure is a connection error, a timeout, or a status for which [`is_error`] holds. A request's
-/// own `stale-if-error` widens the window where the rule honours request directives.
+/// A failure is a connection error, a timeout, or a status for which [`is_error`] holds. A stored error
+/// stands in for none: newer ones go through as themselves. A request's own `stale-if-error` widens the
+/// window where the rule honours request directives.
 pub fn is_allowed_if_error(
-    freshness: &Freshness,
+    (status, freshness): (StatusCode, &Freshness),
     request: &RequestDirectives,
     rule: &Rule,
     now: Timestamp,
 ) -> bool {
+    if status.is_server_error() {
+        return false;
+    }
     let by_request = match rule.client_cache_control {
         ClientCacheControl::Honor if permits_max_stale(freshness) => request.stale_if_error,
         _ => None,
     };
-    let window = if_error_window(freshness, rule).max(by_request.map(seconds).unwrap_or_default());
+    let window =
+        if_error_window(status, freshness, rule).max(by_request.map(seconds).unwrap_or_default());
     if freshness.is_fresh(now) {
         return !freshness.constraints.has_any(Constraints::NO_CACHE);
     }
@@ -77,8 +85,33 @@ pub fn is_allowed_if_error(
 
 /// Whether a response from the origin counts as its failure (RFC 5861 §4). So does 429: it is about the
 /// rate of requests, and says nothing of the resource (RFC 6585 §4).
-pub fn is_error(status: http::StatusCode) -> bool {
+pub fn is_error(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
+}
+
+/// Whether a response from the origin takes back what is stored for its request: the resource is gone, or
+/// closed to those who shared it. From then on an older response stands in for no failure.
+pub fn takes_back(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 401 | 403 | 404 | 410)
+}
+
+/// The same freshness for a response that was taken back: stale, and of use only if the origin says that
+/// it is current again. It keeps its windows, so that stores keep it as long as they keep older copies, and
+/// is later than these by any node's clock.
+#[must_use]
+pub fn taken_back(freshness: &Freshness, now: Timestamp) -> Freshness {
+    Freshness {
+        received_at: now.max(freshness.received_at.saturating_add(Duration::from_millis(1))),
+        initial_age: freshness.current_age(now),
+        lifetime: Duration::ZERO,
+        constraints: freshness.constraints.with(Constraints::PROXY_REVALIDATE),
+        ..*freshness
+    }
+}
+
+/// Whether it was.
+pub fn is_taken_back(freshness: &Freshness) -> bool {
+    freshness.lifetime.is_zero() && freshness.constraints.has_any(Constraints::PROXY_REVALIDATE)
 }
 
 fn seconds(seconds: u32) -> Duration {
@@ -87,8 +120,6 @@ fn seconds(seconds: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
-
     use super::*;
 
     fn freshness(
@@ -118,11 +149,11 @@ mod tests {
     fn the_rule_overrides_one_window_and_fills_in_the_other() {
         let both = freshness(Constraints::default(), Some(7), Some(70));
         assert_eq!(while_revalidate_window(&both, &rule()), seconds(5));
-        assert_eq!(if_error_window(&both, &rule()), seconds(70));
+        assert_eq!(if_error_window(StatusCode::OK, &both, &rule()), seconds(70));
         assert_eq!(while_revalidate_window(&both, &Rule::default()), seconds(7));
         let none = freshness(Constraints::default(), None, None);
-        assert_eq!(if_error_window(&none, &rule()), seconds(50));
-        assert_eq!(if_error_window(&none, &Rule::default()), Duration::ZERO);
+        assert_eq!(if_error_window(StatusCode::OK, &none, &rule()), seconds(50));
+        assert_eq!(if_error_window(StatusCode::OK, &none, &Rule::default()), Duration::ZERO);
     }
 
     #[test]
@@ -132,7 +163,7 @@ mod tests {
         {
             let forbidden = freshness(constraint, Some(7), Some(70));
             assert_eq!(while_revalidate_window(&forbidden, &rule()), Duration::ZERO);
-            assert_eq!(if_error_window(&forbidden, &rule()), Duration::ZERO);
+            assert_eq!(if_error_window(StatusCode::OK, &forbidden, &rule()), Duration::ZERO);
         }
     }
 
@@ -140,7 +171,7 @@ mod tests {
     fn s_maxage_closes_a_window_that_the_origin_does_not_open() {
         let closed = freshness(Constraints::S_MAXAGE, None, None);
         assert_eq!(while_revalidate_window(&closed, &rule()), Duration::ZERO);
-        assert_eq!(if_error_window(&closed, &rule()), Duration::ZERO);
+        assert_eq!(if_error_window(StatusCode::OK, &closed, &rule()), Duration::ZERO);
         let open = freshness(Constraints::S_MAXAGE, Some(7), None);
         assert_eq!(while_revalidate_window(&open, &Rule::default()), seconds(7));
     }
@@ -150,7 +181,12 @@ mod tests {
         let stored = freshness(Constraints::default(), None, Some(60));
         let allowed = |at| {
             let now = Timestamp::from_seconds(at);
-            is_allowed_if_error(&stored, &RequestDirectives::default(), &Rule::default(), now)
+            is_allowed_if_error(
+                (StatusCode::OK, &stored),
+                &RequestDirectives::default(),
+                &Rule::default(),
+                now,
+            )
         };
         assert!(allowed(1005) && allowed(1010) && allowed(1069));
         assert!(!allowed(1070));
@@ -162,11 +198,48 @@ mod tests {
         let request =
             RequestDirectives { stale_if_error: Some(60), ..RequestDirectives::default() };
         let now = Timestamp::from_seconds(1020);
-        assert!(is_allowed_if_error(&stored, &request, &Rule::default(), now));
+        assert!(is_allowed_if_error((StatusCode::OK, &stored), &request, &Rule::default(), now));
         let ignoring = Rule { client_cache_control: ClientCacheControl::Ignore, ..Rule::default() };
-        assert!(!is_allowed_if_error(&stored, &request, &ignoring, now));
+        assert!(!is_allowed_if_error((StatusCode::OK, &stored), &request, &ignoring, now));
         let forbidden = freshness(Constraints::MUST_REVALIDATE, None, None);
-        assert!(!is_allowed_if_error(&forbidden, &request, &Rule::default(), now));
+        assert!(!is_allowed_if_error(
+            (StatusCode::OK, &forbidden),
+            &request,
+            &Rule::default(),
+            now
+        ));
+    }
+
+    #[test]
+    fn a_stored_error_bridges_nothing() {
+        let stored = freshness(Constraints::default(), Some(60), Some(60));
+        let (request, now) = (RequestDirectives::default(), Timestamp::from_seconds(1005));
+        for (status, bridges) in [(200, true), (404, true), (500, false), (502, false)] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let allowed = is_allowed_if_error((status, &stored), &request, &rule(), now);
+            assert_eq!(allowed, bridges, "{status}");
+            assert_eq!(if_error_window(status, &stored, &rule()).is_zero(), !bridges, "{status}");
+        }
+    }
+
+    #[test]
+    fn what_is_taken_back_is_stale_and_bridges_nothing() {
+        let stored = freshness(Constraints::SHAREABLE, Some(60), Some(60));
+        let now = Timestamp::from_seconds(1005);
+        let gone = taken_back(&stored, now);
+        assert!(is_taken_back(&gone) && !is_taken_back(&stored));
+        assert!(!gone.is_fresh(now) && !permits_soft_purge(&gone));
+        assert_eq!(gone.age_seconds(now), stored.age_seconds(now));
+        let early = Timestamp::from_seconds(900);
+        assert!(taken_back(&stored, early).received_at > stored.received_at);
+        assert_eq!(while_revalidate_window(&gone, &rule()), Duration::ZERO);
+        let request =
+            RequestDirectives { stale_if_error: Some(60), ..RequestDirectives::default() };
+        assert!(!is_allowed_if_error((StatusCode::OK, &gone), &request, &rule(), now));
+        for status in [401, 403, 404, 410] {
+            assert!(takes_back(StatusCode::from_u16(status).unwrap()), "{status}");
+        }
+        assert!(!takes_back(StatusCode::TOO_MANY_REQUESTS) && !takes_back(StatusCode::OK));
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Whether a response may be stored (RFC 9111 §3).
 
-use http::{Method, StatusCode, header};
+use http::{HeaderName, Method, StatusCode, header};
 
 use crate::field::list;
 
 use super::{
     ClientCacheControl, Credentials, Freshness, Reason, RequestDirectives, RequestHead,
     ResponseDirectives, ResponseHead, Rule,
-    freshness::{Basis, Constraints, is_heuristically_cacheable},
+    freshness::{Basis, Constraints, is_heuristically_cacheable, origin_lifetime},
     invalidation, stale,
     stored_fields::is_event_stream,
     tag,
@@ -19,37 +19,43 @@ use super::{
 /// and for how long: to `POST` (RFC 9110 §9.3.3), `PATCH` (RFC 5789 §2) and, as `Content-Location` has
 /// the same meaning there (RFC 9110 §8.7), `PUT`.
 ///
-/// A refusal carries the one reason that is shown. What is stored, and for how long it is of use, is
-/// for [`stored_fields`](super::stored_fields::stored_fields) and the [`Freshness`] to say.
+/// `asked` and `directives` are those of the two messages. A refusal carries the one reason that is
+/// shown. What is stored, and for how long it is of use, is for
+/// [`stored_fields`](super::stored_fields::stored_fields) and the [`Freshness`] to say.
 pub fn storable(
-    request: &RequestHead<'_>,
-    response: &ResponseHead<'_>,
+    (request, asked): (&RequestHead<'_>, &RequestDirectives),
+    (response, directives): (&ResponseHead<'_>, &ResponseDirectives),
     rule: &Rule,
 ) -> Result<Freshness, Reason> {
-    request_allows(request, rule)?;
+    request_allows(request, asked, rule)?;
     status_allows(response.status)?;
-    let directives = ResponseDirectives::parse(response.headers);
-    directives_allow(response.status, &directives)?;
+    directives_allow(response.status, directives)?;
     fields_allow(response)?;
-    let (freshness, basis) = Freshness::on_receipt(response, &directives, rule);
+    let (freshness, basis) = Freshness::on_receipt(response, directives, rule);
     let credentials = Credentials::of(request.headers);
     if let Some(reason) = credentials.reason()
         && !freshness.is_shared_with(credentials)
     {
         return Err(reason);
     }
-    let explicit = freshness.constraints.has_any(Constraints::EXPLICIT);
-    if !explicit && response.headers.contains_key(header::SET_COOKIE) {
+    if response.headers.contains_key(header::SET_COOKIE)
+        && !is_meant_for_all(response, directives, &freshness)
+    {
         return Err(Reason::SetCookie);
     }
+    let explicit = freshness.constraints.has_any(Constraints::EXPLICIT);
     if request.method != Method::GET && !(explicit && answers_get(request, response)) {
         return Err(Reason::MethodNotCacheable);
     }
-    worth_storing(response, &directives, (freshness, basis), rule)
+    worth_storing(response, directives, (freshness, basis), rule)
 }
 
 /// The route, the method and the request's `no-store`.
-fn request_allows(request: &RequestHead<'_>, rule: &Rule) -> Result<(), Reason> {
+fn request_allows(
+    request: &RequestHead<'_>,
+    asked: &RequestDirectives,
+    rule: &Rule,
+) -> Result<(), Reason> {
     if !rule.cache {
         return Err(Reason::RuleBypass);
     }
@@ -57,10 +63,18 @@ fn request_allows(request: &RequestHead<'_>, rule: &Rule) -> Result<(), Reason> 
         return Err(Reason::MethodNotCacheable);
     }
     let honoured = rule.client_cache_control == ClientCacheControl::Honor;
-    if honoured && RequestDirectives::parse(request.headers).no_store {
-        return Err(Reason::RequestNoStore);
-    }
-    Ok(())
+    if honoured && asked.no_store { Err(Reason::RequestNoStore) } else { Ok(()) }
+}
+
+/// Whether the origin itself made a response that sets a cookie fresh, and said that it may be shared: it
+/// knows what it does. Neither a rule nor a lifetime that is over says so.
+fn is_meant_for_all(
+    response: &ResponseHead<'_>,
+    directives: &ResponseDirectives,
+    freshness: &Freshness,
+) -> bool {
+    let lifetime = origin_lifetime(response, directives).unwrap_or_default();
+    directives.shareable && lifetime > freshness.initial_age
 }
 
 /// Statuses that answer one request only: they depend on fields that are no part of the key, or their
@@ -72,6 +86,24 @@ fn status_allows(status: StatusCode) -> Result<(), Reason> {
             Err(Reason::StatusNotCacheable)
         }
         _ => Ok(()),
+    }
+}
+
+/// Why no rule may keep responses with a status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoTtl {
+    /// They are never stored.
+    NeverStored,
+    /// Any client brings one about, by its method, its target or its fields, and would make it everybody's.
+    ByAnyClient,
+}
+
+/// Whether a rule may say how long responses with this status are fresh.
+pub fn may_have_ttl(status: StatusCode) -> Result<(), NoTtl> {
+    match status.as_u16() {
+        405 | 414 | 431 | 501 => Err(NoTtl::ByAnyClient),
+        600.. => Err(NoTtl::NeverStored),
+        _ => status_allows(status).map_err(|_| NoTtl::NeverStored),
     }
 }
 
@@ -100,7 +132,9 @@ fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
     if is_event_stream(response.headers) {
         return Err(Reason::Streaming);
     }
-    if list::members(response.headers, header::VARY).any(|member| member == b"*") {
+    // What is no field name says that more than fields selects it.
+    let is_anything = |member: &[u8]| member == b"*" || HeaderName::from_bytes(member).is_err();
+    if list::members(response.headers, header::VARY).any(is_anything) {
         return Err(Reason::VaryStar);
     }
     if !tag::are_within_limits(response.headers) {
@@ -137,8 +171,11 @@ fn worth_storing(
     if no_cache {
         return Err(Reason::NoCache);
     }
-    let window = stale::while_revalidate_window(&freshness, rule)
-        .max(stale::if_error_window(&freshness, rule));
+    let window = stale::while_revalidate_window(&freshness, rule).max(stale::if_error_window(
+        response.status,
+        &freshness,
+        rule,
+    ));
     match basis {
         _ if !window.is_zero() => Ok(freshness),
         Basis::Silence => Err(Reason::NoFreshness),

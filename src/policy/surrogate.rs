@@ -1,10 +1,11 @@
 //! `Surrogate-Control` (W3C Edge Architecture, 2001), as far as caching goes.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 use crate::field::list;
 
-use super::directive::delta_seconds;
+use super::directive::{delta_seconds, forbidding};
 
 /// What a request to the origin says in `Surrogate-Capability`, so that it can address Larder alone.
 pub const CAPABILITY: HeaderValue = HeaderValue::from_static("larder=\"Surrogate/1.0\"");
@@ -23,27 +24,69 @@ pub(super) enum Control {
     MaxAge(u32),
 }
 
+/// What `Surrogate-Control` says here.
+#[derive(Debug, Default)]
+pub(super) struct Surrogate<'a> {
+    /// The well-formed directive that applies; nothing if there is none, so that `Cache-Control` decides.
+    pub(super) control: Option<Control>,
+    /// The members that concern this cache, well-formed or not: what they forbid is forbidden.
+    pub(super) concerning: SmallVec<[&'a [u8]; 2]>,
+}
+
 /// Reads the directives that are meant for every surrogate or for this one.
 ///
-/// Nothing if there are none, so that `Cache-Control` decides. Directives for this device come before
-/// those for all; `no-store` comes before `max-age`.
-pub(super) fn parse(response: &HeaderMap) -> Option<Control> {
-    let mut for_all = None;
-    let mut for_us = None;
+/// Directives for this device come before those for all; `no-store` comes before `max-age`.
+pub(super) fn parse(response: &HeaderMap) -> Surrogate<'_> {
+    let (mut for_all, mut for_us) = (None, None);
     for member in list::members(response, SURROGATE_CONTROL) {
-        let Some((directive, target)) = directive(member) else {
-            continue;
+        let known = match Audience::of(member) {
+            Audience::All => &mut for_all,
+            Audience::Us => &mut for_us,
+            Audience::Others | Audience::Unclear => continue,
         };
-        match target {
-            None => for_all = Some(stricter(for_all, directive)),
-            Some(target) if target.eq_ignore_ascii_case(DEVICE_TOKEN) => {
-                for_us = Some(stricter(for_us, directive));
-            }
-            Some(_) => {}
+        if let Some(control) = control(member) {
+            *known = Some(stricter(*known, control));
         }
     }
-    for_us.or(for_all)
+    let concerns = |member: &&[u8]| match Audience::of(member) {
+        Audience::All => for_us.is_none(),
+        Audience::Us | Audience::Unclear => true,
+        Audience::Others => false,
+    };
+    let concerning = list::members(response, SURROGATE_CONTROL).filter(concerns).collect();
+    Surrogate { control: for_us.or(for_all), concerning }
 }
+
+/// Whom a member is meant for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    All,
+    Us,
+    /// Another device, by its token.
+    Others,
+    /// What stands after `;` is no device: perhaps another directive, as in `no-store; max-age=0`.
+    Unclear,
+}
+
+impl Audience {
+    fn of(member: &[u8]) -> Self {
+        let mut parts = member.splitn(2, |byte| *byte == b';');
+        let Some(device) = parts.nth(1).map(list::trim) else { return Self::All };
+        if device.eq_ignore_ascii_case(DEVICE_TOKEN) {
+            return Self::Us;
+        }
+        let is_token_byte = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+        let is_device = !device.is_empty()
+            && device.iter().all(is_token_byte)
+            && forbidding(device).next().is_none()
+            && !DIRECTIVES.iter().any(|name| device.eq_ignore_ascii_case(name));
+        if is_device { Self::Others } else { Self::Unclear }
+    }
+}
+
+/// Directives that people write after `;` although that separates none; beside the forbidding ones.
+const DIRECTIVES: [&[u8]; 6] =
+    [b"public", b"max-age", b"s-maxage", b"immutable", b"no-transform", b"must-understand"];
 
 /// The first directive stays, unless a later one forbids.
 fn stricter(known: Option<Control>, next: Control) -> Control {
@@ -53,13 +96,11 @@ fn stricter(known: Option<Control>, next: Control) -> Control {
     }
 }
 
-/// Reads `max-age=60+30;device`: the directive, and the device it is meant for.
-fn directive(member: &[u8]) -> Option<(Control, Option<&[u8]>)> {
-    let mut parts = member.splitn(2, |byte| *byte == b';').map(list::trim);
-    let directive = parts.next()?;
-    let target = parts.next();
+/// Reads `max-age=60+30;device`.
+fn control(member: &[u8]) -> Option<Control> {
+    let directive = list::trim(member.split(|byte| *byte == b';').next()?);
     if directive.eq_ignore_ascii_case(b"no-store") {
-        return Some((Control::NoStore, target));
+        return Some(Control::NoStore);
     }
     let (name, value) = directive.split_at_checked(b"max-age=".len())?;
     if !name.eq_ignore_ascii_case(b"max-age=") {
@@ -67,7 +108,7 @@ fn directive(member: &[u8]) -> Option<(Control, Option<&[u8]>)> {
     }
     // After `+` stands how long a stale response may be used; the RFC's directives say that here.
     let fresh = value.split(|byte| *byte == b'+').next()?;
-    Some((Control::MaxAge(delta_seconds(fresh)?), target))
+    Some(Control::MaxAge(delta_seconds(fresh)?))
 }
 
 #[cfg(test)]
@@ -77,7 +118,13 @@ mod tests {
     fn read(value: &'static str) -> Option<Control> {
         let mut response = HeaderMap::new();
         response.insert(SURROGATE_CONTROL, HeaderValue::from_static(value));
-        parse(&response)
+        parse(&response).control
+    }
+
+    fn concerning(value: &'static str) -> usize {
+        let mut response = HeaderMap::new();
+        response.insert(SURROGATE_CONTROL, HeaderValue::from_static(value));
+        parse(&response).concerning.len()
     }
 
     #[test]
@@ -96,5 +143,20 @@ mod tests {
         {
             assert_eq!(read(value), None, "{value}");
         }
+    }
+
+    #[test]
+    fn what_is_not_clearly_for_others_concerns_this_cache() {
+        for (value, count) in [
+            ("no-store; max-age=0", 1),
+            ("max-age=0; private", 1),
+            ("no-store; must-revalidate, no-store;PUBLIC", 2),
+            ("no-store;squid, max-age=9;squid/2", 1),
+            ("no-store, max-age=9;larder", 1),
+            ("no-store, max-age =9;larder", 2),
+        ] {
+            assert_eq!(concerning(value), count, "{value}");
+        }
+        assert_eq!(read("no-store, max-age=9;larder"), Some(Control::MaxAge(9)));
     }
 }

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
-use crate::key::target::query;
+use crate::key::target::{Forwarding, QueryRule, query};
 
 /// Requests that skip the cache: neither answered from it nor stored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -13,14 +14,99 @@ pub struct Bypass {
     pub query: Box<[QueryCondition]>,
     /// Header fields, any of which suffices.
     pub headers: Box<[HeaderCondition]>,
+    /// Whether the answer may take the place of what is stored, where it is what any other request
+    /// would have got: see [`Matched::is_taken_off`].
+    pub refresh: bool,
 }
 
 impl Bypass {
-    /// Whether a request with this query, as sent, and these fields skips the cache.
+    /// Whether a request with this query, as sent, and these fields skips the cache. The hot path:
+    /// allocates nothing, unless the query has encoded names and there are conditions on it.
     pub fn applies(&self, query: Option<&str>, headers: &HeaderMap) -> bool {
         self.headers.iter().any(|condition| condition.holds(headers))
             || (!self.query.is_empty()
                 && query.is_some_and(|query| self.query.iter().any(|wanted| wanted.holds(query))))
+    }
+
+    /// All conditions that hold for such a request; none where it does not skip the cache.
+    pub fn matched(&self, query: Option<&str>, headers: &HeaderMap) -> Matched<'_> {
+        let holding = |wanted: &&QueryCondition| query.is_some_and(|query| wanted.holds(query));
+        Matched {
+            query: self.query.iter().filter(holding).collect(),
+            headers: self.headers.iter().filter(|wanted| wanted.holds(headers)).collect(),
+        }
+    }
+}
+
+/// Why a request skips the cache.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Matched<'a> {
+    /// The conditions on query parameters that hold.
+    pub query: SmallVec<[&'a QueryCondition; 1]>,
+    /// The conditions on header fields that hold.
+    pub headers: SmallVec<[&'a HeaderCondition; 1]>,
+}
+
+impl Matched<'_> {
+    /// Whether nothing of what made the request skip the cache reaches the origin: query parameters
+    /// alone did, and all of those are left out of the key and the forwarded target. The answer is then
+    /// what any other request for the same key would have got.
+    pub fn is_taken_off(&self, rule: &QueryRule) -> bool {
+        self.headers.is_empty()
+            && !self.query.is_empty()
+            && rule.forwarding == Forwarding::Kept
+            && self.query.iter().all(|condition| !rule.keeps(&condition.name))
+    }
+}
+
+/// The value that a parameter or field must have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Wanted {
+    /// Any that means yes: all but the empty one and those that mean no. Written `true`, `1`, `yes` or
+    /// `on`.
+    True,
+    /// One that means no: `false`, `0`, `no` or `off`.
+    False,
+    /// Exactly this.
+    Exactly,
+}
+
+impl Wanted {
+    fn of(text: &str) -> Self {
+        match text {
+            _ if means(text.as_bytes(), &["true", "1", "yes", "on"]) => Self::True,
+            _ if is_no(text.as_bytes()) => Self::False,
+            _ => Self::Exactly,
+        }
+    }
+}
+
+fn is_no(value: &[u8]) -> bool {
+    means(value, &["false", "0", "no", "off"])
+}
+
+fn means(value: &[u8], words: &[&str]) -> bool {
+    words.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// A value as it is written, and what that asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Value {
+    text: Box<str>,
+    wanted: Wanted,
+}
+
+impl Value {
+    fn of(text: &str) -> Self {
+        Self { text: text.into(), wanted: Wanted::of(text) }
+    }
+
+    fn accepts(&self, value: &[u8]) -> bool {
+        match self.wanted {
+            Wanted::True => !value.is_empty() && !is_no(value),
+            Wanted::False => is_no(value),
+            Wanted::Exactly => value == self.text.as_bytes(),
+        }
     }
 }
 
@@ -30,26 +116,34 @@ pub struct QueryCondition {
     /// Its name, decoded.
     pub name: Box<str>,
     /// The value it must have, decoded; any if left out.
-    pub value: Option<Box<str>>,
+    value: Option<Value>,
 }
 
 impl QueryCondition {
     /// Reads `name` or `name=value`; none where the name is missing.
+    ///
+    /// `name` holds where the parameter is there. `name=true` (or `1`, `yes`, `on`) holds for `name` alone
+    /// and for every value but the empty one, `0`, `false`, `no` and `off`; `name=false` for those four.
+    /// Any other value has to be the same.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, value) = match text.split_once('=') {
-            Some((name, value)) => (name, Some(value.into())),
+            Some((name, value)) => (name, Some(Value::of(value))),
             None => (text, None),
         };
         (!name.is_empty()).then(|| Self { name: name.into(), value })
     }
 
     fn holds(&self, query: &str) -> bool {
-        query::pairs(query).any(|(name, value)| {
-            query::decoded(name) == *self.name
-                && self.value.as_ref().is_none_or(|wanted| {
-                    value.is_some_and(|value| query::decoded(value) == **wanted)
-                })
-        })
+        query::pairs(query)
+            .any(|(name, value)| query::decoded(name) == *self.name && self.accepts(value))
+    }
+
+    fn accepts(&self, value: Option<&str>) -> bool {
+        match (&self.value, value) {
+            (None, _) => true,
+            (Some(wanted), None) => wanted.wanted == Wanted::True,
+            (Some(wanted), Some(value)) => wanted.accepts(query::decoded(value).as_bytes()),
+        }
     }
 }
 
@@ -57,7 +151,7 @@ impl fmt::Display for QueryCondition {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.value {
             None => formatter.write_str(&self.name),
-            Some(value) => write!(formatter, "{}={value}", self.name),
+            Some(value) => write!(formatter, "{}={}", self.name, value.text),
         }
     }
 }
@@ -68,34 +162,37 @@ pub struct HeaderCondition {
     /// Its name.
     pub name: HeaderName,
     /// The value one of its lines must have; any if left out.
-    pub value: Option<HeaderValue>,
+    value: Option<Value>,
 }
 
 impl HeaderCondition {
-    /// Reads `name` or `name: value`; none where that is no header field.
+    /// Reads `name` or `name: value`; none where that is no header field. Values that mean yes or no are
+    /// those of [`QueryCondition`].
     pub fn parse(text: &str) -> Option<Self> {
         let (name, value) = match text.split_once(':') {
             Some((name, value)) => (name, Some(value.trim())),
             None => (text, None),
         };
         let name = name.trim().parse().ok()?;
-        let value = value.map(HeaderValue::from_str).transpose().ok()?;
-        Some(Self { name, value })
+        let is_value = value.is_none_or(|value| HeaderValue::from_str(value).is_ok());
+        is_value.then(|| Self { name, value: value.map(Value::of) })
     }
 
     fn holds(&self, headers: &HeaderMap) -> bool {
         match &self.value {
             None => headers.contains_key(&self.name),
-            Some(wanted) => headers.get_all(&self.name).iter().any(|value| value == wanted),
+            Some(wanted) => {
+                headers.get_all(&self.name).iter().any(|value| wanted.accepts(value.as_bytes()))
+            }
         }
     }
 }
 
 impl fmt::Display for HeaderCondition {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.value.as_ref().map(HeaderValue::to_str) {
-            Some(Ok(value)) => write!(formatter, "{}: {value}", self.name),
-            _ => write!(formatter, "{}", self.name),
+        match &self.value {
+            None => write!(formatter, "{}", self.name),
+            Some(value) => write!(formatter, "{}: {}", self.name, value.text),
         }
     }
 }
@@ -103,6 +200,7 @@ impl fmt::Display for HeaderCondition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::target::NamePattern;
 
     #[test]
     fn any_condition_suffices() {
@@ -113,6 +211,7 @@ mod tests {
             headers: ["x-export", "X-Mode: live"]
                 .map(|text| HeaderCondition::parse(text).unwrap())
                 .into(),
+            refresh: false,
         };
         let none = HeaderMap::new();
         assert!(bypass.applies(Some("a=1&nocache=true"), &none));
@@ -130,6 +229,47 @@ mod tests {
         assert!(bypass.applies(None, &with("x-export", "")));
         assert!(bypass.applies(None, &with("x-mode", "live")));
         assert!(!bypass.applies(None, &with("x-mode", "cached")));
+    }
+
+    #[test]
+    fn what_means_yes_is_true_and_what_means_no_is_false() {
+        let holds = |condition: &str, query| QueryCondition::parse(condition).unwrap().holds(query);
+        for condition in ["a=true", "a=1", "a=Yes", "a=on"] {
+            for query in ["a", "a=1", "a=TRUE", "a=yes", "a=x", "a=%31", "a=0&a=1"] {
+                assert!(holds(condition, query), "{condition} {query}");
+            }
+            for query in ["a=", "a=0", "a=False", "a=NO", "a=off", "b=1", "aa=1"] {
+                assert!(!holds(condition, query), "{condition} {query}");
+            }
+        }
+        assert!(holds("a=false", "a=0") && holds("a=off", "a=NO"));
+        assert!(!holds("a=false", "a") && !holds("a=false", "a=") && !holds("a=0", "a=00"));
+        assert!(holds("a=Live", "a=Live") && !holds("a=Live", "a=live") && !holds("a=Live", "a"));
+        assert!(holds("a", "a=0") && holds("a=", "a=") && !holds("a=", "a=1"));
+    }
+
+    #[test]
+    fn what_matched_says_whether_the_origin_sees_it() {
+        let condition = |text| QueryCondition::parse(text).unwrap();
+        let bypass = Bypass {
+            query: [condition("nocache=true"), condition("fresh")].into(),
+            headers: [HeaderCondition::parse("x-export").unwrap()].into(),
+            refresh: true,
+        };
+        let ignore = [NamePattern::parse("nocache").unwrap()].into();
+        let rule = QueryRule { ignore, ..QueryRule::default() };
+        let none = HeaderMap::new();
+        let matched = |query, headers| bypass.matched(query, headers);
+        assert_eq!(matched(Some("nocache=0"), &none), Matched::default());
+        assert!(!matched(None, &none).is_taken_off(&rule));
+        assert!(matched(Some("nocache"), &none).is_taken_off(&rule));
+        assert!(!matched(Some("nocache"), &none).is_taken_off(&QueryRule::default()));
+        let forwarding = QueryRule { forwarding: Forwarding::All, ..rule.clone() };
+        assert!(!matched(Some("nocache"), &none).is_taken_off(&forwarding));
+        assert!(!matched(Some("nocache&fresh"), &none).is_taken_off(&rule));
+        let mut export = HeaderMap::new();
+        export.insert("x-export", HeaderValue::from_static("1"));
+        assert!(!matched(Some("nocache"), &export).is_taken_off(&rule));
     }
 
     #[test]

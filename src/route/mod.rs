@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
+use serde_json_path::JsonPath;
 
 pub use body_tags::BodyTemplate;
 pub use condition::Bypass;
@@ -49,6 +50,8 @@ pub struct Route {
     pub tags: Box<[TagTemplate]>,
     /// Labels of its stored responses that their JSON tells.
     pub body_tags: Box<[BodyTemplate]>,
+    /// A response whose JSON has a node at one of these is not stored.
+    pub store_unless: Arc<[JsonPath]>,
     /// Labels of what a successful unsafe request makes invalid.
     pub purged_on_write: Box<[TagTemplate]>,
     /// The `Cache-Control` that clients are sent in place of the origin's.
@@ -72,6 +75,7 @@ impl Route {
             bypass: Bypass::default(),
             tags: Box::default(),
             body_tags: Box::default(),
+            store_unless: Arc::default(),
             purged_on_write: Box::default(),
             client_cache: None,
             warm_on_success: Box::default(),
@@ -101,6 +105,16 @@ impl Route {
         tags.sort_unstable();
         tags.dedup();
         Ok(tags)
+    }
+
+    /// Whether the JSON of its responses is read.
+    pub fn reads_bodies(&self) -> bool {
+        !self.body_tags.is_empty() || !self.store_unless.is_empty()
+    }
+
+    /// Whether the JSON of a response has what keeps it from being stored.
+    pub fn excludes(&self, document: &Value) -> bool {
+        self.store_unless.iter().any(|path| !path.query(document).is_empty())
     }
 
     /// The tags that a successful unsafe request with this path and this query as sent makes invalid; without

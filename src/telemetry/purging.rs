@@ -43,7 +43,7 @@ impl Purging {
             ),
             untagged: catalogue.counters(
                 "larder_untagged_responses_total",
-                "Responses that were not stored because the tags in their JSON could not be read, by cause.",
+                "Responses that were not stored because of their JSON, or because it could not be read, by cause.",
                 &["route", "cause"],
             ),
         }

@@ -388,7 +388,8 @@ async fn what_is_explicitly_public_is_shared_despite_credentials() {
 async fn set_cookie_is_for_the_one_who_asked() {
     within(async {
         let origin = Scripted::start(|asked| {
-            Said::fresh("a").with("set-cookie", &format!("sid={}", asked.before))
+            let shared = Said::fresh("a").with("cache-control", "public");
+            shared.with("set-cookie", &format!("sid={}", asked.before))
         })
         .await;
         let proxy = Proxy::before(&origin.url());

@@ -70,6 +70,34 @@ fn a_valid_file_shows_its_routes() {
 }
 
 #[test]
+fn times_by_status_and_what_defaults_say_are_shown() {
+    let file = r#"
+origin = "http://127.0.0.1:3000"
+[defaults]
+query.ignore = "nocache"
+bypass = { query = "nocache=true", refresh = true }
+[tier.graph]
+ttl = "1m"
+store_unless = ["$.errors[0]"]
+client_cache = "no-cache"
+[[route]]
+name = "graph"
+match = "/graph"
+tier = "graph"
+ttl = { "404" = "10s" }
+"#;
+    let (output, _directory) = check(Some(file), &[]);
+    assert_eq!(text(&output.stderr), "");
+    insta::assert_snapshot!(text(&output.stdout), @"
+    name       match            ttl                              ttl_from  stale_while_revalidate  stale_if_error  details
+    graph      /graph           200 1m, 203 1m, 204 1m, 404 10s  origin    -                       -               query without nocache; bypass by query nocache=true; a bypass refreshes; not stored with $.errors[0]; clients no-cache
+    unmatched  (anything else)  -                                origin    -                       -               query without nocache; bypass by query nocache=true; a bypass refreshes
+
+    proxy.toml: valid, 1 route, 0 warnings
+    ");
+}
+
+#[test]
 fn errors_fail_the_check_without_colours_in_a_pipe() {
     let file = "origin = \"http://127.0.0.1:3000\"\n[store]\nmemroy = \"1GiB\"\n";
     let (output, _directory) = check(Some(file), &[]);

@@ -73,7 +73,8 @@ async fn a_thousand_clients_cost_one_request_and_get_bytes_before_its_end() {
 async fn followers_are_told_so() {
     within(async {
         let gate = Gate::closed();
-        let said = Said::fresh("a").after(&gate).with("set-cookie", "sid=leader");
+        let said = Said::fresh("a").after(&gate);
+        let said = said.with("cache-control", "public").with("set-cookie", "sid=leader");
         let origin = Scripted::always(said).await;
         let proxy = Proxy::before(&origin.url());
         let mut leader = waiting(&proxy, "/a", 1).await;

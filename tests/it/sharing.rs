@@ -1,5 +1,7 @@
 //! The origin sees exactly what the key says: targets, hosts, parameters and forwarding fields.
 
+mod property;
+
 use crate::support::{
     proxy::Proxy,
     script::{Asked, Said, Scripted},

@@ -1,11 +1,13 @@
 //! Compiling: from the sections of a file to checked settings, with every problem pointed at.
 
 mod events;
+mod layers;
 mod origin;
 mod problems;
 mod routes;
 mod store;
 mod timing;
+mod ttl;
 mod webhook;
 
 use std::net::SocketAddr;

@@ -20,6 +20,14 @@ impl Problems<'_> {
         self.findings.push(finding);
     }
 
+    /// Notes what is wrong with a text that several routes use; the first of them stands for all.
+    pub(super) fn push_once(&mut self, finding: Finding) {
+        let is_same = |known: &Finding| known.at == finding.at && known.message == finding.message;
+        if !self.findings.iter().any(is_same) {
+            self.findings.push(finding);
+        }
+    }
+
     pub(super) fn error(&mut self, at: &Range<usize>, message: impl Into<String>) {
         self.push(Finding::error(Some(at.clone()), message));
     }

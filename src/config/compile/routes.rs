@@ -1,21 +1,18 @@
 //! Routes, tiers and defaults.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 
-use super::problems::Problems;
+use super::{layers::Layer, problems::Problems};
 use crate::{
     config::{
-        file::{
-            At, BypassTable, DefaultsTable, File, QueryTable, RouteSection, Text, Texts, TierTable,
-            VaryTable,
-        },
+        file::{At, BypassTable, File, QueryTable, RouteSection, Text, Texts, VaryTable},
         report::Finding,
         suggest::{did_you_mean, listed, nearest},
     },
     key::target::{Forwarding, NamePattern, NamePatternError, Order, QueryRule},
-    policy::{ClientCacheControl, Rule, TtlFrom, invalidation::is_unsafe},
+    policy::{Rule, Ttl, TtlFrom, invalidation::is_unsafe},
     route::{
         BodyTemplate, Bypass, Pattern, Route, RouteTable, Tag, TagError, TagTemplate,
         TargetTemplate, VaryRule,
@@ -28,128 +25,52 @@ use crate::{
 /// The route table, without those routes that have problems.
 pub(super) fn compile(file: &File, problems: &mut Problems<'_>) -> RouteTable {
     let defaults = Layer::of_defaults(&file.defaults, problems);
-    let tiers: BTreeMap<&str, Layer> = file
+    let tiers: BTreeMap<&str, Layer<'_>> = file
         .tier
         .iter()
         .map(|(name, tier)| (name.as_str(), Layer::of_tier(tier, problems)))
         .collect();
     let mut routes = Vec::with_capacity(file.route.len());
     for section in &file.route {
-        let layer = Layer::of_route(section, problems).over(tier_of(section, &tiers, problems));
-        let rule = layer.over(defaults).into_rule();
-        warn_about_ttl_from(section, &rule, problems);
-        routes.extend(route(section, rule, problems));
+        let layer = Layer::of_route(section, problems).over(&tier_of(section, &tiers, problems));
+        routes.extend(route(section, layer.over(&defaults), problems));
     }
     check_names(&file.route, problems);
     check_reachable(&file.route, problems);
-    // What no route matches follows the origin's own freshness: no TTL of ours.
-    let unmatched = Rule { ttl: None, ..defaults.into_rule() };
-    RouteTable::new(routes, Route::unmatched(unmatched))
+    for tier in tiers.values() {
+        // A tier that no route uses is checked, too.
+        let _tags = general_tags(tier.tags, &QueryRule::default(), problems);
+    }
+    RouteTable::new(routes, unmatched(defaults, problems))
 }
 
-/// What one of defaults, tier and route says about caching.
-#[derive(Debug, Clone, Copy, Default)]
-struct Layer {
-    cache: Option<bool>,
-    ttl: Option<Duration>,
-    ttl_from: Option<TtlFrom>,
-    stale_while_revalidate: Option<Duration>,
-    stale_if_error: Option<Duration>,
-    client_cache_control: Option<ClientCacheControl>,
-}
-
-impl Layer {
-    fn of_defaults(table: &DefaultsTable, problems: &mut Problems<'_>) -> Self {
-        Self {
-            cache: None,
-            ttl: problems.duration(table.ttl.as_ref()),
-            ttl_from: ttl_from(table.ttl_from.as_ref(), problems),
-            stale_while_revalidate: problems.duration(table.stale_while_revalidate.as_ref()),
-            stale_if_error: problems.duration(table.stale_if_error.as_ref()),
-            client_cache_control: client_cache_control(
-                table.client_cache_control.as_ref(),
-                problems,
-            ),
-        }
-    }
-
-    fn of_tier(table: &TierTable, problems: &mut Problems<'_>) -> Self {
-        Self {
-            cache: table.cache,
-            ttl: problems.duration(table.ttl.as_ref()),
-            ttl_from: ttl_from(table.ttl_from.as_ref(), problems),
-            stale_while_revalidate: problems.duration(table.stale_while_revalidate.as_ref()),
-            stale_if_error: problems.duration(table.stale_if_error.as_ref()),
-            client_cache_control: None,
-        }
-    }
-
-    fn of_route(table: &RouteSection, problems: &mut Problems<'_>) -> Self {
-        Self {
-            cache: table.cache,
-            ttl: problems.duration(table.ttl.as_ref()),
-            ttl_from: ttl_from(table.ttl_from.as_ref(), problems),
-            stale_while_revalidate: problems.duration(table.stale_while_revalidate.as_ref()),
-            stale_if_error: problems.duration(table.stale_if_error.as_ref()),
-            client_cache_control: client_cache_control(
-                table.client_cache_control.as_ref(),
-                problems,
-            ),
-        }
-    }
-
-    /// This, and what `lower` says where this says nothing.
-    fn over(self, lower: Self) -> Self {
-        Self {
-            cache: self.cache.or(lower.cache),
-            ttl: self.ttl.or(lower.ttl),
-            ttl_from: self.ttl_from.or(lower.ttl_from),
-            stale_while_revalidate: self.stale_while_revalidate.or(lower.stale_while_revalidate),
-            stale_if_error: self.stale_if_error.or(lower.stale_if_error),
-            client_cache_control: self.client_cache_control.or(lower.client_cache_control),
-        }
-    }
-
-    fn into_rule(self) -> Rule {
-        Rule {
-            cache: self.cache.unwrap_or(true),
-            ttl: self.ttl,
-            ttl_from: self.ttl_from.unwrap_or_default(),
-            stale_while_revalidate: self.stale_while_revalidate,
-            stale_if_error: self.stale_if_error,
-            client_cache_control: self.client_cache_control.unwrap_or_default(),
-        }
+/// The route of what no route matches: it follows the origin's own freshness, with no TTL of ours.
+fn unmatched(defaults: Layer<'_>, problems: &mut Problems<'_>) -> Route {
+    let rule = Rule { ttl: Ttl::default(), ..defaults.rule() };
+    let query = defaults.query.unwrap_or_default();
+    let (tags, body_tags) = general_tags(defaults.tags, &query, problems);
+    Route {
+        query,
+        vary: defaults.vary.unwrap_or_default(),
+        bypass: defaults.bypass.map(|bypass| bypass.value).unwrap_or_default(),
+        store_unless: defaults.store_unless.unwrap_or_default(),
+        client_cache: defaults.client_cache,
+        tags,
+        body_tags,
+        ..Route::unmatched(rule)
     }
 }
 
-fn ttl_from(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<TtlFrom> {
-    let words = [
-        ("origin", TtlFrom::Origin),
-        ("rule", TtlFrom::Rule),
-        ("min", TtlFrom::Min),
-        ("max", TtlFrom::Max),
-    ];
-    problems.word(text, &words)
-}
-
-fn client_cache_control(
-    text: Option<&Text>,
-    problems: &mut Problems<'_>,
-) -> Option<ClientCacheControl> {
-    let words = [("honor", ClientCacheControl::Honor), ("ignore", ClientCacheControl::Ignore)];
-    problems.word(text, &words)
-}
-
-fn tier_of(
+fn tier_of<'a>(
     section: &RouteSection,
-    tiers: &BTreeMap<&str, Layer>,
+    tiers: &BTreeMap<&str, Layer<'a>>,
     problems: &mut Problems<'_>,
-) -> Layer {
+) -> Layer<'a> {
     let Some(name) = &section.tier else {
         return Layer::default();
     };
     if let Some(layer) = tiers.get(name.as_str()) {
-        return *layer;
+        return layer.clone();
     }
     let finding = Finding::error(Some(name.span.clone()), "there is no such tier");
     problems.push(match nearest(name, tiers.keys().copied()) {
@@ -162,7 +83,7 @@ fn tier_of(
 
 fn warn_about_ttl_from(section: &RouteSection, rule: &Rule, problems: &mut Problems<'_>) {
     if let Some(text) = &section.ttl_from
-        && rule.ttl.is_none()
+        && rule.ttl.is_empty()
         && rule.ttl_from != TtlFrom::Origin
     {
         let message = "`ttl_from` has no effect: the route has no `ttl`";
@@ -170,18 +91,21 @@ fn warn_about_ttl_from(section: &RouteSection, rule: &Rule, problems: &mut Probl
     }
 }
 
-fn route(section: &At<RouteSection>, rule: Rule, problems: &mut Problems<'_>) -> Option<Route> {
-    let query = section.query.as_ref().map(|table| query_rule(table, problems));
-    let vary = section.vary.as_ref().map(|table| vary_rule(table, problems));
-    let bypass = section.bypass.as_ref().map(|table| bypass(table, problems));
-    let client_cache = section.client_cache.as_ref().and_then(|text| {
-        let read = |text: &str| HeaderValue::from_str(text).map_err(|_| "this is no field value");
-        problems.read(text, read)
+fn route(
+    section: &At<RouteSection>,
+    layer: Layer<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<Route> {
+    let rule = layer.rule();
+    warn_about_ttl_from(section, &rule, problems);
+    let query = layer.query.unwrap_or_default();
+    let bypass = layer.bypass.map(|bypass| {
+        warn_about_refresh(section, &bypass, &query, problems);
+        bypass.value
     });
     let name = name(section, problems);
     let pattern = pattern(section, problems)?;
-    let query = query.unwrap_or_default();
-    let (tags, body_tags) = tags(section.tags.as_ref(), (&pattern, &query), problems);
+    let (tags, body_tags) = tags(section, layer.tags, (&pattern, &query), problems);
     let on_write = section.on_write.as_ref().and_then(|table| table.purge.as_ref());
     let purged_on_write = purged(on_write, &pattern, problems);
     warn_about_writes(section, &pattern, problems);
@@ -192,12 +116,13 @@ fn route(section: &At<RouteSection>, rule: Rule, problems: &mut Problems<'_>) ->
         pattern: Some(pattern),
         rule,
         query,
-        vary: vary.unwrap_or_default(),
+        vary: layer.vary.unwrap_or_default(),
         bypass: bypass.unwrap_or_default(),
         tags,
         body_tags,
+        store_unless: layer.store_unless.unwrap_or_default(),
         purged_on_write,
-        client_cache,
+        client_cache: layer.client_cache,
         warm_on_success,
     })
 }
@@ -230,26 +155,58 @@ fn pattern(section: &At<RouteSection>, problems: &mut Problems<'_>) -> Option<Pa
 }
 
 fn tags(
+    section: &At<RouteSection>,
     texts: Option<&Texts>,
     (pattern, query): (&Pattern, &QueryRule),
     problems: &mut Problems<'_>,
 ) -> (Box<[TagTemplate]>, Box<[BodyTemplate]>) {
+    split_tags(texts, pattern, |text, tag| match tag {
+        Ok(tag) => check_parameters(tag, text, query, problems),
+        Err(error) => {
+            let help = match error.problem {
+                TagProblem::Path(_) => None,
+                _ => Some(format!("{}, `{{$.path}}`", placeholders(pattern))),
+            };
+            let finding = tag_finding(text, error, help, problems);
+            let is_own = section.tags.is_some();
+            problems.push_once(match &section.name {
+                Some(name) if !is_own => finding.context(name.span.clone(), "in this route"),
+                _ => finding,
+            });
+        }
+    })
+}
+
+/// Tags of defaults or a tier without any route: those with a segment of a path are left out.
+fn general_tags(
+    texts: Option<&Texts>,
+    query: &QueryRule,
+    problems: &mut Problems<'_>,
+) -> (Box<[TagTemplate]>, Box<[BodyTemplate]>) {
+    let Ok(pattern) = Pattern::parse("/**") else { return Default::default() };
+    split_tags(texts, &pattern, |text, tag| match tag {
+        Ok(tag) => check_parameters(tag, text, query, problems),
+        Err(TagError { problem: TagProblem::Unknown(_), .. }) => {}
+        Err(error) => {
+            let finding = tag_finding(text, error, None, problems);
+            problems.push_once(finding);
+        }
+    })
+}
+
+fn split_tags(
+    texts: Option<&Texts>,
+    pattern: &Pattern,
+    mut check: impl FnMut(&Text, Result<&Tag, &TagError>),
+) -> (Box<[TagTemplate]>, Box<[BodyTemplate]>) {
     let (mut of_request, mut of_body) = (Vec::new(), Vec::new());
     for text in texts.iter().flat_map(|texts| texts.iter()) {
         let tag = Tag::parse(text, pattern);
-        if let Ok(tag) = &tag {
-            check_parameters(tag, text, query, problems);
-        }
+        check(text, tag.as_ref());
         match tag {
             Ok(Tag::OfRequest(tag)) => of_request.push(tag),
             Ok(Tag::OfBody(tag)) => of_body.push(tag),
-            Err(error) => {
-                let help = match error.problem {
-                    TagProblem::Path(_) => None,
-                    _ => Some(format!("{}, `{{$.path}}`", placeholders(pattern))),
-                };
-                refuse_tag(text, &error, help, problems);
-            }
+            Err(_) => {}
         }
     }
     (of_request.into(), of_body.into())
@@ -260,7 +217,7 @@ fn check_parameters(tag: &Tag, text: &Text, query: &QueryRule, problems: &mut Pr
     for name in tag.parameters().into_iter().filter(|name| !query.keeps(name)) {
         let message = format!("`{{?{name}}}` is no parameter of the key: `query` leaves it out");
         let help = "tags are made of parameters that are kept; see `query.ignore` and `query.only`";
-        problems.push(Finding::error(Some(text.span.clone()), message).help(help));
+        problems.push_once(Finding::error(Some(text.span.clone()), message).help(help));
     }
 }
 
@@ -281,16 +238,45 @@ fn purged(
                     }
                     _ => placeholders(pattern),
                 };
-                refuse_tag(text, &error, Some(help), problems);
+                let finding = tag_finding(text, &error, Some(help), problems);
+                problems.push(finding);
             }
         }
     }
     tags.into()
 }
 
-fn refuse_tag(text: &Text, error: &TagError, help: Option<String>, problems: &mut Problems<'_>) {
+fn tag_finding(
+    text: &Text,
+    error: &TagError,
+    help: Option<String>,
+    problems: &Problems<'_>,
+) -> Finding {
     let at = problems.part(text, &error.at);
-    problems.push(Finding::error(Some(at), error.to_string()).maybe_help(help));
+    Finding::error(Some(at), error.to_string()).maybe_help(help)
+}
+
+/// A bypassed answer is what others would get only if what brought it about does not reach the origin.
+fn warn_about_refresh(
+    section: &RouteSection,
+    bypass: &At<Bypass>,
+    query: &QueryRule,
+    problems: &mut Problems<'_>,
+) {
+    let is_taken_off = |condition: &QueryCondition| {
+        query.forwarding == Forwarding::Kept && !query.keeps(&condition.name)
+    };
+    if bypass.refresh && !bypass.query.iter().any(is_taken_off) {
+        let message =
+            "`refresh` has no effect: no query parameter of `bypass` is left out of the key";
+        let finding = Finding::warning(bypass.span.clone(), message).help(
+            "name the parameter in `query.ignore`: only then is the answer what others would get",
+        );
+        problems.push_once(match &section.name {
+            Some(name) => finding.context(name.span.clone(), "in this route"),
+            None => finding,
+        });
+    }
 }
 
 fn warn_about_writes(section: &RouteSection, pattern: &Pattern, problems: &mut Problems<'_>) {
@@ -336,7 +322,7 @@ fn placeholders(pattern: &Pattern) -> String {
     format!("placeholders of this route: {}", listed(known))
 }
 
-fn query_rule(table: &QueryTable, problems: &mut Problems<'_>) -> QueryRule {
+pub(super) fn query_rule(table: &QueryTable, problems: &mut Problems<'_>) -> QueryRule {
     let name = |text: &str| {
         NamePattern::parse(text).map_err(|error| match error {
             NamePatternError::Empty => "a parameter name is missing",
@@ -353,7 +339,7 @@ fn query_rule(table: &QueryTable, problems: &mut Problems<'_>) -> QueryRule {
     }
 }
 
-fn vary_rule(table: &VaryTable, problems: &mut Problems<'_>) -> VaryRule {
+pub(super) fn vary_rule(table: &VaryTable, problems: &mut Problems<'_>) -> VaryRule {
     let header = |text: &str| text.parse::<HeaderName>().map_err(|_| "this is no field name");
     let cookie = |text: &str| {
         let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
@@ -369,7 +355,7 @@ fn vary_rule(table: &VaryTable, problems: &mut Problems<'_>) -> VaryRule {
     }
 }
 
-fn bypass(table: &BypassTable, problems: &mut Problems<'_>) -> Bypass {
+pub(super) fn bypass(table: &BypassTable, problems: &mut Problems<'_>) -> Bypass {
     let query = |text: &str| {
         QueryCondition::parse(text).ok_or("this is `name` or `name=value`, as in `nocache=true`")
     };
@@ -379,6 +365,7 @@ fn bypass(table: &BypassTable, problems: &mut Problems<'_>) -> Bypass {
     Bypass {
         query: problems.each(table.query.as_ref(), query).into(),
         headers: problems.each(table.header.as_ref(), header).into(),
+        refresh: table.refresh.as_ref().is_some_and(|flag| flag.value),
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) use at::{At, Text, Texts};
 pub(super) use events::EventsTable;
 pub(super) use read::read;
 pub(super) use routing::{
-    BypassTable, DefaultsTable, QueryTable, RouteSection, TierTable, VaryTable,
+    BypassTable, DefaultsTable, QueryTable, RouteSection, TierTable, TtlValue, VaryTable,
 };
 pub(super) use section::{
     AdminTable, File, LimitsTable, LogTable, OriginTable, OriginTlsTable, StoreTable,

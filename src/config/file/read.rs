@@ -8,7 +8,7 @@ use toml::{
 
 use super::{
     section::File,
-    shape::{FILE, Key, Shape},
+    shape::{DURATION, FILE, Key, Shape},
 };
 use crate::config::{
     environment::{Environment, expand},
@@ -62,7 +62,13 @@ impl Check<'_> {
     fn value(&mut self, value: &mut Spanned<DeValue<'_>>, shape: Shape, path: &str) -> bool {
         let span = value.span();
         match (shape, value.get_mut()) {
-            (Shape::Text(_), DeValue::String(_)) => return self.text(value, path),
+            (Shape::Text(_) | Shape::Ttl, DeValue::String(_)) => return self.text(value, path),
+            (Shape::Ttl, DeValue::Table(times)) => {
+                retain(times, |status, time| {
+                    self.value(time, DURATION, &join(path, status.get_ref()))
+                });
+                return true;
+            }
             (Shape::Texts, DeValue::String(_)) => {
                 let keep = self.text(value, path);
                 wrap_in_list(value);
@@ -340,12 +346,15 @@ mod tests {
                 .iter()
                 .filter_map(|table| table.get(key.name).map(Spanned::get_ref))
                 .collect();
+            // The tables of defaults and tiers are those of routes, which are shown in full.
+            let is_repeated = path.starts_with("defaults.") || path.starts_with("tier.");
             if found.is_empty() {
                 missing.push(path);
-            } else if let Shape::Table(keys)
-            | Shape::TableOrText(_, keys)
-            | Shape::Tables(keys)
-            | Shape::Named(keys) = key.shape
+            } else if !is_repeated
+                && let Shape::Table(keys)
+                | Shape::TableOrText(_, keys)
+                | Shape::Tables(keys)
+                | Shape::Named(keys) = key.shape
             {
                 let is_named = matches!(key.shape, Shape::Named(_));
                 let inner: Vec<_> =

@@ -1,6 +1,11 @@
 //! The serde structs of the sections about routes.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
 
 use super::at::{At, Text, Texts};
 
@@ -8,10 +13,16 @@ use super::at::{At, Text, Texts};
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct DefaultsTable {
-    pub(in crate::config) ttl: Option<Text>,
+    pub(in crate::config) ttl: Option<At<TtlValue>>,
     pub(in crate::config) ttl_from: Option<Text>,
     pub(in crate::config) stale_while_revalidate: Option<Text>,
     pub(in crate::config) stale_if_error: Option<Text>,
+    pub(in crate::config) tags: Option<Texts>,
+    pub(in crate::config) query: Option<At<QueryTable>>,
+    pub(in crate::config) vary: Option<At<VaryTable>>,
+    pub(in crate::config) bypass: Option<At<BypassTable>>,
+    pub(in crate::config) store_unless: Option<Texts>,
+    pub(in crate::config) client_cache: Option<Text>,
     pub(in crate::config) client_cache_control: Option<Text>,
 }
 
@@ -19,11 +30,18 @@ pub(in crate::config) struct DefaultsTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct TierTable {
-    pub(in crate::config) ttl: Option<Text>,
+    pub(in crate::config) ttl: Option<At<TtlValue>>,
     pub(in crate::config) ttl_from: Option<Text>,
     pub(in crate::config) stale_while_revalidate: Option<Text>,
     pub(in crate::config) stale_if_error: Option<Text>,
     pub(in crate::config) cache: Option<bool>,
+    pub(in crate::config) tags: Option<Texts>,
+    pub(in crate::config) query: Option<At<QueryTable>>,
+    pub(in crate::config) vary: Option<At<VaryTable>>,
+    pub(in crate::config) bypass: Option<At<BypassTable>>,
+    pub(in crate::config) store_unless: Option<Texts>,
+    pub(in crate::config) client_cache: Option<Text>,
+    pub(in crate::config) client_cache_control: Option<Text>,
 }
 
 /// `[[route]]`
@@ -34,7 +52,7 @@ pub(in crate::config) struct RouteSection {
     #[serde(rename = "match")]
     pub(in crate::config) pattern: Option<Text>,
     pub(in crate::config) tier: Option<Text>,
-    pub(in crate::config) ttl: Option<Text>,
+    pub(in crate::config) ttl: Option<At<TtlValue>>,
     pub(in crate::config) ttl_from: Option<Text>,
     pub(in crate::config) stale_while_revalidate: Option<Text>,
     pub(in crate::config) stale_if_error: Option<Text>,
@@ -45,8 +63,46 @@ pub(in crate::config) struct RouteSection {
     pub(in crate::config) bypass: Option<At<BypassTable>>,
     pub(in crate::config) on_write: Option<At<OnWriteTable>>,
     pub(in crate::config) on_success: Option<At<OnSuccessTable>>,
+    pub(in crate::config) store_unless: Option<Texts>,
     pub(in crate::config) client_cache: Option<Text>,
     pub(in crate::config) client_cache_control: Option<Text>,
+}
+
+/// `ttl`: one time, or one for each status.
+#[derive(Debug)]
+pub(in crate::config) enum TtlValue {
+    /// For successful responses.
+    OfSuccesses(String),
+    /// Times by status, both as written.
+    ByStatus(Vec<(Text, Text)>),
+}
+
+impl<'de> Deserialize<'de> for TtlValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TtlVisitor)
+    }
+}
+
+struct TtlVisitor;
+
+impl<'de> Visitor<'de> for TtlVisitor {
+    type Value = TtlValue;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a duration, or a table of durations")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<TtlValue, E> {
+        Ok(TtlValue::OfSuccesses(text.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TtlValue, A::Error> {
+        let mut times = Vec::new();
+        while let Some(time) = map.next_entry()? {
+            times.push(time);
+        }
+        Ok(TtlValue::ByStatus(times))
+    }
 }
 
 /// `route.query`
@@ -73,6 +129,7 @@ pub(in crate::config) struct VaryTable {
 pub(in crate::config) struct BypassTable {
     pub(in crate::config) query: Option<Texts>,
     pub(in crate::config) header: Option<Texts>,
+    pub(in crate::config) refresh: Option<At<bool>>,
 }
 
 /// `route.on_write`

@@ -15,6 +15,8 @@ pub(super) struct Key {
 pub(super) enum Shape {
     /// A string; the text tells what it says.
     Text(&'static str),
+    /// A duration, or durations by status.
+    Ttl,
     /// A list of strings, or one string.
     Texts,
     /// `true` or `false`.
@@ -38,6 +40,7 @@ impl Shape {
     pub(super) fn expected(self) -> &'static str {
         match self {
             Self::Text(expected) => expected,
+            Self::Ttl => "a duration in quotes, as in `\"30s\"`, or a table of them by status",
             Self::Texts => "a string or a list of strings",
             Self::Flag => "`true` or `false`",
             Self::Count => "a whole number",
@@ -49,7 +52,7 @@ impl Shape {
 }
 
 const STRING: Shape = Shape::Text("a string");
-const DURATION: Shape = Shape::Text("a duration in quotes, as in `\"30s\"`");
+pub(super) const DURATION: Shape = Shape::Text("a duration in quotes, as in `\"30s\"`");
 const SIZE: Shape = Shape::Text("a size in quotes, as in `\"64KiB\"`");
 
 const fn key(name: &'static str, shape: Shape) -> Key {
@@ -138,26 +141,39 @@ pub(super) const EVENTS: &[Key] = &[
 ];
 
 pub(super) const DEFAULTS: &[Key] = &[
-    key("ttl", DURATION),
+    key("ttl", Shape::Ttl),
     key("ttl_from", STRING),
     key("stale_while_revalidate", DURATION),
     key("stale_if_error", DURATION),
+    key("tags", Shape::Texts),
+    key("query", Shape::Table(QUERY)),
+    key("vary", Shape::Table(VARY)),
+    key("bypass", Shape::Table(BYPASS)),
+    key("store_unless", Shape::Texts),
+    key("client_cache", STRING),
     key("client_cache_control", STRING),
 ];
 
 pub(super) const TIER: &[Key] = &[
-    key("ttl", DURATION),
+    key("ttl", Shape::Ttl),
     key("ttl_from", STRING),
     key("stale_while_revalidate", DURATION),
     key("stale_if_error", DURATION),
     key("cache", Shape::Flag),
+    key("tags", Shape::Texts),
+    key("query", Shape::Table(QUERY)),
+    key("vary", Shape::Table(VARY)),
+    key("bypass", Shape::Table(BYPASS)),
+    key("store_unless", Shape::Texts),
+    key("client_cache", STRING),
+    key("client_cache_control", STRING),
 ];
 
 pub(super) const ROUTE: &[Key] = &[
     key("name", STRING),
     key("match", STRING),
     key("tier", STRING),
-    key("ttl", DURATION),
+    key("ttl", Shape::Ttl),
     key("ttl_from", STRING),
     key("stale_while_revalidate", DURATION),
     key("stale_if_error", DURATION),
@@ -168,6 +184,7 @@ pub(super) const ROUTE: &[Key] = &[
     key("bypass", Shape::Table(BYPASS)),
     key("on_write", Shape::Table(ON_WRITE)),
     key("on_success", Shape::Table(ON_SUCCESS)),
+    key("store_unless", Shape::Texts),
     key("client_cache", STRING),
     key("client_cache_control", STRING),
 ];
@@ -181,7 +198,8 @@ pub(super) const QUERY: &[Key] = &[
 
 pub(super) const VARY: &[Key] = &[key("headers", Shape::Texts), key("cookies", Shape::Texts)];
 
-pub(super) const BYPASS: &[Key] = &[key("query", Shape::Texts), key("header", Shape::Texts)];
+pub(super) const BYPASS: &[Key] =
+    &[key("query", Shape::Texts), key("header", Shape::Texts), key("refresh", Shape::Flag)];
 
 pub(super) const ON_WRITE: &[Key] = &[key("purge", Shape::Texts)];
 

@@ -4,6 +4,7 @@ use http::HeaderName;
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::Ttl;
 
 const NOW: u64 = 784_111_777; // Sun, 06 Nov 1994 08:49:37 GMT
 
@@ -106,27 +107,28 @@ fn a_huge_age_is_clamped() {
 }
 
 #[test]
-fn an_invalid_age_makes_the_response_stale() {
+fn of_several_ages_the_first_counts_and_an_invalid_one_is_ignored() {
     for (age, ttl) in [
-        ("abc", 0),
-        ("-7200", 0),
-        ("7200.0", 0),
-        ("7200;foo=bar", 0),
-        ("0, 0", 0),
-        ("3600, 3600", 0),
-        ("", 0),
+        ("abc", 3600),
+        ("-7200", 3600),
+        ("7200.0", 3600),
+        ("7200;foo=bar", 3600),
+        ("", 3600),
+        (", 7200", 3600),
+        ("0, 0", 3600),
+        ("100, 7200", 3500),
         ("7200,0", -3600),
         ("0,7200", 3600),
     ] {
         let response = response(&[("age", text(age)), ("cache-control", text("max-age=3600"))]);
         assert_eq!(response.ttl(), ttl, "{age}");
     }
-    let twice = response(&[
-        ("age", text("0")),
-        ("age", text("0")),
-        ("cache-control", text("max-age=3600")),
-    ]);
-    assert_eq!(twice.ttl(), 0);
+    let lines = |first, second| {
+        let fields = [("age", text(first)), ("age", text(second))];
+        response(&[&fields[..], &[("cache-control", text("max-age=3600"))]].concat()).ttl()
+    };
+    assert_eq!(lines("0", "7200"), 3600);
+    assert_eq!(lines("7200", "0"), -3600);
 }
 
 #[test]
@@ -151,7 +153,7 @@ fn heuristics_need_a_cacheable_status_or_public() {
 }
 
 fn with_ttl(seconds: u64, ttl_from: TtlFrom) -> Rule {
-    Rule { ttl: Some(Duration::from_secs(seconds)), ttl_from, ..Rule::default() }
+    Rule { ttl: Ttl::of_successes(Duration::from_secs(seconds)), ttl_from, ..Rule::default() }
 }
 
 #[test]
@@ -182,9 +184,30 @@ fn a_rule_counts_from_receipt() {
 #[test]
 fn a_rule_does_not_make_errors_fresh() {
     let mut error = response(&[]);
-    error.status = StatusCode::INTERNAL_SERVER_ERROR;
-    let (freshness, basis) = error.assess(&with_ttl(60, TtlFrom::Rule));
-    assert_eq!((freshness.lifetime, basis), (Duration::ZERO, Basis::Silence));
+    for status in [201, 301, 308, 404, 405, 410, 414, 500, 501] {
+        error.status = StatusCode::from_u16(status).unwrap();
+        let (freshness, basis) = error.assess(&with_ttl(60, TtlFrom::Rule));
+        assert_eq!((freshness.lifetime, basis), (Duration::ZERO, Basis::Silence), "{status}");
+    }
+}
+
+#[test]
+fn a_status_may_have_a_ttl_of_its_own() {
+    let ttl = [(404, 10), (200, 60)];
+    let ttl = ttl.map(|(status, seconds)| {
+        (StatusCode::from_u16(status).unwrap(), Duration::from_secs(seconds))
+    });
+    let rule = Rule { ttl: ttl.into_iter().collect(), ..Rule::default() };
+    let mut silent = response(&[]);
+    for (status, seconds) in [(200, 60), (404, 10), (203, 0), (410, 0)] {
+        silent.status = StatusCode::from_u16(status).unwrap();
+        assert_eq!(silent.assess(&rule).0.lifetime.as_secs(), seconds, "{status}");
+    }
+    let lower = Ttl::of_successes(Duration::from_secs(5));
+    let both: Vec<_> = rule.ttl.over(&lower).iter().collect();
+    let seconds = both.iter().map(|(status, time)| (status.as_u16(), time.as_secs()));
+    assert_eq!(seconds.collect::<Vec<_>>(), [(200, 60), (203, 5), (204, 5), (404, 10)]);
+    assert_eq!((lower.plain(), rule.ttl.plain()), (Some(Duration::from_secs(5)), None));
 }
 
 #[test]

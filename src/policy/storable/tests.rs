@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::field::Timestamp;
 
 use super::*;
-use crate::policy::TtlFrom;
+use crate::policy::{Ttl, TtlFrom};
 
 const NOW: u64 = 784_111_777;
 
@@ -59,7 +59,9 @@ impl Case {
             requested_at: now,
             received_at: now,
         };
-        storable(&request, &response, &self.rule)
+        let asked = RequestDirectives::parse(request.headers);
+        let directives = ResponseDirectives::parse(response.headers);
+        storable((&request, &asked), (&response, &directives), &self.rule)
     }
 
     fn refusal(&self, fields: &[(&'static str, &'static str)]) -> Option<Reason> {
@@ -142,6 +144,8 @@ fn a_window_for_stale_responses_is_of_use() {
     assert_eq!(bridging.refusal(&[]), Some(Reason::NoFreshness));
     assert_eq!(bridging.cache_control("max-age=0, must-revalidate"), Some(Reason::ZeroTtl));
     assert_eq!(bridging.cache_control("no-cache"), Some(Reason::NoCache));
+    let error = Case { status: 502, ..bridging };
+    assert_eq!(error.cache_control("max-age=0, stale-if-error=60"), Some(Reason::ZeroTtl));
 }
 
 #[test]
@@ -165,22 +169,51 @@ fn a_session_cookie_needs_permission_and_others_do_not() {
 }
 
 #[test]
-fn set_cookie_needs_explicit_freshness() {
+fn set_cookie_needs_a_positive_lifetime_and_leave_to_be_shared() {
     let get = Case::get();
     let cookie = ("set-cookie", "a=b");
-    assert_eq!(get.refusal(&[("cache-control", "max-age=3600"), cookie]), None);
-    assert_eq!(get.refusal(&[DATED[0], DATED[1], cookie]), Some(Reason::SetCookie));
-    let ttl = Some(Duration::from_mins(1));
+    let control = |value| ("cache-control", value);
+    for value in ["public, max-age=3600", "s-maxage=9", "max-age=0, s-maxage=9"] {
+        assert_eq!(get.refusal(&[control(value), cookie]), None, "{value}");
+    }
+    let (cookie_alone, refused) = (&[cookie][..], Some(Reason::SetCookie));
+    let never: [&[_]; 8] = [
+        &[control("max-age=3600"), cookie],
+        &[control("public"), DATED[0], DATED[1], cookie],
+        &[control("public, max-age=0"), cookie],
+        &[control("public, max-age=9"), ("age", "9"), cookie],
+        &[control("public"), ("expires", "-1"), cookie],
+        &[control("s-maxage=x"), cookie],
+        &[control("public; max-age=9"), cookie],
+        cookie_alone,
+    ];
+    let ttl = Ttl::of_successes(Duration::from_mins(1));
     for ttl_from in [TtlFrom::Origin, TtlFrom::Rule, TtlFrom::Max] {
-        let ruled = Case::ruled(Rule { ttl, ttl_from, ..Rule::default() });
-        assert_eq!(ruled.refusal(&[cookie]), Some(Reason::SetCookie), "{ttl_from:?}");
+        let ruled = Case::ruled(Rule { ttl: ttl.clone(), ttl_from, ..Rule::default() });
+        for fields in never {
+            assert_eq!(ruled.refusal(fields), refused, "{ttl_from:?} {fields:?}");
+        }
+    }
+}
+
+#[test]
+fn some_statuses_have_no_ttl() {
+    let check = |status| may_have_ttl(StatusCode::from_u16(status).unwrap());
+    for status in [200, 203, 204, 301, 404, 410, 500, 503] {
+        assert_eq!(check(status), Ok(()), "{status}");
+    }
+    for status in [405, 414, 431, 501] {
+        assert_eq!(check(status), Err(NoTtl::ByAnyClient), "{status}");
+    }
+    for status in [100, 103, 206, 304, 412, 416, 417, 426, 429, 511, 600, 999] {
+        assert_eq!(check(status), Err(NoTtl::NeverStored), "{status}");
     }
 }
 
 #[test]
 fn a_rule_overrides_freshness_but_not_privacy() {
-    let ttl = Some(Duration::from_mins(1));
-    let ruled = Case::ruled(Rule { ttl, ttl_from: TtlFrom::Rule, ..Rule::default() });
+    let ttl = Ttl::of_successes(Duration::from_mins(1));
+    let ruled = Case::ruled(Rule { ttl: ttl.clone(), ttl_from: TtlFrom::Rule, ..Rule::default() });
     for value in ["max-age=0", "no-cache", "no-cache, max-age=0", "must-revalidate"] {
         assert_eq!(ruled.cache_control(value), None, "{value}");
     }
@@ -209,7 +242,7 @@ fn streams_and_unbounded_variation_are_refused() {
     let fresh = ("cache-control", "max-age=3600");
     let stream = ("content-type", "Text/Event-Stream; charset=utf-8");
     assert_eq!(get.refusal(&[fresh, stream]), Some(Reason::Streaming));
-    for vary in ["*", "*, *", ", *", "*, Foo", "Foo, *"] {
+    for vary in ["*", "*, *", ", *", "*, Foo", "Foo, *", "\"*\"", "*;", "Foo *", "Accept; Foo"] {
         assert_eq!(get.refusal(&[fresh, ("vary", vary)]), Some(Reason::VaryStar), "{vary}");
     }
     assert_eq!(get.refusal(&[fresh, ("vary", ""), ("vary", "*")]), Some(Reason::VaryStar));
@@ -243,6 +276,14 @@ fn the_answer_to_a_write_is_stored_if_it_says_that_it_answers_get() {
 #[test]
 fn targeted_directives_decide_alone() {
     let get = Case::get();
+    // Neither blanks nor `;` hide what forbids, whatever a rule says.
+    let ttl = Ttl::of_successes(Duration::from_mins(1));
+    let ruled = Case::ruled(Rule { ttl, ttl_from: TtlFrom::Rule, ..Rule::default() });
+    for value in ["no-store; max-age=60", "max-age=60;no_store", "max-age=60 no-store"] {
+        for field in ["cache-control", "cdn-cache-control", "surrogate-control"] {
+            assert_eq!(ruled.refusal(&[(field, value)]), Some(Reason::NoStore), "{field} {value}");
+        }
+    }
     let forbidden = ("cache-control", "no-store, private");
     assert_eq!(get.refusal(&[forbidden, ("cdn-cache-control", "max-age=60")]), None);
     let targeted = [("cache-control", "max-age=60"), ("cdn-cache-control", "no-store")];

@@ -107,7 +107,7 @@ impl Plan {
         let after = Duration::from_secs(1);
         let lane = |deck| Lane { deck, after, lasting: (5000, 6000), pause: (2000, 3000) };
         let lanes = match bug {
-            Bug::LateFence => Vec::new(),
+            Bug::LateFence | Bug::NormalisedTarget => Vec::new(),
             Bug::IgnoredLease => vec![lane(BLOCKED)],
             Bug::KeptFloor => vec![lane(FLUSHED)],
         };

@@ -1,0 +1,179 @@
+//! Defaults, tiers and routes: what one of them says about caching, and which of them is heard.
+
+use std::{sync::Arc, time::Duration};
+
+use http::HeaderValue;
+use serde_json_path::JsonPath;
+
+use super::{
+    problems::Problems,
+    routes::{bypass, query_rule, vary_rule},
+    ttl,
+};
+use crate::{
+    config::{
+        file::{
+            At, BypassTable, DefaultsTable, QueryTable, RouteSection, Text, Texts, TierTable,
+            TtlValue, VaryTable,
+        },
+        report::Finding,
+    },
+    key::target::QueryRule,
+    policy::{ClientCacheControl, Rule, Ttl, TtlFrom},
+    route::{Bypass, VaryRule, json},
+};
+
+/// The keys that defaults, tiers and routes have in common.
+#[derive(Clone, Copy)]
+struct Keys<'a> {
+    cache: Option<bool>,
+    ttl: Option<&'a At<TtlValue>>,
+    ttl_from: Option<&'a Text>,
+    stale_while_revalidate: Option<&'a Text>,
+    stale_if_error: Option<&'a Text>,
+    tags: Option<&'a Texts>,
+    query: Option<&'a At<QueryTable>>,
+    vary: Option<&'a At<VaryTable>>,
+    bypass: Option<&'a At<BypassTable>>,
+    store_unless: Option<&'a Texts>,
+    client_cache: Option<&'a Text>,
+    client_cache_control: Option<&'a Text>,
+}
+
+macro_rules! keys {
+    ($table:expr, $cache:expr) => {
+        Keys {
+            cache: $cache,
+            ttl: $table.ttl.as_ref(),
+            ttl_from: $table.ttl_from.as_ref(),
+            stale_while_revalidate: $table.stale_while_revalidate.as_ref(),
+            stale_if_error: $table.stale_if_error.as_ref(),
+            tags: $table.tags.as_ref(),
+            query: $table.query.as_ref(),
+            vary: $table.vary.as_ref(),
+            bypass: $table.bypass.as_ref(),
+            store_unless: $table.store_unless.as_ref(),
+            client_cache: $table.client_cache.as_ref(),
+            client_cache_control: $table.client_cache_control.as_ref(),
+        }
+    };
+}
+
+/// What one of defaults, tier and route says about caching; what it leaves out is none.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Layer<'a> {
+    cache: Option<bool>,
+    ttl: Ttl,
+    ttl_from: Option<TtlFrom>,
+    stale_while_revalidate: Option<Duration>,
+    stale_if_error: Option<Duration>,
+    client_cache_control: Option<ClientCacheControl>,
+    pub(super) tags: Option<&'a Texts>,
+    pub(super) query: Option<QueryRule>,
+    pub(super) vary: Option<VaryRule>,
+    pub(super) bypass: Option<At<Bypass>>,
+    pub(super) store_unless: Option<Arc<[JsonPath]>>,
+    pub(super) client_cache: Option<HeaderValue>,
+}
+
+impl<'a> Layer<'a> {
+    pub(super) fn of_defaults(table: &'a DefaultsTable, problems: &mut Problems<'_>) -> Self {
+        Self::read(keys!(table, None), problems)
+    }
+
+    pub(super) fn of_tier(table: &'a TierTable, problems: &mut Problems<'_>) -> Self {
+        Self::read(keys!(table, table.cache), problems)
+    }
+
+    pub(super) fn of_route(table: &'a RouteSection, problems: &mut Problems<'_>) -> Self {
+        Self::read(keys!(table, table.cache), problems)
+    }
+
+    fn read(keys: Keys<'a>, problems: &mut Problems<'_>) -> Self {
+        let bypass = keys.bypass.map(|table| At {
+            value: bypass(table, problems),
+            span: table.refresh.as_ref().map_or(&table.span, |flag| &flag.span).clone(),
+        });
+        Self {
+            cache: keys.cache,
+            ttl: ttl::compile(keys.ttl, problems),
+            ttl_from: ttl_from(keys.ttl_from, problems),
+            stale_while_revalidate: problems.duration(keys.stale_while_revalidate),
+            stale_if_error: problems.duration(keys.stale_if_error),
+            client_cache_control: client_cache_control(keys.client_cache_control, problems),
+            tags: keys.tags,
+            query: keys.query.map(|table| query_rule(table, problems)),
+            vary: keys.vary.map(|table| vary_rule(table, problems)),
+            bypass,
+            store_unless: keys.store_unless.map(|texts| paths(texts, problems)),
+            client_cache: keys.client_cache.and_then(|text| field_value(text, problems)),
+        }
+    }
+
+    /// This, and what `lower` says where this says nothing; of `ttl`, about each status that this does
+    /// not name. Of all else one is heard: a route's `tags` or `query` take the place of its tier's.
+    pub(super) fn over(self, lower: &Self) -> Self {
+        let lower = lower.clone();
+        Self {
+            cache: self.cache.or(lower.cache),
+            ttl: self.ttl.over(&lower.ttl),
+            ttl_from: self.ttl_from.or(lower.ttl_from),
+            stale_while_revalidate: self.stale_while_revalidate.or(lower.stale_while_revalidate),
+            stale_if_error: self.stale_if_error.or(lower.stale_if_error),
+            client_cache_control: self.client_cache_control.or(lower.client_cache_control),
+            tags: self.tags.or(lower.tags),
+            query: self.query.or(lower.query),
+            vary: self.vary.or(lower.vary),
+            bypass: self.bypass.or(lower.bypass),
+            store_unless: self.store_unless.or(lower.store_unless),
+            client_cache: self.client_cache.or(lower.client_cache),
+        }
+    }
+
+    pub(super) fn rule(&self) -> Rule {
+        Rule {
+            cache: self.cache.unwrap_or(true),
+            ttl: self.ttl.clone(),
+            ttl_from: self.ttl_from.unwrap_or_default(),
+            stale_while_revalidate: self.stale_while_revalidate,
+            stale_if_error: self.stale_if_error,
+            client_cache_control: self.client_cache_control.unwrap_or_default(),
+        }
+    }
+}
+
+fn ttl_from(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<TtlFrom> {
+    let words = [
+        ("origin", TtlFrom::Origin),
+        ("rule", TtlFrom::Rule),
+        ("min", TtlFrom::Min),
+        ("max", TtlFrom::Max),
+    ];
+    problems.word(text, &words)
+}
+
+fn client_cache_control(
+    text: Option<&Text>,
+    problems: &mut Problems<'_>,
+) -> Option<ClientCacheControl> {
+    let words = [("honor", ClientCacheControl::Honor), ("ignore", ClientCacheControl::Ignore)];
+    problems.word(text, &words)
+}
+
+fn field_value(text: &Text, problems: &mut Problems<'_>) -> Option<HeaderValue> {
+    problems.read(text, |text| HeaderValue::from_str(text).map_err(|_| "this is no field value"))
+}
+
+fn paths(texts: &Texts, problems: &mut Problems<'_>) -> Arc<[JsonPath]> {
+    let mut paths = Vec::with_capacity(texts.len());
+    for text in texts.iter() {
+        match json::path(text) {
+            Ok(path) => paths.push(path),
+            Err(error) => {
+                let finding = Finding::error(Some(text.span.clone()), error.to_string());
+                problems.push(finding.help("a path begins with `$`, as in `$.errors[0]`"));
+            }
+        }
+    }
+    paths.into()
+}

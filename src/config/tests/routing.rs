@@ -1,0 +1,189 @@
+//! Tests of what defaults, tiers and routes say about storing.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Method, StatusCode};
+
+use super::{errors, parse, warnings};
+use crate::key::target::Readings;
+
+#[test]
+fn a_ttl_may_differ_by_status_and_goes_status_by_status() {
+    let config = parse(
+        r#"
+        origin = "http://origin"
+        [defaults]
+        ttl = { "404" = "10s", "301" = "1h" }
+        [tier.hot]
+        ttl = "5m"
+        [[route]]
+        name = "a"
+        match = "/a"
+        tier = "hot"
+        ttl = { "200" = "2m", 404 = "1s" }
+        "#,
+    );
+    let ttl = |path: &str| {
+        config.routes.select(&Method::GET, "h", &Readings::of(path)).route.rule.ttl.clone()
+    };
+    let times: Vec<_> = ttl("/a").iter().collect();
+    let time = |status: u16, seconds| {
+        (StatusCode::from_u16(status).unwrap(), Duration::from_secs(seconds))
+    };
+    let expected = [time(200, 120), time(203, 300), time(204, 300), time(301, 3600), time(404, 1)];
+    assert_eq!(times, expected);
+    assert!(ttl("/other").is_empty(), "what no route matches has none");
+}
+
+#[test]
+fn statuses_that_have_no_ttl_are_pointed_at() {
+    let text = r#"
+[defaults]
+ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
+"#;
+    insta::assert_snapshot!(errors(text), @r#"
+    error: this is no status code
+     --> proxy.toml:4:9
+      |
+    4 | ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
+      |         ^^^^^
+      |
+      = help: did you mean `200`?
+
+    error: this is no status code
+     --> proxy.toml:4:23
+      |
+    4 | ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
+      |                       ^^^^^
+      |
+      = help: name each status by its code, as in `"404" = "10s"`
+
+    error: status 405 has no `ttl`: any client can cause it
+     --> proxy.toml:4:37
+      |
+    4 | ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
+      |                                     ^^^^^
+      |
+      = help: leave it out: such an answer would be given to everybody else as well; it is stored where the origin's own `Cache-Control` says so
+
+    error: responses with status 206 are never stored
+     --> proxy.toml:4:51
+      |
+    4 | ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
+      |                                                   ^^^^^
+      |
+      = help: leave it out
+
+    error: a duration is a number and `ms`, `s`, `m`, `h` or `d`, as in `30s`
+     --> proxy.toml:4:73
+      |
+    4 | ttl = { "20O" = "1m", "4xx" = "1m", "405" = "1m", "206" = "1m", "404" = "soon" }
+      |                                                                         ^^^^^^
+    "#);
+    for (text, expected) in [
+        ("defaults.ttl = 5", "a duration in quotes, as in `\"30s\"`, or a table of them by status"),
+        ("defaults.ttl = { \"404\" = 5 }", "`defaults.ttl.404` is a duration in quotes"),
+        ("defaults.ttl = { default = \"1m\" }", "this is no status code"),
+        ("defaults.ttl = { \"414\" = \"1m\" }", "any client can cause it"),
+        ("defaults.ttl = { \"600\" = \"1m\" }", "this is no status code"),
+        ("defaults.store_unless = \"errors\"", "no JSONPath"),
+        ("defaults.bypass.refresh = \"yes\"", "`true` or `false`"),
+        ("tier.a.client_cache = \"a\\nb\"", "no field value"),
+        ("tier.a.tags = [\"x{\"]", "proxy.toml:2:"),
+    ] {
+        let errors = errors(text);
+        assert!(errors.contains(expected), "{text} gives\n{errors}");
+    }
+}
+
+#[test]
+fn what_defaults_and_tiers_say_holds_for_routes_that_say_nothing() {
+    let config = parse(
+        r#"
+        origin = "http://origin"
+        [defaults]
+        tags = ["all", "range:{?range}"]
+        query = { ignore = ["utm_*"] }
+        vary = { headers = ["x-region"] }
+        bypass = { header = ["x-export"] }
+        store_unless = "$.errors[0]"
+        client_cache = "no-cache"
+        [tier.hot]
+        tags = ["hot:{id}", "{$.id}"]
+        client_cache = "public"
+        client_cache_control = "ignore"
+        [[route]]
+        name = "a"
+        match = "/a/{id}"
+        tier = "hot"
+        query = { sort = true }
+        [[route]]
+        name = "b"
+        match = "/b"
+        tags = []
+        store_unless = []
+        "#,
+    );
+    let route =
+        |path: &'static str| config.routes.select(&Method::GET, "h", &Readings::of(path)).route;
+    let (a, b, other) = (route("/a/7"), route("/b"), route("/c"));
+    assert_eq!(
+        a.tags_of(&Readings::of("/a/7"), None),
+        ["hot:7"],
+        "the tier's in place of the defaults'"
+    );
+    assert_eq!((a.body_tags.len(), b.body_tags.len()), (1, 0));
+    assert!(b.tags_of(&Readings::of("/b"), None).is_empty() && b.store_unless.is_empty());
+    assert_eq!(other.tags_of(&Readings::of("/c"), Some("range=7d")), ["all", "range:7d"]);
+    assert!(a.query.keeps("utm_x") && !b.query.keeps("utm_x") && !other.query.keeps("utm_x"));
+    assert_eq!(a.client_cache.as_ref().unwrap(), "public");
+    assert_eq!(other.client_cache.as_ref().unwrap(), "no-cache");
+    let mut export = HeaderMap::new();
+    export.insert("x-export", "1".parse().unwrap());
+    for route in [a, b, other] {
+        assert_eq!(route.vary.headers[0], "x-region");
+        assert!(route.bypass.applies(None, &export));
+    }
+    assert_eq!((a.store_unless.len(), other.store_unless.len()), (1, 1));
+}
+
+#[test]
+fn a_tag_of_a_tier_that_a_route_cannot_fill_in_names_both() {
+    let text = r#"
+[tier.hot]
+tags = ["tile:{tile}"]
+[[route]]
+name = "tiles"
+match = "/tiles/{tile}"
+tier = "hot"
+[[route]]
+name = "all"
+match = "/all"
+tier = "hot"
+"#;
+    insta::assert_snapshot!(errors(text), @r#"
+    error: nothing is called `{tile}` here
+      --> proxy.toml:4:15
+       |
+     4 | tags = ["tile:{tile}"]
+       |               ^^^^^^
+    ...
+    10 | name = "all"
+       |        ----- in this route
+       |
+       = help: placeholders of this route: `{?parameter}`, `{$.path}`
+    "#);
+}
+
+#[test]
+fn a_refresh_that_never_happens_is_a_warning() {
+    let text = |query: &str| {
+        format!(
+            "[defaults]\nbypass = {{ query = \"nocache\", refresh = true }}\n\
+             [[route]]\nname = \"a\"\nmatch = \"/a\"\n{query}"
+        )
+    };
+    let message = "`refresh` has no effect: no query parameter of `bypass` is left out of the key";
+    assert_eq!(warnings(&text("")), [message]);
+    assert!(warnings(&text("query.ignore = \"nocache\"")).is_empty());
+}

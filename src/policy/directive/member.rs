@@ -1,0 +1,177 @@
+//! One member of a list of cache directives: what it says by the grammar, and which words stand in it.
+//!
+//! What allows is read by the grammar (RFC 9111 §5.2). What forbids is read by its words, whatever stands
+//! between them: `no-store; private` and `private max-age=300` come from people who want nothing stored.
+
+/// A directive by the grammar: `token`, `token=token` or `token="quoted-string"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::policy) struct Directive<'a> {
+    /// Its name, in any case.
+    pub(in crate::policy) name: &'a [u8],
+    /// What stands after `=`.
+    pub(in crate::policy) argument: Option<Argument<'a>>,
+}
+
+/// What a directive says about its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::policy) enum Argument<'a> {
+    /// As it stands.
+    Token(&'a [u8]),
+    /// Without its quotes; escapes are left in.
+    Quoted(&'a [u8]),
+}
+
+impl<'a> Argument<'a> {
+    /// The bytes, whichever form they have.
+    pub(in crate::policy) const fn text(self) -> &'a [u8] {
+        match self {
+            Self::Token(text) | Self::Quoted(text) => text,
+        }
+    }
+}
+
+impl<'a> Directive<'a> {
+    /// Reads a trimmed member; nothing where it is no directive by the grammar.
+    pub(in crate::policy) fn parse(member: &'a [u8]) -> Option<Self> {
+        let end = member.iter().position(|byte| *byte == b'=').unwrap_or(member.len());
+        let (name, rest) = member.split_at_checked(end)?;
+        if !is_token(name) {
+            return None;
+        }
+        let argument = match rest {
+            [] => None,
+            [_equals, b'"', text @ .., b'"'] if is_quotable(text) => Some(Argument::Quoted(text)),
+            [_equals, text @ ..] if is_token(text) => Some(Argument::Token(text)),
+            _ => return None,
+        };
+        Some(Self { name, argument })
+    }
+}
+
+/// What is left of a member of a dictionary (RFC 9651) without a key that is false: `no-store=?0` says that
+/// it does not hold, and `no-store=?0;private` has a word after it.
+pub(in crate::policy) fn without_false(member: &[u8]) -> &[u8] {
+    let equals = member.iter().position(|byte| *byte == b'=');
+    let parts = equals.and_then(|at| member.split_at_checked(at));
+    match parts {
+        Some((key, [b'=', b'?', b'0', rest @ ..])) if is_token(key) => rest,
+        _ => member,
+    }
+}
+
+fn is_token(text: &[u8]) -> bool {
+    let is_token_byte =
+        |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !text.is_empty() && text.iter().all(is_token_byte)
+}
+
+/// Whether a text may stand between quotes: it has none of its own that is not escaped.
+fn is_quotable(text: &[u8]) -> bool {
+    let mut is_escaped = false;
+    for byte in text {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => return false,
+            _ => {}
+        }
+    }
+    !is_escaped
+}
+
+/// A word that forbids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::policy) enum Forbidding {
+    /// `no-store`.
+    NoStore,
+    /// `no-cache`.
+    NoCache,
+    /// `private`.
+    Private,
+    /// `must-revalidate` or `proxy-revalidate`.
+    Revalidate,
+}
+
+impl Forbidding {
+    /// Reads a word: in any case, with `_` for `-` or neither.
+    fn of(word: &[u8]) -> Option<Self> {
+        let is = |wanted: &str| {
+            let letters = word.iter().filter(|byte| !matches!(byte, b'-' | b'_'));
+            letters.map(u8::to_ascii_lowercase).eq(wanted.bytes())
+        };
+        match word.len() {
+            0..7 => None,
+            _ if is("nostore") => Some(Self::NoStore),
+            _ if is("nocache") => Some(Self::NoCache),
+            _ if is("private") => Some(Self::Private),
+            _ if is("mustrevalidate") || is("proxyrevalidate") => Some(Self::Revalidate),
+            _ => None,
+        }
+    }
+}
+
+/// The forbidding words in a text: whatever is no letter, digit, `-` or `_` separates them.
+pub(in crate::policy) fn forbidding(text: &[u8]) -> impl Iterator<Item = Forbidding> {
+    words(text).filter_map(Forbidding::of)
+}
+
+/// Whether a text has this word.
+pub(in crate::policy) fn has_word(text: &[u8], wanted: &str) -> bool {
+    words(text).any(|word| word.eq_ignore_ascii_case(wanted.as_bytes()))
+}
+
+fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let is_separator = |byte: &u8| !byte.is_ascii_alphanumeric() && !matches!(byte, b'-' | b'_');
+    text.split(is_separator).filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Vec<Forbidding> {
+        forbidding(text.as_bytes()).collect()
+    }
+
+    #[test]
+    fn a_directive_has_a_name_and_perhaps_one_argument() {
+        let read = |text: &'static str| Directive::parse(text.as_bytes());
+        let (name, none) = (&b"max-age"[..], None);
+        assert_eq!(read("max-age"), Some(Directive { name, argument: none }));
+        let argument = Some(Argument::Token(b"9"));
+        assert_eq!(read("max-age=9"), Some(Directive { name, argument }));
+        let argument = Some(Argument::Quoted(b"9, \\\" b"));
+        assert_eq!(read("max-age=\"9, \\\" b\""), Some(Directive { name, argument }));
+        for text in [
+            "",
+            "=",
+            "a=",
+            "=a",
+            "a b",
+            "a =b",
+            "a= b",
+            "a=\"",
+            "a=\"b\"c",
+            "a=\"b\"c\"",
+            "a;b",
+            "\"a\"",
+            "a=b=c",
+            "a=\"b\\\"",
+            "\u{e9}",
+        ] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn forbidding_words_are_found_between_any_separators() {
+        use Forbidding::{NoCache, NoStore, Private, Revalidate};
+        assert_eq!(found("no-store;private max-age=0"), [NoStore, Private]);
+        assert_eq!(found("NO_CACHE\t'Private'=x"), [NoCache, Private]);
+        assert_eq!(found("a=nostore"), [NoStore]);
+        assert_eq!(found("must_revalidate:proxy-Revalidate"), [Revalidate, Revalidate]);
+        assert_eq!(found("privately no-stored x-private no store"), []);
+        let bytes = [&b"\xa0"[..], b"no-store", b"\xff"].concat();
+        assert_eq!(forbidding(&bytes).collect::<Vec<_>>(), [NoStore]);
+    }
+}
