@@ -25,6 +25,7 @@ fuzz_target!(|input: (u16, &[u8], &[u8])| {
         compress_above: usize::from(chunk % 512),
         chunk: NonZeroU32::new(chunk.into()).unwrap_or(NonZeroU32::MAX),
         generation: 1,
+        ahead: 0,
     };
     let written = codec::encode(&entry, packing);
     let read = join(&written).expect("what is written can be read");

@@ -1,6 +1,9 @@
 //! From a configuration to the settings of each room.
 
-use std::{io::Write, sync::Arc};
+use std::{
+    io::Write,
+    sync::{Arc, OnceLock},
+};
 
 use anyhow::Context as _;
 use tokio::runtime::Handle;
@@ -10,7 +13,10 @@ use crate::{
         AccessLog as LogForm, Config, OriginHost, OriginScheme, Permission, Store, WhenUnsynced,
     },
     forward::Identity,
-    key::DigestKey,
+    key::{
+        DigestKey, Reach,
+        digest::{Digests, SHORTEST_DIGEST_KEY},
+    },
     origin::{Origin, settings as origin_settings},
     pipeline::{self, ServedHosts, ServerTiming, Site, SiteId},
     purge::{self, Fences, Log, RedisLog},
@@ -127,15 +133,26 @@ pub fn site(
         },
         trusted_proxies: config.trusted_proxies.clone(),
         credentials: config.user.credentials.clone(),
-        digest_key: digest_key(config),
+        digests: digests(config)?,
         access_log: access_log(config, metrics, sink)?.map(Arc::new),
         max_object: config.store.max_object,
         server_timing,
     })
 }
 
-fn digest_key(config: &Config) -> Option<DigestKey> {
-    config.user.digest_key.as_ref().and_then(|key| DigestKey::new(key.expose().as_bytes()))
+/// The digests of credentials in keys: those of the fleet, or else of this process alone.
+fn digests(config: &Config) -> anyhow::Result<Digests> {
+    static OWN: OnceLock<DigestKey> = OnceLock::new();
+    let given = config.user.digest_key.as_ref();
+    let of_fleet = given.and_then(|key| DigestKey::new(key.expose().as_bytes()));
+    if let Some(key) = of_fleet {
+        return Ok(Digests { key, reach: Reach::Fleet });
+    }
+    let mut secret = [0; SHORTEST_DIGEST_KEY];
+    aws_lc_rs::rand::fill(&mut secret).context("the system has no random numbers")?;
+    let drawn = DigestKey::new(&secret).context("a digest key cannot be made")?;
+    let key = OWN.get_or_init(|| drawn).clone();
+    Ok(Digests { key, reach: Reach::Node })
 }
 
 /// Who may call the admin listener.

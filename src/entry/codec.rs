@@ -5,9 +5,12 @@
 //!
 //! ```text
 //! "LRDR"  version u8  checksum u64 of all that follows  kind u8
-//! kind 0, variants: target, generation u64, sets, recent digests; each list after its count
+//! kind 0, variants: seen u64, target, selections, recent digests; each list after its count
 //! kind 1, response: head (`head.rs`), then the content, or nothing if it is in chunks
 //! ```
+//!
+//! What follows the kind is at a fixed place, so that a script in Redis can compare two entries:
+//! [`ORDER`] is where.
 //!
 //! A response's content is one block: key, URL, facets, tags, fields, trailers, body, each where the other
 //! ends. It may be compressed as a whole, and then be cut into chunks that are stored beside the head.
@@ -22,15 +25,25 @@ use std::{num::NonZeroU32, sync::Arc};
 use bytes::Bytes;
 use http::HeaderName;
 
-use super::{Entry, StoredResponse, Variants};
-use crate::key::vary::VarySet;
+use super::{Entry, Selection, StoredResponse, Variants};
+use crate::field::Timestamp;
 use checksum::checksum;
 use head::{Chunking, Head};
 use reader::Reader;
 
 const MAGIC: [u8; 4] = *b"LRDR";
 const VERSION: u8 = 3;
-const PREFIX: usize = MAGIC.len() + 1 + size_of::<u64>();
+
+/// Bytes at the beginning that no two different entries share, but by a collision of checksums.
+pub const PREFIX: usize = MAGIC.len() + 1 + size_of::<u64>();
+
+/// Where the kind is, and behind it what says which of two entries is newer: of a response the log, the
+/// place in it and when it was asked for, of an index when its newest selecting fields were seen; each a
+/// little-endian `u64`.
+pub const ORDER: usize = PREFIX;
+
+/// More bytes than the head of a response whose content is in chunks.
+pub const HEAD: usize = PREFIX + 1 + head::MAX_SIZE;
 
 const VARIANTS: u8 = 0;
 const RESPONSE: u8 = 1;
@@ -45,6 +58,9 @@ pub struct Packing {
     pub chunk: NonZeroU32,
     /// Tells these chunks from all that stood or will stand under the same key.
     pub generation: u64,
+    /// Milliseconds by which the clock that the fleet shares is ahead of this node's. Times are written by
+    /// the former.
+    pub ahead: i64,
 }
 
 /// An entry as it is written.
@@ -81,7 +97,7 @@ pub fn encode(entry: &Entry, packing: Packing) -> Encoded {
         Entry::Response(response) => encode_response(response, packing),
         Entry::Variants(variants) => {
             let mut out = begin(VARIANTS, variants.target.len() + 64);
-            write_variants(variants, &mut out);
+            write_variants(variants, packing.ahead, &mut out);
             Encoded { head: seal(out), chunks: Vec::new() }
         }
     }
@@ -152,7 +168,7 @@ fn encode_response(response: &StoredResponse, packing: Packing) -> Encoded {
         .map(Bytes::from);
     let content = compressed.as_ref().unwrap_or(block);
     let chunk = usize::try_from(packing.chunk.get()).unwrap_or(usize::MAX);
-    let head = Head::of(response, content.len());
+    let head = Head::of(response, content.len()).by_clock_ahead(packing.ahead);
     if content.len() <= chunk {
         let mut out = begin(RESPONSE, head::MAX_SIZE + content.len());
         head.write(None, &mut out);
@@ -191,27 +207,39 @@ fn decode_response(mut reader: Reader<'_>, limit: usize) -> Option<Decoded> {
     head.complete(content).map(Decoded::Entry)
 }
 
-fn write_variants(variants: &Variants, out: &mut Vec<u8>) {
+fn write_variants(variants: &Variants, ahead: i64, out: &mut Vec<u8>) {
+    let shared = |at: Timestamp| at.millis().saturating_add_signed(ahead).to_le_bytes();
+    let newest = variants.selections.first().map_or(Timestamp::from_millis(0), |it| it.seen);
+    out.extend_from_slice(&shared(newest));
     write_slice(&variants.target, out);
-    out.extend_from_slice(&variants.generation.to_le_bytes());
-    write_count(variants.sets.len(), out);
-    for set in &variants.sets {
+    write_count(variants.selections.len(), out);
+    for Selection { set, seen, codings } in &variants.selections {
         write_count(set.len(), out);
         set.iter().for_each(|name| write_slice(name.as_str().as_bytes(), out));
+        out.extend_from_slice(&shared(*seen));
+        write_count(codings.len(), out);
+        for value in codings {
+            write_slice(value, out);
+        }
     }
     write_count(variants.recent.len(), out);
     variants.recent.iter().for_each(|digest| out.extend_from_slice(&digest.to_le_bytes()));
 }
 
 fn read_variants(reader: &mut Reader<'_>) -> Option<Variants> {
+    let newest = reader.u64()?;
     let target = reader.slice()?.into();
-    let generation = reader.u64()?;
-    let sets = reader.list(|reader| {
-        let names = reader.list(|reader| HeaderName::from_lowercase(reader.slice()?).ok())?;
-        Some(names.into_iter().collect::<VarySet>())
-    })?;
+    let selections = reader.list(read_selection)?;
     let recent = reader.list(|reader| Some(u128::from_le_bytes(reader.array()?)))?;
-    reader.rest().is_empty().then_some(Variants { target, generation, sets, recent })
+    let is_sound = selections.first().map_or(0, |it| it.seen.millis()) == newest;
+    (is_sound && reader.rest().is_empty()).then_some(Variants { target, selections, recent })
+}
+
+fn read_selection(reader: &mut Reader<'_>) -> Option<Selection> {
+    let names = reader.list(|reader| HeaderName::from_lowercase(reader.slice()?).ok())?;
+    let seen = Timestamp::from_millis(reader.u64()?);
+    let codings = reader.list(|reader| reader.slice().map(Into::into))?;
+    Some(Selection { set: names.into_iter().collect(), seen, codings })
 }
 
 fn write_slice(bytes: &[u8], out: &mut Vec<u8>) {

@@ -3,6 +3,8 @@
 pub mod codec;
 mod fields;
 mod stored;
+mod variants;
 
 pub use fields::Fields;
-pub use stored::{CompleteBody, Draft, Entry, ResponseId, StoredResponse, Variants};
+pub use stored::{CompleteBody, Draft, Entry, ResponseId, StoredResponse};
+pub use variants::{LEARNED, Selection, Variants};

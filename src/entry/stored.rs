@@ -1,17 +1,21 @@
 //! What a store holds under a key: a response, or the list of variants that stand in its place.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::Fields;
+use super::{Fields, Variants};
 use crate::{
     fence::{Facets, Fence, OwnFacets, Stamp, Subject},
-    key::{CacheKey, vary::VarySet},
+    field::Timestamp,
+    key::CacheKey,
     origin::Complete,
     policy::{Freshness, tag, validation::EtagOrigin},
 };
@@ -23,20 +27,6 @@ pub enum Entry {
     Response(Arc<StoredResponse>),
     /// The target's responses carry `Vary`: they stand under keys of their own.
     Variants(Arc<Variants>),
-}
-
-/// Where the variants of one target stand (RFC 9111 §4.1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Variants {
-    /// The text of the target's key.
-    pub target: Box<[u8]>,
-    /// Part of every variant's key, drawn anew when the target is invalidated, so that variants
-    /// stored before can never be reached again.
-    pub generation: u64,
-    /// The sets of selecting fields seen on the target's responses, the newest first.
-    pub sets: Vec<VarySet>,
-    /// The variants stored last, oldest first, as digests of their keys: the bound on their number.
-    pub recent: Vec<u128>,
 }
 
 /// A complete stored response.
@@ -53,6 +43,11 @@ pub struct StoredResponse {
     pub etag: EtagOrigin,
     /// This response and no other.
     pub id: ResponseId,
+    /// When the origin was asked for it, by this node's clock: of two, the one that was asked for later is
+    /// newer.
+    pub asked_at: Timestamp,
+    /// Whether it has a content coding.
+    pub is_coded: bool,
     pub(super) fence: Fence,
     pub(super) began: u64,
     /// The version of the node's fence table at which it was last found alive.
@@ -103,6 +98,8 @@ pub struct Draft {
     pub facets: OwnFacets,
     /// Taken before the origin was asked.
     pub stamp: Stamp,
+    /// When that was, by this node's clock.
+    pub asked_at: Timestamp,
 }
 
 /// A body of which all has come, in the pieces in which it came: the only one that is stored.
@@ -186,6 +183,8 @@ impl Draft {
             freshness: self.freshness,
             etag,
             id: ResponseId::next(),
+            asked_at: self.asked_at,
+            is_coded: self.headers.contains_key(header::CONTENT_ENCODING),
             fence: self.stamp.fence,
             began: self.stamp.began,
             checked: AtomicU64::new(self.stamp.version),
@@ -245,6 +244,13 @@ impl StoredResponse {
     /// The last purge that was applied before the origin was asked for it.
     pub fn fence(&self) -> Fence {
         self.fence
+    }
+
+    /// Whether this one was asked for later than another response under the same key. In one purge log a
+    /// later fence says so, whatever the clocks say; what another log knows cannot be compared.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        let (own, others) = (self.fence, other.fence);
+        own.log == others.log && (own.seq, self.asked_at) > (others.seq, other.asked_at)
     }
 
     /// When the origin was asked for it, in milliseconds of this process's steady clock; 0 where another
@@ -348,8 +354,10 @@ impl StoredResponse {
     /// The same response with another freshness, as known since the origin was asked under this stamp.
     /// Shares its bytes.
     #[must_use]
-    pub fn reassessed(&self, freshness: Freshness, stamp: Stamp) -> Self {
+    pub fn reassessed(&self, freshness: Freshness, stamp: Stamp, asked_at: Timestamp) -> Self {
+        let later = self.asked_at.saturating_add(Duration::from_millis(1));
         Self {
+            asked_at: asked_at.max(later),
             status: self.status,
             freshness,
             etag: self.etag,
@@ -371,7 +379,7 @@ impl StoredResponse {
         headers: HeaderMap,
         freshness: Freshness,
         further: Vec<String>,
-        (stamp, facets): (Stamp, OwnFacets),
+        (stamp, asked_at, facets): (Stamp, Timestamp, OwnFacets),
     ) -> Option<Self> {
         let mut tags: Vec<String> = self.tags().map(str::to_owned).collect();
         tags.extend(further.into_iter().filter(|tag| !self.tags().any(|known| known == tag)));
@@ -386,6 +394,7 @@ impl StoredResponse {
             tags,
             facets,
             stamp,
+            asked_at,
         };
         let refreshed = draft.join(&[self.body()], &self.trailers())?;
         Some(Self { etag: self.etag, ..refreshed })
@@ -401,27 +410,44 @@ impl Entry {
         }
     }
 
+    /// Whether what is stored under the same key stays in the place of this one: it was asked for later,
+    /// or it is an index of variants that a response without `Vary` must not hide.
+    pub fn is_overtaken_by(&self, known: &Self) -> bool {
+        match (self, known) {
+            (Self::Response(new), Self::Response(known)) => known.is_newer_than(new),
+            (Self::Response(new), Self::Variants(known)) => known.learned(new.asked_at).is_some(),
+            (Self::Variants(_), _) => false,
+        }
+    }
+
+    /// The same entry by a clock that is ahead of this node's by so many milliseconds.
+    #[must_use]
+    pub fn by_clock_ahead(mut self, millis: i64) -> Self {
+        let moved = |at: &mut Timestamp| {
+            *at = Timestamp::from_millis(at.millis().saturating_add_signed(millis));
+        };
+        match &mut self {
+            Self::Response(response) => {
+                if let Some(response) = Arc::get_mut(response) {
+                    moved(&mut response.asked_at);
+                    moved(&mut response.freshness.received_at);
+                }
+            }
+            Self::Variants(variants) => {
+                for selection in &mut Arc::make_mut(variants).selections {
+                    moved(&mut selection.seen);
+                }
+            }
+        }
+        self
+    }
+
     /// All bytes the entry keeps on the heap besides its struct.
     pub fn heap_size(&self) -> usize {
         match self {
             Self::Response(response) => response.heap_size(),
             Self::Variants(variants) => variants.heap_size(),
         }
-    }
-}
-
-impl Variants {
-    /// No variants yet. `generation` must not have been used for this target before.
-    pub fn new(target: &CacheKey, generation: u64) -> Self {
-        Self { target: target.text().into(), generation, sets: Vec::new(), recent: Vec::new() }
-    }
-
-    fn heap_size(&self) -> usize {
-        let names: usize = self.sets.iter().map(|set| set.len() * size_of::<HeaderName>()).sum();
-        names
-            + self.target.len()
-            + self.sets.len() * size_of::<VarySet>()
-            + self.recent.len() * size_of::<u128>()
     }
 }
 

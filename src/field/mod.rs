@@ -1,5 +1,6 @@
 //! HTTP field grammar without caching meaning.
 
+pub mod coding;
 pub mod common;
 pub mod cookie;
 pub mod date;
@@ -13,6 +14,7 @@ pub mod name;
 pub mod preference;
 pub mod presence;
 pub mod range;
+pub mod retry_after;
 pub mod structured;
 
 pub use date::{Rfc3339, Timestamp};

@@ -1,8 +1,10 @@
 //! Keyed digests: how credentials enter keys without being readable there.
 
-use std::{fmt, sync::LazyLock};
+use std::fmt;
 
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
+
+use super::Reach;
 
 /// The shortest key that is accepted, in bytes: as long as the digest (RFC 2104 §3).
 pub const SHORTEST_DIGEST_KEY: usize = 32;
@@ -12,16 +14,6 @@ pub const SHORTEST_DIGEST_KEY: usize = 32;
 pub struct DigestKey(hmac::Key);
 
 impl DigestKey {
-    /// The key of this process alone: what is digested with it means nothing to other nodes.
-    pub fn of_process() -> Self {
-        static KEY: LazyLock<DigestKey> = LazyLock::new(|| {
-            let mut secret = [0; SHORTEST_DIGEST_KEY];
-            let _without_entropy = aws_lc_rs::rand::fill(&mut secret);
-            DigestKey(hmac::Key::new(HMAC_SHA256, &secret))
-        });
-        KEY.clone()
-    }
-
     /// A key of at least [`SHORTEST_DIGEST_KEY`] bytes; none if it is shorter.
     pub fn new(secret: &[u8]) -> Option<Self> {
         (secret.len() >= SHORTEST_DIGEST_KEY).then(|| Self(hmac::Key::new(HMAC_SHA256, secret)))
@@ -32,6 +24,15 @@ impl DigestKey {
         let tag = hmac::sign(&self.0, bytes);
         tag.as_ref().first_chunk::<16>().copied().unwrap_or_default()
     }
+}
+
+/// How credentials enter keys.
+#[derive(Debug, Clone)]
+pub struct Digests {
+    /// The key of the digests.
+    pub key: DigestKey,
+    /// Which nodes have the same key.
+    pub reach: Reach,
 }
 
 /// A digest in hexadecimal.

@@ -87,10 +87,9 @@ impl CacheKey {
     /// The key of one variant of this target (RFC 9111 §4.1): `selecting` is the canonical text of the
     /// request's selecting fields.
     #[must_use]
-    pub fn variant(&self, generation: u64, selecting: &[u8]) -> Self {
+    pub fn variant(&self, selecting: &[u8]) -> Self {
         let mut text = self.text.clone();
         text.push(SEPARATOR);
-        text.extend_from_slice(&generation.to_le_bytes());
         text.extend_from_slice(selecting);
         Self { beside: self.beside.clone(), ..Self::digested(text) }
     }

@@ -1,10 +1,10 @@
 //! Selecting fields: which request fields a response varies by, and one form for equal ones
 //! (RFC 9111 §4.1).
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
-use crate::field::{list, preference};
+use crate::field::{coding, list, preference};
 
 /// What a response says about the requests it may answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,9 +16,11 @@ pub enum Vary {
 }
 
 impl Vary {
-    /// Reads `Vary` over all its lines.
+    /// Reads `Vary` over all its lines, and adds what a response depends on whether it says so or not:
+    /// `Origin` where it lets a single origin read it (Fetch, "CORS protocol and HTTP caches"), and
+    /// `Accept-Encoding` where it has a content coding.
     pub fn parse(response: &HeaderMap) -> Self {
-        let mut set = VarySet::default();
+        let mut set: VarySet = implied(response).into_iter().flatten().collect();
         for member in list::members(response, header::VARY) {
             // `*` is a valid field name, so it has to be looked for first.
             match HeaderName::from_bytes(member) {
@@ -54,6 +56,11 @@ impl VarySet {
         self.0.is_empty()
     }
 
+    /// Whether a field is in it.
+    pub fn contains(&self, name: &HeaderName) -> bool {
+        self.0.binary_search_by(|known| known.as_str().cmp(name.as_str())).is_ok()
+    }
+
     /// How many fields there are.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -68,25 +75,74 @@ impl VarySet {
     /// one request may answer the other.
     ///
     /// Each field is a line, `name:value` or `name` if it is absent. Several lines of a field are
-    /// joined, whitespace around commas is left out; `Accept-Language` is independent of order and
-    /// case, `Accept-Encoding` is the set of codings that are known here.
+    /// joined, whitespace around commas is left out. `Accept-Language` and `Accept-Encoding` are
+    /// independent of order and case, unless the latter names a coding that is not known here.
     pub fn selecting_value(&self, request: &HeaderMap) -> Vec<u8> {
-        let mut value = Vec::new();
-        self.write_selecting_value(request, &mut value);
-        value
+        self.selecting_value_with(request, None)
     }
 
-    /// Appends [`selecting_value`](Self::selecting_value) to a buffer.
-    pub fn write_selecting_value(&self, request: &HeaderMap, out: &mut Vec<u8>) {
+    /// The same with another [canonical](codings) `Accept-Encoding`.
+    pub fn selecting_value_with(&self, request: &HeaderMap, codings: Option<&[u8]>) -> Vec<u8> {
+        let mut out = Vec::new();
         for name in &self.0 {
             out.extend_from_slice(name.as_str().as_bytes());
-            if request.contains_key(name) {
+            if let Some(codings) = codings.filter(|_| *name == header::ACCEPT_ENCODING) {
                 out.push(b':');
-                write_field(request, name, out);
+                out.extend_from_slice(codings);
+            } else if request.contains_key(name) {
+                out.push(b':');
+                write_field(request, name, &mut out);
             }
             out.push(b'\n');
         }
+        out
     }
+}
+
+/// The canonical `Accept-Encoding` of a request; nothing where the field is absent, broken, or names a
+/// coding that is not known here.
+pub fn codings(request: &HeaderMap) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let is_there = request.contains_key(header::ACCEPT_ENCODING);
+    (is_there && write_codings(request, &mut out).is_ok()).then_some(out)
+}
+
+/// Has a response's `Vary` name these fields and what it depends on anyway, each once: what is told here is
+/// what caches below go by.
+pub fn name_all<'a>(response: &mut HeaderMap, fields: impl Iterator<Item = &'a str>) {
+    let implied = implied(response).into_iter().flatten().map(|name| spelled(&name));
+    let mut missing = String::new();
+    for name in implied.chain(fields) {
+        let is_named =
+            |listed: &[u8]| listed == b"*" || listed.eq_ignore_ascii_case(name.as_bytes());
+        if list::members(response, header::VARY).any(is_named)
+            || list::split(missing.as_bytes()).any(is_named)
+        {
+            continue;
+        }
+        if !missing.is_empty() {
+            missing.push_str(", ");
+        }
+        missing.push_str(name);
+    }
+    if let Ok(value) = HeaderValue::try_from(missing)
+        && !value.is_empty()
+    {
+        response.append(header::VARY, value);
+    }
+}
+
+/// How a field that a response implies is written.
+fn spelled(name: &HeaderName) -> &'static str {
+    if *name == header::ORIGIN { "Origin" } else { "Accept-Encoding" }
+}
+
+/// What a response depends on whether it says so or not.
+fn implied(response: &HeaderMap) -> [Option<HeaderName>; 2] {
+    let names_one = |value: &HeaderValue| value.as_bytes().trim_ascii() != b"*";
+    let origin = response.get(header::ACCESS_CONTROL_ALLOW_ORIGIN).is_some_and(names_one);
+    let coded = response.contains_key(header::CONTENT_ENCODING);
+    [origin.then_some(header::ORIGIN), coded.then_some(header::ACCEPT_ENCODING)]
 }
 
 impl FromIterator<HeaderName> for VarySet {
@@ -134,71 +190,67 @@ fn write_joined(request: &HeaderMap, name: &HeaderName, out: &mut Vec<u8>) {
 ///
 /// Order carries no meaning there, only weight does (RFC 9110 §12.5.4).
 fn write_languages(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Unreadable> {
-    let mut ranges: SmallVec<[(u16, SmallVec<[u8; 16]>); 8]> = SmallVec::new();
+    let mut ranges = Weighted::default();
     for line in request.get_all(header::ACCEPT_LANGUAGE) {
         for range in preference::preferences(line.as_bytes()) {
-            let range = range?;
-            let mut language = SmallVec::from_slice(range.item);
-            language.make_ascii_lowercase();
-            // Heavier ones first.
-            ranges.push((1000 - range.weight, language));
+            ranges.push(range?);
         }
     }
-    ranges.sort_unstable();
-    ranges.dedup();
-    for (place, (lightness, language)) in ranges.iter().enumerate() {
-        if place > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(language);
-        if *lightness > 0 {
-            out.extend_from_slice(b";q=");
-            out.extend_from_slice(&thousandths(1000 - lightness));
-        }
-    }
+    ranges.write(out);
     Ok(())
+}
+
+/// `Accept-Encoding`: lower case, sorted by weight, then by name, if all codings are known.
+///
+/// Otherwise the field is compared as any other is: what is not known here may mean something to an
+/// origin. Weights stay, since it may choose by them.
+fn write_codings(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Unreadable> {
+    let mut codings = Weighted::default();
+    for line in request.get_all(header::ACCEPT_ENCODING) {
+        for coding in preference::preferences(line.as_bytes()) {
+            let coding = coding?;
+            if !coding::KNOWN.iter().any(|known| known.eq_ignore_ascii_case(coding.item)) {
+                return Err(Unreadable);
+            }
+            codings.push(coding);
+        }
+    }
+    codings.write(out);
+    Ok(())
+}
+
+/// Members of a preference field with what they lack to full weight.
+#[derive(Default)]
+struct Weighted(SmallVec<[(u16, SmallVec<[u8; 16]>); 8]>);
+
+impl Weighted {
+    fn push(&mut self, member: preference::Preference<'_>) {
+        let mut item = SmallVec::from_slice(member.item);
+        item.make_ascii_lowercase();
+        self.0.push((1000 - member.weight, item));
+    }
+
+    /// The heaviest come first.
+    fn write(mut self, out: &mut Vec<u8>) {
+        self.0.sort_unstable();
+        self.0.dedup();
+        for (place, (lightness, item)) in self.0.iter().enumerate() {
+            if place > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(item);
+            if *lightness > 0 {
+                out.extend_from_slice(b";q=0.");
+                out.extend_from_slice(&thousandths(1000 - lightness));
+            }
+        }
+    }
 }
 
 /// Three decimal digits.
 fn thousandths(number: u16) -> [u8; 3] {
     let digit = |divisor: u16| b'0' + u8::try_from(number / divisor % 10).unwrap_or_default();
     [digit(100), digit(10), digit(1)]
-}
-
-/// Codings that responses are known to come in, in the order in which they are written.
-const CODINGS: [&[u8]; 6] = [b"br", b"deflate", b"gzip", b"identity", b"zstd", b"*"];
-
-/// `Accept-Encoding`: the known codings that are acceptable, whatever their weight, and the ones that
-/// are not.
-fn write_codings(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Unreadable> {
-    let mut acceptable = [None; CODINGS.len()];
-    for line in request.get_all(header::ACCEPT_ENCODING) {
-        for coding in preference::preferences(line.as_bytes()) {
-            let coding = coding?;
-            let name: &[u8] =
-                if coding.item.eq_ignore_ascii_case(b"x-gzip") { b"gzip" } else { coding.item };
-            for (known, slot) in CODINGS.iter().zip(&mut acceptable) {
-                if name.eq_ignore_ascii_case(known) {
-                    *slot = slot.or(Some(coding.weight > 0));
-                }
-            }
-        }
-    }
-    let start = out.len();
-    let others_refused = acceptable.last() == Some(&Some(false));
-    for (coding, acceptable) in CODINGS.iter().zip(acceptable) {
-        // `identity` is acceptable without being named, unless everything unnamed is refused.
-        let says_nothing = acceptable == Some(true) && *coding == b"identity" && !others_refused;
-        let Some(acceptable) = acceptable.filter(|_| !says_nothing) else {
-            continue;
-        };
-        if out.len() > start {
-            out.push(b',');
-        }
-        out.extend_from_slice(if acceptable { b"" } else { b"!" });
-        out.extend_from_slice(coding);
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -269,27 +321,71 @@ mod tests {
             assert_eq!(value("accept-language", &[text]), expected, "{text}");
         }
         assert_eq!(value("accept-language", &["en", "de"]), expected);
-        assert_eq!(value("accept-language", &["fr;q=0.5, de"]), "accept-language:de,fr;q=500\n");
+        assert_eq!(value("accept-language", &["fr;q=0.5, de"]), "accept-language:de,fr;q=0.500\n");
         assert_ne!(value("accept-language", &["de, fr"]), value("accept-language", &["de"]));
         assert_eq!(value("accept-language", &["de;q=x, A"]), "accept-language:de;q=x,A\n");
     }
 
     #[test]
-    fn codings_are_the_set_of_known_ones() {
-        let expected = "accept-encoding:br,gzip\n";
-        for text in ["gzip, br", "br;q=0.5, X-GZIP", "br, gzip, identity, sdch"] {
+    fn known_codings_are_compared_by_weight_alone() {
+        let expected = "accept-encoding:br,deflate,gzip\n";
+        for text in ["gzip, deflate, br", "deflate, gzip,BR", "br;q=1, gzip;q=1.0, deflate"] {
             assert_eq!(value("accept-encoding", &[text]), expected, "{text}");
         }
-        assert_eq!(
-            value("accept-encoding", &["gzip, identity;q=0"]),
-            "accept-encoding:gzip,!identity\n"
-        );
-        assert_eq!(value("accept-encoding", &["*"]), "accept-encoding:*\n");
-        assert_eq!(value("accept-encoding", &["*;q=0, gzip"]), "accept-encoding:gzip,!*\n");
-        assert_eq!(value("accept-encoding", &["identity"]), "accept-encoding:\n");
-        let identity_only = value("accept-encoding", &["identity, *;q=0"]);
-        assert_eq!(identity_only, "accept-encoding:identity,!*\n");
+        assert_eq!(value("accept-encoding", &["gzip", "deflate, br"]), expected);
+        let weighted = value("accept-encoding", &["gzip;q=0.5, br"]);
+        assert_eq!(weighted, "accept-encoding:br,gzip;q=0.500\n");
+        assert_ne!(value("accept-encoding", &["gzip, br;q=0.5"]), weighted);
+        assert_ne!(value("accept-encoding", &["gzip, br"]), weighted);
+        let refused = value("accept-encoding", &["gzip, identity;q=0"]);
+        assert_eq!(refused, "accept-encoding:gzip,identity;q=0.000\n");
+        assert_eq!(value("accept-encoding", &["identity"]), "accept-encoding:identity\n");
         assert_eq!(value("accept-encoding", &[]), "accept-encoding\n");
+    }
+
+    #[test]
+    fn codings_that_are_not_known_stay_as_they_are() {
+        for text in ["xxx,gzip", "gzip,xxx", "x-gzip", "gzip;q=0.5,xxx;q=x"] {
+            assert_eq!(value("accept-encoding", &[text]), format!("accept-encoding:{text}\n"));
+            assert_eq!(codings(&headers(&[("accept-encoding", text)])), None);
+        }
+        assert_eq!(codings(&HeaderMap::new()), None);
+        let canonical = codings(&headers(&[("accept-encoding", "gzip, br")]));
+        assert_eq!(canonical.as_deref(), Some(&b"br,gzip"[..]));
+        let set = set(&["accept-encoding"]);
+        let other = set
+            .selecting_value_with(&headers(&[("accept-encoding", "gzip")]), canonical.as_deref());
+        assert_eq!(other, set.selecting_value(&headers(&[("accept-encoding", "gzip, br")])));
+    }
+
+    #[test]
+    fn what_a_response_shows_to_depend_on_selects_it() {
+        let one = ("access-control-allow-origin", "https://a.test");
+        let coded = ("content-encoding", "xxx");
+        let all = headers(&[("access-control-allow-origin", "*")]);
+        assert_eq!(Vary::parse(&headers(&[one])), Vary::By(set(&["origin"])));
+        assert_eq!(Vary::parse(&all), Vary::By(VarySet::default()));
+        let both = headers(&[one, coded, ("vary", "foo")]);
+        assert_eq!(Vary::parse(&both), Vary::By(set(&["accept-encoding", "foo", "origin"])));
+    }
+
+    #[test]
+    fn vary_names_each_field_once() {
+        let named = |fields: &[(&'static str, &str)]| {
+            let mut response = headers(fields);
+            name_all(&mut response, ["accept-language", "Cookie"].into_iter());
+            let before = response.clone();
+            name_all(&mut response, ["accept-language", "Cookie"].into_iter());
+            assert_eq!(response, before, "saying it again changes nothing");
+            let lines = response.get_all("vary").into_iter().map(|line| line.to_str().unwrap());
+            lines.collect::<Vec<_>>().join(" | ")
+        };
+        assert_eq!(named(&[]), "accept-language, Cookie");
+        assert_eq!(named(&[("vary", "cookie, Accept-Language")]), "cookie, Accept-Language");
+        assert_eq!(named(&[("vary", "COOKIE")]), "COOKIE | accept-language");
+        assert_eq!(named(&[("vary", "*")]), "*");
+        let one = ("access-control-allow-origin", "https://a.test");
+        assert_eq!(named(&[one]), "Origin, accept-language, Cookie");
     }
 
     proptest! {

@@ -1,15 +1,9 @@
 //! Admission: a storable response is teed into the store while it goes to those who wait for it.
 
-use std::{
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 
@@ -17,27 +11,22 @@ use super::{
     collapse::Takeoff,
     fetch::Ask,
     fill::{Fill, FillReader},
-    landing::{Arriving, Landing, Variant},
+    landing::{Arriving, Landing},
     lookup,
     payload::{Payload, Unreadable},
     uncacheable::Known,
 };
 use crate::{
-    entry::{CompleteBody, Draft, Entry, Variants},
-    fence::Verdict,
+    entry::{CompleteBody, Draft, Entry, Selection},
     key::{
         CacheKey, is_selected_by_cookies,
-        vary::{Vary, VarySet},
+        vary::{self, Vary, VarySet},
     },
     origin::{Complete, ResponseBody},
     policy::{Freshness, ResponseDirectives, freshness::Constraints, stored_fields, tag},
     route::VaryRule,
     store::{Put, Store},
 };
-
-/// Variants kept of one target. Beyond it the oldest goes: a `Vary` on something that is different in
-/// every request must not fill the store.
-const VARIANTS: usize = 64;
 
 /// What was decided about a response that may be stored.
 pub struct Admission {
@@ -67,12 +56,20 @@ pub async fn admit<S: Store>(
     mut flight: Option<Takeoff>,
 ) -> Arrival {
     let Admission { freshness, directives, payload } = admission;
-    let (head, body) = response.into_parts();
-    let selecting = selecting_fields(&ask, &head.headers);
-    let key = match &selecting {
-        Some((set, values)) => place_variant(&ask, set, values).await,
-        None => ask.target.clone(),
+    let (mut head, body) = response.into_parts();
+    let selecting = selecting_fields(&ask, &head.headers).await;
+    let (key, selection, selecting) = match selecting {
+        Some((selection, values)) => {
+            let set = selection.set.clone();
+            (ask.target.variant(&values), Some(selection), Some((set, values)))
+        }
+        None => (ask.target.clone(), None, None),
     };
+    if let Some(selection) = &selection {
+        // At once: those who wait and want another variant look for what selects theirs.
+        place(&ask, selection, &key).await;
+    }
+    vary::name_all(&mut head.headers, ask.site.route(ask.route).vary.fields());
     let mut headers = stored_fields(&head.headers, &directives);
     let tags = tags(&ask, &mut headers);
     if let Some(flight) = flight.as_mut().filter(|_| ask.is_alive(&tags)) {
@@ -98,10 +95,10 @@ pub async fn admit<S: Store>(
     } else {
         ask.send_off(Known::Unshared, freshness.received_at, flight.as_ref());
     }
-    let stamp = ask.stamp;
+    let (stamp, asked_at) = (ask.stamp, ask.asked_at);
     let (status, facets) = (head.status, ask.site.facets(ask.route));
-    let draft = Draft { key, status, headers, freshness, tags, facets, stamp };
-    tokio::spawn(pump(ask, body, fill, (draft, payload), flight));
+    let draft = Draft { key, status, headers, freshness, tags, facets, stamp, asked_at };
+    tokio::spawn(pump(ask, body, fill, (draft, selection, payload), flight));
     Arrival { arriving, headers: head.headers, reader }
 }
 
@@ -113,7 +110,7 @@ async fn pump<S: Store>(
     ask: Ask<S>,
     body: ResponseBody,
     fill: Arc<Fill>,
-    (draft, payload): (Draft, Payload),
+    (draft, selection, payload): (Draft, Option<Selection>, Payload),
     flight: Option<Takeoff>,
 ) {
     let guard = FailUnlessComplete(&fill);
@@ -126,9 +123,11 @@ async fn pump<S: Store>(
     }
     let mut put = None;
     if let Some(body) = kept {
-        put = store(&ask, &body, draft, payload).await;
+        put = store(&ask, &body, (draft, selection), payload).await;
     }
-    flight.as_ref().filter(|_| put == Some(Put::Stored)).inspect(|flight| flight.stored());
+    // What was stored since does as well for the other nodes.
+    let is_stored = matches!(put, Some(Put::Stored | Put::Overtaken));
+    flight.as_ref().filter(|_| is_stored).inspect(|flight| flight.stored());
     if let Some(end) = end {
         end.give_out(&fill).await;
     }
@@ -175,7 +174,7 @@ impl End {
 async fn store<S: Store>(
     ask: &Ask<S>,
     body: &CompleteBody,
-    mut draft: Draft,
+    (mut draft, selection): (Draft, Option<Selection>),
     payload: Payload,
 ) -> Option<Put> {
     let further = ask.read_body(payload, body.chunks()).await;
@@ -183,23 +182,35 @@ async fn store<S: Store>(
         ask.count_unreadable(cause);
         return None;
     }
+    if !ask.is_alive(&draft.tags) {
+        return None;
+    }
     let key = draft.key.clone();
-    if is_overtaken(ask, &draft) || !ask.is_alive(&draft.tags) {
-        return None;
-    }
-    if key != ask.target && !still_placed(ask, &key).await {
-        return None;
-    }
     let response = Arc::new(draft.complete(body)?);
-    ask.note_popular(&key, &response);
-    Some(ask.pipeline.store.put(&key, Entry::Response(response)).await)
+    let put = ask.pipeline.store.put(&key, Entry::Response(Arc::clone(&response))).await;
+    if put == Put::Stored {
+        ask.note_popular(&key, &response);
+        if let Some(selection) = selection.filter(|_| has_lost_its_place(ask, &key)) {
+            place(ask, &selection, &key).await;
+        }
+    }
+    Some(put)
 }
 
-/// Whether what is stored was asked for later, and is alive.
-fn is_overtaken<S: Store>(ask: &Ask<S>, draft: &Draft) -> bool {
-    let Some(Entry::Response(stored)) = ask.pipeline.store.peek(&draft.key) else { return false };
-    let fences = ask.pipeline.log.fences();
-    stored.began() > draft.stamp.began && fences.judge(&stored, Instant::now()) == Verdict::Alive
+/// Whether a variant was one too many while it arrived.
+fn has_lost_its_place<S: Store>(ask: &Ask<S>, key: &CacheKey) -> bool {
+    match ask.pipeline.store.peek(&ask.target) {
+        Some(Entry::Variants(variants)) => !variants.recent.contains(&key.digest()),
+        _ => false,
+    }
+}
+
+/// Gives a variant its place under its target.
+async fn place<S: Store>(ask: &Ask<S>, selection: &Selection, key: &CacheKey) {
+    let lost = ask.pipeline.store.place(&ask.target, selection.clone(), key.digest()).await;
+    if let Some(metrics) = ask.site.metrics.get(ask.route) {
+        metrics.variants_limited.inc_by(lost as u64);
+    }
 }
 
 /// Adds the tags of a body to those of its head, unless that is too many.
@@ -222,15 +233,37 @@ impl Drop for FailUnlessComplete<'_> {
     }
 }
 
-/// The selecting fields of a response: those of its `Vary` and those of its route.
-fn selecting_fields<S: Store>(ask: &Ask<S>, response: &HeaderMap) -> Option<Variant> {
-    let rule = &ask.site.route(ask.route).vary;
-    let set = selecting_set(rule, response);
-    if set.is_empty() && rule.cookies.is_empty() {
-        return None;
+/// The selecting fields of a response: those of its `Vary` and those of its route, or, where these are
+/// none, those that other responses of its target named lately. And a request's values for them.
+async fn selecting_fields<S: Store>(
+    ask: &Ask<S>,
+    response: &HeaderMap,
+) -> Option<(Selection, Vec<u8>)> {
+    let (rule, seen) = (&ask.site.route(ask.route).vary, ask.asked_at);
+    let mut selection = Selection { set: selecting_set(rule, response), seen, codings: Vec::new() };
+    if selection.set.is_empty() && rule.cookies.is_empty() {
+        selection = learned(ask).await?;
     }
-    let values = lookup::selecting(&set, rule, &ask.request.headers);
-    Some((set, values))
+    selection.codings.clear();
+    if selection.set.contains(&header::ACCEPT_ENCODING) {
+        selection.codings.extend(vary::codings(&ask.request.headers).map(Into::into));
+    }
+    let values = lookup::selecting(&selection.set, rule, &ask.request.headers);
+    Some((selection, values))
+}
+
+/// What selects among the variants of a target, as far as that is known.
+async fn learned<S: Store>(ask: &Ask<S>) -> Option<Selection> {
+    let store = &ask.pipeline.store;
+    let known = match store.peek(&ask.target) {
+        // The lookup found an index, and there may be no memory to find it in.
+        None if ask.key != ask.target => store.get(&ask.target).await,
+        known => known,
+    };
+    match known? {
+        Entry::Variants(variants) => variants.learned(ask.asked_at).cloned(),
+        Entry::Response(_) => None,
+    }
 }
 
 /// Whether cookies chose the response with this key, and the origin did not make it fresh: then it has to
@@ -247,51 +280,6 @@ pub fn selecting_set(rule: &VaryRule, response: &HeaderMap) -> VarySet {
     };
     rule.headers.iter().for_each(|name| set.insert(name.clone()));
     set
-}
-
-/// Gives a variant its place under its target, and the key that goes with it.
-async fn place_variant<S: Store>(ask: &Ask<S>, set: &VarySet, values: &[u8]) -> CacheKey {
-    let store = &ask.pipeline.store;
-    let mut variants = match store.get(&ask.target).await {
-        Some(Entry::Variants(variants)) => Arc::unwrap_or_clone(variants),
-        _ => Variants::new(&ask.target, next_generation()),
-    };
-    let key = ask.target.variant(variants.generation, values);
-    variants.sets.retain(|known| known != set);
-    variants.sets.insert(0, set.clone());
-    variants.sets.truncate(SETS);
-    variants.recent.retain(|digest| *digest != key.digest());
-    variants.recent.push(key.digest());
-    if variants.recent.len() > VARIANTS {
-        let oldest = variants.recent.remove(0);
-        store.remove(oldest).await;
-        if let Some(metrics) = ask.site.metrics.get(ask.route) {
-            metrics.variants_limited.inc();
-        }
-    }
-    store.put(&ask.target, Entry::Variants(Arc::new(variants))).await;
-    key
-}
-
-/// Different `Vary` values remembered of one target; each costs a lookup.
-const SETS: usize = 4;
-
-/// Whether the variant still has its place: it was not one too many.
-async fn still_placed<S: Store>(ask: &Ask<S>, key: &CacheKey) -> bool {
-    match ask.pipeline.store.get(&ask.target).await {
-        Some(Entry::Variants(variants)) => variants.recent.contains(&key.digest()),
-        _ => false,
-    }
-}
-
-/// A number that no target of this process, and by all odds of no other, has seen before.
-fn next_generation() -> u64 {
-    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| {
-        let mut seed = [0; 8];
-        let _without_entropy = aws_lc_rs::rand::fill(&mut seed);
-        AtomicU64::new(u64::from_le_bytes(seed))
-    });
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// The tags in the head of a response: those of its route and those the origin sent, which clients do not see.

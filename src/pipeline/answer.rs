@@ -18,7 +18,7 @@ use super::{
 use crate::{
     entry::StoredResponse,
     origin::{OriginError, ResponseBody},
-    policy::{Reason, cache_status::Collapsed},
+    policy::{CacheResult, Reason, cache_status::Collapsed},
     problem::Problem,
     store::Store,
 };
@@ -49,7 +49,11 @@ impl<S: Store> Context<S> {
         told: Told,
     ) -> Response<Body> {
         let origin_status = Some(arriving.status);
-        let Arriving { result, stored, .. } = *arriving;
+        let stored = arriving.stored;
+        let result = match told.result {
+            CacheResult::Bypass => CacheResult::Bypass,
+            _ => arriving.result,
+        };
         let told = Told { result, origin_status, stored, ..told };
         self.deliver(|asker, finish| asker.arriving(arriving, headers, reader, told, finish))
     }

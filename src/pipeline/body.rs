@@ -14,6 +14,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use super::{
     fill::{BrokenOff, FillReader},
     finish::Finish,
+    part::Part,
 };
 use crate::origin::ResponseBody;
 
@@ -36,6 +37,8 @@ pub enum Content {
     Trailed(Bytes, HeaderMap),
     /// It is on its way to the store as well.
     Filling(FillReader),
+    /// The same, of which one range is given out.
+    Part(Part),
     /// It passes through.
     Passing(ResponseBody),
     /// It is made by Larder itself as it goes, and may have no end.
@@ -75,6 +78,9 @@ impl Body {
             Content::Filling(reader) => {
                 Pin::new(reader).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
             }
+            Content::Part(part) => {
+                Pin::new(part).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
+            }
             // Without its cause: hyper would reset the client's stream with the code that the origin's was
             // reset with, and a code may say that the request was not processed (RFC 9113 §8.7).
             Content::Passing(body) => {
@@ -111,6 +117,7 @@ impl HttpBody for Body {
             Content::Empty | Content::Described(_) => true,
             Content::Whole(bytes) => bytes.is_empty(),
             Content::Filling(_) | Content::Trailed(..) => false,
+            Content::Part(part) => part.is_end_stream(),
             Content::Passing(body) => body.is_end_stream(),
             Content::Made(body) => body.is_end_stream(),
         }
@@ -124,6 +131,7 @@ impl HttpBody for Body {
             // HTTP/1.1 has trailers behind chunks only.
             Content::Trailed(..) => SizeHint::default(),
             Content::Filling(reader) => reader.size_hint(),
+            Content::Part(part) => part.size_hint(),
             Content::Passing(body) => body.size_hint(),
             Content::Made(body) => body.size_hint(),
         }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
 
 use super::{
     admit::is_chosen_by_cookies,
@@ -12,6 +13,7 @@ use super::{
     finish::{self, Finish, Outcome, Received},
     heads,
     landing::Arriving,
+    part::Part,
     site::{ServerTiming, Site},
 };
 use crate::{
@@ -21,6 +23,7 @@ use crate::{
         presence::Presence,
         range::{ByteRange, unsatisfied_content_range},
     },
+    key::vary,
     origin::ResponseBody,
     policy::{
         CacheResult, CacheStatus, Forward, Reason,
@@ -185,7 +188,8 @@ impl Asker<'_> {
     }
 
     /// Answers with a response that is on its way to the store. `headers` are those this client may
-    /// see; a client that has this very representation already is spared its body.
+    /// see. A client that has this very representation already, or wants a range or the head alone, is
+    /// spared the rest.
     pub fn arriving(
         &self,
         arriving: &Arriving,
@@ -194,15 +198,8 @@ impl Asker<'_> {
         told: Told,
         mut finish: Box<Finish>,
     ) -> Response<Body> {
-        let (asked, received) = (self.headers, self.received.at);
-        let (status, content) =
-            match validation::evaluate(asked, arriving.status, &headers, received) {
-                Precondition::Full => (arriving.status, Content::Filling(reader)),
-                Precondition::NotModified => {
-                    validation::retain_for_not_modified(&mut headers);
-                    (StatusCode::NOT_MODIFIED, Content::Empty)
-                }
-            };
+        let received = self.received.steady;
+        let (status, content) = self.select_arriving(arriving.status, &mut headers, reader);
         if arriving.by_cookies {
             vary_by_cookie(&mut headers);
         }
@@ -221,7 +218,10 @@ impl Asker<'_> {
         let (mut head, body) = origin.into_parts();
         self.describe_passed(&mut head.headers, told, None);
         finish.answered(told.outcome(), head.status);
-        Response::from_parts(head, Body::new(Content::Passing(body), finish))
+        // For a `HEAD` that found something stored a `GET` was sent, and its answer has a body.
+        let is_passed = *self.method != Method::HEAD || body.is_end_stream();
+        let content = if is_passed { Content::Passing(body) } else { Content::Empty };
+        Response::from_parts(head, Body::new(content, finish))
     }
 
     /// Answers a write with what the origin sent, which is on its way to the store as well and stays fresh
@@ -253,6 +253,10 @@ impl Asker<'_> {
 
     fn describe_passed(&self, headers: &mut HeaderMap, told: Told, ttl: Option<i64>) {
         headers.reserve(ADDED);
+        let vary = &self.route().vary;
+        if told.result != CacheResult::Bypass && !vary.is_empty() {
+            vary::name_all(headers, vary.fields());
+        }
         tag::strip(headers);
         headers.remove(SURROGATE_CONTROL);
         let is_stored = told.stored == Stored::Yes;
@@ -265,7 +269,7 @@ impl Asker<'_> {
 
     /// The head of a hit on all of a response; the same for everyone who asks within a second.
     fn ready_head(&self, stored: &StoredResponse, told: Told) -> HeaderMap {
-        let now = self.received.at;
+        let now = self.received.steady;
         let of = heads::Of {
             response: stored.id,
             route: (self.site.id, self.route),
@@ -285,7 +289,7 @@ impl Asker<'_> {
     }
 
     fn select_stored(&self, stored: &StoredResponse, told: Told) -> (Response<()>, Content, u64) {
-        let now = self.received.at;
+        let now = self.received.steady;
         let mut headers = stored.fields().unpack(ADDED);
         let (status, content) = self.select(stored, &mut headers);
         self.describe_stored(stored, told, now, &mut headers);
@@ -294,6 +298,36 @@ impl Asker<'_> {
             _ => 0,
         };
         (response(status, headers), content, length)
+    }
+
+    /// The same of a response that is on its way. A range of it can be told only where its length is
+    /// known; otherwise all of it is the answer (RFC 9110 §14.2).
+    fn select_arriving(
+        &self,
+        status: StatusCode,
+        headers: &mut HeaderMap,
+        reader: FillReader,
+    ) -> (StatusCode, Content) {
+        let precondition =
+            validation::evaluate(self.headers, status, headers, self.received.steady);
+        if precondition == Precondition::NotModified {
+            validation::retain_for_not_modified(headers);
+            return (StatusCode::NOT_MODIFIED, Content::Empty);
+        }
+        if *self.method == Method::HEAD {
+            return (status, Content::Empty);
+        }
+        let Some(length) = reader.size_hint().exact() else {
+            return (status, Content::Filling(reader));
+        };
+        match validation::evaluate_range(self.headers, status, headers, length) {
+            RangeOutcome::Full => (status, Content::Filling(reader)),
+            RangeOutcome::Partial(range) => {
+                describe_part(headers, range, length);
+                (StatusCode::PARTIAL_CONTENT, Content::Part(Part::new(reader, range)))
+            }
+            RangeOutcome::Unsatisfiable => (describe_unsatisfied(headers, length), Content::Empty),
+        }
     }
 
     /// What the request asks for of a stored response: all of it, a range, or only whether it changed.
@@ -316,15 +350,10 @@ impl Asker<'_> {
                 (stored.status, all_of(stored))
             }
             RangeOutcome::Partial(range) => {
-                headers.insert(header::CONTENT_RANGE, range.content_range(length));
-                headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.len()));
+                describe_part(headers, range, length);
                 (StatusCode::PARTIAL_CONTENT, Content::Whole(slice(&stored.body(), range)))
             }
-            RangeOutcome::Unsatisfiable => {
-                headers.insert(header::CONTENT_RANGE, unsatisfied_content_range(length));
-                headers.remove(header::CONTENT_LENGTH);
-                (StatusCode::RANGE_NOT_SATISFIABLE, Content::Empty)
-            }
+            RangeOutcome::Unsatisfiable => (describe_unsatisfied(headers, length), Content::Empty),
         }
     }
 
@@ -372,6 +401,17 @@ fn vary_by_cookie(headers: &mut HeaderMap) {
     if !says_so {
         headers.append(header::VARY, HeaderValue::from_static("Cookie"));
     }
+}
+
+fn describe_part(headers: &mut HeaderMap, range: ByteRange, length: u64) {
+    headers.insert(header::CONTENT_RANGE, range.content_range(length));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.len()));
+}
+
+fn describe_unsatisfied(headers: &mut HeaderMap, length: u64) -> StatusCode {
+    headers.insert(header::CONTENT_RANGE, unsatisfied_content_range(length));
+    headers.remove(header::CONTENT_LENGTH);
+    StatusCode::RANGE_NOT_SATISFIABLE
 }
 
 fn slice(body: &Bytes, range: ByteRange) -> Bytes {

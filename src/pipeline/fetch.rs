@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{HeaderMap, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header, request::Parts};
 
 use super::{
     Pipeline, Site,
@@ -14,7 +14,7 @@ use super::{
     payload::{self, Payload},
     popular::{Again, Way},
     request_head,
-    uncacheable::Known,
+    uncacheable::{Asker, Known},
 };
 use crate::{
     entry::{Entry, StoredResponse},
@@ -25,9 +25,11 @@ use crate::{
     origin::{OriginError, RequestBody, ResponseBody, Unanswered},
     planted::Bug,
     policy::{
-        CacheResult, Credentials, Reason, RequestDirectives, RequestHead, ResponseDirectives,
-        ResponseHead, Reuse, Rule, cache_status::Collapsed, reuse, stale, storable, stored_fields,
-        tag, validation,
+        CacheResult, Credentials, Freshness, Reason, RequestDirectives, RequestHead,
+        ResponseDirectives, ResponseHead, Reuse, Rule,
+        cache_status::Collapsed,
+        reuse, stale, storable, stored_fields, tag,
+        validation::{self, Conditionality, EtagOrigin},
     },
     purge::Expected,
     server::Interim,
@@ -45,7 +47,7 @@ pub struct Ask<S> {
     pub site: Arc<Site>,
     /// The route's index.
     pub route: usize,
-    /// The client's request.
+    /// The request as it is sent: the client's, as a `GET`.
     pub request: Arc<Parts>,
     /// The same as the origin is to see it; taken when it is sent.
     pub onward: Request<RequestBody>,
@@ -61,6 +63,8 @@ pub struct Ask<S> {
     pub target: CacheKey,
     /// What had been purged before the origin was asked.
     pub stamp: Stamp,
+    /// When that was, by the node's own clock.
+    pub asked_at: Timestamp,
     /// The key under which others wait: the target's, or that of the variant asked for.
     pub key: CacheKey,
     /// What is stored, if anything: asked about conditionally, and a way out if the origin fails.
@@ -92,20 +96,18 @@ impl<S: Store> Ask<S> {
                 return settle(settled, Some(flight));
             }
             self.stamp = self.pipeline.log.fences().stamp();
+            self.asked_at = self.pipeline.clock.steady();
         }
         // Purged since it was found, it must not come back as current under a fence from after its purge.
         if self.stored.as_ref().is_some_and(|stored| self.is_gone(&stored.response)) {
             self.stored = None;
         }
-        let asked = self.pipeline.clock.now();
-        let sent = self.send().await;
+        let sent = self.ask_origin().await;
         if Bug::LateFence.is_planted() {
             self.stamp = self.pipeline.log.fences().stamp();
         }
         match sent {
-            Ok((response, answered)) => {
-                self.answered(response, Exchange { asked, answered }, flight).await
-            }
+            Ok(answer) => self.answered(answer, flight).await,
             Err(error) => self.failed(error, flight.as_ref()),
         }
     }
@@ -134,7 +136,7 @@ impl<S: Store> Ask<S> {
                     Elsewhere::Nothing(_) => return None,
                 },
                 Landed::Alone => {
-                    self.send_off(Known::Unshared, self.pipeline.clock.now(), Some(flight));
+                    self.send_off(Known::Unshared, self.pipeline.clock.steady(), Some(flight));
                     return None;
                 }
                 Landed::Nothing => {}
@@ -157,7 +159,7 @@ impl<S: Store> Ask<S> {
             Found::Stored(stored) => stored,
             Found::Absent { key, .. } => return Elsewhere::Nothing(key),
         };
-        let (freshness, now) = (&stored.response.freshness, self.pipeline.clock.now());
+        let (freshness, now) = (&stored.response.freshness, self.pipeline.clock.steady());
         let reuse = reuse(freshness, &self.directives, self.credentials, self.rule(), now);
         if stored.purged == SoftPurge::No && reuse == Reuse::Fresh {
             self.note_popular(&stored.key, &stored.response);
@@ -180,46 +182,66 @@ impl<S: Store> Ask<S> {
         request_head(&self.request, self.credentials)
     }
 
-    async fn send(&mut self) -> Result<Sent, OriginError> {
-        let mut request = std::mem::take(&mut self.onward);
+    /// Asks conditionally where something is stored, and once more without a condition where the answer
+    /// turns out to be about another representation than the stored one (RFC 9111 §4.3.4).
+    async fn ask_origin(&mut self) -> Result<Answer, OriginError> {
+        let (onward, _no_body) = std::mem::take(&mut self.onward).into_parts();
+        let (uri, mut headers) = (onward.uri, onward.headers);
         if self.site.route(self.route).reads_bodies() {
-            payload::narrow_codings(request.headers_mut());
+            payload::narrow_codings(&mut headers);
         }
-        // What is of another version stays there: a new version begins with new representations.
-        let current = self.stored.as_ref().filter(|stored| stored.purged != SoftPurge::Outdated);
-        match current {
-            None => validation::make_unconditional(request.headers_mut()),
-            Some(stored) => {
-                let fields = stored.response.fields().unpack(0);
-                let etag = stored.response.etag;
-                validation::make_conditional(request.headers_mut(), &fields, etag);
+        validation::make_unconditional(&mut headers);
+        let Some((fields, etag)) = self.validators() else { return self.send(uri, headers).await };
+        let mut conditional = headers.clone();
+        match validation::make_conditional(&mut conditional, &fields, etag) {
+            Conditionality::Unconditional => self.send(uri, headers).await,
+            Conditionality::Conditional => {
+                let answer = self.send(uri.clone(), conditional).await?;
+                match answer.is_not_modified() {
+                    true if !validation::confirms(&fields, answer.response.headers()) => {
+                        self.send(uri, headers).await
+                    }
+                    is_validation => Ok(Answer { is_validation, ..answer }),
+                }
             }
         }
-        let sent = send(&self.pipeline, &self.site, request, self.interim.as_ref()).await;
-        sent.map_err(|unanswered| unanswered.error)
     }
 
-    async fn answered(
-        self: Box<Self>,
-        response: Response<ResponseBody>,
-        exchange: Exchange,
-        flight: Option<Takeoff>,
-    ) -> Fetched {
-        if let Some(stored) = &self.stored {
-            let is_current = stored.purged != SoftPurge::Outdated;
-            if is_current && response.status() == StatusCode::NOT_MODIFIED {
-                let freshened = self.freshen(stored, response.headers(), exchange);
-                let settled = Box::pin(freshened).await;
-                if !settled.response.freshness.answers_unasked(exchange.answered) {
-                    self.send_off(Known::Unshared, exchange.answered, flight.as_ref());
-                    return Fetched::Settled(settled);
-                }
-                return settle(settled, flight.as_ref());
+    /// The fields of what may be validated, and whose tag they hold. What is of another version may not: a
+    /// new version begins with new representations.
+    fn validators(&self) -> Option<(HeaderMap, EtagOrigin)> {
+        let stored = self.stored.as_ref().filter(|it| it.purged != SoftPurge::Outdated)?;
+        Some((stored.response.fields().unpack(0), stored.response.etag))
+    }
+
+    async fn send(&self, uri: Uri, headers: HeaderMap) -> Result<Answer, OriginError> {
+        let mut request = Request::new(RequestBody::Empty);
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        let asked = self.pipeline.clock.now();
+        let sent = send(&self.pipeline, &self.site, request, self.interim.as_ref()).await;
+        let (response, answered) = sent.map_err(|unanswered| unanswered.error)?;
+        let exchange = Exchange { asked, answered, received: self.pipeline.clock.steady() };
+        Ok(Answer { response, exchange, is_validation: false })
+    }
+
+    async fn answered(self: Box<Self>, answer: Answer, flight: Option<Takeoff>) -> Fetched {
+        let is_failure = answer.is_failure();
+        let Answer { response, exchange, is_validation } = answer;
+        if let Some(stored) = self.stored.as_ref().filter(|_| is_validation) {
+            let freshened = self.freshen(stored, response.headers(), exchange);
+            let settled = Box::pin(freshened).await;
+            if !settled.response.freshness.answers_unasked(exchange.received) {
+                self.send_off(Known::Unshared, exchange.received, flight.as_ref());
+                return Fetched::Settled(settled);
             }
+            return settle(settled, flight.as_ref());
+        }
+        if is_failure {
+            self.pipeline.backoff.note(&self.key, response.headers(), exchange);
             let status = Some(response.status());
-            if stale::is_error(response.status())
-                && let Some(settled) = self.stale_instead(status, exchange.answered)
-            {
+            if let Some(settled) = self.stale_instead(status, exchange.received) {
                 return settle(settled, flight.as_ref());
             }
         }
@@ -229,7 +251,7 @@ impl<S: Store> Ask<S> {
                 Fetched::Arriving(Box::pin(admitted).await)
             }
             Err(reason) => {
-                let came = (response, exchange.answered);
+                let came = (response, exchange.received);
                 self.alone(came, reason, flight.as_ref()).await
             }
         }
@@ -243,10 +265,9 @@ impl<S: Store> Ask<S> {
     ) -> Result<Admission, Reason> {
         let limit = self.limit();
         let expected = http_body::Body::size_hint(response.body()).exact();
-        let head = exchange.head(response.status(), response.headers());
-        let directives = ResponseDirectives::parse(head.headers);
-        let asked = (&self.head(), &self.directives);
-        let freshness = storable(asked, (&head, &directives), self.rule())?;
+        let directives = ResponseDirectives::parse(response.headers());
+        let head = (response.status(), response.headers());
+        let freshness = self.storable(head, &directives, exchange)?;
         if self.repeats_ignored_parameter(response.headers()) {
             return Err(Reason::IgnoredParameter);
         }
@@ -259,6 +280,20 @@ impl<S: Store> Ask<S> {
             reason
         })?;
         Ok(Admission { freshness, directives, payload })
+    }
+
+    /// Whether a response with this head may be stored, and for how long it is fresh by this node's clock.
+    fn storable(
+        &self,
+        (status, headers): (StatusCode, &HeaderMap),
+        directives: &ResponseDirectives,
+        exchange: Exchange,
+    ) -> Result<Freshness, Reason> {
+        let Exchange { asked: requested_at, answered: received_at, received } = exchange;
+        let head = ResponseHead { status, headers, requested_at, received_at };
+        let asked = (&self.head(), &self.directives);
+        let freshness = storable(asked, (&head, directives), self.rule())?;
+        Ok(Freshness { received_at: received, ..freshness })
     }
 
     /// Whether a redirect carries on what is not in the key, a token perhaps.
@@ -282,13 +317,13 @@ impl<S: Store> Ask<S> {
         let old = &stored.response;
         let headers = validation::freshen(&old.fields().unpack(0), fields, exchange.answered);
         let directives = ResponseDirectives::parse(&headers);
-        let asked = (&self.head(), &self.directives);
-        let head = exchange.head(old.status, &headers);
-        let verdict = storable(asked, (&head, &directives), self.rule());
+        let verdict = self.storable((old.status, &headers), &directives, exchange);
+        let lies_in_request = verdict.is_err_and(Reason::lies_in_request);
         let refreshed = verdict.ok().and_then(|freshness| {
             let mut headers = stored_fields(&headers, &directives);
             let tags = tag::take(&mut headers, &self.host());
-            old.freshened(headers, freshness, tags, (self.stamp, self.site.facets(self.route)))
+            let facets = self.site.facets(self.route);
+            old.freshened(headers, freshness, tags, (self.stamp, self.asked_at, facets))
         });
         let response = if let Some(response) = refreshed {
             let response = Arc::new(response);
@@ -297,7 +332,9 @@ impl<S: Store> Ask<S> {
             self.pipeline.store.put(&stored.key, entry).await;
             response
         } else {
-            self.pipeline.store.remove(stored.key.digest()).await;
+            if !lies_in_request {
+                self.end(stored).await;
+            }
             Arc::clone(old)
         };
         let collapsed = Collapsed::No;
@@ -331,7 +368,7 @@ impl<S: Store> Ask<S> {
     }
 
     fn failed(self, error: OriginError, flight: Option<&Takeoff>) -> Fetched {
-        if let Some(settled) = self.stale_instead(None, self.pipeline.clock.now()) {
+        if let Some(settled) = self.stale_instead(None, self.pipeline.clock.steady()) {
             return settle(settled, flight);
         }
         let error = Arc::new(error);
@@ -347,36 +384,55 @@ impl<S: Store> Ask<S> {
         let stored = self.stored.as_ref().filter(|stored| !self.is_gone(&stored.response))?;
         let known = (stored.response.status, &stored.response.freshness);
         let allowed = stale::is_allowed_if_error(known, &self.directives, self.rule(), now);
-        allowed.then(|| Settled {
-            response: Arc::clone(&stored.response),
-            result: CacheResult::Stale,
-            reason: Some(Reason::StaleIfError),
-            origin_status,
-            collapsed: Collapsed::No,
-        })
+        allowed.then(|| Settled::bridging(&stored.response, origin_status))
+    }
+
+    /// Removes what was stored, as the origin has said of the resource that it is no more, unless this
+    /// request is not one to say so, or something that was asked for later has taken its place.
+    async fn end(&self, stored: &Stored) {
+        if !self.speaks_for_all() {
+            return;
+        }
+        let store = &self.pipeline.store;
+        let known = match store.peek(&stored.key) {
+            None => store.get(&stored.key).await,
+            known => known,
+        };
+        let is_newer = |known: &StoredResponse| known.asked_at > self.asked_at;
+        if !matches!(known, Some(Entry::Response(known)) if is_newer(&known)) {
+            store.remove(stored.key.digest()).await;
+        }
+    }
+
+    /// Whether the request might have led a fetch for all who want the same. Only what is answered to such
+    /// a one may take away what they use.
+    fn speaks_for_all(&self) -> bool {
+        self.asker() == Asker::Anyone && !self.directives.no_store
+    }
+
+    fn asker(&self) -> Asker {
+        Asker::of(self.credentials, self.rule())
     }
 
     async fn alone(
         self: Box<Self>,
-        (response, now): Sent,
+        (response, now): (Response<ResponseBody>, Timestamp),
         reason: Reason,
         flight: Option<&Takeoff>,
     ) -> Fetched {
-        if response.status().is_server_error() || reason.lies_in_request() {
-            // This says nothing about the target: it stays stored, and worth waiting for.
-            flight.inspect(|flight| {
-                flight.give_up();
-                flight.land(Landing::Alone);
-            });
-        } else {
+        if validation::is_about_resource(response.status()) && !reason.lies_in_request() {
             match &self.stored {
                 Some(stored) if stale::takes_back(response.status()) => {
                     Box::pin(self.take_back(stored, now)).await;
                 }
-                Some(_) => Box::pin(self.pipeline.store.remove(self.key.digest())).await,
+                Some(stored) => Box::pin(self.end(stored)).await,
                 None => {}
             }
             self.send_off(Known::Unstored, now, flight);
+        } else if let Some(flight) = flight {
+            // This says nothing about the target: it stays stored, and worth waiting for.
+            flight.give_up();
+            flight.land(Landing::Alone);
         }
         Fetched::Alone(response, reason)
     }
@@ -385,21 +441,25 @@ impl<S: Store> Ask<S> {
     /// stale, know that the origin took it back. Costs one write, the first time.
     async fn take_back(&self, stored: &Stored, now: Timestamp) {
         let (store, response) = (&self.pipeline.store, &stored.response);
-        let known = store.peek(&stored.key);
-        let is_newer =
-            matches!(&known, Some(Entry::Response(known)) if known.began() > self.stamp.began);
-        if is_newer || stale::is_taken_back(&response.freshness) {
+        if !self.speaks_for_all() || stale::is_taken_back(&response.freshness) {
             return;
         }
         let freshness = stale::taken_back(&response.freshness, now);
-        let gone = Arc::new(response.reassessed(freshness, self.stamp));
+        let gone = Arc::new(response.reassessed(freshness, self.stamp, self.asked_at));
         store.put(&stored.key, Entry::Response(gone)).await;
     }
 
     /// Sends those who wait off to ask for themselves, and those who come next at once.
     pub fn send_off(&self, known: Known, now: Timestamp, flight: Option<&Takeoff>) {
-        self.pipeline.uncacheable.remember(&self.key, known, now);
-        flight.inspect(|flight| flight.land(Landing::Alone));
+        if !self.directives.no_store {
+            self.pipeline.uncacheable.remember((&self.key, self.asker()), known, now);
+        }
+        if let Some(flight) = flight {
+            if self.asker() == Asker::Identified {
+                flight.give_up();
+            }
+            flight.land(Landing::Alone);
+        }
     }
 }
 
@@ -411,20 +471,34 @@ enum Elsewhere {
     Nothing(CacheKey),
 }
 
-/// When the origin was asked, and when it had answered.
+/// What the origin answered.
+struct Answer {
+    response: Response<ResponseBody>,
+    exchange: Exchange,
+    /// Whether it says that what is stored still stands.
+    is_validation: bool,
+}
+
+impl Answer {
+    fn is_not_modified(&self) -> bool {
+        self.response.status() == StatusCode::NOT_MODIFIED
+    }
+
+    /// Whether a stale response may take its place: an error, or a 304 that nobody asked for.
+    fn is_failure(&self) -> bool {
+        stale::is_error(self.response.status()) || (self.is_not_modified() && !self.is_validation)
+    }
+}
+
+/// When the origin was asked, and when it had answered, by the system's clock.
 #[derive(Clone, Copy)]
 pub struct Exchange {
     /// When it was asked.
     pub asked: Timestamp,
     /// When its head had come.
     pub answered: Timestamp,
-}
-
-impl Exchange {
-    fn head(self, status: StatusCode, headers: &HeaderMap) -> ResponseHead<'_> {
-        let Self { asked: requested_at, answered: received_at } = self;
-        ResponseHead { status, headers, requested_at, received_at }
-    }
+    /// The same by the node's own clock, by which what is stored grows older.
+    pub received: Timestamp,
 }
 
 fn settle(settled: Settled, flight: Option<&Takeoff>) -> Fetched {

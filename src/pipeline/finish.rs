@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode, header};
 
-use super::site::Site;
+use super::{clock::Clock, site::Site};
 use crate::{
     field::Timestamp,
     forward::request_id::X_REQUEST_ID,
@@ -19,10 +19,20 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 /// When a request's head had been read, on both clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Received {
-    /// By the wall clock.
+    /// By the system's clock.
     pub at: Timestamp,
     /// By the monotonic clock.
     pub started: Instant,
+    /// The same as a timestamp: by the node's own clock, by which what is stored grows older.
+    pub steady: Timestamp,
+}
+
+impl Received {
+    /// Now.
+    pub fn now(clock: &Clock) -> Self {
+        let started = Instant::now();
+        Self { at: clock.now(), started, steady: clock.steady_at(started) }
+    }
 }
 
 /// What became of a request, as far as clients and operators are told.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{Request, Uri, request::Parts};
+use http::{Method, Request, Uri, header, request::Parts};
 
 use super::{
     Pipeline, Site,
@@ -15,7 +15,7 @@ use super::{
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
     popular::{Again, Way},
     receive::{Ingress, Lookup},
-    uncacheable::Known,
+    uncacheable::{Asker, Known},
 };
 use crate::{
     entry::StoredResponse,
@@ -27,7 +27,10 @@ use crate::{
     },
     origin::{OriginError, RequestBody},
     planted::Bug,
-    policy::{Credentials, Forward, Freshness, Reason, Reuse, Rule, invalidation, reuse},
+    policy::{
+        Credentials, Forward, Freshness, Reason, RequestDirectives, Reuse, Rule, invalidation,
+        reuse, stale,
+    },
     server::Connection,
     store::Store,
 };
@@ -93,14 +96,18 @@ pub struct Need {
 
 impl Need {
     /// Whether this request may wait for, or lead, a fetch that answers others too.
-    ///
-    /// Where a `ttl` may make the response fresh, one with an unknown cookie would not be answered by the
-    /// fetch of another, nor others by its own: it would hold them up for nothing.
     pub fn may_be_shared(&self, lookup: &Lookup, rule: &Rule) -> bool {
-        let (directives, credentials) = (&lookup.directives, lookup.credentials);
-        let would_be_withheld = rule.has_ttl() && credentials.refuse_guesses();
-        let is_alone = credentials.are_personal() || would_be_withheld;
-        !is_alone && !directives.no_cache && !directives.no_store && self.known.is_none()
+        let directives = &lookup.directives;
+        !lookup.credentials.ask_alone(rule)
+            && !directives.no_cache
+            && !directives.no_store
+            && self.known.is_none()
+    }
+
+    /// The cache is bypassed: whatever is stored under this key, the origin is asked.
+    pub fn of_bypass(key: CacheKey) -> Self {
+        let (forward, reason) = (Forward::Bypass, Reason::RuleBypass);
+        Self { key, stored: None, forward, reason, known: None }
     }
 
     /// A stored response has to be renewed.
@@ -150,12 +157,12 @@ impl<S: Store> Inquiry<S> {
         let stored = match found {
             Found::Stored(stored) => stored,
             Found::Absent { key, forward, reason } => {
-                return Weighed::Needed(self.need(key, None, forward, reason));
+                return Weighed::Needed(self.need(lookup, (key, None), forward, reason));
             }
         };
         let key = stored.key.clone();
         let rule = &self.site.route(self.route).rule;
-        let reuse = may_answer(&stored.response, lookup, rule, self.received.at);
+        let reuse = may_answer(&stored.response, lookup, rule, self.received.steady);
         let reuse = match stored.purged {
             SoftPurge::No => reuse,
             SoftPurge::Yes => reuse.after_soft_purge(&stored.response.freshness),
@@ -167,25 +174,41 @@ impl<S: Store> Inquiry<S> {
             Reuse::SoftPurged => Weighed::Stale(stored, Reason::SoftPurged),
             Reuse::PreviousVersion => Weighed::Stale(stored, Reason::PreviousVersion),
             Reuse::StaleByRequest => Weighed::Stale(stored, Reason::RequestMaxStale),
+            Reuse::Revalidate(reason) if self.is_bridged(lookup, &stored, reason) => {
+                Weighed::Stale(stored, Reason::StaleIfError)
+            }
             Reuse::Revalidate(reason) => {
                 let forward = forward_of(reason);
-                Weighed::Needed(self.need(key, Some(stored), forward, reason))
+                Weighed::Needed(self.need(lookup, (key, Some(stored)), forward, reason))
             }
             Reuse::Unusable(reason) => {
-                Weighed::Needed(self.need(key, None, Forward::Request, reason))
+                Weighed::Needed(self.need(lookup, (key, None), Forward::Request, reason))
             }
         }
     }
 
     fn need(
         &self,
-        key: CacheKey,
-        stored: Option<Stored>,
+        lookup: &Lookup,
+        (key, stored): (CacheKey, Option<Stored>),
         forward: Forward,
         reason: Reason,
     ) -> Need {
-        let known = self.pipeline.uncacheable.known(&key, self.received.at);
+        let asker = Asker::of(lookup.credentials, self.rule());
+        let known = self.pipeline.uncacheable.known((&key, asker), self.received.steady);
         Need { key, stored, forward, reason, known }
+    }
+
+    /// Whether a stale response is served because the origin has said when it wants to be asked again. A
+    /// client that insists on validation gets it.
+    fn is_bridged(&self, lookup: &Lookup, stored: &Stored, reason: Reason) -> bool {
+        if forward_of(reason) == Forward::Request {
+            return false;
+        }
+        let (rule, now) = (&self.site.route(self.route).rule, self.received.steady);
+        let known = (stored.response.status, &stored.response.freshness);
+        self.pipeline.backoff.is_wanted(&stored.key, now)
+            && stale::is_allowed_if_error(known, &lookup.directives, rule, now)
     }
 
     /// Waits with whoever asks for the same, or takes the lead.
@@ -222,6 +245,9 @@ impl<S: Store> Inquiry<S> {
                     match self.look_up(lookup).await {
                         Weighed::Fresh(stored) => {
                             return Joined::Settled(Settled::found(&stored));
+                        }
+                        Weighed::Stale(stored, Reason::StaleIfError) => {
+                            return Joined::Settled(Settled::bridging(&stored.response, None));
                         }
                         Weighed::Stale(stored, reason) => need = Need::of_stale(stored, reason),
                         Weighed::Needed(own) => need = own,
@@ -263,11 +289,20 @@ impl<S: Store> Inquiry<S> {
         &self.site.route(self.route).rule
     }
 
-    /// Renews a stored response in the background, unless somebody does already.
+    /// Renews a stored response in the background, unless somebody does already or the origin wants to be
+    /// left alone. It is Larder's own request: what the client's directives say does not concern it.
     pub fn refresh(&self, lookup: &Lookup, stored: &Stored, reason: Reason) {
+        if self.pipeline.backoff.is_wanted(&stored.key, self.received.steady) {
+            return;
+        }
         let Role::Leader(flight) = self.join(&stored.key) else { return };
         let need = Need::of_stale(stored.clone(), reason);
-        let question = self.question(lookup, need);
+        let request = if lookup.presence.has(Presence::DIRECTIVES) {
+            without_directives(&self.request)
+        } else {
+            Arc::clone(&self.request)
+        };
+        let question = self.ask(lookup, need, (&request, RequestDirectives::default()));
         tokio::spawn(async move { question.run(Some(flight)).await });
     }
 
@@ -294,17 +329,27 @@ impl<S: Store> Inquiry<S> {
 
     /// What the origin is asked.
     pub fn question(&self, lookup: &Lookup, need: Need) -> Box<Ask<S>> {
+        self.ask(lookup, need, (&self.request, lookup.directives))
+    }
+
+    fn ask(
+        &self,
+        lookup: &Lookup,
+        need: Need,
+        (request, directives): (&Arc<Parts>, RequestDirectives),
+    ) -> Box<Ask<S>> {
         Box::new(Ask {
             pipeline: Arc::clone(&self.pipeline),
             site: Arc::clone(&self.site),
             route: self.route,
-            onward: self.onward(Some(&lookup.target)),
-            readings: Readings::of(self.request.uri.path()).into_owned(),
+            onward: self.onward_of(request, Some(&lookup.target)),
+            readings: Readings::of(request.uri.path()).into_owned(),
             url: lookup.target.purge_url(),
-            directives: lookup.directives,
             credentials: lookup.credentials,
-            request: Arc::clone(&self.request),
+            directives,
+            request: as_get(request),
             stamp: self.pipeline.log.fences().stamp(),
+            asked_at: self.pipeline.clock.steady(),
             target: lookup.target.clone(),
             key: need.key,
             stored: need.stored,
@@ -316,7 +361,11 @@ impl<S: Store> Inquiry<S> {
     /// The request as the origin is to see it, without a body: what the key asks for, or what came if the
     /// cache has no part in it.
     pub fn onward(&self, key: Option<&CacheKey>) -> Request<RequestBody> {
-        let Parts { method, uri, headers, version, .. } = &*self.request;
+        self.onward_of(&self.request, key)
+    }
+
+    fn onward_of(&self, request: &Parts, key: Option<&CacheKey>) -> Request<RequestBody> {
+        let Parts { method, uri, headers, version, .. } = request;
         let as_sent = || {
             let ingress = Ingress::of(&self.site, headers, &self.connection);
             ingress.into_target(&self.site, method, uri)
@@ -336,6 +385,23 @@ impl<S: Store> Inquiry<S> {
             forward::request::headers(headers, &target, &source, &self.site.identity);
         onward
     }
+}
+
+/// The request that is sent where the cache asks: a `GET`, whatever its client asked.
+fn as_get(request: &Arc<Parts>) -> Arc<Parts> {
+    if request.method == Method::GET {
+        return Arc::clone(request);
+    }
+    let mut request = Parts::clone(request);
+    request.method = Method::GET;
+    Arc::new(request)
+}
+
+fn without_directives(request: &Parts) -> Arc<Parts> {
+    let mut request = request.clone();
+    request.headers.remove(header::CACHE_CONTROL);
+    request.headers.remove(header::PRAGMA);
+    Arc::new(request)
 }
 
 /// The target as it is sent. Parameters that are left out leave a valid one.

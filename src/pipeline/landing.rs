@@ -89,6 +89,13 @@ impl Settled {
         Self { response, result, reason: None, origin_status: None, collapsed }
     }
 
+    /// A stale response in the place of an origin that fails; `origin_status` is what it answered.
+    pub fn bridging(response: &Arc<StoredResponse>, origin_status: Option<StatusCode>) -> Self {
+        let (result, reason) = (CacheResult::Stale, Some(Reason::StaleIfError));
+        let (response, collapsed) = (Arc::clone(response), Collapsed::No);
+        Self { response, result, reason, origin_status, collapsed }
+    }
+
     /// Whether this is what stands under a key: not a variant, where the key is that of all.
     pub fn stands_under(&self, key: &CacheKey) -> bool {
         self.response.key_text() == key.text()

@@ -2,13 +2,16 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::HeaderMap;
+use http::{HeaderMap, header};
 
 use crate::{
-    entry::{Entry, StoredResponse},
+    entry::{Entry, Selection, StoredResponse},
     fence::Verdict,
-    field::cookie,
-    key::{CacheKey, vary::VarySet},
+    field::{coding, cookie},
+    key::{
+        CacheKey,
+        vary::{self, VarySet},
+    },
     policy::{Forward, Reason},
     purge::Fences,
     route::VaryRule,
@@ -68,6 +71,22 @@ pub struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// Whether the request accepts the coding of a stored response.
+    fn accepts(&self, response: &StoredResponse) -> bool {
+        if !response.is_coded {
+            return coding::accepts(self.headers, None);
+        }
+        let fields = response.fields();
+        let mut lines = fields.iter().filter(|(name, _)| *name == b"content-encoding");
+        lines.all(|(_, line)| coding::accepts(self.headers, Some(line)))
+    }
+
+    /// Whether a set of selecting fields has those that the route names: what was stored before it did has
+    /// not.
+    fn is_covered_by(&self, set: &VarySet) -> bool {
+        self.vary.headers.iter().all(|name| set.contains(name))
+    }
+
     fn is_outdated(&self, response: &StoredResponse) -> bool {
         response.facets().version != Some(self.version)
     }
@@ -82,8 +101,8 @@ pub enum Tier {
     Far,
 }
 
-/// Finds the stored response to a request for `target`. Of several that match, the one with the newest
-/// `Vary` is taken (RFC 9111 §4.1).
+/// Finds the stored response to a request for `target`. Of several that match, the latest is taken
+/// (RFC 9111 §4.1).
 pub async fn find<S: Store>(
     (store, tier): (&S, Tier),
     target: &CacheKey,
@@ -91,20 +110,70 @@ pub async fn find<S: Store>(
 ) -> Found {
     let variants = match entry((store, tier), target).await {
         None => return absent(target.clone(), Forward::UriMiss, Reason::Cold),
-        Some(Entry::Response(response)) => return judged(target.clone(), response, asked),
+        Some(Entry::Response(response)) if asked.accepts(&response) && asked.vary.is_empty() => {
+            return judged(target.clone(), response, asked);
+        }
+        Some(Entry::Response(_)) => {
+            return absent(target.clone(), Forward::VaryMiss, Reason::VaryMismatch);
+        }
         Some(Entry::Variants(variants)) => variants,
     };
-    let mut missing = None;
-    for set in &variants.sets {
-        let values = selecting(set, asked.vary, asked.headers);
-        let key = target.variant(variants.generation, &values);
-        if let Some(Entry::Response(response)) = entry((store, tier), &key).await {
-            return judged(key, response, asked);
+    let (mut latest, mut missing) = (None, None);
+    for selection in variants.selections.iter().filter(|it| asked.is_covered_by(&it.set)) {
+        let key = target.variant(&selecting(&selection.set, asked.vary, asked.headers));
+        match accepted((store, tier), key.clone(), asked).await {
+            Some(found) => latest = Some(later(latest, found)),
+            None => {
+                latest = by_other_codings((store, tier), target, (selection, asked), latest).await;
+            }
         }
         missing = missing.or(Some(key));
     }
+    if let Some((key, response)) = latest {
+        return judged(key, response, asked);
+    }
     let key = missing.unwrap_or_else(|| target.clone());
     absent(key, Forward::VaryMiss, Reason::VaryMismatch)
+}
+
+/// A stored response and the key under which it is stored.
+type Keyed = (CacheKey, Arc<StoredResponse>);
+
+/// The later of two that match.
+fn later(known: Option<Keyed>, found: Keyed) -> Keyed {
+    match known {
+        Some(known) if known.1.freshness.received_at >= found.1.freshness.received_at => known,
+        _ => found,
+    }
+}
+
+/// The response under a variant's key, if the request accepts its coding.
+async fn accepted<S: Store>(from: (&S, Tier), key: CacheKey, asked: &Asked<'_>) -> Option<Keyed> {
+    match entry(from, &key).await? {
+        Entry::Response(response) if asked.accepts(&response) => Some((key, response)),
+        _ => None,
+    }
+}
+
+/// What was fetched by a client that accepts all the codings that this one does, and more: its origin chose
+/// one of those that this one accepts, too.
+async fn by_other_codings<S: Store>(
+    from: (&S, Tier),
+    target: &CacheKey,
+    (selection, asked): (&Selection, &Asked<'_>),
+    mut latest: Option<Keyed>,
+) -> Option<Keyed> {
+    if !selection.set.contains(&header::ACCEPT_ENCODING) {
+        return latest;
+    }
+    let Some(own) = vary::codings(asked.headers) else { return latest };
+    for wider in selection.codings.iter().filter(|it| coding::includes(it, &own)) {
+        let values = selecting_with(&selection.set, asked.vary, asked.headers, Some(wider));
+        if let Some(found) = accepted(from, target.variant(&values), asked).await {
+            latest = Some(later(latest, found));
+        }
+    }
+    latest
 }
 
 async fn entry<S: Store>((store, tier): (&S, Tier), key: &CacheKey) -> Option<Entry> {
@@ -132,29 +201,49 @@ fn absent(key: CacheKey, forward: Forward, reason: Reason) -> Found {
 }
 
 /// The stored response to a request, if it is at hand and no purge selects it: a fresh one is answered
-/// with at once. Looks for the variant with the newest `Vary` only; [`find`] looks for all.
+/// with at once. Looks under the request's own values only; [`find`] looks further.
 pub fn at_hand<S: Store>(
     store: &S,
     target: &CacheKey,
     asked: &Asked<'_>,
 ) -> Option<Arc<StoredResponse>> {
     let response = match store.peek(target)? {
-        Entry::Response(response) => response,
+        Entry::Response(response) => Some(response).filter(|_| asked.vary.is_empty()),
         Entry::Variants(variants) => {
-            let values = selecting(variants.sets.first()?, asked.vary, asked.headers);
-            match store.peek(&target.variant(variants.generation, &values))? {
-                Entry::Response(response) => response,
-                Entry::Variants(_) => return None,
-            }
+            let selections = variants.selections.iter().filter(|it| asked.is_covered_by(&it.set));
+            let matching = selections.filter_map(|selection| {
+                let values = selecting(&selection.set, asked.vary, asked.headers);
+                match store.peek(&target.variant(&values))? {
+                    Entry::Response(response) => Some(response),
+                    Entry::Variants(_) => None,
+                }
+            });
+            // Of several the first is the one that was named last.
+            matching.reduce(|first, other| {
+                let is_later = other.freshness.received_at > first.freshness.received_at;
+                if is_later { other } else { first }
+            })
         }
     };
-    (asked.fences.judge(&response, asked.started) == Verdict::Alive).then_some(response)
+    response.filter(|response| {
+        asked.accepts(response) && asked.fences.judge(response, asked.started) == Verdict::Alive
+    })
 }
 
 /// The canonical text of what selects a variant: the request's values for `set`, and for the cookies
 /// that its route names.
 pub fn selecting(set: &VarySet, rule: &VaryRule, headers: &HeaderMap) -> Vec<u8> {
-    let mut values = set.selecting_value(headers);
+    selecting_with(set, rule, headers, None)
+}
+
+/// The same with another canonical `Accept-Encoding`.
+fn selecting_with(
+    set: &VarySet,
+    rule: &VaryRule,
+    headers: &HeaderMap,
+    codings: Option<&[u8]>,
+) -> Vec<u8> {
+    let mut values = set.selecting_value_with(headers, codings);
     for name in &rule.cookies {
         // As it was sent: servers that mind the spelling take another one for another cookie.
         values.extend_from_slice(b"\ncookie ");

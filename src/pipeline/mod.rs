@@ -3,6 +3,7 @@
 //! ```text
 //! receive ──► Refuse ─────────────────────────────────────────────► problem document
 //!    ├──────► Pass ───────► pass: origin, untouched ──────────────► deliver ─► finish
+//!    ├──────► Refresh ────► fetch ─► admit ───────────────────────► deliver ─► finish
 //!    │                      └─ unsafe ─► write: a task of its own, purge ─► deliver
 //!    └──────► Lookup ─► lookup ─► Fresh ──────────────────────────► deliver ─► finish
 //!                          ├────► Stale, may be used ─► refresh in the background, deliver now
@@ -17,6 +18,7 @@
 
 mod admit;
 mod answer;
+mod backoff;
 mod body;
 mod clock;
 mod collapse;
@@ -32,6 +34,7 @@ mod inquiry;
 mod invalidate;
 mod landing;
 mod lookup;
+mod part;
 mod pass;
 mod payload;
 mod popular;
@@ -47,7 +50,7 @@ mod writes;
 use std::{
     future::{Future, ready},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::{
@@ -75,6 +78,7 @@ use crate::{
     telemetry::Metrics,
     warm::{self, Queue},
 };
+use backoff::Backoff;
 use collapse::{Flights, Takeoff};
 use current::Current;
 use deliver::Told;
@@ -98,6 +102,7 @@ pub struct Pipeline<S> {
     log: Arc<Log>,
     flights: Flights,
     uncacheable: Uncacheable,
+    backoff: Backoff,
     filling: Arc<Budget>,
     reading: Semaphore,
     clock: Clock,
@@ -131,6 +136,7 @@ impl<S: Store> Pipeline<S> {
             log,
             flights: Flights::new(),
             uncacheable: Uncacheable::new(),
+            backoff: Backoff::new(),
             filling: Budget::new(FILLING),
             reading: Semaphore::new(payload::READERS),
             clock,
@@ -193,6 +199,14 @@ impl<S: Store> Pipeline<S> {
     }
 }
 
+/// What became of a request so far, without anything that had to be waited for.
+enum Planned {
+    /// It is answered.
+    Hit(Response<Body>),
+    /// It needs more.
+    Further(Arc<Site>, usize, Verdict),
+}
+
 impl<S: Store> Handler for Pipeline<S> {
     type Body = Body;
 
@@ -201,7 +215,7 @@ impl<S: Store> Handler for Pipeline<S> {
         mut request: Request<Incoming>,
         connection: &Arc<Connection>,
     ) -> impl Future<Output = Response<Body>> + Send {
-        let received = Received { at: self.clock.now(), started: Instant::now() };
+        let received = Received::now(&self.clock);
         let mut presence = Presence::default();
         let planned = self.site.with(|site| {
             presence = receive::settle_fields(site, request.headers_mut(), connection);
@@ -211,19 +225,17 @@ impl<S: Store> Handler for Pipeline<S> {
                     match self.fresh_at_hand(site, route, &request, lookup, received) {
                         Some(stored) => {
                             let stored = (lookup.presence, &*stored);
-                            Ok(deliver::hit(site, route, received, &request, stored))
+                            Planned::Hit(deliver::hit(site, route, received, &request, stored))
                         }
-                        None => Err((Arc::clone(site), route, verdict)),
+                        None => Planned::Further(Arc::clone(site), route, verdict),
                     }
                 }
-                Verdict::Pass(_) | Verdict::Loop | Verdict::Misdirected => {
-                    Err((Arc::clone(site), route, verdict))
-                }
+                _ => Planned::Further(Arc::clone(site), route, verdict),
             }
         });
         let (site, route, verdict) = match planned {
-            Ok(hit) => return Either::Left(ready(hit)),
-            Err(planned) => planned,
+            Planned::Hit(hit) => return Either::Left(ready(hit)),
+            Planned::Further(site, route, verdict) => (site, route, verdict),
         };
         request_id::ensure_request_id(request.headers_mut());
         let finish = Finish::begin(Arc::clone(&site), route, received, &request);
@@ -253,7 +265,7 @@ impl<S: Store> Pipeline<S> {
         let (started, version) = (received.started, &*site.version);
         let asked = Asked { vary, headers, fences, started, version };
         let stored = lookup::at_hand(&self.store, &lookup.target, &asked)?;
-        let is_fresh = may_answer(&stored, lookup, &route.rule, received.at) == Reuse::Fresh;
+        let is_fresh = may_answer(&stored, lookup, &route.rule, received.steady) == Reuse::Fresh;
         is_fresh.then(|| {
             stored.note_asked();
             stored
@@ -267,6 +279,7 @@ impl<S: Store> Context<S> {
         match verdict {
             Verdict::Lookup(lookup) => self.consult(lookup, body).boxed(),
             Verdict::Pass(reason) => self.pass(body, pass::told(reason), None).boxed(),
+            Verdict::Refresh(lookup) => self.refetch(lookup).boxed(),
             Verdict::Misdirected => {
                 let reason = Some(Reason::Misdirected);
                 let told = Told::forwarded(CacheResult::Bypass, Forward::Bypass, reason);
@@ -278,6 +291,14 @@ impl<S: Store> Context<S> {
                 ready(self.answer_problem(failure::of_loop(), told)).boxed()
             }
         }
+    }
+
+    /// Asks the origin, whatever is stored, and stores what it answers.
+    async fn refetch(self, lookup: Lookup) -> Response<Body> {
+        let told = pass::told(Reason::RuleBypass);
+        let need = Need::of_bypass(lookup.target.clone());
+        let fetched = self.inquiry.question(&lookup, need).run(None).boxed().await;
+        self.answer(fetched, told)
     }
 
     async fn consult(self, lookup: Lookup, body: Incoming) -> Response<Body> {
@@ -304,18 +325,12 @@ impl<S: Store> Context<S> {
             let told = Told { reason: Some(Reason::OnlyIfCached), ..told };
             return self.answer_problem(failure::only_if_cached(), told);
         }
-        if self.inquiry.request.method == Method::HEAD {
-            return self.pass(body, told, Some(&lookup.target)).boxed().await;
-        }
-        if lookup.presence.has(Presence::RANGE) {
-            let told = Told { reason: Some(Reason::Range), ..told };
+        if need.stored.is_none()
+            && let Some(told) = self.passes(&lookup, &need, told)
+        {
             return self.pass(body, told, Some(&lookup.target)).boxed().await;
         }
         if !need.may_be_shared(&lookup, self.inquiry.rule()) {
-            if need.stored.is_none() && lookup.presence.has(Presence::CONDITION) {
-                // What comes is for this client alone: the origin may judge the client's condition.
-                return self.pass(body, told, Some(&lookup.target)).boxed().await;
-            }
             let fetched = self.inquiry.question(&lookup, need).run(None).boxed().await;
             return self.answer(fetched, told);
         }
@@ -332,6 +347,22 @@ impl<S: Store> Context<S> {
                 self.answer(fetched, told)
             }
         }
+    }
+
+    /// What is told of a request that the origin is to answer as it is, where nothing is stored.
+    ///
+    /// Where something is, a `HEAD` and a `Range` validate it as a `GET` does, and are answered from it.
+    fn passes(&self, lookup: &Lookup, need: &Need, told: Told) -> Option<Told> {
+        if self.inquiry.request.method == Method::HEAD {
+            return Some(told);
+        }
+        if lookup.presence.has(Presence::RANGE) {
+            return Some(Told { reason: Some(Reason::Range), ..told });
+        }
+        // What comes is for this client alone: the origin may judge the client's condition.
+        let is_judged = lookup.presence.has(Presence::CONDITION)
+            && !need.may_be_shared(lookup, self.inquiry.rule());
+        is_judged.then_some(told)
     }
 
     async fn lead(

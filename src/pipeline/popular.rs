@@ -203,13 +203,17 @@ fn again(
     set: &VarySet,
     cookies: &SelectingCookies<'_>,
 ) -> Option<WarmRequest> {
-    let is_personal = |name: &HeaderName| *name == header::COOKIE || *name == header::AUTHORIZATION;
+    // Where the route names cookies, these are what is sent again.
+    let is_personal = |name: &HeaderName| {
+        (*name == header::COOKIE && cookies.named.is_empty()) || *name == header::AUTHORIZATION
+    };
     if request.method != Method::GET || set.iter().any(is_personal) {
         return None;
     }
     let mut headers = HeaderMap::new();
     for (name, value) in &request.headers {
-        if is_told(name) || set.iter().any(|selecting| selecting == name) {
+        let is_selecting = *name != header::COOKIE && set.contains(name);
+        if is_told(name) || is_selecting {
             headers.append(name.clone(), value.clone());
         }
     }
@@ -261,6 +265,7 @@ mod tests {
             tags: vec![tag.to_owned()],
             facets: OwnFacets::default(),
             stamp: Stamp::default(),
+            asked_at: Timestamp::from_seconds(1),
         };
         Arc::new(draft.complete(&CompleteBody::made_up([])).unwrap())
     }

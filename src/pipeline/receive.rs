@@ -18,11 +18,11 @@ use crate::{
     },
     forward::{self, told},
     key::{
-        CacheKey, DigestKey, OriginTarget, Reach,
+        CacheKey, OriginTarget, Reach,
         target::{Forwarding as Forwards, QueryRule, Readings, Scheme, host},
     },
     policy::{Credentials, Reason, RequestDirectives},
-    route::Agreement,
+    route::{Agreement, Route},
     server::Connection,
 };
 
@@ -36,6 +36,8 @@ pub enum Verdict {
     Pass(Reason),
     /// The cache may know the answer.
     Lookup(Lookup),
+    /// The origin answers it, and the answer takes the place of what is stored.
+    Refresh(Lookup),
 }
 
 /// A request that the cache may answer.
@@ -98,7 +100,8 @@ pub fn plan<B: Body>(
     if let Some(reason) = pass_reason(request, presence) {
         return (index, Verdict::Pass(reason));
     }
-    if !route.rule.cache || route.bypass.applies(uri.query(), headers) {
+    let bypasses = route.bypass.applies(uri.query(), headers);
+    if !route.rule.cache || (bypasses && !route.bypass.refresh) {
         return (index, Verdict::Pass(Reason::RuleBypass));
     }
     if selection.agreement == Agreement::Split {
@@ -116,7 +119,24 @@ pub fn plan<B: Body>(
     let credentials = identity.credentials;
     let plain = ingress.key(site, (uri.path(), uri.query()), (&route.query, credentials));
     let target = identity.key(site, route, headers, plain);
-    (index, Verdict::Lookup(Lookup { target, directives, credentials, presence }))
+    let lookup = Lookup { target, directives, credentials, presence };
+    if !bypasses {
+        (index, Verdict::Lookup(lookup))
+    } else if may_refresh(route, request, &lookup) {
+        (index, Verdict::Refresh(lookup))
+    } else {
+        (index, Verdict::Pass(Reason::RuleBypass))
+    }
+}
+
+/// Whether the answer to a request that bypasses the cache is what any other request for the same key would
+/// have got: nothing that made it bypass reaches the origin, and it might have led the fetch of that key.
+fn may_refresh<B>(route: &Route, request: &Request<B>, lookup: &Lookup) -> bool {
+    let matched = route.bypass.matched(request.uri().query(), request.headers());
+    matched.is_taken_off(&route.query)
+        && *request.method() == Method::GET
+        && !lookup.directives.no_store
+        && !lookup.credentials.ask_alone(&route.rule)
 }
 
 /// How a request reached this node: what it asks the origin for, besides its path and query.
@@ -186,16 +206,12 @@ impl<'a> Ingress<'a> {
 /// Puts digests in the place of credentials in the query of a key. Nothing but this node's memory may hold
 /// what only a key of this process tells apart.
 fn mask(site: &Site, target: &mut OriginTarget<'_>) {
-    let (key, reach) = match &site.digest_key {
-        Some(key) => (key.clone(), Reach::Fleet),
-        None => (DigestKey::of_process(), Reach::Node),
-    };
     let Some(query) = target.query.take() else { return };
-    match masked(&query, &site.credentials, Some(&key)) {
+    match masked(&query, &site.credentials, Some(&site.digests.key)) {
         None => target.query = Some(query),
         Some(masked) => {
             target.sent_query = target.sent_query.take().or(Some(query));
-            (target.query, target.reach) = (Some(masked.into()), reach);
+            (target.query, target.reach) = (Some(masked.into()), site.digests.reach);
         }
     }
 }

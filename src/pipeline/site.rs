@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use crate::{
     fence::OwnFacets,
     forward::Identity,
-    key::{DigestKey, target::host},
+    key::{digest::Digests, target::host},
     origin::Origin,
     policy::CredentialRules,
     route::{Route, RouteTable},
@@ -40,8 +40,8 @@ pub struct Site {
     pub trusted_proxies: Vec<IpNet>,
     /// What counts as a credential.
     pub credentials: CredentialRules,
-    /// What credentials in keys are made unreadable with.
-    pub digest_key: Option<DigestKey>,
+    /// How credentials enter keys.
+    pub digests: Digests,
     /// Where requests are logged, if they are.
     pub access_log: Option<Arc<AccessLog>>,
     /// What may be stored of one body, in bytes.

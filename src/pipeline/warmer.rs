@@ -1,6 +1,6 @@
 //! Fetching ahead of clients, by the same steps as for a client and with nobody to answer.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -85,7 +85,7 @@ impl<S: Store> Warmer<S> {
     }
 
     fn inquiry(&self, wanted: WarmRequest) -> Option<(Inquiry<S>, Lookup)> {
-        let received = Received { at: self.0.clock.now(), started: Instant::now() };
+        let received = Received::now(&self.0.clock);
         let (request, connection) = self.request(wanted)?;
         let presence = Presence::of(request.headers());
         let (site, route, verdict) = self.0.site.with(|site| {

@@ -37,6 +37,8 @@ use crate::{
 /// When a write was sent, and after which purges.
 pub struct Sending {
     asked: Timestamp,
+    /// The same by the node's own clock.
+    asked_at: Timestamp,
     /// What had been purged before it was sent; none where its answer is never stored.
     stamp: Option<Stamp>,
 }
@@ -70,7 +72,8 @@ impl<S: Store> Inquiry<S> {
         let may_answer = [Method::POST, Method::PUT, Method::PATCH].contains(&self.request.method);
         let is_ambiguous = self.presence.has(Presence::OVERRIDE);
         let stamp = (may_answer && !is_ambiguous).then(|| self.pipeline.log.fences().stamp());
-        Sending { asked: self.pipeline.clock.now(), stamp }
+        let clock = &self.pipeline.clock;
+        Sending { asked: clock.now(), asked_at: clock.steady(), stamp }
     }
 
     /// What of the answer to a write is to be stored, if anything. To be called before the write's own
@@ -86,8 +89,10 @@ impl<S: Store> Inquiry<S> {
         let stamp = sending.stamp.filter(|_| is_representation)?;
         let fences = self.pipeline.log.fences();
         let now = fences.stamp();
-        let ask = self.as_get(Stamp { began: stamp.began, ..now })?;
-        let exchange = Exchange { asked: sending.asked, answered: self.pipeline.clock.now() };
+        let ask = self.as_get(Stamp { began: stamp.began, ..now }, sending.asked_at)?;
+        let clock = &self.pipeline.clock;
+        let (answered, received) = (clock.now(), clock.steady());
+        let exchange = Exchange { asked: sending.asked, answered, received };
         *response.status_mut() = StatusCode::OK;
         let admission = ask.verdict(response, exchange);
         *response.status_mut() = status;
@@ -103,7 +108,7 @@ impl<S: Store> Inquiry<S> {
 
     /// The question that a `GET` of this request's target would have asked; none where it would not have
     /// come from the cache.
-    fn as_get(&self, stamp: Stamp) -> Option<Box<Ask<S>>> {
+    fn as_get(&self, stamp: Stamp, asked_at: Timestamp) -> Option<Box<Ask<S>>> {
         let head = request_head(&self.request, Credentials::NONE);
         let uri = &self.request.uri;
         let ingress = Ingress::of(&self.site, head.headers, &self.connection);
@@ -136,6 +141,7 @@ impl<S: Store> Inquiry<S> {
             key: target.clone(),
             target,
             stamp,
+            asked_at,
             stored: None,
             way: (self.connection.peer, self.connection.secure),
             interim: None,

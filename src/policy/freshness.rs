@@ -78,6 +78,9 @@ impl Constraints {
     }
 }
 
+/// By how much the clock that a response was stored by may be ahead.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(1);
+
 /// Where a lifetime comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
@@ -147,8 +150,12 @@ impl Freshness {
     }
 
     /// Whether the response is fresh now, by its age alone.
+    ///
+    /// What will have been received has no age: it was stored by a clock that was ahead, and would stay
+    /// fresh for as long as that was.
     pub fn is_fresh(&self, now: Timestamp) -> bool {
         self.lifetime > self.current_age(now)
+            && self.received_at <= now.saturating_add(CLOCKS_DIFFER)
     }
 
     /// How long the response has been stale; zero while it is fresh.

@@ -59,8 +59,9 @@ pub fn if_error_window(status: StatusCode, freshness: &Freshness, rule: &Rule) -
 
 /// Whether a stored response may answer a request because asking the origin failed.
 ///
-/// A failure is a connection error, a timeout, or a 500, 502, 503 or 504 (RFC 5861 §4). A stored error
-/// stands in for none: newer ones go through as themselves. A request's own `stale-if-error` widens the window where the rule honours request directives.
+/// A failure is a connection error, a timeout, or a status for which [`is_error`] holds. A stored error
+/// stands in for none: newer ones go through as themselves. A request's own `stale-if-error` widens the
+/// window where the rule honours request directives.
 pub fn is_allowed_if_error(
     (status, freshness): (StatusCode, &Freshness),
     request: &RequestDirectives,
@@ -82,9 +83,10 @@ pub fn is_allowed_if_error(
     freshness.staleness(now) < window
 }
 
-/// Whether a response from the origin counts as its failure (RFC 5861 §4).
+/// Whether a response from the origin counts as its failure (RFC 5861 §4). So does 429: it is about the
+/// rate of requests, and says nothing of the resource (RFC 6585 §4).
 pub fn is_error(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+    matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
 }
 
 /// Whether a response from the origin takes back what is stored for its request: the resource is gone, or
@@ -241,8 +243,9 @@ mod tests {
     }
 
     #[test]
-    fn only_gateway_and_server_errors_count() {
+    fn overload_gateway_and_server_errors_count_and_no_others() {
         assert!(is_error(StatusCode::SERVICE_UNAVAILABLE) && is_error(StatusCode::BAD_GATEWAY));
+        assert!(is_error(StatusCode::TOO_MANY_REQUESTS));
         assert!(!is_error(StatusCode::NOT_FOUND) && !is_error(StatusCode::NOT_IMPLEMENTED));
     }
 }

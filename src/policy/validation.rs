@@ -4,14 +4,11 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 
 use crate::field::{
     EntityTag, Timestamp,
-    entity_tag::{self, ListMatch},
+    entity_tag::{self, ListMatch, Strength},
     range::{ByteRange, IfRange, RangeRequest},
 };
 
-use super::{
-    ResponseHead,
-    stored_fields::{append_all, is_never_stored, listed_by_connection},
-};
+use super::stored_fields::{append_all, is_never_stored, listed_by_connection};
 
 /// Who made the `ETag` of a stored response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +90,30 @@ pub fn has_origin_precondition(request: &HeaderMap) -> bool {
     request.contains_key(header::IF_MATCH) || request.contains_key(header::IF_UNMODIFIED_SINCE)
 }
 
+/// Whether a 304 is about this stored response (§4.3.4): its entity tag, if it has one, is the stored
+/// one. A strong tag is compared strongly, a weak one weakly.
+///
+/// Where it is not, the stored response must not be updated: the origin knows another representation.
+pub fn confirms(stored: &HeaderMap, update: &HeaderMap) -> bool {
+    match (entity_tag(update), entity_tag(stored)) {
+        (Some(new), Some(old)) if new.strength() == Strength::Strong => new.matches_strongly(old),
+        (Some(new), Some(old)) => new.matches_weakly(old),
+        _ => true,
+    }
+}
+
+/// Whether a response with this status is about the resource as such: what was stored before has had its
+/// time then.
+///
+/// All others are about one request, or about the moment: an error on a refresh (`406` to an odd
+/// `Accept`, `429`, `503`) takes nothing away from those who ask otherwise, or later.
+pub fn is_about_resource(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200..=205 | 207..=299 | 300..=303 | 305..=308 | 401 | 403 | 404 | 410 | 451
+    )
+}
+
 /// How to answer a client's own conditions from a stored response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precondition {
@@ -116,13 +137,17 @@ pub fn evaluate(
     if status != StatusCode::OK {
         return Precondition::Full;
     }
-    let tag = stored.get(header::ETAG).and_then(|tag| EntityTag::parse(tag.as_bytes()));
+    let tag = entity_tag(stored);
     let current = match entity_tag::match_weakly(request, header::IF_NONE_MATCH, tag) {
         ListMatch::Matches => true,
         ListMatch::Differs => false,
         ListMatch::Absent => is_unmodified_since(request, stored, received_at),
     };
     if current { Precondition::NotModified } else { Precondition::Full }
+}
+
+fn entity_tag(headers: &HeaderMap) -> Option<EntityTag<'_>> {
+    headers.get(header::ETAG).and_then(|tag| EntityTag::parse(tag.as_bytes()))
 }
 
 fn is_unmodified_since(request: &HeaderMap, stored: &HeaderMap, received_at: Timestamp) -> bool {
@@ -158,7 +183,7 @@ const CONTENT_FIELDS: [HeaderName; 6] = [
 
 const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
-/// The stored fields with those of a 304, or of a matching answer to `HEAD`, put in their place (§3.2).
+/// The stored fields with those of a 304 put in their place (§3.2).
 ///
 /// Fields that the update lacks stay, and new ones are added, except for those that are never stored
 /// and those that describe the stored content itself. `Age` is the update's own: compute the new
@@ -193,34 +218,6 @@ const DESCRIBES_STORED: [HeaderName; 6] = [
     CONTENT_MD5,
     header::ETAG,
 ];
-
-/// What a response to `HEAD` means for the stored response to `GET` (§4.3.5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadEffect {
-    /// It is about the same content: [`freshen`] the stored response.
-    Freshen,
-    /// It is about other content: the stored response is stale from now on.
-    Invalidate,
-    /// It says nothing about it.
-    Unrelated,
-}
-
-/// Compares a response to `HEAD` with what is stored: every validator and length that it has must
-/// be the same.
-pub fn head_effect(
-    stored_status: StatusCode,
-    stored: &HeaderMap,
-    head: &ResponseHead<'_>,
-) -> HeadEffect {
-    if stored_status != StatusCode::OK || head.status != StatusCode::OK {
-        return HeadEffect::Unrelated;
-    }
-    let differs = |name: &HeaderName| {
-        head.headers.get(name).is_some_and(|value| stored.get(name) != Some(value))
-    };
-    let compared = [header::ETAG, header::LAST_MODIFIED, header::CONTENT_LENGTH];
-    if compared.iter().any(differs) { HeadEffect::Invalidate } else { HeadEffect::Freshen }
-}
 
 /// How to answer a request for ranges from a complete stored response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -168,3 +168,16 @@ pub struct VaryRule {
     /// Cookie names.
     pub cookies: Box<[Box<str>]>,
 }
+
+impl VaryRule {
+    /// Whether nothing is named.
+    pub fn is_empty(&self) -> bool {
+        self.headers.is_empty() && self.cookies.is_empty()
+    }
+
+    /// What of it belongs into `Vary`: its headers, and `Cookie` if it has cookies.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        let cookie = (!self.cookies.is_empty()).then_some("Cookie");
+        self.headers.iter().map(HeaderName::as_str).chain(cookie)
+    }
+}

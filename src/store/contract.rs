@@ -2,14 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, StatusCode};
+use futures_util::future::join_all;
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::{
     Memory, Put, Store, Tiered,
     redis::tests::{self as redis, Server},
 };
 use crate::{
-    entry::{CompleteBody, Draft, Entry, Variants},
+    entry::{CompleteBody, Draft, Entry, Selection},
     fence::{OwnFacets, Stamp},
     field::Timestamp,
     key::CacheKey,
@@ -44,6 +45,7 @@ fn received(key: &CacheKey, body: &'static [u8], at: u64) -> Entry {
         tags: vec!["tile:1".to_owned(), "dashboard".to_owned()],
         facets: OwnFacets::default(),
         stamp: Stamp::default(),
+        asked_at: Timestamp::from_seconds(at),
     };
     Entry::Response(Arc::new(draft.complete(&CompleteBody::made_up([body.into()])).unwrap()))
 }
@@ -78,10 +80,7 @@ async fn keeps_the_contract<S: Store>(store: S, settled: impl AsyncFn(&S)) {
     settled(&store).await;
     assert!(store.get(&one).await.is_none(), "and stays gone");
 
-    let variants = Entry::Variants(Arc::new(Variants::new(&two, 7)));
-    assert_eq!(store.put(&two, variants).await, Put::Stored);
-    settled(&store).await;
-    assert!(matches!(store.get(&two).await.unwrap(), Entry::Variants(v) if v.generation == 7));
+    keeps_variants(&store, &settled).await;
 
     // An entry that came under a digest it does not belong to, as by a collision, is not given out.
     store.put(&one, response(&two, b"other")).await;
@@ -94,6 +93,77 @@ async fn keeps_the_contract<S: Store>(store: S, settled: impl AsyncFn(&S)) {
     assert_eq!(store.put(&largest, response(&largest, body)).await, Put::TooLarge);
     settled(&store).await;
     assert!(store.get(&largest).await.is_none(), "what was refused leaves nothing older behind");
+}
+
+/// What selects a variant, named by a response at this time.
+fn selection(name: &'static str, seen: u64) -> Selection {
+    let set = [HeaderName::from_static(name)].into_iter().collect();
+    Selection { set, seen: Timestamp::from_seconds(seen), codings: Vec::new() }
+}
+
+async fn variants_of<S: Store>(store: &S, target: &CacheKey) -> Vec<u128> {
+    match store.get(target).await {
+        Some(Entry::Variants(variants)) => {
+            let mut digests = variants.recent.clone();
+            digests.sort_unstable();
+            digests
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Variants that are added at the same time are all there, and what came late or without `Vary` hides none.
+async fn keeps_variants<S: Store>(store: &S, settled: &impl AsyncFn(&S)) {
+    let target = key("/varied");
+    let all: Vec<u128> = (1..=20).collect();
+    join_all(all.iter().map(|digest| store.place(&target, selection("a", 1000), *digest))).await;
+    assert_eq!(variants_of(store, &target).await, all);
+    settled(store).await;
+    assert_eq!(variants_of(store, &target).await, all);
+    store.put(&target, received(&target, b"plain", 1001)).await;
+    settled(store).await;
+    assert_eq!(variants_of(store, &target).await, all, "they are not hidden");
+    let day = 24 * 60 * 60;
+    store.put(&target, received(&target, b"plain", 1001 + day)).await;
+    settled(store).await;
+    assert_eq!(body_of(&store.get(&target).await.unwrap()), b"plain", "nothing varies any more");
+
+    let key = key("/late");
+    store.put(&key, received(&key, b"newer", 2000)).await;
+    settled(store).await;
+    store.put(&key, received(&key, b"older", 1000)).await;
+    settled(store).await;
+    assert_eq!(body_of(&store.get(&key).await.unwrap()), b"newer", "it was asked for later");
+}
+
+#[tokio::test]
+async fn nodes_that_add_variants_at_once_lose_none() {
+    let server = Server::start().await;
+    let nodes =
+        [over(&server, None).await, over(&server, Some(Memory::new(1 << 20, 1 << 20))).await];
+    let target = key("/varied");
+    let all: Vec<u128> = (1..=40).collect();
+    let target = &target;
+    join_all(all.iter().zip(nodes.iter().cycle()).map(|(digest, node)| async move {
+        node.place(target, selection("a", 1000), *digest).await;
+        node.flushed().await;
+    }))
+    .await;
+    for node in &nodes {
+        assert_eq!(variants_of(node, target).await, all);
+    }
+}
+
+#[tokio::test]
+async fn what_one_node_asked_for_later_stays_whatever_comes_late_from_another() {
+    let server = Server::start().await;
+    let nodes = [over(&server, None).await, over(&server, None).await];
+    let key = key("/late");
+    for (node, body, asked) in [(0, &b"newer"[..], 2000), (1, &b"older"[..], 1000)] {
+        nodes[node].put(&key, received(&key, body, asked)).await;
+        nodes[node].flushed().await;
+    }
+    assert_eq!(body_of(&nodes[1].get(&key).await.unwrap()), b"newer");
 }
 
 #[tokio::test]

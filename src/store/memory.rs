@@ -8,11 +8,12 @@ use std::{
     },
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use super::{Claim, Put, Store};
 use crate::{
-    entry::{Entry, StoredResponse},
+    entry::{Entry, Selection, StoredResponse, Variants},
     key::CacheKey,
 };
 
@@ -23,6 +24,9 @@ const OVERHEAD: usize = size_of::<StoredResponse>() + 192;
 /// `quick_cache` refuses what is heavier than this share of one shard.
 const LARGEST_SHARE: f64 = 0.97;
 
+/// Locks that writers of one key share. Readers take none of them.
+const WRITERS: usize = 64;
+
 /// Stored responses in this process's memory.
 ///
 /// `budget` bounds the bytes of keys, headers, tags, bodies and the store's own overhead together.
@@ -30,6 +34,7 @@ const LARGEST_SHARE: f64 = 0.97;
 /// out what is asked for often. Lookups on different keys share no lock but by chance.
 pub struct Memory {
     cache: Cache<u128, Entry, Weight, DigestHasher, Evictions>,
+    writers: [Mutex<()>; WRITERS],
     largest: usize,
     evicted: Arc<AtomicU64>,
     replaced: AtomicU64,
@@ -75,6 +80,7 @@ impl Memory {
         Self {
             largest: share_of(budget, shards).min(usize::try_from(largest).unwrap_or(usize::MAX)),
             cache,
+            writers: [const { Mutex::new(()) }; WRITERS],
             evicted,
             replaced: AtomicU64::new(0),
             removed: AtomicU64::new(0),
@@ -95,16 +101,46 @@ impl Memory {
     }
 }
 
-impl Store for Memory {
-    fn peek(&self, key: &CacheKey) -> Option<Entry> {
-        self.cache.get(&key.digest()).filter(|entry| entry.stands_under(key))
+impl Memory {
+    /// Puts what came from elsewhere under a key: an index of variants is merged into the one that is
+    /// there. Returns what is stored there now.
+    pub fn keep(&self, key: &CacheKey, found: Entry) -> Entry {
+        if let Entry::Variants(variants) = found {
+            return Entry::Variants(self.merge(key, &variants).0);
+        }
+        let _writing = self.writing(key);
+        match self.peek(key) {
+            Some(known) if !is_newer(&found, &known) => known,
+            _ => {
+                self.insert(key, found.clone());
+                found
+            }
+        }
     }
 
-    async fn get(&self, key: &CacheKey) -> Option<Entry> {
-        self.peek(key)
+    /// Adds what another index of variants has. Returns the index, and how many variants lost their places.
+    fn merge(&self, target: &CacheKey, newer: &Arc<Variants>) -> (Arc<Variants>, usize) {
+        let writing = self.writing(target);
+        let Some(Entry::Variants(mut merged)) = self.peek(target) else {
+            self.insert(target, Entry::Variants(Arc::clone(newer)));
+            return (Arc::clone(newer), 0);
+        };
+        let lost = Arc::make_mut(&mut merged).merge(newer, |digest| self.is_in_use(digest));
+        self.insert(target, Entry::Variants(Arc::clone(&merged)));
+        drop(writing);
+        for digest in &lost {
+            self.forget(*digest);
+        }
+        (merged, lost.len())
     }
 
-    async fn put(&self, key: &CacheKey, entry: Entry) -> Put {
+    /// Whether a response was answered with since it was stored.
+    fn is_in_use(&self, digest: u128) -> bool {
+        let entry = self.cache.peek(&digest);
+        matches!(entry, Some(Entry::Response(response)) if response.was_asked())
+    }
+
+    fn insert(&self, key: &CacheKey, entry: Entry) -> Put {
         if weight_of(&entry) > self.largest as u64 {
             self.refused.fetch_add(1, Ordering::Relaxed);
             self.cache.remove(&key.digest());
@@ -117,14 +153,59 @@ impl Store for Memory {
         Put::Stored
     }
 
+    fn forget(&self, digest: u128) -> bool {
+        let is_removed = self.cache.remove(&digest).is_some();
+        if is_removed {
+            self.removed.fetch_add(1, Ordering::Relaxed);
+        }
+        is_removed
+    }
+
+    /// Until it is dropped nobody else writes under this key.
+    #[expect(clippy::indexing_slicing, reason = "the index is reduced to the number of locks")]
+    fn writing(&self, key: &CacheKey) -> MutexGuard<'_, ()> {
+        self.writers[(key.digest() % WRITERS as u128) as usize].lock()
+    }
+}
+
+/// Whether what came from elsewhere is to replace what is stored.
+fn is_newer(found: &Entry, known: &Entry) -> bool {
+    match (found, known) {
+        // What another purge log knows is newer.
+        (Entry::Response(found), Entry::Response(known)) => {
+            found.fence().log != known.fence().log || found.is_newer_than(known)
+        }
+        _ => !found.is_overtaken_by(known),
+    }
+}
+
+impl Store for Memory {
+    fn peek(&self, key: &CacheKey) -> Option<Entry> {
+        self.cache.get(&key.digest()).filter(|entry| entry.stands_under(key))
+    }
+
+    async fn get(&self, key: &CacheKey) -> Option<Entry> {
+        self.peek(key)
+    }
+
+    async fn put(&self, key: &CacheKey, entry: Entry) -> Put {
+        let _writing = self.writing(key);
+        match self.peek(key) {
+            Some(known) if entry.is_overtaken_by(&known) => Put::Overtaken,
+            _ => self.insert(key, entry),
+        }
+    }
+
+    async fn place(&self, target: &CacheKey, selection: Selection, variant: u128) -> usize {
+        self.merge(target, &Arc::new(Variants::of(target, selection, variant))).1
+    }
+
     async fn claim(&self, _key: &CacheKey) -> Claim {
         Claim::Alone
     }
 
     async fn remove(&self, digest: u128) {
-        if self.cache.remove(&digest).is_some() {
-            self.removed.fetch_add(1, Ordering::Relaxed);
-        }
+        self.forget(digest);
     }
 
     fn max_entry_size(&self) -> usize {

@@ -5,6 +5,7 @@ mod claim;
 mod contract;
 mod memory;
 pub mod redis;
+pub mod steady;
 mod succession;
 mod tiered;
 
@@ -16,7 +17,10 @@ pub use redis::Redis;
 pub use succession::{Reign, Succession};
 pub use tiered::Tiered;
 
-use crate::{entry::Entry, key::CacheKey};
+use crate::{
+    entry::{Entry, Selection},
+    key::CacheKey,
+};
 
 /// A place for stored responses.
 ///
@@ -32,8 +36,18 @@ pub trait Store: Send + Sync + 'static {
     /// hand; where there is but one tier, that of [`Store::peek`].
     fn get(&self, key: &CacheKey) -> impl Future<Output = Option<Entry>> + Send;
 
-    /// Puts an entry under a key, in place of what stood there.
+    /// Puts an entry under a key, in place of what is stored there, unless that
+    /// [overtakes](Entry::is_overtaken_by) it.
     fn put(&self, key: &CacheKey, entry: Entry) -> impl Future<Output = Put> + Send;
+
+    /// Adds a variant to the index under its target's key, atomically with what others add. Returns how
+    /// many variants lost their places for it; they are removed.
+    fn place(
+        &self,
+        target: &CacheKey,
+        selection: Selection,
+        variant: u128,
+    ) -> impl Future<Output = usize> + Send;
 
     /// Agrees with the other nodes who fetches what stands under this key nowhere.
     fn claim(&self, key: &CacheKey) -> impl Future<Output = Claim> + Send;
@@ -50,6 +64,8 @@ pub trait Store: Send + Sync + 'static {
 pub enum Put {
     /// It can be looked up from now on.
     Stored,
+    /// What is stored under the key overtakes it, and stays.
+    Overtaken,
     /// It exceeds what the store takes; nothing stands under the key now.
     TooLarge,
 }

@@ -7,7 +7,7 @@ use super::{
     redis::{Redis, State},
 };
 use crate::{
-    entry::{Entry, StoredResponse},
+    entry::{Entry, Selection},
     key::{CacheKey, Reach},
 };
 
@@ -59,36 +59,6 @@ impl Tiered {
     fn shared(&self, key: &CacheKey) -> Option<&Redis> {
         self.redis.as_ref().filter(|_| key.reach() == Reach::Fleet)
     }
-
-    /// Keeps what came from Redis at hand, and gives the newer of the two.
-    async fn keep(&self, key: &CacheKey, found: Entry) -> Entry {
-        let Some(memory) = &self.memory else { return found };
-        match memory.peek(key) {
-            Some(known) if !is_newer(&found, &known) => known,
-            _ => {
-                memory.put(key, found.clone()).await;
-                found
-            }
-        }
-    }
-}
-
-/// Whether what came from Redis is to replace what stands in memory.
-fn is_newer(found: &Entry, known: &Entry) -> bool {
-    match (found, known) {
-        // What another purge log knows is newer. In one log, a later fence is, whatever the clocks say.
-        (Entry::Response(found), Entry::Response(known)) => {
-            let (new, old) = (found.fence(), known.fence());
-            let received = |response: &StoredResponse| response.freshness.received_at;
-            new.log != old.log || (new.seq, received(found)) > (old.seq, received(known))
-        }
-        // Which variants there are is for the fleet to say, unless this node knows of more.
-        (Entry::Variants(found), Entry::Variants(known)) => {
-            found.generation != known.generation
-                || found.recent.iter().any(|digest| !known.recent.contains(digest))
-        }
-        _ => true,
-    }
 }
 
 impl Store for Tiered {
@@ -102,7 +72,10 @@ impl Store for Tiered {
         match redis.get(key).await {
             // What was read may be what was removed while it was on its way.
             Some(found) if redis.removed() != removed => Some(found),
-            Some(found) => Some(self.keep(key, found).await),
+            Some(found) => Some(match &self.memory {
+                Some(memory) => memory.keep(key, found),
+                None => found,
+            }),
             None => match self.peek(key) {
                 Some(known) => Some(known),
                 // Not kept at hand: what is of another version is never simply served.
@@ -112,15 +85,25 @@ impl Store for Tiered {
     }
 
     async fn put(&self, key: &CacheKey, entry: Entry) -> Put {
-        let further = match self.shared(key) {
-            Some(redis) => redis.put(key, entry.clone()),
-            None => Put::TooLarge,
-        };
         let at_hand = match &self.memory {
-            Some(memory) => memory.put(key, entry).await,
+            Some(memory) => memory.put(key, entry.clone()).await,
             None => Put::TooLarge,
         };
+        let Some(redis) = self.shared(key).filter(|_| at_hand != Put::Overtaken) else {
+            return at_hand;
+        };
+        let further = redis.put(key, entry);
         if at_hand == Put::Stored { at_hand } else { further }
+    }
+
+    async fn place(&self, target: &CacheKey, selection: Selection, variant: u128) -> usize {
+        if let Some(redis) = self.shared(target) {
+            redis.place(target, selection.clone(), variant);
+        }
+        match &self.memory {
+            Some(memory) => memory.place(target, selection, variant).await,
+            None => 0,
+        }
     }
 
     async fn claim(&self, key: &CacheKey) -> Claim {

@@ -95,6 +95,8 @@ ttl = { "404" = "10s" }
     graph      /graph           200 1m, 203 1m, 204 1m, 404 10s  origin    -                       -               query without nocache; bypass by query nocache=true; a bypass refreshes; not stored with $.errors[0]; clients no-cache
     unmatched  (anything else)  -                                origin    -                       -               query without nocache; bypass by query nocache=true; a bypass refreshes
 
+    A ttl is for requests without credentials and unknown cookies; responses to others are shared as far as the origin says so: docs/credentials.md
+
     proxy.toml: valid, 1 route, 0 warnings
     ");
 }

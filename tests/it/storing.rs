@@ -421,3 +421,48 @@ async fn what_a_route_leaves_out_its_tier_and_the_defaults_say() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_bypass_refreshes_what_is_stored_where_nothing_of_it_reaches_the_origin() {
+    within(async {
+        let origin =
+            Scripted::start(|asked| Said::ok(format!("{} {}", asked.target, asked.before))).await;
+        let keys = "ttl = \"1h\"\nquery = { ignore = [\"nocache\"] }\n\
+                    bypass = { query = \"nocache=true\", header = \"x-live\", refresh = true }";
+        let proxy = Proxy::with(&origin.url(), &route(keys));
+        let get = async |target: &str, fields: &[(&str, &str)]| {
+            proxy.get_with(target, fields).await.summary()
+        };
+        assert_eq!(get("/a", &[]).await, "200 MISS /a 0");
+        assert_eq!(get("/a?nocache=true", &[]).await, "200 BYPASS /a 1");
+        assert_eq!(get("/a", &[]).await, "200 HIT /a 1");
+        for fields in [
+            [("X-Live", "1")],
+            [("Authorization", "Bearer a")],
+            [("Cookie", "mystery=1")],
+            [("Cache-Control", "no-store")],
+        ] {
+            let reply = get("/a?nocache=true", &fields).await;
+            assert!(reply.starts_with("200 BYPASS /a?nocache=true"), "{fields:?}: {reply}");
+            assert_eq!(get("/a", &[]).await, "200 HIT /a 1", "{fields:?}");
+        }
+        proxy.ask("HEAD", "/a?nocache=true", &[]).await;
+        assert_eq!(get("/a", &[]).await, "200 HIT /a 1");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_answer_to_a_bypassed_request_is_never_stored_where_the_origin_can_tell() {
+    within(async {
+        let origin = Scripted::start(|asked| Said::ok(asked.target.clone())).await;
+        let keys = "ttl = \"1h\"\nbypass = { query = \"nocache=true\", refresh = true }";
+        let proxy = Proxy::with(&origin.url(), &route(keys));
+        let live = proxy.get("/a?nocache=true").await;
+        assert_eq!(live.summary(), "200 BYPASS /a?nocache=true");
+        assert!(!live.header("cache-status").unwrap().contains("stored"));
+        assert_eq!(proxy.get("/a?nocache=true").await.cache(), "BYPASS");
+        assert_eq!(proxy.get("/a").await.summary(), "200 MISS /a");
+    })
+    .await;
+}

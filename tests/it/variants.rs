@@ -1,1 +1,894 @@
-//! Variants and validation: no request removes or replaces what others use.
+//! Variants, validation and refreshes: what no client's request, and no error of the origin, may take
+//! away from what is stored for others.
+
+use crate::support::{
+    gate::Gate,
+    proxy::{Proxy, sending},
+    random::Random,
+    redis::Redis,
+    script::{Asked, Said, Scripted},
+    wire::{Reply, Wire},
+    within,
+};
+
+const HOT: &str = "max-age=10";
+const RENEWED: &str = "max-age=10, stale-while-revalidate=60";
+const BRIDGED: &str = "max-age=10, stale-if-error=600";
+const TOKEN: (&str, &str) = ("Authorization", "Bearer secret");
+const NO_STORE: (&str, &str) = ("Cache-Control", "no-store");
+
+/// Asks until the refresh in the background has stored this body.
+async fn until_hit(proxy: &Proxy, target: &str, body: &str) {
+    loop {
+        let reply = proxy.get(target).await;
+        if reply.cache() == "HIT" && reply.body == body {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Waits until this many requests wait for another's fetch.
+async fn until_waiting(proxy: &Proxy, followers: u64) {
+    while proxy.metric("larder_collapsed_requests_total", "").await < followers {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// An origin whose representation changes with each request that is not conditional on the newest one.
+fn versioned(asked: &Asked, version: usize, control: &str) -> Said {
+    let tag = format!("\"{version}\"");
+    let is_current = asked.header("if-none-match") == Some(&tag);
+    let said = if is_current { Said::status(304, "") } else { Said::ok(format!("{version}")) };
+    said.with("etag", &tag).with("cache-control", control)
+}
+
+#[tokio::test]
+async fn a_head_that_starts_a_refresh_renews_the_stored_response() {
+    within(async {
+        for (changed, body) in [(false, "0"), (true, "1")] {
+            let origin = Scripted::start(move |asked| {
+                versioned(asked, usize::from(changed && asked.before > 0), RENEWED)
+            })
+            .await;
+            let proxy = Proxy::before(&origin.url());
+            proxy.get("/a").await;
+            proxy.advance(15);
+            assert_eq!(proxy.ask("HEAD", "/a", &[]).await.cache(), "STALE");
+            origin.asked_for(2).await;
+            assert_eq!(origin.last().method, "GET");
+            assert_eq!(origin.last().header("if-none-match"), Some("\"0\""));
+            until_hit(&proxy, "/a", body).await;
+            assert_eq!(origin.requests(), 2, "nothing was fetched anew");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_directives_of_a_client_do_not_reach_a_refresh_in_the_background() {
+    within(async {
+        let origin = Scripted::start(|asked| versioned(asked, 0, RENEWED)).await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        proxy.advance(15);
+        assert_eq!(proxy.get_with("/a", &[NO_STORE]).await.cache(), "STALE");
+        origin.asked_for(2).await;
+        assert_eq!(origin.last().header("cache-control"), None);
+        until_hit(&proxy, "/a", "0").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_store_on_a_request_removes_nothing() {
+    within(async {
+        for control in [HOT, "no-cache"] {
+            let origin = Scripted::start(move |asked| versioned(asked, 0, control)).await;
+            let proxy = Proxy::before(&origin.url());
+            proxy.get("/a").await;
+            proxy.advance(15);
+            let own = proxy.get_with("/a", &[NO_STORE]).await;
+            assert_eq!(own.summary(), "200 REVALIDATED 0", "{control}");
+            let other = proxy.get("/a").await;
+            assert_eq!(other.summary(), "200 REVALIDATED 0", "{control}: it is still stored");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_answers_no_store_replaces_nothing() {
+    within(async {
+        let origin =
+            Scripted::start(|asked| versioned(asked, usize::from(asked.before == 1), HOT)).await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        proxy.advance(15);
+        assert_eq!(proxy.get_with("/a", &[NO_STORE]).await.body, "1");
+        assert_eq!(proxy.get("/a").await.summary(), "200 REVALIDATED 0");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_on_a_refresh_keeps_the_stored_response() {
+    within(async {
+        for status in [400, 405, 406, 408, 412, 416, 421, 425, 429, 431, 500, 501, 503] {
+            let origin = Scripted::start(move |asked| match asked.before {
+                1 => Said::status(status, "no"),
+                _ => versioned(asked, 0, HOT),
+            })
+            .await;
+            let proxy = Proxy::before(&origin.url());
+            proxy.get("/a").await;
+            proxy.advance(15);
+            assert_eq!(proxy.get("/a").await.status(), status);
+            let next = proxy.get("/a").await;
+            assert_eq!(next.summary(), "200 REVALIDATED 0", "{status}: it is still stored");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_verdict_about_the_resource_ends_the_stored_response() {
+    within(async {
+        for status in [200, 401, 403, 404, 410] {
+            let origin = Scripted::start(move |asked| match asked.before {
+                0 => versioned(asked, 0, BRIDGED),
+                1 => Said::status(status, "own").with("cache-control", "no-store"),
+                _ => Said::status(503, "down"),
+            })
+            .await;
+            let proxy = Proxy::before(&origin.url());
+            proxy.get("/a").await;
+            proxy.advance(15);
+            assert_eq!(proxy.get("/a").await.summary(), format!("{status} MISS own"));
+            assert_eq!(proxy.get("/a").await.summary(), "503 MISS down", "{status}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_does_not_keep_others_from_sharing_a_fetch() {
+    within(async {
+        let gate = Gate::closed();
+        let held = gate.clone();
+        let origin = Scripted::start(move |asked| match asked.header("accept") {
+            Some("x/y") => Said::status(406, "no"),
+            _ => versioned(asked, 0, HOT).after(&held),
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        for target in ["/cold", "/warm"] {
+            gate.open();
+            if target == "/warm" {
+                proxy.get(target).await;
+                proxy.advance(15);
+            }
+            let odd = [("Cache-Control", "no-cache"), ("Accept", "x/y")];
+            assert_eq!(proxy.get_with(target, &odd).await.status(), 406);
+        }
+        let waited = proxy.metric("larder_collapsed_requests_total", "").await;
+        for target in ["/cold", "/warm"] {
+            let asked = origin.requests();
+            let all = futures_util::future::join_all((0..5).map(|_| proxy.get(target))).await;
+            assert!(all.iter().all(|reply| reply.body == "0"), "{target}");
+            assert_eq!(origin.requests(), asked + 1, "{target}: one fetch for all");
+        }
+        assert!(proxy.metric("larder_collapsed_requests_total", "").await >= waited);
+        assert_eq!(origin.last().header("if-none-match"), Some("\"0\""), "it was still stored");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_one_identity_may_not_share_says_nothing_about_what_others_do() {
+    within(async {
+        let gate = Gate::closed();
+        let held = gate.clone();
+        let origin = Scripted::start(move |asked| match asked.header("authorization") {
+            Some(_) => Said::ok("own").with("cache-control", "private"),
+            None => Said::fresh("all").after(&held),
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        let own = proxy.get_with("/a", &[("Authorization", "Bearer alice")]).await;
+        assert_eq!(own.body, "own");
+        let others = futures_util::future::join_all((0..5).map(|_| proxy.get("/a")));
+        let opened = async {
+            until_waiting(&proxy, 4).await;
+            gate.open();
+        };
+        let (others, ()) = tokio::join!(others, opened);
+        assert!(others.iter().all(|reply| reply.body == "all"));
+        assert_eq!(origin.requests(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stale_response_bridges_too_many_requests() {
+    within(async {
+        let origin = Scripted::start(move |asked| match asked.before {
+            1 => Said::status(429, "slow down"),
+            _ => versioned(asked, 0, BRIDGED),
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        proxy.advance(15);
+        let stale = proxy.get("/a").await;
+        assert_eq!(stale.summary(), "200 STALE 0");
+        assert!(stale.header("cache-status").unwrap().ends_with("detail=stale-if-error"));
+        assert_eq!(proxy.get("/a").await.summary(), "200 REVALIDATED 0");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_origin_that_says_when_to_come_again_is_not_asked_before() {
+    within(async {
+        for (status, control, reason) in [
+            (429, RENEWED, "stale-while-revalidate"),
+            (429, BRIDGED, "stale-if-error"),
+            (503, BRIDGED, "stale-if-error"),
+        ] {
+            let origin = Scripted::start(move |asked| match asked.before {
+                1 => Said::status(status, "slow down").with("retry-after", "20"),
+                _ => versioned(asked, 0, control),
+            })
+            .await;
+            let proxy = Proxy::before(&origin.url());
+            proxy.get("/a").await;
+            proxy.advance(15);
+            assert_eq!(proxy.get("/a").await.cache(), "STALE");
+            origin.asked_for(2).await;
+            while proxy.metric("larder_origin_requests_total", "").await < 2 {}
+            for _ in 0..5 {
+                proxy.advance(3);
+                let stale = proxy.get("/a").await;
+                assert_eq!(stale.summary(), "200 STALE 0");
+                assert!(stale.header("cache-status").unwrap().ends_with(reason), "{stale:?}");
+                let head = proxy.ask("HEAD", "/a", &[]).await;
+                assert_eq!((head.status(), head.cache()), (200, "STALE"));
+            }
+            assert_eq!(origin.requests(), 2, "{status} {control}");
+            let reload = proxy.get_with("/a", &[("Cache-Control", "no-cache")]).await;
+            assert_eq!(reload.summary(), "200 REVALIDATED 0", "whoever insists is heard");
+            proxy.advance(15);
+            proxy.get("/a").await;
+            until_hit(&proxy, "/a", "0").await;
+            assert_eq!(origin.requests(), 4, "{status} {control}: it is asked again");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_origin_that_wants_to_be_left_alone_for_long_is_asked_all_the_same() {
+    within(async {
+        let origin = Scripted::start(move |asked| match asked.before {
+            1 => Said::status(429, "never").with("retry-after", "86400"),
+            _ => versioned(asked, 0, "max-age=10, stale-if-error=86400"),
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        proxy.advance(15);
+        assert_eq!(proxy.get("/a").await.cache(), "STALE");
+        proxy.advance(299);
+        assert_eq!(proxy.get("/a").await.cache(), "STALE");
+        proxy.advance(1);
+        assert_eq!(proxy.get("/a").await.cache(), "REVALIDATED");
+        assert_eq!(origin.requests(), 3);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn heads_of_a_stale_response_share_one_validation() {
+    within(async {
+        let gate = Gate::closed();
+        let held = gate.clone();
+        let origin = Scripted::start(move |asked| match asked.before {
+            0 => versioned(asked, 0, HOT),
+            _ => versioned(asked, 0, HOT).after(&held),
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        proxy.advance(15);
+        let heads = futures_util::future::join_all((0..5).map(|_| proxy.ask("HEAD", "/a", &[])));
+        let opened = async {
+            until_waiting(&proxy, 4).await;
+            gate.open();
+        };
+        let (heads, ()) = tokio::join!(heads, opened);
+        for head in heads {
+            assert_eq!((head.status(), head.cache()), (200, "REVALIDATED"));
+            assert_eq!((head.header("content-length"), &*head.body), (Some("1"), ""));
+        }
+        assert_eq!(origin.requests(), 2);
+        assert_eq!(origin.last().method, "GET");
+        assert_eq!(proxy.get("/a").await.summary(), "200 HIT 0");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_head_that_finds_another_representation_replaces_what_is_stored() {
+    within(async {
+        for fields in [&[][..], &[("Cache-Control", "no-cache")]] {
+            let origin =
+                Scripted::start(|asked| versioned(asked, usize::from(asked.before > 0), HOT)).await;
+            let proxy = Proxy::before(&origin.url());
+            proxy.get("/a").await;
+            if fields.is_empty() {
+                proxy.advance(15);
+            }
+            let head = proxy.ask("HEAD", "/a", fields).await;
+            assert_eq!((head.status(), head.header("etag")), (200, Some("\"1\"")));
+            assert_eq!((head.header("content-length"), &*head.body), (Some("1"), ""));
+            until_hit(&proxy, "/a", "1").await;
+            assert_eq!(origin.requests(), 2);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn head_and_range_are_bridged_as_get_is() {
+    within(async {
+        let origin = Scripted::always(
+            Said::ok("0123456789").with("cache-control", BRIDGED).with("etag", "\"1\""),
+        )
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        drop(origin);
+        proxy.advance(15);
+        let head = proxy.ask("HEAD", "/a", &[]).await;
+        assert_eq!((head.status(), head.cache()), (200, "STALE"));
+        assert_eq!(head.header("content-length"), Some("10"));
+        let part = proxy.get_with("/a", &[("Range", "bytes=2-4")]).await;
+        assert_eq!(part.summary(), "206 STALE 234");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_range_of_a_stale_response_is_cut_from_what_is_validated() {
+    within(async {
+        let origin = Scripted::start(|asked| {
+            let (tag, body) = match asked.before {
+                0 | 1 => ("\"1\"", "0123456789"),
+                _ => ("\"2\"", "abcdefghijkl"),
+            };
+            let is_current = asked.header("if-none-match") == Some(tag);
+            let said = if is_current { Said::status(304, "") } else { Said::ok(body) };
+            said.with("etag", tag).with("cache-control", HOT)
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        let range = [("Range", "bytes=2-4")];
+        proxy.advance(15);
+        assert_eq!(proxy.get_with("/a", &range).await.summary(), "206 REVALIDATED 234");
+        assert_eq!(origin.last().header("range"), None);
+        proxy.advance(15);
+        let part = proxy.get_with("/a", &range).await;
+        assert_eq!(part.summary(), "206 EXPIRED cde");
+        assert_eq!(part.header("content-range"), Some("bytes 2-4/12"));
+        assert_eq!(part.header("content-length"), Some("3"));
+        until_hit(&proxy, "/a", "abcdefghijkl").await;
+        proxy.advance(15);
+        let outdated = [("Range", "bytes=2-4"), ("If-Range", "\"1\"")];
+        assert_eq!(proxy.get_with("/a", &outdated).await.summary(), "200 REVALIDATED abcdefghijkl");
+        let beyond = proxy.get_with("/a", &[("Range", "bytes=50-")]).await;
+        assert_eq!((beyond.status(), beyond.header("content-range")), (416, Some("bytes */12")));
+        assert_eq!(origin.requests(), 4);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_304_about_another_representation_updates_nothing() {
+    within(async {
+        let origin = Scripted::start(|asked| match asked.header("if-none-match") {
+            Some(_) => Said::status(304, "").with("etag", "\"other\"").with("x-a", "other"),
+            None => Said::ok(format!("{}", asked.before))
+                .with("etag", "\"1\"")
+                .with("cache-control", HOT),
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        proxy.advance(15);
+        let fetched = proxy.get("/a").await;
+        assert_eq!(fetched.summary(), "200 EXPIRED 2", "asked once more, without a condition");
+        assert_eq!(fetched.header("x-a"), None);
+        assert_eq!(origin.last().header("if-none-match"), None);
+        assert_eq!(proxy.get("/a").await.summary(), "200 HIT 2");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_304_to_an_unconditional_request_is_a_failure_and_validates_nothing() {
+    within(async {
+        let origin = Scripted::in_turn([
+            Said::ok("0").with("cache-control", BRIDGED),
+            Said::status(304, "").with("cache-control", BRIDGED),
+            Said::ok("2").with("cache-control", BRIDGED),
+        ])
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        proxy.advance(15);
+        assert_eq!(proxy.get("/a").await.summary(), "200 STALE 0");
+        assert_eq!(proxy.get("/a").await.summary(), "200 EXPIRED 2");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_softly_purged_outlives_an_error_on_its_refresh() {
+    within(async {
+        let origin = Scripted::start(|asked| match asked.before {
+            1 => Said::status(400, "no"),
+            _ => versioned(asked, 0, "max-age=600"),
+        })
+        .await;
+        let proxy = Proxy::with(&origin.url(), "admin.token = \"secret\"");
+        proxy.get("/a").await;
+        let json = "{\"urls\":[\"http://api.test/a\"],\"mode\":\"soft\"}";
+        let call = sending("POST", "/v1/purge", &[TOKEN], json);
+        let mut wire = Wire::connect(proxy.admin_address()).await;
+        assert_eq!(wire.exchange(call).await.status(), 200);
+        assert_eq!(proxy.get("/a").await.cache(), "STALE");
+        origin.asked_for(2).await;
+        until_hit(&proxy, "/a", "0").await;
+        assert_eq!(origin.last().header("if-none-match"), Some("\"0\""));
+    })
+    .await;
+}
+
+/// An origin that answers the first refresh with 304 behind the gate, and all later requests with a new
+/// representation.
+async fn late(gate: &Gate) -> Scripted {
+    let held = gate.clone();
+    Scripted::start(move |asked| match asked.before {
+        0 => Said::ok("0").with("etag", "\"0\"").with("cache-control", RENEWED),
+        1 => Said::status(304, "").with("cache-control", "max-age=600").after(&held),
+        _ => Said::ok("2").with("etag", "\"2\"").with("cache-control", "max-age=600"),
+    })
+    .await
+}
+
+/// Has a refresh answered after a newer response was stored; what is stored then.
+async fn overtaken(proxy: &Proxy, origin: &Scripted, gate: &Gate) {
+    proxy.get("/a").await;
+    proxy.advance(15);
+    assert_eq!(proxy.get("/a").await.cache(), "STALE");
+    origin.asked_for(2).await;
+    proxy.advance(1);
+    let reload = proxy.get_with("/a", &[("Cache-Control", "no-cache")]).await;
+    assert_eq!(reload.summary(), "200 EXPIRED 2");
+    until_hit(proxy, "/a", "2").await;
+    gate.open();
+    while proxy.metric("larder_origin_requests_total", "").await < 3 {}
+}
+
+#[tokio::test]
+async fn a_304_that_comes_late_does_not_undo_what_was_stored_since() {
+    within(async {
+        let gate = Gate::closed();
+        let origin = late(&gate).await;
+        let proxy = Proxy::before(&origin.url());
+        overtaken(&proxy, &origin, &gate).await;
+        for _ in 0..50 {
+            assert_eq!(proxy.get("/a").await.summary(), "200 HIT 2");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_404_that_comes_late_does_not_remove_what_was_stored_since() {
+    within(async {
+        let gate = Gate::closed();
+        let held = gate.clone();
+        let origin = Scripted::start(move |asked| match asked.before {
+            0 => Said::ok("0").with("etag", "\"0\"").with("cache-control", RENEWED),
+            1 => Said::status(404, "").with("cache-control", "no-store").after(&held),
+            _ => Said::ok("2").with("etag", "\"2\"").with("cache-control", "max-age=600"),
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        overtaken(&proxy, &origin, &gate).await;
+        for _ in 0..50 {
+            assert_eq!(proxy.get("/a").await.summary(), "200 HIT 2");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_memory_a_304_that_comes_late_undoes_nothing_either() {
+    within(async {
+        let gate = Gate::closed();
+        let (origin, redis) = (late(&gate).await, Redis::start().await);
+        let store = format!("[store]\nmemory = \"0\"\n{}timeout = \"5s\"", redis.store());
+        let proxy = Proxy::with(&origin.url(), &store);
+        until_shared(&proxy).await;
+        overtaken(&proxy, &origin, &gate).await;
+        for _ in 0..50 {
+            assert_eq!(proxy.get("/a").await.summary(), "200 HIT 2");
+        }
+    })
+    .await;
+}
+
+/// An origin that says which page may read its answer, and forgets `Vary` where no page asks.
+async fn cors(vary: &'static str) -> Scripted {
+    Scripted::start(move |asked| {
+        let Some(page) = asked.header("origin") else { return Said::fresh("plain") };
+        let said = Said::fresh(page).with("access-control-allow-origin", page);
+        if vary.is_empty() { said } else { said.with("vary", vary) }
+    })
+    .await
+}
+
+const PAGES: [[(&str, &str); 1]; 2] =
+    [[("Origin", "https://a.test")], [("Origin", "https://b.test")]];
+
+#[tokio::test]
+async fn a_response_without_vary_hides_no_variant() {
+    within(async {
+        for vary in ["Origin", ""] {
+            let origin = cors(vary).await;
+            let proxy = Proxy::before(&origin.url());
+            for page in &PAGES {
+                assert_eq!(proxy.get_with("/a", page).await.cache(), "MISS");
+            }
+            assert_eq!(proxy.get("/a").await.summary(), "200 MISS plain");
+            for page in &PAGES {
+                let hit = proxy.get_with("/a", page).await;
+                assert_eq!(hit.summary(), format!("200 HIT {}", page[0].1), "{vary}");
+                assert_eq!(hit.header("access-control-allow-origin"), Some(page[0].1));
+            }
+            assert_eq!(proxy.get("/a").await.summary(), "200 HIT plain");
+            let other = proxy.get_with("/a", &[("Origin", "https://c.test")]).await;
+            assert_eq!(other.summary(), "200 MISS https://c.test");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_response_for_one_page_is_not_shared_with_another() {
+    within(async {
+        let origin = cors("").await;
+        let proxy = Proxy::before(&origin.url());
+        for cache in ["MISS", "HIT"] {
+            for page in &PAGES {
+                let reply = proxy.get_with("/a", page).await;
+                assert_eq!(reply.summary(), format!("200 {cache} {}", page[0].1));
+                assert_eq!(reply.header("vary"), Some("Origin"), "others below must know, too");
+            }
+        }
+        let origin =
+            Scripted::always(Said::fresh("all").with("access-control-allow-origin", "*")).await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get_with("/a", &PAGES[0]).await;
+        let other = proxy.get_with("/a", &PAGES[1]).await;
+        assert_eq!((other.cache(), other.header("vary")), ("HIT", None));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_several_variants_that_match_the_latest_answers() {
+    within(async {
+        let origin = Scripted::start(|asked| {
+            let vary = asked.header("x-vary").unwrap_or("x-a").to_owned();
+            Said::fresh(format!("{}", asked.before)).with("vary", &vary)
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        let by = |vary, a| [("X-Vary", vary), ("X-A", a), ("X-B", "1")];
+        proxy.get_with("/a", &by("x-a", "1")).await;
+        proxy.advance(1);
+        let reload = [&by("x-b", "1")[..], &[("Cache-Control", "no-cache")]].concat();
+        assert_eq!(proxy.get_with("/a", &reload).await.body, "1");
+        proxy.advance(1);
+        let third = [("X-Vary", "x-a"), ("X-A", "2"), ("X-B", "2")];
+        assert_eq!(proxy.get_with("/a", &third).await.summary(), "200 MISS 2");
+        assert_eq!(proxy.get_with("/a", &by("x-a", "1")).await.summary(), "200 HIT 1");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_coding_that_a_client_does_not_accept_is_not_served() {
+    within(async {
+        for vary in [Some("Accept-Encoding"), None] {
+            let origin = Scripted::start(move |asked| {
+                let accepted = asked.header("accept-encoding").unwrap_or("").to_owned();
+                let coding = ["xxx", "br", "gzip"].into_iter().find(|it| accepted.contains(it));
+                let said = Said::fresh(coding.unwrap_or("plain"));
+                let said = coding.iter().fold(said, |said, it| said.with("content-encoding", it));
+                vary.iter().fold(said, |said, vary| said.with("vary", vary))
+            })
+            .await;
+            let proxy = Proxy::before(&origin.url());
+            let get = async |accepted| proxy.get_with("/a", &[("Accept-Encoding", accepted)]).await;
+            assert_eq!(get("xxx, gzip").await.summary(), "200 MISS xxx");
+            assert_eq!(get("gzip").await.summary(), "200 MISS gzip", "{vary:?}");
+            assert_eq!(get("identity").await.body, "plain", "{vary:?}");
+            let refusing = get("br;q=0, gzip").await;
+            assert_eq!(refusing.summary(), "200 HIT gzip", "it accepts less than another did");
+            assert_eq!(get("gzip").await.summary(), "200 HIT gzip", "{vary:?}");
+            let all = proxy.get_with("/a", &[("Accept-Encoding", "*")]).await;
+            assert_eq!(all.status(), 200);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn clients_that_accept_the_same_codings_share_a_response() {
+    within(async {
+        let origin = Scripted::always(
+            Said::fresh("a").with("content-encoding", "gzip").with("vary", "Accept-Encoding"),
+        )
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        for (place, accepted) in [
+            "gzip, deflate, br, zstd",
+            "deflate, gzip, br, zstd",
+            "GZIP,deflate,br,zstd",
+            "gzip, compress, deflate, br",
+            "gzip, deflate, br",
+            "gzip, deflate",
+            "deflate, gzip",
+            "gzip",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let reply = proxy.get_with("/a", &[("Accept-Encoding", accepted)]).await;
+            let is_first = place == 0 || accepted.contains("compress");
+            assert_eq!(reply.cache(), if is_first { "MISS" } else { "HIT" }, "{accepted}");
+        }
+        let refused = proxy.get_with("/a", &[("Accept-Encoding", "br, zstd")]).await;
+        assert_eq!(refused.cache(), "MISS");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_route_adds_to_the_key_is_in_vary() {
+    within(async {
+        let origin = Scripted::start(|asked| match asked.header("if-none-match") {
+            Some("\"a\"") => Said::status(304, "").with("cache-control", HOT),
+            _ => Said::ok("a")
+                .with("etag", "\"a\"")
+                .with("vary", "Accept-Encoding")
+                .with("cache-control", if asked.target == "/own" { "no-store" } else { HOT }),
+        })
+        .await;
+        let toml = "[[route]]\nname = \"all\"\nmatch = \"/**\"\n\
+                    vary = { headers = [\"accept-language\"], cookies = [\"currency\"] }";
+        let proxy = Proxy::with(&origin.url(), toml);
+        let vary = "Accept-Encoding, accept-language, Cookie";
+        let fields = |reply: &Reply| reply.all("vary").join(", ");
+        for cache in ["MISS", "HIT"] {
+            let reply = proxy.get("/a").await;
+            assert_eq!((reply.cache(), &*fields(&reply)), (cache, vary));
+        }
+        let unchanged = proxy.get_with("/a", &[("If-None-Match", "\"a\"")]).await;
+        assert_eq!((unchanged.status(), &*fields(&unchanged)), (304, vary));
+        proxy.advance(15);
+        for cache in ["REVALIDATED", "HIT"] {
+            let reply = proxy.get("/a").await;
+            assert_eq!((reply.cache(), &*fields(&reply)), (cache, vary));
+        }
+        assert_eq!(fields(&proxy.get("/own").await), vary, "what is not stored here may be below");
+        assert_eq!(fields(&proxy.ask("HEAD", "/cold", &[]).await), vary);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_route_adds_is_in_vary_once() {
+    within(async {
+        let gate = Gate::closed();
+        let said = Said::fresh("a").with("vary", "COOKIE").with("vary", "Accept-Language");
+        let origin = Scripted::always(said.after(&gate)).await;
+        let toml = "[[route]]\nname = \"all\"\nmatch = \"/**\"\n\
+                    vary = { headers = [\"accept-language\"], cookies = [\"currency\"] }";
+        let proxy = Proxy::with(&origin.url(), toml);
+        let replies = futures_util::future::join_all((0..2).map(|_| proxy.get("/a")));
+        let opened = async {
+            until_waiting(&proxy, 1).await;
+            gate.open();
+        };
+        let (replies, ()) = tokio::join!(replies, opened);
+        for reply in replies {
+            assert_eq!(reply.all("vary").join(", "), "COOKIE, Accept-Language");
+        }
+        assert_eq!(origin.requests(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn cold_variants_of_one_target_are_all_stored() {
+    within(async {
+        let redis = Redis::start().await;
+        let shared = format!("[store]\nmemory = \"0\"\n{}timeout = \"5s\"", redis.store());
+        for store in ["", &*shared] {
+            let gate = Gate::closed();
+            let held = gate.clone();
+            let origin = Scripted::start(move |asked| {
+                let own = asked.header("x-a").unwrap_or_default().to_owned();
+                Said::fresh(own).with("vary", "x-a").after(&held)
+            })
+            .await;
+            let proxy = Proxy::with(&origin.url(), store);
+            if !store.is_empty() {
+                until_shared(&proxy).await;
+            }
+            let names: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+            let all = async || {
+                let get = async |name| proxy.get_with("/a", &[("X-A", name)]).await;
+                futures_util::future::join_all(names.iter().map(|name| get(name))).await
+            };
+            let opened = async {
+                until_waiting(&proxy, 19).await;
+                gate.open();
+            };
+            tokio::join!(all(), opened);
+            until_flushed(&proxy).await;
+            for (reply, name) in all().await.iter().zip(&names) {
+                assert_eq!(reply.summary(), format!("200 HIT {name}"));
+            }
+        }
+    })
+    .await;
+}
+
+/// Waits until a node stores in Redis and knows all that was purged.
+async fn until_shared(proxy: &Proxy) {
+    while !proxy.admin("/readyz").await.body.contains("redis: up")
+        || proxy.metric("larder_purge_log_synced", "").await == 0
+    {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Waits until Redis has what is to be written, where there is one.
+async fn until_flushed(proxy: &Proxy) {
+    while proxy.metric("larder_store_queue_writes", "").await > 0 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..20 {
+        proxy.admin("/readyz").await;
+    }
+}
+
+#[tokio::test]
+async fn foreign_variants_do_not_evict_one_in_use() {
+    within(async {
+        let origin = Scripted::start(|asked| {
+            Said::fresh(asked.header("x-a").unwrap_or_default()).with("vary", "x-a")
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        let used = [("X-A", "used")];
+        proxy.get_with("/a", &used).await;
+        for number in 0..200 {
+            assert_eq!(proxy.get_with("/a", &used).await.summary(), "200 HIT used", "{number}");
+            proxy.get_with("/a", &[("X-A", &number.to_string())]).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_route_vary_does_not_use_what_was_stored_before() {
+    within(async {
+        let origin = Scripted::start(|asked| {
+            Said::fresh(asked.header("accept-language").unwrap_or_default())
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get_with("/a", &[("Accept-Language", "de")]).await;
+        let toml = "[[route]]\nname = \"all\"\nmatch = \"/**\"\nvary = { headers = [\"accept-language\"] }";
+        proxy.reconfigure(&origin.url(), toml);
+        let other = proxy.get_with("/a", &[("Accept-Language", "en")]).await;
+        assert_eq!(other.summary(), "200 MISS en");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_keeps_nothing_fresh_for_longer() {
+    within(async {
+        let origin = Scripted::start(|asked| {
+            Said::ok(format!("{}", asked.before)).with("cache-control", HOT)
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        proxy.set_back(3600);
+        proxy.advance(9);
+        let hit = proxy.get("/a").await;
+        assert_eq!((hit.summary(), hit.header("age")), ("200 HIT 0".to_owned(), Some("9")));
+        proxy.advance(1);
+        assert_eq!(proxy.get("/a").await.summary(), "200 EXPIRED 1");
+    })
+    .await;
+}
+
+/// Whether a value of `Accept-Encoding` accepts a coding, or a body without one: by RFC 9110 section
+/// 12.5.3, and written apart from Larder's own code.
+fn accepts(field: &str, coding: &str) -> bool {
+    let weight_of = |name: &str| {
+        field.split(',').find_map(|member| {
+            let (item, weight) = member.split_once(";q=").unwrap_or((member, "1"));
+            (item.trim() == name).then(|| weight.trim().parse::<f32>().unwrap() > 0.0)
+        })
+    };
+    weight_of(coding).or(weight_of("*")).unwrap_or(coding == "identity")
+}
+
+#[tokio::test]
+async fn no_client_gets_a_coding_that_it_does_not_accept() {
+    const CODINGS: [&str; 5] = ["identity", "gzip", "br", "zstd", "xxx"];
+    const WEIGHTS: [&str; 4] = ["", "", ";q=0.5", ";q=0"];
+    within(async {
+        // An origin that names the coding it was told to use, whatever the client accepts.
+        let origin = Scripted::start(|asked| {
+            let coding = asked.header("x-coding").unwrap().to_owned();
+            let said = Said::fresh(&coding);
+            let said =
+                if coding == "identity" { said } else { said.with("content-encoding", &coding) };
+            if asked.target.ends_with("varies") {
+                said.with("vary", "accept-encoding")
+            } else {
+                said
+            }
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        let mut random = Random::seeded(9);
+        let mut hits = 0;
+        for number in 0..1500 {
+            let members = (0..=random.below(3)).map(|_| {
+                let names = ["gzip", "br", "zstd", "xxx", "identity", "*"];
+                format!("{}{}", random.pick(&names), random.pick(&WEIGHTS))
+            });
+            let mut members: Vec<String> = members.collect();
+            members.dedup_by_key(|member| member.split(';').next().unwrap().to_owned());
+            let names: Vec<_> = members.iter().map(|it| it.split(';').next().unwrap()).collect();
+            if names.iter().any(|name| names.iter().filter(|other| *other == name).count() > 1) {
+                continue;
+            }
+            let field = members.join(", ");
+            let target = format!("/{}{}", number / 100, random.pick(&["", "varies"]));
+            let fields = [("Accept-Encoding", &*field), ("X-Coding", *random.pick(&CODINGS))];
+            let reply = proxy.get_with(&target, &fields).await;
+            if reply.cache() == "HIT" {
+                hits += 1;
+                assert!(accepts(&field, &reply.body), "{field}: {}", reply.body);
+            }
+        }
+        assert!(hits > 300, "{hits}");
+    })
+    .await;
+}

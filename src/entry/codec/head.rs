@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::StatusCode;
 
 use super::{
-    super::{Entry, ResponseId, StoredResponse},
+    super::{Entry, Fields, ResponseId, StoredResponse},
     reader::Reader,
 };
 use crate::{
@@ -42,6 +43,7 @@ pub(super) struct Head {
     freshness: Freshness,
     etag: EtagOrigin,
     fence: Fence,
+    asked_at: Timestamp,
     /// Where key, URL, facets, tags, fields and trailers end in the content.
     ends: [u32; 6],
     /// The length of the content.
@@ -74,6 +76,7 @@ impl Head {
             freshness: response.freshness,
             etag: response.etag,
             fence: response.fence,
+            asked_at: response.asked_at,
             ends: [
                 response.key_end,
                 response.url_end,
@@ -87,12 +90,24 @@ impl Head {
         }
     }
 
+    /// The same by a clock that is ahead of this node's by so many milliseconds.
+    pub(super) fn by_clock_ahead(self, millis: i64) -> Self {
+        let moved =
+            |at: Timestamp| Timestamp::from_millis(at.millis().saturating_add_signed(millis));
+        let received_at = moved(self.freshness.received_at);
+        let freshness = Freshness { received_at, ..self.freshness };
+        Self { freshness, asked_at: moved(self.asked_at), ..self }
+    }
+
     pub(super) fn is_compressed(&self) -> bool {
         self.stored < self.length
     }
 
     pub(super) fn write(&self, chunking: Option<Chunking>, out: &mut Vec<u8>) {
         let freshness = &self.freshness;
+        for number in [self.fence.log.0, self.fence.seq, self.asked_at.millis()] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
         out.push(self.flags(chunking));
         out.extend_from_slice(&self.status.as_u16().to_le_bytes());
         out.push(freshness.constraints.bits());
@@ -103,8 +118,6 @@ impl Head {
         for seconds in windows.into_iter().flatten() {
             out.extend_from_slice(&seconds.to_le_bytes());
         }
-        out.extend_from_slice(&self.fence.log.0.to_le_bytes());
-        out.extend_from_slice(&self.fence.seq.to_le_bytes());
         self.ends.iter().for_each(|end| out.extend_from_slice(&end.to_le_bytes()));
         out.extend_from_slice(&(self.length as u64).to_le_bytes());
         if self.is_compressed() {
@@ -130,6 +143,8 @@ impl Head {
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Option<(Self, Option<Chunking>)> {
+        let fence = Fence { log: LogId(reader.u64()?), seq: reader.u64()? };
+        let asked_at = Timestamp::from_millis(reader.u64()?);
         let flags = reader.u8()?;
         if flags & !KNOWN != 0 {
             return None;
@@ -137,7 +152,6 @@ impl Head {
         let has = |flag: u8| flags & flag != 0;
         let status = StatusCode::from_u16(reader.u16()?).ok()?;
         let freshness = read_freshness(flags, reader)?;
-        let fence = Fence { log: LogId(reader.u64()?), seq: reader.u64()? };
         let ends = [
             reader.u32()?,
             reader.u32()?,
@@ -153,7 +167,8 @@ impl Head {
         }
         let chunking = if has(CHUNKED) { Some(read_chunking(stored, reader)?) } else { None };
         let etag = if has(ETAG_BY_LARDER) { EtagOrigin::Larder } else { EtagOrigin::Origin };
-        Some((Self { status, freshness, etag, fence, ends, length, stored }, chunking))
+        let head = Self { status, freshness, etag, fence, asked_at, ends, length, stored };
+        Some((head, chunking))
     }
 
     /// The response with this content.
@@ -163,16 +178,21 @@ impl Head {
         if !fits || !self.ends.is_sorted() {
             return None;
         }
+        let bytes = Bytes::from(content.into_boxed_slice());
+        let place = usize::try_from(tags_end).ok()?..usize::try_from(fields_end).ok()?;
+        let fields = Fields::from_block(bytes.slice(place));
         Some(Entry::Response(Arc::new(StoredResponse {
             status: self.status,
             freshness: self.freshness,
             etag: self.etag,
             id: ResponseId::next(),
+            asked_at: self.asked_at,
+            is_coded: fields.first("content-encoding").is_some(),
             fence: self.fence,
             began: 0,
             checked: AtomicU64::new(0),
             asked: AtomicBool::new(false),
-            bytes: content.into_boxed_slice().into(),
+            bytes,
             key_end,
             url_end,
             facets_end,

@@ -17,7 +17,7 @@ use crate::{
 const LIMIT: usize = 1 << 20;
 
 fn packing(compress_above: usize, chunk: u32) -> Packing {
-    Packing { compress_above, chunk: NonZeroU32::new(chunk).unwrap(), generation: 7 }
+    Packing { compress_above, chunk: NonZeroU32::new(chunk).unwrap(), generation: 7, ahead: 0 }
 }
 
 fn plain() -> Packing {
@@ -47,6 +47,7 @@ fn response(body: Vec<u8>) -> Entry {
         tags: vec!["one".to_owned(), "two".to_owned()],
         facets: facets(),
         stamp: Stamp { fence: Fence { log: LogId(1), seq: 2 }, version: 3, began: 4 },
+        asked_at: Timestamp::from_millis(1_700_000_000_100),
     };
     Entry::Response(Arc::new(draft.complete(&CompleteBody::made_up([body.into()])).unwrap()))
 }
@@ -78,6 +79,8 @@ fn assert_same(read: &Entry, written: &Entry) {
     assert_eq!(read.freshness, written.freshness);
     assert_eq!(read.etag, written.etag);
     assert_eq!(read.fence(), written.fence());
+    assert_eq!(read.asked_at, written.asked_at);
+    assert_eq!(read.is_coded, written.is_coded);
     assert_eq!(read.key_text(), written.key_text());
     assert!(read.tags().eq(written.tags()));
     assert_eq!(read.facets(), written.facets());
@@ -99,37 +102,58 @@ fn what_holds_on_one_node_only_stays_there() {
 fn the_form_of_version_3_stays_as_it_is() {
     let written = encode(&response(b"body".to_vec()), plain()).head;
     insta::assert_snapshot!(hex(&written), @r#"
-    4c 52 44 52 03 fd fd f8 b5 06 17 b1 3b 01 0c c8  LRDR........;...
-    00 20 7b 68 e5 cf 8b 01 00 00 03 00 00 00 00 00  ..{h............
-    00 00 01 00 00 00 3c 00 00 00 00 00 00 00 00 00  ......<.........
-    00 00 1e 00 00 00 01 00 00 00 00 00 00 00 02 00  ................
-    00 00 00 00 00 00 16 00 00 00 16 00 00 00 1d 00  ................
-    00 00 24 00 00 00 6c 00 00 00 6c 00 00 00 70 00  ..$...l...l...p.
-    00 00 00 00 00 00 68 74 74 70 3a 2f 2f 65 78 61  ......http://exa
-    6d 70 6c 65 2e 63 6f 6d 2f 61 3f 62 72 0a 76 0a  mple.com/a?br.v.
-    75 0a 31 6f 6e 65 0a 74 77 6f 0c 00 0a 00 00 00  u.1one.two......
-    63 6f 6e 74 65 6e 74 2d 74 79 70 65 74 65 78 74  content-typetext
-    2f 70 6c 61 69 6e 04 00 22 00 00 00 65 74 61 67  /plain.."...etag
-    22 32 33 30 64 38 33 35 38 64 63 38 65 38 38 39  "230d8358dc8e889
-    30 62 34 63 35 38 64 65 65 62 36 32 39 31 32 65  0b4c58deeb62912e
-    65 22 62 6f 64 79                                e"body
+    4c 52 44 52 03 c2 7d 4c 08 93 8f 36 ff 01 01 00  LRDR..}L...6....
+    00 00 00 00 00 00 02 00 00 00 00 00 00 00 64 68  ..............dh
+    e5 cf 8b 01 00 00 0c c8 00 20 7b 68 e5 cf 8b 01  ..........{h....
+    00 00 03 00 00 00 00 00 00 00 01 00 00 00 3c 00  ..............<.
+    00 00 00 00 00 00 00 00 00 00 1e 00 00 00 16 00  ................
+    00 00 16 00 00 00 1d 00 00 00 24 00 00 00 6c 00  ..........$...l.
+    00 00 6c 00 00 00 70 00 00 00 00 00 00 00 68 74  ..l...p.......ht
+    74 70 3a 2f 2f 65 78 61 6d 70 6c 65 2e 63 6f 6d  tp://example.com
+    2f 61 3f 62 72 0a 76 0a 75 0a 31 6f 6e 65 0a 74  /a?br.v.u.1one.t
+    77 6f 0c 00 0a 00 00 00 63 6f 6e 74 65 6e 74 2d  wo......content-
+    74 79 70 65 74 65 78 74 2f 70 6c 61 69 6e 04 00  typetext/plain..
+    22 00 00 00 65 74 61 67 22 32 33 30 64 38 33 35  "...etag"230d835
+    38 64 63 38 65 38 38 39 30 62 34 63 35 38 64 65  8dc8e8890b4c58de
+    65 62 36 32 39 31 32 65 65 22 62 6f 64 79        eb62912ee"body
     "#);
     let variants = Variants {
         target: (*b"http://example.com/a").into(),
-        generation: 9,
-        sets: vec![[http::header::ACCEPT, http::header::ORIGIN].into_iter().collect()],
+        selections: vec![Selection {
+            set: [http::header::ACCEPT, http::header::ORIGIN].into_iter().collect(),
+            seen: Timestamp::from_millis(1_700_000_000_100),
+            codings: vec![(*b"br,gzip").into()],
+        }],
         recent: vec![1, u128::MAX],
     };
     let written = encode(&Entry::Variants(Arc::new(variants)), plain()).head;
     insta::assert_snapshot!(hex(&written), @r#"
-    4c 52 44 52 03 b9 ef 40 e4 5d 09 86 31 00 14 00  LRDR...@.]..1...
-    00 00 68 74 74 70 3a 2f 2f 65 78 61 6d 70 6c 65  ..http://example
-    2e 63 6f 6d 2f 61 09 00 00 00 00 00 00 00 01 00  .com/a..........
+    4c 52 44 52 03 ad 0d 01 8a 68 cf 9d b6 00 64 68  LRDR.....h....dh
+    e5 cf 8b 01 00 00 14 00 00 00 68 74 74 70 3a 2f  ..........http:/
+    2f 65 78 61 6d 70 6c 65 2e 63 6f 6d 2f 61 01 00  /example.com/a..
     00 00 02 00 00 00 06 00 00 00 61 63 63 65 70 74  ..........accept
-    06 00 00 00 6f 72 69 67 69 6e 02 00 00 00 01 00  ....origin......
-    00 00 00 00 00 00 00 00 00 00 00 00 00 00 ff ff  ................
-    ff ff ff ff ff ff ff ff ff ff ff ff ff ff        ..............
+    06 00 00 00 6f 72 69 67 69 6e 64 68 e5 cf 8b 01  ....origindh....
+    00 00 01 00 00 00 07 00 00 00 62 72 2c 67 7a 69  ..........br,gzi
+    70 02 00 00 00 01 00 00 00 00 00 00 00 00 00 00  p...............
+    00 00 00 00 00 ff ff ff ff ff ff ff ff ff ff ff  ................
+    ff ff ff ff ff                                   .....
     "#);
+}
+
+#[test]
+fn times_are_written_by_the_clock_that_is_shared() {
+    for ahead in [-5000, 5000] {
+        let written = response(b"body".to_vec());
+        let shared = read(&encode(&written, Packing { ahead, ..plain() })).unwrap();
+        let at = |entry: &Entry| {
+            let response = as_response(entry);
+            (response.asked_at.millis(), response.freshness.received_at.millis())
+        };
+        let (asked, received) = at(&written);
+        let moved = (asked.saturating_add_signed(ahead), received.saturating_add_signed(ahead));
+        assert_eq!(at(&shared), moved);
+        assert_same(&shared.by_clock_ahead(-ahead), &written);
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -143,11 +167,11 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Where the parts of the head that `response` gives stand.
-const FLAGS: usize = PREFIX + 1;
+const FLAGS: usize = ORDER + 1 + 24;
 const STATUS: usize = FLAGS + 1;
 const CONSTRAINTS: usize = STATUS + 2;
 const LIFETIME_NANOS: usize = CONSTRAINTS + 1 + 8 + 12 + 8;
-const KEY_END: usize = LIFETIME_NANOS + 4 + 4 + 16;
+const KEY_END: usize = LIFETIME_NANOS + 4 + 4;
 const FIELDS_END: usize = KEY_END + 16;
 const TRAILERS_END: usize = FIELDS_END + 4;
 const LENGTH: usize = TRAILERS_END + 4;
@@ -321,6 +345,7 @@ fn responses() -> impl Strategy<Value = Entry> {
                 tags,
                 facets,
                 stamp: Stamp { fence: Fence { log: LogId(log), seq }, version: 5, began: 6 },
+                asked_at: Timestamp::from_millis(seq >> 1),
             };
             let pieces = vec![Bytes::from(body); times];
             Entry::Response(Arc::new(
@@ -330,15 +355,19 @@ fn responses() -> impl Strategy<Value = Entry> {
     )
 }
 
+fn selections() -> impl Strategy<Value = Selection> {
+    let codings = vec(vec(any::<u8>(), 0..9), 0..3);
+    (vec("[a-z-]{1,12}", 0..4), 0..1_u64 << 50, codings).prop_map(|(names, seen, codings)| {
+        let names = names.into_iter().map(|name| HeaderName::try_from(name).unwrap());
+        let codings = codings.into_iter().map(Into::into).collect();
+        Selection { set: names.collect(), seen: Timestamp::from_millis(seen), codings }
+    })
+}
+
 fn variants() -> impl Strategy<Value = Entry> {
-    let sets = vec(vec("[a-z-]{1,12}", 0..4), 0..4);
-    (vec(any::<u8>(), 0..60), any::<u64>(), sets, vec(any::<u128>(), 0..9)).prop_map(
-        |(target, generation, sets, recent)| {
-            let set = |names: Vec<String>| -> VarySet {
-                names.into_iter().map(|name| HeaderName::try_from(name).unwrap()).collect()
-            };
-            let sets = sets.into_iter().map(set).collect();
-            Entry::Variants(Arc::new(Variants { target: target.into(), generation, sets, recent }))
+    (vec(any::<u8>(), 0..60), vec(selections(), 0..4), vec(any::<u128>(), 0..9)).prop_map(
+        |(target, selections, recent)| {
+            Entry::Variants(Arc::new(Variants { target: target.into(), selections, recent }))
         },
     )
 }

@@ -9,7 +9,7 @@ mod lists;
 mod parameters;
 mod rules;
 
-use super::{Freshness, Reason, freshness::Constraints};
+use super::{Freshness, Reason, Rule, freshness::Constraints};
 
 pub use cookies::{CookieFindings, CookieKind};
 pub use lists::{
@@ -59,9 +59,12 @@ impl Credentials {
         self.has(Self::PERSONAL)
     }
 
-    /// Whether what a route's `ttl` makes fresh is withheld: such requests wait for no fetch under one.
-    pub const fn refuse_guesses(self) -> bool {
-        self.has(Self::UNKNOWN_COOKIE.with(Self::SIGNATURE))
+    /// Whether such requests share no fetch under this rule. Where a `ttl` may make the response fresh, one
+    /// with an unknown cookie would not be answered by the fetch of another, nor others by its own: it would
+    /// hold them up for nothing.
+    pub fn ask_alone(self, rule: &Rule) -> bool {
+        let refuses_guesses = self.has(Self::UNKNOWN_COOKIE.with(Self::SIGNATURE));
+        self.are_personal() || (rule.has_ttl() && refuses_guesses)
     }
 }
 

@@ -38,9 +38,9 @@ impl CredentialRules {
         query.split('&').enumerate().filter_map(|(place, pair)| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             // Some servers split at `;`, too.
-            let names =
+            let mut names =
                 pair.split(';').map(|part| part.split_once('=').map_or(part, |(name, _)| name));
-            let kind = names.filter_map(|name| self.parameter_kind(name)).next()?;
+            let kind = names.find_map(|name| self.parameter_kind(name))?;
             Some(Parameter { place, name, value, kind })
         })
     }

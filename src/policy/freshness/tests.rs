@@ -256,3 +256,12 @@ proptest! {
         prop_assert_eq!(freshness.ttl(first) < 0, freshness.staleness(first) > Duration::ZERO);
     }
 }
+
+#[test]
+fn what_was_received_in_the_future_is_not_fresh() {
+    let (freshness, _) =
+        response(&[("cache-control", text("max-age=60"))]).assess(&Rule::default());
+    let at = |seconds: i64| Timestamp::from_seconds(NOW.saturating_add_signed(seconds));
+    assert!(freshness.is_fresh(at(0)) && freshness.is_fresh(at(-1)), "clocks differ a little");
+    assert!(!freshness.is_fresh(at(-2)) && !freshness.is_fresh(at(-3600)));
+}

@@ -153,24 +153,24 @@ fn a_304_describes_no_content() {
 }
 
 #[test]
-fn an_answer_to_head_updates_or_invalidates() {
-    let stored = headers(&[("etag", "\"a\""), ("content-length", "5")]);
-    let effect = |status: u16, fields: &[(&'static str, &'static str)]| {
-        let headers = headers(fields);
-        let head = ResponseHead {
-            status: StatusCode::from_u16(status).unwrap(),
-            headers: &headers,
-            requested_at: RECEIVED,
-            received_at: RECEIVED,
-        };
-        head_effect(StatusCode::OK, &stored, &head)
+fn a_304_with_another_tag_is_about_another_representation() {
+    let is_about = |stored: &'static str, update: &'static str| {
+        confirms(&headers(&[("etag", stored)]), &headers(&[("etag", update)]))
     };
-    assert_eq!(effect(200, &[("etag", "\"a\""), ("content-length", "5")]), HeadEffect::Freshen);
-    assert_eq!(effect(200, &[("x", "1")]), HeadEffect::Freshen);
-    assert_eq!(effect(200, &[("etag", "\"b\"")]), HeadEffect::Invalidate);
-    assert_eq!(effect(200, &[("content-length", "6")]), HeadEffect::Invalidate);
-    assert_eq!(effect(200, &[("last-modified", DATE)]), HeadEffect::Invalidate);
-    assert_eq!(effect(410, &[]), HeadEffect::Unrelated);
+    assert!(is_about("\"a\"", "\"a\"") && is_about("W/\"a\"", "W/\"a\""));
+    assert!(is_about("\"a\"", "W/\"a\""), "a weak one is compared weakly");
+    assert!(!is_about("\"a\"", "\"b\"") && !is_about("\"a\"", "W/\"b\""));
+    assert!(!is_about("W/\"a\"", "\"a\""), "a strong one is compared strongly");
+    assert!(confirms(&headers(&[("etag", "\"a\"")]), &headers(&[])));
+    assert!(confirms(&headers(&[]), &headers(&[("etag", "\"a\"")])));
+}
+
+#[test]
+fn statuses_about_one_request_or_the_moment_are_not_about_the_resource() {
+    let is_about = |status: &u16| is_about_resource(StatusCode::from_u16(*status).unwrap());
+    assert!([200, 204, 301, 307, 401, 403, 404, 410].iter().all(is_about));
+    let others = [206, 304, 400, 405, 406, 408, 412, 416, 421, 425, 429, 431, 500, 501, 503];
+    assert!(!others.iter().any(is_about));
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod scripts;
 mod settings;
 #[cfg(test)]
 pub(super) mod tests;
+mod time;
 mod writer;
 
 use std::{sync::Arc, time::Instant};
@@ -36,7 +37,7 @@ pub use settings::Settings;
 
 use super::{Claim, Put};
 use crate::{
-    entry::Entry,
+    entry::{Entry, Selection, Variants},
     key::CacheKey,
     redis::{Connector, Purpose, TlsError},
     telemetry::{Dropped, Operation, StoreMetrics},
@@ -47,6 +48,7 @@ use guard::Guard;
 use keys::Keys;
 use lane::{Deadlines, Lanes};
 use queue::{Outlook, Queue, Write};
+use time::SharedTime;
 
 /// How long a probe may take, connecting included.
 const PROBE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -56,7 +58,7 @@ const PROBE: std::time::Duration = std::time::Duration::from_secs(2);
 /// What is put or removed is written later, in order. While Redis is away everything is a miss, at once.
 pub struct Redis {
     shared: Arc<Shared>,
-    tasks: [AbortHandle; 3],
+    tasks: [AbortHandle; 4],
 }
 
 /// What requests and background tasks share.
@@ -69,6 +71,7 @@ struct Shared {
     lanes: Lanes,
     queue: Queue,
     claims: Arc<Claims>,
+    time: SharedTime,
     metrics: Arc<StoreMetrics>,
 }
 
@@ -100,6 +103,7 @@ impl Redis {
             lanes,
             queue: Queue::new(Arc::clone(&metrics)),
             claims: Arc::new(Claims::new(runtime.clone())),
+            time: SharedTime::default(),
             settings,
             connector,
             guard,
@@ -109,6 +113,7 @@ impl Redis {
             runtime.spawn(watch(Arc::clone(&shared))).abort_handle(),
             runtime.spawn(writer::write(Arc::clone(&shared))).abort_handle(),
             runtime.spawn(hearing::hear(Arc::clone(&shared))).abort_handle(),
+            runtime.spawn(time::follow(Arc::clone(&shared))).abort_handle(),
         ];
         Ok(Self { shared, tasks })
     }
@@ -122,6 +127,12 @@ impl Redis {
     pub async fn get(&self, key: &CacheKey) -> Option<Entry> {
         match self.shared.queue.pending(key.digest()) {
             Outlook::Unchanged => self.shared.get(&self.shared.keys, key).await,
+            // What this node adds to an index is not all of it.
+            Outlook::Entry(Entry::Variants(added)) => {
+                let found = self.shared.get(&self.shared.keys, key).await;
+                let is_ours = &*added.target == key.text();
+                merged(found, is_ours.then_some(added)).map(Entry::Variants)
+            }
             Outlook::Entry(entry) => entry.stands_under(key).then_some(entry),
             Outlook::Nothing => None,
         }
@@ -160,9 +171,21 @@ impl Redis {
             self.remove(key.digest());
             return Put::TooLarge;
         }
+        if let Outlook::Entry(pending) = self.shared.queue.pending(key.digest())
+            && entry.is_overtaken_by(&pending)
+        {
+            return Put::Overtaken;
+        }
         let keep = self.shared.settings.keep(&entry);
         self.shared.push(Operation::Put, Write::Put { digest: key.digest(), entry, keep });
         Put::Stored
+    }
+
+    /// Adds a variant to the index under its target's key, soon, and atomically with what others add.
+    pub fn place(&self, target: &CacheKey, selection: Selection, variant: u128) {
+        let (digest, variants) = (target.digest(), Variants::of(target, selection, variant));
+        let write = Write::Place { digest, variants: Arc::new(variants) };
+        self.shared.push(Operation::Put, write);
     }
 
     /// Forgets the entry with this key digest, soon.
@@ -210,6 +233,18 @@ impl Shared {
             Ok(Err(error)) => Err(Fault::of(&error)),
             Err(_) => Err(Fault::Late),
         }
+    }
+}
+
+/// Both indexes in one, where there are two.
+fn merged(found: Option<Entry>, added: Option<Arc<Variants>>) -> Option<Arc<Variants>> {
+    match (found, added) {
+        (Some(Entry::Variants(mut found)), Some(added)) => {
+            Arc::make_mut(&mut found).merge(&added, |_| false);
+            Some(found)
+        }
+        (Some(Entry::Variants(found)), None) => Some(found),
+        (_, added) => added,
     }
 }
 

@@ -15,7 +15,11 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::{entry::Entry, store::Landed, telemetry::StoreMetrics};
+use crate::{
+    entry::{Entry, Variants},
+    store::Landed,
+    telemetry::StoreMetrics,
+};
 
 /// Entries that may wait.
 const ENTRIES: usize = 8192;
@@ -25,7 +29,7 @@ const BYTES: usize = 64 << 20;
 const WRITES: usize = 4 * ENTRIES;
 
 /// Something to be written.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Write {
     /// An entry, to be kept for this long.
     Put {
@@ -35,6 +39,13 @@ pub enum Write {
         entry: Entry,
         /// For how long.
         keep: Duration,
+    },
+    /// Variants that are to be added to the index of their target.
+    Place {
+        /// The digest of the target's key.
+        digest: u128,
+        /// They and what selects them.
+        variants: Arc<Variants>,
     },
     /// An entry that is to be gone.
     Remove {
@@ -198,7 +209,12 @@ impl Waiting {
         self.entries += usize::from(write.is_entry());
         if let Some((digest, entry)) = write.leaves() {
             let place = self.pending.entry(digest).or_insert(Pending { entry: None, writes: 0 });
-            place.entry = entry;
+            place.entry = match entry {
+                Some(Entry::Variants(added)) => {
+                    super::merged(place.entry.take(), Some(added)).map(Entry::Variants)
+                }
+                entry => entry,
+            };
             place.writes += 1;
         }
     }
@@ -229,18 +245,22 @@ impl Write {
     fn bytes(&self) -> usize {
         match self {
             Self::Put { entry, .. } => entry.heap_size(),
+            Self::Place { variants, .. } => variants.heap_size(),
             Self::Remove { .. } | Self::Land { .. } => 0,
         }
     }
 
     fn is_entry(&self) -> bool {
-        matches!(self, Self::Put { .. })
+        matches!(self, Self::Put { .. } | Self::Place { .. })
     }
 
     /// What stands under which digest once it is written.
     fn leaves(&self) -> Option<(u128, Option<Entry>)> {
         match self {
             Self::Put { digest, entry, .. } => Some((*digest, Some(entry.clone()))),
+            Self::Place { digest, variants } => {
+                Some((*digest, Some(Entry::Variants(Arc::clone(variants)))))
+            }
             Self::Remove { digest } => Some((*digest, None)),
             Self::Land { .. } => None,
         }
@@ -250,19 +270,20 @@ impl Write {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{entry::Variants, key::CacheKey, telemetry::Metrics};
+    use crate::{key::CacheKey, telemetry::Metrics};
 
     fn put(digest: u128, bytes: usize) -> Write {
         let key = CacheKey::from_text(&vec![b'x'; bytes]);
-        let entry = Entry::Variants(Arc::new(Variants::new(&key, 0)));
+        let entry = Entry::Variants(Arc::new(Variants::new(&key)));
         Write::Put { digest, entry, keep: Duration::from_mins(1) }
     }
 
     fn digests(taken: &Taken<'_>) -> Vec<u128> {
         let digest = |write: &Write| match write {
-            Write::Put { digest, .. } | Write::Remove { digest } | Write::Land { digest, .. } => {
-                *digest
-            }
+            Write::Put { digest, .. }
+            | Write::Place { digest, .. }
+            | Write::Remove { digest }
+            | Write::Land { digest, .. } => *digest,
         };
         taken.writes.iter().map(digest).collect()
     }

@@ -29,7 +29,9 @@ impl Shared {
         let started = Instant::now();
         let read = self.read(epoch, namespace, key.digest()).await;
         let (outcome, entry) = match read {
-            Ok(Read::Entry(entry)) if entry.stands_under(key) => (Outcome::Hit, Some(entry)),
+            Ok(Read::Entry(entry)) if entry.stands_under(key) => {
+                (Outcome::Hit, Some(entry.by_clock_ahead(-self.time.ahead())))
+            }
             Ok(Read::Entry(_) | Read::Nothing) => (Outcome::Miss, None),
             Ok(Read::Damaged) => (Outcome::Damaged, None),
             Err(fault) => (fault.outcome(), None),

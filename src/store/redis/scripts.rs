@@ -64,6 +64,48 @@ pub static LAND: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// Puts an entry, unless what is there overtakes it: a response of the same purge log that was asked for
+/// later, or, where a response without `Vary` comes, an index of variants that was written lately.
+///
+/// Key: the entry. Arguments: the entry, how long it lasts, for how long an index counts; times in
+/// milliseconds. Answers with the first bytes of what was replaced, and with nothing where nothing was
+/// written. `codec::ORDER` tells the places.
+pub static PUT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local new = ARGV[1] \
+         local old = redis.pcall('GETRANGE', KEYS[1], 0, 511) \
+         if type(old) ~= 'string' then old = '' end \
+         if #old >= 38 and #new >= 38 and string.byte(new, 14) == 1 \
+           and string.sub(old, 1, 5) == string.sub(new, 1, 5) then \
+           local seq, asked = struct.unpack('<I8I8', string.sub(new, 23, 38)) \
+           if string.byte(old, 14) == 0 then \
+             local seen = struct.unpack('<I8', string.sub(old, 15, 22)) \
+             if asked < seen + tonumber(ARGV[3]) then return false end \
+           elseif string.sub(old, 15, 22) == string.sub(new, 15, 22) then \
+             local known, since = struct.unpack('<I8I8', string.sub(old, 23, 38)) \
+             if known > seq or (known == seq and since > asked) then return false end \
+           end \
+         end \
+         redis.call('SET', KEYS[1], new, 'PX', ARGV[2]) \
+         return old",
+    )
+});
+
+/// Replaces an entry if it is still what it was. Key: the entry. Arguments: the entry, how long it lasts in
+/// milliseconds, the first 13 bytes of what was there. Answers 1, or 0 where something else is there now.
+pub static REPLACE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local old = redis.pcall('GETRANGE', KEYS[1], 0, 12) \
+         if type(old) ~= 'string' then old = '' end \
+         if old ~= ARGV[3] then return 0 end \
+         redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) \
+         return 1",
+    )
+});
+
+/// What time it is on the server: seconds and microseconds, as `TIME` answers.
+pub static TIME: LazyLock<Script> = LazyLock::new(|| Script::new("return redis.call('TIME')"));
+
 /// A script and the name by which Redis knows it.
 pub struct Script {
     text: &'static str,

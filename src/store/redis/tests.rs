@@ -138,6 +138,7 @@ fn response(key: &CacheKey, body: Vec<u8>) -> Entry {
         tags: vec!["kpi".to_owned()],
         facets: OwnFacets::default(),
         stamp: Stamp::default(),
+        asked_at: Timestamp::from_seconds(1000),
     };
     Entry::Response(Arc::new(draft.complete(&CompleteBody::made_up([body.into()])).unwrap()))
 }

@@ -1,13 +1,17 @@
 //! The writer: what waits in the queue goes to Redis, in order, over one connection.
 
 use std::{
+    collections::HashMap,
     num::NonZeroU32,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use fred::{interfaces::KeysInterface as _, types::Expiration};
+use fred::{
+    interfaces::KeysInterface as _,
+    types::{Expiration, Value},
+};
 use futures_util::{StreamExt as _, TryStreamExt as _, future::join_all, stream};
 
 use super::{
@@ -16,10 +20,11 @@ use super::{
     guard::Epoch,
     lane::{Lane, Load},
     queue::Write,
+    scripts,
 };
 use crate::{
     entry::{
-        Entry,
+        Entry, LEARNED, Variants,
         codec::{self, Decoded, Encoded, Packing},
     },
     telemetry::{Dropped, Operation, Outcome},
@@ -44,17 +49,48 @@ pub async fn write(shared: Arc<Shared>) {
             continue;
         };
         let lane = lane_for(&shared, &mut lane, epoch);
-        let mut small = Vec::with_capacity(taken.writes.len());
-        for write in &taken.writes {
-            if is_large(write) {
-                join_all(small.drain(..)).await;
-                carry_out(&shared, &lane, write).await;
-            } else {
-                small.push(carry_out(&shared, &lane, write));
+        carry_out_all(&shared, &lane, &together(&taken.writes)).await;
+    }
+}
+
+/// Carries out writes, as many at once as keep their order. A script that Redis does not know yet is sent
+/// twice, so what was begun before is finished before an entry is removed, or a lease ends.
+async fn carry_out_all(shared: &Shared, lane: &Lane, writes: &[Write]) {
+    let mut begun = Vec::with_capacity(writes.len());
+    let mut lands = Vec::new();
+    for write in writes {
+        match write {
+            Write::Land { .. } => lands.push(carry_out(shared, lane, write)),
+            Write::Remove { .. } => {
+                join_all(begun.drain(..)).await;
+                begun.push(carry_out(shared, lane, write));
+            }
+            _ if is_large(write) => {
+                join_all(begun.drain(..)).await;
+                carry_out(shared, lane, write).await;
+            }
+            _ => begun.push(carry_out(shared, lane, write)),
+        }
+    }
+    join_all(begun).await;
+    join_all(lands).await;
+}
+
+/// The writes, with all that is added to one index as one of them: they would only be in each other's way.
+fn together(writes: &[Write]) -> Vec<Write> {
+    let mut indexes: HashMap<u128, usize> = HashMap::new();
+    let mut left: Vec<Write> = Vec::with_capacity(writes.len());
+    for write in writes {
+        if let Write::Place { digest, variants } = write {
+            let place = *indexes.entry(*digest).or_insert(left.len());
+            if let Some(Write::Place { variants: known, .. }) = left.get_mut(place) {
+                Arc::make_mut(known).merge(variants, |_| false);
+                continue;
             }
         }
-        join_all(small).await;
+        left.push(write.clone());
     }
+    left
 }
 
 /// The epoch, once it is known whether there is one.
@@ -76,7 +112,7 @@ fn lane_for(shared: &Shared, lane: &mut Option<Arc<Lane>>, epoch: Epoch) -> Arc<
 fn is_large(write: &Write) -> bool {
     let length = match write {
         Write::Put { entry, .. } => entry.heap_size(),
-        Write::Remove { .. } | Write::Land { .. } => 0,
+        Write::Place { .. } | Write::Remove { .. } | Write::Land { .. } => 0,
     };
     length as u64 > u64::from(CHUNK.get())
 }
@@ -85,6 +121,7 @@ async fn carry_out(shared: &Shared, lane: &Lane, write: &Write) {
     let started = Instant::now();
     let result = match write {
         Write::Put { digest, entry, keep } => put(shared, lane, *digest, entry, *keep).await,
+        Write::Place { digest, variants } => place(shared, lane, *digest, variants).await,
         Write::Remove { digest } => {
             let key = shared.keys.entry(*digest);
             lane.ask(|session| async move { session.unlink::<(), _>(key).await }).await
@@ -109,42 +146,98 @@ async fn put(
         compress_above: shared.settings.compress_above,
         chunk: CHUNK,
         generation: super::random(),
+        ahead: shared.time.ahead(),
     };
     let Encoded { head, chunks } = encoded(entry, packing).await;
-    let (key, keep) = (shared.keys.entry(digest), expiration(keep));
-    if chunks.is_empty() {
-        let head = Bytes::from(head);
-        let set = |session: fred::clients::Client| async move {
-            session.set::<(), _, _>(key, head, Some(keep), None, false).await
-        };
-        return lane.ask(set).await;
-    }
     let count = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
     let keys = shared.keys.chunks(digest, packing.generation, count);
     let sent = stream::iter(keys.zip(chunks)).map(|(key, chunk)| {
-        let keep = keep.clone();
+        let keep = expiration(keep);
         lane.ask(|session| async move {
             session.set::<(), _, _>(key, chunk, Some(keep), None, false).await
         })
     });
     sent.buffered(CHUNKS).try_collect::<Vec<()>>().await?;
     let head = Bytes::from(head);
-    let replaced: Option<Bytes> = lane
-        .ask(|session| async move { session.set(key, head, Some(keep), None, true).await })
-        .await?;
-    unlink_chunks(shared, lane, digest, replaced).await
+    let lasts = [millis(keep), millis(LEARNED)].map(Value::from);
+    let arguments = [Value::from(head.clone())].into_iter().chain(lasts).collect();
+    let keys = vec![shared.keys.entry(digest)];
+    let put = |session| scripts::PUT.run::<Option<Bytes>>(session, keys, arguments);
+    // What was not written leaves its own parts behind.
+    let without_use = lane.ask(put).await?.unwrap_or(head);
+    unlink_chunks(shared, lane, digest, &without_use).await
 }
 
-/// Takes away the parts of a body that was replaced.
+/// How often an index is read and merged anew, where other nodes write it in between.
+const MERGES: usize = 16;
+
+/// Merges variants into the index that is there, whatever others add to it meanwhile.
+async fn place(
+    shared: &Shared,
+    lane: &Lane,
+    digest: u128,
+    variants: &Arc<Variants>,
+) -> Result<(), Fault> {
+    for _ in 0..MERGES {
+        let key = shared.keys.entry(digest);
+        let found = lane.ask(|session| async move { session.get::<Option<Bytes>, _>(key).await });
+        let found = match found.await {
+            // No string at all: it is replaced.
+            Err(Fault::Strange(_)) => None,
+            found => found?,
+        };
+        let found = found.unwrap_or_default();
+        let (index, lost) = with(shared, &found, variants);
+        if replace(shared, lane, (digest, &found), index).await? {
+            let keys: Vec<Bytes> = lost.into_iter().map(|lost| shared.keys.entry(lost)).collect();
+            for key in keys {
+                lane.ask(|session| async move { session.unlink::<(), _>(key).await }).await?;
+            }
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// An index with what is added to it, and the variants that lose their places.
+fn with(shared: &Shared, found: &[u8], added: &Arc<Variants>) -> (Entry, Vec<u128>) {
+    let mut index = match codec::decode(found, shared.settings.max_entry) {
+        Some(Decoded::Entry(entry)) => match entry.by_clock_ahead(-shared.time.ahead()) {
+            Entry::Variants(index) if index.target == added.target => index,
+            _ => return (Entry::Variants(Arc::clone(added)), Vec::new()),
+        },
+        _ => return (Entry::Variants(Arc::clone(added)), Vec::new()),
+    };
+    let lost = Arc::make_mut(&mut index).merge(added, |_| false);
+    (Entry::Variants(index), lost)
+}
+
+/// Whether the entry was still what was found, and is replaced.
+async fn replace(
+    shared: &Shared,
+    lane: &Lane,
+    (digest, found): (u128, &Bytes),
+    index: Entry,
+) -> Result<bool, Fault> {
+    let ahead = shared.time.ahead();
+    let packing = Packing { compress_above: usize::MAX, chunk: CHUNK, generation: 0, ahead };
+    let (new, keep) = (codec::encode(&index, packing).head, shared.settings.keep(&index));
+    let before = found.slice(..found.len().min(codec::PREFIX));
+    let arguments = vec![Bytes::from(new).into(), millis(keep).into(), before.into()];
+    let keys = vec![shared.keys.entry(digest)];
+    let written = lane.ask(|session| scripts::REPLACE.run::<i64>(session, keys, arguments)).await?;
+    Ok(written == 1)
+}
+
+/// Takes away the parts of a body whose head this is, if it is one.
 async fn unlink_chunks(
     shared: &Shared,
     lane: &Lane,
     digest: u128,
-    replaced: Option<Bytes>,
+    head: &[u8],
 ) -> Result<(), Fault> {
     let limit = shared.settings.max_entry;
-    let decoded = replaced.and_then(|head| codec::decode(&head, limit));
-    let Some(Decoded::Chunked(old)) = decoded else { return Ok(()) };
+    let Some(Decoded::Chunked(old)) = codec::decode(head, limit) else { return Ok(()) };
     for key in shared.keys.chunks(digest, old.generation(), old.count()) {
         lane.ask(|session| async move { session.unlink::<(), _>(key).await }).await?;
     }
@@ -164,13 +257,17 @@ async fn encoded(entry: &Entry, packing: Packing) -> Encoded {
 }
 
 fn expiration(keep: Duration) -> Expiration {
-    Expiration::PX(i64::try_from(keep.as_millis()).unwrap_or(i64::MAX).max(1))
+    Expiration::PX(millis(keep))
+}
+
+fn millis(keep: Duration) -> i64 {
+    i64::try_from(keep.as_millis()).unwrap_or(i64::MAX).max(1)
 }
 
 impl Write {
     const fn operation(&self) -> Operation {
         match self {
-            Self::Put { .. } => Operation::Put,
+            Self::Put { .. } | Self::Place { .. } => Operation::Put,
             Self::Remove { .. } => Operation::Remove,
             Self::Land { .. } => Operation::Land,
         }

@@ -98,9 +98,10 @@ struct Asking {
 impl Asking {
     fn random(random: &mut Random) -> Self {
         let segments = 1 + random.below(3);
-        let path: String = (0..segments).map(|_| format!("/{}", random.pick(&SEGMENTS))).collect();
+        let picked: Vec<&str> = (0..segments).map(|_| *random.pick(&SEGMENTS)).collect();
+        let path = format!("/{}", picked.join("/"));
         let pairs = (!random.one_in(3))
-            .then(|| (0..1 + random.below(3)).map(|_| *random.pick(&PAIRS)).collect());
+            .then(|| (0..=random.below(3)).map(|_| *random.pick(&PAIRS)).collect());
         let mut fields: Vec<(&str, &str)> = Vec::new();
         for _ in 0..random.below(3) {
             let field = *random.pick(&FIELDS);

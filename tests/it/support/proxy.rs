@@ -54,6 +54,11 @@ impl Proxy {
         self.clock.advance(Duration::from_secs(seconds));
     }
 
+    /// Sets the system's clock back by this many seconds, as an operator does.
+    pub(crate) fn set_back(&self, seconds: u64) {
+        self.clock.set_back(Duration::from_secs(seconds));
+    }
+
     pub(crate) async fn connect(&self) -> Wire {
         Wire::connect(self.address).await
     }

@@ -1,0 +1,164 @@
+//! The index of a target's variants: which request fields select among them, and which there are.
+
+use std::{cmp::Reverse, time::Duration};
+
+use http::HeaderName;
+
+use crate::{
+    field::Timestamp,
+    key::{CacheKey, vary::VarySet},
+};
+
+/// Variants kept of one target. Beyond it the oldest that is not in use goes: a `Vary` on something that
+/// is different in every request must not fill the store.
+pub const VARIANTS: usize = 64;
+
+/// Different sets of selecting fields remembered of one target; each costs a lookup.
+const SELECTIONS: usize = 4;
+
+/// Values of `Accept-Encoding` remembered for each of them.
+const CODINGS: usize = 4;
+
+/// For how long a response without `Vary` counts as selected by what others of its target named: many
+/// origins leave `Vary` out where a request has none of the fields (RFC 9111 §4.1).
+pub const LEARNED: Duration = Duration::from_hours(24);
+
+/// Where the variants of one target are stored (RFC 9111 §4.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variants {
+    /// The text of the target's key.
+    pub target: Box<[u8]>,
+    /// What selects among the variants; what was named last comes first.
+    pub selections: Vec<Selection>,
+    /// The variants stored last, oldest first, as digests of their keys: the bound on their number.
+    pub recent: Vec<u128>,
+}
+
+/// A set of selecting fields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// The fields.
+    pub set: VarySet,
+    /// When a response last named them, by this node's clock.
+    pub seen: Timestamp,
+    /// Canonical values of `Accept-Encoding` that variants are stored under and that hold nothing but known
+    /// codings, the newest first.
+    pub codings: Vec<Box<[u8]>>,
+}
+
+impl Variants {
+    /// No variants yet.
+    pub fn new(target: &CacheKey) -> Self {
+        Self { target: target.text().into(), selections: Vec::new(), recent: Vec::new() }
+    }
+
+    /// The index of one variant alone.
+    pub fn of(target: &CacheKey, selection: Selection, variant: u128) -> Self {
+        let (selections, recent) = (vec![selection], vec![variant]);
+        Self { target: target.text().into(), selections, recent }
+    }
+
+    /// The newest set of selecting fields, as long as it counts for responses that name none.
+    pub fn learned(&self, now: Timestamp) -> Option<&Selection> {
+        self.selections.first().filter(|newest| now < newest.seen.saturating_add(LEARNED))
+    }
+
+    /// Adds what another index of the same target has, as newer. The result does not depend on how the
+    /// additions of several nodes are grouped, but for the order of variants. Returns the variants that
+    /// lost their places; those that are `in_use` keep theirs before others.
+    pub fn merge(&mut self, newer: &Self, in_use: impl Fn(u128) -> bool) -> Vec<u128> {
+        for selection in newer.selections.iter().rev() {
+            self.add(selection);
+        }
+        self.selections.sort_by_key(|selection| Reverse(selection.seen));
+        self.selections.truncate(SELECTIONS);
+        self.recent.retain(|digest| !newer.recent.contains(digest));
+        self.recent.extend_from_slice(&newer.recent);
+        let surplus = self.recent.len().saturating_sub(VARIANTS);
+        (0..surplus).filter_map(|_| self.give_up_one(&in_use)).collect()
+    }
+
+    fn add(&mut self, newer: &Selection) {
+        let known = self.selections.iter().position(|known| known.set == newer.set);
+        let Some(known) = known.map(|place| self.selections.remove(place)) else {
+            return self.selections.insert(0, newer.clone());
+        };
+        let further = known.codings.iter().filter(|value| !newer.codings.contains(value));
+        let mut codings: Vec<_> = newer.codings.iter().chain(further).cloned().collect();
+        codings.truncate(CODINGS);
+        let seen = known.seen.max(newer.seen);
+        self.selections.insert(0, Selection { set: known.set, seen, codings });
+    }
+
+    /// Takes out the oldest variant that is not in use, or the oldest of all. Never the newest.
+    fn give_up_one(&mut self, in_use: &impl Fn(u128) -> bool) -> Option<u128> {
+        let (_newest, others) = self.recent.split_last()?;
+        let place = others.iter().position(|digest| !in_use(*digest)).unwrap_or(0);
+        Some(self.recent.remove(place))
+    }
+
+    /// All bytes it keeps on the heap.
+    pub fn heap_size(&self) -> usize {
+        let selections: usize = self.selections.iter().map(Selection::heap_size).sum();
+        self.target.len() + selections + self.recent.len() * size_of::<u128>()
+    }
+}
+
+impl Selection {
+    fn heap_size(&self) -> usize {
+        let codings = self.codings.iter().map(|value| value.len() + size_of::<Box<[u8]>>());
+        size_of::<Self>() + self.set.len() * size_of::<HeaderName>() + codings.sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(name: &'static str, seen: u64, coding: &str, variant: u128) -> Variants {
+        let selection = Selection {
+            set: [HeaderName::from_static(name)].into_iter().collect(),
+            seen: Timestamp::from_seconds(seen),
+            codings: vec![coding.as_bytes().into()],
+        };
+        Variants::of(&CacheKey::from_text(b"http://h/"), selection, variant)
+    }
+
+    #[test]
+    fn what_several_add_is_all_there_and_what_was_named_last_comes_first() {
+        let mut all = index("a", 1, "gzip", 1);
+        assert!(all.merge(&index("b", 3, "br", 2), |_| false).is_empty());
+        assert!(all.merge(&index("a", 2, "br", 3), |_| false).is_empty());
+        let sets: Vec<_> = all.selections.iter().map(|it| it.set.iter().next().unwrap()).collect();
+        assert_eq!(sets, ["b", "a"]);
+        assert_eq!(all.selections[1].seen, Timestamp::from_seconds(2));
+        let codings: Vec<&[u8]> = all.selections[1].codings.iter().map(|value| &**value).collect();
+        assert_eq!(codings, [&b"br"[..], b"gzip"]);
+        assert_eq!(all.recent, [1, 2, 3]);
+        let before = all.clone();
+        all.merge(&before, |_| false);
+        assert_eq!(all, before, "adding what is known changes nothing");
+    }
+
+    #[test]
+    fn what_is_in_use_keeps_its_place() {
+        let mut all = index("a", 1, "", 0);
+        let mut lost = Vec::new();
+        for variant in 1..=100 {
+            lost.extend(all.merge(&index("a", 1, "", variant), |digest| digest == 5));
+        }
+        assert_eq!(all.recent.len(), VARIANTS);
+        assert!(all.recent.contains(&5) && !lost.contains(&5));
+        assert_eq!((lost.len(), lost[0]), (101 - VARIANTS, 0));
+        let all_used = all.merge(&index("a", 1, "", 101), |_| true);
+        assert_eq!(all_used, [5], "there has to be room");
+    }
+
+    #[test]
+    fn selecting_fields_are_learned_for_a_day() {
+        let index = index("a", 1000, "", 1);
+        let day = 24 * 60 * 60;
+        assert!(index.learned(Timestamp::from_seconds(999 + day)).is_some());
+        assert!(index.learned(Timestamp::from_seconds(1000 + day)).is_none());
+    }
+}

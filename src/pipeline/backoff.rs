@@ -1,0 +1,50 @@
+//! Origins that say when to come again: for how long a stale response is served without asking.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use quick_cache::sync::Cache;
+
+use super::fetch::Exchange;
+use crate::{
+    field::{Timestamp, retry_after::retry_after},
+    key::CacheKey,
+};
+
+/// Keys remembered; 40 bytes each.
+const CAPACITY: usize = 16_384;
+
+/// No origin is left alone for longer than this, whatever it says.
+const MOST: Duration = Duration::from_mins(5);
+
+/// Keys whose origin said `Retry-After` with an error, and until when.
+pub struct Backoff {
+    until: Cache<u128, Timestamp>,
+}
+
+impl Backoff {
+    /// None known.
+    pub fn new() -> Self {
+        Self { until: Cache::new(CAPACITY) }
+    }
+
+    /// Notes what an error response says about when to come again, if it does.
+    pub fn note(&self, key: &CacheKey, response: &HeaderMap, exchange: Exchange) {
+        let wait = retry_after(response, exchange.answered).filter(|wait| !wait.is_zero());
+        if let Some(wait) = wait {
+            let until = exchange.received.saturating_add(wait.min(MOST));
+            self.until.insert(key.digest(), until);
+        }
+    }
+
+    /// Whether the origin wants to be left alone for now, by the node's own clock.
+    pub fn is_wanted(&self, key: &CacheKey, now: Timestamp) -> bool {
+        self.until.get(&key.digest()).is_some_and(|until| now < until)
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::new()
+    }
+}
