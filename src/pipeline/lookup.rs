@@ -121,7 +121,7 @@ pub async fn find<S: Store>(
     let (mut latest, mut missing) = (None, None);
     for selection in variants.selections.iter().filter(|it| asked.is_covered_by(&it.set)) {
         let key = target.variant(&selecting(&selection.set, asked.vary, asked.headers));
-        match accepted((store, tier), key.clone(), asked).await {
+        match under((store, tier), key.clone(), (&selection.set, asked)).await {
             Some(found) => latest = Some(later(latest, found)),
             None => {
                 latest = by_other_codings((store, tier), target, (selection, asked), latest).await;
@@ -144,6 +144,22 @@ fn later(known: Option<Keyed>, found: Keyed) -> Keyed {
     match known {
         Some(known) if known.1.freshness.received_at >= found.1.freshness.received_at => known,
         _ => found,
+    }
+}
+
+/// The response under a variant's key. One that was fetched with another `Accept-Encoding` has to have a
+/// coding that the request accepts; for the same one the origin itself has chosen.
+async fn under<S: Store>(
+    from: (&S, Tier),
+    key: CacheKey,
+    (set, asked): (&VarySet, &Asked<'_>),
+) -> Option<Keyed> {
+    if !set.contains(&header::ACCEPT_ENCODING) {
+        return accepted(from, key, asked).await;
+    }
+    match entry(from, &key).await? {
+        Entry::Response(response) => Some((key, response)),
+        Entry::Variants(_) => None,
     }
 }
 
@@ -208,13 +224,17 @@ pub fn at_hand<S: Store>(
     asked: &Asked<'_>,
 ) -> Option<Arc<StoredResponse>> {
     let response = match store.peek(target)? {
-        Entry::Response(response) => Some(response).filter(|_| asked.vary.is_empty()),
+        Entry::Response(response) => {
+            Some(response).filter(|response| asked.vary.is_empty() && asked.accepts(response))
+        }
         Entry::Variants(variants) => {
             let selections = variants.selections.iter().filter(|it| asked.is_covered_by(&it.set));
             let matching = selections.filter_map(|selection| {
                 let values = selecting(&selection.set, asked.vary, asked.headers);
+                let is_of_same_codings = selection.set.contains(&header::ACCEPT_ENCODING);
                 match store.peek(&target.variant(&values))? {
-                    Entry::Response(response) => Some(response),
+                    Entry::Response(response) => Some(response)
+                        .filter(|response| is_of_same_codings || asked.accepts(response)),
                     Entry::Variants(_) => None,
                 }
             });
@@ -225,9 +245,7 @@ pub fn at_hand<S: Store>(
             })
         }
     };
-    response.filter(|response| {
-        asked.accepts(response) && asked.fences.judge(response, asked.started) == Verdict::Alive
-    })
+    response.filter(|response| asked.fences.judge(response, asked.started) == Verdict::Alive)
 }
 
 /// The canonical text of what selects a variant: the request's values for `set`, and for the cookies

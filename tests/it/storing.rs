@@ -105,20 +105,6 @@ async fn what_frameworks_send_for_private_pages_is_not_stored() {
     .await;
 }
 
-#[tokio::test]
-async fn an_age_that_is_no_number_is_ignored_and_of_a_list_the_first_counts() {
-    within(async {
-        for (age, expected) in [("soon", "0"), ("7, 900", "7"), ("-1", "0")] {
-            let origin = Scripted::always(Said::fresh("a").with("age", age)).await;
-            let proxy = Proxy::before(&origin.url());
-            proxy.get("/a").await;
-            let hit = proxy.get("/a").await;
-            assert_eq!((hit.cache(), hit.header("age")), ("HIT", Some(expected)), "{age}");
-        }
-    })
-    .await;
-}
-
 // ── Cookies ──
 
 #[tokio::test]

@@ -107,28 +107,27 @@ fn a_huge_age_is_clamped() {
 }
 
 #[test]
-fn of_several_ages_the_first_counts_and_an_invalid_one_is_ignored() {
+fn an_invalid_age_makes_the_response_stale() {
     for (age, ttl) in [
-        ("abc", 3600),
-        ("-7200", 3600),
-        ("7200.0", 3600),
-        ("7200;foo=bar", 3600),
-        ("", 3600),
-        (", 7200", 3600),
-        ("0, 0", 3600),
-        ("100, 7200", 3500),
+        ("abc", 0),
+        ("-7200", 0),
+        ("7200.0", 0),
+        ("7200;foo=bar", 0),
+        ("0, 0", 0),
+        ("3600, 3600", 0),
+        ("", 0),
         ("7200,0", -3600),
         ("0,7200", 3600),
     ] {
         let response = response(&[("age", text(age)), ("cache-control", text("max-age=3600"))]);
         assert_eq!(response.ttl(), ttl, "{age}");
     }
-    let lines = |first, second| {
-        let fields = [("age", text(first)), ("age", text(second))];
-        response(&[&fields[..], &[("cache-control", text("max-age=3600"))]].concat()).ttl()
-    };
-    assert_eq!(lines("0", "7200"), 3600);
-    assert_eq!(lines("7200", "0"), -3600);
+    let twice = response(&[
+        ("age", text("0")),
+        ("age", text("0")),
+        ("cache-control", text("max-age=3600")),
+    ]);
+    assert_eq!(twice.ttl(), 0);
 }
 
 #[test]
