@@ -186,9 +186,10 @@ fn write_joined(request: &HeaderMap, name: &HeaderName, out: &mut Vec<u8>) {
     }
 }
 
-/// `Accept-Language`: lower case, sorted by weight, then by name.
+/// `Accept-Language`: sorted by weight, then by name, without regard to case if several weigh the same.
 ///
-/// Order carries no meaning there, only weight does (RFC 9110 §12.5.4).
+/// Weight carries meaning, order does not (RFC 9110 §12.5.4). Many origins heed the order of languages that
+/// weigh the same all the same: see [`comes_second`].
 fn write_languages(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Unreadable> {
     let mut ranges = Weighted::default();
     for line in request.get_all(header::ACCEPT_LANGUAGE) {
@@ -196,8 +197,33 @@ fn write_languages(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Unreada
             ranges.push(range?);
         }
     }
+    if ranges.has_ties() {
+        ranges.fold();
+    }
     ranges.write(out);
     Ok(())
+}
+
+/// Whether a request lists another language before this one, with the same weight. An origin that heeds
+/// order would rather send that, if it has it: a response in this language is fetched anew then.
+pub fn comes_second(request: &HeaderMap, language: &[u8]) -> bool {
+    let lines = request.get_all(header::ACCEPT_LANGUAGE).into_iter();
+    let ranges = lines.flat_map(|line| preference::preferences(line.as_bytes())).flatten();
+    let mut before: SmallVec<[preference::Preference<'_>; 8]> = SmallVec::new();
+    for range in ranges {
+        if is_within(range.item, language) || is_within(language, range.item) {
+            return before.iter().any(|earlier| earlier.weight == range.weight);
+        }
+        before.push(range);
+    }
+    false
+}
+
+/// Whether a language tag is another one or a part of it, as `en-US` is of `en` (RFC 4647 §3.4).
+fn is_within(tag: &[u8], wider: &[u8]) -> bool {
+    tag.split_at_checked(wider.len()).is_some_and(|(start, rest)| {
+        start.eq_ignore_ascii_case(wider) && matches!(rest.first(), None | Some(b'-'))
+    })
 }
 
 /// `Accept-Encoding`: lower case, sorted by weight, then by name, if all codings are known.
@@ -215,6 +241,7 @@ fn write_codings(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Unreadabl
             codings.push(coding);
         }
     }
+    codings.fold();
     codings.write(out);
     Ok(())
 }
@@ -225,9 +252,19 @@ struct Weighted(SmallVec<[(u16, SmallVec<[u8; 16]>); 8]>);
 
 impl Weighted {
     fn push(&mut self, member: preference::Preference<'_>) {
-        let mut item = SmallVec::from_slice(member.item);
-        item.make_ascii_lowercase();
-        self.0.push((1000 - member.weight, item));
+        self.0.push((1000 - member.weight, SmallVec::from_slice(member.item)));
+    }
+
+    /// Makes the case of names insignificant.
+    fn fold(&mut self) {
+        self.0.iter_mut().for_each(|(_, item)| item.make_ascii_lowercase());
+    }
+
+    /// Whether several members weigh the same.
+    fn has_ties(&self) -> bool {
+        let mut lightness: SmallVec<[u16; 8]> = self.0.iter().map(|(light, _)| *light).collect();
+        lightness.sort_unstable();
+        lightness.windows(2).any(|pair| matches!(pair, [one, other] if one == other))
     }
 
     /// The heaviest come first.
@@ -324,6 +361,29 @@ mod tests {
         assert_eq!(value("accept-language", &["fr;q=0.5, de"]), "accept-language:de,fr;q=0.500\n");
         assert_ne!(value("accept-language", &["de, fr"]), value("accept-language", &["de"]));
         assert_eq!(value("accept-language", &["de;q=x, A"]), "accept-language:de;q=x,A\n");
+    }
+
+    #[test]
+    fn the_case_of_languages_counts_where_their_order_cannot() {
+        let of = |text| value("accept-language", &[text]);
+        assert_ne!(of("DE"), of("de"));
+        assert_ne!(of("de-DE,en;q=0.5"), of("de-de,en;q=0.5"));
+        assert_eq!(of("DE, en"), of("en, de"));
+    }
+
+    #[test]
+    fn a_language_that_is_listed_later_with_the_same_weight_comes_second() {
+        let second = |field: &'static str, language: &str| {
+            comes_second(&headers(&[("accept-language", field)]), language.as_bytes())
+        };
+        assert!(second("de, fr", "fr") && second("it;q=0.5, de, fr", "fr"));
+        assert!(
+            !second("de, fr", "de") && !second("de, fr;q=0.9", "fr") && !second("de, fr", "en")
+        );
+        assert!(
+            !second("en-US,en", "en") && !second("en, de", "en-GB") && second("de, en", "EN-gb")
+        );
+        assert!(!second("", "en"));
     }
 
     #[test]

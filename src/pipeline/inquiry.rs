@@ -224,7 +224,8 @@ impl<S: Store> Inquiry<S> {
             match waiting.landed().await {
                 Some(Landing::Settled(settled)) if settled.stands_under(&need.key) => {
                     let freshness = settled.response.freshness;
-                    return if Self::is_withheld(&freshness, lookup) {
+                    let is_other = settled.comes_second(&self.request.headers);
+                    return if is_other || Self::is_withheld(&freshness, lookup) {
                         Joined::Nothing(need)
                     } else {
                         Joined::Settled(settled)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, header};
 
 use super::{
     fill::Fill,
@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     entry::StoredResponse,
-    key::{CacheKey, vary::VarySet},
+    key::{
+        CacheKey,
+        vary::{self, VarySet},
+    },
     origin::OriginError,
     policy::{
         CacheResult, Freshness, Reason,
@@ -75,10 +78,19 @@ pub struct Settled {
 
 impl Arriving {
     /// Whether this response answers a request with these fields (RFC 9111 §4.1).
-    pub fn answers(&self, vary: &VaryRule, headers: &HeaderMap) -> bool {
-        let same = |(set, values): &Variant| lookup::selecting(set, vary, headers) == *values;
+    pub fn answers(&self, rule: &VaryRule, headers: &HeaderMap) -> bool {
+        let language = self.headers.get(header::CONTENT_LANGUAGE);
+        let same = |(set, values): &Variant| {
+            lookup::selecting(set, rule, headers) == *values
+                && !language.is_some_and(|language| is_second(set, headers, language.as_bytes()))
+        };
         self.variant.as_ref().is_none_or(same)
     }
+}
+
+/// Whether the language is another one than a request with these fields would be answered in.
+fn is_second(set: &VarySet, headers: &HeaderMap, language: &[u8]) -> bool {
+    set.contains(&header::ACCEPT_LANGUAGE) && vary::comes_second(headers, language)
 }
 
 impl Settled {
@@ -99,6 +111,12 @@ impl Settled {
     /// Whether this is what stands under a key: not a variant, where the key is that of all.
     pub fn stands_under(&self, key: &CacheKey) -> bool {
         self.response.key_text() == key.text()
+    }
+
+    /// Whether it is in another language than a request with these fields would be answered in.
+    pub fn comes_second(&self, headers: &HeaderMap) -> bool {
+        let language = self.response.fields();
+        language.first("content-language").is_some_and(|it| vary::comes_second(headers, it))
     }
 
     /// Whether the fleet's store has what the fetch was to bring.

@@ -81,6 +81,16 @@ impl Asked<'_> {
         lines.all(|(_, line)| coding::accepts(self.headers, Some(line)))
     }
 
+    /// Whether a stored response is in the language that the request would be answered in, as far as can be
+    /// seen, if responses of its target vary by language.
+    fn is_answered_in_language(&self, set: &VarySet, response: &StoredResponse) -> bool {
+        !set.contains(&header::ACCEPT_LANGUAGE)
+            || !response
+                .fields()
+                .first("content-language")
+                .is_some_and(|language| vary::comes_second(self.headers, language))
+    }
+
     /// Whether a set of selecting fields has those that the route names: what was stored before it did has
     /// not.
     fn is_covered_by(&self, set: &VarySet) -> bool {
@@ -154,13 +164,15 @@ async fn under<S: Store>(
     key: CacheKey,
     (set, asked): (&VarySet, &Asked<'_>),
 ) -> Option<Keyed> {
-    if !set.contains(&header::ACCEPT_ENCODING) {
-        return accepted(from, key, asked).await;
-    }
-    match entry(from, &key).await? {
-        Entry::Response(response) => Some((key, response)),
-        Entry::Variants(_) => None,
-    }
+    let found = if set.contains(&header::ACCEPT_ENCODING) {
+        match entry(from, &key).await? {
+            Entry::Response(response) => Some((key, response)),
+            Entry::Variants(_) => None,
+        }
+    } else {
+        accepted(from, key, asked).await
+    };
+    found.filter(|(_, response)| asked.is_answered_in_language(set, response))
 }
 
 /// The response under a variant's key, if the request accepts its coding.
@@ -185,7 +197,9 @@ async fn by_other_codings<S: Store>(
     let Some(own) = vary::codings(asked.headers) else { return latest };
     for wider in selection.codings.iter().filter(|it| coding::includes(it, &own)) {
         let values = selecting_with(&selection.set, asked.vary, asked.headers, Some(wider));
-        if let Some(found) = accepted(from, target.variant(&values), asked).await {
+        if let Some(found) = accepted(from, target.variant(&values), asked).await
+            && asked.is_answered_in_language(&selection.set, &found.1)
+        {
             latest = Some(later(latest, found));
         }
     }
@@ -233,8 +247,10 @@ pub fn at_hand<S: Store>(
                 let values = selecting(&selection.set, asked.vary, asked.headers);
                 let is_of_same_codings = selection.set.contains(&header::ACCEPT_ENCODING);
                 match store.peek(&target.variant(&values))? {
-                    Entry::Response(response) => Some(response)
-                        .filter(|response| is_of_same_codings || asked.accepts(response)),
+                    Entry::Response(response) => Some(response).filter(|response| {
+                        (is_of_same_codings || asked.accepts(response))
+                            && asked.is_answered_in_language(&selection.set, response)
+                    }),
                     Entry::Variants(_) => None,
                 }
             });

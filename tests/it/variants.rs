@@ -848,6 +848,36 @@ fn accepts(field: &str, coding: &str) -> bool {
 }
 
 #[tokio::test]
+async fn a_client_gets_the_language_that_it_lists_first() {
+    within(async {
+        // As most frameworks do: the first of several with the same weight.
+        let origin = Scripted::start(|asked| {
+            let listed = asked.header("accept-language").unwrap_or("en");
+            let language = listed.split([',', ';', '-']).next().unwrap().to_owned();
+            Said::fresh(&language)
+                .with("vary", "accept-language")
+                .with("content-language", &language)
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        for _ in 0..2 {
+            for (listed, language) in
+                [("de, fr", "de"), ("fr, de", "fr"), ("DE", "DE"), ("de", "de"), ("fr;q=0.5", "fr")]
+            {
+                let reply = proxy.get_with("/a", &[("Accept-Language", listed)]).await;
+                assert_eq!(reply.body, language, "{listed}");
+            }
+        }
+        for listed in ["fr-CH, fr;q=0.9, en;q=0.8", "en-US,en"] {
+            proxy.get_with("/b", &[("Accept-Language", listed)]).await;
+            let reply = proxy.get_with("/b", &[("Accept-Language", listed)]).await;
+            assert_eq!(reply.cache(), "HIT", "{listed}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_coding_that_the_origin_chose_for_the_same_codings_is_used_again() {
     within(async {
         let odd = Said::fresh("a").with("content-encoding", "odd");
