@@ -71,7 +71,10 @@ use crate::{
     field::presence::Presence,
     forward::request_id,
     key::target::{Readings, Target, host, purge_url},
-    policy::{CacheResult, Credentials, Forward, Reason, RequestHead, Reuse},
+    policy::{
+        CacheResult, Credentials, Forward, Reason, RequestHead, Reuse,
+        validation::{self, RangeOutcome},
+    },
     purge::Log,
     server::{Connection, Handler, Incoming},
     store::Store,
@@ -325,7 +328,9 @@ impl<S: Store> Context<S> {
             let told = Told { reason: Some(Reason::OnlyIfCached), ..told };
             return self.answer_problem(failure::only_if_cached(), told);
         }
-        if need.stored.is_none()
+        let is_for_origin =
+            |stored: &lookup::Stored| self.is_range_for_origin(&lookup, &stored.response);
+        if need.stored.as_ref().is_none_or(is_for_origin)
             && let Some(told) = self.passes(&lookup, &need, told)
         {
             return self.pass(body, told, Some(&lookup.target)).boxed().await;
@@ -363,6 +368,18 @@ impl<S: Store> Context<S> {
         let is_judged = lookup.presence.has(Presence::CONDITION)
             && !need.may_be_shared(lookup, self.inquiry.rule());
         is_judged.then_some(told)
+    }
+
+    /// Whether a request asks for a range of what is stored that only the origin can say something about:
+    /// one of a `HEAD`, for which ranges are not defined (RFC 9110 §14.2), or one that lies behind the end.
+    fn is_range_for_origin(&self, lookup: &Lookup, stored: &StoredResponse) -> bool {
+        let Parts { method, headers, .. } = &*self.inquiry.request;
+        lookup.presence.has(Presence::RANGE)
+            && (*method == Method::HEAD || {
+                let (fields, length) = (stored.fields().unpack(0), stored.body_length());
+                let range = validation::evaluate_range(headers, stored.status, &fields, length);
+                range == RangeOutcome::Unsatisfiable
+            })
     }
 
     async fn lead(

@@ -942,3 +942,21 @@ async fn no_client_gets_a_coding_that_it_does_not_accept() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_range_of_a_stale_response_that_only_the_origin_can_judge_goes_to_it() {
+    within(async {
+        let origin = Scripted::start(|asked| match asked.header("range") {
+            Some(range) => Said::status(416, "").with("x-range", range),
+            None => Said::ok("whole").with("etag", "\"1\""),
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        for (method, range) in [("HEAD", "bytes=0-1"), ("GET", "bytes=90-")] {
+            let reply = proxy.ask(method, "/a", &[("Range", range)]).await;
+            assert_eq!((reply.status(), reply.header("x-range")), (416, Some(range)), "{method}");
+        }
+    })
+    .await;
+}
