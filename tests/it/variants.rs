@@ -591,6 +591,26 @@ async fn a_response_for_one_page_is_not_shared_with_another() {
 }
 
 #[tokio::test]
+async fn a_response_that_varies_by_the_clients_address_is_not_stored() {
+    within(async {
+        for field in ["X-Forwarded-For", "Forwarded"] {
+            let origin = Scripted::start(move |asked| {
+                let address = asked.header(&field.to_ascii_lowercase()).unwrap_or("none");
+                Said::fresh(address.to_owned()).with("vary", field)
+            })
+            .await;
+            let proxy = Proxy::before(&origin.url());
+            for asked in 1..3 {
+                let reply = proxy.get("/a").await;
+                assert!(reply.body.contains("127.0.0.1"), "Larder says it: {}", reply.body);
+                assert_eq!((reply.cache(), origin.asked().len()), ("MISS", asked), "{field}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn of_several_variants_that_match_the_latest_answers() {
     within(async {
         let origin = Scripted::start(|asked| {

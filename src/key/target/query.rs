@@ -261,6 +261,17 @@ mod tests {
         let rule = QueryRule { order: Order::Sorted, ..QueryRule::default() };
         assert_eq!(kept("b=2&a=9&b=1&a=1", &rule), "?a=9&a=1&b=2&b=1");
         assert_eq!(kept("a=1&b=2", &rule), "?a=1&b=2");
+        assert_eq!(kept("b=1&a=1&%61=2", &rule), "?a=1&%61=2&b=1");
+        assert_eq!(kept("b=1&%61=2&a=1", &rule), "?%61=2&a=1&b=1");
+        assert_eq!(kept("b=1&a[]=1&a%5B%5D=2", &rule), "?a[]=1&a%5B%5D=2&b=1");
+    }
+
+    #[test]
+    fn what_servers_split_differently_is_not_sorted() {
+        let rule = QueryRule { order: Order::Sorted, ..QueryRule::default() };
+        for query in ["z=1;a=2&a=1", "a=1&z=1;a=2", "b=1%3Ba=1&a=2"] {
+            assert_eq!(kept(query, &rule), format!("?{query}"));
+        }
     }
 
     #[test]
