@@ -84,7 +84,8 @@ reasons! {
     NoCache = "no-cache",
     /// The response says `must-understand`, and its status is none that Larder understands.
     MustUnderstand = "must-understand",
-    /// The response varies by more than request headers (`Vary: *`).
+    /// The response varies by more than request headers (`Vary: *`), or by the client's address
+    /// (`X-Forwarded-For`, `Forwarded`).
     VaryStar = "vary-star",
     /// Responses with this status are not stored.
     StatusNotCacheable = "status-not-cacheable",

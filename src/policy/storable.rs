@@ -131,13 +131,20 @@ fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
     }
     // What is no field name says that more than fields selects it.
     let is_anything = |member: &[u8]| member == b"*" || HeaderName::from_bytes(member).is_err();
-    if list::members(response.headers, header::VARY).any(is_anything) {
+    let is_unkeyed = |member: &[u8]| is_anything(member) || says_the_address(member);
+    if list::members(response.headers, header::VARY).any(is_unkeyed) {
         return Err(Reason::VaryStar);
     }
     if !tag::are_within_limits(response.headers) {
         return Err(Reason::TagLimit);
     }
     Ok(())
+}
+
+/// Whether a field tells the origin the client's address. That is no part of any key, and it comes from the
+/// connection: what the client sent in this field does not select the response.
+pub fn says_the_address(field: &[u8]) -> bool {
+    [&b"forwarded"[..], b"x-forwarded-for"].iter().any(|name| field.eq_ignore_ascii_case(name))
 }
 
 /// Whether the response to a write says that it is what a `GET` of the target would return
