@@ -417,6 +417,35 @@ async fn a_304_about_another_representation_updates_nothing() {
 }
 
 #[tokio::test]
+async fn a_304_that_varies_by_more_than_what_is_stored_updates_nothing() {
+    within(async {
+        for (field, value) in [("vary", "X-A"), ("vary", "*"), ("access-control-allow-origin", "a")]
+        {
+            let origin = Scripted::start(move |asked| {
+                let asker = ["x-a", "origin"].into_iter().find_map(|name| asked.header(name));
+                let (is_first, is_condition) = (asked.before == 0, asked.header("if-none-match"));
+                let said = if is_condition.is_some() {
+                    Said::status(304, "")
+                } else {
+                    Said::ok(asker.unwrap_or("none").to_owned())
+                };
+                let said = said.with("etag", "\"1\"").with("cache-control", HOT);
+                if is_first { said } else { said.with(field, value) }
+            })
+            .await;
+            let proxy = Proxy::before(&origin.url());
+            let get =
+                async |asker| proxy.get_with("/a", &[("X-A", asker), ("Origin", asker)]).await;
+            assert_eq!(proxy.get("/a").await.body, "none");
+            proxy.advance(15);
+            assert_eq!(get("1").await.summary(), "200 EXPIRED 1", "{field}: {value}");
+            assert_eq!(get("2").await.summary(), "200 MISS 2", "{field}: {value}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_304_to_an_unconditional_request_is_a_failure_and_validates_nothing() {
     within(async {
         let origin = Scripted::in_turn([
