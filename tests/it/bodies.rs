@@ -183,6 +183,7 @@ async fn trailers_hold_nothing_that_only_a_head_may_hold() {
         let origin = RawOrigin::start(|mut wire, _| async move {
             while wire.try_read_head().await.is_some() {
                 let head = "HTTP/1.1 200 OK\r\ncache-control: max-age=100\r\n\
+                            trailer: x-sum, content-length\r\n\
                             transfer-encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n";
                 let trailers = "x-sum: 7\r\ncontent-length: 3\r\nconnection: x-own\r\n\
                                 x-own: 1\r\nkeep-alive: timeout=5\r\ncontent-encoding: br\r\n\
