@@ -74,7 +74,7 @@ reasons! {
     /// The query is signed, and the origin does not say itself how long its response is fresh: the
     /// signature may expire before.
     SignedTarget = "signed-target",
-    /// The response sets a cookie without explicit freshness.
+    /// The response sets a cookie, or clears them (`Clear-Site-Data`), without explicit freshness.
     SetCookie = "set-cookie",
     /// The response is `private`.
     Private = "private",

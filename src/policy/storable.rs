@@ -40,6 +40,11 @@ pub fn storable(
     {
         return Err(Reason::SetCookie);
     }
+    if response.headers.contains_key(CLEAR_SITE_DATA)
+        && !freshness.constraints.has_any(Constraints::FRESH_BY_ORIGIN)
+    {
+        return Err(Reason::SetCookie);
+    }
     let explicit = freshness.constraints.has_any(Constraints::EXPLICIT);
     if request.method != Method::GET && !(explicit && answers_get(request, response)) {
         return Err(Reason::MethodNotCacheable);
@@ -62,6 +67,10 @@ fn request_allows(
     let honoured = rule.client_cache_control == ClientCacheControl::Honor;
     if honoured && asked.no_store { Err(Reason::RequestNoStore) } else { Ok(()) }
 }
+
+/// Takes cookies away from the client that gets it, as the answer to a logout does: where the origin says
+/// nothing of how long it is fresh, it is for one client.
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// Whether the origin itself made a response that sets a cookie fresh, and said that it may be shared: it
 /// knows what it does. Neither a rule nor a lifetime that is over says so.
