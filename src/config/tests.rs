@@ -369,6 +369,7 @@ fn every_value_that_means_nothing_is_refused() {
         ("route = [{ name = \"a\", match = \"/a\", tags = [\"\"] }]", "a tag is empty"),
         ("route = [{ name = \"a\", match = \"/\", query.ignore = \"a*b\" }]", "a `*` may stand"),
         ("route = [{ name = \"a\", match = \"/\", vary.headers = \"a b\" }]", "no field name"),
+        ("route = [{ name = \"a\", match = \"/\", vary.headers = \"Forwarded\" }]", "the address"),
         ("route = [{ name = \"a\", match = \"/\", vary.cookies = \"a=b\" }]", "no cookie name"),
         ("user.harmless_cookies = [\"*\"]", "a part of one with `*`"),
         ("user.digest_key = \"short\"", "fewer than 32 bytes"),

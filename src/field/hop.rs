@@ -46,6 +46,24 @@ const ALWAYS: [HeaderName; 7] = [
     header::UPGRADE,
 ];
 
+/// Removes from trailers what only a head may hold: fields of the connection, of framing, and of how the
+/// content is to be read (RFC 9110 §6.5.1). HTTP/2 clients take some of them for an error of the stream.
+pub fn remove_from_trailers(trailers: &mut HeaderMap) {
+    remove(trailers);
+    for name in HEAD_ONLY {
+        trailers.remove(name);
+    }
+}
+
+const HEAD_ONLY: [HeaderName; 6] = [
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::CONTENT_TYPE,
+    header::CONTENT_RANGE,
+    header::TRAILER,
+    header::HOST,
+];
+
 /// Removes the fields that `Connection` lists, but for those that tell how the connection is used.
 ///
 /// Done before anything decides by a request's fields: what the origin will not see must not select

@@ -30,6 +30,11 @@ impl Vary {
         }
         Self::By(set)
     }
+
+    /// Whether all that it names is in a set.
+    pub fn is_within(&self, known: &VarySet) -> bool {
+        matches!(self, Self::By(set) if set.iter().all(|name| known.contains(name)))
+    }
 }
 
 /// A set of field names in one order, whatever order they were given in.

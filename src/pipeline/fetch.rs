@@ -21,7 +21,7 @@ use crate::{
     fence::{Stamp, Verdict},
     field::Timestamp,
     forward::response,
-    key::{CacheKey, target::Readings},
+    key::{CacheKey, target::Readings, vary::Vary},
     origin::{OriginError, RequestBody, ResponseBody, Unanswered},
     planted::Bug,
     policy::{
@@ -183,7 +183,8 @@ impl<S: Store> Ask<S> {
     }
 
     /// Asks conditionally where something is stored, and once more without a condition where the answer
-    /// turns out to be about another representation than the stored one (RFC 9111 §4.3.4).
+    /// turns out to be about another representation than the stored one (RFC 9111 §4.3.4), or to depend on
+    /// more than it.
     async fn ask_origin(&mut self) -> Result<Answer, OriginError> {
         let (onward, _no_body) = std::mem::take(&mut self.onward).into_parts();
         let (uri, mut headers) = (onward.uri, onward.headers);
@@ -198,13 +199,20 @@ impl<S: Store> Ask<S> {
             Conditionality::Conditional => {
                 let answer = self.send(uri.clone(), conditional).await?;
                 match answer.is_not_modified() {
-                    true if !validation::confirms(&fields, answer.response.headers()) => {
+                    true if !self.is_about(&fields, answer.response.headers()) => {
                         self.send(uri, headers).await
                     }
                     is_validation => Ok(Answer { is_validation, ..answer }),
                 }
             }
         }
+    }
+
+    /// Whether a 304 is about what is stored, for all that it answers: the same representation, selected by no
+    /// more fields than are known to select it.
+    fn is_about(&self, stored: &HeaderMap, update: &HeaderMap) -> bool {
+        let known = admit::selecting_set(&self.site.route(self.route).vary, stored);
+        validation::confirms(stored, update) && Vary::parse(update).is_within(&known)
     }
 
     /// The fields of what may be validated, and whose tag they hold. What is of another version may not: a

@@ -16,7 +16,6 @@ use crate::{
         tag,
     },
     purge::{Acknowledgement, Log, Receipt, Unavailable},
-    route::Route,
     store::Store,
 };
 
@@ -40,11 +39,10 @@ pub enum Purged {
 
 /// What the outcome of an unsafe request makes invalid: its own target, `Location` and `Content-Location`,
 /// as far as they are on this host (RFC 9111 §4.4); the groups that the response names (RFC 9875); and, if
-/// the request counts as done, the tags that its route names.
+/// the request counts as done, the tags that its route names, or that of another reading of its path.
 pub fn selectors(
     site: &Site,
     ingress: &Ingress<'_>,
-    route: &Route,
     request: &RequestHead<'_>,
     outcome: &Outcome<'_>,
 ) -> Vec<Selector> {
@@ -55,7 +53,10 @@ pub fn selectors(
     };
     if outcome.is_done(request) {
         let (path, query) = path_and_query(request.target);
-        tags.extend(route.tags_purged_by(&Readings::of(path), query));
+        let readings = Readings::of(path);
+        for route in site.routes.select_each(request.method, &ingress.host, &readings) {
+            tags.extend(route.tags_purged_by(&readings, query));
+        }
     }
     for target in invalidation::invalidated_targets(request, outcome) {
         selectors.extend(url(site, ingress, &target));

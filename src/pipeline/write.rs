@@ -88,10 +88,9 @@ impl<S: Store> Inquiry<S> {
 
     /// What an outcome of this request makes invalid.
     fn invalidated_by(&self, outcome: &Outcome<'_>) -> Vec<Selector> {
-        let Self { site, route, request, connection, .. } = self;
+        let Self { site, request, connection, .. } = self;
         let ingress = Ingress::of(site, &request.headers, connection);
-        let (route, head) = (site.route(*route), request_head(request, Credentials::NONE));
-        invalidate::selectors(site, &ingress, route, &head, outcome)
+        invalidate::selectors(site, &ingress, &request_head(request, Credentials::NONE), outcome)
     }
 }
 

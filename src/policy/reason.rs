@@ -74,7 +74,7 @@ reasons! {
     /// The query is signed, and the origin does not say itself how long its response is fresh: the
     /// signature may expire before.
     SignedTarget = "signed-target",
-    /// The response sets a cookie without explicit freshness.
+    /// The response sets a cookie, or clears them (`Clear-Site-Data`), without explicit freshness.
     SetCookie = "set-cookie",
     /// The response is `private`.
     Private = "private",
@@ -84,7 +84,8 @@ reasons! {
     NoCache = "no-cache",
     /// The response says `must-understand`, and its status is none that Larder understands.
     MustUnderstand = "must-understand",
-    /// The response varies by more than request headers (`Vary: *`).
+    /// The response varies by more than request headers (`Vary: *`), or by the client's address
+    /// (`X-Forwarded-For`, `Forwarded`).
     VaryStar = "vary-star",
     /// Responses with this status are not stored.
     StatusNotCacheable = "status-not-cacheable",

@@ -40,6 +40,11 @@ pub fn storable(
     {
         return Err(Reason::SetCookie);
     }
+    if response.headers.contains_key(CLEAR_SITE_DATA)
+        && !freshness.constraints.has_any(Constraints::FRESH_BY_ORIGIN)
+    {
+        return Err(Reason::SetCookie);
+    }
     let explicit = freshness.constraints.has_any(Constraints::EXPLICIT);
     if request.method != Method::GET && !(explicit && answers_get(request, response)) {
         return Err(Reason::MethodNotCacheable);
@@ -62,6 +67,10 @@ fn request_allows(
     let honoured = rule.client_cache_control == ClientCacheControl::Honor;
     if honoured && asked.no_store { Err(Reason::RequestNoStore) } else { Ok(()) }
 }
+
+/// Takes cookies away from the client that gets it, as the answer to a logout does: where the origin says
+/// nothing of how long it is fresh, it is for one client.
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// Whether the origin itself made a response that sets a cookie fresh, and said that it may be shared: it
 /// knows what it does. Neither a rule nor a lifetime that is over says so.
@@ -131,13 +140,20 @@ fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
     }
     // What is no field name says that more than fields selects it.
     let is_anything = |member: &[u8]| member == b"*" || HeaderName::from_bytes(member).is_err();
-    if list::members(response.headers, header::VARY).any(is_anything) {
+    let is_unkeyed = |member: &[u8]| is_anything(member) || says_the_address(member);
+    if list::members(response.headers, header::VARY).any(is_unkeyed) {
         return Err(Reason::VaryStar);
     }
     if !tag::are_within_limits(response.headers) {
         return Err(Reason::TagLimit);
     }
     Ok(())
+}
+
+/// Whether a field tells the origin the client's address. That is no part of any key, and it comes from the
+/// connection: what the client sent in this field does not select the response.
+pub fn says_the_address(field: &[u8]) -> bool {
+    [&b"forwarded"[..], b"x-forwarded-for"].iter().any(|name| field.eq_ignore_ascii_case(name))
 }
 
 /// Whether the response to a write says that it is what a `GET` of the target would return

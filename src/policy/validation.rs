@@ -209,7 +209,8 @@ pub fn freshen(stored: &HeaderMap, update: &HeaderMap, received_at: Timestamp) -
     fresh
 }
 
-/// `Vary` too: many frameworks send less of it with a 304 than with the content that it stands for.
+/// `Vary` too: many frameworks send less of it with a 304 than with the content that it stands for. A 304
+/// that names more of it updates nothing.
 const DESCRIBES_STORED: [HeaderName; 6] = [
     header::VARY,
     header::CONTENT_LENGTH,

@@ -1,6 +1,6 @@
 //! Selection: the first route that matches a request.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use http::Method;
 
@@ -112,6 +112,19 @@ impl RouteTable {
     ) -> Selection<'_> {
         let found = self.first(method, host, (Form::Loosest, &path.loosest()));
         self.selection(found, Agreement::Unanimous)
+    }
+
+    /// The routes that the readings of a path select, each once: what a write through one of its spellings
+    /// may change.
+    pub fn select_each(
+        &self,
+        method: &Method,
+        host: &str,
+        path: &Readings<'_>,
+    ) -> impl Iterator<Item = &Arc<Route>> {
+        let found = path.each().map(|(form, reading)| self.first(method, host, (form, &reading)));
+        let found: BTreeSet<usize> = found.collect();
+        found.into_iter().map(|index| self.route(index))
     }
 
     /// The index of the first route that matches one reading.

@@ -178,6 +178,40 @@ async fn the_code_with_which_an_origin_resets_a_stream_does_not_reach_clients() 
 }
 
 #[tokio::test]
+async fn trailers_hold_nothing_that_only_a_head_may_hold() {
+    within(async {
+        let origin = RawOrigin::start(|mut wire, _| async move {
+            while wire.try_read_head().await.is_some() {
+                let head = "HTTP/1.1 200 OK\r\ncache-control: max-age=100\r\n\
+                            trailer: x-sum, content-length\r\n\
+                            transfer-encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n";
+                let trailers = "x-sum: 7\r\ncontent-length: 3\r\nconnection: x-own\r\n\
+                                x-own: 1\r\nkeep-alive: timeout=5\r\ncontent-encoding: br\r\n\
+                                transfer-encoding: chunked\r\n\r\n";
+                wire.write(format!("{head}{trailers}")).await;
+            }
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        for cache in ["MISS", "HIT"] {
+            let mut wire = proxy.connect().await;
+            wire.write(request("GET", "/http1", &[("te", "trailers")])).await;
+            let head = wire.read_head().await;
+            assert!(head.contains(&format!("x-api-cache: {cache}")), "{head}");
+            let read = wire.read_chunks().await;
+            assert_eq!(read, ("whole".to_owned(), "x-sum: 7\r\n".to_owned()), "{cache}");
+        }
+        for _miss_and_hit in 0..2 {
+            let mut frames = Frames::connect(proxy.address).await;
+            frames.request(1, "GET", End::Stream).await;
+            let whole = Received { data: "whole".into(), is_ended: true, reset: None };
+            assert_eq!(frames.receive(1).await, Some(whole));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn trailers_are_stored_behind_the_body() {
     within(async {
         let head: &[(&str, &str)] = &[

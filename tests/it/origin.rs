@@ -140,6 +140,30 @@ async fn a_used_connection_that_is_dead_is_replaced_for_requests_that_may_be_rep
 }
 
 #[tokio::test]
+async fn a_request_with_an_override_field_is_not_sent_again() {
+    within(async {
+        for method in ["GET", "HEAD", "OPTIONS", "PUT"] {
+            let origin = RawOrigin::start(|mut wire, _| async move {
+                wire.read_head().await;
+                wire.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+                wire.read_head().await;
+            })
+            .await;
+            let serving = before(&settings(&[&origin.url(), &origin.url()]));
+            let mut wire = Wire::connect(serving.address).await;
+            assert_eq!(wire.exchange(GET).await.body, "ok");
+            assert_eq!(wire.exchange(GET).await.body, "ok");
+            let before = origin.connections();
+            let posts = format!("{method} / HTTP/1.1\r\nHost: a\r\nX-HTTP-Method: POST\r\n\r\n");
+            wire.write(posts).await;
+            assert_eq!(wire.read_reply_to(method).await.status(), 502, "{method}");
+            assert_eq!(origin.connections(), before, "{method}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_connection_that_the_origin_has_closed_is_not_used() {
     within(async {
         let origin = RawOrigin::start(|mut wire, _| async move {

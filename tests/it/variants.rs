@@ -417,6 +417,35 @@ async fn a_304_about_another_representation_updates_nothing() {
 }
 
 #[tokio::test]
+async fn a_304_that_varies_by_more_than_what_is_stored_updates_nothing() {
+    within(async {
+        for (field, value) in [("vary", "X-A"), ("vary", "*"), ("access-control-allow-origin", "a")]
+        {
+            let origin = Scripted::start(move |asked| {
+                let asker = ["x-a", "origin"].into_iter().find_map(|name| asked.header(name));
+                let (is_first, is_condition) = (asked.before == 0, asked.header("if-none-match"));
+                let said = if is_condition.is_some() {
+                    Said::status(304, "")
+                } else {
+                    Said::ok(asker.unwrap_or("none").to_owned())
+                };
+                let said = said.with("etag", "\"1\"").with("cache-control", HOT);
+                if is_first { said } else { said.with(field, value) }
+            })
+            .await;
+            let proxy = Proxy::before(&origin.url());
+            let get =
+                async |asker| proxy.get_with("/a", &[("X-A", asker), ("Origin", asker)]).await;
+            assert_eq!(proxy.get("/a").await.body, "none");
+            proxy.advance(15);
+            assert_eq!(get("1").await.body, "1", "{field}: {value}");
+            assert_eq!(get("2").await.summary(), "200 MISS 2", "{field}: {value}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_304_to_an_unconditional_request_is_a_failure_and_validates_nothing() {
     within(async {
         let origin = Scripted::in_turn([
@@ -586,6 +615,26 @@ async fn a_response_for_one_page_is_not_shared_with_another() {
         proxy.get_with("/a", &PAGES[0]).await;
         let other = proxy.get_with("/a", &PAGES[1]).await;
         assert_eq!((other.cache(), other.header("vary")), ("HIT", None));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_response_that_varies_by_the_clients_address_is_not_stored() {
+    within(async {
+        for field in ["X-Forwarded-For", "Forwarded"] {
+            let origin = Scripted::start(move |asked| {
+                let address = asked.header(&field.to_ascii_lowercase()).unwrap_or("none");
+                Said::fresh(address.to_owned()).with("vary", field)
+            })
+            .await;
+            let proxy = Proxy::before(&origin.url());
+            for asked in 1..3 {
+                let reply = proxy.get("/a").await;
+                assert!(reply.body.contains("127.0.0.1"), "Larder says it: {}", reply.body);
+                assert_eq!((reply.cache(), origin.asked().len()), ("MISS", asked), "{field}");
+            }
+        }
     })
     .await;
 }

@@ -273,6 +273,32 @@ async fn a_successful_write_purges_what_its_route_says() {
 }
 
 #[tokio::test]
+async fn a_write_in_another_spelling_purges_what_its_route_says() {
+    within(async {
+        let spellings = [
+            "/Stocks/7/orders",
+            "//stocks/7/orders",
+            "/stocks%2F7/orders",
+            "/stocks;x/7/orders",
+            "/x/../stocks/7/orders",
+        ];
+        for spelling in spellings {
+            let origin = counting(Said::ok("")).await;
+            let proxy = Proxy::with(&origin.url(), STOCKS);
+            let targets = ["/stocks/7/a", "/totals"];
+            for target in targets {
+                proxy.get(target).await;
+            }
+            send(&proxy, "POST", spelling, "{}").await;
+            for target in targets {
+                assert_eq!(proxy.get(target).await.cache(), "MISS", "{spelling}: {target}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_write_is_one_record() {
     within(async {
         let written = Said::ok("").with("location", "/x").with("cache-group-invalidation", "\"g\"");

@@ -12,7 +12,7 @@ use crate::{
         suggest::{did_you_mean, listed, nearest},
     },
     key::target::{Forwarding, NamePattern, NamePatternError, Order, QueryRule},
-    policy::{Rule, Ttl, TtlFrom, invalidation::is_unsafe_method},
+    policy::{Rule, Ttl, TtlFrom, invalidation::is_unsafe_method, storable::says_the_address},
     route::{
         BodyTemplate, Bypass, Pattern, Route, RouteTable, Tag, TagError, TagTemplate,
         TargetTemplate, VaryRule,
@@ -340,7 +340,12 @@ pub(super) fn query_rule(table: &QueryTable, problems: &mut Problems<'_>) -> Que
 }
 
 pub(super) fn vary_rule(table: &VaryTable, problems: &mut Problems<'_>) -> VaryRule {
-    let header = |text: &str| text.parse::<HeaderName>().map_err(|_| "this is no field name");
+    let header = |text: &str| match text.parse::<HeaderName>() {
+        Ok(name) if says_the_address(name.as_str().as_bytes()) => Err(
+            "this holds the address of each client, which no key has; let such routes say `cache = false`",
+        ),
+        name => name.map_err(|_| "this is no field name"),
+    };
     let cookie = |text: &str| {
         let is_name = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
         if is_name && !text.contains(['=', ';', ',']) {

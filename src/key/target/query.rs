@@ -37,7 +37,8 @@ pub enum Order {
     /// As the client sent them: another order is another target.
     #[default]
     AsSent,
-    /// By name; values of one name keep their order.
+    /// By decoded name; values of one name keep their order. A query that servers split differently, because
+    /// of a `;` or a NUL, stays as sent.
     Sorted,
 }
 
@@ -182,13 +183,16 @@ fn kept_pairs<'a>(query: &'a str, rule: &QueryRule) -> Option<Cow<'a, str>> {
     (!kept.is_empty()).then_some(Cow::Owned(kept))
 }
 
-/// The pairs by name; those of one name keep their order.
+/// The pairs by decoded name; those of one name keep their order, however it is spelled. What servers split
+/// differently stays as it is: there, nobody knows which pairs have one name.
 fn sorted(query: Cow<'_, str>) -> Cow<'_, str> {
-    if query.split('&').map(name_of).is_sorted() {
+    let names = || query.split('&').map(|pair| decoded(name_of(pair)));
+    if names().is_sorted() || query.split('&').any(is_ambiguous) {
         return query;
     }
-    let mut pairs: SmallVec<[&str; 16]> = query.split('&').collect();
-    pairs.sort_by_key(|pair| name_of(pair));
+    let mut pairs: SmallVec<[_; 16]> = names().zip(query.split('&')).collect();
+    pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let pairs: SmallVec<[&str; 16]> = pairs.into_iter().map(|(_, pair)| pair).collect();
     Cow::Owned(pairs.join("&"))
 }
 
@@ -261,6 +265,17 @@ mod tests {
         let rule = QueryRule { order: Order::Sorted, ..QueryRule::default() };
         assert_eq!(kept("b=2&a=9&b=1&a=1", &rule), "?a=9&a=1&b=2&b=1");
         assert_eq!(kept("a=1&b=2", &rule), "?a=1&b=2");
+        assert_eq!(kept("b=1&a=1&%61=2", &rule), "?a=1&%61=2&b=1");
+        assert_eq!(kept("b=1&%61=2&a=1", &rule), "?%61=2&a=1&b=1");
+        assert_eq!(kept("b=1&a[]=1&a%5B%5D=2", &rule), "?a[]=1&a%5B%5D=2&b=1");
+    }
+
+    #[test]
+    fn what_servers_split_differently_is_not_sorted() {
+        let rule = QueryRule { order: Order::Sorted, ..QueryRule::default() };
+        for query in ["z=1;a=2&a=1", "a=1&z=1;a=2", "b=1%3Ba=1&a=2"] {
+            assert_eq!(kept(query, &rule), format!("?{query}"));
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::{
+    field::hop,
     origin::{http1, lease::Lease, upgrade::Upgraded},
     server::Incoming,
 };
@@ -146,6 +147,16 @@ impl ResponseBody {
     }
 }
 
+fn without_head_fields(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            hop::remove_from_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(data) => data,
+    }
+}
+
 impl Body for ResponseBody {
     type Data = Bytes;
     type Error = ResponseBodyError;
@@ -166,7 +177,7 @@ impl Body for ResponseBody {
             Some(Err(error)) => this.fail(error),
             frame => {
                 this.note_end();
-                Poll::Ready(frame)
+                Poll::Ready(frame.map(|frame| frame.map(without_head_fields)))
             }
         }
     }

@@ -204,6 +204,16 @@ fn set_cookie_needs_a_positive_lifetime_and_leave_to_be_shared() {
 }
 
 #[test]
+fn what_clears_the_data_of_a_site_is_not_for_a_ttl() {
+    let clears = ("clear-site-data", "\"cookies\"");
+    let ttl = Ttl::of_successes(Duration::from_mins(1));
+    let ruled = Case::ruled(Rule { ttl, ..Rule::default() });
+    assert_eq!(ruled.refusal(&[clears]), Some(Reason::SetCookie));
+    assert_eq!(Case::get().refusal(&[DATED[0], DATED[1], clears]), Some(Reason::SetCookie));
+    assert_eq!(ruled.refusal(&[("cache-control", "max-age=9"), clears]), None);
+}
+
+#[test]
 fn some_statuses_have_no_ttl() {
     let check = |status| may_have_ttl(StatusCode::from_u16(status).unwrap());
     for status in [200, 203, 204, 301, 404, 410, 500, 503] {
@@ -253,6 +263,9 @@ fn streams_and_unbounded_variation_are_refused() {
         assert_eq!(get.refusal(&[fresh, ("vary", vary)]), Some(Reason::VaryStar), "{vary}");
     }
     assert_eq!(get.refusal(&[fresh, ("vary", ""), ("vary", "*")]), Some(Reason::VaryStar));
+    for vary in ["X-Forwarded-For", "Accept, forwarded"] {
+        assert_eq!(get.refusal(&[fresh, ("vary", vary)]), Some(Reason::VaryStar), "{vary}");
+    }
     assert_eq!(get.refusal(&[fresh, ("vary", "Foo")]), None);
 }
 
