@@ -100,6 +100,7 @@ mod tests {
             ("content-type", "application/json"),
             ("if-none-match", "\"1\""),
             ("x-request-id", "r1"),
+            ("x-original-uri", "/b"),
             ("connection", "x-once"),
             ("x-once", "1"),
         ];
