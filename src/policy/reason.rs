@@ -138,6 +138,7 @@ impl Reason {
                 | Self::CookieRequest
                 | Self::CredentialField
                 | Self::UnknownCookie
+                | Self::IgnoredParameter
                 | Self::RequestNoStore
         )
     }
