@@ -412,7 +412,7 @@ fn uri_of(target: &OriginTarget<'_>, sent: &Uri) -> Uri {
     if *target.path == *sent.path() && target.query_to_send() == sent.query() {
         return sent.clone();
     }
-    Uri::try_from(&*target.path_and_query()).unwrap_or_default()
+    Uri::try_from(&*target.path_and_query()).unwrap_or_else(|_| sent.clone())
 }
 
 fn forward_of(reason: Reason) -> Forward {
