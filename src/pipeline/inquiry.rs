@@ -373,9 +373,8 @@ impl<S: Store> Inquiry<S> {
         let target = key.and_then(CacheKey::origin_target).unwrap_or_else(as_sent);
         let source = Source {
             peer: self.connection.peer.map(|peer| peer.ip()),
-            secure: self.connection.secure,
             version: *version,
-            trusted: &self.site.trusted_proxies,
+            is_trusted: self.site.trusts(&self.connection),
             known: Some(&self.connection.introduction),
         };
         let mut onward = Request::new(RequestBody::Empty);
