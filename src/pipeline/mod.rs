@@ -173,7 +173,7 @@ impl<S: Store> Pipeline<S> {
             let path = Readings::of(target.path);
             let route = site.routes.select_loosest(&Method::GET, &host, &path).route;
             let query = credentials::purge_query(site, route, target.query);
-            purge_url::of(&host, target.path, query.as_deref())
+            purge_url::of(&host, &path, query.as_deref())
         })
     }
 
