@@ -486,7 +486,8 @@ impl Answer {
         self.response.status() == StatusCode::NOT_MODIFIED
     }
 
-    /// Whether a stale response may take its place: an error, or a 304 that nobody asked for.
+    /// Whether a stale response may take its place: an error, or a 304 to a request without a
+    /// condition.
     fn is_failure(&self) -> bool {
         stale::is_error(self.response.status()) || (self.is_not_modified() && !self.is_validation)
     }

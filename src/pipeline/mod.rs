@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! receive ──► Refuse ─────────────────────────────────────────────► problem document
-//!    ├──────► Pass ───────► pass: origin, untouched ──────────────► deliver ─► finish
-//!    ├──────► Refresh ────► fetch ─► admit ───────────────────────► deliver ─► finish
+//!    ├──────► Pass ───────► pass: origin, as sent ────────────────► deliver ─► finish
 //!    │                      └─ unsafe ─► write: a task of its own, purge ─► deliver
+//!    ├──────► Refresh ────► fetch ─► admit ───────────────────────► deliver ─► finish
 //!    └──────► Lookup ─► lookup ─► Fresh ──────────────────────────► deliver ─► finish
 //!                          ├────► Stale, may be used ─► refresh in the background, deliver now
 //!                          └────► Stale or Absent ─► collapse

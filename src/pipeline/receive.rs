@@ -208,8 +208,8 @@ impl<'a> Ingress<'a> {
     }
 }
 
-/// Puts digests in the place of credentials in the query of a key. Nothing but this node's memory may hold
-/// what only a key of this process tells apart.
+/// Puts digests in the place of credentials in the query of a key. Responses under a digest that only this
+/// process can make stay in this node's memory.
 fn mask(site: &Site, target: &mut OriginTarget<'_>) {
     let Some(query) = target.query.take() else { return };
     match masked(&query, &site.credentials, Some(&site.digests.key)) {
