@@ -34,7 +34,7 @@ pub struct Node {
     admin: Option<AdminAddress>,
     /// Its file; none if it runs without one.
     file: Option<PathBuf>,
-    /// Whether the file may be missing, because nobody named it.
+    /// Whether the file may be missing, because it was not named.
     is_optional: bool,
 }
 

@@ -50,18 +50,20 @@ impl Forwarding {
     }
 }
 
+/// How names of fields go on behind `x-forwarded` that tell of the client's identity.
+const IDENTITY: [&str; 9] = [
+    "-user",
+    "-email",
+    "-group",
+    "-access-token",
+    "-preferred-username",
+    "-client-cert",
+    "-tls-client-cert",
+    "-role",
+    "-id-token",
+];
+
 fn by_suffix(rest: &str) -> Forwarding {
-    const IDENTITY: [&str; 9] = [
-        "-user",
-        "-email",
-        "-group",
-        "-access-token",
-        "-preferred",
-        "-client-cert",
-        "-tls-client-cert",
-        "-role",
-        "-id-token",
-    ];
     match rest {
         "-for" | "-for-original" => Forwarding::Client,
         _ if IDENTITY.iter().any(|start| rest.starts_with(start)) => Forwarding::Identity,
@@ -117,6 +119,16 @@ const FRAMING: [&str; 10] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::field::identity::{FieldKind, classify};
+
+    #[test]
+    fn what_tells_of_the_clients_identity_is_a_credential() {
+        for suffix in IDENTITY {
+            let name = format!("x-forwarded{suffix}");
+            assert_eq!(classify(&name), Some(FieldKind::Credential), "{name}");
+        }
+        assert_eq!(classify("x-forwarded-tls-client-cert-info"), Some(FieldKind::Credential));
+    }
 
     #[test]
     fn fields_are_told_apart_by_what_they_are_about() {

@@ -127,6 +127,7 @@ pub static NAMES: Patterns = Patterns::new(&[
     "x-client-verify",
     "x-consumer-*",
     "x-forwarded-client-cert*",
+    "x-forwarded-tls-client-cert*",
     "x-goog-iap-*",
     "x-parse-application-id",
     "x-pomerium-*",

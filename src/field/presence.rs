@@ -29,20 +29,18 @@ impl Presence {
     pub const UPGRADE: Self = Self(1 << 5);
     /// `Via`.
     pub const VIA: Self = Self(1 << 6);
-    /// `Connection`.
-    pub const CONNECTION: Self = Self(1 << 8);
-
-    /// `Cookie`.
-    pub const COOKIE: Self = Self(1 << 11);
-    /// A field whose name says that it tells who asks, see [`identity::classify`].
-    pub const IDENTITY: Self = Self(1 << 12);
-
     /// A field that some origins take for the method or the target of the request.
     pub const OVERRIDE: Self = Self(1 << 7);
+    /// `Connection`.
+    pub const CONNECTION: Self = Self(1 << 8);
     /// A field by which proxies tell of a request, see [`Forwarding`].
     pub const FORWARDING: Self = Self(1 << 9);
     /// A name with `_` that origins may take for a field that decides how the request is read.
     pub const MISSPELT: Self = Self(1 << 10);
+    /// `Cookie`.
+    pub const COOKIE: Self = Self(1 << 11);
+    /// A field whose name says that it tells who asks, see [`identity::classify`].
+    pub const IDENTITY: Self = Self(1 << 12);
 
     /// Looks through the names of a header section.
     pub fn of(headers: &HeaderMap) -> Self {

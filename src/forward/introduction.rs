@@ -19,11 +19,11 @@ pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwar
 /// Adds the fields that tell the origin of the client and of the target as it was asked for.
 pub(super) fn add(
     onward: &mut HeaderMap,
-    (client, is_trusted): (&HeaderMap, bool),
+    client: &HeaderMap,
     target: &OriginTarget<'_>,
     source: &Source<'_>,
 ) {
-    let chain = if is_trusted { chain(client) } else { String::new() };
+    let chain = if source.is_trusted { chain(client) } else { String::new() };
     let Introduction { host, element, address } = if chain.is_empty() && target.told.is_empty() {
         remembered(target, source)
     } else {
@@ -35,7 +35,7 @@ pub(super) fn add(
     if let Some(address) = address {
         onward.insert(X_FORWARDED_FOR, address);
     }
-    onward.insert(X_FORWARDED_PROTO, HeaderValue::from_static(source.scheme()));
+    onward.insert(X_FORWARDED_PROTO, HeaderValue::from_static(target.scheme.as_str()));
     if let Some(host) = host {
         onward.insert(X_FORWARDED_HOST, host);
     }
@@ -90,7 +90,7 @@ fn forwarded(target: &OriginTarget<'_>, source: &Source<'_>, chain: &str) -> Opt
         target.told.iter().find(|(name, _)| name == wanted).map(|(_, value)| first(value))
     };
     push_parameter(&mut value, ";host=", told(&X_FORWARDED_HOST), &target.asked_host);
-    push_parameter(&mut value, ";proto=", told(&X_FORWARDED_PROTO), source.scheme());
+    push_parameter(&mut value, ";proto=", told(&X_FORWARDED_PROTO), target.scheme.as_str());
     if !chain.is_empty() {
         for address in earlier {
             value.push_str(", ");
@@ -186,9 +186,8 @@ mod tests {
     fn told(peer: Option<&str>, chain: &str) -> (String, Option<String>) {
         let source = Source {
             peer: peer.map(|peer| peer.parse().unwrap()),
-            secure: false,
             version: Version::HTTP_11,
-            trusted: &[],
+            is_trusted: false,
             known: None,
         };
         let target = OriginTarget::plain(Scheme::Http, "a.test", "/");

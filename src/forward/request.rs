@@ -3,7 +3,6 @@
 use std::{net::IpAddr, sync::OnceLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
-use ipnet::IpNet;
 
 use super::{Identity, introduction};
 use crate::{
@@ -17,26 +16,12 @@ use crate::{
 pub struct Source<'a> {
     /// The other end of the client's connection; none on Unix sockets.
     pub peer: Option<IpAddr>,
-    /// Whether that connection is TLS.
-    pub secure: bool,
     /// The version of the request.
     pub version: Version,
-    /// Peers whose forwarding fields are believed and continued.
-    pub trusted: &'a [IpNet],
+    /// Whether its forwarding fields are believed and continued.
+    pub is_trusted: bool,
     /// Where it is remembered how this client is introduced.
     pub known: Option<&'a OnceLock<Introduction>>,
-}
-
-impl Source<'_> {
-    /// Whether what the peer says about its own clients is believed.
-    pub fn is_trusted(&self) -> bool {
-        self.peer
-            .is_some_and(|peer| self.trusted.iter().any(|net| net.contains(&peer.to_canonical())))
-    }
-
-    pub(super) fn scheme(&self) -> &'static str {
-        if self.secure { "https" } else { "http" }
-    }
 }
 
 /// Whether the client asks to leave HTTP on this connection, for a protocol that can be passed on.
@@ -62,12 +47,11 @@ pub fn headers(
     identity: &Identity,
 ) -> HeaderMap {
     let mut onward = HeaderMap::with_capacity(client.len() + ADDED + target.told.len());
-    let is_trusted = source.is_trusted();
     let mut belongs_to_hop = false;
     for (name, value) in client {
         if hop::is_hop_by_hop(name) {
             belongs_to_hop = true;
-        } else if is_passed_on(name, is_trusted) {
+        } else if is_passed_on(name, source.is_trusted) {
             onward.append(name, value.clone());
         }
     }
@@ -80,7 +64,7 @@ pub fn headers(
         onward.insert(header::HOST, host);
     }
     onward.append(header::VIA, identity.for_request(source.version));
-    introduction::add(&mut onward, (client, is_trusted), target, source);
+    introduction::add(&mut onward, client, target, source);
     onward
 }
 
@@ -129,16 +113,15 @@ mod tests {
         lines.iter().map(line).collect()
     }
 
-    fn rewritten(lines: &[(&'static str, &'static str)], trusted: &[IpNet]) -> HeaderMap {
+    fn rewritten(lines: &[(&'static str, &'static str)], is_trusted: bool) -> HeaderMap {
         let source = Source {
             peer: Some("192.0.2.1".parse().unwrap()),
-            secure: true,
             version: Version::HTTP_11,
-            trusted,
+            is_trusted,
             known: None,
         };
         let client = given(lines);
-        let told = if source.is_trusted() { told::of(&client) } else { Vec::new() };
+        let told = if is_trusted { told::of(&client) } else { Vec::new() };
         let target = OriginTarget {
             host: "inner.test".into(),
             told,
@@ -153,14 +136,15 @@ mod tests {
 
     #[test]
     fn upgrades_and_trailers_are_asked_for_again() {
-        let asked = rewritten(&[("connection", "Upgrade"), ("upgrade", "websocket")], &[]);
+        let asked = rewritten(&[("connection", "Upgrade"), ("upgrade", "websocket")], false);
         assert_eq!(
             (&asked["connection"], &asked["upgrade"]),
             (&"upgrade".parse().unwrap(), &"websocket".parse().unwrap())
         );
-        let h2c = rewritten(&[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")], &[]);
+        let h2c =
+            rewritten(&[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")], false);
         assert!(!h2c.contains_key("upgrade") && !h2c.contains_key("connection"));
-        let trailers = rewritten(&[("te", "gzip, trailers;q=0.5"), ("connection", "te")], &[]);
+        let trailers = rewritten(&[("te", "gzip, trailers;q=0.5"), ("connection", "te")], false);
         assert_eq!(values(&trailers, "te"), ["trailers"]);
     }
 
@@ -175,7 +159,7 @@ mod tests {
             ("x-real-ip", "10.0.0.1"),
             ("forwarded", "for=10.0.0.1"),
         ];
-        let stranger = rewritten(&lines, &[]);
+        let stranger = rewritten(&lines, false);
         assert_eq!(values(&stranger, "host"), ["inner.test"]);
         assert_eq!(values(&stranger, "x-forwarded-for"), ["192.0.2.1"]);
         assert_eq!(values(&stranger, "x-forwarded-proto"), ["https"]);
@@ -183,7 +167,7 @@ mod tests {
         assert!(!stranger.contains_key("x-forwarded-user") && !stranger.contains_key("x-real-ip"));
         let element = r#"for=192.0.2.1;host="api.test:8443";proto=https"#;
         assert_eq!(values(&stranger, "forwarded"), [element]);
-        let trusted = rewritten(&lines, &["192.0.2.0/24".parse().unwrap()]);
+        let trusted = rewritten(&lines, true);
         assert_eq!(values(&trusted, "x-forwarded-for"), ["10.0.0.1, 192.0.2.1"]);
         assert_eq!(values(&trusted, "x-forwarded-proto"), ["http"]);
         assert_eq!(values(&trusted, "x-forwarded-user"), ["root"]);
@@ -198,9 +182,8 @@ mod tests {
         for host in ["a.test", "a.test", "b.test:8"] {
             let source = Source {
                 peer: Some("192.0.2.1".parse().unwrap()),
-                secure: false,
                 version: Version::HTTP_11,
-                trusted: &[],
+                is_trusted: false,
                 known: Some(&known),
             };
             let target = OriginTarget::plain(Scheme::Http, host, "/");

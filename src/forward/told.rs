@@ -10,7 +10,7 @@ use crate::{
 pub(super) const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// A request that a server runs CGI programs with takes its value for a proxy to use: never passed on.
+/// CGI programs take its value for the proxy that they are to use: never passed on.
 const PROXY: &str = "proxy";
 
 /// Returns the fields about the target that a trusted proxy sent, sorted by name.

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::{
     Beside, CacheKey, Reach,
-    target::{Scheme, purge_url},
+    target::{Readings, Scheme, purge_url},
 };
 
 /// Method, target, host and fields about the target, as the origin is sent them.
@@ -137,7 +137,7 @@ impl<'a> OriginTarget<'a> {
 
     /// The URL in the form by which purges select it.
     pub fn purge_url(&self) -> Box<str> {
-        purge_url::of(&self.asked_host, &self.path, self.query.as_deref())
+        purge_url::of(&self.asked_host, &Readings::of(&self.path), self.query.as_deref())
     }
 }
 

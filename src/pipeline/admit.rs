@@ -158,8 +158,8 @@ async fn read(mut body: ResponseBody, fill: &Fill) -> Option<End> {
 impl End {
     /// The body that ends so, with those of its trailers that may be stored beside such a head.
     fn complete(&self, chunks: Vec<Bytes>, head: &HeaderMap) -> CompleteBody {
-        let directives = ResponseDirectives::parse(head);
-        let trailers = self.trailers.as_ref().map(|fields| stored_fields(fields, &directives));
+        let kept = |fields| stored_fields(fields, &ResponseDirectives::parse(head));
+        let trailers = self.trailers.as_ref().map(kept);
         CompleteBody::new(chunks, trailers.unwrap_or_default(), self.proof)
     }
 

@@ -61,7 +61,7 @@ impl<S: Store> Context<S> {
     /// Answers a write with what the origin sent, which is being stored.
     pub(super) fn answer_written(self, stored: Stored, told: Told) -> Response<Body> {
         let Stored { status, headers, reader, freshness, kept } = stored;
-        let ttl = freshness.ttl(self.inquiry.received.at);
+        let ttl = freshness.ttl(self.inquiry.received.steady);
         let told = Told { stored: kept, ..told };
         self.deliver(|asker, finish| asker.written((status, headers), (reader, ttl), told, finish))
     }

@@ -7,7 +7,10 @@ use http::{HeaderMap, HeaderValue, header};
 use super::site::{Site, SiteId};
 use crate::{
     field::presence::Presence,
-    key::{CacheKey, DigestKey, digest, target::purge_url},
+    key::{
+        CacheKey, DigestKey, digest,
+        target::{Forwarding, QueryRule, purge_url},
+    },
     policy::{CredentialRules, Credentials, Reason, credentials::CookieFindings},
     route::Route,
 };
@@ -29,9 +32,8 @@ impl Identity {
         (query, headers): (Option<&str>, &HeaderMap),
         presence: Presence,
     ) -> Result<Self, Reason> {
-        let rules = &site.credentials;
-        let mut credentials = rules.in_query(query);
-        credentials = credentials.with(rules.in_fields(headers, presence, &route.vary.headers));
+        let in_fields = site.credentials.in_fields(headers, presence, &route.vary.headers);
+        let credentials = in_query(&site.credentials, &route.query, query).with(in_fields);
         if !presence.has(Presence::COOKIE) {
             return Ok(Self { credentials, is_selecting: false });
         }
@@ -59,6 +61,19 @@ impl Identity {
         target
             .selected_by(|out| site.credentials.write_selecting(headers, &route.vary.cookies, out))
     }
+}
+
+/// What a query carries. A credential that reaches the origin and is not in the key separates nothing by
+/// itself: it counts as one in a field.
+fn in_query(rules: &CredentialRules, rule: &QueryRule, query: Option<&str>) -> Credentials {
+    let found = rules.in_query(query);
+    if !found.has(Credentials::PARAMETER) || rule.forwarding == Forwarding::Kept {
+        return found;
+    }
+    let count = |query: &str| rules.credential_parameters(query).count();
+    let kept = query.and_then(|query| rule.kept(query));
+    let are_keyed = kept.as_deref().map(count) == query.map(count);
+    if are_keyed { found } else { found.with(Credentials::FIELD) }
 }
 
 /// The query with a digest in place of each credential; `None` if it has none. Without a key there is no

@@ -247,7 +247,9 @@ impl<S: Store> Ask<S> {
             return settle(settled, flight.as_ref());
         }
         if is_failure {
-            self.pipeline.backoff.note(&self.key, response.headers(), exchange);
+            if self.speaks_for_all() {
+                self.pipeline.backoff.note(&self.key, response.headers(), exchange);
+            }
             let status = Some(response.status());
             if let Some(settled) = self.stale_instead(status, exchange.received) {
                 return settle(settled, flight.as_ref());
@@ -413,7 +415,7 @@ impl<S: Store> Ask<S> {
     }
 
     /// Whether the request might have led a fetch for all who want the same. Only what is answered to such
-    /// a one may take away what they use.
+    /// a one may take away what they use, or hold up its renewal: a rate limit may be for one client.
     fn speaks_for_all(&self) -> bool {
         self.asker() == Asker::Anyone && !self.directives.no_store
     }
@@ -492,7 +494,8 @@ impl Answer {
         self.response.status() == StatusCode::NOT_MODIFIED
     }
 
-    /// Whether a stale response may take its place: an error, or a 304 that nobody asked for.
+    /// Whether a stale response may take its place: an error, or a 304 to a request without a
+    /// condition.
     fn is_failure(&self) -> bool {
         stale::is_error(self.response.status()) || (self.is_not_modified() && !self.is_validation)
     }

@@ -374,9 +374,8 @@ impl<S: Store> Inquiry<S> {
         let target = key.and_then(CacheKey::origin_target).unwrap_or_else(as_sent);
         let source = Source {
             peer: self.connection.peer.map(|peer| peer.ip()),
-            secure: self.connection.secure,
             version: *version,
-            trusted: &self.site.trusted_proxies,
+            is_trusted: self.site.trusts(&self.connection),
             known: Some(&self.connection.introduction),
         };
         let mut onward = Request::new(RequestBody::Empty);
@@ -413,7 +412,7 @@ fn uri_of(target: &OriginTarget<'_>, sent: &Uri) -> Uri {
     if *target.path == *sent.path() && target.query_to_send() == sent.query() {
         return sent.clone();
     }
-    Uri::try_from(&*target.path_and_query()).unwrap_or_default()
+    Uri::try_from(&*target.path_and_query()).unwrap_or_else(|_| sent.clone())
 }
 
 fn forward_of(reason: Reason) -> Forward {

@@ -80,7 +80,7 @@ fn url(site: &Site, ingress: &Ingress<'_>, target: &str) -> Option<Selector> {
         return None;
     }
     let query = credentials::purge_query(site, route, query);
-    Some(Selector::Url(purge_url::of(&ingress.host, path, query.as_deref())))
+    Some(Selector::Url(purge_url::of(&ingress.host, &readings, query.as_deref())))
 }
 
 fn path_and_query(target: &str) -> (&str, Option<&str>) {

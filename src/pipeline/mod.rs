@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! receive ──► Refuse ─────────────────────────────────────────────► problem document
-//!    ├──────► Pass ───────► pass: origin, untouched ──────────────► deliver ─► finish
-//!    ├──────► Refresh ────► fetch ─► admit ───────────────────────► deliver ─► finish
+//!    ├──────► Pass ───────► pass: origin, as sent ────────────────► deliver ─► finish
 //!    │                      └─ unsafe ─► write: a task of its own, purge ─► deliver
+//!    ├──────► Refresh ────► fetch ─► admit ───────────────────────► deliver ─► finish
 //!    └──────► Lookup ─► lookup ─► Fresh ──────────────────────────► deliver ─► finish
 //!                          ├────► Stale, may be used ─► refresh in the background, deliver now
 //!                          └────► Stale or Absent ─► collapse
@@ -176,7 +176,7 @@ impl<S: Store> Pipeline<S> {
             let path = Readings::of(target.path);
             let route = site.routes.select_loosest(&Method::GET, &host, &path).route;
             let query = credentials::purge_query(site, route, target.query);
-            purge_url::of(&host, target.path, query.as_deref())
+            purge_url::of(&host, &path, query.as_deref())
         })
     }
 

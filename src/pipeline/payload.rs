@@ -34,7 +34,7 @@ pub const READERS: usize = 2;
 /// What the body of a response has a say in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload {
-    /// Nothing: it is no JSON, or nobody asks what is in it.
+    /// Nothing: it is no JSON, or its route does not read it.
     Irrelevant,
     /// It is JSON, in this coding, and is to be read.
     Json(Coding, Kind),

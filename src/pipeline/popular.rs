@@ -125,13 +125,13 @@ impl<S: Store> Pipeline<S> {
         (key, response): (&CacheKey, &Arc<StoredResponse>),
     ) {
         let Again { request, way, credentials, site, .. } = *asked;
+        if credentials.are_personal() {
+            return;
+        }
         let route = site.route(asked.route);
         let set = admit::selecting_set(&route.vary, &response.fields().unpack(0));
         let cookies =
             SelectingCookies { named: &route.vary.cookies, rules: selecting_rules(site, route) };
-        if credentials.are_personal() {
-            return;
-        }
         if let Some(request) = again(request, way, &set, &cookies) {
             self.popular.note(key.digest(), request, response);
         }

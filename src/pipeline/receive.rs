@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body::Body;
 
 use super::{
@@ -112,13 +112,10 @@ pub fn plan<B: Body>(
     } else {
         RequestDirectives::default()
     };
-    let identity = match Identity::of(site, route, (uri.query(), headers), presence) {
-        Ok(identity) => identity,
+    let (credentials, target) = match identify((site, route), &ingress, (uri, headers), presence) {
+        Ok(identified) => identified,
         Err(reason) => return (index, Verdict::Pass(reason)),
     };
-    let credentials = identity.credentials;
-    let plain = ingress.key(site, (uri.path(), uri.query()), (&route.query, credentials));
-    let target = identity.key(site, route, headers, plain);
     let lookup = Lookup { target, directives, credentials, presence };
     if !bypasses {
         (index, Verdict::Lookup(lookup))
@@ -127,6 +124,19 @@ pub fn plan<B: Body>(
     } else {
         (index, Verdict::Pass(Reason::RuleBypass))
     }
+}
+
+/// Who asks, and the key of a `GET` of the request's target; or why the cache has no business with it.
+pub fn identify(
+    (site, route): (&Site, &Route),
+    ingress: &Ingress<'_>,
+    (uri, headers): (&Uri, &HeaderMap),
+    presence: Presence,
+) -> Result<(Credentials, CacheKey), Reason> {
+    let identity = Identity::of(site, route, (uri.query(), headers), presence)?;
+    let credentials = identity.credentials;
+    let plain = ingress.key(site, (uri.path(), uri.query()), (&route.query, credentials));
+    Ok((credentials, identity.key(site, route, headers, plain)))
 }
 
 /// Whether the answer to a request that bypasses the cache is what any other request for the same key would
@@ -158,12 +168,7 @@ impl<'a> Ingress<'a> {
     }
 
     /// What the origin is asked for by a request that the cache has no part in: the target as it came.
-    pub fn into_target(
-        self,
-        site: &'a Site,
-        method: &'a Method,
-        uri: &'a http::Uri,
-    ) -> OriginTarget<'a> {
+    pub fn into_target(self, site: &'a Site, method: &'a Method, uri: &'a Uri) -> OriginTarget<'a> {
         OriginTarget {
             method,
             scheme: self.scheme,
@@ -178,7 +183,7 @@ impl<'a> Ingress<'a> {
     }
 
     /// The key of a `GET` of a target: of what the origin is asked for, and of that alone.
-    pub fn key(
+    fn key(
         &self,
         site: &Site,
         (path, query): (&str, Option<&str>),
@@ -203,8 +208,8 @@ impl<'a> Ingress<'a> {
     }
 }
 
-/// Puts digests in the place of credentials in the query of a key. Nothing but this node's memory may hold
-/// what only a key of this process tells apart.
+/// Puts digests in the place of credentials in the query of a key. Responses under a digest that only this
+/// process can make stay in this node's memory.
 fn mask(site: &Site, target: &mut OriginTarget<'_>) {
     let Some(query) = target.query.take() else { return };
     match masked(&query, &site.credentials, Some(&site.digests.key)) {

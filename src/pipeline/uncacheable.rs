@@ -26,7 +26,7 @@ pub enum Known {
     Unstored,
 }
 
-/// Who asked: what is found out with one kind of request is not held against the other.
+/// A kind of request: what one kind shows is not remembered for the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asker {
     /// Somebody without credentials: the answer is what anyone gets.

@@ -14,13 +14,12 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 
 use super::{
     admit::{self, Admission, Arrival},
-    credentials::Identity,
     fetch::{Ask, Exchange},
     fill::FillReader,
     inquiry::Inquiry,
     invalidate::Purged,
     payload::Payload,
-    receive::Ingress,
+    receive::{self, Ingress},
     request_head,
 };
 use crate::{
@@ -119,15 +118,9 @@ impl<S: Store> Inquiry<S> {
         if !is_cached || route.bypass.applies(uri.query(), head.headers) {
             return None;
         }
-        let presence = Presence::of(head.headers);
-        let identity =
-            Identity::of(&self.site, route, (uri.query(), head.headers), presence).ok()?;
-        let plain = ingress.key(
-            &self.site,
-            (uri.path(), uri.query()),
-            (&route.query, identity.credentials),
-        );
-        let target = identity.key(&self.site, route, head.headers, plain);
+        let asked = (uri, head.headers);
+        let (credentials, target) =
+            receive::identify((&self.site, route), &ingress, asked, self.presence).ok()?;
         Some(Box::new(Ask {
             pipeline: Arc::clone(&self.pipeline),
             site: Arc::clone(&self.site),
@@ -137,7 +130,7 @@ impl<S: Store> Inquiry<S> {
             readings: readings.into_owned(),
             url: target.purge_url(),
             directives: RequestDirectives::parse(head.headers).honoured_by(&route.rule),
-            credentials: identity.credentials,
+            credentials,
             key: target.clone(),
             target,
             stamp,

@@ -99,7 +99,7 @@ reasons! {
     /// The tags that are in the response's JSON cannot be read: a purge of them would miss this response.
     TagsUnreadable = "tags-unreadable",
     /// The response's JSON has what the route's `store_unless` looks for, or errors of GraphQL; or it
-    /// cannot be read, so that nobody knows.
+    /// cannot be read.
     StoreUnless = "store-unless",
     /// The response is a redirect that repeats the value of a query parameter which is not in the key.
     IgnoredParameter = "ignored-parameter",
@@ -139,6 +139,7 @@ impl Reason {
                 | Self::CookieRequest
                 | Self::CredentialField
                 | Self::UnknownCookie
+                | Self::IgnoredParameter
                 | Self::RequestNoStore
         )
     }

@@ -85,11 +85,6 @@ fn is_condition(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether a request has conditions that only the origin may judge (§4.3.2).
-pub fn has_origin_precondition(request: &HeaderMap) -> bool {
-    request.contains_key(header::IF_MATCH) || request.contains_key(header::IF_UNMODIFIED_SINCE)
-}
-
 /// Whether a 304 is about this stored response (§4.3.4): its entity tag, if it has one, is the stored
 /// one. A strong tag is compared strongly, a weak one weakly.
 ///

@@ -161,6 +161,8 @@ async fn what_one_node_asked_for_later_stays_whatever_comes_late_from_another() 
     let key = key("/late");
     for (node, body, asked) in [(0, &b"newer"[..], 2000), (1, &b"older"[..], 1000)] {
         nodes[node].put(&key, received(&key, body, asked)).await;
+        let found = nodes[node].get(&key).await.unwrap();
+        assert_eq!(body_of(&found), b"newer", "node {node}");
         nodes[node].flushed().await;
     }
     assert_eq!(body_of(&nodes[1].get(&key).await.unwrap()), b"newer");

@@ -189,11 +189,12 @@ impl<'a> Parts<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::target::Readings;
 
     /// The form where no route says anything about parameters.
     fn plain(target: &Target<'_>) -> Box<str> {
         let host = host::canonical(target.host, target.scheme);
-        purge_url::of(&host, target.path, target.query)
+        purge_url::of(&host, &Readings::of(target.path), target.query)
     }
 
     fn url_of(text: &str) -> Result<String, SelectorError> {

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 
 use super::WarmRequest;
-use crate::{field::hop, route::Route, server::Connection};
+use crate::{
+    field::{forwarding::OVERRIDES, hop},
+    route::Route,
+    server::Connection,
+};
 
 /// Fields that belong to the request that was answered and not to whoever sent it; so do those whose
-/// names begin with `content-` and `if-`.
-const OWN: [HeaderName; 12] = [
+/// names begin with `content-` and `if-`, and [override fields](OVERRIDES).
+const OWN: [HeaderName; 7] = [
     header::HOST,
     header::EXPECT,
     header::RANGE,
@@ -17,11 +21,6 @@ const OWN: [HeaderName; 12] = [
     header::PRAGMA,
     HeaderName::from_static("idempotency-key"),
     HeaderName::from_static("x-request-id"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-method-override"),
-    HeaderName::from_static("x-original-url"),
-    HeaderName::from_static("x-rewrite-url"),
 ];
 
 /// The requests to be sent ahead now that this one was answered with this status; none unless that is
@@ -67,7 +66,10 @@ fn callers_own(headers: &HeaderMap) -> HeaderMap {
 
 fn is_requests_own(name: &HeaderName) -> bool {
     let text = name.as_str();
-    text.starts_with("content-") || text.starts_with("if-") || OWN.contains(name)
+    text.starts_with("content-")
+        || text.starts_with("if-")
+        || OWN.contains(name)
+        || OVERRIDES.contains(&text)
 }
 
 #[cfg(test)]
@@ -100,6 +102,7 @@ mod tests {
             ("content-type", "application/json"),
             ("if-none-match", "\"1\""),
             ("x-request-id", "r1"),
+            ("x-original-uri", "/b"),
             ("connection", "x-once"),
             ("x-once", "1"),
         ];

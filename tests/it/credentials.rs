@@ -519,6 +519,23 @@ async fn a_key_in_the_query_separates_and_is_not_logged() {
 }
 
 #[tokio::test]
+async fn a_key_in_the_query_outside_the_cache_key_is_shared_with_no_other() {
+    within(async {
+        let origin = Scripted::start(|asked| Said::ok(asked.target.as_str())).await;
+        let query = "query = { ignore = [\"api_key\"], forward = \"all\" }";
+        let proxy = Proxy::with(&origin.url(), &format!("{TTL}\n{query}"));
+        for target in ["/a?api_key=ada", "/a?api_key=bob"] {
+            let reply = proxy.get(target).await;
+            assert_eq!(reply.summary(), format!("200 MISS {target}"));
+            assert!(reply.header("cache-status").unwrap().ends_with("detail=credential-field"));
+        }
+        assert_eq!(proxy.get("/a").await.summary(), "200 MISS /a");
+        assert_eq!(proxy.get("/a?api_key=ada").await.summary(), "200 MISS /a?api_key=ada");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_signed_target_is_not_kept_longer_than_the_origin_says() {
     within(async {
         let origin = Scripted::start(|asked| {

@@ -268,6 +268,43 @@ async fn an_origin_that_says_when_to_come_again_is_not_asked_before() {
 }
 
 #[tokio::test]
+async fn a_rate_limit_of_one_client_holds_up_no_refresh_for_others() {
+    within(async {
+        let origin = Scripted::start(move |asked| match asked.header("authorization") {
+            Some(_) => Said::status(429, "slow down").with("retry-after", "20"),
+            None => versioned(asked, 0, BRIDGED),
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        proxy.advance(15);
+        proxy.get_with("/a", &[("Authorization", "Bearer x")]).await;
+        assert_eq!(proxy.get("/a").await.summary(), "200 REVALIDATED 0");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_redirect_that_repeats_one_clients_parameter_takes_nothing_from_others() {
+    within(async {
+        let origin = Scripted::start(move |asked| match asked.target.split_once("next=") {
+            Some((_, to)) => Said::status(302, "").with("location", &format!("/{to}")),
+            None => versioned(asked, 0, HOT),
+        })
+        .await;
+        let route = "[[route]]\nname = \"a\"\nmatch = \"/**\"\nttl = { \"302\" = \"1m\" }\n\
+                     query = { ignore = [\"next\"], forward = \"all\" }";
+        let proxy = Proxy::with(&origin.url(), route);
+        proxy.get("/a").await;
+        proxy.advance(15);
+        let reply = proxy.get("/a?next=mine").await;
+        assert!(reply.header("cache-status").unwrap().ends_with("detail=ignored-parameter"));
+        assert_eq!(proxy.get("/a").await.summary(), "200 REVALIDATED 0");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_origin_that_wants_to_be_left_alone_for_long_is_asked_all_the_same() {
     within(async {
         let origin = Scripted::start(move |asked| match asked.before {

@@ -3,13 +3,14 @@
 //! Every spelling of a path that any server may take for another one has the same form, so that a purge
 //! reaches all of them.
 
-use super::{percent, reading};
+use super::{Readings, percent, reading};
 
 /// Returns the form of a whole URL. `query` is that of the key: without ignored parameters.
-pub fn of(asked_host: &str, path: &str, query: Option<&str>) -> Box<str> {
+pub fn of(asked_host: &str, path: &Readings<'_>, query: Option<&str>) -> Box<str> {
+    let path = path.loosest();
     let mut form = Vec::with_capacity(asked_host.len() + path.len() + 16);
     form.extend_from_slice(asked_host.as_bytes());
-    form.extend_from_slice(reading::Readings::of(path).loosest().as_bytes());
+    form.extend_from_slice(path.as_bytes());
     write_query(&mut form, query);
     text(form)
 }
@@ -19,7 +20,7 @@ pub fn of_beginning(asked_host: &str, rest: &str) -> Box<str> {
     let mut form = asked_host.as_bytes().to_vec();
     match rest.split_once('?') {
         Some((path, query)) => {
-            form.extend_from_slice(reading::Readings::of(path).loosest().as_bytes());
+            form.extend_from_slice(Readings::of(path).loosest().as_bytes());
             write_query(&mut form, Some(query));
         }
         None => form.extend_from_slice(reading::loosest_beginning(rest).as_bytes()),
@@ -65,14 +66,14 @@ mod tests {
             ("", Some("q=%7e&r=%2f"), "h/?q=~&r=%2F"),
             ("/a", Some(""), "h/a?"),
         ] {
-            assert_eq!(&*of("h", path, query), expected);
+            assert_eq!(&*of("h", &Readings::of(path), query), expected);
         }
     }
 
     #[test]
     fn credentials_are_no_part_of_the_form() {
         let query = "a=1&token=\u{1}0123&b=%2f";
-        assert_eq!(&*of("h", "/a", Some(query)), "h/a?a=1&token=~&b=%2F");
+        assert_eq!(&*of("h", &Readings::of("/a"), Some(query)), "h/a?a=1&token=~&b=%2F");
     }
 
     #[test]

@@ -26,8 +26,8 @@ pub enum Forwarding {
     /// Those in the key: the origin cannot answer by any other.
     #[default]
     Kept,
-    /// All as sent. Whoever sends a request decides what others are answered if the origin heeds a
-    /// parameter that is not in the key.
+    /// All as sent. If the origin heeds a parameter that is not in the key, each client can decide what
+    /// others get.
     All,
 }
 

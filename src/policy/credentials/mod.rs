@@ -28,13 +28,14 @@ impl Credentials {
     pub const NONE: Self = Self(0);
     /// `Authorization` (RFC 9111 §3.5).
     pub const AUTHORIZATION: Self = Self(1);
-    /// Another field that commonly carries a key, a token, a user or a session.
+    /// Another field that commonly carries a key, a token, a user or a session, or a parameter of the query
+    /// that does and is no part of the key.
     pub const FIELD: Self = Self(1 << 1);
     /// A cookie that is known for one of a session, or looks like one.
     pub const SESSION_COOKIE: Self = Self(1 << 2);
     /// A cookie of which nothing is known.
     pub const UNKNOWN_COOKIE: Self = Self(1 << 3);
-    /// A parameter of the query with a key or a token. It is a part of the key, so it separates by itself.
+    /// A parameter of the query with a key or a token. A part of the key separates by itself.
     pub const PARAMETER: Self = Self(1 << 4);
     /// A parameter of the query with a signature, which the origin may take for expired at any time.
     pub const SIGNATURE: Self = Self(1 << 5);

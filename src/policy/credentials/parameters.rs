@@ -85,7 +85,7 @@ fn kind_of(name: &[u8]) -> Option<ParameterKind> {
     }
 }
 
-/// A name as servers decode it. What is no UTF-8 is nobody's name.
+/// A name as servers decode it. Bytes that are not UTF-8 match no known name.
 fn decoded(name: &str) -> Cow<'_, str> {
     if !name.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
         return Cow::Borrowed(name);

@@ -84,13 +84,6 @@ fn conditions_do_not_apply_to_errors() {
 }
 
 #[test]
-fn preconditions_for_changes_are_the_origins() {
-    assert!(has_origin_precondition(&headers(&[("if-match", "\"a\"")])));
-    assert!(has_origin_precondition(&headers(&[("if-unmodified-since", DATE)])));
-    assert!(!has_origin_precondition(&headers(&[("if-none-match", "\"a\"")])));
-}
-
-#[test]
 fn an_update_replaces_adds_and_keeps() {
     let stored = headers(&[
         ("a", "1"),

@@ -133,8 +133,12 @@ impl Redis {
                 let is_ours = &*added.target == key.text();
                 merged(found, is_ours.then_some(added)).map(Entry::Variants)
             }
-            Outlook::Entry(entry) => entry.stands_under(key).then_some(entry),
-            Outlook::Nothing => None,
+            Outlook::Entry(pending) if pending.stands_under(key) => {
+                // Redis may have what was asked for later, and will keep it.
+                let found = self.shared.get(&self.shared.keys, key).await;
+                found.filter(|found| pending.is_overtaken_by(found)).or(Some(pending))
+            }
+            Outlook::Entry(_) | Outlook::Nothing => None,
         }
     }
 

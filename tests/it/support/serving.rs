@@ -88,9 +88,8 @@ impl Forward {
         let client = is_upgrade.then(|| hyper::upgrade::on(&mut request));
         let source = forward::Source {
             peer: connection.peer.map(|peer| peer.ip()),
-            secure: connection.secure,
             version: request.version(),
-            trusted: &[],
+            is_trusted: false,
             known: None,
         };
         let (mut head, body) = request.into_parts();
