@@ -1,6 +1,6 @@
 //! Fields by which proxies tell the next server about a request, and what is mistaken for them.
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
 /// What a forwarding field is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +88,11 @@ pub const OVERRIDES: [&str; 11] = [
     "x-http-path-override",
     "x-envoy-original-path",
 ];
+
+/// Whether origins may take a request for another one than its method and target say.
+pub fn is_overridden(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| OVERRIDES.contains(&name.as_str()))
+}
 
 /// Whether a name with `_` stands for a field that decides how the request is read: CGI and WSGI origins
 /// cannot tell `X_Forwarded_Host` from `X-Forwarded-Host` (nginx drops all such names for that).

@@ -25,7 +25,7 @@ pub use error::{Delivery, OriginError, Unanswered, UploadFailure};
 pub use http1::fuzzed;
 pub use settings::{Endpoint, Settings};
 
-use crate::server::Interim;
+use crate::{field::forwarding::is_overridden, server::Interim};
 use server::Server;
 use settings::Scheme;
 
@@ -103,7 +103,7 @@ impl Origin {
                 server.standing.fail(standing::now());
             }
             tracing::debug!(error = %failed.error, "no response from an origin server");
-            let is_safe = request.method().is_safe();
+            let is_safe = request.method().is_safe() && !is_overridden(request.headers());
             delivery = delivery.or(failed.delivery);
             if !may_retry || !failed.may_repeat(is_safe) {
                 return Err(Unanswered { error: failed.error, delivery });

@@ -31,7 +31,10 @@ use super::{
     standing::Standing,
     tls::TlsError,
 };
-use crate::server::{Incoming, Interim, stream::Protocol};
+use crate::{
+    field::forwarding::is_overridden,
+    server::{Incoming, Interim, stream::Protocol},
+};
 
 /// How long a body waits for the origin's 100 (RFC 9110 §10.1.1).
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -124,7 +127,7 @@ impl Server {
         let mut earlier = Delivery::Unsent;
         if let Some(sender) = self.pool.take(now.into_std()) {
             match self.send((sender, now), request, interim).await {
-                Err(failed) if failed.may_repeat(is_idempotent(request.method())) => {
+                Err(failed) if failed.may_repeat(is_idempotent(request)) => {
                     earlier = failed.delivery;
                 }
                 answered => return answered,
@@ -401,7 +404,7 @@ fn unprepare(mut request: Request<RequestBody>) -> Request<RequestBody> {
 
 /// The same request again, for methods that may be repeated (RFC 9110 §9.2.2) and bodies that can be.
 fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    if !is_idempotent(request.method()) {
+    if !is_idempotent(request) {
         return None;
     }
     let mut spare = Request::new(request.body().replay()?);
@@ -411,8 +414,10 @@ fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     Some(spare)
 }
 
-fn is_idempotent(method: &Method) -> bool {
-    method.is_safe() || matches!(*method, Method::PUT | Method::DELETE)
+fn is_idempotent(request: &Request<RequestBody>) -> bool {
+    let method = request.method();
+    let is_named = method.is_safe() || matches!(*method, Method::PUT | Method::DELETE);
+    is_named && !is_overridden(request.headers())
 }
 
 /// Over when the origin has had the whole request for this long; a client that is slow to send its body is no

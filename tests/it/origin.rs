@@ -149,15 +149,13 @@ async fn a_request_with_an_override_field_is_not_sent_again() {
                 wire.read_head().await;
             })
             .await;
-            let serving = before(&settings(&[&origin.url(), &origin.url()]));
+            let serving = before(&settings(&[&origin.url()]));
             let mut wire = Wire::connect(serving.address).await;
             assert_eq!(wire.exchange(GET).await.body, "ok");
-            assert_eq!(wire.exchange(GET).await.body, "ok");
-            let before = origin.connections();
             let posts = format!("{method} / HTTP/1.1\r\nHost: a\r\nX-HTTP-Method: POST\r\n\r\n");
             wire.write(posts).await;
             assert_eq!(wire.read_reply_to(method).await.status(), 502, "{method}");
-            assert_eq!(origin.connections(), before, "{method}");
+            assert_eq!(origin.connections(), 1, "{method}");
         }
     })
     .await;
