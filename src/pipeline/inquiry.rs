@@ -264,6 +264,7 @@ impl<S: Store> Inquiry<S> {
         let asked = Asked {
             vary: &self.site.route(self.route).vary,
             headers: &self.request.headers,
+            presence: lookup.presence,
             fences: self.pipeline.log.fences(),
             started: self.received.started,
             version: &self.site.version,
