@@ -7,6 +7,7 @@
 
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import http from 'node:http'
 import { join } from 'node:path'
 import { answering, options, sleep, start, startLarder } from '../tests/process.mjs'
 import { requests } from './requests.mjs'
@@ -66,6 +67,7 @@ async function count (name, kind) {
   // Under valgrind the first answers take their time.
   for (let i = 0; i < 10; i++) await answering(server.url + request.path, server, { status: 200 })
   await load(server, request, 1)
+  if (!request.path.startsWith('/pass/') && !/\bhit\b/.test(await cacheStatus(server, request))) throw new Error(`${name} answers ${kind} without a hit`)
   control(server, 'on')
   const answered = await load(server, request, SECONDS)
   control(server, 'off')
@@ -73,6 +75,13 @@ async function count (name, kind) {
   const { all, digest } = read(readFileSync(told, 'utf8'))
   if (!(all > 0)) throw new Error(`valgrind counted nothing\n${server.tail()}`)
   return { all: all / answered, digest: digest / answered }
+}
+
+function cacheStatus ({ url }, { path, fields }) {
+  const headers = Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
+  return new Promise((resolve, reject) => {
+    http.get(url + path, { headers, agent: false }, response => resolve(response.resume().headers['cache-status'])).on('error', reject)
+  })
 }
 
 function control ({ pid }, state) {
