@@ -5,6 +5,7 @@ use http::Method;
 use larder::{
     cli::check,
     config::{Config, Environment},
+    key::target::Readings,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -13,9 +14,10 @@ fuzz_target!(|text: &str| {
         Ok(config) => {
             assert!(!config.warnings.has_errors());
             assert!(check::summary(&config).contains("valid"));
-            for path in ["/", "/a", "/a/b/c", "*"] {
-                let route = config.routes.select(&Method::GET, "example.com", path).route;
-                let _ = route.tags_of(path, Some("a=1&b=2&a=3"));
+            for path in ["/", "/a", "/a/b/c", "/A//b%2Fc;d/", "*"] {
+                let path = Readings::of(path);
+                let route = config.routes.select(&Method::GET, "example.com", &path).route;
+                let _ = route.tags_of(&path, Some("a=1&b=2&a=3"));
             }
         }
         Err(error) => {

@@ -1,16 +1,21 @@
 //! Which fields a request carries, as far as a cache cares.
 
 use http::{HeaderMap, HeaderName, header};
+use smallvec::SmallVec;
+
+mod names;
 
 use super::{
     forwarding::{Forwarding, OVERRIDES, is_misspelt},
     identity,
 };
+use names::Names;
 
 /// A set of the request fields that concern a cache.
 ///
 /// Found in one pass over the names, where a dozen look-ups would hash each name they look for: most
-/// requests carry few of them, or none.
+/// requests carry few of them, or none. What a name came to is remembered by each thread, which leaves a
+/// comparison of bytes for most names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Presence(u16);
 
@@ -41,10 +46,42 @@ impl Presence {
     pub const COOKIE: Self = Self(1 << 11);
     /// A field whose name says that it tells who asks, see [`identity::classify`].
     pub const IDENTITY: Self = Self(1 << 12);
+    /// `Accept-Encoding`.
+    pub const ACCEPT_ENCODING: Self = Self(1 << 13);
 
     /// Looks through the names of a header section.
     pub fn of(headers: &HeaderMap) -> Self {
-        headers.keys().fold(Self::default(), |found, name| Self(found.0 | Self::by_name(name).0))
+        let (mut found, mut is_custom) = (Self::default(), false);
+        for name in headers.keys() {
+            match Self::of_standard(name) {
+                Some(presence) => found = found.with(presence),
+                None => is_custom = true,
+            }
+        }
+        if !is_custom {
+            return found;
+        }
+        Names::with(|known| {
+            let custom = headers.keys().filter(|name| Self::of_standard(name).is_none());
+            custom.fold(found, |found, name| found.with(Self::of_custom(name, known)))
+        })
+    }
+
+    /// The names of a header section that are any of these, and what the others come to.
+    pub fn apart(headers: &HeaderMap, any_of: Self) -> (SmallVec<[HeaderName; 8]>, Self) {
+        let (mut names, mut others) = (SmallVec::new(), Self::default());
+        Names::with(|known| {
+            for name in headers.keys() {
+                let presence =
+                    Self::of_standard(name).unwrap_or_else(|| Self::of_custom(name, known));
+                if presence.has(any_of) {
+                    names.push(name.clone());
+                } else {
+                    others = others.with(presence);
+                }
+            }
+        });
+        (names, others)
     }
 
     /// Whether any of these is there.
@@ -58,20 +95,21 @@ impl Presence {
         Self(self.0 | other.0)
     }
 
-    fn by_name(name: &HeaderName) -> Self {
-        match *name {
+    /// What the best known names come to; `None` for others.
+    fn of_standard(name: &HeaderName) -> Option<Self> {
+        Some(match *name {
             header::CACHE_CONTROL | header::PRAGMA => Self::DIRECTIVES,
             header::AUTHORIZATION => Self::AUTHORIZATION,
             header::COOKIE => Self::COOKIE,
             header::IF_NONE_MATCH | header::IF_MODIFIED_SINCE => Self::CONDITION,
             header::IF_MATCH | header::IF_UNMODIFIED_SINCE => Self::ORIGIN_CONDITION,
+            header::ACCEPT_ENCODING => Self::ACCEPT_ENCODING,
             header::RANGE => Self::RANGE,
             header::UPGRADE => Self::UPGRADE,
             header::VIA => Self::VIA,
             header::CONNECTION => Self::CONNECTION,
             header::HOST
             | header::ACCEPT
-            | header::ACCEPT_ENCODING
             | header::ACCEPT_LANGUAGE
             | header::CONTENT_TYPE
             | header::DNT
@@ -79,22 +117,25 @@ impl Presence {
             | header::REFERER
             | header::UPGRADE_INSECURE_REQUESTS
             | header::USER_AGENT => Self::default(),
-            _ => Self::by_text(name),
-        }
+            _ => return None,
+        })
     }
 
-    fn by_text(name: &HeaderName) -> Self {
-        let text = name.as_str();
-        if Forwarding::of(text).is_some() {
-            return Self::FORWARDING.with(Self::of_identity(text));
+    fn of_custom(name: &HeaderName, known: &mut Names<'_>) -> Self {
+        known.presence(name.as_str(), Self::by_text)
+    }
+
+    fn by_text(name: &str) -> Self {
+        if Forwarding::of(name).is_some() {
+            return Self::FORWARDING.with(Self::of_identity(name));
         }
-        if identity::is_everyday(text) {
+        if identity::is_everyday(name) {
             return Self::default();
         }
-        if OVERRIDES.contains(&text) {
+        if OVERRIDES.contains(&name) {
             return Self::OVERRIDE;
         }
-        if is_misspelt(name) { Self::MISSPELT } else { Self::of_identity(text) }
+        if is_misspelt(name) { Self::MISSPELT } else { Self::of_identity(name) }
     }
 
     fn of_identity(name: &str) -> Self {

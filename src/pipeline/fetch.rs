@@ -19,7 +19,7 @@ use super::{
 use crate::{
     entry::{Entry, StoredResponse},
     fence::{Stamp, Verdict},
-    field::Timestamp,
+    field::{Timestamp, presence::Presence},
     forward::response,
     key::{CacheKey, target::Readings, vary::Vary},
     origin::{OriginError, RequestBody, ResponseBody, Unanswered},
@@ -150,6 +150,7 @@ impl<S: Store> Ask<S> {
         let asked = Asked {
             vary: &self.site.route(self.route).vary,
             headers: &self.request.headers,
+            presence: Presence::of(&self.request.headers),
             fences: self.pipeline.log.fences(),
             started: Instant::now(),
             version: &self.site.version,

@@ -264,6 +264,7 @@ impl<S: Store> Inquiry<S> {
         let asked = Asked {
             vary: &self.site.route(self.route).vary,
             headers: &self.request.headers,
+            presence: lookup.presence,
             fences: self.pipeline.log.fences(),
             started: self.received.started,
             version: &self.site.version,
@@ -339,13 +340,15 @@ impl<S: Store> Inquiry<S> {
         need: Need,
         (request, directives): (&Arc<Parts>, RequestDirectives),
     ) -> Box<Ask<S>> {
+        let target = lookup.target.origin_target();
+        let url = target.as_ref().map(OriginTarget::purge_url).unwrap_or_default();
         Box::new(Ask {
             pipeline: Arc::clone(&self.pipeline),
             site: Arc::clone(&self.site),
             route: self.route,
-            onward: self.onward_of(request, Some(&lookup.target)),
+            onward: self.onward_of(request, target),
             readings: Readings::of(request.uri.path()).into_owned(),
-            url: lookup.target.purge_url(),
+            url,
             credentials: lookup.credentials,
             directives,
             request: as_get(request),
@@ -362,16 +365,16 @@ impl<S: Store> Inquiry<S> {
     /// The request as the origin is to see it, without a body: what the key asks for, or what came if the
     /// cache has no part in it.
     pub fn onward(&self, key: Option<&CacheKey>) -> Request<RequestBody> {
-        self.onward_of(&self.request, key)
+        self.onward_of(&self.request, key.and_then(CacheKey::origin_target))
     }
 
-    fn onward_of(&self, request: &Parts, key: Option<&CacheKey>) -> Request<RequestBody> {
+    fn onward_of(&self, request: &Parts, target: Option<OriginTarget<'_>>) -> Request<RequestBody> {
         let Parts { method, uri, headers, version, .. } = request;
         let as_sent = || {
             let ingress = Ingress::of(&self.site, headers, &self.connection);
             ingress.into_target(&self.site, method, uri)
         };
-        let target = key.and_then(CacheKey::origin_target).unwrap_or_else(as_sent);
+        let target = target.unwrap_or_else(as_sent);
         let source = Source {
             peer: self.connection.peer.map(|peer| peer.ip()),
             version: *version,

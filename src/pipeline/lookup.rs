@@ -7,7 +7,7 @@ use http::{HeaderMap, header};
 use crate::{
     entry::{Entry, Selection, StoredResponse},
     fence::Verdict,
-    field::{coding, cookie},
+    field::{coding, cookie, presence::Presence},
     key::{
         CacheKey,
         vary::{self, VarySet},
@@ -62,6 +62,8 @@ pub struct Asked<'a> {
     pub vary: &'a VaryRule,
     /// The request's fields.
     pub headers: &'a HeaderMap,
+    /// Which of them there are.
+    pub presence: Presence,
     /// What was purged.
     pub fences: &'a Fences,
     /// When the request came.
@@ -73,6 +75,9 @@ pub struct Asked<'a> {
 impl Asked<'_> {
     /// Whether the request accepts the coding of a stored response.
     fn accepts(&self, response: &StoredResponse) -> bool {
+        if !self.presence.has(Presence::ACCEPT_ENCODING) {
+            return true;
+        }
         if !response.is_coded {
             return coding::accepts(self.headers, None);
         }

@@ -266,7 +266,8 @@ impl<S: Store> Pipeline<S> {
         let route = site.route(route);
         let (vary, headers, fences) = (&route.vary, request.headers(), self.log.fences());
         let (started, version) = (received.started, &*site.version);
-        let asked = Asked { vary, headers, fences, started, version };
+        let presence = lookup.presence;
+        let asked = Asked { vary, headers, presence, fences, started, version };
         let stored = lookup::at_hand(&self.store, &lookup.target, &asked)?;
         let is_fresh = may_answer(&stored, lookup, &route.rule, received.steady) == Reuse::Fresh;
         is_fresh.then(|| {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body::Body;
 
 use super::{
@@ -11,11 +11,7 @@ use super::{
     site::Site,
 };
 use crate::{
-    field::{
-        forwarding::{Forwarding, is_misspelt},
-        hop,
-        presence::Presence,
-    },
+    field::{hop, presence::Presence},
     forward::{self, told},
     key::{
         CacheKey, OriginTarget, Reach,
@@ -62,21 +58,17 @@ pub fn settle_fields(site: &Site, headers: &mut HeaderMap, connection: &Connecti
     if presence.has(Presence::CONNECTION) {
         hop::remove_listed(headers);
     }
-    if presence.has(Presence::FORWARDING) && !site.trusts(connection) {
-        remove(headers, |name| Forwarding::of(name.as_str()).is_some());
+    let is_strange = presence.has(Presence::FORWARDING) && !site.trusts(connection);
+    let forwarding = if is_strange { Presence::FORWARDING } else { Presence::default() };
+    let unwanted = forwarding.with(Presence::MISSPELT);
+    if !presence.has(unwanted) && headers.len() == before {
+        return presence;
     }
-    if presence.has(Presence::MISSPELT) {
-        remove(headers, is_misspelt);
-    }
-    if headers.len() == before { presence } else { Presence::of(headers) }
-}
-
-fn remove(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
-    let unwanted: Vec<HeaderName> =
-        headers.keys().filter(|name| is_unwanted(name)).cloned().collect();
-    for name in unwanted {
+    let (names, others) = Presence::apart(headers, unwanted);
+    for name in names {
         headers.remove(name);
     }
+    others
 }
 
 /// The route (by index) and the verdict on a request whose fields are settled. Pure.
@@ -160,11 +152,19 @@ pub struct Ingress<'a> {
 
 impl<'a> Ingress<'a> {
     /// The way of a request with these fields on this connection.
-    pub fn of(site: &Site, headers: &'a HeaderMap, connection: &Connection) -> Self {
+    pub fn of(site: &Site, headers: &'a HeaderMap, connection: &'a Connection) -> Self {
         let told = if site.trusts(connection) { told::of(headers) } else { Vec::new() };
         let scheme = if connection.secure { Scheme::Https } else { Scheme::Http };
-        let asked_scheme = told::scheme(&told).unwrap_or(scheme);
-        Self { scheme, host: host::canonical(finish::host(headers), asked_scheme), told }
+        let host = match (headers.get(header::HOST), told::scheme(&told)) {
+            (None, _) => Cow::Borrowed(""),
+            (Some(_), Some(asked)) if asked != scheme => {
+                host::canonical(finish::host(headers), asked)
+            }
+            (Some(given), _) => {
+                connection.canonical_host(given, |given| host::canonical(given, scheme))
+            }
+        };
+        Self { scheme, host, told }
     }
 
     /// What the origin is asked for by a request that the cache has no part in: the target as it came.

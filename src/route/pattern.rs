@@ -130,9 +130,7 @@ impl Pattern {
 
     /// Whether it matches a request. `path` is a reading in this form.
     pub fn matches(&self, method: &Method, host: &str, (form, path): (Form, &str)) -> bool {
-        self.allows_method(method)
-            && self.allows_host(host)
-            && self.in_form(form).params(path).is_some()
+        self.allows_method(method) && self.allows_host(host) && self.in_form(form).fits(path)
     }
 
     /// The params of a reading of a path, if it matches, whatever the method and the host.
@@ -217,6 +215,25 @@ impl Pattern {
 }
 
 impl PathPattern {
+    /// Whether a path in the form of this pattern matches it: whether it has params.
+    fn fits(&self, path: &str) -> bool {
+        let Some(path) = path.strip_prefix('/') else { return false };
+        let mut rest = Some(path.as_bytes());
+        for segment in &self.segments {
+            let Some(left) = rest else { return false };
+            let (value, behind) = first_segment(left);
+            let fits = match segment {
+                Segment::Literal(literal) => literal.as_bytes() == value,
+                Segment::Param(_) => !value.is_empty(),
+            };
+            if !fits {
+                return false;
+            }
+            rest = behind;
+        }
+        self.end == End::Rest || rest.is_none()
+    }
+
     /// The params of a path in the form of this pattern, if it matches.
     fn params<'a>(&'a self, path: &'a str) -> Option<Params<'a>> {
         let mut params = Params::default();
@@ -253,6 +270,15 @@ impl PathPattern {
             }
         }
         Self { segments: segments.into(), end: self.end }
+    }
+}
+
+/// What stands before the first `/`, and what stands behind it, if there is one.
+pub(super) fn first_segment(path: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let slash = path.iter().position(|byte| *byte == b'/');
+    match slash.and_then(|slash| path.split_at_checked(slash)) {
+        Some((first, rest)) => (first, rest.get(1..)),
+        None => (path, None),
     }
 }
 
@@ -360,8 +386,9 @@ mod tests {
     use crate::key::target::Readings;
 
     fn matched<'a>(pattern: &'a Pattern, path: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
-        let params = pattern.params((Form::Sent, path))?;
-        Some(params.iter().collect())
+        let params = pattern.params((Form::Sent, path));
+        assert_eq!(pattern.path.fits(path), params.is_some(), "{path}");
+        Some(params?.iter().collect())
     }
 
     fn problem(text: &str) -> (PatternProblem, &str) {

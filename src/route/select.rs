@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use http::Method;
 
-use super::{Pattern, Route};
+use super::{Pattern, Route, pattern::first_segment};
 use crate::{
-    key::target::{Form, Readings, reading::is_loosest},
+    key::target::{Form, Readings},
     policy::Rule,
 };
 
@@ -82,15 +82,15 @@ impl RouteTable {
     /// of an uncached path would open it otherwise.
     pub fn select(&self, method: &Method, host: &str, path: &Readings<'_>) -> Selection<'_> {
         let first = self.first(method, host, (Form::Sent, path.sent()));
-        let is_one = match path {
-            Readings::Plain(path) => !self.folds && is_loosest(path),
-            Readings::Several(_) => false,
-        };
-        if is_one {
+        if matches!(path, Readings::Loosest(_)) && !self.folds {
+            return self.selection(first, Agreement::Unanimous);
+        }
+        if !self.route(first).rule.cache {
             return self.selection(first, Agreement::Unanimous);
         }
         let mut agreement = if path.are_final() { Agreement::Unanimous } else { Agreement::Split };
-        for (form, reading) in path.each() {
+        // The first reading is the path as sent.
+        for (form, reading) in path.each().skip(1) {
             let found = self.first(method, host, (form, &reading));
             if !self.route(found).rule.cache {
                 return self.selection(found, Agreement::Unanimous);
@@ -190,8 +190,9 @@ impl Index {
 
     /// The routes that may match a path in this form.
     fn tried(&self, path: &str) -> &[usize] {
-        let first = path.strip_prefix('/').unwrap_or(path).split('/').next().unwrap_or_default();
-        let found = self.branches.binary_search_by(|branch| (*branch.first).cmp(first)).ok();
+        let (first, _) = first_segment(path.strip_prefix('/').unwrap_or(path).as_bytes());
+        let found =
+            self.branches.binary_search_by(|branch| branch.first.as_bytes().cmp(first)).ok();
         found
             .and_then(|index| self.branches.get(index))
             .map_or(&self.others, |branch| &branch.tried)

@@ -1,6 +1,6 @@
 //! What is known of a client's connection while its requests are answered.
 
-use std::{net::SocketAddr, sync::OnceLock};
+use std::{borrow::Cow, net::SocketAddr, sync::OnceLock};
 
 use http::HeaderValue;
 
@@ -19,6 +19,40 @@ pub struct Connection {
     pub body: BodyLimits,
     /// How its client is introduced to origins; made with its first request that goes to one.
     pub introduction: OnceLock<Introduction>,
+    /// The host that its first request asked for.
+    pub host: OnceLock<AskedHost>,
+}
+
+/// A host as a connection's requests ask for it: nearly always the same.
+#[derive(Debug, Clone)]
+pub struct AskedHost {
+    /// The value of `Host`.
+    pub given: Box<str>,
+    /// Its canonical form under the connection's own scheme.
+    pub canonical: Box<str>,
+}
+
+impl Connection {
+    /// The canonical form of this `Host`, if it is the one that is remembered; else what `find` says, which
+    /// is remembered if nothing is yet.
+    pub fn canonical_host<'a>(
+        &'a self,
+        given: &'a HeaderValue,
+        find: impl FnOnce(&'a str) -> Cow<'a, str>,
+    ) -> Cow<'a, str> {
+        if let Some(known) = self.host.get()
+            && known.given.as_bytes() == given.as_bytes()
+        {
+            return Cow::Borrowed(&known.canonical);
+        }
+        let given = given.to_str().unwrap_or_default();
+        let canonical = find(given);
+        if self.host.get().is_none() {
+            let (given, canonical) = (given.into(), canonical.as_ref().into());
+            let _ = self.host.set(AskedHost { given, canonical });
+        }
+        canonical
+    }
 }
 
 /// How a client is introduced to origins: the same for all its requests on one connection that ask for

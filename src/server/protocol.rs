@@ -65,6 +65,7 @@ impl<H: Handler> Common<H> {
                     silence: self.settings.body_timeout,
                 },
                 introduction: OnceLock::new(),
+                host: OnceLock::new(),
             }),
             vitals: Arc::new(Vitals::new(protocol)),
             counters: Arc::clone(&self.counters),

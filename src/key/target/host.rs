@@ -2,15 +2,16 @@
 
 use std::borrow::Cow;
 
-use super::Scheme;
+use super::{Scheme, marks};
 
 /// Returns `host[:port]` in lower case, without the scheme's default port, an empty port or a trailing
-/// dot. Borrows what already is so.
+/// dot. Borrows what already is so. On the way of every request.
 pub fn canonical(host: &str, scheme: Scheme) -> Cow<'_, str> {
-    let (name, port) = split_port(host);
+    let marks = marks::of(host);
+    let is_lower = marks & marks::UPPER == 0;
+    let (name, port) = if marks & marks::COLON == 0 { (host, None) } else { split_port(host) };
     let name = name.strip_suffix('.').filter(|name| !name.is_empty()).unwrap_or(name);
     let port = port.filter(|port| !port.is_empty() && port.parse() != Ok(scheme.default_port()));
-    let is_lower = !host.bytes().any(|byte| byte.is_ascii_uppercase());
     match port {
         None if is_lower => Cow::Borrowed(name),
         None => Cow::Owned(name.to_ascii_lowercase()),
@@ -26,14 +27,20 @@ pub fn name(host: &str) -> &str {
 
 /// Splits a port off, which an IPv6 address outside brackets has none of.
 fn split_port(host: &str) -> (&str, Option<&str>) {
-    match host.rsplit_once(':') {
-        Some((name, port)) if is_name(name) => (name, Some(port)),
+    let Some(colon) = host.as_bytes().iter().rposition(|byte| *byte == b':') else {
+        return (host, None);
+    };
+    match host.split_at_checked(colon) {
+        Some((name, port)) if is_name(name) => (name, port.get(1..)),
         _ => (host, None),
     }
 }
 
 fn is_name(name: &str) -> bool {
-    if name.starts_with('[') { name.ends_with(']') } else { !name.contains(':') }
+    match name.as_bytes() {
+        [b'[', .., last] => *last == b']',
+        name => !name.contains(&b':'),
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! is never stored under another. Purges and routes look at its [`Readings`] instead.
 
 pub mod host;
+mod marks;
 mod percent;
 pub mod purge_url;
 pub mod query;

@@ -1,0 +1,67 @@
+// Requests as clients and what stands before a server send them, for `count.mjs`: a path and fields. Where they are `trusted`, the peer is one of
+// `trusted_proxies`. None has a cookie that any version of Larder takes for a session's.
+
+const chromium = {
+  'User-Agent': 'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36',
+  Accept: 'application/json, text/plain, */*',
+  'sec-ch-ua': '"Chromium";v="142", "Google Chrome";v="142", "Not_A Brand";v="99"',
+  'sec-ch-ua-mobile': '?0',
+  'sec-ch-ua-platform': '"Linux"',
+  'Sec-Fetch-Site': 'same-origin',
+  'Sec-Fetch-Mode': 'cors',
+  'Sec-Fetch-Dest': 'empty',
+  Referer: 'https://shop.example.com/stocks?range=1d',
+  Origin: 'https://shop.example.com',
+  'Accept-Encoding': 'gzip, deflate, br, zstd',
+  'Accept-Language': 'en-GB,en;q=0.9,de;q=0.8',
+  DNT: '1',
+  'Sec-GPC': '1',
+  Priority: 'u=1, i',
+  Connection: 'keep-alive',
+  Cookie: [
+    '_ga=GA1.1.1093817405.1763022211', '_ga_4S2K1Q7LXN=GS2.1.s1763990000$o7$g1$t1763990412$j28$l0$h0', '_gid=GA1.2.559201733.1763889021',
+    '_gcl_au=1.1.771263519.1763022211', '_fbp=fb.1.1763022211930.617203948571', '_uetvid=5c3e8f60b7a211efb1d36d0f8e1f7c55',
+    '_clck=1x9j2lq%5E2%5Eg1a%5E0%5E2140', '_rdt_uuid=1763022212310.4f6c', 'ajs_anonymous_id=0f1c5a0e-6b7e-4a2c-9d38-3f8d2a7f9b11',
+    'OptanonConsent=isGpcEnabled=0&datestamp=Tue+Nov+25+2025&version=202501.1.0&groups=C0001%3A1%2CC0002%3A1',
+    'OptanonAlertBoxClosed=2025-11-13T08:24:01.733Z', 'cookieconsent_status=allow'
+  ].join('; ')
+}
+
+// Axios and Angular, and a tracer in the page: 25 fields with `Host`.
+const browser = {
+  ...chromium,
+  'X-Requested-With': 'XMLHttpRequest',
+  'X-XSRF-TOKEN': '6e1f4f0c2b7a4b0d',
+  'X-App-Version': '4.18.2',
+  'X-Request-ID': '0a4f1c2e9b7d4e61a3c58f20d7b6e914',
+  traceparent: '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01',
+  'sentry-trace': '771a43a4192642f0b136d5159a501700-a1b2c3d4e5f60718-0',
+  baggage: 'sentry-environment=production,sentry-release=4.18.2'
+}
+
+// The same page through Cloudflare, an ALB and nginx.
+const proxied = {
+  ...chromium,
+  'CF-Ray': '9a41e2c0ff2b3a5d-FRA',
+  'CF-Visitor': '{"scheme":"https"}',
+  'CF-Connecting-IP': '203.0.113.7',
+  'CF-IPCountry': 'DE',
+  'CDN-Loop': 'cloudflare; loops=1',
+  'X-Forwarded-For': '203.0.113.7, 172.68.1.9',
+  'X-Forwarded-Proto': 'https',
+  'X-Forwarded-Port': '443',
+  'X-Forwarded-Host': 'shop.example.com',
+  'X-Amzn-Trace-Id': 'Root=1-6925a1b0-3f2a6c1d0e9b8a7755443322',
+  'X-Real-IP': '203.0.113.7'
+}
+
+export const requests = {
+  plain: { path: '/hit/1k', fields: { 'User-Agent': 'curl/8.14.1', Accept: '*/*' } },
+  browser: { path: '/hit/1k', fields: browser },
+  cookieless: { path: '/hit/1k', fields: { ...browser, Cookie: undefined } },
+  capitals: { path: '/items/stocks/AAPL?range=1d&interval=5m', fields: browser },
+  trusted: { path: '/hit/1k', fields: proxied, isTrusted: true },
+  untrusted: { path: '/hit/1k', fields: proxied },
+  passed: { path: '/pass/1k', fields: { 'User-Agent': 'curl/8.14.1', Accept: '*/*' } },
+  'passed-browser': { path: '/pass/1k', fields: browser }
+}
