@@ -55,12 +55,13 @@ fn headers(input: &[u8]) -> HeaderMap {
 /// Judges a response with these fields to a request with the same ones.
 fn decide(headers: &HeaderMap, request: &RequestDirectives, response: &ResponseDirectives) {
     let received_at = Timestamp::from_seconds(2_000_000_000);
-    let head = RequestHead { method: &Method::GET, authority: "a", target: "/", headers };
+    let credentials = Credentials::NONE;
+    let head =
+        RequestHead { method: &Method::GET, authority: "a", target: "/", headers, credentials };
     let answer =
         ResponseHead { status: StatusCode::OK, headers, requested_at: received_at, received_at };
     if let Ok(freshness) = storable((&head, request), (&answer, response), &Rule::default()) {
         assert!(!response.private && (!response.no_store || response.must_understand));
-        let credentials = Credentials::of(headers);
         let _ = reuse(&freshness, request, credentials, &Rule::default(), received_at);
     }
     for name in &response.withheld {

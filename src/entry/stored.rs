@@ -15,7 +15,7 @@ use super::{Fields, Variants};
 use crate::{
     fence::{Facets, Fence, OwnFacets, Stamp, Subject},
     field::Timestamp,
-    key::CacheKey,
+    key::{self, CacheKey},
     origin::Complete,
     policy::{Freshness, tag, validation::EtagOrigin},
 };
@@ -158,6 +158,9 @@ impl Draft {
         let tags = self.tags.join("\n");
         let facets = packed(self.facets.as_facets());
         let url = self.key.purge_url();
+        // Mostly the key has it already.
+        let is_in_key = key::asked_url(self.key.text()) == Some(url.as_bytes());
+        let url = if is_in_key { "" } else { &url };
         let body_length: usize = body.iter().map(Bytes::len).sum();
         let names = url.len() + facets.len() + tags.len();
         let fields = Fields::packed_size(&self.headers) + Fields::packed_size(trailers);
@@ -238,7 +241,10 @@ impl StoredResponse {
 
     /// Its URL in the form by which purges select it: `host/path?query` in the loosest reading.
     pub fn url(&self) -> &[u8] {
-        self.bytes.get(index(self.key_end)..index(self.url_end)).unwrap_or_default()
+        match self.bytes.get(index(self.key_end)..index(self.url_end)) {
+            Some([]) | None => key::asked_url(self.key_text()).unwrap_or_default(),
+            Some(url) => url,
+        }
     }
 
     /// The last purge that was applied before the origin was asked for it.

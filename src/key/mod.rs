@@ -68,6 +68,11 @@ pub fn is_selected_by_cookies(text: &[u8]) -> bool {
     OriginTarget::behind(text).is_some_and(|rest| rest.first() == Some(&SELECTED))
 }
 
+/// The host and the target in the text of a key, in one piece: `host/path?query` as the key has it.
+pub fn asked_url(text: &[u8]) -> Option<&[u8]> {
+    OriginTarget::asked_url(text)
+}
+
 impl CacheKey {
     /// The key whose text `write` appends.
     fn of_target(write: impl FnOnce(&mut Vec<u8>)) -> Self {

@@ -62,16 +62,38 @@ impl<'a> OriginTarget<'a> {
 
     fn write(&self, text: &mut Vec<u8>) {
         push(text, self.method.as_str().as_bytes());
-        push(text, self.scheme.as_str().as_bytes());
-        push(text, self.asked_host.as_bytes());
-        push(text, self.host.as_bytes());
-        push_target(text, &self.path, self.query.as_deref());
+        text.push(letter(self.scheme));
+        self.push_url(text);
+        push_length(text, self.asked_host.len());
+        self.push_host(text);
         push_length(text, self.told.len());
         for (name, value) in &self.told {
             push(text, name.as_str().as_bytes());
             push(text, value.as_bytes());
         }
         push(text, PARTITION);
+    }
+
+    /// Host and target in one piece: mostly that is the URL as purges select it, too.
+    fn push_url(&self, text: &mut Vec<u8>) {
+        let query = self.query.as_deref();
+        let length = self.asked_host.len() + self.path.len();
+        push_length(text, length + query.map_or(0, |query| query.len() + 1));
+        text.extend_from_slice(self.asked_host.as_bytes());
+        text.extend_from_slice(self.path.as_bytes());
+        if let Some(query) = query {
+            text.push(b'?');
+            text.extend_from_slice(query.as_bytes());
+        }
+    }
+
+    /// Nothing, if it is the host that was asked for, and else one byte more than it has.
+    fn push_host(&self, text: &mut Vec<u8>) {
+        if self.host == self.asked_host {
+            return push_length(text, 0);
+        }
+        push_length(text, self.host.len() + 1);
+        text.extend_from_slice(self.host.as_bytes());
     }
 }
 
@@ -92,13 +114,24 @@ impl<'a> OriginTarget<'a> {
         Some(parts.0)
     }
 
+    /// The host and the target in the text of a key.
+    pub(super) fn asked_url(text: &'a [u8]) -> Option<&'a [u8]> {
+        let mut parts = Parts(text);
+        method(parts.next()?)?;
+        parts.byte()?;
+        parts.next()
+    }
+
     fn read_from(parts: &mut Parts<'a>) -> Option<Self> {
         let method = method(parts.next()?)?;
-        let scheme = match parts.next()? {
-            b"https" => Scheme::Https,
-            _ => Scheme::Http,
+        let scheme =
+            if parts.byte()? == letter(Scheme::Https) { Scheme::Https } else { Scheme::Http };
+        let url = parts.text()?;
+        let (asked_host, target) = url.split_at_checked(parts.length()?)?;
+        let host = match parts.length()?.checked_sub(1) {
+            None => asked_host,
+            Some(length) => std::str::from_utf8(parts.take(length)?).ok()?,
         };
-        let (asked_host, host, target) = (parts.text()?, parts.text()?, parts.text()?);
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query.into())),
             None => (target, None),
@@ -146,12 +179,10 @@ fn method(name: &[u8]) -> Option<&'static Method> {
     (name == b"GET").then_some(&Method::GET)
 }
 
-fn push_target(text: &mut Vec<u8>, path: &str, query: Option<&str>) {
-    push_length(text, path.len() + query.map_or(0, |query| query.len() + 1));
-    text.extend_from_slice(path.as_bytes());
-    if let Some(query) = query {
-        text.push(b'?');
-        text.extend_from_slice(query.as_bytes());
+const fn letter(scheme: Scheme) -> u8 {
+    match scheme {
+        Scheme::Http => b'h',
+        Scheme::Https => b's',
     }
 }
 
@@ -193,9 +224,17 @@ impl<'a> Parts<'a> {
 
     fn next(&mut self) -> Option<&'a [u8]> {
         let length = self.length()?;
+        self.take(length)
+    }
+
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (part, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(part)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.take(1)?.first().copied()
     }
 
     fn text(&mut self) -> Option<&'a str> {
