@@ -327,7 +327,7 @@ impl WhenUnsynced {
     }
 }
 
-/// What says who asks.
+/// The names that count as credentials, and how credentials enter keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct User {
     /// What counts as a credential, beside what is built in.

@@ -108,7 +108,7 @@ const TOKEN: u8 = 1 << 1;
 /// Some parser may take it for the end of a cookie.
 const SEPARATOR: u8 = 1 << 2;
 
-/// What each byte is.
+/// The class of each byte of a cookie.
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut byte = 0;

@@ -95,7 +95,7 @@ impl Presence {
         Self(self.0 | other.0)
     }
 
-    /// What the best known names come to; `None` for others.
+    /// The kinds of the standard names; `None` for all others.
     fn of_standard(name: &HeaderName) -> Option<Self> {
         Some(match *name {
             header::CACHE_CONTROL | header::PRAGMA => Self::DIRECTIVES,

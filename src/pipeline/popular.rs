@@ -60,7 +60,7 @@ pub struct Again<'a> {
     pub request: &'a Parts,
     /// By which way it came.
     pub way: Way,
-    /// What it says about who asks.
+    /// The credentials that it carries.
     pub credentials: Credentials,
     /// The configuration in force when it came.
     pub site: &'a Site,
