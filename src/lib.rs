@@ -6,7 +6,7 @@
 //! - **Pure**, functions of headers, rule and `now`: [`field`] (grammar), [`policy`] (RFC 9111), [`key`]
 //!   (which stored response is asked for), [`route`] (which rule governs), [`fence`] (what purges select).
 //! - **Ports**: [`entry`] and [`store`] (what is stored, and where), [`purge`] (the log of what is gone),
-//!   [`origin`] (who is asked), [`redis`] (connections that stores and logs share).
+//!   [`origin`] (who is asked), [`user`] (who asks), [`redis`] (connections that stores and logs share).
 //! - **The proxy**: [`server`] (connections), [`pipeline`] (the life of a request), [`problem`] (how
 //!   Larder says no), [`trust`] (certificates towards servers).
 //! - **Around it**: [`trigger`] (what purges: webhooks, `PURGE`, schedules, polls), [`feed`] (who hears of
@@ -44,4 +44,5 @@ pub mod store;
 pub mod telemetry;
 pub mod trigger;
 pub mod trust;
+pub mod user;
 pub mod warm;

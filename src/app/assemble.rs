@@ -28,6 +28,7 @@ use crate::{
     store::{self, Memory, Redis, Tiered},
     telemetry::{AccessLog, Format, Metrics},
     trigger::{self, Access, Purgers, Token, Tokens},
+    user::Users,
 };
 
 /// What a stored response may take beside its body.
@@ -118,6 +119,7 @@ pub fn site(
     let routes = config.routes.clone();
     let names = routes.routes().iter().chain([routes.unmatched()]).map(|route| &*route.name);
     let server_timing = if config.server_timing { ServerTiming::On } else { ServerTiming::Off };
+    let digests = digests(config)?;
     Ok(Site {
         id: SiteId::next(),
         version: Arc::clone(version),
@@ -133,7 +135,8 @@ pub fn site(
         },
         trusted_proxies: config.trusted_proxies.clone(),
         credentials: config.user.credentials.clone(),
-        digests: digests(config)?,
+        users: Arc::new(users(&digests)),
+        digests,
         access_log: access_log(config, metrics, sink)?.map(Arc::new),
         max_object: config.store.max_object,
         server_timing,
@@ -153,6 +156,11 @@ fn digests(config: &Config) -> anyhow::Result<Digests> {
     let drawn = DigestKey::new(&secret).context("a digest key cannot be made")?;
     let key = OWN.get_or_init(|| drawn).clone();
     Ok(Digests { key, reach: Reach::Node })
+}
+
+/// The identities that requests prove.
+fn users(digests: &Digests) -> Users {
+    Users::new(digests.key.clone())
 }
 
 /// Who may call the admin listener.

@@ -34,6 +34,8 @@ pub struct OriginTarget<'a> {
     pub reach: Reach,
     /// What a trusted proxy says of the target (`X-Forwarded-Host`, …), sorted by name.
     pub told: Vec<(HeaderName, HeaderValue)>,
+    /// Who shares the response: a digest, or nothing for everybody.
+    pub partition: Cow<'a, [u8]>,
 }
 
 impl<'a> OriginTarget<'a> {
@@ -50,6 +52,7 @@ impl<'a> OriginTarget<'a> {
             sent_query: None,
             reach: Reach::Fleet,
             told: Vec::new(),
+            partition: Cow::Borrowed(&[]),
         }
     }
 
@@ -71,7 +74,7 @@ impl<'a> OriginTarget<'a> {
             push(text, name.as_str().as_bytes());
             push(text, value.as_bytes());
         }
-        push(text, PARTITION);
+        push(text, &self.partition);
     }
 
     /// Host and target in one piece: mostly that is the URL as purges select it, too.
@@ -97,9 +100,6 @@ impl<'a> OriginTarget<'a> {
     }
 }
 
-/// Who shares the response: everybody.
-const PARTITION: &[u8] = b"";
-
 impl<'a> OriginTarget<'a> {
     /// Reads the value back from the text of a key, or of a variant's key. `None` if it is no such text.
     pub(super) fn read(text: &'a [u8]) -> Option<Self> {
@@ -110,7 +110,6 @@ impl<'a> OriginTarget<'a> {
     pub(super) fn behind(text: &'a [u8]) -> Option<&'a [u8]> {
         let mut parts = Parts(text);
         Self::read_from(&mut parts)?;
-        let _partition = parts.next()?;
         Some(parts.0)
     }
 
@@ -141,6 +140,7 @@ impl<'a> OriginTarget<'a> {
             let name = HeaderName::from_bytes(parts.next()?).ok()?;
             told.push((name, HeaderValue::from_bytes(parts.next()?).ok()?));
         }
+        let partition = parts.next()?.into();
         let (asked_host, host, path) = (asked_host.into(), host.into(), path.into());
         Some(Self {
             method,
@@ -152,6 +152,7 @@ impl<'a> OriginTarget<'a> {
             sent_query: None,
             reach: Reach::Fleet,
             told,
+            partition,
         })
     }
 

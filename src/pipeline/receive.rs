@@ -179,6 +179,7 @@ impl<'a> Ingress<'a> {
             sent_query: None,
             reach: Reach::Fleet,
             told: self.told,
+            partition: Cow::Borrowed(&[]),
         }
     }
 
@@ -200,6 +201,7 @@ impl<'a> Ingress<'a> {
             sent_query: query.filter(|_| rule.forwarding == Forwards::All).map(Cow::Borrowed),
             reach: Reach::Fleet,
             told: self.told.clone(),
+            partition: Cow::Borrowed(&[]),
         };
         if credentials.has(Credentials::PARAMETER) {
             mask(site, &mut target);

@@ -16,6 +16,7 @@ use crate::{
     route::{Route, RouteTable},
     server::Connection,
     telemetry::{AccessLog, RouteMetrics},
+    user::Users,
 };
 
 /// The parts of the pipeline that come out of the configuration.
@@ -42,6 +43,8 @@ pub struct Site {
     pub credentials: CredentialRules,
     /// How credentials enter keys.
     pub digests: Digests,
+    /// The identities that requests prove.
+    pub users: Arc<Users>,
     /// Where requests are logged, if they are.
     pub access_log: Option<Arc<AccessLog>>,
     /// What may be stored of one body, in bytes.

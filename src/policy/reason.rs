@@ -74,6 +74,19 @@ reasons! {
     /// The query is signed, and the origin does not say itself how long its response is fresh: the
     /// signature may expire before.
     SignedTarget = "signed-target",
+    /// The route keeps apart who asks, and the request proves no identity, or lacks a claim that counts.
+    NoIdentity = "no-identity",
+    /// The request's token cannot be verified: expired, forged, of another issuer, or bound to a key.
+    UnverifiedToken = "unverified-token",
+    /// The request carries a credential beside the one that its identity is made of.
+    SecondCredential = "second-credential",
+    /// The origin has not accepted the request's credentials lately: it is asked first.
+    Recheck = "recheck",
+    /// The origin wants credentials, and the route's `partition = "everyone"` takes them off.
+    /// `"authenticated"` keeps them.
+    CredentialsNeeded = "credentials-needed",
+    /// The response varies by the field that the partition is made of.
+    VaryCredential = "vary-credential",
     /// The response sets a cookie, or clears them (`Clear-Site-Data`), without explicit freshness.
     SetCookie = "set-cookie",
     /// The response is `private`.
@@ -141,6 +154,9 @@ impl Reason {
                 | Self::UnknownCookie
                 | Self::IgnoredParameter
                 | Self::RequestNoStore
+                | Self::NoIdentity
+                | Self::UnverifiedToken
+                | Self::SecondCredential
         )
     }
 }

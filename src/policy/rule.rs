@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use http::StatusCode;
 
+use super::Partition;
+
 /// A route's caching rule, with `[defaults]` and its tier already merged in.
 ///
 /// The default rule is "a correct RFC 9111 shared cache, no more".
@@ -11,6 +13,8 @@ use http::StatusCode;
 pub struct Rule {
     /// Whether anything is looked up or stored at all.
     pub cache: bool,
+    /// Who shares what is stored.
+    pub partition: Partition,
     /// How long responses are fresh, as far as `ttl_from` lets this speak.
     pub ttl: Ttl,
     /// Who decides between `ttl` and the origin's own freshness.
@@ -34,6 +38,7 @@ impl Default for Rule {
     fn default() -> Self {
         Self {
             cache: true,
+            partition: Partition::None,
             ttl: Ttl::default(),
             ttl_from: TtlFrom::Origin,
             stale_while_revalidate: None,

@@ -19,7 +19,7 @@ use crate::{
         report::Finding,
     },
     key::target::QueryRule,
-    policy::{ClientCacheControl, Rule, Ttl, TtlFrom},
+    policy::{ClientCacheControl, Partition, Rule, Ttl, TtlFrom},
     route::{Bypass, VaryRule, json},
 };
 
@@ -27,6 +27,7 @@ use crate::{
 #[derive(Clone, Copy)]
 struct Keys<'a> {
     cache: Option<bool>,
+    partition: Option<&'a Text>,
     ttl: Option<&'a At<TtlValue>>,
     ttl_from: Option<&'a Text>,
     stale_while_revalidate: Option<&'a Text>,
@@ -44,6 +45,7 @@ macro_rules! keys {
     ($table:expr, $cache:expr) => {
         Keys {
             cache: $cache,
+            partition: $table.partition.as_ref(),
             ttl: $table.ttl.as_ref(),
             ttl_from: $table.ttl_from.as_ref(),
             stale_while_revalidate: $table.stale_while_revalidate.as_ref(),
@@ -63,6 +65,7 @@ macro_rules! keys {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Layer<'a> {
     cache: Option<bool>,
+    partition: Option<Partition>,
     ttl: Ttl,
     ttl_from: Option<TtlFrom>,
     stale_while_revalidate: Option<Duration>,
@@ -96,6 +99,7 @@ impl<'a> Layer<'a> {
         });
         Self {
             cache: keys.cache,
+            partition: keys.partition.and_then(|text| partition(text, problems)),
             ttl: ttl::compile(keys.ttl, problems),
             ttl_from: ttl_from(keys.ttl_from, problems),
             stale_while_revalidate: problems.duration(keys.stale_while_revalidate),
@@ -116,6 +120,7 @@ impl<'a> Layer<'a> {
         let lower = lower.clone();
         Self {
             cache: self.cache.or(lower.cache),
+            partition: self.partition.or(lower.partition),
             ttl: self.ttl.over(&lower.ttl),
             ttl_from: self.ttl_from.or(lower.ttl_from),
             stale_while_revalidate: self.stale_while_revalidate.or(lower.stale_while_revalidate),
@@ -133,6 +138,7 @@ impl<'a> Layer<'a> {
     pub(super) fn rule(&self) -> Rule {
         Rule {
             cache: self.cache.unwrap_or(true),
+            partition: self.partition.clone().unwrap_or_default(),
             ttl: self.ttl.clone(),
             ttl_from: self.ttl_from.unwrap_or_default(),
             stale_while_revalidate: self.stale_while_revalidate,
@@ -140,6 +146,12 @@ impl<'a> Layer<'a> {
             client_cache_control: self.client_cache_control.unwrap_or_default(),
         }
     }
+}
+
+fn partition(text: &Text, problems: &mut Problems<'_>) -> Option<Partition> {
+    let message =
+        "this is `everyone`, `user`, `authenticated`, or names claims, as in `claim:tenant`";
+    problems.read(text, |text| Partition::parse(text).ok_or(message))
 }
 
 fn ttl_from(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<TtlFrom> {

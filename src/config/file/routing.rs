@@ -13,6 +13,7 @@ use super::at::{At, Text, Texts};
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct DefaultsTable {
+    pub(in crate::config) partition: Option<Text>,
     pub(in crate::config) ttl: Option<At<TtlValue>>,
     pub(in crate::config) ttl_from: Option<Text>,
     pub(in crate::config) stale_while_revalidate: Option<Text>,
@@ -30,6 +31,7 @@ pub(in crate::config) struct DefaultsTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct TierTable {
+    pub(in crate::config) partition: Option<Text>,
     pub(in crate::config) ttl: Option<At<TtlValue>>,
     pub(in crate::config) ttl_from: Option<Text>,
     pub(in crate::config) stale_while_revalidate: Option<Text>,
@@ -52,6 +54,7 @@ pub(in crate::config) struct RouteSection {
     #[serde(rename = "match")]
     pub(in crate::config) pattern: Option<Text>,
     pub(in crate::config) tier: Option<Text>,
+    pub(in crate::config) partition: Option<Text>,
     pub(in crate::config) ttl: Option<At<TtlValue>>,
     pub(in crate::config) ttl_from: Option<Text>,
     pub(in crate::config) stale_while_revalidate: Option<Text>,

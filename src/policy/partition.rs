@@ -1,0 +1,66 @@
+//! Who shares the stored responses of a route (`partition`).
+
+use std::sync::Arc;
+
+/// Who shares the stored responses of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub enum Partition {
+    /// Requests without credentials; others as far as RFC 9111 §3.5 allows.
+    #[default]
+    None,
+    /// All requests. Their credentials do not reach the origin.
+    Everyone,
+    /// All requests with a valid token of one issuer and the same rights.
+    Authenticated,
+    /// Requests whose tokens have the same values of these claims, and the same rights.
+    Claims(Arc<[Box<str>]>),
+    /// The requests of one user with the same rights.
+    User,
+}
+
+impl Partition {
+    /// Whether a request needs an identity to take part.
+    pub const fn needs_identity(&self) -> bool {
+        matches!(self, Self::Authenticated | Self::Claims(_) | Self::User)
+    }
+
+    /// Reads the text of `partition`, as in `"user"` or `"claim:tenant,plan"`. `None` if it is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "everyone" => Some(Self::Everyone),
+            "authenticated" => Some(Self::Authenticated),
+            "user" => Some(Self::User),
+            _ => {
+                let names = text.strip_prefix("claim:")?.split(',').map(str::trim);
+                let claims: Arc<[Box<str>]> = names.map(Into::into).collect();
+                let is_name = |name: &str| !name.is_empty() && !name.contains(char::is_control);
+                claims.iter().all(|name| is_name(name)).then_some(Self::Claims(claims))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_is_one_of_four_or_names_claims() {
+        let claims = |names: &[&str]| {
+            Some(Partition::Claims(names.iter().map(|name| (*name).into()).collect()))
+        };
+        for (text, expected) in [
+            ("everyone", Some(Partition::Everyone)),
+            ("authenticated", Some(Partition::Authenticated)),
+            ("user", Some(Partition::User)),
+            ("claim:tenant", claims(&["tenant"])),
+            ("claim:tenant, plan", claims(&["tenant", "plan"])),
+            ("claim:", None),
+            ("claim:a,,b", None),
+            ("User", None),
+            ("", None),
+        ] {
+            assert_eq!(Partition::parse(text), expected, "{text}");
+        }
+    }
+}

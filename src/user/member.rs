@@ -1,0 +1,48 @@
+//! A member of a partition: what an identity comes to for the responses of one route.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    field::Timestamp,
+    key::{DigestKey, digest::hex},
+};
+
+/// Who asks, as a member of the partition of a route.
+#[derive(Clone)]
+pub struct Member {
+    /// The partition in the key: a keyed digest of its kind, the issuer, the claims that it is made of, and
+    /// what narrows them.
+    pub part: [u8; 16],
+    /// By which purges select what belongs to it: a keyed digest of issuer and claims, whatever narrows
+    /// them. None if nothing in the partition belongs to anyone (`"authenticated"`).
+    pub owner: Option<Arc<str>>,
+    /// The user as the claim says it, for `{user}`.
+    pub user: Option<Box<str>>,
+    /// The issuer; empty for a gateway.
+    pub issuer: Box<str>,
+    /// A digest of the credential itself.
+    pub credential: u128,
+    /// When the credential ends, by the system's clock.
+    pub expires: Option<Timestamp>,
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[redacted]")
+    }
+}
+
+/// The keyed digest of some texts, in hexadecimal.
+pub(super) fn owner(digests: &DigestKey, kind: &str, texts: &[&str]) -> Arc<str> {
+    hex(digest(digests, kind, texts)).into()
+}
+
+/// The keyed digest of some texts, each after its length, so that no two lists are the same.
+pub(super) fn digest(digests: &DigestKey, kind: &str, texts: &[&str]) -> [u8; 16] {
+    let mut bytes = Vec::with_capacity(64);
+    for text in [kind].iter().chain(texts) {
+        bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    digests.digest(&bytes)
+}
