@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::{
-    Beside, CacheKey, Reach,
+    CacheKey, Reach, SentQuery,
     target::{Readings, Scheme, purge_url},
 };
 
@@ -59,8 +59,8 @@ impl<'a> OriginTarget<'a> {
     /// Returns the key of responses to this request. Costs about 200 ns.
     pub fn key(&self) -> CacheKey {
         let key = CacheKey::of_target(|text| self.write(text));
-        let beside = |query: &str| Box::new(Beside { query: query.into(), reach: self.reach });
-        CacheKey { beside: self.sent_query.as_deref().map(beside), ..key }
+        let sent_query = self.sent_query.as_deref().map(|query| SentQuery(query.into()));
+        CacheKey { reach: self.reach, sent_query, ..key }
     }
 
     fn write(&self, text: &mut Vec<u8>) {

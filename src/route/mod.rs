@@ -54,6 +54,10 @@ pub struct Route {
     pub store_unless: Arc<[JsonPath]>,
     /// Labels of what a successful unsafe request makes invalid.
     pub purged_on_write: Box<[TagTemplate]>,
+    /// Whether its writes make a target invalid for all users, where the target's route keeps them apart.
+    pub writes_for_everyone: bool,
+    /// Whether a success ends the login that it came with.
+    pub logs_out: bool,
     /// The `Cache-Control` that clients are sent in place of the origin's.
     pub client_cache: Option<HeaderValue>,
     /// What a successful response has fetched ahead.
@@ -77,6 +81,8 @@ impl Route {
             body_tags: Box::default(),
             store_unless: Arc::default(),
             purged_on_write: Box::default(),
+            writes_for_everyone: false,
+            logs_out: false,
             client_cache: None,
             warm_on_success: Box::default(),
         }

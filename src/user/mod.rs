@@ -2,7 +2,7 @@
 
 mod member;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName};
 
@@ -13,6 +13,9 @@ use crate::{
 };
 
 pub use member::Member;
+
+/// How long credentials other than tokens count as accepted.
+const RECHECK: Duration = Duration::from_mins(1);
 
 /// The identities of one configuration.
 pub struct Users {
@@ -39,6 +42,16 @@ impl Users {
         _now: Timestamp,
     ) -> Result<Arc<Member>, Reason> {
         Err(Reason::NoIdentity)
+    }
+
+    /// A keyed digest of what else keeps users apart, the same on all nodes of a fleet.
+    pub fn digest(&self, bytes: &[u8]) -> [u8; 16] {
+        self.digests.digest(bytes)
+    }
+
+    /// How long credentials count as accepted after the origin last accepted them.
+    pub fn recheck(&self) -> Duration {
+        RECHECK
     }
 
     /// Whether identities are made of this field: of its token, or of what a gateway says in it.

@@ -122,6 +122,9 @@ fn route(
         body_tags,
         store_unless: layer.store_unless.unwrap_or_default(),
         purged_on_write,
+        writes_for_everyone: section.on_write.as_ref().and_then(|table| table.everyone)
+            == Some(true),
+        logs_out: section.on_success.as_ref().and_then(|table| table.logout) == Some(true),
         client_cache: layer.client_cache,
         warm_on_success,
     })

@@ -27,6 +27,7 @@ pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> User {
         session_cookies: names(table.session_cookies.as_ref()),
         harmless_cookies: names(table.harmless_cookies.as_ref()),
         selecting_cookies: names(table.selecting_cookies.as_ref()),
+        token_cookie: None,
     };
     User { credentials, digest_key: digest_key(table.digest_key.as_ref(), problems) }
 }

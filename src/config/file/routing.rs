@@ -139,6 +139,7 @@ pub(in crate::config) struct BypassTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct OnWriteTable {
+    pub(in crate::config) everyone: Option<bool>,
     pub(in crate::config) purge: Option<Texts>,
 }
 
@@ -146,5 +147,6 @@ pub(in crate::config) struct OnWriteTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct OnSuccessTable {
+    pub(in crate::config) logout: Option<bool>,
     pub(in crate::config) warm: Option<Texts>,
 }
