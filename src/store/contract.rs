@@ -28,6 +28,7 @@ fn fresh(received_at: u64) -> Freshness {
         lifetime: Duration::from_mins(1),
         stale_while_revalidate: None,
         stale_if_error: None,
+        usable_for: None,
         constraints: Constraints::default(),
     }
 }
