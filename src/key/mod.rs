@@ -42,7 +42,7 @@ pub enum Reach {
     /// On every node of the fleet.
     #[default]
     Fleet,
-    /// In the memory of this node: no other node can make the same key.
+    /// In the memory of this node: no other node can make the same key, or the route is sensitive.
     Node,
 }
 

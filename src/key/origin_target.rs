@@ -287,6 +287,18 @@ mod tests {
     }
 
     #[test]
+    fn the_reach_of_a_key_is_that_of_its_variants() {
+        let near = OriginTarget { reach: Reach::Node, ..target("h", "/a", None) };
+        let key = near.key();
+        assert_eq!(key, target("h", "/a", None).key(), "the same key");
+        for key in [key.variant(b"x"), key.clone().selected_by(|text| text.push(b'x')), key] {
+            assert_eq!(key.reach(), Reach::Node);
+            assert_eq!(key.origin_target().unwrap().query_to_send(), None);
+        }
+        assert_eq!(target("h", "/a", None).key().reach(), Reach::Fleet);
+    }
+
+    #[test]
     fn a_text_that_is_none_is_not_read() {
         assert_eq!(OriginTarget::read(b""), None);
         assert_eq!(OriginTarget::read(b"\x03PUT"), None);

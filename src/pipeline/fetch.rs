@@ -476,7 +476,7 @@ impl<S: Store> Ask<S> {
         };
         let is_newer = |known: &StoredResponse| known.asked_at > self.asked_at;
         if !matches!(known, Some(Entry::Response(known)) if is_newer(&known)) {
-            store.remove(stored.key.digest()).await;
+            store.remove(&stored.key).await;
         }
     }
 

@@ -260,6 +260,7 @@ mod tests {
                 lifetime: Duration::from_mins(1),
                 stale_while_revalidate: None,
                 stale_if_error: None,
+                usable_for: None,
                 constraints: Constraints::default(),
             },
             tags: vec![tag.to_owned()],

@@ -309,6 +309,7 @@ fn what_is_shared_depends_on_what_the_origin_says() {
         lifetime: Duration::from_secs(lifetime),
         stale_while_revalidate: None,
         stale_if_error: None,
+        usable_for: None,
         constraints,
     };
     let guess = freshness(60, Constraints::default());
