@@ -285,7 +285,7 @@ pub fn selecting_set(rule: &VaryRule, response: &HeaderMap) -> VarySet {
 /// The tags in the head of a response: those of its route and those the origin sent, which clients do not see.
 pub fn tags<S: Store>(ask: &Ask<S>, headers: &mut HeaderMap) -> Vec<String> {
     let query = ask.request.uri.query();
-    let mut tags = ask.site.route(ask.route).tags_of(&ask.readings, query);
+    let mut tags = ask.site.route(ask.route).tags_of(&ask.readings, query, None);
     tags.extend(tag::take(headers, &ask.host()));
     tags
 }

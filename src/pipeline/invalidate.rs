@@ -55,7 +55,7 @@ pub fn selectors(
         let (path, query) = path_and_query(request.target);
         let readings = Readings::of(path);
         for route in site.routes.select_each(request.method, &ingress.host, &readings) {
-            tags.extend(route.tags_purged_by(&readings, query));
+            tags.extend(route.tags_purged_by(&readings, query, None));
         }
     }
     for target in invalidation::invalidated_targets(request, outcome) {

@@ -242,7 +242,7 @@ fn tags(
     if !kind.is_json() {
         return Ok(Vec::new());
     }
-    route.body_tags_of(path, query, &document).map_err(|_| Unreadable::Tags)
+    route.body_tags_of(path, (query, None), &document).map_err(|_| Unreadable::Tags)
 }
 
 /// The JSON in these bytes; none where there are none.
@@ -303,12 +303,13 @@ mod tests {
     use super::*;
     use crate::{
         policy::Rule,
-        route::{Pattern, Tag, json},
+        route::{Names, Pattern, Tag, json},
     };
 
     fn route(template: &str) -> Route {
         let pattern = Pattern::parse("/products/{product}").unwrap();
-        let Ok(Tag::OfBody(tag)) = Tag::parse(template, &pattern) else { panic!("{template}") };
+        let tag = Tag::parse(template, Names::of_path(&pattern));
+        let Ok(Tag::OfBody(tag)) = tag else { panic!("{template}") };
         let (pattern, body_tags) = (Some(pattern), Box::from([tag]));
         Route { pattern, body_tags, ..Route::unmatched(Rule::default()) }
     }
