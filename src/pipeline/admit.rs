@@ -298,7 +298,7 @@ pub fn unsatisfied(site: &Site, route: &Route, set: VarySet) -> VarySet {
 /// The tags in the head of a response: those of its route and those the origin sent, which clients do not see.
 pub fn tags<S: Store>(ask: &Ask<S>, headers: &mut HeaderMap) -> Vec<String> {
     let query = ask.request.uri.query();
-    let mut tags = ask.site.route(ask.route).tags_of(&ask.readings, query);
+    let mut tags = ask.site.route(ask.route).tags_of(&ask.readings, query, ask.user());
     tags.extend(tag::take(headers, &ask.host()));
     tags
 }

@@ -314,6 +314,12 @@ impl<S: Store> Ask<S> {
         self.site.facets(self.route, self.member.as_deref())
     }
 
+    /// The user whose own the response is, for its tags.
+    pub fn user(&self) -> Option<&str> {
+        let is_own = self.rule().partition == Partition::User;
+        self.member.as_deref().filter(|_| is_own)?.user.as_deref()
+    }
+
     /// Whether a response is stored, and how.
     pub fn verdict(
         &self,
@@ -353,7 +359,12 @@ impl<S: Store> Ask<S> {
         let head = ResponseHead { status, headers, requested_at, received_at };
         let asked = (&self.head(), &self.directives);
         let freshness = storable(asked, (&head, directives), self.rule())?;
-        Ok(Freshness { received_at: received, ..freshness })
+        let freshness = Freshness { received_at: received, ..freshness };
+        let is_own = self.rule().partition == Partition::User;
+        Ok(match self.member.as_deref().and_then(|member| member.expires).filter(|_| is_own) {
+            Some(end) => freshness.ending_in(end.saturating_since(received_at)),
+            None => freshness,
+        })
     }
 
     /// Whether members who share a partition may get different responses by the credentials that it is made

@@ -22,6 +22,7 @@ use crate::{
     },
     purge::{Acknowledgement, Log, Receipt, Unavailable},
     store::Store,
+    user::Member,
 };
 
 /// How long the answer to a write waits until its purge holds everywhere, once it is in the log. With all
@@ -63,17 +64,19 @@ pub fn selectors(
     if outcome.is_done(request) {
         let (path, query) = path_and_query(request.target);
         let readings = Readings::of(path);
+        let writer = credentials::writer(site, asking);
         for route in site.routes.select_each(request.method, &ingress.host, &readings) {
-            tags.extend(route.tags_purged_by(&readings, query));
+            let user = writer.as_deref().and_then(|writer| writer.user.as_deref());
+            tags.extend(route.tags_purged_by(&readings, query, user));
             is_for_everyone |= route.writes_for_everyone;
             if route.logs_out {
-                selectors.extend(logged_out(site, asking));
+                selectors.extend(writer.as_deref().into_iter().flat_map(logged_out));
             }
         }
     }
-    let writer = (!is_for_everyone).then_some(asking);
+    let asking = (!is_for_everyone).then_some(asking);
     for target in invalidation::invalidated_targets(request, outcome) {
-        selectors.extend(url(site, ingress, &target, writer));
+        selectors.extend(url(site, ingress, &target, asking));
     }
     selectors.extend(tags.into_iter().map(|tag| Selector::Tag(tag.into())));
     selectors
@@ -85,12 +88,12 @@ fn groups(ingress: &Ingress<'_>, response: &HeaderMap) -> Vec<String> {
     groups.iter().map(|group| tag::of_group(group, &ingress.host)).collect()
 }
 
-/// A target as purges select it; none where it is not cached. Without a writer it is purged for everyone.
+/// A target as purges select it; none where it is not cached. Without `asking` it is purged for everyone.
 fn url(
     site: &Site,
     ingress: &Ingress<'_>,
     target: &str,
-    writer: Option<&Asking<'_>>,
+    asking: Option<&Asking<'_>>,
 ) -> Option<Selector> {
     let (path, query) = path_and_query(target);
     let readings = Readings::of(path);
@@ -100,17 +103,16 @@ fn url(
     }
     let query = credentials::purge_query(site, route, query);
     let url = Selector::Url(purge_url::of(&ingress.host, &readings, query.as_deref()));
-    Some(match writer.and_then(|asking| credentials::owner(site, route, asking)) {
+    Some(match asking.and_then(|asking| credentials::owner(site, route, asking)) {
         Some(owner) => Selector::All([Selector::User(Box::from(&*owner)), url].into()),
         None => url,
     })
 }
 
-/// All that belongs to the user who asks, and what was noted of the credential.
-fn logged_out(site: &Site, asking: &Asking<'_>) -> Vec<Selector> {
-    let Some(member) = credentials::writer(site, asking) else { return Vec::new() };
+/// All that belongs to a user, and what was noted of the credential that was sent.
+fn logged_out(member: &Member) -> Vec<Selector> {
     let owner = member.owner.as_ref().map(|owner| Selector::User(Box::from(&**owner)));
-    let credential = Selector::Credential(accepted::credential(&member).into());
+    let credential = Selector::Credential(accepted::credential(member).into());
     owner.into_iter().chain([credential]).collect()
 }
 

@@ -14,12 +14,13 @@ use crate::{
         CredentialRules,
         credentials::{CookieKind, NameList, NoName},
     },
+    route::UserNames,
 };
 
 /// The settings of `[user]`.
 pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> User {
     warn_about_fields(table.harmless_fields.as_ref(), problems);
-    let mut names = |texts: Option<&Texts>| names(texts, problems);
+    let mut names = |texts: Option<&Texts>| name_list(texts, problems);
     let credentials = CredentialRules {
         fields: names(table.credentials.as_ref()),
         harmless_fields: names(table.harmless_fields.as_ref()),
@@ -32,7 +33,12 @@ pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> User {
     User { credentials, digest_key: digest_key(table.digest_key.as_ref(), problems) }
 }
 
-fn names(texts: Option<&Texts>, problems: &mut Problems<'_>) -> NameList {
+/// Whether `{user}` has a meaning in the templates of this configuration.
+pub(super) fn names(_table: &UserTable) -> UserNames {
+    UserNames::Unknown
+}
+
+fn name_list(texts: Option<&Texts>, problems: &mut Problems<'_>) -> NameList {
     let read = |text: &str| match NameList::check(text) {
         Ok(()) => Ok(text.to_owned()),
         Err(NoName) => Err("this is a name, or a part of one with `*`, as in `shop_*`"),
