@@ -28,6 +28,7 @@ mod lifecycle;
 mod namespaces;
 mod origin;
 mod outcomes;
+mod partitions;
 mod passthrough;
 mod poisoning;
 mod purge_log;
