@@ -58,6 +58,10 @@ pub struct Route {
     pub client_cache: Option<HeaderValue>,
     /// What a successful response has fetched ahead.
     pub warm_on_success: Box<[TargetTemplate]>,
+    /// Whether a write invalidates its URLs for all users, and not only for the one who writes.
+    pub writes_for_everyone: bool,
+    /// Whether a successful response ends the credentials of its request.
+    pub logs_out: bool,
 }
 
 impl Route {
@@ -79,6 +83,8 @@ impl Route {
             purged_on_write: Box::default(),
             client_cache: None,
             warm_on_success: Box::default(),
+            writes_for_everyone: false,
+            logs_out: false,
         }
     }
 

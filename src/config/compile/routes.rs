@@ -111,6 +111,8 @@ fn route(
     warn_about_writes(section, &pattern, problems);
     let on_success = section.on_success.as_ref().and_then(|table| table.warm.as_ref());
     let warm_on_success = targets(on_success, &pattern, problems);
+    let logs_out = section.on_success.as_ref().and_then(|table| table.logout).unwrap_or_default();
+    let everyone = section.on_write.as_ref().and_then(|table| table.everyone.as_ref());
     Some(Route {
         name: name?,
         pattern: Some(pattern),
@@ -124,6 +126,8 @@ fn route(
         purged_on_write,
         client_cache: layer.client_cache,
         warm_on_success,
+        writes_for_everyone: everyone.is_some_and(|flag| flag.value),
+        logs_out,
     })
 }
 

@@ -1,6 +1,6 @@
 //! What says who asks.
 
-use super::problems::Problems;
+use super::{identity, problems::Problems};
 use crate::{
     config::{
         file::{At, RouteSection, Text, Texts, UserTable},
@@ -28,7 +28,12 @@ pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> User {
         harmless_cookies: names(table.harmless_cookies.as_ref()),
         selecting_cookies: names(table.selecting_cookies.as_ref()),
     };
-    User { credentials, digest_key: digest_key(table.digest_key.as_ref(), problems) }
+    User {
+        credentials,
+        digest_key: digest_key(table.digest_key.as_ref(), problems),
+        proof: identity::proof(table, problems),
+        recheck: problems.positive_duration(table.recheck.as_ref()),
+    }
 }
 
 fn names(texts: Option<&Texts>, problems: &mut Problems<'_>) -> NameList {

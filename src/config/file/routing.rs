@@ -140,6 +140,7 @@ pub(in crate::config) struct BypassTable {
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct OnWriteTable {
     pub(in crate::config) purge: Option<Texts>,
+    pub(in crate::config) everyone: Option<At<bool>>,
 }
 
 /// `route.on_success`
@@ -147,4 +148,5 @@ pub(in crate::config) struct OnWriteTable {
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct OnSuccessTable {
     pub(in crate::config) warm: Option<Texts>,
+    pub(in crate::config) logout: Option<bool>,
 }
