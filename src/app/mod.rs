@@ -26,7 +26,7 @@ use crate::{
     feed::{Applied, Feed},
     forward::Identity,
     key::target::Target,
-    pipeline::{Clock, Pipeline, Warmer, warm_purged},
+    pipeline::{Clock, Pipeline, Warmer, follow_denials, warm_purged},
     purge::Log,
     server::{Address, Counters, Drain, Listener, tls::Certificates},
     store::Tiered,
@@ -117,6 +117,7 @@ impl Node {
         let warmer = Arc::new(Warmer::new(Arc::clone(&node.pipeline)));
         tokio::spawn(node.pipeline.warm().clone().run(warmer));
         tokio::spawn(warm_purged(Arc::clone(&node.pipeline)));
+        tokio::spawn(follow_denials(Arc::clone(&node.pipeline)));
         let (feed, applied) = (Arc::clone(&node.feed), Applied::of(node.pipeline.log()));
         tokio::spawn(async move { feed.follow(applied).await });
         for listener in listeners {

@@ -155,7 +155,7 @@ fn routes_carry_all_that_the_file_says() {
     let config = parse(DOCUMENTED);
     let tiles =
         config.routes.select(&Method::HEAD, "h", &Readings::of("/dashboard/tiles/kpi")).route;
-    let tags = tiles.tags_of(&Readings::of("/dashboard/tiles/kpi"), Some("range=7d"));
+    let tags = tiles.tags_of(&Readings::of("/dashboard/tiles/kpi"), Some("range=7d"), None);
     assert_eq!(tags, ["dashboard", "tile:kpi", "range:7d"]);
     assert_eq!(tiles.client_cache.as_ref().unwrap(), "public, max-age=60");
     let stocks = config.routes.select(&Method::GET, "h", &Readings::of("/api/stocks")).route;
@@ -287,13 +287,13 @@ match = "/b/**/c"
        |
        = help: did you mean `hot`?
 
-    error: nothing is called `{user}` here: who asks is not known
+    error: nothing is called `{user}` here: requests do not prove which user they are from
       --> proxy.toml:14:24
        |
     14 | tags = ["x:{x}", "user:{user}"]
        |                        ^^^^^^
        |
-       = help: placeholders of this route: `{x}`, `{?parameter}`, `{$.path}`
+       = help: say in `[user]` what proves it: `jwt`, or `header` of a trusted gateway
 
     error: two routes have this name
       --> proxy.toml:16:8

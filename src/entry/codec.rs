@@ -32,7 +32,7 @@ use head::{Chunking, Head};
 use reader::Reader;
 
 const MAGIC: [u8; 4] = *b"LRDR";
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// Bytes at the beginning that no two different entries share, but by a collision of checksums.
 pub const PREFIX: usize = MAGIC.len() + 1 + size_of::<u64>();

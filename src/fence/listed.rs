@@ -77,7 +77,8 @@ fn size(selector: &Selector) -> usize {
         | Selector::Pattern(text)
         | Selector::User(text)
         | Selector::Route(text)
-        | Selector::Version(text) => text.len(),
+        | Selector::Version(text)
+        | Selector::Credential(text) => text.len(),
         Selector::Everything => 0,
         Selector::All(selectors) => selectors.iter().map(size).sum(),
     };

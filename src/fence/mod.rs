@@ -17,7 +17,7 @@ mod table;
 
 pub use pending::PendingId;
 pub use record::{Mode, Purge, Record, Source};
-pub use selector::Selector;
+pub use selector::{Selector, credential_tag};
 pub use subject::{Facets, OwnFacets, Subject};
 pub use table::{Table, Verdict};
 

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use super::{Facets, Selector, listed::Listed};
+use super::{Facets, Selector, credential_tag, listed::Listed};
 
 /// What kind of thing a selector looks at. A tag `x` is no URL `x`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,7 @@ impl Names {
         let scope = self.scope(shape, facets);
         let (kind, name) = match what {
             Selector::Tag(tag) => (Kind::Tag, self.tag(scope, tag)),
+            Selector::Credential(digest) => (Kind::Tag, self.tag(scope, &credential_tag(digest))),
             Selector::Url(url) => (Kind::Url, self.name(Kind::Url, scope, url.as_bytes())),
             Selector::Prefix(prefix) => (Kind::Prefix, self.prefix(scope, prefix.as_bytes())),
             _ => (Kind::Everything, self.everything(scope)),
@@ -189,7 +190,7 @@ fn simple(selector: &Selector) -> Option<(&Selector, Facets<'_>)> {
             Selector::User(user) => (&mut facets.user, user),
             Selector::Route(route) => (&mut facets.route, route),
             Selector::Version(version) => (&mut facets.version, version),
-            Selector::Tag(_) | Selector::Url(_) | Selector::Prefix(_)
+            Selector::Tag(_) | Selector::Url(_) | Selector::Prefix(_) | Selector::Credential(_)
                 if *what == Selector::Everything =>
             {
                 what = term;

@@ -64,6 +64,8 @@ pub enum Source {
     Schedule(Box<str>),
     /// A data version that changed, by the poll's name.
     Poll(Box<str>),
+    /// The origin, which refused credentials that it had accepted.
+    Refusal,
     /// Larder itself: a log that begins, records nobody holds any more.
     Larder,
     /// Something that only another version of Larder knows.
@@ -147,6 +149,7 @@ impl Source {
             Self::Write => "write",
             Self::Schedule(_) => "schedule",
             Self::Poll(_) => "poll",
+            Self::Refusal => "refusal",
             Self::Larder => "larder",
             Self::Unknown => "unknown",
         }
@@ -177,13 +180,14 @@ mod tests {
                 Selector::User(text()),
                 Selector::Route(text()),
                 Selector::Version(text()),
+                Selector::Credential(text()),
                 Selector::All([Selector::Tag(text()), Selector::User(text())].into()),
             ],
             source: Source::Webhook(text()),
             reason: Some("because".to_owned()),
             warm: true,
         };
-        let json = r#"{"mode":"soft","selectors":[{"tag":"x"},{"url":"x"},{"prefix":"x"},{"pattern":"x"},"everything",{"user":"x"},{"route":"x"},{"version":"x"},{"all":[{"tag":"x"},{"user":"x"}]}],"source":{"webhook":"x"},"reason":"because","warm":true}"#;
+        let json = r#"{"mode":"soft","selectors":[{"tag":"x"},{"url":"x"},{"prefix":"x"},{"pattern":"x"},"everything",{"user":"x"},{"route":"x"},{"version":"x"},{"credential":"x"},{"all":[{"tag":"x"},{"user":"x"}]}],"source":{"webhook":"x"},"reason":"because","warm":true}"#;
         assert_eq!(purge.write(), json);
         let boundary = r#"{"mode":"hard","selectors":[],"source":"larder"}"#;
         assert_eq!(Purge::boundary().write(), boundary);
@@ -240,6 +244,7 @@ mod tests {
             text().prop_map(Selector::User),
             text().prop_map(Selector::Route),
             text().prop_map(Selector::Version),
+            text().prop_map(Selector::Credential),
             Just(Selector::Everything),
         ];
         one.prop_recursive(2, 6, 3, |inner| {

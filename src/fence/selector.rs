@@ -29,6 +29,8 @@ pub enum Selector {
     Route(Box<str>),
     /// Those stored in this version of the namespace.
     Version(Box<str>),
+    /// What was noted of this credential, by its digest: that the origin accepts it. No response.
+    Credential(Box<str>),
     /// What each of these selects; everything, where there are none.
     All(Box<[Self]>),
 }
@@ -70,6 +72,7 @@ impl Selector {
             Self::User(user) => facets.user == Some(user),
             Self::Route(route) => facets.route == Some(route),
             Self::Version(version) => facets.version == Some(version),
+            Self::Credential(digest) => has_tag(&credential_tag(digest)),
             Self::All(selectors) => selectors.iter().all(|it| it.fits(url, facets, has_tag)),
         }
     }
@@ -81,6 +84,11 @@ impl Selector {
             one => vec![one],
         }
     }
+}
+
+/// The tag of what is noted of a credential. No response has it: tags have no control characters.
+pub fn credential_tag(digest: &str) -> String {
+    format!("\u{1}{digest}")
 }
 
 /// Whether a URL begins with a prefix; `/a` also with `/a/`, since its form has no trailing slash.

@@ -21,19 +21,16 @@ pub use digest::DigestKey;
 pub struct CacheKey {
     digest: u128,
     text: Vec<u8>,
-    /// What is sent and not in the text; hardly ever anything.
-    beside: Option<Box<Beside>>,
-}
-
-/// What the origin is sent beside what a key's text says.
-#[derive(Clone)]
-struct Beside {
-    /// The whole query. It may hold credentials.
-    query: Box<str>,
     reach: Reach,
+    /// What is sent and not in the text; hardly ever anything.
+    sent_query: Option<SentQuery>,
 }
 
-impl fmt::Debug for Beside {
+/// The whole query that the origin is sent, if a key's text has another. It may hold credentials.
+#[derive(Clone)]
+struct SentQuery(Box<str>);
+
+impl fmt::Debug for SentQuery {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("[redacted]")
     }
@@ -45,7 +42,7 @@ pub enum Reach {
     /// On every node of the fleet.
     #[default]
     Fleet,
-    /// In the memory of this node: no other node can make the same key.
+    /// In the memory of this node: no other node can make the same key, or the route is sensitive.
     Node,
 }
 
@@ -86,7 +83,7 @@ impl CacheKey {
     pub fn selected_by(mut self, write: impl FnOnce(&mut Vec<u8>)) -> Self {
         self.text.push(SELECTED);
         write(&mut self.text);
-        Self { beside: self.beside, ..Self::digested(self.text) }
+        Self { reach: self.reach, sent_query: self.sent_query, ..Self::digested(self.text) }
     }
 
     /// The key of one variant of this target (RFC 9111 §4.1): `selecting` is the canonical text of the
@@ -96,7 +93,8 @@ impl CacheKey {
         let mut text = self.text.clone();
         text.push(SEPARATOR);
         text.extend_from_slice(selecting);
-        Self { beside: self.beside.clone(), ..Self::digested(text) }
+        let sent_query = self.sent_query.clone();
+        Self { reach: self.reach, sent_query, ..Self::digested(text) }
     }
 
     /// The key whose text this is.
@@ -107,13 +105,13 @@ impl CacheKey {
     /// What the origin is asked for under this key; `None` if its text was not made of that.
     pub fn origin_target(&self) -> Option<OriginTarget<'_>> {
         let target = OriginTarget::read(&self.text)?;
-        let sent_query = self.beside.as_deref().map(|beside| (&*beside.query).into());
-        Some(OriginTarget { sent_query, reach: self.reach(), ..target })
+        let sent_query = self.sent_query.as_ref().map(|query| (&*query.0).into());
+        Some(OriginTarget { sent_query, reach: self.reach, ..target })
     }
 
     /// Where responses with this key may be stored.
     pub fn reach(&self) -> Reach {
-        self.beside.as_deref().map_or(Reach::Fleet, |beside| beside.reach)
+        self.reach
     }
 
     /// The URL in the form by which purges select it, see [`target::purge_url`].
@@ -134,6 +132,6 @@ impl CacheKey {
     fn digested(text: Vec<u8>) -> Self {
         let hash = aws_lc_rs::digest::digest(&SHA256, &text);
         let digest = hash.as_ref().first_chunk::<16>().map_or(0, |half| u128::from_le_bytes(*half));
-        Self { digest, text, beside: None }
+        Self { digest, text, reach: Reach::Fleet, sent_query: None }
     }
 }

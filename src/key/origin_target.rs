@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::{
-    Beside, CacheKey, Reach,
+    CacheKey, Reach, SentQuery,
     target::{Readings, Scheme, purge_url},
 };
 
@@ -59,8 +59,8 @@ impl<'a> OriginTarget<'a> {
     /// Returns the key of responses to this request. Costs about 200 ns.
     pub fn key(&self) -> CacheKey {
         let key = CacheKey::of_target(|text| self.write(text));
-        let beside = |query: &str| Box::new(Beside { query: query.into(), reach: self.reach });
-        CacheKey { beside: self.sent_query.as_deref().map(beside), ..key }
+        let sent_query = self.sent_query.as_deref().map(|query| SentQuery(query.into()));
+        CacheKey { reach: self.reach, sent_query, ..key }
     }
 
     fn write(&self, text: &mut Vec<u8>) {
@@ -284,6 +284,18 @@ mod tests {
         let key = more.key();
         assert_eq!(key, target("h", "/a", Some("b")).key());
         assert_eq!(key.origin_target().unwrap().path_and_query(), "/a?b&c");
+    }
+
+    #[test]
+    fn the_reach_of_a_key_is_that_of_its_variants() {
+        let near = OriginTarget { reach: Reach::Node, ..target("h", "/a", None) };
+        let key = near.key();
+        assert_eq!(key, target("h", "/a", None).key(), "the same key");
+        for key in [key.variant(b"x"), key.clone().selected_by(|text| text.push(b'x')), key] {
+            assert_eq!(key.reach(), Reach::Node);
+            assert_eq!(key.origin_target().unwrap().query_to_send(), None);
+        }
+        assert_eq!(target("h", "/a", None).key().reach(), Reach::Fleet);
     }
 
     #[test]

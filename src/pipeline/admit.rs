@@ -9,11 +9,13 @@ use http_body_util::BodyExt;
 
 use super::{
     collapse::Takeoff,
+    credentials,
     fetch::Ask,
     fill::{Fill, FillReader},
     landing::{Arriving, Landing},
     lookup,
     payload::{Payload, Unreadable},
+    site::Site,
     uncacheable::Known,
 };
 use crate::{
@@ -24,7 +26,7 @@ use crate::{
     },
     origin::{Complete, ResponseBody},
     policy::{Freshness, ResponseDirectives, freshness::Constraints, stored_fields, tag},
-    route::VaryRule,
+    route::Route,
     store::{Put, Store},
 };
 
@@ -96,7 +98,7 @@ pub async fn admit<S: Store>(
         ask.send_off(Known::Unshared, freshness.received_at, flight.as_ref());
     }
     let (stamp, asked_at) = (ask.stamp, ask.asked_at);
-    let (status, facets) = (head.status, ask.site.facets(ask.route));
+    let (status, facets) = (head.status, ask.facets());
     let draft = Draft { key, status, headers, freshness, tags, facets, stamp, asked_at };
     tokio::spawn(pump(ask, body, fill, (draft, selection, payload), flight));
     Arrival { arriving, headers: head.headers, reader }
@@ -240,7 +242,8 @@ async fn selecting_fields<S: Store>(
     response: &HeaderMap,
 ) -> Option<(Selection, Vec<u8>)> {
     let (rule, seen) = (&ask.site.route(ask.route).vary, ask.asked_at);
-    let mut selection = Selection { set: selecting_set(rule, response), seen, codings: Vec::new() };
+    let set = selecting_set(&ask.site, ask.site.route(ask.route), response);
+    let mut selection = Selection { set, seen, codings: Vec::new() };
     if selection.set.is_empty() && rule.cookies.is_empty() {
         selection = learned(ask).await?;
     }
@@ -272,20 +275,30 @@ pub fn is_chosen_by_cookies(key: &[u8], freshness: &Freshness) -> bool {
     !freshness.constraints.has_any(Constraints::FRESH_BY_ORIGIN) && is_selected_by_cookies(key)
 }
 
-/// The names of the fields that select among the responses of a route like this one.
-pub fn selecting_set(rule: &VaryRule, response: &HeaderMap) -> VarySet {
+/// The names of the fields that select among the responses of a route like this one. Those that its partition
+/// is made of select nothing more.
+pub fn selecting_set(site: &Site, route: &Route, response: &HeaderMap) -> VarySet {
     let mut set = match Vary::parse(response) {
-        Vary::By(set) => set,
+        Vary::By(set) => unsatisfied(site, route, set),
         Vary::Anything => VarySet::default(),
     };
-    rule.headers.iter().for_each(|name| set.insert(name.clone()));
+    route.vary.headers.iter().for_each(|name| set.insert(name.clone()));
     set
+}
+
+/// The selecting fields without those that the partition of the route is made of.
+pub fn unsatisfied(site: &Site, route: &Route, set: VarySet) -> VarySet {
+    if !route.rule.partition.needs_identity() {
+        return set;
+    }
+    let names = set.iter().filter(|name| !credentials::is_partitioned_by(site, route, name));
+    names.cloned().collect()
 }
 
 /// The tags in the head of a response: those of its route and those the origin sent, which clients do not see.
 pub fn tags<S: Store>(ask: &Ask<S>, headers: &mut HeaderMap) -> Vec<String> {
     let query = ask.request.uri.query();
-    let mut tags = ask.site.route(ask.route).tags_of(&ask.readings, query);
+    let mut tags = ask.site.route(ask.route).tags_of(&ask.readings, query, ask.user());
     tags.extend(tag::take(headers, &ask.host()));
     tags
 }

@@ -28,7 +28,7 @@ use crate::{
     policy::{
         CacheResult, CacheStatus, Forward, Reason,
         cache_status::{CACHE_STATUS, Collapsed, Handling, Stored, X_API_CACHE},
-        tag,
+        downstream, tag,
         validation::{self, Precondition, RangeOutcome},
     },
     problem::Problem,
@@ -263,6 +263,9 @@ impl Asker<'_> {
         if is_stored && let Some(value) = &self.route().client_cache {
             headers.insert(header::CACHE_CONTROL, value.clone());
         }
+        if told.result != CacheResult::Bypass || is_stored {
+            self.keep_private(headers);
+        }
         told.write(headers, ttl.filter(|_| is_stored));
         self.time(headers, told);
     }
@@ -372,8 +375,16 @@ impl Asker<'_> {
         if let Some(value) = &self.route().client_cache {
             headers.insert(header::CACHE_CONTROL, value.clone());
         }
+        self.keep_private(headers);
         told.write(headers, Some(stored.freshness.ttl(now)));
         self.time(headers, told);
+    }
+
+    /// Keeps what belongs to a partition out of the caches behind this one.
+    fn keep_private(&self, headers: &mut HeaderMap) {
+        if self.route().rule.partition.needs_identity() {
+            downstream::make_private(headers);
+        }
     }
 
     fn time(&self, headers: &mut HeaderMap, told: Told) {

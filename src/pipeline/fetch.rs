@@ -7,8 +7,10 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header, reques
 
 use super::{
     Pipeline, Site,
+    accepted::{self, Recheck, Subject, Word},
     admit::{self, Admission, Arrival},
     collapse::Takeoff,
+    credentials,
     landing::{Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
     payload::{self, Payload},
@@ -18,14 +20,14 @@ use super::{
 };
 use crate::{
     entry::{Entry, StoredResponse},
-    fence::{Stamp, Verdict},
+    fence::{OwnFacets, Stamp, Verdict},
     field::{Timestamp, presence::Presence},
     forward::response,
     key::{CacheKey, target::Readings, vary::Vary},
     origin::{OriginError, RequestBody, ResponseBody, Unanswered},
     planted::Bug,
     policy::{
-        CacheResult, Credentials, Freshness, Reason, RequestDirectives, RequestHead,
+        CacheResult, Credentials, Freshness, Partition, Reason, RequestDirectives, RequestHead,
         ResponseDirectives, ResponseHead, Reuse, Rule,
         cache_status::Collapsed,
         reuse, stale, storable, stored_fields, tag,
@@ -34,6 +36,7 @@ use crate::{
     purge::Expected,
     server::Interim,
     store::{Claim, Landed, Store},
+    user::Member,
 };
 
 /// How often this node lines up behind another that then brings nothing.
@@ -59,6 +62,10 @@ pub struct Ask<S> {
     pub directives: RequestDirectives,
     /// What it says about who asks.
     pub credentials: Credentials,
+    /// The member of the route's partition that asks, if the route keeps them apart.
+    pub member: Option<Arc<Member>>,
+    /// Its turn, if the origin is to say whether it accepts the credentials; ends with its answer.
+    pub recheck: Option<Recheck>,
     /// The key of its target.
     pub target: CacheKey,
     /// What had been purged before the origin was asked.
@@ -212,8 +219,16 @@ impl<S: Store> Ask<S> {
     /// Whether a 304 is about what is stored, for all that it answers: the same representation, selected by no
     /// more fields than are known to select it.
     fn is_about(&self, stored: &HeaderMap, update: &HeaderMap) -> bool {
-        let known = admit::selecting_set(&self.site.route(self.route).vary, stored);
-        validation::confirms(stored, update) && Vary::parse(update).is_within(&known)
+        if self.varies_by_credentials(update) {
+            return false;
+        }
+        let (site, route) = (&self.site, self.site.route(self.route));
+        let known = admit::selecting_set(site, route, stored);
+        let named = match Vary::parse(update) {
+            Vary::By(set) => Vary::By(admit::unsatisfied(site, route, set)),
+            Vary::Anything => Vary::Anything,
+        };
+        validation::confirms(stored, update) && named.is_within(&known)
     }
 
     /// The fields of what may be validated, and whose tag they hold. What is of another version may not: a
@@ -230,13 +245,18 @@ impl<S: Store> Ask<S> {
         *request.headers_mut() = headers;
         let asked = self.pipeline.clock.now();
         let sent = send(&self.pipeline, &self.site, request, self.interim.as_ref()).await;
-        let (response, answered) = sent.map_err(|unanswered| unanswered.error)?;
+        let (mut response, answered) = sent.map_err(|unanswered| unanswered.error)?;
+        let route = self.site.route(self.route);
+        credentials::make_answer_anonymous(route, response.headers_mut());
         let exchange = Exchange { asked, answered, received: self.pipeline.clock.steady() };
         Ok(Answer { response, exchange, is_validation: false })
     }
 
-    async fn answered(self: Box<Self>, answer: Answer, flight: Option<Takeoff>) -> Fetched {
+    async fn answered(mut self: Box<Self>, answer: Answer, flight: Option<Takeoff>) -> Fetched {
         let is_failure = answer.is_failure();
+        if self.member.is_some() {
+            Box::pin(self.heed(&answer)).await;
+        }
         let Answer { response, exchange, is_validation } = answer;
         if let Some(stored) = self.stored.as_ref().filter(|_| is_validation) {
             let freshened = self.freshen(stored, response.headers(), exchange);
@@ -268,6 +288,38 @@ impl<S: Store> Ask<S> {
         }
     }
 
+    /// Heeds what an answer says about the credentials that it was asked with.
+    async fn heed(&mut self, answer: &Answer) {
+        let Some(member) = self.member.as_deref() else { return };
+        let status = answer.response.status();
+        let word = if answer.is_validation { Word::Accepted } else { Word::of(status) };
+        let asked = (self.stamp, self.asked_at);
+        let now = (answer.exchange.answered, answer.exchange.received);
+        let subject = Subject {
+            member,
+            route: &self.site.route(self.route).name,
+            target: &self.target,
+            is_stored: self.stored.is_some(),
+            are_verified: self.site.users.are_verified(),
+        };
+        accepted::heed(&self.pipeline, &subject, word, (asked, now)).await;
+        // Those who wait for the word of the origin go on.
+        if let Some(recheck) = &mut self.recheck {
+            recheck.end();
+        }
+    }
+
+    /// What a response to this question is known by.
+    pub fn facets(&self) -> OwnFacets {
+        self.site.facets(self.route, self.member.as_deref())
+    }
+
+    /// The user whose own the response is, for its tags.
+    pub fn user(&self) -> Option<&str> {
+        let is_own = self.rule().partition == Partition::User;
+        self.member.as_deref().filter(|_| is_own)?.user.as_deref()
+    }
+
     /// Whether a response is stored, and how.
     pub fn verdict(
         &self,
@@ -279,6 +331,9 @@ impl<S: Store> Ask<S> {
         let directives = ResponseDirectives::parse(response.headers());
         let head = (response.status(), response.headers());
         let freshness = self.storable(head, &directives, exchange)?;
+        if self.varies_by_credentials(response.headers()) {
+            return Err(Reason::VaryCredential);
+        }
         if self.repeats_ignored_parameter(response.headers()) {
             return Err(Reason::IgnoredParameter);
         }
@@ -304,7 +359,25 @@ impl<S: Store> Ask<S> {
         let head = ResponseHead { status, headers, requested_at, received_at };
         let asked = (&self.head(), &self.directives);
         let freshness = storable(asked, (&head, directives), self.rule())?;
-        Ok(Freshness { received_at: received, ..freshness })
+        let freshness = Freshness { received_at: received, ..freshness };
+        let is_own = self.rule().partition == Partition::User;
+        Ok(match self.member.as_deref().and_then(|member| member.expires).filter(|_| is_own) {
+            Some(end) => freshness.ending_in(end.saturating_since(received_at)),
+            None => freshness,
+        })
+    }
+
+    /// Whether members who share a partition may get different responses by the credentials that it is made
+    /// of. A user's own partition separates them already.
+    fn varies_by_credentials(&self, response: &HeaderMap) -> bool {
+        let (site, route) = (&self.site, self.site.route(self.route));
+        if !matches!(route.rule.partition, Partition::Authenticated | Partition::Claims(_)) {
+            return false;
+        }
+        let Vary::By(set) = Vary::parse(response) else { return false };
+        let is_listed = |name| route.vary.headers.contains(name);
+        let varies = |name| credentials::is_partitioned_by(site, route, name) && !is_listed(name);
+        set.iter().any(varies)
     }
 
     /// Whether a redirect carries on what is not in the key, a token perhaps.
@@ -333,7 +406,7 @@ impl<S: Store> Ask<S> {
         let refreshed = verdict.ok().and_then(|freshness| {
             let mut headers = stored_fields(&headers, &directives);
             let tags = tag::take(&mut headers, &self.host());
-            let facets = self.site.facets(self.route);
+            let facets = self.facets();
             old.freshened(headers, freshness, tags, (self.stamp, self.asked_at, facets))
         });
         let response = if let Some(response) = refreshed {
@@ -373,7 +446,7 @@ impl<S: Store> Ask<S> {
     /// Whether no purge since the origin was asked selects a response with these tags.
     pub fn is_alive(&self, tags: &[String]) -> bool {
         let (fences, url) = (self.pipeline.log.fences(), self.url.as_bytes());
-        let facets = self.site.facets(self.route);
+        let facets = self.facets();
         let expected = Expected { url, facets: facets.as_facets(), tags: Some(tags) };
         fences.outlives(&self.stamp, &expected, tags) != Verdict::Dead
     }
@@ -391,6 +464,9 @@ impl<S: Store> Ask<S> {
 
     /// What is stored, where it may stand in for an origin that fails (RFC 5861 §4).
     fn stale_instead(&self, origin_status: Option<StatusCode>, now: Timestamp) -> Option<Settled> {
+        if self.recheck.as_ref().is_some_and(|recheck| !recheck.may_be_bridged()) {
+            return None;
+        }
         // A purge may have come while the origin was asked.
         let stored = self.stored.as_ref().filter(|stored| !self.is_gone(&stored.response))?;
         let known = (stored.response.status, &stored.response.freshness);
@@ -411,7 +487,7 @@ impl<S: Store> Ask<S> {
         };
         let is_newer = |known: &StoredResponse| known.asked_at > self.asked_at;
         if !matches!(known, Some(Entry::Response(known)) if is_newer(&known)) {
-            store.remove(stored.key.digest()).await;
+            store.remove(&stored.key).await;
         }
     }
 
@@ -431,9 +507,12 @@ impl<S: Store> Ask<S> {
         reason: Reason,
         flight: Option<&Takeoff>,
     ) -> Fetched {
-        if validation::is_about_resource(response.status()) && !reason.lies_in_request() {
+        let status = response.status();
+        // Of a partition it is about the credentials of the one who asked.
+        let is_refusal = self.member.is_some() && Word::of(status) == Word::Refused;
+        if validation::is_about_resource(status) && !reason.lies_in_request() && !is_refusal {
             match &self.stored {
-                Some(stored) if stale::takes_back(response.status()) => {
+                Some(stored) if stale::takes_back(status) => {
                     Box::pin(self.take_back(stored, now)).await;
                 }
                 Some(stored) => Box::pin(self.end(stored)).await,

@@ -7,7 +7,9 @@ use http::{Method, Request, Uri, header, request::Parts};
 
 use super::{
     Pipeline, Site,
+    accepted::{Place, Recheck, Standing, Turn},
     collapse::{Role, Takeoff},
+    credentials::Asking,
     fetch::Ask,
     fill::FillReader,
     finish::Received,
@@ -33,6 +35,7 @@ use crate::{
     },
     server::Connection,
     store::Store,
+    user::Member,
 };
 
 /// How often a request joins a fetch that turns out to bring another variant.
@@ -92,6 +95,8 @@ pub struct Need {
     pub reason: Reason,
     /// What could lately not be done with responses under the key.
     pub known: Option<Known>,
+    /// The turn of credentials that the origin has not accepted lately.
+    pub recheck: Option<Recheck>,
 }
 
 impl Need {
@@ -102,18 +107,24 @@ impl Need {
             && !directives.no_cache
             && !directives.no_store
             && self.known.is_none()
+            && self.recheck.is_none()
     }
 
     /// The cache is bypassed: whatever is stored under this key, the origin is asked.
     pub fn of_bypass(key: CacheKey) -> Self {
         let (forward, reason) = (Forward::Bypass, Reason::RuleBypass);
-        Self { key, stored: None, forward, reason, known: None }
+        Self { key, stored: None, forward, reason, known: None, recheck: None }
     }
 
     /// A stored response has to be renewed.
     fn of_stale(stored: Stored, reason: Reason) -> Self {
         let (key, forward) = (stored.key.clone(), Forward::Stale);
-        Self { key, stored: Some(stored), forward, reason, known: None }
+        Self { key, stored: Some(stored), forward, reason, known: None, recheck: None }
+    }
+
+    /// The origin is asked about the credentials first, and about what is stored.
+    fn of_recheck(stored: Stored) -> Self {
+        Self { forward: Forward::Request, ..Self::of_stale(stored, Reason::Recheck) }
     }
 }
 
@@ -131,6 +142,17 @@ impl<S> Inquiry<S> {
         }
     }
 
+    /// The request, as far as it says who asks.
+    pub fn asking(&self) -> Asking<'_> {
+        Asking {
+            query: self.request.uri.query(),
+            headers: &self.request.headers,
+            presence: self.presence,
+            peer: self.connection.peer.map(|peer| peer.ip().to_canonical()),
+            now: self.received.at,
+        }
+    }
+
     /// Whether it may change what is stored.
     pub fn is_unsafe(&self) -> bool {
         invalidation::is_unsafe(&self.request.method, self.presence)
@@ -138,9 +160,55 @@ impl<S> Inquiry<S> {
 }
 
 impl<S: Store> Inquiry<S> {
+    /// What is stored for it, and what that is good for. Credentials that the origin has not accepted lately
+    /// go there first, whatever is stored.
+    pub async fn look_up(&self, lookup: &Lookup) -> Weighed {
+        let Some(member) = lookup.member.as_deref() else { return self.weighed(lookup).await };
+        let Some(recheck) = self.recheck(member, &lookup.target).await else {
+            return self.weighed(lookup).await;
+        };
+        let need = match self.weighed(lookup).await {
+            Weighed::Fresh(stored) | Weighed::Stale(stored, _) => Need::of_recheck(stored),
+            Weighed::Needed(need) => need,
+        };
+        Weighed::Needed(Need { recheck: Some(recheck), ..need })
+    }
+
+    /// Whether a member's credentials have to be rechecked by this request; waits if another one does.
+    async fn recheck(&self, member: &Member, target: &CacheKey) -> Option<Recheck> {
+        let (accepted, users) = (&self.pipeline.accepted, &self.site.users);
+        if accepted.is_denied(member, target, self.received.steady) {
+            return Some(Recheck::alone());
+        }
+        let place = Place::of(member, self.site.route_name(self.route));
+        let mut has_waited = false;
+        loop {
+            let standing = self.standing(member, place);
+            if standing == Standing::Accepted {
+                return None;
+            }
+            match accepted.turn(place) {
+                Turn::First(turn) => {
+                    return Some(Recheck::first(turn, standing, users.are_verified()));
+                }
+                Turn::Wait(mut first) if !has_waited => {
+                    let _ended = first.changed().await;
+                    has_waited = true;
+                }
+                Turn::Wait(_) => return Some(Recheck::alone()),
+            }
+        }
+    }
+
+    fn standing(&self, member: &Member, place: Place) -> Standing {
+        let (fences, received) = (self.pipeline.log.fences(), self.received);
+        let (at, recheck) = ((received.started, received.steady), self.site.users.recheck());
+        self.pipeline.accepted.standing((member, place), fences, at, recheck)
+    }
+
     /// What is stored for it, and what that is good for. The shared tier is asked where what is at hand
     /// does not do, unless it is known that nothing can be stored.
-    pub async fn look_up(&self, lookup: &Lookup) -> Weighed {
+    async fn weighed(&self, lookup: &Lookup) -> Weighed {
         let near = self.find(Tier::Near, lookup).await;
         match self.weigh(lookup, near) {
             Weighed::Needed(need) if need.known != Some(Known::Unstored) => {
@@ -196,7 +264,7 @@ impl<S: Store> Inquiry<S> {
     ) -> Need {
         let asker = Asker::of(lookup.credentials, self.rule());
         let known = self.pipeline.uncacheable.known((&key, asker), self.received.steady);
-        Need { key, stored, forward, reason, known }
+        Need { key, stored, forward, reason, known, recheck: None }
     }
 
     /// Whether a stale response is served because the origin has said when it wants to be asked again. A
@@ -214,7 +282,7 @@ impl<S: Store> Inquiry<S> {
     /// Waits with whoever asks for the same, or takes the lead.
     pub async fn together(&self, lookup: &Lookup, mut need: Need) -> Joined {
         for _ in 0..JOINS {
-            let waiting = match self.join(&need.key) {
+            let waiting = match self.join(lookup, &need.key) {
                 Role::Leader(flight) => return Joined::Leading(need, flight),
                 Role::Follower(waiting) => waiting,
             };
@@ -225,7 +293,7 @@ impl<S: Store> Inquiry<S> {
                 Some(Landing::Settled(settled)) if settled.stands_under(&need.key) => {
                     let freshness = settled.response.freshness;
                     let is_other = settled.comes_second(&self.request.headers);
-                    return if is_other || Self::is_withheld(&freshness, lookup) {
+                    return if is_other || self.is_withheld(&freshness, lookup) {
                         Joined::Nothing(need)
                     } else {
                         Joined::Settled(settled)
@@ -234,7 +302,7 @@ impl<S: Store> Inquiry<S> {
                 Some(Landing::Failed(error)) => return Joined::Failed(error),
                 Some(Landing::Arriving(arriving)) if self.is_answered_by(&arriving) => {
                     return match arriving.fill.reader() {
-                        Some(reader) if !Self::is_withheld(&arriving.freshness, lookup) => {
+                        Some(reader) if !self.is_withheld(&arriving.freshness, lookup) => {
                             Joined::Reading(arriving, reader)
                         }
                         _ => Joined::Nothing(need),
@@ -272,14 +340,18 @@ impl<S: Store> Inquiry<S> {
         lookup::find((&self.pipeline.store, tier), &lookup.target, &asked).await
     }
 
-    fn join(&self, key: &CacheKey) -> Role {
-        let (facets, fences) = (self.site.facets(self.route), self.pipeline.log.fences());
+    fn join(&self, lookup: &Lookup, key: &CacheKey) -> Role {
+        let facets = self.site.facets(self.route, lookup.member.as_deref());
+        let fences = self.pipeline.log.fences();
         self.pipeline.flights.join(key, &facets, fences, self.received.started)
     }
 
-    /// Whether this request may not have what another fetched.
-    fn is_withheld(freshness: &Freshness, lookup: &Lookup) -> bool {
-        freshness.withheld_from(lookup.credentials).is_some()
+    /// Whether this request may not have what another fetched, or its token has ended while it waited.
+    fn is_withheld(&self, freshness: &Freshness, lookup: &Lookup) -> bool {
+        let has_ended = lookup.member.as_deref().is_some_and(|member| {
+            member.expires.is_some_and(|end| end <= self.pipeline.clock.now())
+        });
+        has_ended || freshness.withheld_from(lookup.credentials).is_some()
     }
 
     fn is_answered_by(&self, arriving: &Arriving) -> bool {
@@ -297,7 +369,7 @@ impl<S: Store> Inquiry<S> {
         if self.pipeline.backoff.is_wanted(&stored.key, self.received.steady) {
             return;
         }
-        let Role::Leader(flight) = self.join(&stored.key) else { return };
+        let Role::Leader(flight) = self.join(lookup, &stored.key) else { return };
         let need = Need::of_stale(stored.clone(), reason);
         let request = if lookup.presence.has(Presence::DIRECTIVES) {
             without_directives(&self.request)
@@ -350,6 +422,8 @@ impl<S: Store> Inquiry<S> {
             readings: Readings::of(request.uri.path()).into_owned(),
             url,
             credentials: lookup.credentials,
+            member: lookup.member.clone(),
+            recheck: need.recheck,
             directives,
             request: as_get(request),
             stamp: self.pipeline.log.fences().stamp(),

@@ -6,7 +6,12 @@ use futures_util::FutureExt;
 use http::{HeaderMap, Method};
 use tokio::time::timeout;
 
-use super::{Pipeline, credentials, receive::Ingress, site::Site};
+use super::{
+    Pipeline, accepted,
+    credentials::{self, Asking},
+    receive::Ingress,
+    site::Site,
+};
 use crate::{
     fence::{Mode, Purge, Selector, Source},
     key::target::{Readings, purge_url},
@@ -17,6 +22,7 @@ use crate::{
     },
     purge::{Acknowledgement, Log, Receipt, Unavailable},
     store::Store,
+    user::Member,
 };
 
 /// How long the answer to a write waits until its purge holds everywhere, once it is in the log. With all
@@ -40,10 +46,13 @@ pub enum Purged {
 /// What the outcome of an unsafe request makes invalid: its own target, `Location` and `Content-Location`,
 /// as far as they are on this host (RFC 9111 §4.4); the groups that the response names (RFC 9875); and, if
 /// the request counts as done, the tags that its route names, or that of another reading of its path.
+///
+/// Where a route keeps users apart, its targets become invalid for the one who asks: each of them has a cache
+/// of its own. After a logout all that belongs to the user becomes invalid, and the credential is refused.
 pub fn selectors(
     site: &Site,
     ingress: &Ingress<'_>,
-    request: &RequestHead<'_>,
+    (request, asking): (&RequestHead<'_>, &Asking<'_>),
     outcome: &Outcome<'_>,
 ) -> Vec<Selector> {
     let mut selectors = Vec::new();
@@ -51,15 +60,23 @@ pub fn selectors(
         Outcome::Answered(_, response) => groups(ingress, response),
         Outcome::Unknown => Vec::new(),
     };
+    let mut is_for_everyone = false;
     if outcome.is_done(request) {
         let (path, query) = path_and_query(request.target);
         let readings = Readings::of(path);
+        let writer = credentials::writer(site, asking);
         for route in site.routes.select_each(request.method, &ingress.host, &readings) {
-            tags.extend(route.tags_purged_by(&readings, query));
+            let user = writer.as_deref().and_then(|writer| writer.user.as_deref());
+            tags.extend(route.tags_purged_by(&readings, query, user));
+            is_for_everyone |= route.writes_for_everyone;
+            if route.logs_out {
+                selectors.extend(writer.as_deref().into_iter().flat_map(logged_out));
+            }
         }
     }
+    let asking = (!is_for_everyone).then_some(asking);
     for target in invalidation::invalidated_targets(request, outcome) {
-        selectors.extend(url(site, ingress, &target));
+        selectors.extend(url(site, ingress, &target, asking));
     }
     selectors.extend(tags.into_iter().map(|tag| Selector::Tag(tag.into())));
     selectors
@@ -71,8 +88,13 @@ fn groups(ingress: &Ingress<'_>, response: &HeaderMap) -> Vec<String> {
     groups.iter().map(|group| tag::of_group(group, &ingress.host)).collect()
 }
 
-/// A target as purges select it; none where it is not cached.
-fn url(site: &Site, ingress: &Ingress<'_>, target: &str) -> Option<Selector> {
+/// A target as purges select it; none where it is not cached. Without `asking` it is purged for everyone.
+fn url(
+    site: &Site,
+    ingress: &Ingress<'_>,
+    target: &str,
+    asking: Option<&Asking<'_>>,
+) -> Option<Selector> {
     let (path, query) = path_and_query(target);
     let readings = Readings::of(path);
     let route = site.routes.select_loosest(&Method::GET, &ingress.host, &readings).route;
@@ -80,7 +102,18 @@ fn url(site: &Site, ingress: &Ingress<'_>, target: &str) -> Option<Selector> {
         return None;
     }
     let query = credentials::purge_query(site, route, query);
-    Some(Selector::Url(purge_url::of(&ingress.host, &readings, query.as_deref())))
+    let url = Selector::Url(purge_url::of(&ingress.host, &readings, query.as_deref()));
+    Some(match asking.and_then(|asking| credentials::owner(site, route, asking)) {
+        Some(owner) => Selector::All([Selector::User(Box::from(&*owner)), url].into()),
+        None => url,
+    })
+}
+
+/// All that belongs to a user, and what was noted of the credential that was sent.
+fn logged_out(member: &Member) -> Vec<Selector> {
+    let owner = member.owner.as_ref().map(|owner| Selector::User(Box::from(&**owner)));
+    let credential = Selector::Credential(accepted::credential(member).into());
+    owner.into_iter().chain([credential]).collect()
 }
 
 fn path_and_query(target: &str) -> (&str, Option<&str>) {
@@ -97,12 +130,26 @@ fn path_and_query(target: &str) -> (&str, Option<&str>) {
 /// On this node it holds before anything is waited for. What is not in the log when this returns, or
 /// when its caller goes away, gets there later.
 pub async fn purge<S: Store>(pipeline: &Pipeline<S>, selectors: Vec<Selector>) -> Purged {
+    let (purged, result) = match append(pipeline, selectors, Source::Write).await {
+        None => return Purged::Nothing,
+        Some(appended) => appended,
+    };
+    pipeline.metrics.purging.writes.with_label_values(&[result]).inc();
+    purged
+}
+
+/// The same for a purge from elsewhere, which is not counted. Returns what became of it, and that in a word;
+/// nothing if nothing is selected.
+pub async fn append<S: Store>(
+    pipeline: &Pipeline<S>,
+    selectors: Vec<Selector>,
+    source: Source,
+) -> Option<(Purged, &'static str)> {
     if selectors.is_empty() {
-        return Purged::Nothing;
+        return None;
     }
-    let purge =
-        Purge { mode: Mode::Hard, selectors, source: Source::Write, reason: None, warm: false };
-    let mut appending = Box::pin(append(Arc::clone(&pipeline.log), purge.clone()));
+    let purge = Purge { mode: Mode::Hard, selectors, source, reason: None, warm: false };
+    let mut appending = Box::pin(append_or_record(Arc::clone(&pipeline.log), purge.clone()));
     let appended = if let Some(appended) = (&mut appending).now_or_never() {
         Ok(appended)
     } else {
@@ -115,16 +162,14 @@ pub async fn purge<S: Store>(pipeline: &Pipeline<S>, selectors: Vec<Selector>) -
         });
         timeout(BOUND, settled).await.map(|ended| ended.unwrap_or(Err(Unavailable)))
     };
-    let (purged, result) = match appended {
+    Some(match appended {
         Ok(Ok(receipt)) => {
             let is_given = receipt.verdict == Acknowledgement::Given;
             (Purged::Applied(receipt), if is_given { "applied" } else { "late" })
         }
         Ok(Err(Unavailable)) => (Purged::Here, "pending"),
         Err(_) => (Purged::Here, "late"),
-    };
-    pipeline.metrics.purging.writes.with_label_values(&[result]).inc();
-    purged
+    })
 }
 
 /// Counts a purge that is written together with another.
@@ -133,7 +178,7 @@ pub fn count_merged<S>(pipeline: &Pipeline<S>) {
 }
 
 /// Appends a purge; where that fails, it holds on this node and waits for the log.
-async fn append(log: Arc<Log>, purge: Purge) -> Result<Receipt, Unavailable> {
+async fn append_or_record(log: Arc<Log>, purge: Purge) -> Result<Receipt, Unavailable> {
     let appended = log.append(purge.clone(), PATIENCE).await;
     if appended.is_err() {
         log.record(purge);

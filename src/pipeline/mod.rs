@@ -16,6 +16,7 @@
 //! Every step decides by pure functions of `policy`, `key` and `route`; only `fetch`, `pass` and
 //! `admit` wait for the outside.
 
+mod accepted;
 mod admit;
 mod answer;
 mod backoff;
@@ -61,6 +62,7 @@ use http::{Method, Request, Response, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::{Semaphore, oneshot};
 
+pub use accepted::follow_denials;
 pub use body::Body;
 pub use clock::Clock;
 pub use site::{OriginHost, ServedHosts, ServerTiming, Site, SiteId};
@@ -81,6 +83,7 @@ use crate::{
     telemetry::Metrics,
     warm::{self, Queue},
 };
+use accepted::{Accepted, Place, Standing};
 use backoff::Backoff;
 use collapse::{Flights, Takeoff};
 use current::Current;
@@ -104,6 +107,7 @@ pub struct Pipeline<S> {
     store: S,
     log: Arc<Log>,
     flights: Flights,
+    accepted: Arc<Accepted>,
     uncacheable: Uncacheable,
     backoff: Backoff,
     filling: Arc<Budget>,
@@ -138,6 +142,7 @@ impl<S: Store> Pipeline<S> {
             store,
             log,
             flights: Flights::new(),
+            accepted: Accepted::new(),
             uncacheable: Uncacheable::new(),
             backoff: Backoff::new(),
             filling: Budget::new(FILLING),
@@ -222,7 +227,12 @@ impl<S: Store> Handler for Pipeline<S> {
         let mut presence = Presence::default();
         let planned = self.site.with(|site| {
             presence = receive::settle_fields(site, request.headers_mut(), connection);
-            let (route, verdict) = receive::plan(site, &request, presence, connection);
+            let came = (&**connection, received.at);
+            let (route, verdict) = receive::plan(site, &request, presence, came);
+            if let Verdict::Lookup(_) | Verdict::Refresh(_) = &verdict {
+                let headers = request.headers_mut();
+                credentials::make_anonymous(site, site.route(route), headers, presence);
+            }
             match &verdict {
                 Verdict::Lookup(lookup) => {
                     match self.fresh_at_hand(site, route, &request, lookup, received) {
@@ -265,6 +275,9 @@ impl<S: Store> Pipeline<S> {
     ) -> Option<Arc<StoredResponse>> {
         let route = site.route(route);
         let (vary, headers, fences) = (&route.vary, request.headers(), self.log.fences());
+        if !self.is_accepted(site, &route.name, lookup, received) {
+            return None;
+        }
         let (started, version) = (received.started, &*site.version);
         let presence = lookup.presence;
         let asked = Asked { vary, headers, presence, fences, started, version };
@@ -274,6 +287,17 @@ impl<S: Store> Pipeline<S> {
             stored.note_asked();
             stored
         })
+    }
+}
+
+impl<S> Pipeline<S> {
+    /// Whether the origin has lately accepted the credentials of a request whose partition is made of them.
+    fn is_accepted(&self, site: &Site, route: &str, lookup: &Lookup, received: Received) -> bool {
+        let Some(member) = lookup.member.as_deref() else { return true };
+        let (place, at) = (Place::of(member, route), (received.started, received.steady));
+        let (fences, recheck) = (self.log.fences(), site.users.recheck());
+        !self.accepted.is_denied(member, &lookup.target, received.steady)
+            && self.accepted.standing((member, place), fences, at, recheck) == Standing::Accepted
     }
 }
 
@@ -334,7 +358,7 @@ impl<S: Store> Context<S> {
         if need.stored.as_ref().is_none_or(is_for_origin)
             && let Some(told) = self.passes(&lookup, &need, told)
         {
-            return self.pass(body, told, Some(&lookup.target)).boxed().await;
+            return self.pass(body, told, Some(&lookup)).boxed().await;
         }
         if !need.may_be_shared(&lookup, self.inquiry.rule()) {
             let fetched = self.inquiry.question(&lookup, need).run(None).boxed().await;

@@ -3,8 +3,19 @@
 use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 
-use super::{Context, body::Body, deliver::Told, fetch, inquiry::Inquiry};
+use super::{
+    Context,
+    accepted::{self, Subject, Word},
+    body::Body,
+    credentials,
+    deliver::Told,
+    fetch,
+    inquiry::Inquiry,
+    receive::Lookup,
+};
 use crate::{
+    fence::Stamp,
+    field::Timestamp,
     key::CacheKey,
     origin::{RequestBody, ResponseBody, upgrade},
     policy::{CacheResult, Forward, Reason},
@@ -16,25 +27,32 @@ use crate::{
 impl<S: Store> Context<S> {
     /// Carries a request to the origin and its response back, bodies streamed both ways.
     ///
-    /// With a key, the origin is asked for what that says; without, for what the client sent.
+    /// Of what the cache could have answered, the origin is asked for what its key says; otherwise for what
+    /// the client sent.
     pub(super) async fn pass(
         mut self,
         body: Incoming,
         mut told: Told,
-        key: Option<&CacheKey>,
+        lookup: Option<&Lookup>,
     ) -> Response<Body> {
         if self.inquiry.is_unsafe() {
             return self.write(body, told).await;
         }
         let upgrade = self.upgrade.take();
         let Inquiry { pipeline, site, connection, .. } = &self.inquiry;
-        let forwarded = self.inquiry.forwarded(body, key);
+        let forwarded = self.inquiry.forwarded(body, lookup.map(|lookup| &lookup.target));
+        let asked = (pipeline.log.fences().stamp(), pipeline.clock.steady());
         let sent = fetch::send(pipeline, site, forwarded, Some(&connection.interim)).await;
         let mut response = match sent {
             Ok((response, _)) => response,
             Err(unanswered) => return self.answer_failure(&unanswered.error, told),
         };
         told.origin_status = Some(response.status());
+        if let Some(lookup) = lookup {
+            let route = site.route(self.inquiry.route);
+            credentials::make_answer_anonymous(route, response.headers_mut());
+            self.inquiry.heed(lookup, response.status(), asked).await;
+        }
         join_upgrade(upgrade, &mut response);
         self.inquiry.warm(response.status());
         self.answer_passing(response, told)
@@ -48,6 +66,21 @@ impl<S: Store> Inquiry<S> {
         *forwarded.method_mut() = self.request.method.clone();
         *forwarded.body_mut() = RequestBody::client(body, self.connection.body);
         forwarded
+    }
+
+    /// Heeds what the origin says about the credentials of a member.
+    async fn heed(&self, lookup: &Lookup, status: StatusCode, asked: (Stamp, Timestamp)) {
+        let Some(member) = lookup.member.as_deref() else { return };
+        let Self { pipeline, site, route, .. } = self;
+        let subject = Subject {
+            member,
+            route: site.route_name(*route),
+            target: &lookup.target,
+            is_stored: true,
+            are_verified: site.users.are_verified(),
+        };
+        let now = (pipeline.clock.now(), pipeline.clock.steady());
+        Box::pin(accepted::heed(pipeline, &subject, Word::of(status), (asked, now))).await;
     }
 
     /// Has fetched what its route says is asked for next.

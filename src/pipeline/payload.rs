@@ -170,15 +170,16 @@ impl<S: Store> Ask<S> {
     ) -> Result<Vec<String>, Unreadable> {
         let Payload::Json(coding, kind) = payload else { return Ok(Vec::new()) };
         if !payload.is_slow(length(chunks)) {
-            let (route, request) =
-                (self.site.route(self.route), (&self.readings, self.request.uri.query()));
+            let (route, query) = (self.site.route(self.route), self.request.uri.query());
+            let request = (&self.readings, (query, self.user()));
             return tags(route, request, (coding, kind), chunks);
         }
         let _turn = self.pipeline.reading.acquire().await;
         let (site, request) = (Arc::clone(&self.site), Arc::clone(&self.request));
         let (route, readings, chunks) = (self.route, self.readings.clone(), chunks.to_vec());
+        let user = self.user().map(str::to_owned);
         let reading = move || {
-            let request = (&readings, request.uri.query());
+            let request = (&readings, (request.uri.query(), user.as_deref()));
             tags(site.route(route), request, (coding, kind), &chunks)
         };
         tokio::task::spawn_blocking(reading).await.unwrap_or(Err(Unreadable::Malformed))
@@ -222,10 +223,11 @@ fn length(chunks: &[Bytes]) -> usize {
     chunks.iter().map(Bytes::len).sum()
 }
 
-/// The tags that the JSON in these bytes has for the response to a request, if it may be stored.
+/// The tags that the JSON in these bytes has for the response to a request with this path, query and user, if
+/// it may be stored.
 fn tags(
     route: &Route,
-    (path, query): (&Readings<'_>, Option<&str>),
+    (path, asked): (&Readings<'_>, (Option<&str>, Option<&str>)),
     (coding, kind): (Coding, Kind),
     chunks: &[Bytes],
 ) -> Result<Vec<String>, Unreadable> {
@@ -242,7 +244,7 @@ fn tags(
     if !kind.is_json() {
         return Ok(Vec::new());
     }
-    route.body_tags_of(path, query, &document).map_err(|_| Unreadable::Tags)
+    route.body_tags_of(path, asked, &document).map_err(|_| Unreadable::Tags)
 }
 
 /// The JSON in these bytes; none where there are none.
@@ -303,12 +305,13 @@ mod tests {
     use super::*;
     use crate::{
         policy::Rule,
-        route::{Pattern, Tag, json},
+        route::{Names, Pattern, Tag, json},
     };
 
     fn route(template: &str) -> Route {
         let pattern = Pattern::parse("/products/{product}").unwrap();
-        let Ok(Tag::OfBody(tag)) = Tag::parse(template, &pattern) else { panic!("{template}") };
+        let tag = Tag::parse(template, Names::of_path(&pattern));
+        let Ok(Tag::OfBody(tag)) = tag else { panic!("{template}") };
         let (pattern, body_tags) = (Some(pattern), Box::from([tag]));
         Route { pattern, body_tags, ..Route::unmatched(Rule::default()) }
     }
@@ -339,7 +342,7 @@ mod tests {
         let path = Readings::of("/products/%61");
         let chunks: Vec<Bytes> = chunks.iter().map(|chunk| Bytes::copy_from_slice(chunk)).collect();
         let of_body = (coding, Kind::Json);
-        tags(&route("{product}:{$.id}"), (&path, None), of_body, &chunks)
+        tags(&route("{product}:{$.id}"), (&path, (None, None)), of_body, &chunks)
     }
 
     fn zipped(bytes: &[u8]) -> Vec<u8> {

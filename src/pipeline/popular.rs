@@ -125,11 +125,11 @@ impl<S: Store> Pipeline<S> {
         (key, response): (&CacheKey, &Arc<StoredResponse>),
     ) {
         let Again { request, way, credentials, site, .. } = *asked;
-        if credentials.are_personal() {
+        let route = site.route(asked.route);
+        if credentials.are_personal() || route.rule.partition.needs_identity() {
             return;
         }
-        let route = site.route(asked.route);
-        let set = admit::selecting_set(&route.vary, &response.fields().unpack(0));
+        let set = admit::selecting_set(site, route, &response.fields().unpack(0));
         let cookies =
             SelectingCookies { named: &route.vary.cookies, rules: selecting_rules(site, route) };
         if let Some(request) = again(request, way, &set, &cookies) {
@@ -260,6 +260,7 @@ mod tests {
                 lifetime: Duration::from_mins(1),
                 stale_while_revalidate: None,
                 stale_if_error: None,
+                usable_for: None,
                 constraints: Constraints::default(),
             },
             tags: vec![tag.to_owned()],

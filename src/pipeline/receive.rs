@@ -1,17 +1,17 @@
 //! The first step: which rule governs a request, and whether the cache is asked at all.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body::Body;
 
 use super::{
-    credentials::{Identity, masked},
+    credentials::{Asking, Identity, masked},
     finish,
     site::Site,
 };
 use crate::{
-    field::{hop, presence::Presence},
+    field::{Timestamp, hop, presence::Presence},
     forward::{self, told},
     key::{
         CacheKey, OriginTarget, Reach,
@@ -20,6 +20,7 @@ use crate::{
     policy::{Credentials, Reason, RequestDirectives},
     route::{Agreement, Route},
     server::Connection,
+    user::Member,
 };
 
 /// What is to be done with a request.
@@ -42,8 +43,10 @@ pub struct Lookup {
     pub target: CacheKey,
     /// Its own `Cache-Control`, as far as the route lets clients speak.
     pub directives: RequestDirectives,
-    /// What it says about who asks, besides its target.
+    /// What it says about who asks, besides its target and its partition.
     pub credentials: Credentials,
+    /// The member of the route's partition that asks, if the route keeps them apart.
+    pub member: Option<Arc<Member>>,
     /// Which fields it carries.
     pub presence: Presence,
 }
@@ -76,7 +79,7 @@ pub fn plan<B: Body>(
     site: &Site,
     request: &Request<B>,
     presence: Presence,
-    connection: &Connection,
+    (connection, now): (&Connection, Timestamp),
 ) -> (usize, Verdict) {
     let (uri, headers) = (request.uri(), request.headers());
     let ingress = Ingress::of(site, headers, connection);
@@ -104,11 +107,14 @@ pub fn plan<B: Body>(
     } else {
         RequestDirectives::default()
     };
-    let (credentials, target) = match identify((site, route), &ingress, (uri, headers), presence) {
+    let peer = connection.peer.map(|peer| peer.ip().to_canonical());
+    let asking = Asking { query: uri.query(), headers, presence, peer, now };
+    let (identity, target) = match identify((site, route), &ingress, uri.path(), &asking) {
         Ok(identified) => identified,
         Err(reason) => return (index, Verdict::Pass(reason)),
     };
-    let lookup = Lookup { target, directives, credentials, presence };
+    let Identity { credentials, member, .. } = identity;
+    let lookup = Lookup { target, directives, credentials, member, presence };
     if !bypasses {
         (index, Verdict::Lookup(lookup))
     } else if may_refresh(route, request, &lookup) {
@@ -122,13 +128,14 @@ pub fn plan<B: Body>(
 pub fn identify(
     (site, route): (&Site, &Route),
     ingress: &Ingress<'_>,
-    (uri, headers): (&Uri, &HeaderMap),
-    presence: Presence,
-) -> Result<(Credentials, CacheKey), Reason> {
-    let identity = Identity::of(site, route, (uri.query(), headers), presence)?;
-    let credentials = identity.credentials;
-    let plain = ingress.key(site, (uri.path(), uri.query()), (&route.query, credentials));
-    Ok((credentials, identity.key(site, route, headers, plain)))
+    path: &str,
+    asking: &Asking<'_>,
+) -> Result<(Identity, CacheKey), Reason> {
+    let identity = Identity::of(site, route, asking)?;
+    let rules = (&route.query, identity.credentials);
+    let target = ingress.target(site, (path, asking.query), rules);
+    let key = identity.key((site, route), asking.headers, target);
+    Ok((identity, key))
 }
 
 /// Whether the answer to a request that bypasses the cache is what any other request for the same key would
@@ -183,13 +190,13 @@ impl<'a> Ingress<'a> {
         }
     }
 
-    /// The key of a `GET` of a target: of what the origin is asked for, and of that alone.
-    fn key(
-        &self,
-        site: &Site,
-        (path, query): (&str, Option<&str>),
+    /// What the origin is asked for by a `GET` of a target that the cache may answer.
+    fn target<'b>(
+        &'b self,
+        site: &'b Site,
+        (path, query): (&'b str, Option<&'b str>),
         (rule, credentials): (&QueryRule, Credentials),
-    ) -> CacheKey {
+    ) -> OriginTarget<'b> {
         let kept = query.and_then(|query| rule.kept(query));
         let mut target = OriginTarget {
             method: &Method::GET,
@@ -206,7 +213,7 @@ impl<'a> Ingress<'a> {
         if credentials.has(Credentials::PARAMETER) {
             mask(site, &mut target);
         }
-        target.key()
+        target
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     route::{Route, RouteTable},
     server::Connection,
     telemetry::{AccessLog, RouteMetrics},
-    user::Users,
+    user::{Member, Users},
 };
 
 /// The parts of the pipeline that come out of the configuration.
@@ -139,9 +139,10 @@ impl Site {
         &self.route(index).name
     }
 
-    /// What a response stored under the route with this index is known by.
-    pub fn facets(&self, index: usize) -> OwnFacets {
+    /// What a response stored under the route with this index is known by, for a member of its partition.
+    pub fn facets(&self, index: usize, member: Option<&Member>) -> OwnFacets {
         let (route, version) = (Arc::clone(&self.route(index).name), Arc::clone(&self.version));
-        OwnFacets { user: None, route: Some(route), version: Some(version) }
+        let user = member.and_then(|member| member.owner.clone());
+        OwnFacets { user, route: Some(route), version: Some(version) }
     }
 }

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Empty};
 use super::{
     Pipeline,
     admit::Arrival,
+    credentials,
     fetch::Fetched,
     finish::Received,
     inquiry::{Inquiry, Joined, Need, Weighed},
@@ -86,10 +87,13 @@ impl<S: Store> Warmer<S> {
 
     fn inquiry(&self, wanted: WarmRequest) -> Option<(Inquiry<S>, Lookup)> {
         let received = Received::now(&self.0.clock);
-        let (request, connection) = self.request(wanted)?;
+        let (mut request, connection) = self.request(wanted)?;
         let presence = Presence::of(request.headers());
         let (site, route, verdict) = self.0.site.with(|site| {
-            let (route, verdict) = receive::plan(site, &request, presence, &connection);
+            let came = (&*connection, received.at);
+            let (route, verdict) = receive::plan(site, &request, presence, came);
+            let headers = request.headers_mut();
+            credentials::make_anonymous(site, site.route(route), headers, presence);
             (Arc::clone(site), route, verdict)
         });
         let Verdict::Lookup(lookup) = verdict else { return None };

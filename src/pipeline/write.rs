@@ -90,7 +90,8 @@ impl<S: Store> Inquiry<S> {
     fn invalidated_by(&self, outcome: &Outcome<'_>) -> Vec<Selector> {
         let Self { site, request, connection, .. } = self;
         let ingress = Ingress::of(site, &request.headers, connection);
-        invalidate::selectors(site, &ingress, &request_head(request, Credentials::NONE), outcome)
+        let head = request_head(request, Credentials::NONE);
+        invalidate::selectors(site, &ingress, (&head, &self.asking()), outcome)
     }
 }
 

@@ -14,6 +14,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 
 use super::{
     admit::{self, Admission, Arrival},
+    credentials::Identity,
     fetch::{Ask, Exchange},
     fill::FillReader,
     inquiry::Inquiry,
@@ -27,7 +28,7 @@ use crate::{
     field::{Timestamp, presence::Presence},
     key::target::Readings,
     origin::ResponseBody,
-    policy::{Credentials, Freshness, RequestDirectives, cache_status},
+    policy::{Credentials, Freshness, Partition, RequestDirectives, cache_status},
     purge::{Expected, Receipt},
     route::Agreement,
     store::Store,
@@ -99,7 +100,7 @@ impl<S: Store> Inquiry<S> {
         let url = ask.url.as_bytes();
         let tags = (admission.payload == Payload::Irrelevant)
             .then(|| admit::tags(&ask, &mut response.headers().clone()));
-        let facets = ask.site.facets(ask.route);
+        let facets = ask.facets();
         let expected = Expected { url, facets: facets.as_facets(), tags: tags.as_deref() };
         let is_newest = fences.may_join(&stamp, &expected, self.received.started);
         is_newest.then_some(Candidate { ask, admission, status, tags })
@@ -110,17 +111,19 @@ impl<S: Store> Inquiry<S> {
     fn as_get(&self, stamp: Stamp, asked_at: Timestamp) -> Option<Box<Ask<S>>> {
         let head = request_head(&self.request, Credentials::NONE);
         let uri = &self.request.uri;
+        let asking = self.asking();
         let ingress = Ingress::of(&self.site, head.headers, &self.connection);
         let readings = Readings::of(uri.path());
         let selection = self.site.routes.select(&Method::GET, &ingress.host, &readings);
         let route = selection.route;
         let is_cached = route.rule.cache && selection.agreement == Agreement::Unanimous;
-        if !is_cached || route.bypass.applies(uri.query(), head.headers) {
+        // Its answer is its writer's, who kept the credentials that such a `GET` would not have sent.
+        let is_for_everyone = route.rule.partition == Partition::Everyone;
+        if !is_cached || is_for_everyone || route.bypass.applies(uri.query(), head.headers) {
             return None;
         }
-        let asked = (uri, head.headers);
-        let (credentials, target) =
-            receive::identify((&self.site, route), &ingress, asked, self.presence).ok()?;
+        let identified = receive::identify((&self.site, route), &ingress, uri.path(), &asking);
+        let (Identity { credentials, member, .. }, target) = identified.ok()?;
         Some(Box::new(Ask {
             pipeline: Arc::clone(&self.pipeline),
             site: Arc::clone(&self.site),
@@ -131,6 +134,8 @@ impl<S: Store> Inquiry<S> {
             url: target.purge_url(),
             directives: RequestDirectives::parse(head.headers).honoured_by(&route.rule),
             credentials,
+            member,
+            recheck: None,
             key: target.clone(),
             target,
             stamp,
@@ -156,8 +161,9 @@ impl<S: Store> Candidate<S> {
     /// The same where its own purge was the only one since that may select it.
     pub fn after(mut self, purged: &Purged) -> Option<Self> {
         let &Purged::Applied(Receipt { seq, .. }) = purged else { return None };
-        let Ask { pipeline, url, stamp, site, route, .. } = &mut *self.ask;
-        let (url, facets) = (url.as_bytes(), site.facets(*route));
+        let facets = self.ask.facets();
+        let Ask { pipeline, url, stamp, .. } = &mut *self.ask;
+        let url = url.as_bytes();
         let expected = Expected { url, facets: facets.as_facets(), tags: self.tags.as_deref() };
         let is_newest = pipeline.log.fences().is_untouched(stamp.fence, seq, &expected);
         stamp.fence.seq = seq;

@@ -26,6 +26,9 @@ pub struct Freshness {
     pub stale_while_revalidate: Option<u32>,
     /// The origin's `stale-if-error`, in seconds.
     pub stale_if_error: Option<u32>,
+    /// How long after receipt it may be used at all: fresh, stale, or in place of an error. `None` sets
+    /// no end. It counts from `received_at`, so that it is the same by every node's clock.
+    pub usable_for: Option<Duration>,
     /// What else limits or allows its reuse.
     pub constraints: Constraints,
 }
@@ -123,9 +126,28 @@ impl Freshness {
             lifetime,
             stale_while_revalidate: directives.stale_while_revalidate,
             stale_if_error: directives.stale_if_error,
+            usable_for: None,
             constraints: constraints(directives, by_origin, basis, rule.ttl_from),
         };
         (freshness, basis)
+    }
+
+    /// Ends every use of the response this long after its receipt, or earlier if it ends earlier already.
+    ///
+    /// For responses that must not outlive what gave access to them. After the end only its validator
+    /// is of use: a 304 brings a freshness with an end of its own.
+    #[must_use]
+    pub fn ending_in(self, remaining: Duration) -> Self {
+        let usable_for = self.usable_for.map_or(remaining, |known| known.min(remaining));
+        Self { usable_for: Some(usable_for), ..self }
+    }
+
+    /// Whether the end of every use has come. A response with an end that is received in the future by
+    /// this clock counts as over: its end would come too late.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.usable_for.is_some_and(|usable_for| {
+            self.is_from_future(now) || now.saturating_since(self.received_at) >= usable_for
+        })
     }
 
     /// How old the response is now (§4.2.3).
@@ -139,11 +161,14 @@ impl Freshness {
         u32::try_from(seconds).unwrap_or(MAX_DELTA_SECONDS).min(MAX_DELTA_SECONDS)
     }
 
-    /// Seconds until the response becomes stale, rounded down; negative once it is.
+    /// Seconds until the response becomes stale or unusable, rounded down; negative once it is.
     pub fn ttl(&self, now: Timestamp) -> i64 {
         let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         let left = millis(self.lifetime).saturating_sub(millis(self.current_age(now)));
-        left.div_euclid(1000)
+        let usable = self.usable_for.map_or(i64::MAX, |usable_for| {
+            millis(usable_for).saturating_sub(millis(now.saturating_since(self.received_at)))
+        });
+        left.min(usable).div_euclid(1000)
     }
 
     /// Whether it may answer others than the one who asked for it without asking the origin again:
@@ -152,13 +177,16 @@ impl Freshness {
         self.is_fresh(now) && !self.constraints.has_any(Constraints::NO_CACHE)
     }
 
-    /// Whether the response is fresh now, by its age alone.
+    /// Whether the response is fresh now: by its age, and not over.
     ///
     /// What will have been received has no age: it was stored by a clock that was ahead, and would stay
     /// fresh for as long as that was.
     pub fn is_fresh(&self, now: Timestamp) -> bool {
-        self.lifetime > self.current_age(now)
-            && self.received_at <= now.saturating_add(CLOCKS_DIFFER)
+        self.lifetime > self.current_age(now) && !self.is_from_future(now) && !self.is_over(now)
+    }
+
+    fn is_from_future(&self, now: Timestamp) -> bool {
+        self.received_at > now.saturating_add(CLOCKS_DIFFER)
     }
 
     /// How long the response has been stale; zero while it is fresh.

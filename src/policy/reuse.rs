@@ -23,7 +23,7 @@ pub enum Reuse {
     PreviousVersion,
     /// Serve it stale: the request's `max-stale` allows it.
     StaleByRequest,
-    /// Ask the origin first, conditionally if there is a validator.
+    /// Ask the origin first, conditionally if there is a validator. If the origin fails, `stale` decides.
     Revalidate(Reason),
     /// This request must not be answered from it, not even after validation.
     Unusable(Reason),
@@ -125,13 +125,17 @@ fn if_fresh_for_long_enough(
     now: Timestamp,
 ) -> Reuse {
     let wanted = Duration::from_secs(request.min_fresh.unwrap_or(0).into());
-    if stored.current_age(now).saturating_add(wanted) > stored.lifetime {
+    let is_stale_by_then = stored.current_age(now).saturating_add(wanted) > stored.lifetime;
+    if is_stale_by_then || stored.is_over(now.saturating_add(wanted)) {
         return Reuse::Revalidate(Reason::RequestMinFresh);
     }
     Reuse::Fresh
 }
 
 fn if_stale(stored: &Freshness, request: &RequestDirectives, rule: &Rule, now: Timestamp) -> Reuse {
+    if stored.is_over(now) {
+        return Reuse::Revalidate(Reason::Expired);
+    }
     let staleness = stored.staleness(now);
     if request.min_fresh.is_some() {
         return Reuse::Revalidate(Reason::RequestMinFresh);
@@ -159,6 +163,7 @@ mod tests {
             lifetime: Duration::from_secs(lifetime),
             stale_while_revalidate: None,
             stale_if_error: None,
+            usable_for: None,
             constraints,
         }
     }
@@ -233,6 +238,28 @@ mod tests {
         assert_eq!(ask(&response, plain(), 1090), Reuse::Revalidate(Reason::Expired));
         let min_fresh = RequestDirectives { min_fresh: Some(0), ..plain() };
         assert_eq!(ask(&response, min_fresh, 1060), Reuse::Revalidate(Reason::RequestMinFresh));
+    }
+
+    #[test]
+    fn nothing_uses_a_response_after_its_end() {
+        let ending = Duration::from_secs(30);
+        let fresh =
+            Freshness { stale_while_revalidate: Some(99), ..stored(60, Constraints::default()) };
+        let stale = Freshness { lifetime: Duration::from_secs(10), ..fresh };
+        let lenient = RequestDirectives { max_stale: Some(99), ..plain() };
+        for response in [fresh.ending_in(ending), stale.ending_in(ending)] {
+            for request in [plain(), lenient] {
+                let verdict = ask(&response, request, 1030);
+                assert_eq!(verdict, Reuse::Revalidate(Reason::Expired));
+                assert_eq!(verdict.after_soft_purge(&response), verdict);
+                assert_eq!(verdict.of_previous_version(&response), verdict);
+            }
+        }
+        assert_eq!(ask(&fresh.ending_in(ending), plain(), 1029), Reuse::Fresh);
+        assert_eq!(ask(&stale.ending_in(ending), plain(), 1029), Reuse::StaleWhileRevalidate);
+        let min_fresh = RequestDirectives { min_fresh: Some(10), ..plain() };
+        let verdict = ask(&fresh.ending_in(ending), min_fresh, 1025);
+        assert_eq!(verdict, Reuse::Revalidate(Reason::RequestMinFresh));
     }
 
     #[test]

@@ -60,7 +60,8 @@ pub fn if_error_window(status: StatusCode, freshness: &Freshness, rule: &Rule) -
 /// Whether a stored response may answer a request because asking the origin failed.
 ///
 /// A failure is a connection error, a timeout, or a status for which [`is_error`] holds. A stored error
-/// stands in for none: newer ones go through as themselves. A request's own `stale-if-error` widens the
+/// stands in for none: newer ones go through as themselves; nor does a response whose use is
+/// [over](Freshness::is_over). A request's own `stale-if-error` widens the
 /// window where the rule honours request directives.
 pub fn is_allowed_if_error(
     (status, freshness): (StatusCode, &Freshness),
@@ -68,7 +69,7 @@ pub fn is_allowed_if_error(
     rule: &Rule,
     now: Timestamp,
 ) -> bool {
-    if status.is_server_error() {
+    if status.is_server_error() || freshness.is_over(now) {
         return false;
     }
     let by_request = match rule.client_cache_control {
@@ -100,8 +101,11 @@ pub fn takes_back(status: StatusCode) -> bool {
 /// is later than these by any node's clock.
 #[must_use]
 pub fn taken_back(freshness: &Freshness, now: Timestamp) -> Freshness {
+    let received_at = now.max(freshness.received_at.saturating_add(Duration::from_millis(1)));
+    let since = received_at.saturating_since(freshness.received_at);
     Freshness {
-        received_at: now.max(freshness.received_at.saturating_add(Duration::from_millis(1))),
+        received_at,
+        usable_for: freshness.usable_for.map(|usable_for| usable_for.saturating_sub(since)),
         initial_age: freshness.current_age(now),
         lifetime: Duration::ZERO,
         constraints: freshness.constraints.with(Constraints::PROXY_REVALIDATE),
@@ -133,6 +137,7 @@ mod tests {
             lifetime: seconds(10),
             stale_while_revalidate: while_revalidate,
             stale_if_error: if_error,
+            usable_for: None,
             constraints,
         }
     }
@@ -190,6 +195,30 @@ mod tests {
         };
         assert!(allowed(1005) && allowed(1010) && allowed(1069));
         assert!(!allowed(1070));
+    }
+
+    #[test]
+    fn a_response_bridges_no_error_after_its_end() {
+        let stored = freshness(Constraints::default(), None, Some(60)).ending_in(seconds(20));
+        let fresh = Freshness { lifetime: seconds(60), ..stored };
+        let request =
+            RequestDirectives { stale_if_error: Some(60), ..RequestDirectives::default() };
+        for stored in [stored, fresh] {
+            let allowed = |at| {
+                let now = Timestamp::from_seconds(at);
+                is_allowed_if_error((StatusCode::OK, &stored), &request, &rule(), now)
+            };
+            assert!(allowed(1019) && !allowed(1020));
+        }
+    }
+
+    #[test]
+    fn what_is_taken_back_keeps_its_end() {
+        let stored = freshness(Constraints::default(), None, None).ending_in(seconds(20));
+        let gone = taken_back(&stored, Timestamp::from_seconds(1015));
+        assert_eq!(gone.usable_for, Some(seconds(5)));
+        let gone = taken_back(&stored, Timestamp::from_seconds(1050));
+        assert_eq!(gone.usable_for, Some(Duration::ZERO));
     }
 
     #[test]

@@ -5,8 +5,8 @@ use http::{HeaderName, Method, StatusCode, header};
 use crate::field::list;
 
 use super::{
-    ClientCacheControl, Freshness, Reason, RequestDirectives, RequestHead, ResponseDirectives,
-    ResponseHead, Rule,
+    ClientCacheControl, Freshness, Partition, Reason, RequestDirectives, RequestHead,
+    ResponseDirectives, ResponseHead, Rule,
     freshness::{Basis, Constraints, is_heuristically_cacheable, origin_lifetime},
     invalidation, stale,
     stored_fields::is_event_stream,
@@ -29,14 +29,15 @@ pub fn storable(
 ) -> Result<Freshness, Reason> {
     request_allows(request, asked, rule)?;
     status_allows(response.status)?;
-    directives_allow(response.status, directives)?;
+    partition_allows(response.status, &rule.partition)?;
+    directives_allow(response.status, directives, &rule.partition)?;
     fields_allow(response)?;
     let (freshness, basis) = Freshness::on_receipt(response, directives, rule);
     if let Some(reason) = freshness.withheld_from(request.credentials) {
         return Err(reason);
     }
     if response.headers.contains_key(header::SET_COOKIE)
-        && !is_meant_for_all(response, directives, &freshness)
+        && !may_set_cookies((response, directives), &freshness, (rule, basis))
     {
         return Err(Reason::SetCookie);
     }
@@ -72,6 +73,16 @@ fn request_allows(
 /// nothing of how long it is fresh, it is for one client.
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
+/// Whether a response that sets a cookie may be stored, without the cookie: a rule may speak for a user's own.
+fn may_set_cookies(
+    (response, directives): (&ResponseHead<'_>, &ResponseDirectives),
+    freshness: &Freshness,
+    (rule, basis): (&Rule, Basis),
+) -> bool {
+    (rule.partition == Partition::User && basis == Basis::Rule)
+        || is_meant_for_all(response, directives, freshness)
+}
+
 /// Whether the origin itself made a response that sets a cookie fresh, and said that it may be shared: it
 /// knows what it does. Neither a rule nor a lifetime that is over says so.
 fn is_meant_for_all(
@@ -95,6 +106,19 @@ fn status_allows(status: StatusCode) -> Result<(), Reason> {
     }
 }
 
+/// Statuses that are about the credentials of a request, where these are no part of what is stored, or where
+/// others share it.
+fn partition_allows(status: StatusCode, partition: &Partition) -> Result<(), Reason> {
+    if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        return Ok(());
+    }
+    match partition {
+        Partition::None => Ok(()),
+        Partition::Everyone => Err(Reason::CredentialsNeeded),
+        _ => Err(Reason::StatusNotCacheable),
+    }
+}
+
 /// Why no rule may keep responses with a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoTtl {
@@ -114,8 +138,12 @@ pub fn may_have_ttl(status: StatusCode) -> Result<(), NoTtl> {
 }
 
 /// `must-understand`, `no-store`, `private` (§5.2.2).
-fn directives_allow(status: StatusCode, directives: &ResponseDirectives) -> Result<(), Reason> {
-    if directives.private {
+fn directives_allow(
+    status: StatusCode,
+    directives: &ResponseDirectives,
+    partition: &Partition,
+) -> Result<(), Reason> {
+    if directives.private && *partition != Partition::User {
         return Err(Reason::Private);
     }
     if directives.must_understand {

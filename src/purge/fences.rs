@@ -13,7 +13,9 @@ use parking_lot::RwLock;
 use super::{NodeId, Passage, Rise, passage::Passages, recent::Recent};
 use crate::{
     entry::StoredResponse,
-    fence::{Facets, Fence, PendingId, Purge, Record, Stamp, Subject, Table, Verdict},
+    fence::{
+        Facets, Fence, PendingId, Purge, Record, Stamp, Subject, Table, Verdict, credential_tag,
+    },
     planted::Bug,
 };
 
@@ -68,6 +70,21 @@ pub struct Expected<'a> {
     pub tags: Option<&'a [String]>,
 }
 
+/// Something that was learned of the origin and is true until a record says otherwise.
+#[derive(Debug)]
+pub struct Noted {
+    stamp: Stamp,
+    /// The version of the table at which it was last found true.
+    checked: AtomicU64,
+}
+
+impl Noted {
+    /// Something that the origin said when it was asked under this stamp.
+    pub fn new(stamp: Stamp) -> Self {
+        Self { stamp, checked: AtomicU64::new(stamp.version) }
+    }
+}
+
 /// Milliseconds of the process's own steady clock, beyond [`NEVER`] and [`LEFT`].
 fn millis(at: Instant) -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -111,6 +128,30 @@ impl Fences {
             return Verdict::Alive;
         }
         self.look_up(response, started)
+    }
+
+    /// Whether what was noted of the credential with this digest counts for a request that came at
+    /// `started`: as a stored response does, it dies by a later record that selects it.
+    ///
+    /// Costs two comparisons and no lock, unless something was purged since.
+    pub fn is_true(&self, noted: &Noted, started: Instant, digest: impl Fn() -> String) -> bool {
+        let is_synced = self.is_synced(started);
+        let version = self.version.load(Ordering::Acquire);
+        if is_synced && noted.checked.load(Ordering::Relaxed) == version {
+            return true;
+        }
+        if !is_synced && !self.is_recent(noted.stamp.began, started) {
+            return false;
+        }
+        let (table, tag) = (self.table.read(), credential_tag(&digest()));
+        let tags = std::iter::once(&*tag);
+        let subject = Subject { url: b"", tags, facets: Facets::default() };
+        let checked = noted.checked.load(Ordering::Relaxed);
+        let is_true = table.judge(noted.stamp.fence, checked, &subject) == Verdict::Alive;
+        if is_true {
+            noted.checked.store(table.version(), Ordering::Relaxed);
+        }
+        is_true
     }
 
     /// Whether a request that came at `started` may share what a fetch with this stamp brings.

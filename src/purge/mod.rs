@@ -15,7 +15,7 @@ use std::{
 };
 
 use fences::LOST;
-pub use fences::{Expected, Fences, WhenUnsynced};
+pub use fences::{Expected, Fences, Noted, WhenUnsynced};
 use memory::{Memory, Role};
 use parking_lot::Mutex;
 pub use passage::Passage;

@@ -7,8 +7,7 @@ use serde_json_path::JsonPath;
 
 use super::{
     json::{self, BeyondLimit},
-    pattern::{Params, Pattern},
-    tags::{Part, Piece, TagError, TagProblem},
+    tags::{Names, Part, Piece, TagError, TagProblem, Values},
 };
 use crate::policy::tag;
 
@@ -25,16 +24,14 @@ enum BodyPart {
 /// What a response and its request have to offer to a template.
 #[derive(Debug, Clone)]
 pub struct Exchange<'a> {
-    /// The segments of the path that the route's pattern names.
-    pub params: Params<'a>,
-    /// The query as sent.
-    pub query: Option<&'a str>,
+    /// What the request fills in.
+    pub values: Values<'a>,
     /// The response's JSON.
     pub document: &'a Value,
 }
 
 impl BodyTemplate {
-    pub(super) fn of(pieces: &[Piece<'_>], pattern: &Pattern) -> Result<Self, TagError> {
+    pub(super) fn of(pieces: &[Piece<'_>], names: Names<'_>) -> Result<Self, TagError> {
         let part = |piece: &Piece<'_>| match piece {
             Piece::Placeholder { name, at } if piece.is_path() => {
                 let fail = |error| TagError {
@@ -43,7 +40,7 @@ impl BodyTemplate {
                 };
                 json::path(name).map(BodyPart::Path).map_err(fail)
             }
-            _ => Part::of(piece, pattern).map(BodyPart::Request),
+            _ => Part::of(piece, names).map(BodyPart::Request),
         };
         pieces.iter().map(part).collect::<Result<_, _>>().map(Self)
     }
@@ -55,6 +52,11 @@ impl BodyTemplate {
             BodyPart::Path(_) => None,
         });
         parts.collect()
+    }
+
+    /// Whether it is made of the user's name.
+    pub(super) fn names_user(&self) -> bool {
+        self.0.contains(&BodyPart::Request(Part::User))
     }
 
     /// Adds its tags: one for each combination of the values that the placeholders yield, none where
@@ -76,7 +78,7 @@ impl BodyTemplate {
 impl BodyPart {
     fn values<'a>(&'a self, exchange: &'a Exchange<'_>) -> Result<Vec<Cow<'a, str>>, BeyondLimit> {
         match self {
-            Self::Request(part) => Ok(part.values(&exchange.params, exchange.query)),
+            Self::Request(part) => Ok(part.values(&exchange.values)),
             Self::Path(path) => json::values(path, exchange.document),
         }
     }
@@ -108,16 +110,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{key::target::Form, route::tags::Tag};
+    use crate::{
+        key::target::Form,
+        route::{
+            Pattern,
+            tags::{Tag, UserNames},
+        },
+    };
 
     const PATTERN: &str = "/shops/{shop}";
 
-    fn parse(text: &str) -> Result<Tag, TagError> {
-        Tag::parse(text, &Pattern::parse(PATTERN).unwrap())
+    fn parse(text: &str, users: UserNames) -> Result<Tag, TagError> {
+        Tag::parse(text, Names { pattern: &Pattern::parse(PATTERN).unwrap(), users })
     }
 
     fn template(text: &str) -> BodyTemplate {
-        match parse(text) {
+        match parse(text, UserNames::Known) {
             Ok(Tag::OfBody(template)) => template,
             other => panic!("{other:?}"),
         }
@@ -126,7 +134,8 @@ mod tests {
     fn rendered(text: &str, document: &Value) -> Result<Vec<String>, BeyondLimit> {
         let pattern = Pattern::parse(PATTERN).unwrap();
         let params = pattern.params((Form::Sent, "/shops/a%20b")).unwrap();
-        let exchange = Exchange { params, query: Some("page=1&page=2"), document };
+        let values = Values { params, query: Some("page=1&page=2"), user: Some("u1") };
+        let exchange = Exchange { values, document };
         let mut tags = Vec::new();
         template(text).render(&exchange, &mut tags)?;
         Ok(tags)
@@ -137,7 +146,7 @@ mod tests {
     }
 
     fn problem(text: &str) -> (TagProblem, &str) {
-        let error = parse(text).unwrap_err();
+        let error = parse(text, UserNames::Unknown).unwrap_err();
         (error.problem, &text[error.at])
     }
 
@@ -148,6 +157,7 @@ mod tests {
         assert_eq!(tags("{shop}:{$.open}!", &document), ["a b:true!"]);
         assert_eq!(tags("{$['café']}{$.price}", &document), ["é1.5"]);
         assert_eq!(tags("{?page}-{$.id}", &document), ["1-17", "2-17"]);
+        assert_eq!(tags("{user}:{$.id}", &document), ["u1:17"]);
     }
 
     #[test]

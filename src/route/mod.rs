@@ -22,7 +22,7 @@ pub use condition::Bypass;
 pub use json::BeyondLimit;
 pub use pattern::{Params, Pattern, PatternError};
 pub use select::{Agreement, RouteTable, Selection};
-pub use tags::{Tag, TagError, TagTemplate};
+pub use tags::{Names, Tag, TagError, TagTemplate, UserNames};
 pub use target::{TargetError, TargetTemplate};
 
 use crate::{
@@ -30,6 +30,7 @@ use crate::{
     policy::Rule,
 };
 use body_tags::Exchange;
+use tags::Values;
 
 /// What an operator says about the requests that match a pattern.
 #[derive(Debug, Clone)]
@@ -54,14 +55,14 @@ pub struct Route {
     pub store_unless: Arc<[JsonPath]>,
     /// Labels of what a successful unsafe request makes invalid.
     pub purged_on_write: Box<[TagTemplate]>,
+    /// Whether its writes make a target invalid for all users, where the target's route keeps them apart.
+    pub writes_for_everyone: bool,
+    /// Whether a success ends the login that it came with.
+    pub logs_out: bool,
     /// The `Cache-Control` that clients are sent in place of the origin's.
     pub client_cache: Option<HeaderValue>,
     /// What a successful response has fetched ahead.
     pub warm_on_success: Box<[TargetTemplate]>,
-    /// Whether a write invalidates its URLs for all users, and not only for the one who writes.
-    pub writes_for_everyone: bool,
-    /// Whether a successful response ends the credentials of its request.
-    pub logs_out: bool,
 }
 
 impl Route {
@@ -88,22 +89,29 @@ impl Route {
         }
     }
 
-    /// The tags of a response to the request with this path and this query as sent: those of every reading
-    /// of the path; without duplicates.
-    pub fn tags_of(&self, path: &Readings<'_>, query: Option<&str>) -> Vec<String> {
-        self.rendered(&self.tags, path, query)
-    }
-
-    /// The tags that the JSON of such a response has for it; without duplicates.
-    pub fn body_tags_of(
+    /// Returns the tags of a response to the request with this path and this query as sent: those of
+    /// every reading of the path; without duplicates. `user` is the name for `{user}`; tags with it are
+    /// left out if there is none.
+    pub fn tags_of(
         &self,
         path: &Readings<'_>,
         query: Option<&str>,
+        user: Option<&str>,
+    ) -> Vec<String> {
+        self.rendered(&self.tags, path, (query, user))
+    }
+
+    /// Returns the tags that the JSON of such a response has for it; without duplicates.
+    pub fn body_tags_of(
+        &self,
+        path: &Readings<'_>,
+        (query, user): (Option<&str>, Option<&str>),
         document: &Value,
     ) -> Result<Vec<String>, BeyondLimit> {
         let mut tags = Vec::new();
         for (form, reading) in path.each() {
-            let exchange = Exchange { params: self.params((form, &reading)), query, document };
+            let values = Values { params: self.params((form, &reading)), query, user };
+            let exchange = Exchange { values, document };
             for template in &self.body_tags {
                 template.render(&exchange, &mut tags)?;
             }
@@ -123,26 +131,36 @@ impl Route {
         self.store_unless.iter().any(|path| !path.query(document).is_empty())
     }
 
-    /// The tags that a successful unsafe request with this path and this query as sent makes invalid; without
-    /// duplicates.
-    pub fn tags_purged_by(&self, path: &Readings<'_>, query: Option<&str>) -> Vec<String> {
-        self.rendered(&self.purged_on_write, path, query)
+    /// Returns the tags that a successful unsafe request with this path and this query as sent makes
+    /// invalid; without duplicates. `user` as in [`tags_of`](Self::tags_of).
+    pub fn tags_purged_by(
+        &self,
+        path: &Readings<'_>,
+        query: Option<&str>,
+        user: Option<&str>,
+    ) -> Vec<String> {
+        self.rendered(&self.purged_on_write, path, (query, user))
+    }
+
+    /// Whether a write has to prove which user it is from, for the tags that it purges.
+    pub fn names_user_on_write(&self) -> bool {
+        self.purged_on_write.iter().any(TagTemplate::names_user)
     }
 
     fn rendered(
         &self,
         templates: &[TagTemplate],
         path: &Readings<'_>,
-        query: Option<&str>,
+        (query, user): (Option<&str>, Option<&str>),
     ) -> Vec<String> {
         if templates.is_empty() {
             return Vec::new();
         }
         let mut tags = Vec::with_capacity(templates.len());
         for (form, reading) in path.each() {
-            let params = self.params((form, &reading));
+            let values = Values { params: self.params((form, &reading)), query, user };
             for template in templates {
-                template.render(&params, query, &mut tags);
+                template.render(&values, &mut tags);
             }
         }
         tags

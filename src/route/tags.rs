@@ -34,6 +34,45 @@ pub(super) enum Part {
     Param(Box<str>),
     /// A query parameter.
     Query(Box<str>),
+    /// The user whom the request proves to be from.
+    User,
+}
+
+/// What placeholders may name besides query parameters and JSON.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a> {
+    /// The segments of the path that this pattern names. They come first: a segment called `user` is
+    /// what `{user}` means on its route.
+    pub pattern: &'a Pattern,
+    /// Whether requests prove which user they are from.
+    pub users: UserNames,
+}
+
+/// Whether `{user}` has a meaning where no segment of the path is called so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserNames {
+    /// Requests prove which user they are from.
+    Known,
+    /// They do not: `[user]` says nothing about tokens or a gateway.
+    Unknown,
+}
+
+/// What fills in the placeholders of a template for one request.
+#[derive(Debug, Clone)]
+pub struct Values<'a> {
+    /// The segments of the path that the route's pattern names.
+    pub params: Params<'a>,
+    /// The query as sent.
+    pub query: Option<&'a str>,
+    /// The user's name as the claim or the gateway writes it.
+    pub user: Option<&'a str>,
+}
+
+impl<'a> Names<'a> {
+    /// Those of a path alone.
+    pub const fn of_path(pattern: &'a Pattern) -> Self {
+        Self { pattern, users: UserNames::Unknown }
+    }
 }
 
 /// A template that cannot be read, and where in its text.
@@ -58,8 +97,8 @@ pub enum TagProblem {
     /// A placeholder for nothing that the route knows.
     #[error("nothing is called `{{{0}}}` here")]
     Unknown(String),
-    /// A placeholder for who asks, where the path has no segment of this name.
-    #[error("nothing is called `{{user}}` here: who asks is not known")]
+    /// `{user}` where users are unknown and the path has no segment of this name.
+    #[error("nothing is called `{{user}}` here: requests do not prove which user they are from")]
     User,
     /// A path into JSON where there is none at hand.
     #[error("there is no JSON at hand here")]
@@ -73,17 +112,23 @@ pub enum TagProblem {
 }
 
 impl Tag {
-    /// Reads a tag of the responses of a route with this pattern.
-    pub fn parse(text: &str, pattern: &Pattern) -> Result<Self, TagError> {
+    /// Reads a tag of the responses of a route in which these names have a meaning.
+    pub fn parse(text: &str, names: Names<'_>) -> Result<Self, TagError> {
         let pieces = pieces(text)?;
         if pieces.iter().any(Piece::is_path) {
-            return BodyTemplate::of(&pieces, pattern).map(Self::OfBody);
+            return BodyTemplate::of(&pieces, names).map(Self::OfBody);
         }
-        TagTemplate::of(&pieces, pattern).map(Self::OfRequest)
+        TagTemplate::of(&pieces, names).map(Self::OfRequest)
     }
-}
 
-impl Tag {
+    /// Whether it is made of the user's name.
+    pub fn names_user(&self) -> bool {
+        match self {
+            Self::OfRequest(template) => template.names_user(),
+            Self::OfBody(template) => template.names_user(),
+        }
+    }
+
     /// The query parameters that it is made of.
     pub fn parameters(&self) -> Vec<&str> {
         match self {
@@ -94,23 +139,29 @@ impl Tag {
 }
 
 impl TagTemplate {
-    /// Reads a template of a route with this pattern.
-    pub fn parse(text: &str, pattern: &Pattern) -> Result<Self, TagError> {
-        Self::of(&pieces(text)?, pattern)
+    /// Reads a template of a route in which these names have a meaning.
+    pub fn parse(text: &str, names: Names<'_>) -> Result<Self, TagError> {
+        Self::of(&pieces(text)?, names)
     }
 
-    fn of(pieces: &[Piece<'_>], pattern: &Pattern) -> Result<Self, TagError> {
-        pieces.iter().map(|piece| Part::of(piece, pattern)).collect::<Result<_, _>>().map(Self)
+    fn of(pieces: &[Piece<'_>], names: Names<'_>) -> Result<Self, TagError> {
+        pieces.iter().map(|piece| Part::of(piece, names)).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether it is made of the user's name.
+    pub fn names_user(&self) -> bool {
+        self.0.contains(&Part::User)
     }
 
     /// Adds its tags for a request, leaving out those that are there already.
     ///
     /// Values are percent-decoded. A query parameter that repeats makes a tag for each value, so that
-    /// a purge of any of them finds the response; one that is missing or empty makes no tag.
-    pub fn render(&self, params: &Params<'_>, query: Option<&str>, into: &mut Vec<String>) {
+    /// a purge of any of them finds the response; one that is missing or empty makes no tag. The same
+    /// holds for a user who is unknown.
+    pub fn render(&self, values: &Values<'_>, into: &mut Vec<String>) {
         let mut tags = vec![String::new()];
         for part in &self.0 {
-            append(&mut tags, &part.values(params, query));
+            append(&mut tags, &part.values(values));
         }
         for tag in tags {
             if !tag.is_empty() && !into.contains(&tag) {
@@ -128,18 +179,21 @@ impl fmt::Display for TagTemplate {
 
 impl Part {
     /// What the request fills in here.
-    pub(super) fn of(piece: &Piece<'_>, pattern: &Pattern) -> Result<Self, TagError> {
+    pub(super) fn of(piece: &Piece<'_>, names: Names<'_>) -> Result<Self, TagError> {
         let Piece::Placeholder { name, at } = piece else {
             return Ok(Self::Literal(piece.text().into()));
         };
         let fail = |problem| Err(TagError { problem, at: at.clone() });
-        if pattern.param_names().any(|param| param == *name) {
+        if names.pattern.param_names().any(|param| param == *name) {
             return Ok(Self::Param((*name).into()));
         }
         match name.strip_prefix('?') {
             Some(parameter) if !parameter.is_empty() => Ok(Self::Query(parameter.into())),
             _ if piece.is_path() => fail(TagProblem::NoBody),
-            _ if *name == "user" => fail(TagProblem::User),
+            _ if *name == "user" => match names.users {
+                UserNames::Known => Ok(Self::User),
+                UserNames::Unknown => fail(TagProblem::User),
+            },
             _ => fail(TagProblem::Unknown((*name).to_owned())),
         }
     }
@@ -148,20 +202,17 @@ impl Part {
     pub(super) fn parameter(&self) -> Option<&str> {
         match self {
             Self::Query(name) => Some(name),
-            Self::Literal(_) | Self::Param(_) => None,
+            Self::Literal(_) | Self::Param(_) | Self::User => None,
         }
     }
 
     /// Its values in a request, percent-decoded.
-    pub(super) fn values<'a, 'p: 'a>(
-        &'a self,
-        params: &Params<'p>,
-        query: Option<&'a str>,
-    ) -> Vec<Cow<'a, str>> {
+    pub(super) fn values<'a>(&'a self, values: &'a Values<'_>) -> Vec<Cow<'a, str>> {
         match self {
             Self::Literal(text) => vec![Cow::Borrowed(text)],
-            Self::Param(name) => path_values(params, name),
-            Self::Query(name) => query_values(query, name),
+            Self::Param(name) => path_values(&values.params, name),
+            Self::Query(name) => query_values(values.query, name),
+            Self::User => values.user.map(Cow::Borrowed).into_iter().collect(),
         }
     }
 }
@@ -172,6 +223,7 @@ impl fmt::Display for Part {
             Self::Literal(text) => formatter.write_str(text),
             Self::Param(name) => write!(formatter, "{{{name}}}"),
             Self::Query(name) => write!(formatter, "{{?{name}}}"),
+            Self::User => formatter.write_str("{user}"),
         }
     }
 }
@@ -271,15 +323,17 @@ mod tests {
 
     fn tags(template: &str, path: &str, query: Option<&str>) -> Vec<String> {
         let pattern = Pattern::parse("/api/{symbol}/**").unwrap();
-        let template = TagTemplate::parse(template, &pattern).unwrap();
+        let names = Names { pattern: &pattern, users: UserNames::Known };
+        let template = TagTemplate::parse(template, names).unwrap();
         let mut tags = Vec::new();
-        template.render(&pattern.params((Form::Sent, path)).unwrap(), query, &mut tags);
+        let params = pattern.params((Form::Sent, path)).unwrap();
+        template.render(&Values { params, query, user: Some("u|1") }, &mut tags);
         tags
     }
 
     fn problem(text: &str) -> (TagProblem, &str) {
         let pattern = Pattern::parse("/{symbol}").unwrap();
-        let error = TagTemplate::parse(text, &pattern).unwrap_err();
+        let error = TagTemplate::parse(text, Names::of_path(&pattern)).unwrap_err();
         (error.problem, &text[error.at])
     }
 
@@ -297,6 +351,33 @@ mod tests {
         assert_eq!(tags("r:{?r}", "/api/x", None), [""; 0]);
         let many: Vec<String> = (0..1000).map(|value| format!("r={value}")).collect();
         assert_eq!(tags("{?r}{?r}{?r}", "/api/x", Some(&many.join("&"))).len(), MAX_TAGS);
+    }
+
+    #[test]
+    fn a_user_is_named_as_the_claim_says_and_an_unknown_one_makes_no_tag() {
+        let pattern = Pattern::parse("/api/**").unwrap();
+        let names = Names { pattern: &pattern, users: UserNames::Known };
+        let template = TagTemplate::parse("stocks:{user}", names).unwrap();
+        assert!(template.names_user());
+        let tags = |user| {
+            let mut tags = Vec::new();
+            let values = Values { params: Params::default(), query: None, user };
+            template.render(&values, &mut tags);
+            tags
+        };
+        assert_eq!(tags(Some("auth0|%41")), ["stocks:auth0|%41"]);
+        assert_eq!(tags(None), [""; 0]);
+    }
+
+    #[test]
+    fn a_segment_that_is_called_user_comes_first() {
+        let pattern = Pattern::parse("/users/{user}").unwrap();
+        let names = Names { pattern: &pattern, users: UserNames::Known };
+        let template = TagTemplate::parse("{user}", names).unwrap();
+        let params = pattern.params((Form::Sent, "/users/7")).unwrap();
+        let mut tags = Vec::new();
+        template.render(&Values { params, query: None, user: Some("42") }, &mut tags);
+        assert_eq!((tags, template.names_user()), (vec!["7".to_owned()], false));
     }
 
     #[test]

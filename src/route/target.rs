@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::{
     pattern::{Params, Pattern},
-    tags::{Part, TagProblem, TagTemplate, query_values},
+    tags::{Names, Part, TagProblem, TagTemplate, query_values},
 };
 
 /// How many targets one template makes at most, where query parameters repeat.
@@ -52,13 +52,19 @@ impl TargetTemplate {
         if !text.starts_with('/') {
             return fail(TargetProblem::Path, 0..text.len());
         }
-        let template = TagTemplate::parse(text, pattern).map_err(|error| match error.problem {
-            TagProblem::Control => TargetError { problem: TargetProblem::Characters, at: error.at },
-            problem => TargetError { problem: TargetProblem::Placeholder(problem), at: error.at },
+        let template = TagTemplate::parse(text, Names::of_path(pattern)).map_err(|error| {
+            match error.problem {
+                TagProblem::Control => {
+                    TargetError { problem: TargetProblem::Characters, at: error.at }
+                }
+                problem => {
+                    TargetError { problem: TargetProblem::Placeholder(problem), at: error.at }
+                }
+            }
         })?;
         let filled = template.0.iter().map(|part| match part {
             Part::Literal(text) => text,
-            Part::Param(_) | Part::Query(_) => "x",
+            Part::Param(_) | Part::Query(_) | Part::User => "x",
         });
         if !is_target(&filled.collect::<String>()) {
             return fail(TargetProblem::Characters, 0..text.len());
@@ -85,6 +91,8 @@ impl TargetTemplate {
                     let values: Vec<_> = values.iter().map(|value| encoded(value)).collect();
                     append(&mut targets, &values);
                 }
+                // Never read: a target names no user.
+                Part::User => append(&mut targets, &[]),
             }
         }
         for target in targets {

@@ -28,6 +28,7 @@ fn fresh(received_at: u64) -> Freshness {
         lifetime: Duration::from_mins(1),
         stale_while_revalidate: None,
         stale_if_error: None,
+        usable_for: None,
         constraints: Constraints::default(),
     }
 }
@@ -74,8 +75,8 @@ async fn keeps_the_contract<S: Store>(store: S, settled: impl AsyncFn(&S)) {
     settled(&store).await;
     assert_eq!(body_of(&store.get(&one).await.unwrap()), b"second", "and goes on standing");
 
-    store.remove(one.digest()).await;
-    store.remove(one.digest()).await;
+    store.remove(&one).await;
+    store.remove(&one).await;
     assert!(store.get(&one).await.is_none(), "what is removed is gone");
     settled(&store).await;
     assert!(store.get(&one).await.is_none(), "and stays gone");
@@ -218,7 +219,7 @@ async fn what_comes_from_redis_is_kept_at_hand() {
     assert!(second.peek(&key).is_none());
     assert_eq!(body_of(&second.get(&key).await.unwrap()), b"shared");
     assert_eq!(body_of(&second.peek(&key).unwrap()), b"shared");
-    second.remove(key.digest()).await;
+    second.remove(&key).await;
     assert!(second.peek(&key).is_none() && second.get(&key).await.is_none());
 }
 

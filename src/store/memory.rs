@@ -204,8 +204,8 @@ impl Store for Memory {
         Claim::Alone
     }
 
-    async fn remove(&self, digest: u128) {
-        self.forget(digest);
+    async fn remove(&self, key: &CacheKey) {
+        self.forget(key.digest());
     }
 
     fn max_entry_size(&self) -> usize {

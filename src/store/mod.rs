@@ -52,8 +52,8 @@ pub trait Store: Send + Sync + 'static {
     /// Agrees with the other nodes who fetches what stands under this key nowhere.
     fn claim(&self, key: &CacheKey) -> impl Future<Output = Claim> + Send;
 
-    /// Forgets the entry with this key digest, if there is one.
-    fn remove(&self, digest: u128) -> impl Future<Output = ()> + Send;
+    /// Forgets the entry under this key, if there is one.
+    fn remove(&self, key: &CacheKey) -> impl Future<Output = ()> + Send;
 
     /// The largest entry, in bytes, that can be stored at all.
     fn max_entry_size(&self) -> usize;

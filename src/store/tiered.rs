@@ -114,12 +114,12 @@ impl Store for Tiered {
         }
     }
 
-    async fn remove(&self, digest: u128) {
+    async fn remove(&self, key: &CacheKey) {
         if let Some(memory) = &self.memory {
-            memory.remove(digest).await;
+            memory.remove(key).await;
         }
-        if let Some(redis) = &self.redis {
-            redis.remove(digest);
+        if let Some(redis) = self.shared(key) {
+            redis.remove(key.digest());
         }
     }
 

@@ -121,10 +121,7 @@ impl Users {
     /// The cookie that identities are made of, if they are made of one.
     pub fn cookie(&self) -> Option<&str> {
         match &self.source {
-            Source::Token(tokens) => match tokens.carrier() {
-                Carrier::Cookie(name) => Some(name),
-                Carrier::Field(_) => None,
-            },
+            Source::Token(tokens) => tokens.carrier().cookie(),
             Source::None => None,
         }
     }

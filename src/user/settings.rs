@@ -49,6 +49,16 @@ pub enum Carrier {
     Cookie(Box<str>),
 }
 
+impl Carrier {
+    /// The cookie, if it is one.
+    pub fn cookie(&self) -> Option<&str> {
+        match self {
+            Self::Cookie(name) => Some(name),
+            Self::Field(_) => None,
+        }
+    }
+}
+
 /// Where the keys of tokens come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {

@@ -18,7 +18,7 @@ use super::{
     },
 };
 use crate::{
-    field::{Timestamp, cookie},
+    field::{Timestamp, cookie, name::is_same},
     key::DigestKey,
     policy::Partition,
 };
@@ -91,12 +91,14 @@ impl Tokens {
             Carrier::Cookie(name) => {
                 let line = only_line(headers, &header::COOKIE)?;
                 let mut found = cookie::in_line(line.as_bytes())
-                    .filter(|cookie| cookie.name == name.as_bytes())
-                    .filter_map(|cookie| cookie.pair.get(name.len() + 1..));
+                    .filter(|cookie| is_same(cookie.name, name.as_bytes()));
                 match (found.next(), found.next()) {
-                    (None, _) => Err(Refusal::NoToken),
-                    (Some(value), None) => Ok(value.trim_ascii_end()),
+                    (Some(one), None) if one.name == name.as_bytes() => {
+                        let value = one.pair.get(name.len() + 1..).unwrap_or_default();
+                        Ok(value.trim_ascii_end())
+                    }
                     (Some(_), Some(_)) => Err(Refusal::Twice),
+                    _ => Err(Refusal::NoToken),
                 }
             }
         }

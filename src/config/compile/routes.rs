@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use http::HeaderName;
 
-use super::{layers::Layer, problems::Problems};
+use super::{layers::Layer, problems::Problems, user};
 use crate::{
     config::{
         file::{At, BypassTable, File, QueryTable, RouteSection, Text, Texts, VaryTable},
@@ -14,8 +14,8 @@ use crate::{
     key::target::{Forwarding, NamePattern, NamePatternError, Order, QueryRule},
     policy::{Rule, Ttl, TtlFrom, invalidation::is_unsafe_method, storable::says_the_address},
     route::{
-        BodyTemplate, Bypass, Pattern, Route, RouteTable, Tag, TagError, TagTemplate,
-        TargetTemplate, VaryRule,
+        BodyTemplate, Bypass, Names, Pattern, Route, RouteTable, Tag, TagError, TagTemplate,
+        TargetTemplate, UserNames, VaryRule,
         condition::{HeaderCondition, QueryCondition},
         tags::TagProblem,
         target::TargetProblem,
@@ -30,25 +30,26 @@ pub(super) fn compile(file: &File, problems: &mut Problems<'_>) -> RouteTable {
         .iter()
         .map(|(name, tier)| (name.as_str(), Layer::of_tier(tier, problems)))
         .collect();
+    let users = user::names(&file.user);
     let mut routes = Vec::with_capacity(file.route.len());
     for section in &file.route {
         let layer = Layer::of_route(section, problems).over(&tier_of(section, &tiers, problems));
-        routes.extend(route(section, layer.over(&defaults), problems));
+        routes.extend(route(section, layer.over(&defaults), users, problems));
     }
     check_names(&file.route, problems);
     check_reachable(&file.route, problems);
     for tier in tiers.values() {
         // A tier that no route uses is checked, too.
-        let _tags = general_tags(tier.tags, &QueryRule::default(), problems);
+        let _tags = general_tags(tier.tags, &QueryRule::default(), users, problems);
     }
-    RouteTable::new(routes, unmatched(defaults, problems))
+    RouteTable::new(routes, unmatched(defaults, users, problems))
 }
 
 /// The route of what no route matches: it follows the origin's own freshness, with no TTL of ours.
-fn unmatched(defaults: Layer<'_>, problems: &mut Problems<'_>) -> Route {
+fn unmatched(defaults: Layer<'_>, users: UserNames, problems: &mut Problems<'_>) -> Route {
     let rule = Rule { ttl: Ttl::default(), ..defaults.rule() };
     let query = defaults.query.unwrap_or_default();
-    let (tags, body_tags) = general_tags(defaults.tags, &query, problems);
+    let (tags, body_tags) = general_tags(defaults.tags, &query, users, problems);
     Route {
         query,
         vary: defaults.vary.unwrap_or_default(),
@@ -94,6 +95,7 @@ fn warn_about_ttl_from(section: &RouteSection, rule: &Rule, problems: &mut Probl
 fn route(
     section: &At<RouteSection>,
     layer: Layer<'_>,
+    users: UserNames,
     problems: &mut Problems<'_>,
 ) -> Option<Route> {
     let rule = layer.rule();
@@ -105,14 +107,13 @@ fn route(
     });
     let name = name(section, problems);
     let pattern = pattern(section, problems)?;
-    let (tags, body_tags) = tags(section, layer.tags, (&pattern, &query), problems);
+    let names = Names { pattern: &pattern, users };
+    let (tags, body_tags) = tags(section, layer.tags, (names, &query), problems);
     let on_write = section.on_write.as_ref().and_then(|table| table.purge.as_ref());
-    let purged_on_write = purged(on_write, &pattern, problems);
+    let purged_on_write = purged(on_write, names, problems);
     warn_about_writes(section, &pattern, problems);
     let on_success = section.on_success.as_ref().and_then(|table| table.warm.as_ref());
     let warm_on_success = targets(on_success, &pattern, problems);
-    let logs_out = section.on_success.as_ref().and_then(|table| table.logout).unwrap_or_default();
-    let everyone = section.on_write.as_ref().and_then(|table| table.everyone.as_ref());
     Some(Route {
         name: name?,
         pattern: Some(pattern),
@@ -124,10 +125,11 @@ fn route(
         body_tags,
         store_unless: layer.store_unless.unwrap_or_default(),
         purged_on_write,
+        writes_for_everyone: section.on_write.as_ref().and_then(|table| table.everyone)
+            == Some(true),
+        logs_out: section.on_success.as_ref().and_then(|table| table.logout) == Some(true),
         client_cache: layer.client_cache,
         warm_on_success,
-        writes_for_everyone: everyone.is_some_and(|flag| flag.value),
-        logs_out,
     })
 }
 
@@ -161,15 +163,16 @@ fn pattern(section: &At<RouteSection>, problems: &mut Problems<'_>) -> Option<Pa
 fn tags(
     section: &At<RouteSection>,
     texts: Option<&Texts>,
-    (pattern, query): (&Pattern, &QueryRule),
+    (names, query): (Names<'_>, &QueryRule),
     problems: &mut Problems<'_>,
 ) -> (Box<[TagTemplate]>, Box<[BodyTemplate]>) {
-    split_tags(texts, pattern, |text, tag| match tag {
+    split_tags(texts, names, |text, tag| match tag {
         Ok(tag) => check_parameters(tag, text, query, problems),
         Err(error) => {
             let help = match error.problem {
                 TagProblem::Path(_) => None,
-                _ => Some(format!("{}, `{{$.path}}`", placeholders(pattern))),
+                TagProblem::User => Some(NEEDS_USERS.to_owned()),
+                _ => Some(format!("{}, `{{$.path}}`", placeholders(names))),
             };
             let finding = tag_finding(text, error, help, problems);
             let is_own = section.tags.is_some();
@@ -185,14 +188,16 @@ fn tags(
 fn general_tags(
     texts: Option<&Texts>,
     query: &QueryRule,
+    users: UserNames,
     problems: &mut Problems<'_>,
 ) -> (Box<[TagTemplate]>, Box<[BodyTemplate]>) {
     let Ok(pattern) = Pattern::parse("/**") else { return Default::default() };
-    split_tags(texts, &pattern, |text, tag| match tag {
+    split_tags(texts, Names { pattern: &pattern, users }, |text, tag| match tag {
         Ok(tag) => check_parameters(tag, text, query, problems),
         Err(TagError { problem: TagProblem::Unknown(_), .. }) => {}
         Err(error) => {
-            let finding = tag_finding(text, error, None, problems);
+            let help = (error.problem == TagProblem::User).then(|| NEEDS_USERS.to_owned());
+            let finding = tag_finding(text, error, help, problems);
             problems.push_once(finding);
         }
     })
@@ -200,12 +205,12 @@ fn general_tags(
 
 fn split_tags(
     texts: Option<&Texts>,
-    pattern: &Pattern,
+    names: Names<'_>,
     mut check: impl FnMut(&Text, Result<&Tag, &TagError>),
 ) -> (Box<[TagTemplate]>, Box<[BodyTemplate]>) {
     let (mut of_request, mut of_body) = (Vec::new(), Vec::new());
     for text in texts.iter().flat_map(|texts| texts.iter()) {
-        let tag = Tag::parse(text, pattern);
+        let tag = Tag::parse(text, names);
         check(text, tag.as_ref());
         match tag {
             Ok(Tag::OfRequest(tag)) => of_request.push(tag),
@@ -228,19 +233,20 @@ fn check_parameters(tag: &Tag, text: &Text, query: &QueryRule, problems: &mut Pr
 /// The tags that a write purges: those that are known before a byte of its answer's body.
 fn purged(
     texts: Option<&Texts>,
-    pattern: &Pattern,
+    names: Names<'_>,
     problems: &mut Problems<'_>,
 ) -> Box<[TagTemplate]> {
     let mut tags = Vec::new();
     for text in texts.iter().flat_map(|texts| texts.iter()) {
-        match TagTemplate::parse(text, pattern) {
+        match TagTemplate::parse(text, names) {
             Ok(tag) => tags.push(tag),
             Err(error) => {
                 let help = match error.problem {
                     TagProblem::NoBody => {
                         "what a write purges is purged before the body of its answer is read".into()
                     }
-                    _ => placeholders(pattern),
+                    TagProblem::User => NEEDS_USERS.to_owned(),
+                    _ => placeholders(names),
                 };
                 let finding = tag_finding(text, &error, Some(help), problems);
                 problems.push(finding);
@@ -310,7 +316,9 @@ fn targets(
                 let at = problems.part(text, &error.at);
                 let finding = Finding::error(Some(at), error.to_string());
                 problems.push(match error.problem {
-                    TargetProblem::Placeholder(_) => finding.help(placeholders(pattern)),
+                    TargetProblem::Placeholder(_) => {
+                        finding.help(placeholders(Names::of_path(pattern)))
+                    }
                     TargetProblem::Path | TargetProblem::Characters => finding,
                 });
             }
@@ -319,9 +327,14 @@ fn targets(
     targets.into()
 }
 
+/// What gives `{user}` a meaning.
+const NEEDS_USERS: &str = "say in `[user]` what proves it: `jwt`, or `header` of a trusted gateway";
+
 /// What may stand in braces in the templates of a route.
-fn placeholders(pattern: &Pattern) -> String {
-    let params: Vec<String> = pattern.param_names().map(|name| format!("{{{name}}}")).collect();
+fn placeholders(names: Names<'_>) -> String {
+    let params = names.pattern.param_names().map(|name| format!("{{{name}}}"));
+    let user = (names.users == UserNames::Known).then(|| "{user}".to_owned());
+    let params: Vec<String> = params.chain(user).collect();
     let known = params.iter().map(String::as_str).chain(["{?parameter}"]);
     format!("placeholders of this route: {}", listed(known))
 }

@@ -14,12 +14,15 @@ use crate::{
         CredentialRules,
         credentials::{CookieKind, NameList, NoName},
     },
+    route::UserNames,
+    user::Proof,
 };
 
 /// The settings of `[user]`.
 pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> User {
     warn_about_fields(table.harmless_fields.as_ref(), problems);
-    let mut names = |texts: Option<&Texts>| names(texts, problems);
+    let proof = identity::proof(table, problems);
+    let mut names = |texts: Option<&Texts>| name_list(texts, problems);
     let credentials = CredentialRules {
         fields: names(table.credentials.as_ref()),
         harmless_fields: names(table.harmless_fields.as_ref()),
@@ -27,16 +30,28 @@ pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> User {
         session_cookies: names(table.session_cookies.as_ref()),
         harmless_cookies: names(table.harmless_cookies.as_ref()),
         selecting_cookies: names(table.selecting_cookies.as_ref()),
+        token_cookie: match &proof {
+            Proof::Token(rules) => rules.carrier.cookie().map(Into::into),
+            Proof::None | Proof::Gateway(_) => None,
+        },
     };
     User {
         credentials,
         digest_key: digest_key(table.digest_key.as_ref(), problems),
-        proof: identity::proof(table, problems),
+        proof,
         recheck: problems.positive_duration(table.recheck.as_ref()),
     }
 }
 
-fn names(texts: Option<&Texts>, problems: &mut Problems<'_>) -> NameList {
+/// Whether `{user}` has a meaning in the templates of this configuration.
+pub(super) fn names(table: &UserTable) -> UserNames {
+    match (&table.jwt, &table.header) {
+        (None, None) => UserNames::Unknown,
+        _ => UserNames::Known,
+    }
+}
+
+fn name_list(texts: Option<&Texts>, problems: &mut Problems<'_>) -> NameList {
     let read = |text: &str| match NameList::check(text) {
         Ok(()) => Ok(text.to_owned()),
         Err(NoName) => Err("this is a name, or a part of one with `*`, as in `shop_*`"),

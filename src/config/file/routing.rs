@@ -139,14 +139,14 @@ pub(in crate::config) struct BypassTable {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct OnWriteTable {
+    pub(in crate::config) everyone: Option<bool>,
     pub(in crate::config) purge: Option<Texts>,
-    pub(in crate::config) everyone: Option<At<bool>>,
 }
 
 /// `route.on_success`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct OnSuccessTable {
-    pub(in crate::config) warm: Option<Texts>,
     pub(in crate::config) logout: Option<bool>,
+    pub(in crate::config) warm: Option<Texts>,
 }

@@ -234,9 +234,9 @@ pub(super) const VARY: &[Key] = &[key("headers", Shape::Texts), key("cookies", S
 pub(super) const BYPASS: &[Key] =
     &[key("query", Shape::Texts), key("header", Shape::Texts), key("refresh", Shape::Flag)];
 
-pub(super) const ON_WRITE: &[Key] = &[key("purge", Shape::Texts), key("everyone", Shape::Flag)];
+pub(super) const ON_WRITE: &[Key] = &[key("everyone", Shape::Flag), key("purge", Shape::Texts)];
 
-pub(super) const ON_SUCCESS: &[Key] = &[key("warm", Shape::Texts), key("logout", Shape::Flag)];
+pub(super) const ON_SUCCESS: &[Key] = &[key("logout", Shape::Flag), key("warm", Shape::Texts)];
 
 pub(super) const SCHEDULE: &[Key] = &[
     key("cron", STRING),

@@ -128,13 +128,13 @@ fn what_defaults_and_tiers_say_holds_for_routes_that_say_nothing() {
         |path: &'static str| config.routes.select(&Method::GET, "h", &Readings::of(path)).route;
     let (a, b, other) = (route("/a/7"), route("/b"), route("/c"));
     assert_eq!(
-        a.tags_of(&Readings::of("/a/7"), None),
+        a.tags_of(&Readings::of("/a/7"), None, None),
         ["hot:7"],
         "the tier's in place of the defaults'"
     );
     assert_eq!((a.body_tags.len(), b.body_tags.len()), (1, 0));
-    assert!(b.tags_of(&Readings::of("/b"), None).is_empty() && b.store_unless.is_empty());
-    assert_eq!(other.tags_of(&Readings::of("/c"), Some("range=7d")), ["all", "range:7d"]);
+    assert!(b.tags_of(&Readings::of("/b"), None, None).is_empty() && b.store_unless.is_empty());
+    assert_eq!(other.tags_of(&Readings::of("/c"), Some("range=7d"), None), ["all", "range:7d"]);
     assert!(a.query.keeps("utm_x") && !b.query.keeps("utm_x") && !other.query.keeps("utm_x"));
     assert_eq!(a.client_cache.as_ref().unwrap(), "public");
     assert_eq!(other.client_cache.as_ref().unwrap(), "no-cache");

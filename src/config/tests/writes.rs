@@ -19,9 +19,9 @@ fn tags_come_from_the_request_and_from_the_body() {
     let config = parse(PRODUCTS);
     let route = &config.routes.routes()[0];
     let (path, query) = (&Readings::of("/shops/a/products"), Some("page=2"));
-    assert_eq!(route.tags_of(path, query), ["products", "a:2"]);
+    assert_eq!(route.tags_of(path, query, None), ["products", "a:2"]);
     let document = json!({ "items": [{ "id": 7 }, { "id": 5 }, { "id": 7 }] });
-    let tags = route.body_tags_of(path, query, &document);
+    let tags = route.body_tags_of(path, (query, None), &document);
     assert_eq!(tags.unwrap(), ["product:5", "product:7"]);
 }
 
@@ -29,7 +29,7 @@ fn tags_come_from_the_request_and_from_the_body() {
 fn a_write_purges_what_its_request_tells() {
     let config = parse(PRODUCTS);
     let path = Readings::of("/shops/a/products");
-    let purged = config.routes.routes()[0].tags_purged_by(&path, Some("page=2"));
+    let purged = config.routes.routes()[0].tags_purged_by(&path, Some("page=2"), None);
     assert_eq!(purged, ["products", "shop:a", "page:2"]);
 }
 
@@ -65,13 +65,13 @@ on_write = { purge = ["product:{$.id}", "cart:{user}"] }
       |
       = help: what a write purges is purged before the body of its answer is read
 
-    error: nothing is called `{user}` here: who asks is not known
+    error: nothing is called `{user}` here: requests do not prove which user they are from
      --> proxy.toml:7:47
       |
     7 | on_write = { purge = ["product:{$.id}", "cart:{user}"] }
       |                                               ^^^^^^
       |
-      = help: placeholders of this route: `{shop}`, `{?parameter}`
+      = help: say in `[user]` what proves it: `jwt`, or `header` of a trusted gateway
     "#);
 }
 

@@ -34,7 +34,8 @@ const CHUNKED: u8 = 1 << 1;
 const ETAG_BY_LARDER: u8 = 1 << 2;
 const STALE_WHILE_REVALIDATE: u8 = 1 << 3;
 const STALE_IF_ERROR: u8 = 1 << 4;
-const KNOWN: u8 = (1 << 5) - 1;
+const USABLE_FOR: u8 = 1 << 5;
+const KNOWN: u8 = (1 << 6) - 1;
 
 /// A response without its content.
 #[derive(Debug)]
@@ -118,6 +119,9 @@ impl Head {
         for seconds in windows.into_iter().flatten() {
             out.extend_from_slice(&seconds.to_le_bytes());
         }
+        if let Some(usable_for) = freshness.usable_for {
+            write_duration(usable_for, out);
+        }
         self.ends.iter().for_each(|end| out.extend_from_slice(&end.to_le_bytes()));
         out.extend_from_slice(&(self.length as u64).to_le_bytes());
         if self.is_compressed() {
@@ -137,6 +141,7 @@ impl Head {
             (self.etag == EtagOrigin::Larder, ETAG_BY_LARDER),
             (self.freshness.stale_while_revalidate.is_some(), STALE_WHILE_REVALIDATE),
             (self.freshness.stale_if_error.is_some(), STALE_IF_ERROR),
+            (self.freshness.usable_for.is_some(), USABLE_FOR),
         ]
         .into_iter()
         .fold(0, |flags, (is_set, flag)| if is_set { flags | flag } else { flags })
@@ -214,6 +219,10 @@ fn read_freshness(flags: u8, reader: &mut Reader<'_>) -> Option<Freshness> {
         lifetime: read_duration(reader)?,
         stale_while_revalidate: seconds(STALE_WHILE_REVALIDATE, reader)?,
         stale_if_error: seconds(STALE_IF_ERROR, reader)?,
+        usable_for: match flags & USABLE_FOR {
+            0 => None,
+            _ => Some(read_duration(reader)?),
+        },
     })
 }
 

@@ -42,6 +42,7 @@ fn response(body: Vec<u8>) -> Entry {
             lifetime: Duration::from_mins(1),
             stale_while_revalidate: Some(30),
             stale_if_error: None,
+            usable_for: Some(Duration::new(90, 5)),
             constraints: Constraints::EXPLICIT,
         },
         tags: vec!["one".to_owned(), "two".to_owned()],
@@ -99,23 +100,24 @@ fn what_holds_on_one_node_only_stays_there() {
 }
 
 #[test]
-fn the_form_of_version_3_stays_as_it_is() {
+fn the_form_of_version_4_stays_as_it_is() {
     let written = encode(&response(b"body".to_vec()), plain()).head;
     insta::assert_snapshot!(hex(&written), @r#"
-    4c 52 44 52 03 c2 7d 4c 08 93 8f 36 ff 01 01 00  LRDR..}L...6....
+    4c 52 44 52 04 df 1e da 1b c3 35 63 29 01 01 00  LRDR......5c)...
     00 00 00 00 00 00 02 00 00 00 00 00 00 00 64 68  ..............dh
-    e5 cf 8b 01 00 00 0c c8 00 20 7b 68 e5 cf 8b 01  ..........{h....
+    e5 cf 8b 01 00 00 2c c8 00 20 7b 68 e5 cf 8b 01  ......,...{h....
     00 00 03 00 00 00 00 00 00 00 01 00 00 00 3c 00  ..............<.
-    00 00 00 00 00 00 00 00 00 00 1e 00 00 00 16 00  ................
-    00 00 16 00 00 00 1d 00 00 00 24 00 00 00 6c 00  ..........$...l.
-    00 00 6c 00 00 00 70 00 00 00 00 00 00 00 68 74  ..l...p.......ht
-    74 70 3a 2f 2f 65 78 61 6d 70 6c 65 2e 63 6f 6d  tp://example.com
-    2f 61 3f 62 72 0a 76 0a 75 0a 31 6f 6e 65 0a 74  /a?br.v.u.1one.t
-    77 6f 0c 00 0a 00 00 00 63 6f 6e 74 65 6e 74 2d  wo......content-
-    74 79 70 65 74 65 78 74 2f 70 6c 61 69 6e 04 00  typetext/plain..
-    22 00 00 00 65 74 61 67 22 32 33 30 64 38 33 35  "...etag"230d835
-    38 64 63 38 65 38 38 39 30 62 34 63 35 38 64 65  8dc8e8890b4c58de
-    65 62 36 32 39 31 32 65 65 22 62 6f 64 79        eb62912ee"body
+    00 00 00 00 00 00 00 00 00 00 1e 00 00 00 5a 00  ..............Z.
+    00 00 00 00 00 00 05 00 00 00 16 00 00 00 16 00  ................
+    00 00 1d 00 00 00 24 00 00 00 6c 00 00 00 6c 00  ......$...l...l.
+    00 00 70 00 00 00 00 00 00 00 68 74 74 70 3a 2f  ..p.......http:/
+    2f 65 78 61 6d 70 6c 65 2e 63 6f 6d 2f 61 3f 62  /example.com/a?b
+    72 0a 76 0a 75 0a 31 6f 6e 65 0a 74 77 6f 0c 00  r.v.u.1one.two..
+    0a 00 00 00 63 6f 6e 74 65 6e 74 2d 74 79 70 65  ....content-type
+    74 65 78 74 2f 70 6c 61 69 6e 04 00 22 00 00 00  text/plain.."...
+    65 74 61 67 22 32 33 30 64 38 33 35 38 64 63 38  etag"230d8358dc8
+    65 38 38 39 30 62 34 63 35 38 64 65 65 62 36 32  e8890b4c58deeb62
+    39 31 32 65 65 22 62 6f 64 79                    912ee"body
     "#);
     let variants = Variants {
         target: (*b"http://example.com/a").into(),
@@ -128,7 +130,7 @@ fn the_form_of_version_3_stays_as_it_is() {
     };
     let written = encode(&Entry::Variants(Arc::new(variants)), plain()).head;
     insta::assert_snapshot!(hex(&written), @r#"
-    4c 52 44 52 03 ad 0d 01 8a 68 cf 9d b6 00 64 68  LRDR.....h....dh
+    4c 52 44 52 04 78 dd ea e3 5b 5e 7e 6e 00 64 68  LRDR.x...[^~n.dh
     e5 cf 8b 01 00 00 14 00 00 00 68 74 74 70 3a 2f  ..........http:/
     2f 65 78 61 6d 70 6c 65 2e 63 6f 6d 2f 61 01 00  /example.com/a..
     00 00 02 00 00 00 06 00 00 00 61 63 63 65 70 74  ..........accept
@@ -171,7 +173,7 @@ const FLAGS: usize = ORDER + 1 + 24;
 const STATUS: usize = FLAGS + 1;
 const CONSTRAINTS: usize = STATUS + 2;
 const LIFETIME_NANOS: usize = CONSTRAINTS + 1 + 8 + 12 + 8;
-const KEY_END: usize = LIFETIME_NANOS + 4 + 4;
+const KEY_END: usize = LIFETIME_NANOS + 4 + 4 + 12;
 const FIELDS_END: usize = KEY_END + 16;
 const TRAILERS_END: usize = FIELDS_END + 4;
 const LENGTH: usize = TRAILERS_END + 4;
@@ -195,7 +197,7 @@ fn an_unknown_version_kind_or_flag_is_no_entry() {
     assert!(changed(&written, MAGIC.len(), &[VERSION + 1]).is_none());
     assert!(changed(&written, PREFIX, &[2]).is_none());
     let flags = written.head[FLAGS];
-    assert!(changed(&written, FLAGS, &[flags | 1 << 5]).is_none());
+    assert!(changed(&written, FLAGS, &[flags | 1 << 6]).is_none());
 }
 
 #[test]
@@ -299,13 +301,15 @@ fn durations() -> impl Strategy<Value = Duration> {
 
 fn freshnesses() -> impl Strategy<Value = Freshness> {
     let stale = option::of(any::<u32>());
-    (any::<u64>(), durations(), durations(), stale.clone(), stale, any::<u8>()).prop_map(
-        |(received_at, initial_age, lifetime, revalidate, error, constraints)| Freshness {
+    let windows = (stale.clone(), stale, option::of(durations()));
+    (any::<u64>(), durations(), durations(), windows, any::<u8>()).prop_map(
+        |(received_at, initial_age, lifetime, windows, constraints)| Freshness {
             received_at: Timestamp::from_millis(received_at),
             initial_age,
             lifetime,
-            stale_while_revalidate: revalidate,
-            stale_if_error: error,
+            stale_while_revalidate: windows.0,
+            stale_if_error: windows.1,
+            usable_for: windows.2,
             constraints: Constraints::from_bits(constraints),
         },
     )

@@ -566,6 +566,7 @@ impl Asked {
             Selector::User(user) => self.facets.user == Some(user),
             Selector::Route(route) => self.facets.route == Some(route),
             Selector::Version(version) => self.facets.version == Some(version),
+            Selector::Credential(_) => false,
             Selector::All(selectors) => selectors.iter().all(|it| self.is_selected_by(it)),
         }
     }

@@ -18,11 +18,16 @@ use crate::field::{
 /// Cookies in one request, harmless ones aside, that are told apart. Browsers send less than 200 altogether.
 const MOST: usize = 128;
 
+/// Cookies as `name=value`.
+pub type Pairs<'a> = SmallVec<[&'a [u8]; 4]>;
+
 /// What a cookie is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CookieKind {
     /// It says who asks.
     Session,
+    /// It holds the token that identities are made of.
+    Token,
     /// It chooses what is shown: a language, a currency.
     Selecting,
     /// It counts for nothing: analytics, consent.
@@ -43,6 +48,7 @@ impl CookieFindings {
     const LOOSE: Self = Self(1 << 4);
     /// Servers may read them differently, whatever the route is.
     pub const AMBIGUOUS: Self = Self(1 << 5);
+    const TOKEN: Self = Self(1 << 6);
 
     fn has(self, any_of: Self) -> bool {
         self.0 & any_of.0 != 0
@@ -66,6 +72,13 @@ impl CookieFindings {
 
     /// What they say about who asks.
     pub fn credentials(self) -> Credentials {
+        let token =
+            if self.has(Self::TOKEN) { Credentials::SESSION_COOKIE } else { Credentials::NONE };
+        self.credentials_beside_token().with(token)
+    }
+
+    /// The same, the token of the identity aside.
+    pub fn credentials_beside_token(self) -> Credentials {
         let of = |these, credentials| {
             if self.has(these) { credentials } else { Credentials::NONE }
         };
@@ -94,28 +107,23 @@ impl CredentialRules {
         findings
     }
 
-    /// Appends the cookies that choose what is shown, those that the route separates by aside, in one form
-    /// for all orders.
-    pub fn write_selecting(&self, request: &HeaderMap, settled: &[Box<str>], out: &mut Vec<u8>) {
-        for (index, pair) in self.selecting_cookies(request, settled).into_iter().enumerate() {
-            if index > 0 {
-                out.push(b';');
-            }
-            out.extend_from_slice(pair);
-        }
-    }
-
     /// The cookies of a request that choose what is shown, as sent, sorted: where a `ttl` makes an answer
     /// fresh, they take part in its key. Those that the route separates by are left out.
-    pub fn selecting_cookies<'a>(
+    pub fn selecting_cookies<'a>(&self, request: &'a HeaderMap, settled: &[Box<str>]) -> Pairs<'a> {
+        self.cookies_that(request, settled, |kind| kind == Some(CookieKind::Selecting))
+    }
+
+    /// The cookies of a request whose kind on the route is one of these, as sent, sorted. No kind is that of
+    /// cookies that the route separates by.
+    pub fn cookies_that<'a>(
         &self,
         request: &'a HeaderMap,
         settled: &[Box<str>],
-    ) -> SmallVec<[&'a [u8]; 4]> {
-        let selecting = cookie::cookies(request).filter(|cookie| {
-            self.kind_on_route(cookie.name, settled) == Some(CookieKind::Selecting)
-        });
-        let mut pairs: SmallVec<[&[u8]; 4]> = selecting.map(|cookie| cookie.pair).collect();
+        is_wanted: impl Fn(Option<CookieKind>) -> bool,
+    ) -> Pairs<'a> {
+        let wanted = cookie::cookies(request)
+            .filter(|cookie| is_wanted(self.kind_on_route(cookie.name, settled)));
+        let mut pairs: Pairs<'a> = wanted.map(|cookie| cookie.pair).collect();
         pairs.sort_unstable();
         pairs
     }
@@ -131,6 +139,9 @@ impl CredentialRules {
     /// before what a name looks like; in each, sessions come before what selects, and that before what
     /// counts for nothing.
     pub fn cookie_kind(&self, name: &[u8]) -> CookieKind {
+        if self.token_cookie.as_ref().is_some_and(|token| is_same(token.as_bytes(), name)) {
+            return CookieKind::Token;
+        }
         let name = without_prefix(name);
         if self.session_cookies.has(name) {
             CookieKind::Session
@@ -154,6 +165,7 @@ fn found_in(cookie: &Cookie<'_>, kind: Option<CookieKind>) -> CookieFindings {
     let mut found = match kind {
         None => CookieFindings::SETTLED,
         Some(CookieKind::Session) => CookieFindings::SESSION,
+        Some(CookieKind::Token) => CookieFindings::TOKEN,
         Some(CookieKind::Selecting) => CookieFindings::SELECTING,
         Some(CookieKind::Unknown) => CookieFindings::UNKNOWN,
         Some(CookieKind::Harmless) => CookieFindings::default(),
@@ -162,7 +174,12 @@ fn found_in(cookie: &Cookie<'_>, kind: Option<CookieKind>) -> CookieFindings {
         Form::Plain => {}
         Form::Loose => found.add(CookieFindings::LOOSE),
         // Whatever its name is to others, it is one of a kind that shares nothing, or counts for nothing.
-        Form::OddName if matches!(kind, Some(CookieKind::Session | CookieKind::Harmless)) => {
+        Form::OddName
+            if matches!(
+                kind,
+                Some(CookieKind::Session | CookieKind::Token | CookieKind::Harmless)
+            ) =>
+        {
             found.add(CookieFindings::LOOSE);
         }
         Form::OddName | Form::Hidden => found.add(CookieFindings::AMBIGUOUS),

@@ -11,7 +11,7 @@ mod rules;
 
 use super::{Freshness, Reason, Rule, freshness::Constraints};
 
-pub use cookies::{CookieFindings, CookieKind};
+pub use cookies::{CookieFindings, CookieKind, Pairs};
 pub use lists::{
     CREDENTIAL_PARAMETERS, FORGERY_PARTS, HARMLESS_COOKIES, SELECTING_COOKIES, SESSION_COOKIES,
     SESSION_ENDS, SESSION_PARTS, SIGNATURE_PARAMETERS,
@@ -52,6 +52,18 @@ impl Credentials {
     #[must_use]
     pub const fn with(self, others: Self) -> Self {
         Self(self.0 | others.0)
+    }
+
+    /// These without others.
+    #[must_use]
+    pub const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
+    /// Those of these that are among others.
+    #[must_use]
+    pub const fn only(self, others: Self) -> Self {
+        Self(self.0 & others.0)
     }
 
     /// Whether something besides the target says who asks: such requests lead no fetch that others wait

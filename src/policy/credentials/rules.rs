@@ -1,6 +1,6 @@
 //! The operator's own lists, beside the built-in ones.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, header};
 
 use super::Credentials;
 use crate::field::{
@@ -24,6 +24,8 @@ pub struct CredentialRules {
     pub harmless_cookies: NameList,
     /// Cookies that choose what is shown.
     pub selecting_cookies: NameList,
+    /// The cookie that holds the token of an identity.
+    pub token_cookie: Option<Box<str>>,
 }
 
 /// Patterns of names: without case, `_`, `-` and `.` alike, `*` for any characters.
@@ -62,30 +64,38 @@ impl<Text: Into<Box<str>>> FromIterator<Text> for NameList {
 }
 
 impl CredentialRules {
-    /// What the fields of a request say about who asks, cookies aside. A tenant that is in `separated`,
-    /// the fields by which the route separates responses, says nothing more.
+    /// What the fields of a request say about who asks, cookies aside, and those that are known aside. A
+    /// tenant that is in `separated`, the fields by which the route separates responses, says nothing more.
     ///
     /// Costs nothing for most requests: `presence` tells that no name says anything.
     pub fn in_fields(
         &self,
         request: &HeaderMap,
         presence: Presence,
-        separated: &[http::HeaderName],
+        separated: &[HeaderName],
+        is_known: impl Fn(&HeaderName) -> bool,
     ) -> Credentials {
         let mut found = Credentials::NONE;
-        if presence.has(Presence::AUTHORIZATION) {
+        if presence.has(Presence::AUTHORIZATION) && !is_known(&header::AUTHORIZATION) {
             found = found.with(Credentials::AUTHORIZATION);
         }
-        let is_one = |name: &http::HeaderName| match self.field_kind(name.as_str()) {
-            Some(FieldKind::Credential) => true,
-            Some(FieldKind::Tenant) => !separated.contains(name),
-            None => false,
-        };
         let is_in_question = presence.has(Presence::IDENTITY) || !self.fields.is_empty();
-        if is_in_question && request.keys().any(is_one) {
+        if is_in_question
+            && request.keys().any(|name| !is_known(name) && self.is_credential(name, separated))
+        {
             found = found.with(Credentials::FIELD);
         }
         found
+    }
+
+    /// Whether a field says who asks, `Authorization` and `Cookie` aside, where responses are separated by
+    /// these fields.
+    pub fn is_credential(&self, name: &HeaderName, separated: &[HeaderName]) -> bool {
+        match self.field_kind(name.as_str()) {
+            Some(FieldKind::Credential) => true,
+            Some(FieldKind::Tenant) => !separated.contains(name),
+            None => false,
+        }
     }
 
     /// What kind a field is of, `Authorization` and `Cookie` aside. The operator's lists come first; of

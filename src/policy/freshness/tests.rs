@@ -246,6 +246,7 @@ proptest! {
             lifetime: Duration::from_secs(lifetime),
             stale_while_revalidate: None,
             stale_if_error: None,
+            usable_for: None,
             constraints: Constraints::default(),
         };
         let (first, second) = (Timestamp::from_millis(at.min(later)), Timestamp::from_millis(at.max(later)));
@@ -254,6 +255,29 @@ proptest! {
         prop_assert!(freshness.is_fresh(first) || !freshness.is_fresh(second));
         prop_assert_eq!(freshness.ttl(first) < 0, freshness.staleness(first) > Duration::ZERO);
     }
+}
+
+#[test]
+fn a_response_is_not_used_after_its_end() {
+    let (fresh, _) = response(&[("cache-control", text("max-age=60"))]).assess(&Rule::default());
+    let at = |seconds: i64| Timestamp::from_seconds(NOW.saturating_add_signed(seconds));
+    let ending = fresh.ending_in(Duration::from_secs(20));
+    assert!(ending.is_fresh(at(19)) && !ending.is_over(at(19)));
+    assert!(!ending.is_fresh(at(20)) && ending.is_over(at(20)) && !ending.answers_unasked(at(20)));
+    assert_eq!((ending.ttl(at(5)), fresh.ttl(at(5))), (15, 55));
+    assert!(!fresh.is_over(at(1 << 30)), "no end was set");
+    assert!(fresh.ending_in(Duration::ZERO).is_over(at(0)));
+    assert_eq!(ending.ending_in(Duration::from_secs(40)), ending, "the earlier end counts");
+    assert!(ending.is_over(at(-2)) && !ending.is_over(at(-1)), "clocks differ a little");
+}
+
+#[test]
+fn the_end_of_a_response_is_the_same_by_every_clock() {
+    let (fresh, _) = response(&[("cache-control", text("max-age=60"))]).assess(&Rule::default());
+    let ending = fresh.ending_in(Duration::from_secs(20));
+    let elsewhere = Freshness { received_at: Timestamp::from_seconds(NOW + 5000), ..ending };
+    assert!(!elsewhere.is_over(Timestamp::from_seconds(NOW + 5019)));
+    assert!(elsewhere.is_over(Timestamp::from_seconds(NOW + 5020)));
 }
 
 #[test]

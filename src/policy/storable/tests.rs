@@ -67,7 +67,7 @@ impl Case {
 
     fn credentials(&self) -> Credentials {
         let rules = CredentialRules::default();
-        let in_fields = rules.in_fields(&self.request, Presence::of(&self.request), &[]);
+        let in_fields = rules.in_fields(&self.request, Presence::of(&self.request), &[], |_| false);
         in_fields.with(rules.in_cookies(&self.request, &[]).credentials())
     }
 

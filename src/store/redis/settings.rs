@@ -48,7 +48,9 @@ impl Settings {
             .max(seconds(freshness.stale_if_error))
             .max(self.stale_for);
         let fresh_for = freshness.lifetime.saturating_sub(freshness.initial_age);
-        fresh_for.saturating_add(stale_for).saturating_add(SLACK)
+        let of_use = fresh_for.saturating_add(stale_for).saturating_add(SLACK);
+        // No slack beyond its end: then it is not to be kept, however useful its validator were.
+        freshness.usable_for.map_or(of_use, |usable_for| of_use.min(usable_for))
     }
 }
 
@@ -74,6 +76,7 @@ mod tests {
             lifetime: Duration::from_secs(90),
             stale_while_revalidate: Some(10),
             stale_if_error: None,
+            usable_for: None,
             constraints: Constraints::default(),
         };
         let minutes = |minutes| Duration::from_mins(minutes) + SLACK;
@@ -83,5 +86,8 @@ mod tests {
         freshness.initial_age = Duration::from_mins(9);
         freshness.stale_if_error = None;
         assert_eq!(settings.keep_response(&freshness), minutes(1));
+        let ending = |seconds| freshness.ending_in(Duration::from_secs(seconds));
+        assert_eq!(settings.keep_response(&ending(5)), Duration::from_secs(5));
+        assert_eq!(settings.keep_response(&ending(9999)), minutes(1));
     }
 }

@@ -133,6 +133,7 @@ fn response(key: &CacheKey, body: Vec<u8>) -> Entry {
             lifetime: Duration::from_mins(1),
             stale_while_revalidate: Some(30),
             stale_if_error: None,
+            usable_for: None,
             constraints: Constraints::default(),
         },
         tags: vec!["kpi".to_owned()],

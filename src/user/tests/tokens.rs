@@ -285,6 +285,7 @@ fn a_token_may_stand_in_another_field_or_in_a_cookie() {
         (format!("Session={token}"), Err(Refusal::NoToken)),
         (format!("xsession={token}"), Err(Refusal::NoToken)),
         (format!("session={token}; session={token}"), Err(Refusal::Twice)),
+        (format!("session={token}; Session=x"), Err(Refusal::Twice)),
         ("session=".to_owned(), Err(Refusal::Form)),
     ] {
         let found = user_of(&by_cookie, &fields(&[("cookie", &line)])).map(|_| ());

@@ -1,0 +1,357 @@
+//! Accepted credentials: those that the origin let in lately, by route.
+//!
+//! What is stored behind a login answers only credentials that the origin itself accepted: with a 2xx to a
+//! safe request on the same route, not longer ago than `recheck`. An acceptance is kept like a stored
+//! response: under the stamp that was taken before the origin was asked. So a logout, or a `401` seen by
+//! any node, ends it by a record of the purge log, and an answer that was under way before the record
+//! cannot bring it back.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use http::StatusCode;
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use tokio::sync::watch;
+
+use super::{Pipeline, invalidate};
+use crate::{
+    fence::{Selector, Source, Stamp},
+    field::Timestamp,
+    key::{CacheKey, digest::hex},
+    purge::{Fences, Heard, Noted},
+    store::Store,
+    user::Member,
+};
+
+/// Acceptances remembered, about 150 bytes each. Forgetting one costs a request to the origin.
+const CAPACITY: usize = 1 << 17;
+
+/// Targets remembered that the origin refused to one credential; 48 bytes each.
+const DENIALS: usize = 1 << 16;
+
+/// How long a refusal is remembered for credentials without an end of their own.
+const MEMORY: Duration = Duration::from_hours(1);
+
+/// For how long a further refusal of the same credentials is no news to the fleet.
+const QUIET: Duration = Duration::from_mins(1);
+
+/// What the origin is known to think of credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It accepted them lately.
+    Accepted,
+    /// It accepted them longer ago than `recheck`, and has not refused them since.
+    Lapsed,
+    /// Nothing, or it refused them.
+    Unknown,
+}
+
+/// Credentials as a member of the partition of one route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place {
+    credential: u128,
+    partition: [u8; 16],
+    route: u64,
+}
+
+impl Place {
+    /// These credentials on the route of this name.
+    pub fn of(member: &Member, route: &str) -> Self {
+        // FNV-1a: names of routes are few, and the operator's own.
+        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let route = route.bytes().fold(0xcbf2_9ce4_8422_2325, step);
+        Self { credential: member.credential, partition: member.part, route }
+    }
+}
+
+struct Acceptance {
+    at: Timestamp,
+    noted: Noted,
+}
+
+/// The credentials that the origin accepted.
+pub struct Accepted {
+    places: Cache<Place, Arc<Acceptance>>,
+    /// Credentials on their way to the origin, for those who wait for its word.
+    turns: Mutex<HashMap<Place, watch::Receiver<()>>>,
+    /// When the origin's refusal of a target to a credential is forgotten.
+    denials: Cache<u128, Timestamp>,
+    has_denials: AtomicBool,
+    /// Credentials that were refused, and until when a further refusal is no news.
+    refusals: Cache<u128, Timestamp>,
+}
+
+/// What a request with credentials that are not accepted does.
+pub enum Turn {
+    /// It goes to the origin, and others with the same credentials wait.
+    First(FirstTurn),
+    /// Another one has gone; it waits, and looks again.
+    Wait(watch::Receiver<()>),
+}
+
+/// The turn of the request that goes first; the others go on when it is dropped.
+pub struct FirstTurn {
+    accepted: Arc<Accepted>,
+    place: Place,
+    _waiting: watch::Sender<()>,
+}
+
+impl Drop for FirstTurn {
+    fn drop(&mut self) {
+        self.accepted.turns.lock().remove(&self.place);
+    }
+}
+
+/// A request that asks the origin about its credentials, before anything stored answers it.
+pub struct Recheck {
+    turn: Option<FirstTurn>,
+    may_be_bridged: bool,
+}
+
+impl Recheck {
+    /// One for which others wait. A stale response may stand in for an origin that fails only for tokens that
+    /// it accepted before: whoever sends other credentials may have logged out.
+    pub fn first(turn: FirstTurn, standing: Standing, are_verified: bool) -> Self {
+        let may_be_bridged = standing == Standing::Lapsed && are_verified;
+        Self { turn: Some(turn), may_be_bridged }
+    }
+
+    /// One that asks for itself.
+    pub fn alone() -> Self {
+        Self { turn: None, may_be_bridged: false }
+    }
+
+    /// Ends the turn.
+    pub fn end(&mut self) {
+        self.turn = None;
+    }
+
+    /// Whether a stale response may stand in for an origin that fails.
+    pub fn may_be_bridged(&self) -> bool {
+        self.may_be_bridged
+    }
+}
+
+/// What an answer says about the credentials that it was asked with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// The origin accepts them.
+    Accepted,
+    /// It refuses them.
+    Refused,
+    /// It refuses them this target.
+    Denied,
+    /// Nothing.
+    None,
+}
+
+impl Word {
+    /// What a response with this status to a safe request says.
+    pub fn of(status: StatusCode) -> Self {
+        match status {
+            StatusCode::UNAUTHORIZED => Self::Refused,
+            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Self::Denied,
+            status if status.is_success() => Self::Accepted,
+            _ => Self::None,
+        }
+    }
+}
+
+/// What an answer is about.
+pub struct Subject<'a> {
+    /// The member that asked.
+    pub member: &'a Member,
+    /// The name of the route.
+    pub route: &'a str,
+    /// The target.
+    pub target: &'a CacheKey,
+    /// Whether anything is stored for it.
+    pub is_stored: bool,
+    /// Whether strangers cannot make up credentials like these.
+    pub are_verified: bool,
+}
+
+/// Heeds what an answer says about credentials: notes it here, and has the fleet know of a refusal.
+///
+/// `asked` is the stamp and the time of the question, by the node's own clock; `now` is the time of the
+/// answer by the system's clock and by the node's own. Waits for the purge log as a write does.
+pub async fn heed<S: Store>(
+    pipeline: &Pipeline<S>,
+    subject: &Subject<'_>,
+    word: Word,
+    ((stamp, asked_at), now): ((Stamp, Timestamp), (Timestamp, Timestamp)),
+) {
+    let Subject { member, route, target, .. } = *subject;
+    let (accepted, place) = (&pipeline.accepted, Place::of(member, route));
+    let name = match word {
+        Word::Accepted => {
+            accepted.accept(place, stamp, asked_at);
+            return accepted.allow(member, target);
+        }
+        Word::Refused => {
+            let was_accepted = accepted.forget(place);
+            let is_news = accepted.refuse(member, now.1);
+            (is_news && (was_accepted || subject.are_verified)).then(|| credential(member))
+        }
+        Word::Denied => {
+            let is_news = accepted.deny(member, target, now);
+            (is_news && subject.is_stored).then(|| denial_name(member, target))
+        }
+        Word::None => None,
+    };
+    if let Some(name) = name {
+        let selectors = vec![Selector::Credential(name.into())];
+        let _at_least_here = invalidate::append(pipeline, selectors, Source::Refusal).await;
+    }
+}
+
+/// Notes what other nodes say about targets that the origin denied to credentials, for as long as the purge
+/// log is there.
+pub async fn follow_denials<S: Store>(pipeline: Arc<Pipeline<S>>) {
+    let mut records = pipeline.log.records();
+    loop {
+        let Heard::Record { record, .. } = records.next().await else { continue };
+        for selector in &record.purge.selectors {
+            if let Selector::Credential(name) = selector
+                && let Some(denial) = read_denial(name)
+            {
+                pipeline.accepted.deny_named(denial, pipeline.clock.steady());
+            }
+        }
+    }
+}
+
+impl Accepted {
+    /// None yet.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            places: Cache::new(CAPACITY),
+            turns: Mutex::default(),
+            denials: Cache::new(DENIALS),
+            has_denials: AtomicBool::new(false),
+            refusals: Cache::new(DENIALS),
+        })
+    }
+
+    /// Returns the standing of a member's credentials on a route, for a request that came at `started`,
+    /// which is `now` by the node's own clock. Costs about 100 ns.
+    pub fn standing(
+        &self,
+        (member, place): (&Member, Place),
+        fences: &Fences,
+        (started, now): (Instant, Timestamp),
+        recheck: Duration,
+    ) -> Standing {
+        let Some(acceptance) = self.places.get(&place) else { return Standing::Unknown };
+        if !fences.is_true(&acceptance.noted, started, || credential(member)) {
+            return Standing::Unknown;
+        }
+        let is_recent = now.saturating_since(acceptance.at) < recheck;
+        if is_recent { Standing::Accepted } else { Standing::Lapsed }
+    }
+
+    /// Notes that the origin accepted a member's credentials, asked under this stamp at `at`, by the node's
+    /// own clock.
+    pub fn accept(&self, place: Place, stamp: Stamp, at: Timestamp) {
+        let is_newer = |known: &Arc<Acceptance>| known.at > at;
+        if !self.places.get(&place).is_some_and(|known| is_newer(&known)) {
+            self.places.insert(place, Arc::new(Acceptance { at, noted: Noted::new(stamp) }));
+        }
+    }
+
+    /// Forgets an acceptance; returns whether there was one.
+    pub fn forget(&self, place: Place) -> bool {
+        self.places.remove(&place).is_some()
+    }
+
+    /// Notes that the origin refused a member's credentials. Returns whether that is news: one record a
+    /// minute is enough for clients that go on asking.
+    fn refuse(&self, member: &Member, now: Timestamp) -> bool {
+        let until = self.refusals.get(&member.credential);
+        let is_news = until.is_none_or(|until| until <= now);
+        if is_news {
+            self.refusals.insert(member.credential, now.saturating_add(QUIET));
+        }
+        is_news
+    }
+
+    /// Takes a turn at asking the origin about credentials.
+    pub fn turn(self: &Arc<Self>, place: Place) -> Turn {
+        let mut turns = self.turns.lock();
+        if let Some(first) = turns.get(&place) {
+            return Turn::Wait(first.clone());
+        }
+        let (sender, receiver) = watch::channel(());
+        turns.insert(place, receiver);
+        Turn::First(FirstTurn { accepted: Arc::clone(self), place, _waiting: sender })
+    }
+
+    /// Notes that the origin refused a target to a member's credentials, until these end, or for an hour.
+    /// Returns whether that is news.
+    pub fn deny(&self, member: &Member, target: &CacheKey, now: (Timestamp, Timestamp)) -> bool {
+        self.has_denials.store(true, Ordering::Release);
+        let name = denial(member.credential, target.digest());
+        let is_news = !self.is_denied_by(name, now.1);
+        self.denials.insert(name, until(member, now));
+        is_news
+    }
+
+    /// Notes what another node says of a denial, by its name in the purge log.
+    pub fn deny_named(&self, name: u128, now: Timestamp) {
+        self.has_denials.store(true, Ordering::Release);
+        self.denials.insert(name, now.saturating_add(MEMORY));
+    }
+
+    /// Forgets such a denial, as the origin answered these credentials after all.
+    pub fn allow(&self, member: &Member, target: &CacheKey) {
+        if self.has_denials.load(Ordering::Acquire) {
+            self.denials.remove(&denial(member.credential, target.digest()));
+        }
+    }
+
+    /// Whether the origin refused a target to a member's credentials lately.
+    pub fn is_denied(&self, member: &Member, target: &CacheKey, now: Timestamp) -> bool {
+        self.has_denials.load(Ordering::Acquire)
+            && self.is_denied_by(denial(member.credential, target.digest()), now)
+    }
+
+    fn is_denied_by(&self, name: u128, now: Timestamp) -> bool {
+        self.denials.get(&name).is_some_and(|until| now < until)
+    }
+}
+
+/// The name of a member's credential in the purge log.
+pub fn credential(member: &Member) -> String {
+    hex(member.credential.to_be_bytes())
+}
+
+/// One number for a credential and a target.
+fn denial(credential: u128, target: u128) -> u128 {
+    credential.rotate_left(1) ^ target
+}
+
+/// Stands before the name of a denial in the purge log.
+const DENIAL: &str = "target:";
+
+/// The name of a denial in the purge log.
+pub fn denial_name(member: &Member, target: &CacheKey) -> String {
+    format!("{DENIAL}{}", hex(denial(member.credential, target.digest()).to_be_bytes()))
+}
+
+/// Reads the name of a denial; `None` if it is that of a credential.
+pub fn read_denial(name: &str) -> Option<u128> {
+    u128::from_str_radix(name.strip_prefix(DENIAL)?, 16).ok()
+}
+
+/// Until when a refusal counts, by the node's own clock.
+fn until(member: &Member, (wall, steady): (Timestamp, Timestamp)) -> Timestamp {
+    let left = member.expires.map_or(MEMORY, |end| end.saturating_since(wall));
+    steady.saturating_add(left)
+}
