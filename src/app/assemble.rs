@@ -28,7 +28,7 @@ use crate::{
     store::{self, Memory, Redis, Tiered},
     telemetry::{AccessLog, Format, Metrics},
     trigger::{self, Access, Purgers, Token, Tokens},
-    user::Users,
+    user::{Proof, Users},
 };
 
 /// What a stored response may take beside its body.
@@ -135,7 +135,7 @@ pub fn site(
         },
         trusted_proxies: config.trusted_proxies.clone(),
         credentials: config.user.credentials.clone(),
-        users: Arc::new(users(&digests)),
+        users: Arc::new(users(config, &digests)?),
         digests,
         access_log: access_log(config, metrics, sink)?.map(Arc::new),
         max_object: config.store.max_object,
@@ -158,9 +158,19 @@ fn digests(config: &Config) -> anyhow::Result<Digests> {
     Ok(Digests { key, reach: Reach::Node })
 }
 
-/// The identities that requests prove.
-fn users(digests: &Digests) -> Users {
-    Users::new(digests.key.clone())
+/// The identities that requests prove. Without a digest key of the operator's, theirs comes from what proves
+/// them, so that a fleet agrees.
+fn users(config: &Config, digests: &Digests) -> anyhow::Result<Users> {
+    let user = &config.user;
+    let key = match digests.reach {
+        Reach::Node if user.proof != Proof::None => {
+            user.proof.digest_key(&config.store.prefix).context("a digest key cannot be made")?
+        }
+        Reach::Node | Reach::Fleet => digests.key.clone(),
+    };
+    let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
+    let partitions = routes.map(|route| route.rule.partition.clone());
+    Ok(Users::new(key).proven_by(user.proof.clone(), partitions, user.recheck))
 }
 
 /// Who may call the admin listener.

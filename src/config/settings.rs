@@ -12,6 +12,7 @@ use crate::{
     redis,
     route::RouteTable,
     trigger::{Poll, Schedule, Webhook},
+    user::Proof,
 };
 
 /// Everything an operator has said, with defaults filled in.
@@ -327,13 +328,17 @@ impl WhenUnsynced {
     }
 }
 
-/// The names that count as credentials, and how credentials enter keys.
+/// What says who asks: the names of credentials, what proves an identity, and how both enter keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct User {
     /// What counts as a credential, beside what is built in.
     pub credentials: CredentialRules,
     /// What credentials in keys are made unreadable with.
     pub digest_key: Option<Secret>,
+    /// What proves who asks.
+    pub proof: Proof,
+    /// How long the origin's consent to credentials counts; none for what is usual.
+    pub recheck: Option<Duration>,
 }
 
 /// What is written where.

@@ -125,7 +125,29 @@ pub(super) fn origin_url(text: &str) -> Result<OriginUrl, &'static str> {
     Ok(OriginUrl { scheme, host, port, authority })
 }
 
-/// Reads a network, `10.0.0.0/8`, or a single address.
+/// Checks the URL of a set of keys: https, or http to this machine.
+pub(super) fn jwks_url(text: &str) -> Result<(), &'static str> {
+    const EXPECTED: &str =
+        "expected a URL such as `https://issuer.example.com/.well-known/jwks.json`";
+    let url = Url::parse(text).map_err(|_| EXPECTED)?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("the URL of public keys has no user name or password");
+    }
+    let is_local = match url.host().ok_or(EXPECTED)? {
+        url::Host::Domain(name) => name == "localhost",
+        url::Host::Ipv4(address) => address.is_loopback(),
+        url::Host::Ipv6(address) => address.is_loopback(),
+    };
+    match url.scheme() {
+        "https" => Ok(()),
+        "http" if is_local => Ok(()),
+        "http" => {
+            Err("keys from elsewhere come over https: over http anybody on the way can forge them")
+        }
+        _ => Err(EXPECTED),
+    }
+}
+
 /// A host that is served, in canonical form: a name with or without a port, or `*.` and a domain.
 pub(super) fn served_host(text: &str) -> Result<Box<str>, &'static str> {
     const EXPECTED: &str =
@@ -139,6 +161,7 @@ pub(super) fn served_host(text: &str) -> Result<Box<str>, &'static str> {
     Ok(host::canonical(text, Scheme::Http).into())
 }
 
+/// Reads a network, `10.0.0.0/8`, or a single address.
 pub(super) fn network(text: &str) -> Result<IpNet, &'static str> {
     let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
     text.parse()

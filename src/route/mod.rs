@@ -82,10 +82,10 @@ impl Route {
             body_tags: Box::default(),
             store_unless: Arc::default(),
             purged_on_write: Box::default(),
-            writes_for_everyone: false,
-            logs_out: false,
             client_cache: None,
             warm_on_success: Box::default(),
+            writes_for_everyone: false,
+            logs_out: false,
         }
     }
 

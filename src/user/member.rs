@@ -20,7 +20,7 @@ pub struct Member {
     pub user: Option<Box<str>>,
     /// The issuer; empty for a gateway.
     pub issuer: Box<str>,
-    /// A digest of the credential itself.
+    /// A keyed digest of the credential itself.
     pub credential: u128,
     /// When the credential ends, by the system's clock.
     pub expires: Option<Timestamp>,
@@ -32,17 +32,31 @@ impl fmt::Debug for Member {
     }
 }
 
-/// The keyed digest of some texts, in hexadecimal.
-pub(super) fn owner(digests: &DigestKey, kind: &str, texts: &[&str]) -> Arc<str> {
-    hex(digest(digests, kind, texts)).into()
+/// The kind of partition, as digests name it: no two kinds share a response.
+pub(super) const USER: &[u8] = b"user";
+pub(super) const CLAIM: &[u8] = b"claim";
+pub(super) const AUTHENTICATED: &[u8] = b"authenticated";
+pub(super) const CREDENTIAL: &[u8] = b"credential";
+const OWNER: &[u8] = b"owner";
+
+/// The owner by which purges select: a keyed digest of some texts, in hexadecimal.
+pub(super) fn owner<'a>(
+    digests: &DigestKey,
+    kind: &'a [u8],
+    texts: impl IntoIterator<Item = &'a [u8]>,
+) -> Arc<str> {
+    hex(digest(digests, [OWNER, kind].into_iter().chain(texts))).into()
 }
 
 /// The keyed digest of some texts, each after its length, so that no two lists are the same.
-pub(super) fn digest(digests: &DigestKey, kind: &str, texts: &[&str]) -> [u8; 16] {
-    let mut bytes = Vec::with_capacity(64);
-    for text in [kind].iter().chain(texts) {
+pub(super) fn digest<'a>(
+    digests: &DigestKey,
+    texts: impl IntoIterator<Item = &'a [u8]>,
+) -> [u8; 16] {
+    let mut bytes = Vec::with_capacity(128);
+    for text in texts {
         bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(text.as_bytes());
+        bytes.extend_from_slice(text);
     }
     digests.digest(&bytes)
 }

@@ -1,47 +1,134 @@
 //! Who asks: identities that requests prove, by verified tokens or the field of a trusted gateway.
 
 mod member;
+mod narrow;
+mod refusal;
+mod remembered;
+mod scalar;
+mod settings;
+pub mod token;
+mod tokens;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header};
 
 use crate::{
     field::Timestamp,
     key::DigestKey,
     policy::{Partition, Reason},
 };
+use tokens::{Roles, Tokens};
 
 pub use member::Member;
-
-/// How long credentials other than tokens count as accepted.
-const RECHECK: Duration = Duration::from_mins(1);
+pub use narrow::USUAL as USUAL_NARROWING;
+pub use refusal::Refusal;
+pub use settings::{Carrier, GatewayRules, KeySource, Proof, TokenRules};
 
 /// The identities of one configuration.
 pub struct Users {
     digests: DigestKey,
+    partitions: Box<[Partition]>,
+    source: Source,
+    recheck: Duration,
+}
+
+/// What proves who asks.
+enum Source {
+    None,
+    Token(Box<Tokens>),
 }
 
 impl Users {
-    /// Identities whose digests are made with this key.
+    /// Identities whose digests are made with this key. Nothing proves any until [`Self::proven_by`] says so.
     pub fn new(digests: DigestKey) -> Self {
-        Self { digests }
+        let recheck = Proof::None.usual_recheck();
+        Self { digests, partitions: Box::default(), source: Source::None, recheck }
+    }
+
+    /// Identities that are proven like this, as members of the partitions that routes use.
+    #[must_use]
+    pub fn proven_by(
+        self,
+        proof: Proof,
+        partitions: impl IntoIterator<Item = Partition>,
+        recheck: Option<Duration>,
+    ) -> Self {
+        let mut known = vec![Partition::User];
+        for partition in partitions.into_iter().filter(Partition::needs_identity) {
+            if !known.contains(&partition) {
+                known.push(partition);
+            }
+        }
+        let recheck = recheck.unwrap_or_else(|| proof.usual_recheck());
+        let source = match proof {
+            Proof::None | Proof::Gateway(_) => Source::None,
+            Proof::Token(rules) => Source::Token(Box::new(Tokens::new(rules))),
+        };
+        Self { partitions: known.into(), source, recheck, ..self }
     }
 
     /// Whether requests prove who they are: by tokens, or through a gateway. Otherwise their exact
     /// credentials are all that is known.
     pub fn are_verified(&self) -> bool {
-        false
+        !matches!(self.source, Source::None)
     }
 
     /// Returns who asks, as a member of this partition, or why the request takes part in none.
+    ///
+    /// `partition` is one of those that routes use, or [`Partition::User`].
     pub fn identify(
         &self,
-        _partition: &Partition,
-        _request: (&HeaderMap, Option<IpAddr>),
-        _now: Timestamp,
+        partition: &Partition,
+        request: (&HeaderMap, Option<IpAddr>),
+        now: Timestamp,
     ) -> Result<Arc<Member>, Reason> {
-        Err(Reason::NoIdentity)
+        self.examine(partition, request, now).map_err(Refusal::reason)
+    }
+
+    /// The same, with the cause in full.
+    pub fn examine(
+        &self,
+        partition: &Partition,
+        (headers, _peer): (&HeaderMap, Option<IpAddr>),
+        now: Timestamp,
+    ) -> Result<Arc<Member>, Refusal> {
+        let roles = Roles { digests: &self.digests, partitions: &self.partitions };
+        let verified = match &self.source {
+            Source::None => return Err(Refusal::NoToken),
+            Source::Token(tokens) => tokens.verified(headers, roles, now)?,
+        };
+        let place = self.partitions.iter().position(|known| known == partition);
+        match place.and_then(|place| verified.members.get(place)) {
+            Some(Ok(member)) => Ok(Arc::clone(member)),
+            Some(Err(refusal)) => Err(*refusal),
+            None => Err(Refusal::NoClaim),
+        }
+    }
+
+    /// Whether identities are made of this field: of its token, or of what a gateway says in it. Of `Cookie`
+    /// only the one cookie counts that [`Self::cookie`] names.
+    pub fn reads(&self, field: &HeaderName) -> bool {
+        match &self.source {
+            Source::None => false,
+            Source::Token(tokens) => match tokens.carrier() {
+                Carrier::Field(name) => name == field,
+                Carrier::Cookie(_) => *field == header::COOKIE,
+            },
+        }
+    }
+
+    /// The cookie that identities are made of, if they are made of one.
+    pub fn cookie(&self) -> Option<&str> {
+        match &self.source {
+            Source::Token(tokens) => tokens.carrier().cookie(),
+            Source::None => None,
+        }
+    }
+
+    /// How long credentials count as accepted after the origin last accepted them.
+    pub fn recheck(&self) -> Duration {
+        self.recheck
     }
 
     /// A keyed digest of what else keeps users apart, the same on all nodes of a fleet.
@@ -49,18 +136,11 @@ impl Users {
         self.digests.digest(bytes)
     }
 
-    /// How long credentials count as accepted after the origin last accepted them.
-    pub fn recheck(&self) -> Duration {
-        RECHECK
-    }
-
-    /// Whether identities are made of this field: of its token, or of what a gateway says in it.
-    pub fn reads(&self, _field: &HeaderName) -> bool {
-        false
-    }
-
     /// The owner by which purges select what belongs to a user, by issuer and claim alone.
     pub fn owner(&self, issuer: &str, claim: &str) -> Arc<str> {
-        member::owner(&self.digests, "user", &[issuer, claim])
+        member::owner(&self.digests, member::USER, [issuer.as_bytes(), claim.as_bytes()])
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Compiling: from the sections of a file to checked settings, with every problem pointed at.
 
 mod events;
+mod identity;
 mod layers;
 mod origin;
 mod problems;
@@ -45,6 +46,8 @@ pub(super) fn compile(
     let limits = limits(&file.limits, &mut problems);
     let user = user::compile(&file.user, &mut problems);
     user::warn_about_vary(&file.route, &user.credentials, &mut problems);
+    let routes = routes::compile(file, &mut problems);
+    identity::check(file, &routes, &user.proof, &mut problems);
     let events = events::compile(file.events.as_ref(), limits.connections, &mut problems);
     Some(Config {
         listen,
@@ -56,7 +59,7 @@ pub(super) fn compile(
         admin,
         store: store::compile(&file.store, flags, &mut problems),
         user,
-        routes: routes::compile(file, &mut problems),
+        routes,
         schedules: timing::schedules(&file.schedule, &mut problems),
         polls: timing::polls(&file.poll, &mut problems),
         webhooks: webhook::compile(&file.webhook, &mut problems),

@@ -1,6 +1,6 @@
 //! What says who asks.
 
-use super::problems::Problems;
+use super::{identity, problems::Problems};
 use crate::{
     config::{
         file::{At, RouteSection, Text, Texts, UserTable},
@@ -15,11 +15,13 @@ use crate::{
         credentials::{CookieKind, NameList, NoName},
     },
     route::UserNames,
+    user::Proof,
 };
 
 /// The settings of `[user]`.
 pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> User {
     warn_about_fields(table.harmless_fields.as_ref(), problems);
+    let proof = identity::proof(table, problems);
     let mut names = |texts: Option<&Texts>| name_list(texts, problems);
     let credentials = CredentialRules {
         fields: names(table.credentials.as_ref()),
@@ -28,14 +30,25 @@ pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> User {
         session_cookies: names(table.session_cookies.as_ref()),
         harmless_cookies: names(table.harmless_cookies.as_ref()),
         selecting_cookies: names(table.selecting_cookies.as_ref()),
-        token_cookie: None,
+        token_cookie: match &proof {
+            Proof::Token(rules) => rules.carrier.cookie().map(Into::into),
+            Proof::None | Proof::Gateway(_) => None,
+        },
     };
-    User { credentials, digest_key: digest_key(table.digest_key.as_ref(), problems) }
+    User {
+        credentials,
+        digest_key: digest_key(table.digest_key.as_ref(), problems),
+        proof,
+        recheck: problems.positive_duration(table.recheck.as_ref()),
+    }
 }
 
 /// Whether `{user}` has a meaning in the templates of this configuration.
-pub(super) fn names(_table: &UserTable) -> UserNames {
-    UserNames::Unknown
+pub(super) fn names(table: &UserTable) -> UserNames {
+    match (&table.jwt, &table.header) {
+        (None, None) => UserNames::Unknown,
+        _ => UserNames::Known,
+    }
 }
 
 fn name_list(texts: Option<&Texts>, problems: &mut Problems<'_>) -> NameList {

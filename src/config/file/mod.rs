@@ -21,5 +21,5 @@ pub(super) use section::{
     StoreTlsTable, TlsTable, TokenTable,
 };
 pub(super) use timing::{PollSection, ScheduleSection};
-pub(super) use user::UserTable;
+pub(super) use user::{GatewayTable, JwtTable, UserTable};
 pub(super) use webhook::{WebhookRule, WebhookSection, When};

@@ -232,7 +232,7 @@ mod tests {
     use serde::de::{Error as _, Visitor};
 
     use super::*;
-    use crate::config::file::{events, routing, section, shape, timing, webhook};
+    use crate::config::file::{events, routing, section, shape, timing, user, webhook};
 
     /// Asks serde for the fields of a struct, by pretending to be about to fill them in.
     struct Fields<'a>(&'a Cell<&'static [&'static str]>);
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_known_keys_are_those_of_the_structs() {
-        let pairs: [(&[Key], &[&str]); 24] = [
+        let pairs: [(&[Key], &[&str]); 27] = [
             (shape::FILE, fields::<section::File>()),
             (shape::TLS, fields::<section::TlsTable>()),
             (shape::ORIGIN, fields::<section::OriginTable>()),
@@ -297,6 +297,9 @@ mod tests {
             (shape::TOKEN, fields::<section::TokenTable>()),
             (shape::STORE, fields::<section::StoreTable>()),
             (shape::STORE_TLS, fields::<section::StoreTlsTable>()),
+            (shape::USER, fields::<user::UserTable>()),
+            (shape::JWT, fields::<user::JwtTable>()),
+            (shape::GATEWAY, fields::<user::GatewayTable>()),
             (shape::LOG, fields::<section::LogTable>()),
             (shape::DEFAULTS, fields::<routing::DefaultsTable>()),
             (shape::TIER, fields::<routing::TierTable>()),

@@ -143,7 +143,26 @@ pub(super) const USER: &[Key] = &[
     key("harmless_cookies", Shape::Texts),
     key("selecting_cookies", Shape::Texts),
     key("digest_key", STRING),
+    key("recheck", DURATION),
+    key("narrows", Shape::Texts),
+    key("jwt", Shape::Table(JWT)),
+    key("header", Shape::Table(GATEWAY)),
 ];
+
+pub(super) const JWT: &[Key] = &[
+    key("header", STRING),
+    key("cookie", STRING),
+    key("secret", STRING),
+    key("secrets", Shape::Texts),
+    key("public_key", Shape::Texts),
+    key("jwks", STRING),
+    key("aud", Shape::Texts),
+    key("iss", Shape::Texts),
+    key("claim", STRING),
+    key("algorithms", Shape::Texts),
+];
+
+pub(super) const GATEWAY: &[Key] = &[key("name", STRING), key("from", Shape::Texts)];
 
 pub(super) const EVENTS: &[Key] = &[
     key("allow_origins", Shape::Texts),
@@ -152,6 +171,7 @@ pub(super) const EVENTS: &[Key] = &[
 ];
 
 pub(super) const DEFAULTS: &[Key] = &[
+    key("partition", STRING),
     key("ttl", Shape::Ttl),
     key("ttl_from", STRING),
     key("stale_while_revalidate", DURATION),
@@ -166,6 +186,7 @@ pub(super) const DEFAULTS: &[Key] = &[
 ];
 
 pub(super) const TIER: &[Key] = &[
+    key("partition", STRING),
     key("ttl", Shape::Ttl),
     key("ttl_from", STRING),
     key("stale_while_revalidate", DURATION),
@@ -184,6 +205,7 @@ pub(super) const ROUTE: &[Key] = &[
     key("name", STRING),
     key("match", STRING),
     key("tier", STRING),
+    key("partition", STRING),
     key("ttl", Shape::Ttl),
     key("ttl_from", STRING),
     key("stale_while_revalidate", DURATION),
@@ -212,9 +234,9 @@ pub(super) const VARY: &[Key] = &[key("headers", Shape::Texts), key("cookies", S
 pub(super) const BYPASS: &[Key] =
     &[key("query", Shape::Texts), key("header", Shape::Texts), key("refresh", Shape::Flag)];
 
-pub(super) const ON_WRITE: &[Key] = &[key("purge", Shape::Texts)];
+pub(super) const ON_WRITE: &[Key] = &[key("everyone", Shape::Flag), key("purge", Shape::Texts)];
 
-pub(super) const ON_SUCCESS: &[Key] = &[key("warm", Shape::Texts)];
+pub(super) const ON_SUCCESS: &[Key] = &[key("logout", Shape::Flag), key("warm", Shape::Texts)];
 
 pub(super) const SCHEDULE: &[Key] = &[
     key("cron", STRING),

@@ -1,0 +1,263 @@
+//! What proves who asks, and whether routes can rely on it.
+
+use std::ops::Range;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{HeaderName, header};
+
+use super::problems::Problems;
+use crate::{
+    config::{
+        file::{At, File, GatewayTable, JwtTable, RouteSection, Text, Texts, UserTable},
+        report::Finding,
+        value,
+    },
+    policy::Partition,
+    route::{Route, RouteTable},
+    user::{
+        Carrier, GatewayRules, KeySource, Proof, TokenRules, USUAL_NARROWING,
+        token::{
+            algorithm::Algorithm,
+            key::{Key, SHORTEST_SECRET},
+        },
+    },
+};
+
+/// What proves who asks, by `user.jwt` or `user.header`.
+pub(super) fn proof(table: &UserTable, problems: &mut Problems<'_>) -> Proof {
+    match (&table.jwt, &table.header) {
+        (None, None) => {
+            if let Some(narrows) = &table.narrows {
+                let message = "`narrows` has no effect: neither `jwt` nor `header` says who asks";
+                problems.push(Finding::warning(narrows.span.clone(), message));
+            }
+            Proof::None
+        }
+        (Some(_), Some(gateway)) => {
+            let message = "`jwt` and `header` cannot both say who asks";
+            problems
+                .push(Finding::error(Some(gateway.span.clone()), message).help(
+                    "if the gateway passes the token on, `jwt` alone does; remove the other",
+                ));
+            Proof::None
+        }
+        (Some(jwt), None) => {
+            tokens(jwt, table.narrows.as_ref(), problems).map_or(Proof::None, Proof::Token)
+        }
+        (None, Some(gateway)) => self::gateway(gateway, table.narrows.as_ref(), problems)
+            .map_or(Proof::None, Proof::Gateway),
+    }
+}
+
+fn tokens(
+    table: &At<JwtTable>,
+    narrows: Option<&Texts>,
+    problems: &mut Problems<'_>,
+) -> Option<TokenRules> {
+    let carrier = carrier(table, problems);
+    let algorithms = algorithms(table.algorithms.as_ref(), problems);
+    let keys = keys(table, problems);
+    let narrows = match narrows {
+        Some(names) => problems.each(Some(names), name).into(),
+        None => USUAL_NARROWING.map(Box::from).into(),
+    };
+    let rules = TokenRules {
+        carrier: carrier?,
+        keys: keys?,
+        algorithms,
+        audiences: problems.each(table.aud.as_ref(), name).into(),
+        issuers: problems.each(table.iss.as_ref(), name).into(),
+        claim: match &table.claim {
+            Some(text) => problems.read(text, name)?,
+            None => "sub".into(),
+        },
+        narrows,
+    };
+    check_algorithms(table, &rules, problems);
+    Some(rules)
+}
+
+fn name(text: &str) -> Result<Box<str>, &'static str> {
+    if text.is_empty() { Err("this is empty") } else { Ok(text.into()) }
+}
+
+fn carrier(table: &At<JwtTable>, problems: &mut Problems<'_>) -> Option<Carrier> {
+    match (&table.header, &table.cookie) {
+        (None, None) => Some(Carrier::Field(header::AUTHORIZATION)),
+        (Some(text), None) => problems.read(text, field).map(Carrier::Field),
+        (None, Some(text)) => problems.read(text, |text| {
+            let is_name =
+                |byte: u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(&byte);
+            let fits = !text.is_empty() && text.bytes().all(is_name);
+            if fits { Ok(Carrier::Cookie(text.into())) } else { Err("this is no cookie name") }
+        }),
+        (Some(_), Some(cookie)) => {
+            problems.error(
+                &cookie.span,
+                "the token stands in a `header` or in a `cookie`, not in both",
+            );
+            None
+        }
+    }
+}
+
+fn field(text: &str) -> Result<HeaderName, &'static str> {
+    match text.parse() {
+        Ok(header::COOKIE) => Err("name the cookie itself, as in `cookie = \"session\"`"),
+        Ok(name) => Ok(name),
+        Err(_) => Err("this is no field name"),
+    }
+}
+
+fn algorithms(texts: Option<&Texts>, problems: &mut Problems<'_>) -> Option<Box<[Algorithm]>> {
+    let words = Algorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
+    let texts = texts?;
+    Some(texts.iter().filter_map(|text| problems.word(Some(text), &words)).collect())
+}
+
+/// The keys: of one kind, so that no algorithm of another kind ever counts.
+fn keys(table: &At<JwtTable>, problems: &mut Problems<'_>) -> Option<KeySource> {
+    let is_secret = table.secret.is_some() || table.secrets.is_some();
+    let given = [is_secret, table.public_key.is_some(), table.jwks.is_some()];
+    match given.into_iter().filter(|given| *given).count() {
+        0 => {
+            let message = "`user.jwt` has nothing to verify tokens with";
+            problems.push(
+                Finding::error(Some(table.span.clone()), message)
+                    .help("give `secret`, `public_key` or `jwks`"),
+            );
+            return None;
+        }
+        1 => {}
+        _ => {
+            let message = "`secret`, `public_key` and `jwks` exclude each other";
+            problems.push(
+                Finding::error(Some(table.span.clone()), message)
+                    .help("tokens are verified with keys of one kind only"),
+            );
+            return None;
+        }
+    }
+    if let Some(url) = &table.jwks {
+        return jwks(url, table, problems);
+    }
+    if let Some(texts) = &table.public_key {
+        return public_keys(texts, problems);
+    }
+    let texts = table.secrets.iter().flat_map(|texts| texts.iter()).chain(&table.secret);
+    let keys: Vec<Key> = texts.filter_map(|text| secret(text, problems)).collect();
+    (!keys.is_empty()).then(|| KeySource::Given(keys.into()))
+}
+
+/// A secret as it stands, or in base64 behind `base64:`.
+fn secret(text: &Text, problems: &mut Problems<'_>) -> Option<Key> {
+    let bytes = match text.strip_prefix("base64:") {
+        Some(encoded) => STANDARD.decode(encoded).ok(),
+        None => Some(text.as_bytes().to_vec()),
+    };
+    let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
+        problems.error(&text.span, "this is empty, or no base64 behind `base64:`");
+        return None;
+    };
+    if bytes.len() < SHORTEST_SECRET {
+        let message = format!(
+            "this secret has fewer than {SHORTEST_SECRET} bytes: tokens can be forged by guessing it"
+        );
+        problems.push(
+            Finding::warning(text.span.clone(), message).help(
+                "let the issuer sign with a longer one, as `openssl rand -base64 32` writes it",
+            ),
+        );
+    }
+    Some(Key::secret(&bytes))
+}
+
+fn public_keys(texts: &Texts, problems: &mut Problems<'_>) -> Option<KeySource> {
+    let mut keys = Vec::new();
+    for text in texts.iter() {
+        match Key::from_pem(text) {
+            Ok(found) => keys.extend(found),
+            Err(error) => problems.error(&text.span, error.to_string()),
+        }
+    }
+    (!keys.is_empty()).then(|| KeySource::Given(keys.into()))
+}
+
+fn jwks(url: &Text, table: &At<JwtTable>, problems: &mut Problems<'_>) -> Option<KeySource> {
+    for (given, key) in [(&table.aud, "aud"), (&table.iss, "iss")] {
+        if given.as_ref().is_none_or(|texts| texts.is_empty()) {
+            let message = format!("`user.jwt` has `jwks` and no `{key}`");
+            problems.push(Finding::error(Some(table.span.clone()), message).help(
+                "an issuer signs tokens for many applications: say which are meant for this one",
+            ));
+        }
+    }
+    problems.read(url, |text| value::jwks_url(text).map(|()| KeySource::Jwks(text.into())))
+}
+
+/// Warns about algorithms that no key is for.
+fn check_algorithms(table: &JwtTable, rules: &TokenRules, problems: &mut Problems<'_>) {
+    let (Some(texts), KeySource::Given(keys)) = (&table.algorithms, &rules.keys) else { return };
+    for text in texts.iter() {
+        let algorithm = Algorithm::named(text);
+        if algorithm.is_some_and(|algorithm| !keys.iter().any(|key| key.is_for(algorithm))) {
+            problems.error(&text.span, format!("no key is for `{}`", text.as_str()));
+        }
+    }
+}
+
+fn gateway(
+    table: &At<GatewayTable>,
+    narrows: Option<&Texts>,
+    problems: &mut Problems<'_>,
+) -> Option<GatewayRules> {
+    problems.required(table.name.as_ref(), &table.span, "user.header", "name")?;
+    let name = problems.read(table.name.as_ref()?, field)?;
+    let from = problems.each(table.from.as_ref(), value::network);
+    if from.is_empty() {
+        let message = "`user.header` has no `from`: the addresses whose word counts";
+        problems.push(Finding::error(Some(table.span.clone()), message).doubtful());
+        return None;
+    }
+    let narrows = problems.each(narrows, field);
+    Some(GatewayRules { name, from: from.into(), narrows: narrows.into() })
+}
+
+/// Checks that routes which keep users apart can tell who asks.
+pub(super) fn check(file: &File, routes: &RouteTable, proof: &Proof, problems: &mut Problems<'_>) {
+    for route in routes.routes() {
+        let section = file.route.iter().find(|section| {
+            section.name.as_ref().is_some_and(|name| name.as_str() == &*route.name)
+        });
+        if let Some(section) = section {
+            check_partition(section, route, proof, problems);
+        }
+    }
+}
+
+fn check_partition(
+    section: &At<RouteSection>,
+    route: &Route,
+    proof: &Proof,
+    problems: &mut Problems<'_>,
+) {
+    let span = place(section);
+    let (message, help) = match (&route.rule.partition, proof) {
+        (Partition::Authenticated | Partition::Claims(_), Proof::None) => (
+            "this partition needs to know who asks",
+            "say how: `[user] jwt = { … }`, or for `authenticated` also `header = { … }`",
+        ),
+        (Partition::Claims(_), Proof::Gateway(_)) => (
+            "claims are read from tokens, and `user.header` brings none",
+            "say `[user] jwt = { … }`, or take `partition = \"user\"`",
+        ),
+        _ => return,
+    };
+    problems.push_once(Finding::error(Some(span), message).help(help));
+}
+
+/// Where a partition stands, or else the name of the route that has it from elsewhere.
+fn place(section: &At<RouteSection>) -> Range<usize> {
+    let text = section.partition.as_ref().or(section.name.as_ref());
+    text.map_or(&section.span, |text| &text.span).clone()
+}

@@ -1,0 +1,199 @@
+//! What narrows an identity: claims about what a token is good for.
+//!
+//! Two tokens of one user with different scopes get different responses, so they share none. What means the
+//! same in another spelling counts as the same; in doubt it does not, which costs hits only.
+
+use super::token::json::{self, Object};
+
+/// The claims that narrow an identity if the operator does not name any.
+pub const USUAL: [&str; 20] = [
+    "acr",
+    "act",
+    "aud",
+    "authorization_details",
+    "azp",
+    "client_id",
+    "cognito:groups",
+    "entitlements",
+    "groups",
+    "org_id",
+    "permissions",
+    "realm_access",
+    "resource_access",
+    "role",
+    "roles",
+    "scope",
+    "scp",
+    "tenant",
+    "tenant_id",
+    "tid",
+];
+
+/// How deep values are looked into; what lies deeper is compared as written.
+const DEPTH: usize = 8;
+
+/// What the order of a list, or of words in a text, means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// Each value stands for itself.
+    Plain,
+    /// A list of texts is a set, and a text is a set of one.
+    Sets,
+    /// A text is a set of words (RFC 6749 §3.3).
+    Words,
+}
+
+/// Appends these claims, so that two texts are equal only if the claims mean the same.
+pub fn write(claims: &Object<'_>, names: &[Box<str>], out: &mut Vec<u8>) {
+    for name in names {
+        if let Some(raw) = claims.get(name) {
+            push(out, b'n', name.as_bytes());
+            value(raw, reading(name), DEPTH, out);
+        }
+    }
+}
+
+fn reading(name: &str) -> Reading {
+    match name {
+        "scope" | "scp" => Reading::Words,
+        "aud" | "cognito:groups" | "entitlements" | "groups" | "permissions" | "realm_access"
+        | "resource_access" | "role" | "roles" => Reading::Sets,
+        _ => Reading::Plain,
+    }
+}
+
+fn value(raw: &str, reading: Reading, depth: usize, out: &mut Vec<u8>) {
+    let is_known = depth > 0
+        && match raw.as_bytes().first() {
+            Some(b'"') => text(raw, reading, out),
+            Some(b'[') => list(raw, reading, depth, out),
+            Some(b'{') => object(raw, reading, depth, out),
+            _ => false,
+        };
+    if !is_known {
+        push(out, b'r', raw.as_bytes());
+    }
+}
+
+fn text(raw: &str, reading: Reading, out: &mut Vec<u8>) -> bool {
+    let Some(text) = json::string(raw) else { return false };
+    match reading {
+        Reading::Plain => push(out, b's', text.as_bytes()),
+        Reading::Sets => set(vec![text], out),
+        Reading::Words => {
+            let words = text.split(' ').filter(|word| !word.is_empty());
+            set(words.map(str::to_owned).collect(), out);
+        }
+    }
+    true
+}
+
+fn list(raw: &str, reading: Reading, depth: usize, out: &mut Vec<u8>) -> bool {
+    let is_word = |text: &String| !text.is_empty() && !text.contains(' ');
+    let texts = json::strings(raw).filter(|_| reading != Reading::Plain);
+    if let Some(texts) = texts
+        && (reading != Reading::Words || texts.iter().all(is_word))
+    {
+        set(texts, out);
+        return true;
+    }
+    let Some(elements) = json::list(raw) else { return false };
+    push(out, b'l', &elements.len().to_le_bytes());
+    for element in elements {
+        value(element, Reading::Plain, depth - 1, out);
+    }
+    true
+}
+
+fn object(raw: &str, reading: Reading, depth: usize, out: &mut Vec<u8>) -> bool {
+    let Some(object) = Object::parse(raw) else { return false };
+    push(out, b'o', &object.iter().count().to_le_bytes());
+    for (name, raw) in object.iter() {
+        push(out, b'n', name.as_bytes());
+        value(raw, reading, depth - 1, out);
+    }
+    true
+}
+
+fn set(mut texts: Vec<String>, out: &mut Vec<u8>) {
+    texts.sort_unstable();
+    texts.dedup();
+    push(out, b'w', &texts.len().to_le_bytes());
+    for text in texts {
+        push(out, b's', text.as_bytes());
+    }
+}
+
+fn push(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
+    out.push(kind);
+    out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(claims: &str) -> Vec<u8> {
+        let names = USUAL.map(Box::from);
+        let mut out = Vec::new();
+        write(&Object::parse(claims).unwrap(), &names, &mut out);
+        out
+    }
+
+    #[test]
+    fn spellings_of_the_same_rights_are_the_same() {
+        for (one, other) in [
+            (r#"{"scope":"a b"}"#, r#"{"scope":"b  a a"}"#),
+            (r#"{"scope":"a b"}"#, r#"{"scope":["b","a"]}"#),
+            (r#"{"aud":"a"}"#, r#"{"aud":["a"]}"#),
+            (r#"{"roles":["a","b"]}"#, r#"{"roles":["\u0062", "a"]}"#),
+            (
+                r#"{"realm_access":{"roles":["a","b"]}}"#,
+                r#"{ "realm_access" : {"roles":["b","a"]}}"#,
+            ),
+            (r#"{"act":{"sub":"a","x":1}}"#, r#"{"act":{"x":1,"sub":"a"}}"#),
+            (r#"{"sub":"a","jti":"1","scope":"a"}"#, r#"{"sub":"b","scope":"a"}"#),
+        ] {
+            assert_eq!(written(one), written(other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn different_rights_are_different() {
+        let all = [
+            r"{}",
+            r#"{"scope":""}"#,
+            r#"{"scope":null}"#,
+            r#"{"scope":"a"}"#,
+            r#"{"scope":"a b"}"#,
+            r#"{"scope":["a b"]}"#,
+            r#"{"scope":["a",""]}"#,
+            r#"{"scp":"a b"}"#,
+            r#"{"scope":"A"}"#,
+            r#"{"roles":"a b"}"#,
+            r#"{"roles":["a","b"]}"#,
+            r#"{"roles":["a",["b"]]}"#,
+            r#"{"roles":[["a"],"b"]}"#,
+            r#"{"roles":[]}"#,
+            r#"{"roles":1}"#,
+            r#"{"roles":1.0}"#,
+            r#"{"roles":18446744073709551617}"#,
+            r#"{"roles":18446744073709551616}"#,
+            r#"{"act":{"sub":"a"}}"#,
+            r#"{"act":{"sub":"a","sub":"b"}}"#,
+            r#"{"act":{"sub":"b","sub":"a"}}"#,
+            r#"{"act":["a","b"]}"#,
+            r#"{"act":["b","a"]}"#,
+            r#"{"act":[[[[[[[[[["a","b"]]]]]]]]]]}"#,
+            r#"{"act":[[[[[[[[[["b","a"]]]]]]]]]]}"#,
+            r#"{"aud":"a","azp":"b"}"#,
+            r#"{"aud":"b","azp":"a"}"#,
+        ];
+        for (place, one) in all.iter().enumerate() {
+            for other in all.iter().skip(place + 1) {
+                assert_ne!(written(one), written(other), "{one} {other}");
+            }
+        }
+    }
+}

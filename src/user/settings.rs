@@ -1,0 +1,110 @@
+//! What proves who asks, as an operator sets it.
+
+use std::time::Duration;
+
+use aws_lc_rs::hmac::{self, HMAC_SHA256};
+use http::HeaderName;
+use ipnet::IpNet;
+
+use super::token::{algorithm::Algorithm, key::Key};
+use crate::key::DigestKey;
+
+/// What proves who asks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Proof {
+    /// Nothing does: a user is known by exact credentials only.
+    #[default]
+    None,
+    /// A signed token.
+    Token(TokenRules),
+    /// A gateway that has logged the user in, and names it in a field.
+    Gateway(GatewayRules),
+}
+
+/// Which tokens prove who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRules {
+    /// Where the token stands.
+    pub carrier: Carrier,
+    /// What it is verified with.
+    pub keys: KeySource,
+    /// The algorithms that count, if not all that a key is for.
+    pub algorithms: Option<Box<[Algorithm]>>,
+    /// The audiences (`aud`), one of which a token must name. Empty: any, and tokens without.
+    pub audiences: Box<[Box<str>]>,
+    /// The issuers (`iss`) that count. Empty: any, and tokens without.
+    pub issuers: Box<[Box<str>]>,
+    /// The claim that tells users apart.
+    pub claim: Box<str>,
+    /// The claims that narrow what a user may see.
+    pub narrows: Box<[Box<str>]>,
+}
+
+/// Where a request carries its token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Carrier {
+    /// In this field: `Authorization` with the scheme `Bearer`, or another one with the token alone.
+    Field(HeaderName),
+    /// In the cookie of this name.
+    Cookie(Box<str>),
+}
+
+impl Carrier {
+    /// The cookie, if it is one.
+    pub fn cookie(&self) -> Option<&str> {
+        match self {
+            Self::Cookie(name) => Some(name),
+            Self::Field(_) => None,
+        }
+    }
+}
+
+/// Where the keys of tokens come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// The operator gives them.
+    Given(Box<[Key]>),
+    /// The issuer publishes them at this URL (RFC 7517 §5).
+    Jwks(Box<str>),
+}
+
+/// Which gateway says who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayRules {
+    /// The field that names the user.
+    pub name: HeaderName,
+    /// The addresses of the gateway.
+    pub from: Box<[IpNet]>,
+    /// Further fields of the gateway that narrow what a user may see, beside those that are known.
+    pub narrows: Box<[HeaderName]>,
+}
+
+impl Proof {
+    /// How long credentials count as accepted if the operator does not say it: tokens are verified here, so
+    /// that only a revocation can be missed.
+    pub const fn usual_recheck(&self) -> Duration {
+        match self {
+            Self::Token(_) => Duration::from_mins(5),
+            Self::None | Self::Gateway(_) => Duration::from_mins(1),
+        }
+    }
+
+    /// Returns a key for digests of identities that all nodes with these settings have in common. None if
+    /// nothing proves any.
+    ///
+    /// It is a secret only if a shared secret verifies tokens. Otherwise those who know the settings and can
+    /// read Redis can find out whether a user they know of is in it.
+    pub fn digest_key(&self, prefix: &str) -> Option<DigestKey> {
+        let material = match self {
+            Self::None => return None,
+            Self::Token(rules) => match &rules.keys {
+                KeySource::Given(keys) => keys.iter().flat_map(Key::material).collect(),
+                KeySource::Jwks(url) => url.as_bytes().to_vec(),
+            },
+            Self::Gateway(rules) => rules.name.as_str().as_bytes().to_vec(),
+        };
+        let message = [b"larder: digests of identities\n", prefix.as_bytes()].concat();
+        let tag = hmac::sign(&hmac::Key::new(HMAC_SHA256, &material), &message);
+        DigestKey::new(tag.as_ref())
+    }
+}

@@ -1,0 +1,80 @@
+//! Identities, from requests to members.
+
+mod tokens;
+
+use aws_lc_rs::hmac;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderValue, header};
+
+use super::{
+    Carrier, KeySource, Member, Proof, Refusal, TokenRules, USUAL_NARROWING, Users, token::key::Key,
+};
+use crate::{field::Timestamp, key::DigestKey, policy::Partition};
+use std::sync::Arc;
+
+const SECRET: &[u8] = b"a secret of more than thirty-two bytes";
+const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
+
+fn rules(keys: impl Into<Box<[Key]>>) -> TokenRules {
+    TokenRules {
+        carrier: Carrier::Field(header::AUTHORIZATION),
+        keys: KeySource::Given(keys.into()),
+        algorithms: None,
+        audiences: Box::default(),
+        issuers: Box::default(),
+        claim: "sub".into(),
+        narrows: USUAL_NARROWING.map(Box::from).into(),
+    }
+}
+
+fn claims(names: &[&str]) -> Partition {
+    Partition::Claims(names.iter().map(|name| (*name).into()).collect())
+}
+
+fn users(rules: TokenRules) -> Users {
+    let partitions = [Partition::Authenticated, claims(&["tenant"]), claims(&["tenant", "plan"])];
+    proven(Proof::Token(rules), partitions)
+}
+
+fn proven(proof: Proof, partitions: impl IntoIterator<Item = Partition>) -> Users {
+    Users::new(DigestKey::new(&[7; 32]).unwrap()).proven_by(proof, partitions, None)
+}
+
+fn by_secret() -> Users {
+    users(rules([Key::secret(SECRET)]))
+}
+
+fn encoded(text: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(text)
+}
+
+/// A token signed with HMAC-SHA-256.
+fn signed_with(secret: &[u8], header: &str, payload: &str) -> String {
+    let message = format!("{}.{}", encoded(header), encoded(payload));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+    format!("{message}.{}", encoded(hmac::sign(&key, message.as_bytes())))
+}
+
+fn token(payload: &str) -> String {
+    signed_with(SECRET, r#"{"alg":"HS256","typ":"JWT"}"#, payload)
+}
+
+fn fields(fields: &[(&'static str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        headers.append(*name, HeaderValue::from_str(value).unwrap());
+    }
+    headers
+}
+
+fn bearing(token: &str) -> HeaderMap {
+    fields(&[("authorization", &format!("Bearer {token}"))])
+}
+
+fn user_of(users: &Users, headers: &HeaderMap) -> Result<Arc<Member>, Refusal> {
+    users.examine(&Partition::User, (headers, None), NOW)
+}
+
+fn member(users: &Users, partition: &Partition, payload: &str) -> Arc<Member> {
+    users.examine(partition, (&bearing(&token(payload)), None), NOW).unwrap()
+}
