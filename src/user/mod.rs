@@ -1,5 +1,6 @@
 //! Who asks: identities that requests prove, by verified tokens or the field of a trusted gateway.
 
+mod gateway;
 mod member;
 mod narrow;
 mod refusal;
@@ -12,12 +13,14 @@ mod tokens;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, header};
+use smallvec::SmallVec;
 
 use crate::{
     field::Timestamp,
     key::DigestKey,
     policy::{Partition, Reason},
 };
+use gateway::Gateway;
 use tokens::{Roles, Tokens};
 
 pub use member::Member;
@@ -37,6 +40,7 @@ pub struct Users {
 enum Source {
     None,
     Token(Box<Tokens>),
+    Gateway(Box<Gateway>),
 }
 
 impl Users {
@@ -62,7 +66,8 @@ impl Users {
         }
         let recheck = recheck.unwrap_or_else(|| proof.usual_recheck());
         let source = match proof {
-            Proof::None | Proof::Gateway(_) => Source::None,
+            Proof::None => Source::None,
+            Proof::Gateway(rules) => Source::Gateway(Box::new(Gateway::new(rules))),
             Proof::Token(rules) => Source::Token(Box::new(Tokens::new(rules))),
         };
         Self { partitions: known.into(), source, recheck, ..self }
@@ -90,13 +95,14 @@ impl Users {
     pub fn examine(
         &self,
         partition: &Partition,
-        (headers, _peer): (&HeaderMap, Option<IpAddr>),
+        (headers, peer): (&HeaderMap, Option<IpAddr>),
         now: Timestamp,
     ) -> Result<Arc<Member>, Refusal> {
         let roles = Roles { digests: &self.digests, partitions: &self.partitions };
         let verified = match &self.source {
             Source::None => return Err(Refusal::NoToken),
             Source::Token(tokens) => tokens.verified(headers, roles, now)?,
+            Source::Gateway(gateway) => gateway.verified(headers, peer, roles)?,
         };
         let place = self.partitions.iter().position(|known| known == partition);
         match place.and_then(|place| verified.members.get(place)) {
@@ -111,6 +117,7 @@ impl Users {
     pub fn reads(&self, field: &HeaderName) -> bool {
         match &self.source {
             Source::None => false,
+            Source::Gateway(gateway) => gateway.reads(field),
             Source::Token(tokens) => match tokens.carrier() {
                 Carrier::Field(name) => name == field,
                 Carrier::Cookie(_) => *field == header::COOKIE,
@@ -122,7 +129,23 @@ impl Users {
     pub fn cookie(&self) -> Option<&str> {
         match &self.source {
             Source::Token(tokens) => tokens.carrier().cookie(),
-            Source::None => None,
+            Source::None | Source::Gateway(_) => None,
+        }
+    }
+
+    /// Whether what this peer says about its users counts.
+    pub fn believes(&self, peer: Option<IpAddr>) -> bool {
+        matches!(&self.source, Source::Gateway(gateway) if gateway.is(peer))
+    }
+
+    /// Removes the fields that only a gateway may set, unless this peer is one, and those that an origin may
+    /// take for them (`X_User_Id`). Costs nothing without a gateway.
+    pub fn settle_fields(&self, headers: &mut HeaderMap, peer: Option<IpAddr>) {
+        let Source::Gateway(gateway) = &self.source else { return };
+        let unwanted: SmallVec<[HeaderName; 4]> =
+            headers.keys().filter(|name| gateway.removes(name, peer)).cloned().collect();
+        for name in unwanted {
+            headers.remove(name);
         }
     }
 

@@ -50,6 +50,14 @@ pub enum Carrier {
 }
 
 impl Carrier {
+    /// The field, if it is one.
+    pub fn field(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Field(name) => Some(name),
+            Self::Cookie(_) => None,
+        }
+    }
+
     /// The cookie, if it is one.
     pub fn cookie(&self) -> Option<&str> {
         match self {
@@ -87,6 +95,16 @@ impl Proof {
             Self::Token(_) => Duration::from_mins(5),
             Self::None | Self::Gateway(_) => Duration::from_mins(1),
         }
+    }
+
+    /// The fields that only say who asks.
+    pub fn fields(&self) -> impl Iterator<Item = &HeaderName> {
+        let (own, further) = match self {
+            Self::None => (None, [].as_slice()),
+            Self::Token(rules) => (rules.carrier.field(), [].as_slice()),
+            Self::Gateway(rules) => (Some(&rules.name), &*rules.narrows),
+        };
+        own.into_iter().chain(further)
     }
 
     /// Returns a key for digests of identities that all nodes with these settings have in common. None if

@@ -133,7 +133,7 @@ impl Tokens {
             expires,
         };
         let members = roles.partitions.iter().map(|partition| claimant.member(partition));
-        Ok(Verified::new(expires, (Some(key), 0), members.collect()))
+        Ok(Verified::new(expires, Some((key, 0)), members.collect()))
     }
 
     /// The key whose signature the token has.

@@ -1,5 +1,6 @@
 //! Identities, from requests to members.
 
+mod gateway;
 mod tokens;
 
 use aws_lc_rs::hmac;
