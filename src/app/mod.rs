@@ -162,6 +162,7 @@ impl Node {
         let site = assemble::site(config, own, &self.metrics, &self.sink)?;
         self.timers.replace(config)?;
         self.pipeline.replace(site);
+        self.pipeline.log().retain(assemble::retention(config));
         self.front.replace(assemble::front(config));
         self.feed.replace(config.events.clone());
         self.admin.replace(assemble::tokens(config));
