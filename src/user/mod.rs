@@ -2,6 +2,7 @@
 
 mod member;
 mod narrow;
+mod owners;
 mod refusal;
 mod remembered;
 mod scalar;
