@@ -3,6 +3,7 @@
 mod gateway;
 mod member;
 mod narrow;
+mod owners;
 mod refusal;
 mod remembered;
 mod scalar;
