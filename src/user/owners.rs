@@ -2,12 +2,24 @@
 
 use std::sync::Arc;
 
-use super::Users;
+use super::{Source, Users};
 
 impl Users {
     /// Returns the owners by which purges select what belongs to a user: under this issuer, or else under
-    /// each that the configuration accepts.
+    /// each that the configuration names. If it names none, as of a user without an issuer.
     pub fn owners(&self, issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
-        vec![self.owner(issuer.unwrap_or_default(), claim)]
+        match (issuer, self.issuers()) {
+            (Some(issuer), _) => vec![self.owner(issuer, claim)],
+            (None, []) => vec![self.owner("", claim)],
+            (None, issuers) => issuers.iter().map(|issuer| self.owner(issuer, claim)).collect(),
+        }
+    }
+
+    /// The issuers that the configuration names.
+    fn issuers(&self) -> &[Box<str>] {
+        match &self.source {
+            Source::Token(tokens) => tokens.issuers(),
+            _ => &[],
+        }
     }
 }
