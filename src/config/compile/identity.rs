@@ -192,7 +192,7 @@ fn jwks(url: &Text, table: &At<JwtTable>, problems: &mut Problems<'_>) -> Option
             ));
         }
     }
-    problems.read(url, |text| value::jwks_url(text).map(|()| KeySource::Jwks(text.into())))
+    problems.read(url, |text| value::jwks_url(text).map(KeySource::Jwks))
 }
 
 /// Warns about algorithms that no key is for.
