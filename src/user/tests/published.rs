@@ -176,6 +176,7 @@ async fn a_flood_of_unknown_names_has_the_keys_fetched_at_a_bounded_rate() {
     let began = Instant::now();
     let users = issuer.users_at(Pace { least: LEAST, ..PACE });
     issuer.was_asked().await;
+    becomes(&users, &token_of(Some("a"), &pair), Ok(())).await;
     for round in 0..4 {
         for kid in 0..100 {
             let _unknown = user_of(&users, &token_of(Some(&format!("{round}-{kid}")), &pair));
