@@ -21,7 +21,7 @@ use crate::{
     },
     origin::{Origin, settings as origin_settings},
     pipeline::{self, ServedHosts, ServerTiming, Site, SiteId},
-    purge::{self, Fences, Log, RedisLog},
+    purge::{self, Fences, Log, RedisLog, Retention},
     redis,
     server::{
         self,
@@ -106,8 +106,14 @@ pub fn log(config: &Config) -> anyhow::Result<Log> {
         WhenUnsynced::Bounded => purge::WhenUnsynced::Bounded(settings.unsynced_ttl),
         WhenUnsynced::Serve => purge::WhenUnsynced::Serve,
     });
-    let log = RedisLog { connector, prefix: &settings.prefix };
+    let log = RedisLog { connector, prefix: &settings.prefix, retention: retention(config) };
     Ok(Log::in_redis(log, Arc::new(fences), &Handle::current()))
+}
+
+/// Which records of purges stay in Redis: those younger than any response that a route keeps.
+pub fn retention(config: &Config) -> Retention {
+    let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
+    Retention::of(routes.map(|route| route.rule.longest()).max().unwrap_or_default())
 }
 
 /// What the pipeline is told. Its identity, the version of the store and the keys of issuers are the

@@ -33,7 +33,7 @@ use crate::{
     server::{Address, Counters, Drain, Listener, tls::Certificates},
     store::Tiered,
     telemetry::{Metrics, Reload},
-    trigger::{Front, Further, Purger},
+    trigger::{Front, Further, Purger, Resolver},
 };
 
 /// How long what is still to be written to the shared store may hold up the end.
@@ -168,6 +168,7 @@ impl Node {
         let site = assemble::site(config, own, &self.metrics, &self.sink)?;
         self.timers.replace(config)?;
         self.pipeline.replace(site);
+        self.pipeline.log().retain(assemble::retention(config));
         self.front.replace(assemble::front(config));
         self.feed.replace(config.events.clone());
         self.admin.replace(assemble::tokens(config));
@@ -243,8 +244,12 @@ fn details(pipeline: &Pipeline<Tiered>) -> Vec<String> {
 /// What purges by URLs in the form of this pipeline's keys.
 fn purger(pipeline: &Arc<Pipeline<Tiered>>, log: Arc<Log>, metrics: &Arc<Metrics>) -> Arc<Purger> {
     let pipeline = Arc::clone(pipeline);
-    let normal = Box::new(move |target: &Target<'_>| pipeline.url(target));
-    Arc::new(Purger::new(log, Arc::clone(metrics), normal))
+    let of_users = Arc::clone(&pipeline);
+    let resolver = Resolver {
+        normal: Box::new(move |target: &Target<'_>| pipeline.url(target)),
+        owners: Box::new(move |issuer, claim| of_users.owners(issuer, claim)),
+    };
+    Arc::new(Purger::new(log, Arc::clone(metrics), resolver))
 }
 
 /// What clients hear of purges.

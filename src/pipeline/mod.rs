@@ -185,6 +185,11 @@ impl<S: Store> Pipeline<S> {
         })
     }
 
+    /// Returns the owners of what belongs to a user, by issuer and claim.
+    pub fn owners(&self, issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
+        self.site.with(|site| site.users.owners(issuer, claim))
+    }
+
     /// The purge log.
     pub fn log(&self) -> &Arc<Log> {
         &self.log

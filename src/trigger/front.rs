@@ -162,7 +162,7 @@ impl Desk {
         };
         let now = (self.now)();
         let delivery = Delivery { headers: &head.headers, body: &body, now };
-        match webhook.plan(&delivery) {
+        match webhook.plan(&delivery, self.purger.owners()) {
             Ok(Plan::Purge { mapped, id }) => self.deliver(name, mapped, id.as_deref()).await,
             Ok(Plan::Answer(challenge)) => {
                 self.count(name, "challenge");

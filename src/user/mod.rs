@@ -5,6 +5,7 @@ mod jwks;
 mod keys;
 mod member;
 mod narrow;
+mod owners;
 mod refusal;
 mod remembered;
 mod scalar;
@@ -72,7 +73,7 @@ impl Users {
         let recheck = proof.usual_recheck();
         let proven = match (proof, keys) {
             (Proof::Gateway(rules), _) => Proven::Gateway(Box::new(Gateway::new(rules))),
-            (Proof::Token(rules), Some(keys)) => Proven::Token(Box::new(Tokens::new(rules, keys))),
+            (Proof::Token(rules), Some(keys)) => Proven::Token(Box::new(Tokens::new(*rules, keys))),
             (Proof::None | Proof::Token(_), _) => Proven::Nothing,
         };
         Self { partitions: known.into(), proven, recheck, ..self }

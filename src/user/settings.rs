@@ -16,7 +16,7 @@ pub enum Proof {
     #[default]
     None,
     /// A signed token.
-    Token(TokenRules),
+    Token(Box<TokenRules>),
     /// A gateway that has logged the user in, and names it in a field.
     Gateway(GatewayRules),
 }

@@ -55,6 +55,11 @@ impl Tokens {
         &self.rules.carrier
     }
 
+    /// The issuers that count; if there are none, any.
+    pub(super) fn issuers(&self) -> &[Box<str>] {
+        &self.rules.issuers
+    }
+
     /// Returns who asks. Verifies a signature only if the token is not remembered.
     pub(super) fn verified(
         &self,

@@ -42,9 +42,8 @@ pub(super) fn proof(table: &UserTable, problems: &mut Problems<'_>) -> Proof {
                 ));
             Proof::None
         }
-        (Some(jwt), None) => {
-            tokens(jwt, table.narrows.as_ref(), problems).map_or(Proof::None, Proof::Token)
-        }
+        (Some(jwt), None) => tokens(jwt, table.narrows.as_ref(), problems)
+            .map_or(Proof::None, |rules| Proof::Token(Box::new(rules))),
         (None, Some(gateway)) => self::gateway(gateway, table.narrows.as_ref(), problems)
             .map_or(Proof::None, Proof::Gateway),
     }

@@ -275,6 +275,7 @@ pub(super) const WEBHOOK_RULE: &[Key] = &[
     key("event", Shape::Texts),
     key("when", Shape::Values),
     key("purge", Shape::Texts),
+    key("users", Shape::Texts),
     key("mode", STRING),
     key("warm", Shape::Flag),
 ];

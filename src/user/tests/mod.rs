@@ -37,12 +37,15 @@ fn claims(names: &[&str]) -> Partition {
 
 fn users(rules: TokenRules) -> Users {
     let partitions = [Partition::Authenticated, claims(&["tenant"]), claims(&["tenant", "plan"])];
-    proven(Proof::Token(rules), partitions)
+    proven(Proof::Token(Box::new(rules)), partitions)
 }
 
 fn proven(proof: Proof, partitions: impl IntoIterator<Item = Partition>) -> Users {
     let keys = match &proof {
-        Proof::Token(TokenRules { keys: KeySource::Given(keys), .. }) => Some(Keys::given(keys)),
+        Proof::Token(rules) => match &rules.keys {
+            KeySource::Given(keys) => Some(Keys::given(keys)),
+            KeySource::Jwks(_) => None,
+        },
         _ => None,
     };
     Users::new(DigestKey::new(&[7; 32]).unwrap()).proven_by(proof, keys, partitions)

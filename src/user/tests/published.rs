@@ -59,7 +59,7 @@ impl Issuer {
         let rules = TokenRules { keys: KeySource::Jwks(source.clone()), ..rules([]) };
         let keys = Keys::published_at(&source, Metrics::new().jwks.clone(), pace).unwrap();
         let users = Users::new(DigestKey::new(&[7; 32]).unwrap());
-        users.proven_by(Proof::Token(rules), Some(keys), [])
+        users.proven_by(Proof::Token(Box::new(rules)), Some(keys), [])
     }
 
     /// Waits until it was asked once more, and the answer has arrived.

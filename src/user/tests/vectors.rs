@@ -106,9 +106,9 @@ fn rsa_signs_in_six_ways() {
             signature
         })
     };
-    let rsa = Algorithm::ALL.into_iter().filter(|algorithm| {
-        algorithm.as_str().contains("S") && Key::from_pem(&spki).unwrap()[0].is_for(*algorithm)
-    });
+    let rsa = Algorithm::ALL
+        .into_iter()
+        .filter(|algorithm| Key::from_pem(&spki).unwrap()[0].is_for(*algorithm));
     assert_eq!(rsa.clone().count(), 6);
     for algorithm in rsa {
         assert_eq!(identifies(&spki, &sign(algorithm)), Ok(()), "{algorithm:?}");
