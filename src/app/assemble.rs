@@ -8,6 +8,8 @@ use std::{
 use anyhow::Context as _;
 use tokio::runtime::Handle;
 
+use super::issuers::Issuers;
+
 use crate::{
     config::{
         AccessLog as LogForm, Config, OriginHost, OriginScheme, Permission, Store, WhenUnsynced,
@@ -28,7 +30,7 @@ use crate::{
     store::{self, Memory, Redis, Tiered},
     telemetry::{AccessLog, Format, Metrics},
     trigger::{self, Access, Purgers, Token, Tokens},
-    user::{Proof, Users},
+    user::{Keys, Proof, Users},
 };
 
 /// What a stored response may take beside its body.
@@ -114,11 +116,11 @@ pub fn retention(config: &Config) -> Retention {
     Retention::of(routes.map(|route| route.rule.longest()).max().unwrap_or_default())
 }
 
-/// What the pipeline is told. `identity` and `version`, that of the store, are the process's own: they
-/// outlive configurations.
+/// What the pipeline is told. Its identity, the version of the store and the keys of issuers are the
+/// process's own: they outlive configurations.
 pub fn site(
     config: &Config,
-    (identity, version): (&Identity, &Arc<str>),
+    (identity, version, issuers): (&Identity, &Arc<str>, &Issuers),
     metrics: &Arc<Metrics>,
     sink: &Sink,
 ) -> anyhow::Result<Site> {
@@ -141,7 +143,7 @@ pub fn site(
         },
         trusted_proxies: config.trusted_proxies.clone(),
         credentials: config.user.credentials.clone(),
-        users: Arc::new(users(config, &digests)?),
+        users: Arc::new(users(config, &digests, issuers.keys(&config.user.proof, metrics)?)?),
         digests,
         access_log: access_log(config, metrics, sink)?.map(Arc::new),
         max_object: config.store.max_object,
@@ -166,7 +168,7 @@ fn digests(config: &Config) -> anyhow::Result<Digests> {
 
 /// The identities that requests prove. Without a digest key of the operator's, theirs comes from what proves
 /// them, so that a fleet agrees.
-fn users(config: &Config, digests: &Digests) -> anyhow::Result<Users> {
+fn users(config: &Config, digests: &Digests, keys: Option<Arc<Keys>>) -> anyhow::Result<Users> {
     let user = &config.user;
     let key = match digests.reach {
         Reach::Node if user.proof != Proof::None => {
@@ -176,7 +178,8 @@ fn users(config: &Config, digests: &Digests) -> anyhow::Result<Users> {
     };
     let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
     let partitions = routes.map(|route| route.rule.partition.clone());
-    Ok(Users::new(key).proven_by(user.proof.clone(), partitions, user.recheck))
+    let users = Users::new(key).proven_by(user.proof.clone(), keys, partitions);
+    Ok(users.rechecked_after(user.recheck))
 }
 
 /// Who may call the admin listener.

@@ -1,6 +1,7 @@
 //! Wiring: turns a configuration into running listeners, and swaps it on reload.
 
 mod assemble;
+mod issuers;
 mod reload;
 mod sampling;
 mod succession;
@@ -16,6 +17,7 @@ use std::{
 use anyhow::Context as _;
 
 pub use assemble::Sink;
+use issuers::Issuers;
 pub use reload::Watch;
 use timers::Timers;
 pub use workers::Workers;
@@ -51,6 +53,7 @@ pub struct Node {
     drain_time: Duration,
     sink: Sink,
     identity: Identity,
+    issuers: Issuers,
     version: Arc<str>,
     addresses: Vec<Address>,
     admin_address: Option<Address>,
@@ -79,7 +82,9 @@ impl Node {
         let settings = Arc::new(assemble::server(config, certificates.clone())?);
         let identity = Identity::random();
         let version = config.store.version.as_str().into();
-        let site = assemble::site(config, (&identity, &version), &metrics, &sink)?;
+        let issuers = Issuers::new();
+        let own = (&identity, &version, &issuers);
+        let site = assemble::site(config, own, &metrics, &sink)?;
         let store = assemble::store(config, &metrics)?;
         let log = Arc::new(assemble::log(config)?);
         let pipeline =
@@ -108,6 +113,7 @@ impl Node {
             drain_time: config.limits.drain,
             sink,
             identity,
+            issuers,
             version,
             addresses: addresses(&listeners)?,
             admin_address: admin_listener.as_ref().map(Listener::local_addr).transpose()?,
@@ -158,7 +164,7 @@ impl Node {
         if *config.store.version != *self.version {
             tracing::warn!(in_force = &*self.version, "a new `store.version` takes a restart");
         }
-        let own = (&self.identity, &self.version);
+        let own = (&self.identity, &self.version, &self.issuers);
         let site = assemble::site(config, own, &self.metrics, &self.sink)?;
         self.timers.replace(config)?;
         self.pipeline.replace(site);

@@ -6,6 +6,7 @@ use http::{HeaderMap, Method};
 use proptest::prelude::*;
 
 mod events;
+mod identity;
 mod routing;
 mod timing;
 mod writes;

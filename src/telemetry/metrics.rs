@@ -17,6 +17,7 @@ use super::{
     purging::Purging,
     store::{Families, StoreMetrics},
     trigger::TriggerMetrics,
+    user::JwksMetrics,
 };
 use crate::policy::{cache_status::CacheResult, reason::Reason};
 
@@ -78,6 +79,8 @@ pub struct Metrics {
     pub purging: Purging,
     /// Access-log lines dropped.
     pub access_log_dropped: IntCounter,
+    /// The keys that verify tokens.
+    pub jwks: JwksMetrics,
     /// Schedules, polls, warming up.
     pub triggers: TriggerMetrics,
     store: Families,
@@ -223,6 +226,7 @@ impl Metrics {
                 "larder_config_last_reload_success_timestamp_seconds",
                 "When the configuration in use was loaded, in seconds since the Unix epoch.",
             ),
+            jwks: JwksMetrics::new(&catalogue),
             triggers: TriggerMetrics::new(&catalogue),
             process: Process::new(&catalogue),
             registry,

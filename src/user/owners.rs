@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Source, Users};
+use super::{Proven, Users};
 
 impl Users {
     /// Returns the owners by which purges select what belongs to a user: under this issuer, or else under
@@ -17,9 +17,9 @@ impl Users {
 
     /// The issuers that the configuration names.
     fn issuers(&self) -> &[Box<str>] {
-        match &self.source {
-            Source::Token(tokens) => tokens.issuers(),
-            _ => &[],
+        match &self.proven {
+            Proven::Token(tokens) => tokens.issuers(),
+            Proven::Nothing | Proven::Gateway(_) => &[],
         }
     }
 }

@@ -7,7 +7,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::token::{algorithm::Algorithm, key::Key};
-use crate::key::DigestKey;
+use crate::{key::DigestKey, origin::source::Source};
 
 /// What proves who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,7 +16,7 @@ pub enum Proof {
     #[default]
     None,
     /// A signed token.
-    Token(TokenRules),
+    Token(Box<TokenRules>),
     /// A gateway that has logged the user in, and names it in a field.
     Gateway(GatewayRules),
 }
@@ -73,7 +73,7 @@ pub enum KeySource {
     /// The operator gives them.
     Given(Box<[Key]>),
     /// The issuer publishes them at this URL (RFC 7517 §5).
-    Jwks(Box<str>),
+    Jwks(Source),
 }
 
 /// Which gateway says who asks.
@@ -117,7 +117,7 @@ impl Proof {
             Self::None => return None,
             Self::Token(rules) => match &rules.keys {
                 KeySource::Given(keys) => keys.iter().flat_map(Key::material).collect(),
-                KeySource::Jwks(url) => url.as_bytes().to_vec(),
+                KeySource::Jwks(url) => format!("{}{}", url.server, url.target).into_bytes(),
             },
             Self::Gateway(rules) => rules.name.as_str().as_bytes().to_vec(),
         };
