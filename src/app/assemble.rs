@@ -70,7 +70,7 @@ pub fn store(config: &Config, metrics: &Metrics) -> anyhow::Result<Tiered> {
     let redis = match &settings.redis {
         None => None,
         Some(connection) => {
-            let settings = redis_store(config, connection.clone());
+            let settings = redis_store(config, connection.clone())?;
             let runtime = Handle::current();
             let redis = Redis::start(settings, metrics.of_redis(), &runtime);
             Some(redis.context("the connection to Redis cannot be set up")?)
@@ -79,21 +79,36 @@ pub fn store(config: &Config, metrics: &Metrics) -> anyhow::Result<Tiered> {
     Ok(Tiered::new(memory, redis))
 }
 
-fn redis_store(config: &Config, connection: redis::Settings) -> store::redis::Settings {
+fn redis_store(
+    config: &Config,
+    connection: redis::Settings,
+) -> anyhow::Result<store::redis::Settings> {
     let Store { timeout, prefix, version, compress_above, max_object, .. } = &config.store;
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
     let windows =
         routes.flat_map(|route| [route.rule.stale_while_revalidate, route.rule.stale_if_error]);
-    store::redis::Settings {
+    Ok(store::redis::Settings {
         connection,
         read_deadline: *timeout,
         prefix: prefix.clone(),
         version: version.clone(),
         compress_above: bytes(*compress_above),
         max_entry: bytes(max_object.saturating_add(HEAD)),
+        seals: seals(config)?,
         stale_for: windows.flatten().max().unwrap_or_default(),
+    })
+}
+
+/// How entries are encrypted in Redis, if they are.
+fn seals(config: &Config) -> anyhow::Result<Option<store::redis::Seals>> {
+    let keys = &config.store.encrypt_keys;
+    if keys.is_empty() {
+        return Ok(None);
     }
+    let seals = store::redis::Seals::new(keys.iter().map(|key| key.expose().as_bytes()));
+    // Never without: that would be in the clear what is to be encrypted.
+    seals.map(Some).context("a key in `store.encrypt_keys` is too short")
 }
 
 /// The purge log: that of the fleet, where there is one.

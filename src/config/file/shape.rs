@@ -127,6 +127,8 @@ pub(super) const STORE: &[Key] = &[
     key("version", STRING),
     key("grace", DURATION),
     key("compress_above", SIZE),
+    key("encrypt_key", STRING),
+    key("encrypt_keys", Shape::Texts),
     key("memory", SIZE),
     key("max_object", SIZE),
     key("unsynced_ttl", DURATION),
