@@ -48,7 +48,7 @@ pub(super) fn compile(
     user::warn_about_vary(&file.route, &user.credentials, &mut problems);
     let routes = routes::compile(file, &mut problems);
     identity::check(file, &routes, &user.proof, &mut problems);
-    let events = events::compile(file.events.as_ref(), limits.connections, &mut problems);
+    let events = events::compile(file, limits.connections, &mut problems);
     Some(Config {
         listen,
         tls,
