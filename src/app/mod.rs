@@ -25,7 +25,7 @@ pub use workers::Workers;
 use crate::{
     admin::{Admin, Readiness, Report},
     config::{Config, ListenAddress},
-    feed::{Applied, Feed},
+    feed::{Applied, Caller, Feed},
     forward::Identity,
     key::target::Target,
     pipeline::{Clock, Pipeline, Warmer, follow_denials, warm_purged},
@@ -91,11 +91,13 @@ impl Node {
             Pipeline::new(site, store, Arc::clone(&log), clock.clone(), Arc::clone(&metrics));
         let purger = purger(&pipeline, log, &metrics);
         let timers = Timers::start(config, &pipeline, &purger, clock.clone(), &metrics)?;
-        let feed = feed(config, &metrics, &timers, clock.clone());
+        let feed = feed(config, (&timers, clock.clone()), &pipeline, &metrics);
         let front = {
             let (pipeline, purger) = (Arc::clone(&pipeline), Arc::clone(&purger));
             let feed = Arc::clone(&feed);
-            let further: Further = Box::new(move |request| feed.answer(request));
+            let further: Further = Box::new(move |request, [peer, client]| {
+                feed.answer(request, &Caller { peer, client })
+            });
             let clock = clock.clone();
             Front::new(pipeline, purger, assemble::front(config), further, move || clock.now())
         };
@@ -253,10 +255,17 @@ fn purger(pipeline: &Arc<Pipeline<Tiered>>, log: Arc<Log>, metrics: &Arc<Metrics
 }
 
 /// What clients hear of purges.
-fn feed(config: &Config, metrics: &Arc<Metrics>, timers: &Arc<Timers>, clock: Clock) -> Arc<Feed> {
+fn feed(
+    config: &Config,
+    (timers, clock): (&Arc<Timers>, Clock),
+    pipeline: &Arc<Pipeline<Tiered>>,
+    metrics: &Arc<Metrics>,
+) -> Arc<Feed> {
     let timers = Arc::clone(timers);
     let (versions, now) = (move || timers.versions(), move || clock.now());
-    Arc::new(Feed::new(config.events.clone(), Arc::clone(metrics), versions, now))
+    let feed = Feed::new(config.events.clone(), Arc::clone(metrics), versions, now);
+    let pipeline = Arc::clone(pipeline);
+    Arc::new(feed.with_users(move |headers, peer| pipeline.identify((headers, peer))))
 }
 
 /// The public listeners, which share one limit on connections.

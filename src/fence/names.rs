@@ -101,7 +101,7 @@ impl Names {
     }
 
     /// Among all responses.
-    const ALL: Scope = Scope { shape: Shape(0), hash: 0 };
+    pub(super) const ALL: Scope = Scope { shape: Shape(0), hash: 0 };
 
     /// Among the responses that share these facets with this one, as far as the shape goes.
     pub(super) fn scope(&self, shape: Shape, facets: Facets<'_>) -> Scope {

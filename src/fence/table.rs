@@ -1,7 +1,7 @@
 //! The table of what was purged last: selector → place in the log.
 
 use super::{
-    Facets, Fence, LogId, Mode, PendingId, Purge, Record, Selector, Subject,
+    Facets, Fence, LogId, Mode, PendingId, Purge, Record, Selector, Subject, credential_tag,
     forgotten::Forgotten,
     marks::{Mark, Marks},
     names::{Kind, Named, Names, Shape},
@@ -248,6 +248,12 @@ impl Table {
             verdict = verdict.max(self.judge_all(names, fence.seq, checked));
         }
         verdict
+    }
+
+    /// Whether a record selects the credential with this digest.
+    pub fn has_ended(&self, credential: &str) -> bool {
+        let name = self.names.tag(Names::ALL, &credential_tag(credential));
+        self.changed(name) > 0 || self.forgotten.last(name) > 0
     }
 
     /// The names under which a response may have been selected after the version `since`, among those that

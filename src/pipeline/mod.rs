@@ -43,6 +43,7 @@ mod receive;
 mod site;
 mod uncacheable;
 mod unknown;
+mod visitor;
 mod warmer;
 mod write;
 mod write_through;

@@ -161,6 +161,12 @@ impl Fences {
         is_true
     }
 
+    /// Whether a record that is known here ended the credential with this digest. May say so of a few
+    /// others once very many selectors are remembered.
+    pub fn is_refused(&self, digest: &str) -> bool {
+        self.table.read().has_ended(digest)
+    }
+
     /// Whether a request that came at `started` may share what a fetch with this stamp brings.
     pub fn may_join(&self, stamp: &Stamp, expected: &Expected<'_>, started: Instant) -> bool {
         if !self.is_synced(started) && !self.is_recent(stamp.began, started) {

@@ -50,7 +50,7 @@ pub(super) fn compile(
     let store = store::compile(&file.store, flags, &mut problems);
     let is_shared = store.redis.is_some();
     identity::check(file, &routes, (&user, is_shared), &mut problems);
-    let events = events::compile(file.events.as_ref(), limits.connections, &mut problems);
+    let events = events::compile(file, limits.connections, &mut problems);
     Some(Config {
         listen,
         tls,

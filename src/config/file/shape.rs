@@ -170,6 +170,7 @@ pub(super) const EVENTS: &[Key] = &[
     key("allow_origins", Shape::Texts),
     key("tags", Shape::Texts),
     key("listeners", Shape::Count),
+    key("per_client", Shape::Count),
 ];
 
 pub(super) const DEFAULTS: &[Key] = &[
