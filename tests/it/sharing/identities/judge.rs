@@ -132,8 +132,8 @@ fn freshness(sent: &Sent, reply: &Reply) -> Result<(), String> {
         return Ok(());
     }
     let number = |name: &str| reply.header(name).and_then(|text| text.parse::<f64>().ok());
-    if number("x-number").unwrap_or(0.0) <= sent.floor as f64 {
-        return Err(format!("number {:?} where {} is purged", number("x-number"), sent.floor));
+    if number("x-number").unwrap_or(0.0) <= sent.floor.number as f64 {
+        return Err(format!("number {:?} after {:?}", number("x-number"), sent.floor));
     }
     if reply.header("x-path") != Some(&sent.path) {
         return Err(format!("an answer of {:?}", reply.header("x-path")));
