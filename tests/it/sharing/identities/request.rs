@@ -11,6 +11,7 @@ use crate::support::{proxy::request, random::Random};
 /// A request, and what was true when it was sent.
 pub(super) struct Sent {
     pub(super) method: &'static str,
+    pub(super) target: String,
     pub(super) path: String,
     pub(super) kind: Kind,
     pub(super) mode: Mode,
@@ -35,7 +36,18 @@ impl Sent {
         let text = request(method, target, &fields);
         let asker = Asker::of(&text);
         let floor = world.floor(&purged_by(world, kind, target, &asker));
-        Self { method, path, kind, mode, text, nonce, asker, at: now(), floor }
+        Self {
+            method,
+            target: target.to_owned(),
+            path,
+            kind,
+            mode,
+            text,
+            nonce,
+            asker,
+            at: now(),
+            floor,
+        }
     }
 }
 
