@@ -5,11 +5,12 @@ use super::{
     run::Client,
     stamp::{Kind, Mode},
     token::Flavor,
-    world::{End, USERS, now},
+    world::{End, Floor, USERS, now},
 };
 use crate::support::{proxy::sending, wire::Reply};
 
-const TOKEN: (&str, &str) = ("authorization", "Bearer secret");
+/// What operators show.
+pub(super) const TOKEN: (&str, &str) = ("authorization", "Bearer secret");
 
 impl Client {
     /// One of the things that users do beside reading; what it was.
@@ -57,7 +58,7 @@ impl Client {
             Some(owner) => format!("{owner} {path}"),
             None => path,
         };
-        self.world.raise(name, number);
+        self.world.raise(name, Floor { number, cause: "a write" });
         "write"
     }
 
@@ -65,17 +66,23 @@ impl Client {
         let kind = *self.random.pick(self.world.kinds());
         let path = format!("/{}/silent/{}", kind.as_str(), self.random.below(2));
         let user = self.random.below(USERS);
-        let (call, name) = match self.random.below(3) {
-            0 => (format!(r#"{{"tags":["{}"]}}"#, kind.as_str()), kind.as_str().to_owned()),
-            1 if self.world.has_tokens => {
-                (format!(r#"{{"users":["u{user}"]}}"#), format!("user \"u{user}\""))
-            }
-            _ => (format!(r#"{{"urls":["http://api.test{path}"]}}"#), path),
+        let (call, name, cause) = match self.random.below(3) {
+            0 => (
+                format!(r#"{{"tags":["{}"]}}"#, kind.as_str()),
+                kind.as_str().to_owned(),
+                "a purge by tag",
+            ),
+            1 if self.world.has_tokens => (
+                format!(r#"{{"users":["u{user}"]}}"#),
+                format!("user \"u{user}\""),
+                "a purge by user",
+            ),
+            _ => (format!(r#"{{"urls":["http://api.test{path}"]}}"#), path, "a purge by URL"),
         };
         let before = self.world.last_number();
         let reply = self.admin(sending("POST", "/v1/purge", &[TOKEN], &call)).await;
         assert_eq!(reply.status(), 200, "{call}: {}", reply.body);
-        self.world.raise(name, before);
+        self.world.raise(name, Floor { number: before, cause });
         "purge"
     }
 
@@ -88,7 +95,7 @@ impl Client {
         self.world.end(&credential, End::LoggedOut(now()));
         let number = reply.header("x-number").unwrap().parse().unwrap();
         if let Some(owner) = owner(&self.world, Kind::User, &sent.asker) {
-            self.world.raise(owner, number);
+            self.world.raise(owner, Floor { number, cause: "a logout" });
         }
         self.world.replace(user, &credential);
         "logout"

@@ -25,8 +25,11 @@ pub(super) fn judge(world: &World, sent: &Sent, reply: &Reply) -> Result<String,
             return Ok(format!("401 {}", reply.header("x-why").unwrap_or("-")));
         }
         403 => {
-            let path = &sent.path;
-            sent.asker.credentials().for_each(|each| world.note_denied(each, path));
+            // Of several credentials nobody can tell which one it is about.
+            let mut credentials = sent.asker.credentials();
+            if let (Some(one), None) = (credentials.next(), credentials.next()) {
+                world.note_denied(one, &sent.target);
+            }
             return Ok("403".to_owned());
         }
         502 | 504 if reply.header("x-stamp").is_none() => return Ok(status.to_string()),
@@ -92,7 +95,7 @@ fn stamp(sent: &Sent, reply: &Reply, status: u16) -> Result<(), String> {
 
 /// Its credentials were still good when the request was sent.
 fn validity(world: &World, sent: &Sent) -> Result<(), String> {
-    let Sent { kind, mode, path, asker, at, .. } = sent;
+    let Sent { kind, mode, target, asker, at, .. } = sent;
     let is_for_all = *kind == Kind::Everyone || (*kind == Kind::Plain && *mode == Mode::Public);
     if is_for_all {
         return Ok(());
@@ -119,7 +122,7 @@ fn validity(world: &World, sent: &Sent) -> Result<(), String> {
         if world.refused_since(credential).is_some_and(|refused| refused + SPREADING < *at) {
             return Err("an answer to a credential that was refused".to_owned());
         }
-        if world.denied_since(credential, path).is_some_and(|denied| denied + SPREADING < *at) {
+        if world.denied_since(credential, target).is_some_and(|denied| denied + SPREADING < *at) {
             return Err("an answer where access was denied".to_owned());
         }
     }
@@ -132,8 +135,8 @@ fn freshness(sent: &Sent, reply: &Reply) -> Result<(), String> {
         return Ok(());
     }
     let number = |name: &str| reply.header(name).and_then(|text| text.parse::<f64>().ok());
-    if number("x-number").unwrap_or(0.0) <= sent.floor as f64 {
-        return Err(format!("number {:?} where {} is purged", number("x-number"), sent.floor));
+    if number("x-number").unwrap_or(0.0) <= sent.floor.number as f64 {
+        return Err(format!("number {:?} after {:?}", number("x-number"), sent.floor));
     }
     if reply.header("x-path") != Some(&sent.path) {
         return Err(format!("an answer of {:?}", reply.header("x-path")));

@@ -15,7 +15,6 @@ mod world;
 
 use std::sync::Arc;
 
-use larder::planted::Bug;
 use tokio::sync::Mutex;
 
 use self::{run::Plan, world::World};

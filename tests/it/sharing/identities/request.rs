@@ -4,13 +4,14 @@
 use super::{
     stamp::{Asker, Kind, Mode},
     token::Flavor,
-    world::{USERS, World, now},
+    world::{Floor, USERS, World, now},
 };
 use crate::support::{proxy::request, random::Random};
 
 /// A request, and what was true when it was sent.
 pub(super) struct Sent {
     pub(super) method: &'static str,
+    pub(super) target: String,
     pub(super) path: String,
     pub(super) kind: Kind,
     pub(super) mode: Mode,
@@ -19,7 +20,7 @@ pub(super) struct Sent {
     pub(super) asker: Asker,
     pub(super) at: f64,
     /// What its answer's number has to exceed.
-    pub(super) floor: u64,
+    pub(super) floor: Floor,
 }
 
 impl Sent {
@@ -34,8 +35,19 @@ impl Sent {
         let fields = [fields, &[("X-Nonce", nonce.as_str())]].concat();
         let text = request(method, target, &fields);
         let asker = Asker::of(&text);
-        let floor = world.floor(&purged_by(world, kind, &path, &asker));
-        Self { method, path, kind, mode, text, nonce, asker, at: now(), floor }
+        let floor = world.floor(&purged_by(world, kind, target, &asker));
+        Self {
+            method,
+            target: target.to_owned(),
+            path,
+            kind,
+            mode,
+            text,
+            nonce,
+            asker,
+            at: now(),
+            floor,
+        }
     }
 }
 
@@ -50,10 +62,10 @@ impl Sent {
 }
 
 /// The names under which purges select the answer to a request.
-pub(super) fn purged_by(world: &World, kind: Kind, path: &str, asker: &Asker) -> Vec<String> {
-    let mut names = vec![path.to_owned(), kind.as_str().to_owned()];
+fn purged_by(world: &World, kind: Kind, target: &str, asker: &Asker) -> Vec<String> {
+    let mut names = vec![target.to_owned(), kind.as_str().to_owned()];
     if let Some(owner) = owner(world, kind, asker) {
-        names.push(format!("{owner} {path}"));
+        names.push(format!("{owner} {target}"));
         names.push(owner);
     }
     names
@@ -142,7 +154,7 @@ fn further(random: &mut Random) -> Vec<Field> {
         }
     };
     let letter = ["a", "b"][random.below(2)];
-    at_times(12, cookie("unit", letter), random);
+    at_times(12, cookie("desk", letter), random);
     at_times(12, cookie("theme", ["dark", "light"][random.below(2)]), random);
     at_times(8, cookie("_ga", letter), random);
     let language = ["de", "en", "fr"][random.below(3)];

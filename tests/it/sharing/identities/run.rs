@@ -11,6 +11,7 @@ use larder::planted::Bug;
 use tokio::task::JoinSet;
 
 use super::{
+    act::TOKEN,
     judge::{RECHECK, judge},
     origin,
     request::{self, Sent},
@@ -19,7 +20,7 @@ use super::{
 use crate::support::{
     fleet::moment,
     process::Process,
-    proxy::sum,
+    proxy::{request as proxy_request, sending, sum},
     random::Random,
     redis::Redis,
     wire::{Reply, Wire, header},
@@ -54,6 +55,9 @@ impl Plan {
         for _ in 0..NODES {
             nodes.push(self.node(&file).await);
         }
+        for node in &nodes {
+            settle(node).await;
+        }
         self.ask(&world, &nodes).await;
         self.look(&world, &nodes).await;
         world
@@ -63,7 +67,7 @@ impl Plan {
         let environment = self.bug.map(|bug| ("LARDER_PLANTED", bug.as_str()));
         let arguments = ["--config", file.to_str().unwrap()];
         let node = Process::run_with(&arguments, environment.as_slice()).await;
-        while sum(&node.ask_admin("/metrics").await.body, "larder_purge_log_synced", "") == 0 {
+        while sum(&metrics(&node).await, "larder_purge_log_synced", "") == 0 {
             moment().await;
         }
         node
@@ -90,7 +94,7 @@ impl Plan {
     /// Notes what the nodes count.
     async fn look(self, world: &World, nodes: &[Process]) {
         for node in nodes {
-            let metrics = node.ask_admin("/metrics").await.body;
+            let metrics = metrics(node).await;
             let mut counts = world.counts.lock().unwrap();
             for (name, labels) in [
                 ("larder_warm_requests_total", "stored"),
@@ -102,6 +106,17 @@ impl Plan {
             }
         }
     }
+}
+
+/// A young log waits for nodes that nobody knows of: once a purge is acknowledged, it no longer does.
+async fn settle(node: &Process) {
+    let call = sending("POST", "/v1/purge", &[TOKEN], r#"{"everything":true}"#);
+    assert_eq!(Wire::connect(node.admin).await.exchange(call).await.status(), 200);
+}
+
+async fn metrics(node: &Process) -> String {
+    let call = proxy_request("GET", "/metrics", &[TOKEN]);
+    Wire::connect(node.admin).await.exchange(call).await.body
 }
 
 /// Mostly fine, and now and then bad for a moment.

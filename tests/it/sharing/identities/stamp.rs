@@ -133,7 +133,7 @@ impl Asker {
             session: cookie("session"),
             key: header(head, "x-api-key").or(in_query).map(str::to_owned),
             key_of_query: in_query.map(str::to_owned),
-            unknown: cookie("unit"),
+            unknown: cookie("desk"),
             selecting: cookie("theme"),
             language: header(head, "accept-language").map(str::to_owned),
         }
@@ -186,7 +186,7 @@ impl Asker {
         add("session", &self.session);
         add("key", &self.key);
         if kind == Kind::User || mode.has_no_lifetime() {
-            add("unit", &self.unknown);
+            add("desk", &self.unknown);
         }
         if mode.has_no_lifetime() {
             add("theme", &self.selecting);

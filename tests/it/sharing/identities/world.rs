@@ -49,6 +49,13 @@ pub(super) enum Weather {
     Refusing,
 }
 
+/// A number that later answers have to exceed, and because of what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Floor {
+    pub(super) number: u64,
+    pub(super) cause: &'static str,
+}
+
 pub(super) struct World {
     /// The number that the origin gave last.
     last: AtomicU64,
@@ -64,7 +71,7 @@ pub(super) struct World {
     withdrawn: Mutex<HashSet<(usize, String)>>,
     denied: Mutex<HashMap<(String, String), f64>>,
     /// By what was purged: what a later answer has to exceed.
-    floors: Mutex<HashMap<String, u64>>,
+    floors: Mutex<HashMap<String, Floor>>,
     /// Entity tags that were seen lately.
     tags: Mutex<VecDeque<String>>,
     pub(super) counts: Mutex<BTreeMap<String, usize>>,
@@ -267,15 +274,19 @@ impl World {
     // ── What is purged ──
 
     /// What is known under this name has a greater number than this from now on.
-    pub(super) fn raise(&self, name: String, number: u64) {
+    pub(super) fn raise(&self, name: String, floor: Floor) {
         let mut floors = self.floors.lock().unwrap();
-        let floor = floors.entry(name).or_default();
-        *floor = number.max(*floor);
+        let known = floors.entry(name).or_insert(floor);
+        if known.number < floor.number {
+            *known = floor;
+        }
     }
 
-    pub(super) fn floor(&self, names: &[String]) -> u64 {
+    /// What the answer to a request that is known under these names has to exceed.
+    pub(super) fn floor(&self, names: &[String]) -> Floor {
         let floors = self.floors.lock().unwrap();
-        names.iter().filter_map(|name| floors.get(name)).copied().max().unwrap_or(0)
+        let found = names.iter().filter_map(|name| floors.get(name)).copied();
+        found.max_by_key(|floor| floor.number).unwrap_or(Floor { number: 0, cause: "nothing" })
     }
 }
 
