@@ -1,6 +1,7 @@
 //! Wiring: turns a configuration into running listeners, and swaps it on reload.
 
 mod assemble;
+mod explain;
 mod reload;
 mod sampling;
 mod succession;
@@ -16,6 +17,7 @@ use std::{
 use anyhow::Context as _;
 
 pub use assemble::Sink;
+pub use explain::Explainer;
 pub use reload::Watch;
 use timers::Timers;
 pub use workers::Workers;
@@ -216,6 +218,7 @@ fn admin(
     sampler: sampling::Sampler,
     draining: Drain,
 ) -> Arc<Admin> {
+    let explain = explain::of_node(pipeline);
     let pipeline = Arc::clone(pipeline);
     let readiness = move || {
         let is_draining = draining.is_started();
@@ -223,7 +226,8 @@ fn admin(
         Report { readiness, details: details(&pipeline) }
     };
     let tokens = assemble::tokens(config);
-    Arc::new(Admin::new(tokens, purger, readiness, move || sampler.sample()))
+    let admin = Admin::new(tokens, purger, readiness, move || sampler.sample());
+    Arc::new(admin.explaining(explain))
 }
 
 /// How Redis and the purge log are, where there is a Redis.
