@@ -4,6 +4,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
+use serde_json::{Map, Value};
 use tokio::runtime::{Builder, Runtime};
 
 use super::assemble;
@@ -25,20 +26,20 @@ use crate::{
 pub struct Explainer {
     site: Site,
     /// Tasks of the configuration wait here, and never run.
-    _runtime: Runtime,
+    runtime: Option<Runtime>,
 }
 
 impl Explainer {
     /// An explainer of this configuration.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         let runtime = Builder::new_current_thread().build().context("no runtime can be made")?;
-        let _entered = runtime.enter();
+        let entered = runtime.enter();
         let (identity, version) = (Identity::random(), config.store.version.as_str().into());
         let sink: assemble::Sink = Arc::new(|| Box::new(std::io::sink()));
         let config = without_surroundings(config);
         let site = assemble::site(&config, (&identity, &version), &Metrics::new(), &sink)?;
-        drop(_entered);
-        Ok(Self { site, _runtime: runtime })
+        drop(entered);
+        Ok(Self { site, runtime: Some(runtime) })
     }
 
     /// Explains a request that would come now.
@@ -47,6 +48,27 @@ impl Explainer {
     /// If what is asked about is no request, or its response is none.
     pub fn explain(&self, asked: &Asked) -> Result<Explanation, NoQuestion> {
         explain::offline(&self.site, asked, SystemTime::now().into())
+    }
+
+    /// The same for a request whose user has these claims, whatever token it carries.
+    ///
+    /// # Errors
+    /// If what is asked about is no request, or its response is none.
+    pub(super) fn explain_for(
+        &self,
+        asked: &Asked,
+        _claims: Option<&Map<String, Value>>,
+    ) -> Result<Explanation, NoQuestion> {
+        self.explain(asked)
+    }
+}
+
+impl Drop for Explainer {
+    /// Waits for nothing, so that it may be dropped on another runtime.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Wiring: turns a configuration into running listeners, and swaps it on reload.
 
 mod assemble;
+mod expected;
 mod explain;
 mod reload;
 mod sampling;
@@ -17,6 +18,7 @@ use std::{
 use anyhow::Context as _;
 
 pub use assemble::Sink;
+pub use expected::{Failure, run_tests};
 pub use explain::Explainer;
 pub use reload::Watch;
 use timers::Timers;

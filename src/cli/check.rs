@@ -1,13 +1,17 @@
 //! `larder check`: what a configuration means, or what is wrong with it.
 
-use std::{fmt::Write as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    collections::BTreeSet, fmt::Write as _, path::PathBuf, process::ExitCode, time::Duration,
+};
 
 use clap::Args;
 
 use super::run::DEFAULT_FILE;
 use crate::{
-    config::{Config, Flags, format_duration},
+    app::{Explainer, run_tests},
+    config::{Config, Finding, Flags, format_duration},
     key::target::Order,
+    pipeline::explain::Asked,
     policy::{Ttl, TtlFrom},
     route::Route,
 };
@@ -18,10 +22,13 @@ pub struct Arguments {
     /// The configuration file.
     #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG", default_value = DEFAULT_FILE)]
     pub config: PathBuf,
+    /// Also explain what becomes of a GET of this URL; `larder explain` explains more.
+    #[arg(long, value_name = "URL")]
+    pub explain: Option<String>,
 }
 
-/// Prints the routes of a file and succeeds, or prints its errors and fails. Warnings and errors go
-/// to standard error.
+/// Prints the routes of a file and succeeds, or prints its errors, or which of its tests fail, and fails.
+/// Warnings and errors go to standard error.
 pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match Config::load(&arguments.config, &Flags::default()) {
         Ok(config) => {
@@ -29,12 +36,43 @@ pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 anstream::eprintln!("{}", config.warnings.styled());
             }
             anstream::print!("{}", summary(&config));
-            Ok(ExitCode::SUCCESS)
+            if let Some(url) = &arguments.explain {
+                let explanation = Explainer::new(&config)?.explain(&Asked::get(url))?;
+                anstream::print!("\n{explanation}");
+            }
+            run(&config)
         }
         Err(error) => {
             anstream::eprint!("{}", error.styled());
             Ok(ExitCode::FAILURE)
         }
+    }
+}
+
+/// Runs the tests of a configuration, and shows which expectations do not hold.
+fn run(config: &Config) -> anyhow::Result<ExitCode> {
+    let failures = run_tests(config)?;
+    if config.tests.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let failed: BTreeSet<&str> = failures.iter().map(|failure| &*failure.test).collect();
+    let (tests, failed) = (config.tests.len(), failed.len());
+    let findings = failures.iter().map(|failure| {
+        let finding = Finding::error(Some(failure.at.clone()), failure.message.clone());
+        finding.maybe_help(Some(failure.because.clone()).filter(|text| !text.is_empty()))
+    });
+    let report = config.warnings.saying(findings.collect());
+    if report.has_errors() {
+        anstream::eprintln!("{}", report.styled());
+    }
+    anstream::println!("{}, {failed} failed", count(tests, "test"));
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn count(number: usize, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
     }
 }
 
@@ -44,10 +82,6 @@ pub fn summary(config: &Config) -> String {
     rows.extend(config.routes.routes().iter().map(|route| row(route)));
     rows.push(row(config.routes.unmatched()));
     let mut text = aligned(&rows);
-    let count = |number: usize, noun: &str| match number {
-        1 => format!("1 {noun}"),
-        _ => format!("{number} {noun}s"),
-    };
     if config.routes.routes().iter().any(|route| route.rule.cache && route.rule.has_ttl()) {
         let _ = writeln!(text, "\n{TTL_NOTE}");
     }

@@ -7,6 +7,7 @@ mod origin;
 mod problems;
 mod routes;
 mod store;
+mod test;
 mod timing;
 mod ttl;
 mod user;
@@ -64,6 +65,7 @@ pub(super) fn compile(
         polls: timing::polls(&file.poll, &mut problems),
         webhooks: webhook::compile(&file.webhook, &mut problems),
         events,
+        tests: test::compile(&file.test, &mut problems),
         log: log(&file.log, flags, &mut problems),
         warnings: Report::default(),
         origin: origin?,

@@ -33,7 +33,7 @@ pub(super) const fn about(reason: Reason) -> Option<&'static str> {
         Reason::Private => "`partition = \"user\"` stores private responses, for their user alone",
         Reason::VaryStar => "let the origin name the request headers in `Vary` that it looks at",
         Reason::StatusNotCacheable => {
-            "give the status a time of its own: `ttl = { \"404\" = \"10s\" }`"
+            "give the status a time of its own, as in `ttl = { \"404\" = \"10s\" }`"
         }
         Reason::NoFreshness => "give the route a `ttl`, or let the origin send `max-age`",
         Reason::ZeroTtl => "`ttl_from = \"rule\"` lets the route's `ttl` win over the origin",

@@ -147,6 +147,10 @@ fn explain(
 
 /// Why the response to a request that the cache may answer is not stored, whatever it is.
 fn refused(planned: &Planned<'_>, lookup: &Lookup, seen: Option<&Seen>) -> Option<Refused> {
+    if lookup.directives.only_if_cached {
+        let (reason, means) = (Some(Reason::OnlyIfCached), "The origin is not asked.");
+        return Some(Refused { reason, means });
+    }
     if seen.is_some_and(|seen| seen.stored().is_some()) {
         return None;
     }

@@ -36,6 +36,14 @@ pub struct Asked {
     pub response: Option<AskedResponse>,
 }
 
+impl Asked {
+    /// A `GET` of this URL, without fields of its own.
+    pub fn get(url: &str) -> Self {
+        let (method, url) = (get(), url.to_owned());
+        Self { method, url, headers: Vec::new(), body: None, from: None, response: None }
+    }
+}
+
 /// A response of the origin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
