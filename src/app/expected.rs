@@ -30,7 +30,7 @@ pub fn run_tests(config: &Config) -> anyhow::Result<Vec<Failure>> {
     if config.tests.is_empty() {
         return Ok(Vec::new());
     }
-    let explainer = Explainer::new(config)?;
+    let explainer = Explainer::for_tests(config)?;
     let (mut explained, mut failures) = (BTreeMap::new(), Vec::new());
     for test in &config.tests {
         match explainer.explain_for(&asked(test), test.claims.as_ref()) {

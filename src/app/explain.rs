@@ -4,10 +4,12 @@ use std::{sync::Arc, time::SystemTime};
 
 use anyhow::Context as _;
 use futures_util::FutureExt as _;
-use serde_json::{Map, Value};
 use tokio::runtime::{Builder, Runtime};
 
-use super::assemble;
+use super::{
+    assemble,
+    claims::{self, Claims},
+};
 use crate::{
     admin::{Explain, Explained},
     config::{AccessLog, Config, OriginScheme, OriginTls},
@@ -18,6 +20,7 @@ use crate::{
     },
     store::Tiered,
     telemetry::Metrics,
+    user::Proof,
 };
 
 /// Explains requests by a configuration alone, as if nothing were stored.
@@ -25,6 +28,7 @@ use crate::{
 /// Connects nowhere, and reads no certificates: it works where only the file is.
 pub struct Explainer {
     site: Site,
+    proof: Proof,
     /// Tasks of the configuration wait here, and never run.
     runtime: Option<Runtime>,
 }
@@ -37,9 +41,15 @@ impl Explainer {
         let (identity, version) = (Identity::random(), config.store.version.as_str().into());
         let sink: assemble::Sink = Arc::new(|| Box::new(std::io::sink()));
         let config = without_surroundings(config);
+        let proof = config.user.proof.clone();
         let site = assemble::site(&config, (&identity, &version), &Metrics::new(), &sink)?;
         drop(entered);
-        Ok(Self { site, runtime: Some(runtime) })
+        Ok(Self { site, proof, runtime: Some(runtime) })
+    }
+
+    /// An explainer of tests of this configuration, which name claims in place of tokens.
+    pub(super) fn for_tests(config: &Config) -> anyhow::Result<Self> {
+        Self::new(&claims::trusting(config.clone()))
     }
 
     /// Explains a request that would come now.
@@ -50,16 +60,19 @@ impl Explainer {
         explain::offline(&self.site, asked, SystemTime::now().into())
     }
 
-    /// The same for a request whose user has these claims, whatever token it carries.
+    /// The same for a request whose user has these claims. Of [`Self::for_tests`].
     ///
     /// # Errors
     /// If what is asked about is no request, or its response is none.
     pub(super) fn explain_for(
         &self,
         asked: &Asked,
-        _claims: Option<&Map<String, Value>>,
+        claims: Option<&Claims>,
     ) -> Result<Explanation, NoQuestion> {
-        self.explain(asked)
+        match claims {
+            Some(claims) => self.explain(&claims::carrying(asked, claims, &self.proof)),
+            None => self.explain(asked),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Wiring: turns a configuration into running listeners, and swaps it on reload.
 
 mod assemble;
+mod claims;
 mod expected;
 mod explain;
 mod reload;

@@ -44,6 +44,7 @@ mod receive;
 mod site;
 mod uncacheable;
 mod unknown;
+mod verdict;
 mod warmer;
 mod write;
 mod write_through;

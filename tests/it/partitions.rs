@@ -31,7 +31,10 @@ async fn each_has_a_cache_of_their_own_by_exact_credentials() {
         let proxy = Proxy::with(&origin.url(), EXACT);
         for value in ["Bearer zoe", "Bearer bob"] {
             let first = proxy.get_with("/a", &token(value)).await;
-            assert_eq!((first.header("x-api-cache"), &*first.body), (Some("MISS"), &*format!("{value} - -")));
+            assert_eq!(
+                (first.header("x-api-cache"), &*first.body),
+                (Some("MISS"), &*format!("{value} - -"))
+            );
             let second = proxy.get_with("/a", &token(value)).await;
             assert_eq!((second.header("x-api-cache"), &second.body), (Some("HIT"), &first.body));
         }
@@ -109,8 +112,11 @@ async fn what_varies_by_the_credential_is_one_response_for_its_user() {
         let origin = Scripted::start(move |asked| stamped(asked).with("vary", vary)).await;
         let proxy = Proxy::with(&origin.url(), EXACT);
         let get = async |cookie: &str, language: &str| {
-            let fields =
-                [("authorization", "Bearer zoe"), ("cookie", cookie), ("accept-language", language)];
+            let fields = [
+                ("authorization", "Bearer zoe"),
+                ("cookie", cookie),
+                ("accept-language", language),
+            ];
             proxy.get_with("/a", &fields).await.header("x-api-cache").unwrap().to_owned()
         };
         assert_eq!(get("_ga=1", "de").await, "MISS");

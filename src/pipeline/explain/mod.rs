@@ -25,8 +25,8 @@ pub use question::{Asked, AskedResponse, NoQuestion};
 use question::{Given, Question};
 
 use super::{
-    Pipeline, Site, finish::Received, inquiry::Inquiry, invalidate, passed_on, receive::Lookup,
-    receive::Verdict,
+    Pipeline, Site, credentials, finish::Received, inquiry::Inquiry, invalidate, passed_on,
+    receive::Lookup, receive::Verdict,
 };
 use crate::{
     fence::Selector,
@@ -44,7 +44,7 @@ use stored::Seen;
 /// If what is asked about is no request, or its response is none.
 pub fn offline(site: &Site, asked: &Asked, now: Timestamp) -> Result<Explanation, NoQuestion> {
     let question = Question::read(asked, usual_host(site))?;
-    let planned = Planned::of(site, &question);
+    let planned = Planned::of(site, &question, now);
     Ok(explain(&planned, &question, (now, site.max_object), None))
 }
 
@@ -66,11 +66,11 @@ impl<S: Store> Pipeline<S> {
         let site = self.site.with(Arc::clone);
         let question = Question::read(asked, usual_host(&site))?;
         let received = Received::now(&self.clock);
-        let planned = Planned::of(&site, &question);
+        let planned = Planned::of(&site, &question, received.at);
         let seen = match &planned.verdict {
             Verdict::Lookup(lookup) => {
                 let inquiry = self.inquiry(&site, &planned, received);
-                let weighed = inquiry.look_up(lookup).await;
+                let weighed = inquiry.would_look_up(lookup).await;
                 Some(Seen { weighed, steady: received.steady })
             }
             _ => None,
@@ -120,7 +120,7 @@ fn explain(
         .map(|(lookup, given)| Judged::of(planned, lookup, given, times));
     let refused = lookup.and_then(|lookup| refused(planned, lookup, seen));
     let selecting = match &judged {
-        Some(judged) => judged.selecting(planned.rule_route()),
+        Some(judged) => judged.selecting(planned.site, planned.rule_route()),
         None => planned.rule_route().vary.headers.iter().cloned().collect(),
     };
     Explanation {
@@ -292,14 +292,27 @@ fn invalidated(planned: &Planned<'_>, question: &Question) -> Vec<String> {
     let (status, headers) =
         response.map_or((http::StatusCode::OK, &none), |given| (given.status, &given.headers));
     let outcome = invalidation::Outcome::Answered(status, headers);
-    let selectors = invalidate::selectors(planned.site, &planned.ingress(), &head, &outcome);
-    selectors.iter().filter_map(written).collect()
+    let asking = planned.asking();
+    let asked = (&head, &asking);
+    let selectors = invalidate::selectors(planned.site, &planned.ingress(), asked, &outcome);
+    let writer = credentials::writer(planned.site, &asking);
+    let user = writer.as_deref().and_then(|writer| writer.user.as_deref());
+    selectors.iter().filter_map(|selector| written(selector, user)).collect()
 }
 
-fn written(selector: &Selector) -> Option<String> {
+/// A selector in words, without the user's name.
+fn written(selector: &Selector, user: Option<&str>) -> Option<String> {
     match selector {
         Selector::Url(url) => Some(format!("url {url}")),
-        Selector::Tag(tag) => Some(format!("tag {tag}")),
+        Selector::Tag(tag) => Some(format!("tag {}", request::without_user(tag, user))),
+        Selector::User(_) => Some("all that is this user's".to_owned()),
+        Selector::Credential(_) => Some("the credentials of the request, from now on".to_owned()),
+        Selector::All(terms) => {
+            let is_own = terms.iter().any(|term| matches!(term, Selector::User(_)));
+            let rest = terms.iter().filter(|term| !matches!(term, Selector::User(_)));
+            let rest: Vec<String> = rest.filter_map(|term| written(term, user)).collect();
+            Some(format!("{}{}", rest.join(" and "), if is_own { " for this user" } else { "" }))
+        }
         _ => None,
     }
 }

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     field::{
+        Timestamp,
         cookie::{self, Form as CookieForm},
         forwarding::{self, Forwarding},
         identity::FieldKind,
@@ -24,7 +25,7 @@ use crate::{
         target::{Form, Readings, purge_url::MASK},
     },
     pipeline::{
-        credentials::masked,
+        credentials::{self, Asking, masked},
         lookup,
         receive::{self, Ingress, Lookup, Verdict},
         site::Site,
@@ -44,23 +45,53 @@ const HIDDEN: &str = "***";
 pub(super) struct Planned<'a> {
     pub(super) site: &'a Site,
     /// The request, its fields settled.
+    asked: Request<Full<Bytes>>,
+    /// The same without what its partition takes off.
     pub(super) request: Request<Full<Bytes>>,
     pub(super) connection: &'a Connection,
     pub(super) presence: Presence,
+    now: Timestamp,
     pub(super) route: usize,
     pub(super) verdict: Verdict,
     removed: Vec<Removed>,
 }
 
 impl<'a> Planned<'a> {
-    pub(super) fn of(site: &'a Site, question: &'a Question) -> Self {
+    pub(super) fn of(site: &'a Site, question: &'a Question, now: Timestamp) -> Self {
         let (mut request, connection) = (question.request.clone(), &question.connection);
         let sent: Vec<HeaderName> = request.headers().keys().cloned().collect();
         let presence = receive::settle_fields(site, request.headers_mut(), connection);
         let is_gone = |name: &&HeaderName| !request.headers().contains_key(*name);
         let removed = sent.iter().filter(is_gone).map(removed).collect();
-        let (route, verdict) = receive::plan(site, &request, presence, connection);
-        Self { site, request, connection, presence, route, verdict, removed }
+        let (route, verdict) = receive::plan(site, &request, presence, (connection, now));
+        let mut planned = Self {
+            site,
+            asked: request.clone(),
+            request,
+            connection,
+            presence,
+            now,
+            route,
+            verdict,
+            removed,
+        };
+        if planned.lookup().is_some() {
+            planned.make_anonymous();
+        }
+        planned
+    }
+
+    /// Takes off what the route's partition takes off.
+    fn make_anonymous(&mut self) {
+        let (site, presence) = (self.site, self.presence);
+        let (route, headers) = (site.route(self.route), self.request.headers_mut());
+        credentials::make_anonymous(site, route, headers, presence);
+        let sent = self.asked.headers();
+        for name in sent.keys().filter(|name| self.request.headers().get(*name) != sent.get(*name))
+        {
+            let why = "`partition = \"everyone\"` takes credentials and cookies off";
+            self.removed.push(Removed { name: name.to_string(), why });
+        }
     }
 
     /// The lookup, if the cache has a part in the request.
@@ -81,6 +112,17 @@ impl<'a> Planned<'a> {
 
     pub(super) fn query(&self) -> Option<&str> {
         self.request.uri().query()
+    }
+
+    /// The request as it came, as far as it says who asks.
+    pub(super) fn asking(&self) -> Asking<'_> {
+        Asking {
+            query: self.query(),
+            headers: self.asked.headers(),
+            presence: self.presence,
+            peer: self.connection.peer.map(|peer| peer.ip().to_canonical()),
+            now: self.now,
+        }
     }
 
     pub(super) fn ingress(&self) -> Ingress<'_> {
@@ -174,9 +216,9 @@ impl<'a> Planned<'a> {
 
     pub(super) fn credentials(&self) -> Vec<CredentialFound> {
         let mut found: Vec<CredentialFound> =
-            self.request.headers().keys().filter_map(|name| self.field(name)).collect();
+            self.asked.headers().keys().filter_map(|name| self.field(name)).collect();
         let settled = &self.rule_route().vary.cookies;
-        for cookie in cookie::cookies(self.request.headers()) {
+        for cookie in cookie::cookies(self.asked.headers()) {
             let kind = self.site.credentials.kind_on_route(cookie.name, settled);
             let is_clear = matches!(cookie.form, CookieForm::Plain | CookieForm::Loose);
             let name =
@@ -192,7 +234,9 @@ impl<'a> Planned<'a> {
     fn field(&self, name: &HeaderName) -> Option<CredentialFound> {
         let rules = &self.site.credentials;
         let is_listed = rules.fields.has(name.as_str().as_bytes());
-        let (kind, why) = if *name == header::AUTHORIZATION {
+        let (kind, why) = if self.site.users.reads(name) && *name != header::COOKIE {
+            ("identity", "`[user]` says who asks by it")
+        } else if *name == header::AUTHORIZATION {
             ("credential", "the standard field for credentials (RFC 9110 §11.6.2)")
         } else {
             match rules.field_kind(name.as_str())? {
@@ -236,8 +280,50 @@ impl<'a> Planned<'a> {
         }
     }
 
+    /// The user's name for itself, if what is stored is its own.
+    pub(super) fn user(&self) -> Option<&str> {
+        let is_own = self.rule_route().rule.partition == Partition::User;
+        self.lookup()?.member.as_deref().filter(|_| is_own)?.user.as_deref()
+    }
+
+    /// What stands for the user's name in tags that are shown.
+    pub(super) fn placeholder(&self) -> Option<&'static str> {
+        self.user().map(|_| "{user}")
+    }
+
+    /// Who asks, as far as the partition depends on it; or why nobody is known.
     fn identity(&self) -> Option<IdentityFound> {
-        None
+        let (users, partition) = (&self.site.users, &self.rule_route().rule.partition);
+        if !partition.needs_identity() {
+            return None;
+        }
+        let found = |made_of: String, issuer: &str, expires| IdentityFound {
+            made_of,
+            issuer: issuer.to_owned(),
+            expires,
+        };
+        if !users.are_verified() {
+            let made_of = match partition {
+                Partition::User => {
+                    "these exact credentials: all headers, cookies and parameters named above but harmless ones"
+                }
+                _ => "unknown: `[user]` says nothing about tokens",
+            };
+            return Some(found(made_of.to_owned(), "", None));
+        }
+        let asking = self.asking();
+        match users.examine(partition, (asking.headers, asking.peer), asking.now) {
+            Err(refusal) => Some(found(format!("unknown: {refusal}"), "", None)),
+            Ok(member) => {
+                let made_of = match partition {
+                    Partition::User => "the user, and what its token is good for",
+                    Partition::Claims(_) => "these claims, and what the token is good for",
+                    _ => "the issuer, and what the token is good for",
+                };
+                let expires = member.expires.map(|end| end.seconds());
+                Some(found(format!("{made_of} (values are not shown)"), &member.issuer, expires))
+            }
+        }
     }
 
     // ── Key ──
@@ -264,10 +350,10 @@ impl<'a> Planned<'a> {
             forwarded: target.told.iter().map(|(name, _)| name.to_string()).collect(),
             cookies: self.selecting_cookies(key, route),
             vary: headers.chain(cookies).collect(),
-            partition: (!target.partition.is_empty()).then(|| partition_name(&route.rule.partition)),
-            only_here: (target.reach == Reach::Node).then_some(
-                "without `user.digest_key` responses to URLs with credentials stay in this node's memory",
-            ),
+            partition: (!target.partition.is_empty())
+                .then(|| partition_name(&route.rule.partition)),
+            only_here: (target.reach == Reach::Node)
+                .then_some("without `user.digest_key` no other node can make this key"),
             id: self.key_id(key, selecting),
         })
     }
@@ -500,6 +586,7 @@ fn cookie_kind(
         (_, Some(CookieKind::Session)) => {
             ("session", "a cookie of such a name is a session or a token")
         }
+        (_, Some(CookieKind::Token)) => ("token", "`user.jwt` reads the token in it"),
         (_, Some(CookieKind::Harmless)) => {
             ("harmless", "analytics, consent or the like: counts for nothing")
         }
@@ -540,6 +627,14 @@ const fn partition_means(partition: &Partition) -> &'static str {
         Partition::Claims(_) => {
             "all with the same values of these claims and the same rights share responses"
         }
+    }
+}
+
+/// A tag as it is shown: with `{user}` in the place of the user's name.
+pub(super) fn without_user(tag: &str, user: Option<&str>) -> String {
+    match user {
+        Some(user) if !user.is_empty() => tag.replace(user, "{user}"),
+        _ => tag.to_owned(),
     }
 }
 

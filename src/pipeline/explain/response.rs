@@ -14,15 +14,20 @@ use crate::{
     field::Timestamp,
     key::vary::VarySet,
     pipeline::{
-        admit, finish,
+        admit,
+        fetch::Exchange,
+        finish,
         payload::{self, Payload, Unreadable},
         receive::Lookup,
+        site::Site,
+        verdict::Judge,
     },
     policy::{
         Freshness, Reason, RequestHead, ResponseDirectives, ResponseHead, Rule, TtlFrom,
         directive::Source,
+        downstream,
         freshness::{Basis, Constraints, origin_lifetime},
-        stale, storable, stored_fields, tag,
+        stale, stored_fields, tag,
     },
     route::Route,
 };
@@ -68,13 +73,17 @@ impl<'a> Judged<'a> {
     }
 
     /// The fields that select among the responses of its target.
-    pub(super) fn selecting(&self, route: &Route) -> VarySet {
-        admit::selecting_set(&route.vary, &self.given.headers)
+    pub(super) fn selecting(&self, site: &Site, route: &Route) -> VarySet {
+        admit::selecting_set(site, route, &self.given.headers)
     }
 
     /// The tags of the response.
     pub(super) fn tags(&self, planned: &Planned<'_>, lookup: &Lookup) -> Vec<String> {
-        let mut tags = planned.rule_route().tags_of(&planned.readings(), planned.query());
+        let mut tags = planned.rule_route().tags_of(
+            &planned.readings(),
+            planned.query(),
+            planned.placeholder(),
+        );
         let host = lookup.target.origin_target().map(|target| target.asked_host.into_owned());
         let mut headers = stored_fields(&self.given.headers, &self.directives);
         tags.extend(tag::take(&mut headers, &host.unwrap_or_default()));
@@ -97,10 +106,6 @@ impl<'a> Judged<'a> {
         };
         let kept = stored_fields(&self.given.headers, &self.directives);
         let not_kept = self.given.headers.keys().filter(|name| !kept.contains_key(*name));
-        let own = self.given.headers.get_all(header::CACHE_CONTROL).iter();
-        let own: Vec<&str> = own.filter_map(|value| value.to_str().ok()).collect();
-        let client_cache = route.client_cache.as_ref().filter(|_| stored);
-        let cache_control = client_cache.and_then(|value| value.to_str().ok()).map(str::to_owned);
         ResponseFound {
             status: self.given.status.as_u16(),
             stored,
@@ -109,10 +114,28 @@ impl<'a> Judged<'a> {
             advice: reason.and_then(advice::about),
             lifetime: self.lifetime(&route.rule),
             not_kept: not_kept.map(ToString::to_string).collect(),
-            varies_by: self.selecting(route).iter().map(ToString::to_string).collect(),
+            varies_by: self
+                .selecting(planned.site, route)
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             tags: self.tags(planned, lookup),
-            cache_control: cache_control.or((!own.is_empty()).then(|| own.join(", "))),
+            cache_control: self.cache_control(route, stored),
         }
+    }
+
+    /// The `Cache-Control` that clients get.
+    fn cache_control(&self, route: &Route, stored: bool) -> Option<String> {
+        let mut headers = self.given.headers.clone();
+        if let Some(value) = route.client_cache.as_ref().filter(|_| stored) {
+            headers.insert(header::CACHE_CONTROL, value.clone());
+        }
+        if route.rule.partition.needs_identity() {
+            downstream::make_private(&mut headers);
+        }
+        let lines = headers.get_all(header::CACHE_CONTROL).iter();
+        let lines: Vec<&str> = lines.filter_map(|value| value.to_str().ok()).collect();
+        (!lines.is_empty()).then(|| lines.join(", "))
     }
 
     fn lifetime(&self, rule: &Rule) -> Lifetime {
@@ -164,27 +187,26 @@ fn verdict(
     (given, directives): (&Given, &ResponseDirectives),
     (now, limit): (Timestamp, u64),
 ) -> Result<Freshness, Reason> {
-    let (route, request) = (planned.rule_route(), &planned.request);
-    let asked = RequestHead {
-        method: &Method::GET,
-        authority: finish::host(request.headers()),
-        target: request.uri().path_and_query().map_or("/", |target| target.as_str()),
-        headers: request.headers(),
-        credentials: lookup.credentials,
+    let request = &planned.request;
+    let judge = Judge {
+        site: planned.site,
+        route: planned.rule_route(),
+        request: RequestHead {
+            method: &Method::GET,
+            authority: finish::host(request.headers()),
+            target: request.uri().path_and_query().map_or("/", |target| target.as_str()),
+            headers: request.headers(),
+            credentials: lookup.credentials,
+        },
+        directives: &lookup.directives,
+        query: planned.query().unwrap_or_default(),
+        member: lookup.member.as_deref(),
     };
-    let head = head(given, now);
-    let freshness = storable((&asked, &lookup.directives), (&head, directives), &route.rule)?;
-    let query = planned.query().unwrap_or_default();
-    let mut locations = given.headers.get_all(header::LOCATION).iter();
-    if locations.any(|location| route.query.leaks_into(query, location.as_bytes())) {
-        return Err(Reason::IgnoredParameter);
-    }
-    let length = length(&given.headers, given.body.as_ref());
-    if length.is_some_and(|length| length > limit) {
-        return Err(Reason::TooLarge);
-    }
-    Payload::of(route, &given.headers, length).map_err(|(reason, _)| reason)?;
-    Ok(freshness)
+    let lengths = (length(&given.headers, given.body.as_ref()), limit);
+    let exchange = Exchange { asked: now, answered: now, received: now };
+    let head = (given.status, &given.headers);
+    let admission = judge.verdict(head, directives.clone(), lengths, exchange);
+    admission.map(|admission| admission.freshness).map_err(|(reason, _)| reason)
 }
 
 /// The length of a body, as far as it is known.
@@ -201,7 +223,7 @@ fn body_tags(planned: &Planned<'_>, given: &Given) -> Result<Vec<String>, Reason
     else {
         return Ok(Vec::new());
     };
-    let request = (&planned.readings(), planned.query());
+    let request = (&planned.readings(), (planned.query(), planned.placeholder()));
     let tags = payload::tags(route, request, (coding, kind), std::slice::from_ref(body));
     tags.map_err(|cause| match cause {
         Unreadable::Excluded => Reason::StoreUnless,
@@ -231,7 +253,7 @@ pub(super) fn selectors(
     let route = planned.rule_route();
     let tags = match judged {
         Some(judged) => judged.tags(planned, lookup),
-        None => route.tags_of(&planned.readings(), planned.query()),
+        None => route.tags_of(&planned.readings(), planned.query(), planned.placeholder()),
     };
     Selectors {
         url: lookup.target.purge_url().into(),
@@ -239,7 +261,7 @@ pub(super) fn selectors(
         body_tags: route.body_tags.iter().map(ToString::to_string).collect(),
         route: route.name.to_string(),
         version: planned.site.version.to_string(),
-        by_user: false,
+        by_user: lookup.member.as_deref().is_some_and(|member| member.owner.is_some()),
     }
 }
 

@@ -1,6 +1,10 @@
 //! What is explained of what is stored: only a running node knows.
 
-use super::{PurgedBy, Span, StoredFound, request::Planned, response::seconds};
+use super::{
+    PurgedBy, Span, StoredFound,
+    request::{Planned, without_user},
+    response::seconds,
+};
 use crate::{
     entry::Entry,
     fence::Subject,
@@ -64,6 +68,7 @@ impl Seen {
 
 impl<S: Store> Pipeline<S> {
     pub(super) fn stored(&self, lookup: &Lookup, seen: &Seen) -> Option<StoredFound> {
+        let user = lookup.member.as_deref().and_then(|member| member.user.as_deref());
         let Stored { key, response, purged } = seen.stored()?;
         let freshness = &response.freshness;
         let left = freshness.ttl(seen.steady);
@@ -85,7 +90,7 @@ impl<S: Store> Pipeline<S> {
                 SoftPurge::Outdated => Some("a new version of the namespace"),
             },
             bytes: response.body_length(),
-            tags: response.tags().map(str::to_owned).collect(),
+            tags: response.tags().map(|tag| without_user(tag, user)).collect(),
             variants,
         })
     }
@@ -100,8 +105,9 @@ impl<S: Store> Pipeline<S> {
     ) -> Option<PurgedBy> {
         let stored = seen.stored().map(|stored| &stored.response);
         let url = lookup.target.purge_url();
-        let facets = planned.site.facets(planned.route);
-        let tags = planned.rule_route().tags_of(&planned.readings(), planned.query());
+        let facets = planned.site.facets(planned.route, lookup.member.as_deref());
+        let tags =
+            planned.rule_route().tags_of(&planned.readings(), planned.query(), planned.user());
         let records = self.log.recent();
         let record = records.iter().find(|record| {
             record.purge.selectors.iter().any(|selector| match stored {
