@@ -12,8 +12,9 @@ use crate::{
     config::{Config, Finding, Flags, format_duration},
     key::target::Order,
     pipeline::explain::Asked,
-    policy::{Ttl, TtlFrom},
+    policy::{Partition, Ttl, TtlFrom},
     route::Route,
+    user::Proof,
 };
 
 /// The flags of `larder check`.
@@ -85,6 +86,10 @@ pub fn summary(config: &Config) -> String {
     if config.routes.routes().iter().any(|route| route.rule.cache && route.rule.has_ttl()) {
         let _ = writeln!(text, "\n{TTL_NOTE}");
     }
+    let open: Vec<&str> = shared_by_guests(config).collect();
+    if !open.is_empty() {
+        let _ = writeln!(text, "{PARTITION_NOTE}: {}", open.join(", "));
+    }
     let routes = count(config.routes.routes().len(), "route");
     let warnings = count(config.warnings.problems.len(), "warning");
     let _ = writeln!(text, "\n{}: valid, {routes}, {warnings}", config.warnings.file);
@@ -94,6 +99,20 @@ pub fn summary(config: &Config) -> String {
 /// Whom a `ttl` helps, wherever there is one.
 const TTL_NOTE: &str = "A ttl is for requests without credentials and unknown cookies; responses to others are shared \
                         as far as the origin says so: docs/credentials.md";
+
+/// What a `ttl` does not do where users have tokens.
+const PARTITION_NOTE: &str =
+    "These routes have a ttl and no partition, so that requests with a token hardly profit";
+
+/// The routes with a `ttl` and no partition, if `[user]` says how users are known.
+fn shared_by_guests(config: &Config) -> impl Iterator<Item = &str> {
+    let are_known = config.user.proof != Proof::None;
+    let routes = config.routes.routes().iter().filter(move |route| {
+        let rule = &route.rule;
+        are_known && rule.cache && rule.has_ttl() && rule.partition == Partition::None
+    });
+    routes.map(|route| &*route.name)
+}
 
 const HEADINGS: [&str; 7] =
     ["name", "match", "ttl", "ttl_from", "stale_while_revalidate", "stale_if_error", "details"];
@@ -145,7 +164,10 @@ fn details(route: &Route) -> String {
     let sorted = (route.query.order == Order::Sorted).then(|| "query sorted".to_owned());
     let refresh = route.bypass.refresh.then(|| "a bypass refreshes".to_owned());
     let client_cache = route.client_cache.as_ref().and_then(|value| value.to_str().ok());
+    let partition = &route.rule.partition;
+    let partition = (*partition != Partition::None).then(|| format!("partition {partition}"));
     let parts = [
+        partition.unwrap_or_default(),
         only.unwrap_or_default(),
         listed("query without", &route.query.ignore),
         sorted.unwrap_or_default(),

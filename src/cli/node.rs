@@ -104,6 +104,11 @@ impl Node {
         Ok((address, token.map(|token| token.secret.expose().to_owned())))
     }
 
+    /// The configuration in the node's file, if there is one and it loads.
+    pub fn known_configuration(&self) -> Option<Config> {
+        Config::load(self.file.as_ref()?, &Flags::default()).ok()
+    }
+
     /// The configuration. None if the node runs without a file, or nobody named one and there is none.
     fn configuration(&self, advice: &str) -> anyhow::Result<Option<Config>> {
         let Some(file) = &self.file else {

@@ -6,8 +6,11 @@ use anyhow::Context as _;
 use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 
-use super::{call::Answer, node::NodeArguments};
-use crate::config::Permission;
+use super::{
+    call::Answer,
+    node::{Node, NodeArguments},
+};
+use crate::config::{Permission, nearest};
 
 /// How long an acknowledgement may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -71,8 +74,30 @@ pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
              --config"
         )
     })?;
-    println!("{}", receipt(&answer)?);
+    let receipt = receipt(&answer)?;
+    for warning in unknown_routes(&arguments.route, &node) {
+        anstream::eprintln!("warning: {warning}");
+    }
+    println!("{receipt}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is said about routes that the node's file does not have. Responses of a route that was renamed may
+/// still be stored: the purge goes on.
+fn unknown_routes(routes: &[String], node: &Node) -> Vec<String> {
+    let Some(config) = node.known_configuration().filter(|_| !routes.is_empty()) else {
+        return Vec::new();
+    };
+    let table = &config.routes;
+    let known = || table.routes().iter().chain([table.unmatched()]).map(|route| &*route.name);
+    let unknown = routes.iter().filter(|route| !known().any(|name| name == route.as_str()));
+    unknown
+        .map(|route| {
+            let file = &config.warnings.file;
+            let meant = nearest(route, known()).map(|name| format!("; did you mean `{name}`?"));
+            format!("{file} has no route `{route}`{}", meant.unwrap_or_default())
+        })
+        .collect()
 }
 
 /// The body of the call.

@@ -1,5 +1,6 @@
 //! Compiling: from the sections of a file to checked settings, with every problem pointed at.
 
+mod advice;
 mod events;
 mod identity;
 mod layers;
@@ -49,6 +50,7 @@ pub(super) fn compile(
     user::warn_about_vary(&file.route, &user.credentials, &mut problems);
     let routes = routes::compile(file, &mut problems);
     identity::check(file, &routes, &user.proof, &mut problems);
+    advice::warn(file, &routes, &user.proof, &mut problems);
     let events = events::compile(file.events.as_ref(), limits.connections, &mut problems);
     Some(Config {
         listen,

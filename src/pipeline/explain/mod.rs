@@ -175,7 +175,7 @@ fn refused(planned: &Planned<'_>, lookup: &Lookup, seen: Option<&Seen>) -> Optio
 fn answer(
     planned: &Planned<'_>,
     (seen, refused): (Option<&Seen>, Option<Refused>),
-    judged: Option<&Judged<'_>>,
+    judged: Option<&Judged>,
 ) -> Answer {
     let of = |result: CacheResult, reason: Option<Reason>, means: &str| Answer {
         result: result.as_str(),
@@ -241,7 +241,7 @@ fn answer(
 fn asked(
     planned: &Planned<'_>,
     (lookup, reason): (&Lookup, Reason),
-    (seen, judged): (Option<&Seen>, &Judged<'_>),
+    (seen, judged): (Option<&Seen>, &Judged),
     of: impl Fn(CacheResult, Option<Reason>, &str) -> Answer,
 ) -> Answer {
     let stored = seen.and_then(Seen::stored);

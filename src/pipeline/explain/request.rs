@@ -274,7 +274,7 @@ impl<'a> Planned<'a> {
     pub(super) fn partition(&self) -> PartitionFound {
         let partition = &self.rule_route().rule.partition;
         PartitionFound {
-            kind: partition_name(partition),
+            kind: partition.to_string(),
             means: partition_means(partition),
             identity: self.identity(),
         }
@@ -351,7 +351,7 @@ impl<'a> Planned<'a> {
             cookies: self.selecting_cookies(key, route),
             vary: headers.chain(cookies).collect(),
             partition: (!target.partition.is_empty())
-                .then(|| partition_name(&route.rule.partition)),
+                .then(|| route.rule.partition.to_string()),
             only_here: (target.reach == Reach::Node)
                 .then_some("without `user.digest_key` no other node can make this key"),
             id: self.key_id(key, selecting),
@@ -599,16 +599,6 @@ fn cookie_kind(
         (_, Some(CookieKind::Unknown)) => {
             ("unknown", "it may say who asks: only what the origin itself makes fresh is shared")
         }
-    }
-}
-
-fn partition_name(partition: &Partition) -> String {
-    match partition {
-        Partition::None => "none".to_owned(),
-        Partition::Everyone => "everyone".to_owned(),
-        Partition::Authenticated => "authenticated".to_owned(),
-        Partition::User => "user".to_owned(),
-        Partition::Claims(claims) => format!("claim:{}", claims.join(",")),
     }
 }
 

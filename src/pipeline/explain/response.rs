@@ -14,7 +14,7 @@ use crate::{
     field::Timestamp,
     key::vary::VarySet,
     pipeline::{
-        admit,
+        admit, credentials,
         fetch::Exchange,
         finish,
         payload::{self, Payload, Unreadable},
@@ -33,8 +33,9 @@ use crate::{
 };
 
 /// A response, judged as one that the origin sends now.
-pub(super) struct Judged<'a> {
-    given: &'a Given,
+pub(super) struct Judged {
+    given: Given,
+    sent: HeaderMap,
     directives: ResponseDirectives,
     freshness: Freshness,
     basis: Basis,
@@ -44,21 +45,23 @@ pub(super) struct Judged<'a> {
     by_body: Result<Vec<String>, Reason>,
 }
 
-impl<'a> Judged<'a> {
+impl Judged {
     /// Judges a response by the functions that serve. `limit` is the largest body that is stored.
     pub(super) fn of(
         planned: &Planned<'_>,
         lookup: &Lookup,
-        given: &'a Given,
+        given: &Given,
         (now, limit): (Timestamp, u64),
     ) -> Self {
+        let (sent, mut given) = (given.headers.clone(), given.clone());
+        credentials::make_answer_anonymous(planned.rule_route(), &mut given.headers);
         let directives = ResponseDirectives::parse(&given.headers);
-        let head = head(given, now);
+        let head = head(&given, now);
         let (freshness, basis) =
             Freshness::on_receipt(&head, &directives, &planned.rule_route().rule);
-        let by_head = verdict(planned, lookup, (given, &directives), (now, limit));
-        let by_body = body_tags(planned, given);
-        Self { given, directives, freshness, basis, by_head, by_body }
+        let by_head = verdict(planned, lookup, (&given, &directives), (now, limit));
+        let by_body = body_tags(planned, &given);
+        Self { given, sent, directives, freshness, basis, by_head, by_body }
     }
 
     /// Whether it is stored, and if not, why not.
@@ -105,7 +108,7 @@ impl<'a> Judged<'a> {
             (Err(reason), None) => (false, Some(reason), reason.sentence().to_owned()),
         };
         let kept = stored_fields(&self.given.headers, &self.directives);
-        let not_kept = self.given.headers.keys().filter(|name| !kept.contains_key(*name));
+        let not_kept = self.sent.keys().filter(|name| !kept.contains_key(*name));
         ResponseFound {
             status: self.given.status.as_u16(),
             stored,
@@ -139,7 +142,7 @@ impl<'a> Judged<'a> {
     }
 
     fn lifetime(&self, rule: &Rule) -> Lifetime {
-        let head = head(self.given, self.freshness.received_at);
+        let head = head(&self.given, self.freshness.received_at);
         let by_origin =
             origin_lifetime(&head, &self.directives).map(|time| (Span(time), by(&self.directives)));
         let freshness = self.by_head.unwrap_or(self.freshness);
@@ -248,7 +251,7 @@ const fn by(directives: &ResponseDirectives) -> &'static str {
 pub(super) fn selectors(
     planned: &Planned<'_>,
     lookup: &Lookup,
-    judged: Option<&Judged<'_>>,
+    judged: Option<&Judged>,
 ) -> Selectors {
     let route = planned.rule_route();
     let tags = match judged {

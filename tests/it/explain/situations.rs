@@ -45,6 +45,15 @@ const GET: Situation = Situation {
     response: FRESH,
 };
 
+/// Signed with HS256: `{"sub":"c4n4ry5ecret","tenant":"c4n4ry5ecret","scope":"read"}`.
+const ZOE: &str = "Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJjNG40cnk1ZWNyZXQiLCJ0ZW5hbnQiOiJjNG40cnk1ZWNyZXQiLCJzY29wZSI6InJlYWQifQ.W69sr2aVazJRm7M5G4vYir7OldHeb9wUlh1_cmMaw00";
+/// The same for `{"sub":"bob"}`.
+const BOB: &str = "Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJib2IifQ.NpetUfydefyKjp5wnZYYl-wnnvPhylXJu_8OhsfZekU";
+
+const USER: &str = "[user]\njwt = { header = \"authorization\", secret = \"0123456789abcdef0123456789abcdef-hs256\" }\n[[route]]\nname = \"items\"\nmatch = \"/items/{item}\"\nttl = \"5m\"\npartition = \"user\"\ntags = [\"items:{user}\"]\n[route.on_write]\npurge = [\"items:{user}\"]\n";
+const AUTHENTICATED: &str = "[user]\njwt = { header = \"authorization\", secret = \"0123456789abcdef0123456789abcdef-hs256\" }\n[[route]]\nname = \"items\"\nmatch = \"/items/**\"\nttl = \"5m\"\npartition = \"authenticated\"\n";
+const CLAIM: &str = "[user]\njwt = { header = \"authorization\", secret = \"0123456789abcdef0123456789abcdef-hs256\" }\n[[route]]\nname = \"items\"\nmatch = \"/items/**\"\nttl = \"5m\"\npartition = \"claim:tenant\"\n";
+
 const TTL: &str = "[[route]]\nname = \"items\"\nmatch = \"/items/**\"\nttl = \"5m\"\n";
 
 pub(crate) const SITUATIONS: &[Situation] = &[
@@ -278,6 +287,123 @@ pub(crate) const SITUATIONS: &[Situation] = &[
         name: "credentials-and-a-stored-response",
         before: &[Step::Get(&[])],
         fields: &[("authorization", "Bearer c4n4ry5ecret")],
+        ..GET
+    },
+    // ── Partitions ──
+    Situation {
+        name: "partition-everyone",
+        toml: "[[route]]\nname = \"items\"\nmatch = \"/items/**\"\nttl = \"5m\"\npartition = \"everyone\"\n",
+        fields: &[
+            ("authorization", "Bearer c4n4ry5ecret"),
+            ("cookie", "sessionid=c4n4ry5ecret; theme=dark"),
+        ],
+        response: with(&[("set-cookie", "a=c4n4ry5ecret")]),
+        ..GET
+    },
+    Situation {
+        name: "partition-everyone-refused",
+        toml: "[[route]]\nname = \"items\"\nmatch = \"/items/**\"\nttl = \"5m\"\npartition = \"everyone\"\n",
+        fields: &[("authorization", "Bearer c4n4ry5ecret")],
+        response: Response { status: 401, ..OK },
+        ..GET
+    },
+    Situation {
+        name: "partition-exact-credentials",
+        toml: "[user]\ndigest_key = \"0123456789abcdef0123456789abcdef\"\n[[route]]\nname = \"items\"\nmatch = \"/items/**\"\nttl = \"5m\"\npartition = \"user\"\n",
+        fields: &[
+            ("authorization", "Bearer c4n4ry5ecret"),
+            ("cookie", "basket=c4n4ry5ecret; _ga=1"),
+        ],
+        response: with(&[("cache-control", "private, max-age=60")]),
+        ..GET
+    },
+    Situation {
+        name: "partition-without-an-identity",
+        toml: "[[route]]\nname = \"items\"\nmatch = \"/items/**\"\nttl = \"5m\"\npartition = \"user\"\n",
+        response: OK,
+        ..GET
+    },
+    Situation {
+        name: "partition-user",
+        toml: USER,
+        fields: &[("authorization", ZOE)],
+        response: with(&[("cache-control", "private, max-age=60"), ("vary", "Authorization")]),
+        ..GET
+    },
+    Situation {
+        name: "partition-user-stored",
+        toml: USER,
+        before: &[Step::Get(&[("authorization", ZOE)])],
+        fields: &[("authorization", ZOE)],
+        ..GET
+    },
+    Situation {
+        name: "partition-user-of-another",
+        toml: USER,
+        before: &[Step::Get(&[("authorization", BOB)])],
+        fields: &[("authorization", ZOE)],
+        ..GET
+    },
+    Situation {
+        name: "partition-user-recheck",
+        toml: USER,
+        before: &[Step::Get(&[("authorization", ZOE)]), Step::Wait(301)],
+        fields: &[("authorization", ZOE)],
+        ..GET
+    },
+    Situation {
+        name: "partition-user-write",
+        toml: USER,
+        method: "PUT",
+        fields: &[("authorization", ZOE)],
+        response: OK,
+        ..GET
+    },
+    Situation {
+        name: "partition-forged-token",
+        toml: USER,
+        fields: &[("authorization", "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJjNG40cnk1ZWNyZXQifQ.")],
+        ..GET
+    },
+    Situation {
+        name: "partition-second-credential",
+        toml: USER,
+        fields: &[("authorization", ZOE), ("cookie", "sessionid=c4n4ry5ecret")],
+        ..GET
+    },
+    Situation {
+        name: "partition-authenticated",
+        toml: AUTHENTICATED,
+        fields: &[("authorization", ZOE)],
+        response: OK,
+        ..GET
+    },
+    Situation {
+        name: "partition-authenticated-private",
+        toml: AUTHENTICATED,
+        fields: &[("authorization", ZOE)],
+        response: with(&[("cache-control", "private, max-age=60")]),
+        ..GET
+    },
+    Situation {
+        name: "partition-authenticated-vary",
+        toml: AUTHENTICATED,
+        fields: &[("authorization", ZOE)],
+        response: with(&[("cache-control", "max-age=60"), ("vary", "Authorization")]),
+        ..GET
+    },
+    Situation {
+        name: "partition-claim",
+        toml: CLAIM,
+        fields: &[("authorization", ZOE)],
+        response: OK,
+        ..GET
+    },
+    Situation {
+        name: "partition-claim-missing",
+        toml: CLAIM,
+        fields: &[("authorization", BOB)],
+        response: OK,
         ..GET
     },
 ];
