@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
-use super::{Admin, cloudflare, dialect::Dialect, fastly, live, purge, purges};
+use super::{Admin, cloudflare, dialect::Dialect, explain, fastly, live, purge, purges};
 use crate::{problem::Problem, trigger::Access};
 
 /// One thing an operator can call.
@@ -83,6 +83,13 @@ pub(super) const CALLS: &[Call] = &[
         access: Access::Read,
         dialect: Dialect::Larder,
         answer: Answer::Now(|admin, said| purges::one(&admin.purger, said)),
+    },
+    Call {
+        method: Method::POST,
+        paths: &["/v1/explain"],
+        access: Access::Read,
+        dialect: Dialect::Larder,
+        answer: Answer::ToBody(|admin, said| explain::answer(admin, said).boxed()),
     },
     Call {
         method: Method::POST,

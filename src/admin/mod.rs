@@ -3,6 +3,7 @@
 mod calls;
 mod cloudflare;
 mod dialect;
+mod explain;
 mod fastly;
 mod purge;
 mod purges;
@@ -16,6 +17,7 @@ use http_body::Body;
 use http_body_util::Full;
 
 use self::calls::{Answer, Found, Said};
+pub use self::explain::{Explain, Explained};
 use crate::{
     problem::Problem,
     server::{Connection, Handler, Incoming},
@@ -29,6 +31,7 @@ pub struct Admin {
     intake: Intake,
     readiness: Box<dyn Fn() -> Report + Send + Sync>,
     refresh: Box<dyn Fn() + Send + Sync>,
+    explain: Option<Explain>,
 }
 
 /// What a node says of itself when it is asked whether it is ready.
@@ -58,7 +61,13 @@ impl Admin {
     ) -> Self {
         let (readiness, refresh) = (Box::new(readiness), Box::new(refresh));
         let tokens = ArcSwap::from_pointee(tokens);
-        Self { tokens, purger, intake: Intake::default(), readiness, refresh }
+        Self { tokens, purger, intake: Intake::default(), readiness, refresh, explain: None }
+    }
+
+    /// The same, which explains requests, too.
+    #[must_use]
+    pub fn explaining(self, explain: Explain) -> Self {
+        Self { explain: Some(explain), ..self }
     }
 
     /// Takes these tokens from now on, and no others.
@@ -148,6 +157,7 @@ fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use http::Method;
 
     use super::{
@@ -169,7 +179,9 @@ mod tests {
         };
         let purger = Arc::new(Purger::new(log, metrics, resolver));
         let ready = || Report { readiness: Readiness::Ready, details: Vec::new() };
-        Admin::new(tokens, purger, ready, || {})
+        let explained = || Explained { json: b"{}".to_vec(), text: String::new() };
+        let explain: Explain = Box::new(move |_| std::future::ready(Ok(explained())).boxed());
+        Admin::new(tokens, purger, ready, || {}).explaining(explain)
     }
 
     async fn ask(

@@ -1,6 +1,9 @@
 //! Wiring: turns a configuration into running listeners, and swaps it on reload.
 
 mod assemble;
+mod claims;
+mod expected;
+mod explain;
 mod issuers;
 mod reload;
 mod sampling;
@@ -17,6 +20,8 @@ use std::{
 use anyhow::Context as _;
 
 pub use assemble::Sink;
+pub use expected::{Failure, run_tests};
+pub use explain::Explainer;
 use issuers::Issuers;
 pub use reload::Watch;
 use timers::Timers;
@@ -225,6 +230,7 @@ fn admin(
     sampler: sampling::Sampler,
     draining: Drain,
 ) -> Arc<Admin> {
+    let explain = explain::of_node(pipeline);
     let pipeline = Arc::clone(pipeline);
     let readiness = move || {
         let is_draining = draining.is_started();
@@ -232,7 +238,8 @@ fn admin(
         Report { readiness, details: details(&pipeline) }
     };
     let tokens = assemble::tokens(config);
-    Arc::new(Admin::new(tokens, purger, readiness, move || sampler.sample()))
+    let admin = Admin::new(tokens, purger, readiness, move || sampler.sample());
+    Arc::new(admin.explaining(explain))
 }
 
 /// How Redis and the purge log are, where there is a Redis.

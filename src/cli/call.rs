@@ -16,7 +16,7 @@ use crate::config::ListenAddress;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// More than any answer has that these commands read.
-const LARGEST_ANSWER: u64 = 64 << 10;
+const LARGEST_ANSWER: u64 = 1 << 20;
 
 /// Where an admin listener is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +66,29 @@ impl AdminAddress {
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.host());
         self.exchange(request.as_bytes(), PATIENCE)
+    }
+
+    /// The request that sends this JSON to a path, with this token.
+    ///
+    /// # Errors
+    /// If the token holds what no token holds.
+    pub fn post(
+        &self,
+        (path, accept): (&str, &str),
+        token: Option<&str>,
+        body: &str,
+    ) -> anyhow::Result<Vec<u8>> {
+        let is_token = |token: &str| token.bytes().all(|byte| byte.is_ascii_graphic());
+        anyhow::ensure!(token.is_none_or(is_token), "a token is visible ASCII characters");
+        let token = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
+        Ok(format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\n{}Accept: {accept}\r\nContent-Type: application/json\r\n\
+             Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            self.host(),
+            token.unwrap_or_default(),
+            body.len(),
+        )
+        .into_bytes())
     }
 
     /// The value of `Host`.

@@ -1,15 +1,20 @@
 //! `larder check`: what a configuration means, or what is wrong with it.
 
-use std::{fmt::Write as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    collections::BTreeSet, fmt::Write as _, path::PathBuf, process::ExitCode, time::Duration,
+};
 
 use clap::Args;
 
 use super::run::DEFAULT_FILE;
 use crate::{
-    config::{Config, Flags, format_duration},
+    app::{Explainer, run_tests},
+    config::{Config, Finding, Flags, format_duration},
     key::target::Order,
-    policy::{Ttl, TtlFrom},
+    pipeline::explain::Asked,
+    policy::{Partition, Ttl, TtlFrom},
     route::Route,
+    user::Proof,
 };
 
 /// The flags of `larder check`.
@@ -18,10 +23,13 @@ pub struct Arguments {
     /// The configuration file.
     #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG", default_value = DEFAULT_FILE)]
     pub config: PathBuf,
+    /// Also explain what becomes of a GET of this URL; `larder explain` explains more.
+    #[arg(long, value_name = "URL")]
+    pub explain: Option<String>,
 }
 
-/// Prints the routes of a file and succeeds, or prints its errors and fails. Warnings and errors go
-/// to standard error.
+/// Prints the routes of a file and succeeds, or prints its errors, or which of its tests fail, and fails.
+/// Warnings and errors go to standard error.
 pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match Config::load(&arguments.config, &Flags::default()) {
         Ok(config) => {
@@ -29,12 +37,43 @@ pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
                 anstream::eprintln!("{}", config.warnings.styled());
             }
             anstream::print!("{}", summary(&config));
-            Ok(ExitCode::SUCCESS)
+            if let Some(url) = &arguments.explain {
+                let explanation = Explainer::new(&config)?.explain(&Asked::get(url))?;
+                anstream::print!("\n{explanation}");
+            }
+            run(&config)
         }
         Err(error) => {
             anstream::eprint!("{}", error.styled());
             Ok(ExitCode::FAILURE)
         }
+    }
+}
+
+/// Runs the tests of a configuration, and shows which expectations do not hold.
+fn run(config: &Config) -> anyhow::Result<ExitCode> {
+    let failures = run_tests(config)?;
+    if config.tests.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let failed: BTreeSet<&str> = failures.iter().map(|failure| &*failure.test).collect();
+    let (tests, failed) = (config.tests.len(), failed.len());
+    let findings = failures.iter().map(|failure| {
+        let finding = Finding::error(Some(failure.at.clone()), failure.message.clone());
+        finding.maybe_help(Some(failure.because.clone()).filter(|text| !text.is_empty()))
+    });
+    let report = config.warnings.saying(findings.collect());
+    if report.has_errors() {
+        anstream::eprintln!("{}", report.styled());
+    }
+    anstream::println!("{}, {failed} failed", count(tests, "test"));
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn count(number: usize, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
     }
 }
 
@@ -44,12 +83,12 @@ pub fn summary(config: &Config) -> String {
     rows.extend(config.routes.routes().iter().map(|route| row(route)));
     rows.push(row(config.routes.unmatched()));
     let mut text = aligned(&rows);
-    let count = |number: usize, noun: &str| match number {
-        1 => format!("1 {noun}"),
-        _ => format!("{number} {noun}s"),
-    };
     if config.routes.routes().iter().any(|route| route.rule.cache && route.rule.has_ttl()) {
         let _ = writeln!(text, "\n{TTL_NOTE}");
+    }
+    let open: Vec<&str> = shared_by_guests(config).collect();
+    if !open.is_empty() {
+        let _ = writeln!(text, "{PARTITION_NOTE}: {}", open.join(", "));
     }
     let routes = count(config.routes.routes().len(), "route");
     let warnings = count(config.warnings.problems.len(), "warning");
@@ -60,6 +99,20 @@ pub fn summary(config: &Config) -> String {
 /// Whom a `ttl` helps, wherever there is one.
 const TTL_NOTE: &str = "A ttl is for requests without credentials and unknown cookies; responses to others are shared \
                         as far as the origin says so: docs/credentials.md";
+
+/// What a `ttl` does not do where users have tokens.
+const PARTITION_NOTE: &str =
+    "These routes have a ttl and no partition, so that requests with a token hardly profit";
+
+/// The routes with a `ttl` and no partition, if `[user]` says how users are known.
+fn shared_by_guests(config: &Config) -> impl Iterator<Item = &str> {
+    let are_known = config.user.proof != Proof::None;
+    let routes = config.routes.routes().iter().filter(move |route| {
+        let rule = &route.rule;
+        are_known && rule.cache && rule.has_ttl() && rule.partition == Partition::None
+    });
+    routes.map(|route| &*route.name)
+}
 
 const HEADINGS: [&str; 7] =
     ["name", "match", "ttl", "ttl_from", "stale_while_revalidate", "stale_if_error", "details"];
@@ -111,7 +164,10 @@ fn details(route: &Route) -> String {
     let sorted = (route.query.order == Order::Sorted).then(|| "query sorted".to_owned());
     let refresh = route.bypass.refresh.then(|| "a bypass refreshes".to_owned());
     let client_cache = route.client_cache.as_ref().and_then(|value| value.to_str().ok());
+    let partition = &route.rule.partition;
+    let partition = (*partition != Partition::None).then(|| format!("partition {partition}"));
     let parts = [
+        partition.unwrap_or_default(),
         only.unwrap_or_default(),
         listed("query without", &route.query.ignore),
         sorted.unwrap_or_default(),

@@ -3,6 +3,7 @@
 mod call;
 pub mod check;
 pub mod demo;
+pub mod explain;
 pub mod health;
 pub mod node;
 pub mod purge;
@@ -30,6 +31,8 @@ pub enum Command {
     Check(check::Arguments),
     /// See the product: a slow sample API, Larder in front of it, and some traffic.
     Demo(demo::Arguments),
+    /// Explain what becomes of a request, and why: by the configuration, or by a running node.
+    Explain(explain::Arguments),
     /// Ask the Larder of this machine whether it is ready.
     Health(health::Arguments),
     /// Make stored responses invalid.
@@ -52,6 +55,7 @@ fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Run(arguments) => run::execute(arguments),
         Command::Check(arguments) => check::execute(arguments),
         Command::Demo(arguments) => demo::execute(arguments),
+        Command::Explain(arguments) => explain::execute(arguments),
         Command::Health(arguments) => health::execute(arguments),
         Command::Purge(arguments) => purge::execute(arguments),
     }

@@ -84,13 +84,14 @@ impl Node {
         }
     }
 
-    /// The admin listener and a token that may purge there: `token`, or else one of the file.
+    /// The admin listener and a token that may do this there: `token`, or else one of the file.
     ///
     /// # Errors
     /// Those of [`Node::address`], also if only the token stands in the file.
     pub fn address_and_token(
         &self,
         token: Option<&str>,
+        wanted: Permission,
     ) -> anyhow::Result<(AdminAddress, Option<String>)> {
         if let Some(token) = token {
             return Ok((self.address()?, Some(token.to_owned())));
@@ -99,9 +100,13 @@ impl Node {
             return Ok((self.address()?, None));
         };
         let address = self.admin.clone().map_or_else(|| listener(&config), Ok)?;
-        let may_purge =
-            config.admin.tokens.iter().find(|token| token.may.contains(&Permission::Purge));
-        Ok((address, may_purge.map(|token| token.secret.expose().to_owned())))
+        let token = config.admin.tokens.iter().find(|token| token.may.contains(&wanted));
+        Ok((address, token.map(|token| token.secret.expose().to_owned())))
+    }
+
+    /// The configuration in the node's file, if there is one and it loads.
+    pub fn known_configuration(&self) -> Option<Config> {
+        Config::load(self.file.as_ref()?, &Flags::default()).ok()
     }
 
     /// The configuration. None if the node runs without a file, or nobody named one and there is none.

@@ -7,12 +7,16 @@ use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 
 use super::{
-    call::{AdminAddress, Answer},
-    node::NodeArguments,
+    call::Answer,
+    node::{Node, NodeArguments},
 };
+use crate::config::{Permission, nearest};
 
 /// How long an acknowledgement may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The call, and the form of its answer.
+const CALL: (&str, &str) = ("/v1/purge", "application/json");
 
 /// The flags of `larder purge`.
 #[derive(Debug, Clone, Args)]
@@ -64,16 +68,39 @@ pub struct Arguments {
 
 /// Purges, and prints the receipt.
 pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let (address, token) = arguments.node.node()?.address_and_token(arguments.token.as_deref())?;
-    let request = request(&address, token.as_deref(), &body(arguments))?;
+    let node = arguments.node.node()?;
+    let (address, token) = node.address_and_token(arguments.token.as_deref(), Permission::Purge)?;
+    let request = address.post(CALL, token.as_deref(), &body(arguments))?;
     let answer = address.exchange(&request, PATIENCE).with_context(|| {
         format!(
             "no answer from {address}; name the admin listener with --admin, or its file with \
              --config"
         )
     })?;
-    println!("{}", receipt(&answer)?);
+    let receipt = receipt(&answer)?;
+    for warning in unknown_routes(&arguments.route, &node) {
+        anstream::eprintln!("warning: {warning}");
+    }
+    println!("{receipt}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is said about routes that the node's file does not have. Responses of a route that was renamed may
+/// still be stored: the purge goes on.
+fn unknown_routes(routes: &[String], node: &Node) -> Vec<String> {
+    let Some(config) = node.known_configuration().filter(|_| !routes.is_empty()) else {
+        return Vec::new();
+    };
+    let table = &config.routes;
+    let known = || table.routes().iter().chain([table.unmatched()]).map(|route| &*route.name);
+    let unknown = routes.iter().filter(|route| !known().any(|name| name == route.as_str()));
+    unknown
+        .map(|route| {
+            let file = &config.warnings.file;
+            let meant = nearest(route, known()).map(|name| format!("; did you mean `{name}`?"));
+            format!("{file} has no route `{route}`{}", meant.unwrap_or_default())
+        })
+        .collect()
 }
 
 /// The body of the call.
@@ -102,20 +129,6 @@ fn body(arguments: &Arguments) -> String {
     body.to_string()
 }
 
-fn request(address: &AdminAddress, token: Option<&str>, body: &str) -> anyhow::Result<Vec<u8>> {
-    let is_token = |token: &str| token.bytes().all(|byte| byte.is_ascii_graphic());
-    anyhow::ensure!(token.is_none_or(is_token), "a token is visible ASCII characters");
-    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
-    Ok(format!(
-        "POST /v1/purge HTTP/1.1\r\nHost: {}\r\n{}Content-Type: application/json\r\n\
-         Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
-        address.host(),
-        token.unwrap_or_default(),
-        body.len(),
-    )
-    .into_bytes())
-}
-
 /// What to print, or what went wrong and what to do about it.
 fn receipt(answer: &Answer) -> anyhow::Result<&str> {
     let document: Value = serde_json::from_str(&answer.body).unwrap_or_default();
@@ -140,7 +153,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::cli::{Cli, Command, call::AdminAddress};
 
     fn arguments(line: &[&str]) -> Result<Arguments, String> {
         let line = ["larder", "purge"].iter().chain(line);
@@ -192,8 +205,11 @@ mod tests {
         let destination = |line: &[&str]| {
             let line: Vec<&str> = ["-t", "a"].iter().chain(line).copied().collect();
             let Arguments { node, token, .. } = arguments(&line).unwrap();
-            let (address, token) =
-                node.node().unwrap().address_and_token(token.as_deref()).unwrap();
+            let (address, token) = node
+                .node()
+                .unwrap()
+                .address_and_token(token.as_deref(), Permission::Purge)
+                .unwrap();
             (address.to_string(), token)
         };
         let file = file.to_str().unwrap();
@@ -205,10 +221,10 @@ mod tests {
     #[test]
     fn the_request_is_complete_and_takes_no_line_breaks() {
         let address = AdminAddress::usual();
-        let request = super::request(&address, Some("secret"), "{}").unwrap();
-        let expected = "POST /v1/purge HTTP/1.1\r\nHost: 127.0.0.1:9180\r\nAuthorization: Bearer secret\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+        let request = address.post(CALL, Some("secret"), "{}").unwrap();
+        let expected = "POST /v1/purge HTTP/1.1\r\nHost: 127.0.0.1:9180\r\nAuthorization: Bearer secret\r\nAccept: application/json\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
         assert_eq!(String::from_utf8(request).unwrap(), expected);
-        assert!(super::request(&address, Some("a\r\nb"), "{}").is_err());
+        assert!(address.post(CALL, Some("a\r\nb"), "{}").is_err());
     }
 
     #[test]

@@ -17,12 +17,14 @@ use std::path::Path;
 use crate::redis;
 
 pub use environment::Environment;
-pub use report::{ConfigError, Report};
+pub use report::{ConfigError, Finding, Report};
 pub use secret::Secret;
 pub use settings::{
-    AccessLog, Admin, CertificateFiles, Config, Health, Limits, ListenAddress, Log, LogLevel,
-    Origin, OriginHost, OriginScheme, OriginTls, OriginUrl, Permission, Store, Token, WhenUnsynced,
+    AccessLog, Admin, CertificateFiles, Config, Expectation, Expected, GivenResponse, Health,
+    Limits, ListenAddress, Log, LogLevel, Origin, OriginHost, OriginScheme, OriginTls, OriginUrl,
+    Permission, Store, TestCase, Token, WhenUnsynced,
 };
+pub use suggest::nearest;
 pub use value::format_duration;
 
 /// What the command line says; it goes before the file.

@@ -139,6 +139,12 @@ impl Report {
         Self { file: file.to_owned(), source: source.to_owned(), problems }
     }
 
+    /// A report about the same text that says this.
+    #[must_use]
+    pub fn saying(&self, problems: Vec<Finding>) -> Self {
+        Self::new(&self.file, &self.source, problems)
+    }
+
     /// Whether any of it is an error.
     pub fn has_errors(&self) -> bool {
         self.problems.iter().any(|finding| finding.severity == Severity::Error)

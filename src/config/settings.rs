@@ -1,6 +1,12 @@
 //! A configuration as the rest of Larder sees it: plain types, everything resolved and checked.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use http::uri::Authority;
 use ipnet::IpNet;
@@ -50,8 +56,82 @@ pub struct Config {
     pub events: Option<feed::Settings>,
     /// What is written where.
     pub log: Log,
+    /// What is expected of all that, for `larder check`.
+    pub tests: Vec<TestCase>,
     /// What is hardly meant; without errors.
     pub warnings: Report,
+}
+
+/// What an operator expects of one request.
+#[derive(Debug, Clone)]
+pub struct TestCase {
+    /// What the test is called.
+    pub name: String,
+    /// Where it stands in the file.
+    pub at: Range<usize>,
+    /// The method of the request.
+    pub method: String,
+    /// Its URL.
+    pub url: String,
+    /// Its fields, as lines.
+    pub headers: Vec<String>,
+    /// Its body.
+    pub body: Option<String>,
+    /// The address of its client.
+    pub from: Option<IpAddr>,
+    /// The claims of its user, in place of a token.
+    pub claims: Option<serde_json::Map<String, serde_json::Value>>,
+    /// The response to it.
+    pub response: Option<GivenResponse>,
+    /// What is expected.
+    pub expected: Vec<Expectation>,
+}
+
+/// A response in a test.
+#[derive(Debug, Clone)]
+pub struct GivenResponse {
+    /// The status.
+    pub status: u16,
+    /// Its fields, as lines.
+    pub headers: Vec<String>,
+    /// Its body.
+    pub body: Option<String>,
+}
+
+/// One thing that is expected, and where the file says so.
+#[derive(Debug, Clone)]
+pub struct Expectation {
+    /// The bytes of the file.
+    pub at: Range<usize>,
+    /// What is expected.
+    pub what: Expected,
+}
+
+/// What a test can expect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// The route of this name governs.
+    Route(String),
+    /// This becomes of the request, or of the response.
+    Outcome(String),
+    /// For this reason the cache has no part in the request, or the response is not stored.
+    Reason(String),
+    /// The route has this partition.
+    Partition(String),
+    /// The key has this host.
+    Host(String),
+    /// The key has this path.
+    Path(String),
+    /// The key has this query.
+    Query(String),
+    /// The response is fresh for so long.
+    Ttl(Duration),
+    /// The response has these tags and no others, in any order.
+    Tags(Vec<String>),
+    /// The request shares responses with that of another test.
+    SameKeyAs(String),
+    /// The request shares no responses with that of another test.
+    OtherKeyThan(String),
 }
 
 /// An address to listen on.

@@ -5,6 +5,7 @@ use std::{io, time::Duration};
 use http::{HeaderMap, Method};
 use proptest::prelude::*;
 
+mod advice;
 mod events;
 mod identity;
 mod routing;

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header, request::Parts};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, request::Parts};
 
 use super::{
     Pipeline, Site,
@@ -13,10 +13,11 @@ use super::{
     credentials,
     landing::{Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
-    payload::{self, Payload},
+    payload,
     popular::{Again, Way},
     request_head,
     uncacheable::{Asker, Known},
+    verdict::Judge,
 };
 use crate::{
     entry::{Entry, StoredResponse},
@@ -27,10 +28,10 @@ use crate::{
     origin::{OriginError, RequestBody, ResponseBody, Unanswered},
     planted::Bug,
     policy::{
-        CacheResult, Credentials, Freshness, Partition, Reason, RequestDirectives, RequestHead,
-        ResponseDirectives, ResponseHead, Reuse, Rule,
+        CacheResult, Credentials, Partition, Reason, RequestDirectives, RequestHead,
+        ResponseDirectives, Reuse, Rule,
         cache_status::Collapsed,
-        reuse, stale, storable, stored_fields, tag,
+        reuse, stale, stored_fields, tag,
         validation::{self, Conditionality, EtagOrigin},
     },
     purge::Expected,
@@ -219,7 +220,7 @@ impl<S: Store> Ask<S> {
     /// Whether a 304 is about what is stored, for all that it answers: the same representation, selected by no
     /// more fields than are known to select it.
     fn is_about(&self, stored: &HeaderMap, update: &HeaderMap) -> bool {
-        if self.varies_by_credentials(update) {
+        if self.judge().varies_by_credentials(update) {
             return false;
         }
         let (site, route) = (&self.site, self.site.route(self.route));
@@ -326,66 +327,28 @@ impl<S: Store> Ask<S> {
         response: &Response<ResponseBody>,
         exchange: Exchange,
     ) -> Result<Admission, Reason> {
-        let limit = self.limit();
+        let limit = self.limit() as u64;
         let expected = http_body::Body::size_hint(response.body()).exact();
         let directives = ResponseDirectives::parse(response.headers());
         let head = (response.status(), response.headers());
-        let freshness = self.storable(head, &directives, exchange)?;
-        if self.varies_by_credentials(response.headers()) {
-            return Err(Reason::VaryCredential);
-        }
-        if self.repeats_ignored_parameter(response.headers()) {
-            return Err(Reason::IgnoredParameter);
-        }
-        if expected.is_some_and(|length| length > limit as u64) {
-            return Err(Reason::TooLarge);
-        }
-        let payload = Payload::of(self.site.route(self.route), response.headers(), expected);
-        let payload = payload.map_err(|(reason, cause)| {
-            self.count_unreadable(cause);
+        let verdict = self.judge().verdict(head, directives, (expected, limit), exchange);
+        verdict.map_err(|(reason, cause)| {
+            if let Some(cause) = cause {
+                self.count_unreadable(cause);
+            }
             reason
-        })?;
-        Ok(Admission { freshness, directives, payload })
-    }
-
-    /// Whether a response with this head may be stored, and for how long it is fresh by this node's clock.
-    fn storable(
-        &self,
-        (status, headers): (StatusCode, &HeaderMap),
-        directives: &ResponseDirectives,
-        exchange: Exchange,
-    ) -> Result<Freshness, Reason> {
-        let Exchange { asked: requested_at, answered: received_at, received } = exchange;
-        let head = ResponseHead { status, headers, requested_at, received_at };
-        let asked = (&self.head(), &self.directives);
-        let freshness = storable(asked, (&head, directives), self.rule())?;
-        let freshness = Freshness { received_at: received, ..freshness };
-        let is_own = self.rule().partition == Partition::User;
-        Ok(match self.member.as_deref().and_then(|member| member.expires).filter(|_| is_own) {
-            Some(end) => freshness.ending_in(end.saturating_since(received_at)),
-            None => freshness,
         })
     }
 
-    /// Whether members who share a partition may get different responses by the credentials that it is made
-    /// of. A user's own partition separates them already.
-    fn varies_by_credentials(&self, response: &HeaderMap) -> bool {
-        let (site, route) = (&self.site, self.site.route(self.route));
-        if !matches!(route.rule.partition, Partition::Authenticated | Partition::Claims(_)) {
-            return false;
+    fn judge(&self) -> Judge<'_> {
+        Judge {
+            site: &self.site,
+            route: self.site.route(self.route),
+            request: self.head(),
+            directives: &self.directives,
+            query: self.request.uri.query().unwrap_or_default(),
+            member: self.member.as_deref(),
         }
-        let Vary::By(set) = Vary::parse(response) else { return false };
-        let is_listed = |name| route.vary.headers.contains(name);
-        let varies = |name| credentials::is_partitioned_by(site, route, name) && !is_listed(name);
-        set.iter().any(varies)
-    }
-
-    /// Whether a redirect carries on what is not in the key, a token perhaps.
-    fn repeats_ignored_parameter(&self, response: &HeaderMap) -> bool {
-        let rule = &self.site.route(self.route).query;
-        let query = self.request.uri.query().unwrap_or_default();
-        let mut locations = response.get_all(header::LOCATION).iter();
-        locations.any(|location| rule.leaks_into(query, location.as_bytes()))
     }
 
     /// The largest body that is kept for the store.
@@ -401,7 +364,7 @@ impl<S: Store> Ask<S> {
         let old = &stored.response;
         let headers = validation::freshen(&old.fields().unpack(0), fields, exchange.answered);
         let directives = ResponseDirectives::parse(&headers);
-        let verdict = self.storable((old.status, &headers), &directives, exchange);
+        let verdict = self.judge().storable((old.status, &headers), &directives, exchange);
         let lies_in_request = verdict.is_err_and(Reason::lies_in_request);
         let refreshed = verdict.ok().and_then(|freshness| {
             let mut headers = stored_fields(&headers, &directives);

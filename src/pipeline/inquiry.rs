@@ -69,6 +69,17 @@ pub enum Weighed {
     Needed(Need),
 }
 
+impl Weighed {
+    /// The same for credentials that the origin has not accepted lately: they go there first.
+    fn rechecked(self, recheck: Recheck) -> Self {
+        let need = match self {
+            Self::Fresh(stored) | Self::Stale(stored, _) => Need::of_recheck(stored),
+            Self::Needed(need) => need,
+        };
+        Self::Needed(Need { recheck: Some(recheck), ..need })
+    }
+}
+
 /// What became of waiting with others.
 pub enum Joined {
     /// Nobody asks yet: this request does, for all.
@@ -167,11 +178,20 @@ impl<S: Store> Inquiry<S> {
         let Some(recheck) = self.recheck(member, &lookup.target).await else {
             return self.weighed(lookup).await;
         };
-        let need = match self.weighed(lookup).await {
-            Weighed::Fresh(stored) | Weighed::Stale(stored, _) => Need::of_recheck(stored),
-            Weighed::Needed(need) => need,
-        };
-        Weighed::Needed(Need { recheck: Some(recheck), ..need })
+        self.weighed(lookup).await.rechecked(recheck)
+    }
+
+    /// What [`Self::look_up`] would come to now. Takes no turn from another request, and waits for none.
+    pub async fn would_look_up(&self, lookup: &Lookup) -> Weighed {
+        let weighed = self.weighed(lookup).await;
+        let Some(member) = lookup.member.as_deref() else { return weighed };
+        let place = Place::of(member, self.site.route_name(self.route));
+        let is_denied =
+            self.pipeline.accepted.is_denied(member, &lookup.target, self.received.steady);
+        if !is_denied && self.standing(member, place) == Standing::Accepted {
+            return weighed;
+        }
+        weighed.rechecked(Recheck::alone())
     }
 
     /// Whether a member's credentials have to be rechecked by this request; waits if another one does.

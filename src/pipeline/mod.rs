@@ -26,6 +26,7 @@ mod collapse;
 mod credentials;
 mod current;
 mod deliver;
+pub mod explain;
 mod failure;
 mod fetch;
 mod fill;
@@ -43,6 +44,7 @@ mod receive;
 mod site;
 mod uncacheable;
 mod unknown;
+mod verdict;
 mod visitor;
 mod warmer;
 mod write;
@@ -389,16 +391,9 @@ impl<S: Store> Context<S> {
     ///
     /// Where something is, a `HEAD` and a `Range` validate it as a `GET` does, and are answered from it.
     fn passes(&self, lookup: &Lookup, need: &Need, told: Told) -> Option<Told> {
-        if self.inquiry.request.method == Method::HEAD {
-            return Some(told);
-        }
-        if lookup.presence.has(Presence::RANGE) {
-            return Some(Told { reason: Some(Reason::Range), ..told });
-        }
-        // What comes is for this client alone: the origin may judge the client's condition.
-        let is_judged = lookup.presence.has(Presence::CONDITION)
-            && !need.may_be_shared(lookup, self.inquiry.rule());
-        is_judged.then_some(told)
+        let is_shared = need.may_be_shared(lookup, self.inquiry.rule());
+        let reason = passed_on(&self.inquiry.request.method, lookup, is_shared)?;
+        Some(Told { reason: reason.or(told.reason), ..told })
     }
 
     /// Whether a request asks for a range of what is stored that only the origin can say something about:
@@ -431,6 +426,18 @@ impl<S: Store> Context<S> {
             Err(_) => self.answer_problem(failure::of_larder(), told),
         }
     }
+}
+
+/// Whether the origin answers a request as it is if nothing is stored, and by which reason of its own. What
+/// comes for one that shares no fetch is for its client alone: the origin may judge the client's condition.
+fn passed_on(method: &Method, lookup: &Lookup, is_shared: bool) -> Option<Option<Reason>> {
+    if *method == Method::HEAD {
+        return Some(None);
+    }
+    if lookup.presence.has(Presence::RANGE) {
+        return Some(Some(Reason::Range));
+    }
+    (lookup.presence.has(Presence::CONDITION) && !is_shared).then_some(None)
 }
 
 /// A request as the policy sees it.

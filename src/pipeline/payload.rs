@@ -225,7 +225,7 @@ fn length(chunks: &[Bytes]) -> usize {
 
 /// The tags that the JSON in these bytes has for the response to a request with this path, query and user, if
 /// it may be stored.
-fn tags(
+pub fn tags(
     route: &Route,
     (path, asked): (&Readings<'_>, (Option<&str>, Option<&str>)),
     (coding, kind): (Coding, Kind),

@@ -241,7 +241,7 @@ fn constraints(
 ///
 /// `Expires` counts from `Date`, or from receipt where that is missing or broken; a broken `Expires`
 /// lies in the past, and is not read at all beside a targeted field.
-pub(super) fn origin_lifetime(
+pub fn origin_lifetime(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,
 ) -> Option<Duration> {

@@ -1,6 +1,6 @@
 //! Who shares the stored responses of a route (`partition`).
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 /// Who shares the stored responses of a route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -36,6 +36,19 @@ impl Partition {
                 let is_name = |name: &str| !name.is_empty() && !name.contains(char::is_control);
                 claims.iter().all(|name| is_name(name)).then_some(Self::Claims(claims))
             }
+        }
+    }
+}
+
+impl fmt::Display for Partition {
+    /// As the configuration writes it; `none` if it is left out.
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => to.write_str("none"),
+            Self::Everyone => to.write_str("everyone"),
+            Self::Authenticated => to.write_str("authenticated"),
+            Self::User => to.write_str("user"),
+            Self::Claims(claims) => write!(to, "claim:{}", claims.join(",")),
         }
     }
 }

@@ -24,6 +24,13 @@ macro_rules! reasons {
                     $(Self::$name => $text,)+
                 }
             }
+
+            /// The reason in a sentence or two, as `explain` shows it.
+            pub fn sentence(self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($prose),+).trim_ascii(),)+
+                }
+            }
         }
     };
 }

@@ -20,7 +20,7 @@ use serde_json_path::JsonPath;
 pub use body_tags::BodyTemplate;
 pub use condition::Bypass;
 pub use json::BeyondLimit;
-pub use pattern::{Params, Pattern, PatternError};
+pub use pattern::{Mismatch, Params, Pattern, PatternError};
 pub use select::{Agreement, RouteTable, Selection};
 pub use tags::{Names, Tag, TagError, TagTemplate, UserNames};
 pub use target::{TargetError, TargetTemplate};

@@ -61,6 +61,17 @@ impl<'a> Params<'a> {
     }
 }
 
+/// What about a request keeps a pattern from matching.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mismatch {
+    /// The method.
+    Method,
+    /// The host.
+    Host,
+    /// The path.
+    Path,
+}
+
 /// A pattern that cannot be read, and where in its text.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{problem}")]
@@ -131,6 +142,22 @@ impl Pattern {
     /// Whether it matches a request. `path` is a reading in this form.
     pub fn matches(&self, method: &Method, host: &str, (form, path): (Form, &str)) -> bool {
         self.allows_method(method) && self.allows_host(host) && self.in_form(form).fits(path)
+    }
+
+    /// Returns what about a request does not fit, if it does not match: the path counts most.
+    pub fn mismatch(
+        &self,
+        method: &Method,
+        host: &str,
+        (form, path): (Form, &str),
+    ) -> Option<Mismatch> {
+        if !self.in_form(form).fits(path) {
+            Some(Mismatch::Path)
+        } else if !self.allows_host(host) {
+            Some(Mismatch::Host)
+        } else {
+            (!self.allows_method(method)).then_some(Mismatch::Method)
+        }
     }
 
     /// The params of a reading of a path, if it matches, whatever the method and the host.

@@ -165,3 +165,113 @@ fn addresses_that_may_purge_and_are_trusted_proxies_are_a_warning() {
     let (output, _directory) = check(Some(apart), &[]);
     assert_eq!(text(&output.stderr), "");
 }
+
+const TESTED: &str = r#"
+origin = "http://127.0.0.1:3000"
+[[route]]
+name = "tiles"
+match = "GET /tiles/{tile}"
+ttl = "5m"
+tags = ["tile:{tile}"]
+query = { ignore = ["utm_*"] }
+[[route]]
+name = "rest"
+match = "/**"
+cache = false
+
+[[test]]
+name = "one"
+request = "GET https://api.example.com/tiles/1?a=1&utm_source=x"
+response = { status = 200 }
+route = "tiles"
+outcome = "stored"
+ttl = "5m"
+tags = ["tile:1"]
+query = "a=1"
+partition = "none"
+same_key_as = "two"
+
+[[test]]
+name = "two"
+request = "GET https://api.example.com/tiles/1?a=1"
+response = { status = 200, headers = { cache-control = "private" } }
+outcome = "not-stored"
+reason = "private"
+
+[[test]]
+name = "three"
+request = "POST https://api.example.com/tiles/1"
+route = "rest"
+outcome = "pass"
+"#;
+
+#[test]
+fn tests_of_a_configuration_that_hold_pass_the_check() {
+    let (output, _directory) = check(Some(TESTED), &[]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(text(&output.stderr), "");
+    assert!(text(&output.stdout).ends_with("\n3 tests, 0 failed\n"), "{output:?}");
+}
+
+#[test]
+fn a_rule_that_breaks_a_test_fails_the_check_and_says_why() {
+    let broken = TESTED
+        .replace("ttl = \"5m\"\ntags = [\"tile:{tile}\"]", "ttl = \"1m\"\ntags = [\"tile\"]")
+        .replace("ignore = [\"utm_*\"]", "ignore = [\"a\"]")
+        .replace("match = \"GET /tiles/{tile}\"", "match = \"/tiles/{tile}\"");
+    let (output, _directory) = check(Some(&broken), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).ends_with("\n3 tests, 2 failed\n"), "{output:?}");
+    insta::assert_snapshot!(text(&output.stderr));
+}
+
+#[test]
+fn a_test_that_cannot_be_read_is_an_error_of_the_configuration() {
+    let file = r#"
+origin = "http://127.0.0.1:3000"
+[[test]]
+name = "one"
+request = "tiles"
+[[test]]
+name = "two"
+request = "GET /"
+outcome = "stord"
+reason = "privat"
+same_key_as = "tow"
+[[test]]
+name = "three"
+request = "GET /"
+ttl = "5m"
+headers = { "a b" = "c" }
+[[test]]
+name = "four"
+request = "GET /"
+"#;
+    let (output, _directory) = check(Some(file), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    insta::assert_snapshot!(text(&output.stderr));
+}
+
+#[test]
+fn a_test_of_a_route_that_is_gone_stops_no_node() {
+    let file = TESTED.replace("name = \"tiles\"", "name = \"tile\"");
+    let config =
+        larder::config::Config::parse(&file, "proxy.toml", larder::config::Environment::empty());
+    assert!(config.is_ok());
+    let (output, _directory) = check(Some(&file), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("did you mean `tile`?"), "{output:?}");
+}
+
+#[test]
+fn the_check_explains_a_url() {
+    let (output, _directory) =
+        check(Some(VALID), &["--explain", "https://a.test/dashboard/tiles/1"]);
+    assert_eq!(output.status.code(), Some(0));
+    let said = text(&output.stdout);
+    assert!(
+        said.contains("GET https://a.test/dashboard/tiles/1\n")
+            && said.contains("  tiles  GET /dashboard"),
+        "{said}"
+    );
+}

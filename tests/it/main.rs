@@ -20,6 +20,7 @@ mod continuity;
 mod credentials;
 mod docs;
 mod events;
+mod explain;
 mod fences;
 mod fleet;
 mod harness;

@@ -1,5 +1,6 @@
 //! Compiling: from the sections of a file to checked settings, with every problem pointed at.
 
+mod advice;
 mod events;
 mod identity;
 mod layers;
@@ -7,6 +8,7 @@ mod origin;
 mod problems;
 mod routes;
 mod store;
+mod test;
 mod timing;
 mod ttl;
 mod user;
@@ -50,6 +52,7 @@ pub(super) fn compile(
     let store = store::compile(&file.store, flags, &mut problems);
     let is_shared = store.redis.is_some();
     identity::check(file, &routes, (&user, is_shared), &mut problems);
+    advice::warn(file, &routes, &user.proof, &mut problems);
     let events = events::compile(file, limits.connections, &mut problems);
     Some(Config {
         listen,
@@ -66,6 +69,7 @@ pub(super) fn compile(
         polls: timing::polls(&file.poll, &mut problems),
         webhooks: webhook::compile(&file.webhook, &mut problems),
         events,
+        tests: test::compile(&file.test, &mut problems),
         log: log(&file.log, flags, &mut problems),
         warnings: Report::default(),
         origin: origin?,

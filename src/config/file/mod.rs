@@ -6,6 +6,7 @@ mod read;
 mod routing;
 mod section;
 mod shape;
+mod test;
 mod timing;
 mod user;
 mod webhook;
@@ -20,6 +21,7 @@ pub(super) use section::{
     AdminTable, File, LimitsTable, LogTable, OriginTable, OriginTlsTable, StoreTable,
     StoreTlsTable, TlsTable, TokenTable,
 };
+pub(super) use test::{Fields, TestResponse, TestSection};
 pub(super) use timing::{PollSection, ScheduleSection};
 pub(super) use user::{GatewayTable, JwtTable, UserTable};
 pub(super) use webhook::{WebhookRule, WebhookSection, When};

@@ -232,7 +232,7 @@ mod tests {
     use serde::de::{Error as _, Visitor};
 
     use super::*;
-    use crate::config::file::{events, routing, section, shape, timing, user, webhook};
+    use crate::config::file::{events, routing, section, shape, test, timing, user, webhook};
 
     /// Asks serde for the fields of a struct, by pretending to be about to fill them in.
     struct Fields<'a>(&'a Cell<&'static [&'static str]>);
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_known_keys_are_those_of_the_structs() {
-        let pairs: [(&[Key], &[&str]); 27] = [
+        let pairs: [(&[Key], &[&str]); 29] = [
             (shape::FILE, fields::<section::File>()),
             (shape::TLS, fields::<section::TlsTable>()),
             (shape::ORIGIN, fields::<section::OriginTable>()),
@@ -314,6 +314,8 @@ mod tests {
             (shape::EVENTS, fields::<events::EventsTable>()),
             (shape::WEBHOOK, fields::<webhook::WebhookSection>()),
             (shape::WEBHOOK_RULE, fields::<webhook::WebhookRule>()),
+            (shape::TEST, fields::<test::TestSection>()),
+            (shape::TEST_RESPONSE, fields::<test::TestResponse>()),
         ];
         for (keys, fields) in pairs {
             let names: Vec<&str> = keys.iter().map(|key| key.name).collect();

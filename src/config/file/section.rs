@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::at::{At, Text, Texts};
 use super::events::EventsTable;
 use super::routing::{DefaultsTable, RouteSection, TierTable};
+use super::test::TestSection;
 use super::timing::{PollSection, ScheduleSection};
 use super::user::UserTable;
 use super::webhook::WebhookSection;
@@ -31,6 +32,7 @@ pub(in crate::config) struct File {
     pub(in crate::config) webhook: Vec<At<WebhookSection>>,
     pub(in crate::config) events: Option<At<EventsTable>>,
     pub(in crate::config) log: LogTable,
+    pub(in crate::config) test: Vec<At<TestSection>>,
 }
 
 /// `tls`

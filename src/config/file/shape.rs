@@ -79,6 +79,7 @@ pub(super) const FILE: &[Key] = &[
     key("webhook", Shape::Tables(WEBHOOK)),
     key("events", Shape::Table(EVENTS)),
     key("log", Shape::Table(LOG)),
+    key("test", Shape::Tables(TEST)),
 ];
 
 pub(super) const TLS: &[Key] = &[key("cert", STRING), key("key", STRING)];
@@ -284,3 +285,27 @@ pub(super) const WEBHOOK_RULE: &[Key] = &[
 ];
 
 pub(super) const LOG: &[Key] = &[key("level", STRING), key("access", STRING)];
+
+pub(super) const TEST: &[Key] = &[
+    key("name", STRING),
+    key("request", STRING),
+    key("headers", Shape::Values),
+    key("body", STRING),
+    key("from", STRING),
+    key("user", Shape::Values),
+    key("response", Shape::Table(TEST_RESPONSE)),
+    key("route", STRING),
+    key("outcome", STRING),
+    key("reason", STRING),
+    key("partition", STRING),
+    key("host", STRING),
+    key("path", STRING),
+    key("query", STRING),
+    key("ttl", DURATION),
+    key("tags", Shape::Texts),
+    key("same_key_as", Shape::Texts),
+    key("other_key_than", Shape::Texts),
+];
+
+pub(super) const TEST_RESPONSE: &[Key] =
+    &[key("status", Shape::Count), key("headers", Shape::Values), key("body", STRING)];

@@ -129,7 +129,7 @@ impl CredentialRules {
     }
 
     /// What a cookie is for; none where the route separates by it.
-    fn kind_on_route(&self, name: &[u8], settled: &[Box<str>]) -> Option<CookieKind> {
+    pub fn kind_on_route(&self, name: &[u8], settled: &[Box<str>]) -> Option<CookieKind> {
         let is_settled = settled.iter().any(|known| is_same(known.as_bytes(), name));
         let is_session = || self.session_cookies.has(without_prefix(name));
         if is_settled && !is_session() { None } else { Some(self.cookie_kind(name)) }

@@ -1,0 +1,96 @@
+//! Users of tests: requests that carry the claims which a test names, so that no test holds a token.
+
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    hmac::{self, HMAC_SHA256},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Map, Value};
+
+use crate::{
+    config::Config,
+    pipeline::explain::Asked,
+    user::{Carrier, KeySource, Proof, TokenRules, token::key::Key},
+};
+
+/// The claims of a user.
+pub(super) type Claims = Map<String, Value>;
+
+/// What signs the tokens of tests. It counts in no configuration that serves.
+const SECRET: &[u8] = b"the secret of tests, which counts nowhere else";
+
+/// The configuration under which tokens of tests count, beside those that count anyway.
+pub(super) fn trusting(mut config: Config) -> Config {
+    if let Proof::Token(rules) = &mut config.user.proof {
+        let mut keys = match &rules.keys {
+            KeySource::Given(keys) => keys.to_vec(),
+            KeySource::Jwks(_) => Vec::new(),
+        };
+        keys.push(Key::secret(SECRET));
+        (rules.keys, rules.algorithms) = (KeySource::Given(keys.into()), None);
+    }
+    config
+}
+
+/// The request as a user with these claims would send it: with a token, by the gateway, or with credentials
+/// that no other claims have.
+pub(super) fn carrying(asked: &Asked, claims: &Claims, proof: &Proof) -> Asked {
+    let mut asked = asked.clone();
+    match proof {
+        Proof::Token(rules) => {
+            let token = token(claims, rules);
+            match &rules.carrier {
+                Carrier::Field(name) => {
+                    replace(&mut asked, name.as_str(), &format!("Bearer {token}"))
+                }
+                Carrier::Cookie(name) => add_cookie(&mut asked, &format!("{name}={token}")),
+            }
+        }
+        Proof::Gateway(rules) => {
+            let user = claims.get("sub").or_else(|| claims.values().next());
+            let user =
+                user.map(|user| user.as_str().map_or_else(|| user.to_string(), str::to_owned));
+            replace(&mut asked, rules.name.as_str(), &user.unwrap_or_default());
+            asked.from = asked.from.or_else(|| rules.from.first().map(ipnet::IpNet::addr));
+        }
+        Proof::None => {
+            let text = Value::from(claims.clone()).to_string();
+            let credential = URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()));
+            replace(&mut asked, "authorization", &format!("Bearer {credential}"));
+        }
+    }
+    asked
+}
+
+/// A signed token with these claims, and the issuer and audience that count if they name none.
+fn token(claims: &Claims, rules: &TokenRules) -> String {
+    let mut claims = claims.clone();
+    for (name, known) in [("iss", &rules.issuers), ("aud", &rules.audiences)] {
+        if let Some(first) = known.first().filter(|_| !claims.contains_key(name)) {
+            claims.insert(name.to_owned(), Value::from(&**first));
+        }
+    }
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
+    let payload = URL_SAFE_NO_PAD.encode(Value::from(claims).to_string());
+    let signed = format!("{header}.{payload}");
+    let tag = hmac::sign(&hmac::Key::new(HMAC_SHA256, SECRET), signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag.as_ref()))
+}
+
+/// Sets a field in place of what the test says.
+fn replace(asked: &mut Asked, name: &str, value: &str) {
+    asked.headers.retain(|line| !is_named(line, name));
+    asked.headers.push(format!("{name}: {value}"));
+}
+
+/// Adds a cookie to those of the test, in one line.
+fn add_cookie(asked: &mut Asked, pair: &str) {
+    match asked.headers.iter_mut().find(|line| is_named(line, "cookie")) {
+        Some(line) => *line = format!("{line}; {pair}"),
+        None => asked.headers.push(format!("cookie: {pair}")),
+    }
+}
+
+fn is_named(line: &str, name: &str) -> bool {
+    line.split(':').next().is_some_and(|known| known.trim().eq_ignore_ascii_case(name))
+}

@@ -1,0 +1,137 @@
+//! `larder explain`: what becomes of a request, and why.
+
+use std::{net::IpAddr, path::Path, process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde_json::Value;
+
+use super::{call::AdminAddress, node::NodeArguments, run::DEFAULT_FILE};
+use crate::{
+    app::Explainer,
+    config::{Config, Flags},
+    pipeline::explain::{Asked, AskedResponse},
+};
+
+/// How long a node may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The flags of `larder explain`.
+#[derive(Debug, Clone, Args)]
+pub struct Arguments {
+    /// The method, such as GET.
+    #[arg(value_name = "METHOD")]
+    pub method: String,
+    /// The URL: `https://host/path?query`, or `/path`.
+    #[arg(value_name = "URL")]
+    pub url: String,
+    /// A header of the request. May be repeated. Values of credentials are never shown.
+    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE")]
+    pub headers: Vec<String>,
+    /// The body of the request.
+    #[arg(long, value_name = "TEXT")]
+    pub body: Option<String>,
+    /// The address that the request comes from.
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: Option<IpAddr>,
+    /// The status of a response: also explain whether it is stored, and for how long.
+    #[arg(long, value_name = "STATUS")]
+    pub response: Option<u16>,
+    /// A header of that response. May be repeated.
+    #[arg(long = "response-header", value_name = "NAME: VALUE")]
+    pub response_headers: Vec<String>,
+    /// The body of that response.
+    #[arg(long, value_name = "TEXT")]
+    pub response_body: Option<String>,
+    /// Ask the running node, which knows what is stored. So does --admin.
+    #[arg(long)]
+    pub live: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// The configuration, or the node to call.
+    #[command(flatten)]
+    pub node: NodeArguments,
+    /// A token that may read, for --live. The environment variable shows it to fewer people.
+    #[arg(long, value_name = "TOKEN", env = "LARDER_ADMIN_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+/// Prints an explanation.
+pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let asked = asked(arguments);
+    if arguments.live || arguments.node.admin.is_some() {
+        print!("{}", ask_node(arguments, &asked)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let named = arguments.node.config.clone();
+    let named = named.or_else(|| std::env::var_os("LARDER_CONFIG").map(Into::into));
+    let file = named.as_deref().unwrap_or_else(|| Path::new(DEFAULT_FILE));
+    let config = match Config::load(file, &Flags::default()) {
+        Ok(config) => config,
+        Err(error) => {
+            anstream::eprint!("{}", error.styled());
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let explanation = Explainer::new(&config)?.explain(&asked)?;
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&explanation)?);
+    } else {
+        print!("{explanation}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn asked(arguments: &Arguments) -> Asked {
+    let is_given = arguments.response.is_some()
+        || !arguments.response_headers.is_empty()
+        || arguments.response_body.is_some();
+    Asked {
+        method: arguments.method.clone(),
+        url: arguments.url.clone(),
+        headers: arguments.headers.clone(),
+        body: arguments.body.clone(),
+        from: arguments.from,
+        response: is_given.then(|| AskedResponse {
+            status: arguments.response.unwrap_or(200),
+            headers: arguments.response_headers.clone(),
+            body: arguments.response_body.clone(),
+        }),
+    }
+}
+
+/// The explanation of a running node, in the form that is asked for.
+fn ask_node(arguments: &Arguments, asked: &Asked) -> anyhow::Result<String> {
+    let node = arguments.node.node()?;
+    let (address, token) =
+        node.address_and_token(arguments.token.as_deref(), crate::config::Permission::Read)?;
+    let body = serde_json::to_string(asked)?;
+    let request = request(&address, token.as_deref(), (&body, arguments.json))?;
+    let answer = address.exchange(&request, PATIENCE).with_context(|| {
+        format!(
+            "no answer from {address}; name the admin listener with --admin, or its file with \
+             --config"
+        )
+    })?;
+    let document: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+    match (answer.status, document.get("detail").and_then(Value::as_str)) {
+        (200, _) if arguments.json => Ok(format!("{document:#}\n")),
+        (200, _) => Ok(answer.body),
+        (401, _) => bail!(
+            "the token is missing or wrong; set LARDER_ADMIN_TOKEN, or name the file that holds it \
+             with --config"
+        ),
+        (_, Some(detail)) => bail!("{detail}"),
+        (status, None) => bail!("the answer is {status}; is this Larder's admin listener?"),
+    }
+}
+
+fn request(
+    address: &AdminAddress,
+    token: Option<&str>,
+    (body, json): (&str, bool),
+) -> anyhow::Result<Vec<u8>> {
+    let accept = if json { "application/json" } else { "text/plain" };
+    address.post(("/v1/explain", accept), token, body)
+}

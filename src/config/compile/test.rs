@@ -1,0 +1,209 @@
+//! What an operator expects of the configuration: `[[test]]`.
+
+use std::{collections::BTreeMap, net::IpAddr, ops::Range};
+
+use http::{HeaderName, HeaderValue, Method};
+
+use super::problems::Problems;
+use crate::{
+    config::{
+        file::{At, Fields, TestResponse, TestSection, Text, Texts},
+        report::Finding,
+        settings::{Expectation, Expected, GivenResponse, TestCase},
+        suggest::{did_you_mean, nearest},
+        value,
+    },
+    policy::{Partition, Reason},
+};
+
+/// The words for what becomes of a request, and of a response.
+const OUTCOMES: [&str; 6] = ["lookup", "refresh", "pass", "refused", "stored", "not-stored"];
+
+/// The tests of a file. One that cannot be read is left out.
+pub(super) fn compile(sections: &[At<TestSection>], problems: &mut Problems<'_>) -> Vec<TestCase> {
+    let mut names: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
+    for name in sections.iter().filter_map(|section| section.name.as_ref()) {
+        if let Some(first) = names.insert(name, &name.span) {
+            let finding = Finding::error(Some(name.span.clone()), "two tests have this name");
+            problems.push(finding.context(first.clone(), "the other one"));
+        }
+    }
+    sections.iter().filter_map(|section| test(section, &names, problems)).collect()
+}
+
+fn test(
+    section: &At<TestSection>,
+    names: &BTreeMap<&str, &Range<usize>>,
+    problems: &mut Problems<'_>,
+) -> Option<TestCase> {
+    let name = problems.required(section.name.as_ref(), &section.span, "test", "name");
+    problems.required(section.request.as_ref(), &section.span, "test", "request")?;
+    let (method, url) = problems.read(section.request.as_ref()?, request)?;
+    let from = section.from.as_ref().and_then(|text| {
+        problems.read(text, |text| {
+            text.parse::<IpAddr>().map_err(|_| "expected an IP address such as `10.0.0.1`")
+        })
+    });
+    let expected = expectations(section, names, problems);
+    if expected.is_empty() {
+        let finding = Finding::warning(section.span.clone(), "this test expects nothing");
+        let help = "say what is expected, as in `route = \"tiles\"` or `outcome = \"stored\"`";
+        problems.push(finding.help(help).doubtful());
+    }
+    Some(TestCase {
+        name: name?.to_owned(),
+        at: section.span.clone(),
+        method,
+        url,
+        headers: fields(&section.headers, problems),
+        body: section.body.as_ref().map(|text| text.value.clone()),
+        from,
+        claims: section.user.as_ref().map(|user| claims(&user.value)),
+        response: section.response.as_ref().and_then(|table| response(table, problems)),
+        expected,
+    })
+}
+
+/// Reads `GET https://host/path`.
+fn request(text: &str) -> Result<(String, String), &'static str> {
+    const PROBLEM: &str = "expected a method and a URL, as in `GET https://api.example.com/path`";
+    let (method, url) = text.trim().split_once(' ').ok_or(PROBLEM)?;
+    let is_method = Method::from_bytes(method.as_bytes()).is_ok()
+        && method.bytes().all(|byte| !byte.is_ascii_lowercase());
+    let url = url.trim();
+    let is_url = !url.is_empty() && !url.contains(char::is_whitespace);
+    if is_method && is_url { Ok((method.to_owned(), url.to_owned())) } else { Err(PROBLEM) }
+}
+
+fn response(table: &At<TestResponse>, problems: &mut Problems<'_>) -> Option<GivenResponse> {
+    let status = match &table.status {
+        None => 200,
+        Some(status) => match u16::try_from(status.value) {
+            Ok(code @ 200..=599) => code,
+            _ => {
+                problems.error(&status.span, "a status is between 200 and 599");
+                return None;
+            }
+        },
+    };
+    let body = table.body.as_ref().map(|text| text.value.clone());
+    Some(GivenResponse { status, headers: fields(&table.headers, problems), body })
+}
+
+/// Header fields as lines.
+fn fields(fields: &Fields, problems: &mut Problems<'_>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (name, value) in fields {
+        let values = match value {
+            toml::Value::Array(values) => values.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        let texts = values.iter().map(|value| match value {
+            toml::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        });
+        for text in texts {
+            let is_field = HeaderName::from_bytes(name.get_ref().as_bytes()).is_ok()
+                && HeaderValue::from_str(&text).is_ok();
+            if is_field {
+                lines.push(format!("{}: {text}", name.get_ref()));
+            } else {
+                problems.error(&name.span(), "this is no header field");
+            }
+        }
+    }
+    lines
+}
+
+/// Claims as JSON.
+fn claims(claims: &BTreeMap<String, toml::Value>) -> serde_json::Map<String, serde_json::Value> {
+    let json = claims
+        .iter()
+        .map(|(name, value)| (name.clone(), serde_json::to_value(value).unwrap_or_default()));
+    json.collect()
+}
+
+fn expectations(
+    section: &TestSection,
+    names: &BTreeMap<&str, &Range<usize>>,
+    problems: &mut Problems<'_>,
+) -> Vec<Expectation> {
+    let mut expected = Vec::new();
+    let texts: [(Option<&Text>, fn(String) -> Expected); 4] = [
+        (section.route.as_ref(), Expected::Route),
+        (section.host.as_ref(), Expected::Host),
+        (section.path.as_ref(), Expected::Path),
+        (section.query.as_ref(), Expected::Query),
+    ];
+    for (text, what) in texts {
+        expected.extend(text.map(|text| at(text, what(text.value.clone()))));
+    }
+    expected.extend(section.outcome.as_ref().and_then(|text| outcome(section, text, problems)));
+    expected.extend(section.reason.as_ref().and_then(|text| reason(text, problems)));
+    if let Some(text) = &section.partition {
+        let is_one = |text: &str| text == "none" || Partition::parse(text).is_some();
+        if is_one(text) {
+            expected.push(at(text, Expected::Partition(text.value.clone())));
+        } else {
+            let message = "expected `none`, `everyone`, `authenticated`, `user`, or `claim:NAME`";
+            problems.error(&text.span, message);
+        }
+    }
+    if let Some(text) = &section.ttl {
+        let time = problems.read(text, value::duration);
+        expected.extend(time.map(|time| at(text, Expected::Ttl(time))));
+        needs_response(section, text, problems);
+    }
+    expected.extend(section.tags.as_ref().map(|texts| Expectation {
+        at: texts.span.clone(),
+        what: Expected::Tags(texts.iter().map(|text| text.value.clone()).collect()),
+    }));
+    let mut keys = |texts: Option<&Texts>, what: fn(String) -> Expected| {
+        for text in texts.into_iter().flat_map(|texts| texts.iter()) {
+            if names.contains_key(text.as_str()) {
+                expected.push(at(text, what(text.value.clone())));
+            } else {
+                let finding = Finding::error(Some(text.span.clone()), "no test has this name");
+                let help = did_you_mean(nearest(text, names.keys().copied()));
+                problems.push(finding.maybe_help(help));
+            }
+        }
+    };
+    keys(section.same_key_as.as_ref(), Expected::SameKeyAs);
+    keys(section.other_key_than.as_ref(), Expected::OtherKeyThan);
+    expected
+}
+
+fn at(text: &Text, what: Expected) -> Expectation {
+    Expectation { at: text.span.clone(), what }
+}
+
+fn outcome(section: &TestSection, text: &Text, problems: &mut Problems<'_>) -> Option<Expectation> {
+    let word = problems.word(Some(text), &OUTCOMES.map(|word| (word, word)))?;
+    if word.ends_with("stored") {
+        needs_response(section, text, problems);
+    }
+    Some(at(text, Expected::Outcome(word.to_owned())))
+}
+
+fn reason(text: &Text, problems: &mut Problems<'_>) -> Option<Expectation> {
+    let known = || Reason::ALL.iter().map(|reason| reason.as_str());
+    if known().any(|reason| reason == text.as_str()) {
+        return Some(at(text, Expected::Reason(text.value.clone())));
+    }
+    let finding = Finding::error(Some(text.span.clone()), "there is no such reason");
+    let help = did_you_mean(nearest(text, known()));
+    problems.push(finding.maybe_help(help.or(Some("docs/headers.md lists them".to_owned()))));
+    None
+}
+
+fn needs_response(section: &TestSection, text: &Text, problems: &mut Problems<'_>) {
+    if section.response.is_none() {
+        let message = "this depends on the response, and the test has none";
+        problems.push(
+            Finding::error(Some(text.span.clone()), message)
+                .help("say what the origin answers, as in `response = { status = 200 }`")
+                .doubtful(),
+        );
+    }
+}

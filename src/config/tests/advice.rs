@@ -1,0 +1,88 @@
+//! Warnings about what is valid and hardly meant.
+
+use super::warnings;
+
+#[test]
+fn what_a_route_without_reads_says_about_stored_responses_has_no_effect() {
+    let text = "[[route]]\nname = \"a\"\nmatch = \"POST|PUT /a\"\nttl = \"1m\"\ntags = [\"a\"]\n";
+    let message =
+        |key: &str| format!("`{key}` has no effect: responses to POST and PUT are not stored");
+    assert_eq!(warnings(text), [message("ttl"), message("tags")]);
+    assert_eq!(warnings(&text.replace("POST|PUT", "GET|POST")), [""; 0]);
+}
+
+#[test]
+fn a_purged_tag_that_looks_like_a_slip_is_pointed_at() {
+    let routes =
+        "[[route]]\nname = \"a\"\nmatch = \"GET /a/{id}\"\ntags = [\"orders\", \"order:{id}\"]\n";
+    let purging = |tag: &str| {
+        [
+            format!("[[schedule]]\ncron = \"@daily\"\npurge = [\"{tag}\"]\n"),
+            format!("[[poll]]\nname = \"p\"\nurl = \"http://p\"\npurge = [\"{tag}\"]\n"),
+            format!("[[route]]\nname = \"w\"\nmatch = \"POST /w\"\non_write = {{ purge = [\"{tag}\"] }}\n"),
+            format!("[[webhook]]\nname = \"w\"\nscheme = \"bearer\"\nsecret = \"s\"\n[[webhook.on]]\npurge = [\"{tag}\"]\n"),
+        ]
+        .map(|section| warnings(&format!("{routes}{section}")))
+    };
+    for found in purging("oders") {
+        assert_eq!(found, ["no route makes this tag"]);
+    }
+    for tag in ["orders", "order:7", "sent-by-the-origin"] {
+        for found in purging(tag) {
+            assert_eq!(found, [""; 0], "{tag}");
+        }
+    }
+}
+
+#[test]
+fn a_default_ttl_that_no_route_takes_has_no_effect() {
+    let defaults = "[defaults]\nttl = \"1m\"\n";
+    let message = "`defaults.ttl` has no effect: it is for routes, and none takes it";
+    assert_eq!(warnings(defaults), [message]);
+    let own = "[[route]]\nname = \"a\"\nmatch = \"/a\"\nttl = \"5m\"\n";
+    assert_eq!(warnings(&format!("{defaults}{own}")), [message]);
+    let taken = "[[route]]\nname = \"a\"\nmatch = \"/a\"\n";
+    assert_eq!(warnings(&format!("{defaults}{taken}")), [""; 0]);
+}
+
+#[test]
+fn a_path_without_its_slash_is_taken_for_a_host() {
+    let schedule = |warm: &str| format!("[[schedule]]\ncron = \"@daily\"\nwarm = [\"{warm}\"]\n");
+    assert_eq!(
+        warnings(&schedule("dashboard/x")),
+        ["this is host `dashboard`: a path begins with `/`"]
+    );
+    for warm in ["/dashboard/x", "api.test/x", "localhost:3000/x", "http://dashboard/x"] {
+        assert_eq!(warnings(&schedule(warm)), [""; 0], "{warm}");
+    }
+}
+
+const USERS: &str =
+    "[user]\njwt = { header = \"authorization\", secret = \"0123456789abcdef0123456789abcdef\" }\n";
+
+#[test]
+fn partitions_without_effect_and_tags_of_nobody_are_pointed_at() {
+    let route = |keys: &str| format!("{USERS}[[route]]\nname = \"a\"\nmatch = \"/a\"\n{keys}");
+    assert_eq!(
+        warnings(&route("cache = false\npartition = \"user\"")),
+        ["`partition` has no effect: the route is not cached"]
+    );
+    let tags = |partition: &str| {
+        warnings(&route(&format!("ttl = \"1m\"\n{partition}\ntags = [\"a:{{user}}\"]")))
+    };
+    assert_eq!(tags("partition = \"user\""), [""; 0]);
+    let message = "this makes no tag: responses of this route belong to no single user";
+    assert_eq!(tags("partition = \"authenticated\""), [message]);
+}
+
+#[test]
+fn warming_with_a_token_for_a_route_without_a_partition_is_pointed_at() {
+    let file = |partition: &str| {
+        format!(
+            "{USERS}[[route]]\nname = \"login\"\nmatch = \"POST /login\"\non_success = {{ warm = [\"/items/{{?a}}\"] }}\n[[route]]\nname = \"items\"\nmatch = \"/items/{{item}}\"\nttl = \"1m\"\n{partition}\n"
+        )
+    };
+    let message = "what is fetched here with the caller's token is not stored: route `items` has no `partition`";
+    assert_eq!(warnings(&file("")), [message]);
+    assert_eq!(warnings(&file("partition = \"user\"")), [""; 0]);
+}

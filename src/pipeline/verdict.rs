@@ -1,0 +1,104 @@
+//! The verdict on a response: whether it is stored, and for how long it is of use. Pure, so that a fetch and
+//! an explanation come to the same.
+
+use http::{HeaderMap, StatusCode, header};
+
+use super::{
+    admit::Admission,
+    credentials,
+    fetch::Exchange,
+    payload::{Payload, Unreadable},
+    site::Site,
+};
+use crate::{
+    key::vary::Vary,
+    policy::{
+        Freshness, Partition, Reason, RequestDirectives, RequestHead, ResponseDirectives,
+        ResponseHead, storable,
+    },
+    route::Route,
+    user::Member,
+};
+
+/// A question to the origin, as far as the answer is judged by it.
+pub struct Judge<'a> {
+    /// The configuration.
+    pub site: &'a Site,
+    /// The route.
+    pub route: &'a Route,
+    /// The request, as a `GET`.
+    pub request: RequestHead<'a>,
+    /// Its own `Cache-Control`.
+    pub directives: &'a RequestDirectives,
+    /// Its query, as the client sent it.
+    pub query: &'a str,
+    /// The member of the route's partition that asks.
+    pub member: Option<&'a Member>,
+}
+
+/// The length of a body, if it is known, and the largest that is stored.
+pub type Lengths = (Option<u64>, u64);
+
+impl Judge<'_> {
+    /// Whether a response is stored, and how. A refusal that lies in its body says what about it.
+    pub fn verdict(
+        &self,
+        (status, headers): (StatusCode, &HeaderMap),
+        directives: ResponseDirectives,
+        (expected, limit): Lengths,
+        exchange: Exchange,
+    ) -> Result<Admission, (Reason, Option<Unreadable>)> {
+        let refused = |reason| (reason, None);
+        let freshness = self.storable((status, headers), &directives, exchange).map_err(refused)?;
+        if self.varies_by_credentials(headers) {
+            return Err(refused(Reason::VaryCredential));
+        }
+        if self.repeats_ignored_parameter(headers) {
+            return Err(refused(Reason::IgnoredParameter));
+        }
+        if expected.is_some_and(|length| length > limit) {
+            return Err(refused(Reason::TooLarge));
+        }
+        let payload = Payload::of(self.route, headers, expected);
+        let payload = payload.map_err(|(reason, cause)| (reason, Some(cause)))?;
+        Ok(Admission { freshness, directives, payload })
+    }
+
+    /// Whether a response with this head may be stored, and for how long it is fresh by this node's clock.
+    pub fn storable(
+        &self,
+        (status, headers): (StatusCode, &HeaderMap),
+        directives: &ResponseDirectives,
+        exchange: Exchange,
+    ) -> Result<Freshness, Reason> {
+        let Exchange { asked: requested_at, answered: received_at, received } = exchange;
+        let head = ResponseHead { status, headers, requested_at, received_at };
+        let asked = (&self.request, self.directives);
+        let freshness = storable(asked, (&head, directives), &self.route.rule)?;
+        let freshness = Freshness { received_at: received, ..freshness };
+        let is_own = self.route.rule.partition == Partition::User;
+        Ok(match self.member.and_then(|member| member.expires).filter(|_| is_own) {
+            Some(end) => freshness.ending_in(end.saturating_since(received_at)),
+            None => freshness,
+        })
+    }
+
+    /// Whether members who share a partition may get different responses by the credentials that it is made
+    /// of. A user's own partition separates them already.
+    pub fn varies_by_credentials(&self, response: &HeaderMap) -> bool {
+        let (site, route) = (self.site, self.route);
+        if !matches!(route.rule.partition, Partition::Authenticated | Partition::Claims(_)) {
+            return false;
+        }
+        let Vary::By(set) = Vary::parse(response) else { return false };
+        let is_listed = |name| route.vary.headers.contains(name);
+        let varies = |name| credentials::is_partitioned_by(site, route, name) && !is_listed(name);
+        set.iter().any(varies)
+    }
+
+    /// Whether a redirect carries on what is not in the key, a token perhaps.
+    fn repeats_ignored_parameter(&self, response: &HeaderMap) -> bool {
+        let mut locations = response.get_all(header::LOCATION).iter();
+        locations.any(|location| self.route.query.leaks_into(self.query, location.as_bytes()))
+    }
+}
