@@ -178,7 +178,9 @@ fn digests(config: &Config) -> anyhow::Result<Digests> {
     aws_lc_rs::rand::fill(&mut secret).context("the system has no random numbers")?;
     let drawn = DigestKey::new(&secret).context("a digest key cannot be made")?;
     let key = OWN.get_or_init(|| drawn).clone();
-    Ok(Digests { key, reach: Reach::Node })
+    // Without Redis this process is all of the fleet.
+    let reach = if config.store.redis.is_some() { Reach::Node } else { Reach::Fleet };
+    Ok(Digests { key, reach })
 }
 
 /// The identities that requests prove. Without a digest key of the operator's, theirs comes from what proves

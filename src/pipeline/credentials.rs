@@ -4,7 +4,10 @@ use std::{borrow::Cow, cell::RefCell, net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::site::{Site, SiteId};
+use super::{
+    sensitive,
+    site::{Site, SiteId},
+};
 use crate::{
     field::{Timestamp, presence::Presence},
     key::{
@@ -169,10 +172,12 @@ impl Identity {
         headers: &HeaderMap,
         mut target: OriginTarget<'a>,
     ) -> CacheKey {
-        if !self.partition.is_empty() {
+        if route.rule.sensitive {
+            target.partition = Cow::Owned(sensitive::partition(site, &self.partition).to_vec());
+        } else if !self.partition.is_empty() {
             target.partition = Cow::Borrowed(&self.partition);
         }
-        if self.reach == Reach::Node {
+        if self.reach == Reach::Node || route.rule.sensitive {
             target.reach = Reach::Node;
         }
         let key = target.key();

@@ -97,6 +97,9 @@ impl<S: Store> Warmer<S> {
             (Arc::clone(site), route, verdict)
         });
         let Verdict::Lookup(lookup) = verdict else { return None };
+        if site.route(route).rule.sensitive {
+            return None;
+        }
         let (request, _body) = request.into_parts();
         let (pipeline, request) = (Arc::clone(&self.0), Arc::new(request));
         Some((Inquiry { pipeline, site, route, received, connection, request, presence }, lookup))
