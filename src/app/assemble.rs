@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use http::HeaderValue;
 use tokio::runtime::Handle;
 
 use super::issuers::Issuers;
@@ -14,6 +15,7 @@ use crate::{
     config::{
         AccessLog as LogForm, Config, OriginHost, OriginScheme, Permission, Store, WhenUnsynced,
     },
+    feed::Origins,
     forward::Identity,
     key::{
         DigestKey, Reach,
@@ -220,6 +222,15 @@ pub fn front(config: &Config) -> trigger::Settings {
     trigger::Settings {
         webhooks: config.webhooks.clone(),
         purgers: Purgers { tokens: tokens(config), from, trusted },
+        clearing: (config.user.proof != Proof::None).then(|| page_origins(config)),
+    }
+}
+
+/// The origins whose pages may act for their users.
+fn page_origins(config: &Config) -> Box<[HeaderValue]> {
+    match config.events.as_ref().map(|events| &events.origins) {
+        Some(Origins::Only(origins)) => origins.clone().into(),
+        Some(Origins::Any) | None => Box::default(),
     }
 }
 
