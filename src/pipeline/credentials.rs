@@ -12,6 +12,7 @@ use crate::{
         partition::{Part, of_identity, of_several},
         target::{Forwarding, QueryRule, purge_url},
     },
+    planted::Bug,
     policy::{
         CredentialRules, Credentials, Partition, Reason,
         credentials::{CookieFindings, CookieKind},
@@ -169,7 +170,7 @@ impl Identity {
         headers: &HeaderMap,
         mut target: OriginTarget<'a>,
     ) -> CacheKey {
-        if !self.partition.is_empty() {
+        if !self.partition.is_empty() && !Bug::KeyWithoutPartition.is_planted() {
             target.partition = Cow::Borrowed(&self.partition);
         }
         if self.reach == Reach::Node {
@@ -299,7 +300,7 @@ pub fn make_anonymous(site: &Site, route: &Route, headers: &mut HeaderMap, prese
 
 /// Takes off an answer what is for one client alone, if its route is for everyone.
 pub fn make_answer_anonymous(route: &Route, headers: &mut HeaderMap) {
-    if route.rule.partition == Partition::Everyone {
+    if route.rule.partition == Partition::Everyone && !Bug::CookieForEveryone.is_planted() {
         headers.remove(header::SET_COOKIE);
         headers.remove(CLEAR_SITE_DATA);
     }

@@ -1,7 +1,10 @@
 //! Asking the origin on behalf of the cache: conditionally where something is stored, and with a
 //! verdict on what came back.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header, request::Parts};
 
@@ -30,6 +33,7 @@ use crate::{
         CacheResult, Credentials, Freshness, Partition, Reason, RequestDirectives, RequestHead,
         ResponseDirectives, ResponseHead, Reuse, Rule,
         cache_status::Collapsed,
+        freshness::Constraints,
         reuse, stale, storable, stored_fields, tag,
         validation::{self, Conditionality, EtagOrigin},
     },
@@ -356,12 +360,19 @@ impl<S: Store> Ask<S> {
         exchange: Exchange,
     ) -> Result<Freshness, Reason> {
         let Exchange { asked: requested_at, answered: received_at, received } = exchange;
+        if Bug::SharedRefusal.is_planted() && status == StatusCode::UNAUTHORIZED {
+            return Ok(shared_refusal(received));
+        }
         let head = ResponseHead { status, headers, requested_at, received_at };
         let asked = (&self.head(), &self.directives);
         let freshness = storable(asked, (&head, directives), self.rule())?;
         let freshness = Freshness { received_at: received, ..freshness };
         let is_own = self.rule().partition == Partition::User;
         Ok(match self.member.as_deref().and_then(|member| member.expires).filter(|_| is_own) {
+            Some(end) if Bug::ExpiredWhileStale.is_planted() => {
+                let lifetime = freshness.lifetime.min(end.saturating_since(received_at));
+                Freshness { lifetime, ..freshness }
+            }
             Some(end) => freshness.ending_in(end.saturating_since(received_at)),
             None => freshness,
         })
@@ -638,5 +649,19 @@ pub async fn send<S>(
             metrics.origin_errors.with_label_values(&[error.kind()]).inc();
             Err(unanswered)
         }
+    }
+}
+
+/// The freshness of a refusal that those who wait get as well: a planted bug.
+#[cold]
+fn shared_refusal(received_at: Timestamp) -> Freshness {
+    Freshness {
+        received_at,
+        initial_age: Duration::ZERO,
+        lifetime: Duration::from_millis(20),
+        stale_while_revalidate: None,
+        stale_if_error: None,
+        usable_for: None,
+        constraints: Constraints::MUST_REVALIDATE,
     }
 }
