@@ -119,6 +119,11 @@ impl CompleteBody {
         Self { chunks, trailers }
     }
 
+    /// No body at all: of what Larder itself notes.
+    pub fn none() -> Self {
+        Self { chunks: Vec::new(), trailers: HeaderMap::new() }
+    }
+
     /// A body that no origin has sent.
     #[cfg(test)]
     pub fn made_up(chunks: impl Into<Vec<Bytes>>) -> Self {

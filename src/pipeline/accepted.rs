@@ -6,6 +6,8 @@
 //! any node, ends it by a record of the purge log, and an answer that was under way before the record
 //! cannot bring it back.
 
+pub mod fleet;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -24,7 +26,7 @@ use super::{Pipeline, invalidate};
 use crate::{
     fence::{Selector, Source, Stamp},
     field::Timestamp,
-    key::{CacheKey, digest::hex},
+    key::{CacheKey, Reach, digest::hex},
     purge::{Fences, Heard, Noted},
     store::Store,
     user::Member,
@@ -62,6 +64,17 @@ pub struct Place {
 }
 
 impl Place {
+    /// All of it in bytes.
+    fn bytes(self) -> [u8; 40] {
+        let mut bytes = [0; 40];
+        let (credential, rest) = bytes.split_at_mut(16);
+        let (partition, route) = rest.split_at_mut(16);
+        credential.copy_from_slice(&self.credential.to_be_bytes());
+        partition.copy_from_slice(&self.partition);
+        route.copy_from_slice(&self.route.to_be_bytes());
+        bytes
+    }
+
     /// These credentials on the route of this name.
     pub fn of(member: &Member, route: &str) -> Self {
         // FNV-1a: names of routes are few, and the operator's own.
@@ -176,6 +189,8 @@ pub struct Subject<'a> {
     pub is_stored: bool,
     /// Whether strangers cannot make up credentials like these.
     pub are_verified: bool,
+    /// How long an acceptance counts.
+    pub recheck: Duration,
 }
 
 /// Heeds what an answer says about credentials: notes it here, and has the fleet know of a refusal.
@@ -192,7 +207,18 @@ pub async fn heed<S: Store>(
     let (accepted, place) = (&pipeline.accepted, Place::of(member, route));
     let name = match word {
         Word::Accepted => {
-            accepted.accept(place, stamp, asked_at);
+            let since = accepted.accept(place, stamp, asked_at);
+            // Not each time: what other nodes know lasts for a while.
+            if since.is_some_and(|since| since > subject.recheck / 2)
+                && target.reach() == Reach::Fleet
+            {
+                fleet::announce(
+                    &pipeline.store,
+                    (member, place),
+                    (stamp, asked_at),
+                    subject.recheck,
+                );
+            }
             return accepted.allow(member, target);
         }
         Word::Refused => {
@@ -258,12 +284,14 @@ impl Accepted {
     }
 
     /// Notes that the origin accepted a member's credentials, asked under this stamp at `at`, by the node's
-    /// own clock.
-    pub fn accept(&self, place: Place, stamp: Stamp, at: Timestamp) {
-        let is_newer = |known: &Arc<Acceptance>| known.at > at;
-        if !self.places.get(&place).is_some_and(|known| is_newer(&known)) {
-            self.places.insert(place, Arc::new(Acceptance { at, noted: Noted::new(stamp) }));
+    /// own clock. Returns for how long nothing of the kind was known; none if something later is.
+    pub fn accept(&self, place: Place, stamp: Stamp, at: Timestamp) -> Option<Duration> {
+        let known = self.places.get(&place);
+        if known.as_ref().is_some_and(|known| known.at > at) {
+            return None;
         }
+        self.places.insert(place, Arc::new(Acceptance { at, noted: Noted::new(stamp) }));
+        Some(known.map_or(Duration::MAX, |known| at.saturating_since(known.at)))
     }
 
     /// Forgets an acceptance; returns whether there was one.

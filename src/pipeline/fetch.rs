@@ -302,6 +302,7 @@ impl<S: Store> Ask<S> {
             target: &self.target,
             is_stored: self.stored.is_some(),
             are_verified: self.site.users.are_verified(),
+            recheck: self.site.users.recheck(),
         };
         accepted::heed(&self.pipeline, &subject, word, (asked, now)).await;
         // Those who wait for the word of the origin go on.

@@ -7,7 +7,7 @@ use http::{Method, Request, Uri, header, request::Parts};
 
 use super::{
     Pipeline, Site,
-    accepted::{Place, Recheck, Standing, Turn},
+    accepted::{Place, Recheck, Standing, Turn, fleet},
     collapse::{Role, Takeoff},
     credentials::Asking,
     fetch::Ask,
@@ -24,7 +24,7 @@ use crate::{
     field::{Timestamp, presence::Presence},
     forward::{self, Source},
     key::{
-        CacheKey, OriginTarget,
+        CacheKey, OriginTarget, Reach,
         target::{Readings, normal_path},
     },
     origin::{OriginError, RequestBody},
@@ -209,6 +209,9 @@ impl<S: Store> Inquiry<S> {
             }
             match accepted.turn(place) {
                 Turn::First(turn) => {
+                    if target.reach() == Reach::Fleet && self.is_accepted_elsewhere(place).await {
+                        return None;
+                    }
                     return Some(Recheck::first(turn, standing, users.are_verified()));
                 }
                 Turn::Wait(mut first) if !has_waited => {
@@ -218,6 +221,15 @@ impl<S: Store> Inquiry<S> {
                 Turn::Wait(_) => return Some(Recheck::alone()),
             }
         }
+    }
+
+    /// Whether another node knows that the origin accepts these credentials.
+    async fn is_accepted_elsewhere(&self, place: Place) -> bool {
+        let (pipeline, received) = (&self.pipeline, self.received);
+        let known = (&*pipeline.accepted, &pipeline.store);
+        let (fences, recheck) = (pipeline.log.fences(), self.site.users.recheck());
+        let at = (received.started, received.steady);
+        fleet::take_over(known, place, fences, at, recheck).await
     }
 
     fn standing(&self, member: &Member, place: Place) -> Standing {

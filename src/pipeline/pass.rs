@@ -78,6 +78,7 @@ impl<S: Store> Inquiry<S> {
             target: &lookup.target,
             is_stored: true,
             are_verified: site.users.are_verified(),
+            recheck: site.users.recheck(),
         };
         let now = (pipeline.clock.now(), pipeline.clock.steady());
         Box::pin(accepted::heed(pipeline, &subject, Word::of(status), (asked, now))).await;

@@ -49,6 +49,13 @@ pub trait Store: Send + Sync + 'static {
         variant: u128,
     ) -> impl Future<Output = usize> + Send;
 
+    /// Leaves something for the other nodes under a key: only the tier that the fleet shares keeps it. Does
+    /// nothing if there is no such tier.
+    fn announce(&self, key: &CacheKey, entry: Entry);
+
+    /// What a node [announced](Store::announce) under this key. It is not kept at hand.
+    fn announced(&self, key: &CacheKey) -> impl Future<Output = Option<Entry>> + Send;
+
     /// Agrees with the other nodes who fetches what stands under this key nowhere.
     fn claim(&self, key: &CacheKey) -> impl Future<Output = Claim> + Send;
 

@@ -106,6 +106,19 @@ impl Store for Tiered {
         }
     }
 
+    fn announce(&self, key: &CacheKey, entry: Entry) {
+        if let Some(redis) = self.shared(key) {
+            redis.put(key, entry);
+        }
+    }
+
+    async fn announced(&self, key: &CacheKey) -> Option<Entry> {
+        match self.shared(key) {
+            Some(redis) => Box::pin(redis.get(key)).await,
+            None => None,
+        }
+    }
+
     async fn claim(&self, key: &CacheKey) -> Claim {
         match self.shared(key) {
             // Boxed: only what is not stored gets here.

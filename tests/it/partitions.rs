@@ -607,3 +607,46 @@ async fn a_login_warms_the_partition_of_its_caller() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn what_one_node_knows_of_credentials_the_others_need_not_ask() {
+    within(async {
+        let redis = Redis::start().await;
+        let origin = Scripted::start(|asked| match asked.before {
+            2 => Said::status(401, "no"),
+            _ => stamped(asked),
+        })
+        .await;
+        let toml = format!("store.redis = \"{}\"\n{}", redis.url(), by_token("authenticated"));
+        let fleet = Fleet::start(2, &origin.url(), &toml).await;
+        fleet.ready(&redis).await;
+        let [zoe, bob] = [bearer("zoe", "r"), bearer("bob", "r")];
+        let get = async |node: usize, target: &str, token: &str| {
+            outcome(&fleet.send(node, ("GET", target), &[("authorization", token)]).await)
+        };
+        get(0, "/a", &zoe).await;
+        get(0, "/b", &bob).await;
+        // Entries and acceptances of both.
+        while redis.keys("*:e:*").await.len() < 4 {
+            moment().await;
+        }
+        assert_eq!(get(1, "/a", &bob).await, "HIT -", "bob was accepted by the other node");
+        assert_eq!(get(1, "/b", &zoe).await, "HIT -");
+        assert_eq!(origin.requests(), 2);
+        for key in redis.keys("*").await {
+            assert!(!key.contains("zoe") && !key.contains("bob"), "{key}");
+        }
+        let refusal = fleet.send(1, ("GET", "/a?2"), &[("authorization", &zoe)]).await;
+        assert_eq!(refusal.status(), 200);
+        for _ in 0..2 {
+            fleet
+                .send(1, ("GET", "/c"), &[("authorization", &zoe), ("cache-control", "no-cache")])
+                .await;
+        }
+        let refused = [("authorization", &*zoe), ("cache-control", "no-cache")];
+        assert_eq!(fleet.send(1, ("GET", "/c"), &refused).await.status(), 401);
+        assert_eq!(get(0, "/a", &zoe).await, "EXPIRED recheck", "no node counts it any more");
+        assert_eq!(get(0, "/a", &bob).await, "HIT -");
+    })
+    .await;
+}

@@ -266,6 +266,12 @@ impl Store for Memory {
         self.merge(target, &Arc::new(Variants::of(target, selection, variant))).1
     }
 
+    fn announce(&self, _key: &CacheKey, _entry: Entry) {}
+
+    async fn announced(&self, _key: &CacheKey) -> Option<Entry> {
+        None
+    }
+
     async fn claim(&self, _key: &CacheKey) -> Claim {
         Claim::Alone
     }
