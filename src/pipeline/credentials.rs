@@ -15,6 +15,7 @@ use crate::{
         partition::{Part, of_identity, of_several},
         target::{Forwarding, QueryRule, purge_url},
     },
+    planted::Bug,
     policy::{
         CredentialRules, Credentials, Partition, Reason,
         credentials::{CookieFindings, CookieKind},
@@ -174,7 +175,7 @@ impl Identity {
     ) -> CacheKey {
         if route.rule.sensitive {
             target.partition = Cow::Owned(sensitive::partition(site, &self.partition).to_vec());
-        } else if !self.partition.is_empty() {
+        } else if !self.partition.is_empty() && !Bug::KeyWithoutPartition.is_planted() {
             target.partition = Cow::Borrowed(&self.partition);
         }
         if self.reach == Reach::Node || route.rule.sensitive {
@@ -304,7 +305,7 @@ pub fn make_anonymous(site: &Site, route: &Route, headers: &mut HeaderMap, prese
 
 /// Takes off an answer what is for one client alone, if its route is for everyone.
 pub fn make_answer_anonymous(route: &Route, headers: &mut HeaderMap) {
-    if route.rule.partition == Partition::Everyone {
+    if route.rule.partition == Partition::Everyone && !Bug::CookieForEveryone.is_planted() {
         headers.remove(header::SET_COOKIE);
         headers.remove(CLEAR_SITE_DATA);
     }
