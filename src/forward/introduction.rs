@@ -188,6 +188,7 @@ mod tests {
             peer: peer.map(|peer| peer.parse().unwrap()),
             version: Version::HTTP_11,
             is_trusted: false,
+            is_gateway: false,
             known: None,
         };
         let target = OriginTarget::plain(Scheme::Http, "a.test", "/");

@@ -20,6 +20,8 @@ pub struct Source<'a> {
     pub version: Version,
     /// Whether its forwarding fields are believed and continued.
     pub is_trusted: bool,
+    /// Whether it is a gateway that says who asks: fields about the client's identity go on.
+    pub is_gateway: bool,
     /// Where it is remembered how this client is introduced.
     pub known: Option<&'a OnceLock<Introduction>>,
 }
@@ -51,7 +53,7 @@ pub fn headers(
     for (name, value) in client {
         if hop::is_hop_by_hop(name) {
             belongs_to_hop = true;
-        } else if is_passed_on(name, source.is_trusted) {
+        } else if is_passed_on(name, source) {
             onward.append(name, value.clone());
         }
     }
@@ -69,12 +71,12 @@ pub fn headers(
 }
 
 /// Whether a field goes on as it is: everything but `Host` and what is said anew, or said by a stranger.
-fn is_passed_on(name: &HeaderName, is_trusted: bool) -> bool {
+fn is_passed_on(name: &HeaderName, source: &Source<'_>) -> bool {
     match Forwarding::of(name.as_str()) {
         None => *name != header::HOST,
         Some(Forwarding::Target) => false,
-        Some(Forwarding::Client) => is_trusted && *name != introduction::X_FORWARDED_FOR,
-        Some(Forwarding::Identity) => is_trusted,
+        Some(Forwarding::Client) => source.is_trusted && *name != introduction::X_FORWARDED_FOR,
+        Some(Forwarding::Identity) => source.is_trusted || source.is_gateway,
     }
 }
 
@@ -118,6 +120,7 @@ mod tests {
             peer: Some("192.0.2.1".parse().unwrap()),
             version: Version::HTTP_11,
             is_trusted,
+            is_gateway: false,
             known: None,
         };
         let client = given(lines);

@@ -489,6 +489,7 @@ impl<S: Store> Inquiry<S> {
             peer: self.connection.peer.map(|peer| peer.ip()),
             version: *version,
             is_trusted: self.site.trusts(&self.connection),
+            is_gateway: self.site.is_gateway(&self.connection),
             known: Some(&self.connection.introduction),
         };
         let mut onward = Request::new(RequestBody::Empty);

@@ -70,7 +70,7 @@ pub fn settle_fields(site: &Site, headers: &mut HeaderMap, connection: &Connecti
         return presence;
     }
     let (mut names, mut others) = Presence::apart(headers, unwanted);
-    if site.users.believes(peer) {
+    if site.is_gateway(connection) {
         let is_kept =
             |name: &HeaderName| Forwarding::of(name.as_str()) == Some(Forwarding::Identity);
         let before = names.len();

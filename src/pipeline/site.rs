@@ -129,6 +129,11 @@ impl Site {
             })
     }
 
+    /// Whether the peer of a connection is a gateway whose word about its users counts.
+    pub fn is_gateway(&self, connection: &Connection) -> bool {
+        self.users.believes(connection.peer.map(|peer| peer.ip()))
+    }
+
     /// The route with this index.
     pub fn route(&self, index: usize) -> &Route {
         self.routes.route(index)

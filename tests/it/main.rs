@@ -25,6 +25,7 @@ mod fences;
 mod fleet;
 mod harness;
 mod hostile;
+mod identities;
 mod lifecycle;
 mod namespaces;
 mod origin;

@@ -458,6 +458,7 @@ impl<'a> Planned<'a> {
             peer: self.connection.peer.map(|peer| peer.ip()),
             version: self.request.version(),
             is_trusted: self.site.trusts(self.connection),
+            is_gateway: self.site.is_gateway(self.connection),
             known: None,
         };
         let sent = forward::request::headers(headers, &target, &source, &self.site.identity);

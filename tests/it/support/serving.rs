@@ -90,6 +90,7 @@ impl Forward {
             peer: connection.peer.map(|peer| peer.ip()),
             version: request.version(),
             is_trusted: false,
+            is_gateway: false,
             known: None,
         };
         let (mut head, body) = request.into_parts();
