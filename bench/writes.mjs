@@ -133,7 +133,7 @@ async function writeFor (time) {
   const under = new Set()
   for (let i = 0; i < time * rate; i++) {
     await sleep(begun + i * 1000 / rate - Date.now())
-    const user = (written + i * 7) % users
+    const user = (written * 7) % users
     const write = ask('PUT', `/stocks/${i % 5}`, tokens[user]).then(({ status }) => { if (status !== 200) failures++ }, () => failures++)
     written++
     under.add(write)

@@ -221,8 +221,10 @@ mod tests {
 
     fn purger() -> (Arc<Log>, Purger) {
         let log = Arc::new(Log::in_memory());
-        let resolver =
-            Resolver { normal: Box::new(|_| "".into()), owners: Box::new(|_, _| Vec::new()) };
+        let resolver = Resolver {
+            normal: Box::new(|_| Selector::Everything),
+            owners: Box::new(|_, _| Vec::new()),
+        };
         (Arc::clone(&log), Purger::new(log, Metrics::new(), resolver))
     }
 
