@@ -4,13 +4,12 @@
 //
 //   node bench/writes.mjs [--larder PATH] [--seconds N] [--rate N] [--users N] [--shared N]
 
+import { execFileSync } from 'node:child_process'
 import { createHmac } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
-import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { freePort, options, sleep, start, startRedis } from '../tests/process.mjs'
+import { options, sleep, startLarder, startRedis } from '../tests/process.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
 const given = options({
@@ -25,10 +24,10 @@ const SECRET = '0123456789abcdef0123456789abcdef'
 const ISSUER = 'https://issuer.example'
 const HOST = 'api.example'
 
-const folder = mkdtempSync(join(tmpdir(), 'larder-writes-'))
-process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
 const agent = new http.Agent({ keepAlive: true, maxSockets: 32 })
 const verdicts = []
+let written = 0
+let failures = 0
 
 let asked = 0
 const origin = http.createServer((request, response) => {
@@ -60,7 +59,7 @@ const after = await ratio()
 const records = await metric('larder_purge_log_seq')
 const reach = await metric('larder_purge_log_reach_seconds')
 const rises = await metric('larder_purge_floor_rises_total')
-const bytes = await redisBytes()
+const bytes = redisBytes()
 console.log(`writes: ${written} in ${seconds} s by ${users} users, ${failures} failed; records of the log: ${records}`)
 console.log(`Redis: ${(bytes / 1e6).toFixed(1)} MB for the log, ${Math.round(bytes / records)} bytes a record`)
 console.log(`ready ${caughtUp.toFixed(2)} s after the restart, which replayed the log`)
@@ -77,14 +76,7 @@ origin.close()
 process.exit(failed ? 1 : 0)
 
 async function startNode () {
-  const [port, admin] = [await freePort(), await freePort()]
-  const file = join(folder, 'proxy.toml')
-  writeFileSync(file, `
-listen = "127.0.0.1:${port}"
-origin = "http://127.0.0.1:${origin.address().port}"
-admin = { listen = "127.0.0.1:${admin}" }
-log = { access = "off" }
-store = { redis = "${redis.url}", memory = "64MiB" }
+  const extra = `
 [user]
 jwt = { secret = "${SECRET}", iss = "${ISSUER}" }
 digest_key = "${SECRET}"
@@ -99,15 +91,14 @@ match = "/stocks/**"
 ttl = "24h"
 partition = "user"
 tags = ["stocks:{user}"]
-on_write = { purge = ["stocks:{user}"] }
-`)
-  const child = await start(resolve(given.larder), ['run', '--config', file], {}, `http://127.0.0.1:${admin}/readyz`)
-  for (;;) {
-    const synced = await text(admin, '/metrics').then(found => /^larder_purge_log_synced 1$/m.test(found), () => false)
-    if (synced) break
-    await sleep(20)
-  }
-  return { ...child, stop: () => child.stop(), port, admin }
+on_write = { purge = ["stocks:{user}"] }`
+  const url = `http://127.0.0.1:${origin.address().port}`
+  const child = await startLarder(resolve(given.larder), url, { extra, redis: redis.url, memory: '64MiB' })
+  const metrics = async () => (await fetch(`${child.admin}/metrics`)).text()
+  const ready = async () => (await fetch(`${child.admin}/readyz`)).text()
+  // Until then a node uses nothing of what is in Redis.
+  for (let text = ''; !text.includes('purge log: synced') || !text.includes('redis: up'); text = await ready()) await sleep(20)
+  return { ...child, metrics }
 }
 
 function token (user) {
@@ -130,20 +121,19 @@ async function primeOwn () {
 async function ratio () {
   let hits = 0
   await each(shared, async i => {
-    const { cache } = await ask('GET', `/market/${i}`)
+    const { cache, said } = await ask('GET', `/market/${i}`)
     if (cache === 'HIT') hits++
+    else console.log(`/market/${i}: ${said}`)
   })
   return hits / shared
 }
 
-var written = 0
-var failures = 0
 async function writeFor (time) {
   const begun = Date.now()
   const under = new Set()
   for (let i = 0; i < time * rate; i++) {
     await sleep(begun + i * 1000 / rate - Date.now())
-    const user = (written + i * 7) % users
+    const user = (written * 7) % users
     const write = ask('PUT', `/stocks/${i % 5}`, tokens[user]).then(({ status }) => { if (status !== 200) failures++ }, () => failures++)
     written++
     under.add(write)
@@ -165,7 +155,7 @@ async function isSeen () {
 
 async function each (count, act) {
   let next = 0
-  await Promise.all(Array.from({ length: 16 }, async () => {
+  await Promise.all(Array.from({ length: 4 }, async () => {
     while (next < count) await act(next++)
   }))
 }
@@ -175,25 +165,21 @@ function ask (method, path, bearer) {
   return new Promise((resolve, reject) => {
     const request = http.request({ host: '127.0.0.1', port: node.port, method, path, headers, agent }, response => {
       response.resume()
-      response.on('end', () => resolve({ status: response.statusCode, cache: response.headers['x-api-cache'] }))
+      response.on('end', () => resolve({ status: response.statusCode, cache: response.headers['x-api-cache'], said: response.headers['cache-status'] }))
     })
     request.on('error', reject)
     request.end()
   })
 }
 
-async function text (port, path) {
-  return (await fetch(`http://127.0.0.1:${port}${path}`)).text()
-}
-
 async function metric (name) {
-  const lines = (await text(node.admin, '/metrics')).split('\n').filter(line => line.startsWith(`${name} `) || line.startsWith(`${name}{`))
+  const lines = (await node.metrics()).split('\n').filter(line => line.startsWith(`${name} `) || line.startsWith(`${name}{`))
   return lines.reduce((sum, line) => sum + Number(line.split(' ').pop()), 0)
 }
 
-async function redisBytes () {
-  const found = await redis.command('MEMORY', 'USAGE', 'larder:log', 'SAMPLES', '0')
-  return Number(found)
+function redisBytes () {
+  const command = ['-p', `${redis.port}`, 'MEMORY', 'USAGE', 'larder:log', 'SAMPLES', '0']
+  return Number(execFileSync('redis-cli', command, { encoding: 'utf8' }))
 }
 
 function percent (share) {

@@ -222,7 +222,7 @@ mod tests {
     fn purger() -> (Arc<Log>, Purger) {
         let log = Arc::new(Log::in_memory());
         let resolver = Resolver {
-            normal: Box::new(|_| Selector::Url("".into())),
+            normal: Box::new(|_| Selector::Everything),
             owners: Box::new(|_, _| Vec::new()),
         };
         (Arc::clone(&log), Purger::new(log, Metrics::new(), resolver))
