@@ -50,9 +50,8 @@ pub(super) fn compile(
     user::warn_about_vary(&file.route, &user.credentials, &mut problems);
     let routes = routes::compile(file, &mut problems);
     identity::check(file, &routes, &user.proof, &mut problems);
-    advice::warn(file, &routes, &user.proof, &mut problems);
     let events = events::compile(file.events.as_ref(), limits.connections, &mut problems);
-    Some(Config {
+    let config = Config {
         listen,
         tls,
         hosts,
@@ -71,7 +70,9 @@ pub(super) fn compile(
         log: log(&file.log, flags, &mut problems),
         warnings: Report::default(),
         origin: origin?,
-    })
+    };
+    advice::warn(file, &config, &mut problems);
+    Some(config)
 }
 
 fn listen(

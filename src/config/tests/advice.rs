@@ -5,14 +5,16 @@ use super::warnings;
 #[test]
 fn what_a_route_without_reads_says_about_stored_responses_has_no_effect() {
     let text = "[[route]]\nname = \"a\"\nmatch = \"POST|PUT /a\"\nttl = \"1m\"\ntags = [\"a\"]\n";
-    let message = |key: &str| format!("`{key}` has no effect: responses to POST and PUT are not stored");
+    let message =
+        |key: &str| format!("`{key}` has no effect: responses to POST and PUT are not stored");
     assert_eq!(warnings(text), [message("ttl"), message("tags")]);
     assert_eq!(warnings(&text.replace("POST|PUT", "GET|POST")), [""; 0]);
 }
 
 #[test]
 fn a_purged_tag_that_looks_like_a_slip_is_pointed_at() {
-    let routes = "[[route]]\nname = \"a\"\nmatch = \"GET /a/{id}\"\ntags = [\"orders\", \"order:{id}\"]\n";
+    let routes =
+        "[[route]]\nname = \"a\"\nmatch = \"GET /a/{id}\"\ntags = [\"orders\", \"order:{id}\"]\n";
     let purging = |tag: &str| {
         [
             format!("[[schedule]]\ncron = \"@daily\"\npurge = [\"{tag}\"]\n"),

@@ -350,8 +350,7 @@ impl<'a> Planned<'a> {
             forwarded: target.told.iter().map(|(name, _)| name.to_string()).collect(),
             cookies: self.selecting_cookies(key, route),
             vary: headers.chain(cookies).collect(),
-            partition: (!target.partition.is_empty())
-                .then(|| route.rule.partition.to_string()),
+            partition: (!target.partition.is_empty()).then(|| route.rule.partition.to_string()),
             only_here: (target.reach == Reach::Node)
                 .then_some("without `user.digest_key` no other node can make this key"),
             id: self.key_id(key, selecting),
