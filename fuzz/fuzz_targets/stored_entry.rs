@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 const LIMIT: usize = 1 << 16;
 
 /// What every entry begins with, and a checksum.
-const PREFIX: &[u8] = b"LRDR\x02\0\0\0\0\0\0\0\0";
+const PREFIX: &[u8] = b"LRDR\x04\0\0\0\0\0\0\0\0";
 
 fuzz_target!(|input: (u16, &[u8], &[u8])| {
     let (chunk, content, head) = input;

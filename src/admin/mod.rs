@@ -167,14 +167,17 @@ mod tests {
     };
     use crate::{
         purge::Log,
-        trigger::{Access, Token},
+        trigger::{Access, Resolver, Token},
     };
 
     fn admin(tokens: Tokens) -> Admin {
         let metrics = crate::telemetry::Metrics::new();
         let log = Arc::new(Log::in_memory());
-        let normal = Box::new(|target: &crate::key::target::Target<'_>| target.path.into());
-        let purger = Arc::new(Purger::new(log, metrics, normal));
+        let resolver = Resolver {
+            normal: Box::new(|target: &crate::key::target::Target<'_>| target.path.into()),
+            owners: Box::new(|_, _| Vec::new()),
+        };
+        let purger = Arc::new(Purger::new(log, metrics, resolver));
         let ready = || Report { readiness: Readiness::Ready, details: Vec::new() };
         let explained = || Explained { json: b"{}".to_vec(), text: String::new() };
         let explain: Explain = Box::new(move |_| std::future::ready(Ok(explained())).boxed());

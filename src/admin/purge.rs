@@ -8,10 +8,7 @@ use super::calls::Said;
 use crate::{
     fence::{Mode, Purge, Selector, Source},
     problem::Problem,
-    trigger::{
-        Purger, SelectorError,
-        selector::{self, Normal},
-    },
+    trigger::{Purger, Resolver, SelectorError, selector},
 };
 
 /// The longest reason that the log keeps, in bytes.
@@ -25,7 +22,7 @@ const LONGEST_KEY: usize = 255;
 /// The most selectors that one call makes, each thing within each of several others counted.
 const MOST: usize = 10_000;
 
-const FORM: &str = r#"Send JSON: {"tags": [], "urls": [], "prefixes": [], "patterns": [], "everything": false, "user": "whose", "users": [], "routes": [], "version": "v1", "mode": "hard" or "soft", "reason": "why", "warm": false}, with at least one selector."#;
+const FORM: &str = r#"Send JSON: {"tags": [], "urls": [], "prefixes": [], "patterns": [], "everything": false, "user": "whose", "users": [], "iss": "https://issuer", "routes": [], "version": "v1", "mode": "hard" or "soft", "reason": "why", "warm": false}, with at least one selector."#;
 
 /// The body of the call.
 #[derive(Debug, Default, Deserialize)]
@@ -38,6 +35,7 @@ struct Asked {
     everything: bool,
     user: Option<String>,
     users: Vec<String>,
+    iss: Option<String>,
     routes: Vec<String>,
     version: Option<String>,
     mode: Mode,
@@ -47,7 +45,7 @@ struct Asked {
 
 /// Purges what a body says; once, where an `Idempotency-Key` names it.
 pub(super) async fn answer(purger: &Purger, said: Said<'_>) -> Response<Bytes> {
-    let read = read(said.body, purger.normal());
+    let read = read(said.body, purger.resolver());
     match read.and_then(|purge| Ok((purge, key(said.headers)?))) {
         Ok((purge, key)) => purger.answer(purge, key).await,
         Err(detail) => Problem::new(StatusCode::BAD_REQUEST, "No purge", detail).into_response(),
@@ -64,9 +62,9 @@ fn key(headers: &HeaderMap) -> Result<Option<&str>, String> {
 }
 
 /// The purge that a body asks for, or what is wrong with it.
-fn read(body: &[u8], normal: &Normal) -> Result<Purge, String> {
+fn read(body: &[u8], resolver: &Resolver) -> Result<Purge, String> {
     let asked: Asked = serde_json::from_slice(body).map_err(|error| misread(&error))?;
-    let selectors = within(wanted(&asked, normal)?, &bounds(&asked)?)?;
+    let selectors = within(wanted(&asked, resolver)?, &bounds(&asked, resolver)?)?;
     let reason = asked.reason.filter(|reason| !reason.is_empty());
     if reason.as_ref().is_some_and(|reason| reason.len() > LONGEST_REASON) {
         return Err(format!("`reason` has more than {LONGEST_REASON} bytes."));
@@ -75,10 +73,10 @@ fn read(body: &[u8], normal: &Normal) -> Result<Purge, String> {
 }
 
 /// What is selected: everything that one of these does.
-fn wanted(asked: &Asked, normal: &Normal) -> Result<Vec<Selector>, String> {
+fn wanted(asked: &Asked, resolver: &Resolver) -> Result<Vec<Selector>, String> {
     let mut selectors = Vec::new();
     add(&mut selectors, "tags", &asked.tags, selector::tag)?;
-    add(&mut selectors, "urls", &asked.urls, |text| selector::url(text, normal))?;
+    add(&mut selectors, "urls", &asked.urls, |text| selector::url(text, &*resolver.normal))?;
     add(&mut selectors, "prefixes", &asked.prefixes, selector::prefix)?;
     add(&mut selectors, "patterns", &asked.patterns, selector::pattern)?;
     if asked.everything {
@@ -88,14 +86,29 @@ fn wanted(asked: &Asked, normal: &Normal) -> Result<Vec<Selector>, String> {
 }
 
 /// Among which responses, if not among all: those that one of each of these selects.
-fn bounds(asked: &Asked) -> Result<Vec<Vec<Selector>>, String> {
-    let (mut users, mut routes, mut versions) = (Vec::new(), Vec::new(), Vec::new());
-    one(&mut users, "user", asked.user.as_deref(), selector::user)?;
-    add(&mut users, "users", &asked.users, selector::user)?;
+fn bounds(asked: &Asked, resolver: &Resolver) -> Result<Vec<Vec<Selector>>, String> {
+    let (mut routes, mut versions) = (Vec::new(), Vec::new());
+    let users = users(asked, resolver)?;
     add(&mut routes, "routes", &asked.routes, selector::route)?;
     one(&mut versions, "version", asked.version.as_deref(), selector::version)?;
     let bounds = [users, routes, versions].into_iter();
     Ok(bounds.filter(|bound| !bound.is_empty()).collect())
+}
+
+/// The owners that the users come to.
+fn users(asked: &Asked, resolver: &Resolver) -> Result<Vec<Selector>, String> {
+    let (mut users, issuer) = (Vec::new(), asked.iss.as_deref());
+    let list = asked.users.iter().enumerate();
+    let list = list.map(|(index, text)| (format!("users[{index}]"), text));
+    let one = asked.user.iter().map(|text| ("user".to_owned(), text));
+    for (key, text) in one.chain(list) {
+        let owners = selector::user(text, issuer, &*resolver.owners);
+        users.extend(owners.map_err(|error| format!("`{key}` selects nothing: {error}."))?);
+    }
+    if issuer.is_some() && users.is_empty() {
+        return Err("`iss` says whose tokens name a user: send `user` or `users` with it.".into());
+    }
+    Ok(users)
 }
 
 /// What is wanted within the bounds; all that is within them, where nothing else is said.
@@ -173,8 +186,13 @@ mod tests {
     use crate::key::target::Target;
 
     fn asked(body: &str) -> Result<Purge, String> {
+        let owners = |issuer: Option<&str>, claim: &str| -> Vec<std::sync::Arc<str>> {
+            let issuers = issuer.map_or(vec!["a", "b"], |issuer| vec![issuer]);
+            issuers.iter().map(|issuer| format!("{issuer}/{}", claim.len()).into()).collect()
+        };
         let normal = |target: &Target<'_>| format!("{}{}", target.host, target.path).into();
-        read(body.as_bytes(), &normal)
+        let resolver = Resolver { normal: Box::new(normal), owners: Box::new(owners) };
+        read(body.as_bytes(), &resolver)
     }
 
     #[test]
@@ -206,18 +224,19 @@ mod tests {
             serde_json::to_string(&purge.selectors).unwrap()
         };
         for (body, expected) in [
-            (r#"{"user":"u"}"#, r#"[{"user":"u"}]"#),
-            (r#"{"users":["u","v"]}"#, r#"[{"user":"u"},{"user":"v"}]"#),
+            (r#"{"user":"secret","iss":"c"}"#, r#"[{"user":"c/6"}]"#),
+            (r#"{"user":"u"}"#, r#"[{"user":"a/1"},{"user":"b/1"}]"#),
+            (r#"{"users":["u","vv"],"iss":""}"#, r#"[{"user":"/1"},{"user":"/2"}]"#),
             (r#"{"routes":["r"]}"#, r#"[{"route":"r"}]"#),
             (r#"{"version":"v1"}"#, r#"[{"version":"v1"}]"#),
             (r#"{"patterns":["/a/*"]}"#, r#"[{"pattern":"/a/*"}]"#),
             (
-                r#"{"tags":["a","b"],"user":"u"}"#,
-                r#"[{"all":[{"tag":"a"},{"user":"u"}]},{"all":[{"tag":"b"},{"user":"u"}]}]"#,
+                r#"{"tags":["a","b"],"user":"u","iss":"c"}"#,
+                r#"[{"all":[{"tag":"a"},{"user":"c/1"}]},{"all":[{"tag":"b"},{"user":"c/1"}]}]"#,
             ),
             (
-                r#"{"users":["u","v"],"routes":["r"]}"#,
-                r#"[{"all":[{"user":"u"},{"route":"r"}]},{"all":[{"user":"v"},{"route":"r"}]}]"#,
+                r#"{"users":["u"],"routes":["r"]}"#,
+                r#"[{"all":[{"user":"a/1"},{"route":"r"}]},{"all":[{"user":"b/1"},{"route":"r"}]}]"#,
             ),
             (
                 r#"{"everything":true,"version":"v1"}"#,
@@ -244,6 +263,7 @@ mod tests {
             ("{}", "Nothing is selected. Send JSON"),
             (r#"{"tags":[],"everything":false}"#, "Nothing is selected"),
             (r#"{"tags":["a",""]}"#, "`tags[1]` selects nothing: it is empty."),
+            (r#"{"tags":["a"],"iss":"secret"}"#, "send `user` or `users` with it"),
             (r#"{"tags":["a"],"user":""}"#, "`user` selects nothing: it is empty."),
             (r#"{"patterns":["/secret"]}"#, "`patterns[0]` selects nothing: a pattern has a `*`"),
             (r#"{"urls":["secret@h/"]}"#, "`urls[0]` selects nothing: write `https://host/path`"),

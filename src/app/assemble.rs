@@ -8,6 +8,8 @@ use std::{
 use anyhow::Context as _;
 use tokio::runtime::Handle;
 
+use super::issuers::Issuers;
+
 use crate::{
     config::{
         AccessLog as LogForm, Config, OriginHost, OriginScheme, Permission, Store, WhenUnsynced,
@@ -19,7 +21,7 @@ use crate::{
     },
     origin::{Origin, settings as origin_settings},
     pipeline::{self, ServedHosts, ServerTiming, Site, SiteId},
-    purge::{self, Fences, Log, RedisLog},
+    purge::{self, Fences, Log, RedisLog, Retention},
     redis,
     server::{
         self,
@@ -28,7 +30,7 @@ use crate::{
     store::{self, Memory, Redis, Tiered},
     telemetry::{AccessLog, Format, Metrics},
     trigger::{self, Access, Purgers, Token, Tokens},
-    user::{Proof, Users},
+    user::{Keys, Proof, Users},
 };
 
 /// What a stored response may take beside its body.
@@ -68,7 +70,7 @@ pub fn store(config: &Config, metrics: &Metrics) -> anyhow::Result<Tiered> {
     let redis = match &settings.redis {
         None => None,
         Some(connection) => {
-            let settings = redis_store(config, connection.clone());
+            let settings = redis_store(config, connection.clone())?;
             let runtime = Handle::current();
             let redis = Redis::start(settings, metrics.of_redis(), &runtime);
             Some(redis.context("the connection to Redis cannot be set up")?)
@@ -77,21 +79,36 @@ pub fn store(config: &Config, metrics: &Metrics) -> anyhow::Result<Tiered> {
     Ok(Tiered::new(memory, redis))
 }
 
-fn redis_store(config: &Config, connection: redis::Settings) -> store::redis::Settings {
+fn redis_store(
+    config: &Config,
+    connection: redis::Settings,
+) -> anyhow::Result<store::redis::Settings> {
     let Store { timeout, prefix, version, compress_above, max_object, .. } = &config.store;
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
     let windows =
         routes.flat_map(|route| [route.rule.stale_while_revalidate, route.rule.stale_if_error]);
-    store::redis::Settings {
+    Ok(store::redis::Settings {
         connection,
         read_deadline: *timeout,
         prefix: prefix.clone(),
         version: version.clone(),
         compress_above: bytes(*compress_above),
         max_entry: bytes(max_object.saturating_add(HEAD)),
+        seals: seals(config)?,
         stale_for: windows.flatten().max().unwrap_or_default(),
+    })
+}
+
+/// How entries are encrypted in Redis, if they are.
+fn seals(config: &Config) -> anyhow::Result<Option<store::redis::Seals>> {
+    let keys = &config.store.encrypt_keys;
+    if keys.is_empty() {
+        return Ok(None);
     }
+    let seals = store::redis::Seals::new(keys.iter().map(|key| key.expose().as_bytes()));
+    // Never without: that would be in the clear what is to be encrypted.
+    seals.map(Some).context("a key in `store.encrypt_keys` is too short")
 }
 
 /// The purge log: that of the fleet, where there is one.
@@ -104,15 +121,21 @@ pub fn log(config: &Config) -> anyhow::Result<Log> {
         WhenUnsynced::Bounded => purge::WhenUnsynced::Bounded(settings.unsynced_ttl),
         WhenUnsynced::Serve => purge::WhenUnsynced::Serve,
     });
-    let log = RedisLog { connector, prefix: &settings.prefix };
+    let log = RedisLog { connector, prefix: &settings.prefix, retention: retention(config) };
     Ok(Log::in_redis(log, Arc::new(fences), &Handle::current()))
 }
 
-/// What the pipeline is told. `identity` and `version`, that of the store, are the process's own: they
-/// outlive configurations.
+/// Which records of purges stay in Redis: those younger than any response that a route keeps.
+pub fn retention(config: &Config) -> Retention {
+    let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
+    Retention::of(routes.map(|route| route.rule.longest()).max().unwrap_or_default())
+}
+
+/// What the pipeline is told. Its identity, the version of the store and the keys of issuers are the
+/// process's own: they outlive configurations.
 pub fn site(
     config: &Config,
-    (identity, version): (&Identity, &Arc<str>),
+    (identity, version, issuers): (&Identity, &Arc<str>, &Issuers),
     metrics: &Arc<Metrics>,
     sink: &Sink,
 ) -> anyhow::Result<Site> {
@@ -135,7 +158,7 @@ pub fn site(
         },
         trusted_proxies: config.trusted_proxies.clone(),
         credentials: config.user.credentials.clone(),
-        users: Arc::new(users(config, &digests)?),
+        users: Arc::new(users(config, &digests, issuers.keys(&config.user.proof, metrics)?)?),
         digests,
         access_log: access_log(config, metrics, sink)?.map(Arc::new),
         max_object: config.store.max_object,
@@ -160,7 +183,7 @@ fn digests(config: &Config) -> anyhow::Result<Digests> {
 
 /// The identities that requests prove. Without a digest key of the operator's, theirs comes from what proves
 /// them, so that a fleet agrees.
-fn users(config: &Config, digests: &Digests) -> anyhow::Result<Users> {
+fn users(config: &Config, digests: &Digests, keys: Option<Arc<Keys>>) -> anyhow::Result<Users> {
     let user = &config.user;
     let key = match digests.reach {
         Reach::Node if user.proof != Proof::None => {
@@ -170,7 +193,8 @@ fn users(config: &Config, digests: &Digests) -> anyhow::Result<Users> {
     };
     let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
     let partitions = routes.map(|route| route.rule.partition.clone());
-    Ok(Users::new(key).proven_by(user.proof.clone(), partitions, user.recheck))
+    let users = Users::new(key).proven_by(user.proof.clone(), keys, partitions);
+    Ok(users.rechecked_after(user.recheck))
 }
 
 /// Who may call the admin listener.

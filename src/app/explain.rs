@@ -9,6 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::{
     assemble,
     claims::{self, Claims},
+    issuers::Issuers,
 };
 use crate::{
     admin::{Explain, Explained},
@@ -42,7 +43,8 @@ impl Explainer {
         let sink: assemble::Sink = Arc::new(|| Box::new(std::io::sink()));
         let config = without_surroundings(config);
         let proof = config.user.proof.clone();
-        let site = assemble::site(&config, (&identity, &version), &Metrics::new(), &sink)?;
+        let own = (&identity, &version, &Issuers::new());
+        let site = assemble::site(&config, own, &Metrics::new(), &sink)?;
         drop(entered);
         Ok(Self { site, proof, runtime: Some(runtime) })
     }

@@ -4,6 +4,7 @@ mod assemble;
 mod claims;
 mod expected;
 mod explain;
+mod issuers;
 mod reload;
 mod sampling;
 mod succession;
@@ -21,6 +22,7 @@ use anyhow::Context as _;
 pub use assemble::Sink;
 pub use expected::{Failure, run_tests};
 pub use explain::Explainer;
+use issuers::Issuers;
 pub use reload::Watch;
 use timers::Timers;
 pub use workers::Workers;
@@ -28,7 +30,7 @@ pub use workers::Workers;
 use crate::{
     admin::{Admin, Readiness, Report},
     config::{Config, ListenAddress},
-    feed::{Applied, Feed},
+    feed::{Applied, Caller, Feed},
     forward::Identity,
     key::target::Target,
     pipeline::{Clock, Pipeline, Warmer, follow_denials, warm_purged},
@@ -36,7 +38,7 @@ use crate::{
     server::{Address, Counters, Drain, Listener, tls::Certificates},
     store::Tiered,
     telemetry::{Metrics, Reload},
-    trigger::{Front, Further, Purger},
+    trigger::{Front, Further, Purger, Resolver},
 };
 
 /// How long what is still to be written to the shared store may hold up the end.
@@ -56,6 +58,7 @@ pub struct Node {
     drain_time: Duration,
     sink: Sink,
     identity: Identity,
+    issuers: Issuers,
     version: Arc<str>,
     addresses: Vec<Address>,
     admin_address: Option<Address>,
@@ -84,18 +87,22 @@ impl Node {
         let settings = Arc::new(assemble::server(config, certificates.clone())?);
         let identity = Identity::random();
         let version = config.store.version.as_str().into();
-        let site = assemble::site(config, (&identity, &version), &metrics, &sink)?;
+        let issuers = Issuers::new();
+        let own = (&identity, &version, &issuers);
+        let site = assemble::site(config, own, &metrics, &sink)?;
         let store = assemble::store(config, &metrics)?;
         let log = Arc::new(assemble::log(config)?);
         let pipeline =
             Pipeline::new(site, store, Arc::clone(&log), clock.clone(), Arc::clone(&metrics));
         let purger = purger(&pipeline, log, &metrics);
         let timers = Timers::start(config, &pipeline, &purger, clock.clone(), &metrics)?;
-        let feed = feed(config, &metrics, &timers, clock.clone());
+        let feed = feed(config, (&timers, clock.clone()), &pipeline, &metrics);
         let front = {
             let (pipeline, purger) = (Arc::clone(&pipeline), Arc::clone(&purger));
             let feed = Arc::clone(&feed);
-            let further: Further = Box::new(move |request| feed.answer(request));
+            let further: Further = Box::new(move |request, [peer, client]| {
+                feed.answer(request, &Caller { peer, client })
+            });
             let clock = clock.clone();
             Front::new(pipeline, purger, assemble::front(config), further, move || clock.now())
         };
@@ -113,6 +120,7 @@ impl Node {
             drain_time: config.limits.drain,
             sink,
             identity,
+            issuers,
             version,
             addresses: addresses(&listeners)?,
             admin_address: admin_listener.as_ref().map(Listener::local_addr).transpose()?,
@@ -163,10 +171,11 @@ impl Node {
         if *config.store.version != *self.version {
             tracing::warn!(in_force = &*self.version, "a new `store.version` takes a restart");
         }
-        let own = (&self.identity, &self.version);
+        let own = (&self.identity, &self.version, &self.issuers);
         let site = assemble::site(config, own, &self.metrics, &self.sink)?;
         self.timers.replace(config)?;
         self.pipeline.replace(site);
+        self.pipeline.log().retain(assemble::retention(config));
         self.front.replace(assemble::front(config));
         self.feed.replace(config.events.clone());
         self.admin.replace(assemble::tokens(config));
@@ -244,15 +253,26 @@ fn details(pipeline: &Pipeline<Tiered>) -> Vec<String> {
 /// What purges by URLs in the form of this pipeline's keys.
 fn purger(pipeline: &Arc<Pipeline<Tiered>>, log: Arc<Log>, metrics: &Arc<Metrics>) -> Arc<Purger> {
     let pipeline = Arc::clone(pipeline);
-    let normal = Box::new(move |target: &Target<'_>| pipeline.url(target));
-    Arc::new(Purger::new(log, Arc::clone(metrics), normal))
+    let of_users = Arc::clone(&pipeline);
+    let resolver = Resolver {
+        normal: Box::new(move |target: &Target<'_>| pipeline.url(target)),
+        owners: Box::new(move |issuer, claim| of_users.owners(issuer, claim)),
+    };
+    Arc::new(Purger::new(log, Arc::clone(metrics), resolver))
 }
 
 /// What clients hear of purges.
-fn feed(config: &Config, metrics: &Arc<Metrics>, timers: &Arc<Timers>, clock: Clock) -> Arc<Feed> {
+fn feed(
+    config: &Config,
+    (timers, clock): (&Arc<Timers>, Clock),
+    pipeline: &Arc<Pipeline<Tiered>>,
+    metrics: &Arc<Metrics>,
+) -> Arc<Feed> {
     let timers = Arc::clone(timers);
     let (versions, now) = (move || timers.versions(), move || clock.now());
-    Arc::new(Feed::new(config.events.clone(), Arc::clone(metrics), versions, now))
+    let feed = Feed::new(config.events.clone(), Arc::clone(metrics), versions, now);
+    let pipeline = Arc::clone(pipeline);
+    Arc::new(feed.with_users(move |headers, peer| pipeline.identify((headers, peer))))
 }
 
 /// The public listeners, which share one limit on connections.

@@ -61,6 +61,7 @@ impl Sampler {
         let before = std::mem::replace(&mut last.usage, usage);
         for (cause, now, then) in [
             ("capacity", usage.evicted, before.evicted),
+            ("share", usage.evicted_by_share, before.evicted_by_share),
             ("replaced", usage.replaced, before.replaced),
             ("invalidated", usage.removed, before.removed),
             ("too-large", usage.refused, before.refused),

@@ -40,6 +40,9 @@ pub struct Arguments {
     /// Purge this user's responses only; all of them, if nothing else is selected.
     #[arg(long, value_name = "USER", group = "selectors")]
     pub user: Vec<String>,
+    /// The issuer of the users' tokens; if left out, each that the configuration names.
+    #[arg(long, value_name = "ISSUER", requires = "user")]
+    pub iss: Option<String>,
     /// Purge responses of this route only; all of them, if nothing else is selected.
     #[arg(long, value_name = "ROUTE", group = "selectors")]
     pub route: Vec<String>,
@@ -113,7 +116,11 @@ fn body(arguments: &Arguments) -> String {
         "mode": if arguments.soft { "soft" } else { "hard" },
         "warm": arguments.warm,
     });
-    let further = [("version", &arguments.store_version), ("reason", &arguments.reason)];
+    let further = [
+        ("iss", &arguments.iss),
+        ("version", &arguments.store_version),
+        ("reason", &arguments.reason),
+    ];
     for (key, text) in further {
         if let (Some(text), Some(body)) = (text, body.as_object_mut()) {
             body.insert(key.to_owned(), Value::from(text.as_str()));
@@ -166,11 +173,13 @@ mod tests {
         });
         assert_eq!(body, expected);
         let line =
-            ["--warm", "--pattern", "/a/*", "--user", "u", "--route", "r", "--store-version", "v1"];
+            ["--warm", "--pattern", "/a/*", "--user", "u", "--iss", "https://i", "--route", "r"];
+        let line = [&line[..], &["--store-version", "v1"]].concat();
         let body: Value = serde_json::from_str(&super::body(&arguments(&line).unwrap())).unwrap();
         for (key, expected) in [
             ("patterns", json!(["/a/*"])),
             ("users", json!(["u"])),
+            ("iss", json!("https://i")),
             ("routes", json!(["r"])),
             ("version", json!("v1")),
             ("warm", json!(true)),
@@ -184,6 +193,7 @@ mod tests {
     #[test]
     fn something_has_to_be_selected() {
         assert!(arguments(&["--soft"]).unwrap_err().contains("--everything"));
+        assert!(arguments(&["--iss", "i", "-t", "a"]).unwrap_err().contains("--user"));
     }
 
     #[test]

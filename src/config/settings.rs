@@ -361,6 +361,9 @@ pub struct Store {
     pub grace: Duration,
     /// Entries of more bytes than this are compressed in it.
     pub compress_above: u64,
+    /// Secrets by which entries that are not for everyone are encrypted in it: the first encrypts, all
+    /// decrypt. None where they are not encrypted.
+    pub encrypt_keys: Vec<Secret>,
     /// The budget of the memory tier in bytes; 0 turns it off.
     pub memory: u64,
     /// The largest response that is stored, in bytes.
@@ -380,6 +383,7 @@ impl Default for Store {
             version: "v1".to_owned(),
             grace: Duration::ZERO,
             compress_above: 4 << 10,
+            encrypt_keys: Vec::new(),
             memory: 256 << 20,
             max_object: 16 << 20,
             unsynced_ttl: Duration::from_secs(1),

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 mod advice;
 mod events;
+mod identity;
 mod routing;
 mod timing;
 mod writes;
@@ -449,6 +450,16 @@ fn a_wrong_store_is_explained_without_its_password() {
         ("version = \"\"", "one or more visible ASCII characters"),
         ("timeout = \"0\"", "this cannot be zero"),
         ("when_unsynced = \"server\"", "did you mean `serve`?"),
+        ("encrypt_key = \"hunter2\"", "fewer than 32 bytes"),
+        (
+            "encrypt_keys = [\"0123456789abcdef0123456789abcdef\", \"hunter2\"]",
+            "fewer than 32 bytes",
+        ),
+        ("encrypt_keys = []", "nothing would be encrypted"),
+        (
+            "encrypt_key = \"0123456789abcdef0123456789abcdef\"\nencrypt_keys = [\"0123456789abcdef0123456789abcdef\"]",
+            "are both there",
+        ),
     ] {
         let errors = store(text);
         assert!(errors.contains(expected), "{text} gives\n{errors}");
@@ -456,8 +467,25 @@ fn a_wrong_store_is_explained_without_its_password() {
 }
 
 #[test]
+fn keys_that_encrypt_in_redis_come_in_order() {
+    let keys = |text: &str| {
+        let store =
+            parse(&format!("origin = \"http://o\"\n[store]\nredis = \"redis://h\"\n{text}")).store;
+        store.encrypt_keys.iter().map(|key| key.expose().to_owned()).collect::<Vec<_>>()
+    };
+    let (old, new) = ("o".repeat(32), "n".repeat(44));
+    assert_eq!(keys(&format!("encrypt_keys = [\"{new}\", \"{old}\"]")), [&*new, &*old]);
+    assert_eq!(keys(&format!("encrypt_key = \"{old}\"")), [old]);
+    assert!(keys("").is_empty());
+}
+
+#[test]
 fn what_is_hardly_meant_is_a_warning() {
     let cases = [
+        (
+            "store.encrypt_key = \"0123456789abcdef0123456789abcdef\"",
+            "`store.encrypt_key` has no effect",
+        ),
         ("store.token = \"t\"", "`store.token` has no effect"),
         ("store = { redis = \"redis://a\", tls = { ca = \"ca.pem\" } }", "is not `rediss`"),
         ("admin.listen = \"0.0.0.0:1\"", "other machines can reach"),

@@ -12,7 +12,10 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::settings::{ListenAddress, OriginScheme, OriginUrl};
-use crate::key::target::{Scheme, host};
+use crate::{
+    key::target::{Scheme, host},
+    user::Source,
+};
 
 /// Reads `30s`, `250ms`, `1h30m`, `7d` or `0`.
 pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
@@ -125,27 +128,24 @@ pub(super) fn origin_url(text: &str) -> Result<OriginUrl, &'static str> {
     Ok(OriginUrl { scheme, host, port, authority })
 }
 
-/// Checks the URL of a set of keys: https, or http to this machine.
-pub(super) fn jwks_url(text: &str) -> Result<(), &'static str> {
+/// Reads the URL of a set of keys: https, or http to this machine.
+pub(super) fn jwks_url(text: &str) -> Result<Source, &'static str> {
     const EXPECTED: &str =
         "expected a URL such as `https://issuer.example.com/.well-known/jwks.json`";
     let url = Url::parse(text).map_err(|_| EXPECTED)?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("the URL of public keys has no user name or password");
-    }
     let is_local = match url.host().ok_or(EXPECTED)? {
         url::Host::Domain(name) => name == "localhost",
         url::Host::Ipv4(address) => address.is_loopback(),
         url::Host::Ipv6(address) => address.is_loopback(),
     };
-    match url.scheme() {
-        "https" => Ok(()),
-        "http" if is_local => Ok(()),
-        "http" => {
-            Err("keys from elsewhere come over https: over http anybody on the way can forge them")
-        }
-        _ => Err(EXPECTED),
+    if url.scheme() == "http" && !is_local {
+        return Err("expected `https`: keys that come over http can be forged on the way");
     }
+    let source = Source::parse(text).map_err(|_| EXPECTED)?;
+    if source.authorization.is_some() {
+        return Err("expected a URL without user and password: the keys are public");
+    }
+    Ok(source)
 }
 
 /// A host that is served, in canonical form: a name with or without a port, or `*.` and a domain.

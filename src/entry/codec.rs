@@ -13,11 +13,13 @@
 //! [`ORDER`] is where.
 //!
 //! A response's content is one block: key, URL, facets, tags, fields, trailers, body, each where the other
-//! ends. It may be compressed as a whole, and then be cut into chunks that are stored beside the head.
+//! ends. It may be compressed as a whole, and then be cut into chunks that are stored beside the head. What
+//! is not for everyone may be encrypted after that ([`sealed`]).
 
 mod checksum;
 mod head;
 mod reader;
+pub mod sealed;
 mod zstandard;
 
 use std::{num::NonZeroU32, sync::Arc};

@@ -15,7 +15,7 @@ use super::{Fields, Variants};
 use crate::{
     fence::{Facets, Fence, OwnFacets, Stamp, Subject},
     field::Timestamp,
-    key::{self, CacheKey},
+    key::{self, CacheKey, partition},
     origin::Complete,
     policy::{Freshness, tag, validation::EtagOrigin},
 };
@@ -48,6 +48,8 @@ pub struct StoredResponse {
     pub asked_at: Timestamp,
     /// Whether it has a content coding.
     pub is_coded: bool,
+    /// Whether it is for one identity alone.
+    pub is_own: bool,
     pub(super) fence: Fence,
     pub(super) began: u64,
     /// The version of the node's fence table at which it was last found alive.
@@ -188,6 +190,7 @@ impl Draft {
             id: ResponseId::next(),
             asked_at: self.asked_at,
             is_coded: self.headers.contains_key(header::CONTENT_ENCODING),
+            is_own: partition::identity(self.key.text()).is_some(),
             fence: self.stamp.fence,
             began: self.stamp.began,
             checked: AtomicU64::new(self.stamp.version),
@@ -408,11 +411,24 @@ impl StoredResponse {
 }
 
 impl Entry {
+    /// The full text of the key under which it is stored.
+    pub fn key_text(&self) -> &[u8] {
+        match self {
+            Self::Response(response) => response.key_text(),
+            Self::Variants(variants) => &variants.target,
+        }
+    }
+
     /// Whether this is the entry of exactly this key, and not of one with the same digest.
     pub fn stands_under(&self, key: &CacheKey) -> bool {
+        self.key_text() == key.text()
+    }
+
+    /// The identity that alone has it, if one does.
+    pub fn identity(&self) -> Option<u128> {
         match self {
-            Self::Response(response) => response.key_text() == key.text(),
-            Self::Variants(variants) => &*variants.target == key.text(),
+            Self::Response(response) if !response.is_own => None,
+            entry => partition::identity(entry.key_text()),
         }
     }
 

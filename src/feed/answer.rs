@@ -1,6 +1,6 @@
 //! The calls of the feed: which there are, who may read the answers, and what they are.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use aws_lc_rs::{digest, rand};
 use bytes::Bytes;
@@ -12,10 +12,14 @@ use super::{
     Body, Feed, Settings,
     listener::Listener,
     position::{Since, Unreadable, written},
+    reader::{Caller, Client},
+    seats::Seat,
 };
 use crate::{
     field::entity_tag::{EntityTag, ListMatch, match_weakly},
+    policy::Reason,
     problem::Problem,
+    user::Member,
 };
 
 /// What there is to ask for.
@@ -35,7 +39,7 @@ const RETRY: (u16, u16) = (1000, 4000);
 
 impl Feed {
     /// Answers a request for the feed; none where the path is not one of the feed's.
-    pub fn answer<B>(&self, request: &Request<B>) -> Option<Response<Body>> {
+    pub fn answer<B>(&self, request: &Request<B>, caller: &Caller) -> Option<Response<Body>> {
         let call = match request.uri().path() {
             "/_larder/events" => Call::Events,
             "/_larder/sync" => Call::Sync,
@@ -46,17 +50,46 @@ impl Feed {
             return Some(off());
         };
         let mut response = match *request.method() {
-            Method::GET | Method::HEAD => self.call(call, request, &settings),
+            Method::GET | Method::HEAD => match self.user(request.headers(), caller, &settings) {
+                Ok(user) => self.call(call, request, &settings, (caller, user)),
+                Err(reason) => unidentified(reason),
+            },
             Method::OPTIONS => preflight(),
             _ => wrong_method(),
         };
-        response.headers_mut().insert(header::DATE, (self.now)().to_http_date());
+        let headers = response.headers_mut();
+        headers.insert(header::DATE, (self.now)().to_http_date());
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
         let origin = request.headers().get(header::ORIGIN);
         share(response.headers_mut(), &settings, origin, request.method());
         Some(response)
     }
 
-    fn call<B>(&self, call: Call, request: &Request<B>, settings: &Settings) -> Response<Body> {
+    /// Returns the user who reads, if users see anything of their own. Those who are not known see what
+    /// everybody sees, unless there is nothing.
+    fn user(
+        &self,
+        headers: &HeaderMap,
+        caller: &Caller,
+        settings: &Settings,
+    ) -> Result<Option<Arc<Member>>, Reason> {
+        if !settings.names_users() {
+            return Ok(None);
+        }
+        match (self.identify)(headers, caller.peer) {
+            Ok(user) => Ok(Some(user)),
+            Err(reason) if settings.is_for_users_only() => Err(reason),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn call<B>(
+        &self,
+        call: Call,
+        request: &Request<B>,
+        settings: &Settings,
+        (caller, user): (&Caller, Option<Arc<Member>>),
+    ) -> Response<Body> {
         let since = match Since::of_query(request.uri().query()) {
             Ok(since) => since,
             Err(Unreadable) => return unreadable(),
@@ -65,41 +98,39 @@ impl Feed {
         match call {
             Call::Events => {
                 let since = of_header(request.headers()).or(since);
-                let limit = if is_head { None } else { Some(settings.listeners) };
-                self.events(since, limit)
+                if is_head {
+                    return stream(Empty::new().boxed_unsync());
+                }
+                let client = Client::of(caller, user.as_deref());
+                let Some(seat) = Seat::take(&self.hub, settings, client, user.as_ref()) else {
+                    self.hub.metrics.feed.refused.inc();
+                    return busy("As many listen as may. Come back later, or ask `/_larder/sync`.");
+                };
+                // Once more, now that the log would end the stream: nothing that it says in between is missed.
+                match self.user(request.headers(), caller, settings) {
+                    Ok(still) if still.is_some() == user.is_some() => self.events(since, seat),
+                    Ok(_) => unidentified(Reason::Recheck),
+                    Err(reason) => unidentified(reason),
+                }
             }
-            Call::Sync => answer_document(self.sync(since), request),
+            Call::Sync => answer_document(self.sync(since, user.as_deref()), request),
             Call::Version => answer_document(self.version(), request),
         }
     }
 
-    /// An event stream; without a limit on listeners only its head is wanted.
-    fn events(&self, since: Option<Since>, limit: Option<usize>) -> Response<Body> {
-        let body = match limit.map(|limit| self.hub.seat(limit)) {
-            None => Empty::new().boxed_unsync(),
-            Some(None) => {
-                self.hub.metrics.feed.refused.inc();
-                return busy("As many listen as may. Come back later, or ask `/_larder/sync`.");
-            }
-            Some(Some(seat)) => {
-                let (place, first) = self.hub.begin(since, (self.now)());
-                let first = format!("retry: {}\n\n{first}", retry());
-                Listener::new(seat, place, first).into_body()
-            }
-        };
-        let mut response = Response::new(body);
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        // What nginx takes as: do not collect this.
-        let unbuffered = HeaderName::from_static("x-accel-buffering");
-        headers.insert(unbuffered, HeaderValue::from_static("no"));
-        response
+    /// The stream of a listener.
+    fn events(&self, since: Option<Since>, seat: Seat) -> Response<Body> {
+        let now = (self.now)();
+        let (place, first) = self.hub.begin(since, now);
+        let first = format!("retry: {}\n\n{first}", retry());
+        let expires = seat.channel.as_ref().and_then(|channel| channel.user.expires);
+        let left = expires.map(|expires| expires.saturating_since(now));
+        stream(Listener::new(seat, place, first, left).into_body())
     }
 
     /// What came since then; none before anything is known of a log.
-    fn sync(&self, since: Option<Since>) -> Option<String> {
-        let known = self.hub.since(since, (self.now)())?;
+    fn sync(&self, since: Option<Since>, user: Option<&Member>) -> Option<String> {
+        let known = self.hub.since(since, (self.now)(), user)?;
         let (seq, next, reset) = (known.place.seq, known.token(), known.events.is_none());
         let mut text =
             format!("{{\"seq\":{seq},\"next\":\"{next}\",\"reset\":{reset},\"purges\":[");
@@ -149,8 +180,6 @@ fn answer_document<B>(document: Option<String>, request: &Request<B>) -> Respons
     if known != ListMatch::Matches {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    // A browser may keep it to ask whether it is still so, and for nothing else.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(header::ETAG, tag);
     }
@@ -181,17 +210,23 @@ fn share(
     if allowed != "*" {
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
     }
+    if allowed != "*" && settings.names_users() {
+        let credentials = HeaderValue::from_static("true");
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, credentials);
+    }
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
     if method != Method::OPTIONS {
         let fields = HeaderValue::from_static("Date, ETag, Retry-After");
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, fields);
         return;
     }
-    let fields = HeaderValue::from_static("Cache-Control, If-None-Match, Last-Event-ID");
+    let fields = HeaderValue::from_static(ALLOWED_FIELDS);
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, fields);
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD"));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
 }
+
+const ALLOWED_FIELDS: &str = "Authorization, Cache-Control, If-None-Match, Last-Event-ID";
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
@@ -218,6 +253,32 @@ fn unreadable() -> Response<Body> {
     let detail = "`since` is a number or `next` of an earlier answer, or a time as in \
                   `2026-01-31T08:00:00Z`.";
     refuse(StatusCode::BAD_REQUEST, "Unreadable since", detail)
+}
+
+/// An event stream with this body.
+fn stream(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    // What nginx takes as: do not collect this.
+    let unbuffered = HeaderName::from_static("x-accel-buffering");
+    headers.insert(unbuffered, HeaderValue::from_static("no"));
+    response
+}
+
+fn unidentified(reason: Reason) -> Response<Body> {
+    let detail = match reason {
+        Reason::UnverifiedToken => {
+            "The token cannot be verified: it is expired, forged or of another issuer. Sign in again."
+        }
+        Reason::Recheck => {
+            "The credential was ended by a logout or a 401. Sign in again, and send a request to the API first."
+        }
+        _ => "Events here are for users. Send the token or cookie that the API takes.",
+    };
+    let mut response = refuse(StatusCode::UNAUTHORIZED, "Identity required", detail);
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
 }
 
 fn busy(detail: &'static str) -> Response<Body> {

@@ -7,11 +7,13 @@ use serde::Serialize;
 
 use super::{
     position::{Token, written},
+    reader::Addressee,
     settings::Shown,
 };
 use crate::{
-    fence::{Fence, Record},
+    fence::{Fence, Mode, Record},
     field::Timestamp,
+    user::Member,
 };
 
 /// A purge as clients hear of it.
@@ -19,9 +21,27 @@ use crate::{
 pub(super) struct Event {
     pub(super) place: Fence,
     pub(super) at: Timestamp,
+    /// What everybody hears; none if nothing of it is for everybody.
+    public: Option<Written>,
+    /// What users hear besides.
+    private: Option<Box<Private>>,
+}
+
+/// An event as it goes over the wire.
+#[derive(Debug, Clone)]
+struct Written {
     frame: Bytes,
     /// Where in the frame its JSON stands.
     document: Range<usize>,
+}
+
+/// The tags for single users, and what an event for one of them is made of.
+#[derive(Debug, Clone)]
+struct Private {
+    tags: Box<[(Addressee, Box<str>)]>,
+    public_tags: Box<[Box<str>]>,
+    everything: bool,
+    mode: Mode,
 }
 
 #[derive(Serialize)]
@@ -37,33 +57,88 @@ struct Document<'a> {
 impl Event {
     /// The event of the record at this place.
     pub(super) fn new(place: Fence, record: &Record, shown: &Shown<'_>) -> Self {
-        let document = Document {
-            seq: place.seq,
-            at: written(record.at),
-            mode: record.purge.mode.as_str(),
-            tags: &shown.tags,
-            everything: shown.everything,
+        let (at, mode, everything) = (record.at, record.purge.mode, shown.everything);
+        let is_public = everything || !shown.tags.is_empty();
+        let public = is_public.then(|| Written::new(place, at, mode, (&shown.tags, everything)));
+        let private = (!shown.private.is_empty()).then(|| {
+            let own = |(to, tag): &(Addressee, &str)| (to.clone(), Box::from(*tag));
+            Box::new(Private {
+                tags: shown.private.iter().map(own).collect(),
+                public_tags: shown.tags.iter().map(|tag| Box::from(*tag)).collect(),
+                everything,
+                mode,
+            })
+        });
+        Self { place, at, public, private }
+    }
+
+    /// Whether some of it is for everybody.
+    pub(super) fn is_public(&self) -> bool {
+        self.public.is_some()
+    }
+
+    /// For whom alone some of it is.
+    pub(super) fn addressees(&self) -> Vec<Addressee> {
+        let tags = self.private.iter().flat_map(|private| private.tags.iter());
+        tags.map(|(to, _)| to.clone()).collect()
+    }
+
+    /// Whether this reader hears of it.
+    pub(super) fn is_for(&self, user: Option<&Member>) -> bool {
+        self.is_public() || self.own_tags(user).next().is_some()
+    }
+
+    /// As an event stream has it for this reader.
+    pub(super) fn frame(&self, user: Option<&Member>) -> Bytes {
+        self.written(user).map(|written| written.frame).unwrap_or_default()
+    }
+
+    /// As JSON for this reader.
+    pub(super) fn document(&self, user: Option<&Member>) -> Bytes {
+        let written = self.written(user);
+        written.map(|written| written.frame.slice(written.document)).unwrap_or_default()
+    }
+
+    fn own_tags(&self, user: Option<&Member>) -> impl Iterator<Item = &str> {
+        let tags =
+            user.and(self.private.as_ref()).into_iter().flat_map(|private| private.tags.iter());
+        let is_own = move |to: &Addressee| user.is_some_and(|user| to.is(user));
+        tags.filter(move |(to, _)| is_own(to)).map(|(_, tag)| &**tag)
+    }
+
+    /// Everybody's bytes are shared; those for one user are written each time.
+    fn written(&self, user: Option<&Member>) -> Option<Written> {
+        let mut own: Vec<&str> = self.own_tags(user).collect();
+        let Some(private) = self.private.as_ref().filter(|_| !own.is_empty()) else {
+            return self.public.clone();
         };
-        let document = serde_json::to_string(&document).unwrap_or_default();
-        let before = format!("id: {}\nevent: purge\ndata: ", place.seq);
-        let within = before.len()..before.len() + document.len();
-        let frame = Bytes::from(format!("{before}{document}\n\n{}", stand(place)));
-        Self { place, at: record.at, frame, document: within }
-    }
-
-    /// As an event stream has it.
-    pub(super) fn frame(&self) -> Bytes {
-        self.frame.clone()
-    }
-
-    /// As JSON.
-    pub(super) fn document(&self) -> Bytes {
-        self.frame.slice(self.document.clone())
+        let mut tags: Vec<&str> = private.public_tags.iter().map(|tag| &**tag).collect();
+        own.retain(|tag| !tags.contains(tag));
+        own.dedup();
+        tags.append(&mut own);
+        Some(Written::new(self.place, self.at, private.mode, (&tags, private.everything)))
     }
 
     /// Bytes that it takes.
     pub(super) fn size(&self) -> usize {
-        self.frame.len() + size_of::<Self>()
+        let public = self.public.as_ref().map_or(0, |public| public.frame.len());
+        let private = self.private.as_ref().map_or(0, |private| {
+            let own = private.tags.iter().map(|(_, tag)| tag.len() + size_of::<Addressee>() + 64);
+            own.sum::<usize>() + private.public_tags.iter().map(|tag| tag.len() + 16).sum::<usize>()
+        });
+        public + private + size_of::<Self>()
+    }
+}
+
+impl Written {
+    fn new(place: Fence, at: Timestamp, mode: Mode, (tags, everything): (&[&str], bool)) -> Self {
+        let (seq, at, mode) = (place.seq, written(at), mode.as_str());
+        let document = Document { seq, at, mode, tags, everything };
+        let document = serde_json::to_string(&document).unwrap_or_default();
+        let before = format!("id: {seq}\nevent: purge\ndata: ");
+        let within = before.len()..before.len() + document.len();
+        let frame = Bytes::from(format!("{before}{document}\n\n{}", stand(place)));
+        Self { frame, document: within }
     }
 }
 
@@ -89,6 +164,11 @@ pub(super) fn stand(place: Fence) -> String {
     format!("id: {}\nevent: place\ndata: {{\"seq\":{}}}\n\n", Token(place), place.seq)
 }
 
+/// The last that a user hears whose credential has ended. It has no id: the client stays where it was.
+pub(super) fn end(reason: &str) -> String {
+    format!("event: end\ndata: {{\"reason\":\"{reason}\"}}\n\n")
+}
+
 /// A sign of life: a comment, and where the client stands.
 pub(super) fn heartbeat(place: Option<Fence>) -> String {
     place.map_or_else(|| ":\n\n".to_owned(), |place| format!(":\n{}", stand(place)))
@@ -97,7 +177,7 @@ pub(super) fn heartbeat(place: Option<Fence>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fence::{LogId, Mode, Purge, Source};
+    use crate::fence::{LogId, Purge, Source};
 
     const PLACE: Fence = Fence { log: LogId(0xab), seq: 7 };
 
@@ -110,7 +190,11 @@ mod tests {
             warm: false,
         };
         let at = Timestamp::from_millis(1_768_024_230_050);
-        Event::new(PLACE, &Record { seq: 7, at, purge }, &Shown { tags, everything })
+        Event::new(
+            PLACE,
+            &Record { seq: 7, at, purge },
+            &Shown { tags, everything, private: vec![] },
+        )
     }
 
     #[test]
@@ -120,14 +204,14 @@ mod tests {
             r#"{"seq":7,"at":"2026-01-10T05:50:30.050Z","mode":"soft","tags":["a\nb","c"]}"#;
         let stand = "id: 7-00000000000000ab\nevent: place\ndata: {\"seq\":7}\n\n";
         let frame = format!("id: 7\nevent: purge\ndata: {document}\n\n{stand}");
-        assert_eq!(event.frame(), frame);
-        assert_eq!(event.document(), document);
+        assert_eq!(event.frame(None), frame);
+        assert_eq!(event.document(None), document);
     }
 
     #[test]
     fn a_purge_of_everything_says_so() {
         let document: serde_json::Value =
-            serde_json::from_slice(&event(vec![], true).document()).unwrap();
+            serde_json::from_slice(&event(vec![], true).document(None)).unwrap();
         assert_eq!(document["everything"], true);
         assert_eq!(document["tags"], serde_json::json!([]));
     }

@@ -1,9 +1,6 @@
 //! What all listeners of a node share: the last events, and the signal that there are more.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
-};
+use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -13,14 +10,17 @@ use tokio::sync::{Notify, futures::Notified};
 use super::{
     event::{self, Event},
     position::{Since, Token},
+    reader::Addressee,
     records::Heard,
     ring::{After, Ring},
+    seats::Seats,
     settings::Settings,
 };
 use crate::{
     fence::{Fence, LogId, Record},
     field::Timestamp,
     telemetry::Metrics,
+    user::Member,
 };
 
 /// Events in, listeners out. A listener holds its place and nothing else, so that a slow one costs no
@@ -29,7 +29,7 @@ pub(super) struct Hub {
     settings: ArcSwapOption<Settings>,
     state: RwLock<State>,
     changed: Notify,
-    taken: AtomicUsize,
+    pub(super) seats: Seats,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -37,6 +37,15 @@ pub(super) struct Hub {
 struct State {
     ring: Ring,
     life: Life,
+}
+
+/// Who has to know of a record.
+#[derive(Debug, Default)]
+struct News {
+    /// Everybody has.
+    is_public: bool,
+    /// These users have.
+    addressees: Vec<Addressee>,
 }
 
 /// Whether anybody may listen.
@@ -78,7 +87,7 @@ impl Hub {
             settings: ArcSwapOption::from_pointee(settings),
             state: RwLock::new(State { ring: Ring::default(), life }),
             changed: Notify::new(),
-            taken: AtomicUsize::new(0),
+            seats: Seats::default(),
             metrics,
         }
     }
@@ -119,38 +128,55 @@ impl Hub {
                 for (log, record) in records {
                     self.take(&mut state.ring, *log, record);
                 }
+                drop(state);
+                // What ended credentials may be missing.
+                self.seats.end_all();
                 true
             }
-            Heard::Record(log, record) => self.take(&mut self.state.write().ring, *log, record),
+            Heard::Record(log, record) => {
+                let news = self.take(&mut self.state.write().ring, *log, record);
+                self.seats.end(&record.purge.selectors);
+                self.seats.wake(&news.addressees);
+                news.is_public
+            }
         };
         if is_news {
             self.changed.notify_waiters();
         }
     }
 
-    /// Whether listeners have to know of it.
-    fn take(&self, ring: &mut Ring, log: LogId, record: &Record) -> bool {
-        let Some(place) = ring.expects(Fence { log, seq: record.seq }) else { return false };
+    /// Who has to know of it.
+    fn take(&self, ring: &mut Ring, log: LogId, record: &Record) -> News {
+        let Some(place) = ring.expects(Fence { log, seq: record.seq }) else {
+            return News::default();
+        };
         let settings = self.settings.load();
         let shown = settings.as_ref().and_then(|settings| settings.shown(&record.purge));
         let event = shown.map(|shown| Event::new(place, record, &shown));
         let next = ring.place().map(|last| Fence { seq: last.seq.saturating_add(1), ..last });
-        let is_news = event.is_some() || next != Some(place);
+        let is_event = event.as_ref().is_some_and(Event::is_public);
+        let is_public = is_event || next != Some(place);
+        let addressees = event.as_ref().map(Event::addressees).unwrap_or_default();
         ring.advance(place, record.at, event);
-        is_news
+        News { is_public, addressees }
     }
 
     /// What is next for a listener who stands here. `place` is `None` where it stands nowhere yet. One who
     /// may be ahead of this node waits where it names a log that is not known here.
-    pub(super) fn look(&self, place: Option<Fence>, may_be_ahead: bool) -> Look {
+    pub(super) fn look(
+        &self,
+        place: Option<Fence>,
+        may_be_ahead: bool,
+        user: Option<&Member>,
+    ) -> Look {
         let state = self.state.read();
         if state.life != Life::On {
             return Look::End;
         }
-        match state.ring.after(place) {
+        match state.ring.after(place, user) {
             After::Events(mut events) => {
                 let Some(event) = events.next() else { return Look::Wait(place) };
-                Look::Send(event.frame(), event.place)
+                Look::Send(event.frame(user), event.place)
             }
             After::Nothing(place) => Look::Wait(place),
             After::Elsewhere(_) if may_be_ahead => Look::WaitForLog,
@@ -178,12 +204,17 @@ impl Hub {
     }
 
     /// What is known since then; none before anything is known of a log.
-    pub(super) fn since(&self, since: Option<Since>, now: Timestamp) -> Option<Known> {
+    pub(super) fn since(
+        &self,
+        since: Option<Since>,
+        now: Timestamp,
+        user: Option<&Member>,
+    ) -> Option<Known> {
         let state = self.state.read();
         let place = state.ring.place()?;
         let found = since.and_then(|since| state.ring.find(since, now));
-        let events = found.and_then(|found| match state.ring.after(Some(found)) {
-            After::Events(events) => Some(events.map(Event::document).collect()),
+        let events = found.and_then(|found| match state.ring.after(Some(found), user) {
+            After::Events(events) => Some(events.map(|event| event.document(user)).collect()),
             After::Nothing(_) => Some(Vec::new()),
             After::Unknown(_) | After::Elsewhere(_) => None,
         });
@@ -198,24 +229,6 @@ impl Hub {
     /// The signal that there may be something new: for what happens after this is called.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
-    }
-
-    /// A place for one more listener, if there is room.
-    pub(super) fn seat(self: &Arc<Self>, limit: usize) -> Option<Seat> {
-        let take = |taken: usize| (taken < limit).then_some(taken + 1);
-        self.taken.fetch_update(Relaxed, Relaxed, take).ok()?;
-        self.metrics.feed.listeners.inc();
-        Some(Seat(Arc::clone(self)))
-    }
-}
-
-/// A listener's place; given back when dropped.
-pub(super) struct Seat(pub(super) Arc<Hub>);
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Relaxed);
-        self.0.metrics.feed.listeners.dec();
     }
 }
 

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use futures_util::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
-use tokio::time::{Instant, timeout_at};
-
-use super::{
-    event,
-    hub::{Look, Seat},
+use tokio::{
+    sync::futures::Notified,
+    time::{Instant, timeout_at},
 };
+
+use super::{event, hub::Look, seats::Seat};
 use crate::fence::Fence;
 
 /// How long nothing is sent at most: proxies on the way close what is silent for longer.
@@ -29,11 +29,23 @@ pub(super) struct Listener {
     first: Option<Bytes>,
     /// Until when it may have heard of a log that this node has not heard of.
     ahead_until: Instant,
+    /// When its credential ends.
+    expires: Option<Instant>,
+    is_over: bool,
 }
 
 impl Listener {
-    pub(super) fn new(seat: Seat, place: Option<Fence>, first: String) -> Self {
-        Self { seat, place, first: Some(first.into()), ahead_until: Instant::now() + AHEAD }
+    /// A listener from this place on. Its stream ends after `left`, if its credential does.
+    pub(super) fn new(
+        seat: Seat,
+        place: Option<Fence>,
+        first: String,
+        left: Option<Duration>,
+    ) -> Self {
+        let now = Instant::now();
+        let expires = left.and_then(|left| now.checked_add(left));
+        let first = Some(first.into());
+        Self { seat, place, first, ahead_until: now + AHEAD, expires, is_over: false }
     }
 
     /// The body that it is sent, without an end of its own.
@@ -46,14 +58,24 @@ impl Listener {
     }
 
     async fn next(&mut self) -> Option<Bytes> {
+        if self.is_over {
+            return None;
+        }
         if let Some(first) = self.first.take() {
             return Some(first);
         }
-        let hub = Arc::clone(&self.seat.0);
+        let (hub, channel) = (Arc::clone(&self.seat.hub), self.seat.channel.clone());
         let (beat, mut is_due) = (Instant::now() + HEARTBEAT, false);
+        let until = self.expires.map_or(beat, |expires| expires.min(beat));
         loop {
             let changed = hub.changed();
-            match hub.look(self.place, Instant::now() < self.ahead_until) {
+            let own = channel.as_ref().map(|channel| channel.changed.notified());
+            if let Some(reason) = self.ended() {
+                self.is_over = true;
+                return Some(event::end(reason).into());
+            }
+            let user = channel.as_ref().map(|channel| &*channel.user);
+            match hub.look(self.place, Instant::now() < self.ahead_until, user) {
                 Look::Send(bytes, place) => {
                     self.place = Some(place);
                     hub.metrics.feed.sent.inc();
@@ -61,17 +83,37 @@ impl Listener {
                 }
                 Look::Wait(place) => {
                     self.place = place;
-                    if is_due {
+                    if is_due && Instant::now() >= beat {
                         return Some(event::heartbeat(self.place).into());
                     }
                     // Once more after that: what is hidden wakes nobody, and moves it on.
-                    is_due = timeout_at(beat, changed).await.is_err();
+                    is_due = timeout_at(until, either(changed, own)).await.is_err();
                 }
                 Look::WaitForLog => {
-                    let _changed_or_late = timeout_at(self.ahead_until, changed).await;
+                    let until = self.ahead_until.min(until);
+                    let _changed_or_late = timeout_at(until, either(changed, own)).await;
                 }
                 Look::End => return None,
             }
         }
+    }
+
+    /// Why the stream is over, if the user's credential is.
+    fn ended(&self) -> Option<&'static str> {
+        if self.seat.channel.as_ref().is_some_and(|channel| channel.is_ended()) {
+            return Some("revoked");
+        }
+        self.expires.is_some_and(|expires| expires <= Instant::now()).then_some("expired")
+    }
+}
+
+/// Until there may be something new for everybody, or for one user.
+async fn either(changed: Notified<'_>, own: Option<Notified<'_>>) {
+    match own {
+        None => changed.await,
+        Some(own) => tokio::select! {
+            () = changed => {}
+            () = own => {}
+        },
     }
 }

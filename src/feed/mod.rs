@@ -6,7 +6,8 @@
 //! polls ───────────────────────┴─► GET /_larder/version    how far it is
 //! ```
 //!
-//! Nothing but tags that `[events]` shows leaves the house: no URL, no reason, no source.
+//! Nothing but tags that `[events]` shows leaves the house: no URL, no reason, no source. Tags with `{user}`
+//! are shown to that user alone.
 
 mod answer;
 mod applied;
@@ -14,22 +15,26 @@ mod event;
 mod hub;
 mod listener;
 mod position;
+mod reader;
 mod records;
 mod ring;
+mod seats;
 mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
 pub use applied::Applied;
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body_util::combinators::UnsyncBoxBody;
 use hub::Hub;
+pub use reader::{Caller, Identify};
 pub use records::{Heard, Records};
 pub use settings::{InvalidOrigin, InvalidPattern, Origins, Settings, TagPattern};
 
-use crate::{field::Timestamp, telemetry::Metrics};
+use crate::{field::Timestamp, policy::Reason, telemetry::Metrics, user::Member};
 
 /// The body of what the feed answers; an event stream has no end.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -39,6 +44,7 @@ pub struct Feed {
     hub: Arc<Hub>,
     versions: Box<dyn Fn() -> Vec<Version> + Send + Sync>,
     now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    identify: Box<Identify>,
 }
 
 /// A data version that is watched.
@@ -62,7 +68,20 @@ impl Feed {
         now: impl Fn() -> Timestamp + Send + Sync + 'static,
     ) -> Self {
         let hub = Arc::new(Hub::new(settings, metrics));
-        Self { hub, versions: Box::new(versions), now: Box::new(now) }
+        let identify = Box::new(|_: &HeaderMap, _| Err(Reason::NoIdentity));
+        Self { hub, versions: Box::new(versions), now: Box::new(now), identify }
+    }
+
+    /// Shows users tags of their own: those whom a request proves to be from, by `identify`.
+    #[must_use]
+    pub fn with_users(
+        self,
+        identify: impl Fn(&HeaderMap, Option<IpAddr>) -> Result<Arc<Member>, Reason>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        Self { identify: Box::new(identify), ..self }
     }
 
     /// Puts other settings in force. Listeners stay, unless there are none; where other tags are shown,

@@ -1,11 +1,16 @@
 //! The last events, from which listeners catch up.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{VecDeque, vec_deque},
+    iter::Peekable,
+    time::Duration,
+};
 
 use super::{event::Event, position::Since};
 use crate::{
     fence::{Fence, LogId},
     field::Timestamp,
+    user::Member,
 };
 
 /// At most so many events are kept, in at most so many bytes.
@@ -24,21 +29,37 @@ const LOGS: usize = 64;
 pub(super) struct Ring {
     /// The last record heard; none before anything is known of a log.
     place: Option<Fence>,
+    /// The last place of each log that the present one continues, the oldest first.
+    ends: VecDeque<Fence>,
+    events: Kept,
+    /// Those that are for single users only: however many there are, they push out none for everybody.
+    private: Kept,
+}
+
+/// Events in their order, within bounds.
+#[derive(Debug, Default)]
+struct Kept {
+    events: VecDeque<Event>,
+    bytes: usize,
     /// All after this record is here.
     floor: u64,
     /// All after this time is here.
-    floor_at: Timestamp,
-    /// The last place of each log that the present one continues, the oldest first.
-    ends: VecDeque<Fence>,
-    events: VecDeque<Event>,
-    bytes: usize,
+    floor_at: Option<Timestamp>,
+}
+
+/// The events of both kinds in one order.
+#[derive(Debug)]
+pub(super) struct Events<'a> {
+    public: Peekable<vec_deque::Iter<'a, Event>>,
+    private: Peekable<vec_deque::Iter<'a, Event>>,
+    user: Option<&'a Member>,
 }
 
 /// What comes after a place.
 #[derive(Debug)]
 pub(super) enum After<'a> {
     /// These, at least one.
-    Events(std::collections::vec_deque::Iter<'a, Event>),
+    Events(Events<'a>),
     /// Nothing that is shown, up to this place.
     Nothing(Option<Fence>),
     /// Nobody knows. Who goes on from here has to begin anew.
@@ -50,9 +71,8 @@ pub(super) enum After<'a> {
 impl Default for Ring {
     /// Nothing is known of any log.
     fn default() -> Self {
-        let floor_at = Timestamp::from_millis(0);
-        let (ends, events) = Default::default();
-        Self { place: None, floor: 0, floor_at, ends, events, bytes: 0 }
+        let (ends, events, private) = Default::default();
+        Self { place: None, ends, events, private }
     }
 }
 
@@ -93,9 +113,8 @@ impl Ring {
         }
         self.place = Some(place);
         if let Some(event) = event {
-            self.bytes += event.size();
-            self.events.push_back(event);
-            self.trim();
+            let kept = if event.is_public() { &mut self.events } else { &mut self.private };
+            kept.push(event);
         }
     }
 
@@ -106,17 +125,21 @@ impl Ring {
         }
     }
 
-    /// What comes after this place; after none, whatever is known is news.
-    pub(super) fn after(&self, since: Option<Fence>) -> After<'_> {
+    /// What comes after this place for this reader; after none, whatever is known is news.
+    pub(super) fn after<'a>(&'a self, since: Option<Fence>, user: Option<&'a Member>) -> After<'a> {
         let Some(place) = self.place else { return After::Nothing(since) };
         let Some(since) = since else { return After::Unknown(place) };
         let Some((start, end)) = self.extent(since.log) else { return After::Elsewhere(place) };
-        if since.seq < start.max(self.floor) || end.is_some_and(|end| since.seq > end) {
+        let floor = if user.is_some() { self.private.floor } else { 0 };
+        if since.seq < start.max(self.events.floor).max(floor)
+            || end.is_some_and(|end| since.seq > end)
+        {
             return After::Unknown(place);
         }
-        let first = self.events.partition_point(|event| event.place.seq <= since.seq);
-        if first < self.events.len() {
-            return After::Events(self.events.range(first..));
+        let (public, private) = (self.events.after(since.seq), self.private.after(since.seq));
+        let mut events = Events { public, private, user };
+        if events.skip_to_next().is_some() {
+            return After::Events(events);
         }
         // Another node may have been ahead of this one.
         After::Nothing(Some(Fence { seq: place.seq.max(since.seq), ..place }))
@@ -138,12 +161,15 @@ impl Ring {
 
     /// The place before the first record of this time, by the clock of the log.
     fn from(&self, time: Timestamp) -> Option<Fence> {
-        if time <= self.floor_at {
+        if self.events.floor_at.is_none_or(|floor_at| time <= floor_at) {
             return None;
         }
-        let first = self.events.iter().find(|event| event.at >= time);
-        let last = self.place?.seq;
-        self.named(first.map_or(last, |event| event.place.seq.saturating_sub(1)))
+        let seq_of = |kept: &Kept| {
+            let first = kept.events.iter().find(|event| event.at >= time);
+            first.map(|event| event.place.seq.saturating_sub(1))
+        };
+        let first = [&self.events, &self.private].into_iter().filter_map(seq_of).min();
+        self.named(first.unwrap_or(self.place?.seq))
     }
 
     /// The place after the record of this number.
@@ -170,31 +196,77 @@ impl Ring {
         if self.ends.len() > LOGS
             && let Some(oldest) = self.ends.pop_front()
         {
-            self.floor = self.floor.max(oldest.seq);
-            while self.events.front().is_some_and(|event| event.place.seq <= self.floor) {
-                self.drop_oldest();
-            }
+            self.events.raise(oldest.seq);
+            self.private.raise(oldest.seq);
         }
     }
 
     fn forget(&mut self, floor: u64, at: Timestamp) {
-        self.events.clear();
         self.ends.clear();
-        self.bytes = 0;
-        (self.floor, self.floor_at) = (floor, at);
+        self.events = Kept::from(floor, at);
+        self.private = Kept::from(floor, at);
+    }
+}
+
+impl Kept {
+    /// None so far, and none is missing after this.
+    fn from(floor: u64, at: Timestamp) -> Self {
+        Self { floor, floor_at: Some(at), ..Self::default() }
     }
 
-    fn trim(&mut self) {
+    fn push(&mut self, event: Event) {
+        self.bytes += event.size();
+        self.events.push_back(event);
         while self.events.len() > EVENTS || self.bytes > BYTES {
             self.drop_oldest();
         }
+    }
+
+    /// Keeps nothing up to this record.
+    fn raise(&mut self, floor: u64) {
+        self.floor = self.floor.max(floor);
+        while self.events.front().is_some_and(|event| event.place.seq <= self.floor) {
+            self.drop_oldest();
+        }
+    }
+
+    /// Those after this record.
+    fn after(&self, seq: u64) -> Peekable<vec_deque::Iter<'_, Event>> {
+        let first = self.events.partition_point(|event| event.place.seq <= seq);
+        self.events.range(first..).peekable()
     }
 
     fn drop_oldest(&mut self) {
         let Some(oldest) = self.events.pop_front() else { return };
         self.bytes -= oldest.size();
         self.floor = self.floor.max(oldest.place.seq);
-        self.floor_at = self.floor_at.max(oldest.at);
+        self.floor_at = self.floor_at.max(Some(oldest.at));
+    }
+}
+
+impl<'a> Events<'a> {
+    /// Passes over what is not for the reader, and returns whichever kind has the next event.
+    fn skip_to_next(&mut self) -> Option<&mut Peekable<vec_deque::Iter<'a, Event>>> {
+        let user = self.user;
+        let hidden = move |event: &&Event| !event.is_for(user);
+        while self.private.next_if(hidden).is_some() {}
+        let next = |events: &mut Peekable<vec_deque::Iter<'a, Event>>| {
+            events.peek().map(|event| event.place.seq)
+        };
+        match (next(&mut self.public), next(&mut self.private)) {
+            (None, None) => None,
+            (Some(public), Some(private)) if private < public => Some(&mut self.private),
+            (Some(_), _) => Some(&mut self.public),
+            (None, Some(_)) => Some(&mut self.private),
+        }
+    }
+}
+
+impl<'a> Iterator for Events<'a> {
+    type Item = &'a Event;
+
+    fn next(&mut self) -> Option<&'a Event> {
+        self.skip_to_next()?.next()
     }
 }
 
@@ -229,7 +301,7 @@ mod tests {
         };
         let record = Record { seq, at: at(seq), purge };
         let event = |tag| {
-            let shown = Shown { tags: vec![tag], everything: false };
+            let shown = Shown { tags: vec![tag], everything: false, private: vec![] };
             Event::new(place(log, seq), &record, &shown)
         };
         ring.advance(place(log, seq), at(seq), tag.map(event));
@@ -252,13 +324,15 @@ mod tests {
     #[test]
     fn who_was_here_hears_what_came_after() {
         let ring = ring();
-        assert_eq!(seqs(ring.after(Some(place(1, 10)))), [12, 14]);
-        assert_eq!(seqs(ring.after(Some(place(1, 12)))), [14]);
+        assert_eq!(seqs(ring.after(Some(place(1, 10)), None)), [12, 14]);
+        assert_eq!(seqs(ring.after(Some(place(1, 12)), None)), [14]);
         for seq in [14, 15] {
-            let After::Nothing(Some(stand)) = ring.after(Some(place(1, seq))) else { panic!() };
+            let After::Nothing(Some(stand)) = ring.after(Some(place(1, seq)), None) else {
+                panic!()
+            };
             assert_eq!(stand, place(1, 15));
         }
-        let After::Nothing(Some(ahead)) = ring.after(Some(place(1, 17))) else { panic!() };
+        let After::Nothing(Some(ahead)) = ring.after(Some(place(1, 17)), None) else { panic!() };
         assert_eq!(ahead, place(1, 17));
     }
 
@@ -266,20 +340,20 @@ mod tests {
     fn who_may_have_missed_something_begins_anew() {
         let ring = ring();
         for since in [Some(place(1, 9)), None] {
-            let After::Unknown(stand) = ring.after(since) else { panic!("{since:?}") };
+            let After::Unknown(stand) = ring.after(since, None) else { panic!("{since:?}") };
             assert_eq!(stand, place(1, 15));
         }
-        let After::Elsewhere(stand) = ring.after(Some(place(2, 12))) else { panic!() };
+        let After::Elsewhere(stand) = ring.after(Some(place(2, 12)), None) else { panic!() };
         assert_eq!(stand, place(1, 15));
-        assert!(matches!(Ring::default().after(Some(place(1, 9))), After::Nothing(Some(_))));
+        assert!(matches!(Ring::default().after(Some(place(1, 9)), None), After::Nothing(Some(_))));
     }
 
     #[test]
     fn a_gap_is_no_place_to_go_on_from() {
         let mut ring = ring();
         take(&mut ring, 18, Some("a"));
-        assert!(matches!(ring.after(Some(place(1, 15))), After::Unknown(_)));
-        assert_eq!(seqs(ring.after(Some(place(1, 17)))), [18]);
+        assert!(matches!(ring.after(Some(place(1, 15)), None), After::Unknown(_)));
+        assert_eq!(seqs(ring.after(Some(place(1, 17)), None)), [18]);
         assert_eq!(ring.expects(place(1, 18)), None);
         assert_eq!(ring.expects(place(1, 19)), Some(place(1, 19)));
     }
@@ -288,10 +362,10 @@ mod tests {
     fn another_account_leaves_nobody_where_he_was() {
         let mut ring = ring();
         ring.begin(place(2, 15), at(15));
-        assert!(matches!(ring.after(Some(place(1, 15))), After::Elsewhere(_)));
+        assert!(matches!(ring.after(Some(place(1, 15)), None), After::Elsewhere(_)));
         ring.begin(place(2, 20), at(15));
-        assert!(matches!(ring.after(Some(place(2, 15))), After::Unknown(_)));
-        assert!(matches!(ring.after(Some(place(2, 20))), After::Nothing(_)));
+        assert!(matches!(ring.after(Some(place(2, 15)), None), After::Unknown(_)));
+        assert!(matches!(ring.after(Some(place(2, 20)), None), After::Nothing(_)));
     }
 
     /// Log 1 up to 15, and log 2 from there to 18.
@@ -304,16 +378,19 @@ mod tests {
     #[test]
     fn who_was_in_a_log_that_is_continued_goes_on() {
         let ring = continued();
-        assert_eq!(seqs(ring.after(Some(place(1, 12)))), [14, 16, 18]);
-        assert_eq!(seqs(ring.after(Some(place(1, 15)))), [16, 18]);
-        assert_eq!(seqs(ring.after(Some(place(2, 15)))), [16, 18]);
-        assert_eq!(seqs(ring.after(Some(place(2, 16)))), [18]);
-        let After::Nothing(Some(stand)) = ring.after(Some(place(2, 19))) else { panic!() };
+        assert_eq!(seqs(ring.after(Some(place(1, 12)), None)), [14, 16, 18]);
+        assert_eq!(seqs(ring.after(Some(place(1, 15)), None)), [16, 18]);
+        assert_eq!(seqs(ring.after(Some(place(2, 15)), None)), [16, 18]);
+        assert_eq!(seqs(ring.after(Some(place(2, 16)), None)), [18]);
+        let After::Nothing(Some(stand)) = ring.after(Some(place(2, 19)), None) else { panic!() };
         assert_eq!(stand, place(2, 19));
         for elsewhere in [place(1, 16), place(2, 14), place(1, 9)] {
-            assert!(matches!(ring.after(Some(elsewhere)), After::Unknown(_)), "{elsewhere:?}");
+            assert!(
+                matches!(ring.after(Some(elsewhere), None), After::Unknown(_)),
+                "{elsewhere:?}"
+            );
         }
-        assert!(matches!(ring.after(Some(place(3, 16))), After::Elsewhere(_)));
+        assert!(matches!(ring.after(Some(place(3, 16)), None), After::Elsewhere(_)));
     }
 
     #[test]
@@ -331,9 +408,9 @@ mod tests {
     fn a_gap_between_two_logs_is_no_place_to_go_on_from() {
         let mut ring = ring();
         take_of(&mut ring, 2, 17, Some("a"));
-        assert!(matches!(ring.after(Some(place(1, 15))), After::Elsewhere(_)));
-        assert!(matches!(ring.after(Some(place(2, 15))), After::Unknown(_)));
-        assert_eq!(seqs(ring.after(Some(place(2, 16)))), [17]);
+        assert!(matches!(ring.after(Some(place(1, 15)), None), After::Elsewhere(_)));
+        assert!(matches!(ring.after(Some(place(2, 15)), None), After::Unknown(_)));
+        assert_eq!(seqs(ring.after(Some(place(2, 16)), None)), [17]);
     }
 
     #[test]
@@ -341,9 +418,9 @@ mod tests {
         let mut ring = ring();
         let last = LOGS as u64 + 2;
         (2..=last).for_each(|log| take_of(&mut ring, log, 14 + log, Some("a")));
-        assert_eq!((ring.ends.len(), ring.floor), (LOGS, 15));
-        assert!(matches!(ring.after(Some(place(1, 15))), After::Elsewhere(_)));
-        assert_eq!(seqs(ring.after(Some(place(2, 15)))).len(), LOGS + 1);
+        assert_eq!((ring.ends.len(), ring.events.floor), (LOGS, 15));
+        assert!(matches!(ring.after(Some(place(1, 15)), None), After::Elsewhere(_)));
+        assert_eq!(seqs(ring.after(Some(place(2, 15)), None)).len(), LOGS + 1);
     }
 
     #[test]
@@ -351,11 +428,11 @@ mod tests {
         let mut ring = ring();
         ring.begin(place(1, 12), at(15));
         for seq in [11, 12, 15, 17] {
-            assert!(matches!(ring.after(Some(place(1, seq))), After::Elsewhere(_)), "{seq}");
+            assert!(matches!(ring.after(Some(place(1, seq)), None), After::Elsewhere(_)), "{seq}");
         }
-        let After::Unknown(stand) = ring.after(None) else { panic!() };
+        let After::Unknown(stand) = ring.after(None, None) else { panic!() };
         assert_eq!(stand.seq, 12);
-        assert!(matches!(ring.after(Some(stand)), After::Nothing(_)));
+        assert!(matches!(ring.after(Some(stand), None), After::Nothing(_)));
     }
 
     #[test]
@@ -364,14 +441,21 @@ mod tests {
         ring.begin(place(1, 0), at(0));
         let last = EVENTS as u64 + 5;
         (1..=last).for_each(|seq| take(&mut ring, seq, Some("a")));
-        assert_eq!((ring.events.len(), ring.floor, ring.floor_at), (EVENTS, 5, at(5)));
-        assert!(matches!(ring.after(Some(place(1, 4))), After::Unknown(_)));
-        assert_eq!(seqs(ring.after(Some(place(1, 5)))).len(), EVENTS);
+        assert_eq!(
+            (ring.events.events.len(), ring.events.floor, ring.events.floor_at),
+            (EVENTS, 5, Some(at(5)))
+        );
+        assert!(matches!(ring.after(Some(place(1, 4)), None), After::Unknown(_)));
+        assert_eq!(seqs(ring.after(Some(place(1, 5)), None)).len(), EVENTS);
         let large = "x".repeat(1 << 20);
         (last + 1..last + 9).for_each(|seq| take(&mut ring, seq, Some(&large)));
-        assert!(ring.bytes <= BYTES && ring.events.len() == 3, "{}", ring.events.len());
+        assert!(
+            ring.events.bytes <= BYTES && ring.events.events.len() == 3,
+            "{}",
+            ring.events.events.len()
+        );
         ring.restart(at(0));
-        assert_eq!((ring.bytes, ring.floor), (0, last + 8));
+        assert_eq!((ring.events.bytes, ring.events.floor), (0, last + 8));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use http::{HeaderValue, header::InvalidHeaderValue};
 use url::Url;
 
+use super::reader::Addressee;
 use crate::fence::{Purge, Selector};
 
 /// The section `[events]`.
@@ -14,6 +15,8 @@ pub struct Settings {
     pub tags: Vec<TagPattern>,
     /// How many may listen at once; further ones are refused.
     pub listeners: usize,
+    /// How many of them may be one client's: one user's, or from one address.
+    pub per_client: usize,
 }
 
 /// Origins in the sense of browsers (RFC 6454), beside the proxy's own.
@@ -25,13 +28,15 @@ pub enum Origins {
     Only(Vec<HeaderValue>),
 }
 
-/// Which tags are shown: one, or all that begin like this.
+/// Which tags are shown: one, all that begin like this, or each user's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TagPattern {
     /// Exactly this.
     Exact(Box<str>),
     /// What begins like this.
     Prefix(Box<str>),
+    /// What has a user's name between these texts, to this user alone.
+    User(Box<str>, Box<str>),
 }
 
 /// Why a text is no pattern of tags.
@@ -46,11 +51,12 @@ pub enum InvalidPattern {
     /// A `*` stands before its end.
     #[error("a `*` stands at the end only")]
     Star,
-    /// It has a placeholder.
-    #[error(
-        "there are no placeholders here: who listens is not known, and sees what everybody sees"
-    )]
+    /// It has a placeholder other than one `{user}`.
+    #[error("the only placeholder here is `{{user}}`, once: the name of the user who listens")]
     Placeholder,
+    /// It has `{user}` and a `*`.
+    #[error("a tag with `{{user}}` has no `*`: it could be the tag of a user whose name is longer")]
+    UserStar,
 }
 
 /// A text is no origin.
@@ -65,36 +71,83 @@ pub(super) struct Shown<'a> {
     pub(super) tags: Vec<&'a str>,
     /// Whether it selects everything.
     pub(super) everything: bool,
+    /// Further tags, each for one user alone.
+    pub(super) private: Vec<(Addressee, &'a str)>,
 }
 
 impl Settings {
+    /// Whether users see tags of their own.
+    pub fn names_users(&self) -> bool {
+        self.tags.iter().any(TagPattern::is_of_user)
+    }
+
+    /// Whether there is nothing to see for those who are not known.
+    pub fn is_for_users_only(&self) -> bool {
+        !self.tags.is_empty() && self.tags.iter().all(TagPattern::is_of_user)
+    }
+
     /// What clients are shown of a purge; none where that is nothing.
     ///
     /// Everything but tags stays hidden: a URL or a prefix tells what others look at.
     pub(super) fn shown<'a>(&self, purge: &'a Purge) -> Option<Shown<'a>> {
-        let mut shown = Shown { tags: Vec::new(), everything: false };
+        let mut shown = Shown { tags: Vec::new(), everything: false, private: Vec::new() };
         for selector in &purge.selectors {
-            match shared(selector) {
-                Selector::Tag(tag) if self.tags.iter().any(|pattern| pattern.matches(tag)) => {
-                    shown.tags.push(tag);
-                }
-                Selector::Everything => shown.everything = true,
-                _ => {}
+            match Scoped::of(selector) {
+                Some(Scoped { tag, owner: None }) if self.is_public(tag) => shown.tags.push(tag),
+                Some(scoped) => shown.private.extend(self.private(&scoped)),
+                None if *selector == Selector::Everything => shown.everything = true,
+                None => {}
             }
         }
-        (shown.everything || !shown.tags.is_empty()).then_some(shown)
+        let is_nothing = !shown.everything && shown.tags.is_empty() && shown.private.is_empty();
+        (!is_nothing).then_some(shown)
+    }
+
+    fn is_public(&self, tag: &str) -> bool {
+        self.tags.iter().any(|pattern| pattern.matches(tag))
+    }
+
+    /// To whom alone a tag is shown.
+    fn private<'a>(&self, scoped: &Scoped<'a>) -> Vec<(Addressee, &'a str)> {
+        if !self.names_users() {
+            return Vec::new();
+        }
+        let (tag, owner) = (scoped.tag, scoped.owner.map(Box::from));
+        if owner.is_some() && self.is_public(tag) {
+            return vec![(Addressee { user: None, owner }, tag)];
+        }
+        let users = self.tags.iter().filter_map(|pattern| pattern.user_in(tag));
+        let addressee = |user: &str| Addressee { user: Some(user.into()), owner: owner.clone() };
+        users.map(|user| (addressee(user), tag)).collect()
     }
 }
 
-/// What a selector says of the responses that are for everyone: a tag among those of a route or a version
-/// is told of like the tag. What is purged of one user's is nobody else's business.
-fn shared(selector: &Selector) -> &Selector {
-    let Selector::All(selectors) = selector else { return selector };
-    let is_bound = |one: &&Selector| matches!(one, Selector::Route(_) | Selector::Version(_));
-    let mut wanted = selectors.iter().filter(|one| !is_bound(one));
-    match (wanted.next(), wanted.next()) {
-        (Some(tag @ Selector::Tag(_)), None) => tag,
-        _ => selector,
+/// A tag that a selector is about, and whose responses with it: those for everyone where there is no owner.
+struct Scoped<'a> {
+    tag: &'a str,
+    owner: Option<&'a str>,
+}
+
+impl<'a> Scoped<'a> {
+    /// Returns what a selector says of a tag: alone, or among the responses of an owner, a route or a version.
+    fn of(selector: &'a Selector) -> Option<Self> {
+        let terms = match selector {
+            Selector::All(terms) => terms,
+            one => std::slice::from_ref(one),
+        };
+        let (mut tag, mut owner) = (None, None);
+        for term in terms {
+            let known = match term {
+                Selector::Route(_) | Selector::Version(_) => continue,
+                Selector::Tag(text) => tag.replace(&**text),
+                Selector::User(text) => owner.replace(&**text),
+                _ => return None,
+            };
+            if known.is_some() {
+                return None;
+            }
+        }
+        Some(Self { tag: tag?, owner })
     }
 }
 
@@ -111,6 +164,9 @@ impl TagPattern {
         if text.contains(char::is_control) {
             return Err(InvalidPattern::Control);
         }
+        if let Some((before, after)) = text.split_once("{user}") {
+            return Self::of_user(before, after);
+        }
         if text.contains(['{', '}']) {
             return Err(InvalidPattern::Placeholder);
         }
@@ -120,12 +176,35 @@ impl TagPattern {
         Ok(if is_prefix { Self::Prefix(tag.into()) } else { Self::Exact(tag.into()) })
     }
 
-    /// Whether this tag is shown.
+    fn of_user(before: &str, after: &str) -> Result<Self, InvalidPattern> {
+        if before.contains(['{', '}']) || after.contains(['{', '}']) {
+            return Err(InvalidPattern::Placeholder);
+        }
+        if before.contains('*') || after.contains('*') {
+            return Err(InvalidPattern::UserStar);
+        }
+        Ok(Self::User(before.into(), after.into()))
+    }
+
+    /// Whether this tag is shown to everyone.
     pub fn matches(&self, tag: &str) -> bool {
         match self {
             Self::Exact(exact) => **exact == *tag,
             Self::Prefix(prefix) => tag.starts_with(&**prefix),
+            Self::User(..) => false,
         }
+    }
+
+    /// Whether it shows users tags of their own.
+    pub fn is_of_user(&self) -> bool {
+        matches!(self, Self::User(..))
+    }
+
+    /// Returns the user to whom alone this tag is shown.
+    fn user_in<'a>(&self, tag: &'a str) -> Option<&'a str> {
+        let Self::User(before, after) = self else { return None };
+        let user = tag.strip_prefix(&**before)?.strip_suffix(&**after)?;
+        (!user.is_empty()).then_some(user)
     }
 }
 
@@ -165,7 +244,7 @@ mod tests {
 
     fn settings(tags: &[&str]) -> Settings {
         let tags = tags.iter().map(|text| TagPattern::parse(text).unwrap()).collect();
-        Settings { origins: Origins::default(), tags, listeners: 1 }
+        Settings { origins: Origins::default(), tags, listeners: 1, per_client: 1 }
     }
 
     fn purge(selectors: Vec<Selector>) -> Purge {
@@ -201,7 +280,37 @@ mod tests {
         assert_eq!(settings.shown(&of(vec![Selector::Prefix("/".into())])), None);
         assert_eq!(settings.shown(&Purge::boundary()), None);
         let all = of(vec![Selector::Everything, tag("secret")]);
-        assert_eq!(settings.shown(&all), Some(Shown { tags: vec![], everything: true }));
+        let expected = Shown { tags: vec![], everything: true, private: vec![] };
+        assert_eq!(settings.shown(&all), Some(expected));
+    }
+
+    #[test]
+    fn a_users_tag_is_for_that_user_and_an_owners_for_the_owner() {
+        let settings = settings(&["kpi", "stocks:{user}"]);
+        assert!(settings.names_users() && !settings.is_for_users_only());
+        let tag = |tag: &str| Selector::Tag(tag.into());
+        let of_owner = |tag| Selector::All([Selector::User("o".into()), tag].into());
+        let shown = |selectors| {
+            let purge = purge(selectors);
+            let shown = settings.shown(&purge)?;
+            assert!(!shown.everything);
+            let private = shown.private.iter();
+            let private = private.map(|(to, tag)| {
+                (to.user.as_deref().map(str::to_owned), to.owner.is_some(), (*tag).to_owned())
+            });
+            Some((shown.tags.iter().map(ToString::to_string).collect(), private.collect()))
+        };
+        let to =
+            |user: Option<&str>, owner, tag: &str| (user.map(str::to_owned), owner, tag.to_owned());
+        let none = Vec::<String>::new;
+        let own = vec![to(Some("42"), false, "stocks:42")];
+        assert_eq!(shown(vec![tag("stocks:42")]), Some((none(), own)));
+        let both = vec![to(Some("42"), true, "stocks:42")];
+        assert_eq!(shown(vec![of_owner(tag("stocks:42"))]), Some((none(), both)));
+        let owned = vec![to(None, true, "kpi")];
+        assert_eq!(shown(vec![of_owner(tag("kpi"))]), Some((none(), owned)));
+        assert_eq!(shown(vec![tag("stocks:"), of_owner(tag("secret"))]), None);
+        assert_eq!(shown(vec![of_owner(Selector::Url("/a".into()))]), None);
     }
 
     #[test]
@@ -212,7 +321,10 @@ mod tests {
         assert_eq!(TagPattern::parse(""), Err(InvalidPattern::Empty));
         assert_eq!(TagPattern::parse("a*b"), Err(InvalidPattern::Star));
         assert_eq!(TagPattern::parse("a**"), Err(InvalidPattern::Star));
-        assert_eq!(TagPattern::parse("a:{user}"), Err(InvalidPattern::Placeholder));
+        assert_eq!(TagPattern::parse("a:{user}!"), Ok(TagPattern::User("a:".into(), "!".into())));
+        assert_eq!(TagPattern::parse("a:{name}"), Err(InvalidPattern::Placeholder));
+        assert_eq!(TagPattern::parse("{user}:{user}"), Err(InvalidPattern::Placeholder));
+        assert_eq!(TagPattern::parse("a:{user}*"), Err(InvalidPattern::UserStar));
         assert_eq!(TagPattern::parse("a\n"), Err(InvalidPattern::Control));
     }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::Selector;
+use crate::field::Timestamp;
 
 /// How many are remembered. A response that is older than all of them is held against each once.
 const MOST: usize = 1000;
@@ -12,6 +13,8 @@ const MOST: usize = 1000;
 pub(super) struct Listed {
     selectors: VecDeque<Place>,
     bytes: usize,
+    /// When the last record was appended.
+    now: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -20,19 +23,26 @@ struct Place {
     name: u64,
     /// The table's version with which it came last.
     version: u64,
+    /// When it came last.
+    at: Option<Timestamp>,
     selector: Box<Selector>,
 }
 
 impl Listed {
+    /// Notes when what comes from now on was appended.
+    pub(super) fn advance(&mut self, now: Timestamp) {
+        self.now = Some(now);
+    }
+
     /// Notes that a selector came with this version, the latest so far.
     pub(super) fn note(&mut self, name: u64, selector: &Selector, version: u64) {
         let known = self.selectors.iter().rposition(|place| place.name == name);
         let place = known.and_then(|index| self.selectors.remove(index));
         let mut place = place.unwrap_or_else(|| {
             self.bytes += size(selector);
-            Place { name, version, selector: Box::new(selector.clone()) }
+            Place { name, version, at: self.now, selector: Box::new(selector.clone()) }
         });
-        place.version = version;
+        (place.version, place.at) = (version, self.now);
         self.selectors.push_back(place);
     }
 
@@ -46,15 +56,18 @@ impl Listed {
         newer.filter(move |place| fits(&place.selector)).map(|place| place.name)
     }
 
-    /// Takes the oldest out that need not stay, if there are too many.
-    pub(super) fn pop_excess(&mut self, must_stay: impl Fn(u64) -> bool) -> Option<u64> {
+    /// Takes the oldest out that need not stay, if there are too many. Returns its name and when it came.
+    pub(super) fn pop_excess(
+        &mut self,
+        must_stay: impl Fn(u64) -> bool,
+    ) -> Option<(u64, Option<Timestamp>)> {
         if self.selectors.len() <= MOST {
             return None;
         }
         let index = self.selectors.iter().position(|place| !must_stay(place.name))?;
         let place = self.selectors.remove(index)?;
         self.bytes -= size(&place.selector);
-        Some(place.name)
+        Some((place.name, place.at))
     }
 
     /// Takes out what need not stay.

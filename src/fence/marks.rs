@@ -42,7 +42,8 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    fn last(self) -> u64 {
+    /// The later of both.
+    pub(super) fn last(self) -> u64 {
         self.hard.max(self.soft)
     }
 }
@@ -86,12 +87,12 @@ impl Marks {
         }
     }
 
-    /// Takes the oldest mark out if there are more than there is room for.
-    pub(super) fn pop_excess(&mut self) -> Option<Mark> {
+    /// Takes the oldest mark out, with its name, if there are more than there is room for.
+    pub(super) fn pop_excess(&mut self) -> Option<(u64, Mark)> {
         while self.by_name.len() > self.capacity {
             let (seq, name) = self.order.pop_front()?;
             if is_current(&self.by_name, seq, name) {
-                return self.by_name.remove(&name);
+                return self.by_name.remove(&name).map(|mark| (name, mark));
             }
         }
         None
@@ -149,7 +150,7 @@ mod tests {
         marks.set(2, Mode::Soft, 2, 2);
         marks.set(1, Mode::Soft, 3, 3);
         marks.set(3, Mode::Hard, 4, 4);
-        assert_eq!(marks.pop_excess().map(Mark::last), Some(2));
+        assert_eq!(marks.pop_excess().map(|(name, mark)| (name, mark.last())), Some((2, 2)));
         assert!(marks.pop_excess().is_none());
         let renewed = marks.find(1).unwrap();
         assert_eq!((renewed.hard, renewed.soft, renewed.version), (1, 3, 3));

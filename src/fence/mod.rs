@@ -5,6 +5,7 @@
 //! alive while no later record selects it. That is checked when it is read, so a purge costs the same
 //! whatever it hits, and a fetch that was under way when a purge came can never bring old data back.
 
+mod forgotten;
 mod glob;
 mod listed;
 mod marks;

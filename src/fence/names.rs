@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use super::{Facets, Selector, credential_tag, listed::Listed};
+use crate::field::Timestamp;
 
 /// What kind of thing a selector looks at. A tag `x` is no URL `x`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +22,10 @@ pub(super) struct Shape(u8);
 
 /// All responses, or those with certain facets: what else a selector says holds among these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Scope(u64);
+pub(super) struct Scope {
+    shape: Shape,
+    hash: u64,
+}
 
 /// What a selector looks at, and its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +67,9 @@ impl Shape {
 
 /// Gives selectors and responses their names.
 ///
-/// A name is a hash of 64 bits under keys that are drawn for each table, so nobody outside can look for
-/// two that collide; and where two do, a purge of the one selects the other, too, which is safe.
+/// A name is a hash under keys that are drawn for each table, and in three of its 64 bits the shape. So
+/// nobody outside can look for two that collide; if two do, a purge of the one selects the other, too,
+/// which is safe.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     keys: RandomState,
@@ -96,14 +101,14 @@ impl Names {
     }
 
     /// Among all responses.
-    const ALL: Scope = Scope(0);
+    pub(super) const ALL: Scope = Scope { shape: Shape(0), hash: 0 };
 
     /// Among the responses that share these facets with this one, as far as the shape goes.
     pub(super) fn scope(&self, shape: Shape, facets: Facets<'_>) -> Scope {
         if shape == Shape(0) {
             return Self::ALL;
         }
-        Scope(self.keys.hash_one((shape.0, shape.part(facets))))
+        Scope { shape, hash: self.keys.hash_one((shape.0, shape.part(facets))) }
     }
 
     pub(super) fn everything(&self, scope: Scope) -> u64 {
@@ -144,8 +149,17 @@ impl Names {
     }
 
     /// Forgets the oldest of those that have to be looked at themselves, if there are too many.
-    pub(super) fn pop_excess(&mut self, must_stay: impl Fn(u64) -> bool) -> Option<u64> {
+    /// Returns its name and when it came.
+    pub(super) fn pop_excess(
+        &mut self,
+        must_stay: impl Fn(u64) -> bool,
+    ) -> Option<(u64, Option<Timestamp>)> {
         self.listed.pop_excess(must_stay)
+    }
+
+    /// Notes when what comes from now on was appended.
+    pub(super) fn advance(&mut self, now: Timestamp) {
+        self.listed.advance(now);
     }
 
     /// Looks at no selector any more, but those that must stay.
@@ -175,10 +189,20 @@ impl Names {
     fn name(&self, kind: Kind, scope: Scope, text: &[u8]) -> u64 {
         let mut hasher = self.keys.build_hasher();
         hasher.write_u8(kind as u8);
-        hasher.write_u64(scope.0);
+        hasher.write_u64(scope.hash);
         hasher.write(text);
-        hasher.finish()
+        let shape = u64::from(scope.shape.0) << SHAPE_AT;
+        hasher.finish() & !(SHAPES << SHAPE_AT) | shape
     }
+}
+
+/// Where in a name its shape stands: in the middle, so that tables of names spread by either end.
+const SHAPE_AT: u32 = 40;
+const SHAPES: u64 = Shape::COUNT as u64 - 1;
+
+/// Returns the facets that a selector with this name is about.
+pub(super) fn shape_of(name: u64) -> Shape {
+    Shape(u8::try_from(name >> SHAPE_AT & SHAPES).unwrap_or_default())
 }
 
 /// A selector as one thing among the responses with certain facets, if that is all it says.

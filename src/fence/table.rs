@@ -1,15 +1,17 @@
 //! The table of what was purged last: selector → place in the log.
 
 use super::{
-    Facets, Fence, LogId, Mode, PendingId, Purge, Record, Selector, Subject,
+    Facets, Fence, LogId, Mode, PendingId, Purge, Record, Selector, Subject, credential_tag,
+    forgotten::Forgotten,
     marks::{Mark, Marks},
     names::{Kind, Named, Names, Shape},
     pending::PendingPurges,
 };
+use crate::field::Timestamp;
 
 /// What was purged and when, as far as one node has applied the log.
 ///
-/// A selector takes 50 to 110 bytes, however long it is. Judging a response with four tags takes about
+/// A selector takes 50 to 110 bytes, however long it is and however often it is purged. Judging a response with four tags takes about
 /// a tenth of a microsecond once anything was purged, and each length of purged prefixes 15 ns more; as
 /// much again for each kind of facets by which was purged. Patterns and other combinations are kept as
 /// they are, 1,000 of them, and looked at one by one.
@@ -19,9 +21,12 @@ pub struct Table {
     applied: u64,
     /// What has an older fence is dead: nobody can say any more what selects it.
     floor: u64,
+    /// When the record at the floor was appended, or the first one after it; none before that is applied.
+    floor_at: Option<Timestamp>,
     version: u64,
     names: Names,
     marks: Marks,
+    forgotten: Forgotten,
     pending: PendingPurges,
     newest: Newest,
 }
@@ -94,15 +99,18 @@ impl Verdict {
 }
 
 impl Table {
-    /// A table of at most `capacity` selectors; beyond it the oldest are forgotten and the floor rises.
+    /// A table of at most `capacity` selectors. Beyond it the oldest give up their places: what they
+    /// select stays dead, and with it a few responses that share a bucket with them.
     pub fn new(capacity: usize) -> Self {
         Self {
             log: LogId::default(),
             applied: 0,
             floor: 0,
+            floor_at: None,
             version: 1,
             names: Names::default(),
             marks: Marks::new(capacity),
+            forgotten: Forgotten::default(),
             pending: PendingPurges::default(),
             newest: Newest::default(),
         }
@@ -122,7 +130,7 @@ impl Table {
             floor = self.applied.saturating_add(1);
         }
         (self.log, self.applied) = (fence.log, fence.seq);
-        self.raise(floor);
+        self.raise(floor, None);
     }
 
     /// Applies the next record of the log. One that is applied already does nothing; where records are
@@ -133,24 +141,25 @@ impl Table {
         }
         self.version += 1;
         if record.seq - 1 > self.applied {
-            self.raise(record.seq - 1);
+            self.raise(record.seq - 1, None);
         }
         self.applied = record.seq;
+        self.floor_at.get_or_insert(record.at);
+        self.names.advance(record.at);
         let Purge { mode, selectors, .. } = &record.purge;
         if *mode == Mode::Hard && selectors.contains(&Selector::Everything) {
-            return self.raise(record.seq);
+            return self.raise(record.seq, Some(record.at));
         }
         for selector in selectors {
             let named = self.name(selector);
             self.marks.set(named.name, *mode, record.seq, self.version);
         }
-        while let Some(name) = self.names.pop_excess(|name| self.pending.find(name).is_some()) {
-            if let Some(mark) = self.marks.remove(name) {
-                self.forget(mark);
-            }
+        while let Some((name, at)) = self.names.pop_excess(|name| self.pending.find(name).is_some())
+        {
+            self.forget_listed(name, at);
         }
-        while let Some(mark) = self.marks.pop_excess() {
-            self.forget(mark);
+        while let Some((name, mark)) = self.marks.pop_excess() {
+            self.forget(name, mark);
         }
     }
 
@@ -184,6 +193,17 @@ impl Table {
         self.floor
     }
 
+    /// Returns when the log that this table knows begins: responses whose origin was asked before are dead.
+    /// None before the first record is applied.
+    pub fn floor_at(&self) -> Option<Timestamp> {
+        self.floor_at
+    }
+
+    /// Returns how many selectors have given up their places so far.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten.count()
+    }
+
     /// A number that changes with every change of the table that may select anything; never 0.
     pub fn version(&self) -> u64 {
         self.version
@@ -201,7 +221,8 @@ impl Table {
 
     /// About how many bytes the table takes.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.marks.bytes() + self.pending.bytes() + self.names.bytes()
+        let kept = self.marks.bytes() + self.forgotten.bytes();
+        size_of::<Self>() + kept + self.pending.bytes() + self.names.bytes()
     }
 
     /// Whether a response with this fence, found alive when the table had the version `checked`, or
@@ -227,6 +248,12 @@ impl Table {
             verdict = verdict.max(self.judge_all(names, fence.seq, checked));
         }
         verdict
+    }
+
+    /// Whether a record selects the credential with this digest.
+    pub fn has_ended(&self, credential: &str) -> bool {
+        let name = self.names.tag(Names::ALL, &credential_tag(credential));
+        self.changed(name) > 0 || self.forgotten.last(name) > 0
     }
 
     /// The names under which a response may have been selected after the version `since`, among those that
@@ -288,16 +315,27 @@ impl Table {
         named
     }
 
-    /// What had this mark, and whatever has an older fence, is dead.
-    fn forget(&mut self, mark: Mark) {
-        self.floor = self.floor.max(mark.hard).max(mark.soft);
+    /// Gives up the place of a mark.
+    fn forget(&mut self, name: u64, mark: Mark) {
+        self.forgotten.add(name, mark);
+        self.newest.forgotten = self.newest.forgotten.max(mark.version);
+    }
+
+    /// Gives up a mark whose selector is not looked at any more: whatever has an older fence is dead.
+    fn forget_listed(&mut self, name: u64, at: Option<Timestamp>) {
+        let mark = self.marks.remove(name).unwrap_or_default();
+        let last = mark.last().max(self.forgotten.last(name));
+        if last > self.floor {
+            (self.floor, self.floor_at) = (last, self.floor_at.max(at));
+        }
         self.newest.forgotten = self.newest.forgotten.max(mark.version);
     }
 
     fn judge_by(&self, name: u64, seq: u64, checked: u64) -> Verdict {
         let applied = self.marks.find(name).map(|mark| Verdict::of(mark, seq));
         let pending = self.pending.find(name).map(|mark| Verdict::of(mark, checked));
-        applied.max(pending).unwrap_or(Verdict::Alive)
+        let forgotten = (self.forgotten.last(name) > seq).then_some(Verdict::Dead);
+        applied.max(pending).max(forgotten).unwrap_or(Verdict::Alive)
     }
 
     /// The version with which a selector last changed; 0 is never.
@@ -308,9 +346,10 @@ impl Table {
     }
 
     /// Makes dead what has an older fence than this. No mark is later, so none is needed any longer.
-    fn raise(&mut self, floor: u64) {
-        self.floor = self.floor.max(floor);
+    fn raise(&mut self, floor: u64, at: Option<Timestamp>) {
+        (self.floor, self.floor_at) = (self.floor.max(floor), at);
         self.marks.clear();
+        self.forgotten.clear();
         self.newest.forgotten = self.version;
         self.names.forget_listed(|name| self.pending.find(name).is_some());
         if self.pending.is_empty() {

@@ -2,6 +2,7 @@
 
 pub mod digest;
 mod origin_target;
+pub mod partition;
 pub mod target;
 pub mod vary;
 

@@ -34,7 +34,7 @@ pub struct OriginTarget<'a> {
     pub reach: Reach,
     /// What a trusted proxy says of the target (`X-Forwarded-Host`, …), sorted by name.
     pub told: Vec<(HeaderName, HeaderValue)>,
-    /// Who shares the response: a digest, or nothing for everybody.
+    /// Who shares the response, as [`partition`](super::partition) writes it; nothing for everybody.
     pub partition: Cow<'a, [u8]>,
 }
 
@@ -118,6 +118,22 @@ impl<'a> OriginTarget<'a> {
         let mut parts = Parts(text);
         method(parts.next()?)?;
         parts.byte()?;
+        parts.next()
+    }
+
+    /// The partition in the text of a key. Allocates nothing.
+    pub(super) fn partition_in(text: &'a [u8]) -> Option<&'a [u8]> {
+        let mut parts = Parts(text);
+        method(parts.next()?)?;
+        parts.byte()?;
+        parts.next()?;
+        parts.length()?;
+        if let Some(host) = parts.length()?.checked_sub(1) {
+            parts.take(host)?;
+        }
+        for _ in 0..2 * parts.length()? {
+            parts.next()?;
+        }
         parts.next()
     }
 
@@ -312,13 +328,18 @@ mod tests {
             path in "/[a-z%?;]{0,300}",
             query in proptest::option::of("[a-z?=&]{0,40}"),
             value in "[ -~]{0,20}",
+            sent_host in "[a-z.]{0,9}",
+            partition in proptest::collection::vec(any::<u8>(), 0..40),
         ) {
             let path = path.replace('?', "");
             let mut target = target(&host, &path, query.as_deref());
             target.told.push((HeaderName::from_static("x-forwarded-port"), HeaderValue::from_str(value.trim()).unwrap()));
+            target.partition = partition.into();
+            target.host = sent_host.into();
             for key in [target.key(), target.key().variant(b"x")] {
                 let read = key.origin_target();
                 prop_assert_eq!(read.as_ref(), Some(&target));
+                prop_assert_eq!(OriginTarget::partition_in(key.text()), Some(&*target.partition));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod body;
 mod connect;
+pub mod document;
 pub mod error;
 mod health;
 mod http1;
@@ -10,6 +11,7 @@ mod pool;
 pub mod random;
 mod server;
 pub mod settings;
+pub mod source;
 mod standing;
 pub mod tls;
 pub mod upgrade;

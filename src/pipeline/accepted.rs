@@ -329,7 +329,7 @@ impl Accepted {
 
 /// The name of a member's credential in the purge log.
 pub fn credential(member: &Member) -> String {
-    hex(member.credential.to_be_bytes())
+    member.credential_name()
 }
 
 /// One number for a credential and a target.

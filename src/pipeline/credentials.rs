@@ -3,13 +3,13 @@
 use std::{borrow::Cow, cell::RefCell, net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use smallvec::SmallVec;
 
 use super::site::{Site, SiteId};
 use crate::{
     field::{Timestamp, presence::Presence},
     key::{
         CacheKey, DigestKey, OriginTarget, Reach, digest,
+        partition::{Part, of_identity, of_several},
         target::{Forwarding, QueryRule, purge_url},
     },
     policy::{
@@ -48,9 +48,6 @@ pub struct Identity {
     reach: Reach,
     is_selecting: bool,
 }
-
-/// A partition in the key.
-type Part = SmallVec<[u8; 32]>;
 
 impl Identity {
     /// Finds out who asks, or why the request takes no part in the cache: its cookies are ambiguous, or its
@@ -110,8 +107,8 @@ impl Identity {
         if credentials.has(SECOND) {
             return Err(Reason::SecondCredential);
         }
-        let mut part = Part::from_slice(&member.part);
         let is_own = *partition == Partition::User;
+        let mut part = if is_own { of_identity(&member.part) } else { of_several(&member.part) };
         if is_own && credentials.has(Credentials::UNKNOWN_COOKIE) {
             let is_unknown = |kind| kind == Some(CookieKind::Unknown);
             let cookies = rules.cookies_that(asking.headers, &route.vary.cookies, is_unknown);
@@ -146,7 +143,7 @@ impl Identity {
         let member = Member { part, ..login(site, asking) };
         Ok(Self {
             credentials: credentials.only(Credentials::SIGNATURE.with(Credentials::PARAMETER)),
-            partition: Part::from_slice(&part),
+            partition: of_identity(&part),
             member: Some(Arc::new(member)),
             reach: site.digests.reach,
             is_selecting: false,

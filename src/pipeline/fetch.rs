@@ -471,9 +471,8 @@ impl<S: Store> Ask<S> {
         flight: Option<&Takeoff>,
     ) -> Fetched {
         let status = response.status();
-        // Of a partition it is about the credentials of the one who asked.
-        let is_refusal = self.member.is_some() && Word::of(status) == Word::Refused;
-        if validation::is_about_resource(status) && !reason.lies_in_request() && !is_refusal {
+        let is_about_resource = validation::is_about_resource(status) && !self.is_refusal(status);
+        if is_about_resource && !reason.lies_in_request() {
             match &self.stored {
                 Some(stored) if stale::takes_back(status) => {
                     Box::pin(self.take_back(stored, now)).await;
@@ -488,6 +487,18 @@ impl<S: Store> Ask<S> {
             flight.land(Landing::Alone);
         }
         Fetched::Alone(response, reason)
+    }
+
+    /// Whether a response is about the credentials that were sent, and says nothing to other members of the
+    /// partition: a 401, or a denial to one that asked for the sake of its own credentials.
+    fn is_refusal(&self, status: StatusCode) -> bool {
+        let is_shared = self.rule().partition != Partition::User;
+        self.member.is_some()
+            && match Word::of(status) {
+                Word::Refused => true,
+                Word::Denied => is_shared && self.recheck.is_some(),
+                Word::Accepted | Word::None => false,
+            }
     }
 
     /// Has every node that still has the stored response, and asks the fleet's store before it uses it

@@ -45,6 +45,7 @@ mod site;
 mod uncacheable;
 mod unknown;
 mod verdict;
+mod visitor;
 mod warmer;
 mod write;
 mod write_through;
@@ -185,6 +186,11 @@ impl<S: Store> Pipeline<S> {
             let query = credentials::purge_query(site, route, target.query);
             purge_url::of(&host, &path, query.as_deref())
         })
+    }
+
+    /// Returns the owners of what belongs to a user, by issuer and claim.
+    pub fn owners(&self, issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
+        self.site.with(|site| site.users.owners(issuer, claim))
     }
 
     /// The purge log.

@@ -11,7 +11,7 @@ use super::{
     site::Site,
 };
 use crate::{
-    field::{Timestamp, hop, presence::Presence},
+    field::{Timestamp, forwarding::Forwarding, hop, presence::Presence},
     forward::{self, told},
     key::{
         CacheKey, OriginTarget, Reach,
@@ -58,6 +58,8 @@ pub struct Lookup {
 pub fn settle_fields(site: &Site, headers: &mut HeaderMap, connection: &Connection) -> Presence {
     let presence = Presence::of(headers);
     let before = headers.len();
+    let peer = connection.peer.map(|peer| peer.ip());
+    site.users.settle_fields(headers, peer);
     if presence.has(Presence::CONNECTION) {
         hop::remove_listed(headers);
     }
@@ -67,7 +69,16 @@ pub fn settle_fields(site: &Site, headers: &mut HeaderMap, connection: &Connecti
     if !presence.has(unwanted) && headers.len() == before {
         return presence;
     }
-    let (names, others) = Presence::apart(headers, unwanted);
+    let (mut names, mut others) = Presence::apart(headers, unwanted);
+    if site.users.believes(peer) {
+        let is_kept =
+            |name: &HeaderName| Forwarding::of(name.as_str()) == Some(Forwarding::Identity);
+        let before = names.len();
+        names.retain(|name| !is_kept(name));
+        if names.len() < before {
+            others = others.with(Presence::FORWARDING).with(Presence::IDENTITY);
+        }
+    }
     for name in names {
         headers.remove(name);
     }

@@ -32,6 +32,14 @@ impl Rule {
     pub fn has_ttl(&self) -> bool {
         !self.ttl.is_empty()
     }
+
+    /// Returns the longest that a response is used under this rule, stale or not, as far as the rule
+    /// says. An origin may say more.
+    pub fn longest(&self) -> Duration {
+        let fresh = self.ttl.iter().map(|(_, time)| time).max().unwrap_or_default();
+        let stale = self.stale_while_revalidate.max(self.stale_if_error).unwrap_or_default();
+        fresh.saturating_add(stale)
+    }
 }
 
 impl Default for Rule {

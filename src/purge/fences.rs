@@ -16,11 +16,11 @@ use crate::{
     fence::{
         Facets, Fence, PendingId, Purge, Record, Stamp, Subject, Table, Verdict, credential_tag,
     },
+    field::Timestamp,
     planted::Bug,
 };
 
-/// Selectors remembered; 50 to 110 bytes each. Beyond it the oldest are forgotten, and what is stored
-/// with an older fence is dead.
+/// Selectors remembered one by one; 50 to 110 bytes each. Beyond it the oldest share buckets.
 const SELECTORS: usize = 1 << 18;
 
 /// How long a node that does not hear the log may use anything at all. After that the others forget it.
@@ -53,6 +53,8 @@ pub struct Fences {
     when_unsynced: WhenUnsynced,
     /// Records applied.
     applied: AtomicU64,
+    /// When this node began to follow the log, in milliseconds by the system's clock.
+    begun: AtomicU64,
     /// How often the floor rose, by cause.
     rises: [AtomicU64; Rise::ALL.len()],
     recent: Arc<Recent>,
@@ -85,6 +87,10 @@ impl Noted {
     }
 }
 
+fn system_now() -> Timestamp {
+    SystemTime::now().into()
+}
+
 /// Milliseconds of the process's own steady clock, beyond [`NEVER`] and [`LEFT`].
 fn millis(at: Instant) -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -108,6 +114,7 @@ impl Fences {
             table: RwLock::new(table),
             when_unsynced,
             applied: AtomicU64::new(0),
+            begun: AtomicU64::new(system_now().millis()),
             rises: Default::default(),
             recent: Arc::default(),
             passages: Passages::default(),
@@ -152,6 +159,12 @@ impl Fences {
             noted.checked.store(table.version(), Ordering::Relaxed);
         }
         is_true
+    }
+
+    /// Whether a record that is known here ended the credential with this digest. May say so of a few
+    /// others once very many selectors are remembered.
+    pub fn is_refused(&self, digest: &str) -> bool {
+        self.table.read().has_ended(digest)
     }
 
     /// Whether a request that came at `started` may share what a fetch with this stamp brings.
@@ -247,6 +260,7 @@ impl Fences {
         if before.seq != fence.seq || !rise.is_some_and(Rise::continues) {
             self.recent.begin(fence);
         }
+        self.begun.store(system_now().millis(), Ordering::Relaxed);
         if let Some(rise) = rise {
             self.count(rise);
         }
@@ -297,6 +311,19 @@ impl Fences {
     /// The record at this place holds everywhere, and whoever asked for it is told so.
     pub(super) fn acknowledged(&self, place: Fence) {
         self.passages.acknowledged(place, SystemTime::now().into());
+    }
+
+    /// Returns how far back the log reaches on this node: what was asked for earlier than that is dead.
+    pub fn reach(&self, now: Timestamp) -> Duration {
+        let begun = Timestamp::from_millis(self.begun.load(Ordering::Relaxed));
+        let floor_at = self.table.read().floor_at();
+        now.saturating_since(floor_at.map_or(begun, |at| at.min(begun)))
+    }
+
+    /// Returns how many selectors are remembered one by one, and how many gave up their places so far.
+    pub fn selectors(&self) -> (usize, u64) {
+        let table = self.table.read();
+        (table.len(), table.forgotten())
     }
 
     /// How many records were applied.
@@ -452,6 +479,8 @@ mod tests {
         apply(1, vec![Selector::Tag("a".into()), Selector::Everything]);
         assert_eq!((fences.rises(Rise::Foreign), fences.rises(Rise::Capacity)), (1, 0));
         apply(2, (0..=SELECTORS).map(|tag| Selector::Tag(tag.to_string().into())).collect());
-        assert_eq!((fences.applied(), fences.rises(Rise::Capacity)), (2, 1));
+        assert_eq!((fences.selectors(), fences.rises(Rise::Capacity)), ((SELECTORS, 1), 0));
+        apply(3, (0..1001).map(|number| Selector::Pattern(format!("/{number}*").into())).collect());
+        assert_eq!((fences.applied(), fences.rises(Rise::Capacity)), (3, 1));
     }
 }

@@ -7,11 +7,12 @@ mod passage;
 mod receipt;
 mod recent;
 mod redis;
+mod retention;
 mod rise;
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use fences::LOST;
@@ -22,6 +23,7 @@ pub use passage::Passage;
 pub use receipt::{Acknowledgement, NodeId, Once, Receipt};
 pub use recent::{Heard, Records};
 use redis::Redis;
+pub use retention::Retention;
 pub use rise::Rise;
 use tokio::{runtime::Handle, sync::watch};
 
@@ -64,6 +66,8 @@ pub struct RedisLog<'a> {
     pub connector: Connector,
     /// What the names of all keys begin with. The log is `{prefix}:log`.
     pub prefix: &'a str,
+    /// Which records stay there.
+    pub retention: Retention,
 }
 
 /// How far a node has come.
@@ -184,6 +188,13 @@ impl Log {
         }
     }
 
+    /// Lets other records stay from now on. A log in memory keeps none.
+    pub fn retain(&self, retention: Retention) {
+        if let Backend::Redis(redis) = &self.backend {
+            redis.retain(retention);
+        }
+    }
+
     // ── What was purged ──
 
     /// The records that this node applied last: 4,096 at most, the latest first. Those that it found in
@@ -263,6 +274,12 @@ impl Log {
         metrics.purge_log_seq.set(signed(self.fences.fence().seq));
         metrics.purge_log_synced.set(i64::from(self.fences.is_synced(Instant::now())));
         metrics.purge_pending.set(signed(self.pending() as u64));
+        let reach = self.fences.reach(SystemTime::now().into());
+        metrics.purge_log_reach.set(signed(reach.as_secs()));
+        let (kept, evicted) = self.fences.selectors();
+        metrics.purge_selectors.set(signed(kept as u64));
+        let counter = &metrics.purge_selectors_evicted;
+        counter.inc_by(evicted.saturating_sub(counter.get()));
         let (live, gone) = self.others();
         metrics.purge_nodes.with_label_values(&["live"]).set(signed(live as u64 + 1));
         metrics.purge_nodes.with_label_values(&["gone"]).set(signed(gone as u64));

@@ -17,6 +17,7 @@ use super::{
     purging::Purging,
     store::{Families, StoreMetrics},
     trigger::TriggerMetrics,
+    user::JwksMetrics,
 };
 use crate::policy::{cache_status::CacheResult, reason::Reason};
 
@@ -56,6 +57,12 @@ pub struct Metrics {
     pub purge_log_seq: IntGauge,
     /// 1 while this node surely knows every purge.
     pub purge_log_synced: IntGauge,
+    /// How far back the purge log reaches here, in seconds.
+    pub purge_log_reach: IntGauge,
+    /// Selectors of purges that are remembered one by one.
+    pub purge_selectors: IntGauge,
+    /// Selectors that are no longer remembered one by one.
+    pub purge_selectors_evicted: IntCounter,
     /// Records of the purge log applied.
     pub purge_records: IntCounter,
     /// Purges applied here that are in no log yet.
@@ -72,6 +79,8 @@ pub struct Metrics {
     pub purging: Purging,
     /// Access-log lines dropped.
     pub access_log_dropped: IntCounter,
+    /// The keys that verify tokens.
+    pub jwks: JwksMetrics,
     /// Schedules, polls, warming up.
     pub triggers: TriggerMetrics,
     store: Families,
@@ -168,6 +177,18 @@ impl Metrics {
                 "larder_purge_log_synced",
                 "1 while this node surely knows every purge, else 0.",
             ),
+            purge_log_reach: catalogue.gauge(
+                "larder_purge_log_reach_seconds",
+                "How far back the purge log reaches on this node; responses older than that are not used.",
+            ),
+            purge_selectors: catalogue.gauge(
+                "larder_purge_selectors",
+                "Selectors of purges that this node remembers one by one.",
+            ),
+            purge_selectors_evicted: catalogue.counter(
+                "larder_purge_selectors_evicted_total",
+                "Selectors of purges that gave up their places because there were too many.",
+            ),
             purge_records: catalogue.counter(
                 "larder_purge_records_total",
                 "Records of the purge log that this node has applied.",
@@ -205,6 +226,7 @@ impl Metrics {
                 "larder_config_last_reload_success_timestamp_seconds",
                 "When the configuration in use was loaded, in seconds since the Unix epoch.",
             ),
+            jwks: JwksMetrics::new(&catalogue),
             triggers: TriggerMetrics::new(&catalogue),
             process: Process::new(&catalogue),
             registry,

@@ -7,6 +7,7 @@ mod process;
 mod purging;
 mod store;
 mod trigger;
+mod user;
 
 pub use access_log::{AccessLog, Format, Line};
 pub use feed::FeedMetrics;
@@ -14,3 +15,4 @@ pub use metrics::{Metrics, Observation, Reload, RouteMetrics};
 pub use purging::Purging;
 pub use store::{Dropped, Operation, Outcome, StoreMetrics};
 pub use trigger::TriggerMetrics;
+pub use user::JwksMetrics;

@@ -45,6 +45,8 @@ pub enum Outcome {
     Ok,
     /// What was there could not be read.
     Damaged,
+    /// What was there is encrypted by a secret that is not known, or not as it should be.
+    Locked,
     /// The store is known to be away and was not asked.
     Open,
     /// The answer did not come in time.
@@ -60,7 +62,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const COUNT: usize = 10;
+    const COUNT: usize = 11;
 
     /// The outcome as the metrics spell it.
     pub const fn as_str(self) -> &'static str {
@@ -69,6 +71,7 @@ impl Outcome {
             Self::Miss => "miss",
             Self::Ok => "ok",
             Self::Damaged => "damaged",
+            Self::Locked => "locked",
             Self::Open => "open",
             Self::Late => "late",
             Self::Gone => "gone",

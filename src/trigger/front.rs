@@ -1,6 +1,6 @@
 //! What stands before the pipeline on the public listener and answers what is Larder's own.
 
-use std::{convert::Infallible, future::Future, sync::Arc};
+use std::{convert::Infallible, future::Future, net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 use super::{
     body::{Intake, Unread},
+    client,
     method::{self, PURGE, Purgers},
     purger::{Purger, json, receipted, unavailable},
     webhook::{Delivery, Mapped, Plan, Webhook},
@@ -35,8 +36,10 @@ pub struct Front<H> {
     further: Further,
 }
 
-/// What else is Larder's own: answers where the path is its.
-pub type Further = Box<dyn Fn(&Request<Incoming>) -> Option<Response<Made>> + Send + Sync>;
+/// What else is Larder's own: answers where the path is its. It is told the peer's address and the client's,
+/// as far as they are known.
+pub type Further =
+    Box<dyn Fn(&Request<Incoming>, [Option<IpAddr>; 2]) -> Option<Response<Made>> + Send + Sync>;
 
 /// A body that is made as it goes.
 pub type Made = UnsyncBoxBody<Bytes, Infallible>;
@@ -92,7 +95,8 @@ where
         if !self.desk.claims(request.method(), request.uri()) {
             return Either::Left(self.handler.handle(request, connection));
         }
-        if let Some(answer) = (self.further)(&request) {
+        let addresses = self.desk.addresses(request.headers(), connection);
+        if let Some(answer) = (self.further)(&request, addresses) {
             return Either::Right(std::future::ready(answer.map(H::Body::from)).boxed());
         }
         let (desk, connection) = (Arc::clone(&self.desk), Arc::clone(connection));
@@ -108,6 +112,13 @@ impl Desk {
         let path = uri.path();
         (path.as_bytes().get(1) == Some(&b'_') && path.starts_with(OWN))
             || (method.as_str() == PURGE && self.settings.load().purgers.any())
+    }
+
+    /// The addresses of the peer and of the client.
+    fn addresses(&self, headers: &HeaderMap, connection: &Connection) -> [Option<IpAddr>; 2] {
+        let peer = connection.peer.map(|peer| peer.ip().to_canonical());
+        let settings = self.settings.load();
+        [peer, client::address(peer, headers, &settings.purgers.trusted)]
     }
 
     async fn answer(&self, request: Request<Incoming>, connection: &Connection) -> Response<Bytes> {
@@ -162,7 +173,7 @@ impl Desk {
         };
         let now = (self.now)();
         let delivery = Delivery { headers: &head.headers, body: &body, now };
-        match webhook.plan(&delivery) {
+        match webhook.plan(&delivery, self.purger.owners()) {
             Ok(Plan::Purge { mapped, id }) => self.deliver(name, mapped, id.as_deref()).await,
             Ok(Plan::Answer(challenge)) => {
                 self.count(name, "challenge");

@@ -29,6 +29,6 @@ pub use method::Purgers;
 pub use poll::{Poll, PollState, Polls};
 pub use purger::{Purger, json, log_out_of_reach, receipted, retry, status, unavailable};
 pub use schedule::Schedule;
-pub use selector::{Normal, SelectorError};
+pub use selector::{Normal, Owners, Resolver, SelectorError};
 pub use tasks::{Now, Surroundings, Tasks};
 pub use webhook::Webhook;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use super::selector::{self, Normal, SelectorError};
+use super::selector::{self, Normal, Owners, Resolver, SelectorError};
 use crate::{
     fence::{Mode, Purge, Record, Selector, Source},
     problem::Problem,
@@ -19,13 +19,13 @@ use crate::{
 pub struct Purger {
     log: Arc<Log>,
     metrics: Arc<Metrics>,
-    normal: Box<Normal>,
+    resolver: Resolver,
 }
 
 impl Purger {
-    /// A purger for this log. `normal` gives a URL its form in the cache key.
-    pub fn new(log: Arc<Log>, metrics: Arc<Metrics>, normal: Box<Normal>) -> Self {
-        Self { log, metrics, normal }
+    /// A purger for this log. `resolver` says what URLs and users mean in selectors.
+    pub fn new(log: Arc<Log>, metrics: Arc<Metrics>, resolver: Resolver) -> Self {
+        Self { log, metrics, resolver }
     }
 
     /// Appends a purge, waits for the other nodes, and counts it. Nothing that it selects is used any more
@@ -74,7 +74,7 @@ impl Purger {
 
     /// The selector of a URL as people write it.
     pub fn url(&self, text: &str) -> Result<Selector, SelectorError> {
-        selector::url(text, &*self.normal)
+        selector::url(text, self.normal())
     }
 
     /// The purges that this node applied last, the latest first.
@@ -84,7 +84,17 @@ impl Purger {
 
     /// The normal form of URLs.
     pub fn normal(&self) -> &Normal {
-        &*self.normal
+        &*self.resolver.normal
+    }
+
+    /// The owners that users come to.
+    pub fn owners(&self) -> &Owners {
+        &*self.resolver.owners
+    }
+
+    /// What selectors mean.
+    pub fn resolver(&self) -> &Resolver {
+        &self.resolver
     }
 
     /// The purge log.

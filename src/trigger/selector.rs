@@ -1,6 +1,6 @@
 //! Selectors as people write them, in the form in which purges compare them. Pure.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use percent_encoding::{AsciiSet, CONTROLS};
 use thiserror::Error;
@@ -47,6 +47,18 @@ pub enum SelectorError {
 
 /// The normal form of a URL as keys have it, `host/path?query`, under the route that governs it.
 pub type Normal = dyn Fn(&Target<'_>) -> Box<str> + Send + Sync;
+
+/// Returns the owners of responses that belong to a user, by issuer and claim: keyed digests. Without an
+/// issuer, those of the user under each issuer that the configuration names.
+pub type Owners = dyn Fn(Option<&str>, &str) -> Vec<Arc<str>> + Send + Sync;
+
+/// What selectors mean under the configuration in force.
+pub struct Resolver {
+    /// The form of URLs.
+    pub normal: Box<Normal>,
+    /// The owners that users come to.
+    pub owners: Box<Owners>,
+}
 
 /// A tag, compared byte by byte.
 pub fn tag(text: &str) -> Result<Selector, SelectorError> {
@@ -96,10 +108,15 @@ pub fn pattern(text: &str) -> Result<Selector, SelectorError> {
     Ok(Selector::Pattern(normal_beginning(text, Stars::Meant)?))
 }
 
-/// All responses that are this user's.
-pub fn user(text: &str) -> Result<Selector, SelectorError> {
+/// All responses of this user, whom the claim or a gateway calls so. The selectors hold no name, only
+/// digests; each of them selects the user under another issuer.
+pub fn user(
+    text: &str,
+    issuer: Option<&str>,
+    owners: &Owners,
+) -> Result<Vec<Selector>, SelectorError> {
     check(text, tag::LONGEST)?;
-    Ok(Selector::User(text.into()))
+    Ok(owners(issuer, text).iter().map(|owner| Selector::User((**owner).into())).collect())
 }
 
 /// All responses that are stored under this route.

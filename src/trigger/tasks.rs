@@ -79,15 +79,18 @@ mod tests {
     use crate::{
         key::target::Target,
         purge::Log,
-        trigger::{Nodes, Purger},
+        trigger::{Nodes, Purger, Resolver},
         warm::Budget,
     };
 
     /// A node that is alone, its log, and a clock that goes with tokio's.
     fn alone() -> (Surroundings<Nodes>, Arc<Log>) {
         let (log, metrics) = (Arc::new(Log::in_memory()), Metrics::new());
-        let normal = Box::new(|target: &Target<'_>| target.path.into());
-        let purger = Purger::new(Arc::clone(&log), Arc::clone(&metrics), normal);
+        let resolver = Resolver {
+            normal: Box::new(|target: &Target<'_>| target.path.into()),
+            owners: Box::new(|_, _| Vec::new()),
+        };
+        let purger = Purger::new(Arc::clone(&log), Arc::clone(&metrics), resolver);
         let began = tokio::time::Instant::now();
         let base = Timestamp::from_seconds(1_768_024_230);
         let surroundings = Surroundings {

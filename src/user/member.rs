@@ -26,6 +26,13 @@ pub struct Member {
     pub expires: Option<Timestamp>,
 }
 
+impl Member {
+    /// Returns the name by which the purge log ends the credential: its digest in hexadecimal.
+    pub fn credential_name(&self) -> String {
+        hex(self.credential.to_be_bytes())
+    }
+}
+
 impl fmt::Debug for Member {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("[redacted]")

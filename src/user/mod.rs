@@ -1,7 +1,11 @@
 //! Who asks: identities that requests prove, by verified tokens or the field of a trusted gateway.
 
+mod gateway;
+mod jwks;
+mod keys;
 mod member;
 mod narrow;
+mod owners;
 mod refusal;
 mod remembered;
 mod scalar;
@@ -12,14 +16,18 @@ mod tokens;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, header};
+use smallvec::SmallVec;
 
 use crate::{
     field::Timestamp,
     key::DigestKey,
     policy::{Partition, Reason},
 };
+use gateway::Gateway;
 use tokens::{Roles, Tokens};
 
+pub use crate::origin::source::Source;
+pub use keys::Keys;
 pub use member::Member;
 pub use narrow::USUAL as USUAL_NARROWING;
 pub use refusal::Refusal;
@@ -29,30 +37,32 @@ pub use settings::{Carrier, GatewayRules, KeySource, Proof, TokenRules};
 pub struct Users {
     digests: DigestKey,
     partitions: Box<[Partition]>,
-    source: Source,
+    proven: Proven,
     recheck: Duration,
 }
 
-/// What proves who asks.
-enum Source {
-    None,
+/// By what identities are proven.
+enum Proven {
+    Nothing,
     Token(Box<Tokens>),
+    Gateway(Box<Gateway>),
 }
 
 impl Users {
     /// Identities whose digests are made with this key. Nothing proves any until [`Self::proven_by`] says so.
     pub fn new(digests: DigestKey) -> Self {
         let recheck = Proof::None.usual_recheck();
-        Self { digests, partitions: Box::default(), source: Source::None, recheck }
+        Self { digests, partitions: Box::default(), proven: Proven::Nothing, recheck }
     }
 
-    /// Identities that are proven like this, as members of the partitions that routes use.
+    /// Identities that are proven like this, as members of the partitions that routes use. Tokens are verified
+    /// with these keys.
     #[must_use]
     pub fn proven_by(
         self,
         proof: Proof,
+        keys: Option<Arc<Keys>>,
         partitions: impl IntoIterator<Item = Partition>,
-        recheck: Option<Duration>,
     ) -> Self {
         let mut known = vec![Partition::User];
         for partition in partitions.into_iter().filter(Partition::needs_identity) {
@@ -60,18 +70,26 @@ impl Users {
                 known.push(partition);
             }
         }
-        let recheck = recheck.unwrap_or_else(|| proof.usual_recheck());
-        let source = match proof {
-            Proof::None | Proof::Gateway(_) => Source::None,
-            Proof::Token(rules) => Source::Token(Box::new(Tokens::new(rules))),
+        let recheck = proof.usual_recheck();
+        let proven = match (proof, keys) {
+            (Proof::Gateway(rules), _) => Proven::Gateway(Box::new(Gateway::new(rules))),
+            (Proof::Token(rules), Some(keys)) => Proven::Token(Box::new(Tokens::new(*rules, keys))),
+            (Proof::None | Proof::Token(_), _) => Proven::Nothing,
         };
-        Self { partitions: known.into(), source, recheck, ..self }
+        Self { partitions: known.into(), proven, recheck, ..self }
+    }
+
+    /// Identities whose credentials count as accepted for this long; if it is left out, 5 minutes for tokens and
+    /// one minute for all others.
+    #[must_use]
+    pub fn rechecked_after(self, recheck: Option<Duration>) -> Self {
+        Self { recheck: recheck.unwrap_or(self.recheck), ..self }
     }
 
     /// Whether requests prove who they are: by tokens, or through a gateway. Otherwise their exact
     /// credentials are all that is known.
     pub fn are_verified(&self) -> bool {
-        !matches!(self.source, Source::None)
+        !matches!(self.proven, Proven::Nothing)
     }
 
     /// Returns who asks, as a member of this partition, or why the request takes part in none.
@@ -90,13 +108,14 @@ impl Users {
     pub fn examine(
         &self,
         partition: &Partition,
-        (headers, _peer): (&HeaderMap, Option<IpAddr>),
+        (headers, peer): (&HeaderMap, Option<IpAddr>),
         now: Timestamp,
     ) -> Result<Arc<Member>, Refusal> {
         let roles = Roles { digests: &self.digests, partitions: &self.partitions };
-        let verified = match &self.source {
-            Source::None => return Err(Refusal::NoToken),
-            Source::Token(tokens) => tokens.verified(headers, roles, now)?,
+        let verified = match &self.proven {
+            Proven::Nothing => return Err(Refusal::NoToken),
+            Proven::Token(tokens) => tokens.verified(headers, roles, now)?,
+            Proven::Gateway(gateway) => gateway.verified(headers, peer, roles)?,
         };
         let place = self.partitions.iter().position(|known| known == partition);
         match place.and_then(|place| verified.members.get(place)) {
@@ -109,9 +128,10 @@ impl Users {
     /// Whether identities are made of this field: of its token, or of what a gateway says in it. Of `Cookie`
     /// only the one cookie counts that [`Self::cookie`] names.
     pub fn reads(&self, field: &HeaderName) -> bool {
-        match &self.source {
-            Source::None => false,
-            Source::Token(tokens) => match tokens.carrier() {
+        match &self.proven {
+            Proven::Nothing => false,
+            Proven::Gateway(gateway) => gateway.reads(field),
+            Proven::Token(tokens) => match tokens.carrier() {
                 Carrier::Field(name) => name == field,
                 Carrier::Cookie(_) => *field == header::COOKIE,
             },
@@ -120,9 +140,25 @@ impl Users {
 
     /// The cookie that identities are made of, if they are made of one.
     pub fn cookie(&self) -> Option<&str> {
-        match &self.source {
-            Source::Token(tokens) => tokens.carrier().cookie(),
-            Source::None => None,
+        match &self.proven {
+            Proven::Token(tokens) => tokens.carrier().cookie(),
+            Proven::Nothing | Proven::Gateway(_) => None,
+        }
+    }
+
+    /// Whether what this peer says about its users counts.
+    pub fn believes(&self, peer: Option<IpAddr>) -> bool {
+        matches!(&self.proven, Proven::Gateway(gateway) if gateway.is(peer))
+    }
+
+    /// Removes the fields that only a gateway may set, unless this peer is one, and those that an origin may
+    /// take for them (`X_User_Id`). Costs nothing without a gateway.
+    pub fn settle_fields(&self, headers: &mut HeaderMap, peer: Option<IpAddr>) {
+        let Proven::Gateway(gateway) = &self.proven else { return };
+        let unwanted: SmallVec<[HeaderName; 4]> =
+            headers.keys().filter(|name| gateway.removes(name, peer)).cloned().collect();
+        for name in unwanted {
+            headers.remove(name);
         }
     }
 

@@ -39,10 +39,11 @@ pub(super) struct Verified {
 impl Verified {
     pub(super) fn new(
         expires: Option<Timestamp>,
-        (key, generation): (Option<KeyId>, u64),
+        key: Option<(KeyId, u64)>,
         members: Box<[Result<Arc<Member>, Refusal>]>,
     ) -> Self {
-        Self { expires, key, generation: generation.into(), members }
+        let (key, generation) = key.unzip();
+        Self { expires, key, generation: generation.unwrap_or_default().into(), members }
     }
 
     /// Whether its key is in this generation of keys, as far as it is known without looking.

@@ -7,7 +7,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::token::{algorithm::Algorithm, key::Key};
-use crate::key::DigestKey;
+use crate::{key::DigestKey, origin::source::Source};
 
 /// What proves who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,7 +16,7 @@ pub enum Proof {
     #[default]
     None,
     /// A signed token.
-    Token(TokenRules),
+    Token(Box<TokenRules>),
     /// A gateway that has logged the user in, and names it in a field.
     Gateway(GatewayRules),
 }
@@ -50,6 +50,14 @@ pub enum Carrier {
 }
 
 impl Carrier {
+    /// The field, if it is one.
+    pub fn field(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Field(name) => Some(name),
+            Self::Cookie(_) => None,
+        }
+    }
+
     /// The cookie, if it is one.
     pub fn cookie(&self) -> Option<&str> {
         match self {
@@ -65,7 +73,7 @@ pub enum KeySource {
     /// The operator gives them.
     Given(Box<[Key]>),
     /// The issuer publishes them at this URL (RFC 7517 §5).
-    Jwks(Box<str>),
+    Jwks(Source),
 }
 
 /// Which gateway says who asks.
@@ -89,6 +97,16 @@ impl Proof {
         }
     }
 
+    /// The fields that only say who asks.
+    pub fn fields(&self) -> impl Iterator<Item = &HeaderName> {
+        let (own, further) = match self {
+            Self::None => (None, [].as_slice()),
+            Self::Token(rules) => (rules.carrier.field(), [].as_slice()),
+            Self::Gateway(rules) => (Some(&rules.name), &*rules.narrows),
+        };
+        own.into_iter().chain(further)
+    }
+
     /// Returns a key for digests of identities that all nodes with these settings have in common. None if
     /// nothing proves any.
     ///
@@ -99,7 +117,7 @@ impl Proof {
             Self::None => return None,
             Self::Token(rules) => match &rules.keys {
                 KeySource::Given(keys) => keys.iter().flat_map(Key::material).collect(),
-                KeySource::Jwks(url) => url.as_bytes().to_vec(),
+                KeySource::Jwks(url) => format!("{}{}", url.server, url.target).into_bytes(),
             },
             Self::Gateway(rules) => rules.name.as_str().as_bytes().to_vec(),
         };

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{
+    keys::{KeySet, Keys},
     member::{self, Member},
     narrow,
     refusal::Refusal,
     remembered::{Remembered, Verified},
     scalar::Scalar,
-    settings::{Carrier, KeySource, TokenRules},
+    settings::{Carrier, TokenRules},
     token::{
         self, Token,
         json::{self, Object},
-        key::{Key, KeyId},
     },
 };
 use crate::{
@@ -33,6 +33,7 @@ const BINDING_FIELDS: [HeaderName; 3] = [
 /// The tokens that count under one configuration.
 pub(super) struct Tokens {
     rules: TokenRules,
+    keys: Arc<Keys>,
     remembered: Remembered,
 }
 
@@ -44,14 +45,19 @@ pub(super) struct Roles<'a> {
 }
 
 impl Tokens {
-    pub(super) fn new(mut rules: TokenRules) -> Self {
+    pub(super) fn new(mut rules: TokenRules, keys: Arc<Keys>) -> Self {
         rules.narrows.sort_unstable();
-        Self { rules, remembered: Remembered::new() }
+        Self { rules, keys, remembered: Remembered::new() }
     }
 
     /// Where the token stands.
     pub(super) fn carrier(&self) -> &Carrier {
         &self.rules.carrier
+    }
+
+    /// The issuers that count; if there are none, any.
+    pub(super) fn issuers(&self) -> &[Box<str>] {
+        &self.rules.issuers
     }
 
     /// Returns who asks. Verifies a signature only if the token is not remembered.
@@ -65,20 +71,26 @@ impl Tokens {
         if BINDING_FIELDS.iter().any(|name| headers.contains_key(name)) {
             return Err(Refusal::Bound);
         }
+        let keys = self.keys.current();
         if let Some(verified) = self.remembered.get(credentials) {
             if verified.expires.is_some_and(|expires| expires <= now) {
                 self.remembered.remove(credentials);
                 return Err(Refusal::Expired);
             }
-            return Ok(verified);
+            if is_still_signed(&verified, &keys) {
+                return Ok(verified);
+            }
+            self.remembered.remove(credentials);
         }
-        if self.remembered.are_forged(credentials, 0) {
+        if self.remembered.are_forged(credentials, keys.generation) {
             return Err(Refusal::Signature);
         }
-        let verified = self.verify(self.token(credentials)?, roles, now).map(Arc::new);
+        let token = self.token(credentials)?;
+        let verified = self.verify(token, (&keys, roles), now).map(Arc::new);
         match &verified {
             Ok(verified) => self.remembered.insert(credentials, Arc::clone(verified)),
-            Err(Refusal::Signature) => self.remembered.note_forged(credentials, 0),
+            Err(Refusal::Signature) => self.remembered.note_forged(credentials, keys.generation),
+            Err(Refusal::UnknownKey) => self.keys.request_fetch(),
             Err(_) => {}
         }
         verified
@@ -118,9 +130,18 @@ impl Tokens {
         }
     }
 
-    fn verify(&self, token: &[u8], roles: Roles<'_>, now: Timestamp) -> Result<Verified, Refusal> {
+    fn verify(
+        &self,
+        token: &[u8],
+        (keys, roles): (&KeySet, Roles<'_>),
+        now: Timestamp,
+    ) -> Result<Verified, Refusal> {
         let token = Token::parse(token)?;
-        let key = self.key_of(&token)?;
+        let counts = |algorithms: &[_]| algorithms.contains(&token.algorithm);
+        if !self.rules.algorithms.as_deref().is_none_or(counts) {
+            return Err(Refusal::Algorithm);
+        }
+        let key = keys.signer_of(&token)?;
         let claims = token.claims()?;
         let expires = token::check_times(&claims, now)?;
         let issuer = self.check_parties(&claims)?;
@@ -133,22 +154,7 @@ impl Tokens {
             expires,
         };
         let members = roles.partitions.iter().map(|partition| claimant.member(partition));
-        Ok(Verified::new(expires, (Some(key), 0), members.collect()))
-    }
-
-    /// The key whose signature the token has.
-    fn key_of(&self, token: &Token<'_>) -> Result<KeyId, Refusal> {
-        let counts = |algorithms: &[_]| algorithms.contains(&token.algorithm);
-        if !self.rules.algorithms.as_deref().is_none_or(counts) {
-            return Err(Refusal::Algorithm);
-        }
-        let KeySource::Given(keys) = &self.rules.keys else { return Err(Refusal::NoKeys) };
-        let mut fitting = keys.iter().filter(|key| key.is_for(token.algorithm)).peekable();
-        if fitting.peek().is_none() {
-            return Err(Refusal::Algorithm);
-        }
-        let is_signer = |key: &&Key| key.verifies(token.algorithm, token.signed, &token.signature);
-        fitting.find(is_signer).map(|key| key.id).ok_or(Refusal::Signature)
+        Ok(Verified::new(expires, Some((key, keys.generation)), members.collect()))
     }
 
     /// Checks issuer and audience. Returns the issuer; empty if the token names none.
@@ -171,6 +177,18 @@ impl Tokens {
         }
         Ok(issuer)
     }
+}
+
+/// Whether the key that verified a token is still there: it is looked for when the keys have changed.
+fn is_still_signed(verified: &Verified, keys: &KeySet) -> bool {
+    if verified.is_of(keys.generation) {
+        return true;
+    }
+    let is_there = verified.key.is_some_and(|key| keys.has(key));
+    if is_there {
+        verified.renew(keys.generation);
+    }
+    is_there
 }
 
 /// A digest of what is signed: the same for every spelling of a signature.

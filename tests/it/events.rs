@@ -7,7 +7,7 @@ use http::{Request, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use larder::{
-    feed::{Feed, Heard, Origins, Settings, TagPattern},
+    feed::{Caller, Feed, Heard, Origins, Settings, TagPattern},
     fence::{Fence, LogId, Mode, Purge, Record, Selector, Source},
     field::Timestamp,
     server::{Connection, Incoming, Settings as ServerSettings},
@@ -37,7 +37,7 @@ impl Station {
     /// One that shows every tag, and has heard of a log without records.
     async fn start(listeners: usize) -> Self {
         let tags = vec![TagPattern::parse("*").unwrap()];
-        let settings = Settings { origins: Origins::Any, tags, listeners };
+        let settings = Settings { origins: Origins::Any, tags, listeners, per_client: listeners };
         let metrics = Metrics::new();
         let now = || Timestamp::from_seconds(1000);
         let feed = Arc::new(Feed::new(Some(settings), Arc::clone(&metrics), Vec::new, now));
@@ -48,7 +48,7 @@ impl Station {
         let (following, answering) = (Arc::clone(&feed), Arc::clone(&feed));
         tokio::spawn(async move { following.follow(heard).await });
         let answer = move |request: Request<Incoming>, _: Arc<Connection>| {
-            let answer = answering.answer(&request);
+            let answer = answering.answer(&request, &Caller::default());
             async move {
                 let Some(answer) = answer else { return reply(200, "elsewhere") };
                 answer.map(|body| body.map_err(|never: Infallible| match never {}).boxed_unsync())

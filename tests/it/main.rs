@@ -33,6 +33,7 @@ mod partitions;
 mod passthrough;
 mod poisoning;
 mod purge_log;
+mod purge_reach;
 mod purging;
 mod race;
 mod receipts;

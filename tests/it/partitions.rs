@@ -1,13 +1,59 @@
 //! Responses behind a login: whose they are, who shares them, and what ends that.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::hmac;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
+use serde_json::{Value, json};
+
 use super::support::{
-    fleet::Fleet,
+    fleet::{Fleet, moment},
     gate::Gate,
     proxy::{Proxy, request},
     redis::Redis,
     script::{Asked, Said, Scripted},
+    wire::Reply,
     within,
 };
+
+/// The secret of the tokens.
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// `Authorization` with a token of this user for these scopes, which ends in an hour by the real clock.
+fn bearer(user: &str, scope: &str) -> String {
+    bearer_until(user, scope, now() + 3600)
+}
+
+fn bearer_until(user: &str, scope: &str, end: u64) -> String {
+    let firm = user.get(..1).unwrap();
+    bearer_of(&json!({ "sub": user, "scope": scope, "firm": firm, "exp": end }))
+}
+
+fn bearer_of(claims: &Value) -> String {
+    let signed = [r#"{"alg":"HS256"}"#.to_owned(), claims.to_string()].map(|it| BASE64.encode(it));
+    let signed = signed.join(".");
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    format!("Bearer {signed}.{}", BASE64.encode(hmac::sign(&key, signed.as_bytes())))
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// A route with this partition, made of tokens.
+fn by_token(partition: &str) -> String {
+    format!(
+        "user.jwt = {{ secret = \"{SECRET}\" }}\n[[route]]\nname = \"a\"\nmatch = \"/**\"\n\
+         ttl = \"1h\"\npartition = \"{partition}\""
+    )
+}
+
+/// `X-API-Cache` and the reason.
+fn outcome(reply: &Reply) -> String {
+    let status = reply.header("cache-status").unwrap();
+    let detail = status.split("detail=").nth(1).unwrap_or("-");
+    format!("{} {detail}", reply.cache())
+}
 
 /// Answers with what the request says about who asks, and for how long.
 fn stamped(asked: &Asked) -> Said {
@@ -299,6 +345,265 @@ async fn a_write_purges_for_its_writer_alone() {
         get("Bearer bob").await;
         proxy.ask("PUT", "/a", &token("Bearer zoe")).await;
         assert_eq!(get("Bearer bob").await, "MISS");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tokens_of_one_user_with_the_same_rights_share_and_others_do_not() {
+    within(async {
+        let origin = Scripted::start(stamped).await;
+        let proxy = Proxy::with(&origin.url(), &by_token("user"));
+        let get =
+            async |token: &str| outcome(&proxy.get_with("/a", &[("authorization", token)]).await);
+        let (first, later) = (bearer("zoe", "read"), bearer_until("zoe", "read", now() + 7200));
+        assert_eq!(get(&first).await, "MISS cold");
+        assert_eq!(get(&first).await, "HIT -");
+        assert_eq!(get(&later).await, "EXPIRED recheck", "the origin has to accept it, too");
+        assert_eq!(get(&later).await, "HIT -");
+        for other in [bearer("zoe", "read write"), bearer("bob", "read")] {
+            assert_eq!(get(&other).await, "MISS cold");
+            assert_eq!(get(&other).await, "HIT -");
+        }
+        assert_eq!(origin.requests(), 4);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tokens_that_cannot_be_verified_take_no_part() {
+    within(async {
+        let origin = Scripted::start(stamped).await;
+        let proxy = Proxy::with(&origin.url(), &by_token("user"));
+        let get =
+            async |token: &str| outcome(&proxy.get_with("/a", &[("authorization", token)]).await);
+        let valid = bearer("zoe", "read");
+        get(&valid).await;
+        assert_eq!(get(&valid).await, "HIT -");
+        let mut forged = valid.clone();
+        forged.truncate(valid.len() - 4);
+        for token in [&*forged, &bearer_until("zoe", "read", now() - 1), "Bearer x", "Basic eDp5"] {
+            assert_eq!(get(token).await, "BYPASS unverified-token", "{token}");
+        }
+        assert_eq!(outcome(&proxy.get("/a").await), "BYPASS no-identity");
+        let both = [("authorization", &*valid), ("cookie", "session=1")];
+        assert_eq!(outcome(&proxy.get_with("/a", &both).await), "BYPASS second-credential");
+        let query = proxy.get_with("/a?api_key=1", &[("authorization", &valid)]).await;
+        assert_eq!(outcome(&query), "BYPASS second-credential");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn everybody_with_a_token_and_the_same_rights_shares_what_is_authenticated() {
+    within(async {
+        let origin = Scripted::start(stamped).await;
+        let proxy = Proxy::with(&origin.url(), &by_token("authenticated"));
+        let get = async |token: &str, target: &str| {
+            let reply = proxy.get_with(target, &[("authorization", token)]).await;
+            (outcome(&reply), reply.body.clone())
+        };
+        let [zoe, bob, admin] = [bearer("zoe", "r"), bearer("bob", "r"), bearer("eve", "r w")];
+        assert_eq!(get(&zoe, "/a").await.0, "MISS cold");
+        assert_eq!(get(&bob, "/b").await.0, "MISS cold");
+        assert_eq!(get(&bob, "/a").await, ("HIT -".to_owned(), format!("{zoe} - -")));
+        assert_eq!(get(&admin, "/a").await.0, "MISS cold", "other rights");
+        assert_eq!(outcome(&proxy.get("/a").await), "BYPASS no-identity");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_separates_and_a_missing_one_takes_no_part() {
+    within(async {
+        let origin = Scripted::start(stamped).await;
+        let proxy = Proxy::with(&origin.url(), &by_token("claim:firm"));
+        let get = async |token: &str, target: &str| {
+            outcome(&proxy.get_with(target, &[("authorization", token)]).await)
+        };
+        let [zoe, zack, bob] = [bearer("zoe", "r"), bearer("zack", "r"), bearer("bob", "r")];
+        get(&zoe, "/a").await;
+        get(&zack, "/b").await;
+        assert_eq!(get(&zack, "/a").await, "HIT -", "one tenant");
+        assert_eq!(get(&bob, "/a").await, "MISS cold");
+        let without = bearer_of(&json!({ "sub": "zoe", "exp": now() + 60 }));
+        assert_eq!(get(&without, "/a").await, "BYPASS no-identity");
+        proxy.ask("PUT", "/a", &[("authorization", &zoe)]).await;
+        assert_eq!(get(&zack, "/a").await, "MISS purged", "a write is for the tenant");
+        assert_eq!(get(&bob, "/a").await, "HIT -");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_varies_by_the_token_is_not_shared_among_tokens() {
+    within(async {
+        let origin = Scripted::start(|asked| stamped(asked).with("vary", "Authorization")).await;
+        let proxy = Proxy::with(&origin.url(), &by_token("authenticated"));
+        let fields = bearer("zoe", "r");
+        for _ in 0..2 {
+            let reply = proxy.get_with("/a", &[("authorization", &fields)]).await;
+            assert_eq!(outcome(&reply), "MISS vary-credential");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_refusal_of_one_token_is_not_the_answer_to_another() {
+    within(async {
+        let gate = Gate::closed();
+        let behind = gate.clone();
+        let [zoe, bob] = [bearer("zoe", "r"), bearer("bob", "r")];
+        let revoked = zoe.clone();
+        let origin = Scripted::start(move |asked| match asked.header("authorization") {
+            Some(token) if asked.target == "/a" && token == revoked => {
+                Said::status(401, "no").after(&behind)
+            }
+            _ => stamped(asked),
+        })
+        .await;
+        let proxy = Proxy::with(&origin.url(), &by_token("authenticated"));
+        for token in [&zoe, &bob] {
+            proxy.get_with("/other", &[("authorization", token)]).await;
+        }
+        let mut leader = proxy.connect().await;
+        leader.write(request("GET", "/a", &[("authorization", &zoe)])).await;
+        origin.asked_for(3).await;
+        let mut follower = proxy.connect().await;
+        follower.write(request("GET", "/a", &[("authorization", &bob)])).await;
+        while proxy.metric("larder_collapsed_requests_total", "").await == 0 {
+            moment().await;
+        }
+        gate.open();
+        assert_eq!(leader.read_reply().await.status(), 401);
+        let reply = follower.read_reply().await;
+        assert_eq!((reply.status(), &*reply.body), (200, &*format!("{bob} - -")));
+        let again = proxy.get_with("/other", &[("authorization", &zoe)]).await;
+        assert_eq!(outcome(&again), "EXPIRED recheck", "its token counts no more");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_target_that_is_denied_to_one_token_stays_there_for_others() {
+    within(async {
+        let [zoe, bob] = [bearer("zoe", "r"), bearer("bob", "r")];
+        let denied = zoe.clone();
+        let origin = Scripted::start(move |asked| match asked.header("authorization") {
+            Some(token) if asked.target == "/a" && token == denied => Said::status(403, "no"),
+            _ => stamped(asked),
+        })
+        .await;
+        let proxy = Proxy::with(&origin.url(), &by_token("authenticated"));
+        let get = async |token: &str, target: &str| {
+            let reply = proxy.get_with(target, &[("authorization", token)]).await;
+            (reply.status(), outcome(&reply))
+        };
+        get(&bob, "/a").await;
+        assert_eq!(get(&zoe, "/a").await.0, 403);
+        assert_eq!(get(&zoe, "/b").await.0, 200);
+        assert_eq!(get(&zoe, "/a").await.0, 403, "accepted, but not here");
+        assert_eq!(get(&bob, "/a").await, (200, "HIT -".to_owned()));
+        assert_eq!(get(&zoe, "/b").await, (200, "HIT -".to_owned()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_users_response_ends_with_the_token_that_fetched_it() {
+    within(async {
+        let origin = Scripted::start(|asked| {
+            stamped(asked).with("cache-control", "max-age=10, stale-while-revalidate=600")
+        })
+        .await;
+        let proxy = Proxy::with(&origin.url(), &by_token("user"));
+        let get =
+            async |token: &str| outcome(&proxy.get_with("/a", &[("authorization", token)]).await);
+        let short = bearer_until("zoe", "r", now() + 100);
+        let long = bearer("zoe", "r");
+        get(&short).await;
+        proxy.advance(20);
+        assert_eq!(get(&short).await, "STALE stale-while-revalidate");
+        origin.asked_for(2).await;
+        proxy.advance(90);
+        assert_eq!(get(&short).await, "BYPASS unverified-token", "it has ended");
+        assert_eq!(get(&long).await, "EXPIRED expired", "nothing is left of what it fetched");
+        assert_eq!(get(&long).await, "HIT -");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_failing_origin_is_bridged_for_tokens_that_it_accepted_and_for_no_others() {
+    within(async {
+        let origin = Scripted::start(|asked| match asked.before {
+            0 => stamped(asked),
+            _ => Said::status(503, "later"),
+        })
+        .await;
+        let toml = by_token("user") + "\nstale_if_error = \"2h\"";
+        let proxy = Proxy::with(&origin.url(), &toml);
+        let get =
+            async |token: &str| outcome(&proxy.get_with("/a", &[("authorization", token)]).await);
+        let [known, other] = [bearer("zoe", "r"), bearer_until("zoe", "r", now() + 7200)];
+        get(&known).await;
+        proxy.advance(400);
+        assert_eq!(get(&known).await, "STALE stale-if-error", "rechecked in vain");
+        let status = get(&other).await;
+        assert!(status.starts_with("MISS") || status.starts_with("EXPIRED"), "{status}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_users_never_share_a_fetch() {
+    within(async {
+        let gate = Gate::closed();
+        let behind = gate.clone();
+        let origin = Scripted::start(move |asked| match &*asked.target {
+            "/a" => stamped(asked).after(&behind),
+            _ => stamped(asked),
+        })
+        .await;
+        let proxy = Proxy::with(&origin.url(), &by_token("user"));
+        let tokens = [bearer("zoe", "r"), bearer("bob", "r")];
+        let mut wires = Vec::new();
+        for token in &tokens {
+            proxy.get_with("/other", &[("authorization", token)]).await;
+            let mut wire = proxy.connect().await;
+            wire.write(request("GET", "/a", &[("authorization", token)])).await;
+            wires.push(wire);
+        }
+        origin.asked_for(4).await;
+        gate.open();
+        for (wire, token) in wires.iter_mut().zip(&tokens) {
+            assert_eq!(wire.read_reply().await.body, format!("{token} - -"));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_login_warms_the_partition_of_its_caller() {
+    within(async {
+        let origin = Scripted::start(stamped).await;
+        let toml = by_token("user")
+            + "\n[[route]]\nname = \"in\"\nmatch = \"POST /in\"\non_success = { warm = [\"/a\", \"/b\"] }";
+        let toml = toml.replace("match = \"/**\"", "match = \"GET /**\"");
+        let proxy = Proxy::with(&origin.url(), &toml);
+        let zoe = bearer("zoe", "r");
+        proxy.ask("POST", "/in", &[("authorization", &zoe)]).await;
+        origin.asked_for(3).await;
+        while proxy.metric("larder_store_entries", "").await < 2 {
+            moment().await;
+        }
+        for target in ["/a", "/b"] {
+            let reply = proxy.get_with(target, &[("authorization", &zoe)]).await;
+            assert_eq!((outcome(&reply), &*reply.body), ("HIT -".to_owned(), &*format!("{zoe} - -")));
+        }
+        let bob = bearer("bob", "r");
+        assert_eq!(outcome(&proxy.get_with("/a", &[("authorization", &bob)]).await), "MISS cold");
     })
     .await;
 }

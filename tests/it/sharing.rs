@@ -1,5 +1,6 @@
 //! The origin sees exactly what the key says: targets, hosts, parameters and forwarding fields.
 
+mod identities;
 mod property;
 
 use crate::support::{

@@ -3,7 +3,7 @@
 use super::problems::Problems;
 use crate::{
     config::{
-        file::{At, EventsTable, Text},
+        file::{EventsTable, File, Text, UserTable},
         report::Finding,
     },
     feed::{InvalidPattern, Origins, Settings, TagPattern},
@@ -12,15 +12,20 @@ use crate::{
 /// How many may listen where nothing is said.
 const LISTENERS: usize = 5000;
 
+/// How many of them may be one client's where nothing is said.
+const PER_CLIENT: usize = 100;
+
 /// The settings of the section; none where there is none.
 pub(super) fn compile(
-    section: Option<&At<EventsTable>>,
+    file: &File,
     connections: usize,
     problems: &mut Problems<'_>,
 ) -> Option<Settings> {
-    let section = section?;
+    let section = file.events.as_ref()?;
     let tags = section.tags.iter().flat_map(|texts| texts.iter());
-    let tags: Vec<TagPattern> = tags.filter_map(|text| pattern(text, problems)).collect();
+    let tags: Vec<TagPattern> =
+        tags.filter_map(|text| pattern(text, &file.user, problems)).collect();
+    warn_about_covered(section, &tags, problems);
     if section.tags.as_ref().is_none_or(|texts| texts.is_empty()) {
         let message = "`events` has no `tags`: clients hear of purges of everything only";
         let finding = Finding::warning(section.span.clone(), message);
@@ -31,31 +36,75 @@ pub(super) fn compile(
         let message = "`limits.connections` is no more than this: listeners could take them all";
         problems.push(Finding::warning(count.span.clone(), message));
     }
-    Some(Settings { origins: origins(section, problems), tags, listeners })
+    let per_client = problems.positive_count(section.per_client.as_ref()).unwrap_or(PER_CLIENT);
+    let origins = origins(section, &tags, problems);
+    Some(Settings { origins, tags, listeners, per_client })
 }
 
-fn pattern(text: &Text, problems: &mut Problems<'_>) -> Option<TagPattern> {
+fn pattern(text: &Text, users: &UserTable, problems: &mut Problems<'_>) -> Option<TagPattern> {
     let error = match TagPattern::parse(text) {
+        Ok(pattern) if pattern.is_of_user() => {
+            check_users(text, users, problems);
+            return Some(pattern);
+        }
         Ok(pattern) => return Some(pattern),
         Err(error) => error,
     };
     let finding = Finding::error(Some(text.span.clone()), error.to_string());
     problems.push(match error {
-        InvalidPattern::Placeholder if text.contains("{user}") => finding
-            .help("a user's own tags come with users, whom this version of Larder does not know"),
         InvalidPattern::Star => finding.help("as in `tile:*`, for all tags that begin so"),
         _ => finding,
     });
     None
 }
 
-fn origins(section: &EventsTable, problems: &mut Problems<'_>) -> Origins {
+/// A tag holds a user's name and no issuer: it is that user's only if all users are of one issuer.
+fn check_users(text: &Text, users: &UserTable, problems: &mut Problems<'_>) {
+    let (message, help) = match (&users.jwt, &users.header) {
+        (None, None) => (
+            "`{user}` has no meaning: requests do not prove which user they are from",
+            "say in `[user]` what proves it: `jwt`, or `header` of a trusted gateway",
+        ),
+        (Some(jwt), _) if jwt.iss.as_ref().is_none_or(|issuers| issuers.len() != 1) => (
+            "`{user}` needs one issuer: users of two issuers may have the same name",
+            "name it, as in `user.jwt.iss = \"https://issuer.example\"`",
+        ),
+        _ => return,
+    };
+    problems.push(Finding::error(Some(text.span.clone()), message).help(help));
+}
+
+/// Warns if everybody sees what is meant for single users.
+fn warn_about_covered(section: &EventsTable, tags: &[TagPattern], problems: &mut Problems<'_>) {
+    let own = tags.iter().filter_map(|tag| match tag {
+        TagPattern::User(before, _) => Some(before),
+        _ => None,
+    });
+    let own: Vec<_> = own.collect();
+    for text in section.tags.iter().flat_map(|texts| texts.iter()) {
+        if let Ok(TagPattern::Prefix(prefix)) = TagPattern::parse(text)
+            && own.iter().any(|before| before.starts_with(&*prefix))
+        {
+            let message = "this shows everybody the tags that `{user}` is to show one user only";
+            problems.push(Finding::warning(text.span.clone(), message));
+        }
+    }
+}
+
+fn origins(section: &EventsTable, tags: &[TagPattern], problems: &mut Problems<'_>) -> Origins {
     let texts = section.allow_origins.iter().flat_map(|texts| texts.iter());
     let mut only = Vec::new();
     let mut any = false;
     for text in texts {
         match Origins::parse(text) {
-            _ if text.value == "*" => any = true,
+            _ if text.value == "*" => {
+                any = true;
+                if tags.iter().any(TagPattern::is_of_user) {
+                    let message = "tags with `{user}` are for the pages of origins that are named";
+                    let finding = Finding::error(Some(text.span.clone()), message);
+                    problems.push(finding.help("as in `https://app.example.com`"));
+                }
+            }
             Ok(origin) => only.push(origin),
             Err(error) => problems.error(&text.span, error.to_string()),
         }

@@ -10,6 +10,7 @@ use crate::{
     config::{
         file::{At, File, GatewayTable, JwtTable, RouteSection, Text, Texts, UserTable},
         report::Finding,
+        settings::User,
         value,
     },
     policy::Partition,
@@ -41,9 +42,8 @@ pub(super) fn proof(table: &UserTable, problems: &mut Problems<'_>) -> Proof {
                 ));
             Proof::None
         }
-        (Some(jwt), None) => {
-            tokens(jwt, table.narrows.as_ref(), problems).map_or(Proof::None, Proof::Token)
-        }
+        (Some(jwt), None) => tokens(jwt, table.narrows.as_ref(), problems)
+            .map_or(Proof::None, |rules| Proof::Token(Box::new(rules))),
         (None, Some(gateway)) => self::gateway(gateway, table.narrows.as_ref(), problems)
             .map_or(Proof::None, Proof::Gateway),
     }
@@ -192,7 +192,7 @@ fn jwks(url: &Text, table: &At<JwtTable>, problems: &mut Problems<'_>) -> Option
             ));
         }
     }
-    problems.read(url, |text| value::jwks_url(text).map(|()| KeySource::Jwks(text.into())))
+    problems.read(url, |text| value::jwks_url(text).map(KeySource::Jwks))
 }
 
 /// Warns about algorithms that no key is for.
@@ -223,41 +223,76 @@ fn gateway(
     Some(GatewayRules { name, from: from.into(), narrows: narrows.into() })
 }
 
-/// Checks that routes which keep users apart can tell who asks.
-pub(super) fn check(file: &File, routes: &RouteTable, proof: &Proof, problems: &mut Problems<'_>) {
+/// Checks that routes which keep users apart can tell who asks, and keep their responses from others.
+pub(super) fn check(
+    file: &File,
+    routes: &RouteTable,
+    (user, is_shared): (&User, bool),
+    problems: &mut Problems<'_>,
+) {
     for route in routes.routes() {
-        let section = file.route.iter().find(|section| {
+        let is_named = |section: &&At<RouteSection>| {
             section.name.as_ref().is_some_and(|name| name.as_str() == &*route.name)
-        });
-        if let Some(section) = section {
-            check_partition(section, route, proof, problems);
+        };
+        if let Some(section) = file.route.iter().find(is_named) {
+            let text = section.partition.as_ref().or(section.name.as_ref());
+            let span = text.map_or(&section.span, |text| &text.span);
+            check_partition(span, route, (user, is_shared), problems);
+            check_client_cache(section, route, problems);
         }
+    }
+    if let Some(text) = &file.defaults.partition {
+        check_partition(&text.span, routes.unmatched(), (user, is_shared), problems);
     }
 }
 
 fn check_partition(
-    section: &At<RouteSection>,
+    span: &Range<usize>,
     route: &Route,
-    proof: &Proof,
+    (user, is_shared): (&User, bool),
     problems: &mut Problems<'_>,
 ) {
-    let span = place(section);
-    let (message, help) = match (&route.rule.partition, proof) {
+    let (message, help) = match (&route.rule.partition, &user.proof) {
         (Partition::Authenticated | Partition::Claims(_), Proof::None) => (
             "this partition needs to know who asks",
-            "say how: `[user] jwt = { … }`, or for `authenticated` also `header = { … }`",
+            "say in `[user]` what proves it: `jwt`, or for `authenticated` also `header`",
         ),
         (Partition::Claims(_), Proof::Gateway(_)) => (
             "claims are read from tokens, and `user.header` brings none",
-            "say `[user] jwt = { … }`, or take `partition = \"user\"`",
+            "say in `[user]` how tokens are verified (`jwt`), or take `partition = \"user\"`",
+        ),
+        (Partition::User, Proof::None) if is_shared && user.digest_key.is_none() => (
+            "`partition = \"user\"` with Redis needs `user.digest_key`, or what proves who asks",
+            "set `user.digest_key` to 32 random bytes or more, the same on all nodes, as `openssl rand -base64 32` \
+             writes them; or say in `[user]` what proves who asks: `jwt` or `header`",
         ),
         _ => return,
     };
-    problems.push_once(Finding::error(Some(span), message).help(help));
+    problems.push_once(Finding::error(Some(span.clone()), message).help(help));
 }
 
-/// Where a partition stands, or else the name of the route that has it from elsewhere.
-fn place(section: &At<RouteSection>) -> Range<usize> {
-    let text = section.partition.as_ref().or(section.name.as_ref());
-    text.map_or(&section.span, |text| &text.span).clone()
+/// Refuses to let caches downstream give to all what belongs to some.
+fn check_client_cache(section: &At<RouteSection>, route: &Route, problems: &mut Problems<'_>) {
+    let Some(value) = route.client_cache.as_ref().filter(|_| route.rule.partition.needs_identity())
+    else {
+        return;
+    };
+    let directives = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let mut names =
+        directives.map(|one| one.split(|byte| *byte == b'=').next().unwrap_or_default());
+    let shares = |name: &[u8]| {
+        [&b"public"[..], b"s-maxage"]
+            .iter()
+            .any(|shared| name.trim_ascii().eq_ignore_ascii_case(shared))
+    };
+    if names.any(shares) {
+        let text = section.client_cache.as_ref().or(section.name.as_ref());
+        let span = text.map_or(&section.span, |text| &text.span).clone();
+        let message =
+            "`client_cache` lets caches downstream share what this route's partition keeps apart";
+        problems.push_once(
+            Finding::error(Some(span), message)
+                .help("leave out `public` and `s-maxage`, as in `client_cache = \"max-age=60\"`"),
+        );
+    }
 }

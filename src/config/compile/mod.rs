@@ -49,8 +49,10 @@ pub(super) fn compile(
     let user = user::compile(&file.user, &mut problems);
     user::warn_about_vary(&file.route, &user.credentials, &mut problems);
     let routes = routes::compile(file, &mut problems);
-    identity::check(file, &routes, &user.proof, &mut problems);
-    let events = events::compile(file.events.as_ref(), limits.connections, &mut problems);
+    let store = store::compile(&file.store, flags, &mut problems);
+    let is_shared = store.redis.is_some();
+    identity::check(file, &routes, (&user, is_shared), &mut problems);
+    let events = events::compile(file, limits.connections, &mut problems);
     let config = Config {
         listen,
         tls,
@@ -59,7 +61,7 @@ pub(super) fn compile(
         server_timing: file.server_timing.unwrap_or_default(),
         limits,
         admin,
-        store: store::compile(&file.store, flags, &mut problems),
+        store,
         user,
         routes,
         schedules: timing::schedules(&file.schedule, &mut problems),

@@ -6,8 +6,10 @@ use crate::{
         Flags,
         file::{At, StoreTable, StoreTlsTable, Text},
         report::Finding,
+        secret::Secret,
         settings::{Store, WhenUnsynced},
     },
+    key::digest::SHORTEST_DIGEST_KEY,
     redis,
 };
 
@@ -35,6 +37,7 @@ pub(super) fn compile(table: &StoreTable, flags: &Flags, problems: &mut Problems
         compress_above: problems
             .size(table.compress_above.as_ref())
             .unwrap_or(defaults.compress_above),
+        encrypt_keys: encrypt_keys(table, problems),
         memory,
         max_object,
         unsynced_ttl: problems
@@ -81,13 +84,37 @@ fn redis(
 fn warn_of_redis_keys(table: &StoreTable, problems: &mut Problems<'_>) {
     let tls = table.tls.as_ref().map(|tls| (&tls.span, "tls"));
     let token = table.token.as_ref().map(|token| (&token.span, "token"));
+    let key = table.encrypt_key.as_ref().map(|key| (&key.span, "encrypt_key"));
+    let keys = table.encrypt_keys.as_ref().map(|keys| (&keys.span, "encrypt_keys"));
     if table.redis.is_some() {
         return;
     }
-    for (span, key) in [tls, token].into_iter().flatten() {
+    for (span, key) in [tls, token, key, keys].into_iter().flatten() {
         let message = format!("`store.{key}` has no effect: there is no `store.redis`");
         problems.push(Finding::warning(span.clone(), message));
     }
+}
+
+/// The secrets by which entries are encrypted, the one that encrypts first.
+fn encrypt_keys(table: &StoreTable, problems: &mut Problems<'_>) -> Vec<Secret> {
+    if let (Some(_), Some(keys)) = (&table.encrypt_key, &table.encrypt_keys) {
+        let message = "`encrypt_key` and `encrypt_keys` are both there";
+        let help = "write all keys into `encrypt_keys`: the first encrypts, all decrypt";
+        problems.push(Finding::error(Some(keys.span.clone()), message).help(help));
+    }
+    if let Some(keys) = table.encrypt_keys.as_ref().filter(|keys| keys.is_empty()) {
+        let message = "`encrypt_keys` is empty: nothing would be encrypted";
+        let help = "leave it out if that is meant";
+        problems.push(Finding::error(Some(keys.span.clone()), message).help(help));
+    }
+    let several = table.encrypt_keys.iter().flat_map(|keys| keys.iter());
+    let texts: Vec<&Text> = table.encrypt_key.iter().chain(several).collect();
+    for text in texts.iter().filter(|text| text.len() < SHORTEST_DIGEST_KEY) {
+        let message = format!("this key has fewer than {SHORTEST_DIGEST_KEY} bytes");
+        let help = "take a random one, as `openssl rand -base64 32` writes it";
+        problems.push(Finding::error(Some(text.span.clone()), message).help(help));
+    }
+    texts.into_iter().map(|text| Secret::new(text.as_str())).collect()
 }
 
 fn set_tls(settings: &mut redis::Settings, table: &At<StoreTlsTable>, problems: &mut Problems<'_>) {

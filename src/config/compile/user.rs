@@ -1,5 +1,7 @@
 //! What says who asks.
 
+use http::HeaderName;
+
 use super::{identity, problems::Problems};
 use crate::{
     config::{
@@ -8,7 +10,7 @@ use crate::{
         secret::Secret,
         settings::User,
     },
-    field::identity::FieldKind,
+    field::identity::{FieldKind, classify},
     key::digest::SHORTEST_DIGEST_KEY,
     policy::{
         CredentialRules,
@@ -22,9 +24,8 @@ use crate::{
 pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> User {
     warn_about_fields(table.harmless_fields.as_ref(), problems);
     let proof = identity::proof(table, problems);
-    let mut names = |texts: Option<&Texts>| name_list(texts, problems);
+    let mut names = |texts: Option<&Texts>| name_list(texts, &[], problems);
     let credentials = CredentialRules {
-        fields: names(table.credentials.as_ref()),
         harmless_fields: names(table.harmless_fields.as_ref()),
         harmless_parameters: names(table.harmless_parameters.as_ref()),
         session_cookies: names(table.session_cookies.as_ref()),
@@ -34,6 +35,7 @@ pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> User {
             Proof::Token(rules) => rules.carrier.cookie().map(Into::into),
             Proof::None | Proof::Gateway(_) => None,
         },
+        fields: name_list(table.credentials.as_ref(), &fields_of(&proof), problems),
     };
     User {
         credentials,
@@ -51,12 +53,20 @@ pub(super) fn names(table: &UserTable) -> UserNames {
     }
 }
 
-fn name_list(texts: Option<&Texts>, problems: &mut Problems<'_>) -> NameList {
+/// The fields that an identity is made of, if their names do not say so.
+fn fields_of(proof: &Proof) -> Vec<String> {
+    let fields = proof.fields().map(HeaderName::as_str);
+    let is_known =
+        |name: &&str| *name == "authorization" || classify(name) == Some(FieldKind::Credential);
+    fields.filter(|name| !is_known(name)).map(str::to_owned).collect()
+}
+
+fn name_list(texts: Option<&Texts>, own: &[String], problems: &mut Problems<'_>) -> NameList {
     let read = |text: &str| match NameList::check(text) {
         Ok(()) => Ok(text.to_owned()),
         Err(NoName) => Err("this is a name, or a part of one with `*`, as in `shop_*`"),
     };
-    problems.each(texts, read).into_iter().collect()
+    problems.each(texts, read).into_iter().chain(own.iter().cloned()).collect()
 }
 
 fn digest_key(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<Secret> {

@@ -9,7 +9,7 @@ use serde_json_path::JsonPath;
 use super::problems::Problems;
 use crate::{
     config::{
-        file::{At, Text, WebhookRule, WebhookSection, When},
+        file::{At, Text, Texts, WebhookRule, WebhookSection, When},
         report::Finding,
     },
     fence::Mode,
@@ -301,14 +301,20 @@ fn rule(section: &At<WebhookRule>, problems: &mut Problems<'_>) -> Option<Rule> 
     let events = section.event.iter().flat_map(|texts| texts.iter());
     let events = events.map(|text| text.as_str().into()).collect();
     let when = conditions(&section.when, problems);
-    let Some(texts) = section.purge.as_ref().filter(|texts| !texts.is_empty()) else {
+    let is_empty = |texts: &Option<Texts>| texts.as_ref().is_none_or(|texts| texts.is_empty());
+    if is_empty(&section.purge) && is_empty(&section.users) {
         let at = section.purge.as_ref().map_or(&section.span, |texts| &texts.span);
         let message = "`webhook.on.purge` names no tag";
-        problems.push(Finding::error(Some(at.clone()), message).doubtful());
+        let finding = Finding::error(Some(at.clone()), message).doubtful();
+        problems.push(finding.help("name tags in `purge`, or users in `users`"));
         return None;
+    }
+    let mut templates = |texts: &Option<Texts>| -> Box<[PayloadTemplate]> {
+        let texts = texts.iter().flat_map(|texts| texts.iter());
+        texts.filter_map(|text| template(text, problems)).collect()
     };
-    let purge = texts.iter().filter_map(|text| template(text, problems)).collect();
-    Some(Rule { events, when, purge, mode, warm: section.warm })
+    let (purge, users) = (templates(&section.purge), templates(&section.users));
+    Some(Rule { events, when, purge, users, mode, warm: section.warm })
 }
 
 fn template(text: &Text, problems: &mut Problems<'_>) -> Option<PayloadTemplate> {

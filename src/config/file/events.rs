@@ -11,4 +11,5 @@ pub(in crate::config) struct EventsTable {
     pub(in crate::config) allow_origins: Option<Texts>,
     pub(in crate::config) tags: Option<Texts>,
     pub(in crate::config) listeners: Option<At<u64>>,
+    pub(in crate::config) per_client: Option<At<u64>>,
 }

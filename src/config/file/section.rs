@@ -118,6 +118,8 @@ pub(in crate::config) struct StoreTable {
     pub(in crate::config) version: Option<Text>,
     pub(in crate::config) grace: Option<Text>,
     pub(in crate::config) compress_above: Option<Text>,
+    pub(in crate::config) encrypt_key: Option<Text>,
+    pub(in crate::config) encrypt_keys: Option<Texts>,
     pub(in crate::config) memory: Option<Text>,
     pub(in crate::config) max_object: Option<Text>,
     pub(in crate::config) unsynced_ttl: Option<Text>,

@@ -128,6 +128,8 @@ pub(super) const STORE: &[Key] = &[
     key("version", STRING),
     key("grace", DURATION),
     key("compress_above", SIZE),
+    key("encrypt_key", STRING),
+    key("encrypt_keys", Shape::Texts),
     key("memory", SIZE),
     key("max_object", SIZE),
     key("unsynced_ttl", DURATION),
@@ -169,6 +171,7 @@ pub(super) const EVENTS: &[Key] = &[
     key("allow_origins", Shape::Texts),
     key("tags", Shape::Texts),
     key("listeners", Shape::Count),
+    key("per_client", Shape::Count),
 ];
 
 pub(super) const DEFAULTS: &[Key] = &[
@@ -276,6 +279,7 @@ pub(super) const WEBHOOK_RULE: &[Key] = &[
     key("event", Shape::Texts),
     key("when", Shape::Values),
     key("purge", Shape::Texts),
+    key("users", Shape::Texts),
     key("mode", STRING),
     key("warm", Shape::Flag),
 ];

@@ -34,6 +34,7 @@ pub(in crate::config) struct WebhookRule {
     pub(in crate::config) event: Option<Texts>,
     pub(in crate::config) when: When,
     pub(in crate::config) purge: Option<Texts>,
+    pub(in crate::config) users: Option<Texts>,
     pub(in crate::config) mode: Option<Text>,
     pub(in crate::config) warm: bool,
 }

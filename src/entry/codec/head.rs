@@ -19,6 +19,7 @@ use super::{
 use crate::{
     fence::{Fence, LogId},
     field::Timestamp,
+    key::partition,
     policy::{Freshness, freshness::Constraints, validation::EtagOrigin},
 };
 
@@ -184,6 +185,7 @@ impl Head {
             return None;
         }
         let bytes = Bytes::from(content.into_boxed_slice());
+        let key_length = usize::try_from(key_end).ok()?;
         let place = usize::try_from(tags_end).ok()?..usize::try_from(fields_end).ok()?;
         let fields = Fields::from_block(bytes.slice(place));
         Some(Entry::Response(Arc::new(StoredResponse {
@@ -193,6 +195,7 @@ impl Head {
             id: ResponseId::next(),
             asked_at: self.asked_at,
             is_coded: fields.first("content-encoding").is_some(),
+            is_own: partition::identity(bytes.get(..key_length)?).is_some(),
             fence: self.fence,
             began: 0,
             checked: AtomicU64::new(0),

@@ -376,7 +376,7 @@ fn variants() -> impl Strategy<Value = Entry> {
     )
 }
 
-fn entries() -> impl Strategy<Value = Entry> {
+pub(super) fn entries() -> impl Strategy<Value = Entry> {
     prop_oneof![3 => responses(), 1 => variants()]
 }
 

@@ -42,7 +42,7 @@ async fn documents_are_told_again_only_where_they_changed() {
     let feed = feed(3);
     for path in ["/_larder/sync?since=1", "/_larder/version"] {
         let before = ask(&feed, path, &[]);
-        assert_eq!(before.headers()["cache-control"], "no-cache");
+        assert_eq!(before.headers()["cache-control"], "private, no-store");
         assert_eq!(before.headers()["date"], "Sat, 10 Jan 2026 05:48:20 GMT");
         let tag = before.headers()["etag"].to_str().unwrap().to_owned();
         let same = ask(&feed, path, &[("if-none-match", &tag)]);
@@ -73,7 +73,7 @@ async fn pages_of_allowed_origins_may_read_it_and_others_not() {
     }
     let preflight = |origin| {
         let request = Request::options("/_larder/events").header(header::ORIGIN, origin);
-        feed.answer(&request.body(()).unwrap()).unwrap()
+        feed.answer(&request.body(()).unwrap(), &Caller::default()).unwrap()
     };
     let allowed = preflight("https://app.test");
     assert_eq!(allowed.status(), 204);
@@ -90,15 +90,23 @@ async fn pages_of_allowed_origins_may_read_it_and_others_not() {
 #[tokio::test]
 async fn what_it_does_not_have_it_says() {
     let feed = feed(1);
-    assert!(feed.answer(&Request::get("/_larder/webhooks/a").body(()).unwrap()).is_none());
-    assert!(feed.answer(&Request::get("/_larder/events/").body(()).unwrap()).is_none());
-    let post = feed.answer(&Request::post("/_larder/events").body(()).unwrap()).unwrap();
+    assert!(
+        feed.answer(&Request::get("/_larder/webhooks/a").body(()).unwrap(), &Caller::default())
+            .is_none()
+    );
+    assert!(
+        feed.answer(&Request::get("/_larder/events/").body(()).unwrap(), &Caller::default())
+            .is_none()
+    );
+    let post = feed
+        .answer(&Request::post("/_larder/events").body(()).unwrap(), &Caller::default())
+        .unwrap();
     assert_eq!(
         (post.status().as_u16(), &post.headers()["allow"]),
         (405, &"GET, HEAD, OPTIONS".parse().unwrap())
     );
     let head = Request::builder().method(Method::HEAD).uri("/_larder/events").body(()).unwrap();
-    let head = feed.answer(&head).unwrap();
+    let head = feed.answer(&head, &Caller::default()).unwrap();
     assert_eq!(head.headers()["content-type"], "text/event-stream");
     assert!(http_body::Body::is_end_stream(head.body()));
     assert_eq!(feed.hub.metrics.feed.listeners.get(), 0);

@@ -10,13 +10,14 @@ use crate::fence::{Fence, LogId, Mode, Purge, Record, Selector, Source};
 
 mod calls;
 mod listening;
+mod users;
 
 const LOG: LogId = LogId(0xfeed);
 
 fn settings(tags: &[&str]) -> Settings {
     let tags = tags.iter().map(|text| TagPattern::parse(text).unwrap()).collect();
     let origin = Origins::parse("https://app.test").unwrap();
-    Settings { origins: Origins::Only(vec![origin]), tags, listeners: 2 }
+    Settings { origins: Origins::Only(vec![origin]), tags, listeners: 2, per_client: 2 }
 }
 
 fn second(seq: u64) -> Timestamp {
@@ -59,7 +60,7 @@ fn ask(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> Response<Body> {
     for (name, value) in fields {
         request = request.header(*name, *value);
     }
-    feed.answer(&request.body(()).unwrap()).unwrap()
+    feed.answer(&request.body(()).unwrap(), &Caller::default()).unwrap()
 }
 
 /// What comes next; empty at the end.

@@ -334,7 +334,7 @@ fn a_log_that_became_shorter_never_revives_what_it_had() {
 }
 
 #[test]
-fn a_full_table_forgets_the_oldest_and_with_it_all_that_is_older() {
+fn a_full_table_gives_up_the_oldest_and_what_it_selects_stays_dead() {
     let mut table = with_capacity(2);
     let stamps: Vec<Stamp> = ["a", "b", "a", "c"]
         .map(|name| {
@@ -344,10 +344,12 @@ fn a_full_table_forgets_the_oldest_and_with_it_all_that_is_older() {
         })
         .into();
     assert_eq!(table.len(), 2);
-    let unrelated = stamps.iter().map(|stamp| table.verdict(*stamp));
-    // `b` is forgotten, at the second place; `a` was purged once more and is not.
+    assert!(stamps.iter().all(|stamp| table.verdict(*stamp) == Verdict::Alive));
+    // `b` has given up its place, as the second record; `a` was purged once more and has not.
+    let of_b = stamps.iter().map(|stamp| table.verdict_of(*stamp, URL, &["b"]));
     let expected = [Verdict::Dead, Verdict::Dead, Verdict::Alive, Verdict::Alive];
-    assert_eq!(unrelated.collect::<Vec<_>>(), expected);
+    assert_eq!(of_b.collect::<Vec<_>>(), expected);
+    assert_eq!((table.forgotten(), table.floor()), (1, 10));
     assert!(table.may_select(stamps[1].version, b"h/unrelated", NONE));
     assert_eq!(table.verdict_of(stamps[2], URL, &["a"]), Verdict::Dead);
 }

@@ -39,7 +39,7 @@ use self::{
     session::{Appender, hold},
     shared::{APPEND, Shared},
 };
-use super::{Fences, NodeId, Once, Receipt, RedisLog, Standing, Unavailable};
+use super::{Fences, NodeId, Once, Receipt, RedisLog, Retention, Standing, Unavailable};
 use crate::fence::Purge;
 
 /// How long signing off may take.
@@ -62,7 +62,7 @@ impl Redis {
         standing: watch::Sender<Standing>,
         runtime: &Handle,
     ) -> Self {
-        let shared = Arc::new(Shared::new(log.connector, log.prefix, fences, standing));
+        let shared = Arc::new(Shared::new(log, fences, standing));
         let tail = runtime.spawn(tail(Arc::clone(&shared)));
         let delivery = runtime.spawn(deliver(Arc::clone(&shared)));
         Self { shared, tasks: [tail.abort_handle(), delivery.abort_handle()] }
@@ -96,6 +96,10 @@ impl Redis {
 
     pub(super) fn record(&self, purge: Purge) {
         self.shared.push(purge);
+    }
+
+    pub(super) fn retain(&self, retention: Retention) {
+        *self.shared.retention.lock() = retention;
     }
 
     /// Purges that are in no log yet.

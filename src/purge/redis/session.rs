@@ -24,12 +24,10 @@ use super::{
 };
 use crate::{
     fence::{LogId, Purge},
-    purge::{NodeId, Rise, random},
+    purge::{NodeId, Retention, Rise, random},
     redis::{Client, Purpose},
 };
 
-/// Records that are kept, roughly.
-const KEEP: u64 = 100_000;
 /// How long one `XREAD` waits for the next record.
 const WAIT: Duration = Duration::from_millis(500);
 /// From one look at the whole to the next.
@@ -337,16 +335,19 @@ impl Appender {
         doubted: String,
         (keys, [nonce, record]): (Vec<String>, [String; 2]),
     ) -> Result<Entered, Failure> {
+        let Retention { least, most, lifetime } = *shared.retention.lock();
         let arguments = vec![
             spelled(random()),
             known.to_string(),
-            KEEP.to_string(),
             doubted,
             nonce,
             record,
             Purge::boundary().write(),
             shared.node.to_string(),
             REMEMBERED.to_string(),
+            least.to_string(),
+            most.to_string(),
+            lifetime.as_millis().to_string(),
         ];
         let answer = shared.scripts.append.run(&self.client, keys, arguments);
         let answer = within(APPEND, async { Ok(answer.await?) }).await?;

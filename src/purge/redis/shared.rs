@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     fence::{Fence, PendingId, Purge},
-    purge::{Fences, Link, NodeId, Rise, Standing, random},
+    purge::{Fences, Link, NodeId, RedisLog, Retention, Rise, Standing, random},
     redis::Connector,
 };
 
@@ -51,15 +51,17 @@ pub(super) struct Shared {
     pub(super) waiting: Notify,
     /// Told when something that was pending is in the log.
     delivered: Notify,
+    /// Which records stay in Redis.
+    pub(super) retention: Mutex<Retention>,
 }
 
 impl Shared {
     pub(super) fn new(
-        connector: Connector,
-        prefix: &str,
+        log: RedisLog<'_>,
         fences: Arc<Fences>,
         standing: watch::Sender<Standing>,
     ) -> Self {
+        let RedisLog { connector, prefix, retention } = log;
         Self {
             connector,
             node: NodeId(random()),
@@ -76,6 +78,7 @@ impl Shared {
             pending: Mutex::default(),
             waiting: Notify::new(),
             delivered: Notify::new(),
+            retention: Mutex::new(retention),
         }
     }
 

@@ -17,6 +17,8 @@ pub enum Fault {
     Full,
     /// Redis answered that it does not do this.
     Refused(Refusal),
+    /// It could not be encrypted, and was not sent.
+    Unsealed,
     /// Redis answered with an error, or with something else than was asked for.
     Strange(String),
 }
@@ -116,7 +118,7 @@ impl Fault {
             Self::Gone(_) => Outcome::Gone,
             Self::Full => Outcome::Full,
             Self::Refused(_) => Outcome::Refused,
-            Self::Strange(_) => Outcome::Error,
+            Self::Strange(_) | Self::Unsealed => Outcome::Error,
         }
     }
 }
@@ -129,6 +131,7 @@ impl std::fmt::Display for Fault {
             Self::Gone(why) | Self::Strange(why) => formatter.write_str(why),
             Self::Full => formatter.write_str("too many commands wait"),
             Self::Refused(refusal) => formatter.write_str(refusal.as_str()),
+            Self::Unsealed => formatter.write_str("it could not be encrypted"),
         }
     }
 }

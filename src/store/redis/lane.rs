@@ -327,7 +327,7 @@ impl Line {
                 _ => {}
             },
             Err(cause @ Fault::Gone(_)) => self.guard.open(self.epoch, cause),
-            Err(Fault::Open | Fault::Full) => {}
+            Err(Fault::Open | Fault::Full | Fault::Unsealed) => {}
         }
     }
 

@@ -20,6 +20,7 @@ mod lane;
 mod queue;
 mod read;
 mod scripts;
+mod sealing;
 mod settings;
 #[cfg(test)]
 pub(super) mod tests;
@@ -34,6 +35,8 @@ use tokio::{runtime::Handle, task::AbortHandle};
 pub use fault::Refusal;
 pub use guard::State;
 pub use settings::Settings;
+
+pub use crate::entry::codec::sealed::Seals;
 
 use super::{Claim, Put};
 use crate::{

@@ -6,11 +6,19 @@ use bytes::Bytes;
 use fred::interfaces::KeysInterface as _;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::{Shared, fault::Fault, guard::Epoch, keys::Keys, lane::Load, queue::Write};
+use super::{
+    Shared,
+    fault::Fault,
+    guard::Epoch,
+    keys::Keys,
+    lane::Load,
+    queue::Write,
+    sealing::{self, Subject},
+};
 use crate::{
     entry::{
         Entry,
-        codec::{self, Chunked, Decoded},
+        codec::{Chunked, Decoded, sealed::Seals},
     },
     key::CacheKey,
     telemetry::{Operation, Outcome},
@@ -27,30 +35,32 @@ impl Shared {
             return None;
         };
         let started = Instant::now();
-        let read = self.read(epoch, namespace, key.digest()).await;
+        let subject = Subject::new(key.digest(), key.text());
+        let read = self.read(epoch, namespace, subject).await;
         let (outcome, entry) = match read {
             Ok(Read::Entry(entry)) if entry.stands_under(key) => {
                 (Outcome::Hit, Some(entry.by_clock_ahead(-self.time.ahead())))
             }
             Ok(Read::Entry(_) | Read::Nothing) => (Outcome::Miss, None),
-            Ok(Read::Damaged) => (Outcome::Damaged, None),
+            Ok(Read::Unreadable(outcome)) => (outcome, None),
             Err(fault) => (fault.outcome(), None),
         };
         self.metrics.observe(Operation::Get, outcome, started.elapsed());
         entry
     }
 
-    async fn read(&self, epoch: Epoch, namespace: &Keys, digest: u128) -> Result<Read, Fault> {
+    async fn read(&self, epoch: Epoch, namespace: &Keys, subject: Subject) -> Result<Read, Fault> {
         let lane = self.lanes.lane(epoch, Load::Small);
-        let key = namespace.entry(digest);
+        let key = namespace.entry(subject.digest);
         let Some(head) = lane.get(key).await? else { return Ok(Read::Nothing) };
-        match codec::decode(&head, self.settings.max_entry) {
-            Some(Decoded::Entry(entry)) => Ok(Read::Entry(entry)),
-            Some(Decoded::Chunked(chunked)) => {
+        match self.read_head(subject, &head) {
+            Ok(Decoded::Entry(entry)) => Ok(Read::Entry(entry)),
+            Ok(Decoded::Chunked(chunked)) => {
+                let body = (chunked, self.seals_of(&head));
                 // Boxed: it is rare, and its state would make that of every read large.
-                Box::pin(self.read_chunks(epoch, (namespace, digest), chunked)).await
+                Box::pin(self.read_chunks(epoch, (namespace, subject.digest), body)).await
             }
-            None => Ok(Read::Damaged),
+            Err(outcome) => Ok(Read::Unreadable(outcome)),
         }
     }
 
@@ -58,7 +68,7 @@ impl Shared {
         &self,
         epoch: Epoch,
         (namespace, digest): (&Keys, u128),
-        chunked: Chunked,
+        (chunked, seals): (Chunked, Option<Seals>),
     ) -> Result<Read, Fault> {
         let lane = self.lanes.lane(epoch, Load::Large);
         let keys = namespace.chunks(digest, chunked.generation(), chunked.count());
@@ -71,7 +81,8 @@ impl Shared {
             return Ok(Read::Nothing);
         };
         // Megabytes to check and to unpack: other requests of this thread do not wait for that.
-        let finished = tokio::task::spawn_blocking(move || chunked.finish(&chunks)).await;
+        let finish = move || sealing::finish(seals.as_ref(), digest, chunked, &chunks);
+        let finished = tokio::task::spawn_blocking(finish).await;
         if let Ok(Some(entry)) = finished {
             return Ok(Read::Entry(entry));
         }
@@ -79,7 +90,7 @@ impl Shared {
         if std::ptr::eq(namespace, &raw const self.keys) {
             self.push(Operation::Remove, Write::Remove { digest });
         }
-        Ok(Read::Damaged)
+        Ok(Read::Unreadable(Outcome::Damaged))
     }
 }
 
@@ -87,6 +98,6 @@ impl Shared {
 enum Read {
     Entry(Entry),
     Nothing,
-    /// Something that cannot be read: of another version, or not whole.
-    Damaged,
+    /// Something that cannot be read: of another version, not whole, or encrypted otherwise.
+    Unreadable(Outcome),
 }

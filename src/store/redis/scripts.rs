@@ -69,14 +69,16 @@ pub static LAND: LazyLock<Script> = LazyLock::new(|| {
 ///
 /// Key: the entry. Arguments: the entry, how long it lasts, for how long an index counts; times in
 /// milliseconds. Answers with the first bytes of what was replaced, and with nothing where nothing was
-/// written. `codec::ORDER` tells the places.
+/// written. `codec::ORDER` tells the places; the fourth byte tells an encrypted entry from a plain one, and both
+/// have them.
 pub static PUT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local new = ARGV[1] \
          local old = redis.pcall('GETRANGE', KEYS[1], 0, 511) \
          if type(old) ~= 'string' then old = '' end \
          if #old >= 38 and #new >= 38 and string.byte(new, 14) == 1 \
-           and string.sub(old, 1, 5) == string.sub(new, 1, 5) then \
+           and string.sub(old, 1, 3) == string.sub(new, 1, 3) \
+           and string.byte(old, 5) == string.byte(new, 5) then \
            local seq, asked = struct.unpack('<I8I8', string.sub(new, 23, 38)) \
            if string.byte(old, 14) == 0 then \
              local seen = struct.unpack('<I8', string.sub(old, 15, 22)) \

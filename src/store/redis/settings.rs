@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{entry::Entry, policy::Freshness, redis};
+use crate::{
+    entry::{Entry, codec::sealed::Seals},
+    policy::Freshness,
+    redis,
+};
 
 /// How long an entry outlives its use: it can still be asked about with its validator, and clocks differ.
 const SLACK: Duration = Duration::from_mins(10);
@@ -25,6 +29,8 @@ pub struct Settings {
     pub compress_above: usize,
     /// Entries of more bytes than this are not stored.
     pub max_entry: usize,
+    /// How entries that are not for everyone are encrypted; not at all if it is left out.
+    pub seals: Option<Seals>,
     /// The longest time for which any route serves what is stale.
     pub stale_for: Duration,
 }
@@ -68,6 +74,7 @@ mod tests {
             version: "v1".to_owned(),
             compress_above: 4096,
             max_entry: 1 << 20,
+            seals: None,
             stale_for: Duration::from_mins(1),
         };
         let mut freshness = Freshness {

@@ -15,10 +15,10 @@ use tokio::{
 
 use super::{Redis, Refusal, Settings, State};
 use crate::{
-    entry::{CompleteBody, Draft, Entry},
+    entry::{CompleteBody, Draft, Entry, Selection, codec::sealed::Seals},
     fence::{OwnFacets, Stamp},
     field::Timestamp,
-    key::CacheKey,
+    key::{CacheKey, OriginTarget, partition, target::Scheme},
     policy::freshness::{Constraints, Freshness},
     redis,
     store::{Claim, Landed, Memory, Put, Store, Tiered},
@@ -95,6 +95,7 @@ pub fn settings(url: &str) -> Settings {
         version: "v1".to_owned(),
         compress_above: 4096,
         max_entry: 8 << 20,
+        seals: None,
         stale_for: Duration::ZERO,
     }
 }
@@ -218,6 +219,141 @@ async fn every_key_has_an_end() {
         let expected = if key.contains(":l:") { 3 } else { 60 + 30 + 600 };
         assert!(left <= expected * 1000 && left + 5000 > expected * 1000, "{key}: {left}");
     }
+}
+
+/// A store whose secrets are these bytes, 32 times each.
+fn sealing(server: &Server, secrets: &[u8]) -> Redis {
+    let secrets: Vec<[u8; 32]> = secrets.iter().map(|byte| [*byte; 32]).collect();
+    let seals = Seals::new(secrets.iter().map(|secret| &secret[..]));
+    let patient = patient(server);
+    start(Settings { seals, ..patient.shared.settings.clone() })
+}
+
+/// A key in the partition of one identity.
+fn own_key(path: &str) -> CacheKey {
+    let partition = partition::of_identity(&[7; 16]);
+    let plain = OriginTarget::plain(Scheme::Http, "secret.example", path);
+    OriginTarget { partition: (&partition[..]).into(), ..plain }.key()
+}
+
+/// Everything in Redis, in one text.
+fn dump(server: &Server) -> String {
+    let keys = server.cli(&["KEYS", "*"]);
+    keys.lines().map(|key| server.cli(&["--no-raw", "GET", key])).collect()
+}
+
+#[tokio::test]
+async fn what_is_not_for_everyone_cannot_be_read_in_redis() {
+    let server = Server::start().await;
+    let (one, other) = (sealing(&server, &[1]), sealing(&server, &[1]));
+    let (small, large) = (own_key("/small"), own_key("/large"));
+    let body = "private text ".repeat(60_000).into_bytes();
+    let noisy = [noise(600 << 10), b"private text".to_vec()].concat();
+    one.put(&small, response(&small, body.clone()));
+    one.put(&large, response(&large, noisy.clone()));
+    let variant = small.variant(b"private text");
+    one.place(&small.variant(b"index"), selection(), variant.digest());
+    one.flushed().await;
+    for (key, body) in [(&small, body), (&large, noisy)] {
+        assert_eq!(body_of(other.get(key).await), Some(body));
+    }
+    assert!(other.get(&small.variant(b"index")).await.is_some());
+    let all = dump(&server);
+    for text in ["private text", "secret.example", "text/plain", "kpi", "accept"] {
+        assert!(!all.contains(text), "{text}");
+    }
+    assert!(server.cli(&["KEYS", "*:c:*"]).lines().count() > 1);
+}
+
+#[tokio::test]
+async fn what_is_for_everyone_stays_readable_and_small() {
+    let server = Server::start().await;
+    let (with, without) = (sealing(&server, &[1]), patient(&server));
+    let key = key("/a");
+    with.put(&key, response(&key, b"hello".to_vec()));
+    with.flushed().await;
+    assert_eq!(body_of(without.get(&key).await), Some(b"hello".to_vec()));
+}
+
+#[tokio::test]
+async fn secrets_are_rotated_without_a_miss() {
+    let server = Server::start().await;
+    let key = own_key("/a");
+    let read = async |secrets: &[u8]| body_of(sealing(&server, secrets).get(&key).await);
+    let write = async |secrets: &[u8], body: &[u8]| {
+        let store = sealing(&server, secrets);
+        store.put(&key, response(&key, body.to_vec()));
+        store.flushed().await;
+    };
+    write(&[1], b"old").await;
+    assert_eq!(read(&[1, 2]).await, Some(b"old".to_vec()));
+    assert_eq!(read(&[2, 1]).await, Some(b"old".to_vec()));
+    assert_eq!(read(&[2]).await, None, "its secret is gone");
+    write(&[2, 1], b"new").await;
+    assert_eq!(read(&[1, 2]).await, Some(b"new".to_vec()));
+    assert_eq!(read(&[2]).await, Some(b"new".to_vec()));
+    assert_eq!(read(&[1]).await, None);
+}
+
+#[tokio::test]
+async fn what_cannot_be_decrypted_is_a_miss_and_counted() {
+    let server = Server::start().await;
+    let metrics = Metrics::new();
+    let settings =
+        Settings { seals: Seals::new([&[1; 32][..]]), ..patient(&server).shared.settings.clone() };
+    let store = Redis::start(settings, metrics.of_redis(), &Handle::current()).unwrap();
+    let (one, other) = (own_key("/one"), own_key("/other"));
+    store.put(&one, response(&one, b"one".to_vec()));
+    store.put(&other, response(&other, b"other".to_vec()));
+    store.flushed().await;
+    let names = [&one, &other].map(|key| format!("larder:v1:e:{:032x}", key.digest()));
+    assert_eq!(server.cli(&["COPY", &names[0], &names[1], "REPLACE"]), "1");
+    assert!(store.get(&other).await.is_none(), "it belongs to another key");
+    // Without the secret, as a node before the change, or somebody who may write to Redis.
+    let without = patient(&server);
+    assert!(without.get(&one).await.is_none());
+    without.put(&other, response(&other, b"planted".to_vec()));
+    without.flushed().await;
+    assert!(store.get(&other).await.is_none(), "it is not encrypted");
+    assert_eq!(body_of(store.get(&one).await), Some(b"one".to_vec()));
+    let text = metrics.render();
+    let counted = "larder_store_operations_total{op=\"get\",result=\"locked\",tier=\"redis\"} 2";
+    assert!(text.contains(counted), "{text}");
+}
+
+#[tokio::test]
+async fn encrypted_entries_keep_their_order_and_their_indexes_merge() {
+    let server = Server::start().await;
+    let (one, other) = (sealing(&server, &[1]), sealing(&server, &[2, 1]));
+    let key = own_key("/a");
+    let at = |seconds: u64, body: &[u8]| match response(&key, body.to_vec()) {
+        Entry::Response(response) => {
+            let asked_at = Timestamp::from_seconds(seconds);
+            Entry::Response(Arc::new(response.reassessed(
+                response.freshness,
+                Stamp::default(),
+                asked_at,
+            )))
+        }
+        entry @ Entry::Variants(_) => entry,
+    };
+    one.put(&key, at(3000, b"later"));
+    one.flushed().await;
+    other.put(&key, at(2000, b"earlier"));
+    other.flushed().await;
+    assert_eq!(body_of(one.get(&key).await), Some(b"later".to_vec()));
+    let target = own_key("/varies");
+    for (store, variant) in [(&one, 1), (&other, 2), (&other, 3)] {
+        store.place(&target, selection(), variant);
+        store.flushed().await;
+    }
+    let Some(Entry::Variants(index)) = other.get(&target).await else { panic!("no index") };
+    assert_eq!(index.recent, [1, 2, 3]);
+}
+
+fn selection() -> Selection {
+    let set = [http::header::ACCEPT].into_iter().collect();
+    Selection { set, seen: Timestamp::from_seconds(1000), codings: Vec::new() }
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ use super::{
     lane::{Lane, Load},
     queue::Write,
     scripts,
+    sealing::Subject,
 };
 use crate::{
     entry::{
@@ -34,7 +35,7 @@ use crate::{
 const BATCH: usize = 64;
 /// The longest content that stands in its entry's own value, and the length of the parts where it is
 /// longer: what a small answer may have to wait behind.
-const CHUNK: NonZeroU32 = NonZeroU32::new(256 << 10).unwrap();
+pub const CHUNK: NonZeroU32 = NonZeroU32::new(256 << 10).unwrap();
 /// Parts of one body that are on their way at once.
 const CHUNKS: usize = 8;
 
@@ -148,7 +149,9 @@ async fn put(
         generation: super::random(),
         ahead: shared.time.ahead(),
     };
-    let Encoded { head, chunks } = encoded(entry, packing).await;
+    let subject = Subject::new(digest, entry.key_text());
+    let written = shared.written(subject, entry, packing).await;
+    let Encoded { head, chunks } = written.ok_or(Fault::Unsealed)?;
     let count = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
     let keys = shared.keys.chunks(digest, packing.generation, count);
     let sent = stream::iter(keys.zip(chunks)).map(|(key, chunk)| {
@@ -165,7 +168,7 @@ async fn put(
     let put = |session| scripts::PUT.run::<Option<Bytes>>(session, keys, arguments);
     // What was not written leaves its own parts behind.
     let without_use = lane.ask(put).await?.unwrap_or(head);
-    unlink_chunks(shared, lane, digest, &without_use).await
+    unlink_chunks(shared, lane, subject, &without_use).await
 }
 
 /// How often an index is read and merged anew, where other nodes write it in between.
@@ -187,8 +190,9 @@ async fn place(
             found => found?,
         };
         let found = found.unwrap_or_default();
-        let (index, lost) = with(shared, &found, variants);
-        if replace(shared, lane, (digest, &found), index).await? {
+        let subject = Subject::new(digest, &variants.target);
+        let (index, lost) = with(shared, subject, &found, variants);
+        if replace(shared, lane, (subject, &found), index).await? {
             let keys: Vec<Bytes> = lost.into_iter().map(|lost| shared.keys.entry(lost)).collect();
             for key in keys {
                 lane.ask(|session| async move { session.unlink::<(), _>(key).await }).await?;
@@ -200,9 +204,14 @@ async fn place(
 }
 
 /// An index with what is added to it, and the variants that lose their places.
-fn with(shared: &Shared, found: &[u8], added: &Arc<Variants>) -> (Entry, Vec<u128>) {
-    let mut index = match codec::decode(found, shared.settings.max_entry) {
-        Some(Decoded::Entry(entry)) => match entry.by_clock_ahead(-shared.time.ahead()) {
+fn with(
+    shared: &Shared,
+    subject: Subject,
+    found: &[u8],
+    added: &Arc<Variants>,
+) -> (Entry, Vec<u128>) {
+    let mut index = match shared.read_head(subject, found) {
+        Ok(Decoded::Entry(entry)) => match entry.by_clock_ahead(-shared.time.ahead()) {
             Entry::Variants(index) if index.target == added.target => index,
             _ => return (Entry::Variants(Arc::clone(added)), Vec::new()),
         },
@@ -216,15 +225,17 @@ fn with(shared: &Shared, found: &[u8], added: &Arc<Variants>) -> (Entry, Vec<u12
 async fn replace(
     shared: &Shared,
     lane: &Lane,
-    (digest, found): (u128, &Bytes),
+    (subject, found): (Subject, &Bytes),
     index: Entry,
 ) -> Result<bool, Fault> {
     let ahead = shared.time.ahead();
     let packing = Packing { compress_above: usize::MAX, chunk: CHUNK, generation: 0, ahead };
-    let (new, keep) = (codec::encode(&index, packing).head, shared.settings.keep(&index));
+    let written = shared.written(subject, &index, packing).await;
+    let new = written.ok_or(Fault::Unsealed)?.head;
+    let keep = shared.settings.keep(&index);
     let before = found.slice(..found.len().min(codec::PREFIX));
     let arguments = vec![Bytes::from(new).into(), millis(keep).into(), before.into()];
-    let keys = vec![shared.keys.entry(digest)];
+    let keys = vec![shared.keys.entry(subject.digest)];
     let written = lane.ask(|session| scripts::REPLACE.run::<i64>(session, keys, arguments)).await?;
     Ok(written == 1)
 }
@@ -233,27 +244,16 @@ async fn replace(
 async fn unlink_chunks(
     shared: &Shared,
     lane: &Lane,
-    digest: u128,
+    subject: Subject,
     head: &[u8],
 ) -> Result<(), Fault> {
-    let limit = shared.settings.max_entry;
-    let Some(Decoded::Chunked(old)) = codec::decode(head, limit) else { return Ok(()) };
-    for key in shared.keys.chunks(digest, old.generation(), old.count()) {
+    let Ok(Decoded::Chunked(old)) = shared.read_head(subject.as_found(), head) else {
+        return Ok(());
+    };
+    for key in shared.keys.chunks(subject.digest, old.generation(), old.count()) {
         lane.ask(|session| async move { session.unlink::<(), _>(key).await }).await?;
     }
     Ok(())
-}
-
-/// Compressing takes its time where there is much: then it is done elsewhere.
-async fn encoded(entry: &Entry, packing: Packing) -> Encoded {
-    if entry.heap_size() as u64 <= u64::from(CHUNK.get()) {
-        return codec::encode(entry, packing);
-    }
-    let moved = entry.clone();
-    match tokio::task::spawn_blocking(move || codec::encode(&moved, packing)).await {
-        Ok(encoded) => encoded,
-        Err(_) => codec::encode(entry, packing),
-    }
 }
 
 fn expiration(keep: Duration) -> Expiration {

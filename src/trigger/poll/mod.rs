@@ -6,14 +6,13 @@
 
 mod ask;
 mod run;
-mod source;
 mod state;
 mod version;
 
 use std::time::Duration;
 
+pub use crate::origin::source::{InvalidSource, Source};
 pub(super) use run::run;
-pub use source::{InvalidSource, Source};
 pub use state::{PollState, Polls};
 pub use version::VersionFrom;
 

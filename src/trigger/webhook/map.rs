@@ -1,6 +1,6 @@
 //! From a payload to purges: which rules apply to a delivery, and what they select. Pure.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use http::{HeaderMap, HeaderName};
 use serde_json::Value;
@@ -10,6 +10,7 @@ use super::template::{PayloadTemplate, TooMany};
 use crate::{
     fence::{Mode, Purge, Selector, Source},
     policy::tag,
+    trigger::selector::Owners,
 };
 
 /// How many tags one delivery may purge, and how many bytes they may have together.
@@ -42,6 +43,9 @@ pub struct Rule {
     pub when: Box<[Condition]>,
     /// The tags.
     pub purge: Box<[PayloadTemplate]>,
+    /// The users, as claims or a gateway call them: only what belongs to them is purged, all of it where
+    /// there are no tags.
+    pub users: Box<[PayloadTemplate]>,
     /// Whether what they select is gone or stale.
     pub mode: Mode,
     /// Whether what they select is fetched again where it was lately asked for.
@@ -60,7 +64,7 @@ pub struct Condition {
 /// What a delivery comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapped {
-    /// What to purge: nothing, the tags of one mode, or those of both.
+    /// What to purge: nothing, what is selected in one mode, or in both.
     pub purges: Vec<Purge>,
     /// How many rules applied.
     pub rules: usize,
@@ -68,13 +72,16 @@ pub struct Mapped {
     pub unfilled: usize,
 }
 
+/// A tag, an owner, or both: then what has the tag and belongs to the owner.
+type Selected = (Option<String>, Option<Arc<str>>);
+
 impl Map {
     /// What a delivery to the webhook of this name comes to.
     pub fn apply(
         &self,
         name: &str,
-        headers: &HeaderMap,
-        payload: &Value,
+        (headers, payload): (&HeaderMap, &Value),
+        owners: &Owners,
     ) -> Result<Mapped, TooMany> {
         let event = self.event.as_ref().and_then(|from| from.read(headers, payload));
         let applying = |rule: &&Rule| rule.applies(event.as_deref(), payload);
@@ -82,28 +89,23 @@ impl Map {
         let (mut hard, mut soft) = (BTreeSet::new(), BTreeSet::new());
         let mut unfilled = 0;
         for rule in &rules {
-            let tags = match rule.mode {
+            let selected = match rule.mode {
                 Mode::Hard => &mut hard,
                 Mode::Soft => &mut soft,
             };
-            for template in &rule.purge {
-                let rendered = template.render(payload, MOST.0)?;
-                unfilled += usize::from(rendered.is_empty());
-                // No stored response has a longer tag.
-                tags.extend(rendered.into_iter().filter(|tag| tag.len() <= tag::LONGEST));
-            }
+            unfilled += rule.select(payload, owners, selected)?;
         }
-        soft.retain(|tag| !hard.contains(tag));
+        soft.retain(|selected| !hard.contains(selected));
         let count = hard.len() + soft.len();
-        let bytes: usize = hard.iter().chain(&soft).map(String::len).sum();
+        let bytes: usize = hard.iter().chain(&soft).map(size).sum();
         if count > MOST.0 || bytes > MOST.1 {
             return Err(TooMany);
         }
         let purges = [(Mode::Hard, hard), (Mode::Soft, soft)];
-        let purges = purges.into_iter().filter(|(_, tags)| !tags.is_empty());
+        let purges = purges.into_iter().filter(|(_, selected)| !selected.is_empty());
         let warms = |mode| rules.iter().any(|rule| rule.warm && rule.mode == mode);
-        let purges = purges.map(|(mode, tags)| {
-            let selectors = tags.into_iter().map(|tag| Selector::Tag(tag.into())).collect();
+        let purges = purges.map(|(mode, selected)| {
+            let selectors = selected.into_iter().filter_map(selector).collect();
             let source = Source::Webhook(name.into());
             Purge { mode, selectors, source, reason: None, warm: warms(mode) }
         });
@@ -127,6 +129,29 @@ impl ToldIn {
 }
 
 impl Rule {
+    /// Adds what it selects. Returns how many of its templates found no value.
+    ///
+    /// A rule with users never selects what belongs to others: without a value for them it selects nothing.
+    fn select(
+        &self,
+        payload: &Value,
+        owners: &Owners,
+        into: &mut BTreeSet<Selected>,
+    ) -> Result<usize, TooMany> {
+        let (tags, without_tag) = rendered(&self.purge, payload)?;
+        let (users, without_user) = rendered(&self.users, payload)?;
+        let owners = users.iter().flat_map(|user| owners(None, user)).map(Some);
+        let owners: Vec<_> = if self.users.is_empty() { vec![None] } else { owners.collect() };
+        let tags: Vec<_> =
+            if self.purge.is_empty() { vec![None] } else { tags.into_iter().map(Some).collect() };
+        if tags.len().saturating_mul(owners.len()) > MOST.0 {
+            return Err(TooMany);
+        }
+        let pairs = tags.iter().flat_map(|tag| owners.iter().map(move |owner| (tag, owner)));
+        into.extend(pairs.map(|(tag, owner)| (tag.clone(), owner.clone())));
+        Ok(without_tag + without_user)
+    }
+
     fn applies(&self, event: Option<&str>, payload: &Value) -> bool {
         let is_meant = self.events.is_empty()
             || event.is_some_and(|event| self.events.iter().any(|name| **name == *event));
@@ -139,6 +164,34 @@ impl Condition {
         let nodes = self.path.query(payload);
         nodes.iter().any(|node| self.values.iter().any(|value| is_same(node, value)))
     }
+}
+
+/// What templates come to, and how many of them found no value.
+fn rendered(
+    templates: &[PayloadTemplate],
+    payload: &Value,
+) -> Result<(BTreeSet<String>, usize), TooMany> {
+    let (mut texts, mut unfilled) = (BTreeSet::new(), 0);
+    for template in templates {
+        let rendered = template.render(payload, MOST.0)?;
+        unfilled += usize::from(rendered.is_empty());
+        // No stored response has a longer tag, and no user a longer name.
+        texts.extend(rendered.into_iter().filter(|text| text.len() <= tag::LONGEST));
+    }
+    Ok((texts, unfilled))
+}
+
+fn selector((tag, owner): Selected) -> Option<Selector> {
+    let tag = tag.map(|tag| Selector::Tag(tag.into()));
+    let owner = owner.map(|owner| Selector::User((*owner).into()));
+    match (tag, owner) {
+        (Some(tag), Some(owner)) => Some(Selector::All([tag, owner].into())),
+        (tag, owner) => tag.or(owner),
+    }
+}
+
+fn size((tag, owner): &Selected) -> usize {
+    tag.as_ref().map_or(0, String::len) + owner.as_ref().map_or(0, |owner| owner.len())
 }
 
 /// Equal, numbers by their value however they are written.
@@ -161,10 +214,21 @@ mod tests {
         Rule {
             events: events.iter().map(|event| (*event).into()).collect(),
             when: when.iter().map(condition).collect(),
-            purge: purge.iter().map(|text| PayloadTemplate::parse(text).unwrap()).collect(),
+            purge: templates(purge),
+            users: Box::default(),
             mode,
             warm: false,
         }
+    }
+
+    fn templates(texts: &[&str]) -> Box<[PayloadTemplate]> {
+        texts.iter().map(|text| PayloadTemplate::parse(text).unwrap()).collect()
+    }
+
+    /// Owners by which no user can be read.
+    fn owners(issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
+        assert_eq!(issuer, None);
+        vec![format!("owner-{}", claim.len()).into()]
     }
 
     fn map(rules: Vec<Rule>) -> Map {
@@ -175,7 +239,7 @@ mod tests {
     fn apply(map: &Map, event: &'static str, payload: &Value) -> Mapped {
         let mut headers = HeaderMap::new();
         headers.insert("x-event", HeaderValue::from_static(event));
-        map.apply("shop", &headers, payload).unwrap()
+        map.apply("shop", (&headers, payload), &owners).unwrap()
     }
 
     fn tags(purge: &Purge) -> Vec<&str> {
@@ -209,7 +273,8 @@ mod tests {
         let event = Some(ToldIn::Payload(JsonPath::parse("$.type").unwrap()));
         let rules = [rule(&["order.created"], &[], &["orders"], Mode::Hard)].into();
         let map = Map { event, rules };
-        let rules = |payload| map.apply("shop", &HeaderMap::new(), &payload).unwrap().rules;
+        let rules =
+            |payload| map.apply("shop", (&HeaderMap::new(), &payload), &owners).unwrap().rules;
         assert_eq!(rules(json!({ "type": "order.created" })), 1);
         assert_eq!(rules(json!({ "type": "order.deleted" })), 0);
         assert_eq!(rules(json!({ "type": 1 })), 0);
@@ -269,11 +334,38 @@ mod tests {
     }
 
     #[test]
+    fn users_are_purged_by_their_owners_alone_or_within_tags() {
+        let rule = |purge: &[&str]| {
+            let users = templates(&["{$.customers[*].id}"]);
+            Rule { users, ..rule(&[], &[], purge, Mode::Hard) }
+        };
+        let selectors = |rule: Rule, payload: Value| {
+            let purges = apply(&map(vec![rule]), "any", &payload).purges;
+            purges.first().map(|purge| serde_json::to_string(&purge.selectors).unwrap())
+        };
+        let payload = || json!({ "customers": [{ "id": "4" }, { "id": 12 }], "tag": "stocks" });
+        let all = r#"[{"user":"owner-1"},{"user":"owner-2"}]"#;
+        assert_eq!(selectors(rule(&[]), payload()).as_deref(), Some(all));
+        let within = r#"[{"all":[{"tag":"stocks"},{"user":"owner-1"}]},{"all":[{"tag":"stocks"},{"user":"owner-2"}]}]"#;
+        assert_eq!(selectors(rule(&["{$.tag}"]), payload()).as_deref(), Some(within));
+        assert_eq!(selectors(rule(&["stocks"]), json!({})), None, "nobody is named: not all are");
+        assert_eq!(
+            selectors(rule(&["{$.none}"]), payload()),
+            None,
+            "no tag: not all of the user's"
+        );
+        let many = json!({ "customers": (0..200).map(|id| json!({ "id": "x".repeat(id + 1) })).collect::<Vec<_>>(), "tags": (0..100).collect::<Vec<_>>() });
+        let rule = rule(&["{$.tags[*]}"]);
+        let mapped = map(vec![rule]).apply("shop", (&HeaderMap::new(), &many), &owners);
+        assert_eq!(mapped, Err(TooMany));
+    }
+
+    #[test]
     fn too_many_tags_are_refused_as_a_whole() {
         let map = map(vec![rule(&[], &[], &["{$[*]}"], Mode::Hard)]);
         let payload = json!((0..=MOST.0).collect::<Vec<_>>());
-        assert_eq!(map.apply("shop", &HeaderMap::new(), &payload), Err(TooMany));
+        assert_eq!(map.apply("shop", (&HeaderMap::new(), &payload), &owners), Err(TooMany));
         let long: Vec<String> = (0..1100).map(|number| format!("{number:01024}")).collect();
-        assert_eq!(map.apply("shop", &HeaderMap::new(), &json!(long)), Err(TooMany));
+        assert_eq!(map.apply("shop", (&HeaderMap::new(), &json!(long)), &owners), Err(TooMany));
     }
 }

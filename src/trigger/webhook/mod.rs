@@ -18,7 +18,7 @@ pub use signature::{
 pub use template::{PayloadTemplate, TemplateError, TemplateProblem, TooMany};
 pub use vendor::{TOLERANCE, Vendor};
 
-use crate::problem::Problem;
+use crate::{problem::Problem, trigger::selector::Owners};
 
 /// One webhook: who may deliver to it, and what that purges.
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ pub enum Refused {
 
 impl Webhook {
     /// What a delivery comes to.
-    pub fn plan(&self, delivery: &Delivery<'_>) -> Result<Plan, Refused> {
+    pub fn plan(&self, delivery: &Delivery<'_>, owners: &Owners) -> Result<Plan, Refused> {
         self.scheme.verify(delivery).map_err(Refused::Unproven)?;
         let payload: Value =
             serde_json::from_slice(delivery.body).map_err(|_| Refused::Malformed)?;
@@ -81,7 +81,7 @@ impl Webhook {
             return Ok(Plan::Answer(challenge.to_owned()));
         }
         let headers = delivery.headers;
-        let mapped = self.map.apply(&self.name, headers, &payload);
+        let mapped = self.map.apply(&self.name, (headers, &payload), owners);
         let mapped = mapped.map_err(|TooMany| Refused::TooMany)?;
         let id = self.ids.iter().find_map(|told| told.read(headers, &payload));
         Ok(Plan::Purge { mapped, id: id.filter(|id| !id.is_empty()) })

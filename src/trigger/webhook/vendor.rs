@@ -237,7 +237,8 @@ mod tests {
         let plan = |token: &str, payload: Value| {
             let (headers, body) = (headers(&[("x-token", token)]), payload.to_string());
             let now = Timestamp::from_seconds(NOW);
-            webhook.plan(&Delivery { headers: &headers, body: body.as_bytes(), now })
+            let delivery = Delivery { headers: &headers, body: body.as_bytes(), now };
+            webhook.plan(&delivery, &|_, _| Vec::new())
         };
         let asked = json!({ "type": "url_verification", "challenge": "3eZbrw1a" });
         assert_eq!(plan("secret", asked.clone()), Ok(Plan::Answer("3eZbrw1a".to_owned())));

@@ -1,13 +1,17 @@
 //! Identities, from requests to members.
 
+mod gateway;
+mod published;
 mod tokens;
+mod vectors;
 
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, header};
 
 use super::{
-    Carrier, KeySource, Member, Proof, Refusal, TokenRules, USUAL_NARROWING, Users, token::key::Key,
+    Carrier, KeySource, Keys, Member, Proof, Refusal, TokenRules, USUAL_NARROWING, Users,
+    token::key::Key,
 };
 use crate::{field::Timestamp, key::DigestKey, policy::Partition};
 use std::sync::Arc;
@@ -33,11 +37,18 @@ fn claims(names: &[&str]) -> Partition {
 
 fn users(rules: TokenRules) -> Users {
     let partitions = [Partition::Authenticated, claims(&["tenant"]), claims(&["tenant", "plan"])];
-    proven(Proof::Token(rules), partitions)
+    proven(Proof::Token(Box::new(rules)), partitions)
 }
 
 fn proven(proof: Proof, partitions: impl IntoIterator<Item = Partition>) -> Users {
-    Users::new(DigestKey::new(&[7; 32]).unwrap()).proven_by(proof, partitions, None)
+    let keys = match &proof {
+        Proof::Token(rules) => match &rules.keys {
+            KeySource::Given(keys) => Some(Keys::given(keys)),
+            KeySource::Jwks(_) => None,
+        },
+        _ => None,
+    };
+    Users::new(DigestKey::new(&[7; 32]).unwrap()).proven_by(proof, keys, partitions)
 }
 
 fn by_secret() -> Users {

@@ -303,3 +303,17 @@ fn one_token_has_one_digest_however_it_is_sent() {
         |value: &str| user_of(&users, &fields(&[("authorization", value)])).unwrap().credential;
     assert_eq!(of(&format!("Bearer {token}")), of(&format!("bEARER   {token}")));
 }
+
+/// Run with `--release -- --ignored --nocapture`: what a request with a remembered token costs.
+#[test]
+#[ignore = "a measurement"]
+fn how_long_a_remembered_token_takes() {
+    let users = by_secret();
+    let filler = "x".repeat(500);
+    let headers = bearing(&token(&format!(r#"{{"sub":"u1","filler":"{filler}"}}"#)));
+    let began = std::time::Instant::now();
+    for _ in 0..1_000_000 {
+        std::hint::black_box(user_of(&users, std::hint::black_box(&headers)).unwrap());
+    }
+    println!("{} ns", began.elapsed().as_nanos() / 1_000_000);
+}

@@ -19,7 +19,7 @@ use json::Object;
 pub const LONGEST: usize = 8 << 10;
 
 /// How far `nbf` and `iat` may lie in the future: clocks differ. `exp` has no such leeway.
-const LEEWAY: Duration = Duration::from_secs(60);
+const LEEWAY: Duration = Duration::from_mins(1);
 
 /// Header parameters that ask for what is not done here: extensions, keys that the token brings along or
 /// points to, encryption, compression, other encodings.

@@ -9,7 +9,7 @@ use std::{
 
 use larder::{
     fence::{Facets, Fence, Mode, Purge, Selector, Source, Stamp},
-    purge::{Expected, Fences, Link, Log, RedisLog, Rise, Standing, WhenUnsynced},
+    purge::{Expected, Fences, Link, Log, RedisLog, Retention, Rise, Standing, WhenUnsynced},
     redis::{Connector, Settings},
 };
 use tokio::{
@@ -35,8 +35,13 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn of(settings: &Settings) -> Self {
+        Self::keeping(settings, Retention::default())
+    }
+
+    /// A node whose log keeps these records.
+    pub(crate) fn keeping(settings: &Settings, retention: Retention) -> Self {
         let connector = Connector::new(settings).unwrap();
-        let log = RedisLog { connector, prefix: "larder" };
+        let log = RedisLog { connector, prefix: "larder", retention };
         let unsynced = WhenUnsynced::Bounded(UNSYNCED_TTL);
         let fences = Arc::new(Fences::in_fleet(unsynced));
         Self { log: Log::in_redis(log, fences, &Handle::current()) }

@@ -29,7 +29,7 @@ fn errors(text: &str) -> String {
 fn tags(webhook: &Webhook, event: &'static str, payload: &Value) -> Vec<String> {
     let mut headers = HeaderMap::new();
     headers.insert("x-event", http::HeaderValue::from_static(event));
-    let mapped = webhook.map.apply(&webhook.name, &headers, payload).unwrap();
+    let mapped = webhook.map.apply(&webhook.name, (&headers, payload), &|_, _| Vec::new()).unwrap();
     let selectors = mapped.purges.into_iter().flat_map(|purge| purge.selectors);
     let tag = |selector| match selector {
         Selector::Tag(tag) => tag.into_string(),

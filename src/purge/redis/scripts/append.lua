@@ -3,19 +3,41 @@
 -- was, nothing is done. Answers with the log, the record's place in it or else the last one, 'again' or
 -- 'first', the age of the log, and the nodes.
 -- KEYS: the stream, the hash of the nodes, and what remembers that a record was appended, if it has to
--- be. ARGV: the id of a log that may begin, the last place the caller knows, how many records are kept, a
--- log that must not go on or '', the nonce or '', the record, the boundary, the node, and for how many
--- milliseconds it is remembered that a record was appended.
+-- be. ARGV: the id of a log that may begin, the last place the caller knows, a log that must not go on or
+-- '', the nonce or '', the record, the boundary, the node, for how many milliseconds it is remembered that
+-- a record was appended; then how many records are kept however old they are, how many at most, and for how
+-- many milliseconds those in between.
 local key = KEYS[1]
-local new_log, hint, keep, doubted, nonce, record, boundary, node, remembered = unpack(ARGV)
+local new_log, hint, doubted, nonce, record, boundary, node, remembered = unpack(ARGV, 1, 8)
+local keep, most, lifetime = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 
 -- Beyond this a number is no longer exact, and an id not one of ours.
 local HIGHEST = 999999999999999
 
 local now = clock()
 
+-- Beyond how many records the oldest go, and the place below which all may go. One look at the stream
+-- lets go of up to so many records.
+local AT_ONCE = 1000
+
+local function trimming(seq)
+  local first = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
+  local from = first and tonumber(string.match(first[1], '^(%d+)%-0$'))
+  if not from or seq - from < keep then return 'MAXLEN', '~', whole(most) end
+  if seq - from >= most then return 'MAXLEN', '~', whole(most) end
+  local until_seq = math.min(from + AT_ONCE, seq - keep)
+  local entry = redis.call('XRANGE', key, whole(until_seq) .. '-0', '+', 'COUNT', 1)[1]
+  for index = 1, #(entry and entry[2] or {}), 2 do
+    if entry[2][index] == 'at' and now - tonumber(entry[2][index + 1]) > lifetime then
+      return 'MINID', '~', entry[1]
+    end
+  end
+  return 'MAXLEN', '~', whole(most)
+end
+
 local function add(seq, fields)
-  redis.call('XADD', key, 'MAXLEN', '~', keep, whole(seq) .. '-0', 'at', whole(now), unpack(fields))
+  local strategy, about, threshold = trimming(seq)
+  redis.call('XADD', key, strategy, about, threshold, whole(seq) .. '-0', 'at', whole(now), unpack(fields))
 end
 
 -- The highest id there ever was. It stays when entries are taken out.

@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::{origin::document::LARGEST, trigger::poll::Source};
 
 /// A server that gives these answers in turn, and keeps the heads of what it was asked.
 async fn server(answers: Vec<String>) -> (String, Arc<Mutex<Vec<String>>>) {
@@ -142,5 +143,5 @@ async fn a_server_that_is_not_there_is_a_failure() {
     let url = format!("http://{}/", listener.local_addr().unwrap());
     drop(listener);
     let error = asker(&url, None).ask(None).await.unwrap_err();
-    assert!(matches!(error, AskError::Origin(_)), "{error}");
+    assert!(matches!(error, AskError::Document(DocumentError::Origin(_))), "{error}");
 }

@@ -10,6 +10,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::origin::document::DocumentError;
 use crate::trigger::{
     fixture::{ManualClock, Node, Redis, node},
     poll::{Polls, Source as Url, VersionFrom},
@@ -57,7 +58,7 @@ impl Ask for Data {
         inner.asked.push((Instant::now(), known.cloned()));
         let tag = inner.tag.map(HeaderValue::from_static);
         match inner.version {
-            None => Err(AskError::Status(StatusCode::SERVICE_UNAVAILABLE)),
+            None => Err(AskError::from(DocumentError::Status(StatusCode::SERVICE_UNAVAILABLE))),
             Some("") => Ok(Answer::Nothing),
             Some(_) if tag.is_some() && known == tag.as_ref() => Ok(Answer::Same),
             Some(version) => Ok(Answer::Version(version.into(), tag)),

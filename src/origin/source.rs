@@ -1,11 +1,11 @@
-//! Where a data version is told: a URL.
+//! A document on a server: a URL, taken apart.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use crate::origin::{Endpoint, settings::InvalidEndpoint};
+use super::{Endpoint, settings::InvalidEndpoint};
 
 /// A server and what to ask it for.
 #[derive(Debug, Clone, PartialEq, Eq)]

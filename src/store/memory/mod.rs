@@ -1,5 +1,9 @@
 //! The memory store: an S3-FIFO cache (`quick_cache`) under a real byte budget.
 
+mod shares;
+#[cfg(test)]
+mod tests;
+
 use std::{
     hash::{BuildHasher, Hasher},
     sync::{
@@ -14,8 +18,9 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 use super::{Claim, Put, Store};
 use crate::{
     entry::{Entry, Selection, StoredResponse, Variants},
-    key::CacheKey,
+    key::{CacheKey, partition},
 };
+use shares::{BOOKKEEPING, Shares};
 
 /// What one entry costs besides its own bytes: the struct, the reference counts, the cache's slot and
 /// index, and the share of the ghost list.
@@ -32,11 +37,16 @@ const WRITERS: usize = 64;
 /// `budget` bounds the bytes of keys, headers, tags, bodies and the store's own overhead together.
 /// An entry is evicted by S3-FIFO (Yang et al., SOSP 2023) when room is needed, so a scan does not wash
 /// out what is asked for often. Lookups on different keys share no lock but by chance.
+///
+/// Responses that are for one identity alone take at most a 20th of the budget, and a thousand entries:
+/// what exceeds that evicts other responses of the same identity.
 pub struct Memory {
     cache: Cache<u128, Entry, Weight, DigestHasher, Evictions>,
     writers: [Mutex<()>; WRITERS],
     largest: usize,
+    shares: Arc<Shares>,
     evicted: Arc<AtomicU64>,
+    evicted_by_share: AtomicU64,
     replaced: AtomicU64,
     removed: AtomicU64,
     refused: AtomicU64,
@@ -51,11 +61,13 @@ pub struct Usage {
     pub bytes: u64,
     /// Evicted to make room.
     pub evicted: u64,
+    /// Evicted because their identity had more than its share.
+    pub evicted_by_share: u64,
     /// Overwritten by a newer response to the same key.
     pub replaced: u64,
     /// Removed because something invalidated them.
     pub removed: u64,
-    /// Refused because they are larger than a store of this size takes.
+    /// Refused because they are larger than a store of this size, or the share of an identity, takes.
     pub refused: u64,
 }
 
@@ -75,13 +87,16 @@ impl Memory {
             .shards(shards)
             .build()
             .expect("complete options");
-        let lifecycle = Evictions { count: Arc::clone(&evicted) };
+        let identities = Arc::new(Shares::new(budget));
+        let lifecycle = Evictions { count: Arc::clone(&evicted), shares: Arc::clone(&identities) };
         let cache = Cache::with_options(options, Weight, DigestHasher, lifecycle);
         Self {
             largest: share_of(budget, shards).min(usize::try_from(largest).unwrap_or(usize::MAX)),
             cache,
             writers: [const { Mutex::new(()) }; WRITERS],
+            shares: identities,
             evicted,
+            evicted_by_share: AtomicU64::new(0),
             replaced: AtomicU64::new(0),
             removed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -94,6 +109,7 @@ impl Memory {
             entries: self.cache.len() as u64,
             bytes: self.cache.weight(),
             evicted: self.evicted.load(Ordering::Relaxed),
+            evicted_by_share: self.evicted_by_share.load(Ordering::Relaxed),
             replaced: self.replaced.load(Ordering::Relaxed),
             removed: self.removed.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
@@ -108,26 +124,26 @@ impl Memory {
         if let Entry::Variants(variants) = found {
             return Entry::Variants(self.merge(key, &variants).0);
         }
-        let _writing = self.writing(key);
-        match self.peek(key) {
+        self.write(key, || match self.peek(key) {
             Some(known) if !is_newer(&found, &known) => known,
             _ => {
                 self.insert(key, found.clone());
                 found
             }
-        }
+        })
     }
 
     /// Adds what another index of variants has. Returns the index, and how many variants lost their places.
     fn merge(&self, target: &CacheKey, newer: &Arc<Variants>) -> (Arc<Variants>, usize) {
-        let writing = self.writing(target);
-        let Some(Entry::Variants(mut merged)) = self.peek(target) else {
-            self.insert(target, Entry::Variants(Arc::clone(newer)));
-            return (Arc::clone(newer), 0);
-        };
-        let lost = Arc::make_mut(&mut merged).merge(newer, |digest| self.is_in_use(digest));
-        self.insert(target, Entry::Variants(Arc::clone(&merged)));
-        drop(writing);
+        let (merged, lost) = self.write(target, || {
+            let Some(Entry::Variants(mut merged)) = self.peek(target) else {
+                self.insert(target, Entry::Variants(Arc::clone(newer)));
+                return (Arc::clone(newer), Vec::new());
+            };
+            let lost = Arc::make_mut(&mut merged).merge(newer, |digest| self.is_in_use(digest));
+            self.insert(target, Entry::Variants(Arc::clone(&merged)));
+            (merged, lost)
+        });
         for digest in &lost {
             self.forget(*digest);
         }
@@ -140,31 +156,82 @@ impl Memory {
         matches!(entry, Some(Entry::Response(response)) if response.was_asked())
     }
 
+    /// To be called while nobody else writes under the key.
     fn insert(&self, key: &CacheKey, entry: Entry) -> Put {
-        if weight_of(&entry) > self.largest as u64 {
+        let (digest, weight, identity) = (key.digest(), weight_of(&entry), entry.identity());
+        if weight > self.largest as u64 || (identity.is_some() && !self.shares.fit(weight)) {
             self.refused.fetch_add(1, Ordering::Relaxed);
-            self.cache.remove(&key.digest());
+            self.take(digest);
             return Put::TooLarge;
         }
-        if self.cache.peek(&key.digest()).is_some() {
+        if self.cache.peek(&digest).is_some() {
             self.replaced.fetch_add(1, Ordering::Relaxed);
         }
-        self.cache.insert(key.digest(), entry);
+        self.cache.insert(digest, entry);
+        if let Some(identity) = identity {
+            self.shares.hold(identity, digest, weight);
+            if !self.cache.contains_key(&digest) {
+                // It was evicted before it was counted.
+                self.shares.release(identity, digest);
+            }
+        }
         Put::Stored
     }
 
-    fn forget(&self, digest: u128) -> bool {
-        let is_removed = self.cache.remove(&digest).is_some();
-        if is_removed {
-            self.removed.fetch_add(1, Ordering::Relaxed);
+    /// To be called while nobody else writes under the key.
+    fn take(&self, digest: u128) -> bool {
+        let taken = self.cache.remove(&digest);
+        if let Some(identity) = taken.as_ref().and_then(|(_, entry)| entry.identity()) {
+            self.shares.release(identity, digest);
         }
-        is_removed
+        taken.is_some()
     }
 
-    /// Until it is dropped nobody else writes under this key.
+    fn forget(&self, digest: u128) {
+        let _alone = self.alone(digest);
+        if self.take(digest) {
+            self.removed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes under a key while nobody else does, and then evicts what its identity has beyond its share.
+    fn write<R>(&self, key: &CacheKey, write: impl FnOnce() -> R) -> R {
+        let alone = self.alone(key.digest());
+        let written = write();
+        drop(alone);
+        if let Some(identity) = partition::identity(key.text()) {
+            self.trim(identity);
+        }
+        written
+    }
+
+    /// Evicts the oldest entries of an identity, those that nothing was answered with before others, until
+    /// it has no more than its share.
+    fn trim(&self, identity: u128) {
+        while let Some(oldest) = self.shares.surplus(identity) {
+            let idle = oldest.iter().find(|digest| self.is_idle(**digest));
+            let Some(digest) = idle.or(oldest.first()).copied() else { return };
+            let _alone = self.alone(digest);
+            if self.take(digest) {
+                self.evicted_by_share.fetch_add(1, Ordering::Relaxed);
+            }
+            self.shares.release(identity, digest);
+        }
+    }
+
+    /// Whether an entry is none that requests need: an index of variants may always be.
+    fn is_idle(&self, digest: u128) -> bool {
+        match self.cache.peek(&digest) {
+            Some(Entry::Response(response)) => !response.was_asked(),
+            Some(Entry::Variants(_)) => false,
+            None => true,
+        }
+    }
+
+    /// Until it is dropped nobody else writes under a key with this digest.
     #[expect(clippy::indexing_slicing, reason = "the index is reduced to the number of locks")]
-    fn writing(&self, key: &CacheKey) -> MutexGuard<'_, ()> {
-        self.writers[(key.digest() % WRITERS as u128) as usize].lock()
+    fn alone(&self, digest: u128) -> MutexGuard<'_, ()> {
+        self.writers[(digest % WRITERS as u128) as usize].lock()
     }
 }
 
@@ -189,11 +256,10 @@ impl Store for Memory {
     }
 
     async fn put(&self, key: &CacheKey, entry: Entry) -> Put {
-        let _writing = self.writing(key);
-        match self.peek(key) {
+        self.write(key, || match self.peek(key) {
             Some(known) if entry.is_overtaken_by(&known) => Put::Overtaken,
             _ => self.insert(key, entry),
-        }
+        })
     }
 
     async fn place(&self, target: &CacheKey, selection: Selection, variant: u128) -> usize {
@@ -234,7 +300,8 @@ fn share_of(budget: u64, shards: usize) -> usize {
 }
 
 fn weight_of(entry: &Entry) -> u64 {
-    (allocated(entry.heap_size()) + OVERHEAD) as u64
+    let bookkeeping = if entry.identity().is_some() { BOOKKEEPING } else { 0 };
+    (allocated(entry.heap_size()) + OVERHEAD + bookkeeping) as u64
 }
 
 /// What the allocator hands out for a request of this size: jemalloc's classes, four to a doubling.
@@ -258,6 +325,7 @@ impl Weighter<u128, Entry> for Weight {
 #[derive(Clone)]
 struct Evictions {
     count: Arc<AtomicU64>,
+    shares: Arc<Shares>,
 }
 
 impl Lifecycle<u128, Entry> for Evictions {
@@ -265,8 +333,11 @@ impl Lifecycle<u128, Entry> for Evictions {
     /// under it.
     type RequestState = Vec<Entry>;
 
-    fn on_evict(&self, evicted: &mut Self::RequestState, _key: u128, entry: Entry) {
+    fn on_evict(&self, evicted: &mut Self::RequestState, digest: u128, entry: Entry) {
         self.count.fetch_add(1, Ordering::Relaxed);
+        if let Some(identity) = entry.identity() {
+            self.shares.release(identity, digest);
+        }
         evicted.push(entry);
     }
 }

@@ -1,0 +1,45 @@
+//! The keys that an issuer publishes, kept over reloads.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use crate::{
+    telemetry::Metrics,
+    user::{KeySource, Keys, Proof, Source},
+};
+
+/// What fetches the keys that tokens are verified with.
+pub struct Issuers {
+    current: Mutex<Option<(Source, Arc<Keys>)>>,
+    runtime: Handle,
+}
+
+impl Issuers {
+    /// Fetches on the current runtime, once there are settings.
+    pub fn new() -> Self {
+        Self { current: Mutex::new(None), runtime: Handle::current() }
+    }
+
+    /// Returns the keys that these settings need, if tokens prove who asks. Those of the same URL stay.
+    pub fn keys(&self, proof: &Proof, metrics: &Metrics) -> anyhow::Result<Option<Arc<Keys>>> {
+        let Proof::Token(rules) = proof else { return Ok(None) };
+        let source = match &rules.keys {
+            KeySource::Given(keys) => return Ok(Some(Keys::given(keys))),
+            KeySource::Jwks(source) => source,
+        };
+        let mut current = self.current.lock();
+        if let Some((known, keys)) = &*current
+            && known == source
+        {
+            return Ok(Some(Arc::clone(keys)));
+        }
+        let _runtime = self.runtime.enter();
+        let keys = Keys::published(source, metrics.jwks.clone())
+            .context("`user.jwt.jwks` cannot be set up")?;
+        *current = Some((source.clone(), Arc::clone(&keys)));
+        Ok(Some(keys))
+    }
+}

@@ -1,0 +1,112 @@
+//! The places of those who listen: how many there are, and whose.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+
+use super::{
+    hub::Hub,
+    reader::{Addressee, Channel, Client},
+    settings::Settings,
+};
+use crate::{fence::Selector, user::Member};
+
+/// Those who listen now.
+#[derive(Default)]
+pub(super) struct Seats(Mutex<Taken>);
+
+#[derive(Default)]
+struct Taken {
+    count: usize,
+    by_client: HashMap<Client, usize>,
+    users: HashMap<u64, Arc<Channel>>,
+    last: u64,
+}
+
+/// A listener's place; given back when dropped.
+pub(super) struct Seat {
+    pub(super) hub: Arc<Hub>,
+    client: Option<Client>,
+    /// The user who listens, if it is known.
+    pub(super) channel: Option<Arc<Channel>>,
+    number: u64,
+}
+
+impl Seats {
+    /// Wakes the users for whom something came.
+    pub(super) fn wake(&self, addressees: &[Addressee]) {
+        if addressees.is_empty() {
+            return;
+        }
+        let taken = self.0.lock();
+        let concerned = taken.users.values();
+        concerned
+            .filter(|channel| addressees.iter().any(|addressee| addressee.is(&channel.user)))
+            .for_each(|channel| channel.changed.notify_waiters());
+    }
+
+    /// Ends the streams whose credentials these selectors end.
+    pub(super) fn end(&self, selectors: &[Selector]) {
+        let may_end =
+            |selector: &Selector| matches!(selector, Selector::Credential(_) | Selector::All(_));
+        if selectors.iter().any(may_end) {
+            let taken = self.0.lock();
+            let ended = taken.users.values().filter(|channel| channel.is_ended_by(selectors));
+            ended.for_each(|channel| channel.end());
+        }
+    }
+
+    /// Ends the streams of all users: which credentials were ended is not known.
+    pub(super) fn end_all(&self) {
+        self.0.lock().users.values().for_each(|channel| channel.end());
+    }
+}
+
+impl Seat {
+    /// Takes a place for one more listener, if there is room for it and its client.
+    pub(super) fn take(
+        hub: &Arc<Hub>,
+        settings: &Settings,
+        client: Option<Client>,
+        user: Option<&Arc<Member>>,
+    ) -> Option<Self> {
+        let mut taken = hub.seats.0.lock();
+        if taken.count >= settings.listeners {
+            return None;
+        }
+        if let Some(client) = &client {
+            let count = taken.by_client.get(client).copied().unwrap_or_default();
+            if count >= settings.per_client {
+                return None;
+            }
+            taken.by_client.insert(client.clone(), count + 1);
+        }
+        taken.count += 1;
+        taken.last += 1;
+        let number = taken.last;
+        let channel = user.map(|user| Arc::new(Channel::new(Arc::clone(user))));
+        if let Some(channel) = &channel {
+            taken.users.insert(number, Arc::clone(channel));
+        }
+        hub.metrics.feed.listeners.inc();
+        drop(taken);
+        Some(Self { hub: Arc::clone(hub), client, channel, number })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.hub.seats.0.lock();
+        taken.count = taken.count.saturating_sub(1);
+        taken.users.remove(&self.number);
+        if let Some(client) = &self.client
+            && let Some(count) = taken.by_client.get_mut(client)
+        {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                taken.by_client.remove(client);
+            }
+        }
+        self.hub.metrics.feed.listeners.dec();
+    }
+}

@@ -1,0 +1,244 @@
+//! What an identity may take of the memory, and that accounts of it are exact.
+
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
+
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderName, StatusCode};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    entry::{CompleteBody, Draft},
+    fence::{OwnFacets, Stamp},
+    field::Timestamp,
+    key::{OriginTarget, target::Scheme},
+    policy::freshness::{Constraints, Freshness},
+};
+
+/// Whom nothing belongs to.
+const ANYONE: u8 = 0;
+
+fn key(identity: u8, path: &str) -> CacheKey {
+    let part = match identity {
+        ANYONE => partition::Part::new(),
+        _ => partition::of_identity(&u128::from(identity).to_le_bytes()),
+    };
+    let plain = OriginTarget::plain(Scheme::Http, "h", path);
+    OriginTarget { partition: Cow::Borrowed(&part), ..plain }.key()
+}
+
+fn response(key: &CacheKey, size: usize, asked_at: u64) -> Entry {
+    let draft = Draft {
+        key: key.clone(),
+        status: StatusCode::OK,
+        headers: HeaderMap::new(),
+        freshness: Freshness {
+            received_at: Timestamp::from_millis(asked_at),
+            initial_age: Duration::ZERO,
+            lifetime: Duration::from_mins(1),
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            usable_for: None,
+            constraints: Constraints::default(),
+        },
+        tags: Vec::new(),
+        facets: OwnFacets::default(),
+        stamp: Stamp::default(),
+        asked_at: Timestamp::from_millis(asked_at),
+    };
+    let body = CompleteBody::made_up([vec![b'x'; size].into()]);
+    Entry::Response(Arc::new(draft.complete(&body).unwrap()))
+}
+
+fn selection(seen: u64) -> Selection {
+    let set = [HeaderName::from_static("accept")].into_iter().collect();
+    Selection { set, seen: Timestamp::from_millis(seen), codings: Vec::new() }
+}
+
+/// A store that is never waited for.
+fn put(store: &Memory, key: &CacheKey, size: usize, asked_at: u64) -> Put {
+    store.put(key, response(key, size, asked_at)).now_or_never().unwrap()
+}
+
+fn place(store: &Memory, target: &CacheKey, variant: &CacheKey, seen: u64) {
+    store.place(target, selection(seen), variant.digest()).now_or_never().unwrap();
+}
+
+fn remove(store: &Memory, key: &CacheKey) {
+    store.remove(key).now_or_never().unwrap();
+}
+
+/// What each identity has, counted anew.
+fn counted(store: &Memory) -> BTreeMap<u128, (usize, u64)> {
+    let mut counted = BTreeMap::new();
+    for (_digest, entry) in store.cache.iter() {
+        if let Some(identity) = entry.identity() {
+            let (entries, bytes) = counted.entry(identity).or_insert((0, 0));
+            *entries += 1;
+            *bytes += weight_of(&entry);
+        }
+    }
+    counted
+}
+
+#[test]
+fn one_user_with_many_urls_evicts_nothing_of_others() {
+    let store = Memory::new(8 << 20, 64 << 10);
+    let others: Vec<_> = (0..1000_u16)
+        .map(|number| {
+            let [low, _high] = (number % 100).to_le_bytes();
+            key(if number % 2 == 0 { ANYONE } else { 2 + low }, &format!("/{number}"))
+        })
+        .collect();
+    for key in &others {
+        assert_eq!(put(&store, key, 1000, 1), Put::Stored);
+    }
+    for number in 0..10_000 {
+        assert_eq!(put(&store, &key(1, &format!("/own/{number}")), 1000, 1), Put::Stored);
+    }
+    let kept = others.iter().filter(|key| store.peek(key).is_some()).count();
+    assert_eq!(kept, others.len());
+    assert_eq!(store.usage().evicted, 0);
+    let (entries, bytes) = store.shares.held()[&1];
+    assert!(bytes <= (8 << 20) / 20 && entries > 200, "{entries} entries, {bytes} bytes");
+    assert!(store.usage().evicted_by_share > 9000);
+    assert!(store.peek(&key(1, "/own/9999")).is_some() && store.peek(&key(1, "/own/0")).is_none());
+}
+
+#[test]
+fn an_identity_has_at_most_a_thousand_entries() {
+    let store = Memory::new(1 << 30, 64 << 10);
+    for number in 0..1200 {
+        put(&store, &key(1, &format!("/{number}")), 10, 1);
+    }
+    assert_eq!(store.shares.held()[&1].0, 1000);
+    assert_eq!(store.usage().evicted_by_share, 200);
+}
+
+#[test]
+fn what_is_in_use_stays_before_what_is_not() {
+    let store = Memory::new(1 << 20, 64 << 10);
+    let used = key(1, "/used");
+    put(&store, &used, 1000, 1);
+    let Some(Entry::Response(stored)) = store.peek(&used) else { panic!("not stored") };
+    stored.note_asked();
+    for number in 0..200 {
+        put(&store, &key(1, &format!("/{number}")), 1000, 1);
+    }
+    assert!(store.peek(&used).is_some());
+    assert!(store.peek(&key(1, "/0")).is_none());
+}
+
+#[test]
+fn what_is_larger_than_a_share_is_refused_for_one_identity_only() {
+    let store = Memory::new(1 << 20, 512 << 10);
+    let (own, everyones) = (key(1, "/large"), key(ANYONE, "/large"));
+    assert_eq!(put(&store, &everyones, 60 << 10, 1), Put::Stored);
+    put(&store, &own, 10, 1);
+    assert_eq!(put(&store, &own, 60 << 10, 2), Put::TooLarge);
+    assert!(store.peek(&own).is_none(), "what it was to replace is old");
+    assert!(store.shares.held().is_empty());
+    assert_eq!(store.usage().refused, 1);
+}
+
+#[test]
+fn indexes_of_variants_count_too() {
+    let store = Memory::new(1 << 30, 64 << 10);
+    let target = key(1, "/a");
+    let variant = target.variant(b"x");
+    put(&store, &variant, 10, 1);
+    place(&store, &target, &variant, 1);
+    assert_eq!(store.shares.held()[&1].0, 2);
+    assert_eq!(store.shares.held(), counted(&store));
+    for number in 0..100 {
+        let variant = target.variant(format!("{number}").as_bytes());
+        put(&store, &variant, 10, 1);
+        place(&store, &target, &variant, 1);
+    }
+    assert_eq!(store.shares.held()[&1].0, 1 + 64, "the index, and its variants");
+    assert_eq!(store.shares.held(), counted(&store));
+}
+
+/// Something that happens to a store.
+#[derive(Debug, Clone)]
+enum Step {
+    Put { identity: u8, path: u8, size: usize, asked_at: u64 },
+    Keep { identity: u8, path: u8, size: usize, asked_at: u64 },
+    Place { identity: u8, path: u8, variant: u8 },
+    Remove { identity: u8, path: u8 },
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let name = (0..4_u8, 0..30_u8);
+    let what = (prop_oneof![9 => 0..2000_usize, 1 => 0..20_000_usize], 0..50_u64);
+    prop_oneof![
+        5 => (name.clone(), what.clone()).prop_map(|((identity, path), (size, asked_at))| {
+            Step::Put { identity, path, size, asked_at }
+        }),
+        1 => (name.clone(), what).prop_map(|((identity, path), (size, asked_at))| {
+            Step::Keep { identity, path, size, asked_at }
+        }),
+        2 => (name.clone(), any::<u8>()).prop_map(|((identity, path), variant)| {
+            Step::Place { identity, path, variant }
+        }),
+        1 => name.prop_map(|(identity, path)| Step::Remove { identity, path }),
+    ]
+}
+
+fn take(store: &Memory, step: &Step) {
+    let named = |identity: u8, path: u8| key(identity, &format!("/{path}"));
+    match *step {
+        Step::Put { identity, path, size, asked_at } => {
+            put(store, &named(identity, path), size, asked_at);
+        }
+        Step::Keep { identity, path, size, asked_at } => {
+            let key = named(identity, path);
+            store.keep(&key, response(&key, size, asked_at));
+        }
+        Step::Place { identity, path, variant } => {
+            let target = named(identity, path);
+            let variant = target.variant(&[variant]);
+            put(store, &variant, 100, 1);
+            place(store, &target, &variant, 1);
+        }
+        Step::Remove { identity, path } => remove(store, &named(identity, path)),
+    }
+}
+
+proptest! {
+    #[test]
+    fn accounts_say_what_is_stored(steps in proptest::collection::vec(steps(), 1..300)) {
+        let store = Memory::new(64 << 10, 16 << 10);
+        for step in &steps {
+            take(&store, step);
+            prop_assert_eq!(store.shares.held(), counted(&store));
+        }
+        let most = (64 << 10) / 20;
+        prop_assert!(store.shares.held().values().all(|(_, bytes)| *bytes <= most));
+    }
+}
+
+#[test]
+fn accounts_are_exact_however_threads_meet() {
+    let store = Memory::new(256 << 10, 16 << 10);
+    std::thread::scope(|scope| {
+        for thread in 0..4_u16 {
+            let store = &store;
+            scope.spawn(move || {
+                for turn in 0..4000_u16 {
+                    let [identity, _] = (turn % 3).to_le_bytes();
+                    let [path, _] = ((turn % 25 * 7 + thread) % 25).to_le_bytes();
+                    let (size, asked_at) = (usize::from(turn % 3000), u64::from(turn));
+                    let step = match (turn + thread) % 6 {
+                        0 => Step::Remove { identity, path },
+                        1 => Step::Place { identity, path, variant: path },
+                        _ => Step::Put { identity, path, size, asked_at },
+                    };
+                    take(store, &step);
+                }
+            });
+        }
+    });
+    assert_eq!(store.shares.held(), counted(&store));
+    assert!(store.usage().evicted > 0 && store.usage().evicted_by_share > 0);
+}

@@ -1,0 +1,35 @@
+//! The metrics of identities: the keys that verify tokens.
+
+use prometheus::{IntCounterVec, IntGauge};
+
+use super::metrics::Catalogue;
+
+/// Handles for the keys that an issuer publishes.
+#[derive(Clone)]
+pub struct JwksMetrics {
+    keys: IntGauge,
+    fetches: IntCounterVec,
+}
+
+impl JwksMetrics {
+    pub(super) fn new(catalogue: &Catalogue<'_>) -> Self {
+        Self {
+            keys: catalogue.gauge(
+                "larder_jwks_keys",
+                "Keys of user.jwt.jwks in force; 0 while none are known, or without jwks.",
+            ),
+            fetches: catalogue.counters(
+                "larder_jwks_fetches_total",
+                "Fetches of user.jwt.jwks by this node, by result.",
+                &["result"],
+            ),
+        }
+    }
+
+    /// Counts a fetch, and notes how many keys are in force after it.
+    pub fn fetched(&self, succeeded: bool, keys: usize) {
+        let result = if succeeded { "succeeded" } else { "failed" };
+        self.fetches.with_label_values(&[result]).inc();
+        self.keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
+    }
+}

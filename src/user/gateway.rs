@@ -1,0 +1,207 @@
+//! Users that a trusted gateway names in a field.
+
+use std::{net::IpAddr, sync::Arc};
+
+use http::{HeaderMap, HeaderName};
+use smallvec::SmallVec;
+
+use super::{
+    member::{self, Member},
+    refusal::Refusal,
+    remembered::{Remembered, Verified},
+    scalar::is_user,
+    settings::GatewayRules,
+    tokens::{Roles, only_line},
+};
+use crate::{
+    field::{
+        forwarding::Forwarding,
+        name::{Patterns, Words, is_same},
+    },
+    policy::Partition,
+};
+
+/// Fields by which gateways say who asks, besides `X-Forwarded-User` and its kind: oauth2-proxy, Authelia,
+/// authentik, Pomerium, Vouch, identity-aware proxies of clouds, Kong, Kubernetes.
+static FIELDS: Patterns = Patterns::new(&[
+    "cf-access-*",
+    "remote-email",
+    "remote-groups",
+    "remote-name",
+    "remote-user",
+    "x-amzn-oidc-*",
+    "x-auth-request-*",
+    "x-authelia-*",
+    "x-authenticated-*",
+    "x-authentik-*",
+    "x-consumer-*",
+    "x-credential-*",
+    "x-goog-authenticated-user-*",
+    "x-goog-iap-*",
+    "x-ms-client-principal*",
+    "x-ms-token-*",
+    "x-pomerium-*",
+    "x-remote-*",
+    "x-vouch-*",
+    "x-webauth-*",
+]);
+
+/// Words of fields that say what a user may see. The others say who it is.
+static RIGHTS: Words = Words::new(&[
+    "entitlements",
+    "group",
+    "groups",
+    "permission",
+    "permissions",
+    "role",
+    "roles",
+    "scope",
+    "scopes",
+]);
+
+/// A gateway whose word counts.
+pub(super) struct Gateway {
+    rules: GatewayRules,
+    remembered: Remembered,
+}
+
+/// What a field of the gateway narrows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Narrows {
+    /// What its users may see.
+    Rights,
+    /// Only which user it is.
+    User,
+}
+
+/// Names and values of fields, in order.
+type Fields<'a> = SmallVec<[(&'a [u8], &'a [u8]); 4]>;
+
+impl Gateway {
+    pub(super) fn new(rules: GatewayRules) -> Self {
+        Self { rules, remembered: Remembered::new() }
+    }
+
+    /// Whether the word of this peer counts.
+    pub(super) fn is(&self, peer: Option<IpAddr>) -> bool {
+        peer.is_some_and(|peer| {
+            let peer = peer.to_canonical();
+            self.rules.from.iter().any(|network| network.contains(&peer))
+        })
+    }
+
+    /// Whether identities are made of this field.
+    pub(super) fn reads(&self, field: &HeaderName) -> bool {
+        *field == self.rules.name || self.narrowing(field).is_some()
+    }
+
+    fn narrowing(&self, field: &HeaderName) -> Option<Narrows> {
+        let name = field.as_str();
+        if self.rules.narrows.contains(field) {
+            return Some(Narrows::Rights);
+        }
+        let is_known = Forwarding::of(name) == Some(Forwarding::Identity)
+            || FIELDS.match_name(name.as_bytes());
+        let has_word = || name.as_bytes().split(|byte| *byte == b'-').any(|word| RIGHTS.has(word));
+        is_known.then(|| if has_word() { Narrows::Rights } else { Narrows::User })
+    }
+
+    /// Whether a field is removed from a request: one that only the gateway may set, or one whose name an
+    /// origin may take for it.
+    pub(super) fn removes(&self, field: &HeaderName, peer: Option<IpAddr>) -> bool {
+        let own = [&self.rules.name].into_iter().chain(&self.rules.narrows);
+        let mut own = own.filter(|own| is_same(own.as_str().as_bytes(), field.as_str().as_bytes()));
+        own.next().is_some_and(|own| own != field || !self.is(peer))
+    }
+
+    /// Returns who asks. Makes digests only if the same fields did not come before.
+    pub(super) fn verified(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<IpAddr>,
+        roles: Roles<'_>,
+    ) -> Result<Arc<Verified>, Refusal> {
+        if !self.is(peer) {
+            return Err(Refusal::NoUser);
+        }
+        let value = only_line(headers, &self.rules.name).map_err(|_| Refusal::NoUser)?;
+        let user = str::from_utf8(value.as_bytes()).map_err(|_| Refusal::NoUser)?;
+        let fields = self.fields(headers, |_| true);
+        let credentials = written(user, &fields);
+        if let Some(verified) = self.remembered.get(&credentials) {
+            return Ok(verified);
+        }
+        if !is_user(user) {
+            return Err(Refusal::NoUser);
+        }
+        let claimant = Claimant {
+            user,
+            narrowing: written("", &fields),
+            rights: written("", &self.fields(headers, |narrows| narrows == Narrows::Rights)),
+            credential: member::digest(roles.digests, [member::CREDENTIAL, &*credentials]),
+        };
+        let members = roles.partitions.iter().map(|partition| claimant.member(partition, roles));
+        let verified = Arc::new(Verified::new(None, None, members.collect()));
+        self.remembered.insert(&credentials, Arc::clone(&verified));
+        Ok(verified)
+    }
+
+    fn fields<'a>(&self, headers: &'a HeaderMap, counts: impl Fn(Narrows) -> bool) -> Fields<'a> {
+        let counts = |name: &HeaderName| {
+            *name != self.rules.name && self.narrowing(name).is_some_and(&counts)
+        };
+        let fields = headers.iter().filter(|(name, _)| counts(name));
+        let mut fields: Fields<'_> =
+            fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
+        // The lines of one field keep their order.
+        fields.sort_by_key(|(name, _)| *name);
+        fields
+    }
+}
+
+/// A user and fields, each text after its length.
+fn written(user: &str, fields: &Fields<'_>) -> SmallVec<[u8; 256]> {
+    let mut bytes = SmallVec::new();
+    let texts = fields.iter().flat_map(|(name, value)| [*name, *value]);
+    for text in [user.as_bytes()].into_iter().chain(texts) {
+        bytes.extend_from_slice(&(text.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(text);
+    }
+    bytes
+}
+
+/// A user, and what narrows it.
+struct Claimant<'a> {
+    user: &'a str,
+    narrowing: SmallVec<[u8; 256]>,
+    rights: SmallVec<[u8; 256]>,
+    credential: [u8; 16],
+}
+
+impl Claimant<'_> {
+    fn member(&self, partition: &Partition, roles: Roles<'_>) -> Result<Arc<Member>, Refusal> {
+        let user = self.user.as_bytes();
+        let part = match partition {
+            Partition::User => member::digest(
+                roles.digests,
+                [member::USER, b"", b"gateway", user, &self.narrowing],
+            ),
+            Partition::Authenticated => member::digest(
+                roles.digests,
+                [member::AUTHENTICATED, b"", b"gateway", &self.rights],
+            ),
+            Partition::None | Partition::Everyone | Partition::Claims(_) => {
+                return Err(Refusal::NoClaim);
+            }
+        };
+        let is_user = *partition == Partition::User;
+        Ok(Arc::new(Member {
+            part,
+            owner: is_user.then(|| member::owner(roles.digests, member::USER, [b"", user])),
+            user: Some(self.user.into()),
+            issuer: Box::default(),
+            credential: u128::from_be_bytes(self.credential),
+            expires: None,
+        }))
+    }
+}

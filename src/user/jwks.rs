@@ -1,0 +1,64 @@
+//! Sets of public keys as issuers publish them (RFC 7517 §5).
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use super::token::{
+    algorithm::{Algorithm, Family},
+    json::{self, Object},
+    key::Key,
+};
+
+/// Keys of a set that are read; issuers publish two or three.
+const MOST: usize = 64;
+
+/// Parses a set of keys. Keys that are not for signatures, of an unknown kind or too weak are left out, as
+/// RFC 7517 §5 says. None if the text is no set of keys.
+pub fn parse(bytes: &[u8]) -> Option<Vec<Key>> {
+    let document = Object::parse(str::from_utf8(bytes).ok()?)?;
+    let keys = json::list(document.get("keys")?)?;
+    Some(keys.into_iter().filter_map(key).take(MOST).collect())
+}
+
+fn key(raw: &str) -> Option<Key> {
+    let members = Object::parse(raw)?;
+    let text = |name| members.get(name).and_then(json::string);
+    let is_absent = |name| members.get(name).is_none();
+    let is_for_signatures = is_absent("use") || text("use").as_deref() == Some("sig");
+    let verifies = is_absent("key_ops")
+        || json::strings(members.get("key_ops")?)?.iter().any(|operation| operation == "verify");
+    if !is_for_signatures || !verifies {
+        return None;
+    }
+    let only = match members.get("alg") {
+        Some(raw) => Some(Algorithm::named(&json::string(raw)?)?),
+        None => None,
+    };
+    let kid = match members.get("kid") {
+        Some(raw) => Some(json::string(raw)?),
+        None => None,
+    };
+    let bytes = |name| URL_SAFE_NO_PAD.decode(text(name)?).ok();
+    let key = match (text("kty")?.as_str(), text("crv").as_deref()) {
+        ("RSA", _) => Key::rsa(significant(&bytes("n")?), significant(&bytes("e")?)),
+        ("EC", Some("P-256")) => point(Family::P256, 32, &bytes("x")?, &bytes("y")?),
+        ("EC", Some("P-384")) => point(Family::P384, 48, &bytes("x")?, &bytes("y")?),
+        ("OKP", Some("Ed25519")) => Key::point(Family::Ed25519, &bytes("x")?),
+        // Shared secrets (`oct`) are not published.
+        _ => None,
+    };
+    key?.known_as(kid.as_deref(), only)
+}
+
+/// A number without leading zeros.
+fn significant(bytes: &[u8]) -> &[u8] {
+    let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
+    bytes.get(start..).unwrap_or_default()
+}
+
+/// A point in the uncompressed form of SEC 1 §2.3.3.
+fn point(family: Family, length: usize, x: &[u8], y: &[u8]) -> Option<Key> {
+    if x.len() != length || y.len() != length {
+        return None;
+    }
+    Key::point(family, &[&[4], x, y].concat())
+}

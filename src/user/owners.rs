@@ -1,0 +1,25 @@
+//! By which names purges select what belongs to a user.
+
+use std::sync::Arc;
+
+use super::{Proven, Users};
+
+impl Users {
+    /// Returns the owners by which purges select what belongs to a user: under this issuer, or else under
+    /// each that the configuration names. If it names none, as of a user without an issuer.
+    pub fn owners(&self, issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
+        match (issuer, self.issuers()) {
+            (Some(issuer), _) => vec![self.owner(issuer, claim)],
+            (None, []) => vec![self.owner("", claim)],
+            (None, issuers) => issuers.iter().map(|issuer| self.owner(issuer, claim)).collect(),
+        }
+    }
+
+    /// The issuers that the configuration names.
+    fn issuers(&self) -> &[Box<str>] {
+        match &self.proven {
+            Proven::Token(tokens) => tokens.issuers(),
+            Proven::Nothing | Proven::Gateway(_) => &[],
+        }
+    }
+}

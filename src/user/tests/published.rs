@@ -1,0 +1,189 @@
+//! Keys that an issuer publishes.
+
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    sync::mpsc,
+};
+
+use super::*;
+use crate::{
+    telemetry::Metrics,
+    user::{Source, keys::Pace},
+};
+
+const PACE: Pace = Pace {
+    limit: Duration::from_secs(5),
+    least: Duration::from_millis(1),
+    usual: Duration::from_hours(1),
+    kept: Duration::from_hours(24),
+};
+
+/// An issuer, whose answer to each request is what it says at the time.
+struct Issuer {
+    url: String,
+    says: Arc<Mutex<String>>,
+    asked: mpsc::UnboundedReceiver<()>,
+}
+
+impl Issuer {
+    async fn start(says: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/jwks.json", listener.local_addr().unwrap());
+        let says = Arc::new(Mutex::new(says));
+        let (answers, (sender, asked)) = (Arc::clone(&says), mpsc::unbounded_channel());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                let answer = answers.lock().clone();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                sender.send(()).unwrap();
+            }
+        });
+        Self { url, says, asked }
+    }
+
+    fn users(&self) -> Users {
+        self.users_at(PACE)
+    }
+
+    fn users_at(&self, pace: Pace) -> Users {
+        let source = Source::parse(&self.url).unwrap();
+        let rules = TokenRules { keys: KeySource::Jwks(source.clone()), ..rules([]) };
+        let keys = Keys::published_at(&source, Metrics::new().jwks.clone(), pace).unwrap();
+        let users = Users::new(DigestKey::new(&[7; 32]).unwrap());
+        users.proven_by(Proof::Token(Box::new(rules)), Some(keys), [])
+    }
+
+    /// Waits until it was asked once more, and the answer has arrived.
+    async fn was_asked(&mut self) {
+        self.asked.recv().await.unwrap();
+    }
+}
+
+fn answer(status: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+}
+
+fn set(keys: &[(&str, &Ed25519KeyPair)]) -> String {
+    let keys = keys.iter().map(|(kid, pair)| {
+        let x = encoded(pair.public_key().as_ref());
+        format!(r#"{{"kid":"{kid}","kty":"OKP","crv":"Ed25519","use":"sig","x":"{x}"}}"#)
+    });
+    answer("200 OK", &format!(r#"{{"keys":[{}]}}"#, keys.collect::<Vec<_>>().join(",")))
+}
+
+fn token_of(kid: Option<&str>, pair: &Ed25519KeyPair) -> HeaderMap {
+    let kid = kid.map(|kid| format!(r#","kid":"{kid}""#)).unwrap_or_default();
+    let header = format!(r#"{{"alg":"EdDSA"{kid}}}"#);
+    let message = format!("{}.{}", encoded(header), encoded(r#"{"sub":"u1"}"#));
+    bearing(&format!("{message}.{}", encoded(pair.sign(message.as_bytes()))))
+}
+
+/// Asks until the answer is this one: what was fetched takes effect a moment after it was sent.
+async fn becomes(users: &Users, headers: &HeaderMap, expected: Result<(), Refusal>) {
+    let began = Instant::now();
+    while user_of(users, headers).map(|_| ()) != expected {
+        assert!(began.elapsed() < Duration::from_secs(20), "{expected:?} never came");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_verified_with_the_key_of_their_name() {
+    let (one, other) = (Ed25519KeyPair::generate().unwrap(), Ed25519KeyPair::generate().unwrap());
+    let mut issuer = Issuer::start(set(&[("a", &one), ("b", &other)])).await;
+    let users = issuer.users();
+    assert_eq!(user_of(&users, &token_of(Some("a"), &one)).map(|_| ()), Err(Refusal::NoKeys));
+    issuer.was_asked().await;
+    becomes(&users, &token_of(Some("a"), &one), Ok(())).await;
+    let found = |kid, pair| user_of(&users, &token_of(kid, pair)).map(|_| ());
+    assert_eq!(found(Some("b"), &other), Ok(()));
+    assert_eq!(found(Some("b"), &one), Err(Refusal::Signature));
+    assert_eq!(found(Some("c"), &one), Err(Refusal::UnknownKey));
+    assert_eq!(found(None, &one), Err(Refusal::UnknownKey), "two keys are for its algorithm");
+}
+
+#[tokio::test]
+async fn a_token_without_a_name_is_verified_with_the_only_key() {
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let mut issuer = Issuer::start(set(&[("a", &pair)])).await;
+    let users = issuer.users();
+    issuer.was_asked().await;
+    becomes(&users, &token_of(None, &pair), Ok(())).await;
+}
+
+#[tokio::test]
+async fn an_unknown_name_has_the_keys_fetched_again_and_a_removed_key_counts_no_longer() {
+    let (old, new) = (Ed25519KeyPair::generate().unwrap(), Ed25519KeyPair::generate().unwrap());
+    let mut issuer = Issuer::start(set(&[("old", &old)])).await;
+    let users = issuer.users();
+    issuer.was_asked().await;
+    becomes(&users, &token_of(Some("old"), &old), Ok(())).await;
+    *issuer.says.lock() = set(&[("new", &new)]);
+    let unknown = token_of(Some("new"), &new);
+    assert_eq!(user_of(&users, &unknown).map(|_| ()), Err(Refusal::UnknownKey));
+    becomes(&users, &unknown, Ok(())).await;
+    let removed = user_of(&users, &token_of(Some("old"), &old)).map(|_| ());
+    assert_eq!(removed, Err(Refusal::UnknownKey), "it was remembered");
+}
+
+#[tokio::test]
+async fn keys_stay_while_the_issuer_is_away() {
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let mut issuer = Issuer::start(set(&[("a", &pair)])).await;
+    let users = issuer.users();
+    issuer.was_asked().await;
+    let headers = token_of(Some("a"), &pair);
+    becomes(&users, &headers, Ok(())).await;
+    let moved = "HTTP/1.1 302 Found\r\nlocation: /other\r\ncontent-length: 0\r\n\r\n".to_owned();
+    for says in [answer("500 Oh", ""), answer("200 OK", "[]"), moved] {
+        *issuer.says.lock() = says;
+        let _unknown = user_of(&users, &token_of(Some("b"), &pair));
+        // The second is asked for what the first has said: it has come to nothing by then.
+        issuer.was_asked().await;
+        issuer.was_asked().await;
+        assert!(user_of(&users, &headers).is_ok());
+    }
+}
+
+#[tokio::test]
+async fn keys_end_if_the_issuer_is_away_for_too_long() {
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let mut issuer = Issuer::start(set(&[("a", &pair)])).await;
+    let users = issuer.users_at(Pace { kept: Duration::ZERO, ..PACE });
+    issuer.was_asked().await;
+    let headers = token_of(Some("a"), &pair);
+    becomes(&users, &headers, Ok(())).await;
+    *issuer.says.lock() = answer("500 Oh", "");
+    let _unknown = user_of(&users, &token_of(Some("b"), &pair));
+    becomes(&users, &headers, Err(Refusal::NoKeys)).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_unknown_names_has_the_keys_fetched_at_a_bounded_rate() {
+    const LEAST: Duration = Duration::from_millis(30);
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let mut issuer = Issuer::start(set(&[("a", &pair)])).await;
+    let began = Instant::now();
+    let users = issuer.users_at(Pace { least: LEAST, ..PACE });
+    issuer.was_asked().await;
+    becomes(&users, &token_of(Some("a"), &pair), Ok(())).await;
+    for round in 0..4 {
+        for kid in 0..100 {
+            let _unknown = user_of(&users, &token_of(Some(&format!("{round}-{kid}")), &pair));
+        }
+        if round < 3 {
+            issuer.was_asked().await;
+        }
+    }
+    assert!(began.elapsed() >= 3 * LEAST, "{:?}", began.elapsed());
+}

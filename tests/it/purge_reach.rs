@@ -1,0 +1,128 @@
+//! How far back the purge log reaches: which records stay in Redis, and what a node that starts late
+//! still knows.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use larder::{
+    fence::{Facets, Fence, LogId, Stamp},
+    purge::{Expected, Retention},
+    redis::Settings,
+};
+
+use crate::support::{
+    log::{Node, of_tag},
+    redis::Redis,
+    within,
+};
+
+const KEY: &str = "larder:log";
+
+async fn length(redis: &Redis) -> u64 {
+    redis.command(&["XLEN", KEY]).await.text().parse().unwrap()
+}
+
+/// A node alone with its records.
+async fn keeping(redis: &Redis, retention: Retention) -> Node {
+    let node = Node::keeping(&Settings::parse(&redis.url()).unwrap(), retention);
+    node.follows().await;
+    node
+}
+
+async fn purge_often(node: &Node, count: u64) {
+    for _ in 0..count {
+        node.log.append(of_tag("a"), Duration::ZERO).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn records_stay_as_long_as_responses_and_a_few_however_old_they_are() {
+    within(async {
+        let redis = Redis::start().await;
+        let lifetime = Duration::from_hours(24);
+        let young = keeping(&redis, Retention { least: 200, most: 100_000, lifetime }).await;
+        purge_often(&young, 900).await;
+        assert!(length(&redis).await > 900, "all of them are younger than responses get");
+        let node =
+            keeping(&redis, Retention { least: 200, most: 100_000, lifetime: Duration::ZERO });
+        let node = node.await;
+        purge_often(&node, 20).await;
+        // Redis gives up a hundred at a time.
+        let left = length(&redis).await;
+        assert!((200..=400).contains(&left), "{left}");
+        assert_eq!((young.rises(), node.rises()), (vec![], vec![]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn there_are_never_more_records_than_memory_was_meant_for() {
+    within(async {
+        let redis = Redis::start().await;
+        let lifetime = Duration::from_hours(24);
+        let node = keeping(&redis, Retention { least: 100, most: 300, lifetime }).await;
+        purge_often(&node, 900).await;
+        let left = length(&redis).await;
+        assert!((300..=400).contains(&left), "{left}");
+        assert_eq!(node.rises(), []);
+    })
+    .await;
+}
+
+/// Writes the records of 1,000 users who write `ARGV[1]` times, 20 ms apart and up to now.
+const TEN_MINUTES: &str = r#"
+    local count, now = tonumber(ARGV[1]), tonumber(ARGV[2])
+    for seq = 1, count do
+      local user = seq % 1000
+      local record = string.format('{"mode":"hard","selectors":[{"all":[{"user":"%032x"},'
+        .. '{"url":"api.example/stocks/%d"}]},{"tag":"stocks:%d"}],"source":"write"}',
+        user, seq % 7, user)
+      redis.call('XADD', KEYS[1], seq .. '-0', 'at', now - (count - seq) * 20,
+        'log', '00000000000000aa', 'run', '', 'nonce', string.format('%016x', seq),
+        'by', '00000000000000bb', 'record', record)
+    end
+    return redis.call('MEMORY', 'USAGE', KEYS[1], 'SAMPLES', 0)"#;
+
+#[tokio::test]
+async fn a_node_that_starts_after_thirty_thousand_writes_keeps_what_they_did_not_select() {
+    const WRITES: u64 = 30_000;
+    within(async {
+        let redis = Redis::start().await;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis().to_string();
+        let count = WRITES.to_string();
+        let taken = redis.command(&["EVAL", TEN_MINUTES, "1", KEY, &count, &now]).await.text();
+        let a_record = taken.parse::<u64>().unwrap() / WRITES;
+        assert!(a_record < 350, "{a_record} bytes a record");
+
+        let started = Instant::now();
+        let node = Node::start(&redis.url()).await;
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        let log = LogId(0xaa);
+        assert_eq!(node.fence(), Fence { log, seq: WRITES });
+
+        // What was stored in Redis before the first write, by a node that is gone.
+        let stored = Stamp { fence: Fence { log, seq: 0 }, version: 0, began: 0 };
+        let is_kept = |user: Option<&str>, url: &str, tag: &str| {
+            let facets = Facets { user, ..Facets::default() };
+            let tags = [tag.to_owned()];
+            let expected = Expected { url: url.as_bytes(), facets, tags: Some(&tags) };
+            node.log.fences().may_join(&stored, &expected, Instant::now())
+        };
+        let seventh = format!("{:032x}", 7);
+        assert!(is_kept(None, "api.example/holidays", "holidays"), "for a day, and nobody's");
+        assert!(is_kept(None, "api.example/stocks/1", "market"), "only users' own were purged");
+        assert!(!is_kept(None, "api.example/portfolio", "stocks:7"));
+        assert!(!is_kept(Some(&seventh), "api.example/stocks/0", "x"));
+        assert!(is_kept(Some(&seventh), "api.example/notes", "x"), "of the same user");
+
+        assert_eq!(node.rises(), []);
+        let (selectors, evicted) = node.log.fences().selectors();
+        assert_eq!(
+            (selectors, evicted),
+            (8_000, 0),
+            "one place for each, however often it is purged"
+        );
+        let reach = node.log.fences().reach(SystemTime::now().into()).as_secs();
+        assert!((599..700).contains(&reach), "{reach}");
+    })
+    .await;
+}

@@ -1,0 +1,108 @@
+//! Nobody gets what belongs to another: random users with every sort of credential ask two nodes, and the
+//! origin stamps each answer with whom it saw.
+//!
+//! The seed decides what each client asks. `LARDER_CHECK_REQUESTS` and `LARDER_CHECK_SEED` make the run
+//! longer, or another one.
+
+mod act;
+mod judge;
+mod origin;
+mod request;
+mod run;
+mod stamp;
+mod token;
+mod world;
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+
+use self::{run::Plan, world::World};
+use crate::support::within_seconds;
+
+/// Requests of a run: with verified tokens, and with exact credentials.
+const REQUESTS: (usize, usize) =
+    if cfg!(feature = "planted-bugs") { (170_000, 40_000) } else { (12_000, 4_000) };
+
+/// Runs take turns: each wants the machine for itself.
+async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
+    static TURNS: Mutex<()> = Mutex::const_new(());
+    TURNS.lock().await
+}
+
+fn from_environment(name: &str, usual: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+}
+
+/// What a run has come to.
+fn summary(world: &World) -> String {
+    let counts = world.counts.lock().unwrap();
+    let lines: String =
+        counts.iter().map(|(what, count)| format!("  {count:>7} {what}\n")).collect();
+    let violations = world.violations.lock().unwrap();
+    format!("{lines}{}", violations.join("\n"))
+}
+
+async fn asked(plan: Plan) -> Arc<World> {
+    let _turn = turn().await;
+    let Plan { seed, requests, bug, has_tokens } = plan;
+    println!("seed {seed}, {requests} requests, tokens: {has_tokens}, {bug:?}");
+    let begun = std::time::Instant::now();
+    let world = within_seconds(1200, plan.run()).await;
+    println!("{:.1} s\n{}", begun.elapsed().as_secs_f64(), summary(&world));
+    world
+}
+
+/// Enough of everything happened: at least so many in 100,000 requests.
+fn is_telling(world: &World, requests: usize, least: &[(&str, usize)]) {
+    let counts = world.counts.lock().unwrap();
+    for (what, share) in least {
+        let count = counts.get(*what).copied().unwrap_or(0);
+        let wanted = (share * requests / 100_000).max(1);
+        assert!(count >= wanted, "only {count} of {what}, not {wanted}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_gets_what_the_partition_does_not_allow() {
+    let seed = from_environment("LARDER_CHECK_SEED", 1);
+    let requests = from_environment("LARDER_CHECK_REQUESTS", REQUESTS.0 as u64) as usize;
+    let world = asked(Plan { seed, requests, bug: None, has_tokens: true }).await;
+    assert!(world.violations.lock().unwrap().is_empty(), "seed {seed}: {}", summary(&world));
+    is_telling(&world, requests, &TELLING);
+    is_telling(&world, requests, &TELLING_OF_TOKENS);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exact_credentials_share_with_no_others() {
+    let seed = from_environment("LARDER_CHECK_SEED", 1);
+    let requests = from_environment("LARDER_CHECK_REQUESTS", REQUESTS.1 as u64) as usize;
+    let world = asked(Plan { seed, requests, bug: None, has_tokens: false }).await;
+    assert!(world.violations.lock().unwrap().is_empty(), "seed {seed}: {}", summary(&world));
+    is_telling(&world, requests, &TELLING);
+}
+
+const TELLING: [(&str, usize); 12] = [
+    ("HIT user", 1000),
+    ("HIT everyone", 1000),
+    ("HIT plain", 20),
+    ("STALE user", 100),
+    ("MISS user", 500),
+    ("BYPASS user", 100),
+    ("401 credentials", 500),
+    ("401 weather", 50),
+    ("503", 50),
+    ("write", 300),
+    ("logout", 50),
+    ("login", 50),
+];
+
+const TELLING_OF_TOKENS: [(&str, usize); 6] = [
+    ("HIT tenant", 1000),
+    ("HIT member", 1000),
+    ("STALE tenant", 50),
+    ("STALE member", 50),
+    ("403", 20),
+    ("revocation", 50),
+];
