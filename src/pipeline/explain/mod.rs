@@ -5,10 +5,13 @@
 //! or noted as asked for. No value of a credential is in an explanation.
 
 mod advice;
+mod asker;
 mod found;
+mod key;
 mod question;
 mod request;
 mod response;
+mod steps;
 mod stored;
 mod text;
 
