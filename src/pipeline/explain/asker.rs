@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     field::{
+        Timestamp,
         cookie::{self, Form as CookieForm},
         identity::FieldKind,
     },
@@ -126,7 +127,7 @@ impl Planned<'_> {
                     _ => "the issuer".to_owned(),
                 };
                 let made_of = format!("{made_of}, and what narrows it (values are not shown)");
-                let expires = member.expires.map(|end| end.seconds());
+                let expires = member.expires.map(Timestamp::seconds);
                 Some(found(made_of, &member.issuer, expires))
             }
         }

@@ -24,7 +24,7 @@ impl Planned<'_> {
             host => host.to_owned(),
         });
         let vary = &route.vary;
-        let headers = selecting.iter().map(|name| name.to_string());
+        let headers = selecting.iter().map(ToString::to_string);
         let cookies = vary.cookies.iter().map(|name| format!("cookie {name}"));
         Some(KeyFound {
             method: target.method.to_string(),
