@@ -10,12 +10,21 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import http from 'node:http'
 import { join } from 'node:path'
 import { answering, options, sleep, start, startLarder } from '../tests/process.mjs'
-import { requests } from './requests.mjs'
+import { SECRET, requests } from './requests.mjs'
 import { startOrigin } from './servers.mjs'
 
 const given = options({ larder: '', twin: '', kinds: 'plain', path: '', rounds: '3', limit: '3', keep: '' })
 const SECONDS = 3
 const ROUTES = `
+[user]
+jwt = { secret = "${SECRET}" }
+
+[[route]]
+name = "mine"
+match = "/items/mine/**"
+ttl = "1h"
+partition = "user"
+
 [[route]]
 name = "hits"
 match = "/hit/**"

@@ -3,6 +3,9 @@
 
 use std::sync::LazyLock;
 
+use http::HeaderValue;
+use parking_lot::Mutex;
+
 /// A bug, as it could be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
@@ -14,12 +17,37 @@ pub enum Bug {
     KeptFloor,
     /// The target is brought into normal form on its way to the origin.
     NormalisedTarget,
+    /// The key of a stored response does not say whose it is.
+    KeyWithoutPartition,
+    /// Those who ask for the same target wait for one fetch, whoever they are.
+    CollapseWithoutPartition,
+    /// A refresh in the background goes by the credentials of whoever came before.
+    RefreshForAnother,
+    /// What is fetched ahead goes by the credentials of whoever came before.
+    WarmForAnother,
+    /// The end of a token ends the freshness of what it fetched, and not its use as a stale response.
+    ExpiredWhileStale,
+    /// What everyone shares sets the cookies of the first one who asked.
+    CookieForEveryone,
+    /// A `401` to the one who asks answers those who wait as well.
+    SharedRefusal,
 }
 
 impl Bug {
     /// Each of them.
-    pub const ALL: [Self; 4] =
-        [Self::LateFence, Self::IgnoredLease, Self::KeptFloor, Self::NormalisedTarget];
+    pub const ALL: [Self; 11] = [
+        Self::LateFence,
+        Self::IgnoredLease,
+        Self::KeptFloor,
+        Self::NormalisedTarget,
+        Self::KeyWithoutPartition,
+        Self::CollapseWithoutPartition,
+        Self::RefreshForAnother,
+        Self::WarmForAnother,
+        Self::ExpiredWhileStale,
+        Self::CookieForEveryone,
+        Self::SharedRefusal,
+    ];
 
     /// As `LARDER_PLANTED` names it.
     pub const fn as_str(self) -> &'static str {
@@ -28,6 +56,13 @@ impl Bug {
             Self::IgnoredLease => "ignored-lease",
             Self::KeptFloor => "kept-floor",
             Self::NormalisedTarget => "normalised-target",
+            Self::KeyWithoutPartition => "key-without-partition",
+            Self::CollapseWithoutPartition => "collapse-without-partition",
+            Self::RefreshForAnother => "refresh-for-another",
+            Self::WarmForAnother => "warm-for-another",
+            Self::ExpiredWhileStale => "expired-while-stale",
+            Self::CookieForEveryone => "cookie-for-everyone",
+            Self::SharedRefusal => "shared-refusal",
         }
     }
 
@@ -42,6 +77,16 @@ impl Bug {
         static NAMED: LazyLock<Option<String>> =
             LazyLock::new(|| std::env::var("LARDER_PLANTED").ok());
         NAMED.as_deref() == Some(self.as_str())
+    }
+}
+
+/// Puts the credentials of whoever came before in the place of these, for bugs that mix them up.
+#[cold]
+pub fn mix_up(credentials: &mut HeaderValue) {
+    static LAST: Mutex<Option<HeaderValue>> = Mutex::new(None);
+    let own = credentials.clone();
+    if let Some(others) = LAST.lock().replace(own) {
+        *credentials = others;
     }
 }
 

@@ -23,7 +23,7 @@ declare -A titles=(
   [format]='Formatting (cargo fmt --check)'
   [lint]='Lints (cargo clippy, warnings are errors)'
   [unit]='Unit and integration tests (cargo test)'
-  [checker]='Purges against faults: a minute of everything, and the planted bugs that have to be found'
+  [checker]='Purges against faults, 200,000 requests of random users, and the planted bugs that have to be found'
   [build]='The binary under test (profile optimized)'
   [conformance]='RFC 9111 conformance (http-cache-tests) with memory, with Redis, with both'
   [httpbin]='httpbin, directly and through Larder'
@@ -153,6 +153,7 @@ run_checker() {
   need redis-server=redis-server
   cargo test --locked --features planted-bugs --test it checker:: -- --nocapture
   cargo test --locked --features planted-bugs --test it sharing::property:: -- --nocapture
+  cargo test --locked --features planted-bugs --test it sharing::identities:: -- --nocapture
 }
 run_build() { cargo build --locked --profile optimized; }
 

@@ -101,7 +101,8 @@ mod tests {
     use crate::key::target::Target;
 
     fn selected(body: &str) -> Result<Vec<Selector>, String> {
-        let normal = |target: &Target<'_>| format!("{}{}", target.host, target.path).into();
+        let normal =
+            |target: &Target<'_>| Selector::Url(format!("{}{}", target.host, target.path).into());
         read(body.as_bytes(), &normal)
     }
 

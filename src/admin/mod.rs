@@ -174,7 +174,9 @@ mod tests {
         let metrics = crate::telemetry::Metrics::new();
         let log = Arc::new(Log::in_memory());
         let resolver = Resolver {
-            normal: Box::new(|target: &crate::key::target::Target<'_>| target.path.into()),
+            normal: Box::new(|target: &crate::key::target::Target<'_>| {
+                crate::fence::Selector::Url(target.path.into())
+            }),
             owners: Box::new(|_, _| Vec::new()),
         };
         let purger = Arc::new(Purger::new(log, metrics, resolver));

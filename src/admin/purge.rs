@@ -190,7 +190,8 @@ mod tests {
             let issuers = issuer.map_or(vec!["a", "b"], |issuer| vec![issuer]);
             issuers.iter().map(|issuer| format!("{issuer}/{}", claim.len()).into()).collect()
         };
-        let normal = |target: &Target<'_>| format!("{}{}", target.host, target.path).into();
+        let normal =
+            |target: &Target<'_>| Selector::Url(format!("{}{}", target.host, target.path).into());
         let resolver = Resolver { normal: Box::new(normal), owners: Box::new(owners) };
         read(body.as_bytes(), &resolver)
     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use http::HeaderValue;
 use tokio::runtime::Handle;
 
 use super::issuers::Issuers;
@@ -14,6 +15,7 @@ use crate::{
     config::{
         AccessLog as LogForm, Config, OriginHost, OriginScheme, Permission, Store, WhenUnsynced,
     },
+    feed::Origins,
     forward::Identity,
     key::{
         DigestKey, Reach,
@@ -178,7 +180,9 @@ fn digests(config: &Config) -> anyhow::Result<Digests> {
     aws_lc_rs::rand::fill(&mut secret).context("the system has no random numbers")?;
     let drawn = DigestKey::new(&secret).context("a digest key cannot be made")?;
     let key = OWN.get_or_init(|| drawn).clone();
-    Ok(Digests { key, reach: Reach::Node })
+    // Without Redis this process is all of the fleet.
+    let reach = if config.store.redis.is_some() { Reach::Node } else { Reach::Fleet };
+    Ok(Digests { key, reach })
 }
 
 /// The identities that requests prove. Without a digest key of the operator's, theirs comes from what proves
@@ -218,6 +222,15 @@ pub fn front(config: &Config) -> trigger::Settings {
     trigger::Settings {
         webhooks: config.webhooks.clone(),
         purgers: Purgers { tokens: tokens(config), from, trusted },
+        clearing: (config.user.proof != Proof::None).then(|| page_origins(config)),
+    }
+}
+
+/// The origins whose pages may act for their users.
+fn page_origins(config: &Config) -> Box<[HeaderValue]> {
+    match config.events.as_ref().map(|events| &events.origins) {
+        Some(Origins::Only(origins)) => origins.clone().into(),
+        Some(Origins::Any) | None => Box::default(),
     }
 }
 

@@ -38,7 +38,7 @@ use crate::{
     server::{Address, Counters, Drain, Listener, tls::Certificates},
     store::Tiered,
     telemetry::{Metrics, Reload},
-    trigger::{Front, Further, Purger, Resolver},
+    trigger::{Front, FrontParts, Further, Purger, Resolver},
 };
 
 /// How long what is still to be written to the shared store may hold up the end.
@@ -97,15 +97,7 @@ impl Node {
         let purger = purger(&pipeline, log, &metrics);
         let timers = Timers::start(config, &pipeline, &purger, clock.clone(), &metrics)?;
         let feed = feed(config, (&timers, clock.clone()), &pipeline, &metrics);
-        let front = {
-            let (pipeline, purger) = (Arc::clone(&pipeline), Arc::clone(&purger));
-            let feed = Arc::clone(&feed);
-            let further: Further = Box::new(move |request, [peer, client]| {
-                feed.answer(request, &Caller { peer, client })
-            });
-            let clock = clock.clone();
-            Front::new(pipeline, purger, assemble::front(config), further, move || clock.now())
-        };
+        let front = front(config, &pipeline, (&purger, &feed), clock.clone());
         let drain = Drain::new();
         let sampler = sampling::Sampler::new(&pipeline, &timers, &metrics, &counters);
         let node = Self {
@@ -273,6 +265,25 @@ fn feed(
     let feed = Feed::new(config.events.clone(), Arc::clone(metrics), versions, now);
     let pipeline = Arc::clone(pipeline);
     Arc::new(feed.with_users(move |headers, peer| pipeline.identify((headers, peer))))
+}
+
+/// What answers clients.
+fn front(
+    config: &Config,
+    pipeline: &Arc<Pipeline<Tiered>>,
+    (purger, feed): (&Arc<Purger>, &Arc<Feed>),
+    clock: Clock,
+) -> Arc<Front<Pipeline<Tiered>>> {
+    let (feed, of_users) = (Arc::clone(feed), Arc::clone(pipeline));
+    let further: Further =
+        Box::new(move |request, [peer, client]| feed.answer(request, &Caller { peer, client }));
+    let parts = FrontParts {
+        purger: Arc::clone(purger),
+        further,
+        identify: Box::new(move |headers, peer| of_users.identify((headers, peer))),
+        now: Box::new(move || clock.now()),
+    };
+    Front::new(Arc::clone(pipeline), assemble::front(config), parts)
 }
 
 /// The public listeners, which share one limit on connections.

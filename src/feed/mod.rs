@@ -30,11 +30,16 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::combinators::UnsyncBoxBody;
 use hub::Hub;
-pub use reader::{Caller, Identify};
+pub use reader::Caller;
 pub use records::{Heard, Records};
 pub use settings::{InvalidOrigin, InvalidPattern, Origins, Settings, TagPattern};
 
-use crate::{field::Timestamp, policy::Reason, telemetry::Metrics, user::Member};
+use crate::{
+    field::Timestamp,
+    policy::Reason,
+    telemetry::Metrics,
+    user::{Identify, Member},
+};
 
 /// The body of what the feed answers; an event stream has no end.
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;

@@ -8,13 +8,9 @@ use std::{
     },
 };
 
-use http::HeaderMap;
 use tokio::sync::Notify;
 
-use crate::{fence::Selector, policy::Reason, user::Member};
-
-/// Returns the user whom a request with these fields, from this peer, proves to be from.
-pub type Identify = dyn Fn(&HeaderMap, Option<IpAddr>) -> Result<Arc<Member>, Reason> + Send + Sync;
+use crate::{fence::Selector, user::Member};
 
 /// Where a request for the feed comes from.
 #[derive(Debug, Clone, Copy, Default)]

@@ -66,6 +66,8 @@ pub enum Source {
     Poll(Box<str>),
     /// The origin, which refused credentials that it had accepted.
     Refusal,
+    /// A user who clears what is stored of its own.
+    Clear,
     /// Larder itself: a log that begins, records nobody holds any more.
     Larder,
     /// Something that only another version of Larder knows.
@@ -150,6 +152,7 @@ impl Source {
             Self::Schedule(_) => "schedule",
             Self::Poll(_) => "poll",
             Self::Refusal => "refusal",
+            Self::Clear => "clear",
             Self::Larder => "larder",
             Self::Unknown => "unknown",
         }

@@ -15,6 +15,7 @@ use super::{
     landing::{Arriving, Landing},
     lookup,
     payload::{Payload, Unreadable},
+    sensitive,
     site::Site,
     uncacheable::Known,
 };
@@ -300,5 +301,6 @@ pub fn tags<S: Store>(ask: &Ask<S>, headers: &mut HeaderMap) -> Vec<String> {
     let query = ask.request.uri.query();
     let mut tags = ask.site.route(ask.route).tags_of(&ask.readings, query, ask.user());
     tags.extend(tag::take(headers, &ask.host()));
+    tags.extend(sensitive::tag(&ask.site, ask.site.route(ask.route), &ask.url));
     tags
 }

@@ -4,7 +4,10 @@ use std::{borrow::Cow, cell::RefCell, net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::site::{Site, SiteId};
+use super::{
+    sensitive,
+    site::{Site, SiteId},
+};
 use crate::{
     field::{Timestamp, presence::Presence},
     key::{
@@ -12,6 +15,7 @@ use crate::{
         partition::{Part, of_identity, of_several},
         target::{Forwarding, QueryRule, purge_url},
     },
+    planted::Bug,
     policy::{
         CredentialRules, Credentials, Partition, Reason,
         credentials::{CookieFindings, CookieKind},
@@ -169,10 +173,12 @@ impl Identity {
         headers: &HeaderMap,
         mut target: OriginTarget<'a>,
     ) -> CacheKey {
-        if !self.partition.is_empty() {
+        if route.rule.sensitive {
+            target.partition = Cow::Owned(sensitive::partition(site, &self.partition).to_vec());
+        } else if !self.partition.is_empty() && !Bug::KeyWithoutPartition.is_planted() {
             target.partition = Cow::Borrowed(&self.partition);
         }
-        if self.reach == Reach::Node {
+        if self.reach == Reach::Node || route.rule.sensitive {
             target.reach = Reach::Node;
         }
         let key = target.key();
@@ -299,7 +305,7 @@ pub fn make_anonymous(site: &Site, route: &Route, headers: &mut HeaderMap, prese
 
 /// Takes off an answer what is for one client alone, if its route is for everyone.
 pub fn make_answer_anonymous(route: &Route, headers: &mut HeaderMap) {
-    if route.rule.partition == Partition::Everyone {
+    if route.rule.partition == Partition::Everyone && !Bug::CookieForEveryone.is_planted() {
         headers.remove(header::SET_COOKIE);
         headers.remove(CLEAR_SITE_DATA);
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode, header};
 
-use super::{clock::Clock, site::Site};
+use super::{clock::Clock, sensitive::shown_path, site::Site};
 use crate::{
     field::Timestamp,
     forward::request_id::X_REQUEST_ID,
@@ -77,7 +77,7 @@ impl Finish {
                 request_id: request_id(request.headers()).to_owned(),
                 method: request.method().clone(),
                 host: host(request.headers()).to_owned(),
-                path: request.uri().path().to_owned(),
+                path: shown_path(site.route(route), request.uri().path()).into_owned(),
             })
         });
         let outcome = Outcome { result: CacheResult::Bypass, reason: None };
@@ -137,7 +137,7 @@ pub fn at_once<B>(
         request_id: request_id(request.headers()),
         method: request.method(),
         host: host(request.headers()),
-        path: request.uri().path(),
+        path: &shown_path(site.route(route), request.uri().path()),
         route: site.route_name(route),
         status: status.as_u16(),
         bytes,

@@ -1,7 +1,7 @@
 //! One request and what it takes to answer it: what is stored for it, who fetches the same, and the
 //! question that goes to the origin.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use http::{Method, Request, Uri, header, request::Parts};
 
@@ -28,7 +28,7 @@ use crate::{
         target::{Readings, normal_path},
     },
     origin::{OriginError, RequestBody},
-    planted::Bug,
+    planted::{self, Bug},
     policy::{
         Credentials, Forward, Freshness, Reason, RequestDirectives, Reuse, Rule, invalidation,
         reuse, stale,
@@ -363,6 +363,8 @@ impl<S: Store> Inquiry<S> {
     fn join(&self, lookup: &Lookup, key: &CacheKey) -> Role {
         let facets = self.site.facets(self.route, lookup.member.as_deref());
         let fences = self.pipeline.log.fences();
+        let shared = Bug::CollapseWithoutPartition.is_planted().then(|| anyones(key)).flatten();
+        let key = shared.as_ref().unwrap_or(key);
         self.pipeline.flights.join(key, &facets, fences, self.received.started)
     }
 
@@ -396,6 +398,8 @@ impl<S: Store> Inquiry<S> {
         } else {
             Arc::clone(&self.request)
         };
+        let request =
+            if Bug::RefreshForAnother.is_planted() { mixed_up(&request) } else { request };
         let question = self.ask(lookup, need, (&request, RequestDirectives::default()));
         tokio::spawn(async move { question.run(Some(flight)).await });
     }
@@ -491,6 +495,23 @@ fn as_get(request: &Arc<Parts>) -> Arc<Parts> {
     }
     let mut request = Parts::clone(request);
     request.method = Method::GET;
+    Arc::new(request)
+}
+
+/// The key of the same target for anyone: a planted bug.
+#[cold]
+fn anyones(key: &CacheKey) -> Option<CacheKey> {
+    let target = key.origin_target()?;
+    Some(OriginTarget { partition: Cow::Borrowed(&[]), ..target }.key())
+}
+
+/// The same request with the credentials of another one: a planted bug.
+#[cold]
+pub fn mixed_up(request: &Parts) -> Arc<Parts> {
+    let mut request = request.clone();
+    if let Some(credentials) = request.headers.get_mut(header::AUTHORIZATION) {
+        planted::mix_up(credentials);
+    }
     Arc::new(request)
 }
 

@@ -10,6 +10,7 @@ use super::{
     Pipeline, accepted,
     credentials::{self, Asking},
     receive::Ingress,
+    sensitive,
     site::Site,
 };
 use crate::{
@@ -102,7 +103,8 @@ fn url(
         return None;
     }
     let query = credentials::purge_query(site, route, query);
-    let url = Selector::Url(purge_url::of(&ingress.host, &readings, query.as_deref()));
+    let url = purge_url::of(&ingress.host, &readings, query.as_deref());
+    let url = sensitive::written(site, route, url);
     Some(match asking.and_then(|asking| credentials::owner(site, route, asking)) {
         Some(owner) => Selector::All([Selector::User(Box::from(&*owner)), url].into()),
         None => url,

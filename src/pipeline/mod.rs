@@ -41,6 +41,7 @@ mod pass;
 mod payload;
 mod popular;
 mod receive;
+mod sensitive;
 mod site;
 mod uncacheable;
 mod unknown;
@@ -73,6 +74,7 @@ pub use warmer::{Warmer, warm_purged};
 
 use crate::{
     entry::StoredResponse,
+    fence::Selector,
     field::presence::Presence,
     forward::request_id,
     key::target::{Readings, Target, host, purge_url},
@@ -176,15 +178,15 @@ impl<S: Store> Pipeline<S> {
         &self.store
     }
 
-    /// The URL of a target in the form by which purges select it, under the route that governs a `GET` of
-    /// it.
-    pub fn url(&self, target: &Target<'_>) -> Box<str> {
+    /// What selects a target in purges, under the route that governs a `GET` of it: its URL in normal form,
+    /// or what stands for that if the route is sensitive.
+    pub fn url(&self, target: &Target<'_>) -> Selector {
         self.site.with(|site| {
             let host = host::canonical(target.host, target.scheme);
             let path = Readings::of(target.path);
             let route = site.routes.select_loosest(&Method::GET, &host, &path).route;
             let query = credentials::purge_query(site, route, target.query);
-            purge_url::of(&host, &path, query.as_deref())
+            sensitive::asked_for(site, route, purge_url::of(&host, &path, query.as_deref()))
         })
     }
 

@@ -126,7 +126,8 @@ impl<S: Store> Pipeline<S> {
     ) {
         let Again { request, way, credentials, site, .. } = *asked;
         let route = site.route(asked.route);
-        if credentials.are_personal() || route.rule.partition.needs_identity() {
+        let is_own = credentials.are_personal() || route.rule.partition.needs_identity();
+        if is_own || route.rule.sensitive {
             return;
         }
         let set = admit::selecting_set(site, route, &response.fields().unpack(0));

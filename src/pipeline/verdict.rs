@@ -1,6 +1,8 @@
 //! The verdict on a response: whether it is stored, and for how long it is of use. Pure, so that a fetch and
 //! an explanation come to the same.
 
+use std::time::Duration;
+
 use http::{HeaderMap, StatusCode, header};
 
 use super::{
@@ -11,10 +13,12 @@ use super::{
     site::Site,
 };
 use crate::{
+    field::Timestamp,
     key::vary::Vary,
+    planted::Bug,
     policy::{
         Freshness, Partition, Reason, RequestDirectives, RequestHead, ResponseDirectives,
-        ResponseHead, storable,
+        ResponseHead, freshness::Constraints, storable,
     },
     route::Route,
     user::Member,
@@ -72,12 +76,19 @@ impl Judge<'_> {
         exchange: Exchange,
     ) -> Result<Freshness, Reason> {
         let Exchange { asked: requested_at, answered: received_at, received } = exchange;
+        if Bug::SharedRefusal.is_planted() && status == StatusCode::UNAUTHORIZED {
+            return Ok(shared_refusal(received));
+        }
         let head = ResponseHead { status, headers, requested_at, received_at };
         let asked = (&self.request, self.directives);
         let freshness = storable(asked, (&head, directives), &self.route.rule)?;
         let freshness = Freshness { received_at: received, ..freshness };
         let is_own = self.route.rule.partition == Partition::User;
         Ok(match self.member.and_then(|member| member.expires).filter(|_| is_own) {
+            Some(end) if Bug::ExpiredWhileStale.is_planted() => {
+                let lifetime = freshness.lifetime.min(end.saturating_since(received_at));
+                Freshness { lifetime, ..freshness }
+            }
             Some(end) => freshness.ending_in(end.saturating_since(received_at)),
             None => freshness,
         })
@@ -100,5 +111,19 @@ impl Judge<'_> {
     fn repeats_ignored_parameter(&self, response: &HeaderMap) -> bool {
         let mut locations = response.get_all(header::LOCATION).iter();
         locations.any(|location| self.route.query.leaks_into(self.query, location.as_bytes()))
+    }
+}
+
+/// The freshness of a refusal that those who wait get as well: a planted bug.
+#[cold]
+fn shared_refusal(received_at: Timestamp) -> Freshness {
+    Freshness {
+        received_at,
+        initial_age: Duration::ZERO,
+        lifetime: Duration::from_millis(20),
+        stale_while_revalidate: None,
+        stale_if_error: None,
+        usable_for: None,
+        constraints: Constraints::MUST_REVALIDATE,
     }
 }

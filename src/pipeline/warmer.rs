@@ -13,12 +13,13 @@ use super::{
     credentials,
     fetch::Fetched,
     finish::Received,
-    inquiry::{Inquiry, Joined, Need, Weighed},
+    inquiry::{Inquiry, Joined, Need, Weighed, mixed_up},
     receive::{self, Lookup, Verdict},
 };
 use crate::{
     field::{forwarding::Forwarding, presence::Presence},
     forward::request_id,
+    planted::Bug,
     purge::Heard,
     server::Connection,
     store::Store,
@@ -97,8 +98,13 @@ impl<S: Store> Warmer<S> {
             (Arc::clone(site), route, verdict)
         });
         let Verdict::Lookup(lookup) = verdict else { return None };
+        if site.route(route).rule.sensitive {
+            return None;
+        }
         let (request, _body) = request.into_parts();
-        let (pipeline, request) = (Arc::clone(&self.0), Arc::new(request));
+        let is_mixed_up = Bug::WarmForAnother.is_planted();
+        let request = if is_mixed_up { mixed_up(&request) } else { Arc::new(request) };
+        let pipeline = Arc::clone(&self.0);
         Some((Inquiry { pipeline, site, route, received, connection, request, presence }, lookup))
     }
 }

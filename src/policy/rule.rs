@@ -15,6 +15,8 @@ pub struct Rule {
     pub cache: bool,
     /// Who shares what is stored.
     pub partition: Partition,
+    /// Whether its responses and URLs stay in the memory of nodes.
+    pub sensitive: bool,
     /// How long responses are fresh, as far as `ttl_from` lets this speak.
     pub ttl: Ttl,
     /// Who decides between `ttl` and the origin's own freshness.
@@ -47,6 +49,7 @@ impl Default for Rule {
         Self {
             cache: true,
             partition: Partition::None,
+            sensitive: false,
             ttl: Ttl::default(),
             ttl_from: TtlFrom::Origin,
             stale_while_revalidate: None,

@@ -10,6 +10,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 use super::{
     body::{Intake, Unread},
+    clear::{self, Asked, Clearing},
     client,
     method::{self, PURGE, Purgers},
     purger::{Purger, json, receipted, unavailable},
@@ -21,6 +22,7 @@ use crate::{
     problem::Problem,
     purge::Once,
     server::{Connection, Handler, Incoming},
+    user::Identify,
 };
 
 /// Where everything of Larder's own begins on the public listener.
@@ -51,6 +53,8 @@ pub struct Settings {
     pub webhooks: Vec<Webhook>,
     /// Who may send `PURGE`.
     pub purgers: Purgers,
+    /// Whether users may clear what is stored of their own, and pages of which other origins for them.
+    pub clearing: Option<Box<[HeaderValue]>>,
 }
 
 /// What answers, apart from what it stands before.
@@ -58,20 +62,29 @@ struct Desk {
     purger: Arc<Purger>,
     settings: ArcSwap<Settings>,
     intake: Intake,
+    clearing: Clearing,
+    identify: Box<Identify>,
     now: Box<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
+/// What a front asks besides its settings.
+pub struct FrontParts {
+    /// Purges what is asked for.
+    pub purger: Arc<Purger>,
+    /// What else is Larder's own.
+    pub further: Further,
+    /// Which user a request is from.
+    pub identify: Box<Identify>,
+    /// The clock that signatures are held against.
+    pub now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
 impl<H> Front<H> {
-    /// A front before `handler`, which asks `further` about every request for Larder itself first. `now` is the clock that signatures are held against.
-    pub fn new(
-        handler: Arc<H>,
-        purger: Arc<Purger>,
-        settings: Settings,
-        further: Further,
-        now: impl Fn() -> Timestamp + Send + Sync + 'static,
-    ) -> Arc<Self> {
-        let settings = ArcSwap::from_pointee(settings);
-        let desk = Desk { purger, settings, intake: Intake::default(), now: Box::new(now) };
+    /// A front before `handler`, which asks `further` about every request for Larder itself first.
+    pub fn new(handler: Arc<H>, settings: Settings, parts: FrontParts) -> Arc<Self> {
+        let FrontParts { purger, further, identify, now } = parts;
+        let (settings, intake) = (ArcSwap::from_pointee(settings), Intake::default());
+        let desk = Desk { purger, settings, intake, clearing: Clearing::default(), identify, now };
         Arc::new(Self { handler, desk: Arc::new(desk), further })
     }
 
@@ -128,6 +141,9 @@ impl Desk {
         if let Some(name) = request.uri().path().strip_prefix(WEBHOOKS).map(str::to_owned) {
             return self.webhook(&name, request, connection).await;
         }
+        if request.uri().path() == clear::PATH {
+            return self.clear(request, connection).await;
+        }
         let detail = "Larder has nothing at this path. Webhooks are at `/_larder/webhooks/{name}`.";
         Problem::new(StatusCode::NOT_FOUND, "Nothing here", detail).into_response()
     }
@@ -145,6 +161,20 @@ impl Desk {
             Ok(purge) => self.purger.answer(purge, None).await,
             Err(problem) => problem.into_response(),
         }
+    }
+
+    async fn clear(&self, request: Request<Incoming>, connection: &Connection) -> Response<Bytes> {
+        let settings = self.settings.load_full();
+        let Some(origins) = &settings.clearing else {
+            let detail =
+                "Users are not known here: the configuration has no `jwt` or `header` in `[user]`.";
+            return Problem::new(StatusCode::NOT_FOUND, "Nothing here", detail).into_response();
+        };
+        let (head, _body) = request.into_parts();
+        let user = (self.identify)(&head.headers, connection.peer.map(|peer| peer.ip()));
+        let (method, uri, headers) = (&head.method, &head.uri, &head.headers);
+        let asked = Asked { method, uri, headers, origins };
+        asked.answer(user, (&self.clearing, &self.purger)).await
     }
 
     async fn webhook(

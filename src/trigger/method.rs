@@ -104,8 +104,7 @@ pub fn plan(
 ) -> Result<Purge, Box<Problem>> {
     let is_soft = headers.contains_key(&XKEY_SOFT) || is_soft_for_fastly(headers);
     let mode = if is_soft { Mode::Soft } else { Mode::Hard };
-    let selectors =
-        if names_tags(headers) { tags(headers)? } else { vec![Selector::Url(normal(target))] };
+    let selectors = if names_tags(headers) { tags(headers)? } else { vec![normal(target)] };
     Ok(Purge { mode, selectors, source: Source::Method, reason: None, warm: false })
 }
 
@@ -143,7 +142,8 @@ mod tests {
 
     fn planned(lines: &[(&'static str, &'static str)]) -> Result<(Mode, Vec<Selector>), String> {
         let target = Target { scheme: Scheme::Http, host: "h", path: "/a", query: Some("b") };
-        let normal = |target: &Target<'_>| format!("{}{}", target.host, target.path).into();
+        let normal =
+            |target: &Target<'_>| Selector::Url(format!("{}{}", target.host, target.path).into());
         let purge = plan(&target, &headers(lines), &normal).map_err(|problem| problem.detail)?;
         assert_eq!((purge.source, purge.reason), (Source::Method, None));
         Ok((purge.mode, purge.selectors))

@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod body;
+mod clear;
 mod client;
 #[cfg(test)]
 mod fixture;
@@ -24,7 +25,7 @@ pub mod webhook;
 
 pub use access::{Access, Permit, Token, Tokens};
 pub use fleet::{Fleet, Lease, Nodes};
-pub use front::{Front, Further, Made, Settings};
+pub use front::{Front, FrontParts, Further, Made, Settings};
 pub use method::Purgers;
 pub use poll::{Poll, PollState, Polls};
 pub use purger::{Purger, json, log_out_of_reach, receipted, retry, status, unavailable};

@@ -45,8 +45,9 @@ pub enum SelectorError {
     NoWildcard,
 }
 
-/// The normal form of a URL as keys have it, `host/path?query`, under the route that governs it.
-pub type Normal = dyn Fn(&Target<'_>) -> Box<str> + Send + Sync;
+/// What selects a URL: its normal form as keys have it, `host/path?query`, under the route that governs it,
+/// or what stands for that if the route is sensitive.
+pub type Normal = dyn Fn(&Target<'_>) -> Selector + Send + Sync;
 
 /// Returns the owners of responses that belong to a user, by issuer and claim: keyed digests. Without an
 /// issuer, those of the user under each issuer that the configuration names.
@@ -77,7 +78,7 @@ pub fn url(text: &str, normal: &Normal) -> Result<Selector, SelectorError> {
         None => (rest, None),
     };
     let target = Target { scheme: parts.scheme, host: parts.host, path, query };
-    Ok(Selector::Url(normal(&target)))
+    Ok(normal(&target))
 }
 
 /// All URLs on one host, or on all of them, that begin so.
@@ -209,9 +210,9 @@ mod tests {
     use crate::key::target::Readings;
 
     /// The form where no route says anything about parameters.
-    fn plain(target: &Target<'_>) -> Box<str> {
+    fn plain(target: &Target<'_>) -> Selector {
         let host = host::canonical(target.host, target.scheme);
-        purge_url::of(&host, &Readings::of(target.path), target.query)
+        Selector::Url(purge_url::of(&host, &Readings::of(target.path), target.query))
     }
 
     fn url_of(text: &str) -> Result<String, SelectorError> {

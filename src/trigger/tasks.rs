@@ -87,7 +87,7 @@ mod tests {
     fn alone() -> (Surroundings<Nodes>, Arc<Log>) {
         let (log, metrics) = (Arc::new(Log::in_memory()), Metrics::new());
         let resolver = Resolver {
-            normal: Box::new(|target: &Target<'_>| target.path.into()),
+            normal: Box::new(|target: &Target<'_>| crate::fence::Selector::Url(target.path.into())),
             owners: Box::new(|_, _| Vec::new()),
         };
         let purger = Purger::new(Arc::clone(&log), Arc::clone(&metrics), resolver);

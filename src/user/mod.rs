@@ -33,6 +33,9 @@ pub use narrow::USUAL as USUAL_NARROWING;
 pub use refusal::Refusal;
 pub use settings::{Carrier, GatewayRules, KeySource, Proof, TokenRules};
 
+/// Returns the user whom a request with these fields, from this peer, proves to be from.
+pub type Identify = dyn Fn(&HeaderMap, Option<IpAddr>) -> Result<Arc<Member>, Reason> + Send + Sync;
+
 /// The identities of one configuration.
 pub struct Users {
     digests: DigestKey,

@@ -27,6 +27,7 @@ use crate::{
 #[derive(Clone, Copy)]
 struct Keys<'a> {
     cache: Option<bool>,
+    sensitive: Option<bool>,
     partition: Option<&'a Text>,
     ttl: Option<&'a At<TtlValue>>,
     ttl_from: Option<&'a Text>,
@@ -42,9 +43,10 @@ struct Keys<'a> {
 }
 
 macro_rules! keys {
-    ($table:expr, $cache:expr) => {
+    ($table:expr, $cache:expr, $sensitive:expr) => {
         Keys {
             cache: $cache,
+            sensitive: $sensitive,
             partition: $table.partition.as_ref(),
             ttl: $table.ttl.as_ref(),
             ttl_from: $table.ttl_from.as_ref(),
@@ -65,6 +67,7 @@ macro_rules! keys {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Layer<'a> {
     cache: Option<bool>,
+    sensitive: Option<bool>,
     partition: Option<Partition>,
     ttl: Ttl,
     ttl_from: Option<TtlFrom>,
@@ -81,15 +84,15 @@ pub(super) struct Layer<'a> {
 
 impl<'a> Layer<'a> {
     pub(super) fn of_defaults(table: &'a DefaultsTable, problems: &mut Problems<'_>) -> Self {
-        Self::read(keys!(table, None), problems)
+        Self::read(keys!(table, None, None), problems)
     }
 
     pub(super) fn of_tier(table: &'a TierTable, problems: &mut Problems<'_>) -> Self {
-        Self::read(keys!(table, table.cache), problems)
+        Self::read(keys!(table, table.cache, table.sensitive), problems)
     }
 
     pub(super) fn of_route(table: &'a RouteSection, problems: &mut Problems<'_>) -> Self {
-        Self::read(keys!(table, table.cache), problems)
+        Self::read(keys!(table, table.cache, table.sensitive), problems)
     }
 
     fn read(keys: Keys<'a>, problems: &mut Problems<'_>) -> Self {
@@ -99,6 +102,7 @@ impl<'a> Layer<'a> {
         });
         Self {
             cache: keys.cache,
+            sensitive: keys.sensitive,
             partition: keys.partition.and_then(|text| partition(text, problems)),
             ttl: ttl::compile(keys.ttl, problems),
             ttl_from: ttl_from(keys.ttl_from, problems),
@@ -120,6 +124,7 @@ impl<'a> Layer<'a> {
         let lower = lower.clone();
         Self {
             cache: self.cache.or(lower.cache),
+            sensitive: self.sensitive.or(lower.sensitive),
             partition: self.partition.or(lower.partition),
             ttl: self.ttl.over(&lower.ttl),
             ttl_from: self.ttl_from.or(lower.ttl_from),
@@ -138,6 +143,7 @@ impl<'a> Layer<'a> {
     pub(super) fn rule(&self) -> Rule {
         Rule {
             cache: self.cache.unwrap_or(true),
+            sensitive: self.sensitive.unwrap_or(false),
             partition: self.partition.clone().unwrap_or_default(),
             ttl: self.ttl.clone(),
             ttl_from: self.ttl_from.unwrap_or_default(),

@@ -32,8 +32,9 @@ fn without_a_section_nobody_hears_anything() {
 #[test]
 fn what_cannot_be_meant_is_pointed_at() {
     for (text, said) in [
-        (r#"tags = ["stocks:{user}"]"#, "a user's own tags come with users"),
-        (r#"tags = ["{tile}"]"#, "there are no placeholders here"),
+        (r#"tags = ["stocks:{user}"]"#, "requests do not prove which user they are from"),
+        (r#"tags = ["{tile}"]"#, "the only placeholder here is `{user}`"),
+        (r#"tags = ["stocks:{user}:*"]"#, "a tag with `{user}` has no `*`"),
         (r#"tags = ["*:a"]"#, "a `*` stands at the end only"),
         (r#"tags = [""]"#, "a tag is empty"),
         (r#"allow_origins = ["app.example.com"]"#, "this is an origin"),
@@ -43,6 +44,16 @@ fn what_cannot_be_meant_is_pointed_at() {
         let errors = errors(&format!("[events]\n{text}"));
         assert!(errors.contains(said), "{text}: {errors}");
     }
+    let jwt = "\n[user]\njwt = { secret = \"0123456789abcdef0123456789abcdef\" }";
+    let several = errors(&format!("[events]\ntags = [\"stocks:{{user}}\"]{jwt}"));
+    assert!(several.contains("needs one issuer"), "{several}");
+    let jwt = jwt.replace(" }", ", iss = \"https://i.example\" }");
+    let any = "[events]\nallow_origins = \"*\"\ntags = [\"stocks:{user}\"]";
+    let any = errors(&format!("{any}{jwt}"));
+    assert!(any.contains("pages of origins that are named"), "{any}");
+    let covered = format!("[events]\ntags = [\"stocks:*\", \"stocks:{{user}}\"]{jwt}");
+    let covered = warnings(&covered);
+    assert!(covered[0].contains("shows everybody"), "{covered:?}");
     assert!(warnings("[events]")[0].contains("`events` has no `tags`"));
     let crowd = warnings("[limits]\nconnections = 10\n[events]\ntags = \"a\"\nlisteners = 10");
     assert!(crowd[0].contains("could take them all"), "{crowd:?}");

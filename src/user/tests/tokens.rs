@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]
@@ -316,4 +318,30 @@ fn how_long_a_remembered_token_takes() {
         std::hint::black_box(user_of(&users, std::hint::black_box(&headers)).unwrap());
     }
     println!("{} ns", began.elapsed().as_nanos() / 1_000_000);
+}
+
+proptest! {
+    /// One byte more, less or other makes another token; only the case of `Bearer` and blanks behind it do not.
+    #[test]
+    fn no_altered_token_is_verified(place in 0_usize..200, byte in 0x21_u8..0x7f, kind in 0_u8..3) {
+        let good = token(r#"{"sub":"u1","exp":1800000000,"scope":"read"}"#);
+        let mut altered = good.clone().into_bytes();
+        let place = place % altered.len();
+        match kind {
+            0 => altered[place] = byte,
+            1 => altered.insert(place, byte),
+            _ => drop(altered.remove(place)),
+        }
+        let altered = String::from_utf8(altered).unwrap();
+        let found = user_of(&by_secret(), &bearing(&altered));
+        prop_assert!(altered == good || found.is_err());
+    }
+
+    #[test]
+    fn no_bytes_are_too_odd_to_be_read(header in "\\PC{0,40}", payload in "\\PC{0,80}", value in "[!-~]{0,80}") {
+        let users = by_secret();
+        let _signed = user_of(&users, &bearing(&signed_with(SECRET, &header, &payload)));
+        let _payload = user_of(&users, &bearing(&token(&payload)));
+        let _value = user_of(&users, &fields(&[("authorization", &value)]));
+    }
 }

@@ -107,9 +107,9 @@ impl Plan {
         let after = Duration::from_secs(1);
         let lane = |deck| Lane { deck, after, lasting: (5000, 6000), pause: (2000, 3000) };
         let lanes = match bug {
-            Bug::LateFence | Bug::NormalisedTarget => Vec::new(),
             Bug::IgnoredLease => vec![lane(BLOCKED)],
             Bug::KeptFloor => vec![lane(FLUSHED)],
+            _ => Vec::new(),
         };
         Self { seed: 1, time: Duration::from_secs(50), bug: Some(bug), lanes }
     }

@@ -4,7 +4,7 @@ use super::{
     request::Sent,
     stamp::{Kind, Mode, entity_tag},
     token,
-    world::{End, World, now},
+    world::{End, Floor, World, now},
 };
 use crate::support::wire::Reply;
 
@@ -136,7 +136,8 @@ fn freshness(sent: &Sent, reply: &Reply) -> Result<(), String> {
     }
     let number = |name: &str| reply.header(name).and_then(|text| text.parse::<f64>().ok());
     if number("x-number").unwrap_or(0.0) <= sent.floor.number as f64 {
-        return Err(format!("number {:?} after {:?}", number("x-number"), sent.floor));
+        let Floor { number: floor, cause } = sent.floor;
+        return Err(format!("number {:?} after {floor}, by {cause}", number("x-number")));
     }
     if reply.header("x-path") != Some(&sent.path) {
         return Err(format!("an answer of {:?}", reply.header("x-path")));
