@@ -23,7 +23,7 @@ impl Planned<'_> {
             "" => "that of each origin".to_owned(),
             host => host.to_owned(),
         });
-        let vary = &route.vary;
+        let (vary, partition) = (&route.vary, &route.rule.partition);
         let headers = selecting.iter().map(ToString::to_string);
         let cookies = vary.cookies.iter().map(|name| format!("cookie {name}"));
         Some(KeyFound {
@@ -37,9 +37,12 @@ impl Planned<'_> {
             forwarded: target.told.iter().map(|(name, _)| name.to_string()).collect(),
             cookies: self.selecting_cookies(key, route),
             vary: headers.chain(cookies).collect(),
-            partition: (!target.partition.is_empty()).then(|| route.rule.partition.to_string()),
-            only_here: (target.reach == Reach::Node)
-                .then_some("without `user.digest_key` no other node can make this key"),
+            partition: partition.needs_identity().then(|| partition.to_string()),
+            only_here: (target.reach == Reach::Node).then_some(if route.rule.sensitive {
+                "the route is `sensitive`"
+            } else {
+                "without `user.digest_key` no other node can make this key"
+            }),
             id: self.key_id(key, selecting),
         })
     }
