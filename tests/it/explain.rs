@@ -230,11 +230,11 @@ fn decisions_are_explained_in_the_order_in_which_they_are_made() {
             from: None,
             response: None,
         };
-        let explained = explainer.explain(&asked).unwrap();
-        let last = explained.decisions.last().unwrap();
-        assert_eq!(last.reason, Some(left[0].1), "{explained}");
-        assert!(explained.decisions.len() > questions, "each is decided after those before it");
-        questions = explained.decisions.len();
+        let found = explainer.explain(&asked).unwrap();
+        let last = found.decisions.last().unwrap();
+        assert_eq!(last.reason, Some(left[0].1), "{found}");
+        assert!(found.decisions.len() > questions, "each is decided after those before it");
+        questions = found.decisions.len();
     }
 }
 
