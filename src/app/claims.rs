@@ -41,7 +41,7 @@ pub(super) fn carrying(asked: &Asked, claims: &Claims, proof: &Proof) -> Asked {
             let token = token(claims, rules);
             match &rules.carrier {
                 Carrier::Field(name) => {
-                    replace(&mut asked, name.as_str(), &format!("Bearer {token}"))
+                    replace(&mut asked, name.as_str(), &format!("Bearer {token}"));
                 }
                 Carrier::Cookie(name) => add_cookie(&mut asked, &format!("{name}={token}")),
             }

@@ -31,20 +31,20 @@ pub fn run_tests(config: &Config) -> anyhow::Result<Vec<Failure>> {
         return Ok(Vec::new());
     }
     let explainer = Explainer::for_tests(config)?;
-    let (mut explained, mut failures) = (BTreeMap::new(), Vec::new());
+    let (mut found, mut failures) = (BTreeMap::new(), Vec::new());
     for test in &config.tests {
         match explainer.explain_for(&asked(test), test.claims.as_ref()) {
-            Ok(explanation) => drop(explained.insert(test.name.as_str(), explanation)),
+            Ok(explanation) => drop(found.insert(test.name.as_str(), explanation)),
             Err(error) => {
-                failures.push(failure(test, &test.at, (error.to_string(), String::new())))
+                failures.push(failure(test, &test.at, (error.to_string(), String::new())));
             }
         }
     }
     for test in &config.tests {
-        let Some(explanation) = explained.get(test.name.as_str()) else { continue };
+        let Some(explanation) = found.get(test.name.as_str()) else { continue };
         for expectation in &test.expected {
             let Expectation { at, what } = expectation;
-            if let Err(said) = holds(what, explanation, (config, &explained)) {
+            if let Err(said) = holds(what, explanation, (config, &found)) {
                 failures.push(failure(test, at, said));
             }
         }

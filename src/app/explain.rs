@@ -43,8 +43,8 @@ impl Explainer {
         let sink: assemble::Sink = Arc::new(|| Box::new(std::io::sink()));
         let config = without_surroundings(config);
         let proof = config.user.proof.clone();
-        let of_process = (&identity, &version, &Issuers::new());
-        let site = assemble::site(&config, of_process, &Metrics::new(), &sink)?;
+        let own = (&identity, &version, &Issuers::new());
+        let site = assemble::site(&config, own, &Metrics::new(), &sink)?;
         drop(entered);
         Ok(Self { site, proof, runtime: Some(runtime) })
     }

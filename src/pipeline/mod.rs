@@ -394,8 +394,9 @@ impl<S: Store> Context<S> {
     /// Where something is, a `HEAD` and a `Range` validate it as a `GET` does, and are answered from it.
     fn passes(&self, lookup: &Lookup, need: &Need, told: Told) -> Option<Told> {
         let is_shared = need.may_be_shared(lookup, self.inquiry.rule());
-        let reason = passed_on(&self.inquiry.request.method, lookup, is_shared)?;
-        Some(Told { reason: reason.or(told.reason), ..told })
+        let method = &self.inquiry.request.method;
+        let reason = passed_on(method, lookup, (is_shared, need.reason))?;
+        Some(Told { reason: Some(reason), ..told })
     }
 
     /// Whether a request asks for a range of what is stored that only the origin can say something about:
@@ -430,16 +431,21 @@ impl<S: Store> Context<S> {
     }
 }
 
-/// Whether the origin answers a request as it is if nothing is stored, and by which reason of its own. What
-/// comes for one that shares no fetch is for its client alone: the origin may judge the client's condition.
-fn passed_on(method: &Method, lookup: &Lookup, is_shared: bool) -> Option<Option<Reason>> {
+/// Whether the origin answers a request as it is if nothing is stored, and what `Cache-Status` says then:
+/// `reason`, or a reason of its own. What comes for a request that shares no fetch is for its client alone:
+/// the origin may judge the client's condition.
+fn passed_on(
+    method: &Method,
+    lookup: &Lookup,
+    (is_shared, reason): (bool, Reason),
+) -> Option<Reason> {
     if *method == Method::HEAD {
-        return Some(None);
+        return Some(reason);
     }
     if lookup.presence.has(Presence::RANGE) {
-        return Some(Some(Reason::Range));
+        return Some(Reason::Range);
     }
-    (lookup.presence.has(Presence::CONDITION) && !is_shared).then_some(None)
+    (lookup.presence.has(Presence::CONDITION) && !is_shared).then_some(reason)
 }
 
 /// A request as the policy sees it.

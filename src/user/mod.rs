@@ -141,6 +141,14 @@ impl Users {
         }
     }
 
+    /// The claim that tells users apart, if tokens prove who they are.
+    pub fn claim(&self) -> Option<&str> {
+        match &self.proven {
+            Proven::Token(tokens) => Some(tokens.claim()),
+            Proven::Nothing | Proven::Gateway(_) => None,
+        }
+    }
+
     /// The cookie that identities are made of, if they are made of one.
     pub fn cookie(&self) -> Option<&str> {
         match &self.proven {

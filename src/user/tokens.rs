@@ -55,6 +55,11 @@ impl Tokens {
         &self.rules.carrier
     }
 
+    /// The claim that tells users apart.
+    pub(super) fn claim(&self) -> &str {
+        &self.rules.claim
+    }
+
     /// The issuers that count; if there are none, any.
     pub(super) fn issuers(&self) -> &[Box<str>] {
         &self.rules.issuers

@@ -275,3 +275,60 @@ fn the_check_explains_a_url() {
         "{said}"
     );
 }
+
+const WITH_USERS: &str = r#"
+origin = "http://127.0.0.1:3000"
+[[route]]
+name = "stocks"
+match = "/stocks/{stock}"
+ttl = "5m"
+partition = "user"
+tags = ["stocks:{user}"]
+
+[[test]]
+name = "zoe"
+request = "GET https://api.example.com/stocks/1"
+user = { sub = "zoe" }
+response = { status = 200, headers = { cache-control = "private" } }
+partition = "user"
+outcome = "stored"
+tags = ["stocks:{user}"]
+same_key_as = "zoe again"
+other_key_than = ["bob", "zoe with more rights"]
+
+[[test]]
+name = "zoe again"
+request = "GET https://api.example.com/stocks/1"
+user = { sub = "zoe" }
+outcome = "lookup"
+
+[[test]]
+name = "zoe with more rights"
+request = "GET https://api.example.com/stocks/1"
+user = { sub = "zoe", scope = "write" }
+outcome = "lookup"
+
+[[test]]
+name = "bob"
+request = "GET https://api.example.com/stocks/1"
+user = { sub = "bob" }
+outcome = "lookup"
+
+[[test]]
+name = "nobody"
+request = "GET https://api.example.com/stocks/1"
+outcome = "pass"
+reason = "no-identity"
+"#;
+
+#[test]
+fn users_of_tests_need_no_token() {
+    for user in [
+        "jwt = { header = \"authorization\", secret = \"0123456789abcdef0123456789abcdef\" }",
+        "jwt = { cookie = \"token\", jwks = \"https://issuer.test/jwks\", iss = \"https://issuer.test\", aud = \"api\" }",
+    ] {
+        let file = format!("{WITH_USERS}\n[user]\n{user}\n");
+        let (output, _directory) = check(Some(&file), &[]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+}

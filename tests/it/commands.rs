@@ -177,3 +177,52 @@ async fn a_unix_socket_that_the_file_names_is_called() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_purge_of_a_route_that_the_file_does_not_have_suggests_another() {
+    within(async {
+        let origin = Scripted::always(Said::ok("a")).await;
+        let proxy = Proxy::with(&origin.url(), "admin.token = \"secret\"");
+        let admin = proxy.admin_address();
+        let text = format!(
+            "origin = \"http://o\"\nadmin = {{ listen = \"{admin}\", token = \"secret\" }}\n[[route]]\nname = \"tiles\"\nmatch = \"/tiles\"\n"
+        );
+        let here = directory(&[("proxy.toml", &text)]);
+        let (code, said) = larder(here.path(), &["purge", "--route", "tilez"], &[]).await;
+        assert_eq!(code, 0, "{said}");
+        let warning = "warning: proxy.toml has no route `tilez`; did you mean `tiles`?";
+        assert!(said.contains(warning) && said.contains("\"seq\":1"), "{said}");
+        let (_, said) = larder(here.path(), &["purge", "--route", "tiles"], &[]).await;
+        assert!(!said.contains("warning"), "{said}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn explain_asks_the_file_or_the_node() {
+    within(async {
+        let origin = Scripted::always(Said::fresh("a")).await;
+        let proxy = Proxy::with(&origin.url(), "admin.token = \"secret\"");
+        proxy.get("/a").await;
+        let admin = proxy.admin_address();
+        let text = format!(
+            "origin = \"http://o\"\nadmin = {{ listen = \"{admin}\", tokens = [{{ token = \"secret\", may = [\"read\"] }}] }}\n"
+        );
+        let here = directory(&[("proxy.toml", &text)]);
+        let line = ["explain", "GET", "http://api.test/a", "-H", "cookie: _ga=1"];
+        let (code, said) = larder(here.path(), &line, &[]).await;
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains("MISS, detail=cold"), "{said}");
+        let (code, said) = larder(here.path(), &[&line[..], &["--live"]].concat(), &[]).await;
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains("X-API-Cache  HIT"), "{said}");
+        let (_, said) = larder(here.path(), &[&line[..], &["--live", "--json"]].concat(), &[]).await;
+        let document: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(document["answer"]["result"], "HIT", "{said}");
+        let wrong = [&line[..], &["--live", "--token", "wrong"]].concat();
+        let (code, said) = larder(here.path(), &wrong, &[]).await;
+        assert_eq!(code, 1);
+        assert!(said.contains("LARDER_ADMIN_TOKEN"), "{said}");
+    })
+    .await;
+}

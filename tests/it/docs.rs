@@ -7,9 +7,11 @@ use std::{
 
 use clap::CommandFactory;
 use larder::{
+    app::{Explainer, run_tests},
     cli::Cli,
     config::{Config, Environment, Flags},
     field::identity,
+    pipeline::explain::{Asked, AskedResponse},
     policy::{cache_status::CacheResult, credentials, reason::Reason},
     trigger::webhook::Vendor,
 };
@@ -197,6 +199,35 @@ fn the_events_in_the_documents_are_valid() {
     let config = Config::parse(&file, "events.md", Environment::empty()).unwrap();
     assert!(config.warnings.problems.is_empty(), "{}", config.warnings);
     assert!(config.events.is_some());
+}
+
+/// The blocks of a document in this language.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let start = format!("```{language}\n");
+    let blocks = text.split(start.as_str()).skip(1);
+    blocks.filter_map(|rest| rest.split_once("```").map(|(block, _)| block)).collect()
+}
+
+#[test]
+fn the_explanation_in_the_documents_is_what_is_explained() {
+    let text = read("docs/explain.md");
+    let (files, shown) = (blocks(&text, "toml"), blocks(&text, "text"));
+    let config = Config::parse(files[0], "explain.md", Environment::empty()).unwrap();
+    let asked = Asked {
+        headers: vec!["cookie: _ga=1".to_owned()],
+        response: Some(AskedResponse { status: 200, headers: Vec::new(), body: None }),
+        ..Asked::get("https://api.example.com/items/1?utm_source=mail")
+    };
+    let explained = Explainer::new(&config).unwrap().explain(&asked).unwrap();
+    let id = explained.key.as_ref().unwrap().id.clone();
+    assert_eq!(shown[0], explained.to_string().replace(&id, "ID"));
+    let tested = Config::parse(files[1], "explain.md", Environment::empty()).unwrap();
+    assert!(tested.warnings.problems.is_empty(), "{}", tested.warnings);
+    assert_eq!(run_tests(&tested).unwrap(), []);
+    let broken = files[1].replacen("ttl = \"5m\"", "ttl = \"1m\"", 1);
+    let broken = Config::parse(&broken, "explain.md", Environment::empty()).unwrap();
+    let failure = run_tests(&broken).unwrap().pop().unwrap();
+    assert!(shown[1].contains(&failure.message) && shown[1].contains(&failure.because));
 }
 
 #[test]

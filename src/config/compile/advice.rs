@@ -8,7 +8,8 @@ use super::problems::Problems;
 use crate::{
     config::{
         file::{At, File, RouteSection, Text, Texts},
-        report::Finding,
+        report::{Finding, Severity},
+        settings::Config,
         suggest::{did_you_mean, nearest},
     },
     key::target::Readings,
@@ -17,8 +18,12 @@ use crate::{
     user::Proof,
 };
 
-/// Warns about a whole file whose routes came to this table.
-pub(super) fn warn(file: &File, routes: &RouteTable, proof: &Proof, problems: &mut Problems<'_>) {
+/// Warns about a whole file that came to these settings. With errors in it, what has an effect is not known.
+pub(super) fn warn(file: &File, config: &Config, problems: &mut Problems<'_>) {
+    if problems.findings.iter().any(|finding| finding.severity == Severity::Error) {
+        return;
+    }
+    let (routes, proof) = (&config.routes, &config.user.proof);
     for section in &file.route {
         if let Some(route) = compiled(section, routes) {
             warn_about_writes_only(section, route, problems);
@@ -97,8 +102,8 @@ fn warn_about_warming(
     }
     let on_success = section.on_success.as_ref().and_then(|table| table.warm.as_ref());
     for text in on_success.into_iter().flat_map(|texts| texts.iter()) {
-        let path = without_placeholders(text.split('?').next().unwrap_or_default());
-        let readings = Readings::of(&path);
+        let target = without_placeholders(text);
+        let readings = Readings::of(target.split('?').next().unwrap_or_default());
         let route = routes.select(&Method::GET, "", &readings).route;
         if route.rule.cache && route.rule.partition == Partition::None {
             let name = &route.name;
@@ -112,10 +117,10 @@ fn warn_about_warming(
     }
 }
 
-/// A path with `x` in the place of each placeholder.
-fn without_placeholders(path: &str) -> String {
+/// A target with `x` in the place of each placeholder.
+fn without_placeholders(target: &str) -> String {
     let mut text = String::new();
-    for (place, part) in path.split('{').enumerate() {
+    for (place, part) in target.split('{').enumerate() {
         if place == 0 {
             text.push_str(part);
         } else if let Some((_, rest)) = part.split_once('}') {

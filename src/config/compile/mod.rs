@@ -52,9 +52,8 @@ pub(super) fn compile(
     let store = store::compile(&file.store, flags, &mut problems);
     let is_shared = store.redis.is_some();
     identity::check(file, &routes, (&user, is_shared), &mut problems);
-    advice::warn(file, &routes, &user.proof, &mut problems);
     let events = events::compile(file, limits.connections, &mut problems);
-    Some(Config {
+    let config = Config {
         listen,
         tls,
         hosts,
@@ -73,7 +72,9 @@ pub(super) fn compile(
         log: log(&file.log, flags, &mut problems),
         warnings: Report::default(),
         origin: origin?,
-    })
+    };
+    advice::warn(file, &config, &mut problems);
+    Some(config)
 }
 
 fn listen(

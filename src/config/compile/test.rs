@@ -76,15 +76,14 @@ fn request(text: &str) -> Result<(String, String), &'static str> {
 }
 
 fn response(table: &At<TestResponse>, problems: &mut Problems<'_>) -> Option<GivenResponse> {
-    let status = match &table.status {
+    let given = table.status.as_ref().map(|status| (status, u16::try_from(status.value)));
+    let status = match given {
         None => 200,
-        Some(status) => match u16::try_from(status.value) {
-            Ok(code @ 200..=599) => code,
-            _ => {
-                problems.error(&status.span, "a status is between 200 and 599");
-                return None;
-            }
-        },
+        Some((_, Ok(code @ 200..=599))) => code,
+        Some((status, _)) => {
+            problems.error(&status.span, "a status is between 200 and 599");
+            return None;
+        }
     };
     let body = table.body.as_ref().map(|text| text.value.clone());
     Some(GivenResponse { status, headers: fields(&table.headers, problems), body })
@@ -123,13 +122,16 @@ fn claims(claims: &BTreeMap<String, toml::Value>) -> serde_json::Map<String, ser
     json.collect()
 }
 
+/// What a text in the file expects.
+type OfText = fn(String) -> Expected;
+
 fn expectations(
     section: &TestSection,
     names: &BTreeMap<&str, &Range<usize>>,
     problems: &mut Problems<'_>,
 ) -> Vec<Expectation> {
     let mut expected = Vec::new();
-    let texts: [(Option<&Text>, fn(String) -> Expected); 4] = [
+    let texts: [(Option<&Text>, OfText); 4] = [
         (section.route.as_ref(), Expected::Route),
         (section.host.as_ref(), Expected::Host),
         (section.path.as_ref(), Expected::Path),
@@ -158,7 +160,7 @@ fn expectations(
         at: texts.span.clone(),
         what: Expected::Tags(texts.iter().map(|text| text.value.clone()).collect()),
     }));
-    let mut keys = |texts: Option<&Texts>, what: fn(String) -> Expected| {
+    let mut keys = |texts: Option<&Texts>, what: OfText| {
         for text in texts.into_iter().flat_map(|texts| texts.iter()) {
             if names.contains_key(text.as_str()) {
                 expected.push(at(text, what(text.value.clone())));

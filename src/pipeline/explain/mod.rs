@@ -5,10 +5,13 @@
 //! or noted as asked for. No value of a credential is in an explanation.
 
 mod advice;
+mod asker;
 mod found;
+mod key;
 mod question;
 mod request;
 mod response;
+mod steps;
 mod stored;
 mod text;
 
@@ -148,7 +151,7 @@ fn explain(
 /// Why the response to a request that the cache may answer is not stored, whatever it is.
 fn refused(planned: &Planned<'_>, lookup: &Lookup, seen: Option<&Seen>) -> Option<Refused> {
     if lookup.directives.only_if_cached {
-        let (reason, means) = (Some(Reason::OnlyIfCached), "The origin is not asked.");
+        let (reason, means) = (Reason::OnlyIfCached, "The origin is not asked.");
         return Some(Refused { reason, means });
     }
     if seen.is_some_and(|seen| seen.stored().is_some()) {
@@ -158,15 +161,15 @@ fn refused(planned: &Planned<'_>, lookup: &Lookup, seen: Option<&Seen>) -> Optio
         || !lookup.credentials.ask_alone(&planned.rule_route().rule),
         |seen| seen.may_be_shared(lookup, &planned.rule_route().rule),
     );
-    let reason = passed_on(planned.request.method(), lookup, is_shared)?;
+    let because = seen.map_or(Reason::Cold, Seen::needed_because);
+    let method = planned.request.method();
+    let reason = passed_on(method, lookup, (is_shared, because))?;
     let means = match reason {
-        Some(_) => "A part of a response is not stored.",
-        None if *planned.request.method() == Method::HEAD => {
+        Reason::Range => "A part of a response is not stored.",
+        _ if *method == Method::HEAD => {
             "The answer to a HEAD has no body that could be stored; that to a GET has."
         }
-        None => {
-            "The origin judges the request's condition, and the answer is for this client alone."
-        }
+        _ => "The origin judges the request's condition, and the answer is for this client alone.",
     };
     Some(Refused { reason, means })
 }
@@ -213,12 +216,8 @@ fn answer(
         let means = "Larder answers 504: the request wants a stored response, and none answers it.";
         return of(CacheResult::Miss, Some(Reason::OnlyIfCached), means);
     }
-    if let Some(Refused { reason: refused, .. }) = refused {
-        return of(
-            CacheResult::Miss,
-            refused.or(Some(reason)),
-            "The origin answers; nothing is stored.",
-        );
+    if let Some(Refused { reason, .. }) = refused {
+        return of(CacheResult::Miss, Some(reason), "The origin answers; nothing is stored.");
     }
     let Some(judged) = judged else {
         let means = match seen.and_then(Seen::stored) {

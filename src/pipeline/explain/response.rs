@@ -103,7 +103,7 @@ impl Judged {
         let verdict = self.verdict();
         let route = planned.rule_route();
         let (stored, reason, means) = match (verdict, refused) {
-            (_, Some(refused)) => (false, refused.reason, refused.means.to_owned()),
+            (_, Some(refused)) => (false, Some(refused.reason), refused.means.to_owned()),
             (Ok(_), None) => (true, None, "It is stored.".to_owned()),
             (Err(reason), None) => (false, Some(reason), reason.sentence().to_owned()),
         };
@@ -174,7 +174,7 @@ impl Judged {
 /// Why a response is not stored that is not in itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Refused {
-    pub(super) reason: Option<Reason>,
+    pub(super) reason: Reason,
     pub(super) means: &'static str,
 }
 

@@ -51,6 +51,7 @@ const ZOE: &str = "Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJjNG40c
 const BOB: &str = "Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJib2IifQ.NpetUfydefyKjp5wnZYYl-wnnvPhylXJu_8OhsfZekU";
 
 const USER: &str = "[user]\njwt = { header = \"authorization\", secret = \"0123456789abcdef0123456789abcdef-hs256\" }\n[[route]]\nname = \"items\"\nmatch = \"/items/{item}\"\nttl = \"5m\"\npartition = \"user\"\ntags = [\"items:{user}\"]\n[route.on_write]\npurge = [\"items:{user}\"]\n";
+const RECHECK: &str = "[user]\nrecheck = \"10s\"\njwt = { header = \"authorization\", secret = \"0123456789abcdef0123456789abcdef-hs256\" }\n[[route]]\nname = \"items\"\nmatch = \"/items/{item}\"\nttl = \"5m\"\npartition = \"user\"\ntags = [\"items:{user}\"]\n[route.on_write]\npurge = [\"items:{user}\"]\n";
 const AUTHENTICATED: &str = "[user]\njwt = { header = \"authorization\", secret = \"0123456789abcdef0123456789abcdef-hs256\" }\n[[route]]\nname = \"items\"\nmatch = \"/items/**\"\nttl = \"5m\"\npartition = \"authenticated\"\n";
 const CLAIM: &str = "[user]\njwt = { header = \"authorization\", secret = \"0123456789abcdef0123456789abcdef-hs256\" }\n[[route]]\nname = \"items\"\nmatch = \"/items/**\"\nttl = \"5m\"\npartition = \"claim:tenant\"\n";
 
@@ -346,8 +347,8 @@ pub(crate) const SITUATIONS: &[Situation] = &[
     },
     Situation {
         name: "partition-user-recheck",
-        toml: USER,
-        before: &[Step::Get(&[("authorization", ZOE)]), Step::Wait(301)],
+        toml: RECHECK,
+        before: &[Step::Get(&[("authorization", ZOE)]), Step::Wait(11)],
         fields: &[("authorization", ZOE)],
         ..GET
     },

@@ -1,0 +1,135 @@
+//! What is explained of the key, and of what the origin is sent.
+
+use http::{HeaderMap, HeaderName, Method, header};
+
+use super::{
+    found::{KeyFound, OriginFound},
+    request::{Planned, shown_key_query, shown_query},
+};
+use crate::{
+    field::forwarding::Forwarding,
+    forward::{self, Source},
+    key::{CacheKey, OriginTarget, Reach, digest, is_selected_by_cookies, vary::VarySet},
+    pipeline::lookup,
+    route::Route,
+};
+
+impl Planned<'_> {
+    pub(super) fn key(&self, selecting: &VarySet) -> Option<KeyFound> {
+        let key = &self.lookup()?.target;
+        let target = key.origin_target()?;
+        let route = self.rule_route();
+        let origin_host = (target.host != target.asked_host).then(|| match &*target.host {
+            "" => "that of each origin".to_owned(),
+            host => host.to_owned(),
+        });
+        let (vary, partition) = (&route.vary, &route.rule.partition);
+        let headers = selecting.iter().map(ToString::to_string);
+        let cookies = vary.cookies.iter().map(|name| format!("cookie {name}"));
+        Some(KeyFound {
+            method: target.method.to_string(),
+            scheme: target.scheme.as_str(),
+            host: target.asked_host.to_string(),
+            origin_host,
+            path: target.path.to_string(),
+            query: target.query.as_deref().map(shown_key_query),
+            left_out: self.left_out(route),
+            forwarded: target.told.iter().map(|(name, _)| name.to_string()).collect(),
+            cookies: self.selecting_cookies(key, route),
+            vary: headers.chain(cookies).collect(),
+            partition: partition.needs_identity().then(|| partition.to_string()),
+            only_here: (target.reach == Reach::Node).then_some(if route.rule.sensitive {
+                "the route is `sensitive`"
+            } else {
+                "without `user.digest_key` no other node can make this key"
+            }),
+            id: self.key_id(key, selecting),
+        })
+    }
+
+    /// A text that two requests have in common if, and only if, they share responses.
+    fn key_id(&self, key: &CacheKey, selecting: &VarySet) -> String {
+        let vary = &self.rule_route().vary;
+        if selecting.is_empty() && vary.cookies.is_empty() {
+            return digest::hex(key.digest().to_be_bytes());
+        }
+        let values = lookup::selecting(selecting, vary, self.request.headers());
+        digest::hex(key.variant(&values).digest().to_be_bytes())
+    }
+
+    fn left_out(&self, route: &Route) -> Vec<String> {
+        let pairs = self.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let names = pairs.map(|pair| pair.split('=').next().unwrap_or_default());
+        let mut left_out: Vec<String> = Vec::new();
+        for name in names.filter(|name| !name.contains(';') && !route.query.keeps(name)) {
+            if !left_out.iter().any(|known| known == name) {
+                left_out.push(name.to_owned());
+            }
+        }
+        left_out
+    }
+
+    fn selecting_cookies(&self, key: &CacheKey, route: &Route) -> Vec<String> {
+        if !is_selected_by_cookies(key.text()) {
+            return Vec::new();
+        }
+        let pairs =
+            self.site.credentials.selecting_cookies(self.request.headers(), &route.vary.cookies);
+        let name = |pair: &&[u8]| {
+            let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+            String::from_utf8_lossy(name).into_owned()
+        };
+        pairs.iter().map(name).collect()
+    }
+
+    pub(super) fn origin(&self) -> OriginFound {
+        let headers = self.request.headers();
+        let (method, uri) = (self.request.method(), self.request.uri());
+        let key = self.lookup().map(|lookup| &lookup.target);
+        let as_sent = || self.ingress().into_target(self.site, method, uri);
+        let target = key.and_then(CacheKey::origin_target).unwrap_or_else(as_sent);
+        let source = Source {
+            peer: self.connection.peer.map(|peer| peer.ip()),
+            version: self.request.version(),
+            is_trusted: self.site.trusts(self.connection),
+            is_gateway: self.site.is_gateway(self.connection),
+            known: None,
+        };
+        let sent = forward::request::headers(headers, &target, &source, &self.site.identity);
+        OriginFound {
+            asked: self.asked(method, &target),
+            added: self.added(&sent),
+            left_out: headers
+                .keys()
+                .filter(|name| !sent.contains_key(*name))
+                .map(ToString::to_string)
+                .collect(),
+        }
+    }
+
+    fn asked(&self, method: &Method, target: &OriginTarget<'_>) -> String {
+        let query =
+            target.query_to_send().map(|query| format!("?{}", shown_query(self.site, query)));
+        let (path, query) = (&target.path, query.unwrap_or_default());
+        let host = if target.host.is_empty() { "its own host" } else { &*target.host };
+        format!("{method} {path}{query} at {host}")
+    }
+
+    /// The fields that the origin is sent and the client did not send so; only those that Larder writes.
+    fn added(&self, sent: &HeaderMap) -> Vec<String> {
+        let headers = self.request.headers();
+        let is_new = |name: &&HeaderName| {
+            **name != header::HOST && !headers.get_all(*name).iter().eq(sent.get_all(*name).iter())
+        };
+        let line = |name: &HeaderName| {
+            let is_ours = !self.site.trusts(self.connection)
+                && Forwarding::of(name.as_str()).is_some_and(|kind| kind != Forwarding::Identity);
+            let values = sent.get_all(name).iter().filter_map(|value| value.to_str().ok());
+            let values: Vec<&str> = values.filter(|_| is_ours).collect();
+            if is_ours { format!("{name}: {}", values.join(", ")) } else { name.to_string() }
+        };
+        let mut names: Vec<&HeaderName> = sent.keys().filter(is_new).collect();
+        names.sort_by_key(|name| name.as_str());
+        names.into_iter().map(line).collect()
+    }
+}
