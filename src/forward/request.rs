@@ -68,10 +68,10 @@ pub fn headers(
     onward
 }
 
-/// Whether a field goes on as it is: everything but `Host` and what is said anew, or said by a stranger.
+/// Whether a field goes on as it is: everything but `Host`, what is said to Larder itself or anew, or said by a stranger.
 fn is_passed_on(name: &HeaderName, is_trusted: bool) -> bool {
     match Forwarding::of(name.as_str()) {
-        None => *name != header::HOST,
+        None => *name != header::HOST && *name != hop::LARDER_WARM,
         Some(Forwarding::Target) => false,
         Some(Forwarding::Client) => is_trusted && *name != introduction::X_FORWARDED_FOR,
         Some(Forwarding::Identity) => is_trusted,
