@@ -132,7 +132,7 @@ function report () {
     `| reads right after a user's own write, on every node | ${direct.tally.checks} | ${tally.checks} |`,
     `| … that did not see it | ${direct.tally.stale.length} | ${tally.stale.length} |`,
     `| answers of another user | ${direct.tally.foreign.length} | ${tally.foreign.length} |`,
-    `| hits lost without a write of one's own | – | ${tally.lost.length} |`,
+    `| hits that a write of another took away | – | ${tally.lost.length} |`,
     '',
     `Answers through Larder: ${words.map(([word, count]) => `${count} ${word}`).join(', ')}. Why not a hit: ${reasons.map(([reason, count]) => `${count} ${reason}`).join(', ')}.`,
     `What a user had read before and the origin was asked for again: ${Object.entries(tally.again).map(([reason, count]) => `${count} ${reason}`).join(', ') || 'nothing'}.`,
