@@ -29,7 +29,7 @@ declare -A titles=(
   [httpbin]='httpbin, directly and through Larder'
   [json-server]='json-server, directly and through Larder'
   [webhooks]="Webhooks signed with the vendors' own libraries"
-  [frameworks]='Express, Koa, Flask, Django, FastAPI and browsers behind Larder'
+  [frameworks]='Express, Koa, Flask, Django, FastAPI, browsers and the examples behind a login'
   [events]='Browsers and EventSource follow purges through a restart of Redis'
   [memory]='Memory: 100,000 small responses, and a small budget under load'
   [fuzz]='Fuzzing, 10 s a target'
@@ -183,7 +183,7 @@ run_webhooks() {
 }
 
 run_frameworks() {
-  need chromium=chromium openssl=openssl
+  need chromium=chromium openssl=openssl nginx=nginx
   node_packages frameworks
   python_packages frameworks-python tests/frameworks/requirements.txt
   node tests/frameworks/run.mjs --larder "$larder" --packages "$tools/frameworks" --python "$tools/frameworks-python/bin/python"

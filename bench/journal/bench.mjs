@@ -96,7 +96,7 @@ async function startNode (journal, redis) {
 /** What became of the requests sent ahead, by result. */
 function warmed (metrics) {
   const counts = {}
-  for (const [, labels, value] of metrics.matchAll(/^larder_warm_requests_total\{([^}]*)\} (\d+)$/gm)) {
+  for (const [, labels, value] of metrics.matchAll(/^larder_warm_outcomes_total\{([^}]*)\} (\d+)$/gm)) {
     const words = [...labels.matchAll(/"([^"]*)"/g)].map(([, word]) => word).filter(Boolean).join(' ')
     if (Number(value)) counts[words] = (counts[words] ?? 0) + Number(value)
   }
@@ -132,9 +132,10 @@ function report () {
     `| reads right after a user's own write, on every node | ${direct.tally.checks} | ${tally.checks} |`,
     `| … that did not see it | ${direct.tally.stale.length} | ${tally.stale.length} |`,
     `| answers of another user | ${direct.tally.foreign.length} | ${tally.foreign.length} |`,
-    `| hits lost without a write of one's own | – | ${tally.lost.length} |`,
+    `| hits that a write of another took away | – | ${tally.lost.length} |`,
     '',
     `Answers through Larder: ${words.map(([word, count]) => `${count} ${word}`).join(', ')}. Why not a hit: ${reasons.map(([reason, count]) => `${count} ${reason}`).join(', ')}.`,
+    `What a user had read before and the origin was asked for again: ${Object.entries(tally.again).map(([reason, count]) => `${count} ${reason}`).join(', ') || 'nothing'}.`,
     `Sent ahead after logins: ${Object.entries(proxied.warmed).map(([result, count]) => `${count} ${result}`).join(', ') || 'nothing'}.`,
     '',
     '| calls of the origin | without | through |',

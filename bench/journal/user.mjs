@@ -21,7 +21,7 @@ const READS = [
   [6, () => '/api/trade-notes'],
   [5, () => '/api/notebook/notes'],
   [3, () => '/api/playbook'],
-  [24, random => `/api/market/quotes?symbols=${random.pick(SYMBOLS)}`],
+  [32, random => `/api/market/quotes?symbols=${random.pick(SYMBOLS)}`],
   [8, () => '/api/market/movers'],
   [4, () => '/api/notebook/holidays?year=2026'],
   [2, () => NOT_STORED]
@@ -105,7 +105,7 @@ class User {
     if (answer.version < version) this.tally.stale.push(`${this.name} read version ${answer.version} of ${target}, not ${version}: ${word} ${status}`)
     if (items) this.items[kindOf(target)] = items
     if (target === NOT_STORED) return
-    if (isKnown && word !== undefined && !answer.isHit) this.tally.lost.push(`${this.name} ${target}: ${word} ${status}`)
+    if (isKnown && word !== undefined && !answer.isHit) this.tally.note(`${this.name} ${target}`, word, status)
     this.known.add(target)
   }
 

@@ -3,6 +3,10 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
+/// Of a request to this cache: asks to wait for what it has fetched ahead. On the response: what became of
+/// that. It goes no further than here.
+pub const LARDER_WARM: HeaderName = HeaderName::from_static("x-larder-warm");
+
 use super::list;
 
 /// Removes what belongs to the connection that the message came by: `Connection`, what it lists, and

@@ -73,7 +73,7 @@ pub fn headers(
 /// Whether a field goes on as it is: everything but `Host` and what is said anew, or said by a stranger.
 fn is_passed_on(name: &HeaderName, source: &Source<'_>) -> bool {
     match Forwarding::of(name.as_str()) {
-        None => *name != header::HOST,
+        None => *name != header::HOST && *name != hop::LARDER_WARM,
         Some(Forwarding::Target) => false,
         Some(Forwarding::Client) => source.is_trusted && *name != introduction::X_FORWARDED_FOR,
         Some(Forwarding::Identity) => source.is_trusted || source.is_gateway,

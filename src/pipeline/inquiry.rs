@@ -128,7 +128,7 @@ impl Need {
     }
 
     /// A stored response has to be renewed.
-    fn of_stale(stored: Stored, reason: Reason) -> Self {
+    pub fn of_stale(stored: Stored, reason: Reason) -> Self {
         let (key, forward) = (stored.key.clone(), Forward::Stale);
         Self { key, stored: Some(stored), forward, reason, known: None, recheck: None }
     }

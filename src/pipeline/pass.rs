@@ -1,6 +1,6 @@
 //! Passing: the origin answers, and Larder only carries.
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     fence::Stamp,
-    field::Timestamp,
+    field::{Timestamp, hop::LARDER_WARM},
     key::CacheKey,
     origin::{RequestBody, ResponseBody, upgrade},
     policy::{CacheResult, Forward, Reason},
@@ -54,7 +54,9 @@ impl<S: Store> Context<S> {
             self.inquiry.heed(lookup, response.status(), asked).await;
         }
         join_upgrade(upgrade, &mut response);
-        self.inquiry.warm(response.status());
+        if let Some(summary) = Box::pin(self.inquiry.warm(response.status())).await {
+            response.headers_mut().insert(LARDER_WARM, summary);
+        }
         self.answer_passing(response, told)
     }
 }
@@ -84,12 +86,20 @@ impl<S: Store> Inquiry<S> {
         Box::pin(accepted::heed(pipeline, &subject, Word::of(status), (asked, now))).await;
     }
 
-    /// Has fetched what its route says is asked for next.
-    pub(super) fn warm(&self, status: StatusCode) {
+    /// Has fetched what its route says is asked for next. Returns what became of that, if the client asks to
+    /// wait for it: then this takes until all is fetched, bounded.
+    pub(super) async fn warm(&self, status: StatusCode) -> Option<HeaderValue> {
         let Self { pipeline, site, route, request, connection, .. } = self;
-        for wanted in warm::after_success(site.route(*route), request, status, connection) {
+        let wanted = warm::after_success(site.route(*route), request, status, connection);
+        if wanted.is_empty() {
+            return None;
+        }
+        let mut batch = warm::Batch::of(&request.headers);
+        for mut wanted in wanted {
+            wanted.report = batch.as_mut().map(warm::Batch::take_in);
             let _dropped_and_counted = pipeline.warm.push(wanted);
         }
+        Some(batch?.summary().await)
     }
 }
 

@@ -232,6 +232,7 @@ fn again(
         host: Some(finish::host(&request.headers).into()),
         target: target.into(),
         headers,
+        report: None,
     })
 }
 

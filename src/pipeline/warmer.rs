@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 
 use super::{
@@ -20,10 +20,11 @@ use crate::{
     field::{forwarding::Forwarding, presence::Presence},
     forward::request_id,
     planted::Bug,
+    policy::{CacheResult, Reason, cache_status::Stored},
     purge::Heard,
     server::Connection,
     store::Store,
-    warm::{Fetch, WarmRequest},
+    warm::{Fetch, Outcome, WarmRequest},
 };
 
 /// Whether a field says of a request what target its client asked for: it is part of the key. Those of
@@ -86,9 +87,11 @@ impl<S: Store> Warmer<S> {
         Some((request, connection))
     }
 
-    fn inquiry(&self, wanted: WarmRequest) -> Option<(Inquiry<S>, Lookup)> {
+    /// The request on its way through the pipeline, or why it does not get there.
+    fn inquiry(&self, wanted: WarmRequest) -> Result<(Inquiry<S>, Lookup), Outcome> {
         let received = Received::now(&self.0.clock);
-        let (mut request, connection) = self.request(wanted)?;
+        let asked = self.request(wanted).ok_or(Outcome::Skipped("no-client"))?;
+        let (mut request, connection) = asked;
         let presence = Presence::of(request.headers());
         let (site, route, verdict) = self.0.site.with(|site| {
             let came = (&*connection, received.at);
@@ -97,15 +100,21 @@ impl<S: Store> Warmer<S> {
             credentials::make_anonymous(site, site.route(route), headers, presence);
             (Arc::clone(site), route, verdict)
         });
-        let Verdict::Lookup(lookup) = verdict else { return None };
+        let lookup = match verdict {
+            Verdict::Lookup(lookup) => lookup,
+            Verdict::Pass(reason) => return Err(Outcome::Skipped(reason.as_str())),
+            Verdict::Refresh(_) => return Err(Outcome::Skipped(Reason::RuleBypass.as_str())),
+            Verdict::Loop => return Err(Outcome::Skipped(Reason::Loop.as_str())),
+            Verdict::Misdirected => return Err(Outcome::Skipped(Reason::Misdirected.as_str())),
+        };
         if site.route(route).rule.sensitive {
-            return None;
+            return Err(Outcome::Skipped("sensitive"));
         }
         let (request, _body) = request.into_parts();
         let is_mixed_up = Bug::WarmForAnother.is_planted();
         let request = if is_mixed_up { mixed_up(&request) } else { Arc::new(request) };
         let pipeline = Arc::clone(&self.0);
-        Some((Inquiry { pipeline, site, route, received, connection, request, presence }, lookup))
+        Ok((Inquiry { pipeline, site, route, received, connection, request, presence }, lookup))
     }
 }
 
@@ -123,18 +132,45 @@ pub async fn warm_purged<S: Store>(pipeline: Arc<Pipeline<S>>) {
 }
 
 impl<S: Store> Fetch for Warmer<S> {
-    async fn fetch(&self, wanted: WarmRequest) {
-        let Some((inquiry, lookup)) = self.inquiry(wanted) else { return };
+    async fn fetch(&self, wanted: WarmRequest) -> Outcome {
+        let (inquiry, lookup) = match self.inquiry(wanted) {
+            Ok(asked) => asked,
+            Err(outcome) => return outcome,
+        };
         let need = match inquiry.look_up(&lookup).await {
-            Weighed::Fresh(_) => return,
-            Weighed::Stale(stored, reason) => return inquiry.refresh(&lookup, &stored, reason),
+            Weighed::Fresh(_) => return Outcome::Fresh,
+            Weighed::Stale(stored, reason) => Need::of_stale(stored, reason),
             Weighed::Needed(need) => need,
         };
-        if let Fetched::Arriving(Arrival { reader, .. }) = ask(&inquiry, &lookup, need).await {
-            // What is left unread might never be stored: a body that outgrows its budget waits for us.
-            let _read = reader.collect().await;
-        }
+        outcome(ask(&inquiry, &lookup, need).await).await
     }
+}
+
+/// What came of a fetch, once its body has ended.
+async fn outcome(fetched: Fetched) -> Outcome {
+    match fetched {
+        Fetched::Arriving(Arrival { arriving, reader, .. }) => {
+            // What is left unread might never be stored: a body that outgrows its budget waits for us.
+            match reader.collect().await {
+                Ok(_) if arriving.stored == Stored::No => Outcome::Skipped("content"),
+                Ok(_) => Outcome::Stored,
+                Err(_) => Outcome::Failed("broken-off"),
+            }
+        }
+        Fetched::Settled(settled) if settled.result == CacheResult::Stale => {
+            Outcome::Failed(Reason::StaleIfError.as_str())
+        }
+        Fetched::Settled(_) => Outcome::Stored,
+        Fetched::Alone(response, reason) if is_error(response.status()) => {
+            Outcome::Failed(reason.as_str())
+        }
+        Fetched::Alone(_, reason) => Outcome::Skipped(reason.as_str()),
+        Fetched::Failed(_) => Outcome::Failed("origin"),
+    }
+}
+
+fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }
 
 /// Asks the origin, unless somebody does already.

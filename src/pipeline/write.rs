@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     fence::Selector,
+    field::hop::LARDER_WARM,
     origin::{Delivery, OriginError, RequestBody, ResponseBody, Unanswered, Upload},
     policy::{Credentials, invalidation::Outcome},
     server::Incoming,
@@ -148,10 +149,15 @@ impl<S: Store> Write<S> {
         let selectors = self.inquiry.invalidated_by(&outcome);
         let purged = invalidate::purge(&self.inquiry.pipeline, selectors).await;
         // Not before: what is fetched ahead would be selected, too.
-        self.inquiry.warm(status);
+        let warmed = Box::pin(self.inquiry.warm(status)).await;
         match candidate.and_then(|candidate| candidate.after(&purged)) {
             Some(candidate) => Written::Stored(candidate.admit(response).await),
-            None => Written::Passing(response),
+            None => {
+                if let Some(summary) = warmed {
+                    response.headers_mut().insert(LARDER_WARM, summary);
+                }
+                Written::Passing(response)
+            }
         }
     }
 

@@ -20,6 +20,8 @@ pub struct TriggerMetrics {
     pub poll_overdue: IntGaugeVec,
     /// Requests to be fetched ahead, by what became of them.
     pub warm_requests: IntCounterVec,
+    /// Requests that were fetched ahead, by outcome and reason.
+    pub warm_outcomes: IntCounterVec,
     /// Requests that wait to be fetched ahead.
     pub warm_waiting: IntGauge,
 }
@@ -61,6 +63,11 @@ impl TriggerMetrics {
                 "larder_warm_requests_total",
                 "Requests to be fetched ahead, by what became of them.",
                 &["result"],
+            ),
+            warm_outcomes: catalogue.counters(
+                "larder_warm_outcomes_total",
+                "Requests that were fetched ahead, by outcome and the reason for it.",
+                &["outcome", "reason"],
             ),
             warm_waiting: catalogue
                 .gauge("larder_warm_waiting", "Requests that wait to be fetched ahead."),

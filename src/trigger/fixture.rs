@@ -19,7 +19,7 @@ use crate::{
     field::Timestamp,
     purge::Unavailable,
     telemetry::Metrics,
-    warm::{Budget, Fetch, Queue, WarmRequest},
+    warm::{Budget, Fetch, Outcome, Queue, WarmRequest},
 };
 
 /// What the nodes share.
@@ -127,9 +127,9 @@ impl ManualClock {
 pub(super) struct Fetched(pub(super) Mutex<Vec<String>>);
 
 impl Fetch for Fetched {
-    fn fetch(&self, request: WarmRequest) -> impl Future<Output = ()> + Send {
+    fn fetch(&self, request: WarmRequest) -> impl Future<Output = Outcome> + Send {
         self.0.lock().push(request.target.into());
-        ready(())
+        ready(Outcome::Stored)
     }
 }
 

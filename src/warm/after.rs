@@ -13,7 +13,8 @@ use crate::{
 
 /// Fields that belong to the request that was answered and not to whoever sent it; so do those whose
 /// names begin with `content-` and `if-`, and [override fields](OVERRIDES).
-const OWN: [HeaderName; 7] = [
+const OWN: [HeaderName; 8] = [
+    hop::LARDER_WARM,
     header::HOST,
     header::EXPECT,
     header::RANGE,
@@ -49,6 +50,7 @@ pub fn after_success(
         host: Some(host.into()),
         target: target.into(),
         headers: headers.clone(),
+        report: None,
     };
     targets.into_iter().map(request).collect()
 }
@@ -105,6 +107,7 @@ mod tests {
             ("x-original-uri", "/b"),
             ("connection", "x-once"),
             ("x-once", "1"),
+            ("x-larder-warm", "wait"),
         ];
         let request = Request::post("/users/7/login?range=7d");
         let request =

@@ -5,6 +5,7 @@
 //! that it is stored under the key that clients will use.
 
 mod after;
+mod outcome;
 mod queue;
 mod target;
 
@@ -13,6 +14,7 @@ use std::{fmt, future::Future, sync::Arc};
 use http::HeaderMap;
 
 pub use after::after_success;
+pub use outcome::{Batch, Outcome, Report};
 pub use queue::{Budget, Pushed, Queue};
 pub use target::{InvalidTarget, WarmTarget};
 
@@ -31,6 +33,8 @@ pub struct WarmRequest {
     pub target: Box<str>,
     /// Its other fields. They may be credentials: they stay in memory and are never shown.
     pub headers: HeaderMap,
+    /// Where its outcome is reported, if anyone waits for it.
+    pub report: Option<Report>,
 }
 
 impl fmt::Debug for WarmRequest {
@@ -44,5 +48,7 @@ impl fmt::Debug for WarmRequest {
 pub trait Fetch: Send + Sync + 'static {
     /// Fetches the response to a request, unless it is stored and fresh, and reads it to its end. What
     /// is fetched so has nothing else warmed. Dropped where it takes too long.
-    fn fetch(&self, request: WarmRequest) -> impl Future<Output = ()> + Send;
+    ///
+    /// Returns what became of it.
+    fn fetch(&self, request: WarmRequest) -> impl Future<Output = Outcome> + Send;
 }

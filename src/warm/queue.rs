@@ -15,7 +15,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{Fetch, WarmRequest};
+use super::{Fetch, Outcome, Report, WarmRequest};
 use crate::telemetry::Metrics;
 
 /// How much warming up there may be at once.
@@ -93,14 +93,15 @@ impl Queue {
     /// Has a request fetched when its turn comes. Never waits.
     pub fn push(&self, request: WarmRequest) -> Pushed {
         let digest = self.0.digest(&request);
+        let report = request.report.clone();
         let pushed = self.0.waiting.lock().push(request, digest, &self.0.budget);
         match pushed {
             Pushed::Queued => {
                 self.0.metrics.triggers.warm_waiting.inc();
                 self.0.pushed.notify_one();
             }
-            Pushed::Known => self.0.count("known"),
-            Pushed::Full => self.0.count("dropped"),
+            Pushed::Known => self.0.refuse("known", report),
+            Pushed::Full => self.0.refuse("dropped", report),
         }
         pushed
     }
@@ -119,10 +120,10 @@ impl Queue {
         loop {
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
             pace.tick().await;
-            let (request, known) = self.next().await;
-            let fetch = Arc::clone(&fetch);
+            let (mut request, known) = self.next().await;
+            let (fetch, report) = (Arc::clone(&fetch), request.report.take());
             running.spawn(async move {
-                known.end(fetch.fetch(request)).await;
+                known.end(fetch.fetch(request), report).await;
                 drop(slot);
             });
             while running.try_join_next().is_some() {}
@@ -150,6 +151,14 @@ impl Shared {
         let fields: Vec<(&str, &[u8])> =
             request.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         self.hasher.hash_one((connection, &request.host, &request.target, fields))
+    }
+
+    /// Counts a request that is not fetched, and reports it.
+    fn refuse(&self, result: &'static str, report: Option<Report>) {
+        self.count(result);
+        if let Some(report) = report {
+            report.send(Outcome::Skipped(result));
+        }
     }
 
     fn count(&self, result: &str) {
@@ -186,9 +195,15 @@ struct Known {
 }
 
 impl Known {
-    async fn end(self, fetch: impl Future<Output = ()>) {
+    async fn end(self, fetch: impl Future<Output = Outcome>, report: Option<Report>) {
         let ended = timeout(self.shared.budget.patience, fetch).await;
         self.shared.count(if ended.is_ok() { "fetched" } else { "given-up" });
+        let outcome = ended.unwrap_or(Outcome::Failed("given-up"));
+        let labels = [outcome.as_str(), outcome.reason()];
+        self.shared.metrics.triggers.warm_outcomes.with_label_values(&labels).inc();
+        if let Some(report) = report {
+            report.send(outcome);
+        }
     }
 }
 

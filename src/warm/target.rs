@@ -68,6 +68,7 @@ impl WarmTarget {
             host: host.map(|(_, host)| host.clone()),
             target: self.target.clone(),
             headers: HeaderMap::new(),
+            report: None,
         }
     }
 }

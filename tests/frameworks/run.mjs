@@ -7,6 +7,7 @@
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { options } from '../process.mjs'
+import { behindLogin } from './behind_login.mjs'
 import { browsers } from './browsers.mjs'
 import { canonical, differences, isRefusal } from './canonical.mjs'
 import { conversations, describe, HOST } from './cases.mjs'
@@ -87,6 +88,7 @@ const names = given.only ? NAMES.filter(name => name === given.only) : NAMES
 const suites = [...names.map(name => () => converse(name))]
 if (!given.only || given.only === 'browsers') suites.push(() => checked('browsers', tally => browsers(where, tally)))
 if (!given.only || given.only === 'clients') suites.push(() => checked('clients', tally => clients(where, tally)))
+if (!given.only || given.only === 'behind-login') suites.push(() => checked('behind-login', tally => behindLogin(where, tally)))
 const tallies = await inTurns(suites, 2)
 const sum = key => tallies.reduce((sum, tally) => sum + tally[key], 0)
 console.log(`${sum('passed')} passed, ${sum('failed')} failed`)

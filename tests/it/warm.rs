@@ -4,7 +4,7 @@ use crate::support::{
     fleet::{Fleet, moment},
     proxy::{Proxy, sending},
     redis::Redis,
-    script::{Said, Scripted},
+    script::{Asked, Said, Scripted},
     wire::Wire,
     within,
 };
@@ -39,6 +39,75 @@ async fn what_is_private_to_the_caller_is_not_shared_by_warming_up() {
         origin.asked_for(2).await;
         assert_eq!(origin.last().header("authorization"), Some("Bearer ada"));
         assert_eq!(proxy.get("/api/me").await.cache(), "MISS");
+    })
+    .await;
+}
+
+/// A login whose dashboard is one user's own, and one request that nobody may store.
+const DASHBOARD: &str = "[user]\ndigest_key = \"a digest key of at least thirty-two bytes\"\n\
+    [[route]]\nname = \"login\"\nmatch = \"POST /login\"\n\
+    on_success = { warm = [\"/api/me\", \"/api/secret\", \"/api/broken\"] }\n\
+    [[route]]\nname = \"api\"\nmatch = \"/api/**\"\npartition = \"user\"\nttl = \"1h\"\n";
+
+async fn dashboard() -> Scripted {
+    Scripted::start(|asked| match asked.target.as_str() {
+        "/api/secret" => Said::ok("secret").with("cache-control", "no-store"),
+        "/api/broken" => Said::status(500, "broken"),
+        _ => Said::ok(asked.header("authorization").unwrap_or("nobody").to_owned()),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_login_that_asks_learns_what_was_stored_for_its_caller() {
+    within(async {
+        let origin = dashboard().await;
+        let proxy = Proxy::with(&origin.url(), DASHBOARD);
+        let ada = ("authorization", "Bearer ada");
+        let login = proxy.ask("POST", "/login", &[ada, ("x-larder-warm", "wait")]).await;
+        let summary = login.header("x-larder-warm").unwrap();
+        let counts = "requests=3, stored=1, fresh=0, skipped=1, failed=1, pending=0";
+        assert!(summary.starts_with(counts), "{summary}");
+        assert!(summary.contains("no-store"), "{summary}");
+        let seen = |asked: &Asked| asked.header("x-larder-warm").is_some();
+        assert!(!origin.asked().iter().any(seen), "it is said to Larder alone");
+        let own = proxy.ask("GET", "/api/me", &[ada]).await;
+        assert_eq!(own.summary(), "200 HIT Bearer ada");
+        let other = proxy.ask("GET", "/api/me", &[("authorization", "Bearer bob")]).await;
+        assert_eq!(other.summary(), "200 MISS Bearer bob");
+        for (labels, count) in [
+            ("outcome=\"stored\"", 1),
+            ("outcome=\"skipped\",reason=\"no-store\"", 1),
+            ("outcome=\"failed\"", 1),
+        ] {
+            assert_eq!(proxy.metric("larder_warm_outcomes_total", labels).await, count, "{labels}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_login_that_does_not_ask_says_nothing_of_what_it_warmed() {
+    within(async {
+        let origin = dashboard().await;
+        let proxy = Proxy::with(&origin.url(), DASHBOARD);
+        let login = proxy.ask("POST", "/login", &[("authorization", "Bearer ada")]).await;
+        assert_eq!(login.header("x-larder-warm"), None);
+        origin.asked_for(4).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_login_that_itself_sets_the_credential_warms_nothing() {
+    within(async {
+        let origin = dashboard().await;
+        let proxy = Proxy::with(&origin.url(), DASHBOARD);
+        let login = proxy.ask("POST", "/login", &[("x-larder-warm", "wait")]).await;
+        let summary = login.header("x-larder-warm").unwrap();
+        assert!(summary.contains("stored=0, fresh=0, skipped=3"), "{summary}");
+        assert!(summary.contains("no-identity"), "{summary}");
+        assert_eq!(origin.requests(), 1, "nobody is asked for what cannot be stored");
     })
     .await;
 }

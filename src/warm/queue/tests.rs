@@ -33,12 +33,13 @@ impl Slow {
 }
 
 impl Fetch for Slow {
-    async fn fetch(&self, request: WarmRequest) {
+    async fn fetch(&self, request: WarmRequest) -> Outcome {
         self.began.lock().push((Instant::now(), request.target.into()));
         let running = self.running.fetch_add(1, Relaxed) + 1;
         self.most.fetch_max(running, Relaxed);
         self.gate.acquire().await.unwrap().forget();
         self.running.fetch_sub(1, Relaxed);
+        Outcome::Stored
     }
 }
 

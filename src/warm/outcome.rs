@@ -1,0 +1,165 @@
+//! What becomes of requests that are fetched ahead, and what a client that waits for them reads of it.
+
+use std::{fmt, time::Duration};
+
+use http::{HeaderMap, HeaderValue};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    time::{Instant, timeout_at},
+};
+
+use crate::field::hop::LARDER_WARM;
+
+/// How long a response is held back for what is fetched ahead.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// What became of a request that was to be fetched ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The origin was asked, and its response is stored.
+    Stored,
+    /// It was stored already, and is fresh.
+    Fresh,
+    /// Its response may not be stored, for this reason.
+    Skipped(&'static str),
+    /// The origin gave no response, or one that is an error, for this reason.
+    Failed(&'static str),
+}
+
+impl Outcome {
+    /// The label of the metric.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Fresh => "fresh",
+            Self::Skipped(_) => "skipped",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// Why; empty if there is nothing to explain.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Stored | Self::Fresh => "",
+            Self::Skipped(reason) | Self::Failed(reason) => reason,
+        }
+    }
+}
+
+/// Where one outcome is reported to.
+#[derive(Clone)]
+pub struct Report(UnboundedSender<Outcome>);
+
+impl Report {
+    /// Reports an outcome. Nobody may wait for it any more.
+    pub fn send(&self, outcome: Outcome) {
+        let _nobody_waits = self.0.send(outcome);
+    }
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Report")
+    }
+}
+
+/// The requests that one response has had fetched ahead, for a client that waits for them.
+pub struct Batch {
+    report: Report,
+    outcomes: UnboundedReceiver<Outcome>,
+    requests: usize,
+}
+
+impl Batch {
+    /// The batch of a request that asks to wait (`X-Larder-Warm: wait`).
+    pub fn of(request: &HeaderMap) -> Option<Self> {
+        let value = request.get(LARDER_WARM)?;
+        let (sender, outcomes) = unbounded_channel();
+        let batch = Self { report: Report(sender), outcomes, requests: 0 };
+        value.as_bytes().eq_ignore_ascii_case(b"wait").then_some(batch)
+    }
+
+    /// Takes a request into the batch: its outcome is to be reported here.
+    pub fn take_in(&mut self) -> Report {
+        self.requests += 1;
+        self.report.clone()
+    }
+
+    /// Waits until all is fetched, for two seconds at most, and returns the value of the response field: how
+    /// many of the requests were fetched, and what became of each.
+    pub async fn summary(self) -> HeaderValue {
+        let Self { report, mut outcomes, requests } = self;
+        drop(report);
+        let end = Instant::now() + LONGEST_WAIT;
+        let mut known = Vec::with_capacity(requests);
+        while let Ok(Some(outcome)) = timeout_at(end, outcomes.recv()).await {
+            known.push(outcome);
+        }
+        HeaderValue::from_str(&text(&known, requests)).unwrap_or(HeaderValue::from_static("?"))
+    }
+}
+
+/// The dictionary (RFC 9651 §3.2) of what became of so many requests.
+fn text(known: &[Outcome], requests: usize) -> String {
+    let count = |name| known.iter().filter(|outcome| outcome.as_str() == name).count();
+    let [stored, fresh, skipped, failed] = ["stored", "fresh", "skipped", "failed"].map(count);
+    let pending = requests.saturating_sub(known.len());
+    let mut reasons: Vec<&str> =
+        known.iter().map(|outcome| outcome.reason()).filter(|reason| !reason.is_empty()).collect();
+    reasons.sort_unstable();
+    reasons.dedup();
+    let mut text = format!(
+        "requests={requests}, stored={stored}, fresh={fresh}, skipped={skipped}, failed={failed}, pending={pending}"
+    );
+    if !reasons.is_empty() {
+        text.push_str(", reasons=(");
+        text.push_str(&reasons.join(" "));
+        text.push(')');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asking(value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(LARDER_WARM, HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn only_those_who_ask_wait() {
+        assert!(Batch::of(&HeaderMap::new()).is_none());
+        assert!(Batch::of(&asking("no")).is_none());
+        assert!(Batch::of(&asking("Wait")).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_says_what_became_of_each_request() {
+        let mut batch = Batch::of(&asking("wait")).unwrap();
+        let outcomes = [
+            Outcome::Stored,
+            Outcome::Skipped("no-identity"),
+            Outcome::Fresh,
+            Outcome::Skipped("no-store"),
+        ];
+        for outcome in outcomes {
+            batch.take_in().send(outcome);
+        }
+        let expected = "requests=4, stored=1, fresh=1, skipped=2, failed=0, pending=0, reasons=(no-identity no-store)";
+        assert_eq!(batch.summary().await, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_too_long_is_not_waited_for() {
+        let mut batch = Batch::of(&asking("wait")).unwrap();
+        batch.take_in().send(Outcome::Failed("origin"));
+        let held = batch.take_in();
+        let begun = Instant::now();
+        let expected =
+            "requests=2, stored=0, fresh=0, skipped=0, failed=1, pending=1, reasons=(origin)";
+        assert_eq!(batch.summary().await, expected);
+        assert_eq!(begun.elapsed(), LONGEST_WAIT);
+        held.send(Outcome::Stored);
+    }
+}
