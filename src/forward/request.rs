@@ -187,6 +187,7 @@ mod tests {
                 peer: Some("192.0.2.1".parse().unwrap()),
                 version: Version::HTTP_11,
                 is_trusted: false,
+                is_gateway: false,
                 known: Some(&known),
             };
             let target = OriginTarget::plain(Scheme::Http, host, "/");
