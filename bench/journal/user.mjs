@@ -4,7 +4,7 @@ import http from 'node:http'
 
 const THINK_MS = 500 // on average
 const WRITES = 0.05
-const LOGINS = 0.004
+const LOGINS = 0.002
 const HOST = 'journal.example'
 const NOT_STORED = '/api/account'
 const SYMBOLS = ['S1,S2,S3', 'S4,S5', 'S6']

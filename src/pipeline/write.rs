@@ -150,15 +150,13 @@ impl<S: Store> Write<S> {
         let purged = invalidate::purge(&self.inquiry.pipeline, selectors).await;
         // Not before: what is fetched ahead would be selected, too.
         let warmed = Box::pin(self.inquiry.warm(status)).await;
-        match candidate.and_then(|candidate| candidate.after(&purged)) {
-            Some(candidate) => Written::Stored(candidate.admit(response).await),
-            None => {
-                if let Some(summary) = warmed {
-                    response.headers_mut().insert(LARDER_WARM, summary);
-                }
-                Written::Passing(response)
-            }
+        if let Some(candidate) = candidate.and_then(|candidate| candidate.after(&purged)) {
+            return Written::Stored(candidate.admit(response).await);
         }
+        if let Some(summary) = warmed {
+            response.headers_mut().insert(LARDER_WARM, summary);
+        }
+        Written::Passing(response)
     }
 
     async fn unanswered(&self, delivery: Delivery) {

@@ -27,7 +27,9 @@ pub(super) fn judge(world: &World, sent: &Sent, reply: &Reply) -> Result<String,
         403 => {
             // Of several credentials nobody can tell which one it is about.
             let mut credentials = sent.asker.credentials();
-            if let (Some(one), None) = (credentials.next(), credentials.next()) {
+            if let (Some(one), None) = (credentials.next(), credentials.next())
+                && reply.cache() != "BYPASS"
+            {
                 world.note_denied(one, &sent.target);
             }
             return Ok("403".to_owned());
@@ -42,24 +44,31 @@ pub(super) fn judge(world: &World, sent: &Sent, reply: &Reply) -> Result<String,
     validity(world, sent)?;
     freshness(sent, reply)?;
     downstream(sent, reply)?;
-    let word = if status == 304 { "304 " } else { "" };
-    Ok(format!("{word}{} {}", reply.cache(), sent.kind.as_str()))
+    let prefix = if status == 304 { "304 " } else { "" };
+    Ok(format!("{prefix}{} {}", reply.cache(), sent.kind.as_str()))
 }
 
+/// Notes a refusal that Larder can tell is about these credentials: of a request that took part in a partition,
+/// with one credential.
 fn note_refusal(world: &World, sent: &Sent, reply: &Reply) {
-    if reply.header("x-why") == Some("credentials") && sent.kind != Kind::Everyone {
-        sent.asker.credentials().for_each(|credential| world.note_refused(credential));
+    let has_part = sent.kind.is_protected() && reply.cache() != "BYPASS";
+    let mut credentials = sent.asker.credentials();
+    if let (Some(one), None) = (credentials.next(), credentials.next())
+        && has_part
+        && reply.header("x-why") == Some("credentials")
+    {
+        world.note_refused(one);
     }
 }
 
 /// Only the asker's own cookies are set, and none where all share.
 fn cookies(sent: &Sent, reply: &Reply) -> Result<(), String> {
-    let set = reply.all("set-cookie");
-    if set.iter().any(|cookie| *cookie != format!("last={}", sent.nonce)) {
+    let cookies = reply.all("set-cookie");
+    if cookies.iter().any(|cookie| *cookie != format!("last={}", sent.nonce)) {
         return Err("somebody else's cookie".to_owned());
     }
     let is_shared = sent.kind == Kind::Everyone && reply.cache() != "BYPASS";
-    if is_shared && !set.is_empty() {
+    if is_shared && !cookies.is_empty() {
         return Err("a cookie on what everyone shares".to_owned());
     }
     Ok(())
@@ -134,10 +143,10 @@ fn freshness(sent: &Sent, reply: &Reply) -> Result<(), String> {
     if reply.status() == 304 {
         return Ok(());
     }
-    let number = |name: &str| reply.header(name).and_then(|text| text.parse::<f64>().ok());
-    if number("x-number").unwrap_or(0.0) <= sent.floor.number as f64 {
-        let Floor { number: floor, cause } = sent.floor;
-        return Err(format!("number {:?} after {floor}, by {cause}", number("x-number")));
+    let number: u64 = reply.header("x-number").and_then(|text| text.parse().ok()).unwrap_or(0);
+    let Floor { number: floor, cause } = sent.floor;
+    if number <= floor {
+        return Err(format!("number {number} after {floor}, by {cause}"));
     }
     if reply.header("x-path") != Some(&sent.path) {
         return Err(format!("an answer of {:?}", reply.header("x-path")));
@@ -146,7 +155,8 @@ fn freshness(sent: &Sent, reply: &Reply) -> Result<(), String> {
     if is_stored && sent.mode == Mode::NoStore {
         return Err("stored against the origin's word".to_owned());
     }
-    if sent.kind == Kind::User && number("x-ends").is_some_and(|ends| ends <= sent.at) {
+    let ends = reply.header("x-ends").and_then(|text| text.parse::<f64>().ok());
+    if sent.kind == Kind::User && ends.is_some_and(|ends| ends <= sent.at) {
         return Err(format!("fetched with a token that has ended ({:.3} s)", now() - sent.at));
     }
     Ok(())

@@ -13,7 +13,7 @@ mod stamp;
 mod token;
 mod world;
 
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc};
 
 use larder::planted::Bug;
 use tokio::sync::Mutex;
@@ -31,7 +31,7 @@ async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
     TURNS.lock().await
 }
 
-fn from_environment(name: &str, usual: u64) -> u64 {
+fn from_environment<T: std::str::FromStr>(name: &str, usual: T) -> T {
     let text = std::env::var(name).ok();
     text.map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
@@ -39,8 +39,10 @@ fn from_environment(name: &str, usual: u64) -> u64 {
 /// What a run has come to.
 fn summary(world: &World) -> String {
     let counts = world.counts.lock().unwrap();
-    let lines: String =
-        counts.iter().map(|(what, count)| format!("  {count:>7} {what}\n")).collect();
+    let mut lines = String::new();
+    for (what, count) in counts.iter() {
+        writeln!(lines, "  {count:>7} {what}").unwrap();
+    }
     let violations = world.violations.lock().unwrap();
     format!("{lines}{}", violations.join("\n"))
 }
@@ -68,7 +70,7 @@ fn is_telling(world: &World, requests: usize, least: &[(&str, usize)]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_gets_what_the_partition_does_not_allow() {
     let seed = from_environment("LARDER_CHECK_SEED", 1);
-    let requests = from_environment("LARDER_CHECK_REQUESTS", REQUESTS.0 as u64) as usize;
+    let requests = from_environment("LARDER_CHECK_REQUESTS", REQUESTS.0);
     let world = asked(Plan { seed, requests, bug: None, has_tokens: true }).await;
     assert!(world.violations.lock().unwrap().is_empty(), "seed {seed}: {}", summary(&world));
     is_telling(&world, requests, &TELLING);
@@ -78,7 +80,7 @@ async fn nobody_gets_what_the_partition_does_not_allow() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exact_credentials_share_with_no_others() {
     let seed = from_environment("LARDER_CHECK_SEED", 1);
-    let requests = from_environment("LARDER_CHECK_REQUESTS", REQUESTS.1 as u64) as usize;
+    let requests = from_environment("LARDER_CHECK_REQUESTS", REQUESTS.1);
     let world = asked(Plan { seed, requests, bug: None, has_tokens: false }).await;
     assert!(world.violations.lock().unwrap().is_empty(), "seed {seed}: {}", summary(&world));
     is_telling(&world, requests, &TELLING);

@@ -1,7 +1,7 @@
 //! The origin: it verifies credentials itself, stamps each answer with whom it saw, and fails as the
 //! weather says.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use super::{
     stamp::{Asker, Kind, Mode, entity_tag, parse},
@@ -63,7 +63,7 @@ struct Answer {
 
 impl Answer {
     fn with(mut self, name: &str, value: &str) -> Self {
-        self.head.push_str(&format!("{name}: {value}\r\n"));
+        write!(self.head, "{name}: {value}\r\n").unwrap();
         self
     }
 

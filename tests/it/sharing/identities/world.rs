@@ -23,8 +23,8 @@ pub(super) fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
-fn seconds(now: f64) -> u64 {
-    now as u64
+fn whole_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 /// How a credential came to its end.
@@ -172,7 +172,7 @@ impl World {
     pub(super) fn token(&self, flavor: Flavor, user: usize) -> String {
         let serial = self.serial.fetch_add(1, SeqCst);
         if self.has_tokens {
-            token::mint(flavor, user, serial, seconds(now()))
+            token::mint(flavor, user, serial, whole_seconds())
         } else {
             format!("opaque-{user}-{serial}")
         }
