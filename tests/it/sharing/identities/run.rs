@@ -97,7 +97,7 @@ impl Plan {
             let metrics = metrics(node).await;
             let mut counts = world.counts.lock().unwrap();
             for (name, labels) in [
-                ("larder_warm_requests_total", "stored"),
+                ("larder_warm_outcomes_total", "stored"),
                 ("larder_write_purges_total", "late"),
                 ("larder_write_purges_total", "pending"),
             ] {
