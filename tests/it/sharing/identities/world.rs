@@ -76,6 +76,9 @@ pub(super) struct World {
     tags: Mutex<VecDeque<String>>,
     pub(super) counts: Mutex<BTreeMap<String, usize>>,
     pub(super) violations: Mutex<Vec<String>>,
+    /// Answers older than a write or a logout that was answered: allowed only if nodes say that they
+    /// answered some before all nodes knew.
+    pub(super) outdated: Mutex<Vec<String>>,
     /// Whether users log in with tokens that Larder verifies.
     pub(super) has_tokens: bool,
 }
@@ -114,6 +117,7 @@ impl World {
             tags: Mutex::default(),
             counts: Mutex::default(),
             violations: Mutex::default(),
+            outdated: Mutex::default(),
             has_tokens,
         };
         for user in 0..USERS {
