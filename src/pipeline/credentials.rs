@@ -315,12 +315,12 @@ pub fn make_answer_anonymous(route: &Route, headers: &mut HeaderMap) {
 /// satisfied by the partition.
 pub fn is_partitioned_by(site: &Site, route: &Route, field: &HeaderName) -> bool {
     let are_verified = site.users.are_verified();
-    let is_read = || match are_verified {
-        true => site.users.reads(field),
-        false => {
-            *field == header::AUTHORIZATION
-                || site.credentials.is_credential(field, &route.vary.headers)
+    let is_read = || {
+        if are_verified {
+            return site.users.reads(field);
         }
+        *field == header::AUTHORIZATION
+            || site.credentials.is_credential(field, &route.vary.headers)
     };
     match &route.rule.partition {
         Partition::None | Partition::Everyone => false,

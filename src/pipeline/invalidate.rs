@@ -132,9 +132,8 @@ fn path_and_query(target: &str) -> (&str, Option<&str>) {
 /// On this node it holds before anything is waited for. What is not in the log when this returns, or
 /// when its caller goes away, gets there later.
 pub async fn purge<S: Store>(pipeline: &Pipeline<S>, selectors: Vec<Selector>) -> Purged {
-    let (purged, result) = match append(pipeline, selectors, Source::Write).await {
-        None => return Purged::Nothing,
-        Some(appended) => appended,
+    let Some((purged, result)) = append(pipeline, selectors, Source::Write).await else {
+        return Purged::Nothing;
     };
     pipeline.metrics.purging.writes.with_label_values(&[result]).inc();
     purged

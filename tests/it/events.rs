@@ -322,7 +322,7 @@ async fn a_listener_costs_little_memory() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("proxy.toml");
         let text = "listen = \"127.0.0.1:0\"\norigin = \"http://127.0.0.1:1\"\nlog.access = \"off\"\n\
-                    [admin]\nlisten = \"127.0.0.1:0\"\n[events]\ntags = \"*\"\n";
+                    [admin]\nlisten = \"127.0.0.1:0\"\n[events]\ntags = \"*\"\nper_client = 5000\n";
         std::fs::write(&file, text).unwrap();
         let process = Process::run(&["--config", file.to_str().unwrap()]).await;
         let count = 5000.min(open_files().saturating_sub(1000));

@@ -229,8 +229,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{super::tests::entries, *};
-    use crate::entry::codec::{Packing, encode};
+    use super::*;
+    use crate::entry::codec::{Packing, begin, encode, tests::entries};
 
     const LARGE: [u8; 32] = [7; 32];
 
@@ -311,8 +311,7 @@ mod tests {
 
     #[test]
     fn the_first_secret_seals_and_all_of_them_open() {
-        let plain =
-            Encoded { head: super::seal(super::super::begin(RESPONSE, 0)), chunks: Vec::new() };
+        let plain = Encoded { head: super::seal(begin(RESPONSE, 0)), chunks: Vec::new() };
         let plain = Encoded { head: [&plain.head[..], &[0; 24]].concat(), ..plain };
         let (old, new) = ([1; 32], [2; 32]);
         let by_old = seals(&[&old]).seal(1, 7, &plain).unwrap();
