@@ -291,6 +291,8 @@ impl Accepted {
             return None;
         }
         self.places.insert(place, Arc::new(Acceptance { at, noted: Noted::new(stamp) }));
+        // From now on a refusal is news again.
+        self.refusals.remove(&place.credential);
         Some(known.map_or(Duration::MAX, |known| at.saturating_since(known.at)))
     }
 

@@ -217,11 +217,21 @@ fn exact_credentials(site: &Site, route: &Route, asking: &Asking<'_>) -> Vec<u8>
 /// A member by the credentials that a login gives out, on whatever route: `Authorization`, fields and session
 /// cookies. What is stored under them belongs to them, and a logout with them ends it.
 fn login(site: &Site, asking: &Asking<'_>) -> Member {
+    login_of(site, login_pieces(site, asking))
+}
+
+/// The credentials that a login gives out.
+pub fn login_pieces<'a>(site: &Site, asking: &Asking<'a>) -> Pieces<'a> {
     let (rules, headers) = (&site.credentials, asking.headers);
     let mut pieces = credential_fields(rules, headers, &[]);
     let is_session = |kind| matches!(kind, Some(CookieKind::Session | CookieKind::Token));
     let cookies = rules.cookies_that(headers, &[], is_session);
     pieces.extend(cookies.iter().map(|pair| (&b"cookie"[..], *pair)));
+    pieces
+}
+
+/// A member by these credentials.
+pub fn login_of(site: &Site, pieces: Pieces<'_>) -> Member {
     let digest = site.digests.key.digest(&written(pieces));
     Member {
         part: digest,
@@ -234,7 +244,7 @@ fn login(site: &Site, asking: &Asking<'_>) -> Member {
 }
 
 /// Names and values that say who asks.
-type Pieces<'a> = Vec<(&'a [u8], &'a [u8])>;
+pub type Pieces<'a> = Vec<(&'a [u8], &'a [u8])>;
 
 fn credential_fields<'a>(
     rules: &CredentialRules,

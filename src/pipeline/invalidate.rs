@@ -7,8 +7,9 @@ use http::{HeaderMap, Method};
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
 use super::{
-    Pipeline, accepted,
+    Pipeline,
     credentials::{self, Asking},
+    logout,
     receive::Ingress,
     sensitive,
     site::Site,
@@ -23,7 +24,6 @@ use crate::{
     },
     purge::{Acknowledgement, Log, Patience, Receipt, Unavailable},
     store::Store,
-    user::Member,
 };
 
 /// How long the answer to a write waits until its purge holds everywhere, once it is in the log. With all
@@ -64,16 +64,20 @@ pub fn selectors(
         Outcome::Unknown => Vec::new(),
     };
     let mut is_for_everyone = false;
-    if outcome.is_done(request) {
+    if outcome.invalidates_target() {
+        let is_done = outcome.is_done(request);
         let (path, query) = path_and_query(request.target);
         let readings = Readings::of(path);
         let writer = credentials::writer(site, asking);
         for route in site.routes.select_each(request.method, &ingress.host, &readings) {
-            let user = writer.as_deref().and_then(|writer| writer.user.as_deref());
-            tags.extend(route.tags_purged_by(&readings, query, user));
-            is_for_everyone |= route.writes_for_everyone;
-            if route.logs_out {
-                selectors.extend(writer.as_deref().into_iter().flat_map(logged_out));
+            // Whatever page it leads to: that of a login is what most lead to.
+            if route.is_logout(request.method) {
+                selectors.extend(logout::selectors(site, asking));
+            }
+            if is_done {
+                let user = writer.as_deref().and_then(|writer| writer.user.as_deref());
+                tags.extend(route.tags_purged_by(&readings, query, user));
+                is_for_everyone |= route.writes_for_everyone;
             }
         }
     }
@@ -111,13 +115,6 @@ fn url(
         Some(owner) => Selector::All([Selector::User(Box::from(&*owner)), url].into()),
         None => url,
     })
-}
-
-/// All that belongs to a user, and what was noted of the credential that was sent.
-fn logged_out(member: &Member) -> Vec<Selector> {
-    let owner = member.owner.as_ref().map(|owner| Selector::User(Box::from(&**owner)));
-    let credential = Selector::Credential(accepted::credential(member).into());
-    owner.into_iter().chain([credential]).collect()
 }
 
 fn path_and_query(target: &str) -> (&str, Option<&str>) {

@@ -35,6 +35,7 @@ mod heads;
 mod inquiry;
 mod invalidate;
 mod landing;
+mod logout;
 mod lookup;
 mod part;
 mod pass;
@@ -368,7 +369,7 @@ impl<S: Store> Context<S> {
         if need.stored.as_ref().is_none_or(is_for_origin)
             && let Some(told) = self.passes(&lookup, &need, told)
         {
-            return self.pass(body, told, Some(&lookup)).boxed().await;
+            return self.pass(body, told, Some((&lookup, &need))).boxed().await;
         }
         if !need.may_be_shared(&lookup, self.inquiry.rule()) {
             let fetched = self.inquiry.question(&lookup, need).run(None).boxed().await;

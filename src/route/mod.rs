@@ -13,7 +13,7 @@ pub mod target;
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
@@ -27,7 +27,7 @@ pub use target::{TargetError, TargetTemplate};
 
 use crate::{
     key::target::{Form, QueryRule, Readings, normal_path},
-    policy::Rule,
+    policy::{Rule, invalidation::is_unsafe_method},
 };
 use body_tags::Exchange;
 use tags::Values;
@@ -140,6 +140,13 @@ impl Route {
         user: Option<&str>,
     ) -> Vec<String> {
         self.rendered(&self.purged_on_write, path, (query, user))
+    }
+
+    /// Whether a request with this method, once it succeeds, ends the login that it came with: one that changes
+    /// something, or one with a method that the pattern names.
+    pub fn is_logout(&self, method: &Method) -> bool {
+        let is_named = || self.pattern.as_ref().is_some_and(|it| it.methods().contains(method));
+        self.logs_out && (is_unsafe_method(method) || is_named())
     }
 
     /// Whether a write has to prove which user it is from, for the tags that it purges.

@@ -274,9 +274,9 @@ fn asked(
 /// What a write invalidates once it succeeds; nothing for requests that change nothing.
 fn invalidated(planned: &Planned<'_>, question: &Question) -> Vec<String> {
     let (request, presence) = (&planned.request, planned.presence);
-    if !matches!(planned.verdict, Verdict::Pass(_))
-        || !invalidation::is_unsafe(request.method(), presence)
-    {
+    let is_unsafe = invalidation::is_unsafe(request.method(), presence)
+        || planned.rule_route().is_logout(request.method());
+    if !matches!(planned.verdict, Verdict::Pass(_)) || !is_unsafe {
         return Vec::new();
     }
     let head = RequestHead {
