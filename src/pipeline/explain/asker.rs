@@ -109,6 +109,9 @@ impl Planned<'_> {
         };
         if !users.are_verified() {
             let made_of = match partition {
+                Partition::User if self.lookup().is_none() => {
+                    "unknown: none of the above says who asks for sure"
+                }
                 Partition::User => {
                     "these exact credentials: all headers, cookies and parameters named above but harmless ones"
                 }
