@@ -32,6 +32,7 @@ pub(super) fn about(reason: Reason, users: &Users) -> Option<&'static str> {
         Reason::SecondCredential => {
             "list the other credential as harmless in `[user]` if it says nothing about who asks"
         }
+        Reason::VaryCredential => "`partition = \"user\"` stores it, for its user alone",
         Reason::CredentialsNeeded => "use `partition = \"authenticated\"`: it keeps credentials",
         Reason::SetCookie => {
             "let the origin set cookies on other responses, or say `public` and `max-age` beside them"

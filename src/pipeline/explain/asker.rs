@@ -96,7 +96,7 @@ impl Planned<'_> {
         self.user().map(|_| "{user}")
     }
 
-    /// Who asks, as far as the partition depends on it; or why nobody is known.
+    /// Who asks, as far as the partition depends on it; or why it is unknown.
     fn identity(&self) -> Option<IdentityFound> {
         let (users, partition) = (&self.site.users, &self.rule_route().rule.partition);
         if !partition.needs_identity() {

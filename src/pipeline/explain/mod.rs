@@ -306,7 +306,7 @@ fn written(selector: &Selector, user: Option<&str>) -> Option<String> {
         Selector::Url(url) => Some(format!("url {url}")),
         Selector::Tag(tag) => Some(format!("tag {}", request::without_user(tag, user))),
         Selector::User(_) => Some("all that is this user's".to_owned()),
-        Selector::Credential(_) => Some("the credentials of the request, from now on".to_owned()),
+        Selector::Credential(_) => Some("what the origin accepted of these credentials".to_owned()),
         Selector::All(terms) => {
             let is_own = terms.iter().any(|term| matches!(term, Selector::User(_)));
             let rest = terms.iter().filter(|term| !matches!(term, Selector::User(_)));
