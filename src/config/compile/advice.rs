@@ -28,7 +28,6 @@ pub(super) fn warn(file: &File, config: &Config, problems: &mut Problems<'_>) {
         if let Some(route) = compiled(section, routes) {
             warn_about_writes_only(section, route, problems);
             warn_about_partition(section, route, problems);
-            warn_about_logout(section, route, problems);
             warn_about_user_tags(section, route, problems);
             warn_about_warming(section, routes, proof, problems);
         }
@@ -76,20 +75,6 @@ fn warn_about_partition(section: &RouteSection, route: &Route, problems: &mut Pr
         let message = "`partition` has no effect: the route is not cached";
         problems.push(Finding::warning(text.span.clone(), message));
     }
-}
-
-/// A logout ends what is stored if it is a write: responses to reads purge nothing.
-fn warn_about_logout(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
-    let methods = route.pattern.as_ref().map(Pattern::methods).unwrap_or_default();
-    if !route.logs_out || methods.is_empty() || !methods.iter().all(is_read) {
-        return;
-    }
-    let Some(table) = &section.on_success else { return };
-    let message = "`logout` has no effect: a logout counts if it is a write";
-    problems.push(
-        Finding::warning(table.span.clone(), message)
-            .help("let the application log out by POST, and let `match` name POST, or no method"),
-    );
 }
 
 /// Only what is a user's own can have a tag with its name.

@@ -86,15 +86,3 @@ fn warming_with_a_token_for_a_route_without_a_partition_is_pointed_at() {
     assert_eq!(warnings(&file("")), [message]);
     assert_eq!(warnings(&file("partition = \"user\"")), [""; 0]);
 }
-
-#[test]
-fn a_logout_that_is_no_write_is_a_warning() {
-    let route = |methods: &str| {
-        format!(
-            "[[route]]\nname = \"l\"\nmatch = \"{methods} /logout\"\non_success = {{ logout = true }}\n"
-        )
-    };
-    let message = "`logout` has no effect: a logout counts if it is a write";
-    assert_eq!(warnings(&route("GET")), [message]);
-    assert_eq!(warnings(&route("GET|POST")), [""; 0]);
-}
