@@ -6,12 +6,11 @@ use anyhow::Context as _;
 use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 
-use super::{
-    call::Answer,
-    node::{Node, NodeArguments},
-    output,
+use super::{call::Answer, node::NodeArguments, output};
+use crate::{
+    config::{Config, Permission, nearest},
+    user::Proof,
 };
-use crate::config::{Permission, nearest};
 
 /// How long an acknowledgement may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,19 +78,41 @@ pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         )
     })?;
     let receipt = receipt(&answer)?;
-    for warning in unknown_routes(&arguments.route, &node) {
-        anstream::eprintln!("warning: {warning}");
+    if let Some(config) = node.known_configuration() {
+        let users = unknown_users(arguments, &config);
+        for warning in unknown_routes(&arguments.route, &config).into_iter().chain(users) {
+            anstream::eprintln!("warning: {warning}");
+        }
     }
     output::print(&format!("{receipt}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is said about routes that the node's file does not have. Responses of a route that was renamed may
-/// still be stored: the purge goes on.
-fn unknown_routes(routes: &[String], node: &Node) -> Vec<String> {
-    let Some(config) = node.known_configuration().filter(|_| !routes.is_empty()) else {
-        return Vec::new();
-    };
+/// Returns a warning if no response belongs to users of such a name under this configuration.
+fn unknown_users(arguments: &Arguments, config: &Config) -> Option<String> {
+    if arguments.user.is_empty() {
+        return None;
+    }
+    let file = &config.warnings.file;
+    let issuer = arguments.iss.as_deref();
+    match &config.user.proof {
+        Proof::None => Some(format!(
+            "{file} has neither `user.jwt` nor `user.header`, so no response belongs to a user with a name; purge by \
+             tag, URL or route"
+        )),
+        Proof::Token(rules) => issuer
+            .filter(|issuer| {
+                !rules.issuers.is_empty() && !rules.issuers.iter().any(|it| **it == **issuer)
+            })
+            .map(|issuer| format!("`user.jwt.iss` in {file} does not name `{issuer}`")),
+        Proof::Gateway(_) => issuer
+            .map(|_| format!("users of `user.header` in {file} have no issuer; leave out `--iss`")),
+    }
+}
+
+/// Returns warnings about routes that the configuration does not have. Responses of a route that was renamed
+/// may still be stored: the purge goes on.
+fn unknown_routes(routes: &[String], config: &Config) -> Vec<String> {
     let table = &config.routes;
     let known = || table.routes().iter().chain([table.unmatched()]).map(|route| &*route.name);
     let unknown = routes.iter().filter(|route| !known().any(|name| name == route.as_str()));

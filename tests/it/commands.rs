@@ -199,6 +199,38 @@ async fn a_purge_of_a_route_that_the_file_does_not_have_suggests_another() {
 }
 
 #[tokio::test]
+async fn a_purge_of_a_user_whom_the_file_cannot_know_is_a_warning() {
+    within(async {
+        let origin = Scripted::always(Said::ok("a")).await;
+        let proxy = Proxy::with(&origin.url(), "admin.token = \"secret\"");
+        let admin = proxy.admin_address();
+        let jwt = "jwt = { secret = \"0123456789abcdef0123456789abcdef\", iss = \"https://i\" }";
+        let gateway = "header = { name = \"x-user-id\", from = \"10.0.0.1\" }";
+        let line = ["purge", "--user", "42"];
+        let other = [&line[..], &["--iss", "https://j"]].concat();
+        let own = [&line[..], &["--iss", "https://i"]].concat();
+        for (user, line, warning) in [
+            ("", &line[..], Some("neither `user.jwt` nor `user.header`")),
+            (jwt, &line, None),
+            (jwt, &own, None),
+            (jwt, &other, Some("`user.jwt.iss` in proxy.toml does not name `https://j`")),
+            (gateway, &line, None),
+            (gateway, &own, Some("leave out `--iss`")),
+        ] {
+            let text = format!(
+                "origin = \"http://o\"\nadmin = {{ listen = \"{admin}\", token = \"secret\" }}\n[user]\n{user}\n"
+            );
+            let here = directory(&[("proxy.toml", &text)]);
+            let (code, said) = larder(here.path(), line, &[]).await;
+            assert!(code == 0 && said.contains("\"seq\""), "{said}");
+            assert_eq!(said.contains("warning"), warning.is_some(), "{line:?}: {said}");
+            assert!(said.contains(warning.unwrap_or_default()), "{said}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn explain_asks_the_file_or_the_node() {
     within(async {
         let origin = Scripted::always(Said::fresh("a")).await;
