@@ -22,7 +22,12 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 
-use super::{Pipeline, invalidate};
+use super::{
+    Pipeline,
+    credentials::{self, Asking},
+    invalidate,
+    site::Site,
+};
 use crate::{
     fence::{Selector, Source, Stamp},
     field::Timestamp,
@@ -97,6 +102,8 @@ pub struct Accepted {
     /// When the origin's refusal of a target to a credential is forgotten.
     denials: Cache<u128, Timestamp>,
     has_denials: AtomicBool,
+    /// Credentials that were accepted on any route, and not refused since.
+    credentials: Cache<u128, ()>,
     /// Credentials that were refused, and until when a further refusal is no news.
     refusals: Cache<u128, Timestamp>,
 }
@@ -222,9 +229,8 @@ pub async fn heed<S: Store>(
             return accepted.allow(member, target);
         }
         Word::Refused => {
-            let was_accepted = accepted.forget(place);
-            let is_news = accepted.refuse(member, now.1);
-            (is_news && (was_accepted || subject.are_verified)).then(|| credential(member))
+            accepted.forget(place);
+            return heed_refusal(pipeline, (member, subject.are_verified), now.1).await;
         }
         Word::Denied => {
             let is_news = accepted.deny(member, target, now);
@@ -233,9 +239,36 @@ pub async fn heed<S: Store>(
         Word::None => None,
     };
     if let Some(name) = name {
-        let selectors = vec![Selector::Credential(name.into())];
-        let _at_least_here = invalidate::append(pipeline, selectors, Source::Refusal).await;
+        append(pipeline, name).await;
     }
+}
+
+/// Has the fleet know that the origin refused a member's credentials, on whatever route, `now` by the node's
+/// own clock. Strangers can make up credentials that are not verified: these count if they were accepted.
+pub async fn heed_refusal<S: Store>(
+    pipeline: &Pipeline<S>,
+    (member, are_verified): (&Member, bool),
+    now: Timestamp,
+) {
+    if pipeline.accepted.refuse(member, are_verified, now) {
+        append(pipeline, credential(member)).await;
+    }
+}
+
+/// The same of the credentials that a request carries, where its route has no members.
+pub async fn heed_any_refusal<S: Store>(
+    pipeline: &Pipeline<S>,
+    (site, asking): (&Site, &Asking<'_>),
+    now: Timestamp,
+) {
+    if let Some(holder) = credentials::holder(site, asking) {
+        heed_refusal(pipeline, (&holder, site.users.are_verified()), now).await;
+    }
+}
+
+async fn append<S: Store>(pipeline: &Pipeline<S>, name: String) {
+    let selectors = vec![Selector::Credential(name.into())];
+    let _at_least_here = invalidate::append(pipeline, selectors, Source::Refusal).await;
 }
 
 /// Notes what other nodes say about targets that the origin denied to credentials, for as long as the purge
@@ -262,6 +295,7 @@ impl Accepted {
             turns: Mutex::default(),
             denials: Cache::new(DENIALS),
             has_denials: AtomicBool::new(false),
+            credentials: Cache::new(DENIALS),
             refusals: Cache::new(DENIALS),
         })
     }
@@ -291,21 +325,21 @@ impl Accepted {
             return None;
         }
         self.places.insert(place, Arc::new(Acceptance { at, noted: Noted::new(stamp) }));
-        // From now on a refusal is news again.
-        self.refusals.remove(&place.credential);
+        self.credentials.insert(place.credential, ());
         Some(known.map_or(Duration::MAX, |known| at.saturating_since(known.at)))
     }
 
-    /// Forgets an acceptance; returns whether there was one.
-    pub fn forget(&self, place: Place) -> bool {
-        self.places.remove(&place).is_some()
+    /// Forgets an acceptance.
+    fn forget(&self, place: Place) {
+        self.places.remove(&place);
     }
 
-    /// Notes that the origin refused a member's credentials. Returns whether that is news: one record a
-    /// minute is enough for clients that go on asking.
-    fn refuse(&self, member: &Member, now: Timestamp) -> bool {
+    /// Notes that the origin refused a member's credentials. Returns whether that is news: where they were not
+    /// accepted since the last time, one record a minute is enough for clients that go on asking.
+    fn refuse(&self, member: &Member, are_verified: bool, now: Timestamp) -> bool {
+        let was_accepted = self.credentials.remove(&member.credential).is_some();
         let until = self.refusals.get(&member.credential);
-        let is_news = until.is_none_or(|until| until <= now);
+        let is_news = was_accepted || (are_verified && until.is_none_or(|until| until <= now));
         if is_news {
             self.refusals.insert(member.credential, now.saturating_add(QUIET));
         }

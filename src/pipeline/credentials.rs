@@ -278,6 +278,12 @@ pub fn writer(site: &Site, asking: &Asking<'_>) -> Option<Arc<Member>> {
     has_any.then(|| Arc::new(login(site, asking)))
 }
 
+/// The holder of the credentials that a request carries, whatever its route keeps apart.
+pub fn holder(site: &Site, asking: &Asking<'_>) -> Option<Arc<Member>> {
+    let request = (asking.headers, asking.peer);
+    writer(site, asking).or_else(|| site.users.identify_loosely(request, asking.now))
+}
+
 /// Where credentials that a login gives out may be.
 const WITH_LOGIN: Presence =
     Presence::AUTHORIZATION.with(Presence::IDENTITY).with(Presence::COOKIE);

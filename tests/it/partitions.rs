@@ -877,3 +877,55 @@ async fn only_a_method_that_is_named_makes_a_safe_request_a_logout() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_refusal_counts_on_whatever_route_it_comes() {
+    within(async {
+        let origin = Scripted::start(|asked| match &*asked.target {
+            "/a" => stamped(asked),
+            _ => Said::status(401, "no"),
+        })
+        .await;
+        let plain = "[[route]]\nname = \"plain\"\nmatch = \"/plain\"\n";
+        let never = "[[route]]\nname = \"never\"\nmatch = \"/never\"\ncache = false\n";
+        let other = "[[route]]\nname = \"b\"\nmatch = \"/b\"\nttl = \"1h\"\npartition = \"user\"\n";
+        for (toml, field) in
+            [(by_token("user"), bearer("zoe", "r")), (EXACT.to_owned(), "Bearer zoe".to_owned())]
+        {
+            let toml = toml.replacen("[[route]]", &format!("{plain}{never}{other}[[route]]"), 1);
+            let proxy = Proxy::with(&origin.url(), &toml);
+            let get = async |target: &str| outcome(&proxy.get_with(target, &token(&field)).await);
+            get("/a").await;
+            for target in ["/b", "/never", "/plain"] {
+                assert_eq!(get("/a").await, "HIT -");
+                get(target).await;
+                assert_eq!(get("/a").await, "EXPIRED recheck", "{target}");
+            }
+            assert_eq!(proxy.ask("HEAD", "/plain", &token(&field)).await.status(), 401);
+            assert_eq!(get("/a").await, "EXPIRED recheck", "HEAD");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refusal_of_what_was_sent_without_credentials_is_none_of_them() {
+    within(async {
+        let origin = Scripted::start(|asked| match &*asked.target {
+            "/a" => stamped(asked),
+            _ => Said::status(401, "no"),
+        })
+        .await;
+        let all =
+            "[[route]]\nname = \"all\"\nmatch = \"/all\"\nttl = \"1h\"\npartition = \"everyone\"\n";
+        let toml = by_token("user").replacen("[[route]]", &format!("{all}[[route]]"), 1);
+        let proxy = Proxy::with(&origin.url(), &toml);
+        let field = bearer("zoe", "r");
+        let get = async |target: &str| outcome(&proxy.get_with(target, &token(&field)).await);
+        get("/a").await;
+        get("/all").await;
+        proxy.ask("HEAD", "/all", &token(&field)).await;
+        assert_eq!(get("/a").await, "HIT -");
+    })
+    .await;
+}
