@@ -929,3 +929,22 @@ async fn a_refusal_of_what_was_sent_without_credentials_is_none_of_them() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_order_of_two_credentials_in_one_field_counts() {
+    within(async {
+        let origin = Scripted::start(stamped).await;
+        let proxy = Proxy::with(&origin.url(), EXACT);
+        let get = async |first: &str, last: &str| {
+            let fields = [("authorization", first), ("authorization", last)];
+            let reply = proxy.get_with("/a", &fields).await;
+            (reply.header("x-api-cache").unwrap().to_owned(), reply.body.clone())
+        };
+        for (first, last) in [("Bearer zoe", "Bearer bob"), ("Bearer bob", "Bearer zoe")] {
+            let expected = format!("{first} - -");
+            assert_eq!(get(first, last).await, ("MISS".to_owned(), expected.clone()));
+            assert_eq!(get(first, last).await, ("HIT".to_owned(), expected));
+        }
+    })
+    .await;
+}
