@@ -27,6 +27,7 @@ use super::{
     credentials::{self, Asking},
     invalidate,
     site::Site,
+    unknown::Turn as When,
 };
 use crate::{
     fence::{Selector, Source, Stamp},
@@ -45,9 +46,6 @@ const DENIALS: usize = 1 << 16;
 
 /// How long a refusal is remembered for credentials without an end of their own.
 const MEMORY: Duration = Duration::from_hours(1);
-
-/// For how long a further refusal of the same credentials is no news to the fleet.
-const QUIET: Duration = Duration::from_mins(1);
 
 /// What the origin is known to think of credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,12 +98,18 @@ pub struct Accepted {
     /// Credentials on their way to the origin, for those who wait for its word.
     turns: Mutex<HashMap<Place, watch::Receiver<()>>>,
     /// When the origin's refusal of a target to a credential is forgotten.
-    denials: Cache<u128, Timestamp>,
+    denials: Cache<u128, Denial>,
     has_denials: AtomicBool,
     /// Credentials that were accepted on any route, and not refused since.
     credentials: Cache<u128, ()>,
-    /// Credentials that were refused, and until when a further refusal is no news.
-    refusals: Cache<u128, Timestamp>,
+}
+
+/// A target that the origin refuses to a credential; both times by the node's own clock.
+#[derive(Debug, Clone, Copy)]
+struct Denial {
+    /// What the origin was asked before says nothing against it.
+    since: Timestamp,
+    until: Timestamp,
 }
 
 /// What a request with credentials that are not accepted does.
@@ -205,7 +209,7 @@ pub struct Subject<'a> {
 /// `asked` is the stamp and the time of the question, by the node's own clock; `now` is the time of the
 /// answer by the system's clock and by the node's own. Waits for the purge log as a write does.
 pub async fn heed<S: Store>(
-    pipeline: &Pipeline<S>,
+    pipeline: &Arc<Pipeline<S>>,
     subject: &Subject<'_>,
     word: Word,
     ((stamp, asked_at), now): ((Stamp, Timestamp), (Timestamp, Timestamp)),
@@ -226,49 +230,63 @@ pub async fn heed<S: Store>(
                     subject.recheck,
                 );
             }
-            return accepted.allow(member, target);
+            return accepted.allow(member, target, asked_at);
         }
         Word::Refused => {
             accepted.forget(place);
-            return heed_refusal(pipeline, (member, subject.are_verified), now.1).await;
+            return heed_refusal(pipeline, (member, subject.are_verified)).await;
         }
         Word::Denied => {
-            let is_news = accepted.deny(member, target, now);
-            (is_news && subject.is_stored).then(|| denial_name(member, target))
+            accepted.deny(member, target, now);
+            subject.is_stored.then(|| denial_name(member, target))
         }
         Word::None => None,
     };
     if let Some(name) = name {
-        append(pipeline, name).await;
+        tell_fleet(pipeline, name).await;
     }
 }
 
-/// Has the fleet know that the origin refused a member's credentials, on whatever route, `now` by the node's
-/// own clock. Strangers can make up credentials that are not verified: these count if they were accepted.
+/// Has all nodes know of a refusal: at once, or together with others of the same name at the end of a second.
+/// None is dropped, since another node may have seen the credential accepted meanwhile.
+async fn tell_fleet<S: Store>(pipeline: &Arc<Pipeline<S>>, name: String) {
+    let selectors = vec![Selector::Credential(name.into())];
+    let subject = (None, selectors.clone());
+    match pipeline.writes.unknown.turn(&subject, Instant::now()) {
+        When::Merged => {}
+        When::Now => {
+            let _at_least_here = invalidate::append(pipeline, selectors, Source::Refusal).await;
+        }
+        When::At(time) => {
+            let pipeline = Arc::clone(pipeline);
+            tokio::spawn(async move {
+                tokio::time::sleep_until(time.into()).await;
+                pipeline.writes.unknown.begin_window(&subject, Instant::now());
+                let _at_least_here =
+                    invalidate::append(&pipeline, selectors, Source::Refusal).await;
+            });
+        }
+    }
+}
+
+/// Has the fleet know that the origin refused a member's credentials, on whatever route. Strangers can make up credentials that are not verified: these count if they were accepted.
 pub async fn heed_refusal<S: Store>(
-    pipeline: &Pipeline<S>,
+    pipeline: &Arc<Pipeline<S>>,
     (member, are_verified): (&Member, bool),
-    now: Timestamp,
 ) {
-    if pipeline.accepted.refuse(member, are_verified, now) {
-        append(pipeline, credential(member)).await;
+    if pipeline.accepted.refuse(member, are_verified) {
+        tell_fleet(pipeline, credential(member)).await;
     }
 }
 
 /// The same of the credentials that a request carries, where its route has no members.
 pub async fn heed_any_refusal<S: Store>(
-    pipeline: &Pipeline<S>,
+    pipeline: &Arc<Pipeline<S>>,
     (site, asking): (&Site, &Asking<'_>),
-    now: Timestamp,
 ) {
     if let Some(holder) = credentials::holder(site, asking) {
-        heed_refusal(pipeline, (&holder, site.users.are_verified()), now).await;
+        heed_refusal(pipeline, (&holder, site.users.are_verified())).await;
     }
-}
-
-async fn append<S: Store>(pipeline: &Pipeline<S>, name: String) {
-    let selectors = vec![Selector::Credential(name.into())];
-    let _at_least_here = invalidate::append(pipeline, selectors, Source::Refusal).await;
 }
 
 /// Notes what other nodes say about targets that the origin denied to credentials, for as long as the purge
@@ -296,7 +314,6 @@ impl Accepted {
             denials: Cache::new(DENIALS),
             has_denials: AtomicBool::new(false),
             credentials: Cache::new(DENIALS),
-            refusals: Cache::new(DENIALS),
         })
     }
 
@@ -334,16 +351,10 @@ impl Accepted {
         self.places.remove(&place);
     }
 
-    /// Notes that the origin refused a member's credentials. Returns whether that is news: where they were not
-    /// accepted since the last time, one record a minute is enough for clients that go on asking.
-    fn refuse(&self, member: &Member, are_verified: bool, now: Timestamp) -> bool {
-        let was_accepted = self.credentials.remove(&member.credential).is_some();
-        let until = self.refusals.get(&member.credential);
-        let is_news = was_accepted || (are_verified && until.is_none_or(|until| until <= now));
-        if is_news {
-            self.refusals.insert(member.credential, now.saturating_add(QUIET));
-        }
-        is_news
+    /// Notes that the origin refused a member's credentials. Returns whether the fleet has to know: strangers can
+    /// make up credentials that are not verified.
+    fn refuse(&self, member: &Member, are_verified: bool) -> bool {
+        self.credentials.remove(&member.credential).is_some() || are_verified
     }
 
     /// Takes a turn at asking the origin about credentials.
@@ -358,36 +369,37 @@ impl Accepted {
     }
 
     /// Notes that the origin refused a target to a member's credentials, until these end, or for an hour.
-    /// Returns whether that is news.
-    pub fn deny(&self, member: &Member, target: &CacheKey, now: (Timestamp, Timestamp)) -> bool {
-        self.has_denials.store(true, Ordering::Release);
-        let name = denial(member.credential, target.digest());
-        let is_news = !self.is_denied_by(name, now.1);
-        self.denials.insert(name, until(member, now));
-        is_news
+    pub fn deny(&self, member: &Member, target: &CacheKey, now: (Timestamp, Timestamp)) {
+        let denial = Denial { since: now.1, until: until(member, now) };
+        self.note_denial(denial_of(member.credential, target.digest()), denial);
     }
 
     /// Notes what another node says of a denial, by its name in the purge log.
     pub fn deny_named(&self, name: u128, now: Timestamp) {
-        self.has_denials.store(true, Ordering::Release);
-        self.denials.insert(name, now.saturating_add(MEMORY));
+        let until = now.saturating_add(MEMORY);
+        self.note_denial(name, Denial { since: now, until });
     }
 
-    /// Forgets such a denial, as the origin answered these credentials after all.
-    pub fn allow(&self, member: &Member, target: &CacheKey) {
-        if self.has_denials.load(Ordering::Acquire) {
-            self.denials.remove(&denial(member.credential, target.digest()));
+    fn note_denial(&self, name: u128, denial: Denial) {
+        self.denials.insert(name, denial);
+        self.has_denials.store(true, Ordering::Release);
+    }
+
+    /// Forgets such a denial, as the origin answered these credentials when it was asked later.
+    pub fn allow(&self, member: &Member, target: &CacheKey, asked_at: Timestamp) {
+        if !self.has_denials.load(Ordering::Acquire) {
+            return;
         }
+        let name = denial_of(member.credential, target.digest());
+        let _unless_it_is_newer =
+            self.denials.remove_if(&name, |denial: &Denial| denial.since <= asked_at);
     }
 
     /// Whether the origin refused a target to a member's credentials lately.
     pub fn is_denied(&self, member: &Member, target: &CacheKey, now: Timestamp) -> bool {
+        let name = || denial_of(member.credential, target.digest());
         self.has_denials.load(Ordering::Acquire)
-            && self.is_denied_by(denial(member.credential, target.digest()), now)
-    }
-
-    fn is_denied_by(&self, name: u128, now: Timestamp) -> bool {
-        self.denials.get(&name).is_some_and(|until| now < until)
+            && self.denials.get(&name()).is_some_and(|denial| now < denial.until)
     }
 }
 
@@ -397,7 +409,7 @@ pub fn credential(member: &Member) -> String {
 }
 
 /// One number for a credential and a target.
-fn denial(credential: u128, target: u128) -> u128 {
+fn denial_of(credential: u128, target: u128) -> u128 {
     credential.rotate_left(1) ^ target
 }
 
@@ -406,7 +418,7 @@ const DENIAL: &str = "target:";
 
 /// The name of a denial in the purge log.
 pub fn denial_name(member: &Member, target: &CacheKey) -> String {
-    format!("{DENIAL}{}", hex(denial(member.credential, target.digest()).to_be_bytes()))
+    format!("{DENIAL}{}", hex(denial_of(member.credential, target.digest()).to_be_bytes()))
 }
 
 /// Reads the name of a denial; `None` if it is that of a credential.

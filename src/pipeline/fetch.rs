@@ -259,8 +259,7 @@ impl<S: Store> Ask<S> {
             Box::pin(self.heed(&answer)).await;
         } else if self.is_refused(&answer) {
             let asking = self.asking();
-            let now = answer.exchange.received;
-            let heeded = accepted::heed_any_refusal(&self.pipeline, (&self.site, &asking), now);
+            let heeded = accepted::heed_any_refusal(&self.pipeline, (&self.site, &asking));
             Box::pin(heeded).await;
         }
         let Answer { response, exchange, is_validation } = answer;

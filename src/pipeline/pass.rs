@@ -102,8 +102,7 @@ impl<S: Store> Inquiry<S> {
     async fn heed_refusal(&self, status: StatusCode) {
         if Word::of(status) == Word::Refused {
             let Self { pipeline, site, .. } = self;
-            let now = pipeline.clock.steady();
-            Box::pin(accepted::heed_any_refusal(pipeline, (site, &self.asking()), now)).await;
+            Box::pin(accepted::heed_any_refusal(pipeline, (site, &self.asking()))).await;
         }
     }
 

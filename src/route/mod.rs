@@ -149,11 +149,6 @@ impl Route {
         self.logs_out && (is_unsafe_method(method) || is_named())
     }
 
-    /// Whether a write has to prove which user it is from, for the tags that it purges.
-    pub fn names_user_on_write(&self) -> bool {
-        self.purged_on_write.iter().any(TagTemplate::names_user)
-    }
-
     fn rendered(
         &self,
         templates: &[TagTemplate],

@@ -194,6 +194,11 @@ impl Users {
         }
     }
 
+    /// Returns whether [`Self::settle_fields`] removes this field from requests of this peer.
+    pub fn removes(&self, field: &HeaderName, peer: Option<IpAddr>) -> bool {
+        matches!(&self.proven, Proven::Gateway(gateway) if gateway.removes(field, peer))
+    }
+
     /// How long credentials count as accepted after the origin last accepted them.
     pub fn recheck(&self) -> Duration {
         self.recheck
