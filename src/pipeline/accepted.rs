@@ -22,7 +22,13 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 
-use super::{Pipeline, invalidate, unknown::Turn as When};
+use super::{
+    Pipeline,
+    credentials::{self, Asking},
+    invalidate,
+    site::Site,
+    unknown::Turn as When,
+};
 use crate::{
     fence::{Selector, Source, Stamp},
     field::Timestamp,
@@ -94,6 +100,8 @@ pub struct Accepted {
     /// When the origin's refusal of a target to a credential is forgotten.
     denials: Cache<u128, Denial>,
     has_denials: AtomicBool,
+    /// Credentials that were accepted on any route, and not refused since.
+    credentials: Cache<u128, ()>,
 }
 
 /// A target that the origin refuses to a credential; both times by the node's own clock.
@@ -225,8 +233,8 @@ pub async fn heed<S: Store>(
             return accepted.allow(member, target, asked_at);
         }
         Word::Refused => {
-            let was_accepted = accepted.forget(place);
-            (was_accepted || subject.are_verified).then(|| credential(member))
+            accepted.forget(place);
+            return heed_refusal(pipeline, (member, subject.are_verified)).await;
         }
         Word::Denied => {
             accepted.deny(member, target, now);
@@ -261,6 +269,26 @@ async fn tell_fleet<S: Store>(pipeline: &Arc<Pipeline<S>>, name: String) {
     }
 }
 
+/// Has the fleet know that the origin refused a member's credentials, on whatever route. Strangers can make up credentials that are not verified: these count if they were accepted.
+pub async fn heed_refusal<S: Store>(
+    pipeline: &Arc<Pipeline<S>>,
+    (member, are_verified): (&Member, bool),
+) {
+    if pipeline.accepted.refuse(member, are_verified) {
+        tell_fleet(pipeline, credential(member)).await;
+    }
+}
+
+/// The same of the credentials that a request carries, where its route has no members.
+pub async fn heed_any_refusal<S: Store>(
+    pipeline: &Arc<Pipeline<S>>,
+    (site, asking): (&Site, &Asking<'_>),
+) {
+    if let Some(holder) = credentials::holder(site, asking) {
+        heed_refusal(pipeline, (&holder, site.users.are_verified())).await;
+    }
+}
+
 /// Notes what other nodes say about targets that the origin denied to credentials, for as long as the purge
 /// log is there.
 pub async fn follow_denials<S: Store>(pipeline: Arc<Pipeline<S>>) {
@@ -285,6 +313,7 @@ impl Accepted {
             turns: Mutex::default(),
             denials: Cache::new(DENIALS),
             has_denials: AtomicBool::new(false),
+            credentials: Cache::new(DENIALS),
         })
     }
 
@@ -313,12 +342,19 @@ impl Accepted {
             return None;
         }
         self.places.insert(place, Arc::new(Acceptance { at, noted: Noted::new(stamp) }));
+        self.credentials.insert(place.credential, ());
         Some(known.map_or(Duration::MAX, |known| at.saturating_since(known.at)))
     }
 
-    /// Forgets an acceptance; returns whether there was one.
-    pub fn forget(&self, place: Place) -> bool {
-        self.places.remove(&place).is_some()
+    /// Forgets an acceptance.
+    fn forget(&self, place: Place) {
+        self.places.remove(&place);
+    }
+
+    /// Notes that the origin refused a member's credentials. Returns whether the fleet has to know: strangers can
+    /// make up credentials that are not verified.
+    fn refuse(&self, member: &Member, are_verified: bool) -> bool {
+        self.credentials.remove(&member.credential).is_some() || are_verified
     }
 
     /// Takes a turn at asking the origin about credentials.

@@ -254,9 +254,10 @@ fn credential_fields<'a>(
     fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect()
 }
 
-/// Pieces in one order, each after its length, so that no two lists are written alike.
+/// Pieces in one order, each after its length, so that no two lists are written alike. The lines of one field
+/// keep theirs: servers take the first or the last.
 fn written(mut pieces: Pieces<'_>) -> Vec<u8> {
-    pieces.sort_unstable();
+    pieces.sort_by_key(|(name, _)| *name);
     let mut bytes = Vec::with_capacity(256);
     for piece in pieces.iter().flat_map(|(name, value)| [name, value]) {
         bytes.extend_from_slice(&(piece.len() as u64).to_le_bytes());
@@ -273,6 +274,12 @@ pub fn writer(site: &Site, asking: &Asking<'_>) -> Option<Arc<Member>> {
     }
     let has_any = asking.presence.has(WITH_LOGIN) || !site.credentials.fields.is_empty();
     has_any.then(|| Arc::new(login(site, asking)))
+}
+
+/// The holder of the credentials that a request carries, whatever its route keeps apart.
+pub fn holder(site: &Site, asking: &Asking<'_>) -> Option<Arc<Member>> {
+    let request = (asking.headers, asking.peer);
+    writer(site, asking).or_else(|| site.users.identify_loosely(request, asking.now))
 }
 
 /// Where credentials that a login gives out may be.

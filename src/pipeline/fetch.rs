@@ -10,7 +10,7 @@ use super::{
     accepted::{self, Recheck, Subject, Word},
     admit::{self, Admission, Arrival},
     collapse::Takeoff,
-    credentials,
+    credentials::{self, Asking},
     landing::{Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
     payload,
@@ -257,6 +257,10 @@ impl<S: Store> Ask<S> {
         let is_failure = answer.is_failure();
         if self.member.is_some() {
             Box::pin(self.heed(&answer)).await;
+        } else if self.is_refused(&answer) {
+            let asking = self.asking();
+            let heeded = accepted::heed_any_refusal(&self.pipeline, (&self.site, &asking));
+            Box::pin(heeded).await;
         }
         let Answer { response, exchange, is_validation } = answer;
         if let Some(stored) = self.stored.as_ref().filter(|_| is_validation) {
@@ -286,6 +290,23 @@ impl<S: Store> Ask<S> {
                 let came = (response, exchange.received);
                 self.alone(came, reason, flight.as_ref()).await
             }
+        }
+    }
+
+    /// Whether the origin refused the credentials of a request whose route has no members, and takes none off.
+    fn is_refused(&self, answer: &Answer) -> bool {
+        self.rule().partition == Partition::None
+            && Word::of(answer.response.status()) == Word::Refused
+    }
+
+    /// The request, as far as it says who asks.
+    fn asking(&self) -> Asking<'_> {
+        Asking {
+            query: self.request.uri.query(),
+            headers: &self.request.headers,
+            presence: Presence::of(&self.request.headers),
+            peer: self.way.0.map(|peer| peer.ip().to_canonical()),
+            now: self.pipeline.clock.now(),
         }
     }
 

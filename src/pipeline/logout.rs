@@ -19,14 +19,11 @@ pub fn selectors(site: &Site, asking: &Asking<'_>) -> Vec<Selector> {
     if !site.users.are_verified() {
         return logins(site, asking).iter().flat_map(all_of).collect();
     }
-    match credentials::writer(site, asking) {
-        Some(member) => all_of(&member).collect(),
-        None => {
-            let request = (asking.headers, asking.peer);
-            let member = site.users.identify_loosely(request, asking.now);
-            member.as_deref().map(credential).into_iter().collect()
-        }
+    if let Some(member) = credentials::writer(site, asking) {
+        return all_of(&member).collect();
     }
+    let holder = credentials::holder(site, asking);
+    holder.as_deref().map(credential).into_iter().collect()
 }
 
 fn all_of(member: &Member) -> impl Iterator<Item = Selector> + use<> {

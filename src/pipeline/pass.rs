@@ -18,7 +18,7 @@ use crate::{
     field::{Timestamp, hop::LARDER_WARM},
     key::CacheKey,
     origin::{RequestBody, ResponseBody, upgrade},
-    policy::{CacheResult, Forward, Reason},
+    policy::{CacheResult, Forward, Partition, Reason},
     server::Incoming,
     store::Store,
     warm,
@@ -52,6 +52,8 @@ impl<S: Store> Context<S> {
             let route = site.route(self.inquiry.route);
             credentials::make_answer_anonymous(route, response.headers_mut());
             self.inquiry.heed((lookup, need), response.status(), asked).await;
+        } else {
+            self.inquiry.heed_refusal(response.status()).await;
         }
         join_upgrade(upgrade, &mut response);
         if let Some(summary) = Box::pin(self.inquiry.warm(response.status())).await {
@@ -77,7 +79,12 @@ impl<S: Store> Inquiry<S> {
         status: StatusCode,
         asked: (Stamp, Timestamp),
     ) {
-        let Some(member) = lookup.member.as_deref() else { return };
+        let Some(member) = lookup.member.as_deref() else {
+            if self.rule().partition == Partition::None {
+                self.heed_refusal(status).await;
+            }
+            return;
+        };
         let Self { pipeline, site, route, .. } = self;
         let subject = Subject {
             member,
@@ -89,6 +96,14 @@ impl<S: Store> Inquiry<S> {
         };
         let now = (pipeline.clock.now(), pipeline.clock.steady());
         Box::pin(accepted::heed(pipeline, &subject, Word::of(status), (asked, now))).await;
+    }
+
+    /// Heeds a refusal of the credentials that it carries, where its route has no members.
+    async fn heed_refusal(&self, status: StatusCode) {
+        if Word::of(status) == Word::Refused {
+            let Self { pipeline, site, .. } = self;
+            Box::pin(accepted::heed_any_refusal(pipeline, (site, &self.asking()))).await;
+        }
     }
 
     /// Has fetched what its route says is asked for next. Returns what became of that, if the client asks to

@@ -877,3 +877,74 @@ async fn only_a_method_that_is_named_makes_a_safe_request_a_logout() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_refusal_counts_on_whatever_route_it_comes() {
+    within(async {
+        let origin = Scripted::start(|asked| match &*asked.target {
+            "/a" => stamped(asked),
+            _ => Said::status(401, "no"),
+        })
+        .await;
+        let plain = "[[route]]\nname = \"plain\"\nmatch = \"/plain\"\n";
+        let never = "[[route]]\nname = \"never\"\nmatch = \"/never\"\ncache = false\n";
+        let other = "[[route]]\nname = \"b\"\nmatch = \"/b\"\nttl = \"1h\"\npartition = \"user\"\n";
+        for (toml, field) in
+            [(by_token("user"), bearer("zoe", "r")), (EXACT.to_owned(), "Bearer zoe".to_owned())]
+        {
+            let toml = toml.replacen("[[route]]", &format!("{plain}{never}{other}[[route]]"), 1);
+            let proxy = Proxy::with(&origin.url(), &toml);
+            let get = async |target: &str| outcome(&proxy.get_with(target, &token(&field)).await);
+            get("/a").await;
+            for target in ["/b", "/never", "/plain"] {
+                assert_eq!(get("/a").await, "HIT -");
+                get(target).await;
+                assert_eq!(get("/a").await, "EXPIRED recheck", "{target}");
+            }
+            assert_eq!(proxy.ask("HEAD", "/plain", &token(&field)).await.status(), 401);
+            assert_eq!(get("/a").await, "EXPIRED recheck", "HEAD");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refusal_of_what_was_sent_without_credentials_is_none_of_them() {
+    within(async {
+        let origin = Scripted::start(|asked| match &*asked.target {
+            "/a" => stamped(asked),
+            _ => Said::status(401, "no"),
+        })
+        .await;
+        let all =
+            "[[route]]\nname = \"all\"\nmatch = \"/all\"\nttl = \"1h\"\npartition = \"everyone\"\n";
+        let toml = by_token("user").replacen("[[route]]", &format!("{all}[[route]]"), 1);
+        let proxy = Proxy::with(&origin.url(), &toml);
+        let field = bearer("zoe", "r");
+        let get = async |target: &str| outcome(&proxy.get_with(target, &token(&field)).await);
+        get("/a").await;
+        get("/all").await;
+        proxy.ask("HEAD", "/all", &token(&field)).await;
+        assert_eq!(get("/a").await, "HIT -");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_order_of_two_credentials_in_one_field_counts() {
+    within(async {
+        let origin = Scripted::start(stamped).await;
+        let proxy = Proxy::with(&origin.url(), EXACT);
+        let get = async |first: &str, last: &str| {
+            let fields = [("authorization", first), ("authorization", last)];
+            let reply = proxy.get_with("/a", &fields).await;
+            (reply.header("x-api-cache").unwrap().to_owned(), reply.body.clone())
+        };
+        for (first, last) in [("Bearer zoe", "Bearer bob"), ("Bearer bob", "Bearer zoe")] {
+            let expected = format!("{first} - -");
+            assert_eq!(get(first, last).await, ("MISS".to_owned(), expected.clone()));
+            assert_eq!(get(first, last).await, ("HIT".to_owned(), expected));
+        }
+    })
+    .await;
+}
