@@ -205,7 +205,7 @@ pub async fn heed<S: Store>(
 ) {
     let Subject { member, route, target, .. } = *subject;
     let (accepted, place) = (&pipeline.accepted, Place::of(member, route));
-    let name = match word {
+    match word {
         Word::Accepted => {
             let since = accepted.accept(place, stamp, asked_at);
             // Not each time: what other nodes know lasts for a while.
@@ -219,23 +219,41 @@ pub async fn heed<S: Store>(
                     subject.recheck,
                 );
             }
-            return accepted.allow(member, target);
+            accepted.allow(member, target);
         }
         Word::Refused => {
-            let was_accepted = accepted.forget(place);
-            let is_news = accepted.refuse(member, now.1);
-            (is_news && (was_accepted || subject.are_verified)).then(|| credential(member))
+            heed_refusal(pipeline, (member, route, subject.are_verified), now.1).await;
         }
         Word::Denied => {
             let is_news = accepted.deny(member, target, now);
-            (is_news && subject.is_stored).then(|| denial_name(member, target))
+            if is_news && subject.is_stored {
+                tell(pipeline, denial_name(member, target)).await;
+            }
         }
-        Word::None => None,
-    };
-    if let Some(name) = name {
-        let selectors = vec![Selector::Credential(name.into())];
-        let _at_least_here = invalidate::append(pipeline, selectors, Source::Refusal).await;
+        Word::None => {}
     }
+}
+
+/// Heeds that the origin refused a member's credentials on a route, `now` by the node's own clock: they get
+/// nothing from the store until it accepts them again. The fleet is told if they were accepted before, or if
+/// strangers cannot make up any like them.
+pub async fn heed_refusal<S: Store>(
+    pipeline: &Pipeline<S>,
+    (member, route, are_verified): (&Member, &str, bool),
+    now: Timestamp,
+) {
+    let accepted = &pipeline.accepted;
+    let was_accepted = accepted.forget(Place::of(member, route));
+    let is_news = accepted.refuse(member, now);
+    if was_accepted || (are_verified && is_news) {
+        tell(pipeline, credential(member)).await;
+    }
+}
+
+/// Has the fleet know of a refusal, by its name in the purge log.
+async fn tell<S: Store>(pipeline: &Pipeline<S>, name: String) {
+    let selectors = vec![Selector::Credential(name.into())];
+    let _at_least_here = invalidate::append(pipeline, selectors, Source::Refusal).await;
 }
 
 /// Notes what other nodes say about targets that the origin denied to credentials, for as long as the purge
@@ -277,6 +295,8 @@ impl Accepted {
     ) -> Standing {
         let Some(acceptance) = self.places.get(&place) else { return Standing::Unknown };
         if !fences.is_true(&acceptance.noted, started, || credential(member)) {
+            // The next one is news to the fleet.
+            self.places.remove_if(&place, |known| Arc::ptr_eq(known, &acceptance));
             return Standing::Unknown;
         }
         let is_recent = now.saturating_since(acceptance.at) < recheck;
@@ -300,7 +320,7 @@ impl Accepted {
     }
 
     /// Notes that the origin refused a member's credentials. Returns whether that is news: one record a
-    /// minute is enough for clients that go on asking.
+    /// minute is enough for clients that go on asking with credentials that are not accepted in between.
     fn refuse(&self, member: &Member, now: Timestamp) -> bool {
         let until = self.refusals.get(&member.credential);
         let is_news = until.is_none_or(|until| until <= now);

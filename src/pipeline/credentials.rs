@@ -203,25 +203,21 @@ fn exact_credentials(site: &Site, route: &Route, asking: &Asking<'_>) -> Vec<u8>
     let counts = |kind: Option<CookieKind>| kind.is_some_and(|kind| kind != CookieKind::Harmless);
     let cookies = rules.cookies_that(headers, &route.vary.cookies, counts);
     pieces.extend(cookies.iter().map(|pair| (&b"cookie"[..], *pair)));
-    let query = asking.query.unwrap_or_default();
-    let pairs: Vec<&str> = query.split('&').collect();
-    let parameters = rules.credential_parameters(query);
-    pieces.extend(
-        parameters.filter_map(|secret| {
-            pairs.get(secret.place).map(|pair| (&b"query"[..], pair.as_bytes()))
-        }),
-    );
+    pieces.extend(credential_parameters(rules, asking.query));
     written(pieces)
 }
 
 /// A member by the credentials that a login gives out, on whatever route: `Authorization`, fields and session
-/// cookies. What is stored under them belongs to them, and a logout with them ends it.
+/// cookies, or else the keys and tokens of the query. What is stored under them belongs to them, and a logout with them ends it.
 fn login(site: &Site, asking: &Asking<'_>) -> Member {
     let (rules, headers) = (&site.credentials, asking.headers);
     let mut pieces = credential_fields(rules, headers, &[]);
     let is_session = |kind| matches!(kind, Some(CookieKind::Session | CookieKind::Token));
     let cookies = rules.cookies_that(headers, &[], is_session);
     pieces.extend(cookies.iter().map(|pair| (&b"cookie"[..], *pair)));
+    if pieces.is_empty() {
+        pieces.extend(credential_parameters(rules, asking.query));
+    }
     let digest = site.digests.key.digest(&written(pieces));
     Member {
         part: digest,
@@ -245,6 +241,16 @@ fn credential_fields<'a>(
         **name == header::AUTHORIZATION || rules.is_credential(name, separated)
     });
     fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect()
+}
+
+fn credential_parameters<'a>(
+    rules: &CredentialRules,
+    query: Option<&'a str>,
+) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    let query = query.unwrap_or_default();
+    let pairs: Vec<&str> = query.split('&').collect();
+    let pair = move |place: usize| Some((&b"query"[..], pairs.get(place)?.as_bytes()));
+    rules.credential_parameters(query).filter_map(move |secret| pair(secret.place))
 }
 
 /// Pieces in one order, each after its length, so that no two lists are written alike.

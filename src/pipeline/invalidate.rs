@@ -71,7 +71,8 @@ pub fn selectors(
             tags.extend(route.tags_purged_by(&readings, query, user));
             is_for_everyone |= route.writes_for_everyone;
             if route.logs_out {
-                selectors.extend(writer.as_deref().into_iter().flat_map(logged_out));
+                let ended = writer.as_deref().into_iter();
+                selectors.extend(ended.flat_map(|writer| logged_out(site, writer)));
             }
         }
     }
@@ -111,11 +112,13 @@ fn url(
     })
 }
 
-/// All that belongs to a user, and what was noted of the credential that was sent.
-fn logged_out(member: &Member) -> Vec<Selector> {
+/// All that belongs to a user, and what was noted of the token or session that was sent. A gateway names its
+/// user again after the next login, in the same words.
+fn logged_out(site: &Site, member: &Member) -> Vec<Selector> {
     let owner = member.owner.as_ref().map(|owner| Selector::User(Box::from(&**owner)));
-    let credential = Selector::Credential(accepted::credential(member).into());
-    owner.into_iter().chain([credential]).collect()
+    let ends = site.users.end_with_logout();
+    let credential = ends.then(|| Selector::Credential(accepted::credential(member).into()));
+    owner.into_iter().chain(credential).collect()
 }
 
 fn path_and_query(target: &str) -> (&str, Option<&str>) {

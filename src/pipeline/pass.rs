@@ -1,13 +1,13 @@
 //! Passing: the origin answers, and Larder only carries.
 
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
     Context,
     accepted::{self, Subject, Word},
     body::Body,
-    credentials,
+    credentials::{self, Identity},
     deliver::Told,
     fetch,
     inquiry::Inquiry,
@@ -52,6 +52,8 @@ impl<S: Store> Context<S> {
             let route = site.route(self.inquiry.route);
             credentials::make_answer_anonymous(route, response.headers_mut());
             self.inquiry.heed(lookup, response.status(), asked).await;
+        } else if response.status() == StatusCode::UNAUTHORIZED {
+            Box::pin(self.inquiry.heed_refusal()).await;
         }
         join_upgrade(upgrade, &mut response);
         if let Some(summary) = Box::pin(self.inquiry.warm(response.status())).await {
@@ -84,6 +86,22 @@ impl<S: Store> Inquiry<S> {
         };
         let now = (pipeline.clock.now(), pipeline.clock.steady());
         Box::pin(accepted::heed(pipeline, &subject, Word::of(status), (asked, now))).await;
+    }
+
+    /// Heeds that the origin refuses the credentials of a request that the cache has no part in, on a route
+    /// whose partition is made of them.
+    async fn heed_refusal(&self) {
+        let Self { pipeline, site, route, .. } = self;
+        let route = site.route(*route);
+        if !matches!(self.request.method, Method::GET | Method::HEAD) {
+            return;
+        }
+        let Ok(Identity { member: Some(member), .. }) = Identity::of(site, route, &self.asking())
+        else {
+            return;
+        };
+        let who = (&*member, &*route.name, site.users.are_verified());
+        accepted::heed_refusal(pipeline, who, pipeline.clock.steady()).await;
     }
 
     /// Has fetched what its route says is asked for next. Returns what became of that, if the client asks to

@@ -100,7 +100,10 @@ async fn a_user_is_purged_by_call_command_and_webhook_and_named_nowhere() {
                 "call" => drop(fleet.purge(0, &json!({ "user": user }).to_string()).await),
                 "command" => run(&fleet, &["--user", user, "--iss", "i"]),
                 _ => {
-                    assert_eq!(deliver(&fleet, &json!({ "customer": user }).to_string()).await, 200)
+                    assert_eq!(
+                        deliver(&fleet, &json!({ "customer": user }).to_string()).await,
+                        200
+                    );
                 }
             }
             for (token, expected) in [(&read, "MISS"), (&write, "MISS"), (&bob, "HIT")] {

@@ -66,8 +66,8 @@ async fn a_refusal_soon_after_another_counts_on_every_node() {
         refuses.store(true, Ordering::Relaxed);
         for round in 0..3 {
             assert_eq!(get(1, "/a").await, "HIT -", "{round}");
-            let refused = get(0, &format!("/check?{round}")).await;
-            assert!(refused.starts_with("MISS"), "{refused}");
+            let answer = get(0, &format!("/check?{round}")).await;
+            assert!(answer.starts_with("MISS"), "{answer}");
             assert_eq!(get(1, "/a").await, "EXPIRED recheck", "{round}");
         }
     })
@@ -78,8 +78,7 @@ async fn a_refusal_soon_after_another_counts_on_every_node() {
 async fn a_refused_key_in_the_query_says_nothing_about_other_keys() {
     within(async {
         let origin = Scripted::start(|asked| match &*asked.target {
-            "/a?api_key=bad" => Said::status(401, "no"),
-            "/b?api_key=zoe" => Said::status(401, "no"),
+            "/a?api_key=bad" | "/b?api_key=zoe" => Said::status(401, "no"),
             _ => Said::ok("x"),
         })
         .await;
