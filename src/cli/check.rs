@@ -6,7 +6,7 @@ use std::{
 
 use clap::Args;
 
-use super::run::DEFAULT_FILE;
+use super::{output, run::DEFAULT_FILE};
 use crate::{
     app::{Explainer, run_tests},
     config::{Config, Finding, Flags, format_duration},
@@ -36,10 +36,10 @@ pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             if !config.warnings.problems.is_empty() {
                 anstream::eprintln!("{}", config.warnings.styled());
             }
-            anstream::print!("{}", summary(&config));
+            output::print(&summary(&config))?;
             if let Some(url) = &arguments.explain {
                 let explanation = Explainer::new(&config)?.explain(&Asked::get(url))?;
-                anstream::print!("\n{explanation}");
+                output::print(&format!("\n{explanation}"))?;
             }
             run(&config)
         }
@@ -66,7 +66,7 @@ fn run(config: &Config) -> anyhow::Result<ExitCode> {
     if report.has_errors() {
         anstream::eprintln!("{}", report.styled());
     }
-    anstream::println!("{}, {failed} failed", count(tests, "test"));
+    output::print(&format!("{}, {failed} failed\n", count(tests, "test")))?;
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -83,11 +83,11 @@ pub fn summary(config: &Config) -> String {
     rows.extend(config.routes.routes().iter().map(|route| row(route)));
     rows.push(row(config.routes.unmatched()));
     let mut text = aligned(&rows);
-    if config.routes.routes().iter().any(|route| route.rule.cache && route.rule.has_ttl()) {
+    let open: Vec<&str> = without_partition(config).collect();
+    if !open.is_empty() {
         let _ = writeln!(text, "\n{TTL_NOTE}");
     }
-    let open: Vec<&str> = shared_by_guests(config).collect();
-    if !open.is_empty() {
+    if !open.is_empty() && config.user.proof != Proof::None {
         let _ = writeln!(text, "{PARTITION_NOTE}: {}", open.join(", "));
     }
     let routes = count(config.routes.routes().len(), "route");
@@ -96,20 +96,19 @@ pub fn summary(config: &Config) -> String {
     text
 }
 
-/// Whom a `ttl` helps, wherever there is one.
-const TTL_NOTE: &str = "A ttl is for requests without credentials and unknown cookies; responses to others are shared \
-                        as far as the origin says so: docs/credentials.md";
+/// Which requests a `ttl` is for, if the route has no partition.
+const TTL_NOTE: &str = "Without a partition, a ttl is for requests that carry neither credentials nor unknown cookies; \
+                        responses to others are shared as far as the origin says so: docs/credentials.md";
 
-/// What a `ttl` does not do where users have tokens.
+/// What a `ttl` does not do if users have tokens.
 const PARTITION_NOTE: &str =
-    "These routes have a ttl and no partition, so that requests with a token hardly profit";
+    "These routes have a ttl and no partition, so requests with a token rarely hit";
 
-/// The routes with a `ttl` and no partition, if `[user]` says how users are known.
-fn shared_by_guests(config: &Config) -> impl Iterator<Item = &str> {
-    let are_known = config.user.proof != Proof::None;
-    let routes = config.routes.routes().iter().filter(move |route| {
+/// Returns the names of the routes with a `ttl` and no partition.
+fn without_partition(config: &Config) -> impl Iterator<Item = &str> {
+    let routes = config.routes.routes().iter().filter(|route| {
         let rule = &route.rule;
-        are_known && rule.cache && rule.has_ttl() && rule.partition == Partition::None
+        rule.cache && rule.has_ttl() && rule.partition == Partition::None
     });
     routes.map(|route| &*route.name)
 }
@@ -161,27 +160,29 @@ const fn ttl_from(from: TtlFrom) -> &'static str {
 /// What else makes the route differ, as far as it does.
 fn details(route: &Route) -> String {
     let only = route.query.only.as_deref().map(|only| listed("query only", only));
-    let sorted = (route.query.order == Order::Sorted).then(|| "query sorted".to_owned());
-    let refresh = route.bypass.refresh.then(|| "a bypass refreshes".to_owned());
+    let flag = |is_set: bool, text: &str| if is_set { text.to_owned() } else { String::new() };
     let client_cache = route.client_cache.as_ref().and_then(|value| value.to_str().ok());
     let partition = &route.rule.partition;
     let partition = (*partition != Partition::None).then(|| format!("partition {partition}"));
     let parts = [
         partition.unwrap_or_default(),
+        flag(route.rule.sensitive, "sensitive"),
         only.unwrap_or_default(),
         listed("query without", &route.query.ignore),
-        sorted.unwrap_or_default(),
+        flag(route.query.order == Order::Sorted, "query sorted"),
         listed("vary", &route.vary.headers),
         listed("cookies", &route.vary.cookies),
         listed("tags", &route.tags),
         listed("tags out of the body", &route.body_tags),
         listed("bypass by query", &route.bypass.query),
         listed("bypass by header", &route.bypass.headers),
-        refresh.unwrap_or_default(),
+        flag(route.bypass.refresh, "a bypass refreshes"),
         listed("not stored with", &route.store_unless),
         listed("clients", client_cache.as_slice()),
         listed("purges on write", &route.purged_on_write),
+        flag(route.writes_for_everyone, "purges on write for all users"),
         listed("warm on success", &route.warm_on_success),
+        flag(route.logs_out, "logs out on success"),
     ];
     let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     if parts.is_empty() { "-".to_owned() } else { parts.join("; ") }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::{call::AdminAddress, node::NodeArguments, run::DEFAULT_FILE};
+use super::{call::AdminAddress, node::NodeArguments, output, run::DEFAULT_FILE};
 use crate::{
     app::Explainer,
     config::{Config, Flags},
@@ -61,7 +61,7 @@ pub struct Arguments {
 pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let asked = asked(arguments);
     if arguments.live || arguments.node.admin.is_some() {
-        print!("{}", ask_node(arguments, &asked)?);
+        output::print(&ask_node(arguments, &asked)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let named = arguments.node.config.clone();
@@ -75,11 +75,11 @@ pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     };
     let explanation = Explainer::new(&config)?.explain(&asked)?;
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&explanation)?);
+    output::print(&if arguments.json {
+        format!("{}\n", serde_json::to_string_pretty(&explanation)?)
     } else {
-        print!("{explanation}");
-    }
+        explanation.to_string()
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

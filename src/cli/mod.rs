@@ -6,6 +6,7 @@ pub mod demo;
 pub mod explain;
 pub mod health;
 pub mod node;
+mod output;
 pub mod purge;
 pub mod run;
 

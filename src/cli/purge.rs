@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::{
     call::Answer,
     node::{Node, NodeArguments},
+    output,
 };
 use crate::config::{Permission, nearest};
 
@@ -81,7 +82,7 @@ pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     for warning in unknown_routes(&arguments.route, &node) {
         anstream::eprintln!("warning: {warning}");
     }
-    println!("{receipt}");
+    output::print(&format!("{receipt}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -25,8 +25,8 @@ impl Applied {
         Self { records: log.records(), standing: log.standing(), has_followed: false }
     }
 
-    /// Waits until the node has applied all there was when it came: who goes on from a place in the
-    /// middle would be told that it is not known.
+    /// Waits until the node has applied all there was when it came: a client that goes on from a
+    /// place in the middle would get a `reset`.
     async fn followed(&mut self) -> Option<()> {
         if !self.has_followed {
             self.standing.wait_for(|standing| standing.link == Link::Following).await.ok()?;

@@ -17,7 +17,7 @@ use crate::fence::Fence;
 /// How long nothing is sent at most: proxies on the way close what is silent for longer.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// How long one who comes from another node may be ahead of this one: as long as a node takes to find a log
+/// How long a client that comes from another node may be ahead of this one: as long as a node takes to find a log
 /// that has just begun.
 const AHEAD: Duration = Duration::from_secs(3);
 
@@ -25,7 +25,7 @@ const AHEAD: Duration = Duration::from_secs(3);
 pub(super) struct Listener {
     seat: Seat,
     place: Option<Fence>,
-    /// What it is told before anything else.
+    /// What it is sent first.
     first: Option<Bytes>,
     /// Until when it may have heard of a log that this node has not heard of.
     ahead_until: Instant,
@@ -86,7 +86,7 @@ impl Listener {
                     if is_due && Instant::now() >= beat {
                         return Some(event::heartbeat(self.place).into());
                     }
-                    // Once more after that: what is hidden wakes nobody, and moves it on.
+                    // Once more after that: hidden purges wake no listener, and move its place.
                     is_due = timeout_at(until, either(changed, own)).await.is_err();
                 }
                 Look::WaitForLog => {

@@ -1,4 +1,4 @@
-//! The places of those who listen: how many there are, and whose.
+//! The places of listeners: how many there are, and whose.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{fence::Selector, user::Member};
 
-/// Those who listen now.
+/// The listeners of this node.
 #[derive(Default)]
 pub(super) struct Seats(Mutex<Taken>);
 
@@ -27,7 +27,7 @@ struct Taken {
 pub(super) struct Seat {
     pub(super) hub: Arc<Hub>,
     client: Option<Client>,
-    /// The user who listens, if it is known.
+    /// The channel of its user, if that is known.
     pub(super) channel: Option<Arc<Channel>>,
     number: u64,
 }

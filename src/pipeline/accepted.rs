@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 
-use super::{Pipeline, invalidate};
+use super::{Pipeline, invalidate, unknown::Turn as When};
 use crate::{
     fence::{Selector, Source, Stamp},
     field::Timestamp,
@@ -40,9 +40,6 @@ const DENIALS: usize = 1 << 16;
 
 /// How long a refusal is remembered for credentials without an end of their own.
 const MEMORY: Duration = Duration::from_hours(1);
-
-/// For how long a further refusal of the same credentials is no news to the fleet.
-const QUIET: Duration = Duration::from_mins(1);
 
 /// What the origin is known to think of credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,10 +92,18 @@ pub struct Accepted {
     /// Credentials on their way to the origin, for those who wait for its word.
     turns: Mutex<HashMap<Place, watch::Receiver<()>>>,
     /// When the origin's refusal of a target to a credential is forgotten.
-    denials: Cache<u128, Timestamp>,
+    denials: Cache<u128, Denial>,
     has_denials: AtomicBool,
-    /// Credentials that were refused, and until when a further refusal is no news.
-    refusals: Cache<u128, Timestamp>,
+    /// Credentials that were refused, and that this node has not seen accepted since.
+    refused: Cache<u128, ()>,
+}
+
+/// A target that the origin refuses to a credential; both times by the node's own clock.
+#[derive(Debug, Clone, Copy)]
+struct Denial {
+    /// What the origin was asked before says nothing against it.
+    since: Timestamp,
+    until: Timestamp,
 }
 
 /// What a request with credentials that are not accepted does.
@@ -198,14 +203,14 @@ pub struct Subject<'a> {
 /// `asked` is the stamp and the time of the question, by the node's own clock; `now` is the time of the
 /// answer by the system's clock and by the node's own. Waits for the purge log as a write does.
 pub async fn heed<S: Store>(
-    pipeline: &Pipeline<S>,
+    pipeline: &Arc<Pipeline<S>>,
     subject: &Subject<'_>,
     word: Word,
     ((stamp, asked_at), now): ((Stamp, Timestamp), (Timestamp, Timestamp)),
 ) {
     let Subject { member, route, target, .. } = *subject;
     let (accepted, place) = (&pipeline.accepted, Place::of(member, route));
-    match word {
+    let name = match word {
         Word::Accepted => {
             let since = accepted.accept(place, stamp, asked_at);
             // Not each time: what other nodes know lasts for a while.
@@ -219,41 +224,61 @@ pub async fn heed<S: Store>(
                     subject.recheck,
                 );
             }
-            accepted.allow(member, target);
+            return accepted.allow(member, target, asked_at);
         }
         Word::Refused => {
-            heed_refusal(pipeline, (member, route, subject.are_verified), now.1).await;
+            let who = (member, route, subject.are_verified);
+            return heed_refusal(pipeline, who).await;
         }
         Word::Denied => {
-            let is_news = accepted.deny(member, target, now);
-            if is_news && subject.is_stored {
-                tell(pipeline, denial_name(member, target)).await;
-            }
+            accepted.deny(member, target, now);
+            subject.is_stored.then(|| denial_name(member, target))
         }
-        Word::None => {}
+        Word::None => None,
+    };
+    if let Some(name) = name {
+        tell_fleet(pipeline, name).await;
     }
 }
 
-/// Heeds that the origin refused a member's credentials on a route, `now` by the node's own clock: they get
-/// nothing from the store until it accepts them again. The fleet is told if they were accepted before, or if
+/// Heeds that the origin refused a member's credentials on a route: they get nothing from the store until it
+/// accepts them again. The fleet is told at once if they were accepted since the refusal before, else soon, if
 /// strangers cannot make up any like them.
 pub async fn heed_refusal<S: Store>(
-    pipeline: &Pipeline<S>,
+    pipeline: &Arc<Pipeline<S>>,
     (member, route, are_verified): (&Member, &str, bool),
-    now: Timestamp,
 ) {
-    let accepted = &pipeline.accepted;
-    let was_accepted = accepted.forget(Place::of(member, route));
-    let is_news = accepted.refuse(member, now);
-    if was_accepted || (are_verified && is_news) {
-        tell(pipeline, credential(member)).await;
+    let name = credential(member);
+    let was_accepted = pipeline.accepted.forget(Place::of(member, route));
+    let is_first = pipeline.accepted.refuse(member);
+    if was_accepted || (are_verified && is_first) {
+        let selectors = vec![Selector::Credential(name.into())];
+        let _at_least_here = invalidate::append(pipeline, selectors, Source::Refusal).await;
+    } else if are_verified {
+        tell_fleet(pipeline, name).await;
     }
 }
 
-/// Has the fleet know of a refusal, by its name in the purge log.
-async fn tell<S: Store>(pipeline: &Pipeline<S>, name: String) {
+/// Has all nodes know of a refusal: at once, or together with others of the same name at the end of a second.
+/// None is dropped, since another node may have seen the credential accepted meanwhile.
+async fn tell_fleet<S: Store>(pipeline: &Arc<Pipeline<S>>, name: String) {
     let selectors = vec![Selector::Credential(name.into())];
-    let _at_least_here = invalidate::append(pipeline, selectors, Source::Refusal).await;
+    let subject = (None, selectors.clone());
+    match pipeline.writes.unknown.turn(&subject, Instant::now()) {
+        When::Merged => {}
+        When::Now => {
+            let _at_least_here = invalidate::append(pipeline, selectors, Source::Refusal).await;
+        }
+        When::At(time) => {
+            let pipeline = Arc::clone(pipeline);
+            tokio::spawn(async move {
+                tokio::time::sleep_until(time.into()).await;
+                pipeline.writes.unknown.begin_window(&subject, Instant::now());
+                let _at_least_here =
+                    invalidate::append(&pipeline, selectors, Source::Refusal).await;
+            });
+        }
+    }
 }
 
 /// Notes what other nodes say about targets that the origin denied to credentials, for as long as the purge
@@ -280,7 +305,7 @@ impl Accepted {
             turns: Mutex::default(),
             denials: Cache::new(DENIALS),
             has_denials: AtomicBool::new(false),
-            refusals: Cache::new(DENIALS),
+            refused: Cache::new(DENIALS),
         })
     }
 
@@ -311,6 +336,7 @@ impl Accepted {
             return None;
         }
         self.places.insert(place, Arc::new(Acceptance { at, noted: Noted::new(stamp) }));
+        self.refused.remove(&place.credential);
         Some(known.map_or(Duration::MAX, |known| at.saturating_since(known.at)))
     }
 
@@ -319,15 +345,11 @@ impl Accepted {
         self.places.remove(&place).is_some()
     }
 
-    /// Notes that the origin refused a member's credentials. Returns whether that is news: one record a
-    /// minute is enough for clients that go on asking with credentials that are not accepted in between.
-    fn refuse(&self, member: &Member, now: Timestamp) -> bool {
-        let until = self.refusals.get(&member.credential);
-        let is_news = until.is_none_or(|until| until <= now);
-        if is_news {
-            self.refusals.insert(member.credential, now.saturating_add(QUIET));
-        }
-        is_news
+    /// Notes a refusal; returns whether it is the first since this node saw the credential accepted.
+    fn refuse(&self, member: &Member) -> bool {
+        let is_first = self.refused.get(&member.credential).is_none();
+        self.refused.insert(member.credential, ());
+        is_first
     }
 
     /// Takes a turn at asking the origin about credentials.
@@ -342,36 +364,37 @@ impl Accepted {
     }
 
     /// Notes that the origin refused a target to a member's credentials, until these end, or for an hour.
-    /// Returns whether that is news.
-    pub fn deny(&self, member: &Member, target: &CacheKey, now: (Timestamp, Timestamp)) -> bool {
-        self.has_denials.store(true, Ordering::Release);
-        let name = denial(member.credential, target.digest());
-        let is_news = !self.is_denied_by(name, now.1);
-        self.denials.insert(name, until(member, now));
-        is_news
+    pub fn deny(&self, member: &Member, target: &CacheKey, now: (Timestamp, Timestamp)) {
+        let denial = Denial { since: now.1, until: until(member, now) };
+        self.note_denial(denial_of(member.credential, target.digest()), denial);
     }
 
     /// Notes what another node says of a denial, by its name in the purge log.
     pub fn deny_named(&self, name: u128, now: Timestamp) {
-        self.has_denials.store(true, Ordering::Release);
-        self.denials.insert(name, now.saturating_add(MEMORY));
+        let until = now.saturating_add(MEMORY);
+        self.note_denial(name, Denial { since: now, until });
     }
 
-    /// Forgets such a denial, as the origin answered these credentials after all.
-    pub fn allow(&self, member: &Member, target: &CacheKey) {
-        if self.has_denials.load(Ordering::Acquire) {
-            self.denials.remove(&denial(member.credential, target.digest()));
+    fn note_denial(&self, name: u128, denial: Denial) {
+        self.denials.insert(name, denial);
+        self.has_denials.store(true, Ordering::Release);
+    }
+
+    /// Forgets such a denial, as the origin answered these credentials when it was asked later.
+    pub fn allow(&self, member: &Member, target: &CacheKey, asked_at: Timestamp) {
+        if !self.has_denials.load(Ordering::Acquire) {
+            return;
         }
+        let name = denial_of(member.credential, target.digest());
+        let _unless_it_is_newer =
+            self.denials.remove_if(&name, |denial: &Denial| denial.since <= asked_at);
     }
 
     /// Whether the origin refused a target to a member's credentials lately.
     pub fn is_denied(&self, member: &Member, target: &CacheKey, now: Timestamp) -> bool {
+        let name = || denial_of(member.credential, target.digest());
         self.has_denials.load(Ordering::Acquire)
-            && self.is_denied_by(denial(member.credential, target.digest()), now)
-    }
-
-    fn is_denied_by(&self, name: u128, now: Timestamp) -> bool {
-        self.denials.get(&name).is_some_and(|until| now < until)
+            && self.denials.get(&name()).is_some_and(|denial| now < denial.until)
     }
 }
 
@@ -381,7 +404,7 @@ pub fn credential(member: &Member) -> String {
 }
 
 /// One number for a credential and a target.
-fn denial(credential: u128, target: u128) -> u128 {
+fn denial_of(credential: u128, target: u128) -> u128 {
     credential.rotate_left(1) ^ target
 }
 
@@ -390,7 +413,7 @@ const DENIAL: &str = "target:";
 
 /// The name of a denial in the purge log.
 pub fn denial_name(member: &Member, target: &CacheKey) -> String {
-    format!("{DENIAL}{}", hex(denial(member.credential, target.digest()).to_be_bytes()))
+    format!("{DENIAL}{}", hex(denial_of(member.credential, target.digest()).to_be_bytes()))
 }
 
 /// Reads the name of a denial; `None` if it is that of a credential.

@@ -1,13 +1,10 @@
 //! What a request says about who asks: found once, when it is received.
 
-use std::{borrow::Cow, cell::RefCell, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::{
-    sensitive,
-    site::{Site, SiteId},
-};
+use super::{cookies, sensitive, site::Site};
 use crate::{
     field::{Timestamp, presence::Presence},
     key::{
@@ -46,7 +43,7 @@ pub struct Asking<'a> {
 pub struct Identity {
     /// The credentials that still count, beside those that the partition is made of.
     pub credentials: Credentials,
-    /// The member of the partition that asks; none if the route keeps nobody apart.
+    /// The member of the partition that asks; none if the route does not tell members apart.
     pub member: Option<Arc<Member>>,
     partition: Part,
     reach: Reach,
@@ -79,7 +76,7 @@ impl Identity {
         Ok(Self {
             credentials: credentials.with(findings.credentials()),
             is_selecting: route.rule.has_ttl() && findings.are_selecting(),
-            ..Self::nobody()
+            ..Self::anonymous()
         })
     }
 
@@ -90,7 +87,7 @@ impl Identity {
         Ok(Self {
             credentials: in_query(&site.credentials, &route.query, asking.query),
             is_selecting: route.rule.has_ttl() && findings.are_selecting(),
-            ..Self::nobody()
+            ..Self::anonymous()
         })
     }
 
@@ -127,7 +124,7 @@ impl Identity {
             member: Some(member),
             partition: part,
             is_selecting: findings.are_selecting() && (is_own || route.rule.has_ttl()),
-            ..Self::nobody()
+            ..Self::anonymous()
         })
     }
 
@@ -155,7 +152,7 @@ impl Identity {
     }
 
     /// Nobody in particular.
-    fn nobody() -> Self {
+    fn anonymous() -> Self {
         Self {
             credentials: Credentials::NONE,
             member: None,
@@ -208,8 +205,13 @@ fn exact_credentials(site: &Site, route: &Route, asking: &Asking<'_>) -> Vec<u8>
 }
 
 /// A member by the credentials that a login gives out, on whatever route: `Authorization`, fields and session
-/// cookies, or else the keys and tokens of the query. What is stored under them belongs to them, and a logout with them ends it.
+/// cookies. What is stored under them belongs to them, and a logout with them ends it.
 fn login(site: &Site, asking: &Asking<'_>) -> Member {
+    login_of(site, login_pieces(site, asking))
+}
+
+/// The credentials that a login gives out; if there are none, the keys and tokens of the query.
+pub fn login_pieces<'a>(site: &Site, asking: &Asking<'a>) -> Pieces<'a> {
     let (rules, headers) = (&site.credentials, asking.headers);
     let mut pieces = credential_fields(rules, headers, &[]);
     let is_session = |kind| matches!(kind, Some(CookieKind::Session | CookieKind::Token));
@@ -218,6 +220,11 @@ fn login(site: &Site, asking: &Asking<'_>) -> Member {
     if pieces.is_empty() {
         pieces.extend(credential_parameters(rules, asking.query));
     }
+    pieces
+}
+
+/// A member by these credentials.
+pub fn login_of(site: &Site, pieces: Pieces<'_>) -> Member {
     let digest = site.digests.key.digest(&written(pieces));
     Member {
         part: digest,
@@ -230,7 +237,7 @@ fn login(site: &Site, asking: &Asking<'_>) -> Member {
 }
 
 /// Names and values that say who asks.
-type Pieces<'a> = Vec<(&'a [u8], &'a [u8])>;
+pub type Pieces<'a> = Vec<(&'a [u8], &'a [u8])>;
 
 fn credential_fields<'a>(
     rules: &CredentialRules,
@@ -279,7 +286,7 @@ const WITH_LOGIN: Presence =
     Presence::AUTHORIZATION.with(Presence::IDENTITY).with(Presence::COOKIE);
 
 /// By whom purges select what a request changes on a route: the owner of the partition that it takes part in.
-/// None if the route keeps nobody apart, or if it is not known who asks; then it changes what all use.
+/// None if the route does not tell users apart, or if the user is unknown: then the write is for all.
 pub fn owner(site: &Site, route: &Route, asking: &Asking<'_>) -> Option<Arc<str>> {
     if !matches!(route.rule.partition, Partition::User | Partition::Claims(_)) {
         return None;
@@ -354,7 +361,7 @@ fn unambiguous_cookies(
     if !asking.presence.has(Presence::COOKIE) {
         return Ok(CookieFindings::default());
     }
-    let findings = read_cookies(site, route, asking.headers);
+    let findings = cookies::read(site, route, asking.headers);
     let counts = route.rule.has_ttl() || route.rule.partition.needs_identity();
     if findings.are_ambiguous(counts) { Err(Reason::AmbiguousCookie) } else { Ok(findings) }
 }
@@ -406,63 +413,4 @@ pub fn purge_query<'a>(site: &Site, route: &Route, query: Option<&'a str>) -> Op
 /// The rules by which cookies choose among the responses of a route, if they do.
 pub fn selecting_rules<'a>(site: &'a Site, route: &Route) -> Option<&'a CredentialRules> {
     route.rule.has_ttl().then_some(&site.credentials)
-}
-
-/// `Cookie` values that each thread remembers, and how long each may be: at most 2 MiB.
-const SLOTS: usize = 1024;
-const LONGEST: usize = 2048;
-
-/// What the cookies of a value came to under a configuration.
-struct Remembered {
-    site: SiteId,
-    value: Box<[u8]>,
-    findings: CookieFindings,
-}
-
-thread_local! {
-    static LATELY: RefCell<Vec<Option<Remembered>>> =
-        RefCell::new((0..SLOTS).map(|_| None).collect());
-}
-
-/// Reads the cookies of a request. Clients send the same ones over and over: what a value came to is
-/// remembered, which leaves a comparison of bytes.
-fn read_cookies(site: &Site, route: &Route, headers: &HeaderMap) -> CookieFindings {
-    let settled = &route.vary.cookies;
-    let mut lines = headers.get_all(header::COOKIE).iter();
-    match (lines.next(), lines.next()) {
-        (Some(line), None) if settled.is_empty() && line.len() <= LONGEST => {
-            remembered(site, line, || site.credentials.in_cookies(headers, settled))
-        }
-        (_, None) => site.credentials.in_cookies(headers, settled),
-        // HTTP/1.1 knows one line only: servers take the first, the last, or join them somehow.
-        (_, Some(_)) => CookieFindings::AMBIGUOUS,
-    }
-}
-
-fn remembered(
-    site: &Site,
-    line: &HeaderValue,
-    read: impl FnOnce() -> CookieFindings,
-) -> CookieFindings {
-    let value = line.as_bytes();
-    LATELY.with_borrow_mut(|slots| {
-        let Some(slot) = slots.get_mut(slot_of(value)) else { return read() };
-        if let Some(known) = slot
-            && known.site == site.id
-            && *known.value == *value
-        {
-            return known.findings;
-        }
-        let findings = read();
-        *slot = Some(Remembered { site: site.id, value: value.into(), findings });
-        findings
-    })
-}
-
-/// Values of different clients mostly differ in their length or in one of these bytes.
-fn slot_of(value: &[u8]) -> usize {
-    let step = (value.len() / 8).max(1);
-    let sample = value.iter().rev().step_by(step);
-    sample.fold(value.len(), |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte)))
-        % SLOTS
 }

@@ -1,9 +1,10 @@
 //! One request and what it takes to answer it: what is stored for it, who fetches the same, and the
 //! question that goes to the origin.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use http::{Method, Request, Uri, header, request::Parts};
+use tokio::time::timeout;
 
 use super::{
     Pipeline, Site,
@@ -40,6 +41,9 @@ use crate::{
 
 /// How often a request joins a fetch that turns out to bring another variant.
 const JOINS: usize = 3;
+
+/// How long a request waits for what the origin says to another one with the same credentials.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A request that the store may answer, or the origin.
 pub struct Inquiry<S> {
@@ -166,7 +170,9 @@ impl<S> Inquiry<S> {
 
     /// Whether it may change what is stored.
     pub fn is_unsafe(&self) -> bool {
-        invalidation::is_unsafe(&self.request.method, self.presence)
+        let method = &self.request.method;
+        invalidation::is_unsafe(method, self.presence)
+            || self.site.route(self.route).is_logout(method)
     }
 }
 
@@ -194,7 +200,8 @@ impl<S: Store> Inquiry<S> {
         weighed.rechecked(Recheck::alone())
     }
 
-    /// Whether a member's credentials have to be rechecked by this request; waits if another one does.
+    /// Whether a member's credentials have to be rechecked by this request; waits if another one does, but not
+    /// for long: the other may ask for what takes a minute, or never ends.
     async fn recheck(&self, member: &Member, target: &CacheKey) -> Option<Recheck> {
         let (accepted, users) = (&self.pipeline.accepted, &self.site.users);
         if accepted.is_denied(member, target, self.received.steady) {
@@ -215,7 +222,7 @@ impl<S: Store> Inquiry<S> {
                     return Some(Recheck::first(turn, standing, users.are_verified()));
                 }
                 Turn::Wait(mut first) if !has_waited => {
-                    let _ended = first.changed().await;
+                    let _ended_or_late = timeout(PATIENCE, first.changed()).await;
                     has_waited = true;
                 }
                 Turn::Wait(_) => return Some(Recheck::alone()),

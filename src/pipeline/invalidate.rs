@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use http::{HeaderMap, Method};
-use tokio::time::timeout;
+use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
 use super::{
-    Pipeline, accepted,
+    Pipeline,
     credentials::{self, Asking},
+    logout,
     receive::Ingress,
     sensitive,
     site::Site,
@@ -21,16 +22,17 @@ use crate::{
         invalidation::{self, Outcome},
         tag,
     },
-    purge::{Acknowledgement, Log, Receipt, Unavailable},
+    purge::{Acknowledgement, Log, Patience, Receipt, Unavailable},
     store::Store,
-    user::Member,
 };
 
 /// How long the answer to a write waits until its purge holds everywhere, once it is in the log. With all
-/// nodes well that takes a millisecond or two.
-const PATIENCE: Duration = Duration::from_millis(25);
+/// nodes well that takes a millisecond or two; nodes that are short of processors take longer, and the
+/// writer's next read may go to one of them.
+const PATIENCE: Patience =
+    Patience { live: Duration::from_millis(500), lost: Duration::from_millis(25) };
 
-/// How long it waits altogether: clients hardly notice that Redis hangs.
+/// How long it waits for the log itself: clients hardly notice that Redis hangs.
 const BOUND: Duration = Duration::from_millis(40);
 
 /// What became of the purge of a write.
@@ -62,17 +64,20 @@ pub fn selectors(
         Outcome::Unknown => Vec::new(),
     };
     let mut is_for_everyone = false;
-    if outcome.is_done(request) {
+    if outcome.invalidates_target() {
+        let is_done = outcome.is_done(request);
         let (path, query) = path_and_query(request.target);
         let readings = Readings::of(path);
         let writer = credentials::writer(site, asking);
         for route in site.routes.select_each(request.method, &ingress.host, &readings) {
-            let user = writer.as_deref().and_then(|writer| writer.user.as_deref());
-            tags.extend(route.tags_purged_by(&readings, query, user));
-            is_for_everyone |= route.writes_for_everyone;
-            if route.logs_out {
-                let ended = writer.as_deref().into_iter();
-                selectors.extend(ended.flat_map(|writer| logged_out(site, writer)));
+            // Whatever page it leads to: that of a login is what most lead to.
+            if route.is_logout(request.method) {
+                selectors.extend(logout::selectors(site, asking));
+            }
+            if is_done {
+                let user = writer.as_deref().and_then(|writer| writer.user.as_deref());
+                tags.extend(route.tags_purged_by(&readings, query, user));
+                is_for_everyone |= route.writes_for_everyone;
             }
         }
     }
@@ -112,15 +117,6 @@ fn url(
     })
 }
 
-/// All that belongs to a user, and what was noted of the token or session that was sent. A gateway names its
-/// user again after the next login, in the same words.
-fn logged_out(site: &Site, member: &Member) -> Vec<Selector> {
-    let owner = member.owner.as_ref().map(|owner| Selector::User(Box::from(&**owner)));
-    let ends = site.users.end_with_logout();
-    let credential = ends.then(|| Selector::Credential(accepted::credential(member).into()));
-    owner.into_iter().chain(credential).collect()
-}
-
 fn path_and_query(target: &str) -> (&str, Option<&str>) {
     match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
@@ -128,9 +124,9 @@ fn path_and_query(target: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Purges what a write has changed, in one record, and waits until that holds for the fleet; but no
-/// longer than 40 ms, and not at all while the log cannot be reached: the write is done, and its
-/// answer must go out.
+/// Purges what a write has changed, in one record, and waits until that holds for the fleet: 40 ms for the
+/// log and then half a second for nodes that are slow, but not for nodes that are gone, and not at all
+/// while the log cannot be reached: the write is done, and its answer must go out.
 ///
 /// On this node it holds before anything is waited for. What is not in the log when this returns, or
 /// when its caller goes away, gets there later.
@@ -153,7 +149,9 @@ pub async fn append<S: Store>(
         return None;
     }
     let purge = Purge { mode: Mode::Hard, selectors, source, reason: None, warm: false };
-    let mut appending = Box::pin(append_or_record(Arc::clone(&pipeline.log), purge.clone()));
+    let (entered, has_entered) = oneshot::channel();
+    let log = Arc::clone(&pipeline.log);
+    let mut appending = Box::pin(append_or_record(log, purge.clone(), entered));
     let appended = if let Some(appended) = (&mut appending).now_or_never() {
         Ok(appended)
     } else {
@@ -164,7 +162,7 @@ pub async fn append<S: Store>(
             log.fences().settle(pending);
             appended
         });
-        timeout(BOUND, settled).await.map(|ended| ended.unwrap_or(Err(Unavailable)))
+        waited(settled, has_entered).await
     };
     Some(match appended {
         Ok(Ok(receipt)) => {
@@ -172,8 +170,24 @@ pub async fn append<S: Store>(
             (Purged::Applied(receipt), if is_given { "applied" } else { "late" })
         }
         Ok(Err(Unavailable)) => (Purged::Here, "pending"),
-        Err(_) => (Purged::Here, "late"),
+        Err(Late) => (Purged::Here, "late"),
     })
+}
+
+/// The log does not say in time what became of a purge.
+struct Late;
+
+/// Waits for the log, and once the purge is in it for the nodes.
+async fn waited(
+    mut settled: JoinHandle<Result<Receipt, Unavailable>>,
+    mut has_entered: oneshot::Receiver<()>,
+) -> Result<Result<Receipt, Unavailable>, Late> {
+    let ended = match timeout(BOUND, &mut settled).await {
+        Ok(ended) => ended,
+        Err(_) if has_entered.try_recv().is_ok() => settled.await,
+        Err(_) => return Err(Late),
+    };
+    Ok(ended.unwrap_or(Err(Unavailable)))
 }
 
 /// Counts a purge that is written together with another.
@@ -182,8 +196,12 @@ pub fn count_merged<S>(pipeline: &Pipeline<S>) {
 }
 
 /// Appends a purge; where that fails, it holds on this node and waits for the log.
-async fn append_or_record(log: Arc<Log>, purge: Purge) -> Result<Receipt, Unavailable> {
-    let appended = log.append(purge.clone(), PATIENCE).await;
+async fn append_or_record(
+    log: Arc<Log>,
+    purge: Purge,
+    entered: oneshot::Sender<()>,
+) -> Result<Receipt, Unavailable> {
+    let appended = log.append_saying(purge.clone(), PATIENCE, entered).await;
     if appended.is_err() {
         log.record(purge);
     }

@@ -23,6 +23,7 @@ mod backoff;
 mod body;
 mod clock;
 mod collapse;
+mod cookies;
 mod credentials;
 mod current;
 mod deliver;
@@ -32,9 +33,11 @@ mod fetch;
 mod fill;
 mod finish;
 mod heads;
+mod identify;
 mod inquiry;
 mod invalidate;
 mod landing;
+mod logout;
 mod lookup;
 mod part;
 mod pass;
@@ -46,7 +49,6 @@ mod site;
 mod uncacheable;
 mod unknown;
 mod verdict;
-mod visitor;
 mod warmer;
 mod write;
 mod write_through;
@@ -368,7 +370,7 @@ impl<S: Store> Context<S> {
         if need.stored.as_ref().is_none_or(is_for_origin)
             && let Some(told) = self.passes(&lookup, &need, told)
         {
-            return self.pass(body, told, Some(&lookup)).boxed().await;
+            return self.pass(body, told, Some((&lookup, &need))).boxed().await;
         }
         if !need.may_be_shared(&lookup, self.inquiry.rule()) {
             let fetched = self.inquiry.question(&lookup, need).run(None).boxed().await;

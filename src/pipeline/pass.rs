@@ -10,7 +10,7 @@ use super::{
     credentials::{self, Identity},
     deliver::Told,
     fetch,
-    inquiry::Inquiry,
+    inquiry::{Inquiry, Need},
     receive::Lookup,
 };
 use crate::{
@@ -33,14 +33,14 @@ impl<S: Store> Context<S> {
         mut self,
         body: Incoming,
         mut told: Told,
-        lookup: Option<&Lookup>,
+        lookup: Option<(&Lookup, &Need)>,
     ) -> Response<Body> {
         if self.inquiry.is_unsafe() {
             return self.write(body, told).await;
         }
         let upgrade = self.upgrade.take();
         let Inquiry { pipeline, site, connection, .. } = &self.inquiry;
-        let forwarded = self.inquiry.forwarded(body, lookup.map(|lookup| &lookup.target));
+        let forwarded = self.inquiry.forwarded(body, lookup.map(|(lookup, _)| &lookup.target));
         let asked = (pipeline.log.fences().stamp(), pipeline.clock.steady());
         let sent = fetch::send(pipeline, site, forwarded, Some(&connection.interim)).await;
         let mut response = match sent {
@@ -48,10 +48,10 @@ impl<S: Store> Context<S> {
             Err(unanswered) => return self.answer_failure(&unanswered.error, told),
         };
         told.origin_status = Some(response.status());
-        if let Some(lookup) = lookup {
+        if let Some((lookup, need)) = lookup {
             let route = site.route(self.inquiry.route);
             credentials::make_answer_anonymous(route, response.headers_mut());
-            self.inquiry.heed(lookup, response.status(), asked).await;
+            self.inquiry.heed((lookup, need), response.status(), asked).await;
         } else if response.status() == StatusCode::UNAUTHORIZED {
             Box::pin(self.inquiry.heed_refusal()).await;
         }
@@ -73,14 +73,19 @@ impl<S: Store> Inquiry<S> {
     }
 
     /// Heeds what the origin says about the credentials of a member.
-    async fn heed(&self, lookup: &Lookup, status: StatusCode, asked: (Stamp, Timestamp)) {
+    async fn heed(
+        &self,
+        (lookup, need): (&Lookup, &Need),
+        status: StatusCode,
+        asked: (Stamp, Timestamp),
+    ) {
         let Some(member) = lookup.member.as_deref() else { return };
         let Self { pipeline, site, route, .. } = self;
         let subject = Subject {
             member,
             route: site.route_name(*route),
             target: &lookup.target,
-            is_stored: true,
+            is_stored: need.stored.is_some(),
             are_verified: site.users.are_verified(),
             recheck: site.users.recheck(),
         };
@@ -101,7 +106,7 @@ impl<S: Store> Inquiry<S> {
             return;
         };
         let who = (&*member, &*route.name, site.users.are_verified());
-        accepted::heed_refusal(pipeline, who, pipeline.clock.steady()).await;
+        accepted::heed_refusal(pipeline, who).await;
     }
 
     /// Has fetched what its route says is asked for next. Returns what became of that, if the client asks to

@@ -25,7 +25,10 @@ pub use recent::{Heard, Records};
 use redis::Redis;
 pub use retention::Retention;
 pub use rise::Rise;
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{
+    runtime::Handle,
+    sync::{oneshot, watch},
+};
 
 use crate::{
     fence::{Fence, Purge, Record},
@@ -52,6 +55,45 @@ pub struct Holding(Held);
 enum Held {
     Alone(Role),
     Lent(redis::Holding),
+}
+
+/// How long an append waits for the other nodes to apply its purge.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For nodes with a lease: they apply it in a moment, or their lease ends.
+    pub live: Duration,
+    /// For nodes without: nothing is heard of them, and they stop using older responses by themselves.
+    pub lost: Duration,
+}
+
+impl From<Duration> for Patience {
+    fn from(patience: Duration) -> Self {
+        Self { live: patience, lost: patience }
+    }
+}
+
+impl Patience {
+    /// No time is too long.
+    const LONGEST: Duration = Duration::from_hours(24);
+
+    fn beginning(self, now: Instant) -> Deadlines {
+        let [live, lost] = [self.live, self.lost].map(|time| now + time.min(Self::LONGEST));
+        Deadlines { live, lost }
+    }
+}
+
+/// Until when an append waits.
+#[derive(Debug, Clone, Copy)]
+struct Deadlines {
+    live: Instant,
+    lost: Instant,
+}
+
+impl Deadlines {
+    /// The one that counts while a node with a lease has yet to apply the purge, or no longer.
+    fn of(self, awaits_live: bool) -> Instant {
+        if awaits_live { self.live } else { self.lost }
+    }
 }
 
 enum Backend {
@@ -138,11 +180,26 @@ impl Log {
     ///
     /// Fails at once on a node that does not hear the log, and after two seconds where Redis does not
     /// answer.
-    pub async fn append(&self, purge: Purge, patience: Duration) -> Result<Receipt, Unavailable> {
+    pub async fn append(
+        &self,
+        purge: Purge,
+        patience: impl Into<Patience>,
+    ) -> Result<Receipt, Unavailable> {
+        let (entered, _) = oneshot::channel();
+        self.append_saying(purge, patience.into(), entered).await
+    }
+
+    /// The same, and says when the purge is in the log and applied on this node.
+    pub async fn append_saying(
+        &self,
+        purge: Purge,
+        patience: Patience,
+        entered: oneshot::Sender<()>,
+    ) -> Result<Receipt, Unavailable> {
         match &self.backend {
             Backend::Memory(memory) => Ok(self.append_here(memory, purge)),
             // Boxed: it is rare, and its states would make those of every caller deep.
-            Backend::Redis(redis) => Box::pin(redis.append(&purge, deadline(patience))).await,
+            Backend::Redis(redis) => Box::pin(redis.append(&purge, patience, entered)).await,
         }
     }
 
@@ -161,7 +218,7 @@ impl Log {
                 Ok(once)
             }
             Backend::Redis(redis) => {
-                Box::pin(redis.append_once(&purge, key, deadline(patience))).await
+                Box::pin(redis.append_once(&purge, key, patience.into())).await
             }
         }
     }
@@ -328,12 +385,6 @@ impl Holding {
             Held::Lent(holding) => holding.is_held(),
         }
     }
-}
-
-/// That long from now; no time is too long.
-fn deadline(patience: Duration) -> Instant {
-    const LONGEST: Duration = Duration::from_hours(24);
-    Instant::now() + patience.min(LONGEST)
 }
 
 /// A number that nobody else draws.

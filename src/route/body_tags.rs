@@ -54,11 +54,6 @@ impl BodyTemplate {
         parts.collect()
     }
 
-    /// Whether it is made of the user's name.
-    pub(super) fn names_user(&self) -> bool {
-        self.0.contains(&BodyPart::Request(Part::User))
-    }
-
     /// Adds its tags: one for each combination of the values that the placeholders yield, none where
     /// one of them yields nothing. May add one twice.
     pub fn render(

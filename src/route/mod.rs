@@ -13,7 +13,7 @@ pub mod target;
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
@@ -27,7 +27,7 @@ pub use target::{TargetError, TargetTemplate};
 
 use crate::{
     key::target::{Form, QueryRule, Readings, normal_path},
-    policy::Rule,
+    policy::{Rule, invalidation::is_unsafe_method},
 };
 use body_tags::Exchange;
 use tags::Values;
@@ -142,9 +142,11 @@ impl Route {
         self.rendered(&self.purged_on_write, path, (query, user))
     }
 
-    /// Whether a write has to prove which user it is from, for the tags that it purges.
-    pub fn names_user_on_write(&self) -> bool {
-        self.purged_on_write.iter().any(TagTemplate::names_user)
+    /// Whether a request with this method, once it succeeds, ends the login that it came with: one that changes
+    /// something, or one with a method that the pattern names.
+    pub fn is_logout(&self, method: &Method) -> bool {
+        let is_named = || self.pattern.as_ref().is_some_and(|it| it.methods().contains(method));
+        self.logs_out && (is_unsafe_method(method) || is_named())
     }
 
     fn rendered(

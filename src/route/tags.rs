@@ -121,14 +121,6 @@ impl Tag {
         TagTemplate::of(&pieces, names).map(Self::OfRequest)
     }
 
-    /// Whether it is made of the user's name.
-    pub fn names_user(&self) -> bool {
-        match self {
-            Self::OfRequest(template) => template.names_user(),
-            Self::OfBody(template) => template.names_user(),
-        }
-    }
-
     /// The query parameters that it is made of.
     pub fn parameters(&self) -> Vec<&str> {
         match self {
@@ -146,11 +138,6 @@ impl TagTemplate {
 
     fn of(pieces: &[Piece<'_>], names: Names<'_>) -> Result<Self, TagError> {
         pieces.iter().map(|piece| Part::of(piece, names)).collect::<Result<_, _>>().map(Self)
-    }
-
-    /// Whether it is made of the user's name.
-    pub fn names_user(&self) -> bool {
-        self.0.contains(&Part::User)
     }
 
     /// Adds its tags for a request, leaving out those that are there already.
@@ -358,7 +345,6 @@ mod tests {
         let pattern = Pattern::parse("/api/**").unwrap();
         let names = Names { pattern: &pattern, users: UserNames::Known };
         let template = TagTemplate::parse("stocks:{user}", names).unwrap();
-        assert!(template.names_user());
         let tags = |user| {
             let mut tags = Vec::new();
             let values = Values { params: Params::default(), query: None, user };
@@ -377,7 +363,7 @@ mod tests {
         let params = pattern.params((Form::Sent, "/users/7")).unwrap();
         let mut tags = Vec::new();
         template.render(&Values { params, query: None, user: Some("42") }, &mut tags);
-        assert_eq!((tags, template.names_user()), (vec!["7".to_owned()], false));
+        assert_eq!(tags, ["7"]);
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl Asked<'_> {
         self.uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "site_data=cache"))
     }
 
-    /// Answers a request of this user, or of one who is not known.
+    /// Answers a request of this user, or of an unknown one.
     pub(super) async fn answer(
         &self,
         user: Result<Arc<Member>, Reason>,
@@ -166,7 +166,7 @@ impl Clearing {
 }
 
 impl Turn {
-    /// Whether somebody uses it, or its interval is not over.
+    /// Whether a request uses it, or its interval is not over.
     fn is_running(&self, now: Instant) -> bool {
         match self.0.try_lock() {
             Ok(last) => last.as_ref().is_some_and(|(began, _)| now < *began + INTERVAL),

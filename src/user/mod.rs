@@ -24,6 +24,7 @@ use crate::{
     policy::{Partition, Reason},
 };
 use gateway::Gateway;
+use remembered::Verified;
 use tokens::{Roles, Tokens};
 
 pub use crate::origin::source::Source;
@@ -114,17 +115,37 @@ impl Users {
         (headers, peer): (&HeaderMap, Option<IpAddr>),
         now: Timestamp,
     ) -> Result<Arc<Member>, Refusal> {
-        let roles = Roles { digests: &self.digests, partitions: &self.partitions };
-        let verified = match &self.proven {
-            Proven::Nothing => return Err(Refusal::NoToken),
-            Proven::Token(tokens) => tokens.verified(headers, roles, now)?,
-            Proven::Gateway(gateway) => gateway.verified(headers, peer, roles)?,
-        };
+        let verified = self.verified(headers, peer, now)?;
         let place = self.partitions.iter().position(|known| known == partition);
         match place.and_then(|place| verified.members.get(place)) {
             Some(Ok(member)) => Ok(Arc::clone(member)),
             Some(Err(refusal)) => Err(*refusal),
             None => Err(Refusal::NoClaim),
+        }
+    }
+
+    /// Returns who asks, as a member of any partition that its claims suffice for: what a token is known by is
+    /// the same in all of them.
+    pub fn identify_loosely(
+        &self,
+        (headers, peer): (&HeaderMap, Option<IpAddr>),
+        now: Timestamp,
+    ) -> Option<Arc<Member>> {
+        let verified = self.verified(headers, peer, now).ok()?;
+        verified.members.iter().flatten().next().cloned()
+    }
+
+    fn verified(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<Arc<Verified>, Refusal> {
+        let roles = Roles { digests: &self.digests, partitions: &self.partitions };
+        match &self.proven {
+            Proven::Nothing => Err(Refusal::NoToken),
+            Proven::Token(tokens) => tokens.verified(headers, roles, now),
+            Proven::Gateway(gateway) => gateway.verified(headers, peer, roles),
         }
     }
 
@@ -178,6 +199,11 @@ impl Users {
         }
     }
 
+    /// Returns whether [`Self::settle_fields`] removes this field from requests of this peer.
+    pub fn removes(&self, field: &HeaderName, peer: Option<IpAddr>) -> bool {
+        matches!(&self.proven, Proven::Gateway(gateway) if gateway.removes(field, peer))
+    }
+
     /// How long credentials count as accepted after the origin last accepted them.
     pub fn recheck(&self) -> Duration {
         self.recheck
@@ -188,8 +214,10 @@ impl Users {
         self.digests.digest(bytes)
     }
 
-    /// The owner by which purges select what belongs to a user, by issuer and claim alone.
+    /// The owner by which purges select what belongs to a user, by issuer and claim alone; by the claim alone
+    /// where the configuration names no issuer.
     pub fn owner(&self, issuer: &str, claim: &str) -> Arc<str> {
+        let issuer = if self.issuers().is_empty() { "" } else { issuer };
         member::owner(&self.digests, member::USER, [issuer.as_bytes(), claim.as_bytes()])
     }
 }

@@ -6,7 +6,7 @@ use super::{Proven, Users};
 
 impl Users {
     /// Returns the owners by which purges select what belongs to a user: under this issuer, or else under
-    /// each that the configuration names. If it names none, as of a user without an issuer.
+    /// each that the configuration names. If it names none, issuers make no difference.
     pub fn owners(&self, issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
         match (issuer, self.issuers()) {
             (Some(issuer), _) => vec![self.owner(issuer, claim)],
@@ -16,7 +16,7 @@ impl Users {
     }
 
     /// The issuers that the configuration names.
-    fn issuers(&self) -> &[Box<str>] {
+    pub(super) fn issuers(&self) -> &[Box<str>] {
         match &self.proven {
             Proven::Token(tokens) => tokens.issuers(),
             Proven::Nothing | Proven::Gateway(_) => &[],

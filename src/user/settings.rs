@@ -43,7 +43,7 @@ pub struct TokenRules {
 /// Where a request carries its token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Carrier {
-    /// In this field: `Authorization` with the scheme `Bearer`, or another one with the token alone.
+    /// In this field: behind `Bearer` in `Authorization`, with or without it in others.
     Field(HeaderName),
     /// In the cookie of this name.
     Cookie(Box<str>),

@@ -253,9 +253,11 @@ impl Claimant<'_> {
         }))
     }
 
-    /// The owner goes by texts alone, as purges do: `42` is the owner of a number and of a text.
+    /// The owner goes by texts alone, as purges do: `42` is the owner of a number and of a text. Where the
+    /// operator names no issuer, purges know none.
     fn owner(&self, kind: &[u8], named: &[(&str, Scalar)]) -> Arc<str> {
-        let issuer = [self.issuer.as_bytes()];
+        let is_known = !self.rules.issuers.is_empty();
+        let issuer = [if is_known { self.issuer.as_bytes() } else { b"" }];
         let values = named.iter().flat_map(|(name, value)| {
             let name = (kind == member::CLAIM).then_some(name.as_bytes());
             name.into_iter().chain([value.text().as_bytes()])

@@ -65,7 +65,7 @@ fn a_valid_file_shows_its_routes() {
     checkout   /api/checkout/**             not cached  -         -                       -               -
     unmatched  (anything else)              -           origin    -                       10m             -
 
-    A ttl is for requests without credentials and unknown cookies; responses to others are shared as far as the origin says so: docs/credentials.md
+    Without a partition, a ttl is for requests that carry neither credentials nor unknown cookies; responses to others are shared as far as the origin says so: docs/credentials.md
 
     proxy.toml: valid, 3 routes, 0 warnings
     ");
@@ -95,7 +95,7 @@ ttl = { "404" = "10s" }
     graph      /graph           200 1m, 203 1m, 204 1m, 404 10s  origin    -                       -               query without nocache; bypass by query nocache=true; a bypass refreshes; not stored with $.errors[0]; clients no-cache
     unmatched  (anything else)  -                                origin    -                       -               query without nocache; bypass by query nocache=true; a bypass refreshes
 
-    A ttl is for requests without credentials and unknown cookies; responses to others are shared as far as the origin says so: docs/credentials.md
+    Without a partition, a ttl is for requests that carry neither credentials nor unknown cookies; responses to others are shared as far as the origin says so: docs/credentials.md
 
     proxy.toml: valid, 1 route, 0 warnings
     ");

@@ -226,3 +226,50 @@ async fn explain_asks_the_file_or_the_node() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_explanation_says_why_no_user_is_known() {
+    within(async {
+        let file = |user: &str| {
+            format!(
+                "origin = \"http://o\"\n{user}\n[[route]]\nname = \"a\"\nmatch = \"/**\"\npartition = \"user\"\nttl = \"1m\"\n"
+            )
+        };
+        let gateway = file("[user]\nheader = { name = \"x-user-id\", from = \"10.0.0.1\" }");
+        let directory = directory(&[("gateway.toml", &gateway), ("exact.toml", &file(""))]);
+        for (name, header, expected) in [
+            ("gateway.toml", "x-user-id: 7", "only a gateway in `user.header.from` may say this"),
+            ("gateway.toml", "x-user-id: 7", "say `--from`"),
+            ("exact.toml", "cookie: lang=de", "unknown: none of the above says who asks for sure"),
+            ("exact.toml", "cookie: lang=de", "send a session cookie or a key"),
+        ] {
+            let line = ["explain", "GET", "/a", "--config", name, "-H", header];
+            let (code, said) = larder(directory.path(), &line, &[]).await;
+            assert!(code == 0 && said.contains(expected), "{expected}: {said}");
+        }
+        let line = ["explain", "GET", "/a", "--config", "exact.toml", "-H", "cookie: sessionid=1"];
+        let (_, said) = larder(directory.path(), &line, &[]).await;
+        assert!(said.contains("these exact credentials") && !said.contains("--user"), "{said}");
+    })
+    .await;
+}
+
+#[test]
+fn a_reader_that_goes_is_no_error() {
+    let directory = directory(&[("proxy.toml", "origin = \"http://o\"\n")]);
+    for line in [&["check"][..], &["explain", "GET", "/a"], &["explain", "GET", "/a", "--json"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+        command.env_remove("LARDER_CONFIG").env_remove("LARDER_ADMIN");
+        let output = command
+            .args(line)
+            .current_dir(directory.path())
+            .stdout(writer)
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .and_then(std::process::Child::wait_with_output)
+            .unwrap();
+        assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()), "{line:?}");
+    }
+}

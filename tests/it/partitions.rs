@@ -609,6 +609,234 @@ async fn what_one_node_knows_of_credentials_the_others_need_not_ask() {
 }
 
 #[tokio::test]
+async fn each_refusal_ends_what_was_accepted_since_the_one_before() {
+    within(async {
+        let origin = Scripted::start(|asked| match &*asked.target {
+            "/a" => Said::status(401, "no"),
+            _ => stamped(asked),
+        })
+        .await;
+        let toml = by_token("user").replace("\"/**\"", "\"/a\"");
+        let other = "[[route]]\nname = \"b\"\nmatch = \"/b\"\nttl = \"1h\"\npartition = \"user\"";
+        let proxy = Proxy::with(&origin.url(), &format!("{toml}\n{other}"));
+        let zoe = bearer("zoe", "r");
+        let get =
+            async |target: &str| outcome(&proxy.get_with(target, &[("authorization", &zoe)]).await);
+        get("/b").await;
+        for _ in 0..2 {
+            assert_eq!(get("/b").await, "HIT -");
+            get("/a").await;
+            assert_eq!(get("/b").await, "EXPIRED recheck");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_logout_ends_a_token_that_names_no_user() {
+    within(async {
+        let origin = Scripted::start(stamped).await;
+        let toml = by_token("claim:firm")
+            + "\n[[route]]\nname = \"out\"\nmatch = \"POST /logout\"\non_success = { logout = true }";
+        let toml = toml.replace("match = \"/**\"", "match = \"GET /**\"");
+        let proxy = Proxy::with(&origin.url(), &toml);
+        let token = bearer_of(&json!({ "firm": "z", "iss": "i", "exp": now() + 600 }));
+        let get = async || outcome(&proxy.get_with("/a", &[("authorization", &token)]).await);
+        get().await;
+        assert_eq!(get().await, "HIT -");
+        proxy.ask("POST", "/logout", &[("authorization", &token)]).await;
+        assert_eq!(get().await, "EXPIRED recheck");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_logout_ends_a_session_that_is_sent_beside_others_only_there() {
+    within(async {
+        let origin = Scripted::start(stamped).await;
+        let toml = format!(
+            "[[route]]\nname = \"out\"\nmatch = \"POST /logout\"\non_success = {{ logout = true }}\n{EXACT}"
+        );
+        let proxy = Proxy::with(&origin.url(), &toml);
+        let get = async || outcome(&proxy.get_with("/a", &[("cookie", "session=1")]).await);
+        get().await;
+        assert_eq!(get().await, "HIT -");
+        let both = [("cookie", "session=1; refresh_token=2")];
+        proxy.ask("POST", "/logout", &both).await;
+        assert_eq!(get().await, "MISS purged");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stranger_who_asks_for_what_is_not_there_writes_nothing_to_the_log() {
+    within(async {
+        let origin = Scripted::always(Said::status(404, "no")).await;
+        let proxy = Proxy::with(&origin.url(), EXACT);
+        for number in 0..5 {
+            let fields = [("authorization", "Bearer x"), ("range", "bytes=0-1")];
+            proxy.get_with(&format!("/r{number}"), &fields).await;
+            proxy.ask("HEAD", &format!("/h{number}"), &token("Bearer x")).await;
+            proxy.get_with(&format!("/g{number}"), &token("Bearer x")).await;
+        }
+        let purges = proxy.admin("/v1/purges").await.body;
+        assert!(!purges.contains("refusal"), "{purges}");
+        assert_eq!(proxy.metric("larder_purge_records_total", "").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_purge_of_a_user_selects_it_under_every_issuer_where_none_is_named() {
+    within(async {
+        let origin = Scripted::start(stamped).await;
+        let toml =
+            format!("admin.token = \"admin\"\n{}", by_token("user").replace(", iss = \"i\"", ""));
+        let proxy = Proxy::with(&origin.url(), &toml);
+        let token = bearer_of(&json!({ "sub": "zoe", "iss": "https://i", "exp": now() + 600 }));
+        let get = async || outcome(&proxy.get_with("/a", &[("authorization", &token)]).await);
+        get().await;
+        assert_eq!(get().await, "HIT -");
+        let body = "{\"user\":\"zoe\"}";
+        let mut admin = super::support::wire::Wire::connect(proxy.admin_address()).await;
+        let fields = [("content-type", "application/json"), ("authorization", "Bearer admin")];
+        let reply = admin
+            .exchange(super::support::proxy::sending("POST", "/v1/purge", &fields, body))
+            .await;
+        assert_eq!(reply.status(), 200, "{}", reply.body);
+        assert_eq!(get().await, "MISS purged");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_end_beyond_all_time_is_no_end() {
+    within(async {
+        let redis = Redis::start().await;
+        let origin = Scripted::start(stamped).await;
+        let toml = format!("store.redis = \"{}\"\n{}", redis.url(), by_token("user"));
+        let fleet = Fleet::start(2, &origin.url(), &toml).await;
+        fleet.ready(&redis).await;
+        for end in [u64::MAX, u64::MAX / 1000, 1 << 62, 253_402_300_800] {
+            let token = bearer_until("zoe", "r", end);
+            let fields = [("authorization", &*token)];
+            for node in [0, 1] {
+                fleet.send(node, ("GET", "/a"), &fields).await;
+                assert_eq!(outcome(&fleet.send(node, ("GET", "/a"), &fields).await), "HIT -");
+                assert_eq!(fleet.send(node, ("GET", "/404"), &fields).await.status(), 200);
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_second_spelling_of_the_field_of_a_token_is_a_second_credential() {
+    within(async {
+        let origin = Scripted::start(|asked| {
+            let of = |name| asked.header(name).unwrap_or("-").to_owned();
+            Said::ok(of("x-acme-ident") + &of("x_acme_ident"))
+        })
+        .await;
+        let toml = by_token("user").replace("jwt = { ", "jwt = { header = \"x-acme-ident\", ");
+        let proxy = Proxy::with(&origin.url(), &toml);
+        let [zoe, bob] = [bearer("zoe", "r"), bearer("bob", "r")];
+        let reply = proxy.get_with("/a", &[("x-acme-ident", &zoe), ("x_acme_ident", &bob)]).await;
+        let seen = origin.last();
+        assert!(
+            seen.header("x_acme_ident").is_none() || outcome(&reply).starts_with("BYPASS"),
+            "{}",
+            outcome(&reply)
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_request_that_does_not_end_holds_up_no_others_with_its_credentials() {
+    within(async {
+        let gate = Gate::closed();
+        let behind = gate.clone();
+        let origin = Scripted::start(move |asked| match &*asked.target {
+            "/endless" => stamped(asked).after(&behind),
+            _ => stamped(asked),
+        })
+        .await;
+        let proxy = Proxy::with(&origin.url(), EXACT);
+        let mut first = proxy.connect().await;
+        first.write(request("GET", "/endless", &token("Bearer zoe"))).await;
+        origin.asked_for(1).await;
+        assert_eq!(outcome(&proxy.get_with("/a", &token("Bearer zoe")).await), "MISS cold");
+        assert_eq!(outcome(&proxy.get_with("/a", &token("Bearer zoe")).await), "HIT -");
+        gate.open();
+        first.read_reply().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_resource_for_everyone_is_asked_for_without_the_field_of_the_token() {
+    within(async {
+        let origin = Scripted::start(|asked| {
+            let of = |name| asked.header(name).unwrap_or("-").to_owned();
+            Said::ok(of("x-acme-ident") + &of("x_acme_ident") + &of("cookie"))
+        })
+        .await;
+        for carrier in ["header = \"x-acme-ident\"", "cookie = \"acme\""] {
+            let toml = by_token("everyone").replace("jwt = { ", &format!("jwt = {{ {carrier}, "));
+            let proxy = Proxy::with(&origin.url(), &toml);
+            let fields =
+                [("x-acme-ident", "a.b.c"), ("x_acme_ident", "a.b.c"), ("cookie", "acme=a.b.c")];
+            let reply = proxy
+                .get_with("/a", if carrier.starts_with('h') { &fields } else { &fields[2..] })
+                .await;
+            assert_eq!(reply.body, "---");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_logout_counts_whatever_page_it_leads_to_and_whatever_its_method() {
+    within(async {
+        let origin = Scripted::start(|asked| match &*asked.target {
+            "/logout" => Said::status(302, "").with("location", "/login"),
+            _ => stamped(asked),
+        })
+        .await;
+        for (method, named) in [("POST", ""), ("POST", "POST "), ("GET", "GET|POST ")] {
+            let toml = format!(
+                "[[route]]\nname = \"out\"\nmatch = \"{named}/logout\"\nttl = \"1h\"\non_success = {{ logout = true }}\n{EXACT}"
+            );
+            let proxy = Proxy::with(&origin.url(), &toml);
+            let get = async || outcome(&proxy.get_with("/a", &token("Bearer zoe")).await);
+            get().await;
+            assert_eq!(get().await, "HIT -");
+            assert_eq!(proxy.ask(method, "/logout", &token("Bearer zoe")).await.status(), 302);
+            assert_eq!(get().await, "MISS purged", "{named}{method}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_a_method_that_is_named_makes_a_safe_request_a_logout() {
+    within(async {
+        let origin = Scripted::start(stamped).await;
+        let toml = format!(
+            "[[route]]\nname = \"session\"\nmatch = \"/session\"\nttl = \"1h\"\npartition = \"user\"\non_success = {{ logout = true }}\n{EXACT}"
+        );
+        let proxy = Proxy::with(&origin.url(), &toml);
+        let get = async |target: &str| outcome(&proxy.get_with(target, &token("Bearer zoe")).await);
+        get("/a").await;
+        get("/session").await;
+        assert_eq!(get("/session").await, "HIT -");
+        assert_eq!(get("/a").await, "HIT -");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_key_in_the_query_separates_what_is_for_everyone() {
     within(async {
         let origin = Scripted::start(|asked| Said::ok(&asked.target)).await;

@@ -46,7 +46,6 @@ fn compiled<'a>(section: &RouteSection, routes: &'a RouteTable) -> Option<&'a Ro
 /// Responses to writes are not stored: what a route says about stored ones has no effect if it has no reads.
 fn warn_about_writes_only(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
     let methods = route.pattern.as_ref().map(Pattern::methods).unwrap_or_default();
-    let is_read = |method: &Method| matches!(method.as_str(), "GET" | "HEAD" | "QUERY");
     if methods.is_empty() || methods.iter().any(is_read) {
         return;
     }
@@ -65,6 +64,10 @@ fn warn_about_writes_only(section: &RouteSection, route: &Route, problems: &mut 
                 .help("let `match` name GET, or no method, for responses that are stored"),
         );
     }
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(method.as_str(), "GET" | "HEAD" | "QUERY")
 }
 
 fn warn_about_partition(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {

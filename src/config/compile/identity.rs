@@ -124,7 +124,8 @@ fn keys(table: &At<JwtTable>, problems: &mut Problems<'_>) -> Option<KeySource> 
             let message = "`user.jwt` has nothing to verify tokens with";
             problems.push(
                 Finding::error(Some(table.span.clone()), message)
-                    .help("give `secret`, `public_key` or `jwks`"),
+                    .help("give `secret`, `public_key` or `jwks`")
+                    .doubtful(),
             );
             return None;
         }
@@ -215,12 +216,26 @@ fn gateway(
     let name = problems.read(table.name.as_ref()?, field)?;
     let from = problems.each(table.from.as_ref(), value::network);
     if from.is_empty() {
-        let message = "`user.header` has no `from`: the addresses whose word counts";
+        let message = "`user.header` has no `from`: the addresses of the gateway";
         problems.push(Finding::error(Some(table.span.clone()), message).doubtful());
         return None;
     }
+    for text in table.from.iter().flat_map(|texts| texts.iter()) {
+        warn_about_everyone(text, problems);
+    }
     let narrows = problems.each(narrows, field);
     Some(GatewayRules { name, from: from.into(), narrows: narrows.into() })
+}
+
+/// Warns about a network that holds every address: any client could name any user.
+fn warn_about_everyone(text: &Text, problems: &mut Problems<'_>) {
+    if value::network(text).is_ok_and(|network| network.prefix_len() == 0) {
+        let message = "any client can claim to be any user: this network holds every address";
+        problems.push(
+            Finding::warning(text.span.clone(), message)
+                .help("list the address of the gateway alone"),
+        );
+    }
 }
 
 /// Checks that routes which keep users apart can tell who asks, and keep their responses from others.

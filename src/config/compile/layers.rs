@@ -17,6 +17,7 @@ use crate::{
             TtlValue, VaryTable,
         },
         report::Finding,
+        suggest::{did_you_mean, nearest},
     },
     key::target::QueryRule,
     policy::{ClientCacheControl, Partition, Rule, Ttl, TtlFrom},
@@ -155,9 +156,14 @@ impl<'a> Layer<'a> {
 }
 
 fn partition(text: &Text, problems: &mut Problems<'_>) -> Option<Partition> {
-    let message =
-        "this is `everyone`, `user`, `authenticated`, or names claims, as in `claim:tenant`";
-    problems.read(text, |text| Partition::parse(text).ok_or(message))
+    let partition = Partition::parse(text);
+    if partition.is_none() {
+        let message =
+            "expected `everyone`, `authenticated`, `user`, or claims as in `claim:tenant`";
+        let help = did_you_mean(nearest(text, ["everyone", "authenticated", "user"]));
+        problems.push(Finding::error(Some(text.span.clone()), message).maybe_help(help));
+    }
+    partition
 }
 
 fn ttl_from(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<TtlFrom> {

@@ -98,7 +98,7 @@ fn route(
     users: UserNames,
     problems: &mut Problems<'_>,
 ) -> Option<Route> {
-    let rule = layer.rule();
+    let mut rule = layer.rule();
     warn_about_ttl_from(section, &rule, problems);
     let query = layer.query.unwrap_or_default();
     let bypass = layer.bypass.map(|bypass| {
@@ -112,6 +112,9 @@ fn route(
     let on_write = section.on_write.as_ref().and_then(|table| table.purge.as_ref());
     let purged_on_write = purged(on_write, names, problems);
     warn_about_writes(section, &pattern, problems);
+    let logs_out = section.on_success.as_ref().and_then(|table| table.logout) == Some(true);
+    // A logout that the store answers is none.
+    rule.cache &= !(logs_out && pattern.methods().iter().any(|it| !is_unsafe_method(it)));
     let on_success = section.on_success.as_ref().and_then(|table| table.warm.as_ref());
     let warm_on_success = targets(on_success, &pattern, problems);
     Some(Route {
@@ -127,7 +130,7 @@ fn route(
         purged_on_write,
         writes_for_everyone: section.on_write.as_ref().and_then(|table| table.everyone)
             == Some(true),
-        logs_out: section.on_success.as_ref().and_then(|table| table.logout) == Some(true),
+        logs_out,
         client_cache: layer.client_cache,
         warm_on_success,
     })

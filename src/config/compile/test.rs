@@ -142,15 +142,7 @@ fn expectations(
     }
     expected.extend(section.outcome.as_ref().and_then(|text| outcome(section, text, problems)));
     expected.extend(section.reason.as_ref().and_then(|text| reason(text, problems)));
-    if let Some(text) = &section.partition {
-        let is_one = |text: &str| text == "none" || Partition::parse(text).is_some();
-        if is_one(text) {
-            expected.push(at(text, Expected::Partition(text.value.clone())));
-        } else {
-            let message = "expected `none`, `everyone`, `authenticated`, `user`, or `claim:NAME`";
-            problems.error(&text.span, message);
-        }
-    }
+    expected.extend(section.partition.as_ref().and_then(|text| partition(text, problems)));
     if let Some(text) = &section.ttl {
         let time = problems.read(text, value::duration);
         expected.extend(time.map(|time| at(text, Expected::Ttl(time))));
@@ -160,20 +152,40 @@ fn expectations(
         at: texts.span.clone(),
         what: Expected::Tags(texts.iter().map(|text| text.value.clone()).collect()),
     }));
-    let mut keys = |texts: Option<&Texts>, what: OfText| {
-        for text in texts.into_iter().flat_map(|texts| texts.iter()) {
-            if names.contains_key(text.as_str()) {
-                expected.push(at(text, what(text.value.clone())));
-            } else {
-                let finding = Finding::error(Some(text.span.clone()), "no test has this name");
-                let help = did_you_mean(nearest(text, names.keys().copied()));
-                problems.push(finding.maybe_help(help));
-            }
-        }
-    };
-    keys(section.same_key_as.as_ref(), Expected::SameKeyAs);
-    keys(section.other_key_than.as_ref(), Expected::OtherKeyThan);
+    let keys: [(Option<&Texts>, OfText); 2] = [
+        (section.same_key_as.as_ref(), Expected::SameKeyAs),
+        (section.other_key_than.as_ref(), Expected::OtherKeyThan),
+    ];
+    for (texts, what) in keys {
+        let texts = texts.into_iter().flat_map(|texts| texts.iter());
+        expected.extend(texts.filter_map(|text| other_test(text, what, names, problems)));
+    }
     expected
+}
+
+fn partition(text: &Text, problems: &mut Problems<'_>) -> Option<Expectation> {
+    if text.as_str() == "none" || Partition::parse(text).is_some() {
+        return Some(at(text, Expected::Partition(text.value.clone())));
+    }
+    let message = "expected `none`, `everyone`, `authenticated`, `user`, or `claim:NAME`";
+    problems.error(&text.span, message);
+    None
+}
+
+/// Reads the name of another test.
+fn other_test(
+    text: &Text,
+    what: OfText,
+    names: &BTreeMap<&str, &Range<usize>>,
+    problems: &mut Problems<'_>,
+) -> Option<Expectation> {
+    if names.contains_key(text.as_str()) {
+        return Some(at(text, what(text.value.clone())));
+    }
+    let finding = Finding::error(Some(text.span.clone()), "no test has this name");
+    let help = did_you_mean(nearest(text, names.keys().copied()));
+    problems.push(finding.maybe_help(help));
+    None
 }
 
 fn at(text: &Text, what: Expected) -> Expectation {

@@ -39,6 +39,30 @@ fn what_proves_who_asks_is_read() {
 }
 
 #[test]
+fn a_gateway_at_every_address_is_a_warning() {
+    for network in ["0.0.0.0/0", "::/0"] {
+        let text = format!("[user]\nheader = {{ name = \"x-user\", from = \"{network}\" }}\n");
+        assert!(problems(&text).contains("any client can claim to be any user"), "{network}");
+    }
+}
+
+#[test]
+fn a_partition_that_is_misspelt_gets_a_suggestion() {
+    let found = problems(&route("users"));
+    assert!(
+        found.contains("expected `everyone`") && found.contains("did you mean `user`?"),
+        "{found}"
+    );
+}
+
+#[test]
+fn a_secret_that_is_not_set_is_one_error() {
+    let found = problems("[user]\njwt = { secret = \"${LARDER_NOT_SET}\" }\n");
+    assert!(found.contains("`LARDER_NOT_SET` is not set"), "{found}");
+    assert!(!found.contains("nothing to verify"), "{found}");
+}
+
+#[test]
 fn what_cannot_prove_who_asks_is_an_error() {
     for (jwt, expected) in [
         ("claim = \"sub\"", "nothing to verify tokens with"),

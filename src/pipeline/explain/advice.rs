@@ -1,10 +1,16 @@
 //! What to do if a reason is not wanted.
 
-use crate::policy::Reason;
+use crate::{policy::Reason, user::Users};
 
 /// Returns what an operator can do about a reason, for those about which something can be done.
-pub(super) const fn about(reason: Reason) -> Option<&'static str> {
+pub(super) fn about(reason: Reason, users: &Users) -> Option<&'static str> {
     Some(match reason {
+        Reason::NoIdentity if !users.are_verified() => {
+            "send a session cookie or a key; list it in `[user]` if its name says nothing"
+        }
+        Reason::NoIdentity if users.claim().is_none() => {
+            "send the field of `user.header` from an address in `from` (with `larder explain`, say `--from`)"
+        }
         Reason::RuleBypass => "see `cache` and `bypass` of the route",
         Reason::Misdirected => "add the host to `hosts`",
         Reason::AmbiguousTarget => {
@@ -26,6 +32,7 @@ pub(super) const fn about(reason: Reason) -> Option<&'static str> {
         Reason::SecondCredential => {
             "list the other credential as harmless in `[user]` if it says nothing about who asks"
         }
+        Reason::VaryCredential => "`partition = \"user\"` stores it, for its user alone",
         Reason::CredentialsNeeded => "use `partition = \"authenticated\"`: it keeps credentials",
         Reason::SetCookie => {
             "let the origin set cookies on other responses, or say `public` and `max-age` beside them"

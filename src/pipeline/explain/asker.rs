@@ -96,7 +96,7 @@ impl Planned<'_> {
         self.user().map(|_| "{user}")
     }
 
-    /// Who asks, as far as the partition depends on it; or why nobody is known.
+    /// Who asks, as far as the partition depends on it; or why it is unknown.
     fn identity(&self) -> Option<IdentityFound> {
         let (users, partition) = (&self.site.users, &self.rule_route().rule.partition);
         if !partition.needs_identity() {
@@ -109,6 +109,9 @@ impl Planned<'_> {
         };
         if !users.are_verified() {
             let made_of = match partition {
+                Partition::User if self.lookup().is_none() => {
+                    "unknown: none of the above says who asks for sure"
+                }
                 Partition::User => {
                     "these exact credentials: all headers, cookies and parameters named above but harmless ones"
                 }

@@ -174,50 +174,53 @@ fn refused(planned: &Planned<'_>, lookup: &Lookup, seen: Option<&Seen>) -> Optio
     Some(Refused { reason, means })
 }
 
+fn client_gets(result: CacheResult, reason: Option<Reason>, means: &str) -> Answer {
+    Answer { result: result.as_str(), reason: reason.map(Reason::as_str), means: means.to_owned() }
+}
+
+/// What the client gets if the cache does not answer, whatever is stored.
+fn without_lookup(verdict: &Verdict, judged: Option<&Judged>) -> Answer {
+    let (reason, means) = match verdict {
+        Verdict::Lookup(_) => (None, "The cache may answer it."),
+        Verdict::Refresh(_) => {
+            let refused = judged.and_then(|judged| judged.by_head.err());
+            (refused.or(Some(Reason::RuleBypass)), "The origin answers.")
+        }
+        Verdict::Pass(reason) => (Some(*reason), "The origin answers; nothing is stored."),
+        Verdict::Misdirected => {
+            (Some(Reason::Misdirected), "Larder answers 421: it serves no such host.")
+        }
+        Verdict::Loop => {
+            (Some(Reason::Loop), "Larder answers 508: the request has come back to it.")
+        }
+    };
+    client_gets(CacheResult::Bypass, reason, means)
+}
+
 /// What the client gets.
 fn answer(
     planned: &Planned<'_>,
     (seen, refused): (Option<&Seen>, Option<Refused>),
     judged: Option<&Judged>,
 ) -> Answer {
-    let of = |result: CacheResult, reason: Option<Reason>, means: &str| Answer {
-        result: result.as_str(),
-        reason: reason.map(Reason::as_str),
-        means: means.to_owned(),
-    };
     let lookup = match &planned.verdict {
         Verdict::Lookup(lookup) => lookup,
-        Verdict::Refresh(_) => {
-            let refused = judged.and_then(|judged| judged.by_head.err());
-            let reason = refused.or(Some(Reason::RuleBypass));
-            return of(CacheResult::Bypass, reason, "The origin answers.");
-        }
-        Verdict::Pass(reason) => {
-            return of(
-                CacheResult::Bypass,
-                Some(*reason),
-                "The origin answers; nothing is stored.",
-            );
-        }
-        Verdict::Misdirected => {
-            let means = "Larder answers 421: it serves no such host.";
-            return of(CacheResult::Bypass, Some(Reason::Misdirected), means);
-        }
-        Verdict::Loop => {
-            let means = "Larder answers 508: the request has come back to it.";
-            return of(CacheResult::Bypass, Some(Reason::Loop), means);
-        }
+        verdict => return without_lookup(verdict, judged),
     };
     if let Some((result, reason, means)) = seen.and_then(Seen::at_once) {
-        return of(result, reason, means);
+        return client_gets(result, reason, means);
     }
     let reason = seen.map_or(Reason::Cold, Seen::needed_because);
     if lookup.directives.only_if_cached {
         let means = "Larder answers 504: the request wants a stored response, and none answers it.";
-        return of(CacheResult::Miss, Some(Reason::OnlyIfCached), means);
+        return client_gets(CacheResult::Miss, Some(Reason::OnlyIfCached), means);
     }
     if let Some(Refused { reason, .. }) = refused {
-        return of(CacheResult::Miss, Some(reason), "The origin answers; nothing is stored.");
+        return client_gets(
+            CacheResult::Miss,
+            Some(reason),
+            "The origin answers; nothing is stored.",
+        );
     }
     let Some(judged) = judged else {
         let means = match seen.and_then(Seen::stored) {
@@ -231,9 +234,9 @@ fn answer(
         } else {
             CacheResult::Miss
         };
-        return of(result, Some(reason), means);
+        return client_gets(result, Some(reason), means);
     };
-    asked(planned, (lookup, reason), (seen, judged), of)
+    asked(planned, (lookup, reason), (seen, judged))
 }
 
 /// What the client gets where the origin answers with the given response.
@@ -241,7 +244,6 @@ fn asked(
     planned: &Planned<'_>,
     (lookup, reason): (&Lookup, Reason),
     (seen, judged): (Option<&Seen>, &Judged),
-    of: impl Fn(CacheResult, Option<Reason>, &str) -> Answer,
 ) -> Answer {
     let stored = seen.and_then(Seen::stored);
     if let Some((stored, steady)) = stored.zip(seen.map(|seen| seen.steady))
@@ -251,22 +253,21 @@ fn asked(
         let rule = &planned.rule_route().rule;
         if stale::is_allowed_if_error(known, &lookup.directives, rule, steady) {
             let means = "What is stored bridges the origin's failure.";
-            return of(CacheResult::Stale, Some(Reason::StaleIfError), means);
+            return client_gets(CacheResult::Stale, Some(Reason::StaleIfError), means);
         }
     }
     let result = if stored.is_some() { CacheResult::Expired } else { CacheResult::Miss };
     match judged.by_head {
         Ok(_) if judged.verdict().is_ok() => {
-            of(result, Some(reason), "The origin answers, and its response is stored.")
+            client_gets(result, Some(reason), "The origin answers, and its response is stored.")
         }
-        Ok(_) => of(
+        Ok(_) => client_gets(
             result,
             Some(reason),
             "The origin answers; its body keeps the response from being stored.",
         ),
         Err(refusal) => {
-            let result = if stored.is_some() { result } else { CacheResult::Miss };
-            of(result, Some(refusal), "The origin answers; its response is not stored.")
+            client_gets(result, Some(refusal), "The origin answers; its response is not stored.")
         }
     }
 }
@@ -274,9 +275,9 @@ fn asked(
 /// What a write invalidates once it succeeds; nothing for requests that change nothing.
 fn invalidated(planned: &Planned<'_>, question: &Question) -> Vec<String> {
     let (request, presence) = (&planned.request, planned.presence);
-    if !matches!(planned.verdict, Verdict::Pass(_))
-        || !invalidation::is_unsafe(request.method(), presence)
-    {
+    let is_unsafe = invalidation::is_unsafe(request.method(), presence)
+        || planned.rule_route().is_logout(request.method());
+    if !matches!(planned.verdict, Verdict::Pass(_)) || !is_unsafe {
         return Vec::new();
     }
     let head = RequestHead {
@@ -305,7 +306,7 @@ fn written(selector: &Selector, user: Option<&str>) -> Option<String> {
         Selector::Url(url) => Some(format!("url {url}")),
         Selector::Tag(tag) => Some(format!("tag {}", request::without_user(tag, user))),
         Selector::User(_) => Some("all that is this user's".to_owned()),
-        Selector::Credential(_) => Some("the credentials of the request, from now on".to_owned()),
+        Selector::Credential(_) => Some("what the origin accepted of these credentials".to_owned()),
         Selector::All(terms) => {
             let is_own = terms.iter().any(|term| matches!(term, Selector::User(_)));
             let rest = terms.iter().filter(|term| !matches!(term, Selector::User(_)));

@@ -107,7 +107,7 @@ pub struct Given {
     pub status: StatusCode,
     /// Its fields.
     pub headers: HeaderMap,
-    /// Its body; unknown if nobody said.
+    /// Its body; unknown if it is not given.
     pub body: Option<Bytes>,
 }
 

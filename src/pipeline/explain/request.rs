@@ -49,6 +49,7 @@ impl<'a> Planned<'a> {
         let sent: Vec<HeaderName> = request.headers().keys().cloned().collect();
         let presence = receive::settle_fields(site, request.headers_mut(), connection);
         let is_gone = |name: &&HeaderName| !request.headers().contains_key(*name);
+        let removed = |name| removed(site, name, connection);
         let removed = sent.iter().filter(is_gone).map(removed).collect();
         let (route, verdict) = receive::plan(site, &request, presence, (connection, now));
         let mut planned = Self {
@@ -200,8 +201,11 @@ impl<'a> Planned<'a> {
     }
 }
 
-fn removed(name: &HeaderName) -> Removed {
-    let why = if Forwarding::of(name.as_str()).is_some() {
+fn removed(site: &Site, name: &HeaderName, connection: &Connection) -> Removed {
+    let peer = connection.peer.map(|peer| peer.ip());
+    let why = if site.users.removes(name, peer) {
+        "only a gateway in `user.header.from` may say this"
+    } else if Forwarding::of(name.as_str()).is_some() {
         "only a proxy in `trusted_proxies` may say this"
     } else if forwarding::is_misspelt(name.as_str()) {
         "some servers take `_` for `-`, and this name for one that decides about the request"

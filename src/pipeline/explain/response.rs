@@ -114,7 +114,7 @@ impl Judged {
             stored,
             reason: reason.map(Reason::as_str),
             means,
-            advice: reason.and_then(advice::about),
+            advice: reason.and_then(|reason| advice::about(reason, &planned.site.users)),
             lifetime: self.lifetime(&route.rule),
             not_kept: not_kept.map(ToString::to_string).collect(),
             varies_by: self
@@ -264,7 +264,9 @@ pub(super) fn selectors(
         body_tags: route.body_tags.iter().map(ToString::to_string).collect(),
         route: route.name.to_string(),
         version: planned.site.version.to_string(),
-        by_user: lookup.member.as_deref().is_some_and(|member| member.owner.is_some()),
+        // Exact credentials have no name by which they could be purged.
+        by_user: planned.site.users.are_verified()
+            && lookup.member.as_deref().is_some_and(|member| member.owner.is_some()),
     }
 }
 

@@ -68,7 +68,7 @@ impl Planned<'_> {
             (_, Some(reason)) => reason.sentence().to_owned(),
         };
         let reason = self.reason();
-        let advice = reason.and_then(advice::about);
+        let advice = reason.and_then(|reason| advice::about(reason, &self.site.users));
         Outcome { outcome, reason: reason.map(Reason::as_str), means, advice }
     }
 }

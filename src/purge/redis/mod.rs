@@ -26,7 +26,7 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    sync::watch,
+    sync::{oneshot, watch},
     task::AbortHandle,
     time::{sleep, sleep_until, timeout},
 };
@@ -39,7 +39,9 @@ use self::{
     session::{Appender, hold},
     shared::{APPEND, Shared},
 };
-use super::{Fences, NodeId, Once, Receipt, RedisLog, Retention, Standing, Unavailable};
+use super::{
+    Deadlines, Fences, NodeId, Once, Patience, Receipt, RedisLog, Retention, Standing, Unavailable,
+};
 use crate::fence::Purge;
 
 /// How long signing off may take.
@@ -68,14 +70,17 @@ impl Redis {
         Self { shared, tasks: [tail.abort_handle(), delivery.abort_handle()] }
     }
 
-    /// Appends a purge, and waits for the other nodes until `deadline`.
+    /// Appends a purge, says when it is in the log, and waits for the other nodes as long as `patience` has it.
     pub(super) async fn append(
         &self,
         purge: &Purge,
-        deadline: Instant,
+        patience: Patience,
+        entered: oneshot::Sender<()>,
     ) -> Result<Receipt, Unavailable> {
+        let deadlines = patience.beginning(Instant::now());
         let (appended, _) = append(&self.shared, &*self.appender()?, purge, None).await?;
-        acknowledged(&self.shared, &appended, deadline).await
+        let _whether_heard = entered.send(());
+        acknowledged(&self.shared, &appended, deadlines).await
     }
 
     /// The same, unless it was appended under this key before.
@@ -83,11 +88,12 @@ impl Redis {
         &self,
         purge: &Purge,
         key: &str,
-        deadline: Instant,
+        patience: Patience,
     ) -> Result<Once, Unavailable> {
+        let deadlines = patience.beginning(Instant::now());
         let key = self.shared.keys.done("appended", key);
         let (appended, turn) = append(&self.shared, &*self.appender()?, purge, Some(key)).await?;
-        let receipt = acknowledged(&self.shared, &appended, deadline).await?;
+        let receipt = acknowledged(&self.shared, &appended, deadlines).await?;
         Ok(match turn {
             Turn::First => Once::First(receipt),
             Turn::Again => Once::Again(receipt),
@@ -176,14 +182,14 @@ async fn append(
     timeout(APPEND, until_applied).await.unwrap_or(Err(Unavailable))
 }
 
-/// Waits until no node uses what a record selects that is applied here, or until `deadline`.
+/// Waits until no node uses what a record selects that is applied here, or until its deadline.
 ///
 /// Nothing more is asked of Redis for that: a node whose lease is renewed meanwhile relies on the new one
 /// only once it has applied the record.
 async fn acknowledged(
     shared: &Shared,
     appended: &Appended,
-    deadline: Instant,
+    deadlines: Deadlines,
 ) -> Result<Receipt, Unavailable> {
     let (mut standing, mut roll) = (shared.standing.subscribe(), shared.roll.subscribe());
     loop {
@@ -198,6 +204,7 @@ async fn acknowledged(
         if log != appended.fence.log {
             return Err(Unavailable);
         }
+        let deadline = deadlines.of(judgement.awaits_live);
         if now >= deadline {
             return Ok(judgement.receipt);
         }

@@ -78,6 +78,8 @@ pub(super) struct Appended {
 pub(super) struct Judgement {
     pub(super) receipt: Receipt,
     pub(super) again: Option<Instant>,
+    /// Whether a node with a lease has yet to apply it: mostly that takes a moment.
+    pub(super) awaits_live: bool,
 }
 
 /// A node that others have to know of, as it is carried to a server that may have lost it.
@@ -150,6 +152,8 @@ impl Roster {
             .collect();
         let strangers = appended.strangers.filter(|until| now < *until);
         let again = users.iter().map(|(_, until)| *until).chain(strangers).min();
+        let is_live = |node: &NodeId| self.peers.get(node).is_some_and(|peer| now < peer.until);
+        let awaits_live = users.iter().any(|(node, _)| is_live(node));
         let verdict = match again {
             Some(_) => Acknowledgement::Pending,
             None => Acknowledgement::Given,
@@ -161,7 +165,7 @@ impl Roster {
             missing: users.into_iter().map(|(node, _)| node).collect(),
             verdict,
         };
-        Judgement { receipt, again }
+        Judgement { receipt, again, awaits_live }
     }
 
     /// Whom the others have to know of.

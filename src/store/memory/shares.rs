@@ -24,9 +24,9 @@ pub const BOOKKEEPING: usize = 112;
 
 /// What identities hold, and how much they may.
 ///
-/// An account says what the cache holds, whatever the order in which entries are put, removed and evicted:
-/// whoever takes an entry out of the cache [releases](Self::release) it afterwards, and whoever puts one in
-/// [holds](Self::hold) it afterwards and looks whether it is still there.
+/// An account agrees with the cache, in whatever order entries are put, removed and evicted. Callers
+/// [release](Self::release) an entry after they take it out of the cache. They [hold](Self::hold) an entry
+/// after they put it in, and then check that it is still there.
 pub struct Shares {
     accounts: [Mutex<Accounts>; LOCKS],
     most_bytes: u64,

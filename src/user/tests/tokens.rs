@@ -197,13 +197,25 @@ fn one_user_is_one_member_whatever_does_not_narrow_it() {
 
 #[test]
 fn a_user_is_purged_whatever_narrows_it() {
-    let users = by_secret();
+    let mut rules = rules([Key::secret(SECRET)]);
+    rules.issuers = ["a".into(), "b".into()].into();
+    let users = users(rules);
     let owner = |payload| member(&users, &Partition::User, payload).owner.clone();
     let expected = Some(users.owner("a", "42"));
     for payload in [r#"{"iss":"a","sub":"42"}"#, r#"{"iss":"a","sub":42,"scope":"x"}"#] {
         assert_eq!(owner(payload), expected);
     }
     assert_ne!(owner(r#"{"iss":"b","sub":"42"}"#), expected);
+}
+
+#[test]
+fn a_user_is_purged_under_any_issuer_where_none_is_named() {
+    let users = by_secret();
+    let owner = |payload| member(&users, &Partition::User, payload).owner.clone().unwrap();
+    for payload in [r#"{"iss":"a","sub":"42"}"#, r#"{"iss":"b","sub":"42"}"#, r#"{"sub":"42"}"#] {
+        assert_eq!(users.owners(None, "42"), [owner(payload)]);
+        assert_eq!(users.owners(Some("c"), "42"), [owner(payload)]);
+    }
 }
 
 #[test]

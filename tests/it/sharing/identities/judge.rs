@@ -10,8 +10,9 @@ use crate::support::wire::Reply;
 
 /// For how long accepted credentials are good without the origin, by the configuration.
 pub(super) const RECHECK: f64 = 2.0;
-/// How long it may take until an answer of the origin is known to all nodes.
-const SPREADING: f64 = 1.0;
+/// How long it may take until an answer of the origin is known to all nodes: of one credential they write one
+/// refusal a second, and those that follow at its end.
+const SPREADING: f64 = 1.5;
 
 /// What an answer is, in a few words; or what is wrong with it.
 pub(super) fn judge(world: &World, sent: &Sent, reply: &Reply) -> Result<String, String> {

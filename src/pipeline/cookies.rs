@@ -1,0 +1,69 @@
+//! Cookies of requests, as far as they say who asks: read once a value, and remembered.
+
+use std::cell::RefCell;
+
+use http::{HeaderMap, HeaderValue, header};
+
+use super::site::{Site, SiteId};
+use crate::{policy::credentials::CookieFindings, route::Route};
+
+/// `Cookie` values that each thread remembers, and how long each may be: at most 2 MiB.
+const SLOTS: usize = 1024;
+const LONGEST: usize = 2048;
+
+/// What the cookies of a value came to under a configuration.
+struct Remembered {
+    site: SiteId,
+    value: Box<[u8]>,
+    findings: CookieFindings,
+}
+
+thread_local! {
+    static LATELY: RefCell<Vec<Option<Remembered>>> =
+        RefCell::new((0..SLOTS).map(|_| None).collect());
+}
+
+/// Returns what the cookies of a request come to on a route.
+///
+/// Clients send the same cookies over and over. Each thread remembers what a value came to, so that most
+/// requests cost a comparison of bytes.
+pub(super) fn read(site: &Site, route: &Route, headers: &HeaderMap) -> CookieFindings {
+    let settled = &route.vary.cookies;
+    let mut lines = headers.get_all(header::COOKIE).iter();
+    match (lines.next(), lines.next()) {
+        (Some(line), None) if settled.is_empty() && line.len() <= LONGEST => {
+            remembered(site, line, || site.credentials.in_cookies(headers, settled))
+        }
+        (_, None) => site.credentials.in_cookies(headers, settled),
+        // HTTP/1.1 knows one line only: servers take the first, the last, or join them somehow.
+        (_, Some(_)) => CookieFindings::AMBIGUOUS,
+    }
+}
+
+fn remembered(
+    site: &Site,
+    line: &HeaderValue,
+    read: impl FnOnce() -> CookieFindings,
+) -> CookieFindings {
+    let value = line.as_bytes();
+    LATELY.with_borrow_mut(|slots| {
+        let Some(slot) = slots.get_mut(slot_of(value)) else { return read() };
+        if let Some(known) = slot
+            && known.site == site.id
+            && *known.value == *value
+        {
+            return known.findings;
+        }
+        let findings = read();
+        *slot = Some(Remembered { site: site.id, value: value.into(), findings });
+        findings
+    })
+}
+
+/// Values of different clients mostly differ in their length or in one of these bytes.
+fn slot_of(value: &[u8]) -> usize {
+    let step = (value.len() / 8).max(1);
+    let sample = value.iter().rev().step_by(step);
+    sample.fold(value.len(), |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(*byte)))
+        % SLOTS
+}
