@@ -269,13 +269,18 @@ async fn tell_fleet<S: Store>(pipeline: &Arc<Pipeline<S>>, name: String) {
     }
 }
 
-/// Has the fleet know that the origin refused a member's credentials, on whatever route. Strangers can make up credentials that are not verified: these count if they were accepted.
+/// Has the fleet know that the origin refused a member's credentials, on whatever route: at once if they were
+/// accepted since the refusal before, else soon, if strangers cannot make up any like them.
 pub async fn heed_refusal<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     (member, are_verified): (&Member, bool),
 ) {
-    if pipeline.accepted.refuse(member, are_verified) {
-        tell_fleet(pipeline, credential(member)).await;
+    let name = credential(member);
+    if pipeline.accepted.refuse(member) {
+        let selectors = vec![Selector::Credential(name.into())];
+        let _at_least_here = invalidate::append(pipeline, selectors, Source::Refusal).await;
+    } else if are_verified {
+        tell_fleet(pipeline, name).await;
     }
 }
 
@@ -328,6 +333,8 @@ impl Accepted {
     ) -> Standing {
         let Some(acceptance) = self.places.get(&place) else { return Standing::Unknown };
         if !fences.is_true(&acceptance.noted, started, || credential(member)) {
+            // The next one is news to the fleet.
+            self.places.remove_if(&place, |known| Arc::ptr_eq(known, &acceptance));
             return Standing::Unknown;
         }
         let is_recent = now.saturating_since(acceptance.at) < recheck;
@@ -351,10 +358,10 @@ impl Accepted {
         self.places.remove(&place);
     }
 
-    /// Notes that the origin refused a member's credentials. Returns whether the fleet has to know: strangers can
-    /// make up credentials that are not verified.
-    fn refuse(&self, member: &Member, are_verified: bool) -> bool {
-        self.credentials.remove(&member.credential).is_some() || are_verified
+    /// Notes that the origin refused a member's credentials. Returns whether it had accepted them since it last
+    /// did.
+    fn refuse(&self, member: &Member) -> bool {
+        self.credentials.remove(&member.credential).is_some()
     }
 
     /// Takes a turn at asking the origin about credentials.

@@ -200,14 +200,7 @@ fn exact_credentials(site: &Site, route: &Route, asking: &Asking<'_>) -> Vec<u8>
     let counts = |kind: Option<CookieKind>| kind.is_some_and(|kind| kind != CookieKind::Harmless);
     let cookies = rules.cookies_that(headers, &route.vary.cookies, counts);
     pieces.extend(cookies.iter().map(|pair| (&b"cookie"[..], *pair)));
-    let query = asking.query.unwrap_or_default();
-    let pairs: Vec<&str> = query.split('&').collect();
-    let parameters = rules.credential_parameters(query);
-    pieces.extend(
-        parameters.filter_map(|secret| {
-            pairs.get(secret.place).map(|pair| (&b"query"[..], pair.as_bytes()))
-        }),
-    );
+    pieces.extend(credential_parameters(rules, asking.query));
     written(pieces)
 }
 
@@ -217,13 +210,16 @@ fn login(site: &Site, asking: &Asking<'_>) -> Member {
     login_of(site, login_pieces(site, asking))
 }
 
-/// The credentials that a login gives out.
+/// The credentials that a login gives out; if there are none, the keys and tokens of the query.
 pub fn login_pieces<'a>(site: &Site, asking: &Asking<'a>) -> Pieces<'a> {
     let (rules, headers) = (&site.credentials, asking.headers);
     let mut pieces = credential_fields(rules, headers, &[]);
     let is_session = |kind| matches!(kind, Some(CookieKind::Session | CookieKind::Token));
     let cookies = rules.cookies_that(headers, &[], is_session);
     pieces.extend(cookies.iter().map(|pair| (&b"cookie"[..], *pair)));
+    if pieces.is_empty() {
+        pieces.extend(credential_parameters(rules, asking.query));
+    }
     pieces
 }
 
@@ -252,6 +248,16 @@ fn credential_fields<'a>(
         **name == header::AUTHORIZATION || rules.is_credential(name, separated)
     });
     fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect()
+}
+
+fn credential_parameters<'a>(
+    rules: &CredentialRules,
+    query: Option<&'a str>,
+) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    let query = query.unwrap_or_default();
+    let pairs: Vec<&str> = query.split('&').collect();
+    let pair = move |place: usize| Some((&b"query"[..], pairs.get(place)?.as_bytes()));
+    rules.credential_parameters(query).filter_map(move |secret| pair(secret.place))
 }
 
 /// Pieces in one order, each after its length, so that no two lists are written alike. The lines of one field

@@ -19,16 +19,23 @@ pub fn selectors(site: &Site, asking: &Asking<'_>) -> Vec<Selector> {
     if !site.users.are_verified() {
         return logins(site, asking).iter().flat_map(all_of).collect();
     }
-    if let Some(member) = credentials::writer(site, asking) {
-        return all_of(&member).collect();
+    match credentials::writer(site, asking) {
+        // A gateway names its user again after the next login, in the same words.
+        Some(member) if !site.users.end_with_logout() => owned(&member).into_iter().collect(),
+        Some(member) => all_of(&member).collect(),
+        None => {
+            let holder = credentials::holder(site, asking);
+            holder.as_deref().map(credential).into_iter().collect()
+        }
     }
-    let holder = credentials::holder(site, asking);
-    holder.as_deref().map(credential).into_iter().collect()
 }
 
 fn all_of(member: &Member) -> impl Iterator<Item = Selector> + use<> {
-    let owner = member.owner.as_ref().map(|owner| Selector::User(Box::from(&**owner)));
-    owner.into_iter().chain([credential(member)])
+    owned(member).into_iter().chain([credential(member)])
+}
+
+fn owned(member: &Member) -> Option<Selector> {
+    member.owner.as_ref().map(|owner| Selector::User(Box::from(&**owner)))
 }
 
 fn credential(member: &Member) -> Selector {

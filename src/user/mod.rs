@@ -178,6 +178,11 @@ impl Users {
         }
     }
 
+    /// Whether identities end with a logout: a token or a session does, what a gateway says does not.
+    pub fn end_with_logout(&self) -> bool {
+        !matches!(self.proven, Proven::Gateway(_))
+    }
+
     /// Whether what this peer says about its users counts.
     pub fn believes(&self, peer: Option<IpAddr>) -> bool {
         matches!(&self.proven, Proven::Gateway(gateway) if gateway.is(peer))

@@ -2,10 +2,12 @@
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
+use serde_json::json;
 
 use super::support::{
     proxy::Proxy,
     script::{Asked, Said, Scripted},
+    token::{bearer, bearer_of, by_token, now, outcome},
     within,
 };
 
@@ -81,6 +83,144 @@ async fn tokens_are_verified_with_the_keys_of_their_issuer() {
         assert_eq!(proxy.get_with("/a", &token).await.header("x-api-cache"), Some("HIT"));
         let metrics = proxy.admin("/metrics").await.body;
         assert!(metrics.contains("larder_jwks_keys 1"), "{metrics}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_gateways_user_does_is_for_that_user() {
+    within(async {
+        let origin = Scripted::start(stamped).await;
+        let logout =
+            "\n[[route]]\nname = \"out\"\nmatch = \"POST /out\"\non_success = { logout = true }";
+        let toml = behind_gateway("127.0.0.1").replace("\"/**\"", "\"GET /**\"");
+        let proxy =
+            Proxy::with(&origin.url(), &format!("{toml}\ntags = [\"of:{{user}}\"]{logout}"));
+        let get = async |user: &str| {
+            proxy.get_with("/a", &[("x-user-id", user)]).await.cache().to_owned()
+        };
+        for (method, target) in [("PUT", "/a"), ("POST", "/_larder/clear"), ("POST", "/out")] {
+            for user in ["zoe", "bob"] {
+                get(user).await;
+                assert_eq!(get(user).await, "HIT");
+            }
+            let fields = [("x-user-id", "zoe"), ("x-requested-with", "fetch")];
+            assert_eq!(proxy.ask(method, target, &fields).await.status(), 200, "{target}");
+            assert_eq!((get("zoe").await, get("bob").await), ("MISS".into(), "HIT".into()));
+        }
+        let fields = [("x-user-id", "zoe"), ("x-requested-with", "fetch")];
+        let clear = proxy.ask("POST", "/_larder/clear", &fields).await;
+        assert_eq!(clear.status(), 200, "a logout does not end what the gateway says");
+        assert_eq!(proxy.ask("POST", "/out", &fields).await.status(), 200);
+        let clear = proxy.ask("POST", "/_larder/clear", &fields).await;
+        assert_eq!(clear.status(), 200, "nor before the next read");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_in_a_cookie_names_its_user() {
+    within(async {
+        let origin = Scripted::start(|asked| Said::ok(asked.header("cookie").unwrap_or("-"))).await;
+        let toml = by_token("user").replace("iss = \"i\"", "iss = \"i\", cookie = \"login\"");
+        let proxy = Proxy::with(&origin.url(), &toml);
+        let [zoe, bob] = ["zoe", "bob"].map(|user| bearer(user, "r").replace("Bearer ", "login="));
+        let get = async |cookie: &str| {
+            let reply = proxy.get_with("/a", &[("cookie", cookie)]).await;
+            (outcome(&reply), reply.body)
+        };
+        for cookie in [&zoe, &bob] {
+            assert_eq!(get(cookie).await, ("MISS cold".into(), cookie.clone()));
+            assert_eq!(get(&format!("_ga=1; {cookie}")).await, ("HIT -".into(), cookie.clone()));
+        }
+        let forged = zoe.get(..zoe.len() - 4).unwrap();
+        for (cookie, expected) in [
+            (forged.to_owned(), "BYPASS unverified-token"),
+            (format!("{zoe}; {bob}"), "BYPASS unverified-token"),
+            (format!("{zoe}; sessionid=1"), "BYPASS second-credential"),
+            ("other=1".to_owned(), "BYPASS no-identity"),
+        ] {
+            assert_eq!(get(&cookie).await.0, expected, "{cookie}");
+        }
+        let beside = [("cookie", &*zoe), ("authorization", "Bearer x")];
+        assert_eq!(outcome(&proxy.get_with("/a", &beside).await), "BYPASS second-credential");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn several_claims_separate_together_and_each_has_to_be_there() {
+    within(async {
+        let origin = Scripted::always(Said::ok("x")).await;
+        let proxy = Proxy::with(&origin.url(), &by_token("claim:firm,team"));
+        let token = |user: &str, claims: serde_json::Value| {
+            let mut all = json!({ "sub": user, "iss": "i", "exp": now() + 600 });
+            let further = claims.as_object().unwrap().clone();
+            all.as_object_mut().unwrap().extend(further);
+            bearer_of(&all)
+        };
+        let get = async |target: &str, token: &str| {
+            outcome(&proxy.get_with(target, &[("authorization", token)]).await)
+        };
+        let zoe = token("zoe", json!({ "firm": "f", "team": "t" }));
+        let zack = token("zack", json!({ "team": "t", "firm": "f" }));
+        get("/a", &zoe).await;
+        get("/b", &zack).await;
+        assert_eq!(get("/a", &zack).await, "HIT -");
+        for other in [
+            json!({ "firm": "f", "team": "u" }),
+            json!({ "firm": "t", "team": "f" }),
+            json!({ "firm": "ft", "team": "t" }),
+        ] {
+            let other = token("zoe", other);
+            assert_eq!(get("/a", &other).await, "MISS cold");
+        }
+        for none in [
+            json!({ "firm": "f" }),
+            json!({ "firm": "f", "team": "" }),
+            json!({ "firm": "f", "team": null }),
+            json!({ "firm": "f", "team": ["t"] }),
+            json!({ "firm": "f", "team": { "t": 1 } }),
+            json!({ "firm": "f", "team": 1.5 }),
+        ] {
+            assert_eq!(get("/a", &token("zoe", none)).await, "BYPASS no-identity");
+        }
+        proxy.ask("PUT", "/a", &[("authorization", &zack)]).await;
+        assert_eq!(get("/a", &zoe).await, "MISS purged");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn published_keys_are_kept_over_a_reload() {
+    within(async {
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let x = BASE64.encode(pair.public_key().as_ref());
+        let set = format!(r#"{{"keys":[{{"kid":"k","kty":"OKP","crv":"Ed25519","x":"{x}"}}]}}"#);
+        let issuer = Scripted::in_turn([Said::ok(set), Said::status(500, "away")]).await;
+        let origin = Scripted::always(Said::ok("x")).await;
+        let toml = |audience: &str| {
+            let url = issuer.url();
+            format!(
+                "user.jwt = {{ jwks = \"{url}/keys\", aud = \"{audience}\", iss = \"i\" }}\n{ROUTE}"
+            )
+        };
+        let proxy = Proxy::with(&origin.url(), &toml("api"));
+        let signed = [r#"{"alg":"EdDSA","kid":"k"}"#, r#"{"sub":"zoe","iss":"i","aud":"api"}"#];
+        let signed = signed.map(|it| BASE64.encode(it)).join(".");
+        let signature = BASE64.encode(pair.sign(signed.as_bytes()));
+        let token = [("authorization", &*format!("Bearer {signed}.{signature}"))];
+        while proxy.get_with("/a", &token).await.cache() != "MISS" {
+            tokio::task::yield_now().await;
+        }
+        for ttl in ["2h", "3h"] {
+            proxy.reconfigure(&origin.url(), &toml("api").replace("1h", ttl));
+            assert_eq!(proxy.get_with("/a", &token).await.cache(), "HIT");
+        }
+        proxy.reconfigure(&origin.url(), &toml("other"));
+        let refused = proxy.get_with("/a", &token).await;
+        assert_eq!(outcome(&refused), "BYPASS unverified-token", "what was remembered is gone");
+        assert_eq!(issuer.requests(), 1);
     })
     .await;
 }

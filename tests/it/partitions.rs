@@ -1,10 +1,6 @@
 //! Responses behind a login: whose they are, who shares them, and what ends that.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use aws_lc_rs::hmac;
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::support::{
     fleet::{Fleet, moment},
@@ -12,48 +8,9 @@ use super::support::{
     proxy::{Proxy, request},
     redis::Redis,
     script::{Asked, Said, Scripted},
-    wire::Reply,
+    token::{bearer, bearer_of, bearer_until, by_token, now, outcome},
     within,
 };
-
-/// The secret of the tokens.
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
-
-/// `Authorization` with a token of this user for these scopes, which ends in an hour by the real clock.
-fn bearer(user: &str, scope: &str) -> String {
-    bearer_until(user, scope, now() + 3600)
-}
-
-fn bearer_until(user: &str, scope: &str, end: u64) -> String {
-    let firm = user.get(..1).unwrap();
-    bearer_of(&json!({ "sub": user, "scope": scope, "firm": firm, "exp": end }))
-}
-
-fn bearer_of(claims: &Value) -> String {
-    let signed = [r#"{"alg":"HS256"}"#.to_owned(), claims.to_string()].map(|it| BASE64.encode(it));
-    let signed = signed.join(".");
-    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
-    format!("Bearer {signed}.{}", BASE64.encode(hmac::sign(&key, signed.as_bytes())))
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
-}
-
-/// A route with this partition, made of tokens.
-fn by_token(partition: &str) -> String {
-    format!(
-        "user.jwt = {{ secret = \"{SECRET}\" }}\n[[route]]\nname = \"a\"\nmatch = \"/**\"\n\
-         ttl = \"1h\"\npartition = \"{partition}\""
-    )
-}
-
-/// `X-API-Cache` and the reason.
-fn outcome(reply: &Reply) -> String {
-    let status = reply.header("cache-status").unwrap();
-    let detail = status.split("detail=").nth(1).unwrap_or("-");
-    format!("{} {detail}", reply.cache())
-}
 
 /// Answers with what the request says about who asks, and for how long.
 fn stamped(asked: &Asked) -> Said {
@@ -426,7 +383,7 @@ async fn a_claim_separates_and_a_missing_one_takes_no_part() {
         get(&zack, "/b").await;
         assert_eq!(get(&zack, "/a").await, "HIT -", "one tenant");
         assert_eq!(get(&bob, "/a").await, "MISS cold");
-        let without = bearer_of(&json!({ "sub": "zoe", "exp": now() + 60 }));
+        let without = bearer_of(&json!({ "sub": "zoe", "iss": "i", "exp": now() + 60 }));
         assert_eq!(get(&without, "/a").await, "BYPASS no-identity");
         proxy.ask("PUT", "/a", &[("authorization", &zoe)]).await;
         assert_eq!(get(&zack, "/a").await, "MISS purged", "a write is for the tenant");
@@ -683,7 +640,7 @@ async fn a_logout_ends_a_token_that_names_no_user() {
             + "\n[[route]]\nname = \"out\"\nmatch = \"POST /logout\"\non_success = { logout = true }";
         let toml = toml.replace("match = \"/**\"", "match = \"GET /**\"");
         let proxy = Proxy::with(&origin.url(), &toml);
-        let token = bearer_of(&json!({ "firm": "z", "exp": now() + 600 }));
+        let token = bearer_of(&json!({ "firm": "z", "iss": "i", "exp": now() + 600 }));
         let get = async || outcome(&proxy.get_with("/a", &[("authorization", &token)]).await);
         get().await;
         assert_eq!(get().await, "HIT -");
@@ -733,7 +690,8 @@ async fn a_stranger_who_asks_for_what_is_not_there_writes_nothing_to_the_log() {
 async fn a_purge_of_a_user_selects_it_under_every_issuer_where_none_is_named() {
     within(async {
         let origin = Scripted::start(stamped).await;
-        let toml = format!("admin.token = \"admin\"\n{}", by_token("user"));
+        let toml =
+            format!("admin.token = \"admin\"\n{}", by_token("user").replace(", iss = \"i\"", ""));
         let proxy = Proxy::with(&origin.url(), &toml);
         let token = bearer_of(&json!({ "sub": "zoe", "iss": "https://i", "exp": now() + 600 }));
         let get = async || outcome(&proxy.get_with("/a", &[("authorization", &token)]).await);
@@ -874,6 +832,95 @@ async fn only_a_method_that_is_named_makes_a_safe_request_a_logout() {
         get("/session").await;
         assert_eq!(get("/session").await, "HIT -");
         assert_eq!(get("/a").await, "HIT -");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_key_in_the_query_separates_what_is_for_everyone() {
+    within(async {
+        let origin = Scripted::start(|asked| Said::ok(&asked.target)).await;
+        let proxy = Proxy::with(&origin.url(), EVERYONE);
+        for key in ["zoe", "bob"] {
+            let target = format!("/a?api_key={key}");
+            let first = proxy.get_with(&target, &token("Bearer x")).await;
+            assert_eq!((first.cache(), &*first.body), ("MISS", &*target), "it reaches the origin");
+            assert_eq!(proxy.get(&target).await.cache(), "HIT");
+        }
+        for field in [("authorization", "Bearer y"), ("cookie", "zone=1"), ("x-api-key", "z")] {
+            assert_eq!(
+                proxy.get_with("/a?api_key=zoe", &[field]).await.cache(),
+                "HIT",
+                "{field:?}"
+            );
+        }
+        assert_eq!(proxy.ask("HEAD", "/a?api_key=zoe", &token("Bearer y")).await.cache(), "HIT");
+        assert_eq!(proxy.get("/a").await.cache(), "MISS");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn private_responses_are_not_shared_by_those_that_are_logged_in() {
+    within(async {
+        let origin = Scripted::start(|asked| match &*asked.target {
+            "/cookie" => stamped(asked).with("set-cookie", "session=2"),
+            _ => stamped(asked).with("cache-control", "private, max-age=60"),
+        })
+        .await;
+        for partition in ["authenticated", "claim:firm"] {
+            let proxy = Proxy::with(&origin.url(), &by_token(partition));
+            let (zoe, zack) = (bearer("zoe", "r"), bearer("zack", "r"));
+            for target in ["/a", "/cookie"] {
+                for value in [&zoe, &zack] {
+                    let reply = proxy.get_with(target, &token(value)).await;
+                    assert_eq!(reply.cache(), "MISS", "{partition} {target}");
+                    assert!(reply.body.starts_with(value), "{partition} {target}");
+                }
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_route_may_list_the_field_that_its_partition_is_made_of() {
+    within(async {
+        let origin = Scripted::start(|asked| stamped(asked).with("vary", "Authorization")).await;
+        let toml = by_token("authenticated") + "\nvary = { headers = [\"authorization\"] }";
+        let proxy = Proxy::with(&origin.url(), &toml);
+        for value in [bearer("zoe", "r"), bearer("bob", "r")] {
+            let get = async || {
+                let reply = proxy.get_with("/a", &token(&value)).await;
+                (reply.cache().to_owned(), reply.body)
+            };
+            assert_eq!(get().await, ("MISS".to_owned(), format!("{value} - -")));
+            assert_eq!(get().await, ("HIT".to_owned(), format!("{value} - -")));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_second_credential_that_is_listed_as_harmless_counts_for_nothing() {
+    within(async {
+        let origin = Scripted::start(stamped).await;
+        let toml = format!(
+            "user.harmless_fields = [\"x-api-key\"]\nuser.harmless_cookies = [\"session\"]\n\
+             user.harmless_parameters = [\"api_key\"]\n{}",
+            by_token("user")
+        );
+        let proxy = Proxy::with(&origin.url(), &toml);
+        let zoe = bearer("zoe", "r");
+        let get = async |target: &str, further: &[(&str, &str)]| {
+            let fields = [&token(&zoe)[..], further].concat();
+            outcome(&proxy.get_with(target, &fields).await)
+        };
+        assert_eq!(get("/a", &[]).await, "MISS cold");
+        assert_eq!(get("/a", &[("x-api-key", "1"), ("cookie", "session=1")]).await, "HIT -");
+        assert_eq!(get("/a?api_key=1", &[]).await, "MISS cold");
+        assert_eq!(get("/a?api_key=1", &[]).await, "HIT -");
+        assert_eq!(get("/a", &[("x-auth-token", "1")]).await, "BYPASS second-credential");
     })
     .await;
 }

@@ -14,6 +14,7 @@ pub(crate) mod redis;
 pub(crate) mod resp;
 pub(crate) mod script;
 pub(crate) mod serving;
+pub(crate) mod token;
 pub(crate) mod wire;
 
 use std::{future::Future, time::Duration};
