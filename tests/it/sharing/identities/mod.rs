@@ -57,12 +57,19 @@ async fn asked(plan: Plan) -> Arc<World> {
     world
 }
 
-/// Enough of everything happened: at least so many in 100,000 requests.
+/// Fewer than this may be none by chance.
+const FEW: usize = 5;
+
+/// Enough of everything happened: at least so many in 100,000 requests. What a short run has a few of only may
+/// be missing in it: the weather changes by the clock.
 fn is_telling(world: &World, requests: usize, least: &[(&str, usize)]) {
     let counts = world.counts.lock().unwrap();
     for (what, share) in least {
         let count = counts.get(*what).copied().unwrap_or(0);
         let wanted = share * requests / 100_000;
+        if wanted < FEW {
+            continue;
+        }
         assert!(count >= wanted, "only {count} of {what}, not {wanted}");
     }
 }
