@@ -7,8 +7,8 @@ use http::HeaderMap;
 use super::site::SiteId;
 use crate::entry::ResponseId;
 
-/// Heads kept by each thread; about 2 KiB each.
-const SLOTS: usize = 256;
+/// Heads kept by each thread, about 2 KiB each: users have responses of their own.
+const SLOTS: usize = 1024;
 
 /// What a head depends on. As long as all of it is the same, so is the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

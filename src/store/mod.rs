@@ -50,8 +50,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = usize> + Send;
 
     /// Leaves something for the other nodes under a key: only the tier that the fleet shares keeps it. Does
-    /// nothing if there is no such tier.
-    fn announce(&self, key: &CacheKey, entry: Entry);
+    /// nothing, and makes nothing, if there is no such tier.
+    fn announce(&self, key: &CacheKey, make: impl FnOnce() -> Option<Entry>);
 
     /// What a node [announced](Store::announce) under this key. It is not kept at hand.
     fn announced(&self, key: &CacheKey) -> impl Future<Output = Option<Entry>> + Send;

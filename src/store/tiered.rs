@@ -106,8 +106,10 @@ impl Store for Tiered {
         }
     }
 
-    fn announce(&self, key: &CacheKey, entry: Entry) {
-        if let Some(redis) = self.shared(key) {
+    fn announce(&self, key: &CacheKey, make: impl FnOnce() -> Option<Entry>) {
+        if let Some(redis) = self.shared(key)
+            && let Some(entry) = make()
+        {
             redis.put(key, entry);
         }
     }

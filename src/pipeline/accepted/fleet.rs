@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::{Accepted, Place, credential};
 use crate::{
-    entry::{CompleteBody, Draft, Entry},
+    entry::{CompleteBody, Draft, Entry, StoredResponse},
     fence::{OwnFacets, Stamp, Verdict, credential_tag},
     field::Timestamp,
     key::CacheKey,
@@ -35,6 +35,19 @@ pub fn announce<S: Store>(
     (stamp, asked_at): (Stamp, Timestamp),
     recheck: Duration,
 ) {
+    let key = key(place);
+    store.announce(&key, || {
+        let noted = noted((key.clone(), member), (stamp, asked_at), recheck);
+        noted.map(|noted| Entry::Response(noted.into()))
+    });
+}
+
+/// An acceptance in the form of a stored response.
+fn noted(
+    (key, member): (CacheKey, &Member),
+    (stamp, asked_at): (Stamp, Timestamp),
+    recheck: Duration,
+) -> Option<StoredResponse> {
     let freshness = Freshness {
         received_at: asked_at,
         initial_age: Duration::ZERO,
@@ -44,9 +57,8 @@ pub fn announce<S: Store>(
         usable_for: Some(recheck),
         constraints: Constraints::default(),
     };
-    let key = key(place);
     let draft = Draft {
-        key: key.clone(),
+        key,
         status: StatusCode::NO_CONTENT,
         headers: HeaderMap::new(),
         freshness,
@@ -55,9 +67,7 @@ pub fn announce<S: Store>(
         stamp,
         asked_at,
     };
-    if let Some(noted) = draft.complete(&CompleteBody::none()) {
-        store.announce(&key, Entry::Response(noted.into()));
-    }
+    draft.complete(&CompleteBody::none())
 }
 
 /// Takes over what another node announced of a member's credentials. Returns whether they count as accepted

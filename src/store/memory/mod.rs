@@ -266,7 +266,7 @@ impl Store for Memory {
         self.merge(target, &Arc::new(Variants::of(target, selection, variant))).1
     }
 
-    fn announce(&self, _key: &CacheKey, _entry: Entry) {}
+    fn announce(&self, _key: &CacheKey, _make: impl FnOnce() -> Option<Entry>) {}
 
     async fn announced(&self, _key: &CacheKey) -> Option<Entry> {
         None
