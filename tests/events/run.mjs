@@ -43,7 +43,7 @@ const origin = await serve((request, response) => {
 })
 const score = new Score()
 const [app, stranger] = [`http://localhost:${origin.port}`, `http://127.0.0.1:${origin.port}`]
-const fleet = await Fleet.start(resolve(given.larder), `http://127.0.0.1:${origin.port}`, `[events]\nallow_origins = ["${app}"]\ntags = ["tile:*"]\n`)
+const fleet = await Fleet.start(resolve(given.larder), `http://127.0.0.1:${origin.port}`, `[events]\nallow_origins = ["${app}"]\ntags = ["tile:*"]\nper_client = 5000\n`)
 const relay = await Relay.to(fleet.nodes[2].port)
 const browser = await Chromium.start(given.chromium)
 const listeners = await everybody()
