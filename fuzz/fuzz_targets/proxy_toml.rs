@@ -17,7 +17,7 @@ fuzz_target!(|text: &str| {
             for path in ["/", "/a", "/a/b/c", "/A//b%2Fc;d/", "*"] {
                 let path = Readings::of(path);
                 let route = config.routes.select(&Method::GET, "example.com", &path).route;
-                let _ = route.tags_of(&path, Some("a=1&b=2&a=3"));
+                let _ = route.tags_of(&path, Some("a=1&b=2&a=3"), Some("zoe"));
             }
         }
         Err(error) => {

@@ -1,8 +1,12 @@
 //! Any bytes in the log are a record: one that says what it purges, or one that purges everything.
 #![no_main]
 
+use std::borrow::Cow;
+
 use larder::{
-    fence::{Facets, Fence, LogId, Mode, Record, Selector, Subject, Table, Verdict},
+    fence::{
+        Facets, Fence, LogId, Mode, Record, Selector, Subject, Table, Verdict, credential_tag,
+    },
     field::Timestamp,
 };
 use libfuzzer_sys::fuzz_target;
@@ -16,7 +20,7 @@ fuzz_target!(|json: &[u8]| {
     assert!(table.len() <= 4);
     for selector in &record.purge.selectors {
         let (url, tags, facets) = one_of(selector);
-        let subject = Subject { url: url.as_bytes(), tags: tags.iter().copied(), facets };
+        let subject = Subject { url: url.as_bytes(), tags: tags.iter().map(|tag| &**tag), facets };
         let verdict = table.judge(fence, version, &subject);
         let expected = match record.purge.mode {
             _ if !selector.selects(&subject) => Verdict::Alive,
@@ -32,12 +36,13 @@ fuzz_target!(|json: &[u8]| {
 });
 
 /// What a selector selects, if it is one thing or one of each; something for the rest.
-fn one_of(selector: &Selector) -> (&str, Vec<&str>, Facets<'_>) {
+fn one_of(selector: &Selector) -> (&str, Vec<Cow<'_, str>>, Facets<'_>) {
     let (mut url, mut tags, mut facets) = ("h/", Vec::new(), Facets::default());
     let mut terms = vec![selector];
     while let Some(term) = terms.pop() {
         match term {
-            Selector::Tag(tag) => tags.push(&**tag),
+            Selector::Tag(tag) => tags.push(Cow::Borrowed(&**tag)),
+            Selector::Credential(digest) => tags.push(Cow::Owned(credential_tag(digest))),
             Selector::Url(text) | Selector::Prefix(text) | Selector::Pattern(text) => url = text,
             Selector::User(user) => facets.user = Some(user),
             Selector::Route(route) => facets.route = Some(route),

@@ -47,7 +47,12 @@ fn join(written: &Encoded) -> Option<Entry> {
 /// Uses what was read as the pipeline would.
 fn look_at(entry: &Entry) {
     let Entry::Response(response) = entry else { return };
-    let _ = (response.url().len(), response.tags().count(), response.facets(), response.fields().unpack(1));
+    let _ = (
+        response.url().len(),
+        response.tags().count(),
+        response.facets(),
+        response.fields().unpack(1),
+    );
     let parts = response.key_text().len() + response.body().len();
     assert!(parts <= response.heap_size() && response.heap_size() <= LIMIT);
 }
