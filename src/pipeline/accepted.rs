@@ -140,15 +140,15 @@ pub struct Recheck {
 }
 
 impl Recheck {
-    /// One for which others wait. A stale response may stand in for an origin that fails only for tokens that
-    /// it accepted before: whoever sends other credentials may have logged out.
-    pub fn first(turn: FirstTurn, standing: Standing, are_verified: bool) -> Self {
+    /// One of credentials with this standing; others wait if it has the turn. A stale response may stand in for
+    /// an origin that fails only for tokens that it accepted before: other credentials may have logged out.
+    pub fn of(turn: Option<FirstTurn>, standing: Standing, are_verified: bool) -> Self {
         let may_be_bridged = standing == Standing::Lapsed && are_verified;
-        Self { turn: Some(turn), may_be_bridged }
+        Self { turn, may_be_bridged }
     }
 
-    /// One that asks for itself.
-    pub fn alone() -> Self {
+    /// One of credentials to which the origin denied the target: nothing stored answers it.
+    pub fn of_denied() -> Self {
         Self { turn: None, may_be_bridged: false }
     }
 

@@ -194,10 +194,16 @@ impl<S: Store> Inquiry<S> {
         let place = Place::of(member, self.site.route_name(self.route));
         let is_denied =
             self.pipeline.accepted.is_denied(member, &lookup.target, self.received.steady);
-        if !is_denied && self.standing(member, place) == Standing::Accepted {
-            return weighed;
+        if is_denied {
+            return weighed.rechecked(Recheck::of_denied());
         }
-        weighed.rechecked(Recheck::alone())
+        match self.standing(member, place) {
+            Standing::Accepted => weighed,
+            standing => {
+                let are_verified = self.site.users.are_verified();
+                weighed.rechecked(Recheck::of(None, standing, are_verified))
+            }
+        }
     }
 
     /// Whether a member's credentials have to be rechecked by this request; waits if another one does, but not
@@ -205,7 +211,7 @@ impl<S: Store> Inquiry<S> {
     async fn recheck(&self, member: &Member, target: &CacheKey) -> Option<Recheck> {
         let (accepted, users) = (&self.pipeline.accepted, &self.site.users);
         if accepted.is_denied(member, target, self.received.steady) {
-            return Some(Recheck::alone());
+            return Some(Recheck::of_denied());
         }
         let place = Place::of(member, self.site.route_name(self.route));
         let mut has_waited = false;
@@ -219,13 +225,13 @@ impl<S: Store> Inquiry<S> {
                     if target.reach() == Reach::Fleet && self.is_accepted_elsewhere(place).await {
                         return None;
                     }
-                    return Some(Recheck::first(turn, standing, users.are_verified()));
+                    return Some(Recheck::of(Some(turn), standing, users.are_verified()));
                 }
                 Turn::Wait(mut first) if !has_waited => {
                     let _ended_or_late = timeout(PATIENCE, first.changed()).await;
                     has_waited = true;
                 }
-                Turn::Wait(_) => return Some(Recheck::alone()),
+                Turn::Wait(_) => return Some(Recheck::of(None, standing, users.are_verified())),
             }
         }
     }

@@ -995,3 +995,33 @@ async fn the_order_of_two_credentials_in_one_field_counts() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_failing_origin_is_bridged_for_all_requests_of_a_token_that_wait_for_its_recheck() {
+    within(async {
+        let gate = Gate::closed();
+        let behind = gate.clone();
+        let origin = Scripted::start(move |asked| match asked.before {
+            0 => stamped(asked),
+            _ => Said::status(503, "later").after(&behind),
+        })
+        .await;
+        let toml = by_token("user") + "\nstale_if_error = \"2h\"";
+        let proxy = Proxy::with(&origin.url(), &toml);
+        let zoe = bearer("zoe", "r");
+        proxy.get_with("/a", &token(&zoe)).await;
+        proxy.advance(400);
+        let mut wires = Vec::new();
+        for _ in 0..4 {
+            let mut wire = proxy.connect().await;
+            wire.write(request("GET", "/a", &token(&zoe))).await;
+            wires.push(wire);
+        }
+        origin.asked_for(2).await;
+        gate.open();
+        for wire in &mut wires {
+            assert_eq!(outcome(&wire.read_reply().await), "STALE stale-if-error");
+        }
+    })
+    .await;
+}
