@@ -17,24 +17,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::StatusCode;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
 
-use super::{
-    Pipeline,
-    credentials::{self, Asking},
-    invalidate,
-    site::Site,
-    unknown::Turn as When,
-};
 use crate::{
-    fence::{Selector, Source, Stamp},
+    fence::Stamp,
     field::Timestamp,
-    key::{CacheKey, Reach, digest::hex},
-    purge::{Fences, Heard, Noted},
-    store::Store,
+    key::{CacheKey, digest::hex},
+    purge::{Fences, Noted},
     user::Member,
 };
 
@@ -112,6 +103,15 @@ struct Denial {
     until: Timestamp,
 }
 
+impl Denial {
+    /// One that counts until credentials end, by the system's clock. `now` is the time by that, and by the node's
+    /// own.
+    fn until(ends: Option<Timestamp>, (wall, steady): (Timestamp, Timestamp)) -> Self {
+        let left = ends.map_or(MEMORY, |ends| ends.saturating_since(wall));
+        Self { since: steady, until: steady.saturating_add(left) }
+    }
+}
+
 /// What a request with credentials that are not accepted does.
 pub enum Turn {
     /// It goes to the origin, and others with the same credentials wait.
@@ -163,153 +163,6 @@ impl Recheck {
     }
 }
 
-/// What an answer says about the credentials that it was asked with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Word {
-    /// The origin accepts them.
-    Accepted,
-    /// It refuses them.
-    Refused,
-    /// It refuses them this target.
-    Denied,
-    /// Nothing.
-    None,
-}
-
-impl Word {
-    /// What a response with this status to a safe request says.
-    pub fn of(status: StatusCode) -> Self {
-        match status {
-            StatusCode::UNAUTHORIZED => Self::Refused,
-            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Self::Denied,
-            status if status.is_success() => Self::Accepted,
-            _ => Self::None,
-        }
-    }
-}
-
-/// What an answer is about.
-pub struct Subject<'a> {
-    /// The member that asked.
-    pub member: &'a Member,
-    /// The name of the route.
-    pub route: &'a str,
-    /// The target.
-    pub target: &'a CacheKey,
-    /// Whether anything is stored for it.
-    pub is_stored: bool,
-    /// Whether strangers cannot make up credentials like these.
-    pub are_verified: bool,
-    /// How long an acceptance counts.
-    pub recheck: Duration,
-}
-
-/// Heeds what an answer says about credentials: notes it here, and has the fleet know of a refusal.
-///
-/// `asked` is the stamp and the time of the question, by the node's own clock; `now` is the time of the
-/// answer by the system's clock and by the node's own. Waits for the purge log as a write does.
-pub async fn heed<S: Store>(
-    pipeline: &Arc<Pipeline<S>>,
-    subject: &Subject<'_>,
-    word: Word,
-    ((stamp, asked_at), now): ((Stamp, Timestamp), (Timestamp, Timestamp)),
-) {
-    let Subject { member, route, target, .. } = *subject;
-    let (accepted, place) = (&pipeline.accepted, Place::of(member, route));
-    let name = match word {
-        Word::Accepted => {
-            let since = accepted.accept(place, stamp, asked_at);
-            // Not each time: what other nodes know lasts for a while.
-            if since.is_some_and(|since| since > subject.recheck / 2)
-                && target.reach() == Reach::Fleet
-            {
-                fleet::announce(
-                    &pipeline.store,
-                    (member, place),
-                    (stamp, asked_at),
-                    subject.recheck,
-                );
-            }
-            return accepted.allow(member, target, asked_at);
-        }
-        Word::Refused => {
-            accepted.forget(place);
-            return heed_refusal(pipeline, (member, subject.are_verified)).await;
-        }
-        Word::Denied => {
-            accepted.deny(member, target, now);
-            subject.is_stored.then(|| denial_name(member, target))
-        }
-        Word::None => None,
-    };
-    if let Some(name) = name {
-        tell_fleet(pipeline, name).await;
-    }
-}
-
-/// Has all nodes know of a refusal: at once, or together with others of the same name at the end of a second.
-/// None is dropped, since another node may have seen the credential accepted meanwhile.
-async fn tell_fleet<S: Store>(pipeline: &Arc<Pipeline<S>>, name: String) {
-    let selectors = vec![Selector::Credential(name.into())];
-    let subject = (None, selectors.clone());
-    match pipeline.writes.unknown.turn(&subject, Instant::now()) {
-        When::Merged => {}
-        When::Now => {
-            let _at_least_here = invalidate::append(pipeline, selectors, Source::Refusal).await;
-        }
-        When::At(time) => {
-            let pipeline = Arc::clone(pipeline);
-            tokio::spawn(async move {
-                tokio::time::sleep_until(time.into()).await;
-                pipeline.writes.unknown.begin_window(&subject, Instant::now());
-                let _at_least_here =
-                    invalidate::append(&pipeline, selectors, Source::Refusal).await;
-            });
-        }
-    }
-}
-
-/// Has the fleet know that the origin refused a member's credentials, on whatever route: at once if they were
-/// accepted since the refusal before, else soon, if strangers cannot make up any like them.
-pub async fn heed_refusal<S: Store>(
-    pipeline: &Arc<Pipeline<S>>,
-    (member, are_verified): (&Member, bool),
-) {
-    let name = credential(member);
-    if pipeline.accepted.refuse(member) {
-        let selectors = vec![Selector::Credential(name.into())];
-        let _at_least_here = invalidate::append(pipeline, selectors, Source::Refusal).await;
-    } else if are_verified {
-        tell_fleet(pipeline, name).await;
-    }
-}
-
-/// The same of the credentials that a request carries, where its route has no members.
-pub async fn heed_any_refusal<S: Store>(
-    pipeline: &Arc<Pipeline<S>>,
-    (site, asking): (&Site, &Asking<'_>),
-) {
-    if let Some(holder) = credentials::holder(site, asking) {
-        heed_refusal(pipeline, (&holder, site.users.are_verified())).await;
-    }
-}
-
-/// Notes what other nodes say about targets that the origin denied to credentials, for as long as the purge
-/// log is there.
-pub async fn follow_denials<S: Store>(pipeline: Arc<Pipeline<S>>) {
-    let mut records = pipeline.log.records();
-    loop {
-        let Heard::Record { record, .. } = records.next().await else { continue };
-        for selector in &record.purge.selectors {
-            if let Selector::Credential(name) = selector
-                && let Some(denial) = read_denial(name)
-            {
-                pipeline.accepted.deny_named(denial, pipeline.clock.steady());
-            }
-        }
-    }
-}
-
 impl Accepted {
     /// None yet.
     pub fn new() -> Arc<Self> {
@@ -354,13 +207,13 @@ impl Accepted {
     }
 
     /// Forgets an acceptance.
-    fn forget(&self, place: Place) {
+    pub fn forget(&self, place: Place) {
         self.places.remove(&place);
     }
 
     /// Notes that the origin refused a member's credentials. Returns whether it had accepted them since it last
     /// did.
-    fn refuse(&self, member: &Member) -> bool {
+    pub fn refuse(&self, member: &Member) -> bool {
         self.credentials.remove(&member.credential).is_some()
     }
 
@@ -375,16 +228,23 @@ impl Accepted {
         Turn::First(FirstTurn { accepted: Arc::clone(self), place, _waiting: sender })
     }
 
-    /// Notes that the origin refused a target to a member's credentials, until these end, or for an hour.
-    pub fn deny(&self, member: &Member, target: &CacheKey, now: (Timestamp, Timestamp)) {
-        let denial = Denial { since: now.1, until: until(member, now) };
-        self.note_denial(denial_of(member.credential, target.digest()), denial);
+    /// Notes that the origin refused a target to a member's credentials, until these end, or for an hour. Returns
+    /// the name of the denial in the purge log.
+    pub fn deny(&self, member: &Member, target: &CacheKey, now: (Timestamp, Timestamp)) -> String {
+        let name = denial_of(member.credential, target.digest());
+        self.note_denial(name, Denial::until(member.expires, now));
+        let ends = member.expires.map_or_else(String::new, |end| format!(":{}", end.millis()));
+        format!("{DENIAL}{}{ends}", hex(name.to_be_bytes()))
     }
 
-    /// Notes what another node says of a denial, by its name in the purge log.
-    pub fn deny_named(&self, name: u128, now: Timestamp) {
-        let until = now.saturating_add(MEMORY);
-        self.note_denial(name, Denial { since: now, until });
+    /// Notes a denial by its name in the purge log; nothing if it is the name of a credential.
+    pub fn deny_named(&self, name: &str, now: (Timestamp, Timestamp)) {
+        let Some(name) = name.strip_prefix(DENIAL) else { return };
+        let (name, ends) = name.split_once(':').unwrap_or((name, ""));
+        let ends = ends.parse().ok().map(Timestamp::from_millis);
+        if let Ok(name) = u128::from_str_radix(name, 16) {
+            self.note_denial(name, Denial::until(ends, now));
+        }
     }
 
     fn note_denial(&self, name: u128, denial: Denial) {
@@ -420,21 +280,53 @@ fn denial_of(credential: u128, target: u128) -> u128 {
     credential.rotate_left(1) ^ target
 }
 
-/// Stands before the name of a denial in the purge log.
+/// Stands before the name of a denial in the purge log: `target:{denial}:{milliseconds}`, with the end of the
+/// credentials if they have one.
 const DENIAL: &str = "target:";
 
-/// The name of a denial in the purge log.
-pub fn denial_name(member: &Member, target: &CacheKey) -> String {
-    format!("{DENIAL}{}", hex(denial_of(member.credential, target.digest()).to_be_bytes()))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{OriginTarget, target::Scheme};
 
-/// Reads the name of a denial; `None` if it is that of a credential.
-pub fn read_denial(name: &str) -> Option<u128> {
-    u128::from_str_radix(name.strip_prefix(DENIAL)?, 16).ok()
-}
+    fn member(expires: Option<u64>) -> Member {
+        Member {
+            part: [1; 16],
+            owner: None,
+            user: None,
+            issuer: "".into(),
+            credential: 7,
+            expires: expires.map(Timestamp::from_seconds),
+        }
+    }
 
-/// Until when a refusal counts, by the node's own clock.
-fn until(member: &Member, (wall, steady): (Timestamp, Timestamp)) -> Timestamp {
-    let left = member.expires.map_or(MEMORY, |end| end.saturating_since(wall));
-    steady.saturating_add(left)
+    /// A time by both clocks.
+    fn at(seconds: u64) -> (Timestamp, Timestamp) {
+        (Timestamp::from_seconds(seconds), Timestamp::from_seconds(seconds))
+    }
+
+    #[test]
+    fn a_denial_counts_on_every_node_until_its_credentials_end_or_for_an_hour() {
+        let target = OriginTarget::plain(Scheme::Http, "h", "/a").key();
+        for (expires, end) in [(Some(10_000), 10_000), (Some(500), 500), (None, 100 + 3600)] {
+            let (here, there, member) = (Accepted::new(), Accepted::new(), member(expires));
+            let name = here.deny(&member, &target, at(100));
+            there.deny_named(&name, at(100));
+            for node in [&here, &there] {
+                assert!(node.is_denied(&member, &target, at(end - 1).1), "{name}");
+                assert!(!node.is_denied(&member, &target, at(end).1), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_denial_outlives_what_the_origin_was_asked_before() {
+        let target = OriginTarget::plain(Scheme::Http, "h", "/a").key();
+        let (accepted, member) = (Accepted::new(), member(None));
+        accepted.deny(&member, &target, at(100));
+        accepted.allow(&member, &target, at(99).1);
+        assert!(accepted.is_denied(&member, &target, at(101).1));
+        accepted.allow(&member, &target, at(101).1);
+        assert!(!accepted.is_denied(&member, &target, at(101).1));
+    }
 }

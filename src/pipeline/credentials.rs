@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 
 use super::{cookies, sensitive, site::Site};
 use crate::{
@@ -36,6 +36,14 @@ pub struct Asking<'a> {
     pub peer: Option<IpAddr>,
     /// When the request came, by the system's clock.
     pub now: Timestamp,
+}
+
+impl<'a> Asking<'a> {
+    /// A request from this peer that came at `now`.
+    pub fn of(request: &'a Parts, peer: Option<IpAddr>, now: Timestamp) -> Self {
+        let (query, headers) = (request.uri.query(), &request.headers);
+        Self { query, headers, presence: Presence::of(headers), peer, now }
+    }
 }
 
 /// Who asks, as far as the partition of a route needs it.

@@ -7,10 +7,11 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, request::Parts
 
 use super::{
     Pipeline, Site,
-    accepted::{self, Recheck, Subject, Word},
+    accepted::Recheck,
     admit::{self, Admission, Arrival},
     collapse::Takeoff,
-    credentials::{self, Asking},
+    credentials,
+    heed::Word,
     landing::{Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
     payload,
@@ -255,12 +256,9 @@ impl<S: Store> Ask<S> {
 
     async fn answered(mut self: Box<Self>, answer: Answer, flight: Option<Takeoff>) -> Fetched {
         let is_failure = answer.is_failure();
-        if self.member.is_some() {
-            Box::pin(self.heed(&answer)).await;
-        } else if self.is_refused(&answer) {
-            let asking = self.asking();
-            let heeded = accepted::heed_any_refusal(&self.pipeline, (&self.site, &asking));
-            Box::pin(heeded).await;
+        let word = answer.word();
+        if self.member.is_some() || word == Word::Refused {
+            Box::pin(self.heed(word, answer.exchange)).await;
         }
         let Answer { response, exchange, is_validation } = answer;
         if let Some(stored) = self.stored.as_ref().filter(|_| is_validation) {
@@ -290,45 +288,6 @@ impl<S: Store> Ask<S> {
                 let came = (response, exchange.received);
                 self.alone(came, reason, flight.as_ref()).await
             }
-        }
-    }
-
-    /// Whether the origin refused the credentials of a request whose route has no members, and takes none off.
-    fn is_refused(&self, answer: &Answer) -> bool {
-        self.rule().partition == Partition::None
-            && Word::of(answer.response.status()) == Word::Refused
-    }
-
-    /// The request, as far as it says who asks.
-    fn asking(&self) -> Asking<'_> {
-        Asking {
-            query: self.request.uri.query(),
-            headers: &self.request.headers,
-            presence: Presence::of(&self.request.headers),
-            peer: self.way.0.map(|peer| peer.ip().to_canonical()),
-            now: self.pipeline.clock.now(),
-        }
-    }
-
-    /// Heeds what an answer says about the credentials that it was asked with.
-    async fn heed(&mut self, answer: &Answer) {
-        let Some(member) = self.member.as_deref() else { return };
-        let status = answer.response.status();
-        let word = if answer.is_validation { Word::Accepted } else { Word::of(status) };
-        let asked = (self.stamp, self.asked_at);
-        let now = (answer.exchange.answered, answer.exchange.received);
-        let subject = Subject {
-            member,
-            route: &self.site.route(self.route).name,
-            target: &self.target,
-            is_stored: self.stored.is_some(),
-            are_verified: self.site.users.are_verified(),
-            recheck: self.site.users.recheck(),
-        };
-        accepted::heed(&self.pipeline, &subject, word, (asked, now)).await;
-        // Those who wait for the word of the origin go on.
-        if let Some(recheck) = &mut self.recheck {
-            recheck.end();
         }
     }
 
@@ -511,18 +470,6 @@ impl<S: Store> Ask<S> {
         Fetched::Alone(response, reason)
     }
 
-    /// Whether a response is about the credentials that were sent, and says nothing to other members of the
-    /// partition: a 401, or a denial to one that asked for the sake of its own credentials.
-    fn is_refusal(&self, status: StatusCode) -> bool {
-        let is_shared = self.rule().partition != Partition::User;
-        self.member.is_some()
-            && match Word::of(status) {
-                Word::Refused => true,
-                Word::Denied => is_shared && self.recheck.is_some(),
-                Word::Accepted | Word::None => false,
-            }
-    }
-
     /// Has every node that still has the stored response, and asks the fleet's store before it uses it
     /// stale, know that the origin took it back. Costs one write, the first time.
     async fn take_back(&self, stored: &Stored, now: Timestamp) {
@@ -566,6 +513,11 @@ struct Answer {
 }
 
 impl Answer {
+    /// What it says about credentials: a 304 comes in the place of a 2xx (RFC 9110 §13.2.1).
+    fn word(&self) -> Word {
+        if self.is_validation { Word::Accepted } else { Word::of(self.response.status()) }
+    }
+
     fn is_not_modified(&self) -> bool {
         self.response.status() == StatusCode::NOT_MODIFIED
     }

@@ -1,6 +1,9 @@
 //! Invalidation: what a write through the proxy purges, and how long its answer waits for that.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::FutureExt;
 use http::{HeaderMap, Method};
@@ -10,6 +13,7 @@ use super::{
     Pipeline,
     credentials::{self, Asking},
     logout,
+    purge_rate::{PurgeTurn, Subject},
     receive::Ingress,
     sensitive,
     site::Site,
@@ -188,6 +192,48 @@ async fn waited(
         Err(_) => return Err(Late),
     };
     Ok(ended.unwrap_or(Err(Unavailable)))
+}
+
+/// Purges as [`purge`] or [`append`] does, but no more than once a second for one subject: what comes within
+/// the second is purged at its end, even if the node stops. Returns when it is.
+pub async fn purge_in_turn<S: Store>(
+    pipeline: &Arc<Pipeline<S>>,
+    subject: Subject,
+    source: Source,
+) -> PurgeTurn {
+    let turn = pipeline.writes.rate.turn(&subject, Instant::now());
+    match turn {
+        PurgeTurn::Now => purge_from(pipeline, subject.1, source).await,
+        PurgeTurn::At(time) => purge_at(pipeline, time, subject, source),
+        PurgeTurn::Merged => {}
+    }
+    turn
+}
+
+/// Leaves a purge for later, so that no client waits for it.
+fn purge_at<S: Store>(
+    pipeline: &Arc<Pipeline<S>>,
+    time: Instant,
+    subject: Subject,
+    source: Source,
+) {
+    let pipeline = Arc::clone(pipeline);
+    let running = pipeline.writes.begin();
+    tokio::spawn(async move {
+        let wait = time.saturating_duration_since(Instant::now());
+        let _or_cut = timeout(wait, pipeline.writes.cut()).await;
+        pipeline.writes.rate.begin_window(&subject, Instant::now());
+        purge_from(&pipeline, subject.1, source).await;
+        drop(running);
+    });
+}
+
+async fn purge_from<S: Store>(pipeline: &Pipeline<S>, selectors: Vec<Selector>, source: Source) {
+    if source == Source::Write {
+        drop(purge(pipeline, selectors).await);
+    } else {
+        drop(append(pipeline, selectors, source).await);
+    }
 }
 
 /// Counts a purge that is written together with another.

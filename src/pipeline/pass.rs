@@ -5,7 +5,6 @@ use hyper::upgrade::OnUpgrade;
 
 use super::{
     Context,
-    accepted::{self, Subject, Word},
     body::Body,
     credentials,
     deliver::Told,
@@ -14,11 +13,10 @@ use super::{
     receive::Lookup,
 };
 use crate::{
-    fence::Stamp,
-    field::{Timestamp, hop::LARDER_WARM},
+    field::hop::LARDER_WARM,
     key::CacheKey,
     origin::{RequestBody, ResponseBody, upgrade},
-    policy::{CacheResult, Forward, Partition, Reason},
+    policy::{CacheResult, Forward, Reason},
     server::Incoming,
     store::Store,
     warm,
@@ -48,13 +46,11 @@ impl<S: Store> Context<S> {
             Err(unanswered) => return self.answer_failure(&unanswered.error, told),
         };
         told.origin_status = Some(response.status());
-        if let Some((lookup, need)) = lookup {
+        if lookup.is_some() {
             let route = site.route(self.inquiry.route);
             credentials::make_answer_anonymous(route, response.headers_mut());
-            self.inquiry.heed((lookup, need), response.status(), asked).await;
-        } else {
-            self.inquiry.heed_refusal(response.status()).await;
         }
+        self.inquiry.heed(lookup, response.status(), asked).await;
         join_upgrade(upgrade, &mut response);
         if let Some(summary) = Box::pin(self.inquiry.warm(response.status())).await {
             response.headers_mut().insert(LARDER_WARM, summary);
@@ -70,40 +66,6 @@ impl<S: Store> Inquiry<S> {
         *forwarded.method_mut() = self.request.method.clone();
         *forwarded.body_mut() = RequestBody::client(body, self.connection.body);
         forwarded
-    }
-
-    /// Heeds what the origin says about the credentials of a member.
-    async fn heed(
-        &self,
-        (lookup, need): (&Lookup, &Need),
-        status: StatusCode,
-        asked: (Stamp, Timestamp),
-    ) {
-        let Some(member) = lookup.member.as_deref() else {
-            if self.rule().partition == Partition::None {
-                self.heed_refusal(status).await;
-            }
-            return;
-        };
-        let Self { pipeline, site, route, .. } = self;
-        let subject = Subject {
-            member,
-            route: site.route_name(*route),
-            target: &lookup.target,
-            is_stored: need.stored.is_some(),
-            are_verified: site.users.are_verified(),
-            recheck: site.users.recheck(),
-        };
-        let now = (pipeline.clock.now(), pipeline.clock.steady());
-        Box::pin(accepted::heed(pipeline, &subject, Word::of(status), (asked, now))).await;
-    }
-
-    /// Heeds a refusal of the credentials that it carries, where its route has no members.
-    async fn heed_refusal(&self, status: StatusCode) {
-        if Word::of(status) == Word::Refused {
-            let Self { pipeline, site, .. } = self;
-            Box::pin(accepted::heed_any_refusal(pipeline, (site, &self.asking()))).await;
-        }
     }
 
     /// Has fetched what its route says is asked for next. Returns what became of that, if the client asks to

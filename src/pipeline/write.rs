@@ -5,7 +5,7 @@
 //! breaks off breaks the request off, too. Where no final response comes and some of the request was sent,
 //! its outcome is unknown, and it purges as a success does.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
 use http::{Request, Response};
@@ -19,14 +19,14 @@ use super::{
     inquiry::Inquiry,
     invalidate,
     pass::join_upgrade,
+    purge_rate::PurgeTurn,
     receive::Ingress,
     request_head,
-    unknown::{Subject, Turn},
     write_through::{Sending, Stored},
     writes::Running,
 };
 use crate::{
-    fence::Selector,
+    fence::{Selector, Source},
     field::hop::LARDER_WARM,
     origin::{Delivery, OriginError, RequestBody, ResponseBody, Unanswered, Upload},
     policy::{Credentials, invalidation::Outcome},
@@ -174,26 +174,8 @@ impl<S: Store> Write<S> {
         if subject.1.is_empty() {
             return;
         }
-        match pipeline.writes.unknown.turn(&subject, Instant::now()) {
-            Turn::Now => drop(invalidate::purge(pipeline, subject.1).await),
-            Turn::Merged => invalidate::count_merged(pipeline),
-            Turn::At(time) => {
-                invalidate::count_merged(pipeline);
-                self.purge_at(time, subject);
-            }
+        if invalidate::purge_in_turn(pipeline, subject, Source::Write).await != PurgeTurn::Now {
+            invalidate::count_merged(pipeline);
         }
-    }
-
-    /// Leaves a purge for later. The client does not wait for it.
-    fn purge_at(&self, time: Instant, subject: Subject) {
-        let pipeline = Arc::clone(&self.inquiry.pipeline);
-        let running = pipeline.writes.begin();
-        tokio::spawn(async move {
-            let wait = time.saturating_duration_since(Instant::now());
-            let _or_cut = tokio::time::timeout(wait, pipeline.writes.cut()).await;
-            pipeline.writes.unknown.begin_window(&subject, Instant::now());
-            drop(invalidate::purge(&pipeline, subject.1).await);
-            drop(running);
-        });
     }
 }

@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::unknown::UnknownOutcomes;
+use super::purge_rate::PurgeRate;
 
 /// Writes that go on although their clients are gone; further ones are given up, their outcome unknown.
 const ORPHANS: usize = 1024;
@@ -17,8 +17,8 @@ const LAST_PURGES: Duration = Duration::from_secs(1);
 
 /// The writes under way.
 pub struct Writes {
-    /// Of those whose outcome is unknown.
-    pub unknown: UnknownOutcomes,
+    /// How often they purge for an unknown outcome.
+    pub rate: PurgeRate,
     running: watch::Sender<usize>,
     cut: watch::Sender<bool>,
     orphans: Semaphore,
@@ -31,7 +31,7 @@ impl Writes {
     /// None under way.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
-            unknown: UnknownOutcomes::default(),
+            rate: PurgeRate::default(),
             running: watch::Sender::new(0),
             cut: watch::Sender::new(false),
             orphans: Semaphore::new(ORPHANS),

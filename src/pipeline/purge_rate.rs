@@ -1,9 +1,9 @@
-//! Unknown outcomes of writes: how often one client can have one target purged by them.
+//! The rate of purges that clients can bring about at will: one a second for each subject.
 //!
-//! A write without a response purges as a success does. Anyone can bring that about by leaving in the
-//! middle of a request, so that it must not fill the purge log: of one client and target at most one such
-//! purge a second is written. Later ones within the second are merged into one at its end, and none is
-//! dropped.
+//! A write without a response purges as a success does, and a refused credential has all nodes know. Clients
+//! bring both about by leaving in the middle of a request, or by asking again and again. That must not fill
+//! the purge log: of one subject at most one such purge a second is written. Later ones within the second are
+//! merged into one at its end, and none is dropped.
 
 use std::{
     collections::HashMap,
@@ -21,12 +21,12 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// Subjects that are remembered at the same time; of further ones, each purge is written.
 const SUBJECTS: usize = 4096;
 
-/// Whose outcome is unknown: a client, by its address, and what its write purges.
+/// A client, by its address if that counts, and what is purged.
 pub type Subject = (Option<IpAddr>, Vec<Selector>);
 
-/// Recent purges by writes whose outcome is unknown.
+/// Recent purges, by subject.
 #[derive(Default)]
-pub struct UnknownOutcomes {
+pub struct PurgeRate {
     windows: Mutex<HashMap<Subject, Window>>,
 }
 
@@ -39,24 +39,24 @@ struct Window {
 
 /// When a purge is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub enum PurgeTurn {
     /// At once.
     Now,
-    /// At this time; the caller then calls [`UnknownOutcomes::begin_window`] and writes it.
+    /// At this time; the caller then calls [`PurgeRate::begin_window`] and writes it.
     At(Instant),
     /// Together with one that is going to be written already.
     Merged,
 }
 
-impl UnknownOutcomes {
-    /// Returns when the purge of a subject is written whose outcome was found to be unknown at `now`.
-    pub fn turn(&self, subject: &Subject, now: Instant) -> Turn {
+impl PurgeRate {
+    /// Returns when a purge of a subject is written that is asked for at `now`.
+    pub fn turn(&self, subject: &Subject, now: Instant) -> PurgeTurn {
         let mut windows = self.windows.lock();
         match windows.get_mut(subject) {
-            Some(window) if window.is_followed => return Turn::Merged,
+            Some(window) if window.is_followed => return PurgeTurn::Merged,
             Some(window) if now < window.ends => {
                 window.is_followed = true;
-                return Turn::At(window.ends);
+                return PurgeTurn::At(window.ends);
             }
             _ => {}
         }
@@ -66,7 +66,7 @@ impl UnknownOutcomes {
         if windows.len() < SUBJECTS {
             windows.insert(subject.clone(), Window::from(now));
         }
-        Turn::Now
+        PurgeTurn::Now
     }
 
     /// Begins the next window of a subject, whose purge is written now.
@@ -93,38 +93,38 @@ mod tests {
 
     #[test]
     fn later_ones_within_a_second_are_merged_into_one_at_its_end() {
-        let (unknown, start) = (UnknownOutcomes::default(), Instant::now());
+        let (rate, start) = (PurgeRate::default(), Instant::now());
         let (subject, end) = (subject(1, "a"), start + WINDOW);
-        let turn = |millis| unknown.turn(&subject, start + Duration::from_millis(millis));
-        assert_eq!(turn(0), Turn::Now);
-        assert_eq!(turn(300), Turn::At(end));
-        assert_eq!(turn(600), Turn::Merged);
-        assert_eq!(turn(1100), Turn::Merged, "what is late is still going to be written");
-        unknown.begin_window(&subject, start + Duration::from_millis(1200));
-        assert_eq!(turn(1300), Turn::At(start + Duration::from_millis(2200)));
-        unknown.begin_window(&subject, start + Duration::from_millis(2200));
-        assert_eq!(turn(3200), Turn::Now);
+        let turn = |millis| rate.turn(&subject, start + Duration::from_millis(millis));
+        assert_eq!(turn(0), PurgeTurn::Now);
+        assert_eq!(turn(300), PurgeTurn::At(end));
+        assert_eq!(turn(600), PurgeTurn::Merged);
+        assert_eq!(turn(1100), PurgeTurn::Merged, "what is late is still going to be written");
+        rate.begin_window(&subject, start + Duration::from_millis(1200));
+        assert_eq!(turn(1300), PurgeTurn::At(start + Duration::from_millis(2200)));
+        rate.begin_window(&subject, start + Duration::from_millis(2200));
+        assert_eq!(turn(3200), PurgeTurn::Now);
     }
 
     #[test]
     fn clients_and_targets_are_counted_apart() {
-        let (unknown, now) = (UnknownOutcomes::default(), Instant::now());
+        let (rate, now) = (PurgeRate::default(), Instant::now());
         for subject in [subject(1, "a"), subject(2, "a"), subject(1, "b")] {
-            assert_eq!(unknown.turn(&subject, now), Turn::Now);
+            assert_eq!(rate.turn(&subject, now), PurgeTurn::Now);
         }
     }
 
     #[test]
     fn the_table_is_bounded_and_drops_nothing() {
-        let (unknown, start) = (UnknownOutcomes::default(), Instant::now());
+        let (rate, start) = (PurgeRate::default(), Instant::now());
         let numbered = |number: usize| subject(1, &number.to_string());
         for number in 0..=SUBJECTS {
-            assert_eq!(unknown.turn(&numbered(number), start), Turn::Now);
+            assert_eq!(rate.turn(&numbered(number), start), PurgeTurn::Now);
         }
-        assert_eq!(unknown.windows.lock().len(), SUBJECTS);
-        assert_eq!(unknown.turn(&numbered(0), start), Turn::At(start + WINDOW));
-        assert_eq!(unknown.turn(&numbered(SUBJECTS), start), Turn::Now, "not remembered");
-        assert_eq!(unknown.turn(&numbered(SUBJECTS), start + WINDOW), Turn::Now);
-        assert_eq!(unknown.windows.lock().len(), 2, "the followed one and the new one");
+        assert_eq!(rate.windows.lock().len(), SUBJECTS);
+        assert_eq!(rate.turn(&numbered(0), start), PurgeTurn::At(start + WINDOW));
+        assert_eq!(rate.turn(&numbered(SUBJECTS), start), PurgeTurn::Now, "not remembered");
+        assert_eq!(rate.turn(&numbered(SUBJECTS), start + WINDOW), PurgeTurn::Now);
+        assert_eq!(rate.windows.lock().len(), 2, "the followed one and the new one");
     }
 }
