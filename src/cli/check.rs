@@ -100,7 +100,7 @@ pub fn summary(config: &Config) -> String {
 const TTL_NOTE: &str = "Without a partition, a ttl is for requests that carry neither credentials nor unknown cookies; \
                         responses to others are shared as far as the origin says so: docs/credentials.md";
 
-/// What a `ttl` does not do if users have tokens.
+/// A note for routes whose `ttl` rarely helps requests with tokens.
 const PARTITION_NOTE: &str =
     "These routes have a ttl and no partition, so requests with a token rarely hit";
 

@@ -65,7 +65,7 @@ pub struct Config {
 /// What an operator expects of one request.
 #[derive(Debug, Clone)]
 pub struct TestCase {
-    /// What the test is called.
+    /// The name of the test.
     pub name: String,
     /// Where it stands in the file.
     pub at: Range<usize>,
@@ -107,7 +107,7 @@ pub struct Expectation {
     pub what: Expected,
 }
 
-/// What a test can expect.
+/// An expectation of a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expected {
     /// The route of this name governs.

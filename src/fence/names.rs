@@ -196,7 +196,7 @@ impl Names {
     }
 }
 
-/// Where in a name its shape stands: in the middle, so that tables of names spread by either end.
+/// The lowest bit of the shape in a name. Hash tables use the bits at either end.
 const SHAPE_AT: u32 = 40;
 const SHAPES: u64 = Shape::COUNT as u64 - 1;
 

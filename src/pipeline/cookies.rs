@@ -11,7 +11,7 @@ use crate::{policy::credentials::CookieFindings, route::Route};
 const SLOTS: usize = 1024;
 const LONGEST: usize = 2048;
 
-/// What the cookies of a value came to under a configuration.
+/// The findings about one `Cookie` value under a configuration.
 struct Remembered {
     site: SiteId,
     value: Box<[u8]>,

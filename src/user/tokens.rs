@@ -65,7 +65,8 @@ impl Tokens {
         &self.rules.issuers
     }
 
-    /// Returns who asks. Verifies a signature only if the token is not remembered.
+    /// Returns who asks. Verifies a signature only if the token is not remembered: a remembered one of
+    /// 300 bytes costs about 1,100 instructions, a third of them to hash and compare it (`bench/count.mjs`).
     pub(super) fn verified(
         &self,
         headers: &HeaderMap,

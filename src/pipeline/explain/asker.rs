@@ -91,7 +91,7 @@ impl Planned<'_> {
         self.lookup()?.member.as_deref().filter(|_| is_own)?.user.as_deref()
     }
 
-    /// What stands for the user's name in tags that are shown.
+    /// The text that replaces the user's name in tags that are shown.
     pub(super) fn placeholder(&self) -> Option<&'static str> {
         self.user().map(|_| "{user}")
     }

@@ -318,20 +318,6 @@ fn one_token_has_one_digest_however_it_is_sent() {
     assert_eq!(of(&format!("Bearer {token}")), of(&format!("bEARER   {token}")));
 }
 
-/// Run with `--release -- --ignored --nocapture`: what a request with a remembered token costs.
-#[test]
-#[ignore = "a measurement"]
-fn how_long_a_remembered_token_takes() {
-    let users = by_secret();
-    let filler = "x".repeat(500);
-    let headers = bearing(&token(&format!(r#"{{"sub":"u1","filler":"{filler}"}}"#)));
-    let began = std::time::Instant::now();
-    for _ in 0..1_000_000 {
-        std::hint::black_box(user_of(&users, std::hint::black_box(&headers)).unwrap());
-    }
-    println!("{} ns", began.elapsed().as_nanos() / 1_000_000);
-}
-
 proptest! {
     /// One byte more, less or other makes another token; only the case of `Bearer` and blanks behind it do not.
     #[test]

@@ -61,7 +61,7 @@ async fn asked(plan: Plan) -> Arc<World> {
 const FEW: usize = 5;
 
 /// Enough of everything happened: at least so many in 100,000 requests. What a short run has a few of only may
-/// be missing in it: the weather changes by the clock.
+/// be missing in it.
 fn is_telling(world: &World, requests: usize, least: &[(&str, usize)]) {
     let counts = world.counts.lock().unwrap();
     for (what, share) in least {

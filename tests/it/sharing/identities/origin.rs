@@ -33,7 +33,7 @@ async fn converse(mut wire: Wire, world: Arc<World>, mut random: Random) {
             return;
         }
         let number = world.next_number();
-        let weather = *world.weather.lock().unwrap();
+        let weather = Weather::at(number);
         if weather == Weather::Resets && random.one_in(2) {
             return;
         }

@@ -15,7 +15,7 @@ use super::{
     judge::{RECHECK, judge},
     origin,
     request::{self, Sent},
-    world::{Weather, World},
+    world::World,
 };
 use crate::support::{
     fleet::moment,
@@ -86,9 +86,7 @@ impl Plan {
             };
             clients.spawn(client.go(self.requests));
         }
-        let weather = tokio::spawn(change_weather(Arc::clone(world), self.seed));
         clients.join_all().await;
-        weather.abort();
     }
 
     /// Notes what the nodes count. What is older than a write is wrong unless they answered one before all
@@ -126,19 +124,6 @@ async fn settle(node: &Process) {
 async fn metrics(node: &Process) -> String {
     let call = proxy_request("GET", "/metrics", &[TOKEN]);
     Wire::connect(node.admin).await.exchange(call).await.body
-}
-
-/// Mostly fine, and now and then bad for a moment.
-async fn change_weather(world: Arc<World>, seed: u64) {
-    let mut random = Random::seeded(seed);
-    loop {
-        for bad in [Weather::Errors, Weather::Resets, Weather::Slow, Weather::Refusing] {
-            *world.weather.lock().unwrap() = Weather::Fine;
-            tokio::time::sleep(Duration::from_millis(400 + random.below(800) as u64)).await;
-            *world.weather.lock().unwrap() = bad;
-            tokio::time::sleep(Duration::from_millis(50 + random.below(200) as u64)).await;
-        }
-    }
 }
 
 /// A client with a connection to each node.

@@ -49,6 +49,19 @@ pub(super) enum Weather {
     Refusing,
 }
 
+/// Answers of the origin from one kind of bad weather to the next, and how many of them are bad.
+const SPELL: u64 = 500;
+const BAD: u64 = 100;
+
+impl Weather {
+    /// The weather at this answer of the origin: mostly fine, and now and then bad for a moment.
+    pub(super) fn at(number: u64) -> Self {
+        let kinds = [Self::Errors, Self::Resets, Self::Slow, Self::Refusing];
+        let kind = kinds[usize::try_from(number / SPELL).unwrap() % kinds.len()];
+        if number % SPELL < SPELL - BAD { Self::Fine } else { kind }
+    }
+}
+
 /// A number that later answers have to exceed, and because of what.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Floor {
@@ -62,7 +75,6 @@ pub(super) struct World {
     serial: AtomicU64,
     pub(super) requests: AtomicUsize,
     people: Vec<Mutex<Person>>,
-    pub(super) weather: Mutex<Weather>,
     /// Credentials that the origin no longer accepts.
     ended: Mutex<HashMap<String, End>>,
     /// When a 401 for a credential that has ended was received first.
@@ -108,7 +120,6 @@ impl World {
             serial: AtomicU64::new(0),
             requests: AtomicUsize::new(0),
             people: (0..USERS).map(|_| Mutex::new(empty.clone())).collect(),
-            weather: Mutex::new(Weather::Fine),
             ended: Mutex::default(),
             refused: Mutex::default(),
             withdrawn: Mutex::default(),
