@@ -38,17 +38,6 @@ const DENIALS: usize = 1 << 16;
 /// How long a refusal is remembered for credentials without an end of their own.
 const MEMORY: Duration = Duration::from_hours(1);
 
-/// What the origin is known to think of credentials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// It accepted them lately.
-    Accepted,
-    /// It accepted them longer ago than `recheck`, and has not refused them since.
-    Lapsed,
-    /// Nothing, or it refused them.
-    Unknown,
-}
-
 /// Credentials as a member of the partition of one route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Place {
@@ -133,33 +122,23 @@ impl Drop for FirstTurn {
     }
 }
 
-/// A request that asks the origin about its credentials, before anything stored answers it.
-pub struct Recheck {
-    turn: Option<FirstTurn>,
-    may_be_bridged: bool,
-}
+/// A request that asks the origin about its credentials: nothing stored answers it, fresh or stale.
+pub struct Recheck(Option<FirstTurn>);
 
 impl Recheck {
-    /// One of credentials with this standing; others wait if it has the turn. A stale response may stand in for
-    /// an origin that fails only for tokens that it accepted before: other credentials may have logged out.
-    pub fn of(turn: Option<FirstTurn>, standing: Standing, are_verified: bool) -> Self {
-        let may_be_bridged = standing == Standing::Lapsed && are_verified;
-        Self { turn, may_be_bridged }
+    /// One for which others with the same credentials wait.
+    pub fn first(turn: FirstTurn) -> Self {
+        Self(Some(turn))
     }
 
-    /// One of credentials to which the origin denied the target: nothing stored answers it.
-    pub fn of_denied() -> Self {
-        Self { turn: None, may_be_bridged: false }
+    /// One that asks for itself.
+    pub fn alone() -> Self {
+        Self(None)
     }
 
     /// Ends the turn.
     pub fn end(&mut self) {
-        self.turn = None;
-    }
-
-    /// Whether a stale response may stand in for an origin that fails.
-    pub fn may_be_bridged(&self) -> bool {
-        self.may_be_bridged
+        self.0 = None;
     }
 }
 
@@ -175,23 +154,22 @@ impl Accepted {
         })
     }
 
-    /// Returns the standing of a member's credentials on a route, for a request that came at `started`,
-    /// which is `now` by the node's own clock. Costs about 100 ns.
-    pub fn standing(
+    /// Whether the origin accepted a member's credentials on a route, not longer than `recheck` before a request
+    /// that came at `started`, which is `now` by the node's own clock. Costs about 100 ns.
+    pub fn is_accepted(
         &self,
         (member, place): (&Member, Place),
         fences: &Fences,
         (started, now): (Instant, Timestamp),
         recheck: Duration,
-    ) -> Standing {
-        let Some(acceptance) = self.places.get(&place) else { return Standing::Unknown };
+    ) -> bool {
+        let Some(acceptance) = self.places.get(&place) else { return false };
         if !fences.is_true(&acceptance.noted, started, || credential(member)) {
             // The next one is news to the fleet.
             self.places.remove_if(&place, |known| Arc::ptr_eq(known, &acceptance));
-            return Standing::Unknown;
+            return false;
         }
-        let is_recent = now.saturating_since(acceptance.at) < recheck;
-        if is_recent { Standing::Accepted } else { Standing::Lapsed }
+        now.saturating_since(acceptance.at) < recheck
     }
 
     /// Notes that the origin accepted a member's credentials, asked under this stamp at `at`, by the node's

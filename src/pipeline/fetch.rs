@@ -408,7 +408,7 @@ impl<S: Store> Ask<S> {
 
     /// What is stored, where it may stand in for an origin that fails (RFC 5861 §4).
     fn stale_instead(&self, origin_status: Option<StatusCode>, now: Timestamp) -> Option<Settled> {
-        if self.recheck.as_ref().is_some_and(|recheck| !recheck.may_be_bridged()) {
+        if self.recheck.is_some() {
             return None;
         }
         // A purge may have come while the origin was asked.

@@ -10,7 +10,7 @@ use http::HeaderMap;
 
 use super::{
     Pipeline,
-    accepted::{self, Place, Standing},
+    accepted::{self, Place},
     site::Site,
 };
 use crate::{
@@ -43,8 +43,7 @@ impl<S> Pipeline<S> {
         let at = (Instant::now(), self.clock.steady());
         own.any(|route| {
             let place = (member, Place::of(member, &route.name));
-            let standing = self.accepted.standing(place, self.log.fences(), at, Duration::MAX);
-            standing != Standing::Unknown
+            self.accepted.is_accepted(place, self.log.fences(), at, Duration::MAX)
         })
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{
     Pipeline, Site,
-    accepted::{Place, Recheck, Standing, Turn, fleet},
+    accepted::{Place, Recheck, Turn, fleet},
     collapse::{Role, Takeoff},
     credentials::Asking,
     fetch::Ask,
@@ -181,7 +181,7 @@ impl<S: Store> Inquiry<S> {
     /// go there first, whatever is stored.
     pub async fn look_up(&self, lookup: &Lookup) -> Weighed {
         let Some(member) = lookup.member.as_deref() else { return self.weighed(lookup).await };
-        let Some(recheck) = self.recheck(member, &lookup.target).await else {
+        let Some(recheck) = self.recheck(member, lookup).await else {
             return self.weighed(lookup).await;
         };
         self.weighed(lookup).await.rechecked(recheck)
@@ -191,49 +191,43 @@ impl<S: Store> Inquiry<S> {
     pub async fn would_look_up(&self, lookup: &Lookup) -> Weighed {
         let weighed = self.weighed(lookup).await;
         let Some(member) = lookup.member.as_deref() else { return weighed };
-        let place = Place::of(member, self.site.route_name(self.route));
-        let is_denied =
-            self.pipeline.accepted.is_denied(member, &lookup.target, self.received.steady);
-        if is_denied {
-            return weighed.rechecked(Recheck::of_denied());
+        if self.is_accepted(member, lookup) {
+            return weighed;
         }
-        match self.standing(member, place) {
-            Standing::Accepted => weighed,
-            standing => {
-                let are_verified = self.site.users.are_verified();
-                weighed.rechecked(Recheck::of(None, standing, are_verified))
-            }
-        }
+        weighed.rechecked(Recheck::alone())
     }
 
     /// Whether a member's credentials have to be rechecked by this request; waits if another one does, but not
     /// for long: the other may ask for what takes a minute, or never ends.
-    async fn recheck(&self, member: &Member, target: &CacheKey) -> Option<Recheck> {
-        let (accepted, users) = (&self.pipeline.accepted, &self.site.users);
-        if accepted.is_denied(member, target, self.received.steady) {
-            return Some(Recheck::of_denied());
+    async fn recheck(&self, member: &Member, lookup: &Lookup) -> Option<Recheck> {
+        let accepted = &self.pipeline.accepted;
+        if accepted.is_denied(member, &lookup.target, self.received.steady) {
+            return Some(Recheck::alone());
         }
         let place = Place::of(member, self.site.route_name(self.route));
         let mut has_waited = false;
-        loop {
-            let standing = self.standing(member, place);
-            if standing == Standing::Accepted {
-                return None;
-            }
+        while !self.is_accepted(member, lookup) {
             match accepted.turn(place) {
                 Turn::First(turn) => {
-                    if target.reach() == Reach::Fleet && self.is_accepted_elsewhere(place).await {
-                        return None;
+                    let is_shared = lookup.target.reach() == Reach::Fleet;
+                    if is_shared && self.is_accepted_elsewhere(place).await {
+                        break;
                     }
-                    return Some(Recheck::of(Some(turn), standing, users.are_verified()));
+                    return Some(Recheck::first(turn));
                 }
                 Turn::Wait(mut first) if !has_waited => {
                     let _ended_or_late = timeout(PATIENCE, first.changed()).await;
                     has_waited = true;
                 }
-                Turn::Wait(_) => return Some(Recheck::of(None, standing, users.are_verified())),
+                Turn::Wait(_) => return Some(Recheck::alone()),
             }
         }
+        None
+    }
+
+    fn is_accepted(&self, member: &Member, lookup: &Lookup) -> bool {
+        let (site, received) = (&self.site, self.received);
+        self.pipeline.is_accepted(site, site.route_name(self.route), (member, lookup), received)
     }
 
     /// Whether another node knows that the origin accepts these credentials.
@@ -243,12 +237,6 @@ impl<S: Store> Inquiry<S> {
         let (fences, recheck) = (pipeline.log.fences(), self.site.users.recheck());
         let at = (received.started, received.steady);
         fleet::take_over(known, place, fences, at, recheck).await
-    }
-
-    fn standing(&self, member: &Member, place: Place) -> Standing {
-        let (fences, received) = (self.pipeline.log.fences(), self.received);
-        let (at, recheck) = ((received.started, received.steady), self.site.users.recheck());
-        self.pipeline.accepted.standing((member, place), fences, at, recheck)
     }
 
     /// What is stored for it, and what that is good for. The shared tier is asked where what is at hand

@@ -89,9 +89,10 @@ use crate::{
     server::{Connection, Handler, Incoming},
     store::Store,
     telemetry::Metrics,
+    user::Member,
     warm::{self, Queue},
 };
-use accepted::{Accepted, Place, Standing};
+use accepted::{Accepted, Place};
 use backoff::Backoff;
 use collapse::{Flights, Takeoff};
 use current::Current;
@@ -288,7 +289,9 @@ impl<S: Store> Pipeline<S> {
     ) -> Option<Arc<StoredResponse>> {
         let route = site.route(route);
         let (vary, headers, fences) = (&route.vary, request.headers(), self.log.fences());
-        if !self.is_accepted(site, &route.name, lookup, received) {
+        if let Some(member) = lookup.member.as_deref()
+            && !self.is_accepted(site, &route.name, (member, lookup), received)
+        {
             return None;
         }
         let (started, version) = (received.started, &*site.version);
@@ -304,13 +307,18 @@ impl<S: Store> Pipeline<S> {
 }
 
 impl<S> Pipeline<S> {
-    /// Whether the origin has lately accepted the credentials of a request whose partition is made of them.
-    fn is_accepted(&self, site: &Site, route: &str, lookup: &Lookup, received: Received) -> bool {
-        let Some(member) = lookup.member.as_deref() else { return true };
+    /// Whether the origin has lately accepted a member's credentials, and has not denied them the target.
+    fn is_accepted(
+        &self,
+        site: &Site,
+        route: &str,
+        (member, lookup): (&Member, &Lookup),
+        received: Received,
+    ) -> bool {
         let (place, at) = (Place::of(member, route), (received.started, received.steady));
         let (fences, recheck) = (self.log.fences(), site.users.recheck());
         !self.accepted.is_denied(member, &lookup.target, received.steady)
-            && self.accepted.standing((member, place), fences, at, recheck) == Standing::Accepted
+            && self.accepted.is_accepted((member, place), fences, at, recheck)
     }
 }
 
