@@ -21,8 +21,8 @@ pub use report::{ConfigError, Finding, Report};
 pub use secret::Secret;
 pub use settings::{
     AccessLog, Admin, CertificateFiles, Config, Expectation, Expected, GivenResponse, Health,
-    Limits, ListenAddress, Log, LogLevel, Origin, OriginHost, OriginScheme, OriginTls, OriginUrl,
-    Permission, Store, TestCase, Token, WhenUnsynced,
+    Limits, ListenAddress, Log, LogLevel, Origin, OriginConnections, OriginHost, OriginScheme,
+    OriginTls, OriginUrl, Permission, Store, TestCase, Token, WhenUnsynced,
 };
 pub use suggest::nearest;
 pub use value::format_duration;

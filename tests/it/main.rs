@@ -31,6 +31,8 @@ mod identities;
 mod lifecycle;
 mod namespaces;
 mod origin;
+mod origin_connections;
+mod origin_http2;
 mod outcomes;
 mod owners;
 mod partitions;
