@@ -10,6 +10,7 @@ pub mod connection;
 mod crumbs;
 pub mod drain;
 mod framing;
+pub mod fuzzed;
 mod incoming;
 pub mod interim;
 mod io;
