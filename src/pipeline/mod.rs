@@ -40,6 +40,8 @@ mod invalidate;
 mod landing;
 mod logout;
 mod lookup;
+#[cfg(all(test, feature = "models"))]
+mod models;
 mod part;
 mod pass;
 mod payload;
