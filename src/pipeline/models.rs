@@ -13,12 +13,13 @@ use http_body_util::BodyExt;
 use shuttle::future::{JoinHandle, block_on, spawn, yield_now};
 
 use super::{
-    collapse::{Flights, Role},
+    collapse::{Flights, Role, Takeoff},
     fill::{Budget, Fill, FillReader},
     landing::Landing,
 };
 use crate::{
-    fence::OwnFacets,
+    fence::{Mode, OwnFacets, Purge, Record, Selector, Source},
+    field::Timestamp,
     key::{CacheKey, OriginTarget, target::Scheme},
     origin::Complete,
     purge::Fences,
@@ -216,4 +217,45 @@ fn a_flight_under_two_keys_takes_no_place_of_another_and_leaves_both() {
             assert!(matches!(join(path), Role::Leader(_)), "nothing stays in the table: {path}");
         }
     });
+}
+
+#[test]
+fn a_fetch_that_a_purge_outdates_leaves_the_place_of_its_successor_alone() {
+    in_many_orders(|| {
+        let (flights, fences) = (Arc::new(Flights::new()), Arc::new(Fences::alone()));
+        let join = || {
+            let facets = OwnFacets::default();
+            flights.join(&key("/a"), &facets, &fences, Instant::now())
+        };
+        let Role::Leader(outdated) = join() else { panic!("the first one leads") };
+        fences.apply(&everything(1));
+        let Role::Leader(successor) = join() else { panic!("nobody joins what is purged") };
+        let lands = |takeoff: Takeoff| {
+            spawn(async move {
+                takeoff.land(Landing::Alone);
+                yield_now().await;
+            })
+        };
+        let outdated = lands(outdated);
+        block_on(async {
+            outdated.await.unwrap();
+            let Role::Follower(waiting) = join() else { panic!("the successor is listed still") };
+            let successor = lands(successor);
+            assert!(waiting.landed().await.is_some());
+            successor.await.unwrap();
+        });
+        assert!(matches!(join(), Role::Leader(_)), "nothing stays in the table");
+    });
+}
+
+/// A purge of everything, with this number.
+fn everything(seq: u64) -> Record {
+    let purge = Purge {
+        mode: Mode::Hard,
+        selectors: vec![Selector::Everything],
+        source: Source::Api,
+        reason: None,
+        warm: false,
+    };
+    Record { seq, at: Timestamp::from_millis(1), purge }
 }
