@@ -3,6 +3,7 @@
 use std::{
     io::Write,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -87,9 +88,6 @@ fn redis_store(
 ) -> anyhow::Result<store::redis::Settings> {
     let Store { timeout, prefix, version, compress_above, max_object, .. } = &config.store;
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
-    let windows =
-        routes.flat_map(|route| [route.rule.stale_while_revalidate, route.rule.stale_if_error]);
     Ok(store::redis::Settings {
         connection,
         read_deadline: *timeout,
@@ -98,8 +96,16 @@ fn redis_store(
         compress_above: bytes(*compress_above),
         max_entry: bytes(max_object.saturating_add(HEAD)),
         seals: seals(config)?,
-        stale_for: windows.flatten().max().unwrap_or_default(),
+        stale_for: stale_for(config),
     })
+}
+
+/// The longest time for which any route serves what is stale.
+pub fn stale_for(config: &Config) -> Duration {
+    let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
+    let windows =
+        routes.flat_map(|route| [route.rule.stale_while_revalidate, route.rule.stale_if_error]);
+    windows.flatten().max().unwrap_or_default()
 }
 
 /// How entries are encrypted in Redis, if they are.
