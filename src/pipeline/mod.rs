@@ -48,6 +48,7 @@ mod payload;
 mod popular;
 mod purge_rate;
 mod receive;
+mod recent_clients;
 mod sensitive;
 mod site;
 mod uncacheable;
@@ -105,8 +106,8 @@ use inquiry::{Inquiry, Joined, Need, Weighed, may_answer};
 use lookup::Asked;
 use popular::Popular;
 use receive::{Lookup, Verdict};
+use recent_clients::RecentClients;
 use uncacheable::Uncacheable;
-use warmer::Lately;
 use writes::Writes;
 
 /// Bytes that bodies on their way to the store may take beside what is stored.
@@ -125,7 +126,7 @@ pub struct Pipeline<S> {
     reading: Semaphore,
     clock: Clock,
     metrics: Arc<Metrics>,
-    lately: Lately,
+    recent_clients: RecentClients,
     popular: Popular,
     warm: Queue,
     writes: Arc<Writes>,
@@ -160,7 +161,7 @@ impl<S: Store> Pipeline<S> {
             reading: Semaphore::new(payload::READERS),
             clock,
             metrics,
-            lately: Lately::default(),
+            recent_clients: RecentClients::default(),
             popular: Popular::default(),
             warm,
             writes: Writes::new(),
@@ -431,8 +432,6 @@ impl<S: Store> Context<S> {
         flight: Takeoff,
         told: Told,
     ) -> Response<Body> {
-        let Inquiry { pipeline, connection, request, .. } = &self.inquiry;
-        pipeline.lately.note(connection, &request.headers);
         let question = self.inquiry.question(lookup, need);
         let (sender, fetched) = oneshot::channel();
         // A task of its own: the leader's client may go away, those who wait stay.

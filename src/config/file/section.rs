@@ -18,6 +18,7 @@ pub(in crate::config) struct File {
     pub(in crate::config) tls: Option<At<TlsTable>>,
     pub(in crate::config) origin: Option<At<OriginTable>>,
     pub(in crate::config) hosts: Option<Texts>,
+    pub(in crate::config) public_host: Option<Text>,
     pub(in crate::config) trusted_proxies: Option<Texts>,
     pub(in crate::config) server_timing: Option<bool>,
     pub(in crate::config) limits: LimitsTable,
