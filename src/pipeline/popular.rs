@@ -229,7 +229,7 @@ fn again(
     }
     Some(WarmRequest {
         connection: Some(Arc::new(Connection { peer, secure, ..Connection::default() })),
-        host: Some(finish::host(&request.headers).into()),
+        host: Some(finish::asked_host(&request.headers).into()),
         target: target.into(),
         headers,
         report: None,

@@ -312,7 +312,7 @@ impl Drop for Running {
 
 /// A port that stays free while the server on it is down: outside the range from which the system
 /// takes ports for those who do not care, and handed out once.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     const LOWEST: u16 = 10_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
