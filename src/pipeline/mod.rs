@@ -74,6 +74,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 pub use body::Body;
 pub use clock::Clock;
+pub use finish::OwnAnswer;
 pub use heed::follow_denials;
 pub use site::{OriginHost, ServedHosts, ServerTiming, Site, SiteId};
 pub use warmer::{Warmer, warm_purged};
@@ -171,13 +172,6 @@ impl<S: Store> Pipeline<S> {
     /// Puts another configuration in force. Requests under way end under the old one; the cache stays.
     pub fn replace(&self, site: Site) {
         self.site.replace(site);
-    }
-
-    /// Writes out what the access log still holds, within this time. Blocks.
-    pub fn flush_log(&self, at_most: Duration) {
-        if let Some(log) = self.site.with(|site| site.access_log.clone()) {
-            log.flush(at_most);
-        }
     }
 
     /// The store.
@@ -463,7 +457,7 @@ fn passed_on(
 /// A request as the policy sees it.
 fn request_head(request: &Parts, credentials: Credentials) -> RequestHead<'_> {
     let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-    let authority = finish::host(&request.headers);
+    let authority = finish::asked_host(&request.headers);
     let (method, headers) = (&request.method, &request.headers);
     RequestHead { method, authority, target, headers, credentials }
 }

@@ -257,7 +257,8 @@ fn again(
         return None;
     }
     let connection = Arc::new(Connection { peer, secure, ..Connection::default() });
-    let client = OneClient { connection, host: finish::host(&request.headers).into(), headers };
+    let host = finish::asked_host(&request.headers).into();
+    let client = OneClient { connection, host, headers };
     Some(WarmRequest { client: Client::One(client), target: target.into(), report: None })
 }
 

@@ -30,6 +30,7 @@ mod hostile;
 mod identities;
 mod lifecycle;
 mod namespaces;
+mod operations;
 mod origin;
 mod outcomes;
 mod owners;

@@ -65,6 +65,7 @@ const fn key(name: &'static str, shape: Shape) -> Key {
 /// The keys of the file itself.
 pub(super) const FILE: &[Key] = &[
     key("listen", Shape::Texts),
+    key("reuse_port", Shape::Flag),
     key("tls", Shape::Table(TLS)),
     key("origin", Shape::TableOrText("urls", ORIGIN)),
     key("hosts", Shape::Texts),
@@ -111,11 +112,13 @@ pub(super) const LIMITS: &[Key] = &[
     key("connections", Shape::Count),
     key("header_timeout", DURATION),
     key("idle_timeout", DURATION),
+    key("drain_delay", DURATION),
     key("drain", DURATION),
 ];
 
 pub(super) const ADMIN: &[Key] = &[
     key("listen", STRING),
+    key("hosts", Shape::Texts),
     key("token", STRING),
     key("tokens", Shape::Tables(TOKEN)),
     key("purge_from", Shape::Texts),
