@@ -220,7 +220,7 @@ function selfSigned () {
   const folder = scratch()
   const [chain, key] = [join(folder, 'cert.pem'), join(folder, 'key.pem')]
   execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', '/CN=localhost',
-    '-addext', 'subjectAltName=DNS:localhost', '-keyout', key, '-out', chain], { stdio: 'ignore' })
+    '-addext', 'subjectAltName=DNS:localhost', '-addext', 'basicConstraints=critical,CA:FALSE', '-keyout', key, '-out', chain], { stdio: 'ignore' })
   return { chain, key }
 }
 
