@@ -13,6 +13,7 @@ import { options, sleep } from '../tests/process.mjs'
 const SOURCE = '127.6.6.6' // another client than the normal ones
 const HOST = 'api.test'
 const TICK = 5 // ms between two rounds of the pacer
+const BURST = 16 // turns that are given in one round, at most
 const REOPEN = 250 // ms until a connection that the server closed is opened again
 
 // ── What they ask for ──
@@ -64,7 +65,7 @@ class World {
   /** Lets those that wait go on, in order, as long as the share of the last second allows it. */
   turn () {
     if (performance.now() - this.window.at > 1000) this.window = this.mark()
-    for (let i = 0; i < 8 && this.waiting.length && this.used(this.window) < this.share * 0.95; i++) this.waiting.shift()()
+    for (let i = 0; i < BURST && this.waiting.length && this.used(this.window) < this.share * 0.95; i++) this.waiting.shift()()
   }
 
   /** Waits for its turn. All that costs an attacker processor time comes after it. */
@@ -404,8 +405,8 @@ async function polite (world, { bytes, requests }) {
     while (!world.isOver) {
       await world.breathe()
       const left = behind()
-      if (left.requests > 0) await ask('GET', below(4) ? targets.item() : targets.medium())
-      else if (left.bytes > upload.length) await ask('POST', '/hostile/upload', upload)
+      if (left.bytes > upload.length) await ask('POST', '/hostile/upload', upload)
+      else if (left.requests > 0) await ask('GET', below(8) ? targets.item() : targets.medium())
       else await sleep(20)
     }
   }))

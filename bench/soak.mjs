@@ -29,9 +29,9 @@ const given = options({
 })
 const HOST = 'api.test'
 const SECRET = 'a secret of the soak, and of no one else'
-const HITS = 200 // targets that are stored before anything begins
+const HITS = 100 // targets that are stored before anything begins
 const RATE = { h1: 200, h2: 100, fresh: 5, livez: 4, webhooks: 1 } // a second
-const WARM_UP = 2 // seconds after the other clients came, before it is measured
+const WARM_UP = 3 // seconds after the other clients came, before it is measured
 
 // ── The origin ──
 
@@ -61,9 +61,10 @@ async function phase (name, seconds, how) {
   await normal.prime()
   const others = start([...LOAD_CORE, 'node', join(here, 'hostile.mjs'), `--port=${node.port}`, `--share=${given.share}`, ...how])
   const memory = watch(node)
-  await sleep(WARM_UP * 1000)
-  const before = await buckets(node)
   const running = normal.run()
+  await sleep(WARM_UP * 1000)
+  normal.forget()
+  const before = await buckets(node)
   await sleep(seconds * 1000)
   normal.isOver = true
   await running
@@ -116,10 +117,16 @@ class Normal {
   constructor (node) {
     this.node = node
     this.agent = new http.Agent({ keepAlive: true, maxSockets: 16 })
+    this.number = 0
+    this.isOver = false
+    this.forget()
+  }
+
+  /** What came until now does not count. */
+  forget () {
     this.counts = { asked: 0, notHit: 0, failed: 0, fresh: 0, notStored: 0, freshFailed: 0, livez: 0, notAlive: 0, webhooks: 0, notTaken: 0 }
     this.examples = []
     this.took = []
-    this.isOver = false
   }
 
   /** Has all targets of the hits stored. */
@@ -159,7 +166,8 @@ class Normal {
 
   /** What nobody asked for before is asked for twice, and has to be stored in between. */
   async fresh () {
-    const number = this.counts.fresh++
+    this.counts.fresh++
+    const number = this.number++
     const target = `/fresh/${number}/${number % 4 ? 16 : 64}k`
     const first = await this.h1(target).catch(error => ({ error }))
     const second = await this.h1(target).catch(error => ({ error }))
@@ -311,7 +319,7 @@ const lines = table(hostile, control)
 console.log(lines.join('\n'))
 const broken = bars(hostile, control).filter(([, holds]) => !holds)
 for (const [what] of broken) console.log(`BROKEN: ${what}`)
-for (const each of hostile.examples) console.log(`   ${each}`)
+for (const each of [hostile, control]) each.examples.forEach(example => console.log(`   beside ${each.name} clients: ${example}`))
 if (given.write) writeSection('Hostile clients', [...header(), ...lines])
 console.log(`${bars(hostile, control).length - broken.length} passed, ${broken.length} failed`)
 process.exit(broken.length ? 1 : 0)

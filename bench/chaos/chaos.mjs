@@ -1,7 +1,7 @@
 // Chaos: three nodes before two origins and a Redis Cluster, under a mixed load, while all of them are killed, stopped, cut off and slowed down from a
 // seed, with hostile clients beside. Each answer is held against a model of what the origin has said.
 //
-//   node bench/chaos/chaos.mjs --larder PATH [--seconds N] [--seed N] [--without-hostile]
+//   node bench/chaos/chaos.mjs --larder PATH [--seconds N] [--seed N] [--without-hostile] [--write]
 //
 // Prints a table, and fails where an answer was wrong or staler than the rules allow, where a request failed through no fault of the origin, where a
 // client missed a purge, or where a node took more memory than it may.
@@ -9,6 +9,7 @@
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { options, sleep, start } from '../../tests/process.mjs'
+import { writeSection } from '../results.mjs'
 import { Balancer } from './balancer.mjs'
 import { missed, runClients } from './clients.mjs'
 import { Cluster, MEMORY } from './cluster.mjs'
@@ -23,7 +24,8 @@ const given = options({
   seconds: '600',
   seed: '1',
   constant: '96', // MiB over `memory`, as README says
-  'without-hostile': false
+  'without-hostile': false,
+  write: false
 })
 const [seconds, seed] = [Number(given.seconds), Number(given.seed)]
 /** The faults of an origin that may make a request of a kind fail. */
@@ -130,24 +132,27 @@ process.exit()
 /** Prints what came of it; whether nothing was broken. */
 function report () {
   const { tally } = run
-  console.log(`seed ${seed}, ${seconds} s: 3 nodes, 6 Redis processes, 2 origins\n`)
-  console.log('| | requests | failed | the origin\'s own failures | lost with a killed node | wrong | too stale | p50 | p99 | longest |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|')
-  for (const [what, row] of tally.rows) {
-    const sorted = row.took.sort((a, b) => a - b)
-    const at = share => sorted.length ? `${sorted[Math.floor(share * (sorted.length - 1))]} ms` : ''
-    console.log(`| ${[what, row.asked, row.failed, row.origin, row.killed, row.wrong, row.stale, at(0.5), at(0.99), at(1)].join(' | ')} |`)
-  }
-  console.log(`| all | ${['asked', 'failed', 'origin', 'killed', 'wrong', 'stale'].map(column => tally.sum(column)).join(' | ')} | | | |\n`)
-  console.log(`answers: ${list(tally.caches)}; requests to the origins: ${model.records.length}; tried again elsewhere: ${balancer.retried}`)
-  console.log(list(tally.counts))
-  console.log(`faults: ${list(faults.counts())}`)
-  for (const { name, error } of faults.events.filter(({ error }) => error)) console.log(`   the fault "${name}" did not work: ${error}`)
   const lives = cluster.past.map(life)
-  console.log('\n| node | process | lived | peak memory | growth in its last third | a minute |\n|---|---:|---:|---:|---:|---:|')
-  for (const { slot, number, lived, peak, growth, slope } of lives) console.log(`| ${slot} | ${number} | ${Math.round(lived / 1000)} s | ${peak.toFixed(0)} MiB | ${growth.toFixed(1)} MiB | ${slope.toFixed(1)} MiB |`)
-  console.log('')
   const lost = missed(run)
-  const bars = [
+  const lines = [...requestTable(tally), '',
+    `Answers: ${list(tally.caches)}. Requests to the origins: ${model.records.length}. Tried again on another node: ${balancer.retried}.`,
+    `Purges: ${list(tally.counts)}.`, `Faults: ${list(faults.counts())}.`, '', ...memoryTable(lives)]
+  console.log(`seed ${seed}, ${seconds} s\n\n${lines.join('\n')}\n`)
+  if (given.write) writeSection('Chaos', [`Measured ${new Date().toISOString().split('T')[0]} by \`bench/chaos/run.sh ${seconds} ${seed}\`: 3 nodes, 2 origins, a Redis Cluster of 6 processes.`, '', ...lines])
+  for (const { name, error } of faults.events.filter(({ error }) => error)) console.log(`the fault "${name}" did not work: ${error}`)
+  for (const each of tally.examples) console.log(each)
+  for (const mark of lost.slice(0, 5)) console.log(`missed on a stream: ${mark}`)
+  for (const { child, slot } of panics) console.log(`node ${slot}: ${/.*panicked[^]{0,300}/.exec(child.tail(1e9))?.[0]}`)
+  const all = bars(tally, lives, lost)
+  const broken = all.filter(([, holds]) => !holds)
+  for (const [what] of broken) console.log(`BROKEN: ${what}`)
+  console.log(`${all.length - broken.length} passed, ${broken.length} failed`)
+  return broken.length === 0
+}
+
+/** What has to hold: a sentence, and whether it does. */
+function bars (tally, lives, lost) {
+  return [
     ['no answer is wrong', tally.sum('wrong') === 0],
     ['no answer is staler than the rules allow', tally.sum('stale') === 0],
     ['no request fails but through the origin', tally.sum('failed') === 0],
@@ -158,13 +163,23 @@ function report () {
     [`no node that lived for ${LONG / 60_000} minutes grew by more than ${GROWTH} MiB in its last third`, lives.every(({ lived, growth }) => lived < LONG || growth < GROWTH)],
     ['enough happened', (tally.caches.HIT ?? 0) > 20 * seconds && run.marks.size > seconds / 4 && faults.events.length > seconds / 4]
   ]
-  const broken = bars.filter(([, holds]) => !holds)
-  for (const each of tally.examples) console.log(each)
-  for (const mark of lost.slice(0, 5)) console.log(`missed on a stream: ${mark}`)
-  for (const { child, slot } of panics) console.log(`node ${slot}: ${/.*panicked[^]{0,300}/.exec(child.tail(1e9))?.[0]}`)
-  for (const [what] of broken) console.log(`BROKEN: ${what}`)
-  console.log(`${bars.length - broken.length} passed, ${broken.length} failed`)
-  return broken.length === 0
+}
+
+function requestTable (tally) {
+  const columns = ['asked', 'failed', 'origin', 'killed', 'wrong', 'stale']
+  const rows = [...tally.rows].map(([what, row]) => {
+    const sorted = row.took.sort((a, b) => a - b)
+    const at = share => sorted.length ? `${sorted[Math.floor(share * (sorted.length - 1))]} ms` : ''
+    return `| ${[what, ...columns.map(column => row[column]), at(0.5), at(0.99), at(1)].join(' | ')} |`
+  })
+  return ['| | requests | failed | the origin\'s own failures | lost with a killed node | wrong | too stale | p50 | p99 | longest |',
+    '|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|', ...rows, `| all | ${columns.map(column => tally.sum(column)).join(' | ')} | | | |`]
+}
+
+function memoryTable (lives) {
+  const row = ({ slot, number, lived, peak, growth, slope }) =>
+    `| ${slot} | ${number} | ${Math.round(lived / 1000)} s | ${peak.toFixed(0)} MiB | ${growth.toFixed(1)} MiB | ${slope.toFixed(1)} MiB |`
+  return ['| node | process | lived | peak memory | growth in its last third | a minute |', '|---|---:|---:|---:|---:|---:|', ...lives.map(row)]
 }
 
 function list (counts) {

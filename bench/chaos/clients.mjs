@@ -181,8 +181,10 @@ async function talk (run) {
   let ended
   socket.on('data', bytes => { heard += bytes }).on('close', () => { ended ??= 'closed' }).on('error', error => { ended = error.code })
   socket.write(`GET /socket HTTP/1.1\r\nHost: ${HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n`)
-  const until = async (what, seconds = 10) => {
-    for (const end = Date.now() + seconds * 1000; !heard.includes(what) && !ended && Date.now() < end;) await sleep(10)
+  const until = async what => {
+    const end = Date.now() + 10_000
+    const isOver = () => heard.includes(what) || ended || Date.now() > end
+    while (!isOver()) await sleep(10)
     return heard.includes(what)
   }
   let isWell = await until('\r\n\r\n') && heard.startsWith('HTTP/1.1 101')

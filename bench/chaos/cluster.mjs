@@ -169,7 +169,25 @@ export class Cluster {
 
   /** What a Redis answers; nothing where it does not. */
   async command ({ port }, ...words) {
-    return run('redis-cli', ['-p', `${port}`, ...words], { timeout: 3000 }).then(({ stdout }) => stdout, () => '')
+    return run('redis-cli', ['-p', `${port}`, ...words.map(String)], { timeout: 3000 }).then(({ stdout }) => stdout, () => '')
+  }
+
+  /** Moves the slot of a key, with what is in it, to this primary. */
+  async moveSlot (key, to) {
+    const slot = Number(await this.command(to, 'CLUSTER', 'KEYSLOT', key))
+    const ids = new Map()
+    for (const each of await this.primaries()) ids.set(each, (await this.command(each, 'CLUSTER', 'MYID')).trim())
+    const shards = (await this.command(to, 'CLUSTER', 'NODES')).split('\n').map(line => line.split(' '))
+    const isOwner = ([, , , , , , , , ...slots]) => slots.some(range => { const [first, last = first] = range.split('-').map(Number); return first <= slot && slot <= last })
+    const owner = shards.find(isOwner)?.[0]
+    const [from] = [...ids].find(([, id]) => id === owner) ?? []
+    if (!from || from === to) return
+    await this.command(to, 'CLUSTER', 'SETSLOT', slot, 'IMPORTING', ids.get(from))
+    await this.command(from, 'CLUSTER', 'SETSLOT', slot, 'MIGRATING', ids.get(to))
+    for (let keys; (keys = (await this.command(from, 'CLUSTER', 'GETKEYSINSLOT', slot, '100')).split('\n').filter(Boolean)).length;) {
+      await this.command(from, 'MIGRATE', '127.0.0.1', to.port, '', '0', '2000', 'KEYS', ...keys)
+    }
+    for (const each of [to, from]) await this.command(each, 'CLUSTER', 'SETSLOT', slot, 'NODE', ids.get(to))
   }
 
   /** The Redis processes that are primaries, as they say themselves. */

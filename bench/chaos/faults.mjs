@@ -1,9 +1,11 @@
 // What goes wrong, and what that excuses: lanes of faults from a seed, one for the nodes, one for Redis, one for the origins.
 
+import { appendFileSync } from 'node:fs'
 import { sleep } from '../../tests/process.mjs'
 import { MODES as CUTS } from './links.mjs'
 import { MODES as TROUBLES } from './origin.mjs'
 
+const LOG = 'larder:log'
 /** How long what failed before may still be felt: a fetch that began, a server that was taken out. */
 const AFTER = 1000 // ms
 
@@ -85,6 +87,13 @@ const nodeFaults = [
     faults.cluster.reload(slot)
     await sleep(500)
   }),
+  named('reload of a broken file', async ({ cluster, random }, event, time) => {
+    const slot = event.slot = random.below(cluster.nodes.length)
+    appendFileSync(cluster.config(slot), 'nonsense = 1\n')
+    cluster.reload(slot)
+    await sleep(time / 2)
+    cluster.configure(slot)
+  }),
   named('rolling restart', async ({ cluster }) => {
     for (let slot = 0; slot < cluster.nodes.length; slot++) {
       await cluster.drain(slot)
@@ -142,6 +151,10 @@ const redisFaults = [
   }),
   named('Redis connections ended', async ({ cluster }) => {
     for (const each of cluster.redis) await cluster.command(each, 'CLIENT', 'KILL', 'TYPE', 'normal')
+  }),
+  named('Redis log moved to another primary', async ({ cluster, random }) => {
+    const primaries = await cluster.primaries()
+    await cluster.moveSlot(LOG, random.pick(primaries))
   }),
   named('Redis full', async ({ cluster }, event, time) => {
     const set = async bytes => { for (const each of cluster.redis) await cluster.command(each, 'CONFIG', 'SET', 'maxmemory', bytes) }
