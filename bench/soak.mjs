@@ -35,7 +35,7 @@ const WARM_UP = 3 // seconds after the other clients came, before it is measured
 
 // ── The origin ──
 
-const origin = http.createServer((request, response) => {
+const origin = http.createServer({ maxHeaderSize: 1 << 20 }, (request, response) => {
   if (request.url.startsWith('/hostile/')) return answerHostile(request, response)
   request.resume()
   const size = Number(/\/(\d+)k$/.exec(request.url)?.[1] ?? 1) * 1024

@@ -29,7 +29,7 @@ export class Balancer {
   async ask (request) {
     const isSafe = ['GET', 'HEAD'].includes(request.method ?? 'GET')
     for (let attempt = 1; ; attempt++) {
-      const node = this.random.pick(this.cluster.ready())
+      const node = request.node ?? this.random.pick(this.cluster.ready())
       const begun = Date.now()
       try {
         const answer = await (request.isHttp2 ? this.http2(node, request) : this.http1(node, request))

@@ -78,7 +78,8 @@ class Run {
   /** A request failed: through the origin, with a node that was killed, or else it is a failure of ours. */
   failed (what, { error, node, begun, request }) {
     const row = this.tally.row(what)
-    if (node?.wasKilledSince(begun)) row.killed++
+    if (request?.node && !node.isReady) row.asked-- // it was to go to this one, which has ended meanwhile
+    else if (node?.wasKilledSince(begun)) row.killed++
     else if (this.faults.excuses(begun, TOUCHED[what] ?? [])) row.origin++
     else {
       row.failed++

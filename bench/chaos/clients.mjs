@@ -6,7 +6,7 @@ import net from 'node:net'
 import { sleep } from '../../tests/process.mjs'
 import { HOST } from './balancer.mjs'
 import { ISSUER, SECRET, TOKEN } from './cluster.mjs'
-import { body, KINDS, target } from './model.mjs'
+import { body, KINDS, selects, target, targets } from './model.mjs'
 
 /** So many of each at the same time. */
 const CROWD = { readers: 20, conditionals: 4, ranges: 3, writers: 3, uploaders: 2, purgers: 3, tunnels: 3, feeds: 2, listeners: 3 }
@@ -73,7 +73,7 @@ async function readPart (run) {
 }
 
 /** Reads a target, and holds the answer against the model. */
-async function readOne (run, it, { method = 'GET', conditional = [], part, isHttp2, what }) {
+async function readOne (run, it, { method = 'GET', conditional = [], part, isHttp2, node, what }) {
   const { colors } = KINDS[it.kind]
   const color = colors ? run.random.pick(colors) : ''
   const headers = fields(it, color)
@@ -81,7 +81,7 @@ async function readOne (run, it, { method = 'GET', conditional = [], part, isHtt
   if (part) headers.range = `bytes=${part[0]}-${part[1] - 1}`
   const asked = { target: it, color, begun: Date.now(), everywhere: run.model.floor(it), conditional, part }
   const before = new Map(run.cluster.nodes.map(node => [node.number, run.model.floor(it, node.number)]))
-  const answer = await run.ask(what, { method, path: it.path, headers, isHttp2 }, asked.begun)
+  const answer = await run.ask(what, { method, path: it.path, headers, isHttp2, node }, asked.begun)
   if (!answer) return
   asked.floor = before.get(answer.node.number) ?? asked.everywhere
   asked.isTroubled = run.faults.during(asked.begun - 5000).some(({ trouble }) => trouble)
@@ -89,6 +89,12 @@ async function readOne (run, it, { method = 'GET', conditional = [], part, isHtt
   run.tally.cache(answer.headers['x-api-cache'])
   if (found) run.found(what, found, `${method} ${it.name} ${color}`, asked.begun, answer)
   return answer
+}
+
+/** Has something that is selected read on every node, and waits for none of it: what is under way when a purge comes, and what follows it. */
+function readEverywhere (run, selector) {
+  const it = run.random.pick(targets.filter(each => selects(selector, each)))
+  for (const node of run.cluster.ready()) readOne(run, it, { node, what: 'reads' })
 }
 
 // ── Writers ──
@@ -138,12 +144,15 @@ async function purge (run) {
   const source = run.random.pick(['api', 'method', 'webhook'])
   const selector = anySelector(run.random, source)
   const mark = `ev:${++purges}`
+  readEverywhere(run, selector)
+  await sleep(run.random.below(20))
   const before = run.model.last + 1
   const begun = Date.now()
   const answer = await run.ask('purges', call(source, selector, mark), begun, { mayBeUnavailable: true })
   if (answer?.status !== 200) return run.tally.count(`purges not acknowledged (${answer?.status ?? 'lost'})`)
   run.tally.count(`purges acknowledged: ${source}, by ${Object.keys(selector)[0]}`)
   run.model.hold(selector, before)
+  readEverywhere(run, selector)
   if (source !== 'method' && !selector.user) run.marks.set(mark, { begun })
 }
 

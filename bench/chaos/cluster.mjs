@@ -112,7 +112,7 @@ export class Cluster {
   async drain (slot) {
     const node = this.nodes[slot]
     node.child.signal('SIGTERM')
-    while (node.isRunning) await sleep(20)
+    while (node.isRunning) await sleep(5)
     node.isReady = false
   }
 

@@ -12,6 +12,7 @@ import { body, etag, KINDS, target } from './model.mjs'
  */
 export const MODES = ['refused', 'stalled', 'slow', 'failing', 'broken']
 const SLOW = [50, 1000] // ms
+const USUAL = [0, 20] // ms
 const FEED = 50 // ms between two messages
 
 export class Origin {
@@ -20,7 +21,7 @@ export class Origin {
   }
 
   async start () {
-    this.server = http.createServer((request, response) => this.answer(request, response).catch(() => response.destroy()))
+    this.server = http.createServer({ maxHeaderSize: 1 << 20 }, (request, response) => this.answer(request, response).catch(() => response.destroy()))
     this.server.on('connection', socket => {
       this.sockets.add(socket)
       socket.on('close', () => this.sockets.delete(socket)).on('error', () => {})
@@ -55,23 +56,33 @@ export class Origin {
     const { pathname } = new URL(request.url, 'http://origin')
     const id = request.headers['x-write']
     const sent = await received(request)
-    if (this.mode === 'stalled') await new Promise(resolve => this.waiting.push(resolve))
-    if (this.mode === 'slow') await sleep(this.random.between(...SLOW))
+    const [, kind, number] = pathname.split('/')
+    const it = KINDS[kind] && target(kind, Number(number), KINDS[kind].users ? userOf(request) : '')
+    // What it says is settled when the request comes, and may be old when it is said.
+    const isRead = it && ['GET', 'HEAD'].includes(request.method)
+    const said = isRead && this.look(it, request)
+    await this.delay()
+    if (isRead) return this.read(said, request, response)
+    if (it) return this.write(it, id, response)
     if (pathname === '/feed') return this.feed(response)
     if (pathname === '/upload') return this.upload(id, sent, response)
-    const [, kind, number] = pathname.split('/')
-    if (!KINDS[kind]) return response.writeHead(404).end()
-    const it = target(kind, Number(number), KINDS[kind].users ? userOf(request) : '')
-    if (request.method === 'GET' || request.method === 'HEAD') await this.read(it, request, response)
-    else this.write(it, id, response)
+    response.writeHead(404).end()
   }
 
-  async read (it, request, response) {
+  async delay () {
+    if (this.mode === 'stalled') await new Promise(resolve => this.waiting.push(resolve))
+    const [min, max] = this.mode === 'slow' ? SLOW : USUAL
+    await sleep(this.random.between(min, max))
+  }
+
+  look (it, request) {
+    const color = KINDS[it.kind].colors ? request.headers['x-color'] ?? '' : ''
+    return { it, color, number: this.model.asked(it, color), version: this.model.version(it, color) }
+  }
+
+  async read ({ it, color, number, version }, request, response) {
     const { ttl, colors, silent } = KINDS[it.kind]
-    const color = colors ? request.headers['x-color'] ?? '' : ''
-    const number = this.model.asked(it, color)
     if (this.mode === 'failing') return response.writeHead(503, { 'X-Number': number, 'Content-Type': 'text/plain' }).end('the origin fails')
-    const version = this.model.version(it, color)
     this.model.said(number, version)
     const tag = etag(it, color, version)
     response.setHeader('X-Number', number)
