@@ -67,18 +67,19 @@ class Run {
   /** The answer to a request, unless it failed, or the origin's failure was passed on. */
   async ask (what, request, begun, { mayBeUnavailable = false } = {}) {
     this.tally.asked(what)
-    const answer = await this.balancer.ask(request).catch(error => { this.failed(what, { error: error.message, node: error.node, begun, request }) })
+    const answer = await this.balancer.ask(request).catch(error => { this.failed(what, { error: error.message, isRefused: error.isRefused, node: error.node, begun, request }) })
     if (!answer) return
     this.tally.row(what).took.push(Date.now() - begun)
     if (answer.status < 500 || (mayBeUnavailable && answer.status === 503)) return answer
     if (answer.headers['x-number']) this.tally.row(what).origin++
+    else if (answer.status === 504 && answer.node.wasStoppedSince(begun)) this.tally.row(what).killed++
     else this.failed(what, { error: `${answer.status} ${answer.headers['cache-status']} ${answer.bytes.subarray(0, 200)}`, node: answer.node, begun, request })
   }
 
   /** A request failed: through the origin, with a node that was killed, or else it is a failure of ours. */
-  failed (what, { error, node, begun, request }) {
+  failed (what, { error, isRefused, node, begun, request }) {
     const row = this.tally.row(what)
-    if (request?.node && !node.isReady) row.asked-- // it was to go to this one, which has ended meanwhile
+    if (request?.node && isRefused) row.asked-- // it was to go to this node and no other, which has ended
     else if (node?.wasKilledSince(begun)) row.killed++
     else if (this.faults.excuses(begun, TOUCHED[what] ?? [])) row.origin++
     else {
@@ -173,7 +174,7 @@ function requestTable (tally) {
     const at = share => sorted.length ? `${sorted[Math.floor(share * (sorted.length - 1))]} ms` : ''
     return `| ${[what, ...columns.map(column => row[column]), at(0.5), at(0.99), at(1)].join(' | ')} |`
   })
-  return ['| | requests | failed | the origin\'s own failures | lost with a killed node | wrong | too stale | p50 | p99 | longest |',
+  return ['| | requests | failed | the origin\'s own failures | lost with a killed or stopped node | wrong | too stale | p50 | p99 | longest |',
     '|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|', ...rows, `| all | ${columns.map(column => tally.sum(column)).join(' | ')} | | | |`]
 }
 

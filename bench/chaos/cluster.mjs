@@ -30,6 +30,9 @@ class Node {
   /** Whether it was killed since: then what it had under way is lost, and nothing it could have done. */
   wasKilledSince (time) { return this.killed >= time }
 
+  /** Whether it stood still since: then its deadlines have passed before it could see what had come. */
+  wasStoppedSince (time) { return this.stopped >= time }
+
   async metrics () {
     const answer = await fetch(`http://127.0.0.1:${this.admin}/metrics`, { headers: { authorization: `Bearer ${TOKEN}` }, signal: AbortSignal.timeout(10_000) })
     return answer.text()
@@ -106,6 +109,16 @@ export class Cluster {
     node.isReady = false
     await node.child.kill()
     node.killed = Date.now()
+  }
+
+  /** Has a node stand still for so many ms. */
+  async pause (slot, time) {
+    const node = this.nodes[slot]
+    node.stopped = Infinity
+    node.child.signal('SIGSTOP')
+    await sleep(time)
+    node.child.signal('SIGCONT')
+    node.stopped = Date.now()
   }
 
   /** Ends a node in order, and waits until it has ended. */

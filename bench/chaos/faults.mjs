@@ -77,9 +77,7 @@ const nodeFaults = [
   ...cuts,
   named('node stopped', async ({ cluster, random }, event, time) => {
     const slot = event.slot = random.below(cluster.nodes.length)
-    cluster.nodes[slot].child.signal('SIGSTOP')
-    await sleep(time)
-    cluster.nodes[slot].child.signal('SIGCONT')
+    await cluster.pause(slot, time)
   }),
   named('reload', async (faults, event) => {
     const slot = event.slot = faults.random.below(faults.cluster.nodes.length)

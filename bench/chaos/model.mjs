@@ -49,7 +49,7 @@ export class Model {
   constructor () {
     this.versions = new Map() // target|color → version
     this.records = [] // by number: what was asked, and when it was said
-    this.latest = new Map() // ETag → the last record that says it is current
+    this.latest = new Map() // ETag → the last that says it is current: by number, and by when it was said
     this.floors = new Map() // target → the number, everywhere
     this.local = new Map() // process|target → the number, on one node
     this.writes = new Map() // id of a write → how often it was done
@@ -75,7 +75,9 @@ export class Model {
   said (number, version) {
     const record = this.records[number]
     Object.assign(record, { version, said: Date.now() })
-    this.latest.set(etag(record.target, record.color, version), record)
+    const tag = etag(record.target, record.color, version)
+    const before = this.latest.get(tag)
+    this.latest.set(tag, before ? { ...record, number: Math.max(number, before.number) } : record)
   }
 
   written (id) {
