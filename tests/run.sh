@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The one test command: everything that holds Larder to its word. Made for Debian; installs what it does not find.
-#   tests/run.sh [STEP…]      all steps, or those named: format lint unit models checker build conformance httpbin json-server connections webhooks frameworks events memory fuzz metrics
+#   tests/run.sh [STEP…]      all steps, or those named: format lint unit models checker build conformance httpbin json-server connections webhooks frameworks events memory chaos soak fuzz metrics
 # LARDER_SKIP_FUZZ=1 leaves out the fuzzing (it needs a nightly toolchain); nothing is left out unasked.
 # What `cargo test` names as ignored is what the checker step runs: it wants the machine for itself, and a build with planted bugs.
 # Steps print little when they pass and the end of their log when they fail. The last line is the sum of all cases.
@@ -17,7 +17,7 @@ ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 export PATH="$tools/bin:$PATH" CARGO_TERM_COLOR=never
 if [ "${CI:-}" = true ]; then export CARGO_INCREMENTAL=0; fi
 
-steps=(format lint unit models checker build conformance httpbin json-server connections webhooks frameworks events memory fuzz metrics)
+steps=(format lint unit models checker build conformance httpbin json-server connections webhooks frameworks events memory chaos soak fuzz metrics)
 (($# == 0)) || steps=("$@")
 declare -A titles=(
   [format]='Formatting (cargo fmt --check)'
@@ -34,6 +34,8 @@ declare -A titles=(
   [frameworks]='Express, Koa, Flask, Django, FastAPI, browsers and the examples behind a login'
   [events]='Browsers and EventSource follow purges through a restart of Redis'
   [memory]='Memory: 100,000 small responses, and a small budget under load'
+  [chaos]='Chaos: 60 s of faults in nodes, Redis and origins under load'
+  [soak]='Soak: 30 s of hostile clients beside normal ones'
   [fuzz]='Fuzzing, 10 s a target'
   [metrics]='Metrics (promtool check metrics)'
 )
@@ -207,6 +209,16 @@ run_events() {
 run_memory() {
   need node=nodejs
   node bench/memory.mjs --larder "$larder"
+}
+
+run_chaos() {
+  need node=nodejs redis-server=redis-server redis-cli=redis-tools
+  bench/chaos/run.sh 60 1 --larder "$larder"
+}
+
+run_soak() {
+  need node=nodejs taskset=util-linux
+  bench/soak.sh 30 --larder "$larder"
 }
 
 run_fuzz() {
