@@ -88,8 +88,7 @@ fn redis_store(
     let Store { timeout, prefix, version, compress_above, max_object, .. } = &config.store;
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
-    let windows =
-        routes.flat_map(|route| [route.rule.stale_while_revalidate, route.rule.stale_if_error]);
+    let stale_for = routes.map(|route| route.rule.longest_stale()).max().unwrap_or_default();
     Ok(store::redis::Settings {
         connection,
         read_deadline: *timeout,
@@ -98,7 +97,7 @@ fn redis_store(
         compress_above: bytes(*compress_above),
         max_entry: bytes(max_object.saturating_add(HEAD)),
         seals: seals(config)?,
-        stale_for: windows.flatten().max().unwrap_or_default(),
+        stale_for,
     })
 }
 
