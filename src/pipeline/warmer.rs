@@ -216,6 +216,9 @@ impl<S: Store> Fetch for Warmer<S> {
 /// What came of a fetch, once its body has ended.
 async fn outcome(fetched: Fetched) -> Outcome {
     match fetched {
+        Fetched::Arriving(Arrival { arriving, .. }) if arriving.refusal.is_some() => {
+            Outcome::Failed(arriving.refusal.map_or("origin", Reason::as_str))
+        }
         Fetched::Arriving(Arrival { arriving, reader, .. }) => {
             // What is left unread might never be stored: a body that outgrows its budget waits for us.
             match reader.collect().await {
@@ -252,6 +255,6 @@ async fn ask<S: Store>(inquiry: &Inquiry<S>, lookup: &Lookup, need: Need) -> Fet
             Fetched::Arriving(Arrival { headers: HeaderMap::new(), arriving, reader })
         }
         Joined::Settled(settled) => Fetched::Settled(settled),
-        Joined::Failed(error) => Fetched::Failed(error),
+        Joined::Failed(failure) => Fetched::Failed(failure),
     }
 }
