@@ -23,6 +23,7 @@ mod docs;
 mod events;
 mod events_of_users;
 mod explain;
+mod exposed;
 mod fences;
 mod fleet;
 mod harness;
