@@ -24,6 +24,7 @@ mod events;
 mod events_of_users;
 mod explain;
 mod failures;
+mod exposed;
 mod fences;
 mod fleet;
 mod harness;
