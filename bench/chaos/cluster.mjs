@@ -231,6 +231,7 @@ token = "${TOKEN}"
 purge_from = ["127.0.0.1"]
 [limits]
 drain = "5s"
+drain_delay = "1s"
 [store]
 redis = "${redis}"
 memory = "${MEMORY}MiB"
