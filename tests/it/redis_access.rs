@@ -131,7 +131,8 @@ async fn api() -> Scripted {
         "/large" => Said::fresh(large.clone()).with("cache-control", "max-age=60, no-transform"),
         "/varies" => Said::fresh("a").with("vary", "accept-language"),
         target if target.starts_with("/items") => {
-            Said::fresh("{\"items\":[{\"id\":1},{\"id\":2}]}").with("content-type", "application/json")
+            Said::fresh("{\"items\":[{\"id\":1},{\"id\":2}]}")
+                .with("content-type", "application/json")
         }
         target => Said::fresh(format!("{target} {}", asked.before)),
     })
@@ -285,7 +286,9 @@ async fn sentinels_have_passwords_of_their_own() {
     within_seconds(60, async {
         let redis = Redis::start().await;
         let (of_servers, of_sentinels) = ("se \"cret\"", "an'other \\ one");
-        redis.done(&["ACL", "SETUSER", "u", "on", &format!(">{of_servers}"), "~*", "&*", "+@all"]).await;
+        redis
+            .done(&["ACL", "SETUSER", "u", "on", &format!(">{of_servers}"), "~*", "&*", "+@all"])
+            .await;
         let sentinel = Sentinel::of(&redis, 1, "").await;
         let user = ["ACL", "SETUSER", "w", "on", &format!(">{of_sentinels}"), "+@all"];
         assert_eq!(sentinel.command(&user).await.text(), "OK");

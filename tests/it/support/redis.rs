@@ -357,7 +357,12 @@ async fn spawn_saying(
     ready: &str,
 ) -> Option<Running> {
     let mut command = Command::new("redis-server");
-    command.arg(config).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+        .arg(config)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut child = command.spawn().expect("redis-server is missing: apt-get install redis-server");
     let said = Said::follow(child.stdout.take().unwrap());
     let running = Running { child, said };
@@ -401,14 +406,6 @@ impl Sentinel {
     pub(crate) async fn command(&self, words: &[&str]) -> Value {
         let wire = Wire::try_connect((Ipv4Addr::LOCALHOST, self.port).into()).await.unwrap();
         Resp::over(wire).command(words).await.unwrap()
-    }
-
-    /// The reply to a command of a user.
-    pub(crate) async fn command_as(&self, (user, password): (&str, &str), words: &[&str]) -> Value {
-        let wire = Wire::try_connect((Ipv4Addr::LOCALHOST, self.port).into()).await.unwrap();
-        let mut connection = Resp::over(wire);
-        assert!(!connection.command(&["AUTH", user, password]).await.unwrap().is_error());
-        connection.command(words).await.unwrap()
     }
 }
 
