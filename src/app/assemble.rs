@@ -1,6 +1,9 @@
 //! From a configuration to the settings of each room.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use http::HeaderValue;
@@ -82,9 +85,6 @@ fn redis_store(
 ) -> anyhow::Result<store::redis::Settings> {
     let Store { timeout, prefix, version, compress_above, max_object, .. } = &config.store;
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
-    let windows =
-        routes.flat_map(|route| [route.rule.stale_while_revalidate, route.rule.stale_if_error]);
     Ok(store::redis::Settings {
         connection,
         read_deadline: *timeout,
@@ -93,8 +93,16 @@ fn redis_store(
         compress_above: bytes(*compress_above),
         max_entry: bytes(max_object.saturating_add(HEAD)),
         seals: seals(config)?,
-        stale_for: windows.flatten().max().unwrap_or_default(),
+        stale_for: stale_for(config),
     })
+}
+
+/// The longest time for which any route serves what is stale.
+pub fn stale_for(config: &Config) -> Duration {
+    let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
+    let windows =
+        routes.flat_map(|route| [route.rule.stale_while_revalidate, route.rule.stale_if_error]);
+    windows.flatten().max().unwrap_or_default()
 }
 
 /// How entries are encrypted in Redis, if they are.
@@ -249,6 +257,15 @@ fn origin(config: &Config) -> origin_settings::Settings {
         connect_timeout: origin.connect_timeout,
         first_byte_timeout: origin.first_byte_timeout,
         idle_timeout: origin.idle_timeout,
+        keep_alive: origin.connections.keep_alive,
+        max_header_bytes: origin.max_header_bytes,
+        http2: origin.http2,
+        limits: origin_settings::Limits {
+            connections: origin.connections.max,
+            pending: origin.connections.max_pending,
+            pending_timeout: origin.connections.pending_timeout,
+        },
+        dns_refresh: origin.dns_refresh,
         retries: origin.retries,
         health: origin.health.as_ref().map(|health| origin_settings::Health {
             path: health.path.clone(),

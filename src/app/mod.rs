@@ -201,6 +201,7 @@ impl Node {
         self.timers.replace(config)?;
         self.pipeline.replace(site);
         self.pipeline.log().retain(assemble::retention(config));
+        self.pipeline.store().stale_for(assemble::stale_for(config));
         self.front.replace(assemble::front(config));
         self.feed.replace(config.events.clone());
         self.admin.replace(assemble::admin(config));

@@ -38,14 +38,18 @@ mod identify;
 mod inquiry;
 mod invalidate;
 mod landing;
+mod last_hop;
 mod logout;
 mod lookup;
+#[cfg(all(test, feature = "models"))]
+mod models;
 mod part;
 mod pass;
 mod payload;
 mod popular;
 mod purge_rate;
 mod receive;
+mod recent_clients;
 mod sensitive;
 mod site;
 mod uncacheable;
@@ -82,6 +86,7 @@ use crate::{
     field::presence::Presence,
     forward::request_id,
     key::target::{Readings, Target, host, purge_url},
+    origin::Load,
     policy::{
         CacheResult, Credentials, Forward, Reason, RequestHead, Reuse,
         validation::{self, RangeOutcome},
@@ -104,8 +109,8 @@ use inquiry::{Inquiry, Joined, Need, Weighed, may_answer};
 use lookup::Asked;
 use popular::Popular;
 use receive::{Lookup, Verdict};
+use recent_clients::RecentClients;
 use uncacheable::Uncacheable;
-use warmer::Lately;
 use writes::Writes;
 
 /// Bytes that bodies on their way to the store may take beside what is stored.
@@ -124,7 +129,7 @@ pub struct Pipeline<S> {
     reading: Semaphore,
     clock: Clock,
     metrics: Arc<Metrics>,
-    lately: Lately,
+    recent_clients: RecentClients,
     popular: Popular,
     warm: Queue,
     writes: Arc<Writes>,
@@ -159,7 +164,7 @@ impl<S: Store> Pipeline<S> {
             reading: Semaphore::new(payload::READERS),
             clock,
             metrics,
-            lately: Lately::default(),
+            recent_clients: RecentClients::default(),
             popular: Popular::default(),
             warm,
             writes: Writes::new(),
@@ -207,6 +212,11 @@ impl<S: Store> Pipeline<S> {
     /// purge as writes whose outcome is unknown.
     pub async fn writes_finished(&self, deadline: Duration) {
         self.writes.finished(deadline).await;
+    }
+
+    /// How busy the connections to the origin are.
+    pub fn origin_load(&self) -> Load {
+        self.site.with(|site| site.origin.load())
     }
 
     /// Bytes of bodies on their way to the store.
@@ -423,8 +433,6 @@ impl<S: Store> Context<S> {
         flight: Takeoff,
         told: Told,
     ) -> Response<Body> {
-        let Inquiry { pipeline, connection, request, .. } = &self.inquiry;
-        pipeline.lately.note(connection, &request.headers);
         let question = self.inquiry.question(lookup, need);
         let (sender, fetched) = oneshot::channel();
         // A task of its own: the leader's client may go away, those who wait stay.

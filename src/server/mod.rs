@@ -6,10 +6,12 @@
 
 mod accept;
 mod admission;
+mod bare;
 pub mod connection;
 mod crumbs;
 pub mod drain;
 mod framing;
+pub mod fuzzed;
 mod incoming;
 pub mod interim;
 mod io;

@@ -30,6 +30,7 @@ use super::{
     },
     value,
 };
+use crate::key::target::Scheme;
 
 /// The settings a file and a command line say; none where something indispensable is missing.
 pub(super) fn compile(
@@ -52,6 +53,8 @@ pub(super) fn compile(
     let store = store::compile(&file.store, flags, &mut problems);
     let is_shared = store.redis.is_some();
     identity::check(file, &routes, (&user, is_shared), &mut problems);
+    let usual = if file.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let public = timing::public_host(file.public_host.as_ref(), usual, &mut problems);
     let events = events::compile(file, limits.connections, &mut problems);
     let config = Config {
         listen,
@@ -65,8 +68,8 @@ pub(super) fn compile(
         store,
         user,
         routes,
-        schedules: timing::schedules(&file.schedule, &mut problems),
-        polls: timing::polls(&file.poll, &mut problems),
+        schedules: timing::schedules(&file.schedule, &public, &mut problems),
+        polls: timing::polls(&file.poll, &public, &mut problems),
         webhooks: webhook::compile(&file.webhook, &mut problems),
         events,
         tests: test::compile(&file.test, &mut problems),
