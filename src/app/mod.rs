@@ -45,6 +45,9 @@ use crate::{
 /// How long what is still to be written to the shared store may hold up the end.
 const FLUSH: Duration = Duration::from_secs(1);
 
+/// How long calls of operators may hold up the end.
+const ADMIN_END: Duration = Duration::from_millis(100);
+
 /// The permissions of Unix sockets: any user of the machine may connect, as to a port on the loopback …
 const PUBLIC_MODE: u32 = 0o666;
 /// … but only the node's own user may to the admin listener.
@@ -235,6 +238,7 @@ impl Node {
         // After the last response: from here on no purge waits for this node.
         self.pipeline.log().leave().await;
         self.admin_drain.start();
+        self.admin_drain.finished(ADMIN_END).await;
         cut
     }
 

@@ -110,7 +110,7 @@ fn run(arguments: &Arguments, messages: &Messages) -> anyhow::Result<ExitCode> {
     let config = match config {
         Ok(config) => config,
         Err(error) => {
-            messages.print(&error.styled().to_string());
+            messages.print(&error.styled());
             return Ok(ExitCode::FAILURE);
         }
     };

@@ -117,6 +117,7 @@ impl Config {
             ("limits", limits != *began),
             ("admin.listen", self.admin.listen != started.admin.listen),
             ("store", self.store != started.store),
+            ("log.level", self.log.level != started.log.level),
         ];
         differences.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }

@@ -137,12 +137,11 @@ pub fn at_once<B>(
     }
     let Some(log) = &site.access_log else { return };
     let made;
-    let request_id = match request_id::usable(request.headers()) {
-        Some(id) => id,
-        None => {
-            made = RequestId::random();
-            made.as_str()
-        }
+    let request_id = if let Some(id) = request_id::usable(request.headers()) {
+        id
+    } else {
+        made = RequestId::random();
+        made.as_str()
     };
     log.write(&Line {
         at: received.at,

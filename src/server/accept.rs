@@ -1,9 +1,11 @@
 //! Accepts connections, one task each, until the drain begins.
 
 use std::{
+    future::poll_fn,
     io,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
+    task::Poll,
     time::Duration,
 };
 
@@ -12,12 +14,13 @@ use http::Response;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    time::timeout,
+    time::{error::Elapsed, timeout},
 };
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::{
     Drain, Handler, Settings,
+    drain::{Entered, Phase},
     listener::{BoundSocket, Counted, Listener},
     protocol::Common,
     refusal::Refusal,
@@ -28,7 +31,8 @@ use super::{
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a connection that is turned away may take to read why.
+/// How long a connection that is turned away may take to read why, and one that has only just connected may
+/// be silent once the drain has begun.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Connections in their farewell at once; beyond them they are just closed.
 const FAREWELLS: usize = 64;
@@ -45,6 +49,9 @@ pub async fn serve<H: Handler>(
     settings: Arc<Settings>,
     drain: Drain,
 ) -> io::Result<()> {
+    // Counted out once the socket is closed, and its file removed: it is dropped before.
+    let _listening = drain.listening();
+    let listener = listener;
     let socket = AcceptingSocket::new(&listener.socket)?;
     let acceptor = match &listener.socket {
         BoundSocket::Tcp(_) => settings.tls.clone().map(TlsAcceptor::from),
@@ -185,22 +192,36 @@ impl<H: Handler> Server<H> {
         }
     }
 
+    /// Reads from a client what tells its protocol.
+    async fn prepare(
+        &self,
+        transport: Transport,
+    ) -> Result<io::Result<(Stream, Protocol)>, Elapsed> {
+        let settings = &self.common.settings;
+        match &self.acceptor {
+            Some(acceptor) => {
+                timeout(settings.handshake_timeout, shake_hands(acceptor, transport)).await
+            }
+            None => timeout(settings.header_timeout, sniff(transport)).await,
+        }
+    }
+
     async fn run(
         self: Arc<Self>,
         transport: Transport,
         peer: Option<SocketAddr>,
         _counted: Counted,
     ) {
-        let settings = &self.common.settings;
-        let prepared = match &self.acceptor {
-            Some(acceptor) => {
-                timeout(settings.handshake_timeout, shake_hands(acceptor, transport)).await
-            }
-            None => timeout(settings.header_timeout, sniff(transport)).await,
+        // Counted from here on: a drain waits for the first bytes of those who have just connected.
+        let entered = self.common.enter().await;
+        let prepared = tokio::select! {
+            prepared = self.prepare(transport) => prepared,
+            () = last_call(&entered) => return,
         };
         match prepared {
             Ok(Ok((stream, protocol))) => {
-                self.common.drive(stream, protocol, peer, self.acceptor.is_some()).await;
+                let client = (peer, self.acceptor.is_some());
+                self.common.drive((stream, protocol), client, entered).await;
             }
             _ if self.acceptor.is_some() => {
                 self.common.counters.handshakes_failed.fetch_add(1, Relaxed);
@@ -208,6 +229,13 @@ impl<H: Handler> Server<H> {
             _ => {}
         }
     }
+}
+
+/// Waits until a client that has said nothing has been waited for long enough, once the drain has begun.
+async fn last_call(entered: &Entered) {
+    poll_fn(|_| if entered.has_reached(Phase::Draining) { Poll::Ready(()) } else { Poll::Pending })
+        .await;
+    tokio::time::sleep(FAREWELL).await;
 }
 
 async fn shake_hands(

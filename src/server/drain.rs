@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
     task::Waker,
     time::Duration,
@@ -35,6 +35,7 @@ pub struct Drain {
 #[derive(Default)]
 struct Shared {
     phase: AtomicU8,
+    listeners: AtomicUsize,
     open: Mutex<Open>,
     started: Notify,
     emptied: Notify,
@@ -86,7 +87,13 @@ impl Drain {
         self.shared.open.lock().connections.len()
     }
 
-    /// Waits until no connection is open, at most for `deadline`; gives how many are left.
+    /// Counts a listener in until the guard is dropped.
+    pub(super) fn listening(&self) -> Listening {
+        self.shared.listeners.fetch_add(1, Ordering::Relaxed);
+        Listening(Arc::clone(&self.shared))
+    }
+
+    /// Waits until no listener and no connection is open, at most for `deadline`; gives how many are left.
     ///
     /// Upgraded connections (WebSocket) count: they get the same time as requests under way.
     pub async fn finished(&self, deadline: Duration) -> usize {
@@ -94,7 +101,7 @@ impl Drain {
             loop {
                 let mut emptied = std::pin::pin!(self.shared.emptied.notified());
                 emptied.as_mut().enable();
-                if self.open() == 0 {
+                if self.open() == 0 && self.shared.listeners.load(Ordering::Acquire) == 0 {
                     return;
                 }
                 emptied.await;
@@ -111,6 +118,16 @@ impl Drain {
         open.next += 1;
         open.connections.insert(id, waker.clone());
         Entered { shared: Arc::clone(&self.shared), id }
+    }
+}
+
+/// A listener that has been counted in; counted out when dropped.
+pub(super) struct Listening(Arc<Shared>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.listeners.fetch_sub(1, Ordering::AcqRel);
+        self.0.emptied.notify_waiters();
     }
 }
 

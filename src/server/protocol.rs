@@ -49,10 +49,9 @@ impl<H: Handler> Common<H> {
     /// Serves one connection to its end.
     pub(super) async fn drive(
         &self,
-        stream: Stream,
-        protocol: Protocol,
-        peer: Option<SocketAddr>,
-        secure: bool,
+        (stream, protocol): (Stream, Protocol),
+        (peer, secure): (Option<SocketAddr>, bool),
+        entered: Arc<Entered>,
     ) {
         let channel = (protocol == Protocol::Http1).then(Arc::<Channel>::default);
         let service = Arc::new(Service {
@@ -76,12 +75,19 @@ impl<H: Handler> Common<H> {
             channel,
         });
         match &service.channel {
-            Some(channel) => self.drive_http1(stream, &service, Arc::clone(channel)).await,
-            None => self.drive_http2(stream, &service).await,
+            Some(channel) => {
+                self.drive_http1((stream, Arc::clone(channel)), &service, entered).await
+            }
+            None => self.drive_http2(stream, &service, &entered).await,
         }
     }
 
-    async fn drive_http1(&self, stream: Stream, service: &Arc<Service<H>>, channel: Arc<Channel>) {
+    async fn drive_http1(
+        &self,
+        (stream, channel): (Stream, Arc<Channel>),
+        service: &Arc<Service<H>>,
+        entered: Arc<Entered>,
+    ) {
         let settings = &self.settings;
         let framing = Framing::new(Limits {
             header_bytes: settings.header_bytes,
@@ -94,7 +100,6 @@ impl<H: Handler> Common<H> {
         })
         .await;
         let vitals = Arc::clone(&service.vitals);
-        let entered = self.enter().await;
         let wire = Wire::new(stream, framing, (Arc::clone(&vitals), channel), entered.clone());
         let connection = http1_builder(settings)
             .serve_connection(TokioIo::new(wire), service_fn(|request| service.answer(request)))
@@ -110,19 +115,18 @@ impl<H: Handler> Common<H> {
         note_end(end);
     }
 
-    async fn drive_http2(&self, stream: Stream, service: &Arc<Service<H>>) {
+    async fn drive_http2(&self, stream: Stream, service: &Arc<Service<H>>, entered: &Entered) {
         let connection = http2_builder(&self.settings)
             .serve_connection(TokioIo::new(stream), service_fn(|request| service.answer(request)));
         let vitals = Arc::clone(&service.vitals);
         // A GOAWAY for all streams, and once it has arrived another one for those that came (RFC 9113 §6.8).
         let close = http2::Connection::graceful_shutdown;
-        let entered = self.enter().await;
-        let end = self.watch(connection, (close, Phase::Leaving), &vitals, &entered).await;
+        let end = self.watch(connection, (close, Phase::Leaving), &vitals, entered).await;
         note_end(end);
     }
 
     /// Counts the current task's connection in.
-    async fn enter(&self) -> Arc<Entered> {
+    pub(super) async fn enter(&self) -> Arc<Entered> {
         poll_fn(|cx| Poll::Ready(Arc::new(self.drain.enter(cx.waker())))).await
     }
 

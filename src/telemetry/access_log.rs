@@ -67,7 +67,13 @@ impl AccessLog {
         to: impl io::Write + Send + 'static,
         dropped: IntCounter,
     ) -> io::Result<Arc<Output>> {
-        Output::start("access-log", to, LIMITS, dropped).map(Arc::new)
+        let housekeeper = Box::new(|lost| {
+            if lost > 0 {
+                tracing::warn!(lines = lost, "access-log lines were dropped");
+            }
+            Vec::new()
+        });
+        Output::start("access-log", to, (LIMITS, dropped), housekeeper).map(Arc::new)
     }
 
     /// A log that writes its lines there.

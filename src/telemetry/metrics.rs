@@ -245,7 +245,7 @@ impl Metrics {
             store: catalogue.store(),
             access_log_dropped: catalogue.counter(
                 "larder_access_log_dropped_total",
-                "Access-log lines dropped because the log could not be written fast enough.",
+                "Access-log lines dropped because standard output did not take them fast enough, or failed.",
             ),
             reload_successful: catalogue.gauge(
                 "larder_config_last_reload_successful",

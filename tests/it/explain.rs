@@ -48,7 +48,13 @@ fn offline(situation: &Situation) -> (String, Value) {
 async fn explain(proxy: &Proxy, asked: &Asked, accept: &str) -> Reply {
     let body = serde_json::to_string(asked).unwrap();
     let mut wire = Wire::connect(proxy.admin_address()).await;
-    wire.exchange(sending("POST", "/v1/explain", &[("accept", accept)], &body)).await
+    wire.exchange(sending(
+        "POST",
+        "/v1/explain",
+        &[("host", "localhost"), ("accept", accept)],
+        &body,
+    ))
+    .await
 }
 
 /// The explanation of a running node.
@@ -312,7 +318,9 @@ async fn what_is_no_request_is_refused_without_repeating_it() {
             "{".to_owned(),
         ] {
             let mut wire = Wire::connect(proxy.admin_address()).await;
-            let reply = wire.exchange(sending("POST", "/v1/explain", &[], &body)).await;
+            let reply = wire
+                .exchange(sending("POST", "/v1/explain", &[("host", "localhost")], &body))
+                .await;
             assert_eq!(reply.status(), 400, "{}", reply.body);
             assert!(!reply.body.contains(CANARY), "{}", reply.body);
         }

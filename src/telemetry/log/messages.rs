@@ -5,10 +5,7 @@ use std::{
     fmt::{self, Write as _},
     io::{self, IsTerminal as _, Write},
     panic::PanicHookInfo,
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
@@ -75,15 +72,12 @@ impl Messages {
     pub fn start() -> Self {
         let repetitions = Arc::<Mutex<Repetitions>>::default();
         let has_colour = io::stderr().is_terminal();
-        let (held_back, known) = (Arc::clone(&repetitions), AtomicU64::new(DROPPED.get()));
-        let housekeeper = Box::new(move |now| {
-            let dropped = DROPPED.get();
-            let lost = dropped - known.swap(dropped, Relaxed);
-            summary(lost, &held_back.lock().ended(now))
-        });
+        let held_back = Arc::clone(&repetitions);
+        let housekeeper =
+            Box::new(move |lost| summary(lost, &held_back.lock().ended(Instant::now())));
         let output = unbuffered(io::stderr()).and_then(|stderr| {
             let queue = (LIMITS, DROPPED.clone());
-            Output::start_with("log", stderr, queue, Some(housekeeper))
+            Output::start("log", stderr, queue, housekeeper)
         });
         Self { output: output.ok().map(Arc::new), repetitions, has_colour }
     }

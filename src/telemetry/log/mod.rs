@@ -6,6 +6,8 @@ mod repetition;
 mod text;
 
 pub use messages::Messages;
+pub use output::{Output, unbuffered};
+
 pub(super) use messages::{DROPPED, HELD_BACK};
-pub use output::{Output, QueueLimits, unbuffered};
-pub use text::Visible;
+pub(super) use output::QueueLimits;
+pub(super) use text::Visible;

@@ -26,11 +26,11 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// How much may wait for the writer; an entry beyond either limit is dropped.
 #[derive(Debug, Clone, Copy)]
-pub struct QueueLimits {
+pub(in crate::telemetry) struct QueueLimits {
     /// Entries.
-    pub entries: usize,
+    pub(in crate::telemetry) entries: usize,
     /// Bytes of all entries together.
-    pub bytes: usize,
+    pub(in crate::telemetry) bytes: usize,
 }
 
 /// A stream that log entries are written to. Writing queues an entry and returns at once: a full pipe, a
@@ -49,8 +49,9 @@ enum Command {
     Flush(SyncSender<()>),
 }
 
-/// Called by the writer's thread about once a second, and before each flush.
-pub(super) type Housekeeper = Box<dyn Fn(Instant) -> Vec<u8> + Send>;
+/// Called by the writer's thread about once a second, and before each flush, with the number of entries that
+/// were dropped since it was told last. Returns what is to be written about that.
+pub(in crate::telemetry) type Housekeeper = Box<dyn Fn(u64) -> Vec<u8> + Send>;
 
 impl Output {
     /// Starts the writer's thread, which ends when the output is dropped and all entries are written. Each
@@ -58,33 +59,24 @@ impl Output {
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub fn start(
-        name: &str,
-        to: impl Write + Send + 'static,
-        limits: QueueLimits,
-        dropped: IntCounter,
-    ) -> io::Result<Self> {
-        Self::start_with(name, to, (limits, dropped), None)
-    }
-
-    /// The same with a housekeeper, whose text is written between the entries.
-    pub(super) fn start_with(
+    pub(in crate::telemetry) fn start(
         name: &str,
         to: impl Write + Send + 'static,
         (limits, dropped): (QueueLimits, IntCounter),
-        housekeeper: Option<Housekeeper>,
+        housekeeper: Housekeeper,
     ) -> io::Result<Self> {
         let (queue, commands) = sync_channel(limits.entries);
         let waiting_bytes = Arc::<AtomicUsize>::default();
         let writer = Writer {
             to,
             waiting_bytes: Arc::clone(&waiting_bytes),
+            told_of: dropped.get(),
             dropped: dropped.clone(),
             is_torn: false,
         };
         std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || writer.run(&commands, housekeeper.as_ref()))?;
+            .spawn(move || writer.run(&commands, &housekeeper))?;
         Ok(Self { queue, waiting_bytes, limit_bytes: limits.bytes, dropped })
     }
 
@@ -136,31 +128,39 @@ struct Writer<W> {
     to: W,
     waiting_bytes: Arc<AtomicUsize>,
     dropped: IntCounter,
+    /// Of how many of them the housekeeper has told.
+    told_of: u64,
     /// Whether the last entry was written in part.
     is_torn: bool,
 }
 
 impl<W: Write> Writer<W> {
-    fn run(mut self, commands: &Receiver<Command>, housekeeper: Option<&Housekeeper>) {
+    fn run(mut self, commands: &Receiver<Command>, housekeeper: &Housekeeper) {
+        let mut due = Instant::now() + HOUSEKEEPING;
         loop {
-            let first = match housekeeper {
-                None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(_) => commands.recv_timeout(HOUSEKEEPING),
-            };
-            let keep_house = || housekeeper.map(|keep| keep(Instant::now())).unwrap_or_default();
-            match first {
-                Ok(first) => {
-                    let flushes = self.write_batch(first, commands);
-                    if !flushes.is_empty() {
-                        self.write_now(&[keep_house()]);
-                    }
-                    for done in flushes {
-                        let _gone = done.send(());
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => self.write_now(&[keep_house()]),
+            let flushes = match commands.recv_timeout(due.saturating_duration_since(Instant::now()))
+            {
+                Ok(first) => self.write_batch(first, commands),
+                Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if !flushes.is_empty() || Instant::now() >= due {
+                self.keep_house(housekeeper);
+                due = Instant::now() + HOUSEKEEPING;
             }
+            for done in flushes {
+                let _gone = done.send(());
+            }
+        }
+    }
+
+    /// Has told what was dropped; again later if that could not be written either.
+    fn keep_house(&mut self, housekeeper: &Housekeeper) {
+        let dropped = self.dropped.get();
+        let text = housekeeper(dropped - self.told_of);
+        match self.write_lines(&text) {
+            Ok(()) => self.told_of = dropped,
+            Err(written) => self.is_torn |= written > 0,
         }
     }
 
@@ -188,17 +188,23 @@ impl<W: Write> Writer<W> {
     }
 
     fn write_now(&mut self, entries: &[Vec<u8>]) {
-        let whole = entries.concat();
-        if whole.is_empty() {
-            return;
-        }
-        if self.is_torn && self.write_all(b"\n").is_ok() {
-            self.is_torn = false;
-        }
-        if let Err(written) = self.write_all(&whole) {
+        if let Err(written) = self.write_lines(&entries.concat()) {
             self.count_lost(entries, written);
         }
-        let _counted_already = self.to.flush();
+    }
+
+    /// Writes whole lines, on lines of their own. Gives how many bytes were written if it fails.
+    fn write_lines(&mut self, lines: &[u8]) -> Result<(), usize> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        if self.is_torn {
+            self.write_all(b"\n").map_err(|_| 0_usize)?;
+            self.is_torn = false;
+        }
+        let written = self.write_all(lines);
+        let _has_no_buffer = self.to.flush();
+        written
     }
 
     /// Writes all bytes, waiting for a stream that does not block while it is full. Gives how many were
@@ -274,7 +280,12 @@ mod tests {
         let (script, results) = channel();
         let written = Arc::<Mutex<Vec<u8>>>::default();
         let to = Scripted { results, written: Arc::clone(&written) };
-        (Output::start("test", to, LIMITS, counter()).unwrap(), script, written)
+        let housekeeper = Box::new(|lost| match lost {
+            0 => Vec::new(),
+            lost => format!("{lost} lost\n").into_bytes(),
+        });
+        let output = Output::start("test", to, (LIMITS, counter()), housekeeper).unwrap();
+        (output, script, written)
     }
 
     fn text(written: &Mutex<Vec<u8>>) -> String {
@@ -287,11 +298,13 @@ mod tests {
     fn a_stuck_reader_costs_entries_not_time() {
         let (output, script, written) = scripted();
         (0..50).for_each(|_| output.write("a line\n"));
-        assert!((45..=46).contains(&output.dropped()), "{}", output.dropped());
+        assert!((36..=46).contains(&output.dropped()), "{}", output.dropped());
         output.flush(Duration::from_millis(1));
         drop(script);
         output.flush(PATIENCE);
-        assert!((4..=5).contains(&text(&written).lines().count()));
+        let (dropped, text) = (output.dropped(), text(&written));
+        assert_eq!(text.matches("a line\n").count(), 50 - usize::try_from(dropped).unwrap());
+        assert!(text.ends_with(&format!("{dropped} lost\n")), "{text}");
     }
 
     #[test]
@@ -315,7 +328,7 @@ mod tests {
         drop(script);
         output.write("second\n");
         output.flush(PATIENCE);
-        assert_eq!(text(&written), "fir\nsecond\n");
+        assert_eq!(text(&written), "fir\nsecond\n1 lost\n");
         assert_eq!(output.dropped(), 1);
     }
 
@@ -325,6 +338,7 @@ mod tests {
             to: io::sink(),
             waiting_bytes: Arc::default(),
             dropped: counter(),
+            told_of: 0,
             is_torn: false,
         };
         let entries = [b"one\n".to_vec(), b"two\n".to_vec(), b"three\n".to_vec()];

@@ -21,7 +21,7 @@ pub(super) fn is_deceptive(character: char) -> bool {
 }
 
 /// Text in which such characters, quotes and backslashes are escaped as in JSON, on one line.
-pub struct Visible<'a>(pub &'a str);
+pub(in crate::telemetry) struct Visible<'a>(pub(in crate::telemetry) &'a str);
 
 impl fmt::Display for Visible<'_> {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {

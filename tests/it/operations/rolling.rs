@@ -81,6 +81,12 @@ impl Balancer {
             if self.ends.load(Relaxed) {
                 return;
             }
+            // What a node closed while it was not ready is not used when it comes back.
+            for (wire, node) in kept.iter_mut().zip(&self.nodes) {
+                if !node.is_ready.load(Relaxed) {
+                    *wire = None;
+                }
+            }
             let order =
                 (0..self.nodes.len()).map(|step| (client + number + step) % self.nodes.len());
             let mut ready = order.filter(|node| self.nodes[*node].is_ready.load(Relaxed));

@@ -109,7 +109,10 @@ impl Process {
     }
 
     pub(crate) async fn ask_admin(&self, target: &str) -> Reply {
-        Wire::connect(self.admin).await.exchange(request("GET", target, &[])).await
+        Wire::connect(self.admin)
+            .await
+            .exchange(request("GET", target, &[("Host", "127.0.0.1")]))
+            .await
     }
 
     /// The most memory it ever had, in bytes.
