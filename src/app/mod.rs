@@ -3,8 +3,10 @@
 mod assemble;
 mod claims;
 mod expected;
+mod files;
 mod explain;
 mod issuers;
+mod pressure;
 mod reload;
 mod sampling;
 mod succession;
@@ -22,6 +24,7 @@ use anyhow::Context as _;
 pub use assemble::Sink;
 pub use expected::{Failure, run_tests};
 pub use explain::Explainer;
+pub use files::raise as raise_file_limit;
 use issuers::Issuers;
 pub use reload::Watch;
 use timers::Timers;
@@ -33,6 +36,7 @@ use crate::{
     feed::{Applied, Caller, Feed},
     forward::Identity,
     key::target::Target,
+    parsing::Parsing,
     pipeline::{Clock, Pipeline, Warmer, follow_denials, warm_purged},
     purge::Log,
     server::{Address, Counters, Drain, Listener, tls::Certificates},
@@ -80,11 +84,13 @@ impl Node {
     pub fn start(config: &Config, surroundings: Surroundings) -> anyhow::Result<Self> {
         let Surroundings { clock, sink, workers } = surroundings;
         let metrics = Metrics::new();
-        let counters = Arc::default();
+        let counters = Arc::<Counters>::default();
         let listeners = bind_all(&config.listen, &counters)?;
         let admin_listener = config.admin.listen.as_ref().map(bind).transpose()?;
         let certificates = assemble::certificates(config)?;
         let settings = Arc::new(assemble::server(config, certificates.clone())?);
+        let (memory, pressure) = (config.store.memory, settings.pressure.clone());
+        tokio::spawn(pressure::watch(memory, Arc::clone(&counters), pressure));
         let identity = Identity::random();
         let version = config.store.version.as_str().into();
         let issuers = Issuers::new();
@@ -92,14 +98,25 @@ impl Node {
         let site = assemble::site(config, own, &metrics, &sink)?;
         let store = assemble::store(config, &metrics)?;
         let log = Arc::new(assemble::log(config)?);
-        let pipeline =
-            Pipeline::new(site, store, Arc::clone(&log), clock.clone(), Arc::clone(&metrics));
+        let parsing = Parsing::default();
+        let pipeline = Pipeline::new(
+            site,
+            store,
+            Arc::clone(&log),
+            clock.clone(),
+            (Arc::clone(&metrics), parsing.clone()),
+        );
         let purger = purger(&pipeline, log, &metrics);
         let timers = Timers::start(config, &pipeline, &purger, clock.clone(), &metrics)?;
         let feed = feed(config, (&timers, clock.clone()), &pipeline, &metrics);
-        let front = front(config, &pipeline, (&purger, &feed), clock.clone());
+        let front = front(config, &pipeline, (&purger, &feed), (clock.clone(), parsing));
         let drain = Drain::new();
-        let sampler = sampling::Sampler::new(&pipeline, &timers, &metrics, &counters);
+        let sampler = sampling::Sampler::new(
+            &pipeline,
+            &timers,
+            &metrics,
+            (&counters, &settings.pressure),
+        );
         let node = Self {
             front,
             feed,
@@ -131,7 +148,7 @@ impl Node {
         }
         if let Some(listener) = admin_listener {
             let (admin, drain) = (Arc::clone(&node.admin), node.admin_drain.clone());
-            let settings = Arc::new(crate::server::Settings::default());
+            let settings = Arc::new(assemble::admin_server());
             let serve = crate::server::serve(listener, admin, settings, drain);
             tokio::spawn(serve);
         }
@@ -272,7 +289,7 @@ fn front(
     config: &Config,
     pipeline: &Arc<Pipeline<Tiered>>,
     (purger, feed): (&Arc<Purger>, &Arc<Feed>),
-    clock: Clock,
+    (clock, parsing): (Clock, Parsing),
 ) -> Arc<Front<Pipeline<Tiered>>> {
     let (feed, of_users) = (Arc::clone(feed), Arc::clone(pipeline));
     let further: Further =
@@ -282,6 +299,7 @@ fn front(
         further,
         identify: Box::new(move |headers, peer| of_users.identify((headers, peer))),
         now: Box::new(move || clock.now()),
+        parsing,
     };
     Front::new(Arc::clone(pipeline), assemble::front(config), parts)
 }

@@ -15,7 +15,7 @@ use tokio::{
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    app::{Node, Surroundings, Watch, Workers},
+    app::{self, Node, Surroundings, Watch, Workers},
     config::{AccessLog, Config, ConfigError, Flags, ListenAddress, LogLevel, OriginUrl},
     pipeline::Clock,
     redis,
@@ -107,6 +107,7 @@ pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         anstream::eprintln!("{}", config.warnings.styled());
     }
     logging(config.log.level);
+    app::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(config, arguments.clone()))
 }

@@ -1,16 +1,20 @@
 //! Asking the origin on behalf of the cache: conditionally where something is stored, and with a
 //! verdict on what came back.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, request::Parts};
 
 use super::{
     Pipeline, Site,
     accepted::Recheck,
-    admit::{self, Admission, Arrival},
+    admit::{self, Admission, Admitted, Arrival},
     collapse::Takeoff,
     credentials,
+    fill::{NotKept, Share},
     heed::Word,
     landing::{Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
@@ -40,6 +44,9 @@ use crate::{
     store::{Claim, Landed, Store},
     user::Member,
 };
+
+/// How long the response to a request that no client waits for waits for memory to be stored.
+const ROOM: Duration = Duration::from_secs(10);
 
 /// How often this node lines up behind another that then brings nothing.
 const CLAIMS: usize = 3;
@@ -82,6 +89,17 @@ pub struct Ask<S> {
     pub way: Way,
     /// Where interim responses go.
     pub interim: Option<Interim>,
+    /// Who waits for the answer.
+    pub audience: Audience,
+}
+
+/// Who waits for the answer of the origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// A client.
+    Client,
+    /// No one: it is a refresh in the background, or a warm-up.
+    None,
 }
 
 /// What came of a question.
@@ -94,6 +112,28 @@ pub enum Fetched {
     Alone(Response<ResponseBody>, Reason),
     /// No response.
     Failed(Arc<OriginError>),
+}
+
+/// What became of a response that no client waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// All of it was read, if there was anything to read.
+    Whole,
+    /// It is not kept for the store.
+    NotKept,
+    /// It broke off.
+    BrokenOff,
+}
+
+impl Fetched {
+    /// Reads a response that no client waits for, as long as it is kept for the store.
+    pub async fn drained(self) -> Drained {
+        match self {
+            Self::Arriving(arrival) => arrival.reader.drained().await,
+            Self::Alone(_, Reason::FillBudget) => Drained::NotKept,
+            Self::Alone(..) | Self::Settled(_) | Self::Failed(_) => Drained::Whole,
+        }
+    }
 }
 
 impl<S: Store> Ask<S> {
@@ -279,10 +319,14 @@ impl<S: Store> Ask<S> {
                 return settle(settled, flight.as_ref());
             }
         }
-        match self.verdict(&response, exchange) {
-            Ok(admission) => {
-                let admitted = admit::admit(*self, response, admission, flight);
-                Fetched::Arriving(Box::pin(admitted).await)
+        let verdict = match self.verdict(&response, exchange) {
+            Ok(admission) => Box::pin(self.with_room(admission, &response)).await,
+            Err(reason) => Err(reason),
+        };
+        match verdict {
+            Ok(admitted) => {
+                let arrival = admit::admit(*self, response, admitted, flight);
+                Fetched::Arriving(Box::pin(arrival).await)
             }
             Err(reason) => {
                 let came = (response, exchange.received);
@@ -319,6 +363,41 @@ impl<S: Store> Ask<S> {
             }
             reason
         })
+    }
+
+    /// What is to be stored, with memory for it.
+    async fn with_room(
+        &self,
+        admission: Admission,
+        response: &Response<ResponseBody>,
+    ) -> Result<Admitted, Reason> {
+        let room = match self.audience {
+            Audience::Client => return self.with_room_now(admission, response),
+            Audience::None => {
+                let expected = http_body::Body::size_hint(response.body()).exact();
+                self.pipeline.filling.reserve_within(expected, ROOM).await
+            }
+        };
+        self.counted(admission, room)
+    }
+
+    /// The same without waiting for memory.
+    pub fn with_room_now(
+        &self,
+        admission: Admission,
+        response: &Response<ResponseBody>,
+    ) -> Result<Admitted, Reason> {
+        let expected = http_body::Body::size_hint(response.body()).exact();
+        self.counted(admission, self.pipeline.filling.reserve(expected))
+    }
+
+    fn counted(&self, admission: Admission, room: Option<Share>) -> Result<Admitted, Reason> {
+        if let Some(share) = room {
+            return Ok((admission, share));
+        }
+        let counter = &self.pipeline.metrics.bodies_not_kept;
+        counter.with_label_values(&[NotKept::Budget.as_str()]).inc();
+        Err(Reason::FillBudget)
     }
 
     fn judge(&self) -> Judge<'_> {

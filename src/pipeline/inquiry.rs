@@ -11,7 +11,7 @@ use super::{
     accepted::{Place, Recheck, Turn, fleet},
     collapse::{Role, Takeoff},
     credentials::Asking,
-    fetch::Ask,
+    fetch::{Ask, Audience, Drained},
     fill::FillReader,
     finish::Received,
     landing::{Arriving, Landing, Settled},
@@ -401,7 +401,8 @@ impl<S: Store> Inquiry<S> {
     /// Renews a stored response in the background, unless somebody does already or the origin wants to be
     /// left alone. It is Larder's own request: what the client's directives say does not concern it.
     pub fn refresh(&self, lookup: &Lookup, stored: &Stored, reason: Reason) {
-        if self.pipeline.backoff.is_wanted(&stored.key, self.received.steady) {
+        let (backoff, now) = (&self.pipeline.backoff, self.received.steady);
+        if backoff.is_wanted(&stored.key, now) || backoff.is_postponed(&stored.key, now) {
             return;
         }
         let Role::Leader(flight) = self.join(lookup, &stored.key) else { return };
@@ -413,8 +414,15 @@ impl<S: Store> Inquiry<S> {
         };
         let request =
             if Bug::RefreshForAnother.is_planted() { mixed_up(&request) } else { request };
-        let question = self.ask(lookup, need, (&request, RequestDirectives::default()));
-        tokio::spawn(async move { question.run(Some(flight)).await });
+        let mut question = self.ask(lookup, need, (&request, RequestDirectives::default()));
+        question.audience = Audience::None;
+        let (pipeline, key) = (Arc::clone(&self.pipeline), stored.key.clone());
+        tokio::spawn(async move {
+            // What is left unread is stored only if it fits into memory as a whole.
+            if question.run(Some(flight)).await.drained().await == Drained::NotKept {
+                pipeline.backoff.postpone(&key, pipeline.clock.steady());
+            }
+        });
     }
 
     /// Notes a hit that did not stand in memory before: each of them where there is one, else few.
@@ -436,6 +444,13 @@ impl<S: Store> Inquiry<S> {
 
     fn way(&self) -> Way {
         (self.connection.peer, self.connection.secure)
+    }
+
+    /// The same where no client waits for the answer.
+    pub fn question_of_larder(&self, lookup: &Lookup, need: Need) -> Box<Ask<S>> {
+        let mut question = self.question(lookup, need);
+        question.audience = Audience::None;
+        question
     }
 
     /// What the origin is asked.
@@ -470,6 +485,7 @@ impl<S: Store> Inquiry<S> {
             stored: need.stored,
             way: self.way(),
             interim: Some(self.connection.interim.clone()),
+            audience: Audience::Client,
         })
     }
 

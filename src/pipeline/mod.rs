@@ -67,7 +67,7 @@ use futures_util::{
 };
 use http::{Method, Request, Response, request::Parts};
 use hyper::upgrade::OnUpgrade;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 pub use body::Body;
 pub use clock::Clock;
@@ -81,6 +81,7 @@ use crate::{
     field::presence::Presence,
     forward::request_id,
     key::target::{Readings, Target, host, purge_url},
+    parsing::Parsing,
     policy::{
         CacheResult, Credentials, Forward, Reason, RequestHead, Reuse,
         validation::{self, RangeOutcome},
@@ -97,7 +98,7 @@ use backoff::Backoff;
 use collapse::{Flights, Takeoff};
 use current::Current;
 use deliver::Told;
-use fill::Budget;
+use fill::FillBudget;
 use finish::{Finish, Received};
 use inquiry::{Inquiry, Joined, Need, Weighed, may_answer};
 use lookup::Asked;
@@ -119,8 +120,8 @@ pub struct Pipeline<S> {
     accepted: Arc<Accepted>,
     uncacheable: Uncacheable,
     backoff: Backoff,
-    filling: Arc<Budget>,
-    reading: Semaphore,
+    filling: Arc<FillBudget>,
+    parsing: Parsing,
     clock: Clock,
     metrics: Arc<Metrics>,
     lately: Lately,
@@ -143,7 +144,7 @@ impl<S: Store> Pipeline<S> {
         store: S,
         log: Arc<Log>,
         clock: Clock,
-        metrics: Arc<Metrics>,
+        (metrics, parsing): (Arc<Metrics>, Parsing),
     ) -> Arc<Self> {
         let warm = Queue::new(warm::Budget::default(), Arc::clone(&metrics));
         Arc::new(Self {
@@ -154,8 +155,8 @@ impl<S: Store> Pipeline<S> {
             accepted: Accepted::new(),
             uncacheable: Uncacheable::new(),
             backoff: Backoff::new(),
-            filling: Budget::new(FILLING),
-            reading: Semaphore::new(payload::READERS),
+            filling: FillBudget::new(FILLING),
+            parsing,
             clock,
             metrics,
             lately: Lately::default(),

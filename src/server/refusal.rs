@@ -35,11 +35,13 @@ pub enum Refusal {
     BodyTooLarge,
     /// The listener has no room for another connection.
     Overloaded,
+    /// Too many large heads are under way, on this connection or altogether.
+    HeadsBusy,
 }
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::LengthAndEncoding,
         Self::Encoding,
         Self::Length,
@@ -52,6 +54,7 @@ impl Refusal {
         Self::TargetTooLong,
         Self::BodyTooLarge,
         Self::Overloaded,
+        Self::HeadsBusy,
     ];
 
     /// The reason as metrics spell it.
@@ -69,6 +72,7 @@ impl Refusal {
             Self::TargetTooLong => "target-too-long",
             Self::BodyTooLarge => "body-too-large",
             Self::Overloaded => "too-many-connections",
+            Self::HeadsBusy => "too-many-large-headers",
         }
     }
 
@@ -137,6 +141,11 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Too many connections",
                 "The server has no room for another connection; try again shortly.",
+            ),
+            Self::HeadsBusy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many large requests at once",
+                "Too many requests with large header fields are under way; send shorter fields, or fewer requests at once.",
             ),
         };
         Problem::new(status, title, detail)

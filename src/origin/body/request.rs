@@ -16,6 +16,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use crate::{
+    field::forwarding,
     origin::error::{Delivery, UploadFailure},
     server::{BodyError, BodyLimits, Incoming, Limited},
 };
@@ -218,7 +219,22 @@ impl ClientBody {
         }
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         self.note(&frame);
-        frame.map_err(RequestBodyError::Client)
+        Poll::Ready(ready!(frame).map(|frame| match frame {
+            Ok(frame) => Ok(without_forged_trailers(frame)),
+            Err(error) => Err(RequestBodyError::Client(error)),
+        }))
+    }
+}
+
+/// Takes fields out of a client's trailers that say of its request, connection or identity what only its
+/// head, or a proxy, may say: some origins add trailers to the fields of the head (RFC 9110 §6.5.1).
+fn without_forged_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            forwarding::remove_from_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(data) => data,
     }
 }
 
