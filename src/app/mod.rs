@@ -3,8 +3,8 @@
 mod assemble;
 mod claims;
 mod expected;
-mod files;
 mod explain;
+mod files;
 mod issuers;
 mod pressure;
 mod reload;
@@ -89,8 +89,6 @@ impl Node {
         let admin_listener = config.admin.listen.as_ref().map(bind).transpose()?;
         let certificates = assemble::certificates(config)?;
         let settings = Arc::new(assemble::server(config, certificates.clone())?);
-        let (memory, pressure) = (config.store.memory, settings.pressure.clone());
-        tokio::spawn(pressure::watch(memory, Arc::clone(&counters), pressure));
         let identity = Identity::random();
         let version = config.store.version.as_str().into();
         let issuers = Issuers::new();
@@ -106,17 +104,15 @@ impl Node {
             clock.clone(),
             (Arc::clone(&metrics), parsing.clone()),
         );
+        let watched = (Arc::clone(&pipeline), Arc::clone(&counters), settings.pressure.clone());
+        tokio::spawn(pressure::watch(config.store.memory, watched.0, watched.1, watched.2));
         let purger = purger(&pipeline, log, &metrics);
         let timers = Timers::start(config, &pipeline, &purger, clock.clone(), &metrics)?;
         let feed = feed(config, (&timers, clock.clone()), &pipeline, &metrics);
         let front = front(config, &pipeline, (&purger, &feed), (clock.clone(), parsing));
         let drain = Drain::new();
-        let sampler = sampling::Sampler::new(
-            &pipeline,
-            &timers,
-            &metrics,
-            (&counters, &settings.pressure),
-        );
+        let sampler =
+            sampling::Sampler::new(&pipeline, &timers, &metrics, (&counters, &settings.pressure));
         let node = Self {
             front,
             feed,

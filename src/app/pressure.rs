@@ -7,7 +7,11 @@ use std::{
 
 use tikv_jemalloc_ctl::{epoch, stats};
 
-use crate::server::{Counters, Pressure};
+use crate::{
+    pipeline::Pipeline,
+    server::{Counters, Pressure},
+    store::{Store as _, Tiered},
+};
 
 /// How often memory is looked at.
 const EVERY: Duration = Duration::from_millis(500);
@@ -19,12 +23,19 @@ const ALLOWANCE: u64 = 64 << 20;
 /// What one connection may take without memory being short.
 const A_CONNECTION: u64 = 32 << 10;
 
-/// Sets the flag while memory is short, for as long as the process runs.
-pub async fn watch(memory: u64, counters: Arc<Counters>, pressure: Pressure) {
+/// Sets the flag while memory is short, or while responses that were evicted and are still being read take
+/// more than they may; for as long as the process runs.
+pub async fn watch(
+    memory: u64,
+    pipeline: Arc<Pipeline<Tiered>>,
+    counters: Arc<Counters>,
+    pressure: Pressure,
+) {
     loop {
         tokio::time::sleep(EVERY).await;
         let open = counters.open.load(Relaxed) as u64;
-        let is_high = allocated().is_some_and(|bytes| is_short(bytes, memory, open));
+        let is_short = allocated().is_some_and(|bytes| is_short(bytes, memory, open));
+        let is_high = is_short || pipeline.store().is_crowded();
         if is_high != pressure.is_high() {
             pressure.set_high(is_high);
             match is_high {

@@ -51,6 +51,7 @@ impl Sampler {
         self.sample_store(&mut last);
         self.sample_connections(&mut last);
         self.metrics.filling_bytes.set(signed(self.pipeline.filling_bytes()));
+        self.metrics.pinned_bytes.set(signed(self.pipeline.store().pinned_bytes()));
         self.pipeline.log().observe(&self.metrics);
         self.timers.observe();
     }
@@ -81,6 +82,7 @@ impl Sampler {
         self.metrics.tunnels.set(signed(self.counters.tunnels.load(Relaxed) as u64));
         self.metrics.memory_pressure.set(i64::from(self.pressure.is_high()));
         for (counter, count) in [
+            (&self.metrics.accept_errors, &self.counters.accept_errors),
             (&self.metrics.tunnels_refused, &self.counters.tunnels_refused),
             (&self.metrics.stalled_responses, &self.counters.stalled),
         ] {

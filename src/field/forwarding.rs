@@ -198,8 +198,15 @@ mod tests {
             names.iter().map(|name| (HeaderName::from_static(name), value.clone())).collect()
         };
         let mut given = trailers(&[
-            "checksum", "x-forwarded-for", "x_forwarded_host", "forwarded", "x-forwarded-user",
-            "x-http-method-override", "host", "content-length", "x-real-ip",
+            "checksum",
+            "x-forwarded-for",
+            "x_forwarded_host",
+            "forwarded",
+            "x-forwarded-user",
+            "x-http-method-override",
+            "host",
+            "content-length",
+            "x-real-ip",
         ]);
         remove_from_trailers(&mut given);
         assert_eq!(given, trailers(&["checksum"]));

@@ -11,7 +11,7 @@ use super::{
     collapse::Takeoff,
     credentials,
     fetch::Ask,
-    fill::{Fill, FillReader, NotKept, Share},
+    fill::{Fill, FillReader, NotKept, SMALL, Share},
     landing::{Arriving, Landing},
     lookup,
     payload::{Payload, Unreadable},
@@ -124,7 +124,7 @@ async fn pump<S: Store>(
     if let (Err(cause), None) = (&kept, fill.not_kept()) {
         ask.note_not_kept(*cause, flight.as_ref());
     }
-    let kept = kept.ok();
+    let kept = kept.ok().filter(|body| ask.may_store(&fill, body.length()));
     let is_slow = payload.is_slow(kept.as_ref().map_or(0, CompleteBody::length));
     let mut end = Some(end);
     if is_slow && let Some(end) = end.take() {
@@ -148,6 +148,16 @@ async fn pump<S: Store>(
 }
 
 impl<S: Store> Ask<S> {
+    /// Whether a body of this length may be stored now. Of one whose length was announced that was decided
+    /// before its first byte.
+    fn may_store(&self, fill: &Fill, length: usize) -> bool {
+        let may = fill.is_announced() || length <= SMALL || !self.pipeline.store.is_crowded();
+        if !may {
+            self.note_not_kept(NotKept::Budget, None);
+        }
+        may
+    }
+
     /// Counts a body that was not kept for the store. One that turned out too large is not waited for again.
     fn note_not_kept(&self, cause: NotKept, flight: Option<&Takeoff>) {
         let counter = &self.pipeline.metrics.bodies_not_kept;

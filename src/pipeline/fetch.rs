@@ -14,7 +14,7 @@ use super::{
     admit::{self, Admission, Admitted, Arrival},
     collapse::Takeoff,
     credentials,
-    fill::{NotKept, Share},
+    fill::{self, NotKept, Share},
     heed::Word,
     landing::{Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
@@ -388,6 +388,10 @@ impl<S: Store> Ask<S> {
         response: &Response<ResponseBody>,
     ) -> Result<Admitted, Reason> {
         let expected = http_body::Body::size_hint(response.body()).exact();
+        let is_large = expected.is_some_and(|bytes| bytes > fill::SMALL as u64);
+        if is_large && self.pipeline.store.is_crowded() {
+            return self.counted(admission, None);
+        }
         self.counted(admission, self.pipeline.filling.reserve(expected))
     }
 

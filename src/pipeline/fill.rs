@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use super::fetch::Drained;
 use crate::origin::Complete;
 
-pub use budget::{FillBudget, Room, Share};
+pub use budget::{FillBudget, Room, SMALL, Share};
 
 /// How far the producer may run ahead of the slowest reader once nothing is kept for the store. Where the
 /// budget is exceeded, by one chunk.
@@ -162,6 +162,11 @@ impl Fill {
                 Err(_) => self.cut_off_laggards(),
             }
         }
+    }
+
+    /// Whether the origin announced its length.
+    pub fn is_announced(&self) -> bool {
+        self.expected.is_some()
     }
 
     /// All of the body if it was kept, in its pieces, with a last chunk that was not added yet.

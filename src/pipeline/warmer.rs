@@ -149,14 +149,12 @@ impl<S: Store> Fetch for Warmer<S> {
 /// What came of a fetch, once its body has ended.
 async fn outcome(fetched: Fetched) -> Outcome {
     match fetched {
-        Fetched::Arriving(Arrival { arriving, reader, .. }) => {
-            match reader.drained().await {
-                Drained::Whole if arriving.stored == Stored::No => Outcome::Skipped("content"),
-                Drained::Whole => Outcome::Stored,
-                Drained::NotKept => Outcome::Skipped("not-kept"),
-                Drained::BrokenOff => Outcome::Failed("broken-off"),
-            }
-        }
+        Fetched::Arriving(Arrival { arriving, reader, .. }) => match reader.drained().await {
+            Drained::Whole if arriving.stored == Stored::No => Outcome::Skipped("content"),
+            Drained::Whole => Outcome::Stored,
+            Drained::NotKept => Outcome::Skipped("not-kept"),
+            Drained::BrokenOff => Outcome::Failed("broken-off"),
+        },
         Fetched::Settled(settled) if settled.result == CacheResult::Stale => {
             Outcome::Failed(Reason::StaleIfError.as_str())
         }
@@ -179,7 +177,9 @@ async fn ask<S: Store>(inquiry: &Inquiry<S>, lookup: &Lookup, need: Need) -> Fet
         return inquiry.question_of_larder(lookup, need).run(None).await;
     }
     match inquiry.together(lookup, need).await {
-        Joined::Leading(need, flight) => inquiry.question_of_larder(lookup, need).run(Some(flight)).await,
+        Joined::Leading(need, flight) => {
+            inquiry.question_of_larder(lookup, need).run(Some(flight)).await
+        }
         Joined::Nothing(need) => inquiry.question_of_larder(lookup, need).run(None).await,
         Joined::Reading(arriving, reader) => {
             Fetched::Arriving(Arrival { headers: HeaderMap::new(), arriving, reader })

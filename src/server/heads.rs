@@ -3,10 +3,7 @@
 //! HPACK (RFC 7541) lets a few bytes on the wire stand for kilobytes, and one HTTP/2 connection has many
 //! requests under way. Small heads are not counted: their number is bounded by connections and streams.
 
-use std::sync::{
-    Arc,
-    atomic::Ordering::Relaxed,
-};
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use http::HeaderMap;
 

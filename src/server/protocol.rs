@@ -182,10 +182,7 @@ fn http1_builder(settings: &Settings) -> http1::Builder {
 }
 
 /// hyper's guards against rapid resets (CVE-2023-44487) stay as they are.
-fn http2_builder(
-    settings: &Settings,
-    executor: StreamExecutor,
-) -> http2::Builder<StreamExecutor> {
+fn http2_builder(settings: &Settings, executor: StreamExecutor) -> http2::Builder<StreamExecutor> {
     let header_bytes = u32::try_from(settings.header_bytes).unwrap_or(u32::MAX);
     let mut builder = http2::Builder::new(executor);
     builder

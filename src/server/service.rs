@@ -9,9 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderValue, Request, Response, StatusCode, Version, header, uri::PathAndQuery,
-};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header, uri::PathAndQuery};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body;
 

@@ -205,7 +205,9 @@ mod tests {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            after = stalls_after(&progress, &patience) => assert_eq!(after, Some(310)),
+            after = stalls_after(&progress, &patience) => {
+                assert!(matches!(after, Some(310..=312)), "{after:?}");
+            }
             () = taking => {}
         }
     }

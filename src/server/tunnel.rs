@@ -13,10 +13,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
-use super::{
-    Counters, Settings,
-    listener::Counted,
-};
+use super::{Counters, Settings, listener::Counted};
 
 /// Looks at a tunnel in an idle time-out.
 const TICKS: u32 = 4;
@@ -243,6 +240,9 @@ mod tests {
         origin.write_all(b"answer").await.unwrap();
         drop(origin);
         client.read_to_end(&mut all).await.unwrap();
-        assert_eq!((&*all, tunnel.await.unwrap().unwrap()), (&b"questionanswer"[..], TunnelEnd::Closed));
+        assert_eq!(
+            (&*all, tunnel.await.unwrap().unwrap()),
+            (&b"questionanswer"[..], TunnelEnd::Closed)
+        );
     }
 }

@@ -288,7 +288,10 @@ mod tests {
         let vitals = Vitals::new(Protocol::Http1);
         let (header, idle) = (Duration::from_secs(1), Duration::from_secs(4));
         let started = Instant::now();
-        assert_eq!(lapse(&mut Watch::new(header, idle, Pressure::default()), &vitals).await, Lapse::SlowHead);
+        assert_eq!(
+            lapse(&mut Watch::new(header, idle, Pressure::default()), &vitals).await,
+            Lapse::SlowHead
+        );
         assert_eq!(started.elapsed().as_secs(), 1);
 
         vitals.begin();

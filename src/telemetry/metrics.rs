@@ -45,6 +45,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Client connections refused because the limit was reached.
     pub connections_refused: IntCounter,
+    /// Failures to accept a connection.
+    pub accept_errors: IntCounter,
     /// Tunnels open now.
     pub tunnels: IntGauge,
     /// Upgrades refused because the limit of tunnels was reached.
@@ -81,6 +83,8 @@ pub struct Metrics {
     pub purge_nodes: IntGaugeVec,
     /// Bytes of response bodies on their way to a store.
     pub filling_bytes: IntGauge,
+    /// Bytes of large responses that were evicted and are still being read.
+    pub pinned_bytes: IntGauge,
     /// Response bodies that were not kept for the store, by cause.
     pub bodies_not_kept: IntCounterVec,
     /// Who listens to purges.
@@ -163,6 +167,10 @@ impl Metrics {
                 "larder_connections_refused_total",
                 "Client connections refused because the limit was reached.",
             ),
+            accept_errors: catalogue.counter(
+                "larder_accept_errors_total",
+                "Failures to accept a client connection, such as too many open files.",
+            ),
             tunnels: catalogue.gauge(
                 "larder_tunnels",
                 "Tunnels (WebSocket and other upgrades) open now.",
@@ -236,6 +244,10 @@ impl Metrics {
             filling_bytes: catalogue.gauge(
                 "larder_filling_bytes",
                 "Bytes of response bodies on their way to a store.",
+            ),
+            pinned_bytes: catalogue.gauge(
+                "larder_store_pinned_bytes",
+                "Bytes of large responses that left the memory tier while clients read them.",
             ),
             bodies_not_kept: catalogue.counters(
                 "larder_bodies_not_kept_total",

@@ -304,6 +304,9 @@ mod tests {
             Some((Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"x"))), ()))
         });
         let endless = StreamBody::new(Box::pin(drip));
-        assert_eq!(Intake::default().read(endless, SILENCE, SENDER).await.unwrap_err(), Unread::Slow);
+        assert_eq!(
+            Intake::default().read(endless, SILENCE, SENDER).await.unwrap_err(),
+            Unread::Slow
+        );
     }
 }
