@@ -18,7 +18,10 @@ use super::{
 use crate::{
     entry::StoredResponse,
     origin::{OriginError, ResponseBody},
-    policy::{CacheResult, Reason, cache_status::Collapsed},
+    policy::{
+        CacheResult, Reason,
+        cache_status::{Collapsed, Stored as Kept},
+    },
     problem::Problem,
     store::Store,
 };
@@ -26,6 +29,9 @@ use crate::{
 impl<S: Store> Context<S> {
     /// Answers with what a fetch brought.
     pub(super) fn answer(self, fetched: Fetched, told: Told) -> Response<Body> {
+        if is_stored_success(&fetched) {
+            self.inquiry.note_client();
+        }
         match fetched {
             Fetched::Arriving(Arrival { arriving, headers, reader }) => {
                 self.answer_arriving(&arriving, headers, reader, told)
@@ -107,5 +113,19 @@ impl<S: Store> Context<S> {
     /// Answers with a problem document.
     pub(super) fn answer_problem(self, problem: Problem, told: Told) -> Response<Body> {
         self.deliver(|asker, finish| asker.problem(problem, told, finish))
+    }
+}
+
+/// Whether the origin answered with a success that is stored. A host that strangers made up has none, as far
+/// as origins mind hosts.
+fn is_stored_success(fetched: &Fetched) -> bool {
+    match fetched {
+        Fetched::Arriving(Arrival { arriving, .. }) => {
+            arriving.stored == Kept::Yes && arriving.status.is_success()
+        }
+        Fetched::Settled(settled) => {
+            settled.result != CacheResult::Stale && settled.response.status.is_success()
+        }
+        Fetched::Alone(..) | Fetched::Failed(_) => false,
     }
 }

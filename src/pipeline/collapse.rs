@@ -6,7 +6,6 @@ use std::{
     time::Instant,
 };
 
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::landing::Landing;
@@ -15,6 +14,7 @@ use crate::{
     key::CacheKey,
     purge::{Expected, Fences},
     store::{Landed, Lease},
+    sync::Mutex,
 };
 
 const SHARDS: usize = 64;

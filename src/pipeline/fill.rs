@@ -14,13 +14,14 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use parking_lot::Mutex;
 use slab::Slab;
 use smallvec::SmallVec;
-use tokio::time::timeout;
 
 use super::fetch::Drained;
-use crate::origin::Complete;
+use crate::{
+    origin::Complete,
+    sync::{Mutex, within},
+};
 
 pub use budget::{FillBudget, Room, SMALL, Share};
 
@@ -157,9 +158,9 @@ impl Fill {
     pub async fn room(&self) -> Result<(), Abandoned> {
         loop {
             let room = std::future::poll_fn(|context| self.poll_room(context));
-            match timeout(HOLD_UP, room).await {
-                Ok(room) => return room,
-                Err(_) => self.cut_off_laggards(),
+            match within(HOLD_UP, room).await {
+                Some(room) => return room,
+                None => self.cut_off_laggards(),
             }
         }
     }

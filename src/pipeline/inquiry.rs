@@ -442,6 +442,13 @@ impl<S: Store> Inquiry<S> {
         }
     }
 
+    /// Notes how this client asked, for what is fetched ahead of others like it.
+    pub fn note_client(&self) {
+        let Self { pipeline, site, connection, request, .. } = self;
+        let ingress = Ingress::of(site, &request.headers, connection);
+        pipeline.recent_clients.note(&ingress.host, connection, &request.headers);
+    }
+
     fn way(&self) -> Way {
         (self.connection.peer, self.connection.secure)
     }

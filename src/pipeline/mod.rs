@@ -40,12 +40,15 @@ mod invalidate;
 mod landing;
 mod logout;
 mod lookup;
+#[cfg(all(test, feature = "models"))]
+mod models;
 mod part;
 mod pass;
 mod payload;
 mod popular;
 mod purge_rate;
 mod receive;
+mod recent_clients;
 mod sensitive;
 mod site;
 mod uncacheable;
@@ -71,6 +74,7 @@ use tokio::sync::oneshot;
 
 pub use body::Body;
 pub use clock::Clock;
+pub use finish::OwnAnswer;
 pub use heed::follow_denials;
 pub use site::{OriginHost, ServedHosts, ServerTiming, Site, SiteId};
 pub use warmer::{Warmer, warm_purged};
@@ -104,8 +108,8 @@ use inquiry::{Inquiry, Joined, Need, Weighed, may_answer};
 use lookup::Asked;
 use popular::Popular;
 use receive::{Lookup, Verdict};
+use recent_clients::RecentClients;
 use uncacheable::Uncacheable;
-use warmer::Lately;
 use writes::Writes;
 
 /// Bytes that bodies on their way to the store may take beside what is stored.
@@ -124,7 +128,7 @@ pub struct Pipeline<S> {
     parsing: Parsing,
     clock: Clock,
     metrics: Arc<Metrics>,
-    lately: Lately,
+    recent_clients: RecentClients,
     popular: Popular,
     warm: Queue,
     writes: Arc<Writes>,
@@ -159,7 +163,7 @@ impl<S: Store> Pipeline<S> {
             parsing,
             clock,
             metrics,
-            lately: Lately::default(),
+            recent_clients: RecentClients::default(),
             popular: Popular::default(),
             warm,
             writes: Writes::new(),
@@ -169,13 +173,6 @@ impl<S: Store> Pipeline<S> {
     /// Puts another configuration in force. Requests under way end under the old one; the cache stays.
     pub fn replace(&self, site: Site) {
         self.site.replace(site);
-    }
-
-    /// Writes out what the access log still holds, within this time. Blocks.
-    pub fn flush_log(&self, at_most: Duration) {
-        if let Some(log) = self.site.with(|site| site.access_log.clone()) {
-            log.flush(at_most);
-        }
     }
 
     /// The store.
@@ -430,8 +427,6 @@ impl<S: Store> Context<S> {
         flight: Takeoff,
         told: Told,
     ) -> Response<Body> {
-        let Inquiry { pipeline, connection, request, .. } = &self.inquiry;
-        pipeline.lately.note(connection, &request.headers);
         let question = self.inquiry.question(lookup, need);
         let (sender, fetched) = oneshot::channel();
         // A task of its own: the leader's client may go away, those who wait stay.
@@ -463,7 +458,7 @@ fn passed_on(
 /// A request as the policy sees it.
 fn request_head(request: &Parts, credentials: Credentials) -> RequestHead<'_> {
     let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-    let authority = finish::host(&request.headers);
+    let authority = finish::asked_host(&request.headers);
     let (method, headers) = (&request.method, &request.headers);
     RequestHead { method, authority, target, headers, credentials }
 }

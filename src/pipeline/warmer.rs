@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::Empty;
@@ -15,6 +14,8 @@ use super::{
     finish::Received,
     inquiry::{Inquiry, Joined, Need, Weighed, mixed_up},
     receive::{self, Lookup, Verdict},
+    recent_clients::scheme_of,
+    uncacheable::Known,
 };
 use crate::{
     field::{forwarding::Forwarding, presence::Presence},
@@ -24,7 +25,7 @@ use crate::{
     purge::Heard,
     server::Connection,
     store::Store,
-    warm::{Fetch, Outcome, WarmRequest},
+    warm::{Client, Fetch, OneClient, Outcome, WarmHost, WarmRequest},
 };
 
 /// Whether a field says of a request what target its client asked for: it is part of the key. Those of
@@ -33,34 +34,11 @@ pub(super) fn is_told(name: &HeaderName) -> bool {
     Forwarding::of(name.as_str()) == Some(Forwarding::Target)
 }
 
-/// The way by which clients lately came, for what is fetched ahead of all of them.
-#[derive(Default)]
-pub struct Lately(ArcSwapOption<Way>);
-
-/// A connection and the fields that say where a request was sent.
-struct Way {
-    connection: Arc<Connection>,
-    headers: HeaderMap,
-}
-
 /// Fetches through a pipeline what no client has asked for yet.
 pub struct Warmer<S>(Arc<Pipeline<S>>);
 
-impl Lately {
-    /// Remembers by which way a request came.
-    pub fn note(&self, connection: &Connection, headers: &HeaderMap) {
-        let (peer, secure) = (connection.peer, connection.secure);
-        let kept = headers.iter().filter(|(name, _)| **name == header::HOST || is_told(name));
-        let headers: HeaderMap = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
-        let is_known = self.0.load().as_ref().is_some_and(|way| {
-            way.connection.secure == secure && way.connection.peer == peer && way.headers == headers
-        });
-        if !is_known {
-            let connection = Arc::new(Connection { peer, secure, ..Connection::default() });
-            self.0.store(Some(Arc::new(Way { connection, headers })));
-        }
-    }
-}
+/// Requests that one target makes at most.
+const REQUESTS: usize = 32;
 
 impl<S: Store> Warmer<S> {
     /// Fetches through this pipeline.
@@ -68,30 +46,78 @@ impl<S: Store> Warmer<S> {
         Self(pipeline)
     }
 
-    /// The request as a client would send it, and by which connection; none where no client has come yet
-    /// and nobody says how they will.
-    fn request(&self, wanted: WarmRequest) -> Option<(Request<Empty<Bytes>>, Arc<Connection>)> {
-        let (connection, mut headers) = if let Some(connection) = wanted.connection {
-            (connection, HeaderMap::new())
-        } else {
-            let way = self.0.lately.0.load_full()?;
-            (Arc::clone(&way.connection), way.headers.clone())
+    /// The requests for a target, one for each client that lately asked for it or, if there were none, for
+    /// each kind of client of its host. None if no host is known.
+    fn requests_of_recent(
+        &self,
+        (host, headers): (Option<&WarmHost>, &HeaderMap),
+        target: &str,
+    ) -> Vec<WarmRequest> {
+        let of_host = self.0.recent_clients.of(host);
+        let Some(name) = of_host.first().map(|client| client.host.clone()) else {
+            return Vec::new();
         };
-        if let Some(host) = wanted.host {
-            headers.insert(header::HOST, HeaderValue::from_str(&host).ok()?);
+        let mut of_target = self.0.popular.clients_of(&name, target);
+        let scheme = host.and_then(|host| host.scheme);
+        of_target.retain(|client| scheme.is_none_or(|scheme| scheme_of(client) == scheme));
+        let clients = if of_target.is_empty() { of_host } else { of_target };
+        let mut requests: Vec<OneClient> = Vec::new();
+        for client in clients.iter().flat_map(|client| replaced(client, headers)) {
+            let is_known = |known: &OneClient| {
+                known.headers == client.headers
+                    && known.connection.secure == client.connection.secure
+            };
+            if requests.len() < REQUESTS && !requests.iter().any(is_known) {
+                requests.push(client);
+            }
         }
-        headers.extend(wanted.headers);
-        let mut request = Request::builder().uri(&*wanted.target).body(Empty::new()).ok()?;
-        *request.headers_mut() = headers;
-        request_id::ensure_request_id(request.headers_mut());
-        Some((request, connection))
+        let request = |client| WarmRequest {
+            client: Client::One(client),
+            target: target.into(),
+            report: None,
+        };
+        requests.into_iter().map(request).collect()
+    }
+
+    /// Fetches a target as clients lately asked for it: the first of the requests now, and the others in
+    /// their turn, since what comes shows whether they ask for the same.
+    async fn fetch_as_recent(
+        &self,
+        asked: (Option<&WarmHost>, &HeaderMap),
+        target: &str,
+    ) -> Outcome {
+        let mut requests = self.requests_of_recent(asked, target).into_iter();
+        let Some(first) = requests.next() else {
+            tracing::warn!(
+                target,
+                "warm-up skipped: no host is known; set `public_host`, or `host` of the schedule or poll"
+            );
+            return Outcome::Skipped("no-host");
+        };
+        let outcome = match first.client {
+            Client::One(client) => self.fetch_as(client, &first.target).await,
+            Client::Recent { .. } => return Outcome::Skipped("no-host"),
+        };
+        for request in requests {
+            let _known_or_dropped = self.0.warm.push(request);
+        }
+        outcome
     }
 
     /// The request on its way through the pipeline, or why it does not get there.
-    fn inquiry(&self, wanted: WarmRequest) -> Result<(Inquiry<S>, Lookup), Outcome> {
+    fn inquiry(&self, client: OneClient, target: &str) -> Result<(Inquiry<S>, Lookup), Outcome> {
         let received = Received::now(&self.0.clock);
-        let asked = self.request(wanted).ok_or(Outcome::Skipped("no-client"))?;
-        let (mut request, connection) = asked;
+        let OneClient { connection, host, headers } = client;
+        let request = request(&host, headers, target).ok_or(Outcome::Skipped("target"))?;
+        self.planned(request, connection, received)
+    }
+
+    fn planned(
+        &self,
+        mut request: Request<Empty<Bytes>>,
+        connection: Arc<Connection>,
+        received: Received,
+    ) -> Result<(Inquiry<S>, Lookup), Outcome> {
         let presence = Presence::of(request.headers());
         let (site, route, verdict) = self.0.site.with(|site| {
             let came = (&*connection, received.at);
@@ -116,6 +142,51 @@ impl<S: Store> Warmer<S> {
         let pipeline = Arc::clone(&self.0);
         Ok((Inquiry { pipeline, site, route, received, connection, request, presence }, lookup))
     }
+
+    async fn fetch_as(&self, client: OneClient, target: &str) -> Outcome {
+        let (inquiry, lookup) = match self.inquiry(client, target) {
+            Ok(asked) => asked,
+            Err(outcome) => return outcome,
+        };
+        let need = match inquiry.look_up(&lookup).await {
+            Weighed::Fresh(_) => return Outcome::Fresh,
+            Weighed::Stale(stored, reason) => Need::of_stale(stored, reason),
+            Weighed::Needed(need) => need,
+        };
+        // The origin is not asked again for what it lately did not allow to store.
+        if need.known == Some(Known::Unstored) {
+            return Outcome::Skipped("not-stored");
+        }
+        outcome(ask(&inquiry, &lookup, need).await).await
+    }
+}
+
+/// The request as a client would send it; none if it cannot be sent.
+fn request(host: &str, headers: HeaderMap, target: &str) -> Option<Request<Empty<Bytes>>> {
+    let mut request = Request::builder().uri(target).body(Empty::new()).ok()?;
+    *request.headers_mut() = headers;
+    request.headers_mut().insert(header::HOST, HeaderValue::from_str(host).ok()?);
+    request_id::ensure_request_id(request.headers_mut());
+    Some(request)
+}
+
+/// A client with these fields in place of its own, once for each combination of their values.
+fn replaced(client: &OneClient, headers: &HeaderMap) -> Vec<OneClient> {
+    let mut clients = vec![client.clone()];
+    for name in headers.keys() {
+        let values = headers.get_all(name);
+        let with = |client: &OneClient, value: &HeaderValue| {
+            let mut client = client.clone();
+            client.headers.insert(name.clone(), value.clone());
+            client
+        };
+        clients = clients
+            .iter()
+            .flat_map(|client| values.iter().map(|value| with(client, value)))
+            .take(REQUESTS)
+            .collect();
+    }
+    clients
 }
 
 /// Has what is purged fetched again, where that is asked for and clients lately wanted it, for as long as
@@ -133,16 +204,12 @@ pub async fn warm_purged<S: Store>(pipeline: Arc<Pipeline<S>>) {
 
 impl<S: Store> Fetch for Warmer<S> {
     async fn fetch(&self, wanted: WarmRequest) -> Outcome {
-        let (inquiry, lookup) = match self.inquiry(wanted) {
-            Ok(asked) => asked,
-            Err(outcome) => return outcome,
-        };
-        let need = match inquiry.look_up(&lookup).await {
-            Weighed::Fresh(_) => return Outcome::Fresh,
-            Weighed::Stale(stored, reason) => Need::of_stale(stored, reason),
-            Weighed::Needed(need) => need,
-        };
-        outcome(ask(&inquiry, &lookup, need).await).await
+        match wanted.client {
+            Client::One(client) => self.fetch_as(client, &wanted.target).await,
+            Client::Recent { host, headers } => {
+                self.fetch_as_recent((host.as_ref(), &headers), &wanted.target).await
+            }
+        }
     }
 }
 

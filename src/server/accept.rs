@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::Response;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, TlsStream};
@@ -66,7 +66,10 @@ pub async fn serve<H: Handler>(
     loop {
         let accepted = tokio::select! {
             biased;
-            () = drain.started() => return Ok(()),
+            () = drain.started() => {
+                server.take_in_waiting(&listener.socket);
+                return Ok(());
+            }
             accepted = socket.accept() => accepted,
         };
         match accepted {
@@ -87,6 +90,26 @@ pub async fn serve<H: Handler>(
     }
 }
 
+/// A client's stream, and its address if it has one.
+type Accepted = (Transport, Option<SocketAddr>);
+
+/// Accepts a client that waits already; `WouldBlock` if none does.
+fn accept_waiting(socket: &BoundSocket) -> io::Result<Accepted> {
+    match socket {
+        BoundSocket::Tcp(socket) => {
+            let (stream, peer) = socket.accept()?;
+            stream.set_nonblocking(true)?;
+            stream.set_nodelay(true)?;
+            Ok((Transport::Tcp(TcpStream::from_std(stream)?), Some(peer)))
+        }
+        BoundSocket::Unix(socket, _) => {
+            let (stream, _) = socket.accept()?;
+            stream.set_nonblocking(true)?;
+            Ok((Transport::Unix(UnixStream::from_std(stream)?), None))
+        }
+    }
+}
+
 enum AcceptingSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
@@ -102,7 +125,7 @@ impl AcceptingSocket {
         }
     }
 
-    async fn accept(&self) -> io::Result<(Transport, Option<SocketAddr>)> {
+    async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(socket) => {
                 let (stream, peer) = socket.accept().await?;
@@ -140,6 +163,17 @@ struct Server<H> {
 }
 
 impl<H: Handler> Server<H> {
+    /// Takes in the clients that have connected already: closing the socket would reset them.
+    fn take_in_waiting(self: &Arc<Self>, socket: &BoundSocket) {
+        loop {
+            match accept_waiting(socket) {
+                Ok((transport, peer)) => self.take_in(transport, peer),
+                Err(error) if is_of_one_client(&error) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
     fn take_in(self: &Arc<Self>, transport: Transport, peer: Option<SocketAddr>) {
         let limit = self.common.settings.connections;
         if let Some(counted) = self.common.counters.enter(limit) {
@@ -153,6 +187,7 @@ impl<H: Handler> Server<H> {
     fn turn_away(self: &Arc<Self>, transport: Transport, limit: usize) {
         if let Some(counted) = self.common.counters.farewell(limit.saturating_add(FAREWELLS)) {
             self.common.counters.refuse(Refusal::Overloaded);
+            self.common.settings.refused_unread(Refusal::Overloaded);
             tokio::spawn(async move {
                 let _ = timeout(FAREWELL, say_overloaded(transport)).await;
                 drop(counted);

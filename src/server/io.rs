@@ -14,7 +14,7 @@ use tokio::{
     time::Sleep,
 };
 
-use super::{framing::Framing, interim::Channel, stream::Stream, vitals::Vitals};
+use super::{drain::Entered, framing::Framing, interim::Channel, stream::Stream, vitals::Vitals};
 
 /// How long, and for how many bytes, a closing connection is still read.
 const LINGER: Duration = Duration::from_secs(2);
@@ -34,6 +34,8 @@ pub(super) struct Wire {
     framing: Framing,
     vitals: Arc<Vitals>,
     channel: Arc<Channel>,
+    /// Held for as long as the stream is open, also once it has left HTTP.
+    _entered: Arc<Entered>,
     /// Interim bytes being written; nothing of hyper's may come between them.
     outgoing: Vec<u8>,
     written: usize,
@@ -52,14 +54,15 @@ impl Wire {
     pub(super) fn new(
         stream: Stream,
         framing: Framing,
-        vitals: Arc<Vitals>,
-        channel: Arc<Channel>,
+        (vitals, channel): (Arc<Vitals>, Arc<Channel>),
+        entered: Arc<Entered>,
     ) -> Self {
         Self {
             stream,
             framing,
             vitals,
             channel,
+            _entered: entered,
             outgoing: Vec::new(),
             written: 0,
             blockages: 0,

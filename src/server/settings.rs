@@ -2,10 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Pressure;
+use super::{
+    Pressure,
+    refusal::{Refusal, RefusalObserver, Refused},
+};
 
 /// Everything the server needs to know; plain values, checked by whoever reads the configuration.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// TLS with these certificates on TCP; plain text without, and on Unix sockets.
     pub tls: Option<Arc<rustls::ServerConfig>>,
@@ -38,6 +41,22 @@ pub struct Settings {
     pub pressure: Pressure,
     /// File descriptors kept for this listener: it accepts clients where the process has no others left.
     pub reserved_files: usize,
+    /// Called with each request that is refused before any handler is asked.
+    pub on_refusal: Option<RefusalObserver>,
+}
+
+impl Settings {
+    /// Tells of a request that is refused.
+    pub(super) fn refused(&self, refused: &Refused<'_>) {
+        if let Some(observer) = &self.on_refusal {
+            observer(refused);
+        }
+    }
+
+    /// Tells of a request that could not be read.
+    pub(super) fn refused_unread(&self, refusal: Refusal) {
+        self.refused(&Refused::unread(refusal));
+    }
 }
 
 impl Default for Settings {
@@ -58,6 +77,7 @@ impl Default for Settings {
             tunnel_idle_timeout: Duration::from_hours(1),
             pressure: Pressure::default(),
             reserved_files: 0,
+            on_refusal: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The tiers: this node's memory before the Redis that the fleet shares.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
     Claim, Memory, Put, Store, Usage,
@@ -48,6 +48,14 @@ impl Tiered {
         }
     }
 
+    /// Changes the longest time for which any route serves what is stale: for so long Redis keeps what is put
+    /// from now on.
+    pub fn stale_for(&self, stale_for: Duration) {
+        if let Some(redis) = &self.redis {
+            redis.stale_for(stale_for);
+        }
+    }
+
     /// Waits until Redis has what was put and removed so far, or has refused it.
     pub async fn flushed(&self) {
         if let Some(redis) = &self.redis {
@@ -75,10 +83,8 @@ impl Store for Tiered {
         let Some(redis) = self.shared(key) else { return self.peek(key) };
         let removed = redis.removed();
         match redis.get(key).await {
-            // What was read may be what was removed while it was on its way.
-            Some(found) if redis.removed() != removed => Some(found),
             Some(found) => Some(match &self.memory {
-                Some(memory) => memory.keep(key, found),
+                Some(memory) => kept(memory, key, found, || redis.removed() != removed),
                 None => found,
             }),
             None => match self.peek(key) {
@@ -136,11 +142,13 @@ impl Store for Tiered {
     }
 
     async fn remove(&self, key: &CacheKey) {
-        if let Some(memory) = &self.memory {
-            memory.remove(key).await;
-        }
+        // First what shows that something was removed: a read that keeps its entry after this node has
+        // forgotten it then sees that, see `kept`.
         if let Some(redis) = self.shared(key) {
             redis.remove(key.digest());
+        }
+        if let Some(memory) = &self.memory {
+            memory.remove(key).await;
         }
     }
 
@@ -152,5 +160,42 @@ impl Store for Tiered {
 
     fn is_crowded(&self) -> bool {
         self.memory.as_ref().is_some_and(Memory::is_crowded)
+    }
+}
+
+/// Keeps what was read in memory, unless something `was_removed` since the read began: then it may be what
+/// was removed.
+///
+/// It is kept, looked at, and forgotten again: a removal in between is not missed.
+fn kept(memory: &Memory, key: &CacheKey, found: Entry, was_removed: impl Fn() -> bool) -> Entry {
+    if was_removed() {
+        return found;
+    }
+    let kept = memory.keep(key, found);
+    if was_removed() {
+        memory.forget(key.digest());
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::entry::Variants;
+
+    #[tokio::test]
+    async fn what_is_removed_while_it_is_kept_is_not_kept() {
+        let key = CacheKey::from_text(b"/a");
+        let found = || Entry::Variants(std::sync::Arc::new(Variants::new(&key)));
+        // Removed: not at all; before it is kept; right then.
+        for (removed_at, stays) in [(9, true), (0, false), (1, false)] {
+            let memory = Memory::new(1 << 20, 1 << 20);
+            let looks = Cell::new(0);
+            let was_removed = || looks.replace(looks.get() + 1) >= removed_at;
+            kept(&memory, &key, found(), was_removed);
+            assert_eq!(memory.peek(&key).is_some(), stays, "{removed_at}");
+        }
     }
 }

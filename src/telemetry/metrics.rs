@@ -13,6 +13,7 @@ use prometheus::{
 
 use super::{
     feed::FeedMetrics,
+    log::{DROPPED, HELD_BACK},
     process::Process,
     purging::Purging,
     store::{Families, StoreMetrics},
@@ -97,6 +98,7 @@ pub struct Metrics {
     pub jwks: JwksMetrics,
     /// Schedules, polls, warming up.
     pub triggers: TriggerMetrics,
+    own_requests: IntCounterVec,
     store: Families,
     reload_successful: IntGauge,
     reload_timestamp: Gauge,
@@ -115,6 +117,10 @@ impl Metrics {
             &["version"],
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        // The process has one log, whether or not there are metrics.
+        for counter in [&*DROPPED, &*HELD_BACK] {
+            catalogue.register(Ok(counter.clone()));
+        }
         let requests_to_origin = catalogue.counters(
             "larder_origin_requests_total",
             "Requests the origin answered, by status class.",
@@ -191,6 +197,11 @@ impl Metrics {
                 "larder_refused_requests_total",
                 "Requests refused before they had a route, by reason; none of them is in larder_requests_total.",
                 &["reason"],
+            ),
+            own_requests: catalogue.counters(
+                "larder_own_requests_total",
+                "Requests that Larder answers itself on the public listener, by endpoint and status class; none of them is in larder_requests_total.",
+                &["endpoint", "class"],
             ),
             store_entries: catalogue.gauges("larder_store_entries", "Entries held, by tier.", &["tier"]),
             store_bytes: catalogue.gauges(
@@ -276,6 +287,13 @@ impl Metrics {
         };
         metrics.reloaded(Reload::Succeeded);
         Arc::new(metrics)
+    }
+
+    /// Counts a request that Larder itself has answered.
+    pub fn answered_itself(&self, endpoint: &str, status: StatusCode) {
+        if let Some(class) = CLASSES.get(class_of(Some(status))) {
+            self.own_requests.with_label_values(&[endpoint, class]).inc();
+        }
     }
 
     /// Notes how an attempt to load the configuration ended.

@@ -15,9 +15,11 @@ use super::webhook::WebhookSection;
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct File {
     pub(in crate::config) listen: Option<Texts>,
+    pub(in crate::config) reuse_port: Option<bool>,
     pub(in crate::config) tls: Option<At<TlsTable>>,
     pub(in crate::config) origin: Option<At<OriginTable>>,
     pub(in crate::config) hosts: Option<Texts>,
+    pub(in crate::config) public_host: Option<Text>,
     pub(in crate::config) trusted_proxies: Option<Texts>,
     pub(in crate::config) server_timing: Option<bool>,
     pub(in crate::config) limits: LimitsTable,
@@ -87,6 +89,7 @@ pub(in crate::config) struct LimitsTable {
     pub(in crate::config) tunnel_idle_timeout: Option<Text>,
     pub(in crate::config) header_timeout: Option<Text>,
     pub(in crate::config) idle_timeout: Option<Text>,
+    pub(in crate::config) drain_delay: Option<Text>,
     pub(in crate::config) drain: Option<Text>,
 }
 
@@ -95,6 +98,7 @@ pub(in crate::config) struct LimitsTable {
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct AdminTable {
     pub(in crate::config) listen: Option<Text>,
+    pub(in crate::config) hosts: Option<Texts>,
     pub(in crate::config) token: Option<Text>,
     pub(in crate::config) tokens: Vec<At<TokenTable>>,
     pub(in crate::config) purge_from: Option<Texts>,

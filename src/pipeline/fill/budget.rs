@@ -1,14 +1,10 @@
 //! The memory that all bodies on their way to the store share.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::Notify, time::timeout};
+use tokio::sync::Notify;
+
+use crate::sync::{AtomicU64, Ordering::Relaxed, within};
 
 /// Bodies of up to this many bytes have a pool of their own.
 pub const SMALL: usize = 64 << 10;
@@ -104,7 +100,7 @@ impl FillBudget {
                 freed.await;
             }
         };
-        timeout(limit, reserve).await.ok()
+        within(limit, reserve).await
     }
 
     fn pool(&self, size: Size) -> &Pool {

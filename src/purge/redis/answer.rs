@@ -102,6 +102,11 @@ pub(super) fn entries(answer: &Value) -> Option<Vec<Entry>> {
     members(stream)?.iter().map(entry).collect()
 }
 
+/// The answer to `read.lua`.
+pub(super) fn batch(answer: &Value) -> Option<Vec<Entry>> {
+    members(answer)?.iter().map(entry).collect()
+}
+
 fn seen(brief: &Value) -> Option<Seen> {
     if members(brief)?.is_empty() {
         return Some(Seen::Nothing);

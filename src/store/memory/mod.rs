@@ -211,7 +211,8 @@ impl Memory {
         was_there
     }
 
-    fn forget(&self, digest: u128) {
+    /// Forgets the entry with this key digest.
+    pub fn forget(&self, digest: u128) {
         let _alone = self.alone(digest);
         if self.take(digest) {
             self.removed.fetch_add(1, Ordering::Relaxed);

@@ -162,6 +162,17 @@ impl Frames {
         }
     }
 
+    /// The last stream and the code of the next `GOAWAY`. Frames about streams before it are left out.
+    pub(crate) async fn next_go_away(&mut self) -> Option<(u32, u32)> {
+        loop {
+            let frame = self.next().await?;
+            if frame.kind == GOAWAY {
+                let number = |at| u32::from_be_bytes(frame.payload[at..at + 4].try_into().unwrap());
+                return Some((number(0), number(4)));
+            }
+        }
+    }
+
     /// The stream of the next request's head, and whether that is all of the request.
     async fn next_request(&mut self) -> Option<(u32, End)> {
         loop {
@@ -173,7 +184,7 @@ impl Frames {
         }
     }
 
-    /// The next frame that is about a stream; answers the others.
+    /// The next frame that is about a stream, or the connection's end; answers the others.
     async fn next(&mut self) -> Option<Frame> {
         loop {
             let head = self.wire.try_read_exact_bytes(9).await?;
@@ -186,7 +197,7 @@ impl Frames {
                     let payload = if frame.kind == PING { frame.payload } else { Vec::new() };
                     self.send(frame.kind, ACK, 0, &payload).await;
                 }
-                DATA | HEADERS | RST_STREAM => return Some(frame),
+                DATA | HEADERS | RST_STREAM | GOAWAY => return Some(frame),
                 _ => {}
             }
         }
