@@ -67,8 +67,8 @@ impl Variants {
     /// additions of several nodes are grouped, but for the order of variants. Returns the variants that
     /// lost their places.
     ///
-    /// One that was hit since this was last asked about it, as `take_hit` says, is as good as new (the CLOCK
-    /// algorithm): however many others are added, a variant that is hit now and then keeps its place.
+    /// One that was hit since this was last asked about it, as `take_hit` says, is as good as new: however
+    /// many others are added, a variant that is hit now and then keeps its place.
     pub fn merge(&mut self, newer: &Self, take_hit: impl Fn(u128) -> bool) -> Vec<u128> {
         for selection in newer.selections.iter().rev() {
             self.add(selection);
@@ -76,9 +76,11 @@ impl Variants {
         self.selections.sort_by_key(|selection| Reverse(selection.seen));
         self.selections.truncate(SELECTIONS);
         self.recent.retain(|digest| !newer.recent.contains(digest));
-        self.recent.extend_from_slice(&newer.recent);
+        let known = std::mem::take(&mut self.recent);
+        let (hit, idle): (Vec<u128>, Vec<u128>) = known.into_iter().partition(|it| take_hit(*it));
+        self.recent = [idle, hit, newer.recent.clone()].concat();
         let surplus = self.recent.len().saturating_sub(VARIANTS);
-        (0..surplus).filter_map(|_| self.give_up_one(&take_hit)).collect()
+        self.recent.drain(..surplus).collect()
     }
 
     fn add(&mut self, newer: &Selection) {
@@ -91,17 +93,6 @@ impl Variants {
         codings.truncate(CODINGS);
         let seen = known.seen.max(newer.seen);
         self.selections.insert(0, Selection { set: known.set, seen, codings });
-    }
-
-    /// Takes out the oldest variant that was not hit, or the oldest of all. Never the newest.
-    fn give_up_one(&mut self, take_hit: &impl Fn(u128) -> bool) -> Option<u128> {
-        let newest = self.recent.pop()?;
-        let hit = self.recent.iter().take_while(|digest| take_hit(**digest)).count();
-        let others = self.recent.len().max(1);
-        self.recent.rotate_left(hit % others);
-        let lost = if self.recent.is_empty() { None } else { Some(self.recent.remove(0)) };
-        self.recent.push(newest);
-        lost
     }
 
     /// All bytes it keeps on the heap.
@@ -166,8 +157,8 @@ mod tests {
         let hits = std::cell::RefCell::new(std::collections::HashSet::new());
         let mut all = index("a", 1, "", 0);
         for foreign in 1..=1000 {
-            hits.borrow_mut().extend([0, foreign]);
             all.merge(&index("a", 1, "", foreign), |digest| hits.borrow_mut().remove(&digest));
+            hits.borrow_mut().extend([0, foreign]);
         }
         assert!(all.recent.contains(&0));
         assert_eq!(all.recent.len(), VARIANTS);

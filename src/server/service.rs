@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header, uri::PathAndQuery};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body;
 
@@ -141,10 +141,6 @@ impl<H: Handler> Service<H> {
         // HTTP/1.1 has been checked before.
         if request.headers().len() > self.settings.header_count {
             return Err(Refusal::HeaderTooLarge);
-        }
-        let target = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
-        if !target.is_ascii() {
-            return Err(Refusal::Target);
         }
         let head = LargeHead::take(request.headers(), &self.counters, &self.vitals);
         head.map_err(|NoRoom| Refusal::HeadsBusy)

@@ -304,7 +304,8 @@ async fn operators_and_open_connections_are_served_when_clients_take_all_files_t
             clients.push(Wire::connect(process.address).await);
         }
         let get = |path| async move {
-            Wire::connect(process.admin).await.exchange(request("GET", path, &[])).await
+            let get = request("GET", path, &[("host", "localhost")]);
+            Wire::connect(process.admin).await.exchange(get).await
         };
         for _ in 0..20 {
             assert_eq!(get("/livez").await.status(), 200);
