@@ -38,11 +38,12 @@ pub async fn watch(
         let is_high = is_short || pipeline.store().is_crowded();
         if is_high != pressure.is_high() {
             pressure.set_high(is_high);
-            match is_high {
-                true => tracing::warn!(
+            if is_high {
+                tracing::warn!(
                     "memory is short: clients that do not read lose their responses after seconds"
-                ),
-                false => tracing::info!("memory is no longer short"),
+                );
+            } else {
+                tracing::info!("memory is no longer short");
             }
         }
     }

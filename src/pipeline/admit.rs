@@ -140,7 +140,11 @@ async fn pump<S: Store>(
     let stored = put.filter(|(put, _)| *put == Put::Stored).map(|(_, body)| body);
     match end {
         Some(end) => end.give_out(&fill, stored).await,
-        None => stored.into_iter().for_each(|body| fill.hand_over(body)),
+        None => {
+            if let Some(body) = stored {
+                fill.hand_over(body);
+            }
+        }
     }
     fill.let_go();
     // Until now, requests could still join.

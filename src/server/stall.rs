@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     fn patience(pressure: &Pressure) -> Patience {
-        let (idle_timeout, counters) = (Duration::from_secs(60), Arc::default());
+        let (idle_timeout, counters) = (Duration::from_mins(1), Arc::default());
         Patience { idle_timeout, pressure: pressure.clone(), counters }
     }
 

@@ -187,7 +187,7 @@ mod tests {
 
     fn tunnels(limit: usize) -> Tunnels {
         let (counted, counters) = (Weak::new(), Arc::default());
-        Tunnels { counted, counters, limit, idle_timeout: Duration::from_secs(60) }
+        Tunnels { counted, counters, limit, idle_timeout: Duration::from_mins(1) }
     }
 
     #[test]

@@ -283,7 +283,7 @@ async fn the_limit_of_open_files_is_raised_at_start() {
         let origin = Scripted::always(Said::fresh("a")).await;
         let arguments = arguments(&origin.url());
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let process = Process::run_with_files(&arguments, "-Hn 2000 && ulimit -Sn 256").await;
+        let process = Process::run_with_files(&arguments, "-n 2000 && ulimit -Sn 256").await;
         assert_eq!(process.open_files(), "2000");
         assert!(process.said().contains("limit of open files"), "{}", process.said());
     })
@@ -362,7 +362,7 @@ async fn bodies_that_never_end_stop_no_delivery() {
             tokio::task::yield_now().await;
         }
         let post = |path: &str, fields: &[(&str, &str)]| {
-            let sent = sending("POST", path, fields, "{}");
+            let sent = sending("POST", path, fields, r#"{"a":1}"#);
             async move { Wire::connect(proxy.address).await.exchange(sent).await.status() }
         };
         let code = "/_larder/webhooks/code";

@@ -189,7 +189,9 @@ impl Memory {
         }
         let mut evicted = Vec::new();
         self.cache.insert_with_lifecycle(digest, entry, &mut evicted);
-        evicted.into_iter().chain(replaced).for_each(|gone| self.pinned.note(gone));
+        for gone in evicted.into_iter().chain(replaced) {
+            self.pinned.note(gone);
+        }
         if let Some(identity) = identity {
             self.shares.hold(identity, digest, weight);
             if !self.cache.contains_key(&digest) {
@@ -207,7 +209,9 @@ impl Memory {
             self.shares.release(identity, digest);
         }
         let was_there = taken.is_some();
-        taken.into_iter().for_each(|(_, gone)| self.pinned.note(gone));
+        if let Some((_, gone)) = taken {
+            self.pinned.note(gone);
+        }
         was_there
     }
 
