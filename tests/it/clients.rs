@@ -91,9 +91,8 @@ async fn a_target_that_is_not_ascii_is_refused_over_http2_as_over_http1() {
     .await;
 }
 
-/// The statuses of this many requests at once on one HTTP/2 connection, each with a head of 20 KiB; the gate
-/// opens once so many are refused.
-async fn with_large_heads(address: SocketAddr, requests: usize) -> Vec<u16> {
+/// The statuses of this many requests at once on one HTTP/2 connection, each with a head of 20 KiB.
+async fn with_large_heads(address: SocketAddr, folder: &str, requests: usize) -> Vec<u16> {
     let stream = TcpStream::connect(address).await.unwrap();
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
@@ -103,7 +102,7 @@ async fn with_large_heads(address: SocketAddr, requests: usize) -> Vec<u16> {
     let value = "v".repeat(2000);
     let statuses = (0..requests).map(|number| {
         let mut sender = sender.clone();
-        let mut request = Request::get(format!("http://api.test/{number}"));
+        let mut request = Request::get(format!("http://api.test/{folder}/{number}"));
         for field in 0..10 {
             request = request.header(format!("x-{field}"), &value);
         }
@@ -125,19 +124,19 @@ async fn large_heads_of_requests_under_way_on_one_connection_are_bounded() {
         let held = gate.clone();
         let origin = Scripted::start(move |_| Said::ok("").after(&held)).await;
         let proxy = Arc::new(Proxy::before(&origin.url()));
-        let asking = tokio::spawn(with_large_heads(proxy.address, 40));
+        let asking = tokio::spawn(with_large_heads(proxy.address, "a", 40));
         let refused = r#"reason="too-many-large-headers""#;
         while proxy.metric("larder_refused_requests_total", refused).await < 27 {
             tokio::task::yield_now().await;
         }
-        let others = tokio::spawn(with_large_heads(proxy.address, 1));
+        let others = tokio::spawn(with_large_heads(proxy.address, "b", 1));
         origin.asked_for(14).await;
         gate.open();
         let statuses = asking.await.unwrap();
         assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 27);
         assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 13);
         assert_eq!(others.await.unwrap(), [200], "another connection has its own");
-        assert_eq!(with_large_heads(proxy.address, 1).await, [200]);
+        assert_eq!(with_large_heads(proxy.address, "c", 1).await, [200]);
     })
     .await;
 }
