@@ -265,6 +265,15 @@ fn origin(config: &Config) -> origin_settings::Settings {
         connect_timeout: origin.connect_timeout,
         first_byte_timeout: origin.first_byte_timeout,
         idle_timeout: origin.idle_timeout,
+        keep_alive: origin.connections.keep_alive,
+        max_header_bytes: origin.max_header_bytes,
+        http2: origin.http2,
+        limits: origin_settings::Limits {
+            connections: origin.connections.max,
+            pending: origin.connections.max_pending,
+            pending_timeout: origin.connections.pending_timeout,
+        },
+        dns_refresh: origin.dns_refresh,
         retries: origin.retries,
         health: origin.health.as_ref().map(|health| origin_settings::Health {
             path: health.path.clone(),

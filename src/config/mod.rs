@@ -24,8 +24,8 @@ pub use report::{ConfigError, Finding, Report};
 pub use secret::Secret;
 pub use settings::{
     AccessLog, Admin, CertificateFiles, Config, Expectation, Expected, GivenResponse, Health,
-    Limits, ListenAddress, Log, LogLevel, Origin, OriginHost, OriginScheme, OriginTls, OriginUrl,
-    Permission, Store, TestCase, Token, UnixSocket, WhenUnsynced,
+    Limits, ListenAddress, Log, LogLevel, Origin, OriginConnections, OriginHost, OriginScheme,
+    OriginTls, OriginUrl, Permission, Store, TestCase, Token, UnixSocket, WhenUnsynced,
 };
 pub use suggest::nearest;
 pub use value::format_duration;

@@ -194,8 +194,16 @@ pub struct Origin {
     pub connect_timeout: Duration,
     /// How long the response head may take.
     pub first_byte_timeout: Duration,
-    /// How long an unused connection is kept, and how long a body may pause.
+    /// How long a body may pause.
     pub idle_timeout: Duration,
+    /// Connections to each server.
+    pub connections: OriginConnections,
+    /// The largest head of a response in bytes.
+    pub max_header_bytes: u32,
+    /// Whether HTTP/2 is offered to `https` servers.
+    pub http2: bool,
+    /// How long the addresses of a server's name are used before they are looked up again.
+    pub dns_refresh: Duration,
     /// How often a safe request is tried again.
     pub retries: u32,
     /// Active checks; none where only real requests tell.
@@ -204,6 +212,19 @@ pub struct Origin {
     pub tls: OriginTls,
     /// The `Host` they are sent.
     pub host: OriginHost,
+}
+
+/// The connections to each server of the origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OriginConnections {
+    /// How long an unused one is kept.
+    pub keep_alive: Duration,
+    /// How many there may be.
+    pub max: usize,
+    /// How many requests may wait for one.
+    pub max_pending: usize,
+    /// How long a request may wait.
+    pub pending_timeout: Duration,
 }
 
 /// One server.

@@ -4,14 +4,20 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
 
+use super::capacity::Permit;
 use crate::server::{Tunnel, stream::Stream};
 
 /// An origin's connection that has switched protocols, taken from the body of its 101 response.
-pub struct Upgraded(Stream);
+///
+/// Counts as a connection to the origin until it is dropped.
+pub struct Upgraded {
+    stream: Stream,
+    permit: Permit,
+}
 
 impl Upgraded {
-    pub(super) fn new(stream: Stream) -> Self {
-        Self(stream)
+    pub(super) fn new(stream: Stream, permit: Permit) -> Self {
+        Self { stream, permit }
     }
 }
 
@@ -27,7 +33,8 @@ pub fn join(client: OnUpgrade, origin: Upgraded, tunnel: Tunnel) -> JoinHandle<(
                 return;
             }
         };
-        match tunnel.carry(client, origin.0).await {
+        let Upgraded { stream, permit: _permit } = origin;
+        match tunnel.carry(client, stream).await {
             Ok(end) => tracing::debug!(?end, "a tunnel ended"),
             Err(error) => tracing::debug!(%error, "a tunnel broke"),
         }

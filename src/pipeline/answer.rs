@@ -13,6 +13,7 @@ use super::{
     finish::Finish,
     inquiry::Inquiry,
     landing::{Arriving, Settled},
+    last_hop,
     write_through::Stored,
 };
 use crate::{
@@ -108,6 +109,12 @@ impl<S: Store> Context<S> {
     pub(super) fn answer_failure(self, error: &OriginError, told: Told) -> Response<Body> {
         let told = Told { reason: Some(Reason::OriginError), ..told };
         self.answer_problem(failure::of_origin(error), told)
+    }
+
+    /// Answers a request that must go no further: with nothing, or `TRACE` with the request itself.
+    pub(super) fn answer_last_hop(self, told: Told) -> Response<Body> {
+        let response = last_hop::response(&self.inquiry.request);
+        self.deliver(|asker, finish| asker.own(response, told, finish))
     }
 
     /// Answers with a problem document.

@@ -239,8 +239,17 @@ impl Asker<'_> {
     }
 
     /// Answers with a problem document of Larder's own.
-    pub fn problem(&self, problem: Problem, told: Told, mut finish: Box<Finish>) -> Response<Body> {
-        let mut response = problem.into_response();
+    pub fn problem(&self, problem: Problem, told: Told, finish: Box<Finish>) -> Response<Body> {
+        self.own(problem.into_response(), told, finish)
+    }
+
+    /// Answers with a response of Larder's own.
+    pub fn own(
+        &self,
+        mut response: Response<Bytes>,
+        told: Told,
+        mut finish: Box<Finish>,
+    ) -> Response<Body> {
         told.write(response.headers_mut(), None);
         self.time(response.headers_mut(), told);
         finish.answered(told.outcome(), response.status());

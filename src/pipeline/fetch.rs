@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, request::Parts};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request::Parts};
 
 use super::{
     Pipeline, Site,
@@ -649,6 +649,8 @@ pub async fn send<S>(
                 (response.status(), response.version(), pipeline.clock.now());
             let headers = response.headers_mut();
             response::headers(status, headers, version, &site.identity, now);
+            // Larder's own towards its clients, whatever the origin's is (RFC 9110 §2.5).
+            *response.version_mut() = Version::HTTP_11;
             metrics.origin_answered(response.status(), started.elapsed());
             Ok((response, now))
         }

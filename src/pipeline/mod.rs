@@ -38,6 +38,7 @@ mod identify;
 mod inquiry;
 mod invalidate;
 mod landing;
+mod last_hop;
 mod logout;
 mod lookup;
 #[cfg(all(test, feature = "models"))]
@@ -85,6 +86,7 @@ use crate::{
     field::presence::Presence,
     forward::request_id,
     key::target::{Readings, Target, host, purge_url},
+    origin::Load,
     parsing::Parsing,
     policy::{
         CacheResult, Credentials, Forward, Reason, RequestHead, Reuse,
@@ -211,6 +213,11 @@ impl<S: Store> Pipeline<S> {
     /// purge as writes whose outcome is unknown.
     pub async fn writes_finished(&self, deadline: Duration) {
         self.writes.finished(deadline).await;
+    }
+
+    /// How busy the connections to the origin are.
+    pub fn origin_load(&self) -> Load {
+        self.site.with(|site| site.origin.load())
     }
 
     /// Bytes of bodies on their way to the store.

@@ -249,7 +249,7 @@ async fn say_overloaded(mut transport: Transport) -> io::Result<()> {
     Ok(())
 }
 
-fn encode(response: &Response<Bytes>) -> Vec<u8> {
+pub(super) fn encode(response: &Response<Bytes>) -> Vec<u8> {
     let status = response.status();
     let mut bytes = format!(
         "HTTP/1.1 {} {}\r\nconnection: close\r\ncontent-length: {}\r\n",

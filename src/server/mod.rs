@@ -6,6 +6,7 @@
 
 mod accept;
 mod admission;
+mod bare;
 pub mod connection;
 mod crumbs;
 pub mod drain;

@@ -42,6 +42,12 @@ pub struct Metrics {
     origin_duration: Histogram,
     /// Requests to the origin that brought no response, by kind.
     pub origin_errors: IntCounterVec,
+    /// Connections to the origin.
+    pub origin_connections: IntGauge,
+    /// Requests that wait for one.
+    pub origin_pending: IntGauge,
+    /// Requests that got none.
+    pub origin_rejected: IntCounter,
     /// Client connections open now.
     pub connections: IntGauge,
     /// Client connections refused because the limit was reached.
@@ -167,6 +173,18 @@ impl Metrics {
                 "larder_origin_errors_total",
                 "Requests to the origin that brought no response, by kind.",
                 &["kind"],
+            ),
+            origin_connections: catalogue.gauge(
+                "larder_origin_connections",
+                "Connections to the origin, idle ones and tunnels included.",
+            ),
+            origin_pending: catalogue.gauge(
+                "larder_origin_pending_requests",
+                "Requests that wait for a connection to the origin.",
+            ),
+            origin_rejected: catalogue.counter(
+                "larder_origin_rejected_requests_total",
+                "Requests rejected because no connection to the origin was free.",
             ),
             connections: catalogue.gauge("larder_connections", "Client connections open now."),
             connections_refused: catalogue.counter(

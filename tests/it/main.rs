@@ -33,6 +33,8 @@ mod lifecycle;
 mod namespaces;
 mod operations;
 mod origin;
+mod origin_connections;
+mod origin_http2;
 mod outcomes;
 mod owners;
 mod partitions;

@@ -81,7 +81,7 @@ impl Proxy {
     /// What `GET path` on the admin listener says.
     pub(crate) async fn admin(&self, path: &str) -> Reply {
         let mut wire = Wire::connect(self.admin_address()).await;
-        wire.exchange(request("GET", path, &[])).await
+        wire.exchange(request("GET", path, &[("Host", "localhost")])).await
     }
 
     /// Where operators reach it.
