@@ -34,6 +34,7 @@ pub mod field;
 pub mod forward;
 pub mod key;
 pub mod origin;
+pub mod parsing;
 pub mod pipeline;
 pub mod planted;
 pub mod policy;

@@ -3,15 +3,29 @@
 
 #[cfg(not(feature = "models"))]
 mod primitives {
+    use std::time::Duration;
+
     pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 
     pub(crate) use parking_lot::Mutex;
+
+    /// Waits for a future, at most for `limit`.
+    pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+        tokio::time::timeout(limit, future).await.ok()
+    }
 }
 
 #[cfg(feature = "models")]
 mod primitives {
+    use std::time::Duration;
+
     pub(crate) use shuttle::sync::atomic::{AtomicU64, Ordering};
     use shuttle::sync::{self, MutexGuard};
+
+    /// Waits for a future: the scheduler has no clock.
+    pub(crate) async fn within<F: Future>(_limit: Duration, future: F) -> Option<F::Output> {
+        Some(future.await)
+    }
 
     /// The scheduler's lock with the interface of `parking_lot`, which knows no poisoning.
     #[derive(Debug, Default)]
@@ -32,4 +46,4 @@ mod primitives {
     }
 }
 
-pub(crate) use primitives::{AtomicU64, Mutex, Ordering};
+pub(crate) use primitives::{AtomicU64, Mutex, Ordering, within};

@@ -22,7 +22,11 @@ pub use self::explain::{Explain, Explained};
 use crate::{
     problem::Problem,
     server::{Connection, Handler, Incoming},
-    trigger::{Access, Permit, Purger, Tokens, body::Intake, method},
+    trigger::{
+        Access, Permit, Purger, Tokens,
+        body::{Held, Intake, Sender, Unread},
+        method,
+    },
 };
 
 /// What answers on the admin listener.
@@ -109,11 +113,20 @@ impl Admin {
         let said = Said { places, query: head.uri.query(), headers: &head.headers, body: &[] };
         match call.answer {
             Answer::Now(answer) => answer(self, &said),
-            Answer::ToBody(answer) => match self.intake.read(body, connection.body.silence).await {
+            Answer::ToBody(answer) => match self.read(body, connection).await {
                 Ok(body) => answer(self, Said { body: &body, ..said }).await,
                 Err(unread) => call.dialect.refuse(unread.problem()),
             },
         }
+    }
+
+    /// Reads the body of a caller whose token has been checked.
+    async fn read<B>(&self, body: B, connection: &Connection) -> Result<Held, Unread>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.intake.read(body, connection.body.silence, Sender::Proven).await
     }
 
     fn ready(&self) -> Response<Bytes> {

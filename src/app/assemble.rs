@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use http::HeaderValue;
 use tokio::runtime::Handle;
 
-use super::issuers::Issuers;
+use super::{files, issuers::Issuers};
 
 use crate::{
     admin,
@@ -51,9 +51,12 @@ pub fn server(
     certificates: Option<Arc<Certificates>>,
 ) -> anyhow::Result<server::Settings> {
     let limits = &config.limits;
+    let clients = files::for_clients(limits);
     Ok(server::Settings {
         tls: certificates.map(tls::server_config).transpose()?,
-        connections: limits.connections,
+        connections: clients.connections,
+        tunnels: clients.tunnels,
+        tunnel_idle_timeout: limits.tunnel_idle_timeout,
         header_bytes: limits.header_bytes,
         header_count: limits.headers,
         body_bytes: limits.body.unwrap_or(u64::MAX),
@@ -61,6 +64,11 @@ pub fn server(
         idle_timeout: limits.idle_timeout,
         ..server::Settings::default()
     })
+}
+
+/// The listener of operators: it is reached even if clients have taken all other file descriptors.
+pub fn admin_server() -> server::Settings {
+    server::Settings { reserved_files: files::ADMIN_RESERVE, ..server::Settings::default() }
 }
 
 /// Where stored responses live. Inside the runtime that is to do the store's background work.
@@ -225,7 +233,7 @@ pub fn front(config: &Config) -> trigger::Settings {
     let from = config.admin.purge_from.clone();
     let trusted = config.trusted_proxies.clone();
     trigger::Settings {
-        webhooks: config.webhooks.clone(),
+        webhooks: config.webhooks.iter().cloned().map(Arc::new).collect(),
         purgers: Purgers { tokens: tokens(config), from, trusted },
         clearing: (config.user.proof != Proof::None).then(|| page_origins(config)),
     }

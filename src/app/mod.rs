@@ -4,7 +4,9 @@ mod assemble;
 mod claims;
 mod expected;
 mod explain;
+mod files;
 mod issuers;
+mod pressure;
 mod reload;
 mod sampling;
 mod succession;
@@ -23,6 +25,7 @@ use parking_lot::Mutex;
 
 pub use expected::{Failure, run_tests};
 pub use explain::Explainer;
+pub use files::raise as raise_file_limit;
 use issuers::Issuers;
 pub use reload::Watch;
 use timers::Timers;
@@ -34,6 +37,7 @@ use crate::{
     feed::{Applied, Caller, Feed},
     forward::{Identity, request_id},
     key::target::Target,
+    parsing::Parsing,
     pipeline::{Clock, OwnAnswer, Pipeline, Warmer, follow_denials, warm_purged},
     purge::Log,
     server::{self, Address, Counters, Drain, Listener, Refused, TcpOptions, tls::Certificates},
@@ -105,7 +109,7 @@ impl Node {
         let metrics = Metrics::new();
         let lines = AccessLog::output(access_log, metrics.access_log_dropped.clone());
         let lines = lines.context("cannot start the access log")?;
-        let counters = Arc::default();
+        let counters = Arc::<Counters>::default();
         let listeners = bind_all(config, &counters)?;
         let admin_listener = config.admin.listen.as_ref().map(bind_admin).transpose()?;
         let certificates = assemble::certificates(config)?;
@@ -116,19 +120,28 @@ impl Node {
         let site = assemble::site(config, own, &metrics, Some(&lines))?;
         let store = assemble::store(config, &metrics)?;
         let log = Arc::new(assemble::log(config)?);
-        let pipeline =
-            Pipeline::new(site, store, Arc::clone(&log), clock.clone(), Arc::clone(&metrics));
+        let parsing = Parsing::default();
+        let pipeline = Pipeline::new(
+            site,
+            store,
+            Arc::clone(&log),
+            clock.clone(),
+            (Arc::clone(&metrics), parsing.clone()),
+        );
         let settings = server::Settings {
             on_refusal: Some(log_refusals(&pipeline)),
             ..assemble::server(config, certificates.clone())?
         };
         let settings = Arc::new(settings);
+        let watched = (Arc::clone(&pipeline), Arc::clone(&counters), settings.pressure.clone());
+        tokio::spawn(pressure::watch(config.store.memory, watched.0, watched.1, watched.2));
         let purger = purger(&pipeline, log, &metrics);
         let timers = Timers::start(config, &pipeline, &purger, clock.clone(), &metrics)?;
         let feed = feed(config, (&timers, clock.clone()), &pipeline, &metrics);
-        let front = front(config, &pipeline, (&purger, &feed, &metrics), clock.clone());
+        let front = front(config, &pipeline, (&purger, &feed, &metrics), (clock.clone(), parsing));
         let drain = Drain::new();
-        let sampler = sampling::Sampler::new(&pipeline, &timers, &metrics, &counters);
+        let sampler =
+            sampling::Sampler::new(&pipeline, &timers, &metrics, (&counters, &settings.pressure));
         let node = Self {
             front,
             feed,
@@ -161,7 +174,7 @@ impl Node {
         }
         if let Some(listener) = admin_listener {
             let (admin, drain) = (Arc::clone(&node.admin), node.admin_drain.clone());
-            let settings = Arc::new(server::Settings::default());
+            let settings = Arc::new(assemble::admin_server());
             let serve = server::serve(listener, admin, settings, drain);
             tokio::spawn(serve);
         }
@@ -351,7 +364,7 @@ fn front(
     config: &Config,
     pipeline: &Arc<Pipeline<Tiered>>,
     (purger, feed, metrics): (&Arc<Purger>, &Arc<Feed>, &Arc<Metrics>),
-    clock: Clock,
+    (clock, parsing): (Clock, Parsing),
 ) -> Arc<Front<Pipeline<Tiered>>> {
     let (feed, of_users) = (Arc::clone(feed), Arc::clone(pipeline));
     let further: Further =
@@ -361,6 +374,7 @@ fn front(
         further,
         identify: Box::new(move |headers, peer| of_users.identify((headers, peer))),
         now: Box::new(move || clock.now()),
+        parsing,
         answered: log_answers(pipeline, metrics),
     };
     Front::new(Arc::clone(pipeline), assemble::front(config), parts)

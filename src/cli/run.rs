@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    app::{Node, Surroundings, Watch, Workers},
+    app::{self, Node, Surroundings, Watch, Workers},
     config::{AccessLog, Config, Flags, ListenAddress, Loaded, OriginUrl},
     pipeline::Clock,
     redis,
@@ -119,6 +119,7 @@ fn run(arguments: &Arguments, messages: &Messages) -> anyhow::Result<ExitCode> {
     }
     messages.subscribe(config.log.level.as_str());
     let watch = Watch::begin(&files);
+    app::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(serve(config, arguments.clone(), watch));
     // What waits for a disk that hangs does not hold up the end.

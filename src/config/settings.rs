@@ -319,6 +319,10 @@ pub struct Limits {
     pub body: Option<u64>,
     /// Connections at once, over all listeners.
     pub connections: usize,
+    /// Tunnels (WebSocket and other upgrades) at once; half of the connections if left out.
+    pub tunnels: Option<usize>,
+    /// How long nothing may go through a tunnel.
+    pub tunnel_idle_timeout: Duration,
     /// How long a request's head may take.
     pub header_timeout: Duration,
     /// How long a connection may be silent.
@@ -332,10 +336,12 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            header_bytes: 64 << 10,
+            header_bytes: 32 << 10,
             headers: 100,
             body: None,
             connections: 10_000,
+            tunnels: None,
+            tunnel_idle_timeout: Duration::from_hours(1),
             header_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
             drain_delay: Duration::ZERO,

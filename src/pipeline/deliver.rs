@@ -268,7 +268,7 @@ impl Asker<'_> {
         }
         tag::strip(headers);
         headers.remove(SURROGATE_CONTROL);
-        let is_stored = told.stored == Stored::Yes;
+        let is_stored = matches!(told.stored, Stored::Yes | Stored::UnlessTooLong);
         if is_stored && let Some(value) = &self.route().client_cache {
             headers.insert(header::CACHE_CONTROL, value.clone());
         }

@@ -79,6 +79,12 @@ pub fn misdirected() -> Problem {
     Problem::new(StatusCode::MISDIRECTED_REQUEST, "No such host here", detail)
 }
 
+/// What a client is told whose request would open one tunnel too many.
+pub fn too_many_tunnels() -> Problem {
+    let detail = "As many WebSockets and other upgrades are open as may be. Try again later.";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Too many tunnels", detail)
+}
+
 /// What a client is told whose request comes round in a circle (RFC 5842 §7.2).
 pub fn of_loop() -> Problem {
     let detail = "This request has been through this proxy before. Check that the origin's address \

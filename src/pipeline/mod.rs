@@ -73,7 +73,7 @@ use futures_util::{
 };
 use http::{Method, Request, Response, request::Parts};
 use hyper::upgrade::OnUpgrade;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 pub use body::Body;
 pub use clock::Clock;
@@ -89,6 +89,7 @@ use crate::{
     forward::request_id,
     key::target::{Readings, Target, host, purge_url},
     origin::Load,
+    parsing::Parsing,
     policy::{
         CacheResult, Credentials, Forward, Reason, RequestHead, Reuse,
         validation::{self, RangeOutcome},
@@ -105,7 +106,7 @@ use backoff::Backoff;
 use collapse::{Flights, Takeoff};
 use current::Current;
 use deliver::Told;
-use fill::Budget;
+use fill::FillBudget;
 use finish::{Finish, Received};
 use inquiry::{Inquiry, Joined, Need, Weighed, may_answer};
 use lookup::Asked;
@@ -129,8 +130,8 @@ pub struct Pipeline<S> {
     uncacheable: Uncacheable,
     backoff: Backoff,
     outages: Outages,
-    filling: Arc<Budget>,
-    reading: Semaphore,
+    filling: Arc<FillBudget>,
+    parsing: Parsing,
     clock: Clock,
     metrics: Arc<Metrics>,
     recent_clients: RecentClients,
@@ -153,7 +154,7 @@ impl<S: Store> Pipeline<S> {
         store: S,
         log: Arc<Log>,
         clock: Clock,
-        metrics: Arc<Metrics>,
+        (metrics, parsing): (Arc<Metrics>, Parsing),
     ) -> Arc<Self> {
         let warm = Queue::new(warm::Budget::default(), Arc::clone(&metrics));
         Arc::new(Self {
@@ -165,8 +166,8 @@ impl<S: Store> Pipeline<S> {
             uncacheable: Uncacheable::new(),
             backoff: Backoff::new(),
             outages: Outages::new(),
-            filling: Budget::new(FILLING),
-            reading: Semaphore::new(payload::READERS),
+            filling: FillBudget::new(FILLING),
+            parsing,
             clock,
             metrics,
             recent_clients: RecentClients::default(),

@@ -14,7 +14,7 @@ use shuttle::future::{JoinHandle, block_on, spawn, yield_now};
 
 use super::{
     collapse::{Flights, Role, Takeoff},
-    fill::{Budget, Fill, FillReader},
+    fill::{Fill, FillBudget, FillReader},
     landing::Landing,
 };
 use crate::{
@@ -76,8 +76,8 @@ async fn read(mut reader: FillReader, most: usize) -> (Vec<usize>, bool) {
 
 /// One producer, a reader from the beginning, one that goes away early, and one that comes late.
 fn one_body_with_three_readers(limit: usize, end: End) {
-    let budget = Budget::new(1 << 30);
-    let (fill, first) = Fill::with_reader(None, limit, Arc::clone(&budget));
+    let budget = FillBudget::new(1 << 30);
+    let (fill, first) = Fill::with_reader(None, limit, budget.share());
     let leaves = fill.reader().unwrap();
     let late = Arc::clone(&fill);
     block_on(async move {
@@ -113,8 +113,8 @@ fn readers_of_a_body_in_passing_get_all_of_it_and_hold_the_origin_back() {
 #[test]
 fn a_producer_ends_when_its_readers_have_gone() {
     in_many_orders(|| {
-        let budget = Budget::new(1 << 30);
-        let (fill, reader) = Fill::with_reader(None, 10, Arc::clone(&budget));
+        let budget = FillBudget::new(1 << 30);
+        let (fill, reader) = Fill::with_reader(None, 10, budget.share());
         let other = fill.reader().unwrap();
         block_on(async move {
             let readers = [spawn(read(reader, 1)), spawn(read(other, 2))];

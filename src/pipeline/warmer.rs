@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::Empty;
 use ipnet::IpNet;
 use quick_cache::sync::Cache;
 
@@ -12,7 +12,7 @@ use super::{
     Pipeline,
     admit::Arrival,
     credentials,
-    fetch::Fetched,
+    fetch::{Drained, Fetched},
     finish::Received,
     inquiry::{Inquiry, Joined, Need, Weighed, mixed_up},
     receive::{self, Lookup, Verdict},
@@ -259,14 +259,12 @@ async fn outcome(fetched: Fetched) -> Outcome {
         Fetched::Arriving(Arrival { arriving, .. }) if arriving.refusal.is_some() => {
             Outcome::Failed(arriving.refusal.map_or("origin", Reason::as_str))
         }
-        Fetched::Arriving(Arrival { arriving, reader, .. }) => {
-            // What is left unread might never be stored: a body that outgrows its budget waits for us.
-            match reader.collect().await {
-                Ok(_) if arriving.stored == Stored::No => Outcome::Skipped("content"),
-                Ok(_) => Outcome::Stored,
-                Err(_) => Outcome::Failed("broken-off"),
-            }
-        }
+        Fetched::Arriving(Arrival { arriving, reader, .. }) => match reader.drained().await {
+            Drained::Whole if arriving.stored == Stored::No => Outcome::Skipped("content"),
+            Drained::Whole => Outcome::Stored,
+            Drained::NotKept => Outcome::Skipped("not-kept"),
+            Drained::BrokenOff => Outcome::Failed("broken-off"),
+        },
         Fetched::Settled(settled) if settled.result == CacheResult::Stale => {
             Outcome::Failed(Reason::StaleIfError.as_str())
         }
@@ -286,11 +284,13 @@ fn is_error(status: StatusCode) -> bool {
 /// Asks the origin, unless somebody does already.
 async fn ask<S: Store>(inquiry: &Inquiry<S>, lookup: &Lookup, need: Need) -> Fetched {
     if !need.may_be_shared(lookup, inquiry.rule()) {
-        return inquiry.question(lookup, need).run(None).await;
+        return inquiry.question_of_larder(lookup, need).run(None).await;
     }
     match inquiry.together(lookup, need).await {
-        Joined::Leading(need, flight) => inquiry.question(lookup, need).run(Some(flight)).await,
-        Joined::Nothing(need) => inquiry.question(lookup, need).run(None).await,
+        Joined::Leading(need, flight) => {
+            inquiry.question_of_larder(lookup, need).run(Some(flight)).await
+        }
+        Joined::Nothing(need) => inquiry.question_of_larder(lookup, need).run(None).await,
         Joined::Reading(arriving, reader) => {
             Fetched::Arriving(Arrival { headers: HeaderMap::new(), arriving, reader })
         }

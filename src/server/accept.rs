@@ -21,6 +21,7 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 use super::{
     Drain, Handler, Settings,
     drain::{Entered, Phase},
+    files::FileReserve,
     listener::{BoundSocket, Counted, Listener},
     protocol::Common,
     refusal::Refusal,
@@ -67,6 +68,7 @@ pub async fn serve<H: Handler>(
             counters: Arc::clone(&listener.counters),
         },
     });
+    let mut reserve = FileReserve::new(server.common.settings.reserved_files);
     let mut pause = FIRST_PAUSE;
     loop {
         let accepted = tokio::select! {
@@ -81,8 +83,10 @@ pub async fn serve<H: Handler>(
             Ok((transport, peer)) => {
                 pause = FIRST_PAUSE;
                 server.take_in(transport, peer);
+                reserve.refill();
             }
             Err(error) if is_of_one_client(&error) => {}
+            Err(error) if is_out_of_files(&error) && reserve.release_one() => {}
             Err(error) => {
                 server.common.counters.accept_errors.fetch_add(1, Relaxed);
                 tracing::warn!(%error, "cannot accept connections; trying again");
@@ -154,6 +158,12 @@ fn is_of_one_client(error: &io::Error) -> bool {
     )
 }
 
+/// Whether the process, or the system, has no file descriptor left.
+fn is_out_of_files(error: &io::Error) -> bool {
+    let error = rustix::io::Errno::from_io_error(error);
+    matches!(error, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
+}
+
 struct Server<H> {
     acceptor: Option<TlsAcceptor>,
     common: Common<H>,
@@ -210,8 +220,9 @@ impl<H: Handler> Server<H> {
         self: Arc<Self>,
         transport: Transport,
         peer: Option<SocketAddr>,
-        _counted: Counted,
+        counted: Counted,
     ) {
+        let counted = Arc::new(counted);
         // Counted from here on: a drain waits for the first bytes of those who have just connected.
         let entered = self.common.enter().await;
         let prepared = tokio::select! {
@@ -221,7 +232,7 @@ impl<H: Handler> Server<H> {
         match prepared {
             Ok(Ok((stream, protocol))) => {
                 let client = (peer, self.acceptor.is_some());
-                self.common.drive((stream, protocol), client, entered).await;
+                self.common.drive((stream, protocol), client, (entered, &counted)).await;
             }
             _ if self.acceptor.is_some() => {
                 self.common.counters.handshakes_failed.fetch_add(1, Relaxed);

@@ -14,9 +14,10 @@ use std::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::refusal::Refusal;
 
@@ -78,6 +79,14 @@ pub struct Counters {
     pub handshakes_failed: AtomicU64,
     /// Failures to accept, such as too many open files.
     pub accept_errors: AtomicU64,
+    /// Tunnels open now.
+    pub tunnels: AtomicUsize,
+    /// Upgrades refused because too many tunnels were open.
+    pub tunnels_refused: AtomicU64,
+    /// Responses given up because their clients did not take them.
+    pub stalled: AtomicU64,
+    /// Bytes of large request heads under way.
+    pub(super) heads: AtomicUsize,
     refused_requests: [AtomicU64; Refusal::ALL.len()],
 }
 
@@ -94,6 +103,11 @@ impl Counters {
         if let Some(count) = place.and_then(|place| self.refused_requests.get(place)) {
             count.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Counts a response whose client did not take it.
+    pub(super) fn note_stalled(&self) {
+        self.stalled.fetch_add(1, Relaxed);
     }
 
     /// Counts a connection in, unless `limit` are open.
@@ -115,6 +129,7 @@ impl Counters {
 }
 
 /// A connection that has been counted in; counted out when dropped.
+#[derive(Debug)]
 pub(super) struct Counted(Arc<Counters>);
 
 impl Drop for Counted {
@@ -139,6 +154,8 @@ impl Listener {
         if options.only_v6 && address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
+        // What it accepts inherits this: a client that has vanished is noticed, even in a tunnel.
+        socket.set_tcp_keepalive(&keep_alive())?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
@@ -192,6 +209,14 @@ impl Listener {
     fn new(socket: BoundSocket) -> Self {
         Self { socket, counters: Arc::default() }
     }
+}
+
+/// A silent peer is asked for a sign of life after two minutes, and given up half a minute later.
+fn keep_alive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_mins(2))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3)
 }
 
 /// A socket file of ours; removed when dropped, unless another process has put its own in its place.

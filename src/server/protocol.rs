@@ -13,7 +13,7 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::{
     BodyLimits, Connection, Counters, Drain, Handler, Interim, Settings,
@@ -22,8 +22,11 @@ use super::{
     framing::{Framing, Limits},
     interim::Channel,
     io::Wire,
+    listener::Counted,
     service::Service,
+    stall::{Patience, StreamExecutor},
     stream::{Protocol, Stream},
+    tunnel::Tunnels,
     vitals::{Lapse, Vitals, Watch},
 };
 
@@ -34,6 +37,8 @@ const INLINE_HEADERS: usize = 100;
 
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// What one stream may queue beyond what its client has taken.
+const SEND_BUFFER: usize = 64 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -51,7 +56,7 @@ impl<H: Handler> Common<H> {
         &self,
         (stream, protocol): (Stream, Protocol),
         (peer, secure): (Option<SocketAddr>, bool),
-        entered: Arc<Entered>,
+        (entered, counted): (Arc<Entered>, &Arc<Counted>),
     ) {
         let channel = (protocol == Protocol::Http1).then(Arc::<Channel>::default);
         let service = Arc::new(Service {
@@ -66,6 +71,7 @@ impl<H: Handler> Common<H> {
                 },
                 introduction: OnceLock::new(),
                 host: OnceLock::new(),
+                tunnels: Tunnels::of(counted, &self.counters, &self.settings),
             }),
             vitals: Arc::new(Vitals::new(protocol)),
             counters: Arc::clone(&self.counters),
@@ -116,7 +122,12 @@ impl<H: Handler> Common<H> {
     }
 
     async fn drive_http2(&self, stream: Stream, service: &Arc<Service<H>>, entered: &Entered) {
-        let connection = http2_builder(&self.settings)
+        let patience = Patience {
+            idle_timeout: self.settings.idle_timeout,
+            pressure: self.settings.pressure.clone(),
+            counters: Arc::clone(&self.counters),
+        };
+        let connection = http2_builder(&self.settings, StreamExecutor(patience))
             .serve_connection(TokioIo::new(stream), service_fn(|request| service.answer(request)));
         let vitals = Arc::clone(&service.vitals);
         // A GOAWAY for all streams, and once it has arrived another one for those that came (RFC 9113 §6.8).
@@ -142,7 +153,8 @@ impl<H: Handler> Common<H> {
         C: Future<Output = hyper::Result<()>>,
     {
         let mut connection = pin!(connection);
-        let mut watch = Watch::new(self.settings.header_timeout, self.settings.idle_timeout);
+        let Settings { header_timeout, idle_timeout, pressure, .. } = &*self.settings;
+        let mut watch = Watch::new(*header_timeout, *idle_timeout, pressure.clone());
         let (mut is_closing, mut is_begun) = (false, false);
         poll_fn(|cx| {
             loop {
@@ -161,6 +173,9 @@ impl<H: Handler> Common<H> {
                     return Poll::Pending;
                 };
                 tracing::debug!(?lapse, "closing a silent connection");
+                if lapse == Lapse::Blocked {
+                    self.counters.note_stalled();
+                }
                 if lapse != Lapse::Idle || is_closing {
                     return Poll::Ready(Ok(()));
                 }
@@ -187,9 +202,9 @@ fn http1_builder(settings: &Settings) -> http1::Builder {
 }
 
 /// hyper's guards against rapid resets (CVE-2023-44487) stay as they are.
-fn http2_builder(settings: &Settings) -> http2::Builder<TokioExecutor> {
+fn http2_builder(settings: &Settings, executor: StreamExecutor) -> http2::Builder<StreamExecutor> {
     let header_bytes = u32::try_from(settings.header_bytes).unwrap_or(u32::MAX);
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(executor);
     builder
         .timer(TokioTimer::new())
         .auto_date_header(false)
@@ -197,6 +212,7 @@ fn http2_builder(settings: &Settings) -> http2::Builder<TokioExecutor> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(header_bytes)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     builder

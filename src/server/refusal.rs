@@ -35,6 +35,8 @@ pub enum Refusal {
     BodyTooLarge,
     /// The listener has no room for another connection.
     Overloaded,
+    /// Too many large heads are under way, on this connection or altogether.
+    HeadsBusy,
 }
 
 /// A request that the server has refused by itself.
@@ -73,7 +75,7 @@ impl Refused<'_> {
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::LengthAndEncoding,
         Self::Encoding,
         Self::Length,
@@ -86,6 +88,7 @@ impl Refusal {
         Self::TargetTooLong,
         Self::BodyTooLarge,
         Self::Overloaded,
+        Self::HeadsBusy,
     ];
 
     /// The reason as metrics spell it.
@@ -103,6 +106,7 @@ impl Refusal {
             Self::TargetTooLong => "target-too-long",
             Self::BodyTooLarge => "body-too-large",
             Self::Overloaded => "too-many-connections",
+            Self::HeadsBusy => "too-many-large-headers",
         }
     }
 
@@ -171,6 +175,11 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Too many connections",
                 "The server has no room for another connection; try again shortly.",
+            ),
+            Self::HeadsBusy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many large requests at once",
+                "Too many requests with large header fields are under way; send shorter fields, or fewer requests at once.",
             ),
         };
         Problem::new(status, title, detail)

@@ -31,6 +31,11 @@ impl Tiered {
         self.memory.as_ref().map(Memory::usage).unwrap_or_default()
     }
 
+    /// Bytes of large responses that the memory tier has let go and that clients still read.
+    pub fn pinned_bytes(&self) -> u64 {
+        self.memory.as_ref().map(Memory::pinned_bytes).unwrap_or_default()
+    }
+
     /// How Redis is, where there is one.
     pub fn state(&self) -> Option<State> {
         self.redis.as_ref().map(Redis::state)
@@ -104,7 +109,8 @@ impl Store for Tiered {
 
     async fn place(&self, target: &CacheKey, selection: Selection, variant: u128) -> usize {
         if let Some(redis) = self.shared(target) {
-            redis.place(target, selection.clone(), variant);
+            let in_use = self.memory.as_ref().map(|memory| memory.variants_in_use(target));
+            redis.place(target, selection.clone(), (in_use.unwrap_or_default(), variant));
         }
         match &self.memory {
             Some(memory) => memory.place(target, selection, variant).await,
@@ -150,6 +156,10 @@ impl Store for Tiered {
         let memory = self.memory.as_ref().map_or(0, Memory::max_entry_size);
         let redis = self.redis.as_ref().map_or(0, Redis::max_entry_size);
         memory.max(redis)
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.memory.as_ref().is_some_and(Memory::is_crowded)
     }
 }
 

@@ -52,6 +52,16 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Client connections refused because the limit was reached.
     pub connections_refused: IntCounter,
+    /// Failures to accept a connection.
+    pub accept_errors: IntCounter,
+    /// Tunnels open now.
+    pub tunnels: IntGauge,
+    /// Upgrades refused because the limit of tunnels was reached.
+    pub tunnels_refused: IntCounter,
+    /// Responses given up because their clients did not read.
+    pub stalled_responses: IntCounter,
+    /// 1 while memory is short.
+    pub memory_pressure: IntGauge,
     /// Requests that the server refused by itself, by reason.
     pub refused_requests: IntCounterVec,
     /// Entries held, by tier.
@@ -80,6 +90,10 @@ pub struct Metrics {
     pub purge_nodes: IntGaugeVec,
     /// Bytes of response bodies on their way to a store.
     pub filling_bytes: IntGauge,
+    /// Bytes of large responses that were evicted and are still being read.
+    pub pinned_bytes: IntGauge,
+    /// Response bodies that were not kept for the store, by cause.
+    pub bodies_not_kept: IntCounterVec,
     /// Who listens to purges.
     pub feed: FeedMetrics,
     /// Purging and webhooks.
@@ -177,6 +191,26 @@ impl Metrics {
                 "larder_connections_refused_total",
                 "Client connections refused because the limit was reached.",
             ),
+            accept_errors: catalogue.counter(
+                "larder_accept_errors_total",
+                "Failures to accept a client connection, such as too many open files.",
+            ),
+            tunnels: catalogue.gauge(
+                "larder_tunnels",
+                "Tunnels (WebSocket and other upgrades) open now.",
+            ),
+            tunnels_refused: catalogue.counter(
+                "larder_tunnels_refused_total",
+                "Upgrades refused because the limit of tunnels was reached.",
+            ),
+            stalled_responses: catalogue.counter(
+                "larder_stalled_responses_total",
+                "Responses given up because their clients did not read them.",
+            ),
+            memory_pressure: catalogue.gauge(
+                "larder_memory_pressure",
+                "1 while memory is short, so that clients that do not read lose their responses after seconds; else 0.",
+            ),
             refused_requests: catalogue.counters(
                 "larder_refused_requests_total",
                 "Requests refused before they had a route, by reason; none of them is in larder_requests_total.",
@@ -239,6 +273,15 @@ impl Metrics {
             filling_bytes: catalogue.gauge(
                 "larder_filling_bytes",
                 "Bytes of response bodies on their way to a store.",
+            ),
+            pinned_bytes: catalogue.gauge(
+                "larder_store_pinned_bytes",
+                "Bytes of large responses that left the memory tier while clients read them.",
+            ),
+            bodies_not_kept: catalogue.counters(
+                "larder_bodies_not_kept_total",
+                "Response bodies that could have been stored and were not kept for the store, by cause.",
+                &["cause"],
             ),
             feed: FeedMetrics::new(&catalogue),
             purging: Purging::new(&catalogue),

@@ -15,6 +15,7 @@ mod caching;
 mod check;
 mod checker;
 mod clear;
+mod clients;
 mod collapse;
 mod commands;
 mod continuity;

@@ -119,6 +119,8 @@ fn limits(table: &LimitsTable, problems: &mut Problems<'_>) -> Limits {
     let mut time = |text, default| problems.positive_duration(text).unwrap_or(default);
     let header_timeout = time(table.header_timeout.as_ref(), defaults.header_timeout);
     let idle_timeout = time(table.idle_timeout.as_ref(), defaults.idle_timeout);
+    let tunnel_idle_timeout =
+        time(table.tunnel_idle_timeout.as_ref(), defaults.tunnel_idle_timeout);
     let mut count = |given, default| problems.positive_count(given).unwrap_or(default);
     let headers = count(table.headers.as_ref(), defaults.headers);
     let connections = count(table.connections.as_ref(), defaults.connections);
@@ -127,6 +129,8 @@ fn limits(table: &LimitsTable, problems: &mut Problems<'_>) -> Limits {
         headers,
         body: problems.size(table.body.as_ref()).filter(|bytes| *bytes > 0),
         connections,
+        tunnels: problems.positive_count(table.tunnels.as_ref()),
+        tunnel_idle_timeout,
         header_timeout,
         idle_timeout,
         drain_delay: drain_delay(table, problems).unwrap_or(defaults.drain_delay),

@@ -92,6 +92,8 @@ pub(in crate::config) struct LimitsTable {
     pub(in crate::config) headers: Option<At<u64>>,
     pub(in crate::config) body: Option<Text>,
     pub(in crate::config) connections: Option<At<u64>>,
+    pub(in crate::config) tunnels: Option<At<u64>>,
+    pub(in crate::config) tunnel_idle_timeout: Option<Text>,
     pub(in crate::config) header_timeout: Option<Text>,
     pub(in crate::config) idle_timeout: Option<Text>,
     pub(in crate::config) drain_delay: Option<Text>,

@@ -117,6 +117,8 @@ pub(super) const LIMITS: &[Key] = &[
     key("headers", Shape::Count),
     key("body", SIZE),
     key("connections", Shape::Count),
+    key("tunnels", Shape::Count),
+    key("tunnel_idle_timeout", DURATION),
     key("header_timeout", DURATION),
     key("idle_timeout", DURATION),
     key("drain_delay", DURATION),

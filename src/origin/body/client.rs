@@ -17,7 +17,10 @@ use super::{
     request::RequestBodyError,
     upload::{Hold, Upload},
 };
-use crate::server::{BodyError, Incoming, Limited};
+use crate::{
+    field::forwarding,
+    server::{BodyError, Incoming, Limited},
+};
 
 /// Bytes of a body that are kept until the origin responds. Of a longer body nothing can be sent again.
 const KEPT_BYTES: usize = 64 * 1024;
@@ -159,6 +162,7 @@ impl Source {
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let read = Pin::new(&mut self.body).poll_frame(cx);
+        let read = read.map_ok(without_forged_trailers);
         match &read {
             Poll::Ready(Some(Ok(frame))) => self.keep(frame),
             Poll::Ready(Some(Err(_))) => self.forget(),
@@ -206,5 +210,17 @@ impl From<Part> for Frame<Bytes> {
             Part::Data(data) => Frame::data(data),
             Part::Trailers(trailers) => Frame::trailers(trailers),
         }
+    }
+}
+
+/// Takes fields out of a client's trailers that say of its request, connection or identity what only its
+/// head, or a proxy, may say: some origins add trailers to the fields of the head (RFC 9110 §6.5.1).
+fn without_forged_trailers(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            forwarding::remove_from_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(data) => data,
     }
 }

@@ -203,8 +203,17 @@ impl Redis {
     }
 
     /// Adds a variant to the index under its target's key, soon, and atomically with what others add.
-    pub fn place(&self, target: &CacheKey, selection: Selection, variant: u128) {
-        let (digest, variants) = (target.digest(), Variants::of(target, selection, variant));
+    ///
+    /// Those that this node answered with lately are as good as new.
+    pub fn place(
+        &self,
+        target: &CacheKey,
+        selection: Selection,
+        (mut in_use, variant): (Vec<u128>, u128),
+    ) {
+        let (digest, mut variants) = (target.digest(), Variants::of(target, selection, variant));
+        in_use.retain(|known| *known != variant);
+        variants.recent.splice(0..0, in_use);
         let write = Write::Place { digest, variants: Arc::new(variants) };
         self.shared.push(Operation::Put, write);
     }

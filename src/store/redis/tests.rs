@@ -258,7 +258,7 @@ async fn what_is_not_for_everyone_cannot_be_read_in_redis() {
     one.put(&small, response(&small, body.clone()));
     one.put(&large, response(&large, noisy.clone()));
     let variant = small.variant(b"private text");
-    one.place(&small.variant(b"index"), selection(), variant.digest());
+    one.place(&small.variant(b"index"), selection(), (Vec::new(), variant.digest()));
     one.flushed().await;
     for (key, body) in [(&small, body), (&large, noisy)] {
         assert_eq!(body_of(other.get(key).await), Some(body));
@@ -350,7 +350,7 @@ async fn encrypted_entries_keep_their_order_and_their_indexes_merge() {
     assert_eq!(body_of(one.get(&key).await), Some(b"later".to_vec()));
     let target = own_key("/varies");
     for (store, variant) in [(&one, 1), (&other, 2), (&other, 3)] {
-        store.place(&target, selection(), variant);
+        store.place(&target, selection(), (Vec::new(), variant));
         store.flushed().await;
     }
     let Some(Entry::Variants(index)) = other.get(&target).await else { panic!("no index") };

@@ -211,7 +211,7 @@ fn with(
     found: &[u8],
     added: &Arc<Variants>,
 ) -> (Entry, Vec<u128>) {
-    let mut index = match shared.read_head(subject, found) {
+    let mut index = match shared.read_head_here(subject, found) {
         Ok(Decoded::Entry(entry)) => match entry.by_clock_ahead(-shared.time.ahead()) {
             Entry::Variants(index) if index.target == added.target => index,
             _ => return (Entry::Variants(Arc::clone(added)), Vec::new()),
@@ -248,7 +248,7 @@ async fn unlink_chunks(
     subject: Subject,
     head: &[u8],
 ) -> Result<(), Fault> {
-    let Ok(Decoded::Chunked(old)) = shared.read_head(subject.as_found(), head) else {
+    let Ok(Decoded::Chunked(old)) = shared.read_head_here(subject.as_found(), head) else {
         return Ok(());
     };
     for key in shared.keys.chunks(subject.digest, old.generation(), old.count()) {

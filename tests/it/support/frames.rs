@@ -89,6 +89,30 @@ impl Frames {
         frames
     }
 
+    /// A client's side that gives each stream no window: it gets heads, and bodies never.
+    pub(crate) async fn connect_without_window(address: SocketAddr) -> Self {
+        const INITIAL_WINDOW_SIZE: u8 = 4;
+        let mut frames = Self { wire: Wire::connect(address).await };
+        frames.wire.write(PREFACE).await;
+        frames.send(SETTINGS, 0, 0, &[0, INITIAL_WINDOW_SIZE, 0, 0, 0, 0]).await;
+        frames
+    }
+
+    /// Sends a GET of this path.
+    pub(crate) async fn get(&mut self, stream: u32, path: &str) {
+        let fields =
+            [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "api.test")];
+        self.send(HEADERS, END_HEADERS | END_STREAM, stream, &block(&fields)).await;
+    }
+
+    /// Waits for the heads of this many responses.
+    pub(crate) async fn heads(&mut self, count: usize) {
+        let mut seen = 0;
+        while seen < count {
+            seen += usize::from(self.next().await.unwrap().kind == HEADERS);
+        }
+    }
+
     /// A server's side.
     async fn accept(wire: Wire) -> Option<Self> {
         Self::accept_with(wire, &[]).await

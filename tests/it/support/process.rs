@@ -36,12 +36,40 @@ impl Process {
     /// The same with further environment variables.
     pub(crate) async fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = command(arguments);
-        let mut child = command.envs(environment.iter().copied()).spawn().unwrap();
+        command.envs(environment.iter().copied());
+        Self::spawn(command).await
+    }
+
+    async fn spawn(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let said = Said::follow(child.stderr.take().unwrap());
         let logged = Said::follow(child.stdout.take().unwrap());
         let admin = said.after("health and metrics on ").await.parse().unwrap();
         let address = said.after("listening on ").await.parse().unwrap();
         Self { child: Arc::new(Mutex::new(child)), address, admin, said, logged }
+    }
+
+    /// The same under a limit of open files, as `ulimit` takes it (`-Sn 256`).
+    pub(crate) async fn run_with_files(arguments: &[&str], limit: &str) -> Self {
+        let plain = command(arguments);
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\"")]);
+        limited.arg(plain.get_program()).args(plain.get_args());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        limited.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawn(limited).await
+    }
+
+    /// The soft limit of its open files.
+    pub(crate) fn open_files(&self) -> String {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.id())).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        line.split_whitespace().nth(3).unwrap().to_owned()
     }
 
     /// Starts it with outputs of the test's own, and waits until its admin listener answers. The arguments

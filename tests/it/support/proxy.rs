@@ -137,7 +137,7 @@ pub(crate) fn sending(method: &str, target: &str, fields: &[(&str, &str)], body:
 
 fn config(origin: &str, toml: &str) -> Config {
     let text = format!(
-        "listen = \"127.0.0.1:0\"\norigin.urls = [\"{origin}\"]\nadmin.listen = \"127.0.0.1:0\"\n{toml}\n"
+        "listen = \"127.0.0.1:0\"\norigin.urls = [\"{origin}\"]\nadmin.listen = \"127.0.0.1:0\"\nadmin.hosts = [\"api.test\"]\n{toml}\n"
     );
     match Config::parse(&text, "test.toml", Environment::empty()) {
         Ok(config) => config,
