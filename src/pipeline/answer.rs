@@ -111,7 +111,11 @@ impl<S: Store> Context<S> {
         match &failure.cause {
             Cause::Error(error) => self.answer_failure(error, told),
             Cause::Response { status, retry_after, reason } => {
-                let told = Told { origin_status: Some(*status), reason: Some(*reason), ..told };
+                let told = Told {
+                    origin_status: Some(*status),
+                    reason: Some(*reason),
+                    ..told.collapsed()
+                };
                 self.answer_problem(failure::of_status(*status, *retry_after), told)
             }
         }

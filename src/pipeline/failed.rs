@@ -21,8 +21,8 @@ use crate::{
     key::vary,
     origin::{ResponseBody, Unanswered},
     policy::{
-        Freshness, Reason, RequestDirectives, ResponseDirectives, ResponseHead, Rule, cache_status,
-        failure::Sharing, stale, stale::Outage, stored_fields,
+        CacheResult, Freshness, Reason, RequestDirectives, ResponseDirectives, ResponseHead, Rule,
+        cache_status, failure::Sharing, stale, stale::Outage, stored_fields,
     },
     store::Store,
 };
@@ -167,7 +167,7 @@ impl<S: Store> Ask<S> {
             fill: Arc::clone(&fill),
             variant,
             by_cookies: false,
-            result: self.fetched(),
+            result: CacheResult::Miss,
             refusal: Some(why),
         });
         tokio::spawn(pump(body, fill));

@@ -285,13 +285,13 @@ impl<S: Store> Inquiry<S> {
             Reuse::SoftPurged => Weighed::Stale(stored, Reason::SoftPurged),
             Reuse::PreviousVersion => Weighed::Stale(stored, Reason::PreviousVersion),
             Reuse::StaleByRequest => Weighed::Stale(stored, Reason::RequestMaxStale),
-            Reuse::Revalidate(reason) => match self.bridged(lookup, &stored, reason) {
-                Some(why) => Weighed::Stale(stored, why),
-                None => {
-                    let forward = forward_of(reason);
-                    Weighed::Needed(self.need(lookup, (key, Some(stored)), forward, reason))
+            Reuse::Revalidate(reason) => {
+                if let Some(why) = self.bridged(lookup, &stored, reason) {
+                    return Weighed::Stale(stored, why);
                 }
-            },
+                let forward = forward_of(reason);
+                Weighed::Needed(self.need(lookup, (key, Some(stored)), forward, reason))
+            }
             Reuse::Unusable(reason) => {
                 Weighed::Needed(self.need(lookup, (key, None), Forward::Request, reason))
             }

@@ -161,6 +161,9 @@ async fn an_origin_that_is_gone_is_bridged_too() {
         proxy.advance(15);
         assert_eq!(proxy.get("/a").await.summary(), "200 STALE 1");
         proxy.advance(60);
+        let stale = proxy.get("/a").await;
+        assert!(stale.header("cache-status").unwrap().ends_with("detail=stale-if-disconnected"));
+        proxy.advance(600);
         let failed = proxy.get("/a").await;
         assert_eq!(failed.status(), 502);
         assert_eq!(failed.header("content-type"), Some("application/problem+json"));

@@ -35,7 +35,8 @@ pub(super) fn judge(world: &World, sent: &Sent, reply: &Reply) -> Result<String,
             }
             return Ok("403".to_owned());
         }
-        502 | 504 if reply.header("x-stamp").is_none() => return Ok(status.to_string()),
+        // Word of a failure that another request was answered with: it holds nothing of that answer.
+        429 | 500..=599 if is_larders_own(reply) => return Ok(status.to_string()),
         _ => {}
     }
     stamp(sent, reply, status)?;
@@ -171,4 +172,10 @@ fn downstream(sent: &Sent, reply: &Reply) -> Result<(), String> {
         return Err(format!("caches downstream are told {says:?}"));
     }
     Ok(())
+}
+
+/// Whether a reply is a problem document of Larder itself.
+fn is_larders_own(reply: &Reply) -> bool {
+    reply.header("x-stamp").is_none()
+        && reply.header("content-type") == Some("application/problem+json")
 }
