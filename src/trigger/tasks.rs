@@ -108,7 +108,7 @@ mod tests {
             calendar: schedule::Calendar::parse("* * * * *", TimeZone::UTC).unwrap(),
             purge: Box::new(["often".into()]),
             mode: crate::fence::Mode::Hard,
-            warm: super::super::fixture::plan(&["/a"]),
+            warm: crate::trigger::fixture::plan(&["/a"]),
         }
     }
 
