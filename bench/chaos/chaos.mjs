@@ -116,6 +116,7 @@ const begin = Date.now()
 const end = begin + seconds * 1000
 const ports = cluster.nodes.map(node => node.port).join(',')
 const hostile = given['without-hostile'] ? undefined : start(['nice', 'node', join(here, '../hostile.mjs'), `--port=${ports}`, '--share=0.1', '--scale=0.2'])
+faults.watch()
 const clients = runClients(run)
 await faults.run({ begin: begin + CALM, killing: begin + seconds * 600, end: end - CALM - QUIET })
 await sleep(Math.max(CALM, end - QUIET - Date.now()))

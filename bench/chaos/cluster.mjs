@@ -224,13 +224,14 @@ listen = "127.0.0.1:${port}"
 server_timing = ${change % 2 === 1}
 [origin]
 urls = [${origins.map(({ url }) => `"${url}"`).join(', ')}]
-first_byte_timeout = "3s"
+first_byte_timeout = "4s"
 [admin]
 listen = "127.0.0.1:${admin}"
 token = "${TOKEN}"
 purge_from = ["127.0.0.1"]
 [limits]
 drain = "5s"
+drain_delay = "1s"
 [store]
 redis = "${redis}"
 memory = "${MEMORY}MiB"

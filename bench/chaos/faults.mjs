@@ -8,6 +8,7 @@ import { MODES as TROUBLES } from './origin.mjs'
 const LOG = 'larder:log'
 /** How long what failed before may still be felt: a fetch that began, a server that was taken out. */
 const AFTER = 1000 // ms
+const HELD_UP = 500 // ms
 
 export class Faults {
   constructor (cluster, random) {
@@ -20,9 +21,19 @@ export class Faults {
     const lanes = [
       this.lane(deck, begin, end, { lasting: [500, 5000], pause: [300, 1500] }),
       this.lane(() => redisFaults, begin + 1000, end, { lasting: [300, 6000], pause: [1500, 4000] }),
-      this.lane(() => originFaults, begin + 500, end, { lasting: [300, 3500], pause: [500, 3000] })
+      this.lane(() => originFaults, begin + 500, end, { lasting: [300, 5000], pause: [500, 3000] })
     ]
     await Promise.all(lanes)
+  }
+
+  /** Counts as trouble of both origins when this process, which they are part of, does not get its turn for long. */
+  watch () {
+    let last = Date.now()
+    return setInterval(() => {
+      const now = Date.now()
+      if (now - last > HELD_UP) this.events.push({ name: 'origins held up by the machine', trouble: 'stalled', count: 2, from: last, to: now })
+      last = now
+    }, 50)
   }
 
   /** One fault after the other, each of the deck once before any comes again. */

@@ -100,9 +100,7 @@ fn redis_store(
 /// The longest time for which any route serves what is stale.
 pub fn stale_for(config: &Config) -> Duration {
     let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
-    let windows =
-        routes.flat_map(|route| [route.rule.stale_while_revalidate, route.rule.stale_if_error]);
-    windows.flatten().max().unwrap_or_default()
+    routes.map(|route| route.rule.longest_stale()).max().unwrap_or_default()
 }
 
 /// How entries are encrypted in Redis, if they are.

@@ -76,6 +76,8 @@ pub struct Unanswered {
     pub error: OriginError,
     /// Whether a server may have had the request, or part of it.
     pub delivery: Delivery,
+    /// Whether on every try there was no connection, or it was closed before a response began.
+    pub is_disconnected: bool,
 }
 
 /// Whether a request without a response may have reached an origin.
@@ -138,6 +140,18 @@ impl OriginError {
     /// Whether the client should get a 504 and not a 502.
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::ConnectTimeout { .. } | Self::FirstByteTimeout { .. })
+    }
+
+    /// Whether no connection could be had, as opposed to no response over one.
+    pub fn is_unreachable(&self) -> bool {
+        use OriginError::{Connect, ConnectTimeout, NoHealthyServer, Tls};
+        matches!(self, Connect { .. } | ConnectTimeout { .. } | Tls { .. } | NoHealthyServer)
+    }
+
+    /// Whether there was no connection, or it was closed before the first byte of a response.
+    pub(super) fn is_disconnected(&self) -> bool {
+        use OriginError::{Closed, Connect, ConnectTimeout, Tls};
+        matches!(self, Connect { .. } | ConnectTimeout { .. } | Tls { .. } | Closed { .. })
     }
 
     /// Whether the server is to blame, and not the client or the lack of servers.

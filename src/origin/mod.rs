@@ -89,13 +89,13 @@ impl Origin {
         interim: Option<&Interim>,
     ) -> Result<Response<ResponseBody>, Unanswered> {
         let mut tried = SmallVec::<[usize; 4]>::new();
-        let mut delivery = Delivery::Unsent;
+        let (mut delivery, mut is_disconnected) = (Delivery::Unsent, true);
         loop {
-            let picked = self.pick(&tried);
-            let index = picked.map_err(|error| Unanswered { error, delivery })?;
-            let Some(server) = self.servers.get(index) else {
-                return Err(Unanswered { error: OriginError::NoHealthyServer, delivery });
-            };
+            let is_away = is_disconnected && !tried.is_empty();
+            let none = |error| Unanswered { error, delivery, is_disconnected: is_away };
+            let index = self.pick(&tried).map_err(none)?;
+            let server =
+                self.servers.get(index).ok_or_else(|| none(OriginError::NoHealthyServer))?;
             tried.push(index);
             let may_retry =
                 tried.len() <= self.retries as usize && tried.len() < self.servers.len();
@@ -112,8 +112,9 @@ impl Origin {
             tracing::debug!(error = %failed.error, "no response from an origin server");
             let is_safe = request.method().is_safe() && !is_overridden(request.headers());
             delivery = delivery.or(failed.delivery);
+            is_disconnected &= failed.error.is_disconnected();
             if !may_retry || !failed.may_repeat(is_safe) {
-                return Err(Unanswered { error: failed.error, delivery });
+                return Err(Unanswered { error: failed.error, delivery, is_disconnected });
             }
         }
     }

@@ -12,7 +12,7 @@ use super::{
     fill::FillReader,
     finish::Finish,
     inquiry::Inquiry,
-    landing::{Arriving, Settled},
+    landing::{Arriving, Cause, Failure, Settled},
     last_hop,
     write_through::Stored,
 };
@@ -38,7 +38,7 @@ impl<S: Store> Context<S> {
                 self.answer_arriving(&arriving, headers, reader, told)
             }
             Fetched::Settled(settled) => self.answer_settled(&settled, told),
-            Fetched::Failed(error) => self.answer_failure(&error, told),
+            Fetched::Failed(failure) => self.answer_failed(&failure, told),
             Fetched::Alone(response, reason) => {
                 let origin_status = Some(response.status());
                 let told = Told { origin_status, reason: Some(reason), ..told };
@@ -61,7 +61,8 @@ impl<S: Store> Context<S> {
             CacheResult::Bypass => CacheResult::Bypass,
             _ => arriving.result,
         };
-        let told = Told { result, origin_status, stored, ..told };
+        let reason = arriving.refusal.or(told.reason);
+        let told = Told { result, origin_status, stored, reason, ..told };
         self.deliver(|asker, finish| asker.arriving(arriving, headers, reader, told, finish))
     }
 
@@ -103,6 +104,17 @@ impl<S: Store> Context<S> {
         told: Told,
     ) -> Response<Body> {
         self.deliver(|asker, finish| asker.passing(response, told, finish))
+    }
+
+    /// Answers for an origin that failed another request for the same.
+    pub(super) fn answer_failed(self, failure: &Failure, told: Told) -> Response<Body> {
+        match &failure.cause {
+            Cause::Error(error) => self.answer_failure(error, told),
+            Cause::Response { status, retry_after, reason } => {
+                let told = Told { origin_status: Some(*status), reason: Some(*reason), ..told };
+                self.answer_problem(failure::of_status(*status, *retry_after), told)
+            }
+        }
     }
 
     /// Answers for an origin that gave no answer.

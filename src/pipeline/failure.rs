@@ -31,6 +31,13 @@ pub fn of_origin(error: &OriginError) -> Problem {
 /// When a client may try again that found all connections to the origin in use.
 const BUSY_SECONDS: u32 = 1;
 
+/// What a client is told whose request waited for another one's, to which the origin responded with an error
+/// that is not for others.
+pub fn of_status(status: StatusCode, retry_after: Option<u32>) -> Problem {
+    let detail = "The API behind this proxy failed. Try again later.";
+    Problem { retry_after, ..Problem::new(status, "The origin failed", detail) }
+}
+
 /// What a client is told whose request body could not be passed on whole.
 fn of_upload(failure: UploadFailure) -> Problem {
     let (status, title, detail) = match failure {

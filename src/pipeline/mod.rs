@@ -28,6 +28,7 @@ mod credentials;
 mod current;
 mod deliver;
 pub mod explain;
+mod failed;
 mod failure;
 mod fetch;
 mod fill;
@@ -43,6 +44,7 @@ mod logout;
 mod lookup;
 #[cfg(all(test, feature = "models"))]
 mod models;
+mod outages;
 mod part;
 mod pass;
 mod payload;
@@ -107,6 +109,7 @@ use fill::Budget;
 use finish::{Finish, Received};
 use inquiry::{Inquiry, Joined, Need, Weighed, may_answer};
 use lookup::Asked;
+use outages::Outages;
 use popular::Popular;
 use receive::{Lookup, Verdict};
 use recent_clients::RecentClients;
@@ -125,6 +128,7 @@ pub struct Pipeline<S> {
     accepted: Arc<Accepted>,
     uncacheable: Uncacheable,
     backoff: Backoff,
+    outages: Outages,
     filling: Arc<Budget>,
     reading: Semaphore,
     clock: Clock,
@@ -160,6 +164,7 @@ impl<S: Store> Pipeline<S> {
             accepted: Accepted::new(),
             uncacheable: Uncacheable::new(),
             backoff: Backoff::new(),
+            outages: Outages::new(),
             filling: Budget::new(FILLING),
             reading: Semaphore::new(payload::READERS),
             clock,
@@ -396,7 +401,7 @@ impl<S: Store> Context<S> {
                 self.answer_arriving(&arriving, headers, reader, told)
             }
             Joined::Settled(settled) => self.answer_settled(&settled, told.collapsed()),
-            Joined::Failed(error) => self.answer_failure(&error, told.collapsed()),
+            Joined::Failed(failure) => self.answer_failed(&failure, told.collapsed()),
             Joined::Nothing(need) => {
                 let fetched = self.inquiry.question(&lookup, need).run(None).boxed().await;
                 self.answer(fetched, told)

@@ -268,7 +268,7 @@ mod tests {
         for _ in 0..HALVED_AT {
             note(&recent, "old.test", &[]);
         }
-        for _ in 0..HALVED_AT / 2 + 1 {
+        for _ in 0..=(HALVED_AT / 2) {
             note(&recent, "new.test", &[]);
         }
         assert_eq!(&*recent.of(None)[0].host, "new.test");

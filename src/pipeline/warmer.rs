@@ -1,10 +1,12 @@
 //! Fetching ahead of clients, by the same steps as for a client and with nobody to answer.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
+use ipnet::IpNet;
+use quick_cache::sync::Cache;
 
 use super::{
     Pipeline,
@@ -15,10 +17,9 @@ use super::{
     inquiry::{Inquiry, Joined, Need, Weighed, mixed_up},
     receive::{self, Lookup, Verdict},
     recent_clients::scheme_of,
-    uncacheable::Known,
 };
 use crate::{
-    field::{forwarding::Forwarding, presence::Presence},
+    field::{Timestamp, forwarding::Forwarding, presence::Presence},
     forward::request_id,
     planted::Bug,
     policy::{CacheResult, Reason, cache_status::Stored},
@@ -35,7 +36,18 @@ pub(super) fn is_told(name: &HeaderName) -> bool {
 }
 
 /// Fetches through a pipeline what no client has asked for yet.
-pub struct Warmer<S>(Arc<Pipeline<S>>);
+pub struct Warmer<S> {
+    pipeline: Arc<Pipeline<S>>,
+    /// Targets whose responses to requests with credentials were not stored, by the digests of their keys: when
+    /// that was seen, and why.
+    not_stored: Cache<u128, (Timestamp, &'static str)>,
+}
+
+/// Targets remembered whose responses were not stored.
+const NOT_STORED: usize = 4096;
+
+/// How long that is remembered.
+const MEMORY: Duration = Duration::from_mins(5);
 
 /// Requests that one target makes at most.
 const REQUESTS: usize = 32;
@@ -43,7 +55,7 @@ const REQUESTS: usize = 32;
 impl<S: Store> Warmer<S> {
     /// Fetches through this pipeline.
     pub fn new(pipeline: Arc<Pipeline<S>>) -> Self {
-        Self(pipeline)
+        Self { pipeline, not_stored: Cache::new(NOT_STORED) }
     }
 
     /// The requests for a target, one for each client that lately asked for it or, if there were none, for
@@ -53,11 +65,11 @@ impl<S: Store> Warmer<S> {
         (host, headers): (Option<&WarmHost>, &HeaderMap),
         target: &str,
     ) -> Vec<WarmRequest> {
-        let of_host = self.0.recent_clients.of(host);
+        let of_host = self.pipeline.recent_clients.of(host);
         let Some(name) = of_host.first().map(|client| client.host.clone()) else {
             return Vec::new();
         };
-        let mut of_target = self.0.popular.clients_of(&name, target);
+        let mut of_target = self.pipeline.popular.clients_of(&name, target);
         let scheme = host.and_then(|host| host.scheme);
         of_target.retain(|client| scheme.is_none_or(|scheme| scheme_of(client) == scheme));
         let clients = if of_target.is_empty() { of_host } else { of_target };
@@ -71,12 +83,27 @@ impl<S: Store> Warmer<S> {
                 requests.push(client);
             }
         }
+        self.place_behind_proxy(&mut requests);
         let request = |client| WarmRequest {
             client: Client::One(client),
             target: target.into(),
             report: None,
         };
         requests.into_iter().map(request).collect()
+    }
+
+    /// Fields about the target count if they come from a trusted proxy: a client that has them and no address
+    /// of its own comes from one.
+    fn place_behind_proxy(&self, clients: &mut [OneClient]) {
+        let proxy = self.pipeline.site.with(|site| site.trusted_proxies.first().map(IpNet::addr));
+        let Some(peer) = proxy.map(|address| SocketAddr::new(address, 0)) else { return };
+        for client in clients {
+            if client.connection.peer.is_none() && client.headers.keys().any(is_told) {
+                let secure = client.connection.secure;
+                let connection = Connection { peer: Some(peer), secure, ..Connection::default() };
+                client.connection = Arc::new(connection);
+            }
+        }
     }
 
     /// Fetches a target as clients lately asked for it: the first of the requests now, and the others in
@@ -99,14 +126,14 @@ impl<S: Store> Warmer<S> {
             Client::Recent { .. } => return Outcome::Skipped("no-host"),
         };
         for request in requests {
-            let _known_or_dropped = self.0.warm.push(request);
+            let _known_or_dropped = self.pipeline.warm.push(request);
         }
         outcome
     }
 
     /// The request on its way through the pipeline, or why it does not get there.
     fn inquiry(&self, client: OneClient, target: &str) -> Result<(Inquiry<S>, Lookup), Outcome> {
-        let received = Received::now(&self.0.clock);
+        let received = Received::now(&self.pipeline.clock);
         let OneClient { connection, host, headers } = client;
         let request = request(&host, headers, target).ok_or(Outcome::Skipped("target"))?;
         self.planned(request, connection, received)
@@ -119,7 +146,7 @@ impl<S: Store> Warmer<S> {
         received: Received,
     ) -> Result<(Inquiry<S>, Lookup), Outcome> {
         let presence = Presence::of(request.headers());
-        let (site, route, verdict) = self.0.site.with(|site| {
+        let (site, route, verdict) = self.pipeline.site.with(|site| {
             let came = (&*connection, received.at);
             let (route, verdict) = receive::plan(site, &request, presence, came);
             let headers = request.headers_mut();
@@ -139,7 +166,7 @@ impl<S: Store> Warmer<S> {
         let (request, _body) = request.into_parts();
         let is_mixed_up = Bug::WarmForAnother.is_planted();
         let request = if is_mixed_up { mixed_up(&request) } else { Arc::new(request) };
-        let pipeline = Arc::clone(&self.0);
+        let pipeline = Arc::clone(&self.pipeline);
         Ok((Inquiry { pipeline, site, route, received, connection, request, presence }, lookup))
     }
 
@@ -153,11 +180,24 @@ impl<S: Store> Warmer<S> {
             Weighed::Stale(stored, reason) => Need::of_stale(stored, reason),
             Weighed::Needed(need) => need,
         };
-        // The origin is not asked again for what it lately did not allow to store.
-        if need.known == Some(Known::Unstored) {
-            return Outcome::Skipped("not-stored");
+        if !lookup.credentials.ask_alone(inquiry.rule()) {
+            return outcome(ask(&inquiry, &lookup, need).await).await;
         }
-        outcome(ask(&inquiry, &lookup, need).await).await
+        // Each login has the same fetched: the origin is not asked again for what cannot be shared.
+        let (key, now) = (lookup.target.digest(), self.pipeline.clock.steady());
+        if let Some(reason) = self.why_not_stored(key, now) {
+            return Outcome::Skipped(reason);
+        }
+        let outcome = outcome(ask(&inquiry, &lookup, need).await).await;
+        if let Outcome::Skipped(reason) = outcome {
+            self.not_stored.insert(key, (now, reason));
+        }
+        outcome
+    }
+
+    fn why_not_stored(&self, key: u128, now: Timestamp) -> Option<&'static str> {
+        let (seen, reason) = self.not_stored.get(&key)?;
+        (now.saturating_since(seen) < MEMORY).then_some(reason)
     }
 }
 
@@ -216,6 +256,9 @@ impl<S: Store> Fetch for Warmer<S> {
 /// What came of a fetch, once its body has ended.
 async fn outcome(fetched: Fetched) -> Outcome {
     match fetched {
+        Fetched::Arriving(Arrival { arriving, .. }) if arriving.refusal.is_some() => {
+            Outcome::Failed(arriving.refusal.map_or("origin", Reason::as_str))
+        }
         Fetched::Arriving(Arrival { arriving, reader, .. }) => {
             // What is left unread might never be stored: a body that outgrows its budget waits for us.
             match reader.collect().await {
@@ -252,6 +295,6 @@ async fn ask<S: Store>(inquiry: &Inquiry<S>, lookup: &Lookup, need: Need) -> Fet
             Fetched::Arriving(Arrival { headers: HeaderMap::new(), arriving, reader })
         }
         Joined::Settled(settled) => Fetched::Settled(settled),
-        Joined::Failed(error) => Fetched::Failed(error),
+        Joined::Failed(failure) => Fetched::Failed(failure),
     }
 }

@@ -8,6 +8,7 @@ pub mod credentials;
 pub mod directive;
 pub mod downstream;
 pub mod exposed;
+pub mod failure;
 pub mod freshness;
 pub mod head;
 pub mod invalidation;

@@ -23,6 +23,8 @@ mod docs;
 mod events;
 mod events_of_users;
 mod explain;
+mod exposed;
+mod failures;
 mod fences;
 mod fleet;
 mod harness;

@@ -47,7 +47,7 @@ pub(super) fn compile(file: &File, problems: &mut Problems<'_>) -> RouteTable {
 
 /// The route of what no route matches: it follows the origin's own freshness, with no TTL of ours.
 fn unmatched(defaults: Layer<'_>, users: UserNames, problems: &mut Problems<'_>) -> Route {
-    let rule = Rule { ttl: Ttl::default(), ..defaults.rule() };
+    let rule = Rule { ttl: Ttl::default(), ..defaults.rule(users) };
     let query = defaults.query.unwrap_or_default();
     let (tags, body_tags) = general_tags(defaults.tags, &query, users, problems);
     Route {
@@ -98,7 +98,7 @@ fn route(
     users: UserNames,
     problems: &mut Problems<'_>,
 ) -> Option<Route> {
-    let mut rule = layer.rule();
+    let mut rule = layer.rule(users);
     warn_about_ttl_from(section, &rule, problems);
     let query = layer.query.unwrap_or_default();
     let bypass = layer.bypass.map(|bypass| {

@@ -190,7 +190,7 @@ fn fields(fields: &Fields, problems: &mut Problems<'_>) -> HeaderMap {
                     headers.append(known.clone(), value);
                 }
                 None => {
-                    problems.error(&name.span(), "expected a string that a header field can hold")
+                    problems.error(&name.span(), "expected a string that a header field can hold");
                 }
             }
         }

@@ -34,7 +34,7 @@ use super::{
 use crate::{
     fence::Selector,
     field::Timestamp,
-    policy::{CacheResult, Reason, RequestHead, invalidation, stale},
+    policy::{CacheResult, Reason, RequestHead, invalidation, stale, stale::Outage},
     store::Store,
 };
 use request::Planned;
@@ -251,9 +251,10 @@ fn asked(
     {
         let known = (stored.response.status, &stored.response.freshness);
         let rule = &planned.rule_route().rule;
-        if stale::is_allowed_if_error(known, &lookup.directives, rule, steady) {
+        let bridged = stale::bridge(known, Outage::Error, &lookup.directives, rule, steady);
+        if bridged.is_some() {
             let means = "What is stored bridges the origin's failure.";
-            return client_gets(CacheResult::Stale, Some(Reason::StaleIfError), means);
+            return client_gets(CacheResult::Stale, bridged, means);
         }
     }
     let result = if stored.is_some() { CacheResult::Expired } else { CacheResult::Miss };

@@ -179,4 +179,30 @@ mod tests {
         let wrong = "WRONGTYPE Operation against a key holding the wrong kind of value";
         assert!(matches!(fault(ErrorKind::InvalidArgument, wrong), Fault::Strange(_)));
     }
+
+    #[test]
+    fn every_error_of_redis_has_one_meaning() {
+        let refused = [
+            ("LOADING Redis is loading the dataset in memory", Refusal::Loading),
+            ("BUSY Redis is busy running a script", Refusal::Busy),
+            ("READONLY You can't write against a read only replica.", Refusal::ReadOnly),
+            ("MASTERDOWN Link with MASTER is down", Refusal::Incomplete),
+            ("CLUSTERDOWN Hash slot not served", Refusal::Incomplete),
+            ("OOM command not allowed", Refusal::OutOfMemory),
+            ("MISCONF Redis is configured to save RDB snapshots", Refusal::Misconfigured),
+            ("NOREPLICAS Not enough good replicas to write.", Refusal::NoReplicas),
+            ("NOPERM this user has no permissions", Refusal::NotAllowed),
+        ];
+        let kinds = [ErrorKind::Unknown, ErrorKind::InvalidCommand, ErrorKind::Cluster];
+        for kind in kinds {
+            for (text, refusal) in refused {
+                assert_eq!(Fault::of(&Error::new(kind.clone(), text)), Fault::Refused(refusal));
+            }
+            // The server is well, and did not do it: a miss, and no reason to leave it alone.
+            for text in ["NOSCRIPT No matching script.", "CROSSSLOT Keys in request", "ERR x"] {
+                let fault = Fault::of(&Error::new(kind.clone(), text));
+                assert!(matches!(fault, Fault::Strange(_)), "{text}: {fault:?}");
+            }
+        }
+    }
 }

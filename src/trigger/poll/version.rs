@@ -85,17 +85,19 @@ fn written(value: &Value) -> String {
 fn selects_one(path: &str) -> bool {
     let (mut quote, mut previous) = (None, ' ');
     for character in path.chars() {
-        match quote {
-            Some(_) if previous == '\\' => {
+        if let Some(open) = quote {
+            if previous == '\\' {
                 previous = ' ';
                 continue;
             }
-            Some(open) if character == open => quote = None,
-            Some(_) => {}
-            None if matches!(character, '\'' | '"') => quote = Some(character),
-            None if matches!(character, '*' | '?' | ':' | ',') => return false,
-            None if character == '.' && previous == '.' => return false,
-            None => {}
+            if character == open {
+                quote = None;
+            }
+        } else if matches!(character, '\'' | '"') {
+            quote = Some(character);
+        } else if matches!(character, '*' | '?' | ':' | ',') || (character, previous) == ('.', '.')
+        {
+            return false;
         }
         previous = character;
     }

@@ -407,14 +407,6 @@ impl Sentinel {
         let wire = Wire::try_connect((Ipv4Addr::LOCALHOST, self.port).into()).await.unwrap();
         Resp::over(wire).command(words).await.unwrap()
     }
-
-    /// The reply to a command of a user.
-    pub(crate) async fn command_as(&self, (user, password): (&str, &str), words: &[&str]) -> Value {
-        let wire = Wire::try_connect((Ipv4Addr::LOCALHOST, self.port).into()).await.unwrap();
-        let mut connection = Resp::over(wire);
-        assert!(!connection.command(&["AUTH", user, password]).await.unwrap().is_error());
-        connection.command(words).await.unwrap()
-    }
 }
 
 fn config(folder: &TempDir, port: u16, reach: Reach, access: Access, signed: &Signed) -> String {
