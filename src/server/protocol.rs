@@ -82,7 +82,7 @@ impl<H: Handler> Common<H> {
         });
         match &service.channel {
             Some(channel) => {
-                self.drive_http1((stream, Arc::clone(channel)), &service, entered).await
+                self.drive_http1((stream, Arc::clone(channel)), &service, entered).await;
             }
             None => self.drive_http2(stream, &service, &entered).await,
         }

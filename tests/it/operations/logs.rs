@@ -47,7 +47,7 @@ async fn serves_and_ends_with(outputs: (Stdio, Stdio)) -> String {
     {
         process.signal("HUP");
     }
-    file.write(&origin.url(), "[[route]]\nmatch = \"/a\"\ncache = false");
+    file.write(&origin.url(), "[[route]]\nname = \"off\"\nmatch = \"/a\"\ncache = false");
     while process.get("/a").await.cache() != "BYPASS" {}
     assert_eq!(process.ask_admin("/livez").await.status(), 200);
     let metrics = process.ask_admin("/metrics").await.body;

@@ -179,6 +179,19 @@ impl Frames {
         Some(received)
     }
 
+    /// This many streams that end whole, in order of their numbers. None if the connection ends before.
+    pub(crate) async fn ended(&mut self, streams: usize) -> Option<Vec<u32>> {
+        let mut ended = Vec::new();
+        while ended.len() < streams {
+            let frame = self.next().await?;
+            if matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0 {
+                ended.push(frame.stream);
+            }
+        }
+        ended.sort_unstable();
+        Some(ended)
+    }
+
     async fn receive_more(&mut self, stream: u32, received: &mut Received) -> Option<()> {
         loop {
             let frame = self.next().await?;
