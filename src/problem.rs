@@ -15,12 +15,14 @@ pub struct Problem {
     pub title: &'static str,
     /// What happened here and what to do about it.
     pub detail: String,
+    /// Seconds after which it is worth trying again (`Retry-After`).
+    pub retry_after: Option<u32>,
 }
 
 impl Problem {
     /// A problem of this kind.
     pub fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, title, detail: detail.into() }
+        Self { status, title, detail: detail.into(), retry_after: None }
     }
 
     /// The response that carries this document; never storable.
@@ -36,6 +38,9 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
         response
     }
 }

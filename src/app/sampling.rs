@@ -25,6 +25,7 @@ pub struct Sampler {
 struct Last {
     usage: Usage,
     refused: u64,
+    rejected: u64,
 }
 
 impl Sampler {
@@ -48,6 +49,7 @@ impl Sampler {
         let mut last = self.last.lock();
         self.sample_store(&mut last);
         self.sample_connections(&mut last);
+        self.sample_origin(&mut last);
         self.metrics.filling_bytes.set(signed(self.pipeline.filling_bytes()));
         self.pipeline.log().observe(&self.metrics);
         self.timers.observe();
@@ -80,6 +82,18 @@ impl Sampler {
             let counter = self.metrics.refused_requests.with_label_values(&[refusal.as_str()]);
             counter.inc_by(count.saturating_sub(counter.get()));
         }
+    }
+}
+
+impl Sampler {
+    fn sample_origin(&self, last: &mut Last) {
+        let load = self.pipeline.origin_load();
+        self.metrics.origin_connections.set(signed(load.connections as u64));
+        self.metrics.origin_pending.set(signed(load.pending as u64));
+        // A reload begins to count anew.
+        let before = std::mem::replace(&mut last.rejected, load.rejected);
+        let more = load.rejected.checked_sub(before).unwrap_or(load.rejected);
+        self.metrics.origin_rejected.inc_by(more);
     }
 }
 

@@ -4,14 +4,20 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::{io::copy_bidirectional, task::JoinHandle};
 
+use super::capacity::Permit;
 use crate::server::stream::Stream;
 
 /// An origin's connection that has switched protocols, taken from the body of its 101 response.
-pub struct Upgraded(Stream);
+///
+/// Counts as a connection to the origin until it is dropped.
+pub struct Upgraded {
+    stream: Stream,
+    permit: Permit,
+}
 
 impl Upgraded {
-    pub(super) fn new(stream: Stream) -> Self {
-        Self(stream)
+    pub(super) fn new(stream: Stream, permit: Permit) -> Self {
+        Self { stream, permit }
     }
 }
 
@@ -28,7 +34,8 @@ pub fn tunnel(client: OnUpgrade, origin: Upgraded) -> JoinHandle<()> {
                 return;
             }
         };
-        let (mut client, mut origin) = (TokioIo::new(client), origin.0);
+        let Upgraded { stream: mut origin, permit: _permit } = origin;
+        let mut client = TokioIo::new(client);
         if let Err(error) = copy_bidirectional(&mut client, &mut origin).await {
             tracing::debug!(%error, "a tunnel broke");
         }

@@ -91,6 +91,7 @@ pub async fn admit<S: Store>(
         variant: selecting,
         by_cookies: is_chosen_by_cookies(ask.target.text(), &freshness),
         result: ask.fetched(),
+        refusal: None,
     });
     if freshness.answers_unasked(freshness.received_at) {
         ask.pipeline.uncacheable.forget(&ask.key);
@@ -228,7 +229,7 @@ fn add_tags(tags: &mut Vec<String>, further: Vec<String>) -> Result<(), Unreadab
 }
 
 /// A body that is given up, or whose task dies, fails its readers instead of leaving them waiting.
-struct FailUnlessComplete<'a>(&'a Fill);
+pub struct FailUnlessComplete<'a>(pub &'a Fill);
 
 impl Drop for FailUnlessComplete<'_> {
     fn drop(&mut self) {

@@ -12,13 +12,17 @@ use super::{
     fill::FillReader,
     finish::Finish,
     inquiry::Inquiry,
-    landing::{Arriving, Settled},
+    landing::{Arriving, Cause, Failure, Settled},
+    last_hop,
     write_through::Stored,
 };
 use crate::{
     entry::StoredResponse,
     origin::{OriginError, ResponseBody},
-    policy::{CacheResult, Reason, cache_status::Collapsed},
+    policy::{
+        CacheResult, Reason,
+        cache_status::{Collapsed, Stored as Kept},
+    },
     problem::Problem,
     store::Store,
 };
@@ -26,12 +30,15 @@ use crate::{
 impl<S: Store> Context<S> {
     /// Answers with what a fetch brought.
     pub(super) fn answer(self, fetched: Fetched, told: Told) -> Response<Body> {
+        if is_stored_success(&fetched) {
+            self.inquiry.note_client();
+        }
         match fetched {
             Fetched::Arriving(Arrival { arriving, headers, reader }) => {
                 self.answer_arriving(&arriving, headers, reader, told)
             }
             Fetched::Settled(settled) => self.answer_settled(&settled, told),
-            Fetched::Failed(error) => self.answer_failure(&error, told),
+            Fetched::Failed(failure) => self.answer_failed(&failure, told),
             Fetched::Alone(response, reason) => {
                 let origin_status = Some(response.status());
                 let told = Told { origin_status, reason: Some(reason), ..told };
@@ -54,7 +61,8 @@ impl<S: Store> Context<S> {
             CacheResult::Bypass => CacheResult::Bypass,
             _ => arriving.result,
         };
-        let told = Told { result, origin_status, stored, ..told };
+        let reason = arriving.refusal.or(told.reason);
+        let told = Told { result, origin_status, stored, reason, ..told };
         self.deliver(|asker, finish| asker.arriving(arriving, headers, reader, told, finish))
     }
 
@@ -98,14 +106,45 @@ impl<S: Store> Context<S> {
         self.deliver(|asker, finish| asker.passing(response, told, finish))
     }
 
+    /// Answers for an origin that failed another request for the same.
+    pub(super) fn answer_failed(self, failure: &Failure, told: Told) -> Response<Body> {
+        match &failure.cause {
+            Cause::Error(error) => self.answer_failure(error, told),
+            Cause::Response { status, retry_after, reason } => {
+                let told = Told { origin_status: Some(*status), reason: Some(*reason), ..told };
+                self.answer_problem(failure::of_status(*status, *retry_after), told)
+            }
+        }
+    }
+
     /// Answers for an origin that gave no answer.
     pub(super) fn answer_failure(self, error: &OriginError, told: Told) -> Response<Body> {
         let told = Told { reason: Some(Reason::OriginError), ..told };
         self.answer_problem(failure::of_origin(error), told)
     }
 
+    /// Answers a request that must go no further: with nothing, or `TRACE` with the request itself.
+    pub(super) fn answer_last_hop(self, told: Told) -> Response<Body> {
+        let response = last_hop::response(&self.inquiry.request);
+        self.deliver(|asker, finish| asker.own(response, told, finish))
+    }
+
     /// Answers with a problem document.
     pub(super) fn answer_problem(self, problem: Problem, told: Told) -> Response<Body> {
         self.deliver(|asker, finish| asker.problem(problem, told, finish))
+    }
+}
+
+/// Whether the origin answered with a success that is stored. A host that strangers made up has none, as far
+/// as origins mind hosts.
+fn is_stored_success(fetched: &Fetched) -> bool {
+    match fetched {
+        Fetched::Arriving(Arrival { arriving, .. }) => {
+            arriving.stored == Kept::Yes && arriving.status.is_success()
+        }
+        Fetched::Settled(settled) => {
+            settled.result != CacheResult::Stale && settled.response.status.is_success()
+        }
+        Fetched::Alone(..) | Fetched::Failed(_) => false,
     }
 }

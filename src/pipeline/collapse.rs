@@ -6,15 +6,16 @@ use std::{
     time::Instant,
 };
 
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::landing::Landing;
+use super::landing::{Failure, Landing};
 use crate::{
     fence::{OwnFacets, Stamp},
     key::CacheKey,
+    policy::CacheResult,
     purge::{Expected, Fences},
     store::{Landed, Lease},
+    sync::Mutex,
 };
 
 const SHARDS: usize = 64;
@@ -138,13 +139,20 @@ impl Default for Flights {
 
 impl Takeoff {
     /// Tells all followers what became of the fetch. The flight stays listed until this is dropped, so
-    /// that requests which come while the body arrives still join.
+    /// that requests which come while the body arrives still join. One that failed is joined by nobody.
     pub fn land(&self, landing: Landing) {
         match &landing {
             Landing::Arriving(_) => {}
             Landing::Alone => self.end_lease(Landed::Alone),
             Landing::Settled(settled) if settled.is_stored() => self.end_lease(Landed::Stored),
-            Landing::Settled(_) | Landing::Failed(_) => self.end_lease(Landed::Nothing),
+            Landing::Settled(settled) if settled.result == CacheResult::Stale => {
+                self.end_lease(Landed::Failed(Failure::bridged(settled).for_others()));
+            }
+            Landing::Settled(_) => self.end_lease(Landed::Nothing),
+            Landing::Failed(failure) => {
+                self.delist();
+                self.end_lease(Landed::Failed(failure.for_others()));
+            }
         }
         self.landing.send_replace(Some(landing));
     }
@@ -184,16 +192,20 @@ impl Takeoff {
     fn is_mine(&self, flight: &Flight) -> bool {
         self.landing.subscribe().same_channel(&flight.landing)
     }
-}
 
-impl Drop for Takeoff {
-    fn drop(&mut self) {
+    fn delist(&self) {
         for digest in &self.keys {
             let mut flights = shard(&self.shards, *digest).lock();
             if flights.get(digest).is_some_and(|flight| self.is_mine(flight)) {
                 flights.remove(digest);
             }
         }
+    }
+}
+
+impl Drop for Takeoff {
+    fn drop(&mut self) {
+        self.delist();
     }
 }
 

@@ -7,12 +7,18 @@ use crate::{
     problem::Problem,
 };
 
-/// What a client is told when the origin gave no answer: `504` where it was too slow, else `502`; and
-/// what is wrong with the client's own request body where that is why.
+/// The problem document for a request that got no response from the origin: `504` if it was too slow, `503` if
+/// it has no connection to spare, else `502`; and what is wrong with the client's own request body, if that
+/// is why.
 /// Names no address and no cause that an outsider has no use for; those are in the log.
 pub fn of_origin(error: &OriginError) -> Problem {
     if let OriginError::RequestBody(failure) = error {
         return of_upload(*failure);
+    }
+    if matches!(error, OriginError::Overloaded { .. }) {
+        let detail = "All connections to the API behind this proxy are in use. Try again later.";
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The origin is busy", detail);
+        return Problem { retry_after: Some(BUSY_SECONDS), ..problem };
     }
     if error.is_timeout() {
         let detail = "The API behind this proxy did not answer in time. Try again later.";
@@ -20,6 +26,16 @@ pub fn of_origin(error: &OriginError) -> Problem {
     }
     let detail = "The API behind this proxy could not be reached. Try again later.";
     Problem::new(StatusCode::BAD_GATEWAY, "The origin is unavailable", detail)
+}
+
+/// When a client may try again that found all connections to the origin in use.
+const BUSY_SECONDS: u32 = 1;
+
+/// What a client is told whose request waited for another one's, to which the origin responded with an error
+/// that is not for others.
+pub fn of_status(status: StatusCode, retry_after: Option<u32>) -> Problem {
+    let detail = "The API behind this proxy failed. Try again later.";
+    Problem { retry_after, ..Problem::new(status, "The origin failed", detail) }
 }
 
 /// What a client is told whose request body could not be passed on whole.
@@ -78,6 +94,7 @@ mod tests {
     fn whose_fault_it_was_is_in_the_status() {
         for (error, status) in [
             (OriginError::NoHealthyServer, 502),
+            (OriginError::Overloaded { server: "a".into(), limit: 1 }, 503),
             (OriginError::FirstByteTimeout { server: "a".into() }, 504),
             (OriginError::RequestBody(UploadFailure::TooLarge), 413),
             (OriginError::RequestBody(UploadFailure::Silent), 408),

@@ -1,9 +1,12 @@
 //! Asking the origin on behalf of the cache: conditionally where something is stored, and with a
 //! verdict on what came back.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, request::Parts};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request::Parts};
 
 use super::{
     Pipeline, Site,
@@ -11,11 +14,12 @@ use super::{
     admit::{self, Admission, Arrival},
     collapse::Takeoff,
     credentials,
+    failed::{Refused, outage_of},
     heed::Word,
-    landing::{Landing, Settled},
+    landing::{Again, Failure, Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
     payload,
-    popular::{Again, Way},
+    popular::{self, Way},
     request_head,
     uncacheable::{Asker, Known},
     verdict::Judge,
@@ -26,18 +30,21 @@ use crate::{
     field::{Timestamp, presence::Presence},
     forward::response,
     key::{CacheKey, target::Readings, vary::Vary},
-    origin::{OriginError, RequestBody, ResponseBody, Unanswered},
+    origin::{RequestBody, ResponseBody, Unanswered},
     planted::Bug,
     policy::{
         CacheResult, Credentials, Partition, Reason, RequestDirectives, RequestHead,
         ResponseDirectives, Reuse, Rule,
         cache_status::Collapsed,
-        reuse, stale, stored_fields, tag,
+        failure::is_transient,
+        reuse, stale,
+        stale::Outage,
+        stored_fields, tag,
         validation::{self, Conditionality, EtagOrigin},
     },
     purge::Expected,
     server::Interim,
-    store::{Claim, Landed, Store},
+    store::{Claim, Landed, OriginFailure, Store},
     user::Member,
 };
 
@@ -82,6 +89,8 @@ pub struct Ask<S> {
     pub way: Way,
     /// Where interim responses go.
     pub interim: Option<Interim>,
+    /// Whether those who wait may try once more if it fails.
+    pub again: Again,
 }
 
 /// What came of a question.
@@ -92,8 +101,8 @@ pub enum Fetched {
     Settled(Settled),
     /// A response for the asker alone.
     Alone(Response<ResponseBody>, Reason),
-    /// No response.
-    Failed(Arc<OriginError>),
+    /// No response that this asker may have.
+    Failed(Failure),
 }
 
 impl<S: Store> Ask<S> {
@@ -101,32 +110,39 @@ impl<S: Store> Ask<S> {
     /// task of its own, whoever reads it.
     pub async fn run(mut self: Box<Self>, flight: Option<Takeoff>) -> Fetched {
         if let Some(flight) = &flight {
-            if let Some(settled) = Box::pin(self.agree(flight)).await {
-                return settle(settled, Some(flight));
+            match Box::pin(self.agree(flight)).await {
+                Agreed::Ask => {}
+                Agreed::Settled(settled) => return settle(settled, Some(flight)),
+                Agreed::Failed(failure) => {
+                    return self.failed_elsewhere(Failure::elsewhere(failure), flight);
+                }
             }
             self.stamp = self.pipeline.log.fences().stamp();
             self.asked_at = self.pipeline.clock.steady();
         }
         // Purged since it was found, it must not come back as current under a fence from after its purge.
-        if self.stored.as_ref().is_some_and(|stored| self.is_gone(&stored.response)) {
+        if self.stored.as_ref().is_some_and(|stored| self.pipeline.is_gone(&stored.response)) {
             self.stored = None;
         }
+        let began = Instant::now();
         let sent = self.ask_origin().await;
+        let took = began.elapsed();
+        self.note_outage(&sent, took);
         if Bug::LateFence.is_planted() {
             self.stamp = self.pipeline.log.fences().stamp();
         }
         match sent {
-            Ok(answer) => self.answered(answer, flight).await,
-            Err(error) => self.failed(error, flight.as_ref()),
+            Ok(answer) => self.answered(answer, took, flight).await,
+            Err(unanswered) => self.failed(unanswered, flight.as_ref()),
         }
     }
 
     /// Agrees with the other nodes who asks. Gives what another node has fetched, if that answers this
-    /// question too; otherwise this node asks.
-    async fn agree(&mut self, flight: &Takeoff) -> Option<Settled> {
+    /// question too; otherwise this node asks. After a failure one node at a time tries again, once.
+    async fn agree(&mut self, flight: &Takeoff) -> Agreed {
         for _ in 0..CLAIMS {
             let landed = match self.pipeline.store.claim(&self.key).await {
-                Claim::Alone => return None,
+                Claim::Alone => return Agreed::Ask,
                 Claim::Lead(lease) => {
                     flight.hold(lease);
                     // Another node may have landed between the look into the store and the claim.
@@ -136,22 +152,31 @@ impl<S: Store> Ask<S> {
             };
             match landed {
                 Landed::Stored => match self.fetched_elsewhere().await {
-                    Elsewhere::Settled(settled) => return Some(settled),
+                    Elsewhere::Settled(settled) => return Agreed::Settled(settled),
                     // What was fetched is another variant. Who asks for this one agrees anew.
                     Elsewhere::Nothing(key) if key != self.key && self.stored.is_none() => {
                         flight.stored();
                         self.key = key;
                     }
-                    Elsewhere::Nothing(_) => return None,
+                    Elsewhere::Nothing(_) => return Agreed::Ask,
                 },
                 Landed::Alone => {
                     self.send_off(Known::Unshared, self.pipeline.clock.steady(), Some(flight));
-                    return None;
+                    return Agreed::Ask;
                 }
-                Landed::Nothing => {}
+                Landed::Failed(failure) if !self.tries_after(failure) => {
+                    return Agreed::Failed(failure);
+                }
+                Landed::Failed(_) | Landed::Nothing => {}
             }
         }
-        None
+        Agreed::Ask
+    }
+
+    /// Whether this node tries after another one failed: it may reach the origin on another way.
+    fn tries_after(&mut self, failure: OriginFailure) -> bool {
+        let is_first = std::mem::replace(&mut self.again, Again::No) == Again::Once;
+        is_first && failure.retry_after.is_none()
     }
 
     /// What stands in the shared tier now, if it answers this request without the origin.
@@ -184,7 +209,7 @@ impl<S: Store> Ask<S> {
         if self.stored.is_some() { CacheResult::Expired } else { CacheResult::Miss }
     }
 
-    fn rule(&self) -> &Rule {
+    pub(super) fn rule(&self) -> &Rule {
         &self.site.route(self.route).rule
     }
 
@@ -195,7 +220,7 @@ impl<S: Store> Ask<S> {
     /// Asks conditionally where something is stored, and once more without a condition where the answer
     /// turns out to be about another representation than the stored one (RFC 9111 §4.3.4), or to depend on
     /// more than it.
-    async fn ask_origin(&mut self) -> Result<Answer, OriginError> {
+    async fn ask_origin(&mut self) -> Result<Answer, Unanswered> {
         let (onward, _no_body) = std::mem::take(&mut self.onward).into_parts();
         let (uri, mut headers) = (onward.uri, onward.headers);
         if self.site.route(self.route).reads_bodies() {
@@ -240,21 +265,26 @@ impl<S: Store> Ask<S> {
         Some((stored.response.fields().unpack(0), stored.response.etag))
     }
 
-    async fn send(&self, uri: Uri, headers: HeaderMap) -> Result<Answer, OriginError> {
+    async fn send(&self, uri: Uri, headers: HeaderMap) -> Result<Answer, Unanswered> {
         let mut request = Request::new(RequestBody::Empty);
         *request.method_mut() = Method::GET;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
         let asked = self.pipeline.clock.now();
         let sent = send(&self.pipeline, &self.site, request, self.interim.as_ref()).await;
-        let (mut response, answered) = sent.map_err(|unanswered| unanswered.error)?;
+        let (mut response, answered) = sent?;
         let route = self.site.route(self.route);
         credentials::make_answer_anonymous(route, response.headers_mut());
         let exchange = Exchange { asked, answered, received: self.pipeline.clock.steady() };
         Ok(Answer { response, exchange, is_validation: false })
     }
 
-    async fn answered(mut self: Box<Self>, answer: Answer, flight: Option<Takeoff>) -> Fetched {
+    async fn answered(
+        mut self: Box<Self>,
+        answer: Answer,
+        took: Duration,
+        flight: Option<Takeoff>,
+    ) -> Fetched {
         let is_failure = answer.is_failure();
         let word = answer.word();
         if self.member.is_some() || word == Word::Refused {
@@ -274,12 +304,22 @@ impl<S: Store> Ask<S> {
             if self.speaks_for_all() {
                 self.pipeline.backoff.note(&self.key, response.headers(), exchange);
             }
-            let status = Some(response.status());
-            if let Some(settled) = self.stale_instead(status, exchange.received) {
+            let failed = (Outage::Error, Some(response.status()));
+            if let Some(settled) = self.stale_instead(failed, exchange.received) {
                 return settle(settled, flight.as_ref());
             }
         }
-        match self.verdict(&response, exchange) {
+        let verdict = self.verdict(&response, exchange);
+        let is_fresh = |it: &Admission| it.freshness.answers_unasked(exchange.received);
+        if let Some(flight) = &flight
+            && is_transient(response.status())
+            && !verdict.as_ref().is_ok_and(is_fresh)
+        {
+            let sharing = self.judge().sharing((response.status(), response.headers()), exchange);
+            let reason = verdict.err().unwrap_or(Reason::ZeroTtl);
+            return self.share(Refused { response, exchange, reason }, (sharing, took), flight);
+        }
+        match verdict {
             Ok(admission) => {
                 let admitted = admit::admit(*self, response, admission, flight);
                 Fetched::Arriving(Box::pin(admitted).await)
@@ -372,7 +412,8 @@ impl<S: Store> Ask<S> {
     /// Notes that this was asked for, and is going to be stored.
     pub fn note_popular(&self, key: &CacheKey, response: &Arc<StoredResponse>) {
         let (request, way, credentials) = (&*self.request, self.way, self.credentials);
-        let asked = Again { request, way, credentials, site: &self.site, route: self.route };
+        let asked =
+            popular::Again { request, way, credentials, site: &self.site, route: self.route };
         self.pipeline.note_popular(&asked, (key, response));
     }
 
@@ -382,40 +423,12 @@ impl<S: Store> Ask<S> {
         target.map(|target| target.asked_host.into()).unwrap_or_default()
     }
 
-    /// Whether a stored response must not be used any more.
-    fn is_gone(&self, stored: &StoredResponse) -> bool {
-        self.pipeline.log.fences().judge(stored, Instant::now()) == Verdict::Dead
-    }
-
     /// Whether no purge since the origin was asked selects a response with these tags.
     pub fn is_alive(&self, tags: &[String]) -> bool {
         let (fences, url) = (self.pipeline.log.fences(), self.url.as_bytes());
         let facets = self.facets();
         let expected = Expected { url, facets: facets.as_facets(), tags: Some(tags) };
         fences.outlives(&self.stamp, &expected, tags) != Verdict::Dead
-    }
-
-    fn failed(self, error: OriginError, flight: Option<&Takeoff>) -> Fetched {
-        if let Some(settled) = self.stale_instead(None, self.pipeline.clock.steady()) {
-            return settle(settled, flight);
-        }
-        let error = Arc::new(error);
-        if let Some(flight) = flight {
-            flight.land(Landing::Failed(Arc::clone(&error)));
-        }
-        Fetched::Failed(error)
-    }
-
-    /// What is stored, where it may stand in for an origin that fails (RFC 5861 §4).
-    fn stale_instead(&self, origin_status: Option<StatusCode>, now: Timestamp) -> Option<Settled> {
-        if self.recheck.is_some() {
-            return None;
-        }
-        // A purge may have come while the origin was asked.
-        let stored = self.stored.as_ref().filter(|stored| !self.is_gone(&stored.response))?;
-        let known = (stored.response.status, &stored.response.freshness);
-        let allowed = stale::is_allowed_if_error(known, &self.directives, self.rule(), now);
-        allowed.then(|| Settled::bridging(&stored.response, origin_status))
     }
 
     /// Removes what was stored, as the origin has said of the resource that it is no more, unless this
@@ -437,7 +450,7 @@ impl<S: Store> Ask<S> {
 
     /// Whether the request might have led a fetch for all who want the same. Only what is answered to such
     /// a one may take away what they use, or hold up its renewal: a rate limit may be for one client.
-    fn speaks_for_all(&self) -> bool {
+    pub(super) fn speaks_for_all(&self) -> bool {
         self.asker() == Asker::Anyone && !self.directives.no_store
     }
 
@@ -496,6 +509,16 @@ impl<S: Store> Ask<S> {
     }
 }
 
+/// What the nodes agreed on.
+enum Agreed {
+    /// This node asks the origin.
+    Ask,
+    /// Another node has asked, and this is what it got.
+    Settled(Settled),
+    /// Other nodes have asked, and the origin failed.
+    Failed(OriginFailure),
+}
+
 /// What another node has fetched.
 enum Elsewhere {
     /// It answers this question.
@@ -504,8 +527,15 @@ enum Elsewhere {
     Nothing(CacheKey),
 }
 
+impl<S> Pipeline<S> {
+    /// Whether a stored response must not be used any more.
+    pub(super) fn is_gone(&self, stored: &StoredResponse) -> bool {
+        self.log.fences().judge(stored, Instant::now()) == Verdict::Dead
+    }
+}
+
 /// What the origin answered.
-struct Answer {
+pub struct Answer {
     response: Response<ResponseBody>,
     exchange: Exchange,
     /// Whether it says that what is stored still stands.
@@ -524,7 +554,7 @@ impl Answer {
 
     /// Whether a stale response may take its place: an error, or a 304 to a request without a
     /// condition.
-    fn is_failure(&self) -> bool {
+    pub fn is_failure(&self) -> bool {
         stale::is_error(self.response.status()) || (self.is_not_modified() && !self.is_validation)
     }
 }
@@ -540,7 +570,8 @@ pub struct Exchange {
     pub received: Timestamp,
 }
 
-fn settle(settled: Settled, flight: Option<&Takeoff>) -> Fetched {
+/// Lands what is stored, and may be used after all.
+pub fn settle(settled: Settled, flight: Option<&Takeoff>) -> Fetched {
     if let Some(flight) = flight {
         flight.land(Landing::Settled(settled.clone()));
     }
@@ -566,13 +597,20 @@ pub async fn send<S>(
                 (response.status(), response.version(), pipeline.clock.now());
             let headers = response.headers_mut();
             response::headers(status, headers, version, &site.identity, now);
+            // Larder's own towards its clients, whatever the origin's is (RFC 9110 §2.5).
+            *response.version_mut() = Version::HTTP_11;
             metrics.origin_answered(response.status(), started.elapsed());
+            pipeline.outages.origin_answered();
             Ok((response, now))
         }
         Err(unanswered) => {
             let error = &unanswered.error;
             tracing::warn!(error = error as &dyn std::error::Error, "the origin gave no response");
             metrics.origin_errors.with_label_values(&[error.kind()]).inc();
+            if error.is_unreachable() {
+                let failure = (outage_of(&unanswered), started.elapsed());
+                pipeline.outages.note_origin(failure, pipeline.clock.steady());
+            }
             Err(unanswered)
         }
     }

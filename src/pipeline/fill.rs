@@ -3,21 +3,20 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use parking_lot::Mutex;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use crate::origin::Complete;
+use crate::{
+    origin::Complete,
+    sync::{AtomicU64, Mutex, Ordering},
+};
 
 /// How far the producer may run ahead of the slowest reader once nothing is kept for the store.
 const WINDOW: usize = 1 << 20;

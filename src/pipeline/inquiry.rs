@@ -14,9 +14,9 @@ use super::{
     fetch::Ask,
     fill::FillReader,
     finish::Received,
-    landing::{Arriving, Landing, Settled},
+    landing::{Again, Arriving, Failure, Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
-    popular::{Again, Way},
+    popular::{self, Way},
     receive::{Ingress, Lookup},
     uncacheable::{Asker, Known},
 };
@@ -28,11 +28,11 @@ use crate::{
         CacheKey, OriginTarget, Reach,
         target::{Readings, normal_path},
     },
-    origin::{OriginError, RequestBody},
+    origin::RequestBody,
     planted::{self, Bug},
     policy::{
-        Credentials, Forward, Freshness, Reason, RequestDirectives, Reuse, Rule, invalidation,
-        reuse, stale,
+        Credentials, Forward, Freshness, Reason, RequestDirectives, ResponseDirectives, Reuse,
+        Rule, failure::kept_from, invalidation, reuse, stale, stale::Outage,
     },
     server::Connection,
     store::Store,
@@ -92,8 +92,8 @@ pub enum Joined {
     Reading(Arc<Arriving>, FillReader),
     /// What is stored may be used after all.
     Settled(Settled),
-    /// The origin gave no answer.
-    Failed(Arc<OriginError>),
+    /// The origin failed the one who asked it.
+    Failed(Failure),
     /// What came is for somebody else alone.
     Nothing(Need),
 }
@@ -112,6 +112,8 @@ pub struct Need {
     pub known: Option<Known>,
     /// The turn of credentials that the origin has not accepted lately.
     pub recheck: Option<Recheck>,
+    /// Whether those who wait for the fetch may try once more if it fails.
+    pub again: Again,
 }
 
 impl Need {
@@ -128,13 +130,21 @@ impl Need {
     /// The cache is bypassed: whatever is stored under this key, the origin is asked.
     pub fn of_bypass(key: CacheKey) -> Self {
         let (forward, reason) = (Forward::Bypass, Reason::RuleBypass);
-        Self { key, stored: None, forward, reason, known: None, recheck: None }
+        Self { key, stored: None, forward, reason, known: None, recheck: None, again: Again::Once }
     }
 
     /// A stored response has to be renewed.
     pub fn of_stale(stored: Stored, reason: Reason) -> Self {
         let (key, forward) = (stored.key.clone(), Forward::Stale);
-        Self { key, stored: Some(stored), forward, reason, known: None, recheck: None }
+        Self {
+            key,
+            stored: Some(stored),
+            forward,
+            reason,
+            known: None,
+            recheck: None,
+            again: Again::Once,
+        }
     }
 
     /// The origin is asked about the credentials first, and about what is stored.
@@ -275,13 +285,13 @@ impl<S: Store> Inquiry<S> {
             Reuse::SoftPurged => Weighed::Stale(stored, Reason::SoftPurged),
             Reuse::PreviousVersion => Weighed::Stale(stored, Reason::PreviousVersion),
             Reuse::StaleByRequest => Weighed::Stale(stored, Reason::RequestMaxStale),
-            Reuse::Revalidate(reason) if self.is_bridged(lookup, &stored, reason) => {
-                Weighed::Stale(stored, Reason::StaleIfError)
-            }
-            Reuse::Revalidate(reason) => {
-                let forward = forward_of(reason);
-                Weighed::Needed(self.need(lookup, (key, Some(stored)), forward, reason))
-            }
+            Reuse::Revalidate(reason) => match self.bridged(lookup, &stored, reason) {
+                Some(why) => Weighed::Stale(stored, why),
+                None => {
+                    let forward = forward_of(reason);
+                    Weighed::Needed(self.need(lookup, (key, Some(stored)), forward, reason))
+                }
+            },
             Reuse::Unusable(reason) => {
                 Weighed::Needed(self.need(lookup, (key, None), Forward::Request, reason))
             }
@@ -297,26 +307,31 @@ impl<S: Store> Inquiry<S> {
     ) -> Need {
         let asker = Asker::of(lookup.credentials, self.rule());
         let known = self.pipeline.uncacheable.known((&key, asker), self.received.steady);
-        Need { key, stored, forward, reason, known, recheck: None }
+        Need { key, stored, forward, reason, known, recheck: None, again: Again::Once }
     }
 
-    /// Whether a stale response is served because the origin has said when it wants to be asked again. A
-    /// client that insists on validation gets it.
-    fn is_bridged(&self, lookup: &Lookup, stored: &Stored, reason: Reason) -> bool {
+    /// Why a stale response is served without asking: the origin has said when it wants to be asked again, or
+    /// fetches for it failed a moment ago. A client that insists on validation gets it.
+    fn bridged(&self, lookup: &Lookup, stored: &Stored, reason: Reason) -> Option<Reason> {
         if forward_of(reason) == Forward::Request {
-            return false;
+            return None;
         }
-        let (rule, now) = (&self.site.route(self.route).rule, self.received.steady);
+        let (pipeline, now) = (&self.pipeline, self.received.steady);
+        let outage = pipeline
+            .outages
+            .of(&stored.key, now)
+            .or_else(|| pipeline.backoff.is_wanted(&stored.key, now).then_some(Outage::Error))?;
         let known = (stored.response.status, &stored.response.freshness);
-        self.pipeline.backoff.is_wanted(&stored.key, now)
-            && stale::is_allowed_if_error(known, &lookup.directives, rule, now)
+        stale::bridge(known, outage, &lookup.directives, self.rule(), now)
     }
 
-    /// Waits with whoever asks for the same, or takes the lead.
+    /// Waits with whoever asks for the same, or takes the lead. After a failure one of those who wait leads
+    /// once more, if that is of use.
     pub async fn together(&self, lookup: &Lookup, mut need: Need) -> Joined {
-        for _ in 0..JOINS {
+        let mut again = Again::Once;
+        for left in (0..JOINS).rev() {
             let waiting = match self.join(lookup, &need.key) {
-                Role::Leader(flight) => return Joined::Leading(need, flight),
+                Role::Leader(flight) => return Joined::Leading(Need { again, ..need }, flight),
                 Role::Follower(waiting) => waiting,
             };
             if let Some(metrics) = self.site.metrics.get(self.route) {
@@ -329,10 +344,16 @@ impl<S: Store> Inquiry<S> {
                     return if is_other || self.is_withheld(&freshness, lookup) {
                         Joined::Nothing(need)
                     } else {
-                        Joined::Settled(settled)
+                        self.settled(lookup, settled)
                     };
                 }
-                Some(Landing::Failed(error)) => return Joined::Failed(error),
+                Some(Landing::Failed(failure)) => {
+                    let may_try = failure.again == Again::Once && again == Again::Once && left > 0;
+                    match self.after_failure(lookup, &need, failure) {
+                        Joined::Failed(_) | Joined::Reading(..) if may_try => again = Again::No,
+                        joined => return joined,
+                    }
+                }
                 Some(Landing::Arriving(arriving)) if self.is_answered_by(&arriving) => {
                     return match arriving.fill.reader() {
                         Some(reader) if !self.is_withheld(&arriving.freshness, lookup) => {
@@ -348,8 +369,12 @@ impl<S: Store> Inquiry<S> {
                         Weighed::Fresh(stored) => {
                             return Joined::Settled(Settled::found(&stored));
                         }
-                        Weighed::Stale(stored, Reason::StaleIfError) => {
-                            return Joined::Settled(Settled::bridging(&stored.response, None));
+                        Weighed::Stale(
+                            stored,
+                            reason @ (Reason::StaleIfError | Reason::StaleIfDisconnected),
+                        ) => {
+                            let settled = Settled::bridging(&stored.response, reason, None);
+                            return Joined::Settled(settled);
                         }
                         Weighed::Stale(stored, reason) => need = Need::of_stale(stored, reason),
                         Weighed::Needed(own) => need = own,
@@ -359,6 +384,43 @@ impl<S: Store> Inquiry<S> {
             }
         }
         Joined::Nothing(need)
+    }
+
+    /// What another request's fetch settled. If that bridges a failure because its own request allowed it,
+    /// this one gets the failure.
+    fn settled(&self, lookup: &Lookup, settled: Settled) -> Joined {
+        let (now, stored) = (self.pipeline.clock.steady(), &settled.response);
+        let outage = match settled.reason {
+            Some(Reason::StaleIfError) => Outage::Error,
+            Some(Reason::StaleIfDisconnected) => Outage::Disconnected,
+            _ => return Joined::Settled(settled),
+        };
+        let known = (stored.status, &stored.freshness);
+        match stale::bridge(known, outage, &lookup.directives, self.rule(), now) {
+            Some(_) => Joined::Settled(settled),
+            None => Joined::Failed(Failure::bridged(&settled)),
+        }
+    }
+
+    /// What this request gets after another one's fetch for it failed: what is stored, if that may stand in;
+    /// else the error response, as far as it is for others too; else word of the failure.
+    fn after_failure(&self, lookup: &Lookup, need: &Need, failure: Failure) -> Joined {
+        let (outage, now) = (failure.outage, self.pipeline.clock.steady());
+        let (asked, failed) =
+            ((&lookup.directives, self.rule()), (outage, failure.origin_status()));
+        if let Some(settled) = self.pipeline.bridge(need.stored.as_ref(), asked, failed, now) {
+            return Joined::Settled(settled);
+        }
+        let response = failure.response.as_ref().filter(|it| self.may_have_error(lookup, it));
+        match response.and_then(|it| Some((Arc::clone(it), it.fill.reader()?))) {
+            Some((response, reader)) => Joined::Reading(response, reader),
+            None => Joined::Failed(failure),
+        }
+    }
+
+    fn may_have_error(&self, lookup: &Lookup, response: &Arriving) -> bool {
+        let directives = ResponseDirectives::parse(&response.headers);
+        self.is_answered_by(response) && kept_from(lookup.credentials, &directives).is_none()
     }
 
     async fn find(&self, tier: Tier, lookup: &Lookup) -> Found {
@@ -398,10 +460,13 @@ impl<S: Store> Inquiry<S> {
         &self.site.route(self.route).rule
     }
 
-    /// Renews a stored response in the background, unless somebody does already or the origin wants to be
-    /// left alone. It is Larder's own request: what the client's directives say does not concern it.
+    /// Renews a stored response in the background, unless somebody does already, the origin wants to be left
+    /// alone, or it fails and it is not yet time for another probe. It is Larder's own request: what the client's directives say does not concern it.
     pub fn refresh(&self, lookup: &Lookup, stored: &Stored, reason: Reason) {
-        if self.pipeline.backoff.is_wanted(&stored.key, self.received.steady) {
+        let (pipeline, now) = (&self.pipeline, self.received.steady);
+        if pipeline.backoff.is_wanted(&stored.key, now)
+            || !pipeline.outages.admits(&stored.key, now)
+        {
             return;
         }
         let Role::Leader(flight) = self.join(lookup, &stored.key) else { return };
@@ -423,7 +488,7 @@ impl<S: Store> Inquiry<S> {
         let Stored { key, response, .. } = stored;
         let is_at_hand = self.pipeline.store.peek(key).is_some();
         if is_at_hand || response.id.number().is_multiple_of(FEW) {
-            let asked = Again {
+            let asked = popular::Again {
                 request: &self.request,
                 way: self.way(),
                 credentials,
@@ -432,6 +497,13 @@ impl<S: Store> Inquiry<S> {
             };
             self.pipeline.note_popular(&asked, (key, response));
         }
+    }
+
+    /// Notes how this client asked, for what is fetched ahead of others like it.
+    pub fn note_client(&self) {
+        let Self { pipeline, site, connection, request, .. } = self;
+        let ingress = Ingress::of(site, &request.headers, connection);
+        pipeline.recent_clients.note(&ingress.host, connection, &request.headers);
     }
 
     fn way(&self) -> Way {
@@ -470,6 +542,7 @@ impl<S: Store> Inquiry<S> {
             stored: need.stored,
             way: self.way(),
             interim: Some(self.connection.interim.clone()),
+            again: need.again,
         })
     }
 

@@ -18,8 +18,10 @@ use crate::{
     policy::{
         CacheResult, Freshness, Reason,
         cache_status::{Collapsed, Stored as Stores},
+        stale::Outage,
     },
     route::VaryRule,
+    store::OriginFailure,
 };
 
 /// How a fetch ended, for those who wait for it.
@@ -31,8 +33,84 @@ pub enum Landing {
     Settled(Settled),
     /// The response belongs to the one who asked. The others ask for themselves.
     Alone,
-    /// The origin gave no answer.
-    Failed(Arc<OriginError>),
+    /// The origin failed.
+    Failed(Failure),
+}
+
+/// How a fetch failed, for all who wait for it.
+#[derive(Clone)]
+pub struct Failure {
+    /// What happened.
+    pub cause: Cause,
+    /// How the origin failed, as far as it decides about stale responses.
+    pub outage: Outage,
+    /// The error response, if others than its client may have it.
+    pub response: Option<Arc<Arriving>>,
+    /// Whether one of those who wait tries once more, for all others.
+    pub again: Again,
+}
+
+/// Why a fetch brought nothing to store.
+#[derive(Clone)]
+pub enum Cause {
+    /// There was no response.
+    Error(Arc<OriginError>),
+    /// The response was an error.
+    Response {
+        /// Its status.
+        status: StatusCode,
+        /// Its `Retry-After`, in seconds.
+        retry_after: Option<u32>,
+        /// Why it is not stored, or not shared.
+        reason: Reason,
+    },
+}
+
+/// Whether a failed fetch is tried once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// By one of those who wait.
+    Once,
+    /// By none of them.
+    No,
+}
+
+impl Failure {
+    /// The failure of another node's fetch.
+    pub fn elsewhere(failure: OriginFailure) -> Self {
+        let OriginFailure { status, retry_after, is_disconnected } = failure;
+        let reason = Reason::OriginError;
+        let outage = if is_disconnected { Outage::Disconnected } else { Outage::Error };
+        let cause = Cause::Response { status, retry_after, reason };
+        Self { cause, outage, response: None, again: Again::No }
+    }
+
+    /// The failure for which a stale response was served to another request.
+    pub fn bridged(settled: &Settled) -> Self {
+        let status = settled.origin_status.unwrap_or(StatusCode::BAD_GATEWAY);
+        let is_disconnected = settled.reason == Some(Reason::StaleIfDisconnected);
+        let retry_after = None;
+        Self::elsewhere(OriginFailure { status, retry_after, is_disconnected })
+    }
+
+    /// The same for other nodes.
+    pub fn for_others(&self) -> OriginFailure {
+        let is_disconnected = self.outage == Outage::Disconnected;
+        let (status, retry_after) = match &self.cause {
+            Cause::Error(error) if error.is_timeout() => (StatusCode::GATEWAY_TIMEOUT, None),
+            Cause::Error(_) => (StatusCode::BAD_GATEWAY, None),
+            Cause::Response { status, retry_after, .. } => (*status, *retry_after),
+        };
+        OriginFailure { status, retry_after, is_disconnected }
+    }
+
+    /// The status that the origin sent.
+    pub fn origin_status(&self) -> Option<StatusCode> {
+        match self.cause {
+            Cause::Error(_) => None,
+            Cause::Response { status, .. } => Some(status),
+        }
+    }
 }
 
 /// A response on its way to the store and to all who wait for it.
@@ -56,6 +134,8 @@ pub struct Arriving {
     pub by_cookies: bool,
     /// What its readers find in `X-API-Cache`.
     pub result: CacheResult,
+    /// Why it is not stored, if it is only shared among those who wait.
+    pub refusal: Option<Reason>,
 }
 
 /// A set of selecting fields, and the canonical text of a request's values for them.
@@ -102,8 +182,12 @@ impl Settled {
     }
 
     /// A stale response in the place of an origin that fails; `origin_status` is what it answered.
-    pub fn bridging(response: &Arc<StoredResponse>, origin_status: Option<StatusCode>) -> Self {
-        let (result, reason) = (CacheResult::Stale, Some(Reason::StaleIfError));
+    pub fn bridging(
+        response: &Arc<StoredResponse>,
+        reason: Reason,
+        origin_status: Option<StatusCode>,
+    ) -> Self {
+        let (result, reason) = (CacheResult::Stale, Some(reason));
         let (response, collapsed) = (Arc::clone(response), Collapsed::No);
         Self { response, result, reason, origin_status, collapsed }
     }

@@ -28,6 +28,7 @@ mod credentials;
 mod current;
 mod deliver;
 pub mod explain;
+mod failed;
 mod failure;
 mod fetch;
 mod fill;
@@ -38,14 +39,19 @@ mod identify;
 mod inquiry;
 mod invalidate;
 mod landing;
+mod last_hop;
 mod logout;
 mod lookup;
+#[cfg(all(test, feature = "models"))]
+mod models;
+mod outages;
 mod part;
 mod pass;
 mod payload;
 mod popular;
 mod purge_rate;
 mod receive;
+mod recent_clients;
 mod sensitive;
 mod site;
 mod uncacheable;
@@ -71,6 +77,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 pub use body::Body;
 pub use clock::Clock;
+pub use finish::OwnAnswer;
 pub use heed::follow_denials;
 pub use site::{OriginHost, ServedHosts, ServerTiming, Site, SiteId};
 pub use warmer::{Warmer, warm_purged};
@@ -81,6 +88,7 @@ use crate::{
     field::presence::Presence,
     forward::request_id,
     key::target::{Readings, Target, host, purge_url},
+    origin::Load,
     policy::{
         CacheResult, Credentials, Forward, Reason, RequestHead, Reuse,
         validation::{self, RangeOutcome},
@@ -101,10 +109,11 @@ use fill::Budget;
 use finish::{Finish, Received};
 use inquiry::{Inquiry, Joined, Need, Weighed, may_answer};
 use lookup::Asked;
+use outages::Outages;
 use popular::Popular;
 use receive::{Lookup, Verdict};
+use recent_clients::RecentClients;
 use uncacheable::Uncacheable;
-use warmer::Lately;
 use writes::Writes;
 
 /// Bytes that bodies on their way to the store may take beside what is stored.
@@ -119,11 +128,12 @@ pub struct Pipeline<S> {
     accepted: Arc<Accepted>,
     uncacheable: Uncacheable,
     backoff: Backoff,
+    outages: Outages,
     filling: Arc<Budget>,
     reading: Semaphore,
     clock: Clock,
     metrics: Arc<Metrics>,
-    lately: Lately,
+    recent_clients: RecentClients,
     popular: Popular,
     warm: Queue,
     writes: Arc<Writes>,
@@ -154,11 +164,12 @@ impl<S: Store> Pipeline<S> {
             accepted: Accepted::new(),
             uncacheable: Uncacheable::new(),
             backoff: Backoff::new(),
+            outages: Outages::new(),
             filling: Budget::new(FILLING),
             reading: Semaphore::new(payload::READERS),
             clock,
             metrics,
-            lately: Lately::default(),
+            recent_clients: RecentClients::default(),
             popular: Popular::default(),
             warm,
             writes: Writes::new(),
@@ -168,13 +179,6 @@ impl<S: Store> Pipeline<S> {
     /// Puts another configuration in force. Requests under way end under the old one; the cache stays.
     pub fn replace(&self, site: Site) {
         self.site.replace(site);
-    }
-
-    /// Writes out what the access log still holds, within this time. Blocks.
-    pub fn flush_log(&self, at_most: Duration) {
-        if let Some(log) = self.site.with(|site| site.access_log.clone()) {
-            log.flush(at_most);
-        }
     }
 
     /// The store.
@@ -213,6 +217,11 @@ impl<S: Store> Pipeline<S> {
     /// purge as writes whose outcome is unknown.
     pub async fn writes_finished(&self, deadline: Duration) {
         self.writes.finished(deadline).await;
+    }
+
+    /// How busy the connections to the origin are.
+    pub fn origin_load(&self) -> Load {
+        self.site.with(|site| site.origin.load())
     }
 
     /// Bytes of bodies on their way to the store.
@@ -392,7 +401,7 @@ impl<S: Store> Context<S> {
                 self.answer_arriving(&arriving, headers, reader, told)
             }
             Joined::Settled(settled) => self.answer_settled(&settled, told.collapsed()),
-            Joined::Failed(error) => self.answer_failure(&error, told.collapsed()),
+            Joined::Failed(failure) => self.answer_failed(&failure, told.collapsed()),
             Joined::Nothing(need) => {
                 let fetched = self.inquiry.question(&lookup, need).run(None).boxed().await;
                 self.answer(fetched, told)
@@ -429,8 +438,6 @@ impl<S: Store> Context<S> {
         flight: Takeoff,
         told: Told,
     ) -> Response<Body> {
-        let Inquiry { pipeline, connection, request, .. } = &self.inquiry;
-        pipeline.lately.note(connection, &request.headers);
         let question = self.inquiry.question(lookup, need);
         let (sender, fetched) = oneshot::channel();
         // A task of its own: the leader's client may go away, those who wait stay.
@@ -462,7 +469,7 @@ fn passed_on(
 /// A request as the policy sees it.
 fn request_head(request: &Parts, credentials: Credentials) -> RequestHead<'_> {
     let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-    let authority = finish::host(&request.headers);
+    let authority = finish::asked_host(&request.headers);
     let (method, headers) = (&request.method, &request.headers);
     RequestHead { method, authority, target, headers, credentials }
 }

@@ -1,6 +1,6 @@
 //! Passing: the origin answers, and Larder only carries.
 
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     field::hop::LARDER_WARM,
+    forward::max_forwards,
     key::CacheKey,
     origin::{RequestBody, ResponseBody, upgrade},
     policy::{CacheResult, Forward, Reason},
@@ -35,6 +36,10 @@ impl<S: Store> Context<S> {
     ) -> Response<Body> {
         if self.inquiry.is_unsafe() {
             return self.write(body, told).await;
+        }
+        let Parts { method, headers, .. } = &*self.inquiry.request;
+        if max_forwards::is_last(method, headers) {
+            return self.answer_last_hop(told);
         }
         let upgrade = self.upgrade.take();
         let Inquiry { pipeline, site, connection, .. } = &self.inquiry;

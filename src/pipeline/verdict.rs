@@ -18,7 +18,10 @@ use crate::{
     planted::Bug,
     policy::{
         Freshness, Partition, Reason, RequestDirectives, RequestHead, ResponseDirectives,
-        ResponseHead, freshness::Constraints, storable,
+        ResponseHead,
+        failure::{self, Sharing},
+        freshness::Constraints,
+        storable,
     },
     route::Route,
     user::Member,
@@ -92,6 +95,23 @@ impl Judge<'_> {
             Some(end) => freshness.ending_in(end.saturating_since(received_at)),
             None => freshness,
         })
+    }
+
+    /// What those who wait for a fetch get of an error response.
+    pub fn sharing(
+        &self,
+        (status, headers): (StatusCode, &HeaderMap),
+        exchange: Exchange,
+    ) -> Sharing {
+        let Exchange { asked: requested_at, answered: received_at, .. } = exchange;
+        let head = ResponseHead { status, headers, requested_at, received_at };
+        let directives = ResponseDirectives::parse(headers);
+        match failure::sharing(&head, &directives, self.request.credentials) {
+            Sharing::Response if self.varies_by_credentials(headers) => {
+                Sharing::Status(Reason::VaryCredential)
+            }
+            sharing => sharing,
+        }
     }
 
     /// Whether members who share a partition may get different responses by the credentials that it is made

@@ -117,7 +117,7 @@ impl<S: Store> Write<S> {
         };
         let written = match sent {
             Ok((response, _)) => self.answered(response).await,
-            Err(Unanswered { error, delivery }) => {
+            Err(Unanswered { error, delivery, .. }) => {
                 self.unanswered(delivery).await;
                 Written::Failed(error)
             }

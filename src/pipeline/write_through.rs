@@ -19,6 +19,7 @@ use super::{
     fill::FillReader,
     inquiry::Inquiry,
     invalidate::Purged,
+    landing::Again,
     payload::Payload,
     receive::{self, Ingress},
     request_head,
@@ -143,6 +144,7 @@ impl<S: Store> Inquiry<S> {
             stored: None,
             way: (self.connection.peer, self.connection.secure),
             interim: None,
+            again: Again::No,
         }))
     }
 }

@@ -108,16 +108,13 @@ impl Freshness {
         directives: &ResponseDirectives,
         rule: &Rule,
     ) -> (Self, Basis) {
-        let age = initial_age(response);
-        let initial_age = age.unwrap_or_default();
-        let by_origin = origin_lifetime(response, directives)
-            .map(|lifetime| if age.is_some() { lifetime } else { Duration::ZERO });
+        let initial_age = initial_age(response);
+        let by_origin = origin_lifetime(response, directives);
         let by_rule = rule.ttl.of(response.status).map(|ttl| initial_age.saturating_add(ttl));
         let refuses_reuse = directives.no_cache;
         let said = by_origin.or(refuses_reuse.then_some(Duration::ZERO));
         let (lifetime, basis) = choose(said, by_rule, rule.ttl_from).unwrap_or_else(|| {
             heuristic_lifetime(response, directives)
-                .filter(|_| age.is_some())
                 .map_or((Duration::ZERO, Basis::Silence), |lifetime| (lifetime, Basis::Heuristic))
         });
         let freshness = Self {
@@ -281,31 +278,23 @@ pub fn is_heuristically_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 
-/// The corrected initial age (§4.2.3); nothing if `Age` is invalid, which makes a response stale.
-fn initial_age(response: &ResponseHead<'_>) -> Option<Duration> {
+/// Returns the corrected initial age (§4.2.3).
+fn initial_age(response: &ResponseHead<'_>) -> Duration {
     let delay = response.received_at.saturating_since(response.requested_at);
-    let corrected = age_value(response.headers)?.saturating_add(delay);
+    let corrected = age_value(response.headers).saturating_add(delay);
     let apparent = date(response.headers, header::DATE)
         .map(|sent| response.received_at.saturating_since(sent).as_secs())
         .map_or(Duration::ZERO, Duration::from_secs);
-    Some(corrected.max(apparent))
+    corrected.max(apparent)
 }
 
-/// What `Age` says, zero if it is absent; nothing if it is invalid.
+/// Returns the value of `Age`, zero if the field is absent or invalid.
 ///
-/// Of a list the first member counts (§5.1). Two lines are invalid, also once they are joined with a comma
-/// and a space: it cannot be seen whose age each was.
-fn age_value(headers: &HeaderMap) -> Option<Duration> {
-    let mut lines = headers.get_all(header::AGE).iter();
-    let Some(line) = lines.next() else {
-        return Some(Duration::ZERO);
-    };
-    let joined = line.as_bytes().windows(2).any(|pair| pair == b", ");
-    if lines.next().is_some() || joined {
-        return None;
-    }
-    let first = list::split(line.as_bytes()).next()?;
-    Some(Duration::from_secs(delta_seconds(first)?.into()))
+/// The first member of all lines counts; an invalid one makes the whole field count for nothing (§5.1).
+fn age_value(headers: &HeaderMap) -> Duration {
+    let first = list::members(headers, header::AGE).next();
+    let seconds = first.and_then(delta_seconds).unwrap_or_default();
+    Duration::from_secs(seconds.into())
 }
 
 fn date(headers: &HeaderMap, name: header::HeaderName) -> Option<Timestamp> {

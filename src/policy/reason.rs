@@ -146,6 +146,8 @@ reasons! {
     StaleWhileRevalidate = "stale-while-revalidate",
     /// Stale, served because the origin failed.
     StaleIfError = "stale-if-error",
+    /// Stale, served because the origin cannot be reached.
+    StaleIfDisconnected = "stale-if-disconnected",
     /// The origin could not be reached or did not answer in time.
     OriginError = "origin-error",
 }

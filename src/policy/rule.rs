@@ -23,13 +23,20 @@ pub struct Rule {
     pub ttl_from: TtlFrom,
     /// Overrides the origin's `stale-while-revalidate` (RFC 5861 §3).
     pub stale_while_revalidate: Option<Duration>,
-    /// Used where the origin sends no `stale-if-error` (RFC 5861 §4).
+    /// Used where the origin sends no `stale-if-error` (RFC 5861 §4). Zero: an origin that fails is never
+    /// bridged, whatever it says itself.
     pub stale_if_error: Option<Duration>,
+    /// How long after it became stale a response bridges an origin that cannot be reached (RFC 9111
+    /// §4.2.4).
+    pub stale_if_disconnected: Duration,
     /// Whether clients may force revalidation with their own `Cache-Control`.
     pub client_cache_control: ClientCacheControl,
 }
 
 impl Rule {
+    /// What `stale_if_disconnected` is if no one says otherwise.
+    pub const STALE_IF_DISCONNECTED: Duration = Duration::from_mins(10);
+
     /// Whether it may make a response fresh that the origin says nothing about.
     pub fn has_ttl(&self) -> bool {
         !self.ttl.is_empty()
@@ -39,8 +46,19 @@ impl Rule {
     /// says. An origin may say more.
     pub fn longest(&self) -> Duration {
         let fresh = self.ttl.iter().map(|(_, time)| time).max().unwrap_or_default();
-        let stale = self.stale_while_revalidate.max(self.stale_if_error).unwrap_or_default();
-        fresh.saturating_add(stale)
+        fresh.saturating_add(self.longest_stale())
+    }
+
+    /// Returns the longest that a response is used after it became stale, as far as the rule says.
+    pub fn longest_stale(&self) -> Duration {
+        let windows = [self.stale_while_revalidate, self.stale_if_error];
+        let longest = windows.into_iter().flatten().max().unwrap_or_default();
+        if self.never_bridges() { longest } else { longest.max(self.stale_if_disconnected) }
+    }
+
+    /// Whether `stale_if_error = "0"` turns off every bridging of an origin that fails.
+    pub fn never_bridges(&self) -> bool {
+        self.stale_if_error == Some(Duration::ZERO)
     }
 }
 
@@ -54,6 +72,7 @@ impl Default for Rule {
             ttl_from: TtlFrom::Origin,
             stale_while_revalidate: None,
             stale_if_error: None,
+            stale_if_disconnected: Self::STALE_IF_DISCONNECTED,
             client_cache_control: ClientCacheControl::Honor,
         }
     }

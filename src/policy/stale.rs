@@ -1,4 +1,5 @@
-//! When a stale response may be served: `stale-while-revalidate`, `stale-if-error` (RFC 5861).
+//! When a stale response may be served: `stale-while-revalidate`, `stale-if-error` (RFC 5861), and while
+//! the cache is disconnected (RFC 9111 §4.2.4).
 
 use std::time::Duration;
 
@@ -6,7 +7,18 @@ use http::StatusCode;
 
 use crate::field::Timestamp;
 
-use super::{ClientCacheControl, Freshness, RequestDirectives, Rule, freshness::Constraints};
+use super::{
+    ClientCacheControl, Freshness, Reason, RequestDirectives, Rule, freshness::Constraints,
+};
+
+/// How an origin failed, as far as it decides about stale responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outage {
+    /// A time-out, or an error status.
+    Error,
+    /// On every try there was no connection, or it was closed before a response began.
+    Disconnected,
+}
 
 /// What forbids every use of a stale response.
 const NEVER: Constraints =
@@ -47,41 +59,67 @@ pub fn while_revalidate_window(freshness: &Freshness, rule: &Rule) -> Duration {
 
 /// How long after it became stale a response may be served if the origin fails.
 ///
-/// The origin's window comes before the rule's; zero where stale responses are forbidden, and for a
-/// response that is an error itself: it bridges none.
+/// The origin's window comes before the rule's; zero where stale responses are forbidden, for a response
+/// that is an error itself (it bridges none), and under a rule that never bridges.
 pub fn if_error_window(status: StatusCode, freshness: &Freshness, rule: &Rule) -> Duration {
-    if status.is_server_error() || is_forbidden(freshness, freshness.stale_if_error) {
+    if bridges_nothing(status, freshness, rule) {
         return Duration::ZERO;
     }
     let by_origin = freshness.stale_if_error.map(seconds);
     by_origin.or(rule.stale_if_error).unwrap_or_default()
 }
 
-/// Whether a stored response may answer a request because asking the origin failed.
+/// How long after it became stale a response may be served if the origin cannot be reached.
 ///
-/// A failure is a connection error, a timeout, or a status for which [`is_error`] holds. A stored error
+/// The rule alone says so, but not against an origin that says `stale-if-error=0`.
+pub fn if_disconnected_window(status: StatusCode, freshness: &Freshness, rule: &Rule) -> Duration {
+    if bridges_nothing(status, freshness, rule) || freshness.stale_if_error == Some(0) {
+        return Duration::ZERO;
+    }
+    rule.stale_if_disconnected
+}
+
+fn bridges_nothing(status: StatusCode, freshness: &Freshness, rule: &Rule) -> bool {
+    status.is_server_error()
+        || rule.never_bridges()
+        || is_forbidden(freshness, freshness.stale_if_error)
+}
+
+/// Why a stored response may answer a request because asking the origin failed; none if it may not.
+///
+/// A status is a failure if [`is_error`] holds. A stored error
 /// stands in for none: newer ones go through as themselves; nor does a response whose use is
 /// [over](Freshness::is_over). A request's own `stale-if-error` widens the
 /// window where the rule honours request directives.
-pub fn is_allowed_if_error(
+pub fn bridge(
     (status, freshness): (StatusCode, &Freshness),
+    outage: Outage,
     request: &RequestDirectives,
     rule: &Rule,
     now: Timestamp,
-) -> bool {
-    if status.is_server_error() || freshness.is_over(now) {
-        return false;
+) -> Option<Reason> {
+    if status.is_server_error() || rule.never_bridges() || freshness.is_over(now) {
+        return None;
+    }
+    if freshness.is_fresh(now) {
+        let is_current = !freshness.constraints.has_any(Constraints::NO_CACHE);
+        return is_current.then_some(Reason::StaleIfError);
     }
     let by_request = match rule.client_cache_control {
         ClientCacheControl::Honor if permits_max_stale(freshness) => request.stale_if_error,
         _ => None,
     };
-    let window =
+    let if_error =
         if_error_window(status, freshness, rule).max(by_request.map(seconds).unwrap_or_default());
-    if freshness.is_fresh(now) {
-        return !freshness.constraints.has_any(Constraints::NO_CACHE);
+    let if_disconnected = match outage {
+        Outage::Error => Duration::ZERO,
+        Outage::Disconnected => if_disconnected_window(status, freshness, rule),
+    };
+    let staleness = freshness.staleness(now);
+    if staleness < if_error {
+        return Some(Reason::StaleIfError);
     }
-    freshness.staleness(now) < window
+    (staleness < if_disconnected).then_some(Reason::StaleIfDisconnected)
 }
 
 /// Whether a response from the origin counts as its failure (RFC 5861 §4). So does 429: it is about the
@@ -142,6 +180,16 @@ mod tests {
         }
     }
 
+    fn bridges(
+        status: StatusCode,
+        stored: &Freshness,
+        request: &RequestDirectives,
+        rule: &Rule,
+        now: Timestamp,
+    ) -> bool {
+        bridge((status, stored), Outage::Error, request, rule, now).is_some()
+    }
+
     fn rule() -> Rule {
         Rule {
             stale_while_revalidate: Some(seconds(5)),
@@ -186,12 +234,7 @@ mod tests {
         let stored = freshness(Constraints::default(), None, Some(60));
         let allowed = |at| {
             let now = Timestamp::from_seconds(at);
-            is_allowed_if_error(
-                (StatusCode::OK, &stored),
-                &RequestDirectives::default(),
-                &Rule::default(),
-                now,
-            )
+            bridges(StatusCode::OK, &stored, &RequestDirectives::default(), &Rule::default(), now)
         };
         assert!(allowed(1005) && allowed(1010) && allowed(1069));
         assert!(!allowed(1070));
@@ -206,7 +249,7 @@ mod tests {
         for stored in [stored, fresh] {
             let allowed = |at| {
                 let now = Timestamp::from_seconds(at);
-                is_allowed_if_error((StatusCode::OK, &stored), &request, &rule(), now)
+                bridges(StatusCode::OK, &stored, &request, &rule(), now)
             };
             assert!(allowed(1019) && !allowed(1020));
         }
@@ -227,27 +270,70 @@ mod tests {
         let request =
             RequestDirectives { stale_if_error: Some(60), ..RequestDirectives::default() };
         let now = Timestamp::from_seconds(1020);
-        assert!(is_allowed_if_error((StatusCode::OK, &stored), &request, &Rule::default(), now));
+        assert!(bridges(StatusCode::OK, &stored, &request, &Rule::default(), now));
         let ignoring = Rule { client_cache_control: ClientCacheControl::Ignore, ..Rule::default() };
-        assert!(!is_allowed_if_error((StatusCode::OK, &stored), &request, &ignoring, now));
+        assert!(!bridges(StatusCode::OK, &stored, &request, &ignoring, now));
         let forbidden = freshness(Constraints::MUST_REVALIDATE, None, None);
-        assert!(!is_allowed_if_error(
-            (StatusCode::OK, &forbidden),
-            &request,
-            &Rule::default(),
-            now
-        ));
+        assert!(!bridges(StatusCode::OK, &forbidden, &request, &Rule::default(), now));
+    }
+
+    #[test]
+    fn an_origin_that_cannot_be_reached_is_bridged_unasked() {
+        let told = |stored: &Freshness, rule: &Rule, outage, at| {
+            let now = Timestamp::from_seconds(at);
+            bridge((StatusCode::OK, stored), outage, &RequestDirectives::default(), rule, now)
+        };
+        let (silent, unset) = (freshness(Constraints::default(), None, None), Rule::default());
+        let away = Outage::Disconnected;
+        assert_eq!(told(&silent, &unset, away, 1609), Some(Reason::StaleIfDisconnected));
+        assert_eq!(told(&silent, &unset, away, 1610), None, "ten minutes after it became stale");
+        assert_eq!(told(&silent, &unset, Outage::Error, 1010), None);
+        assert_eq!(told(&silent, &rule(), away, 1059), Some(Reason::StaleIfError));
+        assert_eq!(told(&silent, &rule(), away, 1060), Some(Reason::StaleIfDisconnected));
+        let off = Rule { stale_if_disconnected: Duration::ZERO, ..rule() };
+        assert_eq!(told(&silent, &off, away, 1060), None);
+        for constraint in [
+            Constraints::NO_CACHE,
+            Constraints::MUST_REVALIDATE,
+            Constraints::PROXY_REVALIDATE,
+            Constraints::S_MAXAGE,
+        ] {
+            let forbidden = freshness(constraint, None, None);
+            assert_eq!(told(&forbidden, &unset, away, 1015), None, "{constraint:?}");
+        }
+        let allowed = freshness(Constraints::S_MAXAGE, None, Some(9));
+        assert_eq!(told(&allowed, &unset, away, 1500), Some(Reason::StaleIfDisconnected));
+        let refused = freshness(Constraints::default(), None, Some(0));
+        assert_eq!(told(&refused, &unset, away, 1015), None, "the origin says so");
+        let ended = silent.ending_in(seconds(12));
+        assert_eq!(told(&ended, &unset, away, 1012), None, "the end of a token");
+        let never_fresh = Freshness { lifetime: Duration::ZERO, ..silent };
+        assert_eq!(told(&never_fresh, &unset, away, 1001), None);
+    }
+
+    #[test]
+    fn zero_for_errors_turns_all_bridging_off() {
+        let stored = freshness(Constraints::default(), None, Some(60));
+        let rule = Rule { stale_if_error: Some(Duration::ZERO), ..Rule::default() };
+        let request =
+            RequestDirectives { stale_if_error: Some(60), ..RequestDirectives::default() };
+        for outage in [Outage::Error, Outage::Disconnected] {
+            let now = Timestamp::from_seconds(1015);
+            assert_eq!(bridge((StatusCode::OK, &stored), outage, &request, &rule, now), None);
+        }
+        assert_eq!(if_error_window(StatusCode::OK, &stored, &rule), Duration::ZERO);
+        assert_eq!(rule.longest_stale(), Duration::ZERO);
     }
 
     #[test]
     fn a_stored_error_bridges_nothing() {
         let stored = freshness(Constraints::default(), Some(60), Some(60));
         let (request, now) = (RequestDirectives::default(), Timestamp::from_seconds(1005));
-        for (status, bridges) in [(200, true), (404, true), (500, false), (502, false)] {
+        for (status, expected) in [(200, true), (404, true), (500, false), (502, false)] {
             let status = StatusCode::from_u16(status).unwrap();
-            let allowed = is_allowed_if_error((status, &stored), &request, &rule(), now);
-            assert_eq!(allowed, bridges, "{status}");
-            assert_eq!(if_error_window(status, &stored, &rule()).is_zero(), !bridges, "{status}");
+            let allowed = bridges(status, &stored, &request, &rule(), now);
+            assert_eq!(allowed, expected, "{status}");
+            assert_eq!(if_error_window(status, &stored, &rule()).is_zero(), !expected, "{status}");
         }
     }
 
@@ -264,7 +350,9 @@ mod tests {
         assert_eq!(while_revalidate_window(&gone, &rule()), Duration::ZERO);
         let request =
             RequestDirectives { stale_if_error: Some(60), ..RequestDirectives::default() };
-        assert!(!is_allowed_if_error((StatusCode::OK, &gone), &request, &rule(), now));
+        for outage in [Outage::Error, Outage::Disconnected] {
+            assert_eq!(bridge((StatusCode::OK, &gone), outage, &request, &rule(), now), None);
+        }
         for status in [401, 403, 404, 410] {
             assert!(takes_back(StatusCode::from_u16(status).unwrap()), "{status}");
         }

@@ -71,7 +71,7 @@ fn request_allows(
 
 /// Takes cookies away from the client that gets it, as the answer to a logout does: where the origin says
 /// nothing of how long it is fresh, it is for one client.
-const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
+pub(super) const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// Whether a response that sets a cookie may be stored, without the cookie: a rule may speak for a user's own.
 fn may_set_cookies(

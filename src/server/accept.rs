@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::Response;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, TlsStream};
@@ -64,7 +64,10 @@ pub async fn serve<H: Handler>(
     loop {
         let accepted = tokio::select! {
             biased;
-            () = drain.started() => return Ok(()),
+            () = drain.started() => {
+                server.take_in_waiting(&listener.socket);
+                return Ok(());
+            }
             accepted = socket.accept() => accepted,
         };
         match accepted {
@@ -79,6 +82,26 @@ pub async fn serve<H: Handler>(
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LAST_PAUSE);
             }
+        }
+    }
+}
+
+/// A client's stream, and its address if it has one.
+type Accepted = (Transport, Option<SocketAddr>);
+
+/// Accepts a client that waits already; `WouldBlock` if none does.
+fn accept_waiting(socket: &BoundSocket) -> io::Result<Accepted> {
+    match socket {
+        BoundSocket::Tcp(socket) => {
+            let (stream, peer) = socket.accept()?;
+            stream.set_nonblocking(true)?;
+            stream.set_nodelay(true)?;
+            Ok((Transport::Tcp(TcpStream::from_std(stream)?), Some(peer)))
+        }
+        BoundSocket::Unix(socket, _) => {
+            let (stream, _) = socket.accept()?;
+            stream.set_nonblocking(true)?;
+            Ok((Transport::Unix(UnixStream::from_std(stream)?), None))
         }
     }
 }
@@ -98,7 +121,7 @@ impl AcceptingSocket {
         }
     }
 
-    async fn accept(&self) -> io::Result<(Transport, Option<SocketAddr>)> {
+    async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(socket) => {
                 let (stream, peer) = socket.accept().await?;
@@ -130,6 +153,17 @@ struct Server<H> {
 }
 
 impl<H: Handler> Server<H> {
+    /// Takes in the clients that have connected already: closing the socket would reset them.
+    fn take_in_waiting(self: &Arc<Self>, socket: &BoundSocket) {
+        loop {
+            match accept_waiting(socket) {
+                Ok((transport, peer)) => self.take_in(transport, peer),
+                Err(error) if is_of_one_client(&error) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
     fn take_in(self: &Arc<Self>, transport: Transport, peer: Option<SocketAddr>) {
         let limit = self.common.settings.connections;
         if let Some(counted) = self.common.counters.enter(limit) {
@@ -143,6 +177,7 @@ impl<H: Handler> Server<H> {
     fn turn_away(self: &Arc<Self>, transport: Transport, limit: usize) {
         if let Some(counted) = self.common.counters.farewell(limit.saturating_add(FAREWELLS)) {
             self.common.counters.refuse(Refusal::Overloaded);
+            self.common.settings.refused_unread(Refusal::Overloaded);
             tokio::spawn(async move {
                 let _ = timeout(FAREWELL, say_overloaded(transport)).await;
                 drop(counted);
@@ -202,7 +237,7 @@ async fn say_overloaded(mut transport: Transport) -> io::Result<()> {
     Ok(())
 }
 
-fn encode(response: &Response<Bytes>) -> Vec<u8> {
+pub(super) fn encode(response: &Response<Bytes>) -> Vec<u8> {
     let status = response.status();
     let mut bytes = format!(
         "HTTP/1.1 {} {}\r\nconnection: close\r\ncontent-length: {}\r\n",

@@ -6,10 +6,12 @@
 
 mod accept;
 mod admission;
+mod bare;
 pub mod connection;
 mod crumbs;
 pub mod drain;
 mod framing;
+pub mod fuzzed;
 mod incoming;
 pub mod interim;
 mod io;
@@ -35,8 +37,8 @@ pub use drain::Drain;
 pub use incoming::{Incoming, IncomingError};
 pub use interim::Interim;
 pub use limits::{BodyError, BodyLimits, Limited};
-pub use listener::{Address, Counters, Listener};
-pub use refusal::Refusal;
+pub use listener::{Address, Counters, Listener, TcpOptions};
+pub use refusal::{Refusal, RefusalObserver, Refused};
 pub use settings::Settings;
 
 /// What answers requests: the pipeline on the public listener, the route table on the admin listener.

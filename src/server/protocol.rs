@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use super::{
     BodyLimits, Connection, Counters, Drain, Handler, Interim, Settings,
     admission::KnownHost,
+    drain::{Entered, Phase},
     framing::{Framing, Limits},
     interim::Channel,
     io::Wire,
@@ -69,8 +70,9 @@ impl<H: Handler> Common<H> {
             }),
             vitals: Arc::new(Vitals::new(protocol)),
             counters: Arc::clone(&self.counters),
+            settings: Arc::clone(&self.settings),
+            drain: self.drain.clone(),
             known_host: KnownHost::default(),
-            header_count: self.settings.header_count,
             channel,
         });
         match &service.channel {
@@ -92,15 +94,18 @@ impl<H: Handler> Common<H> {
         })
         .await;
         let vitals = Arc::clone(&service.vitals);
-        let wire = Wire::new(stream, framing, Arc::clone(&vitals), channel);
+        let entered = self.enter().await;
+        let wire = Wire::new(stream, framing, (Arc::clone(&vitals), channel), entered.clone());
         let connection = http1_builder(settings)
             .serve_connection(TokioIo::new(wire), service_fn(|request| service.answer(request)))
             .with_upgrades();
-        let end =
-            self.watch(connection, http1::UpgradeableConnection::graceful_shutdown, &vitals).await;
+        let close = http1::UpgradeableConnection::graceful_shutdown;
+        let end = self.watch(connection, (close, Phase::Draining), &vitals, &entered).await;
         if end.as_ref().is_err_and(hyper::Error::is_parse) {
             // hyper has answered what it cannot read.
-            self.counters.refuse(vitals.refusal_of_next());
+            let refusal = vitals.refusal_of_next();
+            self.counters.refuse(refusal);
+            self.settings.refused_unread(refusal);
         }
         note_end(end);
     }
@@ -109,32 +114,44 @@ impl<H: Handler> Common<H> {
         let connection = http2_builder(&self.settings)
             .serve_connection(TokioIo::new(stream), service_fn(|request| service.answer(request)));
         let vitals = Arc::clone(&service.vitals);
-        let end = self.watch(connection, http2::Connection::graceful_shutdown, &vitals).await;
+        // A GOAWAY for all streams, and once it has arrived another one for those that came (RFC 9113 §6.8).
+        let close = http2::Connection::graceful_shutdown;
+        let entered = self.enter().await;
+        let end = self.watch(connection, (close, Phase::Leaving), &vitals, &entered).await;
         note_end(end);
     }
 
-    /// Polls the connection to its end, which the drain and the timers may bring about.
+    /// Counts the current task's connection in.
+    async fn enter(&self) -> Arc<Entered> {
+        poll_fn(|cx| Poll::Ready(Arc::new(self.drain.enter(cx.waker())))).await
+    }
+
+    /// Polls the connection to its end, which the drain from a phase on and the timers may bring about.
     async fn watch<C>(
         &self,
         connection: C,
-        close: impl Fn(Pin<&mut C>),
+        (close, phase): (impl Fn(Pin<&mut C>), Phase),
         vitals: &Vitals,
+        entered: &Entered,
     ) -> hyper::Result<()>
     where
         C: Future<Output = hyper::Result<()>>,
     {
         let mut connection = pin!(connection);
         let mut watch = Watch::new(self.settings.header_timeout, self.settings.idle_timeout);
-        let entered = poll_fn(|cx| Poll::Ready(self.drain.enter(cx.waker()))).await;
-        let mut is_closing = false;
+        let (mut is_closing, mut is_begun) = (false, false);
         poll_fn(|cx| {
-            if entered.is_draining() && !is_closing {
-                is_closing = true;
-                close(connection.as_mut());
-            }
             loop {
+                // What was read ahead of the first poll is a request that has to be answered.
+                if is_begun && !is_closing && entered.has_reached(phase) {
+                    is_closing = true;
+                    close(connection.as_mut());
+                }
                 if let Poll::Ready(end) = connection.as_mut().poll(cx) {
                     return Poll::Ready(end);
+                }
+                if !std::mem::replace(&mut is_begun, true) {
+                    continue;
                 }
                 let Poll::Ready(lapse) = watch.poll(cx, vitals) else {
                     return Poll::Pending;

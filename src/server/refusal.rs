@@ -1,9 +1,9 @@
 //! The closed list of reasons for which the server itself says no, before any handler is asked.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::problem::Problem;
 
@@ -35,6 +35,40 @@ pub enum Refusal {
     BodyTooLarge,
     /// The listener has no room for another connection.
     Overloaded,
+}
+
+/// A request that the server has refused by itself.
+#[derive(Debug)]
+pub struct Refused<'a> {
+    /// Why.
+    pub refusal: Refusal,
+    /// The method; none of a request that could not be read.
+    pub method: Option<&'a Method>,
+    /// The path asked for, without the query; empty if it could not be read.
+    pub path: &'a str,
+    /// The fields; none of a request that could not be read.
+    pub headers: Option<&'a HeaderMap>,
+    /// The status that the client gets.
+    pub status: StatusCode,
+    /// Body bytes that the client gets.
+    pub bytes: u64,
+}
+
+/// Called with each request that is refused.
+pub type RefusalObserver = Arc<dyn Fn(&Refused<'_>) + Send + Sync>;
+
+impl Refused<'_> {
+    /// One of which nothing but the refusal is known.
+    pub(super) fn unread(refusal: Refusal) -> Self {
+        let status = refusal.problem().status;
+        Self { refusal, method: None, path: "", headers: None, status, bytes: 0 }
+    }
+
+    /// The host asked for, as far as that is clear.
+    pub fn host(&self) -> &str {
+        let host = self.headers.and_then(|headers| headers.get(header::HOST));
+        host.and_then(|host| host.to_str().ok()).unwrap_or_default()
+    }
 }
 
 impl Refusal {

@@ -14,13 +14,17 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body;
 
 use super::{
-    Connection, Counters, Handler, Incoming,
+    Connection, Counters, Drain, Handler, Incoming,
     admission::{KnownHost, admit},
     crumbs,
     interim::Channel,
-    refusal::Refusal,
+    refusal::{Refusal, Refused},
+    settings::Settings,
     vitals::Vitals,
 };
+
+/// The value of `Connection` in the last response of a connection.
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// One connection's requests on their way to the handler.
 pub(super) struct Service<H> {
@@ -29,8 +33,8 @@ pub(super) struct Service<H> {
     pub(super) vitals: Arc<Vitals>,
     pub(super) counters: Arc<Counters>,
     pub(super) known_host: KnownHost,
-    /// Header lines allowed; HTTP/1.1 has been checked before.
-    pub(super) header_count: usize,
+    pub(super) settings: Arc<Settings>,
+    pub(super) drain: Drain,
     /// HTTP/1.1 only.
     pub(super) channel: Option<Arc<Channel>>,
 }
@@ -72,10 +76,10 @@ impl<H: Handler> Service<H> {
         async move {
             let service = &*in_flight.service;
             if let Err(refusal) = admitted {
-                return Ok(service.refuse(refusal, version));
+                return Ok(service.refuse(refusal, &request));
             }
             let request = request.map(|body| Incoming::new(body, version));
-            let response = service.handler.handle(request, &service.connection).await;
+            let mut response = service.handler.handle(request, &service.connection).await;
             if let Some(channel) = &service.channel {
                 // The final response must not overtake the interim ones.
                 if channel.is_queued() {
@@ -85,6 +89,8 @@ impl<H: Handler> Service<H> {
             }
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 service.vitals.become_tunnel();
+            } else if version < Version::HTTP_2 && service.drain.is_leaving() {
+                response.headers_mut().insert(header::CONNECTION, CLOSE);
             }
             Ok(response.map(|body| Answer::Handler { body, in_flight }))
         }
@@ -99,7 +105,8 @@ impl<H: Handler> Service<H> {
             self.vitals.refusal(call).map_or(Ok(()), Err)?;
         } else {
             crumbs::join(request.headers_mut());
-            if request.headers().len() > self.header_count {
+            // HTTP/1.1 has been checked before.
+            if request.headers().len() > self.settings.header_count {
                 return Err(Refusal::HeaderTooLarge);
             }
         }
@@ -115,12 +122,20 @@ impl<H: Handler> Service<H> {
         Ok(())
     }
 
-    fn refuse(&self, refusal: Refusal, version: Version) -> Response<Answer<H>> {
+    fn refuse<B>(&self, refusal: Refusal, request: &Request<B>) -> Response<Answer<H>> {
         self.counters.refuse(refusal);
         self.vitals.linger_at_close();
         let mut response = refusal.response();
-        if version < Version::HTTP_2 {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        self.settings.refused(&Refused {
+            refusal,
+            method: Some(request.method()),
+            path: request.uri().path(),
+            headers: Some(request.headers()),
+            status: response.status(),
+            bytes: response.body().len() as u64,
+        });
+        if request.version() < Version::HTTP_2 {
+            response.headers_mut().insert(header::CONNECTION, CLOSE);
         }
         response.map(|problem| Answer::Problem { problem: Some(problem) })
     }

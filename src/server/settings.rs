@@ -2,8 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use super::refusal::{Refusal, RefusalObserver, Refused};
+
 /// Everything the server needs to know; plain values, checked by whoever reads the configuration.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// TLS with these certificates on TCP; plain text without, and on Unix sockets.
     pub tls: Option<Arc<rustls::ServerConfig>>,
@@ -28,6 +30,22 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Requests at once on one HTTP/2 connection.
     pub streams: u32,
+    /// Called with each request that is refused before any handler is asked.
+    pub on_refusal: Option<RefusalObserver>,
+}
+
+impl Settings {
+    /// Tells of a request that is refused.
+    pub(super) fn refused(&self, refused: &Refused<'_>) {
+        if let Some(observer) = &self.on_refusal {
+            observer(refused);
+        }
+    }
+
+    /// Tells of a request that could not be read.
+    pub(super) fn refused_unread(&self, refusal: Refusal) {
+        self.refused(&Refused::unread(refusal));
+    }
 }
 
 impl Default for Settings {
@@ -44,6 +62,7 @@ impl Default for Settings {
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(75),
             streams: 250,
+            on_refusal: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Fleet-wide collapsing: which node fetches what several nodes lack.
 
+use http::StatusCode;
 use tokio::sync::oneshot;
 
 /// What a node is to do about a key that no tier can answer.
@@ -20,8 +21,21 @@ pub enum Landed {
     Stored,
     /// It is for its asker alone: everyone asks for themselves.
     Alone,
+    /// The origin failed.
+    Failed(OriginFailure),
     /// The one who fetched has died, or given up: another may take the lead.
     Nothing,
+}
+
+/// How the origin failed a node, as other nodes learn it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OriginFailure {
+    /// The status that clients get: the origin's, or 502 or 504 if no response came.
+    pub status: StatusCode,
+    /// Seconds for which the origin wants to be left alone (`Retry-After`).
+    pub retry_after: Option<u32>,
+    /// Whether there was no connection, or none that lasted until the response began.
+    pub is_disconnected: bool,
 }
 
 /// The right to fetch for the whole fleet. Dropped, it counts as landed with [`Landed::Nothing`].

@@ -11,7 +11,7 @@ mod tiered;
 
 use std::future::Future;
 
-pub use claim::{Claim, Following, Landed, Lease};
+pub use claim::{Claim, Following, Landed, Lease, OriginFailure};
 pub use memory::{Memory, Usage};
 pub use redis::Redis;
 pub use succession::{Reign, Succession};

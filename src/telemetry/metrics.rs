@@ -13,6 +13,7 @@ use prometheus::{
 
 use super::{
     feed::FeedMetrics,
+    log::{DROPPED, HELD_BACK},
     process::Process,
     purging::Purging,
     store::{Families, StoreMetrics},
@@ -41,6 +42,12 @@ pub struct Metrics {
     origin_duration: Histogram,
     /// Requests to the origin that brought no response, by kind.
     pub origin_errors: IntCounterVec,
+    /// Connections to the origin.
+    pub origin_connections: IntGauge,
+    /// Requests that wait for one.
+    pub origin_pending: IntGauge,
+    /// Requests that got none.
+    pub origin_rejected: IntCounter,
     /// Client connections open now.
     pub connections: IntGauge,
     /// Client connections refused because the limit was reached.
@@ -83,6 +90,7 @@ pub struct Metrics {
     pub jwks: JwksMetrics,
     /// Schedules, polls, warming up.
     pub triggers: TriggerMetrics,
+    own_requests: IntCounterVec,
     store: Families,
     reload_successful: IntGauge,
     reload_timestamp: Gauge,
@@ -101,6 +109,10 @@ impl Metrics {
             &["version"],
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        // The process has one log, whether or not there are metrics.
+        for counter in [&*DROPPED, &*HELD_BACK] {
+            catalogue.register(Ok(counter.clone()));
+        }
         let requests_to_origin = catalogue.counters(
             "larder_origin_requests_total",
             "Requests the origin answered, by status class.",
@@ -148,6 +160,18 @@ impl Metrics {
                 "Requests to the origin that brought no response, by kind.",
                 &["kind"],
             ),
+            origin_connections: catalogue.gauge(
+                "larder_origin_connections",
+                "Connections to the origin, idle ones and tunnels included.",
+            ),
+            origin_pending: catalogue.gauge(
+                "larder_origin_pending_requests",
+                "Requests that wait for a connection to the origin.",
+            ),
+            origin_rejected: catalogue.counter(
+                "larder_origin_rejected_requests_total",
+                "Requests rejected because no connection to the origin was free.",
+            ),
             connections: catalogue.gauge("larder_connections", "Client connections open now."),
             connections_refused: catalogue.counter(
                 "larder_connections_refused_total",
@@ -157,6 +181,11 @@ impl Metrics {
                 "larder_refused_requests_total",
                 "Requests refused before they had a route, by reason; none of them is in larder_requests_total.",
                 &["reason"],
+            ),
+            own_requests: catalogue.counters(
+                "larder_own_requests_total",
+                "Requests that Larder answers itself on the public listener, by endpoint and status class; none of them is in larder_requests_total.",
+                &["endpoint", "class"],
             ),
             store_entries: catalogue.gauges("larder_store_entries", "Entries held, by tier.", &["tier"]),
             store_bytes: catalogue.gauges(
@@ -233,6 +262,13 @@ impl Metrics {
         };
         metrics.reloaded(Reload::Succeeded);
         Arc::new(metrics)
+    }
+
+    /// Counts a request that Larder itself has answered.
+    pub fn answered_itself(&self, endpoint: &str, status: StatusCode) {
+        if let Some(class) = CLASSES.get(class_of(Some(status))) {
+            self.own_requests.with_label_values(&[endpoint, class]).inc();
+        }
     }
 
     /// Notes how an attempt to load the configuration ended.

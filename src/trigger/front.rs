@@ -14,6 +14,7 @@ use super::{
     client,
     method::{self, PURGE, Purgers},
     purger::{Purger, json, receipted, unavailable},
+    report::{Answered, Report},
     webhook::{Delivery, Mapped, Plan, Webhook},
 };
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
 /// Where everything of Larder's own begins on the public listener.
 const OWN: &str = "/_larder/";
 
-const WEBHOOKS: &str = "/_larder/webhooks/";
+pub(super) const WEBHOOKS: &str = "/_larder/webhooks/";
 
 /// Answers webhooks and `PURGE`, and hands every other request to `H` as it came. That costs a look at
 /// the method and at the second byte of the path.
@@ -36,6 +37,7 @@ pub struct Front<H> {
     handler: Arc<H>,
     desk: Arc<Desk>,
     further: Further,
+    answered: Arc<dyn Fn(&Answered) + Send + Sync>,
 }
 
 /// What else is Larder's own: answers where the path is its. It is told the peer's address and the client's,
@@ -77,15 +79,17 @@ pub struct FrontParts {
     pub identify: Box<Identify>,
     /// The clock that signatures are held against.
     pub now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Called with each request that was answered here, once its response has ended.
+    pub answered: Box<dyn Fn(&Answered) + Send + Sync>,
 }
 
 impl<H> Front<H> {
     /// A front before `handler`, which asks `further` about every request for Larder itself first.
     pub fn new(handler: Arc<H>, settings: Settings, parts: FrontParts) -> Arc<Self> {
-        let FrontParts { purger, further, identify, now } = parts;
+        let FrontParts { purger, further, identify, now, answered } = parts;
         let (settings, intake) = (ArcSwap::from_pointee(settings), Intake::default());
         let desk = Desk { purger, settings, intake, clearing: Clearing::default(), identify, now };
-        Arc::new(Self { handler, desk: Arc::new(desk), further })
+        Arc::new(Self { handler, desk: Arc::new(desk), further, answered: answered.into() })
     }
 
     /// Puts other settings in force for the requests that come from now on.
@@ -108,12 +112,17 @@ where
         if !self.desk.claims(request.method(), request.uri()) {
             return Either::Left(self.handler.handle(request, connection));
         }
+        let report = Report::begin(&request, Arc::clone(&self.answered));
         let addresses = self.desk.addresses(request.headers(), connection);
         if let Some(answer) = (self.further)(&request, addresses) {
-            return Either::Right(std::future::ready(answer.map(H::Body::from)).boxed());
+            let answer = report.carried_by(answer).map(H::Body::from);
+            return Either::Right(std::future::ready(answer).boxed());
         }
         let (desk, connection) = (Arc::clone(&self.desk), Arc::clone(connection));
-        let answer = async move { desk.answer(request, &connection).await.map(H::Body::from) };
+        let answer = async move {
+            let answer = desk.answer(request, &connection).await;
+            report.ended(answer).map(H::Body::from)
+        };
         Either::Right(answer.boxed())
     }
 }

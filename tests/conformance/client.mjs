@@ -4,12 +4,12 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createRequire } from 'node:module'
-import { pathToFileURL } from 'node:url'
-import { suites } from './suite.mjs'
+import { engine, isCheckout, suites } from './suite.mjs'
 
 const [suite, baseUrl, output, ...ids] = process.argv.slice(2)
-const { runTests, getResults } = await import(pathToFileURL(join(suite, 'client', 'runner.mjs')))
-const fetch = createRequire(join(suite, 'package.json'))('node-fetch')
+const { runTests, getResults } = await import(engine(suite, 'client', 'runner.mjs'))
+// The npm release takes a fetch function as its second argument; a checkout uses Node's own.
+const transport = isCheckout(suite) ? [] : [createRequire(join(suite, 'package.json'))('node-fetch')]
 
 const wanted = (await suites(suite)).map(set => ({
   ...set,
@@ -17,5 +17,5 @@ const wanted = (await suites(suite)).map(set => ({
     .filter(test => ids.length === 0 || ids.includes(test.id))
     .map(test => ({ ...test, dump: process.env.DUMP === '1' }))
 }))
-await runTests(wanted, fetch, false, baseUrl)
+await runTests(wanted, ...transport, false, baseUrl)
 writeFileSync(output, JSON.stringify(getResults()))

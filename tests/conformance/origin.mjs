@@ -4,7 +4,7 @@
 import http from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { pathToFileURL } from 'node:url'
+import { engine } from './suite.mjs'
 
 const listen = http.Server.prototype.listen
 http.Server.prototype.listen = function () { return listen.call(this, { port: 0, host: '127.0.0.1' }) }
@@ -12,4 +12,4 @@ http.Server.prototype.listen = function () { return listen.call(this, { port: 0,
 process.env.npm_config_protocol = 'http'
 process.env.npm_config_port = '0'
 process.env.npm_config_pidfile = join(tmpdir(), `larder-conformance-${process.pid}.pid`)
-await import(pathToFileURL(join(process.argv[2], 'server', 'server.mjs')))
+await import(engine(process.argv[2], 'server', 'server.mjs'))

@@ -8,18 +8,19 @@
 //   node run.mjs --proxy 'CMD {port} {origin}' --no-ledger   another proxy, for comparison: figures only
 //
 // Options besides: --suite FOLDER (the installed package), --surrogate (also the Surrogate-Control group), --json FILE.
+// LARDER_CACHE_TESTS=FOLDER takes a checkout of the suite's repository instead of the npm release, with a ledger of its own.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { answering, freePort, options, scratch, sleep, start, startLarder, startRedis } from '../process.mjs'
-import { suites, verdicts } from './suite.mjs'
+import { isCheckout, suites, verdicts } from './suite.mjs'
 
 const here = dirname(fileURLToPath(import.meta.url))
 const target = process.env.CARGO_TARGET_DIR ?? join(here, '../../target')
 const given = options({
   larder: join(target, 'optimized/larder'),
-  suite: join(here, '../../target/test-tools/conformance/node_modules/http-cache-tests'),
+  suite: process.env.LARDER_CACHE_TESTS || join(here, '../../target/test-tools/conformance/node_modules/http-cache-tests'),
   proxy: '',
   store: 'memory',
   only: '',
@@ -33,7 +34,7 @@ const given = options({
 const stores = { memory: {}, redis: { memory: '0', hasRedis: true }, both: { hasRedis: true } }
 if (!(given.store in stores)) throw new Error(`no store '${given.store}'; there are: ${Object.keys(stores).join(' ')}`)
 const suite = resolve(given.suite)
-const ledgerFile = join(here, 'ledger.json')
+const ledgerFile = join(here, isCheckout(suite) ? 'ledger.checkout.json' : 'ledger.json')
 
 const tests = (await suites(suite)).filter(set => given.surrogate || set.id !== 'surrogate-control').flatMap(set => set.tests)
 const origin = start(['node', join(here, 'origin.mjs'), suite])
@@ -156,7 +157,7 @@ function compare (outcome) {
 }
 
 function isSurrogate (id) {
-  return id.startsWith('surrogate-') && !given.surrogate
+  return !isCheckout(suite) && id.startsWith('surrogate-') && !given.surrogate
 }
 
 function report (outcome, bar, { worse, better, unargued, gone }) {

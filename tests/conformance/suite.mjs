@@ -1,12 +1,25 @@
-// What http-cache-tests holds, and what a raw result of it means.
+// What http-cache-tests holds, where its parts are, and what a raw result of it means.
 
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 
-/** The groups of tests that apply outside a browser, with the optional Surrogate-Control group last. */
+/** Whether a folder is a checkout of the suite's repository. The npm release has another layout, and is older. */
+export function isCheckout (folder) {
+  return existsSync(join(folder, 'test-engine'))
+}
+
+/** A module of the suite's client or server. */
+export function engine (folder, ...path) {
+  return pathToFileURL(join(folder, isCheckout(folder) ? 'test-engine' : '.', ...path))
+}
+
+/** The groups of tests that apply outside a browser; the optional Surrogate-Control group, which only the npm release has, comes last. */
 export async function suites (folder) {
   const load = async name => (await import(pathToFileURL(join(folder, 'tests', name)))).default
-  return [...await load('index.mjs'), await load('surrogate-control.mjs')].map(set => ({
+  const groups = await load('index.mjs')
+  const optional = existsSync(join(folder, 'tests', 'surrogate-control.mjs')) ? [await load('surrogate-control.mjs')] : []
+  return [...groups, ...optional].map(set => ({
     ...set,
     tests: set.tests.filter(test => test.browser_only !== true).map(test => ({ ...test, group: set.id }))
   }))

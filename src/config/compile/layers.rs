@@ -21,7 +21,7 @@ use crate::{
     },
     key::target::QueryRule,
     policy::{ClientCacheControl, Partition, Rule, Ttl, TtlFrom},
-    route::{Bypass, VaryRule, json},
+    route::{Bypass, UserNames, VaryRule, json},
 };
 
 /// The keys that defaults, tiers and routes have in common.
@@ -34,6 +34,7 @@ struct Keys<'a> {
     ttl_from: Option<&'a Text>,
     stale_while_revalidate: Option<&'a Text>,
     stale_if_error: Option<&'a Text>,
+    stale_if_disconnected: Option<&'a Text>,
     tags: Option<&'a Texts>,
     query: Option<&'a At<QueryTable>>,
     vary: Option<&'a At<VaryTable>>,
@@ -53,6 +54,7 @@ macro_rules! keys {
             ttl_from: $table.ttl_from.as_ref(),
             stale_while_revalidate: $table.stale_while_revalidate.as_ref(),
             stale_if_error: $table.stale_if_error.as_ref(),
+            stale_if_disconnected: $table.stale_if_disconnected.as_ref(),
             tags: $table.tags.as_ref(),
             query: $table.query.as_ref(),
             vary: $table.vary.as_ref(),
@@ -74,6 +76,7 @@ pub(super) struct Layer<'a> {
     ttl_from: Option<TtlFrom>,
     stale_while_revalidate: Option<Duration>,
     stale_if_error: Option<Duration>,
+    stale_if_disconnected: Option<Duration>,
     client_cache_control: Option<ClientCacheControl>,
     pub(super) tags: Option<&'a Texts>,
     pub(super) query: Option<QueryRule>,
@@ -109,6 +112,7 @@ impl<'a> Layer<'a> {
             ttl_from: ttl_from(keys.ttl_from, problems),
             stale_while_revalidate: problems.duration(keys.stale_while_revalidate),
             stale_if_error: problems.duration(keys.stale_if_error),
+            stale_if_disconnected: problems.duration(keys.stale_if_disconnected),
             client_cache_control: client_cache_control(keys.client_cache_control, problems),
             tags: keys.tags,
             query: keys.query.map(|table| query_rule(table, problems)),
@@ -131,6 +135,7 @@ impl<'a> Layer<'a> {
             ttl_from: self.ttl_from.or(lower.ttl_from),
             stale_while_revalidate: self.stale_while_revalidate.or(lower.stale_while_revalidate),
             stale_if_error: self.stale_if_error.or(lower.stale_if_error),
+            stale_if_disconnected: self.stale_if_disconnected.or(lower.stale_if_disconnected),
             client_cache_control: self.client_cache_control.or(lower.client_cache_control),
             tags: self.tags.or(lower.tags),
             query: self.query.or(lower.query),
@@ -141,15 +146,21 @@ impl<'a> Layer<'a> {
         }
     }
 
-    pub(super) fn rule(&self) -> Rule {
+    /// Returns the rule that this comes to. An origin that cannot be reached is never bridged for exact
+    /// credentials: nothing in them tells when they end.
+    pub(super) fn rule(&self, users: UserNames) -> Rule {
+        let partition = self.partition.clone().unwrap_or_default();
+        let is_exact = partition == Partition::User && users == UserNames::Unknown;
+        let if_disconnected = self.stale_if_disconnected.unwrap_or(Rule::STALE_IF_DISCONNECTED);
         Rule {
             cache: self.cache.unwrap_or(true),
             sensitive: self.sensitive.unwrap_or(false),
-            partition: self.partition.clone().unwrap_or_default(),
+            partition,
             ttl: self.ttl.clone(),
             ttl_from: self.ttl_from.unwrap_or_default(),
             stale_while_revalidate: self.stale_while_revalidate,
             stale_if_error: self.stale_if_error,
+            stale_if_disconnected: if is_exact { Duration::ZERO } else { if_disconnected },
             client_cache_control: self.client_cache_control.unwrap_or_default(),
         }
     }

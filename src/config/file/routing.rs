@@ -18,6 +18,7 @@ pub(in crate::config) struct DefaultsTable {
     pub(in crate::config) ttl_from: Option<Text>,
     pub(in crate::config) stale_while_revalidate: Option<Text>,
     pub(in crate::config) stale_if_error: Option<Text>,
+    pub(in crate::config) stale_if_disconnected: Option<Text>,
     pub(in crate::config) tags: Option<Texts>,
     pub(in crate::config) query: Option<At<QueryTable>>,
     pub(in crate::config) vary: Option<At<VaryTable>>,
@@ -36,6 +37,7 @@ pub(in crate::config) struct TierTable {
     pub(in crate::config) ttl_from: Option<Text>,
     pub(in crate::config) stale_while_revalidate: Option<Text>,
     pub(in crate::config) stale_if_error: Option<Text>,
+    pub(in crate::config) stale_if_disconnected: Option<Text>,
     pub(in crate::config) cache: Option<bool>,
     pub(in crate::config) sensitive: Option<bool>,
     pub(in crate::config) tags: Option<Texts>,
@@ -60,6 +62,7 @@ pub(in crate::config) struct RouteSection {
     pub(in crate::config) ttl_from: Option<Text>,
     pub(in crate::config) stale_while_revalidate: Option<Text>,
     pub(in crate::config) stale_if_error: Option<Text>,
+    pub(in crate::config) stale_if_disconnected: Option<Text>,
     pub(in crate::config) cache: Option<bool>,
     pub(in crate::config) sensitive: Option<bool>,
     pub(in crate::config) tags: Option<Texts>,
@@ -142,6 +145,7 @@ pub(in crate::config) struct BypassTable {
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct OnWriteTable {
     pub(in crate::config) everyone: Option<bool>,
+    pub(in crate::config) invalidate: Option<bool>,
     pub(in crate::config) purge: Option<Texts>,
 }
 

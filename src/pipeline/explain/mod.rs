@@ -34,7 +34,7 @@ use super::{
 use crate::{
     fence::Selector,
     field::Timestamp,
-    policy::{CacheResult, Reason, RequestHead, invalidation, stale},
+    policy::{CacheResult, Reason, RequestHead, invalidation, stale, stale::Outage},
     store::Store,
 };
 use request::Planned;
@@ -251,9 +251,10 @@ fn asked(
     {
         let known = (stored.response.status, &stored.response.freshness);
         let rule = &planned.rule_route().rule;
-        if stale::is_allowed_if_error(known, &lookup.directives, rule, steady) {
+        let bridged = stale::bridge(known, Outage::Error, &lookup.directives, rule, steady);
+        if bridged.is_some() {
             let means = "What is stored bridges the origin's failure.";
-            return client_gets(CacheResult::Stale, Some(Reason::StaleIfError), means);
+            return client_gets(CacheResult::Stale, bridged, means);
         }
     }
     let result = if stored.is_some() { CacheResult::Expired } else { CacheResult::Miss };
@@ -282,7 +283,7 @@ fn invalidated(planned: &Planned<'_>, question: &Question) -> Vec<String> {
     }
     let head = RequestHead {
         method: request.method(),
-        authority: super::finish::host(request.headers()),
+        authority: super::finish::asked_host(request.headers()),
         target: request.uri().path_and_query().map_or("/", |target| target.as_str()),
         headers: request.headers(),
         credentials: crate::policy::Credentials::NONE,

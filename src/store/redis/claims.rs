@@ -5,6 +5,7 @@
 //! to their node. A message that gets lost costs them no more than what is left of the lease.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{
         Arc,
@@ -15,6 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use fred::types::Value;
+use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
@@ -33,7 +35,7 @@ use super::{
 };
 use crate::{
     redis::Call,
-    store::{Claim, Following, Landed, Lease},
+    store::{Claim, Following, Landed, Lease, OriginFailure},
     telemetry::{Operation, Outcome},
 };
 
@@ -203,17 +205,33 @@ pub async fn land(
 /// What a message says.
 pub fn read(message: &str) -> Option<(u128, Landed)> {
     let (digest, landed) = message.split_once(' ')?;
-    let landed = [Landed::Stored, Landed::Alone, Landed::Nothing]
-        .into_iter()
-        .find(|known| word(*known) == landed)?;
+    let mut words = landed.split(' ');
+    let landed = match (words.next()?, words.next()) {
+        ("stored", None) => Landed::Stored,
+        ("alone", None) => Landed::Alone,
+        ("nothing", None) => Landed::Nothing,
+        (kind @ ("failed" | "disconnected"), Some(status)) => {
+            let status = StatusCode::from_bytes(status.as_bytes()).ok()?;
+            let retry_after = words.next().map(str::parse).transpose().ok()?;
+            let is_disconnected = kind == "disconnected";
+            Landed::Failed(OriginFailure { status, retry_after, is_disconnected })
+        }
+        _ => return None,
+    };
     Some((u128::from_str_radix(digest, 16).ok()?, landed))
 }
 
-const fn word(landed: Landed) -> &'static str {
+/// Nodes of versions before ignore what they cannot read, and wait until the lease is gone.
+fn word(landed: Landed) -> Cow<'static, str> {
     match landed {
-        Landed::Stored => "stored",
-        Landed::Alone => "alone",
-        Landed::Nothing => "nothing",
+        Landed::Stored => "stored".into(),
+        Landed::Alone => "alone".into(),
+        Landed::Nothing => "nothing".into(),
+        Landed::Failed(OriginFailure { status, retry_after, is_disconnected }) => {
+            let kind = if is_disconnected { "disconnected" } else { "failed" };
+            let seconds = retry_after.map(|seconds| format!(" {seconds}")).unwrap_or_default();
+            format!("{kind} {}{seconds}", status.as_str()).into()
+        }
     }
 }
 
@@ -308,11 +326,23 @@ mod tests {
 
     #[test]
     fn messages_are_read_as_they_are_written() {
-        for landed in [Landed::Stored, Landed::Alone, Landed::Nothing] {
+        let failed = |status, retry_after, is_disconnected| {
+            let status = StatusCode::from_u16(status).unwrap();
+            Landed::Failed(OriginFailure { status, retry_after, is_disconnected })
+        };
+        for landed in [
+            Landed::Stored,
+            Landed::Alone,
+            Landed::Nothing,
+            failed(502, None, true),
+            failed(503, Some(30), false),
+        ] {
             let message = format!("{} {}", keys::hex(7), word(landed));
             assert_eq!(read(&message), Some((7, landed)));
         }
-        for strange in ["", "7", "x stored", "00 lost", " stored"] {
+        for strange in
+            ["", "7", "x stored", "00 lost", " stored", "7 failed", "7 failed x", "7 failed 503 x"]
+        {
             assert_eq!(read(strange), None, "{strange}");
         }
     }

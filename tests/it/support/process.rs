@@ -44,6 +44,24 @@ impl Process {
         Self { child: Arc::new(Mutex::new(child)), address, admin, said, logged }
     }
 
+    /// Starts it with outputs of the test's own, and waits until its admin listener answers. The arguments
+    /// have to lead to these addresses.
+    pub(crate) async fn run_into(
+        arguments: &[&str],
+        (stdout, stderr): (Stdio, Stdio),
+        [address, admin]: [SocketAddr; 2],
+    ) -> Self {
+        let mut command = command(arguments);
+        let child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
+        let child = Arc::new(Mutex::new(child));
+        let process = Self { child, address, admin, said: Said::new(), logged: Said::new() };
+        while Wire::try_connect(admin).await.is_none() {
+            assert!(process.child.lock().unwrap().try_wait().unwrap().is_none(), "it has ended");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        process
+    }
+
     /// Runs it to its end, which has to come by itself.
     pub(crate) fn fails(arguments: &[&str]) -> (ExitStatus, String) {
         let output = command(arguments).output().unwrap();
@@ -121,8 +139,12 @@ impl Drop for Process {
 }
 
 impl Said {
+    fn new() -> Self {
+        Self(Arc::new(watch::channel(String::new()).0))
+    }
+
     pub(crate) fn follow(output: impl Read + Send + 'static) -> Self {
-        let said = Self(Arc::new(watch::channel(String::new()).0));
+        let said = Self::new();
         let writer = said.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -169,7 +191,7 @@ pub(crate) async fn stopped(id: u32) {
     }
 }
 
-fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
     command.arg("run").args(arguments).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());

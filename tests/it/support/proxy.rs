@@ -38,7 +38,7 @@ impl Proxy {
         let clock = Clock::manual();
         let log = Log::default();
         let surroundings =
-            Surroundings { clock: clock.clone(), sink: log.sink(), workers: Workers::Here };
+            Surroundings { clock: clock.clone(), access_log: log.writer(), workers: Workers::Here };
         let node = Node::start(&config(origin, toml), surroundings).unwrap();
         let address = node.tcp_address().unwrap();
         Self { node, address, clock, log }
@@ -81,7 +81,7 @@ impl Proxy {
     /// What `GET path` on the admin listener says.
     pub(crate) async fn admin(&self, path: &str) -> Reply {
         let mut wire = Wire::connect(self.admin_address()).await;
-        wire.exchange(request("GET", path, &[])).await
+        wire.exchange(request("GET", path, &[("Host", "localhost")])).await
     }
 
     /// Where operators reach it.
@@ -151,9 +151,8 @@ struct Log {
 }
 
 impl Log {
-    fn sink(&self) -> larder::app::Sink {
-        let log = self.clone();
-        Arc::new(move || Box::new(Writer(Vec::new(), log.clone())))
+    fn writer(&self) -> Box<dyn Write + Send> {
+        Box::new(Writer(Vec::new(), self.clone()))
     }
 
     async fn lines(&self, lines: usize) -> String {

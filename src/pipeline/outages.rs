@@ -1,0 +1,183 @@
+//! Fetches that failed a moment ago. Until one succeeds, requests get what is stored and may stand in at
+//! once, and do not wait for the same failure again; now and then one fetch in the background probes.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+
+use crate::{field::Timestamp, key::CacheKey, policy::stale::Outage};
+
+/// Keys remembered; 56 bytes each.
+const CAPACITY: usize = 16_384;
+
+/// The least time between two probes, and between a failure and the first.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a failure is remembered without a probe, beside the time that it took: a probe takes as long.
+const MEMORY: Duration = Duration::from_secs(10);
+
+/// An error status that comes sooner than this costs requests so little that each may ask again.
+const SLOW: Duration = Duration::from_millis(250);
+
+/// Keys whose fetches failed lately, and whether the origin as a whole does.
+pub struct Outages {
+    origin: Mutex<Option<Failed>>,
+    /// Whether `origin` holds anything: spares a lock.
+    is_origin_failing: AtomicBool,
+    keys: Cache<u128, Failed>,
+}
+
+/// A failed fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Failed {
+    outage: Outage,
+    /// When it failed, or the last probe began.
+    at: Timestamp,
+    remembered_for: Duration,
+}
+
+impl Failed {
+    fn new((outage, took): (Outage, Duration), at: Timestamp) -> Self {
+        Self { outage, at, remembered_for: MEMORY.saturating_add(took) }
+    }
+
+    fn is_remembered(&self, now: Timestamp) -> bool {
+        now.saturating_since(self.at) < self.remembered_for
+    }
+
+    /// The same with a probe that begins now, if it is time for one.
+    fn probed(self, now: Timestamp) -> Option<Self> {
+        (now.saturating_since(self.at) >= PAUSE).then_some(Self { at: now, ..self })
+    }
+}
+
+/// Whether an error status is worth remembering that came after this time.
+pub fn is_slow(took: Duration) -> bool {
+    took >= SLOW
+}
+
+impl Outages {
+    /// None known.
+    pub fn new() -> Self {
+        Self {
+            origin: Mutex::default(),
+            is_origin_failing: AtomicBool::new(false),
+            keys: Cache::new(CAPACITY),
+        }
+    }
+
+    /// Notes that a fetch of this key failed, and how long that took.
+    pub fn note_key(&self, key: &CacheKey, failure: (Outage, Duration), now: Timestamp) {
+        self.keys.insert(key.digest(), Failed::new(failure, now));
+    }
+
+    /// Notes that no server could be reached, and how long it took to find out.
+    pub fn note_origin(&self, failure: (Outage, Duration), now: Timestamp) {
+        *self.origin.lock() = Some(Failed::new(failure, now));
+        self.is_origin_failing.store(true, Ordering::Release);
+    }
+
+    /// Notes that the origin answered, if only with an error.
+    pub fn origin_answered(&self) {
+        if self.is_origin_failing.load(Ordering::Acquire) {
+            let mut origin = self.origin.lock();
+            *origin = None;
+            self.is_origin_failing.store(false, Ordering::Release);
+        }
+    }
+
+    /// Notes that a fetch succeeded.
+    pub fn forget(&self, key: &CacheKey) {
+        if !self.keys.is_empty() {
+            self.keys.remove(&key.digest());
+        }
+    }
+
+    /// Returns how fetches of a key fail at present, if they do.
+    pub fn of(&self, key: &CacheKey, now: Timestamp) -> Option<Outage> {
+        let failed = self.origin_failure().filter(|failed| failed.is_remembered(now));
+        let failed = failed.or_else(|| self.keys.get(&key.digest()));
+        failed.filter(|failed| failed.is_remembered(now)).map(|failed| failed.outage)
+    }
+
+    /// Whether a fetch in the background may begin now. While fetches fail, one at a time has this right.
+    pub fn admits(&self, key: &CacheKey, now: Timestamp) -> bool {
+        if self.is_origin_failing.load(Ordering::Acquire) {
+            let mut origin = self.origin.lock();
+            if let Some(failed) = origin.filter(|failed| failed.is_remembered(now)) {
+                let probed = failed.probed(now);
+                *origin = Some(probed.unwrap_or(failed));
+                return probed.is_some();
+            }
+        }
+        let Some(failed) = self.keys.get(&key.digest()) else { return true };
+        if !failed.is_remembered(now) {
+            return true;
+        }
+        let probed = failed.probed(now);
+        if let Some(probed) = probed {
+            self.keys.insert(key.digest(), probed);
+        }
+        probed.is_some()
+    }
+
+    fn origin_failure(&self) -> Option<Failed> {
+        if self.is_origin_failing.load(Ordering::Acquire) { *self.origin.lock() } else { None }
+    }
+}
+
+impl Default for Outages {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{OriginTarget, target::Scheme};
+
+    fn key(path: &'static str) -> CacheKey {
+        OriginTarget::plain(Scheme::Http, "h", path).key()
+    }
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(1_000_000 + millis)
+    }
+
+    #[test]
+    fn one_probe_a_second_goes_to_an_origin_that_is_away() {
+        let (outages, took) = (Outages::new(), Duration::from_secs(1));
+        let (a, b) = (key("/a"), key("/b"));
+        outages.note_origin((Outage::Disconnected, took), at(0));
+        assert_eq!(outages.of(&b, at(999)), Some(Outage::Disconnected));
+        assert!(!outages.admits(&b, at(999)));
+        assert!(outages.admits(&b, at(1000)), "the probe");
+        assert!(!outages.admits(&a, at(1000)) && !outages.admits(&a, at(1999)), "only one");
+        assert_eq!(outages.of(&a, at(11_999)), Some(Outage::Disconnected), "while it probes");
+        assert_eq!(outages.of(&a, at(12_000)), None);
+        assert!(outages.admits(&a, at(12_000)));
+        outages.note_origin((Outage::Disconnected, took), at(13_000));
+        outages.origin_answered();
+        assert_eq!(outages.of(&a, at(13_000)), None);
+    }
+
+    #[test]
+    fn a_key_that_times_out_holds_up_no_other() {
+        let (outages, took) = (Outages::new(), Duration::from_secs(30));
+        let (a, b) = (key("/a"), key("/b"));
+        outages.note_key(&a, (Outage::Error, took), at(0));
+        assert_eq!((outages.of(&a, at(1)), outages.of(&b, at(1))), (Some(Outage::Error), None));
+        assert!(!outages.admits(&a, at(999)) && outages.admits(&b, at(999)));
+        assert!(outages.admits(&a, at(5000)));
+        assert_eq!(outages.of(&a, at(44_999)), Some(Outage::Error), "a probe may take as long");
+        outages.origin_answered();
+        assert_eq!(outages.of(&a, at(44_999)), Some(Outage::Error));
+        outages.forget(&a);
+        assert_eq!(outages.of(&a, at(44_999)), None);
+    }
+}

@@ -1,0 +1,166 @@
+//! What requests that wait for one fetch share of its failure.
+
+use http::{HeaderName, StatusCode, header};
+
+use crate::field::list;
+
+use super::{
+    Credentials, Reason, ResponseDirectives, ResponseHead,
+    storable::{CLEAR_SITE_DATA, says_the_address},
+    stored_fields::is_event_stream,
+};
+
+/// What those who wait for a fetch get of the response that it brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// The response itself, if its `Vary` allows.
+    Response,
+    /// The fact that the origin failed: the status and `Retry-After`, without fields and content. The
+    /// reason says why no more than that.
+    Status(Reason),
+    /// Nothing: it is about one request, and each of them asks for itself.
+    Nothing,
+}
+
+/// Returns whether a status says that the origin, or a server before it, fails for the moment.
+///
+/// 429 is among them: it is about the rate of requests. Not among them are the 5xx that one request
+/// brings about by its method, version, fields or network: 501, 505, 506, 510, 511.
+pub fn is_transient(status: StatusCode) -> bool {
+    match status.as_u16() {
+        501 | 505 | 506 | 510 | 511 => false,
+        status => status == 429 || (500..600).contains(&status),
+    }
+}
+
+/// Returns what waiters get of a response that is not stored, or not fresh. `leader` are the credentials of
+/// the request that it answers.
+///
+/// Without sharing, a failing origin gets all waiting requests at once when it can bear them least. But a
+/// response is not meant for others because it is an error. One that sets cookies, forbids reuse, or may
+/// depend on who asks or from where, is given to nobody else (RFC 9111 §3, §5.2.2).
+pub fn sharing(
+    response: &ResponseHead<'_>,
+    directives: &ResponseDirectives,
+    leader: Credentials,
+) -> Sharing {
+    if !is_transient(response.status) {
+        return Sharing::Nothing;
+    }
+    match reserved(response, directives).or_else(|| kept_from(leader, directives)) {
+        Some(reason) => Sharing::Status(reason),
+        None => Sharing::Response,
+    }
+}
+
+/// Returns why a request with these credentials gets no error response that another request brought, or
+/// brings none for others. Credentials that are part of the key separate by themselves.
+pub fn kept_from(credentials: Credentials, directives: &ResponseDirectives) -> Option<Reason> {
+    let kinds = [
+        (Credentials::AUTHORIZATION, Reason::Authorization),
+        (Credentials::FIELD, Reason::CredentialField),
+        (Credentials::SESSION_COOKIE, Reason::CookieRequest),
+        (Credentials::UNKNOWN_COOKIE, Reason::UnknownCookie),
+    ];
+    let carried = kinds.into_iter().find(|(kind, _)| credentials.has(*kind));
+    carried.filter(|_| !directives.shareable).map(|(_, reason)| reason)
+}
+
+/// Why a response is for the client that asked, as far as its head says.
+fn reserved(response: &ResponseHead<'_>, directives: &ResponseDirectives) -> Option<Reason> {
+    let has = |name: HeaderName| response.headers.contains_key(name);
+    let is_unkeyed =
+        |member: &[u8]| HeaderName::from_bytes(member).is_err() || says_the_address(member);
+    let varies = |member: &[u8]| member == b"*" || is_unkeyed(member);
+    let must_be_current = directives.must_revalidate || directives.proxy_revalidate;
+    let reasons = [
+        (directives.no_store, Reason::NoStore),
+        (directives.private, Reason::Private),
+        (directives.no_cache, Reason::NoCache),
+        (must_be_current, Reason::ZeroTtl),
+        (has(header::SET_COOKIE) || has(CLEAR_SITE_DATA), Reason::SetCookie),
+        (list::members(response.headers, header::VARY).any(varies), Reason::VaryStar),
+        (is_event_stream(response.headers), Reason::Streaming),
+    ];
+    reasons.into_iter().find(|(applies, _)| *applies).map(|(_, reason)| reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+
+    use super::*;
+    use crate::field::Timestamp;
+
+    fn shared(
+        status: u16,
+        fields: &[(&'static str, &'static str)],
+        leader: Credentials,
+    ) -> Sharing {
+        let fields = fields
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let headers: HeaderMap = fields.collect();
+        let at = Timestamp::from_seconds(1000);
+        let status = StatusCode::from_u16(status).unwrap();
+        let (requested_at, received_at) = (at, at);
+        let response = ResponseHead { status, headers: &headers, requested_at, received_at };
+        sharing(&response, &ResponseDirectives::parse(&headers), leader)
+    }
+
+    #[test]
+    fn passing_failures_are_shared_and_no_others() {
+        for status in [429, 500, 502, 503, 504, 507, 520, 529, 599] {
+            assert_eq!(shared(status, &[], Credentials::NONE), Sharing::Response, "{status}");
+        }
+        for status in [200, 204, 301, 400, 401, 403, 404, 408, 421, 425, 431, 501, 505, 511] {
+            assert_eq!(shared(status, &[], Credentials::NONE), Sharing::Nothing, "{status}");
+        }
+    }
+
+    #[test]
+    fn an_error_for_one_client_is_known_to_others_by_its_status_only() {
+        for (name, value, reason) in [
+            ("set-cookie", "a=b", Reason::SetCookie),
+            ("clear-site-data", "\"cookies\"", Reason::SetCookie),
+            ("cache-control", "private", Reason::Private),
+            ("cache-control", "no-store, must-revalidate", Reason::NoStore),
+            ("cache-control", "no-cache", Reason::NoCache),
+            ("cache-control", "max-age=0, must-revalidate", Reason::ZeroTtl),
+            ("cdn-cache-control", "no-store", Reason::NoStore),
+            ("surrogate-control", "no-store", Reason::NoStore),
+            ("vary", "*", Reason::VaryStar),
+            ("vary", "X-Forwarded-For", Reason::VaryStar),
+            ("content-type", "text/event-stream", Reason::Streaming),
+        ] {
+            let known = shared(503, &[(name, value)], Credentials::NONE);
+            assert_eq!(known, Sharing::Status(reason), "{name}: {value}");
+        }
+        for (name, value) in [
+            ("cache-control", "max-age=0"),
+            ("cache-control", "private=\"x-user\""),
+            ("vary", "Accept"),
+            ("retry-after", "3"),
+        ] {
+            let known = shared(503, &[(name, value)], Credentials::NONE);
+            assert_eq!(known, Sharing::Response, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_credentials_may_have_brought_about_stays_with_them() {
+        let public = &[("cache-control", "public")];
+        for (leader, reason) in [
+            (Credentials::AUTHORIZATION, Reason::Authorization),
+            (Credentials::FIELD, Reason::CredentialField),
+            (Credentials::SESSION_COOKIE, Reason::CookieRequest),
+            (Credentials::UNKNOWN_COOKIE, Reason::UnknownCookie),
+        ] {
+            assert_eq!(shared(500, &[], leader), Sharing::Status(reason), "{leader:?}");
+            assert_eq!(shared(500, public, leader), Sharing::Response, "{leader:?}");
+        }
+        for leader in [Credentials::PARAMETER, Credentials::SIGNATURE] {
+            assert_eq!(shared(500, &[], leader), Sharing::Response, "part of the key: {leader:?}");
+        }
+    }
+}

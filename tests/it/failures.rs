@@ -1,0 +1,475 @@
+//! An origin that fails: what those who wait for the same fetch get, and what it costs the origin.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use crate::support::{
+    fleet::Fleet,
+    gate::Gate,
+    proxy::{Proxy, request},
+    redis::Redis,
+    script::{Said, Scripted},
+    wire::{RawOrigin, Reply, Wire},
+    within, within_seconds,
+};
+
+const FIELDS: &[(&str, &str)] = &[];
+
+/// Waits until this many requests wait for another's fetch.
+async fn until_waiting(proxy: &Proxy, followers: u64) {
+    while proxy.metric("larder_collapsed_requests_total", "").await < followers {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Connections that have asked for `/a` and wait, each with these fields.
+async fn waiting(proxy: &Proxy, clients: usize, fields: &[(&str, &str)]) -> Vec<Wire> {
+    let mut wires = Vec::new();
+    for _ in 0..clients {
+        let mut wire = proxy.connect().await;
+        wire.write(request("GET", "/a", fields)).await;
+        wires.push(wire);
+    }
+    wires
+}
+
+async fn replies(wires: Vec<Wire>) -> Vec<Reply> {
+    let mut tasks = JoinSet::new();
+    for mut wire in wires {
+        tasks.spawn(async move { wire.read_reply().await });
+    }
+    tasks.join_all().await
+}
+
+/// An origin that answers all requests alike once a gate is open.
+async fn held(said: Said) -> (Scripted, Gate) {
+    let gate = Gate::closed();
+    (Scripted::always(said.after(&gate)).await, gate)
+}
+
+#[tokio::test]
+async fn an_error_is_tried_once_more_and_then_shared_by_all_who_wait() {
+    within(async {
+        let (origin, gate) = held(Said::status(503, "down").with("x-shard", "7")).await;
+        let proxy = Proxy::before(&origin.url());
+        let wires = waiting(&proxy, 200, FIELDS).await;
+        until_waiting(&proxy, 199).await;
+        gate.open();
+        let replies = replies(wires).await;
+        for reply in &replies {
+            assert_eq!(
+                (reply.summary().as_str(), reply.header("x-shard")),
+                ("503 MISS down", Some("7"))
+            );
+        }
+        let is_collapsed = |reply: &&Reply| {
+            reply.header("cache-status").is_some_and(|status| status.contains("; collapsed"))
+        };
+        assert_eq!(replies.iter().filter(is_collapsed).count(), 198);
+        assert_eq!(origin.requests(), 2, "the first one, and one of those who waited");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_request_that_breaks_the_origin_breaks_no_other() {
+    within(async {
+        let gate = Gate::closed();
+        let held = gate.clone();
+        let origin = Scripted::start(move |asked| match asked.header("x-break") {
+            Some(_) => Said::status(500, "broken").after(&held),
+            None => Said::fresh("whole"),
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        let first = waiting(&proxy, 1, &[("X-Break", "yes")]).await;
+        origin.asked_for(1).await;
+        let others = waiting(&proxy, 20, FIELDS).await;
+        until_waiting(&proxy, 20).await;
+        gate.open();
+        assert_eq!(replies(first).await[0].summary(), "500 MISS broken");
+        for reply in replies(others).await {
+            assert_eq!((reply.status(), reply.body.as_str()), (200, "whole"));
+        }
+        assert_eq!(origin.requests(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_origin_that_says_when_to_come_again_is_not_asked_again() {
+    within(async {
+        let (origin, gate) = held(Said::status(503, "down").with("retry-after", "30")).await;
+        let proxy = Proxy::before(&origin.url());
+        let wires = waiting(&proxy, 20, FIELDS).await;
+        until_waiting(&proxy, 19).await;
+        gate.open();
+        for reply in replies(wires).await {
+            assert_eq!((reply.status(), reply.header("retry-after")), (503, Some("30")));
+        }
+        assert_eq!(origin.requests(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rate_limit_is_shared_with_its_retry_after() {
+    within(async {
+        let (origin, gate) = held(Said::status(429, "slow down").with("retry-after", "9")).await;
+        let proxy = Proxy::before(&origin.url());
+        let wires = waiting(&proxy, 20, FIELDS).await;
+        until_waiting(&proxy, 19).await;
+        gate.open();
+        for reply in replies(wires).await {
+            assert_eq!(reply.summary(), "429 MISS slow down");
+            assert_eq!(reply.header("retry-after"), Some("9"));
+        }
+        assert_eq!(origin.requests(), 2, "the limit may be that of one client");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_for_one_client_tells_others_its_status_and_no_more() {
+    within(async {
+        for (name, value) in [
+            ("set-cookie", "sid=leader"),
+            ("cache-control", "private"),
+            ("cache-control", "no-store"),
+            ("vary", "*"),
+        ] {
+            let said = Said::status(503, "for you").with("retry-after", "5").with(name, value);
+            let (origin, gate) = held(said.with("x-user", "leader")).await;
+            let proxy = Proxy::before(&origin.url());
+            let wires = waiting(&proxy, 20, FIELDS).await;
+            until_waiting(&proxy, 19).await;
+            gate.open();
+            let replies = replies(wires).await;
+            let personal = replies.iter().filter(|reply| reply.body == "for you");
+            assert_eq!(personal.count(), origin.requests(), "{name}: {value}");
+            assert_eq!(origin.requests(), 1, "{name}: {value}");
+            for other in replies.iter().filter(|reply| reply.body != "for you") {
+                assert_eq!((other.status(), other.header("retry-after")), (503, Some("5")));
+                assert_eq!(other.header("content-type"), Some("application/problem+json"));
+                assert_eq!((other.header("set-cookie"), other.header("x-user")), (None, None));
+                let status = other.header("cache-status").unwrap();
+                assert!(status.contains("fwd-status=503; collapsed"), "{status}");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_in_one_language_is_not_for_those_who_ask_for_another() {
+    within(async {
+        let gate = Gate::closed();
+        let held = gate.clone();
+        let origin = Scripted::start(move |asked| {
+            let language = asked.header("accept-language").unwrap().to_owned();
+            let said = Said::status(503, language).with("vary", "accept-language");
+            said.with("retry-after", "5").after(&held)
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        let german = waiting(&proxy, 5, &[("Accept-Language", "de")]).await;
+        let french = waiting(&proxy, 5, &[("Accept-Language", "fr")]).await;
+        until_waiting(&proxy, 9).await;
+        gate.open();
+        for reply in replies(german).await {
+            assert!(reply.body == "de" || reply.body.contains("The origin failed"));
+        }
+        for reply in replies(french).await {
+            assert!(reply.body == "fr" || reply.body.contains("The origin failed"));
+        }
+        assert_eq!(origin.requests(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_not_shared() {
+    within(async {
+        for status in [401, 403, 404, 400] {
+            let (origin, gate) =
+                held(Said::status(status, "no").with("cache-control", "no-store")).await;
+            let proxy = Proxy::before(&origin.url());
+            let wires = waiting(&proxy, 10, FIELDS).await;
+            until_waiting(&proxy, 9).await;
+            gate.open();
+            replies(wires).await;
+            assert_eq!(origin.requests(), 10, "{status}: each asks for itself");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dead_origin_costs_all_who_wait_one_attempt() {
+    within(async {
+        let gate = Gate::closed();
+        let origin = RawOrigin::start({
+            let gate = gate.clone();
+            move |mut wire, _| {
+                let gate = gate.clone();
+                async move {
+                    wire.read_head().await;
+                    gate.passed().await;
+                }
+            }
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        let wires = waiting(&proxy, 200, FIELDS).await;
+        until_waiting(&proxy, 199).await;
+        gate.open();
+        for reply in replies(wires).await {
+            assert_eq!(reply.status(), 502);
+        }
+        assert_eq!(origin.connections(), 1);
+        assert_eq!(proxy.metric("larder_origin_errors_total", "").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn stale_wins_over_sharing_an_error() {
+    within(async {
+        let gate = Gate::closed();
+        let held = gate.clone();
+        let origin = Scripted::start(move |asked| match asked.before {
+            0 => Said::ok("old").with("cache-control", "max-age=10, stale-if-error=60"),
+            _ => Said::status(503, "down").after(&held),
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        proxy.advance(11);
+        let wires = waiting(&proxy, 50, FIELDS).await;
+        until_waiting(&proxy, 49).await;
+        gate.open();
+        for reply in replies(wires).await {
+            assert_eq!(reply.summary(), "200 STALE old");
+        }
+        assert_eq!(origin.requests(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_one_request_allows_to_be_stale_is_not_for_others() {
+    within(async {
+        let gate = Gate::closed();
+        let held = gate.clone();
+        let origin = Scripted::start(move |asked| match asked.before {
+            0 => Said::ok("old").with("cache-control", "max-age=10"),
+            _ => Said::status(503, "down").with("retry-after", "5").after(&held),
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        proxy.get("/a").await;
+        proxy.advance(11);
+        let lenient = waiting(&proxy, 1, &[("Cache-Control", "stale-if-error=60")]).await;
+        origin.asked_for(2).await;
+        let strict = waiting(&proxy, 5, FIELDS).await;
+        until_waiting(&proxy, 5).await;
+        gate.open();
+        assert_eq!(replies(lenient).await[0].summary(), "200 STALE old");
+        for reply in replies(strict).await {
+            assert_eq!(reply.status(), 503);
+        }
+        assert_eq!(origin.requests(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_nodes_of_a_fleet_do_not_all_ask_an_origin_that_fails() {
+    within_seconds(60, async {
+        let gate = Gate::closed();
+        let origin = Scripted::always(Said::status(503, "down").after(&gate)).await;
+        let redis = Redis::start().await;
+        let fleet = Fleet::sharing(&redis, 5, &origin.url(), "").await;
+        fleet.ready(&redis).await;
+        let fleet = Arc::new(fleet);
+        let mut tasks = JoinSet::new();
+        for client in 0..50 {
+            let fleet = Arc::clone(&fleet);
+            tasks.spawn(async move { fleet.ask(client % 5, "/a").await.status() });
+        }
+        origin.asked_for(1).await;
+        while fleet.total("larder_collapsed_requests_total", "").await < 45 {
+            tokio::task::yield_now().await;
+        }
+        gate.open();
+        for status in tasks.join_all().await {
+            assert_eq!(status, 503);
+        }
+        assert!(origin.requests() <= 3, "{} requests", origin.requests());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_origin_that_cannot_be_reached_is_bridged_at_once_and_probed() {
+    within(async {
+        let toml = "[defaults]\nstale_if_error = \"1h\"";
+        let origin = Scripted::start(|asked| {
+            Said::ok(asked.target.clone()).with("cache-control", "max-age=10")
+        })
+        .await;
+        let proxy = Proxy::with(&origin.url(), toml);
+        let targets: Vec<String> = (0..20).map(|number| format!("/{number}")).collect();
+        for target in &targets {
+            proxy.get(target).await;
+        }
+        drop(origin);
+        proxy.advance(11);
+        for target in &targets {
+            assert_eq!(proxy.get(target).await.summary(), format!("200 STALE {target}"));
+        }
+        let attempts = proxy.metric("larder_origin_errors_total", "").await;
+        assert_eq!(attempts, 1, "all others go by what the first one found");
+        proxy.advance(1);
+        for target in &targets {
+            assert_eq!(proxy.get(target).await.cache(), "STALE");
+        }
+        while proxy.metric("larder_origin_errors_total", "").await < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(proxy.metric("larder_origin_errors_total", "").await, 2, "the probe");
+        assert_eq!(proxy.get("/cold").await.status(), 502);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_url_that_times_out_is_bridged_at_once_and_others_are_asked_for() {
+    within(async {
+        let hangs = Gate::closed();
+        let held = hangs.clone();
+        let origin = Scripted::start(move |asked| {
+            let said = Said::ok("x").with("cache-control", "max-age=10, stale-if-error=3600");
+            if asked.target == "/slow" && asked.before == 1 { said.after(&held) } else { said }
+        })
+        .await;
+        let origin_toml = "[origin]\nfirst_byte_timeout = \"300ms\"";
+        let proxy = Proxy::with(&origin.url(), origin_toml);
+        proxy.get("/slow").await;
+        proxy.get("/quick").await;
+        proxy.advance(11);
+        assert_eq!(proxy.get("/slow").await.cache(), "STALE");
+        let asked = origin.requests();
+        assert_eq!(proxy.get("/slow").await.cache(), "STALE");
+        assert_eq!(origin.requests(), asked, "not again at once");
+        assert_eq!(proxy.get("/quick").await.cache(), "EXPIRED");
+        proxy.advance(1);
+        assert_eq!(proxy.get("/slow").await.cache(), "STALE", "a probe goes in the background");
+        while proxy.get("/slow").await.cache() != "HIT" {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_origin_that_cannot_be_reached_is_bridged_unless_the_file_says_otherwise() {
+    within(async {
+        for (toml, control, expected) in [
+            ("", "max-age=10", "200 STALE 1"),
+            ("[defaults]\nstale_if_disconnected = \"0\"", "max-age=10", "502 MISS"),
+            ("[defaults]\nstale_if_error = \"0\"", "max-age=10", "502 MISS"),
+            ("", "max-age=10, must-revalidate", "502 MISS"),
+            ("", "s-maxage=10", "502 MISS"),
+            ("", "max-age=10, stale-if-error=0", "502 MISS"),
+        ] {
+            let origin = Scripted::always(Said::ok("1").with("cache-control", control)).await;
+            let proxy = Proxy::with(&origin.url(), toml);
+            proxy.get("/a").await;
+            drop(origin);
+            proxy.advance(600);
+            let reply = proxy.get("/a").await;
+            assert!(
+                reply.summary().starts_with(expected),
+                "{toml}, {control}: {}",
+                reply.summary()
+            );
+            if expected.starts_with("200") {
+                let status = reply.header("cache-status").unwrap();
+                assert!(status.ends_with("detail=stale-if-disconnected"), "{status}");
+            }
+            proxy.advance(11);
+            assert_eq!(proxy.get("/a").await.status(), 502, "ten minutes after it became stale");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_status_or_a_time_out_is_no_lost_connection() {
+    within(async {
+        let never = Gate::closed();
+        for failure in [Said::status(503, "down"), Said::ok("late").after(&never)] {
+            let said = [Said::ok("1").with("cache-control", "max-age=10"), failure];
+            let origin = Scripted::in_turn(said).await;
+            let toml = "[origin]\nfirst_byte_timeout = \"200ms\"";
+            let proxy = Proxy::with(&origin.url(), toml);
+            proxy.get("/a").await;
+            proxy.advance(11);
+            assert!(proxy.get("/a").await.status() >= 503);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn exact_credentials_get_nothing_stale_from_an_origin_that_is_gone() {
+    within(async {
+        let toml = "[[route]]\nname = \"mine\"\nmatch = \"/**\"\npartition = \"user\"\n\
+                    stale_if_disconnected = \"1h\"";
+        let origin = Scripted::always(Said::ok("1").with("cache-control", "max-age=10")).await;
+        let proxy = Proxy::with(&origin.url(), toml);
+        let alice = [("Authorization", "Bearer alice")];
+        assert_eq!(proxy.get_with("/a", &alice).await.cache(), "MISS");
+        assert_eq!(proxy.get_with("/a", &alice).await.cache(), "HIT");
+        drop(origin);
+        proxy.advance(11);
+        assert_eq!(proxy.get_with("/a", &alice).await.status(), 502);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn head_and_ranges_of_what_is_stale_are_bridged_as_a_get_is() {
+    within(async {
+        let said = Said::ok("0123456789").with("cache-control", "max-age=10").with("etag", "\"1\"");
+        let origin = Scripted::always(said).await;
+        let proxy = Proxy::with(&origin.url(), "[defaults]\nstale_if_error = \"1h\"");
+        proxy.get("/a").await;
+        drop(origin);
+        proxy.advance(11);
+        let head = proxy.ask("HEAD", "/a", &[]).await;
+        assert_eq!((head.status(), head.cache()), (200, "STALE"));
+        let range = proxy.get_with("/a", &[("Range", "bytes=2-4")]).await;
+        assert_eq!((range.summary().as_str(), range.status()), ("206 STALE 234", 206));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_error_on_a_refresh_keeps_the_stored_response() {
+    within(async {
+        for status in [400, 406, 408, 421, 425, 429, 431, 500, 503] {
+            let stored = Said::ok("1").with("cache-control", "max-age=10").with("etag", "\"1\"");
+            let current = Said::status(304, "").with("cache-control", "max-age=10");
+            let origin = Scripted::in_turn([stored, Said::status(status, "no"), current]).await;
+            let proxy = Proxy::before(&origin.url());
+            proxy.get("/a").await;
+            proxy.advance(11);
+            assert_eq!(proxy.get("/a").await.status(), status);
+            assert_eq!(proxy.get("/a").await.summary(), "200 REVALIDATED 1", "{status}");
+        }
+    })
+    .await;
+}
