@@ -152,9 +152,8 @@ impl Connector {
         ConnectionConfig {
             connection_timeout: self.connect_deadline,
             internal_command_timeout: self.connect_deadline,
-            // A command that may have run is never sent again: its caller decides. A session fails at once
-            // instead; following `ASK` to the server that a slot moves to takes a second attempt.
-            max_command_attempts: if purpose.is_session() { 2 } else { 1 },
+            // A command that may have run is never sent again: whoever asked decides.
+            max_command_attempts: 1,
             max_command_buffer_len: QUEUE,
             reconnect_on_auth_error: true,
             unresponsive: UnresponsiveConfig {

@@ -13,7 +13,7 @@ const SLOTS_TOGETHER: usize = 64;
 /// Ranges of slots in a cluster.
 const RANGES: usize = 16_384 / SLOTS_TOGETHER;
 /// How long an estimate holds. Clocks drift by less than a millisecond meanwhile.
-const TRUSTED: Duration = Duration::from_secs(60);
+const TRUSTED: Duration = Duration::from_mins(1);
 
 /// Estimates of the clocks of all servers behind one address: one of a single server, one for each range
 /// of slots in a cluster.

@@ -106,13 +106,6 @@ impl Fleet {
         Wire::connect(self.nodes[node].admin).await.exchange(call).await.status() == 200
     }
 
-    /// What a node tells of its store in Redis.
-    pub(crate) async fn store_metrics(&self, node: usize) -> String {
-        let metrics = self.metrics(node).await;
-        let of_store = |line: &&str| line.starts_with("larder_store_operations_total");
-        metrics.lines().filter(of_store).collect::<Vec<_>>().join("\n")
-    }
-
     /// What a node tells of a purge.
     pub(crate) async fn purge_at(&self, node: usize, seq: u64) -> serde_json::Value {
         let call = request("GET", &format!("/v1/purges/{seq}"), &[TOKEN]);
