@@ -243,8 +243,8 @@ mod tests {
 
     const SENDER: Sender<'_> = Sender::Unproven("shop", None);
 
-    fn address(last: u8) -> Option<IpAddr> {
-        Some(IpAddr::from([192, 0, 2, last]))
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
     }
 
     async fn held(intake: &Intake, bytes: usize, sender: Sender<'_>) -> Result<Held, Unread> {
@@ -265,18 +265,18 @@ mod tests {
     #[tokio::test]
     async fn neither_one_client_nor_one_webhook_stops_others() {
         let intake = Intake::default();
-        let from = |last| Sender::Unproven("shop", address(last));
+        let from = |last| Sender::Unproven("shop", Some(address(last)));
         let mut all = Vec::new();
         for client in [1, 1, 2, 2] {
             all.push(held(&intake, LARGEST, from(client)).await.unwrap());
         }
         assert_eq!(held(&intake, 1, from(3)).await.unwrap_err(), Unread::Busy, "one webhook");
-        let other = |last| Sender::Unproven("crm", address(last));
+        let other = |last| Sender::Unproven("crm", Some(address(last)));
         assert_eq!(held(&intake, 1, other(1)).await.unwrap_err(), Unread::Busy, "one client");
         assert!(held(&intake, LARGEST, other(3)).await.is_ok());
         for (n, name) in [(4, "a"), (5, "a"), (6, "b"), (7, "b")] {
             for _ in 0..2 {
-                let sender = Sender::Unproven(name, address(n));
+                let sender = Sender::Unproven(name, Some(address(n)));
                 all.push(held(&intake, LARGEST, sender).await.unwrap());
             }
         }

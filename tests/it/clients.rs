@@ -158,8 +158,8 @@ async fn cache_status_says_stored_of_what_is_stored_only() {
         for target in ["/large/1", "/large/2", "/unknown"] {
             let mut wire = proxy.connect().await;
             wire.write(request("GET", target, &[])).await;
-            let head = wire.read_head().await.to_ascii_lowercase();
-            let line = head.lines().find(|line| line.starts_with("cache-status:")).unwrap();
+            let fields = wire.read_head().await.to_ascii_lowercase();
+            let line = fields.lines().find(|line| line.starts_with("cache-status:")).unwrap();
             status.push(line.to_owned());
             wires.push(wire);
         }

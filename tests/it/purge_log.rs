@@ -546,7 +546,7 @@ async fn what_redis_executes_late_is_not_in_the_log() {
         let entries = redis.command(&["XLEN", KEY]).await.text();
         redis.stop().await;
         let append = node.log.append(of_tag("late"), Duration::ZERO);
-        let once = node.log.once("daily", Duration::from_secs(3600));
+        let once = node.log.once("daily", Duration::from_hours(1));
         let (appended, turn) = tokio::join!(append, once);
         assert_eq!((appended, turn), (Err(Unavailable), Err(Unavailable)));
         // Longer than an append may take.
@@ -554,7 +554,7 @@ async fn what_redis_executes_late_is_not_in_the_log() {
         redis.cont();
         assert_eq!(redis.command(&["XLEN", KEY]).await.text(), entries);
         node.follows().await;
-        assert_eq!(node.log.once("daily", Duration::from_secs(3600)).await, Ok(true), "a turn");
+        assert_eq!(node.log.once("daily", Duration::from_hours(1)).await, Ok(true), "a turn");
     })
     .await;
 }

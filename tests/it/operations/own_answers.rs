@@ -116,9 +116,9 @@ async fn each_hit_has_a_request_id_in_the_log() {
         proxy.get_with("/a", &[("X-Request-ID", "r-1")]).await;
         let long = "x".repeat(200);
         proxy.get_with("/a", &[("X-Request-ID", &long)]).await;
-        let log = proxy.log(5).await;
-        let id = |line: usize| log[line]["request_id"].as_str().unwrap();
-        assert_eq!(log[1]["cache"], "HIT");
+        let lines = proxy.log(5).await;
+        let id = |line: usize| lines[line]["request_id"].as_str().unwrap();
+        assert_eq!(lines[1]["cache"], "HIT");
         assert!(id(1).len() == 32 && id(2).len() == 32 && id(1) != id(2));
         assert_eq!(id(3), "r-1");
         assert_eq!(id(4).len(), 32, "one that the origin would not get either");
