@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The one test command: everything that holds Larder to its word. Made for Debian; installs what it does not find.
 #   tests/run.sh [STEP…]      all steps, or those named: format lint unit models checker build conformance httpbin json-server connections webhooks frameworks events memory chaos soak fuzz metrics
+# LARDER_CACHE_TESTS=FOLDER also runs a checkout of the http-cache-tests repository, which is newer than the npm release.
 # LARDER_SKIP_FUZZ=1 leaves out the fuzzing (it needs a nightly toolchain); nothing is left out unasked.
 # What `cargo test` names as ignored is what the checker step runs: it wants the machine for itself, and a build with planted bugs.
 # Steps print little when they pass and the end of their log when they fail. The last line is the sum of all cases.
@@ -168,6 +169,9 @@ run_conformance() {
   for store in memory redis both; do
     echo "-- $store"
     node tests/conformance/run.mjs --larder "$larder" --suite "$tools/conformance/node_modules/http-cache-tests" --store "$store"
+    if [ -n "${LARDER_CACHE_TESTS:-}" ]; then
+      node tests/conformance/run.mjs --larder "$larder" --suite "$LARDER_CACHE_TESTS" --store "$store"
+    fi
   done
 }
 
