@@ -136,8 +136,11 @@ pub(crate) fn sending(method: &str, target: &str, fields: &[(&str, &str)], body:
 }
 
 fn config(origin: &str, toml: &str) -> Config {
+    // The tests call the admin listener by the host that they ask the proxy for.
+    let hosts = "admin.hosts = [\"api.test\"]\n";
+    let hosts = if toml.contains("admin.hosts") { "" } else { hosts };
     let text = format!(
-        "listen = \"127.0.0.1:0\"\norigin.urls = [\"{origin}\"]\nadmin.listen = \"127.0.0.1:0\"\nadmin.hosts = [\"api.test\"]\n{toml}\n"
+        "listen = \"127.0.0.1:0\"\norigin.urls = [\"{origin}\"]\nadmin.listen = \"127.0.0.1:0\"\n{hosts}{toml}\n"
     );
     match Config::parse(&text, "test.toml", Environment::empty()) {
         Ok(config) => config,
