@@ -218,6 +218,7 @@ match = "/${kind}/{number}"
 ${silent ? `ttl = "${ttl}s"` : ''}
 ${swr ? `stale_while_revalidate = "${swr}s"` : ''}
 stale_if_error = "${error ? `${error}s` : '0'}"
+stale_if_disconnected = "${error ? `${error}s` : '0'}"
 ${users ? 'partition = "user"\ntags = ["mine:{user}"]\non_write = { purge = ["mine:{user}"] }' : ''}`)
   return `
 listen = "127.0.0.1:${port}"
