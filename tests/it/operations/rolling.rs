@@ -25,7 +25,8 @@ use crate::{
 };
 
 /// A balancer and its clients: it asks each node often whether it is ready, and sends requests to those that
-/// are. Nothing is tried twice.
+/// are. No request is sent twice. A connection that is refused is tried once more, as balancers do: the kernel
+/// refuses those that shake hands with one of several listeners of a port while it closes.
 struct Balancer {
     nodes: Vec<Backend>,
     answered: AtomicUsize,
@@ -96,7 +97,7 @@ impl Balancer {
             };
             let wire = match kept[node].take() {
                 Some(wire) => Some(wire),
-                None => Wire::try_connect(self.nodes[node].address).await,
+                None => self.connect(node).await,
             };
             let target = format!("/{}", number % 50);
             let outcome = match wire {
@@ -116,6 +117,14 @@ impl Balancer {
                 Ok(()) => drop(self.answered.fetch_add(1, Relaxed)),
                 Err(failure) => self.failed.lock().unwrap().push(failure),
             }
+        }
+    }
+
+    async fn connect(&self, node: usize) -> Option<Wire> {
+        let address = self.nodes[node].address;
+        match Wire::try_connect(address).await {
+            Some(wire) => Some(wire),
+            None => Wire::try_connect(address).await,
         }
     }
 
