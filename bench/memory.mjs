@@ -1,10 +1,12 @@
 // What stored responses cost in memory: resident size with many small ones against their own bytes, and the ceiling that
-// `memory` promises under more than fits.
+// `memory` promises under more than fits, and under clients that do not read or send heads that HPACK makes large.
 //
 //   node bench/memory.mjs [--larder PATH] [--responses N] [--ratio R] [--constant MiB]
 
 import { readFileSync } from 'node:fs'
 import http from 'node:http'
+import http2 from 'node:http2'
+import net from 'node:net'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { options, startLarder } from '../tests/process.mjs'
@@ -23,6 +25,7 @@ const agent = new http.Agent({ keepAlive: true, maxSockets: 64 })
 
 // The origin answers any target; its length is the last part of the path, in KiB.
 const origin = http.createServer((request, response) => {
+  if (request.url.startsWith('/never/')) return
   const kibibytes = Number(request.url.split('/').pop())
   response.setHeader('Content-Type', 'application/json')
   response.setHeader('Cache-Control', 'max-age=3600')
@@ -35,6 +38,7 @@ const originUrl = `http://127.0.0.1:${origin.address().port}`
 const verdicts = []
 await smallResponses()
 await smallBudget()
+await hostileClients()
 const failed = verdicts.filter(isGood => !isGood).length
 console.log(`${verdicts.length - failed} passed, ${failed} failed`)
 process.exit(failed ? 1 : 0)
@@ -72,6 +76,64 @@ async function smallBudget () {
     `${mib(peak - Number(given.budget) * MIB)} MiB over the budget`)
   verdict(`resident size under memory + ${given.constant} MiB`, peak < limit)
   await larder.stop()
+}
+
+/** Clients that take memory and give nothing, all at once for ten seconds; and one that wants its hits beside them. */
+async function hostileClients () {
+  const larder = await startLarder(resolve(given.larder), originUrl, { memory: `${given.budget}MiB` })
+  await ask(larder.url, '/wanted/1')
+  const ends = [
+    ...Array.from({ length: 8 }, (_, n) => withoutWindow(larder, 100, i => `/unread/${n}/${i}/1024`)),
+    ...Array.from({ length: 8 }, (_, n) => withoutWindow(larder, 100, i => `/unread/${n}/${i}/60`)),
+    ...Array.from({ length: 8 }, (_, n) => withLargeHeads(larder, 100, i => `/never/${n}/${i}`)),
+    ...Array.from({ length: 100 }, (_, n) => withoutReading(larder, `/unread/http1/${n}/1024`))
+  ]
+  let [peak, connections, hits, asked] = [0, 0, 0, 0]
+  const until = Date.now() + 10000
+  while (Date.now() < until) {
+    const { headers } = await ask(larder.url, '/wanted/1')
+    asked++
+    if (headers['x-api-cache'] === 'HIT') hits++
+    peak = Math.max(peak, resident(larder.pid))
+    await new Promise(resolve => setTimeout(resolve, 20))
+  }
+  peak = Math.max(peak, highWater(larder.pid))
+  connections = ends.length + 64
+  ends.forEach(end => end())
+  const limit = (Number(given.budget) + Number(given.constant)) * MIB + connections * 32 * 1024
+  console.log(`memory = ${given.budget} MiB under ${ends.length} hostile connections: peak resident ${mib(peak)} MiB; ` +
+    `${hits} of ${asked} requests beside them were hits`)
+  verdict(`resident size under memory + ${given.constant} MiB + 32 KiB a connection beside hostile clients`, peak < limit)
+  verdict('others get their hits beside hostile clients', hits === asked)
+  await larder.stop()
+}
+
+/** Asks for many responses over HTTP/2 and takes none of them. */
+function withoutWindow (larder, number, target) {
+  const session = http2.connect(larder.url, { settings: { initialWindowSize: 0 } })
+  session.on('error', () => {})
+  for (let i = 0; i < number; i++) session.request({ ':path': target(i) }).on('error', () => {})
+  return () => session.destroy()
+}
+
+/** Asks with heads that are large only once HPACK's table has been looked up. */
+function withLargeHeads (larder, number, target) {
+  const session = http2.connect(larder.url)
+  session.on('error', () => {})
+  const large = 'v'.repeat(3900)
+  for (let i = 0; i < number; i++) {
+    session.request({ ':path': target(i), 'x-large': Array(7).fill(large) }).on('error', () => {})
+  }
+  return () => session.destroy()
+}
+
+/** Asks over HTTP/1.1 and reads nothing. */
+function withoutReading (larder, path) {
+  const { hostname, port } = new URL(larder.url)
+  const socket = net.connect(Number(port), hostname, () => socket.write(`GET ${path} HTTP/1.1\r\nHost: api.test\r\n\r\n`))
+  socket.on('error', () => {})
+  socket.pause()
+  return () => socket.destroy()
 }
 
 function verdict (name, isGood) {

@@ -12,7 +12,7 @@
 //! - **Around it**: [`trigger`] (what purges: webhooks, `PURGE`, schedules, polls), [`feed`] (who hears of
 //!   it), [`warm`] (what is fetched ahead), [`telemetry`] and [`admin`] (what operators see), [`config`] (what they say), [`app`]
 //!   (wiring), [`cli`] (commands).
-//! - **For the tests**: [`planted`] (bugs that they have to find).
+//! - **For the tests**: [`planted`] (bugs that they have to find), `sync` (locks that models replace).
 //!
 //! Lower rooms never import upper ones. `ARCHITECTURE.md` has the table of who may import whom, and a
 //! test that holds the source against it. The library is there for the binary, the tests and the fuzz
@@ -20,6 +20,8 @@
 
 #[cfg(all(feature = "planted-bugs", not(debug_assertions)))]
 compile_error!("`planted-bugs` are bugs that tests have to find: they are for no release");
+#[cfg(all(feature = "models", not(debug_assertions)))]
+compile_error!("`models` replaces locks by those of a test's scheduler: it is for no release");
 
 pub mod admin;
 pub mod app;
@@ -32,6 +34,7 @@ pub mod field;
 pub mod forward;
 pub mod key;
 pub mod origin;
+pub mod parsing;
 pub mod pipeline;
 pub mod planted;
 pub mod policy;
@@ -41,6 +44,7 @@ pub mod redis;
 pub mod route;
 pub mod server;
 pub mod store;
+mod sync;
 pub mod telemetry;
 pub mod trigger;
 pub mod trust;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The one test command: everything that holds Larder to its word. Made for Debian; installs what it does not find.
-#   tests/run.sh [STEP…]      all steps, or those named: format lint unit checker build conformance httpbin json-server webhooks frameworks events memory fuzz metrics
+#   tests/run.sh [STEP…]      all steps, or those named: format lint unit models checker build conformance httpbin json-server connections webhooks frameworks events memory chaos soak fuzz metrics
 # LARDER_CACHE_TESTS=FOLDER also runs a checkout of the http-cache-tests repository, which is newer than the npm release.
 # LARDER_SKIP_FUZZ=1 leaves out the fuzzing (it needs a nightly toolchain); nothing is left out unasked.
 # What `cargo test` names as ignored is what the checker step runs: it wants the machine for itself, and a build with planted bugs.
@@ -18,21 +18,25 @@ ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 export PATH="$tools/bin:$PATH" CARGO_TERM_COLOR=never
 if [ "${CI:-}" = true ]; then export CARGO_INCREMENTAL=0; fi
 
-steps=(format lint unit checker build conformance httpbin json-server webhooks frameworks events memory fuzz metrics)
+steps=(format lint unit models checker build conformance httpbin json-server connections webhooks frameworks events memory chaos soak fuzz metrics)
 (($# == 0)) || steps=("$@")
 declare -A titles=(
   [format]='Formatting (cargo fmt --check)'
   [lint]='Lints (cargo clippy, warnings are errors)'
   [unit]='Unit and integration tests (cargo test)'
+  [models]='The body tee and the table of flights in many orders of threads'
   [checker]='Purges against faults, 200,000 requests of random users, and the planted bugs that have to be found'
   [build]='The binary under test (profile optimized)'
   [conformance]='RFC 9111 conformance (http-cache-tests) with memory, with Redis, with both'
   [httpbin]='httpbin, directly and through Larder'
   [json-server]='json-server, directly and through Larder'
+  [connections]='nginx and node over HTTP/2, uvicorn: no request is lost to how they close and limit connections'
   [webhooks]="Webhooks signed with the vendors' own libraries"
-  [frameworks]='Express, Koa, Flask, Django, FastAPI, browsers and the examples behind a login'
+  [frameworks]='Express, Koa, Flask, Django, FastAPI, browsers, a scheduled warm-up and the examples behind a login'
   [events]='Browsers and EventSource follow purges through a restart of Redis'
   [memory]='Memory: 100,000 small responses, and a small budget under load'
+  [chaos]='Chaos: 60 s of faults in nodes, Redis and origins under load'
+  [soak]='Soak: 30 s of hostile clients beside normal ones'
   [fuzz]='Fuzzing, 10 s a target'
   [metrics]='Metrics (promtool check metrics)'
 )
@@ -150,6 +154,7 @@ python_packages() {
 run_format() { cargo fmt --check; cargo fmt --check --manifest-path bench/bare/Cargo.toml; }
 run_lint() { cargo clippy --locked --all-targets -- -D warnings; }
 run_unit() { need redis-server=redis-server; cargo test --locked; }
+run_models() { cargo test --locked --features models --lib models::; }
 run_checker() {
   need redis-server=redis-server
   cargo test --locked --features planted-bugs --test it checker:: -- --nocapture
@@ -181,6 +186,12 @@ run_json_server() {
   node tests/origins/json-server.mjs --larder "$larder" --bin "$tools/origins/node_modules/json-server/lib/cli/bin.js"
 }
 
+run_connections() {
+  need node=nodejs openssl=openssl nginx=nginx
+  python_packages frameworks-python tests/frameworks/requirements.txt
+  node tests/origins/connections.mjs --larder "$larder" --python "$tools/frameworks-python/bin/python"
+}
+
 run_webhooks() {
   node_packages webhooks
   node tests/webhooks/run.mjs --larder "$larder" --packages "$tools/webhooks"
@@ -202,6 +213,16 @@ run_events() {
 run_memory() {
   need node=nodejs
   node bench/memory.mjs --larder "$larder"
+}
+
+run_chaos() {
+  need node=nodejs redis-server=redis-server redis-cli=redis-tools
+  bench/chaos/run.sh 60 1 --larder "$larder"
+}
+
+run_soak() {
+  need node=nodejs taskset=util-linux
+  bench/soak.sh 30 --larder "$larder"
 }
 
 run_fuzz() {

@@ -5,6 +5,7 @@ mod cloudflare;
 mod dialect;
 mod explain;
 mod fastly;
+mod host;
 mod purge;
 mod purges;
 
@@ -21,17 +22,30 @@ pub use self::explain::{Explain, Explained};
 use crate::{
     problem::Problem,
     server::{Connection, Handler, Incoming},
-    trigger::{Permit, Purger, Tokens, body::Intake, method},
+    trigger::{
+        Access, Permit, Purger, Tokens,
+        body::{Held, Intake, Sender, Unread},
+        method,
+    },
 };
 
 /// What answers on the admin listener.
 pub struct Admin {
-    tokens: ArcSwap<Tokens>,
+    settings: ArcSwap<Settings>,
     purger: Arc<Purger>,
     intake: Intake,
     readiness: Box<dyn Fn() -> Report + Send + Sync>,
     refresh: Box<dyn Fn() + Send + Sync>,
     explain: Option<Explain>,
+}
+
+/// What the configuration says about operators; replaced as a whole on reload.
+#[derive(Default)]
+pub struct Settings {
+    /// Who may make which call.
+    pub tokens: Tokens,
+    /// Names by which the listener may be asked for, in canonical form: `larder.example`, `*.example`.
+    pub hosts: Vec<Box<str>>,
 }
 
 /// What a node says of itself when it is asked whether it is ready.
@@ -54,14 +68,14 @@ pub enum Readiness {
 impl Admin {
     /// An admin surface. `refresh` is called before metrics are read, for those that are sampled.
     pub fn new(
-        tokens: Tokens,
+        settings: Settings,
         purger: Arc<Purger>,
         readiness: impl Fn() -> Report + Send + Sync + 'static,
         refresh: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let (readiness, refresh) = (Box::new(readiness), Box::new(refresh));
-        let tokens = ArcSwap::from_pointee(tokens);
-        Self { tokens, purger, intake: Intake::default(), readiness, refresh, explain: None }
+        let settings = ArcSwap::from_pointee(settings);
+        Self { settings, purger, intake: Intake::default(), readiness, refresh, explain: None }
     }
 
     /// The same, which explains requests, too.
@@ -70,9 +84,9 @@ impl Admin {
         Self { explain: Some(explain), ..self }
     }
 
-    /// Takes these tokens from now on, and no others.
-    pub fn replace(&self, tokens: Tokens) {
-        self.tokens.store(Arc::new(tokens));
+    /// Puts other settings in force for the requests that come from now on.
+    pub fn replace(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
     }
 
     async fn answer<B>(&self, request: Request<B>, connection: &Connection) -> Response<Bytes>
@@ -85,17 +99,34 @@ impl Admin {
             Ok(found) => found,
             Err(answer) => return *answer,
         };
-        if let Some(problem) = refusal(self.tokens.load().permit(call.access, &head.headers)) {
+        let settings = self.settings.load_full();
+        let permit = settings.tokens.permit(call.access, &head.headers);
+        let named = host::Named { headers: &head.headers, peer: connection.peer };
+        let refused = refusal(permit).or_else(|| {
+            // A token is nothing that a page knows.
+            let is_proven = call.access == Access::Open || !settings.tokens.is_empty();
+            (!is_proven && !named.may_be_called(&settings.hosts)).then(host::foreign)
+        });
+        if let Some(problem) = refused {
             return call.dialect.refuse(problem);
         }
         let said = Said { places, query: head.uri.query(), headers: &head.headers, body: &[] };
         match call.answer {
             Answer::Now(answer) => answer(self, &said),
-            Answer::ToBody(answer) => match self.intake.read(body, connection.body.silence).await {
+            Answer::ToBody(answer) => match self.read(body, connection).await {
                 Ok(body) => answer(self, Said { body: &body, ..said }).await,
                 Err(unread) => call.dialect.refuse(unread.problem()),
             },
         }
+    }
+
+    /// Reads the body of a caller whose token has been checked.
+    async fn read<B>(&self, body: B, connection: &Connection) -> Result<Held, Unread>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.intake.read(body, connection.body.silence, Sender::Proven).await
     }
 
     fn ready(&self) -> Response<Bytes> {
@@ -167,7 +198,7 @@ mod tests {
     };
     use crate::{
         purge::Log,
-        trigger::{Access, Resolver, Token},
+        trigger::{Resolver, Token},
     };
 
     fn admin(tokens: Tokens) -> Admin {
@@ -183,7 +214,8 @@ mod tests {
         let ready = || Report { readiness: Readiness::Ready, details: Vec::new() };
         let explained = || Explained { json: b"{}".to_vec(), text: String::new() };
         let explain: Explain = Box::new(move |_| std::future::ready(Ok(explained())).boxed());
-        Admin::new(tokens, purger, ready, || {}).explaining(explain)
+        let settings = Settings { tokens, hosts: Vec::new() };
+        Admin::new(settings, purger, ready, || {}).explaining(explain)
     }
 
     async fn ask(

@@ -1,17 +1,18 @@
 //! From a configuration to the settings of each room.
 
 use std::{
-    io::Write,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use http::HeaderValue;
 use tokio::runtime::Handle;
 
-use super::issuers::Issuers;
+use super::{files, issuers::Issuers};
 
 use crate::{
+    admin,
     config::{
         AccessLog as LogForm, Config, OriginHost, OriginScheme, Permission, Store, WhenUnsynced,
     },
@@ -30,16 +31,13 @@ use crate::{
         tls::{self, Certificates},
     },
     store::{self, Memory, Redis, Tiered},
-    telemetry::{AccessLog, Format, Metrics},
+    telemetry::{AccessLog, Format, Metrics, log::Output},
     trigger::{self, Access, Purgers, Token, Tokens},
     user::{Keys, Proof, Users},
 };
 
 /// What a stored response may take beside its body.
 const HEAD: u64 = 1 << 20;
-
-/// Where the access log goes: something that opens it anew for each configuration.
-pub type Sink = Arc<dyn Fn() -> Box<dyn Write + Send> + Send + Sync>;
 
 /// The certificates of the listeners, if they speak TLS.
 pub fn certificates(config: &Config) -> anyhow::Result<Option<Arc<Certificates>>> {
@@ -53,9 +51,12 @@ pub fn server(
     certificates: Option<Arc<Certificates>>,
 ) -> anyhow::Result<server::Settings> {
     let limits = &config.limits;
+    let clients = files::for_clients(limits);
     Ok(server::Settings {
         tls: certificates.map(tls::server_config).transpose()?,
-        connections: limits.connections,
+        connections: clients.connections,
+        tunnels: clients.tunnels,
+        tunnel_idle_timeout: limits.tunnel_idle_timeout,
         header_bytes: limits.header_bytes,
         header_count: limits.headers,
         body_bytes: limits.body.unwrap_or(u64::MAX),
@@ -63,6 +64,11 @@ pub fn server(
         idle_timeout: limits.idle_timeout,
         ..server::Settings::default()
     })
+}
+
+/// The listener of operators: it is reached even if clients have taken all other file descriptors.
+pub fn admin_server() -> server::Settings {
+    server::Settings { reserved_files: files::ADMIN_RESERVE, ..server::Settings::default() }
 }
 
 /// Where stored responses live. Inside the runtime that is to do the store's background work.
@@ -87,8 +93,6 @@ fn redis_store(
 ) -> anyhow::Result<store::redis::Settings> {
     let Store { timeout, prefix, version, compress_above, max_object, .. } = &config.store;
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
-    let stale_for = routes.map(|route| route.rule.longest_stale()).max().unwrap_or_default();
     Ok(store::redis::Settings {
         connection,
         read_deadline: *timeout,
@@ -97,8 +101,14 @@ fn redis_store(
         compress_above: bytes(*compress_above),
         max_entry: bytes(max_object.saturating_add(HEAD)),
         seals: seals(config)?,
-        stale_for,
+        stale_for: stale_for(config),
     })
+}
+
+/// The longest time for which any route serves what is stale.
+pub fn stale_for(config: &Config) -> Duration {
+    let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
+    routes.map(|route| route.rule.longest_stale()).max().unwrap_or_default()
 }
 
 /// How entries are encrypted in Redis, if they are.
@@ -138,7 +148,7 @@ pub fn site(
     config: &Config,
     (identity, version, issuers): (&Identity, &Arc<str>, &Issuers),
     metrics: &Arc<Metrics>,
-    sink: &Sink,
+    lines: Option<&Arc<Output>>,
 ) -> anyhow::Result<Site> {
     let routes = config.routes.clone();
     let names = routes.routes().iter().chain([routes.unmatched()]).map(|route| &*route.name);
@@ -161,7 +171,7 @@ pub fn site(
         credentials: config.user.credentials.clone(),
         users: Arc::new(users(config, &digests, issuers.keys(&config.user.proof, metrics)?)?),
         digests,
-        access_log: access_log(config, metrics, sink)?.map(Arc::new),
+        access_log: lines.and_then(|lines| access_log(config, lines)).map(Arc::new),
         max_object: config.store.max_object,
         server_timing,
     })
@@ -200,8 +210,12 @@ fn users(config: &Config, digests: &Digests, keys: Option<Arc<Keys>>) -> anyhow:
     Ok(users.rechecked_after(user.recheck))
 }
 
-/// Who may call the admin listener.
-pub fn tokens(config: &Config) -> Tokens {
+/// Who may call the admin listener, and by which names.
+pub fn admin(config: &Config) -> admin::Settings {
+    admin::Settings { tokens: tokens(config), hosts: config.admin.hosts.clone() }
+}
+
+fn tokens(config: &Config) -> Tokens {
     let access = |permission: &Permission| match permission {
         Permission::Read => Access::Read,
         Permission::Purge => Access::Purge,
@@ -219,7 +233,7 @@ pub fn front(config: &Config) -> trigger::Settings {
     let from = config.admin.purge_from.clone();
     let trusted = config.trusted_proxies.clone();
     trigger::Settings {
-        webhooks: config.webhooks.clone(),
+        webhooks: config.webhooks.iter().cloned().map(Arc::new).collect(),
         purgers: Purgers { tokens: tokens(config), from, trusted },
         clearing: (config.user.proof != Proof::None).then(|| page_origins(config)),
     }
@@ -233,19 +247,13 @@ fn page_origins(config: &Config) -> Box<[HeaderValue]> {
     }
 }
 
-fn access_log(
-    config: &Config,
-    metrics: &Metrics,
-    sink: &Sink,
-) -> anyhow::Result<Option<AccessLog>> {
+fn access_log(config: &Config, lines: &Arc<Output>) -> Option<AccessLog> {
     let format = match config.log.access {
         LogForm::Json => Format::Json,
         LogForm::Text => Format::Text,
-        LogForm::Off => return Ok(None),
+        LogForm::Off => return None,
     };
-    let dropped = metrics.access_log_dropped.clone();
-    let log = AccessLog::start(format, sink(), dropped).context("cannot start the access log")?;
-    Ok(Some(log))
+    Some(AccessLog::new(format, Arc::clone(lines)))
 }
 
 fn origin(config: &Config) -> origin_settings::Settings {
@@ -255,6 +263,15 @@ fn origin(config: &Config) -> origin_settings::Settings {
         connect_timeout: origin.connect_timeout,
         first_byte_timeout: origin.first_byte_timeout,
         idle_timeout: origin.idle_timeout,
+        keep_alive: origin.connections.keep_alive,
+        max_header_bytes: origin.max_header_bytes,
+        http2: origin.http2,
+        limits: origin_settings::Limits {
+            connections: origin.connections.max,
+            pending: origin.connections.max_pending,
+            pending_timeout: origin.connections.pending_timeout,
+        },
+        dns_refresh: origin.dns_refresh,
         retries: origin.retries,
         health: origin.health.as_ref().map(|health| origin_settings::Health {
             path: health.path.clone(),

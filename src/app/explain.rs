@@ -40,11 +40,10 @@ impl Explainer {
         let runtime = Builder::new_current_thread().build().context("no runtime can be made")?;
         let entered = runtime.enter();
         let (identity, version) = (Identity::random(), config.store.version.as_str().into());
-        let sink: assemble::Sink = Arc::new(|| Box::new(std::io::sink()));
         let config = without_surroundings(config);
         let proof = config.user.proof.clone();
         let own = (&identity, &version, &Issuers::new());
-        let site = assemble::site(&config, own, &Metrics::new(), &sink)?;
+        let site = assemble::site(&config, own, &Metrics::new(), None)?;
         drop(entered);
         Ok(Self { site, proof, runtime: Some(runtime) })
     }

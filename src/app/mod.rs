@@ -4,7 +4,9 @@ mod assemble;
 mod claims;
 mod expected;
 mod explain;
+mod files;
 mod issuers;
+mod pressure;
 mod reload;
 mod sampling;
 mod succession;
@@ -12,16 +14,18 @@ mod timers;
 mod workers;
 
 use std::{
+    io::Write,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 
-pub use assemble::Sink;
 pub use expected::{Failure, run_tests};
 pub use explain::Explainer;
+pub use files::raise as raise_file_limit;
 use issuers::Issuers;
 pub use reload::Watch;
 use timers::Timers;
@@ -31,18 +35,27 @@ use crate::{
     admin::{Admin, Readiness, Report},
     config::{Config, ListenAddress},
     feed::{Applied, Caller, Feed},
-    forward::Identity,
+    forward::{Identity, request_id},
     key::target::Target,
-    pipeline::{Clock, Pipeline, Warmer, follow_denials, warm_purged},
+    parsing::Parsing,
+    pipeline::{Clock, OwnAnswer, Pipeline, Warmer, follow_denials, warm_purged},
     purge::Log,
-    server::{Address, Counters, Drain, Listener, tls::Certificates},
+    server::{self, Address, Counters, Drain, Listener, Refused, TcpOptions, tls::Certificates},
     store::Tiered,
-    telemetry::{Metrics, Reload},
-    trigger::{Front, FrontParts, Further, Purger, Resolver},
+    telemetry::{AccessLog, Metrics, Reload, log::Output},
+    trigger::{Answered, Front, FrontParts, Further, Purger, Resolver},
 };
 
 /// How long what is still to be written to the shared store may hold up the end.
 const FLUSH: Duration = Duration::from_secs(1);
+
+/// How long calls of operators may hold up the end.
+const ADMIN_END: Duration = Duration::from_millis(100);
+
+/// The permissions of Unix sockets: any user of the machine may connect, as to a port on the loopback …
+const PUBLIC_MODE: u32 = 0o666;
+/// … but only the node's own user may to the admin listener.
+const ADMIN_MODE: u32 = 0o600;
 
 /// A running node.
 pub struct Node {
@@ -55,8 +68,9 @@ pub struct Node {
     certificates: Option<Arc<Certificates>>,
     drain: Drain,
     admin_drain: Drain,
-    drain_time: Duration,
-    sink: Sink,
+    drain_times: Mutex<DrainTimes>,
+    started: Box<Config>,
+    lines: Arc<Output>,
     identity: Identity,
     issuers: Issuers,
     version: Arc<str>,
@@ -64,12 +78,25 @@ pub struct Node {
     admin_address: Option<Address>,
 }
 
+/// How a node ends.
+#[derive(Debug, Clone, Copy)]
+struct DrainTimes {
+    delay: Duration,
+    time: Duration,
+}
+
+impl DrainTimes {
+    fn of(config: &Config) -> Self {
+        Self { delay: config.limits.drain_delay, time: config.limits.drain }
+    }
+}
+
 /// What a node is given besides its configuration.
 pub struct Surroundings {
     /// The clock.
     pub clock: Clock,
-    /// Where the access log goes.
-    pub sink: Sink,
+    /// Where the access log goes. It is written by a thread of its own.
+    pub access_log: Box<dyn Write + Send>,
     /// Whose threads serve connections.
     pub workers: Workers,
 }
@@ -78,28 +105,43 @@ impl Node {
     /// Binds every listener of `config` and starts to serve on the current runtime or on threads of
     /// its own. Nothing is left behind where it fails.
     pub fn start(config: &Config, surroundings: Surroundings) -> anyhow::Result<Self> {
-        let Surroundings { clock, sink, workers } = surroundings;
+        let Surroundings { clock, access_log, workers } = surroundings;
         let metrics = Metrics::new();
-        let counters = Arc::default();
-        let listeners = bind_all(&config.listen, &counters)?;
-        let admin_listener = config.admin.listen.as_ref().map(bind).transpose()?;
+        let lines = AccessLog::output(access_log, metrics.access_log_dropped.clone());
+        let lines = lines.context("cannot start the access log")?;
+        let counters = Arc::<Counters>::default();
+        let listeners = bind_all(config, &counters)?;
+        let admin_listener = config.admin.listen.as_ref().map(bind_admin).transpose()?;
         let certificates = assemble::certificates(config)?;
-        let settings = Arc::new(assemble::server(config, certificates.clone())?);
         let identity = Identity::random();
         let version = config.store.version.as_str().into();
         let issuers = Issuers::new();
         let own = (&identity, &version, &issuers);
-        let site = assemble::site(config, own, &metrics, &sink)?;
+        let site = assemble::site(config, own, &metrics, Some(&lines))?;
         let store = assemble::store(config, &metrics)?;
         let log = Arc::new(assemble::log(config)?);
-        let pipeline =
-            Pipeline::new(site, store, Arc::clone(&log), clock.clone(), Arc::clone(&metrics));
+        let parsing = Parsing::default();
+        let pipeline = Pipeline::new(
+            site,
+            store,
+            Arc::clone(&log),
+            clock.clone(),
+            (Arc::clone(&metrics), parsing.clone()),
+        );
+        let settings = server::Settings {
+            on_refusal: Some(log_refusals(&pipeline)),
+            ..assemble::server(config, certificates.clone())?
+        };
+        let settings = Arc::new(settings);
+        let watched = (Arc::clone(&pipeline), Arc::clone(&counters), settings.pressure.clone());
+        tokio::spawn(pressure::watch(config.store.memory, watched.0, watched.1, watched.2));
         let purger = purger(&pipeline, log, &metrics);
         let timers = Timers::start(config, &pipeline, &purger, clock.clone(), &metrics)?;
         let feed = feed(config, (&timers, clock.clone()), &pipeline, &metrics);
-        let front = front(config, &pipeline, (&purger, &feed), clock.clone());
+        let front = front(config, &pipeline, (&purger, &feed, &metrics), (clock.clone(), parsing));
         let drain = Drain::new();
-        let sampler = sampling::Sampler::new(&pipeline, &timers, &metrics, &counters);
+        let sampler =
+            sampling::Sampler::new(&pipeline, &timers, &metrics, (&counters, &settings.pressure));
         let node = Self {
             front,
             feed,
@@ -109,8 +151,9 @@ impl Node {
             certificates,
             drain,
             admin_drain: Drain::new(),
-            drain_time: config.limits.drain,
-            sink,
+            drain_times: Mutex::new(DrainTimes::of(config)),
+            started: Box::new(config.clone()),
+            lines,
             identity,
             issuers,
             version,
@@ -131,8 +174,8 @@ impl Node {
         }
         if let Some(listener) = admin_listener {
             let (admin, drain) = (Arc::clone(&node.admin), node.admin_drain.clone());
-            let settings = Arc::new(crate::server::Settings::default());
-            let serve = crate::server::serve(listener, admin, settings, drain);
+            let settings = Arc::new(assemble::admin_server());
+            let serve = server::serve(listener, admin, settings, drain);
             tokio::spawn(serve);
         }
         Ok(node)
@@ -160,17 +203,21 @@ impl Node {
     /// webhooks, schedules, polls, tokens, access log. The cache is kept, and requests under way end under
     /// the old configuration.
     pub fn reconfigure(&self, config: &Config) -> anyhow::Result<()> {
-        if *config.store.version != *self.version {
-            tracing::warn!(in_force = &*self.version, "a new `store.version` takes a restart");
-        }
         let own = (&self.identity, &self.version, &self.issuers);
-        let site = assemble::site(config, own, &self.metrics, &self.sink)?;
+        let site = assemble::site(config, own, &self.metrics, Some(&self.lines))?;
+        // Before anything is replaced: where it fails, all stays as it was.
+        self.reload_certificates(config)?;
+        for setting in config.needs_restart(&self.started) {
+            tracing::warn!(setting, "a changed setting takes effect with a restart");
+        }
+        *self.drain_times.lock() = DrainTimes::of(config);
         self.timers.replace(config)?;
         self.pipeline.replace(site);
         self.pipeline.log().retain(assemble::retention(config));
+        self.pipeline.store().stale_for(assemble::stale_for(config));
         self.front.replace(assemble::front(config));
         self.feed.replace(config.events.clone());
-        self.admin.replace(assemble::tokens(config));
+        self.admin.replace(assemble::admin(config));
         self.metrics.reloaded(Reload::Succeeded);
         Ok(())
     }
@@ -181,31 +228,36 @@ impl Node {
     }
 
     /// Reads the listeners' certificates anew; keeps the old ones where that fails.
-    pub fn reload_certificates(&self) -> anyhow::Result<()> {
-        if let Some(certificates) = &self.certificates {
-            certificates.reload().context("the certificate was not reloaded")?;
+    fn reload_certificates(&self, config: &Config) -> anyhow::Result<()> {
+        if let (Some(certificates), Some(files)) = (&self.certificates, &config.tls) {
+            let reloaded = certificates.reload(&files.cert, &files.key);
+            reloaded.context("the certificate was not reloaded")?;
         }
         Ok(())
     }
 
-    /// Stops accepting, fails readiness, lets requests under way end for as long as configured, and
-    /// gives the number of connections that have to be cut.
+    /// Fails readiness, and after the configured delay stops accepting, lets requests and tunnels under way
+    /// end for as long as configured, and gives the number of connections that have to be cut.
     pub async fn drained(&self) -> usize {
+        let DrainTimes { delay, time } = *self.drain_times.lock();
+        self.drain.leave();
+        tokio::time::sleep(delay).await;
         self.drain.start();
         self.feed.close();
-        let writes = self.pipeline.writes_finished(self.drain_time);
-        let (cut, ()) = tokio::join!(self.drain.finished(self.drain_time), writes);
+        let writes = self.pipeline.writes_finished(time);
+        let (cut, ()) = tokio::join!(self.drain.finished(time), writes);
         let flushed = self.pipeline.store().flushed();
         let _written_or_lost = tokio::time::timeout(FLUSH, flushed).await;
         // After the last response: from here on no purge waits for this node.
         self.pipeline.log().leave().await;
         self.admin_drain.start();
+        self.admin_drain.finished(ADMIN_END).await;
         cut
     }
 
     /// Writes out what the access log still holds. Blocks, for a second at most.
     pub fn flush_log(&self) {
-        self.pipeline.flush_log(Duration::from_secs(1));
+        self.lines.flush(Duration::from_secs(1));
     }
 
     /// Client connections open now.
@@ -225,12 +277,12 @@ fn admin(
     let explain = explain::of_node(pipeline);
     let pipeline = Arc::clone(pipeline);
     let readiness = move || {
-        let is_draining = draining.is_started();
+        let is_draining = draining.is_leaving();
         let readiness = if is_draining { Readiness::Draining } else { Readiness::Ready };
         Report { readiness, details: details(&pipeline) }
     };
-    let tokens = assemble::tokens(config);
-    let admin = Admin::new(tokens, purger, readiness, move || sampler.sample());
+    let settings = assemble::admin(config);
+    let admin = Admin::new(settings, purger, readiness, move || sampler.sample());
     Arc::new(admin.explaining(explain))
 }
 
@@ -267,12 +319,52 @@ fn feed(
     Arc::new(feed.with_users(move |headers, peer| pipeline.identify((headers, peer))))
 }
 
+/// Logs what the server refuses by itself.
+fn log_refusals(pipeline: &Arc<Pipeline<Tiered>>) -> server::RefusalObserver {
+    let pipeline = Arc::clone(pipeline);
+    Arc::new(move |refused: &Refused<'_>| {
+        pipeline.log_own_answer(&OwnAnswer {
+            request_id: refused.headers.and_then(request_id::usable),
+            method: refused.method,
+            host: refused.host(),
+            path: refused.path,
+            route: "",
+            status: refused.status,
+            bytes: refused.bytes,
+            duration: Duration::ZERO,
+            reason: Some(refused.refusal.as_str()),
+        });
+    })
+}
+
+/// Counts and logs what the endpoints of Larder's own answer.
+fn log_answers(
+    pipeline: &Arc<Pipeline<Tiered>>,
+    metrics: &Arc<Metrics>,
+) -> Box<dyn Fn(&Answered) + Send + Sync> {
+    let (pipeline, metrics) = (Arc::clone(pipeline), Arc::clone(metrics));
+    Box::new(move |answered| {
+        metrics.answered_itself(answered.endpoint, answered.status);
+        pipeline.log_own_answer(&OwnAnswer {
+            request_id: request_id::usable(&answered.headers),
+            method: Some(&answered.method),
+            host: answered.host(),
+            path: answered.uri.path(),
+            route: "larder",
+            status: answered.status,
+            bytes: answered.bytes,
+            duration: answered.started.elapsed(),
+            reason: None,
+        });
+    })
+}
+
 /// What answers clients.
 fn front(
     config: &Config,
     pipeline: &Arc<Pipeline<Tiered>>,
-    (purger, feed): (&Arc<Purger>, &Arc<Feed>),
-    clock: Clock,
+    (purger, feed, metrics): (&Arc<Purger>, &Arc<Feed>, &Arc<Metrics>),
+    (clock, parsing): (Clock, Parsing),
 ) -> Arc<Front<Pipeline<Tiered>>> {
     let (feed, of_users) = (Arc::clone(feed), Arc::clone(pipeline));
     let further: Further =
@@ -282,22 +374,49 @@ fn front(
         further,
         identify: Box::new(move |headers, peer| of_users.identify((headers, peer))),
         now: Box::new(move || clock.now()),
+        parsing,
+        answered: log_answers(pipeline, metrics),
     };
     Front::new(Arc::clone(pipeline), assemble::front(config), parts)
 }
 
-/// The public listeners, which share one limit on connections.
-fn bind_all(listen: &[ListenAddress], counters: &Arc<Counters>) -> anyhow::Result<Vec<Listener>> {
-    listen.iter().map(|address| Ok(bind(address)?.sharing(counters))).collect()
+/// The admin listener, which no other process shares: each node is asked for its own health.
+fn bind_admin(listen: &ListenAddress) -> anyhow::Result<Listener> {
+    bind(listen, |_| TcpOptions::default(), ADMIN_MODE)
 }
 
-fn bind(listen: &ListenAddress) -> anyhow::Result<Listener> {
-    let address = match listen {
-        ListenAddress::Tcp(address) => Address::Tcp(*address),
-        ListenAddress::Unix(path) => Address::Unix(path.clone()),
+/// The public listeners, which share one limit on connections.
+fn bind_all(config: &Config, counters: &Arc<Counters>) -> anyhow::Result<Vec<Listener>> {
+    let options = |address: &SocketAddr| TcpOptions {
+        only_v6: has_v4_twin(address, &config.listen),
+        reuse_port: config.reuse_port,
     };
-    Listener::bind(&address).with_context(|| {
-        format!("cannot listen on {address}: stop what listens there, or choose another address")
+    let listen = config.listen.iter();
+    listen.map(|each| Ok(bind(each, options, PUBLIC_MODE)?.sharing(counters))).collect()
+}
+
+/// Whether an IPv4 address is listed with the same port. Without one an IPv6 socket takes clients of both.
+fn has_v4_twin(address: &SocketAddr, listen: &[ListenAddress]) -> bool {
+    let mut others = listen.iter().filter_map(|other| match other {
+        ListenAddress::Tcp(other) => Some(other),
+        ListenAddress::Unix(_) => None,
+    });
+    address.is_ipv6() && others.any(|other| other.is_ipv4() && other.port() == address.port())
+}
+
+fn bind(
+    listen: &ListenAddress,
+    options: impl Fn(&SocketAddr) -> TcpOptions,
+    default_mode: u32,
+) -> anyhow::Result<Listener> {
+    let bound = match listen {
+        ListenAddress::Tcp(address) => Listener::bind_tcp_with(*address, options(address)),
+        ListenAddress::Unix(socket) => {
+            Listener::bind_unix(&socket.path, socket.mode.unwrap_or(default_mode))
+        }
+    };
+    bound.with_context(|| {
+        format!("cannot listen on {listen}: stop what listens there, or choose another address")
     })
 }
 

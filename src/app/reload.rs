@@ -2,83 +2,132 @@
 //! says why.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::mpsc;
+use aws_lc_rs::digest::{SHA256, digest};
+use tokio::{
+    sync::mpsc,
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
+};
 
 use super::Node;
-use crate::config::{Config, ConfigError};
+use crate::config::Loaded;
 
-/// Editors and deployments write in several steps; the last one counts.
-const SETTLE: Duration = Duration::from_millis(250);
+/// Between two looks at the files. What has changed counts once it is the same in two looks: editors and
+/// deployments write in several steps.
+const INTERVAL: Duration = Duration::from_millis(250);
 
-/// The files whose change means a new configuration.
+/// The files whose change means a new configuration, looked at several times a second.
+///
+/// It goes by what a path leads to, and not by events of the file system. So it does not matter how a file
+/// is replaced (in place, by a rename, by a link to another folder, with its whole folder) nor where it is
+/// (network file systems and bind mounts have no events), and other files beside it do not count.
 pub struct Watch {
-    files: Vec<PathBuf>,
-    known: Vec<Option<Vec<u8>>>,
-    changes: mpsc::Receiver<()>,
-    _watcher: Option<RecommendedWatcher>,
+    known: Contents,
+}
+
+/// What each file holds: a digest, since some hold secrets; none of a file that cannot be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Contents(BTreeMap<PathBuf, Option<Box<[u8]>>>);
+
+impl Contents {
+    fn of<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Self {
+        Self(files.into_iter().map(|file| (file.clone(), content(file))).collect())
+    }
+
+    /// Looks at the same files again.
+    fn again(&self) -> Self {
+        Self::of(self.0.keys())
+    }
+
+    /// Goes on with these files. What is known of a file stays known, so that no change is missed that came
+    /// since it was read.
+    fn follow(&mut self, files: &[PathBuf], keep_others: bool) {
+        if !keep_others {
+            self.0.retain(|file, _| files.contains(file));
+        }
+        for file in files {
+            self.0.entry(file.clone()).or_insert_with(|| content(file));
+        }
+    }
+}
+
+fn content(file: &Path) -> Option<Box<[u8]>> {
+    std::fs::read(file).ok().map(|content| digest(&SHA256, &content).as_ref().into())
 }
 
 impl Watch {
     /// Watches these files from now on. To be called before what they hold is put in force, so that no
     /// change is missed in between.
-    pub fn begin(files: Vec<PathBuf>) -> Self {
-        let (sender, changes) = mpsc::channel(1);
-        let watcher = watcher(&files, sender);
-        Self { known: contents(&files), files, changes, _watcher: watcher }
+    pub fn begin(files: &[PathBuf]) -> Self {
+        Self { known: Contents::of(files) }
     }
 
     /// Reloads whenever `requests` says so, or a file changes, until `requests` ends.
     pub async fn run(
         mut self,
         node: Arc<Node>,
-        read: impl Fn() -> Result<Config, ConfigError>,
+        read: impl Fn() -> Loaded + Send + Sync + 'static,
         mut requests: mpsc::Receiver<()>,
     ) {
+        let read = Arc::new(read);
+        let mut looks = interval(INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut unsettled = None;
         loop {
-            tokio::select! {
-                request = requests.recv() => {
-                    if request.is_none() {
-                        return;
-                    }
-                    self.known = contents(&self.files);
-                }
-                Some(()) = self.changes.recv() => {
-                    if !self.have_changed().await {
-                        continue;
-                    }
-                }
+            let is_asked = tokio::select! {
+                request = requests.recv() => match request {
+                    Some(()) => true,
+                    None => return,
+                },
+                _ = looks.tick() => false,
+            };
+            let known = self.known.clone();
+            // A disk that hangs holds up reloads, and nothing else.
+            let Ok(now) = spawn_blocking(move || known.again()).await else { continue };
+            if !is_asked && now == self.known {
+                unsettled = None;
+            } else if is_asked || unsettled.as_ref() == Some(&now) {
+                unsettled = None;
+                self.known = now;
+                self.reload(&node, &read).await;
+            } else {
+                unsettled = Some(now);
             }
-            reload(&node, &read);
         }
     }
 
-    async fn have_changed(&mut self) -> bool {
-        tokio::time::sleep(SETTLE).await;
-        while self.changes.try_recv().is_ok() {}
-        let now = contents(&self.files);
-        let changed = now != self.known;
-        self.known = now;
-        changed
+    async fn reload<R>(&mut self, node: &Arc<Node>, read: &Arc<R>)
+    where
+        R: Fn() -> Loaded + Send + Sync + 'static,
+    {
+        let (node, read, mut known) = (Arc::clone(node), Arc::clone(read), self.known.clone());
+        let reloaded = spawn_blocking(move || {
+            let Loaded { config, files } = read();
+            // Those of a configuration that cannot be used are watched as well: one of them may be mended.
+            known.follow(&files, true);
+            let reloaded = config
+                .map_err(|error| anyhow::anyhow!("{error}"))
+                .and_then(|config| node.reconfigure(&config));
+            if reloaded.is_ok() {
+                known.follow(&files, false);
+            }
+            report(&node, reloaded);
+            known
+        });
+        match reloaded.await {
+            Ok(known) => self.known = known,
+            Err(error) => tracing::error!(%error, "the old configuration stays in force"),
+        }
     }
 }
 
-/// What the files hold. Other files of their folders change too, and are no reason to reload.
-fn contents(files: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
-    files.iter().map(|file| std::fs::read(file).ok()).collect()
-}
-
-fn reload(node: &Node, read: &impl Fn() -> Result<Config, ConfigError>) {
-    // The certificates first: where they fail, nothing else has changed yet.
-    let reloaded = read()
-        .map_err(|error| anyhow::anyhow!("{error}"))
-        .and_then(|config| node.reload_certificates().map(|()| config))
-        .and_then(|config| node.reconfigure(&config));
+fn report(node: &Node, reloaded: anyhow::Result<()>) {
     match reloaded {
         Ok(()) => tracing::info!("the new configuration is in force"),
         Err(error) => {
@@ -88,34 +137,51 @@ fn reload(node: &Node, read: &impl Fn() -> Result<Config, ConfigError>) {
     }
 }
 
-/// Watches the folders of `files`: deployments replace files, and links to them, as a whole. Watches
-/// only while it is kept.
-fn watcher(files: &[PathBuf], changes: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
-    let folders: Vec<PathBuf> = files.iter().map(|file| folder_of(file)).collect();
-    let on_event = move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !event.kind.is_access()) {
-            // A full channel has a reload coming already.
-            let _coming = changes.try_send(());
-        }
-    };
-    let mut watcher = match notify::recommended_watcher(on_event) {
-        Ok(watcher) => watcher,
-        Err(error) => {
-            tracing::warn!(%error, "files are not watched; send SIGHUP to reload");
-            return None;
-        }
-    };
-    for folder in folders {
-        if let Err(error) = watcher.watch(&folder, RecursiveMode::NonRecursive) {
-            tracing::warn!(%error, folder = %folder.display(), "not watched; send SIGHUP to reload");
-        }
-    }
-    Some(watcher)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn folder_of(file: &Path) -> PathBuf {
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
-        _ => PathBuf::from("."),
+    #[test]
+    fn files_count_by_what_their_path_leads_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let write = |name: &str, text: &str| {
+            std::fs::create_dir_all(at(name)).unwrap();
+            std::fs::write(at(name).join("file"), text).unwrap();
+        };
+        write("one", "a");
+        write("two", "b");
+        std::os::unix::fs::symlink(at("one"), at("current")).unwrap();
+        let files = [at("current").join("file"), at("missing")];
+        let first = Contents::of(&files);
+        assert_eq!(first.again(), first);
+        write("other", "c");
+        assert_eq!(first.again(), first, "other files do not count");
+        std::os::unix::fs::symlink(at("two"), at("next")).unwrap();
+        std::fs::rename(at("next"), at("current")).unwrap();
+        let swapped = first.again();
+        assert_ne!(swapped, first, "a link to another folder");
+        std::fs::remove_dir_all(at("two")).unwrap();
+        let removed = swapped.again();
+        assert_ne!(removed, swapped);
+        write("two", "b");
+        assert_eq!(removed.again(), swapped, "a folder that was made again");
+        std::fs::write(at("missing"), "").unwrap();
+        assert_ne!(swapped.again(), swapped);
+    }
+
+    #[test]
+    fn what_is_known_of_a_file_is_not_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        std::fs::write(&old, "read").unwrap();
+        let mut known = Contents::of([&old]);
+        std::fs::write(&old, "changed since").unwrap();
+        known.follow(&[old.clone(), new.clone()], false);
+        assert_ne!(known.again(), known);
+        known.follow(std::slice::from_ref(&new), true);
+        assert_eq!(known.0.len(), 2);
+        known.follow(&[new], false);
+        assert_eq!(known.0.len(), 1);
     }
 }

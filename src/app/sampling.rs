@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use super::timers::Timers;
 use crate::{
     pipeline::Pipeline,
-    server::Counters,
+    server::{Counters, Pressure},
     store::{Tiered, Usage},
     telemetry::Metrics,
 };
@@ -17,6 +17,7 @@ pub struct Sampler {
     pipeline: Arc<Pipeline<Tiered>>,
     metrics: Arc<Metrics>,
     counters: Arc<Counters>,
+    pressure: Pressure,
     timers: Arc<Timers>,
     last: Mutex<Last>,
 }
@@ -25,6 +26,7 @@ pub struct Sampler {
 struct Last {
     usage: Usage,
     refused: u64,
+    rejected: u64,
 }
 
 impl Sampler {
@@ -32,13 +34,14 @@ impl Sampler {
         pipeline: &Arc<Pipeline<Tiered>>,
         timers: &Arc<Timers>,
         metrics: &Arc<Metrics>,
-        counters: &Arc<Counters>,
+        (counters, pressure): (&Arc<Counters>, &Pressure),
     ) -> Self {
         Self {
             pipeline: Arc::clone(pipeline),
             timers: Arc::clone(timers),
             metrics: Arc::clone(metrics),
             counters: Arc::clone(counters),
+            pressure: pressure.clone(),
             last: Mutex::default(),
         }
     }
@@ -48,7 +51,9 @@ impl Sampler {
         let mut last = self.last.lock();
         self.sample_store(&mut last);
         self.sample_connections(&mut last);
+        self.sample_origin(&mut last);
         self.metrics.filling_bytes.set(signed(self.pipeline.filling_bytes()));
+        self.metrics.pinned_bytes.set(signed(self.pipeline.store().pinned_bytes()));
         self.pipeline.log().observe(&self.metrics);
         self.timers.observe();
     }
@@ -76,10 +81,31 @@ impl Sampler {
         let refused = self.counters.refused.load(Relaxed);
         let before = std::mem::replace(&mut last.refused, refused);
         self.metrics.connections_refused.inc_by(refused.saturating_sub(before));
+        self.metrics.tunnels.set(signed(self.counters.tunnels.load(Relaxed) as u64));
+        self.metrics.memory_pressure.set(i64::from(self.pressure.is_high()));
+        for (counter, count) in [
+            (&self.metrics.accept_errors, &self.counters.accept_errors),
+            (&self.metrics.tunnels_refused, &self.counters.tunnels_refused),
+            (&self.metrics.stalled_responses, &self.counters.stalled),
+        ] {
+            counter.inc_by(count.load(Relaxed).saturating_sub(counter.get()));
+        }
         for (refusal, count) in self.counters.refused_requests() {
             let counter = self.metrics.refused_requests.with_label_values(&[refusal.as_str()]);
             counter.inc_by(count.saturating_sub(counter.get()));
         }
+    }
+}
+
+impl Sampler {
+    fn sample_origin(&self, last: &mut Last) {
+        let load = self.pipeline.origin_load();
+        self.metrics.origin_connections.set(signed(load.connections as u64));
+        self.metrics.origin_pending.set(signed(load.pending as u64));
+        // A reload begins to count anew.
+        let before = std::mem::replace(&mut last.rejected, load.rejected);
+        let more = load.rejected.checked_sub(before).unwrap_or(load.rejected);
+        self.metrics.origin_rejected.inc_by(more);
     }
 }
 

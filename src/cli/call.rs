@@ -130,7 +130,7 @@ impl From<ListenAddress> for AdminAddress {
     fn from(address: ListenAddress) -> Self {
         match address {
             ListenAddress::Tcp(address) => Self::Tcp(reachable(address).to_string()),
-            ListenAddress::Unix(path) => Self::Unix(path),
+            ListenAddress::Unix(socket) => Self::Unix(socket.path),
         }
     }
 }

@@ -180,6 +180,7 @@ fn details(route: &Route) -> String {
         listed("not stored with", &route.store_unless),
         listed("clients", client_cache.as_slice()),
         listed("purges on write", &route.purged_on_write),
+        flag(!route.writes_invalidate, "writes do not invalidate"),
         flag(route.writes_for_everyone, "purges on write for all users"),
         listed("warm on success", &route.warm_on_success),
         flag(route.logs_out, "logs out on success"),

@@ -53,7 +53,7 @@ pub fn main() -> ExitCode {
 
 fn execute(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
-        Command::Run(arguments) => run::execute(arguments),
+        Command::Run(arguments) => Ok(run::execute(arguments)),
         Command::Check(arguments) => check::execute(arguments),
         Command::Demo(arguments) => demo::execute(arguments),
         Command::Explain(arguments) => explain::execute(arguments),

@@ -1,7 +1,7 @@
 //! `larder run`: the proxy.
 
 use std::{
-    io::IsTerminal as _,
+    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -9,16 +9,16 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
 };
-use tracing_subscriber::EnvFilter;
 
 use crate::{
-    app::{Node, Surroundings, Watch, Workers},
-    config::{AccessLog, Config, ConfigError, Flags, ListenAddress, LogLevel, OriginUrl},
+    app::{self, Node, Surroundings, Watch, Workers},
+    config::{AccessLog, Config, Flags, ListenAddress, Loaded, OriginUrl},
     pipeline::Clock,
     redis,
+    telemetry::log::{Messages, unbuffered},
 };
 
 /// The file that is read where none is named.
@@ -79,7 +79,7 @@ impl Arguments {
     }
 
     /// The configuration, read anew from its file; call it again to reload.
-    pub fn configuration(&self) -> Result<Config, ConfigError> {
+    pub fn configuration(&self) -> Loaded {
         let flags = Flags {
             listen: self.listen.clone(),
             origin: self.origin.clone(),
@@ -88,47 +88,60 @@ impl Arguments {
             access_log: self.access_log.map(Into::into),
         };
         match self.file() {
-            Some(file) => Config::load(file, &flags),
-            None => Config::from_flags(&flags),
+            Some(file) => Loaded::from_file(file, &flags),
+            None => Loaded::from_flags(&flags),
         }
     }
 }
 
 /// Runs the proxy until SIGTERM or SIGINT; a second one ends it at once.
-pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let config = match arguments.configuration() {
+pub fn execute(arguments: &Arguments) -> ExitCode {
+    let messages = Messages::start();
+    let code = run(arguments, &messages).unwrap_or_else(|error| {
+        messages.print(&format!("error: {error:#}\n"));
+        ExitCode::FAILURE
+    });
+    messages.flush();
+    code
+}
+
+fn run(arguments: &Arguments, messages: &Messages) -> anyhow::Result<ExitCode> {
+    let Loaded { config, files } = arguments.configuration();
+    let config = match config {
         Ok(config) => config,
         Err(error) => {
-            anstream::eprint!("{}", error.styled());
+            messages.print(&error.styled());
             return Ok(ExitCode::FAILURE);
         }
     };
     if !config.warnings.problems.is_empty() {
-        anstream::eprintln!("{}", config.warnings.styled());
+        messages.print(&format!("{}\n", config.warnings.styled()));
     }
-    logging(config.log.level);
+    messages.subscribe(config.log.level.as_str());
+    let watch = Watch::begin(&files);
+    app::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(config, arguments.clone()))
+    let ended = runtime.block_on(serve(config, arguments.clone(), watch));
+    // What waits for a disk that hangs does not hold up the end.
+    runtime.shutdown_background();
+    ended
 }
 
-async fn serve(config: Config, arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let surroundings = Surroundings {
-        clock: Clock::System,
-        sink: Arc::new(|| Box::new(std::io::stdout())),
-        workers: Workers::per_core(),
-    };
-    let watch = Watch::begin(files(&config, &arguments));
+async fn serve(config: Config, arguments: Arguments, watch: Watch) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let surroundings =
+        Surroundings { clock: Clock::System, access_log: stdout(), workers: Workers::per_core() };
     let node = Arc::new(Node::start(&config, surroundings)?);
     announce(&node);
     let (requests, hangups) = mpsc::channel(1);
     let read = move || arguments.configuration();
     let watch = tokio::spawn(watch.run(Arc::clone(&node), read, hangups));
-    stop_signal(requests).await?;
+    signals.stop(&requests).await;
     tracing::info!("stopping: requests under way may end, new connections are refused");
     watch.abort();
     let cut = tokio::select! {
         cut = node.drained() => cut,
-        _ = tokio::signal::ctrl_c() => node.open_connections(),
+        () = signals.stop(&requests) => node.open_connections(),
     };
     node.flush_log();
     if cut > 0 {
@@ -137,24 +150,41 @@ async fn serve(config: Config, arguments: Arguments) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-/// The files that a configuration comes from, its certificates included.
-fn files(config: &Config, arguments: &Arguments) -> Vec<PathBuf> {
-    let certificate = config.tls.iter().flat_map(|files| [files.cert.clone(), files.key.clone()]);
-    certificate.chain(arguments.file().map(Path::to_path_buf)).collect()
+/// Standard output, or nothing if it is closed.
+fn stdout() -> Box<dyn Write + Send> {
+    match unbuffered(std::io::stdout()) {
+        Ok(stdout) => Box::new(stdout),
+        Err(_) => Box::new(std::io::sink()),
+    }
 }
 
-/// Waits for the signal to stop; passes each SIGHUP on.
-async fn stop_signal(reload: mpsc::Sender<()>) -> anyhow::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    loop {
-        tokio::select! {
-            _ = hangup.recv() => {
-                // A full channel has a reload coming already.
-                let _coming = reload.try_send(());
+/// The signals that a node listens to.
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the signal to stop; passes each SIGHUP on.
+    async fn stop(&mut self, reload: &mpsc::Sender<()>) {
+        loop {
+            tokio::select! {
+                _ = self.hangup.recv() => {
+                    // A full channel has a reload coming already.
+                    let _coming = reload.try_send(());
+                }
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
             }
-            _ = terminate.recv() => return Ok(()),
-            interrupted = tokio::signal::ctrl_c() => return Ok(interrupted?),
         }
     }
 }
@@ -166,20 +196,6 @@ fn announce(node: &Node) {
     if let Some(address) = node.admin_address() {
         tracing::info!("health and metrics on {address}");
     }
-}
-
-/// Larder's own messages, on standard error. `LARDER_LOG` overrides the configured level, and takes
-/// `tracing`'s filter language.
-fn logging(level: LogLevel) {
-    let filter =
-        EnvFilter::try_from_env("LARDER_LOG").unwrap_or_else(|_| EnvFilter::new(level.as_str()));
-    let to_terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(to_terminal)
-        .with_target(false)
-        .init();
 }
 
 #[cfg(test)]
@@ -203,7 +219,7 @@ mod tests {
             ["--origin", "http://a:1", "--origin", "https://b", "--listen", ":0", "--admin", ":1"];
         let arguments = arguments(&line);
         assert_eq!(arguments.file(), None);
-        let config = arguments.configuration().unwrap();
+        let config = arguments.configuration().config.unwrap();
         let origins: Vec<String> = config.origin.urls.iter().map(ToString::to_string).collect();
         assert_eq!(origins, ["http://a:1", "https://b"]);
         assert_eq!(config.listen, ["0.0.0.0:0".parse().unwrap()]);

@@ -12,7 +12,10 @@ pub mod settings;
 mod suggest;
 mod value;
 
-use std::path::Path;
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+};
 
 use crate::redis;
 
@@ -21,8 +24,8 @@ pub use report::{ConfigError, Finding, Report};
 pub use secret::Secret;
 pub use settings::{
     AccessLog, Admin, CertificateFiles, Config, Expectation, Expected, GivenResponse, Health,
-    Limits, ListenAddress, Log, LogLevel, Origin, OriginHost, OriginScheme, OriginTls, OriginUrl,
-    Permission, Store, TestCase, Token, WhenUnsynced,
+    Limits, ListenAddress, Log, LogLevel, Origin, OriginConnections, OriginHost, OriginScheme,
+    OriginTls, OriginUrl, Permission, Store, TestCase, Token, UnixSocket, WhenUnsynced,
 };
 pub use suggest::nearest;
 pub use value::format_duration;
@@ -42,13 +45,81 @@ pub struct Flags {
     pub access_log: Option<AccessLog>,
 }
 
+/// A configuration, or what is wrong with it, and the files that a later change of either can be seen in.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Result<Config, ConfigError>,
+    /// The file itself, those of `${file:…}`, certificates, keys and authorities.
+    pub files: Vec<PathBuf>,
+}
+
+impl Loaded {
+    /// Reads a file and what it names, with this process's environment.
+    pub fn from_file(path: &Path, flags: &Flags) -> Self {
+        let secrets = RefCell::new(vec![path.to_path_buf()]);
+        let process = Environment::process();
+        let read = |secret: &Path| {
+            secrets.borrow_mut().push(secret.to_path_buf());
+            (process.file)(secret)
+        };
+        let config = Config::load_in(path, Environment { file: &read, ..process }, flags);
+        Self::of(config, secrets.take())
+    }
+
+    /// The configuration of a command line alone.
+    pub fn from_flags(flags: &Flags) -> Self {
+        Self::of(Config::from_flags(flags), Vec::new())
+    }
+
+    fn of(config: Result<Config, ConfigError>, mut files: Vec<PathBuf>) -> Self {
+        files.extend(config.iter().flat_map(Config::certificate_files));
+        files.sort();
+        files.dedup();
+        Self { config, files }
+    }
+}
+
 impl Config {
     /// Reads a file, with this process's environment.
     pub fn load(path: &Path, flags: &Flags) -> Result<Self, ConfigError> {
+        Self::load_in(path, Environment::process(), flags)
+    }
+
+    fn load_in(
+        path: &Path,
+        environment: Environment<'_>,
+        flags: &Flags,
+    ) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
         let text = std::fs::read_to_string(path)
             .map_err(|cause| ConfigError::Unreadable { file: file.clone(), cause })?;
-        Self::parse_with(&text, &file, Environment::process(), flags)
+        Self::parse_with(&text, &file, environment, flags)
+    }
+
+    /// The files with certificates, keys and authorities that a reload reads again.
+    fn certificate_files(&self) -> Vec<PathBuf> {
+        let pairs = self.tls.iter().chain(&self.origin.tls.client);
+        let pairs = pairs.flat_map(|files| [files.cert.clone(), files.key.clone()]);
+        pairs.chain(self.origin.tls.ca.clone()).collect()
+    }
+
+    /// The settings in which a configuration differs from the one that the node was started with, and
+    /// which take effect with a restart only.
+    pub fn needs_restart(&self, started: &Self) -> Vec<&'static str> {
+        let (limits, began) = (&self.limits, &started.limits);
+        let limits =
+            Limits { drain: began.drain, drain_delay: began.drain_delay, ..limits.clone() };
+        let differences = [
+            ("listen", self.listen != started.listen),
+            ("reuse_port", self.reuse_port != started.reuse_port),
+            ("tls", self.tls.is_some() != started.tls.is_some()),
+            ("limits", limits != *began),
+            ("admin.listen", self.admin.listen != started.admin.listen),
+            ("store", self.store != started.store),
+            ("log.level", self.log.level != started.log.level),
+        ];
+        differences.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
 
     /// Reads the text of a file of this name. Touches nothing but `environment`.

@@ -26,6 +26,8 @@ use crate::{
 pub struct Config {
     /// Where clients connect; at least one.
     pub listen: Vec<ListenAddress>,
+    /// Whether another process may listen on the same TCP addresses at the same time.
+    pub reuse_port: bool,
     /// The certificate for clients; plain text without. Not used on Unix sockets.
     pub tls: Option<CertificateFiles>,
     /// Where requests go.
@@ -139,8 +141,17 @@ pub enum Expected {
 pub enum ListenAddress {
     /// An IP address and port; port 0 is any free one.
     Tcp(SocketAddr),
-    /// The path of a Unix socket.
-    Unix(PathBuf),
+    /// A Unix socket.
+    Unix(UnixSocket),
+}
+
+/// The file of a Unix socket.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct UnixSocket {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its permissions, if they are given.
+    pub mode: Option<u32>,
 }
 
 impl FromStr for ListenAddress {
@@ -155,7 +166,12 @@ impl std::fmt::Display for ListenAddress {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp(address) => write!(formatter, "{address}"),
-            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+            Self::Unix(UnixSocket { path, mode: None }) => {
+                write!(formatter, "unix:{}", path.display())
+            }
+            Self::Unix(UnixSocket { path, mode: Some(mode) }) => {
+                write!(formatter, "unix:{}?mode={mode:04o}", path.display())
+            }
         }
     }
 }
@@ -178,8 +194,16 @@ pub struct Origin {
     pub connect_timeout: Duration,
     /// How long the response head may take.
     pub first_byte_timeout: Duration,
-    /// How long an unused connection is kept, and how long a body may pause.
+    /// How long a body may pause.
     pub idle_timeout: Duration,
+    /// Connections to each server.
+    pub connections: OriginConnections,
+    /// The largest head of a response in bytes.
+    pub max_header_bytes: u32,
+    /// Whether HTTP/2 is offered to `https` servers.
+    pub http2: bool,
+    /// How long the addresses of a server's name are used before they are looked up again.
+    pub dns_refresh: Duration,
     /// How often a safe request is tried again.
     pub retries: u32,
     /// Active checks; none where only real requests tell.
@@ -188,6 +212,19 @@ pub struct Origin {
     pub tls: OriginTls,
     /// The `Host` they are sent.
     pub host: OriginHost,
+}
+
+/// The connections to each server of the origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OriginConnections {
+    /// How long an unused one is kept.
+    pub keep_alive: Duration,
+    /// How many there may be.
+    pub max: usize,
+    /// How many requests may wait for one.
+    pub max_pending: usize,
+    /// How long a request may wait.
+    pub pending_timeout: Duration,
 }
 
 /// One server.
@@ -282,23 +319,32 @@ pub struct Limits {
     pub body: Option<u64>,
     /// Connections at once, over all listeners.
     pub connections: usize,
+    /// Tunnels (WebSocket and other upgrades) at once; half of the connections if left out.
+    pub tunnels: Option<usize>,
+    /// How long nothing may go through a tunnel.
+    pub tunnel_idle_timeout: Duration,
     /// How long a request's head may take.
     pub header_timeout: Duration,
     /// How long a connection may be silent.
     pub idle_timeout: Duration,
-    /// How long requests may go on after SIGTERM.
+    /// How long listeners go on after SIGTERM while readiness fails already.
+    pub drain_delay: Duration,
+    /// How long requests may go on after that.
     pub drain: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            header_bytes: 64 << 10,
+            header_bytes: 32 << 10,
             headers: 100,
             body: None,
             connections: 10_000,
+            tunnels: None,
+            tunnel_idle_timeout: Duration::from_hours(1),
             header_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
+            drain_delay: Duration::ZERO,
             drain: Duration::from_secs(30),
         }
     }
@@ -309,6 +355,8 @@ impl Default for Limits {
 pub struct Admin {
     /// Its address; none where it is turned off.
     pub listen: Option<ListenAddress>,
+    /// Names by which it may be asked for, beside addresses and names without a dot.
+    pub hosts: Vec<Box<str>>,
     /// Who may call it.
     pub tokens: Vec<Token>,
     /// Who may send `PURGE` to the public listener without a token.

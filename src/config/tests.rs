@@ -68,6 +68,13 @@ fn the_long_form_of_everything_is_understood() {
         [origin]
         urls = ["https://a", "h2c://b:1"]
         connect_timeout = "2s"
+        keep_alive = "4s"
+        max_connections = 8
+        max_pending = 0
+        pending_timeout = "1s"
+        max_header_bytes = "16KiB"
+        http2 = false
+        dns_refresh = "1m"
         retries = 0
         host = "api.internal:81"
         health = { path = "/healthz" }
@@ -98,6 +105,15 @@ fn the_long_form_of_everything_is_understood() {
     assert_eq!(config.origin.urls[1].scheme, OriginScheme::H2c);
     assert_eq!(config.origin.connect_timeout, Duration::from_secs(2));
     assert_eq!(config.origin.retries, 0);
+    let connections = OriginConnections {
+        keep_alive: Duration::from_secs(4),
+        max: 8,
+        max_pending: 0,
+        pending_timeout: Duration::from_secs(1),
+    };
+    assert_eq!(config.origin.connections, connections);
+    assert_eq!((config.origin.max_header_bytes, config.origin.http2), (16 << 10, false));
+    assert_eq!(config.origin.dns_refresh, Duration::from_mins(1));
     assert_eq!(config.origin.host, OriginHost::Literal("api.internal:81".parse().unwrap()));
     let health = Health { path: "/healthz".into(), every: Duration::from_secs(5) };
     assert_eq!(config.origin.health, Some(health));
@@ -392,6 +408,10 @@ fn every_value_that_means_nothing_is_refused() {
         ("urls = []", "there is no origin to ask"),
         ("urls = [\"http://a/api\"]", "paths pass through unchanged"),
         ("urls = [\"http://a\"]\nretries = 11", "more than 10 retries"),
+        ("urls = [\"http://a\"]\nmax_connections = 0", "cannot be zero"),
+        ("urls = [\"http://a\"]\nmax_pending = 1000001", "at most 1000000"),
+        ("urls = [\"http://a\"]\nkeep_alive = \"0s\"", "cannot be zero"),
+        ("urls = [\"http://a\"]\nmax_header_bytes = \"1KiB\"", "between `4KiB` and `16MiB`"),
         ("urls = [\"http://a\"]\nhost = \"a b\"", "`preserve`, `origin` or a host name"),
         ("urls = [\"http://a\"]\nhealth.path = \"x\"", "this is a path"),
         ("urls = [\"https://a\"]\ntls.cert = \"c\"", "`cert` and `key` come together"),

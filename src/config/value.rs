@@ -3,7 +3,6 @@
 use std::{
     fmt::Write as _,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
     time::Duration,
 };
 
@@ -11,7 +10,7 @@ use http::uri::Authority;
 use ipnet::IpNet;
 use url::Url;
 
-use super::settings::{ListenAddress, OriginScheme, OriginUrl};
+use super::settings::{ListenAddress, OriginScheme, OriginUrl, UnixSocket};
 use crate::{
     key::target::{Scheme, host},
     user::Source,
@@ -85,13 +84,8 @@ pub(super) fn size(text: &str) -> Result<u64, &'static str> {
 pub(super) fn listen_address(text: &str) -> Result<ListenAddress, &'static str> {
     const PROBLEM: &str =
         "an address is an IP address and a port, as in `0.0.0.0:8080`, or `unix:/path`";
-    if let Some(path) = text.strip_prefix("unix:") {
-        let path = PathBuf::from(path);
-        return if path.is_absolute() {
-            Ok(ListenAddress::Unix(path))
-        } else {
-            Err("the path of a Unix socket begins with `/`, as in `unix:/run/larder.sock`")
-        };
+    if let Some(socket) = text.strip_prefix("unix:") {
+        return unix_socket(socket).map(ListenAddress::Unix);
     }
     let address = match text.split_once(':') {
         Some(("", port)) => format!("0.0.0.0:{port}"),
@@ -99,6 +93,26 @@ pub(super) fn listen_address(text: &str) -> Result<ListenAddress, &'static str> 
         _ => text.to_owned(),
     };
     address.parse::<SocketAddr>().map(ListenAddress::Tcp).map_err(|_| PROBLEM)
+}
+
+/// Reads the path of a socket, with or without its permissions: `/path?mode=0660`.
+fn unix_socket(text: &str) -> Result<UnixSocket, &'static str> {
+    let (path, mode) = match text.split_once("?mode=") {
+        Some((path, mode)) => (path, Some(permissions(mode)?)),
+        None => (text, None),
+    };
+    if path.starts_with('/') {
+        Ok(UnixSocket { path: path.into(), mode })
+    } else {
+        Err("the path of a Unix socket begins with `/`, as in `unix:/run/larder.sock`")
+    }
+}
+
+fn permissions(text: &str) -> Result<u32, &'static str> {
+    const EXPECTED: &str = "expected permissions in octal digits such as `?mode=0660`";
+    let is_octal = text.len() >= 3 && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    let mode = u32::from_str_radix(text, 8).map_err(|_| EXPECTED)?;
+    if is_octal && mode <= 0o777 { Ok(mode) } else { Err(EXPECTED) }
 }
 
 /// Reads `http://host:port`, `https://…` or `h2c://…`.
@@ -146,6 +160,15 @@ pub(super) fn jwks_url(text: &str) -> Result<Source, &'static str> {
         return Err("expected a URL without user and password: the keys are public");
     }
     Ok(source)
+}
+
+/// Reads the name that an admin listener may be asked for by, or `*.` and a domain; without a port.
+pub(super) fn admin_host(text: &str) -> Result<Box<str>, &'static str> {
+    let host = served_host(text)?;
+    if host.contains(':') {
+        return Err("expected a name without a port, such as `larder.internal.example`");
+    }
+    Ok(host)
 }
 
 /// A host that is served, in canonical form: a name with or without a port, or `*.` and a domain.
@@ -216,10 +239,13 @@ mod tests {
         assert_eq!(listen_address(":8080"), Ok(tcp("0.0.0.0:8080")));
         assert_eq!(listen_address("localhost:0"), Ok(tcp("127.0.0.1:0")));
         assert_eq!(listen_address("[::1]:80"), Ok(tcp("[::1]:80")));
-        assert_eq!(
-            listen_address("unix:/run/larder.sock"),
-            Ok(ListenAddress::Unix("/run/larder.sock".into()))
-        );
+        let unix = |path: &str, mode| ListenAddress::Unix(UnixSocket { path: path.into(), mode });
+        assert_eq!(listen_address("unix:/run/larder.sock"), Ok(unix("/run/larder.sock", None)));
+        assert_eq!(listen_address("unix:/a?mode=0660"), Ok(unix("/a", Some(0o660))));
+        assert_eq!(unix("/a", Some(0o600)).to_string(), "unix:/a?mode=0600");
+        for text in ["unix:/a?mode=", "unix:/a?mode=888", "unix:/a?mode=rw", "unix:/a?mode=1777"] {
+            assert!(listen_address(text).is_err(), "{text}");
+        }
         for text in ["8080", "example.com:80", "0.0.0.0", "unix:larder.sock", "1.2.3.4:99999"] {
             assert!(listen_address(text).is_err(), "{text}");
         }

@@ -129,6 +129,16 @@ pub fn decode(bytes: &[u8], limit: usize) -> Option<Decoded> {
     }
 }
 
+/// The length that the content of a response says to have, unpacked. Reads the head only, and checks
+/// nothing.
+pub fn announced_length(bytes: &[u8]) -> Option<usize> {
+    let mut reader = Reader::new(bytes.get(PREFIX..)?);
+    if reader.u8()? != RESPONSE {
+        return None;
+    }
+    Some(Head::read(&mut reader)?.0.length)
+}
+
 impl Chunked {
     /// Which chunks are meant, of all that stood or stand under the same key.
     pub fn generation(&self) -> u64 {

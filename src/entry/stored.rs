@@ -355,6 +355,11 @@ impl StoredResponse {
         self.bytes.slice(index(self.trailers_end)..)
     }
 
+    /// Whether someone holds a part of its bytes, as a client does that is sent the body.
+    pub fn is_being_read(&self) -> bool {
+        !self.bytes.is_unique()
+    }
+
     /// The length of the body in bytes.
     pub fn body_length(&self) -> u64 {
         (self.bytes.len() - index(self.trailers_end)) as u64

@@ -65,17 +65,22 @@ impl Variants {
 
     /// Adds what another index of the same target has, as newer. The result does not depend on how the
     /// additions of several nodes are grouped, but for the order of variants. Returns the variants that
-    /// lost their places; those that are `in_use` keep theirs before others.
-    pub fn merge(&mut self, newer: &Self, in_use: impl Fn(u128) -> bool) -> Vec<u128> {
+    /// lost their places.
+    ///
+    /// One that was hit since this was last asked about it, as `take_hit` says, is as good as new: however
+    /// many others are added, a variant that is hit now and then keeps its place.
+    pub fn merge(&mut self, newer: &Self, take_hit: impl Fn(u128) -> bool) -> Vec<u128> {
         for selection in newer.selections.iter().rev() {
             self.add(selection);
         }
         self.selections.sort_by_key(|selection| Reverse(selection.seen));
         self.selections.truncate(SELECTIONS);
         self.recent.retain(|digest| !newer.recent.contains(digest));
-        self.recent.extend_from_slice(&newer.recent);
+        let known = std::mem::take(&mut self.recent);
+        let (hit, idle): (Vec<u128>, Vec<u128>) = known.into_iter().partition(|it| take_hit(*it));
+        self.recent = [idle, hit, newer.recent.clone()].concat();
         let surplus = self.recent.len().saturating_sub(VARIANTS);
-        (0..surplus).filter_map(|_| self.give_up_one(&in_use)).collect()
+        self.recent.drain(..surplus).collect()
     }
 
     fn add(&mut self, newer: &Selection) {
@@ -88,13 +93,6 @@ impl Variants {
         codings.truncate(CODINGS);
         let seen = known.seen.max(newer.seen);
         self.selections.insert(0, Selection { set: known.set, seen, codings });
-    }
-
-    /// Takes out the oldest variant that is not in use, or the oldest of all. Never the newest.
-    fn give_up_one(&mut self, in_use: &impl Fn(u128) -> bool) -> Option<u128> {
-        let (_newest, others) = self.recent.split_last()?;
-        let place = others.iter().position(|digest| !in_use(*digest)).unwrap_or(0);
-        Some(self.recent.remove(place))
     }
 
     /// All bytes it keeps on the heap.
@@ -151,7 +149,19 @@ mod tests {
         assert!(all.recent.contains(&5) && !lost.contains(&5));
         assert_eq!((lost.len(), lost[0]), (101 - VARIANTS, 0));
         let all_used = all.merge(&index("a", 1, "", 101), |_| true);
-        assert_eq!(all_used, [5], "there has to be room");
+        assert_eq!(all_used, [38], "there has to be room");
+    }
+
+    #[test]
+    fn a_variant_that_is_hit_again_and_again_outlives_others_that_were_hit_once() {
+        let hits = std::cell::RefCell::new(std::collections::HashSet::new());
+        let mut all = index("a", 1, "", 0);
+        for foreign in 1..=1000 {
+            all.merge(&index("a", 1, "", foreign), |digest| hits.borrow_mut().remove(&digest));
+            hits.borrow_mut().extend([0, foreign]);
+        }
+        assert!(all.recent.contains(&0));
+        assert_eq!(all.recent.len(), VARIANTS);
     }
 
     #[test]

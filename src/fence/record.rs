@@ -60,7 +60,7 @@ pub enum Source {
     Webhook(Box<str>),
     /// A write through the proxy.
     Write,
-    /// A schedule, by its cron expression.
+    /// A schedule, by its name, or its cron expression if it has none.
     Schedule(Box<str>),
     /// A data version that changed, by the poll's name.
     Poll(Box<str>),

@@ -1,6 +1,8 @@
 //! Fields by which proxies tell the next server about a request, and what is mistaken for them.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
+
+use super::hop;
 
 /// What a forwarding field is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +108,20 @@ pub fn is_overridden(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| OVERRIDES.contains(&name.as_str()))
 }
 
+/// Removes from a request's trailers the fields by which proxies tell about a request, those that stand for
+/// its method or target, and what only a head may hold.
+pub fn remove_from_trailers(trailers: &mut HeaderMap) {
+    hop::remove_from_trailers(trailers);
+    let is_forged = |name: &str| {
+        Forwarding::of(name).is_some() || OVERRIDES.contains(&name) || is_misspelt(name)
+    };
+    let forged: Vec<HeaderName> =
+        trailers.keys().filter(|name| is_forged(name.as_str())).cloned().collect();
+    for name in forged {
+        trailers.remove(name);
+    }
+}
+
 /// Whether a name with `_` stands for a field that decides how the request is read: CGI and WSGI origins
 /// cannot tell `X_Forwarded_Host` from `X-Forwarded-Host` (nginx drops all such names for that).
 pub fn is_misspelt(name: &str) -> bool {
@@ -173,5 +189,26 @@ mod tests {
         for name in ["x-forwarded-host", "x_api_key", "my_field"] {
             assert!(!is_misspelt(name), "{name}");
         }
+    }
+
+    #[test]
+    fn trailers_tell_nothing_about_the_request() {
+        let trailers = |names: &[&'static str]| -> HeaderMap {
+            let value = http::HeaderValue::from_static("1");
+            names.iter().map(|name| (HeaderName::from_static(name), value.clone())).collect()
+        };
+        let mut given = trailers(&[
+            "checksum",
+            "x-forwarded-for",
+            "x_forwarded_host",
+            "forwarded",
+            "x-forwarded-user",
+            "x-http-method-override",
+            "host",
+            "content-length",
+            "x-real-ip",
+        ]);
+        remove_from_trailers(&mut given);
+        assert_eq!(given, trailers(&["checksum"]));
     }
 }

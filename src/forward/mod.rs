@@ -4,6 +4,7 @@
 //! [`OriginTarget`](crate::key::OriginTarget), of which its key is made, too.
 
 mod introduction;
+pub mod max_forwards;
 pub mod request;
 pub mod request_id;
 pub mod response;

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::OnceLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
-use super::{Identity, introduction};
+use super::{Identity, introduction, max_forwards};
 use crate::{
     field::{forwarding::Forwarding, hop},
     key::OriginTarget,
@@ -67,6 +67,7 @@ pub fn headers(
     }
     onward.append(header::VIA, identity.for_request(source.version));
     introduction::add(&mut onward, client, target, source);
+    max_forwards::decrement(target.method, &mut onward);
     onward
 }
 

@@ -12,23 +12,40 @@ const REQUEST_ID_BYTES: usize = 128;
 
 /// Gives a request without a usable `X-Request-ID` a new one, by which it is found in every log.
 pub fn ensure_request_id(headers: &mut HeaderMap) {
-    let is_usable = headers.get(&X_REQUEST_ID).is_some_and(|id| {
-        (1..=REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
-    });
-    if !is_usable && let Ok(id) = HeaderValue::from_bytes(&request_id()) {
+    if usable(headers).is_none()
+        && let Ok(id) = HeaderValue::from_bytes(&RequestId::random().0)
+    {
         headers.insert(X_REQUEST_ID, id);
     }
 }
 
-/// A new request id: 32 hexadecimal digits.
-fn request_id() -> [u8; 32] {
-    let mut id = [0; 32];
-    let (first, second) = (random::next(), random::next());
-    let parts = [first >> 32, first, second >> 32, second];
-    for (digits, part) in id.chunks_exact_mut(8).zip(parts) {
-        digits.copy_from_slice(&hex(part & 0xffff_ffff));
+/// Returns the request's own `X-Request-ID`, if it is short and visible ASCII.
+pub fn usable(headers: &HeaderMap) -> Option<&str> {
+    let id = headers.get(&X_REQUEST_ID)?;
+    let is_usable = (1..=REQUEST_ID_BYTES).contains(&id.len())
+        && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    id.to_str().ok().filter(|_| is_usable)
+}
+
+/// A request id that Larder makes: 32 hexadecimal digits.
+pub struct RequestId([u8; 32]);
+
+impl RequestId {
+    /// A new one.
+    pub fn random() -> Self {
+        let mut id = [0; 32];
+        let (first, second) = (random::next(), random::next());
+        let parts = [first >> 32, first, second >> 32, second];
+        for (digits, part) in id.chunks_exact_mut(8).zip(parts) {
+            digits.copy_from_slice(&hex(part & 0xffff_ffff));
+        }
+        Self(id)
     }
-    id
+
+    /// Its digits.
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).unwrap_or_default()
+    }
 }
 
 /// Eight hexadecimal digits, all at once: every request that is passed on may need an id.

@@ -23,6 +23,10 @@ pub fn headers(
         headers.insert(header::UPGRADE, upgrade);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
+    if status == StatusCode::NO_CONTENT {
+        // It has none (RFC 9110 §8.6); clients take one over HTTP/2 for an error.
+        headers.remove(header::CONTENT_LENGTH);
+    }
     if !headers.contains_key(header::DATE) {
         headers.insert(header::DATE, date(now));
     }

@@ -2,47 +2,74 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
-    net::{TcpStream, UnixStream, lookup_host},
-    time::timeout,
+    net::{TcpStream, UnixStream},
+    time::{Instant, sleep, timeout},
 };
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::{
     error::OriginError,
+    resolve::Resolver,
     settings::{Endpoint, Place, Scheme, Settings},
-    tls::TlsError,
+    tls::{ClientConfigs, TlsError},
 };
 use crate::server::stream::{Protocol, Stream, Transport};
 
+/// After this long without success the next address is tried as well (RFC 8305 §5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
 /// Knows where a server is and how to speak to it.
 pub(super) struct Connector {
-    endpoint: Endpoint,
+    place: Reach,
+    scheme: Scheme,
     name: Arc<str>,
     timeout: Duration,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<Tls>,
+}
+
+enum Reach {
+    Tcp(Arc<Resolver>),
+    Unix(std::path::PathBuf),
+}
+
+struct Tls {
+    /// Offers every protocol that is configured.
+    any: TlsConnector,
+    /// Offers HTTP/1.1 only.
+    http1: TlsConnector,
+    name: ServerName<'static>,
+}
+
+/// The protocols that a new connection may speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// Whatever both sides prefer.
+    Any,
+    /// HTTP/1.1, for protocols that a connection is upgraded to.
+    Http1,
 }
 
 impl Connector {
     pub(super) fn new(
         endpoint: &Endpoint,
         settings: &Settings,
-        tls: Option<&Arc<ClientConfig>>,
+        tls: Option<&ClientConfigs>,
     ) -> Result<Self, TlsError> {
         let tls = match tls {
-            Some(config) if endpoint.scheme == Scheme::Https => {
-                let name = server_name(endpoint, settings)?;
-                Some((TlsConnector::from(Arc::clone(config)), name))
+            Some(configs) if endpoint.scheme == Scheme::Https => {
+                Some(Tls::new(configs, endpoint, settings)?)
             }
             _ => None,
         };
-        Ok(Self {
-            endpoint: endpoint.clone(),
-            name: endpoint.to_string().into(),
-            timeout: settings.connect_timeout,
-            tls,
-        })
+        let place = match &endpoint.place {
+            Place::Tcp(host, port) => Reach::Tcp(Resolver::new(host, *port, settings.dns_refresh)),
+            Place::Unix(path) => Reach::Unix(path.clone()),
+        };
+        let name = endpoint.to_string().into();
+        Ok(Self { place, scheme: endpoint.scheme, name, timeout: settings.connect_timeout, tls })
     }
 
     /// The server's URL.
@@ -50,50 +77,125 @@ impl Connector {
         Arc::clone(&self.name)
     }
 
-    /// A new connection and the protocol it speaks.
-    pub(super) async fn connect(&self) -> Result<(Stream, Protocol), OriginError> {
-        let connected = timeout(self.timeout, self.reach()).await;
-        connected.map_err(|_| OriginError::ConnectTimeout { server: self.name() })?
+    /// How long connecting may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
-    async fn reach(&self) -> Result<(Stream, Protocol), OriginError> {
-        let connect = |source| OriginError::Connect { server: self.name(), source };
-        let stream = match &self.endpoint.place {
-            Place::Unix(path) => {
+    /// A new connection and the protocol it speaks. Bounded by the caller.
+    pub(super) async fn connect(&self, offer: Offer) -> Result<(Stream, Protocol), OriginError> {
+        let connect =
+            |source| OriginError::Connect { server: self.name(), source: Arc::new(source) };
+        let stream = match &self.place {
+            Reach::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(connect)?;
                 return Ok((Stream::from(Transport::Unix(stream)), Protocol::Http1));
             }
-            Place::Tcp(host, port) => self.reach_tcp(host, *port).await.map_err(connect)?,
+            Reach::Tcp(resolver) => reach(resolver).await.map_err(connect)?,
         };
-        let Some((connector, name)) = &self.tls else {
-            let is_http2 = self.endpoint.scheme == Scheme::H2c;
+        let Some(tls) = &self.tls else {
+            let is_http2 = self.scheme == Scheme::H2c;
             let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
             return Ok((Stream::from(Transport::Tcp(stream)), protocol));
         };
-        let tls = |source| OriginError::Tls { server: self.name(), source };
-        let stream = connector.connect(name.clone(), stream).await.map_err(tls)?;
+        let connected = tls.connector(offer).connect(tls.name.clone(), stream).await;
+        let stream = connected
+            .map_err(|source| OriginError::Tls { server: self.name(), source: Arc::new(source) })?;
         let stream = Stream::from(Transport::Tls(Box::new(TlsStream::Client(stream))));
         let protocol = stream.agreed_protocol();
         Ok((stream, protocol))
     }
+}
 
-    /// The first address that answers; each gets its share of the time.
-    async fn reach_tcp(&self, host: &str, port: u16) -> io::Result<TcpStream> {
-        let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
-        let share = self.timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
-        let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in addresses {
-            match timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(stream);
-                }
-                Ok(Err(error)) => failure = error,
-                Err(_) => failure = io::ErrorKind::TimedOut.into(),
-            }
-        }
-        Err(failure)
+impl Tls {
+    fn new(
+        configs: &ClientConfigs,
+        endpoint: &Endpoint,
+        settings: &Settings,
+    ) -> Result<Self, TlsError> {
+        let connector = |config: &Arc<ClientConfig>| TlsConnector::from(Arc::clone(config));
+        let any = if settings.http2 { &configs.any } else { &configs.http1 };
+        Ok(Self {
+            any: connector(any),
+            http1: connector(&configs.http1),
+            name: server_name(endpoint, settings)?,
+        })
     }
+
+    fn connector(&self, offer: Offer) -> &TlsConnector {
+        match offer {
+            Offer::Any => &self.any,
+            Offer::Http1 => &self.http1,
+        }
+    }
+}
+
+/// The first address that answers. Each gets a head start before the next one is tried beside it.
+async fn reach(resolver: &Arc<Resolver>) -> io::Result<TcpStream> {
+    let mut waiting = resolver.addresses().await?.into_iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    loop {
+        let next = waiting.next();
+        let is_last = next.is_none();
+        attempts.extend(next.map(|address| attempt(resolver, address)));
+        let head_start = async {
+            if is_last {
+                std::future::pending::<()>().await;
+            }
+            sleep(ATTEMPT_DELAY).await;
+        };
+        tokio::select! {
+            biased;
+            ended = attempts.next() => match ended {
+                Some(Ok(stream)) => return Ok(stream),
+                Some(Err(error)) => failure = error,
+                None => return Err(failure),
+            },
+            () = head_start => {}
+        }
+    }
+}
+
+/// One address.
+async fn attempt(resolver: &Resolver, address: SocketAddr) -> io::Result<TcpStream> {
+    let mut attempt = Attempt { resolver, address, since: Instant::now(), has_ended: false };
+    let connected = TcpStream::connect(address).await;
+    attempt.has_ended = true;
+    match &connected {
+        Ok(stream) => {
+            resolver.note_reached(address);
+            stream.set_nodelay(true)?;
+        }
+        Err(_) => resolver.note_failed(address),
+    }
+    connected
+}
+
+/// An attempt that counts as failed if it is given up after its head start.
+struct Attempt<'a> {
+    resolver: &'a Resolver,
+    address: SocketAddr,
+    since: Instant,
+    has_ended: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended && self.since.elapsed() >= ATTEMPT_DELAY {
+            self.resolver.note_failed(self.address);
+        }
+    }
+}
+
+/// Holds a connection attempt to its time.
+pub(super) async fn within<T>(
+    limit: Duration,
+    server: &Arc<str>,
+    connecting: impl Future<Output = Result<T, OriginError>>,
+) -> Result<T, OriginError> {
+    let connected = timeout(limit, connecting).await;
+    connected.map_err(|_| OriginError::ConnectTimeout { server: Arc::clone(server) })?
 }
 
 fn server_name(endpoint: &Endpoint, settings: &Settings) -> Result<ServerName<'static>, TlsError> {

@@ -5,7 +5,9 @@ use std::{io, sync::Arc};
 use crate::server::BodyError;
 
 /// Why there is no response. Its `Display` is for the log, not for the client.
-#[derive(Debug, thiserror::Error)]
+///
+/// Requests that wait for one connection share its error.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum OriginError {
     /// The server's name is unknown, or nothing listens there.
     #[error("cannot connect to {server}")]
@@ -13,7 +15,7 @@ pub enum OriginError {
         /// The server.
         server: Arc<str>,
         /// What the system said.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// The connection was not ready in time.
     #[error("connecting to {server} took too long")]
@@ -27,7 +29,7 @@ pub enum OriginError {
         /// The server.
         server: Arc<str>,
         /// What TLS said.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// The response did not begin in time.
     #[error("{server} did not answer in time")]
@@ -41,7 +43,7 @@ pub enum OriginError {
         /// The server.
         server: Arc<str>,
         /// What the connection said.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// What came is not HTTP, or where it ends is ambiguous.
     #[error("{server} does not speak HTTP: {reason}")]
@@ -50,6 +52,14 @@ pub enum OriginError {
         server: Arc<str>,
         /// What is wrong.
         reason: String,
+    },
+    /// All connections that the server may have are in use, and none became free in time.
+    #[error("all {limit} connections to {server} are in use (origin.max_connections)")]
+    Overloaded {
+        /// The server.
+        server: Arc<str>,
+        /// The number of connections allowed.
+        limit: usize,
     },
     /// All servers fail their health checks.
     #[error("no server is healthy")]
@@ -121,6 +131,7 @@ impl OriginError {
             Self::FirstByteTimeout { .. } => "first-byte-timeout",
             Self::Closed { .. } => "closed",
             Self::Protocol { .. } => "protocol",
+            Self::Overloaded { .. } => "overloaded",
             Self::NoHealthyServer => "no-healthy-server",
             Self::RequestBody(_) => "request-body",
         }
@@ -145,6 +156,6 @@ impl OriginError {
 
     /// Whether the server is to blame, and not the client or the lack of servers.
     pub(super) fn blames_server(&self) -> bool {
-        !matches!(self, Self::NoHealthyServer | Self::RequestBody(_))
+        !matches!(self, Self::NoHealthyServer | Self::Overloaded { .. } | Self::RequestBody(_))
     }
 }

@@ -51,7 +51,8 @@ pub(super) fn start(
 
 async fn reap(server: Weak<Server>, idle: Duration) {
     loop {
-        tokio::time::sleep((idle / 2).max(Duration::from_millis(100))).await;
+        tokio::time::sleep((idle / 2).clamp(Duration::from_millis(100), Duration::from_secs(10)))
+            .await;
         let Some(server) = server.upgrade() else {
             return;
         };

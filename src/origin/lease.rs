@@ -2,20 +2,31 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use super::{body::Upload, http1, server::Server};
+use super::{body::Upload, http1, http2, server::Server};
 
-/// What a response in progress holds on to besides its connection: its place in the server's count, and the
-/// request's body.
+/// What a response in progress holds on to besides its connection: its place in the server's count, the
+/// request's body, and its stream, if the connection is shared.
 pub(super) struct Lease {
     pub(super) upload: Option<Arc<Upload>>,
     pub(super) in_flight: InFlight,
+    pub(super) stream: Option<StreamLease>,
+}
+
+/// A stream of an HTTP/2 connection. Dropped before the response's end, it ends the request's body too.
+pub(super) struct StreamLease {
+    pub(super) slot: Option<Arc<http2::Slot>>,
+    pub(super) pump: Option<http2::Pump>,
+    pub(super) server: Arc<Server>,
 }
 
 impl Lease {
     /// The response has been read to its end: the connection, if any, may take the next request.
-    pub(super) fn give_back(self, connection: Option<Box<http1::Connection>>) {
+    pub(super) fn give_back(mut self, connection: Option<Box<http1::Connection>>) {
+        if let Some(pump) = self.stream.as_mut().and_then(|stream| stream.pump.take()) {
+            pump.settle();
+        }
         if let Some(connection) = connection {
-            self.in_flight.0.pool.put(connection);
+            self.in_flight.0.put(connection);
         }
     }
 }
@@ -24,6 +35,16 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(upload) = &self.upload {
             upload.give_up();
+        }
+    }
+}
+
+impl Drop for StreamLease {
+    fn drop(&mut self) {
+        let shard = self.slot.as_ref().map(|slot| slot.shard());
+        drop((self.slot.take(), self.pump.take()));
+        if let Some(shard) = shard {
+            self.server.note_free_stream(shard);
         }
     }
 }

@@ -1,14 +1,18 @@
 //! The origin: connections, balancing, health, retries, and what is rewritten on the way.
 
+mod acquire;
 pub mod body;
+mod capacity;
 mod connect;
 pub mod document;
 pub mod error;
 mod health;
 mod http1;
+mod http2;
 mod lease;
 mod pool;
 pub mod random;
+mod resolve;
 mod server;
 pub mod settings;
 pub mod source;
@@ -22,10 +26,11 @@ use http::{Request, Response, Uri};
 use smallvec::SmallVec;
 
 pub use body::{Complete, RequestBody, ResponseBody, ResponseBodyError, Upload};
+pub use capacity::Load;
 pub use error::{Delivery, OriginError, Unanswered, UploadFailure};
 #[cfg(fuzzing)]
 pub use http1::fuzzed;
-pub use settings::{Endpoint, Settings};
+pub use settings::{Endpoint, Limits, Settings};
 
 use crate::{field::forwarding::is_overridden, server::Interim};
 use server::Server;
@@ -59,7 +64,7 @@ impl Origin {
             return Err(SetupError::NoServer);
         }
         let is_secure = settings.urls.iter().any(|url| url.scheme == Scheme::Https);
-        let tls = is_secure.then(|| tls::client_config(&settings.tls)).transpose()?;
+        let tls = is_secure.then(|| tls::ClientConfigs::new(&settings.tls)).transpose()?;
         let servers: Vec<_> = settings
             .urls
             .iter()
@@ -69,7 +74,7 @@ impl Origin {
             Some(health) => Some((health, health_target(&health.path)?)),
             None => None,
         };
-        let tasks = health::start(&servers, health.as_ref(), settings.idle_timeout);
+        let tasks = health::start(&servers, health.as_ref(), settings.keep_alive);
         Ok(Arc::new(Self { servers, retries: settings.retries, tasks }))
     }
 
@@ -131,7 +136,14 @@ impl Origin {
         (self.servers.len(), available.count())
     }
 
-    /// Of two servers picked at random, the less busy one; ejected ones only where nothing else is left.
+    /// How busy the connections to all servers are.
+    pub fn load(&self) -> Load {
+        let loads = self.servers.iter().map(|server| server.capacity.load());
+        loads.fold(Load::default(), |sum, load| sum + load)
+    }
+
+    /// Of two servers picked at random, the less busy one. Ejected ones only if nothing else is left; then
+    /// they share the requests.
     fn pick(&self, tried: &[usize]) -> Result<usize, OriginError> {
         let healthy = |index: usize| {
             !tried.contains(&index)
@@ -143,7 +155,8 @@ impl Origin {
         let now = standing::now();
         let mut candidates: SmallVec<[usize; 16]> =
             (0..self.servers.len()).filter(|index| healthy(*index)).collect();
-        let last_resort = candidates.first().copied().ok_or(OriginError::NoHealthyServer)?;
+        let last_resort = candidates.get(self.less_busy(&candidates)).copied();
+        let last_resort = last_resort.ok_or(OriginError::NoHealthyServer)?;
         candidates.retain(|index| {
             self.servers.get(*index).is_some_and(|server| server.standing.is_available(now))
         });

@@ -2,60 +2,70 @@
 
 use std::{
     future::poll_fn,
+    io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use http::{
-    HeaderValue, Method, Request, Response, Uri, Version, header, response::Parts, uri::Scheme,
+    HeaderMap, HeaderValue, Method, Request, Response, header, response::Parts, uri::Scheme,
 };
-use hyper::{
-    body,
-    client::conn::{TrySendError, http2},
-};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::ClientConfig;
 use tokio::time::Instant;
 
 use super::{
+    acquire::Age,
     body::{Hold, RequestBody, ResponseBody, Source, Upload},
+    capacity::Capacity,
     connect::Connector,
     error::{Delivery, OriginError},
-    http1,
-    lease::{InFlight, Lease},
-    pool::{Http2, Pool, Sender},
+    http1, http2,
+    lease::{InFlight, Lease, StreamLease},
+    pool::{Pool, Sender, Want},
     settings::{self, Endpoint, Settings},
     standing::Standing,
-    tls::TlsError,
+    tls::{ClientConfigs, TlsError},
 };
 use crate::{
     field::forwarding::is_overridden,
-    server::{Incoming, Interim, stream::Protocol},
+    server::{Interim, stream::Protocol},
 };
 
 /// How long a body waits for the origin's 100 (RFC 9110 §10.1.1).
 const PATIENCE: Duration = Duration::from_secs(1);
 
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
-const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// How often a request is sent again to the same server, at most. One that ends each connection after a
+/// number of requests hands a whole crowd of them back at once, several times in a row.
+const ATTEMPTS: usize = 10;
 
 /// One server.
 pub(super) struct Server {
     pub(super) pool: Pool,
+    pub(super) capacity: Capacity,
     pub(super) in_flight: AtomicUsize,
     pub(super) standing: Standing,
-    connector: Connector,
+    pub(super) connector: Connector,
+    /// The largest head of a response in bytes.
+    pub(super) header_bytes: u32,
     /// The `Host` of requests that name none.
     own_host: HeaderValue,
     scheme: Scheme,
+    /// Whether its connections can be upgraded to other protocols.
+    is_upgradable: bool,
     first_byte_timeout: Duration,
     idle_timeout: Duration,
-    is_multiplexed: AtomicBool,
-    opening: tokio::sync::Mutex<()>,
+    protocols: AtomicU8,
+}
+
+/// The protocol of a server's connections, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocols {
+    /// None was opened yet, and both sides may agree on either.
+    Unknown,
+    Http1,
+    Http2,
 }
 
 /// No response.
@@ -70,6 +80,8 @@ pub(super) struct Failed {
 enum Remains {
     /// Nothing of it was sent.
     Unsent,
+    /// The origin has not processed it and says so; all of it is still there.
+    Unprocessed,
     /// Some of it was sent, and all of it is still there.
     Whole,
     /// Its body is gone.
@@ -81,8 +93,20 @@ impl Failed {
     pub(super) fn may_repeat(&self, is_allowed: bool) -> bool {
         let is_closed = matches!(self.error, OriginError::Closed { .. });
         match self.remains {
-            Remains::Unsent => true,
+            Remains::Unsent | Remains::Unprocessed => true,
             Remains::Whole => is_allowed && is_closed,
+            Remains::Lost => false,
+        }
+    }
+
+    /// Whether the server itself should get the request again: it was meant for a connection that is gone, or
+    /// the server has handed it back.
+    fn may_repeat_here(&self, age: Age, is_idempotent: bool) -> bool {
+        let is_closed = matches!(self.error, OriginError::Closed { .. });
+        match self.remains {
+            Remains::Unprocessed => true,
+            Remains::Unsent => age == Age::Used && is_closed,
+            Remains::Whole => age == Age::Used && self.may_repeat(is_idempotent),
             Remains::Lost => false,
         }
     }
@@ -92,22 +116,29 @@ impl Server {
     pub(super) fn new(
         endpoint: &Endpoint,
         settings: &Settings,
-        tls: Option<&Arc<ClientConfig>>,
+        tls: Option<&ClientConfigs>,
     ) -> Result<Self, TlsError> {
         let literal = settings.host.as_ref();
         let literal = literal.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         let is_secure = endpoint.scheme == settings::Scheme::Https;
+        let protocols = match endpoint.scheme {
+            settings::Scheme::H2c => Protocols::Http2,
+            settings::Scheme::Https if settings.http2 => Protocols::Unknown,
+            settings::Scheme::Https | settings::Scheme::Http => Protocols::Http1,
+        };
         Ok(Self {
-            pool: Pool::new(settings.idle_timeout),
+            pool: Pool::new(settings.keep_alive),
+            capacity: Capacity::new(settings.limits),
             in_flight: AtomicUsize::new(0),
             standing: Standing::default(),
             connector: Connector::new(endpoint, settings, tls)?,
+            header_bytes: settings.max_header_bytes,
             own_host: literal.unwrap_or_else(|| endpoint.host()),
             scheme: if is_secure { Scheme::HTTPS } else { Scheme::HTTP },
+            is_upgradable: endpoint.scheme != settings::Scheme::H2c,
             first_byte_timeout: settings.first_byte_timeout,
             idle_timeout: settings.idle_timeout,
-            is_multiplexed: AtomicBool::new(endpoint.scheme == settings::Scheme::H2c),
-            opening: tokio::sync::Mutex::default(),
+            protocols: AtomicU8::new(protocols as u8),
         })
     }
 
@@ -116,111 +147,122 @@ impl Server {
         self.connector.name()
     }
 
-    /// Sends the request; once more, on a new connection, where a used one turns out to be dead. The request
-    /// is whole afterwards where it may be repeated.
+    pub(super) fn protocols(&self) -> Protocols {
+        match self.protocols.load(Relaxed) {
+            known if known == Protocols::Http1 as u8 => Protocols::Http1,
+            known if known == Protocols::Http2 as u8 => Protocols::Http2,
+            _ => Protocols::Unknown,
+        }
+    }
+
+    /// Notes what a connection has agreed on.
+    pub(super) fn note_protocol(&self, protocol: Protocol) {
+        let protocols = match protocol {
+            Protocol::Http1 => Protocols::Http1,
+            Protocol::Http2 => Protocols::Http2,
+        };
+        self.protocols.store(protocols as u8, Relaxed);
+    }
+
+    /// Keeps a connection that is ready for the next request.
+    pub(super) fn put(&self, connection: Box<http1::Connection>) {
+        self.pool.put(connection, self.capacity.pending());
+    }
+
+    /// Sends the request. Sends it again on another connection if a used one turns out to be dead, or if the
+    /// server has not processed it and says so. The request is whole afterwards where it may be repeated.
     pub(super) async fn exchange(
         self: &Arc<Self>,
         request: &mut Request<RequestBody>,
         interim: Option<&Interim>,
     ) -> Result<Response<ResponseBody>, Failed> {
-        let now = Instant::now();
-        let mut earlier = Delivery::Unsent;
-        if let Some(sender) = self.pool.take(now.into_std()) {
-            match self.send((sender, now), request, interim).await {
-                Err(failed) if failed.may_repeat(is_idempotent(request)) => {
-                    earlier = failed.delivery;
-                }
-                answered => return answered,
-            }
-        }
-        // Boxed, since every request in flight would carry what only a few need.
-        let answered = match Box::pin(self.open()).await {
-            Ok(sender) => self.send((sender, Instant::now()), request, interim).await,
-            Err(error) => {
-                Err(Failed { error, delivery: Delivery::Unsent, remains: Remains::Unsent })
-            }
+        let is_idempotent = is_idempotent(request);
+        let want = Want {
+            http1: self.is_upgradable && request.headers().contains_key(header::UPGRADE),
+            is_repeatable: is_idempotent,
         };
-        answered.map_err(|failed| Failed { delivery: earlier.or(failed.delivery), ..failed })
-    }
-
-    /// A new connection; or the one that another request has just opened, where it can be shared.
-    async fn open(&self) -> Result<Sender, OriginError> {
-        if !self.is_multiplexed.load(Relaxed) {
-            return self.connect().await;
+        let (mut age, mut delivery) = (Age::Used, Delivery::Unsent);
+        for attempt in 0.. {
+            let in_flight = InFlight::new(self);
+            let (sender, sent_on) = self.acquire(want, age).await.map_err(|error| Failed {
+                error,
+                delivery,
+                remains: Remains::Unsent,
+            })?;
+            let failed = match self.send((sender, in_flight), request, interim).await {
+                Ok(response) => return Ok(response),
+                Err(failed) => failed,
+            };
+            delivery = delivery.or(failed.delivery);
+            if attempt >= ATTEMPTS || !failed.may_repeat_here(sent_on, is_idempotent) {
+                return Err(Failed { delivery, ..failed });
+            }
+            age = match failed.remains {
+                // Handed back together with a crowd, and then again: the next one is the first on its connection.
+                Remains::Unprocessed if attempt > 0 => Age::Own,
+                Remains::Unprocessed => Age::Used,
+                // Other idle connections are likely to be as dead as this one.
+                _ => Age::New,
+            };
         }
-        let _one_at_a_time = self.opening.lock().await;
-        match self.pool.take(Instant::now().into_std()) {
-            Some(sender) => Ok(sender),
-            None => self.connect().await,
-        }
-    }
-
-    async fn connect(&self) -> Result<Sender, OriginError> {
-        let (stream, protocol) = self.connector.connect().await?;
-        self.is_multiplexed.store(protocol == Protocol::Http2, Relaxed);
-        if protocol == Protocol::Http1 {
-            return Ok(Sender::Http1(Box::new(http1::Connection::new(stream))));
-        }
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .keep_alive_interval(PING_INTERVAL)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|source| self.closed(source))?;
-        tokio::spawn(async move { note_end(connection.await) });
-        self.pool.share(sender.clone());
-        Ok(Sender::Http2(sender))
+        Err(self.lost())
     }
 
     async fn send(
         self: &Arc<Self>,
-        (sender, now): (Sender, Instant),
+        (sender, in_flight): (Sender, InFlight),
         request: &mut Request<RequestBody>,
         interim: Option<&Interim>,
     ) -> Result<Response<ResponseBody>, Failed> {
         match sender {
-            Sender::Http1(connection) => self.send_http1((connection, now), request, interim).await,
-            Sender::Http2(sender) => Box::pin(self.send_http2(sender, request)).await,
+            Sender::Http1(connection) => {
+                self.send_http1((connection, in_flight), request, interim).await
+            }
+            Sender::Http2(ticket) => {
+                Box::pin(self.send_http2((ticket, in_flight), request, interim)).await
+            }
         }
     }
 
     async fn send_http1(
         self: &Arc<Self>,
-        (connection, now): (Box<http1::Connection>, Instant),
+        (connection, in_flight): (Box<http1::Connection>, InFlight),
         request: &mut Request<RequestBody>,
         interim: Option<&Interim>,
     ) -> Result<Response<ResponseBody>, Failed> {
-        let in_flight = InFlight::new(self);
-        let upload = attach(request);
+        let Some(mut body) = request.body().again() else { return Err(self.lost()) };
+        let upload = attach(request.headers(), &mut body);
         let terms = http1::Terms {
             host: self.host_of(request),
-            since: now,
+            since: Instant::now(),
             patience: self.first_byte_timeout,
+            header_bytes: self.header_bytes as usize,
             upload: upload.as_deref(),
             interim: interim.filter(|interim| interim.is_open()).map(Interim::for_this_request),
         };
-        let mut exchange = http1::Exchange::new(connection, request, terms);
+        let mut exchange = http1::Exchange::new(connection, (request, body), terms);
         let failure = match poll_fn(|cx| exchange.poll(cx)).await {
             Ok(head) => {
                 let answer = exchange.answer(head);
-                let lease = Lease { upload, in_flight };
-                return Ok(self.respond(answer, lease));
+                return Ok(self.respond(answer, Lease { upload, in_flight, stream: None }));
             }
             Err(failure) => failure,
         };
         let delivery = exchange.delivery();
-        let remains = match exchange.into_unsent() {
-            Some(body) => {
-                *request.body_mut() = body;
-                Remains::Unsent
-            }
-            None if upload.is_some() => Remains::Lost,
-            None => Remains::Whole,
+        drop(exchange);
+        let remains = match (request.body().is_whole(), delivery) {
+            (true, Delivery::Unsent) => Remains::Unsent,
+            (true, Delivery::Possible) => Remains::Whole,
+            (false, _) => Remains::Lost,
         };
         let error = self.explain(failure, upload.as_deref());
         Err(Failed { error, delivery, remains })
+    }
+
+    /// The failure of a request whose body is gone.
+    fn lost(&self) -> Failed {
+        let error = self.closed(io::Error::other("the request body cannot be sent again"));
+        Failed { error, delivery: Delivery::Possible, remains: Remains::Lost }
     }
 
     fn respond(&self, answer: http1::Answer, lease: Lease) -> Response<ResponseBody> {
@@ -242,36 +284,82 @@ impl Server {
 
     async fn send_http2(
         self: &Arc<Self>,
-        mut sender: Http2,
+        (ticket, in_flight): (http2::Ticket, InFlight),
         request: &mut Request<RequestBody>,
+        interim: Option<&Interim>,
     ) -> Result<Response<ResponseBody>, Failed> {
-        let in_flight = InFlight::new(self);
-        let spare = spare(request);
-        let mut sent = std::mem::take(request);
-        let upload = self.prepare_http2(&mut sent);
+        let Some(mut body) = request.body().again() else { return Err(self.lost()) };
+        let upload = body.attach(Hold::No);
+        let head = http2::head(request, &body, &self.host_of(request), &self.scheme);
         upload.as_deref().inspect(|upload| upload.note_sent());
-        let response = self.await_head(sender.try_send_request(sent), upload.as_deref()).await;
-        let response = response.map_err(|(error, unsent)| {
-            let remains = match (&unsent, &spare) {
-                (Some(_), _) => Remains::Unsent,
-                (None, Some(_)) => Remains::Whole,
-                (None, None) => Remains::Lost,
-            };
-            let delivery = match remains {
-                Remains::Unsent => Delivery::Unsent,
-                Remains::Whole | Remains::Lost => Delivery::Possible,
-            };
-            if let Some(again) = unsent.or(spare) {
-                *request = again;
-            }
-            Failed { error, delivery, remains }
-        })?;
-        let (mut head, body) = response.into_parts();
-        settle_length(&mut head, &body);
+        let interim = interim.filter(|interim| interim.is_open()).map(Interim::for_this_request);
+        let answered = match ticket.send(head, body) {
+            Ok(exchange) => self.await_head(exchange, upload.as_deref(), interim.as_ref()).await,
+            Err(error) => Err(Http2Failure::Stream(error)),
+        };
+        let (head, body, (slot, pump)) =
+            answered.map_err(|failure| self.explain_http2(failure, request.body()))?;
+        request.body().forget();
+        if head.headers.len() > http1::LINES {
+            let error = self.protocol_error(http1::TOO_MANY_LINES.to_owned());
+            return Err(Failed { error, delivery: Delivery::Possible, remains: Remains::Lost });
+        }
         let pause = self.pause(&head);
-        let body = Incoming::new(body, Version::HTTP_2);
-        let body = ResponseBody::new(Source::Http2(body), Lease { upload, in_flight }, pause);
-        Ok(Response::from_parts(head, body))
+        let stream = StreamLease { slot: Some(slot), pump, server: Arc::clone(self) };
+        let lease = Lease { upload, in_flight, stream: Some(stream) };
+        Ok(Response::from_parts(head, ResponseBody::new(Source::Http2(body), lease, pause)))
+    }
+
+    async fn await_head(
+        &self,
+        mut exchange: http2::Exchange,
+        upload: Option<&Upload>,
+        interim: Option<&Interim>,
+    ) -> Result<http2::Answer, Http2Failure> {
+        let head = tokio::select! {
+            biased;
+            head = poll_fn(|cx| exchange.poll(cx, interim)) => head,
+            () = silence(self.first_byte_timeout, upload) => return Err(Http2Failure::Silent),
+        };
+        match head {
+            Ok(head) => Ok(exchange.answer(head)),
+            Err(error) => {
+                if http2::is_refusal(&error) {
+                    exchange.retire_connection();
+                }
+                Err(Http2Failure::Stream(error))
+            }
+        }
+    }
+
+    /// Why a stream brought no response, and what is left of its request.
+    fn explain_http2(&self, failure: Http2Failure, body: &RequestBody) -> Failed {
+        let is_unprocessed =
+            matches!(&failure, Http2Failure::Stream(error) if http2::is_unprocessed(error));
+        let upload = body.upload().map(|upload| &**upload);
+        let error = match (upload.and_then(Upload::failure), failure) {
+            (Some(failure), _) => OriginError::RequestBody(failure),
+            (None, Http2Failure::Silent) => OriginError::FirstByteTimeout { server: self.name() },
+            (None, Http2Failure::Stream(error)) if http2::is_violation(&error) => {
+                self.protocol_error(error.to_string())
+            }
+            (None, Http2Failure::Stream(error)) => self.closed(error),
+        };
+        if is_unprocessed {
+            upload.inspect(|upload| upload.note_unprocessed());
+        }
+        let remains = match (body.is_whole(), is_unprocessed) {
+            (true, true) => Remains::Unprocessed,
+            (true, false) => Remains::Whole,
+            (false, _) => Remains::Lost,
+        };
+        let delivery = if is_unprocessed { Delivery::Unsent } else { Delivery::Possible };
+        Failed { error, delivery, remains }
+    }
+
+    /// A stream of this shard's connections has ended.
+    pub(super) fn note_free_stream(&self, shard: usize) {
+        self.pool.note_free_stream(shard);
     }
 
     /// How long the body of this response may pause.
@@ -282,48 +370,6 @@ impl Server {
     /// The `Host` that this server is sent.
     fn host_of(&self, request: &Request<RequestBody>) -> HeaderValue {
         request.headers().get(header::HOST).unwrap_or(&self.own_host).clone()
-    }
-
-    /// HTTP/2 has `:authority` for `Host` and no connection-specific fields (RFC 9113 §8.2.2).
-    fn prepare_http2(&self, request: &mut Request<RequestBody>) -> Option<Arc<Upload>> {
-        let host = self.host_of(request);
-        request.headers_mut().remove(header::HOST);
-        request.headers_mut().remove(header::CONNECTION);
-        request.headers_mut().remove(header::EXPECT);
-        let mut target = std::mem::take(request.uri_mut()).into_parts();
-        target.scheme = Some(self.scheme.clone());
-        target.authority = host.as_bytes().try_into().ok();
-        *request.uri_mut() = Uri::from_parts(target).unwrap_or_default();
-        *request.version_mut() = Version::HTTP_2;
-        request.body_mut().attach(Hold::No)
-    }
-
-    async fn await_head(
-        &self,
-        sent: impl Future<Output = Result<Response<body::Incoming>, TrySendError<Request<RequestBody>>>>,
-        upload: Option<&Upload>,
-    ) -> Result<Response<body::Incoming>, (OriginError, Option<Request<RequestBody>>)> {
-        let sent = tokio::select! {
-            biased;
-            sent = sent => sent,
-            () = silence(self.first_byte_timeout, upload) => {
-                return Err((OriginError::FirstByteTimeout { server: self.name() }, None));
-            }
-        };
-        sent.map_err(|mut error| {
-            let unsent = error.take_message().map(unprepare);
-            (self.classify(error.into_error(), upload), unsent)
-        })
-    }
-
-    fn classify(&self, source: hyper::Error, upload: Option<&Upload>) -> OriginError {
-        if let Some(failure) = upload.and_then(Upload::failure) {
-            return OriginError::RequestBody(failure);
-        }
-        if source.is_parse() || source.is_user() {
-            return self.protocol_error(source.to_string());
-        }
-        self.closed(source)
     }
 
     fn explain(&self, failure: http1::Failure, upload: Option<&Upload>) -> OriginError {
@@ -338,8 +384,11 @@ impl Server {
         }
     }
 
-    fn closed(&self, source: impl Into<BoxError>) -> OriginError {
-        OriginError::Closed { server: self.name(), source: source.into() }
+    pub(super) fn closed(
+        &self,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> OriginError {
+        OriginError::Closed { server: self.name(), source: Arc::new(source) }
     }
 
     fn protocol_error(&self, reason: String) -> OriginError {
@@ -347,37 +396,22 @@ impl Server {
     }
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// Why a stream brought no response.
+enum Http2Failure {
+    Silent,
+    Stream(h2::Error),
+}
 
 /// Lets a client's body on an HTTP/1.1 connection be watched, and held back where the client wants to know
 /// first whether the origin wants it.
-fn attach(request: &mut Request<RequestBody>) -> Option<Arc<Upload>> {
-    let hold = match request.headers().get(header::EXPECT) {
+fn attach(headers: &HeaderMap, body: &mut RequestBody) -> Option<Arc<Upload>> {
+    let hold = match headers.get(header::EXPECT) {
         Some(expect) if expect.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
             Hold::UntilContinue(PATIENCE)
         }
         _ => Hold::No,
     };
-    request.body_mut().attach(hold)
-}
-
-/// A response told of two lengths is passed on with one.
-fn settle_length(head: &mut Parts, body: &body::Incoming) {
-    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).into_iter();
-    let is_plain = lengths.next().is_none_or(|length| {
-        lengths.next().is_none() && length.as_bytes().iter().all(u8::is_ascii_digit)
-    });
-    if is_plain {
-        return;
-    }
-    match http_body::Body::size_hint(body).exact() {
-        Some(length) if length > 0 => {
-            head.headers.insert(header::CONTENT_LENGTH, length.into());
-        }
-        _ => {
-            head.headers.remove(header::CONTENT_LENGTH);
-        }
-    }
+    body.attach(hold)
 }
 
 /// Whether the body is a stream of events, which come when something happens and not before.
@@ -389,31 +423,7 @@ fn is_endless(head: &Parts) -> bool {
     })
 }
 
-/// A request that hyper gives back, as it was before it was made fit for one protocol.
-fn unprepare(mut request: Request<RequestBody>) -> Request<RequestBody> {
-    request.extensions_mut().clear();
-    let target = std::mem::take(request.uri_mut()).into_parts();
-    if let Some(authority) = &target.authority
-        && let Ok(host) = HeaderValue::from_str(authority.as_str())
-    {
-        request.headers_mut().insert(header::HOST, host);
-    }
-    *request.uri_mut() = target.path_and_query.map(Uri::from).unwrap_or_default();
-    request
-}
-
-/// The same request again, for methods that may be repeated (RFC 9110 §9.2.2) and bodies that can be.
-fn spare(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    if !is_idempotent(request) {
-        return None;
-    }
-    let mut spare = Request::new(request.body().replay()?);
-    *spare.method_mut() = request.method().clone();
-    *spare.uri_mut() = request.uri().clone();
-    *spare.headers_mut() = request.headers().clone();
-    Some(spare)
-}
-
+/// Whether the request may be sent twice (RFC 9110 §9.2.2).
 fn is_idempotent(request: &Request<RequestBody>) -> bool {
     let method = request.method();
     let is_named = method.is_safe() || matches!(*method, Method::PUT | Method::DELETE);
@@ -431,11 +441,5 @@ async fn silence(timeout: Duration, upload: Option<&Upload>) {
             Some(upload) if upload.progress() != seen => seen = upload.progress(),
             _ => return,
         }
-    }
-}
-
-fn note_end(end: hyper::Result<()>) {
-    if let Err(error) = end {
-        tracing::debug!(%error, "a connection to an origin ended early");
     }
 }

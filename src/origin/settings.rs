@@ -14,9 +14,18 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// The response's head comes at most this long after the request's last byte.
     pub first_byte_timeout: Duration,
-    /// A response's body pauses for at most this long, unless it is a `text/event-stream`; and an unused
-    /// connection is kept for this long.
+    /// A response's body pauses for at most this long, unless it is a `text/event-stream`.
     pub idle_timeout: Duration,
+    /// An unused connection is kept for this long, or for less if the origin says so in `Keep-Alive`.
+    pub keep_alive: Duration,
+    /// The largest head of a response in bytes.
+    pub max_header_bytes: u32,
+    /// Whether HTTP/2 is offered to `https` servers.
+    pub http2: bool,
+    /// Connections to each server, and requests that wait for one.
+    pub limits: Limits,
+    /// How long the addresses of a server's name are used before they are looked up again.
+    pub dns_refresh: Duration,
     /// Further servers that are tried where one fails before anything was answered.
     pub retries: u32,
     /// Active health checks.
@@ -35,11 +44,33 @@ impl Settings {
             connect_timeout: Duration::from_secs(1),
             first_byte_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(90),
+            keep_alive: Duration::from_mins(1),
+            max_header_bytes: 64 * 1024,
+            http2: true,
+            limits: Limits::default(),
+            dns_refresh: Duration::from_secs(30),
             retries: 1,
             health: None,
             tls: Tls::default(),
             host: None,
         }
+    }
+}
+
+/// The connections to one server, and the requests that wait for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at a time, idle ones and tunnels included.
+    pub connections: usize,
+    /// Requests that may wait for a connection; further ones fail at once.
+    pub pending: usize,
+    /// How long a request may wait.
+    pub pending_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 256, pending: 1024, pending_timeout: Duration::from_secs(5) }
     }
 }
 

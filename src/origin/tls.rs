@@ -23,11 +23,23 @@ pub enum TlsError {
     },
 }
 
-/// A client that trusts and identifies as told; ALPN `h2` and `http/1.1`.
-pub(super) fn client_config(settings: &Tls) -> Result<Arc<ClientConfig>, TlsError> {
-    let Tls { ca, cert, key, .. } = settings;
-    let files = Files { ca: ca.as_deref(), cert: cert.as_deref(), key: key.as_deref() };
-    let mut config = trust::client_config(files)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+/// Clients that trust and identify as configured, apart by the protocols that they offer.
+pub(super) struct ClientConfigs {
+    /// ALPN `h2` and `http/1.1`.
+    pub(super) any: Arc<ClientConfig>,
+    /// ALPN `http/1.1`.
+    pub(super) http1: Arc<ClientConfig>,
+}
+
+impl ClientConfigs {
+    /// Reads certificates and keys.
+    pub(super) fn new(settings: &Tls) -> Result<Self, TlsError> {
+        let Tls { ca, cert, key, .. } = settings;
+        let files = Files { ca: ca.as_deref(), cert: cert.as_deref(), key: key.as_deref() };
+        let mut http1 = trust::client_config(files)?;
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let mut any = http1.clone();
+        any.alpn_protocols.insert(0, b"h2".to_vec());
+        Ok(Self { any: Arc::new(any), http1: Arc::new(http1) })
+    }
 }

@@ -11,7 +11,7 @@ use super::{
     collapse::Takeoff,
     credentials,
     fetch::Ask,
-    fill::{Fill, FillReader},
+    fill::{Fill, FillReader, NotKept, SMALL, Share},
     landing::{Arriving, Landing},
     lookup,
     payload::{Payload, Unreadable},
@@ -41,6 +41,9 @@ pub struct Admission {
     pub payload: Payload,
 }
 
+/// A verdict, and the memory that is reserved for the body.
+pub type Admitted = (Admission, Share);
+
 /// A response that is being stored, for the one who asked.
 pub struct Arrival {
     /// As all see it.
@@ -55,7 +58,7 @@ pub struct Arrival {
 pub async fn admit<S: Store>(
     ask: Ask<S>,
     response: Response<ResponseBody>,
-    admission: Admission,
+    (admission, share): Admitted,
     mut flight: Option<Takeoff>,
 ) -> Arrival {
     let Admission { freshness, directives, payload } = admission;
@@ -79,13 +82,12 @@ pub async fn admit<S: Store>(
         flight.alias(&key);
     }
     let expected = body.size_hint().exact();
-    let filling = Arc::clone(&ask.pipeline.filling);
-    let (fill, reader) = Fill::with_reader(expected, ask.limit(), filling);
+    let (fill, reader) = Fill::with_reader(expected, ask.limit(), share);
     let arriving = Arc::new(Arriving {
         status: head.status,
         headers: headers.clone(),
         freshness,
-        stored: payload.stored(),
+        stored: payload.stored(expected),
         tags: (payload == Payload::Irrelevant).then(|| tags.clone().into()),
         fill: Arc::clone(&fill),
         variant: selecting,
@@ -118,25 +120,58 @@ async fn pump<S: Store>(
     flight: Option<Takeoff>,
 ) {
     let guard = FailUnlessComplete(&fill);
-    let Some(end) = read(body, &fill).await else { return };
+    let Some(end) = read(&ask, body, &fill, flight.as_ref()).await else { return };
     let kept = fill.kept(end.last.as_ref()).map(|chunks| end.complete(chunks, &draft.headers));
+    if let (Err(cause), None) = (&kept, fill.not_kept()) {
+        ask.note_not_kept(*cause, flight.as_ref());
+    }
+    let kept = kept.ok().filter(|body| ask.may_store(&fill, body.length()));
     let is_slow = payload.is_slow(kept.as_ref().map_or(0, CompleteBody::length));
     let mut end = Some(end);
     if is_slow && let Some(end) = end.take() {
-        end.give_out(&fill).await;
+        end.give_out(&fill, None).await;
     }
     let mut put = None;
     if let Some(body) = kept {
         put = store(&ask, &body, (draft, selection), payload).await;
     }
     // What was stored since does as well for the other nodes.
-    let is_stored = matches!(put, Some(Put::Stored | Put::Overtaken));
+    let is_stored = matches!(put, Some((Put::Stored | Put::Overtaken, _)));
     flight.as_ref().filter(|_| is_stored).inspect(|flight| flight.stored());
-    if let Some(end) = end {
-        end.give_out(&fill).await;
+    let stored = put.filter(|(put, _)| *put == Put::Stored).map(|(_, body)| body);
+    match end {
+        Some(end) => end.give_out(&fill, stored).await,
+        None => {
+            if let Some(body) = stored {
+                fill.hand_over(body);
+            }
+        }
     }
+    fill.let_go();
     // Until now, requests could still join.
     drop((guard, flight));
+}
+
+impl<S: Store> Ask<S> {
+    /// Whether a body of this length may be stored now. Of one whose length was announced that was decided
+    /// before its first byte.
+    fn may_store(&self, fill: &Fill, length: usize) -> bool {
+        let may = fill.is_announced() || length <= SMALL || !self.pipeline.store.is_crowded();
+        if !may {
+            self.note_not_kept(NotKept::Budget, None);
+        }
+        may
+    }
+
+    /// Counts a body that was not kept for the store. One that turned out too large is not waited for again.
+    fn note_not_kept(&self, cause: NotKept, flight: Option<&Takeoff>) {
+        let counter = &self.pipeline.metrics.bodies_not_kept;
+        counter.with_label_values(&[cause.as_str()]).inc();
+        if cause == NotKept::TooLarge {
+            let now = self.pipeline.clock.steady();
+            self.send_off(Known::Unstored, now, flight);
+        }
+    }
 }
 
 /// The end of a body, which its readers do not have yet.
@@ -147,12 +182,24 @@ struct End {
 }
 
 /// Reads a body to its end; none if it breaks off, or if nobody wants it any more.
-async fn read(mut body: ResponseBody, fill: &Fill) -> Option<End> {
+async fn read<S: Store>(
+    ask: &Ask<S>,
+    mut body: ResponseBody,
+    fill: &Fill,
+    flight: Option<&Takeoff>,
+) -> Option<End> {
     let (mut last, mut trailers) = (None, None);
+    let mut not_kept = None;
     while let Some(frame) = body.frame().await {
         match frame.ok()?.into_data() {
             Ok(chunk) if body.is_end_stream() => last = Some(chunk),
-            Ok(chunk) => fill.push(chunk).await.ok()?,
+            Ok(chunk) => {
+                fill.add(chunk);
+                if not_kept.is_none() {
+                    not_kept = fill.not_kept().inspect(|cause| ask.note_not_kept(*cause, flight));
+                }
+                fill.room().await.ok()?;
+            }
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
@@ -167,9 +214,12 @@ impl End {
         CompleteBody::new(chunks, trailers.unwrap_or_default(), self.proof)
     }
 
-    async fn give_out(self, fill: &Fill) {
-        if let Some(last) = self.last {
-            let _abandoned = fill.push(last).await;
+    /// Gives readers the rest: out of the stored body, if there is one.
+    async fn give_out(self, fill: &Fill, stored: Option<Bytes>) {
+        match (stored, self.last) {
+            (Some(body), _) => fill.hand_over(body),
+            (None, Some(last)) => drop(fill.push(last).await),
+            (None, None) => {}
         }
         fill.complete(self.trailers, self.proof);
     }
@@ -180,7 +230,7 @@ async fn store<S: Store>(
     body: &CompleteBody,
     (mut draft, selection): (Draft, Option<Selection>),
     payload: Payload,
-) -> Option<Put> {
+) -> Option<(Put, Bytes)> {
     let further = ask.read_body(payload, body.chunks()).await;
     if let Err(cause) = further.and_then(|further| add_tags(&mut draft.tags, further)) {
         ask.count_unreadable(cause);
@@ -198,7 +248,7 @@ async fn store<S: Store>(
             place(ask, &selection, &key).await;
         }
     }
-    Some(put)
+    Some((put, response.body()))
 }
 
 /// Whether a variant was one too many while it arrived.

@@ -13,12 +13,16 @@ use super::{
     finish::Finish,
     inquiry::Inquiry,
     landing::{Arriving, Cause, Failure, Settled},
+    last_hop,
     write_through::Stored,
 };
 use crate::{
     entry::StoredResponse,
     origin::{OriginError, ResponseBody},
-    policy::{CacheResult, Reason, cache_status::Collapsed},
+    policy::{
+        CacheResult, Reason,
+        cache_status::{Collapsed, Stored as Kept},
+    },
     problem::Problem,
     store::Store,
 };
@@ -26,6 +30,9 @@ use crate::{
 impl<S: Store> Context<S> {
     /// Answers with what a fetch brought.
     pub(super) fn answer(self, fetched: Fetched, told: Told) -> Response<Body> {
+        if is_stored_success(&fetched) {
+            self.inquiry.note_client();
+        }
         match fetched {
             Fetched::Arriving(Arrival { arriving, headers, reader }) => {
                 self.answer_arriving(&arriving, headers, reader, told)
@@ -120,8 +127,28 @@ impl<S: Store> Context<S> {
         self.answer_problem(failure::of_origin(error), told)
     }
 
+    /// Answers a request that must go no further: with nothing, or `TRACE` with the request itself.
+    pub(super) fn answer_last_hop(self, told: Told) -> Response<Body> {
+        let response = last_hop::response(&self.inquiry.request);
+        self.deliver(|asker, finish| asker.own(response, told, finish))
+    }
+
     /// Answers with a problem document.
     pub(super) fn answer_problem(self, problem: Problem, told: Told) -> Response<Body> {
         self.deliver(|asker, finish| asker.problem(problem, told, finish))
+    }
+}
+
+/// Whether the origin answered with a success that is stored. A host that strangers made up has none, as far
+/// as origins mind hosts.
+fn is_stored_success(fetched: &Fetched) -> bool {
+    match fetched {
+        Fetched::Arriving(Arrival { arriving, .. }) => {
+            arriving.stored == Kept::Yes && arriving.status.is_success()
+        }
+        Fetched::Settled(settled) => {
+            settled.result != CacheResult::Stale && settled.response.status.is_success()
+        }
+        Fetched::Alone(..) | Fetched::Failed(_) => false,
     }
 }

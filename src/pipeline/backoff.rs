@@ -17,15 +17,20 @@ const CAPACITY: usize = 16_384;
 /// No origin is left alone for longer than this, whatever it says.
 const MOST: Duration = Duration::from_mins(5);
 
-/// Keys whose origin said `Retry-After` with an error, and until when.
+/// How long a refresh that could not be stored is not tried again.
+const POSTPONED: Duration = Duration::from_secs(10);
+
+/// Keys that are left alone for a while: those whose origin said `Retry-After` with an error, and those
+/// whose refresh could not be stored.
 pub struct Backoff {
     until: Cache<u128, Timestamp>,
+    postponed: Cache<u128, Timestamp>,
 }
 
 impl Backoff {
     /// None known.
     pub fn new() -> Self {
-        Self { until: Cache::new(CAPACITY) }
+        Self { until: Cache::new(CAPACITY), postponed: Cache::new(CAPACITY) }
     }
 
     /// Notes what an error response says about when to come again, if it does.
@@ -35,6 +40,16 @@ impl Backoff {
             let until = exchange.received.saturating_add(wait.min(MOST));
             self.until.insert(key.digest(), until);
         }
+    }
+
+    /// Notes that a refresh was in vain: there was no memory for the response, or it is too large.
+    pub fn postpone(&self, key: &CacheKey, now: Timestamp) {
+        self.postponed.insert(key.digest(), now.saturating_add(POSTPONED));
+    }
+
+    /// Whether a refresh would most likely be in vain, by the node's own clock.
+    pub fn is_postponed(&self, key: &CacheKey, now: Timestamp) -> bool {
+        self.postponed.get(&key.digest()).is_some_and(|until| now < until)
     }
 
     /// Whether the origin wants to be left alone for now, by the node's own clock.

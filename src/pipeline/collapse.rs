@@ -6,7 +6,6 @@ use std::{
     time::Instant,
 };
 
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::landing::{Failure, Landing};
@@ -16,6 +15,7 @@ use crate::{
     policy::CacheResult,
     purge::{Expected, Fences},
     store::{Landed, Lease},
+    sync::Mutex,
 };
 
 const SHARDS: usize = 64;

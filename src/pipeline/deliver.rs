@@ -28,7 +28,7 @@ use crate::{
     policy::{
         CacheResult, CacheStatus, Forward, Reason,
         cache_status::{CACHE_STATUS, Collapsed, Handling, Stored, X_API_CACHE},
-        downstream, tag,
+        downstream, exposed, tag,
         validation::{self, Precondition, RangeOutcome},
     },
     problem::Problem,
@@ -39,7 +39,7 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 
 /// Fields that a delivery may add to a stored header section.
-const ADDED: usize = 6;
+const ADDED: usize = 7;
 
 /// What the client is told about where its response came from.
 #[derive(Debug, Clone, Copy)]
@@ -239,8 +239,17 @@ impl Asker<'_> {
     }
 
     /// Answers with a problem document of Larder's own.
-    pub fn problem(&self, problem: Problem, told: Told, mut finish: Box<Finish>) -> Response<Body> {
-        let mut response = problem.into_response();
+    pub fn problem(&self, problem: Problem, told: Told, finish: Box<Finish>) -> Response<Body> {
+        self.own(problem.into_response(), told, finish)
+    }
+
+    /// Answers with a response of Larder's own.
+    pub fn own(
+        &self,
+        mut response: Response<Bytes>,
+        told: Told,
+        mut finish: Box<Finish>,
+    ) -> Response<Body> {
         told.write(response.headers_mut(), None);
         self.time(response.headers_mut(), told);
         finish.answered(told.outcome(), response.status());
@@ -259,13 +268,14 @@ impl Asker<'_> {
         }
         tag::strip(headers);
         headers.remove(SURROGATE_CONTROL);
-        let is_stored = told.stored == Stored::Yes;
+        let is_stored = matches!(told.stored, Stored::Yes | Stored::UnlessTooLong);
         if is_stored && let Some(value) = &self.route().client_cache {
             headers.insert(header::CACHE_CONTROL, value.clone());
         }
         if told.result != CacheResult::Bypass || is_stored {
             self.keep_private(headers);
         }
+        exposed::expose(headers);
         told.write(headers, ttl.filter(|_| is_stored));
         self.time(headers, told);
     }
@@ -376,6 +386,7 @@ impl Asker<'_> {
             headers.insert(header::CACHE_CONTROL, value.clone());
         }
         self.keep_private(headers);
+        exposed::expose(headers);
         told.write(headers, Some(stored.freshness.ttl(now)));
         self.time(headers, told);
     }

@@ -156,8 +156,8 @@ impl<S: Store> Ask<S> {
             received_at: exchange.answered,
         };
         let (freshness, _) = Freshness::on_receipt(&received, &directives, self.rule());
-        let filling = Arc::clone(&self.pipeline.filling);
-        let (fill, reader) = Fill::with_reader(body.size_hint().exact(), self.limit(), filling);
+        let share = self.pipeline.filling.share();
+        let (fill, reader) = Fill::with_reader(body.size_hint().exact(), self.limit(), share);
         let arriving = Arc::new(Arriving {
             status: head.status,
             headers: stored_fields(&head.headers, &directives),

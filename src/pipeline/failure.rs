@@ -7,12 +7,18 @@ use crate::{
     problem::Problem,
 };
 
-/// What a client is told when the origin gave no answer: `504` where it was too slow, else `502`; and
-/// what is wrong with the client's own request body where that is why.
+/// The problem document for a request that got no response from the origin: `504` if it was too slow, `503` if
+/// it has no connection to spare, else `502`; and what is wrong with the client's own request body, if that
+/// is why.
 /// Names no address and no cause that an outsider has no use for; those are in the log.
 pub fn of_origin(error: &OriginError) -> Problem {
     if let OriginError::RequestBody(failure) = error {
         return of_upload(*failure);
+    }
+    if matches!(error, OriginError::Overloaded { .. }) {
+        let detail = "All connections to the API behind this proxy are in use. Try again later.";
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The origin is busy", detail);
+        return Problem { retry_after: Some(BUSY_SECONDS), ..problem };
     }
     if error.is_timeout() {
         let detail = "The API behind this proxy did not answer in time. Try again later.";
@@ -21,6 +27,9 @@ pub fn of_origin(error: &OriginError) -> Problem {
     let detail = "The API behind this proxy could not be reached. Try again later.";
     Problem::new(StatusCode::BAD_GATEWAY, "The origin is unavailable", detail)
 }
+
+/// When a client may try again that found all connections to the origin in use.
+const BUSY_SECONDS: u32 = 1;
 
 /// What a client is told whose request waited for another one's, to which the origin responded with an error
 /// that is not for others.
@@ -70,6 +79,12 @@ pub fn misdirected() -> Problem {
     Problem::new(StatusCode::MISDIRECTED_REQUEST, "No such host here", detail)
 }
 
+/// What a client is told whose request would open one tunnel too many.
+pub fn too_many_tunnels() -> Problem {
+    let detail = "As many WebSockets and other upgrades are open as may be. Try again later.";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Too many tunnels", detail)
+}
+
 /// What a client is told whose request comes round in a circle (RFC 5842 §7.2).
 pub fn of_loop() -> Problem {
     let detail = "This request has been through this proxy before. Check that the origin's address \
@@ -85,6 +100,7 @@ mod tests {
     fn whose_fault_it_was_is_in_the_status() {
         for (error, status) in [
             (OriginError::NoHealthyServer, 502),
+            (OriginError::Overloaded { server: "a".into(), limit: 1 }, 503),
             (OriginError::FirstByteTimeout { server: "a".into() }, 504),
             (OriginError::RequestBody(UploadFailure::TooLarge), 413),
             (OriginError::RequestBody(UploadFailure::Silent), 408),

@@ -6,15 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, request::Parts};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request::Parts};
 
 use super::{
     Pipeline, Site,
     accepted::Recheck,
-    admit::{self, Admission, Arrival},
+    admit::{self, Admission, Admitted, Arrival},
     collapse::Takeoff,
     credentials,
     failed::{Refused, outage_of},
+    fill::{self, NotKept, Share},
     heed::Word,
     landing::{Again, Failure, Landing, Settled},
     lookup::{self, Asked, Found, SoftPurge, Stored, Tier},
@@ -47,6 +48,9 @@ use crate::{
     store::{Claim, Landed, OriginFailure, Store},
     user::Member,
 };
+
+/// How long the response to a request that no client waits for waits for memory to be stored.
+const ROOM: Duration = Duration::from_secs(10);
 
 /// How often this node lines up behind another that then brings nothing.
 const CLAIMS: usize = 3;
@@ -91,6 +95,17 @@ pub struct Ask<S> {
     pub interim: Option<Interim>,
     /// Whether those who wait may try once more if it fails.
     pub again: Again,
+    /// Who waits for the answer.
+    pub audience: Audience,
+}
+
+/// Who waits for the answer of the origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// A client.
+    Client,
+    /// No one: it is a refresh in the background, or a warm-up.
+    None,
 }
 
 /// What came of a question.
@@ -103,6 +118,28 @@ pub enum Fetched {
     Alone(Response<ResponseBody>, Reason),
     /// No response that this asker may have.
     Failed(Failure),
+}
+
+/// What became of a response that no client waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// All of it was read, if there was anything to read.
+    Whole,
+    /// It is not kept for the store.
+    NotKept,
+    /// It broke off.
+    BrokenOff,
+}
+
+impl Fetched {
+    /// Reads a response that no client waits for, as long as it is kept for the store.
+    pub async fn drained(self) -> Drained {
+        match self {
+            Self::Arriving(arrival) => arrival.reader.drained().await,
+            Self::Alone(_, Reason::FillBudget) => Drained::NotKept,
+            Self::Alone(..) | Self::Settled(_) | Self::Failed(_) => Drained::Whole,
+        }
+    }
 }
 
 impl<S: Store> Ask<S> {
@@ -319,10 +356,14 @@ impl<S: Store> Ask<S> {
             let reason = verdict.err().unwrap_or(Reason::ZeroTtl);
             return self.share(Refused { response, exchange, reason }, (sharing, took), flight);
         }
+        let verdict = match verdict {
+            Ok(admission) => Box::pin(self.with_room(admission, &response)).await,
+            Err(reason) => Err(reason),
+        };
         match verdict {
-            Ok(admission) => {
-                let admitted = admit::admit(*self, response, admission, flight);
-                Fetched::Arriving(Box::pin(admitted).await)
+            Ok(admitted) => {
+                let arrival = admit::admit(*self, response, admitted, flight);
+                Fetched::Arriving(Box::pin(arrival).await)
             }
             Err(reason) => {
                 let came = (response, exchange.received);
@@ -359,6 +400,45 @@ impl<S: Store> Ask<S> {
             }
             reason
         })
+    }
+
+    /// What is to be stored, with memory for it.
+    async fn with_room(
+        &self,
+        admission: Admission,
+        response: &Response<ResponseBody>,
+    ) -> Result<Admitted, Reason> {
+        let room = match self.audience {
+            Audience::Client => return self.with_room_now(admission, response),
+            Audience::None => {
+                let expected = http_body::Body::size_hint(response.body()).exact();
+                self.pipeline.filling.reserve_within(expected, ROOM).await
+            }
+        };
+        self.counted(admission, room)
+    }
+
+    /// The same without waiting for memory.
+    pub fn with_room_now(
+        &self,
+        admission: Admission,
+        response: &Response<ResponseBody>,
+    ) -> Result<Admitted, Reason> {
+        let expected = http_body::Body::size_hint(response.body()).exact();
+        let is_large = expected.is_some_and(|bytes| bytes > fill::SMALL as u64);
+        if is_large && self.pipeline.store.is_crowded() {
+            return self.counted(admission, None);
+        }
+        self.counted(admission, self.pipeline.filling.reserve(expected))
+    }
+
+    fn counted(&self, admission: Admission, room: Option<Share>) -> Result<Admitted, Reason> {
+        if let Some(share) = room {
+            return Ok((admission, share));
+        }
+        let counter = &self.pipeline.metrics.bodies_not_kept;
+        counter.with_label_values(&[NotKept::Budget.as_str()]).inc();
+        Err(Reason::FillBudget)
     }
 
     fn judge(&self) -> Judge<'_> {
@@ -597,6 +677,8 @@ pub async fn send<S>(
                 (response.status(), response.version(), pipeline.clock.now());
             let headers = response.headers_mut();
             response::headers(status, headers, version, &site.identity, now);
+            // Larder's own towards its clients, whatever the origin's is (RFC 9110 §2.5).
+            *response.version_mut() = Version::HTTP_11;
             metrics.origin_answered(response.status(), started.elapsed());
             pipeline.outages.origin_answered();
             Ok((response, now))

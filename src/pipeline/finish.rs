@@ -1,13 +1,17 @@
 //! The end of a request: one metric update and one access-log line, whatever became of it.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use http::{HeaderMap, HeaderName, Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 
-use super::{clock::Clock, sensitive::shown_path, site::Site};
+use super::{Pipeline, clock::Clock, sensitive::shown_path, site::Site};
 use crate::{
     field::Timestamp,
-    forward::request_id::X_REQUEST_ID,
+    forward::request_id::{self, RequestId},
+    key::target::{Readings, Scheme, host},
     policy::{CacheResult, Reason},
     telemetry::{Line, Observation},
 };
@@ -74,9 +78,9 @@ impl Finish {
     ) -> Self {
         let logged = site.access_log.is_some().then(|| {
             Box::new(Logged {
-                request_id: request_id(request.headers()).to_owned(),
+                request_id: request_id::usable(request.headers()).unwrap_or_default().to_owned(),
                 method: request.method().clone(),
-                host: host(request.headers()).to_owned(),
+                host: asked_host(request.headers()).to_owned(),
                 path: shown_path(site.route(route), request.uri().path()).into_owned(),
             })
         });
@@ -106,15 +110,15 @@ impl Drop for Finish {
         log.write(&Line {
             at: self.received.at,
             request_id: &logged.request_id,
-            method: &logged.method,
+            method: Some(&logged.method),
             host: &logged.host,
             path: &logged.path,
             route: self.site.route_name(self.route),
             status: self.status.map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16()),
             bytes: self.bytes,
             duration: observation.duration,
-            cache: self.outcome.result,
-            reason: self.outcome.reason,
+            cache: Some(self.outcome.result),
+            reason: self.outcome.reason.map(Reason::as_str),
         });
     }
 }
@@ -132,19 +136,78 @@ pub fn at_once<B>(
         metrics.observe(&observation);
     }
     let Some(log) = &site.access_log else { return };
+    let made;
+    let request_id = if let Some(id) = request_id::usable(request.headers()) {
+        id
+    } else {
+        made = RequestId::random();
+        made.as_str()
+    };
     log.write(&Line {
         at: received.at,
-        request_id: request_id(request.headers()),
-        method: request.method(),
-        host: host(request.headers()),
+        request_id,
+        method: Some(request.method()),
+        host: asked_host(request.headers()),
         path: &shown_path(site.route(route), request.uri().path()),
         route: site.route_name(route),
         status: status.as_u16(),
         bytes,
         duration: observation.duration,
-        cache: outcome.result,
-        reason: outcome.reason,
+        cache: Some(outcome.result),
+        reason: outcome.reason.map(Reason::as_str),
     });
+}
+
+/// A request that never reached the pipeline: the server refused it, or an endpoint of Larder's own answered.
+#[derive(Debug)]
+pub struct OwnAnswer<'a> {
+    /// The request's `X-Request-ID`, if it is usable.
+    pub request_id: Option<&'a str>,
+    /// The method; none of a request that could not be read.
+    pub method: Option<&'a Method>,
+    /// The host asked for.
+    pub host: &'a str,
+    /// The path asked for.
+    pub path: &'a str,
+    /// What answered: the name of an endpoint, or nothing.
+    pub route: &'a str,
+    /// The status.
+    pub status: StatusCode,
+    /// Body bytes sent.
+    pub bytes: u64,
+    /// How long it took.
+    pub duration: Duration,
+    /// Why it was refused.
+    pub reason: Option<&'static str>,
+}
+
+impl<S> Pipeline<S> {
+    /// Writes the access-log line of a request that this pipeline has not handled.
+    pub fn log_own_answer(&self, answer: &OwnAnswer<'_>) {
+        let log = self.site.with(|site| {
+            let log = site.access_log.clone()?;
+            // What a sensitive route governs is in no log, whatever answers it.
+            let host = host::canonical(answer.host, Scheme::Http);
+            let path = Readings::of(answer.path);
+            let route = site.routes.select_loosest(&Method::GET, &host, &path).route;
+            Some((log, shown_path(route, answer.path).into_owned()))
+        });
+        let Some((log, path)) = log else { return };
+        let made = RequestId::random();
+        log.write(&Line {
+            at: self.clock.now(),
+            request_id: answer.request_id.unwrap_or(made.as_str()),
+            method: answer.method,
+            host: answer.host,
+            path: &path,
+            route: answer.route,
+            status: answer.status.as_u16(),
+            bytes: answer.bytes,
+            duration: answer.duration,
+            cache: None,
+            reason: answer.reason,
+        });
+    }
 }
 
 fn observation(
@@ -157,15 +220,7 @@ fn observation(
     Observation { result: outcome.result, reason: outcome.reason, status, bytes, duration }
 }
 
-fn request_id(headers: &HeaderMap) -> &str {
-    text(headers, &X_REQUEST_ID)
-}
-
 /// The host a request asks for. Its target is in origin form by now.
-pub fn host(headers: &HeaderMap) -> &str {
-    text(headers, &header::HOST)
-}
-
-fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+pub fn asked_host(headers: &HeaderMap) -> &str {
+    headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

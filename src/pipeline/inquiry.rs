@@ -11,7 +11,7 @@ use super::{
     accepted::{Place, Recheck, Turn, fleet},
     collapse::{Role, Takeoff},
     credentials::Asking,
-    fetch::Ask,
+    fetch::{Ask, Audience, Drained},
     fill::FillReader,
     finish::Received,
     landing::{Again, Arriving, Failure, Landing, Settled},
@@ -464,7 +464,9 @@ impl<S: Store> Inquiry<S> {
     /// alone, or it fails and it is not yet time for another probe. It is Larder's own request: what the client's directives say does not concern it.
     pub fn refresh(&self, lookup: &Lookup, stored: &Stored, reason: Reason) {
         let (pipeline, now) = (&self.pipeline, self.received.steady);
-        if pipeline.backoff.is_wanted(&stored.key, now)
+        let backoff = &pipeline.backoff;
+        if backoff.is_wanted(&stored.key, now)
+            || backoff.is_postponed(&stored.key, now)
             || !pipeline.outages.admits(&stored.key, now)
         {
             return;
@@ -478,8 +480,15 @@ impl<S: Store> Inquiry<S> {
         };
         let request =
             if Bug::RefreshForAnother.is_planted() { mixed_up(&request) } else { request };
-        let question = self.ask(lookup, need, (&request, RequestDirectives::default()));
-        tokio::spawn(async move { question.run(Some(flight)).await });
+        let mut question = self.ask(lookup, need, (&request, RequestDirectives::default()));
+        question.audience = Audience::None;
+        let (pipeline, key) = (Arc::clone(&self.pipeline), stored.key.clone());
+        tokio::spawn(async move {
+            // What is left unread is stored only if it fits into memory as a whole.
+            if question.run(Some(flight)).await.drained().await == Drained::NotKept {
+                pipeline.backoff.postpone(&key, pipeline.clock.steady());
+            }
+        });
     }
 
     /// Notes a hit that did not stand in memory before: each of them where there is one, else few.
@@ -499,8 +508,22 @@ impl<S: Store> Inquiry<S> {
         }
     }
 
+    /// Notes how this client asked, for what is fetched ahead of others like it.
+    pub fn note_client(&self) {
+        let Self { pipeline, site, connection, request, .. } = self;
+        let ingress = Ingress::of(site, &request.headers, connection);
+        pipeline.recent_clients.note(&ingress.host, connection, &request.headers);
+    }
+
     fn way(&self) -> Way {
         (self.connection.peer, self.connection.secure)
+    }
+
+    /// The same where no client waits for the answer.
+    pub fn question_of_larder(&self, lookup: &Lookup, need: Need) -> Box<Ask<S>> {
+        let mut question = self.question(lookup, need);
+        question.audience = Audience::None;
+        question
     }
 
     /// What the origin is asked.
@@ -536,6 +559,7 @@ impl<S: Store> Inquiry<S> {
             way: self.way(),
             interim: Some(self.connection.interim.clone()),
             again: need.again,
+            audience: Audience::Client,
         })
     }
 

@@ -51,7 +51,8 @@ pub enum Purged {
 }
 
 /// What the outcome of an unsafe request makes invalid: its own target, `Location` and `Content-Location`,
-/// as far as they are on this host (RFC 9111 §4.4); the groups that the response names (RFC 9875); and, if
+/// as far as they are on this host, may be stored, and the route does not say that its requests change nothing
+/// (RFC 9111 §4.4); the groups that the response names (RFC 9875); and, if
 /// the request counts as done, the tags that its route names, or that of another reading of its path.
 ///
 /// Where a route keeps users apart, its targets become invalid for the one who asks: each of them has a cache
@@ -67,13 +68,14 @@ pub fn selectors(
         Outcome::Answered(_, response) => groups(ingress, response),
         Outcome::Unknown => Vec::new(),
     };
-    let mut is_for_everyone = false;
+    let (mut is_for_everyone, mut invalidates) = (false, false);
     if outcome.invalidates_target() {
         let is_done = outcome.is_done(request);
         let (path, query) = path_and_query(request.target);
         let readings = Readings::of(path);
         let writer = credentials::writer(site, asking);
         for route in site.routes.select_each(request.method, &ingress.host, &readings) {
+            invalidates |= route.writes_invalidate;
             // Whatever page it leads to: that of a login is what most lead to.
             if route.is_logout(request.method) {
                 selectors.extend(logout::selectors(site, asking));
@@ -85,9 +87,11 @@ pub fn selectors(
             }
         }
     }
-    let asking = (!is_for_everyone).then_some(asking);
-    for target in invalidation::invalidated_targets(request, outcome) {
-        selectors.extend(url(site, ingress, &target, asking));
+    if invalidates {
+        let asking = (!is_for_everyone).then_some(asking);
+        for target in invalidation::invalidated_targets(request, outcome) {
+            selectors.extend(url(site, ingress, &target, asking));
+        }
     }
     selectors.extend(tags.into_iter().map(|tag| Selector::Tag(tag.into())));
     selectors

@@ -39,8 +39,11 @@ mod identify;
 mod inquiry;
 mod invalidate;
 mod landing;
+mod last_hop;
 mod logout;
 mod lookup;
+#[cfg(all(test, feature = "models"))]
+mod models;
 mod outages;
 mod part;
 mod pass;
@@ -48,6 +51,7 @@ mod payload;
 mod popular;
 mod purge_rate;
 mod receive;
+mod recent_clients;
 mod sensitive;
 mod site;
 mod uncacheable;
@@ -69,10 +73,11 @@ use futures_util::{
 };
 use http::{Method, Request, Response, request::Parts};
 use hyper::upgrade::OnUpgrade;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 pub use body::Body;
 pub use clock::Clock;
+pub use finish::OwnAnswer;
 pub use heed::follow_denials;
 pub use site::{OriginHost, ServedHosts, ServerTiming, Site, SiteId};
 pub use warmer::{Warmer, warm_purged};
@@ -83,6 +88,8 @@ use crate::{
     field::presence::Presence,
     forward::request_id,
     key::target::{Readings, Target, host, purge_url},
+    origin::Load,
+    parsing::Parsing,
     policy::{
         CacheResult, Credentials, Forward, Reason, RequestHead, Reuse,
         validation::{self, RangeOutcome},
@@ -99,15 +106,15 @@ use backoff::Backoff;
 use collapse::{Flights, Takeoff};
 use current::Current;
 use deliver::Told;
-use fill::Budget;
+use fill::FillBudget;
 use finish::{Finish, Received};
 use inquiry::{Inquiry, Joined, Need, Weighed, may_answer};
 use lookup::Asked;
 use outages::Outages;
 use popular::Popular;
 use receive::{Lookup, Verdict};
+use recent_clients::RecentClients;
 use uncacheable::Uncacheable;
-use warmer::Lately;
 use writes::Writes;
 
 /// Bytes that bodies on their way to the store may take beside what is stored.
@@ -123,11 +130,11 @@ pub struct Pipeline<S> {
     uncacheable: Uncacheable,
     backoff: Backoff,
     outages: Outages,
-    filling: Arc<Budget>,
-    reading: Semaphore,
+    filling: Arc<FillBudget>,
+    parsing: Parsing,
     clock: Clock,
     metrics: Arc<Metrics>,
-    lately: Lately,
+    recent_clients: RecentClients,
     popular: Popular,
     warm: Queue,
     writes: Arc<Writes>,
@@ -147,7 +154,7 @@ impl<S: Store> Pipeline<S> {
         store: S,
         log: Arc<Log>,
         clock: Clock,
-        metrics: Arc<Metrics>,
+        (metrics, parsing): (Arc<Metrics>, Parsing),
     ) -> Arc<Self> {
         let warm = Queue::new(warm::Budget::default(), Arc::clone(&metrics));
         Arc::new(Self {
@@ -159,11 +166,11 @@ impl<S: Store> Pipeline<S> {
             uncacheable: Uncacheable::new(),
             backoff: Backoff::new(),
             outages: Outages::new(),
-            filling: Budget::new(FILLING),
-            reading: Semaphore::new(payload::READERS),
+            filling: FillBudget::new(FILLING),
+            parsing,
             clock,
             metrics,
-            lately: Lately::default(),
+            recent_clients: RecentClients::default(),
             popular: Popular::default(),
             warm,
             writes: Writes::new(),
@@ -173,13 +180,6 @@ impl<S: Store> Pipeline<S> {
     /// Puts another configuration in force. Requests under way end under the old one; the cache stays.
     pub fn replace(&self, site: Site) {
         self.site.replace(site);
-    }
-
-    /// Writes out what the access log still holds, within this time. Blocks.
-    pub fn flush_log(&self, at_most: Duration) {
-        if let Some(log) = self.site.with(|site| site.access_log.clone()) {
-            log.flush(at_most);
-        }
     }
 
     /// The store.
@@ -218,6 +218,11 @@ impl<S: Store> Pipeline<S> {
     /// purge as writes whose outcome is unknown.
     pub async fn writes_finished(&self, deadline: Duration) {
         self.writes.finished(deadline).await;
+    }
+
+    /// How busy the connections to the origin are.
+    pub fn origin_load(&self) -> Load {
+        self.site.with(|site| site.origin.load())
     }
 
     /// Bytes of bodies on their way to the store.
@@ -434,8 +439,6 @@ impl<S: Store> Context<S> {
         flight: Takeoff,
         told: Told,
     ) -> Response<Body> {
-        let Inquiry { pipeline, connection, request, .. } = &self.inquiry;
-        pipeline.lately.note(connection, &request.headers);
         let question = self.inquiry.question(lookup, need);
         let (sender, fetched) = oneshot::channel();
         // A task of its own: the leader's client may go away, those who wait stay.
@@ -467,7 +470,7 @@ fn passed_on(
 /// A request as the policy sees it.
 fn request_head(request: &Parts, credentials: Credentials) -> RequestHead<'_> {
     let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-    let authority = finish::host(&request.headers);
+    let authority = finish::asked_host(&request.headers);
     let (method, headers) = (&request.method, &request.headers);
     RequestHead { method, authority, target, headers, credentials }
 }

@@ -1,6 +1,6 @@
 //! Passing: the origin answers, and Larder only carries.
 
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
@@ -8,16 +8,17 @@ use super::{
     body::Body,
     credentials,
     deliver::Told,
-    fetch,
+    failure, fetch,
     inquiry::{Inquiry, Need},
     receive::Lookup,
 };
 use crate::{
     field::hop::LARDER_WARM,
+    forward::max_forwards,
     key::CacheKey,
     origin::{RequestBody, ResponseBody, upgrade},
     policy::{CacheResult, Forward, Reason},
-    server::Incoming,
+    server::{Incoming, Tunnels},
     store::Store,
     warm,
 };
@@ -36,6 +37,10 @@ impl<S: Store> Context<S> {
         if self.inquiry.is_unsafe() {
             return self.write(body, told).await;
         }
+        let Parts { method, headers, .. } = &*self.inquiry.request;
+        if max_forwards::is_last(method, headers) {
+            return self.answer_last_hop(told);
+        }
         let upgrade = self.upgrade.take();
         let Inquiry { pipeline, site, connection, .. } = &self.inquiry;
         let forwarded = self.inquiry.forwarded(body, lookup.map(|(lookup, _)| &lookup.target));
@@ -51,7 +56,9 @@ impl<S: Store> Context<S> {
             credentials::make_answer_anonymous(route, response.headers_mut());
         }
         self.inquiry.heed(lookup, response.status(), asked).await;
-        join_upgrade(upgrade, &mut response);
+        if join_upgrade(upgrade, &mut response, &connection.tunnels) == Upgrade::Refused {
+            return self.answer_problem(failure::too_many_tunnels(), told);
+        }
         if let Some(summary) = Box::pin(self.inquiry.warm(response.status())).await {
             response.headers_mut().insert(LARDER_WARM, summary);
         }
@@ -85,13 +92,28 @@ impl<S: Store> Inquiry<S> {
     }
 }
 
+/// What became of a client's wish for another protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upgrade {
+    /// The response goes to the client as it is.
+    Passed,
+    /// There are as many tunnels as may be; the origin's connection is closed.
+    Refused,
+}
+
 /// Joins the client's connection to the origin's, where both have switched protocols.
-pub fn join_upgrade(client: Option<OnUpgrade>, response: &mut Response<ResponseBody>) {
+pub fn join_upgrade(
+    client: Option<OnUpgrade>,
+    response: &mut Response<ResponseBody>,
+    tunnels: &Tunnels,
+) -> Upgrade {
     if let Some(origin) = response.body_mut().take_upgraded()
         && let Some(client) = client
     {
-        upgrade::tunnel(client, origin);
+        let Some(tunnel) = tunnels.open() else { return Upgrade::Refused };
+        upgrade::join(client, origin, tunnel);
     }
+    Upgrade::Passed
 }
 
 /// What a client is told whose request passes.

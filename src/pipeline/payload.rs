@@ -16,6 +16,7 @@ use super::fetch::Ask;
 use crate::{
     field::{list, preference::preferences},
     key::target::Readings,
+    parsing::{self, ParseError},
     policy::{Reason, cache_status::Stored},
     route::Route,
     store::Store,
@@ -27,9 +28,6 @@ const LONGEST: usize = 1 << 20;
 
 /// Up to this many bytes are read by the way. More is read elsewhere, after clients have all of it.
 const BY_THE_WAY: usize = 16 << 10;
-
-/// How many longer documents are read at the same time.
-pub const READERS: usize = 2;
 
 /// What the body of a response has a say in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,9 +114,14 @@ impl Payload {
         }
     }
 
-    /// What can be said of storing the response before its body is there.
-    pub fn stored(self) -> Stored {
-        if self == Self::Irrelevant { Stored::Yes } else { Stored::Undecided }
+    /// What can be said of storing the response before its body is there, which has this length if that
+    /// is known.
+    pub fn stored(self, expected: Option<u64>) -> Stored {
+        match (self, expected) {
+            (Self::Irrelevant, Some(_)) => Stored::Yes,
+            (Self::Irrelevant, None) => Stored::UnlessTooLong,
+            (Self::Json(..), _) => Stored::Undecided,
+        }
     }
 
     /// Whether clients are given all of such a body of this length before it is read.
@@ -169,12 +172,11 @@ impl<S: Store> Ask<S> {
         chunks: &[Bytes],
     ) -> Result<Vec<String>, Unreadable> {
         let Payload::Json(coding, kind) = payload else { return Ok(Vec::new()) };
-        if !payload.is_slow(length(chunks)) {
+        if is_short(coding, chunks) {
             let (route, query) = (self.site.route(self.route), self.request.uri.query());
             let request = (&self.readings, (query, self.user()));
             return tags(route, request, (coding, kind), chunks);
         }
-        let _turn = self.pipeline.reading.acquire().await;
         let (site, request) = (Arc::clone(&self.site), Arc::clone(&self.request));
         let (route, readings, chunks) = (self.route, self.readings.clone(), chunks.to_vec());
         let user = self.user().map(str::to_owned);
@@ -182,7 +184,8 @@ impl<S: Store> Ask<S> {
             let request = (&readings, (request.uri.query(), user.as_deref()));
             tags(site.route(route), request, (coding, kind), &chunks)
         };
-        tokio::task::spawn_blocking(reading).await.unwrap_or(Err(Unreadable::Malformed))
+        let read = self.pipeline.parsing.run(reading).await;
+        read.unwrap_or(Err(Unreadable::Malformed))
     }
 
     /// Counts a response that is not stored because of what its body has or because that is not known.
@@ -254,7 +257,11 @@ fn parsed(json: &[u8]) -> Result<Option<Value>, Unreadable> {
     if json.is_empty() {
         return Ok(None);
     }
-    serde_json::from_slice(json).map(Some).map_err(|_| Unreadable::Malformed)
+    match parsing::parse(json) {
+        Ok(document) => Ok(Some(document)),
+        Err(ParseError::TooHeavy) => Err(Unreadable::TooLong),
+        Err(ParseError::Malformed) => Err(Unreadable::Malformed),
+    }
 }
 
 /// Whether a response of GraphQL, or one of a batch of them, has errors (GraphQL §7.1.2).
@@ -266,6 +273,15 @@ fn has_errors(document: &Value) -> bool {
             Some(Value::Array(errors)) => !errors.is_empty(),
             Some(_) => true,
         },
+    }
+}
+
+/// Whether a document is read by the way: decoded, it is not long.
+fn is_short(coding: Coding, chunks: &[Bytes]) -> bool {
+    let is_short = length(chunks) <= BY_THE_WAY;
+    match coding {
+        Coding::Identity => is_short,
+        Coding::Gzip => is_short && unzipped_within(&chunks.concat(), BY_THE_WAY).is_ok(),
     }
 }
 
@@ -285,11 +301,15 @@ fn decoded(coding: Coding, chunks: &[Bytes]) -> Result<Cow<'_, [u8]>, Unreadable
 }
 
 fn unzipped(zipped: &[u8]) -> Result<Vec<u8>, Unreadable> {
+    unzipped_within(zipped, LONGEST)
+}
+
+fn unzipped_within(zipped: &[u8], most: usize) -> Result<Vec<u8>, Unreadable> {
     let mut bytes = Vec::new();
     let decoder = MultiGzDecoder::new(zipped);
-    let read: io::Result<usize> = decoder.take(LONGEST as u64 + 1).read_to_end(&mut bytes);
+    let read: io::Result<usize> = decoder.take(most as u64 + 1).read_to_end(&mut bytes);
     match read {
-        Ok(length) if length > LONGEST => Err(Unreadable::TooLong),
+        Ok(length) if length > most => Err(Unreadable::TooLong),
         Ok(_) => Ok(bytes),
         Err(_) => Err(Unreadable::Malformed),
     }

@@ -9,7 +9,10 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
 use parking_lot::Mutex;
 
-use super::{Pipeline, admit, credentials::selecting_rules, finish, site::Site, warmer::is_told};
+use super::{
+    Pipeline, admit, credentials::selecting_rules, finish, recent_clients::is_sent_again,
+    site::Site, warmer::is_told,
+};
 use crate::{
     entry::StoredResponse,
     fence::{OwnFacets, Purge, Subject},
@@ -18,11 +21,14 @@ use crate::{
     policy::{CredentialRules, Credentials},
     server::Connection,
     store::Store,
-    warm::WarmRequest,
+    warm::{Client, OneClient, WarmRequest},
 };
 
 /// How many targets are remembered.
 const MOST: usize = 1000;
+
+/// For how many variants of a target a request that names no client is sent.
+const VARIANTS: usize = 16;
 
 /// How many bytes the fields of one may take, and how many its URL and its tags together.
 const LARGEST: usize = 4096;
@@ -106,6 +112,19 @@ impl Popular {
         self.0.lock().note(place);
     }
 
+    /// The clients that lately asked for a target of this host, those whose responses were asked for since
+    /// first; one of each variant.
+    pub fn clients_of(&self, host: &str, target: &str) -> Vec<OneClient> {
+        let mut ring = self.0.lock();
+        let places = ring.places.iter_mut().filter_map(|place| {
+            let client = place.client_of(host, target)?;
+            Some((!place.was_asked(), client))
+        });
+        let mut clients: Vec<_> = places.collect();
+        clients.sort_by_key(|(is_cold, _)| *is_cold);
+        clients.into_iter().take(VARIANTS).map(|(_, client)| client).collect()
+    }
+
     /// The requests whose responses a purge selects; those that were asked for since, first.
     pub fn selected_by(&self, purge: &Purge) -> Vec<WarmRequest> {
         let mut ring = self.0.lock();
@@ -184,6 +203,15 @@ impl Place {
         purge.selectors.iter().any(|selector| selector.selects(&subject))
     }
 
+    fn client_of(&self, host: &str, target: &str) -> Option<OneClient> {
+        match &self.request.client {
+            Client::One(client) if *self.request.target == *target => {
+                client.host.eq_ignore_ascii_case(host).then(|| client.clone())
+            }
+            _ => None,
+        }
+    }
+
     fn was_asked(&self) -> bool {
         self.asked || self.response.upgrade().is_some_and(|response| response.was_asked())
     }
@@ -197,7 +225,8 @@ impl Place {
 /// The request that fetches the same response again; none where it is not for everyone, or was not asked
 /// for with `GET`.
 ///
-/// It has the fields that say where it was sent and those that selected the response, and no others.
+/// It has the fields that say where it was sent, those that selected the response, and those that may select
+/// the next one; and no others.
 fn again(
     request: &Parts,
     (peer, secure): Way,
@@ -214,7 +243,7 @@ fn again(
     let mut headers = HeaderMap::new();
     for (name, value) in &request.headers {
         let is_selecting = *name != header::COOKIE && set.contains(name);
-        if is_told(name) || is_selecting {
+        if is_told(name) || is_selecting || is_sent_again(name) {
             headers.append(name.clone(), value.clone());
         }
     }
@@ -227,13 +256,10 @@ fn again(
     if size + target.len() > LARGEST {
         return None;
     }
-    Some(WarmRequest {
-        connection: Some(Arc::new(Connection { peer, secure, ..Connection::default() })),
-        host: Some(finish::host(&request.headers).into()),
-        target: target.into(),
-        headers,
-        report: None,
-    })
+    let connection = Arc::new(Connection { peer, secure, ..Connection::default() });
+    let host = finish::asked_host(&request.headers).into();
+    let client = OneClient { connection, host, headers };
+    Some(WarmRequest { client: Client::One(client), target: target.into(), report: None })
 }
 
 #[cfg(test)]
@@ -343,12 +369,46 @@ mod tests {
             ("x-forwarded-proto", "https"),
         ];
         let request = by(&asked("/a?b", &fields), &["accept-language"], &["zone"]).unwrap();
-        assert_eq!((request.host.as_deref(), &*request.target), (Some("h"), "/a?b"));
-        assert!(request.connection.unwrap().secure);
-        assert_eq!(request.headers.len(), 3);
-        assert_eq!(request.headers["cookie"], "zone=y; theme=dark");
-        assert_eq!(request.headers["accept-language"], "de");
-        assert_eq!(request.headers["x-forwarded-proto"], "https");
+        let (client, target) = (one(&request), &*request.target);
+        assert_eq!((&*client.host, target), ("h", "/a?b"));
+        assert!(client.connection.secure);
+        assert_eq!(client.headers.len(), 3);
+        assert_eq!(client.headers["cookie"], "zone=y; theme=dark");
+        assert_eq!(client.headers["accept-language"], "de");
+        assert_eq!(client.headers["x-forwarded-proto"], "https");
+    }
+
+    fn one(request: &WarmRequest) -> &OneClient {
+        match &request.client {
+            Client::One(client) => client,
+            Client::Recent { .. } => panic!("{request:?}"),
+        }
+    }
+
+    #[test]
+    fn what_may_select_the_next_response_is_sent_again() {
+        let fields = [("origin", "https://app.test"), ("accept-encoding", "br"), ("accept", "*/*")];
+        let request = by(&asked("/a", &fields), &[], &[]).unwrap();
+        assert_eq!(one(&request).headers.len(), 2, "{:?}", one(&request).headers);
+    }
+
+    #[test]
+    fn the_clients_of_a_target_are_one_for_each_variant() {
+        let popular = Popular::default();
+        let stored = ["de", "fr"].map(|language| {
+            let response = response("/a", "t");
+            let fields = [("accept-language", language)];
+            let request = by(&asked("/a", &fields), &["accept-language"], &[]).unwrap();
+            popular.note(key(&format!("/a{language}")).digest(), request, &response);
+            response
+        });
+        stored[1].note_asked();
+        let clients = popular.clients_of("H", "/a");
+        let languages: Vec<_> =
+            clients.iter().map(|it| it.headers["accept-language"].to_str().unwrap()).collect();
+        assert_eq!(languages, ["fr", "de"]);
+        assert!(popular.clients_of("h", "/b").is_empty());
+        assert!(popular.clients_of("other", "/a").is_empty());
     }
 
     #[test]

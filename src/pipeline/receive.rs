@@ -176,7 +176,7 @@ impl<'a> Ingress<'a> {
         let host = match (headers.get(header::HOST), told::scheme(&told)) {
             (None, _) => Cow::Borrowed(""),
             (Some(_), Some(asked)) if asked != scheme => {
-                host::canonical(finish::host(headers), asked)
+                host::canonical(finish::asked_host(headers), asked)
             }
             (Some(given), _) => {
                 connection.canonical_host(given, |given| host::canonical(given, scheme))

@@ -18,7 +18,7 @@ use super::{
     failure, fetch,
     inquiry::Inquiry,
     invalidate,
-    pass::join_upgrade,
+    pass::{Upgrade, join_upgrade},
     purge_rate::PurgeTurn,
     receive::Ingress,
     request_head,
@@ -60,7 +60,10 @@ impl<S: Store> Context<S> {
         match self.inquiry.start_write(body).await {
             Ok(Written::Passing(mut response)) => {
                 told.origin_status = Some(response.status());
-                join_upgrade(upgrade, &mut response);
+                let tunnels = &self.inquiry.connection.tunnels;
+                if join_upgrade(upgrade, &mut response, tunnels) == Upgrade::Refused {
+                    return self.answer_problem(failure::too_many_tunnels(), told);
+                }
                 self.answer_passing(response, told)
             }
             Ok(Written::Stored(stored)) => {

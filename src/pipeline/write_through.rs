@@ -11,11 +11,12 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
 
 use super::{
-    admit::{self, Admission, Arrival},
+    admit::{self, Admitted, Arrival},
     credentials::Identity,
-    fetch::{Ask, Exchange},
+    fetch::{Ask, Audience, Exchange},
     fill::FillReader,
     inquiry::Inquiry,
     invalidate::Purged,
@@ -61,7 +62,7 @@ pub struct Stored {
 /// The answer to a write that may be stored, if nothing but its own purge has come since it was sent.
 pub struct Candidate<S> {
     ask: Box<Ask<S>>,
-    admission: Admission,
+    admitted: Admitted,
     status: StatusCode,
     /// None as long as they stand in a body that is to be read.
     tags: Option<Vec<String>>,
@@ -97,14 +98,15 @@ impl<S: Store> Inquiry<S> {
         *response.status_mut() = StatusCode::OK;
         let admission = ask.verdict(response, exchange);
         *response.status_mut() = status;
-        let admission = admission.ok()?;
+        let admitted = ask.with_room_now(admission.ok()?, response).ok()?;
+        let payload = admitted.0.payload;
         let url = ask.url.as_bytes();
-        let tags = (admission.payload == Payload::Irrelevant)
+        let tags = (payload == Payload::Irrelevant)
             .then(|| admit::tags(&ask, &mut response.headers().clone()));
         let facets = ask.facets();
         let expected = Expected { url, facets: facets.as_facets(), tags: tags.as_deref() };
         let is_newest = fences.may_join(&stamp, &expected, self.received.started);
-        is_newest.then_some(Candidate { ask, admission, status, tags })
+        is_newest.then_some(Candidate { ask, admitted, status, tags })
     }
 
     /// The question that a `GET` of this request's target would have asked; none where it would not have
@@ -145,6 +147,7 @@ impl<S: Store> Inquiry<S> {
             way: (self.connection.peer, self.connection.secure),
             interim: None,
             again: Again::No,
+            audience: Audience::Client,
         }))
     }
 }
@@ -152,11 +155,12 @@ impl<S: Store> Inquiry<S> {
 impl<S: Store> Candidate<S> {
     /// Starts to store the response.
     pub async fn admit(self, mut response: Response<ResponseBody>) -> Stored {
-        let Self { ask, admission, status, .. } = self;
-        let (freshness, kept) = (admission.freshness, admission.payload.stored());
+        let Self { ask, admitted, status, .. } = self;
+        let expected = response.body().size_hint().exact();
+        let (freshness, kept) = (admitted.0.freshness, admitted.0.payload.stored(expected));
         *response.status_mut() = StatusCode::OK;
-        let admitted = admit::admit(*ask, response, admission, None);
-        let Arrival { headers, reader, .. } = Box::pin(admitted).await;
+        let arrival = admit::admit(*ask, response, admitted, None);
+        let Arrival { headers, reader, .. } = Box::pin(arrival).await;
         Stored { status, headers, reader, freshness, kept }
     }
 

@@ -93,6 +93,8 @@ impl Forward {
 pub enum Stored {
     /// It was, or is about to be.
     Yes,
+    /// It is going to be, if it turns out not to be too long: its length is not known.
+    UnlessTooLong,
     /// That is for its body to say, which is still on its way.
     Undecided,
     /// It was not.

@@ -7,6 +7,7 @@ pub mod cache_status;
 pub mod credentials;
 pub mod directive;
 pub mod downstream;
+pub mod exposed;
 pub mod failure;
 pub mod freshness;
 pub mod head;

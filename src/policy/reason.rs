@@ -125,6 +125,8 @@ reasons! {
     IgnoredParameter = "ignored-parameter",
     /// The response is larger than what is stored.
     TooLarge = "too-large",
+    /// Responses that are being stored take all the memory that they may: this one is not among them.
+    FillBudget = "fill-budget",
     /// The response is a stream of events without an end.
     Streaming = "streaming",
     /// Nothing is stored for this target.
@@ -166,6 +168,7 @@ impl Reason {
                 | Self::NoIdentity
                 | Self::UnverifiedToken
                 | Self::SecondCredential
+                | Self::FillBudget
         )
     }
 }

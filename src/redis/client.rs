@@ -17,6 +17,8 @@ use fred::{
 use tokio::{sync::watch, task::AbortHandle};
 
 use super::{
+    clock::Clocks,
+    inline,
     settings::{Address, Password, Settings},
     tls::{self, TlsError},
 };
@@ -34,6 +36,7 @@ pub struct Connector {
     config: Config,
     connect_deadline: Duration,
     command_deadline: Duration,
+    clocks: Arc<Clocks>,
 }
 
 /// What a client is for.
@@ -68,8 +71,9 @@ impl Connector {
     pub fn new(settings: &Settings) -> Result<Self, TlsError> {
         let config = Config {
             fail_fast: false,
-            username: settings.username.clone(),
-            password: settings.password.as_ref().map(exposed),
+            // They go out within an inline `HELLO`.
+            username: settings.username.as_deref().map(inline::quoted),
+            password: settings.password.as_ref().map(|it| inline::quoted(it.expose())),
             database: settings.database,
             version: RespVersion::RESP3,
             server: server(&settings.address),
@@ -80,6 +84,7 @@ impl Connector {
             config,
             connect_deadline: settings.connect_deadline,
             command_deadline: settings.command_deadline,
+            clocks: Arc::new(Clocks::new(matches!(settings.address, Address::Cluster(_)))),
         })
     }
 
@@ -91,6 +96,11 @@ impl Connector {
     /// How long connecting may take.
     pub fn connect_deadline(&self) -> Duration {
         self.connect_deadline
+    }
+
+    /// The clocks of the servers that its clients talk to.
+    pub fn clocks(&self) -> &Arc<Clocks> {
+        &self.clocks
     }
 
     /// Whether keys stand on several servers, so that one command cannot name any two of them.

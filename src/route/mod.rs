@@ -55,6 +55,8 @@ pub struct Route {
     pub store_unless: Arc<[JsonPath]>,
     /// Labels of what a successful unsafe request makes invalid.
     pub purged_on_write: Box<[TagTemplate]>,
+    /// Whether its writes make their own targets invalid (RFC 9111 §4.4).
+    pub writes_invalidate: bool,
     /// Whether its writes make a target invalid for all users, where the target's route keeps them apart.
     pub writes_for_everyone: bool,
     /// Whether a success ends the login that it came with.
@@ -84,6 +86,7 @@ impl Route {
             purged_on_write: Box::default(),
             client_cache: None,
             warm_on_success: Box::default(),
+            writes_invalidate: true,
             writes_for_everyone: false,
             logs_out: false,
         }

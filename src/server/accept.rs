@@ -1,9 +1,11 @@
 //! Accepts connections, one task each, until the drain begins.
 
 use std::{
+    future::poll_fn,
     io,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering::Relaxed},
+    task::Poll,
     time::Duration,
 };
 
@@ -11,13 +13,15 @@ use bytes::Bytes;
 use http::Response;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, UnixListener},
-    time::timeout,
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    time::{error::Elapsed, timeout},
 };
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::{
     Drain, Handler, Settings,
+    drain::{Entered, Phase},
+    files::FileReserve,
     listener::{BoundSocket, Counted, Listener},
     protocol::Common,
     refusal::Refusal,
@@ -28,7 +32,8 @@ use super::{
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a connection that is turned away may take to read why.
+/// How long a connection that is turned away may take to read why, and one that has only just connected may
+/// be silent once the drain has begun.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Connections in their farewell at once; beyond them they are just closed.
 const FAREWELLS: usize = 64;
@@ -45,6 +50,9 @@ pub async fn serve<H: Handler>(
     settings: Arc<Settings>,
     drain: Drain,
 ) -> io::Result<()> {
+    // Counted out once the socket is closed, and its file removed: it is dropped before.
+    let _listening = drain.listening();
+    let listener = listener;
     let socket = AcceptingSocket::new(&listener.socket)?;
     let acceptor = match &listener.socket {
         BoundSocket::Tcp(_) => settings.tls.clone().map(TlsAcceptor::from),
@@ -60,25 +68,51 @@ pub async fn serve<H: Handler>(
             counters: Arc::clone(&listener.counters),
         },
     });
+    let mut reserve = FileReserve::new(server.common.settings.reserved_files);
     let mut pause = FIRST_PAUSE;
     loop {
         let accepted = tokio::select! {
             biased;
-            () = drain.started() => return Ok(()),
+            () = drain.started() => {
+                server.take_in_waiting(&listener.socket);
+                return Ok(());
+            }
             accepted = socket.accept() => accepted,
         };
         match accepted {
             Ok((transport, peer)) => {
                 pause = FIRST_PAUSE;
                 server.take_in(transport, peer);
+                reserve.refill();
             }
             Err(error) if is_of_one_client(&error) => {}
+            Err(error) if is_out_of_files(&error) && reserve.release_one() => {}
             Err(error) => {
                 server.common.counters.accept_errors.fetch_add(1, Relaxed);
                 tracing::warn!(%error, "cannot accept connections; trying again");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LAST_PAUSE);
             }
+        }
+    }
+}
+
+/// A client's stream, and its address if it has one.
+type Accepted = (Transport, Option<SocketAddr>);
+
+/// Accepts a client that waits already; `WouldBlock` if none does.
+fn accept_waiting(socket: &BoundSocket) -> io::Result<Accepted> {
+    match socket {
+        BoundSocket::Tcp(socket) => {
+            let (stream, peer) = socket.accept()?;
+            stream.set_nonblocking(true)?;
+            stream.set_nodelay(true)?;
+            Ok((Transport::Tcp(TcpStream::from_std(stream)?), Some(peer)))
+        }
+        BoundSocket::Unix(socket, _) => {
+            let (stream, _) = socket.accept()?;
+            stream.set_nonblocking(true)?;
+            Ok((Transport::Unix(UnixStream::from_std(stream)?), None))
         }
     }
 }
@@ -98,7 +132,7 @@ impl AcceptingSocket {
         }
     }
 
-    async fn accept(&self) -> io::Result<(Transport, Option<SocketAddr>)> {
+    async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(socket) => {
                 let (stream, peer) = socket.accept().await?;
@@ -124,12 +158,29 @@ fn is_of_one_client(error: &io::Error) -> bool {
     )
 }
 
+/// Whether the process, or the system, has no file descriptor left.
+fn is_out_of_files(error: &io::Error) -> bool {
+    let error = rustix::io::Errno::from_io_error(error);
+    matches!(error, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
+}
+
 struct Server<H> {
     acceptor: Option<TlsAcceptor>,
     common: Common<H>,
 }
 
 impl<H: Handler> Server<H> {
+    /// Takes in the clients that have connected already: closing the socket would reset them.
+    fn take_in_waiting(self: &Arc<Self>, socket: &BoundSocket) {
+        loop {
+            match accept_waiting(socket) {
+                Ok((transport, peer)) => self.take_in(transport, peer),
+                Err(error) if is_of_one_client(&error) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
     fn take_in(self: &Arc<Self>, transport: Transport, peer: Option<SocketAddr>) {
         let limit = self.common.settings.connections;
         if let Some(counted) = self.common.counters.enter(limit) {
@@ -143,6 +194,7 @@ impl<H: Handler> Server<H> {
     fn turn_away(self: &Arc<Self>, transport: Transport, limit: usize) {
         if let Some(counted) = self.common.counters.farewell(limit.saturating_add(FAREWELLS)) {
             self.common.counters.refuse(Refusal::Overloaded);
+            self.common.settings.refused_unread(Refusal::Overloaded);
             tokio::spawn(async move {
                 let _ = timeout(FAREWELL, say_overloaded(transport)).await;
                 drop(counted);
@@ -150,22 +202,37 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    async fn run(
-        self: Arc<Self>,
+    /// Reads from a client what tells its protocol.
+    async fn prepare(
+        &self,
         transport: Transport,
-        peer: Option<SocketAddr>,
-        _counted: Counted,
-    ) {
+    ) -> Result<io::Result<(Stream, Protocol)>, Elapsed> {
         let settings = &self.common.settings;
-        let prepared = match &self.acceptor {
+        match &self.acceptor {
             Some(acceptor) => {
                 timeout(settings.handshake_timeout, shake_hands(acceptor, transport)).await
             }
             None => timeout(settings.header_timeout, sniff(transport)).await,
+        }
+    }
+
+    async fn run(
+        self: Arc<Self>,
+        transport: Transport,
+        peer: Option<SocketAddr>,
+        counted: Counted,
+    ) {
+        let counted = Arc::new(counted);
+        // Counted from here on: a drain waits for the first bytes of those who have just connected.
+        let entered = self.common.enter().await;
+        let prepared = tokio::select! {
+            prepared = self.prepare(transport) => prepared,
+            () = last_call(&entered) => return,
         };
         match prepared {
             Ok(Ok((stream, protocol))) => {
-                self.common.drive(stream, protocol, peer, self.acceptor.is_some()).await;
+                let client = (peer, self.acceptor.is_some());
+                self.common.drive((stream, protocol), client, (entered, &counted)).await;
             }
             _ if self.acceptor.is_some() => {
                 self.common.counters.handshakes_failed.fetch_add(1, Relaxed);
@@ -173,6 +240,13 @@ impl<H: Handler> Server<H> {
             _ => {}
         }
     }
+}
+
+/// Waits until a client that has said nothing has been waited for long enough, once the drain has begun.
+async fn last_call(entered: &Entered) {
+    poll_fn(|_| if entered.has_reached(Phase::Draining) { Poll::Ready(()) } else { Poll::Pending })
+        .await;
+    tokio::time::sleep(FAREWELL).await;
 }
 
 async fn shake_hands(
@@ -202,7 +276,7 @@ async fn say_overloaded(mut transport: Transport) -> io::Result<()> {
     Ok(())
 }
 
-fn encode(response: &Response<Bytes>) -> Vec<u8> {
+pub(super) fn encode(response: &Response<Bytes>) -> Vec<u8> {
     let status = response.status();
     let mut bytes = format!(
         "HTTP/1.1 {} {}\r\nconnection: close\r\ncontent-length: {}\r\n",

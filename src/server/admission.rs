@@ -53,7 +53,7 @@ pub(super) fn admit<B>(request: &mut Request<B>, known: &KnownHost) -> Result<()
     };
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     let is_asterisk = target == "*" && request.method() == Method::OPTIONS;
-    if !target.starts_with('/') && !is_asterisk {
+    if !target.is_ascii() || (!target.starts_with('/') && !is_asterisk) {
         return Err(Refusal::Target);
     }
     let version = request.version();
@@ -173,6 +173,7 @@ mod tests {
         assert_eq!(one("GET", "http://b", "a"), "b /");
         assert_eq!(one("OPTIONS", "*", "a"), "a *");
         assert_eq!(one("GET", "*", "a"), "Target");
+        assert_eq!(one("GET", "/caf\u{e9}", "a"), "Target", "not percent-encoded");
         assert_eq!(one("GET", "a:80", "a"), "Target");
         assert_eq!(one("GET", "ftp://a/", "a"), "Target");
         assert_eq!(one("GET", "http://user@a/", "a"), "Host");

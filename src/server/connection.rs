@@ -4,7 +4,7 @@ use std::{borrow::Cow, net::SocketAddr, sync::OnceLock};
 
 use http::HeaderValue;
 
-use super::{BodyLimits, Interim};
+use super::{BodyLimits, Interim, Tunnels};
 
 /// One client connection.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub struct Connection {
     pub introduction: OnceLock<Introduction>,
     /// The host that its first request asked for.
     pub host: OnceLock<AskedHost>,
+    /// Lets it become a tunnel.
+    pub tunnels: Tunnels,
 }
 
 /// A host as a connection's requests ask for it: nearly always the same.

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
     task::Waker,
     time::Duration,
@@ -12,6 +12,19 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+/// How far the end of a process has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    /// Not at all.
+    Serving,
+    /// Balancers are told to send requests elsewhere. New connections are accepted; each HTTP/1.1 response is
+    /// the last of its connection, and HTTP/2 connections get a GOAWAY.
+    Leaving,
+    /// Listeners are closed; what is under way may end.
+    Draining,
+}
 
 /// A signal shared by the listeners and connections of a process; clones are the same signal.
 #[derive(Clone, Default)]
@@ -21,7 +34,8 @@ pub struct Drain {
 
 #[derive(Default)]
 struct Shared {
-    is_started: AtomicBool,
+    phase: AtomicU8,
+    listeners: AtomicUsize,
     open: Mutex<Open>,
     started: Notify,
     emptied: Notify,
@@ -39,19 +53,21 @@ impl Drain {
         Self::default()
     }
 
+    /// Prepares clients: the phase [`Phase::Leaving`] begins.
+    pub fn leave(&self) {
+        self.shared.enter_phase(Phase::Leaving);
+    }
+
     /// Gives the signal: listeners stop accepting, each connection ends after the request at hand.
     pub fn start(&self) {
-        self.shared.is_started.store(true, Ordering::Release);
+        self.shared.enter_phase(Phase::Draining);
         self.shared.started.notify_waiters();
-        for connection in self.shared.open.lock().connections.values() {
-            connection.wake_by_ref();
-        }
         self.shared.emptied.notify_waiters();
     }
 
-    /// Whether the signal has been given.
-    pub fn is_started(&self) -> bool {
-        self.shared.is_started.load(Ordering::Relaxed)
+    /// Whether the end has begun: clients should go elsewhere. One relaxed load.
+    pub fn is_leaving(&self) -> bool {
+        self.shared.has_reached(Phase::Leaving)
     }
 
     /// Waits for the signal.
@@ -59,7 +75,7 @@ impl Drain {
         loop {
             let mut started = std::pin::pin!(self.shared.started.notified());
             started.as_mut().enable();
-            if self.shared.is_started.load(Ordering::Acquire) {
+            if self.shared.has_reached(Phase::Draining) {
                 return;
             }
             started.await;
@@ -71,15 +87,21 @@ impl Drain {
         self.shared.open.lock().connections.len()
     }
 
-    /// Waits until no connection is open, at most for `deadline`; gives how many are left.
+    /// Counts a listener in until the guard is dropped.
+    pub(super) fn listening(&self) -> Listening {
+        self.shared.listeners.fetch_add(1, Ordering::Relaxed);
+        Listening(Arc::clone(&self.shared))
+    }
+
+    /// Waits until no listener and no connection is open, at most for `deadline`; gives how many are left.
     ///
-    /// Upgraded connections (WebSocket) do not count: they have no end of their own.
+    /// Upgraded connections (WebSocket) count: they get the same time as requests under way.
     pub async fn finished(&self, deadline: Duration) -> usize {
         let emptied = async {
             loop {
                 let mut emptied = std::pin::pin!(self.shared.emptied.notified());
                 emptied.as_mut().enable();
-                if self.open() == 0 {
+                if self.open() == 0 && self.shared.listeners.load(Ordering::Acquire) == 0 {
                     return;
                 }
                 emptied.await;
@@ -99,15 +121,38 @@ impl Drain {
     }
 }
 
+/// A listener that has been counted in; counted out when dropped.
+pub(super) struct Listening(Arc<Shared>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.listeners.fetch_sub(1, Ordering::AcqRel);
+        self.0.emptied.notify_waiters();
+    }
+}
+
 /// A connection that has been counted in; counted out when dropped.
 pub(super) struct Entered {
     shared: Arc<Shared>,
     id: u64,
 }
 
+impl Shared {
+    fn enter_phase(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        for connection in self.open.lock().connections.values() {
+            connection.wake_by_ref();
+        }
+    }
+
+    fn has_reached(&self, phase: Phase) -> bool {
+        self.phase.load(Ordering::Relaxed) >= phase as u8
+    }
+}
+
 impl Entered {
-    pub(super) fn is_draining(&self) -> bool {
-        self.shared.is_started.load(Ordering::Relaxed)
+    pub(super) fn has_reached(&self, phase: Phase) -> bool {
+        self.shared.has_reached(phase)
     }
 }
 

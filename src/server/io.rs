@@ -14,7 +14,9 @@ use tokio::{
     time::Sleep,
 };
 
-use super::{framing::Framing, interim::Channel, stream::Stream, vitals::Vitals};
+use super::{
+    bare, drain::Entered, framing::Framing, interim::Channel, stream::Stream, vitals::Vitals,
+};
 
 /// How long, and for how many bytes, a closing connection is still read.
 const LINGER: Duration = Duration::from_secs(2);
@@ -34,6 +36,8 @@ pub(super) struct Wire {
     framing: Framing,
     vitals: Arc<Vitals>,
     channel: Arc<Channel>,
+    /// Held for as long as the stream is open, also once it has left HTTP.
+    _entered: Arc<Entered>,
     /// Interim bytes being written; nothing of hyper's may come between them.
     outgoing: Vec<u8>,
     written: usize,
@@ -52,14 +56,15 @@ impl Wire {
     pub(super) fn new(
         stream: Stream,
         framing: Framing,
-        vitals: Arc<Vitals>,
-        channel: Arc<Channel>,
+        (vitals, channel): (Arc<Vitals>, Arc<Channel>),
+        entered: Arc<Entered>,
     ) -> Self {
         Self {
             stream,
             framing,
             vitals,
             channel,
+            _entered: entered,
             outgoing: Vec::new(),
             written: 0,
             blockages: 0,
@@ -163,6 +168,10 @@ impl AsyncWrite for Wire {
         if !self.outgoing.is_empty() {
             ready!(self.poll_outgoing(cx))?;
         }
+        if let Some(told) = bare::instead_of(bytes) {
+            self.outgoing = told;
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.note(written.is_pending());
         written
@@ -177,6 +186,12 @@ impl AsyncWrite for Wire {
             ready!(self.poll_outgoing(cx))?;
         }
         let length: usize = slices.iter().map(|slice| slice.len()).sum();
+        if let Some(first) = slices.first().filter(|first| first.len() == length)
+            && let Some(told) = bare::instead_of(first)
+        {
+            self.outgoing = told;
+            return Poll::Ready(Ok(length));
+        }
         let stream = Pin::new(&mut self.stream);
         let written = if length <= JOINED_BYTES {
             JOINED.with_borrow_mut(|joined| {

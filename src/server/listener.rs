@@ -1,17 +1,23 @@
 //! Bound sockets: TCP and Unix, shareable among threads that accept on their own.
 
 use std::{
-    fmt, io,
+    fmt,
+    fs::Permissions,
+    io,
     net::{SocketAddr, TcpListener},
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        net::UnixListener,
+    },
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 use super::refusal::Refusal;
 
@@ -31,6 +37,15 @@ pub struct Listener {
 pub(super) enum BoundSocket {
     Tcp(TcpListener),
     Unix(UnixListener, Arc<SocketFile>),
+}
+
+/// Options of a TCP socket.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TcpOptions {
+    /// Whether an IPv6 address takes no IPv4 clients, for which another socket listens on the same port.
+    pub only_v6: bool,
+    /// Whether sockets of other processes may listen on the same address (`SO_REUSEPORT`).
+    pub reuse_port: bool,
 }
 
 /// Where a listener can be reached.
@@ -64,6 +79,14 @@ pub struct Counters {
     pub handshakes_failed: AtomicU64,
     /// Failures to accept, such as too many open files.
     pub accept_errors: AtomicU64,
+    /// Tunnels open now.
+    pub tunnels: AtomicUsize,
+    /// Upgrades refused because too many tunnels were open.
+    pub tunnels_refused: AtomicU64,
+    /// Responses given up because their clients did not take them.
+    pub stalled: AtomicU64,
+    /// Bytes of large request heads under way.
+    pub(super) heads: AtomicUsize,
     refused_requests: [AtomicU64; Refusal::ALL.len()],
 }
 
@@ -80,6 +103,11 @@ impl Counters {
         if let Some(count) = place.and_then(|place| self.refused_requests.get(place)) {
             count.fetch_add(1, Relaxed);
         }
+    }
+
+    /// Counts a response whose client did not take it.
+    pub(super) fn note_stalled(&self) {
+        self.stalled.fetch_add(1, Relaxed);
     }
 
     /// Counts a connection in, unless `limit` are open.
@@ -101,6 +129,7 @@ impl Counters {
 }
 
 /// A connection that has been counted in; counted out when dropped.
+#[derive(Debug)]
 pub(super) struct Counted(Arc<Counters>);
 
 impl Drop for Counted {
@@ -112,31 +141,39 @@ impl Drop for Counted {
 impl Listener {
     /// Binds a TCP socket; port 0 lets the system choose.
     pub fn bind_tcp(address: SocketAddr) -> io::Result<Self> {
+        Self::bind_tcp_with(address, TcpOptions::default())
+    }
+
+    /// The same with options.
+    pub fn bind_tcp_with(address: SocketAddr, options: TcpOptions) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
+        if options.reuse_port {
+            socket.set_reuse_port(true)?;
+        }
+        if options.only_v6 && address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // What it accepts inherits this: a client that has vanished is noticed, even in a tunnel.
+        socket.set_tcp_keepalive(&keep_alive())?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         Ok(Self::new(BoundSocket::Tcp(socket.into())))
     }
 
-    /// Binds a Unix socket. A file left behind by a dead process is replaced; a live one is an error.
-    pub fn bind_unix(path: &Path) -> io::Result<Self> {
+    /// Binds a Unix socket with these permissions. The file of a process that is gone is replaced; that of one
+    /// that listens, or a file of another kind, is an error.
+    pub fn bind_unix(path: &Path, mode: u32) -> io::Result<Self> {
         remove_stale(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&socket2::SockAddr::unix(path)?)?;
-        let file = SocketFile(path.to_path_buf());
+        let file = SocketFile::new(path)?;
+        // Before anybody can connect.
+        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         Ok(Self::new(BoundSocket::Unix(socket.into(), Arc::new(file))))
-    }
-
-    /// Binds either.
-    pub fn bind(address: &Address) -> io::Result<Self> {
-        match address {
-            Address::Tcp(address) => Self::bind_tcp(*address),
-            Address::Unix(path) => Self::bind_unix(path),
-        }
     }
 
     /// Counts with others from now on, and shares their limit on connections.
@@ -160,7 +197,7 @@ impl Listener {
     pub fn local_addr(&self) -> io::Result<Address> {
         match &self.socket {
             BoundSocket::Tcp(socket) => socket.local_addr().map(Address::Tcp),
-            BoundSocket::Unix(_, file) => Ok(Address::Unix(file.0.clone())),
+            BoundSocket::Unix(_, file) => Ok(Address::Unix(file.path.clone())),
         }
     }
 
@@ -174,23 +211,55 @@ impl Listener {
     }
 }
 
-/// A socket file of ours; removed when dropped.
-#[derive(Debug)]
-pub(super) struct SocketFile(PathBuf);
+/// A silent peer is asked for a sign of life after two minutes, and given up half a minute later.
+fn keep_alive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_mins(2))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3)
+}
 
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+/// A socket file of ours; removed when dropped, unless another process has put its own in its place.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_path_buf(), identity: identity_of(path)? })
     }
 }
 
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity_of(&self.path).is_ok_and(|identity| identity == self.identity) {
+            let _gone_already = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Device and number of a file.
+fn identity_of(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+/// Removes a socket file that nothing listens on. A file of another kind stays: binding fails then.
 fn remove_stale(path: &Path) -> io::Result<()> {
-    match UnixStream::connect(path) {
-        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+    match std::fs::symlink_metadata(path) {
+        Ok(file) if file.file_type().is_socket() => {}
+        _ => return Ok(()),
+    }
+    // Not blocking: a listener whose queue is full keeps others waiting.
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&socket2::SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)
         }
-        Err(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        _ => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
 
@@ -203,13 +272,40 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("larder.sock");
         drop(UnixListener::bind(&path).unwrap());
-        let listener = Listener::bind_unix(&path).unwrap();
+        let listener = Listener::bind_unix(&path, 0o660).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         let clone = listener.try_clone().unwrap();
-        assert_eq!(Listener::bind_unix(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let again = Listener::bind_unix(&path, 0o666).unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
         drop(listener);
         assert!(path.exists(), "still used by the clone");
         drop(clone);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_of_ours_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, path) = (folder.path().join("file"), folder.path().join("larder.sock"));
+        std::fs::write(&file, "precious").unwrap();
+        assert!(Listener::bind_unix(&file, 0o666).is_err());
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+        let listener = Listener::bind_unix(&path, 0o666).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let successor = Listener::bind_unix(&path, 0o666).unwrap();
+        drop(listener);
+        assert!(path.exists(), "that of the successor");
+        drop(successor);
+    }
+
+    #[test]
+    fn both_families_may_listen_on_one_port() {
+        let only_v6 = TcpOptions { only_v6: true, ..TcpOptions::default() };
+        let first = Listener::bind_tcp("0.0.0.0:0".parse().unwrap()).unwrap();
+        let Address::Tcp(address) = first.local_addr().unwrap() else { unreachable!() };
+        let other = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, address.port()));
+        assert!(Listener::bind_tcp(other).is_err(), "it takes IPv4 clients, too");
+        Listener::bind_tcp_with(other, only_v6).unwrap();
     }
 
     #[test]

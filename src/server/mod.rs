@@ -6,22 +6,29 @@
 
 mod accept;
 mod admission;
+mod bare;
 pub mod connection;
 mod crumbs;
 pub mod drain;
+mod files;
 mod framing;
+pub mod fuzzed;
+mod heads;
 mod incoming;
 pub mod interim;
 mod io;
 pub mod limits;
 pub mod listener;
+mod pressure;
 mod protocol;
 mod refusal;
 mod service;
 pub mod settings;
+mod stall;
 pub(crate) mod stream;
 mod syscall;
 pub mod tls;
+pub mod tunnel;
 mod vitals;
 
 use std::{future::Future, sync::Arc};
@@ -35,9 +42,11 @@ pub use drain::Drain;
 pub use incoming::{Incoming, IncomingError};
 pub use interim::Interim;
 pub use limits::{BodyError, BodyLimits, Limited};
-pub use listener::{Address, Counters, Listener};
-pub use refusal::Refusal;
+pub use listener::{Address, Counters, Listener, TcpOptions};
+pub use pressure::Pressure;
+pub use refusal::{Refusal, RefusalObserver, Refused};
 pub use settings::Settings;
+pub use tunnel::{Tunnel, Tunnels};
 
 /// What answers requests: the pipeline on the public listener, the route table on the admin listener.
 pub trait Handler: Send + Sync + 'static {

@@ -13,16 +13,20 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::{
     BodyLimits, Connection, Counters, Drain, Handler, Interim, Settings,
     admission::KnownHost,
+    drain::{Entered, Phase},
     framing::{Framing, Limits},
     interim::Channel,
     io::Wire,
+    listener::Counted,
     service::Service,
+    stall::{Patience, StreamExecutor},
     stream::{Protocol, Stream},
+    tunnel::Tunnels,
     vitals::{Lapse, Vitals, Watch},
 };
 
@@ -33,6 +37,8 @@ const INLINE_HEADERS: usize = 100;
 
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// What one stream may queue beyond what its client has taken.
+const SEND_BUFFER: usize = 64 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -48,10 +54,9 @@ impl<H: Handler> Common<H> {
     /// Serves one connection to its end.
     pub(super) async fn drive(
         &self,
-        stream: Stream,
-        protocol: Protocol,
-        peer: Option<SocketAddr>,
-        secure: bool,
+        (stream, protocol): (Stream, Protocol),
+        (peer, secure): (Option<SocketAddr>, bool),
+        (entered, counted): (Arc<Entered>, &Arc<Counted>),
     ) {
         let channel = (protocol == Protocol::Http1).then(Arc::<Channel>::default);
         let service = Arc::new(Service {
@@ -66,20 +71,29 @@ impl<H: Handler> Common<H> {
                 },
                 introduction: OnceLock::new(),
                 host: OnceLock::new(),
+                tunnels: Tunnels::of(counted, &self.counters, &self.settings),
             }),
             vitals: Arc::new(Vitals::new(protocol)),
             counters: Arc::clone(&self.counters),
+            settings: Arc::clone(&self.settings),
+            drain: self.drain.clone(),
             known_host: KnownHost::default(),
-            header_count: self.settings.header_count,
             channel,
         });
         match &service.channel {
-            Some(channel) => self.drive_http1(stream, &service, Arc::clone(channel)).await,
-            None => self.drive_http2(stream, &service).await,
+            Some(channel) => {
+                self.drive_http1((stream, Arc::clone(channel)), &service, entered).await;
+            }
+            None => self.drive_http2(stream, &service, &entered).await,
         }
     }
 
-    async fn drive_http1(&self, stream: Stream, service: &Arc<Service<H>>, channel: Arc<Channel>) {
+    async fn drive_http1(
+        &self,
+        (stream, channel): (Stream, Arc<Channel>),
+        service: &Arc<Service<H>>,
+        entered: Arc<Entered>,
+    ) {
         let settings = &self.settings;
         let framing = Framing::new(Limits {
             header_bytes: settings.header_bytes,
@@ -92,54 +106,76 @@ impl<H: Handler> Common<H> {
         })
         .await;
         let vitals = Arc::clone(&service.vitals);
-        let wire = Wire::new(stream, framing, Arc::clone(&vitals), channel);
+        let wire = Wire::new(stream, framing, (Arc::clone(&vitals), channel), entered.clone());
         let connection = http1_builder(settings)
             .serve_connection(TokioIo::new(wire), service_fn(|request| service.answer(request)))
             .with_upgrades();
-        let end =
-            self.watch(connection, http1::UpgradeableConnection::graceful_shutdown, &vitals).await;
+        let close = http1::UpgradeableConnection::graceful_shutdown;
+        let end = self.watch(connection, (close, Phase::Draining), &vitals, &entered).await;
         if end.as_ref().is_err_and(hyper::Error::is_parse) {
             // hyper has answered what it cannot read.
-            self.counters.refuse(vitals.refusal_of_next());
+            let refusal = vitals.refusal_of_next();
+            self.counters.refuse(refusal);
+            self.settings.refused_unread(refusal);
         }
         note_end(end);
     }
 
-    async fn drive_http2(&self, stream: Stream, service: &Arc<Service<H>>) {
-        let connection = http2_builder(&self.settings)
+    async fn drive_http2(&self, stream: Stream, service: &Arc<Service<H>>, entered: &Entered) {
+        let patience = Patience {
+            idle_timeout: self.settings.idle_timeout,
+            pressure: self.settings.pressure.clone(),
+            counters: Arc::clone(&self.counters),
+        };
+        let connection = http2_builder(&self.settings, StreamExecutor(patience))
             .serve_connection(TokioIo::new(stream), service_fn(|request| service.answer(request)));
         let vitals = Arc::clone(&service.vitals);
-        let end = self.watch(connection, http2::Connection::graceful_shutdown, &vitals).await;
+        // A GOAWAY for all streams, and once it has arrived another one for those that came (RFC 9113 §6.8).
+        let close = http2::Connection::graceful_shutdown;
+        let end = self.watch(connection, (close, Phase::Leaving), &vitals, entered).await;
         note_end(end);
     }
 
-    /// Polls the connection to its end, which the drain and the timers may bring about.
+    /// Counts the current task's connection in.
+    pub(super) async fn enter(&self) -> Arc<Entered> {
+        poll_fn(|cx| Poll::Ready(Arc::new(self.drain.enter(cx.waker())))).await
+    }
+
+    /// Polls the connection to its end, which the drain from a phase on and the timers may bring about.
     async fn watch<C>(
         &self,
         connection: C,
-        close: impl Fn(Pin<&mut C>),
+        (close, phase): (impl Fn(Pin<&mut C>), Phase),
         vitals: &Vitals,
+        entered: &Entered,
     ) -> hyper::Result<()>
     where
         C: Future<Output = hyper::Result<()>>,
     {
         let mut connection = pin!(connection);
-        let mut watch = Watch::new(self.settings.header_timeout, self.settings.idle_timeout);
-        let entered = poll_fn(|cx| Poll::Ready(self.drain.enter(cx.waker()))).await;
-        let mut is_closing = false;
+        let Settings { header_timeout, idle_timeout, pressure, .. } = &*self.settings;
+        let mut watch = Watch::new(*header_timeout, *idle_timeout, pressure.clone());
+        let (mut is_closing, mut is_begun) = (false, false);
         poll_fn(|cx| {
-            if entered.is_draining() && !is_closing {
-                is_closing = true;
-                close(connection.as_mut());
-            }
             loop {
+                // What was read ahead of the first poll is a request that has to be answered.
+                if is_begun && !is_closing && entered.has_reached(phase) {
+                    is_closing = true;
+                    close(connection.as_mut());
+                }
                 if let Poll::Ready(end) = connection.as_mut().poll(cx) {
                     return Poll::Ready(end);
+                }
+                if !std::mem::replace(&mut is_begun, true) {
+                    continue;
                 }
                 let Poll::Ready(lapse) = watch.poll(cx, vitals) else {
                     return Poll::Pending;
                 };
                 tracing::debug!(?lapse, "closing a silent connection");
+                if lapse == Lapse::Blocked {
+                    self.counters.note_stalled();
+                }
                 if lapse != Lapse::Idle || is_closing {
                     return Poll::Ready(Ok(()));
                 }
@@ -166,9 +202,9 @@ fn http1_builder(settings: &Settings) -> http1::Builder {
 }
 
 /// hyper's guards against rapid resets (CVE-2023-44487) stay as they are.
-fn http2_builder(settings: &Settings) -> http2::Builder<TokioExecutor> {
+fn http2_builder(settings: &Settings, executor: StreamExecutor) -> http2::Builder<StreamExecutor> {
     let header_bytes = u32::try_from(settings.header_bytes).unwrap_or(u32::MAX);
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let mut builder = http2::Builder::new(executor);
     builder
         .timer(TokioTimer::new())
         .auto_date_header(false)
@@ -176,6 +212,7 @@ fn http2_builder(settings: &Settings) -> http2::Builder<TokioExecutor> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(header_bytes)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
     builder

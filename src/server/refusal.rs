@@ -1,9 +1,9 @@
 //! The closed list of reasons for which the server itself says no, before any handler is asked.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::problem::Problem;
 
@@ -35,11 +35,47 @@ pub enum Refusal {
     BodyTooLarge,
     /// The listener has no room for another connection.
     Overloaded,
+    /// Too many large heads are under way, on this connection or altogether.
+    HeadsBusy,
+}
+
+/// A request that the server has refused by itself.
+#[derive(Debug)]
+pub struct Refused<'a> {
+    /// Why.
+    pub refusal: Refusal,
+    /// The method; none of a request that could not be read.
+    pub method: Option<&'a Method>,
+    /// The path asked for, without the query; empty if it could not be read.
+    pub path: &'a str,
+    /// The fields; none of a request that could not be read.
+    pub headers: Option<&'a HeaderMap>,
+    /// The status that the client gets.
+    pub status: StatusCode,
+    /// Body bytes that the client gets.
+    pub bytes: u64,
+}
+
+/// Called with each request that is refused.
+pub type RefusalObserver = Arc<dyn Fn(&Refused<'_>) + Send + Sync>;
+
+impl Refused<'_> {
+    /// One of which nothing but the refusal is known.
+    pub(super) fn unread(refusal: Refusal) -> Self {
+        let status = refusal.problem().status;
+        Self { refusal, method: None, path: "", headers: None, status, bytes: 0 }
+    }
+
+    /// The host asked for, as far as that is clear.
+    pub fn host(&self) -> &str {
+        let host = self.headers.and_then(|headers| headers.get(header::HOST));
+        host.and_then(|host| host.to_str().ok()).unwrap_or_default()
+    }
 }
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::LengthAndEncoding,
         Self::Encoding,
         Self::Length,
@@ -52,6 +88,7 @@ impl Refusal {
         Self::TargetTooLong,
         Self::BodyTooLarge,
         Self::Overloaded,
+        Self::HeadsBusy,
     ];
 
     /// The reason as metrics spell it.
@@ -69,6 +106,7 @@ impl Refusal {
             Self::TargetTooLong => "target-too-long",
             Self::BodyTooLarge => "body-too-large",
             Self::Overloaded => "too-many-connections",
+            Self::HeadsBusy => "too-many-large-headers",
         }
     }
 
@@ -137,6 +175,11 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Too many connections",
                 "The server has no room for another connection; try again shortly.",
+            ),
+            Self::HeadsBusy => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many large requests at once",
+                "Too many requests with large header fields are under way; send shorter fields, or fewer requests at once.",
             ),
         };
         Problem::new(status, title, detail)

@@ -14,13 +14,19 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body;
 
 use super::{
-    Connection, Counters, Handler, Incoming,
+    Connection, Counters, Drain, Handler, Incoming,
     admission::{KnownHost, admit},
     crumbs,
+    heads::{LargeHead, NoRoom},
     interim::Channel,
-    refusal::Refusal,
+    refusal::{Refusal, Refused},
+    settings::Settings,
+    stall::Progress,
     vitals::Vitals,
 };
+
+/// The value of `Connection` in the last response of a connection.
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
 
 /// One connection's requests on their way to the handler.
 pub(super) struct Service<H> {
@@ -29,8 +35,8 @@ pub(super) struct Service<H> {
     pub(super) vitals: Arc<Vitals>,
     pub(super) counters: Arc<Counters>,
     pub(super) known_host: KnownHost,
-    /// Header lines allowed; HTTP/1.1 has been checked before.
-    pub(super) header_count: usize,
+    pub(super) settings: Arc<Settings>,
+    pub(super) drain: Drain,
     /// HTTP/1.1 only.
     pub(super) channel: Option<Arc<Channel>>,
 }
@@ -71,11 +77,12 @@ impl<H: Handler> Service<H> {
         let admitted = self.admit(&mut request, call);
         async move {
             let service = &*in_flight.service;
-            if let Err(refusal) = admitted {
-                return Ok(service.refuse(refusal, version));
-            }
+            let head = match admitted {
+                Ok(head) => head,
+                Err(refusal) => return Ok(service.refuse(refusal, &request)),
+            };
             let request = request.map(|body| Incoming::new(body, version));
-            let response = service.handler.handle(request, &service.connection).await;
+            let mut response = service.handler.handle(request, &service.connection).await;
             if let Some(channel) = &service.channel {
                 // The final response must not overtake the interim ones.
                 if channel.is_queued() {
@@ -85,24 +92,34 @@ impl<H: Handler> Service<H> {
             }
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 service.vitals.become_tunnel();
+            } else if version < Version::HTTP_2 && service.drain.is_leaving() {
+                response.headers_mut().insert(header::CONNECTION, CLOSE);
             }
-            Ok(response.map(|body| Answer::Handler { body, in_flight }))
+            drop(head);
+            let progress = service.stream_progress();
+            Ok(response.map(|body| Answer::Handler {
+                body,
+                in_flight,
+                progress,
+                rest: Bytes::new(),
+            }))
         }
     }
 
     /// Checks the request that is `call`-th on this connection, and opens the way for its interim responses.
-    fn admit(&self, request: &mut Request<body::Incoming>, call: u32) -> Result<(), Refusal> {
+    fn admit(
+        &self,
+        request: &mut Request<body::Incoming>,
+        call: u32,
+    ) -> Result<Option<LargeHead>, Refusal> {
         if !request.body().is_end_stream() {
             self.vitals.linger_at_close();
         }
-        if self.channel.is_some() {
-            self.vitals.refusal(call).map_or(Ok(()), Err)?;
+        let head = if self.channel.is_some() {
+            self.vitals.refusal(call).map_or(Ok(None), Err)?
         } else {
-            crumbs::join(request.headers_mut());
-            if request.headers().len() > self.header_count {
-                return Err(Refusal::HeaderTooLarge);
-            }
-        }
+            self.admit_http2(request)?
+        };
         admit(request, &self.known_host)?;
         if request.body().size_hint().lower() > self.connection.body.bytes {
             return Err(Refusal::BodyTooLarge);
@@ -112,25 +129,72 @@ impl<H: Handler> Service<H> {
         {
             channel.open_for(call);
         }
-        Ok(())
+        Ok(head)
     }
 
-    fn refuse(&self, refusal: Refusal, version: Version) -> Response<Answer<H>> {
+    /// Checks what the watch over raw bytes has checked on HTTP/1.1.
+    fn admit_http2(
+        &self,
+        request: &mut Request<body::Incoming>,
+    ) -> Result<Option<LargeHead>, Refusal> {
+        crumbs::join(request.headers_mut());
+        // HTTP/1.1 has been checked before.
+        if request.headers().len() > self.settings.header_count {
+            return Err(Refusal::HeaderTooLarge);
+        }
+        let head = LargeHead::take(request.headers(), &self.counters, &self.vitals);
+        head.map_err(|NoRoom| Refusal::HeadsBusy)
+    }
+
+    /// Notes that the head of a response is ready, where its stream is watched: on HTTP/2.
+    fn stream_progress(&self) -> Option<Arc<Progress>> {
+        let progress = if self.channel.is_none() { Progress::of_this_stream() } else { None };
+        progress.inspect(|progress| progress.note_given())
+    }
+
+    fn refuse<B>(&self, refusal: Refusal, request: &Request<B>) -> Response<Answer<H>> {
         self.counters.refuse(refusal);
         self.vitals.linger_at_close();
         let mut response = refusal.response();
-        if version < Version::HTTP_2 {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        self.settings.refused(&Refused {
+            refusal,
+            method: Some(request.method()),
+            path: request.uri().path(),
+            headers: Some(request.headers()),
+            status: response.status(),
+            bytes: response.body().len() as u64,
+        });
+        if request.version() < Version::HTTP_2 {
+            response.headers_mut().insert(header::CONNECTION, CLOSE);
         }
         response.map(|problem| Answer::Problem { problem: Some(problem) })
     }
+}
+
+/// Bytes of a body that are given to HTTP/2 at once: a client has to take most of them before it gets more,
+/// so that a response holds little memory in the queue of its connection.
+const PIECE: usize = 16 * 1024;
+
+/// Takes the next piece of what is left. The last one is a copy: it may wait in the connection's queue after
+/// the rest of the response is gone, and would keep all of it in memory.
+fn next_piece(rest: &mut Bytes) -> Bytes {
+    if rest.len() > PIECE {
+        return rest.split_to(PIECE);
+    }
+    Bytes::copy_from_slice(&std::mem::take(rest))
 }
 
 pin_project_lite::pin_project! {
     /// The body of a response: the handler's, or a problem document of the server's own.
     #[project = AnswerProjection]
     pub(super) enum Answer<H: Handler> {
-        Handler { #[pin] body: H::Body, in_flight: InFlight<H> },
+        Handler {
+            #[pin]
+            body: H::Body,
+            in_flight: InFlight<H>,
+            progress: Option<Arc<Progress>>,
+            rest: Bytes,
+        },
         Problem { problem: Option<Bytes> },
     }
 }
@@ -144,12 +208,30 @@ impl<H: Handler> Body for Answer<H> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.project() {
-            AnswerProjection::Handler { body, in_flight } => {
-                let frame = ready!(body.poll_frame(cx));
-                if matches!(frame, Some(Err(_))) {
-                    in_flight.break_off();
+            AnswerProjection::Handler { body, in_flight, progress, rest } => {
+                let Some(progress) = progress else {
+                    let frame = ready!(body.poll_frame(cx));
+                    if matches!(frame, Some(Err(_))) {
+                        in_flight.break_off();
+                    }
+                    return Poll::Ready(frame);
+                };
+                if rest.is_empty() {
+                    let Poll::Ready(frame) = body.poll_frame(cx) else {
+                        progress.note_source_waits();
+                        return Poll::Pending;
+                    };
+                    progress.note_given();
+                    match frame.map(|frame| frame.map(Frame::into_data)) {
+                        Some(Ok(Ok(data))) if data.len() > PIECE => *rest = data,
+                        Some(Ok(Ok(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                        Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
+                        Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                        None => return Poll::Ready(None),
+                    }
                 }
-                Poll::Ready(frame)
+                progress.note_given();
+                Poll::Ready(Some(Ok(Frame::data(next_piece(rest)))))
             }
             AnswerProjection::Problem { problem } => {
                 Poll::Ready(problem.take().map(|problem| Ok(Frame::data(problem))))
@@ -159,7 +241,7 @@ impl<H: Handler> Body for Answer<H> {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Handler { body, .. } => body.is_end_stream(),
+            Self::Handler { body, rest, .. } => rest.is_empty() && body.is_end_stream(),
             Self::Problem { problem } => problem.is_none(),
         }
     }

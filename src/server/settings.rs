@@ -2,8 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use super::{
+    Pressure,
+    refusal::{Refusal, RefusalObserver, Refused},
+};
+
 /// Everything the server needs to know; plain values, checked by whoever reads the configuration.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// TLS with these certificates on TCP; plain text without, and on Unix sockets.
     pub tls: Option<Arc<rustls::ServerConfig>>,
@@ -28,6 +33,30 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Requests at once on one HTTP/2 connection.
     pub streams: u32,
+    /// Tunnels (WebSocket and other upgrades) open at once; beyond them upgrades get a 503.
+    pub tunnels: usize,
+    /// A tunnel through which nothing goes is closed after this long (up to a quarter more).
+    pub tunnel_idle_timeout: Duration,
+    /// Whether memory is short.
+    pub pressure: Pressure,
+    /// File descriptors kept for this listener: it accepts clients where the process has no others left.
+    pub reserved_files: usize,
+    /// Called with each request that is refused before any handler is asked.
+    pub on_refusal: Option<RefusalObserver>,
+}
+
+impl Settings {
+    /// Tells of a request that is refused.
+    pub(super) fn refused(&self, refused: &Refused<'_>) {
+        if let Some(observer) = &self.on_refusal {
+            observer(refused);
+        }
+    }
+
+    /// Tells of a request that could not be read.
+    pub(super) fn refused_unread(&self, refusal: Refusal) {
+        self.refused(&Refused::unread(refusal));
+    }
 }
 
 impl Default for Settings {
@@ -35,7 +64,7 @@ impl Default for Settings {
         Self {
             tls: None,
             connections: 16_384,
-            header_bytes: 64 * 1024,
+            header_bytes: 32 * 1024,
             header_count: 100,
             target_bytes: 16 * 1024,
             body_bytes: u64::MAX,
@@ -43,7 +72,12 @@ impl Default for Settings {
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(75),
-            streams: 250,
+            streams: 100,
+            tunnels: usize::MAX,
+            tunnel_idle_timeout: Duration::from_hours(1),
+            pressure: Pressure::default(),
+            reserved_files: 0,
+            on_refusal: None,
         }
     }
 }

@@ -120,6 +120,16 @@ impl Stream {
         Pin::new(self).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
     }
 
+    /// Whether it is open, and nothing has come. Always asks the system, at the cost of one call.
+    pub(crate) fn is_open_and_empty(&self) -> bool {
+        self.ahead.is_empty()
+            && match &self.transport {
+                Transport::Tcp(stream) => syscall::is_open_and_empty(stream),
+                Transport::Unix(stream) => syscall::is_open_and_empty(stream),
+                Transport::Tls(stream) => syscall::is_open_and_empty(stream.get_ref().0),
+            }
+    }
+
     /// Gives bytes back that were read: they come again.
     pub(crate) fn unread(&mut self, bytes: &[u8]) {
         let left = self.ahead.split_off(self.given_back);

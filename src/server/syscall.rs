@@ -4,10 +4,14 @@
 use std::{
     cell::RefCell,
     io,
+    os::fd::AsFd,
     task::{Context, Poll, ready},
 };
 
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendFlags, recv, send},
+};
 use tokio::{io::Interest, net::TcpStream};
 
 /// A request's head is read through a buffer of this size; it is copied once.
@@ -42,6 +46,13 @@ pub(super) fn is_quiet(stream: &TcpStream) -> bool {
     };
     let peeked: io::Result<()> = stream.try_io(Interest::READABLE, peek);
     peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Whether the socket is open and empty. Always asks the system: a close that it has not reported yet counts.
+pub(super) fn is_open_and_empty(socket: impl AsFd) -> bool {
+    let mut byte = [0];
+    let peeked = recv(socket, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    peeked.is_err_and(|error| error == Errno::AGAIN || error == Errno::WOULDBLOCK)
 }
 
 /// Receives up to `room` bytes, and [`HEAD_BYTES`] at most, and gives how many `take` has been shown.

@@ -34,10 +34,8 @@ pub enum TlsError {
     Key(#[from] rustls::Error),
 }
 
-/// A certificate chain with its key, which can be read again from the same files.
+/// A certificate chain with its key, which can be replaced while connections are accepted.
 pub struct Certificates {
-    chain: PathBuf,
-    key: PathBuf,
     current: ArcSwap<CertifiedKey>,
 }
 
@@ -45,24 +43,19 @@ impl Certificates {
     /// Reads the PEM files.
     pub fn load(chain: &Path, key: &Path) -> Result<Arc<Self>, TlsError> {
         let current = ArcSwap::from_pointee(read(chain, key)?);
-        Ok(Arc::new(Self { chain: chain.to_path_buf(), key: key.to_path_buf(), current }))
+        Ok(Arc::new(Self { current }))
     }
 
-    /// Reads the files again for the handshakes to come; on an error the current ones stay.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        self.current.store(Arc::new(read(&self.chain, &self.key)?));
+    /// Reads these files for the handshakes to come; on an error the current ones stay.
+    pub fn reload(&self, chain: &Path, key: &Path) -> Result<(), TlsError> {
+        self.current.store(Arc::new(read(chain, key)?));
         Ok(())
-    }
-
-    /// The files, to be watched.
-    pub fn files(&self) -> [&Path; 2] {
-        [&self.chain, &self.key]
     }
 }
 
 impl fmt::Debug for Certificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificates").field("chain", &self.chain).finish_non_exhaustive()
+        f.debug_struct("Certificates").finish_non_exhaustive()
     }
 }
 
@@ -119,10 +112,10 @@ mod tests {
         let certificates = Certificates::load(&chain, &key).unwrap();
         let first = certificates.current.load_full();
         std::fs::write(&chain, "").unwrap();
-        assert!(certificates.reload().is_err());
+        assert!(certificates.reload(&chain, &key).is_err());
         assert!(Arc::ptr_eq(&first, &certificates.current.load_full()));
         write(folder.path());
-        certificates.reload().unwrap();
+        certificates.reload(&chain, &key).unwrap();
         assert!(!Arc::ptr_eq(&first, &certificates.current.load_full()));
     }
 }

@@ -2,14 +2,14 @@
 
 use std::{
     pin::Pin,
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::time::{Instant, Sleep};
 
-use super::{refusal::Refusal, stream::Protocol};
+use super::{Pressure, refusal::Refusal, stream::Protocol};
 
 /// Counters of one connection, written by its I/O and its service, read by its watch.
 ///
@@ -27,6 +27,8 @@ pub(super) struct Vitals {
     tunnel: AtomicBool,
     linger: AtomicBool,
     reset: AtomicBool,
+    /// Bytes of large request heads under way.
+    pub(super) heads_held: AtomicUsize,
 }
 
 impl Vitals {
@@ -42,6 +44,7 @@ impl Vitals {
             tunnel: AtomicBool::default(),
             linger: AtomicBool::default(),
             reset: AtomicBool::default(),
+            heads_held: AtomicUsize::default(),
         }
     }
 
@@ -187,6 +190,7 @@ pub(super) struct Watch {
     head: Option<u32>,
     silence: Option<Silence>,
     ticks: u32,
+    pressure: Pressure,
     /// Whether the timer knows the connection's task, which is always the same one.
     is_set: bool,
 }
@@ -197,7 +201,11 @@ const FIRST_HEAD: u32 = 1;
 const TICKS: u32 = 4;
 
 impl Watch {
-    pub(super) fn new(header_timeout: Duration, idle_timeout: Duration) -> Self {
+    pub(super) fn new(
+        header_timeout: Duration,
+        idle_timeout: Duration,
+        pressure: Pressure,
+    ) -> Self {
         Self {
             sleep: Box::pin(tokio::time::sleep(header_timeout)),
             header_timeout,
@@ -205,6 +213,7 @@ impl Watch {
             head: Some(FIRST_HEAD),
             silence: None,
             ticks: 0,
+            pressure,
             is_set: false,
         }
     }
@@ -242,6 +251,9 @@ impl Watch {
         self.ticks += 1;
         // The tick that noticed the silence came after its beginning: it does not count.
         match silence? {
+            Silence::Blocked(_) if self.ticks > 1 && self.pressure.is_high() => {
+                Some(Lapse::Blocked)
+            }
             _ if self.ticks <= TICKS => None,
             Silence::Idle(_) => Some(Lapse::Idle),
             Silence::Blocked(_) => Some(Lapse::Blocked),
@@ -276,11 +288,14 @@ mod tests {
         let vitals = Vitals::new(Protocol::Http1);
         let (header, idle) = (Duration::from_secs(1), Duration::from_secs(4));
         let started = Instant::now();
-        assert_eq!(lapse(&mut Watch::new(header, idle), &vitals).await, Lapse::SlowHead);
+        assert_eq!(
+            lapse(&mut Watch::new(header, idle, Pressure::default()), &vitals).await,
+            Lapse::SlowHead
+        );
         assert_eq!(started.elapsed().as_secs(), 1);
 
         vitals.begin();
-        let mut watch = Watch::new(header, idle);
+        let mut watch = Watch::new(header, idle, Pressure::default());
         let busy = tokio::time::timeout(Duration::from_mins(1), lapse(&mut watch, &vitals)).await;
         assert!(busy.is_err());
         vitals.end();

@@ -64,6 +64,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The largest entry, in bytes, that can be stored at all.
     fn max_entry_size(&self) -> usize;
+
+    /// Whether large responses that were evicted, and that clients still read, take more memory than they
+    /// may: storing another large one would evict more of them.
+    fn is_crowded(&self) -> bool {
+        false
+    }
 }
 
 /// What became of an entry that was put.

@@ -1,6 +1,6 @@
 //! The tiers: this node's memory before the Redis that the fleet shares.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
     Claim, Memory, Put, Store, Usage,
@@ -31,6 +31,11 @@ impl Tiered {
         self.memory.as_ref().map(Memory::usage).unwrap_or_default()
     }
 
+    /// Bytes of large responses that the memory tier has let go and that clients still read.
+    pub fn pinned_bytes(&self) -> u64 {
+        self.memory.as_ref().map(Memory::pinned_bytes).unwrap_or_default()
+    }
+
     /// How Redis is, where there is one.
     pub fn state(&self) -> Option<State> {
         self.redis.as_ref().map(Redis::state)
@@ -40,6 +45,14 @@ impl Tiered {
     pub fn precede(&self, version: &str, until: Instant) {
         if let Some(redis) = &self.redis {
             redis.precede(version, until);
+        }
+    }
+
+    /// Changes the longest time for which any route serves what is stale: for so long Redis keeps what is put
+    /// from now on.
+    pub fn stale_for(&self, stale_for: Duration) {
+        if let Some(redis) = &self.redis {
+            redis.stale_for(stale_for);
         }
     }
 
@@ -70,10 +83,8 @@ impl Store for Tiered {
         let Some(redis) = self.shared(key) else { return self.peek(key) };
         let removed = redis.removed();
         match redis.get(key).await {
-            // What was read may be what was removed while it was on its way.
-            Some(found) if redis.removed() != removed => Some(found),
             Some(found) => Some(match &self.memory {
-                Some(memory) => memory.keep(key, found),
+                Some(memory) => kept(memory, key, found, || redis.removed() != removed),
                 None => found,
             }),
             None => match self.peek(key) {
@@ -98,7 +109,8 @@ impl Store for Tiered {
 
     async fn place(&self, target: &CacheKey, selection: Selection, variant: u128) -> usize {
         if let Some(redis) = self.shared(target) {
-            redis.place(target, selection.clone(), variant);
+            let in_use = self.memory.as_ref().map(|memory| memory.variants_in_use(target));
+            redis.place(target, selection.clone(), (in_use.unwrap_or_default(), variant));
         }
         match &self.memory {
             Some(memory) => memory.place(target, selection, variant).await,
@@ -130,11 +142,13 @@ impl Store for Tiered {
     }
 
     async fn remove(&self, key: &CacheKey) {
-        if let Some(memory) = &self.memory {
-            memory.remove(key).await;
-        }
+        // First what shows that something was removed: a read that keeps its entry after this node has
+        // forgotten it then sees that, see `kept`.
         if let Some(redis) = self.shared(key) {
             redis.remove(key.digest());
+        }
+        if let Some(memory) = &self.memory {
+            memory.remove(key).await;
         }
     }
 
@@ -142,5 +156,46 @@ impl Store for Tiered {
         let memory = self.memory.as_ref().map_or(0, Memory::max_entry_size);
         let redis = self.redis.as_ref().map_or(0, Redis::max_entry_size);
         memory.max(redis)
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.memory.as_ref().is_some_and(Memory::is_crowded)
+    }
+}
+
+/// Keeps what was read in memory, unless something `was_removed` since the read began: then it may be what
+/// was removed.
+///
+/// It is kept, looked at, and forgotten again: a removal in between is not missed.
+fn kept(memory: &Memory, key: &CacheKey, found: Entry, was_removed: impl Fn() -> bool) -> Entry {
+    if was_removed() {
+        return found;
+    }
+    let kept = memory.keep(key, found);
+    if was_removed() {
+        memory.forget(key.digest());
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::entry::Variants;
+
+    #[tokio::test]
+    async fn what_is_removed_while_it_is_kept_is_not_kept() {
+        let key = CacheKey::from_text(b"/a");
+        let found = || Entry::Variants(std::sync::Arc::new(Variants::new(&key)));
+        // Removed: not at all; before it is kept; right then.
+        for (removed_at, stays) in [(9, true), (0, false), (1, false)] {
+            let memory = Memory::new(1 << 20, 1 << 20);
+            let looks = Cell::new(0);
+            let was_removed = || looks.replace(looks.get() + 1) >= removed_at;
+            kept(&memory, &key, found(), was_removed);
+            assert_eq!(memory.peek(&key).is_some(), stays, "{removed_at}");
+        }
     }
 }

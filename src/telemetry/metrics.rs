@@ -13,6 +13,7 @@ use prometheus::{
 
 use super::{
     feed::FeedMetrics,
+    log::{DROPPED, HELD_BACK},
     process::Process,
     purging::Purging,
     store::{Families, StoreMetrics},
@@ -41,10 +42,26 @@ pub struct Metrics {
     origin_duration: Histogram,
     /// Requests to the origin that brought no response, by kind.
     pub origin_errors: IntCounterVec,
+    /// Connections to the origin.
+    pub origin_connections: IntGauge,
+    /// Requests that wait for one.
+    pub origin_pending: IntGauge,
+    /// Requests that got none.
+    pub origin_rejected: IntCounter,
     /// Client connections open now.
     pub connections: IntGauge,
     /// Client connections refused because the limit was reached.
     pub connections_refused: IntCounter,
+    /// Failures to accept a connection.
+    pub accept_errors: IntCounter,
+    /// Tunnels open now.
+    pub tunnels: IntGauge,
+    /// Upgrades refused because the limit of tunnels was reached.
+    pub tunnels_refused: IntCounter,
+    /// Responses given up because their clients did not read.
+    pub stalled_responses: IntCounter,
+    /// 1 while memory is short.
+    pub memory_pressure: IntGauge,
     /// Requests that the server refused by itself, by reason.
     pub refused_requests: IntCounterVec,
     /// Entries held, by tier.
@@ -73,6 +90,10 @@ pub struct Metrics {
     pub purge_nodes: IntGaugeVec,
     /// Bytes of response bodies on their way to a store.
     pub filling_bytes: IntGauge,
+    /// Bytes of large responses that were evicted and are still being read.
+    pub pinned_bytes: IntGauge,
+    /// Response bodies that were not kept for the store, by cause.
+    pub bodies_not_kept: IntCounterVec,
     /// Who listens to purges.
     pub feed: FeedMetrics,
     /// Purging and webhooks.
@@ -83,6 +104,7 @@ pub struct Metrics {
     pub jwks: JwksMetrics,
     /// Schedules, polls, warming up.
     pub triggers: TriggerMetrics,
+    own_requests: IntCounterVec,
     store: Families,
     reload_successful: IntGauge,
     reload_timestamp: Gauge,
@@ -101,6 +123,10 @@ impl Metrics {
             &["version"],
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        // The process has one log, whether or not there are metrics.
+        for counter in [&*DROPPED, &*HELD_BACK] {
+            catalogue.register(Ok(counter.clone()));
+        }
         let requests_to_origin = catalogue.counters(
             "larder_origin_requests_total",
             "Requests the origin answered, by status class.",
@@ -148,15 +174,52 @@ impl Metrics {
                 "Requests to the origin that brought no response, by kind.",
                 &["kind"],
             ),
+            origin_connections: catalogue.gauge(
+                "larder_origin_connections",
+                "Connections to the origin, idle ones and tunnels included.",
+            ),
+            origin_pending: catalogue.gauge(
+                "larder_origin_pending_requests",
+                "Requests that wait for a connection to the origin.",
+            ),
+            origin_rejected: catalogue.counter(
+                "larder_origin_rejected_requests_total",
+                "Requests rejected because no connection to the origin was free.",
+            ),
             connections: catalogue.gauge("larder_connections", "Client connections open now."),
             connections_refused: catalogue.counter(
                 "larder_connections_refused_total",
                 "Client connections refused because the limit was reached.",
             ),
+            accept_errors: catalogue.counter(
+                "larder_accept_errors_total",
+                "Failures to accept a client connection, such as too many open files.",
+            ),
+            tunnels: catalogue.gauge(
+                "larder_tunnels",
+                "Tunnels (WebSocket and other upgrades) open now.",
+            ),
+            tunnels_refused: catalogue.counter(
+                "larder_tunnels_refused_total",
+                "Upgrades refused because the limit of tunnels was reached.",
+            ),
+            stalled_responses: catalogue.counter(
+                "larder_stalled_responses_total",
+                "Responses given up because their clients did not read them.",
+            ),
+            memory_pressure: catalogue.gauge(
+                "larder_memory_pressure",
+                "1 while memory is short, so that clients that do not read lose their responses after seconds; else 0.",
+            ),
             refused_requests: catalogue.counters(
                 "larder_refused_requests_total",
                 "Requests refused before they had a route, by reason; none of them is in larder_requests_total.",
                 &["reason"],
+            ),
+            own_requests: catalogue.counters(
+                "larder_own_requests_total",
+                "Requests that Larder answers itself on the public listener, by endpoint and status class; none of them is in larder_requests_total.",
+                &["endpoint", "class"],
             ),
             store_entries: catalogue.gauges("larder_store_entries", "Entries held, by tier.", &["tier"]),
             store_bytes: catalogue.gauges(
@@ -211,12 +274,21 @@ impl Metrics {
                 "larder_filling_bytes",
                 "Bytes of response bodies on their way to a store.",
             ),
+            pinned_bytes: catalogue.gauge(
+                "larder_store_pinned_bytes",
+                "Bytes of large responses that left the memory tier while clients read them.",
+            ),
+            bodies_not_kept: catalogue.counters(
+                "larder_bodies_not_kept_total",
+                "Response bodies that could have been stored and were not kept for the store, by cause.",
+                &["cause"],
+            ),
             feed: FeedMetrics::new(&catalogue),
             purging: Purging::new(&catalogue),
             store: catalogue.store(),
             access_log_dropped: catalogue.counter(
                 "larder_access_log_dropped_total",
-                "Access-log lines dropped because the log could not be written fast enough.",
+                "Access-log lines dropped because standard output did not take them fast enough, or failed.",
             ),
             reload_successful: catalogue.gauge(
                 "larder_config_last_reload_successful",
@@ -233,6 +305,13 @@ impl Metrics {
         };
         metrics.reloaded(Reload::Succeeded);
         Arc::new(metrics)
+    }
+
+    /// Counts a request that Larder itself has answered.
+    pub fn answered_itself(&self, endpoint: &str, status: StatusCode) {
+        if let Some(class) = CLASSES.get(class_of(Some(status))) {
+            self.own_requests.with_label_values(&[endpoint, class]).inc();
+        }
     }
 
     /// Notes how an attempt to load the configuration ended.

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod feed;
+pub mod log;
 mod metrics;
 mod process;
 mod purging;

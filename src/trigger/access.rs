@@ -77,6 +77,11 @@ impl Tokens {
         })
     }
 
+    /// Whether there is no token at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether there is a token that gives this access.
     pub fn any_may(&self, access: Access) -> bool {
         self.0.iter().any(|token| token.may.contains(&access))

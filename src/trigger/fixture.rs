@@ -17,9 +17,10 @@ use super::{Fleet, Lease, Now, Surroundings};
 use crate::{
     fence::Purge,
     field::Timestamp,
+    key::target::Scheme,
     purge::Unavailable,
     telemetry::Metrics,
-    warm::{Budget, Fetch, Outcome, Queue, WarmRequest},
+    warm::{Budget, Fetch, Outcome, Queue, WarmPlan, WarmRequest, WarmTarget},
 };
 
 /// What the nodes share.
@@ -131,6 +132,12 @@ impl Fetch for Fetched {
         self.0.lock().push(request.target.into());
         ready(Outcome::Stored)
     }
+}
+
+/// These targets as what is fetched ahead.
+pub(super) fn plan(targets: &[&str]) -> WarmPlan {
+    let target = |text: &&str| WarmTarget::parse(text, Scheme::Http).unwrap();
+    WarmPlan { targets: targets.iter().map(target).collect(), ..WarmPlan::default() }
 }
 
 /// A node with this clock, in this fleet.

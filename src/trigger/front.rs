@@ -1,6 +1,6 @@
 //! What stands before the pipeline on the public listener and answers what is Larder's own.
 
-use std::{convert::Infallible, future::Future, net::IpAddr, sync::Arc};
+use std::{convert::Infallible, future::Future, net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -9,16 +9,18 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, h
 use http_body_util::combinators::UnsyncBoxBody;
 
 use super::{
-    body::{Intake, Unread},
+    body::{Held, Intake, Sender, Unread},
     clear::{self, Asked, Clearing},
     client,
     method::{self, PURGE, Purgers},
     purger::{Purger, json, receipted, unavailable},
-    webhook::{Delivery, Mapped, Plan, Webhook},
+    report::{Answered, Report},
+    webhook::{Delivery, Mapped, Plan, Proof, Refused, Webhook},
 };
 use crate::{
     field::Timestamp,
     key::target::{Scheme, Target},
+    parsing::Parsing,
     problem::Problem,
     purge::Once,
     server::{Connection, Handler, Incoming},
@@ -28,7 +30,13 @@ use crate::{
 /// Where everything of Larder's own begins on the public listener.
 const OWN: &str = "/_larder/";
 
-const WEBHOOKS: &str = "/_larder/webhooks/";
+pub(super) const WEBHOOKS: &str = "/_larder/webhooks/";
+
+/// Up to this many bytes of a delivery are read by the way.
+const SHORT: usize = 4 << 10;
+
+/// How long a delivery may wait to be read, and be read.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Answers webhooks and `PURGE`, and hands every other request to `H` as it came. That costs a look at
 /// the method and at the second byte of the path.
@@ -36,6 +44,7 @@ pub struct Front<H> {
     handler: Arc<H>,
     desk: Arc<Desk>,
     further: Further,
+    answered: Arc<dyn Fn(&Answered) + Send + Sync>,
 }
 
 /// What else is Larder's own: answers where the path is its. It is told the peer's address and the client's,
@@ -50,7 +59,7 @@ pub type Made = UnsyncBoxBody<Bytes, Infallible>;
 #[derive(Default)]
 pub struct Settings {
     /// The webhooks.
-    pub webhooks: Vec<Webhook>,
+    pub webhooks: Vec<Arc<Webhook>>,
     /// Who may send `PURGE`.
     pub purgers: Purgers,
     /// Whether users may clear what is stored of their own, and pages of which other origins for them.
@@ -65,6 +74,7 @@ struct Desk {
     clearing: Clearing,
     identify: Box<Identify>,
     now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    parsing: Parsing,
 }
 
 /// What a front asks besides its settings.
@@ -77,15 +87,20 @@ pub struct FrontParts {
     pub identify: Box<Identify>,
     /// The clock that signatures are held against.
     pub now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    /// The turn to read long documents.
+    pub parsing: Parsing,
+    /// Called with each request that was answered here, once its response has ended.
+    pub answered: Box<dyn Fn(&Answered) + Send + Sync>,
 }
 
 impl<H> Front<H> {
     /// A front before `handler`, which asks `further` about every request for Larder itself first.
     pub fn new(handler: Arc<H>, settings: Settings, parts: FrontParts) -> Arc<Self> {
-        let FrontParts { purger, further, identify, now } = parts;
+        let FrontParts { purger, further, identify, now, parsing, answered } = parts;
         let (settings, intake) = (ArcSwap::from_pointee(settings), Intake::default());
-        let desk = Desk { purger, settings, intake, clearing: Clearing::default(), identify, now };
-        Arc::new(Self { handler, desk: Arc::new(desk), further })
+        let clearing = Clearing::default();
+        let desk = Desk { purger, settings, intake, clearing, identify, now, parsing };
+        Arc::new(Self { handler, desk: Arc::new(desk), further, answered: answered.into() })
     }
 
     /// Puts other settings in force for the requests that come from now on.
@@ -108,12 +123,17 @@ where
         if !self.desk.claims(request.method(), request.uri()) {
             return Either::Left(self.handler.handle(request, connection));
         }
+        let report = Report::begin(&request, Arc::clone(&self.answered));
         let addresses = self.desk.addresses(request.headers(), connection);
         if let Some(answer) = (self.further)(&request, addresses) {
-            return Either::Right(std::future::ready(answer.map(H::Body::from)).boxed());
+            let answer = report.carried_by(answer).map(H::Body::from);
+            return Either::Right(std::future::ready(answer).boxed());
         }
         let (desk, connection) = (Arc::clone(&self.desk), Arc::clone(connection));
-        let answer = async move { desk.answer(request, &connection).await.map(H::Body::from) };
+        let answer = async move {
+            let answer = desk.answer(request, &connection).await;
+            report.ended(answer).map(H::Body::from)
+        };
         Either::Right(answer.boxed())
     }
 }
@@ -194,26 +214,54 @@ impl Desk {
             return wrong_method();
         }
         let (head, body) = request.into_parts();
-        let body = match self.intake.read(body, connection.body.silence).await {
+        let proof = webhook.scheme.verify_fields(&head.headers, (self.now)());
+        let [_peer, client] = self.addresses(&head.headers, connection);
+        let sender = match proof {
+            Ok(Proof::Complete) => Sender::Proven,
+            Ok(Proof::InBody) => Sender::Unproven(name, client),
+            Err(unproven) => return self.refuse(name, &Refused::Unproven(unproven)),
+        };
+        let body = match self.intake.read(body, connection.body.silence, sender).await {
             Ok(body) => body,
             Err(unread) => {
                 self.count(name, result_of(unread));
                 return unread.problem().into_response();
             }
         };
-        let now = (self.now)();
-        let delivery = Delivery { headers: &head.headers, body: &body, now };
-        match webhook.plan(&delivery, self.purger.owners()) {
+        match self.plan(webhook.clone(), head.headers, body).await {
             Ok(Plan::Purge { mapped, id }) => self.deliver(name, mapped, id.as_deref()).await,
             Ok(Plan::Answer(challenge)) => {
                 self.count(name, "challenge");
                 json(StatusCode::OK, &serde_json::json!({ "challenge": challenge }))
             }
-            Err(refused) => {
-                self.count(name, refused.as_str());
-                refused.problem().into_response()
-            }
+            Err(refused) => self.refuse(name, &refused),
         }
+    }
+
+    fn refuse(&self, name: &str, refused: &Refused) -> Response<Bytes> {
+        self.count(name, refused.as_str());
+        refused.problem().into_response()
+    }
+
+    /// What a delivery comes to. One that is not short is read on another thread: paths of the configuration
+    /// are evaluated over all of it.
+    async fn plan(
+        &self,
+        webhook: Arc<Webhook>,
+        headers: HeaderMap,
+        body: Held,
+    ) -> Result<Plan, Refused> {
+        let (now, purger) = ((self.now)(), Arc::clone(&self.purger));
+        let is_short = body.len() <= SHORT;
+        let plan = move || {
+            let delivery = Delivery { headers: &headers, body: &body, now };
+            webhook.plan(&delivery, purger.owners())
+        };
+        if is_short {
+            return plan();
+        }
+        let planned = tokio::time::timeout(PATIENCE, self.parsing.run(plan)).await;
+        planned.ok().flatten().unwrap_or(Err(Refused::Busy))
     }
 
     /// Purges what a delivery came to, and answers it. What was not purged is not remembered: the

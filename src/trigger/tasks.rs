@@ -104,9 +104,11 @@ mod tests {
 
     fn every_minute() -> Schedule {
         Schedule {
+            name: None,
             calendar: schedule::Calendar::parse("* * * * *", TimeZone::UTC).unwrap(),
             purge: Box::new(["often".into()]),
-            warm: Box::new([crate::warm::WarmTarget::parse("/a").unwrap()]),
+            mode: crate::fence::Mode::Hard,
+            warm: crate::trigger::fixture::plan(&["/a"]),
         }
     }
 
@@ -117,6 +119,9 @@ mod tests {
             every: Duration::from_secs(30),
             version: poll::VersionFrom::Validator,
             purge: Box::new(["sales".into()]),
+            mode: crate::fence::Mode::Hard,
+            warm: crate::warm::WarmPlan::default(),
+            delay: None,
             alert_after: None,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 
-use super::WarmRequest;
+use super::{Client, OneClient, WarmRequest};
 use crate::{
     field::{forwarding::OVERRIDES, hop},
     route::Route,
@@ -44,12 +44,11 @@ pub fn after_success(
     let targets = route.warmed_targets(request.uri.path(), request.uri.query());
     let (peer, secure) = (connection.peer, connection.secure);
     let connection = Arc::new(Connection { peer, secure, ..Connection::default() });
-    let headers = callers_own(&request.headers);
+    let client =
+        OneClient { connection, host: host.into(), headers: callers_own(&request.headers) };
     let request = |target: String| WarmRequest {
-        connection: Some(Arc::clone(&connection)),
-        host: Some(host.into()),
+        client: Client::One(client.clone()),
         target: target.into(),
-        headers: headers.clone(),
         report: None,
     };
     targets.into_iter().map(request).collect()
@@ -123,12 +122,13 @@ mod tests {
         let targets: Vec<&str> = requests.iter().map(|request| &*request.target).collect();
         assert_eq!(targets, ["/stocks", "/users/7/notes?range=7d"]);
         for request in &requests {
-            assert_eq!(request.host.as_deref(), Some("api.test"));
-            assert!(request.connection.as_ref().unwrap().secure);
-            let names: Vec<&str> = request.headers.keys().map(HeaderName::as_str).collect();
+            let Client::One(client) = &request.client else { panic!("{request:?}") };
+            assert_eq!(&*client.host, "api.test");
+            assert!(client.connection.secure);
+            let names: Vec<&str> = client.headers.keys().map(HeaderName::as_str).collect();
             assert_eq!(names.len(), 3, "{names:?}");
-            assert_eq!(request.headers["authorization"], "Bearer secret");
-            assert_eq!(request.headers["x-tenant"], "t1");
+            assert_eq!(client.headers["authorization"], "Bearer secret");
+            assert_eq!(client.headers["x-tenant"], "t1");
             assert!(!format!("{request:?}").contains("secret"));
         }
     }

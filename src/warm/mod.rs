@@ -16,31 +16,55 @@ use http::HeaderMap;
 pub use after::after_success;
 pub use outcome::{Batch, Outcome, Report};
 pub use queue::{Budget, Pushed, Queue};
-pub use target::{InvalidTarget, WarmTarget};
+pub use target::{InvalidTarget, WarmHost, WarmPlan, WarmTarget};
 
 use crate::server::Connection;
 
-/// A `GET` that nobody has sent yet.
+/// A `GET` to be sent ahead of clients.
 #[derive(Clone)]
 pub struct WarmRequest {
-    /// The connection by which a client would send it; none where it is to be taken as lately used by
-    /// clients.
-    pub connection: Option<Arc<Connection>>,
-    /// The host and, if not the default, the port; none where it is to be taken as lately used by
-    /// clients. There is one wherever there is a connection.
-    pub host: Option<Box<str>>,
+    /// Who would send it.
+    pub client: Client,
     /// Path and query, as a client would send them.
     pub target: Box<str>,
-    /// Its other fields. They may be credentials: they stay in memory and are never shown.
-    pub headers: HeaderMap,
     /// Where its outcome is reported, if anyone waits for it.
     pub report: Option<Report>,
 }
 
+/// The client that would send a request. Its fields may be credentials: they stay in memory and are never
+/// shown.
+#[derive(Clone)]
+pub enum Client {
+    /// This one.
+    One(OneClient),
+    /// Those that lately sent requests for the target or, if there were none, for the host.
+    Recent {
+        /// The host; without one it is the host that most clients lately asked for.
+        host: Option<WarmHost>,
+        /// Fields sent in place of theirs. Each value of a name makes a request of its own.
+        headers: HeaderMap,
+    },
+}
+
+/// One client, and all that its request says beside the target.
+#[derive(Clone)]
+pub struct OneClient {
+    /// The connection by which it would come.
+    pub connection: Arc<Connection>,
+    /// The host and, if not the default, the port.
+    pub host: Box<str>,
+    /// The other fields.
+    pub headers: HeaderMap,
+}
+
 impl fmt::Debug for WarmRequest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = match &self.client {
+            Client::One(client) => Some(&client.host),
+            Client::Recent { host, .. } => host.as_ref().map(|host| &host.name),
+        };
         let mut shown = formatter.debug_struct("WarmRequest");
-        shown.field("host", &self.host).field("target", &self.target).finish_non_exhaustive()
+        shown.field("host", &host).field("target", &self.target).finish_non_exhaustive()
     }
 }
 

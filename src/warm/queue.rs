@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, Hash, Hasher, RandomState},
     sync::Arc,
     time::Duration,
 };
@@ -15,7 +15,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{Fetch, Outcome, Report, WarmRequest};
+use super::{Client, Fetch, OneClient, Outcome, Report, WarmPlan, WarmRequest};
 use crate::telemetry::Metrics;
 
 /// How much warming up there may be at once.
@@ -106,6 +106,13 @@ impl Queue {
         pushed
     }
 
+    /// Has fetched all that a schedule or a poll names. Never waits.
+    pub fn push_all(&self, plan: &WarmPlan) {
+        for request in plan.requests() {
+            let _known_or_dropped = self.push(request);
+        }
+    }
+
     /// Requests that wait now.
     pub fn waiting(&self) -> usize {
         self.0.waiting.lock().requests.len()
@@ -144,13 +151,22 @@ impl Queue {
 
 impl Shared {
     fn digest(&self, request: &WarmRequest) -> u64 {
-        let connection = request
-            .connection
-            .as_ref()
-            .map(|connection| (connection.secure, connection.peer.map(|peer| peer.ip())));
-        let fields: Vec<(&str, &[u8])> =
-            request.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-        self.hasher.hash_one((connection, &request.host, &request.target, fields))
+        let mut state = self.hasher.build_hasher();
+        request.target.hash(&mut state);
+        let headers = match &request.client {
+            Client::One(OneClient { connection, host, headers }) => {
+                (connection.secure, connection.peer.map(|peer| peer.ip()), host).hash(&mut state);
+                headers
+            }
+            Client::Recent { host, headers } => {
+                host.hash(&mut state);
+                headers
+            }
+        };
+        for (name, value) in headers {
+            (name.as_str(), value.as_bytes()).hash(&mut state);
+        }
+        state.finish()
     }
 
     /// Counts a request that is not fetched, and reports it.
@@ -197,7 +213,11 @@ struct Known {
 impl Known {
     async fn end(self, fetch: impl Future<Output = Outcome>, report: Option<Report>) {
         let ended = timeout(self.shared.budget.patience, fetch).await;
-        self.shared.count(if ended.is_ok() { "fetched" } else { "given-up" });
+        self.shared.count(match &ended {
+            Ok(Outcome::Stored | Outcome::Fresh) => "fetched",
+            Ok(outcome) => outcome.as_str(),
+            Err(_) => "given-up",
+        });
         let outcome = ended.unwrap_or(Outcome::Failed("given-up"));
         let labels = [outcome.as_str(), outcome.reason()];
         self.shared.metrics.triggers.warm_outcomes.with_label_values(&labels).inc();
@@ -218,8 +238,13 @@ fn size(request: &WarmRequest) -> usize {
     let fields = |headers: &HeaderMap| -> usize {
         headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
     };
-    let host = request.host.as_ref().map_or(0, |host| host.len());
-    128 + host + request.target.len() + fields(&request.headers)
+    let client = match &request.client {
+        Client::One(client) => client.host.len() + fields(&client.headers),
+        Client::Recent { host, headers } => {
+            host.as_ref().map_or(0, |host| host.name.len()) + fields(headers)
+        }
+    };
+    128 + client + request.target.len()
 }
 
 #[cfg(test)]

@@ -1,20 +1,49 @@
 //! What an operator writes to have something fetched ahead: `/path?query`, `host/path`,
 //! `https://host/path`.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use http::{HeaderMap, uri::PathAndQuery};
 
-use super::WarmRequest;
-use crate::{key::target::Scheme, server::Connection};
+use super::{Client, WarmRequest};
+use crate::key::target::Scheme;
 
 /// A response to be fetched ahead of clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WarmTarget {
-    /// How clients reach it; none where that is left to whatever they lately used.
-    pub host: Option<(Scheme, Box<str>)>,
+    /// The host that clients ask for; without one it is the host that most of them lately asked for.
+    pub host: Option<WarmHost>,
     /// Path and query.
     pub target: Box<str>,
+}
+
+/// A host, and how clients connect to it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WarmHost {
+    /// The scheme; without one it is the scheme by which clients lately came.
+    pub scheme: Option<Scheme>,
+    /// The scheme if no client has come yet.
+    pub usual: Scheme,
+    /// The host and, if not the default, the port.
+    pub name: Box<str>,
+}
+
+/// What a schedule or a poll has fetched ahead.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WarmPlan {
+    /// Whether what the purge selects and clients lately asked for is fetched again.
+    pub purged: bool,
+    /// Further responses.
+    pub targets: Box<[WarmTarget]>,
+    /// Request fields sent in place of those of clients. Each value of a name makes a request of its own.
+    pub headers: HeaderMap,
+}
+
+impl WarmPlan {
+    /// The requests for all targets.
+    pub fn requests(&self) -> impl Iterator<Item = WarmRequest> {
+        self.targets.iter().map(|target| target.request(&self.headers))
+    }
 }
 
 /// Why a text names nothing that can be fetched.
@@ -35,14 +64,10 @@ pub enum InvalidTarget {
 }
 
 impl WarmTarget {
-    /// Reads a path, with its host or a whole URL in front of it.
-    pub fn parse(text: &str) -> Result<Self, InvalidTarget> {
-        let (scheme, rest) = match text.split_once("://") {
-            Some(("http", rest)) => (Scheme::Http, rest),
-            Some(("https", rest)) => (Scheme::Https, rest),
-            Some((before, _)) if !before.contains('/') => return Err(InvalidTarget::Scheme),
-            _ => (Scheme::Http, text),
-        };
+    /// Parses a path, with its host or a whole URL in front of it. `usual` is the scheme of a host without
+    /// one, as long as no client has come.
+    pub fn parse(text: &str, usual: Scheme) -> Result<Self, InvalidTarget> {
+        let (scheme, rest) = scheme(text)?;
         let slash = rest.find('/').ok_or(InvalidTarget::Path)?;
         let (host, target) = rest.split_at(slash);
         let is_target = !target.contains('#') && target.parse::<PathAndQuery>().is_ok();
@@ -51,36 +76,48 @@ impl WarmTarget {
         }
         let host = match host {
             "" if rest.len() == text.len() => None,
-            host if is_host(host) => Some((scheme, host.into())),
-            _ => return Err(InvalidTarget::Host),
+            host => Some(WarmHost::of(host, scheme, usual).ok_or(InvalidTarget::Host)?),
         };
         Ok(Self { host, target: target.into() })
     }
 
-    /// The request of a client who says nothing about itself.
-    pub fn request(&self) -> WarmRequest {
-        let connection = |scheme: Scheme| {
-            Arc::new(Connection { secure: scheme == Scheme::Https, ..Connection::default() })
-        };
-        let host = self.host.as_ref();
-        WarmRequest {
-            connection: host.map(|(scheme, _)| connection(*scheme)),
-            host: host.map(|(_, host)| host.clone()),
-            target: self.target.clone(),
-            headers: HeaderMap::new(),
-            report: None,
-        }
+    /// The request for it, as clients lately sent such requests, with these fields in place of theirs.
+    pub fn request(&self, headers: &HeaderMap) -> WarmRequest {
+        let client = Client::Recent { host: self.host.clone(), headers: headers.clone() };
+        WarmRequest { client, target: self.target.clone(), report: None }
     }
 }
 
-fn is_host(host: &str) -> bool {
-    !host.contains('@') && host.parse::<http::uri::Authority>().is_ok()
+impl WarmHost {
+    /// Parses `host`, `host:port`, or either with `http://` or `https://` in front of it.
+    pub fn parse(text: &str, usual: Scheme) -> Result<Self, InvalidTarget> {
+        let (scheme, host) = scheme(text)?;
+        Self::of(host, scheme, usual).ok_or(InvalidTarget::Host)
+    }
+
+    fn of(host: &str, scheme: Option<Scheme>, usual: Scheme) -> Option<Self> {
+        let is_host = !host.contains('@') && host.parse::<http::uri::Authority>().is_ok();
+        is_host.then(|| Self { scheme, usual, name: host.into() })
+    }
+}
+
+/// The scheme in front of a text, and the rest.
+fn scheme(text: &str) -> Result<(Option<Scheme>, &str), InvalidTarget> {
+    match text.split_once("://") {
+        Some(("http", rest)) => Ok((Some(Scheme::Http), rest)),
+        Some(("https", rest)) => Ok((Some(Scheme::Https), rest)),
+        Some((before, _)) if !before.contains('/') => Err(InvalidTarget::Scheme),
+        _ => Ok((None, text)),
+    }
 }
 
 impl fmt::Display for WarmTarget {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((scheme, host)) = &self.host {
-            write!(formatter, "{}://{host}", scheme.as_str())?;
+        if let Some(host) = &self.host {
+            if let Some(scheme) = host.scheme {
+                write!(formatter, "{}://", scheme.as_str())?;
+            }
+            formatter.write_str(&host.name)?;
         }
         formatter.write_str(&self.target)
     }
@@ -94,12 +131,12 @@ mod tests {
     fn paths_hosts_and_urls_are_read() {
         for (text, written) in [
             ("/a?b=c", "/a?b=c"),
-            ("api.test:81/a", "http://api.test:81/a"),
+            ("api.test:81/a", "api.test:81/a"),
             ("https://api.test/?u=http://b/", "https://api.test/?u=http://b/"),
             ("/a?u=http://b/", "/a?u=http://b/"),
-            ("[::1]:80/", "http://[::1]:80/"),
+            ("[::1]:80/", "[::1]:80/"),
         ] {
-            assert_eq!(WarmTarget::parse(text).unwrap().to_string(), written);
+            assert_eq!(WarmTarget::parse(text, Scheme::Http).unwrap().to_string(), written);
         }
         for (text, problem) in [
             ("", InvalidTarget::Path),
@@ -110,17 +147,21 @@ mod tests {
             ("http:///a", InvalidTarget::Host),
             ("u@a/", InvalidTarget::Host),
         ] {
-            assert_eq!(WarmTarget::parse(text), Err(problem), "{text}");
+            assert_eq!(WarmTarget::parse(text, Scheme::Http), Err(problem), "{text}");
         }
     }
 
     #[test]
-    fn a_url_tells_how_clients_connect() {
-        let request = WarmTarget::parse("https://api.test/a").unwrap().request();
-        assert!(request.connection.unwrap().secure);
-        assert_eq!(request.host.as_deref(), Some("api.test"));
-        let request = WarmTarget::parse("/a").unwrap().request();
-        assert!(request.connection.is_none() && request.host.is_none());
-        assert_eq!(&*request.target, "/a");
+    fn hosts_are_read_with_and_without_a_scheme() {
+        let read = |text: &str| {
+            let host = WarmHost::parse(text, Scheme::Https)?;
+            Ok::<_, InvalidTarget>((host.scheme, host.name.to_string()))
+        };
+        assert_eq!(read("api.test:81"), Ok((None, "api.test:81".to_owned())));
+        assert_eq!(read("http://api.test"), Ok((Some(Scheme::Http), "api.test".to_owned())));
+        assert_eq!(read("ftp://api.test"), Err(InvalidTarget::Scheme));
+        for text in ["", "api.test/", "u@api.test", "https://"] {
+            assert_eq!(read(text), Err(InvalidTarget::Host), "{text}");
+        }
     }
 }

@@ -17,6 +17,11 @@ const COMMANDS = {
 
 export const NAMES = Object.keys(COMMANDS)
 
+/** Applications for one suite alone. */
+const OTHERS = {
+  'FastAPI with CORS': ({ port, python }) => [python, '-m', 'uvicorn', 'warmed_fastapi:app', '--port', port, '--log-level', 'warning']
+}
+
 function gunicorn (application, { port, python }) {
   return [python, '-m', 'gunicorn', '-b', `127.0.0.1:${port}`, '-k', 'gthread', '--threads', '4', '--keep-alive', '30', '--log-level', 'warning', application]
 }
@@ -26,10 +31,10 @@ export function startFramework (name, where) {
   return onFreePort(() => attempt(name, where))
 }
 
-async function attempt (name, { python, packages }) {
+async function attempt (name, { python, packages, env: further = {} }) {
   const port = `${await freePort()}`
-  const env = { NODE_PATH: join(packages, 'node_modules'), NODE_ENV: 'production', PYTHONDONTWRITEBYTECODE: '1', PYTHONPATH: apps }
-  const child = start(COMMANDS[name]({ port, python }), { env, cwd: apps })
+  const env = { NODE_PATH: join(packages, 'node_modules'), NODE_ENV: 'production', PYTHONDONTWRITEBYTECODE: '1', PYTHONPATH: apps, ...further }
+  const child = start((COMMANDS[name] ?? OTHERS[name])({ port, python }), { env, cwd: apps })
   await answering(`http://127.0.0.1:${port}/api/ready`, child, { status: 200, seconds: 30 })
   return { ...child, name, port: Number(port), url: `http://127.0.0.1:${port}` }
 }

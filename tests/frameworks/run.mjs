@@ -12,6 +12,7 @@ import { browsers } from './browsers.mjs'
 import { canonical, differences, isRefusal } from './canonical.mjs'
 import { conversations, describe, HOST } from './cases.mjs'
 import { clients } from './clients.mjs'
+import { warmUps } from './warm.mjs'
 import { NAMES, startFramework, startProxy } from './frameworks.mjs'
 import { send, sendOverHttp2, values } from './wire.mjs'
 
@@ -89,6 +90,7 @@ const suites = [...names.map(name => () => converse(name))]
 if (!given.only || given.only === 'browsers') suites.push(() => checked('browsers', tally => browsers(where, tally)))
 if (!given.only || given.only === 'clients') suites.push(() => checked('clients', tally => clients(where, tally)))
 if (!given.only || given.only === 'behind-login') suites.push(() => checked('behind-login', tally => behindLogin(where, tally)))
+if (!given.only || given.only === 'warm') suites.push(() => checked('warm', tally => warmUps(where, tally)))
 const tallies = await inTurns(suites, 2)
 const sum = key => tallies.reduce((sum, tally) => sum + tally[key], 0)
 console.log(`${sum('passed')} passed, ${sum('failed')} failed`)

@@ -17,16 +17,16 @@ use crate::support::{
 };
 
 /// A folder with a `proxy.toml` for this origin, and further text.
-struct File(TempDir);
+pub(crate) struct File(pub(crate) TempDir);
 
 impl File {
-    fn new(origin: &str, further: &str) -> Self {
+    pub(crate) fn new(origin: &str, further: &str) -> Self {
         let file = Self(tempfile::tempdir().unwrap());
         file.write(origin, further);
         file
     }
 
-    fn write(&self, origin: &str, further: &str) {
+    pub(crate) fn write(&self, origin: &str, further: &str) {
         self.write_raw(&format!(
             "listen = \"127.0.0.1:0\"\norigin = \"{origin}\"\n{further}\n\
              [admin]\nlisten = \"127.0.0.1:0\"\n"
@@ -34,23 +34,23 @@ impl File {
     }
 
     /// As deployments do it: beside, and then in its place.
-    fn write_raw(&self, text: &str) {
+    pub(crate) fn write_raw(&self, text: &str) {
         let beside = self.0.path().join("proxy.toml.new");
         std::fs::write(&beside, text).unwrap();
         std::fs::rename(beside, self.path()).unwrap();
     }
 
-    fn path(&self) -> std::path::PathBuf {
+    pub(crate) fn path(&self) -> std::path::PathBuf {
         self.0.path().join("proxy.toml")
     }
 
-    async fn run(&self) -> Process {
+    pub(crate) async fn run(&self) -> Process {
         Process::run(&["--config", self.path().to_str().unwrap()]).await
     }
 }
 
-const IN_FORCE: &str = "the new configuration is in force";
-const KEPT: &str = "the old configuration stays in force";
+pub(crate) const IN_FORCE: &str = "the new configuration is in force";
+pub(crate) const KEPT: &str = "the old configuration stays in force";
 
 #[tokio::test]
 async fn sigterm_lets_requests_end_and_takes_no_new_ones() {

@@ -56,7 +56,7 @@ fn node(origin: &str) -> Node {
     let config = Config::parse(&text, "test.toml", Environment::empty()).unwrap();
     let surroundings = Surroundings {
         clock: Clock::manual(),
-        sink: Arc::new(|| Box::new(std::io::sink())),
+        access_log: Box::new(std::io::sink()),
         workers: Workers::Here,
     };
     Node::start(&config, surroundings).unwrap()
@@ -628,7 +628,7 @@ async fn a_socket_can_be_the_origin() {
     within(async {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("origin.sock");
-        let listener = server::Listener::bind_unix(&path).unwrap();
+        let listener = server::Listener::bind_unix(&path, 0o666).unwrap();
         let handler = Answer(|request: Request<Incoming>, _| async move {
             let host = request.headers().get(header::HOST).unwrap().to_str().unwrap();
             reply(200, host.to_owned())

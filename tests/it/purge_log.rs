@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::support::{
     log::{Bridge, Node, of_tag, two},
     redis::{Access, Reach, Redis, Refusal},
-    within,
+    within, within_seconds,
 };
 
 const KEY: &str = "larder:log";
@@ -533,6 +533,116 @@ async fn a_log_that_is_dropped_leaves_no_connection() {
         assert_eq!(redis.info("clients", "connected_clients").await, "3");
         drop(node);
         while redis.info("clients", "connected_clients").await != "1" {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_redis_executes_late_is_not_in_the_log() {
+    within(async {
+        let redis = Redis::start().await;
+        let node = Node::start(&redis.url()).await;
+        node.purge("a").await;
+        let entries = redis.command(&["XLEN", KEY]).await.text();
+        redis.stop().await;
+        let append = node.log.append(of_tag("late"), Duration::ZERO);
+        let once = node.log.once("daily", Duration::from_hours(1));
+        let (appended, turn) = tokio::join!(append, once);
+        assert_eq!((appended, turn), (Err(Unavailable), Err(Unavailable)));
+        // Longer than an append may take.
+        tokio::time::sleep(Duration::from_millis(2_200)).await;
+        redis.cont();
+        assert_eq!(redis.command(&["XLEN", KEY]).await.text(), entries);
+        node.follows().await;
+        assert_eq!(node.log.once("daily", Duration::from_hours(1)).await, Ok(true), "a turn");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_role_that_redis_gives_late_is_held_by_nobody() {
+    within(async {
+        let redis = Redis::start().await;
+        let (one, other) = two(&redis.url(), &redis.url()).await;
+        redis.stop().await;
+        assert!(one.log.hold("poll").await.is_err());
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        redis.cont();
+        other.is_apart().await;
+        other.follows().await;
+        let begin = Instant::now();
+        while other.log.hold("poll").await.unwrap().is_none() {
+            assert!(begin.elapsed() < Duration::from_secs(1), "nobody has it");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_backlog_of_large_records_is_read_in_pieces() {
+    within_seconds(60, async {
+        let redis = Redis::start().await;
+        let one = Node::start(&redis.url()).await;
+        let mut last = 0;
+        for number in 0..40 {
+            last = one.purge(&format!("{number}{}", "x".repeat(512 << 10))).await;
+        }
+        // A client to which more than this is to be sent at once is thrown out.
+        let limit = ["CONFIG", "SET", "client-output-buffer-limit", "normal 4mb 0 0"];
+        assert_eq!(redis.command(&limit).await.text(), "OK");
+        let other = Node::of(&Settings::parse(&redis.url()).unwrap());
+        other.reaches(last).await;
+        assert!(other.rises().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_hundred_nodes_acknowledge_many_purges_at_once() {
+    within_seconds(60, async {
+        const OTHERS: u64 = 100;
+        const PURGES: u64 = 10;
+        let redis = Redis::start().await;
+        let node = Arc::new(Node::start(&redis.url()).await);
+        let log = format!("{:016x}", node.fence().log.0);
+        let mut connection = redis.connect().await.unwrap();
+        let first = node.fence().seq;
+        for id in 1..=OTHERS {
+            let value = format!("99999999999999 1000 on {log} {first}");
+            let id = format!("{id:016x}");
+            connection.command(&["HSET", "{larder:log}:nodes", &id, &value]).await.unwrap();
+        }
+        connection
+            .command(&["HSET", "{larder:log}:nodes", "log", &format!("{log} 1")])
+            .await
+            .unwrap();
+        let mut purges = JoinSet::new();
+        for number in 0..PURGES {
+            let node = Arc::clone(&node);
+            purges.spawn(async move {
+                let patience = Duration::from_secs(10);
+                node.log.append(of_tag(&number.to_string()), patience).await.unwrap()
+            });
+        }
+        node.reaches(first + PURGES).await;
+        // All of them tell of each purge at once, in one turn of the server.
+        let channel = {
+            let channels = redis.command(&["PUBSUB", "CHANNELS", "*:node:*"]).await;
+            channels.members()[0].text()
+        };
+        let script = "for seq = ARGV[2] + 1, ARGV[2] + ARGV[3] do for id = 1, 100 do \
+                      redis.call('PUBLISH', KEYS[1], string.format('%016x', id) .. ' ' .. ARGV[1] \
+                      .. ' ' .. string.format('%.0f', seq)) end end";
+        let told = Instant::now();
+        let (first, count) = (first.to_string(), PURGES.to_string());
+        let words = ["EVAL", script, "1", &channel, &log, &first, &count];
+        assert!(!connection.command(&words).await.unwrap().is_error());
+        let receipts = purges.join_all().await;
+        assert!(told.elapsed() < Duration::from_millis(500), "{:?}", told.elapsed());
+        for receipt in receipts {
+            assert_eq!((receipt.applied, receipt.total), (101, 101), "{receipt:?}");
+        }
     })
     .await;
 }

@@ -589,7 +589,7 @@ async fn a_unix_socket_is_a_listener_too() {
     within(async {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("larder.sock");
-        let listener = Listener::bind_unix(&path).unwrap();
+        let listener = Listener::bind_unix(&path, 0o666).unwrap();
         let handler = Answer(|_, connection: Arc<Connection>| async move {
             let response: http::Response<BoxBody> = reply(200, format!("{:?}", connection.peer));
             response
@@ -611,7 +611,7 @@ async fn a_unix_socket_speaks_plain_text_beside_tls() {
     within(async {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("larder.sock");
-        let listener = Listener::bind_unix(&path).unwrap();
+        let listener = Listener::bind_unix(&path, 0o666).unwrap();
         let settings = Settings { tls: Some(Certificate::new().server()), ..Settings::default() };
         let handler = Answer(|_, connection: Arc<Connection>| async move {
             reply(200, format!("{}", connection.secure))
@@ -638,7 +638,7 @@ async fn the_limit_on_connections_holds_over_all_listeners_together() {
         let config = Config::parse(&text, "test.toml", Environment::empty()).unwrap();
         let surroundings = Surroundings {
             clock: Clock::manual(),
-            sink: Arc::new(|| Box::new(std::io::sink())),
+            access_log: Box::new(std::io::sink()),
             workers: Workers::Here,
         };
         let node = Node::start(&config, surroundings).unwrap();

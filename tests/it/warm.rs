@@ -179,3 +179,212 @@ async fn of_a_fleet_one_node_fetches_again_what_was_purged() {
     })
     .await;
 }
+
+/// A data version that changes once: the second answer differs from the first.
+async fn changing_version() -> Scripted {
+    Scripted::start(|asked| Said::ok(format!("[{}]", asked.before.min(1)))).await
+}
+
+/// A poll that has `/data` fetched once the version has changed.
+fn warming_poll(version: &Scripted, rest: &str) -> String {
+    format!(
+        "[[poll]]\nname = \"load\"\nurl = \"{}/version\"\nevery = \"1s\"\nversion = \"$[*]\"\n\
+         purge = [\"data\"]\nwarm = [\"/data\"]\n{rest}",
+        version.url()
+    )
+}
+
+/// An API behind middlewares that compress if the client accepts that, and that let pages of other origins
+/// read their answers: they name `Accept-Encoding` and `Origin` in `Vary` only if these made a difference.
+async fn api_with_middlewares() -> Scripted {
+    Scripted::start(|asked| {
+        let mut said = Said::fresh(asked.target.clone());
+        if asked.header("accept-encoding").is_some_and(|codings| codings.contains("gzip")) {
+            said = said.with("content-encoding", "gzip").with("vary", "Accept-Encoding");
+        }
+        match asked.header("origin") {
+            Some("https://app.test") => {
+                said.with("access-control-allow-origin", "https://app.test").with("vary", "Origin")
+            }
+            _ => said,
+        }
+    })
+    .await
+}
+
+/// What a browser sends for a page of another origin.
+const BROWSER: [(&str, &str); 4] = [
+    ("accept", "*/*"),
+    ("accept-encoding", "gzip, deflate, br, zstd"),
+    ("accept-language", "en-US,en;q=0.9"),
+    ("origin", "https://app.test"),
+];
+
+#[tokio::test]
+async fn a_browser_hits_what_was_warmed_as_configured_before_any_client_came() {
+    within(async {
+        let (origin, version) = (api_with_middlewares().await, changing_version().await);
+        let rest = "host = \"api.test\"\nheaders = { origin = [\"https://app.test\"] }\n";
+        let proxy = Proxy::with(&origin.url(), &warming_poll(&version, rest));
+        origin.asked_for(1).await;
+        hit(&proxy, "/data", &BROWSER).await;
+        let reply = proxy.ask("GET", "/data", &BROWSER).await;
+        assert_eq!(reply.header("access-control-allow-origin"), Some("https://app.test"));
+        assert_eq!(reply.header("content-encoding"), Some("gzip"));
+        let older = [("accept-encoding", "gzip, deflate"), ("origin", "https://app.test")];
+        assert_eq!(proxy.ask("GET", "/data", &older).await.cache(), "HIT");
+        assert_eq!(origin.requests(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_clients_lately_sent_is_what_is_warmed() {
+    within(async {
+        let (origin, version) = (api_with_middlewares().await, changing_version().await);
+        let proxy = Proxy::with(&origin.url(), &warming_poll(&version, ""));
+        // Nobody has asked for `/data` so far; these clients asked for something else.
+        for _ in 0..2 {
+            proxy.ask("GET", "/other", &BROWSER).await;
+        }
+        origin.asked_for(2).await;
+        hit(&proxy, "/data", &BROWSER).await;
+        let asked = origin.last();
+        assert_eq!(asked.header("origin"), Some("https://app.test"));
+        assert_eq!(asked.header("accept-language"), Some("en-US,en;q=0.9"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_variant_of_a_target_that_clients_lately_asked_for_is_warmed() {
+    within(async {
+        let origin = Scripted::start(|asked| {
+            let language = asked.header("accept-language").unwrap_or("-").to_owned();
+            Said::fresh(language).with("vary", "accept-language").with("xkey", "data")
+        })
+        .await;
+        let version = changing_version().await;
+        let proxy = Proxy::with(&origin.url(), &warming_poll(&version, ""));
+        for language in ["de", "fr"] {
+            proxy.ask("GET", "/data", &[("accept-language", language)]).await;
+        }
+        origin.asked_for(4).await;
+        for language in ["de", "fr"] {
+            let fields = [("accept-language", language)];
+            hit(&proxy, "/data", &fields).await;
+            assert_eq!(proxy.ask("GET", "/data", &fields).await.body, language);
+        }
+        assert_eq!(origin.requests(), 4);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_warm_up_without_a_host_is_skipped_and_says_so() {
+    within(async {
+        let (origin, version) = (api_with_middlewares().await, changing_version().await);
+        let proxy = Proxy::with(&origin.url(), &warming_poll(&version, ""));
+        while proxy.metric("larder_warm_requests_total", "result=\"skipped\"").await < 1 {
+            tokio::task::yield_now().await;
+        }
+        let outcomes = "outcome=\"skipped\",reason=\"no-host\"";
+        assert_eq!(proxy.metric("larder_warm_outcomes_total", outcomes).await, 1);
+        assert_eq!(proxy.metric("larder_warm_requests_total", "result=\"fetched\"").await, 0);
+        assert_eq!(origin.requests(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn strangers_do_not_choose_the_host_that_is_warmed() {
+    within(async {
+        let origin = Scripted::start(|asked| match asked.header("host") {
+            Some("api.test") => Said::fresh("ours"),
+            _ => Said::status(404, "no such host").with("cache-control", "max-age=60"),
+        })
+        .await;
+        let version = changing_version().await;
+        let proxy = Proxy::with(&origin.url(), &warming_poll(&version, ""));
+        proxy.get("/a").await;
+        let strange = "GET /a HTTP/1.1\r\nhost: stranger.test\r\nconnection: close\r\n\r\n";
+        let reply = proxy.connect().await.exchange(strange).await;
+        assert_eq!(reply.status(), 404);
+        origin.asked_for(3).await;
+        hit(&proxy, "/data", &[]).await;
+        assert_eq!(origin.last().header("host"), Some("api.test"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_public_host_is_the_one_that_is_warmed() {
+    within(async {
+        let (origin, version) = (api_with_middlewares().await, changing_version().await);
+        let toml = format!("public_host = \"public.test\"\n{}", warming_poll(&version, ""));
+        let proxy = Proxy::with(&origin.url(), &toml);
+        proxy.get("/a").await;
+        origin.asked_for(2).await;
+        assert_eq!(origin.last().header("host"), Some("public.test"));
+        assert_eq!(origin.last().header("accept-encoding"), Some("gzip, deflate, br, zstd"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn clients_behind_a_proxy_hit_what_was_warmed_for_them_before_they_came() {
+    within(async {
+        let (origin, version) = (api_with_middlewares().await, changing_version().await);
+        let rest = "host = \"api.test\"\nheaders = { x-forwarded-proto = \"https\" }\n";
+        let toml = format!("trusted_proxies = [\"127.0.0.0/8\"]\n{}", warming_poll(&version, rest));
+        let proxy = Proxy::with(&origin.url(), &toml);
+        origin.asked_for(1).await;
+        let client = [("x-forwarded-proto", "https"), ("accept-encoding", "gzip")];
+        hit(&proxy, "/data", &client).await;
+        assert_eq!(origin.last().header("x-forwarded-proto"), Some("https"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_login_does_not_fetch_again_what_could_not_be_stored() {
+    within(async {
+        let origin = Scripted::start(|asked| Said::ok(asked.target.clone())).await;
+        let routes = "[[route]]\nname = \"login\"\nmatch = \"POST /login\"\n\
+                      on_success = { warm = [\"/api/stocks\", \"/api/options\"] }\n\
+                      [[route]]\nname = \"api\"\nmatch = \"GET /api/**\"\nttl = \"1h\"\n";
+        let proxy = Proxy::with(&origin.url(), routes);
+        let fields = [("authorization", "Bearer ada"), ("x-larder-warm", "wait")];
+        for _ in 0..3 {
+            let login = proxy.ask("POST", "/login", &fields).await;
+            let summary = login.header("x-larder-warm").unwrap().to_owned();
+            assert!(summary.contains("stored=0, fresh=0, skipped=2"), "{summary}");
+        }
+        assert_eq!(origin.requests(), 3 + 2, "the first login shows that nothing can be stored");
+        assert_eq!(proxy.metric("larder_warm_requests_total", "result=\"skipped\"").await, 6);
+        assert_eq!(proxy.metric("larder_warm_requests_total", "result=\"fetched\"").await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_purged_and_warmed_is_still_readable_by_the_page_that_asked_for_it() {
+    within(async {
+        // Like many middlewares, this one lets every page read its answer, but only if a page asks.
+        let origin = Scripted::start(|asked| match asked.header("origin") {
+            Some(_) => Said::fresh("a").with("access-control-allow-origin", "*"),
+            None => Said::fresh("a"),
+        })
+        .await;
+        let proxy = Proxy::with(&origin.url(), "admin.token = \"secret\"\n");
+        proxy.ask("GET", "/a", &BROWSER).await;
+        let body = r#"{"prefixes":["/a"],"warm":true}"#;
+        let call = sending("POST", "/v1/purge", &[("authorization", "Bearer secret")], body);
+        assert_eq!(Wire::connect(proxy.admin_address()).await.exchange(call).await.status(), 200);
+        origin.asked_for(2).await;
+        hit(&proxy, "/a", &BROWSER).await;
+        let reply = proxy.ask("GET", "/a", &BROWSER).await;
+        assert_eq!(reply.header("access-control-allow-origin"), Some("*"));
+    })
+    .await;
+}

@@ -544,3 +544,45 @@ async fn a_write_is_answered_without_the_log_and_gets_there_later() {
     })
     .await;
 }
+
+/// Reads by POST, routes that nothing is stored of, and one with writes.
+const READS_BY_POST: &str = r#"
+admin.token = "secret"
+[[route]]
+name = "graphql"
+match = "POST /graphql"
+on_write = { invalidate = false }
+[[route]]
+name = "search"
+match = "POST /search"
+on_write = { invalidate = false, purge = ["searches"] }
+[[route]]
+name = "checkout"
+match = "/checkout/**"
+cache = false
+"#;
+
+#[tokio::test]
+async fn writes_that_can_invalidate_nothing_are_no_records_of_the_purge_log() {
+    within(async {
+        let origin = Scripted::start(|asked| Said::fresh(asked.method.clone())).await;
+        let proxy = Proxy::with(&origin.url(), READS_BY_POST);
+        let records = || metric(&proxy, "larder_purge_records_total", "");
+        let before = records().await;
+        let mut wire = proxy.connect().await;
+        for number in 0..500 {
+            let target = if number % 2 == 0 { "/graphql" } else { "/checkout/cart" };
+            let reply = wire.exchange(sending("POST", target, &[], "{}")).await;
+            assert_eq!(reply.status(), 200);
+        }
+        assert_eq!(records().await, before);
+        proxy.get("/graphql").await;
+        send(&proxy, "POST", "/graphql", "{}").await;
+        assert_eq!(proxy.get("/graphql").await.cache(), "HIT");
+        send(&proxy, "POST", "/search", "{}").await;
+        assert_eq!(records().await, before + 1, "the tags that the route names are purged");
+        send(&proxy, "PUT", "/graphql", "{}").await;
+        assert_eq!(proxy.get("/graphql").await.cache(), "MISS", "another method is another route");
+    })
+    .await;
+}

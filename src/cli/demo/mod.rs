@@ -74,7 +74,7 @@ fn start_larder(arguments: &Arguments, origin: SocketAddr) -> anyhow::Result<Nod
     let config = Config::parse(&text, "demo", Environment::empty())?;
     let surroundings = Surroundings {
         clock: Clock::System,
-        sink: Arc::new(|| Box::new(std::io::sink())),
+        access_log: Box::new(std::io::sink()),
         workers: Workers::Here,
     };
     Node::start(&config, surroundings)

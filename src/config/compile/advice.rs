@@ -7,7 +7,7 @@ use http::Method;
 use super::problems::Problems;
 use crate::{
     config::{
-        file::{At, File, RouteSection, Text, Texts},
+        file::{At, File, RouteSection, Text, Texts, WarmValue},
         report::{Finding, Severity},
         settings::Config,
         suggest::{did_you_mean, nearest},
@@ -34,8 +34,17 @@ pub(super) fn warn(file: &File, config: &Config, problems: &mut Problems<'_>) {
     }
     warn_about_default_ttl(file, routes, problems);
     warn_about_tags(file, problems);
-    let warm = file.schedule.iter().filter_map(|section| section.warm.as_ref());
-    warm.flat_map(|texts| texts.iter()).for_each(|text| warn_about_host(text, problems));
+    warmed(file).for_each(|text| warn_about_host(text, problems));
+}
+
+/// The paths that schedules and polls have fetched.
+fn warmed(file: &File) -> impl Iterator<Item = &Text> {
+    let schedules = file.schedule.iter().filter_map(|section| section.warm.as_ref());
+    let polls = file.poll.iter().filter_map(|section| section.warm.as_ref());
+    schedules.chain(polls).flat_map(|warm| match &warm.value {
+        WarmValue::Paths(paths) => paths.as_slice(),
+        WarmValue::Purged(_) => &[],
+    })
 }
 
 fn compiled<'a>(section: &RouteSection, routes: &'a RouteTable) -> Option<&'a Route> {

@@ -14,7 +14,7 @@ mod ttl;
 mod user;
 mod webhook;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
 use problems::Problems;
@@ -30,6 +30,7 @@ use super::{
     },
     value,
 };
+use crate::key::target::Scheme;
 
 /// The settings a file and a command line say; none where something indispensable is missing.
 pub(super) fn compile(
@@ -52,9 +53,12 @@ pub(super) fn compile(
     let store = store::compile(&file.store, flags, &mut problems);
     let is_shared = store.redis.is_some();
     identity::check(file, &routes, (&user, is_shared), &mut problems);
+    let usual = if file.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let public = timing::public_host(file.public_host.as_ref(), usual, &mut problems);
     let events = events::compile(file, limits.connections, &mut problems);
     let config = Config {
         listen,
+        reuse_port: file.reuse_port.unwrap_or_default(),
         tls,
         hosts,
         trusted_proxies,
@@ -64,8 +68,8 @@ pub(super) fn compile(
         store,
         user,
         routes,
-        schedules: timing::schedules(&file.schedule, &mut problems),
-        polls: timing::polls(&file.poll, &mut problems),
+        schedules: timing::schedules(&file.schedule, &public, &mut problems),
+        polls: timing::polls(&file.poll, &public, &mut problems),
         webhooks: webhook::compile(&file.webhook, &mut problems),
         events,
         tests: test::compile(&file.test, &mut problems),
@@ -115,6 +119,8 @@ fn limits(table: &LimitsTable, problems: &mut Problems<'_>) -> Limits {
     let mut time = |text, default| problems.positive_duration(text).unwrap_or(default);
     let header_timeout = time(table.header_timeout.as_ref(), defaults.header_timeout);
     let idle_timeout = time(table.idle_timeout.as_ref(), defaults.idle_timeout);
+    let tunnel_idle_timeout =
+        time(table.tunnel_idle_timeout.as_ref(), defaults.tunnel_idle_timeout);
     let mut count = |given, default| problems.positive_count(given).unwrap_or(default);
     let headers = count(table.headers.as_ref(), defaults.headers);
     let connections = count(table.connections.as_ref(), defaults.connections);
@@ -123,10 +129,25 @@ fn limits(table: &LimitsTable, problems: &mut Problems<'_>) -> Limits {
         headers,
         body: problems.size(table.body.as_ref()).filter(|bytes| *bytes > 0),
         connections,
+        tunnels: problems.positive_count(table.tunnels.as_ref()),
+        tunnel_idle_timeout,
         header_timeout,
         idle_timeout,
+        drain_delay: drain_delay(table, problems).unwrap_or(defaults.drain_delay),
         drain: problems.duration(table.drain.as_ref()).unwrap_or(defaults.drain),
     }
+}
+
+/// What supervises a process gives it minutes at most to end.
+fn drain_delay(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<Duration> {
+    const LONGEST: Duration = Duration::from_mins(10);
+    let text = table.drain_delay.as_ref()?;
+    let delay = problems.duration(Some(text))?;
+    if delay > LONGEST {
+        problems.error(&text.span, "expected at most `10m`");
+        return None;
+    }
+    Some(delay)
 }
 
 /// hyper's HTTP/1 buffer takes no less than 8 KiB.
@@ -171,7 +192,8 @@ fn admin(
     }
     let purge_from = problems.each(table.purge_from.as_ref(), value::network);
     warn_of_trusted_purgers(table.purge_from.as_ref(), trusted, problems);
-    Admin { listen, tokens, purge_from }
+    let hosts = problems.each(table.hosts.as_ref(), value::admin_host);
+    Admin { listen, hosts, tokens, purge_from }
 }
 
 /// Warns if addresses may purge that are also trusted proxies: they are asked for their clients.

@@ -9,7 +9,10 @@ use crate::config::{
     Flags,
     file::{At, OriginTable, OriginTlsTable, Text},
     report::Finding,
-    settings::{CertificateFiles, Health, Origin, OriginHost, OriginScheme, OriginTls, OriginUrl},
+    settings::{
+        CertificateFiles, Health, Origin, OriginConnections, OriginHost, OriginScheme, OriginTls,
+        OriginUrl,
+    },
     value,
 };
 
@@ -28,6 +31,9 @@ pub(super) fn compile(
     let connect_timeout = time(&given.connect_timeout, 1);
     let first_byte_timeout = time(&given.first_byte_timeout, 30);
     let idle_timeout = time(&given.idle_timeout, 90);
+    let dns_refresh = time(&given.dns_refresh, 30);
+    let connections = connections(given, problems);
+    let max_header_bytes = header_bytes(given.max_header_bytes.as_ref(), problems);
     let tls = given.tls.as_ref().map(|tls| tls_settings(tls, &urls, problems)).unwrap_or_default();
     let host = host(given.host.as_ref(), problems);
     let health = health(given, problems);
@@ -37,6 +43,10 @@ pub(super) fn compile(
         connect_timeout,
         first_byte_timeout,
         idle_timeout,
+        connections,
+        max_header_bytes,
+        http2: given.http2.unwrap_or(true),
+        dns_refresh,
         retries,
         health,
         tls,
@@ -105,6 +115,40 @@ fn host(text: Option<&Text>, problems: &mut Problems<'_>) -> OriginHost {
         },
     };
     problems.read(text, read).unwrap_or_default()
+}
+
+fn connections(given: &OriginTable, problems: &mut Problems<'_>) -> OriginConnections {
+    let seconds = Duration::from_secs;
+    OriginConnections {
+        keep_alive: problems.positive_duration(given.keep_alive.as_ref()).unwrap_or(seconds(60)),
+        max: problems.positive_count(given.max_connections.as_ref()).unwrap_or(256),
+        max_pending: most(given.max_pending.as_ref(), problems).unwrap_or(1024),
+        pending_timeout: problems
+            .positive_duration(given.pending_timeout.as_ref())
+            .unwrap_or(seconds(5)),
+    }
+}
+
+/// Each request that waits takes memory.
+fn most(count: Option<&At<u64>>, problems: &mut Problems<'_>) -> Option<usize> {
+    let count = count?;
+    if count.value > 1_000_000 {
+        problems.error(&count.span, "expected at most 1000000 waiting requests");
+        return None;
+    }
+    usize::try_from(count.value).ok()
+}
+
+fn header_bytes(text: Option<&Text>, problems: &mut Problems<'_>) -> u32 {
+    const DEFAULT: u32 = 64 << 10;
+    let Some(text) = text else { return DEFAULT };
+    match problems.size(Some(text)) {
+        Some(bytes) if !(4 << 10..=16 << 20).contains(&bytes) => {
+            problems.error(&text.span, "expected a size between `4KiB` and `16MiB`");
+            DEFAULT
+        }
+        bytes => bytes.and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(DEFAULT),
+    }
 }
 
 fn health(given: &OriginTable, problems: &mut Problems<'_>) -> Option<Health> {

@@ -128,6 +128,8 @@ fn route(
         body_tags,
         store_unless: layer.store_unless.unwrap_or_default(),
         purged_on_write,
+        writes_invalidate: section.on_write.as_ref().and_then(|table| table.invalidate)
+            != Some(false),
         writes_for_everyone: section.on_write.as_ref().and_then(|table| table.everyone)
             == Some(true),
         logs_out,
@@ -302,6 +304,30 @@ fn warn_about_writes(section: &RouteSection, pattern: &Pattern, problems: &mut P
         problems.push(
             Finding::warning(table.span.clone(), message)
                 .help("`match` names no method that changes anything, as `POST` does"),
+        );
+    }
+    warn_about_reads_by_post(section, pattern, problems);
+}
+
+/// How the paths of endpoints end that are read by `POST`.
+const READ_BY_POST: [&str; 4] = ["graphql", "search", "_search", "query"];
+
+/// Each success of a `POST` is a record of the purge log, unless the route says that it changes nothing.
+fn warn_about_reads_by_post(
+    section: &RouteSection,
+    pattern: &Pattern,
+    problems: &mut Problems<'_>,
+) {
+    let Some(text) = section.pattern.as_ref() else { return };
+    let is_post_only = !pattern.methods().is_empty()
+        && pattern.methods().iter().all(|method| method == http::Method::POST);
+    let last = text.rsplit('/').next().unwrap_or_default();
+    if is_post_only && section.on_write.is_none() && READ_BY_POST.contains(&last) {
+        let message =
+            "each `POST` here is a write: it invalidates its URL and is a record of the purge log";
+        problems.push(
+            Finding::warning(text.span.clone(), message)
+                .help("if these are reads, say `on_write = { invalidate = false }`"),
         );
     }
 }

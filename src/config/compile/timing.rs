@@ -2,23 +2,37 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::tz::TimeZone;
-use serde_json_path::JsonPath;
 
 use super::problems::Problems;
 use crate::{
     config::{
-        file::{At, PollSection, ScheduleSection, Text, Texts},
+        file::{At, Fields, PollSection, ScheduleSection, Text, Texts, WarmValue},
         report::Finding,
         suggest::{did_you_mean, listed, nearest},
     },
+    fence::Mode,
+    field::hop,
+    key::target::Scheme,
     trigger::{
         Poll, Schedule,
         poll::{Source, VersionFrom},
         schedule::{self, Calendar, CronError, CronProblem},
     },
-    warm::WarmTarget,
+    warm::{WarmHost, WarmPlan, WarmTarget},
 };
+
+/// The hosts for which paths are fetched ahead.
+pub(super) struct PublicHost {
+    /// The host of paths, if neither they nor their sections name one.
+    host: Option<WarmHost>,
+    /// The scheme of hosts without one.
+    usual: Scheme,
+}
+
+/// Values that the request fields of a warm-up may have, all together.
+const FIELD_VALUES: usize = 32;
 
 /// The time between two polls where none is given.
 const EVERY: Duration = Duration::from_secs(30);
@@ -26,40 +40,184 @@ const EVERY: Duration = Duration::from_secs(30);
 /// The least and the most time between two polls.
 const EVERY_LIMITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(24));
 
+/// The host that clients ask for.
+pub(super) fn public_host(
+    text: Option<&Text>,
+    usual: Scheme,
+    problems: &mut Problems<'_>,
+) -> PublicHost {
+    PublicHost { host: text.and_then(|text| host(text, usual, problems)), usual }
+}
+
 /// The schedules, without those that have problems.
 pub(super) fn schedules(
     sections: &[At<ScheduleSection>],
+    public: &PublicHost,
     problems: &mut Problems<'_>,
 ) -> Vec<Schedule> {
-    sections.iter().filter_map(|section| schedule(section, problems)).collect()
+    let names = sections.iter().filter_map(|section| section.name.as_ref());
+    check_names(names, "two schedules have this name", problems);
+    sections.iter().filter_map(|section| schedule(section, public, problems)).collect()
 }
 
 /// The polls, without those that have problems.
-pub(super) fn polls(sections: &[At<PollSection>], problems: &mut Problems<'_>) -> Vec<Poll> {
-    check_names(sections, problems);
-    sections.iter().filter_map(|section| poll(section, problems)).collect()
+pub(super) fn polls(
+    sections: &[At<PollSection>],
+    public: &PublicHost,
+    problems: &mut Problems<'_>,
+) -> Vec<Poll> {
+    let names = sections.iter().filter_map(|section| section.name.as_ref());
+    check_names(names, "two polls have this name", problems);
+    sections.iter().filter_map(|section| poll(section, public, problems)).collect()
 }
 
-fn schedule(section: &At<ScheduleSection>, problems: &mut Problems<'_>) -> Option<Schedule> {
+fn schedule(
+    section: &At<ScheduleSection>,
+    public: &PublicHost,
+    problems: &mut Problems<'_>,
+) -> Option<Schedule> {
     let zone = zone(section.timezone.as_ref(), problems);
     let is_there = problems.required(section.cron.as_ref(), &section.span, "schedule", "cron");
     let calendar = is_there.and(section.cron.as_ref()).and_then(|text| {
         let calendar = Calendar::parse(text, zone.clone().unwrap_or(TimeZone::UTC));
         calendar.map_err(|error| problems.push(cron_finding(text, &error, problems))).ok()
     });
+    let name = section.name.as_ref().and_then(|text| one_word("schedule", text, problems));
     let purge = tags(section.purge.as_ref(), problems);
-    let warm = targets(section.warm.as_ref(), problems);
-    let is_idle = [&section.purge, &section.warm]
-        .into_iter()
-        .all(|texts| texts.as_ref().is_none_or(|texts| texts.is_empty()));
-    if is_idle {
+    let mode = mode(section.mode.as_ref(), problems);
+    let warm = Warming {
+        warm: section.warm.as_ref(),
+        hosts: section.host.as_ref(),
+        headers: &section.headers,
+    };
+    let warm = warm.plan(public, problems);
+    let has_purge = section.purge.as_ref().is_some_and(|texts| !texts.is_empty());
+    if !has_purge && !names_paths(section.warm.as_ref()) {
         let message = "`schedule` has neither `purge` nor `warm`: there is nothing to do";
         let finding = Finding::error(Some(section.span.clone()), message).doubtful();
         problems.push(finding.help("write `purge = [\"tag\"]`, or `warm = [\"/path\"]`"));
         return None;
     }
     zone?;
-    Some(Schedule { calendar: calendar?, purge, warm })
+    Some(Schedule { name, calendar: calendar?, purge, mode, warm })
+}
+
+/// What a section says about fetching ahead.
+struct Warming<'a> {
+    warm: Option<&'a At<WarmValue>>,
+    hosts: Option<&'a Texts>,
+    headers: &'a Fields,
+}
+
+impl Warming<'_> {
+    fn plan(&self, public: &PublicHost, problems: &mut Problems<'_>) -> WarmPlan {
+        let texts = self.hosts.iter().flat_map(|texts| texts.iter());
+        let hosts: Vec<WarmHost> =
+            texts.filter_map(|text| host(text, public.usual, problems)).collect();
+        let mut hosts: Vec<Option<WarmHost>> = hosts.into_iter().map(Some).collect();
+        if hosts.is_empty() {
+            hosts.push(public.host.clone());
+        }
+        let mut targets = Vec::new();
+        for target in self.paths().iter().filter_map(|text| target(text, public.usual, problems)) {
+            if target.host.is_some() {
+                targets.push(target);
+            } else {
+                let at =
+                    |host: &Option<WarmHost>| WarmTarget { host: host.clone(), ..target.clone() };
+                targets.extend(hosts.iter().map(at));
+            }
+        }
+        let purged = matches!(self.warm.map(|warm| &warm.value), Some(WarmValue::Purged(true)));
+        let headers = fields(self.headers, problems);
+        self.warn(problems);
+        WarmPlan { purged, targets: targets.into(), headers }
+    }
+
+    fn paths(&self) -> &[Text] {
+        match self.warm.map(|warm| &warm.value) {
+            Some(WarmValue::Paths(paths)) => paths,
+            _ => &[],
+        }
+    }
+
+    /// Warns about keys that are for paths if there is none.
+    fn warn(&self, problems: &mut Problems<'_>) {
+        if !self.paths().is_empty() {
+            return;
+        }
+        let hosts = self.hosts.map(|texts| ("host", texts.span.clone()));
+        let headers = self.headers.keys().next().map(|name| ("headers", name.span()));
+        for (key, span) in hosts.into_iter().chain(headers) {
+            let message = format!("`{key}` has no effect: it is for the paths in `warm`");
+            problems.push(Finding::warning(span, message));
+        }
+    }
+}
+
+fn names_paths(warm: Option<&At<WarmValue>>) -> bool {
+    matches!(warm.map(|warm| &warm.value), Some(WarmValue::Paths(paths)) if !paths.is_empty())
+}
+
+fn host(text: &Text, usual: Scheme, problems: &mut Problems<'_>) -> Option<WarmHost> {
+    let message = "expected a host such as `api.example.com` or `https://api.example.com`";
+    problems.read(text, |text| WarmHost::parse(text, usual).map_err(|_| message))
+}
+
+fn target(text: &Text, usual: Scheme, problems: &mut Problems<'_>) -> Option<WarmTarget> {
+    let target = WarmTarget::parse(text, usual);
+    target.map_err(|error| problems.error(&text.span, error.to_string())).ok()
+}
+
+/// The request fields of a warm-up. Their values are not shown: they may be credentials.
+fn fields(fields: &Fields, problems: &mut Problems<'_>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        let values = match value {
+            toml::Value::Array(values) => values.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        let known = name.get_ref().parse::<HeaderName>().ok();
+        let Some(known) = known.filter(|known| !is_senders_own(known)) else {
+            let message = "a warm-up cannot be given this request field";
+            problems.error(&name.span(), message);
+            continue;
+        };
+        for value in values {
+            match value.as_str().and_then(|text| HeaderValue::from_str(text).ok()) {
+                Some(mut value) => {
+                    value.set_sensitive(true);
+                    headers.append(known.clone(), value);
+                }
+                None => {
+                    problems.error(&name.span(), "expected a string that a header field can hold");
+                }
+            }
+        }
+    }
+    if headers.len() > FIELD_VALUES
+        && let Some(name) = fields.keys().next()
+    {
+        let message = format!("these are more than {FIELD_VALUES} values");
+        problems.error(&name.span(), message);
+    }
+    headers
+}
+
+/// Whether a field belongs to the sending of a request, or makes its answer another one than a whole response.
+fn is_senders_own(name: &HeaderName) -> bool {
+    let own =
+        ["host", "range", "expect", "cache-control", "pragma", "x-request-id", "x-larder-warm"];
+    let text = name.as_str();
+    own.contains(&text)
+        || text.starts_with("if-")
+        || text.starts_with("content-")
+        || hop::is_hop_by_hop(name)
+}
+
+fn mode(text: Option<&Text>, problems: &mut Problems<'_>) -> Mode {
+    let modes = [Mode::Hard, Mode::Soft].map(|mode| (mode.as_str(), mode));
+    problems.word(text, &modes).unwrap_or_default()
 }
 
 fn cron_finding(text: &Text, error: &CronError, problems: &Problems<'_>) -> Finding {
@@ -105,19 +263,15 @@ fn tags(texts: Option<&Texts>, problems: &mut Problems<'_>) -> Box<[Box<str>]> {
     problems.each(texts, tag).into()
 }
 
-fn targets(texts: Option<&Texts>, problems: &mut Problems<'_>) -> Box<[WarmTarget]> {
-    let mut targets = Vec::new();
-    for text in texts.iter().flat_map(|texts| texts.iter()) {
-        match WarmTarget::parse(text) {
-            Ok(target) => targets.push(target),
-            Err(error) => problems.error(&text.span, error.to_string()),
-        }
-    }
-    targets.into()
-}
-
-fn poll(section: &At<PollSection>, problems: &mut Problems<'_>) -> Option<Poll> {
-    let name = poll_name(section, problems);
+fn poll(
+    section: &At<PollSection>,
+    public: &PublicHost,
+    problems: &mut Problems<'_>,
+) -> Option<Poll> {
+    let name = problems
+        .required(section.name.as_ref(), &section.span, "poll", "name")
+        .and(section.name.as_ref())
+        .and_then(|text| one_word("poll", text, problems));
     let source = problems
         .required(section.url.as_ref(), &section.span, "poll", "url")
         .and(section.url.as_ref())
@@ -125,38 +279,60 @@ fn poll(section: &At<PollSection>, problems: &mut Problems<'_>) -> Option<Poll> 
     let version = version(section.version.as_ref(), problems);
     let every = every(section.every.as_ref(), problems);
     let purge = tags(section.purge.as_ref(), problems);
+    let mode = mode(section.mode.as_ref(), problems);
+    let delay = delay(section.delay.as_ref(), problems);
+    let warm = Warming {
+        warm: section.warm.as_ref(),
+        hosts: section.host.as_ref(),
+        headers: &section.headers,
+    };
+    let warm = warm.plan(public, problems);
     if section.purge.as_ref().is_none_or(|texts| texts.is_empty()) {
         let message = "`poll` has no `purge`: what depends on this version";
         problems.push(Finding::error(Some(section.span.clone()), message).doubtful());
         return None;
     }
     let alert_after = alert_after(section.alert_after.as_ref(), every, problems);
-    Some(Poll { name: name?, source: source?, every, version: version?, purge, alert_after })
+    let (name, source, version) = (name?, source?, version?);
+    Some(Poll { name, source, every, version, purge, mode, warm, delay, alert_after })
+}
+
+/// The longest time after which a purge is repeated.
+const LONGEST_DELAY: Duration = Duration::from_hours(24);
+
+fn delay(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<Duration> {
+    let delay = problems.positive_duration(text)?;
+    if let Some(text) = text.filter(|_| delay > LONGEST_DELAY) {
+        problems.error(&text.span, "this is at most `1d`");
+        return None;
+    }
+    Some(delay)
 }
 
 const URL: &str = "this is an `http` or `https` URL, as in `https://data.internal/version`";
 
-fn poll_name(section: &At<PollSection>, problems: &mut Problems<'_>) -> Option<Box<str>> {
-    let name = problems.required(section.name.as_ref(), &section.span, "poll", "name")?;
-    if name.contains(|character: char| character.is_whitespace() || character.is_control()) {
-        let text = section.name.as_ref()?;
-        problems.error(&text.span, "a poll's name is one word: it labels logs and metrics");
+/// A name that labels logs and metrics.
+fn one_word(kind: &str, text: &Text, problems: &mut Problems<'_>) -> Option<Box<str>> {
+    let is_break = |character: char| character.is_whitespace() || character.is_control();
+    if text.is_empty() || text.contains(is_break) {
+        let message = format!("a {kind}'s name is one word: it labels logs and metrics");
+        problems.error(&text.span, message);
         return None;
     }
-    Some(name.into())
+    Some(text.as_str().into())
 }
 
 fn version(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<VersionFrom> {
     let Some(text) = text else {
         return Some(VersionFrom::Validator);
     };
-    match JsonPath::parse(text) {
-        Ok(path) => Some(VersionFrom::Payload(path)),
+    match VersionFrom::payload(text) {
+        Ok(version) => Some(version),
         Err(error) => {
             let start = error.position().min(text.len());
             let at = problems.part(text, &(start..text.len()));
             let finding = Finding::error(Some(at), "this is no JSON path from here on");
-            problems.push(finding.help("as in `$.version` or `$[0].createdTime` (RFC 9535)"));
+            problems.push(finding.help("as in `$.version` or `$[*].id` (RFC 9535)"));
             None
         }
     }
@@ -186,11 +362,15 @@ fn alert_after(
     Some(alert_after)
 }
 
-fn check_names(sections: &[At<PollSection>], problems: &mut Problems<'_>) {
+fn check_names<'a>(
+    names: impl Iterator<Item = &'a Text>,
+    message: &str,
+    problems: &mut Problems<'_>,
+) {
     let mut seen: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
-    for name in sections.iter().filter_map(|section| section.name.as_ref()) {
+    for name in names {
         if let Some(first) = seen.get(name.as_str()) {
-            let finding = Finding::error(Some(name.span.clone()), "two polls have this name");
+            let finding = Finding::error(Some(name.span.clone()), message);
             problems.push(finding.context((*first).clone(), "the other one"));
         } else {
             seen.insert(name, &name.span);

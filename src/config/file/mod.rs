@@ -22,6 +22,6 @@ pub(super) use section::{
     StoreTlsTable, TlsTable, TokenTable,
 };
 pub(super) use test::{Fields, TestResponse, TestSection};
-pub(super) use timing::{PollSection, ScheduleSection};
+pub(super) use timing::{PollSection, ScheduleSection, WarmValue};
 pub(super) use user::{GatewayTable, JwtTable, UserTable};
 pub(super) use webhook::{WebhookRule, WebhookSection, When};

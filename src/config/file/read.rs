@@ -69,18 +69,18 @@ impl Check<'_> {
                 });
                 return true;
             }
-            (Shape::Texts, DeValue::String(_)) => {
+            (Shape::Texts | Shape::Warm, DeValue::String(_)) => {
                 let keep = self.text(value, path);
                 wrap_in_list(value);
                 return keep;
             }
-            (Shape::Texts, DeValue::Array(array)) => {
+            (Shape::Texts | Shape::Warm, DeValue::Array(array)) => {
                 return self.all(array, Shape::Text("a string"), path);
             }
             (Shape::Tables(keys), DeValue::Array(array)) => {
                 return self.all(array, Shape::Table(keys), path);
             }
-            (Shape::Flag, DeValue::Boolean(_)) => return true,
+            (Shape::Flag | Shape::Warm, DeValue::Boolean(_)) => return true,
             (Shape::Count, DeValue::Integer(number)) if is_count(number) => return true,
             (Shape::Table(keys) | Shape::TableOrText(_, keys), DeValue::Table(table)) => {
                 self.table(table, keys, path);

@@ -145,6 +145,7 @@ pub(in crate::config) struct BypassTable {
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct OnWriteTable {
     pub(in crate::config) everyone: Option<bool>,
+    pub(in crate::config) invalidate: Option<bool>,
     pub(in crate::config) purge: Option<Texts>,
 }
 

@@ -15,9 +15,11 @@ use super::webhook::WebhookSection;
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct File {
     pub(in crate::config) listen: Option<Texts>,
+    pub(in crate::config) reuse_port: Option<bool>,
     pub(in crate::config) tls: Option<At<TlsTable>>,
     pub(in crate::config) origin: Option<At<OriginTable>>,
     pub(in crate::config) hosts: Option<Texts>,
+    pub(in crate::config) public_host: Option<Text>,
     pub(in crate::config) trusted_proxies: Option<Texts>,
     pub(in crate::config) server_timing: Option<bool>,
     pub(in crate::config) limits: LimitsTable,
@@ -51,6 +53,13 @@ pub(in crate::config) struct OriginTable {
     pub(in crate::config) connect_timeout: Option<Text>,
     pub(in crate::config) first_byte_timeout: Option<Text>,
     pub(in crate::config) idle_timeout: Option<Text>,
+    pub(in crate::config) keep_alive: Option<Text>,
+    pub(in crate::config) max_connections: Option<At<u64>>,
+    pub(in crate::config) max_pending: Option<At<u64>>,
+    pub(in crate::config) pending_timeout: Option<Text>,
+    pub(in crate::config) max_header_bytes: Option<Text>,
+    pub(in crate::config) http2: Option<bool>,
+    pub(in crate::config) dns_refresh: Option<Text>,
     pub(in crate::config) retries: Option<At<u64>>,
     pub(in crate::config) health: Option<At<HealthTable>>,
     pub(in crate::config) tls: Option<At<OriginTlsTable>>,
@@ -83,8 +92,11 @@ pub(in crate::config) struct LimitsTable {
     pub(in crate::config) headers: Option<At<u64>>,
     pub(in crate::config) body: Option<Text>,
     pub(in crate::config) connections: Option<At<u64>>,
+    pub(in crate::config) tunnels: Option<At<u64>>,
+    pub(in crate::config) tunnel_idle_timeout: Option<Text>,
     pub(in crate::config) header_timeout: Option<Text>,
     pub(in crate::config) idle_timeout: Option<Text>,
+    pub(in crate::config) drain_delay: Option<Text>,
     pub(in crate::config) drain: Option<Text>,
 }
 
@@ -93,6 +105,7 @@ pub(in crate::config) struct LimitsTable {
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct AdminTable {
     pub(in crate::config) listen: Option<Text>,
+    pub(in crate::config) hosts: Option<Texts>,
     pub(in crate::config) token: Option<Text>,
     pub(in crate::config) tokens: Vec<At<TokenTable>>,
     pub(in crate::config) purge_from: Option<Texts>,

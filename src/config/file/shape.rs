@@ -21,6 +21,8 @@ pub(super) enum Shape {
     Texts,
     /// `true` or `false`.
     Flag,
+    /// What is fetched ahead: a flag, a list of strings, or one string.
+    Warm,
     /// A whole number.
     Count,
     /// A table with these keys.
@@ -43,6 +45,7 @@ impl Shape {
             Self::Ttl => "a duration in quotes, as in `\"30s\"`, or a table of them by status",
             Self::Texts => "a string or a list of strings",
             Self::Flag => "`true` or `false`",
+            Self::Warm => "`true`, a path or a list of paths",
             Self::Count => "a whole number",
             Self::Table(_) | Self::Named(_) | Self::Values => "a table",
             Self::TableOrText(..) => "a string or a table",
@@ -62,9 +65,11 @@ const fn key(name: &'static str, shape: Shape) -> Key {
 /// The keys of the file itself.
 pub(super) const FILE: &[Key] = &[
     key("listen", Shape::Texts),
+    key("reuse_port", Shape::Flag),
     key("tls", Shape::Table(TLS)),
     key("origin", Shape::TableOrText("urls", ORIGIN)),
     key("hosts", Shape::Texts),
+    key("public_host", STRING),
     key("trusted_proxies", Shape::Texts),
     key("server_timing", Shape::Flag),
     key("limits", Shape::Table(LIMITS)),
@@ -89,6 +94,13 @@ pub(super) const ORIGIN: &[Key] = &[
     key("connect_timeout", DURATION),
     key("first_byte_timeout", DURATION),
     key("idle_timeout", DURATION),
+    key("keep_alive", DURATION),
+    key("max_connections", Shape::Count),
+    key("max_pending", Shape::Count),
+    key("pending_timeout", DURATION),
+    key("max_header_bytes", SIZE),
+    key("http2", Shape::Flag),
+    key("dns_refresh", DURATION),
     key("retries", Shape::Count),
     key("health", Shape::Table(HEALTH)),
     key("tls", Shape::Table(ORIGIN_TLS)),
@@ -105,13 +117,17 @@ pub(super) const LIMITS: &[Key] = &[
     key("headers", Shape::Count),
     key("body", SIZE),
     key("connections", Shape::Count),
+    key("tunnels", Shape::Count),
+    key("tunnel_idle_timeout", DURATION),
     key("header_timeout", DURATION),
     key("idle_timeout", DURATION),
+    key("drain_delay", DURATION),
     key("drain", DURATION),
 ];
 
 pub(super) const ADMIN: &[Key] = &[
     key("listen", STRING),
+    key("hosts", Shape::Texts),
     key("token", STRING),
     key("tokens", Shape::Tables(TOKEN)),
     key("purge_from", Shape::Texts),
@@ -243,15 +259,20 @@ pub(super) const VARY: &[Key] = &[key("headers", Shape::Texts), key("cookies", S
 pub(super) const BYPASS: &[Key] =
     &[key("query", Shape::Texts), key("header", Shape::Texts), key("refresh", Shape::Flag)];
 
-pub(super) const ON_WRITE: &[Key] = &[key("everyone", Shape::Flag), key("purge", Shape::Texts)];
+pub(super) const ON_WRITE: &[Key] =
+    &[key("everyone", Shape::Flag), key("invalidate", Shape::Flag), key("purge", Shape::Texts)];
 
 pub(super) const ON_SUCCESS: &[Key] = &[key("logout", Shape::Flag), key("warm", Shape::Texts)];
 
 pub(super) const SCHEDULE: &[Key] = &[
+    key("name", STRING),
     key("cron", STRING),
     key("timezone", STRING),
     key("purge", Shape::Texts),
-    key("warm", Shape::Texts),
+    key("mode", STRING),
+    key("warm", Shape::Warm),
+    key("host", Shape::Texts),
+    key("headers", Shape::Values),
 ];
 
 pub(super) const POLL: &[Key] = &[
@@ -260,6 +281,11 @@ pub(super) const POLL: &[Key] = &[
     key("every", DURATION),
     key("version", STRING),
     key("purge", Shape::Texts),
+    key("mode", STRING),
+    key("delay", DURATION),
+    key("warm", Shape::Warm),
+    key("host", Shape::Texts),
+    key("headers", Shape::Values),
     key("alert_after", DURATION),
 ];
 

@@ -1,17 +1,29 @@
 //! The serde structs of the sections about what happens without a request: schedules and polls.
 
-use serde::Deserialize;
+use std::fmt;
 
-use super::at::{Text, Texts};
+use serde::{
+    Deserialize, Deserializer,
+    de::{SeqAccess, Visitor},
+};
+
+use super::{
+    at::{At, Text, Texts},
+    test::Fields,
+};
 
 /// `[[schedule]]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct ScheduleSection {
+    pub(in crate::config) name: Option<Text>,
     pub(in crate::config) cron: Option<Text>,
     pub(in crate::config) timezone: Option<Text>,
     pub(in crate::config) purge: Option<Texts>,
-    pub(in crate::config) warm: Option<Texts>,
+    pub(in crate::config) mode: Option<Text>,
+    pub(in crate::config) warm: Option<At<WarmValue>>,
+    pub(in crate::config) host: Option<Texts>,
+    pub(in crate::config) headers: Fields,
 }
 
 /// `[[poll]]`
@@ -23,5 +35,47 @@ pub(in crate::config) struct PollSection {
     pub(in crate::config) every: Option<Text>,
     pub(in crate::config) version: Option<Text>,
     pub(in crate::config) purge: Option<Texts>,
+    pub(in crate::config) mode: Option<Text>,
+    pub(in crate::config) delay: Option<Text>,
+    pub(in crate::config) warm: Option<At<WarmValue>>,
+    pub(in crate::config) host: Option<Texts>,
+    pub(in crate::config) headers: Fields,
     pub(in crate::config) alert_after: Option<Text>,
+}
+
+/// `warm`: what is fetched ahead.
+#[derive(Debug)]
+pub(in crate::config) enum WarmValue {
+    /// What is purged and clients lately asked for, or nothing.
+    Purged(bool),
+    /// These paths.
+    Paths(Vec<Text>),
+}
+
+impl<'de> Deserialize<'de> for WarmValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(WarmVisitor)
+    }
+}
+
+struct WarmVisitor;
+
+impl<'de> Visitor<'de> for WarmVisitor {
+    type Value = WarmValue;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a flag, or a list of paths")
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<WarmValue, E> {
+        Ok(WarmValue::Purged(flag))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut paths: A) -> Result<WarmValue, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(path) = paths.next_element()? {
+            texts.push(path);
+        }
+        Ok(WarmValue::Paths(texts))
+    }
 }

@@ -86,3 +86,19 @@ fn warming_with_a_token_for_a_route_without_a_partition_is_pointed_at() {
     assert_eq!(warnings(&file("")), [message]);
     assert_eq!(warnings(&file("partition = \"user\"")), [""; 0]);
 }
+
+#[test]
+fn a_post_that_looks_like_a_read_is_pointed_at() {
+    let route = |pattern: &str, rest: &str| {
+        warnings(&format!("[[route]]\nname = \"a\"\nmatch = \"{pattern}\"\n{rest}"))
+    };
+    let found = route("POST /graphql", "");
+    assert!(found.len() == 1 && found[0].contains("is a record of the purge log"), "{found:?}");
+    for (pattern, rest) in [
+        ("POST /graphql", "on_write = { invalidate = false }"),
+        ("/graphql", ""),
+        ("POST /orders", ""),
+    ] {
+        assert!(route(pattern, rest).is_empty(), "{pattern} {rest}");
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{errors, parse, warnings};
 use crate::{
     config::Config,
+    fence::Mode,
     trigger::poll::{Source, VersionFrom},
 };
 
@@ -30,8 +31,9 @@ fn schedules_are_understood() {
         config.schedules.iter().map(|schedule| schedule.calendar.to_string()).collect();
     assert_eq!(shown, ["0 0 * * * UTC", "@hourly Europe/Madrid"]);
     assert_eq!(config.schedules[0].purge.join(" "), "daily kpi");
-    assert_eq!(config.schedules[0].warm.len(), 0);
-    let warm: Vec<String> = config.schedules[1].warm.iter().map(ToString::to_string).collect();
+    assert_eq!(config.schedules[0].warm.targets.len(), 0);
+    let warm: Vec<String> =
+        config.schedules[1].warm.targets.iter().map(ToString::to_string).collect();
     assert_eq!(warm, ["/a?b=c", "https://api.test/d"]);
 }
 
@@ -59,7 +61,7 @@ fn polls_are_understood() {
         (druid.every, druid.alert_after),
         (Duration::from_secs(1), Some(Duration::from_hours(2)))
     );
-    assert!(matches!(druid.version, VersionFrom::Payload(_)));
+    assert!(matches!(druid.version, VersionFrom::Payload(..)));
     let prices = &config.polls[1];
     assert_eq!(
         (&*prices.name, prices.every, prices.alert_after),
@@ -67,6 +69,148 @@ fn polls_are_understood() {
     );
     assert_eq!(prices.version, VersionFrom::Validator);
     assert!(prices.source.authorization.is_some() && !format!("{config:?}").contains("dTpw"));
+}
+
+#[test]
+fn schedules_and_polls_say_how_they_purge_and_what_they_fetch() {
+    let config = with_origin(
+        r#"
+        public_host = "https://api.test"
+        [[schedule]]
+        name = "morning"
+        cron = "@daily"
+        purge = ["kpi"]
+        mode = "soft"
+        warm = ["/a", "other.test/b"]
+        host = ["one.test", "http://two.test:81"]
+        headers = { accept-encoding = "gzip", origin = ["https://x.test", "https://y.test"] }
+        [[poll]]
+        name = "sales"
+        url = "http://data.test/"
+        version = "$[*].id"
+        purge = ["sales"]
+        delay = "20s"
+        warm = true
+        [[poll]]
+        name = "prices"
+        url = "http://data.test/"
+        purge = ["prices"]
+        warm = "/prices"
+        "#,
+    );
+    let morning = &config.schedules[0];
+    assert_eq!((morning.label(), morning.mode), ("morning", Mode::Soft));
+    let targets: Vec<String> = morning.warm.targets.iter().map(ToString::to_string).collect();
+    assert_eq!(targets, ["one.test/a", "http://two.test:81/a", "other.test/b"]);
+    let origins = morning.warm.headers.get_all("origin").into_iter().count();
+    assert_eq!((morning.warm.headers.len(), origins), (3, 2));
+    let (sales, prices) = (&config.polls[0], &config.polls[1]);
+    assert_eq!((sales.delay, sales.mode), (Some(Duration::from_secs(20)), Mode::Hard));
+    assert!(sales.warm.purged && sales.warm.targets.is_empty());
+    assert_eq!(prices.warm.targets[0].to_string(), "https://api.test/prices");
+}
+
+#[test]
+fn what_a_warm_up_cannot_be_is_pointed_at() {
+    let text = r#"
+public_host = "ftp://api.test"
+[[schedule]]
+name = "one two"
+cron = "@daily"
+warm = ["/a"]
+host = "api.test/a"
+headers = { host = "x", "if-none-match" = "y", accept = 5 }
+[[schedule]]
+name = "a"
+cron = "@daily"
+purge = ["t"]
+mode = "sotf"
+[[schedule]]
+name = "a"
+cron = "@daily"
+warm = true
+[[poll]]
+name = "p"
+url = "http://d/"
+purge = ["t"]
+delay = "2d"
+warm = 3
+"#;
+    insta::assert_snapshot!(errors(text), @r#"
+    error: expected a host such as `api.example.com` or `https://api.example.com`
+     --> proxy.toml:3:15
+      |
+    3 | public_host = "ftp://api.test"
+      |               ^^^^^^^^^^^^^^^^
+
+    error: a schedule's name is one word: it labels logs and metrics
+     --> proxy.toml:5:8
+      |
+    5 | name = "one two"
+      |        ^^^^^^^^^
+
+    error: expected a host such as `api.example.com` or `https://api.example.com`
+     --> proxy.toml:8:8
+      |
+    8 | host = "api.test/a"
+      |        ^^^^^^^^^^^^
+
+    error: a warm-up cannot be given this request field
+     --> proxy.toml:9:13
+      |
+    9 | headers = { host = "x", "if-none-match" = "y", accept = 5 }
+      |             ^^^^
+
+    error: a warm-up cannot be given this request field
+     --> proxy.toml:9:25
+      |
+    9 | headers = { host = "x", "if-none-match" = "y", accept = 5 }
+      |                         ^^^^^^^^^^^^^^^
+
+    error: expected a string that a header field can hold
+     --> proxy.toml:9:48
+      |
+    9 | headers = { host = "x", "if-none-match" = "y", accept = 5 }
+      |                                                ^^^^^^
+
+    error: this is one of `hard`, `soft`
+      --> proxy.toml:14:8
+       |
+    14 | mode = "sotf"
+       |        ^^^^^^
+       |
+       = help: did you mean `soft`?
+
+    error: two schedules have this name
+      --> proxy.toml:16:8
+       |
+    11 | name = "a"
+       |        --- the other one
+    ...
+    16 | name = "a"
+       |        ^^^
+
+    error: this is at most `1d`
+      --> proxy.toml:23:9
+       |
+    23 | delay = "2d"
+       |         ^^^^
+
+    error: `poll.warm` is `true`, a path or a list of paths, not a number
+      --> proxy.toml:24:8
+       |
+    24 | warm = 3
+       |        ^
+    "#);
+}
+
+#[test]
+fn keys_for_paths_are_warned_about_without_paths() {
+    let found = warnings(
+        "[[schedule]]\ncron = \"@daily\"\npurge = [\"t\"]\nwarm = true\nhost = \"a.test\"\nheaders = { accept = \"x\" }\n",
+    );
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().all(|it| it.contains("has no effect")), "{found:?}");
 }
 
 #[test]
@@ -164,7 +308,7 @@ url = "http://data.test/"
     6 | version = "$.data["
       |                  ^
       |
-      = help: as in `$.version` or `$[0].createdTime` (RFC 9535)
+      = help: as in `$.version` or `$[*].id` (RFC 9535)
 
     error: this is between `1s` and `1d`
      --> proxy.toml:7:9

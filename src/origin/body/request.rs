@@ -2,23 +2,18 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
-    },
-    task::{Context, Poll, ready},
-    time::Duration,
+    sync::Arc,
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Sleep;
 
-use crate::{
-    origin::error::{Delivery, UploadFailure},
-    server::{BodyError, BodyLimits, Incoming, Limited},
+use super::{
+    client::ClientBody,
+    upload::{Hold, Upload},
 };
+use crate::server::{BodyError, BodyLimits, Incoming, Limited};
 
 /// The body of a request to an origin.
 #[derive(Default)]
@@ -32,20 +27,13 @@ pub enum RequestBody {
     Client(Box<ClientBody>),
 }
 
-/// A client's body on its way to the origin.
-pub struct ClientBody {
-    body: Limited<Incoming>,
-    upload: Arc<Upload>,
-    patience: Option<Pin<Box<Sleep>>>,
-}
-
-/// Why a request body ended early, as hyper sees it.
+/// Why a request body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestBodyError {
     /// The client's side failed.
     #[error(transparent)]
     Client(BodyError),
-    /// The origin has answered without wanting the body.
+    /// The origin has answered without wanting the body, or it is being sent again.
     #[error("the origin did not want the body")]
     Unwanted,
     /// It is not as long as it said.
@@ -59,30 +47,47 @@ impl RequestBody {
         if body.is_end_stream() {
             return Self::Empty;
         }
-        let body = Limited::new(body, limits);
-        let upload = Arc::default();
-        Self::Client(Box::new(ClientBody { body, upload, patience: None }))
+        Self::Client(Box::new(ClientBody::new(Limited::new(body, limits))))
     }
 
     /// How the sending of a client's body fares; none if there is no such body.
     pub fn upload(&self) -> Option<&Arc<Upload>> {
         match self {
             Self::Empty | Self::Full(_) => None,
-            Self::Client(client) => Some(&client.upload),
+            Self::Client(client) => Some(client.upload()),
         }
     }
 
-    /// Notes that some of the request is on the wire.
+    /// Notes that some of the request is on an HTTP/1.1 wire: it cannot be known to be unprocessed any more.
     pub(in crate::origin) fn note_sent(&self) {
-        self.upload().inspect(|upload| upload.note_sent());
+        if let Self::Client(client) = self {
+            client.upload().note_sent();
+            client.forget();
+        }
     }
 
-    /// The same body again, where that is possible without keeping what was sent.
-    pub(in crate::origin) fn replay(&self) -> Option<Self> {
+    /// The same body from its beginning; none once it is no longer kept whole. The new one replaces all
+    /// earlier ones.
+    pub(in crate::origin) fn again(&self) -> Option<Self> {
         match self {
             Self::Empty => Some(Self::Empty),
             Self::Full(bytes) => Some(Self::Full(bytes.clone())),
-            Self::Client(_) => None,
+            Self::Client(client) => Some(Self::Client(Box::new(client.again()?))),
+        }
+    }
+
+    /// Whether it can be sent again.
+    pub(in crate::origin) fn is_whole(&self) -> bool {
+        match self {
+            Self::Empty | Self::Full(_) => true,
+            Self::Client(client) => client.is_whole(),
+        }
+    }
+
+    /// Frees what was kept to be sent again.
+    pub(in crate::origin) fn forget(&self) {
+        if let Self::Client(client) = self {
+            client.forget();
         }
     }
 
@@ -91,134 +96,8 @@ impl RequestBody {
         let Self::Client(client) = self else {
             return None;
         };
-        if let Hold::UntilContinue(patience) = hold {
-            client.upload.gate.store(HELD, Relaxed);
-            client.patience = Some(Box::pin(tokio::time::sleep(patience)));
-        }
-        Some(Arc::clone(&client.upload))
-    }
-}
-
-/// Whether a client's body is sent at once.
-#[derive(Clone, Copy)]
-pub(in crate::origin) enum Hold {
-    No,
-    /// Not before the origin says 100, or for this long (RFC 9110 §10.1.1).
-    UntilContinue(Duration),
-}
-
-const OPEN: u8 = 0;
-const HELD: u8 = 1;
-const UNWANTED: u8 = 2;
-
-/// How the sending of a client's body fares.
-#[derive(Default)]
-pub struct Upload {
-    gate: AtomicU8,
-    is_sent: AtomicBool,
-    waker: AtomicWaker,
-    progress: AtomicU32,
-    state: AtomicU8,
-    failure: OnceLock<UploadFailure>,
-}
-
-const SENDING: u8 = 0;
-const WAITING_FOR_CLIENT: u8 = 1;
-const FINISHED: u8 = 2;
-
-impl Upload {
-    /// Whether all of the body has come from the client.
-    pub fn has_come_whole(&self) -> bool {
-        self.state.load(Relaxed) == FINISHED
-    }
-
-    /// Whether an origin may have some of the request.
-    pub fn delivery(&self) -> Delivery {
-        if self.is_sent.load(Relaxed) { Delivery::Possible } else { Delivery::Unsent }
-    }
-
-    pub(in crate::origin) fn note_sent(&self) {
-        self.is_sent.store(true, Relaxed);
-    }
-
-    /// The origin wants the body.
-    pub(in crate::origin) fn open(&self) {
-        if self.gate.compare_exchange(HELD, OPEN, Relaxed, Relaxed).is_ok() {
-            self.waker.wake();
-        }
-    }
-
-    /// The origin's response is over: what is still held back is not wanted any more.
-    pub(in crate::origin) fn give_up(&self) {
-        if self.gate.compare_exchange(HELD, UNWANTED, Relaxed, Relaxed).is_ok() {
-            self.waker.wake();
-        }
-    }
-
-    /// A number that changes whenever something has been sent.
-    pub(in crate::origin) fn progress(&self) -> u32 {
-        self.progress.load(Relaxed)
-    }
-
-    /// Whether the client is what keeps the request from being complete.
-    pub(in crate::origin) fn waits_for_client(&self) -> bool {
-        self.state.load(Relaxed) == WAITING_FOR_CLIENT
-    }
-
-    /// How it failed, if it was the client's side that failed.
-    pub(in crate::origin) fn failure(&self) -> Option<UploadFailure> {
-        self.failure.get().copied()
-    }
-}
-
-impl ClientBody {
-    fn poll_gate(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RequestBodyError>> {
-        let upload = &self.upload;
-        if upload.gate.load(Relaxed) == HELD {
-            upload.waker.register(cx.waker());
-        }
-        match upload.gate.load(Relaxed) {
-            UNWANTED => return Poll::Ready(Err(RequestBodyError::Unwanted)),
-            HELD => {
-                if let Some(patience) = &mut self.patience {
-                    ready!(patience.as_mut().poll(cx));
-                }
-                upload.open();
-            }
-            _ => {}
-        }
-        self.patience = None;
-        Poll::Ready(Ok(()))
-    }
-
-    fn note(&self, frame: &Poll<Option<Result<Frame<Bytes>, BodyError>>>) {
-        let upload = &self.upload;
-        let state = match frame {
-            Poll::Pending => WAITING_FOR_CLIENT,
-            Poll::Ready(None) => FINISHED,
-            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => FINISHED,
-            Poll::Ready(Some(Ok(_))) => SENDING,
-            Poll::Ready(Some(Err(error))) => {
-                let _ = upload.failure.set(UploadFailure::from(error));
-                SENDING
-            }
-        };
-        upload.state.store(state, Relaxed);
-        if frame.is_ready() {
-            upload.progress.fetch_add(1, Relaxed);
-        }
-    }
-
-    fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
-        if let Err(unwanted) = ready!(self.poll_gate(cx)) {
-            return Poll::Ready(Some(Err(unwanted)));
-        }
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        self.note(&frame);
-        frame.map_err(RequestBodyError::Client)
+        client.hold(hold);
+        Some(Arc::clone(client.upload()))
     }
 }
 
@@ -242,7 +121,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
-            Self::Client(client) => client.body.is_end_stream(),
+            Self::Client(client) => client.is_end_stream(),
         }
     }
 
@@ -250,7 +129,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Client(client) => client.body.size_hint(),
+            Self::Client(client) => client.size_hint(),
         }
     }
 }

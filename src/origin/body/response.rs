@@ -12,8 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::{
     field::hop,
-    origin::{http1, lease::Lease, upgrade::Upgraded},
-    server::Incoming,
+    origin::{http1, http2, lease::Lease, upgrade::Upgraded},
 };
 
 /// The body of an origin's response.
@@ -48,7 +47,7 @@ pub(in crate::origin) enum Source {
     /// All of it is there; taken when it has been read.
     Whole(Bytes),
     Http1(http1::Body),
-    Http2(Incoming),
+    Http2(http2::Body),
     /// It broke off, which is told when what came before has had its chance to be written.
     Broken(Option<BoxError>),
     /// All of it has been read.
@@ -110,8 +109,10 @@ impl ResponseBody {
             return;
         }
         let source = std::mem::replace(&mut self.source, Source::Ended);
-        if let (Source::Http1(body), Some(lease)) = (source, lease) {
-            lease.give_back(body.into_connection());
+        let Some(lease) = lease else { return };
+        match source {
+            Source::Http1(body) => lease.give_back(body.into_connection()),
+            _ => lease.give_back(None),
         }
     }
 
@@ -130,7 +131,7 @@ impl ResponseBody {
                 ready!(body.poll_frame(cx)).map(|frame| frame.map_err(BoxError::from))
             }
             Source::Http2(body) => {
-                ready!(Pin::new(body).poll_frame(cx)).map(|frame| frame.map_err(BoxError::from))
+                ready!(body.poll_frame(cx)).map(|frame| frame.map_err(BoxError::from))
             }
             Source::Broken(error) => {
                 let error = error.take().map(ResponseBodyError::Broken);

@@ -20,7 +20,7 @@ use super::{
     outgoing::Outgoing,
     response::Length,
 };
-use crate::server::stream::Stream;
+use crate::{origin::capacity::Permit, server::stream::Stream};
 
 /// Room for one read at most.
 const READ_BYTES: usize = 64 * 1024;
@@ -45,7 +45,7 @@ enum Source {
     /// A connection that has sent its request.
     Settled(Box<Connection>),
     /// One that still sends; not used again. The channel tells the sender when the response is over.
-    Busy(ReadHalf<Stream>, Option<oneshot::Sender<()>>),
+    Busy { read: ReadHalf<Stream>, ended: Option<oneshot::Sender<()>>, _permit: Permit },
 }
 
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl Body {
         let is_clean = self.persists && self.is_end_stream() && self.received.is_empty();
         match self.source {
             Source::Settled(connection) => is_clean.then_some(connection),
-            Source::Busy(_, ended) => {
+            Source::Busy { ended, .. } => {
                 ended.and_then(|ended| ended.send(()).ok());
                 None
             }
@@ -184,17 +184,18 @@ impl Body {
             Source::Settled(connection) => {
                 pin!(connection.stream.read_buf(&mut self.received)).poll(cx)
             }
-            Source::Busy(stream, _) => pin!(stream.read_buf(&mut self.received)).poll(cx),
+            Source::Busy { read, .. } => pin!(read.read_buf(&mut self.received)).poll(cx),
         }
     }
 }
 
 /// Lets what is left of a request be sent while its response is being read.
 fn busy(connection: Connection, outgoing: Outgoing) -> Source {
-    let (read, write) = tokio::io::split(connection.stream);
+    let Connection { stream, permit, .. } = connection;
+    let (read, write) = tokio::io::split(stream);
     let (ended, end) = oneshot::channel();
     tokio::spawn(send_rest(outgoing, write, end));
-    Source::Busy(read, Some(ended))
+    Source::Busy { read, ended: Some(ended), _permit: permit }
 }
 
 async fn send_rest(

@@ -6,6 +6,7 @@ mod body;
 mod chunked;
 #[cfg(fuzzing)]
 pub mod fuzzed;
+mod keep_alive;
 mod outgoing;
 mod request;
 mod response;
@@ -24,6 +25,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     body::{RequestBody, RequestBodyError, Upload},
+    capacity::Permit,
     error::Delivery,
     upgrade::Upgraded,
 };
@@ -31,9 +33,10 @@ use crate::{field::hop, server::Interim, server::stream::Stream};
 pub(super) use body::Body;
 use outgoing::{Outgoing, SendError};
 use response::Head;
+pub(super) use response::{LINES, TOO_MANY_LINES};
 
-/// A longer head of a response is refused.
-const HEAD_BYTES: usize = 256 * 1024;
+/// Why a long head is refused.
+pub(super) const HEAD_TOO_LONG: &str = "the response head exceeds origin.max_header_bytes";
 
 /// A connection between two exchanges, or in one.
 pub(crate) struct Connection {
@@ -42,6 +45,9 @@ pub(crate) struct Connection {
     received: BytesMut,
     /// Set once, and set anew only when it fires: most exchanges never touch it but to look.
     timer: Option<Pin<Box<Sleep>>>,
+    permit: Permit,
+    /// For how long the origin has said that it keeps the connection open between two requests.
+    idle_limit: Option<Duration>,
 }
 
 /// Why there is no response.
@@ -74,8 +80,18 @@ pub(super) enum Content {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, received: BytesMut::new(), timer: None }
+    pub(super) fn new(stream: Stream, permit: Permit) -> Self {
+        Self { stream, received: BytesMut::new(), timer: None, permit, idle_limit: None }
+    }
+
+    /// For how long the origin keeps it open between two requests, less a margin, if it has said so.
+    pub(super) fn idle_limit(&self) -> Option<Duration> {
+        self.idle_limit
+    }
+
+    /// The same as [`Self::is_quiet`], but always asks the system.
+    pub(super) fn is_open_and_empty(&self) -> bool {
+        self.received.is_empty() && self.stream.is_open_and_empty()
     }
 
     /// Whether an idle connection is still open, and nothing came that nobody asked for. Asks the system
@@ -105,6 +121,8 @@ pub(super) struct Terms<'a> {
     pub(super) since: Instant,
     /// How long the origin may be silent before its response.
     pub(super) patience: Duration,
+    /// The largest head of a response in bytes.
+    pub(super) header_bytes: usize,
     /// How the sending of a client's body fares.
     pub(super) upload: Option<&'a Upload>,
     /// Where interim responses go.
@@ -130,17 +148,17 @@ struct Asked {
 }
 
 impl<'a> Exchange<'a> {
-    /// An exchange that takes the request's body and leaves the rest.
+    /// An exchange that sends the request with this body.
     pub(super) fn new(
         connection: Box<Connection>,
-        request: &mut Request<RequestBody>,
+        (request, body): (&Request<RequestBody>, RequestBody),
         terms: Terms<'a>,
     ) -> Self {
         let asked = Asked {
             is_head: *request.method() == Method::HEAD,
             is_upgrade: request.headers().contains_key(header::UPGRADE),
         };
-        let outgoing = Outgoing::new(request, &terms.host);
+        let outgoing = Outgoing::new(request, body, &terms.host);
         let since = terms.since;
         Self { connection, outgoing, is_sent: false, asked, terms, since, progress: 0 }
     }
@@ -148,11 +166,6 @@ impl<'a> Exchange<'a> {
     /// Whether the origin may have some of the request.
     pub(super) fn delivery(&self) -> Delivery {
         if self.outgoing.has_been_sent() { Delivery::Possible } else { Delivery::Unsent }
-    }
-
-    /// The request's body, where nothing has been sent and nothing of it been lost.
-    pub(super) fn into_unsent(self) -> Option<RequestBody> {
-        self.outgoing.is_untouched().then(|| self.outgoing.into_body())
     }
 
     /// Sends, and waits for the final response's head.
@@ -163,7 +176,7 @@ impl<'a> Exchange<'a> {
             self.is_sent = true;
             match sent {
                 Err(SendError::Body(error)) => return Poll::Ready(Err(Failure::Body(error))),
-                Err(SendError::Io(error)) if self.outgoing.is_untouched() => {
+                Err(SendError::Io(error)) if !self.outgoing.has_been_sent() => {
                     return Poll::Ready(Err(Failure::Closed(error)));
                 }
                 // An origin that does not want all of a request may have said why.
@@ -178,12 +191,13 @@ impl<'a> Exchange<'a> {
     }
 
     /// The answer that begins with this head.
-    pub(super) fn answer(self, head: Head) -> Answer {
-        let Head { parts, length, persists, rest } = head;
+    pub(super) fn answer(mut self, head: Head) -> Answer {
+        let Head { parts, length, persists, rest, .. } = head;
+        self.connection.idle_limit = keep_alive::limit(&parts.headers);
         let content = if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            let mut stream = self.connection.stream;
+            let Connection { mut stream, permit, .. } = *self.connection;
             stream.unread(&rest);
-            Content::Upgraded(Upgraded::new(stream))
+            Content::Upgraded(Upgraded::new(stream, permit))
         } else {
             let unsent = (!self.outgoing.is_finished()).then_some(self.outgoing);
             Body::begin(self.connection, (length, persists), rest, unsent)
@@ -196,12 +210,15 @@ impl<'a> Exchange<'a> {
             let connection = &mut *self.connection;
             if !connection.received.is_empty() {
                 match response::parse(&mut connection.received, self.asked.is_head) {
+                    Ok(Some(head)) if head.bytes > self.terms.header_bytes => {
+                        return Poll::Ready(Err(Failure::Invalid(HEAD_TOO_LONG)));
+                    }
                     Ok(Some(head)) => match self.take(head) {
                         Some(head) => return Poll::Ready(head),
                         None => continue,
                     },
-                    Ok(None) if connection.received.len() > HEAD_BYTES => {
-                        return Poll::Ready(Err(Failure::Invalid("the head is too long")));
+                    Ok(None) if connection.received.len() > self.terms.header_bytes => {
+                        return Poll::Ready(Err(Failure::Invalid(HEAD_TOO_LONG)));
                     }
                     Ok(None) => {}
                     Err(reason) => return Poll::Ready(Err(Failure::Invalid(reason))),

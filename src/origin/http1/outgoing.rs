@@ -7,12 +7,12 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
 use super::request::{self, Length};
-use crate::origin::body::{RequestBody, RequestBodyError};
+use crate::origin::body::{RequestBody, RequestBodyError, announced_trailers};
 
 /// Up to so many bytes of a body are copied behind what is written anyway.
 const JOINED_BYTES: usize = 8 * 1024;
@@ -28,7 +28,8 @@ pub(super) struct Outgoing {
     data: Bytes,
     /// Trailer fields that may be sent.
     announced: Vec<HeaderName>,
-    touched: Touched,
+    /// Whether something has been sent.
+    is_sent: bool,
     end: End,
 }
 
@@ -38,16 +39,6 @@ enum Framing {
     Plain(u64),
     FirstChunk,
     NextChunk,
-}
-
-/// Whether a request may still be given back.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Touched {
-    No,
-    /// Something of a body that cannot be had twice has been taken.
-    Body,
-    /// Something has been sent.
-    Wire,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,40 +59,32 @@ pub(super) enum SendError {
 }
 
 impl Outgoing {
-    /// The whole request; takes its body out where that cannot be had twice.
-    pub(super) fn new(request: &mut Request<RequestBody>, host: &HeaderValue) -> Self {
-        let length = Length::of(request.body());
+    /// The whole request, with this body.
+    pub(super) fn new(
+        request: &Request<RequestBody>,
+        body: RequestBody,
+        host: &HeaderValue,
+    ) -> Self {
+        let length = Length::of(&body);
         let (framing, announced) = match length {
             Length::Absent => (Framing::Plain(0), Vec::new()),
             Length::Known(length) => (Framing::Plain(length), Vec::new()),
-            Length::Chunked => (Framing::FirstChunk, announced(request.headers())),
+            Length::Chunked => (Framing::FirstChunk, announced_trailers(request.headers())),
         };
         let written = request::head(request, host, length);
-        let body = request.body().replay();
-        let body = body.unwrap_or_else(|| std::mem::take(request.body_mut()));
         let end = if length == Length::Absent { End::Taken } else { End::Ahead };
-        let (start, data, touched) = (0, Bytes::new(), Touched::No);
-        Self { body, framing, written, start, data, announced, touched, end }
-    }
-
-    /// Whether nothing has been sent, and nothing of the body been lost.
-    pub(super) fn is_untouched(&self) -> bool {
-        self.touched == Touched::No
+        let (start, data, is_sent) = (0, Bytes::new(), false);
+        Self { body, framing, written, start, data, announced, is_sent, end }
     }
 
     /// Whether something has been sent.
     pub(super) fn has_been_sent(&self) -> bool {
-        self.touched == Touched::Wire
+        self.is_sent
     }
 
     /// Whether all has been sent.
     pub(super) fn is_finished(&self) -> bool {
         self.end == End::Sent
-    }
-
-    /// The body.
-    pub(super) fn into_body(self) -> RequestBody {
-        self.body
     }
 
     /// Sends all there is; ready when that was all.
@@ -131,9 +114,6 @@ impl Outgoing {
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
                 return Ok(());
             };
-            if self.touched == Touched::No && matches!(self.body, RequestBody::Client(_)) {
-                self.touched = Touched::Body;
-            }
             match frame.transpose().map_err(SendError::Body)?.map(Frame::into_data) {
                 Some(Ok(data)) => self.take(data)?,
                 Some(Err(frame)) => self.finish(frame.into_trailers().ok().as_ref())?,
@@ -194,8 +174,8 @@ impl Outgoing {
     ) -> Poll<io::Result<()>> {
         while let Some(rest) = self.written.get(self.start..).filter(|rest| !rest.is_empty()) {
             self.start += ready!(poll_some(wire, cx, rest))?;
-            if self.touched != Touched::Wire {
-                self.touched = Touched::Wire;
+            if !self.is_sent {
+                self.is_sent = true;
                 self.body.note_sent();
             }
         }
@@ -224,31 +204,3 @@ fn poll_some<W: AsyncWrite + Unpin>(
 fn misfit() -> SendError {
     SendError::Body(RequestBodyError::Misfit)
 }
-
-/// The fields that `Trailer` announces, but for those that would change what the request means (RFC 9110
-/// §6.5.1).
-fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lines = headers.get_all(header::TRAILER).into_iter();
-    let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    names
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
-        .filter(|name| !BARRED.contains(name))
-        .collect()
-}
-
-const BARRED: [HeaderName; 14] = [
-    header::AUTHORIZATION,
-    header::CACHE_CONTROL,
-    header::CONNECTION,
-    header::CONTENT_ENCODING,
-    header::CONTENT_LENGTH,
-    header::CONTENT_RANGE,
-    header::CONTENT_TYPE,
-    header::COOKIE,
-    header::EXPECT,
-    header::HOST,
-    header::MAX_FORWARDS,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-];

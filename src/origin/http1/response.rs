@@ -12,7 +12,10 @@ use hyper::ext::ReasonPhrase;
 use super::usual::{MALFORMED, Usual};
 
 /// Header lines of a response at most.
-const LINES: usize = 128;
+pub(in crate::origin) const LINES: usize = 128;
+
+/// Why a head with more lines is refused.
+pub(in crate::origin) const TOO_MANY_LINES: &str = "the response has more than 128 header lines";
 
 /// Fields that a response may gain on its way to the client.
 const ADDED: usize = 6;
@@ -23,6 +26,8 @@ pub(crate) struct Head {
     pub(super) length: Length,
     /// Whether the connection may be used again.
     pub(super) persists: bool,
+    /// How long the head is.
+    pub(super) bytes: usize,
     pub(super) rest: Bytes,
 }
 
@@ -42,24 +47,25 @@ pub(super) fn parse(received: &mut BytesMut, is_head: bool) -> Result<Option<Hea
     let bytes = std::mem::take(received).freeze();
     let mut lines = [const { MaybeUninit::<Header<'_>>::uninit() }; LINES];
     let mut response = httparse::Response::new(&mut []);
-    let status = ParserConfig::default().parse_response_with_uninit_headers(
-        &mut response,
-        &bytes,
-        &mut lines,
-    );
+    let mut parser = ParserConfig::default();
+    // Whitespace before the colon is removed from responses (RFC 9112 §5.1).
+    parser.allow_spaces_after_header_name_in_responses(true);
+    let status = parser.parse_response_with_uninit_headers(&mut response, &bytes, &mut lines);
     let length = match status {
         Ok(Status::Complete(length)) => length,
         Ok(Status::Partial) => {
             *received = BytesMut::from(bytes);
             return Ok(None);
         }
+        Err(httparse::Error::TooManyHeaders) => return Err(TOO_MANY_LINES),
         Err(_) => return Err("the head is malformed"),
     };
+    let head_bytes = length;
     let rest = bytes.slice(length..);
     let (mut parts, noted) = head(&response, &bytes)?;
     let persists = noted.says.persists(parts.version);
     let length = body_length(&mut parts, noted, is_head)?;
-    Ok(Some(Head { parts, length, persists, rest }))
+    Ok(Some(Head { parts, length, persists, bytes: head_bytes, rest }))
 }
 
 /// What there is of fields that concern the framing.
@@ -255,7 +261,6 @@ mod tests {
             "Content-Length: 99999999999999999999\r\n",
             "Transfer-Encoding: gzip\r\n",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
-            "Content-Length : 5\r\n",
             "A: b\r\n c\r\n",
         ] {
             assert!(length(refused).is_err(), "{refused}");
@@ -266,6 +271,16 @@ mod tests {
         assert_eq!(parsed(bare).unwrap().unwrap().length, Length::Known(0));
         let head = parse(&mut BytesMut::from("HTTP/1.1 200 OK\r\n\r\n"), true).unwrap().unwrap();
         assert_eq!(head.length, Length::Known(0));
+    }
+
+    #[test]
+    fn whitespace_before_a_colon_is_removed() {
+        let head = parsed("HTTP/1.1 200 OK\r\nContent-Length : 2\r\nA\t: b\r\n\r\nok");
+        let head = head.unwrap().unwrap();
+        assert_eq!((head.length, &*head.rest), (Length::Known(2), &b"ok"[..]));
+        assert_eq!(head.parts.headers["a"], "b");
+        assert!(parsed("HTTP/1.1 200 OK\r\n : b\r\n\r\n").is_err(), "no name");
+        assert_eq!(length("Transfer-Encoding : chunked\r\n"), Ok(Length::Chunked));
     }
 
     #[test]

@@ -283,7 +283,7 @@ fn invalidated(planned: &Planned<'_>, question: &Question) -> Vec<String> {
     }
     let head = RequestHead {
         method: request.method(),
-        authority: super::finish::host(request.headers()),
+        authority: super::finish::asked_host(request.headers()),
         target: request.uri().path_and_query().map_or("/", |target| target.as_str()),
         headers: request.headers(),
         credentials: crate::policy::Credentials::NONE,

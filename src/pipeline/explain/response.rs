@@ -196,7 +196,7 @@ fn verdict(
         route: planned.rule_route(),
         request: RequestHead {
             method: &Method::GET,
-            authority: finish::host(request.headers()),
+            authority: finish::asked_host(request.headers()),
             target: request.uri().path_and_query().map_or("/", |target| target.as_str()),
             headers: request.headers(),
             credentials: lookup.credentials,

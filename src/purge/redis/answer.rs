@@ -102,6 +102,11 @@ pub(super) fn entries(answer: &Value) -> Option<Vec<Entry>> {
     members(stream)?.iter().map(entry).collect()
 }
 
+/// The answer to `read.lua`.
+pub(super) fn batch(answer: &Value) -> Option<Vec<Entry>> {
+    members(answer)?.iter().map(entry).collect()
+}
+
 fn seen(brief: &Value) -> Option<Seen> {
     if members(brief)?.is_empty() {
         return Some(Seen::Nothing);
@@ -137,6 +142,8 @@ fn text(value: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn text(text: &str) -> Value {
@@ -223,5 +230,58 @@ mod tests {
         let Entered { fence, turn, census } = entered(&answer).unwrap();
         assert_eq!((fence, turn), (Fence { log: LogId(0xaa), seq: 12 }, Turn::First));
         assert_eq!(census, Census::default());
+    }
+
+    /// Whatever a server may answer, of this depth: wrong kinds, nothing, errors' texts, numbers beyond all
+    /// bounds, text that is none.
+    fn any_value() -> impl Strategy<Value = Value> {
+        let texts = prop_oneof![
+            Just("00000000000000aa".to_owned()),
+            Just("1-0".to_owned()),
+            Just("on".to_owned()),
+            Just("LOADING Redis is loading the dataset in memory".to_owned()),
+            any::<i64>().prop_map(|number| number.to_string()),
+            any::<u64>().prop_map(|number| format!("{number}-0")),
+            "[ -~]{0,24}".prop_map(String::from),
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Boolean),
+            any::<i64>().prop_map(Value::Integer),
+            any::<f64>().prop_map(Value::Double),
+            texts.prop_map(|text| Value::String(text.into())),
+            proptest::collection::vec(any::<u8>(), 0..24)
+                .prop_map(|bytes| Value::Bytes(bytes.into())),
+        ];
+        leaf.prop_recursive(4, 64, 8, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..8).prop_map(Value::Array),
+                ("[a-z]{1,4}", inner).prop_map(|(key, value)| {
+                    Value::Map([(key.as_str(), value)].try_into().unwrap())
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_of_a_server_is_a_reason_to_end(answer in any_value()) {
+            let found = look(&answer).is_some() || entered(&answer).is_some();
+            let named = matches!(&answer, Value::Array(parts) if parts.len() == 5 || parts.len() == 7);
+            prop_assert!(!found || named, "{answer:?}");
+            report(&answer);
+            for entry in entries(&answer).into_iter().chain(batch(&answer)).flatten() {
+                entry.line();
+            }
+        }
+
+        #[test]
+        fn a_look_with_one_strange_part_is_read_or_refused(at in 0_usize..7, strange in any_value()) {
+            let Value::Array(mut parts) = a_look("1") else { unreachable!() };
+            parts[at] = strange;
+            if let Some(Look { lease: Some(census), .. }) = look(&Value::Array(parts)) {
+                prop_assert!(census.nodes.len() <= 8);
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fred::types::{SetOptions, Value};
+use fred::types::Value;
 use tokio::{
     sync::{oneshot, watch},
     time::{interval_at, timeout},
@@ -14,7 +14,7 @@ use tokio::{
 use super::{
     session::Appender,
     shared::Shared,
-    words::{answered, own, set},
+    words::{Only, answered, own, set},
 };
 use crate::purge::Unavailable;
 
@@ -46,9 +46,8 @@ impl Holding {
         key: String,
     ) -> Result<Option<Self>, Unavailable> {
         let (asked, own) = (Instant::now(), own());
-        let only = Some(SetOptions::NX);
-        let taken = answered(set(appender, key.clone(), own.clone(), (LEASE, only))).await?;
-        if taken.is_none() {
+        let set = set(&shared, appender, (key.clone(), own.clone()), (LEASE, Only::New));
+        if answered(set).await?.is_none() {
             return Ok(None);
         }
         let (end, ended) = oneshot::channel();
@@ -90,9 +89,9 @@ impl Keeper {
     /// Whether the role was this node's still.
     async fn extend(&self, by: Duration) -> Result<bool, Unavailable> {
         let appender = self.shared.appender.borrow().clone().ok_or(Unavailable)?;
-        let script = &self.shared.scripts.hold;
         let arguments = vec![self.own.clone(), by.as_millis().to_string()];
-        let run = script.run(&appender.client, vec![self.key.clone()], arguments);
+        let call = (vec![self.key.clone()], arguments);
+        let run = self.shared.run(&appender.client, &self.shared.scripts.hold, call, RENEWAL);
         let answer = timeout(RENEWAL, answered(run)).await.unwrap_or(Err(Unavailable))?;
         Ok(matches!(answer, Value::Integer(1)))
     }

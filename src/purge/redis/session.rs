@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     answer::{self, Entered, Look, Turn},
-    entry::{Line, Mark, spelled},
+    entry::{Entry, Line, Mark, spelled},
     place::{Decision, Place, Step},
     roster::{Appended, Census},
     shared::{APPEND, Shared},
@@ -32,8 +32,10 @@ use crate::{
 const WAIT: Duration = Duration::from_millis(500);
 /// From one look at the whole to the next.
 const LOOK: Duration = Duration::from_secs(1);
-/// Records read at a time.
-const BATCH: u64 = 1000;
+/// Records that one `XREAD` brings. Each may be as large as a call's body, a MiB.
+const WOKEN: u64 = 16;
+/// Bytes of records that are read at a time while there are more.
+const BATCH: usize = 1 << 20;
 /// How often another log is begun in a row before it is given up.
 const RENEWALS: u32 = 3;
 /// How long it is remembered that a record was appended that must be appended once: a day.
@@ -91,7 +93,8 @@ pub(super) async fn hold(shared: &Shared, place: &mut Place) -> Failure {
 async fn open(shared: &Shared) -> Result<(Client, Appender), Failure> {
     let connector = &shared.connector;
     let tail = Box::pin(connector.connected(Purpose::Watched(WAIT + shared.patience())));
-    let appender = Box::pin(connector.connected(Purpose::Watched(APPEND)));
+    // Each of a hundred nodes may report each of many purges at once.
+    let appender = Box::pin(connector.connected(Purpose::Listening(APPEND)));
     let (tail, client) =
         within(connector.connect_deadline(), async { Ok(try_join!(tail, appender)?) }).await?;
     Ok((tail, Appender { client }))
@@ -138,8 +141,8 @@ async fn report(shared: &Shared, appender: &Appender) -> Failure {
         let own = [shared.node.to_string(), spelled(place.log.0), place.seq.to_string()];
         let channels = owed.into_iter().map(|node| shared.keys.channel(node));
         let arguments = own.into_iter().chain(channels).collect();
-        let script = &shared.scripts.report;
-        let told = script.run(&appender.client, shared.keys.pair(), arguments);
+        let call = (shared.keys.pair(), arguments);
+        let told = shared.run::<Value>(&appender.client, &shared.scripts.report, call, APPEND);
         match within(APPEND, async { Ok(told.await) }).await {
             Err(failure) => return failure,
             Ok(Err(error)) if appender.client.has_ended() => return error.into(),
@@ -177,8 +180,8 @@ async fn look(
     for _ in 0..RENEWALS {
         // From before it is asked for: so the lease ends here before it does for others.
         let asked = Instant::now();
-        let arguments = registration(shared, place, asked);
-        let answer = shared.scripts.look.run(tail, shared.keys.pair(), arguments);
+        let call = (shared.keys.pair(), registration(shared, place, asked));
+        let answer = shared.run(tail, &shared.scripts.look, call, shared.patience());
         let answer = within(shared.patience(), async { Ok(answer.await?) }).await?;
         let Look { sight, lease } = answer::look(&answer).ok_or(Failure::Answer)?;
         if let Some(census) = &lease {
@@ -241,6 +244,8 @@ async fn read(
     goal: &Goal,
 ) -> Result<(), Failure> {
     let mut is_told = false;
+    // First what is there already, in pieces of a bounded size; then what comes.
+    let mut is_behind = true;
     loop {
         if !is_told && place.seq() >= goal.seq {
             if let Some(census) = &goal.lease {
@@ -256,10 +261,14 @@ async fn read(
         if left == 0 {
             return Ok(());
         }
-        let answer = Box::pin(tail.xread(Some(BATCH), Some(left), &shared.keys.log, place.id()));
-        let answer: Value = within(shared.patience() + WAIT, async { Ok(answer.await?) }).await?;
+        let entries = if is_behind {
+            batch(shared, tail, place.id()).await?
+        } else {
+            awaited(shared, tail, (place.id(), left)).await?
+        };
+        is_behind = if is_behind { !entries.is_empty() } else { entries.len() as u64 >= WOKEN };
         let mut appended_by = Vec::new();
-        for entry in answer::entries(&answer).ok_or(Failure::Answer)? {
+        for entry in entries {
             let (Place::At(mark), Some(line)) = (&mut *place, entry.line()) else {
                 *place = Place::Lost;
                 break;
@@ -273,6 +282,25 @@ async fn read(
             return Ok(());
         }
     }
+}
+
+/// The records after a place, as many as a batch holds.
+async fn batch(shared: &Shared, tail: &Client, after: String) -> Result<Vec<Entry>, Failure> {
+    let call = (vec![shared.keys.log.clone()], vec![after, BATCH.to_string()]);
+    let answer = shared.run(tail, &shared.scripts.read, call, shared.patience());
+    let answer: Value = within(shared.patience(), async { Ok(answer.await?) }).await?;
+    answer::batch(&answer).ok_or(Failure::Answer)
+}
+
+/// The next few records after a place, once there are any, or none after so many milliseconds.
+async fn awaited(
+    shared: &Shared,
+    tail: &Client,
+    (after, millis): (String, u64),
+) -> Result<Vec<Entry>, Failure> {
+    let answer = Box::pin(tail.xread(Some(WOKEN), Some(millis), &shared.keys.log, after));
+    let answer: Value = within(shared.patience() + WAIT, async { Ok(answer.await?) }).await?;
+    answer::entries(&answer).ok_or(Failure::Answer)
 }
 
 /// Applies an entry, with what follows from where it stands.
@@ -323,8 +351,8 @@ impl Appender {
 
     /// Signs this node off.
     pub(super) async fn leave(&self, shared: &Shared, node: NodeId) -> Result<(), Failure> {
-        let arguments = vec![node.to_string()];
-        let left = shared.scripts.leave.run(&self.client, shared.keys.pair(), arguments);
+        let call = (shared.keys.pair(), vec![node.to_string()]);
+        let left = shared.run::<Value>(&self.client, &shared.scripts.leave, call, APPEND);
         within(APPEND, async { Ok(left.await?) }).await.map(drop)
     }
 
@@ -349,7 +377,8 @@ impl Appender {
             most.to_string(),
             lifetime.as_millis().to_string(),
         ];
-        let answer = shared.scripts.append.run(&self.client, keys, arguments);
+        let call = (keys, arguments);
+        let answer = shared.run(&self.client, &shared.scripts.append, call, APPEND);
         let answer = within(APPEND, async { Ok(answer.await?) }).await?;
         answer::entered(&answer).ok_or(Failure::Answer)
     }

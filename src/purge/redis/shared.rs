@@ -7,6 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fred::{
+    error::Error,
+    types::{FromValue, Value},
+};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -21,7 +25,7 @@ use super::{
 use crate::{
     fence::{Fence, PendingId, Purge},
     purge::{Fences, Link, NodeId, RedisLog, Retention, Rise, Standing, random},
-    redis::Connector,
+    redis::{Call, Client, Connector, Script},
 };
 
 /// How long an append may take, until this node has applied it.
@@ -85,6 +89,19 @@ impl Shared {
     /// How long an answer may take before the server counts as hung.
     pub(super) fn patience(&self) -> Duration {
         self.connector.command_deadline().max(PATIENCE)
+    }
+
+    /// Returns what a script answers. It has no effect if Redis gets to it later than `within` from now.
+    pub(super) async fn run<R: FromValue>(
+        &self,
+        client: &Client,
+        script: &Script,
+        (keys, arguments): (Vec<String>, Vec<String>),
+        within: Duration,
+    ) -> Result<R, Error> {
+        let keys = keys.into_iter().map(Into::into).collect();
+        let call = Call { keys, arguments: arguments.into_iter().map(Value::from).collect() };
+        script.run(client, self.connector.clocks(), call, Instant::now() + within).await
     }
 
     // ── What the tail tells ──

@@ -2,16 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fred::{
-    error::Error,
-    interfaces::KeysInterface as _,
-    types::{Expiration, SetOptions},
-};
+use fred::{error::Error, interfaces::KeysInterface as _};
 
 use super::{
     Redis,
     holding::Holding,
     session::{Appender, within},
+    shared::Shared,
 };
 use crate::purge::{Unavailable, random};
 
@@ -19,6 +16,14 @@ use crate::purge::{Unavailable, random};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a word is remembered that nobody says again.
 const MEMORY: Duration = Duration::from_hours(24 * 90);
+
+/// When a value is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Only {
+    Always,
+    /// Only if there is none.
+    New,
+}
 
 impl Redis {
     /// Whether nobody has asked with this key within this time.
@@ -28,7 +33,7 @@ impl Redis {
         within: Duration,
     ) -> Result<bool, Unavailable> {
         let (appender, key) = (self.appender()?, self.shared.keys.done("once", key));
-        let set = set(&appender, key, "1".to_owned(), (within, Some(SetOptions::NX)));
+        let set = set(&self.shared, &appender, (key, "1".to_owned()), (within, Only::New));
         Ok(answered(set).await?.is_some())
     }
 
@@ -51,20 +56,22 @@ impl Redis {
         word: &str,
     ) -> Result<(), Unavailable> {
         let (appender, key) = (self.appender()?, self.shared.keys.named("word", name));
-        let set = set(&appender, key, word.to_owned(), (MEMORY, None));
+        let set = set(&self.shared, &appender, (key, word.to_owned()), (MEMORY, Only::Always));
         answered(set).await.map(drop)
     }
 }
 
-/// `SET`: nothing where it was refused because of its condition.
+/// `SET`, unless Redis gets to it only after nobody waits any more. Nothing if there was a value already.
 pub(super) async fn set(
+    shared: &Shared,
     appender: &Appender,
-    key: String,
-    value: String,
-    (lasts, only): (Duration, Option<SetOptions>),
+    (key, value): (String, String),
+    (lasts, only): (Duration, Only),
 ) -> Result<Option<String>, Error> {
-    let lasts = i64::try_from(lasts.as_millis()).unwrap_or(i64::MAX).max(1);
-    Box::pin(appender.client.set(key, value, Some(Expiration::PX(lasts)), only, false)).await
+    let lasts = lasts.as_millis().max(1).to_string();
+    let only = if only == Only::New { "new" } else { "any" };
+    let call = (vec![key], vec![value, lasts, only.to_owned()]);
+    Box::pin(shared.run(&appender.client, &shared.scripts.set, call, PATIENCE)).await
 }
 
 /// A value of its own.

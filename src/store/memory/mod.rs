@@ -1,5 +1,6 @@
 //! The memory store: an S3-FIFO cache (`quick_cache`) under a real byte budget.
 
+mod pinned;
 mod shares;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use crate::{
     entry::{Entry, Selection, StoredResponse, Variants},
     key::{CacheKey, partition},
 };
+use pinned::Pinned;
 use shares::{BOOKKEEPING, Shares};
 
 /// What one entry costs besides its own bytes: the struct, the reference counts, the cache's slot and
@@ -45,6 +47,7 @@ pub struct Memory {
     writers: [Mutex<()>; WRITERS],
     largest: usize,
     shares: Arc<Shares>,
+    pinned: Pinned,
     evicted: Arc<AtomicU64>,
     evicted_by_share: AtomicU64,
     replaced: AtomicU64,
@@ -95,12 +98,18 @@ impl Memory {
             cache,
             writers: [const { Mutex::new(()) }; WRITERS],
             shares: identities,
+            pinned: Pinned::default(),
             evicted,
             evicted_by_share: AtomicU64::new(0),
             replaced: AtomicU64::new(0),
             removed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }
+    }
+
+    /// Bytes of large responses that it has let go and that clients still read.
+    pub fn pinned_bytes(&self) -> u64 {
+        self.pinned.bytes()
     }
 
     /// What it holds now and has let go so far.
@@ -140,7 +149,7 @@ impl Memory {
                 self.insert(target, Entry::Variants(Arc::clone(newer)));
                 return (Arc::clone(newer), Vec::new());
             };
-            let lost = Arc::make_mut(&mut merged).merge(newer, |digest| self.is_in_use(digest));
+            let lost = Arc::make_mut(&mut merged).merge(newer, |digest| self.take_hit(digest));
             self.insert(target, Entry::Variants(Arc::clone(&merged)));
             (merged, lost)
         });
@@ -150,10 +159,20 @@ impl Memory {
         (merged, lost.len())
     }
 
-    /// Whether a response was answered with since it was stored.
-    fn is_in_use(&self, digest: u128) -> bool {
+    /// Whether a response was answered with since this was last asked.
+    fn take_hit(&self, digest: u128) -> bool {
         let entry = self.cache.peek(&digest);
-        matches!(entry, Some(Entry::Response(response)) if response.was_asked())
+        matches!(entry, Some(Entry::Response(response)) if response.take_asked())
+    }
+
+    /// The variants of a target that were answered with lately.
+    pub fn variants_in_use(&self, target: &CacheKey) -> Vec<u128> {
+        let Some(Entry::Variants(variants)) = self.peek(target) else { return Vec::new() };
+        let was_hit = |digest: &u128| {
+            let entry = self.cache.peek(digest);
+            matches!(entry, Some(Entry::Response(response)) if response.was_asked())
+        };
+        variants.recent.iter().copied().filter(was_hit).collect()
     }
 
     /// To be called while nobody else writes under the key.
@@ -164,10 +183,15 @@ impl Memory {
             self.take(digest);
             return Put::TooLarge;
         }
-        if self.cache.peek(&digest).is_some() {
+        let replaced = self.cache.peek(&digest);
+        if replaced.is_some() {
             self.replaced.fetch_add(1, Ordering::Relaxed);
         }
-        self.cache.insert(digest, entry);
+        let mut evicted = Vec::new();
+        self.cache.insert_with_lifecycle(digest, entry, &mut evicted);
+        for gone in evicted.into_iter().chain(replaced) {
+            self.pinned.note(gone);
+        }
         if let Some(identity) = identity {
             self.shares.hold(identity, digest, weight);
             if !self.cache.contains_key(&digest) {
@@ -184,10 +208,15 @@ impl Memory {
         if let Some(identity) = taken.as_ref().and_then(|(_, entry)| entry.identity()) {
             self.shares.release(identity, digest);
         }
-        taken.is_some()
+        let was_there = taken.is_some();
+        if let Some((_, gone)) = taken {
+            self.pinned.note(gone);
+        }
+        was_there
     }
 
-    fn forget(&self, digest: u128) {
+    /// Forgets the entry with this key digest.
+    pub fn forget(&self, digest: u128) {
         let _alone = self.alone(digest);
         if self.take(digest) {
             self.removed.fetch_add(1, Ordering::Relaxed);
@@ -282,6 +311,10 @@ impl Store for Memory {
 
     fn max_entry_size(&self) -> usize {
         self.largest.saturating_sub(OVERHEAD)
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.pinned.is_over_limit()
     }
 }
 

@@ -31,9 +31,10 @@ use super::{
     keys,
     lane::{Lane, Load},
     queue::Write,
-    scripts::{self, Script},
+    scripts,
 };
 use crate::{
+    redis::Call,
     store::{Claim, Following, Landed, Lease, OriginFailure},
     telemetry::{Operation, Outcome},
 };
@@ -155,7 +156,7 @@ pub async fn claim(shared: &Arc<Shared>, digest: u128) -> Claim {
     shared.metrics.observe(Operation::Claim, outcome, started.elapsed());
     match result {
         // Without an answer it may have the lease: then it lands it, lest others wait for nothing.
-        Ok(scripts::LEADS) | Err(Fault::Late) => {
+        Ok(scripts::LEADS) | Err(Fault::Late | Fault::Gone(_) | Fault::Open) => {
             let (lease, landed) = Lease::new();
             shared.claims.runtime.spawn(hold(Arc::clone(shared), digest, token, landed));
             Claim::Lead(lease)
@@ -171,13 +172,14 @@ pub async fn claim(shared: &Arc<Shared>, digest: u128) -> Claim {
 
 async fn acquire(shared: &Shared, epoch: Epoch, digest: u128, token: &str) -> Result<i64, Fault> {
     let started = Instant::now();
+    let arguments = vec![token.into(), millis(LEASE), shared.claims.node().into(), millis(LIST)];
+    let call = Call { keys: shared.lease_keys(digest), arguments };
     loop {
-        let arguments =
-            vec![token.into(), millis(LEASE), shared.claims.node().into(), millis(LIST)];
         let lane = shared.lanes.lane(epoch, Load::Small);
-        let keys = shared.lease_keys(digest);
-        let result = run(&lane, &scripts::ACQUIRE, keys, arguments).await;
-        let is_asked_again = result == Err(Fault::Late)
+        // Later than that nobody takes the lease that it would grant.
+        let within = AGREEING.saturating_sub(started.elapsed()) + shared.settings.read_deadline;
+        let result = lane.run(&scripts::ACQUIRE, call.clone(), Some(within)).await;
+        let is_asked_again = matches!(result, Err(Fault::Late | Fault::Overdue))
             && started.elapsed() < AGREEING
             && shared.guard.admits() == Some(epoch);
         if !is_asked_again {
@@ -196,7 +198,8 @@ pub async fn land(
 ) -> Result<(), Fault> {
     let message = format!("{} {}", keys::hex(digest), word(landed));
     let arguments = vec![token.into(), message.into(), shared.keys.channel().into()];
-    run::<i64>(lane, &scripts::LAND, shared.lease_keys(digest), arguments).await.map(|_| ())
+    let call = Call { keys: shared.lease_keys(digest), arguments };
+    lane.run::<i64>(&scripts::LAND, call, None).await.map(drop)
 }
 
 /// What a message says.
@@ -253,7 +256,16 @@ async fn hold(
             }
         }
     };
-    shared.push(Operation::Land, Write::Land { digest, token, landed });
+    let landed = if shared.guard.is_open() { orphaned(&shared).await } else { Some(landed) };
+    if let Some(landed) = landed {
+        shared.push(Operation::Land, Write::Land { digest, token, landed });
+    }
+}
+
+/// What a lease lands with whose fetch ended while Redis was away: nothing of it was stored. `None` if
+/// Redis stays away for longer than the lease lasts.
+async fn orphaned(shared: &Shared) -> Option<Landed> {
+    timeout(LEASE, shared.guard.closed()).await.ok().map(|_| Landed::Nothing)
 }
 
 /// False where the lease is somebody else's. A renewal that does not get through may have better luck
@@ -262,9 +274,8 @@ async fn renew(shared: &Shared, digest: u128, token: &str) -> bool {
     let Some(epoch) = shared.guard.admits() else { return true };
     let lane = shared.lanes.lane(epoch, Load::Small);
     let arguments = vec![token.into(), millis(LEASE)];
-    let renewed =
-        run::<i64>(&lane, &scripts::RENEW, vec![shared.keys.lease(digest)], arguments).await;
-    renewed != Ok(0)
+    let call = Call { keys: vec![shared.keys.lease(digest)], arguments };
+    lane.run::<i64>(&scripts::RENEW, call, Some(RENEWAL)).await != Ok(0)
 }
 
 /// Waits until the lease ends, and tells how.
@@ -293,19 +304,10 @@ async fn outlast(shared: &Shared, digest: u128, mut left: i64) -> Landed {
         let Some(epoch) = shared.guard.admits() else { return Landed::Nothing };
         let lane = shared.lanes.lane(epoch, Load::Small);
         let arguments = vec![shared.claims.node().into(), self::millis(LIST)];
-        let keys = shared.lease_keys(digest);
-        left = run(&lane, &scripts::AWAIT, keys, arguments).await.unwrap_or(scripts::NOBODY);
+        let call = Call { keys: shared.lease_keys(digest), arguments };
+        left = lane.run(&scripts::AWAIT, call, None).await.unwrap_or(scripts::NOBODY);
     }
     Landed::Nothing
-}
-
-async fn run<R: fred::types::FromValue>(
-    lane: &Lane,
-    script: &Script,
-    keys: Vec<Bytes>,
-    arguments: Vec<Value>,
-) -> Result<R, Fault> {
-    lane.ask(|session| script.run(session, keys, arguments)).await
 }
 
 impl Shared {

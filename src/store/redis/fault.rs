@@ -2,7 +2,7 @@
 
 use fred::error::{Error, ErrorKind};
 
-use crate::telemetry::Outcome;
+use crate::{redis::is_overdue, telemetry::Outcome};
 
 /// Why a command brought nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub enum Fault {
     Open,
     /// The answer did not come in time.
     Late,
+    /// Redis got to a script only after its deadline, and did not run it.
+    Overdue,
     /// The connection is gone, or was never made.
     Gone(String),
     /// More commands wait than can be answered.
@@ -94,6 +96,9 @@ impl Fault {
         if let Some(refusal) = Refusal::of(error.details()) {
             return Self::Refused(refusal);
         }
+        if is_overdue(error) {
+            return Self::Overdue;
+        }
         let text = plain(error.details());
         match error.kind() {
             ErrorKind::Timeout => Self::Late,
@@ -114,7 +119,7 @@ impl Fault {
     pub(super) const fn outcome(&self) -> Outcome {
         match self {
             Self::Open => Outcome::Open,
-            Self::Late => Outcome::Late,
+            Self::Late | Self::Overdue => Outcome::Late,
             Self::Gone(_) => Outcome::Gone,
             Self::Full => Outcome::Full,
             Self::Refused(_) => Outcome::Refused,
@@ -127,7 +132,7 @@ impl std::fmt::Display for Fault {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Open => formatter.write_str("it is away"),
-            Self::Late => formatter.write_str("no answer in time"),
+            Self::Late | Self::Overdue => formatter.write_str("no answer in time"),
             Self::Gone(why) | Self::Strange(why) => formatter.write_str(why),
             Self::Full => formatter.write_str("too many commands wait"),
             Self::Refused(refusal) => formatter.write_str(refusal.as_str()),
@@ -160,6 +165,8 @@ mod tests {
         let noauth = "NOAUTH Authentication required.";
         assert_eq!(fault(ErrorKind::Auth, noauth), Fault::Refused(Refusal::NotAllowed));
         assert_eq!(fault(ErrorKind::Timeout, "Request timed out."), Fault::Late);
+        let overdue = fault(ErrorKind::Unknown, "OVERDUE 1700000000000");
+        assert_eq!((overdue.outcome(), overdue), (Outcome::Late, Fault::Overdue));
         let gone = fault(ErrorKind::Canceled, "Connection closed unexpectedly.");
         assert!(matches!(gone, Fault::Gone(_)), "{gone:?}");
         let ended = fault(ErrorKind::Unknown, "Client is not initialized.");
@@ -171,5 +178,31 @@ mod tests {
         assert_eq!(refused.to_string(), "Connection refused");
         let wrong = "WRONGTYPE Operation against a key holding the wrong kind of value";
         assert!(matches!(fault(ErrorKind::InvalidArgument, wrong), Fault::Strange(_)));
+    }
+
+    #[test]
+    fn every_error_of_redis_has_one_meaning() {
+        let refused = [
+            ("LOADING Redis is loading the dataset in memory", Refusal::Loading),
+            ("BUSY Redis is busy running a script", Refusal::Busy),
+            ("READONLY You can't write against a read only replica.", Refusal::ReadOnly),
+            ("MASTERDOWN Link with MASTER is down", Refusal::Incomplete),
+            ("CLUSTERDOWN Hash slot not served", Refusal::Incomplete),
+            ("OOM command not allowed", Refusal::OutOfMemory),
+            ("MISCONF Redis is configured to save RDB snapshots", Refusal::Misconfigured),
+            ("NOREPLICAS Not enough good replicas to write.", Refusal::NoReplicas),
+            ("NOPERM this user has no permissions", Refusal::NotAllowed),
+        ];
+        let kinds = [ErrorKind::Unknown, ErrorKind::InvalidCommand, ErrorKind::Cluster];
+        for kind in kinds {
+            for (text, refusal) in refused {
+                assert_eq!(Fault::of(&Error::new(kind.clone(), text)), Fault::Refused(refusal));
+            }
+            // The server is well, and did not do it: a miss, and no reason to leave it alone.
+            for text in ["NOSCRIPT No matching script.", "CROSSSLOT Keys in request", "ERR x"] {
+                let fault = Fault::of(&Error::new(kind.clone(), text));
+                assert!(matches!(fault, Fault::Strange(_)), "{text}: {fault:?}");
+            }
+        }
     }
 }

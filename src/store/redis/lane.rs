@@ -13,11 +13,11 @@ use std::{
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::Poll,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use fred::interfaces::KeysInterface as _;
+use fred::{interfaces::KeysInterface as _, types::FromValue};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use tokio::{
@@ -29,7 +29,7 @@ use super::{
     fault::Fault,
     guard::{Epoch, Guard},
 };
-use crate::redis::{Client, Connector, Purpose};
+use crate::redis::{Call, Client, Clocks, Connector, Purpose, Script};
 
 /// This many answers in a row that stay out open the guard, or fewer that take this long together.
 const LATE: u32 = 5;
@@ -77,6 +77,7 @@ pub struct Lane {
 /// What those who ask share with the task that serves them.
 struct Line {
     epoch: Epoch,
+    clocks: Arc<Clocks>,
     deadline: Duration,
     /// How many values one command may ask for: in a cluster they seldom stand together.
     keys: usize,
@@ -146,6 +147,7 @@ impl Lanes {
         };
         let line = Arc::new(Line {
             epoch,
+            clocks: Arc::clone(self.connector.clocks()),
             deadline,
             keys: if self.connector.is_cluster() { 1 } else { KEYS },
             probe: self.probe.clone(),
@@ -178,6 +180,26 @@ impl Lane {
         let result = self.line.within(ask((***session).clone())).await;
         self.line.note(&result);
         result
+    }
+
+    /// What a script answers. It has no effect if Redis gets to it later than `within` from now, or within
+    /// the time after which its session gives up.
+    pub async fn run<R: FromValue>(
+        &self,
+        script: &Script,
+        call: Call,
+        within: Option<Duration>,
+    ) -> Result<R, Fault> {
+        let (clocks, given_up) = (&*self.line.clocks, self.line.given_up());
+        let until = |within: Option<Duration>| Instant::now() + within.unwrap_or(given_up);
+        self.ask(|session| async move { script.run(&session, clocks, call, until(within)).await })
+            .await
+    }
+
+    /// What time it is at the server of a key, in milliseconds.
+    pub async fn time(&self, key: Bytes) -> Result<i64, Fault> {
+        let clocks = &*self.line.clocks;
+        self.ask(|session| async move { crate::redis::time(&session, clocks, &key).await }).await
     }
 
     /// Whether it can still be used in this epoch.
@@ -237,7 +259,7 @@ impl Line {
 
     /// Meanwhile nobody waits for longer than for an answer.
     async fn connect(&self, connector: &Connector) -> Option<Arc<Client>> {
-        let purpose = Purpose::Watched(self.deadline.saturating_mul(GIVEN_UP));
+        let purpose = Purpose::Watched(self.given_up());
         let mut connected = pin!(connector.connected(purpose));
         let session = loop {
             match tokio::time::timeout(self.deadline, connected.as_mut()).await {
@@ -311,9 +333,14 @@ impl Line {
         }
     }
 
+    /// After which time nothing is expected of a command any more.
+    fn given_up(&self) -> Duration {
+        self.deadline.saturating_mul(GIVEN_UP)
+    }
+
     fn note<T>(self: &Arc<Self>, result: &Result<T, Fault>) {
         match result {
-            Ok(_) | Err(Fault::Refused(_) | Fault::Strange(_)) => {
+            Ok(_) | Err(Fault::Refused(_) | Fault::Strange(_) | Fault::Overdue) => {
                 if self.late.load(Relaxed) != 0 {
                     self.late.store(0, Relaxed);
                 }

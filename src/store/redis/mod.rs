@@ -27,7 +27,13 @@ pub(super) mod tests;
 mod time;
 mod writer;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwapOption;
 use tokio::{runtime::Handle, task::AbortHandle};
@@ -54,7 +60,7 @@ use queue::{Outlook, Queue, Write};
 use time::SharedTime;
 
 /// How long a probe may take, connecting included.
-const PROBE: std::time::Duration = std::time::Duration::from_secs(2);
+const PROBE: Duration = Duration::from_secs(2);
 
 /// Stored responses in Redis.
 ///
@@ -67,6 +73,8 @@ pub struct Redis {
 /// What requests and background tasks share.
 struct Shared {
     settings: Settings,
+    /// The longest time for which any route serves what is stale, in milliseconds.
+    stale_for: AtomicU64,
     keys: Keys,
     previous: ArcSwapOption<Previous>,
     connector: Connector,
@@ -107,6 +115,7 @@ impl Redis {
             queue: Queue::new(Arc::clone(&metrics)),
             claims: Arc::new(Claims::new(runtime.clone())),
             time: SharedTime::default(),
+            stale_for: AtomicU64::new(millis(settings.stale_for)),
             settings,
             connector,
             guard,
@@ -162,6 +171,11 @@ impl Redis {
         self.shared.previous.store(Some(Arc::new(Previous { keys, until })));
     }
 
+    /// Changes the longest time for which any route serves what is stale, for what is put from now on.
+    pub fn stale_for(&self, stale_for: Duration) {
+        self.shared.stale_for.store(millis(stale_for), Relaxed);
+    }
+
     /// A number that changes whenever an entry is removed. What was read before may be what was removed.
     pub fn removed(&self) -> u64 {
         self.shared.queue.removed()
@@ -183,20 +197,30 @@ impl Redis {
         {
             return Put::Overtaken;
         }
-        let keep = self.shared.settings.keep(&entry);
+        let keep = self.shared.keep(&entry);
         self.shared.push(Operation::Put, Write::Put { digest: key.digest(), entry, keep });
         Put::Stored
     }
 
     /// Adds a variant to the index under its target's key, soon, and atomically with what others add.
-    pub fn place(&self, target: &CacheKey, selection: Selection, variant: u128) {
-        let (digest, variants) = (target.digest(), Variants::of(target, selection, variant));
+    ///
+    /// Those that this node answered with lately are as good as new.
+    pub fn place(
+        &self,
+        target: &CacheKey,
+        selection: Selection,
+        (mut in_use, variant): (Vec<u128>, u128),
+    ) {
+        let (digest, mut variants) = (target.digest(), Variants::of(target, selection, variant));
+        in_use.retain(|known| *known != variant);
+        variants.recent.splice(0..0, in_use);
         let write = Write::Place { digest, variants: Arc::new(variants) };
         self.shared.push(Operation::Put, write);
     }
 
     /// Forgets the entry with this key digest, soon.
     pub fn remove(&self, digest: u128) {
+        self.shared.queue.note_removal();
         self.shared.push(Operation::Remove, Write::Remove { digest });
     }
 
@@ -219,6 +243,11 @@ impl Drop for Redis {
 }
 
 impl Shared {
+    /// How long an entry is kept.
+    fn keep(&self, entry: &Entry) -> Duration {
+        settings::keep(entry, Duration::from_millis(self.stale_for.load(Relaxed)))
+    }
+
     fn push(&self, operation: Operation, write: Write) {
         if self.guard.is_open() {
             self.metrics.dropped(operation, Dropped::Open);
@@ -241,6 +270,10 @@ impl Shared {
             Err(_) => Err(Fault::Late),
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Both indexes in one, where there are two.

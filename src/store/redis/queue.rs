@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{
             AtomicU64, AtomicUsize,
-            Ordering::{Acquire, Relaxed, Release},
+            Ordering::{AcqRel, Acquire, Release},
         },
     },
     time::Duration,
@@ -129,9 +129,6 @@ impl Queue {
             return false;
         }
         waiting.count_in(&write);
-        if matches!(write, Write::Remove { .. }) {
-            self.removed.fetch_add(1, Relaxed);
-        }
         waiting.writes.push_back(write);
         self.show(&waiting);
         drop(waiting);
@@ -153,7 +150,13 @@ impl Queue {
 
     /// A number that changes with each entry that is to be removed.
     pub fn removed(&self) -> u64 {
-        self.removed.load(Relaxed)
+        self.removed.load(Acquire)
+    }
+
+    /// Changes that number. It has to change before anything else does that a removal changes, and also if
+    /// there is no room to write it.
+    pub fn note_removal(&self) {
+        self.removed.fetch_add(1, AcqRel);
     }
 
     /// The next writes: at least one, at most `most`.

@@ -53,7 +53,7 @@ impl Shared {
         let lane = self.lanes.lane(epoch, Load::Small);
         let key = namespace.entry(subject.digest);
         let Some(head) = lane.get(key).await? else { return Ok(Read::Nothing) };
-        match self.read_head(subject, &head) {
+        match self.read_head(subject, &head).await {
             Ok(Decoded::Entry(entry)) => Ok(Read::Entry(entry)),
             Ok(Decoded::Chunked(chunked)) => {
                 let body = (chunked, self.seals_of(&head));

@@ -1,15 +1,10 @@
 //! The scripts that Redis runs: each one is a step that must not be seen half done.
 //!
-//! A script is called by its digest; where Redis does not know it yet, by its text. All keys of one script
-//! stand in one hash slot.
+//! Each of them takes a deadline as well, see [`Script::run`].
 
-use std::{fmt::Write as _, sync::LazyLock};
+use std::sync::LazyLock;
 
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use bytes::Bytes;
-use fred::{
-    clients::Client, error::Error, interfaces::LuaInterface as _, types::FromValue, types::Value,
-};
+use crate::redis::Script;
 
 /// What [`ACQUIRE`] answers to the node that fetches.
 pub const LEADS: i64 = -10;
@@ -21,47 +16,39 @@ pub const NOBODY: i64 = -2;
 /// Keys: the lease, the waiting. Arguments: a token, how long the lease lasts, this node, how long the list
 /// of those who wait lasts; all times in milliseconds. Answers [`LEADS`], or how long the lease still lasts.
 pub static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) \
+    Script::new(&["if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) \
          or redis.call('GET', KEYS[1]) == ARGV[1] then return -10 end \
          redis.call('SADD', KEYS[2], ARGV[3]) \
          redis.call('PEXPIRE', KEYS[2], ARGV[4]) \
-         return redis.call('PTTL', KEYS[1])",
-    )
+         return redis.call('PTTL', KEYS[1])"])
 });
 
 /// Goes on waiting. Keys: the lease, the waiting. Arguments: this node, how long the list lasts. Answers
 /// how long the lease still lasts; [`NOBODY`] where it has ended.
 pub static AWAIT: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local left = redis.call('PTTL', KEYS[1]) \
+    Script::new(&["local left = redis.call('PTTL', KEYS[1]) \
          if left > 0 then \
            redis.call('SADD', KEYS[2], ARGV[1]) \
            redis.call('PEXPIRE', KEYS[2], ARGV[2]) \
          end \
-         return left",
-    )
+         return left"])
 });
 
 /// Makes the lease last longer. Key: the lease. Arguments: the token, how long. Answers 1, or 0 where it is
 /// somebody else's by now.
 pub static RENEW: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
-         return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
-    )
+    Script::new(&["if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
+         return redis.call('PEXPIRE', KEYS[1], ARGV[2])"])
 });
 
 /// Ends the lease and tells those who wait. Keys: the lease, the waiting. Arguments: the token, the
 /// message, what a node's channel begins with. Answers how many nodes waited.
 pub static LAND: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
+    Script::new(&["if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
          local nodes = redis.call('SMEMBERS', KEYS[2]) \
          redis.call('DEL', KEYS[1], KEYS[2]) \
          for _, node in ipairs(nodes) do redis.call('PUBLISH', ARGV[3] .. node, ARGV[2]) end \
-         return #nodes",
-    )
+         return #nodes"])
 });
 
 /// Puts an entry, unless what is there overtakes it: a response of the same purge log that was asked for
@@ -72,8 +59,7 @@ pub static LAND: LazyLock<Script> = LazyLock::new(|| {
 /// written. `codec::ORDER` tells the places; the fourth byte tells an encrypted entry from a plain one, and both
 /// have them.
 pub static PUT: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local new = ARGV[1] \
+    Script::new(&["local new = ARGV[1] \
          local old = redis.pcall('GETRANGE', KEYS[1], 0, 511) \
          if type(old) ~= 'string' then old = '' end \
          if #old >= 38 and #new >= 38 and string.byte(new, 14) == 1 \
@@ -89,54 +75,15 @@ pub static PUT: LazyLock<Script> = LazyLock::new(|| {
            end \
          end \
          redis.call('SET', KEYS[1], new, 'PX', ARGV[2]) \
-         return old",
-    )
+         return old"])
 });
 
 /// Replaces an entry if it is still what it was. Key: the entry. Arguments: the entry, how long it lasts in
 /// milliseconds, the first 13 bytes of what was there. Answers 1, or 0 where something else is there now.
 pub static REPLACE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local old = redis.pcall('GETRANGE', KEYS[1], 0, 12) \
+    Script::new(&["local old = redis.pcall('GETRANGE', KEYS[1], 0, 12) \
          if type(old) ~= 'string' then old = '' end \
          if old ~= ARGV[3] then return 0 end \
          redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) \
-         return 1",
-    )
+         return 1"])
 });
-
-/// What time it is on the server: seconds and microseconds, as `TIME` answers.
-pub static TIME: LazyLock<Script> = LazyLock::new(|| Script::new("return redis.call('TIME')"));
-
-/// A script and the name by which Redis knows it.
-pub struct Script {
-    text: &'static str,
-    hash: String,
-}
-
-impl Script {
-    fn new(text: &'static str) -> Self {
-        let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
-        let mut hexadecimal = String::with_capacity(2 * hash.as_ref().len());
-        for byte in hash.as_ref() {
-            let _written = write!(hexadecimal, "{byte:02x}");
-        }
-        Self { text, hash: hexadecimal }
-    }
-
-    /// Runs it.
-    pub async fn run<R: FromValue>(
-        &self,
-        session: Client,
-        keys: Vec<Bytes>,
-        arguments: Vec<Value>,
-    ) -> Result<R, Error> {
-        let (hash, again) = (self.hash.as_str(), (keys.clone(), arguments.clone()));
-        match session.evalsha(hash, keys, arguments).await {
-            Err(error) if error.details().starts_with("NOSCRIPT") => {
-                session.eval(self.text, again.0, again.1).await
-            }
-            result => result,
-        }
-    }
-}

@@ -17,6 +17,9 @@ use crate::{
     telemetry::Outcome,
 };
 
+/// Content of up to this many bytes is unpacked by the way.
+const BY_THE_WAY: usize = 64 << 10;
+
 /// Whose value it is: the digest of its key, and whether it must not be readable.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject {
@@ -57,21 +60,50 @@ impl Shared {
 
     /// Reads what stands under the key of an entry, or says why that cannot be read.
     ///
+    /// Unpacking takes its time for what is large, however small it is packed: then it is done on another
+    /// thread.
+    pub(super) async fn read_head(
+        &self,
+        subject: Subject,
+        head: &Bytes,
+    ) -> Result<Decoded, Outcome> {
+        let plain = match self.opened(subject, head)? {
+            Cow::Owned(plain) => Bytes::from(plain),
+            Cow::Borrowed(_) => head.clone(),
+        };
+        let limit = self.settings.max_entry;
+        let is_large = codec::announced_length(&plain).is_some_and(|length| length > BY_THE_WAY);
+        let decoded = if is_large {
+            let decode = move || codec::decode(&plain, limit);
+            tokio::task::spawn_blocking(decode).await.ok().flatten()
+        } else {
+            codec::decode(&plain, limit)
+        };
+        decoded.ok_or(Outcome::Damaged)
+    }
+
+    /// The same on this thread, for what is not large or where no request waits.
+    pub(super) fn read_head_here(&self, subject: Subject, head: &[u8]) -> Result<Decoded, Outcome> {
+        let plain = self.opened(subject, head)?;
+        codec::decode(&plain, self.settings.max_entry).ok_or(Outcome::Damaged)
+    }
+
+    /// What stands under the key of an entry, opened if it is sealed.
+    ///
     /// What should be encrypted and is not was written without the secret, by this fleet or by somebody
     /// else: it is not believed.
-    pub(super) fn read_head(&self, subject: Subject, head: &[u8]) -> Result<Decoded, Outcome> {
+    fn opened<'h>(&self, subject: Subject, head: &'h [u8]) -> Result<Cow<'h, [u8]>, Outcome> {
         let seals = self.settings.seals.as_ref();
-        let plain = match (sealed::is_sealed(head), seals) {
+        match (sealed::is_sealed(head), seals) {
             (true, Some(seals)) => match seals.open_head(subject.digest, head) {
-                Opened::Plain(plain) => Cow::Owned(plain),
-                Opened::Damaged => return Err(Outcome::Damaged),
-                Opened::Locked => return Err(Outcome::Locked),
+                Opened::Plain(plain) => Ok(Cow::Owned(plain)),
+                Opened::Damaged => Err(Outcome::Damaged),
+                Opened::Locked => Err(Outcome::Locked),
             },
-            (true, None) => return Err(Outcome::Locked),
-            (false, Some(_)) if subject.is_secret => return Err(Outcome::Locked),
-            (false, _) => Cow::Borrowed(head),
-        };
-        codec::decode(&plain, self.settings.max_entry).ok_or(Outcome::Damaged)
+            (true, None) => Err(Outcome::Locked),
+            (false, Some(_)) if subject.is_secret => Err(Outcome::Locked),
+            (false, _) => Ok(Cow::Borrowed(head)),
+        }
     }
 
     /// The secrets by which the chunks of an entry are opened, if they are sealed.

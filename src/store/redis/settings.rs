@@ -38,26 +38,26 @@ pub struct Settings {
 impl Settings {
     /// How long a request waits, unless told otherwise: a fault is to be felt for no longer than this.
     pub const READ_DEADLINE: Duration = Duration::from_millis(20);
+}
 
-    /// How long an entry is kept.
-    pub(super) fn keep(&self, entry: &Entry) -> Duration {
-        match entry {
-            Entry::Variants(_) => INDEX,
-            Entry::Response(response) => self.keep_response(&response.freshness),
-        }
+/// How long an entry is kept, where routes serve what is stale for up to `stale_for`.
+pub fn keep(entry: &Entry, stale_for: Duration) -> Duration {
+    match entry {
+        Entry::Variants(_) => INDEX,
+        Entry::Response(response) => keep_response(&response.freshness, stale_for),
     }
+}
 
-    fn keep_response(&self, freshness: &Freshness) -> Duration {
-        let seconds =
-            |seconds: Option<u32>| Duration::from_secs(u64::from(seconds.unwrap_or_default()));
-        let stale_for = seconds(freshness.stale_while_revalidate)
-            .max(seconds(freshness.stale_if_error))
-            .max(self.stale_for);
-        let fresh_for = freshness.lifetime.saturating_sub(freshness.initial_age);
-        let of_use = fresh_for.saturating_add(stale_for).saturating_add(SLACK);
-        // No slack beyond its end: then it is not to be kept, however useful its validator were.
-        freshness.usable_for.map_or(of_use, |usable_for| of_use.min(usable_for))
-    }
+fn keep_response(freshness: &Freshness, stale_for: Duration) -> Duration {
+    let seconds =
+        |seconds: Option<u32>| Duration::from_secs(u64::from(seconds.unwrap_or_default()));
+    let stale_for = seconds(freshness.stale_while_revalidate)
+        .max(seconds(freshness.stale_if_error))
+        .max(stale_for);
+    let fresh_for = freshness.lifetime.saturating_sub(freshness.initial_age);
+    let of_use = fresh_for.saturating_add(stale_for).saturating_add(SLACK);
+    // No slack beyond its end: then it is not to be kept, however useful its validator were.
+    freshness.usable_for.map_or(of_use, |usable_for| of_use.min(usable_for))
 }
 
 #[cfg(test)]
@@ -67,16 +67,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_kept_while_it_is_of_use() {
-        let settings = Settings {
-            connection: redis::Settings::parse("redis://localhost").unwrap(),
-            read_deadline: Settings::READ_DEADLINE,
-            prefix: "larder".to_owned(),
-            version: "v1".to_owned(),
-            compress_above: 4096,
-            max_entry: 1 << 20,
-            seals: None,
-            stale_for: Duration::from_mins(1),
-        };
+        let stale_for = Duration::from_mins(1);
         let mut freshness = Freshness {
             received_at: Timestamp::from_seconds(1000),
             initial_age: Duration::from_secs(30),
@@ -87,14 +78,14 @@ mod tests {
             constraints: Constraints::default(),
         };
         let minutes = |minutes| Duration::from_mins(minutes) + SLACK;
-        assert_eq!(settings.keep_response(&freshness), minutes(2));
+        assert_eq!(keep_response(&freshness, stale_for), minutes(2));
         freshness.stale_if_error = Some(3600);
-        assert_eq!(settings.keep_response(&freshness), minutes(61));
+        assert_eq!(keep_response(&freshness, stale_for), minutes(61));
         freshness.initial_age = Duration::from_mins(9);
         freshness.stale_if_error = None;
-        assert_eq!(settings.keep_response(&freshness), minutes(1));
+        assert_eq!(keep_response(&freshness, stale_for), minutes(1));
         let ending = |seconds| freshness.ending_in(Duration::from_secs(seconds));
-        assert_eq!(settings.keep_response(&ending(5)), Duration::from_secs(5));
-        assert_eq!(settings.keep_response(&ending(9999)), minutes(1));
+        assert_eq!(keep_response(&ending(5), stale_for), Duration::from_secs(5));
+        assert_eq!(keep_response(&ending(9999), stale_for), minutes(1));
     }
 }

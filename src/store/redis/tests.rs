@@ -68,6 +68,12 @@ impl Server {
         format!("redis+unix://{}", self.socket().display())
     }
 
+    /// Sends it a signal, as in `-STOP`: then it takes what it is sent and gets to it later.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    }
+
     /// What `redis-cli` says to this.
     pub fn cli(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("redis-cli");
@@ -137,7 +143,7 @@ fn response(key: &CacheKey, body: Vec<u8>) -> Entry {
             usable_for: None,
             constraints: Constraints::default(),
         },
-        tags: vec!["kpi".to_owned()],
+        tags: vec!["kpi:revenue".to_owned()],
         facets: OwnFacets::default(),
         stamp: Stamp::default(),
         asked_at: Timestamp::from_seconds(1000),
@@ -177,7 +183,7 @@ async fn what_one_node_puts_another_one_gets() {
     let Some(Entry::Response(found)) = other.get(&key).await else { panic!("it is not there") };
     assert_eq!(&*found.body(), b"hello");
     assert_eq!(found.fields().first("content-type"), Some(&b"text/plain"[..]));
-    assert_eq!(found.tags().collect::<Vec<_>>(), ["kpi"]);
+    assert_eq!(found.tags().collect::<Vec<_>>(), ["kpi:revenue"]);
     one.remove(key.digest());
     one.flushed().await;
     assert!(other.get(&key).await.is_none());
@@ -252,14 +258,14 @@ async fn what_is_not_for_everyone_cannot_be_read_in_redis() {
     one.put(&small, response(&small, body.clone()));
     one.put(&large, response(&large, noisy.clone()));
     let variant = small.variant(b"private text");
-    one.place(&small.variant(b"index"), selection(), variant.digest());
+    one.place(&small.variant(b"index"), selection(), (Vec::new(), variant.digest()));
     one.flushed().await;
     for (key, body) in [(&small, body), (&large, noisy)] {
         assert_eq!(body_of(other.get(key).await), Some(body));
     }
     assert!(other.get(&small.variant(b"index")).await.is_some());
     let all = dump(&server);
-    for text in ["private text", "secret.example", "text/plain", "kpi", "accept"] {
+    for text in ["private text", "secret.example", "text/plain", "kpi:revenue", "accept"] {
         assert!(!all.contains(text), "{text}");
     }
     assert!(server.cli(&["KEYS", "*:c:*"]).lines().count() > 1);
@@ -344,7 +350,7 @@ async fn encrypted_entries_keep_their_order_and_their_indexes_merge() {
     assert_eq!(body_of(one.get(&key).await), Some(b"later".to_vec()));
     let target = own_key("/varies");
     for (store, variant) in [(&one, 1), (&other, 2), (&other, 3)] {
-        store.place(&target, selection(), variant);
+        store.place(&target, selection(), (Vec::new(), variant));
         store.flushed().await;
     }
     let Some(Entry::Variants(index)) = other.get(&target).await else { panic!("no index") };
@@ -536,10 +542,7 @@ async fn a_server_that_stops_to_answer_is_left_alone_within_a_second() {
     store.put(&key, response(&key, b"hello".to_vec()));
     store.flushed().await;
     assert!(store.get(&key).await.is_some());
-    let id = server.child.as_ref().unwrap().id().to_string();
-    let signal =
-        |name: &str| assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
-    signal("-STOP");
+    server.signal("-STOP");
     let begin = Instant::now();
     let asking: Vec<_> = (0..8)
         .map(|_| {
@@ -553,7 +556,7 @@ async fn a_server_that_stops_to_answer_is_left_alone_within_a_second() {
     until("lost", || store.state() != State::Up).await;
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
     assert!(store.get(&key).await.is_none());
-    signal("-CONT");
+    server.signal("-CONT");
     until("up", || store.state() == State::Up).await;
     assert_eq!(body_of(store.get(&key).await), Some(b"hello".to_vec()));
 }
@@ -629,4 +632,103 @@ async fn a_lease_is_renewed_while_it_is_held() {
     lease.land(Landed::Alone);
     store.flushed().await;
     until("landed", || server.cli(&["EXISTS", &name]) == "0").await;
+}
+
+/// Longer than anything waits for what a request needs at once.
+const GIVEN_UP: Duration = Duration::from_millis(1500);
+
+#[tokio::test]
+async fn a_claim_that_redis_executes_late_is_not_granted() {
+    let server = Server::start().await;
+    let store = store(&server);
+    let Claim::Lead(first) = store.claim(&key("/first")).await else { panic!("nobody else asked") };
+    first.land(Landed::Nothing);
+    until("landed", || server.cli(&["KEYS", "*:l:*"]).is_empty()).await;
+    server.signal("-STOP");
+    let (one, other) = (key("/one"), key("/other"));
+    let claims = [store.claim(&one), store.claim(&other)];
+    let claims = futures_util::future::join_all(claims).await;
+    tokio::time::sleep(GIVEN_UP).await;
+    server.signal("-CONT");
+    assert_eq!(server.cli(&["KEYS", "*:l:*"]), "", "nobody takes these leases");
+    until("up", || store.state() == State::Up).await;
+    let executed = server.cli(&["INFO", "commandstats"]);
+    assert!(executed.contains("cmdstat_evalsha"), "{executed}");
+    drop(claims);
+}
+
+#[tokio::test]
+async fn a_lease_whose_fetch_ends_while_redis_is_away_is_given_back() {
+    let server = Server::start().await;
+    let (store, other) = (store(&server), store(&server));
+    until("hearing", || other.shared.claims.is_hearing()).await;
+    let key = key("/cold");
+    let Claim::Lead(lease) = store.claim(&key).await else { panic!("nobody else asked") };
+    let name = server.cli(&["KEYS", "*:l:*"]);
+    server.cli(&["PEXPIRE", &name, "600000"]);
+    server.signal("-STOP");
+    while store.state() == State::Up {
+        store.get(&key).await;
+    }
+    lease.land(Landed::Stored);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    server.signal("-CONT");
+    until("given back", || server.cli(&["EXISTS", &name]) == "0").await;
+}
+
+#[tokio::test]
+async fn what_redis_gets_to_too_late_is_not_stored() {
+    let server = Server::start().await;
+    let store = store(&server);
+    let (before, late) = (key("/before"), key("/late"));
+    store.put(&before, response(&before, b"hello".to_vec()));
+    store.flushed().await;
+    server.signal("-STOP");
+    store.put(&late, response(&late, b"hello".to_vec()));
+    // Ten deadlines of 250 ms, and some more.
+    tokio::time::sleep(Duration::from_millis(3200)).await;
+    server.signal("-CONT");
+    assert_eq!(server.cli(&["DBSIZE"]), "1");
+}
+
+#[tokio::test]
+async fn a_clock_of_redis_that_is_set_costs_one_round_trip() {
+    let server = Server::start().await;
+    let store = store(&server);
+    let Claim::Lead(_first) = store.claim(&key("/first")).await else { panic!("nobody asked") };
+    // As if the server's clock had been an hour behind when it was asked.
+    let (clocks, now) = (store.shared.connector.clocks(), Instant::now());
+    let trip = redis::RoundTrip { sent: now, answered: now };
+    clocks.learn(b"any", 1, trip);
+    assert!(matches!(store.claim(&key("/second")).await, Claim::Lead(_)));
+    let granted = server.cli(&["KEYS", "*:l:*"]);
+    assert_eq!(granted.lines().count(), 2, "{granted}");
+}
+
+#[tokio::test]
+async fn how_long_redis_keeps_what_is_stale_changes_with_the_configuration() {
+    let server = Server::start().await;
+    let store = Tiered::new(None, Some(patient(&server)));
+    let key = key("/a");
+    let left = || {
+        let name = server.cli(&["KEYS", "*:e:*"]);
+        server.cli(&["PTTL", &name]).parse::<u64>().unwrap() / 1000
+    };
+    store.put(&key, response(&key, b"hello".to_vec())).await;
+    store.flushed().await;
+    assert!(left() < 60 + 30 + 601, "{}", left());
+    store.stale_for(Duration::from_hours(6));
+    store.put(&key, response(&key, b"hello".to_vec())).await;
+    store.flushed().await;
+    assert!(left() > 6 * 3600, "{}", left());
+}
+
+#[tokio::test]
+async fn a_removal_is_seen_by_reads_under_way_even_if_it_cannot_be_written() {
+    let server = Server::absent();
+    let store = store(&server);
+    until("down", || matches!(store.state(), State::Down(_))).await;
+    let before = store.removed();
+    store.remove(key("/a").digest());
+    assert_ne!(store.removed(), before);
 }

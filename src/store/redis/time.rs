@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Shared, fault::Fault, guard::Epoch, lane::Load, scripts};
+use super::{Shared, fault::Fault, guard::Epoch, lane::Load};
 use crate::store::steady;
 
 /// How often the clocks are compared.
@@ -51,11 +51,9 @@ pub async fn follow(shared: Arc<Shared>) {
 async fn compare(shared: &Shared, epoch: Epoch) -> Result<i64, Fault> {
     let lane = shared.lanes.lane(epoch, Load::Small);
     let asked = Instant::now();
-    let time = |session| scripts::TIME.run::<(i64, i64)>(session, Vec::new(), Vec::new());
-    let (seconds, micros) = lane.ask(time).await?;
+    let theirs = lane.time(shared.keys.probe()).await?;
     // What came took as long on its way as what was asked.
     let then = steady::at(asked + asked.elapsed() / 2).millis();
-    let theirs = seconds.saturating_mul(1000).saturating_add(micros / 1000);
     Ok(theirs.saturating_sub_unsigned(then))
 }
 

@@ -28,6 +28,7 @@ use crate::{
         Entry, LEARNED, Variants,
         codec::{self, Decoded, Encoded, Packing},
     },
+    redis::Call,
     telemetry::{Dropped, Operation, Outcome},
 };
 
@@ -165,9 +166,9 @@ async fn put(
     let lasts = [millis(keep), millis(LEARNED)].map(Value::from);
     let arguments = [Value::from(head.clone())].into_iter().chain(lasts).collect();
     let keys = vec![shared.keys.entry(digest)];
-    let put = |session| scripts::PUT.run::<Option<Bytes>>(session, keys, arguments);
+    let written: Option<Bytes> = lane.run(&scripts::PUT, Call { keys, arguments }, None).await?;
     // What was not written leaves its own parts behind.
-    let without_use = lane.ask(put).await?.unwrap_or(head);
+    let without_use = written.unwrap_or(head);
     unlink_chunks(shared, lane, subject, &without_use).await
 }
 
@@ -210,7 +211,7 @@ fn with(
     found: &[u8],
     added: &Arc<Variants>,
 ) -> (Entry, Vec<u128>) {
-    let mut index = match shared.read_head(subject, found) {
+    let mut index = match shared.read_head_here(subject, found) {
         Ok(Decoded::Entry(entry)) => match entry.by_clock_ahead(-shared.time.ahead()) {
             Entry::Variants(index) if index.target == added.target => index,
             _ => return (Entry::Variants(Arc::clone(added)), Vec::new()),
@@ -232,12 +233,12 @@ async fn replace(
     let packing = Packing { compress_above: usize::MAX, chunk: CHUNK, generation: 0, ahead };
     let written = shared.written(subject, &index, packing).await;
     let new = written.ok_or(Fault::Unsealed)?.head;
-    let keep = shared.settings.keep(&index);
+    let keep = shared.keep(&index);
     let before = found.slice(..found.len().min(codec::PREFIX));
     let arguments = vec![Bytes::from(new).into(), millis(keep).into(), before.into()];
     let keys = vec![shared.keys.entry(subject.digest)];
-    let written = lane.ask(|session| scripts::REPLACE.run::<i64>(session, keys, arguments)).await?;
-    Ok(written == 1)
+    let call = Call { keys, arguments };
+    Ok(lane.run::<i64>(&scripts::REPLACE, call, None).await? == 1)
 }
 
 /// Takes away the parts of a body whose head this is, if it is one.
@@ -247,7 +248,7 @@ async fn unlink_chunks(
     subject: Subject,
     head: &[u8],
 ) -> Result<(), Fault> {
-    let Ok(Decoded::Chunked(old)) = shared.read_head(subject.as_found(), head) else {
+    let Ok(Decoded::Chunked(old)) = shared.read_head_here(subject.as_found(), head) else {
         return Ok(());
     };
     for key in shared.keys.chunks(subject.digest, old.generation(), old.count()) {

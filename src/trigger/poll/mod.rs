@@ -11,10 +11,12 @@ mod version;
 
 use std::time::Duration;
 
+use crate::{fence::Mode, warm::WarmPlan};
+
 pub use crate::origin::source::{InvalidSource, Source};
 pub(super) use run::run;
 pub use state::{PollState, Polls};
-pub use version::VersionFrom;
+pub use version::{Selects, VersionFrom};
 
 /// A data version and what depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,12 @@ pub struct Poll {
     pub version: VersionFrom,
     /// The tags that are purged when it changes.
     pub purge: Box<[Box<str>]>,
+    /// Whether what they select is gone or only stale.
+    pub mode: Mode,
+    /// What is fetched after each purge.
+    pub warm: WarmPlan,
+    /// How long after a change the tags are purged once more, for data that loads late.
+    pub delay: Option<Duration>,
     /// A version this old is overdue, as a metric says.
     pub alert_after: Option<Duration>,
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::HeaderValue;
+use tokio::time::Instant;
 
 use super::{
     Poll,
@@ -10,7 +11,7 @@ use super::{
     state::{Known, Slot},
 };
 use crate::{
-    fence::{Mode, Purge, Selector, Source},
+    fence::{Purge, Selector, Source},
     origin::SetupError,
     purge::Unavailable,
     trigger::{Fleet, Lease, Surroundings},
@@ -36,6 +37,8 @@ struct Poller<F: Fleet, A> {
     /// The tag of the answer that told the version that is known.
     tag: Option<HeaderValue>,
     failures: u32,
+    /// Whether a round ended without a known version: what was stored since may be older than the first one.
+    has_missed: bool,
 }
 
 /// How a round ended.
@@ -82,7 +85,16 @@ pub(in crate::trigger) fn run<F: Fleet>(
 
 impl<F: Fleet, A: Ask> Poller<F, A> {
     fn new(poll: Poll, asker: A, slot: Arc<Slot>, surroundings: Surroundings<F>) -> Self {
-        Self { poll, asker, slot, surroundings, lease: None, tag: None, failures: 0 }
+        Self {
+            poll,
+            asker,
+            slot,
+            surroundings,
+            lease: None,
+            tag: None,
+            failures: 0,
+            has_missed: false,
+        }
     }
 
     async fn run(mut self) {
@@ -92,9 +104,11 @@ impl<F: Fleet, A: Ask> Poller<F, A> {
                 let metrics = &self.surroundings.metrics.triggers;
                 metrics.polls.with_label_values(&[&*self.poll.name, result]).inc();
             }
+            self.has_missed |= self.slot.known().is_none();
             self.slot.observe((self.surroundings.now)(), &self.surroundings.metrics);
             self.failures = if round == Round::Failed { self.failures + 1 } else { 0 };
-            tokio::time::sleep(pause(self.poll.every, round, self.failures, drawn())).await;
+            let pause = pause(self.poll.every, round, self.failures, drawn());
+            self.wait(pause).await;
         }
     }
 
@@ -102,9 +116,12 @@ impl<F: Fleet, A: Ask> Poller<F, A> {
         if !self.holds().await {
             return Round::Follows;
         }
+        if self.purge_again().await.is_err() {
+            return Round::Unavailable;
+        }
         match self.asker.ask(self.tag.as_ref()).await {
             Ok(Answer::Same) => Round::Same,
-            Ok(Answer::Nothing) => Round::Missing,
+            Ok(Answer::Nothing) => self.find_none().await,
             Ok(Answer::Version(version, tag)) => {
                 let found = self.find(version).await;
                 // Kept only once all that the answer tells is done.
@@ -150,36 +167,82 @@ impl<F: Fleet, A: Ask> Poller<F, A> {
         }
     }
 
-    async fn find(&self, version: Box<str>) -> Round {
-        let before = self.slot.known();
-        let is_same = before.as_ref().is_some_and(|before| before.version == version);
-        if is_same {
-            return Round::Same;
-        }
-        if before.is_some() && self.surroundings.fleet.purge(self.purge(&version)).await.is_err() {
-            return Round::Unavailable;
-        }
-        let changed_at = (self.surroundings.now)().millis();
-        tracing::info!(poll = &*self.poll.name, version = &*version, "a data version is new");
-        let known = Known { version, changed_at };
-        if let Ok(text) = serde_json::to_string(&known) {
-            let remembered = self.surroundings.fleet.remember(&self.key(), &text).await;
-            if remembered.is_err() {
-                return Round::Unavailable;
+    /// Waits for the next round, and purges what is due once more meanwhile.
+    async fn wait(&mut self, pause: Duration) {
+        let end = Instant::now() + pause;
+        while let Some(due) = self.until_due().filter(|due| Instant::now() + *due < end) {
+            tokio::time::sleep(due).await;
+            if self.purge_again().await.is_err() {
+                break;
             }
         }
-        self.slot.learn(known);
-        Round::Changed
+        tokio::time::sleep_until(end).await;
     }
 
-    fn purge(&self, version: &str) -> Purge {
-        Purge {
-            mode: Mode::Hard,
-            selectors: self.poll.purge.iter().cloned().map(Selector::Tag).collect(),
-            source: Source::Poll(self.poll.name.clone()),
-            reason: Some(format!("version {version}")),
-            warm: false,
+    /// The time until tags are purged once more, if this node is the one to do that.
+    fn until_due(&self) -> Option<Duration> {
+        self.lease.as_ref().filter(|lease| lease.is_held())?;
+        self.slot.known()?.until_due((self.surroundings.now)())
+    }
+
+    /// Purges once more what is due. Forgotten only after the purge, so that another node does it if this one
+    /// ends between the two.
+    async fn purge_again(&self) -> Result<(), Unavailable> {
+        let Some(known) = self.slot.known() else { return Ok(()) };
+        let Some(rest) = known.without_due((self.surroundings.now)()) else { return Ok(()) };
+        self.purge("once more, for data that loads late".to_owned()).await?;
+        self.remember(rest).await
+    }
+
+    async fn find(&self, version: Box<str>) -> Round {
+        let before = self.slot.known();
+        if before.as_ref().is_some_and(|before| before.version.as_ref() == Some(&version)) {
+            return Round::Same;
         }
+        let is_change = before.is_some() || self.has_missed;
+        if is_change && self.purge(format!("version {version}")).await.is_err() {
+            return Round::Unavailable;
+        }
+        tracing::info!(poll = &*self.poll.name, version = &*version, "the data version changed");
+        let delay = self.poll.delay.filter(|_| is_change);
+        let again_at = before.map(|before| before.again_at).unwrap_or_default();
+        let known = Known::changed(Some(version), (self.surroundings.now)(), (again_at, delay));
+        match self.remember(known).await {
+            Ok(()) => Round::Changed,
+            Err(Unavailable) => Round::Unavailable,
+        }
+    }
+
+    /// Remembers that there was no version, if none is known: then the first one is a change.
+    async fn find_none(&self) -> Round {
+        if self.slot.known().is_none() {
+            let none = Known::changed(None, (self.surroundings.now)(), (Vec::new(), None));
+            let _this_node_knows_anyway = self.remember(none).await;
+        }
+        Round::Missing
+    }
+
+    async fn remember(&self, known: Known) -> Result<(), Unavailable> {
+        if let Ok(text) = serde_json::to_string(&known) {
+            self.surroundings.fleet.remember(&self.key(), &text).await?;
+        }
+        self.slot.learn(known);
+        Ok(())
+    }
+
+    /// Purges the tags, and has fetched what is to be fetched after that.
+    async fn purge(&self, reason: String) -> Result<(), Unavailable> {
+        let Poll { name, purge, mode, warm, .. } = &self.poll;
+        let purge = Purge {
+            mode: *mode,
+            selectors: purge.iter().cloned().map(Selector::Tag).collect(),
+            source: Source::Poll(name.clone()),
+            reason: Some(reason),
+            warm: warm.purged,
+        };
+        self.surroundings.fleet.purge(purge).await?;
+        self.surroundings.warm.push_all(warm);
+        Ok(())
     }
 
     fn key(&self) -> String {

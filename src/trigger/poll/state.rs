@@ -58,12 +58,49 @@ pub struct Slot {
     known: Mutex<Option<Known>>,
 }
 
-/// A version, as the fleet remembers it.
+/// What is known of a version, as the fleet remembers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Known {
-    pub(super) version: Box<str>,
+    /// None if answers had none so far.
+    pub(super) version: Option<Box<str>>,
     /// When it was first seen, in milliseconds since the Unix epoch.
     pub(super) changed_at: u64,
+    /// When its tags are purged once more, earliest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) again_at: Vec<u64>,
+}
+
+/// Further purges remembered at a time. Beyond it two of them become one, at the later time.
+const FURTHER: usize = 16;
+
+impl Known {
+    /// A version first seen now, with the further purges that are due and one more after `delay`.
+    pub(super) fn changed(
+        version: Option<Box<str>>,
+        now: Timestamp,
+        (mut again_at, delay): (Vec<u64>, Option<Duration>),
+    ) -> Self {
+        if let Some(delay) = delay {
+            if again_at.len() == FURTHER {
+                again_at.pop();
+            }
+            again_at.push(now.saturating_add(delay).millis());
+        }
+        Self { version, changed_at: now.millis(), again_at }
+    }
+
+    /// The same once all that is due was purged; none if nothing is.
+    pub(super) fn without_due(&self, now: Timestamp) -> Option<Self> {
+        let now = now.millis();
+        let again_at: Vec<u64> = self.again_at.iter().copied().filter(|at| *at > now).collect();
+        (again_at.len() < self.again_at.len()).then(|| Self { again_at, ..self.clone() })
+    }
+
+    /// The time until the next further purge.
+    pub(super) fn until_due(&self, now: Timestamp) -> Option<Duration> {
+        let next = self.again_at.first()?;
+        Some(Timestamp::from_millis(*next).saturating_since(now))
+    }
 }
 
 impl Slot {
@@ -77,16 +114,18 @@ impl Slot {
 
     fn state(&self) -> PollState {
         let known = self.known();
+        let known = known.and_then(|known| Some((known.version?, known.changed_at)));
         PollState {
             name: self.name.clone(),
-            changed_at: known.as_ref().map(|known| Timestamp::from_millis(known.changed_at)),
-            version: known.map(|known| known.version),
+            changed_at: known.as_ref().map(|(_, at)| Timestamp::from_millis(*at)),
+            version: known.map(|(version, _)| version),
         }
     }
 
     pub(super) fn observe(&self, now: Timestamp, metrics: &Metrics) {
         let (label, metrics) = (&[&*self.name], &metrics.triggers);
-        let changed_at = self.known.lock().as_ref().map(|known| known.changed_at);
+        let known = self.known();
+        let changed_at = known.filter(|it| it.version.is_some()).map(|it| it.changed_at);
         if let Some(millis) = changed_at {
             let seconds = Duration::from_millis(millis).as_secs_f64();
             metrics.poll_last_change.with_label_values(label).set(seconds);

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
-use serde_json_path::JsonPath;
+use serde_json_path::{JsonPath, ParseError};
 
 /// Longer versions are told by their digest: they are shown to clients, and kept.
 const LONGEST: usize = 128;
@@ -13,22 +13,40 @@ const LONGEST: usize = 128;
 /// Where in an answer the version is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VersionFrom {
-    /// A value of the JSON document, or several.
-    Payload(JsonPath),
+    /// The values that a JSON path selects. Their order does not matter.
+    ///
+    /// A path that can select several values (one that is no singular query, RFC 9535 §2.3.5.1) reads a set,
+    /// and the empty set is a version like any other.
+    Payload(JsonPath, Selects),
     /// The `ETag`, else a digest of the body.
     Validator,
 }
 
+/// How many values a JSON path selects at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selects {
+    /// One: the path has names and indices only.
+    One,
+    /// Several: it has a wildcard, a slice, a filter, a list of selectors or descendants.
+    Several,
+}
+
 impl VersionFrom {
-    /// The version that an answer tells; none where the document has no value there, or only `null`.
-    /// Fails where the body is no JSON and would have to be.
+    /// Parses a JSON path.
+    pub fn payload(text: &str) -> Result<Self, ParseError> {
+        let selects = if selects_one(text) { Selects::One } else { Selects::Several };
+        Ok(Self::Payload(JsonPath::parse(text)?, selects))
+    }
+
+    /// Returns the version in an answer; none if the path to one value finds nothing, or `null`.
+    /// Fails if the body is no JSON and has to be.
     pub(super) fn read(
         &self,
         headers: &HeaderMap,
         body: &[u8],
     ) -> Result<Option<Box<str>>, serde_json::Error> {
         match self {
-            Self::Payload(path) => Ok(at(path, &serde_json::from_slice(body)?)),
+            Self::Payload(path, selects) => Ok(at(path, *selects, &serde_json::from_slice(body)?)),
             Self::Validator => Ok(Some(match headers.get(header::ETAG) {
                 Some(tag) if !tag.is_empty() => of_tag(tag),
                 _ => digested(body),
@@ -37,18 +55,53 @@ impl VersionFrom {
     }
 }
 
-fn at(path: &JsonPath, document: &Value) -> Option<Box<str>> {
+/// The version of an empty set.
+const EMPTY: &str = "[]";
+
+fn at(path: &JsonPath, selects: Selects, document: &Value) -> Option<Box<str>> {
     let found = path.query(document).all();
-    let text = match found.as_slice() {
-        [] | [Value::Null] => return None,
-        [Value::String(text)] => text.clone(),
-        [one] => one.to_string(),
+    let mut values: Vec<String> =
+        found.into_iter().filter(|value| !value.is_null()).map(written).collect();
+    values.sort_unstable();
+    values.dedup();
+    match values.as_slice() {
+        [] if selects == Selects::One => None,
+        [] => Some(EMPTY.into()),
+        [one] => Some(shortened(one.clone())),
+        // Each with its length, so that no two sets are written alike.
         several => {
-            let texts: Vec<String> = several.iter().map(ToString::to_string).collect();
-            format!("[{}]", texts.join(","))
+            let texts = several.iter().map(|text| format!("{}:{text}", text.len()));
+            Some(digested(texts.collect::<String>().as_bytes()))
         }
-    };
-    Some(shortened(text))
+    }
+}
+
+/// A value as the version shows it: strings without quotes.
+fn written(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Whether a path, as written, is a singular query (RFC 9535 §2.3.5.1).
+fn selects_one(path: &str) -> bool {
+    let (mut quote, mut previous) = (None, ' ');
+    for character in path.chars() {
+        if let Some(open) = quote {
+            if previous == '\\' {
+                previous = ' ';
+                continue;
+            }
+            if character == open {
+                quote = None;
+            }
+        } else if matches!(character, '\'' | '"') {
+            quote = Some(character);
+        } else if matches!(character, '*' | '?' | ':' | ',') || (character, previous) == ('.', '.')
+        {
+            return false;
+        }
+        previous = character;
+    }
+    true
 }
 
 /// A weak tag and a strong one of the same text are the same version: compression on the way makes the
@@ -76,7 +129,7 @@ mod tests {
     use super::*;
 
     fn payload(path: &str, body: &str) -> Option<Box<str>> {
-        let version = VersionFrom::Payload(JsonPath::parse(path).unwrap());
+        let version = VersionFrom::payload(path).unwrap();
         version.read(&HeaderMap::new(), body.as_bytes()).unwrap()
     }
 
@@ -86,16 +139,44 @@ mod tests {
         read.unwrap().unwrap()
     }
 
+    /// A task in the list of a Druid Overlord.
+    fn task(id: &str, kind: &str, created: &str, status: &str) -> String {
+        format!(
+            r#"{{"id": "{id}", "groupId": "load", "type": "{kind}", "createdTime": "{created}",
+                 "queueInsertionTime": "1970-01-01T00:00:00.000Z", "statusCode": "{status}",
+                 "status": "{status}", "runnerStatusCode": "NONE", "duration": 25546,
+                 "location": {{"host": null, "port": -1, "tlsPort": -1}}, "dataSource": "sales", "errorMsg": null}}"#
+        )
+    }
+
     #[test]
-    fn a_druid_overlord_tells_when_its_last_task_was_created() {
-        let tasks = r#"[
-            {"id": "index_parallel_sales_2", "type": "index_parallel", "statusCode": "SUCCESS",
-             "createdTime": "2026-11-21T03:00:12.345Z", "dataSource": "sales", "duration": 41234},
-            {"id": "index_parallel_sales_1", "createdTime": "2026-11-20T03:00:09.001Z"}
-        ]"#;
-        let version = payload("$[0].createdTime", tasks);
-        assert_eq!(version.as_deref(), Some("2026-11-21T03:00:12.345Z"));
-        assert_eq!(payload("$[0].createdTime", "[]"), None);
+    fn a_load_is_seen_whose_sub_task_was_created_later_and_ended_earlier() {
+        let parent =
+            task("index_parallel_sales", "index_parallel", "2026-11-21T03:00:12Z", "SUCCESS");
+        let child = task(
+            "single_phase_sub_task_sales",
+            "single_phase_sub_task",
+            "2026-11-21T03:00:20Z",
+            "SUCCESS",
+        );
+        let failed = task("index_parallel_b", "index_parallel", "2026-11-21T04:00:00Z", "FAILED");
+        // The list is sorted by the time of creation, the latest first.
+        let before = format!("[{child}]");
+        let after = format!("[{child}, {parent}]");
+        let newest = "$[0].createdTime";
+        assert_eq!(
+            payload(newest, &before),
+            payload(newest, &after),
+            "the newest task says nothing"
+        );
+        assert_ne!(payload("$[*].id", &before), payload("$[*].id", &after));
+        let loads = "$[?@.type == 'index_parallel' && @.statusCode == 'SUCCESS'].id";
+        assert_eq!(payload(loads, &before).as_deref(), Some("[]"));
+        assert_eq!(payload(loads, &after).as_deref(), Some("index_parallel_sales"));
+        assert_eq!(
+            payload(loads, &format!("[{failed}, {child}, {parent}]")),
+            payload(loads, &after)
+        );
     }
 
     #[test]
@@ -105,8 +186,33 @@ mod tests {
         assert_eq!(payload("$.v", r#"{"v": {"a": [1]}}"#).as_deref(), Some(r#"{"a":[1]}"#));
         assert_eq!(payload("$.v", r#"{"v": null}"#), None);
         assert_eq!(payload("$.v", "3"), None);
-        let several = payload("$[*].v", r#"[{"v": 1}, {"v": "2"}, {}]"#);
-        assert_eq!(several.as_deref(), Some(r#"[1,"2"]"#));
+    }
+
+    #[test]
+    fn all_values_count_and_their_order_does_not() {
+        let set = |body| payload("$[*].id", body).unwrap();
+        let both = set(r#"[{"id": "a"}, {"id": "b"}]"#);
+        assert!(both.starts_with("sha256:"), "{both}");
+        assert_eq!(set(r#"[{"id": "b"}, {"id": "a"}, {"id": "b"}, {}, {"id": null}]"#), both);
+        for other in [
+            r#"[{"id": "a"}]"#,
+            r#"[{"id": "a"}, {"id": "c"}]"#,
+            r#"[{"id": "ab"}]"#,
+            r#"[{"id": "a"}, {"id": "b"}, {"id": "c"}]"#,
+        ] {
+            assert_ne!(set(other), both, "{other}");
+        }
+        assert_eq!(&*set(r#"[{"id": "a"}]"#), "a");
+    }
+
+    #[test]
+    fn an_empty_set_is_a_version_and_a_missing_value_is_none() {
+        for path in ["$[*].id", "$[?@.type == 'x'].id", "$[0:5].id", "$..id", "$['a','b'].id"] {
+            assert_eq!(payload(path, "[]").as_deref(), Some("[]"), "{path}");
+        }
+        for path in ["$[0].id", "$.a", "$['a,b'].c", r#"$["it's *"]"#, r"$['\\'].x"] {
+            assert_eq!(payload(path, "[]"), None, "{path}");
+        }
     }
 
     #[test]
@@ -118,7 +224,7 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_refused() {
-        let version = VersionFrom::Payload(JsonPath::parse("$.v").unwrap());
+        let version = VersionFrom::payload("$.v").unwrap();
         let nested = "[".repeat(1_000_000);
         for body in ["", "<html>", r#"{"v": 1"#, nested.as_str()] {
             assert!(version.read(&HeaderMap::new(), body.as_bytes()).is_err());

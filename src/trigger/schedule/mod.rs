@@ -21,7 +21,7 @@ use crate::{
     fence::{Mode, Purge, Selector, Source},
     field::Timestamp,
     purge::Unavailable,
-    warm::WarmTarget,
+    warm::WarmPlan,
 };
 
 /// The longest wait without a look at the clock: timers stand still while a machine sleeps, and clocks
@@ -37,18 +37,28 @@ const TURN: Duration = Duration::from_hours(24);
 /// What is done when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
+    /// Its name in logs, metrics and purges; without one its cron expression stands for it.
+    pub name: Option<Box<str>>,
     /// When.
     pub calendar: Calendar,
     /// Tags that are purged.
     pub purge: Box<[Box<str>]>,
-    /// What is fetched ahead, after the purge where there is one.
-    pub warm: Box<[WarmTarget]>,
+    /// Whether what they select is gone or only stale.
+    pub mode: Mode,
+    /// What is fetched ahead, after the purge if there is one.
+    pub warm: WarmPlan,
 }
 
 impl Schedule {
-    /// What the nodes of a fleet call it: the same where it says the same.
+    /// Its name in logs, metrics and purges.
+    pub fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or(self.calendar.as_str())
+    }
+
+    /// What the nodes of a fleet call it: the same if it says the same.
     fn id(&self) -> String {
-        let text = format!("{}\n{:?}\n{:?}", self.calendar, self.purge, self.warm);
+        let Self { name, calendar, purge, mode, warm } = self;
+        let text = format!("{calendar}\n{purge:?}\n{warm:?}\n{mode:?}\n{name:?}");
         let digest = digest(&SHA256, text.as_bytes());
         let digest = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}"));
         format!("schedule:{}", digest.collect::<String>())
@@ -56,11 +66,11 @@ impl Schedule {
 
     fn purge(&self) -> Purge {
         Purge {
-            mode: Mode::Hard,
+            mode: self.mode,
             selectors: self.purge.iter().cloned().map(Selector::Tag).collect(),
-            source: Source::Schedule(self.calendar.as_str().into()),
+            source: Source::Schedule(self.label().into()),
             reason: None,
-            warm: false,
+            warm: self.warm.purged,
         }
     }
 }
@@ -125,12 +135,16 @@ impl<F: Fleet> Runner<F> {
             self.count("unavailable");
             tokio::time::sleep(backoff(failures, RETRY.0, RETRY.1)).await;
             if next.is_some_and(|next| (self.surroundings.now)() >= next) {
-                tracing::warn!(schedule = self.schedule.calendar.as_str(), "a time was missed");
+                let schedule = self.schedule.label();
+                tracing::warn!(
+                    schedule,
+                    "scheduled run skipped: the purge log was unavailable until the next run"
+                );
                 return;
             }
         }
         self.count("done");
-        let label = &[self.schedule.calendar.as_str()];
+        let label = &[self.schedule.label()];
         let last_run = &self.surroundings.metrics.triggers.schedule_last_run;
         last_run.with_label_values(label).set(Duration::from_millis(due.millis()).as_secs_f64());
         self.remember(due).await;
@@ -142,10 +156,8 @@ impl<F: Fleet> Runner<F> {
         if !self.schedule.purge.is_empty() {
             fleet.purge_once(self.schedule.purge(), &key).await?;
         }
-        if !self.schedule.warm.is_empty() && fleet.once(&key, TURN).await? {
-            for target in &self.schedule.warm {
-                warm.push(target.request());
-            }
+        if !self.schedule.warm.targets.is_empty() && fleet.once(&key, TURN).await? {
+            warm.push_all(&self.schedule.warm);
         }
         Ok(())
     }
@@ -156,7 +168,7 @@ impl<F: Fleet> Runner<F> {
     }
 
     fn count(&self, result: &str) {
-        let label = &[self.schedule.calendar.as_str(), result];
+        let label = &[self.schedule.label(), result];
         self.surroundings.metrics.triggers.schedule_runs.with_label_values(label).inc();
     }
 }

@@ -8,13 +8,15 @@ use std::{
 use tokio::{task::JoinHandle, time::sleep};
 
 use super::*;
-use crate::trigger::fixture::{Fetched, ManualClock, Node, Redis, node};
+use crate::trigger::fixture::{Fetched, ManualClock, Node, Redis, node, plan};
 
 fn schedule(cron: &str, purge: &[&str], warm: &[&str]) -> Schedule {
     Schedule {
+        name: None,
         calendar: Calendar::parse(cron, jiff::tz::TimeZone::UTC).unwrap(),
         purge: purge.iter().map(|tag| (*tag).into()).collect(),
-        warm: warm.iter().map(|target| WarmTarget::parse(target).unwrap()).collect(),
+        mode: Mode::Hard,
+        warm: plan(warm),
     }
 }
 
@@ -31,7 +33,7 @@ fn purges(redis: &Redis) -> usize {
 }
 
 fn runs(node: &Surroundings<Node>, schedule: &Schedule, result: &str) -> u64 {
-    let label = &[schedule.calendar.as_str(), result];
+    let label = &[schedule.label(), result];
     node.metrics.triggers.schedule_runs.with_label_values(label).get()
 }
 
@@ -163,6 +165,24 @@ async fn a_time_remembered_from_far_ahead_is_not_believed() {
         assert_eq!(purges(&redis), before + 1, "{absurd}");
         running.abort();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_schedule_says_its_name_how_it_purges_and_whether_that_is_fetched_again() {
+    let (redis, clock) = (Arc::default(), ManualClock::at("2026-01-10T05:59:00Z"));
+    let node = node(&redis, &clock);
+    let mut schedule = schedule("0 6 * * *", &["daily"], &[]);
+    (schedule.name, schedule.mode) = (Some("morning".into()), Mode::Soft);
+    schedule.warm.purged = true;
+    let _running = start(&schedule, &node);
+    sleep(minutes(2)).await;
+    let purge = redis.purges.lock()[0].clone();
+    assert_eq!((purge.mode, purge.warm), (Mode::Soft, true));
+    assert_eq!(purge.source, Source::Schedule("morning".into()));
+    assert_eq!(
+        node.metrics.triggers.schedule_runs.with_label_values(&["morning", "done"]).get(),
+        1
+    );
 }
 
 #[test]

@@ -13,12 +13,12 @@ use serde_json::Value;
 
 pub use map::{Condition, Map, Mapped, Rule, ToldIn};
 pub use signature::{
-    Algorithm, Delivery, Encoding, HmacForm, Scheme, Signed, SignedAt, SignedError, Unproven,
+    Algorithm, Delivery, Encoding, HmacForm, Proof, Scheme, Signed, SignedAt, SignedError, Unproven,
 };
 pub use template::{PayloadTemplate, TemplateError, TemplateProblem, TooMany};
 pub use vendor::{TOLERANCE, Vendor};
 
-use crate::{problem::Problem, trigger::selector::Owners};
+use crate::{parsing, problem::Problem, trigger::selector::Owners};
 
 /// One webhook: who may deliver to it, and what that purges.
 #[derive(Debug, Clone)]
@@ -69,14 +69,15 @@ pub enum Refused {
     Malformed,
     /// It would purge more tags than one purge may: 413.
     TooMany,
+    /// There was no time to read it: 503.
+    Busy,
 }
 
 impl Webhook {
     /// What a delivery comes to.
     pub fn plan(&self, delivery: &Delivery<'_>, owners: &Owners) -> Result<Plan, Refused> {
         self.scheme.verify(delivery).map_err(Refused::Unproven)?;
-        let payload: Value =
-            serde_json::from_slice(delivery.body).map_err(|_| Refused::Malformed)?;
+        let payload = parsing::parse(delivery.body).map_err(|_| Refused::Malformed)?;
         if let Some(challenge) = self.handshake.challenge(&payload) {
             return Ok(Plan::Answer(challenge.to_owned()));
         }
@@ -102,6 +103,7 @@ impl Refused {
             Self::Unproven(_) => "refused",
             Self::Malformed => "malformed",
             Self::TooMany => "too-large",
+            Self::Busy => "unavailable",
         }
     }
 
@@ -120,6 +122,10 @@ impl Refused {
                 let detail = "This delivery would purge more tags than one purge may. Deliver less \
                               at once, or purge by a tag that they share.";
                 (StatusCode::PAYLOAD_TOO_LARGE, "Too many tags", detail.to_owned())
+            }
+            Self::Busy => {
+                let detail = "Reading this delivery took too long; deliver it again in a moment.";
+                (StatusCode::SERVICE_UNAVAILABLE, "Too busy", detail.to_owned())
             }
         };
         Problem::new(status, title, detail)

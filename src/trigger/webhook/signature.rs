@@ -127,6 +127,15 @@ pub struct Delivery<'a> {
     pub now: Timestamp,
 }
 
+/// What the fields of a delivery prove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// That its sender knows the secret.
+    Complete,
+    /// Nothing yet: there is a signature, which the body has to match.
+    InBody,
+}
+
 /// Why a delivery is not believed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unproven {
@@ -153,6 +162,18 @@ impl Scheme {
         let algorithm = form.algorithm.algorithm();
         let key = |secret: &&str| hmac::Key::new(algorithm, secret.as_bytes());
         Self::Hmac(Hmac { keys: secrets.iter().map(key).collect(), form })
+    }
+
+    /// Checks what a delivery proves by its fields alone, before its body is read: that there is a signature,
+    /// and that it is not too old.
+    pub fn verify_fields(&self, headers: &HeaderMap, now: Timestamp) -> Result<Proof, Unproven> {
+        let delivery = Delivery { headers, body: &[], now };
+        match self {
+            Self::Bearer(bearer) => bearer.verify(headers).map(|()| Proof::Complete),
+            Self::Hmac(hmac) => hmac.fields(&delivery).map(|_| Proof::InBody),
+            Self::Standard(standard) => standard.fields(&delivery).map(|_| Proof::InBody),
+            Self::Stripe(stripe) => stripe.fields(&delivery).map(|_| Proof::InBody),
+        }
     }
 
     /// Whether a delivery comes from somebody who knows one of the secrets.
@@ -191,7 +212,8 @@ impl Bearer {
 }
 
 impl Hmac {
-    fn verify(&self, delivery: &Delivery<'_>) -> Result<(), Unproven> {
+    /// The digests and the time in the fields of a delivery.
+    fn fields<'a>(&self, delivery: &Delivery<'a>) -> Result<(Vec<Vec<u8>>, &'a str), Unproven> {
         let digests = self.digests(delivery.headers);
         if digests.is_empty() {
             return Err(Unproven::Field(self.form.header.clone()));
@@ -200,6 +222,11 @@ impl Hmac {
             None => "",
             Some(time) => time.check(delivery)?,
         };
+        Ok((digests, timestamp))
+    }
+
+    fn verify(&self, delivery: &Delivery<'_>) -> Result<(), Unproven> {
+        let (digests, timestamp) = self.fields(delivery)?;
         prove(&self.keys, &digests, |context| {
             self.form.signed.write(timestamp, delivery.body, |bytes| context.update(bytes));
         })

@@ -10,7 +10,11 @@ use tokio::{
 };
 
 use super::*;
-use crate::warm::WarmTarget;
+use crate::{
+    key::target::Scheme,
+    server::Connection,
+    warm::{Client, OneClient, WarmTarget},
+};
 
 /// Fetches that end when the gate lets them.
 struct Slow {
@@ -61,7 +65,7 @@ fn start(queue: &Queue, fetch: &Arc<Slow>) -> JoinHandle<()> {
 }
 
 fn request(target: &str) -> WarmRequest {
-    WarmTarget::parse(target).unwrap().request()
+    WarmTarget::parse(target, Scheme::Http).unwrap().request(&HeaderMap::new())
 }
 
 fn counted(metrics: &Metrics, result: &str) -> u64 {
@@ -130,8 +134,11 @@ fn hosts_schemes_and_callers_make_other_requests() {
         assert_eq!(queue.push(request(target)), Pushed::Queued, "{target}");
     }
     for token in ["Bearer a", "Bearer b"] {
-        let mut request = request("/a");
-        request.headers.insert(header::AUTHORIZATION, HeaderValue::from_static(token));
+        let headers = [(header::AUTHORIZATION, HeaderValue::from_static(token))];
+        let connection = std::sync::Arc::new(Connection::default());
+        let client =
+            OneClient { connection, host: "h".into(), headers: headers.into_iter().collect() };
+        let request = WarmRequest { client: Client::One(client), ..request("/a") };
         assert_eq!(queue.push(request.clone()), Pushed::Queued);
         assert_eq!(queue.push(request), Pushed::Known);
     }
@@ -174,4 +181,34 @@ async fn a_fetch_that_takes_too_long_is_given_up() {
     assert_eq!(fetch.targets().len(), 2);
     seconds(2).await;
     assert_eq!((fetch.targets().len(), counted(&metrics, "given-up")), (3, 2));
+}
+
+/// Fetches that end at once, with what their target says.
+struct Ending;
+
+impl Fetch for Ending {
+    async fn fetch(&self, request: WarmRequest) -> Outcome {
+        match &*request.target {
+            "/stored" => Outcome::Stored,
+            "/fresh" => Outcome::Fresh,
+            "/failed" => Outcome::Failed("origin"),
+            _ => Outcome::Skipped("no-host"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_skipped_or_fails_does_not_count_as_fetched() {
+    let (queue, metrics) = queue(Budget { requests: 100, ..BUDGET });
+    for target in ["/stored", "/fresh", "/failed", "/skipped"] {
+        queue.push(request(target));
+    }
+    let running = tokio::spawn(queue.clone().run(Arc::new(Ending)));
+    seconds(1).await;
+    running.abort();
+    for (result, count) in [("fetched", 2), ("failed", 1), ("skipped", 1), ("given-up", 0)] {
+        assert_eq!(counted(&metrics, result), count, "{result}");
+    }
+    let skipped = metrics.triggers.warm_outcomes.with_label_values(&["skipped", "no-host"]).get();
+    assert_eq!(skipped, 1);
 }

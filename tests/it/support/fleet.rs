@@ -100,6 +100,12 @@ impl Fleet {
         receipt["seq"].as_u64().unwrap()
     }
 
+    /// Purges by a call to a node, and whether that succeeds.
+    pub(crate) async fn purges(&self, node: usize, json: &str) -> bool {
+        let call = sending("POST", "/v1/purge", &[TOKEN], json);
+        Wire::connect(self.nodes[node].admin).await.exchange(call).await.status() == 200
+    }
+
     /// What a node tells of a purge.
     pub(crate) async fn purge_at(&self, node: usize, seq: u64) -> serde_json::Value {
         let call = request("GET", &format!("/v1/purges/{seq}"), &[TOKEN]);

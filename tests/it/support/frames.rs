@@ -13,7 +13,13 @@ const PREFACE: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub(crate) const NO_ERROR: u32 = 0;
 pub(crate) const INTERNAL_ERROR: u32 = 2;
+pub(crate) const REFUSED_STREAM: u32 = 7;
 pub(crate) const CANCEL: u32 = 8;
+
+/// A setting: how many streams may be open.
+pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
+/// A setting: how many bytes may be sent on a stream before it is widened.
+pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -21,6 +27,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -45,6 +52,8 @@ pub(crate) enum Step {
     Reset(u32),
     /// `GOAWAY` after which this stream is not answered.
     GoAway(u32),
+    /// `GOAWAY(NO_ERROR)` with this last stream.
+    LastStream(u32),
     Wait(Gate),
     /// The connection ends.
     Close,
@@ -80,12 +89,50 @@ impl Frames {
         frames
     }
 
+    /// A client's side that gives each stream no window: it gets heads, and bodies never.
+    pub(crate) async fn connect_without_window(address: SocketAddr) -> Self {
+        const INITIAL_WINDOW_SIZE: u8 = 4;
+        let mut frames = Self { wire: Wire::connect(address).await };
+        frames.wire.write(PREFACE).await;
+        frames.send(SETTINGS, 0, 0, &[0, INITIAL_WINDOW_SIZE, 0, 0, 0, 0]).await;
+        frames
+    }
+
+    /// Sends a GET of this path.
+    pub(crate) async fn get(&mut self, stream: u32, path: &str) {
+        let fields =
+            [(":method", "GET"), (":scheme", "http"), (":path", path), (":authority", "api.test")];
+        self.send(HEADERS, END_HEADERS | END_STREAM, stream, &block(&fields)).await;
+    }
+
+    /// Waits for the heads of this many responses.
+    pub(crate) async fn heads(&mut self, count: usize) {
+        let mut seen = 0;
+        while seen < count {
+            seen += usize::from(self.next().await.unwrap().kind == HEADERS);
+        }
+    }
+
     /// A server's side.
-    async fn accept(mut wire: Wire) -> Option<Self> {
+    async fn accept(wire: Wire) -> Option<Self> {
+        Self::accept_with(wire, &[]).await
+    }
+
+    /// The same with settings of its own.
+    pub(crate) async fn accept_with(mut wire: Wire, settings: &[(u16, u32)]) -> Option<Self> {
         wire.try_read_exact_bytes(PREFACE.len()).await?;
         let mut frames = Self { wire };
-        frames.send(SETTINGS, 0, 0, &[]).await;
+        let pairs = settings.iter();
+        let payload: Vec<u8> = pairs
+            .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()].concat())
+            .collect();
+        frames.send(SETTINGS, 0, 0, &payload).await;
         Some(frames)
+    }
+
+    /// Lets the other side send this many bytes more on all streams together.
+    pub(crate) async fn widen(&mut self, bytes: u32) {
+        self.send(WINDOW_UPDATE, 0, 0, &bytes.to_be_bytes()).await;
     }
 
     /// Sends a request's head on a stream.
@@ -112,6 +159,10 @@ impl Frames {
                     let payload = [0_u32.to_be_bytes(), code.to_be_bytes()].concat();
                     self.send(GOAWAY, 0, 0, &payload).await;
                 }
+                Step::LastStream(last) => {
+                    let payload = [last.to_be_bytes(), NO_ERROR.to_be_bytes()].concat();
+                    self.send(GOAWAY, 0, 0, &payload).await;
+                }
                 Step::Wait(gate) => gate.passed().await,
                 Step::Close => return false,
             }
@@ -128,6 +179,19 @@ impl Frames {
         Some(received)
     }
 
+    /// This many streams that end whole, in order of their numbers. None if the connection ends before.
+    pub(crate) async fn ended(&mut self, streams: usize) -> Option<Vec<u32>> {
+        let mut ended = Vec::new();
+        while ended.len() < streams {
+            let frame = self.next().await?;
+            if matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0 {
+                ended.push(frame.stream);
+            }
+        }
+        ended.sort_unstable();
+        Some(ended)
+    }
+
     async fn receive_more(&mut self, stream: u32, received: &mut Received) -> Option<()> {
         loop {
             let frame = self.next().await?;
@@ -138,8 +202,19 @@ impl Frames {
         }
     }
 
+    /// The last stream and the code of the next `GOAWAY`. Frames about streams before it are left out.
+    pub(crate) async fn next_go_away(&mut self) -> Option<(u32, u32)> {
+        loop {
+            let frame = self.next().await?;
+            if frame.kind == GOAWAY {
+                let number = |at| u32::from_be_bytes(frame.payload[at..at + 4].try_into().unwrap());
+                return Some((number(0), number(4)));
+            }
+        }
+    }
+
     /// The stream of the next request's head, and whether that is all of the request.
-    async fn next_request(&mut self) -> Option<(u32, End)> {
+    pub(crate) async fn next_request(&mut self) -> Option<(u32, End)> {
         loop {
             let frame = self.next().await?;
             if frame.kind == HEADERS {
@@ -149,7 +224,7 @@ impl Frames {
         }
     }
 
-    /// The next frame that is about a stream; answers the others.
+    /// The next frame that is about a stream, or the connection's end; answers the others.
     async fn next(&mut self) -> Option<Frame> {
         loop {
             let head = self.wire.try_read_exact_bytes(9).await?;
@@ -162,7 +237,7 @@ impl Frames {
                     let payload = if frame.kind == PING { frame.payload } else { Vec::new() };
                     self.send(frame.kind, ACK, 0, &payload).await;
                 }
-                DATA | HEADERS | RST_STREAM => return Some(frame),
+                DATA | HEADERS | RST_STREAM | GOAWAY => return Some(frame),
                 _ => {}
             }
         }

@@ -11,6 +11,7 @@ pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod random;
 pub(crate) mod redis;
+pub(crate) mod redis_cluster;
 pub(crate) mod resp;
 pub(crate) mod script;
 pub(crate) mod serving;

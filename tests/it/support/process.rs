@@ -36,12 +36,58 @@ impl Process {
     /// The same with further environment variables.
     pub(crate) async fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = command(arguments);
-        let mut child = command.envs(environment.iter().copied()).spawn().unwrap();
+        command.envs(environment.iter().copied());
+        Self::spawn(command).await
+    }
+
+    async fn spawn(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let said = Said::follow(child.stderr.take().unwrap());
         let logged = Said::follow(child.stdout.take().unwrap());
         let admin = said.after("health and metrics on ").await.parse().unwrap();
         let address = said.after("listening on ").await.parse().unwrap();
         Self { child: Arc::new(Mutex::new(child)), address, admin, said, logged }
+    }
+
+    /// The same under a limit of open files, as `ulimit` takes it (`-Sn 256`).
+    pub(crate) async fn run_with_files(arguments: &[&str], limit: &str) -> Self {
+        let plain = command(arguments);
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\"")]);
+        limited.arg(plain.get_program()).args(plain.get_args());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        limited.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawn(limited).await
+    }
+
+    /// The soft limit of its open files.
+    pub(crate) fn open_files(&self) -> String {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.id())).unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        line.split_whitespace().nth(3).unwrap().to_owned()
+    }
+
+    /// Starts it with outputs of the test's own, and waits until its admin listener answers. The arguments
+    /// have to lead to these addresses.
+    pub(crate) async fn run_into(
+        arguments: &[&str],
+        (stdout, stderr): (Stdio, Stdio),
+        [address, admin]: [SocketAddr; 2],
+    ) -> Self {
+        let mut command = command(arguments);
+        let child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
+        let child = Arc::new(Mutex::new(child));
+        let process = Self { child, address, admin, said: Said::new(), logged: Said::new() };
+        while Wire::try_connect(admin).await.is_none() {
+            assert!(process.child.lock().unwrap().try_wait().unwrap().is_none(), "it has ended");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        process
     }
 
     /// Runs it to its end, which has to come by itself.
@@ -91,7 +137,10 @@ impl Process {
     }
 
     pub(crate) async fn ask_admin(&self, target: &str) -> Reply {
-        Wire::connect(self.admin).await.exchange(request("GET", target, &[])).await
+        Wire::connect(self.admin)
+            .await
+            .exchange(request("GET", target, &[("Host", "127.0.0.1")]))
+            .await
     }
 
     /// The most memory it ever had, in bytes.
@@ -121,8 +170,12 @@ impl Drop for Process {
 }
 
 impl Said {
+    fn new() -> Self {
+        Self(Arc::new(watch::channel(String::new()).0))
+    }
+
     pub(crate) fn follow(output: impl Read + Send + 'static) -> Self {
-        let said = Self(Arc::new(watch::channel(String::new()).0));
+        let said = Self::new();
         let writer = said.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -169,7 +222,7 @@ pub(crate) async fn stopped(id: u32) {
     }
 }
 
-fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
     command.arg("run").args(arguments).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());

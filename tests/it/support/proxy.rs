@@ -38,7 +38,7 @@ impl Proxy {
         let clock = Clock::manual();
         let log = Log::default();
         let surroundings =
-            Surroundings { clock: clock.clone(), sink: log.sink(), workers: Workers::Here };
+            Surroundings { clock: clock.clone(), access_log: log.writer(), workers: Workers::Here };
         let node = Node::start(&config(origin, toml), surroundings).unwrap();
         let address = node.tcp_address().unwrap();
         Self { node, address, clock, log }
@@ -81,7 +81,7 @@ impl Proxy {
     /// What `GET path` on the admin listener says.
     pub(crate) async fn admin(&self, path: &str) -> Reply {
         let mut wire = Wire::connect(self.admin_address()).await;
-        wire.exchange(request("GET", path, &[])).await
+        wire.exchange(request("GET", path, &[("Host", "localhost")])).await
     }
 
     /// Where operators reach it.
@@ -137,7 +137,7 @@ pub(crate) fn sending(method: &str, target: &str, fields: &[(&str, &str)], body:
 
 fn config(origin: &str, toml: &str) -> Config {
     let text = format!(
-        "listen = \"127.0.0.1:0\"\norigin.urls = [\"{origin}\"]\nadmin.listen = \"127.0.0.1:0\"\n{toml}\n"
+        "listen = \"127.0.0.1:0\"\norigin.urls = [\"{origin}\"]\nadmin.listen = \"127.0.0.1:0\"\nadmin.hosts = [\"api.test\"]\n{toml}\n"
     );
     match Config::parse(&text, "test.toml", Environment::empty()) {
         Ok(config) => config,
@@ -151,9 +151,8 @@ struct Log {
 }
 
 impl Log {
-    fn sink(&self) -> larder::app::Sink {
-        let log = self.clone();
-        Arc::new(move || Box::new(Writer(Vec::new(), log.clone())))
+    fn writer(&self) -> Box<dyn Write + Send> {
+        Box::new(Writer(Vec::new(), self.clone()))
     }
 
     async fn lines(&self, lines: usize) -> String {

@@ -87,12 +87,18 @@ impl Redis {
     }
 
     pub(crate) async fn with(reach: Reach, access: Access) -> Self {
+        Self::configured(reach, access, "").await
+    }
+
+    /// The same with further lines of its configuration.
+    pub(crate) async fn configured(reach: Reach, access: Access, further: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let signed = Signed::new();
         loop {
             let port = free_port();
             let file = folder.path().join("redis.conf");
-            std::fs::write(&file, config(&folder, port, reach, access, &signed)).unwrap();
+            let text = config(&folder, port, reach, access, &signed);
+            std::fs::write(&file, text + further).unwrap();
             if let Some(running) = spawn(&file).await {
                 let running = Mutex::new(running);
                 let redis = Self { running, folder, port, reach, access, signed };
@@ -114,6 +120,16 @@ impl Redis {
             Reach::Tls => format!("rediss://{who}localhost:{}/0", self.port),
             Reach::Unix => format!("redis+unix://{who}{}", self.socket().display()),
         }
+    }
+
+    /// Its configuration file.
+    pub(crate) fn file(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("redis.conf")).unwrap()
+    }
+
+    /// The port that it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// The keys of the table `[store]` that lead to it.
@@ -221,7 +237,7 @@ impl Redis {
     }
 
     /// A command that has to be answered without an error.
-    async fn done(&self, words: &[&str]) {
+    pub(crate) async fn done(&self, words: &[&str]) {
         let reply = self.command(words).await;
         assert!(!reply.is_error(), "{words:?}: {}", reply.text());
     }
@@ -312,7 +328,7 @@ impl Drop for Running {
 
 /// A port that stays free while the server on it is down: outside the range from which the system
 /// takes ports for those who do not care, and handed out once.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     const LOWEST: u16 = 10_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
@@ -331,16 +347,66 @@ fn free_port() -> u16 {
 
 /// Starts a server and waits until it is ready; `None` where its port is taken.
 async fn spawn(config: &std::path::Path) -> Option<Running> {
+    spawn_saying(config, &[], "eady to accept connections").await
+}
+
+/// Starts a server with further arguments, and waits until it says this.
+async fn spawn_saying(
+    config: &std::path::Path,
+    arguments: &[&str],
+    ready: &str,
+) -> Option<Running> {
     let mut command = Command::new("redis-server");
-    command.arg(config).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+        .arg(config)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut child = command.spawn().expect("redis-server is missing: apt-get install redis-server");
     let said = Said::follow(child.stdout.take().unwrap());
     let running = Running { child, said };
-    let outcome = ["eady to accept connections", "Failed listening"];
+    let outcome = [ready, "Failed listening"];
     let settled = running.said.until(|text| outcome.iter().any(|words| text.contains(words)));
     let text = timeout(PATIENCE, settled).await;
     let text = text.unwrap_or_else(|_| panic!("it does not start:\n{}", running.said.so_far()));
     text.contains(outcome[0]).then_some(running)
+}
+
+/// A sentinel; killed when dropped.
+pub(crate) struct Sentinel {
+    _running: Running,
+    _folder: TempDir,
+    pub(crate) port: u16,
+}
+
+impl Sentinel {
+    /// One that watches this server as `primary`, with further lines of its configuration.
+    pub(crate) async fn of(primary: &Redis, quorum: usize, further: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        loop {
+            let port = free_port();
+            let file = folder.path().join("sentinel.conf");
+            let text = format!(
+                "port {port}\nbind 127.0.0.1\ndir \"{}\"\n\
+                 sentinel monitor primary 127.0.0.1 {} {quorum}\n\
+                 sentinel down-after-milliseconds primary 700\n\
+                 sentinel failover-timeout primary 3000\n{further}",
+                folder.path().display(),
+                primary.port(),
+            );
+            std::fs::write(&file, text).unwrap();
+            if let Some(running) = spawn_saying(&file, &["--sentinel"], "+monitor").await {
+                return Self { _running: running, _folder: folder, port };
+            }
+        }
+    }
+
+    /// The reply to a command.
+    pub(crate) async fn command(&self, words: &[&str]) -> Value {
+        let wire = Wire::try_connect((Ipv4Addr::LOCALHOST, self.port).into()).await.unwrap();
+        Resp::over(wire).command(words).await.unwrap()
+    }
 }
 
 fn config(folder: &TempDir, port: u16, reach: Reach, access: Access, signed: &Signed) -> String {

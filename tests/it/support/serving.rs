@@ -113,7 +113,7 @@ impl Forward {
         let mut response = response.map_err(|unanswered| unanswered.error)?;
         let (status, version) = (response.status(), response.version());
         if let (Some(origin), Some(client)) = (response.body_mut().take_upgraded(), client) {
-            upgrade::tunnel(client, origin);
+            upgrade::join(client, origin, connection.tunnels.open().unwrap());
         }
         let now = Timestamp::from_seconds(784_111_777);
         forward::response::headers(status, response.headers_mut(), version, &self.identity, now);

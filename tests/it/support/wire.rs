@@ -71,6 +71,12 @@ impl Wire {
         Self { io: Box::new(io), read: Vec::new() }
     }
 
+    /// The bare connection, from which nothing has been read ahead.
+    pub(crate) fn into_io(self) -> impl AsyncRead + AsyncWrite + Send + Unpin + 'static {
+        assert!(self.read.is_empty(), "bytes were read ahead");
+        self.io
+    }
+
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();

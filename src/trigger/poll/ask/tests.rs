@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use serde_json_path::JsonPath;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -49,7 +48,7 @@ fn answer(status: &str, fields: &str, body: &str) -> String {
 
 fn asker(url: &str, path: Option<&str>) -> Asker {
     let version = match path {
-        Some(path) => VersionFrom::Payload(JsonPath::parse(path).unwrap()),
+        Some(path) => VersionFrom::payload(path).unwrap(),
         None => VersionFrom::Validator,
     };
     let poll = Poll {
@@ -58,6 +57,9 @@ fn asker(url: &str, path: Option<&str>) -> Asker {
         every: Duration::from_secs(1),
         version,
         purge: Box::default(),
+        mode: crate::fence::Mode::Hard,
+        warm: crate::warm::WarmPlan::default(),
+        delay: None,
         alert_after: None,
     };
     Asker::new(&poll).unwrap()
@@ -71,12 +73,18 @@ fn version(answer: Result<Answer, AskError>) -> (String, Option<HeaderValue>) {
 }
 
 #[tokio::test]
-async fn a_druid_overlord_is_asked_for_its_last_task() {
-    let tasks = r#"[{"id": "b", "createdTime": "2026-11-21T03:00:12.345Z"}, {"id": "a"}]"#;
-    let (url, asked) = server(vec![answer("200 OK", "", tasks), answer("200 OK", "", "[]")]).await;
-    let overlord = asker(&url, Some("$[0].createdTime"));
-    assert_eq!(version(overlord.ask(None).await), ("2026-11-21T03:00:12.345Z".to_owned(), None));
-    assert!(matches!(overlord.ask(None).await, Ok(Answer::Nothing)));
+async fn a_druid_overlord_is_asked_for_its_tasks() {
+    let tasks = r#"[{"id": "b"}, {"id": "a"}]"#;
+    let (url, asked) = server(vec![
+        answer("200 OK", "", tasks),
+        answer("200 OK", "", r#"[{"id": "a"}, {"id": "b"}]"#),
+        answer("200 OK", "", "[]"),
+    ])
+    .await;
+    let overlord = asker(&url, Some("$[*].id"));
+    let first = version(overlord.ask(None).await);
+    assert_eq!(version(overlord.ask(None).await), first);
+    assert_eq!(version(overlord.ask(None).await), ("[]".to_owned(), None));
     let head = asked.lock()[0].clone();
     assert!(head.starts_with("get /version?of=sales http/1.1\r\n"), "{head}");
     assert!(head.contains("\r\ncache-control: no-cache\r\n"), "{head}");
@@ -88,6 +96,9 @@ async fn a_field_of_a_document_is_the_version() {
     let (url, _) = server(vec![answer("200 OK", "", r#"{"data": {"version": 17}}"#)]).await;
     let found = version(asker(&url, Some("$.data.version")).ask(None).await);
     assert_eq!(found, ("17".to_owned(), None));
+    let (url, _) = server(vec![answer("200 OK", "", r#"{"data": {}}"#)]).await;
+    let found = asker(&url, Some("$.data.version")).ask(None).await;
+    assert!(matches!(found, Ok(Answer::Nothing)), "{found:?}");
 }
 
 #[tokio::test]

@@ -10,11 +10,11 @@ use tokio::{
 };
 
 use super::*;
-use crate::origin::document::DocumentError;
 use crate::trigger::{
-    fixture::{ManualClock, Node, Redis, node},
+    fixture::{ManualClock, Node, Redis, node, plan},
     poll::{Polls, Source as Url, VersionFrom},
 };
+use crate::{fence::Mode, origin::document::DocumentError, warm::WarmPlan};
 
 const EVERY: Duration = Duration::from_secs(10);
 
@@ -73,6 +73,9 @@ fn poll() -> Poll {
         every: EVERY,
         version: VersionFrom::Validator,
         purge: Box::new(["sales".into(), "kpi".into()]),
+        mode: Mode::Hard,
+        warm: WarmPlan::default(),
+        delay: None,
         alert_after: Some(Duration::from_mins(10)),
     }
 }
@@ -85,10 +88,14 @@ struct Started {
 }
 
 fn start(data: &Data, redis: &Arc<Redis>, clock: &Arc<ManualClock>) -> Started {
+    start_poll(poll(), data, redis, clock)
+}
+
+fn start_poll(poll: Poll, data: &Data, redis: &Arc<Redis>, clock: &Arc<ManualClock>) -> Started {
     let node = node(redis, clock);
     let mut polls = Polls::default();
-    let slot = polls.add(&poll(), clock.now());
-    let poller = Poller::new(poll(), data.clone(), slot, node.clone());
+    let slot = polls.add(&poll, clock.now());
+    let poller = Poller::new(poll, data.clone(), slot, node.clone());
     Started { node, polls, running: tokio::spawn(poller.run()) }
 }
 
@@ -312,6 +319,139 @@ async fn a_version_that_never_came_is_overdue_too() {
     assert!(started.is_overdue());
     let state = started.polls.states().remove(0);
     assert_eq!((&*state.name, state.version, state.changed_at), ("sales", None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_version_after_answers_without_one_is_a_change() {
+    let data = Data::of("");
+    let (started, redis, clock) = alone(&data);
+    seconds(30).await;
+    assert_eq!((purges(&redis), started.version()), (0, None));
+    data.set(Some("v1"));
+    seconds(12).await;
+    assert_eq!((purges(&redis), started.version().as_deref()), (1, Some("v1")));
+    started.running.abort();
+    let _restarted = start(&data, &redis, &clock);
+    seconds(30).await;
+    assert_eq!(purges(&redis), 1, "the fleet remembers the version");
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_there_was_no_version_outlives_a_restart() {
+    let data = Data::of("");
+    let (started, redis, clock) = alone(&data);
+    seconds(30).await;
+    started.running.abort();
+    data.set(Some("v1"));
+    let restarted = start(&data, &redis, &clock);
+    seconds(1).await;
+    assert_eq!((purges(&redis), restarted.version().as_deref()), (1, Some("v1")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_version_after_failures_is_a_change() {
+    let data = Data::default();
+    let (started, redis, _) = alone(&data);
+    seconds(30).await;
+    data.set(Some("v1"));
+    seconds(120).await;
+    assert_eq!((purges(&redis), started.version().as_deref()), (1, Some("v1")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_between_two_equal_versions_purge_nothing() {
+    let data = Data::of("v1");
+    let (started, redis, _) = alone(&data);
+    seconds(1).await;
+    data.set(None);
+    seconds(60).await;
+    data.set(Some("v1"));
+    seconds(120).await;
+    assert_eq!((purges(&redis), started.version().as_deref()), (0, Some("v1")));
+}
+
+/// A poll that purges once more after a minute and a half.
+fn delayed() -> Poll {
+    Poll { delay: Some(Duration::from_secs(90)), mode: Mode::Soft, ..poll() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changed_is_purged_once_more_after_the_delay() {
+    let (data, redis) = (Data::of("v1"), Arc::default());
+    let clock = ManualClock::at("2026-01-10T00:00:00Z");
+    let _started = start_poll(delayed(), &data, &redis, &clock);
+    seconds(200).await;
+    assert_eq!(purges(&redis), 0, "the first version is no change");
+    data.set(Some("v2"));
+    seconds(12).await;
+    assert_eq!(purges(&redis), 1);
+    seconds(76).await;
+    assert_eq!(purges(&redis), 1);
+    seconds(15).await;
+    let made = redis.purges.lock().clone();
+    assert_eq!(made.len(), 2);
+    assert_eq!((made[1].mode, &made[1].selectors), (Mode::Soft, &made[0].selectors));
+    seconds(500).await;
+    assert_eq!(purges(&redis), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_change_is_purged_once_more() {
+    let (data, redis) = (Data::of("v1"), Arc::default());
+    let clock = ManualClock::at("2026-01-10T00:00:00Z");
+    let _started = start_poll(delayed(), &data, &redis, &clock);
+    seconds(1).await;
+    for version in ["v2", "v3"] {
+        data.set(Some(version));
+        seconds(30).await;
+    }
+    assert_eq!(purges(&redis), 2);
+    seconds(50).await;
+    assert_eq!(purges(&redis), 3, "of the first change");
+    seconds(50).await;
+    assert_eq!(purges(&redis), 4, "of the second one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_node_purges_once_more_if_the_first_is_gone() {
+    let (data, redis) = (Data::of("v1"), Arc::<Redis>::default());
+    let clock = ManualClock::at("2026-01-10T00:00:00Z");
+    let first = start_poll(delayed(), &data, &redis, &clock);
+    seconds(1).await;
+    data.set(Some("v2"));
+    seconds(12).await;
+    first.running.abort();
+    assert_eq!(purges(&redis), 1);
+    let _second = start_poll(delayed(), &data, &redis, &clock);
+    seconds(60).await;
+    assert_eq!(purges(&redis), 1);
+    redis.refuses_purges.store(true, Relaxed);
+    seconds(60).await;
+    redis.refuses_purges.store(false, Relaxed);
+    seconds(12).await;
+    assert_eq!(purges(&redis), 2, "as soon as the log takes it");
+    assert!(!redis.remembered.lock()["poll:sales"].contains("again"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_poll_names_is_fetched_after_each_purge() {
+    let (data, redis) = (Data::of("v1"), Arc::default());
+    let clock = ManualClock::at("2026-01-10T00:00:00Z");
+    let warm = WarmPlan { purged: true, ..plan(&["/a", "/b"]) };
+    let started = start_poll(Poll { warm, ..poll() }, &data, &redis, &clock);
+    seconds(30).await;
+    assert_eq!(started.node.warm.waiting(), 0);
+    data.set(Some("v2"));
+    seconds(12).await;
+    assert_eq!(started.node.warm.waiting(), 2);
+    assert!(redis.purges.lock()[0].warm);
+}
+
+#[test]
+fn what_an_earlier_version_of_larder_remembered_is_read() {
+    let known: Known = serde_json::from_str(r#"{"version":"v1","changed_at":7}"#).unwrap();
+    assert_eq!((known.version.as_deref(), known.changed_at), (Some("v1"), 7));
+    assert!(known.again_at.is_empty());
 }
 
 #[test]

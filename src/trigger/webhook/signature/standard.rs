@@ -54,7 +54,11 @@ impl Standard {
         [STANDARD.id, SVIX.id]
     }
 
-    pub(super) fn verify(&self, delivery: &Delivery<'_>) -> Result<(), Unproven> {
+    /// The id, the time and the digests in the fields of a delivery.
+    pub(super) fn fields<'a>(
+        &self,
+        delivery: &Delivery<'a>,
+    ) -> Result<(&'a str, &'a str, Vec<Vec<u8>>), Unproven> {
         let fields = if is_of_svix(delivery.headers) { SVIX } else { STANDARD };
         let id = field(delivery.headers, &fields.id)?;
         let timestamp = field(delivery.headers, &fields.timestamp)?;
@@ -66,6 +70,11 @@ impl Standard {
             return Err(Unproven::Field(fields.signature));
         }
         check_time(timestamp, delivery.now, self.tolerance, &fields.timestamp)?;
+        Ok((id, timestamp, digests))
+    }
+
+    pub(super) fn verify(&self, delivery: &Delivery<'_>) -> Result<(), Unproven> {
+        let (id, timestamp, digests) = self.fields(delivery)?;
         prove(&self.keys, &digests, |context| {
             for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", delivery.body] {
                 context.update(part);

@@ -24,7 +24,11 @@ impl Stripe {
         Self { keys: secrets.iter().map(key).collect(), tolerance }
     }
 
-    pub(super) fn verify(&self, delivery: &Delivery<'_>) -> Result<(), Unproven> {
+    /// The time and the digests in the field of a delivery.
+    pub(super) fn fields<'a>(
+        &self,
+        delivery: &Delivery<'a>,
+    ) -> Result<(&'a str, Vec<Vec<u8>>), Unproven> {
         let unreadable = || Unproven::Field(HEADER);
         let timestamp = members(delivery.headers, "t").next().ok_or_else(unreadable)?;
         let digests: Vec<Vec<u8>> = members(delivery.headers, "v1")
@@ -35,6 +39,11 @@ impl Stripe {
             return Err(unreadable());
         }
         check_time(timestamp, delivery.now, self.tolerance, &HEADER)?;
+        Ok((timestamp, digests))
+    }
+
+    pub(super) fn verify(&self, delivery: &Delivery<'_>) -> Result<(), Unproven> {
+        let (timestamp, digests) = self.fields(delivery)?;
         prove(&self.keys, &digests, |context| {
             for part in [timestamp.as_bytes(), b".", delivery.body] {
                 context.update(part);

@@ -1,0 +1,105 @@
+//! File descriptors: how many the process may open, and how many clients they suffice for.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::Limits;
+
+/// Descriptors for everything but clients and origins: the admin listener, Redis, logs, files.
+const OWN: usize = 64;
+
+/// Descriptors that the admin listener keeps for itself.
+pub const ADMIN_RESERVE: usize = 8;
+
+/// At most this many descriptors are kept for connections to origins, and at most a quarter of all.
+const ORIGINS: usize = 1024;
+
+/// No more than this is asked for: some systems allow 2^30, and nothing needs that many.
+const MOST: u64 = 1 << 20;
+
+/// What clients may open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clients {
+    /// Connections at once.
+    pub connections: usize,
+    /// Tunnels at once; each has a connection to an origin as well.
+    pub tunnels: usize,
+}
+
+/// Raises the soft limit of open files to the hard one. Returns the limit in force, if there is one.
+pub fn raise() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(MOST).min(MOST);
+    let Some(current) = limit.current.filter(|current| *current < wanted) else {
+        return limit.current;
+    };
+    match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }) {
+        Ok(()) => Some(wanted),
+        Err(error) => {
+            tracing::warn!(%error, current, wanted, "the limit of open files could not be raised");
+            Some(current)
+        }
+    }
+}
+
+/// What clients may open under these limits, as far as files suffice; warns if that is less than configured.
+pub fn for_clients(limits: &Limits) -> Clients {
+    let wanted = wanted(limits);
+    let Some(files) = getrlimit(Resource::Nofile).current else { return wanted };
+    let clients = fit(wanted, usize::try_from(files).unwrap_or(usize::MAX));
+    if clients != wanted {
+        tracing::warn!(
+            open_files = files,
+            configured = wanted.connections,
+            connections = clients.connections,
+            tunnels = clients.tunnels,
+            "fewer clients are let in than `limits.connections` allows: raise the limit of open files \
+             (`ulimit -n`, systemd's LimitNOFILE=), or lower `limits.connections`"
+        );
+    }
+    clients
+}
+
+fn wanted(limits: &Limits) -> Clients {
+    let connections = limits.connections;
+    let tunnels = limits.tunnels.unwrap_or(connections.div_ceil(2)).min(connections);
+    Clients { connections, tunnels }
+}
+
+/// What of it this many files suffice for.
+fn fit(wanted: Clients, files: usize) -> Clients {
+    let origins = (files / 4).min(ORIGINS);
+    let spare = files.saturating_sub(OWN + origins).max(2);
+    if wanted.connections.saturating_add(wanted.tunnels) <= spare {
+        return wanted;
+    }
+    let connections = wanted.connections.min((spare - spare / 3).max(1));
+    let tunnels = wanted.tunnels.min(spare - connections);
+    // Tunnels that are not wanted leave more for other connections.
+    Clients { connections: wanted.connections.min(spare - tunnels), tunnels }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fitted(connections: usize, tunnels: usize, files: usize) -> (usize, usize) {
+        let clients = fit(Clients { connections, tunnels }, files);
+        (clients.connections, clients.tunnels)
+    }
+
+    #[test]
+    fn clients_leave_files_for_origins_and_operators() {
+        assert_eq!(fitted(10_000, 5_000, 1 << 20), (10_000, 5_000), "enough for all");
+        assert_eq!(fitted(10_000, 5_000, 20_000), (10_000, 5_000));
+        assert_eq!(fitted(10_000, 5_000, 1024), (470, 234));
+        assert_eq!(fitted(10_000, 5_000, 256), (86, 42));
+        assert_eq!(fitted(10_000, 10, 256), (118, 10));
+        assert_eq!(fitted(20, 10, 256), (20, 10));
+        assert_eq!(fitted(10_000, 5_000, 10), (2, 0), "there is always one");
+        for files in 64..4096 {
+            let (connections, tunnels) = fitted(10_000, 5_000, files);
+            let used = connections + tunnels + (files / 4).min(ORIGINS) + OWN;
+            assert!(used <= files.max(OWN + files / 4 + 2), "{files}");
+        }
+    }
+}

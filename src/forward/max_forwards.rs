@@ -1,0 +1,49 @@
+//! How far `OPTIONS` and `TRACE` go (RFC 9110 §7.6.2).
+
+use http::{HeaderMap, Method, header};
+
+/// The number of further recipients that the request may have. None if it is not limited: for other methods the
+/// field has no meaning.
+fn left(method: &Method, headers: &HeaderMap) -> Option<u32> {
+    if !matches!(*method, Method::OPTIONS | Method::TRACE) {
+        return None;
+    }
+    let text = headers.get(header::MAX_FORWARDS)?.as_bytes().trim_ascii();
+    let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    is_number.then(|| std::str::from_utf8(text).ok()?.parse().ok())?
+}
+
+/// Whether this proxy is the request's last recipient and responds itself.
+pub fn is_last(method: &Method, headers: &HeaderMap) -> bool {
+    left(method, headers) == Some(0)
+}
+
+/// Counts this proxy in a request that is passed on.
+pub(super) fn decrement(method: &Method, headers: &mut HeaderMap) {
+    if let Some(left) = left(method, headers) {
+        headers.insert(header::MAX_FORWARDS, left.saturating_sub(1).into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_numbers_limit_and_only_options_and_trace() {
+        for (method, value, last, next) in [
+            (Method::OPTIONS, "0", true, "0"),
+            (Method::TRACE, "1", false, "0"),
+            (Method::TRACE, "70", false, "69"),
+            (Method::GET, "0", false, "0"),
+            (Method::OPTIONS, "-1", false, "-1"),
+            (Method::OPTIONS, "99999999999", false, "99999999999"),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::MAX_FORWARDS, value.parse().unwrap());
+            assert_eq!(is_last(&method, &headers), last, "{method} {value}");
+            decrement(&method, &mut headers);
+            assert_eq!(headers[header::MAX_FORWARDS], next, "{method} {value}");
+        }
+    }
+}

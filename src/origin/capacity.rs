@@ -1,0 +1,133 @@
+//! The number of connections to one server, and of requests that wait for one.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::settings::Limits;
+
+/// How many connections a server may have, and how many requests may wait for one.
+pub(super) struct Capacity {
+    permits: Arc<Semaphore>,
+    limits: Limits,
+    pending: AtomicUsize,
+    rejected: AtomicU64,
+}
+
+/// The right to one connection; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A request that waits for a connection.
+pub(super) struct Pending<'a>(&'a Capacity);
+
+/// How busy the connections to the servers of an origin are.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Connections, idle ones and tunnels included.
+    pub connections: usize,
+    /// Requests that wait for a connection.
+    pub pending: usize,
+    /// Requests that got none, since the start.
+    pub rejected: u64,
+}
+
+impl Capacity {
+    pub(super) fn new(limits: Limits) -> Self {
+        let permits = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+        Self { permits, limits, pending: AtomicUsize::new(0), rejected: AtomicU64::new(0) }
+    }
+
+    /// The number of connections allowed.
+    pub(super) fn limit(&self) -> usize {
+        self.limits.connections
+    }
+
+    /// How long a request may wait.
+    pub(super) fn patience(&self) -> Duration {
+        self.limits.pending_timeout
+    }
+
+    /// The right to open a connection, if there is one now.
+    pub(super) fn try_acquire(&self) -> Option<Permit> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        Some(Permit { _permit: Some(permit) })
+    }
+
+    /// The right to open a connection, once there is one. Requests get it in the order in which they asked.
+    pub(super) async fn acquire(&self) -> Permit {
+        // The semaphore is never closed.
+        Permit { _permit: Arc::clone(&self.permits).acquire_owned().await.ok() }
+    }
+
+    /// A place in the queue; none if the queue is full.
+    pub(super) fn enter_queue(&self) -> Option<Pending<'_>> {
+        let room = |pending: usize| (pending < self.limits.pending).then_some(pending + 1);
+        self.pending.fetch_update(Relaxed, Relaxed, room).ok()?;
+        Some(Pending(self))
+    }
+
+    /// The number of requests in the queue.
+    pub(super) fn pending(&self) -> usize {
+        self.pending.load(Relaxed)
+    }
+
+    /// Counts a request that got no connection.
+    pub(super) fn note_rejected(&self) {
+        self.rejected.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn load(&self) -> Load {
+        Load {
+            connections: self.limits.connections.saturating_sub(self.permits.available_permits()),
+            pending: self.pending(),
+            rejected: self.rejected.load(Relaxed),
+        }
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Relaxed);
+    }
+}
+
+impl std::ops::Add for Load {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            connections: self.connections + other.connections,
+            pending: self.pending + other.pending,
+            rejected: self.rejected + other.rejected,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_and_the_queue_have_their_limits() {
+        let pending_timeout = Duration::from_secs(1);
+        let capacity = Capacity::new(Limits { connections: 1, pending: 1, pending_timeout });
+        let permit = capacity.try_acquire().unwrap();
+        assert!(capacity.try_acquire().is_none());
+        let place = capacity.enter_queue().unwrap();
+        assert!(capacity.enter_queue().is_none());
+        assert_eq!(capacity.load(), Load { connections: 1, pending: 1, rejected: 0 });
+        drop((permit, place));
+        capacity.note_rejected();
+        assert_eq!(capacity.load(), Load { connections: 0, pending: 0, rejected: 1 });
+        assert!(capacity.try_acquire().is_some() && capacity.enter_queue().is_some());
+    }
+}

@@ -1,0 +1,82 @@
+//! The body of a response on one stream.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http_body::{Frame, SizeHint};
+
+/// A body that is complete only if `END_STREAM` was seen (RFC 9113 §8.1).
+pub(in crate::origin) struct Body {
+    stream: RecvStream,
+    /// What is left of the length that the head states.
+    left: Option<u64>,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Data,
+    Trailers,
+    Done,
+}
+
+/// Why a body breaks off.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::origin) enum BodyError {
+    /// The stream was reset, or its connection failed.
+    #[error(transparent)]
+    Failed(#[from] h2::Error),
+    /// It stopped before its end.
+    #[error("the body stopped before its end")]
+    Truncated,
+}
+
+impl Body {
+    pub(super) fn new(stream: RecvStream, length: Option<u64>) -> Self {
+        Self { stream, left: length, state: State::Data }
+    }
+
+    pub(in crate::origin) fn is_end_stream(&self) -> bool {
+        self.state == State::Done || self.stream.is_end_stream()
+    }
+
+    pub(in crate::origin) fn size_hint(&self) -> SizeHint {
+        if self.is_end_stream() {
+            return SizeHint::with_exact(0);
+        }
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+
+    pub(in crate::origin) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.state == State::Data {
+            match ready!(self.stream.poll_data(cx)).transpose()? {
+                Some(data) => {
+                    self.take(&data);
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                None => self.state = State::Trailers,
+            }
+        }
+        if self.state == State::Done {
+            return Poll::Ready(None);
+        }
+        let trailers = ready!(self.stream.poll_trailers(cx))?;
+        self.state = State::Done;
+        Poll::Ready(match trailers {
+            Some(trailers) => Some(Ok(Frame::trailers(trailers))),
+            None if self.stream.is_end_stream() => None,
+            None => Some(Err(BodyError::Truncated)),
+        })
+    }
+
+    /// Counts data, and lets the origin send as much again.
+    fn take(&mut self, data: &Bytes) {
+        self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+        // Fails only if the stream is over.
+        let _no_more_comes = self.stream.flow_control().release_capacity(data.len());
+    }
+}

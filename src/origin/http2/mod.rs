@@ -1,0 +1,234 @@
+//! HTTP/2 towards an origin (RFC 9113): many requests over one connection, as many at a time as the origin
+//! allows.
+
+mod body;
+mod exchange;
+mod head;
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{Ping, PingPong, Reason, client};
+use parking_lot::Mutex;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, Sleep, sleep},
+};
+
+use super::capacity::Permit;
+use crate::server::stream::Stream;
+
+pub(super) use body::Body;
+pub(super) use exchange::{Answer, Exchange, Pump};
+pub(super) use head::head;
+
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+
+/// How often a connection with open streams is checked, and how long the reply may take.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A connection that requests share. It ends once all its handles are gone and its streams are over.
+#[derive(Clone)]
+pub(super) struct Connection {
+    sender: client::SendRequest<Bytes>,
+    streams: Arc<Streams>,
+}
+
+/// The streams of a connection.
+struct Streams {
+    open: AtomicUsize,
+    /// What the origin allows: `SETTINGS_MAX_CONCURRENT_STREAMS` (RFC 9113 §6.5.2).
+    limit: AtomicUsize,
+    idle_since: Mutex<Instant>,
+    /// The origin has refused a stream: new ones go to another connection.
+    is_retired: AtomicBool,
+}
+
+/// The right to one stream.
+pub(super) struct Slot {
+    streams: Arc<Streams>,
+    /// The shard of the pool that the connection is in.
+    shard: usize,
+}
+
+/// A connection with the right to one stream on it.
+pub(super) struct Ticket {
+    sender: client::SendRequest<Bytes>,
+    slot: Slot,
+}
+
+impl Connection {
+    /// Begins a connection. Returns once the origin's settings are known; the caller bounds that.
+    pub(super) async fn open(
+        stream: Stream,
+        header_bytes: u32,
+        permit: Permit,
+    ) -> Result<Self, h2::Error> {
+        let (sender, connection) = client::Builder::new()
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(header_bytes)
+            .initial_max_send_streams(0)
+            .enable_push(false)
+            .handshake(stream)
+            .await?;
+        let (report, settled) = oneshot::channel();
+        let streams = Arc::new(Streams {
+            open: AtomicUsize::new(0),
+            limit: AtomicUsize::new(0),
+            idle_since: Mutex::new(Instant::now()),
+            is_retired: AtomicBool::new(false),
+        });
+        let driver = Driver::new(connection, Arc::clone(&streams), report);
+        tokio::spawn(driver.run(permit));
+        match settled.await {
+            Ok(()) => Ok(Self { sender, streams }),
+            Err(_) => Err(Reason::PROTOCOL_ERROR.into()),
+        }
+    }
+
+    /// Whether no further stream can be opened: it has ended, the origin has sent
+    /// GOAWAY, or it was retired.
+    pub(super) fn is_closed(&mut self) -> bool {
+        if self.streams.is_retired.load(Relaxed) {
+            return true;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        matches!(self.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
+    }
+
+    /// The right to a stream, unless as many are open as the origin allows.
+    pub(super) fn reserve(&self, shard: usize) -> Option<Ticket> {
+        let limit = self.streams.limit.load(Relaxed);
+        let room = |open: usize| (open < limit).then_some(open + 1);
+        self.streams.open.fetch_update(Relaxed, Relaxed, room).ok()?;
+        let slot = Slot { streams: Arc::clone(&self.streams), shard };
+        Some(Ticket { sender: self.sender.clone(), slot })
+    }
+
+    /// Whether it has had no stream for this long.
+    pub(super) fn is_idle_for(&self, time: Duration) -> bool {
+        self.streams.open.load(Relaxed) == 0 && self.streams.idle_since.lock().elapsed() >= time
+    }
+}
+
+impl Slot {
+    /// The shard of the pool that the connection is in.
+    pub(super) fn shard(&self) -> usize {
+        self.shard
+    }
+
+    /// Has the connection take no further streams; those that are open go on.
+    pub(super) fn retire_connection(&self) {
+        self.streams.is_retired.store(true, Relaxed);
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.streams.open.fetch_sub(1, Relaxed) == 1 {
+            *self.streams.idle_since.lock() = Instant::now();
+        }
+    }
+}
+
+/// Moves the frames of a connection; ends it if the origin does not reply to pings.
+struct Driver {
+    connection: client::Connection<Stream, Bytes>,
+    streams: Arc<Streams>,
+    settled: Option<oneshot::Sender<()>>,
+    keep_alive: KeepAlive,
+}
+
+impl Driver {
+    fn new(
+        mut connection: client::Connection<Stream, Bytes>,
+        streams: Arc<Streams>,
+        settled: oneshot::Sender<()>,
+    ) -> Self {
+        let keep_alive = KeepAlive {
+            ping_pong: connection.ping_pong(),
+            is_waiting: false,
+            timer: Box::pin(sleep(PING_INTERVAL)),
+        };
+        Self { connection, streams, settled: Some(settled), keep_alive }
+    }
+
+    /// Runs to the connection's end, which gives its permit back.
+    async fn run(mut self, _permit: Permit) {
+        let ended = std::future::poll_fn(|cx| self.poll(cx)).await;
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection to an origin ended early");
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        let ended = Pin::new(&mut self.connection).poll(cx);
+        let limit = self.connection.max_concurrent_send_streams();
+        self.streams.limit.store(limit, Relaxed);
+        if limit > 0
+            && let Some(settled) = self.settled.take()
+        {
+            let _nobody_waits = settled.send(());
+        }
+        if ended.is_ready() {
+            return ended;
+        }
+        let is_busy = self.streams.open.load(Relaxed) > 0;
+        self.keep_alive.poll_lost(cx, is_busy).map(|()| Err(Reason::NO_ERROR.into()))
+    }
+}
+
+/// Finds connections that have silently gone (RFC 9113 §6.7).
+struct KeepAlive {
+    ping_pong: Option<PingPong>,
+    is_waiting: bool,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl KeepAlive {
+    /// Ready when a ping was not replied to in time. Only connections in use are asked.
+    fn poll_lost(&mut self, cx: &mut Context<'_>, is_busy: bool) -> Poll<()> {
+        let Some(ping_pong) = &mut self.ping_pong else { return Poll::Pending };
+        if self.is_waiting && ping_pong.poll_pong(cx).is_ready() {
+            self.is_waiting = false;
+            self.timer.as_mut().reset(Instant::now() + PING_INTERVAL);
+        }
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            if self.is_waiting {
+                return Poll::Ready(());
+            }
+            let is_sent = is_busy && ping_pong.send_ping(Ping::opaque()).is_ok();
+            self.is_waiting = is_sent && ping_pong.poll_pong(cx).is_pending();
+            let wait = if self.is_waiting { PING_TIMEOUT } else { PING_INTERVAL };
+            self.timer.as_mut().reset(Instant::now() + wait);
+        }
+    }
+}
+
+/// Whether the origin has done nothing with the request: its stream is above the last one that a GOAWAY
+/// names (RFC 9113 §6.8), or was refused (§8.7).
+pub(super) fn is_unprocessed(error: &h2::Error) -> bool {
+    (error.is_remote() && error.is_go_away()) || is_refusal(error)
+}
+
+/// Whether the origin has refused the stream, and takes others of the same connection no better.
+pub(super) fn is_refusal(error: &h2::Error) -> bool {
+    error.is_remote() && error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM)
+}
+
+/// Whether what the origin sent breaks the protocol, or a limit.
+pub(super) fn is_violation(error: &h2::Error) -> bool {
+    error.is_library() && error.reason() != Some(Reason::NO_ERROR)
+}

@@ -1,0 +1,191 @@
+//! The addresses of one server: looked up rarely, and tried in an order that avoids dead ones.
+//!
+//! The system's resolver does the look-ups, so that its hosts file and settings hold. It reports no TTL;
+//! `origin.dns_refresh` says how long its answers are used.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{net::lookup_host, time::Instant};
+
+/// How long an address that could not be reached comes after the others.
+const AVOIDED: Duration = Duration::from_mins(1);
+
+/// Addresses of a name that are used at most.
+const ADDRESSES: usize = 16;
+
+/// Resolves the name of one server.
+pub(super) struct Resolver {
+    host: String,
+    port: u16,
+    refresh: Duration,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Default)]
+struct Cache {
+    addresses: Arc<[SocketAddr]>,
+    /// When they were looked up; none if that has to be done before they are used.
+    at: Option<Instant>,
+    is_refreshing: bool,
+    /// Addresses that could not be reached, and when.
+    failed: Vec<(SocketAddr, Instant)>,
+}
+
+impl Resolver {
+    pub(super) fn new(host: &str, port: u16, refresh: Duration) -> Arc<Self> {
+        let cache = Mutex::default();
+        Arc::new(Self { host: host.to_owned(), port, refresh, cache })
+    }
+
+    /// The addresses in the order in which they should be tried; at least one.
+    ///
+    /// Waits for a look-up only if there was none before or all addresses failed; older answers are
+    /// used while a task looks the name up again.
+    pub(super) async fn addresses(self: &Arc<Self>) -> io::Result<Vec<SocketAddr>> {
+        if let Ok(ip) = self.host.parse::<IpAddr>() {
+            return Ok(vec![(ip, self.port).into()]);
+        }
+        let (known, is_due) = self.known(Instant::now());
+        let addresses = match known {
+            None => self.look_up().await?,
+            Some(addresses) => {
+                if is_due {
+                    self.refresh_in_background();
+                }
+                addresses
+            }
+        };
+        Ok(in_order(&addresses, &self.cache.lock().failed, Instant::now()))
+    }
+
+    /// Notes an address that could be reached.
+    pub(super) fn note_reached(&self, address: SocketAddr) {
+        let mut cache = self.cache.lock();
+        if !cache.failed.is_empty() {
+            cache.failed.retain(|(failed, _)| *failed != address);
+        }
+    }
+
+    /// Notes an address that could not be reached. Once all have failed, the next connection waits for a
+    /// look-up: the server may have moved.
+    pub(super) fn note_failed(&self, address: SocketAddr) {
+        let mut guard = self.cache.lock();
+        let cache = &mut *guard;
+        let now = Instant::now();
+        cache.failed.retain(|(failed, at)| *failed != address && now - *at < AVOIDED);
+        cache.failed.push((address, now));
+        let failed = &cache.failed;
+        if cache.addresses.iter().all(|it| failed.iter().any(|(address, _)| address == it)) {
+            cache.at = None;
+        }
+    }
+
+    /// The cached addresses, and whether this caller should look them up again in the background.
+    fn known(&self, now: Instant) -> (Option<Arc<[SocketAddr]>>, bool) {
+        let mut cache = self.cache.lock();
+        let Some(at) = cache.at else { return (None, false) };
+        let is_due = now - at >= self.refresh && !cache.is_refreshing;
+        cache.is_refreshing |= is_due;
+        (Some(Arc::clone(&cache.addresses)), is_due)
+    }
+
+    async fn look_up(&self) -> io::Result<Arc<[SocketAddr]>> {
+        let found: Vec<_> =
+            lookup_host((self.host.as_str(), self.port)).await?.take(ADDRESSES).collect();
+        if found.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        }
+        let addresses: Arc<[SocketAddr]> = found.into();
+        let mut cache = self.cache.lock();
+        cache.addresses = Arc::clone(&addresses);
+        cache.at = Some(Instant::now());
+        Ok(addresses)
+    }
+
+    fn refresh_in_background(self: &Arc<Self>) {
+        let resolver = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = resolver.look_up().await {
+                tracing::warn!(host = resolver.host, %error, "name look-up failed, keeping the previous addresses");
+                resolver.cache.lock().at = Some(Instant::now());
+            }
+            resolver.cache.lock().is_refreshing = false;
+        });
+    }
+}
+
+/// The addresses with those last that failed lately; otherwise in the resolver's order.
+fn in_order(
+    addresses: &[SocketAddr],
+    failed: &[(SocketAddr, Instant)],
+    now: Instant,
+) -> Vec<SocketAddr> {
+    let mut ordered = addresses.to_vec();
+    ordered.sort_by_key(|address| {
+        failed.iter().any(|(failed, at)| failed == address && now - *at < AVOIDED)
+    });
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> SocketAddr {
+        (IpAddr::from([192, 0, 2, last]), 80).into()
+    }
+
+    fn resolver() -> Arc<Resolver> {
+        let resolver = Resolver::new("api.test", 80, Duration::from_secs(30));
+        *resolver.cache.lock() = Cache {
+            addresses: Arc::new([address(1), address(2)]),
+            at: Some(Instant::now()),
+            ..Cache::default()
+        };
+        resolver
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_first_address_comes_last_for_a_while() {
+        let resolver = resolver();
+        resolver.note_failed(address(1));
+        assert_eq!(resolver.addresses().await.unwrap(), [address(2), address(1)]);
+        resolver.note_reached(address(1));
+        assert_eq!(resolver.addresses().await.unwrap(), [address(1), address(2)]);
+        resolver.note_failed(address(1));
+        tokio::time::advance(AVOIDED).await;
+        let cache = resolver.cache.lock();
+        assert_eq!(in_order(&cache.addresses, &cache.failed, Instant::now())[0], address(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_caller_looks_up_again_after_the_stated_time() {
+        let resolver = resolver();
+        assert!(!resolver.known(Instant::now()).1);
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert!(resolver.known(Instant::now()).1);
+        let (known, is_due) = resolver.known(Instant::now());
+        assert!(known.is_some() && !is_due, "one look-up at a time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_that_all_failed_are_looked_up_before_they_are_used() {
+        let resolver = resolver();
+        resolver.note_failed(address(1));
+        assert!(resolver.known(Instant::now()).0.is_some());
+        resolver.note_failed(address(2));
+        assert!(resolver.known(Instant::now()).0.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_address_needs_no_look_up() {
+        let resolver = Resolver::new("::1", 81, Duration::from_secs(30));
+        assert_eq!(resolver.addresses().await.unwrap(), ["[::1]:81".parse().unwrap()]);
+    }
+}

@@ -1,0 +1,108 @@
+//! Reading JSON that others send. A document takes up to a hundred times its bytes while it is read, so what
+//! is not short is read by one reader at a time, on a thread of its own.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+/// A document that would take more bytes than this, by a generous estimate, is not read.
+const HEAVIEST: usize = 40 << 20;
+
+/// The turn to read a document that is not short: one for all of the process.
+#[derive(Debug, Clone)]
+pub struct Parsing(Arc<Semaphore>);
+
+/// Why a document is not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParseError {
+    /// It is no JSON, or nested too deeply.
+    Malformed,
+    /// It would take too much memory.
+    TooHeavy,
+}
+
+impl Default for Parsing {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+}
+
+impl Parsing {
+    /// Runs a reader on a thread of its own, once it is its turn. Returns `None` if it panics.
+    ///
+    /// The turn lasts until the reader has ended, even if this is no longer waited for.
+    pub async fn run<R: Send + 'static>(
+        &self,
+        read: impl FnOnce() -> R + Send + 'static,
+    ) -> Option<R> {
+        let turn = Arc::clone(&self.0).acquire_owned().await.ok()?;
+        let reading = move || {
+            let read = read();
+            drop(turn);
+            read
+        };
+        tokio::task::spawn_blocking(reading).await.ok()
+    }
+}
+
+/// Reads a document.
+pub fn parse(json: &[u8]) -> Result<Value, ParseError> {
+    if weight(json) > HEAVIEST {
+        return Err(ParseError::TooHeavy);
+    }
+    serde_json::from_slice(json).map_err(|_| ParseError::Malformed)
+}
+
+/// Bytes of memory that a document takes at most. An object begins with a node of eleven entries, an array
+/// with room for four values.
+fn weight(json: &[u8]) -> usize {
+    let of = |byte: &u8| match byte {
+        b'{' => 720,
+        b'[' => 144,
+        b',' => 64,
+        b'"' => 16,
+        _ => 1,
+    };
+    json.iter().map(of).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_of_tiny_parts_is_too_heavy_and_an_ordinary_one_is_not() {
+        let array =
+            |part: &str| format!("[{}]", vec![part; (1 << 20) / (part.len() + 1)].join(","));
+        for ordinary in [r#"{"id":12345,"name":"Smith"}"#, "1234", r#""text""#, "[1,2,3,4,5,6,7]"] {
+            assert!(parse(array(ordinary).as_bytes()).is_ok(), "{ordinary}");
+        }
+        assert_eq!(parse(array(r#"{"a":0}"#).as_bytes()), Err(ParseError::TooHeavy));
+        assert_eq!(parse(b"{"), Err(ParseError::Malformed));
+        assert_eq!(parse(b"[1]"), Ok(serde_json::json!([1])));
+    }
+
+    #[tokio::test]
+    async fn one_document_is_read_at_a_time_even_if_nobody_waits_for_it() {
+        let parsing = Parsing::default();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let first = parsing.clone();
+        let first = tokio::spawn(async move {
+            let read = move || {
+                let _ = begun.send(());
+                released.recv()
+            };
+            first.run(read).await
+        });
+        has_begun.await.unwrap();
+        first.abort();
+        let mut second = Box::pin(parsing.run(|| 2));
+        assert!(futures_util::FutureExt::now_or_never(&mut second).is_none());
+        release.send(()).unwrap();
+        assert_eq!(second.await, Some(2));
+        assert_eq!(parsing.run(|| panic!("a reader's bug")).await, None::<()>);
+        assert_eq!(parsing.run(|| 3).await, Some(3), "a panic gives the turn back");
+    }
+}

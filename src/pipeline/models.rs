@@ -1,0 +1,261 @@
+//! The body tee and the table of flights under a scheduler that tries the orders in which threads may run:
+//! `cargo test --features models --lib models::`.
+//!
+//! The scheduler finds deadlocks and lost wake-ups by itself; the tests assert what readers and followers get.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use shuttle::future::{JoinHandle, block_on, spawn, yield_now};
+
+use super::{
+    collapse::{Flights, Role, Takeoff},
+    fill::{Fill, FillBudget, FillReader},
+    landing::Landing,
+};
+use crate::{
+    fence::{Mode, OwnFacets, Purge, Record, Selector, Source},
+    field::Timestamp,
+    key::{CacheKey, OriginTarget, target::Scheme},
+    origin::Complete,
+    purge::Fences,
+};
+
+/// How many orders each test tries.
+const ORDERS: usize = 2_000;
+
+/// More than half of what a body that is not kept may run ahead of its slowest reader.
+static BYTES: [u8; 600_000] = [0; 600_000];
+
+/// The chunks of a body, told apart by their lengths.
+const LENGTHS: [usize; 4] = [600_000, 599_999, 599_998, 599_997];
+
+/// Runs a test in many orders: random ones, and those in which few threads are held back for long.
+fn in_many_orders(test: impl Fn() + Send + Sync + Copy + 'static) {
+    shuttle::check_random(test, ORDERS);
+    shuttle::check_pct(test, ORDERS, 3);
+}
+
+/// How the body of a model ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Complete,
+    Fails,
+}
+
+fn produce(fill: Arc<Fill>, end: End) -> JoinHandle<()> {
+    spawn(async move {
+        for length in LENGTHS {
+            if fill.push(Bytes::from_static(&BYTES[..length])).await.is_err() {
+                return;
+            }
+        }
+        match end {
+            End::Complete => fill.complete(None, Complete::made_up()),
+            End::Fails => fill.fail(),
+        }
+    })
+}
+
+/// Reads up to so many chunks, and returns their lengths and whether the body broke off.
+async fn read(mut reader: FillReader, most: usize) -> (Vec<usize>, bool) {
+    let mut lengths = Vec::new();
+    while lengths.len() < most {
+        match reader.frame().await {
+            None => return (lengths, false),
+            Some(Err(_)) => return (lengths, true),
+            Some(Ok(frame)) => lengths.push(frame.into_data().unwrap().len()),
+        }
+    }
+    (lengths, false)
+}
+
+/// One producer, a reader from the beginning, one that goes away early, and one that comes late.
+fn one_body_with_three_readers(limit: usize, end: End) {
+    let budget = FillBudget::new(1 << 30);
+    let (fill, first) = Fill::with_reader(None, limit, budget.share());
+    let leaves = fill.reader().unwrap();
+    let late = Arc::clone(&fill);
+    block_on(async move {
+        let all = (LENGTHS.to_vec(), end == End::Fails);
+        let first = spawn(read(first, usize::MAX));
+        let leaves = spawn(read(leaves, 1));
+        let late = spawn(async move {
+            match late.reader() {
+                Some(reader) => Some(read(reader, usize::MAX).await),
+                None => None,
+            }
+        });
+        produce(fill, end).await.unwrap();
+        assert_eq!(first.await.unwrap(), all);
+        assert_eq!(leaves.await.unwrap().0, LENGTHS[..1]);
+        assert!(late.await.unwrap().is_none_or(|read| read == all), "from the first byte, or not");
+    });
+    assert_eq!(budget.used(), 0, "all is given back");
+}
+
+#[test]
+fn readers_of_a_kept_body_get_all_of_it_whenever_they_come() {
+    in_many_orders(|| one_body_with_three_readers(1 << 30, End::Complete));
+    in_many_orders(|| one_body_with_three_readers(1 << 30, End::Fails));
+}
+
+#[test]
+fn readers_of_a_body_in_passing_get_all_of_it_and_hold_the_origin_back() {
+    in_many_orders(|| one_body_with_three_readers(10, End::Complete));
+    in_many_orders(|| one_body_with_three_readers(10, End::Fails));
+}
+
+#[test]
+fn a_producer_ends_when_its_readers_have_gone() {
+    in_many_orders(|| {
+        let budget = FillBudget::new(1 << 30);
+        let (fill, reader) = Fill::with_reader(None, 10, budget.share());
+        let other = fill.reader().unwrap();
+        block_on(async move {
+            let readers = [spawn(read(reader, 1)), spawn(read(other, 2))];
+            produce(fill, End::Complete).await.unwrap();
+            for reader in readers {
+                let lengths = reader.await.unwrap().0;
+                assert_eq!(lengths, LENGTHS[..lengths.len()]);
+            }
+        });
+        assert_eq!(budget.used(), 0);
+    });
+}
+
+fn key(path: &str) -> CacheKey {
+    OriginTarget::plain(Scheme::Http, "a.test", path).key()
+}
+
+/// The fetches of one key that are under way, and how many there were.
+#[derive(Debug, Default)]
+struct Fetches {
+    now: usize,
+    all: usize,
+}
+
+/// What a request for this key does: it fetches, or waits for the one that does.
+async fn request(
+    flights: Arc<Flights>,
+    fences: Arc<Fences>,
+    fetches: Arc<Mutex<Fetches>>,
+    (path, lands): (&'static str, bool),
+) {
+    match flights.join(&key(path), &OwnFacets::default(), &fences, Instant::now()) {
+        Role::Leader(takeoff) => {
+            {
+                let mut fetches = fetches.lock().unwrap();
+                (fetches.now, fetches.all) = (fetches.now + 1, fetches.all + 1);
+                assert_eq!(fetches.now, 1, "one fetch of a key at a time");
+            }
+            yield_now().await;
+            if lands {
+                takeoff.land(Landing::Alone);
+            }
+            fetches.lock().unwrap().now -= 1;
+        }
+        Role::Follower(waiting) => {
+            let landing = waiting.landed().await;
+            assert_eq!(landing.is_some(), lands, "followers hear of the landing, or of the end");
+        }
+    }
+}
+
+#[test]
+fn one_request_fetches_and_the_others_get_to_know_what_came_of_it() {
+    for lands in [true, false] {
+        in_many_orders(move || {
+            let (flights, fences) = (Arc::new(Flights::new()), Arc::new(Fences::alone()));
+            let fetches = Arc::<Mutex<Fetches>>::default();
+            let one = || {
+                let shared = (Arc::clone(&flights), Arc::clone(&fences), Arc::clone(&fetches));
+                spawn(request(shared.0, shared.1, shared.2, ("/a", lands)))
+            };
+            let requests = [one(), one(), one()];
+            block_on(async {
+                for request in requests {
+                    request.await.unwrap();
+                }
+            });
+            assert!((1..=3).contains(&fetches.lock().unwrap().all));
+            let again = flights.join(&key("/a"), &OwnFacets::default(), &fences, Instant::now());
+            assert!(matches!(again, Role::Leader(_)), "nothing stays in the table");
+        });
+    }
+}
+
+#[test]
+fn a_flight_under_two_keys_takes_no_place_of_another_and_leaves_both() {
+    in_many_orders(|| {
+        let (flights, fences) = (Arc::new(Flights::new()), Arc::new(Fences::alone()));
+        let join = |path| {
+            let facets = OwnFacets::default();
+            flights.join(&key(path), &facets, &fences, Instant::now())
+        };
+        let Role::Leader(mut takeoff) = join("/a") else { panic!("the first one leads") };
+        let fetches = Arc::<Mutex<Fetches>>::default();
+        let other = spawn(request(
+            Arc::clone(&flights),
+            Arc::clone(&fences),
+            Arc::clone(&fetches),
+            ("/b", true),
+        ));
+        let aliasing = spawn(async move {
+            takeoff.alias(&key("/b"));
+            takeoff.land(Landing::Alone);
+        });
+        block_on(async {
+            other.await.unwrap();
+            aliasing.await.unwrap();
+        });
+        for path in ["/a", "/b"] {
+            assert!(matches!(join(path), Role::Leader(_)), "nothing stays in the table: {path}");
+        }
+    });
+}
+
+#[test]
+fn a_fetch_that_a_purge_outdates_leaves_the_place_of_its_successor_alone() {
+    in_many_orders(|| {
+        let (flights, fences) = (Arc::new(Flights::new()), Arc::new(Fences::alone()));
+        let join = || {
+            let facets = OwnFacets::default();
+            flights.join(&key("/a"), &facets, &fences, Instant::now())
+        };
+        let Role::Leader(outdated) = join() else { panic!("the first one leads") };
+        fences.apply(&everything(1));
+        let Role::Leader(successor) = join() else { panic!("nobody joins what is purged") };
+        let lands = |takeoff: Takeoff| {
+            spawn(async move {
+                takeoff.land(Landing::Alone);
+                yield_now().await;
+            })
+        };
+        let outdated = lands(outdated);
+        block_on(async {
+            outdated.await.unwrap();
+            let Role::Follower(waiting) = join() else { panic!("the successor is listed still") };
+            let successor = lands(successor);
+            assert!(waiting.landed().await.is_some());
+            successor.await.unwrap();
+        });
+        assert!(matches!(join(), Role::Leader(_)), "nothing stays in the table");
+    });
+}
+
+/// A purge of everything, with this number.
+fn everything(seq: u64) -> Record {
+    let purge = Purge {
+        mode: Mode::Hard,
+        selectors: vec![Selector::Everything],
+        source: Source::Api,
+        reason: None,
+        warm: false,
+    };
+    Record { seq, at: Timestamp::from_millis(1), purge }
+}

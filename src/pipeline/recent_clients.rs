@@ -1,0 +1,276 @@
+//! Who lately asked: hosts, and what their clients say about themselves. For what is fetched ahead of them.
+
+use std::{cmp::Reverse, sync::Arc};
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use parking_lot::Mutex;
+
+use super::warmer::is_told;
+use crate::{
+    forward::told,
+    key::target::{Scheme, host},
+    server::Connection,
+    warm::{OneClient, WarmHost},
+};
+
+/// Hosts remembered.
+const HOSTS: usize = 32;
+
+/// Kinds of clients remembered of one host.
+const KINDS: usize = 8;
+
+/// Kinds of clients for which a target is fetched that none of them lately asked for.
+const SENT: usize = 4;
+
+/// Bytes that the fields of one kind may take.
+const LARGEST: usize = 2048;
+
+/// Requests of one host after which all counts are halved.
+const HALVED_AT: u32 = 4096;
+
+/// Fields by which origins choose among responses, and which many clients send alike.
+const SELECTING: [HeaderName; 4] =
+    [header::ACCEPT, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE, header::ORIGIN];
+
+/// The `Accept-Encoding` of browsers, sent as long as no client has come.
+const USUAL_CODINGS: HeaderValue = HeaderValue::from_static("gzip, deflate, br, zstd");
+
+/// The hosts that clients lately asked for with success, and the kinds of clients that did. Bounded: what is
+/// asked for least makes room.
+#[derive(Default)]
+pub struct RecentClients(Mutex<Vec<RecentHost>>);
+
+struct RecentHost {
+    /// In canonical form.
+    name: Box<str>,
+    requests: u32,
+    kinds: Vec<Kind>,
+}
+
+/// Clients that connect by the same scheme and send the same selecting fields.
+struct Kind {
+    client: OneClient,
+    requests: u32,
+}
+
+impl RecentClients {
+    /// Notes a request for this host, in canonical form, that the origin answered with success.
+    pub fn note(&self, name: &str, connection: &Connection, headers: &HeaderMap) {
+        let headers = selecting(headers);
+        if size(&headers) > LARGEST {
+            return;
+        }
+        let (peer, secure) = (connection.peer, connection.secure);
+        let connection = Arc::new(Connection { peer, secure, ..Connection::default() });
+        let client = OneClient { connection, host: name.into(), headers };
+        let mut hosts = self.0.lock();
+        let place = hosts.iter().position(|host| *host.name == *name);
+        let host = place.unwrap_or_else(|| add(&mut hosts, HOSTS, RecentHost::new(name)));
+        if let Some(host) = hosts.get_mut(host) {
+            host.note(client);
+            if host.requests >= HALVED_AT {
+                hosts.iter_mut().for_each(RecentHost::halve);
+            }
+        }
+    }
+
+    /// Returns the clients for which a target of this host is fetched, those that came most often first; of
+    /// the host that most of them asked for if none is given. None if no host is known.
+    pub fn of(&self, host: Option<&WarmHost>) -> Vec<OneClient> {
+        let hosts = self.0.lock();
+        let Some(wanted) = host else {
+            let busiest = hosts.iter().max_by_key(|host| host.requests);
+            return busiest.map(|host| host.clients(None)).unwrap_or_default();
+        };
+        let name = host::canonical(&wanted.name, wanted.scheme.unwrap_or(wanted.usual));
+        let known = hosts.iter().find(|host| *host.name == *name);
+        let clients = known.map(|host| host.clients(wanted.scheme)).unwrap_or_default();
+        if clients.is_empty() { vec![usual_client(wanted, &name)] } else { clients }
+    }
+}
+
+impl RecentHost {
+    fn new(name: &str) -> Self {
+        Self { name: name.into(), requests: 0, kinds: Vec::new() }
+    }
+
+    fn note(&mut self, client: OneClient) {
+        self.requests += 1;
+        let is_same = |kind: &Kind| {
+            kind.client.connection.secure == client.connection.secure
+                && kind.client.headers == client.headers
+        };
+        if let Some(kind) = self.kinds.iter_mut().find(|kind| is_same(kind)) {
+            kind.client = client;
+            kind.requests += 1;
+        } else {
+            add(&mut self.kinds, KINDS, Kind { client, requests: 1 });
+        }
+    }
+
+    fn halve(&mut self) {
+        self.requests /= 2;
+        self.kinds.iter_mut().for_each(|kind| kind.requests /= 2);
+    }
+
+    fn clients(&self, scheme: Option<Scheme>) -> Vec<OneClient> {
+        let fits = |kind: &&Kind| scheme.is_none_or(|scheme| scheme_of(&kind.client) == scheme);
+        let mut kinds: Vec<&Kind> = self.kinds.iter().filter(fits).collect();
+        kinds.sort_by_key(|kind| Reverse(kind.requests));
+        kinds.into_iter().take(SENT).map(|kind| kind.client.clone()).collect()
+    }
+}
+
+/// What is counted, so that the least makes room.
+trait Counted {
+    fn requests(&self) -> u32;
+}
+
+impl Counted for RecentHost {
+    fn requests(&self) -> u32 {
+        self.requests
+    }
+}
+
+impl Counted for Kind {
+    fn requests(&self) -> u32 {
+        self.requests
+    }
+}
+
+/// Adds an item, in the place of the least if there is no room. Returns its place.
+fn add<T: Counted>(items: &mut Vec<T>, most: usize, item: T) -> usize {
+    if items.len() < most {
+        items.push(item);
+        return items.len() - 1;
+    }
+    let least = items.iter().enumerate().min_by_key(|(_, item)| item.requests());
+    let place = least.map_or(0, |(place, _)| place);
+    if let Some(old) = items.get_mut(place) {
+        *old = item;
+    }
+    place
+}
+
+/// The fields that select responses, and those of trusted proxies about the target.
+fn selecting(headers: &HeaderMap) -> HeaderMap {
+    let kept = headers.iter().filter(|(name, _)| SELECTING.contains(name) || is_told(name));
+    kept.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// Fields that are sent again although they did not select the response: the next one may depend on them. Many
+/// origins name them in `Vary` only if they made a difference.
+pub fn is_sent_again(name: &HeaderName) -> bool {
+    *name == header::ACCEPT_ENCODING || *name == header::ORIGIN
+}
+
+fn size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}
+
+/// The scheme by which a client asks: what a trusted proxy says, else that of its connection.
+pub fn scheme_of(client: &OneClient) -> Scheme {
+    let own = if client.connection.secure { Scheme::Https } else { Scheme::Http };
+    told::scheme(&told::of(&client.headers)).unwrap_or(own)
+}
+
+/// A client like a browser, of a host for which none has come.
+fn usual_client(host: &WarmHost, name: &str) -> OneClient {
+    let secure = host.scheme.unwrap_or(host.usual) == Scheme::Https;
+    let connection = Arc::new(Connection { secure, ..Connection::default() });
+    let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, USUAL_CODINGS)]);
+    OneClient { connection, host: name.into(), headers }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let field = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        fields.iter().map(field).collect()
+    }
+
+    fn note(recent: &RecentClients, host: &str, fields: &[(&'static str, &'static str)]) {
+        recent.note(host, &Connection::default(), &headers(fields));
+    }
+
+    fn host(text: &str) -> WarmHost {
+        WarmHost::parse(text, Scheme::Http).unwrap()
+    }
+
+    #[test]
+    fn the_host_that_most_clients_asked_for_is_the_usual_one() {
+        let recent = RecentClients::default();
+        assert!(recent.of(None).is_empty());
+        for _ in 0..3 {
+            note(&recent, "api.test", &[("accept-encoding", "gzip")]);
+        }
+        note(&recent, "stranger.test", &[]);
+        assert_eq!(&*recent.of(None)[0].host, "api.test");
+        for number in 0..10 * HOSTS {
+            note(&recent, &format!("{number}.test"), &[]);
+        }
+        assert_eq!(&*recent.of(None)[0].host, "api.test");
+        assert_eq!(recent.0.lock().len(), HOSTS);
+    }
+
+    #[test]
+    fn the_kinds_of_clients_that_came_most_often_are_known() {
+        let recent = RecentClients::default();
+        let browser = [("origin", "https://app.test"), ("accept-encoding", "gzip, br")];
+        for _ in 0..5 {
+            note(&recent, "api.test", &browser);
+        }
+        note(
+            &recent,
+            "api.test",
+            &[("accept-encoding", "gzip"), ("user-agent", "x"), ("cookie", "a=b")],
+        );
+        let clients = recent.of(Some(&host("API.test")));
+        assert_eq!(clients.len(), 2);
+        assert_eq!(clients[0].headers, headers(&browser));
+        assert_eq!(clients[1].headers, headers(&[("accept-encoding", "gzip")]));
+        for number in 0..10 * KINDS {
+            let language = HeaderValue::from_str(&format!("x{number}")).unwrap();
+            let fields = HeaderMap::from_iter([(header::ACCEPT_LANGUAGE, language)]);
+            recent.note("api.test", &Connection::default(), &fields);
+        }
+        let clients = recent.of(Some(&host("api.test")));
+        assert_eq!((clients.len(), &clients[0].headers), (SENT, &headers(&browser)));
+    }
+
+    #[test]
+    fn a_host_without_clients_is_asked_for_as_browsers_do() {
+        let recent = RecentClients::default();
+        note(&recent, "api.test", &[]);
+        let clients = recent.of(Some(&host("https://other.test:443")));
+        assert_eq!((clients.len(), &*clients[0].host), (1, "other.test"));
+        assert!(clients[0].connection.secure);
+        assert_eq!(clients[0].headers["accept-encoding"], "gzip, deflate, br, zstd");
+        let clients = recent.of(Some(&host("https://api.test")));
+        assert!(clients[0].connection.secure, "so far clients came by http");
+    }
+
+    #[test]
+    fn a_trusted_proxy_says_by_which_scheme_clients_come() {
+        let recent = RecentClients::default();
+        note(&recent, "api.test", &[("x-forwarded-proto", "https")]);
+        let clients = recent.of(Some(&host("https://api.test")));
+        assert_eq!(clients[0].headers, headers(&[("x-forwarded-proto", "https")]));
+    }
+
+    #[test]
+    fn counts_fade() {
+        let recent = RecentClients::default();
+        for _ in 0..HALVED_AT {
+            note(&recent, "old.test", &[]);
+        }
+        for _ in 0..=(HALVED_AT / 2) {
+            note(&recent, "new.test", &[]);
+        }
+        assert_eq!(&*recent.of(None)[0].host, "new.test");
+    }
+}

@@ -1,0 +1,45 @@
+//! File descriptors kept for one listener, so that it is reached where the process has no others left.
+
+use std::{fs::File, path::Path};
+
+/// Descriptors held open for nothing but to be closed when one is needed.
+pub(super) struct FileReserve {
+    held: Vec<File>,
+    size: usize,
+}
+
+impl FileReserve {
+    /// A reserve of this many descriptors.
+    pub(super) fn new(size: usize) -> Self {
+        let mut reserve = Self { held: Vec::with_capacity(size), size };
+        reserve.refill();
+        reserve
+    }
+
+    /// Closes one. Returns false if none is left.
+    pub(super) fn release_one(&mut self) -> bool {
+        self.held.pop().is_some()
+    }
+
+    /// Takes back what was released, as far as there are descriptors again.
+    pub(super) fn refill(&mut self) {
+        while self.held.len() < self.size {
+            let Ok(file) = File::open(Path::new("/dev/null")) else { return };
+            self.held.push(file);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_released_is_taken_back() {
+        let mut reserve = FileReserve::new(2);
+        assert!(reserve.release_one() && reserve.release_one() && !reserve.release_one());
+        reserve.refill();
+        assert!(reserve.release_one());
+        assert!(!FileReserve::new(0).release_one());
+    }
+}

@@ -1,0 +1,248 @@
+//! Connections that leave HTTP: WebSocket and its like (RFC 9110 §7.8).
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+
+use super::{Counters, Settings, listener::Counted};
+
+/// Looks at a tunnel in an idle time-out.
+const TICKS: u32 = 4;
+
+/// What a connection needs to become a tunnel.
+#[derive(Debug, Default)]
+pub struct Tunnels {
+    /// The connection's own place among those that are open.
+    counted: Weak<Counted>,
+    counters: Arc<Counters>,
+    limit: usize,
+    idle_timeout: Duration,
+}
+
+/// A connection that is, or is about to become, a tunnel. It stays counted among the open connections, and
+/// among the tunnels, until this is dropped.
+#[derive(Debug)]
+pub struct Tunnel {
+    _counted: Option<Arc<Counted>>,
+    counters: Arc<Counters>,
+    idle_timeout: Duration,
+}
+
+/// How a tunnel ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TunnelEnd {
+    /// Both directions have ended.
+    Closed,
+    /// Nothing went through it for too long.
+    Idle,
+}
+
+impl Tunnels {
+    pub(super) fn of(
+        counted: &Arc<Counted>,
+        counters: &Arc<Counters>,
+        settings: &Settings,
+    ) -> Self {
+        Self {
+            counted: Arc::downgrade(counted),
+            counters: Arc::clone(counters),
+            limit: settings.tunnels,
+            idle_timeout: settings.tunnel_idle_timeout,
+        }
+    }
+
+    /// A place for one more tunnel; `None` if there are as many as may be.
+    pub fn open(&self) -> Option<Tunnel> {
+        let tunnel = Tunnel {
+            _counted: self.counted.upgrade(),
+            counters: Arc::clone(&self.counters),
+            idle_timeout: self.idle_timeout,
+        };
+        if self.counters.tunnels.fetch_add(1, Relaxed) < self.limit {
+            return Some(tunnel);
+        }
+        self.counters.tunnels_refused.fetch_add(1, Relaxed);
+        None
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.counters.tunnels.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Tunnel {
+    /// Carries bytes both ways until both directions have ended, or nothing has come for the idle time-out
+    /// (up to a quarter longer). The end of one direction is passed on at once, the other one goes on.
+    pub async fn carry<C, O>(self, client: C, origin: O) -> io::Result<TunnelEnd>
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+        O: AsyncRead + AsyncWrite + Unpin,
+    {
+        let activity = Activity::default();
+        let mut client = Metered { stream: client, activity: &activity };
+        let mut origin = Metered { stream: origin, activity: &activity };
+        tokio::select! {
+            carried = copy_bidirectional(&mut client, &mut origin) => {
+                carried.map(|_| TunnelEnd::Closed)
+            }
+            () = activity.ceased(self.idle_timeout) => Ok(TunnelEnd::Idle),
+        }
+    }
+}
+
+/// Counts the times at which bytes went through a tunnel.
+#[derive(Default)]
+struct Activity(AtomicU64);
+
+impl Activity {
+    /// Waits until nothing has happened for this long.
+    async fn ceased(&self, idle_timeout: Duration) {
+        let tick = (idle_timeout / TICKS).max(Duration::from_millis(1));
+        let (mut seen, mut ticks) = (self.0.load(Relaxed), 0);
+        while ticks < TICKS {
+            tokio::time::sleep(tick).await;
+            let now = self.0.load(Relaxed);
+            ticks = if now == seen { ticks + 1 } else { 0 };
+            seen = now;
+        }
+    }
+}
+
+/// One side of a tunnel. Bytes that are read or written are a sign of life.
+struct Metered<'a, S> {
+    stream: S,
+    activity: &'a Activity,
+}
+
+impl<S> Metered<'_, S> {
+    fn note(&self) {
+        self.activity.0.fetch_add(1, Relaxed);
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<'_, S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.note();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<'_, S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if matches!(written, Poll::Ready(Ok(1..))) {
+            self.note();
+        }
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        time::Instant,
+    };
+
+    use super::*;
+
+    fn tunnels(limit: usize) -> Tunnels {
+        let (counted, counters) = (Weak::new(), Arc::default());
+        Tunnels { counted, counters, limit, idle_timeout: Duration::from_mins(1) }
+    }
+
+    #[test]
+    fn there_are_so_many_tunnels_and_no_more() {
+        let tunnels = tunnels(1);
+        let first = tunnels.open().unwrap();
+        assert!(tunnels.open().is_none());
+        assert_eq!(tunnels.counters.tunnels.load(Relaxed), 1);
+        drop(first);
+        assert!(tunnels.open().is_some());
+        assert_eq!(tunnels.counters.tunnels_refused.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn a_tunnel_keeps_the_place_of_its_connection() {
+        let counters = Arc::<Counters>::default();
+        let counted = Arc::new(counters.enter(9).unwrap());
+        let tunnels = Tunnels::of(&counted, &counters, &Settings::default());
+        let tunnel = tunnels.open();
+        drop(counted);
+        assert_eq!(counters.open.load(Relaxed), 1);
+        drop(tunnel);
+        assert_eq!(counters.open.load(Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_ends_once_nothing_has_gone_through_it_for_long() {
+        let ((mut client, near), (far, mut origin)) = (duplex(64), duplex(64));
+        let tunnels = tunnels(1);
+        let tunnel = tokio::spawn(tunnels.open().unwrap().carry(near, far));
+        let started = Instant::now();
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            client.write_all(b"ping").await.unwrap();
+            origin.read_exact(&mut [0; 4]).await.unwrap();
+        }
+        assert_eq!(tunnel.await.unwrap().unwrap(), TunnelEnd::Idle);
+        assert!((560..=575).contains(&started.elapsed().as_secs()));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_one_direction_leaves_the_other_one_open() {
+        let ((mut client, near), (far, mut origin)) = (duplex(64), duplex(64));
+        let tunnels = tunnels(1);
+        let tunnel = tokio::spawn(tunnels.open().unwrap().carry(near, far));
+        client.write_all(b"question").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut all = Vec::new();
+        origin.read_to_end(&mut all).await.unwrap();
+        origin.write_all(b"answer").await.unwrap();
+        drop(origin);
+        client.read_to_end(&mut all).await.unwrap();
+        assert_eq!(
+            (&*all, tunnel.await.unwrap().unwrap()),
+            (&b"questionanswer"[..], TunnelEnd::Closed)
+        );
+    }
+}

@@ -1,0 +1,55 @@
+//! What was evicted and is still being read: it takes memory that is in no budget.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use parking_lot::Mutex;
+
+use crate::entry::{Entry, StoredResponse};
+
+/// Only responses of more bytes than this are counted.
+const LARGE: usize = 64 << 10;
+
+/// How many bytes evicted responses may take while clients read them.
+const LIMIT: u64 = 24 << 20;
+
+/// Responses that have left the cache while clients read their bodies.
+#[derive(Default)]
+pub struct Pinned {
+    responses: Mutex<Vec<Arc<StoredResponse>>>,
+    bytes: AtomicU64,
+}
+
+impl Pinned {
+    /// Notes what has left the cache.
+    pub fn note(&self, entry: Entry) {
+        let Entry::Response(response) = entry else { return };
+        if response.heap_size() <= LARGE || !response.is_being_read() {
+            return;
+        }
+        let mut responses = self.responses.lock();
+        if !responses.iter().any(|known| Arc::ptr_eq(known, &response)) {
+            responses.push(response);
+        }
+        self.sweep(&mut responses);
+    }
+
+    /// Bytes that are pinned now. Costs a look at each response that was.
+    pub fn bytes(&self) -> u64 {
+        self.sweep(&mut self.responses.lock());
+        self.bytes.load(Relaxed)
+    }
+
+    /// Whether more is pinned than may be.
+    pub fn is_over_limit(&self) -> bool {
+        self.bytes.load(Relaxed) > LIMIT && self.bytes() > LIMIT
+    }
+
+    fn sweep(&self, responses: &mut Vec<Arc<StoredResponse>>) {
+        responses.retain(|response| response.is_being_read());
+        let bytes: usize = responses.iter().map(|response| response.heap_size()).sum();
+        self.bytes.store(bytes as u64, Relaxed);
+    }
+}

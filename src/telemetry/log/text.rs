@@ -1,0 +1,73 @@
+//! Text that shows what it is: nothing in it can change how a terminal or a viewer shows the rest.
+
+use std::fmt::{self, Write as _};
+
+/// Whether a character has no shape of its own and changes how others are shown: controls, line and paragraph
+/// separators, directional marks and embeddings (Unicode TR 36 §2.6), invisible joiners and tags.
+pub(super) fn is_deceptive(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{180e}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+/// Text in which such characters, quotes and backslashes are escaped as in JSON, on one line.
+pub(in crate::telemetry) struct Visible<'a>(pub(in crate::telemetry) &'a str);
+
+impl fmt::Display for Visible<'_> {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_plain = |byte: u8| (b' '..0x7f).contains(&byte) && byte != b'"' && byte != b'\\';
+        if self.0.bytes().all(is_plain) {
+            return to.write_str(self.0);
+        }
+        for character in self.0.chars() {
+            match character {
+                '"' => to.write_str("\\\"")?,
+                '\\' => to.write_str("\\\\")?,
+                hidden if is_deceptive(hidden) => escape(hidden, to)?,
+                plain => to.write_char(plain)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// In UTF-16, as JSON has it (RFC 8259 §7).
+pub(super) fn escape(character: char, to: &mut impl fmt::Write) -> fmt::Result {
+    for unit in character.encode_utf16(&mut [0; 2]) {
+        write!(to, "\\u{unit:04x}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_that_reorder_or_hide_text_are_escaped() {
+        let shown = |text: &str| Visible(text).to_string();
+        assert_eq!(shown("/plain?a=b"), "/plain?a=b");
+        assert_eq!(shown("/ünï/漢/🦀"), "/ünï/漢/🦀");
+        assert_eq!(shown("a\u{202e}b\u{2066}c\u{200f}"), "a\\u202eb\\u2066c\\u200f");
+        assert_eq!(shown("\u{1b}[2J\n\"\\"), "\\u001b[2J\\u000a\\\"\\\\");
+        assert_eq!(shown("\u{2028}\u{9b}\u{e0041}"), "\\u2028\\u009b\\udb40\\udc41");
+    }
+
+    #[test]
+    fn escaped_text_is_a_json_string_with_the_same_meaning() {
+        for text in ["a\u{202e}b", "\u{e0041}\"\\\u{7f}", "plain"] {
+            let json = format!("\"{}\"", Visible(text));
+            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        }
+    }
+}
