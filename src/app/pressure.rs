@@ -1,4 +1,5 @@
-//! Watches the process's memory: while it is short, clients that do not read lose their responses sooner.
+//! Watches memory and the connections to the origin: while either is short, clients that do not read lose
+//! their responses sooner.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -23,30 +24,50 @@ const ALLOWANCE: u64 = 64 << 20;
 /// What one connection may take without memory being short.
 const A_CONNECTION: u64 = 32 << 10;
 
-/// Sets the flag while memory is short, or while responses that were evicted and are still being read take
-/// more than they may; for as long as the process runs.
+/// What is short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shortage {
+    /// Memory, or the part of it for responses that were evicted and are still being read.
+    Memory,
+    /// Connections to the origin: requests wait for one, and responses that are not read may hold them.
+    Connections,
+}
+
+/// Sets the flag while something is short; for as long as the process runs.
 pub async fn watch(
     memory: u64,
     pipeline: Arc<Pipeline<Tiered>>,
     counters: Arc<Counters>,
     pressure: Pressure,
 ) {
+    let (mut before, mut waited) = (None, false);
     loop {
         tokio::time::sleep(EVERY).await;
         let open = counters.open.load(Relaxed) as u64;
         let is_short = allocated().is_some_and(|bytes| is_short(bytes, memory, open));
-        let is_high = is_short || pipeline.store().is_crowded();
-        if is_high != pressure.is_high() {
-            pressure.set_high(is_high);
-            if is_high {
-                tracing::warn!(
-                    "memory is short: clients that do not read lose their responses after seconds"
-                );
-            } else {
-                tracing::info!("memory is no longer short");
-            }
+        let waits = pipeline.origin_load().pending > 0;
+        let shortage = if is_short || pipeline.store().is_crowded() {
+            Some(Shortage::Memory)
+        } else {
+            // A request that waited at one look only may have waited for a moment.
+            (waits && waited).then_some(Shortage::Connections)
+        };
+        waited = waits;
+        if shortage != before {
+            pressure.set_high(shortage.is_some());
+            report(shortage);
+            before = shortage;
         }
     }
+}
+
+fn report(shortage: Option<Shortage>) {
+    let what = match shortage {
+        None => return tracing::info!("memory and connections to the origin suffice again"),
+        Some(Shortage::Memory) => "memory is short",
+        Some(Shortage::Connections) => "requests wait for connections to the origin",
+    };
+    tracing::warn!("{what}: clients that do not read lose their responses after seconds");
 }
 
 fn is_short(allocated: u64, memory: u64, connections: u64) -> bool {

@@ -82,7 +82,7 @@ impl Sampler {
         let before = std::mem::replace(&mut last.refused, refused);
         self.metrics.connections_refused.inc_by(refused.saturating_sub(before));
         self.metrics.tunnels.set(signed(self.counters.tunnels.load(Relaxed) as u64));
-        self.metrics.memory_pressure.set(i64::from(self.pressure.is_high()));
+        self.metrics.pressure.set(i64::from(self.pressure.is_high()));
         for (counter, count) in [
             (&self.metrics.accept_errors, &self.counters.accept_errors),
             (&self.metrics.tunnels_refused, &self.counters.tunnels_refused),

@@ -32,7 +32,7 @@ pub(super) struct Pending<'a>(&'a Capacity);
 /// How busy the connections to the servers of an origin are.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
-    /// Connections, idle ones and tunnels included.
+    /// Connections, idle ones included, tunnels not.
     pub connections: usize,
     /// Requests that wait for a connection.
     pub pending: usize,

@@ -60,7 +60,7 @@ impl Settings {
 /// The connections to one server, and the requests that wait for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at a time, idle ones and tunnels included.
+    /// Connections at a time, idle ones included, tunnels not.
     pub connections: usize,
     /// Requests that may wait for a connection; further ones fail at once.
     pub pending: usize,

@@ -4,20 +4,18 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
 
-use super::capacity::Permit;
 use crate::server::{Tunnel, stream::Stream};
 
 /// An origin's connection that has switched protocols, taken from the body of its 101 response.
 ///
-/// Counts as a connection to the origin until it is dropped.
+/// Counts no longer as a connection to the origin: the server's limit of tunnels bounds how many there are.
 pub struct Upgraded {
     stream: Stream,
-    permit: Permit,
 }
 
 impl Upgraded {
-    pub(super) fn new(stream: Stream, permit: Permit) -> Self {
-        Self { stream, permit }
+    pub(super) fn new(stream: Stream) -> Self {
+        Self { stream }
     }
 }
 
@@ -33,8 +31,7 @@ pub fn join(client: OnUpgrade, origin: Upgraded, tunnel: Tunnel) -> JoinHandle<(
                 return;
             }
         };
-        let Upgraded { stream, permit: _permit } = origin;
-        match tunnel.carry(client, stream).await {
+        match tunnel.carry(client, origin.stream).await {
             Ok(end) => tracing::debug!(?end, "a tunnel ended"),
             Err(error) => tracing::debug!(%error, "a tunnel broke"),
         }

@@ -23,6 +23,7 @@ pub use passage::Passage;
 pub use receipt::{Acknowledgement, NodeId, Once, Receipt};
 pub use recent::{Heard, Records};
 use redis::Redis;
+pub use redis::fuzzed;
 pub use retention::Retention;
 pub use rise::Rise;
 use tokio::{

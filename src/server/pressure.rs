@@ -1,4 +1,4 @@
-//! Whether memory is short.
+//! Whether memory or connections to the origin are short.
 
 use std::sync::{
     Arc,
@@ -10,12 +10,12 @@ use std::sync::{
 pub struct Pressure(Arc<AtomicBool>);
 
 impl Pressure {
-    /// Says whether memory is short.
+    /// Says whether something is short.
     pub fn set_high(&self, is_high: bool) {
         self.0.store(is_high, Relaxed);
     }
 
-    /// Whether memory is short.
+    /// Whether something is short.
     pub fn is_high(&self) -> bool {
         self.0.load(Relaxed)
     }

@@ -37,7 +37,7 @@ pub struct Settings {
     pub tunnels: usize,
     /// A tunnel through which nothing goes is closed after this long (up to a quarter more).
     pub tunnel_idle_timeout: Duration,
-    /// Whether memory is short.
+    /// Whether memory or connections to the origin are short.
     pub pressure: Pressure,
     /// File descriptors kept for this listener: it accepts clients where the process has no others left.
     pub reserved_files: usize,

@@ -29,7 +29,7 @@ tokio::task_local! {
 /// How often a stream that waits for its client is looked at.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long a client may keep the server waiting while memory is short.
+/// How long a client may keep the server waiting while memory or connections to the origin are short.
 const UNDER_PRESSURE: Duration = Duration::from_secs(3);
 
 /// How far a response has got on one HTTP/2 stream.
@@ -65,9 +65,9 @@ impl Progress {
 /// How long clients may keep streams waiting.
 #[derive(Clone)]
 pub(super) struct Patience {
-    /// Without memory pressure.
+    /// Without pressure.
     pub(super) idle_timeout: Duration,
-    /// Whether memory is short.
+    /// Whether memory or connections to the origin are short.
     pub(super) pressure: Pressure,
     /// Where resets are counted.
     pub(super) counters: Arc<Counters>,

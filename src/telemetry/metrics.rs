@@ -60,8 +60,8 @@ pub struct Metrics {
     pub tunnels_refused: IntCounter,
     /// Responses given up because their clients did not read.
     pub stalled_responses: IntCounter,
-    /// 1 while memory is short.
-    pub memory_pressure: IntGauge,
+    /// 1 while memory or connections to the origin are short.
+    pub pressure: IntGauge,
     /// Requests that the server refused by itself, by reason.
     pub refused_requests: IntCounterVec,
     /// Entries held, by tier.
@@ -207,9 +207,9 @@ impl Metrics {
                 "larder_stalled_responses_total",
                 "Responses given up because their clients did not read them.",
             ),
-            memory_pressure: catalogue.gauge(
-                "larder_memory_pressure",
-                "1 while memory is short, so that clients that do not read lose their responses after seconds; else 0.",
+            pressure: catalogue.gauge(
+                "larder_pressure",
+                "1 while memory is short, or requests wait for connections to the origin, so that clients that do not read lose their responses after seconds; else 0.",
             ),
             refused_requests: catalogue.counters(
                 "larder_refused_requests_total",

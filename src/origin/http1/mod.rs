@@ -195,9 +195,10 @@ impl<'a> Exchange<'a> {
         let Head { parts, length, persists, rest, .. } = head;
         self.connection.idle_limit = keep_alive::limit(&parts.headers);
         let content = if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            let Connection { mut stream, permit, .. } = *self.connection;
+            // A tunnel may stay open for days: it gives its place among the connections to requests.
+            let Connection { mut stream, .. } = *self.connection;
             stream.unread(&rest);
-            Content::Upgraded(Upgraded::new(stream, permit))
+            Content::Upgraded(Upgraded::new(stream))
         } else {
             let unsent = (!self.outgoing.is_finished()).then_some(self.outgoing);
             Body::begin(self.connection, (length, persists), rest, unsent)

@@ -8,6 +8,7 @@
 
 mod answer;
 mod entry;
+pub mod fuzzed;
 mod holding;
 mod keys;
 mod pending;

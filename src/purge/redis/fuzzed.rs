@@ -1,0 +1,36 @@
+//! What fuzz targets see of this room: the readers of what Redis answers.
+
+use fred::types::Value;
+
+use super::answer;
+
+/// How deep an answer is nested at most.
+const DEPTH: usize = 6;
+
+/// Reads an answer that these bytes describe, in every way that answers are read.
+pub fn read(bytes: &[u8]) {
+    let answer = value(&mut bytes.iter(), DEPTH);
+    let _ = (answer::look(&answer), answer::entered(&answer), answer::report(&answer));
+    for entry in answer::entries(&answer).into_iter().chain(answer::batch(&answer)).flatten() {
+        let _ = (entry.mark(), entry.line());
+    }
+}
+
+/// The answer that bytes describe: of each value its kind, then its length, then what it holds.
+fn value<'a>(bytes: &mut impl Iterator<Item = &'a u8>, depth: usize) -> Value {
+    let Some(kind) = bytes.next() else { return Value::Null };
+    let length = usize::from(*bytes.next().unwrap_or(&0));
+    match kind % 8 {
+        0 => Value::Null,
+        1 => Value::Integer(bytes.take(8).fold(0, |number, byte| number << 8 | i64::from(*byte))),
+        2 => Value::Bytes(bytes.take(length).copied().collect::<Vec<_>>().into()),
+        3 | 4 => String::from_utf8_lossy(&bytes.take(length).copied().collect::<Vec<_>>())
+            .into_owned()
+            .into(),
+        // Numbers and identifiers as scripts write them.
+        5 => format!("{length:016x}").into(),
+        6 => format!("{length}-{}", length / 3).into(),
+        _ if depth == 0 => Value::Null,
+        _ => Value::Array((0..length % 16).map(|_| value(bytes, depth - 1)).collect()),
+    }
+}
