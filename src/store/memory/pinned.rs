@@ -13,7 +13,7 @@ use crate::entry::{Entry, StoredResponse};
 const LARGE: usize = 64 << 10;
 
 /// How many bytes evicted responses may take while clients read them.
-const LIMIT: u64 = 24 << 20;
+const LIMIT: u64 = 16 << 20;
 
 /// Responses that have left the cache while clients read their bodies.
 #[derive(Default)]
