@@ -17,7 +17,7 @@ const given = options({
   larder: join(process.env.CARGO_TARGET_DIR ?? join(here, '../target'), 'optimized/larder'),
   responses: '100000',
   ratio: '1.6',
-  constant: '96', // MiB over `memory`: the program, its buffers and connections
+  constant: '128', // MiB over `memory`: the program, its buffers and connections
   budget: '64' // MiB of `memory` in the second part
 })
 const count = Number(given.responses)

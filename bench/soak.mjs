@@ -22,7 +22,7 @@ const given = options({
   seconds: '600',
   share: '0.3', // of a core, for the hostile clients
   memory: '64', // MiB
-  constant: '96', // MiB over `memory`, as README says
+  constant: '128', // MiB over `memory`, as README says
   files: '256', // the soft limit of open files that the node starts with
   only: '',
   write: false

@@ -23,7 +23,7 @@ const given = options({
   larder: join(process.env.CARGO_TARGET_DIR ?? join(here, '../../target'), 'optimized/larder'),
   seconds: '600',
   seed: '1',
-  constant: '96', // MiB over `memory`, as README says
+  constant: '128', // MiB over `memory`, as README says
   'without-hostile': false,
   write: false
 })

@@ -18,7 +18,7 @@ use crate::{
 const EVERY: Duration = Duration::from_millis(500);
 
 /// Bytes beside `store.memory` and what connections take, above which memory is short. The process is to
-/// stay under `store.memory` plus 96 MiB plus [`A_CONNECTION`] for each connection.
+/// stay under `store.memory` plus 128 MiB plus [`A_CONNECTION`] for each connection.
 const ALLOWANCE: u64 = 64 << 20;
 
 /// What one connection may take without memory being short.
