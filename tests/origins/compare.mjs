@@ -51,6 +51,8 @@ const CONTRACT = new Set([
   'date', // each answer is made at its own time
   'x-request-id' // made by the proxy where the client sends none
 ])
+// What the proxy lets scripts of other origins read of what it says itself, beside what the origin lets them read.
+const EXPOSED = 'X-API-Cache, Cache-Status, Age'
 const HOP_BY_HOP = new Set(['connection', 'keep-alive', 'proxy-connection', 'transfer-encoding', 'te', 'trailer', 'upgrade'])
 const TAGS = new Set(['surrogate-key', 'xkey', 'cache-tag']) // read and stripped
 // RFC 9110 section 15.4.5: what a 304 must carry if the 200 would; the rest of it is the sender's choice. `Vary` is not
@@ -78,6 +80,8 @@ function contract (request, proxied) {
   if (values(proxied, 'cache-status').length === 0) found.push('Cache-Status is missing')
   if (values(proxied, 'date').length !== 1) found.push(`Date stands ${values(proxied, 'date').length} times`)
   if (token[0] === 'HIT' && values(proxied, 'age').length !== 1) found.push('a HIT without Age')
+  const exposes = values(proxied, 'access-control-expose-headers').includes(EXPOSED)
+  if (exposes !== values(proxied, 'access-control-allow-origin').length > 0) found.push(`scripts ${exposes ? 'may' : 'may not'} read what the proxy says`)
   for (const name of TAGS) if (values(proxied, name).length) found.push(`${name} was not stripped`)
   return found
 }
@@ -105,7 +109,7 @@ function fields (direct, proxied) {
   const names = new Set([...direct.fields, ...proxied.fields].map(([name]) => name))
   for (const name of names) {
     if (CONTRACT.has(name) || HOP_BY_HOP.has(name) || TAGS.has(name) || name === 'content-length') continue
-    const [there, here] = [values(direct, name), values(proxied, name)]
+    const [there, here] = [values(direct, name), values(proxied, name).filter(value => value !== EXPOSED)]
     if (name === 'vary' && isNotModified) continue
     if (name === 'set-cookie' && isFromStore) continue // never stored
     if (name === 'etag' && there.length === 0 && here.length === 1) continue // made where the origin sends none

@@ -5,12 +5,12 @@ use std::borrow::Cow;
 use super::{Scheme, marks};
 
 /// Returns `host[:port]` in lower case, without the scheme's default port, an empty port, leading zeros of a
-/// port or trailing dots. Borrows what already is so. On the way of every request.
+/// port or a trailing dot. Borrows what already is so. On the way of every request.
 pub fn canonical(host: &str, scheme: Scheme) -> Cow<'_, str> {
     let marks = marks::of(host);
     let is_lower = marks & marks::UPPER == 0;
     let (name, port) = if marks & marks::COLON == 0 { (host, None) } else { split_port(host) };
-    let name = Some(name.trim_end_matches('.')).filter(|name| !name.is_empty()).unwrap_or(name);
+    let name = name.strip_suffix('.').filter(|name| !name.is_empty()).unwrap_or(name);
     let port = port.map(|port| port.trim_start_matches('0'));
     let port = port.filter(|port| !port.is_empty() && port.parse() != Ok(scheme.default_port()));
     match port {
@@ -59,7 +59,6 @@ mod tests {
             ("a.test.", "a.test"),
             ("A.test.:80", "a.test"),
             ("a.test.:8080", "a.test:8080"),
-            ("a.test..", "a.test"),
             ("a.test:08080", "a.test:8080"),
             ("a.test:0", "a.test"),
             ("a.test:443", "a.test:443"),
