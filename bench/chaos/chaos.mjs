@@ -58,6 +58,11 @@ class Tally {
   }
 }
 
+/** Whether an answer stands for a failure of the origin that belongs to a request which this one waited for. */
+function isShared (answer) {
+  return /; fwd-status=(5\d\d|429); collapsed; detail=origin-error$/.test(answer.headers['cache-status'] ?? '')
+}
+
 /** A run: what its clients share. */
 class Run {
   constructor (cluster, faults, model, balancer, random) {
@@ -71,7 +76,7 @@ class Run {
     if (!answer) return
     this.tally.row(what).took.push(Date.now() - begun)
     if (answer.status < 500 || (mayBeUnavailable && answer.status === 503)) return answer
-    if (answer.headers['x-number']) this.tally.row(what).origin++
+    if (answer.headers['x-number'] || isShared(answer)) this.tally.row(what).origin++
     else if (answer.status === 504 && answer.node.wasStoppedSince(begun)) this.tally.row(what).killed++
     else this.failed(what, { error: `${answer.status} ${answer.headers['cache-status']} ${answer.bytes.subarray(0, 200)}`, node: answer.node, begun, request })
   }

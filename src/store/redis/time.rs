@@ -29,9 +29,12 @@ impl SharedTime {
         self.0.load(Relaxed)
     }
 
-    fn correct(&self, ahead: i64) {
-        if self.ahead().abs_diff(ahead) > TOLERATED.unsigned_abs() {
-            self.0.store(ahead, Relaxed);
+    /// Learns that Redis' clock is ahead by at least and at most so many milliseconds. A wide range, of an answer
+    /// that took long, says little: what is known stays as long as it is possible.
+    fn correct(&self, [least, most]: [i64; 2]) {
+        let possible = least - TOLERATED..=most + TOLERATED;
+        if !possible.contains(&self.ahead()) {
+            self.0.store(least.midpoint(most), Relaxed);
         }
     }
 }
@@ -48,13 +51,13 @@ pub async fn follow(shared: Arc<Shared>) {
     }
 }
 
-async fn compare(shared: &Shared, epoch: Epoch) -> Result<i64, Fault> {
+/// Returns by how much Redis' clock is ahead at least and at most: it was read between question and answer.
+async fn compare(shared: &Shared, epoch: Epoch) -> Result<[i64; 2], Fault> {
     let lane = shared.lanes.lane(epoch, Load::Small);
     let asked = Instant::now();
     let theirs = lane.time(shared.keys.probe()).await?;
-    // What came took as long on its way as what was asked.
-    let then = steady::at(asked + asked.elapsed() / 2).millis();
-    Ok(theirs.saturating_sub_unsigned(then))
+    let ours = [Instant::now(), asked].map(|at| steady::at(at).millis());
+    Ok(ours.map(|ours| theirs.saturating_sub_unsigned(ours)))
 }
 
 #[cfg(test)]
@@ -65,8 +68,23 @@ mod tests {
     fn only_a_difference_that_matters_is_corrected() {
         let time = SharedTime::default();
         for (found, ahead) in [(15, 0), (-3000, -3000), (-2990, -3000), (40, 40)] {
-            time.correct(found);
+            time.correct([found, found]);
             assert_eq!(time.ahead(), ahead);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_took_long_changes_nothing_that_is_possible() {
+        let time = SharedTime::default();
+        for (range, ahead) in [
+            ([-1000, 1000], 0),
+            ([-10, 1990], 0),
+            ([500, 520], 510),
+            ([-1500, 530], 510),
+            ([600, 1600], 1100),
+        ] {
+            time.correct(range);
+            assert_eq!(time.ahead(), ahead, "{range:?}");
         }
     }
 }

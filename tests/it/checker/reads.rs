@@ -74,6 +74,10 @@ pub(super) async fn read_one(
     if !reply.header("connection").is_some_and(|value| value.contains("close")) {
         wires.insert(node.seat.process, wire);
     }
+    if stands_for_a_failure_of_the_origin(&reply) {
+        history.count("read that the origin failed");
+        return None;
+    }
     let number = number(&reply, history.targets[target].kind);
     let Some(number) = number else {
         history.violated(format!("GET {path} on {}: {reply:.300?}", node.seat));
@@ -115,4 +119,11 @@ fn number(reply: &Reply, kind: Kind) -> Option<u64> {
         _ => false,
     };
     is_whole.then_some(number)
+}
+
+/// Whether it is said in place of a response that belongs to a request which this one waited for.
+fn stands_for_a_failure_of_the_origin(reply: &Reply) -> bool {
+    let status = reply.header("cache-status").unwrap_or_default();
+    let is_shared = status.ends_with("; collapsed; detail=origin-error");
+    is_shared && status.contains(&format!("; fwd-status={}", reply.status()))
 }
