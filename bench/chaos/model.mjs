@@ -17,6 +17,9 @@ export const KINDS = {
 /** `Age` counts whole seconds, and so does `Date`. */
 const ROUNDING = 1000 // ms
 
+/** A route's ttl counts from the receipt of a response, however long a node waited for it: its `first_byte_timeout` (s). */
+const ON_ITS_WAY = 4
+
 /** A target: `path` and, where each user has its own, `user`; `name` is both. */
 export const targets = Object.entries(KINDS).flatMap(([kind, { count, users = 0 }]) =>
   Array.from({ length: count * Math.max(1, users) }, (_, i) => target(kind, i % count, users ? `user-${Math.floor(i / count)}` : '')))
@@ -118,13 +121,13 @@ export class Model {
 
   judgeAge (read, record, headers) {
     if (record.number < read.floor) return { stale: `asked for before what was purged: ${record.number}, not ${read.floor} or later` }
-    const { ttl, swr, error } = KINDS[read.target.kind]
+    const { ttl, swr, error, silent } = KINDS[read.target.kind]
     const age = read.begun - record.said
     const cache = headers['x-api-cache']
     if (cache === 'BYPASS') return record.asked < read.begun ? { stale: 'not passed, but older' } : undefined
     if (cache === 'STALE' && swr === 0 && !read.isTroubled) return { stale: `served stale while the origin was well: ${headers['cache-status']}` }
     const grace = cache !== 'STALE' ? 0 : read.isTroubled ? Math.max(swr, error) : swr
-    const most = (ttl + grace) * 1000 + ROUNDING
+    const most = (ttl + grace + (silent ? ON_ITS_WAY : 0)) * 1000 + ROUNDING
     if (age > most) return { stale: `${cache}, ${age} ms old, ${most} at most` }
   }
 }
