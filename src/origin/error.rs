@@ -76,7 +76,8 @@ pub struct Unanswered {
     pub error: OriginError,
     /// Whether a server may have had the request, or part of it.
     pub delivery: Delivery,
-    /// Whether on every try there was no connection, or it was closed before a response began.
+    /// Whether on every try there was no connection, or it was closed before a response began. If health checks
+    /// keep all servers from being tried, whether none of the checks got further.
     pub is_disconnected: bool,
 }
 

@@ -8,7 +8,7 @@ use std::{
 use http::{Request, Uri};
 use tokio::{task::AbortHandle, time::timeout};
 
-use super::{body::RequestBody, server::Server, settings::Health};
+use super::{body::RequestBody, server::Server, settings, standing::Health};
 
 /// Background work that ends when this is dropped.
 pub(super) struct Tasks(Vec<AbortHandle>);
@@ -31,7 +31,7 @@ impl Drop for Tasks {
 /// Starts the work on the current runtime; without one there is none.
 pub(super) fn start(
     servers: &[Arc<Server>],
-    health: Option<&(&Health, Uri)>,
+    health: Option<&(&settings::Health, Uri)>,
     idle: Duration,
 ) -> Tasks {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else {
@@ -66,8 +66,9 @@ async fn check(server: Weak<Server>, target: Uri, every: Duration) {
             let Some(server) = server.upgrade() else {
                 return;
             };
-            let is_healthy = ask(&server, &target, every).await;
-            if server.standing.set_healthy(is_healthy) {
+            let health = ask(&server, &target, every).await;
+            let is_healthy = health == Health::Healthy;
+            if server.standing.note_health(health) {
                 tracing::warn!(server = %server.name(), is_healthy, "a server's health has changed");
             }
         }
@@ -75,11 +76,12 @@ async fn check(server: Weak<Server>, target: Uri, every: Duration) {
     }
 }
 
-async fn ask(server: &Arc<Server>, target: &Uri, every: Duration) -> bool {
+async fn ask(server: &Arc<Server>, target: &Uri, every: Duration) -> Health {
     let mut request = Request::new(RequestBody::Empty);
     *request.uri_mut() = target.clone();
     match timeout(every, server.exchange(&mut request, None)).await {
-        Ok(Ok(response)) => response.status().as_u16() < 400,
-        _ => false,
+        Ok(Ok(response)) if response.status().as_u16() < 400 => Health::Healthy,
+        Ok(Err(failed)) if failed.error.is_disconnected() => Health::Disconnected,
+        _ => Health::Failing,
     }
 }

@@ -91,7 +91,7 @@ impl Origin {
         let mut tried = SmallVec::<[usize; 4]>::new();
         let (mut delivery, mut is_disconnected) = (Delivery::Unsent, true);
         loop {
-            let is_away = is_disconnected && !tried.is_empty();
+            let is_away = is_disconnected && (!tried.is_empty() || self.are_all_disconnected());
             let none = |error| Unanswered { error, delivery, is_disconnected: is_away };
             let index = self.pick(&tried).map_err(none)?;
             let server =
@@ -168,6 +168,11 @@ impl Origin {
             }
         }
         Ok(last_resort)
+    }
+
+    /// Whether health checks could reach none of the servers.
+    fn are_all_disconnected(&self) -> bool {
+        self.servers.iter().all(|server| server.standing.is_disconnected())
     }
 
     fn less_busy(&self, candidates: &[usize]) -> usize {

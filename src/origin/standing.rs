@@ -3,7 +3,7 @@
 use std::{
     sync::{
         LazyLock,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -18,7 +18,19 @@ const LAST_EJECTION: Duration = Duration::from_mins(1);
 pub(super) struct Standing {
     failures: AtomicU32,
     ejected_until: AtomicU64,
-    is_healthy: AtomicBool,
+    health: AtomicU8,
+}
+
+/// The result of a health check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Health {
+    /// The server answered, and well.
+    Healthy,
+    /// It answered with an error, or not in time.
+    Failing,
+    /// There was no connection, or it was closed before a response began.
+    Disconnected,
 }
 
 impl Default for Standing {
@@ -26,7 +38,7 @@ impl Default for Standing {
         Self {
             failures: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
-            is_healthy: AtomicBool::new(true),
+            health: AtomicU8::new(Health::Healthy as u8),
         }
     }
 }
@@ -64,17 +76,24 @@ impl Standing {
         until <= now && self.ejected_until.compare_exchange(until, again, Relaxed, Relaxed).is_ok()
     }
 
-    /// What the last health check said; true without checks.
+    /// Whether the last health check found the server healthy; true without checks.
     pub(super) fn is_healthy(&self) -> bool {
-        self.is_healthy.load(Relaxed)
+        self.health.load(Relaxed) == Health::Healthy as u8
     }
 
-    /// Notes a health check; gives whether that is news. A healthy server is forgiven its failures.
-    pub(super) fn set_healthy(&self, is_healthy: bool) -> bool {
-        if is_healthy {
+    /// Whether the last health check could not reach the server.
+    pub(super) fn is_disconnected(&self) -> bool {
+        self.health.load(Relaxed) == Health::Disconnected as u8
+    }
+
+    /// Notes a health check. Returns whether the server is healthy now and was not before, or the reverse. A
+    /// healthy server is forgiven its failures.
+    pub(super) fn note_health(&self, health: Health) -> bool {
+        if health == Health::Healthy {
             self.succeed();
         }
-        self.is_healthy.swap(is_healthy, Relaxed) != is_healthy
+        let before = self.health.swap(health as u8, Relaxed) == Health::Healthy as u8;
+        before != (health == Health::Healthy)
     }
 }
 

@@ -1,6 +1,9 @@
 //! An origin that fails: what those who wait for the same fetch get, and what it costs the origin.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use tokio::task::JoinSet;
 
@@ -436,6 +439,60 @@ async fn exact_credentials_get_nothing_stale_from_an_origin_that_is_gone() {
         drop(origin);
         proxy.advance(11);
         assert_eq!(proxy.get_with("/a", &alice).await.status(), 502);
+    })
+    .await;
+}
+
+/// Waits until health checks keep all requests from the origin.
+async fn until_unhealthy(proxy: &Proxy) {
+    while proxy.metric("larder_origin_errors_total", "no-healthy-server").await == 0 {
+        assert!(proxy.get("/cold").await.status() >= 500);
+    }
+}
+
+#[tokio::test]
+async fn an_origin_that_health_checks_find_gone_is_bridged_like_one_that_requests_find_gone() {
+    within(async {
+        let toml = "origin.health = { path = \"/healthz\", every = \"100ms\" }";
+        let origin = Scripted::always(Said::ok("1").with("cache-control", "max-age=10")).await;
+        let proxy = Proxy::with(&origin.url(), toml);
+        assert_eq!(proxy.get("/a").await.status(), 200);
+        drop(origin);
+        until_unhealthy(&proxy).await;
+        proxy.advance(11);
+        let reply = proxy.get("/a").await;
+        assert_eq!(reply.summary(), "200 STALE 1");
+        let status = reply.header("cache-status").unwrap();
+        assert!(status.ends_with("detail=stale-if-disconnected"), "{status}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_origin_whose_health_checks_are_errors_is_no_lost_connection() {
+    within(async {
+        for (rule, expected) in [("", 502), ("[defaults]\nstale_if_error = \"1h\"", 200)] {
+            let toml =
+                format!("origin.health = {{ path = \"/healthz\", every = \"100ms\" }}\n{rule}");
+            let ill = Arc::new(AtomicBool::new(false));
+            let is_ill = Arc::clone(&ill);
+            let origin = Scripted::start(move |asked| {
+                if asked.target == "/healthz" && is_ill.load(Ordering::SeqCst) {
+                    return Said::status(503, "ill");
+                }
+                if asked.target == "/cold" {
+                    return Said::status(500, "no");
+                }
+                Said::ok("1").with("cache-control", "max-age=10")
+            })
+            .await;
+            let proxy = Proxy::with(&origin.url(), &toml);
+            assert_eq!(proxy.get("/a").await.status(), 200);
+            ill.store(true, Ordering::SeqCst);
+            until_unhealthy(&proxy).await;
+            proxy.advance(11);
+            assert_eq!(proxy.get("/a").await.status(), expected, "{rule}");
+        }
     })
     .await;
 }
