@@ -74,6 +74,16 @@ pub enum Weighed {
 }
 
 impl Weighed {
+    /// Whether the fleet's store may have something better. What fails this node's fetches may not fail those of
+    /// others.
+    fn may_be_bettered(&self) -> bool {
+        match self {
+            Self::Fresh(_) => false,
+            Self::Stale(_, reason) => is_bridge(*reason),
+            Self::Needed(need) => need.known != Some(Known::Unstored),
+        }
+    }
+
     /// The same for credentials that the origin has not accepted lately: they go there first.
     fn rechecked(self, recheck: Recheck) -> Self {
         let need = match self {
@@ -249,18 +259,17 @@ impl<S: Store> Inquiry<S> {
         fleet::take_over(known, place, fences, at, recheck).await
     }
 
-    /// What is stored for it, and what that is good for. The shared tier is asked where what is at hand
-    /// does not do, unless it is known that nothing can be stored.
+    /// What is stored for it, and what that is good for. The shared tier is asked if what is at hand does not
+    /// do, or only stands in for an origin that fails, unless it is known that nothing can be stored.
     async fn weighed(&self, lookup: &Lookup) -> Weighed {
         let near = self.find(Tier::Near, lookup).await;
-        match self.weigh(lookup, near) {
-            Weighed::Needed(need) if need.known != Some(Known::Unstored) => {
-                // Boxed: where nothing is far, nobody should carry it.
-                let far = Box::pin(self.find(Tier::Far, lookup)).await;
-                self.weigh(lookup, far)
-            }
-            weighed => weighed,
+        let weighed = self.weigh(lookup, near);
+        if !weighed.may_be_bettered() {
+            return weighed;
         }
+        // Boxed: if nothing is far, no request should carry it.
+        let far = Box::pin(self.find(Tier::Far, lookup)).await;
+        self.weigh(lookup, far)
     }
 
     /// What the stored response is good for, if there is one.
@@ -369,10 +378,7 @@ impl<S: Store> Inquiry<S> {
                         Weighed::Fresh(stored) => {
                             return Joined::Settled(Settled::found(&stored));
                         }
-                        Weighed::Stale(
-                            stored,
-                            reason @ (Reason::StaleIfError | Reason::StaleIfDisconnected),
-                        ) => {
+                        Weighed::Stale(stored, reason) if is_bridge(reason) => {
                             let settled = Settled::bridging(&stored.response, reason, None);
                             return Joined::Settled(settled);
                         }
@@ -644,6 +650,11 @@ fn forward_of(reason: Reason) -> Forward {
         }
         _ => Forward::Stale,
     }
+}
+
+/// Whether a stale response stands in for an origin that fails.
+fn is_bridge(reason: Reason) -> bool {
+    matches!(reason, Reason::StaleIfError | Reason::StaleIfDisconnected)
 }
 
 /// What a stored response is good for, purges aside.

@@ -496,3 +496,39 @@ async fn an_origin_whose_health_checks_are_errors_is_no_lost_connection() {
     })
     .await;
 }
+
+/// Waits until a node uses its Redis.
+async fn until_synced(proxy: &Proxy) {
+    while proxy.metric("larder_purge_log_synced", "").await != 1
+        || proxy.metric("larder_store_breaker_open", "").await != 0
+    {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_reaches_no_origin_serves_what_others_have_fetched() {
+    within_seconds(60, async {
+        let redis = Redis::start().await;
+        let toml = format!("[store]\n{}", redis.store());
+        let fresh = |body| Said::ok(body).with("cache-control", "max-age=10");
+        let (near, far) =
+            (Scripted::always(fresh("old")).await, Scripted::always(fresh("new")).await);
+        let (cut_off, other) = (Proxy::with(&near.url(), &toml), Proxy::with(&far.url(), &toml));
+        for proxy in [&cut_off, &other] {
+            until_synced(proxy).await;
+        }
+        assert_eq!(cut_off.get("/a").await.body, "old");
+        drop(near);
+        for proxy in [&cut_off, &other] {
+            proxy.advance(11);
+        }
+        assert_eq!(cut_off.get("/a").await.summary(), "200 STALE old");
+        assert_eq!(other.get("/a").await.body, "new");
+        while cut_off.get("/a").await.body != "new" {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(cut_off.get("/a").await.cache(), "HIT");
+    })
+    .await;
+}
