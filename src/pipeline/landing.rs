@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, StatusCode, header};
 
 use super::{
+    failure,
     fill::Fill,
     lookup::{self, Stored},
 };
@@ -97,8 +98,8 @@ impl Failure {
     pub fn for_others(&self) -> OriginFailure {
         let is_disconnected = self.outage == Outage::Disconnected;
         let (status, retry_after) = match &self.cause {
-            Cause::Error(error) if error.is_timeout() => (StatusCode::GATEWAY_TIMEOUT, None),
-            Cause::Error(_) => (StatusCode::BAD_GATEWAY, None),
+            // They may have connections to spare.
+            Cause::Error(error) => (failure::of_origin(error).status, None),
             Cause::Response { status, retry_after, .. } => (*status, *retry_after),
         };
         OriginFailure { status, retry_after, is_disconnected }
@@ -211,5 +212,26 @@ impl Settled {
     /// A response that another node has fetched and stored while this one waited.
     pub fn fetched_elsewhere(stored: &Stored, result: CacheResult) -> Self {
         Self { result, collapsed: Collapsed::Yes, ..Self::found(stored) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_nodes_learn_the_status_that_clients_of_this_one_get() {
+        let server = || "a".into();
+        for (error, status) in [
+            (OriginError::Overloaded { server: server(), limit: 1 }, 503),
+            (OriginError::FirstByteTimeout { server: server() }, 504),
+            (OriginError::NoHealthyServer, 502),
+        ] {
+            let cause = Cause::Error(Arc::new(error));
+            let (outage, again) = (Outage::Error, Again::No);
+            let failed = Failure { cause, outage, response: None, again };
+            let told = failed.for_others();
+            assert_eq!((told.status.as_u16(), told.retry_after), (status, None));
+        }
     }
 }

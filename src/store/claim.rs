@@ -30,7 +30,7 @@ pub enum Landed {
 /// How the origin failed a node, as other nodes learn it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OriginFailure {
-    /// The status that clients get: the origin's, or 502 or 504 if no response came.
+    /// The status that clients get: the origin's, or that of Larder's own response if none came.
     pub status: StatusCode,
     /// Seconds for which the origin wants to be left alone (`Retry-After`).
     pub retry_after: Option<u32>,
