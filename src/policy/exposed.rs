@@ -13,13 +13,22 @@ const EXPOSED: [(HeaderName, &str); 4] = [
     (LARDER_WARM, "X-Larder-Warm"),
 ];
 
+/// What nearly all responses lack that scripts of other origins may read.
+const USUAL: HeaderValue = HeaderValue::from_static("X-API-Cache, Cache-Status, Age");
+
 /// Lets scripts of other origins read what Larder says in a response, if its origin lets them read the
 /// response at all (`Access-Control-Allow-Origin`). What the origin itself exposes stays.
 ///
 /// Nothing is added beside `*`, but with credentials that is a name like any other (Fetch,
-/// "CORS-exposed header-name list"). Costs one lookup for other responses.
+/// "CORS-exposed header-name list"). Costs one lookup for other responses, and allocates no value for those
+/// that expose nothing themselves: hits are among them.
 pub fn expose(headers: &mut HeaderMap) {
     if !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+        return;
+    }
+    let exposes = headers.contains_key(header::ACCESS_CONTROL_EXPOSE_HEADERS);
+    if !exposes && !headers.contains_key(LARDER_WARM) {
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, USUAL);
         return;
     }
     let is_listed = |name: &str| {
