@@ -113,10 +113,18 @@ fn without_partition(config: &Config) -> impl Iterator<Item = &str> {
     routes.map(|route| &*route.name)
 }
 
-const HEADINGS: [&str; 7] =
-    ["name", "match", "ttl", "ttl_from", "stale_while_revalidate", "stale_if_error", "details"];
+const HEADINGS: [&str; 8] = [
+    "name",
+    "match",
+    "ttl",
+    "ttl_from",
+    "stale_while_revalidate",
+    "stale_if_error",
+    "stale_if_disconnected",
+    "details",
+];
 
-fn row(route: &Route) -> [String; 7] {
+fn row(route: &Route) -> [String; 8] {
     let time = |duration: Option<Duration>| duration.map_or_else(|| "-".into(), format_duration);
     let rule = &route.rule;
     let name = route.name.to_string();
@@ -124,7 +132,8 @@ fn row(route: &Route) -> [String; 7] {
     let pattern = pattern.map_or_else(|| "(anything else)".into(), ToString::to_string);
     if !rule.cache {
         let [ttl, none] = ["not cached", "-"].map(str::to_owned);
-        return [name, pattern, ttl, none.clone(), none.clone(), none.clone(), none];
+        let [from, renewed, error, disconnected, details] = std::array::from_fn(|_| none.clone());
+        return [name, pattern, ttl, from, renewed, error, disconnected, details];
     }
     [
         name,
@@ -133,6 +142,7 @@ fn row(route: &Route) -> [String; 7] {
         ttl_from(rule.ttl_from).to_owned(),
         time(rule.stale_while_revalidate),
         time(rule.stale_if_error),
+        time(Some(rule.if_disconnected())),
         details(route),
     ]
 }

@@ -52,8 +52,13 @@ impl Rule {
     /// Returns the longest that a response is used after it became stale, as far as the rule says.
     pub fn longest_stale(&self) -> Duration {
         let windows = [self.stale_while_revalidate, self.stale_if_error];
-        let longest = windows.into_iter().flatten().max().unwrap_or_default();
-        if self.never_bridges() { longest } else { longest.max(self.stale_if_disconnected) }
+        windows.into_iter().flatten().max().unwrap_or_default().max(self.if_disconnected())
+    }
+
+    /// Returns how long after it became stale a response bridges an origin that cannot be reached, unless its
+    /// own headers forbid it.
+    pub fn if_disconnected(&self) -> Duration {
+        if self.never_bridges() { Duration::ZERO } else { self.stale_if_disconnected }
     }
 
     /// Whether `stale_if_error = "0"` turns off every bridging of an origin that fails.

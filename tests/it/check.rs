@@ -59,11 +59,11 @@ fn a_valid_file_shows_its_routes() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(text(&output.stderr), "");
     insta::assert_snapshot!(text(&output.stdout), @"
-    name       match                        ttl         ttl_from  stale_while_revalidate  stale_if_error  details
-    tiles      GET /dashboard/tiles/{tile}  5m          origin    1m                      10m             query without utm_*; query sorted; tags tile:{tile}
-    reports    /reports/**                  1m30s       rule      -                       10m             -
-    checkout   /api/checkout/**             not cached  -         -                       -               -
-    unmatched  (anything else)              -           origin    -                       10m             -
+    name       match                        ttl         ttl_from  stale_while_revalidate  stale_if_error  stale_if_disconnected  details
+    tiles      GET /dashboard/tiles/{tile}  5m          origin    1m                      10m             10m                    query without utm_*; query sorted; tags tile:{tile}
+    reports    /reports/**                  1m30s       rule      -                       10m             10m                    -
+    checkout   /api/checkout/**             not cached  -         -                       -               -                      -
+    unmatched  (anything else)              -           origin    -                       10m             10m                    -
 
     Without a partition, a ttl is for requests that carry neither credentials nor unknown cookies; responses to others are shared as far as the origin says so: docs/credentials.md
 
@@ -91,9 +91,9 @@ ttl = { "404" = "10s" }
     let (output, _directory) = check(Some(file), &[]);
     assert_eq!(text(&output.stderr), "");
     insta::assert_snapshot!(text(&output.stdout), @"
-    name       match            ttl                              ttl_from  stale_while_revalidate  stale_if_error  details
-    graph      /graph           200 1m, 203 1m, 204 1m, 404 10s  origin    -                       -               query without nocache; bypass by query nocache=true; a bypass refreshes; not stored with $.errors[0]; clients no-cache
-    unmatched  (anything else)  -                                origin    -                       -               query without nocache; bypass by query nocache=true; a bypass refreshes
+    name       match            ttl                              ttl_from  stale_while_revalidate  stale_if_error  stale_if_disconnected  details
+    graph      /graph           200 1m, 203 1m, 204 1m, 404 10s  origin    -                       -               10m                    query without nocache; bypass by query nocache=true; a bypass refreshes; not stored with $.errors[0]; clients no-cache
+    unmatched  (anything else)  -                                origin    -                       -               10m                    query without nocache; bypass by query nocache=true; a bypass refreshes
 
     Without a partition, a ttl is for requests that carry neither credentials nor unknown cookies; responses to others are shared as far as the origin says so: docs/credentials.md
 

@@ -300,6 +300,8 @@ pub struct Lifetime {
     pub stale_while_revalidate: Span,
     /// For how long after that it may be served if the origin fails.
     pub stale_if_error: Span,
+    /// For how long after that it may be served if the origin cannot be reached.
+    pub stale_if_disconnected: Span,
     /// Whether it is validated before each use.
     pub validated: bool,
 }

@@ -147,6 +147,11 @@ impl Judged {
             origin_lifetime(&head, &self.directives).map(|time| (Span(time), by(&self.directives)));
         let freshness = self.by_head.unwrap_or(self.freshness);
         let left = freshness.lifetime.saturating_sub(freshness.initial_age);
+        // By default all that is stored has this window: it says nothing of a response that is not.
+        let if_disconnected = match self.verdict() {
+            Ok(_) => stale::if_disconnected_window(self.given.status, &freshness, rule),
+            Err(_) => Duration::ZERO,
+        };
         Lifetime {
             by_origin,
             by_ttl: rule.ttl.of(self.given.status).map(Span),
@@ -166,6 +171,7 @@ impl Judged {
             fresh_for: Span(left),
             stale_while_revalidate: Span(stale::while_revalidate_window(&freshness, rule)),
             stale_if_error: Span(stale::if_error_window(self.given.status, &freshness, rule)),
+            stale_if_disconnected: Span(if_disconnected),
             validated: freshness.constraints.has_any(Constraints::NO_CACHE),
         }
     }

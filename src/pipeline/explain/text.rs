@@ -216,6 +216,7 @@ impl Lifetime {
         let windows = [
             ("then, renewed behind", self.stale_while_revalidate),
             ("then, if it fails", self.stale_if_error),
+            ("then, if it is away", self.stale_if_disconnected),
         ];
         for (label, window) in windows {
             if window != Span(std::time::Duration::ZERO) {
