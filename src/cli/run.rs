@@ -144,12 +144,20 @@ impl Arguments {
 /// Runs the proxy until SIGTERM or SIGINT; a second one ends it at once.
 pub fn execute(arguments: &Arguments) -> ExitCode {
     let messages = Messages::start();
-    let code = run(arguments, &messages).unwrap_or_else(|error| {
+    let _last_lines = LastLines(&messages);
+    run(arguments, &messages).unwrap_or_else(|error| {
         messages.print(&format!("error: {error:#}\n"));
         ExitCode::FAILURE
-    });
-    messages.flush();
-    code
+    })
+}
+
+/// Waits for the last messages when it is dropped, also by a panic: its message is one of them.
+struct LastLines<'a>(&'a Messages);
+
+impl Drop for LastLines<'_> {
+    fn drop(&mut self) {
+        self.0.flush();
+    }
 }
 
 fn run(arguments: &Arguments, messages: &Messages) -> anyhow::Result<ExitCode> {
