@@ -96,13 +96,8 @@ impl<H: Handler> Service<H> {
                 response.headers_mut().insert(header::CONNECTION, CLOSE);
             }
             drop(head);
-            let progress = service.stream_progress();
-            Ok(response.map(|body| Answer::Handler {
-                body,
-                in_flight,
-                progress,
-                rest: Bytes::new(),
-            }))
+            let stream = service.watched_stream();
+            Ok(response.map(|body| Answer::Handler { body, in_flight, stream }))
         }
     }
 
@@ -146,10 +141,11 @@ impl<H: Handler> Service<H> {
         head.map_err(|NoRoom| Refusal::HeadsBusy)
     }
 
-    /// Notes that the head of a response is ready, where its stream is watched: on HTTP/2.
-    fn stream_progress(&self) -> Option<Arc<Progress>> {
-        let progress = if self.channel.is_none() { Progress::of_this_stream() } else { None };
-        progress.inspect(|progress| progress.note_given())
+    /// Notes that the head of a response is ready, if its stream is watched: on HTTP/2.
+    fn watched_stream(&self) -> Option<Box<Watched>> {
+        let progress = if self.channel.is_none() { Progress::of_this_stream() } else { None }?;
+        progress.note_given();
+        Some(Box::new(Watched { progress, rest: Bytes::new() }))
     }
 
     fn refuse<B>(&self, refusal: Refusal, request: &Request<B>) -> Response<Answer<H>> {
@@ -184,6 +180,13 @@ fn next_piece(rest: &mut Bytes) -> Bytes {
     Bytes::copy_from_slice(&std::mem::take(rest))
 }
 
+/// A stream whose response is given out in pieces, and how far it has got.
+pub(super) struct Watched {
+    progress: Arc<Progress>,
+    /// What is left of the data at hand.
+    rest: Bytes,
+}
+
 pin_project_lite::pin_project! {
     /// The body of a response: the handler's, or a problem document of the server's own.
     #[project = AnswerProjection]
@@ -192,8 +195,7 @@ pin_project_lite::pin_project! {
             #[pin]
             body: H::Body,
             in_flight: InFlight<H>,
-            progress: Option<Arc<Progress>>,
-            rest: Bytes,
+            stream: Option<Box<Watched>>,
         },
         Problem { problem: Option<Bytes> },
     }
@@ -208,14 +210,15 @@ impl<H: Handler> Body for Answer<H> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.project() {
-            AnswerProjection::Handler { body, in_flight, progress, rest } => {
-                let Some(progress) = progress else {
+            AnswerProjection::Handler { body, in_flight, stream } => {
+                let Some(stream) = stream else {
                     let frame = ready!(body.poll_frame(cx));
                     if matches!(frame, Some(Err(_))) {
                         in_flight.break_off();
                     }
                     return Poll::Ready(frame);
                 };
+                let Watched { progress, rest } = &mut **stream;
                 if rest.is_empty() {
                     let Poll::Ready(frame) = body.poll_frame(cx) else {
                         progress.note_source_waits();
@@ -241,7 +244,9 @@ impl<H: Handler> Body for Answer<H> {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Handler { body, rest, .. } => rest.is_empty() && body.is_end_stream(),
+            Self::Handler { body, stream, .. } => {
+                stream.as_ref().is_none_or(|stream| stream.rest.is_empty()) && body.is_end_stream()
+            }
             Self::Problem { problem } => problem.is_none(),
         }
     }
