@@ -109,6 +109,11 @@ impl Vitals {
         }
     }
 
+    /// The number of requests so far; `None` while one of them is being answered.
+    pub(super) fn answered(&self) -> Option<u32> {
+        (self.active.load(Relaxed) == 0).then(|| self.calls.load(Relaxed))
+    }
+
     /// The connection leaves HTTP.
     pub(super) fn become_tunnel(&self) {
         self.tunnel.store(true, Relaxed);

@@ -270,6 +270,64 @@ async fn a_tunnel_through_which_nothing_goes_is_closed() {
     .await;
 }
 
+/// An HTTP response as content: all that an HTTP library sends of one without fields of its own.
+const RESPONSE: &str = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+
+#[tokio::test]
+async fn content_that_looks_like_a_response_passes_as_it_is() {
+    within(async {
+        let gate = Gate::closed();
+        let head_was_read = gate.clone();
+        let origin = RawOrigin::start(move |mut wire, _| {
+            let gate = gate.clone();
+            async move {
+                wire.read_head().await;
+                wire.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", RESPONSE.len()))
+                    .await;
+                gate.passed().await;
+                wire.write(RESPONSE).await;
+                wire.read_to_end().await;
+            }
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        let mut wire = proxy.connect().await;
+        wire.write(request("GET", "/file", &[])).await;
+        wire.read_head().await;
+        head_was_read.open();
+        assert_eq!(wire.read_exact(RESPONSE.len()).await, RESPONSE);
+        wire.write("no HTTP\r\n\r\n").await;
+        let refused = wire.read_to_end().await;
+        assert!(refused.starts_with("HTTP/1.1 400 "), "nothing is left of the content: {refused}");
+        assert!(refused.contains("application/problem+json"), "{refused}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_looks_like_a_response_passes_through_a_tunnel_as_it_is() {
+    within(async {
+        let origin = RawOrigin::start(|mut wire, _| async move {
+            wire.read_head().await;
+            wire.write(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            )
+            .await;
+            wire.read_exact(1).await;
+            wire.write(RESPONSE).await;
+            wire.finish().await;
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        let (mut wire, head) = tunnel(&proxy).await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        wire.write("?").await;
+        wire.finish().await;
+        assert_eq!(wire.read_to_end().await, RESPONSE);
+    })
+    .await;
+}
+
 fn arguments(origin: &str) -> Vec<String> {
     ["--origin", origin, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
         .map(str::to_owned)
