@@ -155,6 +155,7 @@ impl<H: Handler> Service<H> {
     fn refuse<B>(&self, refusal: Refusal, request: &Request<B>) -> Response<Answer<H>> {
         self.counters.refuse(refusal);
         self.vitals.linger_at_close();
+        let _watched_from_here = self.stream_progress();
         let mut response = refusal.response();
         self.settings.refused(&Refused {
             refusal,
@@ -216,7 +217,9 @@ impl<H: Handler> Body for Answer<H> {
                     }
                     return Poll::Ready(frame);
                 };
+                let (pieces, queued) = (&progress.pieces, &in_flight.service.vitals.queued);
                 if rest.is_empty() {
+                    ready!(pieces.poll_may_end(cx, queued));
                     let Poll::Ready(frame) = body.poll_frame(cx) else {
                         progress.note_source_waits();
                         return Poll::Pending;
@@ -224,14 +227,21 @@ impl<H: Handler> Body for Answer<H> {
                     progress.note_given();
                     match frame.map(|frame| frame.map(Frame::into_data)) {
                         Some(Ok(Ok(data))) if data.len() > PIECE => *rest = data,
-                        Some(Ok(Ok(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                        Some(Ok(Ok(data))) => {
+                            let data = pieces.queue(data, queued);
+                            return Poll::Ready(Some(Ok(Frame::data(data))));
+                        }
                         Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
                         Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                         None => return Poll::Ready(None),
                     }
                 }
                 progress.note_given();
-                Poll::Ready(Some(Ok(Frame::data(next_piece(rest)))))
+                let mut piece = next_piece(rest);
+                if rest.is_empty() {
+                    piece = pieces.queue(piece, queued);
+                }
+                Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             AnswerProjection::Problem { problem } => {
                 Poll::Ready(problem.take().map(|problem| Ok(Frame::data(problem))))
@@ -241,7 +251,11 @@ impl<H: Handler> Body for Answer<H> {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Handler { body, rest, .. } => rest.is_empty() && body.is_end_stream(),
+            Self::Handler { body, rest, in_flight, progress } => {
+                let queued = &in_flight.service.vitals.queued;
+                let may_end = |progress: &Arc<Progress>| progress.pieces.may_end(queued);
+                rest.is_empty() && body.is_end_stream() && progress.as_ref().is_none_or(may_end)
+            }
             Self::Problem { problem } => problem.is_none(),
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
-use super::{Pressure, refusal::Refusal, stream::Protocol};
+use super::{Pressure, queued::QueuedBytes, refusal::Refusal, stream::Protocol};
 
 /// Counters of one connection, written by its I/O and its service, read by its watch.
 ///
@@ -29,6 +29,8 @@ pub(super) struct Vitals {
     reset: AtomicBool,
     /// Bytes of large request heads under way.
     pub(super) heads_held: AtomicUsize,
+    /// Bytes of responses in the connection's queue. HTTP/2 only.
+    pub(super) queued: QueuedBytes,
 }
 
 impl Vitals {
@@ -45,6 +47,7 @@ impl Vitals {
             linger: AtomicBool::default(),
             reset: AtomicBool::default(),
             heads_held: AtomicUsize::default(),
+            queued: QueuedBytes::default(),
         }
     }
 

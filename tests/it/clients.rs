@@ -76,6 +76,62 @@ async fn a_stream_whose_client_takes_nothing_is_reset_and_others_go_on() {
     .await;
 }
 
+/// A body that HTTP/2 gets as one piece.
+const ONE_PIECE: usize = 10_000;
+
+#[tokio::test]
+async fn streams_whose_client_takes_only_the_beginning_are_reset_but_for_some_bytes() {
+    within(async {
+        let origin = Scripted::always(Said::fresh("x".repeat(ONE_PIECE))).await;
+        let proxy = Proxy::with(&origin.url(), "limits.idle_timeout = \"200ms\"");
+        for _cold_and_hit in 0..2 {
+            let mut client = Frames::connect_with_window(proxy.address, 1).await;
+            for number in 0..40 {
+                client.get(2 * number + 1, "/a").await;
+            }
+            let some = (64 << 10) / ONE_PIECE;
+            assert_eq!(client.resets(40 - some, CANCEL).await, Some(()));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refusal_that_a_client_does_not_take_is_reset() {
+    within(async {
+        let origin = Scripted::always(Said::ok("")).await;
+        let proxy = Proxy::with(&origin.url(), "limits.idle_timeout = \"200ms\"");
+        let mut client = Frames::connect_without_window(proxy.address).await;
+        client.get(1, "/caf\u{e9}").await;
+        assert_eq!(client.receive(1).await.map(|received| received.reset), Some(Some(CANCEL)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_many_responses_at_once_gets_all_of_each() {
+    within(async {
+        let origin = Scripted::always(Said::fresh("x".repeat(ONE_PIECE))).await;
+        let proxy = Proxy::before(&origin.url());
+        let stream = TcpStream::connect(proxy.address).await.unwrap();
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+        tokio::spawn(connection);
+        let bodies = (0..90).map(|_| {
+            let mut sender = sender.clone();
+            let request = Request::get("http://api.test/a").body(Empty::<Bytes>::new()).unwrap();
+            async move {
+                let response = sender.send_request(request).await.unwrap();
+                response.into_body().collect().await.unwrap().to_bytes().len()
+            }
+        });
+        assert_eq!(join_all(bodies).await, [ONE_PIECE; 90]);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_target_that_is_not_ascii_is_refused_over_http2_as_over_http1() {
     within(async {
