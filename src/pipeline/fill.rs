@@ -17,7 +17,7 @@ use http_body_util::BodyExt as _;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::fetch::Drained;
+use super::{fetch::Drained, part::part_of};
 use crate::{
     origin::Complete,
     sync::{Mutex, within},
@@ -427,7 +427,7 @@ impl FillReader {
         if let Some(body) = &shared.stored
             && reader.position < body.len()
         {
-            let rest = body.slice(reader.position..);
+            let rest = part_of(body, reader.position..);
             reader.position = body.len();
             return Poll::Ready((Some(Ok(Frame::data(rest))), None));
         }
