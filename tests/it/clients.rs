@@ -338,8 +338,11 @@ async fn content_that_looks_like_a_response_passes_as_it_is() {
             let gate = gate.clone();
             async move {
                 wire.read_head().await;
-                wire.write(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", RESPONSE.len()))
-                    .await;
+                wire.write(format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+                    RESPONSE.len()
+                ))
+                .await;
                 gate.passed().await;
                 wire.write(RESPONSE).await;
                 wire.read_to_end().await;
