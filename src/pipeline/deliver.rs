@@ -220,7 +220,7 @@ impl Asker<'_> {
         finish.answered(told.outcome(), head.status);
         // For a `HEAD` that found something stored a `GET` was sent, and its answer has a body.
         let is_passed = *self.method != Method::HEAD || body.is_end_stream();
-        let content = if is_passed { Content::Passing(body) } else { Content::Empty };
+        let content = if is_passed { Content::Passing(Box::new(body)) } else { Content::Empty };
         Response::from_parts(head, Body::new(content, finish))
     }
 
@@ -307,7 +307,8 @@ impl Asker<'_> {
         let (status, content) = self.select(stored, &mut headers);
         self.describe_stored(stored, told, now, &mut headers);
         let length = match &content {
-            Content::Whole(bytes) | Content::Trailed(bytes, _) => bytes.len() as u64,
+            Content::Whole(bytes) => bytes.len() as u64,
+            Content::Trailed(both) => both.0.len() as u64,
             _ => 0,
         };
         (response(status, headers), content, length)
@@ -410,7 +411,7 @@ impl Asker<'_> {
 /// The whole body of a stored response, and its trailers.
 fn all_of(stored: &StoredResponse) -> Content {
     if stored.has_trailers() {
-        Content::Trailed(stored.body(), stored.trailers())
+        Content::Trailed(Box::new((stored.body(), stored.trailers())))
     } else {
         Content::Whole(stored.body())
     }
