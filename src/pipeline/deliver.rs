@@ -13,7 +13,7 @@ use super::{
     finish::{self, Finish, Outcome, Received},
     heads,
     landing::Arriving,
-    part::Part,
+    part::{Part, part_of},
     site::{ServerTiming, Site},
 };
 use crate::{
@@ -440,7 +440,7 @@ fn describe_unsatisfied(headers: &mut HeaderMap, length: u64) -> StatusCode {
 fn slice(body: &Bytes, range: ByteRange) -> Bytes {
     let first = usize::try_from(range.first()).unwrap_or(usize::MAX).min(body.len());
     let last = usize::try_from(range.last()).unwrap_or(usize::MAX);
-    body.slice(first..last.saturating_add(1).clamp(first, body.len()))
+    part_of(body, first..last.saturating_add(1).clamp(first, body.len()))
 }
 
 /// How long this node took, for the front end's tools.

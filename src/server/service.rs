@@ -19,6 +19,7 @@ use super::{
     crumbs,
     heads::{LargeHead, NoRoom},
     interim::Channel,
+    queued::QueuedBytes,
     refusal::{Refusal, Refused},
     settings::Settings,
     stall::Progress,
@@ -151,6 +152,7 @@ impl<H: Handler> Service<H> {
     fn refuse<B>(&self, refusal: Refusal, request: &Request<B>) -> Response<Answer<H>> {
         self.counters.refuse(refusal);
         self.vitals.linger_at_close();
+        let _watched_from_here = self.watched_stream();
         let mut response = refusal.response();
         self.settings.refused(&Refused {
             refusal,
@@ -187,6 +189,13 @@ pub(super) struct Watched {
     rest: Bytes,
 }
 
+impl Watched {
+    /// Whether the response may end behind what was given of it.
+    fn may_end(&self, queued: &QueuedBytes) -> bool {
+        self.rest.is_empty() && self.progress.pieces.may_end(queued)
+    }
+}
+
 pin_project_lite::pin_project! {
     /// The body of a response: the handler's, or a problem document of the server's own.
     #[project = AnswerProjection]
@@ -219,7 +228,9 @@ impl<H: Handler> Body for Answer<H> {
                     return Poll::Ready(frame);
                 };
                 let Watched { progress, rest } = &mut **stream;
+                let (pieces, queued) = (&progress.pieces, &in_flight.service.vitals.queued);
                 if rest.is_empty() {
+                    ready!(pieces.poll_may_end(cx, queued));
                     let Poll::Ready(frame) = body.poll_frame(cx) else {
                         progress.note_source_waits();
                         return Poll::Pending;
@@ -227,14 +238,21 @@ impl<H: Handler> Body for Answer<H> {
                     progress.note_given();
                     match frame.map(|frame| frame.map(Frame::into_data)) {
                         Some(Ok(Ok(data))) if data.len() > PIECE => *rest = data,
-                        Some(Ok(Ok(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                        Some(Ok(Ok(data))) => {
+                            let data = pieces.queue(data, queued);
+                            return Poll::Ready(Some(Ok(Frame::data(data))));
+                        }
                         Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
                         Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                         None => return Poll::Ready(None),
                     }
                 }
                 progress.note_given();
-                Poll::Ready(Some(Ok(Frame::data(next_piece(rest)))))
+                let mut piece = next_piece(rest);
+                if rest.is_empty() {
+                    piece = pieces.queue(piece, queued);
+                }
+                Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             AnswerProjection::Problem { problem } => {
                 Poll::Ready(problem.take().map(|problem| Ok(Frame::data(problem))))
@@ -244,8 +262,9 @@ impl<H: Handler> Body for Answer<H> {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Handler { body, stream, .. } => {
-                stream.as_ref().is_none_or(|stream| stream.rest.is_empty()) && body.is_end_stream()
+            Self::Handler { body, in_flight, stream } => {
+                let queued = &in_flight.service.vitals.queued;
+                stream.as_ref().is_none_or(|stream| stream.may_end(queued)) && body.is_end_stream()
             }
             Self::Problem { problem } => problem.is_none(),
         }
