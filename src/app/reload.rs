@@ -31,7 +31,7 @@ pub struct Watch {
     known: Contents,
 }
 
-/// What each file holds: a digest, since some hold secrets; none of a file that cannot be read.
+/// What each file holds: a digest, since some hold secrets; none of a file that cannot be read, or is a pipe.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Contents(BTreeMap<PathBuf, Option<Box<[u8]>>>);
 
@@ -58,6 +58,11 @@ impl Contents {
 }
 
 fn content(file: &Path) -> Option<Box<[u8]>> {
+    // Opening a pipe waits for its writer, and what it held can be read once only.
+    let is_regular = std::fs::metadata(file).is_ok_and(|found| found.is_file());
+    if !is_regular {
+        return None;
+    }
     std::fs::read(file).ok().map(|content| digest(&SHA256, &content).as_ref().into())
 }
 
@@ -168,6 +173,18 @@ mod tests {
         assert_eq!(removed.again(), swapped, "a folder that was made again");
         std::fs::write(at("missing"), "").unwrap();
         assert_ne!(swapped.again(), swapped);
+    }
+
+    #[test]
+    fn a_pipe_that_nothing_writes_to_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let (done, looked) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(Contents::of([&pipe]).0));
+        let found = looked.recv_timeout(Duration::from_secs(10)).expect("it waits for a writer");
+        assert!(found.into_values().all(|content| content.is_none()));
     }
 
     #[test]

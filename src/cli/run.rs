@@ -1,13 +1,17 @@
 //! `larder run`: the proxy.
 
 use std::{
+    ffi::OsStr,
+    fmt::Display,
     io::Write,
+    marker::PhantomData,
     path::{Path, PathBuf},
     process::ExitCode,
+    str::FromStr,
     sync::Arc,
 };
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::TypedValueParser, error::ErrorKind};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -15,7 +19,7 @@ use tokio::{
 
 use crate::{
     app::{self, Node, Surroundings, Watch, Workers},
-    config::{AccessLog, Config, Flags, ListenAddress, Loaded, OriginUrl},
+    config::{AccessLog, Config, Flags, ListenAddress, Loaded, OriginUrl, masked_url},
     pipeline::Clock,
     redis,
     telemetry::log::{Messages, unbuffered},
@@ -31,13 +35,19 @@ pub struct Arguments {
     #[arg(long, short, value_name = "FILE", env = "LARDER_CONFIG")]
     pub config: Option<PathBuf>,
     /// Where requests go: http, https or h2c. Several share the load.
-    #[arg(long, short, value_name = "URL", env = "LARDER_ORIGIN", value_delimiter = ',')]
+    #[arg(
+        long, short, value_name = "URL", env = "LARDER_ORIGIN", value_delimiter = ',',
+        value_parser = Masked::<OriginUrl>::default()
+    )]
     pub origin: Vec<OriginUrl>,
     /// Where clients connect: an IP address and a port, or `unix:` and a path. May be repeated.
     #[arg(long, short, value_name = "ADDRESS", env = "LARDER_LISTEN", value_delimiter = ',')]
     pub listen: Vec<ListenAddress>,
     /// The Redis that nodes share, as in `redis://user:password@host:6379/0`.
-    #[arg(long, value_name = "URL", env = "LARDER_REDIS", hide_env_values = true)]
+    #[arg(
+        long, value_name = "URL", env = "LARDER_REDIS", hide_env_values = true,
+        value_parser = Masked::<redis::Settings>::default()
+    )]
     pub redis: Option<redis::Settings>,
     /// Where health and metrics are served.
     #[arg(long, value_name = "ADDRESS", env = "LARDER_ADMIN")]
@@ -45,6 +55,43 @@ pub struct Arguments {
     /// The form of the access log on standard output.
     #[arg(long, value_name = "FORM", env = "LARDER_ACCESS_LOG")]
     pub access_log: Option<AccessLogForm>,
+}
+
+/// Parses a URL, and shows it without its credentials if it is wrong.
+struct Masked<T>(PhantomData<fn() -> T>);
+
+impl<T> Default for Masked<T> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T> Clone for Masked<T> {
+    fn clone(&self) -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T> TypedValueParser for Masked<T>
+where
+    T: FromStr<Err: Display> + Clone + Send + Sync + 'static,
+{
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        let text = value.to_string_lossy();
+        T::from_str(&text).map_err(|error| {
+            let (url, name) = (masked_url(&text), argument.map(ToString::to_string));
+            let name = name.unwrap_or_default();
+            let message = format!("invalid value '{url}' for '{name}': {error}\n");
+            clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)
+        })
+    }
 }
 
 /// The access log as the command line spells it.
@@ -97,12 +144,20 @@ impl Arguments {
 /// Runs the proxy until SIGTERM or SIGINT; a second one ends it at once.
 pub fn execute(arguments: &Arguments) -> ExitCode {
     let messages = Messages::start();
-    let code = run(arguments, &messages).unwrap_or_else(|error| {
+    let _last_lines = LastLines(&messages);
+    run(arguments, &messages).unwrap_or_else(|error| {
         messages.print(&format!("error: {error:#}\n"));
         ExitCode::FAILURE
-    });
-    messages.flush();
-    code
+    })
+}
+
+/// Waits for the last messages when it is dropped, also by a panic: its message is one of them.
+struct LastLines<'a>(&'a Messages);
+
+impl Drop for LastLines<'_> {
+    fn drop(&mut self) {
+        self.0.flush();
+    }
 }
 
 fn run(arguments: &Arguments, messages: &Messages) -> anyhow::Result<ExitCode> {
@@ -230,6 +285,19 @@ mod tests {
     fn without_flags_there_is_a_usual_file() {
         assert_eq!(arguments(&[]).file(), Some(Path::new("proxy.toml")));
         assert_eq!(arguments(&["-c", "a", "-o", "http://b"]).file(), Some(Path::new("a")));
+    }
+
+    #[test]
+    fn a_wrong_url_is_shown_without_its_password() {
+        for (flag, url) in [
+            ("--redis", "redis://u:hunter2@host:port"),
+            ("--redis", "u:hunter2@host"),
+            ("--origin", "http://u:hunter2@host"),
+        ] {
+            let error = Cli::try_parse_from(["larder", "run", flag, url]).unwrap_err().to_string();
+            assert!(error.contains("@host") && error.contains(flag), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]

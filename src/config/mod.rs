@@ -30,6 +30,11 @@ pub use settings::{
 pub use suggest::nearest;
 pub use value::format_duration;
 
+/// Returns a URL with its credentials masked, to be shown.
+pub fn masked_url(url: &str) -> String {
+    file::masked_url(url)
+}
+
 /// What the command line says; it goes before the file.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
@@ -141,7 +146,7 @@ impl Config {
         let mut findings = Vec::new();
         let config = file::read(text, environment, &mut findings)
             .and_then(|sections| compile::compile(&sections, flags, text, &mut findings));
-        let report = Report::new(file, text, findings);
+        let report = Report::new(file, &file::masked(text), findings);
         match config {
             Some(config) if !report.has_errors() => Ok(Self { warnings: report, ..config }),
             _ => Err(ConfigError::Invalid(report)),

@@ -38,7 +38,7 @@ impl ConfigError {
 /// Everything found in one configuration file, in the order of the file.
 ///
 /// `Display` renders it as plain text. Only lines of the file itself are shown, so that values that
-/// came from the environment or from secret files never are.
+/// came from the environment or from secret files never are; secrets in the file are masked.
 #[derive(Clone, Default)]
 pub struct Report {
     /// The file's name.
@@ -127,7 +127,7 @@ impl Finding {
 }
 
 impl Report {
-    /// A report about this text.
+    /// A report about this text, in which secrets are masked.
     pub(super) fn new(file: &str, source: &str, mut problems: Vec<Finding>) -> Self {
         let is_sure = |finding: &Finding| {
             finding.severity == Severity::Error && finding.certainty == Certainty::Certain

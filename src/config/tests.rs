@@ -342,6 +342,30 @@ fn broken_toml_is_pointed_at() {
 }
 
 #[test]
+fn no_secret_is_shown_with_what_is_wrong_beside_or_in_it() {
+    for text in [
+        "admin.token = \"hunter2 \"",
+        "admin.tokens = [{ token = \"hunter2\", may = [\"write\"] }]",
+        "admin.tokn = \"hunter2\"",
+        "admin.token = \"hunter2",
+        "[store]\nredis = \"redis://u:hunter2@host:port\"",
+        "[store]\nredis = \"redis://u:1/hunter2@host\"",
+        "[store]\nredis = \"redis://u:1?hunter2@host\"",
+        "[store]\nredis = \"redis-cluster://host?node=u:hunter2@host\"",
+        "[store]\nredis = \"redis://a\"\nencrypt_key = \"hunter2\"",
+        "origin = { urls = \"http://u:hunter2@host\" }",
+        "[[webhook]]\nname = \"a\"\nscheme = \"stripe\"\nsecret = \"hunter2\\u0000\"",
+        "[[poll]]\nname = \"a b\"\nurl = \"ftp://u:hunter2@host\"\npurge = \"a\"",
+        "[[poll]]\nname = \"a\"\npurge = \"a\"\nurl = \"http://h\"\nheaders = { host = \"hunter2\" }",
+    ] {
+        let text = format!("listen = \"nothing\"\n{text}");
+        let error = Config::parse(&text, "proxy.toml", Environment::empty()).unwrap_err();
+        let said = error.to_string();
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
 fn what_is_missing_is_said() {
     let missing = Config::parse("", "proxy.toml", Environment::empty()).unwrap_err().to_string();
     insta::assert_snapshot!(missing, @r#"

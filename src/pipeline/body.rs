@@ -28,19 +28,21 @@ pub struct Body {
 }
 
 /// Where a body comes from.
+///
+/// Small, since every response carries one from hand to hand: what is large is boxed.
 pub enum Content {
     /// Nothing follows the head.
     Empty,
     /// All of it is at hand.
     Whole(Bytes),
     /// All of it is at hand, and trailers behind it.
-    Trailed(Bytes, HeaderMap),
+    Trailed(Box<(Bytes, HeaderMap)>),
     /// It is on its way to the store as well.
     Filling(FillReader),
     /// The same, of which one range is given out.
     Part(Part),
     /// It passes through.
-    Passing(ResponseBody),
+    Passing(Box<ResponseBody>),
     /// It is made by Larder itself as it goes, and may have no end.
     Made(UnsyncBoxBody<Bytes, Infallible>),
     /// Nothing follows the head, which tells of a body this long all the same (HEAD).
@@ -69,12 +71,15 @@ impl Body {
                 self.content = Content::Empty;
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
-            Content::Trailed(bytes, trailers) if bytes.is_empty() => {
+            Content::Trailed(both) => {
+                let (bytes, trailers) = &mut **both;
+                if !bytes.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))));
+                }
                 let trailers = std::mem::take(trailers);
                 self.content = Content::Empty;
                 Poll::Ready(Some(Ok(Frame::trailers(trailers))))
             }
-            Content::Trailed(bytes, _) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Content::Filling(reader) => {
                 Pin::new(reader).poll_frame(context).map(|frame| Some(frame?.map_err(Into::into)))
             }
@@ -84,7 +89,7 @@ impl Body {
             // Without its cause: hyper would reset the client's stream with the code that the origin's was
             // reset with, and a code may say that the request was not processed (RFC 9113 §8.7).
             Content::Passing(body) => {
-                let frame = ready!(Pin::new(body).poll_frame(context));
+                let frame = ready!(Pin::new(&mut **body).poll_frame(context));
                 Poll::Ready(frame.map(|frame| frame.map_err(|_| BrokenOff.into())))
             }
             Content::Made(body) => {

@@ -13,7 +13,7 @@ use super::{
     finish::{self, Finish, Outcome, Received},
     heads,
     landing::Arriving,
-    part::Part,
+    part::{Part, part_of},
     site::{ServerTiming, Site},
 };
 use crate::{
@@ -220,7 +220,7 @@ impl Asker<'_> {
         finish.answered(told.outcome(), head.status);
         // For a `HEAD` that found something stored a `GET` was sent, and its answer has a body.
         let is_passed = *self.method != Method::HEAD || body.is_end_stream();
-        let content = if is_passed { Content::Passing(body) } else { Content::Empty };
+        let content = if is_passed { Content::Passing(Box::new(body)) } else { Content::Empty };
         Response::from_parts(head, Body::new(content, finish))
     }
 
@@ -307,7 +307,8 @@ impl Asker<'_> {
         let (status, content) = self.select(stored, &mut headers);
         self.describe_stored(stored, told, now, &mut headers);
         let length = match &content {
-            Content::Whole(bytes) | Content::Trailed(bytes, _) => bytes.len() as u64,
+            Content::Whole(bytes) => bytes.len() as u64,
+            Content::Trailed(both) => both.0.len() as u64,
             _ => 0,
         };
         (response(status, headers), content, length)
@@ -410,7 +411,7 @@ impl Asker<'_> {
 /// The whole body of a stored response, and its trailers.
 fn all_of(stored: &StoredResponse) -> Content {
     if stored.has_trailers() {
-        Content::Trailed(stored.body(), stored.trailers())
+        Content::Trailed(Box::new((stored.body(), stored.trailers())))
     } else {
         Content::Whole(stored.body())
     }
@@ -439,7 +440,7 @@ fn describe_unsatisfied(headers: &mut HeaderMap, length: u64) -> StatusCode {
 fn slice(body: &Bytes, range: ByteRange) -> Bytes {
     let first = usize::try_from(range.first()).unwrap_or(usize::MAX).min(body.len());
     let last = usize::try_from(range.last()).unwrap_or(usize::MAX);
-    body.slice(first..last.saturating_add(1).clamp(first, body.len()))
+    part_of(body, first..last.saturating_add(1).clamp(first, body.len()))
 }
 
 /// How long this node took, for the front end's tools.

@@ -17,7 +17,7 @@ use http_body_util::BodyExt as _;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::fetch::Drained;
+use super::{fetch::Drained, part::part_of};
 use crate::{
     origin::Complete,
     sync::{Mutex, within},
@@ -205,11 +205,7 @@ impl Fill {
 
     /// Lets chunks go as readers have had them: the body is not stored.
     pub fn let_go(&self) {
-        let mut shared = self.shared.lock();
-        if shared.retention == Retention::Kept && shared.stored.is_none() {
-            shared.retention = Retention::Window(None);
-            shared.trim();
-        }
+        self.shared.lock().let_go();
     }
 
     /// Ends the body, all of which has come.
@@ -226,6 +222,7 @@ impl Fill {
         let mut shared = self.shared.lock();
         if matches!(shared.end, End::Open) {
             shared.end = End::Failed;
+            shared.let_go();
         }
         let wakers = shared.waiting_readers();
         drop(shared);
@@ -291,6 +288,13 @@ impl Shared {
         let is_reserved = self.retention == Retention::Kept && self.held <= self.share.bytes();
         if !is_reserved {
             self.room = self.share.resize(self.held);
+        }
+    }
+
+    fn let_go(&mut self) {
+        if self.retention == Retention::Kept && self.stored.is_none() {
+            self.retention = Retention::Window(None);
+            self.trim();
         }
     }
 
@@ -423,7 +427,7 @@ impl FillReader {
         if let Some(body) = &shared.stored
             && reader.position < body.len()
         {
-            let rest = body.slice(reader.position..);
+            let rest = part_of(body, reader.position..);
             reader.position = body.len();
             return Poll::Ready((Some(Ok(Frame::data(rest))), None));
         }
@@ -511,6 +515,20 @@ mod tests {
         fill.fail();
         assert!(reader.frame().await.unwrap().is_ok());
         assert!(reader.frame().await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_failed_body_gives_the_budget_back_as_it_is_read() {
+        let budget = FillBudget::new(100);
+        let (fill, mut reader) = Fill::with_reader(None, 100, budget.share());
+        fill.push(chunk(10)).await.unwrap();
+        fill.push(chunk(20)).await.unwrap();
+        fill.fail();
+        reader.frame().await.unwrap().unwrap();
+        assert_eq!(budget.used(), 20);
+        drop(reader);
+        assert_eq!(budget.used(), 0);
+        assert!(fill.reader().is_none(), "nothing is left to read");
     }
 
     #[tokio::test]

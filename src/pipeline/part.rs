@@ -1,6 +1,7 @@
 //! A range of a body that is still arriving.
 
 use std::{
+    ops::RangeBounds,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -10,6 +11,17 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::fill::FillReader;
 use crate::field::range::ByteRange;
+
+/// Parts of up to this many bytes are copied.
+const SHORT: usize = 16 << 10;
+
+/// A part of a body. A short one is a copy: its client may take it late, and would keep all of the body in
+/// memory until then.
+pub fn part_of(body: &Bytes, range: impl RangeBounds<usize>) -> Bytes {
+    let part = body.slice(range);
+    let is_copied = part.len() <= SHORT && part.len() < body.len() / 2;
+    if is_copied { Bytes::copy_from_slice(&part) } else { part }
+}
 
 /// The bytes of one range, given out as they come; what lies before is skipped.
 pub struct Part {
@@ -25,13 +37,13 @@ impl Part {
     }
 
     /// What of the next chunk belongs to the range.
-    fn cut(&mut self, mut chunk: Bytes) -> Bytes {
-        let skipped = self.skip.min(chunk.len() as u64);
-        self.skip -= skipped;
-        let mut chunk = chunk.split_off(usize::try_from(skipped).unwrap_or(usize::MAX));
-        chunk.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
-        self.left -= chunk.len() as u64;
-        chunk
+    fn cut(&mut self, chunk: &Bytes) -> Bytes {
+        let first = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
+        self.skip -= first as u64;
+        let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let part = part_of(chunk, first..first.saturating_add(left).min(chunk.len()));
+        self.left -= part.len() as u64;
+        part
     }
 }
 
@@ -50,7 +62,7 @@ impl Body for Part {
                 end => return Poll::Ready(end),
             };
             let Ok(chunk) = frame.into_data() else { continue };
-            let chunk = this.cut(chunk);
+            let chunk = this.cut(&chunk);
             if !chunk.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(chunk))));
             }
@@ -64,5 +76,21 @@ impl Body for Part {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_part_keeps_no_large_body_in_memory() {
+        let body = Bytes::from(vec![b'x'; 1 << 20]);
+        let part = part_of(&body, 7..7 + SHORT);
+        assert_eq!(part.len(), SHORT);
+        assert!(body.is_unique());
+        let large = part_of(&body, ..=SHORT);
+        assert_eq!(large.len(), SHORT + 1);
+        assert!(!body.is_unique(), "a large part is not copied");
     }
 }

@@ -111,6 +111,9 @@ pub enum SettingsError {
     /// A parameter that nothing reads.
     #[error("the parameter `{0}` means nothing here")]
     Parameter(String),
+    /// Credentials end at a `/`, `?` or `#`, and what follows them does not.
+    #[error("a `/`, `?` or `#` in user or password has to be percent-encoded: `%2F`, `%3F`, `%23`")]
+    Credentials,
     /// Text that is not UTF-8.
     #[error("the text behind `%` is not UTF-8")]
     Text,
@@ -224,7 +227,7 @@ impl Parameters {
                     parameters.password = Some(Password::new(value.into_owned()));
                 }
                 ("database", Kind::Socket) => parameters.database = Some(value.into_owned()),
-                _ => return Err(SettingsError::Parameter(name.into_owned())),
+                _ => return Err(shown(&name, SettingsError::Parameter)),
             }
         }
         Ok(parameters)
@@ -258,7 +261,7 @@ fn host(url: &Url, default_port: u16) -> Result<(String, u16), SettingsError> {
 }
 
 fn node(text: &str) -> Result<(String, u16), SettingsError> {
-    let strange = || SettingsError::Node(text.to_owned());
+    let strange = || shown(text, SettingsError::Node);
     let (host, port) = text.rsplit_once(':').ok_or_else(strange)?;
     let port = port.parse().map_err(|_| strange())?;
     if host.is_empty() { Err(strange()) } else { Ok((without_brackets(host).to_owned(), port)) }
@@ -277,13 +280,18 @@ fn database(url: &Url, kind: Kind, parameters: &Parameters) -> Result<Option<u8>
     if text.is_empty() {
         return Ok(None);
     }
-    let number = text.parse().map_err(|_| SettingsError::Database(text.to_owned()))?;
+    let number = text.parse().map_err(|_| shown(text, SettingsError::Database))?;
     match (kind, number) {
         // Where every connection begins.
         (_, 0) => Ok(None),
         (Kind::Cluster, _) => Err(SettingsError::ClusterDatabase),
         _ => Ok(Some(number)),
     }
+}
+
+/// An error that shows this text, unless a part of a password may be in it.
+fn shown(text: &str, error: fn(String) -> SettingsError) -> SettingsError {
+    if text.contains('@') { SettingsError::Credentials } else { error(text.to_owned()) }
 }
 
 /// The text without its percent encoding; nothing where it is empty.
@@ -319,6 +327,18 @@ mod tests {
         assert_eq!((alone.username, alone.database), (None, None));
         assert_eq!(alone.password, Some(Password::new("secret")));
         assert_eq!(alone.tls, None);
+    }
+
+    #[test]
+    fn no_error_repeats_a_password() {
+        for (url, error) in [
+            ("redis://u:1/hunter2@host", SettingsError::Credentials),
+            ("redis://u:1?hunter2@host", SettingsError::Credentials),
+            ("redis-cluster://host?node=u:hunter2@host", SettingsError::Credentials),
+            ("redis://host/a", SettingsError::Database("a".to_owned())),
+        ] {
+            assert_eq!(Settings::parse(url), Err(error), "{url}");
+        }
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub(super) struct Wire {
     written: usize,
     blockages: u32,
     is_blocked: bool,
+    /// The requests that were answered when all that was written for them had gone out.
+    answered: u32,
     close: Close,
 }
 
@@ -69,6 +71,7 @@ impl Wire {
             written: 0,
             blockages: 0,
             is_blocked: false,
+            answered: 0,
             close: Close::Open,
         }
     }
@@ -97,6 +100,14 @@ impl Wire {
         self.is_blocked = is_blocked;
         self.blockages = self.blockages.wrapping_add(1).max(1);
         self.vitals.set_blocked_write(if is_blocked { self.blockages } else { 0 });
+    }
+
+    /// The response to send in place of these bytes, if hyper writes them of its own accord: outside a tunnel,
+    /// and after all of the responses to the requests so far. Content may look like such a response, too.
+    fn instead_of(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let told = bare::instead_of(bytes)?;
+        let is_of_its_own = self.vitals.answered() == Some(self.answered);
+        (is_of_its_own && !self.vitals.is_tunnel()).then_some(told)
     }
 
     fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -168,7 +179,7 @@ impl AsyncWrite for Wire {
         if !self.outgoing.is_empty() {
             ready!(self.poll_outgoing(cx))?;
         }
-        if let Some(told) = bare::instead_of(bytes) {
+        if let Some(told) = self.instead_of(bytes) {
             self.outgoing = told;
             return Poll::Ready(Ok(bytes.len()));
         }
@@ -187,7 +198,7 @@ impl AsyncWrite for Wire {
         }
         let length: usize = slices.iter().map(|slice| slice.len()).sum();
         if let Some(first) = slices.first().filter(|first| first.len() == length)
-            && let Some(told) = bare::instead_of(first)
+            && let Some(told) = self.instead_of(first)
         {
             self.outgoing = told;
             return Poll::Ready(Ok(length));
@@ -215,6 +226,9 @@ impl AsyncWrite for Wire {
     /// hyper calls this when its own buffer is empty: between two responses, or while a request is being
     /// answered and nothing of its final response is written. Here, and only here, interim responses go out.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(answered) = self.vitals.answered() {
+            self.answered = answered;
+        }
         if self.channel.is_queued() && self.outgoing.is_empty() {
             self.outgoing = self.channel.take();
             if self.outgoing.is_empty() {

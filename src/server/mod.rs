@@ -21,6 +21,7 @@ pub mod limits;
 pub mod listener;
 mod pressure;
 mod protocol;
+mod queued;
 mod refusal;
 mod service;
 pub mod settings;

@@ -19,6 +19,7 @@ use super::{
     crumbs,
     heads::{LargeHead, NoRoom},
     interim::Channel,
+    queued::QueuedBytes,
     refusal::{Refusal, Refused},
     settings::Settings,
     stall::Progress,
@@ -96,13 +97,8 @@ impl<H: Handler> Service<H> {
                 response.headers_mut().insert(header::CONNECTION, CLOSE);
             }
             drop(head);
-            let progress = service.stream_progress();
-            Ok(response.map(|body| Answer::Handler {
-                body,
-                in_flight,
-                progress,
-                rest: Bytes::new(),
-            }))
+            let stream = service.watched_stream();
+            Ok(response.map(|body| Answer::Handler { body, in_flight, stream }))
         }
     }
 
@@ -146,15 +142,17 @@ impl<H: Handler> Service<H> {
         head.map_err(|NoRoom| Refusal::HeadsBusy)
     }
 
-    /// Notes that the head of a response is ready, where its stream is watched: on HTTP/2.
-    fn stream_progress(&self) -> Option<Arc<Progress>> {
-        let progress = if self.channel.is_none() { Progress::of_this_stream() } else { None };
-        progress.inspect(|progress| progress.note_given())
+    /// Notes that the head of a response is ready, if its stream is watched: on HTTP/2.
+    fn watched_stream(&self) -> Option<Box<Watched>> {
+        let progress = if self.channel.is_none() { Progress::of_this_stream() } else { None }?;
+        progress.note_given();
+        Some(Box::new(Watched { progress, rest: Bytes::new() }))
     }
 
     fn refuse<B>(&self, refusal: Refusal, request: &Request<B>) -> Response<Answer<H>> {
         self.counters.refuse(refusal);
         self.vitals.linger_at_close();
+        let _watched_from_here = self.watched_stream();
         let mut response = refusal.response();
         self.settings.refused(&Refused {
             refusal,
@@ -184,6 +182,20 @@ fn next_piece(rest: &mut Bytes) -> Bytes {
     Bytes::copy_from_slice(&std::mem::take(rest))
 }
 
+/// A stream whose response is given out in pieces, and how far it has got.
+pub(super) struct Watched {
+    progress: Arc<Progress>,
+    /// What is left of the data at hand.
+    rest: Bytes,
+}
+
+impl Watched {
+    /// Whether the response may end behind what was given of it.
+    fn may_end(&self, queued: &QueuedBytes) -> bool {
+        self.rest.is_empty() && self.progress.pieces.may_end(queued)
+    }
+}
+
 pin_project_lite::pin_project! {
     /// The body of a response: the handler's, or a problem document of the server's own.
     #[project = AnswerProjection]
@@ -192,8 +204,7 @@ pin_project_lite::pin_project! {
             #[pin]
             body: H::Body,
             in_flight: InFlight<H>,
-            progress: Option<Arc<Progress>>,
-            rest: Bytes,
+            stream: Option<Box<Watched>>,
         },
         Problem { problem: Option<Bytes> },
     }
@@ -208,15 +219,18 @@ impl<H: Handler> Body for Answer<H> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.project() {
-            AnswerProjection::Handler { body, in_flight, progress, rest } => {
-                let Some(progress) = progress else {
+            AnswerProjection::Handler { body, in_flight, stream } => {
+                let Some(stream) = stream else {
                     let frame = ready!(body.poll_frame(cx));
                     if matches!(frame, Some(Err(_))) {
                         in_flight.break_off();
                     }
                     return Poll::Ready(frame);
                 };
+                let Watched { progress, rest } = &mut **stream;
+                let (pieces, queued) = (&progress.pieces, &in_flight.service.vitals.queued);
                 if rest.is_empty() {
+                    ready!(pieces.poll_may_end(cx, queued));
                     let Poll::Ready(frame) = body.poll_frame(cx) else {
                         progress.note_source_waits();
                         return Poll::Pending;
@@ -224,14 +238,21 @@ impl<H: Handler> Body for Answer<H> {
                     progress.note_given();
                     match frame.map(|frame| frame.map(Frame::into_data)) {
                         Some(Ok(Ok(data))) if data.len() > PIECE => *rest = data,
-                        Some(Ok(Ok(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                        Some(Ok(Ok(data))) => {
+                            let data = pieces.queue(data, queued);
+                            return Poll::Ready(Some(Ok(Frame::data(data))));
+                        }
                         Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
                         Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                         None => return Poll::Ready(None),
                     }
                 }
                 progress.note_given();
-                Poll::Ready(Some(Ok(Frame::data(next_piece(rest)))))
+                let mut piece = next_piece(rest);
+                if rest.is_empty() {
+                    piece = pieces.queue(piece, queued);
+                }
+                Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             AnswerProjection::Problem { problem } => {
                 Poll::Ready(problem.take().map(|problem| Ok(Frame::data(problem))))
@@ -241,7 +262,10 @@ impl<H: Handler> Body for Answer<H> {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Handler { body, rest, .. } => rest.is_empty() && body.is_end_stream(),
+            Self::Handler { body, in_flight, stream } => {
+                let queued = &in_flight.service.vitals.queued;
+                stream.as_ref().is_none_or(|stream| stream.may_end(queued)) && body.is_end_stream()
+            }
             Self::Problem { problem } => problem.is_none(),
         }
     }

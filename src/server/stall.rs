@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{Counters, Pressure};
+use super::{Counters, Pressure, queued::Pieces};
 
 tokio::task_local! {
     static STREAM: Arc<Progress>;
@@ -37,7 +37,11 @@ const UNDER_PRESSURE: Duration = Duration::from_secs(3);
 /// Twice the number of pieces that were given to the protocol, and one more while it is the client's
 /// turn: it has to take what was given before the body is asked for more.
 #[derive(Debug, Default)]
-pub(super) struct Progress(AtomicU64);
+pub(super) struct Progress {
+    given: AtomicU64,
+    /// What of the response is queued.
+    pub(super) pieces: Arc<Pieces>,
+}
 
 const CLIENT: u64 = 1;
 
@@ -49,16 +53,16 @@ impl Progress {
 
     /// The head of the response, or a piece of its body, was given to the protocol.
     pub(super) fn note_given(&self) {
-        self.0.store((self.0.load(Relaxed) | CLIENT).wrapping_add(2), Relaxed);
+        self.given.store((self.given.load(Relaxed) | CLIENT).wrapping_add(2), Relaxed);
     }
 
     /// The body has nothing to give: what is waited for is not the client.
     pub(super) fn note_source_waits(&self) {
-        self.0.store(self.0.load(Relaxed) & !CLIENT, Relaxed);
+        self.given.store(self.given.load(Relaxed) & !CLIENT, Relaxed);
     }
 
     fn state(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.given.load(Relaxed)
     }
 }
 

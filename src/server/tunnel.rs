@@ -1,7 +1,7 @@
 //! Connections that leave HTTP: WebSocket and its like (RFC 9110 §7.8).
 
 use std::{
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     sync::{
         Arc, Weak,
@@ -157,14 +157,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<'_, S> {
             self.note();
         }
         written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
-use super::{Pressure, refusal::Refusal, stream::Protocol};
+use super::{Pressure, queued::QueuedBytes, refusal::Refusal, stream::Protocol};
 
 /// Counters of one connection, written by its I/O and its service, read by its watch.
 ///
@@ -29,6 +29,8 @@ pub(super) struct Vitals {
     reset: AtomicBool,
     /// Bytes of large request heads under way.
     pub(super) heads_held: AtomicUsize,
+    /// Bytes of responses in the connection's queue. HTTP/2 only.
+    pub(super) queued: QueuedBytes,
 }
 
 impl Vitals {
@@ -45,6 +47,7 @@ impl Vitals {
             linger: AtomicBool::default(),
             reset: AtomicBool::default(),
             heads_held: AtomicUsize::default(),
+            queued: QueuedBytes::default(),
         }
     }
 
@@ -107,6 +110,11 @@ impl Vitals {
                 self.active.fetch_sub(1, Relaxed);
             }
         }
+    }
+
+    /// The number of requests so far; `None` while one of them is being answered.
+    pub(super) fn answered(&self) -> Option<u32> {
+        (self.active.load(Relaxed) == 0).then(|| self.calls.load(Relaxed))
     }
 
     /// The connection leaves HTTP.

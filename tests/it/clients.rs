@@ -76,6 +76,62 @@ async fn a_stream_whose_client_takes_nothing_is_reset_and_others_go_on() {
     .await;
 }
 
+/// A body that HTTP/2 gets as one piece.
+const ONE_PIECE: usize = 10_000;
+
+#[tokio::test]
+async fn streams_whose_client_takes_only_the_beginning_are_reset_but_for_some_bytes() {
+    within(async {
+        let origin = Scripted::always(Said::fresh("x".repeat(ONE_PIECE))).await;
+        let proxy = Proxy::with(&origin.url(), "limits.idle_timeout = \"200ms\"");
+        for _cold_and_hit in 0..2 {
+            let mut client = Frames::connect_with_window(proxy.address, 1).await;
+            for number in 0..40 {
+                client.get(2 * number + 1, "/a").await;
+            }
+            let some = (64 << 10) / ONE_PIECE;
+            assert_eq!(client.resets(40 - some, CANCEL).await, Some(()));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refusal_that_a_client_does_not_take_is_reset() {
+    within(async {
+        let origin = Scripted::always(Said::ok("")).await;
+        let proxy = Proxy::with(&origin.url(), "limits.idle_timeout = \"200ms\"");
+        let mut client = Frames::connect_without_window(proxy.address).await;
+        client.get(1, "/caf\u{e9}").await;
+        assert_eq!(client.receive(1).await.map(|received| received.reset), Some(Some(CANCEL)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_many_responses_at_once_gets_all_of_each() {
+    within(async {
+        let origin = Scripted::always(Said::fresh("x".repeat(ONE_PIECE))).await;
+        let proxy = Proxy::before(&origin.url());
+        let stream = TcpStream::connect(proxy.address).await.unwrap();
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+        tokio::spawn(connection);
+        let bodies = (0..90).map(|_| {
+            let mut sender = sender.clone();
+            let request = Request::get("http://api.test/a").body(Empty::<Bytes>::new()).unwrap();
+            async move {
+                let response = sender.send_request(request).await.unwrap();
+                response.into_body().collect().await.unwrap().to_bytes().len()
+            }
+        });
+        assert_eq!(join_all(bodies).await, [ONE_PIECE; 90]);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_target_that_is_not_ascii_is_refused_over_http2_as_over_http1() {
     within(async {
@@ -266,6 +322,67 @@ async fn a_tunnel_through_which_nothing_goes_is_closed() {
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         assert_eq!(wire.read_to_end().await, "");
         until(&proxy, "larder_tunnels", 0).await;
+    })
+    .await;
+}
+
+/// An HTTP response as content: all that an HTTP library sends of one without fields of its own.
+const RESPONSE: &str = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+
+#[tokio::test]
+async fn content_that_looks_like_a_response_passes_as_it_is() {
+    within(async {
+        let gate = Gate::closed();
+        let head_was_read = gate.clone();
+        let origin = RawOrigin::start(move |mut wire, _| {
+            let gate = gate.clone();
+            async move {
+                wire.read_head().await;
+                wire.write(format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+                    RESPONSE.len()
+                ))
+                .await;
+                gate.passed().await;
+                wire.write(RESPONSE).await;
+                wire.read_to_end().await;
+            }
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        let mut wire = proxy.connect().await;
+        wire.write(request("GET", "/file", &[])).await;
+        wire.read_head().await;
+        head_was_read.open();
+        assert_eq!(wire.read_exact(RESPONSE.len()).await, RESPONSE);
+        wire.write("no HTTP\r\n\r\n").await;
+        let refused = wire.read_to_end().await;
+        assert!(refused.starts_with("HTTP/1.1 400 "), "nothing is left of the content: {refused}");
+        assert!(refused.contains("application/problem+json"), "{refused}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_looks_like_a_response_passes_through_a_tunnel_as_it_is() {
+    within(async {
+        let origin = RawOrigin::start(|mut wire, _| async move {
+            wire.read_head().await;
+            wire.write(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            )
+            .await;
+            wire.read_exact(1).await;
+            wire.write(RESPONSE).await;
+            wire.finish().await;
+        })
+        .await;
+        let proxy = Proxy::before(&origin.url());
+        let (mut wire, head) = tunnel(&proxy).await;
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        wire.write("?").await;
+        wire.finish().await;
+        assert_eq!(wire.read_to_end().await, RESPONSE);
     })
     .await;
 }

@@ -1,7 +1,7 @@
 //! Who Larder is to Redis: passwords with any text in them, and users that may do no more than the
 //! documents say.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, net::Ipv4Addr, time::Duration};
 
 use larder::redis::Settings;
 
@@ -11,6 +11,7 @@ use crate::support::{
     proxy::{request, sending},
     redis::{Redis, Sentinel},
     redis_cluster::Cluster,
+    resp::Resp,
     script::{Asked, Said, Scripted},
     token::{SECRET, bearer},
     wire::{Reply, Wire},
@@ -303,8 +304,14 @@ async fn sentinels_have_passwords_of_their_own() {
             )
         };
         Node::start(&url(of_sentinels)).await.purge("a").await;
+        let wire = Wire::connect((Ipv4Addr::LOCALHOST, sentinel.port).into()).await;
+        let mut watcher = Resp::over(wire);
+        assert_eq!(watcher.command(&["AUTH", "w", of_sentinels]).await.unwrap().text(), "OK");
+        assert_eq!(watcher.command(&["ACL", "LOG", "RESET"]).await.unwrap().text(), "OK");
         let stranger = Node::of(&Settings::parse(&url("wrong")).unwrap());
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        while watcher.command(&["ACL", "LOG"]).await.unwrap().members().is_empty() {
+            moment().await;
+        }
         assert_eq!(stranger.fence().seq, 0, "it was not let in");
     })
     .await;

@@ -2,6 +2,7 @@
 
 mod at;
 mod events;
+mod mask;
 mod read;
 mod routing;
 mod section;
@@ -13,6 +14,7 @@ mod webhook;
 
 pub(super) use at::{At, Text, Texts};
 pub(super) use events::EventsTable;
+pub(super) use mask::{masked, masked_url};
 pub(super) use read::read;
 pub(super) use routing::{
     BypassTable, DefaultsTable, QueryTable, RouteSection, TierTable, TtlValue, VaryTable,

@@ -158,19 +158,19 @@ warm = 3
     error: a warm-up cannot be given this request field
      --> proxy.toml:9:13
       |
-    9 | headers = { host = "x", "if-none-match" = "y", accept = 5 }
+    9 | headers = { host = "*", "if-none-match" = "*", accept = * }
       |             ^^^^
 
     error: a warm-up cannot be given this request field
      --> proxy.toml:9:25
       |
-    9 | headers = { host = "x", "if-none-match" = "y", accept = 5 }
+    9 | headers = { host = "*", "if-none-match" = "*", accept = * }
       |                         ^^^^^^^^^^^^^^^
 
     error: expected a string that a header field can hold
      --> proxy.toml:9:48
       |
-    9 | headers = { host = "x", "if-none-match" = "y", accept = 5 }
+    9 | headers = { host = "*", "if-none-match" = "*", accept = * }
       |                                                ^^^^^^
 
     error: this is one of `hard`, `soft`

@@ -73,15 +73,15 @@ impl FillBudget {
     /// Reserves room for a body of this length; of unknown length, it takes room as it grows. Returns
     /// `None` if there is no room.
     pub fn reserve(self: &Arc<Self>, expected: Option<u64>) -> Option<Share> {
-        let mut share = self.share();
         let bytes = usize::try_from(expected.unwrap_or(0)).ok()?;
-        if share.resize(bytes) == Room::Enough {
-            return Some(share);
-        }
-        // No one is told: nothing is freed that was free before.
-        self.pool(share.size).give_back(share.bytes);
-        share.bytes = 0;
-        None
+        let size = if bytes <= SMALL && self.small.take_if_free(bytes) {
+            Size::Small
+        } else if self.large.take_if_free(bytes) {
+            Size::Large
+        } else {
+            return None;
+        };
+        Some(Share { budget: Arc::clone(self), size, bytes })
     }
 
     /// The same, but waits for room for up to this long. For bodies that no client waits for.
@@ -126,6 +126,12 @@ impl Pool {
     fn take(&self, bytes: usize) -> Room {
         let before = self.used.fetch_add(bytes as u64, Relaxed);
         if before + bytes as u64 <= self.limit { Room::Enough } else { Room::Exceeded }
+    }
+
+    /// Takes all of these bytes or none. An attempt that fails is never counted, and so fails no other one.
+    fn take_if_free(&self, bytes: usize) -> bool {
+        let more = |used: u64| used.checked_add(bytes as u64).filter(|used| *used <= self.limit);
+        self.used.fetch_update(Relaxed, Relaxed, more).is_ok()
     }
 
     fn give_back(&self, bytes: usize) {
@@ -204,6 +210,16 @@ mod tests {
         assert_eq!(share.resize(SMALL * 16), Room::Exceeded);
         assert_eq!(budget.used(), 1024 * KIB, "it counts all the same");
         share.resize(0);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn no_length_that_an_origin_announces_is_too_large_to_be_refused() {
+        let budget = FillBudget::new(1024 * KIB);
+        let held = budget.reserve(Some(1)).unwrap();
+        let large = budget.reserve(Some(65 * KIB)).unwrap();
+        assert!(budget.reserve(Some(u64::MAX)).is_none());
+        drop((held, large));
         assert_eq!(budget.used(), 0);
     }
 

@@ -242,3 +242,52 @@ fn accounts_are_exact_however_threads_meet() {
     assert_eq!(store.shares.held(), counted(&store));
     assert!(store.usage().evicted > 0 && store.usage().evicted_by_share > 0);
 }
+
+/// The body of what is stored under a key, as a client that reads it has it.
+fn read(store: &Memory, key: &CacheKey) -> bytes::Bytes {
+    match store.peek(key) {
+        Some(Entry::Response(response)) => response.body(),
+        _ => panic!("it is stored"),
+    }
+}
+
+#[test]
+fn large_responses_that_left_the_store_count_until_their_clients_have_read_them() {
+    const LARGE: usize = 9 << 20;
+    let store = Memory::new(256 << 20, 16 << 20);
+    let keys = ["/a", "/b", "/c"].map(|path| key(ANYONE, path));
+    for key in &keys {
+        assert_eq!(put(&store, key, LARGE, 1), Put::Stored);
+    }
+    let removed = read(&store, &keys[0]);
+    assert_eq!(store.pinned_bytes(), 0, "what is stored counts there");
+    remove(&store, &keys[0]);
+    assert!(store.pinned_bytes() >= LARGE as u64 && !store.is_crowded());
+    let replaced = read(&store, &keys[1]);
+    put(&store, &keys[1], LARGE, 2);
+    assert!(store.pinned_bytes() >= 2 * LARGE as u64 && store.is_crowded());
+    remove(&store, &keys[2]);
+    assert!(store.pinned_bytes() < 3 * LARGE as u64, "no client reads that one");
+    drop(removed);
+    assert!(!store.is_crowded());
+    drop(replaced);
+    assert_eq!(store.pinned_bytes(), 0);
+}
+
+#[test]
+fn a_large_response_that_is_evicted_while_it_is_read_counts() {
+    const LARGE: usize = 256 << 10;
+    let store = Memory::new(4 << 20, 1 << 20);
+    let evicted = key(ANYONE, "/evicted");
+    put(&store, &evicted, LARGE, 1);
+    let body = read(&store, &evicted);
+    let mut others = 0;
+    while store.cache.peek(&evicted.digest()).is_some() {
+        assert!(others < 1000, "what nobody asks for is evicted");
+        put(&store, &key(ANYONE, &format!("/{others}")), LARGE, 1);
+        others += 1;
+    }
+    assert!(store.pinned_bytes() >= LARGE as u64);
+    drop(body);
+    assert_eq!(store.pinned_bytes(), 0);
+}

@@ -174,16 +174,36 @@ async fn acquire(shared: &Shared, epoch: Epoch, digest: u128, token: &str) -> Re
     let started = Instant::now();
     let arguments = vec![token.into(), millis(LEASE), shared.claims.node().into(), millis(LIST)];
     let call = Call { keys: shared.lease_keys(digest), arguments };
+    let mut attempts = Attempts::default();
     loop {
         let lane = shared.lanes.lane(epoch, Load::Small);
         // Later than that nobody takes the lease that it would grant.
         let within = AGREEING.saturating_sub(started.elapsed()) + shared.settings.read_deadline;
         let result = lane.run(&scripts::ACQUIRE, call.clone(), Some(within)).await;
+        let result = attempts.result(result);
         let is_asked_again = matches!(result, Err(Fault::Late | Fault::Overdue))
             && started.elapsed() < AGREEING
             && shared.guard.admits() == Some(epoch);
         if !is_asked_again {
             return result;
+        }
+    }
+}
+
+/// The attempts at one lease.
+#[derive(Default)]
+struct Attempts {
+    /// Whether an attempt had no answer in time: it may have taken the lease.
+    has_late: bool,
+}
+
+impl Attempts {
+    /// Returns what an attempt comes to, with those before it.
+    fn result(&mut self, result: Result<i64, Fault>) -> Result<i64, Fault> {
+        self.has_late |= matches!(result, Err(Fault::Late));
+        match result {
+            Err(Fault::Overdue) if self.has_late => Err(Fault::Late),
+            result => result,
         }
     }
 }
@@ -323,6 +343,15 @@ fn millis(duration: Duration) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lease_that_an_earlier_attempt_may_have_taken_is_not_left_behind() {
+        let mut attempts = Attempts::default();
+        assert_eq!(attempts.result(Err(Fault::Overdue)), Err(Fault::Overdue));
+        assert_eq!(attempts.result(Err(Fault::Late)), Err(Fault::Late));
+        assert_eq!(attempts.result(Err(Fault::Overdue)), Err(Fault::Late));
+        assert_eq!(attempts.result(Ok(5)), Ok(5));
+    }
 
     #[test]
     fn messages_are_read_as_they_are_written() {

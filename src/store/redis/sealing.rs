@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Content of up to this many bytes is unpacked by the way.
-const BY_THE_WAY: usize = 64 << 10;
+pub(super) const BY_THE_WAY: usize = 64 << 10;
 
 /// Whose value it is: the digest of its key, and whether it must not be readable.
 #[derive(Debug, Clone, Copy)]
@@ -71,15 +71,7 @@ impl Shared {
             Cow::Owned(plain) => Bytes::from(plain),
             Cow::Borrowed(_) => head.clone(),
         };
-        let limit = self.settings.max_entry;
-        let is_large = codec::announced_length(&plain).is_some_and(|length| length > BY_THE_WAY);
-        let decoded = if is_large {
-            let decode = move || codec::decode(&plain, limit);
-            tokio::task::spawn_blocking(decode).await.ok().flatten()
-        } else {
-            codec::decode(&plain, limit)
-        };
-        decoded.ok_or(Outcome::Damaged)
+        decoded(plain, self.settings.max_entry).await.ok_or(Outcome::Damaged)
     }
 
     /// The same on this thread, for what is not large or where no request waits.
@@ -110,6 +102,14 @@ impl Shared {
     pub(super) fn seals_of(&self, head: &[u8]) -> Option<Seals> {
         self.settings.seals.clone().filter(|_| sealed::is_sealed(head))
     }
+}
+
+/// The entry in these bytes, on another thread if it is large once it is unpacked.
+pub(super) async fn decoded(plain: Bytes, limit: usize) -> Option<Decoded> {
+    if codec::announced_length(&plain).is_none_or(|length| length <= BY_THE_WAY) {
+        return codec::decode(&plain, limit);
+    }
+    tokio::task::spawn_blocking(move || codec::decode(&plain, limit)).await.ok().flatten()
 }
 
 /// Puts the chunks of a response into it, opened if they are sealed. Takes its time: megabytes are checked

@@ -7,15 +7,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::{
     net::{TcpListener, UnixStream},
     runtime::Handle,
 };
 
-use super::{Redis, Refusal, Settings, State};
+use super::{Redis, Refusal, Settings, State, sealing, writer::CHUNK};
 use crate::{
-    entry::{CompleteBody, Draft, Entry, Selection, codec::sealed::Seals},
+    entry::{
+        CompleteBody, Draft, Entry, Selection,
+        codec::{self, Packing, sealed::Seals},
+    },
     fence::{OwnFacets, Stamp},
     field::Timestamp,
     key::{CacheKey, OriginTarget, partition, target::Scheme},
@@ -731,4 +735,25 @@ async fn a_removal_is_seen_by_reads_under_way_even_if_it_cannot_be_written() {
     let before = store.removed();
     store.remove(key("/a").digest());
     assert_ne!(store.removed(), before);
+}
+
+#[test]
+fn what_is_large_once_it_is_unpacked_is_unpacked_on_another_thread() {
+    let packing = Packing { compress_above: 0, chunk: CHUNK, generation: 0, ahead: 0 };
+    let packed = |length| {
+        let packed = codec::encode(&response(&key("/a"), vec![b'x'; length]), packing).head;
+        assert!(packed.len() < 1 << 10, "a few bytes stand for many");
+        Box::pin(sealing::decoded(packed.into(), 1 << 20))
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
+    runtime.unwrap().block_on(async {
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let other_thread = tokio::task::spawn_blocking(move || released.recv().is_ok());
+        let small = packed(sealing::BY_THE_WAY - 1024).now_or_never();
+        assert!(small.is_some_and(|entry| entry.is_some()), "here, at once");
+        let mut large = packed(sealing::BY_THE_WAY + 1);
+        assert!((&mut large).now_or_never().is_none(), "the other thread is busy");
+        release.send(()).unwrap();
+        assert!(large.await.is_some() && other_thread.await.unwrap());
+    });
 }

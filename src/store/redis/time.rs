@@ -32,7 +32,7 @@ impl SharedTime {
     /// Learns that Redis' clock is ahead by at least and at most so many milliseconds. A wide range, of an answer
     /// that took long, says little: what is known stays as long as it is possible.
     fn correct(&self, [least, most]: [i64; 2]) {
-        let possible = least - TOLERATED..=most + TOLERATED;
+        let possible = least.saturating_sub(TOLERATED)..=most.saturating_add(TOLERATED);
         if !possible.contains(&self.ahead()) {
             self.0.store(least.midpoint(most), Relaxed);
         }
@@ -70,6 +70,15 @@ mod tests {
         for (found, ahead) in [(15, 0), (-3000, -3000), (-2990, -3000), (40, 40)] {
             time.correct([found, found]);
             assert_eq!(time.ahead(), ahead);
+        }
+    }
+
+    #[test]
+    fn no_time_that_redis_tells_overflows() {
+        let time = SharedTime::default();
+        for told in [i64::MIN, i64::MAX, 0] {
+            time.correct([told, told]);
+            assert_eq!(time.ahead(), told);
         }
     }
 

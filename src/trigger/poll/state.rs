@@ -81,10 +81,12 @@ impl Known {
         (mut again_at, delay): (Vec<u64>, Option<Duration>),
     ) -> Self {
         if let Some(delay) = delay {
-            if again_at.len() == FURTHER {
-                again_at.pop();
-            }
             again_at.push(now.saturating_add(delay).millis());
+            // The delay may be shorter than it was, or the clock may have been set.
+            again_at.sort_unstable();
+            if again_at.len() > FURTHER {
+                again_at.remove(FURTHER - 1);
+            }
         }
         Self { version, changed_at: now.millis(), again_at }
     }
@@ -136,5 +138,34 @@ impl Slot {
             let overdue = metrics.poll_overdue.with_label_values(label);
             overdue.set(i64::from(age > alert_after));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    fn changed(now: u64, again_at: Vec<u64>) -> Vec<u64> {
+        let now = Timestamp::from_millis(now);
+        Known::changed(None, now, (again_at, Some(MINUTE))).again_at
+    }
+
+    #[test]
+    fn a_further_purge_that_is_due_earlier_comes_first() {
+        assert_eq!(changed(0, vec![90_000, 120_000]), [60_000, 90_000, 120_000]);
+    }
+
+    #[test]
+    fn of_many_further_purges_two_become_one_at_the_later_time() {
+        let last = u64::try_from(FURTHER).unwrap();
+        let later: Vec<u64> = (1..=last).map(|number| 60_000 * (1 + number)).collect();
+        let merged = changed(0, later.clone());
+        assert_eq!((merged.len(), merged.first()), (FURTHER, Some(&60_000)));
+        assert_eq!(merged.last(), later.last(), "the last one is still to come");
+        let earlier: Vec<u64> = (1..=last).collect();
+        let merged = changed(0, earlier);
+        assert_eq!((merged.len(), merged.last()), (FURTHER, Some(&60_000)));
     }
 }

@@ -16,6 +16,7 @@ use super::free_address;
 use crate::{
     lifecycle::File,
     support::{
+        fleet::moment,
         process::Process,
         proxy::request,
         script::{Said, Scripted},
@@ -165,7 +166,7 @@ async fn nodes_are_restarted_one_after_another_and_no_request_fails() {
                 || balancer.answered.load(Relaxed) < before + 50
             {
                 assert!(balancer.failed.lock().unwrap().is_empty());
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                moment().await;
             }
         }
         balancer.finish(tasks).await;
@@ -198,7 +199,7 @@ async fn a_single_node_is_replaced_by_one_on_the_same_port_and_no_request_fails(
             let before = balancer.answered.load(Relaxed);
             while balancer.answered.load(Relaxed) < before + 50 {
                 assert!(balancer.failed.lock().unwrap().is_empty(), "{:?}", balancer.failed);
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                moment().await;
             }
         }
         balancer.finish(clients).await;

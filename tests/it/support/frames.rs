@@ -91,11 +91,26 @@ impl Frames {
 
     /// A client's side that gives each stream no window: it gets heads, and bodies never.
     pub(crate) async fn connect_without_window(address: SocketAddr) -> Self {
-        const INITIAL_WINDOW_SIZE: u8 = 4;
+        Self::connect_with_window(address, 0).await
+    }
+
+    /// A client's side that gives each stream a window of so many bytes, and no more.
+    pub(crate) async fn connect_with_window(address: SocketAddr, bytes: u32) -> Self {
         let mut frames = Self { wire: Wire::connect(address).await };
         frames.wire.write(PREFACE).await;
-        frames.send(SETTINGS, 0, 0, &[0, INITIAL_WINDOW_SIZE, 0, 0, 0, 0]).await;
+        let [name, window] = [&INITIAL_WINDOW_SIZE.to_be_bytes()[..], &bytes.to_be_bytes()];
+        frames.send(SETTINGS, 0, 0, &[name, window].concat()).await;
         frames
+    }
+
+    /// Waits until this many streams are reset with this code. None if the connection ends before.
+    pub(crate) async fn resets(&mut self, streams: usize, code: u32) -> Option<()> {
+        let mut seen = 0;
+        while seen < streams {
+            let frame = self.next().await?;
+            seen += usize::from(frame.kind == RST_STREAM && frame.payload == code.to_be_bytes());
+        }
+        Some(())
     }
 
     /// Sends a GET of this path.

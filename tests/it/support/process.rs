@@ -10,6 +10,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
+    fleet::moment,
     proxy::request,
     wire::{Reply, Wire},
 };
@@ -85,7 +86,7 @@ impl Process {
         let process = Self { child, address, admin, said: Said::new(), logged: Said::new() };
         while Wire::try_connect(admin).await.is_none() {
             assert!(process.child.lock().unwrap().try_wait().unwrap().is_none(), "it has ended");
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            moment().await;
         }
         process
     }
