@@ -12,6 +12,7 @@ use super::{
     http1, http2,
     pool::{Opened, Opening, Sender, Want},
     server::{Protocols, Server},
+    waiting::Waiting,
 };
 use crate::server::stream::Protocol;
 
@@ -104,14 +105,22 @@ impl Server {
     /// Waits until a connection or the right to open one becomes free.
     async fn wait(self: &Arc<Self>, want: Want) -> Result<Sender, OriginError> {
         let Some(place) = self.capacity.enter_queue() else { return Err(self.overloaded()) };
-        let Some(waiting) = self.pool.wait() else { return Err(self.overloaded()) };
+        // An upgrade needs a connection of its own, for which it waits with the requests of other threads.
+        let waiting = if want.http1 { None } else { self.pool.wait() };
+        // What became free before the request was in the queue was not offered to it.
+        if let Some(sender) = self.pool.take_stream(want) {
+            return Ok(sender);
+        }
+        if let Some(permit) = self.permit() {
+            return self.connect(want, permit).await;
+        }
         let mut permit = pin!(self.capacity.acquire());
         let mut patience = pin!(sleep(self.capacity.patience()));
         loop {
             tokio::select! {
                 biased;
-                () = waiting.freed() => {
-                    if let Some(sender) = self.pool.take_in_turn(want, Instant::now().into_std()) {
+                () = freed(waiting.as_ref()) => {
+                    if let Some(sender) = self.pool.take_from_any(want, Instant::now().into_std()) {
                         return Ok(sender);
                     }
                 }
@@ -140,7 +149,9 @@ impl Server {
             if protocol == Protocol::Http1 {
                 return Ok(Sender::Http1(Box::new(http1::Connection::new(stream, permit))));
             }
-            let opened = http2::Connection::open(stream, self.header_bytes, permit).await;
+            let opened =
+                http2::Connection::open(stream, self.header_bytes, permit, self.pool.waiters());
+            let opened = opened.await;
             let connection = opened.map_err(|error| self.closed(error))?;
             self.share(connection)
         };
@@ -153,5 +164,13 @@ impl Server {
         stream
             .map(Sender::Http2)
             .ok_or_else(|| self.closed(h2::Error::from(h2::Reason::REFUSED_STREAM)))
+    }
+}
+
+/// Ready when a connection or a stream may have become free for the request.
+async fn freed(waiting: Option<&Waiting<'_>>) {
+    match waiting {
+        Some(waiting) => waiting.freed().await,
+        None => std::future::pending().await,
     }
 }

@@ -166,7 +166,7 @@ impl Server {
 
     /// Keeps a connection that is ready for the next request.
     pub(super) fn put(&self, connection: Box<http1::Connection>) {
-        self.pool.put(connection, self.capacity.pending());
+        self.pool.put(connection, &self.capacity);
     }
 
     /// Sends the request. Sends it again on another connection if a used one turns out to be dead, or if the
@@ -305,7 +305,7 @@ impl Server {
             return Err(Failed { error, delivery: Delivery::Possible, remains: Remains::Lost });
         }
         let pause = self.pause(&head);
-        let stream = StreamLease { slot: Some(slot), pump, server: Arc::clone(self) };
+        let stream = StreamLease { pump, _slot: slot };
         let lease = Lease { upload, in_flight, stream: Some(stream) };
         Ok(Response::from_parts(head, ResponseBody::new(Source::Http2(body), lease, pause)))
     }
@@ -355,11 +355,6 @@ impl Server {
         };
         let delivery = if is_unprocessed { Delivery::Unsent } else { Delivery::Possible };
         Failed { error, delivery, remains }
-    }
-
-    /// A stream of this shard's connections has ended.
-    pub(super) fn note_free_stream(&self, shard: usize) {
-        self.pool.note_free_stream(shard);
     }
 
     /// How long the body of this response may pause.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use larder::{
-    origin::{Endpoint, Limits, Origin, Settings, settings::Tls},
+    origin::{Endpoint, Limits, Origin, RequestBody, ResponseBody, Settings, settings::Tls},
     server,
 };
 use tokio_rustls::TlsAcceptor;
@@ -18,7 +18,7 @@ use crate::support::{
     certificate::Certificate,
     frames::{End, Frames, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, REFUSED_STREAM, Step},
     gate::Gate,
-    serving::{Forward, Serving, reply},
+    serving::{Answer, Forward, Serving, reply},
     wire::{RawOrigin, Wire, header},
     within,
 };
@@ -169,6 +169,98 @@ async fn an_origin_that_refuses_everything_is_not_asked_for_ever() {
         let mut wire = Wire::connect(serving.address).await;
         assert_eq!(wire.exchange(post("one")).await.status(), 502);
         assert!(origin.connections() <= 11, "{}", origin.connections());
+    })
+    .await;
+}
+
+/// An origin that allows this many streams on a connection, never answers the first request, and answers all
+/// others.
+async fn silent_once(streams: u32) -> (RawOrigin, Gate) {
+    let asked = Gate::closed();
+    let noted = asked.clone();
+    let origin = RawOrigin::start(move |wire, _| {
+        let asked = noted.clone();
+        async move {
+            let settings = [(MAX_CONCURRENT_STREAMS, streams)];
+            let Some(mut frames) = Frames::accept_with(wire, &settings).await else { return };
+            let Some(_unanswered) = frames.next_request().await else { return };
+            asked.open();
+            while let Some((stream, _)) = frames.next_request().await {
+                frames.play(stream, &[OK]).await;
+            }
+        }
+    })
+    .await;
+    (origin, asked)
+}
+
+/// One connection, for which requests wait as long as it takes.
+fn one_connection(origin: &RawOrigin) -> Arc<Origin> {
+    let pending_timeout = Duration::from_hours(1);
+    let limits = Limits { connections: 1, pending_timeout, ..Limits::default() };
+    Origin::new(&Settings { limits, ..h2c(origin) }).unwrap()
+}
+
+async fn get(origin: Arc<Origin>) -> http::Response<ResponseBody> {
+    let get = http::Request::get("/").header("host", "a.test").body(RequestBody::Empty);
+    origin.send(get.unwrap(), None).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_stream_that_is_given_up_without_a_response_goes_to_a_request_that_waits() {
+    within(async {
+        let (origin, asked) = silent_once(1).await;
+        let pool = one_connection(&origin);
+        let first = tokio::spawn(get(Arc::clone(&pool)));
+        asked.passed().await;
+        let second = tokio::spawn(get(Arc::clone(&pool)));
+        while pool.load().pending == 0 {
+            tokio::task::yield_now().await;
+        }
+        first.abort();
+        assert_eq!(second.await.unwrap().status(), 200);
+        assert_eq!(origin.connections(), 1);
+    })
+    .await;
+}
+
+/// Sends a request from a thread of its own.
+async fn get_elsewhere(origin: Arc<Origin>) -> http::StatusCode {
+    let elsewhere = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(get(origin)).status()
+    };
+    tokio::task::spawn_blocking(elsewhere).await.unwrap()
+}
+
+#[tokio::test]
+async fn threads_share_an_http2_connection_where_no_further_one_is_allowed() {
+    within(async {
+        let (origin, asked) = silent_once(2).await;
+        let pool = one_connection(&origin);
+        let first = tokio::spawn(get(Arc::clone(&pool)));
+        asked.passed().await;
+        assert_eq!(get_elsewhere(Arc::clone(&pool)).await, 200);
+        assert_eq!(origin.connections(), 1);
+        first.abort();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_goes_to_a_request_of_another_thread_that_waits() {
+    within(async {
+        let (origin, asked) = silent_once(1).await;
+        let pool = one_connection(&origin);
+        let first = tokio::spawn(get(Arc::clone(&pool)));
+        asked.passed().await;
+        let second = tokio::spawn(get_elsewhere(Arc::clone(&pool)));
+        while pool.load().pending == 0 {
+            tokio::task::yield_now().await;
+        }
+        first.abort();
+        assert_eq!(second.await.unwrap(), 200);
+        assert_eq!(origin.connections(), 1);
     })
     .await;
 }
@@ -338,18 +430,16 @@ async fn requests_share_one_attempt_to_connect_and_its_failure() {
 async fn heads_of_responses_have_the_same_limit_over_both_protocols() {
     within(async {
         let origin = Serving::start(
-            crate::support::serving::Answer(
-                |request: http::Request<server::Incoming>, _| async move {
-                    let bytes = request.uri().path().trim_start_matches('/').parse().unwrap();
-                    let mut response = reply(200, "");
-                    // Several fields, since no peer has to take a long one.
-                    for part in vec![b'a'; bytes].chunks(4000) {
-                        let value = http::HeaderValue::from_bytes(part).unwrap();
-                        response.headers_mut().append("x-large", value);
-                    }
-                    response
-                },
-            ),
+            Answer(|request: http::Request<server::Incoming>, _| async move {
+                let bytes = request.uri().path().trim_start_matches('/').parse().unwrap();
+                let mut response = reply(200, "");
+                // Several fields, since no peer has to take a long one.
+                for part in vec![b'a'; bytes].chunks(4000) {
+                    let value = http::HeaderValue::from_bytes(part).unwrap();
+                    response.headers_mut().append("x-large", value);
+                }
+                response
+            }),
             server::Settings::default(),
         );
         for scheme in ["http", "h2c"] {

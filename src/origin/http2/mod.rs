@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::capacity::Permit;
+use super::{capacity::Permit, waiting::Waiters};
 use crate::server::stream::Stream;
 
 pub(super) use body::Body;
@@ -52,13 +52,13 @@ struct Streams {
     idle_since: Mutex<Instant>,
     /// The origin has refused a stream: new ones go to another connection.
     is_retired: AtomicBool,
+    /// Requests to which free streams are offered.
+    waiters: Arc<Waiters>,
 }
 
 /// The right to one stream.
 pub(super) struct Slot {
     streams: Arc<Streams>,
-    /// The shard of the pool that the connection is in.
-    shard: usize,
 }
 
 /// A connection with the right to one stream on it.
@@ -73,6 +73,7 @@ impl Connection {
         stream: Stream,
         header_bytes: u32,
         permit: Permit,
+        waiters: Arc<Waiters>,
     ) -> Result<Self, h2::Error> {
         let (sender, connection) = client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
@@ -88,6 +89,7 @@ impl Connection {
             limit: AtomicUsize::new(0),
             idle_since: Mutex::new(Instant::now()),
             is_retired: AtomicBool::new(false),
+            waiters,
         });
         let driver = Driver::new(connection, Arc::clone(&streams), report);
         tokio::spawn(driver.run(permit));
@@ -108,11 +110,11 @@ impl Connection {
     }
 
     /// The right to a stream, unless as many are open as the origin allows.
-    pub(super) fn reserve(&self, shard: usize) -> Option<Ticket> {
+    pub(super) fn reserve(&self) -> Option<Ticket> {
         let limit = self.streams.limit.load(Relaxed);
         let room = |open: usize| (open < limit).then_some(open + 1);
         self.streams.open.fetch_update(Relaxed, Relaxed, room).ok()?;
-        let slot = Slot { streams: Arc::clone(&self.streams), shard };
+        let slot = Slot { streams: Arc::clone(&self.streams) };
         Some(Ticket { sender: self.sender.clone(), slot })
     }
 
@@ -123,11 +125,6 @@ impl Connection {
 }
 
 impl Slot {
-    /// The shard of the pool that the connection is in.
-    pub(super) fn shard(&self) -> usize {
-        self.shard
-    }
-
     /// Has the connection take no further streams; those that are open go on.
     pub(super) fn retire_connection(&self) {
         self.streams.is_retired.store(true, Relaxed);
@@ -139,6 +136,7 @@ impl Drop for Slot {
         if self.streams.open.fetch_sub(1, Relaxed) == 1 {
             *self.streams.idle_since.lock() = Instant::now();
         }
+        self.streams.waiters.note_stream();
     }
 }
 
@@ -175,7 +173,9 @@ impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         let ended = Pin::new(&mut self.connection).poll(cx);
         let limit = self.connection.max_concurrent_send_streams();
-        self.streams.limit.store(limit, Relaxed);
+        if self.streams.limit.swap(limit, Relaxed) < limit {
+            self.streams.waiters.note_streams();
+        }
         if limit > 0
             && let Some(settled) = self.settled.take()
         {
