@@ -11,7 +11,7 @@ use super::{
     error::OriginError,
     http1, http2,
     pool::{Opened, Opening, Sender, Want},
-    server::{Protocols, Server},
+    server::{ATTEMPTS, Protocols, Server},
     waiting::Waiting,
 };
 use crate::server::stream::Protocol;
@@ -23,6 +23,18 @@ pub(super) enum Age {
     New,
     /// New, and no other request was sent on it before.
     Own,
+}
+
+/// Opens a connection for all requests of a shard that need one. Its end, also by a panic, lets the next begin.
+struct Opener {
+    server: Arc<Server>,
+    shard: usize,
+}
+
+impl Drop for Opener {
+    fn drop(&mut self) {
+        self.server.pool.end_opening(self.shard);
+    }
 }
 
 impl Server {
@@ -54,7 +66,11 @@ impl Server {
 
     /// A new connection, alone or together with all that need one; its turn, if there may be no more.
     async fn open(self: &Arc<Self>, want: Want) -> Result<Sender, OriginError> {
-        while !want.http1 && self.protocols() != Protocols::Http1 {
+        // Bounded: an origin that is about to end may send GOAWAY on each new connection.
+        for _ in 0..ATTEMPTS {
+            if want.http1 || self.protocols() == Protocols::Http1 {
+                break;
+            }
             let Some(opening) = self.opening() else { break };
             if opening.await? == Opened::Full {
                 return self.wait(want).await;
@@ -72,9 +88,8 @@ impl Server {
         self.pool.opening(|shard| {
             let server = Arc::clone(self);
             let task = tokio::spawn(async move {
-                let opened = server.open_for_all().await;
-                server.pool.end_opening(shard);
-                opened
+                let opener = Opener { server, shard };
+                opener.server.open_for_all().await
             });
             let name = self.name();
             let opened = async move {

@@ -36,9 +36,11 @@ use crate::{
 /// How long a body waits for the origin's 100 (RFC 9110 §10.1.1).
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often a request is sent again to the same server, at most. One that ends each connection after a
-/// number of requests hands a whole crowd of them back at once, several times in a row.
-const ATTEMPTS: usize = 10;
+/// How often a request is sent again to the same server, or waits for a connection that it shares, at most.
+///
+/// A server that ends each connection after a number of requests hands a whole crowd of them back at once, several
+/// times in a row.
+pub(super) const ATTEMPTS: usize = 10;
 
 /// One server.
 pub(super) struct Server {

@@ -173,6 +173,23 @@ async fn an_origin_that_refuses_everything_is_not_asked_for_ever() {
     .await;
 }
 
+#[tokio::test]
+async fn an_origin_that_ends_each_new_connection_is_not_asked_for_ever() {
+    within(async {
+        let origin = RawOrigin::start(|wire, _| async move {
+            let Some(mut frames) = Frames::accept_and_leave(wire).await else { return };
+            frames.next_request().await;
+        })
+        .await;
+        let serving = before(&h2c(&origin));
+        let mut wire = Wire::connect(serving.address).await;
+        let reply = wire.exchange(GET).await;
+        assert_eq!((reply.status(), reply.body.as_str()), (502, "closed"));
+        assert!(origin.connections() <= 40, "{}", origin.connections());
+    })
+    .await;
+}
+
 /// An origin that allows this many streams on a connection, never answers the first request, and answers all
 /// others.
 async fn silent_once(streams: u32) -> (RawOrigin, Gate) {

@@ -130,6 +130,16 @@ impl Frames {
         Some(frames)
     }
 
+    /// A server's side that is about to end when it begins: `SETTINGS` and `GOAWAY` come at once.
+    pub(crate) async fn accept_and_leave(mut wire: Wire) -> Option<Self> {
+        wire.try_read_exact_bytes(PREFACE.len()).await?;
+        let settings = frame(SETTINGS, 0, 0, &[]);
+        let last_stream_and_code = [0_u32.to_be_bytes(), NO_ERROR.to_be_bytes()].concat();
+        let leaving = frame(GOAWAY, 0, 0, &last_stream_and_code);
+        wire.try_write([settings, leaving].concat()).await;
+        Some(Self { wire })
+    }
+
     /// Lets the other side send this many bytes more on all streams together.
     pub(crate) async fn widen(&mut self, bytes: u32) {
         self.send(WINDOW_UPDATE, 0, 0, &bytes.to_be_bytes()).await;
