@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use http_body_util::BodyExt;
 use larder::{
     origin::{Endpoint, Limits, Origin, RequestBody, ResponseBody, Settings, settings::Tls},
     server,
@@ -278,6 +279,30 @@ async fn a_stream_that_ends_goes_to_a_request_of_another_thread_that_waits() {
         first.abort();
         assert_eq!(second.await.unwrap(), 200);
         assert_eq!(origin.connections(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn responses_that_are_not_read_hold_up_no_others() {
+    within(async {
+        let large = |request: http::Request<server::Incoming>, _| async move {
+            let bytes = request.uri().path().trim_start_matches('/').parse().unwrap_or(2);
+            reply(200, vec![b'a'; bytes])
+        };
+        let origin = Serving::start(Answer(large), server::Settings::default());
+        let pool = Origin::new(&settings(&format!("h2c://{}", origin.address))).unwrap();
+        let mut unread = Vec::new();
+        for _ in 0..50 {
+            let get = http::Request::get("/4000000").header("host", "a.test");
+            let get = get.body(RequestBody::Empty).unwrap();
+            let mut response = pool.send(get, None).await.unwrap();
+            assert!(response.body_mut().frame().await.unwrap().is_ok(), "its beginning is there");
+            unread.push(response);
+        }
+        let body = get(Arc::clone(&pool)).await.into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), "aa");
+        assert_eq!(pool.load().connections, 1);
     })
     .await;
 }

@@ -30,8 +30,12 @@ pub(super) use body::Body;
 pub(super) use exchange::{Answer, Exchange, Pump};
 pub(super) use head::head;
 
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// Bytes of one response that may be ahead of its reader.
+const STREAM_WINDOW: u32 = 128 * 1024;
+
+/// The most there is (RFC 9113 §6.9.1): responses that are not read must not keep others on their connection
+/// waiting.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
 /// How often a connection with open streams is checked, and how long the reply may take.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
