@@ -307,6 +307,49 @@ async fn responses_that_are_not_read_hold_up_no_others() {
     .await;
 }
 
+#[tokio::test]
+async fn a_connection_that_the_origin_no_longer_reads_is_given_up() {
+    let (pool, _origin) = within(async {
+        let (asked, forever) = (Gate::closed(), Gate::closed());
+        let (noted, held) = (asked.clone(), forever.clone());
+        let origin = RawOrigin::start(move |wire, _| {
+            let (asked, forever) = (noted.clone(), held.clone());
+            async move {
+                const WIDEST: u32 = (1 << 31) - 1;
+                let settings = [(INITIAL_WINDOW_SIZE, WIDEST)];
+                let Some(mut frames) = Frames::accept_with(wire, &settings).await else { return };
+                frames.widen(WIDEST - 65_535).await;
+                frames.next_request().await;
+                asked.open();
+                forever.passed().await;
+            }
+        })
+        .await;
+        let pool = Origin::new(&h2c(&origin)).unwrap();
+        let post = http::Request::post("/").header("host", "a.test");
+        let body = RequestBody::Full(vec![0; 64 << 20].into());
+        let sending = {
+            let (pool, post) = (Arc::clone(&pool), post.body(body).unwrap());
+            tokio::spawn(async move { pool.send(post, None).await.map(drop).unwrap() })
+        };
+        asked.passed().await;
+        // Until the system takes no more.
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        sending.abort();
+        pool.retire();
+        (pool, origin)
+    })
+    .await;
+    assert_eq!(pool.load().connections, 1, "it cannot say that it ends");
+    tokio::time::pause();
+    for _ in 0..60 {
+        tokio::time::advance(Duration::from_secs(2)).await;
+    }
+    assert_eq!(pool.load().connections, 0);
+}
+
 /// An origin that allows two streams on a connection, and whose streams of events never end.
 async fn two_streams(kind: fn(usize) -> Step) -> (RawOrigin, Arc<AtomicUsize>) {
     let most = Arc::new(AtomicUsize::new(0));

@@ -189,7 +189,8 @@ impl Driver {
             return ended;
         }
         let is_busy = self.streams.open.load(Relaxed) > 0;
-        self.keep_alive.poll_lost(cx, is_busy).map(|()| Err(Reason::NO_ERROR.into()))
+        let is_abandoned = Arc::strong_count(&self.streams) == 1;
+        self.keep_alive.poll_lost(cx, is_busy, is_abandoned).map(|()| Err(Reason::NO_ERROR.into()))
     }
 }
 
@@ -201,8 +202,9 @@ struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// Ready when a ping was not replied to in time. Only connections in use are asked.
-    fn poll_lost(&mut self, cx: &mut Context<'_>, is_busy: bool) -> Poll<()> {
+    /// Ready when a ping was not replied to in time. Only connections in use are asked. Ready also if the
+    /// connection, of no use any more, does not end: the origin may have stopped reading.
+    fn poll_lost(&mut self, cx: &mut Context<'_>, is_busy: bool, is_abandoned: bool) -> Poll<()> {
         let Some(ping_pong) = &mut self.ping_pong else { return Poll::Pending };
         if self.is_waiting && ping_pong.poll_pong(cx).is_ready() {
             self.is_waiting = false;
@@ -214,7 +216,7 @@ impl KeepAlive {
                 return Poll::Ready(());
             }
             let is_sent = is_busy && ping_pong.send_ping(Ping::opaque()).is_ok();
-            self.is_waiting = is_sent && ping_pong.poll_pong(cx).is_pending();
+            self.is_waiting = is_abandoned || (is_sent && ping_pong.poll_pong(cx).is_pending());
             let wait = if self.is_waiting { PING_TIMEOUT } else { PING_INTERVAL };
             self.timer.as_mut().reset(Instant::now() + wait);
         }
