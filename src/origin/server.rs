@@ -243,7 +243,12 @@ impl Server {
             interim: interim.filter(|interim| interim.is_open()).map(Interim::for_this_request),
         };
         let mut exchange = http1::Exchange::new(connection, (request, body), terms);
-        let failure = match poll_fn(|cx| exchange.poll(cx)).await {
+        let mut answered = poll_fn(|cx| exchange.poll(cx)).await;
+        if matches!(answered, Err(http1::Failure::Silent)) {
+            look_at_sockets().await;
+            answered = poll_fn(|cx| exchange.poll(cx)).await;
+        }
+        let failure = match answered {
             Ok(head) => {
                 let answer = exchange.answer(head);
                 return Ok(self.respond(answer, Lease { upload, in_flight, stream: None }));
@@ -436,7 +441,15 @@ async fn silence(timeout: Duration, upload: Option<&Upload>) {
         match upload {
             Some(upload) if upload.waits_for_client() => {}
             Some(upload) if upload.progress() != seen => seen = upload.progress(),
-            _ => return,
+            _ => return look_at_sockets().await,
         }
     }
+}
+
+/// Lets the runtime look for what has come before a deadline counts as missed.
+///
+/// If the process stood still (`SIGSTOP`, a paused machine), `epoll_wait` returns without events when it goes on,
+/// and timers fire before the response that has come meanwhile is noticed.
+pub(super) async fn look_at_sockets() {
+    tokio::task::yield_now().await;
 }

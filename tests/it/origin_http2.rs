@@ -19,8 +19,9 @@ use crate::support::{
     certificate::Certificate,
     frames::{End, Frames, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, REFUSED_STREAM, Step},
     gate::Gate,
+    process::{Process, stopped},
     serving::{Answer, Forward, Serving, reply},
-    wire::{RawOrigin, Wire, header},
+    wire::{RawOrigin, Reply, Wire, header},
     within,
 };
 
@@ -547,6 +548,53 @@ async fn heads_of_responses_have_the_same_limit_over_both_protocols() {
                 .body(larder::origin::RequestBody::Empty)
                 .unwrap();
             assert_eq!(response.send(request, None).await.unwrap().status(), 200, "{scheme}");
+        }
+    })
+    .await;
+}
+
+/// A proxy whose origin answers while the proxy stands still beyond its `first_byte_timeout`.
+async fn standing_still(scheme: &str) -> Reply {
+    let (asked, gate) = (Gate::closed(), Gate::closed());
+    let (noted, waited) = (asked.clone(), gate.clone());
+    let answer = move |_: http::Request<server::Incoming>, _| {
+        let (asked, gate) = (noted.clone(), waited.clone());
+        async move {
+            asked.open();
+            gate.passed().await;
+            reply(200, "ok")
+        }
+    };
+    let origin = Serving::start(Answer(answer), server::Settings::default());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("proxy.toml");
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\n[origin]\nurls = [\"{scheme}://{}\"]\n\
+         first_byte_timeout = \"1s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n",
+        origin.address
+    );
+    std::fs::write(&file, text).unwrap();
+    let process = Process::run(&["--config", file.to_str().unwrap()]).await;
+    let mut wire = Wire::connect(process.address).await;
+    wire.write(GET).await;
+    asked.passed().await;
+    let sent = std::time::Instant::now();
+    process.signal("STOP");
+    stopped(process.id()).await;
+    gate.open();
+    while sent.elapsed() < Duration::from_millis(1500) {
+        tokio::task::yield_now().await;
+    }
+    process.signal("CONT");
+    wire.read_reply().await
+}
+
+#[tokio::test]
+async fn a_response_that_came_while_the_process_stood_still_is_not_late() {
+    within(async {
+        for scheme in ["http", "h2c"] {
+            let reply = standing_still(scheme).await;
+            assert_eq!((reply.status(), reply.body.as_str()), (200, "ok"), "{scheme}");
         }
     })
     .await;
