@@ -11,7 +11,8 @@ use super::{
     error::OriginError,
     http1, http2,
     pool::{Opened, Opening, Sender, Want},
-    server::{Protocols, Server},
+    server::{ATTEMPTS, Protocols, Server},
+    waiting::Waiting,
 };
 use crate::server::stream::Protocol;
 
@@ -22,6 +23,18 @@ pub(super) enum Age {
     New,
     /// New, and no other request was sent on it before.
     Own,
+}
+
+/// Opens a connection for all requests of a shard that need one. Its end, also by a panic, lets the next begin.
+struct Opener {
+    server: Arc<Server>,
+    shard: usize,
+}
+
+impl Drop for Opener {
+    fn drop(&mut self) {
+        self.server.pool.end_opening(self.shard);
+    }
 }
 
 impl Server {
@@ -53,7 +66,11 @@ impl Server {
 
     /// A new connection, alone or together with all that need one; its turn, if there may be no more.
     async fn open(self: &Arc<Self>, want: Want) -> Result<Sender, OriginError> {
-        while !want.http1 && self.protocols() != Protocols::Http1 {
+        // Bounded: an origin that is about to end may send GOAWAY on each new connection.
+        for _ in 0..ATTEMPTS {
+            if want.http1 || self.protocols() == Protocols::Http1 {
+                break;
+            }
             let Some(opening) = self.opening() else { break };
             if opening.await? == Opened::Full {
                 return self.wait(want).await;
@@ -71,9 +88,8 @@ impl Server {
         self.pool.opening(|shard| {
             let server = Arc::clone(self);
             let task = tokio::spawn(async move {
-                let opened = server.open_for_all().await;
-                server.pool.end_opening(shard);
-                opened
+                let opener = Opener { server, shard };
+                opener.server.open_for_all().await
             });
             let name = self.name();
             let opened = async move {
@@ -104,14 +120,22 @@ impl Server {
     /// Waits until a connection or the right to open one becomes free.
     async fn wait(self: &Arc<Self>, want: Want) -> Result<Sender, OriginError> {
         let Some(place) = self.capacity.enter_queue() else { return Err(self.overloaded()) };
-        let Some(waiting) = self.pool.wait() else { return Err(self.overloaded()) };
+        // An upgrade needs a connection of its own, for which it waits with the requests of other threads.
+        let waiting = if want.http1 { None } else { self.pool.wait() };
+        // What became free before the request was in the queue was not offered to it.
+        if let Some(sender) = self.pool.take_stream(want) {
+            return Ok(sender);
+        }
+        if let Some(permit) = self.permit() {
+            return self.connect(want, permit).await;
+        }
         let mut permit = pin!(self.capacity.acquire());
         let mut patience = pin!(sleep(self.capacity.patience()));
         loop {
             tokio::select! {
                 biased;
-                () = waiting.freed() => {
-                    if let Some(sender) = self.pool.take_in_turn(want, Instant::now().into_std()) {
+                () = freed(waiting.as_ref()) => {
+                    if let Some(sender) = self.pool.take_from_any(want, Instant::now().into_std()) {
                         return Ok(sender);
                     }
                 }
@@ -140,7 +164,9 @@ impl Server {
             if protocol == Protocol::Http1 {
                 return Ok(Sender::Http1(Box::new(http1::Connection::new(stream, permit))));
             }
-            let opened = http2::Connection::open(stream, self.header_bytes, permit).await;
+            let opened =
+                http2::Connection::open(stream, self.header_bytes, permit, self.pool.waiters());
+            let opened = opened.await;
             let connection = opened.map_err(|error| self.closed(error))?;
             self.share(connection)
         };
@@ -153,5 +179,13 @@ impl Server {
         stream
             .map(Sender::Http2)
             .ok_or_else(|| self.closed(h2::Error::from(h2::Reason::REFUSED_STREAM)))
+    }
+}
+
+/// Ready when a connection or a stream may have become free for the request.
+async fn freed(waiting: Option<&Waiting<'_>>) {
+    match waiting {
+        Some(waiting) => waiting.freed().await,
+        None => std::future::pending().await,
     }
 }

@@ -14,9 +14,8 @@ pub(super) struct Lease {
 
 /// A stream of an HTTP/2 connection. Dropped before the response's end, it ends the request's body too.
 pub(super) struct StreamLease {
-    pub(super) slot: Option<Arc<http2::Slot>>,
     pub(super) pump: Option<http2::Pump>,
-    pub(super) server: Arc<Server>,
+    pub(super) _slot: Arc<http2::Slot>,
 }
 
 impl Lease {
@@ -35,16 +34,6 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(upload) = &self.upload {
             upload.give_up();
-        }
-    }
-}
-
-impl Drop for StreamLease {
-    fn drop(&mut self) {
-        let shard = self.slot.as_ref().map(|slot| slot.shard());
-        drop((self.slot.take(), self.pump.take()));
-        if let Some(shard) = shard {
-            self.server.note_free_stream(shard);
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod source;
 mod standing;
 pub mod tls;
 pub mod upgrade;
+mod waiting;
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 

@@ -2,15 +2,22 @@
 //! another.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
-use super::{error::OriginError, http1, http2};
+use super::{
+    capacity::Capacity,
+    error::OriginError,
+    http1, http2,
+    waiting::{Waiters, Waiting},
+};
 
 pub(super) type Http1 = Box<http1::Connection>;
 
@@ -59,6 +66,7 @@ pub(super) enum Opened {
 /// with one runtime per core, a request never crosses cores.
 pub(super) struct Pool {
     shards: Box<[Shard]>,
+    waiters: Arc<Waiters>,
     keep_alive: Duration,
 }
 
@@ -66,9 +74,6 @@ pub(super) struct Pool {
 struct Shard {
     ready: Mutex<Ready>,
     opening: Mutex<Option<Opening>>,
-    /// Requests of this thread that wait for a connection.
-    waiting: AtomicUsize,
-    freed: Notify,
     turn: AtomicUsize,
 }
 
@@ -83,20 +88,18 @@ struct Idle {
     since: Instant,
 }
 
-/// A request of this thread that waits for a connection.
-pub(super) struct Waiting<'a>(&'a Shard);
-
 impl Pool {
     pub(super) fn new(keep_alive: Duration) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let shards = (0..threads.saturating_mul(2).max(1)).map(|_| Shard::default()).collect();
-        Self { shards, keep_alive }
+        let shards: Box<[Shard]> =
+            (0..threads.saturating_mul(2).max(1)).map(|_| Shard::default()).collect();
+        let waiters = Arc::new(Waiters::new(shards.len()));
+        Self { shards, waiters, keep_alive }
     }
 
     /// A connection for a request, unless others have been waiting for one.
     pub(super) fn take(&self, want: Want, now: Instant) -> Option<Sender> {
-        let shard = self.shard()?;
-        if shard.waiting.load(Relaxed) > 0 {
+        if self.waiters.on(self.shard_index()) > 0 {
             return None;
         }
         self.take_in_turn(want, now)
@@ -107,7 +110,7 @@ impl Pool {
     pub(super) fn take_in_turn(&self, want: Want, now: Instant) -> Option<Sender> {
         let mut ready = self.shard()?.ready.lock();
         if !want.http1
-            && let Some(ticket) = ready.reserve(want, self.shard_index())
+            && let Some(ticket) = ready.reserve(want)
         {
             return Some(Sender::Http2(ticket));
         }
@@ -130,47 +133,54 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection that is ready again. `pending` is the number of requests that wait, on any thread:
-    /// where it is of use only to others, the connection is closed for them.
-    pub(super) fn put(&self, connection: Http1, pending: usize) {
+    /// The same, or else a stream of a connection of another thread: for a request that may open no connection.
+    pub(super) fn take_from_any(&self, want: Want, now: Instant) -> Option<Sender> {
+        self.take_in_turn(want, now).or_else(|| self.take_stream(want))
+    }
+
+    /// A stream of a connection of any thread.
+    pub(super) fn take_stream(&self, want: Want) -> Option<Sender> {
+        let mut shards = self.shards.iter().filter(|_| !want.http1);
+        shards.find_map(|shard| shard.ready.lock().reserve(want)).map(Sender::Http2)
+    }
+
+    /// Keeps a connection that is ready again. If requests of other threads wait, and none of this thread, it is
+    /// closed for them.
+    pub(super) fn put(&self, connection: Http1, capacity: &Capacity) {
         let Some(shard) = self.shard() else { return };
-        let here = shard.waiting.load(Relaxed);
+        let here = self.waiters.on(self.shard_index());
+        let mut ready = shard.ready.lock();
+        // Read under the lock: a request that has joined the queue looks for idle connections under it.
+        let pending = capacity.pending();
         if pending > here && (here == 0 || shard.turn.fetch_add(1, Relaxed) % TURN == 0) {
             return;
         }
-        let mut ready = shard.ready.lock();
         if ready.idle.len() < IDLE {
             ready.idle.push(Idle { connection, since: Instant::now() });
         }
         drop(ready);
         if here > 0 {
-            shard.freed.notify_one();
+            self.waiters.note_connection(self.shard_index());
         }
     }
 
     /// Keeps an HTTP/2 connection for all that come. Returns the right to its first stream.
     pub(super) fn share(&self, connection: http2::Connection) -> Option<http2::Ticket> {
         let shard = self.shard()?;
-        let first = connection.reserve(self.shard_index());
+        let first = connection.reserve();
         shard.ready.lock().shared.push(connection);
-        shard.freed.notify_waiters();
+        self.waiters.note_streams();
         first
-    }
-
-    /// Notes that a stream has become free on a connection of this shard.
-    pub(super) fn note_free_stream(&self, shard: usize) {
-        if let Some(shard) = self.shards.get(shard)
-            && shard.waiting.load(Relaxed) > 0
-        {
-            shard.freed.notify_one();
-        }
     }
 
     /// A request of this thread joins those that wait.
     pub(super) fn wait(&self) -> Option<Waiting<'_>> {
-        let shard = self.shard()?;
-        shard.waiting.fetch_add(1, Relaxed);
-        Some(Waiting(shard))
+        self.waiters.join(self.shard_index())
+    }
+
+    /// The requests to which the streams of a connection are offered.
+    pub(super) fn waiters(&self) -> Arc<Waiters> {
+        Arc::clone(&self.waiters)
     }
 
     /// The connection that is being opened for this thread; begins one if there is none.
@@ -235,7 +245,7 @@ impl Pool {
 
 impl Ready {
     /// The right to a stream, on the first connection that has one: so the later ones become idle first.
-    fn reserve(&mut self, want: Want, shard: usize) -> Option<http2::Ticket> {
+    fn reserve(&mut self, want: Want) -> Option<http2::Ticket> {
         if self.shared.is_empty() {
             return None;
         }
@@ -243,26 +253,13 @@ impl Ready {
         let fits = |connection: &&http2::Connection| {
             want.is_repeatable || !connection.is_idle_for(UNSAFE_IDLE)
         };
-        self.shared.iter().filter(fits).find_map(|connection| connection.reserve(shard))
+        self.shared.iter().filter(fits).find_map(http2::Connection::reserve)
     }
 }
 
 impl Idle {
     fn unsafe_limit(&self) -> Duration {
         self.connection.idle_limit().unwrap_or(UNSAFE_IDLE)
-    }
-}
-
-impl Waiting<'_> {
-    /// Ready when a connection of this thread may have become free.
-    pub(super) async fn freed(&self) {
-        self.0.freed.notified().await;
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Relaxed);
     }
 }
 

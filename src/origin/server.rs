@@ -36,9 +36,11 @@ use crate::{
 /// How long a body waits for the origin's 100 (RFC 9110 §10.1.1).
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often a request is sent again to the same server, at most. One that ends each connection after a
-/// number of requests hands a whole crowd of them back at once, several times in a row.
-const ATTEMPTS: usize = 10;
+/// How often a request is sent again to the same server, or waits for a connection that it shares, at most.
+///
+/// A server that ends each connection after a number of requests hands a whole crowd of them back at once, several
+/// times in a row.
+pub(super) const ATTEMPTS: usize = 10;
 
 /// One server.
 pub(super) struct Server {
@@ -166,7 +168,7 @@ impl Server {
 
     /// Keeps a connection that is ready for the next request.
     pub(super) fn put(&self, connection: Box<http1::Connection>) {
-        self.pool.put(connection, self.capacity.pending());
+        self.pool.put(connection, &self.capacity);
     }
 
     /// Sends the request. Sends it again on another connection if a used one turns out to be dead, or if the
@@ -241,7 +243,12 @@ impl Server {
             interim: interim.filter(|interim| interim.is_open()).map(Interim::for_this_request),
         };
         let mut exchange = http1::Exchange::new(connection, (request, body), terms);
-        let failure = match poll_fn(|cx| exchange.poll(cx)).await {
+        let mut answered = poll_fn(|cx| exchange.poll(cx)).await;
+        if matches!(answered, Err(http1::Failure::Silent)) {
+            look_at_sockets().await;
+            answered = poll_fn(|cx| exchange.poll(cx)).await;
+        }
+        let failure = match answered {
             Ok(head) => {
                 let answer = exchange.answer(head);
                 return Ok(self.respond(answer, Lease { upload, in_flight, stream: None }));
@@ -305,7 +312,7 @@ impl Server {
             return Err(Failed { error, delivery: Delivery::Possible, remains: Remains::Lost });
         }
         let pause = self.pause(&head);
-        let stream = StreamLease { slot: Some(slot), pump, server: Arc::clone(self) };
+        let stream = StreamLease { pump, _slot: slot };
         let lease = Lease { upload, in_flight, stream: Some(stream) };
         Ok(Response::from_parts(head, ResponseBody::new(Source::Http2(body), lease, pause)))
     }
@@ -355,11 +362,6 @@ impl Server {
         };
         let delivery = if is_unprocessed { Delivery::Unsent } else { Delivery::Possible };
         Failed { error, delivery, remains }
-    }
-
-    /// A stream of this shard's connections has ended.
-    pub(super) fn note_free_stream(&self, shard: usize) {
-        self.pool.note_free_stream(shard);
     }
 
     /// How long the body of this response may pause.
@@ -439,7 +441,15 @@ async fn silence(timeout: Duration, upload: Option<&Upload>) {
         match upload {
             Some(upload) if upload.waits_for_client() => {}
             Some(upload) if upload.progress() != seen => seen = upload.progress(),
-            _ => return,
+            _ => return look_at_sockets().await,
         }
     }
+}
+
+/// Lets the runtime look for what has come before a deadline counts as missed.
+///
+/// If the process stood still (`SIGSTOP`, a paused machine), `epoll_wait` returns without events when it goes on,
+/// and timers fire before the response that has come meanwhile is noticed.
+pub(super) async fn look_at_sockets() {
+    tokio::task::yield_now().await;
 }

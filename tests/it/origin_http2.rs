@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
+use http_body_util::BodyExt;
 use larder::{
-    origin::{Endpoint, Limits, Origin, Settings, settings::Tls},
+    origin::{Endpoint, Limits, Origin, RequestBody, ResponseBody, Settings, settings::Tls},
     server,
 };
 use tokio_rustls::TlsAcceptor;
@@ -18,8 +19,9 @@ use crate::support::{
     certificate::Certificate,
     frames::{End, Frames, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, REFUSED_STREAM, Step},
     gate::Gate,
-    serving::{Forward, Serving, reply},
-    wire::{RawOrigin, Wire, header},
+    process::{Process, stopped},
+    serving::{Answer, Forward, Serving, reply},
+    wire::{RawOrigin, Reply, Wire, header},
     within,
 };
 
@@ -171,6 +173,182 @@ async fn an_origin_that_refuses_everything_is_not_asked_for_ever() {
         assert!(origin.connections() <= 11, "{}", origin.connections());
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_origin_that_ends_each_new_connection_is_not_asked_for_ever() {
+    within(async {
+        let origin = RawOrigin::start(|wire, _| async move {
+            let Some(mut frames) = Frames::accept_and_leave(wire).await else { return };
+            frames.next_request().await;
+        })
+        .await;
+        let serving = before(&h2c(&origin));
+        let mut wire = Wire::connect(serving.address).await;
+        let reply = wire.exchange(GET).await;
+        assert_eq!((reply.status(), reply.body.as_str()), (502, "closed"));
+        assert!(origin.connections() <= 40, "{}", origin.connections());
+    })
+    .await;
+}
+
+/// An origin that allows this many streams on a connection, never answers the first request, and answers all
+/// others.
+async fn silent_once(streams: u32) -> (RawOrigin, Gate) {
+    let asked = Gate::closed();
+    let noted = asked.clone();
+    let origin = RawOrigin::start(move |wire, _| {
+        let asked = noted.clone();
+        async move {
+            let settings = [(MAX_CONCURRENT_STREAMS, streams)];
+            let Some(mut frames) = Frames::accept_with(wire, &settings).await else { return };
+            let Some(_unanswered) = frames.next_request().await else { return };
+            asked.open();
+            while let Some((stream, _)) = frames.next_request().await {
+                frames.play(stream, &[OK]).await;
+            }
+        }
+    })
+    .await;
+    (origin, asked)
+}
+
+/// One connection, for which requests wait as long as it takes.
+fn one_connection(origin: &RawOrigin) -> Arc<Origin> {
+    let pending_timeout = Duration::from_hours(1);
+    let limits = Limits { connections: 1, pending_timeout, ..Limits::default() };
+    Origin::new(&Settings { limits, ..h2c(origin) }).unwrap()
+}
+
+async fn get(origin: Arc<Origin>) -> http::Response<ResponseBody> {
+    let get = http::Request::get("/").header("host", "a.test").body(RequestBody::Empty);
+    origin.send(get.unwrap(), None).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_stream_that_is_given_up_without_a_response_goes_to_a_request_that_waits() {
+    within(async {
+        let (origin, asked) = silent_once(1).await;
+        let pool = one_connection(&origin);
+        let first = tokio::spawn(get(Arc::clone(&pool)));
+        asked.passed().await;
+        let second = tokio::spawn(get(Arc::clone(&pool)));
+        while pool.load().pending == 0 {
+            tokio::task::yield_now().await;
+        }
+        first.abort();
+        assert_eq!(second.await.unwrap().status(), 200);
+        assert_eq!(origin.connections(), 1);
+    })
+    .await;
+}
+
+/// Sends a request from a thread of its own.
+async fn get_elsewhere(origin: Arc<Origin>) -> http::StatusCode {
+    let elsewhere = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(get(origin)).status()
+    };
+    tokio::task::spawn_blocking(elsewhere).await.unwrap()
+}
+
+#[tokio::test]
+async fn threads_share_an_http2_connection_where_no_further_one_is_allowed() {
+    within(async {
+        let (origin, asked) = silent_once(2).await;
+        let pool = one_connection(&origin);
+        let first = tokio::spawn(get(Arc::clone(&pool)));
+        asked.passed().await;
+        assert_eq!(get_elsewhere(Arc::clone(&pool)).await, 200);
+        assert_eq!(origin.connections(), 1);
+        first.abort();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_goes_to_a_request_of_another_thread_that_waits() {
+    within(async {
+        let (origin, asked) = silent_once(1).await;
+        let pool = one_connection(&origin);
+        let first = tokio::spawn(get(Arc::clone(&pool)));
+        asked.passed().await;
+        let second = tokio::spawn(get_elsewhere(Arc::clone(&pool)));
+        while pool.load().pending == 0 {
+            tokio::task::yield_now().await;
+        }
+        first.abort();
+        assert_eq!(second.await.unwrap(), 200);
+        assert_eq!(origin.connections(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn responses_that_are_not_read_hold_up_no_others() {
+    within(async {
+        let large = |request: http::Request<server::Incoming>, _| async move {
+            let bytes = request.uri().path().trim_start_matches('/').parse().unwrap_or(2);
+            reply(200, vec![b'a'; bytes])
+        };
+        let origin = Serving::start(Answer(large), server::Settings::default());
+        let pool = Origin::new(&settings(&format!("h2c://{}", origin.address))).unwrap();
+        let mut unread = Vec::new();
+        for _ in 0..50 {
+            let get = http::Request::get("/4000000").header("host", "a.test");
+            let get = get.body(RequestBody::Empty).unwrap();
+            let mut response = pool.send(get, None).await.unwrap();
+            assert!(response.body_mut().frame().await.unwrap().is_ok(), "its beginning is there");
+            unread.push(response);
+        }
+        let body = get(Arc::clone(&pool)).await.into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), "aa");
+        assert_eq!(pool.load().connections, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_the_origin_no_longer_reads_is_given_up() {
+    let (pool, _origin) = within(async {
+        let (asked, forever) = (Gate::closed(), Gate::closed());
+        let (noted, held) = (asked.clone(), forever.clone());
+        let origin = RawOrigin::start(move |wire, _| {
+            let (asked, forever) = (noted.clone(), held.clone());
+            async move {
+                const WIDEST: u32 = (1 << 31) - 1;
+                let settings = [(INITIAL_WINDOW_SIZE, WIDEST)];
+                let Some(mut frames) = Frames::accept_with(wire, &settings).await else { return };
+                frames.widen(WIDEST - 65_535).await;
+                frames.next_request().await;
+                asked.open();
+                forever.passed().await;
+            }
+        })
+        .await;
+        let pool = Origin::new(&h2c(&origin)).unwrap();
+        let post = http::Request::post("/").header("host", "a.test");
+        let body = RequestBody::Full(vec![0; 64 << 20].into());
+        let sending = {
+            let (pool, post) = (Arc::clone(&pool), post.body(body).unwrap());
+            tokio::spawn(async move { pool.send(post, None).await.map(drop).unwrap() })
+        };
+        asked.passed().await;
+        // Until the system takes no more.
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        sending.abort();
+        pool.retire();
+        (pool, origin)
+    })
+    .await;
+    assert_eq!(pool.load().connections, 1, "it cannot say that it ends");
+    tokio::time::pause();
+    for _ in 0..60 {
+        tokio::time::advance(Duration::from_secs(2)).await;
+    }
+    assert_eq!(pool.load().connections, 0);
 }
 
 /// An origin that allows two streams on a connection, and whose streams of events never end.
@@ -338,18 +516,16 @@ async fn requests_share_one_attempt_to_connect_and_its_failure() {
 async fn heads_of_responses_have_the_same_limit_over_both_protocols() {
     within(async {
         let origin = Serving::start(
-            crate::support::serving::Answer(
-                |request: http::Request<server::Incoming>, _| async move {
-                    let bytes = request.uri().path().trim_start_matches('/').parse().unwrap();
-                    let mut response = reply(200, "");
-                    // Several fields, since no peer has to take a long one.
-                    for part in vec![b'a'; bytes].chunks(4000) {
-                        let value = http::HeaderValue::from_bytes(part).unwrap();
-                        response.headers_mut().append("x-large", value);
-                    }
-                    response
-                },
-            ),
+            Answer(|request: http::Request<server::Incoming>, _| async move {
+                let bytes = request.uri().path().trim_start_matches('/').parse().unwrap();
+                let mut response = reply(200, "");
+                // Several fields, since no peer has to take a long one.
+                for part in vec![b'a'; bytes].chunks(4000) {
+                    let value = http::HeaderValue::from_bytes(part).unwrap();
+                    response.headers_mut().append("x-large", value);
+                }
+                response
+            }),
             server::Settings::default(),
         );
         for scheme in ["http", "h2c"] {
@@ -372,6 +548,53 @@ async fn heads_of_responses_have_the_same_limit_over_both_protocols() {
                 .body(larder::origin::RequestBody::Empty)
                 .unwrap();
             assert_eq!(response.send(request, None).await.unwrap().status(), 200, "{scheme}");
+        }
+    })
+    .await;
+}
+
+/// A proxy whose origin answers while the proxy stands still beyond its `first_byte_timeout`.
+async fn standing_still(scheme: &str) -> Reply {
+    let (asked, gate) = (Gate::closed(), Gate::closed());
+    let (noted, waited) = (asked.clone(), gate.clone());
+    let answer = move |_: http::Request<server::Incoming>, _| {
+        let (asked, gate) = (noted.clone(), waited.clone());
+        async move {
+            asked.open();
+            gate.passed().await;
+            reply(200, "ok")
+        }
+    };
+    let origin = Serving::start(Answer(answer), server::Settings::default());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("proxy.toml");
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\n[origin]\nurls = [\"{scheme}://{}\"]\n\
+         first_byte_timeout = \"1s\"\n[admin]\nlisten = \"127.0.0.1:0\"\n",
+        origin.address
+    );
+    std::fs::write(&file, text).unwrap();
+    let process = Process::run(&["--config", file.to_str().unwrap()]).await;
+    let mut wire = Wire::connect(process.address).await;
+    wire.write(GET).await;
+    asked.passed().await;
+    let sent = std::time::Instant::now();
+    process.signal("STOP");
+    stopped(process.id()).await;
+    gate.open();
+    while sent.elapsed() < Duration::from_millis(1500) {
+        tokio::task::yield_now().await;
+    }
+    process.signal("CONT");
+    wire.read_reply().await
+}
+
+#[tokio::test]
+async fn a_response_that_came_while_the_process_stood_still_is_not_late() {
+    within(async {
+        for scheme in ["http", "h2c"] {
+            let reply = standing_still(scheme).await;
+            assert_eq!((reply.status(), reply.body.as_str()), (200, "ok"), "{scheme}");
         }
     })
     .await;

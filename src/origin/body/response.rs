@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::{
     field::hop,
-    origin::{http1, http2, lease::Lease, upgrade::Upgraded},
+    origin::{http1, http2, lease::Lease, server::look_at_sockets, upgrade::Upgraded},
 };
 
 /// The body of an origin's response.
@@ -212,16 +212,19 @@ struct Patience {
     limit: Duration,
     waiting_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Lets the runtime look for what has come before the wait counts as over.
+    last_look: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
 impl Patience {
     fn new(limit: Duration) -> Self {
-        Self { limit, waiting_since: None, timer: None }
+        Self { limit, waiting_since: None, timer: None, last_look: None }
     }
 
     /// Something came.
     fn regain(&mut self) {
         self.waiting_since = None;
+        self.last_look = None;
     }
 
     /// Ready when nothing has come for too long.
@@ -232,7 +235,8 @@ impl Patience {
         loop {
             ready!(timer.as_mut().poll(cx));
             if since.elapsed() >= limit {
-                return Poll::Ready(());
+                let look = self.last_look.get_or_insert_with(|| Box::pin(look_at_sockets()));
+                return look.as_mut().poll(cx);
             }
             timer.as_mut().reset(since + limit);
         }

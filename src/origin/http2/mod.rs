@@ -23,15 +23,19 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::capacity::Permit;
+use super::{capacity::Permit, waiting::Waiters};
 use crate::server::stream::Stream;
 
 pub(super) use body::Body;
 pub(super) use exchange::{Answer, Exchange, Pump};
 pub(super) use head::head;
 
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// Bytes of one response that may be ahead of its reader.
+const STREAM_WINDOW: u32 = 128 * 1024;
+
+/// The most there is (RFC 9113 §6.9.1): responses that are not read must not keep others on their connection
+/// waiting.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
 /// How often a connection with open streams is checked, and how long the reply may take.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -52,13 +56,13 @@ struct Streams {
     idle_since: Mutex<Instant>,
     /// The origin has refused a stream: new ones go to another connection.
     is_retired: AtomicBool,
+    /// Requests to which free streams are offered.
+    waiters: Arc<Waiters>,
 }
 
 /// The right to one stream.
 pub(super) struct Slot {
     streams: Arc<Streams>,
-    /// The shard of the pool that the connection is in.
-    shard: usize,
 }
 
 /// A connection with the right to one stream on it.
@@ -73,6 +77,7 @@ impl Connection {
         stream: Stream,
         header_bytes: u32,
         permit: Permit,
+        waiters: Arc<Waiters>,
     ) -> Result<Self, h2::Error> {
         let (sender, connection) = client::Builder::new()
             .initial_window_size(STREAM_WINDOW)
@@ -88,6 +93,7 @@ impl Connection {
             limit: AtomicUsize::new(0),
             idle_since: Mutex::new(Instant::now()),
             is_retired: AtomicBool::new(false),
+            waiters,
         });
         let driver = Driver::new(connection, Arc::clone(&streams), report);
         tokio::spawn(driver.run(permit));
@@ -108,11 +114,11 @@ impl Connection {
     }
 
     /// The right to a stream, unless as many are open as the origin allows.
-    pub(super) fn reserve(&self, shard: usize) -> Option<Ticket> {
+    pub(super) fn reserve(&self) -> Option<Ticket> {
         let limit = self.streams.limit.load(Relaxed);
         let room = |open: usize| (open < limit).then_some(open + 1);
         self.streams.open.fetch_update(Relaxed, Relaxed, room).ok()?;
-        let slot = Slot { streams: Arc::clone(&self.streams), shard };
+        let slot = Slot { streams: Arc::clone(&self.streams) };
         Some(Ticket { sender: self.sender.clone(), slot })
     }
 
@@ -123,11 +129,6 @@ impl Connection {
 }
 
 impl Slot {
-    /// The shard of the pool that the connection is in.
-    pub(super) fn shard(&self) -> usize {
-        self.shard
-    }
-
     /// Has the connection take no further streams; those that are open go on.
     pub(super) fn retire_connection(&self) {
         self.streams.is_retired.store(true, Relaxed);
@@ -139,6 +140,7 @@ impl Drop for Slot {
         if self.streams.open.fetch_sub(1, Relaxed) == 1 {
             *self.streams.idle_since.lock() = Instant::now();
         }
+        self.streams.waiters.note_stream();
     }
 }
 
@@ -175,7 +177,9 @@ impl Driver {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         let ended = Pin::new(&mut self.connection).poll(cx);
         let limit = self.connection.max_concurrent_send_streams();
-        self.streams.limit.store(limit, Relaxed);
+        if self.streams.limit.swap(limit, Relaxed) < limit {
+            self.streams.waiters.note_streams();
+        }
         if limit > 0
             && let Some(settled) = self.settled.take()
         {
@@ -185,7 +189,8 @@ impl Driver {
             return ended;
         }
         let is_busy = self.streams.open.load(Relaxed) > 0;
-        self.keep_alive.poll_lost(cx, is_busy).map(|()| Err(Reason::NO_ERROR.into()))
+        let is_abandoned = Arc::strong_count(&self.streams) == 1;
+        self.keep_alive.poll_lost(cx, is_busy, is_abandoned).map(|()| Err(Reason::NO_ERROR.into()))
     }
 }
 
@@ -197,8 +202,9 @@ struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// Ready when a ping was not replied to in time. Only connections in use are asked.
-    fn poll_lost(&mut self, cx: &mut Context<'_>, is_busy: bool) -> Poll<()> {
+    /// Ready when a ping was not replied to in time. Only connections in use are asked. Ready also if the
+    /// connection, of no use any more, does not end: the origin may have stopped reading.
+    fn poll_lost(&mut self, cx: &mut Context<'_>, is_busy: bool, is_abandoned: bool) -> Poll<()> {
         let Some(ping_pong) = &mut self.ping_pong else { return Poll::Pending };
         if self.is_waiting && ping_pong.poll_pong(cx).is_ready() {
             self.is_waiting = false;
@@ -210,7 +216,7 @@ impl KeepAlive {
                 return Poll::Ready(());
             }
             let is_sent = is_busy && ping_pong.send_ping(Ping::opaque()).is_ok();
-            self.is_waiting = is_sent && ping_pong.poll_pong(cx).is_pending();
+            self.is_waiting = is_abandoned || (is_sent && ping_pong.poll_pong(cx).is_pending());
             let wait = if self.is_waiting { PING_TIMEOUT } else { PING_INTERVAL };
             self.timer.as_mut().reset(Instant::now() + wait);
         }

@@ -145,6 +145,16 @@ impl Frames {
         Some(frames)
     }
 
+    /// A server's side that is about to end when it begins: `SETTINGS` and `GOAWAY` come at once.
+    pub(crate) async fn accept_and_leave(mut wire: Wire) -> Option<Self> {
+        wire.try_read_exact_bytes(PREFACE.len()).await?;
+        let settings = frame(SETTINGS, 0, 0, &[]);
+        let last_stream_and_code = [0_u32.to_be_bytes(), NO_ERROR.to_be_bytes()].concat();
+        let leaving = frame(GOAWAY, 0, 0, &last_stream_and_code);
+        wire.try_write([settings, leaving].concat()).await;
+        Some(Self { wire })
+    }
+
     /// Lets the other side send this many bytes more on all streams together.
     pub(crate) async fn widen(&mut self, bytes: u32) {
         self.send(WINDOW_UPDATE, 0, 0, &bytes.to_be_bytes()).await;
@@ -259,12 +269,16 @@ impl Frames {
     }
 
     async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut frame = vec![length[1], length[2], length[3], kind, flags];
-        frame.extend_from_slice(&stream.to_be_bytes());
-        frame.extend_from_slice(payload);
-        self.wire.try_write(frame).await;
+        self.wire.try_write(frame(kind, flags, stream, payload)).await;
     }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
 }
 
 impl Received {

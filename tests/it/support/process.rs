@@ -108,7 +108,7 @@ impl Process {
         child.wait().unwrap();
     }
 
-    fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.lock().unwrap().id()
     }
 
