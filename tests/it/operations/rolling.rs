@@ -20,14 +20,13 @@ use crate::{
         process::Process,
         proxy::request,
         script::{Said, Scripted},
-        wire::Wire,
+        wire::{Reply, Wire},
         within_seconds,
     },
 };
 
 /// A balancer and its clients: it asks each node often whether it is ready, and sends requests to those that
-/// are. No request is sent twice. A connection that is refused is tried once more, as balancers do: the kernel
-/// refuses those that shake hands with one of several listeners of a port while it closes.
+/// are. Where nodes have ports of their own, nothing is tried twice.
 struct Balancer {
     nodes: Vec<Backend>,
     answered: AtomicUsize,
@@ -96,23 +95,16 @@ impl Balancer {
                 self.failed.lock().unwrap().push("no node is ready".to_owned());
                 return;
             };
-            let wire = match kept[node].take() {
-                Some(wire) => Some(wire),
-                None => self.connect(node).await,
-            };
             let target = format!("/{}", number % 50);
-            let outcome = match wire {
-                None => Err("refused".to_owned()),
-                Some(mut wire) => match wire.try_exchange(request("GET", &target, &[])).await {
-                    Some(reply) if reply.status() == 200 => {
-                        if client.is_multiple_of(2) && reply.header("connection") != Some("close") {
-                            kept[node] = Some(wire);
-                        }
-                        Ok(())
+            let outcome = match self.exchange(node, kept[node].take(), &target).await {
+                Some((wire, reply)) if reply.status() == 200 => {
+                    if client.is_multiple_of(2) && reply.header("connection") != Some("close") {
+                        kept[node] = Some(wire);
                     }
-                    Some(reply) => Err(reply.head),
-                    None => Err(format!("broken on node {node}")),
-                },
+                    Ok(())
+                }
+                Some((_, reply)) => Err(reply.head),
+                None => Err(format!("refused or broken on node {node}")),
             };
             match outcome {
                 Ok(()) => drop(self.answered.fetch_add(1, Relaxed)),
@@ -121,12 +113,29 @@ impl Balancer {
         }
     }
 
-    async fn connect(&self, node: usize) -> Option<Wire> {
-        let address = self.nodes[node].address;
-        match Wire::try_connect(address).await {
-            Some(wire) => Some(wire),
-            None => Wire::try_connect(address).await,
+    /// One request, on a connection that was kept or on a new one.
+    async fn exchange(
+        &self,
+        node: usize,
+        kept: Option<Wire>,
+        target: &str,
+    ) -> Option<(Wire, Reply)> {
+        // The kernel breaks connections that one of several listeners of a port has not accepted when it
+        // closes: balancers try a new connection without an answer once more.
+        let attempts = if kept.is_none() && self.nodes.len() == 1 { 2 } else { 1 };
+        let mut kept = kept;
+        for _ in 0..attempts {
+            let wire = match kept.take() {
+                Some(wire) => Some(wire),
+                None => Wire::try_connect(self.nodes[node].address).await,
+            };
+            if let Some(mut wire) = wire
+                && let Some(reply) = wire.try_exchange(request("GET", target, &[])).await
+            {
+                return Some((wire, reply));
+            }
         }
+        None
     }
 
     async fn finish(&self, mut tasks: JoinSet<()>) {
