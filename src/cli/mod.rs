@@ -1,6 +1,6 @@
 //! The command line, one file a command.
 
-mod call;
+mod admin_client;
 pub mod check;
 pub mod demo;
 pub mod explain;

@@ -5,6 +5,6 @@ mod fields;
 mod stored;
 mod variants;
 
-pub use fields::Fields;
-pub use stored::{CompleteBody, Draft, Entry, ResponseId, StoredResponse};
-pub use variants::{LEARNED, LanguageVariant, Selection, Variants};
+pub use fields::PackedFields;
+pub use stored::{CompleteBody, Entry, ResponseDraft, ResponseId, StoredResponse};
+pub use variants::{LanguageVariant, VARY_TTL, VariantIndex, VarySelection};

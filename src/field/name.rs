@@ -45,7 +45,7 @@ pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
 }
 
 /// The most patterns in one list.
-const MOST: usize = 320;
+const MAX_PATTERNS: usize = 320;
 
 /// How many characters of a name tell which patterns are tried.
 const SIGNIFICANT: usize = 3;
@@ -56,20 +56,20 @@ const BUCKETS: usize = 256;
 ///
 /// A pattern begins with three characters that are no `*`, unless it is a shorter name without one.
 #[derive(Debug)]
-pub struct Patterns {
+pub struct PatternSet {
     list: &'static [&'static str],
     /// The places of the patterns in the list, bucket by bucket.
-    order: [u16; MOST],
+    order: [u16; MAX_PATTERNS],
     /// Where each bucket begins.
     starts: [u16; BUCKETS + 1],
 }
 
 #[expect(clippy::indexing_slicing, reason = "evaluated when Larder is compiled")]
 #[expect(clippy::cast_possible_truncation, reason = "lists are short")]
-impl Patterns {
+impl PatternSet {
     /// Indexes a list.
     pub const fn new(list: &'static [&'static str]) -> Self {
-        let (mut order, mut starts) = ([0; MOST], [0; BUCKETS + 1]);
+        let (mut order, mut starts) = ([0; MAX_PATTERNS], [0; BUCKETS + 1]);
         let (mut bucket, mut placed) = (0, 0);
         while bucket < BUCKETS {
             starts[bucket] = placed as u16;
@@ -88,7 +88,7 @@ impl Patterns {
     }
 }
 
-impl Patterns {
+impl PatternSet {
     /// Whether one of the patterns fits a name.
     pub fn match_name(&self, name: &[u8]) -> bool {
         let bucket = bucket_of(name);
@@ -120,13 +120,13 @@ const fn bucket_of(name: &[u8]) -> usize {
 
 /// A set of names in lower case, found by their length; each is written as it is compared.
 #[derive(Debug)]
-pub struct Exact {
+pub struct NameSet {
     list: &'static [&'static str],
     /// Where the names begin that have this length or a greater one.
     starts: [u8; 34],
 }
 
-impl Exact {
+impl NameSet {
     /// Indexes a list that is sorted by length; no name is longer than 32 characters.
     #[expect(clippy::indexing_slicing, reason = "evaluated when Larder is compiled")]
     #[expect(clippy::cast_possible_truncation, reason = "lists are short")]
@@ -164,13 +164,13 @@ impl Exact {
 ///
 /// Most words that are not in it are dismissed by their length and first character.
 #[derive(Debug)]
-pub struct Words {
+pub struct WordSet {
     list: &'static [&'static str],
     /// For each first character, the lengths (as bits) of the words that begin with it.
     lengths: [u32; 128],
 }
 
-impl Words {
+impl WordSet {
     /// Indexes a list; no word is empty or longer than 31 characters.
     #[expect(clippy::indexing_slicing, reason = "evaluated when Larder is compiled")]
     pub const fn new(list: &'static [&'static str]) -> Self {
@@ -223,9 +223,9 @@ mod tests {
         }
     }
 
-    static PATTERNS: Patterns = Patterns::new(&["-ab*", "b", "ba", "cxy*d"]);
-    static WORDS: Words = Words::new(&["key", "token"]);
-    static EXACT: Exact = Exact::new(&["a", "bc", "de"]);
+    static PATTERNS: PatternSet = PatternSet::new(&["-ab*", "b", "ba", "cxy*d"]);
+    static WORDS: WordSet = WordSet::new(&["key", "token"]);
+    static EXACT: NameSet = NameSet::new(&["a", "bc", "de"]);
 
     #[test]
     fn lists_are_searched_by_their_first_character() {

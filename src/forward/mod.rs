@@ -3,13 +3,13 @@
 //! A request's method, target, `Host` and fields about the target are those of one
 //! [`OriginTarget`](crate::key::OriginTarget), of which its key is made, too.
 
-mod introduction;
+mod forwarded;
+pub mod forwarded_fields;
 pub mod max_forwards;
 pub mod request;
 pub mod request_id;
 pub mod response;
-pub mod told;
 mod via;
 
-pub use request::Source;
-pub use via::{Identity, is_loop};
+pub use request::RequestSource;
+pub use via::{ViaIdentity, is_loop};

@@ -6,7 +6,7 @@ use super::OriginTarget;
 
 /// A partition as a key has it: a byte that says who shares it, a digest, and what else tells it from
 /// others. Empty for responses that are shared as RFC 9111 allows.
-pub type Part = SmallVec<[u8; 40]>;
+pub type PartitionKey = SmallVec<[u8; 40]>;
 
 /// The first byte of a partition that belongs to one identity.
 const OWN: u8 = b'1';
@@ -16,17 +16,17 @@ const SHARED: u8 = b'n';
 
 /// The partition of one identity, whose digest this is. What is appended makes a further partition of the
 /// same identity.
-pub fn of_identity(digest: &[u8; 16]) -> Part {
+pub fn of_identity(digest: &[u8; 16]) -> PartitionKey {
     part(OWN, digest)
 }
 
 /// A partition that several identities share.
-pub fn of_several(digest: &[u8; 16]) -> Part {
+pub fn of_several(digest: &[u8; 16]) -> PartitionKey {
     part(SHARED, digest)
 }
 
-fn part(holder: u8, digest: &[u8; 16]) -> Part {
-    let mut part = Part::new();
+fn part(holder: u8, digest: &[u8; 16]) -> PartitionKey {
+    let mut part = PartitionKey::new();
     part.push(holder);
     part.extend_from_slice(digest);
     part
@@ -50,7 +50,7 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
-    use crate::key::{CacheKey, target::Scheme};
+    use crate::key::{CacheKey, uri::Scheme};
 
     fn key(partition: &[u8]) -> CacheKey {
         let plain = OriginTarget::plain(Scheme::Http, "h", "/a");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use quick_cache::sync::Cache;
 
-use super::fetch::Exchange;
+use super::fetch::FetchTimes;
 use crate::{
     field::{Timestamp, retry_after::retry_after},
     key::CacheKey,
@@ -15,7 +15,7 @@ use crate::{
 const CAPACITY: usize = 16_384;
 
 /// No origin is left alone for longer than this, whatever it says.
-const MOST: Duration = Duration::from_mins(5);
+const MAX_WAIT: Duration = Duration::from_mins(5);
 
 /// How long a refresh that could not be stored is not tried again.
 const POSTPONED: Duration = Duration::from_secs(10);
@@ -34,10 +34,10 @@ impl Backoff {
     }
 
     /// Notes what an error response says about when to come again, if it does.
-    pub fn note(&self, key: &CacheKey, response: &HeaderMap, exchange: Exchange) {
-        let wait = retry_after(response, exchange.answered).filter(|wait| !wait.is_zero());
+    pub fn note(&self, key: &CacheKey, response: &HeaderMap, times: FetchTimes) {
+        let wait = retry_after(response, times.received_at).filter(|wait| !wait.is_zero());
         if let Some(wait) = wait {
-            let until = exchange.received.saturating_add(wait.min(MOST));
+            let until = times.received_steady.saturating_add(wait.min(MAX_WAIT));
             self.until.insert(key.digest(), until);
         }
     }
@@ -53,7 +53,7 @@ impl Backoff {
     }
 
     /// Whether the origin wants to be left alone for now, by the node's own clock.
-    pub fn is_wanted(&self, key: &CacheKey, now: Timestamp) -> bool {
+    pub fn is_backing_off(&self, key: &CacheKey, now: Timestamp) -> bool {
         self.until.get(&key.digest()).is_some_and(|until| now < until)
     }
 }

@@ -53,7 +53,7 @@ impl CacheResult {
 
 /// Why a request went to the origin (RFC 9211 §2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Forward {
+pub enum ForwardReason {
     /// The cache is configured not to handle it.
     Bypass,
     /// Its method needs the origin.
@@ -72,7 +72,7 @@ pub enum Forward {
     Partial,
 }
 
-impl Forward {
+impl ForwardReason {
     /// The token.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -90,7 +90,7 @@ impl Forward {
 
 /// Whether the response was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
+pub enum StoreDecision {
     /// It was, or is about to be.
     Yes,
     /// It is going to be, if it turns out not to be too long: its length is not known.
@@ -118,11 +118,11 @@ pub enum Handling {
     /// From the origin.
     Forwarded {
         /// Why the origin was asked.
-        forward: Forward,
+        forward: ForwardReason,
         /// What the origin answered, if it did.
         status: Option<StatusCode>,
         /// Whether the answer was stored.
-        stored: Stored,
+        stored: StoreDecision,
         /// Whether it was asked on behalf of several requests at once.
         collapsed: Collapsed,
     },
@@ -147,7 +147,7 @@ impl CacheStatus {
 
     /// The member as the value of a field line of its own; one allocation.
     pub fn header_value(&self) -> HeaderValue {
-        let mut text = Text::new();
+        let mut text = MemberBuffer::new();
         text.extend_from_slice(b"larder");
         match self.handling {
             Handling::Hit => text.extend_from_slice(b"; hit"),
@@ -158,7 +158,7 @@ impl CacheStatus {
                     text.extend_from_slice(b"; fwd-status=");
                     text.extend_from_slice(status.as_str().as_bytes());
                 }
-                if stored == Stored::Yes {
+                if stored == StoreDecision::Yes {
                     text.extend_from_slice(b"; stored");
                 }
                 if collapsed == Collapsed::Yes {
@@ -179,12 +179,12 @@ impl CacheStatus {
 }
 
 /// Long enough for any member, so that it is put together on the stack.
-type Text = SmallVec<[u8; 128]>;
+type MemberBuffer = SmallVec<[u8; 128]>;
 
 /// The largest integer of a structured field (RFC 9651 §3.3.1).
 const MAX_INTEGER: u64 = 999_999_999_999_999;
 
-fn push_integer(text: &mut Text, number: i64) {
+fn push_integer(text: &mut MemberBuffer, number: i64) {
     if number < 0 {
         text.push(b'-');
     }
@@ -207,11 +207,11 @@ mod tests {
 
     use super::*;
 
-    fn forwarded(forward: Forward) -> Handling {
+    fn forwarded(forward: ForwardReason) -> Handling {
         Handling::Forwarded {
             forward,
             status: Some(StatusCode::OK),
-            stored: Stored::Yes,
+            stored: StoreDecision::Yes,
             collapsed: Collapsed::No,
         }
     }
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn a_forwarded_request_says_why() {
         let status = CacheStatus {
-            handling: forwarded(Forward::UriMiss),
+            handling: forwarded(ForwardReason::UriMiss),
             ttl: Some(60),
             detail: Some(Reason::Cold),
         };
@@ -235,9 +235,9 @@ mod tests {
         assert_eq!(status.header_value(), expected);
         let bypassed = CacheStatus {
             handling: Handling::Forwarded {
-                forward: Forward::Bypass,
+                forward: ForwardReason::Bypass,
                 status: None,
-                stored: Stored::No,
+                stored: StoreDecision::No,
                 collapsed: Collapsed::Yes,
             },
             ttl: None,
@@ -257,7 +257,7 @@ mod tests {
         #[test]
         fn every_member_is_a_structured_list(ttl in any::<i64>(), reason in 0..Reason::ALL.len()) {
             let status = CacheStatus {
-                handling: forwarded(Forward::VaryMiss),
+                handling: forwarded(ForwardReason::VaryMiss),
                 ttl: Some(ttl),
                 detail: Some(Reason::ALL[reason]),
             };

@@ -4,10 +4,10 @@
 //! reasons that says why a response was not stored or not reused.
 
 pub mod cache_status;
+pub mod cors;
 pub mod credentials;
 pub mod directive;
 pub mod downstream;
-pub mod exposed;
 pub mod failure;
 pub mod freshness;
 pub mod head;
@@ -23,7 +23,7 @@ pub mod surrogate;
 pub mod tag;
 pub mod validation;
 
-pub use cache_status::{CacheResult, CacheStatus, Forward};
+pub use cache_status::{CacheResult, CacheStatus, ForwardReason};
 pub use credentials::{CredentialRules, Credentials};
 pub use directive::{RequestDirectives, ResponseDirectives};
 pub use freshness::Freshness;
@@ -31,6 +31,6 @@ pub use head::{RequestHead, ResponseHead};
 pub use partition::Partition;
 pub use reason::Reason;
 pub use reuse::{Reuse, reuse};
-pub use rule::{ClientCacheControl, Rule, Ttl, TtlFrom};
+pub use rule::{CacheRule, ClientCacheControl, Ttl, TtlFrom};
 pub use storable::storable;
 pub use stored_fields::stored_fields;

@@ -5,24 +5,24 @@
 //! at most one `Cookie` field.
 
 mod accept;
-mod admission;
-mod bare;
+mod activity;
+pub mod body_limits;
 pub mod connection;
-mod crumbs;
+mod cookie_crumbs;
 pub mod drain;
-mod files;
+mod file_reserve;
 mod framing;
 pub mod fuzzed;
-mod heads;
+mod head_budget;
+mod http1_io;
 mod incoming;
 pub mod interim;
-mod io;
-pub mod limits;
 pub mod listener;
+mod parse_error;
 mod pressure;
 mod protocol;
-mod queued;
 mod refusal;
+mod send_queue;
 mod service;
 pub mod settings;
 mod stall;
@@ -30,7 +30,7 @@ pub(crate) mod stream;
 mod syscall;
 pub mod tls;
 pub mod tunnel;
-mod vitals;
+mod validate;
 
 use std::{future::Future, sync::Arc};
 
@@ -38,16 +38,16 @@ use bytes::Bytes;
 use http::{Request, Response};
 
 pub use accept::serve;
-pub use connection::{Connection, Introduction};
+pub use body_limits::{BodyLimits, ClientBodyError, LimitedBody};
+pub use connection::{Connection, ForwardedHeaders};
 pub use drain::Drain;
 pub use incoming::{Incoming, IncomingError};
-pub use interim::Interim;
-pub use limits::{BodyError, BodyLimits, Limited};
-pub use listener::{Address, Counters, Listener, TcpOptions};
+pub use interim::InterimSender;
+pub use listener::{BoundAddress, Listener, ListenerCounters, TcpOptions};
 pub use pressure::Pressure;
-pub use refusal::{Refusal, RefusalObserver, Refused};
+pub use refusal::{RefusalObserver, RefusedRequest, RequestRefusal};
 pub use settings::Settings;
-pub use tunnel::{Tunnel, Tunnels};
+pub use tunnel::{Tunnel, TunnelLimiter};
 
 /// What answers requests: the pipeline on the public listener, the route table on the admin listener.
 pub trait Handler: Send + Sync + 'static {

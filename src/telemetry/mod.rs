@@ -10,10 +10,10 @@ mod store;
 mod trigger;
 mod user;
 
-pub use access_log::{AccessLog, Format, Line};
+pub use access_log::{AccessLog, AccessLogEncoding, AccessLogEntry};
 pub use feed::FeedMetrics;
-pub use metrics::{Metrics, Observation, Reload, RouteMetrics};
-pub use purging::Purging;
-pub use store::{Dropped, Operation, Outcome, StoreMetrics};
+pub use metrics::{Metrics, ReloadResult, RequestObservation, RouteMetrics};
+pub use purging::PurgeMetrics;
+pub use store::{DropCause, StoreMetrics, StoreOperation, StoreOperationOutcome};
 pub use trigger::TriggerMetrics;
 pub use user::JwksMetrics;

@@ -2,36 +2,39 @@
 //! listener shares with them; and, without any request, the clock and data versions elsewhere ([`Tasks`]).
 //!
 //! ```text
-//! request ──► Front ─┬─ /_larder/webhooks/{name} ─► signature ─► map ─┐
-//!                    ├─ PURGE, where somebody may ─► method ──────────┴─► Purger ─► purge log
-//!                    └─ anything else ─► the pipeline, untouched
+//! request ──► EndpointRouter ─┬─ /_larder/webhooks/{name} ─► signature ─► map ─┐
+//!                             ├─ PURGE, where somebody may ─► method ──────────┴─► Purger ─► purge log
+//!                             └─ anything else ─► the pipeline, untouched
 //! ```
 
 pub mod access;
+mod access_record;
 pub mod body;
 mod clear;
 mod client;
 #[cfg(test)]
 mod fixture;
 pub mod fleet;
-mod front;
-pub mod method;
 pub mod poll;
+pub mod purge_method;
 mod purger;
-mod report;
+mod router;
 pub mod schedule;
 pub mod selector;
 mod tasks;
 pub mod webhook;
 
-pub use access::{Access, Permit, Token, Tokens};
-pub use fleet::{Fleet, Lease, Nodes};
-pub use front::{Front, FrontParts, Further, Made, Settings};
-pub use method::Purgers;
+pub use access::{Access, Authorization, Token, Tokens};
+pub use access_record::AccessRecord;
+pub use fleet::{Fleet, Lease, LogFleet};
 pub use poll::{Poll, PollState, Polls};
-pub use purger::{Purger, json, log_out_of_reach, receipted, retry, status, unavailable};
-pub use report::Answered;
+pub use purge_method::PurgeAccess;
+pub use purger::{
+    Purger, json_response, log_unavailable, receipt_response, receipt_status, unavailable_response,
+    with_retry_after,
+};
+pub use router::{EndpointRouter, ExtraEndpoints, RouterDependencies, Settings, StreamingBody};
 pub use schedule::Schedule;
-pub use selector::{Normal, Owners, Resolver, SelectorError};
-pub use tasks::{Now, Surroundings, Tasks};
+pub use selector::{OwnerLookup, SelectorError, SelectorResolver, UrlNormalizer};
+pub use tasks::{TaskContext, Tasks, WallClock};
 pub use webhook::Webhook;

@@ -7,8 +7,8 @@ mod trailers;
 mod upload;
 
 pub use request::{RequestBody, RequestBodyError};
-pub(super) use response::Source;
-pub use response::{Complete, ResponseBody, ResponseBodyError};
+pub(super) use response::BodySource;
+pub use response::{CompletionProof, ResponseBody, ResponseBodyError};
 pub(super) use trailers::announced_trailers;
-pub(super) use upload::Hold;
-pub use upload::Upload;
+pub(super) use upload::BodyStart;
+pub use upload::UploadProgress;

@@ -17,14 +17,14 @@ const LIMIT: u64 = 16 << 20;
 
 /// Responses that have left the cache while clients read their bodies.
 #[derive(Default)]
-pub struct Pinned {
+pub struct PinnedResponses {
     responses: Mutex<Vec<Arc<StoredResponse>>>,
     bytes: AtomicU64,
 }
 
-impl Pinned {
+impl PinnedResponses {
     /// Notes what has left the cache.
-    pub fn note(&self, entry: Entry) {
+    pub fn track(&self, entry: Entry) {
         let Entry::Response(response) = entry else { return };
         if response.heap_size() <= LARGE || !response.is_being_read() {
             return;
