@@ -11,11 +11,11 @@ const MAX_MEMORY_BYTES: usize = 40 << 20;
 
 /// The turn to read a document that is not short: one for all of the process.
 #[derive(Debug, Clone)]
-pub struct ParseQueue(Arc<Semaphore>);
+pub(crate) struct ParseQueue(Arc<Semaphore>);
 
 /// Why a document is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ParseError {
+pub(crate) enum ParseError {
     /// It is no JSON, or nested too deeply.
     Malformed,
     /// It would take too much memory.
@@ -32,7 +32,7 @@ impl ParseQueue {
     /// Runs a reader on a thread of its own, once it is its turn. Returns `None` if it panics.
     ///
     /// The turn lasts until the reader has ended, even if this is no longer waited for.
-    pub async fn run<R: Send + 'static>(
+    pub(crate) async fn run<R: Send + 'static>(
         &self,
         read: impl FnOnce() -> R + Send + 'static,
     ) -> Option<R> {
@@ -47,7 +47,7 @@ impl ParseQueue {
 }
 
 /// Reads a document.
-pub fn parse(json: &[u8]) -> Result<Value, ParseError> {
+pub(crate) fn parse(json: &[u8]) -> Result<Value, ParseError> {
     if estimated_memory(json) > MAX_MEMORY_BYTES {
         return Err(ParseError::TooLarge);
     }

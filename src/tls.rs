@@ -33,7 +33,7 @@ pub enum TlsError {
 
 /// The files that say whom a client trusts, and who it is; all PEM.
 #[derive(Debug, Clone, Copy)]
-pub struct PemFiles<'a> {
+pub(crate) struct PemFiles<'a> {
     /// Trust these authorities only; those of the system if it is left out.
     pub ca: Option<&'a Path>,
     /// The client certificate and what leads to its authority.
@@ -43,7 +43,7 @@ pub struct PemFiles<'a> {
 }
 
 /// A client that trusts and identifies as these files say; without ALPN. Reads them.
-pub fn client_config(files: PemFiles<'_>) -> Result<ClientConfig, TlsError> {
+pub(crate) fn client_config(files: PemFiles<'_>) -> Result<ClientConfig, TlsError> {
     let roots = match files.ca {
         Some(ca) => own_roots(ca)?,
         None => system_roots(),

@@ -8,11 +8,11 @@ use super::{Admin, endpoints::AdminCall, text};
 use crate::problem::Problem;
 
 /// Explains the request that a body describes, or says what is wrong with the body.
-pub type ExplainFn =
+pub(crate) type ExplainFn =
     Box<dyn Fn(&[u8]) -> BoxFuture<'static, Result<RenderedExplanation, String>> + Send + Sync>;
 
 /// An explanation in the forms in which it is given.
-pub struct RenderedExplanation {
+pub(crate) struct RenderedExplanation {
     /// As JSON.
     pub json: Vec<u8>,
     /// For people.

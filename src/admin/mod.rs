@@ -18,7 +18,7 @@ use http_body::Body;
 use http_body_util::Full;
 
 use self::endpoints::{AdminCall, EndpointHandler, MatchedEndpoint};
-pub use self::explain::{ExplainFn, RenderedExplanation};
+pub(crate) use self::explain::{ExplainFn, RenderedExplanation};
 use crate::{
     problem::Problem,
     server::{Connection, Handler, Incoming},
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// What answers on the admin listener.
-pub struct Admin {
+pub(crate) struct Admin {
     settings: ArcSwap<Settings>,
     purger: Arc<Purger>,
     body_budget: BodyBudget,
@@ -41,7 +41,7 @@ pub struct Admin {
 
 /// What the configuration says about operators; replaced as a whole on reload.
 #[derive(Default)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Who may make which call.
     pub tokens: Tokens,
     /// Names by which the listener may be asked for, in canonical form: `larder.example`, `*.example`.
@@ -49,7 +49,7 @@ pub struct Settings {
 }
 
 /// What a node says of itself when it is asked whether it is ready.
-pub struct ReadinessReport {
+pub(crate) struct ReadinessReport {
     /// Whether it is.
     pub readiness: Readiness,
     /// How what it would rather have is, a line each: `redis: up`. None of it makes a node unready.
@@ -58,7 +58,7 @@ pub struct ReadinessReport {
 
 /// Whether this node should be sent requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readiness {
+pub(crate) enum Readiness {
     /// It should.
     Ready,
     /// It finishes what it has and takes nothing new.
@@ -67,7 +67,7 @@ pub enum Readiness {
 
 impl Admin {
     /// An admin surface. `refresh` is called before metrics are read, for those that are sampled.
-    pub fn new(
+    pub(crate) fn new(
         settings: Settings,
         purger: Arc<Purger>,
         readiness: impl Fn() -> ReadinessReport + Send + Sync + 'static,
@@ -87,12 +87,12 @@ impl Admin {
 
     /// The same, which explains requests, too.
     #[must_use]
-    pub fn with_explain(self, explain: ExplainFn) -> Self {
+    pub(crate) fn with_explain(self, explain: ExplainFn) -> Self {
         Self { explain: Some(explain), ..self }
     }
 
     /// Puts other settings in force for the requests that come from now on.
-    pub fn replace(&self, settings: Settings) {
+    pub(crate) fn replace(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
     }
 

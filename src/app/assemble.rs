@@ -41,13 +41,13 @@ use crate::{
 const MAX_HEAD_BYTES: u64 = 1 << 20;
 
 /// The certificates of the listeners, if they speak TLS.
-pub fn certificates(config: &Config) -> anyhow::Result<Option<Arc<Certificates>>> {
+pub(super) fn certificates(config: &Config) -> anyhow::Result<Option<Arc<Certificates>>> {
     let Some(files) = &config.tls else { return Ok(None) };
     Ok(Some(Certificates::load(&files.cert, &files.key)?))
 }
 
 /// What the public listeners are told.
-pub fn server(
+pub(super) fn server(
     config: &Config,
     certificates: Option<Arc<Certificates>>,
 ) -> anyhow::Result<server::Settings> {
@@ -68,12 +68,12 @@ pub fn server(
 }
 
 /// The listener of operators: it is reached even if clients have taken all other file descriptors.
-pub fn admin_server() -> server::Settings {
+pub(super) fn admin_server() -> server::Settings {
     server::Settings { reserved_files: files::ADMIN_RESERVE, ..server::Settings::default() }
 }
 
 /// Where stored responses live. Inside the runtime that is to do the store's background work.
-pub fn store(config: &Config, metrics: &Metrics) -> anyhow::Result<TieredStore> {
+pub(super) fn store(config: &Config, metrics: &Metrics) -> anyhow::Result<TieredStore> {
     let settings = &config.store;
     let memory =
         (settings.memory > 0).then(|| MemoryStore::new(settings.memory, settings.max_object));
@@ -108,7 +108,7 @@ fn redis_store(
 }
 
 /// The longest time for which any route serves what is stale.
-pub fn stale_for(config: &Config) -> Duration {
+pub(super) fn stale_for(config: &Config) -> Duration {
     let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
     routes.map(|route| route.rule.max_stale_window()).max().unwrap_or_default()
 }
@@ -126,7 +126,7 @@ fn sealing_keys(config: &Config) -> anyhow::Result<Option<store::redis::SealingK
 }
 
 /// The purge log: that of the fleet, where there is one.
-pub fn log(config: &Config) -> anyhow::Result<PurgeLog> {
+pub(super) fn log(config: &Config) -> anyhow::Result<PurgeLog> {
     let settings = &config.store;
     let Some(connection) = &settings.redis else { return Ok(PurgeLog::in_memory()) };
     let connector = redis::RedisConnector::new(connection)
@@ -141,14 +141,14 @@ pub fn log(config: &Config) -> anyhow::Result<PurgeLog> {
 }
 
 /// Which records of purges stay in Redis: those younger than any response that a route keeps.
-pub fn retention(config: &Config) -> LogRetention {
+pub(super) fn retention(config: &Config) -> LogRetention {
     let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
     LogRetention::of(routes.map(|route| route.rule.max_use()).max().unwrap_or_default())
 }
 
 /// What the pipeline is told. Its identity, the version of the store and the keys of issuers are the
 /// process's own: they outlive configurations.
-pub fn site(
+pub(super) fn site(
     config: &Config,
     (identity, version, issuers): (&ViaIdentity, &Arc<str>, &IssuerKeys),
     metrics: &Arc<Metrics>,
@@ -225,7 +225,7 @@ fn users(
 }
 
 /// Who may call the admin listener, and by which names.
-pub fn admin(config: &Config) -> admin::Settings {
+pub(super) fn admin(config: &Config) -> admin::Settings {
     admin::Settings { tokens: tokens(config), hosts: config.admin.hosts.clone() }
 }
 
@@ -245,7 +245,7 @@ fn tokens(config: &Config) -> Tokens {
 }
 
 /// What the public listeners answer themselves: webhooks and `PURGE`.
-pub fn endpoints(config: &Config) -> trigger::Settings {
+pub(super) fn endpoints(config: &Config) -> trigger::Settings {
     let networks = config.admin.purge_from.clone();
     let trusted_proxies = config.trusted_proxies.clone();
     trigger::Settings {

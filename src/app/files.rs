@@ -8,7 +8,7 @@ use crate::config::LimitsConfig;
 const RESERVED_FILES: usize = 64;
 
 /// Descriptors that the admin listener keeps for itself.
-pub const ADMIN_RESERVE: usize = 8;
+pub(super) const ADMIN_RESERVE: usize = 8;
 
 /// At most this many descriptors are kept for connections to origins, and at most a quarter of all.
 const MAX_ORIGIN_FILES: usize = 1024;
@@ -18,7 +18,7 @@ const MAX_FILES: u64 = 1 << 20;
 
 /// What clients may open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClientLimits {
+pub(super) struct ClientLimits {
     /// Connections at once.
     pub connections: usize,
     /// Tunnels at once; each has a connection to an origin as well.
@@ -26,7 +26,7 @@ pub struct ClientLimits {
 }
 
 /// Raises the soft limit of open files to the hard one. Returns the limit in force, if there is one.
-pub fn raise_file_limit() -> Option<u64> {
+pub(crate) fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(MAX_FILES).min(MAX_FILES);
     let Some(current) = limit.current.filter(|current| *current < wanted) else {
@@ -42,7 +42,7 @@ pub fn raise_file_limit() -> Option<u64> {
 }
 
 /// What clients may open under these limits, as far as files suffice; warns if that is less than configured.
-pub fn for_clients(limits: &LimitsConfig) -> ClientLimits {
+pub(super) fn for_clients(limits: &LimitsConfig) -> ClientLimits {
     let wanted = configured(limits);
     let Some(files) = getrlimit(Resource::Nofile).current else { return wanted };
     let clients = fit_to_files(wanted, usize::try_from(files).unwrap_or(usize::MAX));

@@ -12,19 +12,19 @@ use crate::{
 };
 
 /// What fetches the keys that tokens are verified with.
-pub struct IssuerKeys {
+pub(super) struct IssuerKeys {
     current: Mutex<Option<(DocumentUrl, Arc<TokenKeys>)>>,
     runtime: Handle,
 }
 
 impl IssuerKeys {
     /// Fetches on the current runtime, once there are settings.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { current: Mutex::new(None), runtime: Handle::current() }
     }
 
     /// Returns the keys that these settings need, if tokens prove who asks. Those of the same URL stay.
-    pub fn keys(
+    pub(super) fn keys(
         &self,
         identity_source: &IdentitySource,
         metrics: &Metrics,

@@ -23,11 +23,12 @@ use std::{
 use anyhow::Context as _;
 use parking_lot::Mutex;
 
-pub use config_tests::{TestFailure, run_tests};
+pub(crate) use config_tests::TestFailure;
+pub use config_tests::run_tests;
 pub use explain::Explainer;
-pub use files::raise_file_limit;
+pub(crate) use files::raise_file_limit;
 use issuers::IssuerKeys;
-pub use reload::ConfigWatcher;
+pub(crate) use reload::ConfigWatcher;
 use task_supervisor::TaskSupervisor;
 pub use workers::Workers;
 

@@ -23,7 +23,7 @@ const MAX_GRACE: Duration = Duration::from_hours(24 * 365);
 
 /// Agrees with the fleet which version was before this node's, and has the store look into it until grace
 /// is over. Waits for Redis for as long as it takes.
-pub async fn adopt_previous_version(
+pub(super) async fn adopt_previous_version(
     pipeline: Arc<Pipeline<TieredStore>>,
     settings: StoreConfig,
     clock: Clock,

@@ -34,7 +34,7 @@ enum Shortage {
 }
 
 /// Sets the flag while something is short; for as long as the process runs.
-pub async fn watch(
+pub(super) async fn watch(
     memory: u64,
     pipeline: Arc<Pipeline<TieredStore>>,
     counters: Arc<ListenerCounters>,

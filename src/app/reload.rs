@@ -27,7 +27,7 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// It goes by what a path leads to, and not by events of the file system. So it does not matter how a file
 /// is replaced (in place, by a rename, by a link to another folder, with its whole folder) nor where it is
 /// (network file systems and bind mounts have no events), and other files beside it do not count.
-pub struct ConfigWatcher {
+pub(crate) struct ConfigWatcher {
     known: FileDigests,
 }
 
@@ -69,12 +69,12 @@ fn content(file: &Path) -> Option<Box<[u8]>> {
 impl ConfigWatcher {
     /// Watches these files from now on. To be called before what they hold is put in force, so that no
     /// change is missed in between.
-    pub fn begin(files: &[PathBuf]) -> Self {
+    pub(crate) fn begin(files: &[PathBuf]) -> Self {
         Self { known: FileDigests::of(files) }
     }
 
     /// Reloads whenever `requests` says so, or a file changes, until `requests` ends.
-    pub async fn run(
+    pub(crate) async fn run(
         mut self,
         node: Arc<Node>,
         read: impl Fn() -> LoadedConfig + Send + Sync + 'static,

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Carries counts from where they are kept to the metrics.
-pub struct Sampler {
+pub(super) struct Sampler {
     pipeline: Arc<Pipeline<TieredStore>>,
     metrics: Arc<Metrics>,
     counters: Arc<ListenerCounters>,
@@ -30,7 +30,7 @@ struct LastSample {
 }
 
 impl Sampler {
-    pub fn new(
+    pub(super) fn new(
         pipeline: &Arc<Pipeline<TieredStore>>,
         task_supervisor: &Arc<TaskSupervisor>,
         metrics: &Arc<Metrics>,
@@ -47,7 +47,7 @@ impl Sampler {
     }
 
     /// Brings the metrics up to date.
-    pub fn sample(&self) {
+    pub(super) fn sample(&self) {
         let mut last = self.last.lock();
         self.sample_store(&mut last);
         self.sample_connections(&mut last);

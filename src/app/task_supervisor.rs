@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What runs by the clock.
-pub struct TaskSupervisor {
+pub(super) struct TaskSupervisor {
     running: Mutex<Tasks>,
     context: TaskContext<LogFleet>,
     runtime: Handle,
@@ -24,7 +24,7 @@ pub struct TaskSupervisor {
 
 impl TaskSupervisor {
     /// Sets the schedules and polls of a configuration to work on the current runtime.
-    pub fn start(
+    pub(super) fn start(
         config: &Config,
         pipeline: &Pipeline<TieredStore>,
         purger: &Arc<Purger>,
@@ -42,7 +42,7 @@ impl TaskSupervisor {
     }
 
     /// Puts those of another configuration in their place; keeps the old ones where that fails.
-    pub fn replace(&self, config: &Config) -> anyhow::Result<()> {
+    pub(super) fn replace(&self, config: &Config) -> anyhow::Result<()> {
         let _runtime = self.runtime.enter();
         let tasks = tasks(config, &self.context)?;
         *self.running.lock() = tasks;
@@ -50,7 +50,7 @@ impl TaskSupervisor {
     }
 
     /// The data versions that polls have found.
-    pub fn versions(&self) -> Vec<DataVersion> {
+    pub(super) fn versions(&self) -> Vec<DataVersion> {
         let states = self.running.lock().polls().states();
         let version = |state: crate::trigger::PollState| DataVersion {
             name: state.name,
@@ -61,7 +61,7 @@ impl TaskSupervisor {
     }
 
     /// Brings the metrics of polls up to date.
-    pub fn update_metrics(&self) {
+    pub(super) fn update_metrics(&self) {
         let now = (self.context.now)();
         self.running.lock().polls().update_metrics(now, &self.context.metrics);
     }

@@ -30,7 +30,7 @@ pub struct Arguments {
 
 /// Prints the routes of a file and succeeds, or prints its errors, or which of its tests fail, and fails.
 /// Warnings and errors go to standard error.
-pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match Config::load(&arguments.config, &Flags::default()) {
         Ok(config) => {
             if !config.warnings.problems.is_empty() {

@@ -58,7 +58,7 @@ pub struct Arguments {
 }
 
 /// Prints an explanation.
-pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let asked = asked(arguments);
     if arguments.live || arguments.node.admin.is_some() {
         output::print(&ask_node(arguments, &asked)?)?;

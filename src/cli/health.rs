@@ -16,7 +16,7 @@ pub struct Arguments {
 }
 
 /// Asks `/readyz` and succeeds if the node says that it is ready.
-pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let address = arguments.node.node()?.address()?;
     let response = address.get("/readyz").with_context(|| format!("no answer from {address}"))?;
     let is_larder = response.body.starts_with("ready");

@@ -67,7 +67,7 @@ pub struct Arguments {
 }
 
 /// Purges, and prints the receipt.
-pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let node = arguments.node.node()?;
     let (address, token) = node.address_and_token(arguments.token.as_deref(), Permission::Purge)?;
     let request = address.post(CALL, token.as_deref(), &body(arguments))?;

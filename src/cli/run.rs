@@ -142,7 +142,7 @@ impl Arguments {
 }
 
 /// Runs the proxy until SIGTERM or SIGINT; a second one ends it at once.
-pub fn execute(arguments: &Arguments) -> ExitCode {
+pub(crate) fn execute(arguments: &Arguments) -> ExitCode {
     let stderr_log = StderrLog::start();
     let _flush = FlushOnDrop(&stderr_log);
     run(arguments, &stderr_log).unwrap_or_else(|error| {

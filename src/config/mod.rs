@@ -6,9 +6,9 @@
 mod compile;
 mod environment;
 mod file;
-pub mod report;
-pub mod secret;
-pub mod settings;
+pub(crate) mod report;
+pub(crate) mod secret;
+pub(crate) mod settings;
 mod suggest;
 mod value;
 
@@ -20,19 +20,23 @@ use std::{
 use crate::redis;
 
 pub use environment::Environment;
-pub use report::{ConfigError, ConfigReport, Finding};
+pub(crate) use report::{ConfigError, ConfigReport, Finding};
 pub use secret::Secret;
-pub use settings::{
-    AccessLogFormat, AdminConfig, AdminToken, Assertion, AssertionKind, CertificateFiles, Config,
-    HealthCheckConfig, HostHeader, LimitsConfig, ListenAddress, LogConfig, LogLevel, MockResponse,
-    OriginConfig, OriginConnections, OriginScheme, OriginTls, OriginUrl, Permission, StoreConfig,
-    TestCase, UnixSocket, WhenUnsynced,
+pub use settings::Config;
+pub(crate) use suggest::nearest;
+pub(crate) use value::format_duration;
+pub(crate) use {
+    settings::AccessLogFormat, settings::AdminConfig, settings::AdminToken, settings::Assertion,
+    settings::AssertionKind, settings::CertificateFiles, settings::HealthCheckConfig,
+    settings::HostHeader, settings::LimitsConfig, settings::ListenAddress, settings::LogConfig,
+    settings::LogLevel, settings::MockResponse, settings::OriginConfig,
+    settings::OriginConnections, settings::OriginScheme, settings::OriginTls, settings::OriginUrl,
+    settings::Permission, settings::StoreConfig, settings::TestCase, settings::UnixSocket,
+    settings::WhenUnsynced,
 };
-pub use suggest::nearest;
-pub use value::format_duration;
 
 /// Returns a URL with its credentials masked, to be shown.
-pub fn masked_url(url: &str) -> String {
+pub(crate) fn masked_url(url: &str) -> String {
     file::masked_url(url)
 }
 

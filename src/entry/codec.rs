@@ -19,7 +19,7 @@
 mod checksum;
 mod head;
 mod reader;
-pub mod sealed;
+pub(crate) mod sealed;
 mod zstandard;
 
 use std::{num::NonZeroU32, sync::Arc};
@@ -37,15 +37,15 @@ const MAGIC: [u8; 4] = *b"LRDR";
 const VERSION: u8 = 5;
 
 /// Bytes at the beginning that no two different entries share, but by a collision of checksums.
-pub const PREFIX_LENGTH: usize = MAGIC.len() + 1 + size_of::<u64>();
+pub(crate) const PREFIX_LENGTH: usize = MAGIC.len() + 1 + size_of::<u64>();
 
 /// Where the kind is, and behind it what says which of two entries is newer: of a response the log, the
 /// place in it and when it was asked for, of an index when its newest selecting fields were seen; each a
 /// little-endian `u64`.
-pub const ORDER_OFFSET: usize = PREFIX_LENGTH;
+pub(crate) const ORDER_OFFSET: usize = PREFIX_LENGTH;
 
 /// More bytes than the head of a response whose content is in chunks.
-pub const MAX_HEAD_LENGTH: usize = PREFIX_LENGTH + 1 + head::MAX_SIZE;
+pub(crate) const MAX_HEAD_LENGTH: usize = PREFIX_LENGTH + 1 + head::MAX_SIZE;
 
 const VARIANTS: u8 = 0;
 const RESPONSE: u8 = 1;
@@ -131,7 +131,7 @@ pub fn decode(bytes: &[u8], limit: usize) -> Option<DecodedEntry> {
 
 /// The length that the content of a response says to have, unpacked. Reads the head only, and checks
 /// nothing.
-pub fn declared_length(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn declared_length(bytes: &[u8]) -> Option<usize> {
     let mut reader = ByteReader::new(bytes.get(PREFIX_LENGTH..)?);
     if reader.u8()? != RESPONSE {
         return None;

@@ -85,7 +85,7 @@ impl ResponseId {
 
 /// A response on its way into a store: all but its body.
 #[derive(Debug, Clone)]
-pub struct ResponseDraft {
+pub(crate) struct ResponseDraft {
     /// The key under which it will stand.
     pub key: CacheKey,
     /// The status.
@@ -106,7 +106,7 @@ pub struct ResponseDraft {
 
 /// A body of which all has come, in the pieces in which it came: the only one that is stored.
 #[derive(Debug, Clone)]
-pub struct CompleteBody {
+pub(crate) struct CompleteBody {
     chunks: Vec<Bytes>,
     /// The trailer section behind it.
     trailers: HeaderMap,
@@ -115,35 +115,35 @@ pub struct CompleteBody {
 impl CompleteBody {
     /// The body in these pieces, which its origin has been seen to end, and what of its trailers may be
     /// stored.
-    pub fn new(chunks: Vec<Bytes>, trailers: HeaderMap, _proof: CompletionProof) -> Self {
+    pub(crate) fn new(chunks: Vec<Bytes>, trailers: HeaderMap, _proof: CompletionProof) -> Self {
         Self { chunks, trailers }
     }
 
     /// No body at all: of what Larder itself notes.
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { chunks: Vec::new(), trailers: HeaderMap::new() }
     }
 
     /// A body that no origin has sent.
     #[cfg(test)]
-    pub fn for_test(chunks: impl Into<Vec<Bytes>>) -> Self {
+    pub(crate) fn for_test(chunks: impl Into<Vec<Bytes>>) -> Self {
         Self { chunks: chunks.into(), trailers: HeaderMap::new() }
     }
 
     /// The same with these trailers.
     #[cfg(test)]
     #[must_use]
-    pub fn with_trailers(self, trailers: HeaderMap) -> Self {
+    pub(crate) fn with_trailers(self, trailers: HeaderMap) -> Self {
         Self { trailers, ..self }
     }
 
     /// Its pieces, in order.
-    pub fn chunks(&self) -> &[Bytes] {
+    pub(crate) fn chunks(&self) -> &[Bytes] {
         &self.chunks
     }
 
     /// Its length in bytes.
-    pub fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.chunks.iter().map(Bytes::len).sum()
     }
 }
@@ -156,7 +156,7 @@ impl ResponseDraft {
     ///
     /// Copies the body once, to an exact-size buffer: what comes from a socket pins the whole read
     /// buffer it arrived in. Gives `None` where the parts exceed 4 GiB.
-    pub fn complete(self, body: &CompleteBody) -> Option<StoredResponse> {
+    pub(crate) fn complete(self, body: &CompleteBody) -> Option<StoredResponse> {
         self.join(&body.chunks, &body.trailers)
     }
 

@@ -11,7 +11,7 @@ use crate::{
 
 /// Variants kept of one target. Beyond it the oldest that is not in use goes: a `Vary` on something that
 /// is different in every request must not fill the store.
-pub const MAX_VARIANTS: usize = 64;
+pub(super) const MAX_VARIANTS: usize = 64;
 
 /// Different sets of selecting fields remembered of one target; each costs a lookup.
 const MAX_SELECTIONS: usize = 4;
@@ -24,7 +24,7 @@ const LANGUAGES: usize = 8;
 
 /// For how long a response without `Vary` counts as selected by what others of its target named: many
 /// origins leave `Vary` out where a request has none of the fields (RFC 9111 §4.1).
-pub const VARY_TTL: Duration = Duration::from_hours(24);
+pub(crate) const VARY_TTL: Duration = Duration::from_hours(24);
 
 /// Where the variants of one target are stored (RFC 9111 §4.1).
 #[derive(Debug, Clone, PartialEq, Eq)]

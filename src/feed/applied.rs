@@ -13,7 +13,7 @@ use crate::{
 
 /// The records of a log: those that the node has when it first follows it, at once, and then each as it
 /// is applied.
-pub struct AppliedRecords {
+pub(crate) struct AppliedRecords {
     records: purge::LogEvents,
     sync_state: watch::Receiver<SyncState>,
     has_caught_up: bool,
@@ -21,7 +21,7 @@ pub struct AppliedRecords {
 
 impl AppliedRecords {
     /// What is applied of this log.
-    pub fn of(log: &PurgeLog) -> Self {
+    pub(crate) fn of(log: &PurgeLog) -> Self {
         Self { records: log.subscribe(), sync_state: log.sync_state(), has_caught_up: false }
     }
 

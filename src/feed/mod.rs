@@ -25,14 +25,16 @@ mod tests;
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
-pub use applied::AppliedRecords;
+pub(crate) use applied::AppliedRecords;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::combinators::UnsyncBoxBody;
 use hub::Hub;
 pub use reader::Caller;
-pub use settings::{CorsOrigins, InvalidCorsOrigin, InvalidTagPattern, Settings, TagPattern};
-pub use source::{LogSource, LogUpdate};
+pub(crate) use source::LogSource;
+pub use source::LogUpdate;
+pub use {settings::CorsOrigins, settings::Settings, settings::TagPattern};
+pub(crate) use {settings::InvalidCorsOrigin, settings::InvalidTagPattern};
 
 use crate::{
     field::Timestamp,
@@ -42,7 +44,7 @@ use crate::{
 };
 
 /// The body of what the feed answers; an event stream has no end.
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// What clients hear, and who listens.
 pub struct Feed {

@@ -16,11 +16,12 @@ mod selector;
 mod selector_index;
 mod table;
 
-pub use candidate::{OwnedResponseAttributes, PurgeCandidate, ResponseAttributes};
+pub(crate) use candidate::OwnedResponseAttributes;
 pub use pending::PendingPurgeId;
 pub use record::{Purge, PurgeMode, PurgeRecord, PurgeSource};
 pub use selector::{Selector, credential_tag};
 pub use table::{PurgeTable, PurgeVerdict};
+pub use {candidate::PurgeCandidate, candidate::ResponseAttributes};
 
 /// Tells one purge log from every other: drawn at random when a log begins. A log that was flushed, or
 /// that a server restarted without, comes back as another.

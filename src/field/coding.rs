@@ -5,13 +5,14 @@ use http::{HeaderMap, HeaderValue, header};
 use super::{list, preference};
 
 /// Codings whose meaning is known here, in the order of their names.
-pub const KNOWN: [&[u8]; 7] = [b"*", b"br", b"compress", b"deflate", b"gzip", b"identity", b"zstd"];
+pub(crate) const KNOWN: [&[u8]; 7] =
+    [b"*", b"br", b"compress", b"deflate", b"gzip", b"identity", b"zstd"];
 
 /// Whether a request accepts a response with this line of `Content-Encoding`, or with none.
 ///
 /// Without `Accept-Encoding` everything is acceptable. A member with a broken weight allows nothing, and of
 /// two members that contradict each other the refusal counts.
-pub fn accepts(request: &HeaderMap, content_encoding: Option<&[u8]>) -> bool {
+pub(crate) fn accepts(request: &HeaderMap, content_encoding: Option<&[u8]>) -> bool {
     let lines = || request.get_all(header::ACCEPT_ENCODING).into_iter().map(HeaderValue::as_bytes);
     if content_encoding.is_none() && lines().all(|line| !line.contains(&b';')) {
         // Only a weight can refuse what has no coding: the usual case is a look for one.
@@ -29,7 +30,7 @@ pub fn accepts(request: &HeaderMap, content_encoding: Option<&[u8]>) -> bool {
 }
 
 /// Whether all known codings that one value of `Accept-Encoding` accepts are accepted by another as well.
-pub fn includes(wider: &[u8], narrower: &[u8]) -> bool {
+pub(crate) fn includes(wider: &[u8], narrower: &[u8]) -> bool {
     let accepts = |line: &[u8], coding: &[u8]| acceptance([line].into_iter(), coding) == Some(true);
     let compared = KNOWN.iter().filter(|coding| !is_none(coding));
     compared.into_iter().all(|coding| !accepts(narrower, coding) || accepts(wider, coding))

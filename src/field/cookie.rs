@@ -12,7 +12,7 @@ use super::name::is_same;
 
 /// A cookie as sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cookie<'a> {
+pub(crate) struct Cookie<'a> {
     /// All of it: `name=value`.
     pub pair: &'a [u8],
     /// Its name.
@@ -23,7 +23,7 @@ pub struct Cookie<'a> {
 
 /// How far servers agree about a cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CookieForm {
+pub(crate) enum CookieForm {
     /// It follows the grammar: all read it alike.
     Plain,
     /// Its value breaks the grammar: some skip it, and perhaps the cookies behind it.
@@ -35,18 +35,18 @@ pub enum CookieForm {
 }
 
 /// The cookies of a request over all lines of the field, in order.
-pub fn cookies(headers: &HeaderMap) -> impl Iterator<Item = Cookie<'_>> {
+pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = Cookie<'_>> {
     let lines = headers.get_all(header::COOKIE).into_iter();
     lines.flat_map(|line| in_line(line.as_bytes()))
 }
 
 /// The cookies of one line; empty ones are left out.
-pub fn in_line(line: &[u8]) -> impl Iterator<Item = Cookie<'_>> {
+pub(crate) fn in_line(line: &[u8]) -> impl Iterator<Item = Cookie<'_>> {
     line.split(|byte| *byte == b';').map(<[u8]>::trim_ascii_start).filter_map(cookie)
 }
 
 /// The first cookie of this name, as sent; case and the separators of words do not count.
-pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+pub(crate) fn find<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     cookies(headers)
         .find(|cookie| is_same(cookie.name, name.as_bytes()))
         .map(|cookie| cookie.pair.trim_ascii_end())

@@ -73,7 +73,7 @@ impl Timestamp {
 
 /// An instant as RFC 3339 in UTC with milliseconds.
 #[derive(Debug, Clone, Copy)]
-pub struct Rfc3339(pub Timestamp);
+pub(crate) struct Rfc3339(pub Timestamp);
 
 impl fmt::Display for Rfc3339 {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,7 +6,7 @@ use super::hop;
 
 /// What a forwarding field is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ForwardingKind {
+pub(crate) enum ForwardingKind {
     /// The target as the client asked for it: host, scheme, port, prefix. Origins build links and
     /// redirects of these.
     Target,
@@ -19,7 +19,7 @@ pub enum ForwardingKind {
 impl ForwardingKind {
     /// What a field of this name is about; `None` if proxies do not use it. `name` is in lower case,
     /// with `-` for `_`.
-    pub fn of(name: &str) -> Option<Self> {
+    pub(crate) fn of(name: &str) -> Option<Self> {
         if !matches!(name.as_bytes().first(), Some(b'c' | b'd' | b'f' | b'p' | b'w' | b'x')) {
             return None; // most names
         }
@@ -89,7 +89,7 @@ fn by_suffix(rest: &str) -> ForwardingKind {
 ///
 /// Symfony, Laravel, Rails and Express with their override middleware, ASP.NET, and what stands behind
 /// IIS's URL rewriting or Envoy follow them.
-pub const OVERRIDES: [&str; 11] = [
+pub(crate) const OVERRIDES: [&str; 11] = [
     "x-http-method-override",
     "x-http-method",
     "x-method-override",
@@ -105,7 +105,7 @@ pub const OVERRIDES: [&str; 11] = [
 
 /// Whether origins may take a request for another one than its method and target say. One look at each
 /// name on the way of every request that is sent; few begin like those that count.
-pub fn is_overridden(headers: &HeaderMap) -> bool {
+pub(crate) fn is_overridden(headers: &HeaderMap) -> bool {
     let may_override =
         |name: &&str| matches!(name.as_bytes(), [b'x', b'-', b'e' | b'h' | b'm' | b'o' | b'r', ..]);
     headers
@@ -117,7 +117,7 @@ pub fn is_overridden(headers: &HeaderMap) -> bool {
 
 /// Removes from a request's trailers the fields by which proxies tell about a request, those that stand for
 /// its method or target, and what only a head may hold.
-pub fn remove_from_trailers(trailers: &mut HeaderMap) {
+pub(crate) fn remove_from_trailers(trailers: &mut HeaderMap) {
     hop::remove_from_trailers(trailers);
     let is_forged = |name: &str| {
         ForwardingKind::of(name).is_some() || OVERRIDES.contains(&name) || is_underscore_alias(name)
@@ -131,7 +131,7 @@ pub fn remove_from_trailers(trailers: &mut HeaderMap) {
 
 /// Whether a name with `_` stands for a field that decides how the request is read: CGI and WSGI origins
 /// cannot tell `X_Forwarded_Host` from `X-Forwarded-Host` (nginx drops all such names for that).
-pub fn is_underscore_alias(name: &str) -> bool {
+pub(crate) fn is_underscore_alias(name: &str) -> bool {
     if !name.as_bytes().contains(&b'_') {
         return false;
     }

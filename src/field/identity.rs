@@ -18,7 +18,7 @@ pub enum IdentityFieldKind {
 ///
 /// `Authorization` and `Cookie` are not in question here. The order of the checks: names that browsers,
 /// proxies and tracers send are dismissed, then words are looked at.
-pub fn classify(name: &str) -> Option<IdentityFieldKind> {
+pub(crate) fn classify(name: &str) -> Option<IdentityFieldKind> {
     let bytes = name.as_bytes();
     if is_everyday(name) || HARMLESS.match_name(bytes) {
         return None;
@@ -35,7 +35,7 @@ pub fn classify(name: &str) -> Option<IdentityFieldKind> {
 
 /// Whether browsers, proxies or tracers send this with most requests: dismissed before anything is compared
 /// word by word.
-pub fn is_everyday(name: &str) -> bool {
+pub(crate) fn is_everyday(name: &str) -> bool {
     name.starts_with("sec-") || EVERYDAY.has(name)
 }
 

@@ -4,7 +4,7 @@
 ///
 /// CGI and WSGI turn `-` of field names into `_`; PHP does the same with `.`, ` ` and `[` in the names
 /// of cookies and parameters; ASP.NET ignores the case of all of them.
-pub const fn folded(byte: u8) -> u8 {
+pub(crate) const fn folded(byte: u8) -> u8 {
     match byte {
         b'_' | b'.' | b' ' | b'[' => b'-',
         _ => byte.to_ascii_lowercase(),
@@ -12,7 +12,7 @@ pub const fn folded(byte: u8) -> u8 {
 }
 
 /// Whether two names are the same to some server.
-pub fn is_same(one: &[u8], other: &[u8]) -> bool {
+pub(crate) fn is_same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len()
         && one.iter().zip(other).all(|(one, other)| folded(*one) == folded(*other))
 }
@@ -20,7 +20,7 @@ pub fn is_same(one: &[u8], other: &[u8]) -> bool {
 /// Whether a name fits a pattern, in which each `*` stands for any number of characters.
 ///
 /// Takes at most as many steps as the product of both lengths.
-pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
+pub(crate) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut in_name) = (0, 0);
     // The last `*`, and where in the name what it stands for ends.
     let mut star: Option<(usize, usize)> = None;
@@ -120,7 +120,7 @@ const fn bucket_of(name: &[u8]) -> usize {
 
 /// A set of names in lower case, found by their length; each is written as it is compared.
 #[derive(Debug)]
-pub struct NameSet {
+pub(crate) struct NameSet {
     list: &'static [&'static str],
     /// Where the names begin that have this length or a greater one.
     starts: [u8; 34],
@@ -130,7 +130,7 @@ impl NameSet {
     /// Indexes a list that is sorted by length; no name is longer than 32 characters.
     #[expect(clippy::indexing_slicing, reason = "evaluated when Larder is compiled")]
     #[expect(clippy::cast_possible_truncation, reason = "lists are short")]
-    pub const fn new(list: &'static [&'static str]) -> Self {
+    pub(crate) const fn new(list: &'static [&'static str]) -> Self {
         let mut starts = [0; 34];
         let (mut length, mut index) = (0, 0);
         while length < starts.len() {
@@ -144,7 +144,7 @@ impl NameSet {
     }
 
     /// Whether a name is in the set.
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         let (Some(start), Some(end)) =
             (self.starts.get(name.len()), self.starts.get(name.len() + 1))
         else {
@@ -155,7 +155,7 @@ impl NameSet {
     }
 
     /// The names.
-    pub fn iter(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'static str> {
         self.list.iter().copied()
     }
 }

@@ -17,7 +17,7 @@ const PROXY: &str = "proxy";
 ///
 /// `Forwarded` is read into `X-Forwarded-Host` and `X-Forwarded-Proto` where these are missing: origins
 /// that prefer the one must not be trusted anything else than those that prefer the other.
-pub fn of(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+pub(crate) fn of(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     let is_about_target = |name: &HeaderName| {
         ForwardingKind::of(name.as_str()) == Some(ForwardingKind::Target)
             && *name != header::FORWARDED
@@ -38,7 +38,7 @@ pub fn of(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
 }
 
 /// Returns the scheme that the client used, if the proxy says so; `X-Forwarded-Proto` comes first.
-pub fn scheme(trusted: &[(HeaderName, HeaderValue)]) -> Option<Scheme> {
+pub(crate) fn scheme(trusted: &[(HeaderName, HeaderValue)]) -> Option<Scheme> {
     const FIELDS: [(&str, &[u8]); 6] = [
         ("x-forwarded-proto", b"https"),
         ("x-forwarded-scheme", b"https"),

@@ -14,7 +14,7 @@ fn remaining(method: &Method, headers: &HeaderMap) -> Option<u32> {
 }
 
 /// Whether this proxy is the request's last recipient and responds itself.
-pub fn is_final_recipient(method: &Method, headers: &HeaderMap) -> bool {
+pub(crate) fn is_final_recipient(method: &Method, headers: &HeaderMap) -> bool {
     remaining(method, headers) == Some(0)
 }
 

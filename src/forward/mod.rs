@@ -4,12 +4,13 @@
 //! [`OriginTarget`](crate::key::OriginTarget), of which its key is made, too.
 
 mod forwarded;
-pub mod forwarded_fields;
-pub mod max_forwards;
-pub mod request;
-pub mod request_id;
-pub mod response;
+pub(crate) mod forwarded_fields;
+pub(crate) mod max_forwards;
+pub(crate) mod request;
+pub(crate) mod request_id;
+pub(crate) mod response;
 mod via;
 
 pub use request::RequestSource;
-pub use via::{ViaIdentity, is_loop};
+pub use via::ViaIdentity;
+pub(crate) use via::is_loop;

@@ -5,13 +5,13 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::origin::random;
 
 /// The field.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longer request ids are replaced.
 const REQUEST_ID_BYTES: usize = 128;
 
 /// Gives a request without a usable `X-Request-ID` a new one, by which it is found in every log.
-pub fn ensure_request_id(headers: &mut HeaderMap) {
+pub(crate) fn ensure_request_id(headers: &mut HeaderMap) {
     if from_headers(headers).is_none()
         && let Ok(id) = HeaderValue::from_bytes(&RequestId::random().0)
     {
@@ -20,7 +20,7 @@ pub fn ensure_request_id(headers: &mut HeaderMap) {
 }
 
 /// Returns the request's own `X-Request-ID`, if it is short and visible ASCII.
-pub fn from_headers(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn from_headers(headers: &HeaderMap) -> Option<&str> {
     let id = headers.get(&X_REQUEST_ID)?;
     let is_usable = (1..=REQUEST_ID_BYTES).contains(&id.len())
         && id.as_bytes().iter().all(u8::is_ascii_graphic);
@@ -28,11 +28,11 @@ pub fn from_headers(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// A request id that Larder makes: 32 hexadecimal digits.
-pub struct RequestId([u8; 32]);
+pub(crate) struct RequestId([u8; 32]);
 
 impl RequestId {
     /// A new one.
-    pub fn random() -> Self {
+    pub(crate) fn random() -> Self {
         let mut id = [0; 32];
         let (first, second) = (random::next(), random::next());
         let parts = [first >> 32, first, second >> 32, second];
@@ -43,7 +43,7 @@ impl RequestId {
     }
 
     /// Its digits.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         str::from_utf8(&self.0).unwrap_or_default()
     }
 }

@@ -50,7 +50,7 @@ fn pick([http10, http11, http2]: &[HeaderValue; 3], version: Version) -> HeaderV
 }
 
 /// Whether this process has forwarded the request before: the caller answers 508.
-pub fn is_loop(headers: &HeaderMap, identity: &ViaIdentity) -> bool {
+pub(crate) fn is_loop(headers: &HeaderMap, identity: &ViaIdentity) -> bool {
     let id = identity.id.as_bytes();
     let is_ours = |via: &HeaderValue| via.as_bytes().windows(id.len()).any(|part| part == id);
     headers.get_all(header::VIA).into_iter().any(is_ours)

@@ -7,7 +7,7 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use super::StorageScope;
 
 /// The shortest key that is accepted, in bytes: as long as the digest (RFC 2104 §3).
-pub const MIN_DIGEST_KEY_LENGTH: usize = 32;
+pub(crate) const MIN_DIGEST_KEY_LENGTH: usize = 32;
 
 /// The operator's key for digests of credentials; it is never shown.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ impl DigestKey {
 
 /// How credentials enter keys.
 #[derive(Debug, Clone)]
-pub struct CredentialDigests {
+pub(crate) struct CredentialDigests {
     /// The key of the digests.
     pub key: DigestKey,
     /// Which nodes have the same key.
@@ -36,7 +36,7 @@ pub struct CredentialDigests {
 }
 
 /// A digest in hexadecimal.
-pub fn hex(digest: [u8; 16]) -> String {
+pub(crate) fn hex(digest: [u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(digest))
 }
 

@@ -1,10 +1,10 @@
 //! Which stored response a request asks for: what the origin is asked, selecting headers, the cache key.
 
-pub mod digest;
+pub(crate) mod digest;
 mod origin_target;
-pub mod partition;
-pub mod uri;
-pub mod vary;
+pub(crate) mod partition;
+pub(crate) mod uri;
+pub(crate) mod vary;
 
 pub use origin_target::OriginTarget;
 
@@ -62,12 +62,12 @@ const SEPARATOR: u8 = 0;
 const SELECTED: u8 = 1;
 
 /// Whether cookies choose the response with this key among those of its target.
-pub fn is_selected_by_cookies(text: &[u8]) -> bool {
+pub(crate) fn is_selected_by_cookies(text: &[u8]) -> bool {
     OriginTarget::rest_after(text).is_some_and(|rest| rest.first() == Some(&SELECTED))
 }
 
 /// The host and the target in the text of a key, in one piece: `host/path?query` as the key has it.
-pub fn requested_url(text: &[u8]) -> Option<&[u8]> {
+pub(crate) fn requested_url(text: &[u8]) -> Option<&[u8]> {
     OriginTarget::requested_url(text)
 }
 

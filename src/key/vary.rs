@@ -8,7 +8,7 @@ use crate::field::{coding, list, preference};
 
 /// What a response says about the requests it may answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Vary {
+pub(crate) enum Vary {
     /// It answers requests that agree in these fields; in the simplest case there are none.
     Fields(VarySet),
     /// `*`, or something that is no field name: it answers no other request.
@@ -19,7 +19,7 @@ impl Vary {
     /// Reads `Vary` over all its lines, and adds what a response depends on whether it says so or not:
     /// `Origin` where it lets a single origin read it (Fetch, "CORS protocol and HTTP caches"), and
     /// `Accept-Encoding` where it has a content coding.
-    pub fn parse(response: &HeaderMap) -> Self {
+    pub(crate) fn parse(response: &HeaderMap) -> Self {
         let mut set: VarySet = implied(response).into_iter().flatten().collect();
         for member in list::members(response, header::VARY) {
             // `*` is a valid field name, so it has to be looked for first.
@@ -32,7 +32,7 @@ impl Vary {
     }
 
     /// Whether all that it names is in a set.
-    pub fn is_within(&self, known: &VarySet) -> bool {
+    pub(crate) fn is_within(&self, known: &VarySet) -> bool {
         matches!(self, Self::Fields(set) if set.iter().all(|name| known.contains(name)))
     }
 }
@@ -125,14 +125,14 @@ impl<'a> Preferences<'a> {
 
 /// The canonical `Accept-Encoding` of a request; nothing where the field is absent, broken, or names a
 /// coding that is not known here.
-pub fn canonical_codings(request: &HeaderMap) -> Option<Vec<u8>> {
+pub(crate) fn canonical_codings(request: &HeaderMap) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     let is_there = request.contains_key(header::ACCEPT_ENCODING);
     (is_there && write_codings(request, &mut out).is_ok()).then_some(out)
 }
 
 /// Returns the canonical `Accept-Language` of a request, or `None` if the field is absent or broken.
-pub fn languages(request: &HeaderMap) -> Option<Vec<u8>> {
+pub(crate) fn languages(request: &HeaderMap) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     let is_there = request.contains_key(header::ACCEPT_LANGUAGE);
     (is_there && write_languages(request, &mut out).is_ok()).then_some(out)
@@ -142,7 +142,7 @@ pub fn languages(request: &HeaderMap) -> Option<Vec<u8>> {
 ///
 /// `None` if several weigh the same, if a weight is broken, or if the favourite is `*`. A response in this
 /// language satisfies the request best, whatever else the request lists (RFC 9110 §12.5.4).
-pub fn favourite_language(request: &HeaderMap) -> Option<&[u8]> {
+pub(crate) fn favourite_language(request: &HeaderMap) -> Option<&[u8]> {
     let lines = request.get_all(header::ACCEPT_LANGUAGE).into_iter();
     let mut favourite: Option<preference::Preference<'_>> = None;
     let mut is_shared = false;
@@ -161,7 +161,7 @@ pub fn favourite_language(request: &HeaderMap) -> Option<&[u8]> {
 
 /// Has a response's `Vary` name these fields and what it depends on anyway, each once: what is told here is
 /// what caches below go by.
-pub fn add_to_vary<'a>(response: &mut HeaderMap, fields: impl Iterator<Item = &'a str>) {
+pub(crate) fn add_to_vary<'a>(response: &mut HeaderMap, fields: impl Iterator<Item = &'a str>) {
     let implied = implied(response).into_iter().flatten().map(|name| canonical_name(&name));
     let mut missing = String::new();
     for name in implied.chain(fields) {
@@ -258,7 +258,7 @@ fn write_languages(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Invalid
 
 /// Whether a request lists another language before this one, with the same weight. An origin that heeds
 /// order would rather send that, if it has it: a response in this language is fetched anew then.
-pub fn ties_with_earlier_language(request: &HeaderMap, language: &[u8]) -> bool {
+pub(crate) fn ties_with_earlier_language(request: &HeaderMap, language: &[u8]) -> bool {
     let lines = request.get_all(header::ACCEPT_LANGUAGE).into_iter();
     let ranges = lines.flat_map(|line| preference::preferences(line.as_bytes())).flatten();
     let mut before: SmallVec<[preference::Preference<'_>; 8]> = SmallVec::new();

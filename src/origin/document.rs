@@ -14,14 +14,14 @@ use super::{
 };
 
 /// The largest document that is read, in bytes.
-pub const MAX_DOCUMENT_BYTES: usize = 1 << 20;
+pub(crate) const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why there is no document. For the log.
 #[derive(Debug, Error)]
-pub enum DocumentError {
+pub(crate) enum DocumentError {
     /// There was no response.
     #[error(transparent)]
     Origin(#[from] OriginError),
@@ -40,7 +40,7 @@ pub enum DocumentError {
 }
 
 /// A client for one document. Keeps its connections.
-pub struct DocumentClient {
+pub(crate) struct DocumentClient {
     origin: Arc<Origin>,
     url: DocumentUrl,
     timeout: Duration,
@@ -48,7 +48,7 @@ pub struct DocumentClient {
 
 impl DocumentClient {
     /// A client that waits this long for all of a response. To be called on the runtime that it is used on.
-    pub fn new(url: &DocumentUrl, limit: Duration) -> Result<Self, SetupError> {
+    pub(crate) fn new(url: &DocumentUrl, limit: Duration) -> Result<Self, SetupError> {
         let settings = Settings {
             connect_timeout: CONNECT_TIMEOUT.min(limit),
             first_byte_timeout: limit,
@@ -60,7 +60,7 @@ impl DocumentClient {
 
     /// Sends a `GET` with these fields beside the usual ones. Returns a success with all of its body, or a
     /// `304`.
-    pub async fn get(&self, fields: HeaderMap) -> Result<Response<Bytes>, DocumentError> {
+    pub(crate) async fn get(&self, fields: HeaderMap) -> Result<Response<Bytes>, DocumentError> {
         timeout(self.timeout, self.exchange(fields)).await.map_err(|_| DocumentError::TimedOut)?
     }
 

@@ -1,24 +1,24 @@
 //! The origin: connections, balancing, health, retries, and what is rewritten on the way.
 
 mod acquire;
-pub mod body;
+pub(crate) mod body;
 mod capacity;
 mod connect;
-pub mod document;
-pub mod document_url;
-pub mod error;
+pub(crate) mod document;
+pub(crate) mod document_url;
+pub(crate) mod error;
 mod health;
 mod http1;
 mod http2;
 mod outlier;
 mod pool;
-pub mod random;
+pub(crate) mod random;
 mod resolve;
 mod response_guard;
 mod server;
-pub mod settings;
-pub mod tls;
-pub mod upgrade;
+pub(crate) mod settings;
+pub(crate) mod tls;
+pub(crate) mod upgrade;
 mod waiters;
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
@@ -26,12 +26,14 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 use http::{Request, Response, Uri};
 use smallvec::SmallVec;
 
-pub use body::{CompletionProof, RequestBody, ResponseBody, ResponseBodyError, UploadProgress};
 pub use capacity::OriginLoad;
-pub use error::{OriginError, RequestDelivery, SendFailure, UploadFailure};
 #[cfg(fuzzing)]
 pub use http1::fuzzed;
 pub use settings::{ConnectionLimits, Endpoint, Settings};
+pub(crate) use {body::CompletionProof, body::ResponseBodyError, body::UploadProgress};
+pub use {body::RequestBody, body::ResponseBody};
+pub use {error::OriginError, error::UploadFailure};
+pub(crate) use {error::RequestDelivery, error::SendFailure};
 
 use crate::{field::forwarding::is_overridden, server::InterimSender};
 use server::OriginServer;

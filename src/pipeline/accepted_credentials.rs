@@ -6,7 +6,7 @@
 //! any node, ends it by a record of the purge log, and an answer that was under way before the record
 //! cannot bring it back.
 
-pub mod fleet;
+pub(super) mod fleet;
 
 use std::{
     collections::HashMap,
@@ -40,7 +40,7 @@ const DENIAL_RETENTION: Duration = Duration::from_hours(1);
 
 /// Credentials as a member of the partition of one route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CredentialScope {
+pub(super) struct CredentialScope {
     credential: u128,
     partition: [u8; 16],
     route: u64,
@@ -59,7 +59,7 @@ impl CredentialScope {
     }
 
     /// These credentials on the route of this name.
-    pub fn of(member: &PartitionMember, route: &str) -> Self {
+    pub(super) fn of(member: &PartitionMember, route: &str) -> Self {
         // FNV-1a: names of routes are few, and the operator's own.
         let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         let route = route.bytes().fold(0xcbf2_9ce4_8422_2325, step);
@@ -73,7 +73,7 @@ struct Acceptance {
 }
 
 /// The credentials that the origin accepted.
-pub struct AcceptedCredentials {
+pub(super) struct AcceptedCredentials {
     acceptances: Cache<CredentialScope, Arc<Acceptance>>,
     /// Credentials on their way to the origin, for those who wait for its word.
     rechecks: Mutex<HashMap<CredentialScope, watch::Receiver<()>>>,
@@ -102,7 +102,7 @@ impl Denial {
 }
 
 /// What a request with credentials that are not accepted does.
-pub enum RecheckRole {
+pub(super) enum RecheckRole {
     /// It goes to the origin, and others with the same credentials wait.
     Leader(RecheckLeader),
     /// Another one has gone; it waits, and looks again.
@@ -110,7 +110,7 @@ pub enum RecheckRole {
 }
 
 /// The turn of the request that goes first; the others go on when it is dropped.
-pub struct RecheckLeader {
+pub(super) struct RecheckLeader {
     accepted: Arc<AcceptedCredentials>,
     scope: CredentialScope,
     _waiting: watch::Sender<()>,
@@ -123,28 +123,28 @@ impl Drop for RecheckLeader {
 }
 
 /// A request that asks the origin about its credentials: nothing stored answers it, fresh or stale.
-pub struct Recheck(Option<RecheckLeader>);
+pub(super) struct Recheck(Option<RecheckLeader>);
 
 impl Recheck {
     /// One for which others with the same credentials wait.
-    pub fn leading(leader: RecheckLeader) -> Self {
+    pub(super) fn leading(leader: RecheckLeader) -> Self {
         Self(Some(leader))
     }
 
     /// One that asks for itself.
-    pub fn alone() -> Self {
+    pub(super) fn alone() -> Self {
         Self(None)
     }
 
     /// Ends the turn.
-    pub fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.0 = None;
     }
 }
 
 impl AcceptedCredentials {
     /// None yet.
-    pub fn new() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             acceptances: Cache::new(CAPACITY),
             rechecks: Mutex::default(),
@@ -156,7 +156,7 @@ impl AcceptedCredentials {
 
     /// Whether the origin accepted a member's credentials on a route, not longer than `recheck` before a request
     /// that came at `started`, which is `now` by the node's own clock. Costs about 100 ns.
-    pub fn is_accepted(
+    pub(super) fn is_accepted(
         &self,
         (member, scope): (&PartitionMember, CredentialScope),
         applied_purges: &AppliedPurges,
@@ -174,7 +174,7 @@ impl AcceptedCredentials {
 
     /// Notes that the origin accepted a member's credentials, asked under this stamp at `at`, by the node's
     /// own clock. Returns for how long nothing of the kind was known; none if something later is.
-    pub fn accept(
+    pub(super) fn accept(
         &self,
         scope: CredentialScope,
         stamp: FenceStamp,
@@ -191,18 +191,18 @@ impl AcceptedCredentials {
     }
 
     /// Forgets an acceptance.
-    pub fn forget(&self, scope: CredentialScope) {
+    pub(super) fn forget(&self, scope: CredentialScope) {
         self.acceptances.remove(&scope);
     }
 
     /// Notes that the origin refused a member's credentials. Returns whether it had accepted them since it last
     /// did.
-    pub fn refuse(&self, member: &PartitionMember) -> bool {
+    pub(super) fn refuse(&self, member: &PartitionMember) -> bool {
         self.credentials.remove(&member.credential).is_some()
     }
 
     /// Takes a turn at asking the origin about credentials.
-    pub fn join_recheck(self: &Arc<Self>, scope: CredentialScope) -> RecheckRole {
+    pub(super) fn join_recheck(self: &Arc<Self>, scope: CredentialScope) -> RecheckRole {
         let mut rechecks = self.rechecks.lock();
         if let Some(first) = rechecks.get(&scope) {
             return RecheckRole::Follower(first.clone());
@@ -214,7 +214,7 @@ impl AcceptedCredentials {
 
     /// Notes that the origin refused a target to a member's credentials, until these end, or for an hour. Returns
     /// the name of the denial in the purge log.
-    pub fn deny(
+    pub(super) fn deny(
         &self,
         member: &PartitionMember,
         target: &CacheKey,
@@ -227,7 +227,7 @@ impl AcceptedCredentials {
     }
 
     /// Notes a denial by its name in the purge log; nothing if it is the name of a credential.
-    pub fn apply_denial(&self, name: &str, now: (Timestamp, Timestamp)) {
+    pub(super) fn apply_denial(&self, name: &str, now: (Timestamp, Timestamp)) {
         let Some(name) = name.strip_prefix(DENIAL_PREFIX) else { return };
         let (name, ends) = name.split_once(':').unwrap_or((name, ""));
         let ends = ends.parse().ok().map(Timestamp::from_millis);
@@ -242,7 +242,7 @@ impl AcceptedCredentials {
     }
 
     /// Forgets such a denial, as the origin answered these credentials when it was asked later.
-    pub fn lift_denial(
+    pub(super) fn lift_denial(
         &self,
         member: &PartitionMember,
         target: &CacheKey,
@@ -257,7 +257,12 @@ impl AcceptedCredentials {
     }
 
     /// Whether the origin refused a target to a member's credentials lately.
-    pub fn is_denied(&self, member: &PartitionMember, target: &CacheKey, now: Timestamp) -> bool {
+    pub(super) fn is_denied(
+        &self,
+        member: &PartitionMember,
+        target: &CacheKey,
+        now: Timestamp,
+    ) -> bool {
         let name = || denial_key(member.credential, target.digest());
         self.has_denials.load(Ordering::Acquire)
             && self.denials.get(&name()).is_some_and(|denial| now < denial.until)
@@ -265,7 +270,7 @@ impl AcceptedCredentials {
 }
 
 /// The name of a member's credential in the purge log.
-pub fn credential_name(member: &PartitionMember) -> String {
+pub(super) fn credential_name(member: &PartitionMember) -> String {
     member.credential_name()
 }
 

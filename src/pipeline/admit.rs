@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// What was decided about a response that may be stored.
-pub struct Admission {
+pub(super) struct Admission {
     /// How old it is, and for how long it is of use.
     pub freshness: Freshness,
     /// Its cache directives.
@@ -43,10 +43,10 @@ pub struct Admission {
 }
 
 /// A verdict, and the memory that is reserved for the body.
-pub type ReservedAdmission = (Admission, BudgetShare);
+pub(super) type ReservedAdmission = (Admission, BudgetShare);
 
 /// A response that is being stored, for the one who asked.
-pub struct TeedResponse {
+pub(super) struct TeedResponse {
     /// As all see it.
     pub streaming: Arc<StreamingResponse>,
     /// The whole header section, with what belongs to the asker alone.
@@ -56,7 +56,7 @@ pub struct TeedResponse {
 }
 
 /// Starts to store a response, tells those who wait, and gives the asker a reader.
-pub async fn admit<S: Store>(
+pub(super) async fn admit<S: Store>(
     fetch: OriginFetch<S>,
     response: Response<ResponseBody>,
     (admission, share): ReservedAdmission,
@@ -286,7 +286,7 @@ fn add_tags(tags: &mut Vec<String>, further: Vec<String>) -> Result<(), PayloadE
 }
 
 /// A body that is given up, or whose task dies, fails its readers instead of leaving them waiting.
-pub struct FailUnlessComplete<'a>(pub &'a TeeBody);
+pub(super) struct FailUnlessComplete<'a>(pub &'a TeeBody);
 
 impl Drop for FailUnlessComplete<'_> {
     fn drop(&mut self) {
@@ -343,13 +343,17 @@ async fn known_selection<S: Store>(fetch: &OriginFetch<S>) -> Option<VarySelecti
 
 /// Whether cookies chose the response with this key, and the origin did not make it fresh: then it has to
 /// tell caches behind this one that others may get another.
-pub fn is_chosen_by_cookies(key: &[u8], freshness: &Freshness) -> bool {
+pub(super) fn is_chosen_by_cookies(key: &[u8], freshness: &Freshness) -> bool {
     !freshness.constraints.has_any(Constraints::FRESH_BY_ORIGIN) && is_selected_by_cookies(key)
 }
 
 /// The names of the fields that select among the responses of a route like this one. Those that its partition
 /// is made of select nothing more.
-pub fn selecting_set(config: &ConfigSnapshot, route: &Route, response: &HeaderMap) -> VarySet {
+pub(super) fn selecting_set(
+    config: &ConfigSnapshot,
+    route: &Route,
+    response: &HeaderMap,
+) -> VarySet {
     let mut set = match Vary::parse(response) {
         Vary::Fields(set) => without_partition_fields(config, route, set),
         Vary::Star => VarySet::default(),
@@ -359,7 +363,11 @@ pub fn selecting_set(config: &ConfigSnapshot, route: &Route, response: &HeaderMa
 }
 
 /// The selecting fields without those that the partition of the route is made of.
-pub fn without_partition_fields(config: &ConfigSnapshot, route: &Route, set: VarySet) -> VarySet {
+pub(super) fn without_partition_fields(
+    config: &ConfigSnapshot,
+    route: &Route,
+    set: VarySet,
+) -> VarySet {
     if !route.rule.partition.needs_identity() {
         return set;
     }
@@ -368,7 +376,7 @@ pub fn without_partition_fields(config: &ConfigSnapshot, route: &Route, set: Var
 }
 
 /// The tags in the head of a response: those of its route and those the origin sent, which clients do not see.
-pub fn tags<S: Store>(fetch: &OriginFetch<S>, headers: &mut HeaderMap) -> Vec<String> {
+pub(super) fn tags<S: Store>(fetch: &OriginFetch<S>, headers: &mut HeaderMap) -> Vec<String> {
     let query = fetch.request.uri.query();
     let mut tags = fetch.config.route(fetch.route).tags_of(&fetch.readings, query, fetch.user());
     tags.extend(tag::extract(headers, &fetch.host()));

@@ -22,7 +22,7 @@ type StreamError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A response body. Whatever happens to it, its request is counted and logged exactly once: at its
 /// end, or when the client goes away before.
-pub struct Body {
+pub(crate) struct Body {
     content: BodyContent,
     accounting: Option<Box<RequestAccounting>>,
 }
@@ -30,7 +30,7 @@ pub struct Body {
 /// Where a body comes from.
 ///
 /// Small, since every response carries one from hand to hand: what is large is boxed.
-pub enum BodyContent {
+pub(crate) enum BodyContent {
     /// Nothing follows the head.
     Empty,
     /// All of it is at hand.
@@ -51,12 +51,12 @@ pub enum BodyContent {
 
 impl Body {
     /// A body without an end to report: the request is accounted for already.
-    pub fn already_accounted(content: BodyContent) -> Self {
+    pub(crate) fn already_accounted(content: BodyContent) -> Self {
         Self { content, accounting: None }
     }
 
     /// A body at whose end the request is accounted for.
-    pub fn new(content: BodyContent, accounting: Box<RequestAccounting>) -> Self {
+    pub(crate) fn new(content: BodyContent, accounting: Box<RequestAccounting>) -> Self {
         Self { content, accounting: Some(accounting) }
     }
 

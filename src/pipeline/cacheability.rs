@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// A question to the origin, as far as the answer is judged by it.
-pub struct CacheabilityCheck<'a> {
+pub(super) struct CacheabilityCheck<'a> {
     /// The configuration.
     pub config: &'a ConfigSnapshot,
     /// The route.
@@ -44,11 +44,11 @@ pub struct CacheabilityCheck<'a> {
 }
 
 /// The length of a body, if it is known, and the largest that is stored.
-pub type BodyLengths = (Option<u64>, u64);
+pub(super) type BodyLengths = (Option<u64>, u64);
 
 impl CacheabilityCheck<'_> {
     /// Whether a response is stored, and how. A refusal that lies in its body says what about it.
-    pub fn decide(
+    pub(super) fn decide(
         &self,
         (status, headers): (StatusCode, &HeaderMap),
         directives: ResponseDirectives,
@@ -72,7 +72,7 @@ impl CacheabilityCheck<'_> {
     }
 
     /// Whether a response with this head may be stored, and for how long it is fresh by this node's clock.
-    pub fn storable(
+    pub(super) fn storable(
         &self,
         (status, headers): (StatusCode, &HeaderMap),
         directives: &ResponseDirectives,
@@ -98,7 +98,7 @@ impl CacheabilityCheck<'_> {
     }
 
     /// What those who wait for a fetch get of an error response.
-    pub fn sharing(
+    pub(super) fn sharing(
         &self,
         (status, headers): (StatusCode, &HeaderMap),
         times: FetchTimes,
@@ -116,7 +116,7 @@ impl CacheabilityCheck<'_> {
 
     /// Whether members who share a partition may get different responses by the credentials that it is made
     /// of. A user's own partition separates them already.
-    pub fn varies_by_credentials(&self, response: &HeaderMap) -> bool {
+    pub(super) fn varies_by_credentials(&self, response: &HeaderMap) -> bool {
         let (config, route) = (self.config, self.route);
         if !matches!(route.rule.partition, Partition::Authenticated | Partition::Claims(_)) {
             return false;

@@ -21,7 +21,7 @@ use crate::{
 const SHARDS: usize = 64;
 
 /// The fetches under way, by key.
-pub struct Flights {
+pub(super) struct Flights {
     shards: Arc<[FlightShard]>,
 }
 
@@ -39,7 +39,7 @@ struct Flight {
 }
 
 /// What a request does about a key that needs the origin.
-pub enum FlightRole {
+pub(super) enum FlightRole {
     /// It asks the origin, on behalf of everyone who joins.
     Leader(FlightLeader),
     /// Somebody asks already.
@@ -48,7 +48,7 @@ pub enum FlightRole {
 
 /// The leader's side. Dropped without [`FlightLeader::publish`], it sends the followers off on their own: a
 /// leader that dies holds nobody up, neither on this node nor on others.
-pub struct FlightLeader {
+pub(super) struct FlightLeader {
     shards: Arc<[FlightShard]>,
     keys: Vec<u128>,
     attributes: OwnedResponseAttributes,
@@ -58,13 +58,13 @@ pub struct FlightLeader {
 }
 
 /// A follower's side.
-pub struct FlightFollower {
+pub(super) struct FlightFollower {
     result: watch::Receiver<Option<FlightResult>>,
 }
 
 impl Flights {
     /// None under way.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { shards: (0..SHARDS).map(|_| FlightShard::default()).collect() }
     }
 
@@ -72,7 +72,7 @@ impl Flights {
     ///
     /// A request that came at `started` joins no fetch that a purge since its beginning may select: it
     /// leads one of its own, which those who come next join instead. Who waits already came before.
-    pub fn join(
+    pub(super) fn join(
         &self,
         key: &CacheKey,
         attributes: &OwnedResponseAttributes,
@@ -141,7 +141,7 @@ impl Default for Flights {
 impl FlightLeader {
     /// Tells all followers what became of the fetch. The flight stays listed until this is dropped, so
     /// that requests which come while the body arrives still join. One that failed is joined by nobody.
-    pub fn publish(&self, result: FlightResult) {
+    pub(super) fn publish(&self, result: FlightResult) {
         match &result {
             FlightResult::Streaming(_) => {}
             FlightResult::NotShared => self.release_lease(LeaseResult::NotShareable),
@@ -163,17 +163,17 @@ impl FlightLeader {
     }
 
     /// Fetches for the other nodes, too, from now on.
-    pub fn attach_lease(&self, lease: FetchLease) {
+    pub(super) fn attach_lease(&self, lease: FetchLease) {
         *self.lease.lock() = Some(lease);
     }
 
     /// Tells the other nodes that the response is stored.
-    pub fn mark_stored(&self) {
+    pub(super) fn mark_stored(&self) {
         self.release_lease(LeaseResult::Stored);
     }
 
     /// Lets another node fetch.
-    pub fn yield_lease(&self) {
+    pub(super) fn yield_lease(&self) {
         self.release_lease(LeaseResult::Abandoned);
     }
 
@@ -184,7 +184,7 @@ impl FlightLeader {
     }
 
     /// Lists the flight under a further key: the response turned out to be one variant of its target.
-    pub fn alias(&mut self, key: &CacheKey) {
+    pub(super) fn alias(&mut self, key: &CacheKey) {
         let mut flights = shard(&self.shards, key.digest()).lock();
         let result = self.result.subscribe();
         flights.entry(key.digest()).or_insert_with(|| {
@@ -216,7 +216,7 @@ impl Drop for FlightLeader {
 
 impl FlightFollower {
     /// What became of the fetch; `None` where its leader died.
-    pub async fn result(mut self) -> Option<FlightResult> {
+    pub(super) async fn result(mut self) -> Option<FlightResult> {
         let result = self.result.wait_for(Option::is_some).await.ok()?;
         result.clone()
     }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The parts of the pipeline that come out of the configuration.
-pub struct ConfigSnapshot {
+pub(crate) struct ConfigSnapshot {
     /// This configuration and no other.
     pub id: SnapshotId,
     /// Which rule governs a request.
@@ -55,14 +55,14 @@ pub struct ConfigSnapshot {
 
 /// The hosts that requests may ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ServedHosts {
+pub(crate) struct ServedHosts {
     /// In canonical form: `api.example.com`, with or without a port, or `*.example.com`. Empty: all.
     pub patterns: Box<[Box<str>]>,
 }
 
 impl ServedHosts {
     /// Whether requests for this host, in canonical form, are answered.
-    pub fn includes(&self, asked: &str) -> bool {
+    pub(crate) fn includes(&self, asked: &str) -> bool {
         let fits = |pattern: &str| {
             let name = host::name(asked);
             match pattern.strip_prefix('*') {
@@ -76,7 +76,7 @@ impl ServedHosts {
 
 /// The `Host` that origins are sent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum OriginHostHeader {
+pub(crate) enum OriginHostHeader {
     /// The client's, in canonical form.
     #[default]
     Preserve,
@@ -88,7 +88,7 @@ pub enum OriginHostHeader {
 
 impl OriginHostHeader {
     /// The `Host` for a client that asks for this one; empty if each server gets its own.
-    pub fn of<'a>(&'a self, asked: &'a str) -> &'a str {
+    pub(crate) fn of<'a>(&'a self, asked: &'a str) -> &'a str {
         match self {
             Self::Preserve => asked,
             Self::Origin => "",
@@ -99,11 +99,11 @@ impl OriginHostHeader {
 
 /// Tells one configuration from every other of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SnapshotId(u64);
+pub(crate) struct SnapshotId(u64);
 
 impl SnapshotId {
     /// An identity not given out before.
-    pub fn next() -> Self {
+    pub(crate) fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
@@ -111,7 +111,7 @@ impl SnapshotId {
 
 /// Whether responses carry `Server-Timing`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ServerTiming {
+pub(crate) enum ServerTiming {
     /// They do not.
     #[default]
     Off,
@@ -121,7 +121,7 @@ pub enum ServerTiming {
 
 impl ConfigSnapshot {
     /// Whether what the peer of a connection says about its own clients is believed.
-    pub fn trusts(&self, connection: &Connection) -> bool {
+    pub(crate) fn trusts(&self, connection: &Connection) -> bool {
         !self.trusted_proxies.is_empty()
             && connection.peer.is_some_and(|peer| {
                 let peer = peer.ip().to_canonical();
@@ -130,22 +130,22 @@ impl ConfigSnapshot {
     }
 
     /// Whether the peer of a connection is a gateway whose word about its users counts.
-    pub fn is_gateway(&self, connection: &Connection) -> bool {
+    pub(crate) fn is_gateway(&self, connection: &Connection) -> bool {
         self.users.trusts(connection.peer.map(|peer| peer.ip()))
     }
 
     /// The route with this index.
-    pub fn route(&self, index: usize) -> &Route {
+    pub(crate) fn route(&self, index: usize) -> &Route {
         self.routes.route(index)
     }
 
     /// The name of the route with this index.
-    pub fn route_name(&self, index: usize) -> &str {
+    pub(crate) fn route_name(&self, index: usize) -> &str {
         &self.route(index).name
     }
 
     /// What a response stored under the route with this index is known by, for a member of its partition.
-    pub fn attributes(
+    pub(crate) fn attributes(
         &self,
         index: usize,
         member: Option<&PartitionMember>,

@@ -27,7 +27,7 @@ use crate::{
 
 /// What an answer says about the credentials that it was asked with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CredentialVerdict {
+pub(super) enum CredentialVerdict {
     /// The origin accepts them.
     Accepted,
     /// It refuses them.
@@ -40,7 +40,7 @@ pub enum CredentialVerdict {
 
 impl CredentialVerdict {
     /// What a response with this status to a safe request says.
-    pub fn of(status: StatusCode) -> Self {
+    pub(super) fn of(status: StatusCode) -> Self {
         match status {
             StatusCode::UNAUTHORIZED => Self::Refused,
             StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Self::Denied,
@@ -222,7 +222,7 @@ async fn publish_rate_limited<S: Store>(pipeline: &Arc<Pipeline<S>>, name: Strin
 
 /// Notes what nodes say about targets that the origin denied to credentials, for as long as the purge log is
 /// there.
-pub async fn follow_denials<S: Store>(pipeline: Arc<Pipeline<S>>) {
+pub(crate) async fn follow_denials<S: Store>(pipeline: Arc<Pipeline<S>>) {
     let mut records = pipeline.log.subscribe();
     loop {
         let LogEvent::Record { record, .. } = records.next().await else { continue };

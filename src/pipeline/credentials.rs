@@ -25,7 +25,7 @@ const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// A request, as far as it says who asks.
 #[derive(Clone, Copy)]
-pub struct IdentityInputs<'a> {
+pub(super) struct IdentityInputs<'a> {
     /// The query.
     pub query: Option<&'a str>,
     /// The fields.
@@ -40,7 +40,7 @@ pub struct IdentityInputs<'a> {
 
 impl<'a> IdentityInputs<'a> {
     /// A request from this peer that came at `now`.
-    pub fn of(request: &'a Parts, peer: Option<IpAddr>, now: Timestamp) -> Self {
+    pub(super) fn of(request: &'a Parts, peer: Option<IpAddr>, now: Timestamp) -> Self {
         let (query, headers) = (request.uri.query(), &request.headers);
         Self { query, headers, presence: FieldPresence::of(headers), peer, now }
     }
@@ -48,7 +48,7 @@ impl<'a> IdentityInputs<'a> {
 
 /// Who asks, as far as the partition of a route needs it.
 #[derive(Debug, Clone)]
-pub struct RequestIdentity {
+pub(super) struct RequestIdentity {
     /// The credentials that still count, beside those that the partition is made of.
     pub credentials: Credentials,
     /// The member of the partition that asks; none if the route does not tell members apart.
@@ -63,7 +63,7 @@ impl RequestIdentity {
     /// route needs an identity that it does not prove.
     ///
     /// Costs nothing for requests without credentials on routes without a partition.
-    pub fn of(
+    pub(super) fn of(
         config: &ConfigSnapshot,
         route: &Route,
         identity_inputs: &IdentityInputs<'_>,
@@ -209,7 +209,7 @@ impl RequestIdentity {
 
     /// The key of a target that this one asks for: the cookies that choose what is shown are part of it
     /// where they count.
-    pub fn key<'a>(
+    pub(super) fn key<'a>(
         &'a self,
         (config, route): (&ConfigSnapshot, &Route),
         headers: &HeaderMap,
@@ -260,7 +260,7 @@ fn login_member(config: &ConfigSnapshot, identity_inputs: &IdentityInputs<'_>) -
 }
 
 /// The credentials that a login gives out; if there are none, the keys and tokens of the query.
-pub fn login_credentials<'a>(
+pub(super) fn login_credentials<'a>(
     config: &ConfigSnapshot,
     identity_inputs: &IdentityInputs<'a>,
 ) -> CredentialPairs<'a> {
@@ -276,7 +276,10 @@ pub fn login_credentials<'a>(
 }
 
 /// A member by these credentials.
-pub fn member_of_login(config: &ConfigSnapshot, pieces: CredentialPairs<'_>) -> PartitionMember {
+pub(super) fn member_of_login(
+    config: &ConfigSnapshot,
+    pieces: CredentialPairs<'_>,
+) -> PartitionMember {
     let digest = config.digests.key.digest(&encode_pairs(pieces));
     PartitionMember {
         partition_digest: digest,
@@ -289,7 +292,7 @@ pub fn member_of_login(config: &ConfigSnapshot, pieces: CredentialPairs<'_>) -> 
 }
 
 /// Names and values that say who asks.
-pub type CredentialPairs<'a> = Vec<(&'a [u8], &'a [u8])>;
+pub(super) type CredentialPairs<'a> = Vec<(&'a [u8], &'a [u8])>;
 
 fn credential_fields<'a>(
     rules: &CredentialRules,
@@ -325,7 +328,7 @@ fn encode_pairs(mut pieces: CredentialPairs<'_>) -> Vec<u8> {
 }
 
 /// The user on whose behalf a request changes something, whatever its route keeps apart.
-pub fn writer(
+pub(super) fn writer(
     config: &ConfigSnapshot,
     identity_inputs: &IdentityInputs<'_>,
 ) -> Option<Arc<PartitionMember>> {
@@ -338,7 +341,7 @@ pub fn writer(
 }
 
 /// The holder of the credentials that a request carries, whatever its route keeps apart.
-pub fn holder(
+pub(super) fn holder(
     config: &ConfigSnapshot,
     identity_inputs: &IdentityInputs<'_>,
 ) -> Option<Arc<PartitionMember>> {
@@ -353,7 +356,7 @@ const WITH_LOGIN: FieldPresence =
 
 /// By whom purges select what a request changes on a route: the owner of the partition that it takes part in.
 /// None if the route does not tell users apart, or if the user is unknown: then the write is for all.
-pub fn owner(
+pub(super) fn owner(
     config: &ConfigSnapshot,
     route: &Route,
     identity_inputs: &IdentityInputs<'_>,
@@ -366,7 +369,7 @@ pub fn owner(
 
 /// Takes off a request what says who asks, if its route is for everyone: its credential fields, and all
 /// cookies but those that choose what is shown. Credentials in the query stay; they are part of the key.
-pub fn make_anonymous(
+pub(super) fn make_anonymous(
     config: &ConfigSnapshot,
     route: &Route,
     headers: &mut HeaderMap,
@@ -392,7 +395,7 @@ pub fn make_anonymous(
 }
 
 /// Takes off an answer what is for one client alone, if its route is for everyone.
-pub fn make_response_anonymous(route: &Route, headers: &mut HeaderMap) {
+pub(super) fn make_response_anonymous(route: &Route, headers: &mut HeaderMap) {
     if route.rule.partition == Partition::Everyone && !PlantedBug::CookieForEveryone.is_planted() {
         headers.remove(header::SET_COOKIE);
         headers.remove(CLEAR_SITE_DATA);
@@ -401,7 +404,11 @@ pub fn make_response_anonymous(route: &Route, headers: &mut HeaderMap) {
 
 /// Whether the partition of a route is made of what stands in a request field, so that a `Vary` on it is
 /// satisfied by the partition.
-pub fn is_partitioned_by(config: &ConfigSnapshot, route: &Route, field: &HeaderName) -> bool {
+pub(super) fn is_partitioned_by(
+    config: &ConfigSnapshot,
+    route: &Route,
+    field: &HeaderName,
+) -> bool {
     let are_verified = config.users.is_configured();
     let is_read = || {
         if are_verified {
@@ -456,7 +463,7 @@ fn in_query(rules: &CredentialRules, rule: &QueryRule, query: Option<&str>) -> C
 
 /// The query with a digest in place of each credential; `None` if it has none. Without a key there is no
 /// digest either: that is the form of all of them.
-pub fn mask_credentials(
+pub(super) fn mask_credentials(
     query: &str,
     rules: &CredentialRules,
     key: Option<&DigestKey>,
@@ -484,7 +491,7 @@ pub fn mask_credentials(
 
 /// The query of a target in the form by which purges select it: as far as its route keeps it, and without
 /// credentials.
-pub fn purge_query<'a>(
+pub(super) fn purge_query<'a>(
     config: &ConfigSnapshot,
     route: &Route,
     query: Option<&'a str>,
@@ -494,7 +501,7 @@ pub fn purge_query<'a>(
 }
 
 /// The rules by which cookies choose among the responses of a route, if they do.
-pub fn selecting_rules<'a>(
+pub(super) fn selecting_rules<'a>(
     config: &'a ConfigSnapshot,
     route: &Route,
 ) -> Option<&'a CredentialRules> {

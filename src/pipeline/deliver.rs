@@ -43,7 +43,7 @@ const ADDED: usize = 7;
 
 /// What the client is told about where its response came from.
 #[derive(Debug, Clone, Copy)]
-pub struct CacheDecision {
+pub(super) struct CacheDecision {
     /// What `X-API-Cache` says.
     pub result: CacheResult,
     /// Why the origin was asked, if it was.
@@ -60,7 +60,11 @@ pub struct CacheDecision {
 
 impl CacheDecision {
     /// The origin was asked for this reason.
-    pub fn forwarded(result: CacheResult, forward: ForwardReason, reason: Option<Reason>) -> Self {
+    pub(super) fn forwarded(
+        result: CacheResult,
+        forward: ForwardReason,
+        reason: Option<Reason>,
+    ) -> Self {
         let forward = Some(forward);
         Self {
             result,
@@ -73,7 +77,7 @@ impl CacheDecision {
     }
 
     /// The store answered.
-    pub fn hit(result: CacheResult, reason: Option<Reason>) -> Self {
+    pub(super) fn hit(result: CacheResult, reason: Option<Reason>) -> Self {
         let (forward, origin_status) = (None, None);
         Self {
             result,
@@ -86,7 +90,7 @@ impl CacheDecision {
     }
 
     /// The same for a request that waited for another's fetch.
-    pub fn collapsed(self) -> Self {
+    pub(super) fn collapsed(self) -> Self {
         Self { collapsed: Collapsed::Yes, ..self }
     }
 
@@ -136,7 +140,7 @@ fn cached_value(status: CacheStatus) -> HeaderValue {
 }
 
 /// Answers with a fresh stored response. The hot path: nothing is awaited, cloned whole or locked.
-pub fn hit<B>(
+pub(super) fn hit<B>(
     config: &ConfigSnapshot,
     route: usize,
     received: ReceivedAt,
@@ -161,7 +165,7 @@ pub fn hit<B>(
 }
 
 /// Who is answered.
-pub struct Responder<'a> {
+pub(super) struct Responder<'a> {
     /// The configuration in force.
     pub config: &'a ConfigSnapshot,
     /// The route's index.
@@ -176,7 +180,7 @@ pub struct Responder<'a> {
 
 impl Responder<'_> {
     /// Answers with a stored response, fresh or not.
-    pub fn stored(
+    pub(super) fn stored(
         &self,
         response: &StoredResponse,
         decision: CacheDecision,
@@ -190,7 +194,7 @@ impl Responder<'_> {
     /// Answers with a response that is on its way to the store. `headers` are those this client may
     /// see. A client that has this very representation already, or wants a range or the head alone, is
     /// spared the rest.
-    pub fn streaming(
+    pub(super) fn streaming(
         &self,
         streaming: &StreamingResponse,
         mut headers: HeaderMap,
@@ -209,7 +213,7 @@ impl Responder<'_> {
     }
 
     /// Answers with what the origin sent to this client alone.
-    pub fn passed(
+    pub(super) fn passed(
         &self,
         origin: Response<ResponseBody>,
         decision: CacheDecision,
@@ -227,7 +231,7 @@ impl Responder<'_> {
 
     /// Answers a write with what the origin sent, which is on its way to the store as well and stays fresh
     /// for `ttl` seconds.
-    pub fn written(
+    pub(super) fn written(
         &self,
         (status, mut headers): (StatusCode, HeaderMap),
         (reader, ttl): (TeeReader, i64),
@@ -240,7 +244,7 @@ impl Responder<'_> {
     }
 
     /// Answers with a problem document of Larder's own.
-    pub fn problem(
+    pub(super) fn problem(
         &self,
         problem: Problem,
         decision: CacheDecision,
@@ -250,7 +254,7 @@ impl Responder<'_> {
     }
 
     /// Answers with a response of Larder's own.
-    pub fn local(
+    pub(super) fn local(
         &self,
         mut response: Response<Bytes>,
         decision: CacheDecision,

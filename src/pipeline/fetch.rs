@@ -56,7 +56,7 @@ const BUDGET_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_CLAIMS: usize = 3;
 
 /// One question to the origin whose answer the cache may keep. Kept boxed: it goes through many hands.
-pub struct OriginFetch<S> {
+pub(super) struct OriginFetch<S> {
     /// Whose question it is.
     pub pipeline: Arc<Pipeline<S>>,
     /// The configuration in force when it was asked.
@@ -101,7 +101,7 @@ pub struct OriginFetch<S> {
 
 /// Who waits for the answer of the origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Requester {
+pub(super) enum Requester {
     /// A client.
     Client,
     /// No one: it is a refresh in the background, or a warm-up.
@@ -109,7 +109,7 @@ pub enum Requester {
 }
 
 /// What came of a question.
-pub enum FetchOutcome {
+pub(super) enum FetchOutcome {
     /// A response that is being stored.
     Streaming(TeedResponse),
     /// What is stored may be used after all.
@@ -122,7 +122,7 @@ pub enum FetchOutcome {
 
 /// What became of a response that no client waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DrainOutcome {
+pub(crate) enum DrainOutcome {
     /// All of it was read, if there was anything to read.
     Complete,
     /// It is not kept for the store.
@@ -133,7 +133,7 @@ pub enum DrainOutcome {
 
 impl FetchOutcome {
     /// Reads a response that no client waits for, as long as it is kept for the store.
-    pub async fn drain(self) -> DrainOutcome {
+    pub(super) async fn drain(self) -> DrainOutcome {
         match self {
             Self::Streaming(teed) => teed.reader.drain().await,
             Self::NotShared(_, Reason::FillBudget) => DrainOutcome::NotKept,
@@ -145,7 +145,7 @@ impl FetchOutcome {
 impl<S: Store> OriginFetch<S> {
     /// Asks, and tells those who wait on `flight`. The body of what is stored goes on arriving in a
     /// task of its own, whoever reads it.
-    pub async fn run(mut self: Box<Self>, flight: Option<FlightLeader>) -> FetchOutcome {
+    pub(super) async fn run(mut self: Box<Self>, flight: Option<FlightLeader>) -> FetchOutcome {
         if let Some(flight) = &flight {
             match Box::pin(self.claim(flight)).await {
                 ClaimResult::Fetch => {}
@@ -250,7 +250,7 @@ impl<S: Store> OriginFetch<S> {
     }
 
     /// What a response that comes now is, seen from what is stored.
-    pub fn cache_result(&self) -> CacheResult {
+    pub(super) fn cache_result(&self) -> CacheResult {
         if self.stored.is_some() { CacheResult::Expired } else { CacheResult::Miss }
     }
 
@@ -394,18 +394,18 @@ impl<S: Store> OriginFetch<S> {
     }
 
     /// What a response to this question is known by.
-    pub fn attributes(&self) -> OwnedResponseAttributes {
+    pub(super) fn attributes(&self) -> OwnedResponseAttributes {
         self.config.attributes(self.route, self.member.as_deref())
     }
 
     /// The user whose own the response is, for its tags.
-    pub fn user(&self) -> Option<&str> {
+    pub(super) fn user(&self) -> Option<&str> {
         let is_own = self.rule().partition == Partition::User;
         self.member.as_deref().filter(|_| is_own)?.user.as_deref()
     }
 
     /// Whether a response is stored, and how.
-    pub fn cacheability(
+    pub(super) fn cacheability(
         &self,
         response: &Response<ResponseBody>,
         times: FetchTimes,
@@ -440,7 +440,7 @@ impl<S: Store> OriginFetch<S> {
     }
 
     /// The same without waiting for memory.
-    pub fn with_budget_now(
+    pub(super) fn with_budget_now(
         &self,
         admission: Admission,
         response: &Response<ResponseBody>,
@@ -478,7 +478,7 @@ impl<S: Store> OriginFetch<S> {
     }
 
     /// The largest body that is kept for the store.
-    pub fn max_body_bytes(&self) -> usize {
+    pub(super) fn max_body_bytes(&self) -> usize {
         let configured = usize::try_from(self.config.max_object).unwrap_or(usize::MAX);
         configured.min(self.pipeline.store.max_entry_size())
     }
@@ -521,7 +521,7 @@ impl<S: Store> OriginFetch<S> {
     }
 
     /// Notes that this was asked for, and is going to be stored.
-    pub fn note_recent_target(&self, key: &CacheKey, response: &Arc<StoredResponse>) {
+    pub(super) fn note_recent_target(&self, key: &CacheKey, response: &Arc<StoredResponse>) {
         let (request, ingress_peer, credentials) =
             (&*self.request, self.ingress_peer, self.credentials);
         let repeatable = recent_targets::RepeatableRequest {
@@ -535,13 +535,13 @@ impl<S: Store> OriginFetch<S> {
     }
 
     /// The host that the client asked for, in canonical form.
-    pub fn host(&self) -> Box<str> {
+    pub(super) fn host(&self) -> Box<str> {
         let target = self.target.origin_target();
         target.map(|target| target.requested_host.into()).unwrap_or_default()
     }
 
     /// Whether no purge since the origin was asked selects a response with these tags.
-    pub fn outlives_purges(&self, tags: &[String]) -> bool {
+    pub(super) fn outlives_purges(&self, tags: &[String]) -> bool {
         let (applied_purges, url) = (self.pipeline.log.applied_purges(), self.url.as_bytes());
         let attributes = self.attributes();
         let expected =
@@ -614,7 +614,7 @@ impl<S: Store> OriginFetch<S> {
     }
 
     /// Sends those who wait off to ask for themselves, and those who come next at once.
-    pub fn mark_hit_for_miss(
+    pub(super) fn mark_hit_for_miss(
         &self,
         reason: HitForMissReason,
         now: Timestamp,
@@ -658,7 +658,7 @@ impl<S> Pipeline<S> {
 }
 
 /// What the origin answered.
-pub struct OriginResponse {
+pub(super) struct OriginResponse {
     response: Response<ResponseBody>,
     times: FetchTimes,
     /// Whether it says that what is stored still stands.
@@ -681,14 +681,14 @@ impl OriginResponse {
 
     /// Whether a stale response may take its place: an error, or a 304 to a request without a
     /// condition.
-    pub fn is_failure(&self) -> bool {
+    pub(super) fn is_failure(&self) -> bool {
         stale::is_error(self.response.status()) || (self.is_not_modified() && !self.is_validation)
     }
 }
 
 /// When the origin was asked, and when it had answered, by the system's clock.
 #[derive(Clone, Copy)]
-pub struct FetchTimes {
+pub(super) struct FetchTimes {
     /// When it was asked.
     pub requested_at: Timestamp,
     /// When its head had come.
@@ -698,7 +698,10 @@ pub struct FetchTimes {
 }
 
 /// Lands what is stored, and may be used after all.
-pub fn publish_reused(reused: ReusedResponse, flight: Option<&FlightLeader>) -> FetchOutcome {
+pub(super) fn publish_reused(
+    reused: ReusedResponse,
+    flight: Option<&FlightLeader>,
+) -> FetchOutcome {
     if let Some(flight) = flight {
         flight.publish(FlightResult::Reused(reused.clone()));
     }
@@ -706,11 +709,11 @@ pub fn publish_reused(reused: ReusedResponse, flight: Option<&FlightLeader>) -> 
 }
 
 /// A response, and when its head had come.
-pub type SentResponse = (Response<ResponseBody>, Timestamp);
+pub(super) type SentResponse = (Response<ResponseBody>, Timestamp);
 
 /// Sends a request to the origin, counts how that went, and makes the response's head Larder's own:
 /// nothing of the origin's connection is left in it.
-pub async fn send<S>(
+pub(super) async fn send<S>(
     pipeline: &Pipeline<S>,
     config: &ConfigSnapshot,
     request: Request<RequestBody>,

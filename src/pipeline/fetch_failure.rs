@@ -33,7 +33,7 @@ use crate::{
 const RETRY_WITHIN: Duration = Duration::from_secs(2);
 
 /// An error response that is not stored, and why.
-pub struct ErrorResponse {
+pub(super) struct ErrorResponse {
     pub response: Response<ResponseBody>,
     pub times: FetchTimes,
     pub reason: Reason,
@@ -210,7 +210,7 @@ async fn pump(mut body: ResponseBody, tee: Arc<TeeBody>) {
 }
 
 /// How an origin that gave no response failed.
-pub fn outage_of(origin_failure: &SendFailure) -> Outage {
+pub(super) fn outage_of(origin_failure: &SendFailure) -> Outage {
     if origin_failure.is_disconnected { Outage::Disconnected } else { Outage::Error }
 }
 

@@ -22,7 +22,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// When a request's head had been read, on both clocks.
 #[derive(Debug, Clone, Copy)]
-pub struct ReceivedAt {
+pub(crate) struct ReceivedAt {
     /// By the system's clock.
     pub at: Timestamp,
     /// By the monotonic clock.
@@ -33,7 +33,7 @@ pub struct ReceivedAt {
 
 impl ReceivedAt {
     /// Now.
-    pub fn now(clock: &Clock) -> Self {
+    pub(crate) fn now(clock: &Clock) -> Self {
         let started = Instant::now();
         Self { at: clock.now(), started, steady: clock.steady_at(started) }
     }
@@ -41,7 +41,7 @@ impl ReceivedAt {
 
 /// What became of a request, as far as clients and operators are told.
 #[derive(Debug, Clone, Copy)]
-pub struct CacheOutcome {
+pub(crate) struct CacheOutcome {
     /// What `X-API-Cache` says.
     pub result: CacheResult,
     /// Why it was not a hit.
@@ -50,7 +50,7 @@ pub struct CacheOutcome {
 
 /// A request under way. Reports it when dropped: at the end of its response's body, or when its client
 /// goes away.
-pub struct RequestAccounting {
+pub(crate) struct RequestAccounting {
     config: Arc<ConfigSnapshot>,
     route: usize,
     received: ReceivedAt,
@@ -70,7 +70,7 @@ struct LoggedRequest {
 
 impl RequestAccounting {
     /// Begins to account for a request.
-    pub fn begin<B>(
+    pub(crate) fn begin<B>(
         config: Arc<ConfigSnapshot>,
         route: usize,
         received: ReceivedAt,
@@ -91,13 +91,13 @@ impl RequestAccounting {
     }
 
     /// Notes what the client is told.
-    pub fn record_response(&mut self, outcome: CacheOutcome, status: StatusCode) {
+    pub(crate) fn record_response(&mut self, outcome: CacheOutcome, status: StatusCode) {
         self.outcome = outcome;
         self.status = Some(status);
     }
 
     /// Counts body bytes.
-    pub fn record_bytes(&mut self, bytes: usize) {
+    pub(crate) fn record_bytes(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }
 }
@@ -126,7 +126,7 @@ impl Drop for RequestAccounting {
 }
 
 /// Reports a request whose whole response is at hand. The hot path: borrows everything.
-pub fn record_hit<B>(
+pub(super) fn record_hit<B>(
     config: &ConfigSnapshot,
     route: usize,
     received: ReceivedAt,
@@ -162,7 +162,7 @@ pub fn record_hit<B>(
 
 /// A request that never reached the pipeline: the server refused it, or an endpoint of Larder's own answered.
 #[derive(Debug)]
-pub struct LocalResponse<'a> {
+pub(crate) struct LocalResponse<'a> {
     /// The request's `X-Request-ID`, if it is usable.
     pub request_id: Option<&'a str>,
     /// The method; none of a request that could not be read.
@@ -185,7 +185,7 @@ pub struct LocalResponse<'a> {
 
 impl<S> Pipeline<S> {
     /// Writes the access-log line of a request that this pipeline has not handled.
-    pub fn log_local_response(&self, answer: &LocalResponse<'_>) {
+    pub(crate) fn log_local_response(&self, answer: &LocalResponse<'_>) {
         let log = self.config.with(|config| {
             let log = config.access_log.clone()?;
             // What a sensitive route governs is in no log, whatever answers it.
@@ -223,6 +223,6 @@ fn observation(
 }
 
 /// The host a request asks for. Its target is in origin form by now.
-pub fn requested_host(headers: &HeaderMap) -> &str {
+pub(super) fn requested_host(headers: &HeaderMap) -> &str {
     headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

@@ -27,7 +27,7 @@ use crate::{
 
 /// How a fetch ended, for those who wait for it.
 #[derive(Clone)]
-pub enum FlightResult {
+pub(super) enum FlightResult {
     /// A response that is being stored; its body may still be on its way.
     Streaming(Arc<StreamingResponse>),
     /// What is stored may be used after all.
@@ -40,7 +40,7 @@ pub enum FlightResult {
 
 /// How a fetch failed, for all who wait for it.
 #[derive(Clone)]
-pub struct FetchFailure {
+pub(super) struct FetchFailure {
     /// What happened.
     pub cause: FailureCause,
     /// How the origin failed, as far as it decides about stale responses.
@@ -53,7 +53,7 @@ pub struct FetchFailure {
 
 /// Why a fetch brought nothing to store.
 #[derive(Clone)]
-pub enum FailureCause {
+pub(super) enum FailureCause {
     /// There was no response.
     Error(Arc<OriginError>),
     /// The response was an error.
@@ -69,7 +69,7 @@ pub enum FailureCause {
 
 /// Whether a failed fetch is tried once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
+pub(super) enum Retry {
     /// By one of those who wait.
     Once,
     /// By none of them.
@@ -78,7 +78,7 @@ pub enum Retry {
 
 impl FetchFailure {
     /// The failure of another node's fetch.
-    pub fn of_other_node(failure: OriginFailure) -> Self {
+    pub(super) fn of_other_node(failure: OriginFailure) -> Self {
         let OriginFailure { status, retry_after, is_disconnected } = failure;
         let reason = Reason::OriginError;
         let outage = if is_disconnected { Outage::Disconnected } else { Outage::Error };
@@ -87,7 +87,7 @@ impl FetchFailure {
     }
 
     /// The failure for which a stale response was served to another request.
-    pub fn behind_stale(reused: &ReusedResponse) -> Self {
+    pub(super) fn behind_stale(reused: &ReusedResponse) -> Self {
         let status = reused.origin_status.unwrap_or(StatusCode::BAD_GATEWAY);
         let is_disconnected = reused.reason == Some(Reason::StaleIfDisconnected);
         let retry_after = None;
@@ -95,7 +95,7 @@ impl FetchFailure {
     }
 
     /// The same for other nodes.
-    pub fn for_other_nodes(&self) -> OriginFailure {
+    pub(super) fn for_other_nodes(&self) -> OriginFailure {
         let is_disconnected = self.outage == Outage::Disconnected;
         let (status, retry_after) = match &self.cause {
             // They may have connections to spare.
@@ -106,7 +106,7 @@ impl FetchFailure {
     }
 
     /// The status that the origin sent.
-    pub fn origin_status(&self) -> Option<StatusCode> {
+    pub(super) fn origin_status(&self) -> Option<StatusCode> {
         match self.cause {
             FailureCause::Error(_) => None,
             FailureCause::Response { status, .. } => Some(status),
@@ -115,7 +115,7 @@ impl FetchFailure {
 }
 
 /// A response on its way to the store and to all who wait for it.
-pub struct StreamingResponse {
+pub(super) struct StreamingResponse {
     /// Its status.
     pub status: StatusCode,
     /// Its header section as stored: nothing in it belongs to one client alone.
@@ -140,11 +140,11 @@ pub struct StreamingResponse {
 }
 
 /// A set of selecting fields, and the canonical text of a request's values for them.
-pub type Variant = (VarySet, Vec<u8>);
+pub(super) type Variant = (VarySet, Vec<u8>);
 
 /// A stored response that a fetch allowed to use.
 #[derive(Clone)]
-pub struct ReusedResponse {
+pub(super) struct ReusedResponse {
     /// The stored response.
     pub response: Arc<StoredResponse>,
     /// `Revalidated` or `Stale`.
@@ -159,7 +159,7 @@ pub struct ReusedResponse {
 
 impl StreamingResponse {
     /// Whether this response answers a request with these fields (RFC 9111 §4.1).
-    pub fn answers(&self, rule: &VaryRule, headers: &HeaderMap) -> bool {
+    pub(super) fn answers(&self, rule: &VaryRule, headers: &HeaderMap) -> bool {
         let language = self.headers.get(header::CONTENT_LANGUAGE);
         let same = |(set, values): &Variant| {
             lookup::selecting_values(set, rule, headers) == *values
@@ -177,14 +177,14 @@ fn is_in_other_language(set: &VarySet, headers: &HeaderMap, language: &[u8]) -> 
 
 impl ReusedResponse {
     /// A response that somebody else has stored in the meantime.
-    pub fn found(stored: &StoredMatch) -> Self {
+    pub(super) fn found(stored: &StoredMatch) -> Self {
         let response = Arc::clone(&stored.response);
         let (result, collapsed) = (CacheResult::Hit, Collapsed::No);
         Self { response, result, reason: None, origin_status: None, collapsed }
     }
 
     /// A stale response in the place of an origin that fails; `origin_status` is what it answered.
-    pub fn stale_on_error(
+    pub(super) fn stale_on_error(
         response: &Arc<StoredResponse>,
         reason: Reason,
         origin_status: Option<StatusCode>,
@@ -195,12 +195,12 @@ impl ReusedResponse {
     }
 
     /// Whether this is what stands under a key: not a variant, where the key is that of all.
-    pub fn is_stored_at(&self, key: &CacheKey) -> bool {
+    pub(super) fn is_stored_at(&self, key: &CacheKey) -> bool {
         self.response.key_text() == key.text()
     }
 
     /// Whether it is in another language than a request with these fields would be answered in.
-    pub fn ties_with_earlier_language(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn ties_with_earlier_language(&self, headers: &HeaderMap) -> bool {
         let language = self.response.fields();
         language
             .first("content-language")
@@ -208,12 +208,12 @@ impl ReusedResponse {
     }
 
     /// Whether the fleet's store has what the fetch was to bring.
-    pub fn is_stored(&self) -> bool {
+    pub(super) fn is_stored(&self) -> bool {
         self.result == CacheResult::Revalidated || self.collapsed == Collapsed::Yes
     }
 
     /// A response that another node has fetched and stored while this one waited.
-    pub fn fetched_by_other_node(stored: &StoredMatch, result: CacheResult) -> Self {
+    pub(super) fn fetched_by_other_node(stored: &StoredMatch, result: CacheResult) -> Self {
         Self { result, collapsed: Collapsed::Yes, ..Self::found(stored) }
     }
 }

@@ -12,7 +12,7 @@ const SLOTS: usize = 1024;
 
 /// What a head depends on. As long as all of it is the same, so is the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeadKey {
+pub(super) struct HeadKey {
     /// The stored response.
     pub response: ResponseId,
     /// The configuration and the route in it.
@@ -33,7 +33,7 @@ thread_local! {
 /// Building a head costs several times as much as copying one, and values that a thread has for
 /// itself are not counted on a cache line that other cores want. `make` gives a head that shares
 /// nothing with the stored response, so that no head keeps an evicted body in memory.
-pub fn get_or_make(key: HeadKey, make: impl FnOnce() -> HeaderMap) -> HeaderMap {
+pub(super) fn get_or_make(key: HeadKey, make: impl FnOnce() -> HeaderMap) -> HeaderMap {
     HEADS.with_borrow_mut(|heads| {
         let Some(slot) = heads.get_mut(key.response.number() % SLOTS) else { return make() };
         match slot {

@@ -19,7 +19,7 @@ const RETENTION: Duration = Duration::from_secs(30);
 
 /// What could not be done with a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HitForMissReason {
+pub(super) enum HitForMissReason {
     /// It was stored, but answers nobody unasked: those who need it do not wait for one another.
     Unshared,
     /// It was not stored: the store need not be asked over the network.
@@ -28,7 +28,7 @@ pub enum HitForMissReason {
 
 /// A kind of request: what one kind shows is not remembered for the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CredentialClass {
+pub(super) enum CredentialClass {
     /// Somebody without credentials: the answer is what anyone gets.
     Anonymous,
     /// Somebody who says who it is.
@@ -37,7 +37,7 @@ pub enum CredentialClass {
 
 impl CredentialClass {
     /// Who asks with these credentials.
-    pub fn of(credentials: Credentials, rule: &CacheRule) -> Self {
+    pub(super) fn of(credentials: Credentials, rule: &CacheRule) -> Self {
         if credentials.need_own_fetch(rule) { Self::Identified } else { Self::Anonymous }
     }
 
@@ -51,18 +51,18 @@ impl CredentialClass {
 }
 
 /// Targets that are not worth waiting for.
-pub struct HitForMiss {
+pub(super) struct HitForMiss {
     targets: Cache<u128, (Timestamp, HitForMissReason)>,
 }
 
 impl HitForMiss {
     /// None known.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { targets: Cache::new(CAPACITY) }
     }
 
     /// Remembers what could not be done with a response under this key.
-    pub fn remember(
+    pub(super) fn remember(
         &self,
         (key, class): (&CacheKey, CredentialClass),
         reason: HitForMissReason,
@@ -79,13 +79,13 @@ impl HitForMiss {
     }
 
     /// Forgets a key whose responses can be shared after all.
-    pub fn forget(&self, key: &CacheKey) {
+    pub(super) fn forget(&self, key: &CacheKey) {
         self.targets.remove(&CredentialClass::Anonymous.slot(key));
         self.targets.remove(&CredentialClass::Identified.slot(key));
     }
 
     /// What could lately not be done with responses under this key to such a request.
-    pub fn reason(
+    pub(super) fn reason(
         &self,
         (key, class): (&CacheKey, CredentialClass),
         now: Timestamp,

@@ -23,7 +23,7 @@ impl<S> Pipeline<S> {
     ///
     /// A credential that a logout or a `401` has ended counts again only once the origin has accepted it
     /// since, on a route that keeps users apart.
-    pub fn identify(
+    pub(crate) fn identify(
         &self,
         request: (&HeaderMap, Option<IpAddr>),
     ) -> Result<Arc<PartitionMember>, Reason> {

@@ -41,7 +41,7 @@ const APPEND_TIMEOUT: Duration = Duration::from_millis(40);
 
 /// What became of the purge of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PurgeOutcome {
+pub(super) enum PurgeOutcome {
     /// It purges nothing.
     NotNeeded,
     /// It is in the log, and holds wherever an appended purge does.
@@ -57,7 +57,7 @@ pub enum PurgeOutcome {
 ///
 /// Where a route keeps users apart, its targets become invalid for the one who asks: each of them has a cache
 /// of its own. After a logout all that belongs to the user becomes invalid, and the credential is refused.
-pub fn selectors(
+pub(super) fn selectors(
     config: &ConfigSnapshot,
     ingress: &Ingress<'_>,
     (request, identity_inputs): (&RequestHead<'_>, &IdentityInputs<'_>),
@@ -142,7 +142,10 @@ fn path_and_query(target: &str) -> (&str, Option<&str>) {
 ///
 /// On this node it holds before anything is waited for. What is not in the log when this returns, or
 /// when its caller goes away, gets there later.
-pub async fn purge<S: Store>(pipeline: &Pipeline<S>, selectors: Vec<Selector>) -> PurgeOutcome {
+pub(super) async fn purge<S: Store>(
+    pipeline: &Pipeline<S>,
+    selectors: Vec<Selector>,
+) -> PurgeOutcome {
     let Some((purged, result)) = append(pipeline, selectors, PurgeSource::Write).await else {
         return PurgeOutcome::NotNeeded;
     };
@@ -152,7 +155,7 @@ pub async fn purge<S: Store>(pipeline: &Pipeline<S>, selectors: Vec<Selector>) -
 
 /// The same for a purge from elsewhere, which is not counted. Returns what became of it, and that in a word;
 /// nothing if nothing is selected.
-pub async fn append<S: Store>(
+pub(super) async fn append<S: Store>(
     pipeline: &Pipeline<S>,
     selectors: Vec<Selector>,
     source: PurgeSource,
@@ -204,7 +207,7 @@ async fn wait_for_log(
 
 /// Purges as [`purge`] or [`append`] does, but no more than once a second for one subject: what comes within
 /// the second is purged at its end, even if the node stops. Returns when it is.
-pub async fn purge_rate_limited<S: Store>(
+pub(super) async fn purge_rate_limited<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     subject: PurgeSubject,
     source: PurgeSource,
@@ -249,7 +252,7 @@ async fn purge_from<S: Store>(
 }
 
 /// Counts a purge that is written together with another.
-pub fn count_merged<S>(pipeline: &Pipeline<S>) {
+pub(super) fn count_merged<S>(pipeline: &Pipeline<S>) {
     pipeline.metrics.purging.writes.with_label_values(&["merged"]).inc();
 }
 

@@ -15,7 +15,10 @@ const MAX_COMBINED: usize = 4;
 ///
 /// Exact credentials belong together as they are sent. A browser sends a logout more of them than other
 /// requests (a cookie whose path is that of the logout), so each combination of those that came is ended.
-pub fn selectors(config: &ConfigSnapshot, identity_inputs: &IdentityInputs<'_>) -> Vec<Selector> {
+pub(super) fn selectors(
+    config: &ConfigSnapshot,
+    identity_inputs: &IdentityInputs<'_>,
+) -> Vec<Selector> {
     if !config.users.is_configured() {
         return logins(config, identity_inputs).iter().flat_map(selectors_of).collect();
     }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// What stands under a request's key.
-pub enum TierLookup {
+pub(super) enum TierLookup {
     /// A response, fresh or stale.
     Found(StoredMatch),
     /// None that may be used. A fetch for this request is known by `key`.
@@ -35,7 +35,7 @@ pub enum TierLookup {
 
 /// A stored response that no hard purge selects, and the key under which it stands.
 #[derive(Clone)]
-pub struct StoredMatch {
+pub(super) struct StoredMatch {
     /// The key of the target, or of the variant.
     pub key: CacheKey,
     /// The response.
@@ -46,7 +46,7 @@ pub struct StoredMatch {
 
 /// Whether something makes a stored response stale that its freshness does not tell of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ForcedStaleness {
+pub(super) enum ForcedStaleness {
     /// Nothing does.
     None,
     /// A soft purge selects it.
@@ -57,7 +57,7 @@ pub enum ForcedStaleness {
 
 /// What a stored response is looked up by, besides its key.
 #[derive(Clone, Copy)]
-pub struct LookupCriteria<'a> {
+pub(super) struct LookupCriteria<'a> {
     /// What its route adds to `Vary`.
     pub vary: &'a VaryRule,
     /// The request's fields.
@@ -109,7 +109,7 @@ impl LookupCriteria<'_> {
 
 /// Where to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tier {
+pub(super) enum Tier {
     /// In what is at hand.
     Memory,
     /// In what the fleet shares.
@@ -118,7 +118,7 @@ pub enum Tier {
 
 /// Finds the stored response to a request for `target`. Of several that match, the latest is taken
 /// (RFC 9111 §4.1).
-pub async fn find<S: Store>(
+pub(super) async fn find<S: Store>(
     (store, tier): (&S, Tier),
     target: &CacheKey,
     criteria: &LookupCriteria<'_>,
@@ -275,7 +275,7 @@ fn absent(key: CacheKey, forward: ForwardReason, reason: Reason) -> TierLookup {
 
 /// The stored response to a request, if it is at hand and no purge selects it: a fresh one is answered
 /// with at once. Looks under the request's own values only; [`find`] looks further.
-pub fn find_in_memory<S: Store>(
+pub(super) fn find_in_memory<S: Store>(
     store: &S,
     target: &CacheKey,
     criteria: &LookupCriteria<'_>,
@@ -312,7 +312,7 @@ pub fn find_in_memory<S: Store>(
 
 /// The canonical text of what selects a variant: the request's values for `set`, and for the cookies
 /// that its route names.
-pub fn selecting_values(set: &VarySet, rule: &VaryRule, headers: &HeaderMap) -> Vec<u8> {
+pub(super) fn selecting_values(set: &VarySet, rule: &VaryRule, headers: &HeaderMap) -> Vec<u8> {
     selecting_values_with(set, rule, headers, Preferences::default())
 }
 

@@ -28,7 +28,7 @@ mod cookies;
 mod credential_feedback;
 mod credentials;
 mod deliver;
-pub mod explain;
+pub(crate) mod explain;
 mod fetch;
 mod fetch_failure;
 mod finish;
@@ -75,14 +75,14 @@ use http::{Method, Request, Response, request::Parts};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::oneshot;
 
-pub use body::Body;
+pub(crate) use body::Body;
 pub use clock::Clock;
-pub use config_snapshot::{
+pub(crate) use config_snapshot::{
     ConfigSnapshot, OriginHostHeader, ServedHosts, ServerTiming, SnapshotId,
 };
-pub use credential_feedback::follow_denials;
-pub use finish::LocalResponse;
-pub use warmer::{Warmer, warm_purged};
+pub(crate) use credential_feedback::follow_denials;
+pub(crate) use finish::LocalResponse;
+pub(crate) use warmer::{Warmer, warm_purged};
 
 use crate::{
     entry::StoredResponse,
@@ -123,7 +123,7 @@ use write_tracker::WriteTracker;
 const FILL_BUDGET_BYTES: u64 = 16 << 20;
 
 /// What answers requests on the public listener.
-pub struct Pipeline<S> {
+pub(crate) struct Pipeline<S> {
     config: SnapshotCell,
     store: S,
     log: Arc<PurgeLog>,
@@ -151,7 +151,7 @@ struct ClientRequest<S> {
 
 impl<S: Store> Pipeline<S> {
     /// A pipeline over this store.
-    pub fn new(
+    pub(crate) fn new(
         config: ConfigSnapshot,
         store: S,
         log: Arc<PurgeLog>,
@@ -180,18 +180,18 @@ impl<S: Store> Pipeline<S> {
     }
 
     /// Puts another configuration in force. Requests under way end under the old one; the cache stays.
-    pub fn replace(&self, config: ConfigSnapshot) {
+    pub(crate) fn replace(&self, config: ConfigSnapshot) {
         self.config.replace(config);
     }
 
     /// The store.
-    pub fn store(&self) -> &S {
+    pub(crate) fn store(&self) -> &S {
         &self.store
     }
 
     /// What selects a target in purges, under the route that governs a `GET` of it: its URL in normal form,
     /// or what stands for that if the route is sensitive.
-    pub fn purge_selector(&self, target: &TargetUri<'_>) -> Selector {
+    pub(crate) fn purge_selector(&self, target: &TargetUri<'_>) -> Selector {
         self.config.with(|config| {
             let host = host::canonical(target.host, target.scheme);
             let path = PathReadings::of(target.path);
@@ -206,33 +206,33 @@ impl<S: Store> Pipeline<S> {
     }
 
     /// Returns the owners of what belongs to a user, by issuer and claim.
-    pub fn owners(&self, issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
+    pub(crate) fn owners(&self, issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
         self.config.with(|config| config.users.owners(issuer, claim))
     }
 
     /// The purge log.
-    pub fn log(&self) -> &Arc<PurgeLog> {
+    pub(crate) fn log(&self) -> &Arc<PurgeLog> {
         &self.log
     }
 
     /// What is to be fetched before anybody asks.
-    pub fn warm_queue(&self) -> &WarmQueue {
+    pub(crate) fn warm_queue(&self) -> &WarmQueue {
         &self.warm_queue
     }
 
     /// Waits until no write is under way, at most for `deadline`. Those that are left are then cut, and
     /// purge as writes whose outcome is unknown.
-    pub async fn drain_writes(&self, deadline: Duration) {
+    pub(crate) async fn drain_writes(&self, deadline: Duration) {
         self.writes.drain(deadline).await;
     }
 
     /// How busy the connections to the origin are.
-    pub fn origin_load(&self) -> OriginLoad {
+    pub(crate) fn origin_load(&self) -> OriginLoad {
         self.config.with(|config| config.origin.load())
     }
 
     /// Bytes of bodies on their way to the store.
-    pub fn fill_budget_used(&self) -> u64 {
+    pub(crate) fn fill_budget_used(&self) -> u64 {
         self.fill_budget.used()
     }
 }

@@ -24,7 +24,7 @@ const RETENTION: Duration = Duration::from_secs(10);
 const SLOW_ERROR: Duration = Duration::from_millis(250);
 
 /// Keys whose fetches failed lately, and whether the origin as a whole does.
-pub struct Outages {
+pub(super) struct Outages {
     origin: Mutex<Option<FailedFetch>>,
     /// Whether `origin` holds anything: spares a lock.
     is_origin_failing: AtomicBool,
@@ -56,13 +56,13 @@ impl FailedFetch {
 }
 
 /// Whether an error status is worth remembering that came after this time.
-pub fn is_slow(took: Duration) -> bool {
+pub(super) fn is_slow(took: Duration) -> bool {
     took >= SLOW_ERROR
 }
 
 impl Outages {
     /// None known.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             origin: Mutex::default(),
             is_origin_failing: AtomicBool::new(false),
@@ -71,18 +71,18 @@ impl Outages {
     }
 
     /// Notes that a fetch of this key failed, and how long that took.
-    pub fn note_key(&self, key: &CacheKey, failure: (Outage, Duration), now: Timestamp) {
+    pub(super) fn note_key(&self, key: &CacheKey, failure: (Outage, Duration), now: Timestamp) {
         self.keys.insert(key.digest(), FailedFetch::new(failure, now));
     }
 
     /// Notes that no server could be reached, and how long it took to find out.
-    pub fn note_origin(&self, failure: (Outage, Duration), now: Timestamp) {
+    pub(super) fn note_origin(&self, failure: (Outage, Duration), now: Timestamp) {
         *self.origin.lock() = Some(FailedFetch::new(failure, now));
         self.is_origin_failing.store(true, Ordering::Release);
     }
 
     /// Notes that the origin answered, if only with an error.
-    pub fn origin_answered(&self) {
+    pub(super) fn origin_answered(&self) {
         if self.is_origin_failing.load(Ordering::Acquire) {
             let mut origin = self.origin.lock();
             *origin = None;
@@ -91,21 +91,21 @@ impl Outages {
     }
 
     /// Notes that a fetch succeeded.
-    pub fn forget(&self, key: &CacheKey) {
+    pub(super) fn forget(&self, key: &CacheKey) {
         if !self.keys.is_empty() {
             self.keys.remove(&key.digest());
         }
     }
 
     /// Returns how fetches of a key fail at present, if they do.
-    pub fn current(&self, key: &CacheKey, now: Timestamp) -> Option<Outage> {
+    pub(super) fn current(&self, key: &CacheKey, now: Timestamp) -> Option<Outage> {
         let failed = self.origin_failure().filter(|failed| failed.is_remembered(now));
         let failed = failed.or_else(|| self.keys.get(&key.digest()));
         failed.filter(|failed| failed.is_remembered(now)).map(|failed| failed.outage)
     }
 
     /// Whether a fetch in the background may begin now. While fetches fail, one at a time has this right.
-    pub fn allows_fetch(&self, key: &CacheKey, now: Timestamp) -> bool {
+    pub(super) fn allows_fetch(&self, key: &CacheKey, now: Timestamp) -> bool {
         if self.is_origin_failing.load(Ordering::Acquire) {
             let mut origin = self.origin.lock();
             if let Some(failed) = origin.filter(|failed| failed.is_remembered(now)) {

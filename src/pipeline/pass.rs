@@ -94,7 +94,7 @@ impl<S: Store> RequestContext<S> {
 
 /// What became of a client's wish for another protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Upgrade {
+pub(super) enum Upgrade {
     /// The response goes to the client as it is.
     Passed,
     /// There are as many tunnels as may be; the origin's connection is closed.
@@ -102,7 +102,7 @@ pub enum Upgrade {
 }
 
 /// Joins the client's connection to the origin's, where both have switched protocols.
-pub fn join_upgrade(
+pub(super) fn join_upgrade(
     client: Option<OnUpgrade>,
     response: &mut Response<ResponseBody>,
     tunnels: &TunnelLimiter,
@@ -117,7 +117,7 @@ pub fn join_upgrade(
 }
 
 /// What a client is told whose request passes.
-pub fn decision(reason: Reason) -> CacheDecision {
+pub(super) fn decision(reason: Reason) -> CacheDecision {
     let forward = match reason {
         Reason::MethodNotCacheable => ForwardReason::Method,
         _ => ForwardReason::Bypass,

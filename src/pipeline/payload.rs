@@ -31,7 +31,7 @@ const INLINE_BYTES: usize = 16 << 10;
 
 /// What the body of a response has a say in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Payload {
+pub(super) enum Payload {
     /// Nothing: it is no JSON, or its route does not read it.
     Unused,
     /// It is JSON, in this coding, and is to be read.
@@ -40,7 +40,7 @@ pub enum Payload {
 
 /// How JSON may be coded so that it can still be read here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coding {
+pub(super) enum Coding {
     /// Not at all.
     Identity,
     /// With gzip.
@@ -49,7 +49,7 @@ pub enum Coding {
 
 /// What a response says that its body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MediaKind {
+pub(super) enum MediaKind {
     /// JSON, or nothing at all.
     Json,
     /// The JSON of GraphQL (`application/graphql-response+json`).
@@ -62,7 +62,7 @@ pub enum MediaKind {
 
 /// Why a response is not stored after all, once its body is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PayloadError {
+pub(super) enum PayloadError {
     /// It has a content coding that is not understood here.
     Coding,
     /// It is too long.
@@ -77,7 +77,7 @@ pub enum PayloadError {
 
 impl PayloadError {
     /// As the metric's label has it.
-    pub const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Coding => "coding",
             Self::TooLong => "too-long",
@@ -91,7 +91,7 @@ impl PayloadError {
 impl Payload {
     /// What the body of a response with these fields has a say in on this route. `expected` is its
     /// length, where that was announced. A refusal says why such a body cannot be read.
-    pub fn of(
+    pub(super) fn of(
         route: &Route,
         headers: &HeaderMap,
         expected: Option<u64>,
@@ -116,7 +116,7 @@ impl Payload {
 
     /// What can be said of storing the response before its body is there, which has this length if that
     /// is known.
-    pub fn stored(self, expected: Option<u64>) -> StoreDecision {
+    pub(super) fn stored(self, expected: Option<u64>) -> StoreDecision {
         match (self, expected) {
             (Self::Unused, Some(_)) => StoreDecision::Yes,
             (Self::Unused, None) => StoreDecision::UnlessTooLong,
@@ -125,7 +125,7 @@ impl Payload {
     }
 
     /// Whether clients are given all of such a body of this length before it is read.
-    pub fn is_read_after_delivery(self, length: usize) -> bool {
+    pub(super) fn is_read_after_delivery(self, length: usize) -> bool {
         self != Self::Unused && length > INLINE_BYTES
     }
 }
@@ -166,7 +166,7 @@ fn readable(headers: &HeaderMap, expected: Option<u64>) -> Result<Coding, Payloa
 
 impl<S: Store> OriginFetch<S> {
     /// The tags in a body, all of which is there; an error where that keeps it from being stored.
-    pub async fn read_body(
+    pub(super) async fn read_body(
         &self,
         payload: Payload,
         chunks: &[Bytes],
@@ -189,7 +189,7 @@ impl<S: Store> OriginFetch<S> {
     }
 
     /// Counts a response that is not stored because of what its body has or because that is not known.
-    pub fn count_unreadable(&self, cause: PayloadError) {
+    pub(super) fn count_unreadable(&self, cause: PayloadError) {
         let labels = &[self.config.route_name(self.route), cause.as_str()];
         self.pipeline.metrics.purging.untagged.with_label_values(labels).inc();
     }
@@ -197,7 +197,7 @@ impl<S: Store> OriginFetch<S> {
 
 /// Leaves of the codings that a client accepts those that can be read here: it gets a plain response
 /// rather than one that cannot be stored.
-pub fn narrow_codings(headers: &mut HeaderMap) {
+pub(super) fn narrow_codings(headers: &mut HeaderMap) {
     let (mut gzip, mut identity, mut any) = (None, None, None);
     for line in headers.get_all(header::ACCEPT_ENCODING) {
         for preference in preferences(line.as_bytes()).flatten() {
@@ -228,7 +228,7 @@ fn length(chunks: &[Bytes]) -> usize {
 
 /// The tags that the JSON in these bytes has for the response to a request with this path, query and user, if
 /// it may be stored.
-pub fn tags(
+pub(super) fn tags(
     route: &Route,
     (path, asked): (&PathReadings<'_>, (Option<&str>, Option<&str>)),
     (coding, kind): (Coding, MediaKind),

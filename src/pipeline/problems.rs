@@ -11,7 +11,7 @@ use crate::{
 /// it has no connection to spare, else `502`; and what is wrong with the client's own request body, if that
 /// is why.
 /// Names no address and no cause that an outsider has no use for; those are in the log.
-pub fn origin_error(error: &OriginError) -> Problem {
+pub(super) fn origin_error(error: &OriginError) -> Problem {
     if let OriginError::RequestBody(failure) = error {
         return upload_failure(*failure);
     }
@@ -33,7 +33,7 @@ const BUSY_SECONDS: u32 = 1;
 
 /// What a client is told whose request waited for another one's, to which the origin responded with an error
 /// that is not for others.
-pub fn shared_origin_error(status: StatusCode, retry_after: Option<u32>) -> Problem {
+pub(super) fn shared_origin_error(status: StatusCode, retry_after: Option<u32>) -> Problem {
     let detail = "The API behind this proxy failed. Try again later.";
     Problem { retry_after, ..Problem::new(status, "The origin failed", detail) }
 }
@@ -61,32 +61,32 @@ fn upload_failure(failure: UploadFailure) -> Problem {
 }
 
 /// What a client is told whose request Larder itself failed.
-pub fn internal_error() -> Problem {
+pub(super) fn internal_error() -> Problem {
     let detail = "This proxy failed to answer. Try again; its log says more.";
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "The proxy failed", detail)
 }
 
 /// What a client is told that asked for a stored response only (RFC 9111 §5.2.1.7).
-pub fn only_if_cached() -> Problem {
+pub(super) fn only_if_cached() -> Problem {
     let detail = "Nothing stored answers this request, and it says only-if-cached.";
     Problem::new(StatusCode::GATEWAY_TIMEOUT, "Not in the cache", detail)
 }
 
 /// What a client is told that asks for a host which is not served here (RFC 9110 §15.5.20).
-pub fn misdirected() -> Problem {
+pub(super) fn misdirected() -> Problem {
     let detail =
         "This proxy serves other hosts only: those that its configuration lists as `hosts`.";
     Problem::new(StatusCode::MISDIRECTED_REQUEST, "No such host here", detail)
 }
 
 /// What a client is told whose request would open one tunnel too many.
-pub fn too_many_tunnels() -> Problem {
+pub(super) fn too_many_tunnels() -> Problem {
     let detail = "As many WebSockets and other upgrades are open as may be. Try again later.";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Too many tunnels", detail)
 }
 
 /// What a client is told whose request comes round in a circle (RFC 5842 §7.2).
-pub fn loop_detected() -> Problem {
+pub(super) fn loop_detected() -> Problem {
     let detail = "This request has been through this proxy before. Check that the origin's address \
                   does not lead back to it.";
     Problem::new(StatusCode::LOOP_DETECTED, "The request goes in a circle", detail)

@@ -22,11 +22,11 @@ const WINDOW: Duration = Duration::from_secs(1);
 const SUBJECTS: usize = 4096;
 
 /// A client, by its address if that counts, and what is purged.
-pub type PurgeSubject = (Option<IpAddr>, Vec<Selector>);
+pub(super) type PurgeSubject = (Option<IpAddr>, Vec<Selector>);
 
 /// Recent purges, by subject.
 #[derive(Default)]
-pub struct PurgeRate {
+pub(super) struct PurgeRate {
     windows: Mutex<HashMap<PurgeSubject, RateWindow>>,
 }
 
@@ -39,7 +39,7 @@ struct RateWindow {
 
 /// When a purge is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PurgeSlot {
+pub(super) enum PurgeSlot {
     /// At once.
     Now,
     /// At this time; the caller then calls [`PurgeRate::begin_window`] and writes it.
@@ -50,7 +50,7 @@ pub enum PurgeSlot {
 
 impl PurgeRate {
     /// Returns when a purge of a subject is written that is asked for at `now`.
-    pub fn reserve(&self, subject: &PurgeSubject, now: Instant) -> PurgeSlot {
+    pub(super) fn reserve(&self, subject: &PurgeSubject, now: Instant) -> PurgeSlot {
         let mut windows = self.windows.lock();
         match windows.get_mut(subject) {
             Some(window) if window.is_followed => return PurgeSlot::Merged,
@@ -70,7 +70,7 @@ impl PurgeRate {
     }
 
     /// Begins the next window of a subject, whose purge is written now.
-    pub fn begin_window(&self, subject: &PurgeSubject, now: Instant) {
+    pub(super) fn begin_window(&self, subject: &PurgeSubject, now: Instant) {
         if let Some(window) = self.windows.lock().get_mut(subject) {
             *window = RateWindow::from(now);
         }

@@ -17,14 +17,14 @@ const SHORT: usize = 16 << 10;
 
 /// A part of a body. A short one is a copy: its client may take it late, and would keep all of the body in
 /// memory until then.
-pub fn detached_slice(body: &Bytes, range: impl RangeBounds<usize>) -> Bytes {
+pub(super) fn detached_slice(body: &Bytes, range: impl RangeBounds<usize>) -> Bytes {
     let part = body.slice(range);
     let is_copied = part.len() <= SHORT && part.len() < body.len() / 2;
     if is_copied { Bytes::copy_from_slice(&part) } else { part }
 }
 
 /// The bytes of one range, given out as they come; what lies before is skipped.
-pub struct RangeBody {
+pub(crate) struct RangeBody {
     reader: TeeReader,
     skip: u64,
     left: u64,
@@ -32,7 +32,7 @@ pub struct RangeBody {
 
 impl RangeBody {
     /// This range of what the reader reads from its first byte.
-    pub fn new(reader: TeeReader, range: ByteRange) -> Self {
+    pub(crate) fn new(reader: TeeReader, range: ByteRange) -> Self {
         Self { reader, skip: range.first(), left: range.len() }
     }
 

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What is to be done with a request.
-pub enum RequestAction {
+pub(super) enum RequestAction {
     /// It came through this node before: a loop.
     Loop,
     /// Its host is none of those that are served here.
@@ -38,7 +38,7 @@ pub enum RequestAction {
 }
 
 /// A request that the cache may answer.
-pub struct Lookup {
+pub(super) struct Lookup {
     /// The key of its target.
     pub target: CacheKey,
     /// Its own `Cache-Control`, as far as the route lets clients speak.
@@ -55,7 +55,7 @@ pub struct Lookup {
 /// forwarding fields of strangers, and names that origins may take for others.
 ///
 /// Done before anything else looks at a request. Costs one pass over the names of most requests.
-pub fn sanitize_fields(
+pub(super) fn sanitize_fields(
     config: &ConfigSnapshot,
     headers: &mut HeaderMap,
     connection: &Connection,
@@ -90,7 +90,7 @@ pub fn sanitize_fields(
 }
 
 /// The route (by index) and the verdict on a request whose fields are settled. Pure.
-pub fn plan<B: Body>(
+pub(super) fn plan<B: Body>(
     config: &ConfigSnapshot,
     request: &Request<B>,
     presence: FieldPresence,
@@ -141,7 +141,7 @@ pub fn plan<B: Body>(
 }
 
 /// Who asks, and the key of a `GET` of the request's target; or why the cache has no business with it.
-pub fn identify(
+pub(super) fn identify(
     (config, route): (&ConfigSnapshot, &Route),
     ingress: &Ingress<'_>,
     path: &str,
@@ -165,7 +165,7 @@ fn may_refresh<B>(route: &Route, request: &Request<B>, lookup: &Lookup) -> bool 
 }
 
 /// How a request reached this node: what it asks the origin for, besides its path and query.
-pub struct Ingress<'a> {
+pub(super) struct Ingress<'a> {
     scheme: Scheme,
     /// The host that the client asked for, in canonical form.
     pub host: Cow<'a, str>,
@@ -175,7 +175,11 @@ pub struct Ingress<'a> {
 
 impl<'a> Ingress<'a> {
     /// The way of a request with these fields on this connection.
-    pub fn of(config: &ConfigSnapshot, headers: &'a HeaderMap, connection: &'a Connection) -> Self {
+    pub(super) fn of(
+        config: &ConfigSnapshot,
+        headers: &'a HeaderMap,
+        connection: &'a Connection,
+    ) -> Self {
         let told =
             if config.trusts(connection) { forwarded_fields::of(headers) } else { Vec::new() };
         let scheme = if connection.secure { Scheme::Https } else { Scheme::Http };
@@ -192,7 +196,7 @@ impl<'a> Ingress<'a> {
     }
 
     /// What the origin is asked for by a request that the cache has no part in: the target as it came.
-    pub fn into_target(
+    pub(super) fn into_target(
         self,
         config: &'a ConfigSnapshot,
         method: &'a Method,

@@ -38,7 +38,7 @@ const BROWSER_CODINGS: HeaderValue = HeaderValue::from_static("gzip, deflate, br
 /// The hosts that clients lately asked for with success, and the kinds of clients that did. Bounded: what is
 /// asked for least makes room.
 #[derive(Default)]
-pub struct RecentClients(Mutex<Vec<RecentHost>>);
+pub(super) struct RecentClients(Mutex<Vec<RecentHost>>);
 
 struct RecentHost {
     /// In canonical form.
@@ -55,7 +55,7 @@ struct ClientGroup {
 
 impl RecentClients {
     /// Notes a request for this host, in canonical form, that the origin answered with success.
-    pub fn note(&self, name: &str, connection: &Connection, headers: &HeaderMap) {
+    pub(super) fn note(&self, name: &str, connection: &Connection, headers: &HeaderMap) {
         let headers = selecting(headers);
         if size(&headers) > MAX_FIELD_BYTES {
             return;
@@ -76,7 +76,7 @@ impl RecentClients {
 
     /// Returns the clients for which a target of this host is fetched, those that came most often first; of
     /// the host that most of them asked for if none is given. None if no host is known.
-    pub fn of(&self, host: Option<&WarmHost>) -> Vec<ClientProfile> {
+    pub(super) fn of(&self, host: Option<&WarmHost>) -> Vec<ClientProfile> {
         let hosts = self.0.lock();
         let Some(wanted) = host else {
             let busiest = hosts.iter().max_by_key(|host| host.requests);
@@ -161,7 +161,7 @@ fn selecting(headers: &HeaderMap) -> HeaderMap {
 
 /// Fields that are sent again although they did not select the response: the next one may depend on them. Many
 /// origins name them in `Vary` only if they made a difference.
-pub fn is_sent_again(name: &HeaderName) -> bool {
+pub(super) fn is_sent_again(name: &HeaderName) -> bool {
     *name == header::ACCEPT_ENCODING || *name == header::ORIGIN
 }
 
@@ -170,7 +170,7 @@ fn size(headers: &HeaderMap) -> usize {
 }
 
 /// The scheme by which a client asks: what a trusted proxy says, else that of its connection.
-pub fn scheme_of(client: &ClientProfile) -> Scheme {
+pub(super) fn scheme_of(client: &ClientProfile) -> Scheme {
     let own = if client.connection.secure { Scheme::Https } else { Scheme::Http };
     forwarded_fields::scheme(&forwarded_fields::of(&client.headers)).unwrap_or(own)
 }

@@ -39,7 +39,7 @@ const MAX_BYTES: usize = 4096;
 /// otherwise cost nothing here. Where there is no room left, what has no mark makes some (the clock
 /// algorithm), so that many targets that are asked for once do not wash out those in use.
 #[derive(Default)]
-pub struct RecentTargets(Mutex<ClockRing>);
+pub(super) struct RecentTargets(Mutex<ClockRing>);
 
 #[derive(Default)]
 struct ClockRing {
@@ -61,7 +61,7 @@ struct RecentTarget {
 }
 
 /// A request that may be made again, and what it needs for that.
-pub struct RepeatableRequest<'a> {
+pub(super) struct RepeatableRequest<'a> {
     /// Its head.
     pub request: &'a Parts,
     /// By which way it came.
@@ -92,11 +92,11 @@ impl SelectingCookies<'_> {
 }
 
 /// By which way a client came.
-pub type IngressPeer = (Option<SocketAddr>, bool);
+pub(super) type IngressPeer = (Option<SocketAddr>, bool);
 
 impl RecentTargets {
     /// Notes a request and the response to it, under the digest of its key.
-    pub fn note(&self, key: u128, request: WarmRequest, response: &Arc<StoredResponse>) {
+    pub(super) fn note(&self, key: u128, request: WarmRequest, response: &Arc<StoredResponse>) {
         if response.url().len() + response.tags().map(str::len).sum::<usize>() > MAX_BYTES {
             return;
         }
@@ -114,7 +114,7 @@ impl RecentTargets {
 
     /// The clients that lately asked for a target of this host, those whose responses were asked for since
     /// first; one of each variant.
-    pub fn clients_of(&self, host: &str, target: &str) -> Vec<ClientProfile> {
+    pub(super) fn clients_of(&self, host: &str, target: &str) -> Vec<ClientProfile> {
         let mut ring = self.0.lock();
         let targets = ring.targets.iter_mut().filter_map(|recent| {
             let client = recent.client_of(host, target)?;
@@ -126,7 +126,7 @@ impl RecentTargets {
     }
 
     /// The requests whose responses a purge selects; those that were asked for since, first.
-    pub fn selected_by(&self, purge: &Purge) -> Vec<WarmRequest> {
+    pub(super) fn selected_by(&self, purge: &Purge) -> Vec<WarmRequest> {
         let mut ring = self.0.lock();
         let selected = ring.targets.iter_mut().filter(|recent| recent.is_selected_by(purge));
         let mut selected: Vec<_> =
@@ -158,7 +158,7 @@ impl<S: Store> Pipeline<S> {
     }
 
     /// Has fetched again what a purge selects and clients lately asked for, as the budget allows.
-    pub fn warm_again(&self, purge: &Purge) {
+    pub(crate) fn warm_again(&self, purge: &Purge) {
         for request in self.recent_targets.selected_by(purge) {
             let _known_or_dropped = self.warm_queue.push(request);
         }

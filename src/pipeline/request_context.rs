@@ -47,7 +47,7 @@ const MAX_JOINS: usize = 3;
 const RECHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A request that the store may answer, or the origin.
-pub struct RequestContext<S> {
+pub(super) struct RequestContext<S> {
     /// Where it is answered.
     pub pipeline: Arc<Pipeline<S>>,
     /// The configuration in force when it came.
@@ -65,7 +65,7 @@ pub struct RequestContext<S> {
 }
 
 /// What a stored response is good for.
-pub enum LookupOutcome {
+pub(super) enum LookupOutcome {
     /// It may be used.
     Fresh(StoredMatch),
     /// It may be used although it is stale, for this reason.
@@ -96,7 +96,7 @@ impl LookupOutcome {
 }
 
 /// What became of waiting with others.
-pub enum FlightOutcome {
+pub(super) enum FlightOutcome {
     /// Nobody asks yet: this request does, for all.
     Leader(MissPlan, FlightLeader),
     /// Another request's response answers this one too.
@@ -110,7 +110,7 @@ pub enum FlightOutcome {
 }
 
 /// Why the origin has to be asked, and about what.
-pub struct MissPlan {
+pub(super) struct MissPlan {
     /// The key under which others who need the same wait.
     pub key: CacheKey,
     /// What may be revalidated.
@@ -129,7 +129,7 @@ pub struct MissPlan {
 
 impl MissPlan {
     /// Whether this request may wait for, or lead, a fetch that answers others too.
-    pub fn may_be_shared(&self, lookup: &Lookup, rule: &CacheRule) -> bool {
+    pub(super) fn may_be_shared(&self, lookup: &Lookup, rule: &CacheRule) -> bool {
         let directives = &lookup.directives;
         !lookup.credentials.need_own_fetch(rule)
             && !directives.no_cache
@@ -139,7 +139,7 @@ impl MissPlan {
     }
 
     /// The cache is bypassed: whatever is stored under this key, the origin is asked.
-    pub fn of_bypass(key: CacheKey) -> Self {
+    pub(super) fn of_bypass(key: CacheKey) -> Self {
         let (forward, reason) = (ForwardReason::Bypass, Reason::RuleBypass);
         Self {
             key,
@@ -153,7 +153,7 @@ impl MissPlan {
     }
 
     /// A stored response has to be renewed.
-    pub fn of_stale(stored: StoredMatch, reason: Reason) -> Self {
+    pub(super) fn of_stale(stored: StoredMatch, reason: Reason) -> Self {
         let (key, forward) = (stored.key.clone(), ForwardReason::Stale);
         Self {
             key,
@@ -174,7 +174,7 @@ impl MissPlan {
 
 impl<S> RequestContext<S> {
     /// The same, for a task that outlives its client.
-    pub fn share(&self) -> Self {
+    pub(super) fn share(&self) -> Self {
         Self {
             pipeline: Arc::clone(&self.pipeline),
             config: Arc::clone(&self.config),
@@ -187,7 +187,7 @@ impl<S> RequestContext<S> {
     }
 
     /// The request, as far as it says who asks.
-    pub fn identity_inputs(&self) -> IdentityInputs<'_> {
+    pub(super) fn identity_inputs(&self) -> IdentityInputs<'_> {
         IdentityInputs {
             query: self.request.uri.query(),
             headers: &self.request.headers,
@@ -198,7 +198,7 @@ impl<S> RequestContext<S> {
     }
 
     /// Whether it may change what is stored.
-    pub fn is_unsafe(&self) -> bool {
+    pub(super) fn is_unsafe(&self) -> bool {
         let method = &self.request.method;
         invalidation::is_unsafe(method, self.presence)
             || self.config.route(self.route).is_logout(method)
@@ -208,7 +208,7 @@ impl<S> RequestContext<S> {
 impl<S: Store> RequestContext<S> {
     /// What is stored for it, and what that is good for. Credentials that the origin has not accepted lately
     /// go there first, whatever is stored.
-    pub async fn look_up(&self, lookup: &Lookup) -> LookupOutcome {
+    pub(super) async fn look_up(&self, lookup: &Lookup) -> LookupOutcome {
         let Some(member) = lookup.member.as_deref() else {
             return self.look_up_in_tiers(lookup).await;
         };
@@ -219,7 +219,7 @@ impl<S: Store> RequestContext<S> {
     }
 
     /// What [`Self::look_up`] would come to now. Takes no turn from another request, and waits for none.
-    pub async fn preview_lookup(&self, lookup: &Lookup) -> LookupOutcome {
+    pub(super) async fn preview_lookup(&self, lookup: &Lookup) -> LookupOutcome {
         let outcome = self.look_up_in_tiers(lookup).await;
         let Some(member) = lookup.member.as_deref() else { return outcome };
         if self.is_accepted(member, lookup) {
@@ -359,7 +359,7 @@ impl<S: Store> RequestContext<S> {
 
     /// Waits with whoever asks for the same, or takes the lead. After a failure one of those who wait leads
     /// once more, if that is of use.
-    pub async fn join_flight(&self, lookup: &Lookup, mut plan: MissPlan) -> FlightOutcome {
+    pub(super) async fn join_flight(&self, lookup: &Lookup, mut plan: MissPlan) -> FlightOutcome {
         let mut retry = Retry::Once;
         for left in (0..MAX_JOINS).rev() {
             let follower = match self.join_or_lead(lookup, &plan.key) {
@@ -502,13 +502,13 @@ impl<S: Store> RequestContext<S> {
     }
 
     /// The rule of its route.
-    pub fn rule(&self) -> &CacheRule {
+    pub(super) fn rule(&self) -> &CacheRule {
         &self.config.route(self.route).rule
     }
 
     /// Renews a stored response in the background, unless somebody does already, the origin wants to be left
     /// alone, or it fails and it is not yet time for another probe. It is Larder's own request: what the client's directives say does not concern it.
-    pub fn refresh(&self, lookup: &Lookup, stored: &StoredMatch, reason: Reason) {
+    pub(super) fn refresh(&self, lookup: &Lookup, stored: &StoredMatch, reason: Reason) {
         let (pipeline, now) = (&self.pipeline, self.received.steady);
         let backoff = &pipeline.backoff;
         if backoff.is_backing_off(&stored.key, now)
@@ -541,7 +541,7 @@ impl<S: Store> RequestContext<S> {
     }
 
     /// Notes a hit that did not stand in memory before: each of them where there is one, else few.
-    pub fn note_shared_hit(&self, stored: &StoredMatch, credentials: Credentials) {
+    pub(super) fn note_shared_hit(&self, stored: &StoredMatch, credentials: Credentials) {
         const SAMPLE_RATE: usize = 16;
         let StoredMatch { key, response, .. } = stored;
         let is_at_hand = self.pipeline.store.peek(key).is_some();
@@ -558,7 +558,7 @@ impl<S: Store> RequestContext<S> {
     }
 
     /// Notes how this client asked, for what is fetched ahead of others like it.
-    pub fn note_client(&self) {
+    pub(super) fn note_client(&self) {
         let Self { pipeline, config, connection, request, .. } = self;
         let ingress = Ingress::of(config, &request.headers, connection);
         pipeline.recent_clients.note(&ingress.host, connection, &request.headers);
@@ -569,14 +569,14 @@ impl<S: Store> RequestContext<S> {
     }
 
     /// The same where no client waits for the answer.
-    pub fn background_fetch(&self, lookup: &Lookup, plan: MissPlan) -> Box<OriginFetch<S>> {
+    pub(super) fn background_fetch(&self, lookup: &Lookup, plan: MissPlan) -> Box<OriginFetch<S>> {
         let mut fetch = self.origin_fetch(lookup, plan);
         fetch.requester = Requester::Background;
         fetch
     }
 
     /// What the origin is asked.
-    pub fn origin_fetch(&self, lookup: &Lookup, plan: MissPlan) -> Box<OriginFetch<S>> {
+    pub(super) fn origin_fetch(&self, lookup: &Lookup, plan: MissPlan) -> Box<OriginFetch<S>> {
         self.new_fetch(lookup, plan, (&self.request, lookup.directives))
     }
 
@@ -614,7 +614,7 @@ impl<S: Store> RequestContext<S> {
 
     /// The request as the origin is to see it, without a body: what the key asks for, or what came if the
     /// cache has no part in it.
-    pub fn origin_request(&self, key: Option<&CacheKey>) -> Request<RequestBody> {
+    pub(super) fn origin_request(&self, key: Option<&CacheKey>) -> Request<RequestBody> {
         self.origin_request_of(&self.request, key.and_then(CacheKey::origin_target))
     }
 
@@ -664,7 +664,7 @@ fn key_without_partition(key: &CacheKey) -> Option<CacheKey> {
 
 /// The same request with the credentials of another one: a planted bug.
 #[cold]
-pub fn with_other_credentials(request: &Parts) -> Arc<Parts> {
+pub(super) fn with_other_credentials(request: &Parts) -> Arc<Parts> {
     let mut request = request.clone();
     if let Some(credentials) = request.headers.get_mut(header::AUTHORIZATION) {
         planted::swap_credentials(credentials);
@@ -705,7 +705,7 @@ fn is_stale_on_error(reason: Reason) -> bool {
 }
 
 /// What a stored response is good for, purges aside.
-pub fn evaluate_reuse(
+pub(super) fn evaluate_reuse(
     stored: &StoredResponse,
     lookup: &Lookup,
     rule: &CacheRule,

@@ -16,7 +16,7 @@ use super::config_snapshot::ConfigSnapshot;
 ///
 /// Each thread keeps the site it read last: as long as it is the current one, reading it costs the look
 /// at one number that is written only on reload, and no count that other cores change too.
-pub struct SnapshotCell {
+pub(super) struct SnapshotCell {
     config: ArcSwap<ConfigSnapshot>,
     /// Unique among all sites of all pipelines of the process.
     version: AtomicU64,
@@ -30,20 +30,20 @@ thread_local! {
 
 impl SnapshotCell {
     /// This site, for the beginning.
-    pub fn new(config: ConfigSnapshot) -> Self {
+    pub(super) fn new(config: ConfigSnapshot) -> Self {
         Self { config: ArcSwap::from_pointee(config), version: AtomicU64::new(next_version()) }
     }
 
     /// Replaces the site for the requests that come from now on. A thread may keep the old one until its
     /// next request, so what works in the background of the old one is stopped here.
-    pub fn replace(&self, config: ConfigSnapshot) {
+    pub(super) fn replace(&self, config: ConfigSnapshot) {
         let old = self.config.swap(Arc::new(config));
         self.version.store(next_version(), Ordering::Release);
         old.origin.retire();
     }
 
     /// Reads the site.
-    pub fn with<T>(&self, read: impl FnOnce(&Arc<ConfigSnapshot>) -> T) -> T {
+    pub(super) fn with<T>(&self, read: impl FnOnce(&Arc<ConfigSnapshot>) -> T) -> T {
         let version = self.version.load(Ordering::Acquire);
         LAST_READ.with_borrow_mut(|last| {
             if last.as_ref().is_none_or(|(known, _)| *known != version) {

@@ -23,7 +23,7 @@ use crate::{
     sync::{Mutex, with_timeout},
 };
 
-pub use budget::{BudgetShare, BudgetState, FillBudget, SMALL_BODY};
+pub(crate) use budget::{BudgetShare, BudgetState, FillBudget, SMALL_BODY};
 
 /// How far the producer may run ahead of the slowest reader once nothing is kept for the store. Where the
 /// budget is exceeded, by one chunk.
@@ -40,7 +40,7 @@ const MAX_STALL: Duration = Duration::from_secs(5);
 /// a *window*: chunks go once every reader has had them, and the producer is held back by the slowest
 /// reader; one that holds up others for long is cut off. So memory is bounded whatever the origin sends and
 /// however slowly clients read.
-pub struct TeeBody {
+pub(super) struct TeeBody {
     shared: Mutex<TeeInner>,
     expected: Option<u64>,
     limit: usize,
@@ -79,7 +79,7 @@ enum TeeMode {
 
 /// Why a body is not kept for the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotKeptReason {
+pub(super) enum NotKeptReason {
     /// It is larger than what is stored.
     TooLarge,
     /// Bodies on their way to the store take all the memory that they may.
@@ -88,7 +88,7 @@ pub enum NotKeptReason {
 
 impl NotKeptReason {
     /// As the metric's label has it.
-    pub const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::TooLarge => "too-large",
             Self::Budget => "budget",
@@ -104,12 +104,12 @@ enum TeeState {
 
 /// Why a producer may stop: no reader is left and nothing is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoReaders;
+pub(super) struct NoReaders;
 
 impl TeeBody {
     /// An empty body that is kept up to `limit` bytes, and as far as its share of the budget can grow.
     /// `expected` is the length the origin announced.
-    pub fn new(expected: Option<u64>, limit: usize, share: BudgetShare) -> Arc<Self> {
+    pub(super) fn new(expected: Option<u64>, limit: usize, share: BudgetShare) -> Arc<Self> {
         let shared = TeeInner {
             chunks: VecDeque::new(),
             gone: 0,
@@ -126,7 +126,7 @@ impl TeeBody {
     }
 
     /// The same with its first reader.
-    pub fn with_reader(
+    pub(super) fn with_reader(
         expected: Option<u64>,
         limit: usize,
         share: BudgetShare,
@@ -138,7 +138,7 @@ impl TeeBody {
     }
 
     /// A reader from the first byte; `None` where the first bytes are gone already.
-    pub fn reader(self: &Arc<Self>) -> Option<TeeReader> {
+    pub(super) fn reader(self: &Arc<Self>) -> Option<TeeReader> {
         let mut shared = self.shared.lock();
         if shared.gone > 0 {
             return None;
@@ -149,13 +149,13 @@ impl TeeBody {
 
     /// Adds a chunk; waits for the slowest reader where the body is a window. Cancel safe: a chunk is
     /// added before it waits.
-    pub async fn push(&self, chunk: Bytes) -> Result<(), NoReaders> {
+    pub(super) async fn push(&self, chunk: Bytes) -> Result<(), NoReaders> {
         self.add(chunk);
         self.capacity().await
     }
 
     /// Waits for the slowest reader where the body is a window.
-    pub async fn capacity(&self) -> Result<(), NoReaders> {
+    pub(super) async fn capacity(&self) -> Result<(), NoReaders> {
         loop {
             let capacity = std::future::poll_fn(|context| self.poll_capacity(context));
             match with_timeout(MAX_STALL, capacity).await {
@@ -166,12 +166,12 @@ impl TeeBody {
     }
 
     /// Whether the origin announced its length.
-    pub fn has_known_length(&self) -> bool {
+    pub(super) fn has_known_length(&self) -> bool {
         self.expected.is_some()
     }
 
     /// All of the body if it was kept, in its pieces, with a last chunk that was not added yet.
-    pub fn kept(&self, last: Option<&Bytes>) -> Result<Vec<Bytes>, NotKeptReason> {
+    pub(super) fn kept(&self, last: Option<&Bytes>) -> Result<Vec<Bytes>, NotKeptReason> {
         let shared = self.shared.lock();
         match shared.mode {
             TeeMode::Window(cause) => Err(cause.unwrap_or(NotKeptReason::Budget)),
@@ -183,7 +183,7 @@ impl TeeBody {
     }
 
     /// Why it is not kept, if so.
-    pub fn not_kept(&self) -> Option<NotKeptReason> {
+    pub(super) fn not_kept(&self) -> Option<NotKeptReason> {
         match self.shared.lock().mode {
             TeeMode::Retain => None,
             TeeMode::Window(cause) => cause,
@@ -192,7 +192,7 @@ impl TeeBody {
 
     /// Lets readers go on in the stored copy of the body, and gives its share of the budget back. To be
     /// called with all of the body, which was kept.
-    pub fn switch_to_stored(&self, body: Bytes) {
+    pub(super) fn switch_to_stored(&self, body: Bytes) {
         let mut shared = self.shared.lock();
         if shared.mode == TeeMode::Retain && shared.stored.is_none() {
             shared.move_readers();
@@ -204,12 +204,12 @@ impl TeeBody {
     }
 
     /// Lets chunks go as readers have had them: the body is not stored.
-    pub fn stop_retaining(&self) {
+    pub(super) fn stop_retaining(&self) {
         self.shared.lock().stop_retaining();
     }
 
     /// Ends the body, all of which has come.
-    pub fn complete(&self, trailers: Option<HeaderMap>, _proof: CompletionProof) {
+    pub(super) fn complete(&self, trailers: Option<HeaderMap>, _proof: CompletionProof) {
         let mut shared = self.shared.lock();
         shared.state = TeeState::Complete(trailers);
         let wakers = shared.waiting_readers();
@@ -218,7 +218,7 @@ impl TeeBody {
     }
 
     /// Ends the body short of its end: readers fail, so that no client takes it for complete.
-    pub fn fail(&self) {
+    pub(super) fn fail(&self) {
         let mut shared = self.shared.lock();
         if matches!(shared.state, TeeState::Open) {
             shared.state = TeeState::Failed;
@@ -230,7 +230,7 @@ impl TeeBody {
     }
 
     /// Adds a chunk; [`Self::capacity`] says when the next one may come.
-    pub fn add(&self, chunk: Bytes) {
+    pub(super) fn add(&self, chunk: Bytes) {
         let mut shared = self.shared.lock();
         shared.held += chunk.len();
         shared.chunks.push_back(chunk);
@@ -371,10 +371,10 @@ fn wake_all(wakers: SmallVec<[Waker; 8]>) {
 /// The origin's body broke off, and so must every copy of it; or this reader was too slow for the others.
 #[derive(Debug, thiserror::Error)]
 #[error("the origin's response broke off")]
-pub struct TruncatedBody;
+pub(crate) struct TruncatedBody;
 
 /// One reader of a [`TeeBody`].
-pub struct TeeReader {
+pub(crate) struct TeeReader {
     tee: Arc<TeeBody>,
     slot: usize,
 }
@@ -403,7 +403,7 @@ type PolledFrame = (Option<Result<Frame<Bytes>, TruncatedBody>>, Option<Waker>);
 
 impl TeeReader {
     /// Reads to the end, as long as the body is kept for the store.
-    pub async fn drain(mut self) -> DrainOutcome {
+    pub(crate) async fn drain(mut self) -> DrainOutcome {
         while let Some(frame) = self.frame().await {
             if frame.is_err() {
                 return DrainOutcome::Truncated;

@@ -38,7 +38,7 @@ pub(super) fn is_target_field(name: &HeaderName) -> bool {
 }
 
 /// Fetches through a pipeline what no client has asked for yet.
-pub struct Warmer<S> {
+pub(crate) struct Warmer<S> {
     pipeline: Arc<Pipeline<S>>,
     /// Targets whose responses to requests with credentials were not stored, by the digests of their keys: when
     /// that was seen, and why.
@@ -56,7 +56,7 @@ const MAX_REQUESTS: usize = 32;
 
 impl<S: Store> Warmer<S> {
     /// Fetches through this pipeline.
-    pub fn new(pipeline: Arc<Pipeline<S>>) -> Self {
+    pub(crate) fn new(pipeline: Arc<Pipeline<S>>) -> Self {
         Self { pipeline, not_stored: Cache::new(NOT_STORED_CAPACITY) }
     }
 
@@ -246,7 +246,7 @@ fn replaced(client: &ClientProfile, headers: &HeaderMap) -> Vec<ClientProfile> {
 
 /// Has what is purged fetched again, where that is asked for and clients lately wanted it, for as long as
 /// the log is there. One such run is enough.
-pub async fn warm_purged<S: Store>(pipeline: Arc<Pipeline<S>>) {
+pub(crate) async fn warm_purged<S: Store>(pipeline: Arc<Pipeline<S>>) {
     let mut records = pipeline.log.subscribe();
     loop {
         if let LogEvent::Record { record, .. } = records.next().await

@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// When a write was sent, and after which purges.
-pub struct WriteStart {
+pub(super) struct WriteStart {
     asked: Timestamp,
     /// The same by the node's own clock.
     requested_at: Timestamp,
@@ -46,7 +46,7 @@ pub struct WriteStart {
 }
 
 /// A response to a write that is being stored.
-pub struct WriteThroughResponse {
+pub(super) struct WriteThroughResponse {
     /// Its status.
     pub status: StatusCode,
     /// Its header section.
@@ -60,7 +60,7 @@ pub struct WriteThroughResponse {
 }
 
 /// The answer to a write that may be stored, if nothing but its own purge has come since it was sent.
-pub struct WriteThroughCandidate<S> {
+pub(super) struct WriteThroughCandidate<S> {
     fetch: Box<OriginFetch<S>>,
     admitted: ReservedAdmission,
     status: StatusCode,
@@ -70,7 +70,7 @@ pub struct WriteThroughCandidate<S> {
 
 impl<S: Store> RequestContext<S> {
     /// Begins to send a write: to be called before the origin is asked.
-    pub fn begin_write(&self) -> WriteStart {
+    pub(super) fn begin_write(&self) -> WriteStart {
         let may_answer = [Method::POST, Method::PUT, Method::PATCH].contains(&self.request.method);
         let is_ambiguous = self.presence.has(FieldPresence::OVERRIDE);
         let stamp =
@@ -81,7 +81,7 @@ impl<S: Store> RequestContext<S> {
 
     /// What of the answer to a write is to be stored, if anything. To be called before the write's own
     /// purge; gives the response back as a `GET` would have it.
-    pub fn candidate(
+    pub(super) fn candidate(
         &self,
         start: &WriteStart,
         response: &mut Response<ResponseBody>,
@@ -157,7 +157,7 @@ impl<S: Store> RequestContext<S> {
 
 impl<S: Store> WriteThroughCandidate<S> {
     /// Starts to store the response.
-    pub async fn admit(self, mut response: Response<ResponseBody>) -> WriteThroughResponse {
+    pub(super) async fn admit(self, mut response: Response<ResponseBody>) -> WriteThroughResponse {
         let Self { fetch, admitted, status, .. } = self;
         let expected = response.body().size_hint().exact();
         let (freshness, kept) = (admitted.0.freshness, admitted.0.payload.stored(expected));
@@ -168,7 +168,7 @@ impl<S: Store> WriteThroughCandidate<S> {
     }
 
     /// The same where its own purge was the only one since that may select it.
-    pub fn confirmed_by(mut self, purged: &PurgeOutcome) -> Option<Self> {
+    pub(super) fn confirmed_by(mut self, purged: &PurgeOutcome) -> Option<Self> {
         let &PurgeOutcome::Appended(PurgeReceipt { seq, .. }) = purged else { return None };
         let attributes = self.fetch.attributes();
         let OriginFetch { pipeline, url, stamp, .. } = &mut *self.fetch;

@@ -16,7 +16,7 @@ const ORPHANS: usize = 1024;
 const LAST_PURGES: Duration = Duration::from_secs(1);
 
 /// The writes under way.
-pub struct WriteTracker {
+pub(super) struct WriteTracker {
     /// How often they purge for an unknown outcome.
     pub rate: PurgeRate,
     running: watch::Sender<usize>,
@@ -25,11 +25,11 @@ pub struct WriteTracker {
 }
 
 /// A write under way, or a purge that one has left to do; over when dropped.
-pub struct WriteGuard(Arc<WriteTracker>);
+pub(super) struct WriteGuard(Arc<WriteTracker>);
 
 impl WriteTracker {
     /// None under way.
-    pub fn new() -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             rate: PurgeRate::default(),
             running: watch::Sender::new(0),
@@ -39,25 +39,25 @@ impl WriteTracker {
     }
 
     /// Counts a write in.
-    pub fn begin(self: &Arc<Self>) -> WriteGuard {
+    pub(super) fn begin(self: &Arc<Self>) -> WriteGuard {
         self.running.send_modify(|running| *running += 1);
         WriteGuard(Arc::clone(self))
     }
 
     /// A place for a write whose client is gone; none while too many have one.
-    pub fn keep_orphan(&self) -> Option<SemaphorePermit<'_>> {
+    pub(super) fn keep_orphan(&self) -> Option<SemaphorePermit<'_>> {
         self.orphans.try_acquire().ok()
     }
 
     /// Waits until the node stops and waits for no write any longer.
-    pub async fn cancelled(&self) {
+    pub(super) async fn cancelled(&self) {
         let mut cut = self.cut.subscribe();
         let _always_there = cut.wait_for(|is_cut| *is_cut).await;
     }
 
     /// Waits until no write is under way, at most for `deadline`; then those that are left are cut, and
     /// purge as writes whose outcome is unknown.
-    pub async fn drain(&self, deadline: Duration) {
+    pub(super) async fn drain(&self, deadline: Duration) {
         if timeout(deadline, self.none_running()).await.is_err() {
             self.cut.send_replace(true);
             let _at_most = timeout(LAST_PURGES, self.none_running()).await;

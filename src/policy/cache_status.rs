@@ -6,10 +6,10 @@ use smallvec::SmallVec;
 use super::Reason;
 
 /// The name of the field with one word about the cache.
-pub const X_API_CACHE: HeaderName = HeaderName::from_static("x-api-cache");
+pub(crate) const X_API_CACHE: HeaderName = HeaderName::from_static("x-api-cache");
 
 /// The name of the field of RFC 9211.
-pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// How a response came about, in one word: the value of `X-API-Cache`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,7 +53,7 @@ impl CacheResult {
 
 /// Why a request went to the origin (RFC 9211 §2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ForwardReason {
+pub(crate) enum ForwardReason {
     /// The cache is configured not to handle it.
     Bypass,
     /// Its method needs the origin.
@@ -74,7 +74,7 @@ pub enum ForwardReason {
 
 impl ForwardReason {
     /// The token.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Bypass => "bypass",
             Self::Method => "method",
@@ -90,7 +90,7 @@ impl ForwardReason {
 
 /// Whether the response was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreDecision {
+pub(crate) enum StoreDecision {
     /// It was, or is about to be.
     Yes,
     /// It is going to be, if it turns out not to be too long: its length is not known.
@@ -103,7 +103,7 @@ pub enum StoreDecision {
 
 /// Whether a request had a fetch of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Collapsed {
+pub(crate) enum Collapsed {
     /// It shared the fetch of another request.
     Yes,
     /// It went to the origin itself.
@@ -112,7 +112,7 @@ pub enum Collapsed {
 
 /// Where a response came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handling {
+pub(crate) enum Handling {
     /// From the store.
     Hit,
     /// From the origin.
@@ -130,7 +130,7 @@ pub enum Handling {
 
 /// One member of `Cache-Status`: what Larder did with a request (RFC 9211 §2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CacheStatus {
+pub(crate) struct CacheStatus {
     /// Where the response came from.
     pub handling: Handling,
     /// How many seconds it stays fresh; negative for a stale one, absent if it is not stored.
@@ -141,12 +141,12 @@ pub struct CacheStatus {
 
 impl CacheStatus {
     /// A response from the store.
-    pub const fn hit(ttl: i64) -> Self {
+    pub(crate) const fn hit(ttl: i64) -> Self {
         Self { handling: Handling::Hit, ttl: Some(ttl), detail: None }
     }
 
     /// The member as the value of a field line of its own; one allocation.
-    pub fn header_value(&self) -> HeaderValue {
+    pub(crate) fn header_value(&self) -> HeaderValue {
         let mut text = MemberBuffer::new();
         text.extend_from_slice(b"larder");
         match self.handling {

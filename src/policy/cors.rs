@@ -22,7 +22,7 @@ const DEFAULT_EXPOSED: HeaderValue = HeaderValue::from_static("X-API-Cache, Cach
 /// Nothing is added beside `*`, but with credentials that is a name like any other (Fetch,
 /// "CORS-exposed header-name list"). Costs one lookup for other responses, and allocates no value for those
 /// that expose nothing themselves: hits are among them.
-pub fn expose_headers(headers: &mut HeaderMap) {
+pub(crate) fn expose_headers(headers: &mut HeaderMap) {
     if !headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
         return;
     }

@@ -21,7 +21,7 @@ const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control
 /// Seconds that a directive gives, clamped to 2^31; an invalid number is as none at all.
 ///
 /// Signs, fractions, letters and single quotes make a number invalid; double quotes do not.
-pub fn delta_seconds(text: &[u8]) -> Option<u32> {
+pub(crate) fn delta_seconds(text: &[u8]) -> Option<u32> {
     if text.is_empty() {
         return None;
     }

@@ -12,7 +12,7 @@ use super::{
 
 /// What those who wait for a fetch get of the response that it brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureSharing {
+pub(crate) enum FailureSharing {
     /// The response itself, if its `Vary` allows.
     Response,
     /// The fact that the origin failed: the status and `Retry-After`, without fields and content. The
@@ -26,7 +26,7 @@ pub enum FailureSharing {
 ///
 /// 429 is among them: it is about the rate of requests. Not among them are the 5xx that one request
 /// brings about by its method, version, fields or network: 501, 505, 506, 510, 511.
-pub fn is_transient(status: StatusCode) -> bool {
+pub(crate) fn is_transient(status: StatusCode) -> bool {
     match status.as_u16() {
         501 | 505 | 506 | 510 | 511 => false,
         status => status == 429 || (500..600).contains(&status),
@@ -39,7 +39,7 @@ pub fn is_transient(status: StatusCode) -> bool {
 /// Without sharing, a failing origin gets all waiting requests at once when it can bear them least. But a
 /// response is not meant for others because it is an error. One that sets cookies, forbids reuse, or may
 /// depend on who asks or from where, is given to nobody else (RFC 9111 §3, §5.2.2).
-pub fn failure_sharing(
+pub(crate) fn failure_sharing(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,
     leader: Credentials,
@@ -56,7 +56,7 @@ pub fn failure_sharing(
 
 /// Returns why a request with these credentials gets no error response that another request brought, or
 /// brings none for others. Credentials that are part of the key separate by themselves.
-pub fn credential_refusal(
+pub(crate) fn credential_refusal(
     credentials: Credentials,
     directives: &ResponseDirectives,
 ) -> Option<Reason> {

@@ -243,7 +243,7 @@ fn constraints(
 ///
 /// `Expires` counts from `Date`, or from receipt where that is missing or broken; a broken `Expires`
 /// lies in the past, and is not read at all beside a targeted field.
-pub fn origin_lifetime(
+pub(crate) fn origin_lifetime(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,
 ) -> Option<Duration> {
@@ -279,7 +279,7 @@ fn heuristic_lifetime(
 }
 
 /// Whether responses with this status may be cached without explicit freshness (RFC 9110 §15.1).
-pub fn is_heuristically_cacheable(status: StatusCode) -> bool {
+pub(crate) fn is_heuristically_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 

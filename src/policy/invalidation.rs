@@ -11,7 +11,7 @@ const GROUPS: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
 /// What became of an unsafe request.
 #[derive(Debug, Clone, Copy)]
-pub enum UnsafeRequestOutcome<'a> {
+pub(crate) enum UnsafeRequestOutcome<'a> {
     /// The origin sent a final response, with this status and these fields.
     Answered(StatusCode, &'a HeaderMap),
     /// Some of the request was sent, and no final response came: it may have done what it was to do.
@@ -22,12 +22,12 @@ pub enum UnsafeRequestOutcome<'a> {
 ///
 /// Unknown methods may, and so may a request that an override field may turn into another
 /// (`X-HTTP-Method-Override`), whatever its own method.
-pub fn is_unsafe(method: &Method, presence: FieldPresence) -> bool {
+pub(crate) fn is_unsafe(method: &Method, presence: FieldPresence) -> bool {
     is_unsafe_method(method) || presence.has(FieldPresence::OVERRIDE)
 }
 
 /// Returns whether requests with this method may change what is stored; unknown methods may.
-pub fn is_unsafe_method(method: &Method) -> bool {
+pub(crate) fn is_unsafe_method(method: &Method) -> bool {
     !matches!(
         method.as_str(),
         "GET" | "HEAD" | "OPTIONS" | "TRACE" | "QUERY" | "PROPFIND" | "REPORT" | "SEARCH"
@@ -37,7 +37,7 @@ pub fn is_unsafe_method(method: &Method) -> bool {
 impl UnsafeRequestOutcome<'_> {
     /// Whether it makes the request's target invalid: a 2xx or 3xx does (RFC 9111 §4.4), and so does an
     /// unknown outcome.
-    pub fn invalidates_target(&self) -> bool {
+    pub(crate) fn invalidates_target(&self) -> bool {
         match self {
             Self::Answered(status, _) => status.is_success() || status.is_redirection(),
             Self::Unknown => true,
@@ -49,7 +49,7 @@ impl UnsafeRequestOutcome<'_> {
     ///
     /// Another redirect says that the request was not processed: to a login page, for instance, which
     /// anyone without credentials is sent to.
-    pub fn is_processed(&self, request: &RequestHead<'_>) -> bool {
+    pub(crate) fn is_processed(&self, request: &RequestHead<'_>) -> bool {
         match self {
             Self::Answered(status, _) if status.is_success() => true,
             Self::Answered(StatusCode::SEE_OTHER, _) | Self::Unknown => true,
@@ -73,7 +73,7 @@ fn redirects_to_same_path(request: &RequestHead<'_>, response: &HeaderMap) -> bo
 /// the field is no list of strings.
 ///
 /// What an origin says here holds whatever the status: a request that failed may have changed something.
-pub fn invalidated_groups(response: &HeaderMap) -> Vec<String> {
+pub(crate) fn invalidated_groups(response: &HeaderMap) -> Vec<String> {
     let mut groups = structured::strings(response, GROUPS).unwrap_or_default();
     groups.retain(|group| !group.is_empty());
     groups
@@ -84,7 +84,7 @@ pub fn invalidated_groups(response: &HeaderMap) -> Vec<String> {
 /// The request's own target as it was sent; and, if the request counts as [done](UnsafeRequestOutcome::is_processed), those of
 /// `Location` and `Content-Location` that lie on the same host, normalised. Other hosts are left alone: a
 /// response must not throw out what is not its own.
-pub fn invalidated_targets(
+pub(crate) fn invalidated_targets(
     request: &RequestHead<'_>,
     outcome: &UnsafeRequestOutcome<'_>,
 ) -> SmallVec<[String; 1]> {
@@ -112,7 +112,10 @@ pub fn invalidated_targets(
 ///
 /// Default ports count as absent, and the scheme does not count: it is often another on the two sides
 /// of a gateway.
-pub fn resolve_same_origin(request: &RequestHead<'_>, reference: &HeaderValue) -> Option<String> {
+pub(crate) fn resolve_same_origin(
+    request: &RequestHead<'_>,
+    reference: &HeaderValue,
+) -> Option<String> {
     let base = Url::parse(&format!("http://{}{}", request.authority, request.target)).ok()?;
     let resolved = base.join(reference.to_str().ok()?).ok()?;
     let is_http = matches!(resolved.scheme(), "http" | "https");

@@ -13,7 +13,7 @@ use super::{
 
 /// How an origin failed, as far as it decides about stale responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outage {
+pub(crate) enum Outage {
     /// A time-out, or an error status.
     Error,
     /// On every try there was no connection, or it was closed before a response began.
@@ -49,7 +49,7 @@ pub(super) fn permits_soft_purge(freshness: &Freshness) -> bool {
 /// How long after it became stale a response may be served while it is revalidated.
 ///
 /// The rule's window comes before the origin's; zero where stale responses are forbidden.
-pub fn stale_while_revalidate_window(freshness: &Freshness, rule: &CacheRule) -> Duration {
+pub(crate) fn stale_while_revalidate_window(freshness: &Freshness, rule: &CacheRule) -> Duration {
     if forbids_stale(freshness, freshness.stale_while_revalidate) {
         return Duration::ZERO;
     }
@@ -61,7 +61,7 @@ pub fn stale_while_revalidate_window(freshness: &Freshness, rule: &CacheRule) ->
 ///
 /// The origin's window comes before the rule's; zero where stale responses are forbidden, for a response
 /// that is an error itself (it bridges none), and under a rule that never bridges.
-pub fn stale_if_error_window(
+pub(crate) fn stale_if_error_window(
     status: StatusCode,
     freshness: &Freshness,
     rule: &CacheRule,
@@ -76,7 +76,7 @@ pub fn stale_if_error_window(
 /// How long after it became stale a response may be served if the origin cannot be reached.
 ///
 /// The rule alone says so, but not against an origin that says `stale-if-error=0`.
-pub fn stale_if_disconnected_window(
+pub(crate) fn stale_if_disconnected_window(
     status: StatusCode,
     freshness: &Freshness,
     rule: &CacheRule,
@@ -99,7 +99,7 @@ fn forbids_stale_on_error(status: StatusCode, freshness: &Freshness, rule: &Cach
 /// stands in for none: newer ones go through as themselves; nor does a response whose use is
 /// [over](Freshness::is_over). A request's own `stale-if-error` widens the
 /// window where the rule honours request directives.
-pub fn stale_on_error(
+pub(crate) fn stale_on_error(
     (status, freshness): (StatusCode, &Freshness),
     outage: Outage,
     request: &RequestDirectives,
@@ -132,13 +132,13 @@ pub fn stale_on_error(
 
 /// Whether a response from the origin counts as its failure (RFC 5861 §4). So does 429: it is about the
 /// rate of requests, and says nothing of the resource (RFC 6585 §4).
-pub fn is_error(status: StatusCode) -> bool {
+pub(crate) fn is_error(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
 }
 
 /// Whether a response from the origin takes back what is stored for its request: the resource is gone, or
 /// closed to those who shared it. From then on an older response stands in for no failure.
-pub fn revokes_stored(status: StatusCode) -> bool {
+pub(crate) fn revokes_stored(status: StatusCode) -> bool {
     matches!(status.as_u16(), 401 | 403 | 404 | 410)
 }
 
@@ -146,7 +146,7 @@ pub fn revokes_stored(status: StatusCode) -> bool {
 /// it is current again. It keeps its windows, so that stores keep it as long as they keep older copies, and
 /// is later than these by any node's clock.
 #[must_use]
-pub fn revoked(freshness: &Freshness, now: Timestamp) -> Freshness {
+pub(crate) fn revoked(freshness: &Freshness, now: Timestamp) -> Freshness {
     let received_at = now.max(freshness.received_at.saturating_add(Duration::from_millis(1)));
     let since = received_at.saturating_since(freshness.received_at);
     Freshness {
@@ -160,7 +160,7 @@ pub fn revoked(freshness: &Freshness, now: Timestamp) -> Freshness {
 }
 
 /// Whether it was.
-pub fn is_revoked(freshness: &Freshness) -> bool {
+pub(crate) fn is_revoked(freshness: &Freshness) -> bool {
     freshness.lifetime.is_zero() && freshness.constraints.has_any(Constraints::PROXY_REVALIDATE)
 }
 

@@ -8,7 +8,7 @@ use crate::field::list;
 use super::directive::{delta_seconds, restrictions};
 
 /// What a request to the origin says in `Surrogate-Capability`, so that it can address Larder alone.
-pub const CAPABILITY: HeaderValue = HeaderValue::from_static("larder=\"Surrogate/1.0\"");
+pub(crate) const CAPABILITY: HeaderValue = HeaderValue::from_static("larder=\"Surrogate/1.0\"");
 
 /// The device token that directives for Larder alone carry.
 const DEVICE_TOKEN: &[u8] = b"larder";

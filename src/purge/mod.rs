@@ -3,7 +3,7 @@
 
 mod applied;
 mod memory;
-pub mod planted;
+pub(crate) mod planted;
 mod propagation;
 mod receipt;
 mod recent;
@@ -17,20 +17,22 @@ use std::{
 };
 
 use applied::NODE_EXPIRY;
-pub use applied::{AppliedPurges, ExpectedResponse, RevocableFact, UnsyncedPolicy};
+pub(crate) use applied::RevocableFact;
 use memory::{MemoryLeaderLease, MemoryLog};
 use parking_lot::Mutex;
 pub use propagation::Propagation;
-pub use receipt::{Acknowledgement, DedupOutcome, NodeId, PurgeReceipt};
+pub(crate) use receipt::NodeId;
 pub use recent::{LogEvent, LogEvents};
 use redis::RedisLog;
-pub use redis::fuzzed;
+pub(crate) use redis::fuzzed;
 pub use retention::LogRetention;
 use tokio::{
     runtime::Handle,
     sync::{oneshot, watch},
 };
 pub use watermark::WatermarkRaise;
+pub use {applied::AppliedPurges, applied::ExpectedResponse, applied::UnsyncedPolicy};
+pub use {receipt::Acknowledgement, receipt::DedupOutcome, receipt::PurgeReceipt};
 
 use crate::{
     fence::{Fence, Purge, PurgeRecord},

@@ -82,7 +82,7 @@ impl PlantedBug {
 
 /// Puts the credentials of whoever came before in the place of these, for bugs that mix them up.
 #[cold]
-pub fn swap_credentials(credentials: &mut HeaderValue) {
+pub(crate) fn swap_credentials(credentials: &mut HeaderValue) {
     static PREVIOUS: Mutex<Option<HeaderValue>> = Mutex::new(None);
     let own = credentials.clone();
     if let Some(others) = PREVIOUS.lock().replace(own) {

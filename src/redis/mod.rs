@@ -11,8 +11,10 @@ mod script;
 mod settings;
 mod tls;
 
-pub use client::{RedisClient, RedisClientKind, RedisConnector};
-pub use clock::{RoundTrip, ServerClocks};
-pub use script::{Script, ScriptCall, is_overdue, time};
-pub use settings::{Password, RedisAddress, Settings, SettingsError, TlsSettings};
+pub use client::RedisConnector;
+pub(crate) use clock::{RoundTrip, ServerClocks};
+pub(crate) use script::{Script, ScriptCall, is_overdue, time};
 pub use tls::TlsError;
+pub(crate) use {client::RedisClient, client::RedisClientKind};
+pub(crate) use {settings::Password, settings::RedisAddress, settings::SettingsError};
+pub use {settings::Settings, settings::TlsSettings};

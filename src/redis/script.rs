@@ -28,14 +28,14 @@ const MAX_CORRECTIONS: usize = 1;
 /// It is called by its digest, and sent only if the server does not know it yet. All its keys have one
 /// hash slot.
 #[derive(Debug)]
-pub struct Script {
+pub(crate) struct Script {
     text: String,
     digest: String,
 }
 
 /// What a script works on.
 #[derive(Debug, Clone, Default)]
-pub struct ScriptCall {
+pub(crate) struct ScriptCall {
     /// All of one hash slot. The first one says whose clock counts.
     pub keys: Vec<Bytes>,
     /// Its arguments.
@@ -44,7 +44,7 @@ pub struct ScriptCall {
 
 impl Script {
     /// A script of these parts.
-    pub fn new(parts: &[&str]) -> Self {
+    pub(crate) fn new(parts: &[&str]) -> Self {
         let text = [&[PRELUDE], parts].concat().concat();
         let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
         let mut hexadecimal = String::with_capacity(2 * digest.as_ref().len());
@@ -58,7 +58,7 @@ impl Script {
     /// an [overdue](is_overdue) error.
     ///
     /// One round trip, and one more if the server's clock is not known yet or was set.
-    pub async fn run<R: FromValue>(
+    pub(crate) async fn run<R: FromValue>(
         &self,
         session: &Client,
         clocks: &ServerClocks,
@@ -104,7 +104,11 @@ impl Script {
 }
 
 /// Asks the server of this key for its time. Returns it in milliseconds, and notes it.
-pub async fn time(session: &Client, clocks: &ServerClocks, key: &Bytes) -> Result<i64, Error> {
+pub(crate) async fn time(
+    session: &Client,
+    clocks: &ServerClocks,
+    key: &Bytes,
+) -> Result<i64, Error> {
     let sent = Instant::now();
     let asked = session.eval::<(i64, i64), _, _, _>(TIME, vec![key.clone()], Vec::<Value>::new());
     let (seconds, micros) = Box::pin(asked).await?;
@@ -125,7 +129,7 @@ async fn measured(
 }
 
 /// Returns whether an error says that a script began after its deadline, and had no effect.
-pub fn is_overdue(error: &Error) -> bool {
+pub(crate) fn is_overdue(error: &Error) -> bool {
     overdue(error).is_some()
 }
 

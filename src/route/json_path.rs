@@ -19,7 +19,7 @@ pub struct JsonPathError(String);
 pub struct TagLimitExceeded;
 
 /// Reads a path.
-pub fn parse(text: &str) -> Result<JsonPath, JsonPathError> {
+pub(crate) fn parse(text: &str) -> Result<JsonPath, JsonPathError> {
     JsonPath::parse(text).map_err(|error| match error.message() {
         "parser error" => JsonPathError(String::new()),
         message => JsonPathError(format!(": {message}")),
@@ -27,7 +27,7 @@ pub fn parse(text: &str) -> Result<JsonPath, JsonPathError> {
 }
 
 /// The bytes up to the brace that closes a placeholder: the first that stands in no string of the path.
-pub fn placeholder_end(text: &str) -> Option<usize> {
+pub(crate) fn placeholder_end(text: &str) -> Option<usize> {
     let mut quote = None;
     let mut is_escaped = false;
     for (index, byte) in text.bytes().enumerate() {
@@ -47,7 +47,7 @@ pub fn placeholder_end(text: &str) -> Option<usize> {
 ///
 /// Values are texts, numbers, `true` and `false`. An empty text, one with control characters, `null`, a
 /// list or an object is no value.
-pub fn values<'a>(
+pub(crate) fn values<'a>(
     path: &JsonPath,
     document: &'a Value,
 ) -> Result<Vec<Cow<'a, str>>, TagLimitExceeded> {

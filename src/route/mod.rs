@@ -3,13 +3,13 @@
 //! The first route whose pattern matches wins. Nothing here allocates per request, but for the tags
 //! of a response that is about to be stored.
 
-pub mod body_tags;
-pub mod condition;
-pub mod json_path;
-pub mod pattern;
-pub mod select;
-pub mod tags;
-pub mod target;
+pub(crate) mod body_tags;
+pub(crate) mod condition;
+pub(crate) mod json_path;
+pub(crate) mod pattern;
+pub(crate) mod select;
+pub(crate) mod tags;
+pub(crate) mod target;
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use serde_json_path::JsonPath;
 pub use body_tags::BodyTagTemplate;
 pub use condition::BypassRule;
 pub use json_path::TagLimitExceeded;
-pub use pattern::{Mismatch, Params, Pattern, PatternError};
-pub use select::{Agreement, RouteTable, Selection};
-pub use tags::{AnyTagTemplate, PlaceholderNames, TagError, TagTemplate, UserPlaceholder};
-pub use target::{TargetError, TargetTemplate};
+pub(crate) use pattern::{Mismatch, Params, Pattern, PatternError};
+pub(crate) use select::{Agreement, RouteTable, Selection};
+pub(crate) use tags::{AnyTagTemplate, PlaceholderNames, TagError, TagTemplate, UserPlaceholder};
+pub(crate) use target::{TargetError, TargetTemplate};
 
 use crate::{
     key::uri::{PathForm, PathReadings, QueryRule, normal_path},

@@ -16,7 +16,7 @@ const MAX_TAGS: usize = 32;
 
 /// A tag of a response, by what fills its placeholders in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AnyTagTemplate {
+pub(crate) enum AnyTagTemplate {
     /// The request alone.
     Request(TagTemplate),
     /// The JSON of the response, too.
@@ -113,7 +113,7 @@ pub enum TagProblem {
 
 impl AnyTagTemplate {
     /// Reads a tag of the responses of a route in which these names have a meaning.
-    pub fn parse(text: &str, names: PlaceholderNames<'_>) -> Result<Self, TagError> {
+    pub(crate) fn parse(text: &str, names: PlaceholderNames<'_>) -> Result<Self, TagError> {
         let tokens = tokenize(text)?;
         if tokens.iter().any(TemplateToken::is_path) {
             return BodyTagTemplate::from_tokens(&tokens, names).map(Self::Body);
@@ -122,7 +122,7 @@ impl AnyTagTemplate {
     }
 
     /// The query parameters that it is made of.
-    pub fn parameters(&self) -> Vec<&str> {
+    pub(crate) fn parameters(&self) -> Vec<&str> {
         match self {
             Self::Request(template) => {
                 template.0.iter().filter_map(TagTemplatePart::parameter).collect()

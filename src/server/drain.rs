@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 /// How far the end of a process has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum DrainPhase {
+pub(crate) enum DrainPhase {
     /// Not at all.
     Serving,
     /// Balancers are told to send requests elsewhere. New connections are accepted; each HTTP/1.1 response is

@@ -6,7 +6,7 @@ use super::framing::{FramingValidator, HeadLimits};
 
 /// The heads of a connection's bytes, as far as requests are believed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Heads {
+pub(crate) struct Heads {
     /// Where each complete head begins and ends, the refused one included.
     pub ranges: Vec<Range<usize>>,
     /// The number of the refused head; the first is 1.
@@ -14,7 +14,7 @@ pub struct Heads {
 }
 
 /// Finds the heads in the bytes of one connection, which arrive one by one.
-pub fn heads(bytes: &[u8]) -> Heads {
+pub(crate) fn heads(bytes: &[u8]) -> Heads {
     let mut framing = validator();
     let (mut heads, mut begin) = (Heads::default(), None);
     for (at, byte) in bytes.iter().enumerate() {
@@ -33,7 +33,7 @@ pub fn heads(bytes: &[u8]) -> Heads {
 }
 
 /// Returns the number of heads and the refused one, of bytes that arrive in pieces of this size.
-pub fn count(bytes: &[u8], piece: usize) -> (usize, Option<usize>) {
+pub(crate) fn count(bytes: &[u8], piece: usize) -> (usize, Option<usize>) {
     let mut framing = validator();
     for piece in bytes.chunks(piece.max(1)) {
         framing.feed(piece);

@@ -57,7 +57,7 @@ pub struct RefusedRequest<'a> {
 }
 
 /// Called with each request that is refused.
-pub type RefusalObserver = Arc<dyn Fn(&RefusedRequest<'_>) + Send + Sync>;
+pub(crate) type RefusalObserver = Arc<dyn Fn(&RefusedRequest<'_>) + Send + Sync>;
 
 impl RefusedRequest<'_> {
     /// One of which nothing but the refusal is known.

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 /// What a node is to do about a key that no tier can answer.
 #[derive(Debug)]
-pub enum FetchClaim {
+pub(crate) enum FetchClaim {
     /// It fetches. The others wait until the lease ends.
     Lead(FetchLease),
     /// Another node fetches.
@@ -16,7 +16,7 @@ pub enum FetchClaim {
 
 /// What came of a fetch, for the other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LeaseResult {
+pub(crate) enum LeaseResult {
     /// It is stored: the store has it.
     Stored,
     /// It is for its asker alone: everyone asks for themselves.
@@ -29,7 +29,7 @@ pub enum LeaseResult {
 
 /// How the origin failed a node, as other nodes learn it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OriginFailure {
+pub(crate) struct OriginFailure {
     /// The status that clients get: the origin's, or that of Larder's own response if none came.
     pub status: StatusCode,
     /// Seconds for which the origin wants to be left alone (`Retry-After`).
@@ -40,34 +40,34 @@ pub struct OriginFailure {
 
 /// The right to fetch for the whole fleet. Dropped, it counts as released with [`LeaseResult::Abandoned`].
 #[derive(Debug)]
-pub struct FetchLease(oneshot::Sender<LeaseResult>);
+pub(crate) struct FetchLease(oneshot::Sender<LeaseResult>);
 
 /// Another node's fetch.
 #[derive(Debug)]
-pub struct RemoteFetch(oneshot::Receiver<LeaseResult>);
+pub(crate) struct RemoteFetch(oneshot::Receiver<LeaseResult>);
 
 impl FetchLease {
     /// A lease, and where its end is told.
-    pub fn new() -> (Self, oneshot::Receiver<LeaseResult>) {
+    pub(crate) fn new() -> (Self, oneshot::Receiver<LeaseResult>) {
         let (sender, receiver) = oneshot::channel();
         (Self(sender), receiver)
     }
 
     /// Ends the lease. What was put into the store before is there when the others hear of it.
-    pub fn release(self, result: LeaseResult) {
+    pub(crate) fn release(self, result: LeaseResult) {
         let _nobody_listens = self.0.send(result);
     }
 }
 
 impl RemoteFetch {
     /// Another node's fetch, and where its end is to be told.
-    pub fn new() -> (oneshot::Sender<LeaseResult>, Self) {
+    pub(crate) fn new() -> (oneshot::Sender<LeaseResult>, Self) {
         let (sender, receiver) = oneshot::channel();
         (sender, Self(receiver))
     }
 
     /// How it ended. Bounded: a lease that is not renewed runs out.
-    pub async fn result(self) -> LeaseResult {
+    pub(crate) async fn result(self) -> LeaseResult {
         self.0.await.unwrap_or(LeaseResult::Abandoned)
     }
 }

@@ -4,18 +4,18 @@ mod claim;
 #[cfg(test)]
 mod contract;
 mod memory;
-pub mod monotonic;
+pub(crate) mod monotonic;
 mod namespace_history;
-pub mod redis;
+pub(crate) mod redis;
 mod tiered;
 
 use std::future::Future;
 
-pub use claim::{FetchClaim, FetchLease, LeaseResult, OriginFailure, RemoteFetch};
-pub use memory::{MemoryStore, MemoryUsage};
-pub use namespace_history::{NamespaceHistory, NamespaceVersion};
-pub use redis::RedisStore;
-pub use tiered::TieredStore;
+pub(crate) use claim::{FetchClaim, FetchLease, LeaseResult, OriginFailure, RemoteFetch};
+pub(crate) use memory::{MemoryStore, MemoryUsage};
+pub(crate) use namespace_history::{NamespaceHistory, NamespaceVersion};
+pub(crate) use redis::RedisStore;
+pub(crate) use tiered::TieredStore;
 
 use crate::{
     entry::{Entry, VarySelection},
@@ -27,7 +27,7 @@ use crate::{
 /// A store may forget anything at any time, and never answers with another key's entry: it compares
 /// the key's full text. It knows nothing of freshness. Its failures are misses: what a caller cannot
 /// mend is counted by the store itself, not reported.
-pub trait Store: Send + Sync + 'static {
+pub(crate) trait Store: Send + Sync + 'static {
     /// The entry under this key in the tier that answers without waiting. The hot path; `None` means
     /// "not at hand", and [`Store::get`] may still find it.
     fn peek(&self, key: &CacheKey) -> Option<Entry>;
@@ -74,7 +74,7 @@ pub trait Store: Send + Sync + 'static {
 
 /// What became of an entry that was put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PutOutcome {
+pub(crate) enum PutOutcome {
     /// It can be looked up from now on.
     Stored,
     /// What is stored under the key supersedes it, and stays.

@@ -9,7 +9,7 @@ use crate::field::Timestamp;
 
 /// An instant as a timestamp: what the system's clock said when this was first asked for, and what has
 /// passed since. Ages are counted by it, so that a clock that is set makes nothing older or younger.
-pub fn timestamp(instant: Instant) -> Timestamp {
+pub(crate) fn timestamp(instant: Instant) -> Timestamp {
     static START: LazyLock<(Instant, Timestamp)> =
         LazyLock::new(|| (Instant::now(), SystemTime::now().into()));
     let (start, time) = *START;

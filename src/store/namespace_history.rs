@@ -9,7 +9,7 @@ use crate::field::Timestamp;
 /// As text it is `version millis before`, and without the last where there was none. Versions hold no
 /// spaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamespaceVersion {
+pub(crate) struct NamespaceVersion {
     version: String,
     since: Timestamp,
     previous: Option<String>,
@@ -17,7 +17,7 @@ pub struct NamespaceVersion {
 
 /// What a node that starts makes of that.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamespaceHistory {
+pub(crate) struct NamespaceHistory {
     /// What is to be remembered from now on; nothing where that is another node's to say.
     pub to_record: Option<NamespaceVersion>,
     /// The version whose responses may still be served, stale, and until when.
@@ -29,7 +29,12 @@ impl NamespaceHistory {
     ///
     /// A node of the version before that starts within `grace` is one that a deployment has not come to
     /// yet: it changes nothing. Later, going back to a version is a change as any.
-    pub fn resolve(known: Option<&str>, version: &str, now: Timestamp, grace: Duration) -> Self {
+    pub(crate) fn resolve(
+        known: Option<&str>,
+        version: &str,
+        now: Timestamp,
+        grace: Duration,
+    ) -> Self {
         let known = known.and_then(NamespaceVersion::parse);
         let record = match known {
             Some(known) if known.version == version => known,

@@ -15,34 +15,34 @@ use crate::{
 ///
 /// What is put stands in memory at once, and in Redis soon. What comes from Redis is kept in memory too,
 /// unless something newer stands there. With Redis away, memory goes on alone.
-pub struct TieredStore {
+pub(crate) struct TieredStore {
     memory: Option<MemoryStore>,
     redis: Option<RedisStore>,
 }
 
 impl TieredStore {
     /// A store of these tiers.
-    pub fn new(memory: Option<MemoryStore>, redis: Option<RedisStore>) -> Self {
+    pub(crate) fn new(memory: Option<MemoryStore>, redis: Option<RedisStore>) -> Self {
         Self { memory, redis }
     }
 
     /// What the memory tier holds and has let go.
-    pub fn usage(&self) -> MemoryUsage {
+    pub(crate) fn usage(&self) -> MemoryUsage {
         self.memory.as_ref().map(MemoryStore::usage).unwrap_or_default()
     }
 
     /// Bytes of large responses that the memory tier has let go and that clients still read.
-    pub fn pinned_bytes(&self) -> u64 {
+    pub(crate) fn pinned_bytes(&self) -> u64 {
         self.memory.as_ref().map(MemoryStore::pinned_bytes).unwrap_or_default()
     }
 
     /// How Redis is, where there is one.
-    pub fn health(&self) -> Option<RedisHealth> {
+    pub(crate) fn health(&self) -> Option<RedisHealth> {
         self.redis.as_ref().map(RedisStore::health)
     }
 
     /// Looks for what this version has not in the one before it, too, until then.
-    pub fn set_previous_version(&self, version: &str, until: Instant) {
+    pub(crate) fn set_previous_version(&self, version: &str, until: Instant) {
         if let Some(redis) = &self.redis {
             redis.set_previous_version(version, until);
         }
@@ -50,21 +50,21 @@ impl TieredStore {
 
     /// Changes the longest time for which any route serves what is stale: for so long Redis keeps what is put
     /// from now on.
-    pub fn set_stale_for(&self, stale_for: Duration) {
+    pub(crate) fn set_stale_for(&self, stale_for: Duration) {
         if let Some(redis) = &self.redis {
             redis.set_stale_for(stale_for);
         }
     }
 
     /// Waits until Redis has what was put and removed so far, or has refused it.
-    pub async fn flush(&self) {
+    pub(crate) async fn flush(&self) {
         if let Some(redis) = &self.redis {
             redis.flush().await;
         }
     }
 
     /// The same as a line for people: `redis: up`.
-    pub fn health_line(&self) -> Option<String> {
+    pub(crate) fn health_line(&self) -> Option<String> {
         self.health().map(|health| format!("redis: {health}"))
     }
 

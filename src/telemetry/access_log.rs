@@ -16,7 +16,7 @@ const LIMITS: QueueLimits = QueueLimits { entries: 8192, bytes: 4 << 20 };
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AccessLogEncoding {
+pub(crate) enum AccessLogEncoding {
     /// One JSON object a line.
     Json,
     /// `key=value` pairs for people.
@@ -26,14 +26,14 @@ pub enum AccessLogEncoding {
 /// The access log in one format. A line that cannot be written is dropped and counted: a slow disk or a full
 /// pipe slows no request down.
 #[derive(Debug, Clone)]
-pub struct AccessLog {
+pub(crate) struct AccessLog {
     format: AccessLogEncoding,
     queue: Arc<LogQueue>,
 }
 
 /// What is logged of one request. No query, no header values, no body: they may hold personal data.
 #[derive(Debug, Clone)]
-pub struct AccessLogEntry<'a> {
+pub(crate) struct AccessLogEntry<'a> {
     /// When the request's head had been read.
     pub at: Timestamp,
     /// The request's `X-Request-ID`, if it has one.
@@ -63,7 +63,7 @@ impl AccessLog {
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub fn queue(
+    pub(crate) fn queue(
         to: impl io::Write + Send + 'static,
         dropped: IntCounter,
     ) -> io::Result<Arc<LogQueue>> {
@@ -77,12 +77,12 @@ impl AccessLog {
     }
 
     /// A log that writes its lines there.
-    pub fn new(format: AccessLogEncoding, queue: Arc<LogQueue>) -> Self {
+    pub(crate) fn new(format: AccessLogEncoding, queue: Arc<LogQueue>) -> Self {
         Self { format, queue }
     }
 
     /// Queues one line. Never blocks.
-    pub fn write(&self, line: &AccessLogEntry<'_>) {
+    pub(crate) fn write(&self, line: &AccessLogEntry<'_>) {
         self.queue.write(match self.format {
             AccessLogEncoding::Json => line.json(),
             AccessLogEncoding::Text => line.text(),

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, header};
 
 /// What a call takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// Anyone may: health checks.
     Open,
     /// A token that may read; anyone where there are no tokens at all.
@@ -16,7 +16,7 @@ pub enum Access {
 
 /// A bearer token and what it may do.
 #[derive(Clone)]
-pub struct Token {
+pub(crate) struct Token {
     secret: String,
     granted: Vec<Access>,
 }
@@ -24,11 +24,11 @@ pub struct Token {
 /// The tokens of the admin listener. Without any, it may be read by whoever reaches it (it is bound to
 /// loopback unless configured otherwise), and nobody may purge.
 #[derive(Clone, Default)]
-pub struct Tokens(Vec<Token>);
+pub(crate) struct Tokens(Vec<Token>);
 
 /// Whether a request may make a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Authorization {
+pub(crate) enum Authorization {
     /// It may.
     Granted,
     /// It carries no token, or none that is known.
@@ -41,25 +41,25 @@ pub enum Authorization {
 
 impl Token {
     /// A token that may do these things.
-    pub fn new(secret: impl Into<String>, granted: Vec<Access>) -> Self {
+    pub(crate) fn new(secret: impl Into<String>, granted: Vec<Access>) -> Self {
         Self { secret: secret.into(), granted }
     }
 
     /// A token that may do everything.
-    pub fn full_access(secret: impl Into<String>) -> Self {
+    pub(crate) fn full_access(secret: impl Into<String>) -> Self {
         Self::new(secret, vec![Access::Read, Access::Purge])
     }
 }
 
 impl Tokens {
     /// These tokens.
-    pub fn new(tokens: Vec<Token>) -> Self {
+    pub(crate) fn new(tokens: Vec<Token>) -> Self {
         Self(tokens)
     }
 
     /// Whether a request with these fields may make a call that takes `access`. Compares in constant
     /// time, and every token whichever matches.
-    pub fn authorize(&self, access: Access, headers: &HeaderMap) -> Authorization {
+    pub(crate) fn authorize(&self, access: Access, headers: &HeaderMap) -> Authorization {
         if access == Access::Open || (access == Access::Read && self.0.is_empty()) {
             return Authorization::Granted;
         }
@@ -78,12 +78,12 @@ impl Tokens {
     }
 
     /// Whether there is no token at all.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Whether there is a token that gives this access.
-    pub fn any_grants(&self, access: Access) -> bool {
+    pub(crate) fn any_grants(&self, access: Access) -> bool {
         self.0.iter().any(|token| token.granted.contains(&access))
     }
 }
@@ -97,7 +97,7 @@ fn presented_token(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 /// The token of `Authorization: Bearer`.
-pub fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
+pub(crate) fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let (scheme, token) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then_some(token.trim_ascii())

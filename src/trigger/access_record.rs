@@ -24,7 +24,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// One request to an endpoint, and its outcome.
 #[derive(Debug)]
-pub struct AccessRecord {
+pub(crate) struct AccessRecord {
     /// Which endpoint it was: a word of a closed list.
     pub endpoint: &'static str,
     /// The method.
@@ -43,7 +43,7 @@ pub struct AccessRecord {
 
 impl AccessRecord {
     /// The host asked for.
-    pub fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         let host = self.headers.get(header::HOST);
         host.and_then(|host| host.to_str().ok()).unwrap_or_default()
     }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The largest body that Larder reads for itself, in bytes.
-pub const MAX_BODY_BYTES: usize = 1 << 20;
+pub(crate) const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// How long a body may take altogether.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ const BYTES_PER_CLIENT: usize = 2 * MAX_BODY_BYTES;
 /// Callers whose body is the proof, as with signatures, have a part of it, and in that each webhook and each
 /// client another one: bodies that never end stop nobody else's.
 #[derive(Debug, Clone, Default)]
-pub struct BodyBudget {
+pub(crate) struct BodyBudget {
     usage: Arc<Mutex<BudgetUsage>>,
 }
 
@@ -55,7 +55,7 @@ enum Quota {
 
 /// Whose body is read.
 #[derive(Debug, Clone)]
-pub enum EndpointCaller<'a> {
+pub(crate) enum EndpointCaller<'a> {
     /// Someone who has proven to be allowed to send it.
     Authenticated,
     /// Someone who delivers to this webhook, from this address, and has proven nothing yet.
@@ -64,7 +64,7 @@ pub enum EndpointCaller<'a> {
 
 /// A body that was read, and the part of the budget that it takes.
 #[derive(Debug)]
-pub struct BufferedBody {
+pub(crate) struct BufferedBody {
     bytes: Vec<u8>,
     quotas: Option<Vec<Quota>>,
     budget: BodyBudget,
@@ -72,7 +72,7 @@ pub struct BufferedBody {
 
 /// Why a body was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BodyReadError {
+pub(crate) enum BodyReadError {
     /// It is larger than [`MAX_BODY_BYTES`]: 413.
     TooLarge,
     /// It did not come in time: 408.
@@ -85,7 +85,7 @@ pub enum BodyReadError {
 
 impl BodyBudget {
     /// Reads a body to its end. `idle_timeout` is how long it may pause.
-    pub async fn read<B>(
+    pub(crate) async fn read<B>(
         &self,
         body: B,
         idle_timeout: Duration,
@@ -211,7 +211,7 @@ impl From<ClientBodyError> for BodyReadError {
 
 impl BodyReadError {
     /// What the sender is told.
-    pub fn problem(self) -> Problem {
+    pub(crate) fn problem(self) -> Problem {
         let (status, title, detail) = match self {
             Self::TooLarge => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "Body too large", "At most 1 MiB is read.")

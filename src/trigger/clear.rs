@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Where it is asked for.
-pub const PATH: &str = "/_larder/clear";
+pub(super) const PATH: &str = "/_larder/clear";
 
 /// One user purges no more often than this: what is asked for in between is purged together.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);

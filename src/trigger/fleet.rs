@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The nodes that share one purge log.
-pub trait Fleet: Send + Sync + 'static {
+pub(crate) trait Fleet: Send + Sync + 'static {
     /// A role that one node at a time has.
     type Lease: Lease;
 
@@ -50,19 +50,19 @@ pub trait Fleet: Send + Sync + 'static {
 }
 
 /// A role that this node has; given up when dropped.
-pub trait Lease: Send + Sync + 'static {
+pub(crate) trait Lease: Send + Sync + 'static {
     /// Whether it is still this node's.
     fn is_held(&self) -> bool;
 }
 
 /// The fleet as its purge log knows it.
-pub struct LogFleet {
+pub(crate) struct LogFleet {
     purger: Arc<Purger>,
 }
 
 impl LogFleet {
     /// The nodes that share the log of this purger.
-    pub fn new(purger: Arc<Purger>) -> Self {
+    pub(crate) fn new(purger: Arc<Purger>) -> Self {
         Self { purger }
     }
 }

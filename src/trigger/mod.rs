@@ -7,34 +7,36 @@
 //!                             └─ anything else ─► the pipeline, untouched
 //! ```
 
-pub mod access;
+pub(crate) mod access;
 mod access_record;
-pub mod body;
+pub(crate) mod body;
 mod clear;
 mod client;
 #[cfg(test)]
 mod fixture;
-pub mod fleet;
-pub mod poll;
-pub mod purge_method;
+pub(crate) mod fleet;
+pub(crate) mod poll;
+pub(crate) mod purge_method;
 mod purger;
 mod router;
-pub mod schedule;
-pub mod selector;
+pub(crate) mod schedule;
+pub(crate) mod selector;
 mod tasks;
-pub mod webhook;
+pub(crate) mod webhook;
 
-pub use access::{Access, Authorization, Token, Tokens};
-pub use access_record::AccessRecord;
-pub use fleet::{Fleet, Lease, LogFleet};
-pub use poll::{Poll, PollState, Polls};
-pub use purge_method::PurgeAccess;
-pub use purger::{
+pub(crate) use access::{Access, Authorization, Token, Tokens};
+pub(crate) use access_record::AccessRecord;
+pub(crate) use fleet::{Fleet, Lease, LogFleet};
+pub(crate) use poll::{Poll, PollState, Polls};
+pub(crate) use purge_method::PurgeAccess;
+pub(crate) use purger::{
     Purger, json_response, log_unavailable, receipt_response, receipt_status, unavailable_response,
     with_retry_after,
 };
-pub use router::{EndpointRouter, ExtraEndpoints, RouterDependencies, Settings, StreamingBody};
+pub(crate) use router::{
+    EndpointRouter, ExtraEndpoints, RouterDependencies, Settings, StreamingBody,
+};
 pub use schedule::Schedule;
-pub use selector::{OwnerLookup, SelectorError, SelectorResolver, UrlNormalizer};
-pub use tasks::{TaskContext, Tasks, WallClock};
+pub(crate) use selector::{OwnerLookup, SelectorError, SelectorResolver, UrlNormalizer};
+pub(crate) use tasks::{TaskContext, Tasks, WallClock};
 pub use webhook::Webhook;

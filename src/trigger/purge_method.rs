@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The method.
-pub const PURGE: &str = "PURGE";
+pub(crate) const PURGE: &str = "PURGE";
 
 /// Tags to purge hard, beside the fields that responses have.
 const XKEY_PURGE: HeaderName = HeaderName::from_static("xkey-purge");
@@ -33,7 +33,7 @@ const FASTLY_SOFT: HeaderName = HeaderName::from_static("fastly-soft-purge");
 
 /// Who may send `PURGE`.
 #[derive(Clone, Default)]
-pub struct PurgeAccess {
+pub(crate) struct PurgeAccess {
     /// The tokens of the admin listener.
     pub tokens: Tokens,
     /// Addresses that need none.
@@ -44,12 +44,12 @@ pub struct PurgeAccess {
 
 impl PurgeAccess {
     /// Whether anybody may. Otherwise `PURGE` is a method like any other, and the origin's.
-    pub fn is_enabled(&self) -> bool {
+    pub(crate) fn is_enabled(&self) -> bool {
         !self.networks.is_empty() || self.tokens.any_grants(Access::Purge)
     }
 
     /// Whether a request with these fields, from this address, may; or what it is told.
-    pub fn authorize(
+    pub(crate) fn authorize(
         &self,
         peer: Option<IpAddr>,
         headers: &HeaderMap,
@@ -77,31 +77,31 @@ impl PurgeAccess {
 }
 
 /// What is said of a call without a token that is known. Its answer has a [`with_bearer_challenge`].
-pub fn token_required() -> Problem {
+pub(crate) fn token_required() -> Problem {
     let detail = "Send `Authorization: Bearer` with an admin token that may do this.";
     Problem::new(StatusCode::UNAUTHORIZED, "Token required", detail)
 }
 
 /// Says in a response how to come with a token (RFC 9110 §11.6.1).
-pub fn with_bearer_challenge(mut response: Response<Bytes>) -> Response<Bytes> {
+pub(crate) fn with_bearer_challenge(mut response: Response<Bytes>) -> Response<Bytes> {
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }
 
 /// Whether clients of Fastly ask for a soft purge.
-pub fn is_fastly_soft_purge(headers: &HeaderMap) -> bool {
+pub(crate) fn is_fastly_soft_purge(headers: &HeaderMap) -> bool {
     headers.get(&FASTLY_SOFT).is_some_and(|value| value == "1")
 }
 
 /// The tags of `Surrogate-Key`, separated by spaces or commas.
-pub fn surrogate_keys(headers: &HeaderMap) -> Vec<String> {
+pub(crate) fn surrogate_keys(headers: &HeaderMap) -> Vec<String> {
     let mut keys = Vec::new();
     tag::read_spaced(headers, &SURROGATE_KEY, &mut keys);
     keys
 }
 
 /// What a `PURGE` request asks for: the tags that its fields name, or else its target on its host.
-pub fn plan(
+pub(crate) fn plan(
     target: &TargetUri<'_>,
     headers: &HeaderMap,
     normalize: &UrlNormalizer,

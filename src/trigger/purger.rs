@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What purges are handed to, wherever they come from.
-pub struct Purger {
+pub(crate) struct Purger {
     log: Arc<PurgeLog>,
     metrics: Arc<Metrics>,
     resolver: SelectorResolver,
@@ -24,13 +24,17 @@ pub struct Purger {
 
 impl Purger {
     /// A purger for this log. `resolver` says what URLs and users mean in selectors.
-    pub fn new(log: Arc<PurgeLog>, metrics: Arc<Metrics>, resolver: SelectorResolver) -> Self {
+    pub(crate) fn new(
+        log: Arc<PurgeLog>,
+        metrics: Arc<Metrics>,
+        resolver: SelectorResolver,
+    ) -> Self {
         Self { log, metrics, resolver }
     }
 
     /// Appends a purge, waits for the other nodes, and counts it. Nothing that it selects is used any more
     /// once the receipt says that it is acknowledged.
-    pub async fn purge(&self, purge: Purge) -> Result<PurgeReceipt, LogUnavailable> {
+    pub(crate) async fn purge(&self, purge: Purge) -> Result<PurgeReceipt, LogUnavailable> {
         let (source, mode) = (purge.source.clone(), purge.mode);
         let result = self.log.append(purge, PurgeReceipt::DEFAULT_ACK_TIMEOUT).await;
         self.count(&source, mode, result.as_ref().map_or("unavailable", result_label));
@@ -38,7 +42,7 @@ impl Purger {
     }
 
     /// The same, unless a purge was appended under this key in the last 24 hours by whichever node.
-    pub async fn purge_deduplicated(
+    pub(crate) async fn purge_deduplicated(
         &self,
         purge: Purge,
         key: &str,
@@ -57,7 +61,7 @@ impl Purger {
 
     /// The same for a purge that its sender may ask for again, and calls `id` then: that is purged once.
     /// Without an id each is.
-    pub async fn purge_with_id(
+    pub(crate) async fn purge_with_id(
         &self,
         purge: Purge,
         id: Option<&str>,
@@ -72,43 +76,47 @@ impl Purger {
     }
 
     /// Purges, and answers whoever asked for it; once, where it has an id.
-    pub async fn purge_and_respond(&self, purge: Purge, id: Option<&str>) -> Response<Bytes> {
+    pub(crate) async fn purge_and_respond(
+        &self,
+        purge: Purge,
+        id: Option<&str>,
+    ) -> Response<Bytes> {
         let result = self.purge_with_id(purge, id).await;
         result.map_or_else(|LogUnavailable| unavailable_response(), receipt_response)
     }
 
     /// The selector of a URL as people write it.
-    pub fn url(&self, text: &str) -> Result<Selector, SelectorError> {
+    pub(crate) fn url(&self, text: &str) -> Result<Selector, SelectorError> {
         selector::url(text, self.normalizer())
     }
 
     /// The purges that this node applied last, the latest first.
-    pub fn recent(&self) -> Vec<Arc<PurgeRecord>> {
+    pub(crate) fn recent(&self) -> Vec<Arc<PurgeRecord>> {
         self.log.recent_records()
     }
 
     /// The normal form of URLs.
-    pub fn normalizer(&self) -> &UrlNormalizer {
+    pub(crate) fn normalizer(&self) -> &UrlNormalizer {
         &*self.resolver.normalize
     }
 
     /// The owners that users come to.
-    pub fn owners(&self) -> &OwnerLookup {
+    pub(crate) fn owners(&self) -> &OwnerLookup {
         &*self.resolver.owners
     }
 
     /// What selectors mean.
-    pub fn resolver(&self) -> &SelectorResolver {
+    pub(crate) fn resolver(&self) -> &SelectorResolver {
         &self.resolver
     }
 
     /// The purge log.
-    pub fn log(&self) -> &PurgeLog {
+    pub(crate) fn log(&self) -> &PurgeLog {
         &self.log
     }
 
     /// The counters.
-    pub fn metrics(&self) -> &Metrics {
+    pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
@@ -154,7 +162,7 @@ struct NodeCounts {
 
 /// The receipt of a purge as a response: 202 where it is not acknowledged. That of an earlier one is a
 /// success, too: who sends again does so until it is told of one.
-pub fn receipt_response(once: DedupOutcome) -> Response<Bytes> {
+pub(crate) fn receipt_response(once: DedupOutcome) -> Response<Bytes> {
     let (receipt, duplicate) = match once {
         DedupOutcome::Appended(receipt) => (receipt, None),
         DedupOutcome::Duplicate(receipt) => (receipt, Some(true)),
@@ -167,12 +175,12 @@ pub fn receipt_response(once: DedupOutcome) -> Response<Bytes> {
 }
 
 /// `200` once no node uses any more what was purged, `202` where some still may.
-pub fn receipt_status(receipt: &PurgeReceipt) -> StatusCode {
+pub(crate) fn receipt_status(receipt: &PurgeReceipt) -> StatusCode {
     if receipt.is_acknowledged() { StatusCode::OK } else { StatusCode::ACCEPTED }
 }
 
 /// A document as a response that nobody stores.
-pub fn json_response(status: StatusCode, document: &impl Serialize) -> Response<Bytes> {
+pub(crate) fn json_response(status: StatusCode, document: &impl Serialize) -> Response<Bytes> {
     let Ok(body) = serde_json::to_vec(document) else {
         let detail = "The answer could not be written.";
         let status = StatusCode::INTERNAL_SERVER_ERROR;
@@ -187,19 +195,19 @@ pub fn json_response(status: StatusCode, document: &impl Serialize) -> Response<
 }
 
 /// What is said where the log cannot be reached.
-pub fn log_unavailable() -> Problem {
+pub(crate) fn log_unavailable() -> Problem {
     let detail = "The purge is not confirmed: the purge log in Redis cannot be reached, or did not answer. \
                   Send it again: to purge twice does no harm. `/readyz` and the metrics tell about Redis.";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Purge log unavailable", detail)
 }
 
 /// The answer where the log cannot be reached: senders that retry do so.
-pub fn unavailable_response() -> Response<Bytes> {
+pub(crate) fn unavailable_response() -> Response<Bytes> {
     with_retry_after(log_unavailable().into_response())
 }
 
 /// Says in a response that it is worth asking again.
-pub fn with_retry_after(mut response: Response<Bytes>) -> Response<Bytes> {
+pub(crate) fn with_retry_after(mut response: Response<Bytes>) -> Response<Bytes> {
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }

@@ -40,7 +40,7 @@ const PARSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Answers webhooks and `PURGE`, and hands every other request to `H` as it came. That costs a look at
 /// the method and at the second byte of the path.
-pub struct EndpointRouter<H> {
+pub(crate) struct EndpointRouter<H> {
     handler: Arc<H>,
     endpoints: Arc<Endpoints>,
     extra: ExtraEndpoints,
@@ -49,18 +49,18 @@ pub struct EndpointRouter<H> {
 
 /// What else is Larder's own: answers where the path is its. It is told the peer's address and the client's,
 /// as far as they are known.
-pub type ExtraEndpoints = Box<
+pub(crate) type ExtraEndpoints = Box<
     dyn Fn(&Request<Incoming>, [Option<IpAddr>; 2]) -> Option<Response<StreamingBody>>
         + Send
         + Sync,
 >;
 
 /// A body that is made as it goes.
-pub type StreamingBody = UnsyncBoxBody<Bytes, Infallible>;
+pub(crate) type StreamingBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// What the configuration makes of it; replaced as a whole on reload.
 #[derive(Default)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The webhooks.
     pub webhooks: Vec<Arc<Webhook>>,
     /// Who may send `PURGE`.
@@ -81,7 +81,7 @@ struct Endpoints {
 }
 
 /// What a front asks besides its settings.
-pub struct RouterDependencies {
+pub(crate) struct RouterDependencies {
     /// Purges what is asked for.
     pub purger: Arc<Purger>,
     /// What else is Larder's own.
@@ -98,7 +98,7 @@ pub struct RouterDependencies {
 
 impl<H> EndpointRouter<H> {
     /// A router in front of `handler`, which asks `extra` about every request for Larder itself first.
-    pub fn new(handler: Arc<H>, settings: Settings, parts: RouterDependencies) -> Arc<Self> {
+    pub(crate) fn new(handler: Arc<H>, settings: Settings, parts: RouterDependencies) -> Arc<Self> {
         let RouterDependencies { purger, extra, identify, now, parsing, on_response } = parts;
         let (settings, body_budget) = (ArcSwap::from_pointee(settings), BodyBudget::default());
         let clear_throttle = ClearThrottle::default();
@@ -113,7 +113,7 @@ impl<H> EndpointRouter<H> {
     }
 
     /// Puts other settings in force for the requests that come from now on.
-    pub fn replace(&self, settings: Settings) {
+    pub(crate) fn replace(&self, settings: Settings) {
         self.endpoints.settings.store(Arc::new(settings));
     }
 }

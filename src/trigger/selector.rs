@@ -22,7 +22,7 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add
 
 /// A selector that cannot be meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum SelectorError {
+pub(crate) enum SelectorError {
     /// There is no text.
     #[error("it is empty")]
     Empty,
@@ -47,14 +47,14 @@ pub enum SelectorError {
 
 /// What selects a URL: its normal form as keys have it, `host/path?query`, under the route that governs it,
 /// or what stands for that if the route is sensitive.
-pub type UrlNormalizer = dyn Fn(&TargetUri<'_>) -> Selector + Send + Sync;
+pub(crate) type UrlNormalizer = dyn Fn(&TargetUri<'_>) -> Selector + Send + Sync;
 
 /// Returns the owners of responses that belong to a user, by issuer and claim: keyed digests. Without an
 /// issuer, those of the user under each issuer that the configuration names.
-pub type OwnerLookup = dyn Fn(Option<&str>, &str) -> Vec<Arc<str>> + Send + Sync;
+pub(crate) type OwnerLookup = dyn Fn(Option<&str>, &str) -> Vec<Arc<str>> + Send + Sync;
 
 /// What selectors mean under the configuration in force.
-pub struct SelectorResolver {
+pub(crate) struct SelectorResolver {
     /// The form of URLs.
     pub normalize: Box<UrlNormalizer>,
     /// The owners that users come to.
@@ -62,13 +62,13 @@ pub struct SelectorResolver {
 }
 
 /// A tag, compared byte by byte.
-pub fn tag(text: &str) -> Result<Selector, SelectorError> {
+pub(crate) fn tag(text: &str) -> Result<Selector, SelectorError> {
     validate(text, tag::MAX_LENGTH)?;
     Ok(Selector::Tag(text.into()))
 }
 
 /// A URL on one host, or a path on all of them.
-pub fn url(text: &str, normalize: &UrlNormalizer) -> Result<Selector, SelectorError> {
+pub(crate) fn url(text: &str, normalize: &UrlNormalizer) -> Result<Selector, SelectorError> {
     validate(text, MAX_URL_BYTES)?;
     let text = percent_encoded(text);
     let parts = UrlParts::read(&text, Wildcards::Denied).ok_or(SelectorError::Url)?;
@@ -82,7 +82,7 @@ pub fn url(text: &str, normalize: &UrlNormalizer) -> Result<Selector, SelectorEr
 }
 
 /// All URLs on one host, or on all of them, that begin so.
-pub fn prefix(text: &str) -> Result<Selector, SelectorError> {
+pub(crate) fn prefix(text: &str) -> Result<Selector, SelectorError> {
     validate(text, MAX_URL_BYTES)?;
     if text.ends_with('*') {
         return Err(SelectorError::Wildcard);
@@ -91,7 +91,7 @@ pub fn prefix(text: &str) -> Result<Selector, SelectorError> {
 }
 
 /// All URLs on one host, or on all of them, that are this text with anything in the place of each `*`.
-pub fn pattern(text: &str) -> Result<Selector, SelectorError> {
+pub(crate) fn pattern(text: &str) -> Result<Selector, SelectorError> {
     validate(text, MAX_PATTERN_BYTES)?;
     if !text.contains('*') {
         return Err(SelectorError::NoWildcard);
@@ -111,7 +111,7 @@ pub fn pattern(text: &str) -> Result<Selector, SelectorError> {
 
 /// All responses of this user, whom the claim or a gateway calls so. The selectors hold no name, only
 /// digests; each of them selects the user under another issuer.
-pub fn user(
+pub(crate) fn user(
     text: &str,
     issuer: Option<&str>,
     owners: &OwnerLookup,
@@ -121,13 +121,13 @@ pub fn user(
 }
 
 /// All responses that are stored under this route.
-pub fn route(text: &str) -> Result<Selector, SelectorError> {
+pub(crate) fn route(text: &str) -> Result<Selector, SelectorError> {
     validate(text, tag::MAX_LENGTH)?;
     Ok(Selector::Route(text.into()))
 }
 
 /// All responses that are stored in this version of the namespace.
-pub fn version(text: &str) -> Result<Selector, SelectorError> {
+pub(crate) fn version(text: &str) -> Result<Selector, SelectorError> {
     validate(text, tag::MAX_LENGTH)?;
     Ok(Selector::Version(text.into()))
 }

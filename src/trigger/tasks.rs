@@ -8,10 +8,10 @@ use super::{Fleet, Poll, Polls, Schedule, poll, schedule};
 use crate::{field::Timestamp, origin::SetupError, telemetry::Metrics, warm::WarmQueue};
 
 /// Where the time of day comes from.
-pub type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+pub(crate) type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// What schedules and polls work with.
-pub struct TaskContext<F> {
+pub(crate) struct TaskContext<F> {
     /// The other nodes, and the purge log.
     pub fleet: Arc<F>,
     /// What fetches ahead.
@@ -35,14 +35,14 @@ impl<F> Clone for TaskContext<F> {
 
 /// The schedules and polls of one configuration at work; dropped, they end. Nothing is lost by that:
 /// what was done is remembered by the fleet, not here.
-pub struct Tasks {
+pub(crate) struct Tasks {
     polls: Polls,
     _running: JoinSet<()>,
 }
 
 impl Tasks {
     /// Sets all of them to work on the current runtime. Nothing runs where one of them cannot be set up.
-    pub fn start<F: Fleet>(
+    pub(crate) fn start<F: Fleet>(
         schedules: &[Schedule],
         polls: &[Poll],
         context: &TaskContext<F>,
@@ -60,7 +60,7 @@ impl Tasks {
     }
 
     /// The versions that polls have found.
-    pub fn polls(&self) -> &Polls {
+    pub(crate) fn polls(&self) -> &Polls {
         &self.polls
     }
 }

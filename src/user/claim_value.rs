@@ -7,7 +7,7 @@ const MAX_LENGTH: usize = 256;
 
 /// A value of a claim. A number and a text of the same digits are different values.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaimValue {
+pub(super) struct ClaimValue {
     kind: &'static [u8],
     text: Box<str>,
 }
@@ -15,7 +15,7 @@ pub struct ClaimValue {
 impl ClaimValue {
     /// Parses a value as JSON writes it. None if it is no text, whole number or flag, if it is empty, longer
     /// than 256 bytes, or has control characters.
-    pub fn parse(raw: &str) -> Option<Self> {
+    pub(super) fn parse(raw: &str) -> Option<Self> {
         match raw.as_bytes().first()? {
             b'"' => Self::of_text(&json::string(raw)?),
             b't' | b'f' => Some(Self { kind: b"flag", text: raw.into() }),
@@ -29,18 +29,18 @@ impl ClaimValue {
     }
 
     /// The kind of value.
-    pub fn kind(&self) -> &'static [u8] {
+    pub(super) fn kind(&self) -> &'static [u8] {
         self.kind
     }
 
     /// The value as text.
-    pub fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         &self.text
     }
 }
 
 /// Whether a text may name a user: neither empty, nor longer than 256 bytes, nor with control characters.
-pub fn is_user_name(text: &str) -> bool {
+pub(super) fn is_user_name(text: &str) -> bool {
     (1..=MAX_LENGTH).contains(&text.len()) && !text.contains(char::is_control)
 }
 

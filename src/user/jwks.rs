@@ -13,7 +13,7 @@ const MAX_KEYS: usize = 64;
 
 /// Parses a set of keys. Keys that are not for signatures, of an unknown kind or too weak are left out, as
 /// RFC 7517 §5 says. None if the text is no set of keys.
-pub fn parse(bytes: &[u8]) -> Option<Vec<VerificationKey>> {
+pub(super) fn parse(bytes: &[u8]) -> Option<Vec<VerificationKey>> {
     let document = Object::parse(str::from_utf8(bytes).ok()?)?;
     let keys = json::list(document.get("keys")?)?;
     Some(keys.into_iter().filter_map(key).take(MAX_KEYS).collect())

@@ -5,7 +5,7 @@ mod credential_cache;
 mod error;
 mod gateway;
 mod jwks;
-pub mod jwt;
+pub(crate) mod jwt;
 mod keys;
 mod member;
 mod narrow;
@@ -31,11 +31,14 @@ pub use crate::origin::document_url::DocumentUrl;
 pub use error::IdentityError;
 pub use keys::TokenKeys;
 pub use member::PartitionMember;
-pub use narrow::DEFAULT_CLAIMS as DEFAULT_NARROWING_CLAIMS;
-pub use settings::{GatewayRules, IdentitySource, KeySource, TokenLocation, TokenRules};
+pub(crate) use narrow::DEFAULT_CLAIMS as DEFAULT_NARROWING_CLAIMS;
+pub(crate) use settings::GatewayRules;
+pub use {
+    settings::IdentitySource, settings::KeySource, settings::TokenLocation, settings::TokenRules,
+};
 
 /// Returns the user whom a request with these fields, from this peer, proves to be from.
-pub type IdentifyFn =
+pub(crate) type IdentifyFn =
     dyn Fn(&HeaderMap, Option<IpAddr>) -> Result<Arc<PartitionMember>, Reason> + Send + Sync;
 
 /// The identities of one configuration.

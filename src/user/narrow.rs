@@ -6,7 +6,7 @@
 use super::jwt::json::{self, Object};
 
 /// The claims that narrow an identity if the operator does not name any.
-pub const DEFAULT_CLAIMS: [&str; 20] = [
+pub(crate) const DEFAULT_CLAIMS: [&str; 20] = [
     "acr",
     "act",
     "aud",
@@ -44,7 +44,7 @@ enum ClaimSemantics {
 }
 
 /// Appends these claims, so that two texts are equal only if the claims mean the same.
-pub fn write(claims: &Object<'_>, names: &[Box<str>], out: &mut Vec<u8>) {
+pub(super) fn write(claims: &Object<'_>, names: &[Box<str>], out: &mut Vec<u8>) {
     for name in names {
         if let Some(raw) = claims.get(name) {
             push(out, b'n', name.as_bytes());

@@ -13,10 +13,10 @@ use std::{fmt, future::Future, sync::Arc};
 
 use http::HeaderMap;
 
-pub use on_success::requests_on_success;
-pub use outcome::{Batch, OutcomeSender, WarmOutcome};
-pub use queue::{Budget, PushOutcome, WarmQueue};
-pub use target::{InvalidTarget, WarmHost, WarmPlan, WarmTarget};
+pub(crate) use on_success::requests_on_success;
+pub(crate) use outcome::{Batch, OutcomeSender, WarmOutcome};
+pub(crate) use queue::{Budget, PushOutcome, WarmQueue};
+pub(crate) use target::{InvalidTarget, WarmHost, WarmPlan, WarmTarget};
 
 use crate::server::Connection;
 
@@ -69,7 +69,7 @@ impl fmt::Debug for WarmRequest {
 }
 
 /// What fetches ahead of clients: the pipeline.
-pub trait WarmFetcher: Send + Sync + 'static {
+pub(crate) trait WarmFetcher: Send + Sync + 'static {
     /// Fetches the response to a request, unless it is stored and fresh, and reads it to its end. What
     /// is fetched so has nothing else warmed. Dropped where it takes too long.
     ///

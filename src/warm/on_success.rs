@@ -29,7 +29,7 @@ const REQUEST_FIELDS: [HeaderName; 8] = [
 ///
 /// They are the caller's own: by the same way, to the same host, with the same credentials and whatever
 /// else the caller says about itself, so that only what the caller may see is fetched.
-pub fn requests_on_success(
+pub(crate) fn requests_on_success(
     route: &Route,
     request: &Parts,
     status: StatusCode,

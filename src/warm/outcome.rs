@@ -64,7 +64,7 @@ impl fmt::Debug for OutcomeSender {
 }
 
 /// The requests that one response has had fetched ahead, for a client that waits for them.
-pub struct Batch {
+pub(crate) struct Batch {
     report: OutcomeSender,
     outcomes: UnboundedReceiver<WarmOutcome>,
     requests: usize,
@@ -72,7 +72,7 @@ pub struct Batch {
 
 impl Batch {
     /// The batch of a request that asks to wait (`X-Larder-Warm: wait`).
-    pub fn of(request: &HeaderMap) -> Option<Self> {
+    pub(crate) fn of(request: &HeaderMap) -> Option<Self> {
         let value = request.get(LARDER_WARM)?;
         let (sender, outcomes) = unbounded_channel();
         let batch = Self { report: OutcomeSender(sender), outcomes, requests: 0 };
@@ -80,14 +80,14 @@ impl Batch {
     }
 
     /// Takes a request into the batch: its outcome is to be reported here.
-    pub fn add(&mut self) -> OutcomeSender {
+    pub(crate) fn add(&mut self) -> OutcomeSender {
         self.requests += 1;
         self.report.clone()
     }
 
     /// Waits until all is fetched, for two seconds at most, and returns the value of the response field: how
     /// many of the requests were fetched, and what became of each.
-    pub async fn summary(self) -> HeaderValue {
+    pub(crate) async fn summary(self) -> HeaderValue {
         let Self { report, mut outcomes, requests } = self;
         drop(report);
         let end = Instant::now() + MAX_WAIT;

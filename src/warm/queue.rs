@@ -22,7 +22,7 @@ use crate::telemetry::Metrics;
 
 /// How much warming up there may be at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// Fetches at the same time; at least one.
     pub concurrency: usize,
     /// The time from the beginning of one fetch to that of the next; more than zero.
@@ -50,7 +50,7 @@ impl Default for Budget {
 
 /// What becomes of a request that is pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PushOutcome {
+pub(crate) enum PushOutcome {
     /// It waits for its turn.
     Queued,
     /// The same request waits already, or is being fetched.
@@ -61,7 +61,7 @@ pub enum PushOutcome {
 
 /// Requests that wait to be fetched; its clones are the same queue.
 #[derive(Clone)]
-pub struct WarmQueue(Arc<WarmQueueState>);
+pub(crate) struct WarmQueue(Arc<WarmQueueState>);
 
 struct WarmQueueState {
     waiting: Mutex<PendingRequests>,
@@ -82,7 +82,7 @@ struct PendingRequests {
 
 impl WarmQueue {
     /// An empty queue.
-    pub fn new(budget: Budget, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(budget: Budget, metrics: Arc<Metrics>) -> Self {
         Self(Arc::new(WarmQueueState {
             waiting: Mutex::default(),
             pushed: Notify::new(),
@@ -93,7 +93,7 @@ impl WarmQueue {
     }
 
     /// Has a request fetched when its turn comes. Never waits.
-    pub fn push(&self, request: WarmRequest) -> PushOutcome {
+    pub(crate) fn push(&self, request: WarmRequest) -> PushOutcome {
         let digest = self.0.digest(&request);
         let report = request.report.clone();
         let pushed = self.0.waiting.lock().push(request, digest, &self.0.budget);
@@ -109,19 +109,19 @@ impl WarmQueue {
     }
 
     /// Has fetched all that a schedule or a poll names. Never waits.
-    pub fn push_all(&self, plan: &WarmPlan) {
+    pub(crate) fn push_all(&self, plan: &WarmPlan) {
         for request in plan.requests() {
             let _known_or_dropped = self.push(request);
         }
     }
 
     /// Requests that wait now.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.0.waiting.lock().requests.len()
     }
 
     /// Fetches what is pushed, within the budget, until dropped. One such run is enough.
-    pub async fn run<F: WarmFetcher>(self, fetch: Arc<F>) {
+    pub(crate) async fn run<F: WarmFetcher>(self, fetch: Arc<F>) {
         let slots = Arc::new(Semaphore::new(self.0.budget.concurrency.max(1)));
         let mut pace = interval(self.0.budget.pace.max(Duration::from_millis(1)));
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);

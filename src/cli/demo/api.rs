@@ -16,7 +16,7 @@ use crate::server::{Connection, Handler, Incoming};
 
 /// A slow API that counts what it is asked.
 #[derive(Debug, Default)]
-pub struct SampleApi {
+pub(super) struct SampleApi {
     requests: AtomicU64,
     price: AtomicU64,
 }
@@ -31,7 +31,7 @@ struct SampleResponse {
 
 impl SampleApi {
     /// Requests answered so far.
-    pub fn requests(&self) -> u64 {
+    pub(super) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 

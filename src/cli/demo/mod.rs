@@ -34,7 +34,7 @@ pub struct Arguments {
 const ROUTES: &str = include_str!("demo.toml");
 
 /// Runs the demo until Ctrl-C, or with `--once` until the traffic is over.
-pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(run(arguments))
 }

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use super::api::SampleApi;
 
 /// Walks through what Larder does, printing as it goes.
-pub async fn walk(larder: SocketAddr, api: &SampleApi) -> anyhow::Result<()> {
+pub(super) async fn walk(larder: SocketAddr, api: &SampleApi) -> anyhow::Result<()> {
     let tour = Tour { larder };
     println!("  {:<34} {:<12} {:>9}   what happened", "request", "X-API-Cache", "took");
     tour.tiles().await?;

@@ -39,7 +39,7 @@ const TAG: usize = 16;
 
 /// Where something encrypted stands.
 #[derive(Debug, Clone, Copy)]
-pub enum SealedPart {
+pub(crate) enum SealedPart {
     /// Under the key of an entry.
     Head,
     /// A part of its content: the body's id, and the number among the chunks.
@@ -48,7 +48,7 @@ pub enum SealedPart {
 
 /// Secrets by which entries are sealed. The first seals, each opens what it has sealed.
 #[derive(Clone)]
-pub struct SealingKeys(Box<[SealingKey]>);
+pub(crate) struct SealingKeys(Box<[SealingKey]>);
 
 #[derive(Clone)]
 struct SealingKey {
@@ -58,7 +58,7 @@ struct SealingKey {
 
 /// What became of something that was to be opened.
 #[derive(Debug, PartialEq, Eq)]
-pub enum UnsealOutcome {
+pub(crate) enum UnsealOutcome {
     /// This is what was sealed.
     Plain(Vec<u8>),
     /// It is damaged, or no sealed entry.
@@ -76,7 +76,7 @@ impl fmt::Debug for SealingKeys {
 impl SealingKeys {
     /// Seals of these secrets, each of at least [`MIN_DIGEST_KEY_LENGTH`] bytes. `None` if one is shorter, or if
     /// there are none.
-    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
+    pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
         let secrets: Option<Box<[SealingKey]>> = secrets.into_iter().map(SealingKey::new).collect();
         secrets.filter(|secrets| !secrets.is_empty()).map(Self)
     }
@@ -85,7 +85,12 @@ impl SealingKeys {
     /// system without random numbers.
     ///
     /// Costs about 1 µs, and 0.5 ns a byte; copies the chunks.
-    pub fn seal(&self, digest: u128, body_id: u64, written: &EncodedEntry) -> Option<EncodedEntry> {
+    pub(crate) fn seal(
+        &self,
+        digest: u128,
+        body_id: u64,
+        written: &EncodedEntry,
+    ) -> Option<EncodedEntry> {
         let cipher = Cipher::new(self.0.first()?, digest)?;
         let head = sealed_head(&cipher, &written.head)?;
         let chunks = written.chunks.iter().zip(0..).map(|(chunk, number)| {
@@ -97,7 +102,7 @@ impl SealingKeys {
     }
 
     /// Opens the sealed head of the entry whose key has this digest.
-    pub fn open_head(&self, digest: u128, head: &[u8]) -> UnsealOutcome {
+    pub(crate) fn open_head(&self, digest: u128, head: &[u8]) -> UnsealOutcome {
         let Some((shown, sealed)) = split(head) else { return UnsealOutcome::Damaged };
         match self.open(digest, (SealedPart::Head, shown), sealed) {
             Some(plain) => UnsealOutcome::Plain(plain),
@@ -106,7 +111,12 @@ impl SealingKeys {
     }
 
     /// Opens a sealed chunk.
-    pub fn open_chunk(&self, digest: u128, part: SealedPart, sealed: &[u8]) -> Option<Bytes> {
+    pub(crate) fn open_chunk(
+        &self,
+        digest: u128,
+        part: SealedPart,
+        sealed: &[u8],
+    ) -> Option<Bytes> {
         self.open(digest, (part, &[]), sealed).map(Bytes::from)
     }
 
@@ -123,7 +133,7 @@ impl SealingKeys {
 }
 
 /// Whether a head is sealed.
-pub fn is_sealed(head: &[u8]) -> bool {
+pub(crate) fn is_sealed(head: &[u8]) -> bool {
     head.starts_with(&SEALED_MAGIC)
 }
 

@@ -1,24 +1,24 @@
 //! What is special in a short text, found with one look at each byte.
 
 /// A capital letter.
-pub const UPPER: u8 = 1;
+pub(super) const UPPER: u8 = 1;
 /// `:`
-pub const COLON: u8 = 1 << 1;
+pub(super) const COLON: u8 = 1 << 1;
 /// `/`
-pub const SLASH: u8 = 1 << 2;
+pub(super) const SLASH: u8 = 1 << 2;
 /// `.`
-pub const DOT: u8 = 1 << 3;
+pub(super) const DOT: u8 = 1 << 3;
 /// What servers read differently in a path: `%`, `\`, `;` and whatever is no ASCII.
-pub const SPECIAL: u8 = 1 << 4;
+pub(super) const SPECIAL: u8 = 1 << 4;
 
 /// The marks that the bytes of a text bear together.
-pub fn of(text: &str) -> u8 {
+pub(super) fn of(text: &str) -> u8 {
     text.bytes().fold(0, |marks, byte| marks | of_byte(byte))
 }
 
 /// The mark of one byte; 0 for most.
 #[expect(clippy::indexing_slicing, reason = "there is one for each byte")]
-pub fn of_byte(byte: u8) -> u8 {
+pub(super) fn of_byte(byte: u8) -> u8 {
     MARKS[usize::from(byte)]
 }
 

@@ -22,7 +22,7 @@ pub fn canonical(host: &str, scheme: Scheme) -> Cow<'_, str> {
 }
 
 /// Returns the host without its port.
-pub fn name(host: &str) -> &str {
+pub(crate) fn name(host: &str) -> &str {
     split_port(host).0
 }
 

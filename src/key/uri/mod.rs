@@ -4,16 +4,18 @@
 //! is never stored under another. Purges and routes look at its [`PathReadings`] instead.
 
 mod byte_class;
-pub mod host;
+pub(crate) mod host;
 mod percent;
-pub mod purge_url;
-pub mod query;
-pub mod reading;
+pub(crate) mod purge_url;
+pub(crate) mod query;
+pub(crate) mod reading;
 
 use std::borrow::Cow;
 
-pub use query::{NamePattern, NamePatternError, QueryForwarding, QueryOrder, QueryRule};
-pub use reading::{PathForm, PathReadings};
+pub(crate) use reading::PathForm;
+pub use reading::PathReadings;
+pub use {query::NamePattern, query::QueryOrder, query::QueryRule};
+pub(crate) use {query::NamePatternError, query::QueryForwarding};
 
 /// The scheme of a target URI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,7 +46,7 @@ impl Scheme {
 
 /// A request's target URI in parts, as received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TargetUri<'a> {
+pub(crate) struct TargetUri<'a> {
     /// How the client reached us.
     pub scheme: Scheme,
     /// Host and, if given, port.

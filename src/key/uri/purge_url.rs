@@ -6,7 +6,7 @@
 use super::{PathReadings, percent, reading};
 
 /// Returns the form of a whole URL. `query` is that of the key: without ignored parameters.
-pub fn of(requested_host: &str, path: &PathReadings<'_>, query: Option<&str>) -> Box<str> {
+pub(crate) fn of(requested_host: &str, path: &PathReadings<'_>, query: Option<&str>) -> Box<str> {
     let path = path.loosest();
     let mut form = Vec::with_capacity(requested_host.len() + path.len() + 16);
     form.extend_from_slice(requested_host.as_bytes());
@@ -16,7 +16,7 @@ pub fn of(requested_host: &str, path: &PathReadings<'_>, query: Option<&str>) ->
 }
 
 /// Returns the form of the beginning of a URL, or of a URL with `*` in it.
-pub fn of_prefix(requested_host: &str, rest: &str) -> Box<str> {
+pub(crate) fn of_prefix(requested_host: &str, rest: &str) -> Box<str> {
     let mut form = requested_host.as_bytes().to_vec();
     match rest.split_once('?') {
         Some((path, query)) => {
@@ -29,7 +29,7 @@ pub fn of_prefix(requested_host: &str, rest: &str) -> Box<str> {
 }
 
 /// Stands before the digest of a credential in the query of a key. No request can hold it.
-pub const CREDENTIAL_MARK: char = '\u{1}';
+pub(crate) const CREDENTIAL_MARK: char = '\u{1}';
 
 /// Stands for every credential in the form of a URL.
 const MASKED: &str = "~";

@@ -147,7 +147,7 @@ impl fmt::Display for NamePattern {
 }
 
 /// The parameters of a query in order, as sent: name and, after a `=`, value.
-pub fn pairs(query: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
     query.split('&').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once('=') {
         Some((name, value)) => (name, Some(value)),
         None => (pair, None),
@@ -156,7 +156,7 @@ pub fn pairs(query: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
 
 /// A name or value as HTML forms decode it: `+` is a space, percent-encodings are UTF-8. What is not
 /// UTF-8 stays as sent.
-pub fn decoded(raw: &str) -> Cow<'_, str> {
+pub(crate) fn decoded(raw: &str) -> Cow<'_, str> {
     if !raw.contains(['%', '+']) {
         return Cow::Borrowed(raw);
     }

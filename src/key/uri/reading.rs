@@ -134,7 +134,7 @@ impl<'a> AmbiguousPath<'a> {
 
 /// Returns the form of a literal of a pattern that readings of this form are compared with. `literal`
 /// is in the normal form.
-pub fn literal_in(form: PathForm, literal: &str) -> Cow<'_, str> {
+pub(crate) fn literal_in(form: PathForm, literal: &str) -> Cow<'_, str> {
     let decoded = |text: &[u8]| String::from_utf8_lossy(&percent::decoded(text)).into_owned();
     match form {
         PathForm::Sent => Cow::Borrowed(literal),
@@ -146,7 +146,7 @@ pub fn literal_in(form: PathForm, literal: &str) -> Cow<'_, str> {
 
 /// Returns the loosest reading of the beginning of a path: like [`PathReadings::loosest`], but a trailing
 /// slash stays.
-pub fn loosest_prefix(path: &str) -> String {
+pub(crate) fn loosest_prefix(path: &str) -> String {
     let once = percent::decoded(path.as_bytes());
     loosest(&percent::decoded(&once), PathExtent::Open)
 }

@@ -62,7 +62,7 @@ enum BodyFraming {
 
 /// Why a body breaks off.
 #[derive(Debug, thiserror::Error)]
-pub enum Http1BodyError {
+pub(crate) enum Http1BodyError {
     /// The connection failed, or ended before the body did.
     #[error("the connection ended")]
     Io(#[source] io::Error),

@@ -33,7 +33,7 @@ pub(crate) struct ReceivedHead {
 
 /// Where a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResponseLength {
+pub(super) enum ResponseLength {
     /// After so many bytes.
     Known(u64),
     /// With the last chunk.

@@ -29,7 +29,7 @@ fn key(scope: CredentialScope) -> CacheKey {
 
 /// Has the other nodes know that the origin accepted a member's credentials, when it was asked under this
 /// stamp at that time, by the node's own clock.
-pub fn announce<S: Store>(
+pub(crate) fn announce<S: Store>(
     store: &S,
     (member, scope): (&PartitionMember, CredentialScope),
     (stamp, requested_at): (FenceStamp, Timestamp),
@@ -72,7 +72,7 @@ fn acceptance_response(
 
 /// Takes over what another node announced of a member's credentials. Returns whether they count as accepted
 /// for a request that came at `started`, which is `now` by the node's own clock. Costs one question to Redis.
-pub async fn adopt<S: Store>(
+pub(crate) async fn adopt<S: Store>(
     (accepted, store): (&AcceptedCredentials, &S),
     scope: CredentialScope,
     applied_purges: &AppliedPurges,

@@ -91,7 +91,7 @@ pub enum InvalidExplainRequest {
 }
 
 /// A request, the connection by which it comes, and perhaps the response to it.
-pub struct ParsedRequest {
+pub(super) struct ParsedRequest {
     /// The request.
     pub request: Request<Full<Bytes>>,
     /// The connection.
@@ -102,7 +102,7 @@ pub struct ParsedRequest {
 
 /// A response of the origin.
 #[derive(Debug, Clone)]
-pub struct ParsedResponse {
+pub(super) struct ParsedResponse {
     /// The status.
     pub status: StatusCode,
     /// Its fields.
@@ -113,7 +113,7 @@ pub struct ParsedResponse {
 
 impl ParsedRequest {
     /// Reads a question. `host` is the host of URLs without one.
-    pub fn read(input: &ExplainRequest, host: &str) -> Result<Self, InvalidExplainRequest> {
+    pub(super) fn read(input: &ExplainRequest, host: &str) -> Result<Self, InvalidExplainRequest> {
         let method = Method::from_bytes(input.method.as_bytes())
             .map_err(|_| InvalidExplainRequest::Method(input.method.clone()))?;
         let ParsedUrl { secure, host, uri } = target(&input.url, host)?;

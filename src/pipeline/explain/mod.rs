@@ -19,14 +19,15 @@ use std::sync::Arc;
 
 use http::Method;
 
-pub use explanation::{
+pub(crate) use explanation::{
     ClientResult, ExplainedCredential, ExplainedDecision, ExplainedIdentity, ExplainedKey,
     ExplainedOrigin, ExplainedOutcome, ExplainedPartition, ExplainedPurge, ExplainedReading,
     ExplainedResponse, ExplainedRoute, ExplainedStored, Explanation, HumanDuration, Lifetime,
     RemovedField, RequestLine, Selectors, UnmatchedRoute,
 };
-pub use input::{ExplainRequest, ExplainRequestResponse, InvalidExplainRequest};
+pub(crate) use input::InvalidExplainRequest;
 use input::{ParsedRequest, ParsedResponse};
+pub use {input::ExplainRequest, input::ExplainRequestResponse};
 
 use super::{
     ConfigSnapshot, Pipeline, credentials, finish::ReceivedAt, invalidate, pass_reason_on_miss,
@@ -46,7 +47,7 @@ use stored::LookupSnapshot;
 ///
 /// # Errors
 /// If what is asked about is no request, or its response is none.
-pub fn offline(
+pub(crate) fn offline(
     config: &ConfigSnapshot,
     input: &ExplainRequest,
     now: Timestamp,
@@ -70,7 +71,7 @@ impl<S: Store> Pipeline<S> {
     ///
     /// # Errors
     /// If what is asked about is no request, or its response is none.
-    pub async fn explain(
+    pub(crate) async fn explain(
         self: &Arc<Self>,
         input: &ExplainRequest,
     ) -> Result<Explanation, InvalidExplainRequest> {

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use crate::sync::{AtomicU64, Ordering::Relaxed, with_timeout};
 
 /// Bodies of up to this many bytes have a pool of their own.
-pub const SMALL_BODY: usize = 64 << 10;
+pub(crate) const SMALL_BODY: usize = 64 << 10;
 
 /// One part in this many of the budget is for small bodies alone.
 const SMALL_PART: u64 = 4;
@@ -17,7 +17,7 @@ const SMALL_PART: u64 = 4;
 /// Small bodies use a pool of their own first and then the rest, large ones the rest only: large bodies
 /// keep no small one from being stored.
 #[derive(Debug)]
-pub struct FillBudget {
+pub(crate) struct FillBudget {
     small: BudgetPool,
     large: BudgetPool,
     freed: Notify,
@@ -31,7 +31,7 @@ struct BudgetPool {
 
 /// The part of the budget that one body takes. Returned when dropped.
 #[derive(Debug)]
-pub struct BudgetShare {
+pub(crate) struct BudgetShare {
     budget: Arc<FillBudget>,
     size: PoolKind,
     bytes: usize,
@@ -45,7 +45,7 @@ enum PoolKind {
 
 /// Whether the budget has room for what a body takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BudgetState {
+pub(crate) enum BudgetState {
     /// It has.
     Available,
     /// The budget is exceeded; the bytes count all the same.
@@ -54,7 +54,7 @@ pub enum BudgetState {
 
 impl FillBudget {
     /// A budget of this many bytes.
-    pub fn new(bytes: u64) -> Arc<Self> {
+    pub(crate) fn new(bytes: u64) -> Arc<Self> {
         let small = bytes / SMALL_PART;
         let freed = Notify::new();
         Arc::new(Self {
@@ -65,18 +65,18 @@ impl FillBudget {
     }
 
     /// Bytes taken now.
-    pub fn used(&self) -> u64 {
+    pub(crate) fn used(&self) -> u64 {
         self.small.used.load(Relaxed) + self.large.used.load(Relaxed)
     }
 
     /// An empty share, for a body of unknown length.
-    pub fn share(self: &Arc<Self>) -> BudgetShare {
+    pub(crate) fn share(self: &Arc<Self>) -> BudgetShare {
         BudgetShare { budget: Arc::clone(self), size: PoolKind::Small, bytes: 0 }
     }
 
     /// Reserves room for a body of this length; of unknown length, it takes room as it grows. Returns
     /// `None` if there is no room.
-    pub fn reserve(self: &Arc<Self>, expected: Option<u64>) -> Option<BudgetShare> {
+    pub(crate) fn reserve(self: &Arc<Self>, expected: Option<u64>) -> Option<BudgetShare> {
         let bytes = usize::try_from(expected.unwrap_or(0)).ok()?;
         let size = if bytes <= SMALL_BODY && self.small.take_if_free(bytes) {
             PoolKind::Small
@@ -89,7 +89,7 @@ impl FillBudget {
     }
 
     /// The same, but waits for room for up to this long. For bodies that no client waits for.
-    pub async fn reserve_within(
+    pub(crate) async fn reserve_within(
         self: &Arc<Self>,
         expected: Option<u64>,
         limit: Duration,
@@ -149,12 +149,12 @@ impl BudgetPool {
 
 impl BudgetShare {
     /// Bytes of this share.
-    pub const fn bytes(&self) -> usize {
+    pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Makes the share this large.
-    pub fn resize(&mut self, bytes: usize) -> BudgetState {
+    pub(crate) fn resize(&mut self, bytes: usize) -> BudgetState {
         let Some(more) = bytes.checked_sub(self.bytes) else {
             self.budget.give_back(self.size, self.bytes - bytes);
             self.bytes = bytes;

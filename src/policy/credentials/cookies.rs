@@ -19,7 +19,7 @@ use crate::field::{
 const MAX_COOKIES: usize = 128;
 
 /// Cookies as `name=value`.
-pub type CookiePairs<'a> = SmallVec<[&'a [u8]; 4]>;
+pub(crate) type CookiePairs<'a> = SmallVec<[&'a [u8]; 4]>;
 
 /// What a cookie is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,13 +11,13 @@ mod rules;
 
 use super::{CacheRule, Freshness, Reason, freshness::Constraints};
 
-pub use cookies::{CookieFindings, CookieKind, CookiePairs};
+pub(crate) use cookies::{CookieFindings, CookieKind, CookiePairs};
 pub use lists::{
     CREDENTIAL_PARAMETERS, FORGERY_PARTS, HARMLESS_COOKIES, SELECTING_COOKIES, SESSION_COOKIES,
     SESSION_ENDS, SESSION_PARTS, SIGNATURE_PARAMETERS,
 };
-pub use parameters::{Parameter, ParameterKind};
-pub use rules::{CredentialRules, InvalidNamePattern, NameList};
+pub(crate) use parameters::{Parameter, ParameterKind};
+pub(crate) use rules::{CredentialRules, InvalidNamePattern, NameList};
 
 /// What a request carries that could make its response somebody's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -8,7 +8,7 @@ use super::reply;
 const DEPTH: usize = 6;
 
 /// Reads an answer that these bytes describe, in every way that answers are read.
-pub fn read(bytes: &[u8]) {
+pub(crate) fn read(bytes: &[u8]) {
     let reply = value(&mut bytes.iter(), DEPTH);
     let _ =
         (reply::view_reply(&reply), reply::append_reply(&reply), reply::position_report(&reply));

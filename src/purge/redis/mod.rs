@@ -9,7 +9,7 @@
 mod continuity;
 mod cursor;
 mod fleet_values;
-pub mod fuzzed;
+pub(crate) mod fuzzed;
 mod keys;
 mod leader_lease;
 mod membership;

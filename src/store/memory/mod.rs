@@ -43,7 +43,7 @@ const WRITE_LOCKS: usize = 64;
 ///
 /// Responses that are for one identity alone take at most a 20th of the budget, and a thousand entries:
 /// what exceeds that evicts other responses of the same identity.
-pub struct MemoryStore {
+pub(crate) struct MemoryStore {
     cache: Cache<u128, Entry, StoredEntryWeighter, DigestBuildHasher, EvictionListener>,
     write_locks: [Mutex<()>; WRITE_LOCKS],
     max_entry: usize,
@@ -58,7 +58,7 @@ pub struct MemoryStore {
 
 /// What a memory store holds and has let go, for the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct MemoryUsage {
+pub(crate) struct MemoryUsage {
     /// Entries held.
     pub entries: u64,
     /// Bytes held, overhead included.
@@ -80,7 +80,7 @@ impl MemoryStore {
     ///
     /// # Panics
     /// Never: every option that the cache asks for is given.
-    pub fn new(budget: u64, max_entry: u64) -> Self {
+    pub(crate) fn new(budget: u64, max_entry: u64) -> Self {
         let shards = shards_for(budget, max_entry);
         let budget_items = usize::try_from(budget / 2048).unwrap_or(usize::MAX).clamp(16, 1 << 22);
         let evicted = Arc::new(AtomicU64::new(0));
@@ -112,12 +112,12 @@ impl MemoryStore {
     }
 
     /// Bytes of large responses that it has let go and that clients still read.
-    pub fn pinned_bytes(&self) -> u64 {
+    pub(crate) fn pinned_bytes(&self) -> u64 {
         self.pinned.bytes()
     }
 
     /// What it holds now and has let go so far.
-    pub fn usage(&self) -> MemoryUsage {
+    pub(crate) fn usage(&self) -> MemoryUsage {
         MemoryUsage {
             entries: self.cache.len() as u64,
             bytes: self.cache.weight(),
@@ -133,7 +133,7 @@ impl MemoryStore {
 impl MemoryStore {
     /// Puts what came from elsewhere under a key: an index of variants is merged into the one that is
     /// there. Returns what is stored there now.
-    pub fn promote(&self, key: &CacheKey, found: Entry) -> Entry {
+    pub(crate) fn promote(&self, key: &CacheKey, found: Entry) -> Entry {
         if let Entry::Variants(variants) = found {
             return Entry::Variants(self.merge(key, &variants).0);
         }
@@ -171,7 +171,7 @@ impl MemoryStore {
     }
 
     /// The variants of a target that were answered with lately.
-    pub fn recently_used_variants(&self, target: &CacheKey) -> Vec<u128> {
+    pub(crate) fn recently_used_variants(&self, target: &CacheKey) -> Vec<u128> {
         let Some(Entry::Variants(variants)) = self.peek(target) else { return Vec::new() };
         let is_used = |digest: &u128| {
             let entry = self.cache.peek(digest);
@@ -221,7 +221,7 @@ impl MemoryStore {
     }
 
     /// Forgets the entry with this key digest.
-    pub fn forget(&self, digest: u128) {
+    pub(crate) fn forget(&self, digest: u128) {
         let _lock = self.lock(digest);
         if self.take(digest) {
             self.removed.fetch_add(1, Ordering::Relaxed);

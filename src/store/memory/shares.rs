@@ -20,14 +20,14 @@ const LOCKS: usize = 64;
 const CANDIDATES: usize = 8;
 
 /// What keeping account of one entry costs, in bytes.
-pub const SHARE_OVERHEAD: usize = 112;
+pub(super) const SHARE_OVERHEAD: usize = 112;
 
 /// What identities hold, and how much they may.
 ///
 /// An account agrees with the cache, in whatever order entries are put, removed and evicted. Callers
 /// [remove](Self::remove) an entry after they take it out of the cache. They [add](Self::add) an entry
 /// after they put it in, and then check that it is still there.
-pub struct IdentityShares {
+pub(super) struct IdentityShares {
     accounts: [Mutex<Accounts>; LOCKS],
     max_bytes: u64,
 }
@@ -48,18 +48,18 @@ struct HeldEntry {
 
 impl IdentityShares {
     /// IdentityShares of a memory of this many bytes.
-    pub fn new(budget: u64) -> Self {
+    pub(super) fn new(budget: u64) -> Self {
         let accounts = [const { Mutex::new(Accounts::with_hasher(DigestBuildHasher)) }; LOCKS];
         Self { accounts, max_bytes: budget / SHARE_DIVISOR }
     }
 
     /// Whether one entry of so many bytes is within a share.
-    pub fn fits(&self, bytes: u64) -> bool {
+    pub(super) fn fits(&self, bytes: u64) -> bool {
         bytes <= self.max_bytes
     }
 
     /// Counts an entry as the newest of an identity, in place of what it had with this digest.
-    pub fn add(&self, identity: u128, digest: u128, bytes: u64) {
+    pub(super) fn add(&self, identity: u128, digest: u128, bytes: u64) {
         let mut accounts = self.accounts(identity);
         let account = accounts.entry(identity).or_default();
         account.take(digest);
@@ -71,7 +71,7 @@ impl IdentityShares {
     }
 
     /// Counts an entry of an identity no longer, if it was.
-    pub fn remove(&self, identity: u128, digest: u128) {
+    pub(super) fn remove(&self, identity: u128, digest: u128) {
         let mut accounts = self.accounts(identity);
         let Some(account) = accounts.get_mut(&identity) else { return };
         account.take(digest);
@@ -82,7 +82,10 @@ impl IdentityShares {
 
     /// The oldest entries of an identity that has more than its share; `None` once it has not. The newest
     /// is never among them.
-    pub fn eviction_candidates(&self, identity: u128) -> Option<SmallVec<[u128; CANDIDATES]>> {
+    pub(super) fn eviction_candidates(
+        &self,
+        identity: u128,
+    ) -> Option<SmallVec<[u128; CANDIDATES]>> {
         let accounts = self.accounts(identity);
         let Account { bytes, entries } = accounts.get(&identity)?;
         let (_newest, older) = entries.split_last()?;
@@ -98,7 +101,7 @@ impl IdentityShares {
 
     /// How many entries, and how many bytes, each identity has.
     #[cfg(test)]
-    pub fn held(&self) -> std::collections::BTreeMap<u128, (usize, u64)> {
+    pub(super) fn held(&self) -> std::collections::BTreeMap<u128, (usize, u64)> {
         let held = |(identity, account): (&u128, &Account)| {
             let bytes = account.entries.iter().map(|held| held.bytes).sum();
             assert_eq!(account.bytes, bytes);

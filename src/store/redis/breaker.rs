@@ -29,7 +29,7 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Whether Redis answers, and whether it takes writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RedisHealth {
+pub(crate) enum RedisHealth {
     /// It answers.
     Up,
     /// It answers, but refuses writes.
@@ -42,10 +42,10 @@ pub enum RedisHealth {
 
 /// Counts how often the breaker has opened. What happened in one generation says nothing about the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Generation(u64);
+pub(super) struct Generation(u64);
 
 /// Whether Redis is asked at all.
-pub struct CircuitBreaker {
+pub(super) struct CircuitBreaker {
     /// The generation while Redis is asked; 0 while it is not.
     permitted: AtomicU64,
     current: watch::Sender<GenerationState>,
@@ -72,7 +72,7 @@ enum BreakerState {
 
 impl CircuitBreaker {
     /// A breaker that knows nothing yet, and asks nothing until a probe was answered.
-    pub fn new(metrics: Arc<StoreMetrics>) -> Self {
+    pub(super) fn new(metrics: Arc<StoreMetrics>) -> Self {
         metrics.breaker_open.set(1);
         Self {
             permitted: AtomicU64::new(0),
@@ -89,13 +89,13 @@ impl CircuitBreaker {
 
     /// The generation, if Redis may be asked now.
     #[inline]
-    pub fn permit(&self) -> Option<Generation> {
+    pub(super) fn permit(&self) -> Option<Generation> {
         let generation = self.permitted.load(Relaxed);
         (generation != 0).then_some(Generation(generation))
     }
 
     /// The same, but waits for the first probe's outcome, if that is still out, for this long at most.
-    pub async fn permit_within(&self, timeout: Duration) -> Option<Generation> {
+    pub(super) async fn permit_within(&self, timeout: Duration) -> Option<Generation> {
         if let Some(generation) = self.permit() {
             return Some(generation);
         }
@@ -112,12 +112,12 @@ impl CircuitBreaker {
     }
 
     /// Whether Redis is known to be away.
-    pub fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         matches!(self.current.borrow().state, BreakerState::Probing | BreakerState::Open(_))
     }
 
     /// What is known of Redis.
-    pub fn health(&self) -> RedisHealth {
+    pub(super) fn health(&self) -> RedisHealth {
         match &self.current.borrow().state {
             BreakerState::Starting | BreakerState::Probing => RedisHealth::Probing,
             BreakerState::Open(cause) => RedisHealth::Down(cause.clone()),
@@ -128,7 +128,7 @@ impl CircuitBreaker {
     }
 
     /// Has this session end when the breaker opens. False where it has opened since that generation.
-    pub fn register(&self, generation: Generation, session: &Arc<RedisClient>) -> bool {
+    pub(super) fn register(&self, generation: Generation, session: &Arc<RedisClient>) -> bool {
         let mut sessions = self.sessions.lock();
         sessions.retain(|session| session.upgrade().is_some_and(|session| !session.is_closed()));
         let is_current = self.permit() == Some(generation);
@@ -139,7 +139,7 @@ impl CircuitBreaker {
     }
 
     /// Opens, unless it has opened since this generation began.
-    pub fn open(&self, generation: Generation, cause: &CommandError) {
+    pub(super) fn open(&self, generation: Generation, cause: &CommandError) {
         if self.end_generation(generation) {
             tracing::warn!(%cause, "Redis does not answer; going on without it");
         }
@@ -166,7 +166,7 @@ impl CircuitBreaker {
     }
 
     /// Notes what Redis said of a write, or of a script.
-    pub fn record_write<T>(&self, result: &Result<T, CommandError>) {
+    pub(super) fn record_write<T>(&self, result: &Result<T, CommandError>) {
         self.record_refusal(result);
         if matches!(result, Err(CommandError::Refused(RedisRefusal::ReadOnly))) {
             self.resolve_again();
@@ -206,7 +206,7 @@ impl CircuitBreaker {
     }
 
     /// Probes whenever the breaker is open, until `probe`'s owner is gone.
-    pub async fn run_probes<P>(&self, probe: impl Fn() -> P)
+    pub(super) async fn run_probes<P>(&self, probe: impl Fn() -> P)
     where
         P: Future<Output = Result<(), CommandError>>,
     {
@@ -236,14 +236,14 @@ impl CircuitBreaker {
     }
 
     /// Waits until the breaker has opened since this generation began, were it but for a moment.
-    pub async fn wait_opened_since(&self, generation: Generation) {
+    pub(super) async fn wait_opened_since(&self, generation: Generation) {
         let mut changes = self.current.subscribe();
         let _its_own_sender_lives =
             changes.wait_for(|current| current.generation != generation.0).await;
     }
 
     /// Waits until Redis may be asked.
-    pub async fn wait_closed(&self) -> Generation {
+    pub(super) async fn wait_closed(&self) -> Generation {
         loop {
             let mut changes = self.current.subscribe();
             let is_closed = |current: &GenerationState| current.state == BreakerState::Closed;
@@ -279,7 +279,7 @@ impl CircuitBreaker {
     }
 
     /// Ends every session there is.
-    pub fn end_sessions(&self) {
+    pub(super) fn end_sessions(&self) {
         let sessions = std::mem::take(&mut *self.sessions.lock());
         sessions.iter().filter_map(Weak::upgrade).for_each(|session| session.close());
     }

@@ -21,11 +21,11 @@ const TOLERANCE_MILLIS: i64 = 20;
 
 /// How far Redis' clock is ahead of this node's, in milliseconds; 0 until it is known.
 #[derive(Default)]
-pub struct RedisClock(AtomicI64);
+pub(super) struct RedisClock(AtomicI64);
 
 impl RedisClock {
     /// Milliseconds by which Redis' clock is ahead of this node's [steady one](monotonic::timestamp).
-    pub fn offset(&self) -> i64 {
+    pub(super) fn offset(&self) -> i64 {
         self.0.load(Relaxed)
     }
 
@@ -40,7 +40,7 @@ impl RedisClock {
 }
 
 /// Compares the clocks, for ever.
-pub async fn track(inner: Arc<StoreInner>) {
+pub(super) async fn track(inner: Arc<StoreInner>) {
     loop {
         if let Some(generation) = inner.breaker.permit_within(MEASURE_INTERVAL).await
             && let Ok(offset) = measure(&inner, generation).await

@@ -45,7 +45,7 @@ const MAX_KEYS: usize = 64;
 
 /// What a connection carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TrafficClass {
+pub(super) enum TrafficClass {
     /// Entries, leases: small and urgent.
     Small,
     /// Parts of large bodies; whatever nobody waits for.
@@ -54,7 +54,7 @@ pub enum TrafficClass {
 
 /// How long answers may take, by load.
 #[derive(Debug, Clone, Copy)]
-pub struct ConnectionDeadlines {
+pub(super) struct ConnectionDeadlines {
     /// Of what a request waits for.
     pub small: Duration,
     /// Of what moves much, or what nobody waits for.
@@ -62,7 +62,7 @@ pub struct ConnectionDeadlines {
 }
 
 /// The connections to one Redis, over all threads.
-pub struct RedisPool {
+pub(super) struct RedisPool {
     id: u64,
     connector: RedisConnector,
     breaker: Arc<CircuitBreaker>,
@@ -71,7 +71,7 @@ pub struct RedisPool {
 }
 
 /// One connection of one thread. Dropped, it is closed.
-pub struct BatchingConnection {
+pub(super) struct BatchingConnection {
     shared: Arc<ConnectionShared>,
     task: AbortHandle,
 }
@@ -116,7 +116,7 @@ static NEXT_POOL_ID: AtomicU64 = AtomicU64::new(0);
 
 impl RedisPool {
     /// An empty pool. `probe` is a key that may be asked for at any time.
-    pub fn new(
+    pub(super) fn new(
         connector: RedisConnector,
         breaker: Arc<CircuitBreaker>,
         deadlines: ConnectionDeadlines,
@@ -126,7 +126,7 @@ impl RedisPool {
     }
 
     /// This thread's connection for such a class, made anew where it has broken.
-    pub fn connection(
+    pub(super) fn connection(
         &self,
         generation: Generation,
         class: TrafficClass,
@@ -150,7 +150,11 @@ impl RedisPool {
     }
 
     /// A connection that no thread shares: what goes over it keeps its order.
-    pub fn open(&self, generation: Generation, class: TrafficClass) -> Arc<BatchingConnection> {
+    pub(super) fn open(
+        &self,
+        generation: Generation,
+        class: TrafficClass,
+    ) -> Arc<BatchingConnection> {
         let deadline = match class {
             TrafficClass::Small => self.deadlines.small,
             TrafficClass::Bulk => self.deadlines.bulk,
@@ -177,12 +181,12 @@ impl RedisPool {
 
 impl BatchingConnection {
     /// The value under a key. It is asked for together with what others ask for just now.
-    pub async fn get(&self, key: Bytes) -> GetResult {
+    pub(super) async fn get(&self, key: Bytes) -> GetResult {
         self.shared.enqueue(key).await.unwrap_or(Err(CommandError::BreakerOpen))
     }
 
     /// What `command` brings, asked over this connection's session. How that went is told to the breaker.
-    pub async fn call<T, A>(
+    pub(super) async fn call<T, A>(
         &self,
         command: impl FnOnce(fred::clients::Client) -> A,
     ) -> Result<T, CommandError>
@@ -197,7 +201,7 @@ impl BatchingConnection {
 
     /// What a script answers. It has no effect if Redis gets to it later than `within` from now, or within
     /// the time after which its session gives up.
-    pub async fn run<R: FromValue>(
+    pub(super) async fn run<R: FromValue>(
         &self,
         script: &Script,
         call: ScriptCall,
@@ -210,13 +214,13 @@ impl BatchingConnection {
     }
 
     /// What time it is at the server of a key, in milliseconds.
-    pub async fn time(&self, key: Bytes) -> Result<i64, CommandError> {
+    pub(super) async fn time(&self, key: Bytes) -> Result<i64, CommandError> {
         let clocks = &*self.shared.clocks;
         self.call(|session| async move { crate::redis::time(&session, clocks, &key).await }).await
     }
 
     /// Whether it can still be used in this generation.
-    pub fn is_usable(&self, generation: Generation) -> bool {
+    pub(super) fn is_usable(&self, generation: Generation) -> bool {
         self.shared.generation == generation && self.is_alive()
     }
 

@@ -6,7 +6,7 @@ use crate::{redis::is_overdue, telemetry::StoreOperationOutcome};
 
 /// Why a command brought nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CommandError {
+pub(super) enum CommandError {
     /// Redis was not asked: it is known to be away.
     BreakerOpen,
     /// The answer did not come in time.
@@ -28,7 +28,7 @@ pub enum CommandError {
 /// Why Redis does not do what it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum RedisRefusal {
+pub(crate) enum RedisRefusal {
     /// `OOM`: its `maxmemory` is reached, and its policy lets nothing go.
     OutOfMemory = 1,
     /// `READONLY`: it is a replica.
@@ -49,7 +49,7 @@ pub enum RedisRefusal {
 
 impl RedisRefusal {
     /// All there are.
-    pub const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::OutOfMemory,
         Self::ReadOnly,
         Self::Loading,
@@ -61,7 +61,7 @@ impl RedisRefusal {
     ];
 
     /// The reason as metrics and health checks spell it.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::OutOfMemory => "out-of-memory",
             Self::ReadOnly => "read-only",

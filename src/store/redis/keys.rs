@@ -7,7 +7,7 @@ use bytes::Bytes;
 /// A lease and those who wait for it carry the digest in braces, so that in a cluster one script reaches
 /// both.
 #[derive(Debug, Clone)]
-pub struct NamespaceKeys {
+pub(super) struct NamespaceKeys {
     prefix: Box<str>,
 }
 
@@ -18,18 +18,18 @@ const DIGITS: usize = 32;
 
 impl NamespaceKeys {
     /// The keys of one namespace.
-    pub fn new(name: &str, version: &str) -> Self {
+    pub(super) fn new(name: &str, version: &str) -> Self {
         Self { prefix: format!("{name}:{version}:").into() }
     }
 
     /// The entry with this digest.
-    pub fn entry(&self, digest: u128) -> Bytes {
+    pub(super) fn entry(&self, digest: u128) -> Bytes {
         self.key(b"e:", digest, b"")
     }
 
     /// The parts of a body that does not stand in its entry. `body_id` tells them from those of an
     /// older or a newer body.
-    pub fn chunks(
+    pub(super) fn chunks(
         &self,
         digest: u128,
         body_id: u64,
@@ -40,22 +40,22 @@ impl NamespaceKeys {
     }
 
     /// Who fetches what has this digest.
-    pub fn lease(&self, digest: u128) -> Bytes {
+    pub(super) fn lease(&self, digest: u128) -> Bytes {
         self.key(b"l:{", digest, b"}")
     }
 
     /// The nodes that wait for it.
-    pub fn waiters(&self, digest: u128) -> Bytes {
+    pub(super) fn waiters(&self, digest: u128) -> Bytes {
         self.key(b"w:{", digest, b"}")
     }
 
     /// The channel of a node, without the node.
-    pub fn channel_prefix(&self) -> String {
+    pub(super) fn channel_prefix(&self) -> String {
         format!("{}n:", self.prefix)
     }
 
     /// An entry that is never there, to be asked for.
-    pub fn probe(&self) -> Bytes {
+    pub(super) fn probe(&self) -> Bytes {
         Bytes::from(format!("{}e:probe", self.prefix))
     }
 
@@ -79,7 +79,7 @@ fn push_hex(text: &mut Vec<u8>, digest: u128) {
 }
 
 /// A digest in hexadecimal, as messages carry it.
-pub fn hex(digest: u128) -> String {
+pub(super) fn hex(digest: u128) -> String {
     format!("{digest:032x}")
 }
 

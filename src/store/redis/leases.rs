@@ -53,7 +53,7 @@ const WAITERS_TTL: Duration = Duration::from_secs(40);
 const GRACE: Duration = Duration::from_millis(20);
 
 /// This node, and what it waits for.
-pub struct FetchLeases {
+pub(super) struct FetchLeases {
     node: String,
     runtime: Handle,
     /// Whether messages reach this node.
@@ -69,7 +69,7 @@ struct LeaseWaiter {
 
 impl FetchLeases {
     /// Nothing claimed, nothing waited for. Leases are held on `runtime`.
-    pub fn new(runtime: Handle) -> Self {
+    pub(super) fn new(runtime: Handle) -> Self {
         Self {
             node: format!("{:016x}", super::random()),
             runtime,
@@ -80,12 +80,12 @@ impl FetchLeases {
     }
 
     /// This node's name, drawn at random.
-    pub fn node(&self) -> &str {
+    pub(super) fn node(&self) -> &str {
         &self.node
     }
 
     /// Notes whether messages reach this node. Where they do no more, nobody goes on waiting for one.
-    pub fn set_subscribed(&self, is_subscribed: bool) {
+    pub(super) fn set_subscribed(&self, is_subscribed: bool) {
         self.is_subscribed.store(is_subscribed, Relaxed);
         if !is_subscribed {
             self.waiters.lock().clear();
@@ -93,12 +93,12 @@ impl FetchLeases {
     }
 
     /// Whether messages reach this node.
-    pub fn is_subscribed(&self) -> bool {
+    pub(super) fn is_subscribed(&self) -> bool {
         self.is_subscribed.load(Relaxed)
     }
 
     /// Tells those who wait for this digest what came of it.
-    pub fn notify(&self, digest: u128, result: LeaseResult) {
+    pub(super) fn notify(&self, digest: u128, result: LeaseResult) {
         let waiters = self.waiters.lock().remove(&digest).unwrap_or_default();
         for waiter in waiters {
             let _gone_already = waiter.sender.send(result);
@@ -137,7 +137,7 @@ impl Drop for Registration {
 ///
 /// What is asked is asked again where the answer is late: a node that asks the origin because it was busy
 /// for a moment makes a fleet ask twice.
-pub async fn claim(inner: &Arc<StoreInner>, digest: u128) -> FetchClaim {
+pub(super) async fn claim(inner: &Arc<StoreInner>, digest: u128) -> FetchClaim {
     let Some(generation) = inner.breaker.permit_within(inner.settings.read_deadline).await else {
         inner.metrics.count(StoreOperation::Claim, StoreOperationOutcome::Open);
         return FetchClaim::Uncoordinated;
@@ -228,7 +228,7 @@ impl AcquireAttempts {
 }
 
 /// Ends a lease: those who wait hear what came of it.
-pub async fn release(
+pub(super) async fn release(
     inner: &StoreInner,
     connection: &BatchingConnection,
     digest: u128,
@@ -242,7 +242,7 @@ pub async fn release(
 }
 
 /// What a message says.
-pub fn parse_message(message: &str) -> Option<(u128, LeaseResult)> {
+pub(super) fn parse_message(message: &str) -> Option<(u128, LeaseResult)> {
     let (digest, result) = message.split_once(' ')?;
     let mut parts = result.split(' ');
     let result = match (parts.next()?, parts.next()) {

@@ -38,11 +38,11 @@ use std::{
 use arc_swap::ArcSwapOption;
 use tokio::{runtime::Handle, task::AbortHandle};
 
-pub use breaker::RedisHealth;
-pub use error::RedisRefusal;
-pub use settings::Settings;
+pub(crate) use breaker::RedisHealth;
+pub(crate) use error::RedisRefusal;
+pub(crate) use settings::Settings;
 
-pub use crate::entry::codec::sealed::SealingKeys;
+pub(crate) use crate::entry::codec::sealed::SealingKeys;
 
 use super::{FetchClaim, PutOutcome};
 use crate::{
@@ -65,7 +65,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Stored responses in Redis.
 ///
 /// What is put or removed is written later, in order. While Redis is away everything is a miss, at once.
-pub struct RedisStore {
+pub(crate) struct RedisStore {
     inner: Arc<StoreInner>,
     tasks: [AbortHandle; 4],
 }
@@ -95,7 +95,7 @@ struct PreviousNamespace {
 
 impl RedisStore {
     /// A store that begins to look for its Redis now, with its background work on `runtime`.
-    pub fn start(
+    pub(crate) fn start(
         settings: Settings,
         metrics: Arc<StoreMetrics>,
         runtime: &Handle,
@@ -131,12 +131,12 @@ impl RedisStore {
     }
 
     /// Whether Redis answers and takes writes.
-    pub fn health(&self) -> RedisHealth {
+    pub(crate) fn health(&self) -> RedisHealth {
         self.inner.breaker.health()
     }
 
     /// The entry under this key, or what this node is about to put there.
-    pub async fn get(&self, key: &CacheKey) -> Option<Entry> {
+    pub(crate) async fn get(&self, key: &CacheKey) -> Option<Entry> {
         match self.inner.queue.pending(key.digest()) {
             PendingValue::Unchanged => self.inner.get(&self.inner.keys, key).await,
             // What this node adds to an index is not all of it.
@@ -155,7 +155,7 @@ impl RedisStore {
     }
 
     /// The entry under this key in the version before, as long as that counts.
-    pub async fn get_previous(&self, key: &CacheKey) -> Option<Entry> {
+    pub(crate) async fn get_previous(&self, key: &CacheKey) -> Option<Entry> {
         let previous = self.inner.previous.load_full()?;
         if Instant::now() >= previous.until {
             self.inner.previous.store(None);
@@ -166,28 +166,28 @@ impl RedisStore {
     }
 
     /// Has [`get_previous`](Self::get_previous) look into this version, until then.
-    pub fn set_previous_version(&self, version: &str, until: Instant) {
+    pub(crate) fn set_previous_version(&self, version: &str, until: Instant) {
         let keys = NamespaceKeys::new(&self.inner.settings.prefix, version);
         self.inner.previous.store(Some(Arc::new(PreviousNamespace { keys, until })));
     }
 
     /// Changes the longest time for which any route serves what is stale, for what is put from now on.
-    pub fn set_stale_for(&self, stale_for: Duration) {
+    pub(crate) fn set_stale_for(&self, stale_for: Duration) {
         self.inner.stale_for.store(millis(stale_for), Relaxed);
     }
 
     /// A number that changes whenever an entry is removed. What was read before may be what was removed.
-    pub fn removals(&self) -> u64 {
+    pub(crate) fn removals(&self) -> u64 {
         self.inner.queue.removals()
     }
 
     /// Waits until what was put and removed so far is written, or given up.
-    pub async fn flush(&self) {
+    pub(crate) async fn flush(&self) {
         self.inner.queue.wait_empty().await;
     }
 
     /// Puts an entry under a key, soon.
-    pub fn put(&self, key: &CacheKey, entry: Entry) -> PutOutcome {
+    pub(crate) fn put(&self, key: &CacheKey, entry: Entry) -> PutOutcome {
         if entry.heap_size() > self.max_entry_size() {
             self.remove(key.digest());
             return PutOutcome::TooLarge;
@@ -205,7 +205,7 @@ impl RedisStore {
     /// Adds a variant to the index under its target's key, soon, and atomically with what others add.
     ///
     /// Those that this node answered with lately are as good as new.
-    pub fn add_variant(
+    pub(crate) fn add_variant(
         &self,
         target: &CacheKey,
         selection: VarySelection,
@@ -220,18 +220,18 @@ impl RedisStore {
     }
 
     /// Forgets the entry with this key digest, soon.
-    pub fn remove(&self, digest: u128) {
+    pub(crate) fn remove(&self, digest: u128) {
         self.inner.queue.note_removal();
         self.inner.push(StoreOperation::Remove, QueuedWrite::Remove { digest });
     }
 
     /// Agrees with the other nodes who fetches what stands under this key nowhere.
-    pub async fn claim_fetch(&self, key: &CacheKey) -> FetchClaim {
+    pub(crate) async fn claim_fetch(&self, key: &CacheKey) -> FetchClaim {
         leases::claim(&self.inner, key.digest()).await
     }
 
     /// The largest entry that is stored.
-    pub fn max_entry_size(&self) -> usize {
+    pub(crate) fn max_entry_size(&self) -> usize {
         self.inner.settings.max_entry
     }
 }

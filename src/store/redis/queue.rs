@@ -30,7 +30,7 @@ const MAX_WRITES: usize = 4 * MAX_ENTRIES;
 
 /// Something to be written.
 #[derive(Debug, Clone)]
-pub enum QueuedWrite {
+pub(super) enum QueuedWrite {
     /// An entry, to be kept for this long.
     Put {
         /// The digest of its key.
@@ -66,7 +66,7 @@ pub enum QueuedWrite {
 /// Writes in the order in which they came.
 ///
 /// What waits can be looked up: nobody on this node reads what it has just replaced.
-pub struct WriteQueue {
+pub(super) struct WriteQueue {
     state: Mutex<PendingWrites>,
     /// How many digests can be looked up, so that a look at an empty queue takes no lock.
     pending: AtomicUsize,
@@ -93,7 +93,7 @@ struct PendingEntry {
 
 /// What the writes that wait make of a digest.
 #[derive(Debug)]
-pub enum PendingValue {
+pub(super) enum PendingValue {
     /// They leave it alone.
     Unchanged,
     /// This is going to stand under it.
@@ -103,7 +103,7 @@ pub enum PendingValue {
 }
 
 /// Writes taken out of the queue. They count as waiting until this is dropped.
-pub struct WriteBatch<'a> {
+pub(super) struct WriteBatch<'a> {
     /// The writes, in order.
     pub writes: Vec<QueuedWrite>,
     queue: &'a WriteQueue,
@@ -111,7 +111,7 @@ pub struct WriteBatch<'a> {
 
 impl WriteQueue {
     /// An empty queue.
-    pub fn new(metrics: Arc<StoreMetrics>) -> Self {
+    pub(super) fn new(metrics: Arc<StoreMetrics>) -> Self {
         Self {
             state: Mutex::default(),
             pending: AtomicUsize::new(0),
@@ -123,7 +123,7 @@ impl WriteQueue {
     }
 
     /// Puts a write at the end; false where there is no room for it.
-    pub fn push(&self, write: QueuedWrite) -> bool {
+    pub(super) fn push(&self, write: QueuedWrite) -> bool {
         let mut state = self.state.lock();
         if state.has_no_room(&write) {
             return false;
@@ -137,7 +137,7 @@ impl WriteQueue {
     }
 
     /// What is going to stand under this digest.
-    pub fn pending(&self, digest: u128) -> PendingValue {
+    pub(super) fn pending(&self, digest: u128) -> PendingValue {
         if self.pending.load(Acquire) == 0 {
             return PendingValue::Unchanged;
         }
@@ -149,18 +149,18 @@ impl WriteQueue {
     }
 
     /// A number that changes with each entry that is to be removed.
-    pub fn removals(&self) -> u64 {
+    pub(super) fn removals(&self) -> u64 {
         self.removals.load(Acquire)
     }
 
     /// Changes that number. It has to change before anything else does that a removal changes, and also if
     /// there is no room to write it.
-    pub fn note_removal(&self) {
+    pub(super) fn note_removal(&self) {
         self.removals.fetch_add(1, AcqRel);
     }
 
     /// The next writes: at least one, at most `max`.
-    pub async fn take(&self, max: usize) -> WriteBatch<'_> {
+    pub(super) async fn take(&self, max: usize) -> WriteBatch<'_> {
         loop {
             if let Some(taken) = self.take_now(max) {
                 return taken;
@@ -170,7 +170,7 @@ impl WriteQueue {
     }
 
     /// Waits until nothing waits any more.
-    pub async fn wait_empty(&self) {
+    pub(super) async fn wait_empty(&self) {
         loop {
             let written = self.written.notified();
             if self.pending.load(Acquire) == 0 && self.state.lock().writes.is_empty() {

@@ -22,19 +22,19 @@ pub(super) const INLINE_DECODE_LIMIT: usize = 64 << 10;
 
 /// Whose value it is: the digest of its key, and whether it must not be readable.
 #[derive(Debug, Clone, Copy)]
-pub struct SealContext {
+pub(super) struct SealContext {
     pub digest: u128,
     is_secret: bool,
 }
 
 impl SealContext {
     /// The entry whose key has this digest and this text.
-    pub fn new(digest: u128, key_text: &[u8]) -> Self {
+    pub(super) fn new(digest: u128, key_text: &[u8]) -> Self {
         Self { digest, is_secret: partition::is_partitioned(key_text) }
     }
 
     /// The same for what is only to be cleared away, encrypted or not.
-    pub const fn unchecked(self) -> Self {
+    pub(super) const fn unchecked(self) -> Self {
         Self { is_secret: false, ..self }
     }
 }
@@ -122,7 +122,7 @@ pub(super) async fn decode(plain: Bytes, limit: usize) -> Option<DecodedEntry> {
 
 /// Puts the chunks of a response into it, opened if they are sealed. Takes its time: megabytes are checked
 /// and unpacked.
-pub fn assemble(
+pub(super) fn assemble(
     sealing_keys: Option<&SealingKeys>,
     digest: u128,
     chunked: ChunkedResponse,

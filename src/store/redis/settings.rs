@@ -16,7 +16,7 @@ const INDEX_TTL: Duration = Duration::from_hours(24);
 
 /// Where entries are stored, and how.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Where Redis is.
     pub connection: redis::Settings,
     /// How long a request waits for an answer.
@@ -37,11 +37,11 @@ pub struct Settings {
 
 impl Settings {
     /// How long a request waits, unless told otherwise: a fault is to be felt for no longer than this.
-    pub const READ_DEADLINE: Duration = Duration::from_millis(20);
+    pub(crate) const READ_DEADLINE: Duration = Duration::from_millis(20);
 }
 
 /// How long an entry is kept, where routes serve what is stale for up to `stale_for`.
-pub fn ttl(entry: &Entry, stale_for: Duration) -> Duration {
+pub(super) fn ttl(entry: &Entry, stale_for: Duration) -> Duration {
     match entry {
         Entry::Variants(_) => INDEX_TTL,
         Entry::Response(response) => response_ttl(&response.freshness, stale_for),

@@ -17,7 +17,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Listens to this node's channel, for ever.
-pub async fn run(inner: Arc<StoreInner>) {
+pub(super) async fn run(inner: Arc<StoreInner>) {
     loop {
         let generation = inner.breaker.wait_closed().await;
         let kind = RedisClientKind::Subscriber(PING_INTERVAL);

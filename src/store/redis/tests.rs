@@ -30,28 +30,28 @@ use crate::{
 };
 
 /// A `redis-server` on a socket of its own; it ends when it is dropped.
-pub struct Server {
+pub(crate) struct Server {
     folder: tempfile::TempDir,
     child: Option<Child>,
 }
 
 impl Server {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(&[]).await
     }
 
-    pub async fn with(options: &[&str]) -> Self {
+    pub(crate) async fn with(options: &[&str]) -> Self {
         let mut server = Self::absent();
         server.run(options).await;
         server
     }
 
     /// A place where no server is yet.
-    pub fn absent() -> Self {
+    pub(crate) fn absent() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), child: None }
     }
 
-    pub async fn run(&mut self, options: &[&str]) {
+    pub(crate) async fn run(&mut self, options: &[&str]) {
         let mut command = Command::new("redis-server");
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
         command.arg(self.socket()).arg("--dir").arg(self.folder.path()).args(options);
@@ -61,25 +61,25 @@ impl Server {
         }
     }
 
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis+unix://{}", self.socket().display())
     }
 
     /// Sends it a signal, as in `-STOP`: then it takes what it is sent and gets to it later.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
     }
 
     /// What `redis-cli` says to this.
-    pub fn cli(&self, arguments: &[&str]) -> String {
+    pub(crate) fn cli(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("redis-cli");
         let output = command.arg("-s").arg(self.socket()).args(arguments).output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -96,7 +96,7 @@ impl Drop for Server {
     }
 }
 
-pub fn settings(url: &str) -> Settings {
+pub(crate) fn settings(url: &str) -> Settings {
     Settings {
         connection: redis::Settings::parse(url).unwrap(),
         // The machine that runs the tests may be busy with others.
@@ -110,7 +110,7 @@ pub fn settings(url: &str) -> Settings {
     }
 }
 
-pub fn start(settings: Settings) -> RedisStore {
+pub(crate) fn start(settings: Settings) -> RedisStore {
     RedisStore::start(settings, Metrics::new().for_redis(), &Handle::current()).unwrap()
 }
 
@@ -169,7 +169,7 @@ fn noise(length: usize) -> Vec<u8> {
     bytes
 }
 
-pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_so() {
         assert!(begin.elapsed() < Duration::from_secs(10), "{what}");

@@ -37,12 +37,12 @@ use crate::{
 const BATCH: usize = 64;
 /// The longest content that stands in its entry's own value, and the length of the parts where it is
 /// longer: what a small answer may have to wait behind.
-pub const CHUNK_SIZE: NonZeroU32 = NonZeroU32::new(256 << 10).unwrap();
+pub(super) const CHUNK_SIZE: NonZeroU32 = NonZeroU32::new(256 << 10).unwrap();
 /// Parts of one body that are on their way at once.
 const CONCURRENT_CHUNKS: usize = 8;
 
 /// Writes what comes, for ever.
-pub async fn run(inner: Arc<StoreInner>) {
+pub(super) async fn run(inner: Arc<StoreInner>) {
     let mut connection = None;
     loop {
         let taken = inner.queue.take(BATCH).await;

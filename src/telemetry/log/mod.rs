@@ -5,8 +5,8 @@ mod repetition;
 mod stderr;
 mod text;
 
-pub use queue::{LogQueue, unbuffered};
-pub use stderr::StderrLog;
+pub(crate) use queue::{LogQueue, unbuffered};
+pub(crate) use stderr::StderrLog;
 
 pub(super) use queue::QueueLimits;
 pub(super) use stderr::{DROPPED, SUPPRESSED};

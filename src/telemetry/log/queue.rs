@@ -36,7 +36,7 @@ pub(in crate::telemetry) struct QueueLimits {
 /// A stream that log entries are written to. Writing queues an entry and returns at once: a full pipe, a
 /// reader that is gone or a full disk cost entries, which are counted, and never time.
 #[derive(Debug)]
-pub struct LogQueue {
+pub(crate) struct LogQueue {
     queue: SyncSender<QueueCommand>,
     waiting_bytes: Arc<AtomicUsize>,
     limit_bytes: usize,
@@ -81,7 +81,7 @@ impl LogQueue {
     }
 
     /// Queues an entry: whole lines, each with its line feed. Never blocks.
-    pub fn write(&self, entry: impl Into<Vec<u8>>) {
+    pub(crate) fn write(&self, entry: impl Into<Vec<u8>>) {
         let entry = entry.into();
         let bytes = entry.len();
         let before = self.waiting_bytes.fetch_add(bytes, Relaxed);
@@ -94,7 +94,7 @@ impl LogQueue {
 
     /// Waits until all entries so far are written or dropped, for as long as this at most. Blocks its
     /// thread: for the end of the process.
-    pub fn flush(&self, at_most: Duration) {
+    pub(crate) fn flush(&self, at_most: Duration) {
         let deadline = Instant::now() + at_most;
         let (done, flushed) = sync_channel(1);
         let mut command = QueueCommand::Flush(done);
@@ -110,7 +110,7 @@ impl LogQueue {
     }
 
     /// Entries that were not written so far.
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         self.dropped.get()
     }
 }
@@ -120,7 +120,7 @@ impl LogQueue {
 ///
 /// # Errors
 /// If the stream is closed.
-pub fn unbuffered(stream: impl AsFd) -> io::Result<File> {
+pub(crate) fn unbuffered(stream: impl AsFd) -> io::Result<File> {
     stream.as_fd().try_clone_to_owned().map(File::from)
 }
 

@@ -61,7 +61,7 @@ fn counter(name: &str, help: &str) -> IntCounter {
 
 /// The process's standard error. Nothing that is written to it blocks, fails or panics.
 #[derive(Clone)]
-pub struct StderrLog {
+pub(crate) struct StderrLog {
     queue: Option<Arc<LogQueue>>,
     repetitions: Arc<Mutex<RepetitionLimiter>>,
     has_colour: bool,
@@ -69,7 +69,7 @@ pub struct StderrLog {
 
 impl StderrLog {
     /// Begins to write to standard error. Without one (it is closed) everything is dropped.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let repetitions = Arc::<Mutex<RepetitionLimiter>>::default();
         let has_colour = io::stderr().is_terminal();
         let suppressed = Arc::clone(&repetitions);
@@ -84,7 +84,7 @@ impl StderrLog {
 
     /// Makes this the subscriber of all `tracing` events, filtered by `directives`, and has panics written
     /// here, too. `LARDER_LOG` overrides the directives; both are in the filter language of `tracing`.
-    pub fn subscribe(&self, directives: &str) {
+    pub(crate) fn subscribe(&self, directives: &str) {
         let filter =
             EnvFilter::try_from_env("LARDER_LOG").unwrap_or_else(|_| EnvFilter::new(directives));
         let lines = tracing_subscriber::fmt::layer()
@@ -98,7 +98,7 @@ impl StderrLog {
     }
 
     /// Writes text that is no event, such as what is wrong with a configuration.
-    pub fn print(&self, text: &str) {
+    pub(crate) fn print(&self, text: &str) {
         let mut stripped =
             anstream::AutoStream::new(Vec::new(), anstream::AutoStream::choice(&io::stderr()));
         let _in_memory = stripped.write_all(text.as_bytes());
@@ -108,7 +108,7 @@ impl StderrLog {
     }
 
     /// Waits for the last lines, for a second at most.
-    pub fn flush(&self) {
+    pub(crate) fn flush(&self) {
         let Some(queue) = &self.queue else { return };
         let last = self.repetitions.lock().take();
         let last = summary(0, &last);
@@ -161,7 +161,7 @@ impl<'a> MakeWriter<'a> for StderrLog {
 }
 
 /// Writes one event; `tracing` gives all of it at once.
-pub struct EventWriter<'a>(&'a StderrLog);
+pub(crate) struct EventWriter<'a>(&'a StderrLog);
 
 impl Write for EventWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use crate::{fence::PurgeMode, warm::WarmPlan};
 
-pub use crate::origin::document_url::{DocumentUrl, InvalidDocumentUrl};
+pub(crate) use crate::origin::document_url::{DocumentUrl, InvalidDocumentUrl};
 pub(super) use run::run;
-pub use state::{PollState, Polls};
-pub use version::{Cardinality, VersionFrom};
+pub(crate) use state::{PollState, Polls};
+pub(crate) use version::{Cardinality, VersionFrom};
 
 /// A data version and what depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::{field::Timestamp, telemetry::Metrics};
 
 /// The version that a poll has found last.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PollState {
+pub(crate) struct PollState {
     /// The poll's name.
     pub name: Box<str>,
     /// The version; none where none has been found yet.
@@ -21,16 +21,16 @@ pub struct PollState {
 
 /// All polls of a configuration, with what they have found.
 #[derive(Default, Clone)]
-pub struct Polls(Vec<Arc<PollCell>>);
+pub(crate) struct Polls(Vec<Arc<PollCell>>);
 
 impl Polls {
     /// What has been found, in the order of the configuration.
-    pub fn states(&self) -> Vec<PollState> {
+    pub(crate) fn states(&self) -> Vec<PollState> {
         self.0.iter().map(|cell| cell.state()).collect()
     }
 
     /// Brings the metrics about ages up to date.
-    pub fn update_metrics(&self, now: Timestamp, metrics: &Metrics) {
+    pub(crate) fn update_metrics(&self, now: Timestamp, metrics: &Metrics) {
         for cell in &self.0 {
             cell.update_metrics(now, metrics);
         }
@@ -50,7 +50,7 @@ impl Polls {
 }
 
 /// What one poll has found.
-pub struct PollCell {
+pub(crate) struct PollCell {
     name: Box<str>,
     alert_after: Option<Duration>,
     /// When polling began.

@@ -15,7 +15,7 @@ use thiserror::Error;
 use crate::field::Timestamp;
 
 /// The time zone of schedules that name none.
-pub const DEFAULT_ZONE: &str = "UTC";
+pub(crate) const DEFAULT_ZONE: &str = "UTC";
 
 /// Five fields as in Vixie cron, with `L`, `W` and `#`, or a nickname such as `@daily`, in a time zone
 /// of the IANA database.
@@ -94,7 +94,7 @@ const FIELDS: [CronField; 5] = [
 ];
 
 /// The expressions that have a name.
-pub const NICKNAMES: [&str; 6] =
+pub(crate) const NICKNAMES: [&str; 6] =
     ["@hourly", "@daily", "@weekly", "@monthly", "@yearly", "@annually"];
 
 impl CronExpression {
@@ -154,13 +154,13 @@ impl fmt::Display for CronExpression {
 
 /// The time zone of this name in the system's database or, where there is none, in the one that Larder
 /// brings along.
-pub fn time_zone(name: &str) -> Option<TimeZone> {
+pub(crate) fn time_zone(name: &str) -> Option<TimeZone> {
     let zone = jiff::tz::db().get(name).or_else(|_| TimeZoneDatabase::bundled().get(name)).ok()?;
     zone.iana_name().is_some().then_some(zone)
 }
 
 /// The names of all time zones.
-pub fn time_zones() -> Vec<String> {
+pub(crate) fn time_zones() -> Vec<String> {
     TimeZoneDatabase::bundled().available().map(|name| name.as_str().to_owned()).collect()
 }
 

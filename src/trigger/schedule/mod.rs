@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-pub use cron::{
+pub(crate) use cron::{
     CronError, CronExpression, CronProblem, DEFAULT_ZONE, NICKNAMES, time_zone, time_zones,
 };
 
@@ -90,7 +90,7 @@ impl Schedule {
 }
 
 /// Runs a schedule for as long as there are times to come.
-pub async fn run<F: Fleet>(schedule: Schedule, context: TaskContext<F>) {
+pub(crate) async fn run<F: Fleet>(schedule: Schedule, context: TaskContext<F>) {
     let runner = ScheduleRunner { id: schedule.id(), schedule, context };
     let mut done = runner.last_completed().await;
     while let Some(next) = runner.schedule.cron.next_after(done) {

@@ -3,21 +3,25 @@
 //! `signature` decides whether a delivery is believed, `map` what it purges; both are pure. Nothing
 //! about a body is looked at before its signature has been found good.
 
-pub mod mapping;
-pub mod signature;
-pub mod template;
-pub mod vendor;
+pub(crate) mod mapping;
+pub(crate) mod signature;
+pub(crate) mod template;
+pub(crate) mod vendor;
 
 use http::StatusCode;
 use serde_json::Value;
 
-pub use mapping::{EventMapping, MappedPurges, MappingRule, PayloadCondition, ValueLocation};
-pub use signature::{
-    Algorithm, Delivery, Encoding, HeaderProof, HmacFormat, SignatureError, SignatureScheme,
-    SigningTemplate, SigningTemplateError, TimestampHeader,
+pub(crate) use mapping::{
+    EventMapping, MappedPurges, MappingRule, PayloadCondition, ValueLocation,
 };
-pub use template::{PayloadTemplate, TemplateError, TemplateProblem, TooManyTags};
+pub(crate) use template::{PayloadTemplate, TemplateError, TemplateProblem, TooManyTags};
 pub use vendor::{DEFAULT_TOLERANCE, Vendor};
+pub(crate) use {
+    signature::Algorithm, signature::Encoding, signature::HeaderProof, signature::HmacFormat,
+    signature::SignatureError, signature::SigningTemplate, signature::SigningTemplateError,
+    signature::TimestampHeader,
+};
+pub use {signature::Delivery, signature::SignatureScheme};
 
 use crate::{parsing, problem::Problem, trigger::selector::OwnerLookup};
 

@@ -59,18 +59,18 @@ impl<'de> Visitor<'de> for ObjectVisitor {
 }
 
 /// Parses a value that is a string.
-pub fn string(raw: &str) -> Option<String> {
+pub(crate) fn string(raw: &str) -> Option<String> {
     serde_json::from_str(raw).ok()
 }
 
 /// Parses a value that is a list; its elements are kept as written.
-pub fn list(raw: &str) -> Option<Vec<&str>> {
+pub(crate) fn list(raw: &str) -> Option<Vec<&str>> {
     let elements: Vec<&RawValue> = serde_json::from_str(raw).ok()?;
     Some(elements.into_iter().map(RawValue::get).collect())
 }
 
 /// Parses a value that is a string or a list of strings, as `aud` is (RFC 7519 §4.1.3).
-pub fn strings(raw: &str) -> Option<Vec<String>> {
+pub(crate) fn strings(raw: &str) -> Option<Vec<String>> {
     match string(raw) {
         Some(one) => Some(vec![one]),
         None => serde_json::from_str(raw).ok(),
@@ -78,7 +78,7 @@ pub fn strings(raw: &str) -> Option<Vec<String>> {
 }
 
 /// Parses a `NumericDate` (RFC 7519 §2) that is not negative, in whole seconds, rounded down.
-pub fn seconds(raw: &str) -> Option<u64> {
+pub(crate) fn seconds(raw: &str) -> Option<u64> {
     if let Ok(seconds) = raw.parse() {
         return Some(seconds);
     }

@@ -16,7 +16,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use super::algorithm::{JwsAlgorithm, KeyType};
 
 /// The shortest secret that HMAC-SHA-256 should be used with, in bytes (RFC 7518 §3.2).
-pub const MIN_SECRET_LENGTH: usize = 32;
+pub(crate) const MIN_SECRET_LENGTH: usize = 32;
 
 /// A key, with the algorithms that it is for. The key says what a token's `alg` may be, never the token.
 #[derive(Clone, PartialEq, Eq)]

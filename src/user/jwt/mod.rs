@@ -2,9 +2,9 @@
 //!
 //! A token is read here as strictly as it can be: what is refused goes to the origin as it came.
 
-pub mod algorithm;
-pub mod json;
-pub mod key;
+pub(crate) mod algorithm;
+pub(crate) mod json;
+pub(crate) mod key;
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use algorithm::JwsAlgorithm;
 use json::Object;
 
 /// The longest token that is looked at, in bytes.
-pub const MAX_LENGTH: usize = 8 << 10;
+pub(crate) const MAX_LENGTH: usize = 8 << 10;
 
 /// How far `nbf` and `iat` may lie in the future: clocks differ. `exp` has no such leeway.
 const LEEWAY: Duration = Duration::from_mins(1);
@@ -94,7 +94,7 @@ fn read_header(bytes: &[u8]) -> Result<(JwsAlgorithm, Option<String>), IdentityE
 }
 
 /// Checks the times of a token, and that no key is needed beside it (`cnf`, RFC 7800). Returns its `exp`.
-pub fn check_times(
+pub(crate) fn check_times(
     claims: &Object<'_>,
     now: Timestamp,
 ) -> Result<Option<Timestamp>, IdentityError> {

@@ -9,11 +9,11 @@ use proc_macro2::{TokenStream, TokenTree};
 use syn::{Attribute, Item, UseTree, Visibility, visit::Visit};
 
 /// The path of a module from the root of the crate, such as `["store", "redis", "queue"]`.
-pub type ModulePath = Vec<String>;
+pub(super) type ModulePath = Vec<String>;
 
 /// One file.
 #[derive(Default)]
-pub struct Module {
+pub(super) struct Module {
     /// Paths that its code names, absolute from the root of the crate.
     pub named: BTreeSet<Vec<String>>,
     /// Names that it passes on by `pub use`, with what they stand for.
@@ -23,7 +23,7 @@ pub struct Module {
 }
 
 /// Reads all modules below a folder.
-pub fn read(source: &Path) -> BTreeMap<ModulePath, Module> {
+pub(super) fn read(source: &Path) -> BTreeMap<ModulePath, Module> {
     let mut files = BTreeMap::new();
     for file in super::rust_files(source) {
         let mut path: ModulePath = file
@@ -222,7 +222,10 @@ fn leaves(tree: &UseTree) -> Vec<(String, Vec<String>)> {
 }
 
 /// Returns the module that defines what a path names: re-exports are followed.
-pub fn definition(modules: &BTreeMap<ModulePath, Module>, path: &[String]) -> Option<ModulePath> {
+pub(super) fn definition(
+    modules: &BTreeMap<ModulePath, Module>,
+    path: &[String],
+) -> Option<ModulePath> {
     let mut path = path.to_vec();
     for _ in 0..8 {
         let length =
