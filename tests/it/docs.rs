@@ -232,8 +232,10 @@ fn the_explanation_in_the_documents_is_what_is_explained() {
 
 #[test]
 fn the_configurations_in_the_guides_are_valid() {
-    let environment =
-        Environment { variable: &|_| Some("secret".to_owned()), file: &|_| Ok("secret".to_owned()) };
+    let environment = Environment {
+        variable: &|_| Some("secret".to_owned()),
+        file: &|_| Ok("secret".to_owned()),
+    };
     for file in ["get-started.md", "cache-an-api.md", "operations.md", "origins.md"] {
         let text = read(&format!("docs/{file}"));
         let examples = blocks(&text, "toml");
