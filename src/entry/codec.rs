@@ -27,14 +27,14 @@ use std::{num::NonZeroU32, sync::Arc};
 use bytes::Bytes;
 use http::HeaderName;
 
-use super::{Entry, Selection, StoredResponse, Variants};
+use super::{Entry, LanguageVariant, Selection, StoredResponse, Variants};
 use crate::field::Timestamp;
 use checksum::checksum;
 use head::{Chunking, Head};
 use reader::Reader;
 
 const MAGIC: [u8; 4] = *b"LRDR";
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// Bytes at the beginning that no two different entries share, but by a collision of checksums.
 pub const PREFIX: usize = MAGIC.len() + 1 + size_of::<u64>();
@@ -225,13 +225,18 @@ fn write_variants(variants: &Variants, ahead: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(&shared(newest));
     write_slice(&variants.target, out);
     write_count(variants.selections.len(), out);
-    for Selection { set, seen, codings } in &variants.selections {
+    for Selection { set, seen, codings, languages } in &variants.selections {
         write_count(set.len(), out);
         set.iter().for_each(|name| write_slice(name.as_str().as_bytes(), out));
         out.extend_from_slice(&shared(*seen));
         write_count(codings.len(), out);
         for value in codings {
             write_slice(value, out);
+        }
+        write_count(languages.len(), out);
+        for known in languages {
+            write_slice(&known.language, out);
+            write_slice(&known.accepted, out);
         }
     }
     write_count(variants.recent.len(), out);
@@ -251,7 +256,10 @@ fn read_selection(reader: &mut Reader<'_>) -> Option<Selection> {
     let names = reader.list(|reader| HeaderName::from_lowercase(reader.slice()?).ok())?;
     let seen = Timestamp::from_millis(reader.u64()?);
     let codings = reader.list(|reader| reader.slice().map(Into::into))?;
-    Some(Selection { set: names.into_iter().collect(), seen, codings })
+    let languages = reader.list(|reader| {
+        Some(LanguageVariant { language: reader.slice()?.into(), accepted: reader.slice()?.into() })
+    })?;
+    Some(Selection { set: names.into_iter().collect(), seen, codings, languages })
 }
 
 fn write_slice(bytes: &[u8], out: &mut Vec<u8>) {

@@ -7,4 +7,4 @@ mod variants;
 
 pub use fields::Fields;
 pub use stored::{CompleteBody, Draft, Entry, ResponseId, StoredResponse};
-pub use variants::{LEARNED, Selection, Variants};
+pub use variants::{LEARNED, LanguageVariant, Selection, Variants};

@@ -19,6 +19,9 @@ const SELECTIONS: usize = 4;
 /// Values of `Accept-Encoding` remembered for each of them.
 const CODINGS: usize = 4;
 
+/// Languages of responses remembered for each of them.
+const LANGUAGES: usize = 8;
+
 /// For how long a response without `Vary` counts as selected by what others of its target named: many
 /// origins leave `Vary` out where a request has none of the fields (RFC 9111 §4.1).
 pub const LEARNED: Duration = Duration::from_hours(24);
@@ -44,6 +47,17 @@ pub struct Selection {
     /// Canonical values of `Accept-Encoding` that variants are stored under and that hold nothing but known
     /// codings, the newest first.
     pub codings: Vec<Box<[u8]>>,
+    /// The languages that variants are stored in, the newest first.
+    pub languages: Vec<LanguageVariant>,
+}
+
+/// A language of a stored variant, and the preferences that it was stored for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LanguageVariant {
+    /// Its `Content-Language`, one tag as written.
+    pub language: Box<[u8]>,
+    /// The canonical `Accept-Language` that is part of its key.
+    pub accepted: Box<[u8]>,
 }
 
 impl Variants {
@@ -91,8 +105,14 @@ impl Variants {
         let further = known.codings.iter().filter(|value| !newer.codings.contains(value));
         let mut codings: Vec<_> = newer.codings.iter().chain(further).cloned().collect();
         codings.truncate(CODINGS);
+        let is_new = |known: &&LanguageVariant| {
+            !newer.languages.iter().any(|newer| newer.language == known.language)
+        };
+        let further = known.languages.iter().filter(is_new);
+        let mut languages: Vec<_> = newer.languages.iter().chain(further).cloned().collect();
+        languages.truncate(LANGUAGES);
         let seen = known.seen.max(newer.seen);
-        self.selections.insert(0, Selection { set: known.set, seen, codings });
+        self.selections.insert(0, Selection { set: known.set, seen, codings, languages });
     }
 
     /// All bytes it keeps on the heap.
@@ -105,7 +125,11 @@ impl Variants {
 impl Selection {
     fn heap_size(&self) -> usize {
         let codings = self.codings.iter().map(|value| value.len() + size_of::<Box<[u8]>>());
-        size_of::<Self>() + self.set.len() * size_of::<HeaderName>() + codings.sum::<usize>()
+        let languages = self.languages.iter().map(|known| {
+            known.language.len() + known.accepted.len() + size_of::<LanguageVariant>()
+        });
+        let lists = codings.sum::<usize>() + languages.sum::<usize>();
+        size_of::<Self>() + self.set.len() * size_of::<HeaderName>() + lists
     }
 }
 
@@ -118,6 +142,7 @@ mod tests {
             set: [HeaderName::from_static(name)].into_iter().collect(),
             seen: Timestamp::from_seconds(seen),
             codings: vec![coding.as_bytes().into()],
+            languages: Vec::new(),
         };
         Variants::of(&CacheKey::from_text(b"http://h/"), selection, variant)
     }
@@ -136,6 +161,28 @@ mod tests {
         let before = all.clone();
         all.merge(&before, |_| false);
         assert_eq!(all, before, "adding what is known changes nothing");
+    }
+
+    #[test]
+    fn the_newest_variant_of_each_language_is_remembered() {
+        let spoken = |language: &str, accepted: &str| LanguageVariant {
+            language: language.as_bytes().into(),
+            accepted: accepted.as_bytes().into(),
+        };
+        let of = |number: u64, languages: &[LanguageVariant]| {
+            let mut index = index("accept-language", number, "", number.into());
+            index.selections[0].languages = languages.to_vec();
+            index
+        };
+        let mut all = of(1, &[spoken("de", "de,en")]);
+        all.merge(&of(2, &[spoken("en", "en")]), |_| false);
+        all.merge(&of(3, &[spoken("de", "de")]), |_| false);
+        assert_eq!(all.selections[0].languages, [spoken("de", "de"), spoken("en", "en")]);
+        for number in 4..40 {
+            all.merge(&of(number, &[spoken(&format!("l{number}"), "x")]), |_| false);
+        }
+        assert_eq!(all.selections[0].languages.len(), LANGUAGES);
+        assert_eq!(all.selections[0].languages[0], spoken("l39", "x"));
     }
 
     #[test]

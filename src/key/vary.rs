@@ -83,17 +83,17 @@ impl VarySet {
     /// joined, whitespace around commas is left out. `Accept-Language` and `Accept-Encoding` are
     /// independent of order and case, unless the latter names a coding that is not known here.
     pub fn selecting_value(&self, request: &HeaderMap) -> Vec<u8> {
-        self.selecting_value_with(request, None)
+        self.selecting_value_with(request, Preferences::default())
     }
 
-    /// The same with another [canonical](codings) `Accept-Encoding`.
-    pub fn selecting_value_with(&self, request: &HeaderMap, codings: Option<&[u8]>) -> Vec<u8> {
+    /// The same with other preferences than those of the request.
+    pub fn selecting_value_with(&self, request: &HeaderMap, other: Preferences<'_>) -> Vec<u8> {
         let mut out = Vec::new();
         for name in &self.0 {
             out.extend_from_slice(name.as_str().as_bytes());
-            if let Some(codings) = codings.filter(|_| *name == header::ACCEPT_ENCODING) {
+            if let Some(value) = other.of(name) {
                 out.push(b':');
-                out.extend_from_slice(codings);
+                out.extend_from_slice(value);
             } else if request.contains_key(name) {
                 out.push(b':');
                 write_field(request, name, &mut out);
@@ -104,12 +104,59 @@ impl VarySet {
     }
 }
 
+/// Canonical values of preference fields, used in place of those of a request.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Preferences<'a> {
+    /// `Accept-Encoding`, as [`codings`] returns it.
+    pub codings: Option<&'a [u8]>,
+    /// `Accept-Language`, as [`languages`] returns it.
+    pub languages: Option<&'a [u8]>,
+}
+
+impl<'a> Preferences<'a> {
+    fn of(self, name: &HeaderName) -> Option<&'a [u8]> {
+        match *name {
+            header::ACCEPT_ENCODING => self.codings,
+            header::ACCEPT_LANGUAGE => self.languages,
+            _ => None,
+        }
+    }
+}
+
 /// The canonical `Accept-Encoding` of a request; nothing where the field is absent, broken, or names a
 /// coding that is not known here.
 pub fn codings(request: &HeaderMap) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     let is_there = request.contains_key(header::ACCEPT_ENCODING);
     (is_there && write_codings(request, &mut out).is_ok()).then_some(out)
+}
+
+/// Returns the canonical `Accept-Language` of a request, or `None` if the field is absent or broken.
+pub fn languages(request: &HeaderMap) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let is_there = request.contains_key(header::ACCEPT_LANGUAGE);
+    (is_there && write_languages(request, &mut out).is_ok()).then_some(out)
+}
+
+/// Returns the one language that a request prefers to all others, as written.
+///
+/// `None` if several weigh the same, if a weight is broken, or if the favourite is `*`. A response in this
+/// language satisfies the request best, whatever else the request lists (RFC 9110 §12.5.4).
+pub fn favourite_language(request: &HeaderMap) -> Option<&[u8]> {
+    let lines = request.get_all(header::ACCEPT_LANGUAGE).into_iter();
+    let mut favourite: Option<preference::Preference<'_>> = None;
+    let mut is_shared = false;
+    for range in lines.flat_map(|line| preference::preferences(line.as_bytes())) {
+        let range = range.ok()?;
+        let best = favourite.map_or(0, |known| known.weight);
+        if range.weight > best {
+            (favourite, is_shared) = (Some(range), false);
+        } else if range.weight == best {
+            is_shared = true;
+        }
+    }
+    let item = favourite.filter(|_| !is_shared)?.item;
+    (item != b"*").then_some(item)
 }
 
 /// Has a response's `Vary` name these fields and what it depends on anyway, each once: what is told here is
@@ -392,6 +439,22 @@ mod tests {
     }
 
     #[test]
+    fn the_favourite_language_is_the_only_one_of_the_greatest_weight() {
+        let of = |text| {
+            let request = headers(&[("accept-language", text)]);
+            favourite_language(&request).map(|it| String::from_utf8(it.to_vec()).unwrap())
+        };
+        assert_eq!(of("fr;q=0.5, de;q=1.0").as_deref(), Some("de"));
+        assert_eq!(of("DE-at, en;q=0.9, fr;q=0.9").as_deref(), Some("DE-at"));
+        for text in ["de, en", "fr;q=0.5, de, en", "*", "*, de;q=0.5", "de;q=0", "de, en;q=x", ""] {
+            assert_eq!(of(text), None, "{text}");
+        }
+        assert_eq!(favourite_language(&HeaderMap::new()), None);
+        let two = headers(&[("accept-language", "fr;q=0.5"), ("accept-language", "de")]);
+        assert_eq!(favourite_language(&two), Some(&b"de"[..]));
+    }
+
+    #[test]
     fn known_codings_are_compared_by_weight_alone() {
         let expected = "accept-encoding:br,deflate,gzip\n";
         for text in ["gzip, deflate, br", "deflate, gzip,BR", "br;q=1, gzip;q=1.0, deflate"] {
@@ -418,8 +481,10 @@ mod tests {
         let canonical = codings(&headers(&[("accept-encoding", "gzip, br")]));
         assert_eq!(canonical.as_deref(), Some(&b"br,gzip"[..]));
         let set = set(&["accept-encoding"]);
-        let other = set
-            .selecting_value_with(&headers(&[("accept-encoding", "gzip")]), canonical.as_deref());
+        let other = set.selecting_value_with(
+            &headers(&[("accept-encoding", "gzip")]),
+            Preferences { codings: canonical.as_deref(), ..Preferences::default() },
+        );
         assert_eq!(other, set.selecting_value(&headers(&[("accept-encoding", "gzip, br")])));
     }
 

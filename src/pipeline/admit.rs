@@ -20,7 +20,8 @@ use super::{
     uncacheable::Known,
 };
 use crate::{
-    entry::{CompleteBody, Draft, Entry, Selection},
+    entry::{CompleteBody, Draft, Entry, LanguageVariant, Selection},
+    field::list,
     key::{
         CacheKey, is_selected_by_cookies,
         vary::{self, Vary, VarySet},
@@ -295,7 +296,7 @@ async fn selecting_fields<S: Store>(
 ) -> Option<(Selection, Vec<u8>)> {
     let (rule, seen) = (&ask.site.route(ask.route).vary, ask.asked_at);
     let set = selecting_set(&ask.site, ask.site.route(ask.route), response);
-    let mut selection = Selection { set, seen, codings: Vec::new() };
+    let mut selection = Selection { set, seen, codings: Vec::new(), languages: Vec::new() };
     if selection.set.is_empty() && rule.cookies.is_empty() {
         selection = learned(ask).await?;
     }
@@ -303,8 +304,21 @@ async fn selecting_fields<S: Store>(
     if selection.set.contains(&header::ACCEPT_ENCODING) {
         selection.codings.extend(vary::codings(&ask.request.headers).map(Into::into));
     }
+    selection.languages.clear();
+    if selection.set.contains(&header::ACCEPT_LANGUAGE) {
+        selection.languages.extend(language_variant(&ask.request.headers, response));
+    }
     let values = lookup::selecting(&selection.set, rule, &ask.request.headers);
     Some((selection, values))
+}
+
+/// Returns the language of a response and the preferences that it was chosen by, if the response names
+/// exactly one language.
+fn language_variant(request: &HeaderMap, response: &HeaderMap) -> Option<LanguageVariant> {
+    let mut named = list::members(response, header::CONTENT_LANGUAGE);
+    let language = named.next().filter(|_| named.next().is_none())?;
+    let accepted = vary::languages(request)?;
+    Some(LanguageVariant { language: language.into(), accepted: accepted.into() })
 }
 
 /// What selects among the variants of a target, as far as that is known.

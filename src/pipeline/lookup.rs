@@ -10,7 +10,7 @@ use crate::{
     field::{coding, cookie, presence::Presence},
     key::{
         CacheKey,
-        vary::{self, VarySet},
+        vary::{self, Preferences, VarySet},
     },
     policy::{Forward, Reason},
     purge::Fences,
@@ -140,6 +140,7 @@ pub async fn find<S: Store>(
             Some(found) => latest = Some(later(latest, found)),
             None => {
                 latest = by_other_codings((store, tier), target, (selection, asked), latest).await;
+                latest = by_language((store, tier), target, (selection, asked), latest).await;
             }
         }
         missing = missing.or(Some(key));
@@ -201,7 +202,8 @@ async fn by_other_codings<S: Store>(
     }
     let Some(own) = vary::codings(asked.headers) else { return latest };
     for wider in selection.codings.iter().filter(|it| coding::includes(it, &own)) {
-        let values = selecting_with(&selection.set, asked.vary, asked.headers, Some(wider));
+        let other = Preferences { codings: Some(wider), ..Preferences::default() };
+        let values = selecting_with(&selection.set, asked.vary, asked.headers, other);
         if let Some(found) = accepted(from, target.variant(&values), asked).await
             && asked.is_answered_in_language(&selection.set, &found.1)
         {
@@ -209,6 +211,28 @@ async fn by_other_codings<S: Store>(
         }
     }
     latest
+}
+
+/// The response in the language that this client prefers to all others, fetched for other preferences. An
+/// origin that has this language would send it to this client, too (RFC 9111 §4.1).
+async fn by_language<S: Store>(
+    from: (&S, Tier),
+    target: &CacheKey,
+    (selection, asked): (&Selection, &Asked<'_>),
+    latest: Option<Keyed>,
+) -> Option<Keyed> {
+    if selection.languages.is_empty() {
+        return latest;
+    }
+    let Some(favourite) = vary::favourite_language(asked.headers) else { return latest };
+    let known = selection.languages.iter().find(|known| *known.language == *favourite);
+    let Some(known) = known else { return latest };
+    let other = Preferences { languages: Some(&known.accepted), ..Preferences::default() };
+    let values = selecting_with(&selection.set, asked.vary, asked.headers, other);
+    match accepted(from, target.variant(&values), asked).await {
+        Some(found) => Some(later(latest, found)),
+        None => latest,
+    }
 }
 
 async fn entry<S: Store>((store, tier): (&S, Tier), key: &CacheKey) -> Option<Entry> {
@@ -272,17 +296,17 @@ pub fn at_hand<S: Store>(
 /// The canonical text of what selects a variant: the request's values for `set`, and for the cookies
 /// that its route names.
 pub fn selecting(set: &VarySet, rule: &VaryRule, headers: &HeaderMap) -> Vec<u8> {
-    selecting_with(set, rule, headers, None)
+    selecting_with(set, rule, headers, Preferences::default())
 }
 
-/// The same with another canonical `Accept-Encoding`.
+/// The same with other preferences than those of the request.
 fn selecting_with(
     set: &VarySet,
     rule: &VaryRule,
     headers: &HeaderMap,
-    codings: Option<&[u8]>,
+    other: Preferences<'_>,
 ) -> Vec<u8> {
-    let mut values = set.selecting_value_with(headers, codings);
+    let mut values = set.selecting_value_with(headers, other);
     for name in &rule.cookies {
         // As it was sent: servers that mind the spelling take another one for another cookie.
         values.extend_from_slice(b"\ncookie ");

@@ -80,18 +80,20 @@ fn may_set_cookies(
     (rule, basis): (&Rule, Basis),
 ) -> bool {
     (rule.partition == Partition::User && basis == Basis::Rule)
-        || is_meant_for_all(response, directives, freshness)
+        || is_fresh_by_origin(response, directives, freshness)
 }
 
-/// Whether the origin itself made a response that sets a cookie fresh, and said that it may be shared: it
-/// knows what it does. Neither a rule nor a lifetime that is over says so.
-fn is_meant_for_all(
+/// Returns whether the origin itself gives a response a lifetime, and the response is younger.
+///
+/// Such a response may be stored although it sets a cookie (RFC 9111 §7.3); a lifetime from a rule, or
+/// one that is over, is not enough.
+fn is_fresh_by_origin(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,
     freshness: &Freshness,
 ) -> bool {
     let lifetime = origin_lifetime(response, directives).unwrap_or_default();
-    directives.shareable && lifetime > freshness.initial_age
+    lifetime > freshness.initial_age
 }
 
 /// Statuses that answer one request only: they depend on fields that are no part of the key, or their

@@ -99,7 +99,12 @@ async fn keeps_the_contract<S: Store>(store: S, settled: impl AsyncFn(&S)) {
 /// What selects a variant, named by a response at this time.
 fn selection(name: &'static str, seen: u64) -> Selection {
     let set = [HeaderName::from_static(name)].into_iter().collect();
-    Selection { set, seen: Timestamp::from_seconds(seen), codings: Vec::new() }
+    Selection {
+        set,
+        seen: Timestamp::from_seconds(seen),
+        codings: Vec::new(),
+        languages: Vec::new(),
+    }
 }
 
 async fn variants_of<S: Store>(store: &S, target: &CacheKey) -> Vec<u128> {

@@ -108,13 +108,14 @@ async fn what_frameworks_send_for_private_pages_is_not_stored() {
 // ── Cookies ──
 
 #[tokio::test]
-async fn a_response_that_sets_a_cookie_needs_a_positive_lifetime_and_leave_to_be_shared() {
+async fn a_response_that_sets_a_cookie_needs_a_positive_lifetime_from_the_origin() {
     within(async {
         let ruled = "ttl = \"1m\"\nttl_from = \"rule\"";
         for (fields, keys, cache) in [
             (vec![("cache-control", "public, max-age=60")], "", "HIT"),
             (vec![("cache-control", "s-maxage=60")], "", "HIT"),
-            (vec![("cache-control", "max-age=60")], "", "MISS"),
+            (vec![("cache-control", "max-age=60")], "", "HIT"),
+            (vec![("cache-control", "max-age=0"), ("etag", "\"1\"")], ruled, "MISS"),
             (vec![("cache-control", "public, max-age=0"), ("etag", "\"1\"")], ruled, "MISS"),
             (vec![("cache-control", "public"), ("expires", "-1")], ruled, "MISS"),
             (vec![("cache-control", "public")], ruled, "MISS"),

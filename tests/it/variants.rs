@@ -1046,3 +1046,34 @@ async fn a_range_of_a_stale_response_that_only_the_origin_can_judge_goes_to_it()
     })
     .await;
 }
+
+/// An origin that has two languages, and answers in the one with the greatest weight.
+fn two_languages(asked: &Asked) -> Said {
+    let listed = asked.header("accept-language").unwrap_or_default();
+    let weight = |range: &str| range.split_once(";q=").map_or(1.0, |(_, q)| q.parse().unwrap());
+    let ranges = listed.split(',').map(str::trim);
+    let known = ranges.filter(|range| range.starts_with("de") || range.starts_with("fr"));
+    let best = known.reduce(|best, it| if weight(it) > weight(best) { it } else { best });
+    let language = &best.unwrap_or("de")[..2];
+    Said::fresh(language).with("vary", "Accept-Language").with("content-language", language)
+}
+
+#[tokio::test]
+async fn a_stored_language_answers_each_client_that_prefers_it_to_all_others() {
+    within(async {
+        let origin = Scripted::start(|asked| two_languages(asked)).await;
+        let proxy = Proxy::before(&origin.url());
+        let get = async |listed| {
+            let reply = proxy.get_with("/a", &[("Accept-Language", listed)]).await;
+            format!("{} {}", reply.cache(), reply.body)
+        };
+        assert_eq!(get("en, de;q=0.9").await, "MISS de");
+        assert_eq!(get("fr;q=0.5, de;q=0.8").await, "HIT de");
+        assert_eq!(get("de").await, "HIT de");
+        assert_eq!(get("fr, de;q=0.8").await, "MISS fr", "another language is preferred");
+        assert_eq!(get("it, fr").await, "MISS fr", "two weigh the same");
+        assert_eq!(get("*, de;q=0.1").await, "MISS de", "any other language is preferred");
+        assert_eq!(get("en;q=0.2, fr;q=0.3").await, "HIT fr");
+    })
+    .await;
+}

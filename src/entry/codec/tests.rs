@@ -100,10 +100,10 @@ fn what_holds_on_one_node_only_stays_there() {
 }
 
 #[test]
-fn the_form_of_version_4_stays_as_it_is() {
+fn the_form_of_version_5_stays_as_it_is() {
     let written = encode(&response(b"body".to_vec()), plain()).head;
     insta::assert_snapshot!(hex(&written), @r#"
-    4c 52 44 52 04 df 1e da 1b c3 35 63 29 01 01 00  LRDR......5c)...
+    4c 52 44 52 05 22 2f 27 6a 7e 8b fe 4f 01 01 00  LRDR."/'j~..O...
     00 00 00 00 00 00 02 00 00 00 00 00 00 00 64 68  ..............dh
     e5 cf 8b 01 00 00 2c c8 00 20 7b 68 e5 cf 8b 01  ......,...{h....
     00 00 03 00 00 00 00 00 00 00 01 00 00 00 3c 00  ..............<.
@@ -125,20 +125,22 @@ fn the_form_of_version_4_stays_as_it_is() {
             set: [http::header::ACCEPT, http::header::ORIGIN].into_iter().collect(),
             seen: Timestamp::from_millis(1_700_000_000_100),
             codings: vec![(*b"br,gzip").into()],
+            languages: vec![language_variant(b"de", b"de,en")],
         }],
         recent: vec![1, u128::MAX],
     };
     let written = encode(&Entry::Variants(Arc::new(variants)), plain()).head;
     insta::assert_snapshot!(hex(&written), @r#"
-    4c 52 44 52 04 78 dd ea e3 5b 5e 7e 6e 00 64 68  LRDR.x...[^~n.dh
+    4c 52 44 52 05 8c 55 34 6d 8b 24 3a 54 00 64 68  LRDR..U4m.$:T.dh
     e5 cf 8b 01 00 00 14 00 00 00 68 74 74 70 3a 2f  ..........http:/
     2f 65 78 61 6d 70 6c 65 2e 63 6f 6d 2f 61 01 00  /example.com/a..
     00 00 02 00 00 00 06 00 00 00 61 63 63 65 70 74  ..........accept
     06 00 00 00 6f 72 69 67 69 6e 64 68 e5 cf 8b 01  ....origindh....
     00 00 01 00 00 00 07 00 00 00 62 72 2c 67 7a 69  ..........br,gzi
-    70 02 00 00 00 01 00 00 00 00 00 00 00 00 00 00  p...............
-    00 00 00 00 00 ff ff ff ff ff ff ff ff ff ff ff  ................
-    ff ff ff ff ff                                   .....
+    70 01 00 00 00 02 00 00 00 64 65 05 00 00 00 64  p........de....d
+    65 2c 65 6e 02 00 00 00 01 00 00 00 00 00 00 00  e,en............
+    00 00 00 00 00 00 00 00 ff ff ff ff ff ff ff ff  ................
+    ff ff ff ff ff ff ff ff                          ........
     "#);
 }
 
@@ -360,12 +362,24 @@ fn responses() -> impl Strategy<Value = Entry> {
 }
 
 fn selections() -> impl Strategy<Value = Selection> {
-    let codings = vec(vec(any::<u8>(), 0..9), 0..3);
-    (vec("[a-z-]{1,12}", 0..4), 0..1_u64 << 50, codings).prop_map(|(names, seen, codings)| {
-        let names = names.into_iter().map(|name| HeaderName::try_from(name).unwrap());
-        let codings = codings.into_iter().map(Into::into).collect();
-        Selection { set: names.collect(), seen: Timestamp::from_millis(seen), codings }
-    })
+    let bytes = || vec(any::<u8>(), 0..9);
+    let languages = vec((bytes(), bytes()), 0..3);
+    (vec("[a-z-]{1,12}", 0..4), 0..1_u64 << 50, vec(bytes(), 0..3), languages).prop_map(
+        |(names, seen, codings, languages)| {
+            let names = names.into_iter().map(|name| HeaderName::try_from(name).unwrap());
+            let languages = languages.iter().map(|(one, other)| language_variant(one, other));
+            Selection {
+                set: names.collect(),
+                seen: Timestamp::from_millis(seen),
+                codings: codings.into_iter().map(Into::into).collect(),
+                languages: languages.collect(),
+            }
+        },
+    )
+}
+
+fn language_variant(language: &[u8], accepted: &[u8]) -> LanguageVariant {
+    LanguageVariant { language: language.into(), accepted: accepted.into() }
 }
 
 fn variants() -> impl Strategy<Value = Entry> {

@@ -52,7 +52,12 @@ fn response(key: &CacheKey, size: usize, asked_at: u64) -> Entry {
 
 fn selection(seen: u64) -> Selection {
     let set = [HeaderName::from_static("accept")].into_iter().collect();
-    Selection { set, seen: Timestamp::from_millis(seen), codings: Vec::new() }
+    Selection {
+        set,
+        seen: Timestamp::from_millis(seen),
+        codings: Vec::new(),
+        languages: Vec::new(),
+    }
 }
 
 /// A store that is never waited for.

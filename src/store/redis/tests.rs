@@ -363,7 +363,12 @@ async fn encrypted_entries_keep_their_order_and_their_indexes_merge() {
 
 fn selection() -> Selection {
     let set = [http::header::ACCEPT].into_iter().collect();
-    Selection { set, seen: Timestamp::from_seconds(1000), codings: Vec::new() }
+    Selection {
+        set,
+        seen: Timestamp::from_seconds(1000),
+        codings: Vec::new(),
+        languages: Vec::new(),
+    }
 }
 
 #[tokio::test]
