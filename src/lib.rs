@@ -8,11 +8,11 @@
 //! - **Ports**: [`entry`] and [`store`] (what is stored, and where), [`purge`] (the log of what is gone),
 //!   [`origin`] (who is asked), [`user`] (who asks), [`redis`] (connections that stores and logs share).
 //! - **The proxy**: [`server`] (connections), [`pipeline`] (the life of a request), [`problem`] (how
-//!   Larder says no), [`trust`] (certificates towards servers).
+//!   Larder says no), [`tls`] (certificates towards servers).
 //! - **Around it**: [`trigger`] (what purges: webhooks, `PURGE`, schedules, polls), [`feed`] (who hears of
 //!   it), [`warm`] (what is fetched ahead), [`telemetry`] and [`admin`] (what operators see), [`config`] (what they say), [`app`]
 //!   (wiring), [`cli`] (commands).
-//! - **For the tests**: [`planted`] (bugs that they have to find), `sync` (locks that models replace).
+//! - **For the tests**: [`purge::planted`] (bugs that they have to find), `sync` (locks that models replace).
 //!
 //! Lower rooms never import upper ones. `ARCHITECTURE.md` has the table of who may import whom, and a
 //! test that holds the source against it. The library is there for the binary, the tests and the fuzz
@@ -23,30 +23,33 @@ compile_error!("`planted-bugs` are bugs that tests have to find: they are for no
 #[cfg(all(feature = "models", not(debug_assertions)))]
 compile_error!("`models` replaces locks by those of a test's scheduler: it is for no release");
 
-pub mod admin;
-pub mod app;
-pub mod cli;
-pub mod config;
-pub mod entry;
-pub mod feed;
-pub mod fence;
-pub mod field;
-pub mod forward;
-pub mod key;
-pub mod origin;
-pub mod parsing;
-pub mod pipeline;
-pub mod planted;
-pub mod policy;
-pub mod problem;
-pub mod purge;
-pub mod redis;
-pub mod route;
-pub mod server;
-pub mod store;
+mod admin;
+mod app;
+mod cli;
+mod config;
+mod entry;
+mod feed;
+mod fence;
+mod field;
+mod forward;
+mod key;
+mod origin;
+mod parsing;
+mod pipeline;
+mod policy;
+mod problem;
+mod purge;
+mod redis;
+mod route;
+mod server;
+mod store;
 mod sync;
-pub mod telemetry;
-pub mod trigger;
-pub mod trust;
-pub mod user;
-pub mod warm;
+mod telemetry;
+#[doc(hidden)]
+pub mod testing;
+mod tls;
+mod trigger;
+mod user;
+mod warm;
+
+pub use cli::main;

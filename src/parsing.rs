@@ -7,32 +7,32 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 /// A document that would take more bytes than this, by a generous estimate, is not read.
-const HEAVIEST: usize = 40 << 20;
+const MAX_MEMORY_BYTES: usize = 40 << 20;
 
 /// The turn to read a document that is not short: one for all of the process.
 #[derive(Debug, Clone)]
-pub struct Parsing(Arc<Semaphore>);
+pub(crate) struct ParseQueue(Arc<Semaphore>);
 
 /// Why a document is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ParseError {
+pub(crate) enum ParseError {
     /// It is no JSON, or nested too deeply.
     Malformed,
     /// It would take too much memory.
-    TooHeavy,
+    TooLarge,
 }
 
-impl Default for Parsing {
+impl Default for ParseQueue {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(1)))
     }
 }
 
-impl Parsing {
+impl ParseQueue {
     /// Runs a reader on a thread of its own, once it is its turn. Returns `None` if it panics.
     ///
     /// The turn lasts until the reader has ended, even if this is no longer waited for.
-    pub async fn run<R: Send + 'static>(
+    pub(crate) async fn run<R: Send + 'static>(
         &self,
         read: impl FnOnce() -> R + Send + 'static,
     ) -> Option<R> {
@@ -47,16 +47,16 @@ impl Parsing {
 }
 
 /// Reads a document.
-pub fn parse(json: &[u8]) -> Result<Value, ParseError> {
-    if weight(json) > HEAVIEST {
-        return Err(ParseError::TooHeavy);
+pub(crate) fn parse(json: &[u8]) -> Result<Value, ParseError> {
+    if estimated_memory(json) > MAX_MEMORY_BYTES {
+        return Err(ParseError::TooLarge);
     }
     serde_json::from_slice(json).map_err(|_| ParseError::Malformed)
 }
 
 /// Bytes of memory that a document takes at most. An object begins with a node of eleven entries, an array
 /// with room for four values.
-fn weight(json: &[u8]) -> usize {
+fn estimated_memory(json: &[u8]) -> usize {
     let of = |byte: &u8| match byte {
         b'{' => 720,
         b'[' => 144,
@@ -78,17 +78,17 @@ mod tests {
         for ordinary in [r#"{"id":12345,"name":"Smith"}"#, "1234", r#""text""#, "[1,2,3,4,5,6,7]"] {
             assert!(parse(array(ordinary).as_bytes()).is_ok(), "{ordinary}");
         }
-        assert_eq!(parse(array(r#"{"a":0}"#).as_bytes()), Err(ParseError::TooHeavy));
+        assert_eq!(parse(array(r#"{"a":0}"#).as_bytes()), Err(ParseError::TooLarge));
         assert_eq!(parse(b"{"), Err(ParseError::Malformed));
         assert_eq!(parse(b"[1]"), Ok(serde_json::json!([1])));
     }
 
     #[tokio::test]
     async fn one_document_is_read_at_a_time_even_if_nobody_waits_for_it() {
-        let parsing = Parsing::default();
+        let queue = ParseQueue::default();
         let (release, released) = std::sync::mpsc::channel::<()>();
         let (begun, has_begun) = tokio::sync::oneshot::channel();
-        let first = parsing.clone();
+        let first = queue.clone();
         let first = tokio::spawn(async move {
             let read = move || {
                 let _ = begun.send(());
@@ -98,11 +98,11 @@ mod tests {
         });
         has_begun.await.unwrap();
         first.abort();
-        let mut second = Box::pin(parsing.run(|| 2));
+        let mut second = Box::pin(queue.run(|| 2));
         assert!(futures_util::FutureExt::now_or_never(&mut second).is_none());
         release.send(()).unwrap();
         assert_eq!(second.await, Some(2));
-        assert_eq!(parsing.run(|| panic!("a reader's bug")).await, None::<()>);
-        assert_eq!(parsing.run(|| 3).await, Some(3), "a panic gives the turn back");
+        assert_eq!(queue.run(|| panic!("a reader's bug")).await, None::<()>);
+        assert_eq!(queue.run(|| 3).await, Some(3), "a panic gives the turn back");
     }
 }

@@ -10,7 +10,7 @@ mod primitives {
     pub(crate) use parking_lot::Mutex;
 
     /// Waits for a future, at most for `limit`.
-    pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    pub(crate) async fn with_timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
         tokio::time::timeout(limit, future).await.ok()
     }
 }
@@ -23,7 +23,7 @@ mod primitives {
     use shuttle::sync::{self, MutexGuard};
 
     /// Waits for a future: the scheduler has no clock.
-    pub(crate) async fn within<F: Future>(_limit: Duration, future: F) -> Option<F::Output> {
+    pub(crate) async fn with_timeout<F: Future>(_limit: Duration, future: F) -> Option<F::Output> {
         Some(future.await)
     }
 
@@ -46,4 +46,4 @@ mod primitives {
     }
 }
 
-pub(crate) use primitives::{AtomicU64, Mutex, Ordering, within};
+pub(crate) use primitives::{AtomicU64, Mutex, Ordering, with_timeout};

@@ -78,19 +78,26 @@ class Run {
     if (answer.status < 500 || (mayBeUnavailable && answer.status === 503)) return answer
     if (answer.headers['x-number'] || isShared(answer)) this.tally.row(what).origin++
     else if (answer.status === 504 && answer.node.wasStoppedSince(begun)) this.tally.row(what).killed++
-    else this.failed(what, { error: `${answer.status} ${answer.headers['cache-status']} ${answer.bytes.subarray(0, 200)}`, node: answer.node, begun, request })
+    else this.failed(what, { error: `${answer.status} ${answer.headers['cache-status']} ${answer.bytes.subarray(0, 200)}`, node: answer.node, begun, request, id: answer.headers['x-request-id'] })
   }
 
   /** A request failed: through the origin, with a node that was killed, or else it is a failure of ours. */
-  failed (what, { error, isRefused, node, begun, request }) {
+  failed (what, { error, isRefused, node, begun, request, id }) {
     const row = this.tally.row(what)
     if (request?.node && isRefused) row.asked-- // it was to go to this node and no other, which has ended
     else if (node?.wasKilledSince(begun)) row.killed++
     else if (this.faults.excuses(begun, TOUCHED[what] ?? [])) row.origin++
     else {
       row.failed++
-      this.tally.example(`FAILED ${this.when(begun)} ${what}: ${request ? `${request.method ?? 'GET'} ${request.path}` : ''} on node ${node?.slot}: ${error}`)
+      this.tally.example(`FAILED ${this.when(begun)} ${what}: ${request ? `${request.method ?? 'GET'} ${request.path}` : ''} on node ${node?.slot}: ${error}${this.traces(node, id)}`)
     }
+  }
+
+  /** What the origins did with a request, and what the node logged last. */
+  traces (node, id) {
+    if (this.tally.examples.length >= EXAMPLES) return ''
+    const seen = this.model.requests.filter(each => each.id === id).map(({ port, mode, asked, said }) => `${port} (${mode}) got it at ${this.at(asked)}, answered at ${said ? this.at(said) : '–'}`)
+    return `\n  origins: ${seen.join('; ') || 'never got it'}${node ? `\n  ${node.child.tail(3).replaceAll('\n', '\n  ')}` : ''}`
   }
 
   /** An answer is not what it has to be. */
@@ -102,9 +109,10 @@ class Run {
   /** A moment of the run, and what was out of order then. */
   when (from) {
     const faults = this.faults.during(from - 1000).map(({ name, slot }) => slot === undefined ? name : `${name} (${slot})`)
-    const at = time => ((time - this.begin) / 1000).toFixed(1)
-    return `at ${at(from)}–${at(Date.now())} s (${faults.join(', ') || 'all well'})`
+    return `at ${this.at(from)}–${this.at(Date.now())} s (${faults.join(', ') || 'all well'})`
   }
+
+  at (time) { return ((time - this.begin) / 1000).toFixed(1) }
 }
 
 const model = new Model()

@@ -56,6 +56,7 @@ export class Model {
     this.floors = new Map() // target → the number, everywhere
     this.local = new Map() // process|target → the number, on one node
     this.writes = new Map() // id of a write → how often it was done
+    this.requests = [] // those that reached the origins last: { id, port, mode, asked, said }
   }
 
   version (target, color) {
@@ -72,6 +73,14 @@ export class Model {
     const number = this.records.length
     this.records.push({ number, target, color, asked: Date.now() })
     return number
+  }
+
+  /** A request reaches an origin, whatever it asks for. Its note, for `said`. */
+  noted (id, port, mode) {
+    const note = { id, port, mode, asked: Date.now() }
+    this.requests.push(note)
+    if (this.requests.length > 20_000) this.requests.splice(0, 10_000)
+    return note
   }
 
   /** It answers with this version. */

@@ -53,6 +53,8 @@ export class Origin {
 
   async answer (request, response) {
     if (request.url.startsWith('/hostile/')) return answerHostile(request, response)
+    const note = this.model.noted(request.headers['x-request-id'], this.port, this.mode)
+    response.on('finish', () => { note.said = Date.now() })
     const { pathname } = new URL(request.url, 'http://origin')
     const id = request.headers['x-write']
     const sent = await received(request)

@@ -1,7 +1,7 @@
 //! A range that is followed lies within the content, and its `Content-Range` says which bytes it is.
 #![no_main]
 
-use larder::field::range::{ContentRange, RangeRequest};
+use larder::testing::field::range::{ContentRange, RangeRequest};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u64, &[u8])| {

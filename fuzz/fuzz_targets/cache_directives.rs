@@ -2,10 +2,10 @@
 #![no_main]
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use larder::{
+use larder::testing::{
     field::Timestamp,
     policy::{
-        Credentials, RequestDirectives, RequestHead, ResponseDirectives, ResponseHead, Rule,
+        Credentials, RequestDirectives, RequestHead, ResponseDirectives, ResponseHead, CacheRule,
         directive::MAX_DELTA_SECONDS, reuse, storable, stored_fields,
     },
 };
@@ -60,11 +60,11 @@ fn decide(headers: &HeaderMap, request: &RequestDirectives, response: &ResponseD
         RequestHead { method: &Method::GET, authority: "a", target: "/", headers, credentials };
     let answer =
         ResponseHead { status: StatusCode::OK, headers, requested_at: received_at, received_at };
-    if let Ok(freshness) = storable((&head, request), (&answer, response), &Rule::default()) {
+    if let Ok(freshness) = storable((&head, request), (&answer, response), &CacheRule::default()) {
         assert!(!response.private && (!response.no_store || response.must_understand));
-        let _ = reuse(&freshness, request, credentials, &Rule::default(), received_at);
+        let _ = reuse(&freshness, request, credentials, &CacheRule::default(), received_at);
     }
-    for name in &response.withheld {
+    for name in &response.qualified_fields {
         assert!(!stored_fields(headers, response).contains_key(name));
     }
 }

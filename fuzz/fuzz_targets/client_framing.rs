@@ -19,7 +19,7 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use larder::server::fuzzed;
+use larder::testing::server::fuzzed;
 use libfuzzer_sys::fuzz_target;
 
 /// What a byte of the input stands for if it is no ASCII character.

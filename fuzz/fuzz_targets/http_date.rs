@@ -1,7 +1,7 @@
 //! A date that is read at all means the same instant once it is written again.
 #![no_main]
 
-use larder::field::Timestamp;
+use larder::testing::field::Timestamp;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &[u8]| {

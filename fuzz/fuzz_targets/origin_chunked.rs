@@ -1,7 +1,7 @@
 //! A chunked body is read the same however it arrives; what was written as chunks is read back whole.
 #![no_main]
 
-use larder::origin::fuzzed;
+use larder::testing::origin::fuzzed;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (u8, &[u8], &[u8])| {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use larder::origin::fuzzed::{self, Length};
+use larder::testing::origin::fuzzed::{self, ResponseLength};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (bool, u16, &[u8])| {
@@ -23,10 +23,10 @@ fuzz_target!(|input: (bool, u16, &[u8])| {
     assert!(lengths.len() <= 1);
     let told = lengths.first().and_then(|length| length.to_str().ok()?.trim().parse().ok());
     match head.length {
-        Length::Known(0) => {}
-        Length::Known(length) => assert_eq!(told, Some(length)),
-        Length::Chunked => assert_eq!(told, None),
-        Length::UntilClose => assert!(lengths.is_empty()),
+        ResponseLength::Known(0) => {}
+        ResponseLength::Known(length) => assert_eq!(told, Some(length)),
+        ResponseLength::Chunked => assert_eq!(told, None),
+        ResponseLength::UntilClose => assert!(lengths.is_empty()),
     }
 
     // No field can become two on its way.

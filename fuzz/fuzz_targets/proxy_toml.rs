@@ -2,10 +2,10 @@
 #![no_main]
 
 use http::Method;
-use larder::{
+use larder::testing::{
     cli::check,
     config::{Config, Environment},
-    key::target::Readings,
+    key::uri::PathReadings,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -15,7 +15,7 @@ fuzz_target!(|text: &str| {
             assert!(!config.warnings.has_errors());
             assert!(check::summary(&config).contains("valid"));
             for path in ["/", "/a", "/a/b/c", "/A//b%2Fc;d/", "*"] {
-                let path = Readings::of(path);
+                let path = PathReadings::of(path);
                 let route = config.routes.select(&Method::GET, "example.com", &path).route;
                 let _ = route.tags_of(&path, Some("a=1&b=2&a=3"), Some("zoe"));
             }

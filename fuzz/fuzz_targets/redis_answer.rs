@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| larder::purge::fuzzed::read(bytes));
+fuzz_target!(|bytes: &[u8]| larder::testing::purge::fuzzed::read(bytes));

@@ -5,8 +5,8 @@
 
 use std::num::NonZeroU32;
 
-use larder::entry::Entry;
-use larder::entry::codec::{self, Decoded, Encoded, Packing};
+use larder::testing::entry::Entry;
+use larder::testing::entry::codec::{self, DecodedEntry, EncodedEntry, EncodeOptions};
 use libfuzzer_sys::fuzz_target;
 
 const LIMIT: usize = 1 << 16;
@@ -18,26 +18,26 @@ fuzz_target!(|input: (u16, &[u8], &[u8])| {
     let (chunk, content, head) = input;
     let _ = codec::decode(head, LIMIT);
     let head = [PREFIX, head].concat();
-    let Some(entry) = join(&Encoded { head, chunks: vec![content.to_vec().into()] }) else {
+    let Some(entry) = join(&EncodedEntry { head, chunks: vec![content.to_vec().into()] }) else {
         return;
     };
-    let packing = Packing {
+    let options = EncodeOptions {
         compress_above: usize::from(chunk % 512),
         chunk: NonZeroU32::new(chunk.into()).unwrap_or(NonZeroU32::MAX),
-        generation: 1,
-        ahead: 0,
+        body_id: 1,
+        clock_offset: 0,
     };
-    let written = codec::encode(&entry, packing);
+    let written = codec::encode(&entry, options);
     let read = join(&written).expect("what is written can be read");
-    assert_eq!(codec::encode(&read, packing), written);
+    assert_eq!(codec::encode(&read, options), written);
     assert_eq!(read.heap_size(), entry.heap_size());
     look_at(&read);
 });
 
-fn join(written: &Encoded) -> Option<Entry> {
+fn join(written: &EncodedEntry) -> Option<Entry> {
     match codec::decode(&written.head, LIMIT)? {
-        Decoded::Entry(entry) => Some(entry),
-        Decoded::Chunked(chunked) => {
+        DecodedEntry::Entry(entry) => Some(entry),
+        DecodedEntry::Chunked(chunked) => {
             assert!((2..=1 << 16).contains(&chunked.count()));
             chunked.finish(&written.chunks)
         }
@@ -50,7 +50,7 @@ fn look_at(entry: &Entry) {
     let _ = (
         response.url().len(),
         response.tags().count(),
-        response.facets(),
+        response.attributes(),
         response.fields().unpack(1),
     );
     let parts = response.key_text().len() + response.body().len();

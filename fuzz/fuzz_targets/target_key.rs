@@ -3,9 +3,9 @@
 #![no_main]
 
 use http::Uri;
-use larder::key::{
+use larder::testing::key::{
     CacheKey, OriginTarget,
-    target::{NamePattern, Order, QueryRule, Readings, Scheme, host, normal_path},
+    uri::{NamePattern, QueryOrder, QueryRule, PathReadings, Scheme, host, normal_path},
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -38,13 +38,13 @@ fn target(text: &str) -> Option<Uri> {
 
 /// The readings of a path, which routes and purges go by.
 fn look_at(uri: &Uri) {
-    let readings = Readings::of(uri.path());
+    let readings = PathReadings::of(uri.path());
     assert_eq!(readings.sent(), uri.path());
     let loosest = readings.loosest();
     assert!(readings.each().any(|(_, reading)| reading == loosest));
     assert!(loosest.starts_with('/') && !loosest.contains('\\'));
-    if readings.are_final() {
-        assert_eq!(Readings::of(&loosest).loosest(), loosest);
+    if readings.are_fully_decoded() {
+        assert_eq!(PathReadings::of(&loosest).loosest(), loosest);
     }
     let normal = normal_path(uri.path());
     assert_eq!(normal_path(&normal), normal);
@@ -56,7 +56,7 @@ fn kept_key(scheme: Scheme, host: &str, uri: &Uri) -> (CacheKey, String) {
     let pattern = |text| NamePattern::parse(text).expect("a pattern");
     let rule = QueryRule {
         ignore: [pattern("utm_*"), pattern("b")].into(),
-        order: Order::Sorted,
+        order: QueryOrder::Sorted,
         ..QueryRule::default()
     };
     let query = uri.query().and_then(|query| rule.kept(query));

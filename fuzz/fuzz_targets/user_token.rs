@@ -10,13 +10,13 @@ use std::{
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, header};
-use larder::{
+use larder::testing::{
     field::Timestamp,
     key::DigestKey,
     policy::Partition,
     user::{
-        Carrier, KeySource, Keys, Member, Proof, TokenRules, Users,
-        token::{Token, key::Key},
+        TokenLocation, KeySource, TokenKeys, PartitionMember, IdentitySource, TokenRules, Authenticator,
+        jwt::{Jwt, key::VerificationKey},
     },
 };
 use libfuzzer_sys::fuzz_target;
@@ -25,11 +25,11 @@ use serde_json::Value;
 const SECRET: &[u8] = b"a secret of more than thirty-two bytes";
 const NOW: u64 = 1_700_000_000;
 
-static USERS: LazyLock<Users> = LazyLock::new(|| {
-    let keys = [Key::secret(SECRET)];
+static USERS: LazyLock<Authenticator> = LazyLock::new(|| {
+    let keys = [VerificationKey::secret(SECRET)];
     let rules = TokenRules {
-        carrier: Carrier::Field(header::AUTHORIZATION),
-        keys: KeySource::Given(keys.clone().into()),
+        location: TokenLocation::Field(header::AUTHORIZATION),
+        keys: KeySource::Configured(keys.clone().into()),
         algorithms: None,
         audiences: ["api".into()].into(),
         issuers: ["https://issuer".into()].into(),
@@ -37,13 +37,13 @@ static USERS: LazyLock<Users> = LazyLock::new(|| {
         narrows: ["scope".into()].into(),
     };
     let digests = DigestKey::new(&[7; 32]).expect("a key");
-    let proof = Proof::Token(Box::new(rules));
-    Users::new(digests).proven_by(proof, Some(Keys::given(&keys)), [Partition::User])
+    let identity_source = IdentitySource::Token(Box::new(rules));
+    Authenticator::new(digests).with_source(identity_source, Some(TokenKeys::configured(&keys)), [Partition::User])
 });
 
 fuzz_target!(|input: (&[u8], &[u8], &[u8])| {
     let (head, claims, raw) = input;
-    let _ = Token::parse(raw).map(|token| token.claims().map(|claims| claims.iter().count()));
+    let _ = Jwt::parse(raw).map(|token| token.claims().map(|claims| claims.iter().count()));
     assert!(member(raw).is_none(), "nothing signed it");
 
     // Signed, so that the fuzzer gets behind the signature; the header mostly as it should be.
@@ -69,7 +69,7 @@ fuzz_target!(|input: (&[u8], &[u8], &[u8])| {
 });
 
 /// The user that a request with this token is of.
-fn member(token: &[u8]) -> Option<Arc<Member>> {
+fn member(token: &[u8]) -> Option<Arc<PartitionMember>> {
     let value = HeaderValue::from_bytes(&[b"Bearer ", token].concat()).ok()?;
     let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
     let now = Timestamp::from_seconds(NOW);

@@ -5,15 +5,14 @@ use http::{Response, StatusCode};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
 
-use super::{calls::Said, dialect::Dialect, purge::add};
+use super::{dialect::Dialect, endpoints::AdminCall, purge::add_selectors};
 use crate::{
-    fence::{Mode, Purge, Selector, Source},
+    fence::{Purge, PurgeMode, PurgeSource, Selector},
     problem::Problem,
-    purge::Unavailable,
+    purge::LogUnavailable,
     trigger::{
-        Purger, SelectorError, json, log_out_of_reach,
-        selector::{self, Normal},
-        status,
+        Purger, SelectorError, json_response, log_unavailable, receipt_status,
+        selector::{self, UrlNormalizer},
     },
 };
 
@@ -23,7 +22,7 @@ const FORM: &str =
 /// The body of the call.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Wanted {
+struct CloudflarePurge {
     files: Vec<File>,
     tags: Vec<String>,
     hosts: Vec<String>,
@@ -44,33 +43,38 @@ enum File {
 }
 
 /// Purges what the body says, hard.
-pub(super) async fn purge(purger: &Purger, said: Said<'_>) -> Response<Bytes> {
+pub(super) async fn purge(purger: &Purger, call: AdminCall<'_>) -> Response<Bytes> {
     let refuse = |problem| Dialect::Cloudflare.refuse(problem);
-    let selectors = match read(said.body, purger.normal()) {
+    let selectors = match read(call.body, purger.normalizer()) {
         Ok(selectors) => selectors,
         Err(detail) => return refuse(Problem::new(StatusCode::BAD_REQUEST, "No purge", detail)),
     };
-    let purge =
-        Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None, warm: false };
-    let Ok(receipt) = purger.purge(purge).await.map_err(|Unavailable| ()) else {
-        return refuse(log_out_of_reach());
+    let purge = Purge {
+        mode: PurgeMode::Hard,
+        selectors,
+        source: PurgeSource::Api,
+        reason: None,
+        warm: false,
+    };
+    let Ok(receipt) = purger.purge(purge).await.map_err(|LogUnavailable| ()) else {
+        return refuse(log_unavailable());
     };
     let document = json!({
         "success": true, "errors": [], "messages": [], "result": { "id": receipt.seq.to_string() },
     });
-    json(status(&receipt), &document)
+    json_response(receipt_status(&receipt), &document)
 }
 
-fn read(body: &[u8], normal: &Normal) -> Result<Vec<Selector>, String> {
-    let wanted: Wanted =
+fn read(body: &[u8], normalize: &UrlNormalizer) -> Result<Vec<Selector>, String> {
+    let request: CloudflarePurge =
         serde_json::from_slice(body).map_err(|_| format!("The body cannot be read. {FORM}"))?;
-    let files: Vec<String> = wanted.files.into_iter().map(File::into_url).collect();
+    let files: Vec<String> = request.files.into_iter().map(File::into_url).collect();
     let mut selectors = Vec::new();
-    add(&mut selectors, "files", &files, |text| selector::url(text, normal))?;
-    add(&mut selectors, "tags", &wanted.tags, selector::tag)?;
-    add(&mut selectors, "hosts", &wanted.hosts, host)?;
-    add(&mut selectors, "prefixes", &wanted.prefixes, selector::prefix)?;
-    if wanted.purge_everything {
+    add_selectors(&mut selectors, "files", &files, |text| selector::url(text, normalize))?;
+    add_selectors(&mut selectors, "tags", &request.tags, selector::tag)?;
+    add_selectors(&mut selectors, "hosts", &request.hosts, host)?;
+    add_selectors(&mut selectors, "prefixes", &request.prefixes, selector::prefix)?;
+    if request.purge_everything {
         selectors.push(Selector::Everything);
     }
     if selectors.is_empty() { Err(format!("Nothing is selected. {FORM}")) } else { Ok(selectors) }
@@ -98,11 +102,12 @@ impl File {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::target::Target;
+    use crate::key::uri::TargetUri;
 
     fn selected(body: &str) -> Result<Vec<Selector>, String> {
-        let normal =
-            |target: &Target<'_>| Selector::Url(format!("{}{}", target.host, target.path).into());
+        let normal = |target: &TargetUri<'_>| {
+            Selector::Url(format!("{}{}", target.host, target.path).into())
+        };
         read(body.as_bytes(), &normal)
     }
 

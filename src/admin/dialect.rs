@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     problem::Problem,
-    trigger::{json, method, retry},
+    trigger::{json_response, purge_method, with_retry_after},
 };
 
 /// Whose clients make a call.
@@ -27,19 +27,19 @@ impl Dialect {
         let response = match self {
             Self::Larder => problem.into_response(),
             Self::Fastly => {
-                json(status, &json!({ "msg": problem.title, "detail": problem.detail }))
+                json_response(status, &json!({ "msg": problem.title, "detail": problem.detail }))
             }
             Self::Cloudflare => {
                 let error = json!({ "code": code(status), "message": problem.detail });
                 let document = json!({
                     "success": false, "errors": [error], "messages": [], "result": null,
                 });
-                json(status, &document)
+                json_response(status, &document)
             }
         };
         match status {
-            StatusCode::UNAUTHORIZED => method::challenge(response),
-            StatusCode::SERVICE_UNAVAILABLE => retry(response),
+            StatusCode::UNAUTHORIZED => purge_method::with_bearer_challenge(response),
+            StatusCode::SERVICE_UNAVAILABLE => with_retry_after(response),
             _ => response,
         }
     }

@@ -4,15 +4,15 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::{Admin, calls::Said, text};
+use super::{Admin, endpoints::AdminCall, text};
 use crate::problem::Problem;
 
 /// Explains the request that a body describes, or says what is wrong with the body.
-pub type Explain =
-    Box<dyn Fn(&[u8]) -> BoxFuture<'static, Result<Explained, String>> + Send + Sync>;
+pub(crate) type ExplainFn =
+    Box<dyn Fn(&[u8]) -> BoxFuture<'static, Result<RenderedExplanation, String>> + Send + Sync>;
 
 /// An explanation in the forms in which it is given.
-pub struct Explained {
+pub(crate) struct RenderedExplanation {
     /// As JSON.
     pub json: Vec<u8>,
     /// For people.
@@ -20,22 +20,22 @@ pub struct Explained {
 }
 
 /// Answers with JSON, or with text if `Accept` asks for `text/plain`.
-pub(super) async fn answer(admin: &Admin, said: Said<'_>) -> Response<Bytes> {
+pub(super) async fn respond(admin: &Admin, call: AdminCall<'_>) -> Response<Bytes> {
     let Some(explain) = &admin.explain else {
         let detail = "This node explains nothing.";
         return Problem::new(StatusCode::NOT_IMPLEMENTED, "No explanation", detail).into_response();
     };
-    let explained = match explain(said.body).await {
-        Ok(explained) => explained,
+    let explanation = match explain(call.body).await {
+        Ok(explanation) => explanation,
         Err(detail) => {
             return Problem::new(StatusCode::BAD_REQUEST, "No request", detail).into_response();
         }
     };
-    let accept = said.headers.get(header::ACCEPT);
+    let accept = call.headers.get(header::ACCEPT);
     let mut response = if accept.is_some_and(|value| value.as_bytes().starts_with(b"text/plain")) {
-        text(StatusCode::OK, explained.text)
+        text(StatusCode::OK, explanation.text)
     } else {
-        let mut response = Response::new(Bytes::from(explained.json));
+        let mut response = Response::new(Bytes::from(explanation.json));
         let form = HeaderValue::from_static("application/json");
         response.headers_mut().insert(header::CONTENT_TYPE, form);
         response

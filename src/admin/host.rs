@@ -9,32 +9,32 @@ use crate::problem::Problem;
 
 /// Fields of which browsers send at least one with each request, and which scripts cannot leave out. Health
 /// checkers, Prometheus and curl send none of them.
-const OF_BROWSERS: [&str; 6] =
+const BROWSER_FIELDS: [&str; 6] =
     ["origin", "referer", "accept-language", "sec-fetch-site", "sec-fetch-mode", "sec-ch-ua"];
 
 /// A request, as far as it says by which name it came.
-pub(super) struct Named<'a> {
+pub(super) struct HostCheck<'a> {
     pub(super) headers: &'a HeaderMap,
     pub(super) peer: Option<SocketAddr>,
 }
 
-impl Named<'_> {
+impl HostCheck<'_> {
     /// Whether the call may be answered under the name that it came by.
     ///
     /// An address, `localhost` and names without a dot are no names of strangers. Other names are believed if they are configured, or if neither a browser asks nor
     /// a process of this machine: where the operator's browser runs, everything comes from the loopback.
-    pub(super) fn may_be_called(&self, hosts: &[Box<str>]) -> bool {
+    pub(super) fn is_allowed(&self, hosts: &[Box<str>]) -> bool {
         let Some(host) = self.headers.get(header::HOST) else { return true };
         let Ok(host) = host.to_str() else { return false };
-        let name = name_of(host);
-        is_no_strangers(&name)
+        let name = canonical_name(host);
+        is_trusted_name(&name)
             || hosts.iter().any(|known| is_name(known, &name))
-            || !(self.is_of_browser() || self.is_local())
+            || !(self.is_from_browser() || self.is_local())
     }
 
-    fn is_of_browser(&self) -> bool {
+    fn is_from_browser(&self) -> bool {
         let agent = self.headers.get(header::USER_AGENT);
-        OF_BROWSERS.iter().any(|field| self.headers.contains_key(*field))
+        BROWSER_FIELDS.iter().any(|field| self.headers.contains_key(*field))
             || agent.is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla/"))
     }
 
@@ -44,14 +44,14 @@ impl Named<'_> {
 }
 
 /// What is said to a call under a name that is not known.
-pub(super) fn foreign() -> Problem {
+pub(super) fn unknown_host() -> Problem {
     let detail = "Call the admin listener by its address, or add the name to `admin.hosts`: under a name \
                   that is not known, a page of somebody else could read it.";
     Problem::new(StatusCode::MISDIRECTED_REQUEST, "Unknown host", detail)
 }
 
 /// The name without port and trailing dot, in small letters.
-fn name_of(host: &str) -> String {
+fn canonical_name(host: &str) -> String {
     let without_port = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
@@ -59,7 +59,7 @@ fn name_of(host: &str) -> String {
     without_port.trim_end_matches('.').to_ascii_lowercase()
 }
 
-fn is_no_strangers(name: &str) -> bool {
+fn is_trusted_name(name: &str) -> bool {
     let address = name.trim_start_matches('[').trim_end_matches(']');
     address.parse::<IpAddr>().is_ok() || !name.contains(['.', ':']) || name.ends_with(".localhost")
 }
@@ -77,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    fn answers(peer: &str, host: &str, fields: &[(&'static str, &str)]) -> bool {
+    fn is_answered(peer: &str, host: &str, fields: &[(&'static str, &str)]) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
         for (name, value) in fields {
@@ -85,7 +85,7 @@ mod tests {
         }
         let peer = Some(peer.parse().unwrap());
         let hosts = ["larder.example".into(), "*.ops.example".into()];
-        Named { headers: &headers, peer }.may_be_called(&hosts)
+        HostCheck { headers: &headers, peer }.is_allowed(&hosts)
     }
 
     const HERE: &str = "127.0.0.1:5000";
@@ -104,7 +104,7 @@ mod tests {
             "LARDER.example.:9180",
             "a.ops.example",
         ] {
-            assert!(answers(HERE, host, &[BROWSER]), "{host}");
+            assert!(is_answered(HERE, host, &[BROWSER]), "{host}");
         }
     }
 
@@ -112,12 +112,12 @@ mod tests {
     fn a_page_under_a_name_of_its_own_is_refused() {
         for host in ["evil.example:9180", "ops.example", "larder.example.evil.example", "1.evil.io"]
         {
-            assert!(!answers(HERE, host, &[]), "{host}");
-            assert!(!answers("[::ffff:127.0.0.1]:5", host, &[]), "{host}");
-            assert!(!answers(ELSEWHERE, host, &[BROWSER]), "{host}");
+            assert!(!is_answered(HERE, host, &[]), "{host}");
+            assert!(!is_answered("[::ffff:127.0.0.1]:5", host, &[]), "{host}");
+            assert!(!is_answered(ELSEWHERE, host, &[BROWSER]), "{host}");
             let disguised = ("user-agent", "Prometheus/3");
-            for field in OF_BROWSERS {
-                assert!(!answers(ELSEWHERE, host, &[disguised, (field, "x")]), "{field}");
+            for field in BROWSER_FIELDS {
+                assert!(!is_answered(ELSEWHERE, host, &[disguised, (field, "x")]), "{field}");
             }
         }
     }
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn services_ask_by_any_name() {
         let service = "larder.default.svc.cluster.local:9180";
-        assert!(answers(ELSEWHERE, service, &[("user-agent", "Prometheus/3.0.0")]));
-        assert!(!answers(HERE, service, &[("authorization", "Bearer guessed")]));
+        assert!(is_answered(ELSEWHERE, service, &[("user-agent", "Prometheus/3.0.0")]));
+        assert!(!is_answered(HERE, service, &[("authorization", "Bearer guessed")]));
     }
 }

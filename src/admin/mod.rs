@@ -1,8 +1,8 @@
 //! The admin listener: health, metrics and, on one table of calls, everything an operator calls.
 
-mod calls;
 mod cloudflare;
 mod dialect;
+mod endpoints;
 mod explain;
 mod fastly;
 mod host;
@@ -17,31 +17,31 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::Full;
 
-use self::calls::{Answer, Found, Said};
-pub use self::explain::{Explain, Explained};
+use self::endpoints::{AdminCall, EndpointHandler, MatchedEndpoint};
+pub(crate) use self::explain::{ExplainFn, RenderedExplanation};
 use crate::{
     problem::Problem,
     server::{Connection, Handler, Incoming},
     trigger::{
-        Access, Permit, Purger, Tokens,
-        body::{Held, Intake, Sender, Unread},
-        method,
+        Access, Authorization, Purger, Tokens,
+        body::{BodyBudget, BodyReadError, BufferedBody, EndpointCaller},
+        purge_method,
     },
 };
 
 /// What answers on the admin listener.
-pub struct Admin {
+pub(crate) struct Admin {
     settings: ArcSwap<Settings>,
     purger: Arc<Purger>,
-    intake: Intake,
-    readiness: Box<dyn Fn() -> Report + Send + Sync>,
+    body_budget: BodyBudget,
+    readiness: Box<dyn Fn() -> ReadinessReport + Send + Sync>,
     refresh: Box<dyn Fn() + Send + Sync>,
-    explain: Option<Explain>,
+    explain: Option<ExplainFn>,
 }
 
 /// What the configuration says about operators; replaced as a whole on reload.
 #[derive(Default)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Who may make which call.
     pub tokens: Tokens,
     /// Names by which the listener may be asked for, in canonical form: `larder.example`, `*.example`.
@@ -49,7 +49,7 @@ pub struct Settings {
 }
 
 /// What a node says of itself when it is asked whether it is ready.
-pub struct Report {
+pub(crate) struct ReadinessReport {
     /// Whether it is.
     pub readiness: Readiness,
     /// How what it would rather have is, a line each: `redis: up`. None of it makes a node unready.
@@ -58,7 +58,7 @@ pub struct Report {
 
 /// Whether this node should be sent requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readiness {
+pub(crate) enum Readiness {
     /// It should.
     Ready,
     /// It finishes what it has and takes nothing new.
@@ -67,70 +67,81 @@ pub enum Readiness {
 
 impl Admin {
     /// An admin surface. `refresh` is called before metrics are read, for those that are sampled.
-    pub fn new(
+    pub(crate) fn new(
         settings: Settings,
         purger: Arc<Purger>,
-        readiness: impl Fn() -> Report + Send + Sync + 'static,
+        readiness: impl Fn() -> ReadinessReport + Send + Sync + 'static,
         refresh: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let (readiness, refresh) = (Box::new(readiness), Box::new(refresh));
         let settings = ArcSwap::from_pointee(settings);
-        Self { settings, purger, intake: Intake::default(), readiness, refresh, explain: None }
+        Self {
+            settings,
+            purger,
+            body_budget: BodyBudget::default(),
+            readiness,
+            refresh,
+            explain: None,
+        }
     }
 
     /// The same, which explains requests, too.
     #[must_use]
-    pub fn explaining(self, explain: Explain) -> Self {
+    pub(crate) fn with_explain(self, explain: ExplainFn) -> Self {
         Self { explain: Some(explain), ..self }
     }
 
     /// Puts other settings in force for the requests that come from now on.
-    pub fn replace(&self, settings: Settings) {
+    pub(crate) fn replace(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
     }
 
-    async fn answer<B>(&self, request: Request<B>, connection: &Connection) -> Response<Bytes>
+    async fn respond<B>(&self, request: Request<B>, connection: &Connection) -> Response<Bytes>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        let Found { call, places } = match calls::find(&head.method, head.uri.path()) {
-            Ok(found) => found,
-            Err(answer) => return *answer,
-        };
+        let MatchedEndpoint { endpoint, parameters } =
+            match endpoints::find(&head.method, head.uri.path()) {
+                Ok(found) => found,
+                Err(response) => return *response,
+            };
         let settings = self.settings.load_full();
-        let permit = settings.tokens.permit(call.access, &head.headers);
-        let named = host::Named { headers: &head.headers, peer: connection.peer };
-        let refused = refusal(permit).or_else(|| {
+        let authorization = settings.tokens.authorize(endpoint.access, &head.headers);
+        let host_check = host::HostCheck { headers: &head.headers, peer: connection.peer };
+        let refused = refusal(authorization).or_else(|| {
             // A token is nothing that a page knows.
-            let is_proven = call.access == Access::Open || !settings.tokens.is_empty();
-            (!is_proven && !named.may_be_called(&settings.hosts)).then(host::foreign)
+            let is_proven = endpoint.access == Access::Open || !settings.tokens.is_empty();
+            (!is_proven && !host_check.is_allowed(&settings.hosts)).then(host::unknown_host)
         });
         if let Some(problem) = refused {
-            return call.dialect.refuse(problem);
+            return endpoint.dialect.refuse(problem);
         }
-        let said = Said { places, query: head.uri.query(), headers: &head.headers, body: &[] };
-        match call.answer {
-            Answer::Now(answer) => answer(self, &said),
-            Answer::ToBody(answer) => match self.read(body, connection).await {
-                Ok(body) => answer(self, Said { body: &body, ..said }).await,
-                Err(unread) => call.dialect.refuse(unread.problem()),
+        let call =
+            AdminCall { parameters, query: head.uri.query(), headers: &head.headers, body: &[] };
+        match endpoint.handler {
+            EndpointHandler::Immediate(handle) => handle(self, &call),
+            EndpointHandler::WithBody(handle) => match self.read(body, connection).await {
+                Ok(body) => handle(self, AdminCall { body: &body, ..call }).await,
+                Err(error) => endpoint.dialect.refuse(error.problem()),
             },
         }
     }
 
     /// Reads the body of a caller whose token has been checked.
-    async fn read<B>(&self, body: B, connection: &Connection) -> Result<Held, Unread>
+    async fn read<B>(&self, body: B, connection: &Connection) -> Result<BufferedBody, BodyReadError>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.intake.read(body, connection.body.silence, Sender::Proven).await
+        self.body_budget
+            .read(body, connection.body.idle_timeout, EndpointCaller::Authenticated)
+            .await
     }
 
-    fn ready(&self) -> Response<Bytes> {
-        let Report { readiness, details } = (self.readiness)();
+    fn readiness_response(&self) -> Response<Bytes> {
+        let ReadinessReport { readiness, details } = (self.readiness)();
         let (status, word) = match readiness {
             Readiness::Ready => (StatusCode::OK, "ready"),
             Readiness::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
@@ -139,7 +150,7 @@ impl Admin {
         text(status, lines.flat_map(|line| [line, "\n"]).collect::<String>())
     }
 
-    fn expose(&self) -> Response<Bytes> {
+    fn metrics_response(&self) -> Response<Bytes> {
         (self.refresh)();
         let mut response = Response::new(Bytes::from(self.purger.metrics().render()));
         let form = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -156,25 +167,25 @@ impl Handler for Admin {
         request: Request<Incoming>,
         connection: &Arc<Connection>,
     ) -> Response<Full<Bytes>> {
-        self.answer(request, connection).await.map(Full::new)
+        self.respond(request, connection).await.map(Full::new)
     }
 }
 
 /// What is said to who may not make a call.
-fn refusal(permit: Permit) -> Option<Problem> {
+fn refusal(authorization: Authorization) -> Option<Problem> {
     let forbidden = |detail| Problem::new(StatusCode::FORBIDDEN, "Not allowed", detail);
-    match permit {
-        Permit::Granted => None,
-        Permit::Unknown => Some(method::token_required()),
-        Permit::Forbidden => Some(forbidden("This token may do other things only.")),
-        Permit::Impossible => {
+    match authorization {
+        Authorization::Granted => None,
+        Authorization::Unauthenticated => Some(purge_method::token_required()),
+        Authorization::Forbidden => Some(forbidden("This token may do other things only.")),
+        Authorization::Unconfigured => {
             let detail = "Set `admin.token` in the configuration: nobody may do this yet.";
             Some(forbidden(detail))
         }
     }
 }
 
-fn live() -> Response<Bytes> {
+fn liveness_response() -> Response<Bytes> {
     text(StatusCode::OK, "ok\n")
 }
 
@@ -192,30 +203,30 @@ mod tests {
     use http::Method;
 
     use super::{
-        calls::{CALLS, Call},
         dialect::Dialect,
+        endpoints::{AdminEndpoint, ENDPOINTS},
         *,
     };
     use crate::{
-        purge::Log,
-        trigger::{Resolver, Token},
+        purge::PurgeLog,
+        trigger::{SelectorResolver, Token},
     };
 
     fn admin(tokens: Tokens) -> Admin {
         let metrics = crate::telemetry::Metrics::new();
-        let log = Arc::new(Log::in_memory());
-        let resolver = Resolver {
-            normal: Box::new(|target: &crate::key::target::Target<'_>| {
+        let log = Arc::new(PurgeLog::in_memory());
+        let resolver = SelectorResolver {
+            normalize: Box::new(|target: &crate::key::uri::TargetUri<'_>| {
                 crate::fence::Selector::Url(target.path.into())
             }),
             owners: Box::new(|_, _| Vec::new()),
         };
         let purger = Arc::new(Purger::new(log, metrics, resolver));
-        let ready = || Report { readiness: Readiness::Ready, details: Vec::new() };
-        let explained = || Explained { json: b"{}".to_vec(), text: String::new() };
-        let explain: Explain = Box::new(move |_| std::future::ready(Ok(explained())).boxed());
+        let ready = || ReadinessReport { readiness: Readiness::Ready, details: Vec::new() };
+        let explained = || RenderedExplanation { json: b"{}".to_vec(), text: String::new() };
+        let explain: ExplainFn = Box::new(move |_| std::future::ready(Ok(explained())).boxed());
         let settings = Settings { tokens, hosts: Vec::new() };
-        Admin::new(settings, purger, ready, || {}).explaining(explain)
+        Admin::new(settings, purger, ready, || {}).with_explain(explain)
     }
 
     async fn ask(
@@ -229,13 +240,13 @@ mod tests {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let request = request.body(Full::from(body)).unwrap();
-        admin.answer(request, &Connection::default()).await
+        admin.respond(request, &Connection::default()).await
     }
 
     /// A path that fits a pattern, and a body that means something there.
-    fn example(call: &Call, pattern: &str) -> (String, &'static str) {
+    fn example(endpoint: &AdminEndpoint, pattern: &str) -> (String, &'static str) {
         let path = pattern.replace("{seq}", "1").replace("{url..}", "h/a").replace(['{', '}'], "");
-        let body = match call.dialect {
+        let body = match endpoint.dialect {
             Dialect::Fastly => r#"{"surrogate_keys":["a"]}"#,
             Dialect::Larder | Dialect::Cloudflare => r#"{"tags":["a"]}"#,
         };
@@ -244,14 +255,14 @@ mod tests {
 
     #[tokio::test]
     async fn every_call_but_health_needs_the_token_where_there_is_one() {
-        let admin = admin(Tokens::new(vec![Token::all("secret")]));
-        for call in CALLS {
-            for pattern in call.paths {
-                let (path, body) = example(call, pattern);
+        let admin = admin(Tokens::new(vec![Token::full_access("secret")]));
+        for endpoint in ENDPOINTS {
+            for pattern in endpoint.paths {
+                let (path, body) = example(endpoint, pattern);
                 let status = async |token| {
-                    ask(&admin, (call.method.clone(), &path), token, body).await.status()
+                    ask(&admin, (endpoint.method.clone(), &path), token, body).await.status()
                 };
-                let without = match call.access {
+                let without = match endpoint.access {
                     Access::Open => StatusCode::OK,
                     Access::Read | Access::Purge => StatusCode::UNAUTHORIZED,
                 };
@@ -264,7 +275,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_may_not_is_told_so_in_the_form_of_the_call() {
-        let admin = admin(Tokens::new(vec![Token::all("secret")]));
+        let admin = admin(Tokens::new(vec![Token::full_access("secret")]));
         for (path, expected) in [
             ("/v1/purge", r#""title":"Token required""#),
             ("/service/x/purge_all", r#""msg":"Token required""#),
@@ -286,7 +297,7 @@ mod tests {
         };
         assert_eq!(purge(Tokens::default(), None).await, StatusCode::FORBIDDEN);
         let reader = Token::new("reader", vec![Access::Read]);
-        let both = Tokens::new(vec![reader.clone(), Token::all("all")]);
+        let both = Tokens::new(vec![reader.clone(), Token::full_access("all")]);
         assert_eq!(purge(both, Some("reader")).await, StatusCode::FORBIDDEN);
         let none = Tokens::new(vec![reader]);
         assert_eq!(purge(none, Some("reader")).await, StatusCode::FORBIDDEN);

@@ -4,30 +4,30 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 use serde::Deserialize;
 
-use super::calls::Said;
+use super::endpoints::AdminCall;
 use crate::{
-    fence::{Mode, Purge, Selector, Source},
+    fence::{Purge, PurgeMode, PurgeSource, Selector},
     problem::Problem,
-    trigger::{Purger, Resolver, SelectorError, selector},
+    trigger::{Purger, SelectorError, SelectorResolver, selector},
 };
 
 /// The longest reason that the log keeps, in bytes.
-const LONGEST_REASON: usize = 1000;
+const MAX_REASON_BYTES: usize = 1000;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The longest name of a call, in bytes.
-const LONGEST_KEY: usize = 255;
+const MAX_KEY_BYTES: usize = 255;
 
 /// The most selectors that one call makes, each thing within each of several others counted.
-const MOST: usize = 10_000;
+const MAX_SELECTORS: usize = 10_000;
 
 const FORM: &str = r#"Send JSON: {"tags": [], "urls": [], "prefixes": [], "patterns": [], "everything": false, "user": "whose", "users": [], "iss": "https://issuer", "routes": [], "version": "v1", "mode": "hard" or "soft", "reason": "why", "warm": false}, with at least one selector."#;
 
 /// The body of the call.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Asked {
+struct PurgeRequest {
     tags: Vec<String>,
     urls: Vec<String>,
     prefixes: Vec<String>,
@@ -38,16 +38,16 @@ struct Asked {
     iss: Option<String>,
     routes: Vec<String>,
     version: Option<String>,
-    mode: Mode,
+    mode: PurgeMode,
     reason: Option<String>,
     warm: bool,
 }
 
 /// Purges what a body says; once, where an `Idempotency-Key` names it.
-pub(super) async fn answer(purger: &Purger, said: Said<'_>) -> Response<Bytes> {
-    let read = read(said.body, purger.resolver());
-    match read.and_then(|purge| Ok((purge, key(said.headers)?))) {
-        Ok((purge, key)) => purger.answer(purge, key).await,
+pub(super) async fn respond(purger: &Purger, call: AdminCall<'_>) -> Response<Bytes> {
+    let read = read(call.body, purger.resolver());
+    match read.and_then(|purge| Ok((purge, key(call.headers)?))) {
+        Ok((purge, key)) => purger.purge_and_respond(purge, key).await,
         Err(detail) => Problem::new(StatusCode::BAD_REQUEST, "No purge", detail).into_response(),
     }
 }
@@ -55,52 +55,64 @@ pub(super) async fn answer(purger: &Purger, said: Said<'_>) -> Response<Bytes> {
 /// The call's name for itself, by which it is known when it comes again.
 fn key(headers: &HeaderMap) -> Result<Option<&str>, String> {
     let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| (1..=LONGEST_KEY).contains(&text.len()));
+    let text = value.to_str().ok().filter(|text| (1..=MAX_KEY_BYTES).contains(&text.len()));
     text.map(Some).ok_or_else(|| {
-        format!("`Idempotency-Key` is not 1 to {LONGEST_KEY} visible ASCII characters.")
+        format!("`Idempotency-Key` is not 1 to {MAX_KEY_BYTES} visible ASCII characters.")
     })
 }
 
 /// The purge that a body asks for, or what is wrong with it.
-fn read(body: &[u8], resolver: &Resolver) -> Result<Purge, String> {
-    let asked: Asked = serde_json::from_slice(body).map_err(|error| misread(&error))?;
-    let selectors = within(wanted(&asked, resolver)?, &bounds(&asked, resolver)?)?;
-    let reason = asked.reason.filter(|reason| !reason.is_empty());
-    if reason.as_ref().is_some_and(|reason| reason.len() > LONGEST_REASON) {
-        return Err(format!("`reason` has more than {LONGEST_REASON} bytes."));
+fn read(body: &[u8], resolver: &SelectorResolver) -> Result<Purge, String> {
+    let request: PurgeRequest =
+        serde_json::from_slice(body).map_err(|error| describe_error(&error))?;
+    let selectors = restrict(selected(&request, resolver)?, &bounds(&request, resolver)?)?;
+    let reason = request.reason.filter(|reason| !reason.is_empty());
+    if reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON_BYTES) {
+        return Err(format!("`reason` has more than {MAX_REASON_BYTES} bytes."));
     }
-    Ok(Purge { mode: asked.mode, selectors, source: Source::Api, reason, warm: asked.warm })
+    Ok(Purge {
+        mode: request.mode,
+        selectors,
+        source: PurgeSource::Api,
+        reason,
+        warm: request.warm,
+    })
 }
 
 /// What is selected: everything that one of these does.
-fn wanted(asked: &Asked, resolver: &Resolver) -> Result<Vec<Selector>, String> {
+fn selected(request: &PurgeRequest, resolver: &SelectorResolver) -> Result<Vec<Selector>, String> {
     let mut selectors = Vec::new();
-    add(&mut selectors, "tags", &asked.tags, selector::tag)?;
-    add(&mut selectors, "urls", &asked.urls, |text| selector::url(text, &*resolver.normal))?;
-    add(&mut selectors, "prefixes", &asked.prefixes, selector::prefix)?;
-    add(&mut selectors, "patterns", &asked.patterns, selector::pattern)?;
-    if asked.everything {
+    add_selectors(&mut selectors, "tags", &request.tags, selector::tag)?;
+    add_selectors(&mut selectors, "urls", &request.urls, |text| {
+        selector::url(text, &*resolver.normalize)
+    })?;
+    add_selectors(&mut selectors, "prefixes", &request.prefixes, selector::prefix)?;
+    add_selectors(&mut selectors, "patterns", &request.patterns, selector::pattern)?;
+    if request.everything {
         selectors.push(Selector::Everything);
     }
     Ok(selectors)
 }
 
 /// Among which responses, if not among all: those that one of each of these selects.
-fn bounds(asked: &Asked, resolver: &Resolver) -> Result<Vec<Vec<Selector>>, String> {
+fn bounds(
+    request: &PurgeRequest,
+    resolver: &SelectorResolver,
+) -> Result<Vec<Vec<Selector>>, String> {
     let (mut routes, mut versions) = (Vec::new(), Vec::new());
-    let users = users(asked, resolver)?;
-    add(&mut routes, "routes", &asked.routes, selector::route)?;
-    one(&mut versions, "version", asked.version.as_deref(), selector::version)?;
+    let users = users(request, resolver)?;
+    add_selectors(&mut routes, "routes", &request.routes, selector::route)?;
+    add_selector(&mut versions, "version", request.version.as_deref(), selector::version)?;
     let bounds = [users, routes, versions].into_iter();
     Ok(bounds.filter(|bound| !bound.is_empty()).collect())
 }
 
 /// The owners that the users come to.
-fn users(asked: &Asked, resolver: &Resolver) -> Result<Vec<Selector>, String> {
-    let (mut users, issuer) = (Vec::new(), asked.iss.as_deref());
-    let list = asked.users.iter().enumerate();
+fn users(request: &PurgeRequest, resolver: &SelectorResolver) -> Result<Vec<Selector>, String> {
+    let (mut users, issuer) = (Vec::new(), request.iss.as_deref());
+    let list = request.users.iter().enumerate();
     let list = list.map(|(index, text)| (format!("users[{index}]"), text));
-    let one = asked.user.iter().map(|text| ("user".to_owned(), text));
+    let one = request.user.iter().map(|text| ("user".to_owned(), text));
     for (key, text) in one.chain(list) {
         let owners = selector::user(text, issuer, &*resolver.owners);
         users.extend(owners.map_err(|error| format!("`{key}` selects nothing: {error}."))?);
@@ -111,21 +123,23 @@ fn users(asked: &Asked, resolver: &Resolver) -> Result<Vec<Selector>, String> {
     Ok(users)
 }
 
-/// What is wanted within the bounds; all that is within them, where nothing else is said.
-fn within(wanted: Vec<Selector>, bounds: &[Vec<Selector>]) -> Result<Vec<Selector>, String> {
-    if wanted.is_empty() && bounds.is_empty() {
+/// What is selected within the bounds; all that is within them, where nothing else is said.
+fn restrict(selected: Vec<Selector>, bounds: &[Vec<Selector>]) -> Result<Vec<Selector>, String> {
+    if selected.is_empty() && bounds.is_empty() {
         return Err(format!("Nothing is selected. {FORM}"));
     }
     if bounds.is_empty() {
-        return Ok(wanted);
+        return Ok(selected);
     }
-    let mut all: Vec<Vec<Selector>> = match wanted.len() {
+    let mut all: Vec<Vec<Selector>> = match selected.len() {
         0 => vec![Vec::new()],
-        _ => wanted.into_iter().map(|selector| vec![selector]).collect(),
+        _ => selected.into_iter().map(|selector| vec![selector]).collect(),
     };
     for bound in bounds {
-        if all.len().saturating_mul(bound.len()) > MOST {
-            return Err(format!("This makes more than {MOST} selectors: purge in several calls."));
+        if all.len().saturating_mul(bound.len()) > MAX_SELECTORS {
+            return Err(format!(
+                "This makes more than {MAX_SELECTORS} selectors: purge in several calls."
+            ));
         }
         let each = |terms: &Vec<Selector>| -> Vec<Vec<Selector>> {
             bound
@@ -135,11 +149,11 @@ fn within(wanted: Vec<Selector>, bounds: &[Vec<Selector>]) -> Result<Vec<Selecto
         };
         all = all.iter().flat_map(each).collect();
     }
-    Ok(all.into_iter().map(joined).collect())
+    Ok(all.into_iter().map(conjunction).collect())
 }
 
 /// What all of these select.
-fn joined(mut terms: Vec<Selector>) -> Selector {
+fn conjunction(mut terms: Vec<Selector>) -> Selector {
     match (terms.pop(), terms.is_empty()) {
         (Some(only), true) => only,
         (last, _) => {
@@ -150,13 +164,13 @@ fn joined(mut terms: Vec<Selector>) -> Selector {
 }
 
 /// What is said about a body that cannot be read; none of the body itself.
-fn misread(error: &serde_json::Error) -> String {
+fn describe_error(error: &serde_json::Error) -> String {
     let what = if error.is_data() { "does not have the form of a purge" } else { "is no JSON" };
     format!("The body {what} (line {}, column {}). {FORM}", error.line(), error.column())
 }
 
 /// Adds what the texts of a list select, or says which of them selects nothing.
-pub(super) fn add(
+pub(super) fn add_selectors(
     selectors: &mut Vec<Selector>,
     key: &str,
     texts: &[String],
@@ -169,7 +183,7 @@ pub(super) fn add(
     Ok(())
 }
 
-fn one(
+fn add_selector(
     selectors: &mut Vec<Selector>,
     key: &str,
     text: Option<&str>,
@@ -183,22 +197,23 @@ fn one(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::target::Target;
+    use crate::key::uri::TargetUri;
 
-    fn asked(body: &str) -> Result<Purge, String> {
+    fn parse(body: &str) -> Result<Purge, String> {
         let owners = |issuer: Option<&str>, claim: &str| -> Vec<std::sync::Arc<str>> {
             let issuers = issuer.map_or(vec!["a", "b"], |issuer| vec![issuer]);
             issuers.iter().map(|issuer| format!("{issuer}/{}", claim.len()).into()).collect()
         };
-        let normal =
-            |target: &Target<'_>| Selector::Url(format!("{}{}", target.host, target.path).into());
-        let resolver = Resolver { normal: Box::new(normal), owners: Box::new(owners) };
+        let normal = |target: &TargetUri<'_>| {
+            Selector::Url(format!("{}{}", target.host, target.path).into())
+        };
+        let resolver = SelectorResolver { normalize: Box::new(normal), owners: Box::new(owners) };
         read(body.as_bytes(), &resolver)
     }
 
     #[test]
     fn everything_that_is_asked_for_is_selected() {
-        let purge = asked(
+        let purge = parse(
             r#"{"tags":["a","b"],"urls":["https://h/x"],"prefixes":["/api"],"everything":true,
                 "mode":"soft","reason":"moved","warm":true}"#,
         )
@@ -211,17 +226,17 @@ mod tests {
             Selector::Everything,
         ];
         assert_eq!(purge.selectors, expected);
-        assert_eq!((purge.mode, purge.source), (Mode::Soft, Source::Api));
+        assert_eq!((purge.mode, purge.source), (PurgeMode::Soft, PurgeSource::Api));
         assert_eq!(purge.reason.as_deref(), Some("moved"));
         assert!(purge.warm);
-        let plain = asked(r#"{"tags":["a"]}"#).unwrap();
-        assert_eq!((plain.mode, plain.warm), (Mode::Hard, false));
+        let plain = parse(r#"{"tags":["a"]}"#).unwrap();
+        assert_eq!((plain.mode, plain.warm), (PurgeMode::Hard, false));
     }
 
     #[test]
     fn users_routes_and_versions_are_the_bounds_of_what_else_is_asked_for() {
         let selectors = |body: &str| {
-            let purge = asked(body).unwrap();
+            let purge = parse(body).unwrap();
             serde_json::to_string(&purge.selectors).unwrap()
         };
         for (body, expected) in [
@@ -248,7 +263,7 @@ mod tests {
         }
         let many = |key: &str| format!(r#""{key}":["{}"]"#, vec!["x"; 101].join(r#"",""#));
         let body = format!("{{{},{}}}", many("tags"), many("users"));
-        assert!(asked(&body).unwrap_err().contains("10000"));
+        assert!(parse(&body).unwrap_err().contains("10000"));
     }
 
     #[test]
@@ -273,11 +288,11 @@ mod tests {
                 "`prefixes[0]` selects nothing: a prefix needs no `*`",
             ),
         ] {
-            let detail = asked(body).unwrap_err();
+            let detail = parse(body).unwrap_err();
             assert!(detail.contains(expected), "{body} gives {detail}");
             assert!(!detail.contains("secret"), "{detail}");
         }
         let long = format!(r#"{{"everything":true,"reason":"{}"}}"#, "x".repeat(1001));
-        assert!(asked(&long).unwrap_err().contains("`reason`"));
+        assert!(parse(&long).unwrap_err().contains("`reason`"));
     }
 }

@@ -9,44 +9,45 @@ use anyhow::Context as _;
 use http::HeaderValue;
 use tokio::runtime::Handle;
 
-use super::{files, issuers::Issuers};
+use super::{files, issuers::IssuerKeys};
 
 use crate::{
     admin,
     config::{
-        AccessLog as LogForm, Config, OriginHost, OriginScheme, Permission, Store, WhenUnsynced,
+        AccessLogFormat as LogForm, Config, HostHeader, OriginScheme, Permission, StoreConfig,
+        WhenUnsynced,
     },
-    feed::Origins,
-    forward::Identity,
+    feed::CorsOrigins,
+    forward::ViaIdentity,
     key::{
-        DigestKey, Reach,
-        digest::{Digests, SHORTEST_DIGEST_KEY},
+        DigestKey, StorageScope,
+        digest::{CredentialDigests, MIN_DIGEST_KEY_LENGTH},
     },
     origin::{Origin, settings as origin_settings},
-    pipeline::{self, ServedHosts, ServerTiming, Site, SiteId},
-    purge::{self, Fences, Log, RedisLog, Retention},
+    pipeline::{self, ConfigSnapshot, ServedHosts, ServerTiming, SnapshotId},
+    purge::{self, AppliedPurges, LogRetention, PurgeLog, RedisLogSettings},
     redis,
     server::{
         self,
         tls::{self, Certificates},
     },
-    store::{self, Memory, Redis, Tiered},
-    telemetry::{AccessLog, Format, Metrics, log::Output},
-    trigger::{self, Access, Purgers, Token, Tokens},
-    user::{Keys, Proof, Users},
+    store::{self, MemoryStore, RedisStore, TieredStore},
+    telemetry::{AccessLog, AccessLogEncoding, Metrics, log::LogQueue},
+    trigger::{self, Access, PurgeAccess, Token, Tokens},
+    user::{Authenticator, IdentitySource, TokenKeys},
 };
 
 /// What a stored response may take beside its body.
-const HEAD: u64 = 1 << 20;
+const MAX_HEAD_BYTES: u64 = 1 << 20;
 
 /// The certificates of the listeners, if they speak TLS.
-pub fn certificates(config: &Config) -> anyhow::Result<Option<Arc<Certificates>>> {
+pub(super) fn certificates(config: &Config) -> anyhow::Result<Option<Arc<Certificates>>> {
     let Some(files) = &config.tls else { return Ok(None) };
     Ok(Some(Certificates::load(&files.cert, &files.key)?))
 }
 
 /// What the public listeners are told.
-pub fn server(
+pub(super) fn server(
     config: &Config,
     certificates: Option<Arc<Certificates>>,
 ) -> anyhow::Result<server::Settings> {
@@ -67,31 +68,32 @@ pub fn server(
 }
 
 /// The listener of operators: it is reached even if clients have taken all other file descriptors.
-pub fn admin_server() -> server::Settings {
+pub(super) fn admin_server() -> server::Settings {
     server::Settings { reserved_files: files::ADMIN_RESERVE, ..server::Settings::default() }
 }
 
 /// Where stored responses live. Inside the runtime that is to do the store's background work.
-pub fn store(config: &Config, metrics: &Metrics) -> anyhow::Result<Tiered> {
+pub(super) fn store(config: &Config, metrics: &Metrics) -> anyhow::Result<TieredStore> {
     let settings = &config.store;
-    let memory = (settings.memory > 0).then(|| Memory::new(settings.memory, settings.max_object));
+    let memory =
+        (settings.memory > 0).then(|| MemoryStore::new(settings.memory, settings.max_object));
     let redis = match &settings.redis {
         None => None,
         Some(connection) => {
             let settings = redis_store(config, connection.clone())?;
             let runtime = Handle::current();
-            let redis = Redis::start(settings, metrics.of_redis(), &runtime);
+            let redis = RedisStore::start(settings, metrics.for_redis(), &runtime);
             Some(redis.context("the connection to Redis cannot be set up")?)
         }
     };
-    Ok(Tiered::new(memory, redis))
+    Ok(TieredStore::new(memory, redis))
 }
 
 fn redis_store(
     config: &Config,
     connection: redis::Settings,
 ) -> anyhow::Result<store::redis::Settings> {
-    let Store { timeout, prefix, version, compress_above, max_object, .. } = &config.store;
+    let StoreConfig { timeout, prefix, version, compress_above, max_object, .. } = &config.store;
     let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     Ok(store::redis::Settings {
         connection,
@@ -99,119 +101,131 @@ fn redis_store(
         prefix: prefix.clone(),
         version: version.clone(),
         compress_above: bytes(*compress_above),
-        max_entry: bytes(max_object.saturating_add(HEAD)),
-        seals: seals(config)?,
+        max_entry: bytes(max_object.saturating_add(MAX_HEAD_BYTES)),
+        sealing_keys: sealing_keys(config)?,
         stale_for: stale_for(config),
     })
 }
 
 /// The longest time for which any route serves what is stale.
-pub fn stale_for(config: &Config) -> Duration {
+pub(super) fn stale_for(config: &Config) -> Duration {
     let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
-    routes.map(|route| route.rule.longest_stale()).max().unwrap_or_default()
+    routes.map(|route| route.rule.max_stale_window()).max().unwrap_or_default()
 }
 
 /// How entries are encrypted in Redis, if they are.
-fn seals(config: &Config) -> anyhow::Result<Option<store::redis::Seals>> {
+fn sealing_keys(config: &Config) -> anyhow::Result<Option<store::redis::SealingKeys>> {
     let keys = &config.store.encrypt_keys;
     if keys.is_empty() {
         return Ok(None);
     }
-    let seals = store::redis::Seals::new(keys.iter().map(|key| key.expose().as_bytes()));
+    let sealing_keys =
+        store::redis::SealingKeys::new(keys.iter().map(|key| key.expose().as_bytes()));
     // Never without: that would be in the clear what is to be encrypted.
-    seals.map(Some).context("a key in `store.encrypt_keys` is too short")
+    sealing_keys.map(Some).context("a key in `store.encrypt_keys` is too short")
 }
 
 /// The purge log: that of the fleet, where there is one.
-pub fn log(config: &Config) -> anyhow::Result<Log> {
+pub(super) fn log(config: &Config) -> anyhow::Result<PurgeLog> {
     let settings = &config.store;
-    let Some(connection) = &settings.redis else { return Ok(Log::in_memory()) };
-    let connector =
-        redis::Connector::new(connection).context("the connection to Redis cannot be set up")?;
-    let fences = Fences::in_fleet(match settings.when_unsynced {
-        WhenUnsynced::Bounded => purge::WhenUnsynced::Bounded(settings.unsynced_ttl),
-        WhenUnsynced::Serve => purge::WhenUnsynced::Serve,
+    let Some(connection) = &settings.redis else { return Ok(PurgeLog::in_memory()) };
+    let connector = redis::RedisConnector::new(connection)
+        .context("the connection to Redis cannot be set up")?;
+    let applied_purges = AppliedPurges::in_fleet(match settings.when_unsynced {
+        WhenUnsynced::Bounded => purge::UnsyncedPolicy::Bounded(settings.unsynced_ttl),
+        WhenUnsynced::Serve => purge::UnsyncedPolicy::Serve,
     });
-    let log = RedisLog { connector, prefix: &settings.prefix, retention: retention(config) };
-    Ok(Log::in_redis(log, Arc::new(fences), &Handle::current()))
+    let log =
+        RedisLogSettings { connector, prefix: &settings.prefix, retention: retention(config) };
+    Ok(PurgeLog::in_redis(log, Arc::new(applied_purges), &Handle::current()))
 }
 
 /// Which records of purges stay in Redis: those younger than any response that a route keeps.
-pub fn retention(config: &Config) -> Retention {
+pub(super) fn retention(config: &Config) -> LogRetention {
     let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
-    Retention::of(routes.map(|route| route.rule.longest()).max().unwrap_or_default())
+    LogRetention::of(routes.map(|route| route.rule.max_use()).max().unwrap_or_default())
 }
 
 /// What the pipeline is told. Its identity, the version of the store and the keys of issuers are the
 /// process's own: they outlive configurations.
-pub fn site(
+pub(super) fn site(
     config: &Config,
-    (identity, version, issuers): (&Identity, &Arc<str>, &Issuers),
+    (identity, version, issuers): (&ViaIdentity, &Arc<str>, &IssuerKeys),
     metrics: &Arc<Metrics>,
-    lines: Option<&Arc<Output>>,
-) -> anyhow::Result<Site> {
+    log_queue: Option<&Arc<LogQueue>>,
+) -> anyhow::Result<ConfigSnapshot> {
     let routes = config.routes.clone();
     let names = routes.routes().iter().chain([routes.unmatched()]).map(|route| &*route.name);
     let server_timing = if config.server_timing { ServerTiming::On } else { ServerTiming::Off };
     let digests = digests(config)?;
-    Ok(Site {
-        id: SiteId::next(),
+    Ok(ConfigSnapshot {
+        id: SnapshotId::next(),
         version: Arc::clone(version),
-        metrics: names.map(|name| metrics.of_route(name)).collect(),
+        metrics: names.map(|name| metrics.for_route(name)).collect(),
         routes,
         origin: Origin::new(&origin(config)).context("the origin cannot be set up")?,
         identity: identity.clone(),
         hosts: ServedHosts { patterns: config.hosts.clone().into() },
         host: match &config.origin.host {
-            OriginHost::Preserve => pipeline::OriginHost::Preserve,
-            OriginHost::Origin => pipeline::OriginHost::Origin,
-            OriginHost::Literal(host) => pipeline::OriginHost::Literal(host.as_str().into()),
+            HostHeader::Preserve => pipeline::OriginHostHeader::Preserve,
+            HostHeader::Origin => pipeline::OriginHostHeader::Origin,
+            HostHeader::Literal(host) => pipeline::OriginHostHeader::Literal(host.as_str().into()),
         },
         trusted_proxies: config.trusted_proxies.clone(),
         credentials: config.user.credentials.clone(),
-        users: Arc::new(users(config, &digests, issuers.keys(&config.user.proof, metrics)?)?),
+        users: Arc::new(users(
+            config,
+            &digests,
+            issuers.keys(&config.user.identity_source, metrics)?,
+        )?),
         digests,
-        access_log: lines.and_then(|lines| access_log(config, lines)).map(Arc::new),
+        access_log: log_queue.and_then(|log_queue| access_log(config, log_queue)).map(Arc::new),
         max_object: config.store.max_object,
         server_timing,
     })
 }
 
 /// The digests of credentials in keys: those of the fleet, or else of this process alone.
-fn digests(config: &Config) -> anyhow::Result<Digests> {
+fn digests(config: &Config) -> anyhow::Result<CredentialDigests> {
     static OWN: OnceLock<DigestKey> = OnceLock::new();
     let given = config.user.digest_key.as_ref();
     let of_fleet = given.and_then(|key| DigestKey::new(key.expose().as_bytes()));
     if let Some(key) = of_fleet {
-        return Ok(Digests { key, reach: Reach::Fleet });
+        return Ok(CredentialDigests { key, storage_scope: StorageScope::Fleet });
     }
-    let mut secret = [0; SHORTEST_DIGEST_KEY];
+    let mut secret = [0; MIN_DIGEST_KEY_LENGTH];
     aws_lc_rs::rand::fill(&mut secret).context("the system has no random numbers")?;
     let drawn = DigestKey::new(&secret).context("a digest key cannot be made")?;
     let key = OWN.get_or_init(|| drawn).clone();
     // Without Redis this process is all of the fleet.
-    let reach = if config.store.redis.is_some() { Reach::Node } else { Reach::Fleet };
-    Ok(Digests { key, reach })
+    let storage_scope =
+        if config.store.redis.is_some() { StorageScope::Node } else { StorageScope::Fleet };
+    Ok(CredentialDigests { key, storage_scope })
 }
 
 /// The identities that requests prove. Without a digest key of the operator's, theirs comes from what proves
 /// them, so that a fleet agrees.
-fn users(config: &Config, digests: &Digests, keys: Option<Arc<Keys>>) -> anyhow::Result<Users> {
+fn users(
+    config: &Config,
+    digests: &CredentialDigests,
+    keys: Option<Arc<TokenKeys>>,
+) -> anyhow::Result<Authenticator> {
     let user = &config.user;
-    let key = match digests.reach {
-        Reach::Node if user.proof != Proof::None => {
-            user.proof.digest_key(&config.store.prefix).context("a digest key cannot be made")?
-        }
-        Reach::Node | Reach::Fleet => digests.key.clone(),
+    let key = match digests.storage_scope {
+        StorageScope::Node if user.identity_source != IdentitySource::None => user
+            .identity_source
+            .digest_key(&config.store.prefix)
+            .context("a digest key cannot be made")?,
+        StorageScope::Node | StorageScope::Fleet => digests.key.clone(),
     };
     let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
     let partitions = routes.map(|route| route.rule.partition.clone());
-    let users = Users::new(key).proven_by(user.proof.clone(), keys, partitions);
-    Ok(users.rechecked_after(user.recheck))
+    let users = Authenticator::new(key).with_source(user.identity_source.clone(), keys, partitions);
+    Ok(users.with_recheck(user.recheck))
 }
 
 /// Who may call the admin listener, and by which names.
-pub fn admin(config: &Config) -> admin::Settings {
+pub(super) fn admin(config: &Config) -> admin::Settings {
     admin::Settings { tokens: tokens(config), hosts: config.admin.hosts.clone() }
 }
 
@@ -223,37 +237,40 @@ fn tokens(config: &Config) -> Tokens {
     let tokens = config.admin.tokens.iter();
     Tokens::new(
         tokens
-            .map(|token| Token::new(token.secret.expose(), token.may.iter().map(access).collect()))
+            .map(|token| {
+                Token::new(token.secret.expose(), token.permissions.iter().map(access).collect())
+            })
             .collect(),
     )
 }
 
 /// What the public listeners answer themselves: webhooks and `PURGE`.
-pub fn front(config: &Config) -> trigger::Settings {
-    let from = config.admin.purge_from.clone();
-    let trusted = config.trusted_proxies.clone();
+pub(super) fn endpoints(config: &Config) -> trigger::Settings {
+    let networks = config.admin.purge_from.clone();
+    let trusted_proxies = config.trusted_proxies.clone();
     trigger::Settings {
         webhooks: config.webhooks.iter().cloned().map(Arc::new).collect(),
-        purgers: Purgers { tokens: tokens(config), from, trusted },
-        clearing: (config.user.proof != Proof::None).then(|| page_origins(config)),
+        purge_access: PurgeAccess { tokens: tokens(config), networks, trusted_proxies },
+        clear_origins: (config.user.identity_source != IdentitySource::None)
+            .then(|| page_origins(config)),
     }
 }
 
 /// The origins whose pages may act for their users.
 fn page_origins(config: &Config) -> Box<[HeaderValue]> {
     match config.events.as_ref().map(|events| &events.origins) {
-        Some(Origins::Only(origins)) => origins.clone().into(),
-        Some(Origins::Any) | None => Box::default(),
+        Some(CorsOrigins::Only(origins)) => origins.clone().into(),
+        Some(CorsOrigins::Any) | None => Box::default(),
     }
 }
 
-fn access_log(config: &Config, lines: &Arc<Output>) -> Option<AccessLog> {
+fn access_log(config: &Config, log_queue: &Arc<LogQueue>) -> Option<AccessLog> {
     let format = match config.log.access {
-        LogForm::Json => Format::Json,
-        LogForm::Text => Format::Text,
+        LogForm::Json => AccessLogEncoding::Json,
+        LogForm::Text => AccessLogEncoding::Text,
         LogForm::Off => return None,
     };
-    Some(AccessLog::new(format, Arc::clone(lines)))
+    Some(AccessLog::new(format, Arc::clone(log_queue)))
 }
 
 fn origin(config: &Config) -> origin_settings::Settings {
@@ -266,26 +283,26 @@ fn origin(config: &Config) -> origin_settings::Settings {
         keep_alive: origin.connections.keep_alive,
         max_header_bytes: origin.max_header_bytes,
         http2: origin.http2,
-        limits: origin_settings::Limits {
+        limits: origin_settings::ConnectionLimits {
             connections: origin.connections.max,
             pending: origin.connections.max_pending,
             pending_timeout: origin.connections.pending_timeout,
         },
         dns_refresh: origin.dns_refresh,
         retries: origin.retries,
-        health: origin.health.as_ref().map(|health| origin_settings::Health {
+        health: origin.health.as_ref().map(|health| origin_settings::HealthCheck {
             path: health.path.clone(),
-            every: health.every,
+            interval: health.every,
         }),
-        tls: origin_settings::Tls {
+        tls: origin_settings::OriginTls {
             ca: origin.tls.ca.clone(),
             cert: origin.tls.client.as_ref().map(|files| files.cert.clone()),
             key: origin.tls.client.as_ref().map(|files| files.key.clone()),
             server_name: origin.tls.server_name.clone(),
         },
         host: match &origin.host {
-            OriginHost::Preserve | OriginHost::Origin => None,
-            OriginHost::Literal(authority) => Some(authority.clone()),
+            HostHeader::Preserve | HostHeader::Origin => None,
+            HostHeader::Literal(authority) => Some(authority.clone()),
         },
     }
 }
@@ -293,11 +310,14 @@ fn origin(config: &Config) -> origin_settings::Settings {
 fn endpoint(url: &crate::config::OriginUrl) -> origin_settings::Endpoint {
     origin_settings::Endpoint {
         scheme: match url.scheme {
-            OriginScheme::Http => origin_settings::Scheme::Http,
-            OriginScheme::Https => origin_settings::Scheme::Https,
-            OriginScheme::H2c => origin_settings::Scheme::H2c,
+            OriginScheme::Http => origin_settings::OriginScheme::Http,
+            OriginScheme::Https => origin_settings::OriginScheme::Https,
+            OriginScheme::H2c => origin_settings::OriginScheme::H2c,
         },
-        place: origin_settings::Place::Tcp(url.host.trim_matches(['[', ']']).to_owned(), url.port),
+        address: origin_settings::ServerAddress::Tcp(
+            url.host.trim_matches(['[', ']']).to_owned(),
+            url.port,
+        ),
         authority: url.authority.clone(),
     }
 }

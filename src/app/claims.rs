@@ -9,51 +9,55 @@ use serde_json::{Map, Value};
 
 use crate::{
     config::Config,
-    pipeline::explain::Asked,
-    user::{Carrier, KeySource, Proof, TokenRules, token::key::Key},
+    pipeline::explain::ExplainRequest,
+    user::{IdentitySource, KeySource, TokenLocation, TokenRules, jwt::key::VerificationKey},
 };
 
 /// The claims of a user.
-pub(super) type Claims = Map<String, Value>;
+pub(super) type TestClaims = Map<String, Value>;
 
 /// What signs the tokens of tests. It counts in no configuration that serves.
 const SECRET: &[u8] = b"the secret of tests, which counts nowhere else";
 
 /// The configuration under which tokens of tests count, beside those that count anyway.
-pub(super) fn trusting(mut config: Config) -> Config {
-    if let Proof::Token(rules) = &mut config.user.proof {
+pub(super) fn with_test_key(mut config: Config) -> Config {
+    if let IdentitySource::Token(rules) = &mut config.user.identity_source {
         let mut keys = match &rules.keys {
-            KeySource::Given(keys) => keys.to_vec(),
+            KeySource::Configured(keys) => keys.to_vec(),
             KeySource::Jwks(_) => Vec::new(),
         };
-        keys.push(Key::secret(SECRET));
-        (rules.keys, rules.algorithms) = (KeySource::Given(keys.into()), None);
+        keys.push(VerificationKey::secret(SECRET));
+        (rules.keys, rules.algorithms) = (KeySource::Configured(keys.into()), None);
     }
     config
 }
 
 /// The request as a user with these claims would send it: with a token, by the gateway, or with credentials
 /// that no other claims have.
-pub(super) fn carrying(asked: &Asked, claims: &Claims, proof: &Proof) -> Asked {
+pub(super) fn with_claims(
+    asked: &ExplainRequest,
+    claims: &TestClaims,
+    identity_source: &IdentitySource,
+) -> ExplainRequest {
     let mut asked = asked.clone();
-    match proof {
-        Proof::Token(rules) => {
+    match identity_source {
+        IdentitySource::Token(rules) => {
             let token = token(claims, rules);
-            match &rules.carrier {
-                Carrier::Field(name) => {
+            match &rules.location {
+                TokenLocation::Field(name) => {
                     replace(&mut asked, name.as_str(), &format!("Bearer {token}"));
                 }
-                Carrier::Cookie(name) => add_cookie(&mut asked, &format!("{name}={token}")),
+                TokenLocation::Cookie(name) => add_cookie(&mut asked, &format!("{name}={token}")),
             }
         }
-        Proof::Gateway(rules) => {
+        IdentitySource::Gateway(rules) => {
             let user = claims.get("sub").or_else(|| claims.values().next());
             let user =
                 user.map(|user| user.as_str().map_or_else(|| user.to_string(), str::to_owned));
             replace(&mut asked, rules.name.as_str(), &user.unwrap_or_default());
             asked.from = asked.from.or_else(|| rules.from.first().map(ipnet::IpNet::addr));
         }
-        Proof::None => {
+        IdentitySource::None => {
             let text = Value::from(claims.clone()).to_string();
             let credential = URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()));
             replace(&mut asked, "authorization", &format!("Bearer {credential}"));
@@ -63,7 +67,7 @@ pub(super) fn carrying(asked: &Asked, claims: &Claims, proof: &Proof) -> Asked {
 }
 
 /// A signed token with these claims, and the issuer and audience that count if they name none.
-fn token(claims: &Claims, rules: &TokenRules) -> String {
+fn token(claims: &TestClaims, rules: &TokenRules) -> String {
     let mut claims = claims.clone();
     for (name, known) in [("iss", &rules.issuers), ("aud", &rules.audiences)] {
         if let Some(first) = known.first().filter(|_| !claims.contains_key(name)) {
@@ -78,13 +82,13 @@ fn token(claims: &Claims, rules: &TokenRules) -> String {
 }
 
 /// Sets a field in place of what the test says.
-fn replace(asked: &mut Asked, name: &str, value: &str) {
+fn replace(asked: &mut ExplainRequest, name: &str, value: &str) {
     asked.headers.retain(|line| !is_named(line, name));
     asked.headers.push(format!("{name}: {value}"));
 }
 
 /// Adds a cookie to those of the test, in one line.
-fn add_cookie(asked: &mut Asked, pair: &str) {
+fn add_cookie(asked: &mut ExplainRequest, pair: &str) {
     match asked.headers.iter_mut().find(|line| is_named(line, "cookie")) {
         Some(line) => *line = format!("{line}; {pair}"),
         None => asked.headers.push(format!("cookie: {pair}")),

@@ -8,28 +8,28 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::{
     assemble,
-    claims::{self, Claims},
-    issuers::Issuers,
+    claims::{self, TestClaims},
+    issuers::IssuerKeys,
 };
 use crate::{
-    admin::{Explain, Explained},
-    config::{AccessLog, Config, OriginScheme, OriginTls},
-    forward::Identity,
+    admin::{ExplainFn, RenderedExplanation},
+    config::{AccessLogFormat, Config, OriginScheme, OriginTls},
+    forward::ViaIdentity,
     pipeline::{
-        Pipeline, Site,
-        explain::{self, Asked, Explanation, NoQuestion},
+        ConfigSnapshot, Pipeline,
+        explain::{self, ExplainRequest, Explanation, InvalidExplainRequest},
     },
-    store::Tiered,
+    store::TieredStore,
     telemetry::Metrics,
-    user::Proof,
+    user::IdentitySource,
 };
 
 /// Explains requests by a configuration alone, as if nothing were stored.
 ///
 /// Connects nowhere, and reads no certificates: it works where only the file is.
 pub struct Explainer {
-    site: Site,
-    proof: Proof,
+    site: ConfigSnapshot,
+    identity_source: IdentitySource,
     /// Tasks of the configuration wait here, and never run.
     runtime: Option<Runtime>,
 }
@@ -39,25 +39,25 @@ impl Explainer {
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         let runtime = Builder::new_current_thread().build().context("no runtime can be made")?;
         let entered = runtime.enter();
-        let (identity, version) = (Identity::random(), config.store.version.as_str().into());
-        let config = without_surroundings(config);
-        let proof = config.user.proof.clone();
-        let own = (&identity, &version, &Issuers::new());
+        let (identity, version) = (ViaIdentity::random(), config.store.version.as_str().into());
+        let config = without_io(config);
+        let identity_source = config.user.identity_source.clone();
+        let own = (&identity, &version, &IssuerKeys::new());
         let site = assemble::site(&config, own, &Metrics::new(), None)?;
         drop(entered);
-        Ok(Self { site, proof, runtime: Some(runtime) })
+        Ok(Self { site, identity_source, runtime: Some(runtime) })
     }
 
     /// An explainer of tests of this configuration, which name claims in place of tokens.
     pub(super) fn for_tests(config: &Config) -> anyhow::Result<Self> {
-        Self::new(&claims::trusting(config.clone()))
+        Self::new(&claims::with_test_key(config.clone()))
     }
 
     /// Explains a request that would come now.
     ///
     /// # Errors
     /// If what is asked about is no request, or its response is none.
-    pub fn explain(&self, asked: &Asked) -> Result<Explanation, NoQuestion> {
+    pub fn explain(&self, asked: &ExplainRequest) -> Result<Explanation, InvalidExplainRequest> {
         explain::offline(&self.site, asked, SystemTime::now().into())
     }
 
@@ -67,11 +67,13 @@ impl Explainer {
     /// If what is asked about is no request, or its response is none.
     pub(super) fn explain_for(
         &self,
-        asked: &Asked,
-        claims: Option<&Claims>,
-    ) -> Result<Explanation, NoQuestion> {
+        asked: &ExplainRequest,
+        claims: Option<&TestClaims>,
+    ) -> Result<Explanation, InvalidExplainRequest> {
         match claims {
-            Some(claims) => self.explain(&claims::carrying(asked, claims, &self.proof)),
+            Some(claims) => {
+                self.explain(&claims::with_claims(asked, claims, &self.identity_source))
+            }
             None => self.explain(asked),
         }
     }
@@ -87,9 +89,9 @@ impl Drop for Explainer {
 }
 
 /// The configuration without what needs files or connections and decides nothing about caching.
-fn without_surroundings(config: &Config) -> Config {
+fn without_io(config: &Config) -> Config {
     let mut config = config.clone();
-    config.log.access = AccessLog::Off;
+    config.log.access = AccessLogFormat::Off;
     config.origin.tls = OriginTls::default();
     config.origin.health = None;
     for url in &mut config.origin.urls {
@@ -99,21 +101,21 @@ fn without_surroundings(config: &Config) -> Config {
 }
 
 /// Explains what is asked of a running node.
-pub(super) fn of_node(pipeline: &Arc<Pipeline<Tiered>>) -> Explain {
+pub(super) fn for_node(pipeline: &Arc<Pipeline<TieredStore>>) -> ExplainFn {
     let pipeline = Arc::clone(pipeline);
     Box::new(move |body| {
         let (pipeline, asked) = (Arc::clone(&pipeline), read(body));
         async move {
             let explanation = pipeline.explain(&asked?).await.map_err(|error| error.to_string())?;
             let json = serde_json::to_vec(&explanation).map_err(|error| error.to_string())?;
-            Ok(Explained { json, text: explanation.to_string() })
+            Ok(RenderedExplanation { json, text: explanation.to_string() })
         }
         .boxed()
     })
 }
 
 /// Reads the body of a call; what is wrong is said without anything of the body.
-fn read(body: &[u8]) -> Result<Asked, String> {
+fn read(body: &[u8]) -> Result<ExplainRequest, String> {
     serde_json::from_slice(body).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         format!("The body is not of the expected form (line {line}, column {column}). {FORM}")

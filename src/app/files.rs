@@ -2,23 +2,23 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::Limits;
+use crate::config::LimitsConfig;
 
 /// Descriptors for everything but clients and origins: the admin listener, Redis, logs, files.
-const OWN: usize = 64;
+const RESERVED_FILES: usize = 64;
 
 /// Descriptors that the admin listener keeps for itself.
-pub const ADMIN_RESERVE: usize = 8;
+pub(super) const ADMIN_RESERVE: usize = 8;
 
 /// At most this many descriptors are kept for connections to origins, and at most a quarter of all.
-const ORIGINS: usize = 1024;
+const MAX_ORIGIN_FILES: usize = 1024;
 
 /// No more than this is asked for: some systems allow 2^30, and nothing needs that many.
-const MOST: u64 = 1 << 20;
+const MAX_FILES: u64 = 1 << 20;
 
 /// What clients may open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Clients {
+pub(super) struct ClientLimits {
     /// Connections at once.
     pub connections: usize,
     /// Tunnels at once; each has a connection to an origin as well.
@@ -26,9 +26,9 @@ pub struct Clients {
 }
 
 /// Raises the soft limit of open files to the hard one. Returns the limit in force, if there is one.
-pub fn raise() -> Option<u64> {
+pub(crate) fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.unwrap_or(MOST).min(MOST);
+    let wanted = limit.maximum.unwrap_or(MAX_FILES).min(MAX_FILES);
     let Some(current) = limit.current.filter(|current| *current < wanted) else {
         return limit.current;
     };
@@ -42,10 +42,10 @@ pub fn raise() -> Option<u64> {
 }
 
 /// What clients may open under these limits, as far as files suffice; warns if that is less than configured.
-pub fn for_clients(limits: &Limits) -> Clients {
-    let wanted = wanted(limits);
+pub(super) fn for_clients(limits: &LimitsConfig) -> ClientLimits {
+    let wanted = configured(limits);
     let Some(files) = getrlimit(Resource::Nofile).current else { return wanted };
-    let clients = fit(wanted, usize::try_from(files).unwrap_or(usize::MAX));
+    let clients = fit_to_files(wanted, usize::try_from(files).unwrap_or(usize::MAX));
     if clients != wanted {
         tracing::warn!(
             open_files = files,
@@ -59,23 +59,23 @@ pub fn for_clients(limits: &Limits) -> Clients {
     clients
 }
 
-fn wanted(limits: &Limits) -> Clients {
+fn configured(limits: &LimitsConfig) -> ClientLimits {
     let connections = limits.connections;
     let tunnels = limits.tunnels.unwrap_or(connections.div_ceil(2)).min(connections);
-    Clients { connections, tunnels }
+    ClientLimits { connections, tunnels }
 }
 
 /// What of it this many files suffice for.
-fn fit(wanted: Clients, files: usize) -> Clients {
-    let origins = (files / 4).min(ORIGINS);
-    let spare = files.saturating_sub(OWN + origins).max(2);
+fn fit_to_files(wanted: ClientLimits, files: usize) -> ClientLimits {
+    let origins = (files / 4).min(MAX_ORIGIN_FILES);
+    let spare = files.saturating_sub(RESERVED_FILES + origins).max(2);
     if wanted.connections.saturating_add(wanted.tunnels) <= spare {
         return wanted;
     }
     let connections = wanted.connections.min((spare - spare / 3).max(1));
     let tunnels = wanted.tunnels.min(spare - connections);
     // Tunnels that are not wanted leave more for other connections.
-    Clients { connections: wanted.connections.min(spare - tunnels), tunnels }
+    ClientLimits { connections: wanted.connections.min(spare - tunnels), tunnels }
 }
 
 #[cfg(test)]
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     fn fitted(connections: usize, tunnels: usize, files: usize) -> (usize, usize) {
-        let clients = fit(Clients { connections, tunnels }, files);
+        let clients = fit_to_files(ClientLimits { connections, tunnels }, files);
         (clients.connections, clients.tunnels)
     }
 
@@ -98,8 +98,8 @@ mod tests {
         assert_eq!(fitted(10_000, 5_000, 10), (2, 0), "there is always one");
         for files in 64..4096 {
             let (connections, tunnels) = fitted(10_000, 5_000, files);
-            let used = connections + tunnels + (files / 4).min(ORIGINS) + OWN;
-            assert!(used <= files.max(OWN + files / 4 + 2), "{files}");
+            let used = connections + tunnels + (files / 4).min(MAX_ORIGIN_FILES) + RESERVED_FILES;
+            assert!(used <= files.max(RESERVED_FILES + files / 4 + 2), "{files}");
         }
     }
 }

@@ -8,26 +8,30 @@ use tokio::runtime::Handle;
 
 use crate::{
     telemetry::Metrics,
-    user::{KeySource, Keys, Proof, Source},
+    user::{DocumentUrl, IdentitySource, KeySource, TokenKeys},
 };
 
 /// What fetches the keys that tokens are verified with.
-pub struct Issuers {
-    current: Mutex<Option<(Source, Arc<Keys>)>>,
+pub(super) struct IssuerKeys {
+    current: Mutex<Option<(DocumentUrl, Arc<TokenKeys>)>>,
     runtime: Handle,
 }
 
-impl Issuers {
+impl IssuerKeys {
     /// Fetches on the current runtime, once there are settings.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { current: Mutex::new(None), runtime: Handle::current() }
     }
 
     /// Returns the keys that these settings need, if tokens prove who asks. Those of the same URL stay.
-    pub fn keys(&self, proof: &Proof, metrics: &Metrics) -> anyhow::Result<Option<Arc<Keys>>> {
-        let Proof::Token(rules) = proof else { return Ok(None) };
+    pub(super) fn keys(
+        &self,
+        identity_source: &IdentitySource,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Option<Arc<TokenKeys>>> {
+        let IdentitySource::Token(rules) = identity_source else { return Ok(None) };
         let source = match &rules.keys {
-            KeySource::Given(keys) => return Ok(Some(Keys::given(keys))),
+            KeySource::Configured(keys) => return Ok(Some(TokenKeys::configured(keys))),
             KeySource::Jwks(source) => source,
         };
         let mut current = self.current.lock();
@@ -37,7 +41,7 @@ impl Issuers {
             return Ok(Some(Arc::clone(keys)));
         }
         let _runtime = self.runtime.enter();
-        let keys = Keys::published(source, metrics.jwks.clone())
+        let keys = TokenKeys::published(source, metrics.jwks.clone())
             .context("`user.jwt.jwks` cannot be set up")?;
         *current = Some((source.clone(), Arc::clone(&keys)));
         Ok(Some(keys))

@@ -2,15 +2,15 @@
 
 mod assemble;
 mod claims;
-mod expected;
+mod config_tests;
 mod explain;
 mod files;
 mod issuers;
+mod namespace;
 mod pressure;
 mod reload;
 mod sampling;
-mod succession;
-mod timers;
+mod task_supervisor;
 mod workers;
 
 use std::{
@@ -23,59 +23,65 @@ use std::{
 use anyhow::Context as _;
 use parking_lot::Mutex;
 
-pub use expected::{Failure, run_tests};
+pub(crate) use config_tests::TestFailure;
+pub use config_tests::run_tests;
 pub use explain::Explainer;
-pub use files::raise as raise_file_limit;
-use issuers::Issuers;
-pub use reload::Watch;
-use timers::Timers;
+pub(crate) use files::raise_file_limit;
+use issuers::IssuerKeys;
+pub(crate) use reload::ConfigWatcher;
+use task_supervisor::TaskSupervisor;
 pub use workers::Workers;
 
 use crate::{
-    admin::{Admin, Readiness, Report},
+    admin::{Admin, Readiness, ReadinessReport},
     config::{Config, ListenAddress},
-    feed::{Applied, Caller, Feed},
-    forward::{Identity, request_id},
-    key::target::Target,
-    parsing::Parsing,
-    pipeline::{Clock, OwnAnswer, Pipeline, Warmer, follow_denials, warm_purged},
-    purge::Log,
-    server::{self, Address, Counters, Drain, Listener, Refused, TcpOptions, tls::Certificates},
-    store::Tiered,
-    telemetry::{AccessLog, Metrics, Reload, log::Output},
-    trigger::{Answered, Front, FrontParts, Further, Purger, Resolver},
+    feed::{AppliedRecords, Caller, Feed},
+    forward::{ViaIdentity, request_id},
+    key::uri::TargetUri,
+    parsing::ParseQueue,
+    pipeline::{Clock, LocalResponse, Pipeline, Warmer, follow_denials, warm_purged},
+    purge::PurgeLog,
+    server::{
+        self, BoundAddress, Drain, Listener, ListenerCounters, RefusedRequest, TcpOptions,
+        tls::Certificates,
+    },
+    store::TieredStore,
+    telemetry::{AccessLog, Metrics, ReloadResult, log::LogQueue},
+    trigger::{
+        AccessRecord, EndpointRouter, ExtraEndpoints, Purger, RouterDependencies, SelectorResolver,
+    },
 };
 
 /// How long what is still to be written to the shared store may hold up the end.
-const FLUSH: Duration = Duration::from_secs(1);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long calls of operators may hold up the end.
-const ADMIN_END: Duration = Duration::from_millis(100);
+const ADMIN_DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The permissions of Unix sockets: any user of the machine may connect, as to a port on the loopback …
-const PUBLIC_MODE: u32 = 0o666;
+const PUBLIC_SOCKET_MODE: u32 = 0o666;
 /// … but only the node's own user may to the admin listener.
-const ADMIN_MODE: u32 = 0o600;
+const ADMIN_SOCKET_MODE: u32 = 0o600;
 
 /// A running node.
 pub struct Node {
-    pipeline: Arc<Pipeline<Tiered>>,
-    front: Arc<Front<Pipeline<Tiered>>>,
+    pipeline: Arc<Pipeline<TieredStore>>,
+    router: Arc<EndpointRouter<Pipeline<TieredStore>>>,
     feed: Arc<Feed>,
-    timers: Arc<Timers>,
+    task_supervisor: Arc<TaskSupervisor>,
     admin: Arc<Admin>,
     metrics: Arc<Metrics>,
     certificates: Option<Arc<Certificates>>,
     drain: Drain,
     admin_drain: Drain,
     drain_times: Mutex<DrainTimes>,
-    started: Box<Config>,
-    lines: Arc<Output>,
-    identity: Identity,
-    issuers: Issuers,
+    initial_config: Box<Config>,
+    log_queue: Arc<LogQueue>,
+    identity: ViaIdentity,
+    issuers: IssuerKeys,
     version: Arc<str>,
-    addresses: Vec<Address>,
-    admin_address: Option<Address>,
+    addresses: Vec<BoundAddress>,
+    admin_address: Option<BoundAddress>,
 }
 
 /// How a node ends.
@@ -92,7 +98,7 @@ impl DrainTimes {
 }
 
 /// What a node is given besides its configuration.
-pub struct Surroundings {
+pub struct NodeOptions {
     /// The clock.
     pub clock: Clock,
     /// Where the access log goes. It is written by a thread of its own.
@@ -104,23 +110,23 @@ pub struct Surroundings {
 impl Node {
     /// Binds every listener of `config` and starts to serve on the current runtime or on threads of
     /// its own. Nothing is left behind where it fails.
-    pub fn start(config: &Config, surroundings: Surroundings) -> anyhow::Result<Self> {
-        let Surroundings { clock, access_log, workers } = surroundings;
+    pub fn start(config: &Config, options: NodeOptions) -> anyhow::Result<Self> {
+        let NodeOptions { clock, access_log, workers } = options;
         let metrics = Metrics::new();
-        let lines = AccessLog::output(access_log, metrics.access_log_dropped.clone());
-        let lines = lines.context("cannot start the access log")?;
-        let counters = Arc::<Counters>::default();
+        let log_queue = AccessLog::queue(access_log, metrics.access_log_dropped.clone());
+        let log_queue = log_queue.context("cannot start the access log")?;
+        let counters = Arc::<ListenerCounters>::default();
         let listeners = bind_all(config, &counters)?;
         let admin_listener = config.admin.listen.as_ref().map(bind_admin).transpose()?;
         let certificates = assemble::certificates(config)?;
-        let identity = Identity::random();
+        let identity = ViaIdentity::random();
         let version = config.store.version.as_str().into();
-        let issuers = Issuers::new();
+        let issuers = IssuerKeys::new();
         let own = (&identity, &version, &issuers);
-        let site = assemble::site(config, own, &metrics, Some(&lines))?;
+        let site = assemble::site(config, own, &metrics, Some(&log_queue))?;
         let store = assemble::store(config, &metrics)?;
         let log = Arc::new(assemble::log(config)?);
-        let parsing = Parsing::default();
+        let parsing = ParseQueue::default();
         let pipeline = Pipeline::new(
             site,
             store,
@@ -136,24 +142,30 @@ impl Node {
         let watched = (Arc::clone(&pipeline), Arc::clone(&counters), settings.pressure.clone());
         tokio::spawn(pressure::watch(config.store.memory, watched.0, watched.1, watched.2));
         let purger = purger(&pipeline, log, &metrics);
-        let timers = Timers::start(config, &pipeline, &purger, clock.clone(), &metrics)?;
-        let feed = feed(config, (&timers, clock.clone()), &pipeline, &metrics);
-        let front = front(config, &pipeline, (&purger, &feed, &metrics), (clock.clone(), parsing));
+        let task_supervisor =
+            TaskSupervisor::start(config, &pipeline, &purger, clock.clone(), &metrics)?;
+        let feed = feed(config, (&task_supervisor, clock.clone()), &pipeline, &metrics);
+        let router =
+            router(config, &pipeline, (&purger, &feed, &metrics), (clock.clone(), parsing));
         let drain = Drain::new();
-        let sampler =
-            sampling::Sampler::new(&pipeline, &timers, &metrics, (&counters, &settings.pressure));
+        let sampler = sampling::Sampler::new(
+            &pipeline,
+            &task_supervisor,
+            &metrics,
+            (&counters, &settings.pressure),
+        );
         let node = Self {
-            front,
+            router,
             feed,
-            timers,
+            task_supervisor,
             admin: admin(config, &pipeline, purger, sampler, drain.clone()),
             metrics,
             certificates,
             drain,
             admin_drain: Drain::new(),
             drain_times: Mutex::new(DrainTimes::of(config)),
-            started: Box::new(config.clone()),
-            lines,
+            initial_config: Box::new(config.clone()),
+            log_queue,
             identity,
             issuers,
             version,
@@ -161,15 +173,19 @@ impl Node {
             admin_address: admin_listener.as_ref().map(Listener::local_addr).transpose()?,
             pipeline,
         };
-        tokio::spawn(succession::succeed(Arc::clone(&node.pipeline), config.store.clone(), clock));
+        tokio::spawn(namespace::adopt_previous_version(
+            Arc::clone(&node.pipeline),
+            config.store.clone(),
+            clock,
+        ));
         let warmer = Arc::new(Warmer::new(Arc::clone(&node.pipeline)));
-        tokio::spawn(node.pipeline.warm().clone().run(warmer));
+        tokio::spawn(node.pipeline.warm_queue().clone().run(warmer));
         tokio::spawn(warm_purged(Arc::clone(&node.pipeline)));
         tokio::spawn(follow_denials(Arc::clone(&node.pipeline)));
-        let (feed, applied) = (Arc::clone(&node.feed), Applied::of(node.pipeline.log()));
+        let (feed, applied) = (Arc::clone(&node.feed), AppliedRecords::of(node.pipeline.log()));
         tokio::spawn(async move { feed.follow(applied).await });
         for listener in listeners {
-            let (handler, drain) = (Arc::clone(&node.front), node.drain.clone());
+            let (handler, drain) = (Arc::clone(&node.router), node.drain.clone());
             workers.serve(listener, &handler, &settings, &drain)?;
         }
         if let Some(listener) = admin_listener {
@@ -182,20 +198,20 @@ impl Node {
     }
 
     /// Where clients reach it, with the ports that the system chose.
-    pub fn addresses(&self) -> &[Address] {
+    pub fn addresses(&self) -> &[BoundAddress] {
         &self.addresses
     }
 
     /// The first TCP address that clients reach it at.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         self.addresses.iter().find_map(|address| match address {
-            Address::Tcp(address) => Some(*address),
-            Address::Unix(_) => None,
+            BoundAddress::Tcp(address) => Some(*address),
+            BoundAddress::Unix(_) => None,
         })
     }
 
     /// Where operators reach it.
-    pub fn admin_address(&self) -> Option<&Address> {
+    pub fn admin_address(&self) -> Option<&BoundAddress> {
         self.admin_address.as_ref()
     }
 
@@ -204,27 +220,27 @@ impl Node {
     /// the old configuration.
     pub fn reconfigure(&self, config: &Config) -> anyhow::Result<()> {
         let own = (&self.identity, &self.version, &self.issuers);
-        let site = assemble::site(config, own, &self.metrics, Some(&self.lines))?;
+        let site = assemble::site(config, own, &self.metrics, Some(&self.log_queue))?;
         // Before anything is replaced: where it fails, all stays as it was.
         self.reload_certificates(config)?;
-        for setting in config.needs_restart(&self.started) {
+        for setting in config.needs_restart(&self.initial_config) {
             tracing::warn!(setting, "a changed setting takes effect with a restart");
         }
         *self.drain_times.lock() = DrainTimes::of(config);
-        self.timers.replace(config)?;
+        self.task_supervisor.replace(config)?;
         self.pipeline.replace(site);
-        self.pipeline.log().retain(assemble::retention(config));
-        self.pipeline.store().stale_for(assemble::stale_for(config));
-        self.front.replace(assemble::front(config));
+        self.pipeline.log().set_retention(assemble::retention(config));
+        self.pipeline.store().set_stale_for(assemble::stale_for(config));
+        self.router.replace(assemble::endpoints(config));
         self.feed.replace(config.events.clone());
         self.admin.replace(assemble::admin(config));
-        self.metrics.reloaded(Reload::Succeeded);
+        self.metrics.record_reload(ReloadResult::Succeeded);
         Ok(())
     }
 
     /// Notes that a new configuration was refused.
     pub fn reload_failed(&self) {
-        self.metrics.reloaded(Reload::Failed);
+        self.metrics.record_reload(ReloadResult::Failed);
     }
 
     /// Reads the listeners' certificates anew; keeps the old ones where that fails.
@@ -238,26 +254,26 @@ impl Node {
 
     /// Fails readiness, and after the configured delay stops accepting, lets requests and tunnels under way
     /// end for as long as configured, and gives the number of connections that have to be cut.
-    pub async fn drained(&self) -> usize {
+    pub async fn drain(&self) -> usize {
         let DrainTimes { delay, time } = *self.drain_times.lock();
         self.drain.leave();
         tokio::time::sleep(delay).await;
         self.drain.start();
         self.feed.close();
-        let writes = self.pipeline.writes_finished(time);
+        let writes = self.pipeline.drain_writes(time);
         let (cut, ()) = tokio::join!(self.drain.finished(time), writes);
-        let flushed = self.pipeline.store().flushed();
-        let _written_or_lost = tokio::time::timeout(FLUSH, flushed).await;
+        let flushed = self.pipeline.store().flush();
+        let _written_or_lost = tokio::time::timeout(FLUSH_TIMEOUT, flushed).await;
         // After the last response: from here on no purge waits for this node.
         self.pipeline.log().leave().await;
         self.admin_drain.start();
-        self.admin_drain.finished(ADMIN_END).await;
+        self.admin_drain.finished(ADMIN_DRAIN_TIMEOUT).await;
         cut
     }
 
     /// Writes out what the access log still holds. Blocks, for a second at most.
     pub fn flush_log(&self) {
-        self.lines.flush(Duration::from_secs(1));
+        self.log_queue.flush(Duration::from_secs(1));
     }
 
     /// Client connections open now.
@@ -269,37 +285,41 @@ impl Node {
 /// What answers operators.
 fn admin(
     config: &Config,
-    pipeline: &Arc<Pipeline<Tiered>>,
+    pipeline: &Arc<Pipeline<TieredStore>>,
     purger: Arc<Purger>,
     sampler: sampling::Sampler,
     draining: Drain,
 ) -> Arc<Admin> {
-    let explain = explain::of_node(pipeline);
+    let explain = explain::for_node(pipeline);
     let pipeline = Arc::clone(pipeline);
     let readiness = move || {
         let is_draining = draining.is_leaving();
         let readiness = if is_draining { Readiness::Draining } else { Readiness::Ready };
-        Report { readiness, details: details(&pipeline) }
+        ReadinessReport { readiness, details: details(&pipeline) }
     };
     let settings = assemble::admin(config);
     let admin = Admin::new(settings, purger, readiness, move || sampler.sample());
-    Arc::new(admin.explaining(explain))
+    Arc::new(admin.with_explain(explain))
 }
 
 /// How Redis and the purge log are, where there is a Redis.
-fn details(pipeline: &Pipeline<Tiered>) -> Vec<String> {
-    let Some(redis) = pipeline.store().state_line() else { return Vec::new() };
-    let is_synced = pipeline.log().fences().is_synced(Instant::now());
+fn details(pipeline: &Pipeline<TieredStore>) -> Vec<String> {
+    let Some(redis) = pipeline.store().health_line() else { return Vec::new() };
+    let is_synced = pipeline.log().applied_purges().is_synced(Instant::now());
     let log = if is_synced { "purge log: synced" } else { "purge log: unsynced" };
     vec![redis, log.to_owned()]
 }
 
 /// What purges by URLs in the form of this pipeline's keys.
-fn purger(pipeline: &Arc<Pipeline<Tiered>>, log: Arc<Log>, metrics: &Arc<Metrics>) -> Arc<Purger> {
+fn purger(
+    pipeline: &Arc<Pipeline<TieredStore>>,
+    log: Arc<PurgeLog>,
+    metrics: &Arc<Metrics>,
+) -> Arc<Purger> {
     let pipeline = Arc::clone(pipeline);
     let of_users = Arc::clone(&pipeline);
-    let resolver = Resolver {
-        normal: Box::new(move |target: &Target<'_>| pipeline.url(target)),
+    let resolver = SelectorResolver {
+        normalize: Box::new(move |target: &TargetUri<'_>| pipeline.purge_selector(target)),
         owners: Box::new(move |issuer, claim| of_users.owners(issuer, claim)),
     };
     Arc::new(Purger::new(log, Arc::clone(metrics), resolver))
@@ -308,23 +328,23 @@ fn purger(pipeline: &Arc<Pipeline<Tiered>>, log: Arc<Log>, metrics: &Arc<Metrics
 /// What clients hear of purges.
 fn feed(
     config: &Config,
-    (timers, clock): (&Arc<Timers>, Clock),
-    pipeline: &Arc<Pipeline<Tiered>>,
+    (task_supervisor, clock): (&Arc<TaskSupervisor>, Clock),
+    pipeline: &Arc<Pipeline<TieredStore>>,
     metrics: &Arc<Metrics>,
 ) -> Arc<Feed> {
-    let timers = Arc::clone(timers);
-    let (versions, now) = (move || timers.versions(), move || clock.now());
+    let task_supervisor = Arc::clone(task_supervisor);
+    let (versions, now) = (move || task_supervisor.versions(), move || clock.now());
     let feed = Feed::new(config.events.clone(), Arc::clone(metrics), versions, now);
     let pipeline = Arc::clone(pipeline);
     Arc::new(feed.with_users(move |headers, peer| pipeline.identify((headers, peer))))
 }
 
 /// Logs what the server refuses by itself.
-fn log_refusals(pipeline: &Arc<Pipeline<Tiered>>) -> server::RefusalObserver {
+fn log_refusals(pipeline: &Arc<Pipeline<TieredStore>>) -> server::RefusalObserver {
     let pipeline = Arc::clone(pipeline);
-    Arc::new(move |refused: &Refused<'_>| {
-        pipeline.log_own_answer(&OwnAnswer {
-            request_id: refused.headers.and_then(request_id::usable),
+    Arc::new(move |refused: &RefusedRequest<'_>| {
+        pipeline.log_local_response(&LocalResponse {
+            request_id: refused.headers.and_then(request_id::from_headers),
             method: refused.method,
             host: refused.host(),
             path: refused.path,
@@ -338,61 +358,61 @@ fn log_refusals(pipeline: &Arc<Pipeline<Tiered>>) -> server::RefusalObserver {
 }
 
 /// Counts and logs what the endpoints of Larder's own answer.
-fn log_answers(
-    pipeline: &Arc<Pipeline<Tiered>>,
+fn log_local_responses(
+    pipeline: &Arc<Pipeline<TieredStore>>,
     metrics: &Arc<Metrics>,
-) -> Box<dyn Fn(&Answered) + Send + Sync> {
+) -> Box<dyn Fn(&AccessRecord) + Send + Sync> {
     let (pipeline, metrics) = (Arc::clone(pipeline), Arc::clone(metrics));
-    Box::new(move |answered| {
-        metrics.answered_itself(answered.endpoint, answered.status);
-        pipeline.log_own_answer(&OwnAnswer {
-            request_id: request_id::usable(&answered.headers),
-            method: Some(&answered.method),
-            host: answered.host(),
-            path: answered.uri.path(),
+    Box::new(move |record| {
+        metrics.count_local_response(record.endpoint, record.status);
+        pipeline.log_local_response(&LocalResponse {
+            request_id: request_id::from_headers(&record.headers),
+            method: Some(&record.method),
+            host: record.host(),
+            path: record.uri.path(),
             route: "larder",
-            status: answered.status,
-            bytes: answered.bytes,
-            duration: answered.started.elapsed(),
+            status: record.status,
+            bytes: record.bytes,
+            duration: record.started.elapsed(),
             reason: None,
         });
     })
 }
 
 /// What answers clients.
-fn front(
+fn router(
     config: &Config,
-    pipeline: &Arc<Pipeline<Tiered>>,
+    pipeline: &Arc<Pipeline<TieredStore>>,
     (purger, feed, metrics): (&Arc<Purger>, &Arc<Feed>, &Arc<Metrics>),
-    (clock, parsing): (Clock, Parsing),
-) -> Arc<Front<Pipeline<Tiered>>> {
+    (clock, parsing): (Clock, ParseQueue),
+) -> Arc<EndpointRouter<Pipeline<TieredStore>>> {
     let (feed, of_users) = (Arc::clone(feed), Arc::clone(pipeline));
-    let further: Further =
-        Box::new(move |request, [peer, client]| feed.answer(request, &Caller { peer, client }));
-    let parts = FrontParts {
+    let extra: ExtraEndpoints =
+        Box::new(move |request, [peer, client]| feed.respond(request, &Caller { peer, client }));
+    let parts = RouterDependencies {
         purger: Arc::clone(purger),
-        further,
+        extra,
         identify: Box::new(move |headers, peer| of_users.identify((headers, peer))),
         now: Box::new(move || clock.now()),
         parsing,
-        answered: log_answers(pipeline, metrics),
+        on_response: log_local_responses(pipeline, metrics),
     };
-    Front::new(Arc::clone(pipeline), assemble::front(config), parts)
+    EndpointRouter::new(Arc::clone(pipeline), assemble::endpoints(config), parts)
 }
 
 /// The admin listener, which no other process shares: each node is asked for its own health.
 fn bind_admin(listen: &ListenAddress) -> anyhow::Result<Listener> {
-    bind(listen, |_| TcpOptions::default(), ADMIN_MODE)
+    bind(listen, |_| TcpOptions::default(), ADMIN_SOCKET_MODE)
 }
 
 /// The public listeners, which share one limit on connections.
-fn bind_all(config: &Config, counters: &Arc<Counters>) -> anyhow::Result<Vec<Listener>> {
+fn bind_all(config: &Config, counters: &Arc<ListenerCounters>) -> anyhow::Result<Vec<Listener>> {
     let options = |address: &SocketAddr| TcpOptions {
         only_v6: has_v4_twin(address, &config.listen),
         reuse_port: config.reuse_port,
     };
     let listen = config.listen.iter();
-    listen.map(|each| Ok(bind(each, options, PUBLIC_MODE)?.sharing(counters))).collect()
+    listen.map(|each| Ok(bind(each, options, PUBLIC_SOCKET_MODE)?.sharing(counters))).collect()
 }
 
 /// Whether an IPv4 address is listed with the same port. Without one an IPv6 socket takes clients of both.
@@ -420,6 +440,6 @@ fn bind(
     })
 }
 
-fn addresses(listeners: &[Listener]) -> anyhow::Result<Vec<Address>> {
+fn addresses(listeners: &[Listener]) -> anyhow::Result<Vec<BoundAddress>> {
     listeners.iter().map(|listener| Ok(listener.local_addr()?)).collect()
 }

@@ -10,19 +10,19 @@ use tikv_jemalloc_ctl::{epoch, stats};
 
 use crate::{
     pipeline::Pipeline,
-    server::{Counters, Pressure},
-    store::{Store as _, Tiered},
+    server::{ListenerCounters, Pressure},
+    store::{Store as _, TieredStore},
 };
 
 /// How often memory is looked at.
-const EVERY: Duration = Duration::from_millis(500);
+const INTERVAL: Duration = Duration::from_millis(500);
 
 /// Bytes beside `store.memory` and what connections take, above which memory is short. The process is to
-/// stay under `store.memory` plus 128 MiB plus [`A_CONNECTION`] for each connection.
+/// stay under `store.memory` plus 128 MiB plus [`BYTES_PER_CONNECTION`] for each connection.
 const ALLOWANCE: u64 = 64 << 20;
 
 /// What one connection may take without memory being short.
-const A_CONNECTION: u64 = 32 << 10;
+const BYTES_PER_CONNECTION: u64 = 32 << 10;
 
 /// What is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,19 +34,19 @@ enum Shortage {
 }
 
 /// Sets the flag while something is short; for as long as the process runs.
-pub async fn watch(
+pub(super) async fn watch(
     memory: u64,
-    pipeline: Arc<Pipeline<Tiered>>,
-    counters: Arc<Counters>,
+    pipeline: Arc<Pipeline<TieredStore>>,
+    counters: Arc<ListenerCounters>,
     pressure: Pressure,
 ) {
     let (mut before, mut waited) = (None, false);
     loop {
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(INTERVAL).await;
         let open = counters.open.load(Relaxed) as u64;
         let is_short = allocated().is_some_and(|bytes| is_short(bytes, memory, open));
         let waits = pipeline.origin_load().pending > 0;
-        let shortage = if is_short || pipeline.store().is_crowded() {
+        let shortage = if is_short || pipeline.store().is_over_pinned_limit() {
             Some(Shortage::Memory)
         } else {
             // A request that waited at one look only may have waited for a moment.
@@ -71,7 +71,7 @@ fn report(shortage: Option<Shortage>) {
 }
 
 fn is_short(allocated: u64, memory: u64, connections: u64) -> bool {
-    allocated > memory.saturating_add(ALLOWANCE).saturating_add(connections * A_CONNECTION)
+    allocated > memory.saturating_add(ALLOWANCE).saturating_add(connections * BYTES_PER_CONNECTION)
 }
 
 /// Bytes that the process has allocated; `None` if another allocator is in use.

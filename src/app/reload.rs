@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::Node;
-use crate::config::Loaded;
+use crate::config::LoadedConfig;
 
 /// Between two looks at the files. What has changed counts once it is the same in two looks: editors and
 /// deployments write in several steps.
@@ -27,27 +27,27 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// It goes by what a path leads to, and not by events of the file system. So it does not matter how a file
 /// is replaced (in place, by a rename, by a link to another folder, with its whole folder) nor where it is
 /// (network file systems and bind mounts have no events), and other files beside it do not count.
-pub struct Watch {
-    known: Contents,
+pub(crate) struct ConfigWatcher {
+    known: FileDigests,
 }
 
 /// What each file holds: a digest, since some hold secrets; none of a file that cannot be read, or is a pipe.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Contents(BTreeMap<PathBuf, Option<Box<[u8]>>>);
+struct FileDigests(BTreeMap<PathBuf, Option<Box<[u8]>>>);
 
-impl Contents {
+impl FileDigests {
     fn of<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Self {
         Self(files.into_iter().map(|file| (file.clone(), content(file))).collect())
     }
 
     /// Looks at the same files again.
-    fn again(&self) -> Self {
+    fn reread(&self) -> Self {
         Self::of(self.0.keys())
     }
 
     /// Goes on with these files. What is known of a file stays known, so that no change is missed that came
     /// since it was read.
-    fn follow(&mut self, files: &[PathBuf], keep_others: bool) {
+    fn track(&mut self, files: &[PathBuf], keep_others: bool) {
         if !keep_others {
             self.0.retain(|file, _| files.contains(file));
         }
@@ -66,61 +66,61 @@ fn content(file: &Path) -> Option<Box<[u8]>> {
     std::fs::read(file).ok().map(|content| digest(&SHA256, &content).as_ref().into())
 }
 
-impl Watch {
+impl ConfigWatcher {
     /// Watches these files from now on. To be called before what they hold is put in force, so that no
     /// change is missed in between.
-    pub fn begin(files: &[PathBuf]) -> Self {
-        Self { known: Contents::of(files) }
+    pub(crate) fn begin(files: &[PathBuf]) -> Self {
+        Self { known: FileDigests::of(files) }
     }
 
     /// Reloads whenever `requests` says so, or a file changes, until `requests` ends.
-    pub async fn run(
+    pub(crate) async fn run(
         mut self,
         node: Arc<Node>,
-        read: impl Fn() -> Loaded + Send + Sync + 'static,
+        read: impl Fn() -> LoadedConfig + Send + Sync + 'static,
         mut requests: mpsc::Receiver<()>,
     ) {
         let read = Arc::new(read);
-        let mut looks = interval(INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut unsettled = None;
+        let mut ticks = interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pending = None;
         loop {
-            let is_asked = tokio::select! {
+            let is_requested = tokio::select! {
                 request = requests.recv() => match request {
                     Some(()) => true,
                     None => return,
                 },
-                _ = looks.tick() => false,
+                _ = ticks.tick() => false,
             };
             let known = self.known.clone();
             // A disk that hangs holds up reloads, and nothing else.
-            let Ok(now) = spawn_blocking(move || known.again()).await else { continue };
-            if !is_asked && now == self.known {
-                unsettled = None;
-            } else if is_asked || unsettled.as_ref() == Some(&now) {
-                unsettled = None;
+            let Ok(now) = spawn_blocking(move || known.reread()).await else { continue };
+            if !is_requested && now == self.known {
+                pending = None;
+            } else if is_requested || pending.as_ref() == Some(&now) {
+                pending = None;
                 self.known = now;
                 self.reload(&node, &read).await;
             } else {
-                unsettled = Some(now);
+                pending = Some(now);
             }
         }
     }
 
     async fn reload<R>(&mut self, node: &Arc<Node>, read: &Arc<R>)
     where
-        R: Fn() -> Loaded + Send + Sync + 'static,
+        R: Fn() -> LoadedConfig + Send + Sync + 'static,
     {
         let (node, read, mut known) = (Arc::clone(node), Arc::clone(read), self.known.clone());
         let reloaded = spawn_blocking(move || {
-            let Loaded { config, files } = read();
+            let LoadedConfig { config, files } = read();
             // Those of a configuration that cannot be used are watched as well: one of them may be mended.
-            known.follow(&files, true);
+            known.track(&files, true);
             let reloaded = config
                 .map_err(|error| anyhow::anyhow!("{error}"))
                 .and_then(|config| node.reconfigure(&config));
             if reloaded.is_ok() {
-                known.follow(&files, false);
+                known.track(&files, false);
             }
             report(&node, reloaded);
             known
@@ -158,21 +158,21 @@ mod tests {
         write("two", "b");
         std::os::unix::fs::symlink(at("one"), at("current")).unwrap();
         let files = [at("current").join("file"), at("missing")];
-        let first = Contents::of(&files);
-        assert_eq!(first.again(), first);
+        let first = FileDigests::of(&files);
+        assert_eq!(first.reread(), first);
         write("other", "c");
-        assert_eq!(first.again(), first, "other files do not count");
+        assert_eq!(first.reread(), first, "other files do not count");
         std::os::unix::fs::symlink(at("two"), at("next")).unwrap();
         std::fs::rename(at("next"), at("current")).unwrap();
-        let swapped = first.again();
+        let swapped = first.reread();
         assert_ne!(swapped, first, "a link to another folder");
         std::fs::remove_dir_all(at("two")).unwrap();
-        let removed = swapped.again();
+        let removed = swapped.reread();
         assert_ne!(removed, swapped);
         write("two", "b");
-        assert_eq!(removed.again(), swapped, "a folder that was made again");
+        assert_eq!(removed.reread(), swapped, "a folder that was made again");
         std::fs::write(at("missing"), "").unwrap();
-        assert_ne!(swapped.again(), swapped);
+        assert_ne!(swapped.reread(), swapped);
     }
 
     #[test]
@@ -182,7 +182,7 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
         assert!(made.success());
         let (done, looked) = std::sync::mpsc::channel();
-        std::thread::spawn(move || done.send(Contents::of([&pipe]).0));
+        std::thread::spawn(move || done.send(FileDigests::of([&pipe]).0));
         let found = looked.recv_timeout(Duration::from_secs(10)).expect("it waits for a writer");
         assert!(found.into_values().all(|content| content.is_none()));
     }
@@ -192,13 +192,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (old, new) = (folder.path().join("old"), folder.path().join("new"));
         std::fs::write(&old, "read").unwrap();
-        let mut known = Contents::of([&old]);
+        let mut known = FileDigests::of([&old]);
         std::fs::write(&old, "changed since").unwrap();
-        known.follow(&[old.clone(), new.clone()], false);
-        assert_ne!(known.again(), known);
-        known.follow(std::slice::from_ref(&new), true);
+        known.track(&[old.clone(), new.clone()], false);
+        assert_ne!(known.reread(), known);
+        known.track(std::slice::from_ref(&new), true);
         assert_eq!(known.0.len(), 2);
-        known.follow(&[new], false);
+        known.track(&[new], false);
         assert_eq!(known.0.len(), 1);
     }
 }

@@ -4,41 +4,41 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::timers::Timers;
+use super::task_supervisor::TaskSupervisor;
 use crate::{
     pipeline::Pipeline,
-    server::{Counters, Pressure},
-    store::{Tiered, Usage},
+    server::{ListenerCounters, Pressure},
+    store::{MemoryUsage, TieredStore},
     telemetry::Metrics,
 };
 
 /// Carries counts from where they are kept to the metrics.
-pub struct Sampler {
-    pipeline: Arc<Pipeline<Tiered>>,
+pub(super) struct Sampler {
+    pipeline: Arc<Pipeline<TieredStore>>,
     metrics: Arc<Metrics>,
-    counters: Arc<Counters>,
+    counters: Arc<ListenerCounters>,
     pressure: Pressure,
-    timers: Arc<Timers>,
-    last: Mutex<Last>,
+    task_supervisor: Arc<TaskSupervisor>,
+    last: Mutex<LastSample>,
 }
 
 #[derive(Default)]
-struct Last {
-    usage: Usage,
+struct LastSample {
+    usage: MemoryUsage,
     refused: u64,
     rejected: u64,
 }
 
 impl Sampler {
-    pub fn new(
-        pipeline: &Arc<Pipeline<Tiered>>,
-        timers: &Arc<Timers>,
+    pub(super) fn new(
+        pipeline: &Arc<Pipeline<TieredStore>>,
+        task_supervisor: &Arc<TaskSupervisor>,
         metrics: &Arc<Metrics>,
-        (counters, pressure): (&Arc<Counters>, &Pressure),
+        (counters, pressure): (&Arc<ListenerCounters>, &Pressure),
     ) -> Self {
         Self {
             pipeline: Arc::clone(pipeline),
-            timers: Arc::clone(timers),
+            task_supervisor: Arc::clone(task_supervisor),
             metrics: Arc::clone(metrics),
             counters: Arc::clone(counters),
             pressure: pressure.clone(),
@@ -47,18 +47,18 @@ impl Sampler {
     }
 
     /// Brings the metrics up to date.
-    pub fn sample(&self) {
+    pub(super) fn sample(&self) {
         let mut last = self.last.lock();
         self.sample_store(&mut last);
         self.sample_connections(&mut last);
         self.sample_origin(&mut last);
-        self.metrics.filling_bytes.set(signed(self.pipeline.filling_bytes()));
+        self.metrics.filling_bytes.set(signed(self.pipeline.fill_budget_used()));
         self.metrics.pinned_bytes.set(signed(self.pipeline.store().pinned_bytes()));
         self.pipeline.log().observe(&self.metrics);
-        self.timers.observe();
+        self.task_supervisor.update_metrics();
     }
 
-    fn sample_store(&self, last: &mut Last) {
+    fn sample_store(&self, last: &mut LastSample) {
         let usage = self.pipeline.store().usage();
         let tier = &["memory"];
         self.metrics.store_entries.with_label_values(tier).set(signed(usage.entries));
@@ -76,7 +76,7 @@ impl Sampler {
         }
     }
 
-    fn sample_connections(&self, last: &mut Last) {
+    fn sample_connections(&self, last: &mut LastSample) {
         self.metrics.connections.set(signed(self.counters.open.load(Relaxed) as u64));
         let refused = self.counters.refused.load(Relaxed);
         let before = std::mem::replace(&mut last.refused, refused);
@@ -98,7 +98,7 @@ impl Sampler {
 }
 
 impl Sampler {
-    fn sample_origin(&self, last: &mut Last) {
+    fn sample_origin(&self, last: &mut LastSample) {
         let load = self.pipeline.origin_load();
         self.metrics.origin_connections.set(signed(load.connections as u64));
         self.metrics.origin_pending.set(signed(load.pending as u64));

@@ -12,7 +12,7 @@ use crate::server::{self, Drain, Handler, Listener, Settings};
 /// on one core: the hot path wakes no other thread and steals no work.
 pub enum Workers {
     /// The runtime that starts the node: tests, demos.
-    Here,
+    CurrentRuntime,
     /// This many threads, each with a single-threaded runtime.
     Threads(usize),
 }
@@ -33,7 +33,7 @@ impl Workers {
         drain: &Drain,
     ) -> anyhow::Result<()> {
         match self {
-            Self::Here => {
+            Self::CurrentRuntime => {
                 let (handler, settings) = (Arc::clone(handler), Arc::clone(settings));
                 tokio::spawn(server::serve(listener, handler, settings, drain.clone()));
             }

@@ -10,11 +10,11 @@ use super::{output, run::DEFAULT_FILE};
 use crate::{
     app::{Explainer, run_tests},
     config::{Config, Finding, Flags, format_duration},
-    key::target::Order,
-    pipeline::explain::Asked,
+    key::uri::QueryOrder,
+    pipeline::explain::ExplainRequest,
     policy::{Partition, Ttl, TtlFrom},
     route::Route,
-    user::Proof,
+    user::IdentitySource,
 };
 
 /// The flags of `larder check`.
@@ -30,7 +30,7 @@ pub struct Arguments {
 
 /// Prints the routes of a file and succeeds, or prints its errors, or which of its tests fail, and fails.
 /// Warnings and errors go to standard error.
-pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     match Config::load(&arguments.config, &Flags::default()) {
         Ok(config) => {
             if !config.warnings.problems.is_empty() {
@@ -38,7 +38,7 @@ pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             }
             output::print(&summary(&config))?;
             if let Some(url) = &arguments.explain {
-                let explanation = Explainer::new(&config)?.explain(&Asked::get(url))?;
+                let explanation = Explainer::new(&config)?.explain(&ExplainRequest::get(url))?;
                 output::print(&format!("\n{explanation}"))?;
             }
             run(&config)
@@ -62,7 +62,7 @@ fn run(config: &Config) -> anyhow::Result<ExitCode> {
         let finding = Finding::error(Some(failure.at.clone()), failure.message.clone());
         finding.maybe_help(Some(failure.because.clone()).filter(|text| !text.is_empty()))
     });
-    let report = config.warnings.saying(findings.collect());
+    let report = config.warnings.with_findings(findings.collect());
     if report.has_errors() {
         anstream::eprintln!("{}", report.styled());
     }
@@ -87,7 +87,7 @@ pub fn summary(config: &Config) -> String {
     if !open.is_empty() {
         let _ = writeln!(text, "\n{TTL_NOTE}");
     }
-    if !open.is_empty() && config.user.proof != Proof::None {
+    if !open.is_empty() && config.user.identity_source != IdentitySource::None {
         let _ = writeln!(text, "{PARTITION_NOTE}: {}", open.join(", "));
     }
     let routes = count(config.routes.routes().len(), "route");
@@ -142,14 +142,14 @@ fn row(route: &Route) -> [String; 8] {
         ttl_from(rule.ttl_from).to_owned(),
         time(rule.stale_while_revalidate),
         time(rule.stale_if_error),
-        time(Some(rule.if_disconnected())),
+        time(Some(rule.effective_stale_if_disconnected())),
         details(route),
     ]
 }
 
 /// `5m`, or each status with its own.
 fn ttl(ttl: &Ttl) -> String {
-    if let Some(time) = ttl.plain() {
+    if let Some(time) = ttl.successes_only() {
         return format_duration(time);
     }
     let times =
@@ -179,7 +179,7 @@ fn details(route: &Route) -> String {
         flag(route.rule.sensitive, "sensitive"),
         only.unwrap_or_default(),
         listed("query without", &route.query.ignore),
-        flag(route.query.order == Order::Sorted, "query sorted"),
+        flag(route.query.order == QueryOrder::Sorted, "query sorted"),
         listed("vary", &route.vary.headers),
         listed("cookies", &route.vary.cookies),
         listed("tags", &route.tags),

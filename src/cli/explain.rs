@@ -6,15 +6,15 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::{call::AdminAddress, node::NodeArguments, output, run::DEFAULT_FILE};
+use super::{admin_client::AdminAddress, node::NodeArguments, output, run::DEFAULT_FILE};
 use crate::{
     app::Explainer,
     config::{Config, Flags},
-    pipeline::explain::{Asked, AskedResponse},
+    pipeline::explain::{ExplainRequest, ExplainRequestResponse},
 };
 
 /// How long a node may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The flags of `larder explain`.
 #[derive(Debug, Clone, Args)]
@@ -58,7 +58,7 @@ pub struct Arguments {
 }
 
 /// Prints an explanation.
-pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let asked = asked(arguments);
     if arguments.live || arguments.node.admin.is_some() {
         output::print(&ask_node(arguments, &asked)?)?;
@@ -83,17 +83,17 @@ pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn asked(arguments: &Arguments) -> Asked {
+fn asked(arguments: &Arguments) -> ExplainRequest {
     let is_given = arguments.response.is_some()
         || !arguments.response_headers.is_empty()
         || arguments.response_body.is_some();
-    Asked {
+    ExplainRequest {
         method: arguments.method.clone(),
         url: arguments.url.clone(),
         headers: arguments.headers.clone(),
         body: arguments.body.clone(),
         from: arguments.from,
-        response: is_given.then(|| AskedResponse {
+        response: is_given.then(|| ExplainRequestResponse {
             status: arguments.response.unwrap_or(200),
             headers: arguments.response_headers.clone(),
             body: arguments.response_body.clone(),
@@ -102,22 +102,22 @@ fn asked(arguments: &Arguments) -> Asked {
 }
 
 /// The explanation of a running node, in the form that is asked for.
-fn ask_node(arguments: &Arguments, asked: &Asked) -> anyhow::Result<String> {
+fn ask_node(arguments: &Arguments, asked: &ExplainRequest) -> anyhow::Result<String> {
     let node = arguments.node.node()?;
     let (address, token) =
         node.address_and_token(arguments.token.as_deref(), crate::config::Permission::Read)?;
     let body = serde_json::to_string(asked)?;
     let request = request(&address, token.as_deref(), (&body, arguments.json))?;
-    let answer = address.exchange(&request, PATIENCE).with_context(|| {
+    let response = address.exchange(&request, TIMEOUT).with_context(|| {
         format!(
             "no answer from {address}; name the admin listener with --admin, or its file with \
              --config"
         )
     })?;
-    let document: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-    match (answer.status, document.get("detail").and_then(Value::as_str)) {
+    let document: Value = serde_json::from_str(&response.body).unwrap_or_default();
+    match (response.status, document.get("detail").and_then(Value::as_str)) {
         (200, _) if arguments.json => Ok(format!("{document:#}\n")),
-        (200, _) => Ok(answer.body),
+        (200, _) => Ok(response.body),
         (401, _) => bail!(
             "the token is missing or wrong; set LARDER_ADMIN_TOKEN, or name the file that holds it \
              with --config"

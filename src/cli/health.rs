@@ -16,11 +16,11 @@ pub struct Arguments {
 }
 
 /// Asks `/readyz` and succeeds if the node says that it is ready.
-pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let address = arguments.node.node()?.address()?;
-    let answer = address.get("/readyz").with_context(|| format!("no answer from {address}"))?;
-    let is_larder = answer.body.starts_with("ready");
-    match answer.status {
+    let response = address.get("/readyz").with_context(|| format!("no answer from {address}"))?;
+    let is_larder = response.body.starts_with("ready");
+    match response.status {
         200 if is_larder => {
             println!("ready");
             Ok(ExitCode::SUCCESS)
@@ -41,7 +41,7 @@ mod tests {
     use crate::config::ListenAddress;
 
     /// What is said of a listener that answers with this.
-    fn verdict(answer: &'static str) -> Result<ExitCode, String> {
+    fn verdict(response: &'static str) -> Result<ExitCode, String> {
         let listener = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         let admin = Some(ListenAddress::Tcp(listener.local_addr().unwrap()).into());
         let server = std::thread::spawn(move || {
@@ -52,7 +52,7 @@ mod tests {
                 stream.read_exact(&mut byte).unwrap();
                 question.extend(byte);
             }
-            stream.write_all(answer.as_bytes()).unwrap();
+            stream.write_all(response.as_bytes()).unwrap();
         });
         let said = execute(&Arguments { node: NodeArguments { config: None, admin } });
         server.join().unwrap();

@@ -1,14 +1,14 @@
 //! The command line, one file a command.
 
-mod call;
-pub mod check;
-pub mod demo;
-pub mod explain;
-pub mod health;
-pub mod node;
+mod admin_client;
+pub(crate) mod check;
+pub(crate) mod demo;
+pub(crate) mod explain;
+pub(crate) mod health;
+pub(crate) mod node;
 mod output;
-pub mod purge;
-pub mod run;
+pub(crate) mod purge;
+pub(crate) mod run;
 
 use std::process::ExitCode;
 

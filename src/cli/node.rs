@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 
-use super::{call::AdminAddress, run::DEFAULT_FILE};
+use super::{admin_client::AdminAddress, run::DEFAULT_FILE};
 use crate::config::{Config, ConfigError, Flags, ListenAddress, Permission};
 
 /// The flags that name a node.
@@ -29,7 +29,7 @@ pub struct NodeArguments {
 
 /// A node as the command line and the environment name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
+pub struct NodeTarget {
     /// Its admin listener, if it is named by itself.
     admin: Option<AdminAddress>,
     /// Its file; none if it runs without one.
@@ -43,12 +43,12 @@ impl NodeArguments {
     ///
     /// # Errors
     /// If `--config` and `LARDER_ADMIN` name different nodes.
-    pub fn node(&self) -> anyhow::Result<Node> {
+    pub fn node(&self) -> anyhow::Result<NodeTarget> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         self.node_in(&variable)
     }
 
-    fn node_in(&self, variable: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Node> {
+    fn node_in(&self, variable: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<NodeTarget> {
         let by_variable = match &self.admin {
             Some(_) => Ok(None),
             None => variable("LARDER_ADMIN").map(|text| text.parse::<AdminAddress>()).transpose(),
@@ -64,12 +64,13 @@ impl NodeArguments {
         let admin = self.admin.clone().or(by_variable);
         let named = self.config.clone().or_else(|| variable("LARDER_CONFIG").map(PathBuf::from));
         // `larder run` reads no file either if the environment names the origin.
-        let usual = || variable("LARDER_ORIGIN").is_none().then(|| PathBuf::from(DEFAULT_FILE));
-        Ok(Node { admin, is_optional: named.is_none(), file: named.or_else(usual) })
+        let default_file =
+            || variable("LARDER_ORIGIN").is_none().then(|| PathBuf::from(DEFAULT_FILE));
+        Ok(NodeTarget { admin, is_optional: named.is_none(), file: named.or_else(default_file) })
     }
 }
 
-impl Node {
+impl NodeTarget {
     /// The admin listener.
     ///
     /// # Errors
@@ -80,14 +81,14 @@ impl Node {
         }
         match self.configuration("name the admin listener with --admin")? {
             Some(config) => listener(&config),
-            None => Ok(AdminAddress::usual()),
+            None => Ok(AdminAddress::default_address()),
         }
     }
 
     /// The admin listener and a token that may do this there: `token`, or else one of the file.
     ///
     /// # Errors
-    /// Those of [`Node::address`], also if only the token stands in the file.
+    /// Those of [`NodeTarget::address`], also if only the token stands in the file.
     pub fn address_and_token(
         &self,
         token: Option<&str>,
@@ -100,7 +101,7 @@ impl Node {
             return Ok((self.address()?, None));
         };
         let address = self.admin.clone().map_or_else(|| listener(&config), Ok)?;
-        let token = config.admin.tokens.iter().find(|token| token.may.contains(&wanted));
+        let token = config.admin.tokens.iter().find(|token| token.permissions.contains(&wanted));
         Ok((address, token.map(|token| token.secret.expose().to_owned())))
     }
 
@@ -121,12 +122,12 @@ impl Node {
             {
                 Ok(None)
             }
-            Err(error) => Err(unloaded(file, &error, advice)),
+            Err(error) => Err(load_error(file, &error, advice)),
         }
     }
 }
 
-fn unloaded(file: &Path, error: &ConfigError, advice: &str) -> anyhow::Error {
+fn load_error(file: &Path, error: &ConfigError, advice: &str) -> anyhow::Error {
     let file = file.display();
     anyhow!("no node was called: {file} does not load; correct it, or {advice}\n\n{error}")
 }

@@ -6,16 +6,16 @@ use anyhow::Context as _;
 use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 
-use super::{call::Answer, node::NodeArguments, output};
+use super::{admin_client::AdminResponse, node::NodeArguments, output};
 use crate::{
     config::{Config, Permission, nearest},
-    user::Proof,
+    user::IdentitySource,
 };
 
 /// How long an acknowledgement may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The call, and the form of its answer.
+/// The call, and the form of its response.
 const CALL: (&str, &str) = ("/v1/purge", "application/json");
 
 /// The flags of `larder purge`.
@@ -67,17 +67,17 @@ pub struct Arguments {
 }
 
 /// Purges, and prints the receipt.
-pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let node = arguments.node.node()?;
     let (address, token) = node.address_and_token(arguments.token.as_deref(), Permission::Purge)?;
     let request = address.post(CALL, token.as_deref(), &body(arguments))?;
-    let answer = address.exchange(&request, PATIENCE).with_context(|| {
+    let response = address.exchange(&request, TIMEOUT).with_context(|| {
         format!(
             "no answer from {address}; name the admin listener with --admin, or its file with \
              --config"
         )
     })?;
-    let receipt = receipt(&answer)?;
+    let receipt = receipt(&response)?;
     if let Some(config) = node.known_configuration() {
         let users = unknown_users(arguments, &config);
         for warning in unknown_routes(&arguments.route, &config).into_iter().chain(users) {
@@ -95,17 +95,17 @@ fn unknown_users(arguments: &Arguments, config: &Config) -> Option<String> {
     }
     let file = &config.warnings.file;
     let issuer = arguments.iss.as_deref();
-    match &config.user.proof {
-        Proof::None => Some(format!(
+    match &config.user.identity_source {
+        IdentitySource::None => Some(format!(
             "{file} has neither `user.jwt` nor `user.header`, so no response belongs to a user with a name; purge by \
              tag, URL or route"
         )),
-        Proof::Token(rules) => issuer
+        IdentitySource::Token(rules) => issuer
             .filter(|issuer| {
                 !rules.issuers.is_empty() && !rules.issuers.iter().any(|it| **it == **issuer)
             })
             .map(|issuer| format!("`user.jwt.iss` in {file} does not name `{issuer}`")),
-        Proof::Gateway(_) => issuer
+        IdentitySource::Gateway(_) => issuer
             .map(|_| format!("users of `user.header` in {file} have no issuer; leave out `--iss`")),
     }
 }
@@ -152,13 +152,13 @@ fn body(arguments: &Arguments) -> String {
 }
 
 /// What to print, or what went wrong and what to do about it.
-fn receipt(answer: &Answer) -> anyhow::Result<&str> {
-    let document: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-    if (200..300).contains(&answer.status) && document.get("seq").is_some() {
-        return Ok(answer.body.trim());
+fn receipt(response: &AdminResponse) -> anyhow::Result<&str> {
+    let document: Value = serde_json::from_str(&response.body).unwrap_or_default();
+    if (200..300).contains(&response.status) && document.get("seq").is_some() {
+        return Ok(response.body.trim());
     }
     let detail = document.get("detail").and_then(Value::as_str);
-    match (answer.status, detail) {
+    match (response.status, detail) {
         (401, _) => anyhow::bail!(
             "nothing was purged: the token is missing or wrong; set LARDER_ADMIN_TOKEN, or name the \
              file that holds it with --config"
@@ -175,7 +175,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::{Cli, Command, call::AdminAddress};
+    use crate::cli::{Cli, Command, admin_client::AdminAddress};
 
     fn arguments(line: &[&str]) -> Result<Arguments, String> {
         let line = ["larder", "purge"].iter().chain(line);
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_request_is_complete_and_takes_no_line_breaks() {
-        let address = AdminAddress::usual();
+        let address = AdminAddress::default_address();
         let request = address.post(CALL, Some("secret"), "{}").unwrap();
         let expected = "POST /v1/purge HTTP/1.1\r\nHost: 127.0.0.1:9180\r\nAuthorization: Bearer secret\r\nAccept: application/json\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
         assert_eq!(String::from_utf8(request).unwrap(), expected);
@@ -252,8 +252,8 @@ mod tests {
     #[test]
     fn what_went_wrong_is_said() {
         let said = |status, body: &str| {
-            let answer = Answer { status, body: body.to_owned() };
-            receipt(&answer).map(str::to_owned).map_err(|error| error.to_string())
+            let response = AdminResponse { status, body: body.to_owned() };
+            receipt(&response).map(str::to_owned).map_err(|error| error.to_string())
         };
         assert_eq!(said(200, "{\"seq\":7}\n"), Ok("{\"seq\":7}".to_owned()));
         assert!(said(401, "").unwrap_err().contains("LARDER_ADMIN_TOKEN"));

@@ -18,11 +18,11 @@ use tokio::{
 };
 
 use crate::{
-    app::{self, Node, Surroundings, Watch, Workers},
-    config::{AccessLog, Config, Flags, ListenAddress, Loaded, OriginUrl, masked_url},
+    app::{self, ConfigWatcher, Node, NodeOptions, Workers},
+    config::{AccessLogFormat, Config, Flags, ListenAddress, LoadedConfig, OriginUrl, masked_url},
     pipeline::Clock,
     redis,
-    telemetry::log::{Messages, unbuffered},
+    telemetry::log::{StderrLog, unbuffered},
 };
 
 /// The file that is read where none is named.
@@ -37,7 +37,7 @@ pub struct Arguments {
     /// Where requests go: http, https or h2c. Several share the load.
     #[arg(
         long, short, value_name = "URL", env = "LARDER_ORIGIN", value_delimiter = ',',
-        value_parser = Masked::<OriginUrl>::default()
+        value_parser = MaskedUrlParser::<OriginUrl>::default()
     )]
     pub origin: Vec<OriginUrl>,
     /// Where clients connect: an IP address and a port, or `unix:` and a path. May be repeated.
@@ -46,7 +46,7 @@ pub struct Arguments {
     /// The Redis that nodes share, as in `redis://user:password@host:6379/0`.
     #[arg(
         long, value_name = "URL", env = "LARDER_REDIS", hide_env_values = true,
-        value_parser = Masked::<redis::Settings>::default()
+        value_parser = MaskedUrlParser::<redis::Settings>::default()
     )]
     pub redis: Option<redis::Settings>,
     /// Where health and metrics are served.
@@ -54,25 +54,25 @@ pub struct Arguments {
     pub admin: Option<ListenAddress>,
     /// The form of the access log on standard output.
     #[arg(long, value_name = "FORM", env = "LARDER_ACCESS_LOG")]
-    pub access_log: Option<AccessLogForm>,
+    pub access_log: Option<AccessLogOption>,
 }
 
 /// Parses a URL, and shows it without its credentials if it is wrong.
-struct Masked<T>(PhantomData<fn() -> T>);
+struct MaskedUrlParser<T>(PhantomData<fn() -> T>);
 
-impl<T> Default for Masked<T> {
+impl<T> Default for MaskedUrlParser<T> {
     fn default() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<T> Clone for Masked<T> {
+impl<T> Clone for MaskedUrlParser<T> {
     fn clone(&self) -> Self {
         Self(PhantomData)
     }
 }
 
-impl<T> TypedValueParser for Masked<T>
+impl<T> TypedValueParser for MaskedUrlParser<T>
 where
     T: FromStr<Err: Display> + Clone + Send + Sync + 'static,
 {
@@ -96,7 +96,7 @@ where
 
 /// The access log as the command line spells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AccessLogForm {
+pub enum AccessLogOption {
     /// One JSON object a line.
     Json,
     /// Lines to be read by people.
@@ -105,12 +105,12 @@ pub enum AccessLogForm {
     Off,
 }
 
-impl From<AccessLogForm> for AccessLog {
-    fn from(form: AccessLogForm) -> Self {
+impl From<AccessLogOption> for AccessLogFormat {
+    fn from(form: AccessLogOption) -> Self {
         match form {
-            AccessLogForm::Json => Self::Json,
-            AccessLogForm::Text => Self::Text,
-            AccessLogForm::Off => Self::Off,
+            AccessLogOption::Json => Self::Json,
+            AccessLogOption::Text => Self::Text,
+            AccessLogOption::Off => Self::Off,
         }
     }
 }
@@ -126,7 +126,7 @@ impl Arguments {
     }
 
     /// The configuration, read anew from its file; call it again to reload.
-    pub fn configuration(&self) -> Loaded {
+    pub fn configuration(&self) -> LoadedConfig {
         let flags = Flags {
             listen: self.listen.clone(),
             origin: self.origin.clone(),
@@ -135,45 +135,45 @@ impl Arguments {
             access_log: self.access_log.map(Into::into),
         };
         match self.file() {
-            Some(file) => Loaded::from_file(file, &flags),
-            None => Loaded::from_flags(&flags),
+            Some(file) => LoadedConfig::from_file(file, &flags),
+            None => LoadedConfig::from_flags(&flags),
         }
     }
 }
 
 /// Runs the proxy until SIGTERM or SIGINT; a second one ends it at once.
-pub fn execute(arguments: &Arguments) -> ExitCode {
-    let messages = Messages::start();
-    let _last_lines = LastLines(&messages);
-    run(arguments, &messages).unwrap_or_else(|error| {
-        messages.print(&format!("error: {error:#}\n"));
+pub(crate) fn execute(arguments: &Arguments) -> ExitCode {
+    let stderr_log = StderrLog::start();
+    let _flush = FlushOnDrop(&stderr_log);
+    run(arguments, &stderr_log).unwrap_or_else(|error| {
+        stderr_log.print(&format!("error: {error:#}\n"));
         ExitCode::FAILURE
     })
 }
 
 /// Waits for the last messages when it is dropped, also by a panic: its message is one of them.
-struct LastLines<'a>(&'a Messages);
+struct FlushOnDrop<'a>(&'a StderrLog);
 
-impl Drop for LastLines<'_> {
+impl Drop for FlushOnDrop<'_> {
     fn drop(&mut self) {
         self.0.flush();
     }
 }
 
-fn run(arguments: &Arguments, messages: &Messages) -> anyhow::Result<ExitCode> {
-    let Loaded { config, files } = arguments.configuration();
+fn run(arguments: &Arguments, stderr_log: &StderrLog) -> anyhow::Result<ExitCode> {
+    let LoadedConfig { config, files } = arguments.configuration();
     let config = match config {
         Ok(config) => config,
         Err(error) => {
-            messages.print(&error.styled());
+            stderr_log.print(&error.styled());
             return Ok(ExitCode::FAILURE);
         }
     };
     if !config.warnings.problems.is_empty() {
-        messages.print(&format!("{}\n", config.warnings.styled()));
+        stderr_log.print(&format!("{}\n", config.warnings.styled()));
     }
-    messages.subscribe(config.log.level.as_str());
-    let watch = Watch::begin(&files);
+    stderr_log.subscribe(config.log.level.as_str());
+    let watch = ConfigWatcher::begin(&files);
     app::raise_file_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(serve(config, arguments.clone(), watch));
@@ -182,21 +182,25 @@ fn run(arguments: &Arguments, messages: &Messages) -> anyhow::Result<ExitCode> {
     ended
 }
 
-async fn serve(config: Config, arguments: Arguments, watch: Watch) -> anyhow::Result<ExitCode> {
+async fn serve(
+    config: Config,
+    arguments: Arguments,
+    watch: ConfigWatcher,
+) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let surroundings =
-        Surroundings { clock: Clock::System, access_log: stdout(), workers: Workers::per_core() };
-    let node = Arc::new(Node::start(&config, surroundings)?);
-    announce(&node);
+    let options =
+        NodeOptions { clock: Clock::System, access_log: stdout(), workers: Workers::per_core() };
+    let node = Arc::new(Node::start(&config, options)?);
+    log_addresses(&node);
     let (requests, hangups) = mpsc::channel(1);
     let read = move || arguments.configuration();
     let watch = tokio::spawn(watch.run(Arc::clone(&node), read, hangups));
-    signals.stop(&requests).await;
+    signals.wait_for_stop(&requests).await;
     tracing::info!("stopping: requests under way may end, new connections are refused");
     watch.abort();
     let cut = tokio::select! {
-        cut = node.drained() => cut,
-        () = signals.stop(&requests) => node.open_connections(),
+        cut = node.drain() => cut,
+        () = signals.wait_for_stop(&requests) => node.open_connections(),
     };
     node.flush_log();
     if cut > 0 {
@@ -230,7 +234,7 @@ impl Signals {
     }
 
     /// Waits for the signal to stop; passes each SIGHUP on.
-    async fn stop(&mut self, reload: &mpsc::Sender<()>) {
+    async fn wait_for_stop(&mut self, reload: &mpsc::Sender<()>) {
         loop {
             tokio::select! {
                 _ = self.hangup.recv() => {
@@ -244,7 +248,7 @@ impl Signals {
     }
 }
 
-fn announce(node: &Node) {
+fn log_addresses(node: &Node) {
     for address in node.addresses() {
         tracing::info!("listening on {address}");
     }

@@ -6,9 +6,9 @@
 mod compile;
 mod environment;
 mod file;
-pub mod report;
-pub mod secret;
-pub mod settings;
+pub(crate) mod report;
+pub(crate) mod secret;
+pub(crate) mod settings;
 mod suggest;
 mod value;
 
@@ -20,18 +20,23 @@ use std::{
 use crate::redis;
 
 pub use environment::Environment;
-pub use report::{ConfigError, Finding, Report};
+pub(crate) use report::{ConfigError, ConfigReport, Finding};
 pub use secret::Secret;
-pub use settings::{
-    AccessLog, Admin, CertificateFiles, Config, Expectation, Expected, GivenResponse, Health,
-    Limits, ListenAddress, Log, LogLevel, Origin, OriginConnections, OriginHost, OriginScheme,
-    OriginTls, OriginUrl, Permission, Store, TestCase, Token, UnixSocket, WhenUnsynced,
+pub use settings::Config;
+pub(crate) use suggest::nearest;
+pub(crate) use value::format_duration;
+pub(crate) use {
+    settings::AccessLogFormat, settings::AdminConfig, settings::AdminToken, settings::Assertion,
+    settings::AssertionKind, settings::CertificateFiles, settings::HealthCheckConfig,
+    settings::HostHeader, settings::LimitsConfig, settings::ListenAddress, settings::LogConfig,
+    settings::LogLevel, settings::MockResponse, settings::OriginConfig,
+    settings::OriginConnections, settings::OriginScheme, settings::OriginTls, settings::OriginUrl,
+    settings::Permission, settings::StoreConfig, settings::TestCase, settings::UnixSocket,
+    settings::WhenUnsynced,
 };
-pub use suggest::nearest;
-pub use value::format_duration;
 
 /// Returns a URL with its credentials masked, to be shown.
-pub fn masked_url(url: &str) -> String {
+pub(crate) fn masked_url(url: &str) -> String {
     file::masked_url(url)
 }
 
@@ -47,19 +52,19 @@ pub struct Flags {
     /// In place of `store.redis`.
     pub redis: Option<redis::Settings>,
     /// In place of `log.access`.
-    pub access_log: Option<AccessLog>,
+    pub access_log: Option<AccessLogFormat>,
 }
 
 /// A configuration, or what is wrong with it, and the files that a later change of either can be seen in.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// The configuration.
     pub config: Result<Config, ConfigError>,
     /// The file itself, those of `${file:…}`, certificates, keys and authorities.
     pub files: Vec<PathBuf>,
 }
 
-impl Loaded {
+impl LoadedConfig {
     /// Reads a file and what it names, with this process's environment.
     pub fn from_file(path: &Path, flags: &Flags) -> Self {
         let secrets = RefCell::new(vec![path.to_path_buf()]);
@@ -114,7 +119,7 @@ impl Config {
     pub fn needs_restart(&self, started: &Self) -> Vec<&'static str> {
         let (limits, began) = (&self.limits, &started.limits);
         let limits =
-            Limits { drain: began.drain, drain_delay: began.drain_delay, ..limits.clone() };
+            LimitsConfig { drain: began.drain, drain_delay: began.drain_delay, ..limits.clone() };
         let differences = [
             ("listen", self.listen != started.listen),
             ("reuse_port", self.reuse_port != started.reuse_port),
@@ -146,7 +151,7 @@ impl Config {
         let mut findings = Vec::new();
         let config = file::read(text, environment, &mut findings)
             .and_then(|sections| compile::compile(&sections, flags, text, &mut findings));
-        let report = Report::new(file, &file::masked(text), findings);
+        let report = ConfigReport::new(file, &file::masked(text), findings);
         match config {
             Some(config) if !report.has_errors() => Ok(Self { warnings: report, ..config }),
             _ => Err(ConfigError::Invalid(report)),

@@ -20,7 +20,7 @@ pub enum ConfigError {
     },
     /// The file was read, but says something that cannot be meant.
     #[error("{0}")]
-    Invalid(Report),
+    Invalid(ConfigReport),
 }
 
 impl ConfigError {
@@ -40,7 +40,7 @@ impl ConfigError {
 /// `Display` renders it as plain text. Only lines of the file itself are shown, so that values that
 /// came from the environment or from secret files never are; secrets in the file are masked.
 #[derive(Clone, Default)]
-pub struct Report {
+pub struct ConfigReport {
     /// The file's name.
     pub file: String,
     /// What was found.
@@ -126,13 +126,13 @@ impl Finding {
     }
 }
 
-impl Report {
+impl ConfigReport {
     /// A report about this text, in which secrets are masked.
     pub(super) fn new(file: &str, source: &str, mut problems: Vec<Finding>) -> Self {
-        let is_sure = |finding: &Finding| {
+        let is_certain_error = |finding: &Finding| {
             finding.severity == Severity::Error && finding.certainty == Certainty::Certain
         };
-        if problems.iter().any(is_sure) {
+        if problems.iter().any(is_certain_error) {
             problems.retain(|finding| finding.certainty == Certainty::Certain);
         }
         problems.sort_by_key(|finding| finding.at.as_ref().map(|at| at.start));
@@ -141,7 +141,7 @@ impl Report {
 
     /// A report about the same text that says this.
     #[must_use]
-    pub fn saying(&self, problems: Vec<Finding>) -> Self {
+    pub fn with_findings(&self, problems: Vec<Finding>) -> Self {
         Self::new(&self.file, &self.source, problems)
     }
 
@@ -198,18 +198,18 @@ impl Report {
     }
 }
 
-impl fmt::Debug for Report {
+impl fmt::Debug for ConfigReport {
     /// Leaves out the text of the file, which may hold secrets.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
-            .debug_struct("Report")
+            .debug_struct("ConfigReport")
             .field("file", &self.file)
             .field("problems", &self.problems)
             .finish_non_exhaustive()
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ConfigReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.render(&Renderer::plain()))
     }

@@ -11,14 +11,14 @@ use std::{
 use http::uri::Authority;
 use ipnet::IpNet;
 
-use super::{report::Report, secret::Secret, value};
+use super::{report::ConfigReport, secret::Secret, value};
 use crate::{
     feed,
     policy::CredentialRules,
     redis,
     route::RouteTable,
     trigger::{Poll, Schedule, Webhook},
-    user::Proof,
+    user::IdentitySource,
 };
 
 /// Everything an operator has said, with defaults filled in.
@@ -31,7 +31,7 @@ pub struct Config {
     /// The certificate for clients; plain text without. Not used on Unix sockets.
     pub tls: Option<CertificateFiles>,
     /// Where requests go.
-    pub origin: Origin,
+    pub origin: OriginConfig,
     /// The hosts that are served, in canonical form; empty for all.
     pub hosts: Vec<Box<str>>,
     /// Whose `Forwarded` and `X-Forwarded-*` are believed.
@@ -39,13 +39,13 @@ pub struct Config {
     /// Whether responses carry `Server-Timing`.
     pub server_timing: bool,
     /// What one client may ask for.
-    pub limits: Limits,
+    pub limits: LimitsConfig,
     /// The admin listener.
-    pub admin: Admin,
+    pub admin: AdminConfig,
     /// Where stored responses live.
-    pub store: Store,
+    pub store: StoreConfig,
     /// What says who asks.
-    pub user: User,
+    pub user: UserConfig,
     /// Which rule governs a request.
     pub routes: RouteTable,
     /// What is purged or fetched ahead when.
@@ -57,11 +57,11 @@ pub struct Config {
     /// What clients hear of purges; nothing without.
     pub events: Option<feed::Settings>,
     /// What is written where.
-    pub log: Log,
+    pub log: LogConfig,
     /// What is expected of all that, for `larder check`.
     pub tests: Vec<TestCase>,
     /// What is hardly meant; without errors.
-    pub warnings: Report,
+    pub warnings: ConfigReport,
 }
 
 /// What an operator expects of one request.
@@ -84,14 +84,14 @@ pub struct TestCase {
     /// The claims of its user, in place of a token.
     pub claims: Option<serde_json::Map<String, serde_json::Value>>,
     /// The response to it.
-    pub response: Option<GivenResponse>,
+    pub response: Option<MockResponse>,
     /// What is expected.
-    pub expected: Vec<Expectation>,
+    pub expected: Vec<Assertion>,
 }
 
 /// A response in a test.
 #[derive(Debug, Clone)]
-pub struct GivenResponse {
+pub struct MockResponse {
     /// The status.
     pub status: u16,
     /// Its fields, as lines.
@@ -102,16 +102,16 @@ pub struct GivenResponse {
 
 /// One thing that is expected, and where the file says so.
 #[derive(Debug, Clone)]
-pub struct Expectation {
+pub struct Assertion {
     /// The bytes of the file.
     pub at: Range<usize>,
     /// What is expected.
-    pub what: Expected,
+    pub kind: AssertionKind,
 }
 
 /// An expectation of a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expected {
+pub enum AssertionKind {
     /// The route of this name governs.
     Route(String),
     /// This becomes of the request, or of the response.
@@ -187,7 +187,7 @@ pub struct CertificateFiles {
 
 /// The servers that answer what Larder does not, and how to talk to them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct OriginConfig {
     /// Equal servers; at least one.
     pub urls: Vec<OriginUrl>,
     /// How long connecting may take, TLS included.
@@ -207,11 +207,11 @@ pub struct Origin {
     /// How often a safe request is tried again.
     pub retries: u32,
     /// Active checks; none where only real requests tell.
-    pub health: Option<Health>,
+    pub health: Option<HealthCheckConfig>,
     /// How `https` servers are verified.
     pub tls: OriginTls,
     /// The `Host` they are sent.
-    pub host: OriginHost,
+    pub host: HostHeader,
 }
 
 /// The connections to each server of the origin.
@@ -278,7 +278,7 @@ impl OriginScheme {
 
 /// An active health check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
+pub struct HealthCheckConfig {
     /// The path to ask for; a 2xx or 3xx means well.
     pub path: String,
     /// How often.
@@ -298,7 +298,7 @@ pub struct OriginTls {
 
 /// The `Host` that origins are sent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum OriginHost {
+pub enum HostHeader {
     /// The client's.
     #[default]
     Preserve,
@@ -310,7 +310,7 @@ pub enum OriginHost {
 
 /// What clients may use up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct LimitsConfig {
     /// Bytes of a request's head.
     pub header_bytes: usize,
     /// Fields of a request's head.
@@ -333,7 +333,7 @@ pub struct Limits {
     pub drain: Duration,
 }
 
-impl Default for Limits {
+impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             header_bytes: 32 << 10,
@@ -352,24 +352,24 @@ impl Default for Limits {
 
 /// The admin listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admin {
+pub struct AdminConfig {
     /// Its address; none where it is turned off.
     pub listen: Option<ListenAddress>,
     /// Names by which it may be asked for, beside addresses and names without a dot.
     pub hosts: Vec<Box<str>>,
     /// Who may call it.
-    pub tokens: Vec<Token>,
+    pub tokens: Vec<AdminToken>,
     /// Who may send `PURGE` to the public listener without a token.
     pub purge_from: Vec<IpNet>,
 }
 
 /// A bearer token and what it allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
+pub struct AdminToken {
     /// The token itself.
     pub secret: Secret,
     /// What its bearer may do.
-    pub may: Vec<Permission>,
+    pub permissions: Vec<Permission>,
 }
 
 /// What a bearer of a token may do.
@@ -396,7 +396,7 @@ impl Permission {
 
 /// Where stored responses live.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Store {
+pub struct StoreConfig {
     /// The Redis that a fleet shares; none where a node is alone.
     pub redis: Option<redis::Settings>,
     /// How long a request waits for it.
@@ -422,7 +422,7 @@ pub struct Store {
     pub when_unsynced: WhenUnsynced,
 }
 
-impl Default for Store {
+impl Default for StoreConfig {
     fn default() -> Self {
         Self {
             redis: None,
@@ -462,24 +462,24 @@ impl WhenUnsynced {
 
 /// What says who asks: the names of credentials, what proves an identity, and how both enter keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct User {
+pub struct UserConfig {
     /// What counts as a credential, beside what is built in.
     pub credentials: CredentialRules,
     /// What credentials in keys are made unreadable with.
     pub digest_key: Option<Secret>,
     /// What proves who asks.
-    pub proof: Proof,
+    pub identity_source: IdentitySource,
     /// How long the origin's consent to credentials counts; none for what is usual.
     pub recheck: Option<Duration>,
 }
 
 /// What is written where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Log {
+pub struct LogConfig {
     /// What of Larder's own messages is shown.
     pub level: LogLevel,
     /// One line for each request.
-    pub access: AccessLog,
+    pub access: AccessLogFormat,
 }
 
 /// How much Larder says about itself, on standard error.
@@ -516,7 +516,7 @@ impl LogLevel {
 
 /// The form of the access log, on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AccessLog {
+pub enum AccessLogFormat {
     /// One JSON object a line.
     #[default]
     Json,
@@ -526,7 +526,7 @@ pub enum AccessLog {
     Off,
 }
 
-impl AccessLog {
+impl AccessLogFormat {
     /// The form as the configuration spells it.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,7 +1,10 @@
 //! Suggestions: the known word that was probably meant.
 
 /// The known word nearest to `given`, if it is near enough to be a slip.
-pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(
+    given: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     let given: Vec<char> = given.chars().take(64).flat_map(char::to_lowercase).collect();
     let limit = (given.len() / 3).max(1);
     known

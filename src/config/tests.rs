@@ -5,16 +5,16 @@ use std::{io, time::Duration};
 use http::{HeaderMap, Method};
 use proptest::prelude::*;
 
-mod advice;
 mod events;
 mod identity;
 mod routing;
-mod timing;
+mod schedules;
+mod warnings;
 mod writes;
 
 use super::*;
 use crate::{
-    key::target::Readings,
+    key::uri::PathReadings,
     policy::{ClientCacheControl, TtlFrom},
 };
 
@@ -114,13 +114,14 @@ fn the_long_form_of_everything_is_understood() {
     assert_eq!(config.origin.connections, connections);
     assert_eq!((config.origin.max_header_bytes, config.origin.http2), (16 << 10, false));
     assert_eq!(config.origin.dns_refresh, Duration::from_mins(1));
-    assert_eq!(config.origin.host, OriginHost::Literal("api.internal:81".parse().unwrap()));
-    let health = Health { path: "/healthz".into(), every: Duration::from_secs(5) };
+    assert_eq!(config.origin.host, HostHeader::Literal("api.internal:81".parse().unwrap()));
+    let health = HealthCheckConfig { path: "/healthz".into(), every: Duration::from_secs(5) };
     assert_eq!(config.origin.health, Some(health));
     assert_eq!(config.origin.tls.server_name.as_deref(), Some("s"));
     assert_eq!(config.limits.body, Some(1 << 20));
     assert_eq!(config.admin.listen, None);
-    let allowed: Vec<_> = config.admin.tokens.iter().map(|token| token.may.clone()).collect();
+    let allowed: Vec<_> =
+        config.admin.tokens.iter().map(|token| token.permissions.clone()).collect();
     assert_eq!(allowed, [vec![Permission::Read], vec![Permission::Read, Permission::Purge]]);
     let rules = &config.user.credentials;
     assert!(rules.fields.has(b"x_pin") && rules.harmless_fields.has(b"X-User-Theme"));
@@ -128,7 +129,7 @@ fn the_long_form_of_everything_is_understood() {
     assert!(rules.harmless_cookies.has(b"seen") && rules.selecting_cookies.has(b"flavour"));
     assert!(config.user.digest_key.is_some());
     assert!(!format!("{config:?}").contains("0123456789abcdef"));
-    assert_eq!(config.log, Log { level: LogLevel::Warn, access: AccessLog::Off });
+    assert_eq!(config.log, LogConfig { level: LogLevel::Warn, access: AccessLogFormat::Off });
 }
 
 #[test]
@@ -158,33 +159,43 @@ fn a_route_goes_before_its_tier_and_its_tier_before_the_defaults() {
         "#,
     );
     let rule = |path: &str| {
-        config.routes.select(&Method::GET, "h", &Readings::of(path)).route.rule.clone()
+        config.routes.select(&Method::GET, "h", &PathReadings::of(path)).route.rule.clone()
     };
     let seconds = |count| Some(Duration::from_secs(count));
     let (a, b, other) = (rule("/a"), rule("/b"), rule("/c"));
-    assert_eq!((a.ttl.plain(), a.stale_if_error, a.cache), (seconds(3), seconds(120), true));
-    assert_eq!((b.ttl.plain(), b.ttl_from, b.cache), (seconds(2), TtlFrom::Min, false));
+    assert_eq!(
+        (a.ttl.successes_only(), a.stale_if_error, a.cache),
+        (seconds(3), seconds(120), true)
+    );
+    assert_eq!((b.ttl.successes_only(), b.ttl_from, b.cache), (seconds(2), TtlFrom::Min, false));
     assert_eq!(b.client_cache_control, ClientCacheControl::Ignore);
-    assert_eq!((other.ttl.plain(), other.stale_if_error), (None, seconds(60)));
+    assert_eq!((other.ttl.successes_only(), other.stale_if_error), (None, seconds(60)));
 }
 
 #[test]
 fn routes_carry_all_that_the_file_says() {
     let config = parse(DOCUMENTED);
     let tiles =
-        config.routes.select(&Method::HEAD, "h", &Readings::of("/dashboard/tiles/kpi")).route;
-    let tags = tiles.tags_of(&Readings::of("/dashboard/tiles/kpi"), Some("range=7d"), None);
+        config.routes.select(&Method::HEAD, "h", &PathReadings::of("/dashboard/tiles/kpi")).route;
+    let tags = tiles.tags_of(&PathReadings::of("/dashboard/tiles/kpi"), Some("range=7d"), None);
     assert_eq!(tags, ["dashboard", "tile:kpi", "range:7d"]);
     assert_eq!(tiles.client_cache.as_ref().unwrap(), "public, max-age=60");
-    let stocks = config.routes.select(&Method::GET, "h", &Readings::of("/api/stocks")).route;
+    let stocks = config.routes.select(&Method::GET, "h", &PathReadings::of("/api/stocks")).route;
     assert!(!stocks.query.keeps("utm_source") && stocks.query.keeps("symbol"));
     assert!(stocks.bypass.applies(Some("nocache=true"), &HeaderMap::new()));
     assert_eq!(stocks.vary.headers[0], "accept-language");
-    let reports =
-        config.routes.select(&Method::POST, "reports.example.com", &Readings::of("/2026/q1")).route;
+    let reports = config
+        .routes
+        .select(&Method::POST, "reports.example.com", &PathReadings::of("/2026/q1"))
+        .route;
     assert!(reports.query.keeps("from") && !reports.query.keeps("x"));
     assert!(
-        !config.routes.select(&Method::GET, "h", &Readings::of("/api/checkout/1")).route.rule.cache
+        !config
+            .routes
+            .select(&Method::GET, "h", &PathReadings::of("/api/checkout/1"))
+            .route
+            .rule
+            .cache
     );
 }
 
@@ -211,7 +222,7 @@ fn flags_go_before_the_file() {
         origin: vec!["http://flag".parse().unwrap()],
         redis: Some("redis://flag".parse().unwrap()),
         admin: Some("127.0.0.1:1".parse().unwrap()),
-        access_log: Some(AccessLog::Off),
+        access_log: Some(AccessLogFormat::Off),
     };
     let config =
         Config::parse_with(DOCUMENTED, "proxy.toml", Environment::empty(), &flags).unwrap();
@@ -219,7 +230,7 @@ fn flags_go_before_the_file() {
     assert_eq!(config.origin.urls, flags.origin);
     assert_eq!(config.store.redis, flags.redis);
     assert_eq!(config.admin.listen, flags.admin);
-    assert_eq!(config.log.access, AccessLog::Off);
+    assert_eq!(config.log.access, AccessLogFormat::Off);
     assert_eq!(config.routes.routes().len(), 4);
 }
 
@@ -463,10 +474,13 @@ when_unsynced = "serve"
 "#;
     let store = parse(text).store;
     let redis = store.redis.unwrap();
-    assert_eq!(redis.address, redis::Address::Server("cache.internal".to_owned(), 6379));
+    assert_eq!(redis.address, redis::RedisAddress::Server("cache.internal".to_owned(), 6379));
     assert_eq!((redis.username.as_deref(), redis.database), (Some("larder"), Some(3)));
     assert_eq!(redis.password, Some(redis::Password::new("secret")));
-    assert_eq!(redis.tls, Some(redis::Tls { ca: Some("ca.pem".into()), cert: None, key: None }));
+    assert_eq!(
+        redis.tls,
+        Some(redis::TlsSettings { ca: Some("ca.pem".into()), cert: None, key: None })
+    );
     assert_eq!((&*store.prefix, &*store.version), ("shop", "2026-11"));
     assert_eq!(store.grace, Duration::from_mins(5));
     assert_eq!((store.compress_above, store.memory), (65_536, 0));

@@ -12,8 +12,8 @@ use url::Url;
 
 use super::settings::{ListenAddress, OriginScheme, OriginUrl, UnixSocket};
 use crate::{
-    key::target::{Scheme, host},
-    user::Source,
+    key::uri::{Scheme, host},
+    user::DocumentUrl,
 };
 
 /// Reads `30s`, `250ms`, `1h30m`, `7d` or `0`.
@@ -46,7 +46,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
 }
 
 /// Writes a duration the way [`duration`] reads it, in as few units as possible.
-pub fn format_duration(duration: Duration) -> String {
+pub(crate) fn format_duration(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut text = String::new();
     for (unit, millis) in
@@ -143,7 +143,7 @@ pub(super) fn origin_url(text: &str) -> Result<OriginUrl, &'static str> {
 }
 
 /// Reads the URL of a set of keys: https, or http to this machine.
-pub(super) fn jwks_url(text: &str) -> Result<Source, &'static str> {
+pub(super) fn jwks_url(text: &str) -> Result<DocumentUrl, &'static str> {
     const EXPECTED: &str =
         "expected a URL such as `https://issuer.example.com/.well-known/jwks.json`";
     let url = Url::parse(text).map_err(|_| EXPECTED)?;
@@ -155,7 +155,7 @@ pub(super) fn jwks_url(text: &str) -> Result<Source, &'static str> {
     if url.scheme() == "http" && !is_local {
         return Err("expected `https`: keys that come over http can be forged on the way");
     }
-    let source = Source::parse(text).map_err(|_| EXPECTED)?;
+    let source = DocumentUrl::parse(text).map_err(|_| EXPECTED)?;
     if source.authorization.is_some() {
         return Err("expected a URL without user and password: the keys are public");
     }

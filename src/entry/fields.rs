@@ -8,13 +8,13 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 ///
 /// Unpacking copies no value: each shares the block's allocation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fields {
+pub struct PackedFields {
     block: Bytes,
 }
 
 const LENGTHS: usize = 6;
 
-impl Fields {
+impl PackedFields {
     /// Appends `headers` to `block` in packed form.
     ///
     /// Lines too long for the form (a name over 64 KiB, a value over 4 GiB) cannot come out of an
@@ -87,11 +87,11 @@ fn split_line(block: &[u8]) -> Option<(Line<'_>, &[u8])> {
 mod tests {
     use super::*;
 
-    fn packed(headers: &HeaderMap) -> Fields {
+    fn packed(headers: &HeaderMap) -> PackedFields {
         let mut block = Vec::new();
-        Fields::pack(headers, &mut block);
-        assert_eq!(block.len(), Fields::packed_size(headers));
-        Fields::from_block(block.into())
+        PackedFields::pack(headers, &mut block);
+        assert_eq!(block.len(), PackedFields::packed_size(headers));
+        PackedFields::from_block(block.into())
     }
 
     #[test]
@@ -118,8 +118,8 @@ mod tests {
         headers.append("a", HeaderValue::from_static("1"));
         headers.append("b", HeaderValue::from_static("2"));
         let mut block = Vec::new();
-        Fields::pack(&headers, &mut block);
+        PackedFields::pack(&headers, &mut block);
         block.truncate(block.len() - 1);
-        assert_eq!(Fields::from_block(block.into()).unpack(0).len(), 1);
+        assert_eq!(PackedFields::from_block(block.into()).unpack(0).len(), 1);
     }
 }

@@ -1,10 +1,13 @@
 //! A stored response and its compact form.
 
-pub mod codec;
+pub(crate) mod codec;
 mod fields;
 mod stored;
 mod variants;
 
-pub use fields::Fields;
-pub use stored::{CompleteBody, Draft, Entry, ResponseId, StoredResponse};
-pub use variants::{LEARNED, LanguageVariant, Selection, Variants};
+pub use fields::PackedFields;
+pub use stored::Entry;
+pub(crate) use variants::{LanguageVariant, VARY_TTL, VariantIndex, VarySelection};
+pub(crate) use {
+    stored::CompleteBody, stored::ResponseDraft, stored::ResponseId, stored::StoredResponse,
+};

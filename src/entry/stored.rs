@@ -11,12 +11,12 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use super::{Fields, Variants};
+use super::{PackedFields, VariantIndex};
 use crate::{
-    fence::{Facets, Fence, OwnFacets, Stamp, Subject},
+    fence::{Fence, FenceStamp, OwnedResponseAttributes, PurgeCandidate, ResponseAttributes},
     field::Timestamp,
     key::{self, CacheKey, partition},
-    origin::Complete,
+    origin::CompletionProof,
     policy::{Freshness, tag, validation::EtagOrigin},
 };
 
@@ -26,12 +26,12 @@ pub enum Entry {
     /// The response to every request with this key.
     Response(Arc<StoredResponse>),
     /// The target's responses carry `Vary`: they stand under keys of their own.
-    Variants(Arc<Variants>),
+    Variants(Arc<VariantIndex>),
 }
 
 /// A complete stored response.
 ///
-/// Key, URL, facets, tags, header section, trailers and body stand in one exact-size allocation, so that a
+/// Key, URL, attributes, tags, header section, trailers and body stand in one exact-size allocation, so that a
 /// hundred thousand small responses cost little more than their bytes.
 #[derive(Debug)]
 pub struct StoredResponse {
@@ -45,21 +45,21 @@ pub struct StoredResponse {
     pub id: ResponseId,
     /// When the origin was asked for it, by this node's clock: of two, the one that was asked for later is
     /// newer.
-    pub asked_at: Timestamp,
+    pub requested_at: Timestamp,
     /// Whether it has a content coding.
-    pub is_coded: bool,
+    pub has_content_coding: bool,
     /// Whether it is for one identity alone.
-    pub is_own: bool,
+    pub is_for_one_identity: bool,
     pub(super) fence: Fence,
-    pub(super) began: u64,
+    pub(super) requested_at_monotonic: u64,
     /// The version of the node's fence table at which it was last found alive.
-    pub(super) checked: AtomicU64,
+    pub(super) checked_version: AtomicU64,
     /// Whether it was answered with since that was looked at.
-    pub(super) asked: AtomicBool,
+    pub(super) recently_used: AtomicBool,
     pub(super) bytes: Bytes,
     pub(super) key_end: u32,
     pub(super) url_end: u32,
-    pub(super) facets_end: u32,
+    pub(super) attributes_end: u32,
     pub(super) tags_end: u32,
     pub(super) fields_end: u32,
     pub(super) trailers_end: u32,
@@ -85,7 +85,7 @@ impl ResponseId {
 
 /// A response on its way into a store: all but its body.
 #[derive(Debug, Clone)]
-pub struct Draft {
+pub(crate) struct ResponseDraft {
     /// The key under which it will stand.
     pub key: CacheKey,
     /// The status.
@@ -97,16 +97,16 @@ pub struct Draft {
     /// Names by which it can be purged.
     pub tags: Vec<String>,
     /// What else it can be purged by.
-    pub facets: OwnFacets,
+    pub attributes: OwnedResponseAttributes,
     /// Taken before the origin was asked.
-    pub stamp: Stamp,
+    pub stamp: FenceStamp,
     /// When that was, by this node's clock.
-    pub asked_at: Timestamp,
+    pub requested_at: Timestamp,
 }
 
 /// A body of which all has come, in the pieces in which it came: the only one that is stored.
 #[derive(Debug, Clone)]
-pub struct CompleteBody {
+pub(crate) struct CompleteBody {
     chunks: Vec<Bytes>,
     /// The trailer section behind it.
     trailers: HeaderMap,
@@ -115,75 +115,75 @@ pub struct CompleteBody {
 impl CompleteBody {
     /// The body in these pieces, which its origin has been seen to end, and what of its trailers may be
     /// stored.
-    pub fn new(chunks: Vec<Bytes>, trailers: HeaderMap, _proof: Complete) -> Self {
+    pub(crate) fn new(chunks: Vec<Bytes>, trailers: HeaderMap, _proof: CompletionProof) -> Self {
         Self { chunks, trailers }
     }
 
     /// No body at all: of what Larder itself notes.
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { chunks: Vec::new(), trailers: HeaderMap::new() }
     }
 
     /// A body that no origin has sent.
     #[cfg(test)]
-    pub fn made_up(chunks: impl Into<Vec<Bytes>>) -> Self {
+    pub(crate) fn for_test(chunks: impl Into<Vec<Bytes>>) -> Self {
         Self { chunks: chunks.into(), trailers: HeaderMap::new() }
     }
 
     /// The same with these trailers.
     #[cfg(test)]
     #[must_use]
-    pub fn with_trailers(self, trailers: HeaderMap) -> Self {
+    pub(crate) fn with_trailers(self, trailers: HeaderMap) -> Self {
         Self { trailers, ..self }
     }
 
     /// Its pieces, in order.
-    pub fn chunks(&self) -> &[Bytes] {
+    pub(crate) fn chunks(&self) -> &[Bytes] {
         &self.chunks
     }
 
     /// Its length in bytes.
-    pub fn length(&self) -> usize {
+    pub(crate) fn length(&self) -> usize {
         self.chunks.iter().map(Bytes::len).sum()
     }
 }
 
 const SEPARATOR: u8 = b'\n';
 
-impl Draft {
+impl ResponseDraft {
     /// Joins head and body into a stored response, and makes an `ETag` where the origin sent no
     /// validator at all, so that clients can still be answered `304`.
     ///
     /// Copies the body once, to an exact-size buffer: what comes from a socket pins the whole read
     /// buffer it arrived in. Gives `None` where the parts exceed 4 GiB.
-    pub fn complete(self, body: &CompleteBody) -> Option<StoredResponse> {
+    pub(crate) fn complete(self, body: &CompleteBody) -> Option<StoredResponse> {
         self.join(&body.chunks, &body.trailers)
     }
 
     fn join(mut self, body: &[Bytes], trailers: &HeaderMap) -> Option<StoredResponse> {
         let etag = self.ensure_validator(body);
         let tags = self.tags.join("\n");
-        let facets = packed(self.facets.as_facets());
+        let attributes = pack_attributes(self.attributes.as_attributes());
         let url = self.key.purge_url();
         // Mostly the key has it already.
-        let is_in_key = key::asked_url(self.key.text()) == Some(url.as_bytes());
+        let is_in_key = key::requested_url(self.key.text()) == Some(url.as_bytes());
         let url = if is_in_key { "" } else { &url };
         let body_length: usize = body.iter().map(Bytes::len).sum();
-        let names = url.len() + facets.len() + tags.len();
-        let fields = Fields::packed_size(&self.headers) + Fields::packed_size(trailers);
+        let names = url.len() + attributes.len() + tags.len();
+        let fields = PackedFields::packed_size(&self.headers) + PackedFields::packed_size(trailers);
         let head = self.key.text().len() + names + fields;
         let mut bytes = Vec::with_capacity(head + body_length);
         bytes.extend_from_slice(self.key.text());
         let key_end = u32::try_from(bytes.len()).ok()?;
         bytes.extend_from_slice(url.as_bytes());
         let url_end = u32::try_from(bytes.len()).ok()?;
-        bytes.extend_from_slice(facets.as_bytes());
-        let facets_end = u32::try_from(bytes.len()).ok()?;
+        bytes.extend_from_slice(attributes.as_bytes());
+        let attributes_end = u32::try_from(bytes.len()).ok()?;
         bytes.extend_from_slice(tags.as_bytes());
         let tags_end = u32::try_from(bytes.len()).ok()?;
-        Fields::pack(&self.headers, &mut bytes);
+        PackedFields::pack(&self.headers, &mut bytes);
         let fields_end = u32::try_from(bytes.len()).ok()?;
-        Fields::pack(trailers, &mut bytes);
+        PackedFields::pack(trailers, &mut bytes);
         let trailers_end = u32::try_from(bytes.len()).ok()?;
         for chunk in body {
             bytes.extend_from_slice(chunk);
@@ -193,17 +193,17 @@ impl Draft {
             freshness: self.freshness,
             etag,
             id: ResponseId::next(),
-            asked_at: self.asked_at,
-            is_coded: self.headers.contains_key(header::CONTENT_ENCODING),
-            is_own: partition::identity(self.key.text()).is_some(),
+            requested_at: self.requested_at,
+            has_content_coding: self.headers.contains_key(header::CONTENT_ENCODING),
+            is_for_one_identity: partition::identity(self.key.text()).is_some(),
             fence: self.stamp.fence,
-            began: self.stamp.began,
-            checked: AtomicU64::new(self.stamp.version),
-            asked: AtomicBool::new(false),
+            requested_at_monotonic: self.stamp.began,
+            checked_version: AtomicU64::new(self.stamp.version),
+            recently_used: AtomicBool::new(false),
             bytes: bytes.into_boxed_slice().into(),
             key_end,
             url_end,
-            facets_end,
+            attributes_end,
             tags_end,
             fields_end,
             trailers_end,
@@ -250,7 +250,7 @@ impl StoredResponse {
     /// Its URL in the form by which purges select it: `host/path?query` in the loosest reading.
     pub fn url(&self) -> &[u8] {
         match self.bytes.get(index(self.key_end)..index(self.url_end)) {
-            Some([]) | None => key::asked_url(self.key_text()).unwrap_or_default(),
+            Some([]) | None => key::requested_url(self.key_text()).unwrap_or_default(),
             Some(url) => url,
         }
     }
@@ -264,78 +264,79 @@ impl StoredResponse {
     /// later fence says so, whatever the clocks say; what another log knows cannot be compared.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         let (own, others) = (self.fence, other.fence);
-        own.log == others.log && (own.seq, self.asked_at) > (others.seq, other.asked_at)
+        own.log == others.log && (own.seq, self.requested_at) > (others.seq, other.requested_at)
     }
 
     /// When the origin was asked for it, in milliseconds of this process's steady clock; 0 where another
     /// process asked.
-    pub fn began(&self) -> u64 {
-        self.began
+    pub fn requested_at_monotonic(&self) -> u64 {
+        self.requested_at_monotonic
     }
 
     /// The version of the fence table at which it was last found alive; 0 if it never was.
-    pub fn checked(&self) -> u64 {
-        self.checked.load(Ordering::Relaxed)
+    pub fn checked_version(&self) -> u64 {
+        self.checked_version.load(Ordering::Relaxed)
     }
 
     /// Whether it was found alive at exactly this version of the fence table.
     #[inline]
-    pub fn is_checked(&self, version: u64) -> bool {
-        self.checked() == version
+    pub fn is_checked_at(&self, version: u64) -> bool {
+        self.checked_version() == version
     }
 
     /// Notes that it is alive at this version of the fence table.
-    pub fn note_checked(&self, version: u64) {
-        self.checked.store(version, Ordering::Relaxed);
+    pub fn mark_checked(&self, version: u64) {
+        self.checked_version.store(version, Ordering::Relaxed);
     }
 
     /// Notes that it was answered with. The usual hit only reads.
     #[inline]
-    pub fn note_asked(&self) {
-        if !self.was_asked() {
-            self.asked.store(true, Ordering::Relaxed);
+    pub fn mark_used(&self) {
+        if !self.is_recently_used() {
+            self.recently_used.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether it was answered with since [`take_asked`](Self::take_asked).
+    /// Whether it was answered with since [`take_recently_used`](Self::take_recently_used).
     #[inline]
-    pub fn was_asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+    pub fn is_recently_used(&self) -> bool {
+        self.recently_used.load(Ordering::Relaxed)
     }
 
     /// The same, and forgets it.
-    pub fn take_asked(&self) -> bool {
-        self.asked.swap(false, Ordering::Relaxed)
+    pub fn take_recently_used(&self) -> bool {
+        self.recently_used.swap(false, Ordering::Relaxed)
     }
 
     /// Names by which it can be purged.
     pub fn tags(&self) -> impl Iterator<Item = &str> + Clone {
-        let tags = self.bytes.get(index(self.facets_end)..index(self.tags_end)).unwrap_or_default();
+        let tags =
+            self.bytes.get(index(self.attributes_end)..index(self.tags_end)).unwrap_or_default();
         tags.split(|byte| *byte == SEPARATOR)
             .filter(|tag| !tag.is_empty())
             .filter_map(|tag| std::str::from_utf8(tag).ok())
     }
 
     /// What else it can be purged by.
-    pub fn facets(&self) -> Facets<'_> {
-        let packed = self.bytes.get(index(self.url_end)..index(self.facets_end));
-        unpacked(packed.unwrap_or_default())
+    pub fn attributes(&self) -> ResponseAttributes<'_> {
+        let packed = self.bytes.get(index(self.url_end)..index(self.attributes_end));
+        unpack_attributes(packed.unwrap_or_default())
     }
 
     /// As purges see it.
-    pub fn subject(&self) -> Subject<'_, impl Iterator<Item = &str> + Clone> {
-        Subject { url: self.url(), tags: self.tags(), facets: self.facets() }
+    pub fn purge_candidate(&self) -> PurgeCandidate<'_, impl Iterator<Item = &str> + Clone> {
+        PurgeCandidate { url: self.url(), tags: self.tags(), attributes: self.attributes() }
     }
 
     /// The stored header section. Costs one reference count, copies nothing.
-    pub fn fields(&self) -> Fields {
-        Fields::from_block(self.bytes.slice(index(self.tags_end)..index(self.fields_end)))
+    pub fn fields(&self) -> PackedFields {
+        PackedFields::from_block(self.bytes.slice(index(self.tags_end)..index(self.fields_end)))
     }
 
     /// A copy of the header section that shares nothing with this response.
-    pub fn detached_fields(&self) -> Fields {
+    pub fn detached_fields(&self) -> PackedFields {
         let block = self.bytes.get(index(self.tags_end)..index(self.fields_end));
-        Fields::from_block(Bytes::copy_from_slice(block.unwrap_or_default()))
+        PackedFields::from_block(Bytes::copy_from_slice(block.unwrap_or_default()))
     }
 
     /// Whether there are trailers behind the body.
@@ -347,7 +348,7 @@ impl StoredResponse {
     /// The trailer section, stored apart from the header section (RFC 9111 §3.1).
     pub fn trailers(&self) -> HeaderMap {
         let block = self.bytes.slice(index(self.fields_end)..index(self.trailers_end));
-        Fields::from_block(block).unpack(0)
+        PackedFields::from_block(block).unpack(0)
     }
 
     /// The body. Costs one reference count, copies nothing.
@@ -365,7 +366,7 @@ impl StoredResponse {
         (self.bytes.len() - index(self.trailers_end)) as u64
     }
 
-    /// All bytes it keeps on the heap: key, URL, facets, tags, fields, trailers and body.
+    /// All bytes it keeps on the heap: key, URL, attributes, tags, fields, trailers and body.
     pub fn heap_size(&self) -> usize {
         self.bytes.len()
     }
@@ -373,24 +374,29 @@ impl StoredResponse {
     /// The same response with another freshness, as known since the origin was asked under this stamp.
     /// Shares its bytes.
     #[must_use]
-    pub fn reassessed(&self, freshness: Freshness, stamp: Stamp, asked_at: Timestamp) -> Self {
-        let later = self.asked_at.saturating_add(Duration::from_millis(1));
+    pub fn with_freshness(
+        &self,
+        freshness: Freshness,
+        stamp: FenceStamp,
+        requested_at: Timestamp,
+    ) -> Self {
+        let later = self.requested_at.saturating_add(Duration::from_millis(1));
         Self {
-            asked_at: asked_at.max(later),
+            requested_at: requested_at.max(later),
             status: self.status,
             freshness,
             etag: self.etag,
             id: ResponseId::next(),
             fence: stamp.fence,
-            began: stamp.began,
-            checked: AtomicU64::new(stamp.version),
-            asked: AtomicBool::new(self.was_asked()),
+            requested_at_monotonic: stamp.began,
+            checked_version: AtomicU64::new(stamp.version),
+            recently_used: AtomicBool::new(self.is_recently_used()),
             bytes: self.bytes.clone(),
             ..*self
         }
     }
 
-    /// The same response under updated fields, freshness and facets, as after a `304` (RFC 9111 §3.2),
+    /// The same response under updated fields, freshness and attributes, as after a `304` (RFC 9111 §3.2),
     /// with further tags. None where those are more than a response may have, so that what the origin names
     /// anew with each `304` does not pile up.
     pub fn freshened(
@@ -398,22 +404,22 @@ impl StoredResponse {
         headers: HeaderMap,
         freshness: Freshness,
         further: Vec<String>,
-        (stamp, asked_at, facets): (Stamp, Timestamp, OwnFacets),
+        (stamp, requested_at, attributes): (FenceStamp, Timestamp, OwnedResponseAttributes),
     ) -> Option<Self> {
         let mut tags: Vec<String> = self.tags().map(str::to_owned).collect();
         tags.extend(further.into_iter().filter(|tag| !self.tags().any(|known| known == tag)));
-        if tags.len() > tag::MOST {
+        if tags.len() > tag::MAX_COUNT {
             return None;
         }
-        let draft = Draft {
+        let draft = ResponseDraft {
             key: CacheKey::from_text(self.key_text()),
             status: self.status,
             headers,
             freshness,
             tags,
-            facets,
+            attributes,
             stamp,
-            asked_at,
+            requested_at,
         };
         let refreshed = draft.join(&[self.body()], &self.trailers())?;
         Some(Self { etag: self.etag, ..refreshed })
@@ -430,38 +436,40 @@ impl Entry {
     }
 
     /// Whether this is the entry of exactly this key, and not of one with the same digest.
-    pub fn stands_under(&self, key: &CacheKey) -> bool {
+    pub fn matches_key(&self, key: &CacheKey) -> bool {
         self.key_text() == key.text()
     }
 
     /// The identity that alone has it, if one does.
     pub fn identity(&self) -> Option<u128> {
         match self {
-            Self::Response(response) if !response.is_own => None,
+            Self::Response(response) if !response.is_for_one_identity => None,
             entry => partition::identity(entry.key_text()),
         }
     }
 
     /// Whether what is stored under the same key stays in the place of this one: it was asked for later,
     /// or it is an index of variants that a response without `Vary` must not hide.
-    pub fn is_overtaken_by(&self, known: &Self) -> bool {
+    pub fn is_superseded_by(&self, known: &Self) -> bool {
         match (self, known) {
             (Self::Response(new), Self::Response(known)) => known.is_newer_than(new),
-            (Self::Response(new), Self::Variants(known)) => known.learned(new.asked_at).is_some(),
+            (Self::Response(new), Self::Variants(known)) => {
+                known.current_selection(new.requested_at).is_some()
+            }
             (Self::Variants(_), _) => false,
         }
     }
 
     /// The same entry by a clock that is ahead of this node's by so many milliseconds.
     #[must_use]
-    pub fn by_clock_ahead(mut self, millis: i64) -> Self {
+    pub fn with_clock_offset(mut self, millis: i64) -> Self {
         let moved = |at: &mut Timestamp| {
             *at = Timestamp::from_millis(at.millis().saturating_add_signed(millis));
         };
         match &mut self {
             Self::Response(response) => {
                 if let Some(response) = Arc::get_mut(response) {
-                    moved(&mut response.asked_at);
+                    moved(&mut response.requested_at);
                     moved(&mut response.freshness.received_at);
                 }
             }
@@ -483,25 +491,25 @@ impl Entry {
     }
 }
 
-/// Facets as text: route, version and user, a line break after each of the first two. The names of routes
+/// ResponseAttributes as text: route, version and user, a line break after each of the first two. The names of routes
 /// and versions have none; what stands for a user may be any text.
-fn packed(facets: Facets<'_>) -> String {
+fn pack_attributes(attributes: ResponseAttributes<'_>) -> String {
     let [route, version, user] =
-        [facets.route, facets.version, facets.user].map(Option::unwrap_or_default);
+        [attributes.route, attributes.version, attributes.user].map(Option::unwrap_or_default);
     if route.len() + version.len() + user.len() == 0 {
         return String::new();
     }
     format!("{route}\n{version}\n{user}")
 }
 
-/// What [`packed`] packs.
-fn unpacked(packed: &[u8]) -> Facets<'_> {
+/// What [`pack_attributes`] packs.
+fn unpack_attributes(packed: &[u8]) -> ResponseAttributes<'_> {
     let mut parts = packed
         .splitn(3, |byte| *byte == SEPARATOR)
         .map(|part| std::str::from_utf8(part).ok().filter(|part| !part.is_empty()));
     let mut next = || parts.next().flatten();
     let (route, version, user) = (next(), next(), next());
-    Facets { user, route, version }
+    ResponseAttributes { user, route, version }
 }
 
 fn index(offset: u32) -> usize {

@@ -11,35 +11,35 @@ use crate::{
 
 /// Variants kept of one target. Beyond it the oldest that is not in use goes: a `Vary` on something that
 /// is different in every request must not fill the store.
-pub const VARIANTS: usize = 64;
+pub(super) const MAX_VARIANTS: usize = 64;
 
 /// Different sets of selecting fields remembered of one target; each costs a lookup.
-const SELECTIONS: usize = 4;
+const MAX_SELECTIONS: usize = 4;
 
 /// Values of `Accept-Encoding` remembered for each of them.
-const CODINGS: usize = 4;
+const MAX_CODINGS: usize = 4;
 
 /// Languages of responses remembered for each of them.
 const LANGUAGES: usize = 8;
 
 /// For how long a response without `Vary` counts as selected by what others of its target named: many
 /// origins leave `Vary` out where a request has none of the fields (RFC 9111 §4.1).
-pub const LEARNED: Duration = Duration::from_hours(24);
+pub(crate) const VARY_TTL: Duration = Duration::from_hours(24);
 
 /// Where the variants of one target are stored (RFC 9111 §4.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Variants {
+pub struct VariantIndex {
     /// The text of the target's key.
     pub target: Box<[u8]>,
     /// What selects among the variants; what was named last comes first.
-    pub selections: Vec<Selection>,
+    pub selections: Vec<VarySelection>,
     /// The variants stored last, oldest first, as digests of their keys: the bound on their number.
     pub recent: Vec<u128>,
 }
 
 /// A set of selecting fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Selection {
+pub struct VarySelection {
     /// The fields.
     pub set: VarySet,
     /// When a response last named them, by this node's clock.
@@ -60,21 +60,21 @@ pub struct LanguageVariant {
     pub accepted: Box<[u8]>,
 }
 
-impl Variants {
+impl VariantIndex {
     /// No variants yet.
     pub fn new(target: &CacheKey) -> Self {
         Self { target: target.text().into(), selections: Vec::new(), recent: Vec::new() }
     }
 
     /// The index of one variant alone.
-    pub fn of(target: &CacheKey, selection: Selection, variant: u128) -> Self {
+    pub fn of(target: &CacheKey, selection: VarySelection, variant: u128) -> Self {
         let (selections, recent) = (vec![selection], vec![variant]);
         Self { target: target.text().into(), selections, recent }
     }
 
     /// The newest set of selecting fields, as long as it counts for responses that name none.
-    pub fn learned(&self, now: Timestamp) -> Option<&Selection> {
-        self.selections.first().filter(|newest| now < newest.seen.saturating_add(LEARNED))
+    pub fn current_selection(&self, now: Timestamp) -> Option<&VarySelection> {
+        self.selections.first().filter(|newest| now < newest.seen.saturating_add(VARY_TTL))
     }
 
     /// Adds what another index of the same target has, as newer. The result does not depend on how the
@@ -88,23 +88,23 @@ impl Variants {
             self.add(selection);
         }
         self.selections.sort_by_key(|selection| Reverse(selection.seen));
-        self.selections.truncate(SELECTIONS);
+        self.selections.truncate(MAX_SELECTIONS);
         self.recent.retain(|digest| !newer.recent.contains(digest));
         let known = std::mem::take(&mut self.recent);
         let (hit, idle): (Vec<u128>, Vec<u128>) = known.into_iter().partition(|it| take_hit(*it));
         self.recent = [idle, hit, newer.recent.clone()].concat();
-        let surplus = self.recent.len().saturating_sub(VARIANTS);
+        let surplus = self.recent.len().saturating_sub(MAX_VARIANTS);
         self.recent.drain(..surplus).collect()
     }
 
-    fn add(&mut self, newer: &Selection) {
+    fn add(&mut self, newer: &VarySelection) {
         let known = self.selections.iter().position(|known| known.set == newer.set);
         let Some(known) = known.map(|place| self.selections.remove(place)) else {
             return self.selections.insert(0, newer.clone());
         };
         let further = known.codings.iter().filter(|value| !newer.codings.contains(value));
         let mut codings: Vec<_> = newer.codings.iter().chain(further).cloned().collect();
-        codings.truncate(CODINGS);
+        codings.truncate(MAX_CODINGS);
         let is_new = |known: &&LanguageVariant| {
             !newer.languages.iter().any(|newer| newer.language == known.language)
         };
@@ -112,17 +112,17 @@ impl Variants {
         let mut languages: Vec<_> = newer.languages.iter().chain(further).cloned().collect();
         languages.truncate(LANGUAGES);
         let seen = known.seen.max(newer.seen);
-        self.selections.insert(0, Selection { set: known.set, seen, codings, languages });
+        self.selections.insert(0, VarySelection { set: known.set, seen, codings, languages });
     }
 
     /// All bytes it keeps on the heap.
     pub fn heap_size(&self) -> usize {
-        let selections: usize = self.selections.iter().map(Selection::heap_size).sum();
+        let selections: usize = self.selections.iter().map(VarySelection::heap_size).sum();
         self.target.len() + selections + self.recent.len() * size_of::<u128>()
     }
 }
 
-impl Selection {
+impl VarySelection {
     fn heap_size(&self) -> usize {
         let codings = self.codings.iter().map(|value| value.len() + size_of::<Box<[u8]>>());
         let languages = self.languages.iter().map(|known| {
@@ -137,14 +137,14 @@ impl Selection {
 mod tests {
     use super::*;
 
-    fn index(name: &'static str, seen: u64, coding: &str, variant: u128) -> Variants {
-        let selection = Selection {
+    fn index(name: &'static str, seen: u64, coding: &str, variant: u128) -> VariantIndex {
+        let selection = VarySelection {
             set: [HeaderName::from_static(name)].into_iter().collect(),
             seen: Timestamp::from_seconds(seen),
             codings: vec![coding.as_bytes().into()],
             languages: Vec::new(),
         };
-        Variants::of(&CacheKey::from_text(b"http://h/"), selection, variant)
+        VariantIndex::of(&CacheKey::from_text(b"http://h/"), selection, variant)
     }
 
     #[test]
@@ -192,9 +192,9 @@ mod tests {
         for variant in 1..=100 {
             lost.extend(all.merge(&index("a", 1, "", variant), |digest| digest == 5));
         }
-        assert_eq!(all.recent.len(), VARIANTS);
+        assert_eq!(all.recent.len(), MAX_VARIANTS);
         assert!(all.recent.contains(&5) && !lost.contains(&5));
-        assert_eq!((lost.len(), lost[0]), (101 - VARIANTS, 0));
+        assert_eq!((lost.len(), lost[0]), (101 - MAX_VARIANTS, 0));
         let all_used = all.merge(&index("a", 1, "", 101), |_| true);
         assert_eq!(all_used, [38], "there has to be room");
     }
@@ -208,14 +208,14 @@ mod tests {
             hits.borrow_mut().extend([0, foreign]);
         }
         assert!(all.recent.contains(&0));
-        assert_eq!(all.recent.len(), VARIANTS);
+        assert_eq!(all.recent.len(), MAX_VARIANTS);
     }
 
     #[test]
     fn selecting_fields_are_learned_for_a_day() {
         let index = index("a", 1000, "", 1);
         let day = 24 * 60 * 60;
-        assert!(index.learned(Timestamp::from_seconds(999 + day)).is_some());
-        assert!(index.learned(Timestamp::from_seconds(1000 + day)).is_none());
+        assert!(index.current_selection(Timestamp::from_seconds(999 + day)).is_some());
+        assert!(index.current_selection(Timestamp::from_seconds(1000 + day)).is_none());
     }
 }

@@ -9,59 +9,59 @@ use tokio::sync::{Notify, futures::Notified};
 
 use super::{
     event::{self, Event},
-    position::{Since, Token},
-    reader::Addressee,
-    records::Heard,
-    ring::{After, Ring},
-    seats::Seats,
+    position::{PositionToken, Since},
+    reader::Recipient,
+    ring::{CatchUp, EventRing},
     settings::Settings,
+    slots::ListenerSlots,
+    source::LogUpdate,
 };
 use crate::{
-    fence::{Fence, LogId, Record},
+    fence::{Fence, LogId, PurgeRecord},
     field::Timestamp,
     telemetry::Metrics,
-    user::Member,
+    user::PartitionMember,
 };
 
-/// Events in, listeners out. A listener holds its place and nothing else, so that a slow one costs no
+/// Events in, listeners out. A listener holds its position and nothing else, so that a slow one costs no
 /// memory: it goes on from the ring, or is told that it missed something.
 pub(super) struct Hub {
     settings: ArcSwapOption<Settings>,
-    state: RwLock<State>,
+    state: RwLock<HubState>,
     changed: Notify,
-    pub(super) seats: Seats,
+    pub(super) slots: ListenerSlots,
     pub(super) metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
-struct State {
-    ring: Ring,
-    life: Life,
+struct HubState {
+    ring: EventRing,
+    status: HubStatus,
 }
 
 /// Who has to know of a record.
 #[derive(Debug, Default)]
-struct News {
+struct NotifiedListeners {
     /// Everybody has.
     is_public: bool,
     /// These users have.
-    addressees: Vec<Addressee>,
+    recipients: Vec<Recipient>,
 }
 
 /// Whether anybody may listen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Life {
+enum HubStatus {
     /// Nobody yet, or no more: the configuration has no `[events]`.
     #[default]
-    Off,
-    On,
+    Disabled,
+    Active,
     /// The node ends.
-    Over,
+    Closed,
 }
 
 /// What a listener does next.
 #[derive(Debug)]
-pub(super) enum Look {
+pub(super) enum NextFrame {
     /// It sends this, and stands here then.
     Send(Bytes, Fence),
     /// It waits; it stands here.
@@ -72,22 +72,22 @@ pub(super) enum Look {
     End,
 }
 
-/// What is known since some place.
-pub(super) struct Known {
+/// What is known since some position.
+pub(super) struct Backlog {
     /// The last record.
-    pub(super) place: Fence,
+    pub(super) position: Fence,
     /// What came since, as JSON; none where that is not known.
     pub(super) events: Option<Vec<Bytes>>,
 }
 
 impl Hub {
     pub(super) fn new(settings: Option<Settings>, metrics: Arc<Metrics>) -> Self {
-        let life = if settings.is_some() { Life::On } else { Life::Off };
+        let status = if settings.is_some() { HubStatus::Active } else { HubStatus::Disabled };
         Self {
             settings: ArcSwapOption::from_pointee(settings),
-            state: RwLock::new(State { ring: Ring::default(), life }),
+            state: RwLock::new(HubState { ring: EventRing::default(), status }),
             changed: Notify::new(),
-            seats: Seats::default(),
+            slots: ListenerSlots::default(),
             metrics,
         }
     }
@@ -106,8 +106,8 @@ impl Hub {
         if tags(&before) != tags(&after) {
             state.ring.restart(now);
         }
-        if state.life != Life::Over {
-            state.life = if after.is_some() { Life::On } else { Life::Off };
+        if state.status != HubStatus::Closed {
+            state.status = if after.is_some() { HubStatus::Active } else { HubStatus::Disabled };
         }
         drop(state);
         self.changed.notify_waiters();
@@ -115,14 +115,14 @@ impl Hub {
 
     /// Sends everybody away, and who comes later as well.
     pub(super) fn close(&self) {
-        self.state.write().life = Life::Over;
+        self.state.write().status = HubStatus::Closed;
         self.changed.notify_waiters();
     }
 
     /// Tells what was heard of the log: everybody, where it is more than that something hidden was purged.
-    pub(super) fn tell(&self, heard: &Heard) {
-        let is_news = match heard {
-            Heard::Begin { fence, at, records } => {
+    pub(super) fn publish(&self, update: &LogUpdate) {
+        let is_news = match update {
+            LogUpdate::Begin { fence, at, records } => {
                 let mut state = self.state.write();
                 state.ring.begin(*fence, *at);
                 for (log, record) in records {
@@ -130,14 +130,14 @@ impl Hub {
                 }
                 drop(state);
                 // What ended credentials may be missing.
-                self.seats.end_all();
+                self.slots.end_all();
                 true
             }
-            Heard::Record(log, record) => {
-                let news = self.take(&mut self.state.write().ring, *log, record);
-                self.seats.end(&record.purge.selectors);
-                self.seats.wake(&news.addressees);
-                news.is_public
+            LogUpdate::Record(log, record) => {
+                let notified = self.take(&mut self.state.write().ring, *log, record);
+                self.slots.end(&record.purge.selectors);
+                self.slots.wake(&notified.recipients);
+                notified.is_public
             }
         };
         if is_news {
@@ -146,44 +146,44 @@ impl Hub {
     }
 
     /// Who has to know of it.
-    fn take(&self, ring: &mut Ring, log: LogId, record: &Record) -> News {
-        let Some(place) = ring.expects(Fence { log, seq: record.seq }) else {
-            return News::default();
+    fn take(&self, ring: &mut EventRing, log: LogId, record: &PurgeRecord) -> NotifiedListeners {
+        let Some(position) = ring.next_position(Fence { log, seq: record.seq }) else {
+            return NotifiedListeners::default();
         };
         let settings = self.settings.load();
-        let shown = settings.as_ref().and_then(|settings| settings.shown(&record.purge));
-        let event = shown.map(|shown| Event::new(place, record, &shown));
-        let next = ring.place().map(|last| Fence { seq: last.seq.saturating_add(1), ..last });
+        let shown = settings.as_ref().and_then(|settings| settings.visible_tags(&record.purge));
+        let event = shown.map(|shown| Event::new(position, record, &shown));
+        let next = ring.position().map(|last| Fence { seq: last.seq.saturating_add(1), ..last });
         let is_event = event.as_ref().is_some_and(Event::is_public);
-        let is_public = is_event || next != Some(place);
-        let addressees = event.as_ref().map(Event::addressees).unwrap_or_default();
-        ring.advance(place, record.at, event);
-        News { is_public, addressees }
+        let is_public = is_event || next != Some(position);
+        let recipients = event.as_ref().map(Event::recipients).unwrap_or_default();
+        ring.advance(position, record.at, event);
+        NotifiedListeners { is_public, recipients }
     }
 
-    /// What is next for a listener who stands here. `place` is `None` where it stands nowhere yet. One who
+    /// What is next for a listener who stands here. `position` is `None` where it stands nowhere yet. One who
     /// may be ahead of this node waits where it names a log that is not known here.
-    pub(super) fn look(
+    pub(super) fn next_frame(
         &self,
-        place: Option<Fence>,
+        position: Option<Fence>,
         may_be_ahead: bool,
-        user: Option<&Member>,
-    ) -> Look {
+        user: Option<&PartitionMember>,
+    ) -> NextFrame {
         let state = self.state.read();
-        if state.life != Life::On {
-            return Look::End;
+        if state.status != HubStatus::Active {
+            return NextFrame::End;
         }
-        match state.ring.after(place, user) {
-            After::Events(mut events) => {
-                let Some(event) = events.next() else { return Look::Wait(place) };
-                Look::Send(event.frame(user), event.place)
+        match state.ring.after(position, user) {
+            CatchUp::Events(mut events) => {
+                let Some(event) = events.next() else { return NextFrame::Wait(position) };
+                NextFrame::Send(event.frame(user), event.position)
             }
-            After::Nothing(place) => Look::Wait(place),
-            After::Elsewhere(_) if may_be_ahead => Look::WaitForLog,
-            After::Unknown(place) | After::Elsewhere(place) => {
+            CatchUp::UpToDate(position) => NextFrame::Wait(position),
+            CatchUp::OtherLog(_) if may_be_ahead => NextFrame::WaitForLog,
+            CatchUp::Gap(position) | CatchUp::OtherLog(position) => {
                 drop(state);
                 self.metrics.feed.resets.inc();
-                Look::Send(event::reset(place).into(), place)
+                NextFrame::Send(event::reset(position).into(), position)
             }
         }
     }
@@ -191,39 +191,39 @@ impl Hub {
     /// Where a listener begins who wants to go on from `since`, or who is new; and what it is told first.
     pub(super) fn begin(&self, since: Option<Since>, now: Timestamp) -> (Option<Fence>, String) {
         let state = self.state.read();
-        let Some(last) = state.ring.place() else {
-            // A place is looked for as soon as there is anything to find it in.
-            let place = since.and_then(|since| state.ring.find(since, now));
-            return (place, String::new());
+        let Some(last) = state.ring.position() else {
+            // A position is looked for as soon as there is anything to find it in.
+            let position = since.and_then(|since| state.ring.find(since, now));
+            return (position, String::new());
         };
         match since.map(|since| state.ring.find(since, now)) {
             None => (Some(last), event::hello(last)),
-            Some(Some(place)) => (Some(place), event::stand(place)),
+            Some(Some(position)) => (Some(position), event::position_event(position)),
             Some(None) => (None, String::new()),
         }
     }
 
     /// What is known since then; none before anything is known of a log.
-    pub(super) fn since(
+    pub(super) fn backlog(
         &self,
         since: Option<Since>,
         now: Timestamp,
-        user: Option<&Member>,
-    ) -> Option<Known> {
+        user: Option<&PartitionMember>,
+    ) -> Option<Backlog> {
         let state = self.state.read();
-        let place = state.ring.place()?;
+        let position = state.ring.position()?;
         let found = since.and_then(|since| state.ring.find(since, now));
         let events = found.and_then(|found| match state.ring.after(Some(found), user) {
-            After::Events(events) => Some(events.map(|event| event.document(user)).collect()),
-            After::Nothing(_) => Some(Vec::new()),
-            After::Unknown(_) | After::Elsewhere(_) => None,
+            CatchUp::Events(events) => Some(events.map(|event| event.document(user)).collect()),
+            CatchUp::UpToDate(_) => Some(Vec::new()),
+            CatchUp::Gap(_) | CatchUp::OtherLog(_) => None,
         });
-        Some(Known { place, events })
+        Some(Backlog { position, events })
     }
 
     /// The last record heard; none before anything is known of a log.
-    pub(super) fn place(&self) -> Option<Fence> {
-        self.state.read().ring.place()
+    pub(super) fn position(&self) -> Option<Fence> {
+        self.state.read().ring.position()
     }
 
     /// The signal that there may be something new: for what happens after this is called.
@@ -232,9 +232,9 @@ impl Hub {
     }
 }
 
-impl Known {
-    /// The place as clients send it back.
+impl Backlog {
+    /// The position as clients send it back.
     pub(super) fn token(&self) -> String {
-        Token(self.place).to_string()
+        PositionToken(self.position).to_string()
     }
 }

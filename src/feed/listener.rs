@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{event, hub::Look, seats::Seat};
+use super::{event, hub::NextFrame, slots::ListenerSlot};
 use crate::fence::Fence;
 
 /// How long nothing is sent at most: proxies on the way close what is silent for longer.
@@ -22,9 +22,9 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const AHEAD: Duration = Duration::from_secs(3);
 
 /// Who listens, and up to where it has heard everything.
-pub(super) struct Listener {
-    seat: Seat,
-    place: Option<Fence>,
+pub(super) struct EventListener {
+    slot: ListenerSlot,
+    position: Option<Fence>,
     /// What it is sent first.
     first: Option<Bytes>,
     /// Until when it may have heard of a log that this node has not heard of.
@@ -34,18 +34,18 @@ pub(super) struct Listener {
     is_over: bool,
 }
 
-impl Listener {
-    /// A listener from this place on. Its stream ends after `left`, if its credential does.
+impl EventListener {
+    /// A listener from this position on. Its stream ends after `left`, if its credential does.
     pub(super) fn new(
-        seat: Seat,
-        place: Option<Fence>,
+        slot: ListenerSlot,
+        position: Option<Fence>,
         first: String,
         left: Option<Duration>,
     ) -> Self {
         let now = Instant::now();
         let expires = left.and_then(|left| now.checked_add(left));
         let first = Some(first.into());
-        Self { seat, place, first, ahead_until: now + AHEAD, expires, is_over: false }
+        Self { slot, position, first, ahead_until: now + AHEAD, expires, is_over: false }
     }
 
     /// The body that it is sent, without an end of its own.
@@ -64,7 +64,7 @@ impl Listener {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
-        let (hub, channel) = (Arc::clone(&self.seat.hub), self.seat.channel.clone());
+        let (hub, channel) = (Arc::clone(&self.slot.hub), self.slot.channel.clone());
         let (beat, mut is_due) = (Instant::now() + HEARTBEAT, false);
         let until = self.expires.map_or(beat, |expires| expires.min(beat));
         loop {
@@ -72,35 +72,35 @@ impl Listener {
             let own = channel.as_ref().map(|channel| channel.changed.notified());
             if let Some(reason) = self.ended() {
                 self.is_over = true;
-                return Some(event::end(reason).into());
+                return Some(event::end_event(reason).into());
             }
             let user = channel.as_ref().map(|channel| &*channel.user);
-            match hub.look(self.place, Instant::now() < self.ahead_until, user) {
-                Look::Send(bytes, place) => {
-                    self.place = Some(place);
+            match hub.next_frame(self.position, Instant::now() < self.ahead_until, user) {
+                NextFrame::Send(bytes, position) => {
+                    self.position = Some(position);
                     hub.metrics.feed.sent.inc();
                     return Some(bytes);
                 }
-                Look::Wait(place) => {
-                    self.place = place;
+                NextFrame::Wait(position) => {
+                    self.position = position;
                     if is_due && Instant::now() >= beat {
-                        return Some(event::heartbeat(self.place).into());
+                        return Some(event::heartbeat(self.position).into());
                     }
-                    // Once more after that: hidden purges wake no listener, and move its place.
+                    // Once more after that: hidden purges wake no listener, and move its position.
                     is_due = timeout_at(until, either(changed, own)).await.is_err();
                 }
-                Look::WaitForLog => {
+                NextFrame::WaitForLog => {
                     let until = self.ahead_until.min(until);
                     let _changed_or_late = timeout_at(until, either(changed, own)).await;
                 }
-                Look::End => return None,
+                NextFrame::End => return None,
             }
         }
     }
 
     /// Why the stream is over, if the user's credential is.
     fn ended(&self) -> Option<&'static str> {
-        if self.seat.channel.as_ref().is_some_and(|channel| channel.is_ended()) {
+        if self.slot.channel.as_ref().is_some_and(|channel| channel.is_ended()) {
             return Some("revoked");
         }
         self.expires.is_some_and(|expires| expires <= Instant::now()).then_some("expired")

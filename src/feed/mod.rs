@@ -1,60 +1,62 @@
 //! The feed: clients of the public listener hear what was purged, as far as they are shown.
 //!
 //! ```text
-//! purge log ─► Records ─► Hub ─┬─► GET /_larder/events     each event as it comes
-//!                              ├─► GET /_larder/sync       what came since some place
-//! polls ───────────────────────┴─► GET /_larder/version    how far it is
+//! purge log ─► LogSource ─► Hub ─┬─► GET /_larder/events     each event as it comes
+//!                                ├─► GET /_larder/sync       what came since some position
+//! polls ─────────────────────────┴─► GET /_larder/version    how far it is
 //! ```
 //!
 //! Nothing but tags that `[events]` shows leaves the house: no URL, no reason, no source. Tags with `{user}`
 //! are shown to that user alone.
 
-mod answer;
 mod applied;
+mod endpoint;
 mod event;
 mod hub;
 mod listener;
 mod position;
 mod reader;
-mod records;
 mod ring;
-mod seats;
 mod settings;
+mod slots;
+mod source;
 #[cfg(test)]
 mod tests;
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc};
 
-pub use applied::Applied;
+pub(crate) use applied::AppliedRecords;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::combinators::UnsyncBoxBody;
 use hub::Hub;
 pub use reader::Caller;
-pub use records::{Heard, Records};
-pub use settings::{InvalidOrigin, InvalidPattern, Origins, Settings, TagPattern};
+pub(crate) use source::LogSource;
+pub use source::LogUpdate;
+pub use {settings::CorsOrigins, settings::Settings, settings::TagPattern};
+pub(crate) use {settings::InvalidCorsOrigin, settings::InvalidTagPattern};
 
 use crate::{
     field::Timestamp,
     policy::Reason,
     telemetry::Metrics,
-    user::{Identify, Member},
+    user::{IdentifyFn, PartitionMember},
 };
 
 /// The body of what the feed answers; an event stream has no end.
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// What clients hear, and who listens.
 pub struct Feed {
     hub: Arc<Hub>,
-    versions: Box<dyn Fn() -> Vec<Version> + Send + Sync>,
+    versions: Box<dyn Fn() -> Vec<DataVersion> + Send + Sync>,
     now: Box<dyn Fn() -> Timestamp + Send + Sync>,
-    identify: Box<Identify>,
+    identify: Box<IdentifyFn>,
 }
 
 /// A data version that is watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version {
+pub struct DataVersion {
     /// The name of its poll.
     pub name: Box<str>,
     /// The version; none where none has been seen yet.
@@ -69,7 +71,7 @@ impl Feed {
     pub fn new(
         settings: Option<Settings>,
         metrics: Arc<Metrics>,
-        versions: impl Fn() -> Vec<Version> + Send + Sync + 'static,
+        versions: impl Fn() -> Vec<DataVersion> + Send + Sync + 'static,
         now: impl Fn() -> Timestamp + Send + Sync + 'static,
     ) -> Self {
         let hub = Arc::new(Hub::new(settings, metrics));
@@ -81,7 +83,7 @@ impl Feed {
     #[must_use]
     pub fn with_users(
         self,
-        identify: impl Fn(&HeaderMap, Option<IpAddr>) -> Result<Arc<Member>, Reason>
+        identify: impl Fn(&HeaderMap, Option<IpAddr>) -> Result<Arc<PartitionMember>, Reason>
         + Send
         + Sync
         + 'static,
@@ -96,9 +98,9 @@ impl Feed {
     }
 
     /// Tells what is heard of the purge log until that ends.
-    pub async fn follow(&self, mut records: impl Records) {
-        while let Some(heard) = records.next().await {
-            self.hub.tell(&heard);
+    pub async fn follow(&self, mut records: impl LogSource) {
+        while let Some(update) = records.next().await {
+            self.hub.publish(&update);
         }
     }
 

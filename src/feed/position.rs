@@ -15,17 +15,17 @@ pub(super) enum Since {
     /// After this record of whatever log there is.
     Seq(u64),
     /// After this record of this log.
-    Place(Fence),
+    Position(Fence),
     /// With the first record of this time.
     Time(Timestamp),
     /// After something that is not of this feed.
-    Elsewhere,
+    Foreign,
 }
 
-/// A place with the log it is in: `1234-` and 16 hexadecimal digits.
-pub(super) struct Token(pub(super) Fence);
+/// A position with the log it is in: `1234-` and 16 hexadecimal digits.
+pub(super) struct PositionToken(pub(super) Fence);
 
-impl fmt::Display for Token {
+impl fmt::Display for PositionToken {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}-{:016x}", self.0.seq, self.0.log.0)
     }
@@ -34,26 +34,26 @@ impl fmt::Display for Token {
 impl Since {
     /// Reads a number, a token, or a time (RFC 3339).
     pub(super) fn parse(text: &str) -> Option<Self> {
-        number(text).map(Self::Seq).or_else(|| place(text)).or_else(|| time(text))
+        number(text).map(Self::Seq).or_else(|| position(text)).or_else(|| time(text))
     }
 
     /// What `since` of a query says; an error where it is neither.
-    pub(super) fn of_query(query: Option<&str>) -> Result<Option<Self>, Unreadable> {
+    pub(super) fn of_query(query: Option<&str>) -> Result<Option<Self>, InvalidSince> {
         let Some(value) = query.unwrap_or_default().split('&').find_map(value_of_since) else {
             return Ok(None);
         };
         // A plus sign is one: times have them, and nothing here has spaces.
-        let text = percent_decode_str(value).decode_utf8().map_err(|_| Unreadable)?;
+        let text = percent_decode_str(value).decode_utf8().map_err(|_| InvalidSince)?;
         if text.is_empty() {
             return Ok(None);
         }
-        Self::parse(&text).map(Some).ok_or(Unreadable)
+        Self::parse(&text).map(Some).ok_or(InvalidSince)
     }
 }
 
-/// A `since` that names no place.
+/// A `since` that names no position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Unreadable;
+pub(super) struct InvalidSince;
 
 fn value_of_since(pair: &str) -> Option<&str> {
     pair.strip_prefix("since=")
@@ -63,11 +63,11 @@ fn number(text: &str) -> Option<u64> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-fn place(text: &str) -> Option<Since> {
+fn position(text: &str) -> Option<Since> {
     let (seq, log) = text.split_once('-')?;
     let is_log = log.len() == 16 && log.bytes().all(|byte| byte.is_ascii_hexdigit());
     let log = is_log.then(|| u64::from_str_radix(log, 16).ok()).flatten()?;
-    Some(Since::Place(Fence { log: LogId(log), seq: number(seq)? }))
+    Some(Since::Position(Fence { log: LogId(log), seq: number(seq)? }))
 }
 
 fn time(text: &str) -> Option<Since> {
@@ -77,7 +77,7 @@ fn time(text: &str) -> Option<Since> {
 }
 
 /// A time as RFC 3339 writes it, to the millisecond.
-pub(super) fn written(time: Timestamp) -> String {
+pub(super) fn to_rfc3339(time: Timestamp) -> String {
     let millis = i64::try_from(time.millis()).unwrap_or(i64::MAX);
     format!("{:.3}", jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX))
 }
@@ -90,9 +90,9 @@ mod tests {
 
     #[test]
     fn clients_name_places_by_number_token_or_time() {
-        let place = Fence { log: LogId(0xabc), seq: 12 };
+        let position = Fence { log: LogId(0xabc), seq: 12 };
         assert_eq!(Since::parse("12"), Some(Since::Seq(12)));
-        assert_eq!(Since::parse("12-0000000000000abc"), Some(Since::Place(place)));
+        assert_eq!(Since::parse("12-0000000000000abc"), Some(Since::Position(position)));
         let time = Some(Since::Time(Timestamp::from_millis(1_768_024_230_500)));
         assert_eq!(Since::parse("2026-01-10T05:50:30.5Z"), time);
         assert_eq!(Since::parse("2026-01-10T06:50:30.5+01:00"), time);
@@ -111,22 +111,22 @@ mod tests {
         let time = Ok(Some(Since::Time(Timestamp::from_millis(1_768_024_230_000))));
         assert_eq!(of(Some("since=2026-01-10T06:50:30+01:00")), time);
         assert_eq!(of(Some("since=2026-01-10T06%3A50%3A30%2B01:00")), time);
-        assert_eq!(of(Some("since=soon")), Err(Unreadable));
-        assert_eq!(of(Some("since=%ff")), Err(Unreadable));
+        assert_eq!(of(Some("since=soon")), Err(InvalidSince));
+        assert_eq!(of(Some("since=%ff")), Err(InvalidSince));
     }
 
     #[test]
     fn times_are_written_to_the_millisecond() {
         let time = Timestamp::from_millis(1_768_024_230_050);
-        assert_eq!(written(time), "2026-01-10T05:50:30.050Z");
-        assert!(written(Timestamp::from_millis(u64::MAX)).starts_with("9999-"));
+        assert_eq!(to_rfc3339(time), "2026-01-10T05:50:30.050Z");
+        assert!(to_rfc3339(Timestamp::from_millis(u64::MAX)).starts_with("9999-"));
     }
 
     proptest! {
         #[test]
         fn a_token_names_its_place(log in any::<u64>(), seq in any::<u64>()) {
-            let place = Fence { log: LogId(log), seq };
-            prop_assert_eq!(Since::parse(&Token(place).to_string()), Some(Since::Place(place)));
+            let position = Fence { log: LogId(log), seq };
+            prop_assert_eq!(Since::parse(&PositionToken(position).to_string()), Some(Since::Position(position)));
         }
 
         #[test]

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{fence::Selector, user::Member};
+use crate::{fence::Selector, user::PartitionMember};
 
 /// Where a request for the feed comes from.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,16 +21,16 @@ pub struct Caller {
     pub client: Option<IpAddr>,
 }
 
-/// One client, as seats are counted.
+/// One client, as slots are counted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Client {
+pub(super) enum ListenerClient {
     User(Arc<str>),
     Address(IpAddr),
 }
 
-impl Client {
-    /// Returns the client that takes a seat; none if it cannot be told from others.
-    pub(super) fn of(caller: &Caller, user: Option<&Member>) -> Option<Self> {
+impl ListenerClient {
+    /// Returns the client that takes a slot; none if it cannot be told from others.
+    pub(super) fn of(caller: &Caller, user: Option<&PartitionMember>) -> Option<Self> {
         let owner = user.and_then(|user| user.owner.clone()).map(Self::User);
         owner.or_else(|| caller.client.or(caller.peer).map(Self::Address))
     }
@@ -38,16 +38,16 @@ impl Client {
 
 /// For whom alone a tag is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Addressee {
+pub(super) struct Recipient {
     /// The user of this name, where `{user}` stands for it.
     pub(super) user: Option<Box<str>>,
     /// The owner of what was purged.
     pub(super) owner: Option<Box<str>>,
 }
 
-impl Addressee {
+impl Recipient {
     /// Whether it is this user.
-    pub(super) fn is(&self, user: &Member) -> bool {
+    pub(super) fn is(&self, user: &PartitionMember) -> bool {
         let is_same = |wanted: &Option<Box<str>>, given: Option<&str>| {
             wanted.as_ref().is_none_or(|wanted| given == Some(&**wanted))
         };
@@ -56,16 +56,16 @@ impl Addressee {
 }
 
 /// A user who listens, as the node wakes it and ends its stream.
-pub(super) struct Channel {
-    pub(super) user: Arc<Member>,
+pub(super) struct UserChannel {
+    pub(super) user: Arc<PartitionMember>,
     credential: String,
     /// Told when there is something for this user alone, or its credential ends.
     pub(super) changed: Notify,
     is_ended: AtomicBool,
 }
 
-impl Channel {
-    pub(super) fn new(user: Arc<Member>) -> Self {
+impl UserChannel {
+    pub(super) fn new(user: Arc<PartitionMember>) -> Self {
         let (credential, is_ended) = (user.credential_name(), AtomicBool::new(false));
         Self { user, credential, changed: Notify::new(), is_ended }
     }

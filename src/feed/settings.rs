@@ -3,14 +3,14 @@
 use http::{HeaderValue, header::InvalidHeaderValue};
 use url::Url;
 
-use super::reader::Addressee;
+use super::reader::Recipient;
 use crate::fence::{Purge, Selector};
 
 /// The section `[events]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Pages of which other origins may read the feed.
-    pub origins: Origins,
+    pub origins: CorsOrigins,
     /// The tags that are shown.
     pub tags: Vec<TagPattern>,
     /// How many may listen at once; further ones are refused.
@@ -21,7 +21,7 @@ pub struct Settings {
 
 /// Origins in the sense of browsers (RFC 6454), beside the proxy's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origins {
+pub enum CorsOrigins {
     /// Every one.
     Any,
     /// These, as browsers write them in `Origin`.
@@ -41,7 +41,7 @@ pub enum TagPattern {
 
 /// Why a text is no pattern of tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidPattern {
+pub enum InvalidTagPattern {
     /// It is empty.
     #[error("a tag is empty")]
     Empty,
@@ -62,22 +62,22 @@ pub enum InvalidPattern {
 /// A text is no origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this is an origin, as in `https://app.example.com`, or `*`")]
-pub struct InvalidOrigin;
+pub struct InvalidCorsOrigin;
 
 /// What of a purge clients are shown.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Shown<'a> {
+pub(super) struct VisibleTags<'a> {
     /// The tags, as far as they are shown.
     pub(super) tags: Vec<&'a str>,
     /// Whether it selects everything.
     pub(super) everything: bool,
     /// Further tags, each for one user alone.
-    pub(super) private: Vec<(Addressee, &'a str)>,
+    pub(super) private: Vec<(Recipient, &'a str)>,
 }
 
 impl Settings {
     /// Whether users see tags of their own.
-    pub fn names_users(&self) -> bool {
+    pub fn has_user_tags(&self) -> bool {
         self.tags.iter().any(TagPattern::is_of_user)
     }
 
@@ -89,12 +89,12 @@ impl Settings {
     /// What clients are shown of a purge; none where that is nothing.
     ///
     /// Everything but tags stays hidden: a URL or a prefix tells what others look at.
-    pub(super) fn shown<'a>(&self, purge: &'a Purge) -> Option<Shown<'a>> {
-        let mut shown = Shown { tags: Vec::new(), everything: false, private: Vec::new() };
+    pub(super) fn visible_tags<'a>(&self, purge: &'a Purge) -> Option<VisibleTags<'a>> {
+        let mut shown = VisibleTags { tags: Vec::new(), everything: false, private: Vec::new() };
         for selector in &purge.selectors {
-            match Scoped::of(selector) {
-                Some(Scoped { tag, owner: None }) if self.is_public(tag) => shown.tags.push(tag),
-                Some(scoped) => shown.private.extend(self.private(&scoped)),
+            match ScopedTag::of(selector) {
+                Some(ScopedTag { tag, owner: None }) if self.is_public(tag) => shown.tags.push(tag),
+                Some(scoped_tag) => shown.private.extend(self.private(&scoped_tag)),
                 None if *selector == Selector::Everything => shown.everything = true,
                 None => {}
             }
@@ -108,27 +108,27 @@ impl Settings {
     }
 
     /// To whom alone a tag is shown.
-    fn private<'a>(&self, scoped: &Scoped<'a>) -> Vec<(Addressee, &'a str)> {
-        if !self.names_users() {
+    fn private<'a>(&self, scoped_tag: &ScopedTag<'a>) -> Vec<(Recipient, &'a str)> {
+        if !self.has_user_tags() {
             return Vec::new();
         }
-        let (tag, owner) = (scoped.tag, scoped.owner.map(Box::from));
+        let (tag, owner) = (scoped_tag.tag, scoped_tag.owner.map(Box::from));
         if owner.is_some() && self.is_public(tag) {
-            return vec![(Addressee { user: None, owner }, tag)];
+            return vec![(Recipient { user: None, owner }, tag)];
         }
         let users = self.tags.iter().filter_map(|pattern| pattern.user_in(tag));
-        let addressee = |user: &str| Addressee { user: Some(user.into()), owner: owner.clone() };
-        users.map(|user| (addressee(user), tag)).collect()
+        let recipient = |user: &str| Recipient { user: Some(user.into()), owner: owner.clone() };
+        users.map(|user| (recipient(user), tag)).collect()
     }
 }
 
 /// A tag that a selector is about, and whose responses with it: those for everyone where there is no owner.
-struct Scoped<'a> {
+struct ScopedTag<'a> {
     tag: &'a str,
     owner: Option<&'a str>,
 }
 
-impl<'a> Scoped<'a> {
+impl<'a> ScopedTag<'a> {
     /// Returns what a selector says of a tag: alone, or among the responses of an owner, a route or a version.
     fn of(selector: &'a Selector) -> Option<Self> {
         let terms = match selector {
@@ -153,35 +153,35 @@ impl<'a> Scoped<'a> {
 
 impl TagPattern {
     /// Reads a tag, or a prefix with a `*` after it.
-    pub fn parse(text: &str) -> Result<Self, InvalidPattern> {
+    pub fn parse(text: &str) -> Result<Self, InvalidTagPattern> {
         let (tag, is_prefix) = match text.strip_suffix('*') {
             Some(prefix) => (prefix, true),
             None => (text, false),
         };
         if text.is_empty() {
-            return Err(InvalidPattern::Empty);
+            return Err(InvalidTagPattern::Empty);
         }
         if text.contains(char::is_control) {
-            return Err(InvalidPattern::Control);
+            return Err(InvalidTagPattern::Control);
         }
         if let Some((before, after)) = text.split_once("{user}") {
             return Self::of_user(before, after);
         }
         if text.contains(['{', '}']) {
-            return Err(InvalidPattern::Placeholder);
+            return Err(InvalidTagPattern::Placeholder);
         }
         if tag.contains('*') {
-            return Err(InvalidPattern::Star);
+            return Err(InvalidTagPattern::Star);
         }
         Ok(if is_prefix { Self::Prefix(tag.into()) } else { Self::Exact(tag.into()) })
     }
 
-    fn of_user(before: &str, after: &str) -> Result<Self, InvalidPattern> {
+    fn of_user(before: &str, after: &str) -> Result<Self, InvalidTagPattern> {
         if before.contains(['{', '}']) || after.contains(['{', '}']) {
-            return Err(InvalidPattern::Placeholder);
+            return Err(InvalidTagPattern::Placeholder);
         }
         if before.contains('*') || after.contains('*') {
-            return Err(InvalidPattern::UserStar);
+            return Err(InvalidTagPattern::UserStar);
         }
         Ok(Self::User(before.into(), after.into()))
     }
@@ -208,28 +208,28 @@ impl TagPattern {
     }
 }
 
-impl Default for Origins {
+impl Default for CorsOrigins {
     fn default() -> Self {
         Self::Only(Vec::new())
     }
 }
 
-impl Origins {
+impl CorsOrigins {
     /// Reads one origin into the form in which browsers write it.
-    pub fn parse(text: &str) -> Result<HeaderValue, InvalidOrigin> {
-        let url = Url::parse(text).map_err(|_| InvalidOrigin)?;
+    pub fn parse(text: &str) -> Result<HeaderValue, InvalidCorsOrigin> {
+        let url = Url::parse(text).map_err(|_| InvalidCorsOrigin)?;
         let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
         let is_plain = url.username().is_empty() && url.password().is_none();
         let is_web = matches!(url.scheme(), "http" | "https");
         if !(is_bare && is_plain && is_web) || text.ends_with('/') {
-            return Err(InvalidOrigin);
+            return Err(InvalidCorsOrigin);
         }
         let origin = url.origin().ascii_serialization();
-        HeaderValue::try_from(origin).map_err(|_: InvalidHeaderValue| InvalidOrigin)
+        HeaderValue::try_from(origin).map_err(|_: InvalidHeaderValue| InvalidCorsOrigin)
     }
 
     /// The `Access-Control-Allow-Origin` for a request with this `Origin`.
-    pub(super) fn allow(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
+    pub(super) fn allowed_origin(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
         match self {
             Self::Any => Some(HeaderValue::from_static("*")),
             Self::Only(origins) => origin.filter(|origin| origins.contains(origin)).cloned(),
@@ -240,18 +240,18 @@ impl Origins {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fence::{Mode, Source};
+    use crate::fence::{PurgeMode, PurgeSource};
 
     fn settings(tags: &[&str]) -> Settings {
         let tags = tags.iter().map(|text| TagPattern::parse(text).unwrap()).collect();
-        Settings { origins: Origins::default(), tags, listeners: 1, per_client: 1 }
+        Settings { origins: CorsOrigins::default(), tags, listeners: 1, per_client: 1 }
     }
 
     fn purge(selectors: Vec<Selector>) -> Purge {
         Purge {
-            mode: Mode::Hard,
+            mode: PurgeMode::Hard,
             selectors,
-            source: Source::Api,
+            source: PurgeSource::Api,
             reason: Some("why".to_owned()),
             warm: false,
         }
@@ -273,26 +273,26 @@ mod tests {
             Selector::Prefix("tile:".into()),
             Selector::All([Selector::User("u".into()), tag("tile:of-user")].into()),
         ]);
-        let shown = settings.shown(&mixed).unwrap();
+        let shown = settings.visible_tags(&mixed).unwrap();
         assert_eq!((shown.tags, shown.everything), (vec!["tile:a", "kpi", "tile:"], false));
-        assert_eq!(settings.shown(&of(vec![tag("secret")])), None);
-        assert_eq!(settings.shown(&of(vec![Selector::Url("/kpi".into())])), None);
-        assert_eq!(settings.shown(&of(vec![Selector::Prefix("/".into())])), None);
-        assert_eq!(settings.shown(&Purge::boundary()), None);
+        assert_eq!(settings.visible_tags(&of(vec![tag("secret")])), None);
+        assert_eq!(settings.visible_tags(&of(vec![Selector::Url("/kpi".into())])), None);
+        assert_eq!(settings.visible_tags(&of(vec![Selector::Prefix("/".into())])), None);
+        assert_eq!(settings.visible_tags(&Purge::boundary()), None);
         let all = of(vec![Selector::Everything, tag("secret")]);
-        let expected = Shown { tags: vec![], everything: true, private: vec![] };
-        assert_eq!(settings.shown(&all), Some(expected));
+        let expected = VisibleTags { tags: vec![], everything: true, private: vec![] };
+        assert_eq!(settings.visible_tags(&all), Some(expected));
     }
 
     #[test]
     fn a_users_tag_is_for_that_user_and_an_owners_for_the_owner() {
         let settings = settings(&["kpi", "stocks:{user}"]);
-        assert!(settings.names_users() && !settings.is_for_users_only());
+        assert!(settings.has_user_tags() && !settings.is_for_users_only());
         let tag = |tag: &str| Selector::Tag(tag.into());
         let of_owner = |tag| Selector::All([Selector::User("o".into()), tag].into());
         let shown = |selectors| {
             let purge = purge(selectors);
-            let shown = settings.shown(&purge)?;
+            let shown = settings.visible_tags(&purge)?;
             assert!(!shown.everything);
             let private = shown.private.iter();
             let private = private.map(|(to, tag)| {
@@ -318,29 +318,32 @@ mod tests {
         assert_eq!(TagPattern::parse("a"), Ok(TagPattern::Exact("a".into())));
         assert_eq!(TagPattern::parse("a:*"), Ok(TagPattern::Prefix("a:".into())));
         assert_eq!(TagPattern::parse("*"), Ok(TagPattern::Prefix("".into())));
-        assert_eq!(TagPattern::parse(""), Err(InvalidPattern::Empty));
-        assert_eq!(TagPattern::parse("a*b"), Err(InvalidPattern::Star));
-        assert_eq!(TagPattern::parse("a**"), Err(InvalidPattern::Star));
+        assert_eq!(TagPattern::parse(""), Err(InvalidTagPattern::Empty));
+        assert_eq!(TagPattern::parse("a*b"), Err(InvalidTagPattern::Star));
+        assert_eq!(TagPattern::parse("a**"), Err(InvalidTagPattern::Star));
         assert_eq!(TagPattern::parse("a:{user}!"), Ok(TagPattern::User("a:".into(), "!".into())));
-        assert_eq!(TagPattern::parse("a:{name}"), Err(InvalidPattern::Placeholder));
-        assert_eq!(TagPattern::parse("{user}:{user}"), Err(InvalidPattern::Placeholder));
-        assert_eq!(TagPattern::parse("a:{user}*"), Err(InvalidPattern::UserStar));
-        assert_eq!(TagPattern::parse("a\n"), Err(InvalidPattern::Control));
+        assert_eq!(TagPattern::parse("a:{name}"), Err(InvalidTagPattern::Placeholder));
+        assert_eq!(TagPattern::parse("{user}:{user}"), Err(InvalidTagPattern::Placeholder));
+        assert_eq!(TagPattern::parse("a:{user}*"), Err(InvalidTagPattern::UserStar));
+        assert_eq!(TagPattern::parse("a\n"), Err(InvalidTagPattern::Control));
     }
 
     #[test]
     fn origins_are_compared_as_browsers_write_them() {
-        let origin = Origins::parse("HTTPS://App.example.com:443").unwrap();
+        let origin = CorsOrigins::parse("HTTPS://App.example.com:443").unwrap();
         assert_eq!(origin, "https://app.example.com");
-        assert_eq!(Origins::parse("http://[::1]:8080").unwrap(), "http://[::1]:8080");
+        assert_eq!(CorsOrigins::parse("http://[::1]:8080").unwrap(), "http://[::1]:8080");
         for wrong in ["app.example.com", "https://a/", "https://a/b", "https://u@a", "ftp://a", ""]
         {
-            assert_eq!(Origins::parse(wrong), Err(InvalidOrigin), "{wrong}");
+            assert_eq!(CorsOrigins::parse(wrong), Err(InvalidCorsOrigin), "{wrong}");
         }
-        let only = Origins::Only(vec![origin.clone()]);
-        assert_eq!(only.allow(Some(&origin)), Some(origin.clone()));
-        assert_eq!(only.allow(Some(&HeaderValue::from_static("https://evil.example"))), None);
-        assert_eq!(only.allow(None), None);
-        assert_eq!(Origins::Any.allow(Some(&origin)).unwrap(), "*");
+        let only = CorsOrigins::Only(vec![origin.clone()]);
+        assert_eq!(only.allowed_origin(Some(&origin)), Some(origin.clone()));
+        assert_eq!(
+            only.allowed_origin(Some(&HeaderValue::from_static("https://evil.example"))),
+            None
+        );
+        assert_eq!(only.allowed_origin(None), None);
+        assert_eq!(CorsOrigins::Any.allowed_origin(Some(&origin)).unwrap(), "*");
     }
 }

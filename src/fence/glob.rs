@@ -1,10 +1,10 @@
 //! Texts with `*` in them.
 
 /// Whether a text is what `pattern` says: each `*` stands for any text, even for none. A text that is
-/// no UTF-8 fits every pattern: nobody can say that it is not meant.
+/// no UTF-8 matches every pattern: nobody can say that it is not meant.
 ///
 /// Takes time in proportion to the text for each `*`.
-pub(super) fn fits(pattern: &str, text: &[u8]) -> bool {
+pub(super) fn matches(pattern: &str, text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else { return true };
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == text };
     let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
@@ -24,11 +24,13 @@ mod tests {
     use super::*;
 
     /// The definition, in as many steps as it may take.
-    fn means(pattern: &[u8], text: &[u8]) -> bool {
+    fn matches_naively(pattern: &[u8], text: &[u8]) -> bool {
         match pattern.split_first() {
             None => text.is_empty(),
-            Some((b'*', rest)) => (0..=text.len()).any(|skipped| means(rest, &text[skipped..])),
-            Some((byte, rest)) => text.first() == Some(byte) && means(rest, &text[1..]),
+            Some((b'*', rest)) => {
+                (0..=text.len()).any(|skipped| matches_naively(rest, &text[skipped..]))
+            }
+            Some((byte, rest)) => text.first() == Some(byte) && matches_naively(rest, &text[1..]),
         }
     }
 
@@ -45,17 +47,17 @@ mod tests {
             ("/a?b=*", "/a?b=1", true),
             ("/a", "/a/", false),
         ] {
-            assert_eq!(fits(pattern, text.as_bytes()), expected, "{pattern} {text}");
+            assert_eq!(matches(pattern, text.as_bytes()), expected, "{pattern} {text}");
         }
-        assert!(fits("/a", b"\xff"));
+        assert!(matches("/a", b"\xff"));
     }
 
     proptest! {
         #[test]
         fn it_is_what_trying_everything_says(pattern in "[ab*]{0,6}", text in "[ab]{0,8}") {
             prop_assert_eq!(
-                fits(&pattern, text.as_bytes()),
-                means(pattern.as_bytes(), text.as_bytes())
+                matches(&pattern, text.as_bytes()),
+                matches_naively(pattern.as_bytes(), text.as_bytes())
             );
         }
     }

@@ -1,26 +1,27 @@
 //! Fences: whether a later purge selects a stored response.
 //!
-//! Whatever makes stored responses invalid is one [`Record`] in one ordered log. A response is stored
+//! Whatever makes stored responses invalid is one [`PurgeRecord`] in one ordered log. A response is stored
 //! with its [`Fence`], the last record that its node had applied *before* it asked the origin, and is
 //! alive while no later record selects it. That is checked when it is read, so a purge costs the same
 //! whatever it hits, and a fetch that was under way when a purge came can never bring old data back.
 
-mod forgotten;
+mod candidate;
+mod evicted;
 mod glob;
-mod listed;
-mod marks;
-mod names;
+mod last_purges;
 mod pending;
 mod record;
+mod scanned;
 mod selector;
-mod subject;
+mod selector_index;
 mod table;
 
-pub use pending::PendingId;
-pub use record::{Mode, Purge, Record, Source};
+pub(crate) use candidate::OwnedResponseAttributes;
+pub use pending::PendingPurgeId;
+pub use record::{Purge, PurgeMode, PurgeRecord, PurgeSource};
 pub use selector::{Selector, credential_tag};
-pub use subject::{Facets, OwnFacets, Subject};
-pub use table::{Table, Verdict};
+pub use table::{PurgeTable, PurgeVerdict};
+pub use {candidate::PurgeCandidate, candidate::ResponseAttributes};
 
 /// Tells one purge log from every other: drawn at random when a log begins. A log that was flushed, or
 /// that a server restarted without, comes back as another.
@@ -38,10 +39,10 @@ pub struct Fence {
 
 /// A fence as a node takes it before it asks the origin, with what it means on that node alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Stamp {
+pub struct FenceStamp {
     /// The place in the log.
     pub fence: Fence,
-    /// The version of the node's [`Table`] then. It counts changes that are in no log yet, too.
+    /// The version of the node's [`PurgeTable`] then. It counts changes that are in no log yet, too.
     pub version: u64,
     /// When the origin was asked, in milliseconds of the process's own steady clock; 0 where another
     /// process asked.

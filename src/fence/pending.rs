@@ -3,74 +3,79 @@
 use std::collections::HashMap;
 
 use super::{
-    Mode,
-    marks::{ByName, Mark},
+    PurgeMode,
+    last_purges::{ByHash, LastPurge},
 };
 
 /// A purge that is applied on this node and in no log yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct PendingId(pub(super) u64);
+pub struct PendingPurgeId(pub(super) u64);
 
-/// All of them, by the names of what they select.
+/// All of them, by the hashes of what they select.
 #[derive(Debug, Default)]
 pub(super) struct PendingPurges {
-    by_name: ByName<Claims>,
-    purges: HashMap<PendingId, (Mode, Box<[u64]>)>,
+    by_hash: ByHash<PendingCounts>,
+    purges: HashMap<PendingPurgeId, (PurgeMode, Box<[u64]>)>,
 }
 
 /// What pending purges say about one selector.
 #[derive(Debug, Default)]
-struct Claims {
+struct PendingCounts {
     /// How many there are of each mode.
     hard: usize,
     soft: usize,
     /// `hard` and `soft` are versions of the table here, as there are no sequence numbers yet.
-    last: Mark,
+    last: LastPurge,
 }
 
-impl Claims {
-    fn of(&mut self, mode: Mode) -> (&mut usize, &mut u64) {
+impl PendingCounts {
+    fn of(&mut self, mode: PurgeMode) -> (&mut usize, &mut u64) {
         match mode {
-            Mode::Hard => (&mut self.hard, &mut self.last.hard),
-            Mode::Soft => (&mut self.soft, &mut self.last.soft),
+            PurgeMode::Hard => (&mut self.hard, &mut self.last.hard),
+            PurgeMode::Soft => (&mut self.soft, &mut self.last.soft),
         }
     }
 }
 
 impl PendingPurges {
-    /// Adds a purge of what has these names, as the table gets this version.
-    pub(super) fn add(&mut self, names: Box<[u64]>, mode: Mode, version: u64) -> PendingId {
-        for name in &names {
-            let claims = self.by_name.entry(*name).or_default();
-            claims.last.version = version;
-            let (count, last) = claims.of(mode);
+    /// Adds a purge of what has these hashes, as the table gets this version.
+    pub(super) fn add(
+        &mut self,
+        hashes: Box<[u64]>,
+        mode: PurgeMode,
+        version: u64,
+    ) -> PendingPurgeId {
+        for hash in &hashes {
+            let counts = self.by_hash.entry(*hash).or_default();
+            counts.last.version = version;
+            let (count, last) = counts.of(mode);
             *count += 1;
             *last = version;
         }
-        let id = PendingId(version);
-        self.purges.insert(id, (mode, names));
+        let id = PendingPurgeId(version);
+        self.purges.insert(id, (mode, hashes));
         id
     }
 
     /// Takes a purge back. Where others of its mode select the same, the latest counts to the end: what
     /// it would select too much, the record of this purge selects anyway.
-    pub(super) fn remove(&mut self, id: PendingId) {
-        let Some((mode, names)) = self.purges.remove(&id) else { return };
-        for name in names {
-            let Some(claims) = self.by_name.get_mut(&name) else { continue };
-            let (count, last) = claims.of(mode);
+    pub(super) fn remove(&mut self, id: PendingPurgeId) {
+        let Some((mode, hashes)) = self.purges.remove(&id) else { return };
+        for hash in hashes {
+            let Some(counts) = self.by_hash.get_mut(&hash) else { continue };
+            let (count, last) = counts.of(mode);
             *count -= 1;
             if *count == 0 {
                 *last = 0;
             }
-            if claims.hard + claims.soft == 0 {
-                self.by_name.remove(&name);
+            if counts.hard + counts.soft == 0 {
+                self.by_hash.remove(&hash);
             }
         }
     }
 
-    pub(super) fn find(&self, name: u64) -> Option<Mark> {
-        self.by_name.get(&name).map(|claims| claims.last)
+    pub(super) fn find(&self, hash: u64) -> Option<LastPurge> {
+        self.by_hash.get(&hash).map(|counts| counts.last)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -78,9 +83,9 @@ impl PendingPurges {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let names: usize = self.purges.values().map(|(_, names)| size_of_val(&**names)).sum();
-        self.by_name.capacity() * size_of::<(u64, Claims)>()
-            + self.purges.capacity() * size_of::<(PendingId, (Mode, Box<[u64]>))>()
-            + names
+        let hashes: usize = self.purges.values().map(|(_, hashes)| size_of_val(&**hashes)).sum();
+        self.by_hash.capacity() * size_of::<(u64, PendingCounts)>()
+            + self.purges.capacity() * size_of::<(PendingPurgeId, (PurgeMode, Box<[u64]>))>()
+            + hashes
     }
 }

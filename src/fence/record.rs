@@ -12,12 +12,12 @@ use crate::field::Timestamp;
 #[serde(deny_unknown_fields)]
 pub struct Purge {
     /// Whether what it selects is gone or only stale.
-    pub mode: Mode,
+    pub mode: PurgeMode,
     /// What it selects: everything that one of these does.
     pub selectors: Vec<Selector>,
     /// Where it comes from.
-    #[serde(deserialize_with = "known_source")]
-    pub source: Source,
+    #[serde(deserialize_with = "deserialize_source")]
+    pub source: PurgeSource,
     /// Why, in the words of whoever asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -28,7 +28,7 @@ pub struct Purge {
 
 /// A purge at its place in a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
+pub struct PurgeRecord {
     /// Its place; each record has the next number.
     pub seq: u64,
     /// When it was appended, by the log's own clock.
@@ -40,7 +40,7 @@ pub struct Record {
 /// Whether what a purge selects may be used once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub enum PurgeMode {
     /// It is gone.
     #[default]
     Hard,
@@ -51,7 +51,7 @@ pub enum Mode {
 /// Where a purge comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Source {
+pub enum PurgeSource {
     /// A call of the admin listener.
     Api,
     /// The `PURGE` method.
@@ -75,9 +75,9 @@ pub enum Source {
 }
 
 /// Another version's source changes nothing about what is purged, and is no reason not to read a record.
-fn known_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Source, D::Error> {
+fn deserialize_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PurgeSource, D::Error> {
     let source = serde_json::Value::deserialize(deserializer)?;
-    Ok(serde_json::from_value(source).unwrap_or(Source::Unknown))
+    Ok(serde_json::from_value(source).unwrap_or(PurgeSource::Unknown))
 }
 
 /// The reason of a record that tells of a loss.
@@ -86,7 +86,7 @@ const LOSS: &str = "records before this one may be lost";
 impl Purge {
     /// A record that selects nothing: it marks where a log begins.
     pub fn boundary() -> Self {
-        let (mode, source) = (Mode::Hard, Source::Larder);
+        let (mode, source) = (PurgeMode::Hard, PurgeSource::Larder);
         Self { mode, selectors: Vec::new(), source, reason: None, warm: false }
     }
 
@@ -98,40 +98,40 @@ impl Purge {
 
     /// Whether it tells of a [`loss`](Self::loss).
     pub fn is_loss(&self) -> bool {
-        self.source == Source::Larder
+        self.source == PurgeSource::Larder
             && self.selectors.is_empty()
             && self.reason.as_deref() == Some(LOSS)
     }
 
-    /// Its JSON, as [`Record::read`] reads it.
-    pub fn write(&self) -> String {
+    /// Its JSON, as [`PurgeRecord::from_json`] reads it.
+    pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
     /// What a record does that cannot be read: it may have selected anything.
     fn unreadable() -> Self {
         Self {
-            mode: Mode::Hard,
+            mode: PurgeMode::Hard,
             selectors: vec![Selector::Everything],
-            source: Source::Unknown,
+            source: PurgeSource::Unknown,
             reason: Some("this version of Larder cannot read the record".to_owned()),
             warm: false,
         }
     }
 }
 
-impl Record {
+impl PurgeRecord {
     /// Reads what stands in a log at this place.
     ///
     /// What cannot be read, because it is damaged or because another version of Larder wrote it with
     /// selectors that are not known here, purges everything: to ignore it would keep what it purged.
-    pub fn read(seq: u64, at: Timestamp, json: &[u8]) -> Self {
+    pub fn from_json(seq: u64, at: Timestamp, json: &[u8]) -> Self {
         let purge = serde_json::from_slice(json).unwrap_or_else(|_| Purge::unreadable());
         Self { seq, at, purge }
     }
 }
 
-impl Mode {
+impl PurgeMode {
     /// The mode as users spell it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -141,7 +141,7 @@ impl Mode {
     }
 }
 
-impl Source {
+impl PurgeSource {
     /// The kind of source, for metrics and logs.
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -166,14 +166,14 @@ mod tests {
     use super::*;
 
     fn read(json: &[u8]) -> Purge {
-        Record::read(1, Timestamp::from_millis(2), json).purge
+        PurgeRecord::from_json(1, Timestamp::from_millis(2), json).purge
     }
 
     #[test]
     fn the_form_of_records_stays_as_it_is() {
         let text = || "x".into();
         let purge = Purge {
-            mode: Mode::Soft,
+            mode: PurgeMode::Soft,
             selectors: vec![
                 Selector::Tag(text()),
                 Selector::Url(text()),
@@ -186,16 +186,16 @@ mod tests {
                 Selector::Credential(text()),
                 Selector::All([Selector::Tag(text()), Selector::User(text())].into()),
             ],
-            source: Source::Webhook(text()),
+            source: PurgeSource::Webhook(text()),
             reason: Some("because".to_owned()),
             warm: true,
         };
         let json = r#"{"mode":"soft","selectors":[{"tag":"x"},{"url":"x"},{"prefix":"x"},{"pattern":"x"},"everything",{"user":"x"},{"route":"x"},{"version":"x"},{"credential":"x"},{"all":[{"tag":"x"},{"user":"x"}]}],"source":{"webhook":"x"},"reason":"because","warm":true}"#;
-        assert_eq!(purge.write(), json);
+        assert_eq!(purge.to_json(), json);
         let boundary = r#"{"mode":"hard","selectors":[],"source":"larder"}"#;
-        assert_eq!(Purge::boundary().write(), boundary);
+        assert_eq!(Purge::boundary().to_json(), boundary);
         let loss = r#"{"mode":"hard","selectors":[],"source":"larder","reason":"records before this one may be lost"}"#;
-        assert_eq!(Purge::loss().write(), loss);
+        assert_eq!(Purge::loss().to_json(), loss);
         assert!(read(loss.as_bytes()).is_loss() && !Purge::boundary().is_loss());
     }
 
@@ -220,7 +220,7 @@ mod tests {
             r#"{"mode":"hard","source":"api"}"#,
         ] {
             let purge = read(json.as_bytes());
-            assert_eq!(purge.mode, Mode::Hard, "{json}");
+            assert_eq!(purge.mode, PurgeMode::Hard, "{json}");
             assert_eq!(purge.selectors, [Selector::Everything], "{json}");
         }
         assert_eq!(read(b"\xff").selectors, [Selector::Everything]);
@@ -232,7 +232,7 @@ mod tests {
             let json =
                 format!(r#"{{"mode":"soft","selectors":[{{"tag":"x"}}],"source":{source}}}"#);
             let purge = read(json.as_bytes());
-            assert_eq!(purge.source, Source::Unknown, "{source}");
+            assert_eq!(purge.source, PurgeSource::Unknown, "{source}");
             assert_eq!(purge.selectors, [Selector::Tag("x".into())], "{source}");
         }
     }
@@ -255,27 +255,33 @@ mod tests {
         })
     }
 
-    fn sources() -> impl Strategy<Value = Source> {
-        let plain = [Source::Api, Source::Method, Source::Write, Source::Larder, Source::Unknown];
+    fn sources() -> impl Strategy<Value = PurgeSource> {
+        let plain = [
+            PurgeSource::Api,
+            PurgeSource::Method,
+            PurgeSource::Write,
+            PurgeSource::Larder,
+            PurgeSource::Unknown,
+        ];
         prop_oneof![
             prop::sample::select(plain.to_vec()),
-            any::<String>().prop_map(|name| Source::Webhook(name.into())),
-            any::<String>().prop_map(|cron| Source::Schedule(cron.into())),
-            any::<String>().prop_map(|name| Source::Poll(name.into())),
+            any::<String>().prop_map(|name| PurgeSource::Webhook(name.into())),
+            any::<String>().prop_map(|cron| PurgeSource::Schedule(cron.into())),
+            any::<String>().prop_map(|name| PurgeSource::Poll(name.into())),
         ]
     }
 
     proptest! {
         #[test]
         fn every_purge_survives(
-            mode in prop::sample::select(vec![Mode::Hard, Mode::Soft]),
+            mode in prop::sample::select(vec![PurgeMode::Hard, PurgeMode::Soft]),
             selectors in vec(selectors(), 0..5),
             source in sources(),
             reason in option::of(any::<String>()),
             warm in any::<bool>(),
         ) {
             let purge = Purge { mode, selectors, source, reason, warm };
-            prop_assert_eq!(read(purge.write().as_bytes()), purge);
+            prop_assert_eq!(read(purge.to_json().as_bytes()), purge);
         }
     }
 }

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Facets, Subject, glob,
-    names::{directory, path_of},
+    PurgeCandidate, ResponseAttributes, glob,
+    selector_index::{directory, path_of},
 };
 
 /// What a purge selects.
@@ -38,21 +38,21 @@ pub enum Selector {
 impl Selector {
     /// Whether it selects this response.
     ///
-    /// A [`Table`](super::Table) says the same without looking at each selector, or selects more.
+    /// A [`PurgeTable`](super::PurgeTable) says the same without looking at each selector, or selects more.
     pub fn selects<'a>(
         &self,
-        subject: &Subject<'_, impl Iterator<Item = &'a str> + Clone>,
+        candidate: &PurgeCandidate<'_, impl Iterator<Item = &'a str> + Clone>,
     ) -> bool {
-        self.fits(subject.url, subject.facets, &|tag| {
-            subject.tags.clone().any(|known| known == tag)
+        self.matches(candidate.url, candidate.attributes, &|tag| {
+            candidate.tags.clone().any(|known| known == tag)
         })
     }
 
     /// The same where `has_tag` says which tags there are.
-    pub(super) fn fits(
+    pub(super) fn matches(
         &self,
         url: &[u8],
-        facets: Facets<'_>,
+        attributes: ResponseAttributes<'_>,
         has_tag: &dyn Fn(&str) -> bool,
     ) -> bool {
         let path = || path_of(url).unwrap_or_default();
@@ -62,18 +62,20 @@ impl Selector {
             Self::Tag(tag) => has_tag(tag),
             Self::Url(wanted) => [url, path()].contains(&wanted.as_bytes()),
             Self::Prefix(prefix) => {
-                [url, path()].iter().any(|it| begins_with(it, prefix.as_bytes()))
+                [url, path()].iter().any(|it| has_prefix(it, prefix.as_bytes()))
             }
             Self::Pattern(pattern) => {
                 let text = form(pattern);
-                glob::fits(pattern, text)
-                    || slashed(text).is_some_and(|slashed| glob::fits(pattern, &slashed))
+                glob::matches(pattern, text)
+                    || with_trailing_slash(text).is_some_and(|with_trailing_slash| {
+                        glob::matches(pattern, &with_trailing_slash)
+                    })
             }
-            Self::User(user) => facets.user == Some(user),
-            Self::Route(route) => facets.route == Some(route),
-            Self::Version(version) => facets.version == Some(version),
+            Self::User(user) => attributes.user == Some(user),
+            Self::Route(route) => attributes.route == Some(route),
+            Self::Version(version) => attributes.version == Some(version),
             Self::Credential(digest) => has_tag(&credential_tag(digest)),
-            Self::All(selectors) => selectors.iter().all(|it| it.fits(url, facets, has_tag)),
+            Self::All(selectors) => selectors.iter().all(|it| it.matches(url, attributes, has_tag)),
         }
     }
 
@@ -92,13 +94,13 @@ pub fn credential_tag(digest: &str) -> String {
 }
 
 /// Whether a URL begins with a prefix; `/a` also with `/a/`, since its form has no trailing slash.
-fn begins_with(url: &[u8], prefix: &[u8]) -> bool {
+fn has_prefix(url: &[u8], prefix: &[u8]) -> bool {
     url.starts_with(prefix) || directory(url).is_some_and(|directory| directory == prefix)
 }
 
 /// The URL with a slash at the end of its path, if it has none.
-fn slashed(url: &[u8]) -> Option<Vec<u8>> {
-    let mut slashed = directory(url)?;
-    slashed.extend_from_slice(url.get(slashed.len() - 1..)?);
-    Some(slashed)
+fn with_trailing_slash(url: &[u8]) -> Option<Vec<u8>> {
+    let mut with_trailing_slash = directory(url)?;
+    with_trailing_slash.extend_from_slice(url.get(with_trailing_slash.len() - 1..)?);
+    Some(with_trailing_slash)
 }

@@ -1,11 +1,12 @@
 //! The table of what was purged last: selector → place in the log.
 
 use super::{
-    Facets, Fence, LogId, Mode, PendingId, Purge, Record, Selector, Subject, credential_tag,
-    forgotten::Forgotten,
-    marks::{Mark, Marks},
-    names::{Kind, Named, Names, Shape},
+    Fence, LogId, PendingPurgeId, Purge, PurgeCandidate, PurgeMode, PurgeRecord,
+    ResponseAttributes, Selector, credential_tag,
+    evicted::EvictedSelectors,
+    last_purges::{LastPurge, LastPurges},
     pending::PendingPurges,
+    selector_index::{AttributeSet, IndexedSelector, SelectorIndex, SelectorKind},
 };
 use crate::field::Timestamp;
 
@@ -13,37 +14,37 @@ use crate::field::Timestamp;
 ///
 /// A selector takes 50 to 110 bytes, however long it is and however often it is purged. Judging a response with four tags takes about
 /// a tenth of a microsecond once anything was purged, and each length of purged prefixes 15 ns more; as
-/// much again for each kind of facets by which was purged. Patterns and other combinations are kept as
+/// much again for each kind of attributes by which was purged. Patterns and other combinations are kept as
 /// they are, 1,000 of them, and looked at one by one.
 #[derive(Debug)]
-pub struct Table {
+pub struct PurgeTable {
     log: LogId,
     applied: u64,
     /// What has an older fence is dead: nobody can say any more what selects it.
-    floor: u64,
-    /// When the record at the floor was appended, or the first one after it; none before that is applied.
-    floor_at: Option<Timestamp>,
+    low_watermark: u64,
+    /// When the record at the low watermark was appended, or the first one after it; none before that is applied.
+    low_watermark_at: Option<Timestamp>,
     version: u64,
-    names: Names,
-    marks: Marks,
-    forgotten: Forgotten,
+    index: SelectorIndex,
+    last_purges: LastPurges,
+    evicted: EvictedSelectors,
     pending: PendingPurges,
-    newest: Newest,
+    last_changes: LastChanges,
 }
 
 /// The versions with which the table last changed, by what changed.
 #[derive(Debug, Default)]
-struct Newest {
-    by_shape: [Kinds; Shape::COUNT],
+struct LastChanges {
+    by_attribute_set: [ChangesByKind; AttributeSet::COUNT],
     /// The newest of the selectors that have to be looked at one by one.
-    listed: u64,
-    /// The newest of all marks that are forgotten.
-    forgotten: u64,
+    scanned: u64,
+    /// The newest of all last purges that are evicted.
+    evicted: u64,
 }
 
-/// The same among the responses with certain facets.
+/// The same among the responses with certain attributes.
 #[derive(Debug, Default, Clone, Copy)]
-struct Kinds {
+struct ChangesByKind {
     any: u64,
     everything: u64,
     tag: u64,
@@ -51,32 +52,38 @@ struct Kinds {
     prefix: u64,
 }
 
-impl Newest {
-    fn note(&mut self, named: Named, version: u64) {
-        let Some(kinds) = self.by_shape.get_mut(named.shape.index()) else { return };
-        let of_kind = match named.kind {
-            Kind::Everything => &mut kinds.everything,
-            Kind::Tag => &mut kinds.tag,
-            Kind::Url => &mut kinds.url,
-            Kind::Prefix => &mut kinds.prefix,
-            Kind::Listed => return self.listed = version,
+impl LastChanges {
+    fn record(&mut self, indexed: IndexedSelector, version: u64) {
+        let Some(changes) = self.by_attribute_set.get_mut(indexed.attribute_set.index()) else {
+            return;
+        };
+        let of_kind = match indexed.kind {
+            SelectorKind::Everything => &mut changes.everything,
+            SelectorKind::Tag => &mut changes.tag,
+            SelectorKind::Url => &mut changes.url,
+            SelectorKind::Prefix => &mut changes.prefix,
+            SelectorKind::Scanned => return self.scanned = version,
         };
         *of_kind = version;
-        kinds.any = version;
+        changes.any = version;
     }
 
-    /// What changed after the version `since` among the responses that share some of these facets.
-    fn since(&self, since: u64, facets: Facets<'_>) -> impl Iterator<Item = (Shape, Kinds)> {
-        Shape::within(facets).filter_map(move |shape| {
-            let kinds = self.by_shape.get(shape.index())?;
-            (kinds.any > since).then_some((shape, *kinds))
+    /// What changed after the version `since` among the responses that share some of these attributes.
+    fn since(
+        &self,
+        since: u64,
+        attributes: ResponseAttributes<'_>,
+    ) -> impl Iterator<Item = (AttributeSet, ChangesByKind)> {
+        AttributeSet::subsets(attributes).filter_map(move |attribute_set| {
+            let changes = self.by_attribute_set.get(attribute_set.index())?;
+            (changes.any > since).then_some((attribute_set, *changes))
         })
     }
 }
 
 /// Whether a stored response outlives the purges applied so far; the worse is the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum PurgeVerdict {
     /// No later record selects it.
     Alive,
     /// A later soft purge selects it: it is stale whatever its freshness says.
@@ -85,12 +92,12 @@ pub enum Verdict {
     Dead,
 }
 
-impl Verdict {
-    /// What a mark says of a response that is older than `since`.
-    fn of(mark: Mark, since: u64) -> Self {
-        if mark.hard > since {
+impl PurgeVerdict {
+    /// What a last purge says of a response that is older than `since`.
+    fn of(last_purge: LastPurge, since: u64) -> Self {
+        if last_purge.hard > since {
             Self::Dead
-        } else if mark.soft > since {
+        } else if last_purge.soft > since {
             Self::Soft
         } else {
             Self::Alive
@@ -98,21 +105,21 @@ impl Verdict {
     }
 }
 
-impl Table {
+impl PurgeTable {
     /// A table of at most `capacity` selectors. Beyond it the oldest give up their places: what they
     /// select stays dead, and with it a few responses that share a bucket with them.
     pub fn new(capacity: usize) -> Self {
         Self {
             log: LogId::default(),
             applied: 0,
-            floor: 0,
-            floor_at: None,
+            low_watermark: 0,
+            low_watermark_at: None,
             version: 1,
-            names: Names::default(),
-            marks: Marks::new(capacity),
-            forgotten: Forgotten::default(),
+            index: SelectorIndex::default(),
+            last_purges: LastPurges::new(capacity),
+            evicted: EvictedSelectors::default(),
             pending: PendingPurges::default(),
-            newest: Newest::default(),
+            last_changes: LastChanges::default(),
         }
     }
 
@@ -123,43 +130,43 @@ impl Table {
     /// they did, and all are dead until it is beyond where it was. Pending purges remain pending.
     pub fn begin(&mut self, fence: Fence) {
         self.version += 1;
-        let mut floor = fence.seq;
+        let mut low_watermark = fence.seq;
         if fence.log != self.log {
-            self.floor = 0;
+            self.low_watermark = 0;
         } else if fence.seq < self.applied {
-            floor = self.applied.saturating_add(1);
+            low_watermark = self.applied.saturating_add(1);
         }
         (self.log, self.applied) = (fence.log, fence.seq);
-        self.raise(floor, None);
+        self.raise_low_watermark(low_watermark, None);
     }
 
     /// Applies the next record of the log. One that is applied already does nothing; where records are
     /// missing before it, what has an older fence than the last of them is dead.
-    pub fn apply(&mut self, record: &Record) {
+    pub fn apply(&mut self, record: &PurgeRecord) {
         if record.seq <= self.applied {
             return;
         }
         self.version += 1;
         if record.seq - 1 > self.applied {
-            self.raise(record.seq - 1, None);
+            self.raise_low_watermark(record.seq - 1, None);
         }
         self.applied = record.seq;
-        self.floor_at.get_or_insert(record.at);
-        self.names.advance(record.at);
+        self.low_watermark_at.get_or_insert(record.at);
+        self.index.advance(record.at);
         let Purge { mode, selectors, .. } = &record.purge;
-        if *mode == Mode::Hard && selectors.contains(&Selector::Everything) {
-            return self.raise(record.seq, Some(record.at));
+        if *mode == PurgeMode::Hard && selectors.contains(&Selector::Everything) {
+            return self.raise_low_watermark(record.seq, Some(record.at));
         }
         for selector in selectors {
-            let named = self.name(selector);
-            self.marks.set(named.name, *mode, record.seq, self.version);
+            let indexed = self.index_selector(selector);
+            self.last_purges.set(indexed.hash, *mode, record.seq, self.version);
         }
-        while let Some((name, at)) = self.names.pop_excess(|name| self.pending.find(name).is_some())
+        while let Some((hash, at)) = self.index.pop_excess(|hash| self.pending.find(hash).is_some())
         {
-            self.forget_listed(name, at);
+            self.evict_scanned(hash, at);
         }
-        while let Some((name, mark)) = self.marks.pop_excess() {
-            self.forget(name, mark);
+        while let Some((hash, last_purge)) = self.last_purges.pop_excess() {
+            self.evict(hash, last_purge);
         }
     }
 
@@ -168,18 +175,18 @@ impl Table {
     ///
     /// Its record, once it is in the log, is applied like any other. So what was asked for between the
     /// two dies a second time: its fence does not say that it is younger than the purge.
-    pub fn apply_pending(&mut self, purge: &Purge) -> PendingId {
+    pub fn apply_pending(&mut self, purge: &Purge) -> PendingPurgeId {
         self.version += 1;
-        let mut names = Vec::with_capacity(purge.selectors.len());
+        let mut hashes = Vec::with_capacity(purge.selectors.len());
         for selector in &purge.selectors {
-            names.push(self.name(selector).name);
+            hashes.push(self.index_selector(selector).hash);
         }
-        self.pending.add(names.into(), purge.mode, self.version)
+        self.pending.add(hashes.into(), purge.mode, self.version)
     }
 
     /// Ends what [`apply_pending`](Self::apply_pending) began. To be called when the purge's record is
     /// applied, or lies before where the log began.
-    pub fn settle(&mut self, pending: PendingId) {
+    pub fn remove_pending(&mut self, pending: PendingPurgeId) {
         self.pending.remove(pending);
     }
 
@@ -189,19 +196,19 @@ impl Table {
     }
 
     /// What has an older fence than this is dead.
-    pub fn floor(&self) -> u64 {
-        self.floor
+    pub fn low_watermark(&self) -> u64 {
+        self.low_watermark
     }
 
     /// Returns when the log that this table knows begins: responses whose origin was asked before are dead.
     /// None before the first record is applied.
-    pub fn floor_at(&self) -> Option<Timestamp> {
-        self.floor_at
+    pub fn low_watermark_at(&self) -> Option<Timestamp> {
+        self.low_watermark_at
     }
 
     /// Returns how many selectors have given up their places so far.
-    pub fn forgotten(&self) -> u64 {
-        self.forgotten.count()
+    pub fn evicted(&self) -> u64 {
+        self.evicted.count()
     }
 
     /// A number that changes with every change of the table that may select anything; never 0.
@@ -211,7 +218,7 @@ impl Table {
 
     /// How many selectors the applied records have left.
     pub fn len(&self) -> usize {
-        self.marks.len()
+        self.last_purges.len()
     }
 
     /// Whether no applied record has left a selector.
@@ -221,8 +228,8 @@ impl Table {
 
     /// About how many bytes the table takes.
     pub fn bytes(&self) -> usize {
-        let kept = self.marks.bytes() + self.forgotten.bytes();
-        size_of::<Self>() + kept + self.pending.bytes() + self.names.bytes()
+        let kept = self.last_purges.bytes() + self.evicted.bytes();
+        size_of::<Self>() + kept + self.pending.bytes() + self.index.bytes()
     }
 
     /// Whether a response with this fence, found alive when the table had the version `checked`, or
@@ -233,56 +240,61 @@ impl Table {
         &self,
         fence: Fence,
         checked: u64,
-        subject: &Subject<'_, impl Iterator<Item = &'a str> + Clone>,
-    ) -> Verdict {
-        if fence.log != self.log || fence.seq < self.floor {
-            return Verdict::Dead;
+        candidate: &PurgeCandidate<'_, impl Iterator<Item = &'a str> + Clone>,
+    ) -> PurgeVerdict {
+        if fence.log != self.log || fence.seq < self.low_watermark {
+            return PurgeVerdict::Dead;
         }
-        let mut verdict = Verdict::Alive;
-        for (shape, newest) in self.newest.since(checked, subject.facets) {
-            let names = self.names_of(subject, shape, newest, checked);
-            verdict = verdict.max(self.judge_all(names, fence.seq, checked));
+        let mut verdict = PurgeVerdict::Alive;
+        for (attribute_set, changes) in self.last_changes.since(checked, candidate.attributes) {
+            let hashes = self.hashes_of(candidate, attribute_set, changes, checked);
+            verdict = verdict.max(self.judge_hashes(hashes, fence.seq, checked));
         }
-        if self.newest.listed > checked {
-            let names = self.names.listed(checked, |selector| selector.selects(subject));
-            verdict = verdict.max(self.judge_all(names, fence.seq, checked));
+        if self.last_changes.scanned > checked {
+            let hashes = self.index.scanned(checked, |selector| selector.selects(candidate));
+            verdict = verdict.max(self.judge_hashes(hashes, fence.seq, checked));
         }
         verdict
     }
 
     /// Whether a record selects the credential with this digest.
-    pub fn has_ended(&self, credential: &str) -> bool {
-        let name = self.names.tag(Names::ALL, &credential_tag(credential));
-        self.changed(name) > 0 || self.forgotten.last(name) > 0
+    pub fn is_credential_revoked(&self, credential: &str) -> bool {
+        let hash = self.index.tag(SelectorIndex::ALL, &credential_tag(credential));
+        self.last_change(hash) > 0 || self.evicted.last(hash) > 0
     }
 
-    /// The names under which a response may have been selected after the version `since`, among those that
-    /// share facets of this shape with it.
-    fn names_of<'a, 'b>(
+    /// The hashes under which a response may have been selected after the version `since`, among those that
+    /// share attributes of this set of attributes with it.
+    fn hashes_of<'a, 'b>(
         &self,
-        subject: &Subject<'b, impl Iterator<Item = &'a str> + Clone>,
-        shape: Shape,
-        newest: Kinds,
+        candidate: &PurgeCandidate<'b, impl Iterator<Item = &'a str> + Clone>,
+        attribute_set: AttributeSet,
+        changes: ChangesByKind,
         since: u64,
     ) -> impl Iterator<Item = u64> {
-        let (names, scope) = (&self.names, self.names.scope(shape, subject.facets));
-        let everything = (newest.everything > since).then(|| names.everything(scope));
-        let tags = (newest.tag > since).then(|| subject.tags.clone()).into_iter().flatten();
-        let urls = (newest.url > since).then(|| names.urls(scope, subject.url));
-        let prefixes = (newest.prefix > since).then(|| names.prefixes(scope, subject.url));
+        let (index, scope) = (&self.index, self.index.scope(attribute_set, candidate.attributes));
+        let everything = (changes.everything > since).then(|| index.everything(scope));
+        let tags = (changes.tag > since).then(|| candidate.tags.clone()).into_iter().flatten();
+        let urls = (changes.url > since).then(|| index.urls(scope, candidate.url));
+        let prefixes = (changes.prefix > since).then(|| index.prefixes(scope, candidate.url));
         everything
             .into_iter()
-            .chain(tags.map(move |tag| names.tag(scope, tag)))
+            .chain(tags.map(move |tag| index.tag(scope, tag)))
             .chain(urls.into_iter().flatten())
             .chain(prefixes.into_iter().flatten())
     }
 
-    /// The worst that is said under any of these names.
-    fn judge_all(&self, names: impl Iterator<Item = u64>, seq: u64, checked: u64) -> Verdict {
-        let mut verdict = Verdict::Alive;
-        for name in names {
-            verdict = verdict.max(self.judge_by(name, seq, checked));
-            if verdict == Verdict::Dead {
+    /// The worst that is said under any of these hashes.
+    fn judge_hashes(
+        &self,
+        hashes: impl Iterator<Item = u64>,
+        seq: u64,
+        checked: u64,
+    ) -> PurgeVerdict {
+        let mut verdict = PurgeVerdict::Alive;
+        for hash in hashes {
+            verdict = verdict.max(self.judge_hash(hash, seq, checked));
+            if verdict == PurgeVerdict::Dead {
                 break;
             }
         }
@@ -290,70 +302,72 @@ impl Table {
     }
 
     /// Whether any change since the version `since` may select a response of this URL and with these
-    /// facets, whose tags are not known yet.
-    pub fn may_select(&self, since: u64, url: &[u8], facets: Facets<'_>) -> bool {
-        let is_newer = |name| self.changed(name) > since;
-        let mut shapes = self.newest.since(since, facets);
-        self.newest.forgotten > since
-            || shapes.any(|(shape, newest)| {
-                let scope = self.names.scope(shape, facets);
-                newest.tag > since
-                    || (newest.everything > since && is_newer(self.names.everything(scope)))
-                    || (newest.url > since && self.names.urls(scope, url).any(is_newer))
-                    || (newest.prefix > since && self.names.prefixes(scope, url).any(is_newer))
+    /// attributes, whose tags are not known yet.
+    pub fn may_select(&self, since: u64, url: &[u8], attributes: ResponseAttributes<'_>) -> bool {
+        let is_newer = |hash| self.last_change(hash) > since;
+        let mut attribute_sets = self.last_changes.since(since, attributes);
+        self.last_changes.evicted > since
+            || attribute_sets.any(|(attribute_set, changes)| {
+                let scope = self.index.scope(attribute_set, attributes);
+                changes.tag > since
+                    || (changes.everything > since && is_newer(self.index.everything(scope)))
+                    || (changes.url > since && self.index.urls(scope, url).any(is_newer))
+                    || (changes.prefix > since && self.index.prefixes(scope, url).any(is_newer))
             })
-            || (self.newest.listed > since && {
-                let may_fit = |selector: &Selector| selector.fits(url, facets, &|_| true);
-                self.names.listed(since, may_fit).next().is_some()
+            || (self.last_changes.scanned > since && {
+                let may_match = |selector: &Selector| selector.matches(url, attributes, &|_| true);
+                self.index.scanned(since, may_match).next().is_some()
             })
     }
 
-    /// The name of a selector that comes with the version there is now.
-    fn name(&mut self, selector: &Selector) -> Named {
-        let named = self.names.of(selector, self.version);
-        self.newest.note(named, self.version);
-        named
+    /// The hash of a selector that comes with the version there is now.
+    fn index_selector(&mut self, selector: &Selector) -> IndexedSelector {
+        let indexed = self.index.insert(selector, self.version);
+        self.last_changes.record(indexed, self.version);
+        indexed
     }
 
-    /// Gives up the place of a mark.
-    fn forget(&mut self, name: u64, mark: Mark) {
-        self.forgotten.add(name, mark);
-        self.newest.forgotten = self.newest.forgotten.max(mark.version);
+    /// Gives up the place of a last purge.
+    fn evict(&mut self, hash: u64, last_purge: LastPurge) {
+        self.evicted.add(hash, last_purge);
+        self.last_changes.evicted = self.last_changes.evicted.max(last_purge.version);
     }
 
-    /// Gives up a mark whose selector is not looked at any more: whatever has an older fence is dead.
-    fn forget_listed(&mut self, name: u64, at: Option<Timestamp>) {
-        let mark = self.marks.remove(name).unwrap_or_default();
-        let last = mark.last().max(self.forgotten.last(name));
-        if last > self.floor {
-            (self.floor, self.floor_at) = (last, self.floor_at.max(at));
+    /// Gives up a last purge whose selector is not looked at any more: whatever has an older fence is dead.
+    fn evict_scanned(&mut self, hash: u64, at: Option<Timestamp>) {
+        let last_purge = self.last_purges.remove(hash).unwrap_or_default();
+        let last = last_purge.latest().max(self.evicted.last(hash));
+        if last > self.low_watermark {
+            (self.low_watermark, self.low_watermark_at) = (last, self.low_watermark_at.max(at));
         }
-        self.newest.forgotten = self.newest.forgotten.max(mark.version);
+        self.last_changes.evicted = self.last_changes.evicted.max(last_purge.version);
     }
 
-    fn judge_by(&self, name: u64, seq: u64, checked: u64) -> Verdict {
-        let applied = self.marks.find(name).map(|mark| Verdict::of(mark, seq));
-        let pending = self.pending.find(name).map(|mark| Verdict::of(mark, checked));
-        let forgotten = (self.forgotten.last(name) > seq).then_some(Verdict::Dead);
-        applied.max(pending).max(forgotten).unwrap_or(Verdict::Alive)
+    fn judge_hash(&self, hash: u64, seq: u64, checked: u64) -> PurgeVerdict {
+        let applied =
+            self.last_purges.find(hash).map(|last_purge| PurgeVerdict::of(last_purge, seq));
+        let pending =
+            self.pending.find(hash).map(|last_purge| PurgeVerdict::of(last_purge, checked));
+        let evicted = (self.evicted.last(hash) > seq).then_some(PurgeVerdict::Dead);
+        applied.max(pending).max(evicted).unwrap_or(PurgeVerdict::Alive)
     }
 
     /// The version with which a selector last changed; 0 is never.
-    fn changed(&self, name: u64) -> u64 {
-        let applied = self.marks.find(name).map_or(0, |mark| mark.version);
-        let pending = self.pending.find(name).map_or(0, |mark| mark.version);
+    fn last_change(&self, hash: u64) -> u64 {
+        let applied = self.last_purges.find(hash).map_or(0, |last_purge| last_purge.version);
+        let pending = self.pending.find(hash).map_or(0, |last_purge| last_purge.version);
         applied.max(pending)
     }
 
-    /// Makes dead what has an older fence than this. No mark is later, so none is needed any longer.
-    fn raise(&mut self, floor: u64, at: Option<Timestamp>) {
-        (self.floor, self.floor_at) = (self.floor.max(floor), at);
-        self.marks.clear();
-        self.forgotten.clear();
-        self.newest.forgotten = self.version;
-        self.names.forget_listed(|name| self.pending.find(name).is_some());
+    /// Makes dead what has an older fence than this. No last purge is later, so none is needed any longer.
+    fn raise_low_watermark(&mut self, low_watermark: u64, at: Option<Timestamp>) {
+        (self.low_watermark, self.low_watermark_at) = (self.low_watermark.max(low_watermark), at);
+        self.last_purges.clear();
+        self.evicted.clear();
+        self.last_changes.evicted = self.version;
+        self.index.retain_scanned(|hash| self.pending.find(hash).is_some());
         if self.pending.is_empty() {
-            self.names.forget_prefixes();
+            self.index.clear_prefixes();
         }
     }
 }

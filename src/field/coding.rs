@@ -5,13 +5,14 @@ use http::{HeaderMap, HeaderValue, header};
 use super::{list, preference};
 
 /// Codings whose meaning is known here, in the order of their names.
-pub const KNOWN: [&[u8]; 7] = [b"*", b"br", b"compress", b"deflate", b"gzip", b"identity", b"zstd"];
+pub(crate) const KNOWN: [&[u8]; 7] =
+    [b"*", b"br", b"compress", b"deflate", b"gzip", b"identity", b"zstd"];
 
 /// Whether a request accepts a response with this line of `Content-Encoding`, or with none.
 ///
 /// Without `Accept-Encoding` everything is acceptable. A member with a broken weight allows nothing, and of
 /// two members that contradict each other the refusal counts.
-pub fn accepts(request: &HeaderMap, content_encoding: Option<&[u8]>) -> bool {
+pub(crate) fn accepts(request: &HeaderMap, content_encoding: Option<&[u8]>) -> bool {
     let lines = || request.get_all(header::ACCEPT_ENCODING).into_iter().map(HeaderValue::as_bytes);
     if content_encoding.is_none() && lines().all(|line| !line.contains(&b';')) {
         // Only a weight can refuse what has no coding: the usual case is a look for one.
@@ -23,14 +24,14 @@ pub fn accepts(request: &HeaderMap, content_encoding: Option<&[u8]>) -> bool {
     let codings = list::split(content_encoding.unwrap_or_default());
     let mut codings = codings.filter(|coding| !is_none(coding)).peekable();
     if codings.peek().is_none() {
-        return says(lines(), b"identity") != Some(false);
+        return acceptance(lines(), b"identity") != Some(false);
     }
-    codings.all(|coding| says(lines(), coding) == Some(true))
+    codings.all(|coding| acceptance(lines(), coding) == Some(true))
 }
 
 /// Whether all known codings that one value of `Accept-Encoding` accepts are accepted by another as well.
-pub fn includes(wider: &[u8], narrower: &[u8]) -> bool {
-    let accepts = |line: &[u8], coding: &[u8]| says([line].into_iter(), coding) == Some(true);
+pub(crate) fn includes(wider: &[u8], narrower: &[u8]) -> bool {
+    let accepts = |line: &[u8], coding: &[u8]| acceptance([line].into_iter(), coding) == Some(true);
     let compared = KNOWN.iter().filter(|coding| !is_none(coding));
     compared.into_iter().all(|coding| !accepts(narrower, coding) || accepts(wider, coding))
 }
@@ -40,7 +41,7 @@ fn is_none(coding: &[u8]) -> bool {
 }
 
 /// Whether a coding is accepted or refused, by its name or else by `*`; nothing where neither is there.
-fn says<'a>(lines: impl Iterator<Item = &'a [u8]>, coding: &[u8]) -> Option<bool> {
+fn acceptance<'a>(lines: impl Iterator<Item = &'a [u8]>, coding: &[u8]) -> Option<bool> {
     let coding = without_prefix(coding);
     let (mut by_name, mut by_star) = (None, None);
     for member in lines.flat_map(preference::preferences).flatten() {

@@ -37,7 +37,7 @@ const FIELDS: [HeaderName; 20] = [
 static KNOWN: LazyLock<Mutex<HashMap<&'static [u8], HeaderValue>>> = LazyLock::new(Mutex::default);
 
 /// Whether this field says the same on most responses of an API.
-pub fn is_common(name: &HeaderName) -> bool {
+pub(crate) fn is_common(name: &HeaderName) -> bool {
     FIELDS.contains(name)
 }
 
@@ -45,7 +45,7 @@ pub fn is_common(name: &HeaderName) -> bool {
 /// each copy of an ordinary value costs two atomic operations.
 ///
 /// What is kept is never let go, so it is bounded; past the bound, values stay as they are.
-pub fn interned(name: &HeaderName, value: HeaderValue) -> HeaderValue {
+pub(crate) fn interned(name: &HeaderName, value: HeaderValue) -> HeaderValue {
     if !is_common(name) || value.len() > LONGEST {
         return value;
     }

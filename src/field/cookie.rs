@@ -12,18 +12,18 @@ use super::name::is_same;
 
 /// A cookie as sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cookie<'a> {
+pub(crate) struct Cookie<'a> {
     /// All of it: `name=value`.
     pub pair: &'a [u8],
     /// Its name.
     pub name: &'a [u8],
     /// How far servers agree about it.
-    pub form: Form,
+    pub form: CookieForm,
 }
 
 /// How far servers agree about a cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum CookieForm {
     /// It follows the grammar: all read it alike.
     Plain,
     /// Its value breaks the grammar: some skip it, and perhaps the cookies behind it.
@@ -35,18 +35,18 @@ pub enum Form {
 }
 
 /// The cookies of a request over all lines of the field, in order.
-pub fn cookies(headers: &HeaderMap) -> impl Iterator<Item = Cookie<'_>> {
+pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = Cookie<'_>> {
     let lines = headers.get_all(header::COOKIE).into_iter();
     lines.flat_map(|line| in_line(line.as_bytes()))
 }
 
 /// The cookies of one line; empty ones are left out.
-pub fn in_line(line: &[u8]) -> impl Iterator<Item = Cookie<'_>> {
+pub(crate) fn in_line(line: &[u8]) -> impl Iterator<Item = Cookie<'_>> {
     line.split(|byte| *byte == b';').map(<[u8]>::trim_ascii_start).filter_map(cookie)
 }
 
 /// The first cookie of this name, as sent; case and the separators of words do not count.
-pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+pub(crate) fn find<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     cookies(headers)
         .find(|cookie| is_same(cookie.name, name.as_bytes()))
         .map(|cookie| cookie.pair.trim_ascii_end())
@@ -57,48 +57,58 @@ fn cookie(pair: &[u8]) -> Option<Cookie<'_>> {
         return None;
     }
     let Some(end) = pair.iter().position(|byte| *byte == b'=') else {
-        return Some(Cookie { pair, name: pair, form: form_of_name(pair).max(Form::OddName) });
+        return Some(Cookie {
+            pair,
+            name: pair,
+            form: form_of_name(pair).max(CookieForm::OddName),
+        });
     };
     let (name, value) = pair.split_at(end);
     let value = value.get(1..).unwrap_or_default();
     Some(Cookie { pair, name, form: form_of_name(name).max(form_of_value(value)) })
 }
 
-impl Form {
+impl CookieForm {
     fn max(self, other: Self) -> Self {
         if (self as u8) < (other as u8) { other } else { self }
     }
 }
 
-fn form_of_name(name: &[u8]) -> Form {
+fn form_of_name(name: &[u8]) -> CookieForm {
     if name.is_empty() {
-        return Form::OddName;
+        return CookieForm::OddName;
     }
     if name.starts_with(b"$") {
-        return Form::Hidden;
+        return CookieForm::Hidden;
     }
     if name.iter().all(|byte| is(*byte, TOKEN)) {
-        return Form::Plain;
+        return CookieForm::Plain;
     }
-    if name.iter().any(|byte| is(*byte, SEPARATOR)) { Form::Hidden } else { Form::OddName }
+    if name.iter().any(|byte| is(*byte, SEPARATOR)) {
+        CookieForm::Hidden
+    } else {
+        CookieForm::OddName
+    }
 }
 
-fn form_of_value(value: &[u8]) -> Form {
+fn form_of_value(value: &[u8]) -> CookieForm {
     let bare = match value.split_first() {
         Some((b'"', rest)) => match rest.split_last() {
             Some((b'"', bare)) if !bare.iter().any(|byte| matches!(byte, b'"' | b'\\')) => bare,
             // Some let a quoted value go on to its closing quote, wherever that stands.
-            _ => return Form::Hidden,
+            _ => return CookieForm::Hidden,
         },
         _ => value,
     };
-    let Some(odd) = bare.iter().position(|byte| !is(*byte, OCTET)) else { return Form::Plain };
+    let Some(odd) = bare.iter().position(|byte| !is(*byte, OCTET)) else {
+        return CookieForm::Plain;
+    };
     let rest = bare.get(odd..).unwrap_or_default();
     let Some(separator) = rest.iter().position(|byte| is(*byte, SEPARATOR)) else {
-        return Form::Loose;
+        return CookieForm::Loose;
     };
     let behind = rest.get(separator..).unwrap_or_default();
-    if behind.contains(&b'=') { Form::Hidden } else { Form::Loose }
+    if behind.contains(&b'=') { CookieForm::Hidden } else { CookieForm::Loose }
 }
 
 /// `cookie-octet` (RFC 6265 §4.1.1).
@@ -144,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    fn read(line: &[u8]) -> Vec<(&str, Form)> {
+    fn read(line: &[u8]) -> Vec<(&str, CookieForm)> {
         in_line(line).map(|cookie| (str::from_utf8(cookie.name).unwrap(), cookie.form)).collect()
     }
 
@@ -161,7 +171,7 @@ mod tests {
     fn what_follows_the_grammar_is_plain() {
         let line = b"a=b; c=\"d\";e=; ;f={x:[1]}&g=h==;; __Host-i=%22j%22; _k.l~m=GS2.1.s1$o1";
         let names = ["a", "c", "e", "f", "__Host-i", "_k.l~m"];
-        assert_eq!(read(line), names.map(|name| (name, Form::Plain)));
+        assert_eq!(read(line), names.map(|name| (name, CookieForm::Plain)));
         assert_eq!(read(b""), []);
     }
 
@@ -169,14 +179,14 @@ mod tests {
     fn what_some_servers_skip_is_loose() {
         for line in ["a=b c", "a= b", "a=b ;", "a={\"b\":1,\"c\":2}", "a=1,2,3", "a=\\", "a=\u{fc}"]
         {
-            assert_eq!(read(line.as_bytes()), [("a", Form::Loose)], "{line}");
+            assert_eq!(read(line.as_bytes()), [("a", CookieForm::Loose)], "{line}");
         }
     }
 
     #[test]
     fn names_that_some_servers_decode_or_do_not_see_are_odd() {
         for line in ["a", "a%62=c", "a[b]=c", "=a", "=", "a/b=c"] {
-            assert_eq!(read(line.as_bytes())[0].1, Form::OddName, "{line}");
+            assert_eq!(read(line.as_bytes())[0].1, CookieForm::OddName, "{line}");
         }
     }
 
@@ -198,7 +208,7 @@ mod tests {
             "a=\u{a0}c=d",
             "\u{a0}a=b",
         ] {
-            assert_eq!(in_line(line.as_bytes()).next().unwrap().form, Form::Hidden, "{line}");
+            assert_eq!(in_line(line.as_bytes()).next().unwrap().form, CookieForm::Hidden, "{line}");
         }
     }
 
@@ -213,7 +223,7 @@ mod tests {
         #[test]
         fn no_parser_sees_a_cookie_that_is_not_seen_here(line in "[ab=;, \"\\\\$%\u{a0}]{0,24}") {
             let seen: Vec<_> = in_line(line.as_bytes()).collect();
-            if seen.iter().all(|cookie| cookie.form != Form::Hidden) {
+            if seen.iter().all(|cookie| cookie.form != CookieForm::Hidden) {
                 for name in most_lenient(line.as_bytes()) {
                     prop_assert!(seen.iter().any(|cookie| cookie.name == name), "{:?}", name);
                 }
@@ -226,7 +236,7 @@ mod tests {
             let seen: Vec<_> = in_line(line.as_bytes()).collect();
             prop_assert_eq!(seen.len(), plain.len());
             for (cookie, pair) in seen.iter().zip(plain) {
-                prop_assert_eq!((cookie.form, cookie.pair), (Form::Plain, pair.as_bytes()));
+                prop_assert_eq!((cookie.form, cookie.pair), (CookieForm::Plain, pair.as_bytes()));
             }
         }
     }

@@ -73,7 +73,7 @@ impl Timestamp {
 
 /// An instant as RFC 3339 in UTC with milliseconds.
 #[derive(Debug, Clone, Copy)]
-pub struct Rfc3339(pub Timestamp);
+pub(crate) struct Rfc3339(pub Timestamp);
 
 impl fmt::Display for Rfc3339 {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -113,14 +113,14 @@ const LONG_DAYS: [&[u8]; 7] =
     [b"monday", b"tuesday", b"wednesday", b"thursday", b"friday", b"saturday", b"sunday"];
 
 /// A calendar date and time of day in UTC, as written.
-struct Calendar {
+struct CalendarDate {
     year: u64,
     month: u64,
     day: u64,
     second_of_day: u64,
 }
 
-impl Calendar {
+impl CalendarDate {
     /// The instant, or nothing if the month has no such day.
     fn timestamp(&self) -> Option<Timestamp> {
         if self.day == 0 || self.day > days_in_month(self.year, self.month) {
@@ -157,57 +157,57 @@ fn days_since_epoch(year: u64, month: u64, day: u64) -> Option<u64> {
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn imf_fixdate(text: &[u8]) -> Option<Calendar> {
-    let mut cursor = Cursor(text);
-    cursor.name(&SHORT_DAYS)?;
-    cursor.literal(b", ")?;
-    let day = cursor.number(2)?;
-    cursor.literal(b" ")?;
-    let month = cursor.name(&MONTHS)?;
-    cursor.literal(b" ")?;
-    let year = cursor.number(4)?;
-    cursor.literal(b" ")?;
-    let second_of_day = cursor.time_of_day()?;
-    cursor.literal(b" gmt")?;
-    cursor.end(Calendar { year, month, day, second_of_day })
+fn imf_fixdate(text: &[u8]) -> Option<CalendarDate> {
+    let mut parser = DateParser(text);
+    parser.name(&SHORT_DAYS)?;
+    parser.literal(b", ")?;
+    let day = parser.number(2)?;
+    parser.literal(b" ")?;
+    let month = parser.name(&MONTHS)?;
+    parser.literal(b" ")?;
+    let year = parser.number(4)?;
+    parser.literal(b" ")?;
+    let second_of_day = parser.time_of_day()?;
+    parser.literal(b" gmt")?;
+    parser.end(CalendarDate { year, month, day, second_of_day })
 }
 
 /// `Sunday, 06-Nov-94 08:49:37 GMT`.
-fn rfc850(text: &[u8]) -> Option<Calendar> {
-    let mut cursor = Cursor(text);
-    cursor.name(&LONG_DAYS)?;
-    cursor.literal(b", ")?;
-    let day = cursor.number(2)?;
-    cursor.literal(b"-")?;
-    let month = cursor.name(&MONTHS)?;
-    cursor.literal(b"-")?;
-    let short_year = cursor.number(2)?;
+fn rfc850(text: &[u8]) -> Option<CalendarDate> {
+    let mut parser = DateParser(text);
+    parser.name(&LONG_DAYS)?;
+    parser.literal(b", ")?;
+    let day = parser.number(2)?;
+    parser.literal(b"-")?;
+    let month = parser.name(&MONTHS)?;
+    parser.literal(b"-")?;
+    let short_year = parser.number(2)?;
     let year = if short_year < 77 { 2000 + short_year } else { 1900 + short_year };
-    cursor.literal(b" ")?;
-    let second_of_day = cursor.time_of_day()?;
-    cursor.literal(b" gmt")?;
-    cursor.end(Calendar { year, month, day, second_of_day })
+    parser.literal(b" ")?;
+    let second_of_day = parser.time_of_day()?;
+    parser.literal(b" gmt")?;
+    parser.end(CalendarDate { year, month, day, second_of_day })
 }
 
 /// `Sun Nov  6 08:49:37 1994`.
-fn asctime(text: &[u8]) -> Option<Calendar> {
-    let mut cursor = Cursor(text);
-    cursor.name(&SHORT_DAYS)?;
-    cursor.literal(b" ")?;
-    let month = cursor.name(&MONTHS)?;
-    cursor.literal(b" ")?;
-    let day = if cursor.literal(b" ").is_some() { cursor.number(1)? } else { cursor.number(2)? };
-    cursor.literal(b" ")?;
-    let second_of_day = cursor.time_of_day()?;
-    cursor.literal(b" ")?;
-    let year = cursor.number(4)?;
-    cursor.end(Calendar { year, month, day, second_of_day })
+fn asctime(text: &[u8]) -> Option<CalendarDate> {
+    let mut parser = DateParser(text);
+    parser.name(&SHORT_DAYS)?;
+    parser.literal(b" ")?;
+    let month = parser.name(&MONTHS)?;
+    parser.literal(b" ")?;
+    let day = if parser.literal(b" ").is_some() { parser.number(1)? } else { parser.number(2)? };
+    parser.literal(b" ")?;
+    let second_of_day = parser.time_of_day()?;
+    parser.literal(b" ")?;
+    let year = parser.number(4)?;
+    parser.end(CalendarDate { year, month, day, second_of_day })
 }
 
 /// What is left to read of a date.
-struct Cursor<'a>(&'a [u8]);
+struct DateParser<'a>(&'a [u8]);
 
-impl Cursor<'_> {
+impl DateParser<'_> {
     /// Takes exactly these bytes, in any case.
     fn literal(&mut self, expected: &[u8]) -> Option<()> {
         let (head, tail) = self.0.split_at_checked(expected.len())?;
@@ -253,7 +253,7 @@ impl Cursor<'_> {
     }
 
     /// The finished date, if nothing follows it.
-    fn end(self, date: Calendar) -> Option<Calendar> {
+    fn end(self, date: CalendarDate) -> Option<CalendarDate> {
         self.0.is_empty().then_some(date)
     }
 }

@@ -6,7 +6,7 @@ use super::list;
 
 /// Whether two representations with the same tag are byte for byte the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strength {
+pub(crate) enum Strength {
     /// They are.
     Strong,
     /// They are only equivalent.
@@ -15,7 +15,7 @@ pub enum Strength {
 
 /// An entity tag, borrowed from the field that carries it.
 #[derive(Debug, Clone, Copy)]
-pub struct EntityTag<'a> {
+pub(crate) struct EntityTag<'a> {
     strength: Strength,
     /// As it stands, with its quotes.
     opaque: &'a [u8],
@@ -26,7 +26,7 @@ impl<'a> EntityTag<'a> {
     ///
     /// A field that is no entity tag by the grammar (no quotes, say) is a weak tag; nothing if there
     /// are no bytes.
-    pub fn parse(text: &'a [u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &'a [u8]) -> Option<Self> {
         let text = list::trim(text);
         if text.is_empty() {
             return None;
@@ -38,18 +38,18 @@ impl<'a> EntityTag<'a> {
     }
 
     /// The tag's strength.
-    pub fn strength(self) -> Strength {
+    pub(crate) fn strength(self) -> Strength {
         self.strength
     }
 
     /// Weak comparison (RFC 9110 §8.8.3.2): for `If-None-Match`. Quotes do not count: origins that
     /// forget them are sent them back by clients that do not.
-    pub fn matches_weakly(self, other: EntityTag<'_>) -> bool {
+    pub(crate) fn matches_weakly(self, other: EntityTag<'_>) -> bool {
         unquoted(self.opaque) == unquoted(other.opaque)
     }
 
     /// Strong comparison (RFC 9110 §8.8.3.2): for `If-Range` and `If-Match`.
-    pub fn matches_strongly(self, other: EntityTag<'_>) -> bool {
+    pub(crate) fn matches_strongly(self, other: EntityTag<'_>) -> bool {
         self.strength == Strength::Strong
             && other.strength == Strength::Strong
             && self.opaque == other.opaque
@@ -77,7 +77,7 @@ fn take(text: &[u8]) -> Option<(EntityTag<'_>, &[u8])> {
 
 /// What a list field of entity tags says about one tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListMatch {
+pub(crate) enum ListMatch {
     /// The field is absent.
     Absent,
     /// It holds the tag, or it is `*`.
@@ -89,7 +89,7 @@ pub enum ListMatch {
 /// Compares the tags of `If-None-Match` weakly with the stored one, over all lines.
 ///
 /// `*` matches whatever is stored, a tag or none.
-pub fn match_weakly(
+pub(crate) fn match_weakly(
     headers: &HeaderMap,
     name: impl AsHeaderName,
     stored: Option<EntityTag<'_>>,

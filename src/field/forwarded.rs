@@ -6,13 +6,13 @@ use super::list;
 
 /// The value of a parameter (`host`, `proto`) as the proxy nearest to the client tells it, without
 /// quotes.
-pub fn parameter<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+pub(crate) fn parameter<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     let element = list::members(headers, header::FORWARDED).next()?;
     parameter_of(element, name)
 }
 
 /// The values of a parameter in all elements that have it, the client's first, as far as they are text.
-pub fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+pub(crate) fn all<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
     let elements = list::members(headers, header::FORWARDED);
     let values = elements.filter_map(|element| parameter_of(element, name));
     values.filter_map(|value| std::str::from_utf8(value).ok()).collect()

@@ -6,7 +6,7 @@ use super::hop;
 
 /// What a forwarding field is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Forwarding {
+pub(crate) enum ForwardingKind {
     /// The target as the client asked for it: host, scheme, port, prefix. Origins build links and
     /// redirects of these.
     Target,
@@ -16,10 +16,10 @@ pub enum Forwarding {
     Identity,
 }
 
-impl Forwarding {
+impl ForwardingKind {
     /// What a field of this name is about; `None` if proxies do not use it. `name` is in lower case,
     /// with `-` for `_`.
-    pub fn of(name: &str) -> Option<Self> {
+    pub(crate) fn of(name: &str) -> Option<Self> {
         if !matches!(name.as_bytes().first(), Some(b'c' | b'd' | b'f' | b'p' | b'w' | b'x')) {
             return None; // most names
         }
@@ -77,11 +77,11 @@ const IDENTITY: [&str; 9] = [
     "-id-token",
 ];
 
-fn by_suffix(rest: &str) -> Forwarding {
+fn by_suffix(rest: &str) -> ForwardingKind {
     match rest {
-        "-for" | "-for-original" => Forwarding::Client,
-        _ if IDENTITY.iter().any(|start| rest.starts_with(start)) => Forwarding::Identity,
-        _ => Forwarding::Target,
+        "-for" | "-for-original" => ForwardingKind::Client,
+        _ if IDENTITY.iter().any(|start| rest.starts_with(start)) => ForwardingKind::Identity,
+        _ => ForwardingKind::Target,
     }
 }
 
@@ -89,7 +89,7 @@ fn by_suffix(rest: &str) -> Forwarding {
 ///
 /// Symfony, Laravel, Rails and Express with their override middleware, ASP.NET, and what stands behind
 /// IIS's URL rewriting or Envoy follow them.
-pub const OVERRIDES: [&str; 11] = [
+pub(crate) const OVERRIDES: [&str; 11] = [
     "x-http-method-override",
     "x-http-method",
     "x-method-override",
@@ -105,7 +105,7 @@ pub const OVERRIDES: [&str; 11] = [
 
 /// Whether origins may take a request for another one than its method and target say. One look at each
 /// name on the way of every request that is sent; few begin like those that count.
-pub fn is_overridden(headers: &HeaderMap) -> bool {
+pub(crate) fn is_overridden(headers: &HeaderMap) -> bool {
     let may_override =
         |name: &&str| matches!(name.as_bytes(), [b'x', b'-', b'e' | b'h' | b'm' | b'o' | b'r', ..]);
     headers
@@ -117,10 +117,10 @@ pub fn is_overridden(headers: &HeaderMap) -> bool {
 
 /// Removes from a request's trailers the fields by which proxies tell about a request, those that stand for
 /// its method or target, and what only a head may hold.
-pub fn remove_from_trailers(trailers: &mut HeaderMap) {
+pub(crate) fn remove_from_trailers(trailers: &mut HeaderMap) {
     hop::remove_from_trailers(trailers);
     let is_forged = |name: &str| {
-        Forwarding::of(name).is_some() || OVERRIDES.contains(&name) || is_misspelt(name)
+        ForwardingKind::of(name).is_some() || OVERRIDES.contains(&name) || is_underscore_alias(name)
     };
     let forged: Vec<HeaderName> =
         trailers.keys().filter(|name| is_forged(name.as_str())).cloned().collect();
@@ -131,12 +131,12 @@ pub fn remove_from_trailers(trailers: &mut HeaderMap) {
 
 /// Whether a name with `_` stands for a field that decides how the request is read: CGI and WSGI origins
 /// cannot tell `X_Forwarded_Host` from `X-Forwarded-Host` (nginx drops all such names for that).
-pub fn is_misspelt(name: &str) -> bool {
+pub(crate) fn is_underscore_alias(name: &str) -> bool {
     if !name.as_bytes().contains(&b'_') {
         return false;
     }
     let folded = name.replace('_', "-");
-    Forwarding::of(&folded).is_some()
+    ForwardingKind::of(&folded).is_some()
         || OVERRIDES.contains(&&*folded)
         || FRAMING.contains(&&*folded)
 }
@@ -158,43 +158,46 @@ const FRAMING: [&str; 10] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::field::identity::{FieldKind, classify};
+    use crate::field::identity::{IdentityFieldKind, classify};
 
     #[test]
     fn what_tells_of_the_clients_identity_is_a_credential() {
         for suffix in IDENTITY {
             let name = format!("x-forwarded{suffix}");
-            assert_eq!(classify(&name), Some(FieldKind::Credential), "{name}");
+            assert_eq!(classify(&name), Some(IdentityFieldKind::Credential), "{name}");
         }
-        assert_eq!(classify("x-forwarded-tls-client-cert-info"), Some(FieldKind::Credential));
+        assert_eq!(
+            classify("x-forwarded-tls-client-cert-info"),
+            Some(IdentityFieldKind::Credential)
+        );
     }
 
     #[test]
     fn fields_are_told_apart_by_what_they_are_about() {
         for (name, about) in [
-            ("x-forwarded-host", Some(Forwarding::Target)),
-            ("x-forwarded-whatever", Some(Forwarding::Target)),
-            ("x-forwarded", Some(Forwarding::Target)),
-            ("forwarded", Some(Forwarding::Target)),
-            ("x-forwarded-for", Some(Forwarding::Client)),
-            ("x-real-ip", Some(Forwarding::Client)),
-            ("x-forwarded-user", Some(Forwarding::Identity)),
-            ("x-forwarded-groups", Some(Forwarding::Identity)),
-            ("x-forwarded-preferred-username", Some(Forwarding::Identity)),
+            ("x-forwarded-host", Some(ForwardingKind::Target)),
+            ("x-forwarded-whatever", Some(ForwardingKind::Target)),
+            ("x-forwarded", Some(ForwardingKind::Target)),
+            ("forwarded", Some(ForwardingKind::Target)),
+            ("x-forwarded-for", Some(ForwardingKind::Client)),
+            ("x-real-ip", Some(ForwardingKind::Client)),
+            ("x-forwarded-user", Some(ForwardingKind::Identity)),
+            ("x-forwarded-groups", Some(ForwardingKind::Identity)),
+            ("x-forwarded-preferred-username", Some(ForwardingKind::Identity)),
             ("x-request-id", None),
             ("host", None),
         ] {
-            assert_eq!(Forwarding::of(name), about, "{name}");
+            assert_eq!(ForwardingKind::of(name), about, "{name}");
         }
     }
 
     #[test]
     fn names_with_underscores_are_compared_with_hyphens() {
         for name in ["x_forwarded_host", "x-original_url", "content_length"] {
-            assert!(is_misspelt(name), "{name}");
+            assert!(is_underscore_alias(name), "{name}");
         }
         for name in ["x-forwarded-host", "x_api_key", "my_field"] {
-            assert!(!is_misspelt(name), "{name}");
+            assert!(!is_underscore_alias(name), "{name}");
         }
     }
 

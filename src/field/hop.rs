@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 /// Of a request to this cache: asks to wait for what it has fetched ahead. On the response: what became of
 /// that. It goes no further than here.
-pub const LARDER_WARM: HeaderName = HeaderName::from_static("x-larder-warm");
+pub(crate) const LARDER_WARM: HeaderName = HeaderName::from_static("x-larder-warm");
 
 use super::list;
 
@@ -14,7 +14,7 @@ use super::list;
 ///
 /// `Trailer` stays, since trailers are passed on. Upgrades, and `TE: trailers` towards the origin, are
 /// for the caller to add again where it means them.
-pub fn remove(headers: &mut HeaderMap) {
+pub(crate) fn remove(headers: &mut HeaderMap) {
     // Most messages have none of these: one pass over their names finds that out.
     if !headers.keys().any(is_hop_by_hop) {
         return;
@@ -26,7 +26,7 @@ pub fn remove(headers: &mut HeaderMap) {
 }
 
 /// Whether a field of this name is hop-by-hop even if `Connection` does not list it.
-pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
     // By text: comparing names one by one takes ten times as long.
     matches!(
         name.as_str(),
@@ -52,7 +52,7 @@ const ALWAYS: [HeaderName; 7] = [
 
 /// Removes from trailers what only a head may hold: fields of the connection, of framing, and of how the
 /// content is to be read (RFC 9110 §6.5.1). HTTP/2 clients take some of them for an error of the stream.
-pub fn remove_from_trailers(trailers: &mut HeaderMap) {
+pub(crate) fn remove_from_trailers(trailers: &mut HeaderMap) {
     remove(trailers);
     for name in HEAD_ONLY {
         trailers.remove(name);

@@ -3,11 +3,11 @@
 //! No standard lists them, so words decide: `X-Shopify-Access-Token` holds the word *token*. A name that
 //! is taken for one by mistake costs hits; a name that is missed gives one client's response to another.
 
-use super::name::{Exact, Patterns, Words, is_same};
+use super::name::{NameSet, PatternSet, WordSet, is_same};
 
 /// What the name of a field says about its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FieldKind {
+pub enum IdentityFieldKind {
     /// It commonly carries a key, a token, a user or a session.
     Credential,
     /// It commonly says on whose behalf a request is made: a tenant, an organization, an account.
@@ -18,30 +18,30 @@ pub enum FieldKind {
 ///
 /// `Authorization` and `Cookie` are not in question here. The order of the checks: names that browsers,
 /// proxies and tracers send are dismissed, then words are looked at.
-pub fn classify(name: &str) -> Option<FieldKind> {
+pub(crate) fn classify(name: &str) -> Option<IdentityFieldKind> {
     let bytes = name.as_bytes();
     if is_everyday(name) || HARMLESS.match_name(bytes) {
         return None;
     }
     if NAMES.match_name(bytes) {
-        return Some(FieldKind::Credential);
+        return Some(IdentityFieldKind::Credential);
     }
     let words = || bytes.split(|byte| matches!(byte, b'-' | b'_' | b'.'));
     if words().any(is_credential_word) {
-        return Some(FieldKind::Credential);
+        return Some(IdentityFieldKind::Credential);
     }
-    words().any(|word| TENANT_WORDS.has(word)).then_some(FieldKind::Tenant)
+    words().any(|word| TENANT_WORDS.has(word)).then_some(IdentityFieldKind::Tenant)
 }
 
 /// Whether browsers, proxies or tracers send this with most requests: dismissed before anything is compared
 /// word by word.
-pub fn is_everyday(name: &str) -> bool {
+pub(crate) fn is_everyday(name: &str) -> bool {
     name.starts_with("sec-") || EVERYDAY.has(name)
 }
 
 /// What browsers, proxies and tracers send with most requests, by length.
 #[rustfmt::skip]
-static EVERYDAY: Exact = Exact::new(&[
+static EVERYDAY: NameSet = NameSet::new(&[
     "via", "cf-ray", "baggage", "cdn-loop", "priority", "save-data", "x-real-ip", "cf-visitor",
     "tracestate", "traceparent", "x-amz-cf-id", "x-b3-spanid", "cf-ipcountry", "sentry-trace",
     "x-b3-sampled", "x-b3-traceid", "x-csrf-token", "x-request-id", "x-xsrf-token",
@@ -61,7 +61,7 @@ fn is_credential_word(word: &[u8]) -> bool {
 }
 
 /// Words that make a field a credential: of its name, split at `-`, `_` and `.`.
-pub static CREDENTIAL_WORDS: Words = Words::new(&[
+pub static CREDENTIAL_WORDS: WordSet = WordSet::new(&[
     "accesskey",
     "assertion",
     "auth",
@@ -111,7 +111,7 @@ pub static CREDENTIAL_WORDS: Words = Words::new(&[
 pub const ENDINGS: [&str; 5] = ["token", "apikey", "secret", "password", "sessionid"];
 
 /// Names that hold none of the words and are credentials all the same.
-pub static NAMES: Patterns = Patterns::new(&[
+pub static NAMES: PatternSet = PatternSet::new(&[
     "cf-access-*",
     "client-cert*",
     "client-id",
@@ -141,7 +141,7 @@ pub static NAMES: Patterns = Patterns::new(&[
 ]);
 
 /// Words that make a field one of a tenant.
-pub static TENANT_WORDS: Words = Words::new(&[
+pub static TENANT_WORDS: WordSet = WordSet::new(&[
     "account",
     "accountid",
     "company",
@@ -162,7 +162,7 @@ pub static TENANT_WORDS: Words = Words::new(&[
 
 /// Names that hold one of the words and yet say nothing about who asks: tokens against forgery, keys of
 /// attempts and of cached objects, identifiers of traces, descriptions of browsers.
-pub static HARMLESS: Patterns = Patterns::new(&[
+pub static HARMLESS: PatternSet = PatternSet::new(&[
     "antiforgery-token",
     "cache-key",
     "correlation-token",
@@ -244,10 +244,10 @@ mod tests {
             "x-password",
             "cookie2",
         ] {
-            assert_eq!(classify(name), Some(FieldKind::Credential), "{name}");
+            assert_eq!(classify(name), Some(IdentityFieldKind::Credential), "{name}");
         }
         for name in ["x-tenant-id", "x-tenant", "x-org-id", "x-account-id", "x_workspace"] {
-            assert_eq!(classify(name), Some(FieldKind::Tenant), "{name}");
+            assert_eq!(classify(name), Some(IdentityFieldKind::Tenant), "{name}");
         }
     }
 

@@ -5,7 +5,7 @@ use http::{HeaderMap, header::AsHeaderName};
 /// The members of a list field, in order, over all its lines; empty members are skipped.
 ///
 /// A comma inside a quoted string does not separate. Nothing is allocated.
-pub fn members(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn members(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<Item = &[u8]> {
     headers
         .get_all(name)
         .into_iter()
@@ -16,13 +16,13 @@ pub fn members(headers: &HeaderMap, name: impl AsHeaderName) -> impl Iterator<It
 /// The members of one field line, trimmed; empty members are kept.
 ///
 /// A quote that is never closed is an ordinary byte, so that it cannot hide what follows it.
-pub fn split(line: &[u8]) -> Members<'_> {
+pub(crate) fn split(line: &[u8]) -> Members<'_> {
     Members { rest: Some(line), quotes: Quotes::Respected }
 }
 
 /// The result of [`split`].
 #[derive(Debug, Clone)]
-pub struct Members<'a> {
+pub(crate) struct Members<'a> {
     rest: Option<&'a [u8]>,
     quotes: Quotes,
 }
@@ -88,7 +88,7 @@ fn skip_quoted<'a>(bytes: &mut impl Iterator<Item = (usize, &'a u8)>) -> Result<
 }
 
 /// Without the optional whitespace (space, tab) around it.
-pub fn trim(mut text: &[u8]) -> &[u8] {
+pub(crate) fn trim(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', tail @ ..] = text {
         text = tail;
     }

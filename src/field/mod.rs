@@ -1,21 +1,22 @@
 //! HTTP field grammar without caching meaning.
 
-pub mod coding;
-pub mod common;
-pub mod cookie;
-pub mod date;
-pub mod entity_tag;
-pub mod forwarded;
-pub mod forwarding;
-pub mod hop;
-pub mod identity;
-pub mod list;
-pub mod name;
-pub mod preference;
-pub mod presence;
-pub mod range;
-pub mod retry_after;
-pub mod structured;
+pub(crate) mod coding;
+pub(crate) mod common;
+pub(crate) mod cookie;
+pub(crate) mod date;
+pub(crate) mod entity_tag;
+pub(crate) mod forwarded;
+pub(crate) mod forwarding;
+pub(crate) mod hop;
+pub(crate) mod identity;
+pub(crate) mod list;
+pub(crate) mod name;
+pub(crate) mod preference;
+pub(crate) mod presence;
+pub(crate) mod range;
+pub(crate) mod retry_after;
+pub(crate) mod structured;
 
-pub use date::{Rfc3339, Timestamp};
-pub use entity_tag::EntityTag;
+pub(crate) use date::Rfc3339;
+pub use date::Timestamp;
+pub(crate) use entity_tag::EntityTag;

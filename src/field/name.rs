@@ -4,7 +4,7 @@
 ///
 /// CGI and WSGI turn `-` of field names into `_`; PHP does the same with `.`, ` ` and `[` in the names
 /// of cookies and parameters; ASP.NET ignores the case of all of them.
-pub const fn folded(byte: u8) -> u8 {
+pub(crate) const fn folded(byte: u8) -> u8 {
     match byte {
         b'_' | b'.' | b' ' | b'[' => b'-',
         _ => byte.to_ascii_lowercase(),
@@ -12,7 +12,7 @@ pub const fn folded(byte: u8) -> u8 {
 }
 
 /// Whether two names are the same to some server.
-pub fn is_same(one: &[u8], other: &[u8]) -> bool {
+pub(crate) fn is_same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len()
         && one.iter().zip(other).all(|(one, other)| folded(*one) == folded(*other))
 }
@@ -20,7 +20,7 @@ pub fn is_same(one: &[u8], other: &[u8]) -> bool {
 /// Whether a name fits a pattern, in which each `*` stands for any number of characters.
 ///
 /// Takes at most as many steps as the product of both lengths.
-pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
+pub(crate) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut at, mut in_name) = (0, 0);
     // The last `*`, and where in the name what it stands for ends.
     let mut star: Option<(usize, usize)> = None;
@@ -45,7 +45,7 @@ pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
 }
 
 /// The most patterns in one list.
-const MOST: usize = 320;
+const MAX_PATTERNS: usize = 320;
 
 /// How many characters of a name tell which patterns are tried.
 const SIGNIFICANT: usize = 3;
@@ -56,20 +56,20 @@ const BUCKETS: usize = 256;
 ///
 /// A pattern begins with three characters that are no `*`, unless it is a shorter name without one.
 #[derive(Debug)]
-pub struct Patterns {
+pub struct PatternSet {
     list: &'static [&'static str],
     /// The places of the patterns in the list, bucket by bucket.
-    order: [u16; MOST],
+    order: [u16; MAX_PATTERNS],
     /// Where each bucket begins.
     starts: [u16; BUCKETS + 1],
 }
 
 #[expect(clippy::indexing_slicing, reason = "evaluated when Larder is compiled")]
 #[expect(clippy::cast_possible_truncation, reason = "lists are short")]
-impl Patterns {
+impl PatternSet {
     /// Indexes a list.
     pub const fn new(list: &'static [&'static str]) -> Self {
-        let (mut order, mut starts) = ([0; MOST], [0; BUCKETS + 1]);
+        let (mut order, mut starts) = ([0; MAX_PATTERNS], [0; BUCKETS + 1]);
         let (mut bucket, mut placed) = (0, 0);
         while bucket < BUCKETS {
             starts[bucket] = placed as u16;
@@ -88,7 +88,7 @@ impl Patterns {
     }
 }
 
-impl Patterns {
+impl PatternSet {
     /// Whether one of the patterns fits a name.
     pub fn match_name(&self, name: &[u8]) -> bool {
         let bucket = bucket_of(name);
@@ -120,17 +120,17 @@ const fn bucket_of(name: &[u8]) -> usize {
 
 /// A set of names in lower case, found by their length; each is written as it is compared.
 #[derive(Debug)]
-pub struct Exact {
+pub(crate) struct NameSet {
     list: &'static [&'static str],
     /// Where the names begin that have this length or a greater one.
     starts: [u8; 34],
 }
 
-impl Exact {
+impl NameSet {
     /// Indexes a list that is sorted by length; no name is longer than 32 characters.
     #[expect(clippy::indexing_slicing, reason = "evaluated when Larder is compiled")]
     #[expect(clippy::cast_possible_truncation, reason = "lists are short")]
-    pub const fn new(list: &'static [&'static str]) -> Self {
+    pub(crate) const fn new(list: &'static [&'static str]) -> Self {
         let mut starts = [0; 34];
         let (mut length, mut index) = (0, 0);
         while length < starts.len() {
@@ -144,7 +144,7 @@ impl Exact {
     }
 
     /// Whether a name is in the set.
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         let (Some(start), Some(end)) =
             (self.starts.get(name.len()), self.starts.get(name.len() + 1))
         else {
@@ -155,7 +155,7 @@ impl Exact {
     }
 
     /// The names.
-    pub fn iter(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'static str> {
         self.list.iter().copied()
     }
 }
@@ -164,13 +164,13 @@ impl Exact {
 ///
 /// Most words that are not in it are dismissed by their length and first character.
 #[derive(Debug)]
-pub struct Words {
+pub struct WordSet {
     list: &'static [&'static str],
     /// For each first character, the lengths (as bits) of the words that begin with it.
     lengths: [u32; 128],
 }
 
-impl Words {
+impl WordSet {
     /// Indexes a list; no word is empty or longer than 31 characters.
     #[expect(clippy::indexing_slicing, reason = "evaluated when Larder is compiled")]
     pub const fn new(list: &'static [&'static str]) -> Self {
@@ -223,9 +223,9 @@ mod tests {
         }
     }
 
-    static PATTERNS: Patterns = Patterns::new(&["-ab*", "b", "ba", "cxy*d"]);
-    static WORDS: Words = Words::new(&["key", "token"]);
-    static EXACT: Exact = Exact::new(&["a", "bc", "de"]);
+    static PATTERNS: PatternSet = PatternSet::new(&["-ab*", "b", "ba", "cxy*d"]);
+    static WORDS: WordSet = WordSet::new(&["key", "token"]);
+    static EXACT: NameSet = NameSet::new(&["a", "bc", "de"]);
 
     #[test]
     fn lists_are_searched_by_their_first_character() {

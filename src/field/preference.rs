@@ -4,7 +4,7 @@ use super::list;
 
 /// One member of a preference field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Preference<'a> {
+pub(crate) struct Preference<'a> {
     /// The language range, content coding or `*`, as written.
     pub item: &'a [u8],
     /// Its weight in thousandths, 0 (not acceptable) to 1000.
@@ -14,13 +14,15 @@ pub struct Preference<'a> {
 /// The preferences on one field line, in order.
 ///
 /// A weight that breaks the grammar is an error for its member, not for the line.
-pub fn preferences(line: &[u8]) -> impl Iterator<Item = Result<Preference<'_>, InvalidWeight>> {
+pub(crate) fn preferences(
+    line: &[u8],
+) -> impl Iterator<Item = Result<Preference<'_>, InvalidWeight>> {
     list::split(line).filter(|member| !member.is_empty()).map(preference)
 }
 
 /// A member whose `q` parameter is no quality value, or that has other parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidWeight;
+pub(crate) struct InvalidWeight;
 
 fn preference(member: &[u8]) -> Result<Preference<'_>, InvalidWeight> {
     let mut parts = member.splitn(2, |byte| *byte == b';').map(list::trim);

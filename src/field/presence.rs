@@ -3,13 +3,13 @@
 use http::{HeaderMap, HeaderName, header};
 use smallvec::SmallVec;
 
-mod names;
+mod name_cache;
 
 use super::{
-    forwarding::{Forwarding, OVERRIDES, is_misspelt},
+    forwarding::{ForwardingKind, OVERRIDES, is_underscore_alias},
     identity,
 };
-use names::Names;
+use name_cache::NameCache;
 
 /// A set of the request fields that concern a cache.
 ///
@@ -17,9 +17,9 @@ use names::Names;
 /// requests carry few of them, or none. What a name came to is remembered by each thread, which leaves a
 /// comparison of bytes for most names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Presence(u16);
+pub struct FieldPresence(u16);
 
-impl Presence {
+impl FieldPresence {
     /// `Cache-Control` or `Pragma`.
     pub const DIRECTIVES: Self = Self(1);
     /// `Authorization`.
@@ -38,10 +38,10 @@ impl Presence {
     pub const OVERRIDE: Self = Self(1 << 7);
     /// `Connection`.
     pub const CONNECTION: Self = Self(1 << 8);
-    /// A field by which proxies tell of a request, see [`Forwarding`].
+    /// A field by which proxies tell of a request, see [`ForwardingKind`].
     pub const FORWARDING: Self = Self(1 << 9);
     /// A name with `_` that origins may take for a field that decides how the request is read.
-    pub const MISSPELT: Self = Self(1 << 10);
+    pub const UNDERSCORE_ALIAS: Self = Self(1 << 10);
     /// `Cookie`.
     pub const COOKIE: Self = Self(1 << 11);
     /// A field whose name says that it tells who asks, see [`identity::classify`].
@@ -61,16 +61,16 @@ impl Presence {
         if !is_custom {
             return found;
         }
-        Names::with(|known| {
+        NameCache::with(|known| {
             let custom = headers.keys().filter(|name| Self::of_standard(name).is_none());
             custom.fold(found, |found, name| found.with(Self::of_custom(name, known)))
         })
     }
 
     /// The names of a header section that are any of these, and what the others come to.
-    pub fn apart(headers: &HeaderMap, any_of: Self) -> (SmallVec<[HeaderName; 8]>, Self) {
+    pub fn split_names(headers: &HeaderMap, any_of: Self) -> (SmallVec<[HeaderName; 8]>, Self) {
         let (mut names, mut others) = (SmallVec::new(), Self::default());
-        Names::with(|known| {
+        NameCache::with(|known| {
             for name in headers.keys() {
                 let presence =
                     Self::of_standard(name).unwrap_or_else(|| Self::of_custom(name, known));
@@ -121,12 +121,12 @@ impl Presence {
         })
     }
 
-    fn of_custom(name: &HeaderName, known: &mut Names<'_>) -> Self {
+    fn of_custom(name: &HeaderName, known: &mut NameCache<'_>) -> Self {
         known.presence(name.as_str(), Self::by_text)
     }
 
     fn by_text(name: &str) -> Self {
-        if Forwarding::of(name).is_some() {
+        if ForwardingKind::of(name).is_some() {
             return Self::FORWARDING.with(Self::of_identity(name));
         }
         if identity::is_everyday(name) {
@@ -135,7 +135,7 @@ impl Presence {
         if OVERRIDES.contains(&name) {
             return Self::OVERRIDE;
         }
-        if is_misspelt(name) { Self::MISSPELT } else { Self::of_identity(name) }
+        if is_underscore_alias(name) { Self::UNDERSCORE_ALIAS } else { Self::of_identity(name) }
     }
 
     fn of_identity(name: &str) -> Self {
@@ -152,13 +152,15 @@ mod tests {
     #[test]
     fn what_is_there_is_found_and_nothing_else() {
         let mut headers = HeaderMap::new();
-        assert_eq!(Presence::of(&headers), Presence::default());
+        assert_eq!(FieldPresence::of(&headers), FieldPresence::default());
         headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        assert_eq!(Presence::of(&headers), Presence::default());
+        assert_eq!(FieldPresence::of(&headers), FieldPresence::default());
         headers.insert(header::COOKIE, HeaderValue::from_static("a=b"));
         headers.insert(header::RANGE, HeaderValue::from_static("bytes=0-"));
-        let found = Presence::of(&headers);
-        assert!(found.has(Presence::COOKIE) && found.has(Presence::RANGE));
-        assert!(!found.has(Presence::DIRECTIVES.with(Presence::CONDITION).with(Presence::VIA)));
+        let found = FieldPresence::of(&headers);
+        assert!(found.has(FieldPresence::COOKIE) && found.has(FieldPresence::RANGE));
+        assert!(!found.has(
+            FieldPresence::DIRECTIVES.with(FieldPresence::CONDITION).with(FieldPresence::VIA)
+        ));
     }
 }

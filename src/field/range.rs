@@ -116,7 +116,7 @@ impl ByteRange {
 }
 
 /// `Content-Range` of a 416 about a representation of this length.
-pub fn unsatisfied_content_range(complete_length: u64) -> HeaderValue {
+pub(crate) fn unsatisfied_content_range(complete_length: u64) -> HeaderValue {
     HeaderValue::try_from(format!("bytes */{complete_length}"))
         .unwrap_or(HeaderValue::from_static("bytes */0"))
 }
@@ -152,7 +152,7 @@ impl ContentRange {
 
 /// Whether the condition in `If-Range` holds, so that `Range` may be followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IfRange {
+pub(crate) enum IfRange {
     /// There is no condition, or it holds.
     Holds,
     /// It does not hold: the complete representation is wanted.
@@ -164,7 +164,7 @@ impl IfRange {
     ///
     /// Tags are compared strongly; a date must equal a `Last-Modified` that is a strong validator, at
     /// least a second older than the response's `Date` (RFC 9110 §8.8.2.2).
-    pub fn evaluate(request: &HeaderMap, stored: &HeaderMap) -> Self {
+    pub(crate) fn evaluate(request: &HeaderMap, stored: &HeaderMap) -> Self {
         let Some(condition) = request.get(header::IF_RANGE) else {
             return Self::Holds;
         };

@@ -7,7 +7,7 @@ use http::{HeaderMap, header};
 use super::Timestamp;
 
 /// How long the sender wants to be left alone, from `now` on; nothing where the field is absent or broken.
-pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.as_bytes().trim_ascii();
     if !text.is_empty() && text.iter().all(u8::is_ascii_digit) {
         let seconds = std::str::from_utf8(text).ok()?.parse().unwrap_or(u64::MAX);

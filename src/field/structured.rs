@@ -7,7 +7,7 @@ use http::{HeaderMap, header::AsHeaderName};
 use sfv::{BareItem, Dictionary, List, ListEntry, Parser};
 
 /// A dictionary field over all its lines; nothing if it is absent, empty or broken anywhere.
-pub fn dictionary(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Dictionary> {
+pub(crate) fn dictionary(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Dictionary> {
     let text = joined(headers, name)?;
     let dictionary: Dictionary = Parser::new(&text).parse().ok()?;
     (!dictionary.is_empty()).then_some(dictionary)
@@ -15,7 +15,7 @@ pub fn dictionary(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Dictio
 
 /// The members of a list of strings over all its lines, their parameters left aside; nothing if it is
 /// absent, broken anywhere, or has a member that is no string.
-pub fn strings(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Vec<String>> {
+pub(crate) fn strings(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Vec<String>> {
     let text = joined(headers, name)?;
     let list: List = Parser::new(&text).parse().ok()?;
     list.iter().map(|entry| Some(bare_item(entry)?.as_string()?.as_str().to_owned())).collect()
@@ -37,7 +37,7 @@ fn joined(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Cow<'_, [u8]>>
 }
 
 /// The bare value of a dictionary member, its parameters left aside; nothing for an inner list.
-pub fn bare_item(entry: &ListEntry) -> Option<&BareItem> {
+pub(crate) fn bare_item(entry: &ListEntry) -> Option<&BareItem> {
     match entry {
         ListEntry::Item(item) => Some(&item.bare_item),
         ListEntry::InnerList(_) => None,

@@ -4,7 +4,7 @@ use http::{HeaderMap, Method, header};
 
 /// The number of further recipients that the request may have. None if it is not limited: for other methods the
 /// field has no meaning.
-fn left(method: &Method, headers: &HeaderMap) -> Option<u32> {
+fn remaining(method: &Method, headers: &HeaderMap) -> Option<u32> {
     if !matches!(*method, Method::OPTIONS | Method::TRACE) {
         return None;
     }
@@ -14,14 +14,14 @@ fn left(method: &Method, headers: &HeaderMap) -> Option<u32> {
 }
 
 /// Whether this proxy is the request's last recipient and responds itself.
-pub fn is_last(method: &Method, headers: &HeaderMap) -> bool {
-    left(method, headers) == Some(0)
+pub(crate) fn is_final_recipient(method: &Method, headers: &HeaderMap) -> bool {
+    remaining(method, headers) == Some(0)
 }
 
 /// Counts this proxy in a request that is passed on.
 pub(super) fn decrement(method: &Method, headers: &mut HeaderMap) {
-    if let Some(left) = left(method, headers) {
-        headers.insert(header::MAX_FORWARDS, left.saturating_sub(1).into());
+    if let Some(remaining) = remaining(method, headers) {
+        headers.insert(header::MAX_FORWARDS, remaining.saturating_sub(1).into());
     }
 }
 
@@ -41,7 +41,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::MAX_FORWARDS, value.parse().unwrap());
-            assert_eq!(is_last(&method, &headers), last, "{method} {value}");
+            assert_eq!(is_final_recipient(&method, &headers), last, "{method} {value}");
             decrement(&method, &mut headers);
             assert_eq!(headers[header::MAX_FORWARDS], next, "{method} {value}");
         }

@@ -3,13 +3,14 @@
 //! A request's method, target, `Host` and fields about the target are those of one
 //! [`OriginTarget`](crate::key::OriginTarget), of which its key is made, too.
 
-mod introduction;
-pub mod max_forwards;
-pub mod request;
-pub mod request_id;
-pub mod response;
-pub mod told;
+mod forwarded;
+pub(crate) mod forwarded_fields;
+pub(crate) mod max_forwards;
+pub(crate) mod request;
+pub(crate) mod request_id;
+pub(crate) mod response;
 mod via;
 
-pub use request::Source;
-pub use via::{Identity, is_loop};
+pub use request::RequestSource;
+pub use via::ViaIdentity;
+pub(crate) use via::is_loop;

@@ -4,16 +4,16 @@ use std::{net::IpAddr, sync::OnceLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
-use super::{Identity, introduction, max_forwards};
+use super::{ViaIdentity, forwarded, max_forwards};
 use crate::{
-    field::{forwarding::Forwarding, hop},
+    field::{forwarding::ForwardingKind, hop},
     key::OriginTarget,
-    server::Introduction,
+    server::ForwardedHeaders,
 };
 
 /// Where a request came from.
 #[derive(Debug, Clone, Copy)]
-pub struct Source<'a> {
+pub struct RequestSource<'a> {
     /// The other end of the client's connection; none on Unix sockets.
     pub peer: Option<IpAddr>,
     /// The version of the request.
@@ -23,7 +23,7 @@ pub struct Source<'a> {
     /// Whether it is a gateway that says who asks: fields about the client's identity go on.
     pub is_gateway: bool,
     /// Where it is remembered how this client is introduced.
-    pub known: Option<&'a OnceLock<Introduction>>,
+    pub cache: Option<&'a OnceLock<ForwardedHeaders>>,
 }
 
 /// Whether the client asks to leave HTTP on this connection, for a protocol that can be passed on.
@@ -45,51 +45,52 @@ const ADDED: usize = 9;
 pub fn headers(
     client: &HeaderMap,
     target: &OriginTarget<'_>,
-    source: &Source<'_>,
-    identity: &Identity,
+    source: &RequestSource<'_>,
+    identity: &ViaIdentity,
 ) -> HeaderMap {
-    let mut onward = HeaderMap::with_capacity(client.len() + ADDED + target.told.len());
+    let mut outgoing =
+        HeaderMap::with_capacity(client.len() + ADDED + target.forwarded_fields.len());
     let mut belongs_to_hop = false;
     for (name, value) in client {
         if hop::is_hop_by_hop(name) {
             belongs_to_hop = true;
         } else if is_passed_on(name, source) {
-            onward.append(name, value.clone());
+            outgoing.append(name, value.clone());
         }
     }
     if belongs_to_hop {
-        continue_hop(client, &mut onward, source.version);
+        continue_hop(client, &mut outgoing, source.version);
     }
     if let Ok(host) = HeaderValue::from_str(&target.host)
         && !target.host.is_empty()
     {
-        onward.insert(header::HOST, host);
+        outgoing.insert(header::HOST, host);
     }
-    onward.append(header::VIA, identity.for_request(source.version));
-    introduction::add(&mut onward, client, target, source);
-    max_forwards::decrement(target.method, &mut onward);
-    onward
+    outgoing.append(header::VIA, identity.for_request(source.version));
+    forwarded::add(&mut outgoing, client, target, source);
+    max_forwards::decrement(target.method, &mut outgoing);
+    outgoing
 }
 
 /// Whether a field goes on as it is: everything but `Host` and what is said anew, or said by a stranger.
-fn is_passed_on(name: &HeaderName, source: &Source<'_>) -> bool {
-    match Forwarding::of(name.as_str()) {
+fn is_passed_on(name: &HeaderName, source: &RequestSource<'_>) -> bool {
+    match ForwardingKind::of(name.as_str()) {
         None => *name != header::HOST && *name != hop::LARDER_WARM,
-        Some(Forwarding::Target) => false,
-        Some(Forwarding::Client) => source.is_trusted && *name != introduction::X_FORWARDED_FOR,
-        Some(Forwarding::Identity) => source.is_trusted || source.is_gateway,
+        Some(ForwardingKind::Target) => false,
+        Some(ForwardingKind::Client) => source.is_trusted && *name != forwarded::X_FORWARDED_FOR,
+        Some(ForwardingKind::Identity) => source.is_trusted || source.is_gateway,
     }
 }
 
 /// What is asked of this connection and may be asked of the next one too.
-fn continue_hop(headers: &HeaderMap, onward: &mut HeaderMap, version: Version) {
+fn continue_hop(headers: &HeaderMap, outgoing: &mut HeaderMap, version: Version) {
     let upgrade = headers.get(header::UPGRADE).filter(|_| is_upgrade(headers, version));
     if let Some(upgrade) = upgrade {
-        onward.insert(header::UPGRADE, upgrade.clone());
-        onward.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        outgoing.insert(header::UPGRADE, upgrade.clone());
+        outgoing.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     } else if has_token(headers, &header::TE, "trailers") {
-        onward.insert(header::TE, HeaderValue::from_static("trailers"));
-        onward.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        outgoing.insert(header::TE, HeaderValue::from_static("trailers"));
+        outgoing.insert(header::CONNECTION, HeaderValue::from_static("te"));
     }
 }
 
@@ -107,7 +108,7 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{forward::told, key::target::Scheme};
+    use crate::{forward::forwarded_fields, key::uri::Scheme};
 
     fn given(lines: &[(&'static str, &'static str)]) -> HeaderMap {
         let line = |(name, value): &(&'static str, &'static str)| {
@@ -117,21 +118,21 @@ mod tests {
     }
 
     fn rewritten(lines: &[(&'static str, &'static str)], is_trusted: bool) -> HeaderMap {
-        let source = Source {
+        let source = RequestSource {
             peer: Some("192.0.2.1".parse().unwrap()),
             version: Version::HTTP_11,
             is_trusted,
             is_gateway: false,
-            known: None,
+            cache: None,
         };
         let client = given(lines);
-        let told = if is_trusted { told::of(&client) } else { Vec::new() };
+        let told = if is_trusted { forwarded_fields::of(&client) } else { Vec::new() };
         let target = OriginTarget {
             host: "inner.test".into(),
-            told,
+            forwarded_fields: told,
             ..OriginTarget::plain(Scheme::Https, "api.test:8443", "/")
         };
-        super::headers(&client, &target, &source, &Identity::new("3f9c"))
+        super::headers(&client, &target, &source, &ViaIdentity::new("3f9c"))
     }
 
     fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
@@ -184,22 +185,23 @@ mod tests {
     fn a_connection_remembers_its_client_and_not_the_host_of_another_request() {
         let known = OnceLock::new();
         for host in ["a.test", "a.test", "b.test:8"] {
-            let source = Source {
+            let source = RequestSource {
                 peer: Some("192.0.2.1".parse().unwrap()),
                 version: Version::HTTP_11,
                 is_trusted: false,
                 is_gateway: false,
-                known: Some(&known),
+                cache: Some(&known),
             };
             let target = OriginTarget::plain(Scheme::Http, host, "/");
-            let onward = super::headers(&HeaderMap::new(), &target, &source, &Identity::new("3f"));
+            let outgoing =
+                super::headers(&HeaderMap::new(), &target, &source, &ViaIdentity::new("3f"));
             let expected = match host {
                 "a.test" => "for=192.0.2.1;host=a.test;proto=http",
                 _ => r#"for=192.0.2.1;host="b.test:8";proto=http"#,
             };
-            assert_eq!(values(&onward, "forwarded"), [expected]);
-            assert_eq!(values(&onward, "x-forwarded-host"), [host]);
-            assert_eq!(values(&onward, "x-forwarded-for"), ["192.0.2.1"]);
+            assert_eq!(values(&outgoing, "forwarded"), [expected]);
+            assert_eq!(values(&outgoing, "x-forwarded-host"), [host]);
+            assert_eq!(values(&outgoing, "x-forwarded-for"), ["192.0.2.1"]);
         }
     }
 }

@@ -5,14 +5,14 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::origin::random;
 
 /// The field.
-pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longer request ids are replaced.
 const REQUEST_ID_BYTES: usize = 128;
 
 /// Gives a request without a usable `X-Request-ID` a new one, by which it is found in every log.
-pub fn ensure_request_id(headers: &mut HeaderMap) {
-    if usable(headers).is_none()
+pub(crate) fn ensure_request_id(headers: &mut HeaderMap) {
+    if from_headers(headers).is_none()
         && let Ok(id) = HeaderValue::from_bytes(&RequestId::random().0)
     {
         headers.insert(X_REQUEST_ID, id);
@@ -20,7 +20,7 @@ pub fn ensure_request_id(headers: &mut HeaderMap) {
 }
 
 /// Returns the request's own `X-Request-ID`, if it is short and visible ASCII.
-pub fn usable(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn from_headers(headers: &HeaderMap) -> Option<&str> {
     let id = headers.get(&X_REQUEST_ID)?;
     let is_usable = (1..=REQUEST_ID_BYTES).contains(&id.len())
         && id.as_bytes().iter().all(u8::is_ascii_graphic);
@@ -28,28 +28,28 @@ pub fn usable(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// A request id that Larder makes: 32 hexadecimal digits.
-pub struct RequestId([u8; 32]);
+pub(crate) struct RequestId([u8; 32]);
 
 impl RequestId {
     /// A new one.
-    pub fn random() -> Self {
+    pub(crate) fn random() -> Self {
         let mut id = [0; 32];
         let (first, second) = (random::next(), random::next());
         let parts = [first >> 32, first, second >> 32, second];
         for (digits, part) in id.chunks_exact_mut(8).zip(parts) {
-            digits.copy_from_slice(&hex(part & 0xffff_ffff));
+            digits.copy_from_slice(&hex_digits(part & 0xffff_ffff));
         }
         Self(id)
     }
 
     /// Its digits.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
 /// Eight hexadecimal digits, all at once: every request that is passed on may need an id.
-fn hex(number: u64) -> [u8; 8] {
+fn hex_digits(number: u64) -> [u8; 8] {
     let halves = (number << 16 | number) & 0x0000_ffff_0000_ffff;
     let bytes = (halves << 8 | halves) & 0x00ff_00ff_00ff_00ff;
     let digits = (bytes << 4 | bytes) & 0x0f0f_0f0f_0f0f_0f0f;
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn numbers_are_written_in_hexadecimal() {
         for number in [0, 0x0123_4567, 0x89ab_cdef, 0xffff_ffff, 0x00a0_9f90] {
-            assert_eq!(hex(number), format!("{number:08x}").as_bytes());
+            assert_eq!(hex_digits(number), format!("{number:08x}").as_bytes());
         }
     }
 

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 
-use super::Identity;
+use super::ViaIdentity;
 use crate::field::{Timestamp, hop};
 
 /// Turns an origin's fields into those that go to the client. A 101 keeps what it switches to.
@@ -12,7 +12,7 @@ pub fn headers(
     status: StatusCode,
     headers: &mut HeaderMap,
     version: Version,
-    identity: &Identity,
+    identity: &ViaIdentity,
     now: Timestamp,
 ) {
     let upgrade = (status == StatusCode::SWITCHING_PROTOCOLS)
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn responses_are_signed_and_dated() {
-        let identity = Identity::new("3f9c");
+        let identity = ViaIdentity::new("3f9c");
         let now = Timestamp::from_seconds(784_111_777);
         let mut answer = given(&[("connection", "close"), ("via", "1.1 a")]);
         super::headers(StatusCode::OK, &mut answer, Version::HTTP_2, &identity, now);

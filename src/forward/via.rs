@@ -6,13 +6,13 @@ use crate::origin::random;
 
 /// How this process signs the messages that it forwards.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub struct ViaIdentity {
     id: String,
     requests: [HeaderValue; 3],
     responses: [HeaderValue; 3],
 }
 
-impl Identity {
+impl ViaIdentity {
     /// An identity that no other process has.
     pub fn random() -> Self {
         Self::new(&format!("{:016x}", random::next()))
@@ -50,7 +50,7 @@ fn pick([http10, http11, http2]: &[HeaderValue; 3], version: Version) -> HeaderV
 }
 
 /// Whether this process has forwarded the request before: the caller answers 508.
-pub fn is_loop(headers: &HeaderMap, identity: &Identity) -> bool {
+pub(crate) fn is_loop(headers: &HeaderMap, identity: &ViaIdentity) -> bool {
     let id = identity.id.as_bytes();
     let is_ours = |via: &HeaderValue| via.as_bytes().windows(id.len()).any(|part| part == id);
     headers.get_all(header::VIA).into_iter().any(is_ours)
@@ -62,12 +62,12 @@ mod tests {
 
     #[test]
     fn our_own_requests_are_recognised() {
-        let identity = Identity::new("3f9c");
+        let identity = ViaIdentity::new("3f9c");
         let mut headers = HeaderMap::new();
         headers.append(header::VIA, HeaderValue::from_static("1.1 larder"));
         assert!(!is_loop(&headers, &identity));
         headers.append(header::VIA, identity.for_request(Version::HTTP_11));
         assert!(is_loop(&headers, &identity));
-        assert!(!is_loop(&headers, &Identity::new("3f9")));
+        assert!(!is_loop(&headers, &ViaIdentity::new("3f9")));
     }
 }

@@ -4,19 +4,19 @@ use std::fmt;
 
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 
-use super::Reach;
+use super::StorageScope;
 
 /// The shortest key that is accepted, in bytes: as long as the digest (RFC 2104 §3).
-pub const SHORTEST_DIGEST_KEY: usize = 32;
+pub(crate) const MIN_DIGEST_KEY_LENGTH: usize = 32;
 
 /// The operator's key for digests of credentials; it is never shown.
 #[derive(Clone)]
 pub struct DigestKey(hmac::Key);
 
 impl DigestKey {
-    /// A key of at least [`SHORTEST_DIGEST_KEY`] bytes; none if it is shorter.
+    /// A key of at least [`MIN_DIGEST_KEY_LENGTH`] bytes; none if it is shorter.
     pub fn new(secret: &[u8]) -> Option<Self> {
-        (secret.len() >= SHORTEST_DIGEST_KEY).then(|| Self(hmac::Key::new(HMAC_SHA256, secret)))
+        (secret.len() >= MIN_DIGEST_KEY_LENGTH).then(|| Self(hmac::Key::new(HMAC_SHA256, secret)))
     }
 
     /// 128 bits of the HMAC-SHA-256 of these bytes (RFC 2104). About 500 ns.
@@ -28,15 +28,15 @@ impl DigestKey {
 
 /// How credentials enter keys.
 #[derive(Debug, Clone)]
-pub struct Digests {
+pub(crate) struct CredentialDigests {
     /// The key of the digests.
     pub key: DigestKey,
     /// Which nodes have the same key.
-    pub reach: Reach,
+    pub storage_scope: StorageScope,
 }
 
 /// A digest in hexadecimal.
-pub fn hex(digest: [u8; 16]) -> String {
+pub(crate) fn hex(digest: [u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(digest))
 }
 

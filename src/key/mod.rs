@@ -1,10 +1,10 @@
 //! Which stored response a request asks for: what the origin is asked, selecting headers, the cache key.
 
-pub mod digest;
+pub(crate) mod digest;
 mod origin_target;
-pub mod partition;
-pub mod target;
-pub mod vary;
+pub(crate) mod partition;
+pub(crate) mod uri;
+pub(crate) mod vary;
 
 pub use origin_target::OriginTarget;
 
@@ -22,7 +22,7 @@ pub use digest::DigestKey;
 pub struct CacheKey {
     digest: u128,
     text: Vec<u8>,
-    reach: Reach,
+    storage_scope: StorageScope,
     /// What is sent and not in the text; hardly ever anything.
     sent_query: Option<SentQuery>,
 }
@@ -39,7 +39,7 @@ impl fmt::Debug for SentQuery {
 
 /// Where responses with a key may be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Reach {
+pub enum StorageScope {
     /// On every node of the fleet.
     #[default]
     Fleet,
@@ -62,13 +62,13 @@ const SEPARATOR: u8 = 0;
 const SELECTED: u8 = 1;
 
 /// Whether cookies choose the response with this key among those of its target.
-pub fn is_selected_by_cookies(text: &[u8]) -> bool {
-    OriginTarget::behind(text).is_some_and(|rest| rest.first() == Some(&SELECTED))
+pub(crate) fn is_selected_by_cookies(text: &[u8]) -> bool {
+    OriginTarget::rest_after(text).is_some_and(|rest| rest.first() == Some(&SELECTED))
 }
 
 /// The host and the target in the text of a key, in one piece: `host/path?query` as the key has it.
-pub fn asked_url(text: &[u8]) -> Option<&[u8]> {
-    OriginTarget::asked_url(text)
+pub(crate) fn requested_url(text: &[u8]) -> Option<&[u8]> {
+    OriginTarget::requested_url(text)
 }
 
 impl CacheKey {
@@ -81,10 +81,14 @@ impl CacheKey {
 
     /// The key of the same target for requests whose cookies choose another response; `write` appends them.
     #[must_use]
-    pub fn selected_by(mut self, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+    pub fn with_selecting_cookies(mut self, write: impl FnOnce(&mut Vec<u8>)) -> Self {
         self.text.push(SELECTED);
         write(&mut self.text);
-        Self { reach: self.reach, sent_query: self.sent_query, ..Self::digested(self.text) }
+        Self {
+            storage_scope: self.storage_scope,
+            sent_query: self.sent_query,
+            ..Self::digested(self.text)
+        }
     }
 
     /// The key of one variant of this target (RFC 9111 §4.1): `selecting` is the canonical text of the
@@ -95,7 +99,7 @@ impl CacheKey {
         text.push(SEPARATOR);
         text.extend_from_slice(selecting);
         let sent_query = self.sent_query.clone();
-        Self { reach: self.reach, sent_query, ..Self::digested(text) }
+        Self { storage_scope: self.storage_scope, sent_query, ..Self::digested(text) }
     }
 
     /// The key whose text this is.
@@ -107,15 +111,15 @@ impl CacheKey {
     pub fn origin_target(&self) -> Option<OriginTarget<'_>> {
         let target = OriginTarget::read(&self.text)?;
         let sent_query = self.sent_query.as_ref().map(|query| (&*query.0).into());
-        Some(OriginTarget { sent_query, reach: self.reach, ..target })
+        Some(OriginTarget { sent_query, storage_scope: self.storage_scope, ..target })
     }
 
     /// Where responses with this key may be stored.
-    pub fn reach(&self) -> Reach {
-        self.reach
+    pub fn storage_scope(&self) -> StorageScope {
+        self.storage_scope
     }
 
-    /// The URL in the form by which purges select it, see [`target::purge_url`].
+    /// The URL in the form by which purges select it, see [`uri::purge_url`].
     pub fn purge_url(&self) -> Box<str> {
         self.origin_target().map(|target| target.purge_url()).unwrap_or_default()
     }
@@ -133,6 +137,6 @@ impl CacheKey {
     fn digested(text: Vec<u8>) -> Self {
         let hash = aws_lc_rs::digest::digest(&SHA256, &text);
         let digest = hash.as_ref().first_chunk::<16>().map_or(0, |half| u128::from_le_bytes(*half));
-        Self { digest, text, reach: Reach::Fleet, sent_query: None }
+        Self { digest, text, storage_scope: StorageScope::Fleet, sent_query: None }
     }
 }

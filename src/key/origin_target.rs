@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::{
-    CacheKey, Reach, SentQuery,
-    target::{Readings, Scheme, purge_url},
+    CacheKey, SentQuery, StorageScope,
+    uri::{PathReadings, Scheme, purge_url},
 };
 
 /// Method, target, host and fields about the target, as the origin is sent them.
@@ -20,7 +20,7 @@ pub struct OriginTarget<'a> {
     /// The scheme of the client's connection.
     pub scheme: Scheme,
     /// The host that the client asked for, in canonical form.
-    pub asked_host: Cow<'a, str>,
+    pub requested_host: Cow<'a, str>,
     /// The `Host` that the origin is sent. Empty: each server gets its own.
     pub host: Cow<'a, str>,
     /// The path.
@@ -31,9 +31,9 @@ pub struct OriginTarget<'a> {
     /// (`query.forward = "all"`), or digests of credentials.
     pub sent_query: Option<Cow<'a, str>>,
     /// Where responses may be stored.
-    pub reach: Reach,
+    pub storage_scope: StorageScope,
     /// What a trusted proxy says of the target (`X-Forwarded-Host`, …), sorted by name.
-    pub told: Vec<(HeaderName, HeaderValue)>,
+    pub forwarded_fields: Vec<(HeaderName, HeaderValue)>,
     /// Who shares the response, as [`partition`](super::partition) writes it; nothing for everybody.
     pub partition: Cow<'a, [u8]>,
 }
@@ -45,13 +45,13 @@ impl<'a> OriginTarget<'a> {
         Self {
             method: &Method::GET,
             scheme,
-            asked_host: host.into(),
+            requested_host: host.into(),
             host: host.into(),
             path: path.into(),
             query: None,
             sent_query: None,
-            reach: Reach::Fleet,
-            told: Vec::new(),
+            storage_scope: StorageScope::Fleet,
+            forwarded_fields: Vec::new(),
             partition: Cow::Borrowed(&[]),
         }
     }
@@ -60,17 +60,17 @@ impl<'a> OriginTarget<'a> {
     pub fn key(&self) -> CacheKey {
         let key = CacheKey::of_target(|text| self.write(text));
         let sent_query = self.sent_query.as_deref().map(|query| SentQuery(query.into()));
-        CacheKey { reach: self.reach, sent_query, ..key }
+        CacheKey { storage_scope: self.storage_scope, sent_query, ..key }
     }
 
     fn write(&self, text: &mut Vec<u8>) {
         push(text, self.method.as_str().as_bytes());
         text.push(letter(self.scheme));
         self.push_url(text);
-        push_length(text, self.asked_host.len());
+        push_length(text, self.requested_host.len());
         self.push_host(text);
-        push_length(text, self.told.len());
-        for (name, value) in &self.told {
+        push_length(text, self.forwarded_fields.len());
+        for (name, value) in &self.forwarded_fields {
             push(text, name.as_str().as_bytes());
             push(text, value.as_bytes());
         }
@@ -80,9 +80,9 @@ impl<'a> OriginTarget<'a> {
     /// Host and target in one piece: mostly that is the URL as purges select it, too.
     fn push_url(&self, text: &mut Vec<u8>) {
         let query = self.query.as_deref();
-        let length = self.asked_host.len() + self.path.len();
+        let length = self.requested_host.len() + self.path.len();
         push_length(text, length + query.map_or(0, |query| query.len() + 1));
-        text.extend_from_slice(self.asked_host.as_bytes());
+        text.extend_from_slice(self.requested_host.as_bytes());
         text.extend_from_slice(self.path.as_bytes());
         if let Some(query) = query {
             text.push(b'?');
@@ -92,7 +92,7 @@ impl<'a> OriginTarget<'a> {
 
     /// Nothing, if it is the host that was asked for, and else one byte more than it has.
     fn push_host(&self, text: &mut Vec<u8>) {
-        if self.host == self.asked_host {
+        if self.host == self.requested_host {
             return push_length(text, 0);
         }
         push_length(text, self.host.len() + 1);
@@ -103,19 +103,19 @@ impl<'a> OriginTarget<'a> {
 impl<'a> OriginTarget<'a> {
     /// Reads the value back from the text of a key, or of a variant's key. `None` if it is no such text.
     pub(super) fn read(text: &'a [u8]) -> Option<Self> {
-        Self::read_from(&mut Parts(text))
+        Self::read_from(&mut KeyTextReader(text))
     }
 
     /// What stands behind the value in the text of a key: what selects among the responses to it.
-    pub(super) fn behind(text: &'a [u8]) -> Option<&'a [u8]> {
-        let mut parts = Parts(text);
+    pub(super) fn rest_after(text: &'a [u8]) -> Option<&'a [u8]> {
+        let mut parts = KeyTextReader(text);
         Self::read_from(&mut parts)?;
         Some(parts.0)
     }
 
     /// The host and the target in the text of a key.
-    pub(super) fn asked_url(text: &'a [u8]) -> Option<&'a [u8]> {
-        let mut parts = Parts(text);
+    pub(super) fn requested_url(text: &'a [u8]) -> Option<&'a [u8]> {
+        let mut parts = KeyTextReader(text);
         method(parts.next()?)?;
         parts.byte()?;
         parts.next()
@@ -123,7 +123,7 @@ impl<'a> OriginTarget<'a> {
 
     /// The partition in the text of a key. Allocates nothing.
     pub(super) fn partition_in(text: &'a [u8]) -> Option<&'a [u8]> {
-        let mut parts = Parts(text);
+        let mut parts = KeyTextReader(text);
         method(parts.next()?)?;
         parts.byte()?;
         parts.next()?;
@@ -137,37 +137,37 @@ impl<'a> OriginTarget<'a> {
         parts.next()
     }
 
-    fn read_from(parts: &mut Parts<'a>) -> Option<Self> {
+    fn read_from(parts: &mut KeyTextReader<'a>) -> Option<Self> {
         let method = method(parts.next()?)?;
         let scheme =
             if parts.byte()? == letter(Scheme::Https) { Scheme::Https } else { Scheme::Http };
         let url = parts.text()?;
-        let (asked_host, target) = url.split_at_checked(parts.length()?)?;
+        let (requested_host, target) = url.split_at_checked(parts.length()?)?;
         let host = match parts.length()?.checked_sub(1) {
-            None => asked_host,
+            None => requested_host,
             Some(length) => std::str::from_utf8(parts.take(length)?).ok()?,
         };
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query.into())),
             None => (target, None),
         };
-        let mut told = Vec::new();
+        let mut forwarded_fields = Vec::new();
         for _ in 0..parts.length()? {
             let name = HeaderName::from_bytes(parts.next()?).ok()?;
-            told.push((name, HeaderValue::from_bytes(parts.next()?).ok()?));
+            forwarded_fields.push((name, HeaderValue::from_bytes(parts.next()?).ok()?));
         }
         let partition = parts.next()?.into();
-        let (asked_host, host, path) = (asked_host.into(), host.into(), path.into());
+        let (requested_host, host, path) = (requested_host.into(), host.into(), path.into());
         Some(Self {
             method,
             scheme,
-            asked_host,
+            requested_host,
             host,
             path,
             query,
             sent_query: None,
-            reach: Reach::Fleet,
-            told,
+            storage_scope: StorageScope::Fleet,
+            forwarded_fields,
             partition,
         })
     }
@@ -187,7 +187,7 @@ impl<'a> OriginTarget<'a> {
 
     /// The URL in the form by which purges select it.
     pub fn purge_url(&self) -> Box<str> {
-        purge_url::of(&self.asked_host, &Readings::of(&self.path), self.query.as_deref())
+        purge_url::of(&self.requested_host, &PathReadings::of(&self.path), self.query.as_deref())
     }
 }
 
@@ -223,9 +223,9 @@ const fn low_bits(number: usize) -> u8 {
 }
 
 /// The parts of a text, each after its length.
-struct Parts<'a>(&'a [u8]);
+struct KeyTextReader<'a>(&'a [u8]);
 
-impl<'a> Parts<'a> {
+impl<'a> KeyTextReader<'a> {
     fn length(&mut self) -> Option<usize> {
         let mut length = 0_usize;
         for shift in (0..28).step_by(7) {
@@ -286,7 +286,7 @@ mod tests {
             target("h", "/a", Some("b")),
             OriginTarget { scheme: Scheme::Https, ..plain() },
             OriginTarget { host: "literal".into(), ..plain() },
-            OriginTarget { told: vec![prefix], ..plain() },
+            OriginTarget { forwarded_fields: vec![prefix], ..plain() },
         ]
         .map(|target| target.key().digest());
         for (place, key) in keys.iter().enumerate() {
@@ -304,14 +304,16 @@ mod tests {
 
     #[test]
     fn the_reach_of_a_key_is_that_of_its_variants() {
-        let near = OriginTarget { reach: Reach::Node, ..target("h", "/a", None) };
+        let near = OriginTarget { storage_scope: StorageScope::Node, ..target("h", "/a", None) };
         let key = near.key();
         assert_eq!(key, target("h", "/a", None).key(), "the same key");
-        for key in [key.variant(b"x"), key.clone().selected_by(|text| text.push(b'x')), key] {
-            assert_eq!(key.reach(), Reach::Node);
+        for key in
+            [key.variant(b"x"), key.clone().with_selecting_cookies(|text| text.push(b'x')), key]
+        {
+            assert_eq!(key.storage_scope(), StorageScope::Node);
             assert_eq!(key.origin_target().unwrap().query_to_send(), None);
         }
-        assert_eq!(target("h", "/a", None).key().reach(), Reach::Fleet);
+        assert_eq!(target("h", "/a", None).key().storage_scope(), StorageScope::Fleet);
     }
 
     #[test]
@@ -333,7 +335,7 @@ mod tests {
         ) {
             let path = path.replace('?', "");
             let mut target = target(&host, &path, query.as_deref());
-            target.told.push((HeaderName::from_static("x-forwarded-port"), HeaderValue::from_str(value.trim()).unwrap()));
+            target.forwarded_fields.push((HeaderName::from_static("x-forwarded-port"), HeaderValue::from_str(value.trim()).unwrap()));
             target.partition = partition.into();
             target.host = sent_host.into();
             for key in [target.key(), target.key().variant(b"x")] {

@@ -6,7 +6,7 @@ use super::OriginTarget;
 
 /// A partition as a key has it: a byte that says who shares it, a digest, and what else tells it from
 /// others. Empty for responses that are shared as RFC 9111 allows.
-pub type Part = SmallVec<[u8; 40]>;
+pub(crate) type PartitionKey = SmallVec<[u8; 40]>;
 
 /// The first byte of a partition that belongs to one identity.
 const OWN: u8 = b'1';
@@ -16,17 +16,17 @@ const SHARED: u8 = b'n';
 
 /// The partition of one identity, whose digest this is. What is appended makes a further partition of the
 /// same identity.
-pub fn of_identity(digest: &[u8; 16]) -> Part {
+pub(crate) fn of_identity(digest: &[u8; 16]) -> PartitionKey {
     part(OWN, digest)
 }
 
 /// A partition that several identities share.
-pub fn of_several(digest: &[u8; 16]) -> Part {
+pub(crate) fn of_several(digest: &[u8; 16]) -> PartitionKey {
     part(SHARED, digest)
 }
 
-fn part(holder: u8, digest: &[u8; 16]) -> Part {
-    let mut part = Part::new();
+fn part(holder: u8, digest: &[u8; 16]) -> PartitionKey {
+    let mut part = PartitionKey::new();
     part.push(holder);
     part.extend_from_slice(digest);
     part
@@ -34,14 +34,14 @@ fn part(holder: u8, digest: &[u8; 16]) -> Part {
 
 /// The digest of the one identity that has the responses under a key with this text. `None` if others may
 /// have them, too.
-pub fn identity(text: &[u8]) -> Option<u128> {
+pub(crate) fn identity(text: &[u8]) -> Option<u128> {
     let (holder, digest) = OriginTarget::partition_in(text)?.split_first()?;
     let digest = digest.first_chunk::<16>().filter(|_| *holder == OWN)?;
     Some(u128::from_le_bytes(*digest))
 }
 
 /// Whether responses under a key with this text are kept for some requests only.
-pub fn is_partitioned(text: &[u8]) -> bool {
+pub(crate) fn is_partitioned(text: &[u8]) -> bool {
     OriginTarget::partition_in(text).is_some_and(|partition| !partition.is_empty())
 }
 
@@ -50,7 +50,7 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
-    use crate::key::{CacheKey, target::Scheme};
+    use crate::key::{CacheKey, uri::Scheme};
 
     fn key(partition: &[u8]) -> CacheKey {
         let plain = OriginTarget::plain(Scheme::Http, "h", "/a");

@@ -8,32 +8,32 @@ use crate::field::{coding, list, preference};
 
 /// What a response says about the requests it may answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Vary {
+pub(crate) enum Vary {
     /// It answers requests that agree in these fields; in the simplest case there are none.
-    By(VarySet),
+    Fields(VarySet),
     /// `*`, or something that is no field name: it answers no other request.
-    Anything,
+    Star,
 }
 
 impl Vary {
     /// Reads `Vary` over all its lines, and adds what a response depends on whether it says so or not:
     /// `Origin` where it lets a single origin read it (Fetch, "CORS protocol and HTTP caches"), and
     /// `Accept-Encoding` where it has a content coding.
-    pub fn parse(response: &HeaderMap) -> Self {
+    pub(crate) fn parse(response: &HeaderMap) -> Self {
         let mut set: VarySet = implied(response).into_iter().flatten().collect();
         for member in list::members(response, header::VARY) {
             // `*` is a valid field name, so it has to be looked for first.
             match HeaderName::from_bytes(member) {
                 Ok(name) if member != b"*" => set.insert(name),
-                _ => return Self::Anything,
+                _ => return Self::Star,
             }
         }
-        Self::By(set)
+        Self::Fields(set)
     }
 
     /// Whether all that it names is in a set.
-    pub fn is_within(&self, known: &VarySet) -> bool {
-        matches!(self, Self::By(set) if set.iter().all(|name| known.contains(name)))
+    pub(crate) fn is_within(&self, known: &VarySet) -> bool {
+        matches!(self, Self::Fields(set) if set.iter().all(|name| known.contains(name)))
     }
 }
 
@@ -125,14 +125,14 @@ impl<'a> Preferences<'a> {
 
 /// The canonical `Accept-Encoding` of a request; nothing where the field is absent, broken, or names a
 /// coding that is not known here.
-pub fn codings(request: &HeaderMap) -> Option<Vec<u8>> {
+pub(crate) fn canonical_codings(request: &HeaderMap) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     let is_there = request.contains_key(header::ACCEPT_ENCODING);
     (is_there && write_codings(request, &mut out).is_ok()).then_some(out)
 }
 
 /// Returns the canonical `Accept-Language` of a request, or `None` if the field is absent or broken.
-pub fn languages(request: &HeaderMap) -> Option<Vec<u8>> {
+pub(crate) fn languages(request: &HeaderMap) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     let is_there = request.contains_key(header::ACCEPT_LANGUAGE);
     (is_there && write_languages(request, &mut out).is_ok()).then_some(out)
@@ -142,7 +142,7 @@ pub fn languages(request: &HeaderMap) -> Option<Vec<u8>> {
 ///
 /// `None` if several weigh the same, if a weight is broken, or if the favourite is `*`. A response in this
 /// language satisfies the request best, whatever else the request lists (RFC 9110 §12.5.4).
-pub fn favourite_language(request: &HeaderMap) -> Option<&[u8]> {
+pub(crate) fn favourite_language(request: &HeaderMap) -> Option<&[u8]> {
     let lines = request.get_all(header::ACCEPT_LANGUAGE).into_iter();
     let mut favourite: Option<preference::Preference<'_>> = None;
     let mut is_shared = false;
@@ -161,8 +161,8 @@ pub fn favourite_language(request: &HeaderMap) -> Option<&[u8]> {
 
 /// Has a response's `Vary` name these fields and what it depends on anyway, each once: what is told here is
 /// what caches below go by.
-pub fn name_all<'a>(response: &mut HeaderMap, fields: impl Iterator<Item = &'a str>) {
-    let implied = implied(response).into_iter().flatten().map(|name| spelled(&name));
+pub(crate) fn add_to_vary<'a>(response: &mut HeaderMap, fields: impl Iterator<Item = &'a str>) {
+    let implied = implied(response).into_iter().flatten().map(|name| canonical_name(&name));
     let mut missing = String::new();
     for name in implied.chain(fields) {
         let is_named =
@@ -185,7 +185,7 @@ pub fn name_all<'a>(response: &mut HeaderMap, fields: impl Iterator<Item = &'a s
 }
 
 /// How a field that a response implies is written.
-fn spelled(name: &HeaderName) -> &'static str {
+fn canonical_name(name: &HeaderName) -> &'static str {
     if *name == header::ORIGIN { "Origin" } else { "Accept-Encoding" }
 }
 
@@ -211,7 +211,7 @@ fn write_field(request: &HeaderMap, name: &HeaderName, out: &mut Vec<u8>) {
     let known = match *name {
         header::ACCEPT_LANGUAGE => write_languages(request, out),
         header::ACCEPT_ENCODING => write_codings(request, out),
-        _ => Err(Unreadable),
+        _ => Err(InvalidPreference),
     };
     if known.is_err() {
         write_joined(request, name, out);
@@ -219,9 +219,9 @@ fn write_field(request: &HeaderMap, name: &HeaderName, out: &mut Vec<u8>) {
 }
 
 /// A field that breaks its grammar is compared as any other is.
-struct Unreadable;
+struct InvalidPreference;
 
-impl From<preference::InvalidWeight> for Unreadable {
+impl From<preference::InvalidWeight> for InvalidPreference {
     fn from(_: preference::InvalidWeight) -> Self {
         Self
     }
@@ -241,9 +241,9 @@ fn write_joined(request: &HeaderMap, name: &HeaderName, out: &mut Vec<u8>) {
 /// `Accept-Language`: sorted by weight, then by name, without regard to case if several weigh the same.
 ///
 /// Weight carries meaning, order does not (RFC 9110 §12.5.4). Many origins heed the order of languages that
-/// weigh the same all the same: see [`comes_second`].
-fn write_languages(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Unreadable> {
-    let mut ranges = Weighted::default();
+/// weigh the same all the same: see [`ties_with_earlier_language`].
+fn write_languages(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), InvalidPreference> {
+    let mut ranges = WeightedItems::default();
     for line in request.get_all(header::ACCEPT_LANGUAGE) {
         for range in preference::preferences(line.as_bytes()) {
             ranges.push(range?);
@@ -258,7 +258,7 @@ fn write_languages(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Unreada
 
 /// Whether a request lists another language before this one, with the same weight. An origin that heeds
 /// order would rather send that, if it has it: a response in this language is fetched anew then.
-pub fn comes_second(request: &HeaderMap, language: &[u8]) -> bool {
+pub(crate) fn ties_with_earlier_language(request: &HeaderMap, language: &[u8]) -> bool {
     let lines = request.get_all(header::ACCEPT_LANGUAGE).into_iter();
     let ranges = lines.flat_map(|line| preference::preferences(line.as_bytes())).flatten();
     let mut before: SmallVec<[preference::Preference<'_>; 8]> = SmallVec::new();
@@ -282,13 +282,13 @@ fn is_within(tag: &[u8], wider: &[u8]) -> bool {
 ///
 /// Otherwise the field is compared as any other is: what is not known here may mean something to an
 /// origin. Weights stay, since it may choose by them.
-fn write_codings(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Unreadable> {
-    let mut codings = Weighted::default();
+fn write_codings(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), InvalidPreference> {
+    let mut codings = WeightedItems::default();
     for line in request.get_all(header::ACCEPT_ENCODING) {
         for coding in preference::preferences(line.as_bytes()) {
             let coding = coding?;
             if !coding::KNOWN.iter().any(|known| known.eq_ignore_ascii_case(coding.item)) {
-                return Err(Unreadable);
+                return Err(InvalidPreference);
             }
             codings.push(coding);
         }
@@ -300,9 +300,9 @@ fn write_codings(request: &HeaderMap, out: &mut Vec<u8>) -> Result<(), Unreadabl
 
 /// Members of a preference field with what they lack to full weight.
 #[derive(Default)]
-struct Weighted(SmallVec<[(u16, SmallVec<[u8; 16]>); 8]>);
+struct WeightedItems(SmallVec<[(u16, SmallVec<[u8; 16]>); 8]>);
 
-impl Weighted {
+impl WeightedItems {
     fn push(&mut self, member: preference::Preference<'_>) {
         self.0.push((1000 - member.weight, SmallVec::from_slice(member.item)));
     }
@@ -369,17 +369,17 @@ mod tests {
     #[test]
     fn names_are_sorted_and_unique_over_all_lines() {
         let response = headers(&[("vary", "Foo, bar"), ("vary", ""), ("vary", "foo, Accept,")]);
-        assert_eq!(Vary::parse(&response), Vary::By(set(&["accept", "bar", "foo"])));
-        assert_eq!(Vary::parse(&HeaderMap::new()), Vary::By(VarySet::default()));
+        assert_eq!(Vary::parse(&response), Vary::Fields(set(&["accept", "bar", "foo"])));
+        assert_eq!(Vary::parse(&HeaderMap::new()), Vary::Fields(VarySet::default()));
     }
 
     #[test]
     fn a_star_anywhere_or_a_broken_name_answers_nothing() {
         for text in ["*", "*, *", ", *", "*, Foo", "Foo, *", "not a name", "\"Foo\""] {
-            assert_eq!(Vary::parse(&headers(&[("vary", text)])), Vary::Anything, "{text}");
+            assert_eq!(Vary::parse(&headers(&[("vary", text)])), Vary::Star, "{text}");
         }
         let lines = headers(&[("vary", ""), ("vary", "*")]);
-        assert_eq!(Vary::parse(&lines), Vary::Anything);
+        assert_eq!(Vary::parse(&lines), Vary::Star);
     }
 
     #[test]
@@ -426,7 +426,7 @@ mod tests {
     #[test]
     fn a_language_that_is_listed_later_with_the_same_weight_comes_second() {
         let second = |field: &'static str, language: &str| {
-            comes_second(&headers(&[("accept-language", field)]), language.as_bytes())
+            ties_with_earlier_language(&headers(&[("accept-language", field)]), language.as_bytes())
         };
         assert!(second("de, fr", "fr") && second("it;q=0.5, de, fr", "fr"));
         assert!(
@@ -475,10 +475,10 @@ mod tests {
     fn codings_that_are_not_known_stay_as_they_are() {
         for text in ["xxx,gzip", "gzip,xxx", "x-gzip", "gzip;q=0.5,xxx;q=x"] {
             assert_eq!(value("accept-encoding", &[text]), format!("accept-encoding:{text}\n"));
-            assert_eq!(codings(&headers(&[("accept-encoding", text)])), None);
+            assert_eq!(canonical_codings(&headers(&[("accept-encoding", text)])), None);
         }
-        assert_eq!(codings(&HeaderMap::new()), None);
-        let canonical = codings(&headers(&[("accept-encoding", "gzip, br")]));
+        assert_eq!(canonical_codings(&HeaderMap::new()), None);
+        let canonical = canonical_codings(&headers(&[("accept-encoding", "gzip, br")]));
         assert_eq!(canonical.as_deref(), Some(&b"br,gzip"[..]));
         let set = set(&["accept-encoding"]);
         let other = set.selecting_value_with(
@@ -493,19 +493,19 @@ mod tests {
         let one = ("access-control-allow-origin", "https://a.test");
         let coded = ("content-encoding", "xxx");
         let all = headers(&[("access-control-allow-origin", "*")]);
-        assert_eq!(Vary::parse(&headers(&[one])), Vary::By(set(&["origin"])));
-        assert_eq!(Vary::parse(&all), Vary::By(VarySet::default()));
+        assert_eq!(Vary::parse(&headers(&[one])), Vary::Fields(set(&["origin"])));
+        assert_eq!(Vary::parse(&all), Vary::Fields(VarySet::default()));
         let both = headers(&[one, coded, ("vary", "foo")]);
-        assert_eq!(Vary::parse(&both), Vary::By(set(&["accept-encoding", "foo", "origin"])));
+        assert_eq!(Vary::parse(&both), Vary::Fields(set(&["accept-encoding", "foo", "origin"])));
     }
 
     #[test]
     fn vary_names_each_field_once() {
         let named = |fields: &[(&'static str, &str)]| {
             let mut response = headers(fields);
-            name_all(&mut response, ["accept-language", "Cookie"].into_iter());
+            add_to_vary(&mut response, ["accept-language", "Cookie"].into_iter());
             let before = response.clone();
-            name_all(&mut response, ["accept-language", "Cookie"].into_iter());
+            add_to_vary(&mut response, ["accept-language", "Cookie"].into_iter());
             assert_eq!(response, before, "saying it again changes nothing");
             let lines = response.get_all("vary").into_iter().map(|line| line.to_str().unwrap());
             lines.collect::<Vec<_>>().join(" | ")

@@ -6,28 +6,28 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    capacity::Permit,
-    connect::{self, Offer},
+    capacity::ConnectionPermit,
+    connect::{self, AlpnOffer},
     error::OriginError,
     http1, http2,
-    pool::{Opened, Opening, Sender, Want},
-    server::{ATTEMPTS, Protocols, Server},
-    waiting::Waiting,
+    pool::{ConnectionNeeds, OpenOutcome, PendingOpen, PooledConnection},
+    server::{KnownProtocol, MAX_ATTEMPTS, OriginServer},
+    waiters::PoolWaiter,
 };
 use crate::server::stream::Protocol;
 
 /// Whether a connection was opened for the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Age {
-    Used,
+pub(super) enum ConnectionAge {
+    Reused,
     New,
     /// New, and no other request was sent on it before.
-    Own,
+    Exclusive,
 }
 
 /// Opens a connection for all requests of a shard that need one. Its end, also by a panic, lets the next begin.
 struct Opener {
-    server: Arc<Server>,
+    server: Arc<OriginServer>,
     shard: usize,
 }
 
@@ -37,59 +37,65 @@ impl Drop for Opener {
     }
 }
 
-impl Server {
+impl OriginServer {
     /// A connection for a request, of this age or a newer one.
     pub(super) async fn acquire(
         self: &Arc<Self>,
-        want: Want,
-        age: Age,
-    ) -> Result<(Sender, Age), OriginError> {
-        if age == Age::Used
-            && let Some(sender) = self.pool.take(want, Instant::now().into_std())
+        needs: ConnectionNeeds,
+        age: ConnectionAge,
+    ) -> Result<(PooledConnection, ConnectionAge), OriginError> {
+        if age == ConnectionAge::Reused
+            && let Some(connection) = self.pool.take(needs, Instant::now().into_std())
         {
-            return Ok((sender, Age::Used));
+            return Ok((connection, ConnectionAge::Reused));
         }
         // Boxed, since every request in flight would carry what only a few need.
-        let sender = match age {
-            Age::Used | Age::New => Box::pin(self.open(want)).await?,
-            Age::Own => Box::pin(self.open_own(want)).await?,
+        let connection = match age {
+            ConnectionAge::Reused | ConnectionAge::New => Box::pin(self.open(needs)).await?,
+            ConnectionAge::Exclusive => Box::pin(self.open_exclusive(needs)).await?,
         };
-        Ok((sender, Age::New))
+        Ok((connection, ConnectionAge::New))
     }
 
-    async fn open_own(self: &Arc<Self>, want: Want) -> Result<Sender, OriginError> {
+    async fn open_exclusive(
+        self: &Arc<Self>,
+        needs: ConnectionNeeds,
+    ) -> Result<PooledConnection, OriginError> {
         match self.permit() {
-            Some(permit) => self.connect(want, permit).await,
-            None => self.wait(want).await,
+            Some(permit) => self.connect(needs, permit).await,
+            None => self.wait(needs).await,
         }
     }
 
     /// A new connection, alone or together with all that need one; its turn, if there may be no more.
-    async fn open(self: &Arc<Self>, want: Want) -> Result<Sender, OriginError> {
+    async fn open(
+        self: &Arc<Self>,
+        needs: ConnectionNeeds,
+    ) -> Result<PooledConnection, OriginError> {
         // Bounded: an origin that is about to end may send GOAWAY on each new connection.
-        for _ in 0..ATTEMPTS {
-            if want.http1 || self.protocols() == Protocols::Http1 {
+        for _ in 0..MAX_ATTEMPTS {
+            if needs.http1_only || self.known_protocol() == KnownProtocol::Http1 {
                 break;
             }
             let Some(opening) = self.opening() else { break };
-            if opening.await? == Opened::Full {
-                return self.wait(want).await;
+            if opening.await? == OpenOutcome::Full {
+                return self.wait(needs).await;
             }
-            if let Some(sender) = self.pool.take_in_turn(want, Instant::now().into_std()) {
-                return Ok(sender);
+            if let Some(connection) = self.pool.take_unqueued(needs, Instant::now().into_std()) {
+                return Ok(connection);
             }
         }
-        self.open_own(want).await
+        self.open_exclusive(needs).await
     }
 
     /// The one connection that is being opened for this thread. A task of its own opens it: no request that
     /// gives up takes it from the others.
-    fn opening(self: &Arc<Self>) -> Option<Opening> {
+    fn opening(self: &Arc<Self>) -> Option<PendingOpen> {
         self.pool.opening(|shard| {
             let server = Arc::clone(self);
             let task = tokio::spawn(async move {
                 let opener = Opener { server, shard };
-                opener.server.open_for_all().await
+                opener.server.open_shared().await
             });
             let name = self.name();
             let opened = async move {
@@ -101,68 +107,77 @@ impl Server {
         })
     }
 
-    async fn open_for_all(self: &Arc<Self>) -> Result<Opened, OriginError> {
-        let Some(permit) = self.permit() else { return Ok(Opened::Full) };
-        let want = Want { http1: false, is_repeatable: true };
-        match self.connect(want, permit).await? {
-            Sender::Http1(connection) => self.put(connection),
-            Sender::Http2(stream) => drop(stream),
+    async fn open_shared(self: &Arc<Self>) -> Result<OpenOutcome, OriginError> {
+        let Some(permit) = self.permit() else { return Ok(OpenOutcome::Full) };
+        let needs = ConnectionNeeds { http1_only: false, is_repeatable: true };
+        match self.connect(needs, permit).await? {
+            PooledConnection::Http1(connection) => self.put(connection),
+            PooledConnection::Http2(stream) => drop(stream),
         }
-        Ok(Opened::Connection)
+        Ok(OpenOutcome::Connection)
     }
 
     /// The right to open a connection. An idle one is closed for it, if need be: another thread may have it.
-    fn permit(&self) -> Option<Permit> {
+    fn permit(&self) -> Option<ConnectionPermit> {
         let permit = self.capacity.try_acquire();
         permit.or_else(|| self.pool.evict_idle().then(|| self.capacity.try_acquire())?)
     }
 
     /// Waits until a connection or the right to open one becomes free.
-    async fn wait(self: &Arc<Self>, want: Want) -> Result<Sender, OriginError> {
-        let Some(place) = self.capacity.enter_queue() else { return Err(self.overloaded()) };
+    async fn wait(
+        self: &Arc<Self>,
+        needs: ConnectionNeeds,
+    ) -> Result<PooledConnection, OriginError> {
+        let Some(queue_slot) = self.capacity.enter_queue() else { return Err(self.overloaded()) };
         // An upgrade needs a connection of its own, for which it waits with the requests of other threads.
-        let waiting = if want.http1 { None } else { self.pool.wait() };
+        let waiter = if needs.http1_only { None } else { self.pool.wait() };
         // What became free before the request was in the queue was not offered to it.
-        if let Some(sender) = self.pool.take_stream(want) {
-            return Ok(sender);
+        if let Some(connection) = self.pool.take_stream(needs) {
+            return Ok(connection);
         }
         if let Some(permit) = self.permit() {
-            return self.connect(want, permit).await;
+            return self.connect(needs, permit).await;
         }
         let mut permit = pin!(self.capacity.acquire());
-        let mut patience = pin!(sleep(self.capacity.patience()));
+        let mut deadline = pin!(sleep(self.capacity.queue_timeout()));
         loop {
             tokio::select! {
                 biased;
-                () = freed(waiting.as_ref()) => {
-                    if let Some(sender) = self.pool.take_from_any(want, Instant::now().into_std()) {
-                        return Ok(sender);
+                () = freed(waiter.as_ref()) => {
+                    if let Some(connection) = self.pool.take_from_any(needs, Instant::now().into_std()) {
+                        return Ok(connection);
                     }
                 }
                 permit = &mut permit => {
-                    drop((waiting, place));
-                    return self.connect(want, permit).await;
+                    drop((waiter, queue_slot));
+                    return self.connect(needs, permit).await;
                 }
-                () = &mut patience => return Err(self.overloaded()),
+                () = &mut deadline => return Err(self.overloaded()),
             }
         }
     }
 
     fn overloaded(&self) -> OriginError {
-        self.capacity.note_rejected();
+        self.capacity.count_rejected();
         OriginError::Overloaded { server: self.name(), limit: self.capacity.limit() }
     }
 
     /// Opens a connection. One that can be shared is in the pool afterwards.
-    async fn connect(self: &Arc<Self>, want: Want, permit: Permit) -> Result<Sender, OriginError> {
-        let offer = if want.http1 { Offer::Http1 } else { Offer::Any };
+    async fn connect(
+        self: &Arc<Self>,
+        needs: ConnectionNeeds,
+        permit: ConnectionPermit,
+    ) -> Result<PooledConnection, OriginError> {
+        let offer = if needs.http1_only { AlpnOffer::Http1 } else { AlpnOffer::Any };
         let connecting = async {
             let (stream, protocol) = self.connector.connect(offer).await?;
-            if offer == Offer::Any {
+            if offer == AlpnOffer::Any {
                 self.note_protocol(protocol);
             }
             if protocol == Protocol::Http1 {
-                return Ok(Sender::Http1(Box::new(http1::Connection::new(stream, permit))));
+                return Ok(PooledConnection::Http1(Box::new(http1::Connection::new(
+                    stream, permit,
+                ))));
             }
             let opened =
                 http2::Connection::open(stream, self.header_bytes, permit, self.pool.waiters());
@@ -170,22 +185,22 @@ impl Server {
             let connection = opened.map_err(|error| self.closed(error))?;
             self.share(connection)
         };
-        connect::within(self.connector.timeout(), &self.name(), connecting).await
+        connect::with_timeout(self.connector.timeout(), &self.name(), connecting).await
     }
 
     /// Shares a connection; returns the right to its first stream.
-    fn share(&self, connection: http2::Connection) -> Result<Sender, OriginError> {
+    fn share(&self, connection: http2::Connection) -> Result<PooledConnection, OriginError> {
         let stream = self.pool.share(connection);
         stream
-            .map(Sender::Http2)
+            .map(PooledConnection::Http2)
             .ok_or_else(|| self.closed(h2::Error::from(h2::Reason::REFUSED_STREAM)))
     }
 }
 
 /// Ready when a connection or a stream may have become free for the request.
-async fn freed(waiting: Option<&Waiting<'_>>) {
-    match waiting {
-        Some(waiting) => waiting.freed().await,
+async fn freed(waiter: Option<&PoolWaiter<'_>>) {
+    match waiter {
+        Some(waiter) => waiter.freed().await,
         None => std::future::pending().await,
     }
 }

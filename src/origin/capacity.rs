@@ -10,28 +10,28 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::settings::Limits;
+use super::settings::ConnectionLimits;
 
 /// How many connections a server may have, and how many requests may wait for one.
-pub(super) struct Capacity {
+pub(super) struct ConnectionLimiter {
     permits: Arc<Semaphore>,
-    limits: Limits,
+    limits: ConnectionLimits,
     pending: AtomicUsize,
     rejected: AtomicU64,
 }
 
 /// The right to one connection; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub(super) struct ConnectionPermit {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A request that waits for a connection.
-pub(super) struct Pending<'a>(&'a Capacity);
+pub(super) struct QueuedRequest<'a>(&'a ConnectionLimiter);
 
 /// How busy the connections to the servers of an origin are.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Load {
+pub struct OriginLoad {
     /// Connections, idle ones included, tunnels not.
     pub connections: usize,
     /// Requests that wait for a connection.
@@ -40,8 +40,8 @@ pub struct Load {
     pub rejected: u64,
 }
 
-impl Capacity {
-    pub(super) fn new(limits: Limits) -> Self {
+impl ConnectionLimiter {
+    pub(super) fn new(limits: ConnectionLimits) -> Self {
         let permits = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
         Self { permits, limits, pending: AtomicUsize::new(0), rejected: AtomicU64::new(0) }
     }
@@ -52,27 +52,27 @@ impl Capacity {
     }
 
     /// How long a request may wait.
-    pub(super) fn patience(&self) -> Duration {
+    pub(super) fn queue_timeout(&self) -> Duration {
         self.limits.pending_timeout
     }
 
     /// The right to open a connection, if there is one now.
-    pub(super) fn try_acquire(&self) -> Option<Permit> {
+    pub(super) fn try_acquire(&self) -> Option<ConnectionPermit> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        Some(Permit { _permit: Some(permit) })
+        Some(ConnectionPermit { _permit: Some(permit) })
     }
 
     /// The right to open a connection, once there is one. Requests get it in the order in which they asked.
-    pub(super) async fn acquire(&self) -> Permit {
+    pub(super) async fn acquire(&self) -> ConnectionPermit {
         // The semaphore is never closed.
-        Permit { _permit: Arc::clone(&self.permits).acquire_owned().await.ok() }
+        ConnectionPermit { _permit: Arc::clone(&self.permits).acquire_owned().await.ok() }
     }
 
     /// A place in the queue; none if the queue is full.
-    pub(super) fn enter_queue(&self) -> Option<Pending<'_>> {
+    pub(super) fn enter_queue(&self) -> Option<QueuedRequest<'_>> {
         let room = |pending: usize| (pending < self.limits.pending).then_some(pending + 1);
         self.pending.fetch_update(Relaxed, Relaxed, room).ok()?;
-        Some(Pending(self))
+        Some(QueuedRequest(self))
     }
 
     /// The number of requests in the queue.
@@ -81,12 +81,12 @@ impl Capacity {
     }
 
     /// Counts a request that got no connection.
-    pub(super) fn note_rejected(&self) {
+    pub(super) fn count_rejected(&self) {
         self.rejected.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn load(&self) -> Load {
-        Load {
+    pub(super) fn load(&self) -> OriginLoad {
+        OriginLoad {
             connections: self.limits.connections.saturating_sub(self.permits.available_permits()),
             pending: self.pending(),
             rejected: self.rejected.load(Relaxed),
@@ -94,13 +94,13 @@ impl Capacity {
     }
 }
 
-impl Drop for Pending<'_> {
+impl Drop for QueuedRequest<'_> {
     fn drop(&mut self) {
         self.0.pending.fetch_sub(1, Relaxed);
     }
 }
 
-impl std::ops::Add for Load {
+impl std::ops::Add for OriginLoad {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
@@ -119,15 +119,19 @@ mod tests {
     #[test]
     fn connections_and_the_queue_have_their_limits() {
         let pending_timeout = Duration::from_secs(1);
-        let capacity = Capacity::new(Limits { connections: 1, pending: 1, pending_timeout });
+        let capacity = ConnectionLimiter::new(ConnectionLimits {
+            connections: 1,
+            pending: 1,
+            pending_timeout,
+        });
         let permit = capacity.try_acquire().unwrap();
         assert!(capacity.try_acquire().is_none());
-        let place = capacity.enter_queue().unwrap();
+        let queue_slot = capacity.enter_queue().unwrap();
         assert!(capacity.enter_queue().is_none());
-        assert_eq!(capacity.load(), Load { connections: 1, pending: 1, rejected: 0 });
-        drop((permit, place));
-        capacity.note_rejected();
-        assert_eq!(capacity.load(), Load { connections: 0, pending: 0, rejected: 1 });
+        assert_eq!(capacity.load(), OriginLoad { connections: 1, pending: 1, rejected: 0 });
+        drop((permit, queue_slot));
+        capacity.count_rejected();
+        assert_eq!(capacity.load(), OriginLoad { connections: 0, pending: 0, rejected: 1 });
         assert!(capacity.try_acquire().is_some() && capacity.enter_queue().is_some());
     }
 }

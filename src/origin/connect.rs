@@ -12,9 +12,9 @@ use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::{
     error::OriginError,
-    resolve::Resolver,
-    settings::{Endpoint, Place, Scheme, Settings},
-    tls::{ClientConfigs, TlsError},
+    resolve::DnsResolver,
+    settings::{Endpoint, OriginScheme, ServerAddress, Settings},
+    tls::{ClientConfigs, OriginTlsError},
 };
 use crate::server::stream::{Protocol, Stream, Transport};
 
@@ -22,20 +22,20 @@ use crate::server::stream::{Protocol, Stream, Transport};
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Knows where a server is and how to speak to it.
-pub(super) struct Connector {
-    place: Reach,
-    scheme: Scheme,
+pub(super) struct ServerConnector {
+    destination: Destination,
+    scheme: OriginScheme,
     name: Arc<str>,
     timeout: Duration,
-    tls: Option<Tls>,
+    tls: Option<TlsConnectors>,
 }
 
-enum Reach {
-    Tcp(Arc<Resolver>),
+enum Destination {
+    Tcp(Arc<DnsResolver>),
     Unix(std::path::PathBuf),
 }
 
-struct Tls {
+struct TlsConnectors {
     /// Offers every protocol that is configured.
     any: TlsConnector,
     /// Offers HTTP/1.1 only.
@@ -45,31 +45,39 @@ struct Tls {
 
 /// The protocols that a new connection may speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Offer {
+pub(super) enum AlpnOffer {
     /// Whatever both sides prefer.
     Any,
     /// HTTP/1.1, for protocols that a connection is upgraded to.
     Http1,
 }
 
-impl Connector {
+impl ServerConnector {
     pub(super) fn new(
         endpoint: &Endpoint,
         settings: &Settings,
         tls: Option<&ClientConfigs>,
-    ) -> Result<Self, TlsError> {
+    ) -> Result<Self, OriginTlsError> {
         let tls = match tls {
-            Some(configs) if endpoint.scheme == Scheme::Https => {
-                Some(Tls::new(configs, endpoint, settings)?)
+            Some(configs) if endpoint.scheme == OriginScheme::Https => {
+                Some(TlsConnectors::new(configs, endpoint, settings)?)
             }
             _ => None,
         };
-        let place = match &endpoint.place {
-            Place::Tcp(host, port) => Reach::Tcp(Resolver::new(host, *port, settings.dns_refresh)),
-            Place::Unix(path) => Reach::Unix(path.clone()),
+        let destination = match &endpoint.address {
+            ServerAddress::Tcp(host, port) => {
+                Destination::Tcp(DnsResolver::new(host, *port, settings.dns_refresh))
+            }
+            ServerAddress::Unix(path) => Destination::Unix(path.clone()),
         };
         let name = endpoint.to_string().into();
-        Ok(Self { place, scheme: endpoint.scheme, name, timeout: settings.connect_timeout, tls })
+        Ok(Self {
+            destination,
+            scheme: endpoint.scheme,
+            name,
+            timeout: settings.connect_timeout,
+            tls,
+        })
     }
 
     /// The server's URL.
@@ -83,18 +91,21 @@ impl Connector {
     }
 
     /// A new connection and the protocol it speaks. Bounded by the caller.
-    pub(super) async fn connect(&self, offer: Offer) -> Result<(Stream, Protocol), OriginError> {
+    pub(super) async fn connect(
+        &self,
+        offer: AlpnOffer,
+    ) -> Result<(Stream, Protocol), OriginError> {
         let connect =
             |source| OriginError::Connect { server: self.name(), source: Arc::new(source) };
-        let stream = match &self.place {
-            Reach::Unix(path) => {
+        let stream = match &self.destination {
+            Destination::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(connect)?;
                 return Ok((Stream::from(Transport::Unix(stream)), Protocol::Http1));
             }
-            Reach::Tcp(resolver) => reach(resolver).await.map_err(connect)?,
+            Destination::Tcp(resolver) => happy_eyeballs(resolver).await.map_err(connect)?,
         };
         let Some(tls) = &self.tls else {
-            let is_http2 = self.scheme == Scheme::H2c;
+            let is_http2 = self.scheme == OriginScheme::H2c;
             let protocol = if is_http2 { Protocol::Http2 } else { Protocol::Http1 };
             return Ok((Stream::from(Transport::Tcp(stream)), protocol));
         };
@@ -107,12 +118,12 @@ impl Connector {
     }
 }
 
-impl Tls {
+impl TlsConnectors {
     fn new(
         configs: &ClientConfigs,
         endpoint: &Endpoint,
         settings: &Settings,
-    ) -> Result<Self, TlsError> {
+    ) -> Result<Self, OriginTlsError> {
         let connector = |config: &Arc<ClientConfig>| TlsConnector::from(Arc::clone(config));
         let any = if settings.http2 { &configs.any } else { &configs.http1 };
         Ok(Self {
@@ -122,21 +133,21 @@ impl Tls {
         })
     }
 
-    fn connector(&self, offer: Offer) -> &TlsConnector {
+    fn connector(&self, offer: AlpnOffer) -> &TlsConnector {
         match offer {
-            Offer::Any => &self.any,
-            Offer::Http1 => &self.http1,
+            AlpnOffer::Any => &self.any,
+            AlpnOffer::Http1 => &self.http1,
         }
     }
 }
 
 /// The first address that answers. Each gets a head start before the next one is tried beside it.
-async fn reach(resolver: &Arc<Resolver>) -> io::Result<TcpStream> {
-    let mut waiting = resolver.addresses().await?.into_iter();
+async fn happy_eyeballs(resolver: &Arc<DnsResolver>) -> io::Result<TcpStream> {
+    let mut remaining = resolver.addresses().await?.into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     loop {
-        let next = waiting.next();
+        let next = remaining.next();
         let is_last = next.is_none();
         attempts.extend(next.map(|address| attempt(resolver, address)));
         let head_start = async {
@@ -158,7 +169,7 @@ async fn reach(resolver: &Arc<Resolver>) -> io::Result<TcpStream> {
 }
 
 /// One address.
-async fn attempt(resolver: &Resolver, address: SocketAddr) -> io::Result<TcpStream> {
+async fn attempt(resolver: &DnsResolver, address: SocketAddr) -> io::Result<TcpStream> {
     let mut attempt = Attempt { resolver, address, since: Instant::now(), has_ended: false };
     let connected = TcpStream::connect(address).await;
     attempt.has_ended = true;
@@ -174,7 +185,7 @@ async fn attempt(resolver: &Resolver, address: SocketAddr) -> io::Result<TcpStre
 
 /// An attempt that counts as failed if it is given up after its head start.
 struct Attempt<'a> {
-    resolver: &'a Resolver,
+    resolver: &'a DnsResolver,
     address: SocketAddr,
     since: Instant,
     has_ended: bool,
@@ -189,7 +200,7 @@ impl Drop for Attempt<'_> {
 }
 
 /// Holds a connection attempt to its time.
-pub(super) async fn within<T>(
+pub(super) async fn with_timeout<T>(
     limit: Duration,
     server: &Arc<str>,
     connecting: impl Future<Output = Result<T, OriginError>>,
@@ -198,11 +209,14 @@ pub(super) async fn within<T>(
     connected.map_err(|_| OriginError::ConnectTimeout { server: Arc::clone(server) })?
 }
 
-fn server_name(endpoint: &Endpoint, settings: &Settings) -> Result<ServerName<'static>, TlsError> {
-    let name = match (&settings.tls.server_name, &endpoint.place) {
+fn server_name(
+    endpoint: &Endpoint,
+    settings: &Settings,
+) -> Result<ServerName<'static>, OriginTlsError> {
+    let name = match (&settings.tls.server_name, &endpoint.address) {
         (Some(name), _) => name.clone(),
-        (None, Place::Tcp(host, _)) => host.clone(),
-        (None, Place::Unix(_)) => "localhost".to_owned(),
+        (None, ServerAddress::Tcp(host, _)) => host.clone(),
+        (None, ServerAddress::Unix(_)) => "localhost".to_owned(),
     };
-    ServerName::try_from(name.clone()).map_err(|source| TlsError::Name { name, source })
+    ServerName::try_from(name.clone()).map_err(|source| OriginTlsError::Name { name, source })
 }

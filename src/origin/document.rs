@@ -9,24 +9,25 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::{
-    Origin, OriginError, RequestBody, ResponseBody, SetupError, settings::Settings, source::Source,
+    Origin, OriginError, RequestBody, ResponseBody, SetupError, document_url::DocumentUrl,
+    settings::Settings,
 };
 
 /// The largest document that is read, in bytes.
-pub const LARGEST: usize = 1 << 20;
+pub(crate) const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 
 /// How long connecting may take.
-const CONNECTING: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why there is no document. For the log.
 #[derive(Debug, Error)]
-pub enum DocumentError {
+pub(crate) enum DocumentError {
     /// There was no response.
     #[error(transparent)]
     Origin(#[from] OriginError),
     /// It did not arrive in time.
     #[error("the answer took too long")]
-    Late,
+    TimedOut,
     /// The status is none of success, or that of a part. Redirects are not followed.
     #[error("the status is {0}")]
     Status(StatusCode),
@@ -39,33 +40,33 @@ pub enum DocumentError {
 }
 
 /// A client for one document. Keeps its connections.
-pub struct DocumentClient {
+pub(crate) struct DocumentClient {
     origin: Arc<Origin>,
-    source: Source,
-    limit: Duration,
+    url: DocumentUrl,
+    timeout: Duration,
 }
 
 impl DocumentClient {
     /// A client that waits this long for all of a response. To be called on the runtime that it is used on.
-    pub fn new(source: &Source, limit: Duration) -> Result<Self, SetupError> {
+    pub(crate) fn new(url: &DocumentUrl, limit: Duration) -> Result<Self, SetupError> {
         let settings = Settings {
-            connect_timeout: CONNECTING.min(limit),
+            connect_timeout: CONNECT_TIMEOUT.min(limit),
             first_byte_timeout: limit,
             retries: 0,
-            ..Settings::new(vec![source.server.clone()])
+            ..Settings::new(vec![url.server.clone()])
         };
-        Ok(Self { origin: Origin::new(&settings)?, source: source.clone(), limit })
+        Ok(Self { origin: Origin::new(&settings)?, url: url.clone(), timeout: limit })
     }
 
     /// Sends a `GET` with these fields beside the usual ones. Returns a success with all of its body, or a
     /// `304`.
-    pub async fn get(&self, fields: HeaderMap) -> Result<Response<Bytes>, DocumentError> {
-        timeout(self.limit, self.exchange(fields)).await.map_err(|_| DocumentError::Late)?
+    pub(crate) async fn get(&self, fields: HeaderMap) -> Result<Response<Bytes>, DocumentError> {
+        timeout(self.timeout, self.exchange(fields)).await.map_err(|_| DocumentError::TimedOut)?
     }
 
     async fn exchange(&self, fields: HeaderMap) -> Result<Response<Bytes>, DocumentError> {
         let response = self.origin.send(self.request(fields), None).await;
-        let response = response.map_err(|unanswered| unanswered.error)?;
+        let response = response.map_err(|failure| failure.error)?;
         match response.status() {
             StatusCode::NOT_MODIFIED => Ok(response.map(|_| Bytes::new())),
             StatusCode::PARTIAL_CONTENT => Err(DocumentError::Status(response.status())),
@@ -78,14 +79,14 @@ impl DocumentClient {
         let agent = concat!("larder/", env!("CARGO_PKG_VERSION"));
         let mut request = Request::new(RequestBody::Empty);
         *request.method_mut() = Method::GET;
-        *request.uri_mut() = self.source.target.clone();
+        *request.uri_mut() = self.url.target.clone();
         let headers = request.headers_mut();
         *headers = fields;
         headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, */*;q=0.5"));
         // A cache on the way has to ask whether what it holds is still so.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        if let Some(authorization) = &self.source.authorization {
+        if let Some(authorization) = &self.url.authorization {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
         request
@@ -94,7 +95,7 @@ impl DocumentClient {
 
 async fn read(response: Response<ResponseBody>) -> Result<Response<Bytes>, DocumentError> {
     let (head, body) = response.into_parts();
-    match Limited::new(body, LARGEST).collect().await {
+    match Limited::new(body, MAX_DOCUMENT_BYTES).collect().await {
         Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
         Err(error) if error.is::<LengthLimitError>() => Err(DocumentError::TooLarge),
         Err(error) => Err(DocumentError::Broken(error)),

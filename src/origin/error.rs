@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use crate::server::BodyError;
+use crate::server::ClientBodyError;
 
 /// Why there is no response. Its `Display` is for the log, not for the client.
 ///
@@ -71,11 +71,11 @@ pub enum OriginError {
 
 /// A request to which no server has responded.
 #[derive(Debug)]
-pub struct Unanswered {
+pub struct SendFailure {
     /// Why, as the server that was tried last has it.
     pub error: OriginError,
     /// Whether a server may have had the request, or part of it.
-    pub delivery: Delivery,
+    pub delivery: RequestDelivery,
     /// Whether on every try there was no connection, or it was closed before a response began. If health checks
     /// keep all servers from being tried, whether none of the checks got further.
     pub is_disconnected: bool,
@@ -83,17 +83,17 @@ pub struct Unanswered {
 
 /// Whether a request without a response may have reached an origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
+pub enum RequestDelivery {
     /// No byte of it was sent: nothing can have changed.
     Unsent,
     /// Some of it was sent: what it has changed is unknown.
     Possible,
 }
 
-impl Delivery {
+impl RequestDelivery {
     /// The delivery of a request that was sent twice.
     #[must_use]
-    pub(super) fn or(self, other: Self) -> Self {
+    pub(super) fn merge(self, other: Self) -> Self {
         if self == Self::Possible { self } else { other }
     }
 }
@@ -106,18 +106,18 @@ pub enum UploadFailure {
     TooLarge,
     /// The client stopped sending: 408.
     #[error("the client stopped sending")]
-    Silent,
+    TimedOut,
     /// The client is gone or sent nonsense: 400, if anyone is there to read it.
     #[error("the client's connection failed")]
     Broken,
 }
 
-impl From<&BodyError> for UploadFailure {
-    fn from(error: &BodyError) -> Self {
+impl From<&ClientBodyError> for UploadFailure {
+    fn from(error: &ClientBodyError) -> Self {
         match error {
-            BodyError::TooLarge => Self::TooLarge,
-            BodyError::Silent => Self::Silent,
-            BodyError::Client(_) => Self::Broken,
+            ClientBodyError::TooLarge => Self::TooLarge,
+            ClientBodyError::TimedOut => Self::TimedOut,
+            ClientBodyError::Client(_) => Self::Broken,
         }
     }
 }
@@ -156,7 +156,7 @@ impl OriginError {
     }
 
     /// Whether the server is to blame, and not the client or the lack of servers.
-    pub(super) fn blames_server(&self) -> bool {
+    pub(super) fn is_server_fault(&self) -> bool {
         !matches!(self, Self::NoHealthyServer | Self::Overloaded { .. } | Self::RequestBody(_))
     }
 }

@@ -8,12 +8,12 @@ use std::{
 use http::{Request, Uri};
 use tokio::{task::AbortHandle, time::timeout};
 
-use super::{body::RequestBody, server::Server, settings, standing::Health};
+use super::{body::RequestBody, outlier::CheckResult, server::OriginServer, settings};
 
 /// Background work that ends when this is dropped.
-pub(super) struct Tasks(Vec<AbortHandle>);
+pub(super) struct BackgroundTasks(Vec<AbortHandle>);
 
-impl Tasks {
+impl BackgroundTasks {
     /// Ends it now.
     pub(super) fn stop(&self) {
         for task in &self.0 {
@@ -22,7 +22,7 @@ impl Tasks {
     }
 }
 
-impl Drop for Tasks {
+impl Drop for BackgroundTasks {
     fn drop(&mut self) {
         self.stop();
     }
@@ -30,26 +30,26 @@ impl Drop for Tasks {
 
 /// Starts the work on the current runtime; without one there is none.
 pub(super) fn start(
-    servers: &[Arc<Server>],
-    health: Option<&(&settings::Health, Uri)>,
+    servers: &[Arc<OriginServer>],
+    health: Option<&(&settings::HealthCheck, Uri)>,
     idle: Duration,
-) -> Tasks {
+) -> BackgroundTasks {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-        return Tasks(Vec::new());
+        return BackgroundTasks(Vec::new());
     };
     let mut tasks = Vec::new();
     for server in servers {
         let reaping = runtime.spawn(reap(Arc::downgrade(server), idle));
         tasks.push(reaping.abort_handle());
         if let Some((health, target)) = health {
-            let checking = check(Arc::downgrade(server), target.clone(), health.every);
+            let checking = check(Arc::downgrade(server), target.clone(), health.interval);
             tasks.push(runtime.spawn(checking).abort_handle());
         }
     }
-    Tasks(tasks)
+    BackgroundTasks(tasks)
 }
 
-async fn reap(server: Weak<Server>, idle: Duration) {
+async fn reap(server: Weak<OriginServer>, idle: Duration) {
     loop {
         tokio::time::sleep((idle / 2).clamp(Duration::from_millis(100), Duration::from_secs(10)))
             .await;
@@ -60,28 +60,28 @@ async fn reap(server: Weak<Server>, idle: Duration) {
     }
 }
 
-async fn check(server: Weak<Server>, target: Uri, every: Duration) {
+async fn check(server: Weak<OriginServer>, target: Uri, interval: Duration) {
     loop {
         {
             let Some(server) = server.upgrade() else {
                 return;
             };
-            let health = ask(&server, &target, every).await;
-            let is_healthy = health == Health::Healthy;
-            if server.standing.note_health(health) {
+            let health = probe(&server, &target, interval).await;
+            let is_healthy = health == CheckResult::Healthy;
+            if server.outlier_detector.record_check(health) {
                 tracing::warn!(server = %server.name(), is_healthy, "a server's health has changed");
             }
         }
-        tokio::time::sleep(every).await;
+        tokio::time::sleep(interval).await;
     }
 }
 
-async fn ask(server: &Arc<Server>, target: &Uri, every: Duration) -> Health {
+async fn probe(server: &Arc<OriginServer>, target: &Uri, interval: Duration) -> CheckResult {
     let mut request = Request::new(RequestBody::Empty);
     *request.uri_mut() = target.clone();
-    match timeout(every, server.exchange(&mut request, None)).await {
-        Ok(Ok(response)) if response.status().as_u16() < 400 => Health::Healthy,
-        Ok(Err(failed)) if failed.error.is_disconnected() => Health::Disconnected,
-        _ => Health::Failing,
+    match timeout(interval, server.exchange(&mut request, None)).await {
+        Ok(Ok(response)) if response.status().as_u16() < 400 => CheckResult::Healthy,
+        Ok(Err(failed)) if failed.error.is_disconnected() => CheckResult::Disconnected,
+        _ => CheckResult::Failing,
     }
 }

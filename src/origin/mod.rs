@@ -1,47 +1,49 @@
 //! The origin: connections, balancing, health, retries, and what is rewritten on the way.
 
 mod acquire;
-pub mod body;
+pub(crate) mod body;
 mod capacity;
 mod connect;
-pub mod document;
-pub mod error;
+pub(crate) mod document;
+pub(crate) mod document_url;
+pub(crate) mod error;
 mod health;
 mod http1;
 mod http2;
-mod lease;
+mod outlier;
 mod pool;
-pub mod random;
+pub(crate) mod random;
 mod resolve;
+mod response_guard;
 mod server;
-pub mod settings;
-pub mod source;
-mod standing;
-pub mod tls;
-pub mod upgrade;
-mod waiting;
+pub(crate) mod settings;
+pub(crate) mod tls;
+pub(crate) mod upgrade;
+mod waiters;
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use http::{Request, Response, Uri};
 use smallvec::SmallVec;
 
-pub use body::{Complete, RequestBody, ResponseBody, ResponseBodyError, Upload};
-pub use capacity::Load;
-pub use error::{Delivery, OriginError, Unanswered, UploadFailure};
+pub use capacity::OriginLoad;
 #[cfg(fuzzing)]
 pub use http1::fuzzed;
-pub use settings::{Endpoint, Limits, Settings};
+pub use settings::{ConnectionLimits, Endpoint, Settings};
+pub(crate) use {body::CompletionProof, body::ResponseBodyError, body::UploadProgress};
+pub use {body::RequestBody, body::ResponseBody};
+pub use {error::OriginError, error::UploadFailure};
+pub(crate) use {error::RequestDelivery, error::SendFailure};
 
-use crate::{field::forwarding::is_overridden, server::Interim};
-use server::Server;
-use settings::Scheme;
+use crate::{field::forwarding::is_overridden, server::InterimSender};
+use server::OriginServer;
+use settings::OriginScheme;
 
 /// The servers behind Larder, as one.
 pub struct Origin {
-    servers: Vec<Arc<Server>>,
+    servers: Vec<Arc<OriginServer>>,
     retries: u32,
-    tasks: health::Tasks,
+    tasks: health::BackgroundTasks,
 }
 
 /// Why an origin cannot be set up.
@@ -52,7 +54,7 @@ pub enum SetupError {
     NoServer,
     /// TLS cannot be set up.
     #[error(transparent)]
-    Tls(#[from] tls::TlsError),
+    Tls(#[from] tls::OriginTlsError),
     /// The path of the health checks is no path.
     #[error("the path of health checks must begin with `/`")]
     HealthPath,
@@ -64,12 +66,12 @@ impl Origin {
         if settings.urls.is_empty() {
             return Err(SetupError::NoServer);
         }
-        let is_secure = settings.urls.iter().any(|url| url.scheme == Scheme::Https);
+        let is_secure = settings.urls.iter().any(|url| url.scheme == OriginScheme::Https);
         let tls = is_secure.then(|| tls::ClientConfigs::new(&settings.tls)).transpose()?;
         let servers: Vec<_> = settings
             .urls
             .iter()
-            .map(|url| Server::new(url, settings, tls.as_ref()).map(Arc::new))
+            .map(|url| OriginServer::new(url, settings, tls.as_ref()).map(Arc::new))
             .collect::<Result<_, _>>()?;
         let health = match &settings.health {
             Some(health) => Some((health, health_target(&health.path)?)),
@@ -87,13 +89,13 @@ impl Origin {
     pub async fn send(
         &self,
         mut request: Request<RequestBody>,
-        interim: Option<&Interim>,
-    ) -> Result<Response<ResponseBody>, Unanswered> {
+        interim: Option<&InterimSender>,
+    ) -> Result<Response<ResponseBody>, SendFailure> {
         let mut tried = SmallVec::<[usize; 4]>::new();
-        let (mut delivery, mut is_disconnected) = (Delivery::Unsent, true);
+        let (mut delivery, mut is_disconnected) = (RequestDelivery::Unsent, true);
         loop {
             let is_away = is_disconnected && (!tried.is_empty() || self.are_all_disconnected());
-            let none = |error| Unanswered { error, delivery, is_disconnected: is_away };
+            let none = |error| SendFailure { error, delivery, is_disconnected: is_away };
             let index = self.pick(&tried).map_err(none)?;
             let server =
                 self.servers.get(index).ok_or_else(|| none(OriginError::NoHealthyServer))?;
@@ -102,20 +104,20 @@ impl Origin {
                 tried.len() <= self.retries as usize && tried.len() < self.servers.len();
             let failed = match server.exchange(&mut request, interim).await {
                 Ok(response) => {
-                    server.standing.succeed();
+                    server.outlier_detector.record_success();
                     return Ok(response);
                 }
                 Err(failed) => failed,
             };
-            if failed.error.blames_server() {
-                server.standing.fail(standing::now());
+            if failed.error.is_server_fault() {
+                server.outlier_detector.record_failure(outlier::now());
             }
             tracing::debug!(error = %failed.error, "no response from an origin server");
             let is_safe = request.method().is_safe() && !is_overridden(request.headers());
-            delivery = delivery.or(failed.delivery);
+            delivery = delivery.merge(failed.delivery);
             is_disconnected &= failed.error.is_disconnected();
-            if !may_retry || !failed.may_repeat(is_safe) {
-                return Err(Unanswered { error: failed.error, delivery, is_disconnected });
+            if !may_retry || !failed.may_retry_elsewhere(is_safe) {
+                return Err(SendFailure { error: failed.error, delivery, is_disconnected });
             }
         }
     }
@@ -129,18 +131,17 @@ impl Origin {
 
     /// How many servers there are, and how many of them get requests now.
     pub fn servers(&self) -> (usize, usize) {
-        let now = standing::now();
-        let available = self
-            .servers
-            .iter()
-            .filter(|server| server.standing.is_healthy() && server.standing.is_available(now));
+        let now = outlier::now();
+        let available = self.servers.iter().filter(|server| {
+            server.outlier_detector.is_healthy() && server.outlier_detector.is_available(now)
+        });
         (self.servers.len(), available.count())
     }
 
     /// How busy the connections to all servers are.
-    pub fn load(&self) -> Load {
+    pub fn load(&self) -> OriginLoad {
         let loads = self.servers.iter().map(|server| server.capacity.load());
-        loads.fold(Load::default(), |sum, load| sum + load)
+        loads.fold(OriginLoad::default(), |sum, load| sum + load)
     }
 
     /// Of two servers picked at random, the less busy one. Ejected ones only if nothing else is left; then
@@ -148,23 +149,27 @@ impl Origin {
     fn pick(&self, tried: &[usize]) -> Result<usize, OriginError> {
         let healthy = |index: usize| {
             !tried.contains(&index)
-                && self.servers.get(index).is_some_and(|server| server.standing.is_healthy())
+                && self
+                    .servers
+                    .get(index)
+                    .is_some_and(|server| server.outlier_detector.is_healthy())
         };
         if self.servers.len() == 1 {
             return if healthy(0) { Ok(0) } else { Err(OriginError::NoHealthyServer) };
         }
-        let now = standing::now();
+        let now = outlier::now();
         let mut candidates: SmallVec<[usize; 16]> =
             (0..self.servers.len()).filter(|index| healthy(*index)).collect();
         let last_resort = candidates.get(self.less_busy(&candidates)).copied();
         let last_resort = last_resort.ok_or(OriginError::NoHealthyServer)?;
         candidates.retain(|index| {
-            self.servers.get(*index).is_some_and(|server| server.standing.is_available(now))
+            self.servers.get(*index).is_some_and(|server| server.outlier_detector.is_available(now))
         });
         while !candidates.is_empty() {
             let position = self.less_busy(&candidates);
             let index = candidates.swap_remove(position);
-            if self.servers.get(index).is_some_and(|server| server.standing.admit(now)) {
+            if self.servers.get(index).is_some_and(|server| server.outlier_detector.try_admit(now))
+            {
                 return Ok(index);
             }
         }
@@ -173,7 +178,7 @@ impl Origin {
 
     /// Whether health checks could reach none of the servers.
     fn are_all_disconnected(&self) -> bool {
-        self.servers.iter().all(|server| server.standing.is_disconnected())
+        self.servers.iter().all(|server| server.outlier_detector.is_disconnected())
     }
 
     fn less_busy(&self, candidates: &[usize]) -> usize {

@@ -13,47 +13,47 @@ use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 
 use super::{
-    capacity::Capacity,
+    capacity::ConnectionLimiter,
     error::OriginError,
     http1, http2,
-    waiting::{Waiters, Waiting},
+    waiters::{PoolWaiter, Waiters},
 };
 
-pub(super) type Http1 = Box<http1::Connection>;
+pub(super) type Http1Connection = Box<http1::Connection>;
 
 /// Idle connections kept for each thread.
-const IDLE: usize = 512;
+const MAX_IDLE_PER_THREAD: usize = 512;
 
 /// A request that must not be sent twice takes no connection that was idle for longer, unless the origin has
 /// said for how long it keeps connections: common servers close them silently after 5 seconds.
-const UNSAFE_IDLE: Duration = Duration::from_secs(4);
+const MAX_UNSAFE_IDLE: Duration = Duration::from_secs(4);
 
 /// While requests of other threads wait, one of so many connections that become free is closed for them.
-const TURN: usize = 4;
+const CEDE_INTERVAL: usize = 4;
 
 /// A connection that takes a request.
-pub(super) enum Sender {
+pub(super) enum PooledConnection {
     /// One request at a time.
-    Http1(Http1),
+    Http1(Http1Connection),
     /// One stream of a shared connection.
-    Http2(http2::Ticket),
+    Http2(http2::ReservedStream),
 }
 
 /// What a request needs of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Want {
+pub(super) struct ConnectionNeeds {
     /// Only HTTP/1.1 will do.
-    pub(super) http1: bool,
+    pub(super) http1_only: bool,
     /// The request may be sent again if the connection turns out to be dead.
     pub(super) is_repeatable: bool,
 }
 
 /// A connection that is being opened for all that wait for it.
-pub(super) type Opening = Shared<BoxFuture<'static, Result<Opened, OriginError>>>;
+pub(super) type PendingOpen = Shared<BoxFuture<'static, Result<OpenOutcome, OriginError>>>;
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Opened {
+pub(super) enum OpenOutcome {
     /// There is one more connection in the pool.
     Connection,
     /// The server has as many as it may have.
@@ -64,55 +64,59 @@ pub(super) enum Opened {
 ///
 /// A connection belongs to the runtime that opened it, and a thread only takes what it has put here itself:
 /// with one runtime per core, a request never crosses cores.
-pub(super) struct Pool {
-    shards: Box<[Shard]>,
+pub(super) struct OriginPool {
+    shards: Box<[PoolShard]>,
     waiters: Arc<Waiters>,
     keep_alive: Duration,
 }
 
 #[derive(Default)]
-struct Shard {
-    ready: Mutex<Ready>,
-    opening: Mutex<Option<Opening>>,
+struct PoolShard {
+    ready: Mutex<ReadyConnections>,
+    opening: Mutex<Option<PendingOpen>>,
     turn: AtomicUsize,
 }
 
 #[derive(Default)]
-struct Ready {
-    idle: Vec<Idle>,
+struct ReadyConnections {
+    idle: Vec<IdleConnection>,
     shared: Vec<http2::Connection>,
 }
 
-struct Idle {
-    connection: Http1,
+struct IdleConnection {
+    connection: Http1Connection,
     since: Instant,
 }
 
-impl Pool {
+impl OriginPool {
     pub(super) fn new(keep_alive: Duration) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let shards: Box<[Shard]> =
-            (0..threads.saturating_mul(2).max(1)).map(|_| Shard::default()).collect();
+        let shards: Box<[PoolShard]> =
+            (0..threads.saturating_mul(2).max(1)).map(|_| PoolShard::default()).collect();
         let waiters = Arc::new(Waiters::new(shards.len()));
         Self { shards, waiters, keep_alive }
     }
 
     /// A connection for a request, unless others have been waiting for one.
-    pub(super) fn take(&self, want: Want, now: Instant) -> Option<Sender> {
-        if self.waiters.on(self.shard_index()) > 0 {
+    pub(super) fn take(&self, needs: ConnectionNeeds, now: Instant) -> Option<PooledConnection> {
+        if self.waiters.count_on(self.shard_index()) > 0 {
             return None;
         }
-        self.take_in_turn(want, now)
+        self.take_unqueued(needs, now)
     }
 
     /// The same for a request whose turn it is: a stream of a shared connection, or the connection used last
     /// of those that are still open.
-    pub(super) fn take_in_turn(&self, want: Want, now: Instant) -> Option<Sender> {
+    pub(super) fn take_unqueued(
+        &self,
+        needs: ConnectionNeeds,
+        now: Instant,
+    ) -> Option<PooledConnection> {
         let mut ready = self.shard()?.ready.lock();
-        if !want.http1
-            && let Some(ticket) = ready.reserve(want)
+        if !needs.http1_only
+            && let Some(stream) = ready.reserve(needs)
         {
-            return Some(Sender::Http2(ticket));
+            return Some(PooledConnection::Http2(stream));
         }
         while let Some(idle) = ready.idle.last() {
             let idle_for = now.saturating_duration_since(idle.since);
@@ -120,43 +124,47 @@ impl Pool {
                 ready.idle.pop();
                 continue;
             }
-            if !want.is_repeatable && idle_for >= idle.unsafe_limit() {
+            if !needs.is_repeatable && idle_for >= idle.unsafe_limit() {
                 return None;
             }
             let mut connection = ready.idle.pop()?.connection;
             let is_usable =
-                connection.is_quiet() && (want.is_repeatable || connection.is_open_and_empty());
+                connection.is_idle() && (needs.is_repeatable || connection.is_open_and_empty());
             if is_usable {
-                return Some(Sender::Http1(connection));
+                return Some(PooledConnection::Http1(connection));
             }
         }
         None
     }
 
     /// The same, or else a stream of a connection of another thread: for a request that may open no connection.
-    pub(super) fn take_from_any(&self, want: Want, now: Instant) -> Option<Sender> {
-        self.take_in_turn(want, now).or_else(|| self.take_stream(want))
+    pub(super) fn take_from_any(
+        &self,
+        needs: ConnectionNeeds,
+        now: Instant,
+    ) -> Option<PooledConnection> {
+        self.take_unqueued(needs, now).or_else(|| self.take_stream(needs))
     }
 
     /// A stream of a connection of any thread.
-    pub(super) fn take_stream(&self, want: Want) -> Option<Sender> {
-        let mut shards = self.shards.iter().filter(|_| !want.http1);
-        shards.find_map(|shard| shard.ready.lock().reserve(want)).map(Sender::Http2)
+    pub(super) fn take_stream(&self, needs: ConnectionNeeds) -> Option<PooledConnection> {
+        let mut shards = self.shards.iter().filter(|_| !needs.http1_only);
+        shards.find_map(|shard| shard.ready.lock().reserve(needs)).map(PooledConnection::Http2)
     }
 
     /// Keeps a connection that is ready again. If requests of other threads wait, and none of this thread, it is
     /// closed for them.
-    pub(super) fn put(&self, connection: Http1, capacity: &Capacity) {
+    pub(super) fn put(&self, connection: Http1Connection, capacity: &ConnectionLimiter) {
         let Some(shard) = self.shard() else { return };
-        let here = self.waiters.on(self.shard_index());
+        let here = self.waiters.count_on(self.shard_index());
         let mut ready = shard.ready.lock();
         // Read under the lock: a request that has joined the queue looks for idle connections under it.
         let pending = capacity.pending();
-        if pending > here && (here == 0 || shard.turn.fetch_add(1, Relaxed) % TURN == 0) {
+        if pending > here && (here == 0 || shard.turn.fetch_add(1, Relaxed) % CEDE_INTERVAL == 0) {
             return;
         }
-        if ready.idle.len() < IDLE {
-            ready.idle.push(Idle { connection, since: Instant::now() });
+        if ready.idle.len() < MAX_IDLE_PER_THREAD {
+            ready.idle.push(IdleConnection { connection, since: Instant::now() });
         }
         drop(ready);
         if here > 0 {
@@ -165,7 +173,7 @@ impl Pool {
     }
 
     /// Keeps an HTTP/2 connection for all that come. Returns the right to its first stream.
-    pub(super) fn share(&self, connection: http2::Connection) -> Option<http2::Ticket> {
+    pub(super) fn share(&self, connection: http2::Connection) -> Option<http2::ReservedStream> {
         let shard = self.shard()?;
         let first = connection.reserve();
         shard.ready.lock().shared.push(connection);
@@ -174,7 +182,7 @@ impl Pool {
     }
 
     /// A request of this thread joins those that wait.
-    pub(super) fn wait(&self) -> Option<Waiting<'_>> {
+    pub(super) fn wait(&self) -> Option<PoolWaiter<'_>> {
         self.waiters.join(self.shard_index())
     }
 
@@ -184,7 +192,7 @@ impl Pool {
     }
 
     /// The connection that is being opened for this thread; begins one if there is none.
-    pub(super) fn opening(&self, begin: impl FnOnce(usize) -> Opening) -> Option<Opening> {
+    pub(super) fn opening(&self, begin: impl FnOnce(usize) -> PendingOpen) -> Option<PendingOpen> {
         let mut opening = self.shard()?.opening.lock();
         Some(opening.get_or_insert_with(|| begin(self.shard_index())).clone())
     }
@@ -215,7 +223,7 @@ impl Pool {
         for shard in &self.shards {
             let mut ready = shard.ready.lock();
             ready.idle.retain_mut(|idle| {
-                idle.since.elapsed() < self.limit_of(idle) && idle.connection.is_quiet()
+                idle.since.elapsed() < self.limit_of(idle) && idle.connection.is_idle()
             });
             ready.shared.retain_mut(|connection| {
                 !connection.is_closed() && !connection.is_idle_for(self.keep_alive)
@@ -226,15 +234,15 @@ impl Pool {
     /// Closes what is idle now.
     pub(super) fn clear(&self) {
         for shard in &self.shards {
-            *shard.ready.lock() = Ready::default();
+            *shard.ready.lock() = ReadyConnections::default();
         }
     }
 
-    fn limit_of(&self, idle: &Idle) -> Duration {
+    fn limit_of(&self, idle: &IdleConnection) -> Duration {
         idle.connection.idle_limit().map_or(self.keep_alive, |limit| limit.min(self.keep_alive))
     }
 
-    fn shard(&self) -> Option<&Shard> {
+    fn shard(&self) -> Option<&PoolShard> {
         self.shards.get(self.shard_index())
     }
 
@@ -243,23 +251,23 @@ impl Pool {
     }
 }
 
-impl Ready {
+impl ReadyConnections {
     /// The right to a stream, on the first connection that has one: so the later ones become idle first.
-    fn reserve(&mut self, want: Want) -> Option<http2::Ticket> {
+    fn reserve(&mut self, needs: ConnectionNeeds) -> Option<http2::ReservedStream> {
         if self.shared.is_empty() {
             return None;
         }
         self.shared.retain_mut(|connection| !connection.is_closed());
         let fits = |connection: &&http2::Connection| {
-            want.is_repeatable || !connection.is_idle_for(UNSAFE_IDLE)
+            needs.is_repeatable || !connection.is_idle_for(MAX_UNSAFE_IDLE)
         };
         self.shared.iter().filter(fits).find_map(http2::Connection::reserve)
     }
 }
 
-impl Idle {
+impl IdleConnection {
     fn unsafe_limit(&self) -> Duration {
-        self.connection.idle_limit().unwrap_or(UNSAFE_IDLE)
+        self.connection.idle_limit().unwrap_or(MAX_UNSAFE_IDLE)
     }
 }
 

@@ -10,7 +10,7 @@ thread_local! {
 }
 
 /// The next number of this thread (`SplitMix64`, seeded by the system).
-pub fn next() -> u64 {
+pub(crate) fn next() -> u64 {
     STATE.with(|state| {
         let seed = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         state.set(seed);

@@ -14,21 +14,21 @@ use parking_lot::Mutex;
 use tokio::{net::lookup_host, time::Instant};
 
 /// How long an address that could not be reached comes after the others.
-const AVOIDED: Duration = Duration::from_mins(1);
+const FAILURE_MEMORY: Duration = Duration::from_mins(1);
 
 /// Addresses of a name that are used at most.
-const ADDRESSES: usize = 16;
+const MAX_ADDRESSES: usize = 16;
 
 /// Resolves the name of one server.
-pub(super) struct Resolver {
+pub(super) struct DnsResolver {
     host: String,
     port: u16,
     refresh: Duration,
-    cache: Mutex<Cache>,
+    cache: Mutex<AddressCache>,
 }
 
 #[derive(Default)]
-struct Cache {
+struct AddressCache {
     addresses: Arc<[SocketAddr]>,
     /// When they were looked up; none if that has to be done before they are used.
     at: Option<Instant>,
@@ -37,7 +37,7 @@ struct Cache {
     failed: Vec<(SocketAddr, Instant)>,
 }
 
-impl Resolver {
+impl DnsResolver {
     pub(super) fn new(host: &str, port: u16, refresh: Duration) -> Arc<Self> {
         let cache = Mutex::default();
         Arc::new(Self { host: host.to_owned(), port, refresh, cache })
@@ -51,7 +51,7 @@ impl Resolver {
         if let Ok(ip) = self.host.parse::<IpAddr>() {
             return Ok(vec![(ip, self.port).into()]);
         }
-        let (known, is_due) = self.known(Instant::now());
+        let (known, is_due) = self.cached(Instant::now());
         let addresses = match known {
             None => self.look_up().await?,
             Some(addresses) => {
@@ -61,7 +61,7 @@ impl Resolver {
                 addresses
             }
         };
-        Ok(in_order(&addresses, &self.cache.lock().failed, Instant::now()))
+        Ok(by_preference(&addresses, &self.cache.lock().failed, Instant::now()))
     }
 
     /// Notes an address that could be reached.
@@ -78,7 +78,7 @@ impl Resolver {
         let mut guard = self.cache.lock();
         let cache = &mut *guard;
         let now = Instant::now();
-        cache.failed.retain(|(failed, at)| *failed != address && now - *at < AVOIDED);
+        cache.failed.retain(|(failed, at)| *failed != address && now - *at < FAILURE_MEMORY);
         cache.failed.push((address, now));
         let failed = &cache.failed;
         if cache.addresses.iter().all(|it| failed.iter().any(|(address, _)| address == it)) {
@@ -87,7 +87,7 @@ impl Resolver {
     }
 
     /// The cached addresses, and whether this caller should look them up again in the background.
-    fn known(&self, now: Instant) -> (Option<Arc<[SocketAddr]>>, bool) {
+    fn cached(&self, now: Instant) -> (Option<Arc<[SocketAddr]>>, bool) {
         let mut cache = self.cache.lock();
         let Some(at) = cache.at else { return (None, false) };
         let is_due = now - at >= self.refresh && !cache.is_refreshing;
@@ -97,7 +97,7 @@ impl Resolver {
 
     async fn look_up(&self) -> io::Result<Arc<[SocketAddr]>> {
         let found: Vec<_> =
-            lookup_host((self.host.as_str(), self.port)).await?.take(ADDRESSES).collect();
+            lookup_host((self.host.as_str(), self.port)).await?.take(MAX_ADDRESSES).collect();
         if found.is_empty() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
         }
@@ -121,14 +121,14 @@ impl Resolver {
 }
 
 /// The addresses with those last that failed lately; otherwise in the resolver's order.
-fn in_order(
+fn by_preference(
     addresses: &[SocketAddr],
     failed: &[(SocketAddr, Instant)],
     now: Instant,
 ) -> Vec<SocketAddr> {
     let mut ordered = addresses.to_vec();
     ordered.sort_by_key(|address| {
-        failed.iter().any(|(failed, at)| failed == address && now - *at < AVOIDED)
+        failed.iter().any(|(failed, at)| failed == address && now - *at < FAILURE_MEMORY)
     });
     ordered
 }
@@ -141,12 +141,12 @@ mod tests {
         (IpAddr::from([192, 0, 2, last]), 80).into()
     }
 
-    fn resolver() -> Arc<Resolver> {
-        let resolver = Resolver::new("api.test", 80, Duration::from_secs(30));
-        *resolver.cache.lock() = Cache {
+    fn resolver() -> Arc<DnsResolver> {
+        let resolver = DnsResolver::new("api.test", 80, Duration::from_secs(30));
+        *resolver.cache.lock() = AddressCache {
             addresses: Arc::new([address(1), address(2)]),
             at: Some(Instant::now()),
-            ..Cache::default()
+            ..AddressCache::default()
         };
         resolver
     }
@@ -159,18 +159,18 @@ mod tests {
         resolver.note_reached(address(1));
         assert_eq!(resolver.addresses().await.unwrap(), [address(1), address(2)]);
         resolver.note_failed(address(1));
-        tokio::time::advance(AVOIDED).await;
+        tokio::time::advance(FAILURE_MEMORY).await;
         let cache = resolver.cache.lock();
-        assert_eq!(in_order(&cache.addresses, &cache.failed, Instant::now())[0], address(1));
+        assert_eq!(by_preference(&cache.addresses, &cache.failed, Instant::now())[0], address(1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_caller_looks_up_again_after_the_stated_time() {
         let resolver = resolver();
-        assert!(!resolver.known(Instant::now()).1);
+        assert!(!resolver.cached(Instant::now()).1);
         tokio::time::advance(Duration::from_secs(30)).await;
-        assert!(resolver.known(Instant::now()).1);
-        let (known, is_due) = resolver.known(Instant::now());
+        assert!(resolver.cached(Instant::now()).1);
+        let (known, is_due) = resolver.cached(Instant::now());
         assert!(known.is_some() && !is_due, "one look-up at a time");
     }
 
@@ -178,14 +178,14 @@ mod tests {
     async fn addresses_that_all_failed_are_looked_up_before_they_are_used() {
         let resolver = resolver();
         resolver.note_failed(address(1));
-        assert!(resolver.known(Instant::now()).0.is_some());
+        assert!(resolver.cached(Instant::now()).0.is_some());
         resolver.note_failed(address(2));
-        assert!(resolver.known(Instant::now()).0.is_none());
+        assert!(resolver.cached(Instant::now()).0.is_none());
     }
 
     #[tokio::test]
     async fn an_address_needs_no_look_up() {
-        let resolver = Resolver::new("::1", 81, Duration::from_secs(30));
+        let resolver = DnsResolver::new("::1", 81, Duration::from_secs(30));
         assert_eq!(resolver.addresses().await.unwrap(), ["[::1]:81".parse().unwrap()]);
     }
 }

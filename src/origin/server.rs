@@ -16,54 +16,54 @@ use http::{
 use tokio::time::Instant;
 
 use super::{
-    acquire::Age,
-    body::{Hold, RequestBody, ResponseBody, Source, Upload},
-    capacity::Capacity,
-    connect::Connector,
-    error::{Delivery, OriginError},
+    acquire::ConnectionAge,
+    body::{BodySource, BodyStart, RequestBody, ResponseBody, UploadProgress},
+    capacity::ConnectionLimiter,
+    connect::ServerConnector,
+    error::{OriginError, RequestDelivery},
     http1, http2,
-    lease::{InFlight, Lease, StreamLease},
-    pool::{Pool, Sender, Want},
+    outlier::OutlierDetector,
+    pool::{ConnectionNeeds, OriginPool, PooledConnection},
+    response_guard::{InFlightGuard, ResponseGuard, StreamGuard},
     settings::{self, Endpoint, Settings},
-    standing::Standing,
-    tls::{ClientConfigs, TlsError},
+    tls::{ClientConfigs, OriginTlsError},
 };
 use crate::{
     field::forwarding::is_overridden,
-    server::{Interim, stream::Protocol},
+    server::{InterimSender, stream::Protocol},
 };
 
 /// How long a body waits for the origin's 100 (RFC 9110 §10.1.1).
-const PATIENCE: Duration = Duration::from_secs(1);
+const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often a request is sent again to the same server, or waits for a connection that it shares, at most.
 ///
 /// A server that ends each connection after a number of requests hands a whole crowd of them back at once, several
 /// times in a row.
-pub(super) const ATTEMPTS: usize = 10;
+pub(super) const MAX_ATTEMPTS: usize = 10;
 
 /// One server.
-pub(super) struct Server {
-    pub(super) pool: Pool,
-    pub(super) capacity: Capacity,
+pub(super) struct OriginServer {
+    pub(super) pool: OriginPool,
+    pub(super) capacity: ConnectionLimiter,
     pub(super) in_flight: AtomicUsize,
-    pub(super) standing: Standing,
-    pub(super) connector: Connector,
+    pub(super) outlier_detector: OutlierDetector,
+    pub(super) connector: ServerConnector,
     /// The largest head of a response in bytes.
     pub(super) header_bytes: u32,
     /// The `Host` of requests that name none.
-    own_host: HeaderValue,
+    default_host: HeaderValue,
     scheme: Scheme,
     /// Whether its connections can be upgraded to other protocols.
     is_upgradable: bool,
     first_byte_timeout: Duration,
     idle_timeout: Duration,
-    protocols: AtomicU8,
+    known_protocol: AtomicU8,
 }
 
 /// The protocol of a server's connections, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocols {
+pub(super) enum KnownProtocol {
     /// None was opened yet, and both sides may agree on either.
     Unknown,
     Http1,
@@ -71,76 +71,78 @@ pub(super) enum Protocols {
 }
 
 /// No response.
-pub(super) struct Failed {
+pub(super) struct AttemptFailure {
     pub(super) error: OriginError,
-    pub(super) delivery: Delivery,
-    remains: Remains,
+    pub(super) delivery: RequestDelivery,
+    replay: ReplayState,
 }
 
 /// What became of a request that has no response.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Remains {
+enum ReplayState {
     /// Nothing of it was sent.
     Unsent,
     /// The origin has not processed it and says so; all of it is still there.
     Unprocessed,
     /// Some of it was sent, and all of it is still there.
-    Whole,
+    Replayable,
     /// Its body is gone.
     Lost,
 }
 
-impl Failed {
+impl AttemptFailure {
     /// Whether the request may be sent again, where its method allows it or not.
-    pub(super) fn may_repeat(&self, is_allowed: bool) -> bool {
+    pub(super) fn may_retry_elsewhere(&self, is_allowed: bool) -> bool {
         let is_closed = matches!(self.error, OriginError::Closed { .. });
-        match self.remains {
-            Remains::Unsent | Remains::Unprocessed => true,
-            Remains::Whole => is_allowed && is_closed,
-            Remains::Lost => false,
+        match self.replay {
+            ReplayState::Unsent | ReplayState::Unprocessed => true,
+            ReplayState::Replayable => is_allowed && is_closed,
+            ReplayState::Lost => false,
         }
     }
 
     /// Whether the server itself should get the request again: it was meant for a connection that is gone, or
     /// the server has handed it back.
-    fn may_repeat_here(&self, age: Age, is_idempotent: bool) -> bool {
+    fn may_retry_here(&self, age: ConnectionAge, is_idempotent: bool) -> bool {
         let is_closed = matches!(self.error, OriginError::Closed { .. });
-        match self.remains {
-            Remains::Unprocessed => true,
-            Remains::Unsent => age == Age::Used && is_closed,
-            Remains::Whole => age == Age::Used && self.may_repeat(is_idempotent),
-            Remains::Lost => false,
+        match self.replay {
+            ReplayState::Unprocessed => true,
+            ReplayState::Unsent => age == ConnectionAge::Reused && is_closed,
+            ReplayState::Replayable => {
+                age == ConnectionAge::Reused && self.may_retry_elsewhere(is_idempotent)
+            }
+            ReplayState::Lost => false,
         }
     }
 }
 
-impl Server {
+impl OriginServer {
     pub(super) fn new(
         endpoint: &Endpoint,
         settings: &Settings,
         tls: Option<&ClientConfigs>,
-    ) -> Result<Self, TlsError> {
+    ) -> Result<Self, OriginTlsError> {
         let literal = settings.host.as_ref();
         let literal = literal.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-        let is_secure = endpoint.scheme == settings::Scheme::Https;
-        let protocols = match endpoint.scheme {
-            settings::Scheme::H2c => Protocols::Http2,
-            settings::Scheme::Https if settings.http2 => Protocols::Unknown,
-            settings::Scheme::Https | settings::Scheme::Http => Protocols::Http1,
+        let is_secure = endpoint.scheme == settings::OriginScheme::Https;
+        let known_protocol = match endpoint.scheme {
+            settings::OriginScheme::H2c => KnownProtocol::Http2,
+            settings::OriginScheme::Https if settings.http2 => KnownProtocol::Unknown,
+            settings::OriginScheme::Https | settings::OriginScheme::Http => KnownProtocol::Http1,
         };
         Ok(Self {
-            pool: Pool::new(settings.keep_alive),
-            capacity: Capacity::new(settings.limits),
+            pool: OriginPool::new(settings.keep_alive),
+            capacity: ConnectionLimiter::new(settings.limits),
             in_flight: AtomicUsize::new(0),
-            standing: Standing::default(),
-            connector: Connector::new(endpoint, settings, tls)?,
+            outlier_detector: OutlierDetector::default(),
+            connector: ServerConnector::new(endpoint, settings, tls)?,
             header_bytes: settings.max_header_bytes,
-            own_host: literal.unwrap_or_else(|| endpoint.host()),
+            default_host: literal.unwrap_or_else(|| endpoint.host()),
             scheme: if is_secure { Scheme::HTTPS } else { Scheme::HTTP },
-            is_upgradable: endpoint.scheme != settings::Scheme::H2c,
+            is_upgradable: endpoint.scheme != settings::OriginScheme::H2c,
             first_byte_timeout: settings.first_byte_timeout,
             idle_timeout: settings.idle_timeout,
-            protocols: AtomicU8::new(protocols as u8),
+            known_protocol: AtomicU8::new(known_protocol as u8),
         })
     }
 
@@ -149,21 +151,21 @@ impl Server {
         self.connector.name()
     }
 
-    pub(super) fn protocols(&self) -> Protocols {
-        match self.protocols.load(Relaxed) {
-            known if known == Protocols::Http1 as u8 => Protocols::Http1,
-            known if known == Protocols::Http2 as u8 => Protocols::Http2,
-            _ => Protocols::Unknown,
+    pub(super) fn known_protocol(&self) -> KnownProtocol {
+        match self.known_protocol.load(Relaxed) {
+            known if known == KnownProtocol::Http1 as u8 => KnownProtocol::Http1,
+            known if known == KnownProtocol::Http2 as u8 => KnownProtocol::Http2,
+            _ => KnownProtocol::Unknown,
         }
     }
 
     /// Notes what a connection has agreed on.
     pub(super) fn note_protocol(&self, protocol: Protocol) {
-        let protocols = match protocol {
-            Protocol::Http1 => Protocols::Http1,
-            Protocol::Http2 => Protocols::Http2,
+        let known_protocol = match protocol {
+            Protocol::Http1 => KnownProtocol::Http1,
+            Protocol::Http2 => KnownProtocol::Http2,
         };
-        self.protocols.store(protocols as u8, Relaxed);
+        self.known_protocol.store(known_protocol as u8, Relaxed);
     }
 
     /// Keeps a connection that is ready for the next request.
@@ -176,114 +178,121 @@ impl Server {
     pub(super) async fn exchange(
         self: &Arc<Self>,
         request: &mut Request<RequestBody>,
-        interim: Option<&Interim>,
-    ) -> Result<Response<ResponseBody>, Failed> {
+        interim: Option<&InterimSender>,
+    ) -> Result<Response<ResponseBody>, AttemptFailure> {
         let is_idempotent = is_idempotent(request);
-        let want = Want {
-            http1: self.is_upgradable && request.headers().contains_key(header::UPGRADE),
+        let needs = ConnectionNeeds {
+            http1_only: self.is_upgradable && request.headers().contains_key(header::UPGRADE),
             is_repeatable: is_idempotent,
         };
-        let (mut age, mut delivery) = (Age::Used, Delivery::Unsent);
+        let (mut age, mut delivery) = (ConnectionAge::Reused, RequestDelivery::Unsent);
         for attempt in 0.. {
-            let in_flight = InFlight::new(self);
-            let (sender, sent_on) = self.acquire(want, age).await.map_err(|error| Failed {
-                error,
-                delivery,
-                remains: Remains::Unsent,
-            })?;
-            let failed = match self.send((sender, in_flight), request, interim).await {
+            let in_flight = InFlightGuard::new(self);
+            let (connection, sent_on) = self
+                .acquire(needs, age)
+                .await
+                .map_err(|error| AttemptFailure { error, delivery, replay: ReplayState::Unsent })?;
+            let failed = match self.send((connection, in_flight), request, interim).await {
                 Ok(response) => return Ok(response),
                 Err(failed) => failed,
             };
-            delivery = delivery.or(failed.delivery);
-            if attempt >= ATTEMPTS || !failed.may_repeat_here(sent_on, is_idempotent) {
-                return Err(Failed { delivery, ..failed });
+            delivery = delivery.merge(failed.delivery);
+            if attempt >= MAX_ATTEMPTS || !failed.may_retry_here(sent_on, is_idempotent) {
+                return Err(AttemptFailure { delivery, ..failed });
             }
-            age = match failed.remains {
+            age = match failed.replay {
                 // Handed back together with a crowd, and then again: the next one is the first on its connection.
-                Remains::Unprocessed if attempt > 0 => Age::Own,
-                Remains::Unprocessed => Age::Used,
+                ReplayState::Unprocessed if attempt > 0 => ConnectionAge::Exclusive,
+                ReplayState::Unprocessed => ConnectionAge::Reused,
                 // Other idle connections are likely to be as dead as this one.
-                _ => Age::New,
+                _ => ConnectionAge::New,
             };
         }
-        Err(self.lost())
+        Err(self.body_lost())
     }
 
     async fn send(
         self: &Arc<Self>,
-        (sender, in_flight): (Sender, InFlight),
+        (connection, in_flight): (PooledConnection, InFlightGuard),
         request: &mut Request<RequestBody>,
-        interim: Option<&Interim>,
-    ) -> Result<Response<ResponseBody>, Failed> {
-        match sender {
-            Sender::Http1(connection) => {
+        interim: Option<&InterimSender>,
+    ) -> Result<Response<ResponseBody>, AttemptFailure> {
+        match connection {
+            PooledConnection::Http1(connection) => {
                 self.send_http1((connection, in_flight), request, interim).await
             }
-            Sender::Http2(ticket) => {
-                Box::pin(self.send_http2((ticket, in_flight), request, interim)).await
+            PooledConnection::Http2(stream) => {
+                Box::pin(self.send_http2((stream, in_flight), request, interim)).await
             }
         }
     }
 
     async fn send_http1(
         self: &Arc<Self>,
-        (connection, in_flight): (Box<http1::Connection>, InFlight),
+        (connection, in_flight): (Box<http1::Connection>, InFlightGuard),
         request: &mut Request<RequestBody>,
-        interim: Option<&Interim>,
-    ) -> Result<Response<ResponseBody>, Failed> {
-        let Some(mut body) = request.body().again() else { return Err(self.lost()) };
-        let upload = attach(request.headers(), &mut body);
-        let terms = http1::Terms {
+        interim: Option<&InterimSender>,
+    ) -> Result<Response<ResponseBody>, AttemptFailure> {
+        let Some(mut body) = request.body().replay() else { return Err(self.body_lost()) };
+        let upload = observe_upload(request.headers(), &mut body);
+        let options = http1::ExchangeOptions {
             host: self.host_of(request),
             since: Instant::now(),
-            patience: self.first_byte_timeout,
+            first_byte_timeout: self.first_byte_timeout,
             header_bytes: self.header_bytes as usize,
             upload: upload.as_deref(),
-            interim: interim.filter(|interim| interim.is_open()).map(Interim::for_this_request),
+            interim: interim
+                .filter(|interim| interim.is_open())
+                .map(InterimSender::for_current_request),
         };
-        let mut exchange = http1::Exchange::new(connection, (request, body), terms);
-        let mut answered = poll_fn(|cx| exchange.poll(cx)).await;
-        if matches!(answered, Err(http1::Failure::Silent)) {
-            look_at_sockets().await;
-            answered = poll_fn(|cx| exchange.poll(cx)).await;
+        let mut exchange = http1::Exchange::new(connection, (request, body), options);
+        let mut received = poll_fn(|cx| exchange.poll(cx)).await;
+        if matches!(received, Err(http1::ExchangeError::TimedOut)) {
+            yield_to_reactor().await;
+            received = poll_fn(|cx| exchange.poll(cx)).await;
         }
-        let failure = match answered {
+        let failure = match received {
             Ok(head) => {
-                let answer = exchange.answer(head);
-                return Ok(self.respond(answer, Lease { upload, in_flight, stream: None }));
+                let response = exchange.into_response(head);
+                return Ok(
+                    self.response(response, ResponseGuard { upload, in_flight, stream: None })
+                );
             }
             Err(failure) => failure,
         };
         let delivery = exchange.delivery();
         drop(exchange);
-        let remains = match (request.body().is_whole(), delivery) {
-            (true, Delivery::Unsent) => Remains::Unsent,
-            (true, Delivery::Possible) => Remains::Whole,
-            (false, _) => Remains::Lost,
+        let replay = match (request.body().is_replayable(), delivery) {
+            (true, RequestDelivery::Unsent) => ReplayState::Unsent,
+            (true, RequestDelivery::Possible) => ReplayState::Replayable,
+            (false, _) => ReplayState::Lost,
         };
-        let error = self.explain(failure, upload.as_deref());
-        Err(Failed { error, delivery, remains })
+        let error = self.http1_error(failure, upload.as_deref());
+        Err(AttemptFailure { error, delivery, replay })
     }
 
     /// The failure of a request whose body is gone.
-    fn lost(&self) -> Failed {
+    fn body_lost(&self) -> AttemptFailure {
         let error = self.closed(io::Error::other("the request body cannot be sent again"));
-        Failed { error, delivery: Delivery::Possible, remains: Remains::Lost }
+        AttemptFailure { error, delivery: RequestDelivery::Possible, replay: ReplayState::Lost }
     }
 
-    fn respond(&self, answer: http1::Answer, lease: Lease) -> Response<ResponseBody> {
-        let http1::Answer { head, content } = answer;
+    fn response(
+        &self,
+        response: http1::ExchangeResponse,
+        guard: ResponseGuard,
+    ) -> Response<ResponseBody> {
+        let http1::ExchangeResponse { head, content } = response;
         let body = match content {
-            http1::Content::Whole(bytes, connection) => {
-                lease.give_back(connection);
-                ResponseBody::whole(bytes)
+            http1::ResponseContent::Whole(bytes, connection) => {
+                guard.release(connection);
+                ResponseBody::from_bytes(bytes)
             }
-            http1::Content::Coming(body) => {
-                ResponseBody::new(Source::Http1(body), lease, self.pause(&head))
+            http1::ResponseContent::Streaming(body) => {
+                ResponseBody::new(BodySource::Http1(body), guard, self.body_timeout(&head))
             }
-            http1::Content::Upgraded(upgraded) => {
-                ResponseBody::new(Source::Upgraded(Some(upgraded)), lease, None)
+            http1::ResponseContent::Upgraded(upgraded) => {
+                ResponseBody::new(BodySource::Upgraded(Some(upgraded)), guard, None)
             }
         };
         Response::from_parts(head, body)
@@ -291,45 +300,53 @@ impl Server {
 
     async fn send_http2(
         self: &Arc<Self>,
-        (ticket, in_flight): (http2::Ticket, InFlight),
+        (stream, in_flight): (http2::ReservedStream, InFlightGuard),
         request: &mut Request<RequestBody>,
-        interim: Option<&Interim>,
-    ) -> Result<Response<ResponseBody>, Failed> {
-        let Some(mut body) = request.body().again() else { return Err(self.lost()) };
-        let upload = body.attach(Hold::No);
+        interim: Option<&InterimSender>,
+    ) -> Result<Response<ResponseBody>, AttemptFailure> {
+        let Some(mut body) = request.body().replay() else { return Err(self.body_lost()) };
+        let upload = body.observe_upload(BodyStart::Immediate);
         let head = http2::head(request, &body, &self.host_of(request), &self.scheme);
         upload.as_deref().inspect(|upload| upload.note_sent());
-        let interim = interim.filter(|interim| interim.is_open()).map(Interim::for_this_request);
-        let answered = match ticket.send(head, body) {
+        let interim =
+            interim.filter(|interim| interim.is_open()).map(InterimSender::for_current_request);
+        let received = match stream.send(head, body) {
             Ok(exchange) => self.await_head(exchange, upload.as_deref(), interim.as_ref()).await,
             Err(error) => Err(Http2Failure::Stream(error)),
         };
-        let (head, body, (slot, pump)) =
-            answered.map_err(|failure| self.explain_http2(failure, request.body()))?;
-        request.body().forget();
-        if head.headers.len() > http1::LINES {
+        let (head, body, (permit, upload_task)) =
+            received.map_err(|failure| self.http2_failure(failure, request.body()))?;
+        request.body().discard_replay();
+        if head.headers.len() > http1::MAX_HEADER_LINES {
             let error = self.protocol_error(http1::TOO_MANY_LINES.to_owned());
-            return Err(Failed { error, delivery: Delivery::Possible, remains: Remains::Lost });
+            return Err(AttemptFailure {
+                error,
+                delivery: RequestDelivery::Possible,
+                replay: ReplayState::Lost,
+            });
         }
-        let pause = self.pause(&head);
-        let stream = StreamLease { pump, _slot: slot };
-        let lease = Lease { upload, in_flight, stream: Some(stream) };
-        Ok(Response::from_parts(head, ResponseBody::new(Source::Http2(body), lease, pause)))
+        let body_timeout = self.body_timeout(&head);
+        let stream = StreamGuard { upload_task, _permit: permit };
+        let guard = ResponseGuard { upload, in_flight, stream: Some(stream) };
+        Ok(Response::from_parts(
+            head,
+            ResponseBody::new(BodySource::Http2(body), guard, body_timeout),
+        ))
     }
 
     async fn await_head(
         &self,
         mut exchange: http2::Exchange,
-        upload: Option<&Upload>,
-        interim: Option<&Interim>,
-    ) -> Result<http2::Answer, Http2Failure> {
+        upload: Option<&UploadProgress>,
+        interim: Option<&InterimSender>,
+    ) -> Result<http2::ExchangeResponse, Http2Failure> {
         let head = tokio::select! {
             biased;
             head = poll_fn(|cx| exchange.poll(cx, interim)) => head,
-            () = silence(self.first_byte_timeout, upload) => return Err(Http2Failure::Silent),
+            () = response_timeout(self.first_byte_timeout, upload) => return Err(Http2Failure::TimedOut),
         };
         match head {
-            Ok(head) => Ok(exchange.answer(head)),
+            Ok(head) => Ok(exchange.into_response(head)),
             Err(error) => {
                 if http2::is_refusal(&error) {
                     exchange.retire_connection();
@@ -340,13 +357,13 @@ impl Server {
     }
 
     /// Why a stream brought no response, and what is left of its request.
-    fn explain_http2(&self, failure: Http2Failure, body: &RequestBody) -> Failed {
+    fn http2_failure(&self, failure: Http2Failure, body: &RequestBody) -> AttemptFailure {
         let is_unprocessed =
             matches!(&failure, Http2Failure::Stream(error) if http2::is_unprocessed(error));
         let upload = body.upload().map(|upload| &**upload);
-        let error = match (upload.and_then(Upload::failure), failure) {
+        let error = match (upload.and_then(UploadProgress::failure), failure) {
             (Some(failure), _) => OriginError::RequestBody(failure),
-            (None, Http2Failure::Silent) => OriginError::FirstByteTimeout { server: self.name() },
+            (None, Http2Failure::TimedOut) => OriginError::FirstByteTimeout { server: self.name() },
             (None, Http2Failure::Stream(error)) if http2::is_violation(&error) => {
                 self.protocol_error(error.to_string())
             }
@@ -355,34 +372,39 @@ impl Server {
         if is_unprocessed {
             upload.inspect(|upload| upload.note_unprocessed());
         }
-        let remains = match (body.is_whole(), is_unprocessed) {
-            (true, true) => Remains::Unprocessed,
-            (true, false) => Remains::Whole,
-            (false, _) => Remains::Lost,
+        let replay = match (body.is_replayable(), is_unprocessed) {
+            (true, true) => ReplayState::Unprocessed,
+            (true, false) => ReplayState::Replayable,
+            (false, _) => ReplayState::Lost,
         };
-        let delivery = if is_unprocessed { Delivery::Unsent } else { Delivery::Possible };
-        Failed { error, delivery, remains }
+        let delivery =
+            if is_unprocessed { RequestDelivery::Unsent } else { RequestDelivery::Possible };
+        AttemptFailure { error, delivery, replay }
     }
 
     /// How long the body of this response may pause.
-    fn pause(&self, head: &Parts) -> Option<Duration> {
-        (!is_endless(head)).then_some(self.idle_timeout)
+    fn body_timeout(&self, head: &Parts) -> Option<Duration> {
+        (!is_event_stream(head)).then_some(self.idle_timeout)
     }
 
     /// The `Host` that this server is sent.
     fn host_of(&self, request: &Request<RequestBody>) -> HeaderValue {
-        request.headers().get(header::HOST).unwrap_or(&self.own_host).clone()
+        request.headers().get(header::HOST).unwrap_or(&self.default_host).clone()
     }
 
-    fn explain(&self, failure: http1::Failure, upload: Option<&Upload>) -> OriginError {
-        if let Some(failure) = upload.and_then(Upload::failure) {
+    fn http1_error(
+        &self,
+        failure: http1::ExchangeError,
+        upload: Option<&UploadProgress>,
+    ) -> OriginError {
+        if let Some(failure) = upload.and_then(UploadProgress::failure) {
             return OriginError::RequestBody(failure);
         }
         match failure {
-            http1::Failure::Closed(source) => self.closed(source),
-            http1::Failure::Invalid(reason) => self.protocol_error(reason.to_owned()),
-            http1::Failure::Silent => OriginError::FirstByteTimeout { server: self.name() },
-            http1::Failure::Body(error) => self.closed(error),
+            http1::ExchangeError::Closed(source) => self.closed(source),
+            http1::ExchangeError::Invalid(reason) => self.protocol_error(reason.to_owned()),
+            http1::ExchangeError::TimedOut => OriginError::FirstByteTimeout { server: self.name() },
+            http1::ExchangeError::Body(error) => self.closed(error),
         }
     }
 
@@ -400,24 +422,24 @@ impl Server {
 
 /// Why a stream brought no response.
 enum Http2Failure {
-    Silent,
+    TimedOut,
     Stream(h2::Error),
 }
 
 /// Lets a client's body on an HTTP/1.1 connection be watched, and held back where the client wants to know
 /// first whether the origin wants it.
-fn attach(headers: &HeaderMap, body: &mut RequestBody) -> Option<Arc<Upload>> {
-    let hold = match headers.get(header::EXPECT) {
+fn observe_upload(headers: &HeaderMap, body: &mut RequestBody) -> Option<Arc<UploadProgress>> {
+    let start = match headers.get(header::EXPECT) {
         Some(expect) if expect.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
-            Hold::UntilContinue(PATIENCE)
+            BodyStart::AfterContinue(CONTINUE_TIMEOUT)
         }
-        _ => Hold::No,
+        _ => BodyStart::Immediate,
     };
-    body.attach(hold)
+    body.observe_upload(start)
 }
 
 /// Whether the body is a stream of events, which come when something happens and not before.
-fn is_endless(head: &Parts) -> bool {
+fn is_event_stream(head: &Parts) -> bool {
     const EVENTS: &[u8] = b"text/event-stream";
     head.headers.get(header::CONTENT_TYPE).is_some_and(|content_type| {
         let media_type = content_type.as_bytes().split(|byte| *byte == b';').next();
@@ -434,14 +456,14 @@ fn is_idempotent(request: &Request<RequestBody>) -> bool {
 
 /// Over when the origin has had the whole request for this long; a client that is slow to send its body is no
 /// silence of the origin.
-async fn silence(timeout: Duration, upload: Option<&Upload>) {
+async fn response_timeout(timeout: Duration, upload: Option<&UploadProgress>) {
     let mut seen = 0;
     loop {
         tokio::time::sleep(timeout).await;
         match upload {
             Some(upload) if upload.waits_for_client() => {}
             Some(upload) if upload.progress() != seen => seen = upload.progress(),
-            _ => return look_at_sockets().await,
+            _ => return yield_to_reactor().await,
         }
     }
 }
@@ -450,6 +472,6 @@ async fn silence(timeout: Duration, upload: Option<&Upload>) {
 ///
 /// If the process stood still (`SIGSTOP`, a paused machine), `epoll_wait` returns without events when it goes on,
 /// and timers fire before the response that has come meanwhile is noticed.
-pub(super) async fn look_at_sockets() {
+pub(super) async fn yield_to_reactor() {
     tokio::task::yield_now().await;
 }

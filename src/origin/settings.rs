@@ -23,15 +23,15 @@ pub struct Settings {
     /// Whether HTTP/2 is offered to `https` servers.
     pub http2: bool,
     /// Connections to each server, and requests that wait for one.
-    pub limits: Limits,
+    pub limits: ConnectionLimits,
     /// How long the addresses of a server's name are used before they are looked up again.
     pub dns_refresh: Duration,
     /// Further servers that are tried where one fails before anything was answered.
     pub retries: u32,
     /// Active health checks.
-    pub health: Option<Health>,
+    pub health: Option<HealthCheck>,
     /// TLS towards `https` servers.
-    pub tls: Tls,
+    pub tls: OriginTls,
     /// The `Host` of requests that name none; left out, each server gets its own.
     pub host: Option<Authority>,
 }
@@ -47,11 +47,11 @@ impl Settings {
             keep_alive: Duration::from_mins(1),
             max_header_bytes: 64 * 1024,
             http2: true,
-            limits: Limits::default(),
+            limits: ConnectionLimits::default(),
             dns_refresh: Duration::from_secs(30),
             retries: 1,
             health: None,
-            tls: Tls::default(),
+            tls: OriginTls::default(),
             host: None,
         }
     }
@@ -59,7 +59,7 @@ impl Settings {
 
 /// The connections to one server, and the requests that wait for one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct ConnectionLimits {
     /// Connections at a time, idle ones included, tunnels not.
     pub connections: usize,
     /// Requests that may wait for a connection; further ones fail at once.
@@ -68,7 +68,7 @@ pub struct Limits {
     pub pending_timeout: Duration,
 }
 
-impl Default for Limits {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self { connections: 256, pending: 1024, pending_timeout: Duration::from_secs(5) }
     }
@@ -76,16 +76,16 @@ impl Default for Limits {
 
 /// Asks each server for a path, again and again; statuses below 400 mean healthy.
 #[derive(Debug, Clone)]
-pub struct Health {
+pub struct HealthCheck {
     /// The path, with query.
     pub path: String,
     /// The time between two checks, which is also the time that one may take.
-    pub every: Duration,
+    pub interval: Duration,
 }
 
 /// TLS towards servers.
 #[derive(Debug, Clone, Default)]
-pub struct Tls {
+pub struct OriginTls {
     /// Certificate authorities (PEM) trusted instead of the system's.
     pub ca: Option<PathBuf>,
     /// A certificate chain (PEM) to identify with; needs `key`.
@@ -98,7 +98,7 @@ pub struct Tls {
 
 /// How a server is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
+pub enum OriginScheme {
     /// HTTP/1.1 in plain text.
     Http,
     /// TLS; HTTP/2 where the server agrees, else HTTP/1.1.
@@ -111,16 +111,16 @@ pub enum Scheme {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// How it is spoken to.
-    pub scheme: Scheme,
+    pub scheme: OriginScheme,
     /// Where it is.
-    pub place: Place,
+    pub address: ServerAddress,
     /// Host and port as in its URL; `localhost` for sockets.
     pub authority: Authority,
 }
 
 /// Where a server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum ServerAddress {
     /// A name or address (IPv6 without brackets) and a port.
     Tcp(String, u16),
     /// A Unix socket.
@@ -137,11 +137,11 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = match (self.scheme, &self.place) {
-            (_, Place::Unix(path)) => return write!(f, "unix:{}", path.display()),
-            (Scheme::Http, _) => "http",
-            (Scheme::Https, _) => "https",
-            (Scheme::H2c, _) => "h2c",
+        let scheme = match (self.scheme, &self.address) {
+            (_, ServerAddress::Unix(path)) => return write!(f, "unix:{}", path.display()),
+            (OriginScheme::Http, _) => "http",
+            (OriginScheme::Https, _) => "https",
+            (OriginScheme::H2c, _) => "h2c",
         };
         write!(f, "{scheme}://{}", self.authority)
     }
@@ -167,16 +167,16 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Self {
-                scheme: Scheme::Http,
-                place: Place::Unix(PathBuf::from(path)),
+                scheme: OriginScheme::Http,
+                address: ServerAddress::Unix(PathBuf::from(path)),
                 authority: Authority::from_static("localhost"),
             });
         }
         let url = Url::parse(text).map_err(|_| InvalidEndpoint::Syntax)?;
         let (scheme, port) = match url.scheme() {
-            "http" => (Scheme::Http, 80),
-            "https" => (Scheme::Https, 443),
-            "h2c" => (Scheme::H2c, 80),
+            "http" => (OriginScheme::Http, 80),
+            "https" => (OriginScheme::Https, 443),
+            "h2c" => (OriginScheme::H2c, 80),
             _ => return Err(InvalidEndpoint::Scheme),
         };
         let is_bare = matches!(url.path(), "" | "/")
@@ -191,7 +191,10 @@ impl FromStr for Endpoint {
         let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         Ok(Self {
             scheme,
-            place: Place::Tcp(host.trim_matches(['[', ']']).to_owned(), url.port().unwrap_or(port)),
+            address: ServerAddress::Tcp(
+                host.trim_matches(['[', ']']).to_owned(),
+                url.port().unwrap_or(port),
+            ),
             authority: Authority::try_from(authority).map_err(|_| InvalidEndpoint::Syntax)?,
         })
     }
@@ -205,11 +208,11 @@ mod tests {
     fn servers_are_told_by_their_urls() {
         let parse = |text: &str| text.parse::<Endpoint>();
         let server = parse("https://api.test").unwrap();
-        assert_eq!((server.scheme, server.authority.as_str()), (Scheme::Https, "api.test"));
-        assert_eq!(server.place, Place::Tcp("api.test".into(), 443));
+        assert_eq!((server.scheme, server.authority.as_str()), (OriginScheme::Https, "api.test"));
+        assert_eq!(server.address, ServerAddress::Tcp("api.test".into(), 443));
         let server = parse("h2c://[::1]:50051/").unwrap();
-        assert_eq!((server.scheme, server.authority.as_str()), (Scheme::H2c, "[::1]:50051"));
-        assert_eq!(server.place, Place::Tcp("::1".into(), 50051));
+        assert_eq!((server.scheme, server.authority.as_str()), (OriginScheme::H2c, "[::1]:50051"));
+        assert_eq!(server.address, ServerAddress::Tcp("::1".into(), 50051));
         assert_eq!(parse("unix:/run/a.sock").unwrap().to_string(), "unix:/run/a.sock");
         assert_eq!(parse("http://a:80").unwrap().to_string(), "http://a");
         assert_eq!(parse("api.test:3000"), Err(InvalidEndpoint::Scheme));

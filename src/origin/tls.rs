@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use rustls::{ClientConfig, pki_types::InvalidDnsNameError};
 
-use super::settings::Tls;
-use crate::trust::{self, Files, TrustError};
+use super::settings::OriginTls;
+use crate::tls::{self, PemFiles, TlsError};
 
 /// Why TLS towards an origin cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub enum OriginTlsError {
     /// A certificate or a key is missing or cannot be used.
     #[error(transparent)]
-    Trust(#[from] TrustError),
+    Client(#[from] TlsError),
     /// The server's name is not a name.
     #[error("{name}: {source}")]
     Name {
@@ -33,10 +33,10 @@ pub(super) struct ClientConfigs {
 
 impl ClientConfigs {
     /// Reads certificates and keys.
-    pub(super) fn new(settings: &Tls) -> Result<Self, TlsError> {
-        let Tls { ca, cert, key, .. } = settings;
-        let files = Files { ca: ca.as_deref(), cert: cert.as_deref(), key: key.as_deref() };
-        let mut http1 = trust::client_config(files)?;
+    pub(super) fn new(settings: &OriginTls) -> Result<Self, OriginTlsError> {
+        let OriginTls { ca, cert, key, .. } = settings;
+        let files = PemFiles { ca: ca.as_deref(), cert: cert.as_deref(), key: key.as_deref() };
+        let mut http1 = tls::client_config(files)?;
         http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         let mut any = http1.clone();
         any.alpn_protocols.insert(0, b"h2".to_vec());

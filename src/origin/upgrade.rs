@@ -9,11 +9,11 @@ use crate::server::{Tunnel, stream::Stream};
 /// An origin's connection that has switched protocols, taken from the body of its 101 response.
 ///
 /// Counts no longer as a connection to the origin: the server's limit of tunnels bounds how many there are.
-pub struct Upgraded {
+pub struct UpgradedConnection {
     stream: Stream,
 }
 
-impl Upgraded {
+impl UpgradedConnection {
     pub(super) fn new(stream: Stream) -> Self {
         Self { stream }
     }
@@ -22,7 +22,7 @@ impl Upgraded {
 /// Joins a client and an origin that have both switched protocols, until the tunnel ends.
 ///
 /// To be called with `hyper::upgrade::on` of the client's request, before the 101 is passed on.
-pub fn join(client: OnUpgrade, origin: Upgraded, tunnel: Tunnel) -> JoinHandle<()> {
+pub fn join(client: OnUpgrade, origin: UpgradedConnection, tunnel: Tunnel) -> JoinHandle<()> {
     tokio::spawn(async move {
         let client = match client.await {
             Ok(client) => TokioIo::new(client),
@@ -31,7 +31,7 @@ pub fn join(client: OnUpgrade, origin: Upgraded, tunnel: Tunnel) -> JoinHandle<(
                 return;
             }
         };
-        match tunnel.carry(client, origin.stream).await {
+        match tunnel.relay(client, origin.stream).await {
             Ok(end) => tracing::debug!(?end, "a tunnel ended"),
             Err(error) => tracing::debug!(%error, "a tunnel broke"),
         }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use crate::{field::Timestamp, store::steady};
+use crate::{field::Timestamp, store::monotonic};
 
 /// Where `now` comes from.
 #[derive(Debug, Clone, Default)]
@@ -17,12 +17,12 @@ pub enum Clock {
     #[default]
     System,
     /// Clocks that stand still until they are moved, for tests.
-    Manual(Arc<Hands>),
+    Manual(Arc<ManualTime>),
 }
 
 /// What manual clocks show, in milliseconds.
 #[derive(Debug)]
-pub struct Hands {
+pub struct ManualTime {
     wall: AtomicU64,
     steady: AtomicU64,
 }
@@ -31,7 +31,7 @@ impl Clock {
     /// Clocks that show the system's present time and stand still.
     pub fn manual() -> Self {
         let now = || AtomicU64::new(Timestamp::from(SystemTime::now()).millis());
-        Self::Manual(Arc::new(Hands { wall: now(), steady: now() }))
+        Self::Manual(Arc::new(ManualTime { wall: now(), steady: now() }))
     }
 
     /// The present, as people and origins tell it.
@@ -50,7 +50,7 @@ impl Clock {
     /// The same at an instant that was the present a moment ago; asks no clock.
     pub fn steady_at(&self, instant: Instant) -> Timestamp {
         match self {
-            Self::System => steady::at(instant),
+            Self::System => monotonic::timestamp(instant),
             Self::Manual(hands) => Timestamp::from_millis(hands.steady.load(Ordering::Relaxed)),
         }
     }

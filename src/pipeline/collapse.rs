@@ -8,24 +8,24 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::landing::{Failure, Landing};
+use super::flight_result::{FetchFailure, FlightResult};
 use crate::{
-    fence::{OwnFacets, Stamp},
+    fence::{FenceStamp, OwnedResponseAttributes},
     key::CacheKey,
     policy::CacheResult,
-    purge::{Expected, Fences},
-    store::{Landed, Lease},
+    purge::{AppliedPurges, ExpectedResponse},
+    store::{FetchLease, LeaseResult},
     sync::Mutex,
 };
 
 const SHARDS: usize = 64;
 
 /// The fetches under way, by key.
-pub struct Flights {
-    shards: Arc<[Shard]>,
+pub(super) struct Flights {
+    shards: Arc<[FlightShard]>,
 }
 
-type Shard = Mutex<HashMap<u128, Flight>>;
+type FlightShard = Mutex<HashMap<u128, Flight>>;
 
 /// One fetch that others may wait for.
 #[derive(Clone)]
@@ -33,101 +33,102 @@ struct Flight {
     key: CacheKey,
     /// In the form by which purges select it.
     url: Box<str>,
-    facets: OwnFacets,
-    stamp: Stamp,
-    landing: watch::Receiver<Option<Landing>>,
+    attributes: OwnedResponseAttributes,
+    stamp: FenceStamp,
+    result: watch::Receiver<Option<FlightResult>>,
 }
 
 /// What a request does about a key that needs the origin.
-pub enum Role {
+pub(super) enum FlightRole {
     /// It asks the origin, on behalf of everyone who joins.
-    Leader(Takeoff),
+    Leader(FlightLeader),
     /// Somebody asks already.
-    Follower(Waiting),
+    Follower(FlightFollower),
 }
 
-/// The leader's side. Dropped without [`Takeoff::land`], it sends the followers off on their own: a
+/// The leader's side. Dropped without [`FlightLeader::publish`], it sends the followers off on their own: a
 /// leader that dies holds nobody up, neither on this node nor on others.
-pub struct Takeoff {
-    shards: Arc<[Shard]>,
+pub(super) struct FlightLeader {
+    shards: Arc<[FlightShard]>,
     keys: Vec<u128>,
-    facets: OwnFacets,
-    stamp: Stamp,
-    landing: watch::Sender<Option<Landing>>,
-    lease: Mutex<Option<Lease>>,
+    attributes: OwnedResponseAttributes,
+    stamp: FenceStamp,
+    result: watch::Sender<Option<FlightResult>>,
+    lease: Mutex<Option<FetchLease>>,
 }
 
 /// A follower's side.
-pub struct Waiting {
-    landing: watch::Receiver<Option<Landing>>,
+pub(super) struct FlightFollower {
+    result: watch::Receiver<Option<FlightResult>>,
 }
 
 impl Flights {
     /// None under way.
-    pub fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect() }
+    pub(super) fn new() -> Self {
+        Self { shards: (0..SHARDS).map(|_| FlightShard::default()).collect() }
     }
 
-    /// Joins the fetch of this key, or becomes its leader. Its response is going to have these facets.
+    /// Joins the fetch of this key, or becomes its leader. Its response is going to have these attributes.
     ///
     /// A request that came at `started` joins no fetch that a purge since its beginning may select: it
     /// leads one of its own, which those who come next join instead. Who waits already came before.
-    pub fn join(
+    pub(super) fn join(
         &self,
         key: &CacheKey,
-        facets: &OwnFacets,
-        fences: &Fences,
+        attributes: &OwnedResponseAttributes,
+        applied_purges: &AppliedPurges,
         started: Instant,
-    ) -> Role {
+    ) -> FlightRole {
         let mut flights = shard(&self.shards, key.digest()).lock();
         match flights.entry(key.digest()) {
             // Two keys with one digest: nobody waits for the other, and the first keeps its place.
             Entry::Occupied(listed) if listed.get().key != *key => {
-                Role::Leader(self.takeoff(None, facets, fences.stamp()).0)
+                FlightRole::Leader(self.new_flight(None, attributes, applied_purges.stamp()).0)
             }
-            Entry::Occupied(listed) if listed.get().may_be_joined(fences, started) => {
-                Role::Follower(Waiting { landing: listed.get().landing.clone() })
+            Entry::Occupied(listed) if listed.get().may_be_joined(applied_purges, started) => {
+                FlightRole::Follower(FlightFollower { result: listed.get().result.clone() })
             }
             entry => {
-                let (takeoff, flight) = self.takeoff(Some(key), facets, fences.stamp());
+                let (leader, flight) =
+                    self.new_flight(Some(key), attributes, applied_purges.stamp());
                 flight.map(|flight| entry.insert_entry(flight));
-                Role::Leader(takeoff)
+                FlightRole::Leader(leader)
             }
         }
     }
 
-    fn takeoff(
+    fn new_flight(
         &self,
         key: Option<&CacheKey>,
-        facets: &OwnFacets,
-        stamp: Stamp,
-    ) -> (Takeoff, Option<Flight>) {
-        let ((sender, landing), facets) = (watch::channel(None), facets.clone());
-        let takeoff = Takeoff {
+        attributes: &OwnedResponseAttributes,
+        stamp: FenceStamp,
+    ) -> (FlightLeader, Option<Flight>) {
+        let ((sender, result), attributes) = (watch::channel(None), attributes.clone());
+        let leader = FlightLeader {
             shards: Arc::clone(&self.shards),
             keys: key.map(CacheKey::digest).into_iter().collect(),
-            facets: facets.clone(),
+            attributes: attributes.clone(),
             stamp,
-            landing: sender,
+            result: sender,
             lease: Mutex::new(None),
         };
         let flight = key.map(|key| {
             let (key, url) = (key.clone(), key.purge_url());
-            Flight { key, url, facets, stamp, landing }
+            Flight { key, url, attributes, stamp, result }
         });
-        (takeoff, flight)
+        (leader, flight)
     }
 }
 
 impl Flight {
-    fn may_be_joined(&self, fences: &Fences, started: Instant) -> bool {
-        let landing = self.landing.borrow();
-        let tags = match &*landing {
-            Some(Landing::Arriving(arriving)) => arriving.tags.as_deref(),
+    fn may_be_joined(&self, applied_purges: &AppliedPurges, started: Instant) -> bool {
+        let result = self.result.borrow();
+        let tags = match &*result {
+            Some(FlightResult::Streaming(streaming)) => streaming.tags.as_deref(),
             _ => None,
         };
-        let (url, facets) = (self.url.as_bytes(), self.facets.as_facets());
-        fences.may_join(&self.stamp, &Expected { url, facets, tags }, started)
+        let (url, attributes) = (self.url.as_bytes(), self.attributes.as_attributes());
+        applied_purges.may_join(&self.stamp, &ExpectedResponse { url, attributes, tags }, started)
     }
 }
 
@@ -137,88 +138,92 @@ impl Default for Flights {
     }
 }
 
-impl Takeoff {
+impl FlightLeader {
     /// Tells all followers what became of the fetch. The flight stays listed until this is dropped, so
     /// that requests which come while the body arrives still join. One that failed is joined by nobody.
-    pub fn land(&self, landing: Landing) {
-        match &landing {
-            Landing::Arriving(_) => {}
-            Landing::Alone => self.end_lease(Landed::Alone),
-            Landing::Settled(settled) if settled.is_stored() => self.end_lease(Landed::Stored),
-            Landing::Settled(settled) if settled.result == CacheResult::Stale => {
-                self.end_lease(Landed::Failed(Failure::bridged(settled).for_others()));
+    pub(super) fn publish(&self, result: FlightResult) {
+        match &result {
+            FlightResult::Streaming(_) => {}
+            FlightResult::NotShared => self.release_lease(LeaseResult::NotShareable),
+            FlightResult::Reused(reused) if reused.is_stored() => {
+                self.release_lease(LeaseResult::Stored)
             }
-            Landing::Settled(_) => self.end_lease(Landed::Nothing),
-            Landing::Failed(failure) => {
+            FlightResult::Reused(reused) if reused.result == CacheResult::Stale => {
+                self.release_lease(LeaseResult::Failed(
+                    FetchFailure::behind_stale(reused).for_other_nodes(),
+                ));
+            }
+            FlightResult::Reused(_) => self.release_lease(LeaseResult::Abandoned),
+            FlightResult::Failed(failure) => {
                 self.delist();
-                self.end_lease(Landed::Failed(failure.for_others()));
+                self.release_lease(LeaseResult::Failed(failure.for_other_nodes()));
             }
         }
-        self.landing.send_replace(Some(landing));
+        self.result.send_replace(Some(result));
     }
 
     /// Fetches for the other nodes, too, from now on.
-    pub fn hold(&self, lease: Lease) {
+    pub(super) fn attach_lease(&self, lease: FetchLease) {
         *self.lease.lock() = Some(lease);
     }
 
     /// Tells the other nodes that the response is stored.
-    pub fn stored(&self) {
-        self.end_lease(Landed::Stored);
+    pub(super) fn mark_stored(&self) {
+        self.release_lease(LeaseResult::Stored);
     }
 
     /// Lets another node fetch.
-    pub fn give_up(&self) {
-        self.end_lease(Landed::Nothing);
+    pub(super) fn yield_lease(&self) {
+        self.release_lease(LeaseResult::Abandoned);
     }
 
-    fn end_lease(&self, landed: Landed) {
+    fn release_lease(&self, landed: LeaseResult) {
         if let Some(lease) = self.lease.lock().take() {
-            lease.land(landed);
+            lease.release(landed);
         }
     }
 
     /// Lists the flight under a further key: the response turned out to be one variant of its target.
-    pub fn alias(&mut self, key: &CacheKey) {
+    pub(super) fn alias(&mut self, key: &CacheKey) {
         let mut flights = shard(&self.shards, key.digest()).lock();
-        let landing = self.landing.subscribe();
+        let result = self.result.subscribe();
         flights.entry(key.digest()).or_insert_with(|| {
             self.keys.push(key.digest());
-            let (key, url, facets) = (key.clone(), key.purge_url(), self.facets.clone());
-            Flight { key, url, facets, stamp: self.stamp, landing }
+            let (key, url, attributes) = (key.clone(), key.purge_url(), self.attributes.clone());
+            Flight { key, url, attributes, stamp: self.stamp, result }
         });
     }
 
-    fn is_mine(&self, flight: &Flight) -> bool {
-        self.landing.subscribe().same_channel(&flight.landing)
+    fn is_own(&self, flight: &Flight) -> bool {
+        self.result.subscribe().same_channel(&flight.result)
     }
 
     fn delist(&self) {
         for digest in &self.keys {
             let mut flights = shard(&self.shards, *digest).lock();
-            if flights.get(digest).is_some_and(|flight| self.is_mine(flight)) {
+            if flights.get(digest).is_some_and(|flight| self.is_own(flight)) {
                 flights.remove(digest);
             }
         }
     }
 }
 
-impl Drop for Takeoff {
+impl Drop for FlightLeader {
     fn drop(&mut self) {
         self.delist();
     }
 }
 
-impl Waiting {
+impl FlightFollower {
     /// What became of the fetch; `None` where its leader died.
-    pub async fn landed(mut self) -> Option<Landing> {
-        let landing = self.landing.wait_for(Option::is_some).await.ok()?;
-        landing.clone()
+    pub(super) async fn result(mut self) -> Option<FlightResult> {
+        let result = self.result.wait_for(Option::is_some).await.ok()?;
+        result.clone()
     }
 }
 
 #[expect(clippy::indexing_slicing, reason = "the index is reduced to the number of shards")]
 #[expect(clippy::cast_possible_truncation, reason = "any bits of a digest are as good")]
-fn shard(shards: &[Shard], digest: u128) -> &Shard {
+fn shard(shards: &[FlightShard], digest: u128) -> &FlightShard {
     &shards[(digest >> 64) as usize % SHARDS]
 }

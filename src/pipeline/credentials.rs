@@ -4,124 +4,151 @@ use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 
-use super::{cookies, sensitive, site::Site};
+use super::{config_snapshot::ConfigSnapshot, cookies, sensitive};
 use crate::{
-    field::{Timestamp, presence::Presence},
+    field::{Timestamp, presence::FieldPresence},
     key::{
-        CacheKey, DigestKey, OriginTarget, Reach, digest,
-        partition::{Part, of_identity, of_several},
-        target::{Forwarding, QueryRule, purge_url},
+        CacheKey, DigestKey, OriginTarget, StorageScope, digest,
+        partition::{PartitionKey, of_identity, of_several},
+        uri::{QueryForwarding, QueryRule, purge_url},
     },
-    planted::Bug,
     policy::{
         CredentialRules, Credentials, Partition, Reason,
         credentials::{CookieFindings, CookieKind},
     },
+    purge::planted::PlantedBug,
     route::Route,
-    user::Member,
+    user::PartitionMember,
 };
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// A request, as far as it says who asks.
 #[derive(Clone, Copy)]
-pub struct Asking<'a> {
+pub(super) struct IdentityInputs<'a> {
     /// The query.
     pub query: Option<&'a str>,
     /// The fields.
     pub headers: &'a HeaderMap,
     /// Which of them there are.
-    pub presence: Presence,
+    pub presence: FieldPresence,
     /// The address of the connection's peer.
     pub peer: Option<IpAddr>,
     /// When the request came, by the system's clock.
     pub now: Timestamp,
 }
 
-impl<'a> Asking<'a> {
+impl<'a> IdentityInputs<'a> {
     /// A request from this peer that came at `now`.
-    pub fn of(request: &'a Parts, peer: Option<IpAddr>, now: Timestamp) -> Self {
+    pub(super) fn of(request: &'a Parts, peer: Option<IpAddr>, now: Timestamp) -> Self {
         let (query, headers) = (request.uri.query(), &request.headers);
-        Self { query, headers, presence: Presence::of(headers), peer, now }
+        Self { query, headers, presence: FieldPresence::of(headers), peer, now }
     }
 }
 
 /// Who asks, as far as the partition of a route needs it.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub(super) struct RequestIdentity {
     /// The credentials that still count, beside those that the partition is made of.
     pub credentials: Credentials,
     /// The member of the partition that asks; none if the route does not tell members apart.
-    pub member: Option<Arc<Member>>,
-    partition: Part,
-    reach: Reach,
+    pub member: Option<Arc<PartitionMember>>,
+    partition: PartitionKey,
+    storage_scope: StorageScope,
     is_selecting: bool,
 }
 
-impl Identity {
+impl RequestIdentity {
     /// Finds out who asks, or why the request takes no part in the cache: its cookies are ambiguous, or its
     /// route needs an identity that it does not prove.
     ///
     /// Costs nothing for requests without credentials on routes without a partition.
-    pub fn of(site: &Site, route: &Route, asking: &Asking<'_>) -> Result<Self, Reason> {
+    pub(super) fn of(
+        config: &ConfigSnapshot,
+        route: &Route,
+        identity_inputs: &IdentityInputs<'_>,
+    ) -> Result<Self, Reason> {
         match &route.rule.partition {
-            Partition::None => Self::unpartitioned(site, route, asking),
-            Partition::Everyone => Self::anyone(site, route, asking),
-            partition if site.users.are_verified() => {
-                Self::verified((site, route), partition, asking)
+            Partition::None => Self::unpartitioned(config, route, identity_inputs),
+            Partition::Everyone => Self::anyone(config, route, identity_inputs),
+            partition if config.users.is_configured() => {
+                Self::verified((config, route), partition, identity_inputs)
             }
-            Partition::User => Self::exact(site, route, asking),
+            Partition::User => Self::exact(config, route, identity_inputs),
             Partition::Authenticated | Partition::Claims(_) => Err(Reason::NoIdentity),
         }
     }
 
-    fn unpartitioned(site: &Site, route: &Route, asking: &Asking<'_>) -> Result<Self, Reason> {
-        let rules = &site.credentials;
-        let (headers, presence) = (asking.headers, asking.presence);
-        let in_fields = rules.in_fields(headers, presence, &route.vary.headers, |_| false);
-        let credentials = in_query(rules, &route.query, asking.query).with(in_fields);
-        let findings = unambiguous_cookies(site, route, asking)?;
+    fn unpartitioned(
+        config: &ConfigSnapshot,
+        route: &Route,
+        identity_inputs: &IdentityInputs<'_>,
+    ) -> Result<Self, Reason> {
+        let rules = &config.credentials;
+        let (headers, presence) = (identity_inputs.headers, identity_inputs.presence);
+        let in_fields =
+            rules.credentials_in_fields(headers, presence, &route.vary.headers, |_| false);
+        let credentials = in_query(rules, &route.query, identity_inputs.query).with(in_fields);
+        let findings = unambiguous_cookies(config, route, identity_inputs)?;
         Ok(Self {
             credentials: credentials.with(findings.credentials()),
-            is_selecting: route.rule.has_ttl() && findings.are_selecting(),
+            is_selecting: route.rule.has_ttl() && findings.has_selecting(),
             ..Self::anonymous()
         })
     }
 
     /// Of a resource that is for everyone only what stands in the query counts: the rest is
     /// [taken off](make_anonymous).
-    fn anyone(site: &Site, route: &Route, asking: &Asking<'_>) -> Result<Self, Reason> {
-        let findings = unambiguous_cookies(site, route, asking)?;
+    fn anyone(
+        config: &ConfigSnapshot,
+        route: &Route,
+        identity_inputs: &IdentityInputs<'_>,
+    ) -> Result<Self, Reason> {
+        let findings = unambiguous_cookies(config, route, identity_inputs)?;
         Ok(Self {
-            credentials: in_query(&site.credentials, &route.query, asking.query),
-            is_selecting: route.rule.has_ttl() && findings.are_selecting(),
+            credentials: in_query(&config.credentials, &route.query, identity_inputs.query),
+            is_selecting: route.rule.has_ttl() && findings.has_selecting(),
             ..Self::anonymous()
         })
     }
 
     /// One whose identity is verified, and who carries no second credential.
     fn verified(
-        (site, route): (&Site, &Route),
+        (config, route): (&ConfigSnapshot, &Route),
         partition: &Partition,
-        asking: &Asking<'_>,
+        identity_inputs: &IdentityInputs<'_>,
     ) -> Result<Self, Reason> {
-        let member = site.users.identify(partition, (asking.headers, asking.peer), asking.now)?;
-        let (rules, separated) = (&site.credentials, &*route.vary.headers);
-        let is_read = |name: &HeaderName| site.users.reads(name);
-        let in_fields = rules.in_fields(asking.headers, asking.presence, separated, is_read);
-        let findings = unambiguous_cookies(site, route, asking)?;
-        let credentials = in_query(rules, &route.query, asking.query)
+        let member = config.users.identify(
+            partition,
+            (identity_inputs.headers, identity_inputs.peer),
+            identity_inputs.now,
+        )?;
+        let (rules, separated) = (&config.credentials, &*route.vary.headers);
+        let is_read = |name: &HeaderName| config.users.uses_field(name);
+        let in_fields = rules.credentials_in_fields(
+            identity_inputs.headers,
+            identity_inputs.presence,
+            separated,
+            is_read,
+        );
+        let findings = unambiguous_cookies(config, route, identity_inputs)?;
+        let credentials = in_query(rules, &route.query, identity_inputs.query)
             .with(in_fields)
-            .with(findings.credentials_beside_token());
+            .with(findings.credentials_without_token());
         if credentials.has(SECOND) {
             return Err(Reason::SecondCredential);
         }
         let is_own = *partition == Partition::User;
-        let mut part = if is_own { of_identity(&member.part) } else { of_several(&member.part) };
+        let mut part = if is_own {
+            of_identity(&member.partition_digest)
+        } else {
+            of_several(&member.partition_digest)
+        };
         if is_own && credentials.has(Credentials::UNKNOWN_COOKIE) {
             let is_unknown = |kind| kind == Some(CookieKind::Unknown);
-            let cookies = rules.cookies_that(asking.headers, &route.vary.cookies, is_unknown);
-            part.extend_from_slice(&site.users.digest(&cookies.join(&b';')));
+            let cookies =
+                rules.cookies_of_kind(identity_inputs.headers, &route.vary.cookies, is_unknown);
+            part.extend_from_slice(&config.users.digest(&cookies.join(&b';')));
         }
         Ok(Self {
             credentials: if is_own {
@@ -131,30 +158,40 @@ impl Identity {
             },
             member: Some(member),
             partition: part,
-            is_selecting: findings.are_selecting() && (is_own || route.rule.has_ttl()),
+            is_selecting: findings.has_selecting() && (is_own || route.rule.has_ttl()),
             ..Self::anonymous()
         })
     }
 
     /// One who is known by exact credentials: all fields and cookies that may say who asks, harmless ones
     /// aside, and those of the query.
-    fn exact(site: &Site, route: &Route, asking: &Asking<'_>) -> Result<Self, Reason> {
-        let (rules, separated) = (&site.credentials, &*route.vary.headers);
-        let in_fields = rules.in_fields(asking.headers, asking.presence, separated, |_| false);
-        let findings = unambiguous_cookies(site, route, asking)?;
-        let credentials = in_query(rules, &route.query, asking.query)
+    fn exact(
+        config: &ConfigSnapshot,
+        route: &Route,
+        identity_inputs: &IdentityInputs<'_>,
+    ) -> Result<Self, Reason> {
+        let (rules, separated) = (&config.credentials, &*route.vary.headers);
+        let in_fields = rules.credentials_in_fields(
+            identity_inputs.headers,
+            identity_inputs.presence,
+            separated,
+            |_| false,
+        );
+        let findings = unambiguous_cookies(config, route, identity_inputs)?;
+        let credentials = in_query(rules, &route.query, identity_inputs.query)
             .with(in_fields)
             .with(findings.credentials());
         if !credentials.has(SECOND.with(Credentials::AUTHORIZATION)) {
             return Err(Reason::NoIdentity);
         }
-        let part = site.digests.key.digest(&exact_credentials(site, route, asking));
-        let member = Member { part, ..login(site, asking) };
+        let part = config.digests.key.digest(&exact_credentials(config, route, identity_inputs));
+        let member =
+            PartitionMember { partition_digest: part, ..login_member(config, identity_inputs) };
         Ok(Self {
             credentials: credentials.only(Credentials::SIGNATURE.with(Credentials::PARAMETER)),
             partition: of_identity(&part),
             member: Some(Arc::new(member)),
-            reach: site.digests.reach,
+            storage_scope: config.digests.storage_scope,
             is_selecting: false,
         })
     }
@@ -164,34 +201,34 @@ impl Identity {
         Self {
             credentials: Credentials::NONE,
             member: None,
-            partition: Part::new(),
-            reach: Reach::Fleet,
+            partition: PartitionKey::new(),
+            storage_scope: StorageScope::Fleet,
             is_selecting: false,
         }
     }
 
     /// The key of a target that this one asks for: the cookies that choose what is shown are part of it
     /// where they count.
-    pub fn key<'a>(
+    pub(super) fn key<'a>(
         &'a self,
-        (site, route): (&Site, &Route),
+        (config, route): (&ConfigSnapshot, &Route),
         headers: &HeaderMap,
         mut target: OriginTarget<'a>,
     ) -> CacheKey {
         if route.rule.sensitive {
-            target.partition = Cow::Owned(sensitive::partition(site, &self.partition).to_vec());
-        } else if !self.partition.is_empty() && !Bug::KeyWithoutPartition.is_planted() {
+            target.partition = Cow::Owned(sensitive::partition(config, &self.partition).to_vec());
+        } else if !self.partition.is_empty() && !PlantedBug::KeyWithoutPartition.is_planted() {
             target.partition = Cow::Borrowed(&self.partition);
         }
-        if self.reach == Reach::Node || route.rule.sensitive {
-            target.reach = Reach::Node;
+        if self.storage_scope == StorageScope::Node || route.rule.sensitive {
+            target.storage_scope = StorageScope::Node;
         }
         let key = target.key();
         if !self.is_selecting {
             return key;
         }
-        let cookies = site.credentials.selecting_cookies(headers, &route.vary.cookies);
-        key.selected_by(|out| out.extend_from_slice(&cookies.join(&b';')))
+        let cookies = config.credentials.selecting_cookies(headers, &route.vary.cookies);
+        key.with_selecting_cookies(|out| out.extend_from_slice(&cookies.join(&b';')))
     }
 }
 
@@ -202,40 +239,50 @@ const SECOND: Credentials = Credentials::AUTHORIZATION
     .with(Credentials::PARAMETER);
 
 /// All that says who asks on a route: its credentials, and every cookie that is not harmless.
-fn exact_credentials(site: &Site, route: &Route, asking: &Asking<'_>) -> Vec<u8> {
-    let (rules, headers) = (&site.credentials, asking.headers);
+fn exact_credentials(
+    config: &ConfigSnapshot,
+    route: &Route,
+    identity_inputs: &IdentityInputs<'_>,
+) -> Vec<u8> {
+    let (rules, headers) = (&config.credentials, identity_inputs.headers);
     let mut pieces = credential_fields(rules, headers, &route.vary.headers);
     let counts = |kind: Option<CookieKind>| kind.is_some_and(|kind| kind != CookieKind::Harmless);
-    let cookies = rules.cookies_that(headers, &route.vary.cookies, counts);
+    let cookies = rules.cookies_of_kind(headers, &route.vary.cookies, counts);
     pieces.extend(cookies.iter().map(|pair| (&b"cookie"[..], *pair)));
-    pieces.extend(credential_parameters(rules, asking.query));
-    written(pieces)
+    pieces.extend(credential_parameters(rules, identity_inputs.query));
+    encode_pairs(pieces)
 }
 
 /// A member by the credentials that a login gives out, on whatever route: `Authorization`, fields and session
 /// cookies. What is stored under them belongs to them, and a logout with them ends it.
-fn login(site: &Site, asking: &Asking<'_>) -> Member {
-    login_of(site, login_pieces(site, asking))
+fn login_member(config: &ConfigSnapshot, identity_inputs: &IdentityInputs<'_>) -> PartitionMember {
+    member_of_login(config, login_credentials(config, identity_inputs))
 }
 
 /// The credentials that a login gives out; if there are none, the keys and tokens of the query.
-pub fn login_pieces<'a>(site: &Site, asking: &Asking<'a>) -> Pieces<'a> {
-    let (rules, headers) = (&site.credentials, asking.headers);
+pub(super) fn login_credentials<'a>(
+    config: &ConfigSnapshot,
+    identity_inputs: &IdentityInputs<'a>,
+) -> CredentialPairs<'a> {
+    let (rules, headers) = (&config.credentials, identity_inputs.headers);
     let mut pieces = credential_fields(rules, headers, &[]);
     let is_session = |kind| matches!(kind, Some(CookieKind::Session | CookieKind::Token));
-    let cookies = rules.cookies_that(headers, &[], is_session);
+    let cookies = rules.cookies_of_kind(headers, &[], is_session);
     pieces.extend(cookies.iter().map(|pair| (&b"cookie"[..], *pair)));
     if pieces.is_empty() {
-        pieces.extend(credential_parameters(rules, asking.query));
+        pieces.extend(credential_parameters(rules, identity_inputs.query));
     }
     pieces
 }
 
 /// A member by these credentials.
-pub fn login_of(site: &Site, pieces: Pieces<'_>) -> Member {
-    let digest = site.digests.key.digest(&written(pieces));
-    Member {
-        part: digest,
+pub(super) fn member_of_login(
+    config: &ConfigSnapshot,
+    pieces: CredentialPairs<'_>,
+) -> PartitionMember {
+    let digest = config.digests.key.digest(&encode_pairs(pieces));
+    PartitionMember {
+        partition_digest: digest,
         owner: Some(digest::hex(digest).into()),
         user: None,
         issuer: Box::default(),
@@ -245,13 +292,13 @@ pub fn login_of(site: &Site, pieces: Pieces<'_>) -> Member {
 }
 
 /// Names and values that say who asks.
-pub type Pieces<'a> = Vec<(&'a [u8], &'a [u8])>;
+pub(super) type CredentialPairs<'a> = Vec<(&'a [u8], &'a [u8])>;
 
 fn credential_fields<'a>(
     rules: &CredentialRules,
     headers: &'a HeaderMap,
     separated: &[HeaderName],
-) -> Pieces<'a> {
+) -> CredentialPairs<'a> {
     let fields = headers.iter().filter(|(name, _)| {
         **name == header::AUTHORIZATION || rules.is_credential(name, separated)
     });
@@ -265,12 +312,12 @@ fn credential_parameters<'a>(
     let query = query.unwrap_or_default();
     let pairs: Vec<&str> = query.split('&').collect();
     let pair = move |place: usize| Some((&b"query"[..], pairs.get(place)?.as_bytes()));
-    rules.credential_parameters(query).filter_map(move |secret| pair(secret.place))
+    rules.credential_parameters(query).filter_map(move |secret| pair(secret.position))
 }
 
 /// Pieces in one order, each after its length, so that no two lists are written alike. The lines of one field
 /// keep theirs: servers take the first or the last.
-fn written(mut pieces: Pieces<'_>) -> Vec<u8> {
+fn encode_pairs(mut pieces: CredentialPairs<'_>) -> Vec<u8> {
     pieces.sort_by_key(|(name, _)| *name);
     let mut bytes = Vec::with_capacity(256);
     for piece in pieces.iter().flat_map(|(name, value)| [name, value]) {
@@ -281,42 +328,58 @@ fn written(mut pieces: Pieces<'_>) -> Vec<u8> {
 }
 
 /// The user on whose behalf a request changes something, whatever its route keeps apart.
-pub fn writer(site: &Site, asking: &Asking<'_>) -> Option<Arc<Member>> {
-    if site.users.are_verified() {
-        let request = (asking.headers, asking.peer);
-        return site.users.identify(&Partition::User, request, asking.now).ok();
+pub(super) fn writer(
+    config: &ConfigSnapshot,
+    identity_inputs: &IdentityInputs<'_>,
+) -> Option<Arc<PartitionMember>> {
+    if config.users.is_configured() {
+        let request = (identity_inputs.headers, identity_inputs.peer);
+        return config.users.identify(&Partition::User, request, identity_inputs.now).ok();
     }
-    let has_any = asking.presence.has(WITH_LOGIN) || !site.credentials.fields.is_empty();
-    has_any.then(|| Arc::new(login(site, asking)))
+    let has_any = identity_inputs.presence.has(WITH_LOGIN) || !config.credentials.fields.is_empty();
+    has_any.then(|| Arc::new(login_member(config, identity_inputs)))
 }
 
 /// The holder of the credentials that a request carries, whatever its route keeps apart.
-pub fn holder(site: &Site, asking: &Asking<'_>) -> Option<Arc<Member>> {
-    let request = (asking.headers, asking.peer);
-    writer(site, asking).or_else(|| site.users.identify_loosely(request, asking.now))
+pub(super) fn holder(
+    config: &ConfigSnapshot,
+    identity_inputs: &IdentityInputs<'_>,
+) -> Option<Arc<PartitionMember>> {
+    let request = (identity_inputs.headers, identity_inputs.peer);
+    writer(config, identity_inputs)
+        .or_else(|| config.users.identify_in_any_partition(request, identity_inputs.now))
 }
 
 /// Where credentials that a login gives out may be.
-const WITH_LOGIN: Presence =
-    Presence::AUTHORIZATION.with(Presence::IDENTITY).with(Presence::COOKIE);
+const WITH_LOGIN: FieldPresence =
+    FieldPresence::AUTHORIZATION.with(FieldPresence::IDENTITY).with(FieldPresence::COOKIE);
 
 /// By whom purges select what a request changes on a route: the owner of the partition that it takes part in.
 /// None if the route does not tell users apart, or if the user is unknown: then the write is for all.
-pub fn owner(site: &Site, route: &Route, asking: &Asking<'_>) -> Option<Arc<str>> {
+pub(super) fn owner(
+    config: &ConfigSnapshot,
+    route: &Route,
+    identity_inputs: &IdentityInputs<'_>,
+) -> Option<Arc<str>> {
     if !matches!(route.rule.partition, Partition::User | Partition::Claims(_)) {
         return None;
     }
-    Identity::of(site, route, asking).ok()?.member?.owner.clone()
+    RequestIdentity::of(config, route, identity_inputs).ok()?.member?.owner.clone()
 }
 
 /// Takes off a request what says who asks, if its route is for everyone: its credential fields, and all
 /// cookies but those that choose what is shown. Credentials in the query stay; they are part of the key.
-pub fn make_anonymous(site: &Site, route: &Route, headers: &mut HeaderMap, presence: Presence) {
+pub(super) fn make_anonymous(
+    config: &ConfigSnapshot,
+    route: &Route,
+    headers: &mut HeaderMap,
+    presence: FieldPresence,
+) {
     if route.rule.partition != Partition::Everyone {
         return;
     }
-    let rules = &site.credentials;
-    let may_have_fields = presence.has(Presence::AUTHORIZATION.with(Presence::IDENTITY));
+    let rules = &config.credentials;
+    let may_have_fields = presence.has(FieldPresence::AUTHORIZATION.with(FieldPresence::IDENTITY));
     if may_have_fields || !rules.fields.is_empty() {
         let is_credential = |name: &&HeaderName| {
             **name == header::AUTHORIZATION || rules.is_credential(name, &route.vary.headers)
@@ -326,14 +389,14 @@ pub fn make_anonymous(site: &Site, route: &Route, headers: &mut HeaderMap, prese
             headers.remove(name);
         }
     }
-    if presence.has(Presence::COOKIE) {
+    if presence.has(FieldPresence::COOKIE) {
         keep_selecting_cookies(rules, route, headers);
     }
 }
 
 /// Takes off an answer what is for one client alone, if its route is for everyone.
-pub fn make_answer_anonymous(route: &Route, headers: &mut HeaderMap) {
-    if route.rule.partition == Partition::Everyone && !Bug::CookieForEveryone.is_planted() {
+pub(super) fn make_response_anonymous(route: &Route, headers: &mut HeaderMap) {
+    if route.rule.partition == Partition::Everyone && !PlantedBug::CookieForEveryone.is_planted() {
         headers.remove(header::SET_COOKIE);
         headers.remove(CLEAR_SITE_DATA);
     }
@@ -341,14 +404,18 @@ pub fn make_answer_anonymous(route: &Route, headers: &mut HeaderMap) {
 
 /// Whether the partition of a route is made of what stands in a request field, so that a `Vary` on it is
 /// satisfied by the partition.
-pub fn is_partitioned_by(site: &Site, route: &Route, field: &HeaderName) -> bool {
-    let are_verified = site.users.are_verified();
+pub(super) fn is_partitioned_by(
+    config: &ConfigSnapshot,
+    route: &Route,
+    field: &HeaderName,
+) -> bool {
+    let are_verified = config.users.is_configured();
     let is_read = || {
         if are_verified {
-            return site.users.reads(field);
+            return config.users.uses_field(field);
         }
         *field == header::AUTHORIZATION
-            || site.credentials.is_credential(field, &route.vary.headers)
+            || config.credentials.is_credential(field, &route.vary.headers)
     };
     match &route.rule.partition {
         Partition::None | Partition::Everyone => false,
@@ -360,7 +427,7 @@ pub fn is_partitioned_by(site: &Site, route: &Route, field: &HeaderName) -> bool
 
 fn keep_selecting_cookies(rules: &CredentialRules, route: &Route, headers: &mut HeaderMap) {
     let is_kept = |kind: Option<CookieKind>| matches!(kind, None | Some(CookieKind::Selecting));
-    let kept = rules.cookies_that(headers, &route.vary.cookies, is_kept).join(&b"; "[..]);
+    let kept = rules.cookies_of_kind(headers, &route.vary.cookies, is_kept).join(&b"; "[..]);
     match HeaderValue::from_bytes(&kept) {
         Ok(value) if !kept.is_empty() => headers.insert(header::COOKIE, value),
         _ => headers.remove(header::COOKIE),
@@ -369,14 +436,14 @@ fn keep_selecting_cookies(rules: &CredentialRules, route: &Route, headers: &mut 
 
 /// What the cookies of a request come to. Refuses those that servers may read differently.
 fn unambiguous_cookies(
-    site: &Site,
+    config: &ConfigSnapshot,
     route: &Route,
-    asking: &Asking<'_>,
+    identity_inputs: &IdentityInputs<'_>,
 ) -> Result<CookieFindings, Reason> {
-    if !asking.presence.has(Presence::COOKIE) {
+    if !identity_inputs.presence.has(FieldPresence::COOKIE) {
         return Ok(CookieFindings::default());
     }
-    let findings = cookies::read(site, route, asking.headers);
+    let findings = cookies::classify(config, route, identity_inputs.headers);
     let counts = route.rule.has_ttl() || route.rule.partition.needs_identity();
     if findings.are_ambiguous(counts) { Err(Reason::AmbiguousCookie) } else { Ok(findings) }
 }
@@ -384,8 +451,8 @@ fn unambiguous_cookies(
 /// What a query carries. A credential that reaches the origin and is not in the key separates nothing by
 /// itself: it counts as one in a field.
 fn in_query(rules: &CredentialRules, rule: &QueryRule, query: Option<&str>) -> Credentials {
-    let found = rules.in_query(query);
-    if !found.has(Credentials::PARAMETER) || rule.forwarding == Forwarding::Kept {
+    let found = rules.credentials_in_query(query);
+    if !found.has(Credentials::PARAMETER) || rule.forwarding == QueryForwarding::Kept {
         return found;
     }
     let count = |query: &str| rules.credential_parameters(query).count();
@@ -396,7 +463,11 @@ fn in_query(rules: &CredentialRules, rule: &QueryRule, query: Option<&str>) -> C
 
 /// The query with a digest in place of each credential; `None` if it has none. Without a key there is no
 /// digest either: that is the form of all of them.
-pub fn masked(query: &str, rules: &CredentialRules, key: Option<&DigestKey>) -> Option<String> {
+pub(super) fn mask_credentials(
+    query: &str,
+    rules: &CredentialRules,
+    key: Option<&DigestKey>,
+) -> Option<String> {
     let mut secrets = rules.credential_parameters(query).peekable();
     secrets.peek()?;
     let mut masked = String::with_capacity(query.len() + 32);
@@ -404,13 +475,13 @@ pub fn masked(query: &str, rules: &CredentialRules, key: Option<&DigestKey>) -> 
         if place > 0 {
             masked.push('&');
         }
-        let Some(secret) = secrets.next_if(|secret| secret.place == place) else {
+        let Some(secret) = secrets.next_if(|secret| secret.position == place) else {
             masked.push_str(pair);
             continue;
         };
         masked.push_str(secret.name);
         masked.push('=');
-        masked.push(purge_url::MASK);
+        masked.push(purge_url::CREDENTIAL_MARK);
         if let Some(key) = key {
             masked.push_str(&digest::hex(key.digest(pair.as_bytes())));
         }
@@ -420,12 +491,19 @@ pub fn masked(query: &str, rules: &CredentialRules, key: Option<&DigestKey>) -> 
 
 /// The query of a target in the form by which purges select it: as far as its route keeps it, and without
 /// credentials.
-pub fn purge_query<'a>(site: &Site, route: &Route, query: Option<&'a str>) -> Option<Cow<'a, str>> {
+pub(super) fn purge_query<'a>(
+    config: &ConfigSnapshot,
+    route: &Route,
+    query: Option<&'a str>,
+) -> Option<Cow<'a, str>> {
     let kept = route.query.kept(query?)?;
-    Some(masked(&kept, &site.credentials, None).map_or(kept, Cow::Owned))
+    Some(mask_credentials(&kept, &config.credentials, None).map_or(kept, Cow::Owned))
 }
 
 /// The rules by which cookies choose among the responses of a route, if they do.
-pub fn selecting_rules<'a>(site: &'a Site, route: &Route) -> Option<&'a CredentialRules> {
-    route.rule.has_ttl().then_some(&site.credentials)
+pub(super) fn selecting_rules<'a>(
+    config: &'a ConfigSnapshot,
+    route: &Route,
+) -> Option<&'a CredentialRules> {
+    route.rule.has_ttl().then_some(&config.credentials)
 }

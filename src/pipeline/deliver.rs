@@ -8,27 +8,27 @@ use http_body::Body as _;
 
 use super::{
     admit::is_chosen_by_cookies,
-    body::{Body, Content},
-    fill::FillReader,
-    finish::{self, Finish, Outcome, Received},
-    heads,
-    landing::Arriving,
-    part::{Part, part_of},
-    site::{ServerTiming, Site},
+    body::{Body, BodyContent},
+    config_snapshot::{ConfigSnapshot, ServerTiming},
+    finish::{self, CacheOutcome, ReceivedAt, RequestAccounting},
+    flight_result::StreamingResponse,
+    head_cache,
+    range_body::{RangeBody, detached_slice},
+    tee::TeeReader,
 };
 use crate::{
     entry::StoredResponse,
     field::{
         Timestamp, common, list,
-        presence::Presence,
+        presence::FieldPresence,
         range::{ByteRange, unsatisfied_content_range},
     },
     key::vary,
     origin::ResponseBody,
     policy::{
-        CacheResult, CacheStatus, Forward, Reason,
-        cache_status::{CACHE_STATUS, Collapsed, Handling, Stored, X_API_CACHE},
-        downstream, exposed, tag,
+        CacheResult, CacheStatus, ForwardReason, Reason,
+        cache_status::{CACHE_STATUS, Collapsed, Handling, StoreDecision, X_API_CACHE},
+        cors, downstream, tag,
         validation::{self, Precondition, RangeOutcome},
     },
     problem::Problem,
@@ -43,55 +43,59 @@ const ADDED: usize = 7;
 
 /// What the client is told about where its response came from.
 #[derive(Debug, Clone, Copy)]
-pub struct Told {
+pub(super) struct CacheDecision {
     /// What `X-API-Cache` says.
     pub result: CacheResult,
     /// Why the origin was asked, if it was.
-    pub forward: Option<Forward>,
+    pub forward: Option<ForwardReason>,
     /// What it answered.
     pub origin_status: Option<StatusCode>,
     /// Whether the response is being stored.
-    pub stored: Stored,
+    pub stored: StoreDecision,
     /// Whether the request waited for another's fetch.
     pub collapsed: Collapsed,
     /// The detail.
     pub reason: Option<Reason>,
 }
 
-impl Told {
+impl CacheDecision {
     /// The origin was asked for this reason.
-    pub fn forwarded(result: CacheResult, forward: Forward, reason: Option<Reason>) -> Self {
+    pub(super) fn forwarded(
+        result: CacheResult,
+        forward: ForwardReason,
+        reason: Option<Reason>,
+    ) -> Self {
         let forward = Some(forward);
         Self {
             result,
             forward,
             origin_status: None,
-            stored: Stored::No,
+            stored: StoreDecision::No,
             collapsed: Collapsed::No,
             reason,
         }
     }
 
     /// The store answered.
-    pub fn hit(result: CacheResult, reason: Option<Reason>) -> Self {
+    pub(super) fn hit(result: CacheResult, reason: Option<Reason>) -> Self {
         let (forward, origin_status) = (None, None);
         Self {
             result,
             forward,
             origin_status,
-            stored: Stored::No,
+            stored: StoreDecision::No,
             collapsed: Collapsed::No,
             reason,
         }
     }
 
     /// The same for a request that waited for another's fetch.
-    pub fn collapsed(self) -> Self {
+    pub(super) fn collapsed(self) -> Self {
         Self { collapsed: Collapsed::Yes, ..self }
     }
 
-    fn outcome(self) -> Outcome {
-        Outcome { result: self.result, reason: self.reason }
+    fn outcome(self) -> CacheOutcome {
+        CacheOutcome { result: self.result, reason: self.reason }
     }
 
     fn write(self, headers: &mut HeaderMap, ttl: Option<i64>) {
@@ -105,20 +109,20 @@ impl Told {
             },
         };
         let status = CacheStatus { handling, ttl, detail: self.reason };
-        headers.append(CACHE_STATUS, remembered(status));
+        headers.append(CACHE_STATUS, cached_value(status));
         headers.insert(X_API_CACHE, self.result.header_value());
     }
 }
 
 /// Values of `Cache-Status` that each thread remembers.
-const REMEMBERED: usize = 16;
+const CACHED_VALUES: usize = 16;
 
 thread_local! {
     static VALUES: RefCell<Vec<(CacheStatus, HeaderValue)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The value of `Cache-Status`; of a response that is not stored it is one of a few, written once.
-fn remembered(status: CacheStatus) -> HeaderValue {
+fn cached_value(status: CacheStatus) -> HeaderValue {
     if status.ttl.is_some() {
         return status.header_value();
     }
@@ -127,7 +131,7 @@ fn remembered(status: CacheStatus) -> HeaderValue {
             return value.clone();
         }
         let value = status.header_value();
-        if values.len() == REMEMBERED {
+        if values.len() == CACHED_VALUES {
             values.clear();
         }
         values.push((status, value.clone()));
@@ -136,164 +140,171 @@ fn remembered(status: CacheStatus) -> HeaderValue {
 }
 
 /// Answers with a fresh stored response. The hot path: nothing is awaited, cloned whole or locked.
-pub fn hit<B>(
-    site: &Site,
+pub(super) fn hit<B>(
+    config: &ConfigSnapshot,
     route: usize,
-    received: Received,
+    received: ReceivedAt,
     request: &Request<B>,
-    (presence, stored): (Presence, &StoredResponse),
+    (presence, stored): (FieldPresence, &StoredResponse),
 ) -> Response<Body> {
-    let told = Told::hit(CacheResult::Hit, None);
+    let decision = CacheDecision::hit(CacheResult::Hit, None);
     let (method, headers) = (request.method(), request.headers());
-    let asker = Asker { site, route, received, method, headers };
-    let is_plain = !presence.has(Presence::CONDITION.with(Presence::RANGE))
+    let responder = Responder { config, route, received, method, headers };
+    let is_plain = !presence.has(FieldPresence::CONDITION.with(FieldPresence::RANGE))
         && *method == Method::GET
-        && site.server_timing == ServerTiming::Off;
+        && config.server_timing == ServerTiming::Off;
     let (head, content, length) = if is_plain {
         let length = stored.body_length();
-        (response(stored.status, asker.ready_head(stored, told)), all_of(stored), length)
+        (response(stored.status, responder.hit_head(stored, decision)), full_body(stored), length)
     } else {
-        asker.select_stored(stored, told)
+        responder.select_stored(stored, decision)
     };
     let status = head.status();
-    finish::at_once(site, route, received, request, (told.outcome(), status, length));
-    head.map(|()| Body::accounted(content))
+    finish::record_hit(config, route, received, request, (decision.outcome(), status, length));
+    head.map(|()| Body::already_accounted(content))
 }
 
 /// Who is answered.
-pub struct Asker<'a> {
+pub(super) struct Responder<'a> {
     /// The configuration in force.
-    pub site: &'a Site,
+    pub config: &'a ConfigSnapshot,
     /// The route's index.
     pub route: usize,
     /// When it asked.
-    pub received: Received,
+    pub received: ReceivedAt,
     /// How.
     pub method: &'a Method,
     /// With which fields.
     pub headers: &'a HeaderMap,
 }
 
-impl Asker<'_> {
+impl Responder<'_> {
     /// Answers with a stored response, fresh or not.
-    pub fn stored(
+    pub(super) fn stored(
         &self,
         response: &StoredResponse,
-        told: Told,
-        mut finish: Box<Finish>,
+        decision: CacheDecision,
+        mut accounting: Box<RequestAccounting>,
     ) -> Response<Body> {
-        let (head, content, _) = self.select_stored(response, told);
-        finish.answered(told.outcome(), head.status());
-        head.map(|()| Body::new(content, finish))
+        let (head, content, _) = self.select_stored(response, decision);
+        accounting.record_response(decision.outcome(), head.status());
+        head.map(|()| Body::new(content, accounting))
     }
 
     /// Answers with a response that is on its way to the store. `headers` are those this client may
     /// see. A client that has this very representation already, or wants a range or the head alone, is
     /// spared the rest.
-    pub fn arriving(
+    pub(super) fn streaming(
         &self,
-        arriving: &Arriving,
+        streaming: &StreamingResponse,
         mut headers: HeaderMap,
-        reader: FillReader,
-        told: Told,
-        mut finish: Box<Finish>,
+        reader: TeeReader,
+        decision: CacheDecision,
+        mut accounting: Box<RequestAccounting>,
     ) -> Response<Body> {
         let received = self.received.steady;
-        let (status, content) = self.select_arriving(arriving.status, &mut headers, reader);
-        if arriving.by_cookies {
+        let (status, content) = self.select_streaming(streaming.status, &mut headers, reader);
+        if streaming.by_cookies {
             vary_by_cookie(&mut headers);
         }
-        self.describe_passed(&mut headers, told, Some(arriving.freshness.ttl(received)));
-        finish.answered(told.outcome(), status);
-        response(status, headers).map(|()| Body::new(content, finish))
+        self.describe_passed(&mut headers, decision, Some(streaming.freshness.ttl(received)));
+        accounting.record_response(decision.outcome(), status);
+        response(status, headers).map(|()| Body::new(content, accounting))
     }
 
     /// Answers with what the origin sent to this client alone.
-    pub fn passing(
+    pub(super) fn passed(
         &self,
         origin: Response<ResponseBody>,
-        told: Told,
-        mut finish: Box<Finish>,
+        decision: CacheDecision,
+        mut accounting: Box<RequestAccounting>,
     ) -> Response<Body> {
         let (mut head, body) = origin.into_parts();
-        self.describe_passed(&mut head.headers, told, None);
-        finish.answered(told.outcome(), head.status);
+        self.describe_passed(&mut head.headers, decision, None);
+        accounting.record_response(decision.outcome(), head.status);
         // For a `HEAD` that found something stored a `GET` was sent, and its answer has a body.
         let is_passed = *self.method != Method::HEAD || body.is_end_stream();
-        let content = if is_passed { Content::Passing(Box::new(body)) } else { Content::Empty };
-        Response::from_parts(head, Body::new(content, finish))
+        let content =
+            if is_passed { BodyContent::Origin(Box::new(body)) } else { BodyContent::Empty };
+        Response::from_parts(head, Body::new(content, accounting))
     }
 
     /// Answers a write with what the origin sent, which is on its way to the store as well and stays fresh
     /// for `ttl` seconds.
-    pub fn written(
+    pub(super) fn written(
         &self,
         (status, mut headers): (StatusCode, HeaderMap),
-        (reader, ttl): (FillReader, i64),
-        told: Told,
-        mut finish: Box<Finish>,
+        (reader, ttl): (TeeReader, i64),
+        decision: CacheDecision,
+        mut accounting: Box<RequestAccounting>,
     ) -> Response<Body> {
-        self.describe_passed(&mut headers, told, Some(ttl));
-        finish.answered(told.outcome(), status);
-        response(status, headers).map(|()| Body::new(Content::Filling(reader), finish))
+        self.describe_passed(&mut headers, decision, Some(ttl));
+        accounting.record_response(decision.outcome(), status);
+        response(status, headers).map(|()| Body::new(BodyContent::Tee(reader), accounting))
     }
 
     /// Answers with a problem document of Larder's own.
-    pub fn problem(&self, problem: Problem, told: Told, finish: Box<Finish>) -> Response<Body> {
-        self.own(problem.into_response(), told, finish)
+    pub(super) fn problem(
+        &self,
+        problem: Problem,
+        decision: CacheDecision,
+        accounting: Box<RequestAccounting>,
+    ) -> Response<Body> {
+        self.local(problem.into_response(), decision, accounting)
     }
 
     /// Answers with a response of Larder's own.
-    pub fn own(
+    pub(super) fn local(
         &self,
         mut response: Response<Bytes>,
-        told: Told,
-        mut finish: Box<Finish>,
+        decision: CacheDecision,
+        mut accounting: Box<RequestAccounting>,
     ) -> Response<Body> {
-        told.write(response.headers_mut(), None);
-        self.time(response.headers_mut(), told);
-        finish.answered(told.outcome(), response.status());
-        response.map(|bytes| Body::new(Content::Whole(bytes), finish))
+        decision.write(response.headers_mut(), None);
+        self.add_server_timing(response.headers_mut(), decision);
+        accounting.record_response(decision.outcome(), response.status());
+        response.map(|bytes| Body::new(BodyContent::Full(bytes), accounting))
     }
 
     fn route(&self) -> &Route {
-        self.site.route(self.route)
+        self.config.route(self.route)
     }
 
-    fn describe_passed(&self, headers: &mut HeaderMap, told: Told, ttl: Option<i64>) {
+    fn describe_passed(&self, headers: &mut HeaderMap, decision: CacheDecision, ttl: Option<i64>) {
         headers.reserve(ADDED);
         let vary = &self.route().vary;
-        if told.result != CacheResult::Bypass && !vary.is_empty() {
-            vary::name_all(headers, vary.fields());
+        if decision.result != CacheResult::Bypass && !vary.is_empty() {
+            vary::add_to_vary(headers, vary.fields());
         }
         tag::strip(headers);
         headers.remove(SURROGATE_CONTROL);
-        let is_stored = matches!(told.stored, Stored::Yes | Stored::UnlessTooLong);
+        let is_stored =
+            matches!(decision.stored, StoreDecision::Yes | StoreDecision::UnlessTooLong);
         if is_stored && let Some(value) = &self.route().client_cache {
             headers.insert(header::CACHE_CONTROL, value.clone());
         }
-        if told.result != CacheResult::Bypass || is_stored {
+        if decision.result != CacheResult::Bypass || is_stored {
             self.keep_private(headers);
         }
-        exposed::expose(headers);
-        told.write(headers, ttl.filter(|_| is_stored));
-        self.time(headers, told);
+        cors::expose_headers(headers);
+        decision.write(headers, ttl.filter(|_| is_stored));
+        self.add_server_timing(headers, decision);
     }
 
     /// The head of a hit on all of a response; the same for everyone who asks within a second.
-    fn ready_head(&self, stored: &StoredResponse, told: Told) -> HeaderMap {
+    fn hit_head(&self, stored: &StoredResponse, decision: CacheDecision) -> HeaderMap {
         let now = self.received.steady;
-        let of = heads::Of {
+        let key = head_cache::HeadKey {
             response: stored.id,
-            route: (self.site.id, self.route),
+            route: (self.config.id, self.route),
             age: stored.freshness.age_seconds(now),
             ttl: stored.freshness.ttl(now),
         };
-        heads::ready(of, || {
+        head_cache::get_or_make(key, || {
             let mut headers = stored.detached_fields().unpack(ADDED);
             // The server writes the length of a whole body by itself.
             headers.remove(header::CONTENT_LENGTH);
-            self.describe_stored(stored, told, now, &mut headers);
+            self.describe_stored(stored, decision, now, &mut headers);
             for (name, value) in &mut headers {
                 *value = common::interned(name, value.clone());
             }
@@ -301,14 +312,18 @@ impl Asker<'_> {
         })
     }
 
-    fn select_stored(&self, stored: &StoredResponse, told: Told) -> (Response<()>, Content, u64) {
+    fn select_stored(
+        &self,
+        stored: &StoredResponse,
+        decision: CacheDecision,
+    ) -> (Response<()>, BodyContent, u64) {
         let now = self.received.steady;
         let mut headers = stored.fields().unpack(ADDED);
         let (status, content) = self.select(stored, &mut headers);
-        self.describe_stored(stored, told, now, &mut headers);
+        self.describe_stored(stored, decision, now, &mut headers);
         let length = match &content {
-            Content::Whole(bytes) => bytes.len() as u64,
-            Content::Trailed(both) => both.0.len() as u64,
+            BodyContent::Full(bytes) => bytes.len() as u64,
+            BodyContent::FullWithTrailers(both) => both.0.len() as u64,
             _ => 0,
         };
         (response(status, headers), content, length)
@@ -316,44 +331,50 @@ impl Asker<'_> {
 
     /// The same of a response that is on its way. A range of it can be told only where its length is
     /// known; otherwise all of it is the answer (RFC 9110 §14.2).
-    fn select_arriving(
+    fn select_streaming(
         &self,
         status: StatusCode,
         headers: &mut HeaderMap,
-        reader: FillReader,
-    ) -> (StatusCode, Content) {
+        reader: TeeReader,
+    ) -> (StatusCode, BodyContent) {
         let precondition =
             validation::evaluate(self.headers, status, headers, self.received.steady);
         if precondition == Precondition::NotModified {
             validation::retain_for_not_modified(headers);
-            return (StatusCode::NOT_MODIFIED, Content::Empty);
+            return (StatusCode::NOT_MODIFIED, BodyContent::Empty);
         }
         if *self.method == Method::HEAD {
-            return (status, Content::Empty);
+            return (status, BodyContent::Empty);
         }
         let Some(length) = reader.size_hint().exact() else {
-            return (status, Content::Filling(reader));
+            return (status, BodyContent::Tee(reader));
         };
         match validation::evaluate_range(self.headers, status, headers, length) {
-            RangeOutcome::Full => (status, Content::Filling(reader)),
+            RangeOutcome::Full => (status, BodyContent::Tee(reader)),
             RangeOutcome::Partial(range) => {
                 describe_part(headers, range, length);
-                (StatusCode::PARTIAL_CONTENT, Content::Part(Part::new(reader, range)))
+                (StatusCode::PARTIAL_CONTENT, BodyContent::Range(RangeBody::new(reader, range)))
             }
-            RangeOutcome::Unsatisfiable => (describe_unsatisfied(headers, length), Content::Empty),
+            RangeOutcome::Unsatisfiable => {
+                (describe_unsatisfied(headers, length), BodyContent::Empty)
+            }
         }
     }
 
     /// What the request asks for of a stored response: all of it, a range, or only whether it changed.
-    fn select(&self, stored: &StoredResponse, headers: &mut HeaderMap) -> (StatusCode, Content) {
+    fn select(
+        &self,
+        stored: &StoredResponse,
+        headers: &mut HeaderMap,
+    ) -> (StatusCode, BodyContent) {
         let received = stored.freshness.received_at;
         let precondition = validation::evaluate(self.headers, stored.status, headers, received);
         if precondition == Precondition::NotModified {
             validation::retain_for_not_modified(headers);
-            return (StatusCode::NOT_MODIFIED, Content::Empty);
+            return (StatusCode::NOT_MODIFIED, BodyContent::Empty);
         }
         if *self.method == Method::HEAD {
-            return (stored.status, Content::Described(stored.body_length()));
+            return (stored.status, BodyContent::HeadOnly(stored.body_length()));
         }
         let length = stored.body_length();
         match validation::evaluate_range(self.headers, stored.status, headers, length) {
@@ -361,20 +382,22 @@ impl Asker<'_> {
                 if stored.has_trailers() {
                     headers.remove(header::CONTENT_LENGTH);
                 }
-                (stored.status, all_of(stored))
+                (stored.status, full_body(stored))
             }
             RangeOutcome::Partial(range) => {
                 describe_part(headers, range, length);
-                (StatusCode::PARTIAL_CONTENT, Content::Whole(slice(&stored.body(), range)))
+                (StatusCode::PARTIAL_CONTENT, BodyContent::Full(slice(&stored.body(), range)))
             }
-            RangeOutcome::Unsatisfiable => (describe_unsatisfied(headers, length), Content::Empty),
+            RangeOutcome::Unsatisfiable => {
+                (describe_unsatisfied(headers, length), BodyContent::Empty)
+            }
         }
     }
 
     fn describe_stored(
         &self,
         stored: &StoredResponse,
-        told: Told,
+        decision: CacheDecision,
         now: Timestamp,
         headers: &mut HeaderMap,
     ) {
@@ -387,9 +410,9 @@ impl Asker<'_> {
             headers.insert(header::CACHE_CONTROL, value.clone());
         }
         self.keep_private(headers);
-        exposed::expose(headers);
-        told.write(headers, Some(stored.freshness.ttl(now)));
-        self.time(headers, told);
+        cors::expose_headers(headers);
+        decision.write(headers, Some(stored.freshness.ttl(now)));
+        self.add_server_timing(headers, decision);
     }
 
     /// Keeps what belongs to a partition out of the caches behind this one.
@@ -399,21 +422,21 @@ impl Asker<'_> {
         }
     }
 
-    fn time(&self, headers: &mut HeaderMap, told: Told) {
-        if self.site.server_timing == ServerTiming::Off {
+    fn add_server_timing(&self, headers: &mut HeaderMap, decision: CacheDecision) {
+        if self.config.server_timing == ServerTiming::Off {
             return;
         }
         let elapsed = self.received.started.elapsed();
-        headers.append(SERVER_TIMING, server_timing(told.result, elapsed));
+        headers.append(SERVER_TIMING, server_timing(decision.result, elapsed));
     }
 }
 
 /// The whole body of a stored response, and its trailers.
-fn all_of(stored: &StoredResponse) -> Content {
+fn full_body(stored: &StoredResponse) -> BodyContent {
     if stored.has_trailers() {
-        Content::Trailed(Box::new((stored.body(), stored.trailers())))
+        BodyContent::FullWithTrailers(Box::new((stored.body(), stored.trailers())))
     } else {
-        Content::Whole(stored.body())
+        BodyContent::Full(stored.body())
     }
 }
 
@@ -440,7 +463,7 @@ fn describe_unsatisfied(headers: &mut HeaderMap, length: u64) -> StatusCode {
 fn slice(body: &Bytes, range: ByteRange) -> Bytes {
     let first = usize::try_from(range.first()).unwrap_or(usize::MAX).min(body.len());
     let last = usize::try_from(range.last()).unwrap_or(usize::MAX);
-    part_of(body, first..last.saturating_add(1).clamp(first, body.len()))
+    detached_slice(body, first..last.saturating_add(1).clamp(first, body.len()))
 }
 
 /// How long this node took, for the front end's tools.

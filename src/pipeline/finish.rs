@@ -7,13 +7,13 @@ use std::{
 
 use http::{HeaderMap, Method, Request, StatusCode, header};
 
-use super::{Pipeline, clock::Clock, sensitive::shown_path, site::Site};
+use super::{Pipeline, clock::Clock, config_snapshot::ConfigSnapshot, sensitive::shown_path};
 use crate::{
     field::Timestamp,
     forward::request_id::{self, RequestId},
-    key::target::{Readings, Scheme, host},
+    key::uri::{PathReadings, Scheme, host},
     policy::{CacheResult, Reason},
-    telemetry::{Line, Observation},
+    telemetry::{AccessLogEntry, RequestObservation},
 };
 
 /// The status that stands in the access log where the client went away before there was one, as in
@@ -22,7 +22,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// When a request's head had been read, on both clocks.
 #[derive(Debug, Clone, Copy)]
-pub struct Received {
+pub(crate) struct ReceivedAt {
     /// By the system's clock.
     pub at: Timestamp,
     /// By the monotonic clock.
@@ -31,9 +31,9 @@ pub struct Received {
     pub steady: Timestamp,
 }
 
-impl Received {
+impl ReceivedAt {
     /// Now.
-    pub fn now(clock: &Clock) -> Self {
+    pub(crate) fn now(clock: &Clock) -> Self {
         let started = Instant::now();
         Self { at: clock.now(), started, steady: clock.steady_at(started) }
     }
@@ -41,7 +41,7 @@ impl Received {
 
 /// What became of a request, as far as clients and operators are told.
 #[derive(Debug, Clone, Copy)]
-pub struct Outcome {
+pub(crate) struct CacheOutcome {
     /// What `X-API-Cache` says.
     pub result: CacheResult,
     /// Why it was not a hit.
@@ -50,70 +50,72 @@ pub struct Outcome {
 
 /// A request under way. Reports it when dropped: at the end of its response's body, or when its client
 /// goes away.
-pub struct Finish {
-    site: Arc<Site>,
+pub(crate) struct RequestAccounting {
+    config: Arc<ConfigSnapshot>,
     route: usize,
-    received: Received,
-    outcome: Outcome,
+    received: ReceivedAt,
+    outcome: CacheOutcome,
     status: Option<StatusCode>,
     bytes: u64,
-    logged: Option<Box<Logged>>,
+    logged: Option<Box<LoggedRequest>>,
 }
 
 /// What the access log needs of the request's head, kept only where there is a log.
-struct Logged {
+struct LoggedRequest {
     request_id: String,
     method: Method,
     host: String,
     path: String,
 }
 
-impl Finish {
+impl RequestAccounting {
     /// Begins to account for a request.
-    pub fn begin<B>(
-        site: Arc<Site>,
+    pub(crate) fn begin<B>(
+        config: Arc<ConfigSnapshot>,
         route: usize,
-        received: Received,
+        received: ReceivedAt,
         request: &Request<B>,
     ) -> Self {
-        let logged = site.access_log.is_some().then(|| {
-            Box::new(Logged {
-                request_id: request_id::usable(request.headers()).unwrap_or_default().to_owned(),
+        let logged = config.access_log.is_some().then(|| {
+            Box::new(LoggedRequest {
+                request_id: request_id::from_headers(request.headers())
+                    .unwrap_or_default()
+                    .to_owned(),
                 method: request.method().clone(),
-                host: asked_host(request.headers()).to_owned(),
-                path: shown_path(site.route(route), request.uri().path()).into_owned(),
+                host: requested_host(request.headers()).to_owned(),
+                path: shown_path(config.route(route), request.uri().path()).into_owned(),
             })
         });
-        let outcome = Outcome { result: CacheResult::Bypass, reason: None };
-        Self { site, route, received, outcome, status: None, bytes: 0, logged }
+        let outcome = CacheOutcome { result: CacheResult::Bypass, reason: None };
+        Self { config, route, received, outcome, status: None, bytes: 0, logged }
     }
 
     /// Notes what the client is told.
-    pub fn answered(&mut self, outcome: Outcome, status: StatusCode) {
+    pub(crate) fn record_response(&mut self, outcome: CacheOutcome, status: StatusCode) {
         self.outcome = outcome;
         self.status = Some(status);
     }
 
     /// Counts body bytes.
-    pub fn sent(&mut self, bytes: usize) {
+    pub(crate) fn record_bytes(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }
 }
 
-impl Drop for Finish {
+impl Drop for RequestAccounting {
     fn drop(&mut self) {
         let observation = observation(self.outcome, self.status, self.bytes, self.received);
-        if let Some(metrics) = self.site.metrics.get(self.route) {
+        if let Some(metrics) = self.config.metrics.get(self.route) {
             metrics.observe(&observation);
         }
-        let (Some(log), Some(logged)) = (&self.site.access_log, &self.logged) else { return };
-        log.write(&Line {
+        let (Some(log), Some(logged)) = (&self.config.access_log, &self.logged) else { return };
+        log.write(&AccessLogEntry {
             at: self.received.at,
             request_id: &logged.request_id,
             method: Some(&logged.method),
             host: &logged.host,
             path: &logged.path,
-            route: self.site.route_name(self.route),
+            route: self.config.route_name(self.route),
             status: self.status.map_or(CLIENT_CLOSED_REQUEST, |status| status.as_u16()),
             bytes: self.bytes,
             duration: observation.duration,
@@ -124,32 +126,32 @@ impl Drop for Finish {
 }
 
 /// Reports a request whose whole response is at hand. The hot path: borrows everything.
-pub fn at_once<B>(
-    site: &Site,
+pub(super) fn record_hit<B>(
+    config: &ConfigSnapshot,
     route: usize,
-    received: Received,
+    received: ReceivedAt,
     request: &Request<B>,
-    (outcome, status, bytes): (Outcome, StatusCode, u64),
+    (outcome, status, bytes): (CacheOutcome, StatusCode, u64),
 ) {
     let observation = observation(outcome, Some(status), bytes, received);
-    if let Some(metrics) = site.metrics.get(route) {
+    if let Some(metrics) = config.metrics.get(route) {
         metrics.observe(&observation);
     }
-    let Some(log) = &site.access_log else { return };
+    let Some(log) = &config.access_log else { return };
     let made;
-    let request_id = if let Some(id) = request_id::usable(request.headers()) {
+    let request_id = if let Some(id) = request_id::from_headers(request.headers()) {
         id
     } else {
         made = RequestId::random();
         made.as_str()
     };
-    log.write(&Line {
+    log.write(&AccessLogEntry {
         at: received.at,
         request_id,
         method: Some(request.method()),
-        host: asked_host(request.headers()),
-        path: &shown_path(site.route(route), request.uri().path()),
-        route: site.route_name(route),
+        host: requested_host(request.headers()),
+        path: &shown_path(config.route(route), request.uri().path()),
+        route: config.route_name(route),
         status: status.as_u16(),
         bytes,
         duration: observation.duration,
@@ -160,7 +162,7 @@ pub fn at_once<B>(
 
 /// A request that never reached the pipeline: the server refused it, or an endpoint of Larder's own answered.
 #[derive(Debug)]
-pub struct OwnAnswer<'a> {
+pub(crate) struct LocalResponse<'a> {
     /// The request's `X-Request-ID`, if it is usable.
     pub request_id: Option<&'a str>,
     /// The method; none of a request that could not be read.
@@ -183,18 +185,18 @@ pub struct OwnAnswer<'a> {
 
 impl<S> Pipeline<S> {
     /// Writes the access-log line of a request that this pipeline has not handled.
-    pub fn log_own_answer(&self, answer: &OwnAnswer<'_>) {
-        let log = self.site.with(|site| {
-            let log = site.access_log.clone()?;
+    pub(crate) fn log_local_response(&self, answer: &LocalResponse<'_>) {
+        let log = self.config.with(|config| {
+            let log = config.access_log.clone()?;
             // What a sensitive route governs is in no log, whatever answers it.
             let host = host::canonical(answer.host, Scheme::Http);
-            let path = Readings::of(answer.path);
-            let route = site.routes.select_loosest(&Method::GET, &host, &path).route;
+            let path = PathReadings::of(answer.path);
+            let route = config.routes.select_loosest(&Method::GET, &host, &path).route;
             Some((log, shown_path(route, answer.path).into_owned()))
         });
         let Some((log, path)) = log else { return };
         let made = RequestId::random();
-        log.write(&Line {
+        log.write(&AccessLogEntry {
             at: self.clock.now(),
             request_id: answer.request_id.unwrap_or(made.as_str()),
             method: answer.method,
@@ -211,16 +213,16 @@ impl<S> Pipeline<S> {
 }
 
 fn observation(
-    outcome: Outcome,
+    outcome: CacheOutcome,
     status: Option<StatusCode>,
     bytes: u64,
-    received: Received,
-) -> Observation {
+    received: ReceivedAt,
+) -> RequestObservation {
     let duration = received.started.elapsed();
-    Observation { result: outcome.result, reason: outcome.reason, status, bytes, duration }
+    RequestObservation { result: outcome.result, reason: outcome.reason, status, bytes, duration }
 }
 
 /// The host a request asks for. Its target is in origin form by now.
-pub fn asked_host(headers: &HeaderMap) -> &str {
+pub(super) fn requested_host(headers: &HeaderMap) -> &str {
     headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

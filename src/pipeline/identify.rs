@@ -10,12 +10,12 @@ use http::HeaderMap;
 
 use super::{
     Pipeline,
-    accepted::{self, Place},
-    site::Site,
+    accepted_credentials::{self, CredentialScope},
+    config_snapshot::ConfigSnapshot,
 };
 use crate::{
     policy::{Partition, Reason},
-    user::Member,
+    user::PartitionMember,
 };
 
 impl<S> Pipeline<S> {
@@ -23,27 +23,30 @@ impl<S> Pipeline<S> {
     ///
     /// A credential that a logout or a `401` has ended counts again only once the origin has accepted it
     /// since, on a route that keeps users apart.
-    pub fn identify(&self, request: (&HeaderMap, Option<IpAddr>)) -> Result<Arc<Member>, Reason> {
-        self.site.with(|site| {
-            if !site.users.are_verified() {
+    pub(crate) fn identify(
+        &self,
+        request: (&HeaderMap, Option<IpAddr>),
+    ) -> Result<Arc<PartitionMember>, Reason> {
+        self.config.with(|config| {
+            if !config.users.is_configured() {
                 return Err(Reason::NoIdentity);
             }
-            let member = site.users.identify(&Partition::User, request, self.clock.now())?;
-            let name = accepted::credential(&member);
-            let is_ended =
-                self.log.fences().is_refused(&name) && !self.is_accepted_since(site, &member);
+            let member = config.users.identify(&Partition::User, request, self.clock.now())?;
+            let name = accepted_credentials::credential_name(&member);
+            let is_ended = self.log.applied_purges().is_revoked(&name)
+                && !self.is_accepted_since(config, &member);
             if is_ended { Err(Reason::Recheck) } else { Ok(member) }
         })
     }
 
     /// Whether the origin has accepted the member's credential after all that ended it.
-    fn is_accepted_since(&self, site: &Site, member: &Member) -> bool {
-        let routes = site.routes.routes().iter().chain([site.routes.unmatched()]);
+    fn is_accepted_since(&self, config: &ConfigSnapshot, member: &PartitionMember) -> bool {
+        let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
         let mut own = routes.filter(|route| route.rule.partition == Partition::User);
         let at = (Instant::now(), self.clock.steady());
         own.any(|route| {
-            let place = (member, Place::of(member, &route.name));
-            self.accepted.is_accepted(place, self.log.fences(), at, Duration::MAX)
+            let scope = (member, CredentialScope::of(member, &route.name));
+            self.accepted.is_accepted(scope, self.log.applied_purges(), at, Duration::MAX)
         })
     }
 }

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method, Response, header, request::Parts};
 const TRACED: [HeaderName; 3] = [header::HOST, header::VIA, header::MAX_FORWARDS];
 
 /// An empty response; to `TRACE`, the request as it arrived.
-pub fn response(request: &Parts) -> Response<Bytes> {
+pub(super) fn response(request: &Parts) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,53 +1,58 @@
 //! Logout: what it ends, by the credentials that came with it.
 
 use super::{
-    accepted,
-    credentials::{self, Asking},
-    site::Site,
+    accepted_credentials,
+    config_snapshot::ConfigSnapshot,
+    credentials::{self, IdentityInputs},
 };
-use crate::{fence::Selector, user::Member};
+use crate::{fence::Selector, user::PartitionMember};
 
 /// Credentials in one logout of which each combination is ended: each doubles what is written.
-const MOST: usize = 4;
+const MAX_COMBINED: usize = 4;
 
 /// What a logout ends: all that belongs to the user, and what was noted of the credentials that came. Of a
 /// token that names no user only the latter.
 ///
 /// Exact credentials belong together as they are sent. A browser sends a logout more of them than other
 /// requests (a cookie whose path is that of the logout), so each combination of those that came is ended.
-pub fn selectors(site: &Site, asking: &Asking<'_>) -> Vec<Selector> {
-    if !site.users.are_verified() {
-        return logins(site, asking).iter().flat_map(all_of).collect();
+pub(super) fn selectors(
+    config: &ConfigSnapshot,
+    identity_inputs: &IdentityInputs<'_>,
+) -> Vec<Selector> {
+    if !config.users.is_configured() {
+        return logins(config, identity_inputs).iter().flat_map(selectors_of).collect();
     }
-    match credentials::writer(site, asking) {
+    match credentials::writer(config, identity_inputs) {
         // A gateway names its user again after the next login, in the same words.
-        Some(member) if !site.users.end_with_logout() => owned(&member).into_iter().collect(),
-        Some(member) => all_of(&member).collect(),
+        Some(member) if !config.users.end_at_logout() => {
+            user_selector(&member).into_iter().collect()
+        }
+        Some(member) => selectors_of(&member).collect(),
         None => {
-            let holder = credentials::holder(site, asking);
-            holder.as_deref().map(credential).into_iter().collect()
+            let holder = credentials::holder(config, identity_inputs);
+            holder.as_deref().map(credential_selector).into_iter().collect()
         }
     }
 }
 
-fn all_of(member: &Member) -> impl Iterator<Item = Selector> + use<> {
-    owned(member).into_iter().chain([credential(member)])
+fn selectors_of(member: &PartitionMember) -> impl Iterator<Item = Selector> + use<> {
+    user_selector(member).into_iter().chain([credential_selector(member)])
 }
 
-fn owned(member: &Member) -> Option<Selector> {
+fn user_selector(member: &PartitionMember) -> Option<Selector> {
     member.owner.as_ref().map(|owner| Selector::User(Box::from(&**owner)))
 }
 
-fn credential(member: &Member) -> Selector {
-    Selector::Credential(accepted::credential(member).into())
+fn credential_selector(member: &PartitionMember) -> Selector {
+    Selector::Credential(accepted_credentials::credential_name(member).into())
 }
 
 /// The members by each combination of the credentials that came; where these are very many, by all of them
 /// and by each.
-fn logins(site: &Site, asking: &Asking<'_>) -> Vec<Member> {
-    let pieces = credentials::login_pieces(site, asking);
+fn logins(config: &ConfigSnapshot, identity_inputs: &IdentityInputs<'_>) -> Vec<PartitionMember> {
+    let pieces = credentials::login_credentials(config, identity_inputs);
     let count = pieces.len();
-    let combinations = if count <= MOST {
+    let combinations = if count <= MAX_COMBINED {
         (1..1_u64 << count).collect()
     } else {
         let each = (0..count.min(63)).map(|place| 1 << place);
@@ -56,7 +61,7 @@ fn logins(site: &Site, asking: &Asking<'_>) -> Vec<Member> {
     let is_in = |combination: u64, place: usize| combination >> place.min(63) & 1 == 1;
     let login = |combination| {
         let chosen = pieces.iter().enumerate().filter(|(place, _)| is_in(combination, *place));
-        credentials::login_of(site, chosen.map(|(_, piece)| *piece).collect())
+        credentials::member_of_login(config, chosen.map(|(_, piece)| *piece).collect())
     };
     combinations.into_iter().map(login).collect()
 }

@@ -5,29 +5,29 @@ use std::{sync::Arc, time::Instant};
 use http::{HeaderMap, header};
 
 use crate::{
-    entry::{Entry, Selection, StoredResponse},
-    fence::Verdict,
-    field::{coding, cookie, presence::Presence},
+    entry::{Entry, StoredResponse, VarySelection},
+    fence::PurgeVerdict,
+    field::{coding, cookie, presence::FieldPresence},
     key::{
         CacheKey,
         vary::{self, Preferences, VarySet},
     },
-    policy::{Forward, Reason},
-    purge::Fences,
+    policy::{ForwardReason, Reason},
+    purge::AppliedPurges,
     route::VaryRule,
     store::Store,
 };
 
 /// What stands under a request's key.
-pub enum Found {
+pub(super) enum TierLookup {
     /// A response, fresh or stale.
-    Stored(Stored),
+    Found(StoredMatch),
     /// None that may be used. A fetch for this request is known by `key`.
     Absent {
         /// The key of the target, or of the variant asked for.
         key: CacheKey,
         /// Whether the target or only the variant is missing.
-        forward: Forward,
+        forward: ForwardReason,
         /// Why.
         reason: Reason,
     },
@@ -35,50 +35,50 @@ pub enum Found {
 
 /// A stored response that no hard purge selects, and the key under which it stands.
 #[derive(Clone)]
-pub struct Stored {
+pub(super) struct StoredMatch {
     /// The key of the target, or of the variant.
     pub key: CacheKey,
     /// The response.
     pub response: Arc<StoredResponse>,
     /// Whether it is stale whatever its freshness says.
-    pub purged: SoftPurge,
+    pub forced_staleness: ForcedStaleness,
 }
 
 /// Whether something makes a stored response stale that its freshness does not tell of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SoftPurge {
+pub(super) enum ForcedStaleness {
     /// Nothing does.
-    No,
+    None,
     /// A soft purge selects it.
-    Yes,
+    SoftPurged,
     /// It is of the version of the namespace before.
-    Outdated,
+    PreviousVersion,
 }
 
 /// What a stored response is looked up by, besides its key.
 #[derive(Clone, Copy)]
-pub struct Asked<'a> {
+pub(super) struct LookupCriteria<'a> {
     /// What its route adds to `Vary`.
     pub vary: &'a VaryRule,
     /// The request's fields.
     pub headers: &'a HeaderMap,
     /// Which of them there are.
-    pub presence: Presence,
+    pub presence: FieldPresence,
     /// What was purged.
-    pub fences: &'a Fences,
+    pub applied_purges: &'a AppliedPurges,
     /// When the request came.
     pub started: Instant,
     /// The version of the namespace that is in force.
     pub version: &'a str,
 }
 
-impl Asked<'_> {
+impl LookupCriteria<'_> {
     /// Whether the request accepts the coding of a stored response.
     fn accepts(&self, response: &StoredResponse) -> bool {
-        if !self.presence.has(Presence::ACCEPT_ENCODING) {
+        if !self.presence.has(FieldPresence::ACCEPT_ENCODING) {
             return true;
         }
-        if !response.is_coded {
+        if !response.has_content_coding {
             return coding::accepts(self.headers, None);
         }
         let fields = response.fields();
@@ -93,7 +93,7 @@ impl Asked<'_> {
             || !response
                 .fields()
                 .first("content-language")
-                .is_some_and(|language| vary::comes_second(self.headers, language))
+                .is_some_and(|language| vary::ties_with_earlier_language(self.headers, language))
     }
 
     /// Whether a set of selecting fields has those that the route names: what was stored before it did has
@@ -103,60 +103,64 @@ impl Asked<'_> {
     }
 
     fn is_outdated(&self, response: &StoredResponse) -> bool {
-        response.facets().version != Some(self.version)
+        response.attributes().version != Some(self.version)
     }
 }
 
 /// Where to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tier {
+pub(super) enum Tier {
     /// In what is at hand.
-    Near,
+    Memory,
     /// In what the fleet shares.
-    Far,
+    Shared,
 }
 
 /// Finds the stored response to a request for `target`. Of several that match, the latest is taken
 /// (RFC 9111 §4.1).
-pub async fn find<S: Store>(
+pub(super) async fn find<S: Store>(
     (store, tier): (&S, Tier),
     target: &CacheKey,
-    asked: &Asked<'_>,
-) -> Found {
-    let variants = match entry((store, tier), target).await {
-        None => return absent(target.clone(), Forward::UriMiss, Reason::Cold),
-        Some(Entry::Response(response)) if asked.accepts(&response) && asked.vary.is_empty() => {
-            return judged(target.clone(), response, asked);
+    criteria: &LookupCriteria<'_>,
+) -> TierLookup {
+    let variants = match read_entry((store, tier), target).await {
+        None => return absent(target.clone(), ForwardReason::UriMiss, Reason::Cold),
+        Some(Entry::Response(response))
+            if criteria.accepts(&response) && criteria.vary.is_empty() =>
+        {
+            return check_fences(target.clone(), response, criteria);
         }
         Some(Entry::Response(_)) => {
-            return absent(target.clone(), Forward::VaryMiss, Reason::VaryMismatch);
+            return absent(target.clone(), ForwardReason::VaryMiss, Reason::VaryMismatch);
         }
         Some(Entry::Variants(variants)) => variants,
     };
     let (mut latest, mut missing) = (None, None);
-    for selection in variants.selections.iter().filter(|it| asked.is_covered_by(&it.set)) {
-        let key = target.variant(&selecting(&selection.set, asked.vary, asked.headers));
-        match under((store, tier), key.clone(), (&selection.set, asked)).await {
-            Some(found) => latest = Some(later(latest, found)),
+    for selection in variants.selections.iter().filter(|it| criteria.is_covered_by(&it.set)) {
+        let key =
+            target.variant(&selecting_values(&selection.set, criteria.vary, criteria.headers));
+        match find_variant((store, tier), key.clone(), (&selection.set, criteria)).await {
+            Some(found) => latest = Some(later_of(latest, found)),
             None => {
-                latest = by_other_codings((store, tier), target, (selection, asked), latest).await;
-                latest = by_language((store, tier), target, (selection, asked), latest).await;
+                latest = find_by_wider_coding((store, tier), target, (selection, criteria), latest)
+                    .await;
+                latest = by_language((store, tier), target, (selection, criteria), latest).await;
             }
         }
         missing = missing.or(Some(key));
     }
     if let Some((key, response)) = latest {
-        return judged(key, response, asked);
+        return check_fences(key, response, criteria);
     }
     let key = missing.unwrap_or_else(|| target.clone());
-    absent(key, Forward::VaryMiss, Reason::VaryMismatch)
+    absent(key, ForwardReason::VaryMiss, Reason::VaryMismatch)
 }
 
 /// A stored response and the key under which it is stored.
-type Keyed = (CacheKey, Arc<StoredResponse>);
+type KeyedResponse = (CacheKey, Arc<StoredResponse>);
 
 /// The later of two that match.
-fn later(known: Option<Keyed>, found: Keyed) -> Keyed {
+fn later_of(known: Option<KeyedResponse>, found: KeyedResponse) -> KeyedResponse {
     match known {
         Some(known) if known.1.freshness.received_at >= found.1.freshness.received_at => known,
         _ => found,
@@ -165,49 +169,53 @@ fn later(known: Option<Keyed>, found: Keyed) -> Keyed {
 
 /// The response under a variant's key. One that was fetched with another `Accept-Encoding` has to have a
 /// coding that the request accepts; for the same one the origin itself has chosen.
-async fn under<S: Store>(
+async fn find_variant<S: Store>(
     from: (&S, Tier),
     key: CacheKey,
-    (set, asked): (&VarySet, &Asked<'_>),
-) -> Option<Keyed> {
+    (set, criteria): (&VarySet, &LookupCriteria<'_>),
+) -> Option<KeyedResponse> {
     let found = if set.contains(&header::ACCEPT_ENCODING) {
-        match entry(from, &key).await? {
+        match read_entry(from, &key).await? {
             Entry::Response(response) => Some((key, response)),
             Entry::Variants(_) => None,
         }
     } else {
-        accepted(from, key, asked).await
+        find_acceptable(from, key, criteria).await
     };
-    found.filter(|(_, response)| asked.is_answered_in_language(set, response))
+    found.filter(|(_, response)| criteria.is_answered_in_language(set, response))
 }
 
 /// The response under a variant's key, if the request accepts its coding.
-async fn accepted<S: Store>(from: (&S, Tier), key: CacheKey, asked: &Asked<'_>) -> Option<Keyed> {
-    match entry(from, &key).await? {
-        Entry::Response(response) if asked.accepts(&response) => Some((key, response)),
+async fn find_acceptable<S: Store>(
+    from: (&S, Tier),
+    key: CacheKey,
+    criteria: &LookupCriteria<'_>,
+) -> Option<KeyedResponse> {
+    match read_entry(from, &key).await? {
+        Entry::Response(response) if criteria.accepts(&response) => Some((key, response)),
         _ => None,
     }
 }
 
 /// What was fetched by a client that accepts all the codings that this one does, and more: its origin chose
 /// one of those that this one accepts, too.
-async fn by_other_codings<S: Store>(
+async fn find_by_wider_coding<S: Store>(
     from: (&S, Tier),
     target: &CacheKey,
-    (selection, asked): (&Selection, &Asked<'_>),
-    mut latest: Option<Keyed>,
-) -> Option<Keyed> {
+    (selection, criteria): (&VarySelection, &LookupCriteria<'_>),
+    mut latest: Option<KeyedResponse>,
+) -> Option<KeyedResponse> {
     if !selection.set.contains(&header::ACCEPT_ENCODING) {
         return latest;
     }
-    let Some(own) = vary::codings(asked.headers) else { return latest };
+    let Some(own) = vary::canonical_codings(criteria.headers) else { return latest };
     for wider in selection.codings.iter().filter(|it| coding::includes(it, &own)) {
         let other = Preferences { codings: Some(wider), ..Preferences::default() };
-        let values = selecting_with(&selection.set, asked.vary, asked.headers, other);
-        if let Some(found) = accepted(from, target.variant(&values), asked).await
-            && asked.is_answered_in_language(&selection.set, &found.1)
+        let values = selecting_values_with(&selection.set, criteria.vary, criteria.headers, other);
+        if let Some(found) = find_acceptable(from, target.variant(&values), criteria).await
+            && criteria.is_answered_in_language(&selection.set, &found.1)
         {
-            latest = Some(later(latest, found));
+            latest = Some(later_of(latest, found));
         }
     }
     latest
@@ -218,67 +226,74 @@ async fn by_other_codings<S: Store>(
 async fn by_language<S: Store>(
     from: (&S, Tier),
     target: &CacheKey,
-    (selection, asked): (&Selection, &Asked<'_>),
-    latest: Option<Keyed>,
-) -> Option<Keyed> {
+    (selection, criteria): (&VarySelection, &LookupCriteria<'_>),
+    latest: Option<KeyedResponse>,
+) -> Option<KeyedResponse> {
     if selection.languages.is_empty() {
         return latest;
     }
-    let Some(favourite) = vary::favourite_language(asked.headers) else { return latest };
+    let Some(favourite) = vary::favourite_language(criteria.headers) else { return latest };
     let known = selection.languages.iter().find(|known| *known.language == *favourite);
     let Some(known) = known else { return latest };
     let other = Preferences { languages: Some(&known.accepted), ..Preferences::default() };
-    let values = selecting_with(&selection.set, asked.vary, asked.headers, other);
-    match accepted(from, target.variant(&values), asked).await {
-        Some(found) => Some(later(latest, found)),
+    let values = selecting_values_with(&selection.set, criteria.vary, criteria.headers, other);
+    match find_acceptable(from, target.variant(&values), criteria).await {
+        Some(found) => Some(later_of(latest, found)),
         None => latest,
     }
 }
 
-async fn entry<S: Store>((store, tier): (&S, Tier), key: &CacheKey) -> Option<Entry> {
+async fn read_entry<S: Store>((store, tier): (&S, Tier), key: &CacheKey) -> Option<Entry> {
     match tier {
-        Tier::Near => store.peek(key),
-        Tier::Far => store.get(key).await,
+        Tier::Memory => store.peek(key),
+        Tier::Shared => store.get(key).await,
     }
 }
 
-fn judged(key: CacheKey, response: Arc<StoredResponse>, asked: &Asked<'_>) -> Found {
-    let purged = match asked.fences.judge(&response, asked.started) {
-        Verdict::Alive | Verdict::Soft if asked.is_outdated(&response) => SoftPurge::Outdated,
-        Verdict::Alive => SoftPurge::No,
-        Verdict::Soft => SoftPurge::Yes,
-        Verdict::Dead if asked.fences.is_synced(asked.started) => {
-            return absent(key, Forward::UriMiss, Reason::Purged);
+fn check_fences(
+    key: CacheKey,
+    response: Arc<StoredResponse>,
+    criteria: &LookupCriteria<'_>,
+) -> TierLookup {
+    let forced_staleness = match criteria.applied_purges.judge(&response, criteria.started) {
+        PurgeVerdict::Alive | PurgeVerdict::Soft if criteria.is_outdated(&response) => {
+            ForcedStaleness::PreviousVersion
         }
-        Verdict::Dead => return absent(key, Forward::UriMiss, Reason::Unsynced),
+        PurgeVerdict::Alive => ForcedStaleness::None,
+        PurgeVerdict::Soft => ForcedStaleness::SoftPurged,
+        PurgeVerdict::Dead if criteria.applied_purges.is_synced(criteria.started) => {
+            return absent(key, ForwardReason::UriMiss, Reason::Purged);
+        }
+        PurgeVerdict::Dead => return absent(key, ForwardReason::UriMiss, Reason::Unsynced),
     };
-    Found::Stored(Stored { key, response, purged })
+    TierLookup::Found(StoredMatch { key, response, forced_staleness })
 }
 
-fn absent(key: CacheKey, forward: Forward, reason: Reason) -> Found {
-    Found::Absent { key, forward, reason }
+fn absent(key: CacheKey, forward: ForwardReason, reason: Reason) -> TierLookup {
+    TierLookup::Absent { key, forward, reason }
 }
 
 /// The stored response to a request, if it is at hand and no purge selects it: a fresh one is answered
 /// with at once. Looks under the request's own values only; [`find`] looks further.
-pub fn at_hand<S: Store>(
+pub(super) fn find_in_memory<S: Store>(
     store: &S,
     target: &CacheKey,
-    asked: &Asked<'_>,
+    criteria: &LookupCriteria<'_>,
 ) -> Option<Arc<StoredResponse>> {
     let response = match store.peek(target)? {
         Entry::Response(response) => {
-            Some(response).filter(|response| asked.vary.is_empty() && asked.accepts(response))
+            Some(response).filter(|response| criteria.vary.is_empty() && criteria.accepts(response))
         }
         Entry::Variants(variants) => {
-            let selections = variants.selections.iter().filter(|it| asked.is_covered_by(&it.set));
+            let selections =
+                variants.selections.iter().filter(|it| criteria.is_covered_by(&it.set));
             let matching = selections.filter_map(|selection| {
-                let values = selecting(&selection.set, asked.vary, asked.headers);
+                let values = selecting_values(&selection.set, criteria.vary, criteria.headers);
                 let is_of_same_codings = selection.set.contains(&header::ACCEPT_ENCODING);
                 match store.peek(&target.variant(&values))? {
                     Entry::Response(response) => Some(response).filter(|response| {
-                        (is_of_same_codings || asked.accepts(response))
-                            && asked.is_answered_in_language(&selection.set, response)
+                        (is_of_same_codings || criteria.accepts(response))
+                            && criteria.is_answered_in_language(&selection.set, response)
                     }),
                     Entry::Variants(_) => None,
                 }
@@ -290,17 +305,19 @@ pub fn at_hand<S: Store>(
             })
         }
     };
-    response.filter(|response| asked.fences.judge(response, asked.started) == Verdict::Alive)
+    response.filter(|response| {
+        criteria.applied_purges.judge(response, criteria.started) == PurgeVerdict::Alive
+    })
 }
 
 /// The canonical text of what selects a variant: the request's values for `set`, and for the cookies
 /// that its route names.
-pub fn selecting(set: &VarySet, rule: &VaryRule, headers: &HeaderMap) -> Vec<u8> {
-    selecting_with(set, rule, headers, Preferences::default())
+pub(super) fn selecting_values(set: &VarySet, rule: &VaryRule, headers: &HeaderMap) -> Vec<u8> {
+    selecting_values_with(set, rule, headers, Preferences::default())
 }
 
 /// The same with other preferences than those of the request.
-fn selecting_with(
+fn selecting_values_with(
     set: &VarySet,
     rule: &VaryRule,
     headers: &HeaderMap,

@@ -13,16 +13,16 @@ use http_body_util::BodyExt;
 use shuttle::future::{JoinHandle, block_on, spawn, yield_now};
 
 use super::{
-    collapse::{Flights, Role, Takeoff},
-    fill::{Fill, FillBudget, FillReader},
-    landing::Landing,
+    collapse::{FlightLeader, FlightRole, Flights},
+    flight_result::FlightResult,
+    tee::{FillBudget, TeeBody, TeeReader},
 };
 use crate::{
-    fence::{Mode, OwnFacets, Purge, Record, Selector, Source},
+    fence::{OwnedResponseAttributes, Purge, PurgeMode, PurgeRecord, PurgeSource, Selector},
     field::Timestamp,
-    key::{CacheKey, OriginTarget, target::Scheme},
-    origin::Complete,
-    purge::Fences,
+    key::{CacheKey, OriginTarget, uri::Scheme},
+    origin::CompletionProof,
+    purge::AppliedPurges,
 };
 
 /// How many orders each test tries.
@@ -42,27 +42,27 @@ fn in_many_orders(test: impl Fn() + Send + Sync + Copy + 'static) {
 
 /// How the body of a model ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum BodyEnd {
     Complete,
     Fails,
 }
 
-fn produce(fill: Arc<Fill>, end: End) -> JoinHandle<()> {
+fn produce(tee: Arc<TeeBody>, end: BodyEnd) -> JoinHandle<()> {
     spawn(async move {
         for length in LENGTHS {
-            if fill.push(Bytes::from_static(&BYTES[..length])).await.is_err() {
+            if tee.push(Bytes::from_static(&BYTES[..length])).await.is_err() {
                 return;
             }
         }
         match end {
-            End::Complete => fill.complete(None, Complete::made_up()),
-            End::Fails => fill.fail(),
+            BodyEnd::Complete => tee.complete(None, CompletionProof::for_test()),
+            BodyEnd::Fails => tee.fail(),
         }
     })
 }
 
 /// Reads up to so many chunks, and returns their lengths and whether the body broke off.
-async fn read(mut reader: FillReader, most: usize) -> (Vec<usize>, bool) {
+async fn read(mut reader: TeeReader, most: usize) -> (Vec<usize>, bool) {
     let mut lengths = Vec::new();
     while lengths.len() < most {
         match reader.frame().await {
@@ -75,13 +75,13 @@ async fn read(mut reader: FillReader, most: usize) -> (Vec<usize>, bool) {
 }
 
 /// One producer, a reader from the beginning, one that goes away early, and one that comes late.
-fn one_body_with_three_readers(limit: usize, end: End) {
+fn one_body_with_three_readers(limit: usize, end: BodyEnd) {
     let budget = FillBudget::new(1 << 30);
-    let (fill, first) = Fill::with_reader(None, limit, budget.share());
-    let leaves = fill.reader().unwrap();
-    let late = Arc::clone(&fill);
+    let (tee, first) = TeeBody::with_reader(None, limit, budget.share());
+    let leaves = tee.reader().unwrap();
+    let late = Arc::clone(&tee);
     block_on(async move {
-        let all = (LENGTHS.to_vec(), end == End::Fails);
+        let all = (LENGTHS.to_vec(), end == BodyEnd::Fails);
         let first = spawn(read(first, usize::MAX));
         let leaves = spawn(read(leaves, 1));
         let late = spawn(async move {
@@ -90,7 +90,7 @@ fn one_body_with_three_readers(limit: usize, end: End) {
                 None => None,
             }
         });
-        produce(fill, end).await.unwrap();
+        produce(tee, end).await.unwrap();
         assert_eq!(first.await.unwrap(), all);
         assert_eq!(leaves.await.unwrap().0, LENGTHS[..1]);
         assert!(late.await.unwrap().is_none_or(|read| read == all), "from the first byte, or not");
@@ -100,25 +100,25 @@ fn one_body_with_three_readers(limit: usize, end: End) {
 
 #[test]
 fn readers_of_a_kept_body_get_all_of_it_whenever_they_come() {
-    in_many_orders(|| one_body_with_three_readers(1 << 30, End::Complete));
-    in_many_orders(|| one_body_with_three_readers(1 << 30, End::Fails));
+    in_many_orders(|| one_body_with_three_readers(1 << 30, BodyEnd::Complete));
+    in_many_orders(|| one_body_with_three_readers(1 << 30, BodyEnd::Fails));
 }
 
 #[test]
 fn readers_of_a_body_in_passing_get_all_of_it_and_hold_the_origin_back() {
-    in_many_orders(|| one_body_with_three_readers(10, End::Complete));
-    in_many_orders(|| one_body_with_three_readers(10, End::Fails));
+    in_many_orders(|| one_body_with_three_readers(10, BodyEnd::Complete));
+    in_many_orders(|| one_body_with_three_readers(10, BodyEnd::Fails));
 }
 
 #[test]
 fn a_producer_ends_when_its_readers_have_gone() {
     in_many_orders(|| {
         let budget = FillBudget::new(1 << 30);
-        let (fill, reader) = Fill::with_reader(None, 10, budget.share());
-        let other = fill.reader().unwrap();
+        let (tee, reader) = TeeBody::with_reader(None, 10, budget.share());
+        let other = tee.reader().unwrap();
         block_on(async move {
             let readers = [spawn(read(reader, 1)), spawn(read(other, 2))];
-            produce(fill, End::Complete).await.unwrap();
+            produce(tee, BodyEnd::Complete).await.unwrap();
             for reader in readers {
                 let lengths = reader.await.unwrap().0;
                 assert_eq!(lengths, LENGTHS[..lengths.len()]);
@@ -142,12 +142,17 @@ struct Fetches {
 /// What a request for this key does: it fetches, or waits for the one that does.
 async fn request(
     flights: Arc<Flights>,
-    fences: Arc<Fences>,
+    applied_purges: Arc<AppliedPurges>,
     fetches: Arc<Mutex<Fetches>>,
     (path, lands): (&'static str, bool),
 ) {
-    match flights.join(&key(path), &OwnFacets::default(), &fences, Instant::now()) {
-        Role::Leader(takeoff) => {
+    match flights.join(
+        &key(path),
+        &OwnedResponseAttributes::default(),
+        &applied_purges,
+        Instant::now(),
+    ) {
+        FlightRole::Leader(leader) => {
             {
                 let mut fetches = fetches.lock().unwrap();
                 (fetches.now, fetches.all) = (fetches.now + 1, fetches.all + 1);
@@ -155,13 +160,13 @@ async fn request(
             }
             yield_now().await;
             if lands {
-                takeoff.land(Landing::Alone);
+                leader.publish(FlightResult::NotShared);
             }
             fetches.lock().unwrap().now -= 1;
         }
-        Role::Follower(waiting) => {
-            let landing = waiting.landed().await;
-            assert_eq!(landing.is_some(), lands, "followers hear of the landing, or of the end");
+        FlightRole::Follower(follower) => {
+            let result = follower.result().await;
+            assert_eq!(result.is_some(), lands, "followers hear of the landing, or of the end");
         }
     }
 }
@@ -170,10 +175,12 @@ async fn request(
 fn one_request_fetches_and_the_others_get_to_know_what_came_of_it() {
     for lands in [true, false] {
         in_many_orders(move || {
-            let (flights, fences) = (Arc::new(Flights::new()), Arc::new(Fences::alone()));
+            let (flights, applied_purges) =
+                (Arc::new(Flights::new()), Arc::new(AppliedPurges::standalone()));
             let fetches = Arc::<Mutex<Fetches>>::default();
             let one = || {
-                let shared = (Arc::clone(&flights), Arc::clone(&fences), Arc::clone(&fetches));
+                let shared =
+                    (Arc::clone(&flights), Arc::clone(&applied_purges), Arc::clone(&fetches));
                 spawn(request(shared.0, shared.1, shared.2, ("/a", lands)))
             };
             let requests = [one(), one(), one()];
@@ -183,8 +190,13 @@ fn one_request_fetches_and_the_others_get_to_know_what_came_of_it() {
                 }
             });
             assert!((1..=3).contains(&fetches.lock().unwrap().all));
-            let again = flights.join(&key("/a"), &OwnFacets::default(), &fences, Instant::now());
-            assert!(matches!(again, Role::Leader(_)), "nothing stays in the table");
+            let again = flights.join(
+                &key("/a"),
+                &OwnedResponseAttributes::default(),
+                &applied_purges,
+                Instant::now(),
+            );
+            assert!(matches!(again, FlightRole::Leader(_)), "nothing stays in the table");
         });
     }
 }
@@ -192,29 +204,33 @@ fn one_request_fetches_and_the_others_get_to_know_what_came_of_it() {
 #[test]
 fn a_flight_under_two_keys_takes_no_place_of_another_and_leaves_both() {
     in_many_orders(|| {
-        let (flights, fences) = (Arc::new(Flights::new()), Arc::new(Fences::alone()));
+        let (flights, applied_purges) =
+            (Arc::new(Flights::new()), Arc::new(AppliedPurges::standalone()));
         let join = |path| {
-            let facets = OwnFacets::default();
-            flights.join(&key(path), &facets, &fences, Instant::now())
+            let attributes = OwnedResponseAttributes::default();
+            flights.join(&key(path), &attributes, &applied_purges, Instant::now())
         };
-        let Role::Leader(mut takeoff) = join("/a") else { panic!("the first one leads") };
+        let FlightRole::Leader(mut leader) = join("/a") else { panic!("the first one leads") };
         let fetches = Arc::<Mutex<Fetches>>::default();
         let other = spawn(request(
             Arc::clone(&flights),
-            Arc::clone(&fences),
+            Arc::clone(&applied_purges),
             Arc::clone(&fetches),
             ("/b", true),
         ));
         let aliasing = spawn(async move {
-            takeoff.alias(&key("/b"));
-            takeoff.land(Landing::Alone);
+            leader.alias(&key("/b"));
+            leader.publish(FlightResult::NotShared);
         });
         block_on(async {
             other.await.unwrap();
             aliasing.await.unwrap();
         });
         for path in ["/a", "/b"] {
-            assert!(matches!(join(path), Role::Leader(_)), "nothing stays in the table: {path}");
+            assert!(
+                matches!(join(path), FlightRole::Leader(_)),
+                "nothing stays in the table: {path}"
+            );
         }
     });
 }
@@ -222,38 +238,41 @@ fn a_flight_under_two_keys_takes_no_place_of_another_and_leaves_both() {
 #[test]
 fn a_fetch_that_a_purge_outdates_leaves_the_place_of_its_successor_alone() {
     in_many_orders(|| {
-        let (flights, fences) = (Arc::new(Flights::new()), Arc::new(Fences::alone()));
+        let (flights, applied_purges) =
+            (Arc::new(Flights::new()), Arc::new(AppliedPurges::standalone()));
         let join = || {
-            let facets = OwnFacets::default();
-            flights.join(&key("/a"), &facets, &fences, Instant::now())
+            let attributes = OwnedResponseAttributes::default();
+            flights.join(&key("/a"), &attributes, &applied_purges, Instant::now())
         };
-        let Role::Leader(outdated) = join() else { panic!("the first one leads") };
-        fences.apply(&everything(1));
-        let Role::Leader(successor) = join() else { panic!("nobody joins what is purged") };
-        let lands = |takeoff: Takeoff| {
+        let FlightRole::Leader(outdated) = join() else { panic!("the first one leads") };
+        applied_purges.apply(&everything(1));
+        let FlightRole::Leader(successor) = join() else { panic!("nobody joins what is purged") };
+        let lands = |leader: FlightLeader| {
             spawn(async move {
-                takeoff.land(Landing::Alone);
+                leader.publish(FlightResult::NotShared);
                 yield_now().await;
             })
         };
         let outdated = lands(outdated);
         block_on(async {
             outdated.await.unwrap();
-            let Role::Follower(waiting) = join() else { panic!("the successor is listed still") };
+            let FlightRole::Follower(follower) = join() else {
+                panic!("the successor is listed still")
+            };
             let successor = lands(successor);
-            assert!(waiting.landed().await.is_some());
+            assert!(follower.result().await.is_some());
             successor.await.unwrap();
         });
-        assert!(matches!(join(), Role::Leader(_)), "nothing stays in the table");
+        assert!(matches!(join(), FlightRole::Leader(_)), "nothing stays in the table");
     });
 }
 
 /// A purge of everything, with this number.
-fn everything(seq: u64) -> Record {
+fn everything(seq: u64) -> PurgeRecord {
     let purge = Purge {
-        mode: Mode::Hard,
+        mode: PurgeMode::Hard,
         selectors: vec![Selector::Everything],
-        source: Source::Api,
+        source: PurgeSource::Api,
         reason: None,
         warm: false,
     };

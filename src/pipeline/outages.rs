@@ -15,34 +15,34 @@ use crate::{field::Timestamp, key::CacheKey, policy::stale::Outage};
 const CAPACITY: usize = 16_384;
 
 /// The least time between two probes, and between a failure and the first.
-const PAUSE: Duration = Duration::from_secs(1);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a failure is remembered without a probe, beside the time that it took: a probe takes as long.
-const MEMORY: Duration = Duration::from_secs(10);
+const RETENTION: Duration = Duration::from_secs(10);
 
 /// An error status that comes sooner than this costs requests so little that each may ask again.
-const SLOW: Duration = Duration::from_millis(250);
+const SLOW_ERROR: Duration = Duration::from_millis(250);
 
 /// Keys whose fetches failed lately, and whether the origin as a whole does.
-pub struct Outages {
-    origin: Mutex<Option<Failed>>,
+pub(super) struct Outages {
+    origin: Mutex<Option<FailedFetch>>,
     /// Whether `origin` holds anything: spares a lock.
     is_origin_failing: AtomicBool,
-    keys: Cache<u128, Failed>,
+    keys: Cache<u128, FailedFetch>,
 }
 
 /// A failed fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Failed {
+struct FailedFetch {
     outage: Outage,
     /// When it failed, or the last probe began.
     at: Timestamp,
     remembered_for: Duration,
 }
 
-impl Failed {
+impl FailedFetch {
     fn new((outage, took): (Outage, Duration), at: Timestamp) -> Self {
-        Self { outage, at, remembered_for: MEMORY.saturating_add(took) }
+        Self { outage, at, remembered_for: RETENTION.saturating_add(took) }
     }
 
     fn is_remembered(&self, now: Timestamp) -> bool {
@@ -51,18 +51,18 @@ impl Failed {
 
     /// The same with a probe that begins now, if it is time for one.
     fn probed(self, now: Timestamp) -> Option<Self> {
-        (now.saturating_since(self.at) >= PAUSE).then_some(Self { at: now, ..self })
+        (now.saturating_since(self.at) >= PROBE_INTERVAL).then_some(Self { at: now, ..self })
     }
 }
 
 /// Whether an error status is worth remembering that came after this time.
-pub fn is_slow(took: Duration) -> bool {
-    took >= SLOW
+pub(super) fn is_slow(took: Duration) -> bool {
+    took >= SLOW_ERROR
 }
 
 impl Outages {
     /// None known.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             origin: Mutex::default(),
             is_origin_failing: AtomicBool::new(false),
@@ -71,18 +71,18 @@ impl Outages {
     }
 
     /// Notes that a fetch of this key failed, and how long that took.
-    pub fn note_key(&self, key: &CacheKey, failure: (Outage, Duration), now: Timestamp) {
-        self.keys.insert(key.digest(), Failed::new(failure, now));
+    pub(super) fn note_key(&self, key: &CacheKey, failure: (Outage, Duration), now: Timestamp) {
+        self.keys.insert(key.digest(), FailedFetch::new(failure, now));
     }
 
     /// Notes that no server could be reached, and how long it took to find out.
-    pub fn note_origin(&self, failure: (Outage, Duration), now: Timestamp) {
-        *self.origin.lock() = Some(Failed::new(failure, now));
+    pub(super) fn note_origin(&self, failure: (Outage, Duration), now: Timestamp) {
+        *self.origin.lock() = Some(FailedFetch::new(failure, now));
         self.is_origin_failing.store(true, Ordering::Release);
     }
 
     /// Notes that the origin answered, if only with an error.
-    pub fn origin_answered(&self) {
+    pub(super) fn origin_answered(&self) {
         if self.is_origin_failing.load(Ordering::Acquire) {
             let mut origin = self.origin.lock();
             *origin = None;
@@ -91,21 +91,21 @@ impl Outages {
     }
 
     /// Notes that a fetch succeeded.
-    pub fn forget(&self, key: &CacheKey) {
+    pub(super) fn forget(&self, key: &CacheKey) {
         if !self.keys.is_empty() {
             self.keys.remove(&key.digest());
         }
     }
 
     /// Returns how fetches of a key fail at present, if they do.
-    pub fn of(&self, key: &CacheKey, now: Timestamp) -> Option<Outage> {
+    pub(super) fn current(&self, key: &CacheKey, now: Timestamp) -> Option<Outage> {
         let failed = self.origin_failure().filter(|failed| failed.is_remembered(now));
         let failed = failed.or_else(|| self.keys.get(&key.digest()));
         failed.filter(|failed| failed.is_remembered(now)).map(|failed| failed.outage)
     }
 
     /// Whether a fetch in the background may begin now. While fetches fail, one at a time has this right.
-    pub fn admits(&self, key: &CacheKey, now: Timestamp) -> bool {
+    pub(super) fn allows_fetch(&self, key: &CacheKey, now: Timestamp) -> bool {
         if self.is_origin_failing.load(Ordering::Acquire) {
             let mut origin = self.origin.lock();
             if let Some(failed) = origin.filter(|failed| failed.is_remembered(now)) {
@@ -125,7 +125,7 @@ impl Outages {
         probed.is_some()
     }
 
-    fn origin_failure(&self) -> Option<Failed> {
+    fn origin_failure(&self) -> Option<FailedFetch> {
         if self.is_origin_failing.load(Ordering::Acquire) { *self.origin.lock() } else { None }
     }
 }
@@ -139,7 +139,7 @@ impl Default for Outages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::{OriginTarget, target::Scheme};
+    use crate::key::{OriginTarget, uri::Scheme};
 
     fn key(path: &'static str) -> CacheKey {
         OriginTarget::plain(Scheme::Http, "h", path).key()
@@ -154,16 +154,19 @@ mod tests {
         let (outages, took) = (Outages::new(), Duration::from_secs(1));
         let (a, b) = (key("/a"), key("/b"));
         outages.note_origin((Outage::Disconnected, took), at(0));
-        assert_eq!(outages.of(&b, at(999)), Some(Outage::Disconnected));
-        assert!(!outages.admits(&b, at(999)));
-        assert!(outages.admits(&b, at(1000)), "the probe");
-        assert!(!outages.admits(&a, at(1000)) && !outages.admits(&a, at(1999)), "only one");
-        assert_eq!(outages.of(&a, at(11_999)), Some(Outage::Disconnected), "while it probes");
-        assert_eq!(outages.of(&a, at(12_000)), None);
-        assert!(outages.admits(&a, at(12_000)));
+        assert_eq!(outages.current(&b, at(999)), Some(Outage::Disconnected));
+        assert!(!outages.allows_fetch(&b, at(999)));
+        assert!(outages.allows_fetch(&b, at(1000)), "the probe");
+        assert!(
+            !outages.allows_fetch(&a, at(1000)) && !outages.allows_fetch(&a, at(1999)),
+            "only one"
+        );
+        assert_eq!(outages.current(&a, at(11_999)), Some(Outage::Disconnected), "while it probes");
+        assert_eq!(outages.current(&a, at(12_000)), None);
+        assert!(outages.allows_fetch(&a, at(12_000)));
         outages.note_origin((Outage::Disconnected, took), at(13_000));
         outages.origin_answered();
-        assert_eq!(outages.of(&a, at(13_000)), None);
+        assert_eq!(outages.current(&a, at(13_000)), None);
     }
 
     #[test]
@@ -171,13 +174,20 @@ mod tests {
         let (outages, took) = (Outages::new(), Duration::from_secs(30));
         let (a, b) = (key("/a"), key("/b"));
         outages.note_key(&a, (Outage::Error, took), at(0));
-        assert_eq!((outages.of(&a, at(1)), outages.of(&b, at(1))), (Some(Outage::Error), None));
-        assert!(!outages.admits(&a, at(999)) && outages.admits(&b, at(999)));
-        assert!(outages.admits(&a, at(5000)));
-        assert_eq!(outages.of(&a, at(44_999)), Some(Outage::Error), "a probe may take as long");
+        assert_eq!(
+            (outages.current(&a, at(1)), outages.current(&b, at(1))),
+            (Some(Outage::Error), None)
+        );
+        assert!(!outages.allows_fetch(&a, at(999)) && outages.allows_fetch(&b, at(999)));
+        assert!(outages.allows_fetch(&a, at(5000)));
+        assert_eq!(
+            outages.current(&a, at(44_999)),
+            Some(Outage::Error),
+            "a probe may take as long"
+        );
         outages.origin_answered();
-        assert_eq!(outages.of(&a, at(44_999)), Some(Outage::Error));
+        assert_eq!(outages.current(&a, at(44_999)), Some(Outage::Error));
         outages.forget(&a);
-        assert_eq!(outages.of(&a, at(44_999)), None);
+        assert_eq!(outages.current(&a, at(44_999)), None);
     }
 }

@@ -4,26 +4,26 @@ use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
-    Context,
+    ClientRequest,
     body::Body,
     credentials,
-    deliver::Told,
-    failure, fetch,
-    inquiry::{Inquiry, Need},
+    deliver::CacheDecision,
+    fetch, problems,
     receive::Lookup,
+    request_context::{MissPlan, RequestContext},
 };
 use crate::{
     field::hop::LARDER_WARM,
     forward::max_forwards,
     key::CacheKey,
     origin::{RequestBody, ResponseBody, upgrade},
-    policy::{CacheResult, Forward, Reason},
-    server::{Incoming, Tunnels},
+    policy::{CacheResult, ForwardReason, Reason},
+    server::{Incoming, TunnelLimiter},
     store::Store,
     warm,
 };
 
-impl<S: Store> Context<S> {
+impl<S: Store> ClientRequest<S> {
     /// Carries a request to the origin and its response back, bodies streamed both ways.
     ///
     /// Of what the cache could have answered, the origin is asked for what its key says; otherwise for what
@@ -31,45 +31,45 @@ impl<S: Store> Context<S> {
     pub(super) async fn pass(
         mut self,
         body: Incoming,
-        mut told: Told,
-        lookup: Option<(&Lookup, &Need)>,
+        mut decision: CacheDecision,
+        lookup: Option<(&Lookup, &MissPlan)>,
     ) -> Response<Body> {
-        if self.inquiry.is_unsafe() {
-            return self.write(body, told).await;
+        if self.context.is_unsafe() {
+            return self.write(body, decision).await;
         }
-        let Parts { method, headers, .. } = &*self.inquiry.request;
-        if max_forwards::is_last(method, headers) {
-            return self.answer_last_hop(told);
+        let Parts { method, headers, .. } = &*self.context.request;
+        if max_forwards::is_final_recipient(method, headers) {
+            return self.respond_last_hop(decision);
         }
         let upgrade = self.upgrade.take();
-        let Inquiry { pipeline, site, connection, .. } = &self.inquiry;
-        let forwarded = self.inquiry.forwarded(body, lookup.map(|(lookup, _)| &lookup.target));
-        let asked = (pipeline.log.fences().stamp(), pipeline.clock.steady());
-        let sent = fetch::send(pipeline, site, forwarded, Some(&connection.interim)).await;
+        let RequestContext { pipeline, config, connection, .. } = &self.context;
+        let forwarded = self.context.forwarded(body, lookup.map(|(lookup, _)| &lookup.target));
+        let asked = (pipeline.log.applied_purges().stamp(), pipeline.clock.steady());
+        let sent = fetch::send(pipeline, config, forwarded, Some(&connection.interim)).await;
         let mut response = match sent {
             Ok((response, _)) => response,
-            Err(unanswered) => return self.answer_failure(&unanswered.error, told),
+            Err(failure) => return self.respond_origin_error(&failure.error, decision),
         };
-        told.origin_status = Some(response.status());
+        decision.origin_status = Some(response.status());
         if lookup.is_some() {
-            let route = site.route(self.inquiry.route);
-            credentials::make_answer_anonymous(route, response.headers_mut());
+            let route = config.route(self.context.route);
+            credentials::make_response_anonymous(route, response.headers_mut());
         }
-        self.inquiry.heed(lookup, response.status(), asked).await;
+        self.context.apply_credential_verdict(lookup, response.status(), asked).await;
         if join_upgrade(upgrade, &mut response, &connection.tunnels) == Upgrade::Refused {
-            return self.answer_problem(failure::too_many_tunnels(), told);
+            return self.respond_problem(problems::too_many_tunnels(), decision);
         }
-        if let Some(summary) = Box::pin(self.inquiry.warm(response.status())).await {
+        if let Some(summary) = Box::pin(self.context.warm(response.status())).await {
             response.headers_mut().insert(LARDER_WARM, summary);
         }
-        self.answer_passing(response, told)
+        self.respond_passed(response, decision)
     }
 }
 
-impl<S: Store> Inquiry<S> {
+impl<S: Store> RequestContext<S> {
     /// The request as the origin is sent it: what the key says, or without one what the client sent.
     pub(super) fn forwarded(&self, body: Incoming, key: Option<&CacheKey>) -> Request<RequestBody> {
-        let mut forwarded = self.onward(key);
+        let mut forwarded = self.origin_request(key);
         *forwarded.method_mut() = self.request.method.clone();
         *forwarded.body_mut() = RequestBody::client(body, self.connection.body);
         forwarded
@@ -78,15 +78,15 @@ impl<S: Store> Inquiry<S> {
     /// Has fetched what its route says is asked for next. Returns what became of that, if the client asks to
     /// wait for it: then this takes until all is fetched, bounded.
     pub(super) async fn warm(&self, status: StatusCode) -> Option<HeaderValue> {
-        let Self { pipeline, site, route, request, connection, .. } = self;
-        let wanted = warm::after_success(site.route(*route), request, status, connection);
+        let Self { pipeline, config, route, request, connection, .. } = self;
+        let wanted = warm::requests_on_success(config.route(*route), request, status, connection);
         if wanted.is_empty() {
             return None;
         }
         let mut batch = warm::Batch::of(&request.headers);
         for mut wanted in wanted {
-            wanted.report = batch.as_mut().map(warm::Batch::take_in);
-            let _dropped_and_counted = pipeline.warm.push(wanted);
+            wanted.report = batch.as_mut().map(warm::Batch::add);
+            let _dropped_and_counted = pipeline.warm_queue.push(wanted);
         }
         Some(batch?.summary().await)
     }
@@ -94,7 +94,7 @@ impl<S: Store> Inquiry<S> {
 
 /// What became of a client's wish for another protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Upgrade {
+pub(super) enum Upgrade {
     /// The response goes to the client as it is.
     Passed,
     /// There are as many tunnels as may be; the origin's connection is closed.
@@ -102,10 +102,10 @@ pub enum Upgrade {
 }
 
 /// Joins the client's connection to the origin's, where both have switched protocols.
-pub fn join_upgrade(
+pub(super) fn join_upgrade(
     client: Option<OnUpgrade>,
     response: &mut Response<ResponseBody>,
-    tunnels: &Tunnels,
+    tunnels: &TunnelLimiter,
 ) -> Upgrade {
     if let Some(origin) = response.body_mut().take_upgraded()
         && let Some(client) = client
@@ -117,10 +117,10 @@ pub fn join_upgrade(
 }
 
 /// What a client is told whose request passes.
-pub fn told(reason: Reason) -> Told {
+pub(super) fn decision(reason: Reason) -> CacheDecision {
     let forward = match reason {
-        Reason::MethodNotCacheable => Forward::Method,
-        _ => Forward::Bypass,
+        Reason::MethodNotCacheable => ForwardReason::Method,
+        _ => ForwardReason::Bypass,
     };
-    Told::forwarded(CacheResult::Bypass, forward, Some(reason))
+    CacheDecision::forwarded(CacheResult::Bypass, forward, Some(reason))
 }

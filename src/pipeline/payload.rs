@@ -12,35 +12,35 @@ use flate2::bufread::MultiGzDecoder;
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
 
-use super::fetch::Ask;
+use super::fetch::OriginFetch;
 use crate::{
     field::{list, preference::preferences},
-    key::target::Readings,
+    key::uri::PathReadings,
     parsing::{self, ParseError},
-    policy::{Reason, cache_status::Stored},
+    policy::{Reason, cache_status::StoreDecision},
     route::Route,
     store::Store,
 };
 
 /// The longest JSON that is read, in bytes, once it is decoded. While it is read it takes many times as
 /// much memory.
-const LONGEST: usize = 1 << 20;
+const MAX_JSON: usize = 1 << 20;
 
 /// Up to this many bytes are read by the way. More is read elsewhere, after clients have all of it.
-const BY_THE_WAY: usize = 16 << 10;
+const INLINE_BYTES: usize = 16 << 10;
 
 /// What the body of a response has a say in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Payload {
+pub(super) enum Payload {
     /// Nothing: it is no JSON, or its route does not read it.
-    Irrelevant,
+    Unused,
     /// It is JSON, in this coding, and is to be read.
-    Json(Coding, Kind),
+    Json(Coding, MediaKind),
 }
 
 /// How JSON may be coded so that it can still be read here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coding {
+pub(super) enum Coding {
     /// Not at all.
     Identity,
     /// With gzip.
@@ -49,7 +49,7 @@ pub enum Coding {
 
 /// What a response says that its body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum MediaKind {
     /// JSON, or nothing at all.
     Json,
     /// The JSON of GraphQL (`application/graphql-response+json`).
@@ -62,7 +62,7 @@ pub enum Kind {
 
 /// Why a response is not stored after all, once its body is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unreadable {
+pub(super) enum PayloadError {
     /// It has a content coding that is not understood here.
     Coding,
     /// It is too long.
@@ -75,9 +75,9 @@ pub enum Unreadable {
     Excluded,
 }
 
-impl Unreadable {
+impl PayloadError {
     /// As the metric's label has it.
-    pub const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Coding => "coding",
             Self::TooLong => "too-long",
@@ -91,24 +91,24 @@ impl Unreadable {
 impl Payload {
     /// What the body of a response with these fields has a say in on this route. `expected` is its
     /// length, where that was announced. A refusal says why such a body cannot be read.
-    pub fn of(
+    pub(super) fn of(
         route: &Route,
         headers: &HeaderMap,
         expected: Option<u64>,
-    ) -> Result<Self, (Reason, Unreadable)> {
-        let kind = Kind::of(headers);
+    ) -> Result<Self, (Reason, PayloadError)> {
+        let kind = MediaKind::of(headers);
         let is_tagged = !route.body_tags.is_empty() && kind.is_json();
         let is_checked = match kind {
-            Kind::Graphql => true,
-            Kind::Json | Kind::Unclear => !route.store_unless.is_empty(),
-            Kind::Media => false,
+            MediaKind::Graphql => true,
+            MediaKind::Json | MediaKind::Unclear => !route.store_unless.is_empty(),
+            MediaKind::Media => false,
         };
         if !is_tagged && !is_checked {
-            return Ok(Self::Irrelevant);
+            return Ok(Self::Unused);
         }
         match readable(headers, expected) {
             Ok(coding) => Ok(Self::Json(coding, kind)),
-            Err(_) if kind == Kind::Unclear => Ok(Self::Irrelevant),
+            Err(_) if kind == MediaKind::Unclear => Ok(Self::Unused),
             Err(cause) if is_checked => Err((Reason::StoreUnless, cause)),
             Err(cause) => Err((Reason::TagsUnreadable, cause)),
         }
@@ -116,21 +116,21 @@ impl Payload {
 
     /// What can be said of storing the response before its body is there, which has this length if that
     /// is known.
-    pub fn stored(self, expected: Option<u64>) -> Stored {
+    pub(super) fn stored(self, expected: Option<u64>) -> StoreDecision {
         match (self, expected) {
-            (Self::Irrelevant, Some(_)) => Stored::Yes,
-            (Self::Irrelevant, None) => Stored::UnlessTooLong,
-            (Self::Json(..), _) => Stored::Undecided,
+            (Self::Unused, Some(_)) => StoreDecision::Yes,
+            (Self::Unused, None) => StoreDecision::UnlessTooLong,
+            (Self::Json(..), _) => StoreDecision::Undecided,
         }
     }
 
     /// Whether clients are given all of such a body of this length before it is read.
-    pub fn is_slow(self, length: usize) -> bool {
-        self != Self::Irrelevant && length > BY_THE_WAY
+    pub(super) fn is_read_after_delivery(self, length: usize) -> bool {
+        self != Self::Unused && length > INLINE_BYTES
     }
 }
 
-impl Kind {
+impl MediaKind {
     fn of(headers: &HeaderMap) -> Self {
         let Some(value) = headers.get(header::CONTENT_TYPE) else { return Self::Json };
         let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
@@ -151,53 +151,53 @@ impl Kind {
 const MEDIA: [&[u8]; 4] = [b"image/", b"audio/", b"video/", b"font/"];
 
 /// How a body with these fields is coded, where it can be read.
-fn readable(headers: &HeaderMap, expected: Option<u64>) -> Result<Coding, Unreadable> {
-    if expected.is_some_and(|length| length > LONGEST as u64) {
-        return Err(Unreadable::TooLong);
+fn readable(headers: &HeaderMap, expected: Option<u64>) -> Result<Coding, PayloadError> {
+    if expected.is_some_and(|length| length > MAX_JSON as u64) {
+        return Err(PayloadError::TooLong);
     }
     let mut codings = list::members(headers, header::CONTENT_ENCODING)
         .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity"));
     match (codings.next(), codings.next()) {
         (None, _) => Ok(Coding::Identity),
         (Some(coding), None) if is_gzip(coding) => Ok(Coding::Gzip),
-        _ => Err(Unreadable::Coding),
+        _ => Err(PayloadError::Coding),
     }
 }
 
-impl<S: Store> Ask<S> {
+impl<S: Store> OriginFetch<S> {
     /// The tags in a body, all of which is there; an error where that keeps it from being stored.
-    pub async fn read_body(
+    pub(super) async fn read_body(
         &self,
         payload: Payload,
         chunks: &[Bytes],
-    ) -> Result<Vec<String>, Unreadable> {
+    ) -> Result<Vec<String>, PayloadError> {
         let Payload::Json(coding, kind) = payload else { return Ok(Vec::new()) };
         if is_short(coding, chunks) {
-            let (route, query) = (self.site.route(self.route), self.request.uri.query());
+            let (route, query) = (self.config.route(self.route), self.request.uri.query());
             let request = (&self.readings, (query, self.user()));
             return tags(route, request, (coding, kind), chunks);
         }
-        let (site, request) = (Arc::clone(&self.site), Arc::clone(&self.request));
+        let (config, request) = (Arc::clone(&self.config), Arc::clone(&self.request));
         let (route, readings, chunks) = (self.route, self.readings.clone(), chunks.to_vec());
         let user = self.user().map(str::to_owned);
         let reading = move || {
             let request = (&readings, (request.uri.query(), user.as_deref()));
-            tags(site.route(route), request, (coding, kind), &chunks)
+            tags(config.route(route), request, (coding, kind), &chunks)
         };
         let read = self.pipeline.parsing.run(reading).await;
-        read.unwrap_or(Err(Unreadable::Malformed))
+        read.unwrap_or(Err(PayloadError::Malformed))
     }
 
     /// Counts a response that is not stored because of what its body has or because that is not known.
-    pub fn count_unreadable(&self, cause: Unreadable) {
-        let labels = &[self.site.route_name(self.route), cause.as_str()];
+    pub(super) fn count_unreadable(&self, cause: PayloadError) {
+        let labels = &[self.config.route_name(self.route), cause.as_str()];
         self.pipeline.metrics.purging.untagged.with_label_values(labels).inc();
     }
 }
 
 /// Leaves of the codings that a client accepts those that can be read here: it gets a plain response
 /// rather than one that cannot be stored.
-pub fn narrow_codings(headers: &mut HeaderMap) {
+pub(super) fn narrow_codings(headers: &mut HeaderMap) {
     let (mut gzip, mut identity, mut any) = (None, None, None);
     for line in headers.get_all(header::ACCEPT_ENCODING) {
         for preference in preferences(line.as_bytes()).flatten() {
@@ -228,30 +228,30 @@ fn length(chunks: &[Bytes]) -> usize {
 
 /// The tags that the JSON in these bytes has for the response to a request with this path, query and user, if
 /// it may be stored.
-pub fn tags(
+pub(super) fn tags(
     route: &Route,
-    (path, asked): (&Readings<'_>, (Option<&str>, Option<&str>)),
-    (coding, kind): (Coding, Kind),
+    (path, asked): (&PathReadings<'_>, (Option<&str>, Option<&str>)),
+    (coding, kind): (Coding, MediaKind),
     chunks: &[Bytes],
-) -> Result<Vec<String>, Unreadable> {
+) -> Result<Vec<String>, PayloadError> {
     let document = decoded(coding, chunks).and_then(|json| parsed(&json));
     let document = match document {
         Ok(Some(document)) => document,
         Ok(None) => return Ok(Vec::new()),
-        Err(_) if kind == Kind::Unclear => return Ok(Vec::new()),
+        Err(_) if kind == MediaKind::Unclear => return Ok(Vec::new()),
         Err(cause) => return Err(cause),
     };
-    if route.excludes(&document) || (kind == Kind::Graphql && has_errors(&document)) {
-        return Err(Unreadable::Excluded);
+    if route.forbids_storing(&document) || (kind == MediaKind::Graphql && has_errors(&document)) {
+        return Err(PayloadError::Excluded);
     }
     if !kind.is_json() {
         return Ok(Vec::new());
     }
-    route.body_tags_of(path, asked, &document).map_err(|_| Unreadable::Tags)
+    route.body_tags_of(path, asked, &document).map_err(|_| PayloadError::Tags)
 }
 
 /// The JSON in these bytes; none where there are none.
-fn parsed(json: &[u8]) -> Result<Option<Value>, Unreadable> {
+fn parsed(json: &[u8]) -> Result<Option<Value>, PayloadError> {
     // Some editors put a byte order mark before it.
     let json = json.strip_prefix(b"\xef\xbb\xbf").unwrap_or(json);
     if json.is_empty() {
@@ -259,8 +259,8 @@ fn parsed(json: &[u8]) -> Result<Option<Value>, Unreadable> {
     }
     match parsing::parse(json) {
         Ok(document) => Ok(Some(document)),
-        Err(ParseError::TooHeavy) => Err(Unreadable::TooLong),
-        Err(ParseError::Malformed) => Err(Unreadable::Malformed),
+        Err(ParseError::TooLarge) => Err(PayloadError::TooLong),
+        Err(ParseError::Malformed) => Err(PayloadError::Malformed),
     }
 }
 
@@ -278,17 +278,17 @@ fn has_errors(document: &Value) -> bool {
 
 /// Whether a document is read by the way: decoded, it is not long.
 fn is_short(coding: Coding, chunks: &[Bytes]) -> bool {
-    let is_short = length(chunks) <= BY_THE_WAY;
+    let is_short = length(chunks) <= INLINE_BYTES;
     match coding {
         Coding::Identity => is_short,
-        Coding::Gzip => is_short && unzipped_within(&chunks.concat(), BY_THE_WAY).is_ok(),
+        Coding::Gzip => is_short && unzipped_within(&chunks.concat(), INLINE_BYTES).is_ok(),
     }
 }
 
-fn decoded(coding: Coding, chunks: &[Bytes]) -> Result<Cow<'_, [u8]>, Unreadable> {
+fn decoded(coding: Coding, chunks: &[Bytes]) -> Result<Cow<'_, [u8]>, PayloadError> {
     let length = length(chunks);
-    if length > LONGEST {
-        return Err(Unreadable::TooLong);
+    if length > MAX_JSON {
+        return Err(PayloadError::TooLong);
     }
     match (coding, chunks) {
         (_, []) => Ok(Cow::Borrowed(&[])),
@@ -300,18 +300,18 @@ fn decoded(coding: Coding, chunks: &[Bytes]) -> Result<Cow<'_, [u8]>, Unreadable
     }
 }
 
-fn unzipped(zipped: &[u8]) -> Result<Vec<u8>, Unreadable> {
-    unzipped_within(zipped, LONGEST)
+fn unzipped(zipped: &[u8]) -> Result<Vec<u8>, PayloadError> {
+    unzipped_within(zipped, MAX_JSON)
 }
 
-fn unzipped_within(zipped: &[u8], most: usize) -> Result<Vec<u8>, Unreadable> {
+fn unzipped_within(zipped: &[u8], limit: usize) -> Result<Vec<u8>, PayloadError> {
     let mut bytes = Vec::new();
     let decoder = MultiGzDecoder::new(zipped);
-    let read: io::Result<usize> = decoder.take(most as u64 + 1).read_to_end(&mut bytes);
+    let read: io::Result<usize> = decoder.take(limit as u64 + 1).read_to_end(&mut bytes);
     match read {
-        Ok(length) if length > most => Err(Unreadable::TooLong),
+        Ok(length) if length > limit => Err(PayloadError::TooLong),
         Ok(_) => Ok(bytes),
-        Err(_) => Err(Unreadable::Malformed),
+        Err(_) => Err(PayloadError::Malformed),
     }
 }
 
@@ -324,16 +324,16 @@ mod tests {
 
     use super::*;
     use crate::{
-        policy::Rule,
-        route::{Names, Pattern, Tag, json},
+        policy::CacheRule,
+        route::{AnyTagTemplate, Pattern, PlaceholderNames, json_path},
     };
 
     fn route(template: &str) -> Route {
         let pattern = Pattern::parse("/products/{product}").unwrap();
-        let tag = Tag::parse(template, Names::of_path(&pattern));
-        let Ok(Tag::OfBody(tag)) = tag else { panic!("{template}") };
+        let tag = AnyTagTemplate::parse(template, PlaceholderNames::of_path(&pattern));
+        let Ok(AnyTagTemplate::Body(tag)) = tag else { panic!("{template}") };
         let (pattern, body_tags) = (Some(pattern), Box::from([tag]));
-        Route { pattern, body_tags, ..Route::unmatched(Rule::default()) }
+        Route { pattern, body_tags, ..Route::unmatched(CacheRule::default()) }
     }
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -343,7 +343,7 @@ mod tests {
         fields.iter().map(field).collect()
     }
 
-    fn payload(fields: &[(&'static str, &'static str)]) -> Result<Payload, Unreadable> {
+    fn payload(fields: &[(&'static str, &'static str)]) -> Result<Payload, PayloadError> {
         Payload::of(&route("{$.id}"), &headers(fields), None).map_err(|(_, cause)| cause)
     }
 
@@ -351,17 +351,17 @@ mod tests {
     fn checked(
         is_route: bool,
         fields: &[(&'static str, &'static str)],
-    ) -> Result<Payload, (Reason, Unreadable)> {
-        let paths = is_route.then(|| json::path("$.error").unwrap());
+    ) -> Result<Payload, (Reason, PayloadError)> {
+        let paths = is_route.then(|| json_path::parse("$.error").unwrap());
         let store_unless = paths.into_iter().collect();
-        let route = Route { store_unless, ..Route::unmatched(Rule::default()) };
+        let route = Route { store_unless, ..Route::unmatched(CacheRule::default()) };
         Payload::of(&route, &headers(fields), None)
     }
 
-    fn read(coding: Coding, chunks: &[&[u8]]) -> Result<Vec<String>, Unreadable> {
-        let path = Readings::of("/products/%61");
+    fn read(coding: Coding, chunks: &[&[u8]]) -> Result<Vec<String>, PayloadError> {
+        let path = PathReadings::of("/products/%61");
         let chunks: Vec<Bytes> = chunks.iter().map(|chunk| Bytes::copy_from_slice(chunk)).collect();
-        let of_body = (coding, Kind::Json);
+        let of_body = (coding, MediaKind::Json);
         tags(&route("{product}:{$.id}"), (&path, (None, None)), of_body, &chunks)
     }
 
@@ -373,14 +373,14 @@ mod tests {
 
     #[test]
     fn json_is_known_by_its_type() {
-        let identity = Ok(Payload::Json(Coding::Identity, Kind::Json));
+        let identity = Ok(Payload::Json(Coding::Identity, MediaKind::Json));
         for json in ["application/json", "Application/JSON; charset=utf-8", "application/hal+json "]
         {
             assert_eq!(payload(&[("content-type", json)]), identity, "{json}");
         }
         assert_eq!(payload(&[]), identity, "it may be");
         for other in ["text/html", "application/jsonl", "application/x-ndjson", ""] {
-            assert_eq!(payload(&[("content-type", other)]), Ok(Payload::Irrelevant), "{other}");
+            assert_eq!(payload(&[("content-type", other)]), Ok(Payload::Unused), "{other}");
         }
     }
 
@@ -390,17 +390,17 @@ mod tests {
         const GRAPHQL: (&str, &str) = ("content-type", "application/graphql-response+json; a=b");
         const TEXT: (&str, &str) = ("content-type", "text/html");
         const BR: (&str, &str) = ("content-encoding", "br");
-        let refused = Err((Reason::StoreUnless, Unreadable::Coding));
+        let refused = Err((Reason::StoreUnless, PayloadError::Coding));
         let read = |kind| Ok(Payload::Json(Coding::Identity, kind));
         for (fields, plain, route) in [
-            (vec![JSON], Ok(Payload::Irrelevant), read(Kind::Json)),
-            (vec![JSON, BR], Ok(Payload::Irrelevant), refused),
-            (vec![GRAPHQL], read(Kind::Graphql), read(Kind::Graphql)),
+            (vec![JSON], Ok(Payload::Unused), read(MediaKind::Json)),
+            (vec![JSON, BR], Ok(Payload::Unused), refused),
+            (vec![GRAPHQL], read(MediaKind::Graphql), read(MediaKind::Graphql)),
             (vec![GRAPHQL, BR], refused, refused),
-            (vec![TEXT], Ok(Payload::Irrelevant), read(Kind::Unclear)),
-            (vec![TEXT, BR], Ok(Payload::Irrelevant), Ok(Payload::Irrelevant)),
-            (vec![("content-type", "image/png")], Ok(Payload::Irrelevant), Ok(Payload::Irrelevant)),
-            (vec![], Ok(Payload::Irrelevant), read(Kind::Json)),
+            (vec![TEXT], Ok(Payload::Unused), read(MediaKind::Unclear)),
+            (vec![TEXT, BR], Ok(Payload::Unused), Ok(Payload::Unused)),
+            (vec![("content-type", "image/png")], Ok(Payload::Unused), Ok(Payload::Unused)),
+            (vec![], Ok(Payload::Unused), read(MediaKind::Json)),
         ] {
             assert_eq!((checked(false, &fields), checked(true, &fields)), (plain, route));
         }
@@ -424,15 +424,15 @@ mod tests {
 
     #[test]
     fn a_coding_that_is_not_understood_is_no_matter_where_nothing_is_asked_for() {
-        let gzip = Ok(Payload::Json(Coding::Gzip, Kind::Json));
+        let gzip = Ok(Payload::Json(Coding::Gzip, MediaKind::Json));
         assert_eq!(payload(&[("content-encoding", "X-GZIP")]), gzip);
         for coding in ["br", "gzip, gzip", "zstd", "gzip, br"] {
             let coded = [("content-encoding", coding)];
-            assert_eq!(payload(&coded), Err(Unreadable::Coding), "{coding}");
+            assert_eq!(payload(&coded), Err(PayloadError::Coding), "{coding}");
             let html = [("content-type", "text/html"), coded[0]];
-            assert_eq!(payload(&html), Ok(Payload::Irrelevant));
-            let plain = Route::unmatched(Rule::default());
-            assert_eq!(Payload::of(&plain, &headers(&coded), None), Ok(Payload::Irrelevant));
+            assert_eq!(payload(&html), Ok(Payload::Unused));
+            let plain = Route::unmatched(CacheRule::default());
+            assert_eq!(Payload::of(&plain, &headers(&coded), None), Ok(Payload::Unused));
         }
     }
 
@@ -455,18 +455,18 @@ mod tests {
     fn what_cannot_be_read_is_told() {
         let deep = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
         for malformed in [&b"{"[..], b"\xff", b"{} x", &deep] {
-            assert_eq!(read(Coding::Identity, &[malformed]), Err(Unreadable::Malformed));
+            assert_eq!(read(Coding::Identity, &[malformed]), Err(PayloadError::Malformed));
         }
-        assert_eq!(read(Coding::Gzip, &[b"{}"]), Err(Unreadable::Malformed));
+        assert_eq!(read(Coding::Gzip, &[b"{}"]), Err(PayloadError::Malformed));
         let cut = &zipped(b"{}")[..15];
-        assert_eq!(read(Coding::Gzip, &[cut]), Err(Unreadable::Malformed));
-        let long = vec![b' '; LONGEST + 1];
-        assert_eq!(read(Coding::Identity, &[&long]), Err(Unreadable::TooLong));
-        assert_eq!(read(Coding::Gzip, &[&zipped(&long)]), Err(Unreadable::TooLong));
-        let expected = Payload::of(&route("{$.id}"), &headers(&[]), Some(LONGEST as u64 + 1));
-        assert_eq!(expected, Err((Reason::TagsUnreadable, Unreadable::TooLong)));
+        assert_eq!(read(Coding::Gzip, &[cut]), Err(PayloadError::Malformed));
+        let long = vec![b' '; MAX_JSON + 1];
+        assert_eq!(read(Coding::Identity, &[&long]), Err(PayloadError::TooLong));
+        assert_eq!(read(Coding::Gzip, &[&zipped(&long)]), Err(PayloadError::TooLong));
+        let expected = Payload::of(&route("{$.id}"), &headers(&[]), Some(MAX_JSON as u64 + 1));
+        assert_eq!(expected, Err((Reason::TagsUnreadable, PayloadError::TooLong)));
         let tag = format!(r#"{{"id":"{}"}}"#, "x".repeat(2000));
-        assert_eq!(read(Coding::Identity, &[tag.as_bytes()]), Err(Unreadable::Tags));
+        assert_eq!(read(Coding::Identity, &[tag.as_bytes()]), Err(PayloadError::Tags));
     }
 
     #[test]

@@ -22,16 +22,16 @@ const WINDOW: Duration = Duration::from_secs(1);
 const SUBJECTS: usize = 4096;
 
 /// A client, by its address if that counts, and what is purged.
-pub type Subject = (Option<IpAddr>, Vec<Selector>);
+pub(super) type PurgeSubject = (Option<IpAddr>, Vec<Selector>);
 
 /// Recent purges, by subject.
 #[derive(Default)]
-pub struct PurgeRate {
-    windows: Mutex<HashMap<Subject, Window>>,
+pub(super) struct PurgeRate {
+    windows: Mutex<HashMap<PurgeSubject, RateWindow>>,
 }
 
 /// The second after a purge.
-struct Window {
+struct RateWindow {
     ends: Instant,
     /// Whether another purge is to be written at its end.
     is_followed: bool,
@@ -39,7 +39,7 @@ struct Window {
 
 /// When a purge is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PurgeTurn {
+pub(super) enum PurgeSlot {
     /// At once.
     Now,
     /// At this time; the caller then calls [`PurgeRate::begin_window`] and writes it.
@@ -50,13 +50,13 @@ pub enum PurgeTurn {
 
 impl PurgeRate {
     /// Returns when a purge of a subject is written that is asked for at `now`.
-    pub fn turn(&self, subject: &Subject, now: Instant) -> PurgeTurn {
+    pub(super) fn reserve(&self, subject: &PurgeSubject, now: Instant) -> PurgeSlot {
         let mut windows = self.windows.lock();
         match windows.get_mut(subject) {
-            Some(window) if window.is_followed => return PurgeTurn::Merged,
+            Some(window) if window.is_followed => return PurgeSlot::Merged,
             Some(window) if now < window.ends => {
                 window.is_followed = true;
-                return PurgeTurn::At(window.ends);
+                return PurgeSlot::At(window.ends);
             }
             _ => {}
         }
@@ -64,20 +64,20 @@ impl PurgeRate {
             windows.retain(|_, window| window.is_followed || now < window.ends);
         }
         if windows.len() < SUBJECTS {
-            windows.insert(subject.clone(), Window::from(now));
+            windows.insert(subject.clone(), RateWindow::from(now));
         }
-        PurgeTurn::Now
+        PurgeSlot::Now
     }
 
     /// Begins the next window of a subject, whose purge is written now.
-    pub fn begin_window(&self, subject: &Subject, now: Instant) {
+    pub(super) fn begin_window(&self, subject: &PurgeSubject, now: Instant) {
         if let Some(window) = self.windows.lock().get_mut(subject) {
-            *window = Window::from(now);
+            *window = RateWindow::from(now);
         }
     }
 }
 
-impl From<Instant> for Window {
+impl From<Instant> for RateWindow {
     fn from(begin: Instant) -> Self {
         Self { ends: begin + WINDOW, is_followed: false }
     }
@@ -87,7 +87,7 @@ impl From<Instant> for Window {
 mod tests {
     use super::*;
 
-    fn subject(client: u8, tag: &str) -> Subject {
+    fn subject(client: u8, tag: &str) -> PurgeSubject {
         (Some(IpAddr::from([192, 0, 2, client])), vec![Selector::Tag(tag.into())])
     }
 
@@ -95,22 +95,22 @@ mod tests {
     fn later_ones_within_a_second_are_merged_into_one_at_its_end() {
         let (rate, start) = (PurgeRate::default(), Instant::now());
         let (subject, end) = (subject(1, "a"), start + WINDOW);
-        let turn = |millis| rate.turn(&subject, start + Duration::from_millis(millis));
-        assert_eq!(turn(0), PurgeTurn::Now);
-        assert_eq!(turn(300), PurgeTurn::At(end));
-        assert_eq!(turn(600), PurgeTurn::Merged);
-        assert_eq!(turn(1100), PurgeTurn::Merged, "what is late is still going to be written");
+        let turn = |millis| rate.reserve(&subject, start + Duration::from_millis(millis));
+        assert_eq!(turn(0), PurgeSlot::Now);
+        assert_eq!(turn(300), PurgeSlot::At(end));
+        assert_eq!(turn(600), PurgeSlot::Merged);
+        assert_eq!(turn(1100), PurgeSlot::Merged, "what is late is still going to be written");
         rate.begin_window(&subject, start + Duration::from_millis(1200));
-        assert_eq!(turn(1300), PurgeTurn::At(start + Duration::from_millis(2200)));
+        assert_eq!(turn(1300), PurgeSlot::At(start + Duration::from_millis(2200)));
         rate.begin_window(&subject, start + Duration::from_millis(2200));
-        assert_eq!(turn(3200), PurgeTurn::Now);
+        assert_eq!(turn(3200), PurgeSlot::Now);
     }
 
     #[test]
     fn clients_and_targets_are_counted_apart() {
         let (rate, now) = (PurgeRate::default(), Instant::now());
         for subject in [subject(1, "a"), subject(2, "a"), subject(1, "b")] {
-            assert_eq!(rate.turn(&subject, now), PurgeTurn::Now);
+            assert_eq!(rate.reserve(&subject, now), PurgeSlot::Now);
         }
     }
 
@@ -119,12 +119,12 @@ mod tests {
         let (rate, start) = (PurgeRate::default(), Instant::now());
         let numbered = |number: usize| subject(1, &number.to_string());
         for number in 0..=SUBJECTS {
-            assert_eq!(rate.turn(&numbered(number), start), PurgeTurn::Now);
+            assert_eq!(rate.reserve(&numbered(number), start), PurgeSlot::Now);
         }
         assert_eq!(rate.windows.lock().len(), SUBJECTS);
-        assert_eq!(rate.turn(&numbered(0), start), PurgeTurn::At(start + WINDOW));
-        assert_eq!(rate.turn(&numbered(SUBJECTS), start), PurgeTurn::Now, "not remembered");
-        assert_eq!(rate.turn(&numbered(SUBJECTS), start + WINDOW), PurgeTurn::Now);
+        assert_eq!(rate.reserve(&numbered(0), start), PurgeSlot::At(start + WINDOW));
+        assert_eq!(rate.reserve(&numbered(SUBJECTS), start), PurgeSlot::Now, "not remembered");
+        assert_eq!(rate.reserve(&numbered(SUBJECTS), start + WINDOW), PurgeSlot::Now);
         assert_eq!(rate.windows.lock().len(), 2, "the followed one and the new one");
     }
 }

@@ -6,25 +6,25 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
 use http_body::Body;
 
 use super::{
-    credentials::{Asking, Identity, masked},
+    config_snapshot::ConfigSnapshot,
+    credentials::{IdentityInputs, RequestIdentity, mask_credentials},
     finish,
-    site::Site,
 };
 use crate::{
-    field::{Timestamp, forwarding::Forwarding, hop, presence::Presence},
-    forward::{self, told},
+    field::{Timestamp, forwarding::ForwardingKind, hop, presence::FieldPresence},
+    forward::{self, forwarded_fields},
     key::{
-        CacheKey, OriginTarget, Reach,
-        target::{Forwarding as Forwards, QueryRule, Readings, Scheme, host},
+        CacheKey, OriginTarget, StorageScope,
+        uri::{PathReadings, QueryForwarding, QueryRule, Scheme, host},
     },
     policy::{Credentials, Reason, RequestDirectives},
     route::{Agreement, Route},
     server::Connection,
-    user::Member,
+    user::PartitionMember,
 };
 
 /// What is to be done with a request.
-pub enum Verdict {
+pub(super) enum RequestAction {
     /// It came through this node before: a loop.
     Loop,
     /// Its host is none of those that are served here.
@@ -38,7 +38,7 @@ pub enum Verdict {
 }
 
 /// A request that the cache may answer.
-pub struct Lookup {
+pub(super) struct Lookup {
     /// The key of its target.
     pub target: CacheKey,
     /// Its own `Cache-Control`, as far as the route lets clients speak.
@@ -46,37 +46,41 @@ pub struct Lookup {
     /// What it says about who asks, besides its target and its partition.
     pub credentials: Credentials,
     /// The member of the route's partition that asks, if the route keeps them apart.
-    pub member: Option<Arc<Member>>,
+    pub member: Option<Arc<PartitionMember>>,
     /// Which fields it carries.
-    pub presence: Presence,
+    pub presence: FieldPresence,
 }
 
 /// Removes the fields that must not decide anything, and says which ones are left: what `Connection` lists,
 /// forwarding fields of strangers, and names that origins may take for others.
 ///
 /// Done before anything else looks at a request. Costs one pass over the names of most requests.
-pub fn settle_fields(site: &Site, headers: &mut HeaderMap, connection: &Connection) -> Presence {
-    let presence = Presence::of(headers);
+pub(super) fn sanitize_fields(
+    config: &ConfigSnapshot,
+    headers: &mut HeaderMap,
+    connection: &Connection,
+) -> FieldPresence {
+    let presence = FieldPresence::of(headers);
     let before = headers.len();
     let peer = connection.peer.map(|peer| peer.ip());
-    site.users.settle_fields(headers, peer);
-    if presence.has(Presence::CONNECTION) {
+    config.users.remove_spoofed_fields(headers, peer);
+    if presence.has(FieldPresence::CONNECTION) {
         hop::remove_listed(headers);
     }
-    let is_strange = presence.has(Presence::FORWARDING) && !site.trusts(connection);
-    let forwarding = if is_strange { Presence::FORWARDING } else { Presence::default() };
-    let unwanted = forwarding.with(Presence::MISSPELT);
+    let is_strange = presence.has(FieldPresence::FORWARDING) && !config.trusts(connection);
+    let forwarding = if is_strange { FieldPresence::FORWARDING } else { FieldPresence::default() };
+    let unwanted = forwarding.with(FieldPresence::UNDERSCORE_ALIAS);
     if !presence.has(unwanted) && headers.len() == before {
         return presence;
     }
-    let (mut names, mut others) = Presence::apart(headers, unwanted);
-    if site.is_gateway(connection) {
+    let (mut names, mut others) = FieldPresence::split_names(headers, unwanted);
+    if config.is_gateway(connection) {
         let is_kept =
-            |name: &HeaderName| Forwarding::of(name.as_str()) == Some(Forwarding::Identity);
+            |name: &HeaderName| ForwardingKind::of(name.as_str()) == Some(ForwardingKind::Identity);
         let before = names.len();
         names.retain(|name| !is_kept(name));
         if names.len() < before {
-            others = others.with(Presence::FORWARDING).with(Presence::IDENTITY);
+            others = others.with(FieldPresence::FORWARDING).with(FieldPresence::IDENTITY);
         }
     }
     for name in names {
@@ -86,81 +90,82 @@ pub fn settle_fields(site: &Site, headers: &mut HeaderMap, connection: &Connecti
 }
 
 /// The route (by index) and the verdict on a request whose fields are settled. Pure.
-pub fn plan<B: Body>(
-    site: &Site,
+pub(super) fn plan<B: Body>(
+    config: &ConfigSnapshot,
     request: &Request<B>,
-    presence: Presence,
+    presence: FieldPresence,
     (connection, now): (&Connection, Timestamp),
-) -> (usize, Verdict) {
+) -> (usize, RequestAction) {
     let (uri, headers) = (request.uri(), request.headers());
-    let ingress = Ingress::of(site, headers, connection);
-    let readings = Readings::of(uri.path());
-    let selection = site.routes.select(request.method(), &ingress.host, &readings);
+    let ingress = Ingress::of(config, headers, connection);
+    let readings = PathReadings::of(uri.path());
+    let selection = config.routes.select(request.method(), &ingress.host, &readings);
     let (index, route) = (selection.index, selection.route);
-    if !site.hosts.serve(&ingress.host) {
-        return (index, Verdict::Misdirected);
+    if !config.hosts.includes(&ingress.host) {
+        return (index, RequestAction::Misdirected);
     }
-    if presence.has(Presence::VIA) && forward::is_loop(headers, &site.identity) {
-        return (index, Verdict::Loop);
+    if presence.has(FieldPresence::VIA) && forward::is_loop(headers, &config.identity) {
+        return (index, RequestAction::Loop);
     }
     if let Some(reason) = pass_reason(request, presence) {
-        return (index, Verdict::Pass(reason));
+        return (index, RequestAction::Pass(reason));
     }
     let bypasses = route.bypass.applies(uri.query(), headers);
     if !route.rule.cache || (bypasses && !route.bypass.refresh) {
-        return (index, Verdict::Pass(Reason::RuleBypass));
+        return (index, RequestAction::Pass(Reason::RuleBypass));
     }
     if selection.agreement == Agreement::Split {
-        return (index, Verdict::Pass(Reason::AmbiguousTarget));
+        return (index, RequestAction::Pass(Reason::AmbiguousTarget));
     }
-    let directives = if presence.has(Presence::DIRECTIVES) {
-        RequestDirectives::parse(headers).honoured_by(&route.rule)
+    let directives = if presence.has(FieldPresence::DIRECTIVES) {
+        RequestDirectives::parse(headers).permitted_by(&route.rule)
     } else {
         RequestDirectives::default()
     };
     let peer = connection.peer.map(|peer| peer.ip().to_canonical());
-    let asking = Asking { query: uri.query(), headers, presence, peer, now };
-    let (identity, target) = match identify((site, route), &ingress, uri.path(), &asking) {
+    let identity_inputs = IdentityInputs { query: uri.query(), headers, presence, peer, now };
+    let (identity, target) = match identify((config, route), &ingress, uri.path(), &identity_inputs)
+    {
         Ok(identified) => identified,
-        Err(reason) => return (index, Verdict::Pass(reason)),
+        Err(reason) => return (index, RequestAction::Pass(reason)),
     };
-    let Identity { credentials, member, .. } = identity;
+    let RequestIdentity { credentials, member, .. } = identity;
     let lookup = Lookup { target, directives, credentials, member, presence };
     if !bypasses {
-        (index, Verdict::Lookup(lookup))
+        (index, RequestAction::Lookup(lookup))
     } else if may_refresh(route, request, &lookup) {
-        (index, Verdict::Refresh(lookup))
+        (index, RequestAction::Refresh(lookup))
     } else {
-        (index, Verdict::Pass(Reason::RuleBypass))
+        (index, RequestAction::Pass(Reason::RuleBypass))
     }
 }
 
 /// Who asks, and the key of a `GET` of the request's target; or why the cache has no business with it.
-pub fn identify(
-    (site, route): (&Site, &Route),
+pub(super) fn identify(
+    (config, route): (&ConfigSnapshot, &Route),
     ingress: &Ingress<'_>,
     path: &str,
-    asking: &Asking<'_>,
-) -> Result<(Identity, CacheKey), Reason> {
-    let identity = Identity::of(site, route, asking)?;
+    identity_inputs: &IdentityInputs<'_>,
+) -> Result<(RequestIdentity, CacheKey), Reason> {
+    let identity = RequestIdentity::of(config, route, identity_inputs)?;
     let rules = (&route.query, identity.credentials);
-    let target = ingress.target(site, (path, asking.query), rules);
-    let key = identity.key((site, route), asking.headers, target);
+    let target = ingress.target(config, (path, identity_inputs.query), rules);
+    let key = identity.key((config, route), identity_inputs.headers, target);
     Ok((identity, key))
 }
 
 /// Whether the answer to a request that bypasses the cache is what any other request for the same key would
 /// have got: nothing that made it bypass reaches the origin, and it might have led the fetch of that key.
 fn may_refresh<B>(route: &Route, request: &Request<B>, lookup: &Lookup) -> bool {
-    let matched = route.bypass.matched(request.uri().query(), request.headers());
-    matched.is_taken_off(&route.query)
+    let matched = route.bypass.matching_conditions(request.uri().query(), request.headers());
+    matched.is_hidden_from_origin(&route.query)
         && *request.method() == Method::GET
         && !lookup.directives.no_store
-        && !lookup.credentials.ask_alone(&route.rule)
+        && !lookup.credentials.need_own_fetch(&route.rule)
 }
 
 /// How a request reached this node: what it asks the origin for, besides its path and query.
-pub struct Ingress<'a> {
+pub(super) struct Ingress<'a> {
     scheme: Scheme,
     /// The host that the client asked for, in canonical form.
     pub host: Cow<'a, str>,
@@ -170,13 +175,18 @@ pub struct Ingress<'a> {
 
 impl<'a> Ingress<'a> {
     /// The way of a request with these fields on this connection.
-    pub fn of(site: &Site, headers: &'a HeaderMap, connection: &'a Connection) -> Self {
-        let told = if site.trusts(connection) { told::of(headers) } else { Vec::new() };
+    pub(super) fn of(
+        config: &ConfigSnapshot,
+        headers: &'a HeaderMap,
+        connection: &'a Connection,
+    ) -> Self {
+        let told =
+            if config.trusts(connection) { forwarded_fields::of(headers) } else { Vec::new() };
         let scheme = if connection.secure { Scheme::Https } else { Scheme::Http };
-        let host = match (headers.get(header::HOST), told::scheme(&told)) {
+        let host = match (headers.get(header::HOST), forwarded_fields::scheme(&told)) {
             (None, _) => Cow::Borrowed(""),
             (Some(_), Some(asked)) if asked != scheme => {
-                host::canonical(finish::asked_host(headers), asked)
+                host::canonical(finish::requested_host(headers), asked)
             }
             (Some(given), _) => {
                 connection.canonical_host(given, |given| host::canonical(given, scheme))
@@ -186,17 +196,22 @@ impl<'a> Ingress<'a> {
     }
 
     /// What the origin is asked for by a request that the cache has no part in: the target as it came.
-    pub fn into_target(self, site: &'a Site, method: &'a Method, uri: &'a Uri) -> OriginTarget<'a> {
+    pub(super) fn into_target(
+        self,
+        config: &'a ConfigSnapshot,
+        method: &'a Method,
+        uri: &'a Uri,
+    ) -> OriginTarget<'a> {
         OriginTarget {
             method,
             scheme: self.scheme,
-            host: site.host.of(&self.host).to_owned().into(),
-            asked_host: self.host,
+            host: config.host.of(&self.host).to_owned().into(),
+            requested_host: self.host,
             path: uri.path().into(),
             query: uri.query().map(Cow::Borrowed),
             sent_query: None,
-            reach: Reach::Fleet,
-            told: self.told,
+            storage_scope: StorageScope::Fleet,
+            forwarded_fields: self.told,
             partition: Cow::Borrowed(&[]),
         }
     }
@@ -204,7 +219,7 @@ impl<'a> Ingress<'a> {
     /// What the origin is asked for by a `GET` of a target that the cache may answer.
     fn target<'b>(
         &'b self,
-        site: &'b Site,
+        config: &'b ConfigSnapshot,
         (path, query): (&'b str, Option<&'b str>),
         (rule, credentials): (&QueryRule, Credentials),
     ) -> OriginTarget<'b> {
@@ -212,17 +227,19 @@ impl<'a> Ingress<'a> {
         let mut target = OriginTarget {
             method: &Method::GET,
             scheme: self.scheme,
-            asked_host: Cow::Borrowed(&self.host),
-            host: site.host.of(&self.host).into(),
+            requested_host: Cow::Borrowed(&self.host),
+            host: config.host.of(&self.host).into(),
             path: path.into(),
             query: kept,
-            sent_query: query.filter(|_| rule.forwarding == Forwards::All).map(Cow::Borrowed),
-            reach: Reach::Fleet,
-            told: self.told.clone(),
+            sent_query: query
+                .filter(|_| rule.forwarding == QueryForwarding::All)
+                .map(Cow::Borrowed),
+            storage_scope: StorageScope::Fleet,
+            forwarded_fields: self.told.clone(),
             partition: Cow::Borrowed(&[]),
         };
         if credentials.has(Credentials::PARAMETER) {
-            mask(site, &mut target);
+            mask_query(config, &mut target);
         }
         target
     }
@@ -230,29 +247,30 @@ impl<'a> Ingress<'a> {
 
 /// Puts digests in the place of credentials in the query of a key. Responses under a digest that only this
 /// process can make stay in this node's memory.
-fn mask(site: &Site, target: &mut OriginTarget<'_>) {
+fn mask_query(config: &ConfigSnapshot, target: &mut OriginTarget<'_>) {
     let Some(query) = target.query.take() else { return };
-    match masked(&query, &site.credentials, Some(&site.digests.key)) {
+    match mask_credentials(&query, &config.credentials, Some(&config.digests.key)) {
         None => target.query = Some(query),
         Some(masked) => {
             target.sent_query = target.sent_query.take().or(Some(query));
-            (target.query, target.reach) = (Some(masked.into()), site.digests.reach);
+            (target.query, target.storage_scope) =
+                (Some(masked.into()), config.digests.storage_scope);
         }
     }
 }
 
 /// Why the cache has no business with a request, whatever the route says.
-fn pass_reason<B: Body>(request: &Request<B>, presence: Presence) -> Option<Reason> {
+fn pass_reason<B: Body>(request: &Request<B>, presence: FieldPresence) -> Option<Reason> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) || !request.body().is_end_stream() {
         return Some(Reason::MethodNotCacheable);
     }
-    if presence.has(Presence::UPGRADE)
+    if presence.has(FieldPresence::UPGRADE)
         && forward::request::is_upgrade(request.headers(), request.version())
     {
         return Some(Reason::Upgrade);
     }
-    if presence.has(Presence::OVERRIDE) {
+    if presence.has(FieldPresence::OVERRIDE) {
         return Some(Reason::AmbiguousTarget);
     }
-    presence.has(Presence::ORIGIN_CONDITION).then_some(Reason::Precondition)
+    presence.has(FieldPresence::ORIGIN_CONDITION).then_some(Reason::Precondition)
 }

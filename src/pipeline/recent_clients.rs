@@ -5,12 +5,12 @@ use std::{cmp::Reverse, sync::Arc};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use parking_lot::Mutex;
 
-use super::warmer::is_told;
+use super::warmer::is_target_field;
 use crate::{
-    forward::told,
-    key::target::{Scheme, host},
+    forward::forwarded_fields,
+    key::uri::{Scheme, host},
     server::Connection,
-    warm::{OneClient, WarmHost},
+    warm::{ClientProfile, WarmHost},
 };
 
 /// Hosts remembered.
@@ -20,10 +20,10 @@ const HOSTS: usize = 32;
 const KINDS: usize = 8;
 
 /// Kinds of clients for which a target is fetched that none of them lately asked for.
-const SENT: usize = 4;
+const CLIENTS_PER_TARGET: usize = 4;
 
 /// Bytes that the fields of one kind may take.
-const LARGEST: usize = 2048;
+const MAX_FIELD_BYTES: usize = 2048;
 
 /// Requests of one host after which all counts are halved.
 const HALVED_AT: u32 = 4096;
@@ -33,39 +33,39 @@ const SELECTING: [HeaderName; 4] =
     [header::ACCEPT, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE, header::ORIGIN];
 
 /// The `Accept-Encoding` of browsers, sent as long as no client has come.
-const USUAL_CODINGS: HeaderValue = HeaderValue::from_static("gzip, deflate, br, zstd");
+const BROWSER_CODINGS: HeaderValue = HeaderValue::from_static("gzip, deflate, br, zstd");
 
 /// The hosts that clients lately asked for with success, and the kinds of clients that did. Bounded: what is
 /// asked for least makes room.
 #[derive(Default)]
-pub struct RecentClients(Mutex<Vec<RecentHost>>);
+pub(super) struct RecentClients(Mutex<Vec<RecentHost>>);
 
 struct RecentHost {
     /// In canonical form.
     name: Box<str>,
     requests: u32,
-    kinds: Vec<Kind>,
+    kinds: Vec<ClientGroup>,
 }
 
 /// Clients that connect by the same scheme and send the same selecting fields.
-struct Kind {
-    client: OneClient,
+struct ClientGroup {
+    client: ClientProfile,
     requests: u32,
 }
 
 impl RecentClients {
     /// Notes a request for this host, in canonical form, that the origin answered with success.
-    pub fn note(&self, name: &str, connection: &Connection, headers: &HeaderMap) {
+    pub(super) fn note(&self, name: &str, connection: &Connection, headers: &HeaderMap) {
         let headers = selecting(headers);
-        if size(&headers) > LARGEST {
+        if size(&headers) > MAX_FIELD_BYTES {
             return;
         }
         let (peer, secure) = (connection.peer, connection.secure);
         let connection = Arc::new(Connection { peer, secure, ..Connection::default() });
-        let client = OneClient { connection, host: name.into(), headers };
+        let client = ClientProfile { connection, host: name.into(), headers };
         let mut hosts = self.0.lock();
-        let place = hosts.iter().position(|host| *host.name == *name);
-        let host = place.unwrap_or_else(|| add(&mut hosts, HOSTS, RecentHost::new(name)));
+        let index = hosts.iter().position(|host| *host.name == *name);
+        let host = index.unwrap_or_else(|| add(&mut hosts, HOSTS, RecentHost::new(name)));
         if let Some(host) = hosts.get_mut(host) {
             host.note(client);
             if host.requests >= HALVED_AT {
@@ -76,16 +76,16 @@ impl RecentClients {
 
     /// Returns the clients for which a target of this host is fetched, those that came most often first; of
     /// the host that most of them asked for if none is given. None if no host is known.
-    pub fn of(&self, host: Option<&WarmHost>) -> Vec<OneClient> {
+    pub(super) fn of(&self, host: Option<&WarmHost>) -> Vec<ClientProfile> {
         let hosts = self.0.lock();
         let Some(wanted) = host else {
             let busiest = hosts.iter().max_by_key(|host| host.requests);
             return busiest.map(|host| host.clients(None)).unwrap_or_default();
         };
-        let name = host::canonical(&wanted.name, wanted.scheme.unwrap_or(wanted.usual));
+        let name = host::canonical(&wanted.name, wanted.scheme.unwrap_or(wanted.default_scheme));
         let known = hosts.iter().find(|host| *host.name == *name);
         let clients = known.map(|host| host.clients(wanted.scheme)).unwrap_or_default();
-        if clients.is_empty() { vec![usual_client(wanted, &name)] } else { clients }
+        if clients.is_empty() { vec![default_client(wanted, &name)] } else { clients }
     }
 }
 
@@ -94,9 +94,9 @@ impl RecentHost {
         Self { name: name.into(), requests: 0, kinds: Vec::new() }
     }
 
-    fn note(&mut self, client: OneClient) {
+    fn note(&mut self, client: ClientProfile) {
         self.requests += 1;
-        let is_same = |kind: &Kind| {
+        let is_same = |kind: &ClientGroup| {
             kind.client.connection.secure == client.connection.secure
                 && kind.client.headers == client.headers
         };
@@ -104,7 +104,7 @@ impl RecentHost {
             kind.client = client;
             kind.requests += 1;
         } else {
-            add(&mut self.kinds, KINDS, Kind { client, requests: 1 });
+            add(&mut self.kinds, KINDS, ClientGroup { client, requests: 1 });
         }
     }
 
@@ -113,54 +113,55 @@ impl RecentHost {
         self.kinds.iter_mut().for_each(|kind| kind.requests /= 2);
     }
 
-    fn clients(&self, scheme: Option<Scheme>) -> Vec<OneClient> {
-        let fits = |kind: &&Kind| scheme.is_none_or(|scheme| scheme_of(&kind.client) == scheme);
-        let mut kinds: Vec<&Kind> = self.kinds.iter().filter(fits).collect();
+    fn clients(&self, scheme: Option<Scheme>) -> Vec<ClientProfile> {
+        let fits =
+            |kind: &&ClientGroup| scheme.is_none_or(|scheme| scheme_of(&kind.client) == scheme);
+        let mut kinds: Vec<&ClientGroup> = self.kinds.iter().filter(fits).collect();
         kinds.sort_by_key(|kind| Reverse(kind.requests));
-        kinds.into_iter().take(SENT).map(|kind| kind.client.clone()).collect()
+        kinds.into_iter().take(CLIENTS_PER_TARGET).map(|kind| kind.client.clone()).collect()
     }
 }
 
 /// What is counted, so that the least makes room.
-trait Counted {
+trait RequestCount {
     fn requests(&self) -> u32;
 }
 
-impl Counted for RecentHost {
+impl RequestCount for RecentHost {
     fn requests(&self) -> u32 {
         self.requests
     }
 }
 
-impl Counted for Kind {
+impl RequestCount for ClientGroup {
     fn requests(&self) -> u32 {
         self.requests
     }
 }
 
 /// Adds an item, in the place of the least if there is no room. Returns its place.
-fn add<T: Counted>(items: &mut Vec<T>, most: usize, item: T) -> usize {
-    if items.len() < most {
+fn add<T: RequestCount>(items: &mut Vec<T>, capacity: usize, item: T) -> usize {
+    if items.len() < capacity {
         items.push(item);
         return items.len() - 1;
     }
-    let least = items.iter().enumerate().min_by_key(|(_, item)| item.requests());
-    let place = least.map_or(0, |(place, _)| place);
-    if let Some(old) = items.get_mut(place) {
+    let rarest = items.iter().enumerate().min_by_key(|(_, item)| item.requests());
+    let index = rarest.map_or(0, |(index, _)| index);
+    if let Some(old) = items.get_mut(index) {
         *old = item;
     }
-    place
+    index
 }
 
 /// The fields that select responses, and those of trusted proxies about the target.
 fn selecting(headers: &HeaderMap) -> HeaderMap {
-    let kept = headers.iter().filter(|(name, _)| SELECTING.contains(name) || is_told(name));
+    let kept = headers.iter().filter(|(name, _)| SELECTING.contains(name) || is_target_field(name));
     kept.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Fields that are sent again although they did not select the response: the next one may depend on them. Many
 /// origins name them in `Vary` only if they made a difference.
-pub fn is_sent_again(name: &HeaderName) -> bool {
+pub(super) fn is_sent_again(name: &HeaderName) -> bool {
     *name == header::ACCEPT_ENCODING || *name == header::ORIGIN
 }
 
@@ -169,17 +170,17 @@ fn size(headers: &HeaderMap) -> usize {
 }
 
 /// The scheme by which a client asks: what a trusted proxy says, else that of its connection.
-pub fn scheme_of(client: &OneClient) -> Scheme {
+pub(super) fn scheme_of(client: &ClientProfile) -> Scheme {
     let own = if client.connection.secure { Scheme::Https } else { Scheme::Http };
-    told::scheme(&told::of(&client.headers)).unwrap_or(own)
+    forwarded_fields::scheme(&forwarded_fields::of(&client.headers)).unwrap_or(own)
 }
 
 /// A client like a browser, of a host for which none has come.
-fn usual_client(host: &WarmHost, name: &str) -> OneClient {
-    let secure = host.scheme.unwrap_or(host.usual) == Scheme::Https;
+fn default_client(host: &WarmHost, name: &str) -> ClientProfile {
+    let secure = host.scheme.unwrap_or(host.default_scheme) == Scheme::Https;
     let connection = Arc::new(Connection { secure, ..Connection::default() });
-    let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, USUAL_CODINGS)]);
-    OneClient { connection, host: name.into(), headers }
+    let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, BROWSER_CODINGS)]);
+    ClientProfile { connection, host: name.into(), headers }
 }
 
 #[cfg(test)]
@@ -239,7 +240,7 @@ mod tests {
             recent.note("api.test", &Connection::default(), &fields);
         }
         let clients = recent.of(Some(&host("api.test")));
-        assert_eq!((clients.len(), &clients[0].headers), (SENT, &headers(&browser)));
+        assert_eq!((clients.len(), &clients[0].headers), (CLIENTS_PER_TARGET, &headers(&browser)));
     }
 
     #[test]

@@ -5,12 +5,12 @@
 
 use std::borrow::Cow;
 
-use super::site::Site;
+use super::config_snapshot::ConfigSnapshot;
 use crate::{
     fence::Selector,
     key::{
-        Reach, digest,
-        partition::{self, Part},
+        StorageScope, digest,
+        partition::{self, PartitionKey},
     },
     route::Route,
 };
@@ -22,8 +22,8 @@ const PREFIX: &str = "larder:url:";
 ///
 /// It differs from the one that the response has while its route is not sensitive, or another digest key is
 /// in force: then responses lack the tag by which they would be purged.
-pub fn partition(site: &Site, known: &Part) -> Part {
-    let mark = site.digests.key.digest(b"larder: sensitive");
+pub(super) fn partition(config: &ConfigSnapshot, known: &PartitionKey) -> PartitionKey {
+    let mark = config.digests.key.digest(b"larder: sensitive");
     if known.is_empty() {
         return partition::of_several(&mark);
     }
@@ -34,17 +34,17 @@ pub fn partition(site: &Site, known: &Part) -> Part {
 
 /// The tag that stands for a URL, in the form by which purges select it. `None` if the route is not
 /// sensitive, or if other nodes cannot make the same: without `user.digest_key`.
-pub fn tag(site: &Site, route: &Route, url: &str) -> Option<String> {
-    if !route.rule.sensitive || site.digests.reach == Reach::Node {
+pub(super) fn tag(config: &ConfigSnapshot, route: &Route, url: &str) -> Option<String> {
+    if !route.rule.sensitive || config.digests.storage_scope == StorageScope::Node {
         return None;
     }
     let text = format!("{PREFIX}{url}");
-    Some(format!("{PREFIX}{}", digest::hex(site.digests.key.digest(text.as_bytes()))))
+    Some(format!("{PREFIX}{}", digest::hex(config.digests.key.digest(text.as_bytes()))))
 }
 
 /// What a write purges of this URL: the URL, the tag that stands for it, or else all of its route.
-pub fn written(site: &Site, route: &Route, url: Box<str>) -> Selector {
-    match tag(site, route, &url) {
+pub(super) fn write_selector(config: &ConfigSnapshot, route: &Route, url: Box<str>) -> Selector {
+    match tag(config, route, &url) {
         Some(tag) => Selector::Tag(tag.into()),
         None if route.rule.sensitive => Selector::Route(Box::from(&*route.name)),
         None => Selector::Url(url),
@@ -52,14 +52,14 @@ pub fn written(site: &Site, route: &Route, url: Box<str>) -> Selector {
 }
 
 /// What an operator purges by this URL: the same, but the URL itself if no tag can stand for it.
-pub fn asked_for(site: &Site, route: &Route, url: Box<str>) -> Selector {
+pub(super) fn operator_selector(config: &ConfigSnapshot, route: &Route, url: Box<str>) -> Selector {
     // A path on every host is no URL of which there is a digest.
-    let tag = if url.starts_with('/') { None } else { tag(site, route, &url) };
+    let tag = if url.starts_with('/') { None } else { tag(config, route, &url) };
     tag.map_or_else(|| Selector::Url(url), |tag| Selector::Tag(tag.into()))
 }
 
 /// The path of a request as logs may have it: the pattern of its route, if that is sensitive.
-pub fn shown_path<'a>(route: &Route, path: &'a str) -> Cow<'a, str> {
+pub(super) fn shown_path<'a>(route: &Route, path: &'a str) -> Cow<'a, str> {
     if !route.rule.sensitive {
         return Cow::Borrowed(path);
     }

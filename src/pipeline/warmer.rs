@@ -10,33 +10,35 @@ use quick_cache::sync::Cache;
 
 use super::{
     Pipeline,
-    admit::Arrival,
+    admit::TeedResponse,
     credentials,
-    fetch::{Drained, Fetched},
-    finish::Received,
-    inquiry::{Inquiry, Joined, Need, Weighed, mixed_up},
-    receive::{self, Lookup, Verdict},
+    fetch::{DrainOutcome, FetchOutcome},
+    finish::ReceivedAt,
+    receive::{self, Lookup, RequestAction},
     recent_clients::scheme_of,
+    request_context::{
+        FlightOutcome, LookupOutcome, MissPlan, RequestContext, with_other_credentials,
+    },
 };
 use crate::{
-    field::{Timestamp, forwarding::Forwarding, presence::Presence},
+    field::{Timestamp, forwarding::ForwardingKind, presence::FieldPresence},
     forward::request_id,
-    planted::Bug,
-    policy::{CacheResult, Reason, cache_status::Stored},
-    purge::Heard,
+    policy::{CacheResult, Reason, cache_status::StoreDecision},
+    purge::LogEvent,
+    purge::planted::PlantedBug,
     server::Connection,
     store::Store,
-    warm::{Client, Fetch, OneClient, Outcome, WarmHost, WarmRequest},
+    warm::{ClientProfile, WarmClient, WarmFetcher, WarmHost, WarmOutcome, WarmRequest},
 };
 
 /// Whether a field says of a request what target its client asked for: it is part of the key. Those of
 /// strangers are gone by now.
-pub(super) fn is_told(name: &HeaderName) -> bool {
-    Forwarding::of(name.as_str()) == Some(Forwarding::Target)
+pub(super) fn is_target_field(name: &HeaderName) -> bool {
+    ForwardingKind::of(name.as_str()) == Some(ForwardingKind::Target)
 }
 
 /// Fetches through a pipeline what no client has asked for yet.
-pub struct Warmer<S> {
+pub(crate) struct Warmer<S> {
     pipeline: Arc<Pipeline<S>>,
     /// Targets whose responses to requests with credentials were not stored, by the digests of their keys: when
     /// that was seen, and why.
@@ -44,18 +46,18 @@ pub struct Warmer<S> {
 }
 
 /// Targets remembered whose responses were not stored.
-const NOT_STORED: usize = 4096;
+const NOT_STORED_CAPACITY: usize = 4096;
 
 /// How long that is remembered.
-const MEMORY: Duration = Duration::from_mins(5);
+const NOT_STORED_RETENTION: Duration = Duration::from_mins(5);
 
 /// Requests that one target makes at most.
-const REQUESTS: usize = 32;
+const MAX_REQUESTS: usize = 32;
 
 impl<S: Store> Warmer<S> {
     /// Fetches through this pipeline.
-    pub fn new(pipeline: Arc<Pipeline<S>>) -> Self {
-        Self { pipeline, not_stored: Cache::new(NOT_STORED) }
+    pub(crate) fn new(pipeline: Arc<Pipeline<S>>) -> Self {
+        Self { pipeline, not_stored: Cache::new(NOT_STORED_CAPACITY) }
     }
 
     /// The requests for a target, one for each client that lately asked for it or, if there were none, for
@@ -69,23 +71,23 @@ impl<S: Store> Warmer<S> {
         let Some(name) = of_host.first().map(|client| client.host.clone()) else {
             return Vec::new();
         };
-        let mut of_target = self.pipeline.popular.clients_of(&name, target);
+        let mut of_target = self.pipeline.recent_targets.clients_of(&name, target);
         let scheme = host.and_then(|host| host.scheme);
         of_target.retain(|client| scheme.is_none_or(|scheme| scheme_of(client) == scheme));
         let clients = if of_target.is_empty() { of_host } else { of_target };
-        let mut requests: Vec<OneClient> = Vec::new();
+        let mut requests: Vec<ClientProfile> = Vec::new();
         for client in clients.iter().flat_map(|client| replaced(client, headers)) {
-            let is_known = |known: &OneClient| {
+            let is_known = |known: &ClientProfile| {
                 known.headers == client.headers
                     && known.connection.secure == client.connection.secure
             };
-            if requests.len() < REQUESTS && !requests.iter().any(is_known) {
+            if requests.len() < MAX_REQUESTS && !requests.iter().any(is_known) {
                 requests.push(client);
             }
         }
         self.place_behind_proxy(&mut requests);
         let request = |client| WarmRequest {
-            client: Client::One(client),
+            client: WarmClient::One(client),
             target: target.into(),
             report: None,
         };
@@ -94,11 +96,12 @@ impl<S: Store> Warmer<S> {
 
     /// Fields about the target count if they come from a trusted proxy: a client that has them and no address
     /// of its own comes from one.
-    fn place_behind_proxy(&self, clients: &mut [OneClient]) {
-        let proxy = self.pipeline.site.with(|site| site.trusted_proxies.first().map(IpNet::addr));
+    fn place_behind_proxy(&self, clients: &mut [ClientProfile]) {
+        let proxy =
+            self.pipeline.config.with(|config| config.trusted_proxies.first().map(IpNet::addr));
         let Some(peer) = proxy.map(|address| SocketAddr::new(address, 0)) else { return };
         for client in clients {
-            if client.connection.peer.is_none() && client.headers.keys().any(is_told) {
+            if client.connection.peer.is_none() && client.headers.keys().any(is_target_field) {
                 let secure = client.connection.secure;
                 let connection = Connection { peer: Some(peer), secure, ..Connection::default() };
                 client.connection = Arc::new(connection);
@@ -112,30 +115,34 @@ impl<S: Store> Warmer<S> {
         &self,
         asked: (Option<&WarmHost>, &HeaderMap),
         target: &str,
-    ) -> Outcome {
+    ) -> WarmOutcome {
         let mut requests = self.requests_of_recent(asked, target).into_iter();
         let Some(first) = requests.next() else {
             tracing::warn!(
                 target,
                 "warm-up skipped: no host is known; set `public_host`, or `host` of the schedule or poll"
             );
-            return Outcome::Skipped("no-host");
+            return WarmOutcome::Skipped("no-host");
         };
         let outcome = match first.client {
-            Client::One(client) => self.fetch_as(client, &first.target).await,
-            Client::Recent { .. } => return Outcome::Skipped("no-host"),
+            WarmClient::One(client) => self.fetch_as(client, &first.target).await,
+            WarmClient::Recent { .. } => return WarmOutcome::Skipped("no-host"),
         };
         for request in requests {
-            let _known_or_dropped = self.pipeline.warm.push(request);
+            let _known_or_dropped = self.pipeline.warm_queue.push(request);
         }
         outcome
     }
 
     /// The request on its way through the pipeline, or why it does not get there.
-    fn inquiry(&self, client: OneClient, target: &str) -> Result<(Inquiry<S>, Lookup), Outcome> {
-        let received = Received::now(&self.pipeline.clock);
-        let OneClient { connection, host, headers } = client;
-        let request = request(&host, headers, target).ok_or(Outcome::Skipped("target"))?;
+    fn context(
+        &self,
+        client: ClientProfile,
+        target: &str,
+    ) -> Result<(RequestContext<S>, Lookup), WarmOutcome> {
+        let received = ReceivedAt::now(&self.pipeline.clock);
+        let ClientProfile { connection, host, headers } = client;
+        let request = request(&host, headers, target).ok_or(WarmOutcome::Skipped("target"))?;
         self.planned(request, connection, received)
     }
 
@@ -143,53 +150,61 @@ impl<S: Store> Warmer<S> {
         &self,
         mut request: Request<Empty<Bytes>>,
         connection: Arc<Connection>,
-        received: Received,
-    ) -> Result<(Inquiry<S>, Lookup), Outcome> {
-        let presence = Presence::of(request.headers());
-        let (site, route, verdict) = self.pipeline.site.with(|site| {
+        received: ReceivedAt,
+    ) -> Result<(RequestContext<S>, Lookup), WarmOutcome> {
+        let presence = FieldPresence::of(request.headers());
+        let (config, route, action) = self.pipeline.config.with(|config| {
             let came = (&*connection, received.at);
-            let (route, verdict) = receive::plan(site, &request, presence, came);
+            let (route, action) = receive::plan(config, &request, presence, came);
             let headers = request.headers_mut();
-            credentials::make_anonymous(site, site.route(route), headers, presence);
-            (Arc::clone(site), route, verdict)
+            credentials::make_anonymous(config, config.route(route), headers, presence);
+            (Arc::clone(config), route, action)
         });
-        let lookup = match verdict {
-            Verdict::Lookup(lookup) => lookup,
-            Verdict::Pass(reason) => return Err(Outcome::Skipped(reason.as_str())),
-            Verdict::Refresh(_) => return Err(Outcome::Skipped(Reason::RuleBypass.as_str())),
-            Verdict::Loop => return Err(Outcome::Skipped(Reason::Loop.as_str())),
-            Verdict::Misdirected => return Err(Outcome::Skipped(Reason::Misdirected.as_str())),
+        let lookup = match action {
+            RequestAction::Lookup(lookup) => lookup,
+            RequestAction::Pass(reason) => return Err(WarmOutcome::Skipped(reason.as_str())),
+            RequestAction::Refresh(_) => {
+                return Err(WarmOutcome::Skipped(Reason::RuleBypass.as_str()));
+            }
+            RequestAction::Loop => return Err(WarmOutcome::Skipped(Reason::Loop.as_str())),
+            RequestAction::Misdirected => {
+                return Err(WarmOutcome::Skipped(Reason::Misdirected.as_str()));
+            }
         };
-        if site.route(route).rule.sensitive {
-            return Err(Outcome::Skipped("sensitive"));
+        if config.route(route).rule.sensitive {
+            return Err(WarmOutcome::Skipped("sensitive"));
         }
         let (request, _body) = request.into_parts();
-        let is_mixed_up = Bug::WarmForAnother.is_planted();
-        let request = if is_mixed_up { mixed_up(&request) } else { Arc::new(request) };
+        let is_mixed_up = PlantedBug::WarmForAnother.is_planted();
+        let request =
+            if is_mixed_up { with_other_credentials(&request) } else { Arc::new(request) };
         let pipeline = Arc::clone(&self.pipeline);
-        Ok((Inquiry { pipeline, site, route, received, connection, request, presence }, lookup))
+        Ok((
+            RequestContext { pipeline, config, route, received, connection, request, presence },
+            lookup,
+        ))
     }
 
-    async fn fetch_as(&self, client: OneClient, target: &str) -> Outcome {
-        let (inquiry, lookup) = match self.inquiry(client, target) {
+    async fn fetch_as(&self, client: ClientProfile, target: &str) -> WarmOutcome {
+        let (context, lookup) = match self.context(client, target) {
             Ok(asked) => asked,
             Err(outcome) => return outcome,
         };
-        let need = match inquiry.look_up(&lookup).await {
-            Weighed::Fresh(_) => return Outcome::Fresh,
-            Weighed::Stale(stored, reason) => Need::of_stale(stored, reason),
-            Weighed::Needed(need) => need,
+        let plan = match context.look_up(&lookup).await {
+            LookupOutcome::Fresh(_) => return WarmOutcome::Fresh,
+            LookupOutcome::Stale(stored, reason) => MissPlan::of_stale(stored, reason),
+            LookupOutcome::Miss(plan) => plan,
         };
-        if !lookup.credentials.ask_alone(inquiry.rule()) {
-            return outcome(ask(&inquiry, &lookup, need).await).await;
+        if !lookup.credentials.need_own_fetch(context.rule()) {
+            return outcome(fetch_missing(&context, &lookup, plan).await).await;
         }
         // Each login has the same fetched: the origin is not asked again for what cannot be shared.
         let (key, now) = (lookup.target.digest(), self.pipeline.clock.steady());
         if let Some(reason) = self.why_not_stored(key, now) {
-            return Outcome::Skipped(reason);
+            return WarmOutcome::Skipped(reason);
         }
-        let outcome = outcome(ask(&inquiry, &lookup, need).await).await;
-        if let Outcome::Skipped(reason) = outcome {
+        let outcome = outcome(fetch_missing(&context, &lookup, plan).await).await;
+        if let WarmOutcome::Skipped(reason) = outcome {
             self.not_stored.insert(key, (now, reason));
         }
         outcome
@@ -197,7 +212,7 @@ impl<S: Store> Warmer<S> {
 
     fn why_not_stored(&self, key: u128, now: Timestamp) -> Option<&'static str> {
         let (seen, reason) = self.not_stored.get(&key)?;
-        (now.saturating_since(seen) < MEMORY).then_some(reason)
+        (now.saturating_since(seen) < NOT_STORED_RETENTION).then_some(reason)
     }
 }
 
@@ -211,11 +226,11 @@ fn request(host: &str, headers: HeaderMap, target: &str) -> Option<Request<Empty
 }
 
 /// A client with these fields in place of its own, once for each combination of their values.
-fn replaced(client: &OneClient, headers: &HeaderMap) -> Vec<OneClient> {
+fn replaced(client: &ClientProfile, headers: &HeaderMap) -> Vec<ClientProfile> {
     let mut clients = vec![client.clone()];
     for name in headers.keys() {
         let values = headers.get_all(name);
-        let with = |client: &OneClient, value: &HeaderValue| {
+        let with = |client: &ClientProfile, value: &HeaderValue| {
             let mut client = client.clone();
             client.headers.insert(name.clone(), value.clone());
             client
@@ -223,7 +238,7 @@ fn replaced(client: &OneClient, headers: &HeaderMap) -> Vec<OneClient> {
         clients = clients
             .iter()
             .flat_map(|client| values.iter().map(|value| with(client, value)))
-            .take(REQUESTS)
+            .take(MAX_REQUESTS)
             .collect();
     }
     clients
@@ -231,10 +246,10 @@ fn replaced(client: &OneClient, headers: &HeaderMap) -> Vec<OneClient> {
 
 /// Has what is purged fetched again, where that is asked for and clients lately wanted it, for as long as
 /// the log is there. One such run is enough.
-pub async fn warm_purged<S: Store>(pipeline: Arc<Pipeline<S>>) {
-    let mut records = pipeline.log.records();
+pub(crate) async fn warm_purged<S: Store>(pipeline: Arc<Pipeline<S>>) {
+    let mut records = pipeline.log.subscribe();
     loop {
-        if let Heard::Record { record, .. } = records.next().await
+        if let LogEvent::Record { record, .. } = records.next().await
             && record.purge.warm
         {
             pipeline.warm_again(&record.purge);
@@ -242,11 +257,11 @@ pub async fn warm_purged<S: Store>(pipeline: Arc<Pipeline<S>>) {
     }
 }
 
-impl<S: Store> Fetch for Warmer<S> {
-    async fn fetch(&self, wanted: WarmRequest) -> Outcome {
+impl<S: Store> WarmFetcher for Warmer<S> {
+    async fn fetch(&self, wanted: WarmRequest) -> WarmOutcome {
         match wanted.client {
-            Client::One(client) => self.fetch_as(client, &wanted.target).await,
-            Client::Recent { host, headers } => {
+            WarmClient::One(client) => self.fetch_as(client, &wanted.target).await,
+            WarmClient::Recent { host, headers } => {
                 self.fetch_as_recent((host.as_ref(), &headers), &wanted.target).await
             }
         }
@@ -254,26 +269,30 @@ impl<S: Store> Fetch for Warmer<S> {
 }
 
 /// What came of a fetch, once its body has ended.
-async fn outcome(fetched: Fetched) -> Outcome {
+async fn outcome(fetched: FetchOutcome) -> WarmOutcome {
     match fetched {
-        Fetched::Arriving(Arrival { arriving, .. }) if arriving.refusal.is_some() => {
-            Outcome::Failed(arriving.refusal.map_or("origin", Reason::as_str))
+        FetchOutcome::Streaming(TeedResponse { streaming, .. }) if streaming.refusal.is_some() => {
+            WarmOutcome::Failed(streaming.refusal.map_or("origin", Reason::as_str))
         }
-        Fetched::Arriving(Arrival { arriving, reader, .. }) => match reader.drained().await {
-            Drained::Whole if arriving.stored == Stored::No => Outcome::Skipped("content"),
-            Drained::Whole => Outcome::Stored,
-            Drained::NotKept => Outcome::Skipped("not-kept"),
-            Drained::BrokenOff => Outcome::Failed("broken-off"),
-        },
-        Fetched::Settled(settled) if settled.result == CacheResult::Stale => {
-            Outcome::Failed(Reason::StaleIfError.as_str())
+        FetchOutcome::Streaming(TeedResponse { streaming, reader, .. }) => {
+            match reader.drain().await {
+                DrainOutcome::Complete if streaming.stored == StoreDecision::No => {
+                    WarmOutcome::Skipped("content")
+                }
+                DrainOutcome::Complete => WarmOutcome::Stored,
+                DrainOutcome::NotKept => WarmOutcome::Skipped("not-kept"),
+                DrainOutcome::Truncated => WarmOutcome::Failed("broken-off"),
+            }
         }
-        Fetched::Settled(_) => Outcome::Stored,
-        Fetched::Alone(response, reason) if is_error(response.status()) => {
-            Outcome::Failed(reason.as_str())
+        FetchOutcome::Reused(reused) if reused.result == CacheResult::Stale => {
+            WarmOutcome::Failed(Reason::StaleIfError.as_str())
         }
-        Fetched::Alone(_, reason) => Outcome::Skipped(reason.as_str()),
-        Fetched::Failed(_) => Outcome::Failed("origin"),
+        FetchOutcome::Reused(_) => WarmOutcome::Stored,
+        FetchOutcome::NotShared(response, reason) if is_error(response.status()) => {
+            WarmOutcome::Failed(reason.as_str())
+        }
+        FetchOutcome::NotShared(_, reason) => WarmOutcome::Skipped(reason.as_str()),
+        FetchOutcome::Failed(_) => WarmOutcome::Failed("origin"),
     }
 }
 
@@ -282,19 +301,23 @@ fn is_error(status: StatusCode) -> bool {
 }
 
 /// Asks the origin, unless somebody does already.
-async fn ask<S: Store>(inquiry: &Inquiry<S>, lookup: &Lookup, need: Need) -> Fetched {
-    if !need.may_be_shared(lookup, inquiry.rule()) {
-        return inquiry.question_of_larder(lookup, need).run(None).await;
+async fn fetch_missing<S: Store>(
+    context: &RequestContext<S>,
+    lookup: &Lookup,
+    plan: MissPlan,
+) -> FetchOutcome {
+    if !plan.may_be_shared(lookup, context.rule()) {
+        return context.background_fetch(lookup, plan).run(None).await;
     }
-    match inquiry.together(lookup, need).await {
-        Joined::Leading(need, flight) => {
-            inquiry.question_of_larder(lookup, need).run(Some(flight)).await
+    match context.join_flight(lookup, plan).await {
+        FlightOutcome::Leader(plan, flight) => {
+            context.background_fetch(lookup, plan).run(Some(flight)).await
         }
-        Joined::Nothing(need) => inquiry.question_of_larder(lookup, need).run(None).await,
-        Joined::Reading(arriving, reader) => {
-            Fetched::Arriving(Arrival { headers: HeaderMap::new(), arriving, reader })
+        FlightOutcome::NotShared(plan) => context.background_fetch(lookup, plan).run(None).await,
+        FlightOutcome::Streaming(streaming, reader) => {
+            FetchOutcome::Streaming(TeedResponse { headers: HeaderMap::new(), streaming, reader })
         }
-        Joined::Settled(settled) => Fetched::Settled(settled),
-        Joined::Failed(failure) => Fetched::Failed(failure),
+        FlightOutcome::Reused(reused) => FetchOutcome::Reused(reused),
+        FlightOutcome::Failed(failure) => FetchOutcome::Failed(failure),
     }
 }

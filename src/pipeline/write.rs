@@ -12,78 +12,84 @@ use http::{Request, Response};
 use tokio::sync::oneshot;
 
 use super::{
-    Context,
+    ClientRequest,
     body::Body,
-    deliver::Told,
-    failure, fetch,
-    inquiry::Inquiry,
-    invalidate,
+    deliver::CacheDecision,
+    fetch, invalidate,
     pass::{Upgrade, join_upgrade},
-    purge_rate::PurgeTurn,
+    problems,
+    purge_rate::PurgeSlot,
     receive::Ingress,
+    request_context::RequestContext,
     request_head,
-    write_through::{Sending, Stored},
-    writes::Running,
+    write_through::{WriteStart, WriteThroughResponse},
+    write_tracker::WriteGuard,
 };
 use crate::{
-    fence::{Selector, Source},
+    fence::{PurgeSource, Selector},
     field::hop::LARDER_WARM,
-    origin::{Delivery, OriginError, RequestBody, ResponseBody, Unanswered, Upload},
-    policy::{Credentials, invalidation::Outcome},
+    origin::{
+        OriginError, RequestBody, RequestDelivery, ResponseBody, SendFailure, UploadProgress,
+    },
+    policy::{Credentials, invalidation::UnsafeRequestOutcome},
     server::Incoming,
     store::Store,
 };
 
 /// What came of a write.
-enum Written {
+enum WriteResult {
     /// A response for its client alone.
-    Passing(Response<ResponseBody>),
+    Passed(Response<ResponseBody>),
     /// A response that is stored as well.
-    Stored(Stored),
+    Stored(WriteThroughResponse),
     /// No response.
     Failed(OriginError),
 }
 
 /// A write under way.
-struct Write<S> {
-    inquiry: Inquiry<S>,
-    sending: Sending,
+struct WriteTask<S> {
+    context: RequestContext<S>,
+    start: WriteStart,
     /// How its body comes; none if it has no body.
-    upload: Option<Arc<Upload>>,
-    _running: Running,
+    upload: Option<Arc<UploadProgress>>,
+    _running: WriteGuard,
 }
 
-impl<S: Store> Context<S> {
+impl<S: Store> ClientRequest<S> {
     /// Carries an unsafe request to the origin, and its response back.
-    pub(super) async fn write(mut self, body: Incoming, mut told: Told) -> Response<Body> {
+    pub(super) async fn write(
+        mut self,
+        body: Incoming,
+        mut decision: CacheDecision,
+    ) -> Response<Body> {
         let upgrade = self.upgrade.take();
-        match self.inquiry.start_write(body).await {
-            Ok(Written::Passing(mut response)) => {
-                told.origin_status = Some(response.status());
-                let tunnels = &self.inquiry.connection.tunnels;
+        match self.context.start_write(body).await {
+            Ok(WriteResult::Passed(mut response)) => {
+                decision.origin_status = Some(response.status());
+                let tunnels = &self.context.connection.tunnels;
                 if join_upgrade(upgrade, &mut response, tunnels) == Upgrade::Refused {
-                    return self.answer_problem(failure::too_many_tunnels(), told);
+                    return self.respond_problem(problems::too_many_tunnels(), decision);
                 }
-                self.answer_passing(response, told)
+                self.respond_passed(response, decision)
             }
-            Ok(Written::Stored(stored)) => {
-                told.origin_status = Some(stored.status);
-                self.answer_written(stored, told)
+            Ok(WriteResult::Stored(stored)) => {
+                decision.origin_status = Some(stored.status);
+                self.respond_written(stored, decision)
             }
-            Ok(Written::Failed(error)) => self.answer_failure(&error, told),
-            Err(_) => self.answer_problem(failure::of_larder(), told),
+            Ok(WriteResult::Failed(error)) => self.respond_origin_error(&error, decision),
+            Err(_) => self.respond_problem(problems::internal_error(), decision),
         }
     }
 }
 
-impl<S: Store> Inquiry<S> {
-    fn start_write(&self, body: Incoming) -> oneshot::Receiver<Written> {
+impl<S: Store> RequestContext<S> {
+    fn start_write(&self, body: Incoming) -> oneshot::Receiver<WriteResult> {
         let request = self.forwarded(body, None);
-        let write = Write {
-            sending: self.begin_sending(),
+        let write = WriteTask {
+            start: self.begin_write(),
             upload: request.body().upload().cloned(),
             _running: self.pipeline.writes.begin(),
-            inquiry: self.share(),
+            context: self.share(),
         };
         let (answer, written) = oneshot::channel();
         tokio::spawn(write.run(request, answer));
@@ -91,38 +97,42 @@ impl<S: Store> Inquiry<S> {
     }
 
     /// What an outcome of this request makes invalid.
-    fn invalidated_by(&self, outcome: &Outcome<'_>) -> Vec<Selector> {
-        let Self { site, request, connection, .. } = self;
-        let ingress = Ingress::of(site, &request.headers, connection);
+    fn invalidated_by(&self, outcome: &UnsafeRequestOutcome<'_>) -> Vec<Selector> {
+        let Self { config, request, connection, .. } = self;
+        let ingress = Ingress::of(config, &request.headers, connection);
         let head = request_head(request, Credentials::NONE);
-        invalidate::selectors(site, &ingress, (&head, &self.asking()), outcome)
+        invalidate::selectors(config, &ingress, (&head, &self.identity_inputs()), outcome)
     }
 }
 
-impl<S: Store> Write<S> {
+impl<S: Store> WriteTask<S> {
     /// A panic leaves the outcome unknown, and the client with an answer.
-    async fn run(self, request: Request<RequestBody>, answer: oneshot::Sender<Written>) {
-        let carried = AssertUnwindSafe(self.carry(request, answer)).catch_unwind().await;
+    async fn run(self, request: Request<RequestBody>, answer: oneshot::Sender<WriteResult>) {
+        let carried = AssertUnwindSafe(self.forward(request, answer)).catch_unwind().await;
         if carried.is_err() {
             self.purge_unknown().await;
         }
     }
 
-    async fn carry(&self, request: Request<RequestBody>, mut answer: oneshot::Sender<Written>) {
-        let Inquiry { pipeline, site, connection, .. } = &self.inquiry;
+    async fn forward(
+        &self,
+        request: Request<RequestBody>,
+        mut answer: oneshot::Sender<WriteResult>,
+    ) {
+        let RequestContext { pipeline, config, connection, .. } = &self.context;
         let sent = tokio::select! {
             biased;
-            sent = fetch::send(pipeline, site, request, Some(&connection.interim)) => sent,
-            () = self.given_up(&mut answer) => {
+            sent = fetch::send(pipeline, config, request, Some(&connection.interim)) => sent,
+            () = self.abandoned(&mut answer) => {
                 let delivery = self.upload.as_ref().map(|upload| upload.delivery());
-                return self.unanswered(delivery.unwrap_or(Delivery::Possible)).await;
+                return self.unanswered(delivery.unwrap_or(RequestDelivery::Possible)).await;
             }
         };
         let written = match sent {
             Ok((response, _)) => self.answered(response).await,
-            Err(Unanswered { error, delivery, .. }) => {
+            Err(SendFailure { error, delivery, .. }) => {
                 self.unanswered(delivery).await;
-                Written::Failed(error)
+                WriteResult::Failed(error)
             }
         };
         let _client_is_gone = answer.send(written);
@@ -130,40 +140,40 @@ impl<S: Store> Write<S> {
 
     /// Ready when the outcome is not waited for any longer: the node stops, or the client is gone while too
     /// many such writes go on.
-    async fn given_up(&self, answer: &mut oneshot::Sender<Written>) {
-        let writes = &self.inquiry.pipeline.writes;
+    async fn abandoned(&self, answer: &mut oneshot::Sender<WriteResult>) {
+        let writes = &self.context.pipeline.writes;
         let orphaned = async {
             answer.closed().await;
-            if let Some(_place) = writes.adopt() {
+            if let Some(_place) = writes.keep_orphan() {
                 std::future::pending::<()>().await;
             }
         };
         tokio::select! {
-            () = writes.cut() => {}
+            () = writes.cancelled() => {}
             () = orphaned => {}
         }
     }
 
     /// Purges what a response says has changed, and stores the response where it may be.
-    async fn answered(&self, mut response: Response<ResponseBody>) -> Written {
+    async fn answered(&self, mut response: Response<ResponseBody>) -> WriteResult {
         let status = response.status();
-        let candidate = self.inquiry.candidate(&self.sending, &mut response);
-        let outcome = Outcome::Answered(status, response.headers());
-        let selectors = self.inquiry.invalidated_by(&outcome);
-        let purged = invalidate::purge(&self.inquiry.pipeline, selectors).await;
+        let candidate = self.context.candidate(&self.start, &mut response);
+        let outcome = UnsafeRequestOutcome::Answered(status, response.headers());
+        let selectors = self.context.invalidated_by(&outcome);
+        let purged = invalidate::purge(&self.context.pipeline, selectors).await;
         // Not before: what is fetched ahead would be selected, too.
-        let warmed = Box::pin(self.inquiry.warm(status)).await;
-        if let Some(candidate) = candidate.and_then(|candidate| candidate.after(&purged)) {
-            return Written::Stored(candidate.admit(response).await);
+        let warmed = Box::pin(self.context.warm(status)).await;
+        if let Some(candidate) = candidate.and_then(|candidate| candidate.confirmed_by(&purged)) {
+            return WriteResult::Stored(candidate.admit(response).await);
         }
         if let Some(summary) = warmed {
             response.headers_mut().insert(LARDER_WARM, summary);
         }
-        Written::Passing(response)
+        WriteResult::Passed(response)
     }
 
-    async fn unanswered(&self, delivery: Delivery) {
-        if delivery == Delivery::Possible {
+    async fn unanswered(&self, delivery: RequestDelivery) {
+        if delivery == RequestDelivery::Possible {
             self.purge_unknown().await;
         }
     }
@@ -171,13 +181,15 @@ impl<S: Store> Write<S> {
     /// Purges as a success would; at the end of a second, where that was done for the same client and target
     /// within it.
     async fn purge_unknown(&self) {
-        let pipeline = &self.inquiry.pipeline;
-        let client = self.inquiry.connection.peer.map(|peer| peer.ip().to_canonical());
-        let subject = (client, self.inquiry.invalidated_by(&Outcome::Unknown));
+        let pipeline = &self.context.pipeline;
+        let client = self.context.connection.peer.map(|peer| peer.ip().to_canonical());
+        let subject = (client, self.context.invalidated_by(&UnsafeRequestOutcome::Unknown));
         if subject.1.is_empty() {
             return;
         }
-        if invalidate::purge_in_turn(pipeline, subject, Source::Write).await != PurgeTurn::Now {
+        if invalidate::purge_rate_limited(pipeline, subject, PurgeSource::Write).await
+            != PurgeSlot::Now
+        {
             invalidate::count_merged(pipeline);
         }
     }

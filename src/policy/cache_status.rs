@@ -6,10 +6,10 @@ use smallvec::SmallVec;
 use super::Reason;
 
 /// The name of the field with one word about the cache.
-pub const X_API_CACHE: HeaderName = HeaderName::from_static("x-api-cache");
+pub(crate) const X_API_CACHE: HeaderName = HeaderName::from_static("x-api-cache");
 
 /// The name of the field of RFC 9211.
-pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// How a response came about, in one word: the value of `X-API-Cache`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,7 +53,7 @@ impl CacheResult {
 
 /// Why a request went to the origin (RFC 9211 §2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Forward {
+pub(crate) enum ForwardReason {
     /// The cache is configured not to handle it.
     Bypass,
     /// Its method needs the origin.
@@ -72,9 +72,9 @@ pub enum Forward {
     Partial,
 }
 
-impl Forward {
+impl ForwardReason {
     /// The token.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Bypass => "bypass",
             Self::Method => "method",
@@ -90,7 +90,7 @@ impl Forward {
 
 /// Whether the response was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
+pub(crate) enum StoreDecision {
     /// It was, or is about to be.
     Yes,
     /// It is going to be, if it turns out not to be too long: its length is not known.
@@ -103,7 +103,7 @@ pub enum Stored {
 
 /// Whether a request had a fetch of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Collapsed {
+pub(crate) enum Collapsed {
     /// It shared the fetch of another request.
     Yes,
     /// It went to the origin itself.
@@ -112,17 +112,17 @@ pub enum Collapsed {
 
 /// Where a response came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handling {
+pub(crate) enum Handling {
     /// From the store.
     Hit,
     /// From the origin.
     Forwarded {
         /// Why the origin was asked.
-        forward: Forward,
+        forward: ForwardReason,
         /// What the origin answered, if it did.
         status: Option<StatusCode>,
         /// Whether the answer was stored.
-        stored: Stored,
+        stored: StoreDecision,
         /// Whether it was asked on behalf of several requests at once.
         collapsed: Collapsed,
     },
@@ -130,7 +130,7 @@ pub enum Handling {
 
 /// One member of `Cache-Status`: what Larder did with a request (RFC 9211 §2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CacheStatus {
+pub(crate) struct CacheStatus {
     /// Where the response came from.
     pub handling: Handling,
     /// How many seconds it stays fresh; negative for a stale one, absent if it is not stored.
@@ -141,13 +141,13 @@ pub struct CacheStatus {
 
 impl CacheStatus {
     /// A response from the store.
-    pub const fn hit(ttl: i64) -> Self {
+    pub(crate) const fn hit(ttl: i64) -> Self {
         Self { handling: Handling::Hit, ttl: Some(ttl), detail: None }
     }
 
     /// The member as the value of a field line of its own; one allocation.
-    pub fn header_value(&self) -> HeaderValue {
-        let mut text = Text::new();
+    pub(crate) fn header_value(&self) -> HeaderValue {
+        let mut text = MemberBuffer::new();
         text.extend_from_slice(b"larder");
         match self.handling {
             Handling::Hit => text.extend_from_slice(b"; hit"),
@@ -158,7 +158,7 @@ impl CacheStatus {
                     text.extend_from_slice(b"; fwd-status=");
                     text.extend_from_slice(status.as_str().as_bytes());
                 }
-                if stored == Stored::Yes {
+                if stored == StoreDecision::Yes {
                     text.extend_from_slice(b"; stored");
                 }
                 if collapsed == Collapsed::Yes {
@@ -179,12 +179,12 @@ impl CacheStatus {
 }
 
 /// Long enough for any member, so that it is put together on the stack.
-type Text = SmallVec<[u8; 128]>;
+type MemberBuffer = SmallVec<[u8; 128]>;
 
 /// The largest integer of a structured field (RFC 9651 §3.3.1).
 const MAX_INTEGER: u64 = 999_999_999_999_999;
 
-fn push_integer(text: &mut Text, number: i64) {
+fn push_integer(text: &mut MemberBuffer, number: i64) {
     if number < 0 {
         text.push(b'-');
     }
@@ -207,11 +207,11 @@ mod tests {
 
     use super::*;
 
-    fn forwarded(forward: Forward) -> Handling {
+    fn forwarded(forward: ForwardReason) -> Handling {
         Handling::Forwarded {
             forward,
             status: Some(StatusCode::OK),
-            stored: Stored::Yes,
+            stored: StoreDecision::Yes,
             collapsed: Collapsed::No,
         }
     }
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn a_forwarded_request_says_why() {
         let status = CacheStatus {
-            handling: forwarded(Forward::UriMiss),
+            handling: forwarded(ForwardReason::UriMiss),
             ttl: Some(60),
             detail: Some(Reason::Cold),
         };
@@ -235,9 +235,9 @@ mod tests {
         assert_eq!(status.header_value(), expected);
         let bypassed = CacheStatus {
             handling: Handling::Forwarded {
-                forward: Forward::Bypass,
+                forward: ForwardReason::Bypass,
                 status: None,
-                stored: Stored::No,
+                stored: StoreDecision::No,
                 collapsed: Collapsed::Yes,
             },
             ttl: None,
@@ -257,7 +257,7 @@ mod tests {
         #[test]
         fn every_member_is_a_structured_list(ttl in any::<i64>(), reason in 0..Reason::ALL.len()) {
             let status = CacheStatus {
-                handling: forwarded(Forward::VaryMiss),
+                handling: forwarded(ForwardReason::VaryMiss),
                 ttl: Some(ttl),
                 detail: Some(Reason::ALL[reason]),
             };

@@ -10,7 +10,7 @@ use crate::field::{list, structured};
 
 use super::surrogate;
 use member::{Argument, Directive};
-pub(in crate::policy) use member::{Forbidding, forbidding};
+pub(in crate::policy) use member::{Restriction, restrictions};
 
 /// The largest number of seconds that is told apart (RFC 9111 §1.2.2).
 pub const MAX_DELTA_SECONDS: u32 = 1 << 31;
@@ -21,7 +21,7 @@ const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control
 /// Seconds that a directive gives, clamped to 2^31; an invalid number is as none at all.
 ///
 /// Signs, fractions, letters and single quotes make a number invalid; double quotes do not.
-pub fn delta_seconds(text: &[u8]) -> Option<u32> {
+pub(crate) fn delta_seconds(text: &[u8]) -> Option<u32> {
     if text.is_empty() {
         return None;
     }
@@ -37,7 +37,7 @@ pub fn delta_seconds(text: &[u8]) -> Option<u32> {
 
 /// Which field a response's directives were taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Source {
+pub enum DirectiveSource {
     /// `CDN-Cache-Control`: everything else is ignored (RFC 9213 §2.2).
     CdnCacheControl,
     /// `Surrogate-Control`: everything else is ignored.
@@ -56,7 +56,7 @@ pub enum Source {
 #[expect(clippy::struct_excessive_bools, reason = "each is a directive that is there or not")]
 pub struct ResponseDirectives {
     /// Where these directives come from.
-    pub source: Source,
+    pub source: DirectiveSource,
     /// `max-age`, in seconds.
     pub max_age: Option<u32>,
     /// `s-maxage`, in seconds.
@@ -84,7 +84,7 @@ pub struct ResponseDirectives {
     /// `immutable` (RFC 8246).
     pub immutable: bool,
     /// Fields that `no-cache="…"` and `private="…"` name: not to be stored.
-    pub withheld: SmallVec<[HeaderName; 2]>,
+    pub qualified_fields: SmallVec<[HeaderName; 2]>,
 }
 
 impl ResponseDirectives {
@@ -96,10 +96,10 @@ impl ResponseDirectives {
     pub fn parse(response: &HeaderMap) -> Self {
         let mut directives = Self::default();
         if directives.read_cdn_cache_control(response) {
-            return Self { source: Source::CdnCacheControl, ..directives };
+            return Self { source: DirectiveSource::CdnCacheControl, ..directives };
         }
         if directives.read_surrogate_control(response) {
-            return Self { source: Source::SurrogateControl, ..directives };
+            return Self { source: DirectiveSource::SurrogateControl, ..directives };
         }
         let is_forbidden = directives.no_store;
         directives.read_cache_control(response);
@@ -111,19 +111,19 @@ impl ResponseDirectives {
     /// Whether the field is valid and says something.
     fn read_cdn_cache_control(&mut self, response: &HeaderMap) -> bool {
         for member in list::members(response, CDN_CACHE_CONTROL) {
-            let text = member::without_false(member);
-            self.forbid(text, Directive::parse(text).as_ref());
+            let text = member::strip_false_key(member);
+            self.apply_restrictions(text, Directive::parse(text).as_ref());
         }
         let dictionary = structured::dictionary(response, CDN_CACHE_CONTROL);
         let Some(dictionary) = dictionary.filter(is_well_typed) else { return false };
         for (key, entry) in &dictionary {
             let name = key.as_str().as_bytes();
             match structured::bare_item(entry) {
-                Some(BareItem::Boolean(true)) => self.allow(&Directive { name, argument: None }),
+                Some(BareItem::Boolean(true)) => self.apply(&Directive { name, argument: None }),
                 Some(BareItem::Integer(number)) => {
                     let digits = i64::from(*number).to_string();
                     let argument = Some(Argument::Token(digits.as_bytes()));
-                    self.allow(&Directive { name, argument });
+                    self.apply(&Directive { name, argument });
                 }
                 _ => {}
             }
@@ -134,13 +134,13 @@ impl ResponseDirectives {
     /// Whether the field says something to this cache.
     fn read_surrogate_control(&mut self, response: &HeaderMap) -> bool {
         let surrogate = surrogate::parse(response);
-        for member in &surrogate.concerning {
-            self.forbid(member, Directive::parse(member).as_ref());
+        for member in &surrogate.applicable {
+            self.apply_restrictions(member, Directive::parse(member).as_ref());
         }
-        match surrogate.control {
+        match surrogate.directive {
             None => return false,
-            Some(surrogate::Control::NoStore) => self.no_store = true,
-            Some(surrogate::Control::MaxAge(seconds)) => self.max_age = Some(seconds),
+            Some(surrogate::SurrogateDirective::NoStore) => self.no_store = true,
+            Some(surrogate::SurrogateDirective::MaxAge(seconds)) => self.max_age = Some(seconds),
         }
         true
     }
@@ -152,60 +152,60 @@ impl ResponseDirectives {
         }
         for member in list::members(response, header::CACHE_CONTROL) {
             let directive = Directive::parse(member);
-            self.forbid(member, directive.as_ref());
+            self.apply_restrictions(member, directive.as_ref());
             match directive {
-                Some(directive) => self.allow(&directive),
-                None => self.spoil(member),
+                Some(directive) => self.apply(&directive),
+                None => self.apply_malformed(member),
             }
         }
     }
 
     /// Takes what a member forbids.
-    fn forbid(&mut self, member: &[u8], directive: Option<&Directive<'_>>) {
+    fn apply_restrictions(&mut self, member: &[u8], directive: Option<&Directive<'_>>) {
         let text = match directive {
             Some(Directive { name, argument: Some(Argument::Quoted(names)) }) => {
-                let is_qualifiable = is(name, "no-cache") || is(name, "private");
-                if is_qualifiable && self.withhold(names) {
+                let is_qualifiable = is_named(name, "no-cache") || is_named(name, "private");
+                if is_qualifiable && self.add_qualified_fields(names) {
                     return;
                 }
                 name
             }
             _ => member,
         };
-        for word in forbidding(text) {
+        for word in restrictions(text) {
             match word {
-                Forbidding::NoStore => self.no_store = true,
-                Forbidding::NoCache => self.no_cache = true,
-                Forbidding::Private => self.private = true,
-                Forbidding::Revalidate => self.proxy_revalidate = true,
+                Restriction::NoStore => self.no_store = true,
+                Restriction::NoCache => self.no_cache = true,
+                Restriction::Private => self.private = true,
+                Restriction::Revalidate => self.proxy_revalidate = true,
             }
         }
     }
 
     /// Takes what a well-formed directive allows.
-    fn allow(&mut self, directive: &Directive<'_>) {
+    fn apply(&mut self, directive: &Directive<'_>) {
         let Directive { name, argument } = *directive;
         let seconds = argument.and_then(|argument| delta_seconds(argument.text()));
         match name {
-            _ if is(name, "max-age") => self.set_max_age(seconds),
-            _ if is(name, "s-maxage") => self.set_s_maxage(seconds),
-            _ if is(name, "stale-while-revalidate") => {
+            _ if is_named(name, "max-age") => self.set_max_age(seconds),
+            _ if is_named(name, "s-maxage") => self.set_s_maxage(seconds),
+            _ if is_named(name, "stale-while-revalidate") => {
                 self.stale_while_revalidate = self.stale_while_revalidate.or(seconds);
             }
-            _ if is(name, "stale-if-error") => {
+            _ if is_named(name, "stale-if-error") => {
                 self.stale_if_error = self.stale_if_error.or(seconds);
             }
             _ if argument.is_some() => {}
-            _ if is(name, "public") => (self.public, self.shareable) = (true, true),
-            _ if is(name, "must-revalidate") => self.must_revalidate = true,
-            _ if is(name, "must-understand") => self.must_understand = true,
-            _ if is(name, "immutable") => self.immutable = true,
+            _ if is_named(name, "public") => (self.public, self.shareable) = (true, true),
+            _ if is_named(name, "must-revalidate") => self.must_revalidate = true,
+            _ if is_named(name, "must-understand") => self.must_understand = true,
+            _ if is_named(name, "immutable") => self.immutable = true,
             _ => {}
         }
     }
 
     /// Takes a freshness that is not well-formed as invalid.
-    fn spoil(&mut self, member: &[u8]) {
+    fn apply_malformed(&mut self, member: &[u8]) {
         if member::has_word(member, "max-age") {
             self.set_max_age(None);
         }
@@ -228,7 +228,7 @@ impl ResponseDirectives {
     /// Notes the field names that qualify a directive; whether there were any, all well-formed.
     ///
     /// An argument that is no list of names does not narrow its directive.
-    fn withhold(&mut self, argument: &[u8]) -> bool {
+    fn add_qualified_fields(&mut self, argument: &[u8]) -> bool {
         let mut names: SmallVec<[HeaderName; 2]> = SmallVec::new();
         for member in list::split(argument).filter(|member| !member.is_empty()) {
             let Ok(name) = HeaderName::from_bytes(member) else {
@@ -237,12 +237,12 @@ impl ResponseDirectives {
             names.push(name);
         }
         let qualified = !names.is_empty();
-        self.withheld.append(&mut names);
+        self.qualified_fields.append(&mut names);
         qualified
     }
 }
 
-fn is(name: &[u8], wanted: &str) -> bool {
+fn is_named(name: &[u8], wanted: &str) -> bool {
     name.eq_ignore_ascii_case(wanted.as_bytes())
 }
 
@@ -269,7 +269,7 @@ fn has_type_of(name: &str, entry: &ListEntry) -> bool {
 /// Whether `Pragma` says `no-cache` (§5.4).
 fn has_pragma(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(header::PRAGMA).iter();
-    lines.any(|line| forbidding(line.as_bytes()).any(|word| word == Forbidding::NoCache))
+    lines.any(|line| restrictions(line.as_bytes()).any(|word| word == Restriction::NoCache))
 }
 
 /// What a request's cache directives say (RFC 9111 §5.2.1).
@@ -315,9 +315,9 @@ impl RequestDirectives {
             Some(Directive { name, argument: Some(Argument::Quoted(_)) }) => name,
             _ => member,
         };
-        for word in forbidding(text) {
-            self.no_cache |= word == Forbidding::NoCache;
-            self.no_store |= word == Forbidding::NoStore;
+        for word in restrictions(text) {
+            self.no_cache |= word == Restriction::NoCache;
+            self.no_store |= word == Restriction::NoStore;
         }
         if let Some(directive) = directive {
             self.set(&directive);
@@ -328,14 +328,14 @@ impl RequestDirectives {
         let Directive { name, argument } = *directive;
         let seconds = argument.and_then(|argument| delta_seconds(argument.text()));
         match name {
-            _ if is(name, "max-age") => self.max_age = self.max_age.or(seconds),
-            _ if is(name, "only-if-cached") => self.only_if_cached = true,
-            _ if is(name, "min-fresh") => self.min_fresh = self.min_fresh.or(seconds),
-            _ if is(name, "max-stale") => {
+            _ if is_named(name, "max-age") => self.max_age = self.max_age.or(seconds),
+            _ if is_named(name, "only-if-cached") => self.only_if_cached = true,
+            _ if is_named(name, "min-fresh") => self.min_fresh = self.min_fresh.or(seconds),
+            _ if is_named(name, "max-stale") => {
                 let given = if argument.is_none() { Some(MAX_DELTA_SECONDS) } else { seconds };
                 self.max_stale = self.max_stale.or(given);
             }
-            _ if is(name, "stale-if-error") => {
+            _ if is_named(name, "stale-if-error") => {
                 self.stale_if_error = self.stale_if_error.or(seconds);
             }
             _ => {}

@@ -12,7 +12,7 @@ const TARGETED: [&str; 2] = ["cdn-cache-control", "surrogate-control"];
 /// that it says to the client's own cache stays.
 ///
 /// Takes off what is for shared caches alone: `public`, `s-maxage`, `proxy-revalidate`, and targeted fields.
-pub fn make_private(headers: &mut HeaderMap) {
+pub(crate) fn make_private(headers: &mut HeaderMap) {
     let is_targeted =
         |name: &&HeaderName| TARGETED.iter().any(|ending| name.as_str().ends_with(ending));
     let targeted: Vec<HeaderName> = headers.keys().filter(is_targeted).cloned().collect();

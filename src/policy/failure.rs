@@ -6,13 +6,13 @@ use crate::field::list;
 
 use super::{
     Credentials, Reason, ResponseDirectives, ResponseHead,
-    storable::{CLEAR_SITE_DATA, says_the_address},
+    storable::{CLEAR_SITE_DATA, carries_client_address},
     stored_fields::is_event_stream,
 };
 
 /// What those who wait for a fetch get of the response that it brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sharing {
+pub(crate) enum FailureSharing {
     /// The response itself, if its `Vary` allows.
     Response,
     /// The fact that the origin failed: the status and `Retry-After`, without fields and content. The
@@ -26,7 +26,7 @@ pub enum Sharing {
 ///
 /// 429 is among them: it is about the rate of requests. Not among them are the 5xx that one request
 /// brings about by its method, version, fields or network: 501, 505, 506, 510, 511.
-pub fn is_transient(status: StatusCode) -> bool {
+pub(crate) fn is_transient(status: StatusCode) -> bool {
     match status.as_u16() {
         501 | 505 | 506 | 510 | 511 => false,
         status => status == 429 || (500..600).contains(&status),
@@ -39,23 +39,27 @@ pub fn is_transient(status: StatusCode) -> bool {
 /// Without sharing, a failing origin gets all waiting requests at once when it can bear them least. But a
 /// response is not meant for others because it is an error. One that sets cookies, forbids reuse, or may
 /// depend on who asks or from where, is given to nobody else (RFC 9111 §3, §5.2.2).
-pub fn sharing(
+pub(crate) fn failure_sharing(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,
     leader: Credentials,
-) -> Sharing {
+) -> FailureSharing {
     if !is_transient(response.status) {
-        return Sharing::Nothing;
+        return FailureSharing::Nothing;
     }
-    match reserved(response, directives).or_else(|| kept_from(leader, directives)) {
-        Some(reason) => Sharing::Status(reason),
-        None => Sharing::Response,
+    match response_refusal(response, directives).or_else(|| credential_refusal(leader, directives))
+    {
+        Some(reason) => FailureSharing::Status(reason),
+        None => FailureSharing::Response,
     }
 }
 
 /// Returns why a request with these credentials gets no error response that another request brought, or
 /// brings none for others. Credentials that are part of the key separate by themselves.
-pub fn kept_from(credentials: Credentials, directives: &ResponseDirectives) -> Option<Reason> {
+pub(crate) fn credential_refusal(
+    credentials: Credentials,
+    directives: &ResponseDirectives,
+) -> Option<Reason> {
     let kinds = [
         (Credentials::AUTHORIZATION, Reason::Authorization),
         (Credentials::FIELD, Reason::CredentialField),
@@ -67,10 +71,13 @@ pub fn kept_from(credentials: Credentials, directives: &ResponseDirectives) -> O
 }
 
 /// Why a response is for the client that asked, as far as its head says.
-fn reserved(response: &ResponseHead<'_>, directives: &ResponseDirectives) -> Option<Reason> {
+fn response_refusal(
+    response: &ResponseHead<'_>,
+    directives: &ResponseDirectives,
+) -> Option<Reason> {
     let has = |name: HeaderName| response.headers.contains_key(name);
     let is_unkeyed =
-        |member: &[u8]| HeaderName::from_bytes(member).is_err() || says_the_address(member);
+        |member: &[u8]| HeaderName::from_bytes(member).is_err() || carries_client_address(member);
     let varies = |member: &[u8]| member == b"*" || is_unkeyed(member);
     let must_be_current = directives.must_revalidate || directives.proxy_revalidate;
     let reasons = [
@@ -96,7 +103,7 @@ mod tests {
         status: u16,
         fields: &[(&'static str, &'static str)],
         leader: Credentials,
-    ) -> Sharing {
+    ) -> FailureSharing {
         let fields = fields
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
@@ -105,16 +112,20 @@ mod tests {
         let status = StatusCode::from_u16(status).unwrap();
         let (requested_at, received_at) = (at, at);
         let response = ResponseHead { status, headers: &headers, requested_at, received_at };
-        sharing(&response, &ResponseDirectives::parse(&headers), leader)
+        failure_sharing(&response, &ResponseDirectives::parse(&headers), leader)
     }
 
     #[test]
     fn passing_failures_are_shared_and_no_others() {
         for status in [429, 500, 502, 503, 504, 507, 520, 529, 599] {
-            assert_eq!(shared(status, &[], Credentials::NONE), Sharing::Response, "{status}");
+            assert_eq!(
+                shared(status, &[], Credentials::NONE),
+                FailureSharing::Response,
+                "{status}"
+            );
         }
         for status in [200, 204, 301, 400, 401, 403, 404, 408, 421, 425, 431, 501, 505, 511] {
-            assert_eq!(shared(status, &[], Credentials::NONE), Sharing::Nothing, "{status}");
+            assert_eq!(shared(status, &[], Credentials::NONE), FailureSharing::Nothing, "{status}");
         }
     }
 
@@ -134,7 +145,7 @@ mod tests {
             ("content-type", "text/event-stream", Reason::Streaming),
         ] {
             let known = shared(503, &[(name, value)], Credentials::NONE);
-            assert_eq!(known, Sharing::Status(reason), "{name}: {value}");
+            assert_eq!(known, FailureSharing::Status(reason), "{name}: {value}");
         }
         for (name, value) in [
             ("cache-control", "max-age=0"),
@@ -143,7 +154,7 @@ mod tests {
             ("retry-after", "3"),
         ] {
             let known = shared(503, &[(name, value)], Credentials::NONE);
-            assert_eq!(known, Sharing::Response, "{name}: {value}");
+            assert_eq!(known, FailureSharing::Response, "{name}: {value}");
         }
     }
 
@@ -156,11 +167,15 @@ mod tests {
             (Credentials::SESSION_COOKIE, Reason::CookieRequest),
             (Credentials::UNKNOWN_COOKIE, Reason::UnknownCookie),
         ] {
-            assert_eq!(shared(500, &[], leader), Sharing::Status(reason), "{leader:?}");
-            assert_eq!(shared(500, public, leader), Sharing::Response, "{leader:?}");
+            assert_eq!(shared(500, &[], leader), FailureSharing::Status(reason), "{leader:?}");
+            assert_eq!(shared(500, public, leader), FailureSharing::Response, "{leader:?}");
         }
         for leader in [Credentials::PARAMETER, Credentials::SIGNATURE] {
-            assert_eq!(shared(500, &[], leader), Sharing::Response, "part of the key: {leader:?}");
+            assert_eq!(
+                shared(500, &[], leader),
+                FailureSharing::Response,
+                "part of the key: {leader:?}"
+            );
         }
     }
 }

@@ -7,8 +7,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use crate::field::{Timestamp, list};
 
 use super::{
-    ResponseDirectives, ResponseHead, Rule, TtlFrom,
-    directive::{MAX_DELTA_SECONDS, Source, delta_seconds},
+    CacheRule, ResponseDirectives, ResponseHead, TtlFrom,
+    directive::{DirectiveSource, MAX_DELTA_SECONDS, delta_seconds},
 };
 
 /// All that reading a stored response needs to know about its age, fixed when it was received.
@@ -82,11 +82,11 @@ impl Constraints {
 }
 
 /// By how much the clock that a response was stored by may be ahead.
-const CLOCKS_DIFFER: Duration = Duration::from_secs(1);
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(1);
 
 /// Where a lifetime comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Basis {
+pub enum LifetimeBasis {
     /// `s-maxage`, `max-age` or `Expires`.
     Origin,
     /// The rule's `ttl`.
@@ -94,7 +94,7 @@ pub enum Basis {
     /// A tenth of the time since `Last-Modified` (§4.2.2).
     Heuristic,
     /// Nothing says anything: the lifetime is zero.
-    Silence,
+    Unspecified,
 }
 
 impl Freshness {
@@ -106,17 +106,21 @@ impl Freshness {
     pub fn on_receipt(
         response: &ResponseHead<'_>,
         directives: &ResponseDirectives,
-        rule: &Rule,
-    ) -> (Self, Basis) {
+        rule: &CacheRule,
+    ) -> (Self, LifetimeBasis) {
         let initial_age = initial_age(response);
         let by_origin = origin_lifetime(response, directives);
-        let by_rule = rule.ttl.of(response.status).map(|ttl| initial_age.saturating_add(ttl));
+        let by_rule =
+            rule.ttl.for_status(response.status).map(|ttl| initial_age.saturating_add(ttl));
         let refuses_reuse = directives.no_cache;
-        let said = by_origin.or(refuses_reuse.then_some(Duration::ZERO));
-        let (lifetime, basis) = choose(said, by_rule, rule.ttl_from).unwrap_or_else(|| {
-            heuristic_lifetime(response, directives)
-                .map_or((Duration::ZERO, Basis::Silence), |lifetime| (lifetime, Basis::Heuristic))
-        });
+        let explicit = by_origin.or(refuses_reuse.then_some(Duration::ZERO));
+        let (lifetime, basis) =
+            choose_lifetime(explicit, by_rule, rule.ttl_from).unwrap_or_else(|| {
+                heuristic_lifetime(response, directives)
+                    .map_or((Duration::ZERO, LifetimeBasis::Unspecified), |lifetime| {
+                        (lifetime, LifetimeBasis::Heuristic)
+                    })
+            });
         let freshness = Self {
             received_at: response.received_at,
             initial_age,
@@ -141,7 +145,7 @@ impl Freshness {
 
     /// Whether the end of every use has come. A response with an end that is received in the future by
     /// this clock counts as over: its end would come too late.
-    pub fn is_over(&self, now: Timestamp) -> bool {
+    pub fn has_ended(&self, now: Timestamp) -> bool {
         self.usable_for.is_some_and(|usable_for| {
             self.is_from_future(now) || now.saturating_since(self.received_at) >= usable_for
         })
@@ -170,7 +174,7 @@ impl Freshness {
 
     /// Whether it may answer others than the one who asked for it without asking the origin again:
     /// even collapsed requests share nothing that is not fresh.
-    pub fn answers_unasked(&self, now: Timestamp) -> bool {
+    pub fn is_reusable_unvalidated(&self, now: Timestamp) -> bool {
         self.is_fresh(now) && !self.constraints.has_any(Constraints::NO_CACHE)
     }
 
@@ -179,11 +183,11 @@ impl Freshness {
     /// What will have been received has no age: it was stored by a clock that was ahead, and would stay
     /// fresh for as long as that was.
     pub fn is_fresh(&self, now: Timestamp) -> bool {
-        self.lifetime > self.current_age(now) && !self.is_from_future(now) && !self.is_over(now)
+        self.lifetime > self.current_age(now) && !self.is_from_future(now) && !self.has_ended(now)
     }
 
     fn is_from_future(&self, now: Timestamp) -> bool {
-        self.received_at > now.saturating_add(CLOCKS_DIFFER)
+        self.received_at > now.saturating_add(MAX_CLOCK_SKEW)
     }
 
     /// How long the response has been stale; zero while it is fresh.
@@ -193,15 +197,15 @@ impl Freshness {
 }
 
 /// Decides between the origin's lifetime and the rule's; nothing if neither says anything.
-fn choose(
+fn choose_lifetime(
     origin: Option<Duration>,
     rule: Option<Duration>,
     from: TtlFrom,
-) -> Option<(Duration, Basis)> {
+) -> Option<(Duration, LifetimeBasis)> {
     let (origin, rule) = match (origin, rule) {
         (Some(origin), Some(rule)) => (origin, rule),
-        (Some(origin), None) => return Some((origin, Basis::Origin)),
-        (None, Some(rule)) => return Some((rule, Basis::Rule)),
+        (Some(origin), None) => return Some((origin, LifetimeBasis::Origin)),
+        (None, Some(rule)) => return Some((rule, LifetimeBasis::Rule)),
         (None, None) => return None,
     };
     let rule_wins = match from {
@@ -210,16 +214,17 @@ fn choose(
         TtlFrom::Min => rule < origin,
         TtlFrom::Max => rule > origin,
     };
-    Some(if rule_wins { (rule, Basis::Rule) } else { (origin, Basis::Origin) })
+    Some(if rule_wins { (rule, LifetimeBasis::Rule) } else { (origin, LifetimeBasis::Origin) })
 }
 
 fn constraints(
     directives: &ResponseDirectives,
     by_origin: Option<Duration>,
-    basis: Basis,
+    basis: LifetimeBasis,
     from: TtlFrom,
 ) -> Constraints {
-    let longer_by_rule = basis == Basis::Rule && matches!(from, TtlFrom::Rule | TtlFrom::Max);
+    let longer_by_rule =
+        basis == LifetimeBasis::Rule && matches!(from, TtlFrom::Rule | TtlFrom::Max);
     Constraints::default()
         .with_if(directives.no_cache && !longer_by_rule, Constraints::NO_CACHE)
         .with_if(directives.must_revalidate, Constraints::MUST_REVALIDATE)
@@ -238,14 +243,14 @@ fn constraints(
 ///
 /// `Expires` counts from `Date`, or from receipt where that is missing or broken; a broken `Expires`
 /// lies in the past, and is not read at all beside a targeted field.
-pub fn origin_lifetime(
+pub(crate) fn origin_lifetime(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,
 ) -> Option<Duration> {
     if let Some(seconds) = directives.s_maxage.or(directives.max_age) {
         return Some(Duration::from_secs(seconds.into()));
     }
-    if directives.source != Source::CacheControl {
+    if directives.source != DirectiveSource::CacheControl {
         return None;
     }
     let expires = response.headers.get(header::EXPIRES)?;
@@ -274,7 +279,7 @@ fn heuristic_lifetime(
 }
 
 /// Whether responses with this status may be cached without explicit freshness (RFC 9110 §15.1).
-pub fn is_heuristically_cacheable(status: StatusCode) -> bool {
+pub(crate) fn is_heuristically_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
 }
 

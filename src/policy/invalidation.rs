@@ -5,13 +5,13 @@ use smallvec::SmallVec;
 use url::Url;
 
 use super::RequestHead;
-use crate::field::{presence::Presence, structured};
+use crate::field::{presence::FieldPresence, structured};
 
 const GROUPS: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
 /// What became of an unsafe request.
 #[derive(Debug, Clone, Copy)]
-pub enum Outcome<'a> {
+pub(crate) enum UnsafeRequestOutcome<'a> {
     /// The origin sent a final response, with this status and these fields.
     Answered(StatusCode, &'a HeaderMap),
     /// Some of the request was sent, and no final response came: it may have done what it was to do.
@@ -22,22 +22,22 @@ pub enum Outcome<'a> {
 ///
 /// Unknown methods may, and so may a request that an override field may turn into another
 /// (`X-HTTP-Method-Override`), whatever its own method.
-pub fn is_unsafe(method: &Method, presence: Presence) -> bool {
-    is_unsafe_method(method) || presence.has(Presence::OVERRIDE)
+pub(crate) fn is_unsafe(method: &Method, presence: FieldPresence) -> bool {
+    is_unsafe_method(method) || presence.has(FieldPresence::OVERRIDE)
 }
 
 /// Returns whether requests with this method may change what is stored; unknown methods may.
-pub fn is_unsafe_method(method: &Method) -> bool {
+pub(crate) fn is_unsafe_method(method: &Method) -> bool {
     !matches!(
         method.as_str(),
         "GET" | "HEAD" | "OPTIONS" | "TRACE" | "QUERY" | "PROPFIND" | "REPORT" | "SEARCH"
     )
 }
 
-impl Outcome<'_> {
+impl UnsafeRequestOutcome<'_> {
     /// Whether it makes the request's target invalid: a 2xx or 3xx does (RFC 9111 §4.4), and so does an
     /// unknown outcome.
-    pub fn invalidates_target(&self) -> bool {
+    pub(crate) fn invalidates_target(&self) -> bool {
         match self {
             Self::Answered(status, _) => status.is_success() || status.is_redirection(),
             Self::Unknown => true,
@@ -49,18 +49,18 @@ impl Outcome<'_> {
     ///
     /// Another redirect says that the request was not processed: to a login page, for instance, which
     /// anyone without credentials is sent to.
-    pub fn is_done(&self, request: &RequestHead<'_>) -> bool {
+    pub(crate) fn is_processed(&self, request: &RequestHead<'_>) -> bool {
         match self {
             Self::Answered(status, _) if status.is_success() => true,
             Self::Answered(StatusCode::SEE_OTHER, _) | Self::Unknown => true,
             Self::Answered(status, response) => {
-                status.is_redirection() && leads_to_same_path(request, response)
+                status.is_redirection() && redirects_to_same_path(request, response)
             }
         }
     }
 }
 
-fn leads_to_same_path(request: &RequestHead<'_>, response: &HeaderMap) -> bool {
+fn redirects_to_same_path(request: &RequestHead<'_>, response: &HeaderMap) -> bool {
     let path = |reference: &HeaderValue| {
         let target = resolve_same_origin(request, reference)?;
         target.split('?').next().map(str::to_owned)
@@ -73,7 +73,7 @@ fn leads_to_same_path(request: &RequestHead<'_>, response: &HeaderMap) -> bool {
 /// the field is no list of strings.
 ///
 /// What an origin says here holds whatever the status: a request that failed may have changed something.
-pub fn invalidated_groups(response: &HeaderMap) -> Vec<String> {
+pub(crate) fn invalidated_groups(response: &HeaderMap) -> Vec<String> {
     let mut groups = structured::strings(response, GROUPS).unwrap_or_default();
     groups.retain(|group| !group.is_empty());
     groups
@@ -81,20 +81,20 @@ pub fn invalidated_groups(response: &HeaderMap) -> Vec<String> {
 
 /// The targets (path and query) that the outcome of an unsafe request makes invalid.
 ///
-/// The request's own target as it was sent; and, if the request counts as [done](Outcome::is_done), those of
+/// The request's own target as it was sent; and, if the request counts as [done](UnsafeRequestOutcome::is_processed), those of
 /// `Location` and `Content-Location` that lie on the same host, normalised. Other hosts are left alone: a
 /// response must not throw out what is not its own.
-pub fn invalidated_targets(
+pub(crate) fn invalidated_targets(
     request: &RequestHead<'_>,
-    outcome: &Outcome<'_>,
+    outcome: &UnsafeRequestOutcome<'_>,
 ) -> SmallVec<[String; 1]> {
     let mut targets = SmallVec::new();
     if !outcome.invalidates_target() {
         return targets;
     }
     targets.push(request.target.to_owned());
-    let Outcome::Answered(_, response) = outcome else { return targets };
-    if !outcome.is_done(request) {
+    let UnsafeRequestOutcome::Answered(_, response) = outcome else { return targets };
+    if !outcome.is_processed(request) {
         return targets;
     }
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
@@ -112,7 +112,10 @@ pub fn invalidated_targets(
 ///
 /// Default ports count as absent, and the scheme does not count: it is often another on the two sides
 /// of a gateway.
-pub fn resolve_same_origin(request: &RequestHead<'_>, reference: &HeaderValue) -> Option<String> {
+pub(crate) fn resolve_same_origin(
+    request: &RequestHead<'_>,
+    reference: &HeaderValue,
+) -> Option<String> {
     let base = Url::parse(&format!("http://{}{}", request.authority, request.target)).ok()?;
     let resolved = base.join(reference.to_str().ok()?).ok()?;
     let is_http = matches!(resolved.scheme(), "http" | "https");
@@ -148,7 +151,8 @@ mod tests {
 
     fn targets(status: u16, fields: &[(&'static str, &'static str)]) -> Vec<String> {
         let response = response(fields);
-        let outcome = Outcome::Answered(StatusCode::from_u16(status).unwrap(), &response);
+        let outcome =
+            UnsafeRequestOutcome::Answered(StatusCode::from_u16(status).unwrap(), &response);
         invalidated_targets(&request(&HeaderMap::new()), &outcome).into_vec()
     }
 
@@ -165,11 +169,11 @@ mod tests {
             is_unsafe(&Method::from_bytes(method.as_bytes()).unwrap(), presence)
         };
         for method in ["POST", "PUT", "PATCH", "DELETE", "M-SEARCH"] {
-            assert!(of(method, Presence::default()), "{method}");
+            assert!(of(method, FieldPresence::default()), "{method}");
         }
         for method in ["GET", "HEAD", "OPTIONS", "QUERY"] {
-            assert!(!of(method, Presence::RANGE), "{method}");
-            assert!(of(method, Presence::OVERRIDE), "{method}");
+            assert!(!of(method, FieldPresence::RANGE), "{method}");
+            assert!(of(method, FieldPresence::OVERRIDE), "{method}");
         }
     }
 
@@ -182,7 +186,7 @@ mod tests {
             assert!(targets(status, &[("location", "/l")]).is_empty(), "{status}");
         }
         let none = HeaderMap::new();
-        let unknown = invalidated_targets(&request(&none), &Outcome::Unknown);
+        let unknown = invalidated_targets(&request(&none), &UnsafeRequestOutcome::Unknown);
         assert_eq!(unknown.as_slice(), ["/a/b?c=1"]);
     }
 
@@ -191,7 +195,8 @@ mod tests {
         let is_done = |status: u16, location: &'static str| {
             let response = response(&[("location", location)]);
             let status = StatusCode::from_u16(status).unwrap();
-            Outcome::Answered(status, &response).is_done(&request(&HeaderMap::new()))
+            UnsafeRequestOutcome::Answered(status, &response)
+                .is_processed(&request(&HeaderMap::new()))
         };
         assert!(is_done(201, "/elsewhere") && is_done(303, "/login"));
         for location in ["/a/b", "/a/b?done", "b", "?x", "/a/./b#f", "//api.example:8080/a/b"] {
@@ -203,8 +208,11 @@ mod tests {
         }
         assert!(!is_done(404, "/a/b"));
         let none = HeaderMap::new();
-        let unchanged = Outcome::Answered(StatusCode::NOT_MODIFIED, &none);
-        assert!(!unchanged.is_done(&request(&none)) && Outcome::Unknown.is_done(&request(&none)));
+        let unchanged = UnsafeRequestOutcome::Answered(StatusCode::NOT_MODIFIED, &none);
+        assert!(
+            !unchanged.is_processed(&request(&none))
+                && UnsafeRequestOutcome::Unknown.is_processed(&request(&none))
+        );
     }
 
     #[test]

@@ -3,34 +3,37 @@
 //! No clock, no I/O, no log, no metric. One file for each section of the RFC, and one closed list of
 //! reasons that says why a response was not stored or not reused.
 
-pub mod cache_status;
-pub mod credentials;
-pub mod directive;
-pub mod downstream;
-pub mod exposed;
-pub mod failure;
-pub mod freshness;
-pub mod head;
-pub mod invalidation;
-pub mod partition;
-pub mod reason;
+pub(crate) mod cache_status;
+pub(crate) mod cors;
+pub(crate) mod credentials;
+pub(crate) mod directive;
+pub(crate) mod downstream;
+pub(crate) mod failure;
+pub(crate) mod freshness;
+pub(crate) mod head;
+pub(crate) mod invalidation;
+pub(crate) mod partition;
+pub(crate) mod reason;
 pub mod reuse;
-pub mod rule;
-pub mod stale;
+pub(crate) mod rule;
+pub(crate) mod stale;
 pub mod storable;
 pub mod stored_fields;
-pub mod surrogate;
-pub mod tag;
-pub mod validation;
+pub(crate) mod surrogate;
+pub(crate) mod tag;
+pub(crate) mod validation;
 
-pub use cache_status::{CacheResult, CacheStatus, Forward};
-pub use credentials::{CredentialRules, Credentials};
+pub(crate) use cache_status::{CacheResult, CacheStatus, ForwardReason};
+pub(crate) use credentials::CredentialRules;
+pub use credentials::Credentials;
 pub use directive::{RequestDirectives, ResponseDirectives};
 pub use freshness::Freshness;
 pub use head::{RequestHead, ResponseHead};
 pub use partition::Partition;
 pub use reason::Reason;
-pub use reuse::{Reuse, reuse};
-pub use rule::{ClientCacheControl, Rule, Ttl, TtlFrom};
+pub(crate) use reuse::Reuse;
+pub use reuse::reuse;
+pub use rule::CacheRule;
 pub use storable::storable;
 pub use stored_fields::stored_fields;
+pub(crate) use {rule::ClientCacheControl, rule::Ttl, rule::TtlFrom};

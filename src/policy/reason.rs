@@ -26,7 +26,7 @@ macro_rules! reasons {
             }
 
             /// The reason in a sentence or two, as `explain` shows it.
-            pub fn sentence(self) -> &'static str {
+            pub fn description(self) -> &'static str {
                 match self {
                     $(Self::$name => concat!($($prose),+).trim_ascii(),)+
                 }
@@ -156,7 +156,7 @@ reasons! {
 
 impl Reason {
     /// Whether it lies in one request alone: others for the same target fare better.
-    pub const fn lies_in_request(self) -> bool {
+    pub const fn is_request_specific(self) -> bool {
         matches!(
             self,
             Self::Authorization

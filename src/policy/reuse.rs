@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::field::Timestamp;
 
 use super::{
-    ClientCacheControl, Credentials, Freshness, Reason, RequestDirectives, Rule,
+    CacheRule, ClientCacheControl, Credentials, Freshness, Reason, RequestDirectives,
     freshness::Constraints, stale,
 };
 
@@ -69,7 +69,7 @@ impl RequestDirectives {
     ///
     /// `only-if-cached` always counts: it spares the origin.
     #[must_use]
-    pub fn honoured_by(self, rule: &Rule) -> Self {
+    pub fn permitted_by(self, rule: &CacheRule) -> Self {
         match rule.client_cache_control {
             ClientCacheControl::Honor => self,
             ClientCacheControl::Ignore => {
@@ -84,13 +84,13 @@ pub fn reuse(
     stored: &Freshness,
     request: &RequestDirectives,
     credentials: Credentials,
-    rule: &Rule,
+    rule: &CacheRule,
     now: Timestamp,
 ) -> Reuse {
-    if let Some(reason) = stored.withheld_from(credentials) {
+    if let Some(reason) = stored.sharing_refusal(credentials) {
         return Reuse::Unusable(reason);
     }
-    let request = request.honoured_by(rule);
+    let request = request.permitted_by(rule);
     if request.no_cache {
         return Reuse::Revalidate(Reason::RequestNoCache);
     }
@@ -101,9 +101,9 @@ pub fn reuse(
         return Reuse::Revalidate(Reason::RequestMaxAge);
     }
     if stored.is_fresh(now) {
-        return if_fresh_for_long_enough(stored, &request, now);
+        return reuse_fresh(stored, &request, now);
     }
-    if_stale(stored, &request, rule, now)
+    reuse_stale(stored, &request, rule, now)
 }
 
 /// Whether the response is older than the request wants (§5.2.1.1).
@@ -119,28 +119,29 @@ fn exceeds_max_age(stored: &Freshness, request: &RequestDirectives, now: Timesta
     max_age == 0 || stored.current_age(now) > Duration::from_secs(max_age.into())
 }
 
-fn if_fresh_for_long_enough(
-    stored: &Freshness,
-    request: &RequestDirectives,
-    now: Timestamp,
-) -> Reuse {
+fn reuse_fresh(stored: &Freshness, request: &RequestDirectives, now: Timestamp) -> Reuse {
     let wanted = Duration::from_secs(request.min_fresh.unwrap_or(0).into());
     let is_stale_by_then = stored.current_age(now).saturating_add(wanted) > stored.lifetime;
-    if is_stale_by_then || stored.is_over(now.saturating_add(wanted)) {
+    if is_stale_by_then || stored.has_ended(now.saturating_add(wanted)) {
         return Reuse::Revalidate(Reason::RequestMinFresh);
     }
     Reuse::Fresh
 }
 
-fn if_stale(stored: &Freshness, request: &RequestDirectives, rule: &Rule, now: Timestamp) -> Reuse {
-    if stored.is_over(now) {
+fn reuse_stale(
+    stored: &Freshness,
+    request: &RequestDirectives,
+    rule: &CacheRule,
+    now: Timestamp,
+) -> Reuse {
+    if stored.has_ended(now) {
         return Reuse::Revalidate(Reason::Expired);
     }
     let staleness = stored.staleness(now);
     if request.min_fresh.is_some() {
         return Reuse::Revalidate(Reason::RequestMinFresh);
     }
-    if staleness < stale::while_revalidate_window(stored, rule) {
+    if staleness < stale::stale_while_revalidate_window(stored, rule) {
         return Reuse::StaleWhileRevalidate;
     }
     let max_stale = request.max_stale.filter(|_| stale::permits_max_stale(stored));
@@ -168,9 +169,9 @@ mod tests {
         }
     }
 
-    fn ask(stored: &Freshness, request: RequestDirectives, at: u64) -> Reuse {
+    fn reuse_at(stored: &Freshness, request: RequestDirectives, at: u64) -> Reuse {
         let now = Timestamp::from_seconds(at);
-        reuse(stored, &request, Credentials::NONE, &Rule::default(), now)
+        reuse(stored, &request, Credentials::NONE, &CacheRule::default(), now)
     }
 
     fn plain() -> RequestDirectives {
@@ -180,64 +181,73 @@ mod tests {
     #[test]
     fn a_response_is_fresh_until_its_lifetime_is_over() {
         let response = stored(60, Constraints::default());
-        assert_eq!(ask(&response, plain(), 1059), Reuse::Fresh);
-        assert_eq!(ask(&response, plain(), 1060), Reuse::Revalidate(Reason::Expired));
+        assert_eq!(reuse_at(&response, plain(), 1059), Reuse::Fresh);
+        assert_eq!(reuse_at(&response, plain(), 1060), Reuse::Revalidate(Reason::Expired));
     }
 
     #[test]
-    fn no_cache_on_either_side_wants_validation() {
+    fn no_cache_on_either_side_requires_validation() {
         let response = stored(60, Constraints::NO_CACHE);
-        assert_eq!(ask(&response, plain(), 1000), Reuse::Revalidate(Reason::NoCache));
+        assert_eq!(reuse_at(&response, plain(), 1000), Reuse::Revalidate(Reason::NoCache));
         let response = stored(60, Constraints::default());
         let request = RequestDirectives { no_cache: true, ..plain() };
-        assert_eq!(ask(&response, request, 1000), Reuse::Revalidate(Reason::RequestNoCache));
+        assert_eq!(reuse_at(&response, request, 1000), Reuse::Revalidate(Reason::RequestNoCache));
     }
 
     #[test]
     fn a_request_limits_age_and_asks_for_remaining_freshness() {
         let response = stored(60, Constraints::default());
         let max_age = |seconds| RequestDirectives { max_age: Some(seconds), ..plain() };
-        assert_eq!(ask(&response, max_age(30), 1030), Reuse::Fresh);
-        assert_eq!(ask(&response, max_age(30), 1031), Reuse::Revalidate(Reason::RequestMaxAge));
-        assert_eq!(ask(&response, max_age(0), 1000), Reuse::Revalidate(Reason::RequestMaxAge));
+        assert_eq!(reuse_at(&response, max_age(30), 1030), Reuse::Fresh);
+        assert_eq!(
+            reuse_at(&response, max_age(30), 1031),
+            Reuse::Revalidate(Reason::RequestMaxAge)
+        );
+        assert_eq!(reuse_at(&response, max_age(0), 1000), Reuse::Revalidate(Reason::RequestMaxAge));
         let min_fresh = |seconds| RequestDirectives { min_fresh: Some(seconds), ..plain() };
-        assert_eq!(ask(&response, min_fresh(30), 1030), Reuse::Fresh);
-        assert_eq!(ask(&response, min_fresh(31), 1030), Reuse::Revalidate(Reason::RequestMinFresh));
+        assert_eq!(reuse_at(&response, min_fresh(30), 1030), Reuse::Fresh);
+        assert_eq!(
+            reuse_at(&response, min_fresh(31), 1030),
+            Reuse::Revalidate(Reason::RequestMinFresh)
+        );
     }
 
     #[test]
     fn a_reload_does_not_refetch_what_is_immutable() {
         let response = stored(60, Constraints::IMMUTABLE);
         let reload = RequestDirectives { max_age: Some(0), ..plain() };
-        assert_eq!(ask(&response, reload, 1030), Reuse::Fresh);
-        assert_eq!(ask(&response, reload, 1060), Reuse::Revalidate(Reason::RequestMaxAge));
+        assert_eq!(reuse_at(&response, reload, 1030), Reuse::Fresh);
+        assert_eq!(reuse_at(&response, reload, 1060), Reuse::Revalidate(Reason::RequestMaxAge));
         let forced = RequestDirectives { no_cache: true, ..plain() };
-        assert_eq!(ask(&response, forced, 1030), Reuse::Revalidate(Reason::RequestNoCache));
+        assert_eq!(reuse_at(&response, forced, 1030), Reuse::Revalidate(Reason::RequestNoCache));
     }
 
     #[test]
     fn max_stale_counts_unless_the_origin_forbids_it() {
         let request = RequestDirectives { max_stale: Some(10), ..plain() };
         let response = stored(60, Constraints::default());
-        assert_eq!(ask(&response, request, 1070), Reuse::StaleByRequest);
-        assert_eq!(ask(&response, request, 1071), Reuse::Revalidate(Reason::Expired));
+        assert_eq!(reuse_at(&response, request, 1070), Reuse::StaleByRequest);
+        assert_eq!(reuse_at(&response, request, 1071), Reuse::Revalidate(Reason::Expired));
         for constraint in
             [Constraints::MUST_REVALIDATE, Constraints::PROXY_REVALIDATE, Constraints::S_MAXAGE]
         {
             let response = stored(60, constraint);
-            assert_eq!(ask(&response, request, 1061), Reuse::Revalidate(Reason::Expired));
+            assert_eq!(reuse_at(&response, request, 1061), Reuse::Revalidate(Reason::Expired));
         }
     }
 
     #[test]
-    fn a_stale_response_bridges_its_own_revalidation() {
+    fn a_stale_response_is_served_while_it_is_revalidated() {
         let response =
             Freshness { stale_while_revalidate: Some(30), ..stored(60, Constraints::default()) };
-        assert_eq!(ask(&response, plain(), 1060), Reuse::StaleWhileRevalidate);
-        assert_eq!(ask(&response, plain(), 1089), Reuse::StaleWhileRevalidate);
-        assert_eq!(ask(&response, plain(), 1090), Reuse::Revalidate(Reason::Expired));
+        assert_eq!(reuse_at(&response, plain(), 1060), Reuse::StaleWhileRevalidate);
+        assert_eq!(reuse_at(&response, plain(), 1089), Reuse::StaleWhileRevalidate);
+        assert_eq!(reuse_at(&response, plain(), 1090), Reuse::Revalidate(Reason::Expired));
         let min_fresh = RequestDirectives { min_fresh: Some(0), ..plain() };
-        assert_eq!(ask(&response, min_fresh, 1060), Reuse::Revalidate(Reason::RequestMinFresh));
+        assert_eq!(
+            reuse_at(&response, min_fresh, 1060),
+            Reuse::Revalidate(Reason::RequestMinFresh)
+        );
     }
 
     #[test]
@@ -249,22 +259,23 @@ mod tests {
         let lenient = RequestDirectives { max_stale: Some(99), ..plain() };
         for response in [fresh.ending_in(ending), stale.ending_in(ending)] {
             for request in [plain(), lenient] {
-                let verdict = ask(&response, request, 1030);
+                let verdict = reuse_at(&response, request, 1030);
                 assert_eq!(verdict, Reuse::Revalidate(Reason::Expired));
                 assert_eq!(verdict.after_soft_purge(&response), verdict);
                 assert_eq!(verdict.of_previous_version(&response), verdict);
             }
         }
-        assert_eq!(ask(&fresh.ending_in(ending), plain(), 1029), Reuse::Fresh);
-        assert_eq!(ask(&stale.ending_in(ending), plain(), 1029), Reuse::StaleWhileRevalidate);
+        assert_eq!(reuse_at(&fresh.ending_in(ending), plain(), 1029), Reuse::Fresh);
+        assert_eq!(reuse_at(&stale.ending_in(ending), plain(), 1029), Reuse::StaleWhileRevalidate);
         let min_fresh = RequestDirectives { min_fresh: Some(10), ..plain() };
-        let verdict = ask(&fresh.ending_in(ending), min_fresh, 1025);
+        let verdict = reuse_at(&fresh.ending_in(ending), min_fresh, 1025);
         assert_eq!(verdict, Reuse::Revalidate(Reason::RequestMinFresh));
     }
 
     #[test]
     fn a_rule_may_ignore_what_clients_say() {
-        let rule = Rule { client_cache_control: ClientCacheControl::Ignore, ..Rule::default() };
+        let rule =
+            CacheRule { client_cache_control: ClientCacheControl::Ignore, ..CacheRule::default() };
         let request = RequestDirectives {
             no_cache: true,
             max_age: Some(0),
@@ -275,23 +286,23 @@ mod tests {
         let now = Timestamp::from_seconds(1000);
         let verdict = reuse(&response, &request, Credentials::NONE, &rule, now);
         assert_eq!(verdict, Reuse::Fresh);
-        assert!(request.honoured_by(&rule).only_if_cached);
+        assert!(request.permitted_by(&rule).only_if_cached);
     }
 
     #[test]
     fn credentials_need_a_response_that_says_it_may_be_shared() {
         let now = Timestamp::from_seconds(1000);
-        let ask = |constraints, credentials| {
-            reuse(&stored(60, constraints), &plain(), credentials, &Rule::default(), now)
+        let verdict_on = |constraints, credentials| {
+            reuse(&stored(60, constraints), &plain(), credentials, &CacheRule::default(), now)
         };
         let (authorization, session) = (Credentials::AUTHORIZATION, Credentials::SESSION_COOKIE);
         let none = Constraints::default();
-        assert_eq!(ask(none, authorization), Reuse::Unusable(Reason::Authorization));
-        assert_eq!(ask(none, session), Reuse::Unusable(Reason::CookieRequest));
-        assert_eq!(ask(Constraints::SHAREABLE, authorization), Reuse::Fresh);
-        assert_eq!(ask(Constraints::SHAREABLE, session), Reuse::Fresh);
-        assert_eq!(ask(Constraints::MUST_REVALIDATE, authorization), Reuse::Fresh);
-        let verdict = ask(Constraints::MUST_REVALIDATE, session);
+        assert_eq!(verdict_on(none, authorization), Reuse::Unusable(Reason::Authorization));
+        assert_eq!(verdict_on(none, session), Reuse::Unusable(Reason::CookieRequest));
+        assert_eq!(verdict_on(Constraints::SHAREABLE, authorization), Reuse::Fresh);
+        assert_eq!(verdict_on(Constraints::SHAREABLE, session), Reuse::Fresh);
+        assert_eq!(verdict_on(Constraints::MUST_REVALIDATE, authorization), Reuse::Fresh);
+        let verdict = verdict_on(Constraints::MUST_REVALIDATE, session);
         assert_eq!(verdict, Reuse::Unusable(Reason::CookieRequest));
     }
 
@@ -311,8 +322,8 @@ mod tests {
                 Reuse::StaleWhileRevalidate => 1,
                 _ => 2,
             };
-            let first = ask(&response, plain(), 1000 + at);
-            let second = ask(&response, plain(), 1000 + at + later);
+            let first = reuse_at(&response, plain(), 1000 + at);
+            let second = reuse_at(&response, plain(), 1000 + at + later);
             prop_assert!(rank(first) <= rank(second));
         }
     }

@@ -10,7 +10,7 @@ use super::Partition;
 ///
 /// The default rule is "a correct RFC 9111 shared cache, no more".
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
+pub struct CacheRule {
     /// Whether anything is looked up or stored at all.
     pub cache: bool,
     /// Who shares what is stored.
@@ -33,7 +33,7 @@ pub struct Rule {
     pub client_cache_control: ClientCacheControl,
 }
 
-impl Rule {
+impl CacheRule {
     /// What `stale_if_disconnected` is if no one says otherwise.
     pub const STALE_IF_DISCONNECTED: Duration = Duration::from_mins(10);
 
@@ -44,30 +44,35 @@ impl Rule {
 
     /// Returns the longest that a response is used under this rule, stale or not, as far as the rule
     /// says. An origin may say more.
-    pub fn longest(&self) -> Duration {
+    pub fn max_use(&self) -> Duration {
         let fresh = self.ttl.iter().map(|(_, time)| time).max().unwrap_or_default();
-        fresh.saturating_add(self.longest_stale())
+        fresh.saturating_add(self.max_stale_window())
     }
 
     /// Returns the longest that a response is used after it became stale, as far as the rule says.
-    pub fn longest_stale(&self) -> Duration {
+    pub fn max_stale_window(&self) -> Duration {
         let windows = [self.stale_while_revalidate, self.stale_if_error];
-        windows.into_iter().flatten().max().unwrap_or_default().max(self.if_disconnected())
+        windows
+            .into_iter()
+            .flatten()
+            .max()
+            .unwrap_or_default()
+            .max(self.effective_stale_if_disconnected())
     }
 
     /// Returns how long after it became stale a response bridges an origin that cannot be reached, unless its
     /// own headers forbid it.
-    pub fn if_disconnected(&self) -> Duration {
-        if self.never_bridges() { Duration::ZERO } else { self.stale_if_disconnected }
+    pub fn effective_stale_if_disconnected(&self) -> Duration {
+        if self.disables_stale_on_error() { Duration::ZERO } else { self.stale_if_disconnected }
     }
 
     /// Whether `stale_if_error = "0"` turns off every bridging of an origin that fails.
-    pub fn never_bridges(&self) -> bool {
+    pub fn disables_stale_on_error(&self) -> bool {
         self.stale_if_error == Some(Duration::ZERO)
     }
 }
 
-impl Default for Rule {
+impl Default for CacheRule {
     fn default() -> Self {
         Self {
             cache: true,
@@ -93,12 +98,12 @@ impl Ttl {
         [StatusCode::OK, StatusCode::NON_AUTHORITATIVE_INFORMATION, StatusCode::NO_CONTENT];
 
     /// This time for [`SUCCESSES`](Self::SUCCESSES).
-    pub fn of_successes(time: Duration) -> Self {
+    pub fn for_successes(time: Duration) -> Self {
         Self::SUCCESSES.map(|status| (status, time)).into_iter().collect()
     }
 
     /// How long a response with this status is fresh.
-    pub fn of(&self, status: StatusCode) -> Option<Duration> {
+    pub fn for_status(&self, status: StatusCode) -> Option<Duration> {
         self.0.get(&status).copied()
     }
 
@@ -108,9 +113,9 @@ impl Ttl {
     }
 
     /// The time for [`SUCCESSES`](Self::SUCCESSES), where it is for them and no other status.
-    pub fn plain(&self) -> Option<Duration> {
-        let time = self.of(StatusCode::OK)?;
-        (*self == Self::of_successes(time)).then_some(time)
+    pub fn successes_only(&self) -> Option<Duration> {
+        let time = self.for_status(StatusCode::OK)?;
+        (*self == Self::for_successes(time)).then_some(time)
     }
 
     /// All statuses in order, with their times.

@@ -8,12 +8,12 @@ use http::StatusCode;
 use crate::field::Timestamp;
 
 use super::{
-    ClientCacheControl, Freshness, Reason, RequestDirectives, Rule, freshness::Constraints,
+    CacheRule, ClientCacheControl, Freshness, Reason, RequestDirectives, freshness::Constraints,
 };
 
 /// How an origin failed, as far as it decides about stale responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outage {
+pub(crate) enum Outage {
     /// A time-out, or an error status.
     Error,
     /// On every try there was no connection, or it was closed before a response began.
@@ -21,36 +21,36 @@ pub enum Outage {
 }
 
 /// What forbids every use of a stale response.
-const NEVER: Constraints =
+const FORBID_STALE: Constraints =
     Constraints::NO_CACHE.with(Constraints::MUST_REVALIDATE).with(Constraints::PROXY_REVALIDATE);
 
 /// Whether anything in the response forbids serving it stale (RFC 9111 §4.2.4).
 ///
 /// `s-maxage` forbids it too, except for as long as the origin itself says in the same breath. So does
 /// a response that was never fresh: nobody said that it may be given to anyone else unasked.
-fn is_forbidden(freshness: &Freshness, by_origin: Option<u32>) -> bool {
+fn forbids_stale(freshness: &Freshness, by_origin: Option<u32>) -> bool {
     let is_silent = freshness.lifetime.is_zero() && by_origin.is_none();
-    freshness.constraints.has_any(NEVER)
+    freshness.constraints.has_any(FORBID_STALE)
         || (by_origin.is_none() && freshness.constraints.has_any(Constraints::S_MAXAGE))
         || is_silent
 }
 
 /// Whether a client's own `max-stale` may be followed for this response.
 pub(super) fn permits_max_stale(freshness: &Freshness) -> bool {
-    !is_forbidden(freshness, None)
+    !forbids_stale(freshness, None)
 }
 
 /// Whether a softly purged response may be served until its successor is there: whoever purged it asked
 /// for that, so only what forbids all stale responses stands against it.
 pub(super) fn permits_soft_purge(freshness: &Freshness) -> bool {
-    !freshness.constraints.has_any(NEVER)
+    !freshness.constraints.has_any(FORBID_STALE)
 }
 
 /// How long after it became stale a response may be served while it is revalidated.
 ///
 /// The rule's window comes before the origin's; zero where stale responses are forbidden.
-pub fn while_revalidate_window(freshness: &Freshness, rule: &Rule) -> Duration {
-    if is_forbidden(freshness, freshness.stale_while_revalidate) {
+pub(crate) fn stale_while_revalidate_window(freshness: &Freshness, rule: &CacheRule) -> Duration {
+    if forbids_stale(freshness, freshness.stale_while_revalidate) {
         return Duration::ZERO;
     }
     let by_origin = freshness.stale_while_revalidate.map(seconds);
@@ -61,8 +61,12 @@ pub fn while_revalidate_window(freshness: &Freshness, rule: &Rule) -> Duration {
 ///
 /// The origin's window comes before the rule's; zero where stale responses are forbidden, for a response
 /// that is an error itself (it bridges none), and under a rule that never bridges.
-pub fn if_error_window(status: StatusCode, freshness: &Freshness, rule: &Rule) -> Duration {
-    if bridges_nothing(status, freshness, rule) {
+pub(crate) fn stale_if_error_window(
+    status: StatusCode,
+    freshness: &Freshness,
+    rule: &CacheRule,
+) -> Duration {
+    if forbids_stale_on_error(status, freshness, rule) {
         return Duration::ZERO;
     }
     let by_origin = freshness.stale_if_error.map(seconds);
@@ -72,17 +76,21 @@ pub fn if_error_window(status: StatusCode, freshness: &Freshness, rule: &Rule) -
 /// How long after it became stale a response may be served if the origin cannot be reached.
 ///
 /// The rule alone says so, but not against an origin that says `stale-if-error=0`.
-pub fn if_disconnected_window(status: StatusCode, freshness: &Freshness, rule: &Rule) -> Duration {
-    if bridges_nothing(status, freshness, rule) || freshness.stale_if_error == Some(0) {
+pub(crate) fn stale_if_disconnected_window(
+    status: StatusCode,
+    freshness: &Freshness,
+    rule: &CacheRule,
+) -> Duration {
+    if forbids_stale_on_error(status, freshness, rule) || freshness.stale_if_error == Some(0) {
         return Duration::ZERO;
     }
     rule.stale_if_disconnected
 }
 
-fn bridges_nothing(status: StatusCode, freshness: &Freshness, rule: &Rule) -> bool {
+fn forbids_stale_on_error(status: StatusCode, freshness: &Freshness, rule: &CacheRule) -> bool {
     status.is_server_error()
-        || rule.never_bridges()
-        || is_forbidden(freshness, freshness.stale_if_error)
+        || rule.disables_stale_on_error()
+        || forbids_stale(freshness, freshness.stale_if_error)
 }
 
 /// Why a stored response may answer a request because asking the origin failed; none if it may not.
@@ -91,14 +99,14 @@ fn bridges_nothing(status: StatusCode, freshness: &Freshness, rule: &Rule) -> bo
 /// stands in for none: newer ones go through as themselves; nor does a response whose use is
 /// [over](Freshness::is_over). A request's own `stale-if-error` widens the
 /// window where the rule honours request directives.
-pub fn bridge(
+pub(crate) fn stale_on_error(
     (status, freshness): (StatusCode, &Freshness),
     outage: Outage,
     request: &RequestDirectives,
-    rule: &Rule,
+    rule: &CacheRule,
     now: Timestamp,
 ) -> Option<Reason> {
-    if status.is_server_error() || rule.never_bridges() || freshness.is_over(now) {
+    if status.is_server_error() || rule.disables_stale_on_error() || freshness.has_ended(now) {
         return None;
     }
     if freshness.is_fresh(now) {
@@ -109,11 +117,11 @@ pub fn bridge(
         ClientCacheControl::Honor if permits_max_stale(freshness) => request.stale_if_error,
         _ => None,
     };
-    let if_error =
-        if_error_window(status, freshness, rule).max(by_request.map(seconds).unwrap_or_default());
+    let if_error = stale_if_error_window(status, freshness, rule)
+        .max(by_request.map(seconds).unwrap_or_default());
     let if_disconnected = match outage {
         Outage::Error => Duration::ZERO,
-        Outage::Disconnected => if_disconnected_window(status, freshness, rule),
+        Outage::Disconnected => stale_if_disconnected_window(status, freshness, rule),
     };
     let staleness = freshness.staleness(now);
     if staleness < if_error {
@@ -124,13 +132,13 @@ pub fn bridge(
 
 /// Whether a response from the origin counts as its failure (RFC 5861 §4). So does 429: it is about the
 /// rate of requests, and says nothing of the resource (RFC 6585 §4).
-pub fn is_error(status: StatusCode) -> bool {
+pub(crate) fn is_error(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
 }
 
 /// Whether a response from the origin takes back what is stored for its request: the resource is gone, or
 /// closed to those who shared it. From then on an older response stands in for no failure.
-pub fn takes_back(status: StatusCode) -> bool {
+pub(crate) fn revokes_stored(status: StatusCode) -> bool {
     matches!(status.as_u16(), 401 | 403 | 404 | 410)
 }
 
@@ -138,7 +146,7 @@ pub fn takes_back(status: StatusCode) -> bool {
 /// it is current again. It keeps its windows, so that stores keep it as long as they keep older copies, and
 /// is later than these by any node's clock.
 #[must_use]
-pub fn taken_back(freshness: &Freshness, now: Timestamp) -> Freshness {
+pub(crate) fn revoked(freshness: &Freshness, now: Timestamp) -> Freshness {
     let received_at = now.max(freshness.received_at.saturating_add(Duration::from_millis(1)));
     let since = received_at.saturating_since(freshness.received_at);
     Freshness {
@@ -152,7 +160,7 @@ pub fn taken_back(freshness: &Freshness, now: Timestamp) -> Freshness {
 }
 
 /// Whether it was.
-pub fn is_taken_back(freshness: &Freshness) -> bool {
+pub(crate) fn is_revoked(freshness: &Freshness) -> bool {
     freshness.lifetime.is_zero() && freshness.constraints.has_any(Constraints::PROXY_REVALIDATE)
 }
 
@@ -180,33 +188,36 @@ mod tests {
         }
     }
 
-    fn bridges(
+    fn may_serve_stale(
         status: StatusCode,
         stored: &Freshness,
         request: &RequestDirectives,
-        rule: &Rule,
+        rule: &CacheRule,
         now: Timestamp,
     ) -> bool {
-        bridge((status, stored), Outage::Error, request, rule, now).is_some()
+        stale_on_error((status, stored), Outage::Error, request, rule, now).is_some()
     }
 
-    fn rule() -> Rule {
-        Rule {
+    fn rule() -> CacheRule {
+        CacheRule {
             stale_while_revalidate: Some(seconds(5)),
             stale_if_error: Some(seconds(50)),
-            ..Rule::default()
+            ..CacheRule::default()
         }
     }
 
     #[test]
     fn the_rule_overrides_one_window_and_fills_in_the_other() {
         let both = freshness(Constraints::default(), Some(7), Some(70));
-        assert_eq!(while_revalidate_window(&both, &rule()), seconds(5));
-        assert_eq!(if_error_window(StatusCode::OK, &both, &rule()), seconds(70));
-        assert_eq!(while_revalidate_window(&both, &Rule::default()), seconds(7));
+        assert_eq!(stale_while_revalidate_window(&both, &rule()), seconds(5));
+        assert_eq!(stale_if_error_window(StatusCode::OK, &both, &rule()), seconds(70));
+        assert_eq!(stale_while_revalidate_window(&both, &CacheRule::default()), seconds(7));
         let none = freshness(Constraints::default(), None, None);
-        assert_eq!(if_error_window(StatusCode::OK, &none, &rule()), seconds(50));
-        assert_eq!(if_error_window(StatusCode::OK, &none, &Rule::default()), Duration::ZERO);
+        assert_eq!(stale_if_error_window(StatusCode::OK, &none, &rule()), seconds(50));
+        assert_eq!(
+            stale_if_error_window(StatusCode::OK, &none, &CacheRule::default()),
+            Duration::ZERO
+        );
     }
 
     #[test]
@@ -215,33 +226,39 @@ mod tests {
             [Constraints::NO_CACHE, Constraints::MUST_REVALIDATE, Constraints::PROXY_REVALIDATE]
         {
             let forbidden = freshness(constraint, Some(7), Some(70));
-            assert_eq!(while_revalidate_window(&forbidden, &rule()), Duration::ZERO);
-            assert_eq!(if_error_window(StatusCode::OK, &forbidden, &rule()), Duration::ZERO);
+            assert_eq!(stale_while_revalidate_window(&forbidden, &rule()), Duration::ZERO);
+            assert_eq!(stale_if_error_window(StatusCode::OK, &forbidden, &rule()), Duration::ZERO);
         }
     }
 
     #[test]
     fn s_maxage_closes_a_window_that_the_origin_does_not_open() {
         let closed = freshness(Constraints::S_MAXAGE, None, None);
-        assert_eq!(while_revalidate_window(&closed, &rule()), Duration::ZERO);
-        assert_eq!(if_error_window(StatusCode::OK, &closed, &rule()), Duration::ZERO);
+        assert_eq!(stale_while_revalidate_window(&closed, &rule()), Duration::ZERO);
+        assert_eq!(stale_if_error_window(StatusCode::OK, &closed, &rule()), Duration::ZERO);
         let open = freshness(Constraints::S_MAXAGE, Some(7), None);
-        assert_eq!(while_revalidate_window(&open, &Rule::default()), seconds(7));
+        assert_eq!(stale_while_revalidate_window(&open, &CacheRule::default()), seconds(7));
     }
 
     #[test]
-    fn errors_are_bridged_within_the_window_only() {
+    fn stale_responses_replace_errors_within_the_window_only() {
         let stored = freshness(Constraints::default(), None, Some(60));
         let allowed = |at| {
             let now = Timestamp::from_seconds(at);
-            bridges(StatusCode::OK, &stored, &RequestDirectives::default(), &Rule::default(), now)
+            may_serve_stale(
+                StatusCode::OK,
+                &stored,
+                &RequestDirectives::default(),
+                &CacheRule::default(),
+                now,
+            )
         };
         assert!(allowed(1005) && allowed(1010) && allowed(1069));
         assert!(!allowed(1070));
     }
 
     #[test]
-    fn a_response_bridges_no_error_after_its_end() {
+    fn a_response_replaces_no_error_after_its_end() {
         let stored = freshness(Constraints::default(), None, Some(60)).ending_in(seconds(20));
         let fresh = Freshness { lifetime: seconds(60), ..stored };
         let request =
@@ -249,19 +266,19 @@ mod tests {
         for stored in [stored, fresh] {
             let allowed = |at| {
                 let now = Timestamp::from_seconds(at);
-                bridges(StatusCode::OK, &stored, &request, &rule(), now)
+                may_serve_stale(StatusCode::OK, &stored, &request, &rule(), now)
             };
             assert!(allowed(1019) && !allowed(1020));
         }
     }
 
     #[test]
-    fn what_is_taken_back_keeps_its_end() {
+    fn a_revoked_response_keeps_its_end() {
         let stored = freshness(Constraints::default(), None, None).ending_in(seconds(20));
-        let gone = taken_back(&stored, Timestamp::from_seconds(1015));
-        assert_eq!(gone.usable_for, Some(seconds(5)));
-        let gone = taken_back(&stored, Timestamp::from_seconds(1050));
-        assert_eq!(gone.usable_for, Some(Duration::ZERO));
+        let revoked_response = revoked(&stored, Timestamp::from_seconds(1015));
+        assert_eq!(revoked_response.usable_for, Some(seconds(5)));
+        let revoked_response = revoked(&stored, Timestamp::from_seconds(1050));
+        assert_eq!(revoked_response.usable_for, Some(Duration::ZERO));
     }
 
     #[test]
@@ -270,28 +287,39 @@ mod tests {
         let request =
             RequestDirectives { stale_if_error: Some(60), ..RequestDirectives::default() };
         let now = Timestamp::from_seconds(1020);
-        assert!(bridges(StatusCode::OK, &stored, &request, &Rule::default(), now));
-        let ignoring = Rule { client_cache_control: ClientCacheControl::Ignore, ..Rule::default() };
-        assert!(!bridges(StatusCode::OK, &stored, &request, &ignoring, now));
+        assert!(may_serve_stale(StatusCode::OK, &stored, &request, &CacheRule::default(), now));
+        let ignoring =
+            CacheRule { client_cache_control: ClientCacheControl::Ignore, ..CacheRule::default() };
+        assert!(!may_serve_stale(StatusCode::OK, &stored, &request, &ignoring, now));
         let forbidden = freshness(Constraints::MUST_REVALIDATE, None, None);
-        assert!(!bridges(StatusCode::OK, &forbidden, &request, &Rule::default(), now));
+        assert!(!may_serve_stale(StatusCode::OK, &forbidden, &request, &CacheRule::default(), now));
     }
 
     #[test]
-    fn an_origin_that_cannot_be_reached_is_bridged_unasked() {
-        let told = |stored: &Freshness, rule: &Rule, outage, at| {
+    fn stale_responses_replace_an_unreachable_origin_by_default() {
+        let reason = |stored: &Freshness, rule: &CacheRule, outage, at| {
             let now = Timestamp::from_seconds(at);
-            bridge((StatusCode::OK, stored), outage, &RequestDirectives::default(), rule, now)
+            stale_on_error(
+                (StatusCode::OK, stored),
+                outage,
+                &RequestDirectives::default(),
+                rule,
+                now,
+            )
         };
-        let (silent, unset) = (freshness(Constraints::default(), None, None), Rule::default());
-        let away = Outage::Disconnected;
-        assert_eq!(told(&silent, &unset, away, 1609), Some(Reason::StaleIfDisconnected));
-        assert_eq!(told(&silent, &unset, away, 1610), None, "ten minutes after it became stale");
-        assert_eq!(told(&silent, &unset, Outage::Error, 1010), None);
-        assert_eq!(told(&silent, &rule(), away, 1059), Some(Reason::StaleIfError));
-        assert_eq!(told(&silent, &rule(), away, 1060), Some(Reason::StaleIfDisconnected));
-        let off = Rule { stale_if_disconnected: Duration::ZERO, ..rule() };
-        assert_eq!(told(&silent, &off, away, 1060), None);
+        let (silent, unset) = (freshness(Constraints::default(), None, None), CacheRule::default());
+        let disconnected = Outage::Disconnected;
+        assert_eq!(reason(&silent, &unset, disconnected, 1609), Some(Reason::StaleIfDisconnected));
+        assert_eq!(
+            reason(&silent, &unset, disconnected, 1610),
+            None,
+            "ten minutes after it became stale"
+        );
+        assert_eq!(reason(&silent, &unset, Outage::Error, 1010), None);
+        assert_eq!(reason(&silent, &rule(), disconnected, 1059), Some(Reason::StaleIfError));
+        assert_eq!(reason(&silent, &rule(), disconnected, 1060), Some(Reason::StaleIfDisconnected));
+        let off = CacheRule { stale_if_disconnected: Duration::ZERO, ..rule() };
+        assert_eq!(reason(&silent, &off, disconnected, 1060), None);
         for constraint in [
             Constraints::NO_CACHE,
             Constraints::MUST_REVALIDATE,
@@ -299,64 +327,74 @@ mod tests {
             Constraints::S_MAXAGE,
         ] {
             let forbidden = freshness(constraint, None, None);
-            assert_eq!(told(&forbidden, &unset, away, 1015), None, "{constraint:?}");
+            assert_eq!(reason(&forbidden, &unset, disconnected, 1015), None, "{constraint:?}");
         }
         let allowed = freshness(Constraints::S_MAXAGE, None, Some(9));
-        assert_eq!(told(&allowed, &unset, away, 1500), Some(Reason::StaleIfDisconnected));
+        assert_eq!(reason(&allowed, &unset, disconnected, 1500), Some(Reason::StaleIfDisconnected));
         let refused = freshness(Constraints::default(), None, Some(0));
-        assert_eq!(told(&refused, &unset, away, 1015), None, "the origin says so");
+        assert_eq!(reason(&refused, &unset, disconnected, 1015), None, "the origin says so");
         let ended = silent.ending_in(seconds(12));
-        assert_eq!(told(&ended, &unset, away, 1012), None, "the end of a token");
+        assert_eq!(reason(&ended, &unset, disconnected, 1012), None, "the end of a token");
         let never_fresh = Freshness { lifetime: Duration::ZERO, ..silent };
-        assert_eq!(told(&never_fresh, &unset, away, 1001), None);
+        assert_eq!(reason(&never_fresh, &unset, disconnected, 1001), None);
     }
 
     #[test]
-    fn zero_for_errors_turns_all_bridging_off() {
+    fn zero_for_errors_turns_stale_on_error_off() {
         let stored = freshness(Constraints::default(), None, Some(60));
-        let rule = Rule { stale_if_error: Some(Duration::ZERO), ..Rule::default() };
+        let rule = CacheRule { stale_if_error: Some(Duration::ZERO), ..CacheRule::default() };
         let request =
             RequestDirectives { stale_if_error: Some(60), ..RequestDirectives::default() };
         for outage in [Outage::Error, Outage::Disconnected] {
             let now = Timestamp::from_seconds(1015);
-            assert_eq!(bridge((StatusCode::OK, &stored), outage, &request, &rule, now), None);
+            assert_eq!(
+                stale_on_error((StatusCode::OK, &stored), outage, &request, &rule, now),
+                None
+            );
         }
-        assert_eq!(if_error_window(StatusCode::OK, &stored, &rule), Duration::ZERO);
-        assert_eq!(rule.longest_stale(), Duration::ZERO);
+        assert_eq!(stale_if_error_window(StatusCode::OK, &stored, &rule), Duration::ZERO);
+        assert_eq!(rule.max_stale_window(), Duration::ZERO);
     }
 
     #[test]
-    fn a_stored_error_bridges_nothing() {
+    fn a_stored_error_replaces_no_error() {
         let stored = freshness(Constraints::default(), Some(60), Some(60));
         let (request, now) = (RequestDirectives::default(), Timestamp::from_seconds(1005));
         for (status, expected) in [(200, true), (404, true), (500, false), (502, false)] {
             let status = StatusCode::from_u16(status).unwrap();
-            let allowed = bridges(status, &stored, &request, &rule(), now);
+            let allowed = may_serve_stale(status, &stored, &request, &rule(), now);
             assert_eq!(allowed, expected, "{status}");
-            assert_eq!(if_error_window(status, &stored, &rule()).is_zero(), !expected, "{status}");
+            assert_eq!(
+                stale_if_error_window(status, &stored, &rule()).is_zero(),
+                !expected,
+                "{status}"
+            );
         }
     }
 
     #[test]
-    fn what_is_taken_back_is_stale_and_bridges_nothing() {
+    fn a_revoked_response_is_stale_and_replaces_no_error() {
         let stored = freshness(Constraints::SHAREABLE, Some(60), Some(60));
         let now = Timestamp::from_seconds(1005);
-        let gone = taken_back(&stored, now);
-        assert!(is_taken_back(&gone) && !is_taken_back(&stored));
-        assert!(!gone.is_fresh(now) && !permits_soft_purge(&gone));
-        assert_eq!(gone.age_seconds(now), stored.age_seconds(now));
+        let revoked_response = revoked(&stored, now);
+        assert!(is_revoked(&revoked_response) && !is_revoked(&stored));
+        assert!(!revoked_response.is_fresh(now) && !permits_soft_purge(&revoked_response));
+        assert_eq!(revoked_response.age_seconds(now), stored.age_seconds(now));
         let early = Timestamp::from_seconds(900);
-        assert!(taken_back(&stored, early).received_at > stored.received_at);
-        assert_eq!(while_revalidate_window(&gone, &rule()), Duration::ZERO);
+        assert!(revoked(&stored, early).received_at > stored.received_at);
+        assert_eq!(stale_while_revalidate_window(&revoked_response, &rule()), Duration::ZERO);
         let request =
             RequestDirectives { stale_if_error: Some(60), ..RequestDirectives::default() };
         for outage in [Outage::Error, Outage::Disconnected] {
-            assert_eq!(bridge((StatusCode::OK, &gone), outage, &request, &rule(), now), None);
+            assert_eq!(
+                stale_on_error((StatusCode::OK, &revoked_response), outage, &request, &rule(), now),
+                None
+            );
         }
         for status in [401, 403, 404, 410] {
-            assert!(takes_back(StatusCode::from_u16(status).unwrap()), "{status}");
+            assert!(revokes_stored(StatusCode::from_u16(status).unwrap()), "{status}");
         }
-        assert!(!takes_back(StatusCode::TOO_MANY_REQUESTS) && !takes_back(StatusCode::OK));
+        assert!(!revokes_stored(StatusCode::TOO_MANY_REQUESTS) && !revokes_stored(StatusCode::OK));
     }
 
     #[test]

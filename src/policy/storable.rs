@@ -5,9 +5,9 @@ use http::{HeaderName, Method, StatusCode, header};
 use crate::field::list;
 
 use super::{
-    ClientCacheControl, Freshness, Partition, Reason, RequestDirectives, RequestHead,
-    ResponseDirectives, ResponseHead, Rule,
-    freshness::{Basis, Constraints, is_heuristically_cacheable, origin_lifetime},
+    CacheRule, ClientCacheControl, Freshness, Partition, Reason, RequestDirectives, RequestHead,
+    ResponseDirectives, ResponseHead,
+    freshness::{Constraints, LifetimeBasis, is_heuristically_cacheable, origin_lifetime},
     invalidation, stale,
     stored_fields::is_event_stream,
     tag,
@@ -19,21 +19,21 @@ use super::{
 /// and for how long: to `POST` (RFC 9110 §9.3.3), `PATCH` (RFC 5789 §2) and, as `Content-Location` has
 /// the same meaning there (RFC 9110 §8.7), `PUT`.
 ///
-/// `asked` and `directives` are those of the two messages. A refusal carries the one reason that is
+/// `request_directives` and `directives` are those of the two messages. A refusal carries the one reason that is
 /// shown. What is stored, and for how long it is of use, is for
 /// [`stored_fields`](super::stored_fields::stored_fields) and the [`Freshness`] to say.
 pub fn storable(
-    (request, asked): (&RequestHead<'_>, &RequestDirectives),
+    (request, request_directives): (&RequestHead<'_>, &RequestDirectives),
     (response, directives): (&ResponseHead<'_>, &ResponseDirectives),
-    rule: &Rule,
+    rule: &CacheRule,
 ) -> Result<Freshness, Reason> {
-    request_allows(request, asked, rule)?;
+    request_allows(request, request_directives, rule)?;
     status_allows(response.status)?;
     partition_allows(response.status, &rule.partition)?;
     directives_allow(response.status, directives, &rule.partition)?;
     fields_allow(response)?;
     let (freshness, basis) = Freshness::on_receipt(response, directives, rule);
-    if let Some(reason) = freshness.withheld_from(request.credentials) {
+    if let Some(reason) = freshness.sharing_refusal(request.credentials) {
         return Err(reason);
     }
     if response.headers.contains_key(header::SET_COOKIE)
@@ -47,7 +47,7 @@ pub fn storable(
         return Err(Reason::SetCookie);
     }
     let explicit = freshness.constraints.has_any(Constraints::EXPLICIT);
-    if request.method != Method::GET && !(explicit && answers_get(request, response)) {
+    if request.method != Method::GET && !(explicit && represents_target(request, response)) {
         return Err(Reason::MethodNotCacheable);
     }
     worth_storing(response, directives, (freshness, basis), rule)
@@ -56,8 +56,8 @@ pub fn storable(
 /// The route, the method and the request's `no-store`.
 fn request_allows(
     request: &RequestHead<'_>,
-    asked: &RequestDirectives,
-    rule: &Rule,
+    request_directives: &RequestDirectives,
+    rule: &CacheRule,
 ) -> Result<(), Reason> {
     if !rule.cache {
         return Err(Reason::RuleBypass);
@@ -66,7 +66,7 @@ fn request_allows(
         return Err(Reason::MethodNotCacheable);
     }
     let honoured = rule.client_cache_control == ClientCacheControl::Honor;
-    if honoured && asked.no_store { Err(Reason::RequestNoStore) } else { Ok(()) }
+    if honoured && request_directives.no_store { Err(Reason::RequestNoStore) } else { Ok(()) }
 }
 
 /// Takes cookies away from the client that gets it, as the answer to a logout does: where the origin says
@@ -77,9 +77,9 @@ pub(super) const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-si
 fn may_set_cookies(
     (response, directives): (&ResponseHead<'_>, &ResponseDirectives),
     freshness: &Freshness,
-    (rule, basis): (&Rule, Basis),
+    (rule, basis): (&CacheRule, LifetimeBasis),
 ) -> bool {
-    (rule.partition == Partition::User && basis == Basis::Rule)
+    (rule.partition == Partition::User && basis == LifetimeBasis::Rule)
         || is_fresh_by_origin(response, directives, freshness)
 }
 
@@ -123,7 +123,7 @@ fn partition_allows(status: StatusCode, partition: &Partition) -> Result<(), Rea
 
 /// Why no rule may keep responses with a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoTtl {
+pub enum TtlRefusal {
     /// They are never stored.
     NeverStored,
     /// Any client brings one about, by its method, its target or its fields, and would make it everybody's.
@@ -131,11 +131,11 @@ pub enum NoTtl {
 }
 
 /// Whether a rule may say how long responses with this status are fresh.
-pub fn may_have_ttl(status: StatusCode) -> Result<(), NoTtl> {
+pub fn check_ttl_status(status: StatusCode) -> Result<(), TtlRefusal> {
     match status.as_u16() {
-        405 | 414 | 431 | 501 => Err(NoTtl::ByAnyClient),
-        600.. => Err(NoTtl::NeverStored),
-        _ => status_allows(status).map_err(|_| NoTtl::NeverStored),
+        405 | 414 | 431 | 501 => Err(TtlRefusal::ByAnyClient),
+        600.. => Err(TtlRefusal::NeverStored),
+        _ => status_allows(status).map_err(|_| TtlRefusal::NeverStored),
     }
 }
 
@@ -170,7 +170,7 @@ fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
     }
     // What is no field name says that more than fields selects it.
     let is_anything = |member: &[u8]| member == b"*" || HeaderName::from_bytes(member).is_err();
-    let is_unkeyed = |member: &[u8]| is_anything(member) || says_the_address(member);
+    let is_unkeyed = |member: &[u8]| is_anything(member) || carries_client_address(member);
     if list::members(response.headers, header::VARY).any(is_unkeyed) {
         return Err(Reason::VaryStar);
     }
@@ -182,13 +182,13 @@ fn fields_allow(response: &ResponseHead<'_>) -> Result<(), Reason> {
 
 /// Whether a field tells the origin the client's address. That is no part of any key, and it comes from the
 /// connection: what the client sent in this field does not select the response.
-pub fn says_the_address(field: &[u8]) -> bool {
+pub fn carries_client_address(field: &[u8]) -> bool {
     [&b"forwarded"[..], b"x-forwarded-for"].iter().any(|name| field.eq_ignore_ascii_case(name))
 }
 
 /// Whether the response to a write says that it is what a `GET` of the target would return
 /// (RFC 9110 §8.7).
-fn answers_get(request: &RequestHead<'_>, response: &ResponseHead<'_>) -> bool {
+fn represents_target(request: &RequestHead<'_>, response: &ResponseHead<'_>) -> bool {
     response
         .headers
         .get(header::CONTENT_LOCATION)
@@ -200,10 +200,10 @@ fn answers_get(request: &RequestHead<'_>, response: &ResponseHead<'_>) -> bool {
 fn worth_storing(
     response: &ResponseHead<'_>,
     directives: &ResponseDirectives,
-    (freshness, basis): (Freshness, Basis),
-    rule: &Rule,
+    (freshness, basis): (Freshness, LifetimeBasis),
+    rule: &CacheRule,
 ) -> Result<Freshness, Reason> {
-    let guessed = matches!(basis, Basis::Heuristic | Basis::Silence);
+    let guessed = matches!(basis, LifetimeBasis::Heuristic | LifetimeBasis::Unspecified);
     if guessed && !directives.public && !is_heuristically_cacheable(response.status) {
         return Err(Reason::StatusNotCacheable);
     }
@@ -214,14 +214,11 @@ fn worth_storing(
     if no_cache {
         return Err(Reason::NoCache);
     }
-    let window = stale::while_revalidate_window(&freshness, rule).max(stale::if_error_window(
-        response.status,
-        &freshness,
-        rule,
-    ));
+    let window = stale::stale_while_revalidate_window(&freshness, rule)
+        .max(stale::stale_if_error_window(response.status, &freshness, rule));
     match basis {
         _ if !window.is_zero() => Ok(freshness),
-        Basis::Silence => Err(Reason::NoFreshness),
+        LifetimeBasis::Unspecified => Err(Reason::NoFreshness),
         _ => Err(Reason::ZeroTtl),
     }
 }

@@ -16,7 +16,9 @@ pub fn stored_fields(response: &HeaderMap, directives: &ResponseDirectives) -> H
     let connection = listed_by_connection(response);
     let mut stored = HeaderMap::with_capacity(response.keys_len());
     for name in response.keys() {
-        if is_never_stored(name) || connection.contains(name) || directives.withheld.contains(name)
+        if is_never_stored(name)
+            || connection.contains(name)
+            || directives.qualified_fields.contains(name)
         {
             continue;
         }

@@ -5,10 +5,10 @@ use smallvec::SmallVec;
 
 use crate::field::list;
 
-use super::directive::{delta_seconds, forbidding};
+use super::directive::{delta_seconds, restrictions};
 
 /// What a request to the origin says in `Surrogate-Capability`, so that it can address Larder alone.
-pub const CAPABILITY: HeaderValue = HeaderValue::from_static("larder=\"Surrogate/1.0\"");
+pub(crate) const CAPABILITY: HeaderValue = HeaderValue::from_static("larder=\"Surrogate/1.0\"");
 
 /// The device token that directives for Larder alone carry.
 const DEVICE_TOKEN: &[u8] = b"larder";
@@ -17,7 +17,7 @@ const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control
 
 /// What `Surrogate-Control` decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Control {
+pub(super) enum SurrogateDirective {
     /// `no-store`.
     NoStore,
     /// `max-age`, in seconds.
@@ -26,59 +26,59 @@ pub(super) enum Control {
 
 /// What `Surrogate-Control` says here.
 #[derive(Debug, Default)]
-pub(super) struct Surrogate<'a> {
+pub(super) struct SurrogateControl<'a> {
     /// The well-formed directive that applies; nothing if there is none, so that `Cache-Control` decides.
-    pub(super) control: Option<Control>,
+    pub(super) directive: Option<SurrogateDirective>,
     /// The members that concern this cache, well-formed or not: what they forbid is forbidden.
-    pub(super) concerning: SmallVec<[&'a [u8]; 2]>,
+    pub(super) applicable: SmallVec<[&'a [u8]; 2]>,
 }
 
 /// Reads the directives that are meant for every surrogate or for this one.
 ///
 /// Directives for this device come before those for all; `no-store` comes before `max-age`.
-pub(super) fn parse(response: &HeaderMap) -> Surrogate<'_> {
-    let (mut for_all, mut for_us) = (None, None);
+pub(super) fn parse(response: &HeaderMap) -> SurrogateControl<'_> {
+    let (mut for_all, mut for_larder) = (None, None);
     for member in list::members(response, SURROGATE_CONTROL) {
-        let known = match Audience::of(member) {
-            Audience::All => &mut for_all,
-            Audience::Us => &mut for_us,
-            Audience::Others | Audience::Unclear => continue,
+        let known = match TargetDevice::of(member) {
+            TargetDevice::Any => &mut for_all,
+            TargetDevice::Larder => &mut for_larder,
+            TargetDevice::Others | TargetDevice::Unclear => continue,
         };
-        if let Some(control) = control(member) {
-            *known = Some(stricter(*known, control));
+        if let Some(directive) = directive(member) {
+            *known = Some(stricter(*known, directive));
         }
     }
-    let concerns = |member: &&[u8]| match Audience::of(member) {
-        Audience::All => for_us.is_none(),
-        Audience::Us | Audience::Unclear => true,
-        Audience::Others => false,
+    let concerns = |member: &&[u8]| match TargetDevice::of(member) {
+        TargetDevice::Any => for_larder.is_none(),
+        TargetDevice::Larder | TargetDevice::Unclear => true,
+        TargetDevice::Others => false,
     };
-    let concerning = list::members(response, SURROGATE_CONTROL).filter(concerns).collect();
-    Surrogate { control: for_us.or(for_all), concerning }
+    let applicable = list::members(response, SURROGATE_CONTROL).filter(concerns).collect();
+    SurrogateControl { directive: for_larder.or(for_all), applicable }
 }
 
 /// Whom a member is meant for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Audience {
-    All,
-    Us,
+enum TargetDevice {
+    Any,
+    Larder,
     /// Another device, by its token.
     Others,
     /// What stands after `;` is no device: perhaps another directive, as in `no-store; max-age=0`.
     Unclear,
 }
 
-impl Audience {
+impl TargetDevice {
     fn of(member: &[u8]) -> Self {
         let mut parts = member.splitn(2, |byte| *byte == b';');
-        let Some(device) = parts.nth(1).map(list::trim) else { return Self::All };
+        let Some(device) = parts.nth(1).map(list::trim) else { return Self::Any };
         if device.eq_ignore_ascii_case(DEVICE_TOKEN) {
-            return Self::Us;
+            return Self::Larder;
         }
         let is_token_byte = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
         let is_device = !device.is_empty()
             && device.iter().all(is_token_byte)
-            && forbidding(device).next().is_none()
+            && restrictions(device).next().is_none()
             && !DIRECTIVES.iter().any(|name| device.eq_ignore_ascii_case(name));
         if is_device { Self::Others } else { Self::Unclear }
     }
@@ -89,18 +89,18 @@ const DIRECTIVES: [&[u8]; 6] =
     [b"public", b"max-age", b"s-maxage", b"immutable", b"no-transform", b"must-understand"];
 
 /// The first directive stays, unless a later one forbids.
-fn stricter(known: Option<Control>, next: Control) -> Control {
+fn stricter(known: Option<SurrogateDirective>, next: SurrogateDirective) -> SurrogateDirective {
     match (known, next) {
-        (_, Control::NoStore) | (None, _) => next,
+        (_, SurrogateDirective::NoStore) | (None, _) => next,
         (Some(known), _) => known,
     }
 }
 
 /// Reads `max-age=60+30;device`.
-fn control(member: &[u8]) -> Option<Control> {
+fn directive(member: &[u8]) -> Option<SurrogateDirective> {
     let directive = list::trim(member.split(|byte| *byte == b';').next()?);
     if directive.eq_ignore_ascii_case(b"no-store") {
-        return Some(Control::NoStore);
+        return Some(SurrogateDirective::NoStore);
     }
     let (name, value) = directive.split_at_checked(b"max-age=".len())?;
     if !name.eq_ignore_ascii_case(b"max-age=") {
@@ -108,32 +108,32 @@ fn control(member: &[u8]) -> Option<Control> {
     }
     // After `+` stands how long a stale response may be used; the RFC's directives say that here.
     let fresh = value.split(|byte| *byte == b'+').next()?;
-    Some(Control::MaxAge(delta_seconds(fresh)?))
+    Some(SurrogateDirective::MaxAge(delta_seconds(fresh)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(value: &'static str) -> Option<Control> {
+    fn read(value: &'static str) -> Option<SurrogateDirective> {
         let mut response = HeaderMap::new();
         response.insert(SURROGATE_CONTROL, HeaderValue::from_static(value));
-        parse(&response).control
+        parse(&response).directive
     }
 
-    fn concerning(value: &'static str) -> usize {
+    fn applicable(value: &'static str) -> usize {
         let mut response = HeaderMap::new();
         response.insert(SURROGATE_CONTROL, HeaderValue::from_static(value));
-        parse(&response).concerning.len()
+        parse(&response).applicable.len()
     }
 
     #[test]
     fn directives_for_all_or_for_us_count() {
-        assert_eq!(read("max-age=3600"), Some(Control::MaxAge(3600)));
-        assert_eq!(read("foobar, MaX-aGe=3600+60"), Some(Control::MaxAge(3600)));
-        assert_eq!(read("max-age=60;larder, max-age=1"), Some(Control::MaxAge(60)));
-        assert_eq!(read("max-age=60, no-store"), Some(Control::NoStore));
-        assert_eq!(read("content=\"ESI/1.0\", no-store;larder"), Some(Control::NoStore));
+        assert_eq!(read("max-age=3600"), Some(SurrogateDirective::MaxAge(3600)));
+        assert_eq!(read("foobar, MaX-aGe=3600+60"), Some(SurrogateDirective::MaxAge(3600)));
+        assert_eq!(read("max-age=60;larder, max-age=1"), Some(SurrogateDirective::MaxAge(60)));
+        assert_eq!(read("max-age=60, no-store"), Some(SurrogateDirective::NoStore));
+        assert_eq!(read("content=\"ESI/1.0\", no-store;larder"), Some(SurrogateDirective::NoStore));
     }
 
     #[test]
@@ -155,8 +155,8 @@ mod tests {
             ("no-store, max-age=9;larder", 1),
             ("no-store, max-age =9;larder", 2),
         ] {
-            assert_eq!(concerning(value), count, "{value}");
+            assert_eq!(applicable(value), count, "{value}");
         }
-        assert_eq!(read("no-store, max-age=9;larder"), Some(Control::MaxAge(9)));
+        assert_eq!(read("no-store, max-age=9;larder"), Some(SurrogateDirective::MaxAge(9)));
     }
 }

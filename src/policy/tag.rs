@@ -16,21 +16,21 @@ const LISTED: [HeaderName; 2] =
 const GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 
 /// How many tags one response may have; RFC 9875 asks for 32 groups.
-pub const MOST: usize = 1000;
+pub(crate) const MAX_COUNT: usize = 1000;
 
 /// How many bytes a tag may have; RFC 9875 asks for 32, Fastly takes as many as this.
-pub const LONGEST: usize = 1024;
+pub(crate) const MAX_LENGTH: usize = 1024;
 
 /// Takes the tag fields out of a response of this host and gives their tags, in order and without empty
 /// ones. They are the cache's business, not the client's; only `Cache-Groups` stays.
 ///
 /// Each group is two tags: its name, for whoever purges here, and its name on this host, for what other
 /// responses of this host invalidate.
-pub fn take(response: &mut HeaderMap, host: &str) -> Vec<String> {
+pub(crate) fn extract(response: &mut HeaderMap, host: &str) -> Vec<String> {
     let mut tags = Vec::new();
     if has_any(response) {
         tags = read(response);
-        tags.extend(groups(response).iter().map(|group| of_group(group, host)));
+        tags.extend(groups(response).iter().map(|group| group_tag(group, host)));
     }
     strip(response);
     tags
@@ -38,7 +38,7 @@ pub fn take(response: &mut HeaderMap, host: &str) -> Vec<String> {
 
 /// The tag of a group among the responses of one host: others may have a group of the same name
 /// (RFC 9875 §2.1).
-pub fn of_group(group: &str, host: &str) -> String {
+pub(crate) fn group_tag(group: &str, host: &str) -> String {
     format!("{group}@{host}")
 }
 
@@ -49,7 +49,7 @@ fn groups(headers: &HeaderMap) -> Vec<String> {
 }
 
 /// Takes off the tag fields that are not for clients.
-pub fn strip(response: &mut HeaderMap) {
+pub(crate) fn strip(response: &mut HeaderMap) {
     // Most responses have none: one pass over their names finds that out.
     if !response.keys().any(is_stripped) {
         return;
@@ -61,7 +61,7 @@ pub fn strip(response: &mut HeaderMap) {
 
 /// Whether all tags of these fields can be kept: that they are not too many, none is too long, and the
 /// fields are text. A response that a purge of one of its tags would not find is not to be stored.
-pub fn are_within_limits(headers: &HeaderMap) -> bool {
+pub(crate) fn are_within_limits(headers: &HeaderMap) -> bool {
     if !has_any(headers) {
         return true;
     }
@@ -69,8 +69,8 @@ pub fn are_within_limits(headers: &HeaderMap) -> bool {
         headers.get_all(name).iter().all(|line| std::str::from_utf8(line.as_bytes()).is_ok())
     };
     let tags = read(headers);
-    tags.len() <= MOST
-        && tags.iter().all(|tag| tag.len() <= LONGEST)
+    tags.len() <= MAX_COUNT
+        && tags.iter().all(|tag| tag.len() <= MAX_LENGTH)
         && SPACED.iter().chain(&LISTED).all(is_text)
 }
 
@@ -79,7 +79,7 @@ pub fn are_within_limits(headers: &HeaderMap) -> bool {
 ///
 /// Compared byte by byte, also where their field's inventor does not tell case apart. A `Cache-Groups`
 /// that is no list of strings says nothing.
-pub fn read(headers: &HeaderMap) -> Vec<String> {
+pub(crate) fn read(headers: &HeaderMap) -> Vec<String> {
     let mut tags = Vec::new();
     for name in &SPACED {
         split(headers, name, &[' ', ','], &mut tags);
@@ -93,12 +93,12 @@ pub fn read(headers: &HeaderMap) -> Vec<String> {
 }
 
 /// Adds the tags of one field, separated by spaces or commas.
-pub fn read_spaced(headers: &HeaderMap, name: &HeaderName, tags: &mut Vec<String>) {
+pub(crate) fn read_spaced(headers: &HeaderMap, name: &HeaderName, tags: &mut Vec<String>) {
     split(headers, name, &[' ', ','], tags);
 }
 
 /// Whether any of the fields is there.
-pub fn has_any(headers: &HeaderMap) -> bool {
+pub(crate) fn has_any(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| is_stripped(name) || *name == GROUPS)
 }
 
@@ -143,7 +143,7 @@ mod tests {
         let tags = ["a", "b", "c", "d", "e", "f g", "h", "café", "i j", "k", "l"];
         assert_eq!(read(&response), tags);
         let on_host = ["i j@api.test", "k@api.test", "l@api.test"];
-        assert_eq!(take(&mut response, "api.test"), [&tags[..], &on_host].concat());
+        assert_eq!(extract(&mut response, "api.test"), [&tags[..], &on_host].concat());
         assert_eq!(response.keys().collect::<Vec<_>>(), ["cache-groups"]);
         assert_eq!(response.get_all("cache-groups").iter().count(), 2);
     }
@@ -159,11 +159,11 @@ mod tests {
     #[test]
     fn tags_beyond_the_limits_are_noticed() {
         let within = |name, value: &str| are_within_limits(&headers(&[(name, value.as_bytes())]));
-        assert!(within("xkey", &"t ".repeat(MOST)));
-        assert!(!within("xkey", &"t ".repeat(MOST + 1)));
-        assert!(within("cache-tag", &"t".repeat(LONGEST)));
-        assert!(!within("cache-tag", &"t".repeat(LONGEST + 1)));
-        assert!(!within("cache-groups", &format!("\"{}\"", "t".repeat(LONGEST + 1))));
+        assert!(within("xkey", &"t ".repeat(MAX_COUNT)));
+        assert!(!within("xkey", &"t ".repeat(MAX_COUNT + 1)));
+        assert!(within("cache-tag", &"t".repeat(MAX_LENGTH)));
+        assert!(!within("cache-tag", &"t".repeat(MAX_LENGTH + 1)));
+        assert!(!within("cache-groups", &format!("\"{}\"", "t".repeat(MAX_LENGTH + 1))));
         assert!(!are_within_limits(&headers(&[("surrogate-key", b"a \xff")])));
         assert!(are_within_limits(&headers(&[("etag", b"\xff")])));
     }

@@ -21,7 +21,7 @@ pub enum EtagOrigin {
 
 /// Whether a request can be answered with 304.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Conditionality {
+pub(crate) enum Conditionality {
     /// It carries a validator of the stored response.
     Conditional,
     /// The stored response has no validator that the origin knows.
@@ -42,7 +42,7 @@ const CONDITIONS: [HeaderName; 6] = [
 ///
 /// The client's own conditions and `Range` are removed in any case, so that the answer is a 304 about
 /// the stored response or a complete replacement for it. A tag made by Larder is not sent.
-pub fn make_conditional(
+pub(crate) fn make_conditional(
     request: &mut HeaderMap,
     stored: &HeaderMap,
     etag: EtagOrigin,
@@ -62,7 +62,7 @@ pub fn make_conditional(
 }
 
 /// Removes a request's conditions and `Range`, so that its answer is complete and can be stored.
-pub fn make_unconditional(request: &mut HeaderMap) {
+pub(crate) fn make_unconditional(request: &mut HeaderMap) {
     // Most requests have none: one pass over their names finds that out.
     if !request.keys().any(is_condition) {
         return;
@@ -89,7 +89,7 @@ fn is_condition(name: &HeaderName) -> bool {
 /// one. A strong tag is compared strongly, a weak one weakly.
 ///
 /// Where it is not, the stored response must not be updated: the origin knows another representation.
-pub fn confirms(stored: &HeaderMap, update: &HeaderMap) -> bool {
+pub(crate) fn confirms(stored: &HeaderMap, update: &HeaderMap) -> bool {
     match (entity_tag(update), entity_tag(stored)) {
         (Some(new), Some(old)) if new.strength() == Strength::Strong => new.matches_strongly(old),
         (Some(new), Some(old)) => new.matches_weakly(old),
@@ -102,7 +102,7 @@ pub fn confirms(stored: &HeaderMap, update: &HeaderMap) -> bool {
 ///
 /// All others are about one request, or about the moment: an error on a refresh (`406` to an odd
 /// `Accept`, `429`, `503`) takes nothing away from those who ask otherwise, or later.
-pub fn is_about_resource(status: StatusCode) -> bool {
+pub(crate) fn is_about_resource(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),
         200..=205 | 207..=299 | 300..=303 | 305..=308 | 401 | 403 | 404 | 410 | 451
@@ -111,7 +111,7 @@ pub fn is_about_resource(status: StatusCode) -> bool {
 
 /// How to answer a client's own conditions from a stored response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precondition {
+pub(crate) enum Precondition {
     /// 304: the client has what is stored.
     NotModified,
     /// The response itself.
@@ -123,7 +123,7 @@ pub enum Precondition {
 ///
 /// Without `Last-Modified` the stored `Date` counts, and without that the time of receipt. Conditions
 /// apply to a stored 200 only.
-pub fn evaluate(
+pub(crate) fn evaluate(
     request: &HeaderMap,
     status: StatusCode,
     stored: &HeaderMap,
@@ -161,7 +161,7 @@ fn date(headers: &HeaderMap, name: &HeaderName) -> Option<Timestamp> {
 
 /// Removes from the fields of a full response those that a 304 in its place does not carry
 /// (RFC 9110 §15.4.5): what describes the content that it does not have.
-pub fn retain_for_not_modified(response: &mut HeaderMap) {
+pub(crate) fn retain_for_not_modified(response: &mut HeaderMap) {
     for name in CONTENT_FIELDS {
         response.remove(name);
     }
@@ -185,7 +185,7 @@ const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 /// [`Freshness`](super::Freshness) from the result, then keep its
 /// [`stored_fields`](super::stored_fields::stored_fields). An update without `Date` is dated by its
 /// receipt.
-pub fn freshen(stored: &HeaderMap, update: &HeaderMap, received_at: Timestamp) -> HeaderMap {
+pub(crate) fn freshen(stored: &HeaderMap, update: &HeaderMap, received_at: Timestamp) -> HeaderMap {
     let mut fresh = stored.clone();
     fresh.remove(header::AGE);
     let connection = listed_by_connection(update);
@@ -217,7 +217,7 @@ const DESCRIBES_STORED: [HeaderName; 6] = [
 
 /// How to answer a request for ranges from a complete stored response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RangeOutcome {
+pub(crate) enum RangeOutcome {
     /// The complete response: nothing else was asked for, or several ranges were.
     Full,
     /// 206 with these bytes.
@@ -228,7 +228,7 @@ pub enum RangeOutcome {
 
 /// Evaluates `Range` and `If-Range` of a `GET` request against a complete stored response whose
 /// content has `length` bytes (RFC 9110 §14.2).
-pub fn evaluate_range(
+pub(crate) fn evaluate_range(
     request: &HeaderMap,
     status: StatusCode,
     stored: &HeaderMap,

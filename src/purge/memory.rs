@@ -8,111 +8,119 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Fences, Once, Receipt, random};
-use crate::fence::{Fence, LogId, Purge, Record};
+use super::{AppliedPurges, DedupOutcome, PurgeReceipt, random};
+use crate::fence::{Fence, LogId, Purge, PurgeRecord};
 
 /// Keys that are remembered; then those that are over are forgotten, and if that is not enough, all.
-const KEYS: usize = 100_000;
+const MAX_KEYS: usize = 100_000;
 /// How long it is remembered that a purge was appended.
-const REMEMBERED: Duration = Duration::from_hours(24);
+const DEDUP_WINDOW: Duration = Duration::from_hours(24);
 
 /// The last place taken, and what is remembered.
-pub(super) struct Memory {
+pub(super) struct MemoryLog {
     last: Mutex<u64>,
-    appended: Keys<u64>,
-    turns: Keys<()>,
-    words: Mutex<BTreeMap<Box<str>, String>>,
-    roles: Arc<Mutex<HashSet<Box<str>>>>,
+    appended: ExpiringKeys<u64>,
+    dedup_keys: ExpiringKeys<()>,
+    values: Mutex<BTreeMap<Box<str>, String>>,
+    leaders: Arc<Mutex<HashSet<Box<str>>>>,
 }
 
 /// What was done under which key, for a time.
-struct Keys<T>(Mutex<HashMap<Box<str>, (Instant, T)>>);
+struct ExpiringKeys<T>(Mutex<HashMap<Box<str>, (Instant, T)>>);
 
 /// A role that somebody in this process has.
 #[derive(Debug)]
-pub(super) struct Role {
+pub(super) struct MemoryLeaderLease {
     name: Box<str>,
-    roles: Arc<Mutex<HashSet<Box<str>>>>,
+    leaders: Arc<Mutex<HashSet<Box<str>>>>,
 }
 
-impl Memory {
+impl MemoryLog {
     /// A log that begins with this process, as its stored responses do.
-    pub(super) fn begin(fences: &Fences) -> Self {
-        fences.begin(Fence { log: LogId(random()), seq: 0 }, None);
+    pub(super) fn begin(applied_purges: &AppliedPurges) -> Self {
+        applied_purges.begin(Fence { log: LogId(random()), seq: 0 }, None);
         Self {
             last: Mutex::new(0),
-            appended: Keys::default(),
-            turns: Keys::default(),
-            words: Mutex::default(),
-            roles: Arc::default(),
+            appended: ExpiringKeys::default(),
+            dedup_keys: ExpiringKeys::default(),
+            values: Mutex::default(),
+            leaders: Arc::default(),
         }
     }
 
-    pub(super) fn append(&self, purge: Purge, fences: &Fences) -> Receipt {
+    pub(super) fn append(&self, purge: Purge, applied_purges: &AppliedPurges) -> PurgeReceipt {
         let mut last = self.last.lock();
         *last += 1;
-        fences.apply(&Record { seq: *last, at: SystemTime::now().into(), purge });
-        fences.acknowledged(Fence { seq: *last, ..fences.fence() });
-        Receipt::alone(*last)
+        applied_purges.apply(&PurgeRecord { seq: *last, at: SystemTime::now().into(), purge });
+        applied_purges.mark_acknowledged(Fence { seq: *last, ..applied_purges.fence() });
+        PurgeReceipt::standalone(*last)
     }
 
-    pub(super) fn append_once(&self, purge: Purge, key: &str, fences: &Fences) -> Once {
+    pub(super) fn append_deduplicated(
+        &self,
+        purge: Purge,
+        key: &str,
+        applied_purges: &AppliedPurges,
+    ) -> DedupOutcome {
         let mut first = None;
-        let append = || first.insert(self.append(purge, fences)).seq;
-        let seq = self.appended.or_insert_with(key, REMEMBERED, append);
-        first.map_or_else(|| Once::Again(Receipt::alone(seq)), Once::First)
+        let append = || first.insert(self.append(purge, applied_purges)).seq;
+        let seq = self.appended.or_insert_with(key, DEDUP_WINDOW, append);
+        first.map_or_else(
+            || DedupOutcome::Duplicate(PurgeReceipt::standalone(seq)),
+            DedupOutcome::Appended,
+        )
     }
 
-    pub(super) fn once(&self, key: &str, within: Duration) -> bool {
+    pub(super) fn dedup(&self, key: &str, within: Duration) -> bool {
         let mut is_first = false;
-        self.turns.or_insert_with(key, within, || is_first = true);
+        self.dedup_keys.or_insert_with(key, within, || is_first = true);
         is_first
     }
 
-    pub(super) fn hold(&self, name: &str) -> Option<Role> {
-        let is_free = self.roles.lock().insert(name.into());
-        is_free.then(|| Role { name: name.into(), roles: Arc::clone(&self.roles) })
+    pub(super) fn acquire_lease(&self, name: &str) -> Option<MemoryLeaderLease> {
+        let is_free = self.leaders.lock().insert(name.into());
+        is_free.then(|| MemoryLeaderLease { name: name.into(), leaders: Arc::clone(&self.leaders) })
     }
 
-    pub(super) fn recall(&self, name: &str) -> Option<String> {
-        self.words.lock().get(name).cloned()
+    pub(super) fn fleet_value(&self, name: &str) -> Option<String> {
+        self.values.lock().get(name).cloned()
     }
 
-    pub(super) fn remember(&self, name: &str, word: &str) {
-        self.words.lock().insert(name.into(), word.to_owned());
+    pub(super) fn set_fleet_value(&self, name: &str, value: &str) {
+        self.values.lock().insert(name.into(), value.to_owned());
     }
 }
 
-impl<T> Default for Keys<T> {
+impl<T> Default for ExpiringKeys<T> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<T: Copy> Keys<T> {
+impl<T: Copy> ExpiringKeys<T> {
     /// What was done under this key, or else is now, to be remembered for this long.
-    fn or_insert_with(&self, key: &str, lasts: Duration, act: impl FnOnce() -> T) -> T {
+    fn or_insert_with(&self, key: &str, ttl: Duration, act: impl FnOnce() -> T) -> T {
         let (mut keys, now) = (self.0.lock(), Instant::now());
         if let Some((until, done)) = keys.get(key)
             && now < *until
         {
             return *done;
         }
-        if keys.len() >= KEYS {
+        if keys.len() >= MAX_KEYS {
             keys.retain(|_, (until, _)| now < *until);
         }
-        if keys.len() >= KEYS {
+        if keys.len() >= MAX_KEYS {
             keys.clear();
         }
         let done = act();
-        keys.insert(key.into(), (now + lasts, done));
+        keys.insert(key.into(), (now + ttl, done));
         done
     }
 }
 
-impl Drop for Role {
+impl Drop for MemoryLeaderLease {
     fn drop(&mut self) {
-        self.roles.lock().remove(&self.name);
+        self.leaders.lock().remove(&self.name);
     }
 }
 
@@ -122,39 +130,39 @@ mod tests {
 
     #[test]
     fn a_key_is_good_for_one_purge() {
-        let fences = Fences::alone();
-        let memory = Memory::begin(&fences);
-        let purge = |key| memory.append_once(Purge::boundary(), key, &fences);
-        assert_eq!(purge("a"), Once::First(Receipt::alone(1)));
-        assert_eq!(purge("b"), Once::First(Receipt::alone(2)));
-        assert_eq!(purge("a"), Once::Again(Receipt::alone(1)));
-        assert_eq!(fences.fence().seq, 2);
+        let applied_purges = AppliedPurges::standalone();
+        let memory = MemoryLog::begin(&applied_purges);
+        let purge = |key| memory.append_deduplicated(Purge::boundary(), key, &applied_purges);
+        assert_eq!(purge("a"), DedupOutcome::Appended(PurgeReceipt::standalone(1)));
+        assert_eq!(purge("b"), DedupOutcome::Appended(PurgeReceipt::standalone(2)));
+        assert_eq!(purge("a"), DedupOutcome::Duplicate(PurgeReceipt::standalone(1)));
+        assert_eq!(applied_purges.fence().seq, 2);
     }
 
     #[test]
     fn a_turn_is_had_once_until_it_is_over() {
-        let memory = Memory::begin(&Fences::alone());
+        let memory = MemoryLog::begin(&AppliedPurges::standalone());
         let hour = Duration::from_hours(1);
-        assert!(memory.once("a", hour) && memory.once("b", hour));
-        assert!(!memory.once("a", hour));
-        assert!(memory.once("c", Duration::ZERO) && memory.once("c", Duration::ZERO));
+        assert!(memory.dedup("a", hour) && memory.dedup("b", hour));
+        assert!(!memory.dedup("a", hour));
+        assert!(memory.dedup("c", Duration::ZERO) && memory.dedup("c", Duration::ZERO));
     }
 
     #[test]
     fn keys_have_their_limit() {
-        let memory = Memory::begin(&Fences::alone());
+        let memory = MemoryLog::begin(&AppliedPurges::standalone());
         let hour = Duration::from_hours(1);
-        (0..=KEYS).for_each(|key| assert!(memory.once(&key.to_string(), hour)));
-        assert_eq!(memory.turns.0.lock().len(), 1);
+        (0..=MAX_KEYS).for_each(|key| assert!(memory.dedup(&key.to_string(), hour)));
+        assert_eq!(memory.dedup_keys.0.lock().len(), 1);
     }
 
     #[test]
     fn a_role_has_one_holder_at_a_time() {
-        let memory = Memory::begin(&Fences::alone());
-        let role = memory.hold("poller").unwrap();
-        assert!(memory.hold("poller").is_none());
-        assert!(memory.hold("other").is_some());
+        let memory = MemoryLog::begin(&AppliedPurges::standalone());
+        let role = memory.acquire_lease("poller").unwrap();
+        assert!(memory.acquire_lease("poller").is_none());
+        assert!(memory.acquire_lease("other").is_some());
         drop(role);
-        assert!(memory.hold("poller").is_some());
+        assert!(memory.acquire_lease("poller").is_some());
     }
 }

@@ -1,39 +1,42 @@
 //! The purge log: what makes stored responses invalid, in one order, and what this node has applied of
 //! it.
 
-mod fences;
+mod applied;
 mod memory;
-mod passage;
+pub(crate) mod planted;
+mod propagation;
 mod receipt;
 mod recent;
 mod redis;
 mod retention;
-mod rise;
+mod watermark;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use fences::LOST;
-pub use fences::{Expected, Fences, Noted, WhenUnsynced};
-use memory::{Memory, Role};
+use applied::NODE_EXPIRY;
+pub(crate) use applied::RevocableFact;
+use memory::{MemoryLeaderLease, MemoryLog};
 use parking_lot::Mutex;
-pub use passage::Passage;
-pub use receipt::{Acknowledgement, NodeId, Once, Receipt};
-pub use recent::{Heard, Records};
-use redis::Redis;
-pub use redis::fuzzed;
-pub use retention::Retention;
-pub use rise::Rise;
+pub use propagation::Propagation;
+pub(crate) use receipt::NodeId;
+pub use recent::{LogEvent, LogEvents};
+use redis::RedisLog;
+pub(crate) use redis::fuzzed;
+pub use retention::LogRetention;
 use tokio::{
     runtime::Handle,
     sync::{oneshot, watch},
 };
+pub use watermark::WatermarkRaise;
+pub use {applied::AppliedPurges, applied::ExpectedResponse, applied::UnsyncedPolicy};
+pub use {receipt::Acknowledgement, receipt::DedupOutcome, receipt::PurgeReceipt};
 
 use crate::{
-    fence::{Fence, Purge, Record},
-    redis::Connector,
+    fence::{Fence, Purge, PurgeRecord},
+    redis::RedisConnector,
     telemetry::Metrics,
 };
 
@@ -41,92 +44,92 @@ use crate::{
 ///
 /// One node alone keeps it in memory. The nodes of a fleet share one in Redis, and each applies what
 /// the others append.
-pub struct Log {
-    fences: Arc<Fences>,
-    standing: watch::Sender<Standing>,
+pub struct PurgeLog {
+    applied_purges: Arc<AppliedPurges>,
+    sync_state: watch::Sender<SyncState>,
     backend: Backend,
     observation: Mutex<()>,
 }
 
 /// A role that this node has, as no other: renewed until it is dropped.
 #[derive(Debug)]
-pub struct Holding(Held);
+pub struct LeaderLease(LeaseBackend);
 
 #[derive(Debug)]
-enum Held {
-    Alone(Role),
-    Lent(redis::Holding),
+enum LeaseBackend {
+    Memory(MemoryLeaderLease),
+    Redis(redis::RedisLeaderLease),
 }
 
 /// How long an append waits for the other nodes to apply its purge.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct AckTimeout {
     /// For nodes with a lease: they apply it in a moment, or their lease ends.
     pub live: Duration,
     /// For nodes without: nothing is heard of them, and they stop using older responses by themselves.
     pub lost: Duration,
 }
 
-impl From<Duration> for Patience {
-    fn from(patience: Duration) -> Self {
-        Self { live: patience, lost: patience }
+impl From<Duration> for AckTimeout {
+    fn from(ack_timeout: Duration) -> Self {
+        Self { live: ack_timeout, lost: ack_timeout }
     }
 }
 
-impl Patience {
+impl AckTimeout {
     /// No time is too long.
-    const LONGEST: Duration = Duration::from_hours(24);
+    const MAX: Duration = Duration::from_hours(24);
 
-    fn beginning(self, now: Instant) -> Deadlines {
-        let [live, lost] = [self.live, self.lost].map(|time| now + time.min(Self::LONGEST));
-        Deadlines { live, lost }
+    fn deadlines(self, now: Instant) -> AckDeadlines {
+        let [live, lost] = [self.live, self.lost].map(|time| now + time.min(Self::MAX));
+        AckDeadlines { live, lost }
     }
 }
 
 /// Until when an append waits.
 #[derive(Debug, Clone, Copy)]
-struct Deadlines {
+struct AckDeadlines {
     live: Instant,
     lost: Instant,
 }
 
-impl Deadlines {
+impl AckDeadlines {
     /// The one that counts while a node with a lease has yet to apply the purge, or no longer.
-    fn of(self, awaits_live: bool) -> Instant {
+    fn select(self, awaits_live: bool) -> Instant {
         if awaits_live { self.live } else { self.lost }
     }
 }
 
 enum Backend {
-    Memory(Memory),
-    Redis(Redis),
+    Memory(MemoryLog),
+    Redis(RedisLog),
 }
 
 /// Which log in Redis.
 #[derive(Debug, Clone)]
-pub struct RedisLog<'a> {
+pub struct RedisLogSettings<'a> {
     /// Leads to the server; the log has connections of its own.
-    pub connector: Connector,
+    pub connector: RedisConnector,
     /// What the names of all keys begin with. The log is `{prefix}:log`.
     pub prefix: &'a str,
     /// Which records stay there.
-    pub retention: Retention,
+    pub retention: LogRetention,
 }
 
 /// How far a node has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct SyncState {
     /// The last record applied.
     pub fence: Fence,
     /// Whether more would be heard of.
-    pub link: Link,
+    pub link: LinkState,
 }
 
 /// Whether a node hears the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
+pub enum LinkState {
     /// It does not, or has not caught up yet.
-    Apart,
+    Lagging,
     /// It has applied everything, and hears of what comes.
     Following,
 }
@@ -135,48 +138,56 @@ pub enum Link {
 /// should try again; to purge twice does no harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the purge log cannot be reached")]
-pub struct Unavailable;
+pub struct LogUnavailable;
 
-impl Standing {
+impl SyncState {
     /// Whether this record is applied.
     pub fn has_reached(&self, fence: Fence) -> bool {
         self.fence.log == fence.log && self.fence.seq >= fence.seq
     }
 }
 
-impl Log {
+impl PurgeLog {
     /// A log in this process's memory, for a node that is alone.
     pub fn in_memory() -> Self {
-        let fences = Arc::new(Fences::alone());
-        let backend = Backend::Memory(Memory::begin(&fences));
-        let standing = Standing { fence: fences.fence(), link: Link::Following };
-        Self::of(fences, watch::Sender::new(standing), backend)
+        let applied_purges = Arc::new(AppliedPurges::standalone());
+        let backend = Backend::Memory(MemoryLog::begin(&applied_purges));
+        let sync_state = SyncState { fence: applied_purges.fence(), link: LinkState::Following };
+        Self::of(applied_purges, watch::Sender::new(sync_state), backend)
     }
 
     /// A log that nodes share in Redis. It is followed by tasks on `runtime` until this is dropped,
     /// whether Redis is there yet or not.
-    pub fn in_redis(log: RedisLog<'_>, fences: Arc<Fences>, runtime: &Handle) -> Self {
-        let standing = Standing { fence: fences.fence(), link: Link::Apart };
-        let standing = watch::Sender::new(standing);
-        let redis = Redis::follow(log, Arc::clone(&fences), standing.clone(), runtime);
-        Self::of(fences, standing, Backend::Redis(redis))
+    pub fn in_redis(
+        log: RedisLogSettings<'_>,
+        applied_purges: Arc<AppliedPurges>,
+        runtime: &Handle,
+    ) -> Self {
+        let sync_state = SyncState { fence: applied_purges.fence(), link: LinkState::Lagging };
+        let sync_state = watch::Sender::new(sync_state);
+        let redis = RedisLog::follow(log, Arc::clone(&applied_purges), sync_state.clone(), runtime);
+        Self::of(applied_purges, sync_state, Backend::Redis(redis))
     }
 
-    fn of(fences: Arc<Fences>, standing: watch::Sender<Standing>, backend: Backend) -> Self {
-        Self { fences, standing, backend, observation: Mutex::default() }
+    fn of(
+        applied_purges: Arc<AppliedPurges>,
+        sync_state: watch::Sender<SyncState>,
+        backend: Backend,
+    ) -> Self {
+        Self { applied_purges, sync_state, backend, observation: Mutex::default() }
     }
 
     /// What this node has applied of the log.
-    pub fn fences(&self) -> &Arc<Fences> {
-        &self.fences
+    pub fn applied_purges(&self) -> &Arc<AppliedPurges> {
+        &self.applied_purges
     }
 
     /// How far this node has come, and each change of it.
-    pub fn standing(&self) -> watch::Receiver<Standing> {
-        self.standing.subscribe()
+    pub fn sync_state(&self) -> watch::Receiver<SyncState> {
+        self.sync_state.subscribe()
     }
 
-    /// Appends a purge, and waits until no node uses what it selects, for `patience` at most: the receipt
+    /// Appends a purge, and waits until no node uses what it selects, for `ack_timeout` at most: the receipt
     /// says which. In any case this node has applied it then.
     ///
     /// Fails at once on a node that does not hear the log, and after two seconds where Redis does not
@@ -184,42 +195,42 @@ impl Log {
     pub async fn append(
         &self,
         purge: Purge,
-        patience: impl Into<Patience>,
-    ) -> Result<Receipt, Unavailable> {
-        let (entered, _) = oneshot::channel();
-        self.append_saying(purge, patience.into(), entered).await
+        ack_timeout: impl Into<AckTimeout>,
+    ) -> Result<PurgeReceipt, LogUnavailable> {
+        let (on_appended, _) = oneshot::channel();
+        self.append_notifying(purge, ack_timeout.into(), on_appended).await
     }
 
     /// The same, and says when the purge is in the log and applied on this node.
-    pub async fn append_saying(
+    pub async fn append_notifying(
         &self,
         purge: Purge,
-        patience: Patience,
-        entered: oneshot::Sender<()>,
-    ) -> Result<Receipt, Unavailable> {
+        ack_timeout: AckTimeout,
+        on_appended: oneshot::Sender<()>,
+    ) -> Result<PurgeReceipt, LogUnavailable> {
         match &self.backend {
-            Backend::Memory(memory) => Ok(self.append_here(memory, purge)),
+            Backend::Memory(memory) => Ok(self.append_in_memory(memory, purge)),
             // Boxed: it is rare, and its states would make those of every caller deep.
-            Backend::Redis(redis) => Box::pin(redis.append(&purge, patience, entered)).await,
+            Backend::Redis(redis) => Box::pin(redis.append(&purge, ack_timeout, on_appended)).await,
         }
     }
 
     /// The same, unless a purge was appended under this key in the last 24 hours, on whichever node: then
     /// that one is waited for.
-    pub async fn append_once(
+    pub async fn append_deduplicated(
         &self,
         purge: Purge,
         key: &str,
-        patience: Duration,
-    ) -> Result<Once, Unavailable> {
+        ack_timeout: Duration,
+    ) -> Result<DedupOutcome, LogUnavailable> {
         match &self.backend {
             Backend::Memory(memory) => {
-                let once = memory.append_once(purge, key, &self.fences);
-                self.stand();
+                let once = memory.append_deduplicated(purge, key, &self.applied_purges);
+                self.publish_sync_state();
                 Ok(once)
             }
             Backend::Redis(redis) => {
-                Box::pin(redis.append_once(&purge, key, patience.into())).await
+                Box::pin(redis.append_deduplicated(&purge, key, ack_timeout.into())).await
             }
         }
     }
@@ -229,12 +240,12 @@ impl Log {
     ///
     /// What waits for the log is kept in memory. If it becomes too much it is replaced by one purge of
     /// everything; if the process ends it is lost.
-    pub fn record(&self, purge: Purge) {
+    pub fn append_eventually(&self, purge: Purge) {
         match &self.backend {
             Backend::Memory(memory) => {
-                let _receipt = self.append_here(memory, purge);
+                let _receipt = self.append_in_memory(memory, purge);
             }
-            Backend::Redis(redis) => redis.record(purge),
+            Backend::Redis(redis) => redis.append_eventually(purge),
         }
     }
 
@@ -247,9 +258,9 @@ impl Log {
     }
 
     /// Lets other records stay from now on. A log in memory keeps none.
-    pub fn retain(&self, retention: Retention) {
+    pub fn set_retention(&self, retention: LogRetention) {
         if let Backend::Redis(redis) = &self.backend {
-            redis.retain(retention);
+            redis.set_retention(retention);
         }
     }
 
@@ -257,61 +268,61 @@ impl Log {
 
     /// The records that this node applied last: 4,096 at most, the latest first. Those that it found in
     /// the log when it started are among them.
-    pub fn recent(&self) -> Vec<Arc<Record>> {
-        self.fences.recent().list()
+    pub fn recent_records(&self) -> Vec<Arc<PurgeRecord>> {
+        self.applied_purges.recent_records().list()
     }
 
     /// When which node applied the record at this place, as far as this node knows; of the last 1,000.
-    pub fn passage(&self, seq: u64) -> Option<Passage> {
-        self.fences.passage(seq)
+    pub fn propagation(&self, seq: u64) -> Option<Propagation> {
+        self.applied_purges.propagation(seq)
     }
 
-    /// The place of the oldest record that [`recent`](Self::recent) has.
-    pub fn oldest(&self) -> Option<u64> {
-        self.fences.recent().oldest()
+    /// The place of the oldest record that [`recent_records`](Self::recent_records) has.
+    pub fn oldest_seq(&self) -> Option<u64> {
+        self.applied_purges.recent_records().oldest_seq()
     }
 
-    /// Each record of [`recent`](Self::recent), the oldest first, and then each that this node applies.
-    pub fn records(&self) -> Records {
-        self.fences.recent().records()
+    /// Each record of [`recent_records`](Self::recent_records), the oldest first, and then each that this node applies.
+    pub fn subscribe(&self) -> LogEvents {
+        self.applied_purges.recent_records().subscribe()
     }
 
     // ── What nodes agree on ──
 
     /// Whether this is the first time in the whole fleet that somebody asks with this key within this
     /// time. Whoever gets no answer has perhaps used it up.
-    pub async fn once(&self, key: &str, within: Duration) -> Result<bool, Unavailable> {
+    pub async fn dedup(&self, key: &str, within: Duration) -> Result<bool, LogUnavailable> {
         match &self.backend {
-            Backend::Memory(memory) => Ok(memory.once(key, within)),
-            Backend::Redis(redis) => redis.once(key, within).await,
+            Backend::Memory(memory) => Ok(memory.dedup(key, within)),
+            Backend::Redis(redis) => redis.dedup(key, within).await,
         }
     }
 
     /// The role of this name, unless somebody else has it.
-    pub async fn hold(&self, name: &str) -> Result<Option<Holding>, Unavailable> {
+    pub async fn acquire_lease(&self, name: &str) -> Result<Option<LeaderLease>, LogUnavailable> {
         Ok(match &self.backend {
-            Backend::Memory(memory) => memory.hold(name).map(Held::Alone),
-            Backend::Redis(redis) => redis.hold(name).await?.map(Held::Lent),
+            Backend::Memory(memory) => memory.acquire_lease(name).map(LeaseBackend::Memory),
+            Backend::Redis(redis) => redis.acquire_lease(name).await?.map(LeaseBackend::Redis),
         }
-        .map(Holding))
+        .map(LeaderLease))
     }
 
     /// What some node remembered last under this name.
-    pub async fn recall(&self, name: &str) -> Result<Option<String>, Unavailable> {
+    pub async fn fleet_value(&self, name: &str) -> Result<Option<String>, LogUnavailable> {
         match &self.backend {
-            Backend::Memory(memory) => Ok(memory.recall(name)),
-            Backend::Redis(redis) => redis.recall(name).await,
+            Backend::Memory(memory) => Ok(memory.fleet_value(name)),
+            Backend::Redis(redis) => redis.fleet_value(name).await,
         }
     }
 
     /// Has all nodes remember this, until another value takes its place, or for 90 days.
-    pub async fn remember(&self, name: &str, value: &str) -> Result<(), Unavailable> {
+    pub async fn set_fleet_value(&self, name: &str, value: &str) -> Result<(), LogUnavailable> {
         match &self.backend {
             Backend::Memory(memory) => {
-                memory.remember(name, value);
+                memory.set_fleet_value(name, value);
                 Ok(())
             }
-            Backend::Redis(redis) => redis.remember(name, value).await,
+            Backend::Redis(redis) => redis.set_fleet_value(name, value).await,
         }
     }
 
@@ -329,31 +340,31 @@ impl Log {
     pub fn observe(&self, metrics: &Metrics) {
         let _one_at_a_time = self.observation.lock();
         let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        metrics.purge_log_seq.set(signed(self.fences.fence().seq));
-        metrics.purge_log_synced.set(i64::from(self.fences.is_synced(Instant::now())));
+        metrics.purge_log_seq.set(signed(self.applied_purges.fence().seq));
+        metrics.purge_log_synced.set(i64::from(self.applied_purges.is_synced(Instant::now())));
         metrics.purge_pending.set(signed(self.pending() as u64));
-        let reach = self.fences.reach(SystemTime::now().into());
+        let reach = self.applied_purges.reach(SystemTime::now().into());
         metrics.purge_log_reach.set(signed(reach.as_secs()));
-        let (kept, evicted) = self.fences.selectors();
+        let (kept, evicted) = self.applied_purges.selectors();
         metrics.purge_selectors.set(signed(kept as u64));
         let counter = &metrics.purge_selectors_evicted;
         counter.inc_by(evicted.saturating_sub(counter.get()));
-        let (live, gone) = self.others();
+        let (live, gone) = self.peer_counts();
         metrics.purge_nodes.with_label_values(&["live"]).set(signed(live as u64 + 1));
         metrics.purge_nodes.with_label_values(&["gone"]).set(signed(gone as u64));
         let records = &metrics.purge_records;
-        records.inc_by(self.fences.applied().saturating_sub(records.get()));
-        for rise in Rise::ALL {
-            let counter = metrics.purge_floor_rises.with_label_values(&[rise.as_str()]);
-            counter.inc_by(self.fences.rises(rise).saturating_sub(counter.get()));
+        records.inc_by(self.applied_purges.applied().saturating_sub(records.get()));
+        for raise in WatermarkRaise::ALL {
+            let counter = metrics.purge_floor_rises.with_label_values(&[raise.as_str()]);
+            counter.inc_by(self.applied_purges.raises(raise).saturating_sub(counter.get()));
         }
     }
 
     /// Other nodes that are there, and others that are neither there nor have signed off.
-    fn others(&self) -> (usize, usize) {
+    fn peer_counts(&self) -> (usize, usize) {
         match &self.backend {
             Backend::Memory(_) => (0, 0),
-            Backend::Redis(redis) => redis.others(),
+            Backend::Redis(redis) => redis.peer_counts(),
         }
     }
 
@@ -365,25 +376,25 @@ impl Log {
         }
     }
 
-    fn append_here(&self, memory: &Memory, purge: Purge) -> Receipt {
-        let receipt = memory.append(purge, &self.fences);
-        self.stand();
+    fn append_in_memory(&self, memory: &MemoryLog, purge: Purge) -> PurgeReceipt {
+        let receipt = memory.append(purge, &self.applied_purges);
+        self.publish_sync_state();
         receipt
     }
 
     /// Tells of the last record applied.
-    fn stand(&self) {
-        let fence = self.fences.fence();
-        self.standing.send_modify(|standing| standing.fence = fence);
+    fn publish_sync_state(&self) {
+        let fence = self.applied_purges.fence();
+        self.sync_state.send_modify(|sync_state| sync_state.fence = fence);
     }
 }
 
-impl Holding {
+impl LeaderLease {
     /// Whether it is still this node's.
     pub fn is_held(&self) -> bool {
         match &self.0 {
-            Held::Alone(_role) => true,
-            Held::Lent(holding) => holding.is_held(),
+            LeaseBackend::Memory(_role) => true,
+            LeaseBackend::Redis(lease) => lease.is_held(),
         }
     }
 }
@@ -398,18 +409,23 @@ fn random() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fence::{LogId, Mode, Selector, Source};
+    use crate::fence::{LogId, PurgeMode, PurgeSource, Selector};
 
     #[tokio::test]
     async fn metrics_tell_how_far_a_node_has_come() {
-        let (log, metrics) = (Log::in_memory(), Metrics::new());
+        let (log, metrics) = (PurgeLog::in_memory(), Metrics::new());
         let selectors = vec![Selector::Tag("a".into())];
-        let purge =
-            Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None, warm: false };
-        let receipt = log.append(purge.clone(), Receipt::PATIENCE).await.unwrap();
-        assert_eq!(receipt, Receipt::alone(1));
-        log.record(purge);
-        log.fences().begin(Fence { log: LogId(1), seq: 7 }, Some(Rise::Gap));
+        let purge = Purge {
+            mode: PurgeMode::Hard,
+            selectors,
+            source: PurgeSource::Api,
+            reason: None,
+            warm: false,
+        };
+        let receipt = log.append(purge.clone(), PurgeReceipt::DEFAULT_ACK_TIMEOUT).await.unwrap();
+        assert_eq!(receipt, PurgeReceipt::standalone(1));
+        log.append_eventually(purge);
+        log.applied_purges().begin(Fence { log: LogId(1), seq: 7 }, Some(WatermarkRaise::Gap));
         for _ in 0..2 {
             log.observe(&metrics);
             assert_eq!(metrics.purge_log_seq.get(), 7);
@@ -423,13 +439,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_log_in_memory_tells_of_each_record() {
-        let log = Log::in_memory();
-        let mut standing = log.standing();
-        let before = *standing.borrow_and_update();
-        let receipt = log.append(Purge::boundary(), Receipt::PATIENCE).await.unwrap();
-        assert!(standing.has_changed().unwrap());
-        let now = *standing.borrow();
-        assert_eq!(now.link, Link::Following);
+        let log = PurgeLog::in_memory();
+        let mut sync_state = log.sync_state();
+        let before = *sync_state.borrow_and_update();
+        let receipt =
+            log.append(Purge::boundary(), PurgeReceipt::DEFAULT_ACK_TIMEOUT).await.unwrap();
+        assert!(sync_state.has_changed().unwrap());
+        let now = *sync_state.borrow();
+        assert_eq!(now.link, LinkState::Following);
         let fence = Fence { seq: receipt.seq, ..before.fence };
         assert!(now.has_reached(fence) && !before.has_reached(fence));
     }

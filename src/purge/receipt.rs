@@ -14,7 +14,7 @@ impl fmt::Display for NodeId {
 
 /// A purge that is in the log, and applied on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Receipt {
+pub struct PurgeReceipt {
     /// Its place in the log.
     pub seq: u64,
     /// Nodes that have applied it, this one included.
@@ -24,7 +24,7 @@ pub struct Receipt {
     /// Nodes that may still use what it selects.
     pub missing: Vec<NodeId>,
     /// Whether what it selects is gone everywhere.
-    pub verdict: Acknowledgement,
+    pub acknowledgement: Acknowledgement,
 }
 
 /// Whether a purge holds in the whole fleet.
@@ -39,34 +39,34 @@ pub enum Acknowledgement {
 
 /// What came of a purge that may have been asked for before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Once {
+pub enum DedupOutcome {
     /// It is purged now.
-    First(Receipt),
+    Appended(PurgeReceipt),
     /// It was purged already, and nothing was done. The receipt is about the first one's record.
-    Again(Receipt),
+    Duplicate(PurgeReceipt),
 }
 
-impl Receipt {
+impl PurgeReceipt {
     /// How long an acknowledgement may take if nobody says otherwise.
-    pub const PATIENCE: Duration = Duration::from_secs(5);
+    pub const DEFAULT_ACK_TIMEOUT: Duration = Duration::from_secs(5);
 
     /// The receipt of a node that is alone.
-    pub(super) fn alone(seq: u64) -> Self {
-        let verdict = Acknowledgement::Given;
-        Self { seq, applied: 1, total: 1, missing: Vec::new(), verdict }
+    pub(super) fn standalone(seq: u64) -> Self {
+        let acknowledgement = Acknowledgement::Given;
+        Self { seq, applied: 1, total: 1, missing: Vec::new(), acknowledgement }
     }
 
     /// Whether no node uses what it selects any more.
     pub fn is_acknowledged(&self) -> bool {
-        self.verdict == Acknowledgement::Given
+        self.acknowledgement == Acknowledgement::Given
     }
 }
 
-impl Once {
+impl DedupOutcome {
     /// The receipt.
-    pub fn into_receipt(self) -> Receipt {
+    pub fn into_receipt(self) -> PurgeReceipt {
         match self {
-            Self::First(receipt) | Self::Again(receipt) => receipt,
+            Self::Appended(receipt) | Self::Duplicate(receipt) => receipt,
         }
     }
 }

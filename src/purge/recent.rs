@@ -10,15 +10,15 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
-    fence::{Fence, LogId, Record},
+    fence::{Fence, LogId, PurgeRecord},
     field::Timestamp,
 };
 
 /// How many records are kept.
-const MOST: usize = 4096;
+const MAX_RECORDS: usize = 4096;
 
 /// How many bytes they may have as JSON; the last record is kept whatever it has.
-const BYTES: usize = 16 << 20;
+const MAX_BYTES: usize = 16 << 20;
 
 /// How far the clock of the log and this node's may be apart.
 const SKEW: Duration = Duration::from_mins(1);
@@ -26,23 +26,23 @@ const SKEW: Duration = Duration::from_mins(1);
 /// The records that this node applied last, within bounds. A node that starts applies what it finds in
 /// the log, so they may be older than the node.
 #[derive(Debug)]
-pub(super) struct Recent {
-    kept: Mutex<Kept>,
+pub(super) struct RecentRecords {
+    kept: Mutex<RecordBuffer>,
     /// How many items there were.
     count: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct RecordBuffer {
     /// The oldest first.
-    items: VecDeque<Item>,
+    items: VecDeque<BufferedEvent>,
     bytes: usize,
     /// How many there were before them.
     gone: u64,
 }
 
 #[derive(Debug)]
-enum Item {
+enum BufferedEvent {
     /// Here records may be missing.
     Begin {
         fence: Fence,
@@ -51,15 +51,15 @@ enum Item {
     Record {
         log: LogId,
         size: usize,
-        record: Arc<Record>,
+        record: Arc<PurgeRecord>,
     },
 }
 
 /// The records as they are applied, each once and in order. It holds no records itself, so it costs
 /// nothing to lag behind.
 #[derive(Debug)]
-pub struct Records {
-    recent: Arc<Recent>,
+pub struct LogEvents {
+    recent: Arc<RecentRecords>,
     count: watch::Receiver<u64>,
     /// How many items there were before the next.
     passed: u64,
@@ -68,7 +68,7 @@ pub struct Records {
 
 /// What somebody who hears of records hears next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
+pub enum LogEvent {
     /// What follows begins here: every record after `fence`, and every record since `at`, of this log
     /// and of those that continue it without a gap. Comes first, and again where records may be missing,
     /// because nobody knows them or because the reader was too slow.
@@ -83,44 +83,51 @@ pub enum Heard {
         /// Which log.
         log: LogId,
         /// The record.
-        record: Arc<Record>,
+        record: Arc<PurgeRecord>,
     },
 }
 
-impl Default for Recent {
+impl Default for RecentRecords {
     fn default() -> Self {
         Self { kept: Mutex::default(), count: watch::Sender::new(0) }
     }
 }
 
-impl Recent {
+impl RecentRecords {
     /// From here on nothing is missing; before it something may be.
     pub(super) fn begin(&self, fence: Fence) {
         let at = Timestamp::from(SystemTime::now()).saturating_add(SKEW);
-        self.take(Item::Begin { fence, at });
+        self.take(BufferedEvent::Begin { fence, at });
     }
 
     /// The next record of this log.
-    pub(super) fn push(&self, log: LogId, record: &Record) {
-        let size = record.purge.write().len();
-        self.take(Item::Record { log, size, record: Arc::new(record.clone()) });
+    pub(super) fn push(&self, log: LogId, record: &PurgeRecord) {
+        let size = record.purge.to_json().len();
+        self.take(BufferedEvent::Record { log, size, record: Arc::new(record.clone()) });
         if record.purge.is_loss() {
             self.begin(Fence { log, seq: record.seq });
         }
     }
 
-    fn take(&self, item: Item) {
+    fn take(&self, item: BufferedEvent) {
         let count = self.kept.lock().take(item);
         self.count.send_replace(count);
     }
 
     /// The latest first.
-    pub(super) fn list(&self) -> Vec<Arc<Record>> {
-        self.kept.lock().items.iter().rev().filter_map(Item::record).map(Arc::clone).collect()
+    pub(super) fn list(&self) -> Vec<Arc<PurgeRecord>> {
+        self.kept
+            .lock()
+            .items
+            .iter()
+            .rev()
+            .filter_map(BufferedEvent::record)
+            .map(Arc::clone)
+            .collect()
     }
 
     /// Those that are kept of a log between these two places.
-    pub(super) fn between(&self, log: LogId, after: u64, before: u64) -> Vec<Arc<Record>> {
+    pub(super) fn between(&self, log: LogId, after: u64, before: u64) -> Vec<Arc<PurgeRecord>> {
         let kept = self.kept.lock();
         let of_log = kept.items.iter().rev().filter_map(|item| item.record_of(log));
         let earlier = of_log.skip_while(|record| record.seq >= before);
@@ -131,23 +138,23 @@ impl Recent {
     }
 
     /// The place of the oldest.
-    pub(super) fn oldest(&self) -> Option<u64> {
-        self.kept.lock().items.iter().find_map(Item::record).map(|record| record.seq)
+    pub(super) fn oldest_seq(&self) -> Option<u64> {
+        self.kept.lock().items.iter().find_map(BufferedEvent::record).map(|record| record.seq)
     }
 
     /// Those that are kept, and those that come.
-    pub(super) fn records(self: &Arc<Self>) -> Records {
+    pub(super) fn subscribe(self: &Arc<Self>) -> LogEvents {
         let (count, passed) = (self.count.subscribe(), self.kept.lock().gone);
-        Records { recent: Arc::clone(self), count, passed, has_begun: false }
+        LogEvents { recent: Arc::clone(self), count, passed, has_begun: false }
     }
 }
 
-impl Kept {
+impl RecordBuffer {
     /// How many there were then.
-    fn take(&mut self, item: Item) -> u64 {
+    fn take(&mut self, item: BufferedEvent) -> u64 {
         self.bytes += item.size();
         self.items.push_back(item);
-        while self.items.len() > MOST || (self.bytes > BYTES && self.items.len() > 1) {
+        while self.items.len() > MAX_RECORDS || (self.bytes > MAX_BYTES && self.items.len() > 1) {
             let oldest = self.items.pop_front();
             self.bytes -= oldest.map_or(0, |oldest| oldest.size());
             self.gone += 1;
@@ -156,7 +163,7 @@ impl Kept {
     }
 }
 
-impl Item {
+impl BufferedEvent {
     fn size(&self) -> usize {
         match self {
             Self::Begin { .. } => 0,
@@ -164,14 +171,14 @@ impl Item {
         }
     }
 
-    fn record_of(&self, log: LogId) -> Option<&Arc<Record>> {
+    fn record_of(&self, log: LogId) -> Option<&Arc<PurgeRecord>> {
         match self {
             Self::Record { log: of, record, .. } if *of == log => Some(record),
             _ => None,
         }
     }
 
-    fn record(&self) -> Option<&Arc<Record>> {
+    fn record(&self) -> Option<&Arc<PurgeRecord>> {
         match self {
             Self::Begin { .. } => None,
             Self::Record { record, .. } => Some(record),
@@ -179,13 +186,13 @@ impl Item {
     }
 }
 
-impl Records {
+impl LogEvents {
     /// What is next, as soon as there is something. Nothing is lost where this is cancelled.
-    pub async fn next(&mut self) -> Heard {
+    pub async fn next(&mut self) -> LogEvent {
         loop {
             self.count.mark_unchanged();
-            if let Some(heard) = self.try_next() {
-                return heard;
+            if let Some(event) = self.try_next() {
+                return event;
             }
             // What is told of lives as long as this does.
             let _told = self.count.changed().await;
@@ -193,7 +200,7 @@ impl Records {
     }
 
     /// What is next, if there is something.
-    pub fn try_next(&mut self) -> Option<Heard> {
+    pub fn try_next(&mut self) -> Option<LogEvent> {
         let kept = self.recent.kept.lock();
         if self.passed < kept.gone {
             (self.passed, self.has_begun) = (kept.gone, false);
@@ -205,19 +212,19 @@ impl Records {
                 self.has_begun = has_begun;
                 return None;
             }
-            Some(Item::Record { log, record, .. }) if !has_begun => {
+            Some(BufferedEvent::Record { log, record, .. }) if !has_begun => {
                 let fence = Fence { log: *log, seq: record.seq.saturating_sub(1) };
-                Heard::Begin { fence, at: record.at }
+                LogEvent::Begin { fence, at: record.at }
             }
-            Some(Item::Record { log, record, .. }) => {
+            Some(BufferedEvent::Record { log, record, .. }) => {
                 self.passed += 1;
-                Heard::Record { log: *log, record: Arc::clone(record) }
+                LogEvent::Record { log: *log, record: Arc::clone(record) }
             }
-            Some(Item::Begin { fence, at }) => {
+            Some(BufferedEvent::Begin { fence, at }) => {
                 self.passed += 1;
-                let first = kept.items.get(index + 1).and_then(Item::record);
+                let first = kept.items.get(index + 1).and_then(BufferedEvent::record);
                 let at = first.map_or(*at, |first| first.at.min(*at));
-                Heard::Begin { fence: *fence, at }
+                LogEvent::Begin { fence: *fence, at }
             }
         })
     }
@@ -230,45 +237,45 @@ mod tests {
 
     const LOG: LogId = LogId(7);
 
-    fn record(seq: u64, bytes: usize) -> Record {
+    fn record(seq: u64, bytes: usize) -> PurgeRecord {
         let selectors = vec![Selector::Tag("x".repeat(bytes).into())];
         let purge = Purge { selectors, ..Purge::boundary() };
-        Record { seq, at: Timestamp::from_millis(seq), purge }
+        PurgeRecord { seq, at: Timestamp::from_millis(seq), purge }
     }
 
-    fn recent(seqs: std::ops::RangeInclusive<u64>) -> Arc<Recent> {
-        let recent = Arc::new(Recent::default());
+    fn recent(seqs: std::ops::RangeInclusive<u64>) -> Arc<RecentRecords> {
+        let recent = Arc::new(RecentRecords::default());
         seqs.for_each(|seq| recent.push(LOG, &record(seq, 1)));
         recent
     }
 
-    fn kept(recent: &Recent) -> Vec<u64> {
+    fn kept(recent: &RecentRecords) -> Vec<u64> {
         recent.list().iter().map(|record| record.seq).collect()
     }
 
-    /// What is heard: places, and whether they are beginnings.
-    fn heard(records: &mut Records) -> Vec<(u64, bool)> {
+    /// What is event: places, and whether they are beginnings.
+    fn drain(records: &mut LogEvents) -> Vec<(u64, bool)> {
         std::iter::from_fn(|| records.try_next())
-            .map(|heard| match heard {
-                Heard::Begin { fence, .. } => (fence.seq, true),
-                Heard::Record { record, .. } => (record.seq, false),
+            .map(|event| match event {
+                LogEvent::Begin { fence, .. } => (fence.seq, true),
+                LogEvent::Record { record, .. } => (record.seq, false),
             })
             .collect()
     }
 
     #[test]
     fn the_last_are_kept_the_latest_first() {
-        let recent = recent(1..=MOST as u64 + 1);
-        assert_eq!(kept(&recent), (2..=MOST as u64 + 1).rev().collect::<Vec<_>>());
-        assert_eq!(recent.oldest(), Some(2));
+        let recent = recent(1..=MAX_RECORDS as u64 + 1);
+        assert_eq!(kept(&recent), (2..=MAX_RECORDS as u64 + 1).rev().collect::<Vec<_>>());
+        assert_eq!(recent.oldest_seq(), Some(2));
     }
 
     #[test]
     fn fewer_are_kept_where_they_are_large_but_always_the_last() {
-        let recent = Recent::default();
+        let recent = RecentRecords::default();
         (1..=17).for_each(|seq| recent.push(LOG, &record(seq, 1 << 20)));
         assert_eq!(kept(&recent), (3..=17).rev().collect::<Vec<_>>());
-        recent.push(LOG, &record(18, BYTES));
+        recent.push(LOG, &record(18, MAX_BYTES));
         assert_eq!(kept(&recent), [18]);
         recent.push(LOG, &record(19, 1));
         assert_eq!(kept(&recent), [19]);
@@ -291,30 +298,30 @@ mod tests {
 
     #[tokio::test]
     async fn each_record_is_heard_of_once_and_in_order() {
-        let recent = Arc::new(Recent::default());
-        let mut records = recent.records();
+        let recent = Arc::new(RecentRecords::default());
+        let mut records = recent.subscribe();
         assert_eq!(records.try_next(), None);
         recent.begin(Fence { log: LOG, seq: 3 });
         (4..=5).for_each(|seq| recent.push(LOG, &record(seq, 1)));
-        assert_eq!(heard(&mut records), [(3, true), (4, false), (5, false)]);
+        assert_eq!(drain(&mut records), [(3, true), (4, false), (5, false)]);
         let next = tokio::spawn(async move { records.next().await });
         recent.push(LOG, &record(6, 1));
         let record = Arc::new(record(6, 1));
-        assert_eq!(next.await.unwrap(), Heard::Record { log: LOG, record });
-        let late = heard(&mut recent.records());
+        assert_eq!(next.await.unwrap(), LogEvent::Record { log: LOG, record });
+        let late = drain(&mut recent.subscribe());
         assert_eq!(late, [(3, true), (4, false), (5, false), (6, false)]);
     }
 
     #[test]
     fn who_is_too_slow_learns_from_where_to_go_on() {
         let recent = recent(1..=1);
-        let mut slow = recent.records();
-        assert_eq!(heard(&mut slow), [(0, true), (1, false)]);
-        let last = MOST as u64 + 3;
+        let mut slow = recent.subscribe();
+        assert_eq!(drain(&mut slow), [(0, true), (1, false)]);
+        let last = MAX_RECORDS as u64 + 3;
         (2..=last).for_each(|seq| recent.push(LOG, &record(seq, 1)));
         let (fence, at) = (Fence { log: LOG, seq: 3 }, Timestamp::from_millis(4));
-        assert_eq!(slow.try_next(), Some(Heard::Begin { fence, at }));
-        assert_eq!(heard(&mut slow), (4..=last).map(|seq| (seq, false)).collect::<Vec<_>>());
+        assert_eq!(slow.try_next(), Some(LogEvent::Begin { fence, at }));
+        assert_eq!(drain(&mut slow), (4..=last).map(|seq| (seq, false)).collect::<Vec<_>>());
     }
 
     #[test]
@@ -322,21 +329,21 @@ mod tests {
         let recent = recent(1..=2);
         recent.begin(Fence { log: LogId(8), seq: 20 });
         recent.push(LogId(8), &record(21, 1));
-        let loss = Record { seq: 22, at: Timestamp::from_millis(22), purge: Purge::loss() };
+        let loss = PurgeRecord { seq: 22, at: Timestamp::from_millis(22), purge: Purge::loss() };
         recent.push(LogId(8), &loss);
-        let mut records = recent.records();
+        let mut records = recent.subscribe();
         let expected = [(0, true), (1, false), (2, false), (20, true), (21, false), (22, false)];
-        assert_eq!(heard(&mut records), [&expected[..], &[(22, true)]].concat());
+        assert_eq!(drain(&mut records), [&expected[..], &[(22, true)]].concat());
         assert_eq!(kept(&recent), [22, 21, 2, 1]);
     }
 
     #[test]
     fn what_begins_with_old_records_knows_what_came_since_the_first() {
-        let recent = Arc::new(Recent::default());
+        let recent = Arc::new(RecentRecords::default());
         recent.begin(Fence { log: LOG, seq: 3 });
-        let at = |recent: &Arc<Recent>| match recent.records().try_next().unwrap() {
-            Heard::Begin { at, .. } => at,
-            Heard::Record { .. } => panic!(),
+        let at = |recent: &Arc<RecentRecords>| match recent.subscribe().try_next().unwrap() {
+            LogEvent::Begin { at, .. } => at,
+            LogEvent::Record { .. } => panic!(),
         };
         assert!(at(&recent) > Timestamp::from(SystemTime::now()));
         recent.push(LOG, &record(4, 1));

@@ -6,20 +6,20 @@ use std::time::Duration;
 ///
 /// A record takes about 300 bytes of Redis, with two selectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retention {
+pub struct LogRetention {
     /// How many stay however old they are, roughly.
-    pub least: u64,
+    pub min_records: u64,
     /// How many stay at most, roughly.
-    pub most: u64,
+    pub max_records: u64,
     /// For how long those in between stay: the longest that a response is used.
     pub lifetime: Duration,
 }
 
-impl Retention {
+impl LogRetention {
     /// For responses that are used for up to this long, or a day.
     pub fn of(lifetime: Duration) -> Self {
         let lifetime = lifetime.max(Self::DAY).saturating_add(Self::SLACK);
-        Self { least: 100_000, most: 1_000_000, lifetime }
+        Self { min_records: 100_000, max_records: 1_000_000, lifetime }
     }
 
     /// Origins may say more than any route does; a day is the most that is common.
@@ -29,7 +29,7 @@ impl Retention {
     const SLACK: Duration = Duration::from_mins(10);
 }
 
-impl Default for Retention {
+impl Default for LogRetention {
     fn default() -> Self {
         Self::of(Self::DAY)
     }

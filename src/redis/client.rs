@@ -17,14 +17,14 @@ use fred::{
 use tokio::{sync::watch, task::AbortHandle};
 
 use super::{
-    clock::Clocks,
+    clock::ServerClocks,
     inline,
-    settings::{Address, Password, Settings},
+    settings::{Password, RedisAddress, Settings},
     tls::{self, TlsError},
 };
 /// Commands that may wait in one client. Beyond it they fail at once: a cache that has got that far
 /// behind is of no use.
-const QUEUE: usize = 10_000;
+const MAX_QUEUED_COMMANDS: usize = 10_000;
 /// How long sent bytes may stay unacknowledged before the kernel gives the connection up.
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Milliseconds from one attempt to connect again to the next, at least and at most.
@@ -32,16 +32,16 @@ const RECONNECT: (u32, u32) = (50, 2_000);
 
 /// Makes clients of one Redis. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Connector {
+pub struct RedisConnector {
     config: Config,
     connect_deadline: Duration,
     command_deadline: Duration,
-    clocks: Arc<Clocks>,
+    clocks: Arc<ServerClocks>,
 }
 
 /// What a client is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub enum RedisClientKind {
     /// Many short commands from many tasks. It connects again by itself, for ever; until it has, each
     /// command fails after its deadline.
     Commands,
@@ -52,21 +52,21 @@ pub enum Purpose {
     Blocking(Duration),
     /// A session whose owner watches each answer itself: each command fails after this long, and an
     /// error that the server answers with is an answer, whatever it says.
-    Watched(Duration),
+    Supervised(Duration),
     /// The same, for a session that messages come to.
-    Listening(Duration),
+    Subscriber(Duration),
 }
 
 /// A client, and the task that drives its connection. When it is dropped the connection is closed,
 /// even if the server hangs, and commands under way fail.
 #[derive(Debug)]
-pub struct Client {
+pub struct RedisClient {
     fred: fred::clients::Client,
     task: AbortHandle,
     alive: watch::Receiver<()>,
 }
 
-impl Connector {
+impl RedisConnector {
     /// Reads the certificates that the settings name.
     pub fn new(settings: &Settings) -> Result<Self, TlsError> {
         let config = Config {
@@ -84,7 +84,10 @@ impl Connector {
             config,
             connect_deadline: settings.connect_deadline,
             command_deadline: settings.command_deadline,
-            clocks: Arc::new(Clocks::new(matches!(settings.address, Address::Cluster(_)))),
+            clocks: Arc::new(ServerClocks::new(matches!(
+                settings.address,
+                RedisAddress::Cluster(_)
+            ))),
         })
     }
 
@@ -99,7 +102,7 @@ impl Connector {
     }
 
     /// The clocks of the servers that its clients talk to.
-    pub fn clocks(&self) -> &Arc<Clocks> {
+    pub fn clocks(&self) -> &Arc<ServerClocks> {
         &self.clocks
     }
 
@@ -111,42 +114,42 @@ impl Connector {
     /// A client that begins to connect now. [`ClientLike::wait_for_connect`] tells how that went.
     ///
     /// It has to be called inside a runtime; its connection is served there.
-    pub fn client(&self, purpose: Purpose) -> Client {
-        Client::begin(self.unconnected(purpose))
+    pub fn client(&self, kind: RedisClientKind) -> RedisClient {
+        RedisClient::spawn(self.unconnected(kind))
     }
 
     /// A client that has connected. Dropped before, it leaves nothing behind.
     ///
     /// It has to be called inside a runtime; its connection is served there.
-    pub async fn connected(&self, purpose: Purpose) -> Result<Client, Error> {
-        let fred = self.unconnected(purpose);
+    pub async fn connect(&self, kind: RedisClientKind) -> Result<RedisClient, Error> {
+        let fred = self.unconnected(kind);
         let waiting = fred.clone();
         let mut connected = pin!(waiting.wait_for_connect());
         // What it waits for is told but once: it has to listen before there is anything to hear.
         let _nothing_yet = futures_util::poll!(connected.as_mut());
-        let client = Client::begin(fred);
+        let client = RedisClient::spawn(fred);
         connected.await?;
         Ok(client)
     }
 
-    fn unconnected(&self, purpose: Purpose) -> fred::clients::Client {
-        let config = Config { fail_fast: purpose.is_session(), ..self.config.clone() };
+    fn unconnected(&self, kind: RedisClientKind) -> fred::clients::Client {
+        let config = Config { fail_fast: kind.is_session(), ..self.config.clone() };
         let performance = PerformanceConfig {
-            default_command_timeout: purpose.deadline(self.command_deadline),
-            broadcast_channel_capacity: purpose.messages(),
+            default_command_timeout: kind.deadline(self.command_deadline),
+            broadcast_channel_capacity: kind.channel_capacity(),
             ..PerformanceConfig::default()
         };
-        let connection = self.connection(purpose);
-        fred::clients::Client::new(config, Some(performance), Some(connection), purpose.reconnect())
+        let connection = self.connection(kind);
+        fred::clients::Client::new(config, Some(performance), Some(connection), kind.reconnect())
     }
 
-    fn connection(&self, purpose: Purpose) -> ConnectionConfig {
-        if let Purpose::Watched(_) | Purpose::Listening(_) = purpose {
+    fn connection(&self, kind: RedisClientKind) -> ConnectionConfig {
+        if let RedisClientKind::Supervised(_) | RedisClientKind::Subscriber(_) = kind {
             return ConnectionConfig {
                 reconnect_on_auth_error: false,
                 unresponsive: UnresponsiveConfig::default(),
                 reconnect_errors: Vec::new(),
-                ..self.connection(Purpose::Session)
+                ..self.connection(RedisClientKind::Session)
             };
         }
         ConnectionConfig {
@@ -154,10 +157,10 @@ impl Connector {
             internal_command_timeout: self.connect_deadline,
             // A command that may have run is never sent again: whoever asked decides.
             max_command_attempts: 1,
-            max_command_buffer_len: QUEUE,
+            max_command_buffer_len: MAX_QUEUED_COMMANDS,
             reconnect_on_auth_error: true,
             unresponsive: UnresponsiveConfig {
-                max_timeout: Some(purpose.deadline(Duration::from_secs(2))),
+                max_timeout: Some(kind.deadline(Duration::from_secs(2))),
                 interval: Duration::from_millis(500),
             },
             tcp: TcpConfig {
@@ -176,36 +179,36 @@ impl Connector {
     }
 }
 
-impl Purpose {
+impl RedisClientKind {
     fn is_session(self) -> bool {
         self != Self::Commands
     }
 
     fn reconnect(self) -> Option<ReconnectPolicy> {
-        let (least, most) = RECONNECT;
-        (!self.is_session()).then(|| ReconnectPolicy::new_exponential(0, least, most, 2))
+        let (min, max) = RECONNECT;
+        (!self.is_session()).then(|| ReconnectPolicy::new_exponential(0, min, max, 2))
     }
 
     /// Messages, and news of the connection, that may wait. Each client keeps room for as many of eight
     /// kinds: a thousand take a megabyte.
-    fn messages(self) -> usize {
+    fn channel_capacity(self) -> usize {
         match self {
-            Self::Listening(_) => 1024,
+            Self::Subscriber(_) => 1024,
             _ => 16,
         }
     }
 
-    fn deadline(self, usual: Duration) -> Duration {
+    fn deadline(self, default: Duration) -> Duration {
         match self {
-            Self::Blocking(longer) => usual.saturating_add(longer),
-            Self::Watched(own) | Self::Listening(own) => own,
-            Self::Commands | Self::Session => usual,
+            Self::Blocking(longer) => default.saturating_add(longer),
+            Self::Supervised(own) | Self::Subscriber(own) => own,
+            Self::Commands | Self::Session => default,
         }
     }
 }
 
-impl Client {
-    fn begin(fred: fred::clients::Client) -> Self {
+impl RedisClient {
+    fn spawn(fred: fred::clients::Client) -> Self {
         let connection = fred.connect();
         let task = connection.abort_handle();
         let (living, alive) = watch::channel(());
@@ -217,23 +220,23 @@ impl Client {
     }
 
     /// Closes the connection now. Commands under way fail.
-    pub fn end(&self) {
+    pub fn close(&self) {
         self.task.abort();
     }
 
     /// Waits until its connection is gone for good.
-    pub async fn ended(&self) {
+    pub async fn closed(&self) {
         let mut alive = self.alive.clone();
         while alive.changed().await.is_ok() {}
     }
 
     /// Whether its connection is gone for good.
-    pub fn has_ended(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.task.is_finished()
     }
 }
 
-impl Deref for Client {
+impl Deref for RedisClient {
     type Target = fred::clients::Client;
 
     fn deref(&self) -> &Self::Target {
@@ -241,7 +244,7 @@ impl Deref for Client {
     }
 }
 
-impl Drop for Client {
+impl Drop for RedisClient {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -251,29 +254,31 @@ fn exposed(password: &Password) -> String {
     password.expose().to_owned()
 }
 
-fn connector(settings: &super::settings::Tls) -> Result<TlsConfig, TlsError> {
+fn connector(settings: &super::settings::TlsSettings) -> Result<TlsConfig, TlsError> {
     let config = tls::client_config(settings)?;
     let connector = TlsConnector::Rustls(tokio_rustls::TlsConnector::from(Arc::clone(&config)));
     // A cluster tells its nodes by address; their certificates name the host that was asked for.
     Ok(TlsConfig { connector, hostnames: TlsHostMapping::DefaultHost })
 }
 
-fn server(address: &Address) -> ServerConfig {
+fn server(address: &RedisAddress) -> ServerConfig {
     let servers = |nodes: &[(String, u16)]| {
         nodes.iter().map(|(host, port)| Server::new(host.as_str(), *port)).collect()
     };
     match address {
-        Address::Server(host, port) => ServerConfig::new_centralized(host.as_str(), *port),
-        Address::Socket(path) => ServerConfig::new_unix_socket(path),
-        Address::Cluster(nodes) => ServerConfig::Clustered {
+        RedisAddress::Server(host, port) => ServerConfig::new_centralized(host.as_str(), *port),
+        RedisAddress::Socket(path) => ServerConfig::new_unix_socket(path),
+        RedisAddress::Cluster(nodes) => ServerConfig::Clustered {
             hosts: servers(nodes),
             policy: ClusterDiscoveryPolicy::ConfigEndpoint,
         },
-        Address::Sentinel { sentinels, service, username, password } => ServerConfig::Sentinel {
-            hosts: servers(sentinels),
-            service_name: service.clone(),
-            username: username.clone(),
-            password: password.as_ref().map(exposed),
-        },
+        RedisAddress::Sentinel { sentinels, service, username, password } => {
+            ServerConfig::Sentinel {
+                hosts: servers(sentinels),
+                service_name: service.clone(),
+                username: username.clone(),
+                password: password.as_ref().map(exposed),
+            }
+        }
     }
 }

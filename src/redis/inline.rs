@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 /// and a quote would begin another kind of it. Within double quotes Redis takes any byte as `\xHH` (Redis
 /// serialization protocol, "Inline commands"; `sdssplitargs`). A word without such bytes stays as it is, for
 /// services that read inline commands less thoroughly.
-pub fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
     if !word.is_empty() && word.bytes().all(is_plain) {
         return word.to_owned();

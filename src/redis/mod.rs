@@ -1,7 +1,7 @@
 //! Connections to Redis: where it is, and clients that can be thrown away.
 //!
-//! [`Settings`] say where Redis is and who asks. A [`Connector`] is made of them once, and makes
-//! [`Client`]s: a client that hangs is dropped, and another one made, whatever becomes of its socket.
+//! [`Settings`] say where Redis is and who asks. A [`RedisConnector`] is made of them once, and makes
+//! [`RedisClient`]s: a client that hangs is dropped, and another one made, whatever becomes of its socket.
 //! A [`Script`] is one step in Redis that has no effect after its deadline.
 
 mod client;
@@ -11,8 +11,10 @@ mod script;
 mod settings;
 mod tls;
 
-pub use client::{Client, Connector, Purpose};
-pub use clock::{Clocks, RoundTrip};
-pub use script::{Call, Script, is_overdue, time};
-pub use settings::{Address, Password, Settings, SettingsError, Tls};
+pub use client::RedisConnector;
+pub(crate) use clock::{RoundTrip, ServerClocks};
+pub(crate) use script::{Script, ScriptCall, is_overdue, time};
 pub use tls::TlsError;
+pub(crate) use {client::RedisClient, client::RedisClientKind};
+pub(crate) use {settings::Password, settings::RedisAddress, settings::SettingsError};
+pub use {settings::Settings, settings::TlsSettings};

@@ -11,7 +11,7 @@ use fred::{
     types::{FromValue, Value},
 };
 
-use super::clock::{Clocks, RoundTrip};
+use super::clock::{RoundTrip, ServerClocks};
 
 /// Ends a script that begins after its deadline, which is the last argument. Whatever else a script takes
 /// comes before it.
@@ -21,21 +21,21 @@ const OVERDUE: &str = "OVERDUE ";
 /// Tells what time it is at the server of a key.
 const TIME: &str = "return redis.call('TIME')";
 /// How often a deadline is computed again because the server's clock was not what it seemed.
-const CORRECTIONS: usize = 1;
+const MAX_CORRECTIONS: usize = 1;
 
 /// A script and the digest by which Redis knows it.
 ///
 /// It is called by its digest, and sent only if the server does not know it yet. All its keys have one
 /// hash slot.
 #[derive(Debug)]
-pub struct Script {
+pub(crate) struct Script {
     text: String,
     digest: String,
 }
 
 /// What a script works on.
 #[derive(Debug, Clone, Default)]
-pub struct Call {
+pub(crate) struct ScriptCall {
     /// All of one hash slot. The first one says whose clock counts.
     pub keys: Vec<Bytes>,
     /// Its arguments.
@@ -44,7 +44,7 @@ pub struct Call {
 
 impl Script {
     /// A script of these parts.
-    pub fn new(parts: &[&str]) -> Self {
+    pub(crate) fn new(parts: &[&str]) -> Self {
         let text = [&[PRELUDE], parts].concat().concat();
         let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
         let mut hexadecimal = String::with_capacity(2 * digest.as_ref().len());
@@ -58,15 +58,15 @@ impl Script {
     /// an [overdue](is_overdue) error.
     ///
     /// One round trip, and one more if the server's clock is not known yet or was set.
-    pub async fn run<R: FromValue>(
+    pub(crate) async fn run<R: FromValue>(
         &self,
         session: &Client,
-        clocks: &Clocks,
-        call: Call,
+        clocks: &ServerClocks,
+        call: ScriptCall,
         until: Instant,
     ) -> Result<R, Error> {
         let key = call.keys.first().cloned().unwrap_or_default();
-        let mut corrections = CORRECTIONS;
+        let mut corrections = MAX_CORRECTIONS;
         loop {
             let deadline = match clocks.deadline(&key, until) {
                 Some(deadline) => deadline,
@@ -74,9 +74,9 @@ impl Script {
             };
             let sent = Instant::now();
             let result = self.evaluate(session, call.clone(), deadline).await;
-            let Some(told) = result.as_ref().err().and_then(overdue) else { return result };
+            let Some(server_time) = result.as_ref().err().and_then(overdue) else { return result };
             let answered = Instant::now();
-            clocks.learn(&key, told, RoundTrip { sent, answered });
+            clocks.record(&key, server_time, RoundTrip { sent, answered });
             if corrections == 0 || answered >= until {
                 return result;
             }
@@ -87,7 +87,7 @@ impl Script {
     async fn evaluate<R: FromValue>(
         &self,
         session: &Client,
-        Call { keys, mut arguments }: Call,
+        ScriptCall { keys, mut arguments }: ScriptCall,
         deadline: i64,
     ) -> Result<R, Error> {
         arguments.push(deadline.into());
@@ -104,34 +104,38 @@ impl Script {
 }
 
 /// Asks the server of this key for its time. Returns it in milliseconds, and notes it.
-pub async fn time(session: &Client, clocks: &Clocks, key: &Bytes) -> Result<i64, Error> {
+pub(crate) async fn time(
+    session: &Client,
+    clocks: &ServerClocks,
+    key: &Bytes,
+) -> Result<i64, Error> {
     let sent = Instant::now();
     let asked = session.eval::<(i64, i64), _, _, _>(TIME, vec![key.clone()], Vec::<Value>::new());
     let (seconds, micros) = Box::pin(asked).await?;
-    let told = seconds.saturating_mul(1000).saturating_add(micros / 1000);
-    clocks.learn(key, told, RoundTrip { sent, answered: Instant::now() });
-    Ok(told)
+    let server_time = seconds.saturating_mul(1000).saturating_add(micros / 1000);
+    clocks.record(key, server_time, RoundTrip { sent, answered: Instant::now() });
+    Ok(server_time)
 }
 
 /// The deadline by the clock of the server of this key, which has to be asked for it.
 async fn measured(
     session: &Client,
-    clocks: &Clocks,
+    clocks: &ServerClocks,
     key: &Bytes,
     until: Instant,
 ) -> Result<i64, Error> {
-    let told = time(session, clocks, key).await?;
-    Ok(clocks.deadline(key, until).unwrap_or(told))
+    let server_time = time(session, clocks, key).await?;
+    Ok(clocks.deadline(key, until).unwrap_or(server_time))
 }
 
 /// Returns whether an error says that a script began after its deadline, and had no effect.
-pub fn is_overdue(error: &Error) -> bool {
+pub(crate) fn is_overdue(error: &Error) -> bool {
     overdue(error).is_some()
 }
 
 fn overdue(error: &Error) -> Option<i64> {
-    let told = error.details().strip_prefix(OVERDUE)?;
-    told.split_whitespace().next()?.parse().ok()
+    let server_time = error.details().strip_prefix(OVERDUE)?;
+    server_time.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]

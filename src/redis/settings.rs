@@ -9,9 +9,9 @@ use url::Url;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Where it listens.
-    pub address: Address,
+    pub address: RedisAddress,
     /// How its certificate is checked; without it the connection is in the clear.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsSettings>,
     /// The ACL user; the default one if it is left out.
     pub username: Option<String>,
     /// The user's password, or the token of a hosted Redis.
@@ -27,7 +27,7 @@ pub struct Settings {
 
 /// Where Redis listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
+pub enum RedisAddress {
     /// One server, by host and port.
     Server(String, u16),
     /// One server on this machine, by its socket.
@@ -49,7 +49,7 @@ pub enum Address {
 
 /// How TLS is set up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Tls {
+pub struct TlsSettings {
     /// Trust these authorities only, a PEM file; those of the system if it is left out.
     pub ca: Option<PathBuf>,
     /// The client certificate and what leads to its authority, a PEM file.
@@ -142,15 +142,15 @@ impl Settings {
             }
             parsed => parsed?,
         };
-        let form = Form::of(url.scheme())?;
-        let parameters = Parameters::of(&url, form.kind)?;
-        let database = database(&url, form.kind, &parameters)?;
+        let scheme = UrlScheme::of(url.scheme())?;
+        let parameters = UrlParameters::of(&url, scheme.deployment)?;
+        let database = database(&url, scheme.deployment, &parameters)?;
         Ok(Self {
-            tls: form.is_encrypted.then(Tls::default),
-            username: some_text(url.username())?,
-            password: some_text(url.password().unwrap_or_default())?.map(Password::new),
+            tls: scheme.is_encrypted.then(TlsSettings::default),
+            username: decode_non_empty(url.username())?,
+            password: decode_non_empty(url.password().unwrap_or_default())?.map(Password::new),
             database,
-            address: address(&url, form.kind, parameters)?,
+            address: address(&url, scheme.deployment, parameters)?,
             connect_deadline: Self::CONNECT_DEADLINE,
             command_deadline: Self::COMMAND_DEADLINE,
         })
@@ -167,45 +167,45 @@ impl FromStr for Settings {
 
 /// What the scheme of a URL says.
 #[derive(Clone, Copy)]
-struct Form {
-    kind: Kind,
+struct UrlScheme {
+    deployment: Deployment,
     is_encrypted: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Deployment {
     Server,
     Socket,
     Cluster,
     Sentinel,
 }
 
-impl Form {
+impl UrlScheme {
     fn of(scheme: &str) -> Result<Self, SettingsError> {
-        let strange = || SettingsError::Scheme(scheme.to_owned());
+        let invalid = || SettingsError::Scheme(scheme.to_owned());
         if scheme == "unix" {
-            return Ok(Self { kind: Kind::Socket, is_encrypted: false });
+            return Ok(Self { deployment: Deployment::Socket, is_encrypted: false });
         }
         let rest = scheme.strip_prefix("redis").or_else(|| scheme.strip_prefix("valkey"));
-        let rest = rest.ok_or_else(strange)?;
+        let rest = rest.ok_or_else(invalid)?;
         let (is_encrypted, rest) = match rest.strip_prefix('s') {
             Some(rest) => (true, rest),
             None => (false, rest),
         };
-        let kind = match (rest, is_encrypted) {
-            ("", _) => Kind::Server,
-            ("-cluster", _) => Kind::Cluster,
-            ("-sentinel", _) => Kind::Sentinel,
-            ("+unix", false) => Kind::Socket,
-            _ => return Err(strange()),
+        let deployment = match (rest, is_encrypted) {
+            ("", _) => Deployment::Server,
+            ("-cluster", _) => Deployment::Cluster,
+            ("-sentinel", _) => Deployment::Sentinel,
+            ("+unix", false) => Deployment::Socket,
+            _ => return Err(invalid()),
         };
-        Ok(Self { kind, is_encrypted })
+        Ok(Self { deployment, is_encrypted })
     }
 }
 
 /// What stands behind the `?`.
 #[derive(Default)]
-struct Parameters {
+struct UrlParameters {
     nodes: Vec<(String, u16)>,
     service: Option<String>,
     username: Option<String>,
@@ -213,58 +213,64 @@ struct Parameters {
     database: Option<String>,
 }
 
-impl Parameters {
-    fn of(url: &Url, kind: Kind) -> Result<Self, SettingsError> {
+impl UrlParameters {
+    fn of(url: &Url, deployment: Deployment) -> Result<Self, SettingsError> {
         let mut parameters = Self::default();
         for (name, value) in url.query_pairs() {
-            match (&*name, kind) {
-                ("node", Kind::Cluster | Kind::Sentinel) => parameters.nodes.push(node(&value)?),
-                ("service", Kind::Sentinel) => parameters.service = Some(value.into_owned()),
-                ("sentinel_username", Kind::Sentinel) => {
+            match (&*name, deployment) {
+                ("node", Deployment::Cluster | Deployment::Sentinel) => {
+                    parameters.nodes.push(node(&value)?)
+                }
+                ("service", Deployment::Sentinel) => parameters.service = Some(value.into_owned()),
+                ("sentinel_username", Deployment::Sentinel) => {
                     parameters.username = Some(value.into_owned());
                 }
-                ("sentinel_password", Kind::Sentinel) => {
+                ("sentinel_password", Deployment::Sentinel) => {
                     parameters.password = Some(Password::new(value.into_owned()));
                 }
-                ("database", Kind::Socket) => parameters.database = Some(value.into_owned()),
-                _ => return Err(shown(&name, SettingsError::Parameter)),
+                ("database", Deployment::Socket) => parameters.database = Some(value.into_owned()),
+                _ => return Err(without_credentials(&name, SettingsError::Parameter)),
             }
         }
         Ok(parameters)
     }
 }
 
-fn address(url: &Url, kind: Kind, parameters: Parameters) -> Result<Address, SettingsError> {
-    let Parameters { nodes, service, username, password, .. } = parameters;
-    match kind {
-        Kind::Server => host(url, 6379).map(|(host, port)| Address::Server(host, port)),
-        Kind::Socket => match some_text(url.path())? {
-            Some(path) if path != "/" => Ok(Address::Socket(path.into())),
+fn address(
+    url: &Url,
+    deployment: Deployment,
+    parameters: UrlParameters,
+) -> Result<RedisAddress, SettingsError> {
+    let UrlParameters { nodes, service, username, password, .. } = parameters;
+    match deployment {
+        Deployment::Server => host(url, 6379).map(|(host, port)| RedisAddress::Server(host, port)),
+        Deployment::Socket => match decode_non_empty(url.path())? {
+            Some(path) if path != "/" => Ok(RedisAddress::Socket(path.into())),
             _ => Err(SettingsError::Socket),
         },
-        Kind::Cluster => {
+        Deployment::Cluster => {
             let first = host(url, 6379)?;
-            Ok(Address::Cluster(std::iter::once(first).chain(nodes).collect()))
+            Ok(RedisAddress::Cluster(std::iter::once(first).chain(nodes).collect()))
         }
-        Kind::Sentinel => {
+        Deployment::Sentinel => {
             let first = host(url, 26379)?;
             let sentinels = std::iter::once(first).chain(nodes).collect();
             let service = service.ok_or(SettingsError::Service)?;
-            Ok(Address::Sentinel { sentinels, service, username, password })
+            Ok(RedisAddress::Sentinel { sentinels, service, username, password })
         }
     }
 }
 
 fn host(url: &Url, default_port: u16) -> Result<(String, u16), SettingsError> {
-    let host = some_text(url.host_str().unwrap_or_default())?.ok_or(SettingsError::Host)?;
+    let host = decode_non_empty(url.host_str().unwrap_or_default())?.ok_or(SettingsError::Host)?;
     Ok((without_brackets(&host).to_owned(), url.port().unwrap_or(default_port)))
 }
 
 fn node(text: &str) -> Result<(String, u16), SettingsError> {
-    let strange = || shown(text, SettingsError::Node);
-    let (host, port) = text.rsplit_once(':').ok_or_else(strange)?;
-    let port = port.parse().map_err(|_| strange())?;
-    if host.is_empty() { Err(strange()) } else { Ok((without_brackets(host).to_owned(), port)) }
+    let invalid = || without_credentials(text, SettingsError::Node);
+    let (host, port) = text.rsplit_once(':').ok_or_else(invalid)?;
+    let port = port.parse().map_err(|_| invalid())?;
+    if host.is_empty() { Err(invalid()) } else { Ok((without_brackets(host).to_owned(), port)) }
 }
 
 /// An IPv6 address as resolvers read it.
@@ -272,30 +278,34 @@ fn without_brackets(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-fn database(url: &Url, kind: Kind, parameters: &Parameters) -> Result<Option<u8>, SettingsError> {
-    let text = match kind {
-        Kind::Socket => parameters.database.as_deref().unwrap_or_default(),
+fn database(
+    url: &Url,
+    deployment: Deployment,
+    parameters: &UrlParameters,
+) -> Result<Option<u8>, SettingsError> {
+    let text = match deployment {
+        Deployment::Socket => parameters.database.as_deref().unwrap_or_default(),
         _ => url.path().trim_matches('/'),
     };
     if text.is_empty() {
         return Ok(None);
     }
-    let number = text.parse().map_err(|_| shown(text, SettingsError::Database))?;
-    match (kind, number) {
+    let number = text.parse().map_err(|_| without_credentials(text, SettingsError::Database))?;
+    match (deployment, number) {
         // Where every connection begins.
         (_, 0) => Ok(None),
-        (Kind::Cluster, _) => Err(SettingsError::ClusterDatabase),
+        (Deployment::Cluster, _) => Err(SettingsError::ClusterDatabase),
         _ => Ok(Some(number)),
     }
 }
 
 /// An error that shows this text, unless a part of a password may be in it.
-fn shown(text: &str, error: fn(String) -> SettingsError) -> SettingsError {
+fn without_credentials(text: &str, error: fn(String) -> SettingsError) -> SettingsError {
     if text.contains('@') { SettingsError::Credentials } else { error(text.to_owned()) }
 }
 
 /// The text without its percent encoding; nothing where it is empty.
-fn some_text(encoded: &str) -> Result<Option<String>, SettingsError> {
+fn decode_non_empty(encoded: &str) -> Result<Option<String>, SettingsError> {
     let text = percent_decode_str(encoded).decode_utf8().map_err(|_| SettingsError::Text)?;
     Ok(Some(text.into_owned()).filter(|text| !text.is_empty()))
 }
@@ -304,13 +314,13 @@ fn some_text(encoded: &str) -> Result<Option<String>, SettingsError> {
 mod tests {
     use super::*;
 
-    fn address_of(url: &str) -> Address {
+    fn address_of(url: &str) -> RedisAddress {
         Settings::parse(url).unwrap().address
     }
 
     #[test]
     fn a_server_has_a_host_and_a_port() {
-        let at = |host: &str, port| Address::Server(host.to_owned(), port);
+        let at = |host: &str, port| RedisAddress::Server(host.to_owned(), port);
         assert_eq!(address_of("redis://cache.internal"), at("cache.internal", 6379));
         assert_eq!(address_of("valkey://cache.internal:7000/"), at("cache.internal", 7000));
         assert_eq!(address_of("redis://[::1]:7000"), at("::1", 7000));
@@ -322,7 +332,7 @@ mod tests {
         assert_eq!(settings.username.as_deref(), Some("default"));
         assert_eq!(settings.password.as_ref().map(Password::expose), Some("p@ss/w"));
         assert_eq!(settings.database, Some(3));
-        assert_eq!(settings.tls, Some(Tls::default()));
+        assert_eq!(settings.tls, Some(TlsSettings::default()));
         let alone = Settings::parse("redis://:secret@host/0").unwrap();
         assert_eq!((alone.username, alone.database), (None, None));
         assert_eq!(alone.password, Some(Password::new("secret")));
@@ -344,13 +354,13 @@ mod tests {
     #[test]
     fn sockets_have_a_path() {
         let settings = Settings::parse("redis+unix:///run/redis%20a.sock?database=2").unwrap();
-        assert_eq!(settings.address, Address::Socket("/run/redis a.sock".into()));
+        assert_eq!(settings.address, RedisAddress::Socket("/run/redis a.sock".into()));
         assert_eq!(settings.database, Some(2));
-        assert_eq!(address_of("unix:/run/a.sock"), Address::Socket("/run/a.sock".into()));
+        assert_eq!(address_of("unix:/run/a.sock"), RedisAddress::Socket("/run/a.sock".into()));
         for url in ["redis+unix://u:p@localhost/run/redis.sock", "redis+unix://u:p@/run/redis.sock"]
         {
             let with_password = Settings::parse(url).unwrap();
-            assert_eq!(with_password.address, Address::Socket("/run/redis.sock".into()));
+            assert_eq!(with_password.address, RedisAddress::Socket("/run/redis.sock".into()));
             assert_eq!(with_password.username.as_deref(), Some("u"));
         }
     }
@@ -360,12 +370,12 @@ mod tests {
         let nodes = vec![("a".to_owned(), 7000), ("b".to_owned(), 7001)];
         assert_eq!(
             address_of("redis-cluster://a:7000/0?node=b:7001"),
-            Address::Cluster(nodes.clone())
+            RedisAddress::Cluster(nodes.clone())
         );
         let sentinel = "rediss-sentinel://a:7000/1?node=b:7001&service=primary&sentinel_password=x";
         assert_eq!(
             address_of(sentinel),
-            Address::Sentinel {
+            RedisAddress::Sentinel {
                 sentinels: nodes,
                 service: "primary".to_owned(),
                 username: None,

@@ -6,50 +6,55 @@ use serde_json::Value;
 use serde_json_path::JsonPath;
 
 use super::{
-    json::{self, BeyondLimit},
-    tags::{Names, Part, Piece, TagError, TagProblem, Values},
+    json_path::{self, TagLimitExceeded},
+    tags::{
+        PlaceholderNames, PlaceholderValues, TagError, TagProblem, TagTemplatePart, TemplateToken,
+    },
 };
 use crate::policy::tag;
 
 /// A tag with placeholders, at least one of which the JSON of a response fills in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BodyTemplate(Box<[BodyPart]>);
+pub struct BodyTagTemplate(Box<[BodyTemplatePart]>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum BodyPart {
-    Request(Part),
+enum BodyTemplatePart {
+    Request(TagTemplatePart),
     Path(JsonPath),
 }
 
 /// What a response and its request have to offer to a template.
 #[derive(Debug, Clone)]
-pub struct Exchange<'a> {
+pub struct BodyValues<'a> {
     /// What the request fills in.
-    pub values: Values<'a>,
+    pub values: PlaceholderValues<'a>,
     /// The response's JSON.
     pub document: &'a Value,
 }
 
-impl BodyTemplate {
-    pub(super) fn of(pieces: &[Piece<'_>], names: Names<'_>) -> Result<Self, TagError> {
-        let part = |piece: &Piece<'_>| match piece {
-            Piece::Placeholder { name, at } if piece.is_path() => {
+impl BodyTagTemplate {
+    pub(super) fn from_tokens(
+        tokens: &[TemplateToken<'_>],
+        names: PlaceholderNames<'_>,
+    ) -> Result<Self, TagError> {
+        let part = |token: &TemplateToken<'_>| match token {
+            TemplateToken::Placeholder { name, at } if token.is_path() => {
                 let fail = |error| TagError {
                     problem: TagProblem::Path(error),
                     at: at.start + 1..at.end - 1,
                 };
-                json::path(name).map(BodyPart::Path).map_err(fail)
+                json_path::parse(name).map(BodyTemplatePart::Path).map_err(fail)
             }
-            _ => Part::of(piece, names).map(BodyPart::Request),
+            _ => TagTemplatePart::from_token(token, names).map(BodyTemplatePart::Request),
         };
-        pieces.iter().map(part).collect::<Result<_, _>>().map(Self)
+        tokens.iter().map(part).collect::<Result<_, _>>().map(Self)
     }
 
     /// The query parameters that it is made of.
     pub(super) fn parameters(&self) -> Vec<&str> {
         let parts = self.0.iter().filter_map(|part| match part {
-            BodyPart::Request(part) => part.parameter(),
-            BodyPart::Path(_) => None,
+            BodyTemplatePart::Request(part) => part.parameter(),
+            BodyTemplatePart::Path(_) => None,
         });
         parts.collect()
     }
@@ -58,43 +63,46 @@ impl BodyTemplate {
     /// one of them yields nothing. May add one twice.
     pub fn render(
         &self,
-        exchange: &Exchange<'_>,
+        body_values: &BodyValues<'_>,
         into: &mut Vec<String>,
-    ) -> Result<(), BeyondLimit> {
+    ) -> Result<(), TagLimitExceeded> {
         let mut tags = vec![String::new()];
         for part in &self.0 {
-            tags = combined(&tags, &part.values(exchange)?)?;
+            tags = combine(&tags, &part.values(body_values)?)?;
         }
         into.append(&mut tags);
         Ok(())
     }
 }
 
-impl BodyPart {
-    fn values<'a>(&'a self, exchange: &'a Exchange<'_>) -> Result<Vec<Cow<'a, str>>, BeyondLimit> {
+impl BodyTemplatePart {
+    fn values<'a>(
+        &'a self,
+        body_values: &'a BodyValues<'_>,
+    ) -> Result<Vec<Cow<'a, str>>, TagLimitExceeded> {
         match self {
-            Self::Request(part) => Ok(part.values(&exchange.values)),
-            Self::Path(path) => json::values(path, exchange.document),
+            Self::Request(part) => Ok(part.values(&body_values.values)),
+            Self::Path(path) => json_path::values(path, body_values.document),
         }
     }
 }
 
-impl fmt::Display for BodyTemplate {
+impl fmt::Display for BodyTagTemplate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|part| match part {
-            BodyPart::Request(part) => part.fmt(formatter),
-            BodyPart::Path(path) => write!(formatter, "{{{path}}}"),
+            BodyTemplatePart::Request(part) => part.fmt(formatter),
+            BodyTemplatePart::Path(path) => write!(formatter, "{{{path}}}"),
         })
     }
 }
 
 /// Each tag with each value after it.
-fn combined(tags: &[String], values: &[Cow<'_, str>]) -> Result<Vec<String>, BeyondLimit> {
+fn combine(tags: &[String], values: &[Cow<'_, str>]) -> Result<Vec<String>, TagLimitExceeded> {
     let longest = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or_default();
     let length = longest(&mut tags.iter().map(String::len))
         + longest(&mut values.iter().map(|value| value.len()));
-    if tags.len().saturating_mul(values.len()) > tag::MOST || length > tag::LONGEST {
-        return Err(BeyondLimit);
+    if tags.len().saturating_mul(values.len()) > tag::MAX_COUNT || length > tag::MAX_LENGTH {
+        return Err(TagLimitExceeded);
     }
     let pairs = tags.iter().flat_map(|tag| values.iter().map(move |value| (tag, value)));
     Ok(pairs.map(|(tag, value)| format!("{tag}{value}")).collect())
@@ -106,33 +114,36 @@ mod tests {
 
     use super::*;
     use crate::{
-        key::target::Form,
+        key::uri::PathForm,
         route::{
             Pattern,
-            tags::{Tag, UserNames},
+            tags::{AnyTagTemplate, UserPlaceholder},
         },
     };
 
     const PATTERN: &str = "/shops/{shop}";
 
-    fn parse(text: &str, users: UserNames) -> Result<Tag, TagError> {
-        Tag::parse(text, Names { pattern: &Pattern::parse(PATTERN).unwrap(), users })
+    fn parse(text: &str, users: UserPlaceholder) -> Result<AnyTagTemplate, TagError> {
+        AnyTagTemplate::parse(
+            text,
+            PlaceholderNames { pattern: &Pattern::parse(PATTERN).unwrap(), users },
+        )
     }
 
-    fn template(text: &str) -> BodyTemplate {
-        match parse(text, UserNames::Known) {
-            Ok(Tag::OfBody(template)) => template,
+    fn template(text: &str) -> BodyTagTemplate {
+        match parse(text, UserPlaceholder::Defined) {
+            Ok(AnyTagTemplate::Body(template)) => template,
             other => panic!("{other:?}"),
         }
     }
 
-    fn rendered(text: &str, document: &Value) -> Result<Vec<String>, BeyondLimit> {
+    fn rendered(text: &str, document: &Value) -> Result<Vec<String>, TagLimitExceeded> {
         let pattern = Pattern::parse(PATTERN).unwrap();
-        let params = pattern.params((Form::Sent, "/shops/a%20b")).unwrap();
-        let values = Values { params, query: Some("page=1&page=2"), user: Some("u1") };
-        let exchange = Exchange { values, document };
+        let params = pattern.params((PathForm::Sent, "/shops/a%20b")).unwrap();
+        let values = PlaceholderValues { params, query: Some("page=1&page=2"), user: Some("u1") };
+        let body_values = BodyValues { values, document };
         let mut tags = Vec::new();
-        template(text).render(&exchange, &mut tags)?;
+        template(text).render(&body_values, &mut tags)?;
         Ok(tags)
     }
 
@@ -141,7 +152,7 @@ mod tests {
     }
 
     fn problem(text: &str) -> (TagProblem, &str) {
-        let error = parse(text, UserNames::Unknown).unwrap_err();
+        let error = parse(text, UserPlaceholder::Undefined).unwrap_err();
         (error.problem, &text[error.at])
     }
 
@@ -172,14 +183,14 @@ mod tests {
     #[test]
     fn there_are_no_more_tags_than_a_response_may_have_and_no_longer_ones() {
         let numbers = |count: usize| json!((0..count).collect::<Vec<_>>());
-        assert_eq!(tags("{$[*]}", &numbers(tag::MOST)).len(), tag::MOST);
-        assert_eq!(rendered("{$[*]}", &numbers(tag::MOST + 1)), Err(BeyondLimit));
-        assert_eq!(rendered("{$[*]}{$[*]}", &numbers(32)), Err(BeyondLimit));
-        let same = json!(vec!["same"; 10 * tag::MOST]);
+        assert_eq!(tags("{$[*]}", &numbers(tag::MAX_COUNT)).len(), tag::MAX_COUNT);
+        assert_eq!(rendered("{$[*]}", &numbers(tag::MAX_COUNT + 1)), Err(TagLimitExceeded));
+        assert_eq!(rendered("{$[*]}{$[*]}", &numbers(32)), Err(TagLimitExceeded));
+        let same = json!(vec!["same"; 10 * tag::MAX_COUNT]);
         assert_eq!(tags("{$[*]}", &same), ["same"]);
         let long = |length: usize| json!({ "text": "t".repeat(length) });
-        assert_eq!(tags("t{$.text}", &long(tag::LONGEST - 1)).len(), 1);
-        assert_eq!(rendered("t{$.text}", &long(tag::LONGEST)), Err(BeyondLimit));
+        assert_eq!(tags("t{$.text}", &long(tag::MAX_LENGTH - 1)).len(), 1);
+        assert_eq!(rendered("t{$.text}", &long(tag::MAX_LENGTH)), Err(TagLimitExceeded));
     }
 
     #[test]

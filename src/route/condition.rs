@@ -5,107 +5,112 @@ use std::fmt;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
-use crate::key::target::{Forwarding, QueryRule, query};
+use crate::key::uri::{QueryForwarding, QueryRule, query};
 
 /// Requests that skip the cache: neither answered from it nor stored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Bypass {
+pub struct BypassRule {
     /// Query parameters, any of which suffices.
     pub query: Box<[QueryCondition]>,
     /// Header fields, any of which suffices.
     pub headers: Box<[HeaderCondition]>,
     /// Whether the answer may take the place of what is stored, where it is what any other request
-    /// would have got: see [`Matched::is_taken_off`].
+    /// would have got: see [`MatchedConditions::is_hidden_from_origin`].
     pub refresh: bool,
 }
 
-impl Bypass {
+impl BypassRule {
     /// Whether a request with this query, as sent, and these fields skips the cache. The hot path:
     /// allocates nothing, unless the query has encoded names and there are conditions on it.
     pub fn applies(&self, query: Option<&str>, headers: &HeaderMap) -> bool {
-        self.headers.iter().any(|condition| condition.holds(headers))
+        self.headers.iter().any(|condition| condition.is_met_by(headers))
             || (!self.query.is_empty()
-                && query.is_some_and(|query| self.query.iter().any(|wanted| wanted.holds(query))))
+                && query
+                    .is_some_and(|query| self.query.iter().any(|wanted| wanted.is_met_by(query))))
     }
 
     /// All conditions that hold for such a request; none where it does not skip the cache.
-    pub fn matched(&self, query: Option<&str>, headers: &HeaderMap) -> Matched<'_> {
-        let holding = |wanted: &&QueryCondition| query.is_some_and(|query| wanted.holds(query));
-        Matched {
+    pub fn matching_conditions(
+        &self,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> MatchedConditions<'_> {
+        let holding = |wanted: &&QueryCondition| query.is_some_and(|query| wanted.is_met_by(query));
+        MatchedConditions {
             query: self.query.iter().filter(holding).collect(),
-            headers: self.headers.iter().filter(|wanted| wanted.holds(headers)).collect(),
+            headers: self.headers.iter().filter(|wanted| wanted.is_met_by(headers)).collect(),
         }
     }
 }
 
 /// Why a request skips the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Matched<'a> {
+pub struct MatchedConditions<'a> {
     /// The conditions on query parameters that hold.
     pub query: SmallVec<[&'a QueryCondition; 1]>,
     /// The conditions on header fields that hold.
     pub headers: SmallVec<[&'a HeaderCondition; 1]>,
 }
 
-impl Matched<'_> {
+impl MatchedConditions<'_> {
     /// Whether nothing of what made the request skip the cache reaches the origin: query parameters
     /// alone did, and all of those are left out of the key and the forwarded target. The answer is then
     /// what any other request for the same key would have got.
-    pub fn is_taken_off(&self, rule: &QueryRule) -> bool {
+    pub fn is_hidden_from_origin(&self, rule: &QueryRule) -> bool {
         self.headers.is_empty()
             && !self.query.is_empty()
-            && rule.forwarding == Forwarding::Kept
+            && rule.forwarding == QueryForwarding::Kept
             && self.query.iter().all(|condition| !rule.keeps(&condition.name))
     }
 }
 
 /// The value that a parameter or field must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Wanted {
+enum ValueMatch {
     /// Any that means yes: all but the empty one and those that mean no. Written `true`, `1`, `yes` or
     /// `on`.
-    True,
+    Truthy,
     /// One that means no: `false`, `0`, `no` or `off`.
-    False,
+    Falsy,
     /// Exactly this.
-    Exactly,
+    Exact,
 }
 
-impl Wanted {
+impl ValueMatch {
     fn of(text: &str) -> Self {
         match text {
-            _ if means(text.as_bytes(), &["true", "1", "yes", "on"]) => Self::True,
-            _ if is_no(text.as_bytes()) => Self::False,
-            _ => Self::Exactly,
+            _ if equals_any(text.as_bytes(), &["true", "1", "yes", "on"]) => Self::Truthy,
+            _ if is_falsy(text.as_bytes()) => Self::Falsy,
+            _ => Self::Exact,
         }
     }
 }
 
-fn is_no(value: &[u8]) -> bool {
-    means(value, &["false", "0", "no", "off"])
+fn is_falsy(value: &[u8]) -> bool {
+    equals_any(value, &["false", "0", "no", "off"])
 }
 
-fn means(value: &[u8], words: &[&str]) -> bool {
+fn equals_any(value: &[u8], words: &[&str]) -> bool {
     words.iter().any(|word| value.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// A value as it is written, and what that asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Value {
+struct ExpectedValue {
     text: Box<str>,
-    wanted: Wanted,
+    kind: ValueMatch,
 }
 
-impl Value {
+impl ExpectedValue {
     fn of(text: &str) -> Self {
-        Self { text: text.into(), wanted: Wanted::of(text) }
+        Self { text: text.into(), kind: ValueMatch::of(text) }
     }
 
     fn accepts(&self, value: &[u8]) -> bool {
-        match self.wanted {
-            Wanted::True => !value.is_empty() && !is_no(value),
-            Wanted::False => is_no(value),
-            Wanted::Exactly => value == self.text.as_bytes(),
+        match self.kind {
+            ValueMatch::Truthy => !value.is_empty() && !is_falsy(value),
+            ValueMatch::Falsy => is_falsy(value),
+            ValueMatch::Exact => value == self.text.as_bytes(),
         }
     }
 }
@@ -116,7 +121,7 @@ pub struct QueryCondition {
     /// Its name, decoded.
     pub name: Box<str>,
     /// The value it must have, decoded; any if left out.
-    value: Option<Value>,
+    value: Option<ExpectedValue>,
 }
 
 impl QueryCondition {
@@ -127,13 +132,13 @@ impl QueryCondition {
     /// Any other value has to be the same.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, value) = match text.split_once('=') {
-            Some((name, value)) => (name, Some(Value::of(value))),
+            Some((name, value)) => (name, Some(ExpectedValue::of(value))),
             None => (text, None),
         };
         (!name.is_empty()).then(|| Self { name: name.into(), value })
     }
 
-    fn holds(&self, query: &str) -> bool {
+    fn is_met_by(&self, query: &str) -> bool {
         query::pairs(query)
             .any(|(name, value)| query::decoded(name) == *self.name && self.accepts(value))
     }
@@ -141,7 +146,7 @@ impl QueryCondition {
     fn accepts(&self, value: Option<&str>) -> bool {
         match (&self.value, value) {
             (None, _) => true,
-            (Some(wanted), None) => wanted.wanted == Wanted::True,
+            (Some(wanted), None) => wanted.kind == ValueMatch::Truthy,
             (Some(wanted), Some(value)) => wanted.accepts(query::decoded(value).as_bytes()),
         }
     }
@@ -162,7 +167,7 @@ pub struct HeaderCondition {
     /// Its name.
     pub name: HeaderName,
     /// The value one of its lines must have; any if left out.
-    value: Option<Value>,
+    value: Option<ExpectedValue>,
 }
 
 impl HeaderCondition {
@@ -175,10 +180,10 @@ impl HeaderCondition {
         };
         let name = name.trim().parse().ok()?;
         let is_value = value.is_none_or(|value| HeaderValue::from_str(value).is_ok());
-        is_value.then(|| Self { name, value: value.map(Value::of) })
+        is_value.then(|| Self { name, value: value.map(ExpectedValue::of) })
     }
 
-    fn holds(&self, headers: &HeaderMap) -> bool {
+    fn is_met_by(&self, headers: &HeaderMap) -> bool {
         match &self.value {
             None => headers.contains_key(&self.name),
             Some(wanted) => {
@@ -200,11 +205,11 @@ impl fmt::Display for HeaderCondition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::target::NamePattern;
+    use crate::key::uri::NamePattern;
 
     #[test]
     fn any_condition_suffices() {
-        let bypass = Bypass {
+        let bypass = BypassRule {
             query: ["nocache=true", "fresh"]
                 .map(|text| QueryCondition::parse(text).unwrap())
                 .into(),
@@ -233,7 +238,8 @@ mod tests {
 
     #[test]
     fn what_means_yes_is_true_and_what_means_no_is_false() {
-        let holds = |condition: &str, query| QueryCondition::parse(condition).unwrap().holds(query);
+        let holds =
+            |condition: &str, query| QueryCondition::parse(condition).unwrap().is_met_by(query);
         for condition in ["a=true", "a=1", "a=Yes", "a=on"] {
             for query in ["a", "a=1", "a=TRUE", "a=yes", "a=x", "a=%31", "a=0&a=1"] {
                 assert!(holds(condition, query), "{condition} {query}");
@@ -251,7 +257,7 @@ mod tests {
     #[test]
     fn what_matched_says_whether_the_origin_sees_it() {
         let condition = |text| QueryCondition::parse(text).unwrap();
-        let bypass = Bypass {
+        let bypass = BypassRule {
             query: [condition("nocache=true"), condition("fresh")].into(),
             headers: [HeaderCondition::parse("x-export").unwrap()].into(),
             refresh: true,
@@ -259,17 +265,17 @@ mod tests {
         let ignore = [NamePattern::parse("nocache").unwrap()].into();
         let rule = QueryRule { ignore, ..QueryRule::default() };
         let none = HeaderMap::new();
-        let matched = |query, headers| bypass.matched(query, headers);
-        assert_eq!(matched(Some("nocache=0"), &none), Matched::default());
-        assert!(!matched(None, &none).is_taken_off(&rule));
-        assert!(matched(Some("nocache"), &none).is_taken_off(&rule));
-        assert!(!matched(Some("nocache"), &none).is_taken_off(&QueryRule::default()));
-        let forwarding = QueryRule { forwarding: Forwarding::All, ..rule.clone() };
-        assert!(!matched(Some("nocache"), &none).is_taken_off(&forwarding));
-        assert!(!matched(Some("nocache&fresh"), &none).is_taken_off(&rule));
+        let matched = |query, headers| bypass.matching_conditions(query, headers);
+        assert_eq!(matched(Some("nocache=0"), &none), MatchedConditions::default());
+        assert!(!matched(None, &none).is_hidden_from_origin(&rule));
+        assert!(matched(Some("nocache"), &none).is_hidden_from_origin(&rule));
+        assert!(!matched(Some("nocache"), &none).is_hidden_from_origin(&QueryRule::default()));
+        let forwarding = QueryRule { forwarding: QueryForwarding::All, ..rule.clone() };
+        assert!(!matched(Some("nocache"), &none).is_hidden_from_origin(&forwarding));
+        assert!(!matched(Some("nocache&fresh"), &none).is_hidden_from_origin(&rule));
         let mut export = HeaderMap::new();
         export.insert("x-export", HeaderValue::from_static("1"));
-        assert!(!matched(Some("nocache"), &export).is_taken_off(&rule));
+        assert!(!matched(Some("nocache"), &export).is_hidden_from_origin(&rule));
     }
 
     #[test]

@@ -3,13 +3,13 @@
 //! The first route whose pattern matches wins. Nothing here allocates per request, but for the tags
 //! of a response that is about to be stored.
 
-pub mod body_tags;
-pub mod condition;
-pub mod json;
-pub mod pattern;
-pub mod select;
-pub mod tags;
-pub mod target;
+pub(crate) mod body_tags;
+pub(crate) mod condition;
+pub(crate) mod json_path;
+pub(crate) mod pattern;
+pub(crate) mod select;
+pub(crate) mod tags;
+pub(crate) mod target;
 
 use std::sync::Arc;
 
@@ -17,20 +17,20 @@ use http::{HeaderName, HeaderValue, Method};
 use serde_json::Value;
 use serde_json_path::JsonPath;
 
-pub use body_tags::BodyTemplate;
-pub use condition::Bypass;
-pub use json::BeyondLimit;
-pub use pattern::{Mismatch, Params, Pattern, PatternError};
-pub use select::{Agreement, RouteTable, Selection};
-pub use tags::{Names, Tag, TagError, TagTemplate, UserNames};
-pub use target::{TargetError, TargetTemplate};
+pub use body_tags::BodyTagTemplate;
+pub use condition::BypassRule;
+pub use json_path::TagLimitExceeded;
+pub(crate) use pattern::{Mismatch, Params, Pattern, PatternError};
+pub(crate) use select::{Agreement, RouteTable, Selection};
+pub(crate) use tags::{AnyTagTemplate, PlaceholderNames, TagError, TagTemplate, UserPlaceholder};
+pub(crate) use target::{TargetError, TargetTemplate};
 
 use crate::{
-    key::target::{Form, QueryRule, Readings, normal_path},
-    policy::{Rule, invalidation::is_unsafe_method},
+    key::uri::{PathForm, PathReadings, QueryRule, normal_path},
+    policy::{CacheRule, invalidation::is_unsafe_method},
 };
-use body_tags::Exchange;
-use tags::Values;
+use body_tags::BodyValues;
+use tags::PlaceholderValues;
 
 /// What an operator says about the requests that match a pattern.
 #[derive(Debug, Clone)]
@@ -40,17 +40,17 @@ pub struct Route {
     /// The requests it governs; none for the route of what nothing else matches.
     pub pattern: Option<Pattern>,
     /// Its caching rule.
-    pub rule: Rule,
+    pub rule: CacheRule,
     /// Which part of the query makes another target.
     pub query: QueryRule,
     /// What separates responses beyond the origin's own `Vary`.
     pub vary: VaryRule,
     /// Requests that skip the cache.
-    pub bypass: Bypass,
+    pub bypass: BypassRule,
     /// Labels of its stored responses.
     pub tags: Box<[TagTemplate]>,
     /// Labels of its stored responses that their JSON tells.
-    pub body_tags: Box<[BodyTemplate]>,
+    pub body_tags: Box<[BodyTagTemplate]>,
     /// A response whose JSON has a node at one of these is not stored.
     pub store_unless: Arc<[JsonPath]>,
     /// Labels of what a successful unsafe request makes invalid.
@@ -72,14 +72,14 @@ impl Route {
     pub const UNMATCHED: &str = "unmatched";
 
     /// The route of what no pattern matches, under this rule.
-    pub fn unmatched(rule: Rule) -> Self {
+    pub fn unmatched(rule: CacheRule) -> Self {
         Self {
             name: Arc::from(Self::UNMATCHED),
             pattern: None,
             rule,
             query: QueryRule::default(),
             vary: VaryRule::default(),
-            bypass: Bypass::default(),
+            bypass: BypassRule::default(),
             tags: Box::default(),
             body_tags: Box::default(),
             store_unless: Arc::default(),
@@ -97,26 +97,26 @@ impl Route {
     /// left out if there is none.
     pub fn tags_of(
         &self,
-        path: &Readings<'_>,
+        path: &PathReadings<'_>,
         query: Option<&str>,
         user: Option<&str>,
     ) -> Vec<String> {
-        self.rendered(&self.tags, path, (query, user))
+        self.render_tags(&self.tags, path, (query, user))
     }
 
     /// Returns the tags that the JSON of such a response has for it; without duplicates.
     pub fn body_tags_of(
         &self,
-        path: &Readings<'_>,
+        path: &PathReadings<'_>,
         (query, user): (Option<&str>, Option<&str>),
         document: &Value,
-    ) -> Result<Vec<String>, BeyondLimit> {
+    ) -> Result<Vec<String>, TagLimitExceeded> {
         let mut tags = Vec::new();
         for (form, reading) in path.each() {
-            let values = Values { params: self.params((form, &reading)), query, user };
-            let exchange = Exchange { values, document };
+            let values = PlaceholderValues { params: self.params((form, &reading)), query, user };
+            let body_values = BodyValues { values, document };
             for template in &self.body_tags {
-                template.render(&exchange, &mut tags)?;
+                template.render(&body_values, &mut tags)?;
             }
         }
         tags.sort_unstable();
@@ -125,24 +125,24 @@ impl Route {
     }
 
     /// Whether the JSON of its responses is read.
-    pub fn reads_bodies(&self) -> bool {
+    pub fn reads_body(&self) -> bool {
         !self.body_tags.is_empty() || !self.store_unless.is_empty()
     }
 
     /// Whether the JSON of a response has what keeps it from being stored.
-    pub fn excludes(&self, document: &Value) -> bool {
+    pub fn forbids_storing(&self, document: &Value) -> bool {
         self.store_unless.iter().any(|path| !path.query(document).is_empty())
     }
 
     /// Returns the tags that a successful unsafe request with this path and this query as sent makes
     /// invalid; without duplicates. `user` as in [`tags_of`](Self::tags_of).
-    pub fn tags_purged_by(
+    pub fn purged_tags(
         &self,
-        path: &Readings<'_>,
+        path: &PathReadings<'_>,
         query: Option<&str>,
         user: Option<&str>,
     ) -> Vec<String> {
-        self.rendered(&self.purged_on_write, path, (query, user))
+        self.render_tags(&self.purged_on_write, path, (query, user))
     }
 
     /// Whether a request with this method, once it succeeds, ends the login that it came with: one that changes
@@ -152,10 +152,10 @@ impl Route {
         self.logs_out && (is_unsafe_method(method) || is_named())
     }
 
-    fn rendered(
+    fn render_tags(
         &self,
         templates: &[TagTemplate],
-        path: &Readings<'_>,
+        path: &PathReadings<'_>,
         (query, user): (Option<&str>, Option<&str>),
     ) -> Vec<String> {
         if templates.is_empty() {
@@ -163,7 +163,7 @@ impl Route {
         }
         let mut tags = Vec::with_capacity(templates.len());
         for (form, reading) in path.each() {
-            let values = Values { params: self.params((form, &reading)), query, user };
+            let values = PlaceholderValues { params: self.params((form, &reading)), query, user };
             for template in templates {
                 template.render(&values, &mut tags);
             }
@@ -171,16 +171,16 @@ impl Route {
         tags
     }
 
-    fn params<'a>(&'a self, reading: (Form, &'a str)) -> Params<'a> {
+    fn params<'a>(&'a self, reading: (PathForm, &'a str)) -> Params<'a> {
         let params = self.pattern.as_ref().and_then(|pattern| pattern.params(reading));
         params.unwrap_or_default()
     }
 
     /// The targets (path and query) to be fetched ahead after a successful response to the request with
     /// this path and this query as sent; without duplicates.
-    pub fn warmed_targets(&self, path: &str, query: Option<&str>) -> Vec<String> {
+    pub fn targets_to_warm(&self, path: &str, query: Option<&str>) -> Vec<String> {
         let path = normal_path(path);
-        let params = self.params((Form::Sent, &path));
+        let params = self.params((PathForm::Sent, &path));
         let mut targets = Vec::with_capacity(self.warm_on_success.len());
         for template in &self.warm_on_success {
             template.render(&params, query, &mut targets);

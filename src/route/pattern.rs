@@ -6,7 +6,7 @@ use http::Method;
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::key::target::{Form, normal_path, reading};
+use crate::key::uri::{PathForm, normal_path, reading};
 
 /// Which requests a route governs: methods, host and path.
 ///
@@ -18,9 +18,9 @@ pub struct Pattern {
     methods: SmallVec<[Method; 2]>,
     host: Option<Box<str>>,
     path: PathPattern,
-    /// The same path as other readings are compared with it; see [`Form`].
-    once: PathPattern,
-    twice: PathPattern,
+    /// The same path as other readings are compared with it; see [`PathForm`].
+    decoded_once: PathPattern,
+    decoded_twice: PathPattern,
     loosest: PathPattern,
 }
 
@@ -28,7 +28,7 @@ pub struct Pattern {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct PathPattern {
     segments: Box<[Segment]>,
-    end: End,
+    end: PatternEnd,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ enum Segment {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum PatternEnd {
     /// The path ends with the last segment.
     Exact,
     /// Anything may follow.
@@ -134,14 +134,16 @@ impl Pattern {
         let (host, path) = target.split_at(slash);
         let host = parse_host(host).map_err(|problem| problem.at(start..start + slash))?;
         let path = parse_path(path, start + slash)?;
-        let [once, twice, loosest] =
-            [Form::Once, Form::Twice, Form::Loosest].map(|form| path.in_form(form));
-        Ok(Self { methods, host, path, once, twice, loosest })
+        let [decoded_once, decoded_twice, loosest] =
+            [PathForm::Once, PathForm::Twice, PathForm::Loosest].map(|form| path.in_form(form));
+        Ok(Self { methods, host, path, decoded_once, decoded_twice, loosest })
     }
 
     /// Whether it matches a request. `path` is a reading in this form.
-    pub fn matches(&self, method: &Method, host: &str, (form, path): (Form, &str)) -> bool {
-        self.allows_method(method) && self.allows_host(host) && self.in_form(form).fits(path)
+    pub fn matches(&self, method: &Method, host: &str, (form, path): (PathForm, &str)) -> bool {
+        self.allows_method(method)
+            && self.allows_host(host)
+            && self.in_form(form).matches_path(path)
     }
 
     /// Returns what about a request does not fit, if it does not match: the path counts most.
@@ -149,9 +151,9 @@ impl Pattern {
         &self,
         method: &Method,
         host: &str,
-        (form, path): (Form, &str),
+        (form, path): (PathForm, &str),
     ) -> Option<Mismatch> {
-        if !self.in_form(form).fits(path) {
+        if !self.in_form(form).matches_path(path) {
             Some(Mismatch::Path)
         } else if !self.allows_host(host) {
             Some(Mismatch::Host)
@@ -161,21 +163,21 @@ impl Pattern {
     }
 
     /// The params of a reading of a path, if it matches, whatever the method and the host.
-    pub fn params<'a>(&'a self, (form, path): (Form, &'a str)) -> Option<Params<'a>> {
+    pub fn params<'a>(&'a self, (form, path): (PathForm, &'a str)) -> Option<Params<'a>> {
         self.in_form(form).params(path)
     }
 
     /// Whether plain paths in their loosest reading may match differently than as they were sent.
-    pub(super) fn folds(&self) -> bool {
+    pub(super) fn has_loosest_variant(&self) -> bool {
         self.loosest != self.path
     }
 
-    fn in_form(&self, form: Form) -> &PathPattern {
+    fn in_form(&self, form: PathForm) -> &PathPattern {
         match form {
-            Form::Sent => &self.path,
-            Form::Once => &self.once,
-            Form::Twice => &self.twice,
-            Form::Loosest => &self.loosest,
+            PathForm::Sent => &self.path,
+            PathForm::Once => &self.decoded_once,
+            PathForm::Twice => &self.decoded_twice,
+            PathForm::Loosest => &self.loosest,
         }
     }
 
@@ -202,7 +204,7 @@ impl Pattern {
     }
 
     /// The literal that the first segment of a path in this form must be; none where it may be anything.
-    pub(super) fn first_literal(&self, form: Form) -> Option<&str> {
+    pub(super) fn first_literal(&self, form: PathForm) -> Option<&str> {
         match self.in_form(form).segments.first() {
             Some(Segment::Literal(literal)) => Some(literal),
             _ => None,
@@ -213,8 +215,8 @@ impl Pattern {
         let (own, other) = (&self.path, &other.path);
         let count = own.segments.len();
         let fits = match own.end {
-            End::Exact => other.end == End::Exact && other.segments.len() == count,
-            End::Rest => other.segments.len() >= count,
+            PatternEnd::Exact => other.end == PatternEnd::Exact && other.segments.len() == count,
+            PatternEnd::Rest => other.segments.len() >= count,
         };
         fits && own.segments.iter().zip(&other.segments).all(|pair| match pair {
             (Segment::Param(_), Segment::Literal(literal)) => !literal.is_empty(),
@@ -243,7 +245,7 @@ impl Pattern {
 
 impl PathPattern {
     /// Whether a path in the form of this pattern matches it: whether it has params.
-    fn fits(&self, path: &str) -> bool {
+    fn matches_path(&self, path: &str) -> bool {
         let Some(path) = path.strip_prefix('/') else { return false };
         let mut rest = Some(path.as_bytes());
         for segment in &self.segments {
@@ -258,7 +260,7 @@ impl PathPattern {
             }
             rest = behind;
         }
-        self.end == End::Rest || rest.is_none()
+        self.end == PatternEnd::Rest || rest.is_none()
     }
 
     /// The params of a path in the form of this pattern, if it matches.
@@ -273,11 +275,11 @@ impl PathPattern {
                 _ => return None,
             }
         }
-        (self.end == End::Rest || given.next().is_none()).then_some(params)
+        (self.end == PatternEnd::Rest || given.next().is_none()).then_some(params)
     }
 
     /// The same pattern for readings in another form: a decoded literal may be several segments.
-    fn in_form(&self, form: Form) -> Self {
+    fn in_form(&self, form: PathForm) -> Self {
         let mut segments = Vec::new();
         for segment in &self.segments {
             let Segment::Literal(literal) = segment else {
@@ -289,10 +291,10 @@ impl PathPattern {
             let literals = path.strip_prefix('/').unwrap_or(&path).split('/');
             segments.extend(literals.map(|literal| Segment::Literal(literal.into())));
         }
-        if form == Form::Loosest {
+        if form == PathForm::Loosest {
             // Neither a trailing slash nor an empty segment is left of a path; `/` alone stays.
             segments.retain(|segment| *segment != Segment::Literal("".into()));
-            if segments.is_empty() && self.end == End::Exact {
+            if segments.is_empty() && self.end == PatternEnd::Exact {
                 segments.push(Segment::Literal("".into()));
             }
         }
@@ -325,8 +327,8 @@ impl fmt::Display for Pattern {
             }
         }
         match self.path.end {
-            End::Exact => Ok(()),
-            End::Rest => formatter.write_str("/**"),
+            PatternEnd::Exact => Ok(()),
+            PatternEnd::Rest => formatter.write_str("/**"),
         }
     }
 }
@@ -365,7 +367,7 @@ fn parse_path(path: &str, start: usize) -> Result<PathPattern, PatternError> {
         let at = start..start + text.len();
         start = at.end + 1;
         if text == "**" && texts.peek().is_none() {
-            return Ok(PathPattern { segments: segments.into(), end: End::Rest });
+            return Ok(PathPattern { segments: segments.into(), end: PatternEnd::Rest });
         }
         let segment = parse_segment(text).map_err(|problem| problem.at(at.clone()))?;
         if matches!(segment, Segment::Param(_)) && segments.contains(&segment) {
@@ -373,7 +375,7 @@ fn parse_path(path: &str, start: usize) -> Result<PathPattern, PatternError> {
         }
         segments.push(segment);
     }
-    Ok(PathPattern { segments: segments.into(), end: End::Exact })
+    Ok(PathPattern { segments: segments.into(), end: PatternEnd::Exact })
 }
 
 fn parse_segment(text: &str) -> Result<Segment, PatternProblem> {
@@ -410,11 +412,11 @@ fn has_port(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::target::Readings;
+    use crate::key::uri::PathReadings;
 
     fn matched<'a>(pattern: &'a Pattern, path: &'a str) -> Option<Vec<(&'a str, &'a str)>> {
-        let params = pattern.params((Form::Sent, path));
-        assert_eq!(pattern.path.fits(path), params.is_some(), "{path}");
+        let params = pattern.params((PathForm::Sent, path));
+        assert_eq!(pattern.path.matches_path(path), params.is_some(), "{path}");
         Some(params?.iter().collect())
     }
 
@@ -454,42 +456,50 @@ mod tests {
     fn every_reading_is_compared_in_its_own_form() {
         let pattern = Pattern::parse("/Projects/a%2Fb/{name}/").unwrap();
         let fits = |form, path| pattern.params((form, path)).is_some();
-        assert!(fits(Form::Sent, "/Projects/a%2Fb/x/"));
-        assert!(fits(Form::Once, "/Projects/a/b/x/") && fits(Form::Twice, "/Projects/a/b/x/"));
-        assert!(fits(Form::Loosest, "/projects/a/b/x"));
-        assert!(!fits(Form::Loosest, "/Projects/a/b/x") && !fits(Form::Sent, "/Projects/a/b/x/"));
+        assert!(fits(PathForm::Sent, "/Projects/a%2Fb/x/"));
+        assert!(
+            fits(PathForm::Once, "/Projects/a/b/x/") && fits(PathForm::Twice, "/Projects/a/b/x/")
+        );
+        assert!(fits(PathForm::Loosest, "/projects/a/b/x"));
+        assert!(
+            !fits(PathForm::Loosest, "/Projects/a/b/x")
+                && !fits(PathForm::Sent, "/Projects/a/b/x/")
+        );
         let root = Pattern::parse("/").unwrap();
-        assert!(root.params((Form::Loosest, "/")).is_some() && !root.folds());
+        assert!(root.params((PathForm::Loosest, "/")).is_some() && !root.has_loosest_variant());
         let rest = Pattern::parse("/a/**").unwrap();
-        assert!(rest.params((Form::Loosest, "/a")).is_some() && !rest.folds());
-        assert!(Pattern::parse("/a/").unwrap().folds() && Pattern::parse("/A").unwrap().folds());
-        let readings = Readings::of("/a//b");
+        assert!(rest.params((PathForm::Loosest, "/a")).is_some() && !rest.has_loosest_variant());
+        assert!(
+            Pattern::parse("/a/").unwrap().has_loosest_variant()
+                && Pattern::parse("/A").unwrap().has_loosest_variant()
+        );
+        let readings = PathReadings::of("/a//b");
         assert!(readings.each().all(|(form, path)| rest.params((form, &path)).is_some()));
     }
 
     #[test]
     fn get_includes_head() {
         let pattern = Pattern::parse("GET|POST /a").unwrap();
-        let matches = |method: Method| pattern.matches(&method, "h", (Form::Sent, "/a"));
+        let matches = |method: Method| pattern.matches(&method, "h", (PathForm::Sent, "/a"));
         assert!(matches(Method::GET) && matches(Method::HEAD) && matches(Method::POST));
         assert!(!matches(Method::PUT));
         assert!(!Pattern::parse("POST /a").unwrap().matches(
             &Method::HEAD,
             "h",
-            (Form::Sent, "/a")
+            (PathForm::Sent, "/a")
         ));
     }
 
     #[test]
     fn a_host_without_port_stands_for_every_port() {
         let pattern = Pattern::parse("GET API.example.com/a").unwrap();
-        let matches = |host: &str| pattern.matches(&Method::GET, host, (Form::Sent, "/a"));
+        let matches = |host: &str| pattern.matches(&Method::GET, host, (PathForm::Sent, "/a"));
         assert!(matches("api.Example.com") && matches("api.example.com:8080"));
         assert!(!matches("example.com") && !matches("api.example.com.evil") && !matches(""));
         let ported = Pattern::parse("h:81/a").unwrap();
-        assert!(ported.matches(&Method::GET, "h:81", (Form::Sent, "/a")));
-        assert!(!ported.matches(&Method::GET, "h:811", (Form::Sent, "/a")));
-        assert!(!ported.matches(&Method::GET, "h", (Form::Sent, "/a")));
+        assert!(ported.matches(&Method::GET, "h:81", (PathForm::Sent, "/a")));
+        assert!(!ported.matches(&Method::GET, "h:811", (PathForm::Sent, "/a")));
+        assert!(!ported.matches(&Method::GET, "h", (PathForm::Sent, "/a")));
     }
 
     #[test]

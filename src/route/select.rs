@@ -6,8 +6,8 @@ use http::Method;
 
 use super::{Pattern, Route, pattern::first_segment};
 use crate::{
-    key::target::{Form, Readings},
-    policy::Rule,
+    key::uri::{PathForm, PathReadings},
+    policy::CacheRule,
 };
 
 /// All routes in order, and the one for what none of them matches.
@@ -19,27 +19,27 @@ use crate::{
 pub struct RouteTable {
     routes: Box<[Arc<Route>]>,
     unmatched: Arc<Route>,
-    sent: Index,
-    loosest: Index,
+    sent: RouteIndex,
+    loosest: RouteIndex,
     /// Whether some pattern is another one in its loosest form.
-    folds: bool,
+    has_loosest_variant: bool,
 }
 
 /// Which routes to try for a path in one form.
 #[derive(Debug, Clone)]
-struct Index {
+struct RouteIndex {
     /// Sorted by literal.
-    branches: Box<[Branch]>,
+    branches: Box<[IndexBranch]>,
     /// The routes to try for any other first segment, in order.
     others: Box<[usize]>,
 }
 
 /// What to try for paths that begin with this literal segment.
 #[derive(Debug, Clone)]
-struct Branch {
+struct IndexBranch {
     first: Box<str>,
     /// Indexes of routes, in order.
-    tried: Box<[usize]>,
+    candidates: Box<[usize]>,
 }
 
 /// The route that governs a request.
@@ -65,11 +65,12 @@ pub enum Agreement {
 impl RouteTable {
     /// A table that tries `routes` in order; those without a pattern never match.
     pub fn new(routes: Vec<Route>, unmatched: Route) -> Self {
-        let folds = |route: &Route| route.pattern.as_ref().is_some_and(Pattern::folds);
+        let has_loosest_variant =
+            |route: &Route| route.pattern.as_ref().is_some_and(Pattern::has_loosest_variant);
         Self {
-            sent: Index::of(&routes, Form::Sent),
-            loosest: Index::of(&routes, Form::Loosest),
-            folds: routes.iter().any(folds),
+            sent: RouteIndex::of(&routes, PathForm::Sent),
+            loosest: RouteIndex::of(&routes, PathForm::Loosest),
+            has_loosest_variant: routes.iter().any(has_loosest_variant),
             routes: routes.into_iter().map(Arc::new).collect(),
             unmatched: Arc::new(unmatched),
         }
@@ -80,18 +81,19 @@ impl RouteTable {
     ///
     /// If a reading of the path selects a route that is not cached, that is the one. Any other spelling
     /// of an uncached path would open it otherwise.
-    pub fn select(&self, method: &Method, host: &str, path: &Readings<'_>) -> Selection<'_> {
-        let first = self.first(method, host, (Form::Sent, path.sent()));
-        if matches!(path, Readings::Loosest(_)) && !self.folds {
+    pub fn select(&self, method: &Method, host: &str, path: &PathReadings<'_>) -> Selection<'_> {
+        let first = self.first_match(method, host, (PathForm::Sent, path.sent()));
+        if matches!(path, PathReadings::Loosest(_)) && !self.has_loosest_variant {
             return self.selection(first, Agreement::Unanimous);
         }
         if !self.route(first).rule.cache {
             return self.selection(first, Agreement::Unanimous);
         }
-        let mut agreement = if path.are_final() { Agreement::Unanimous } else { Agreement::Split };
+        let mut agreement =
+            if path.are_fully_decoded() { Agreement::Unanimous } else { Agreement::Split };
         // The first reading is the path as sent.
         for (form, reading) in path.each().skip(1) {
-            let found = self.first(method, host, (form, &reading));
+            let found = self.first_match(method, host, (form, &reading));
             if !self.route(found).rule.cache {
                 return self.selection(found, Agreement::Unanimous);
             }
@@ -108,9 +110,9 @@ impl RouteTable {
         &self,
         method: &Method,
         host: &str,
-        path: &Readings<'_>,
+        path: &PathReadings<'_>,
     ) -> Selection<'_> {
-        let found = self.first(method, host, (Form::Loosest, &path.loosest()));
+        let found = self.first_match(method, host, (PathForm::Loosest, &path.loosest()));
         self.selection(found, Agreement::Unanimous)
     }
 
@@ -120,24 +122,29 @@ impl RouteTable {
         &self,
         method: &Method,
         host: &str,
-        path: &Readings<'_>,
+        path: &PathReadings<'_>,
     ) -> impl Iterator<Item = &Arc<Route>> {
-        let found = path.each().map(|(form, reading)| self.first(method, host, (form, &reading)));
+        let found =
+            path.each().map(|(form, reading)| self.first_match(method, host, (form, &reading)));
         let found: BTreeSet<usize> = found.collect();
         found.into_iter().map(|index| self.route(index))
     }
 
     /// The index of the first route that matches one reading.
-    fn first(&self, method: &Method, host: &str, reading: (Form, &str)) -> usize {
+    fn first_match(&self, method: &Method, host: &str, reading: (PathForm, &str)) -> usize {
         let (form, path) = reading;
         let matches = |index: &usize| {
             let pattern = self.routes.get(*index).and_then(|route| route.pattern.as_ref());
             pattern.is_some_and(|pattern| pattern.matches(method, host, reading))
         };
         let found = match form {
-            Form::Sent => self.sent.tried(path).iter().copied().find(|index| matches(index)),
-            Form::Loosest => self.loosest.tried(path).iter().copied().find(|index| matches(index)),
-            Form::Once | Form::Twice => (0..self.routes.len()).find(|index| matches(index)),
+            PathForm::Sent => {
+                self.sent.candidates(path).iter().copied().find(|index| matches(index))
+            }
+            PathForm::Loosest => {
+                self.loosest.candidates(path).iter().copied().find(|index| matches(index))
+            }
+            PathForm::Once | PathForm::Twice => (0..self.routes.len()).find(|index| matches(index)),
         };
         found.unwrap_or(self.routes.len())
     }
@@ -165,37 +172,42 @@ impl RouteTable {
 impl Default for RouteTable {
     /// No routes: a correct RFC 9111 cache for everything.
     fn default() -> Self {
-        Self::new(Vec::new(), Route::unmatched(Rule::default()))
+        Self::new(Vec::new(), Route::unmatched(CacheRule::default()))
     }
 }
 
-impl Index {
-    fn of(routes: &[Route], form: Form) -> Self {
+impl RouteIndex {
+    fn of(routes: &[Route], form: PathForm) -> Self {
         let first_of = |route: &Route| -> Option<Box<str>> {
             route.pattern.as_ref().and_then(|pattern| pattern.first_literal(form)).map(Into::into)
         };
         let mut firsts: Vec<Box<str>> = routes.iter().filter_map(first_of).collect();
         firsts.sort_unstable();
         firsts.dedup();
-        let tried_for = |literal: Option<&str>| -> Box<[usize]> {
-            let tried = |route: &Route| first_of(route).is_none_or(|own| Some(&*own) == literal);
-            (0..).zip(routes).filter(|(_, route)| tried(route)).map(|(index, _)| index).collect()
+        let candidates_for = |literal: Option<&str>| -> Box<[usize]> {
+            let candidates =
+                |route: &Route| first_of(route).is_none_or(|own| Some(&*own) == literal);
+            (0..)
+                .zip(routes)
+                .filter(|(_, route)| candidates(route))
+                .map(|(index, _)| index)
+                .collect()
         };
         let branches = firsts.into_iter().map(|first| {
-            let tried = tried_for(Some(&first));
-            Branch { first, tried }
+            let candidates = candidates_for(Some(&first));
+            IndexBranch { first, candidates }
         });
-        Self { branches: branches.collect(), others: tried_for(None) }
+        Self { branches: branches.collect(), others: candidates_for(None) }
     }
 
     /// The routes that may match a path in this form.
-    fn tried(&self, path: &str) -> &[usize] {
+    fn candidates(&self, path: &str) -> &[usize] {
         let (first, _) = first_segment(path.strip_prefix('/').unwrap_or(path).as_bytes());
         let found =
             self.branches.binary_search_by(|branch| branch.first.as_bytes().cmp(first)).ok();
         found
             .and_then(|index| self.branches.get(index))
-            .map_or(&self.others, |branch| &branch.tried)
+            .map_or(&self.others, |branch| &branch.candidates)
     }
 }
 
@@ -208,16 +220,19 @@ mod tests {
         let route = |text: &&str| Route {
             name: Arc::from(*text),
             pattern: Some(Pattern::parse(text).unwrap()),
-            ..Route::unmatched(Rule::default())
+            ..Route::unmatched(CacheRule::default())
         };
-        RouteTable::new(patterns.iter().map(route).collect(), Route::unmatched(Rule::default()))
+        RouteTable::new(
+            patterns.iter().map(route).collect(),
+            Route::unmatched(CacheRule::default()),
+        )
     }
 
     #[test]
     fn the_first_match_wins() {
         let table = table(&["/a/b", "/{any}/c", "POST /a/**", "/a/**", "h/x", "/"]);
         let select = |method: Method, host: &str, path: &str| {
-            table.select(&method, host, &Readings::of(path)).route.name.to_string()
+            table.select(&method, host, &PathReadings::of(path)).route.name.to_string()
         };
         assert_eq!(select(Method::GET, "h", "/a/b"), "/a/b");
         assert_eq!(select(Method::POST, "h", "/a/c"), "/{any}/c");
@@ -237,11 +252,11 @@ mod tests {
             .map(|text| Route {
                 name: Arc::from(*text),
                 pattern: Some(Pattern::parse(text).unwrap()),
-                ..Route::unmatched(Rule::default())
+                ..Route::unmatched(CacheRule::default())
             })
             .collect();
         routes[0].rule.cache = false;
-        let table = RouteTable::new(routes, Route::unmatched(Rule::default()));
+        let table = RouteTable::new(routes, Route::unmatched(CacheRule::default()));
         for (path, name, agreement) in [
             ("/api/stocks/AAPL", "/api/stocks/{symbol}", Agreement::Unanimous),
             ("/api/stocks/a%20b", "/api/stocks/{symbol}", Agreement::Unanimous),
@@ -251,7 +266,7 @@ mod tests {
             ("/x/%2e%2e/Account/me", "/account/**", Agreement::Unanimous),
             ("/api/a%25252Fb", "/api/**", Agreement::Split),
         ] {
-            let selection = table.select(&Method::GET, "h", &Readings::of(path));
+            let selection = table.select(&Method::GET, "h", &PathReadings::of(path));
             assert_eq!((&*selection.route.name, selection.agreement), (name, agreement), "{path}");
         }
     }
@@ -267,10 +282,10 @@ mod tests {
             let table = table(&texts);
             let expected = texts
                 .iter()
-                .find(|text| Pattern::parse(text).unwrap().params((Form::Sent, &path)).is_some())
+                .find(|text| Pattern::parse(text).unwrap().params((PathForm::Sent, &path)).is_some())
                 .copied()
                 .unwrap_or(Route::UNMATCHED);
-            let index = table.first(&Method::GET, "h", (Form::Sent, &path));
+            let index = table.first_match(&Method::GET, "h", (PathForm::Sent, &path));
             prop_assert_eq!(&*table.route(index).name, expected);
         }
     }

@@ -5,30 +5,30 @@ use std::{borrow::Cow, fmt, ops::Range};
 use thiserror::Error;
 
 use super::{
-    body_tags::BodyTemplate,
-    json::{self, PathError},
+    body_tags::BodyTagTemplate,
+    json_path::{self, JsonPathError},
     pattern::{Params, Pattern},
 };
-use crate::key::target::query;
+use crate::key::uri::query;
 
 /// How many tags one template makes at most, where query parameters repeat.
 const MAX_TAGS: usize = 32;
 
 /// A tag of a response, by what fills its placeholders in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tag {
+pub(crate) enum AnyTagTemplate {
     /// The request alone.
-    OfRequest(TagTemplate),
+    Request(TagTemplate),
     /// The JSON of the response, too.
-    OfBody(BodyTemplate),
+    Body(BodyTagTemplate),
 }
 
 /// A tag with placeholders, to be filled in for each request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TagTemplate(pub(super) Box<[Part]>);
+pub struct TagTemplate(pub(super) Box<[TagTemplatePart]>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum TagTemplatePart {
     Literal(Box<str>),
     /// A segment of the path, by its name in the pattern.
     Param(Box<str>),
@@ -40,26 +40,26 @@ pub(super) enum Part {
 
 /// What placeholders may name besides query parameters and JSON.
 #[derive(Debug, Clone, Copy)]
-pub struct Names<'a> {
+pub struct PlaceholderNames<'a> {
     /// The segments of the path that this pattern names. They come first: a segment called `user` is
     /// what `{user}` means on its route.
     pub pattern: &'a Pattern,
     /// Whether requests prove which user they are from.
-    pub users: UserNames,
+    pub users: UserPlaceholder,
 }
 
 /// Whether `{user}` has a meaning where no segment of the path is called so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UserNames {
+pub enum UserPlaceholder {
     /// Requests prove which user they are from.
-    Known,
+    Defined,
     /// They do not: `[user]` says nothing about tokens or a gateway.
-    Unknown,
+    Undefined,
 }
 
 /// What fills in the placeholders of a template for one request.
 #[derive(Debug, Clone)]
-pub struct Values<'a> {
+pub struct PlaceholderValues<'a> {
     /// The segments of the path that the route's pattern names.
     pub params: Params<'a>,
     /// The query as sent.
@@ -68,10 +68,10 @@ pub struct Values<'a> {
     pub user: Option<&'a str>,
 }
 
-impl<'a> Names<'a> {
+impl<'a> PlaceholderNames<'a> {
     /// Those of a path alone.
     pub const fn of_path(pattern: &'a Pattern) -> Self {
-        Self { pattern, users: UserNames::Unknown }
+        Self { pattern, users: UserPlaceholder::Undefined }
     }
 }
 
@@ -105,39 +105,48 @@ pub enum TagProblem {
     NoBody,
     /// A placeholder that begins like a path into JSON and is none.
     #[error("{0}")]
-    Path(PathError),
+    Path(JsonPathError),
     /// A control character.
     #[error("a tag has no control characters")]
     Control,
 }
 
-impl Tag {
+impl AnyTagTemplate {
     /// Reads a tag of the responses of a route in which these names have a meaning.
-    pub fn parse(text: &str, names: Names<'_>) -> Result<Self, TagError> {
-        let pieces = pieces(text)?;
-        if pieces.iter().any(Piece::is_path) {
-            return BodyTemplate::of(&pieces, names).map(Self::OfBody);
+    pub(crate) fn parse(text: &str, names: PlaceholderNames<'_>) -> Result<Self, TagError> {
+        let tokens = tokenize(text)?;
+        if tokens.iter().any(TemplateToken::is_path) {
+            return BodyTagTemplate::from_tokens(&tokens, names).map(Self::Body);
         }
-        TagTemplate::of(&pieces, names).map(Self::OfRequest)
+        TagTemplate::from_tokens(&tokens, names).map(Self::Request)
     }
 
     /// The query parameters that it is made of.
-    pub fn parameters(&self) -> Vec<&str> {
+    pub(crate) fn parameters(&self) -> Vec<&str> {
         match self {
-            Self::OfRequest(template) => template.0.iter().filter_map(Part::parameter).collect(),
-            Self::OfBody(template) => template.parameters(),
+            Self::Request(template) => {
+                template.0.iter().filter_map(TagTemplatePart::parameter).collect()
+            }
+            Self::Body(template) => template.parameters(),
         }
     }
 }
 
 impl TagTemplate {
     /// Reads a template of a route in which these names have a meaning.
-    pub fn parse(text: &str, names: Names<'_>) -> Result<Self, TagError> {
-        Self::of(&pieces(text)?, names)
+    pub fn parse(text: &str, names: PlaceholderNames<'_>) -> Result<Self, TagError> {
+        Self::from_tokens(&tokenize(text)?, names)
     }
 
-    fn of(pieces: &[Piece<'_>], names: Names<'_>) -> Result<Self, TagError> {
-        pieces.iter().map(|piece| Part::of(piece, names)).collect::<Result<_, _>>().map(Self)
+    fn from_tokens(
+        tokens: &[TemplateToken<'_>],
+        names: PlaceholderNames<'_>,
+    ) -> Result<Self, TagError> {
+        tokens
+            .iter()
+            .map(|token| TagTemplatePart::from_token(token, names))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// Adds its tags for a request, leaving out those that are there already.
@@ -145,7 +154,7 @@ impl TagTemplate {
     /// Values are percent-decoded. A query parameter that repeats makes a tag for each value, so that
     /// a purge of any of them finds the response; one that is missing or empty makes no tag. The same
     /// holds for a user who is unknown.
-    pub fn render(&self, values: &Values<'_>, into: &mut Vec<String>) {
+    pub fn render(&self, values: &PlaceholderValues<'_>, into: &mut Vec<String>) {
         let mut tags = vec![String::new()];
         for part in &self.0 {
             append(&mut tags, &part.values(values));
@@ -164,11 +173,14 @@ impl fmt::Display for TagTemplate {
     }
 }
 
-impl Part {
+impl TagTemplatePart {
     /// What the request fills in here.
-    pub(super) fn of(piece: &Piece<'_>, names: Names<'_>) -> Result<Self, TagError> {
-        let Piece::Placeholder { name, at } = piece else {
-            return Ok(Self::Literal(piece.text().into()));
+    pub(super) fn from_token(
+        token: &TemplateToken<'_>,
+        names: PlaceholderNames<'_>,
+    ) -> Result<Self, TagError> {
+        let TemplateToken::Placeholder { name, at } = token else {
+            return Ok(Self::Literal(token.text().into()));
         };
         let fail = |problem| Err(TagError { problem, at: at.clone() });
         if names.pattern.param_names().any(|param| param == *name) {
@@ -176,10 +188,10 @@ impl Part {
         }
         match name.strip_prefix('?') {
             Some(parameter) if !parameter.is_empty() => Ok(Self::Query(parameter.into())),
-            _ if piece.is_path() => fail(TagProblem::NoBody),
+            _ if token.is_path() => fail(TagProblem::NoBody),
             _ if *name == "user" => match names.users {
-                UserNames::Known => Ok(Self::User),
-                UserNames::Unknown => fail(TagProblem::User),
+                UserPlaceholder::Defined => Ok(Self::User),
+                UserPlaceholder::Undefined => fail(TagProblem::User),
             },
             _ => fail(TagProblem::Unknown((*name).to_owned())),
         }
@@ -194,7 +206,7 @@ impl Part {
     }
 
     /// Its values in a request, percent-decoded.
-    pub(super) fn values<'a>(&'a self, values: &'a Values<'_>) -> Vec<Cow<'a, str>> {
+    pub(super) fn values<'a>(&'a self, values: &'a PlaceholderValues<'_>) -> Vec<Cow<'a, str>> {
         match self {
             Self::Literal(text) => vec![Cow::Borrowed(text)],
             Self::Param(name) => path_values(&values.params, name),
@@ -204,7 +216,7 @@ impl Part {
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for TagTemplatePart {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Literal(text) => formatter.write_str(text),
@@ -216,14 +228,14 @@ impl fmt::Display for Part {
 }
 
 /// A part of a template's text.
-pub(super) enum Piece<'a> {
+pub(super) enum TemplateToken<'a> {
     /// Text that stands for itself.
     Literal(&'a str),
     /// What stands between two braces, and where, braces included.
     Placeholder { name: &'a str, at: Range<usize> },
 }
 
-impl<'a> Piece<'a> {
+impl<'a> TemplateToken<'a> {
     /// Whether it is meant as a path into JSON.
     pub(super) fn is_path(&self) -> bool {
         matches!(self, Self::Placeholder { name, .. } if name.starts_with('$'))
@@ -237,7 +249,7 @@ impl<'a> Piece<'a> {
 }
 
 /// Takes a template's text apart.
-fn pieces(text: &str) -> Result<Vec<Piece<'_>>, TagError> {
+fn tokenize(text: &str) -> Result<Vec<TemplateToken<'_>>, TagError> {
     let fail = |problem, at| Err(TagError { problem, at });
     if text.is_empty() {
         return fail(TagProblem::Empty, 0..0);
@@ -245,33 +257,33 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, TagError> {
     if text.contains(char::is_control) {
         return fail(TagProblem::Control, 0..text.len());
     }
-    let mut pieces = Vec::new();
+    let mut tokens = Vec::new();
     let mut rest = text;
     while let Some((literal, after)) = rest.split_once('{') {
         let start = text.len() - after.len();
-        pieces.extend(literal_piece(literal, start - literal.len() - 1)?);
+        tokens.extend(literal_token(literal, start - literal.len() - 1)?);
         let Some(length) = placeholder_length(after) else {
             return fail(TagProblem::Brace, start - 1..start);
         };
         let (name, end) = after.split_at(length);
-        pieces.push(Piece::Placeholder { name, at: start - 1..start + length + 1 });
+        tokens.push(TemplateToken::Placeholder { name, at: start - 1..start + length + 1 });
         rest = end.get(1..).unwrap_or_default();
     }
-    pieces.extend(literal_piece(rest, text.len() - rest.len())?);
-    Ok(pieces)
+    tokens.extend(literal_token(rest, text.len() - rest.len())?);
+    Ok(tokens)
 }
 
 /// The bytes up to the brace that closes a placeholder.
 fn placeholder_length(after: &str) -> Option<usize> {
-    if after.starts_with('$') { json::path_length(after) } else { after.find('}') }
+    if after.starts_with('$') { json_path::placeholder_end(after) } else { after.find('}') }
 }
 
-fn literal_piece(literal: &str, start: usize) -> Result<Option<Piece<'_>>, TagError> {
+fn literal_token(literal: &str, start: usize) -> Result<Option<TemplateToken<'_>>, TagError> {
     if let Some(index) = literal.find('}') {
         let at = start + index..start + index + 1;
         return Err(TagError { problem: TagProblem::Brace, at });
     }
-    Ok((!literal.is_empty()).then_some(Piece::Literal(literal)))
+    Ok((!literal.is_empty()).then_some(TemplateToken::Literal(literal)))
 }
 
 /// Replaces each tag by one for each value.
@@ -306,21 +318,21 @@ pub(super) fn query_values<'a>(query: Option<&'a str>, name: &str) -> Vec<Cow<'a
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::target::Form;
+    use crate::key::uri::PathForm;
 
     fn tags(template: &str, path: &str, query: Option<&str>) -> Vec<String> {
         let pattern = Pattern::parse("/api/{symbol}/**").unwrap();
-        let names = Names { pattern: &pattern, users: UserNames::Known };
+        let names = PlaceholderNames { pattern: &pattern, users: UserPlaceholder::Defined };
         let template = TagTemplate::parse(template, names).unwrap();
         let mut tags = Vec::new();
-        let params = pattern.params((Form::Sent, path)).unwrap();
-        template.render(&Values { params, query, user: Some("u|1") }, &mut tags);
+        let params = pattern.params((PathForm::Sent, path)).unwrap();
+        template.render(&PlaceholderValues { params, query, user: Some("u|1") }, &mut tags);
         tags
     }
 
     fn problem(text: &str) -> (TagProblem, &str) {
         let pattern = Pattern::parse("/{symbol}").unwrap();
-        let error = TagTemplate::parse(text, Names::of_path(&pattern)).unwrap_err();
+        let error = TagTemplate::parse(text, PlaceholderNames::of_path(&pattern)).unwrap_err();
         (error.problem, &text[error.at])
     }
 
@@ -343,11 +355,11 @@ mod tests {
     #[test]
     fn a_user_is_named_as_the_claim_says_and_an_unknown_one_makes_no_tag() {
         let pattern = Pattern::parse("/api/**").unwrap();
-        let names = Names { pattern: &pattern, users: UserNames::Known };
+        let names = PlaceholderNames { pattern: &pattern, users: UserPlaceholder::Defined };
         let template = TagTemplate::parse("stocks:{user}", names).unwrap();
         let tags = |user| {
             let mut tags = Vec::new();
-            let values = Values { params: Params::default(), query: None, user };
+            let values = PlaceholderValues { params: Params::default(), query: None, user };
             template.render(&values, &mut tags);
             tags
         };
@@ -358,11 +370,11 @@ mod tests {
     #[test]
     fn a_segment_that_is_called_user_comes_first() {
         let pattern = Pattern::parse("/users/{user}").unwrap();
-        let names = Names { pattern: &pattern, users: UserNames::Known };
+        let names = PlaceholderNames { pattern: &pattern, users: UserPlaceholder::Defined };
         let template = TagTemplate::parse("{user}", names).unwrap();
-        let params = pattern.params((Form::Sent, "/users/7")).unwrap();
+        let params = pattern.params((PathForm::Sent, "/users/7")).unwrap();
         let mut tags = Vec::new();
-        template.render(&Values { params, query: None, user: Some("42") }, &mut tags);
+        template.render(&PlaceholderValues { params, query: None, user: Some("42") }, &mut tags);
         assert_eq!(tags, ["7"]);
     }
 

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::{
     pattern::{Params, Pattern},
-    tags::{Names, Part, TagProblem, TagTemplate, query_values},
+    tags::{PlaceholderNames, TagProblem, TagTemplate, TagTemplatePart, query_values},
 };
 
 /// How many targets one template makes at most, where query parameters repeat.
@@ -52,19 +52,20 @@ impl TargetTemplate {
         if !text.starts_with('/') {
             return fail(TargetProblem::Path, 0..text.len());
         }
-        let template = TagTemplate::parse(text, Names::of_path(pattern)).map_err(|error| {
-            match error.problem {
-                TagProblem::Control => {
-                    TargetError { problem: TargetProblem::Characters, at: error.at }
+        let template =
+            TagTemplate::parse(text, PlaceholderNames::of_path(pattern)).map_err(|error| {
+                match error.problem {
+                    TagProblem::Control => {
+                        TargetError { problem: TargetProblem::Characters, at: error.at }
+                    }
+                    problem => {
+                        TargetError { problem: TargetProblem::Placeholder(problem), at: error.at }
+                    }
                 }
-                problem => {
-                    TargetError { problem: TargetProblem::Placeholder(problem), at: error.at }
-                }
-            }
-        })?;
+            })?;
         let filled = template.0.iter().map(|part| match part {
-            Part::Literal(text) => text,
-            Part::Param(_) | Part::Query(_) | Part::User => "x",
+            TagTemplatePart::Literal(text) => text,
+            TagTemplatePart::Param(_) | TagTemplatePart::Query(_) | TagTemplatePart::User => "x",
         });
         if !is_target(&filled.collect::<String>()) {
             return fail(TargetProblem::Characters, 0..text.len());
@@ -81,18 +82,18 @@ impl TargetTemplate {
         let mut targets = vec![String::new()];
         for part in &self.0.0 {
             match part {
-                Part::Literal(text) => append(&mut targets, &[Cow::Borrowed(&**text)]),
-                Part::Param(name) => {
-                    let value = params.value(name).map(|value| encoded_again(value));
+                TagTemplatePart::Literal(text) => append(&mut targets, &[Cow::Borrowed(&**text)]),
+                TagTemplatePart::Param(name) => {
+                    let value = params.value(name).map(|value| reencode_segment(value));
                     append(&mut targets, value.as_slice());
                 }
-                Part::Query(name) => {
+                TagTemplatePart::Query(name) => {
                     let values = query_values(query, name);
-                    let values: Vec<_> = values.iter().map(|value| encoded(value)).collect();
+                    let values: Vec<_> = values.iter().map(|value| encode(value)).collect();
                     append(&mut targets, &values);
                 }
                 // Never read: a target names no user.
-                Part::User => append(&mut targets, &[]),
+                TagTemplatePart::User => append(&mut targets, &[]),
             }
         }
         for target in targets {
@@ -123,28 +124,28 @@ fn append(targets: &mut Vec<String>, values: &[Cow<'_, str>]) {
 }
 
 /// A segment of a path, in which more may stand unencoded than in a query.
-fn encoded_again(segment: &str) -> Cow<'static, str> {
+fn reencode_segment(segment: &str) -> Cow<'static, str> {
     match percent_decode_str(segment).decode_utf8() {
-        Ok(value) => Cow::Owned(encoded(&value).into_owned()),
+        Ok(value) => Cow::Owned(encode(&value).into_owned()),
         // Bytes that are no text pass as they came: all of them are encoded already.
         Err(_) => Cow::Owned(segment.to_owned()),
     }
 }
 
-fn encoded(value: &str) -> Cow<'_, str> {
+fn encode(value: &str) -> Cow<'_, str> {
     utf8_percent_encode(value, RESERVED).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::target::Form;
+    use crate::key::uri::PathForm;
 
     fn targets(template: &str, path: &str, query: Option<&str>) -> Vec<String> {
         let pattern = Pattern::parse("/users/{user}/**").unwrap();
         let template = TargetTemplate::parse(template, &pattern).unwrap();
         let mut targets = Vec::new();
-        template.render(&pattern.params((Form::Sent, path)).unwrap(), query, &mut targets);
+        template.render(&pattern.params((PathForm::Sent, path)).unwrap(), query, &mut targets);
         targets
     }
 

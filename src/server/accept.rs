@@ -20,23 +20,23 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::{
     Drain, Handler, Settings,
-    drain::{Entered, Phase},
-    files::FileReserve,
-    listener::{BoundSocket, Counted, Listener},
-    protocol::Common,
-    refusal::Refusal,
+    drain::{DrainGuard, DrainPhase},
+    file_reserve::FileReserve,
+    listener::{BoundSocket, Listener, OpenConnection},
+    protocol::ListenerContext,
+    refusal::RequestRefusal,
     stream::{Protocol, Stream, Transport},
 };
 
 /// Waits after a failure to accept, doubled up to the second.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
+const MIN_BACKOFF: Duration = Duration::from_millis(5);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 /// How long a connection that is turned away may take to read why, and one that has only just connected may
 /// be silent once the drain has begun.
-const FAREWELL: Duration = Duration::from_secs(1);
+const GRACE_PERIOD: Duration = Duration::from_secs(1);
 /// Connections in their farewell at once; beyond them they are just closed.
-const FAREWELLS: usize = 64;
+const MAX_REJECTIONS: usize = 64;
 
 /// Accepts clients on the current runtime until the drain begins, and lets `handler` answer them.
 ///
@@ -51,57 +51,57 @@ pub async fn serve<H: Handler>(
     drain: Drain,
 ) -> io::Result<()> {
     // Counted out once the socket is closed, and its file removed: it is dropped before.
-    let _listening = drain.listening();
+    let _listener_guard = drain.register_listener();
     let listener = listener;
-    let socket = AcceptingSocket::new(&listener.socket)?;
-    let acceptor = match &listener.socket {
+    let socket = AsyncListener::new(&listener.socket)?;
+    let tls = match &listener.socket {
         BoundSocket::Tcp(_) => settings.tls.clone().map(TlsAcceptor::from),
         // What never leaves the machine needs no TLS.
         BoundSocket::Unix(..) => None,
     };
-    let server = Arc::new(Server {
-        acceptor,
-        common: Common {
+    let acceptor = Arc::new(Acceptor {
+        tls,
+        context: ListenerContext {
             handler,
             settings,
             drain: drain.clone(),
             counters: Arc::clone(&listener.counters),
         },
     });
-    let mut reserve = FileReserve::new(server.common.settings.reserved_files);
-    let mut pause = FIRST_PAUSE;
+    let mut reserve = FileReserve::new(acceptor.context.settings.reserved_files);
+    let mut backoff = MIN_BACKOFF;
     loop {
         let accepted = tokio::select! {
             biased;
             () = drain.started() => {
-                server.take_in_waiting(&listener.socket);
+                acceptor.accept_queued(&listener.socket);
                 return Ok(());
             }
             accepted = socket.accept() => accepted,
         };
         match accepted {
             Ok((transport, peer)) => {
-                pause = FIRST_PAUSE;
-                server.take_in(transport, peer);
+                backoff = MIN_BACKOFF;
+                acceptor.accept(transport, peer);
                 reserve.refill();
             }
-            Err(error) if is_of_one_client(&error) => {}
-            Err(error) if is_out_of_files(&error) && reserve.release_one() => {}
+            Err(error) if is_connection_error(&error) => {}
+            Err(error) if is_out_of_descriptors(&error) && reserve.release_one() => {}
             Err(error) => {
-                server.common.counters.accept_errors.fetch_add(1, Relaxed);
+                acceptor.context.counters.accept_errors.fetch_add(1, Relaxed);
                 tracing::warn!(%error, "cannot accept connections; trying again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LAST_PAUSE);
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(MAX_BACKOFF);
             }
         }
     }
 }
 
 /// A client's stream, and its address if it has one.
-type Accepted = (Transport, Option<SocketAddr>);
+type AcceptedStream = (Transport, Option<SocketAddr>);
 
 /// Accepts a client that waits already; `WouldBlock` if none does.
-fn accept_waiting(socket: &BoundSocket) -> io::Result<Accepted> {
+fn try_accept(socket: &BoundSocket) -> io::Result<AcceptedStream> {
     match socket {
         BoundSocket::Tcp(socket) => {
             let (stream, peer) = socket.accept()?;
@@ -117,12 +117,12 @@ fn accept_waiting(socket: &BoundSocket) -> io::Result<Accepted> {
     }
 }
 
-enum AcceptingSocket {
+enum AsyncListener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-impl AcceptingSocket {
+impl AsyncListener {
     fn new(socket: &BoundSocket) -> io::Result<Self> {
         match socket {
             BoundSocket::Tcp(socket) => Ok(Self::Tcp(TcpListener::from_std(socket.try_clone()?)?)),
@@ -132,7 +132,7 @@ impl AcceptingSocket {
         }
     }
 
-    async fn accept(&self) -> io::Result<Accepted> {
+    async fn accept(&self) -> io::Result<AcceptedStream> {
         match self {
             Self::Tcp(socket) => {
                 let (stream, peer) = socket.accept().await?;
@@ -148,7 +148,7 @@ impl AcceptingSocket {
 }
 
 /// Whether accepting failed only because the client has gone already.
-fn is_of_one_client(error: &io::Error) -> bool {
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
@@ -159,58 +159,60 @@ fn is_of_one_client(error: &io::Error) -> bool {
 }
 
 /// Whether the process, or the system, has no file descriptor left.
-fn is_out_of_files(error: &io::Error) -> bool {
+fn is_out_of_descriptors(error: &io::Error) -> bool {
     let error = rustix::io::Errno::from_io_error(error);
     matches!(error, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE))
 }
 
-struct Server<H> {
-    acceptor: Option<TlsAcceptor>,
-    common: Common<H>,
+struct Acceptor<H> {
+    tls: Option<TlsAcceptor>,
+    context: ListenerContext<H>,
 }
 
-impl<H: Handler> Server<H> {
+impl<H: Handler> Acceptor<H> {
     /// Takes in the clients that have connected already: closing the socket would reset them.
-    fn take_in_waiting(self: &Arc<Self>, socket: &BoundSocket) {
+    fn accept_queued(self: &Arc<Self>, socket: &BoundSocket) {
         loop {
-            match accept_waiting(socket) {
-                Ok((transport, peer)) => self.take_in(transport, peer),
-                Err(error) if is_of_one_client(&error) => {}
+            match try_accept(socket) {
+                Ok((transport, peer)) => self.accept(transport, peer),
+                Err(error) if is_connection_error(&error) => {}
                 Err(_) => return,
             }
         }
     }
 
-    fn take_in(self: &Arc<Self>, transport: Transport, peer: Option<SocketAddr>) {
-        let limit = self.common.settings.connections;
-        if let Some(counted) = self.common.counters.enter(limit) {
-            tokio::spawn(Arc::clone(self).run(transport, peer, counted));
-        } else if self.acceptor.is_none() {
-            self.turn_away(transport, limit);
+    fn accept(self: &Arc<Self>, transport: Transport, peer: Option<SocketAddr>) {
+        let limit = self.context.settings.connections;
+        if let Some(open_connection) = self.context.counters.acquire(limit) {
+            tokio::spawn(Arc::clone(self).run(transport, peer, open_connection));
+        } else if self.tls.is_none() {
+            self.reject(transport, limit);
         }
     }
 
     /// Says why, where that takes no handshake and not too many are being told already.
-    fn turn_away(self: &Arc<Self>, transport: Transport, limit: usize) {
-        if let Some(counted) = self.common.counters.farewell(limit.saturating_add(FAREWELLS)) {
-            self.common.counters.refuse(Refusal::Overloaded);
-            self.common.settings.refused_unread(Refusal::Overloaded);
+    fn reject(self: &Arc<Self>, transport: Transport, limit: usize) {
+        if let Some(open_connection) =
+            self.context.counters.acquire_for_rejection(limit.saturating_add(MAX_REJECTIONS))
+        {
+            self.context.counters.count_refusal(RequestRefusal::Overloaded);
+            self.context.settings.report_unread_refusal(RequestRefusal::Overloaded);
             tokio::spawn(async move {
-                let _ = timeout(FAREWELL, say_overloaded(transport)).await;
-                drop(counted);
+                let _ = timeout(GRACE_PERIOD, send_overloaded(transport)).await;
+                drop(open_connection);
             });
         }
     }
 
     /// Reads from a client what tells its protocol.
-    async fn prepare(
+    async fn negotiate(
         &self,
         transport: Transport,
     ) -> Result<io::Result<(Stream, Protocol)>, Elapsed> {
-        let settings = &self.common.settings;
-        match &self.acceptor {
+        let settings = &self.context.settings;
+        match &self.tls {
             Some(acceptor) => {
-                timeout(settings.handshake_timeout, shake_hands(acceptor, transport)).await
+                timeout(settings.handshake_timeout, handshake(acceptor, transport)).await
             }
             None => timeout(settings.header_timeout, sniff(transport)).await,
         }
@@ -220,22 +222,24 @@ impl<H: Handler> Server<H> {
         self: Arc<Self>,
         transport: Transport,
         peer: Option<SocketAddr>,
-        counted: Counted,
+        open_connection: OpenConnection,
     ) {
-        let counted = Arc::new(counted);
+        let open_connection = Arc::new(open_connection);
         // Counted from here on: a drain waits for the first bytes of those who have just connected.
-        let entered = self.common.enter().await;
-        let prepared = tokio::select! {
-            prepared = self.prepare(transport) => prepared,
-            () = last_call(&entered) => return,
+        let drain_guard = self.context.register().await;
+        let negotiated = tokio::select! {
+            negotiated = self.negotiate(transport) => negotiated,
+            () = grace_after_drain(&drain_guard) => return,
         };
-        match prepared {
+        match negotiated {
             Ok(Ok((stream, protocol))) => {
-                let client = (peer, self.acceptor.is_some());
-                self.common.drive((stream, protocol), client, (entered, &counted)).await;
+                let client = (peer, self.tls.is_some());
+                self.context
+                    .drive((stream, protocol), client, (drain_guard, &open_connection))
+                    .await;
             }
-            _ if self.acceptor.is_some() => {
-                self.common.counters.handshakes_failed.fetch_add(1, Relaxed);
+            _ if self.tls.is_some() => {
+                self.context.counters.handshakes_failed.fetch_add(1, Relaxed);
             }
             _ => {}
         }
@@ -243,16 +247,15 @@ impl<H: Handler> Server<H> {
 }
 
 /// Waits until a client that has said nothing has been waited for long enough, once the drain has begun.
-async fn last_call(entered: &Entered) {
-    poll_fn(|_| if entered.has_reached(Phase::Draining) { Poll::Ready(()) } else { Poll::Pending })
-        .await;
-    tokio::time::sleep(FAREWELL).await;
+async fn grace_after_drain(drain_guard: &DrainGuard) {
+    poll_fn(|_| {
+        if drain_guard.has_reached(DrainPhase::Draining) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    tokio::time::sleep(GRACE_PERIOD).await;
 }
 
-async fn shake_hands(
-    acceptor: &TlsAcceptor,
-    transport: Transport,
-) -> io::Result<(Stream, Protocol)> {
+async fn handshake(acceptor: &TlsAcceptor, transport: Transport) -> io::Result<(Stream, Protocol)> {
     let Transport::Tcp(stream) = transport else {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS is for TCP only"));
     };
@@ -268,8 +271,8 @@ async fn sniff(transport: Transport) -> io::Result<(Stream, Protocol)> {
     Ok((stream, protocol))
 }
 
-async fn say_overloaded(mut transport: Transport) -> io::Result<()> {
-    transport.write_all(&encode(&Refusal::Overloaded.response())).await?;
+async fn send_overloaded(mut transport: Transport) -> io::Result<()> {
+    transport.write_all(&encode(&RequestRefusal::Overloaded.response())).await?;
     transport.shutdown().await?;
     let mut unread = [0; 1024];
     while transport.read(&mut unread).await? > 0 {}

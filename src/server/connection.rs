@@ -4,7 +4,7 @@ use std::{borrow::Cow, net::SocketAddr, sync::OnceLock};
 
 use http::HeaderValue;
 
-use super::{BodyLimits, Interim, Tunnels};
+use super::{BodyLimits, InterimSender, TunnelLimiter};
 
 /// One client connection.
 #[derive(Debug, Default)]
@@ -14,22 +14,22 @@ pub struct Connection {
     /// Whether the connection is TLS, that is, whether its requests are `https`.
     pub secure: bool,
     /// Sends 1xx responses ahead of the final one.
-    pub interim: Interim,
-    /// What its request bodies have to be held to while they are read, see [`super::Limited`].
+    pub interim: InterimSender,
+    /// What its request bodies have to be held to while they are read, see [`super::LimitedBody`].
     pub body: BodyLimits,
     /// How its client is introduced to origins; made with its first request that goes to one.
-    pub introduction: OnceLock<Introduction>,
+    pub forwarded: OnceLock<ForwardedHeaders>,
     /// The host that its first request asked for.
-    pub host: OnceLock<AskedHost>,
+    pub host: OnceLock<RequestedHost>,
     /// Lets it become a tunnel.
-    pub tunnels: Tunnels,
+    pub tunnels: TunnelLimiter,
 }
 
 /// A host as a connection's requests ask for it: nearly always the same.
 #[derive(Debug, Clone)]
-pub struct AskedHost {
+pub struct RequestedHost {
     /// The value of `Host`.
-    pub given: Box<str>,
+    pub raw: Box<str>,
     /// Its canonical form under the connection's own scheme.
     pub canonical: Box<str>,
 }
@@ -43,15 +43,15 @@ impl Connection {
         find: impl FnOnce(&'a str) -> Cow<'a, str>,
     ) -> Cow<'a, str> {
         if let Some(known) = self.host.get()
-            && known.given.as_bytes() == given.as_bytes()
+            && known.raw.as_bytes() == given.as_bytes()
         {
             return Cow::Borrowed(&known.canonical);
         }
         let given = given.to_str().unwrap_or_default();
         let canonical = find(given);
         if self.host.get().is_none() {
-            let (given, canonical) = (given.into(), canonical.as_ref().into());
-            let _ = self.host.set(AskedHost { given, canonical });
+            let (raw, canonical) = (given.into(), canonical.as_ref().into());
+            let _ = self.host.set(RequestedHost { raw, canonical });
         }
         canonical
     }
@@ -60,7 +60,7 @@ impl Connection {
 /// How a client is introduced to origins: the same for all its requests on one connection that ask for
 /// the same host.
 #[derive(Debug, Clone)]
-pub struct Introduction {
+pub struct ForwardedHeaders {
     /// The `Host` that it asks for.
     pub host: Option<HeaderValue>,
     /// The element of `Forwarded` that tells of it.

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 /// How far the end of a process has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Phase {
+pub(crate) enum DrainPhase {
     /// Not at all.
     Serving,
     /// Balancers are told to send requests elsewhere. New connections are accepted; each HTTP/1.1 response is
@@ -29,20 +29,20 @@ pub enum Phase {
 /// A signal shared by the listeners and connections of a process; clones are the same signal.
 #[derive(Clone, Default)]
 pub struct Drain {
-    shared: Arc<Shared>,
+    state: Arc<DrainState>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct DrainState {
     phase: AtomicU8,
     listeners: AtomicUsize,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnections>,
     started: Notify,
     emptied: Notify,
 }
 
 #[derive(Default)]
-struct Open {
+struct OpenConnections {
     next: u64,
     connections: HashMap<u64, Waker>,
 }
@@ -53,29 +53,29 @@ impl Drain {
         Self::default()
     }
 
-    /// Prepares clients: the phase [`Phase::Leaving`] begins.
+    /// Prepares clients: the phase [`DrainPhase::Leaving`] begins.
     pub fn leave(&self) {
-        self.shared.enter_phase(Phase::Leaving);
+        self.state.enter_phase(DrainPhase::Leaving);
     }
 
     /// Gives the signal: listeners stop accepting, each connection ends after the request at hand.
     pub fn start(&self) {
-        self.shared.enter_phase(Phase::Draining);
-        self.shared.started.notify_waiters();
-        self.shared.emptied.notify_waiters();
+        self.state.enter_phase(DrainPhase::Draining);
+        self.state.started.notify_waiters();
+        self.state.emptied.notify_waiters();
     }
 
     /// Whether the end has begun: clients should go elsewhere. One relaxed load.
     pub fn is_leaving(&self) -> bool {
-        self.shared.has_reached(Phase::Leaving)
+        self.state.has_reached(DrainPhase::Leaving)
     }
 
     /// Waits for the signal.
     pub async fn started(&self) {
         loop {
-            let mut started = std::pin::pin!(self.shared.started.notified());
+            let mut started = std::pin::pin!(self.state.started.notified());
             started.as_mut().enable();
-            if self.shared.has_reached(Phase::Draining) {
+            if self.state.has_reached(DrainPhase::Draining) {
                 return;
             }
             started.await;
@@ -84,13 +84,13 @@ impl Drain {
 
     /// How many connections are open.
     pub fn open(&self) -> usize {
-        self.shared.open.lock().connections.len()
+        self.state.open.lock().connections.len()
     }
 
     /// Counts a listener in until the guard is dropped.
-    pub(super) fn listening(&self) -> Listening {
-        self.shared.listeners.fetch_add(1, Ordering::Relaxed);
-        Listening(Arc::clone(&self.shared))
+    pub(super) fn register_listener(&self) -> ListenerGuard {
+        self.state.listeners.fetch_add(1, Ordering::Relaxed);
+        ListenerGuard(Arc::clone(&self.state))
     }
 
     /// Waits until no listener and no connection is open, at most for `deadline`; gives how many are left.
@@ -99,9 +99,9 @@ impl Drain {
     pub async fn finished(&self, deadline: Duration) -> usize {
         let emptied = async {
             loop {
-                let mut emptied = std::pin::pin!(self.shared.emptied.notified());
+                let mut emptied = std::pin::pin!(self.state.emptied.notified());
                 emptied.as_mut().enable();
-                if self.open() == 0 && self.shared.listeners.load(Ordering::Acquire) == 0 {
+                if self.open() == 0 && self.state.listeners.load(Ordering::Acquire) == 0 {
                     return;
                 }
                 emptied.await;
@@ -112,19 +112,19 @@ impl Drain {
     }
 
     /// Counts a connection in; its task is woken at the signal.
-    pub(super) fn enter(&self, waker: &Waker) -> Entered {
-        let mut open = self.shared.open.lock();
+    pub(super) fn register(&self, waker: &Waker) -> DrainGuard {
+        let mut open = self.state.open.lock();
         let id = open.next;
         open.next += 1;
         open.connections.insert(id, waker.clone());
-        Entered { shared: Arc::clone(&self.shared), id }
+        DrainGuard { state: Arc::clone(&self.state), id }
     }
 }
 
 /// A listener that has been counted in; counted out when dropped.
-pub(super) struct Listening(Arc<Shared>);
+pub(super) struct ListenerGuard(Arc<DrainState>);
 
-impl Drop for Listening {
+impl Drop for ListenerGuard {
     fn drop(&mut self) {
         self.0.listeners.fetch_sub(1, Ordering::AcqRel);
         self.0.emptied.notify_waiters();
@@ -132,39 +132,39 @@ impl Drop for Listening {
 }
 
 /// A connection that has been counted in; counted out when dropped.
-pub(super) struct Entered {
-    shared: Arc<Shared>,
+pub(super) struct DrainGuard {
+    state: Arc<DrainState>,
     id: u64,
 }
 
-impl Shared {
-    fn enter_phase(&self, phase: Phase) {
+impl DrainState {
+    fn enter_phase(&self, phase: DrainPhase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
         for connection in self.open.lock().connections.values() {
             connection.wake_by_ref();
         }
     }
 
-    fn has_reached(&self, phase: Phase) -> bool {
+    fn has_reached(&self, phase: DrainPhase) -> bool {
         self.phase.load(Ordering::Relaxed) >= phase as u8
     }
 }
 
-impl Entered {
-    pub(super) fn has_reached(&self, phase: Phase) -> bool {
-        self.shared.has_reached(phase)
+impl DrainGuard {
+    pub(super) fn has_reached(&self, phase: DrainPhase) -> bool {
+        self.state.has_reached(phase)
     }
 }
 
-impl Drop for Entered {
+impl Drop for DrainGuard {
     fn drop(&mut self) {
         let is_last = {
-            let mut open = self.shared.open.lock();
+            let mut open = self.state.open.lock();
             open.connections.remove(&self.id);
             open.connections.is_empty()
         };
         if is_last {
-            self.shared.emptied.notify_waiters();
+            self.state.emptied.notify_waiters();
         }
     }
 }

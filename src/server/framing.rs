@@ -6,44 +6,44 @@
 
 use std::io::BufRead;
 
-use super::refusal::Refusal;
+use super::refusal::RequestRefusal;
 
 /// How much of a head is tolerated before its request is refused.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct HeadLimits {
     pub(super) header_bytes: usize,
     pub(super) header_count: usize,
     pub(super) target_bytes: usize,
 }
 
 /// Longer field sections are not remembered.
-const USUAL_BYTES: usize = 2048;
+const MAX_REPEATED_BYTES: usize = 2048;
 
 /// Follows the requests of one connection; keeps at most one unfinished line of them, and the fields of one.
 #[derive(Debug)]
-pub(super) struct Framing {
-    limits: Limits,
-    state: State,
+pub(super) struct FramingValidator {
+    limits: HeadLimits,
+    state: FramingState,
     /// The field section, with the empty line, of the last request that had nothing wrong and no body. The
     /// next one nearly always has the same, and then it need not be looked at again.
-    usual: Vec<u8>,
-    head: Head,
+    repeated_fields: Vec<u8>,
+    head: HeadScan,
     line: Vec<u8>,
     heads: u32,
-    refused: Option<(u32, Refusal)>,
+    refused: Option<(u32, RequestRefusal)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum FramingState {
     Head,
     Body(u64),
-    Chunked(Chunk),
+    Chunked(ChunkState),
     /// Nothing that follows is looked at: a refused request, a lost boundary, or a tunnel.
     Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chunk {
+enum ChunkState {
     FirstDigit,
     Size(u64),
     Extension(u64),
@@ -59,21 +59,21 @@ enum Chunk {
 
 /// What has been learnt of the head being read.
 #[derive(Debug, Default)]
-struct Head {
+struct HeadScan {
     bytes: usize,
     lines: usize,
     length: Option<u64>,
     chunked: bool,
-    refusal: Option<Refusal>,
+    refusal: Option<RequestRefusal>,
 }
 
-impl Framing {
-    pub(super) fn new(limits: Limits) -> Self {
+impl FramingValidator {
+    pub(super) fn new(limits: HeadLimits) -> Self {
         Self {
             limits,
-            state: State::Head,
-            usual: Vec::new(),
-            head: Head::default(),
+            state: FramingState::Head,
+            repeated_fields: Vec::new(),
+            head: HeadScan::default(),
             line: Vec::new(),
             heads: 0,
             refused: None,
@@ -84,52 +84,55 @@ impl Framing {
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = match self.state {
-                State::Head if self.head.lines == 0 && self.line.is_empty() => {
-                    self.feed_usual(bytes)
+                FramingState::Head if self.head.lines == 0 && self.line.is_empty() => {
+                    self.feed_repeated(bytes)
                 }
-                State::Head => self.feed_head(bytes),
-                State::Body(left) => self.feed_body(left, bytes),
-                State::Chunked(chunk) => self.feed_chunk(chunk, bytes),
-                State::Off => return,
+                FramingState::Head => self.feed_head(bytes),
+                FramingState::Body(left) => self.feed_body(left, bytes),
+                FramingState::Chunked(chunk) => self.feed_chunk(chunk, bytes),
+                FramingState::Off => return,
             };
         }
     }
 
     /// How many heads have been completed, wrapping.
-    pub(super) fn heads(&self) -> u32 {
+    pub(super) fn head_count(&self) -> u32 {
         self.heads
     }
 
     /// The number of the refused head (the first is 1) and why it is refused.
-    pub(super) fn refused(&self) -> Option<(u32, Refusal)> {
+    pub(super) fn refused(&self) -> Option<(u32, RequestRefusal)> {
         self.refused
     }
 
     /// Whether a head is what comes next, or goes on.
     pub(super) fn expects_head(&self) -> bool {
-        self.state == State::Head
+        self.state == FramingState::Head
     }
 
     /// Whether a head has begun that is not complete.
     pub(super) fn is_inside_head(&self) -> bool {
-        self.state == State::Head && self.head.bytes > 0
+        self.state == FramingState::Head && self.head.bytes > 0
     }
 
     /// From now on the connection is a tunnel.
     pub(super) fn stop(&mut self) {
-        self.state = State::Off;
+        self.state = FramingState::Off;
         self.line = Vec::new();
     }
 
     /// Takes a head whose fields are the usual ones; else its first line.
-    fn feed_usual<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+    fn feed_repeated<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let mut fields = bytes;
         let taken = fields.skip_until(b'\n').unwrap_or(0);
-        let rest = fields.strip_prefix(&*self.usual).filter(|_| !self.usual.is_empty());
+        let rest = fields
+            .strip_prefix(&*self.repeated_fields)
+            .filter(|_| !self.repeated_fields.is_empty());
         let (Some(rest), Some(line)) = (rest, bytes.get(..taken)) else {
             return self.feed_first(bytes);
         };
-        let is_within = taken.saturating_add(self.usual.len()) <= self.limits.header_bytes;
+        let is_within =
+            taken.saturating_add(self.repeated_fields.len()) <= self.limits.header_bytes;
         let is_right = line.strip_suffix(b"\r\n").is_some_and(|line| {
             !line.is_empty() && line.len() <= self.limits.target_bytes && !line.contains(&b'#')
         });
@@ -148,14 +151,14 @@ impl Framing {
             return fields;
         }
         let mut rest = fields;
-        while self.state == State::Head && self.heads == heads && !rest.is_empty() {
+        while self.state == FramingState::Head && self.heads == heads && !rest.is_empty() {
             rest = self.feed_head(rest);
         }
-        let is_plain = self.state == State::Head && self.heads != heads;
+        let is_plain = self.state == FramingState::Head && self.heads != heads;
         let section = fields.get(..fields.len().saturating_sub(rest.len())).unwrap_or_default();
-        if is_plain && section.len() <= USUAL_BYTES {
-            self.usual.clear();
-            self.usual.extend_from_slice(section);
+        if is_plain && section.len() <= MAX_REPEATED_BYTES {
+            self.repeated_fields.clear();
+            self.repeated_fields.extend_from_slice(section);
         }
         rest
     }
@@ -191,8 +194,11 @@ impl Framing {
 
     /// The head is too large already: it gets its answer if hyper sees its end, otherwise hyper's 431.
     fn refuse_unfinished(&mut self) {
-        let refusal =
-            if self.head.lines == 0 { Refusal::TargetTooLong } else { Refusal::HeaderTooLarge };
+        let refusal = if self.head.lines == 0 {
+            RequestRefusal::TargetTooLong
+        } else {
+            RequestRefusal::HeaderTooLarge
+        };
         self.heads = self.heads.wrapping_add(1);
         self.refused = Some((self.heads, refusal));
         self.stop();
@@ -202,7 +208,7 @@ impl Framing {
         if matches!(line, b"\r\n" | b"\n") {
             // Only a stray empty line that arrived in two parts before the request.
             if self.head.lines == 0 {
-                self.head = Head::default();
+                self.head = HeadScan::default();
             } else {
                 self.head.check_end(line);
                 self.end_head();
@@ -221,39 +227,39 @@ impl Framing {
             return;
         }
         self.state = match head.length {
-            _ if head.chunked => State::Chunked(Chunk::FirstDigit),
-            Some(length) if length > 0 => State::Body(length),
-            _ => State::Head,
+            _ if head.chunked => FramingState::Chunked(ChunkState::FirstDigit),
+            Some(length) if length > 0 => FramingState::Body(length),
+            _ => FramingState::Head,
         };
     }
 
     fn feed_body<'b>(&mut self, left: u64, bytes: &'b [u8]) -> &'b [u8] {
         let (left, rest) = skip(left, bytes);
-        self.state = if left == 0 { State::Head } else { State::Body(left) };
+        self.state = if left == 0 { FramingState::Head } else { FramingState::Body(left) };
         rest
     }
 
-    fn feed_chunk<'b>(&mut self, chunk: Chunk, bytes: &'b [u8]) -> &'b [u8] {
-        if let Chunk::Data(left) = chunk {
+    fn feed_chunk<'b>(&mut self, chunk: ChunkState, bytes: &'b [u8]) -> &'b [u8] {
+        if let ChunkState::Data(left) = chunk {
             let (left, rest) = skip(left, bytes);
-            let next = if left == 0 { Chunk::DataCr } else { Chunk::Data(left) };
-            self.state = State::Chunked(next);
+            let next = if left == 0 { ChunkState::DataCr } else { ChunkState::Data(left) };
+            self.state = FramingState::Chunked(next);
             return rest;
         }
         let Some((byte, rest)) = bytes.split_first() else {
             return &[];
         };
         self.state = match chunk.step(*byte) {
-            Some(Chunk::End) if chunk == Chunk::End => State::Head,
-            Some(next) => State::Chunked(next),
+            Some(ChunkState::End) if chunk == ChunkState::End => FramingState::Head,
+            Some(next) => FramingState::Chunked(next),
             // hyper refuses the same body; no later request of this connection is believed.
-            None => State::Off,
+            None => FramingState::Off,
         };
         rest
     }
 }
 
-impl Chunk {
+impl ChunkState {
     /// The state after one byte outside of chunk data; none where the byte is not allowed.
     /// `End` leads to itself: the message is over.
     fn step(self, byte: u8) -> Option<Self> {
@@ -276,27 +282,27 @@ impl Chunk {
     }
 }
 
-impl Head {
-    fn take_line(&mut self, line: &[u8], limits: &Limits) {
+impl HeadScan {
+    fn take_line(&mut self, line: &[u8], limits: &HeadLimits) {
         let is_first = self.lines == 0;
         self.lines += 1;
         let Some(line) = line.strip_suffix(b"\r\n") else {
-            return self.refuse(Refusal::Line);
+            return self.refuse(RequestRefusal::Line);
         };
         if is_first {
             self.take_request_line(line, limits);
         } else if self.lines > limits.header_count.saturating_add(1) {
-            self.refuse(Refusal::HeaderTooLarge);
+            self.refuse(RequestRefusal::HeaderTooLarge);
         } else {
             self.take_field(line);
         }
     }
 
-    fn take_request_line(&mut self, line: &[u8], limits: &Limits) {
+    fn take_request_line(&mut self, line: &[u8], limits: &HeadLimits) {
         if line.len() > limits.target_bytes {
-            self.refuse(Refusal::TargetTooLong);
+            self.refuse(RequestRefusal::TargetTooLong);
         } else if line.contains(&b'#') {
-            self.refuse(Refusal::Target);
+            self.refuse(RequestRefusal::Target);
         }
     }
 
@@ -312,7 +318,7 @@ impl Head {
                     self.take_encoding(value);
                 }
             }
-            Some(b' ' | b'\t' | b':') | None => self.refuse(Refusal::Line),
+            Some(b' ' | b'\t' | b':') | None => self.refuse(RequestRefusal::Line),
             Some(_) => {}
         }
     }
@@ -320,28 +326,28 @@ impl Head {
     fn take_length(&mut self, value: &[u8]) {
         let length = decimal(value);
         if length.is_none() || self.length.is_some() {
-            self.refuse(Refusal::Length);
+            self.refuse(RequestRefusal::Length);
         }
         self.length = length;
     }
 
     fn take_encoding(&mut self, value: &[u8]) {
         if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-            self.refuse(Refusal::Encoding);
+            self.refuse(RequestRefusal::Encoding);
         }
         self.chunked = true;
     }
 
     fn check_end(&mut self, line: &[u8]) {
         if line != b"\r\n" {
-            self.refuse(Refusal::Line);
+            self.refuse(RequestRefusal::Line);
         }
         if self.chunked && self.length.is_some() {
-            self.refuse(Refusal::LengthAndEncoding);
+            self.refuse(RequestRefusal::LengthAndEncoding);
         }
     }
 
-    fn refuse(&mut self, refusal: Refusal) {
+    fn refuse(&mut self, refusal: RequestRefusal) {
         self.refusal.get_or_insert(refusal);
     }
 }
@@ -391,11 +397,11 @@ fn skip(left: u64, bytes: &[u8]) -> (u64, &[u8]) {
 mod tests {
     use super::*;
 
-    fn framing() -> Framing {
-        Framing::new(Limits { header_bytes: 1000, header_count: 8, target_bytes: 100 })
+    fn framing() -> FramingValidator {
+        FramingValidator::new(HeadLimits { header_bytes: 1000, header_count: 8, target_bytes: 100 })
     }
 
-    fn refusal(bytes: &[u8]) -> Option<(u32, Refusal)> {
+    fn refusal(bytes: &[u8]) -> Option<(u32, RequestRefusal)> {
         let mut whole = framing();
         whole.feed(bytes);
         let mut dribbled = framing();
@@ -403,7 +409,7 @@ mod tests {
             dribbled.feed(std::slice::from_ref(byte));
         }
         assert_eq!(whole.refused(), dribbled.refused(), "however the bytes arrive");
-        assert_eq!(whole.heads(), dribbled.heads());
+        assert_eq!(whole.head_count(), dribbled.head_count());
         whole.refused()
     }
 
@@ -416,7 +422,7 @@ mod tests {
             GET /last HTTP/1.1\r\n\r\n";
         let mut framing = framing();
         framing.feed(bytes);
-        assert_eq!((framing.heads(), framing.refused()), (4, None));
+        assert_eq!((framing.head_count(), framing.refused()), (4, None));
         assert!(!framing.is_inside_head());
         assert_eq!(refusal(bytes), None);
     }
@@ -424,20 +430,20 @@ mod tests {
     #[test]
     fn ambiguous_lengths_are_refused() {
         let both = b"GET / HTTP/1.1\r\n\r\nPOST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n";
-        assert_eq!(refusal(both), Some((2, Refusal::LengthAndEncoding)));
+        assert_eq!(refusal(both), Some((2, RequestRefusal::LengthAndEncoding)));
         for (field, expected) in [
-            ("Content-Length: 5, 5", Refusal::Length),
-            ("Content-Length: +5", Refusal::Length),
-            ("Content-Length:", Refusal::Length),
-            ("Content-Length : 5", Refusal::Length),
-            ("Content-Length: 99999999999999999999", Refusal::Length),
-            ("Content-Length: 5\r\nContent-Length: 5", Refusal::Length),
-            ("Transfer-Encoding: gzip, chunked", Refusal::Encoding),
-            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", Refusal::Encoding),
-            ("Transfer-Encoding: \x0bchunked", Refusal::Encoding),
-            ("Transfer-Encoding\t: chunked", Refusal::Encoding),
-            ("A: b\r\n folded", Refusal::Line),
-            ("A: b\nB: c", Refusal::Line),
+            ("Content-Length: 5, 5", RequestRefusal::Length),
+            ("Content-Length: +5", RequestRefusal::Length),
+            ("Content-Length:", RequestRefusal::Length),
+            ("Content-Length : 5", RequestRefusal::Length),
+            ("Content-Length: 99999999999999999999", RequestRefusal::Length),
+            ("Content-Length: 5\r\nContent-Length: 5", RequestRefusal::Length),
+            ("Transfer-Encoding: gzip, chunked", RequestRefusal::Encoding),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", RequestRefusal::Encoding),
+            ("Transfer-Encoding: \x0bchunked", RequestRefusal::Encoding),
+            ("Transfer-Encoding\t: chunked", RequestRefusal::Encoding),
+            ("A: b\r\n folded", RequestRefusal::Line),
+            ("A: b\nB: c", RequestRefusal::Line),
         ] {
             let bytes = format!("POST / HTTP/1.1\r\n{field}\r\n\r\n");
             assert_eq!(refusal(bytes.as_bytes()), Some((1, expected)), "{field}");
@@ -446,13 +452,13 @@ mod tests {
 
     #[test]
     fn fragments_and_large_heads_are_refused() {
-        assert_eq!(refusal(b"GET /a#b HTTP/1.1\r\n\r\n"), Some((1, Refusal::Target)));
+        assert_eq!(refusal(b"GET /a#b HTTP/1.1\r\n\r\n"), Some((1, RequestRefusal::Target)));
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100));
-        assert_eq!(refusal(long.as_bytes()), Some((1, Refusal::TargetTooLong)));
+        assert_eq!(refusal(long.as_bytes()), Some((1, RequestRefusal::TargetTooLong)));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(9));
-        assert_eq!(refusal(many.as_bytes()), Some((1, Refusal::HeaderTooLarge)));
+        assert_eq!(refusal(many.as_bytes()), Some((1, RequestRefusal::HeaderTooLarge)));
         let large = format!("GET / HTTP/1.1\r\na: {}\r\n\r\n", "b".repeat(1000));
-        assert_eq!(refusal(large.as_bytes()), Some((1, Refusal::HeaderTooLarge)));
+        assert_eq!(refusal(large.as_bytes()), Some((1, RequestRefusal::HeaderTooLarge)));
     }
 
     #[test]
@@ -460,33 +466,33 @@ mod tests {
         let mut framing = framing();
         framing.feed(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\nX\r\n0\r\n\r\n");
         framing.feed(b"GET / HTTP/1.1\r\n\r\n");
-        assert_eq!(framing.heads(), 1);
+        assert_eq!(framing.head_count(), 1);
     }
 
     #[test]
     fn the_usual_fields_do_not_hide_what_is_unusual() {
-        const USUAL: &str = "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n";
+        const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n";
         for (next, expected) in [
             ("GET /b HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n", None),
-            ("GET /#b HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n", Some(Refusal::Target)),
-            ("GET /b HTTP/1.1\nHost: a\r\nX: y\r\n\r\n", Some(Refusal::Line)),
-            ("GET /b HTTP/1.1\r\nHost: a\r\nX: y\r\n z\r\n\r\n", Some(Refusal::Line)),
+            ("GET /#b HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n", Some(RequestRefusal::Target)),
+            ("GET /b HTTP/1.1\nHost: a\r\nX: y\r\n\r\n", Some(RequestRefusal::Line)),
+            ("GET /b HTTP/1.1\r\nHost: a\r\nX: y\r\n z\r\n\r\n", Some(RequestRefusal::Line)),
             (
                 "GET /b HTTP/1.1\r\nHost: a\r\nX: y\r\nContent-Length: +\r\n\r\n",
-                Some(Refusal::Length),
+                Some(RequestRefusal::Length),
             ),
         ] {
             let expected = expected.map(|refusal| (3, refusal));
-            assert_eq!(refusal(format!("{USUAL}{USUAL}{next}").as_bytes()), expected, "{next}");
+            assert_eq!(refusal(format!("{REQUEST}{REQUEST}{next}").as_bytes()), expected, "{next}");
         }
         let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n", "a".repeat(100));
-        let long = format!("{USUAL}{long}");
-        assert_eq!(refusal(long.as_bytes()), Some((2, Refusal::TargetTooLong)));
-        let length = USUAL.len();
-        let post = format!("POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{USUAL}");
+        let long = format!("{REQUEST}{long}");
+        assert_eq!(refusal(long.as_bytes()), Some((2, RequestRefusal::TargetTooLong)));
+        let length = REQUEST.len();
+        let post = format!("POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{REQUEST}");
         let mut framing = framing();
-        framing.feed(format!("{USUAL}{post}{USUAL}{post}{USUAL}").as_bytes());
-        assert_eq!((framing.heads(), framing.refused()), (5, None), "bodies are no heads");
+        framing.feed(format!("{REQUEST}{post}{REQUEST}{post}{REQUEST}").as_bytes());
+        assert_eq!((framing.head_count(), framing.refused()), (5, None), "bodies are no heads");
     }
 
     #[test]

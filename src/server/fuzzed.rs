@@ -1,12 +1,12 @@
-//! What fuzz targets see of this room: where the watcher of requests finds their heads.
+//! What fuzz targets see of this room: where the validator of requests finds their heads.
 
 use std::ops::Range;
 
-use super::framing::{Framing, Limits};
+use super::framing::{FramingValidator, HeadLimits};
 
 /// The heads of a connection's bytes, as far as requests are believed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Heads {
+pub(crate) struct Heads {
     /// Where each complete head begins and ends, the refused one included.
     pub ranges: Vec<Range<usize>>,
     /// The number of the refused head; the first is 1.
@@ -14,13 +14,13 @@ pub struct Heads {
 }
 
 /// Finds the heads in the bytes of one connection, which arrive one by one.
-pub fn heads(bytes: &[u8]) -> Heads {
-    let mut framing = watcher();
+pub(crate) fn heads(bytes: &[u8]) -> Heads {
+    let mut framing = validator();
     let (mut heads, mut begin) = (Heads::default(), None);
     for (at, byte) in bytes.iter().enumerate() {
-        let before = framing.heads();
+        let before = framing.head_count();
         framing.feed(std::slice::from_ref(byte));
-        if framing.heads() != before {
+        if framing.head_count() != before {
             heads.ranges.push(begin.take().unwrap_or(at)..at + 1);
         } else if framing.is_inside_head() {
             begin.get_or_insert(at);
@@ -33,18 +33,18 @@ pub fn heads(bytes: &[u8]) -> Heads {
 }
 
 /// Returns the number of heads and the refused one, of bytes that arrive in pieces of this size.
-pub fn count(bytes: &[u8], piece: usize) -> (usize, Option<usize>) {
-    let mut framing = watcher();
+pub(crate) fn count(bytes: &[u8], piece: usize) -> (usize, Option<usize>) {
+    let mut framing = validator();
     for piece in bytes.chunks(piece.max(1)) {
         framing.feed(piece);
     }
-    (framing.heads() as usize, refused(&framing))
+    (framing.head_count() as usize, refused(&framing))
 }
 
-fn watcher() -> Framing {
-    Framing::new(Limits { header_bytes: 4096, header_count: 32, target_bytes: 1024 })
+fn validator() -> FramingValidator {
+    FramingValidator::new(HeadLimits { header_bytes: 4096, header_count: 32, target_bytes: 1024 })
 }
 
-fn refused(framing: &Framing) -> Option<usize> {
+fn refused(framing: &FramingValidator) -> Option<usize> {
     framing.refused().map(|(number, _)| number as usize)
 }

@@ -20,20 +20,20 @@ const QUEUE_BYTES: usize = 64 * 1024;
 ///
 /// On other protocols (HTTP/1.0, HTTP/2) interim responses are dropped, as RFC 9110 §15.2 allows.
 #[derive(Clone, Default)]
-pub struct Interim {
-    channel: Option<Arc<Channel>>,
+pub struct InterimSender {
+    channel: Option<Arc<InterimChannel>>,
     request: Option<u32>,
 }
 
-impl Interim {
-    pub(super) fn new(channel: Arc<Channel>) -> Self {
+impl InterimSender {
+    pub(super) fn new(channel: Arc<InterimChannel>) -> Self {
         Self { channel: Some(channel), request: None }
     }
 
     /// This sender, for the request being answered now and no later one on the connection: what outlives
     /// the request (a callback, a task) must hold one of these.
     #[must_use]
-    pub fn for_this_request(&self) -> Self {
+    pub fn for_current_request(&self) -> Self {
         let open = self.channel.as_ref().map_or(CLOSED, |channel| channel.open());
         let channel = self.channel.clone().filter(|_| open != CLOSED);
         Self { channel, request: Some(self.request.unwrap_or(open)) }
@@ -67,7 +67,7 @@ impl Interim {
     }
 }
 
-impl fmt::Debug for Interim {
+impl fmt::Debug for InterimSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Interim").field("open", &self.is_open()).finish()
     }
@@ -80,21 +80,21 @@ const CLOSED: u32 = 0;
 /// Opened and closed for each request by the service and emptied by the I/O, which run in the same task:
 /// what is queued for a request can only be written while that request has no final response yet.
 #[derive(Default)]
-pub(super) struct Channel {
+pub(super) struct InterimChannel {
     open: AtomicU32,
     is_queued: AtomicBool,
-    queue: Mutex<Queue>,
+    queue: Mutex<InterimQueue>,
     connection: OnceLock<Waker>,
     emptied: Notify,
 }
 
 #[derive(Default)]
-struct Queue {
+struct InterimQueue {
     request: u32,
     bytes: Vec<u8>,
 }
 
-impl Channel {
+impl InterimChannel {
     /// Tells which task has to be woken to write.
     pub(super) fn set_connection(&self, waker: &Waker) {
         let _ = self.connection.set(waker.clone());
@@ -125,7 +125,7 @@ impl Channel {
     }
 
     /// What was taken is on the wire, or never will be.
-    pub(super) fn written(&self) {
+    pub(super) fn mark_written(&self) {
         let is_empty = {
             let queue = self.queue.lock();
             let is_empty = queue.bytes.is_empty();
@@ -143,7 +143,7 @@ impl Channel {
     pub(super) fn abandon(&self) {
         self.close();
         self.queue.lock().bytes.clear();
-        self.written();
+        self.mark_written();
     }
 
     fn open(&self) -> u32 {
@@ -202,17 +202,17 @@ mod tests {
 
     #[test]
     fn nothing_reaches_a_request_that_it_was_not_meant_for() {
-        let channel = Arc::new(Channel::default());
-        let interim = Interim::new(Arc::clone(&channel));
+        let channel = Arc::new(InterimChannel::default());
+        let interim = InterimSender::new(Arc::clone(&channel));
         interim.send(StatusCode::EARLY_HINTS, &HeaderMap::new());
         assert!(!channel.is_queued(), "before the first request");
         channel.open_for(1);
-        let first = interim.for_this_request();
+        let first = interim.for_current_request();
         first.send(StatusCode::EARLY_HINTS, &HeaderMap::new());
         assert!(channel.is_queued());
         channel.open_for(2);
         assert!(channel.take().is_empty(), "queued for the first");
-        channel.written();
+        channel.mark_written();
         first.send(StatusCode::EARLY_HINTS, &HeaderMap::new());
         first.send(StatusCode::OK, &HeaderMap::new());
         assert!(!channel.is_queued());

@@ -19,18 +19,18 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use super::refusal::Refusal;
+use super::refusal::RequestRefusal;
 
 const BACKLOG: i32 = 4096;
 
 /// A socket that accepts clients.
 ///
 /// Clones accept on the same socket, so that several runtimes can share it. The limit on connections holds
-/// over all that share their [`Counters`]: its clones, and other listeners where they are told to.
+/// over all that share their [`ListenerCounters`]: its clones, and other listeners where they are told to.
 #[derive(Debug)]
 pub struct Listener {
     pub(super) socket: BoundSocket,
-    pub(super) counters: Arc<Counters>,
+    pub(super) counters: Arc<ListenerCounters>,
 }
 
 #[derive(Debug)]
@@ -50,14 +50,14 @@ pub struct TcpOptions {
 
 /// Where a listener can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
+pub enum BoundAddress {
     /// An address and port.
     Tcp(SocketAddr),
     /// A socket file.
     Unix(PathBuf),
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for BoundAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
@@ -68,7 +68,7 @@ impl fmt::Display for Address {
 
 /// What has happened on a listener, or on several together, since they were bound.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct ListenerCounters {
     /// Connections open now.
     pub open: AtomicUsize,
     /// Connections accepted.
@@ -86,53 +86,53 @@ pub struct Counters {
     /// Responses given up because their clients did not take them.
     pub stalled: AtomicU64,
     /// Bytes of large request heads under way.
-    pub(super) heads: AtomicUsize,
-    refused_requests: [AtomicU64; Refusal::ALL.len()],
+    pub(super) large_head_bytes: AtomicUsize,
+    refused_requests: [AtomicU64; RequestRefusal::ALL.len()],
 }
 
-impl Counters {
+impl ListenerCounters {
     /// The requests that the server refused by itself, by reason.
-    pub fn refused_requests(&self) -> impl Iterator<Item = (Refusal, u64)> {
+    pub fn refused_requests(&self) -> impl Iterator<Item = (RequestRefusal, u64)> {
         let counts = self.refused_requests.iter().map(|count| count.load(Relaxed));
-        Refusal::ALL.into_iter().zip(counts)
+        RequestRefusal::ALL.into_iter().zip(counts)
     }
 
     /// Counts a request that is refused.
-    pub(super) fn refuse(&self, refusal: Refusal) {
-        let place = Refusal::ALL.iter().position(|known| *known == refusal);
-        if let Some(count) = place.and_then(|place| self.refused_requests.get(place)) {
+    pub(super) fn count_refusal(&self, refusal: RequestRefusal) {
+        let index = RequestRefusal::ALL.iter().position(|known| *known == refusal);
+        if let Some(count) = index.and_then(|index| self.refused_requests.get(index)) {
             count.fetch_add(1, Relaxed);
         }
     }
 
     /// Counts a response whose client did not take it.
-    pub(super) fn note_stalled(&self) {
+    pub(super) fn count_stalled(&self) {
         self.stalled.fetch_add(1, Relaxed);
     }
 
     /// Counts a connection in, unless `limit` are open.
-    pub(super) fn enter(self: &Arc<Self>, limit: usize) -> Option<Counted> {
-        let counted = Counted(Arc::clone(self));
+    pub(super) fn acquire(self: &Arc<Self>, limit: usize) -> Option<OpenConnection> {
+        let open_connection = OpenConnection(Arc::clone(self));
         self.accepted.fetch_add(1, Relaxed);
         if self.open.fetch_add(1, Relaxed) < limit {
-            return Some(counted);
+            return Some(open_connection);
         }
         self.refused.fetch_add(1, Relaxed);
         None
     }
 
     /// Counts in a connection that has been refused and is only told why, unless `limit` are open.
-    pub(super) fn farewell(self: &Arc<Self>, limit: usize) -> Option<Counted> {
-        let counted = Counted(Arc::clone(self));
-        (self.open.fetch_add(1, Relaxed) < limit).then_some(counted)
+    pub(super) fn acquire_for_rejection(self: &Arc<Self>, limit: usize) -> Option<OpenConnection> {
+        let open_connection = OpenConnection(Arc::clone(self));
+        (self.open.fetch_add(1, Relaxed) < limit).then_some(open_connection)
     }
 }
 
 /// A connection that has been counted in; counted out when dropped.
 #[derive(Debug)]
-pub(super) struct Counted(Arc<Counters>);
+pub(super) struct OpenConnection(Arc<ListenerCounters>);
 
-impl Drop for Counted {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Relaxed);
     }
@@ -178,7 +178,7 @@ impl Listener {
 
     /// Counts with others from now on, and shares their limit on connections.
     #[must_use]
-    pub fn sharing(self, counters: &Arc<Counters>) -> Self {
+    pub fn sharing(self, counters: &Arc<ListenerCounters>) -> Self {
         Self { counters: Arc::clone(counters), ..self }
     }
 
@@ -194,15 +194,15 @@ impl Listener {
     }
 
     /// Where clients reach it, with the port that the system chose.
-    pub fn local_addr(&self) -> io::Result<Address> {
+    pub fn local_addr(&self) -> io::Result<BoundAddress> {
         match &self.socket {
-            BoundSocket::Tcp(socket) => socket.local_addr().map(Address::Tcp),
-            BoundSocket::Unix(_, file) => Ok(Address::Unix(file.path.clone())),
+            BoundSocket::Tcp(socket) => socket.local_addr().map(BoundAddress::Tcp),
+            BoundSocket::Unix(_, file) => Ok(BoundAddress::Unix(file.path.clone())),
         }
     }
 
     /// What has happened on it, its clones, and those it shares with.
-    pub fn counters(&self) -> &Arc<Counters> {
+    pub fn counters(&self) -> &Arc<ListenerCounters> {
         &self.counters
     }
 
@@ -302,7 +302,7 @@ mod tests {
     fn both_families_may_listen_on_one_port() {
         let only_v6 = TcpOptions { only_v6: true, ..TcpOptions::default() };
         let first = Listener::bind_tcp("0.0.0.0:0".parse().unwrap()).unwrap();
-        let Address::Tcp(address) = first.local_addr().unwrap() else { unreachable!() };
+        let BoundAddress::Tcp(address) = first.local_addr().unwrap() else { unreachable!() };
         let other = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, address.port()));
         assert!(Listener::bind_tcp(other).is_err(), "it takes IPv4 clients, too");
         Listener::bind_tcp_with(other, only_v6).unwrap();
@@ -310,12 +310,12 @@ mod tests {
 
     #[test]
     fn connections_beyond_the_limit_are_not_counted_in() {
-        let counters = Arc::new(Counters::default());
-        let first = counters.enter(1);
+        let counters = Arc::new(ListenerCounters::default());
+        let first = counters.acquire(1);
         assert!(first.is_some());
-        assert!(counters.enter(1).is_none());
+        assert!(counters.acquire(1).is_none());
         drop(first);
-        assert!(counters.enter(1).is_some());
+        assert!(counters.acquire(1).is_some());
         assert_eq!((counters.open.load(Relaxed), counters.refused.load(Relaxed)), (0, 1));
     }
 }

@@ -5,32 +5,32 @@
 //! at most one `Cookie` field.
 
 mod accept;
-mod admission;
-mod bare;
-pub mod connection;
-mod crumbs;
-pub mod drain;
-mod files;
+mod activity;
+pub(crate) mod body_limits;
+pub(crate) mod connection;
+mod cookie_crumbs;
+pub(crate) mod drain;
+mod file_reserve;
 mod framing;
-pub mod fuzzed;
-mod heads;
+pub(crate) mod fuzzed;
+mod head_budget;
+mod http1_io;
 mod incoming;
-pub mod interim;
-mod io;
-pub mod limits;
-pub mod listener;
+pub(crate) mod interim;
+pub(crate) mod listener;
+mod parse_error;
 mod pressure;
 mod protocol;
-mod queued;
 mod refusal;
+mod send_queue;
 mod service;
-pub mod settings;
+pub(crate) mod settings;
 mod stall;
 pub(crate) mod stream;
 mod syscall;
-pub mod tls;
-pub mod tunnel;
-mod vitals;
+pub(crate) mod tls;
+pub(crate) mod tunnel;
+mod validate;
 
 use std::{future::Future, sync::Arc};
 
@@ -38,16 +38,20 @@ use bytes::Bytes;
 use http::{Request, Response};
 
 pub use accept::serve;
-pub use connection::{Connection, Introduction};
+pub(crate) use body_limits::BodyLimits;
+pub use connection::Connection;
+pub(crate) use connection::ForwardedHeaders;
 pub use drain::Drain;
-pub use incoming::{Incoming, IncomingError};
-pub use interim::Interim;
-pub use limits::{BodyError, BodyLimits, Limited};
-pub use listener::{Address, Counters, Listener, TcpOptions};
+pub use incoming::Incoming;
+pub(crate) use incoming::IncomingError;
+pub use interim::InterimSender;
+pub(crate) use listener::TcpOptions;
 pub use pressure::Pressure;
-pub use refusal::{Refusal, RefusalObserver, Refused};
+pub(crate) use refusal::{RefusalObserver, RefusedRequest, RequestRefusal};
 pub use settings::Settings;
-pub use tunnel::{Tunnel, Tunnels};
+pub(crate) use tunnel::{Tunnel, TunnelLimiter};
+pub use {body_limits::ClientBodyError, body_limits::LimitedBody};
+pub use {listener::BoundAddress, listener::Listener, listener::ListenerCounters};
 
 /// What answers requests: the pipeline on the public listener, the route table on the admin listener.
 pub trait Handler: Send + Sync + 'static {

@@ -16,18 +16,18 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::{
-    BodyLimits, Connection, Counters, Drain, Handler, Interim, Settings,
-    admission::KnownHost,
-    drain::{Entered, Phase},
-    framing::{Framing, Limits},
-    interim::Channel,
-    io::Wire,
-    listener::Counted,
+    BodyLimits, Connection, Drain, Handler, InterimSender, ListenerCounters, Settings,
+    activity::{ConnectionActivity, IdleTimer, TimeoutKind},
+    drain::{DrainGuard, DrainPhase},
+    framing::{FramingValidator, HeadLimits},
+    http1_io::Http1Io,
+    interim::InterimChannel,
+    listener::OpenConnection,
     service::Service,
-    stall::{Patience, StreamExecutor},
+    stall::{StallPolicy, StreamExecutor},
     stream::{Protocol, Stream},
-    tunnel::Tunnels,
-    vitals::{Lapse, Vitals, Watch},
+    tunnel::TunnelLimiter,
+    validate::ValidatedHost,
 };
 
 /// hyper panics below this.
@@ -43,59 +43,59 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What all connections of a listener have in common.
-pub(super) struct Common<H> {
+pub(super) struct ListenerContext<H> {
     pub(super) handler: Arc<H>,
     pub(super) settings: Arc<Settings>,
     pub(super) drain: Drain,
-    pub(super) counters: Arc<Counters>,
+    pub(super) counters: Arc<ListenerCounters>,
 }
 
-impl<H: Handler> Common<H> {
+impl<H: Handler> ListenerContext<H> {
     /// Serves one connection to its end.
     pub(super) async fn drive(
         &self,
         (stream, protocol): (Stream, Protocol),
         (peer, secure): (Option<SocketAddr>, bool),
-        (entered, counted): (Arc<Entered>, &Arc<Counted>),
+        (drain_guard, open_connection): (Arc<DrainGuard>, &Arc<OpenConnection>),
     ) {
-        let channel = (protocol == Protocol::Http1).then(Arc::<Channel>::default);
+        let channel = (protocol == Protocol::Http1).then(Arc::<InterimChannel>::default);
         let service = Arc::new(Service {
             handler: Arc::clone(&self.handler),
             connection: Arc::new(Connection {
                 peer,
                 secure,
-                interim: channel.clone().map(Interim::new).unwrap_or_default(),
+                interim: channel.clone().map(InterimSender::new).unwrap_or_default(),
                 body: BodyLimits {
                     bytes: self.settings.body_bytes,
-                    silence: self.settings.body_timeout,
+                    idle_timeout: self.settings.body_timeout,
                 },
-                introduction: OnceLock::new(),
+                forwarded: OnceLock::new(),
                 host: OnceLock::new(),
-                tunnels: Tunnels::of(counted, &self.counters, &self.settings),
+                tunnels: TunnelLimiter::new(open_connection, &self.counters, &self.settings),
             }),
-            vitals: Arc::new(Vitals::new(protocol)),
+            activity: Arc::new(ConnectionActivity::new(protocol)),
             counters: Arc::clone(&self.counters),
             settings: Arc::clone(&self.settings),
             drain: self.drain.clone(),
-            known_host: KnownHost::default(),
+            validated_host: ValidatedHost::default(),
             channel,
         });
         match &service.channel {
             Some(channel) => {
-                self.drive_http1((stream, Arc::clone(channel)), &service, entered).await;
+                self.drive_http1((stream, Arc::clone(channel)), &service, drain_guard).await;
             }
-            None => self.drive_http2(stream, &service, &entered).await,
+            None => self.drive_http2(stream, &service, &drain_guard).await,
         }
     }
 
     async fn drive_http1(
         &self,
-        (stream, channel): (Stream, Arc<Channel>),
+        (stream, channel): (Stream, Arc<InterimChannel>),
         service: &Arc<Service<H>>,
-        entered: Arc<Entered>,
+        drain_guard: Arc<DrainGuard>,
     ) {
         let settings = &self.settings;
-        let framing = Framing::new(Limits {
+        let framing = FramingValidator::new(HeadLimits {
             header_bytes: settings.header_bytes,
             header_count: settings.header_count,
             target_bytes: settings.target_bytes,
@@ -105,61 +105,69 @@ impl<H: Handler> Common<H> {
             Poll::Ready(())
         })
         .await;
-        let vitals = Arc::clone(&service.vitals);
-        let wire = Wire::new(stream, framing, (Arc::clone(&vitals), channel), entered.clone());
+        let activity = Arc::clone(&service.activity);
+        let io =
+            Http1Io::new(stream, framing, (Arc::clone(&activity), channel), drain_guard.clone());
         let connection = http1_builder(settings)
-            .serve_connection(TokioIo::new(wire), service_fn(|request| service.answer(request)))
+            .serve_connection(TokioIo::new(io), service_fn(|request| service.call(request)))
             .with_upgrades();
         let close = http1::UpgradeableConnection::graceful_shutdown;
-        let end = self.watch(connection, (close, Phase::Draining), &vitals, &entered).await;
+        let end =
+            self.watch(connection, (close, DrainPhase::Draining), &activity, &drain_guard).await;
         if end.as_ref().is_err_and(hyper::Error::is_parse) {
             // hyper has answered what it cannot read.
-            let refusal = vitals.refusal_of_next();
-            self.counters.refuse(refusal);
-            self.settings.refused_unread(refusal);
+            let refusal = activity.refusal_of_next_request();
+            self.counters.count_refusal(refusal);
+            self.settings.report_unread_refusal(refusal);
         }
-        note_end(end);
+        log_end(end);
     }
 
-    async fn drive_http2(&self, stream: Stream, service: &Arc<Service<H>>, entered: &Entered) {
-        let patience = Patience {
+    async fn drive_http2(
+        &self,
+        stream: Stream,
+        service: &Arc<Service<H>>,
+        drain_guard: &DrainGuard,
+    ) {
+        let policy = StallPolicy {
             idle_timeout: self.settings.idle_timeout,
             pressure: self.settings.pressure.clone(),
             counters: Arc::clone(&self.counters),
         };
-        let connection = http2_builder(&self.settings, StreamExecutor(patience))
-            .serve_connection(TokioIo::new(stream), service_fn(|request| service.answer(request)));
-        let vitals = Arc::clone(&service.vitals);
+        let connection = http2_builder(&self.settings, StreamExecutor(policy))
+            .serve_connection(TokioIo::new(stream), service_fn(|request| service.call(request)));
+        let activity = Arc::clone(&service.activity);
         // A GOAWAY for all streams, and once it has arrived another one for those that came (RFC 9113 §6.8).
         let close = http2::Connection::graceful_shutdown;
-        let end = self.watch(connection, (close, Phase::Leaving), &vitals, entered).await;
-        note_end(end);
+        let end =
+            self.watch(connection, (close, DrainPhase::Leaving), &activity, drain_guard).await;
+        log_end(end);
     }
 
     /// Counts the current task's connection in.
-    pub(super) async fn enter(&self) -> Arc<Entered> {
-        poll_fn(|cx| Poll::Ready(Arc::new(self.drain.enter(cx.waker())))).await
+    pub(super) async fn register(&self) -> Arc<DrainGuard> {
+        poll_fn(|cx| Poll::Ready(Arc::new(self.drain.register(cx.waker())))).await
     }
 
     /// Polls the connection to its end, which the drain from a phase on and the timers may bring about.
     async fn watch<C>(
         &self,
         connection: C,
-        (close, phase): (impl Fn(Pin<&mut C>), Phase),
-        vitals: &Vitals,
-        entered: &Entered,
+        (close, phase): (impl Fn(Pin<&mut C>), DrainPhase),
+        activity: &ConnectionActivity,
+        drain_guard: &DrainGuard,
     ) -> hyper::Result<()>
     where
         C: Future<Output = hyper::Result<()>>,
     {
         let mut connection = pin!(connection);
         let Settings { header_timeout, idle_timeout, pressure, .. } = &*self.settings;
-        let mut watch = Watch::new(*header_timeout, *idle_timeout, pressure.clone());
+        let mut timer = IdleTimer::new(*header_timeout, *idle_timeout, pressure.clone());
         let (mut is_closing, mut is_begun) = (false, false);
         poll_fn(|cx| {
             loop {
                 // What was read ahead of the first poll is a request that has to be answered.
-                if is_begun && !is_closing && entered.has_reached(phase) {
+                if is_begun && !is_closing && drain_guard.has_reached(phase) {
                     is_closing = true;
                     close(connection.as_mut());
                 }
@@ -169,14 +177,14 @@ impl<H: Handler> Common<H> {
                 if !std::mem::replace(&mut is_begun, true) {
                     continue;
                 }
-                let Poll::Ready(lapse) = watch.poll(cx, vitals) else {
+                let Poll::Ready(timeout) = timer.poll(cx, activity) else {
                     return Poll::Pending;
                 };
-                tracing::debug!(?lapse, "closing a silent connection");
-                if lapse == Lapse::Blocked {
-                    self.counters.note_stalled();
+                tracing::debug!(?timeout, "closing a silent connection");
+                if timeout == TimeoutKind::Write {
+                    self.counters.count_stalled();
                 }
-                if lapse != Lapse::Idle || is_closing {
+                if timeout != TimeoutKind::Idle || is_closing {
                     return Poll::Ready(Ok(()));
                 }
                 is_closing = true;
@@ -218,7 +226,7 @@ fn http2_builder(settings: &Settings, executor: StreamExecutor) -> http2::Builde
     builder
 }
 
-fn note_end(end: hyper::Result<()>) {
+fn log_end(end: hyper::Result<()>) {
     if let Err(error) = end {
         tracing::debug!(%error, "a client connection ended early");
     }

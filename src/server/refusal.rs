@@ -10,7 +10,7 @@ use crate::problem::Problem;
 /// Why a request is answered by the server and not by its handler: a closed list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Refusal {
+pub enum RequestRefusal {
     /// Both `Content-Length` and `Transfer-Encoding` (RFC 9112 §6.1): where the message ends is ambiguous.
     LengthAndEncoding = 1,
     /// `Transfer-Encoding` other than exactly `chunked`, or given twice.
@@ -36,14 +36,14 @@ pub enum Refusal {
     /// The listener has no room for another connection.
     Overloaded,
     /// Too many large heads are under way, on this connection or altogether.
-    HeadsBusy,
+    TooManyLargeHeads,
 }
 
 /// A request that the server has refused by itself.
 #[derive(Debug)]
-pub struct Refused<'a> {
+pub struct RefusedRequest<'a> {
     /// Why.
-    pub refusal: Refusal,
+    pub refusal: RequestRefusal,
     /// The method; none of a request that could not be read.
     pub method: Option<&'a Method>,
     /// The path asked for, without the query; empty if it could not be read.
@@ -57,11 +57,11 @@ pub struct Refused<'a> {
 }
 
 /// Called with each request that is refused.
-pub type RefusalObserver = Arc<dyn Fn(&Refused<'_>) + Send + Sync>;
+pub(crate) type RefusalObserver = Arc<dyn Fn(&RefusedRequest<'_>) + Send + Sync>;
 
-impl Refused<'_> {
+impl RefusedRequest<'_> {
     /// One of which nothing but the refusal is known.
-    pub(super) fn unread(refusal: Refusal) -> Self {
+    pub(super) fn unread(refusal: RequestRefusal) -> Self {
         let status = refusal.problem().status;
         Self { refusal, method: None, path: "", headers: None, status, bytes: 0 }
     }
@@ -73,7 +73,7 @@ impl Refused<'_> {
     }
 }
 
-impl Refusal {
+impl RequestRefusal {
     /// Every reason.
     pub const ALL: [Self; 13] = [
         Self::LengthAndEncoding,
@@ -88,7 +88,7 @@ impl Refusal {
         Self::TargetTooLong,
         Self::BodyTooLarge,
         Self::Overloaded,
-        Self::HeadsBusy,
+        Self::TooManyLargeHeads,
     ];
 
     /// The reason as metrics spell it.
@@ -106,7 +106,7 @@ impl Refusal {
             Self::TargetTooLong => "target-too-long",
             Self::BodyTooLarge => "body-too-large",
             Self::Overloaded => "too-many-connections",
-            Self::HeadsBusy => "too-many-large-headers",
+            Self::TooManyLargeHeads => "too-many-large-headers",
         }
     }
 
@@ -176,7 +176,7 @@ impl Refusal {
                 "Too many connections",
                 "The server has no room for another connection; try again shortly.",
             ),
-            Self::HeadsBusy => (
+            Self::TooManyLargeHeads => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Too many large requests at once",
                 "Too many requests with large header fields are under way; send shorter fields, or fewer requests at once.",
@@ -202,9 +202,9 @@ mod tests {
 
     #[test]
     fn every_code_leads_back_to_its_reason() {
-        for refusal in Refusal::ALL {
-            assert_eq!(Refusal::from_code(refusal as u8), Some(refusal));
+        for refusal in RequestRefusal::ALL {
+            assert_eq!(RequestRefusal::from_code(refusal as u8), Some(refusal));
         }
-        assert_eq!(Refusal::from_code(0), None);
+        assert_eq!(RequestRefusal::from_code(0), None);
     }
 }

@@ -14,16 +14,16 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body;
 
 use super::{
-    Connection, Counters, Drain, Handler, Incoming,
-    admission::{KnownHost, admit},
-    crumbs,
-    heads::{LargeHead, NoRoom},
-    interim::Channel,
-    queued::QueuedBytes,
-    refusal::{Refusal, Refused},
+    Connection, Drain, Handler, Incoming, ListenerCounters,
+    activity::ConnectionActivity,
+    cookie_crumbs,
+    head_budget::{HeadReservation, OverBudget},
+    interim::InterimChannel,
+    refusal::{RefusedRequest, RequestRefusal},
+    send_queue::QueuedBytes,
     settings::Settings,
-    stall::Progress,
-    vitals::Vitals,
+    stall::StreamProgress,
+    validate::{ValidatedHost, validate},
 };
 
 /// The value of `Connection` in the last response of a connection.
@@ -33,33 +33,33 @@ const CLOSE: HeaderValue = HeaderValue::from_static("close");
 pub(super) struct Service<H> {
     pub(super) handler: Arc<H>,
     pub(super) connection: Arc<Connection>,
-    pub(super) vitals: Arc<Vitals>,
-    pub(super) counters: Arc<Counters>,
-    pub(super) known_host: KnownHost,
+    pub(super) activity: Arc<ConnectionActivity>,
+    pub(super) counters: Arc<ListenerCounters>,
+    pub(super) validated_host: ValidatedHost,
     pub(super) settings: Arc<Settings>,
     pub(super) drain: Drain,
     /// HTTP/1.1 only.
-    pub(super) channel: Option<Arc<Channel>>,
+    pub(super) channel: Option<Arc<InterimChannel>>,
 }
 
 /// A request being answered; over when the response's body is dropped.
-pub(super) struct InFlight<H> {
+pub(super) struct RequestGuard<H> {
     service: Arc<Service<H>>,
     version: Version,
 }
 
-impl<H> InFlight<H> {
+impl<H> RequestGuard<H> {
     /// The response breaks off. HTTP/1.0 has no chunks to tell.
-    fn break_off(&self) {
+    fn abort(&self) {
         if self.version < Version::HTTP_11 {
-            self.service.vitals.reset_at_close();
+            self.service.activity.reset_at_close();
         }
     }
 }
 
-impl<H> Drop for InFlight<H> {
+impl<H> Drop for RequestGuard<H> {
     fn drop(&mut self) {
-        self.service.vitals.end();
+        self.service.activity.end();
     }
 }
 
@@ -68,17 +68,17 @@ impl<H: Handler> Service<H> {
     /// not when the future is polled.
     ///
     /// The request is moved as little as can be; this is on the way of every hit.
-    pub(super) fn answer(
+    pub(super) fn call(
         self: &Arc<Self>,
         mut request: Request<body::Incoming>,
-    ) -> impl Future<Output = Result<Response<Answer<H>>, Infallible>> + Send + use<H> {
-        let call = self.vitals.begin();
+    ) -> impl Future<Output = Result<Response<ServedBody<H>>, Infallible>> + Send + use<H> {
+        let number = self.activity.begin();
         let version = request.version();
-        let in_flight = InFlight { service: Arc::clone(self), version };
-        let admitted = self.admit(&mut request, call);
+        let request_guard = RequestGuard { service: Arc::clone(self), version };
+        let validated = self.validate(&mut request, number);
         async move {
-            let service = &*in_flight.service;
-            let head = match admitted {
+            let service = &*request_guard.service;
+            let head = match validated {
                 Ok(head) => head,
                 Err(refusal) => return Ok(service.refuse(refusal, &request)),
             };
@@ -92,69 +92,69 @@ impl<H: Handler> Service<H> {
                 channel.close();
             }
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                service.vitals.become_tunnel();
+                service.activity.become_tunnel();
             } else if version < Version::HTTP_2 && service.drain.is_leaving() {
                 response.headers_mut().insert(header::CONNECTION, CLOSE);
             }
             drop(head);
-            let stream = service.watched_stream();
-            Ok(response.map(|body| Answer::Handler { body, in_flight, stream }))
+            let stream = service.paced_stream();
+            Ok(response.map(|body| ServedBody::Handler { body, request_guard, stream }))
         }
     }
 
-    /// Checks the request that is `call`-th on this connection, and opens the way for its interim responses.
-    fn admit(
+    /// Checks the request that is `number`-th on this connection, and opens the way for its interim responses.
+    fn validate(
         &self,
         request: &mut Request<body::Incoming>,
-        call: u32,
-    ) -> Result<Option<LargeHead>, Refusal> {
+        number: u32,
+    ) -> Result<Option<HeadReservation>, RequestRefusal> {
         if !request.body().is_end_stream() {
-            self.vitals.linger_at_close();
+            self.activity.linger_at_close();
         }
         let head = if self.channel.is_some() {
-            self.vitals.refusal(call).map_or(Ok(None), Err)?
+            self.activity.refusal(number).map_or(Ok(None), Err)?
         } else {
-            self.admit_http2(request)?
+            self.validate_http2(request)?
         };
-        admit(request, &self.known_host)?;
+        validate(request, &self.validated_host)?;
         if request.body().size_hint().lower() > self.connection.body.bytes {
-            return Err(Refusal::BodyTooLarge);
+            return Err(RequestRefusal::BodyTooLarge);
         }
         if let Some(channel) = &self.channel
             && request.version() == Version::HTTP_11
         {
-            channel.open_for(call);
+            channel.open_for(number);
         }
         Ok(head)
     }
 
     /// Checks what the watch over raw bytes has checked on HTTP/1.1.
-    fn admit_http2(
+    fn validate_http2(
         &self,
         request: &mut Request<body::Incoming>,
-    ) -> Result<Option<LargeHead>, Refusal> {
-        crumbs::join(request.headers_mut());
+    ) -> Result<Option<HeadReservation>, RequestRefusal> {
+        cookie_crumbs::join(request.headers_mut());
         // HTTP/1.1 has been checked before.
         if request.headers().len() > self.settings.header_count {
-            return Err(Refusal::HeaderTooLarge);
+            return Err(RequestRefusal::HeaderTooLarge);
         }
-        let head = LargeHead::take(request.headers(), &self.counters, &self.vitals);
-        head.map_err(|NoRoom| Refusal::HeadsBusy)
+        let head = HeadReservation::acquire(request.headers(), &self.counters, &self.activity);
+        head.map_err(|OverBudget| RequestRefusal::TooManyLargeHeads)
     }
 
     /// Notes that the head of a response is ready, if its stream is watched: on HTTP/2.
-    fn watched_stream(&self) -> Option<Box<Watched>> {
-        let progress = if self.channel.is_none() { Progress::of_this_stream() } else { None }?;
-        progress.note_given();
-        Some(Box::new(Watched { progress, rest: Bytes::new() }))
+    fn paced_stream(&self) -> Option<Box<PacedStream>> {
+        let progress = if self.channel.is_none() { StreamProgress::current() } else { None }?;
+        progress.note_sent();
+        Some(Box::new(PacedStream { progress, rest: Bytes::new() }))
     }
 
-    fn refuse<B>(&self, refusal: Refusal, request: &Request<B>) -> Response<Answer<H>> {
-        self.counters.refuse(refusal);
-        self.vitals.linger_at_close();
-        let _watched_from_here = self.watched_stream();
+    fn refuse<B>(&self, refusal: RequestRefusal, request: &Request<B>) -> Response<ServedBody<H>> {
+        self.counters.count_refusal(refusal);
+        self.activity.linger_at_close();
+        let _paced_from_here = self.paced_stream();
         let mut response = refusal.response();
-        self.settings.refused(&Refused {
+        self.settings.report_refusal(&RefusedRequest {
             refusal,
             method: Some(request.method()),
             path: request.uri().path(),
@@ -165,52 +165,52 @@ impl<H: Handler> Service<H> {
         if request.version() < Version::HTTP_2 {
             response.headers_mut().insert(header::CONNECTION, CLOSE);
         }
-        response.map(|problem| Answer::Problem { problem: Some(problem) })
+        response.map(|problem| ServedBody::Problem { problem: Some(problem) })
     }
 }
 
 /// Bytes of a body that are given to HTTP/2 at once: a client has to take most of them before it gets more,
 /// so that a response holds little memory in the queue of its connection.
-const PIECE: usize = 16 * 1024;
+const CHUNK_BYTES: usize = 16 * 1024;
 
 /// Takes the next piece of what is left. The last one is a copy: it may wait in the connection's queue after
 /// the rest of the response is gone, and would keep all of it in memory.
-fn next_piece(rest: &mut Bytes) -> Bytes {
-    if rest.len() > PIECE {
-        return rest.split_to(PIECE);
+fn next_chunk(rest: &mut Bytes) -> Bytes {
+    if rest.len() > CHUNK_BYTES {
+        return rest.split_to(CHUNK_BYTES);
     }
     Bytes::copy_from_slice(&std::mem::take(rest))
 }
 
-/// A stream whose response is given out in pieces, and how far it has got.
-pub(super) struct Watched {
-    progress: Arc<Progress>,
+/// A stream whose response is given out in chunks, and how far it has got.
+pub(super) struct PacedStream {
+    progress: Arc<StreamProgress>,
     /// What is left of the data at hand.
     rest: Bytes,
 }
 
-impl Watched {
+impl PacedStream {
     /// Whether the response may end behind what was given of it.
     fn may_end(&self, queued: &QueuedBytes) -> bool {
-        self.rest.is_empty() && self.progress.pieces.may_end(queued)
+        self.rest.is_empty() && self.progress.chunks.may_end(queued)
     }
 }
 
 pin_project_lite::pin_project! {
     /// The body of a response: the handler's, or a problem document of the server's own.
-    #[project = AnswerProjection]
-    pub(super) enum Answer<H: Handler> {
+    #[project = ServedBodyProjection]
+    pub(super) enum ServedBody<H: Handler> {
         Handler {
             #[pin]
             body: H::Body,
-            in_flight: InFlight<H>,
-            stream: Option<Box<Watched>>,
+            request_guard: RequestGuard<H>,
+            stream: Option<Box<PacedStream>>,
         },
         Problem { problem: Option<Bytes> },
     }
 }
 
-impl<H: Handler> Body for Answer<H> {
+impl<H: Handler> Body for ServedBody<H> {
     type Data = Bytes;
     type Error = <H::Body as Body>::Error;
 
@@ -219,27 +219,27 @@ impl<H: Handler> Body for Answer<H> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.project() {
-            AnswerProjection::Handler { body, in_flight, stream } => {
+            ServedBodyProjection::Handler { body, request_guard, stream } => {
                 let Some(stream) = stream else {
                     let frame = ready!(body.poll_frame(cx));
                     if matches!(frame, Some(Err(_))) {
-                        in_flight.break_off();
+                        request_guard.abort();
                     }
                     return Poll::Ready(frame);
                 };
-                let Watched { progress, rest } = &mut **stream;
-                let (pieces, queued) = (&progress.pieces, &in_flight.service.vitals.queued);
+                let PacedStream { progress, rest } = &mut **stream;
+                let (chunks, queued) = (&progress.chunks, &request_guard.service.activity.queued);
                 if rest.is_empty() {
-                    ready!(pieces.poll_may_end(cx, queued));
+                    ready!(chunks.poll_may_end(cx, queued));
                     let Poll::Ready(frame) = body.poll_frame(cx) else {
-                        progress.note_source_waits();
+                        progress.note_body_pending();
                         return Poll::Pending;
                     };
-                    progress.note_given();
+                    progress.note_sent();
                     match frame.map(|frame| frame.map(Frame::into_data)) {
-                        Some(Ok(Ok(data))) if data.len() > PIECE => *rest = data,
+                        Some(Ok(Ok(data))) if data.len() > CHUNK_BYTES => *rest = data,
                         Some(Ok(Ok(data))) => {
-                            let data = pieces.queue(data, queued);
+                            let data = chunks.queue(data, queued);
                             return Poll::Ready(Some(Ok(Frame::data(data))));
                         }
                         Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
@@ -247,14 +247,14 @@ impl<H: Handler> Body for Answer<H> {
                         None => return Poll::Ready(None),
                     }
                 }
-                progress.note_given();
-                let mut piece = next_piece(rest);
+                progress.note_sent();
+                let mut chunk = next_chunk(rest);
                 if rest.is_empty() {
-                    piece = pieces.queue(piece, queued);
+                    chunk = chunks.queue(chunk, queued);
                 }
-                Poll::Ready(Some(Ok(Frame::data(piece))))
+                Poll::Ready(Some(Ok(Frame::data(chunk))))
             }
-            AnswerProjection::Problem { problem } => {
+            ServedBodyProjection::Problem { problem } => {
                 Poll::Ready(problem.take().map(|problem| Ok(Frame::data(problem))))
             }
         }
@@ -262,8 +262,8 @@ impl<H: Handler> Body for Answer<H> {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Handler { body, in_flight, stream } => {
-                let queued = &in_flight.service.vitals.queued;
+            Self::Handler { body, request_guard, stream } => {
+                let queued = &request_guard.service.activity.queued;
                 stream.as_ref().is_none_or(|stream| stream.may_end(queued)) && body.is_end_stream()
             }
             Self::Problem { problem } => problem.is_none(),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Pressure,
-    refusal::{Refusal, RefusalObserver, Refused},
+    refusal::{RefusalObserver, RefusedRequest, RequestRefusal},
 };
 
 /// Everything the server needs to know; plain values, checked by whoever reads the configuration.
@@ -47,15 +47,15 @@ pub struct Settings {
 
 impl Settings {
     /// Tells of a request that is refused.
-    pub(super) fn refused(&self, refused: &Refused<'_>) {
+    pub(super) fn report_refusal(&self, refused: &RefusedRequest<'_>) {
         if let Some(observer) = &self.on_refusal {
             observer(refused);
         }
     }
 
     /// Tells of a request that could not be read.
-    pub(super) fn refused_unread(&self, refusal: Refusal) {
-        self.refused(&Refused::unread(refusal));
+    pub(super) fn report_unread_refusal(&self, refusal: RequestRefusal) {
+        self.report_refusal(&RefusedRequest::unread(refusal));
     }
 }
 

@@ -111,9 +111,9 @@ impl Stream {
 
     /// Whether it is open, and nothing has come. Asks the system only where it has told that something
     /// happened.
-    pub(crate) fn is_quiet(&mut self) -> bool {
+    pub(crate) fn is_idle(&mut self) -> bool {
         if let (Transport::Tcp(stream), true) = (&self.transport, self.ahead.is_empty()) {
-            return syscall::is_quiet(stream);
+            return syscall::is_idle(stream);
         }
         let mut byte = [0];
         let mut cx = Context::from_waker(Waker::noop());

@@ -18,7 +18,7 @@ use tokio::{io::Interest, net::TcpStream};
 pub(super) const HEAD_BYTES: usize = 8 * 1024;
 
 thread_local! {
-    static HEAD: RefCell<Vec<u8>> = RefCell::new(vec![0; HEAD_BYTES]);
+    static HEAD_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; HEAD_BYTES]);
 }
 
 /// Sends what the socket takes.
@@ -39,7 +39,7 @@ pub(super) fn poll_send(
 }
 
 /// Whether the socket is open and empty, as far as the system has told. Nothing is taken from it.
-pub(super) fn is_quiet(stream: &TcpStream) -> bool {
+pub(super) fn is_idle(stream: &TcpStream) -> bool {
     let peek = || {
         let mut byte = [0];
         Ok(recv(stream, &mut byte, RecvFlags::PEEK).map(drop)?)
@@ -65,7 +65,7 @@ pub(super) fn poll_receive(
     room: usize,
     take: impl FnOnce(&[u8]),
 ) -> Poll<io::Result<usize>> {
-    HEAD.with_borrow_mut(|head| {
+    HEAD_BUFFER.with_borrow_mut(|head| {
         let room = room.min(head.len());
         let head = head.get_mut(..room).unwrap_or_default();
         loop {

@@ -17,7 +17,7 @@ use rustls::{
 
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub enum CertificateError {
     /// A file cannot be read or holds no PEM of the right kind.
     #[error("{path}: {source}")]
     File {
@@ -41,13 +41,13 @@ pub struct Certificates {
 
 impl Certificates {
     /// Reads the PEM files.
-    pub fn load(chain: &Path, key: &Path) -> Result<Arc<Self>, TlsError> {
+    pub fn load(chain: &Path, key: &Path) -> Result<Arc<Self>, CertificateError> {
         let current = ArcSwap::from_pointee(read(chain, key)?);
         Ok(Arc::new(Self { current }))
     }
 
     /// Reads these files for the handshakes to come; on an error the current ones stay.
-    pub fn reload(&self, chain: &Path, key: &Path) -> Result<(), TlsError> {
+    pub fn reload(&self, chain: &Path, key: &Path) -> Result<(), CertificateError> {
         self.current.store(Arc::new(read(chain, key)?));
         Ok(())
     }
@@ -66,7 +66,9 @@ impl ResolvesServerCert for Certificates {
 }
 
 /// TLS 1.2 and 1.3 with these certificates, ALPN `h2` and `http/1.1`, no client certificates.
-pub fn server_config(certificates: Arc<Certificates>) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config(
+    certificates: Arc<Certificates>,
+) -> Result<Arc<ServerConfig>, CertificateError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -76,17 +78,17 @@ pub fn server_config(certificates: Arc<Certificates>) -> Result<Arc<ServerConfig
     Ok(Arc::new(config))
 }
 
-fn read(chain: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+fn read(chain: &Path, key: &Path) -> Result<CertifiedKey, CertificateError> {
     let in_file = |path: &Path| {
         let path = path.to_path_buf();
-        move |source| TlsError::File { path, source }
+        move |source| CertificateError::File { path, source }
     };
     let certificates: Vec<_> = CertificateDer::pem_file_iter(chain)
         .map_err(in_file(chain))?
         .collect::<Result<_, _>>()
         .map_err(in_file(chain))?;
     if certificates.is_empty() {
-        return Err(TlsError::NoCertificate(chain.to_path_buf()));
+        return Err(CertificateError::NoCertificate(chain.to_path_buf()));
     }
     let key = PrivateKeyDer::from_pem_file(key).map_err(in_file(key))?;
     let certified = CertifiedKey::from_der(certificates, key, &aws_lc_rs::default_provider())?;
@@ -107,7 +109,7 @@ mod tests {
     fn a_failed_reload_keeps_the_certificate() {
         let folder = tempfile::tempdir().unwrap();
         let (chain, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-        assert!(matches!(Certificates::load(&chain, &key), Err(TlsError::File { .. })));
+        assert!(matches!(Certificates::load(&chain, &key), Err(CertificateError::File { .. })));
         write(folder.path());
         let certificates = Certificates::load(&chain, &key).unwrap();
         let first = certificates.current.load_full();

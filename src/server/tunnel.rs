@@ -13,17 +13,17 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
-use super::{Counters, Settings, listener::Counted};
+use super::{ListenerCounters, Settings, listener::OpenConnection};
 
 /// Looks at a tunnel in an idle time-out.
 const TICKS: u32 = 4;
 
 /// What a connection needs to become a tunnel.
 #[derive(Debug, Default)]
-pub struct Tunnels {
+pub struct TunnelLimiter {
     /// The connection's own place among those that are open.
-    counted: Weak<Counted>,
-    counters: Arc<Counters>,
+    open_connection: Weak<OpenConnection>,
+    counters: Arc<ListenerCounters>,
     limit: usize,
     idle_timeout: Duration,
 }
@@ -32,8 +32,8 @@ pub struct Tunnels {
 /// among the tunnels, until this is dropped.
 #[derive(Debug)]
 pub struct Tunnel {
-    _counted: Option<Arc<Counted>>,
-    counters: Arc<Counters>,
+    _open_connection: Option<Arc<OpenConnection>>,
+    counters: Arc<ListenerCounters>,
     idle_timeout: Duration,
 }
 
@@ -46,14 +46,14 @@ pub enum TunnelEnd {
     Idle,
 }
 
-impl Tunnels {
-    pub(super) fn of(
-        counted: &Arc<Counted>,
-        counters: &Arc<Counters>,
+impl TunnelLimiter {
+    pub(super) fn new(
+        open_connection: &Arc<OpenConnection>,
+        counters: &Arc<ListenerCounters>,
         settings: &Settings,
     ) -> Self {
         Self {
-            counted: Arc::downgrade(counted),
+            open_connection: Arc::downgrade(open_connection),
             counters: Arc::clone(counters),
             limit: settings.tunnels,
             idle_timeout: settings.tunnel_idle_timeout,
@@ -63,7 +63,7 @@ impl Tunnels {
     /// A place for one more tunnel; `None` if there are as many as may be.
     pub fn open(&self) -> Option<Tunnel> {
         let tunnel = Tunnel {
-            _counted: self.counted.upgrade(),
+            _open_connection: self.open_connection.upgrade(),
             counters: Arc::clone(&self.counters),
             idle_timeout: self.idle_timeout,
         };
@@ -84,30 +84,30 @@ impl Drop for Tunnel {
 impl Tunnel {
     /// Carries bytes both ways until both directions have ended, or nothing has come for the idle time-out
     /// (up to a quarter longer). The end of one direction is passed on at once, the other one goes on.
-    pub async fn carry<C, O>(self, client: C, origin: O) -> io::Result<TunnelEnd>
+    pub async fn relay<C, O>(self, client: C, origin: O) -> io::Result<TunnelEnd>
     where
         C: AsyncRead + AsyncWrite + Unpin,
         O: AsyncRead + AsyncWrite + Unpin,
     {
-        let activity = Activity::default();
+        let activity = TunnelActivity::default();
         let mut client = Metered { stream: client, activity: &activity };
         let mut origin = Metered { stream: origin, activity: &activity };
         tokio::select! {
-            carried = copy_bidirectional(&mut client, &mut origin) => {
-                carried.map(|_| TunnelEnd::Closed)
+            relayed = copy_bidirectional(&mut client, &mut origin) => {
+                relayed.map(|_| TunnelEnd::Closed)
             }
-            () = activity.ceased(self.idle_timeout) => Ok(TunnelEnd::Idle),
+            () = activity.wait_idle(self.idle_timeout) => Ok(TunnelEnd::Idle),
         }
     }
 }
 
 /// Counts the times at which bytes went through a tunnel.
 #[derive(Default)]
-struct Activity(AtomicU64);
+struct TunnelActivity(AtomicU64);
 
-impl Activity {
+impl TunnelActivity {
     /// Waits until nothing has happened for this long.
-    async fn ceased(&self, idle_timeout: Duration) {
+    async fn wait_idle(&self, idle_timeout: Duration) {
         let tick = (idle_timeout / TICKS).max(Duration::from_millis(1));
         let (mut seen, mut ticks) = (self.0.load(Relaxed), 0);
         while ticks < TICKS {
@@ -122,7 +122,7 @@ impl Activity {
 /// One side of a tunnel. Bytes that are read or written are a sign of life.
 struct Metered<'a, S> {
     stream: S,
-    activity: &'a Activity,
+    activity: &'a TunnelActivity,
 }
 
 impl<S> Metered<'_, S> {
@@ -177,9 +177,9 @@ mod tests {
 
     use super::*;
 
-    fn tunnels(limit: usize) -> Tunnels {
-        let (counted, counters) = (Weak::new(), Arc::default());
-        Tunnels { counted, counters, limit, idle_timeout: Duration::from_mins(1) }
+    fn tunnels(limit: usize) -> TunnelLimiter {
+        let (open_connection, counters) = (Weak::new(), Arc::default());
+        TunnelLimiter { open_connection, counters, limit, idle_timeout: Duration::from_mins(1) }
     }
 
     #[test]
@@ -195,11 +195,11 @@ mod tests {
 
     #[test]
     fn a_tunnel_keeps_the_place_of_its_connection() {
-        let counters = Arc::<Counters>::default();
-        let counted = Arc::new(counters.enter(9).unwrap());
-        let tunnels = Tunnels::of(&counted, &counters, &Settings::default());
+        let counters = Arc::<ListenerCounters>::default();
+        let open_connection = Arc::new(counters.acquire(9).unwrap());
+        let tunnels = TunnelLimiter::new(&open_connection, &counters, &Settings::default());
         let tunnel = tunnels.open();
-        drop(counted);
+        drop(open_connection);
         assert_eq!(counters.open.load(Relaxed), 1);
         drop(tunnel);
         assert_eq!(counters.open.load(Relaxed), 0);
@@ -209,7 +209,7 @@ mod tests {
     async fn a_tunnel_ends_once_nothing_has_gone_through_it_for_long() {
         let ((mut client, near), (far, mut origin)) = (duplex(64), duplex(64));
         let tunnels = tunnels(1);
-        let tunnel = tokio::spawn(tunnels.open().unwrap().carry(near, far));
+        let tunnel = tokio::spawn(tunnels.open().unwrap().relay(near, far));
         let started = Instant::now();
         for _ in 0..10 {
             tokio::time::sleep(Duration::from_secs(50)).await;
@@ -224,7 +224,7 @@ mod tests {
     async fn the_end_of_one_direction_leaves_the_other_one_open() {
         let ((mut client, near), (far, mut origin)) = (duplex(64), duplex(64));
         let tunnels = tunnels(1);
-        let tunnel = tokio::spawn(tunnels.open().unwrap().carry(near, far));
+        let tunnel = tokio::spawn(tunnels.open().unwrap().relay(near, far));
         client.write_all(b"question").await.unwrap();
         client.shutdown().await.unwrap();
         let mut all = Vec::new();

@@ -5,31 +5,31 @@ use tokio::sync::oneshot;
 
 /// What a node is to do about a key that no tier can answer.
 #[derive(Debug)]
-pub enum Claim {
+pub(crate) enum FetchClaim {
     /// It fetches. The others wait until the lease ends.
-    Lead(Lease),
+    Lead(FetchLease),
     /// Another node fetches.
-    Follow(Following),
+    Follow(RemoteFetch),
     /// Nobody can be asked, or there is nobody to ask.
-    Alone,
+    Uncoordinated,
 }
 
 /// What came of a fetch, for the other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Landed {
+pub(crate) enum LeaseResult {
     /// It is stored: the store has it.
     Stored,
     /// It is for its asker alone: everyone asks for themselves.
-    Alone,
+    NotShareable,
     /// The origin failed.
     Failed(OriginFailure),
     /// The one who fetched has died, or given up: another may take the lead.
-    Nothing,
+    Abandoned,
 }
 
 /// How the origin failed a node, as other nodes learn it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OriginFailure {
+pub(crate) struct OriginFailure {
     /// The status that clients get: the origin's, or that of Larder's own response if none came.
     pub status: StatusCode,
     /// Seconds for which the origin wants to be left alone (`Retry-After`).
@@ -38,36 +38,36 @@ pub struct OriginFailure {
     pub is_disconnected: bool,
 }
 
-/// The right to fetch for the whole fleet. Dropped, it counts as landed with [`Landed::Nothing`].
+/// The right to fetch for the whole fleet. Dropped, it counts as released with [`LeaseResult::Abandoned`].
 #[derive(Debug)]
-pub struct Lease(oneshot::Sender<Landed>);
+pub(crate) struct FetchLease(oneshot::Sender<LeaseResult>);
 
 /// Another node's fetch.
 #[derive(Debug)]
-pub struct Following(oneshot::Receiver<Landed>);
+pub(crate) struct RemoteFetch(oneshot::Receiver<LeaseResult>);
 
-impl Lease {
+impl FetchLease {
     /// A lease, and where its end is told.
-    pub fn new() -> (Self, oneshot::Receiver<Landed>) {
+    pub(crate) fn new() -> (Self, oneshot::Receiver<LeaseResult>) {
         let (sender, receiver) = oneshot::channel();
         (Self(sender), receiver)
     }
 
     /// Ends the lease. What was put into the store before is there when the others hear of it.
-    pub fn land(self, landed: Landed) {
-        let _nobody_listens = self.0.send(landed);
+    pub(crate) fn release(self, result: LeaseResult) {
+        let _nobody_listens = self.0.send(result);
     }
 }
 
-impl Following {
+impl RemoteFetch {
     /// Another node's fetch, and where its end is to be told.
-    pub fn new() -> (oneshot::Sender<Landed>, Self) {
+    pub(crate) fn new() -> (oneshot::Sender<LeaseResult>, Self) {
         let (sender, receiver) = oneshot::channel();
         (sender, Self(receiver))
     }
 
     /// How it ended. Bounded: a lease that is not renewed runs out.
-    pub async fn landed(self) -> Landed {
-        self.0.await.unwrap_or(Landed::Nothing)
+    pub(crate) async fn result(self) -> LeaseResult {
+        self.0.await.unwrap_or(LeaseResult::Abandoned)
     }
 }

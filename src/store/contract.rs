@@ -6,12 +6,12 @@ use futures_util::future::join_all;
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::{
-    Memory, Put, Store, Tiered,
+    MemoryStore, PutOutcome, Store, TieredStore,
     redis::tests::{self as redis, Server},
 };
 use crate::{
-    entry::{CompleteBody, Draft, Entry, Selection},
-    fence::{OwnFacets, Stamp},
+    entry::{CompleteBody, Entry, ResponseDraft, VarySelection},
+    fence::{FenceStamp, OwnedResponseAttributes},
     field::Timestamp,
     key::CacheKey,
     policy::freshness::{Constraints, Freshness},
@@ -38,17 +38,17 @@ fn response(key: &CacheKey, body: &'static [u8]) -> Entry {
 }
 
 fn received(key: &CacheKey, body: &'static [u8], at: u64) -> Entry {
-    let draft = Draft {
+    let draft = ResponseDraft {
         key: key.clone(),
         status: StatusCode::OK,
         headers: HeaderMap::new(),
         freshness: fresh(at),
         tags: vec!["tile:1".to_owned(), "dashboard".to_owned()],
-        facets: OwnFacets::default(),
-        stamp: Stamp::default(),
-        asked_at: Timestamp::from_seconds(at),
+        attributes: OwnedResponseAttributes::default(),
+        stamp: FenceStamp::default(),
+        requested_at: Timestamp::from_seconds(at),
     };
-    Entry::Response(Arc::new(draft.complete(&CompleteBody::made_up([body.into()])).unwrap()))
+    Entry::Response(Arc::new(draft.complete(&CompleteBody::for_test([body.into()])).unwrap()))
 }
 
 fn body_of(entry: &Entry) -> Vec<u8> {
@@ -58,48 +58,48 @@ fn body_of(entry: &Entry) -> Vec<u8> {
     }
 }
 
-/// What a store does is seen at once, and still so once it has `settled`: once all that it does later is
+/// What a store does is seen at once, and still so after `flush`: once all that it does later is
 /// done.
-async fn keeps_the_contract<S: Store>(store: S, settled: impl AsyncFn(&S)) {
+async fn keeps_the_contract<S: Store>(store: S, flush: impl AsyncFn(&S)) {
     let (one, two) = (key("/one"), key("/two"));
     assert!(store.get(&one).await.is_none(), "an empty store has nothing");
 
-    assert_eq!(store.put(&one, response(&one, b"first")).await, Put::Stored);
+    assert_eq!(store.put(&one, response(&one, b"first")).await, PutOutcome::Stored);
     assert_eq!(body_of(&store.get(&one).await.unwrap()), b"first");
     assert!(store.get(&two).await.is_none(), "keys do not mix");
-    settled(&store).await;
+    flush(&store).await;
     assert_eq!(body_of(&store.get(&one).await.unwrap()), b"first");
 
     store.put(&one, response(&one, b"second")).await;
     assert_eq!(body_of(&store.get(&one).await.unwrap()), b"second", "the last one put stands");
-    settled(&store).await;
+    flush(&store).await;
     assert_eq!(body_of(&store.get(&one).await.unwrap()), b"second", "and goes on standing");
 
     store.remove(&one).await;
     store.remove(&one).await;
     assert!(store.get(&one).await.is_none(), "what is removed is gone");
-    settled(&store).await;
+    flush(&store).await;
     assert!(store.get(&one).await.is_none(), "and stays gone");
 
-    keeps_variants(&store, &settled).await;
+    keeps_variants(&store, &flush).await;
 
     // An entry that came under a digest it does not belong to, as by a collision, is not given out.
     store.put(&one, response(&two, b"other")).await;
-    settled(&store).await;
+    flush(&store).await;
     assert!(store.get(&one).await.is_none(), "the full text is compared");
 
     let largest = key("/large");
     let body: &'static [u8] = vec![0; store.max_entry_size() + 1].leak();
     store.put(&largest, response(&largest, b"small")).await;
-    assert_eq!(store.put(&largest, response(&largest, body)).await, Put::TooLarge);
-    settled(&store).await;
+    assert_eq!(store.put(&largest, response(&largest, body)).await, PutOutcome::TooLarge);
+    flush(&store).await;
     assert!(store.get(&largest).await.is_none(), "what was refused leaves nothing older behind");
 }
 
 /// What selects a variant, named by a response at this time.
-fn selection(name: &'static str, seen: u64) -> Selection {
+fn selection(name: &'static str, seen: u64) -> VarySelection {
     let set = [HeaderName::from_static(name)].into_iter().collect();
-    Selection {
+    VarySelection {
         set,
         seen: Timestamp::from_seconds(seen),
         codings: Vec::new(),
@@ -119,26 +119,27 @@ async fn variants_of<S: Store>(store: &S, target: &CacheKey) -> Vec<u128> {
 }
 
 /// Variants that are added at the same time are all there, and what came late or without `Vary` hides none.
-async fn keeps_variants<S: Store>(store: &S, settled: &impl AsyncFn(&S)) {
+async fn keeps_variants<S: Store>(store: &S, flush: &impl AsyncFn(&S)) {
     let target = key("/varied");
     let all: Vec<u128> = (1..=20).collect();
-    join_all(all.iter().map(|digest| store.place(&target, selection("a", 1000), *digest))).await;
+    join_all(all.iter().map(|digest| store.add_variant(&target, selection("a", 1000), *digest)))
+        .await;
     assert_eq!(variants_of(store, &target).await, all);
-    settled(store).await;
+    flush(store).await;
     assert_eq!(variants_of(store, &target).await, all);
     store.put(&target, received(&target, b"plain", 1001)).await;
-    settled(store).await;
+    flush(store).await;
     assert_eq!(variants_of(store, &target).await, all, "they are not hidden");
     let day = 24 * 60 * 60;
     store.put(&target, received(&target, b"plain", 1001 + day)).await;
-    settled(store).await;
+    flush(store).await;
     assert_eq!(body_of(&store.get(&target).await.unwrap()), b"plain", "nothing varies any more");
 
     let key = key("/late");
     store.put(&key, received(&key, b"newer", 2000)).await;
-    settled(store).await;
+    flush(store).await;
     store.put(&key, received(&key, b"older", 1000)).await;
-    settled(store).await;
+    flush(store).await;
     assert_eq!(body_of(&store.get(&key).await.unwrap()), b"newer", "it was asked for later");
 }
 
@@ -146,13 +147,13 @@ async fn keeps_variants<S: Store>(store: &S, settled: &impl AsyncFn(&S)) {
 async fn nodes_that_add_variants_at_once_lose_none() {
     let server = Server::start().await;
     let nodes =
-        [over(&server, None).await, over(&server, Some(Memory::new(1 << 20, 1 << 20))).await];
+        [over(&server, None).await, over(&server, Some(MemoryStore::new(1 << 20, 1 << 20))).await];
     let target = key("/varied");
     let all: Vec<u128> = (1..=40).collect();
     let target = &target;
     join_all(all.iter().zip(nodes.iter().cycle()).map(|(digest, node)| async move {
-        node.place(target, selection("a", 1000), *digest).await;
-        node.flushed().await;
+        node.add_variant(target, selection("a", 1000), *digest).await;
+        node.flush().await;
     }))
     .await;
     for node in &nodes {
@@ -169,58 +170,58 @@ async fn what_one_node_asked_for_later_stays_whatever_comes_late_from_another() 
         nodes[node].put(&key, received(&key, body, asked)).await;
         let found = nodes[node].get(&key).await.unwrap();
         assert_eq!(body_of(&found), b"newer", "node {node}");
-        nodes[node].flushed().await;
+        nodes[node].flush().await;
     }
     assert_eq!(body_of(&nodes[1].get(&key).await.unwrap()), b"newer");
 }
 
 #[tokio::test]
 async fn the_memory_store_keeps_the_contract() {
-    keeps_the_contract(Memory::new(64 << 20, 1 << 20), async |_: &Memory| ()).await;
+    keeps_the_contract(MemoryStore::new(64 << 20, 1 << 20), async |_: &MemoryStore| ()).await;
 }
 
 /// The tiers over a server of their own, which is there.
-async fn over(server: &Server, memory: Option<Memory>) -> Tiered {
+async fn over(server: &Server, memory: Option<MemoryStore>) -> TieredStore {
     let redis = redis::start(redis::settings(&server.url()));
-    redis::until("up", || redis.state() == super::redis::State::Up).await;
-    Tiered::new(memory, Some(redis))
+    redis::until("up", || redis.health() == super::redis::RedisHealth::Up).await;
+    TieredStore::new(memory, Some(redis))
 }
 
 #[tokio::test]
 async fn redis_alone_keeps_the_contract() {
     let server = Server::start().await;
-    keeps_the_contract(over(&server, None).await, Tiered::flushed).await;
+    keeps_the_contract(over(&server, None).await, TieredStore::flush).await;
 }
 
 #[tokio::test]
 async fn both_tiers_keep_the_contract() {
     let server = Server::start().await;
-    let memory = Memory::new(64 << 20, 1 << 20);
-    keeps_the_contract(over(&server, Some(memory)).await, Tiered::flushed).await;
+    let memory = MemoryStore::new(64 << 20, 1 << 20);
+    keeps_the_contract(over(&server, Some(memory)).await, TieredStore::flush).await;
 }
 
 #[tokio::test]
 async fn the_memory_tier_alone_keeps_the_contract() {
-    let store = Tiered::new(Some(Memory::new(64 << 20, 1 << 20)), None);
-    keeps_the_contract(store, Tiered::flushed).await;
+    let store = TieredStore::new(Some(MemoryStore::new(64 << 20, 1 << 20)), None);
+    keeps_the_contract(store, TieredStore::flush).await;
 }
 
 #[tokio::test]
 async fn without_a_server_memory_keeps_the_contract() {
     let server = Server::absent();
     let redis = redis::start(redis::settings(&server.url()));
-    let store = Tiered::new(Some(Memory::new(64 << 20, 16 << 20)), Some(redis));
-    keeps_the_contract(store, Tiered::flushed).await;
+    let store = TieredStore::new(Some(MemoryStore::new(64 << 20, 16 << 20)), Some(redis));
+    keeps_the_contract(store, TieredStore::flush).await;
 }
 
 #[tokio::test]
 async fn what_comes_from_redis_is_kept_at_hand() {
     let server = Server::start().await;
-    let first = over(&server, Some(Memory::new(1 << 20, 1 << 20))).await;
-    let second = over(&server, Some(Memory::new(1 << 20, 1 << 20))).await;
+    let first = over(&server, Some(MemoryStore::new(1 << 20, 1 << 20))).await;
+    let second = over(&server, Some(MemoryStore::new(1 << 20, 1 << 20))).await;
     let key = key("/");
     first.put(&key, response(&key, b"shared")).await;
-    first.flushed().await;
+    first.flush().await;
     assert!(second.peek(&key).is_none());
     assert_eq!(body_of(&second.get(&key).await.unwrap()), b"shared");
     assert_eq!(body_of(&second.peek(&key).unwrap()), b"shared");
@@ -232,31 +233,31 @@ async fn what_comes_from_redis_is_kept_at_hand() {
 async fn what_is_newer_stays_at_hand() {
     let server = Server::start().await;
     let first = over(&server, None).await;
-    let second = over(&server, Some(Memory::new(1 << 20, 1 << 20))).await;
+    let second = over(&server, Some(MemoryStore::new(1 << 20, 1 << 20))).await;
     let key = key("/");
     second.put(&key, received(&key, b"newer", 2000)).await;
-    second.flushed().await;
+    second.flush().await;
     first.put(&key, received(&key, b"older", 1000)).await;
-    first.flushed().await;
+    first.flush().await;
     assert_eq!(body_of(&second.get(&key).await.unwrap()), b"newer");
     first.put(&key, received(&key, b"newest", 3000)).await;
-    first.flushed().await;
+    first.flush().await;
     assert_eq!(body_of(&second.get(&key).await.unwrap()), b"newest");
     assert_eq!(body_of(&second.peek(&key).unwrap()), b"newest");
 }
 
 #[tokio::test]
 async fn without_tiers_nothing_is_stored() {
-    let store = Tiered::new(None, None);
+    let store = TieredStore::new(None, None);
     let key = key("/");
-    assert_eq!(store.put(&key, response(&key, b"")).await, Put::TooLarge);
+    assert_eq!(store.put(&key, response(&key, b"")).await, PutOutcome::TooLarge);
     assert!(store.get(&key).await.is_none() && store.max_entry_size() == 0);
 }
 
 #[tokio::test]
 async fn the_memory_store_stays_within_its_budget_and_counts_what_it_lets_go() {
     let budget = 4 << 20;
-    let store = Memory::new(budget, 64 << 10);
+    let store = MemoryStore::new(budget, 64 << 10);
     let body: &'static [u8] = vec![1; 1000].leak();
     for number in 0..20_000 {
         let key = key(&format!("/{number}"));
@@ -270,10 +271,10 @@ async fn the_memory_store_stays_within_its_budget_and_counts_what_it_lets_go() {
 
 #[tokio::test]
 async fn a_store_smaller_than_the_largest_object_takes_what_fits() {
-    let store = Memory::new(1 << 20, 16 << 20);
+    let store = MemoryStore::new(1 << 20, 16 << 20);
     assert!(store.max_entry_size() > 900 << 10 && store.max_entry_size() < 1 << 20);
     let key = key("/");
     let body: &'static [u8] = vec![1; 800 << 10].leak();
-    assert_eq!(store.put(&key, response(&key, body)).await, Put::Stored);
+    assert_eq!(store.put(&key, response(&key, body)).await, PutOutcome::Stored);
     assert!(store.get(&key).await.is_some());
 }

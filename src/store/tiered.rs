@@ -3,88 +3,88 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Claim, Memory, Put, Store, Usage,
-    redis::{Redis, State},
+    FetchClaim, MemoryStore, MemoryUsage, PutOutcome, Store,
+    redis::{RedisHealth, RedisStore},
 };
 use crate::{
-    entry::{Entry, Selection},
-    key::{CacheKey, Reach},
+    entry::{Entry, VarySelection},
+    key::{CacheKey, StorageScope},
 };
 
 /// Memory, Redis, both or none.
 ///
 /// What is put stands in memory at once, and in Redis soon. What comes from Redis is kept in memory too,
 /// unless something newer stands there. With Redis away, memory goes on alone.
-pub struct Tiered {
-    memory: Option<Memory>,
-    redis: Option<Redis>,
+pub(crate) struct TieredStore {
+    memory: Option<MemoryStore>,
+    redis: Option<RedisStore>,
 }
 
-impl Tiered {
+impl TieredStore {
     /// A store of these tiers.
-    pub fn new(memory: Option<Memory>, redis: Option<Redis>) -> Self {
+    pub(crate) fn new(memory: Option<MemoryStore>, redis: Option<RedisStore>) -> Self {
         Self { memory, redis }
     }
 
     /// What the memory tier holds and has let go.
-    pub fn usage(&self) -> Usage {
-        self.memory.as_ref().map(Memory::usage).unwrap_or_default()
+    pub(crate) fn usage(&self) -> MemoryUsage {
+        self.memory.as_ref().map(MemoryStore::usage).unwrap_or_default()
     }
 
     /// Bytes of large responses that the memory tier has let go and that clients still read.
-    pub fn pinned_bytes(&self) -> u64 {
-        self.memory.as_ref().map(Memory::pinned_bytes).unwrap_or_default()
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        self.memory.as_ref().map(MemoryStore::pinned_bytes).unwrap_or_default()
     }
 
     /// How Redis is, where there is one.
-    pub fn state(&self) -> Option<State> {
-        self.redis.as_ref().map(Redis::state)
+    pub(crate) fn health(&self) -> Option<RedisHealth> {
+        self.redis.as_ref().map(RedisStore::health)
     }
 
     /// Looks for what this version has not in the one before it, too, until then.
-    pub fn precede(&self, version: &str, until: Instant) {
+    pub(crate) fn set_previous_version(&self, version: &str, until: Instant) {
         if let Some(redis) = &self.redis {
-            redis.precede(version, until);
+            redis.set_previous_version(version, until);
         }
     }
 
     /// Changes the longest time for which any route serves what is stale: for so long Redis keeps what is put
     /// from now on.
-    pub fn stale_for(&self, stale_for: Duration) {
+    pub(crate) fn set_stale_for(&self, stale_for: Duration) {
         if let Some(redis) = &self.redis {
-            redis.stale_for(stale_for);
+            redis.set_stale_for(stale_for);
         }
     }
 
     /// Waits until Redis has what was put and removed so far, or has refused it.
-    pub async fn flushed(&self) {
+    pub(crate) async fn flush(&self) {
         if let Some(redis) = &self.redis {
-            redis.flushed().await;
+            redis.flush().await;
         }
     }
 
     /// The same as a line for people: `redis: up`.
-    pub fn state_line(&self) -> Option<String> {
-        self.state().map(|state| format!("redis: {state}"))
+    pub(crate) fn health_line(&self) -> Option<String> {
+        self.health().map(|health| format!("redis: {health}"))
     }
 
     /// Redis, if there is one and it may have what has this key.
-    fn shared(&self, key: &CacheKey) -> Option<&Redis> {
-        self.redis.as_ref().filter(|_| key.reach() == Reach::Fleet)
+    fn redis_for(&self, key: &CacheKey) -> Option<&RedisStore> {
+        self.redis.as_ref().filter(|_| key.storage_scope() == StorageScope::Fleet)
     }
 }
 
-impl Store for Tiered {
+impl Store for TieredStore {
     fn peek(&self, key: &CacheKey) -> Option<Entry> {
         self.memory.as_ref()?.peek(key)
     }
 
     async fn get(&self, key: &CacheKey) -> Option<Entry> {
-        let Some(redis) = self.shared(key) else { return self.peek(key) };
-        let removed = redis.removed();
+        let Some(redis) = self.redis_for(key) else { return self.peek(key) };
+        let removals = redis.removals();
         match redis.get(key).await {
             Some(found) => Some(match &self.memory {
-                Some(memory) => kept(memory, key, found, || redis.removed() != removed),
+                Some(memory) => promote(memory, key, found, || redis.removals() != removals),
                 None => found,
             }),
             None => match self.peek(key) {
@@ -95,56 +95,62 @@ impl Store for Tiered {
         }
     }
 
-    async fn put(&self, key: &CacheKey, entry: Entry) -> Put {
-        let at_hand = match &self.memory {
+    async fn put(&self, key: &CacheKey, entry: Entry) -> PutOutcome {
+        let in_memory = match &self.memory {
             Some(memory) => memory.put(key, entry.clone()).await,
-            None => Put::TooLarge,
+            None => PutOutcome::TooLarge,
         };
-        let Some(redis) = self.shared(key).filter(|_| at_hand != Put::Overtaken) else {
-            return at_hand;
+        let Some(redis) = self.redis_for(key).filter(|_| in_memory != PutOutcome::Superseded)
+        else {
+            return in_memory;
         };
-        let further = redis.put(key, entry);
-        if at_hand == Put::Stored { at_hand } else { further }
+        let in_redis = redis.put(key, entry);
+        if in_memory == PutOutcome::Stored { in_memory } else { in_redis }
     }
 
-    async fn place(&self, target: &CacheKey, selection: Selection, variant: u128) -> usize {
-        if let Some(redis) = self.shared(target) {
-            let in_use = self.memory.as_ref().map(|memory| memory.variants_in_use(target));
-            redis.place(target, selection.clone(), (in_use.unwrap_or_default(), variant));
+    async fn add_variant(
+        &self,
+        target: &CacheKey,
+        selection: VarySelection,
+        variant: u128,
+    ) -> usize {
+        if let Some(redis) = self.redis_for(target) {
+            let in_use = self.memory.as_ref().map(|memory| memory.recently_used_variants(target));
+            redis.add_variant(target, selection.clone(), (in_use.unwrap_or_default(), variant));
         }
         match &self.memory {
-            Some(memory) => memory.place(target, selection, variant).await,
+            Some(memory) => memory.add_variant(target, selection, variant).await,
             None => 0,
         }
     }
 
-    fn announce(&self, key: &CacheKey, make: impl FnOnce() -> Option<Entry>) {
-        if let Some(redis) = self.shared(key)
+    fn put_shared(&self, key: &CacheKey, make: impl FnOnce() -> Option<Entry>) {
+        if let Some(redis) = self.redis_for(key)
             && let Some(entry) = make()
         {
             redis.put(key, entry);
         }
     }
 
-    async fn announced(&self, key: &CacheKey) -> Option<Entry> {
-        match self.shared(key) {
+    async fn get_shared(&self, key: &CacheKey) -> Option<Entry> {
+        match self.redis_for(key) {
             Some(redis) => Box::pin(redis.get(key)).await,
             None => None,
         }
     }
 
-    async fn claim(&self, key: &CacheKey) -> Claim {
-        match self.shared(key) {
+    async fn claim_fetch(&self, key: &CacheKey) -> FetchClaim {
+        match self.redis_for(key) {
             // Boxed: only what is not stored gets here.
-            Some(redis) => Box::pin(redis.claim(key)).await,
-            None => Claim::Alone,
+            Some(redis) => Box::pin(redis.claim_fetch(key)).await,
+            None => FetchClaim::Uncoordinated,
         }
     }
 
     async fn remove(&self, key: &CacheKey) {
         // First what shows that something was removed: a read that keeps its entry after this node has
-        // forgotten it then sees that, see `kept`.
-        if let Some(redis) = self.shared(key) {
+        // forgotten it then sees that, see `promote`.
+        if let Some(redis) = self.redis_for(key) {
             redis.remove(key.digest());
         }
         if let Some(memory) = &self.memory {
@@ -153,13 +159,13 @@ impl Store for Tiered {
     }
 
     fn max_entry_size(&self) -> usize {
-        let memory = self.memory.as_ref().map_or(0, Memory::max_entry_size);
-        let redis = self.redis.as_ref().map_or(0, Redis::max_entry_size);
+        let memory = self.memory.as_ref().map_or(0, MemoryStore::max_entry_size);
+        let redis = self.redis.as_ref().map_or(0, RedisStore::max_entry_size);
         memory.max(redis)
     }
 
-    fn is_crowded(&self) -> bool {
-        self.memory.as_ref().is_some_and(Memory::is_crowded)
+    fn is_over_pinned_limit(&self) -> bool {
+        self.memory.as_ref().is_some_and(MemoryStore::is_over_pinned_limit)
     }
 }
 
@@ -167,15 +173,20 @@ impl Store for Tiered {
 /// was removed.
 ///
 /// It is kept, looked at, and forgotten again: a removal in between is not missed.
-fn kept(memory: &Memory, key: &CacheKey, found: Entry, was_removed: impl Fn() -> bool) -> Entry {
+fn promote(
+    memory: &MemoryStore,
+    key: &CacheKey,
+    found: Entry,
+    was_removed: impl Fn() -> bool,
+) -> Entry {
     if was_removed() {
         return found;
     }
-    let kept = memory.keep(key, found);
+    let promoted = memory.promote(key, found);
     if was_removed() {
         memory.forget(key.digest());
     }
-    kept
+    promoted
 }
 
 #[cfg(test)]
@@ -183,18 +194,18 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::entry::Variants;
+    use crate::entry::VariantIndex;
 
     #[tokio::test]
     async fn what_is_removed_while_it_is_kept_is_not_kept() {
         let key = CacheKey::from_text(b"/a");
-        let found = || Entry::Variants(std::sync::Arc::new(Variants::new(&key)));
+        let found = || Entry::Variants(std::sync::Arc::new(VariantIndex::new(&key)));
         // Removed: not at all; before it is kept; right then.
         for (removed_at, stays) in [(9, true), (0, false), (1, false)] {
-            let memory = Memory::new(1 << 20, 1 << 20);
+            let memory = MemoryStore::new(1 << 20, 1 << 20);
             let looks = Cell::new(0);
             let was_removed = || looks.replace(looks.get() + 1) >= removed_at;
-            kept(&memory, &key, found(), was_removed);
+            promote(&memory, &key, found(), was_removed);
             assert_eq!(memory.peek(&key).is_some(), stays, "{removed_at}");
         }
     }

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, io, sync::Arc, time::Duration};
 use http::Method;
 use prometheus::IntCounter;
 
-use super::log::{Output, QueueLimits, Visible};
+use super::log::{Escaped, LogQueue, QueueLimits};
 use crate::{
     field::{Rfc3339, Timestamp},
     policy::cache_status::CacheResult,
@@ -16,7 +16,7 @@ const LIMITS: QueueLimits = QueueLimits { entries: 8192, bytes: 4 << 20 };
 
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum AccessLogEncoding {
     /// One JSON object a line.
     Json,
     /// `key=value` pairs for people.
@@ -26,14 +26,14 @@ pub enum Format {
 /// The access log in one format. A line that cannot be written is dropped and counted: a slow disk or a full
 /// pipe slows no request down.
 #[derive(Debug, Clone)]
-pub struct AccessLog {
-    format: Format,
-    output: Arc<Output>,
+pub(crate) struct AccessLog {
+    format: AccessLogEncoding,
+    queue: Arc<LogQueue>,
 }
 
 /// What is logged of one request. No query, no header values, no body: they may hold personal data.
 #[derive(Debug, Clone)]
-pub struct Line<'a> {
+pub(crate) struct AccessLogEntry<'a> {
     /// When the request's head had been read.
     pub at: Timestamp,
     /// The request's `X-Request-ID`, if it has one.
@@ -63,34 +63,34 @@ impl AccessLog {
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub fn output(
+    pub(crate) fn queue(
         to: impl io::Write + Send + 'static,
         dropped: IntCounter,
-    ) -> io::Result<Arc<Output>> {
-        let housekeeper = Box::new(|lost| {
+    ) -> io::Result<Arc<LogQueue>> {
+        let drop_reporter = Box::new(|lost| {
             if lost > 0 {
                 tracing::warn!(lines = lost, "access-log lines were dropped");
             }
             Vec::new()
         });
-        Output::start("access-log", to, (LIMITS, dropped), housekeeper).map(Arc::new)
+        LogQueue::start("access-log", to, (LIMITS, dropped), drop_reporter).map(Arc::new)
     }
 
     /// A log that writes its lines there.
-    pub fn new(format: Format, output: Arc<Output>) -> Self {
-        Self { format, output }
+    pub(crate) fn new(format: AccessLogEncoding, queue: Arc<LogQueue>) -> Self {
+        Self { format, queue }
     }
 
     /// Queues one line. Never blocks.
-    pub fn write(&self, line: &Line<'_>) {
-        self.output.write(match self.format {
-            Format::Json => line.json(),
-            Format::Text => line.text(),
+    pub(crate) fn write(&self, line: &AccessLogEntry<'_>) {
+        self.queue.write(match self.format {
+            AccessLogEncoding::Json => line.json(),
+            AccessLogEncoding::Text => line.text(),
         });
     }
 }
 
-impl Line<'_> {
+impl AccessLogEntry<'_> {
     fn cache_word(&self) -> Option<&'static str> {
         self.cache.map(CacheResult::as_str)
     }
@@ -101,11 +101,11 @@ impl Line<'_> {
             text,
             r#"{{"ts":"{}","request_id":"{}","method":"{}","host":"{}","path":"{}","route":"{}","status":{},"bytes":{},"dur_ms":{:.3},"#,
             Rfc3339(self.at),
-            Visible(self.request_id),
+            Escaped(self.request_id),
             self.method.map_or("", Method::as_str),
-            Visible(self.host),
-            Visible(self.path),
-            Visible(self.route),
+            Escaped(self.host),
+            Escaped(self.path),
+            Escaped(self.route),
             self.status,
             self.bytes,
             self.duration.as_secs_f64() * 1e3,
@@ -130,14 +130,14 @@ impl Line<'_> {
             self.cache_word().unwrap_or("-"),
             self.status,
             self.method.map_or("-", Method::as_str),
-            Visible(self.host),
-            Visible(self.path),
+            Escaped(self.host),
+            Escaped(self.path),
             self.bytes,
             self.duration.as_secs_f64() * 1e3,
             if self.reason.is_some() { " reason=" } else { "" },
             self.reason.unwrap_or_default(),
-            Visible(self.route),
-            Visible(self.request_id),
+            Escaped(self.route),
+            Escaped(self.request_id),
         );
         text
     }
@@ -147,8 +147,8 @@ impl Line<'_> {
 mod tests {
     use super::*;
 
-    fn line<'a>(path: &'a str, method: &'a Method) -> Line<'a> {
-        Line {
+    fn line<'a>(path: &'a str, method: &'a Method) -> AccessLogEntry<'a> {
+        AccessLogEntry {
             at: Timestamp::from_millis(1_709_164_799_123),
             request_id: "abc",
             method: Some(method),

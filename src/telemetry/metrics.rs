@@ -13,10 +13,10 @@ use prometheus::{
 
 use super::{
     feed::FeedMetrics,
-    log::{DROPPED, HELD_BACK},
-    process::Process,
-    purging::Purging,
-    store::{Families, StoreMetrics},
+    log::{DROPPED, SUPPRESSED},
+    process::ProcessMetrics,
+    purging::PurgeMetrics,
+    store::{StoreMetricFamilies, StoreMetrics},
     trigger::TriggerMetrics,
     user::JwksMetrics,
 };
@@ -97,7 +97,7 @@ pub struct Metrics {
     /// Who listens to purges.
     pub feed: FeedMetrics,
     /// Purging and webhooks.
-    pub purging: Purging,
+    pub purging: PurgeMetrics,
     /// Access-log lines dropped.
     pub access_log_dropped: IntCounter,
     /// The keys that verify tokens.
@@ -105,10 +105,10 @@ pub struct Metrics {
     /// Schedules, polls, warming up.
     pub triggers: TriggerMetrics,
     own_requests: IntCounterVec,
-    store: Families,
+    store: StoreMetricFamilies,
     reload_successful: IntGauge,
     reload_timestamp: Gauge,
-    process: Process,
+    process: ProcessMetrics,
 }
 
 impl Metrics {
@@ -124,7 +124,7 @@ impl Metrics {
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         // The process has one log, whether or not there are metrics.
-        for counter in [&*DROPPED, &*HELD_BACK] {
+        for counter in [&*DROPPED, &*SUPPRESSED] {
             catalogue.register(Ok(counter.clone()));
         }
         let requests_to_origin = catalogue.counters(
@@ -284,7 +284,7 @@ impl Metrics {
                 &["cause"],
             ),
             feed: FeedMetrics::new(&catalogue),
-            purging: Purging::new(&catalogue),
+            purging: PurgeMetrics::new(&catalogue),
             store: catalogue.store(),
             access_log_dropped: catalogue.counter(
                 "larder_access_log_dropped_total",
@@ -300,31 +300,31 @@ impl Metrics {
             ),
             jwks: JwksMetrics::new(&catalogue),
             triggers: TriggerMetrics::new(&catalogue),
-            process: Process::new(&catalogue),
+            process: ProcessMetrics::new(&catalogue),
             registry,
         };
-        metrics.reloaded(Reload::Succeeded);
+        metrics.record_reload(ReloadResult::Succeeded);
         Arc::new(metrics)
     }
 
     /// Counts a request that Larder itself has answered.
-    pub fn answered_itself(&self, endpoint: &str, status: StatusCode) {
+    pub fn count_local_response(&self, endpoint: &str, status: StatusCode) {
         if let Some(class) = CLASSES.get(class_of(Some(status))) {
             self.own_requests.with_label_values(&[endpoint, class]).inc();
         }
     }
 
     /// Notes how an attempt to load the configuration ended.
-    pub fn reloaded(&self, reload: Reload) {
-        self.reload_successful.set(i64::from(reload == Reload::Succeeded));
-        if reload == Reload::Succeeded {
+    pub fn record_reload(&self, reload: ReloadResult) {
+        self.reload_successful.set(i64::from(reload == ReloadResult::Succeeded));
+        if reload == ReloadResult::Succeeded {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             self.reload_timestamp.set(now.as_secs_f64());
         }
     }
 
     /// Counts a response head of the origin, `after` the request was sent.
-    pub fn origin_answered(&self, status: StatusCode, after: Duration) {
+    pub fn record_origin_response(&self, status: StatusCode, after: Duration) {
         self.origin_duration.observe(after.as_secs_f64());
         if let Some(class) = self.origin_requests.get(class_of(Some(status))) {
             class.inc();
@@ -332,7 +332,7 @@ impl Metrics {
     }
 
     /// The handles of one route, so that a request never looks a metric up by label.
-    pub fn of_route(self: &Arc<Self>, route: &str) -> RouteMetrics {
+    pub fn for_route(self: &Arc<Self>, route: &str) -> RouteMetrics {
         RouteMetrics {
             collapsed: self.collapsed.with_label_values(&[route]),
             variants_limited: self.variants_limited.with_label_values(&[route]),
@@ -344,7 +344,7 @@ impl Metrics {
     }
 
     /// The handles of the store in Redis.
-    pub fn of_redis(&self) -> Arc<StoreMetrics> {
+    pub fn for_redis(&self) -> Arc<StoreMetrics> {
         Arc::new(self.store.of("redis"))
     }
 
@@ -361,7 +361,7 @@ impl Metrics {
 
 /// How an attempt to load the configuration ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reload {
+pub enum ReloadResult {
     /// The new configuration is in use.
     Succeeded,
     /// The old configuration stays in use.
@@ -393,7 +393,7 @@ const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "aborted"];
 
 /// What a finished request adds to the metrics.
 #[derive(Debug, Clone, Copy)]
-pub struct Observation {
+pub struct RequestObservation {
     /// The outcome clients read in `X-API-Cache`.
     pub result: CacheResult,
     /// Why it was not a hit.
@@ -413,7 +413,7 @@ impl RouteMetrics {
     }
 
     /// Counts one request.
-    pub fn observe(&self, observation: &Observation) {
+    pub fn observe(&self, observation: &RequestObservation) {
         let Some(cell) = self.results.get(observation.result as usize) else { return };
         let handles = cell.get_or_init(|| self.resolve(observation.result));
         if let Some(class) = handles.classes.get(class_of(observation.status)) {
@@ -463,8 +463,8 @@ impl Catalogue<'_> {
         self.register(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
-    fn store(&self) -> Families {
-        Families {
+    fn store(&self) -> StoreMetricFamilies {
+        StoreMetricFamilies {
             operations: self.counters(
                 "larder_store_operations_total",
                 "What a store over the network was asked for, and what came of it.",

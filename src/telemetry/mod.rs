@@ -2,7 +2,7 @@
 
 mod access_log;
 mod feed;
-pub mod log;
+pub(crate) mod log;
 mod metrics;
 mod process;
 mod purging;
@@ -10,10 +10,11 @@ mod store;
 mod trigger;
 mod user;
 
-pub use access_log::{AccessLog, Format, Line};
+pub(crate) use access_log::{AccessLog, AccessLogEncoding, AccessLogEntry};
 pub use feed::FeedMetrics;
-pub use metrics::{Metrics, Observation, Reload, RouteMetrics};
-pub use purging::Purging;
-pub use store::{Dropped, Operation, Outcome, StoreMetrics};
+pub use metrics::Metrics;
+pub use purging::PurgeMetrics;
+pub(crate) use store::{DropCause, StoreMetrics, StoreOperation, StoreOperationOutcome};
 pub use trigger::TriggerMetrics;
 pub use user::JwksMetrics;
+pub(crate) use {metrics::ReloadResult, metrics::RequestObservation, metrics::RouteMetrics};

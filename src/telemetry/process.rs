@@ -11,14 +11,14 @@ const TICKS_PER_SECOND: f64 = 100.0;
 const PAGE: i64 = 4096;
 
 /// What Prometheus clients of all languages say about their process.
-pub(super) struct Process {
+pub(super) struct ProcessMetrics {
     cpu: Counter,
     resident: IntGauge,
     open_files: IntGauge,
     start: Gauge,
 }
 
-impl Process {
+impl ProcessMetrics {
     pub(super) fn new(catalogue: &Catalogue<'_>) -> Self {
         let process = Self {
             cpu: catalogue.seconds_total(

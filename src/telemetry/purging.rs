@@ -5,7 +5,7 @@ use prometheus::IntCounterVec;
 use super::metrics::Catalogue;
 
 /// What was asked for, and what came of it.
-pub struct Purging {
+pub struct PurgeMetrics {
     /// Purges asked for, by source, mode and result.
     pub purges: IntCounterVec,
     /// Deliveries to webhooks, by webhook and result.
@@ -18,7 +18,7 @@ pub struct Purging {
     pub untagged: IntCounterVec,
 }
 
-impl Purging {
+impl PurgeMetrics {
     pub(super) fn new(catalogue: &Catalogue<'_>) -> Self {
         Self {
             purges: catalogue.counters(

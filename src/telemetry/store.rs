@@ -6,7 +6,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, I
 
 /// What a store is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operation {
+pub enum StoreOperation {
     /// An entry.
     Get,
     /// To keep an entry.
@@ -16,10 +16,10 @@ pub enum Operation {
     /// Who fetches an entry.
     Claim,
     /// To tell the fleet what came of a fetch.
-    Land,
+    Publish,
 }
 
-impl Operation {
+impl StoreOperation {
     const COUNT: usize = 5;
 
     /// The operation as the metrics spell it.
@@ -29,14 +29,14 @@ impl Operation {
             Self::Put => "put",
             Self::Remove => "remove",
             Self::Claim => "claim",
-            Self::Land => "land",
+            Self::Publish => "land",
         }
     }
 }
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum StoreOperationOutcome {
     /// The entry was there.
     Hit,
     /// It was not.
@@ -46,13 +46,13 @@ pub enum Outcome {
     /// What was there could not be read.
     Damaged,
     /// What was there is encrypted by a secret that is not known, or not as it should be.
-    Locked,
+    Undecryptable,
     /// The store is known to be away and was not asked.
     Open,
     /// The answer did not come in time.
-    Late,
+    TimedOut,
     /// The connection broke.
-    Gone,
+    Disconnected,
     /// Too much was asked at once.
     Full,
     /// The store refused.
@@ -61,7 +61,7 @@ pub enum Outcome {
     Error,
 }
 
-impl Outcome {
+impl StoreOperationOutcome {
     const COUNT: usize = 11;
 
     /// The outcome as the metrics spell it.
@@ -71,10 +71,10 @@ impl Outcome {
             Self::Miss => "miss",
             Self::Ok => "ok",
             Self::Damaged => "damaged",
-            Self::Locked => "locked",
+            Self::Undecryptable => "locked",
             Self::Open => "open",
-            Self::Late => "late",
-            Self::Gone => "gone",
+            Self::TimedOut => "late",
+            Self::Disconnected => "gone",
             Self::Full => "full",
             Self::Refused => "refused",
             Self::Error => "error",
@@ -86,8 +86,8 @@ impl Outcome {
 pub struct StoreMetrics {
     tier: &'static str,
     operations: IntCounterVec,
-    handles: [[OnceLock<IntCounter>; Outcome::COUNT]; Operation::COUNT],
-    duration: [Histogram; Operation::COUNT],
+    handles: [[OnceLock<IntCounter>; StoreOperationOutcome::COUNT]; StoreOperation::COUNT],
+    duration: [Histogram; StoreOperation::COUNT],
     dropped: IntCounterVec,
     /// 1 while nothing is asked because nothing was answered.
     pub breaker_open: IntGauge,
@@ -101,7 +101,7 @@ pub struct StoreMetrics {
 }
 
 /// The families of metrics that every tier's are made of.
-pub(super) struct Families {
+pub(super) struct StoreMetricFamilies {
     pub(super) operations: IntCounterVec,
     pub(super) duration: HistogramVec,
     pub(super) dropped: IntCounterVec,
@@ -112,11 +112,16 @@ pub(super) struct Families {
     pub(super) queue_bytes: IntGaugeVec,
 }
 
-impl Families {
+impl StoreMetricFamilies {
     /// The handles of one tier.
     pub(super) fn of(&self, tier: &'static str) -> StoreMetrics {
-        let all =
-            [Operation::Get, Operation::Put, Operation::Remove, Operation::Claim, Operation::Land];
+        let all = [
+            StoreOperation::Get,
+            StoreOperation::Put,
+            StoreOperation::Remove,
+            StoreOperation::Claim,
+            StoreOperation::Publish,
+        ];
         StoreMetrics {
             tier,
             operations: self.operations.clone(),
@@ -134,7 +139,7 @@ impl Families {
 
 impl StoreMetrics {
     /// Counts an operation.
-    pub fn count(&self, operation: Operation, outcome: Outcome) {
+    pub fn count(&self, operation: StoreOperation, outcome: StoreOperationOutcome) {
         let outcomes = self.handles.get(operation as usize);
         if let Some(handle) = outcomes.and_then(|outcomes| outcomes.get(outcome as usize)) {
             let labels = &[self.tier, operation.as_str(), outcome.as_str()];
@@ -143,7 +148,12 @@ impl StoreMetrics {
     }
 
     /// The same for one that took this long.
-    pub fn observe(&self, operation: Operation, outcome: Outcome, took: Duration) {
+    pub fn observe(
+        &self,
+        operation: StoreOperation,
+        outcome: StoreOperationOutcome,
+        took: Duration,
+    ) {
         self.count(operation, outcome);
         if let Some(histogram) = self.duration.get(operation as usize) {
             histogram.observe(took.as_secs_f64());
@@ -151,12 +161,16 @@ impl StoreMetrics {
     }
 
     /// Counts a write that was given up before it was tried.
-    pub fn dropped(&self, operation: Operation, cause: Dropped) {
+    pub fn count_dropped(&self, operation: StoreOperation, cause: DropCause) {
         self.dropped.with_label_values(&[self.tier, operation.as_str(), cause.as_str()]).inc();
     }
 
     /// Says for which reason of all there are writes are refused, if they are.
-    pub fn refusing_writes(&self, reasons: impl Iterator<Item = &'static str>, now: Option<&str>) {
+    pub fn set_refusing_writes(
+        &self,
+        reasons: impl Iterator<Item = &'static str>,
+        now: Option<&str>,
+    ) {
         for reason in reasons {
             let gauge = self.refusing_writes.with_label_values(&[self.tier, reason]);
             gauge.set(i64::from(Some(reason) == now));
@@ -166,14 +180,14 @@ impl StoreMetrics {
 
 /// Why a write was not tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dropped {
+pub enum DropCause {
     /// Too much waits already.
     Full,
     /// The store is away.
     Open,
 }
 
-impl Dropped {
+impl DropCause {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",

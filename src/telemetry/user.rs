@@ -27,7 +27,7 @@ impl JwksMetrics {
     }
 
     /// Counts a fetch, and notes how many keys are in force after it.
-    pub fn fetched(&self, succeeded: bool, keys: usize) {
+    pub fn record_fetch(&self, succeeded: bool, keys: usize) {
         let result = if succeeded { "succeeded" } else { "failed" };
         self.fetches.with_label_values(&[result]).inc();
         self.keys.set(i64::try_from(keys).unwrap_or(i64::MAX));

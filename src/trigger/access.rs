@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, header};
 
 /// What a call takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// Anyone may: health checks.
     Open,
     /// A token that may read; anyone where there are no tokens at all.
@@ -16,75 +16,75 @@ pub enum Access {
 
 /// A bearer token and what it may do.
 #[derive(Clone)]
-pub struct Token {
+pub(crate) struct Token {
     secret: String,
-    may: Vec<Access>,
+    granted: Vec<Access>,
 }
 
 /// The tokens of the admin listener. Without any, it may be read by whoever reaches it (it is bound to
 /// loopback unless configured otherwise), and nobody may purge.
 #[derive(Clone, Default)]
-pub struct Tokens(Vec<Token>);
+pub(crate) struct Tokens(Vec<Token>);
 
 /// Whether a request may make a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Permit {
+pub(crate) enum Authorization {
     /// It may.
     Granted,
     /// It carries no token, or none that is known.
-    Unknown,
+    Unauthenticated,
     /// Its token may do other things only.
     Forbidden,
     /// There is no token that may.
-    Impossible,
+    Unconfigured,
 }
 
 impl Token {
     /// A token that may do these things.
-    pub fn new(secret: impl Into<String>, may: Vec<Access>) -> Self {
-        Self { secret: secret.into(), may }
+    pub(crate) fn new(secret: impl Into<String>, granted: Vec<Access>) -> Self {
+        Self { secret: secret.into(), granted }
     }
 
     /// A token that may do everything.
-    pub fn all(secret: impl Into<String>) -> Self {
+    pub(crate) fn full_access(secret: impl Into<String>) -> Self {
         Self::new(secret, vec![Access::Read, Access::Purge])
     }
 }
 
 impl Tokens {
     /// These tokens.
-    pub fn new(tokens: Vec<Token>) -> Self {
+    pub(crate) fn new(tokens: Vec<Token>) -> Self {
         Self(tokens)
     }
 
     /// Whether a request with these fields may make a call that takes `access`. Compares in constant
     /// time, and every token whichever matches.
-    pub fn permit(&self, access: Access, headers: &HeaderMap) -> Permit {
+    pub(crate) fn authorize(&self, access: Access, headers: &HeaderMap) -> Authorization {
         if access == Access::Open || (access == Access::Read && self.0.is_empty()) {
-            return Permit::Granted;
+            return Authorization::Granted;
         }
-        if !self.any_may(access) {
-            return Permit::Impossible;
+        if !self.any_grants(access) {
+            return Authorization::Unconfigured;
         }
-        let Some(given) = token(headers) else { return Permit::Unknown };
-        self.0.iter().fold(Permit::Unknown, |permit, token| {
+        let Some(given) = presented_token(headers) else { return Authorization::Unauthenticated };
+        self.0.iter().fold(Authorization::Unauthenticated, |best, token| {
             let is_same = verify_slices_are_equal(token.secret.as_bytes(), given).is_ok();
-            match (is_same, token.may.contains(&access)) {
-                (true, true) => Permit::Granted,
-                (true, false) if permit == Permit::Unknown => Permit::Forbidden,
-                _ => permit,
+            match (is_same, token.granted.contains(&access)) {
+                (true, true) => Authorization::Granted,
+                (true, false) if best == Authorization::Unauthenticated => Authorization::Forbidden,
+                _ => best,
             }
         })
     }
 
     /// Whether there is no token at all.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Whether there is a token that gives this access.
-    pub fn any_may(&self, access: Access) -> bool {
-        self.0.iter().any(|token| token.may.contains(&access))
+    pub(crate) fn any_grants(&self, access: Access) -> bool {
+        self.0.iter().any(|token| token.granted.contains(&access))
     }
 }
 
@@ -92,12 +92,12 @@ impl Tokens {
 const FASTLY_KEY: HeaderName = HeaderName::from_static("fastly-key");
 
 /// The token that a request carries: that of `Authorization: Bearer`, else that of `Fastly-Key`.
-fn token(headers: &HeaderMap) -> Option<&[u8]> {
-    bearer(headers).or_else(|| Some(headers.get(FASTLY_KEY)?.as_bytes().trim_ascii()))
+fn presented_token(headers: &HeaderMap) -> Option<&[u8]> {
+    bearer_token(headers).or_else(|| Some(headers.get(FASTLY_KEY)?.as_bytes().trim_ascii()))
 }
 
 /// The token of `Authorization: Bearer`.
-pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+pub(crate) fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(header::AUTHORIZATION)?.as_bytes();
     let (scheme, token) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then_some(token.trim_ascii())
@@ -117,40 +117,48 @@ mod tests {
         headers
     }
 
-    fn permit(tokens: &Tokens, access: Access, token: &str) -> Permit {
-        tokens.permit(access, &headers(&[("authorization", token)]))
+    fn authorize(tokens: &Tokens, access: Access, token: &str) -> Authorization {
+        tokens.authorize(access, &headers(&[("authorization", token)]))
     }
 
     #[test]
     fn a_token_allows_what_it_may() {
         let reader = Token::new("reader", vec![Access::Read]);
-        let tokens = Tokens::new(vec![reader.clone(), Token::all("both")]);
-        assert_eq!(permit(&tokens, Access::Purge, "Bearer both"), Permit::Granted);
-        assert_eq!(permit(&tokens, Access::Purge, "bearer  both"), Permit::Granted);
-        assert_eq!(permit(&tokens, Access::Read, "Bearer reader"), Permit::Granted);
-        assert_eq!(permit(&tokens, Access::Purge, "Bearer reader"), Permit::Forbidden);
+        let tokens = Tokens::new(vec![reader.clone(), Token::full_access("both")]);
+        assert_eq!(authorize(&tokens, Access::Purge, "Bearer both"), Authorization::Granted);
+        assert_eq!(authorize(&tokens, Access::Purge, "bearer  both"), Authorization::Granted);
+        assert_eq!(authorize(&tokens, Access::Read, "Bearer reader"), Authorization::Granted);
+        assert_eq!(authorize(&tokens, Access::Purge, "Bearer reader"), Authorization::Forbidden);
         for unknown in ["Bearer other", "Bearer bot", "Bearer", "Basic both", "both"] {
-            assert_eq!(permit(&tokens, Access::Purge, unknown), Permit::Unknown, "{unknown}");
-            assert_eq!(permit(&tokens, Access::Open, unknown), Permit::Granted);
+            assert_eq!(
+                authorize(&tokens, Access::Purge, unknown),
+                Authorization::Unauthenticated,
+                "{unknown}"
+            );
+            assert_eq!(authorize(&tokens, Access::Open, unknown), Authorization::Granted);
         }
         let reader_only = Tokens::new(vec![reader]);
-        assert_eq!(permit(&reader_only, Access::Purge, "Bearer reader"), Permit::Impossible);
+        assert_eq!(
+            authorize(&reader_only, Access::Purge, "Bearer reader"),
+            Authorization::Unconfigured
+        );
     }
 
     #[test]
     fn a_token_may_stand_where_clients_of_fastly_put_it() {
-        let tokens = Tokens::new(vec![Token::all("secret")]);
-        let permit = |lines: &[(&'static str, &str)]| tokens.permit(Access::Purge, &headers(lines));
-        assert_eq!(permit(&[("fastly-key", "secret")]), Permit::Granted);
-        assert_eq!(permit(&[("fastly-key", "secre")]), Permit::Unknown);
+        let tokens = Tokens::new(vec![Token::full_access("secret")]);
+        let authorize =
+            |lines: &[(&'static str, &str)]| tokens.authorize(Access::Purge, &headers(lines));
+        assert_eq!(authorize(&[("fastly-key", "secret")]), Authorization::Granted);
+        assert_eq!(authorize(&[("fastly-key", "secre")]), Authorization::Unauthenticated);
         let both = [("authorization", "Bearer other"), ("fastly-key", "secret")];
-        assert_eq!(permit(&both), Permit::Unknown);
+        assert_eq!(authorize(&both), Authorization::Unauthenticated);
     }
 
     #[test]
     fn without_tokens_all_may_read_and_nobody_may_purge() {
         let tokens = Tokens::default();
-        assert_eq!(permit(&tokens, Access::Read, "Bearer x"), Permit::Granted);
-        assert_eq!(permit(&tokens, Access::Purge, "Bearer "), Permit::Impossible);
+        assert_eq!(authorize(&tokens, Access::Read, "Bearer x"), Authorization::Granted);
+        assert_eq!(authorize(&tokens, Access::Purge, "Bearer "), Authorization::Unconfigured);
     }
 }

@@ -7,37 +7,37 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-use super::purger::{Purger, json, status, unavailable};
+use super::purger::{Purger, json_response, receipt_status, unavailable_response};
 use crate::{
-    fence::{Mode, Purge, Selector, Source},
+    fence::{Purge, PurgeMode, PurgeSource, Selector},
     policy::Reason,
     problem::Problem,
-    purge::{Receipt, Unavailable},
-    user::Member,
+    purge::{LogUnavailable, PurgeReceipt},
+    user::PartitionMember,
 };
 
 /// Where it is asked for.
-pub const PATH: &str = "/_larder/clear";
+pub(super) const PATH: &str = "/_larder/clear";
 
 /// One user purges no more often than this: what is asked for in between is purged together.
-const INTERVAL: Duration = Duration::from_secs(1);
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Users remembered before those that are over are forgotten.
-const MANY: usize = 1024;
+const MAX_TRACKED_USERS: usize = 1024;
 
 /// A field that no form sends, and no page of another origin without leave.
 const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// Users who clear what is stored of theirs, or did so within the last second.
 #[derive(Default)]
-pub(super) struct Clearing(Mutex<HashMap<Arc<str>, Arc<Turn>>>);
+pub(super) struct ClearThrottle(Mutex<HashMap<Arc<str>, Arc<LastClear>>>);
 
 /// One user's turn.
 #[derive(Default)]
-struct Turn(tokio::sync::Mutex<Option<(Instant, Receipt)>>);
+struct LastClear(tokio::sync::Mutex<Option<(Instant, PurgeReceipt)>>);
 
 /// What a request asks for, apart from who sends it.
-pub(super) struct Asked<'a> {
+pub(super) struct ClearRequest<'a> {
     pub(super) method: &'a Method,
     pub(super) uri: &'a Uri,
     pub(super) headers: &'a HeaderMap,
@@ -47,26 +47,26 @@ pub(super) struct Asked<'a> {
 
 /// Whether a page sent the request, and whether it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Page {
+enum OriginCheck {
     /// One of this host or of an origin that is listed.
     Allowed,
     /// One of another origin, or nothing tells.
     Forbidden,
 }
 
-impl Asked<'_> {
+impl ClearRequest<'_> {
     /// Whether another origin's page cannot have made a browser send this without its user's will.
     ///
     /// Browsers send cookies along, and some gateways make a field of them; they send no `Authorization` by
     /// themselves.
-    fn page(&self) -> Page {
+    fn check_origin(&self) -> OriginCheck {
         let is_own = match self.headers.get(header::ORIGIN) {
             Some(origin) => self.is_same_host(origin) || self.origins.contains(origin),
             None => [header::AUTHORIZATION, REQUESTED_WITH]
                 .iter()
                 .any(|name| self.headers.contains_key(name)),
         };
-        if is_own { Page::Allowed } else { Page::Forbidden }
+        if is_own { OriginCheck::Allowed } else { OriginCheck::Forbidden }
     }
 
     fn is_same_host(&self, origin: &HeaderValue) -> bool {
@@ -81,38 +81,40 @@ impl Asked<'_> {
     }
 
     /// Answers a request of this user, or of an unknown one.
-    pub(super) async fn answer(
+    pub(super) async fn respond(
         &self,
-        user: Result<Arc<Member>, Reason>,
-        (clearing, purger): (&Clearing, &Purger),
+        user: Result<Arc<PartitionMember>, Reason>,
+        (throttle, purger): (&ClearThrottle, &Purger),
     ) -> Response<Bytes> {
         let mut response = match *self.method {
-            Method::POST => self.clear(user, clearing, purger).await,
+            Method::POST => self.clear(user, throttle, purger).await,
             Method::OPTIONS => preflight(),
             _ => wrong_method(),
         };
-        self.share(response.headers_mut());
+        self.add_cors_headers(response.headers_mut());
         response
     }
 
     async fn clear(
         &self,
-        user: Result<Arc<Member>, Reason>,
-        clearing: &Clearing,
+        user: Result<Arc<PartitionMember>, Reason>,
+        throttle: &ClearThrottle,
         purger: &Purger,
     ) -> Response<Bytes> {
         let owner = match user.map(|user| user.owner.clone()) {
             Ok(Some(owner)) => owner,
-            Ok(None) => return unidentified(Reason::NoIdentity),
-            Err(reason) => return unidentified(reason),
+            Ok(None) => return identity_required(Reason::NoIdentity),
+            Err(reason) => return identity_required(reason),
         };
-        if self.page() == Page::Forbidden {
+        if self.check_origin() == OriginCheck::Forbidden {
             return forbidden();
         }
-        let Ok(receipt) = clearing.clear(&owner, purger).await else { return unavailable() };
+        let Ok(receipt) = throttle.clear(&owner, purger).await else {
+            return unavailable_response();
+        };
         let nodes = serde_json::json!({ "applied": receipt.applied, "total": receipt.total });
         let document = serde_json::json!({ "seq": receipt.seq, "nodes": nodes });
-        let mut response = json(status(&receipt), &document);
+        let mut response = json_response(receipt_status(&receipt), &document);
         if self.clears_browser() {
             let cache = HeaderValue::from_static("\"cache\"");
             response.headers_mut().insert(HeaderName::from_static("clear-site-data"), cache);
@@ -120,8 +122,8 @@ impl Asked<'_> {
         response
     }
 
-    /// Lets pages of listed origins read the answer (Fetch standard, CORS protocol). Nobody stores it.
-    fn share(&self, headers: &mut HeaderMap) {
+    /// Lets pages of listed origins read the response (Fetch standard, CORS protocol). Nobody stores it.
+    fn add_cors_headers(&self, headers: &mut HeaderMap) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
         let origin = self.headers.get(header::ORIGIN);
@@ -137,50 +139,60 @@ impl Asked<'_> {
     }
 }
 
-impl Clearing {
+impl ClearThrottle {
     /// Purges what belongs to an owner. Requests that come while another waits share its purge, which begins
     /// after all of them came.
-    async fn clear(&self, owner: &Arc<str>, purger: &Purger) -> Result<Receipt, Unavailable> {
-        let came = Instant::now();
-        let turn = self.turn(owner, came);
-        let mut last = turn.0.lock().await;
-        if let Some((began, receipt)) = last.as_ref() {
-            if *began > came {
+    async fn clear(
+        &self,
+        owner: &Arc<str>,
+        purger: &Purger,
+    ) -> Result<PurgeReceipt, LogUnavailable> {
+        let arrived = Instant::now();
+        let last_clear = self.entry(owner, arrived);
+        let mut last = last_clear.0.lock().await;
+        if let Some((started, receipt)) = last.as_ref() {
+            if *started > arrived {
                 return Ok(receipt.clone());
             }
-            sleep_until(*began + INTERVAL).await;
+            sleep_until(*started + MIN_INTERVAL).await;
         }
-        let began = Instant::now();
-        let receipt = purger.purge(of_owner(owner)).await?;
-        *last = Some((began, receipt.clone()));
+        let started = Instant::now();
+        let receipt = purger.purge(purge_of_owner(owner)).await?;
+        *last = Some((started, receipt.clone()));
         Ok(receipt)
     }
 
-    fn turn(&self, owner: &Arc<str>, now: Instant) -> Arc<Turn> {
-        let mut turns = self.0.lock();
-        if turns.len() >= MANY {
-            turns.retain(|_, turn| turn.is_running(now));
+    fn entry(&self, owner: &Arc<str>, now: Instant) -> Arc<LastClear> {
+        let mut entries = self.0.lock();
+        if entries.len() >= MAX_TRACKED_USERS {
+            entries.retain(|_, last_clear| last_clear.is_running(now));
         }
-        Arc::clone(turns.entry(Arc::clone(owner)).or_default())
+        Arc::clone(entries.entry(Arc::clone(owner)).or_default())
     }
 }
 
-impl Turn {
+impl LastClear {
     /// Whether a request uses it, or its interval is not over.
     fn is_running(&self, now: Instant) -> bool {
         match self.0.try_lock() {
-            Ok(last) => last.as_ref().is_some_and(|(began, _)| now < *began + INTERVAL),
+            Ok(last) => last.as_ref().is_some_and(|(started, _)| now < *started + MIN_INTERVAL),
             Err(_) => true,
         }
     }
 }
 
-fn of_owner(owner: &str) -> Purge {
+fn purge_of_owner(owner: &str) -> Purge {
     let selectors = vec![Selector::User(owner.into())];
-    Purge { mode: Mode::Hard, selectors, source: Source::Clear, reason: None, warm: false }
+    Purge {
+        mode: PurgeMode::Hard,
+        selectors,
+        source: PurgeSource::Clear,
+        reason: None,
+        warm: false,
+    }
 }
 
-fn unidentified(reason: Reason) -> Response<Bytes> {
+fn identity_required(reason: Reason) -> Response<Bytes> {
     let detail = match reason {
         Reason::UnverifiedToken => {
             "The token cannot be verified: it is expired, forged or of another issuer."
@@ -188,7 +200,7 @@ fn unidentified(reason: Reason) -> Response<Bytes> {
         _ => "Send the token or cookie that the API takes: what is cleared is the user's own.",
     };
     let problem = Problem::new(StatusCode::UNAUTHORIZED, "Identity required", detail);
-    super::method::challenge(problem.into_response())
+    super::purge_method::with_bearer_challenge(problem.into_response())
 }
 
 fn forbidden() -> Response<Bytes> {
@@ -217,20 +229,20 @@ const METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{purge::Log, telemetry::Metrics, trigger::Resolver};
+    use crate::{purge::PurgeLog, telemetry::Metrics, trigger::SelectorResolver};
 
-    fn purger() -> (Arc<Log>, Purger) {
-        let log = Arc::new(Log::in_memory());
-        let resolver = Resolver {
-            normal: Box::new(|_| Selector::Everything),
+    fn purger() -> (Arc<PurgeLog>, Purger) {
+        let log = Arc::new(PurgeLog::in_memory());
+        let resolver = SelectorResolver {
+            normalize: Box::new(|_| Selector::Everything),
             owners: Box::new(|_, _| Vec::new()),
         };
         (Arc::clone(&log), Purger::new(log, Metrics::new(), resolver))
     }
 
-    fn member() -> Arc<Member> {
-        Arc::new(Member {
-            part: [0; 16],
+    fn member() -> Arc<PartitionMember> {
+        Arc::new(PartitionMember {
+            partition_digest: [0; 16],
             owner: Some("owner".into()),
             user: Some("42".into()),
             issuer: "".into(),
@@ -242,8 +254,8 @@ mod tests {
     async fn ask(
         (method, uri): (Method, &'static str),
         fields: &[(&'static str, &'static str)],
-        user: Result<Arc<Member>, Reason>,
-    ) -> (Response<Bytes>, Arc<Log>) {
+        user: Result<Arc<PartitionMember>, Reason>,
+    ) -> (Response<Bytes>, Arc<PurgeLog>) {
         let mut headers = HeaderMap::new();
         for (name, value) in [("host", "api.test")].iter().chain(fields) {
             headers.insert(*name, HeaderValue::from_static(value));
@@ -251,24 +263,25 @@ mod tests {
         let (log, purger) = purger();
         let origins = [HeaderValue::from_static("https://app.test")];
         let uri = Uri::from_static(uri);
-        let asked = Asked { method: &method, uri: &uri, headers: &headers, origins: &origins };
-        (asked.answer(user, (&Clearing::default(), &purger)).await, log)
+        let request =
+            ClearRequest { method: &method, uri: &uri, headers: &headers, origins: &origins };
+        (request.respond(user, (&ClearThrottle::default(), &purger)).await, log)
     }
 
     #[tokio::test]
     async fn a_user_clears_what_is_its_own() {
         let fields = [("authorization", "Bearer x")];
-        let (answer, log) = ask((Method::POST, PATH), &fields, Ok(member())).await;
-        assert_eq!(answer.status(), 200);
-        assert_eq!(answer.body(), r#"{"nodes":{"applied":1,"total":1},"seq":1}"#);
-        assert_eq!(answer.headers()["cache-control"], "private, no-store");
-        assert!(!answer.headers().contains_key("clear-site-data"));
-        let purge = &log.recent()[0].purge;
+        let (response, log) = ask((Method::POST, PATH), &fields, Ok(member())).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.body(), r#"{"nodes":{"applied":1,"total":1},"seq":1}"#);
+        assert_eq!(response.headers()["cache-control"], "private, no-store");
+        assert!(!response.headers().contains_key("clear-site-data"));
+        let purge = &log.recent_records()[0].purge;
         assert_eq!(purge.selectors, [Selector::User("owner".into())]);
-        assert_eq!((&purge.source, purge.mode), (&Source::Clear, Mode::Hard));
+        assert_eq!((&purge.source, purge.mode), (&PurgeSource::Clear, PurgeMode::Hard));
         let uri = "/_larder/clear?site_data=cache";
-        let (answer, _) = ask((Method::POST, uri), &fields, Ok(member())).await;
-        assert_eq!(answer.headers()["clear-site-data"], "\"cache\"");
+        let (response, _) = ask((Method::POST, uri), &fields, Ok(member())).await;
+        assert_eq!(response.headers()["clear-site-data"], "\"cache\"");
     }
 
     #[tokio::test]
@@ -284,9 +297,9 @@ mod tests {
             (&[("origin", "https://api.test")], 200),
             (&[("x-requested-with", "x")], 200),
         ] {
-            let (answer, log) = ask((Method::POST, PATH), fields, Ok(member())).await;
-            assert_eq!(answer.status(), expected, "{fields:?}");
-            assert_eq!(log.recent().len(), usize::from(expected == 200), "{fields:?}");
+            let (response, log) = ask((Method::POST, PATH), fields, Ok(member())).await;
+            assert_eq!(response.status(), expected, "{fields:?}");
+            assert_eq!(log.recent_records().len(), usize::from(expected == 200), "{fields:?}");
         }
     }
 
@@ -294,36 +307,36 @@ mod tests {
     async fn only_a_known_user_clears_and_only_with_post() {
         let fields = [("authorization", "Bearer x")];
         for reason in [Reason::NoIdentity, Reason::UnverifiedToken, Reason::Recheck] {
-            let (answer, log) = ask((Method::POST, PATH), &fields, Err(reason)).await;
-            assert_eq!(answer.status(), 401);
-            assert_eq!(answer.headers()["www-authenticate"], "Bearer");
-            assert!(log.recent().is_empty());
+            let (response, log) = ask((Method::POST, PATH), &fields, Err(reason)).await;
+            assert_eq!(response.status(), 401);
+            assert_eq!(response.headers()["www-authenticate"], "Bearer");
+            assert!(log.recent_records().is_empty());
         }
-        let (answer, _) = ask((Method::GET, PATH), &fields, Ok(member())).await;
+        let (response, _) = ask((Method::GET, PATH), &fields, Ok(member())).await;
         assert_eq!(
-            (answer.status(), &answer.headers()["allow"]),
+            (response.status(), &response.headers()["allow"]),
             (StatusCode::METHOD_NOT_ALLOWED, &METHODS)
         );
         let origin = [("origin", "https://app.test")];
-        let (answer, _) = ask((Method::OPTIONS, PATH), &origin, Err(Reason::NoIdentity)).await;
-        assert_eq!(answer.status(), 204);
-        assert_eq!(answer.headers()["access-control-allow-origin"], "https://app.test");
-        assert_eq!(answer.headers()["access-control-allow-credentials"], "true");
-        assert_eq!(answer.headers()["access-control-allow-methods"], "POST");
+        let (response, _) = ask((Method::OPTIONS, PATH), &origin, Err(Reason::NoIdentity)).await;
+        assert_eq!(response.status(), 204);
+        assert_eq!(response.headers()["access-control-allow-origin"], "https://app.test");
+        assert_eq!(response.headers()["access-control-allow-credentials"], "true");
+        assert_eq!(response.headers()["access-control-allow-methods"], "POST");
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_user_purges_once_a_second_and_each_request_is_covered() {
         let (log, purger) = purger();
-        let (clearing, owner) = (Clearing::default(), Arc::from("owner"));
+        let (throttle, owner) = (ClearThrottle::default(), Arc::from("owner"));
         let begun = Instant::now();
-        assert_eq!(clearing.clear(&owner, &purger).await.unwrap().seq, 1);
-        let each = (0..50).map(|_| clearing.clear(&owner, &purger));
+        assert_eq!(throttle.clear(&owner, &purger).await.unwrap().seq, 1);
+        let each = (0..50).map(|_| throttle.clear(&owner, &purger));
         let receipts = futures_util::future::join_all(each).await;
         assert!(receipts.iter().all(|receipt| receipt.as_ref().unwrap().seq == 2));
-        assert_eq!((log.recent().len(), begun.elapsed()), (2, INTERVAL));
+        assert_eq!((log.recent_records().len(), begun.elapsed()), (2, MIN_INTERVAL));
         let other = Arc::from("other");
-        assert_eq!(clearing.clear(&other, &purger).await.unwrap().seq, 3);
-        assert_eq!(begun.elapsed(), INTERVAL, "others do not wait");
+        assert_eq!(throttle.clear(&other, &purger).await.unwrap().seq, 3);
+        assert_eq!(begun.elapsed(), MIN_INTERVAL, "others do not wait");
     }
 }

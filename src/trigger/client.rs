@@ -30,7 +30,7 @@ const ADDRESS_SUFFIXES: [&str; 12] = [
 
 /// What a field says about the way of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hint {
+enum ProxyHint {
     /// The address of a client; servers that read the field believe it.
     Address,
     /// A proxy was on the way.
@@ -55,27 +55,27 @@ pub(super) fn address(
         let is_forwarded = headers.keys().any(|name| hint(name).is_some());
         return (!is_forwarded).then_some(peer);
     }
-    let client = named(headers, &is_trusted)?;
+    let client = forwarded_client(headers, &is_trusted)?;
     let agrees = |value: &HeaderValue| {
-        ip(value.as_bytes()).is_some_and(|other| other == client || is_trusted(other))
+        parse_ip(value.as_bytes()).is_some_and(|other| other == client || is_trusted(other))
     };
     let mut others = headers.iter().filter(|(name, _)| {
         **name != X_FORWARDED_FOR
             && **name != header::FORWARDED
-            && hint(name) == Some(Hint::Address)
+            && hint(name) == Some(ProxyHint::Address)
     });
     others.all(|(_, value)| agrees(value)).then_some(client)
 }
 
 /// The client that a trusted peer names in `X-Forwarded-For`, in `Forwarded`, or in both alike.
-fn named(headers: &HeaderMap, is_trusted: &impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+fn forwarded_client(headers: &HeaderMap, is_trusted: &impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
     let chain = |name: HeaderName, read: fn(&[u8]) -> Option<IpAddr>| {
         headers.contains_key(&name).then(|| {
             let hops: Vec<_> = list::members(headers, name).map(read).collect();
             first_untrusted(&hops, is_trusted)
         })
     };
-    match (chain(X_FORWARDED_FOR, ip), chain(header::FORWARDED, forwarded_for)) {
+    match (chain(X_FORWARDED_FOR, parse_ip), chain(header::FORWARDED, forwarded_for)) {
         (Some(client), None) | (None, Some(client)) => client,
         (Some(client), Some(same)) if client == same => client,
         _ => None,
@@ -99,20 +99,20 @@ fn first_untrusted(
 }
 
 /// What the name of a field says. Servers that read CGI variables take `_` for `-`.
-fn hint(name: &HeaderName) -> Option<Hint> {
+fn hint(name: &HeaderName) -> Option<ProxyHint> {
     let name = name.as_str().replace('_', "-");
     let is_address = ADDRESS_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
         || matches!(&*name, "forwarded" | "x-forwarded");
     let is_mark = name.contains("forwarded") || PROXY_MARKS.contains(&&*name);
     match (is_address, is_mark) {
-        (true, _) => Some(Hint::Address),
-        (false, true) => Some(Hint::Proxy),
+        (true, _) => Some(ProxyHint::Address),
+        (false, true) => Some(ProxyHint::Proxy),
         (false, false) => None,
     }
 }
 
 /// An address without port, as in `X-Forwarded-For`.
-fn ip(text: &[u8]) -> Option<IpAddr> {
+fn parse_ip(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text.trim_ascii()).ok()?;
     text.parse().ok().map(|address: IpAddr| address.to_canonical())
 }
@@ -132,8 +132,8 @@ fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
         None => node,
     };
     match node.strip_prefix('[') {
-        Some(bracketed) => ip(bracketed.strip_suffix(']')?.as_bytes()),
-        None => ip(node.as_bytes()).filter(IpAddr::is_ipv4),
+        Some(bracketed) => parse_ip(bracketed.strip_suffix(']')?.as_bytes()),
+        None => parse_ip(node.as_bytes()).filter(IpAddr::is_ipv4),
     }
 }
 

@@ -13,86 +13,86 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Fleet, Lease, Now, Surroundings};
+use super::{Fleet, Lease, TaskContext, WallClock};
 use crate::{
     fence::Purge,
     field::Timestamp,
-    key::target::Scheme,
-    purge::Unavailable,
+    key::uri::Scheme,
+    purge::LogUnavailable,
     telemetry::Metrics,
-    warm::{Budget, Fetch, Outcome, Queue, WarmPlan, WarmRequest, WarmTarget},
+    warm::{Budget, WarmFetcher, WarmOutcome, WarmPlan, WarmQueue, WarmRequest, WarmTarget},
 };
 
 /// What the nodes share.
 #[derive(Default)]
-pub(super) struct Redis {
+pub(super) struct FakeRedis {
     pub(super) purges: Mutex<Vec<Purge>>,
     keys: Mutex<BTreeSet<String>>,
-    pub(super) remembered: Mutex<BTreeMap<String, String>>,
-    roles: Mutex<BTreeSet<String>>,
-    pub(super) is_away: AtomicBool,
+    pub(super) values: Mutex<BTreeMap<String, String>>,
+    leases: Mutex<BTreeSet<String>>,
+    pub(super) is_down: AtomicBool,
     pub(super) refuses_purges: AtomicBool,
 }
 
 /// One node's way to the others.
-pub(super) struct Node(pub(super) Arc<Redis>);
+pub(super) struct FakeNode(pub(super) Arc<FakeRedis>);
 
-impl Node {
-    fn redis(&self) -> Result<&Arc<Redis>, Unavailable> {
-        if self.0.is_away.load(Relaxed) { Err(Unavailable) } else { Ok(&self.0) }
+impl FakeNode {
+    fn redis(&self) -> Result<&Arc<FakeRedis>, LogUnavailable> {
+        if self.0.is_down.load(Relaxed) { Err(LogUnavailable) } else { Ok(&self.0) }
     }
 
-    fn is_first(&self, key: &str) -> Result<bool, Unavailable> {
+    fn is_first(&self, key: &str) -> Result<bool, LogUnavailable> {
         Ok(self.redis()?.keys.lock().insert(key.to_owned()))
     }
 }
 
-pub(super) struct Role(Arc<Redis>, String);
+pub(super) struct FakeLease(Arc<FakeRedis>, String);
 
-impl Lease for Role {
+impl Lease for FakeLease {
     fn is_held(&self) -> bool {
-        !self.0.is_away.load(Relaxed)
+        !self.0.is_down.load(Relaxed)
     }
 }
 
-impl Drop for Role {
+impl Drop for FakeLease {
     fn drop(&mut self) {
-        self.0.roles.lock().remove(&self.1);
+        self.0.leases.lock().remove(&self.1);
     }
 }
 
-impl Fleet for Node {
-    type Lease = Role;
+impl Fleet for FakeNode {
+    type Lease = FakeLease;
 
-    async fn purge(&self, purge: Purge) -> Result<(), Unavailable> {
+    async fn purge(&self, purge: Purge) -> Result<(), LogUnavailable> {
         let redis = self.redis()?;
         if redis.refuses_purges.load(Relaxed) {
-            return Err(Unavailable);
+            return Err(LogUnavailable);
         }
         redis.purges.lock().push(purge);
         Ok(())
     }
 
-    async fn purge_once(&self, purge: Purge, key: &str) -> Result<(), Unavailable> {
+    async fn purge_deduplicated(&self, purge: Purge, key: &str) -> Result<(), LogUnavailable> {
         if self.is_first(&format!("purge {key}"))? { self.purge(purge).await } else { Ok(()) }
     }
 
-    async fn once(&self, key: &str, _within: Duration) -> Result<bool, Unavailable> {
+    async fn dedup(&self, key: &str, _within: Duration) -> Result<bool, LogUnavailable> {
         self.is_first(&format!("turn {key}"))
     }
 
-    async fn hold(&self, name: &str) -> Option<Role> {
+    async fn acquire_lease(&self, name: &str) -> Option<FakeLease> {
         let redis = self.redis().ok()?;
-        let is_free = redis.roles.lock().insert(name.to_owned());
-        is_free.then(|| Role(Arc::clone(redis), name.to_owned()))
+        let is_free = redis.leases.lock().insert(name.to_owned());
+        is_free.then(|| FakeLease(Arc::clone(redis), name.to_owned()))
     }
 
-    async fn recall(&self, name: &str) -> Result<Option<String>, Unavailable> {
-        Ok(self.redis()?.remembered.lock().get(name).cloned())
+    async fn value(&self, name: &str) -> Result<Option<String>, LogUnavailable> {
+        Ok(self.redis()?.values.lock().get(name).cloned())
     }
 
-    async fn remember(&self, name: &str, value: &str) -> Result<(), Unavailable> {
-        self.redis()?.remembered.lock().insert(name.to_owned(), value.to_owned());
+    async fn set_value(&self, name: &str, value: &str) -> Result<(), LogUnavailable> {
+        self.redis()?.values.lock().insert(name.to_owned(), value.to_owned());
         Ok(())
     }
 }
@@ -125,12 +125,12 @@ impl ManualClock {
 
 /// What was fetched ahead.
 #[derive(Default)]
-pub(super) struct Fetched(pub(super) Mutex<Vec<String>>);
+pub(super) struct FetchLog(pub(super) Mutex<Vec<String>>);
 
-impl Fetch for Fetched {
-    fn fetch(&self, request: WarmRequest) -> impl Future<Output = Outcome> + Send {
+impl WarmFetcher for FetchLog {
+    fn fetch(&self, request: WarmRequest) -> impl Future<Output = WarmOutcome> + Send {
         self.0.lock().push(request.target.into());
-        ready(Outcome::Stored)
+        ready(WarmOutcome::Stored)
     }
 }
 
@@ -141,13 +141,13 @@ pub(super) fn plan(targets: &[&str]) -> WarmPlan {
 }
 
 /// A node with this clock, in this fleet.
-pub(super) fn node(redis: &Arc<Redis>, clock: &Arc<ManualClock>) -> Surroundings<Node> {
+pub(super) fn node(redis: &Arc<FakeRedis>, clock: &Arc<ManualClock>) -> TaskContext<FakeNode> {
     let metrics = Metrics::new();
     let clock = Arc::clone(clock);
-    let now: Now = Arc::new(move || clock.now());
-    Surroundings {
-        fleet: Arc::new(Node(Arc::clone(redis))),
-        warm: Queue::new(Budget::default(), Arc::clone(&metrics)),
+    let now: WallClock = Arc::new(move || clock.now());
+    TaskContext {
+        fleet: Arc::new(FakeNode(Arc::clone(redis))),
+        warm: WarmQueue::new(Budget::default(), Arc::clone(&metrics)),
         now,
         metrics,
     }

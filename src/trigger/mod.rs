@@ -2,36 +2,41 @@
 //! listener shares with them; and, without any request, the clock and data versions elsewhere ([`Tasks`]).
 //!
 //! ```text
-//! request ──► Front ─┬─ /_larder/webhooks/{name} ─► signature ─► map ─┐
-//!                    ├─ PURGE, where somebody may ─► method ──────────┴─► Purger ─► purge log
-//!                    └─ anything else ─► the pipeline, untouched
+//! request ──► EndpointRouter ─┬─ /_larder/webhooks/{name} ─► signature ─► map ─┐
+//!                             ├─ PURGE, where somebody may ─► method ──────────┴─► Purger ─► purge log
+//!                             └─ anything else ─► the pipeline, untouched
 //! ```
 
-pub mod access;
-pub mod body;
+pub(crate) mod access;
+mod access_record;
+pub(crate) mod body;
 mod clear;
 mod client;
 #[cfg(test)]
 mod fixture;
-pub mod fleet;
-mod front;
-pub mod method;
-pub mod poll;
+pub(crate) mod fleet;
+pub(crate) mod poll;
+pub(crate) mod purge_method;
 mod purger;
-mod report;
-pub mod schedule;
-pub mod selector;
+mod router;
+pub(crate) mod schedule;
+pub(crate) mod selector;
 mod tasks;
-pub mod webhook;
+pub(crate) mod webhook;
 
-pub use access::{Access, Permit, Token, Tokens};
-pub use fleet::{Fleet, Lease, Nodes};
-pub use front::{Front, FrontParts, Further, Made, Settings};
-pub use method::Purgers;
-pub use poll::{Poll, PollState, Polls};
-pub use purger::{Purger, json, log_out_of_reach, receipted, retry, status, unavailable};
-pub use report::Answered;
+pub(crate) use access::{Access, Authorization, Token, Tokens};
+pub(crate) use access_record::AccessRecord;
+pub(crate) use fleet::{Fleet, Lease, LogFleet};
+pub(crate) use poll::{Poll, PollState, Polls};
+pub(crate) use purge_method::PurgeAccess;
+pub(crate) use purger::{
+    Purger, json_response, log_unavailable, receipt_response, receipt_status, unavailable_response,
+    with_retry_after,
+};
+pub(crate) use router::{
+    EndpointRouter, ExtraEndpoints, RouterDependencies, Settings, StreamingBody,
+};
 pub use schedule::Schedule;
-pub use selector::{Normal, Owners, Resolver, SelectorError};
-pub use tasks::{Now, Surroundings, Tasks};
+pub(crate) use selector::{OwnerLookup, SelectorError, SelectorResolver, UrlNormalizer};
+pub(crate) use tasks::{TaskContext, Tasks, WallClock};
 pub use webhook::Webhook;

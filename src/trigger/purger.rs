@@ -7,44 +7,53 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use super::selector::{self, Normal, Owners, Resolver, SelectorError};
+use super::selector::{self, OwnerLookup, SelectorError, SelectorResolver, UrlNormalizer};
 use crate::{
-    fence::{Mode, Purge, Record, Selector, Source},
+    fence::{Purge, PurgeMode, PurgeRecord, PurgeSource, Selector},
     problem::Problem,
-    purge::{Log, Once, Receipt, Unavailable},
+    purge::{DedupOutcome, LogUnavailable, PurgeLog, PurgeReceipt},
     telemetry::Metrics,
 };
 
 /// What purges are handed to, wherever they come from.
-pub struct Purger {
-    log: Arc<Log>,
+pub(crate) struct Purger {
+    log: Arc<PurgeLog>,
     metrics: Arc<Metrics>,
-    resolver: Resolver,
+    resolver: SelectorResolver,
 }
 
 impl Purger {
     /// A purger for this log. `resolver` says what URLs and users mean in selectors.
-    pub fn new(log: Arc<Log>, metrics: Arc<Metrics>, resolver: Resolver) -> Self {
+    pub(crate) fn new(
+        log: Arc<PurgeLog>,
+        metrics: Arc<Metrics>,
+        resolver: SelectorResolver,
+    ) -> Self {
         Self { log, metrics, resolver }
     }
 
     /// Appends a purge, waits for the other nodes, and counts it. Nothing that it selects is used any more
     /// once the receipt says that it is acknowledged.
-    pub async fn purge(&self, purge: Purge) -> Result<Receipt, Unavailable> {
+    pub(crate) async fn purge(&self, purge: Purge) -> Result<PurgeReceipt, LogUnavailable> {
         let (source, mode) = (purge.source.clone(), purge.mode);
-        let result = self.log.append(purge, Receipt::PATIENCE).await;
-        self.count(&source, mode, result.as_ref().map_or("unavailable", word));
+        let result = self.log.append(purge, PurgeReceipt::DEFAULT_ACK_TIMEOUT).await;
+        self.count(&source, mode, result.as_ref().map_or("unavailable", result_label));
         result
     }
 
     /// The same, unless a purge was appended under this key in the last 24 hours by whichever node.
-    pub async fn purge_once(&self, purge: Purge, key: &str) -> Result<Once, Unavailable> {
+    pub(crate) async fn purge_deduplicated(
+        &self,
+        purge: Purge,
+        key: &str,
+    ) -> Result<DedupOutcome, LogUnavailable> {
         let (source, mode) = (purge.source.clone(), purge.mode);
-        let result = self.log.append_once(purge, key, Receipt::PATIENCE).await;
+        let result =
+            self.log.append_deduplicated(purge, key, PurgeReceipt::DEFAULT_ACK_TIMEOUT).await;
         let word = match &result {
-            Ok(Once::First(receipt)) => word(receipt),
-            Ok(Once::Again(_)) => "duplicate",
-            Err(Unavailable) => "unavailable",
+            Ok(DedupOutcome::Appended(receipt)) => result_label(receipt),
+            Ok(DedupOutcome::Duplicate(_)) => "duplicate",
+            Err(LogUnavailable) => "unavailable",
         };
         self.count(&source, mode, word);
         result
@@ -52,62 +61,66 @@ impl Purger {
 
     /// The same for a purge that its sender may ask for again, and calls `id` then: that is purged once.
     /// Without an id each is.
-    pub async fn purge_for_sender(
+    pub(crate) async fn purge_with_id(
         &self,
         purge: Purge,
         id: Option<&str>,
-    ) -> Result<Once, Unavailable> {
+    ) -> Result<DedupOutcome, LogUnavailable> {
         match id {
             Some(id) => {
-                let key = key(id, &purge);
-                self.purge_once(purge, &key).await
+                let key = dedup_key(id, &purge);
+                self.purge_deduplicated(purge, &key).await
             }
-            None => self.purge(purge).await.map(Once::First),
+            None => self.purge(purge).await.map(DedupOutcome::Appended),
         }
     }
 
     /// Purges, and answers whoever asked for it; once, where it has an id.
-    pub async fn answer(&self, purge: Purge, id: Option<&str>) -> Response<Bytes> {
-        let result = self.purge_for_sender(purge, id).await;
-        result.map_or_else(|Unavailable| unavailable(), receipted)
+    pub(crate) async fn purge_and_respond(
+        &self,
+        purge: Purge,
+        id: Option<&str>,
+    ) -> Response<Bytes> {
+        let result = self.purge_with_id(purge, id).await;
+        result.map_or_else(|LogUnavailable| unavailable_response(), receipt_response)
     }
 
     /// The selector of a URL as people write it.
-    pub fn url(&self, text: &str) -> Result<Selector, SelectorError> {
-        selector::url(text, self.normal())
+    pub(crate) fn url(&self, text: &str) -> Result<Selector, SelectorError> {
+        selector::url(text, self.normalizer())
     }
 
     /// The purges that this node applied last, the latest first.
-    pub fn recent(&self) -> Vec<Arc<Record>> {
-        self.log.recent()
+    pub(crate) fn recent(&self) -> Vec<Arc<PurgeRecord>> {
+        self.log.recent_records()
     }
 
     /// The normal form of URLs.
-    pub fn normal(&self) -> &Normal {
-        &*self.resolver.normal
+    pub(crate) fn normalizer(&self) -> &UrlNormalizer {
+        &*self.resolver.normalize
     }
 
     /// The owners that users come to.
-    pub fn owners(&self) -> &Owners {
+    pub(crate) fn owners(&self) -> &OwnerLookup {
         &*self.resolver.owners
     }
 
     /// What selectors mean.
-    pub fn resolver(&self) -> &Resolver {
+    pub(crate) fn resolver(&self) -> &SelectorResolver {
         &self.resolver
     }
 
     /// The purge log.
-    pub fn log(&self) -> &Log {
+    pub(crate) fn log(&self) -> &PurgeLog {
         &self.log
     }
 
     /// The counters.
-    pub fn metrics(&self) -> &Metrics {
+    pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    fn count(&self, source: &Source, mode: Mode, result: &str) {
+    fn count(&self, source: &PurgeSource, mode: PurgeMode, result: &str) {
         let labels = [source.as_str(), mode.as_str(), result];
         self.metrics.purging.purges.with_label_values(&labels).inc();
     }
@@ -115,8 +128,8 @@ impl Purger {
 
 /// What tells one purge from every other: a digest of the id that its sender gave it, and of all that it
 /// purges. Another purge under the same id is another.
-fn key(id: &str, purge: &Purge) -> String {
-    let text = format!("{} {id} {}", id.len(), purge.write());
+fn dedup_key(id: &str, purge: &Purge) -> String {
+    let text = format!("{} {id} {}", id.len(), purge.to_json());
     let mut key = String::with_capacity(32);
     for byte in digest(&SHA256, text.as_bytes()).as_ref().iter().take(16) {
         let _infallible = write!(key, "{byte:02x}");
@@ -125,7 +138,7 @@ fn key(id: &str, purge: &Purge) -> String {
 }
 
 /// What came of a purge that is in the log, as the metrics spell it.
-fn word(receipt: &Receipt) -> &'static str {
+fn result_label(receipt: &PurgeReceipt) -> &'static str {
     if receipt.is_acknowledged() { "appended" } else { "pending" }
 }
 
@@ -133,7 +146,7 @@ fn word(receipt: &Receipt) -> &'static str {
 #[derive(Serialize)]
 struct ReceiptDocument {
     seq: u64,
-    nodes: Nodes,
+    nodes: NodeCounts,
     #[serde(skip_serializing_if = "Option::is_none")]
     duplicate: Option<bool>,
     /// Nodes that may still use what was purged.
@@ -142,32 +155,32 @@ struct ReceiptDocument {
 }
 
 #[derive(Serialize)]
-struct Nodes {
+struct NodeCounts {
     applied: u32,
     total: u32,
 }
 
 /// The receipt of a purge as a response: 202 where it is not acknowledged. That of an earlier one is a
 /// success, too: who sends again does so until it is told of one.
-pub fn receipted(once: Once) -> Response<Bytes> {
+pub(crate) fn receipt_response(once: DedupOutcome) -> Response<Bytes> {
     let (receipt, duplicate) = match once {
-        Once::First(receipt) => (receipt, None),
-        Once::Again(receipt) => (receipt, Some(true)),
+        DedupOutcome::Appended(receipt) => (receipt, None),
+        DedupOutcome::Duplicate(receipt) => (receipt, Some(true)),
     };
-    let status = status(&receipt);
-    let Receipt { seq, applied, total, missing, .. } = receipt;
+    let status = receipt_status(&receipt);
+    let PurgeReceipt { seq, applied, total, missing, .. } = receipt;
     let missing = missing.iter().map(ToString::to_string).collect();
-    let nodes = Nodes { applied, total };
-    json(status, &ReceiptDocument { seq, nodes, duplicate, missing })
+    let nodes = NodeCounts { applied, total };
+    json_response(status, &ReceiptDocument { seq, nodes, duplicate, missing })
 }
 
 /// `200` once no node uses any more what was purged, `202` where some still may.
-pub fn status(receipt: &Receipt) -> StatusCode {
+pub(crate) fn receipt_status(receipt: &PurgeReceipt) -> StatusCode {
     if receipt.is_acknowledged() { StatusCode::OK } else { StatusCode::ACCEPTED }
 }
 
 /// A document as a response that nobody stores.
-pub fn json(status: StatusCode, document: &impl Serialize) -> Response<Bytes> {
+pub(crate) fn json_response(status: StatusCode, document: &impl Serialize) -> Response<Bytes> {
     let Ok(body) = serde_json::to_vec(document) else {
         let detail = "The answer could not be written.";
         let status = StatusCode::INTERNAL_SERVER_ERROR;
@@ -182,19 +195,19 @@ pub fn json(status: StatusCode, document: &impl Serialize) -> Response<Bytes> {
 }
 
 /// What is said where the log cannot be reached.
-pub fn log_out_of_reach() -> Problem {
+pub(crate) fn log_unavailable() -> Problem {
     let detail = "The purge is not confirmed: the purge log in Redis cannot be reached, or did not answer. \
                   Send it again: to purge twice does no harm. `/readyz` and the metrics tell about Redis.";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Purge log unavailable", detail)
 }
 
 /// The answer where the log cannot be reached: senders that retry do so.
-pub fn unavailable() -> Response<Bytes> {
-    retry(log_out_of_reach().into_response())
+pub(crate) fn unavailable_response() -> Response<Bytes> {
+    with_retry_after(log_unavailable().into_response())
 }
 
 /// Says in a response that it is worth asking again.
-pub fn retry(mut response: Response<Bytes>) -> Response<Bytes> {
+pub(crate) fn with_retry_after(mut response: Response<Bytes>) -> Response<Bytes> {
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
@@ -205,34 +218,34 @@ mod tests {
     use crate::purge::{Acknowledgement, NodeId};
 
     /// A receipt of three nodes, without those that are missing.
-    fn receipt(missing: &[u64]) -> Receipt {
-        let verdict = match missing {
+    fn receipt(missing: &[u64]) -> PurgeReceipt {
+        let acknowledgement = match missing {
             [] => Acknowledgement::Given,
             _ => Acknowledgement::Pending,
         };
         let missing: Vec<_> = missing.iter().map(|node| NodeId(*node)).collect();
         let applied = 3 - u32::try_from(missing.len()).unwrap();
-        Receipt { seq: 1234, applied, total: 3, missing, verdict }
+        PurgeReceipt { seq: 1234, applied, total: 3, missing, acknowledgement }
     }
 
     #[test]
     fn a_receipt_names_who_is_missing() {
-        let answer = receipted(Once::First(receipt(&[10])));
-        assert_eq!(answer.status(), 202);
+        let response = receipt_response(DedupOutcome::Appended(receipt(&[10])));
+        assert_eq!(response.status(), 202);
         let body = r#"{"seq":1234,"nodes":{"applied":2,"total":3},"missing":["000000000000000a"]}"#;
-        assert_eq!(answer.body(), &body);
+        assert_eq!(response.body(), &body);
     }
 
     #[test]
     fn answers_are_documents_that_nobody_stores() {
-        let answer = receipted(Once::First(receipt(&[])));
-        assert_eq!(answer.status(), 200);
-        assert_eq!(answer.body(), &r#"{"seq":1234,"nodes":{"applied":3,"total":3}}"#);
-        assert_eq!(answer.headers()["content-type"], "application/json");
-        assert_eq!(answer.headers()["cache-control"], "no-store");
-        let answer = unavailable();
-        assert_eq!(answer.status(), 503);
-        assert_eq!(answer.headers()["retry-after"], "1");
-        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        let response = receipt_response(DedupOutcome::Appended(receipt(&[])));
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.body(), &r#"{"seq":1234,"nodes":{"applied":3,"total":3}}"#);
+        assert_eq!(response.headers()["content-type"], "application/json");
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        let response = unavailable_response();
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "1");
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
     }
 }

@@ -7,28 +7,28 @@ use thiserror::Error;
 
 use crate::{
     fence::Selector,
-    key::target::{Scheme, Target, host, purge_url},
+    key::uri::{Scheme, TargetUri, host, purge_url},
     policy::tag,
 };
 
 /// The longest URL or prefix, in bytes.
-const LONGEST_URL: usize = 8 << 10;
+const MAX_URL_BYTES: usize = 8 << 10;
 
 /// The longest pattern: each is held against URLs.
-const LONGEST_PATTERN: usize = 1 << 10;
+const MAX_PATTERN_BYTES: usize = 1 << 10;
 
 /// What no request has as it is. The rest of ASCII stays: what is encoded there means something.
-const UNSENT: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'`');
+const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'`');
 
 /// A selector that cannot be meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum SelectorError {
+pub(crate) enum SelectorError {
     /// There is no text.
     #[error("it is empty")]
     Empty,
     /// More bytes than any response has.
     #[error("it is longer than any tag or URL that is stored")]
-    Long,
+    TooLong,
     /// A control character.
     #[error("it has a control character")]
     Control,
@@ -47,127 +47,128 @@ pub enum SelectorError {
 
 /// What selects a URL: its normal form as keys have it, `host/path?query`, under the route that governs it,
 /// or what stands for that if the route is sensitive.
-pub type Normal = dyn Fn(&Target<'_>) -> Selector + Send + Sync;
+pub(crate) type UrlNormalizer = dyn Fn(&TargetUri<'_>) -> Selector + Send + Sync;
 
 /// Returns the owners of responses that belong to a user, by issuer and claim: keyed digests. Without an
 /// issuer, those of the user under each issuer that the configuration names.
-pub type Owners = dyn Fn(Option<&str>, &str) -> Vec<Arc<str>> + Send + Sync;
+pub(crate) type OwnerLookup = dyn Fn(Option<&str>, &str) -> Vec<Arc<str>> + Send + Sync;
 
 /// What selectors mean under the configuration in force.
-pub struct Resolver {
+pub(crate) struct SelectorResolver {
     /// The form of URLs.
-    pub normal: Box<Normal>,
+    pub normalize: Box<UrlNormalizer>,
     /// The owners that users come to.
-    pub owners: Box<Owners>,
+    pub owners: Box<OwnerLookup>,
 }
 
 /// A tag, compared byte by byte.
-pub fn tag(text: &str) -> Result<Selector, SelectorError> {
-    check(text, tag::LONGEST)?;
+pub(crate) fn tag(text: &str) -> Result<Selector, SelectorError> {
+    validate(text, tag::MAX_LENGTH)?;
     Ok(Selector::Tag(text.into()))
 }
 
 /// A URL on one host, or a path on all of them.
-pub fn url(text: &str, normal: &Normal) -> Result<Selector, SelectorError> {
-    check(text, LONGEST_URL)?;
-    let text = ascii(text);
-    let parts = Parts::read(&text, Stars::Refused).ok_or(SelectorError::Url)?;
+pub(crate) fn url(text: &str, normalize: &UrlNormalizer) -> Result<Selector, SelectorError> {
+    validate(text, MAX_URL_BYTES)?;
+    let text = percent_encoded(text);
+    let parts = UrlParts::read(&text, Wildcards::Denied).ok_or(SelectorError::Url)?;
     let rest = parts.rest.split('#').next().unwrap_or_default();
     let (path, query) = match rest.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (rest, None),
     };
-    let target = Target { scheme: parts.scheme, host: parts.host, path, query };
-    Ok(normal(&target))
+    let target = TargetUri { scheme: parts.scheme, host: parts.host, path, query };
+    Ok(normalize(&target))
 }
 
 /// All URLs on one host, or on all of them, that begin so.
-pub fn prefix(text: &str) -> Result<Selector, SelectorError> {
-    check(text, LONGEST_URL)?;
+pub(crate) fn prefix(text: &str) -> Result<Selector, SelectorError> {
+    validate(text, MAX_URL_BYTES)?;
     if text.ends_with('*') {
         return Err(SelectorError::Wildcard);
     }
-    Ok(Selector::Prefix(normal_beginning(text, Stars::Refused)?))
+    Ok(Selector::Prefix(normalized_prefix(text, Wildcards::Denied)?))
 }
 
 /// All URLs on one host, or on all of them, that are this text with anything in the place of each `*`.
-pub fn pattern(text: &str) -> Result<Selector, SelectorError> {
-    check(text, LONGEST_PATTERN)?;
+pub(crate) fn pattern(text: &str) -> Result<Selector, SelectorError> {
+    validate(text, MAX_PATTERN_BYTES)?;
     if !text.contains('*') {
         return Err(SelectorError::NoWildcard);
     }
     if text.starts_with('*') {
         // It may stand for host and path as well: there is no host in front of it to be read.
-        let text = ascii(text);
+        let text = percent_encoded(text);
         let path = text.find('/').unwrap_or(text.len());
         let (before, path) = text.split_at(path);
         let before = before.to_ascii_lowercase();
         let form =
-            if path.is_empty() { before.into() } else { purge_url::of_beginning(&before, path) };
+            if path.is_empty() { before.into() } else { purge_url::of_prefix(&before, path) };
         return Ok(Selector::Pattern(form));
     }
-    Ok(Selector::Pattern(normal_beginning(text, Stars::Meant)?))
+    Ok(Selector::Pattern(normalized_prefix(text, Wildcards::Allowed)?))
 }
 
 /// All responses of this user, whom the claim or a gateway calls so. The selectors hold no name, only
 /// digests; each of them selects the user under another issuer.
-pub fn user(
+pub(crate) fn user(
     text: &str,
     issuer: Option<&str>,
-    owners: &Owners,
+    owners: &OwnerLookup,
 ) -> Result<Vec<Selector>, SelectorError> {
-    check(text, tag::LONGEST)?;
+    validate(text, tag::MAX_LENGTH)?;
     Ok(owners(issuer, text).iter().map(|owner| Selector::User((**owner).into())).collect())
 }
 
 /// All responses that are stored under this route.
-pub fn route(text: &str) -> Result<Selector, SelectorError> {
-    check(text, tag::LONGEST)?;
+pub(crate) fn route(text: &str) -> Result<Selector, SelectorError> {
+    validate(text, tag::MAX_LENGTH)?;
     Ok(Selector::Route(text.into()))
 }
 
 /// All responses that are stored in this version of the namespace.
-pub fn version(text: &str) -> Result<Selector, SelectorError> {
-    check(text, tag::LONGEST)?;
+pub(crate) fn version(text: &str) -> Result<Selector, SelectorError> {
+    validate(text, tag::MAX_LENGTH)?;
     Ok(Selector::Version(text.into()))
 }
 
 /// Whether a `*` may stand in a host.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stars {
-    Refused,
-    Meant,
+enum Wildcards {
+    Denied,
+    Allowed,
 }
 
 /// The normal form of a URL of which not all may be there.
-fn normal_beginning(text: &str, stars: Stars) -> Result<Box<str>, SelectorError> {
-    let text = ascii(text);
-    let parts = Parts::read(&text, stars).ok_or(SelectorError::Url)?;
+fn normalized_prefix(text: &str, wildcards: Wildcards) -> Result<Box<str>, SelectorError> {
+    let text = percent_encoded(text);
+    let parts = UrlParts::read(&text, wildcards).ok_or(SelectorError::Url)?;
     let host = host::canonical(parts.host, parts.scheme);
-    let is_open = stars == Stars::Meant && parts.rest.is_empty() && parts.host.ends_with('*');
+    let is_open =
+        wildcards == Wildcards::Allowed && parts.rest.is_empty() && parts.host.ends_with('*');
     if is_open {
         return Ok(host.into());
     }
-    Ok(purge_url::of_beginning(&host, parts.rest))
+    Ok(purge_url::of_prefix(&host, parts.rest))
 }
 
-fn check(text: &str, longest: usize) -> Result<(), SelectorError> {
+fn validate(text: &str, longest: usize) -> Result<(), SelectorError> {
     if text.trim().is_empty() {
         return Err(SelectorError::Empty);
     }
     if text.len() > longest {
-        return Err(SelectorError::Long);
+        return Err(SelectorError::TooLong);
     }
     if text.contains(char::is_control) { Err(SelectorError::Control) } else { Ok(()) }
 }
 
 /// The text as requests carry it: blanks and what is not ASCII are percent-encoded.
-fn ascii(text: &str) -> Cow<'_, str> {
-    percent_encoding::utf8_percent_encode(text, UNSENT).into()
+fn percent_encoded(text: &str) -> Cow<'_, str> {
+    percent_encoding::utf8_percent_encode(text, ENCODED).into()
 }
 
 /// A URL in parts.
-struct Parts<'a> {
+struct UrlParts<'a> {
     scheme: Scheme,
     /// Empty: any.
     host: &'a str,
@@ -175,8 +176,8 @@ struct Parts<'a> {
     rest: &'a str,
 }
 
-impl<'a> Parts<'a> {
-    fn read(text: &'a str, stars: Stars) -> Option<Self> {
+impl<'a> UrlParts<'a> {
+    fn read(text: &'a str, wildcards: Wildcards) -> Option<Self> {
         let (scheme, rest) = match text.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => {
                 (Some(Scheme::Http), rest)
@@ -190,7 +191,7 @@ impl<'a> Parts<'a> {
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (host, rest) = rest.split_at(end);
         let is_host = |byte: u8| {
-            let is_star = byte == b'*' && stars == Stars::Meant;
+            let is_star = byte == b'*' && wildcards == Wildcards::Allowed;
             is_star || byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte)
         };
         let needs_host = scheme.is_some() || !rest.starts_with('/');
@@ -207,12 +208,12 @@ impl<'a> Parts<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::target::Readings;
+    use crate::key::uri::PathReadings;
 
     /// The form where no route says anything about parameters.
-    fn plain(target: &Target<'_>) -> Selector {
+    fn plain(target: &TargetUri<'_>) -> Selector {
         let host = host::canonical(target.host, target.scheme);
-        Selector::Url(purge_url::of(&host, &Readings::of(target.path), target.query))
+        Selector::Url(purge_url::of(&host, &PathReadings::of(target.path), target.query))
     }
 
     fn url_of(text: &str) -> Result<String, SelectorError> {
@@ -279,7 +280,7 @@ mod tests {
         }
         assert_eq!(pattern("/a"), Err(SelectorError::NoWildcard));
         assert_eq!(pattern("ftp://h/*"), Err(SelectorError::Url));
-        assert_eq!(pattern(&"*".repeat(2000)), Err(SelectorError::Long));
+        assert_eq!(pattern(&"*".repeat(2000)), Err(SelectorError::TooLong));
     }
 
     #[test]
@@ -290,7 +291,7 @@ mod tests {
         assert_eq!(url_of(" "), Err(SelectorError::Empty));
         assert_eq!(tag(""), Err(SelectorError::Empty));
         assert_eq!(tag("a\n"), Err(SelectorError::Control));
-        assert_eq!(tag(&"x".repeat(tag::LONGEST + 1)), Err(SelectorError::Long));
+        assert_eq!(tag(&"x".repeat(tag::MAX_LENGTH + 1)), Err(SelectorError::TooLong));
         assert_eq!(tag("a b"), Ok(Selector::Tag("a b".into())));
     }
 }

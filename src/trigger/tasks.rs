@@ -5,24 +5,24 @@ use std::{sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 
 use super::{Fleet, Poll, Polls, Schedule, poll, schedule};
-use crate::{field::Timestamp, origin::SetupError, telemetry::Metrics, warm::Queue};
+use crate::{field::Timestamp, origin::SetupError, telemetry::Metrics, warm::WarmQueue};
 
 /// Where the time of day comes from.
-pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+pub(crate) type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// What schedules and polls work with.
-pub struct Surroundings<F> {
+pub(crate) struct TaskContext<F> {
     /// The other nodes, and the purge log.
     pub fleet: Arc<F>,
     /// What fetches ahead.
-    pub warm: Queue,
+    pub warm: WarmQueue,
     /// The wall clock.
-    pub now: Now,
+    pub now: WallClock,
     /// Where runs and polls are counted.
     pub metrics: Arc<Metrics>,
 }
 
-impl<F> Clone for Surroundings<F> {
+impl<F> Clone for TaskContext<F> {
     fn clone(&self) -> Self {
         Self {
             fleet: Arc::clone(&self.fleet),
@@ -35,40 +35,40 @@ impl<F> Clone for Surroundings<F> {
 
 /// The schedules and polls of one configuration at work; dropped, they end. Nothing is lost by that:
 /// what was done is remembered by the fleet, not here.
-pub struct Tasks {
+pub(crate) struct Tasks {
     polls: Polls,
     _running: JoinSet<()>,
 }
 
 impl Tasks {
     /// Sets all of them to work on the current runtime. Nothing runs where one of them cannot be set up.
-    pub fn start<F: Fleet>(
+    pub(crate) fn start<F: Fleet>(
         schedules: &[Schedule],
         polls: &[Poll],
-        surroundings: &Surroundings<F>,
+        context: &TaskContext<F>,
     ) -> Result<Self, SetupError> {
         let mut running = JoinSet::new();
-        let started = (surroundings.now)();
+        let started = (context.now)();
         let mut states = Polls::default();
         for poll in polls {
-            running.spawn(poll::run(poll, states.add(poll, started), surroundings)?);
+            running.spawn(poll::run(poll, states.add(poll, started), context)?);
         }
         for schedule in schedules {
-            running.spawn(schedule::run(schedule.clone(), surroundings.clone()));
+            running.spawn(schedule::run(schedule.clone(), context.clone()));
         }
         Ok(Self { polls: states, _running: running })
     }
 
     /// The versions that polls have found.
-    pub fn polls(&self) -> &Polls {
+    pub(crate) fn polls(&self) -> &Polls {
         &self.polls
     }
 }
 
 /// How long to wait before something that failed this often, at least once, is tried again.
-pub(super) fn backoff(failures: u32, first: Duration, most: Duration) -> Duration {
+pub(super) fn backoff(failures: u32, first: Duration, max: Duration) -> Duration {
     let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
-    first.saturating_mul(factor).min(most)
+    first.saturating_mul(factor).min(max)
 }
 
 #[cfg(test)]
@@ -77,37 +77,39 @@ mod tests {
 
     use super::*;
     use crate::{
-        key::target::Target,
-        purge::Log,
-        trigger::{Nodes, Purger, Resolver},
+        key::uri::TargetUri,
+        purge::PurgeLog,
+        trigger::{LogFleet, Purger, SelectorResolver},
         warm::Budget,
     };
 
     /// A node that is alone, its log, and a clock that goes with tokio's.
-    fn alone() -> (Surroundings<Nodes>, Arc<Log>) {
-        let (log, metrics) = (Arc::new(Log::in_memory()), Metrics::new());
-        let resolver = Resolver {
-            normal: Box::new(|target: &Target<'_>| crate::fence::Selector::Url(target.path.into())),
+    fn single_node() -> (TaskContext<LogFleet>, Arc<PurgeLog>) {
+        let (log, metrics) = (Arc::new(PurgeLog::in_memory()), Metrics::new());
+        let resolver = SelectorResolver {
+            normalize: Box::new(|target: &TargetUri<'_>| {
+                crate::fence::Selector::Url(target.path.into())
+            }),
             owners: Box::new(|_, _| Vec::new()),
         };
         let purger = Purger::new(Arc::clone(&log), Arc::clone(&metrics), resolver);
         let began = tokio::time::Instant::now();
         let base = Timestamp::from_seconds(1_768_024_230);
-        let surroundings = Surroundings {
-            fleet: Arc::new(Nodes::new(Arc::new(purger))),
-            warm: Queue::new(Budget::default(), Arc::clone(&metrics)),
+        let context = TaskContext {
+            fleet: Arc::new(LogFleet::new(Arc::new(purger))),
+            warm: WarmQueue::new(Budget::default(), Arc::clone(&metrics)),
             now: Arc::new(move || base.saturating_add(began.elapsed())),
             metrics,
         };
-        (surroundings, log)
+        (context, log)
     }
 
     fn every_minute() -> Schedule {
         Schedule {
             name: None,
-            calendar: schedule::Calendar::parse("* * * * *", TimeZone::UTC).unwrap(),
+            cron: schedule::CronExpression::parse("* * * * *", TimeZone::UTC).unwrap(),
             purge: Box::new(["often".into()]),
-            mode: crate::fence::Mode::Hard,
+            mode: crate::fence::PurgeMode::Hard,
             warm: crate::trigger::fixture::plan(&["/a"]),
         }
     }
@@ -115,11 +117,11 @@ mod tests {
     fn poll() -> Poll {
         Poll {
             name: "sales".into(),
-            source: poll::Source::parse("http://127.0.0.1:1/").unwrap(),
+            source: poll::DocumentUrl::parse("http://127.0.0.1:1/").unwrap(),
             every: Duration::from_secs(30),
             version: poll::VersionFrom::Validator,
             purge: Box::new(["sales".into()]),
-            mode: crate::fence::Mode::Hard,
+            mode: crate::fence::PurgeMode::Hard,
             warm: crate::warm::WarmPlan::default(),
             delay: None,
             alert_after: None,
@@ -128,30 +130,30 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn tasks_work_until_they_are_dropped() {
-        let (surroundings, log) = alone();
-        let tasks = Tasks::start(&[every_minute()], &[], &surroundings).unwrap();
+        let (context, log) = single_node();
+        let tasks = Tasks::start(&[every_minute()], &[], &context).unwrap();
         tokio::time::sleep(Duration::from_secs(100)).await;
-        assert_eq!((log.fences().fence().seq, surroundings.warm.waiting()), (2, 1));
+        assert_eq!((log.applied_purges().fence().seq, context.warm.waiting()), (2, 1));
         drop(tasks);
         tokio::time::sleep(Duration::from_secs(100)).await;
-        assert_eq!(log.fences().fence().seq, 2);
-        let _again = Tasks::start(&[every_minute()], &[], &surroundings).unwrap();
+        assert_eq!(log.applied_purges().fence().seq, 2);
+        let _again = Tasks::start(&[every_minute()], &[], &context).unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(log.fences().fence().seq, 3, "what was due meanwhile");
+        assert_eq!(log.applied_purges().fence().seq, 3, "what was due meanwhile");
     }
 
     #[tokio::test]
     async fn polls_are_known_before_they_have_found_anything() {
-        let (surroundings, _) = alone();
-        let tasks = Tasks::start(&[], &[poll()], &surroundings).unwrap();
+        let (context, _) = single_node();
+        let tasks = Tasks::start(&[], &[poll()], &context).unwrap();
         let states = tasks.polls().states();
         assert_eq!((states.len(), &*states[0].name, &states[0].version), (1, "sales", &None));
     }
 
     #[test]
     fn failures_are_waited_out_ever_longer() {
-        let (first, most) = (Duration::from_secs(1), Duration::from_mins(1));
-        let waits = [1, 2, 3, 7, 40, u32::MAX].map(|failures| backoff(failures, first, most));
+        let (first, max) = (Duration::from_secs(1), Duration::from_mins(1));
+        let waits = [1, 2, 3, 7, 40, u32::MAX].map(|failures| backoff(failures, first, max));
         assert_eq!(waits.map(|wait| wait.as_secs()), [1, 2, 4, 60, 60, 60]);
     }
 }

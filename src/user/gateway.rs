@@ -6,24 +6,24 @@ use http::{HeaderMap, HeaderName};
 use smallvec::SmallVec;
 
 use super::{
-    member::{self, Member},
-    refusal::Refusal,
-    remembered::{Remembered, Verified},
-    scalar::is_user,
+    claim_value::is_user_name,
+    credential_cache::{CredentialCache, VerifiedIdentity},
+    error::IdentityError,
+    member::{self, PartitionMember},
     settings::GatewayRules,
-    tokens::{Roles, only_line},
+    token_verifier::{MemberContext, single_value},
 };
 use crate::{
     field::{
-        forwarding::Forwarding,
-        name::{Patterns, Words, is_same},
+        forwarding::ForwardingKind,
+        name::{PatternSet, WordSet, is_same},
     },
     policy::Partition,
 };
 
 /// Fields by which gateways say who asks, besides `X-Forwarded-User` and its kind: oauth2-proxy, Authelia,
 /// authentik, Pomerium, Vouch, identity-aware proxies of clouds, Kong, Kubernetes.
-static FIELDS: Patterns = Patterns::new(&[
+static FIELDS: PatternSet = PatternSet::new(&[
     "cf-access-*",
     "remote-email",
     "remote-groups",
@@ -47,7 +47,7 @@ static FIELDS: Patterns = Patterns::new(&[
 ]);
 
 /// Words of fields that say what a user may see. The others say who it is.
-static RIGHTS: Words = Words::new(&[
+static RIGHTS: WordSet = WordSet::new(&[
     "entitlements",
     "group",
     "groups",
@@ -62,12 +62,12 @@ static RIGHTS: Words = Words::new(&[
 /// A gateway whose word counts.
 pub(super) struct Gateway {
     rules: GatewayRules,
-    remembered: Remembered,
+    cache: CredentialCache,
 }
 
 /// What a field of the gateway narrows.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Narrows {
+enum NarrowingKind {
     /// What its users may see.
     Rights,
     /// Only which user it is.
@@ -75,15 +75,15 @@ enum Narrows {
 }
 
 /// Names and values of fields, in order.
-type Fields<'a> = SmallVec<[(&'a [u8], &'a [u8]); 4]>;
+type GatewayFields<'a> = SmallVec<[(&'a [u8], &'a [u8]); 4]>;
 
 impl Gateway {
     pub(super) fn new(rules: GatewayRules) -> Self {
-        Self { rules, remembered: Remembered::new() }
+        Self { rules, cache: CredentialCache::new() }
     }
 
     /// Whether the word of this peer counts.
-    pub(super) fn is(&self, peer: Option<IpAddr>) -> bool {
+    pub(super) fn is_trusted(&self, peer: Option<IpAddr>) -> bool {
         peer.is_some_and(|peer| {
             let peer = peer.to_canonical();
             self.rules.from.iter().any(|network| network.contains(&peer))
@@ -91,67 +91,72 @@ impl Gateway {
     }
 
     /// Whether identities are made of this field.
-    pub(super) fn reads(&self, field: &HeaderName) -> bool {
+    pub(super) fn uses_field(&self, field: &HeaderName) -> bool {
         *field == self.rules.name || self.narrowing(field).is_some()
     }
 
-    fn narrowing(&self, field: &HeaderName) -> Option<Narrows> {
+    fn narrowing(&self, field: &HeaderName) -> Option<NarrowingKind> {
         let name = field.as_str();
         if self.rules.narrows.contains(field) {
-            return Some(Narrows::Rights);
+            return Some(NarrowingKind::Rights);
         }
-        let is_known = Forwarding::of(name) == Some(Forwarding::Identity)
+        let is_known = ForwardingKind::of(name) == Some(ForwardingKind::Identity)
             || FIELDS.match_name(name.as_bytes());
         let has_word = || name.as_bytes().split(|byte| *byte == b'-').any(|word| RIGHTS.has(word));
-        is_known.then(|| if has_word() { Narrows::Rights } else { Narrows::User })
+        is_known.then(|| if has_word() { NarrowingKind::Rights } else { NarrowingKind::User })
     }
 
     /// Whether a field is removed from a request: one that only the gateway may set, or one whose name an
     /// origin may take for it.
-    pub(super) fn removes(&self, field: &HeaderName, peer: Option<IpAddr>) -> bool {
+    pub(super) fn is_spoofed(&self, field: &HeaderName, peer: Option<IpAddr>) -> bool {
         let own = [&self.rules.name].into_iter().chain(&self.rules.narrows);
         let mut own = own.filter(|own| is_same(own.as_str().as_bytes(), field.as_str().as_bytes()));
-        own.next().is_some_and(|own| own != field || !self.is(peer))
+        own.next().is_some_and(|own| own != field || !self.is_trusted(peer))
     }
 
     /// Returns who asks. Makes digests only if the same fields did not come before.
-    pub(super) fn verified(
+    pub(super) fn authenticate(
         &self,
         headers: &HeaderMap,
         peer: Option<IpAddr>,
-        roles: Roles<'_>,
-    ) -> Result<Arc<Verified>, Refusal> {
-        if !self.is(peer) {
-            return Err(Refusal::NoUser);
+        context: MemberContext<'_>,
+    ) -> Result<Arc<VerifiedIdentity>, IdentityError> {
+        if !self.is_trusted(peer) {
+            return Err(IdentityError::NoUser);
         }
-        let value = only_line(headers, &self.rules.name).map_err(|_| Refusal::NoUser)?;
-        let user = str::from_utf8(value.as_bytes()).map_err(|_| Refusal::NoUser)?;
+        let value = single_value(headers, &self.rules.name).map_err(|_| IdentityError::NoUser)?;
+        let user = str::from_utf8(value.as_bytes()).map_err(|_| IdentityError::NoUser)?;
         let fields = self.fields(headers, |_| true);
-        let credentials = written(user, &fields);
-        if let Some(verified) = self.remembered.get(&credentials) {
+        let credentials = encode(user, &fields);
+        if let Some(verified) = self.cache.get(&credentials) {
             return Ok(verified);
         }
-        if !is_user(user) {
-            return Err(Refusal::NoUser);
+        if !is_user_name(user) {
+            return Err(IdentityError::NoUser);
         }
-        let claimant = Claimant {
+        let identity = GatewayIdentity {
             user,
-            narrowing: written("", &fields),
-            rights: written("", &self.fields(headers, |narrows| narrows == Narrows::Rights)),
-            credential: member::digest(roles.digests, [member::CREDENTIAL, &*credentials]),
+            narrowing: encode("", &fields),
+            rights: encode("", &self.fields(headers, |narrows| narrows == NarrowingKind::Rights)),
+            credential: member::digest(context.digests, [member::CREDENTIAL, &*credentials]),
         };
-        let members = roles.partitions.iter().map(|partition| claimant.member(partition, roles));
-        let verified = Arc::new(Verified::new(None, None, members.collect()));
-        self.remembered.insert(&credentials, Arc::clone(&verified));
+        let members =
+            context.partitions.iter().map(|partition| identity.member(partition, context));
+        let verified = Arc::new(VerifiedIdentity::new(None, None, members.collect()));
+        self.cache.insert(&credentials, Arc::clone(&verified));
         Ok(verified)
     }
 
-    fn fields<'a>(&self, headers: &'a HeaderMap, counts: impl Fn(Narrows) -> bool) -> Fields<'a> {
+    fn fields<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        counts: impl Fn(NarrowingKind) -> bool,
+    ) -> GatewayFields<'a> {
         let counts = |name: &HeaderName| {
             *name != self.rules.name && self.narrowing(name).is_some_and(&counts)
         };
         let fields = headers.iter().filter(|(name, _)| counts(name));
-        let mut fields: Fields<'_> =
+        let mut fields: GatewayFields<'_> =
             fields.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())).collect();
         // The lines of one field keep their order.
         fields.sort_by_key(|(name, _)| *name);
@@ -160,7 +165,7 @@ impl Gateway {
 }
 
 /// A user and fields, each text after its length.
-fn written(user: &str, fields: &Fields<'_>) -> SmallVec<[u8; 256]> {
+fn encode(user: &str, fields: &GatewayFields<'_>) -> SmallVec<[u8; 256]> {
     let mut bytes = SmallVec::new();
     let texts = fields.iter().flat_map(|(name, value)| [*name, *value]);
     for text in [user.as_bytes()].into_iter().chain(texts) {
@@ -171,33 +176,37 @@ fn written(user: &str, fields: &Fields<'_>) -> SmallVec<[u8; 256]> {
 }
 
 /// A user, and what narrows it.
-struct Claimant<'a> {
+struct GatewayIdentity<'a> {
     user: &'a str,
     narrowing: SmallVec<[u8; 256]>,
     rights: SmallVec<[u8; 256]>,
     credential: [u8; 16],
 }
 
-impl Claimant<'_> {
-    fn member(&self, partition: &Partition, roles: Roles<'_>) -> Result<Arc<Member>, Refusal> {
+impl GatewayIdentity<'_> {
+    fn member(
+        &self,
+        partition: &Partition,
+        context: MemberContext<'_>,
+    ) -> Result<Arc<PartitionMember>, IdentityError> {
         let user = self.user.as_bytes();
         let part = match partition {
             Partition::User => member::digest(
-                roles.digests,
+                context.digests,
                 [member::USER, b"", b"gateway", user, &self.narrowing],
             ),
             Partition::Authenticated => member::digest(
-                roles.digests,
+                context.digests,
                 [member::AUTHENTICATED, b"", b"gateway", &self.rights],
             ),
             Partition::None | Partition::Everyone | Partition::Claims(_) => {
-                return Err(Refusal::NoClaim);
+                return Err(IdentityError::NoClaim);
             }
         };
         let is_user = *partition == Partition::User;
-        Ok(Arc::new(Member {
-            part,
-            owner: is_user.then(|| member::owner(roles.digests, member::USER, [b"", user])),
+        Ok(Arc::new(PartitionMember {
+            partition_digest: part,
+            owner: is_user.then(|| member::owner(context.digests, member::USER, [b"", user])),
             user: Some(self.user.into()),
             issuer: Box::default(),
             credential: u128::from_be_bytes(self.credential),

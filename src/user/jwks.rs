@@ -2,24 +2,24 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use super::token::{
-    algorithm::{Algorithm, Family},
+use super::jwt::{
+    algorithm::{JwsAlgorithm, KeyType},
     json::{self, Object},
-    key::Key,
+    key::VerificationKey,
 };
 
 /// Keys of a set that are read; issuers publish two or three.
-const MOST: usize = 64;
+const MAX_KEYS: usize = 64;
 
 /// Parses a set of keys. Keys that are not for signatures, of an unknown kind or too weak are left out, as
 /// RFC 7517 §5 says. None if the text is no set of keys.
-pub fn parse(bytes: &[u8]) -> Option<Vec<Key>> {
+pub(super) fn parse(bytes: &[u8]) -> Option<Vec<VerificationKey>> {
     let document = Object::parse(str::from_utf8(bytes).ok()?)?;
     let keys = json::list(document.get("keys")?)?;
-    Some(keys.into_iter().filter_map(key).take(MOST).collect())
+    Some(keys.into_iter().filter_map(key).take(MAX_KEYS).collect())
 }
 
-fn key(raw: &str) -> Option<Key> {
+fn key(raw: &str) -> Option<VerificationKey> {
     let members = Object::parse(raw)?;
     let text = |name| members.get(name).and_then(json::string);
     let is_absent = |name| members.get(name).is_none();
@@ -30,7 +30,7 @@ fn key(raw: &str) -> Option<Key> {
         return None;
     }
     let only = match members.get("alg") {
-        Some(raw) => Some(Algorithm::named(&json::string(raw)?)?),
+        Some(raw) => Some(JwsAlgorithm::named(&json::string(raw)?)?),
         None => None,
     };
     let kid = match members.get("kid") {
@@ -39,26 +39,29 @@ fn key(raw: &str) -> Option<Key> {
     };
     let bytes = |name| URL_SAFE_NO_PAD.decode(text(name)?).ok();
     let key = match (text("kty")?.as_str(), text("crv").as_deref()) {
-        ("RSA", _) => Key::rsa(significant(&bytes("n")?), significant(&bytes("e")?)),
-        ("EC", Some("P-256")) => point(Family::P256, 32, &bytes("x")?, &bytes("y")?),
-        ("EC", Some("P-384")) => point(Family::P384, 48, &bytes("x")?, &bytes("y")?),
-        ("OKP", Some("Ed25519")) => Key::point(Family::Ed25519, &bytes("x")?),
+        ("RSA", _) => VerificationKey::rsa(
+            strip_leading_zeros(&bytes("n")?),
+            strip_leading_zeros(&bytes("e")?),
+        ),
+        ("EC", Some("P-256")) => point(KeyType::P256, 32, &bytes("x")?, &bytes("y")?),
+        ("EC", Some("P-384")) => point(KeyType::P384, 48, &bytes("x")?, &bytes("y")?),
+        ("OKP", Some("Ed25519")) => VerificationKey::point(KeyType::Ed25519, &bytes("x")?),
         // Shared secrets (`oct`) are not published.
         _ => None,
     };
-    key?.known_as(kid.as_deref(), only)
+    key?.with_kid(kid.as_deref(), only)
 }
 
 /// A number without leading zeros.
-fn significant(bytes: &[u8]) -> &[u8] {
+fn strip_leading_zeros(bytes: &[u8]) -> &[u8] {
     let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
     bytes.get(start..).unwrap_or_default()
 }
 
 /// A point in the uncompressed form of SEC 1 §2.3.3.
-fn point(family: Family, length: usize, x: &[u8], y: &[u8]) -> Option<Key> {
+fn point(key_type: KeyType, length: usize, x: &[u8], y: &[u8]) -> Option<VerificationKey> {
     if x.len() != length || y.len() != length {
         return None;
     }
-    Key::point(family, &[&[4], x, y].concat())
+    VerificationKey::point(key_type, &[&[4], x, y].concat())
 }

@@ -13,41 +13,41 @@ use tokio::{
 };
 
 use super::{
+    error::IdentityError,
     jwks,
-    refusal::Refusal,
-    token::{
-        Token,
-        key::{Key, KeyId},
+    jwt::{
+        Jwt,
+        key::{KeyId, VerificationKey},
     },
 };
 use crate::{
     origin::{
         SetupError,
         document::{DocumentClient, DocumentError},
-        source::Source,
+        document_url::DocumentUrl,
     },
     telemetry::JwksMetrics,
 };
 
 /// When keys are fetched, and how long they count.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(super) struct FetchTiming {
     /// How long the issuer's answer may take.
-    pub(super) limit: Duration,
+    pub(super) timeout: Duration,
     /// The time between two fetches, however many tokens name unknown keys.
-    pub(super) least: Duration,
+    pub(super) min_interval: Duration,
     /// The time between two fetches if no token names an unknown key.
-    pub(super) usual: Duration,
+    pub(super) interval: Duration,
     /// How long keys count without a word from the issuer.
-    pub(super) kept: Duration,
+    pub(super) max_age: Duration,
 }
 
-impl Pace {
-    const USUAL: Self = Self {
-        limit: Duration::from_secs(5),
-        least: Duration::from_secs(10),
-        usual: Duration::from_mins(5),
-        kept: Duration::from_hours(24),
+impl FetchTiming {
+    const DEFAULT: Self = Self {
+        timeout: Duration::from_secs(5),
+        min_interval: Duration::from_secs(10),
+        interval: Duration::from_mins(5),
+        max_age: Duration::from_hours(24),
     };
 }
 
@@ -56,14 +56,14 @@ impl Pace {
 pub(super) struct KeySet {
     /// Which set it is: another one has another number.
     pub(super) generation: u64,
-    keys: Box<[Key]>,
-    origin: Origin,
+    keys: Box<[VerificationKey]>,
+    origin: KeyOrigin,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Origin {
+enum KeyOrigin {
     /// The operator. Tokens may call the keys what they like.
-    Given,
+    Configured,
     /// The issuer. Tokens name the key.
     Published,
     /// Nothing was published yet, or for too long.
@@ -80,65 +80,70 @@ impl KeySet {
     ///
     /// Of published keys only the one of the token's `kid` is tried. A token without `kid` is verified only if
     /// exactly one key is for its algorithm.
-    pub(super) fn signer_of(&self, token: &Token<'_>) -> Result<KeyId, Refusal> {
+    pub(super) fn find_signer(&self, token: &Jwt<'_>) -> Result<KeyId, IdentityError> {
         let kid = token.kid.as_deref();
-        let is_named =
-            |key: &&Key| self.origin == Origin::Given || kid.is_none() || key.kid.as_deref() == kid;
-        if self.origin == Origin::Missing {
-            return Err(Refusal::NoKeys);
+        let is_named = |key: &&VerificationKey| {
+            self.origin == KeyOrigin::Configured || kid.is_none() || key.kid.as_deref() == kid
+        };
+        if self.origin == KeyOrigin::Missing {
+            return Err(IdentityError::NoKeys);
         }
         if !self.keys.iter().any(|key| is_named(&key)) {
-            return Err(Refusal::UnknownKey);
+            return Err(IdentityError::UnknownKey);
         }
         let fitting =
             || self.keys.iter().filter(is_named).filter(|key| key.is_for(token.algorithm));
         if fitting().next().is_none() {
-            return Err(Refusal::Algorithm);
+            return Err(IdentityError::Algorithm);
         }
-        if self.origin == Origin::Published && kid.is_none() && fitting().count() > 1 {
-            return Err(Refusal::UnknownKey);
+        if self.origin == KeyOrigin::Published && kid.is_none() && fitting().count() > 1 {
+            return Err(IdentityError::UnknownKey);
         }
-        let signed = |key: &&Key| key.verifies(token.algorithm, token.signed, &token.signature);
-        fitting().find(signed).map(|key| key.id).ok_or(Refusal::Signature)
+        let signed =
+            |key: &&VerificationKey| key.verifies(token.algorithm, token.signed, &token.signature);
+        fitting().find(signed).map(|key| key.id).ok_or(IdentityError::Signature)
     }
 }
 
 /// The keys in force.
-pub struct Keys {
+pub struct TokenKeys {
     set: ArcSwap<KeySet>,
     /// Where a fetch is asked for; none if the operator gives the keys.
-    wanted: Option<mpsc::Sender<()>>,
+    fetch_requests: Option<mpsc::Sender<()>>,
 }
 
-impl Keys {
+impl TokenKeys {
     /// Keys that stay as they are.
-    pub fn given(keys: &[Key]) -> Arc<Self> {
-        let set = KeySet { generation: 0, keys: keys.into(), origin: Origin::Given };
-        Arc::new(Self { set: ArcSwap::from_pointee(set), wanted: None })
+    pub fn configured(keys: &[VerificationKey]) -> Arc<Self> {
+        let set = KeySet { generation: 0, keys: keys.into(), origin: KeyOrigin::Configured };
+        Arc::new(Self { set: ArcSwap::from_pointee(set), fetch_requests: None })
     }
 
     /// The keys that an issuer publishes. They are fetched on the current runtime, now and again and again, as
     /// long as the value is kept. Until the first fetch succeeds there are none.
-    pub fn published(source: &Source, metrics: JwksMetrics) -> Result<Arc<Self>, SetupError> {
-        Self::published_at(source, metrics, Pace::USUAL)
+    pub fn published(url: &DocumentUrl, metrics: JwksMetrics) -> Result<Arc<Self>, SetupError> {
+        Self::published_with_timing(url, metrics, FetchTiming::DEFAULT)
     }
 
-    pub(super) fn published_at(
-        source: &Source,
+    pub(super) fn published_with_timing(
+        url: &DocumentUrl,
         metrics: JwksMetrics,
-        pace: Pace,
+        timing: FetchTiming,
     ) -> Result<Arc<Self>, SetupError> {
-        let client = DocumentClient::new(source, pace.limit)?;
-        let (wanted, requests) = mpsc::channel(1);
-        let set = KeySet { generation: 0, keys: Box::default(), origin: Origin::Missing };
-        let keys = Arc::new(Self { set: ArcSwap::from_pointee(set), wanted: Some(wanted) });
-        let updater = Updater {
+        let client = DocumentClient::new(url, timing.timeout)?;
+        let (fetch_requests, requests) = mpsc::channel(1);
+        let set = KeySet { generation: 0, keys: Box::default(), origin: KeyOrigin::Missing };
+        let keys = Arc::new(Self {
+            set: ArcSwap::from_pointee(set),
+            fetch_requests: Some(fetch_requests),
+        });
+        let updater = JwksUpdater {
             keys: Arc::downgrade(&keys),
             client,
-            pace,
+            timing,
             tag: None,
             fetched: Instant::now(),
-            is_away: false,
+            is_failing: false,
             metrics,
         };
         tokio::spawn(updater.run(requests));
@@ -152,13 +157,13 @@ impl Keys {
 
     /// Asks for a fetch: a token names a key that is not known. Returns at once.
     pub(super) fn request_fetch(&self) {
-        if let Some(wanted) = &self.wanted {
+        if let Some(fetch_requests) = &self.fetch_requests {
             // A full channel has a fetch coming already.
-            let _coming = wanted.try_send(());
+            let _coming = fetch_requests.try_send(());
         }
     }
 
-    fn replace(&self, keys: Box<[Key]>, origin: Origin) {
+    fn replace(&self, keys: Box<[VerificationKey]>, origin: KeyOrigin) {
         let current = self.set.load();
         if *current.keys != *keys || current.origin != origin {
             let generation = current.generation + 1;
@@ -168,45 +173,49 @@ impl Keys {
 }
 
 /// Keeps published keys up to date.
-struct Updater {
-    keys: Weak<Keys>,
+struct JwksUpdater {
+    keys: Weak<TokenKeys>,
     client: DocumentClient,
-    pace: Pace,
+    timing: FetchTiming,
     /// The validator of the document in force.
     tag: Option<HeaderValue>,
     /// When the keys were last fetched, or the updater began.
     fetched: Instant,
     /// Whether the last fetch failed: it is logged once.
-    is_away: bool,
+    is_failing: bool,
     metrics: JwksMetrics,
 }
 
 /// A set of keys, and its validator.
-struct Document {
-    keys: Vec<Key>,
+struct JwksDocument {
+    keys: Vec<VerificationKey>,
     tag: Option<HeaderValue>,
 }
 
 /// Why keys were not fetched. For the log.
 #[derive(Debug, thiserror::Error)]
-enum FetchError {
+enum JwksFetchError {
     #[error(transparent)]
     Document(#[from] DocumentError),
     #[error("the answer is no set of keys (RFC 7517)")]
     Form,
 }
 
-impl Updater {
+impl JwksUpdater {
     /// Runs until the keys are dropped.
     async fn run(mut self, mut requests: mpsc::Receiver<()>) {
         loop {
             let began = Instant::now();
             let outcome = self.fetch().await;
             let Some(keys) = self.keys.upgrade() else { return };
-            let wait = if self.apply(&keys, outcome) { self.pace.usual } else { self.pace.least };
+            let wait = if self.apply(&keys, outcome) {
+                self.timing.interval
+            } else {
+                self.timing.min_interval
+            };
             drop(keys);
-            // Not before `least` is over, whatever is asked for.
-            sleep_until(began + self.pace.least).await;
+            // Not before `min_interval` is over, whatever is asked for.
+            sleep_until(began + self.timing.min_interval).await;
             let next = began + wait;
             if let Ok(None) = timeout_at(next, requests.recv()).await {
                 return;
@@ -214,7 +223,7 @@ impl Updater {
         }
     }
 
-    async fn fetch(&self) -> Result<Option<Document>, FetchError> {
+    async fn fetch(&self) -> Result<Option<JwksDocument>, JwksFetchError> {
         let mut fields = HeaderMap::new();
         if let Some(tag) = &self.tag {
             fields.insert(header::IF_NONE_MATCH, tag.clone());
@@ -225,35 +234,39 @@ impl Updater {
             StatusCode::OK => {}
             status => return Err(DocumentError::Status(status).into()),
         }
-        let keys = jwks::parse(response.body()).ok_or(FetchError::Form)?;
+        let keys = jwks::parse(response.body()).ok_or(JwksFetchError::Form)?;
         let tag = response.headers().get(header::ETAG).cloned();
-        Ok(Some(Document { keys, tag }))
+        Ok(Some(JwksDocument { keys, tag }))
     }
 
     /// Puts what was fetched in force; whether there was something.
-    fn apply(&mut self, keys: &Keys, outcome: Result<Option<Document>, FetchError>) -> bool {
+    fn apply(
+        &mut self,
+        keys: &TokenKeys,
+        outcome: Result<Option<JwksDocument>, JwksFetchError>,
+    ) -> bool {
         let now = Instant::now();
         let is_fetched = outcome.is_ok();
         match outcome {
             Ok(document) => {
                 self.fetched = now;
-                if let Some(Document { keys: found, tag }) = document {
+                if let Some(JwksDocument { keys: found, tag }) = document {
                     self.tag = tag;
-                    keys.replace(found.into(), Origin::Published);
+                    keys.replace(found.into(), KeyOrigin::Published);
                 }
             }
             Err(error) => {
-                if !self.is_away {
+                if !self.is_failing {
                     tracing::warn!(%error, "could not fetch the keys of tokens; trying again");
                 }
-                if now.duration_since(self.fetched) >= self.pace.kept {
+                if now.duration_since(self.fetched) >= self.timing.max_age {
                     self.tag = None;
-                    keys.replace(Box::default(), Origin::Missing);
+                    keys.replace(Box::default(), KeyOrigin::Missing);
                 }
             }
         }
-        self.is_away = !is_fetched;
-        self.metrics.fetched(is_fetched, keys.current().keys.len());
+        self.is_failing = !is_fetched;
+        self.metrics.record_fetch(is_fetched, keys.current().keys.len());
         is_fetched
     }
 }

@@ -9,10 +9,10 @@ use crate::{
 
 /// Who asks, as a member of the partition of a route.
 #[derive(Clone)]
-pub struct Member {
+pub struct PartitionMember {
     /// The partition in the key: a keyed digest of its kind, the issuer, the claims that it is made of, and
     /// what narrows them.
-    pub part: [u8; 16],
+    pub partition_digest: [u8; 16],
     /// By which purges select what belongs to it: a keyed digest of issuer and claims, whatever narrows
     /// them. None if nothing in the partition belongs to anyone (`"authenticated"`).
     pub owner: Option<Arc<str>>,
@@ -26,14 +26,14 @@ pub struct Member {
     pub expires: Option<Timestamp>,
 }
 
-impl Member {
+impl PartitionMember {
     /// Returns the name by which the purge log ends the credential: its digest in hexadecimal.
     pub fn credential_name(&self) -> String {
         hex(self.credential.to_be_bytes())
     }
 }
 
-impl fmt::Debug for Member {
+impl fmt::Debug for PartitionMember {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("[redacted]")
     }

@@ -1,17 +1,17 @@
 //! Who asks: identities that requests prove, by verified tokens or the field of a trusted gateway.
 
+mod claim_value;
+mod credential_cache;
+mod error;
 mod gateway;
 mod jwks;
+pub(crate) mod jwt;
 mod keys;
 mod member;
 mod narrow;
 mod owners;
-mod refusal;
-mod remembered;
-mod scalar;
 mod settings;
-pub mod token;
-mod tokens;
+mod token_verifier;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -23,49 +23,53 @@ use crate::{
     key::DigestKey,
     policy::{Partition, Reason},
 };
+use credential_cache::VerifiedIdentity;
 use gateway::Gateway;
-use remembered::Verified;
-use tokens::{Roles, Tokens};
+use token_verifier::{MemberContext, TokenVerifier};
 
-pub use crate::origin::source::Source;
-pub use keys::Keys;
-pub use member::Member;
-pub use narrow::USUAL as USUAL_NARROWING;
-pub use refusal::Refusal;
-pub use settings::{Carrier, GatewayRules, KeySource, Proof, TokenRules};
+pub use crate::origin::document_url::DocumentUrl;
+pub use error::IdentityError;
+pub use keys::TokenKeys;
+pub use member::PartitionMember;
+pub(crate) use narrow::DEFAULT_CLAIMS as DEFAULT_NARROWING_CLAIMS;
+pub(crate) use settings::GatewayRules;
+pub use {
+    settings::IdentitySource, settings::KeySource, settings::TokenLocation, settings::TokenRules,
+};
 
 /// Returns the user whom a request with these fields, from this peer, proves to be from.
-pub type Identify = dyn Fn(&HeaderMap, Option<IpAddr>) -> Result<Arc<Member>, Reason> + Send + Sync;
+pub(crate) type IdentifyFn =
+    dyn Fn(&HeaderMap, Option<IpAddr>) -> Result<Arc<PartitionMember>, Reason> + Send + Sync;
 
 /// The identities of one configuration.
-pub struct Users {
+pub struct Authenticator {
     digests: DigestKey,
     partitions: Box<[Partition]>,
-    proven: Proven,
+    verifier: Verifier,
     recheck: Duration,
 }
 
 /// By what identities are proven.
-enum Proven {
-    Nothing,
-    Token(Box<Tokens>),
+enum Verifier {
+    None,
+    Token(Box<TokenVerifier>),
     Gateway(Box<Gateway>),
 }
 
-impl Users {
-    /// Identities whose digests are made with this key. Nothing proves any until [`Self::proven_by`] says so.
+impl Authenticator {
+    /// Identities whose digests are made with this key. Nothing proves any until [`Self::with_source`] says so.
     pub fn new(digests: DigestKey) -> Self {
-        let recheck = Proof::None.usual_recheck();
-        Self { digests, partitions: Box::default(), proven: Proven::Nothing, recheck }
+        let recheck = IdentitySource::None.default_recheck();
+        Self { digests, partitions: Box::default(), verifier: Verifier::None, recheck }
     }
 
     /// Identities that are proven like this, as members of the partitions that routes use. Tokens are verified
     /// with these keys.
     #[must_use]
-    pub fn proven_by(
+    pub fn with_source(
         self,
-        proof: Proof,
-        keys: Option<Arc<Keys>>,
+        identity_source: IdentitySource,
+        keys: Option<Arc<TokenKeys>>,
         partitions: impl IntoIterator<Item = Partition>,
     ) -> Self {
         let mut known = vec![Partition::User];
@@ -74,26 +78,28 @@ impl Users {
                 known.push(partition);
             }
         }
-        let recheck = proof.usual_recheck();
-        let proven = match (proof, keys) {
-            (Proof::Gateway(rules), _) => Proven::Gateway(Box::new(Gateway::new(rules))),
-            (Proof::Token(rules), Some(keys)) => Proven::Token(Box::new(Tokens::new(*rules, keys))),
-            (Proof::None | Proof::Token(_), _) => Proven::Nothing,
+        let recheck = identity_source.default_recheck();
+        let verifier = match (identity_source, keys) {
+            (IdentitySource::Gateway(rules), _) => Verifier::Gateway(Box::new(Gateway::new(rules))),
+            (IdentitySource::Token(rules), Some(keys)) => {
+                Verifier::Token(Box::new(TokenVerifier::new(*rules, keys)))
+            }
+            (IdentitySource::None | IdentitySource::Token(_), _) => Verifier::None,
         };
-        Self { partitions: known.into(), proven, recheck, ..self }
+        Self { partitions: known.into(), verifier, recheck, ..self }
     }
 
     /// Identities whose credentials count as accepted for this long; if it is left out, 5 minutes for tokens and
     /// one minute for all others.
     #[must_use]
-    pub fn rechecked_after(self, recheck: Option<Duration>) -> Self {
+    pub fn with_recheck(self, recheck: Option<Duration>) -> Self {
         Self { recheck: recheck.unwrap_or(self.recheck), ..self }
     }
 
     /// Whether requests prove who they are: by tokens, or through a gateway. Otherwise their exact
     /// credentials are all that is known.
-    pub fn are_verified(&self) -> bool {
-        !matches!(self.proven, Proven::Nothing)
+    pub fn is_configured(&self) -> bool {
+        !matches!(self.verifier, Verifier::None)
     }
 
     /// Returns who asks, as a member of this partition, or why the request takes part in none.
@@ -104,104 +110,104 @@ impl Users {
         partition: &Partition,
         request: (&HeaderMap, Option<IpAddr>),
         now: Timestamp,
-    ) -> Result<Arc<Member>, Reason> {
-        self.examine(partition, request, now).map_err(Refusal::reason)
+    ) -> Result<Arc<PartitionMember>, Reason> {
+        self.identify_with_cause(partition, request, now).map_err(IdentityError::reason)
     }
 
     /// The same, with the cause in full.
-    pub fn examine(
+    pub fn identify_with_cause(
         &self,
         partition: &Partition,
         (headers, peer): (&HeaderMap, Option<IpAddr>),
         now: Timestamp,
-    ) -> Result<Arc<Member>, Refusal> {
-        let verified = self.verified(headers, peer, now)?;
-        let place = self.partitions.iter().position(|known| known == partition);
-        match place.and_then(|place| verified.members.get(place)) {
+    ) -> Result<Arc<PartitionMember>, IdentityError> {
+        let verified = self.authenticate(headers, peer, now)?;
+        let index = self.partitions.iter().position(|known| known == partition);
+        match index.and_then(|index| verified.members.get(index)) {
             Some(Ok(member)) => Ok(Arc::clone(member)),
-            Some(Err(refusal)) => Err(*refusal),
-            None => Err(Refusal::NoClaim),
+            Some(Err(error)) => Err(*error),
+            None => Err(IdentityError::NoClaim),
         }
     }
 
     /// Returns who asks, as a member of any partition that its claims suffice for: what a token is known by is
     /// the same in all of them.
-    pub fn identify_loosely(
+    pub fn identify_in_any_partition(
         &self,
         (headers, peer): (&HeaderMap, Option<IpAddr>),
         now: Timestamp,
-    ) -> Option<Arc<Member>> {
-        let verified = self.verified(headers, peer, now).ok()?;
+    ) -> Option<Arc<PartitionMember>> {
+        let verified = self.authenticate(headers, peer, now).ok()?;
         verified.members.iter().flatten().next().cloned()
     }
 
-    fn verified(
+    fn authenticate(
         &self,
         headers: &HeaderMap,
         peer: Option<IpAddr>,
         now: Timestamp,
-    ) -> Result<Arc<Verified>, Refusal> {
-        let roles = Roles { digests: &self.digests, partitions: &self.partitions };
-        match &self.proven {
-            Proven::Nothing => Err(Refusal::NoToken),
-            Proven::Token(tokens) => tokens.verified(headers, roles, now),
-            Proven::Gateway(gateway) => gateway.verified(headers, peer, roles),
+    ) -> Result<Arc<VerifiedIdentity>, IdentityError> {
+        let context = MemberContext { digests: &self.digests, partitions: &self.partitions };
+        match &self.verifier {
+            Verifier::None => Err(IdentityError::NoToken),
+            Verifier::Token(tokens) => tokens.authenticate(headers, context, now),
+            Verifier::Gateway(gateway) => gateway.authenticate(headers, peer, context),
         }
     }
 
     /// Whether identities are made of this field: of its token, or of what a gateway says in it. Of `Cookie`
     /// only the one cookie counts that [`Self::cookie`] names.
-    pub fn reads(&self, field: &HeaderName) -> bool {
-        match &self.proven {
-            Proven::Nothing => false,
-            Proven::Gateway(gateway) => gateway.reads(field),
-            Proven::Token(tokens) => match tokens.carrier() {
-                Carrier::Field(name) => name == field,
-                Carrier::Cookie(_) => *field == header::COOKIE,
+    pub fn uses_field(&self, field: &HeaderName) -> bool {
+        match &self.verifier {
+            Verifier::None => false,
+            Verifier::Gateway(gateway) => gateway.uses_field(field),
+            Verifier::Token(tokens) => match tokens.location() {
+                TokenLocation::Field(name) => name == field,
+                TokenLocation::Cookie(_) => *field == header::COOKIE,
             },
         }
     }
 
     /// The claim that tells users apart, if tokens prove who they are.
     pub fn claim(&self) -> Option<&str> {
-        match &self.proven {
-            Proven::Token(tokens) => Some(tokens.claim()),
-            Proven::Nothing | Proven::Gateway(_) => None,
+        match &self.verifier {
+            Verifier::Token(tokens) => Some(tokens.claim()),
+            Verifier::None | Verifier::Gateway(_) => None,
         }
     }
 
     /// The cookie that identities are made of, if they are made of one.
     pub fn cookie(&self) -> Option<&str> {
-        match &self.proven {
-            Proven::Token(tokens) => tokens.carrier().cookie(),
-            Proven::Nothing | Proven::Gateway(_) => None,
+        match &self.verifier {
+            Verifier::Token(tokens) => tokens.location().cookie(),
+            Verifier::None | Verifier::Gateway(_) => None,
         }
     }
 
     /// Whether identities end with a logout: a token or a session does, what a gateway says does not.
-    pub fn end_with_logout(&self) -> bool {
-        !matches!(self.proven, Proven::Gateway(_))
+    pub fn end_at_logout(&self) -> bool {
+        !matches!(self.verifier, Verifier::Gateway(_))
     }
 
     /// Whether what this peer says about its users counts.
-    pub fn believes(&self, peer: Option<IpAddr>) -> bool {
-        matches!(&self.proven, Proven::Gateway(gateway) if gateway.is(peer))
+    pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        matches!(&self.verifier, Verifier::Gateway(gateway) if gateway.is_trusted(peer))
     }
 
     /// Removes the fields that only a gateway may set, unless this peer is one, and those that an origin may
     /// take for them (`X_User_Id`). Costs nothing without a gateway.
-    pub fn settle_fields(&self, headers: &mut HeaderMap, peer: Option<IpAddr>) {
-        let Proven::Gateway(gateway) = &self.proven else { return };
+    pub fn remove_spoofed_fields(&self, headers: &mut HeaderMap, peer: Option<IpAddr>) {
+        let Verifier::Gateway(gateway) = &self.verifier else { return };
         let unwanted: SmallVec<[HeaderName; 4]> =
-            headers.keys().filter(|name| gateway.removes(name, peer)).cloned().collect();
+            headers.keys().filter(|name| gateway.is_spoofed(name, peer)).cloned().collect();
         for name in unwanted {
             headers.remove(name);
         }
     }
 
-    /// Returns whether [`Self::settle_fields`] removes this field from requests of this peer.
-    pub fn removes(&self, field: &HeaderName, peer: Option<IpAddr>) -> bool {
-        matches!(&self.proven, Proven::Gateway(gateway) if gateway.removes(field, peer))
+    /// Returns whether [`Self::remove_spoofed_fields`] removes this field from requests of this peer.
+    pub fn is_spoofed(&self, field: &HeaderName, peer: Option<IpAddr>) -> bool {
+        matches!(&self.verifier, Verifier::Gateway(gateway) if gateway.is_spoofed(field, peer))
     }
 
     /// How long credentials count as accepted after the origin last accepted them.

@@ -3,10 +3,10 @@
 //! Two tokens of one user with different scopes get different responses, so they share none. What means the
 //! same in another spelling counts as the same; in doubt it does not, which costs hits only.
 
-use super::token::json::{self, Object};
+use super::jwt::json::{self, Object};
 
 /// The claims that narrow an identity if the operator does not name any.
-pub const USUAL: [&str; 20] = [
+pub(crate) const DEFAULT_CLAIMS: [&str; 20] = [
     "acr",
     "act",
     "aud",
@@ -30,11 +30,11 @@ pub const USUAL: [&str; 20] = [
 ];
 
 /// How deep values are looked into; what lies deeper is compared as written.
-const DEPTH: usize = 8;
+const MAX_DEPTH: usize = 8;
 
 /// What the order of a list, or of words in a text, means.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Reading {
+enum ClaimSemantics {
     /// Each value stands for itself.
     Plain,
     /// A list of texts is a set, and a text is a set of one.
@@ -44,30 +44,30 @@ enum Reading {
 }
 
 /// Appends these claims, so that two texts are equal only if the claims mean the same.
-pub fn write(claims: &Object<'_>, names: &[Box<str>], out: &mut Vec<u8>) {
+pub(super) fn write(claims: &Object<'_>, names: &[Box<str>], out: &mut Vec<u8>) {
     for name in names {
         if let Some(raw) = claims.get(name) {
             push(out, b'n', name.as_bytes());
-            value(raw, reading(name), DEPTH, out);
+            value(raw, semantics(name), MAX_DEPTH, out);
         }
     }
 }
 
-fn reading(name: &str) -> Reading {
+fn semantics(name: &str) -> ClaimSemantics {
     match name {
-        "scope" | "scp" => Reading::Words,
+        "scope" | "scp" => ClaimSemantics::Words,
         "aud" | "cognito:groups" | "entitlements" | "groups" | "permissions" | "realm_access"
-        | "resource_access" | "role" | "roles" => Reading::Sets,
-        _ => Reading::Plain,
+        | "resource_access" | "role" | "roles" => ClaimSemantics::Sets,
+        _ => ClaimSemantics::Plain,
     }
 }
 
-fn value(raw: &str, reading: Reading, depth: usize, out: &mut Vec<u8>) {
+fn value(raw: &str, semantics: ClaimSemantics, depth: usize, out: &mut Vec<u8>) {
     let is_known = depth > 0
         && match raw.as_bytes().first() {
-            Some(b'"') => text(raw, reading, out),
-            Some(b'[') => list(raw, reading, depth, out),
-            Some(b'{') => object(raw, reading, depth, out),
+            Some(b'"') => text(raw, semantics, out),
+            Some(b'[') => list(raw, semantics, depth, out),
+            Some(b'{') => object(raw, semantics, depth, out),
             _ => false,
         };
     if !is_known {
@@ -75,47 +75,47 @@ fn value(raw: &str, reading: Reading, depth: usize, out: &mut Vec<u8>) {
     }
 }
 
-fn text(raw: &str, reading: Reading, out: &mut Vec<u8>) -> bool {
+fn text(raw: &str, semantics: ClaimSemantics, out: &mut Vec<u8>) -> bool {
     let Some(text) = json::string(raw) else { return false };
-    match reading {
-        Reading::Plain => push(out, b's', text.as_bytes()),
-        Reading::Sets => set(vec![text], out),
-        Reading::Words => {
+    match semantics {
+        ClaimSemantics::Plain => push(out, b's', text.as_bytes()),
+        ClaimSemantics::Sets => push_set(vec![text], out),
+        ClaimSemantics::Words => {
             let words = text.split(' ').filter(|word| !word.is_empty());
-            set(words.map(str::to_owned).collect(), out);
+            push_set(words.map(str::to_owned).collect(), out);
         }
     }
     true
 }
 
-fn list(raw: &str, reading: Reading, depth: usize, out: &mut Vec<u8>) -> bool {
+fn list(raw: &str, semantics: ClaimSemantics, depth: usize, out: &mut Vec<u8>) -> bool {
     let is_word = |text: &String| !text.is_empty() && !text.contains(' ');
-    let texts = json::strings(raw).filter(|_| reading != Reading::Plain);
+    let texts = json::strings(raw).filter(|_| semantics != ClaimSemantics::Plain);
     if let Some(texts) = texts
-        && (reading != Reading::Words || texts.iter().all(is_word))
+        && (semantics != ClaimSemantics::Words || texts.iter().all(is_word))
     {
-        set(texts, out);
+        push_set(texts, out);
         return true;
     }
     let Some(elements) = json::list(raw) else { return false };
     push(out, b'l', &elements.len().to_le_bytes());
     for element in elements {
-        value(element, Reading::Plain, depth - 1, out);
+        value(element, ClaimSemantics::Plain, depth - 1, out);
     }
     true
 }
 
-fn object(raw: &str, reading: Reading, depth: usize, out: &mut Vec<u8>) -> bool {
+fn object(raw: &str, semantics: ClaimSemantics, depth: usize, out: &mut Vec<u8>) -> bool {
     let Some(object) = Object::parse(raw) else { return false };
     push(out, b'o', &object.iter().count().to_le_bytes());
     for (name, raw) in object.iter() {
         push(out, b'n', name.as_bytes());
-        value(raw, reading, depth - 1, out);
+        value(raw, semantics, depth - 1, out);
     }
     true
 }
 
-fn set(mut texts: Vec<String>, out: &mut Vec<u8>) {
+fn push_set(mut texts: Vec<String>, out: &mut Vec<u8>) {
     texts.sort_unstable();
     texts.dedup();
     push(out, b'w', &texts.len().to_le_bytes());
@@ -134,8 +134,8 @@ fn push(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
 mod tests {
     use super::*;
 
-    fn written(claims: &str) -> Vec<u8> {
-        let names = USUAL.map(Box::from);
+    fn encode(claims: &str) -> Vec<u8> {
+        let names = DEFAULT_CLAIMS.map(Box::from);
         let mut out = Vec::new();
         write(&Object::parse(claims).unwrap(), &names, &mut out);
         out
@@ -155,7 +155,7 @@ mod tests {
             (r#"{"act":{"sub":"a","x":1}}"#, r#"{"act":{"x":1,"sub":"a"}}"#),
             (r#"{"sub":"a","jti":"1","scope":"a"}"#, r#"{"sub":"b","scope":"a"}"#),
         ] {
-            assert_eq!(written(one), written(other), "{one} {other}");
+            assert_eq!(encode(one), encode(other), "{one} {other}");
         }
     }
 
@@ -192,7 +192,7 @@ mod tests {
         ];
         for (place, one) in all.iter().enumerate() {
             for other in all.iter().skip(place + 1) {
-                assert_ne!(written(one), written(other), "{one} {other}");
+                assert_ne!(encode(one), encode(other), "{one} {other}");
             }
         }
     }

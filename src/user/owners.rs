@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Proven, Users};
+use super::{Authenticator, Verifier};
 
-impl Users {
+impl Authenticator {
     /// Returns the owners by which purges select what belongs to a user: under this issuer, or else under
     /// each that the configuration names. If it names none, issuers make no difference.
     pub fn owners(&self, issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
@@ -17,9 +17,9 @@ impl Users {
 
     /// The issuers that the configuration names.
     pub(super) fn issuers(&self) -> &[Box<str>] {
-        match &self.proven {
-            Proven::Token(tokens) => tokens.issuers(),
-            Proven::Nothing | Proven::Gateway(_) => &[],
+        match &self.verifier {
+            Verifier::Token(tokens) => tokens.issuers(),
+            Verifier::None | Verifier::Gateway(_) => &[],
         }
     }
 }

@@ -6,12 +6,12 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::token::{algorithm::Algorithm, key::Key};
-use crate::{key::DigestKey, origin::source::Source};
+use super::jwt::{algorithm::JwsAlgorithm, key::VerificationKey};
+use crate::{key::DigestKey, origin::document_url::DocumentUrl};
 
 /// What proves who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Proof {
+pub enum IdentitySource {
     /// Nothing does: a user is known by exact credentials only.
     #[default]
     None,
@@ -25,11 +25,11 @@ pub enum Proof {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRules {
     /// Where the token stands.
-    pub carrier: Carrier,
+    pub location: TokenLocation,
     /// What it is verified with.
     pub keys: KeySource,
     /// The algorithms that count, if not all that a key is for.
-    pub algorithms: Option<Box<[Algorithm]>>,
+    pub algorithms: Option<Box<[JwsAlgorithm]>>,
     /// The audiences (`aud`), one of which a token must name. Empty: any, and tokens without.
     pub audiences: Box<[Box<str>]>,
     /// The issuers (`iss`) that count. Empty: any, and tokens without.
@@ -42,14 +42,14 @@ pub struct TokenRules {
 
 /// Where a request carries its token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Carrier {
+pub enum TokenLocation {
     /// In this field: behind `Bearer` in `Authorization`, with or without it in others.
     Field(HeaderName),
     /// In the cookie of this name.
     Cookie(Box<str>),
 }
 
-impl Carrier {
+impl TokenLocation {
     /// The field, if it is one.
     pub fn field(&self) -> Option<&HeaderName> {
         match self {
@@ -71,9 +71,9 @@ impl Carrier {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// The operator gives them.
-    Given(Box<[Key]>),
+    Configured(Box<[VerificationKey]>),
     /// The issuer publishes them at this URL (RFC 7517 §5).
-    Jwks(Source),
+    Jwks(DocumentUrl),
 }
 
 /// Which gateway says who asks.
@@ -87,10 +87,10 @@ pub struct GatewayRules {
     pub narrows: Box<[HeaderName]>,
 }
 
-impl Proof {
+impl IdentitySource {
     /// How long credentials count as accepted if the operator does not say it: tokens are verified here, so
     /// that only a revocation can be missed.
-    pub const fn usual_recheck(&self) -> Duration {
+    pub const fn default_recheck(&self) -> Duration {
         match self {
             Self::Token(_) => Duration::from_mins(5),
             Self::None | Self::Gateway(_) => Duration::from_mins(1),
@@ -101,7 +101,7 @@ impl Proof {
     pub fn fields(&self) -> impl Iterator<Item = &HeaderName> {
         let (own, further) = match self {
             Self::None => (None, [].as_slice()),
-            Self::Token(rules) => (rules.carrier.field(), [].as_slice()),
+            Self::Token(rules) => (rules.location.field(), [].as_slice()),
             Self::Gateway(rules) => (Some(&rules.name), &*rules.narrows),
         };
         own.into_iter().chain(further)
@@ -116,7 +116,9 @@ impl Proof {
         let material = match self {
             Self::None => return None,
             Self::Token(rules) => match &rules.keys {
-                KeySource::Given(keys) => keys.iter().flat_map(Key::material).collect(),
+                KeySource::Configured(keys) => {
+                    keys.iter().flat_map(VerificationKey::material).collect()
+                }
                 KeySource::Jwks(url) => format!("{}{}", url.server, url.target).into_bytes(),
             },
             Self::Gateway(rules) => rules.name.as_str().as_bytes().to_vec(),

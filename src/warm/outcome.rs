@@ -11,11 +11,11 @@ use tokio::{
 use crate::field::hop::LARDER_WARM;
 
 /// How long a response is held back for what is fetched ahead.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// What became of a request that was to be fetched ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum WarmOutcome {
     /// The origin was asked, and its response is stored.
     Stored,
     /// It was stored already, and is fresh.
@@ -26,7 +26,7 @@ pub enum Outcome {
     Failed(&'static str),
 }
 
-impl Outcome {
+impl WarmOutcome {
     /// The label of the metric.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -48,49 +48,49 @@ impl Outcome {
 
 /// Where one outcome is reported to.
 #[derive(Clone)]
-pub struct Report(UnboundedSender<Outcome>);
+pub struct OutcomeSender(UnboundedSender<WarmOutcome>);
 
-impl Report {
+impl OutcomeSender {
     /// Reports an outcome. Nobody may wait for it any more.
-    pub fn send(&self, outcome: Outcome) {
+    pub fn send(&self, outcome: WarmOutcome) {
         let _nobody_waits = self.0.send(outcome);
     }
 }
 
-impl fmt::Debug for Report {
+impl fmt::Debug for OutcomeSender {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Report")
     }
 }
 
 /// The requests that one response has had fetched ahead, for a client that waits for them.
-pub struct Batch {
-    report: Report,
-    outcomes: UnboundedReceiver<Outcome>,
+pub(crate) struct Batch {
+    report: OutcomeSender,
+    outcomes: UnboundedReceiver<WarmOutcome>,
     requests: usize,
 }
 
 impl Batch {
     /// The batch of a request that asks to wait (`X-Larder-Warm: wait`).
-    pub fn of(request: &HeaderMap) -> Option<Self> {
+    pub(crate) fn of(request: &HeaderMap) -> Option<Self> {
         let value = request.get(LARDER_WARM)?;
         let (sender, outcomes) = unbounded_channel();
-        let batch = Self { report: Report(sender), outcomes, requests: 0 };
+        let batch = Self { report: OutcomeSender(sender), outcomes, requests: 0 };
         value.as_bytes().eq_ignore_ascii_case(b"wait").then_some(batch)
     }
 
     /// Takes a request into the batch: its outcome is to be reported here.
-    pub fn take_in(&mut self) -> Report {
+    pub(crate) fn add(&mut self) -> OutcomeSender {
         self.requests += 1;
         self.report.clone()
     }
 
     /// Waits until all is fetched, for two seconds at most, and returns the value of the response field: how
     /// many of the requests were fetched, and what became of each.
-    pub async fn summary(self) -> HeaderValue {
+    pub(crate) async fn summary(self) -> HeaderValue {
         let Self { report, mut outcomes, requests } = self;
         drop(report);
-        let end = Instant::now() + LONGEST_WAIT;
+        let end = Instant::now() + MAX_WAIT;
         let mut known = Vec::with_capacity(requests);
         while let Ok(Some(outcome)) = timeout_at(end, outcomes.recv()).await {
             known.push(outcome);
@@ -100,7 +100,7 @@ impl Batch {
 }
 
 /// The dictionary (RFC 9651 §3.2) of what became of so many requests.
-fn text(known: &[Outcome], requests: usize) -> String {
+fn text(known: &[WarmOutcome], requests: usize) -> String {
     let count = |name| known.iter().filter(|outcome| outcome.as_str() == name).count();
     let [stored, fresh, skipped, failed] = ["stored", "fresh", "skipped", "failed"].map(count);
     let pending = requests.saturating_sub(known.len());
@@ -138,13 +138,13 @@ mod tests {
     async fn a_batch_says_what_became_of_each_request() {
         let mut batch = Batch::of(&asking("wait")).unwrap();
         let outcomes = [
-            Outcome::Stored,
-            Outcome::Skipped("no-identity"),
-            Outcome::Fresh,
-            Outcome::Skipped("no-store"),
+            WarmOutcome::Stored,
+            WarmOutcome::Skipped("no-identity"),
+            WarmOutcome::Fresh,
+            WarmOutcome::Skipped("no-store"),
         ];
         for outcome in outcomes {
-            batch.take_in().send(outcome);
+            batch.add().send(outcome);
         }
         let expected = "requests=4, stored=1, fresh=1, skipped=2, failed=0, pending=0, reasons=(no-identity no-store)";
         assert_eq!(batch.summary().await, expected);
@@ -153,13 +153,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_takes_too_long_is_not_waited_for() {
         let mut batch = Batch::of(&asking("wait")).unwrap();
-        batch.take_in().send(Outcome::Failed("origin"));
-        let held = batch.take_in();
+        batch.add().send(WarmOutcome::Failed("origin"));
+        let held = batch.add();
         let begun = Instant::now();
         let expected =
             "requests=2, stored=0, fresh=0, skipped=0, failed=1, pending=1, reasons=(origin)";
         assert_eq!(batch.summary().await, expected);
-        assert_eq!(begun.elapsed(), LONGEST_WAIT);
-        held.send(Outcome::Stored);
+        assert_eq!(begun.elapsed(), MAX_WAIT);
+        held.send(WarmOutcome::Stored);
     }
 }

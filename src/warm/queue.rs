@@ -15,18 +15,20 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{Client, Fetch, OneClient, Outcome, Report, WarmPlan, WarmRequest};
+use super::{
+    ClientProfile, OutcomeSender, WarmClient, WarmFetcher, WarmOutcome, WarmPlan, WarmRequest,
+};
 use crate::telemetry::Metrics;
 
 /// How much warming up there may be at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// Fetches at the same time; at least one.
     pub concurrency: usize,
     /// The time from the beginning of one fetch to that of the next; more than zero.
     pub pace: Duration,
     /// How long one fetch may take.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// Requests that wait.
     pub requests: usize,
     /// Bytes of targets and fields that wait.
@@ -39,7 +41,7 @@ impl Default for Budget {
         Self {
             concurrency: 4,
             pace: Duration::from_millis(20),
-            patience: Duration::from_mins(2),
+            timeout: Duration::from_mins(2),
             requests: 4096,
             bytes: 8 << 20,
         }
@@ -48,21 +50,21 @@ impl Default for Budget {
 
 /// What becomes of a request that is pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pushed {
+pub(crate) enum PushOutcome {
     /// It waits for its turn.
     Queued,
     /// The same request waits already, or is being fetched.
-    Known,
+    Duplicate,
     /// There is no room: it is dropped.
     Full,
 }
 
 /// Requests that wait to be fetched; its clones are the same queue.
 #[derive(Clone)]
-pub struct Queue(Arc<Shared>);
+pub(crate) struct WarmQueue(Arc<WarmQueueState>);
 
-struct Shared {
-    waiting: Mutex<Waiting>,
+struct WarmQueueState {
+    waiting: Mutex<PendingRequests>,
     pushed: Notify,
     hasher: RandomState,
     budget: Budget,
@@ -70,7 +72,7 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct Waiting {
+struct PendingRequests {
     requests: VecDeque<(WarmRequest, u64)>,
     bytes: usize,
     /// Digests of what waits and of what is being fetched. Two requests that share one by accident are
@@ -78,10 +80,10 @@ struct Waiting {
     known: HashSet<u64>,
 }
 
-impl Queue {
+impl WarmQueue {
     /// An empty queue.
-    pub fn new(budget: Budget, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Shared {
+    pub(crate) fn new(budget: Budget, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(WarmQueueState {
             waiting: Mutex::default(),
             pushed: Notify::new(),
             hasher: RandomState::new(),
@@ -91,35 +93,35 @@ impl Queue {
     }
 
     /// Has a request fetched when its turn comes. Never waits.
-    pub fn push(&self, request: WarmRequest) -> Pushed {
+    pub(crate) fn push(&self, request: WarmRequest) -> PushOutcome {
         let digest = self.0.digest(&request);
         let report = request.report.clone();
         let pushed = self.0.waiting.lock().push(request, digest, &self.0.budget);
         match pushed {
-            Pushed::Queued => {
+            PushOutcome::Queued => {
                 self.0.metrics.triggers.warm_waiting.inc();
                 self.0.pushed.notify_one();
             }
-            Pushed::Known => self.0.refuse("known", report),
-            Pushed::Full => self.0.refuse("dropped", report),
+            PushOutcome::Duplicate => self.0.refuse("known", report),
+            PushOutcome::Full => self.0.refuse("dropped", report),
         }
         pushed
     }
 
     /// Has fetched all that a schedule or a poll names. Never waits.
-    pub fn push_all(&self, plan: &WarmPlan) {
+    pub(crate) fn push_all(&self, plan: &WarmPlan) {
         for request in plan.requests() {
             let _known_or_dropped = self.push(request);
         }
     }
 
     /// Requests that wait now.
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.0.waiting.lock().requests.len()
     }
 
     /// Fetches what is pushed, within the budget, until dropped. One such run is enough.
-    pub async fn run<F: Fetch>(self, fetch: Arc<F>) {
+    pub(crate) async fn run<F: WarmFetcher>(self, fetch: Arc<F>) {
         let slots = Arc::new(Semaphore::new(self.0.budget.concurrency.max(1)));
         let mut pace = interval(self.0.budget.pace.max(Duration::from_millis(1)));
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -137,28 +139,28 @@ impl Queue {
         }
     }
 
-    async fn next(&self) -> (WarmRequest, Known) {
+    async fn next(&self) -> (WarmRequest, DedupGuard) {
         loop {
             let popped = self.0.waiting.lock().pop();
             if let Some((request, digest)) = popped {
                 self.0.metrics.triggers.warm_waiting.dec();
-                return (request, Known { digest, shared: Arc::clone(&self.0) });
+                return (request, DedupGuard { digest, shared: Arc::clone(&self.0) });
             }
             self.0.pushed.notified().await;
         }
     }
 }
 
-impl Shared {
+impl WarmQueueState {
     fn digest(&self, request: &WarmRequest) -> u64 {
         let mut state = self.hasher.build_hasher();
         request.target.hash(&mut state);
         let headers = match &request.client {
-            Client::One(OneClient { connection, host, headers }) => {
+            WarmClient::One(ClientProfile { connection, host, headers }) => {
                 (connection.secure, connection.peer.map(|peer| peer.ip()), host).hash(&mut state);
                 headers
             }
-            Client::Recent { host, headers } => {
+            WarmClient::Recent { host, headers } => {
                 host.hash(&mut state);
                 headers
             }
@@ -170,10 +172,10 @@ impl Shared {
     }
 
     /// Counts a request that is not fetched, and reports it.
-    fn refuse(&self, result: &'static str, report: Option<Report>) {
+    fn refuse(&self, result: &'static str, report: Option<OutcomeSender>) {
         self.count(result);
         if let Some(report) = report {
-            report.send(Outcome::Skipped(result));
+            report.send(WarmOutcome::Skipped(result));
         }
     }
 
@@ -182,19 +184,19 @@ impl Shared {
     }
 }
 
-impl Waiting {
-    fn push(&mut self, request: WarmRequest, digest: u64, budget: &Budget) -> Pushed {
+impl PendingRequests {
+    fn push(&mut self, request: WarmRequest, digest: u64, budget: &Budget) -> PushOutcome {
         if self.known.contains(&digest) {
-            return Pushed::Known;
+            return PushOutcome::Duplicate;
         }
         let bytes = size(&request);
         if self.requests.len() >= budget.requests || self.bytes + bytes > budget.bytes {
-            return Pushed::Full;
+            return PushOutcome::Full;
         }
         self.known.insert(digest);
         self.bytes += bytes;
         self.requests.push_back((request, digest));
-        Pushed::Queued
+        PushOutcome::Queued
     }
 
     fn pop(&mut self) -> Option<(WarmRequest, u64)> {
@@ -205,20 +207,20 @@ impl Waiting {
 }
 
 /// A request that is being fetched; once it is not, the same may be pushed again.
-struct Known {
+struct DedupGuard {
     digest: u64,
-    shared: Arc<Shared>,
+    shared: Arc<WarmQueueState>,
 }
 
-impl Known {
-    async fn end(self, fetch: impl Future<Output = Outcome>, report: Option<Report>) {
-        let ended = timeout(self.shared.budget.patience, fetch).await;
+impl DedupGuard {
+    async fn end(self, fetch: impl Future<Output = WarmOutcome>, report: Option<OutcomeSender>) {
+        let ended = timeout(self.shared.budget.timeout, fetch).await;
         self.shared.count(match &ended {
-            Ok(Outcome::Stored | Outcome::Fresh) => "fetched",
+            Ok(WarmOutcome::Stored | WarmOutcome::Fresh) => "fetched",
             Ok(outcome) => outcome.as_str(),
             Err(_) => "given-up",
         });
-        let outcome = ended.unwrap_or(Outcome::Failed("given-up"));
+        let outcome = ended.unwrap_or(WarmOutcome::Failed("given-up"));
         let labels = [outcome.as_str(), outcome.reason()];
         self.shared.metrics.triggers.warm_outcomes.with_label_values(&labels).inc();
         if let Some(report) = report {
@@ -227,7 +229,7 @@ impl Known {
     }
 }
 
-impl Drop for Known {
+impl Drop for DedupGuard {
     fn drop(&mut self) {
         self.shared.waiting.lock().known.remove(&self.digest);
     }
@@ -239,8 +241,8 @@ fn size(request: &WarmRequest) -> usize {
         headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
     };
     let client = match &request.client {
-        Client::One(client) => client.host.len() + fields(&client.headers),
-        Client::Recent { host, headers } => {
+        WarmClient::One(client) => client.host.len() + fields(&client.headers),
+        WarmClient::Recent { host, headers } => {
             host.as_ref().map_or(0, |host| host.name.len()) + fields(headers)
         }
     };

@@ -5,8 +5,8 @@ use std::fmt;
 
 use http::{HeaderMap, uri::PathAndQuery};
 
-use super::{Client, WarmRequest};
-use crate::key::target::Scheme;
+use super::{WarmClient, WarmRequest};
+use crate::key::uri::Scheme;
 
 /// A response to be fetched ahead of clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct WarmHost {
     /// The scheme; without one it is the scheme by which clients lately came.
     pub scheme: Option<Scheme>,
     /// The scheme if no client has come yet.
-    pub usual: Scheme,
+    pub default_scheme: Scheme,
     /// The host and, if not the default, the port.
     pub name: Box<str>,
 }
@@ -66,7 +66,7 @@ pub enum InvalidTarget {
 impl WarmTarget {
     /// Parses a path, with its host or a whole URL in front of it. `usual` is the scheme of a host without
     /// one, as long as no client has come.
-    pub fn parse(text: &str, usual: Scheme) -> Result<Self, InvalidTarget> {
+    pub fn parse(text: &str, default_scheme: Scheme) -> Result<Self, InvalidTarget> {
         let (scheme, rest) = scheme(text)?;
         let slash = rest.find('/').ok_or(InvalidTarget::Path)?;
         let (host, target) = rest.split_at(slash);
@@ -76,28 +76,28 @@ impl WarmTarget {
         }
         let host = match host {
             "" if rest.len() == text.len() => None,
-            host => Some(WarmHost::of(host, scheme, usual).ok_or(InvalidTarget::Host)?),
+            host => Some(WarmHost::of(host, scheme, default_scheme).ok_or(InvalidTarget::Host)?),
         };
         Ok(Self { host, target: target.into() })
     }
 
     /// The request for it, as clients lately sent such requests, with these fields in place of theirs.
     pub fn request(&self, headers: &HeaderMap) -> WarmRequest {
-        let client = Client::Recent { host: self.host.clone(), headers: headers.clone() };
+        let client = WarmClient::Recent { host: self.host.clone(), headers: headers.clone() };
         WarmRequest { client, target: self.target.clone(), report: None }
     }
 }
 
 impl WarmHost {
     /// Parses `host`, `host:port`, or either with `http://` or `https://` in front of it.
-    pub fn parse(text: &str, usual: Scheme) -> Result<Self, InvalidTarget> {
+    pub fn parse(text: &str, default_scheme: Scheme) -> Result<Self, InvalidTarget> {
         let (scheme, host) = scheme(text)?;
-        Self::of(host, scheme, usual).ok_or(InvalidTarget::Host)
+        Self::of(host, scheme, default_scheme).ok_or(InvalidTarget::Host)
     }
 
-    fn of(host: &str, scheme: Option<Scheme>, usual: Scheme) -> Option<Self> {
+    fn of(host: &str, scheme: Option<Scheme>, default_scheme: Scheme) -> Option<Self> {
         let is_host = !host.contains('@') && host.parse::<http::uri::Authority>().is_ok();
-        is_host.then(|| Self { scheme, usual, name: host.into() })
+        is_host.then(|| Self { scheme, default_scheme, name: host.into() })
     }
 }
 

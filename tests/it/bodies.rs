@@ -11,10 +11,10 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::support::{
     certificate::Certificate,
-    frames::{self, CANCEL, End, Frames, INTERNAL_ERROR, NO_ERROR, Received, Step},
+    frames::{self, CANCEL, End, Http2Wire, INTERNAL_ERROR, NO_ERROR, Received, Step},
     gate::Gate,
     proxy::{Proxy, request},
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     wire::{RawOrigin, Wire},
     within,
 };
@@ -53,7 +53,7 @@ async fn a_response_without_its_end_is_cut_and_not_stored() {
                 assert!(!head.contains("HIT"), "{case}: {head}");
                 assert_eq!(wire.try_read_body(&head).await, None, "{case}: {method}");
 
-                let mut frames = Frames::connect(proxy.address).await;
+                let mut frames = Http2Wire::connect(proxy.address).await;
                 frames.request(1, method, End::Stream).await;
                 let received = frames.receive(1).await.unwrap();
                 assert!(!received.is_ended, "{case}: {method}");
@@ -81,7 +81,7 @@ async fn a_response_is_complete_by_its_end_of_stream_whatever_carries_it() {
             let origin = frames::origin(&steps).await;
             let proxy = Proxy::before(&format!("h2c://{}", origin.address));
             assert_eq!(proxy.get("/").await.summary(), "200 MISS whole", "{case}");
-            let mut frames = Frames::connect(proxy.address).await;
+            let mut frames = Http2Wire::connect(proxy.address).await;
             frames.request(1, "POST", End::Stream).await;
             let whole = Received { data: "whole".into(), is_ended: true, reset: None };
             assert_eq!(frames.receive(1).await, Some(whole), "{case}");
@@ -114,7 +114,7 @@ async fn a_response_without_content_needs_no_more_than_its_head() {
                     wire.write(request(method, "/", &[])).await;
                     assert_eq!(wire.read_reply_to(method).await.status(), status, "{method}");
                 }
-                let mut frames = Frames::connect(proxy.address).await;
+                let mut frames = Http2Wire::connect(proxy.address).await;
                 frames.request(1, method, End::Stream).await;
                 assert!(frames.receive(1).await.unwrap().is_ended, "{method} {status}");
             }
@@ -143,7 +143,7 @@ async fn all_readers_of_a_response_that_breaks_off_fail() {
             assert_eq!(wire.read_exact(18).await, "E\r\nfourteen bytes\r", "{head}");
             wires.push(wire);
         }
-        let mut frames = Frames::connect(proxy.address).await;
+        let mut frames = Http2Wire::connect(proxy.address).await;
         frames.request(1, "GET", End::Stream).await;
         gate.open();
         for mut wire in wires {
@@ -168,7 +168,7 @@ async fn the_code_with_which_an_origin_resets_a_stream_does_not_reach_clients() 
             let origin = frames::origin(&steps).await;
             let proxy = Proxy::before(&format!("h2c://{}", origin.address));
             for method in ["GET", "POST"] {
-                let mut frames = Frames::connect(proxy.address).await;
+                let mut frames = Http2Wire::connect(proxy.address).await;
                 frames.request(1, method, End::Stream).await;
                 assert_eq!(frames.receive(1).await.unwrap().reset, Some(INTERNAL_ERROR));
             }
@@ -202,7 +202,7 @@ async fn trailers_hold_nothing_that_only_a_head_may_hold() {
             assert_eq!(read, ("whole".to_owned(), "x-sum: 7\r\n".to_owned()), "{cache}");
         }
         for _miss_and_hit in 0..2 {
-            let mut frames = Frames::connect(proxy.address).await;
+            let mut frames = Http2Wire::connect(proxy.address).await;
             frames.request(1, "GET", End::Stream).await;
             let whole = Received { data: "whole".into(), is_ended: true, reset: None };
             assert_eq!(frames.receive(1).await, Some(whole));
@@ -247,13 +247,13 @@ async fn trailers_are_stored_behind_the_body() {
                 assert!(trailers.contains("x-sum: 7\r\n"), "{cache} {trailers}");
                 assert!(cache == "MISS" || !trailers.contains("a=b"), "{trailers}");
             }
-            let mut frames = Frames::connect(proxy.address).await;
+            let mut frames = Http2Wire::connect(proxy.address).await;
             frames.request(1, "GET", End::Stream).await;
             let whole = Received { data: "whole".into(), is_ended: true, reset: None };
             assert_eq!(frames.receive(1).await, Some(whole));
             let part = proxy.get_with("/", &[("range", "bytes=1-2")]).await;
             assert_eq!(part.summary(), "206 HIT ho");
-            let head = proxy.ask("HEAD", "/", &[]).await;
+            let head = proxy.send("HEAD", "/", &[]).await;
             assert_eq!(head.summary(), "200 HIT ");
         }
     })
@@ -342,7 +342,7 @@ async fn until_close(mut io: impl AsyncRead + AsyncWrite + Unpin, close: Close, 
 async fn a_client_that_knows_the_end_by_the_close_alone_is_reset() {
     within(async {
         let gate = Gate::closed();
-        let origin = Scripted::always(Said::ok("part").cut(&gate)).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("part").cut(&gate)).await;
         let certificate = Certificate::new();
         let tls =
             format!("tls.cert = {:?}\ntls.key = {:?}", certificate.chain(), certificate.key());
@@ -397,13 +397,13 @@ const FRAMINGS: [&str; 3] = [
 /// A client in the middle of its upload.
 enum Uploading {
     Http1(Wire),
-    Http2(Frames),
+    Http2(Http2Wire),
 }
 
 impl Uploading {
     async fn start(proxy: &Proxy, framing: &str) -> Self {
         if framing == "HTTP/2" {
-            let mut frames = Frames::connect(proxy.address).await;
+            let mut frames = Http2Wire::connect(proxy.address).await;
             frames.request(1, "POST", End::No).await;
             frames.play(1, &[Step::Data("hello", End::No)]).await;
             return Self::Http2(frames);
@@ -414,7 +414,7 @@ impl Uploading {
     }
 
     /// What stays open of the connection.
-    async fn leave(self, leaving: Leaving) -> Option<Frames> {
+    async fn leave(self, leaving: Leaving) -> Option<Http2Wire> {
         match (self, leaving) {
             (Self::Http2(mut frames), Leaving::Resets(code)) => {
                 frames.play(1, &[Step::Reset(code)]).await;

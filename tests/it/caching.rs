@@ -3,7 +3,7 @@
 use crate::support::{
     gate::Gate,
     proxy::Proxy,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     within,
 };
 
@@ -12,7 +12,7 @@ const HOT: &str = "max-age=10";
 #[tokio::test]
 async fn the_second_request_is_a_hit_with_its_age() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a").with("date", "x")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a").with("date", "x")).await;
         let proxy = Proxy::before(&origin.url());
         let miss = proxy.get("/a").await;
         assert_eq!(miss.summary(), "200 MISS a");
@@ -32,7 +32,7 @@ async fn the_second_request_is_a_hit_with_its_age() {
 #[tokio::test]
 async fn a_miss_says_that_it_is_stored_and_why_it_was_one() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let proxy = Proxy::before(&origin.url());
         let status = "larder; fwd=uri-miss; fwd-status=200; stored; ttl=60; detail=cold";
         assert_eq!(proxy.get("/a").await.header("cache-status"), Some(status));
@@ -43,9 +43,9 @@ async fn a_miss_says_that_it_is_stored_and_why_it_was_one() {
 #[tokio::test]
 async fn what_is_stale_is_replaced_by_what_the_origin_sends() {
     within(async {
-        let (one, two) = (Said::ok("1"), Said::ok("2"));
-        let said = [one.with("cache-control", HOT), two.with("cache-control", HOT)];
-        let origin = Scripted::in_turn(said).await;
+        let (one, two) = (OriginResponse::ok("1"), OriginResponse::ok("2"));
+        let response = [one.with("cache-control", HOT), two.with("cache-control", HOT)];
+        let origin = ScriptedOrigin::in_turn(response).await;
         let proxy = Proxy::before(&origin.url());
         proxy.get("/a").await;
         proxy.advance(10);
@@ -61,9 +61,12 @@ async fn what_is_stale_is_replaced_by_what_the_origin_sends() {
 #[tokio::test]
 async fn what_is_stale_is_fresh_again_when_the_origin_says_304() {
     within(async {
-        let origin = Scripted::in_turn([
-            Said::ok("1").with("cache-control", HOT).with("etag", "\"v1\"").with("x-a", "old"),
-            Said::status(304, "").with("cache-control", "max-age=20").with("x-a", "new"),
+        let origin = ScriptedOrigin::in_turn([
+            OriginResponse::ok("1")
+                .with("cache-control", HOT)
+                .with("etag", "\"v1\"")
+                .with("x-a", "old"),
+            OriginResponse::status(304, "").with("cache-control", "max-age=20").with("x-a", "new"),
         ])
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -88,9 +91,9 @@ async fn stale_while_revalidate_answers_at_once_and_asks_once() {
     within(async {
         let gate = Gate::closed();
         let swr = "max-age=10, stale-while-revalidate=30";
-        let origin = Scripted::in_turn([
-            Said::ok("1").with("cache-control", swr),
-            Said::ok("2").with("cache-control", swr).after(&gate),
+        let origin = ScriptedOrigin::in_turn([
+            OriginResponse::ok("1").with("cache-control", swr),
+            OriginResponse::ok("2").with("cache-control", swr).after(&gate),
         ])
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -102,7 +105,7 @@ async fn stale_while_revalidate_answers_at_once_and_asks_once() {
             let status = "larder; hit; ttl=-5; detail=stale-while-revalidate";
             assert_eq!(stale.header("cache-status"), Some(status));
         }
-        origin.asked_for(2).await;
+        origin.wait_for_requests(2).await;
         gate.open();
         until_hit(&proxy, "/a", "2").await;
         assert_eq!(origin.requests(), 2, "one refresh for all");
@@ -130,13 +133,16 @@ async fn stale_if_error_bridges_every_failure_within_its_window() {
         gate.open();
         let sie = "max-age=10, stale-if-error=60";
         for failure in [
-            Said::status(500, "no"),
-            Said::status(502, "no"),
-            Said::status(503, "no"),
-            Said::status(504, "no"),
+            OriginResponse::status(500, "no"),
+            OriginResponse::status(502, "no"),
+            OriginResponse::status(503, "no"),
+            OriginResponse::status(504, "no"),
         ] {
-            let origin =
-                Scripted::in_turn([Said::ok("1").with("cache-control", sie), failure]).await;
+            let origin = ScriptedOrigin::in_turn([
+                OriginResponse::ok("1").with("cache-control", sie),
+                failure,
+            ])
+            .await;
             let proxy = Proxy::before(&origin.url());
             proxy.get("/a").await;
             proxy.advance(69);
@@ -154,7 +160,8 @@ async fn stale_if_error_bridges_every_failure_within_its_window() {
 async fn an_origin_that_is_gone_is_bridged_too() {
     within(async {
         let sie = "max-age=10, stale-if-error=60";
-        let origin = Scripted::always(Said::ok("1").with("cache-control", sie)).await;
+        let origin =
+            ScriptedOrigin::always(OriginResponse::ok("1").with("cache-control", sie)).await;
         let proxy = Proxy::before(&origin.url());
         proxy.get("/a").await;
         drop(origin);
@@ -202,9 +209,9 @@ async fn must_revalidate_is_never_served_stale() {
         for directive in ["must-revalidate", "proxy-revalidate", "no-cache"] {
             let control =
                 format!("max-age=10, stale-if-error=60, stale-while-revalidate=60, {directive}");
-            let origin = Scripted::in_turn([
-                Said::ok("1").with("cache-control", &control).with("etag", "\"1\""),
-                Said::status(503, "down"),
+            let origin = ScriptedOrigin::in_turn([
+                OriginResponse::ok("1").with("cache-control", &control).with("etag", "\"1\""),
+                OriginResponse::status(503, "down"),
             ])
             .await;
             let proxy = Proxy::with(&origin.url(), "[defaults]\nstale_if_error = \"1h\"");
@@ -221,11 +228,11 @@ async fn must_revalidate_is_never_served_stale() {
 #[tokio::test]
 async fn other_methods_bypass_the_cache() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let proxy = Proxy::before(&origin.url());
         for method in ["OPTIONS", "POST", "BREW"] {
             for _ in 0..2 {
-                let reply = proxy.ask(method, "/a", &[]).await;
+                let reply = proxy.send(method, "/a", &[]).await;
                 assert_eq!(reply.summary(), "200 BYPASS a", "{method}");
                 let status = "larder; fwd=method; fwd-status=200; detail=method-not-cacheable";
                 assert_eq!(reply.header("cache-status"), Some(status));
@@ -239,10 +246,10 @@ async fn other_methods_bypass_the_cache() {
 #[tokio::test]
 async fn a_successful_write_makes_what_is_stored_unusable() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.method.as_str() {
-            "GET" => Said::fresh(format!("{}", asked.before)),
-            _ if asked.target == "/fails" => Said::status(409, ""),
-            _ => Said::status(201, "")
+        let origin = ScriptedOrigin::start(|request| match request.method.as_str() {
+            "GET" => OriginResponse::fresh(format!("{}", request.before)),
+            _ if request.target == "/fails" => OriginResponse::status(409, ""),
+            _ => OriginResponse::status(201, "")
                 .with("location", "/made")
                 .with("content-location", "http://api.test/shown"),
         })
@@ -254,14 +261,14 @@ async fn a_successful_write_makes_what_is_stored_unusable() {
                 proxy.get(target).await;
                 assert_eq!(proxy.get(target).await.cache(), "HIT");
             }
-            assert_eq!(proxy.ask(method, "/a", &[]).await.status(), 201);
+            assert_eq!(proxy.send(method, "/a", &[]).await.status(), 201);
             for target in ["/a", "/made", "/shown"] {
                 assert_eq!(proxy.get(target).await.cache(), "MISS", "{method} {target}");
             }
             assert_eq!(proxy.get("/other").await.cache(), "HIT");
         }
         proxy.get("/fails").await;
-        proxy.ask("PUT", "/fails", &[]).await;
+        proxy.send("PUT", "/fails", &[]).await;
         assert_eq!(proxy.get("/fails").await.cache(), "HIT", "nothing changed");
     })
     .await;
@@ -270,14 +277,14 @@ async fn a_successful_write_makes_what_is_stored_unusable() {
 #[tokio::test]
 async fn a_write_does_not_touch_what_is_of_another_host() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.method.as_str() {
-            "GET" => Said::fresh("a"),
-            _ => Said::status(201, "").with("location", "http://other.test/a"),
+        let origin = ScriptedOrigin::start(|request| match request.method.as_str() {
+            "GET" => OriginResponse::fresh("a"),
+            _ => OriginResponse::status(201, "").with("location", "http://other.test/a"),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
         proxy.get_with("/a", &[("Host", "other.test")]).await;
-        proxy.ask("POST", "/b", &[]).await;
+        proxy.send("POST", "/b", &[]).await;
         let other = proxy.get_with("/a", &[("Host", "other.test")]).await;
         assert_eq!(other.cache(), "HIT");
     })
@@ -285,13 +292,13 @@ async fn a_write_does_not_touch_what_is_of_another_host() {
 }
 
 /// An origin that answers in the language asked for.
-async fn polyglot() -> Scripted {
-    Scripted::start(|asked| match asked.method.as_str() {
+async fn polyglot() -> ScriptedOrigin {
+    ScriptedOrigin::start(|request| match request.method.as_str() {
         "GET" => {
-            let language = asked.header("accept-language").unwrap_or("none").to_owned();
-            Said::fresh(language).with("vary", "Accept-Language")
+            let language = request.header("accept-language").unwrap_or("none").to_owned();
+            OriginResponse::fresh(language).with("vary", "Accept-Language")
         }
-        _ => Said::status(204, ""),
+        _ => OriginResponse::status(204, ""),
     })
     .await
 }
@@ -327,7 +334,7 @@ async fn a_write_makes_all_variants_unusable() {
         for language in ["de", "en"] {
             get(language).await;
         }
-        proxy.ask("PUT", "/a", &[]).await;
+        proxy.send("PUT", "/a", &[]).await;
         for language in ["de", "en"] {
             assert_eq!(get(language).await.cache(), "MISS", "{language}");
             assert_eq!(get(language).await.cache(), "HIT", "{language}");
@@ -341,7 +348,10 @@ async fn what_is_asked_for_with_credentials_is_not_shared() {
     within(async {
         for credentials in [("Authorization", "Bearer alice"), ("Cookie", "a=b; JSESSIONID=alice")]
         {
-            let origin = Scripted::start(|asked| Said::fresh(format!("{}", asked.before))).await;
+            let origin = ScriptedOrigin::start(|request| {
+                OriginResponse::fresh(format!("{}", request.before))
+            })
+            .await;
             let proxy = Proxy::before(&origin.url());
             assert_eq!(proxy.get_with("/a", &[credentials]).await.summary(), "200 MISS 0");
             assert_eq!(proxy.get("/a").await.summary(), "200 MISS 1", "{credentials:?}");
@@ -356,7 +366,7 @@ async fn what_is_asked_for_with_credentials_is_not_shared() {
 #[tokio::test]
 async fn what_one_request_may_not_share_throws_nothing_out() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let proxy = Proxy::before(&origin.url());
         proxy.get("/a").await;
         for field in [
@@ -375,7 +385,9 @@ async fn what_one_request_may_not_share_throws_nothing_out() {
 async fn what_is_explicitly_public_is_shared_despite_credentials() {
     within(async {
         for control in ["public, max-age=60", "s-maxage=60"] {
-            let origin = Scripted::always(Said::ok("a").with("cache-control", control)).await;
+            let origin =
+                ScriptedOrigin::always(OriginResponse::ok("a").with("cache-control", control))
+                    .await;
             let proxy = Proxy::before(&origin.url());
             for credentials in [("Authorization", "Bearer alice"), ("Cookie", "sid=bob")] {
                 proxy.get_with("/a", &[credentials]).await;
@@ -390,9 +402,9 @@ async fn what_is_explicitly_public_is_shared_despite_credentials() {
 #[tokio::test]
 async fn set_cookie_is_for_the_one_who_asked() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            let shared = Said::fresh("a").with("cache-control", "public");
-            shared.with("set-cookie", &format!("sid={}", asked.before))
+        let origin = ScriptedOrigin::start(|request| {
+            let shared = OriginResponse::fresh("a").with("cache-control", "public");
+            shared.with("set-cookie", &format!("sid={}", request.before))
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -408,9 +420,10 @@ async fn set_cookie_is_for_the_one_who_asked() {
 #[tokio::test]
 async fn set_cookie_without_explicit_freshness_is_not_stored() {
     within(async {
-        let origin =
-            Scripted::always(Said::ok("a").with("set-cookie", "sid=1").with("last-modified", OLD))
-                .await;
+        let origin = ScriptedOrigin::always(
+            OriginResponse::ok("a").with("set-cookie", "sid=1").with("last-modified", OLD),
+        )
+        .await;
         let proxy = Proxy::with(&origin.url(), "[defaults]\nttl = \"1h\"");
         for _ in 0..2 {
             let reply = proxy.get("/a").await;
@@ -427,19 +440,19 @@ const OLD: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 #[tokio::test]
 async fn what_must_not_be_stored_says_why() {
     within(async {
-        let partial = Said::fresh("partial").with("content-range", "bytes 0-6/100");
-        for (said, reason) in [
-            (Said::ok("a").with("cache-control", "no-store, max-age=60"), "no-store"),
-            (Said::ok("a").with("cache-control", "private, max-age=60"), "private"),
-            (Said::fresh("a").with("vary", "*"), "vary-star"),
-            (Said::ok("a"), "no-freshness"),
-            (Said::ok("a").with("cache-control", "max-age=0"), "zero-ttl"),
-            (Said::ok("a").with("cache-control", "no-cache"), "no-cache"),
-            (Said::fresh("a").with("content-type", "text/event-stream"), "streaming"),
+        let partial = OriginResponse::fresh("partial").with("content-range", "bytes 0-6/100");
+        for (response, reason) in [
+            (OriginResponse::ok("a").with("cache-control", "no-store, max-age=60"), "no-store"),
+            (OriginResponse::ok("a").with("cache-control", "private, max-age=60"), "private"),
+            (OriginResponse::fresh("a").with("vary", "*"), "vary-star"),
+            (OriginResponse::ok("a"), "no-freshness"),
+            (OriginResponse::ok("a").with("cache-control", "max-age=0"), "zero-ttl"),
+            (OriginResponse::ok("a").with("cache-control", "no-cache"), "no-cache"),
+            (OriginResponse::fresh("a").with("content-type", "text/event-stream"), "streaming"),
             (partial.status_of(206), "range"),
-            (Said::status(418, "a"), "status-not-cacheable"),
+            (OriginResponse::status(418, "a"), "status-not-cacheable"),
         ] {
-            let origin = Scripted::always(said).await;
+            let origin = ScriptedOrigin::always(response).await;
             let proxy = Proxy::before(&origin.url());
             for _ in 0..2 {
                 let reply = proxy.get("/a").await;
@@ -457,13 +470,13 @@ async fn what_must_not_be_stored_says_why() {
 #[tokio::test]
 async fn head_is_answered_from_a_stored_get() {
     within(async {
-        let origin = Scripted::always(Said::fresh("twelve bytes")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("twelve bytes")).await;
         let proxy = Proxy::before(&origin.url());
-        let head = proxy.ask("HEAD", "/a", &[]).await;
+        let head = proxy.send("HEAD", "/a", &[]).await;
         assert_eq!((head.cache(), head.header("content-length")), ("MISS", Some("12")));
         assert_eq!(origin.last().method, "HEAD", "a HEAD fetches no body");
         assert_eq!(proxy.get("/a").await.summary(), "200 MISS twelve bytes");
-        let head = proxy.ask("HEAD", "/a", &[]).await;
+        let head = proxy.send("HEAD", "/a", &[]).await;
         assert_eq!((head.status(), head.cache()), (200, "HIT"));
         assert_eq!(head.header("content-length"), Some("12"));
         assert_eq!(origin.requests(), 2);
@@ -474,7 +487,8 @@ async fn head_is_answered_from_a_stored_get() {
 #[tokio::test]
 async fn ranges_come_out_of_a_complete_response() {
     within(async {
-        let origin = Scripted::always(Said::fresh("0123456789").with("etag", "\"1\"")).await;
+        let origin =
+            ScriptedOrigin::always(OriginResponse::fresh("0123456789").with("etag", "\"1\"")).await;
         let proxy = Proxy::before(&origin.url());
         proxy.get("/a").await;
         for (range, status, content_range, body) in [
@@ -503,9 +517,11 @@ async fn ranges_come_out_of_a_complete_response() {
 #[tokio::test]
 async fn a_partial_response_is_never_taken_for_the_whole() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.header("range") {
-            Some(_) => Said::fresh("01").status_of(206).with("content-range", "bytes 0-1/10"),
-            None => Said::fresh("0123456789"),
+        let origin = ScriptedOrigin::start(|request| match request.header("range") {
+            Some(_) => {
+                OriginResponse::fresh("01").status_of(206).with("content-range", "bytes 0-1/10")
+            }
+            None => OriginResponse::fresh("0123456789"),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -519,7 +535,7 @@ async fn a_partial_response_is_never_taken_for_the_whole() {
 #[tokio::test]
 async fn a_response_without_validator_gets_one_so_that_clients_are_spared_its_body() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let proxy = Proxy::before(&origin.url());
         proxy.get("/a").await;
         let hit = proxy.get("/a").await;
@@ -543,9 +559,9 @@ async fn a_response_without_validator_gets_one_so_that_clients_are_spared_its_bo
 #[tokio::test]
 async fn a_client_condition_is_not_passed_to_the_origin_by_a_cold_cache() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.header("if-none-match") {
-            Some(_) => Said::status(304, "").with("etag", "\"1\""),
-            None => Said::fresh("a").with("etag", "\"1\""),
+        let origin = ScriptedOrigin::start(|request| match request.header("if-none-match") {
+            Some(_) => OriginResponse::status(304, "").with("etag", "\"1\""),
+            None => OriginResponse::fresh("a").with("etag", "\"1\""),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -559,7 +575,7 @@ async fn a_client_condition_is_not_passed_to_the_origin_by_a_cold_cache() {
 #[tokio::test]
 async fn only_if_cached_never_asks_the_origin() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let proxy = Proxy::before(&origin.url());
         let only = [("Cache-Control", "only-if-cached")];
         let missing = proxy.get_with("/a", &only).await;
@@ -576,7 +592,9 @@ async fn only_if_cached_never_asks_the_origin() {
 #[tokio::test]
 async fn clients_may_ask_for_a_newer_answer() {
     within(async {
-        let origin = Scripted::start(|asked| Said::fresh(format!("{}", asked.before))).await;
+        let origin =
+            ScriptedOrigin::start(|request| OriginResponse::fresh(format!("{}", request.before)))
+                .await;
         let proxy = Proxy::before(&origin.url());
         proxy.get("/a").await;
         proxy.advance(10);
@@ -599,11 +617,12 @@ async fn clients_may_ask_for_a_newer_answer() {
 #[tokio::test]
 async fn every_response_tells_what_the_cache_did_and_no_upstream_says_otherwise() {
     within(async {
-        let said = Said::fresh("a").with("x-api-cache", "LIE").with("cache-status", "up; hit");
-        let origin = Scripted::start(move |asked| match asked.target.as_str() {
-            "/missing" => said.clone().status_of(404),
-            "/broken" => said.clone().status_of(500),
-            _ => said.clone(),
+        let response =
+            OriginResponse::fresh("a").with("x-api-cache", "LIE").with("cache-status", "up; hit");
+        let origin = ScriptedOrigin::start(move |request| match request.target.as_str() {
+            "/missing" => response.clone().status_of(404),
+            "/broken" => response.clone().status_of(500),
+            _ => response.clone(),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -615,7 +634,7 @@ async fn every_response_tells_what_the_cache_did_and_no_upstream_says_otherwise(
             ("GET", "/missing", "MISS"),
             ("GET", "/broken", "MISS"),
         ] {
-            let reply = proxy.ask(method, target, &[]).await;
+            let reply = proxy.send(method, target, &[]).await;
             assert_eq!(reply.all("x-api-cache"), [cache], "{method} {target}");
             let status = reply.all("cache-status");
             assert_eq!(status[0], "up; hit", "an upstream cache's own comes first");
@@ -628,12 +647,12 @@ async fn every_response_tells_what_the_cache_did_and_no_upstream_says_otherwise(
 #[tokio::test]
 async fn larders_own_errors_tell_what_the_cache_did() {
     within(async {
-        let origin = Scripted::always(Said::ok("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("a")).await;
         let url = origin.url();
         drop(origin);
         let proxy = Proxy::before(&url);
         for (method, cache) in [("GET", "MISS"), ("HEAD", "MISS"), ("POST", "BYPASS")] {
-            let reply = proxy.ask(method, "/a", &[]).await;
+            let reply = proxy.send(method, "/a", &[]).await;
             assert_eq!((reply.status(), reply.cache()), (502, cache), "{method}");
             assert!(reply.header("cache-status").unwrap().starts_with("larder; fwd="));
         }
@@ -644,16 +663,16 @@ async fn larders_own_errors_tell_what_the_cache_did() {
 #[tokio::test]
 async fn tags_and_surrogate_fields_are_not_shown() {
     within(async {
-        let said = Said::fresh("a")
+        let response = OriginResponse::fresh("a")
             .with("surrogate-key", "a b")
             .with("xkey", "c")
             .with("cache-tag", "d,e")
             .with("surrogate-control", "max-age=5")
             .with("cache-groups", "\"g\"");
-        let origin = Scripted::always(said).await;
+        let origin = ScriptedOrigin::always(response).await;
         let proxy = Proxy::before(&origin.url());
         for method in ["GET", "GET", "HEAD", "POST"] {
-            let reply = proxy.ask(method, "/a", &[]).await;
+            let reply = proxy.send(method, "/a", &[]).await;
             for name in ["surrogate-key", "xkey", "cache-tag", "surrogate-control"] {
                 assert_eq!(reply.header(name), None, "{method} {name}");
             }
@@ -666,10 +685,10 @@ async fn tags_and_surrogate_fields_are_not_shown() {
 #[tokio::test]
 async fn a_304_that_brings_more_tags_than_may_be_kept_is_no_reason_to_keep_them() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            let tags: Vec<_> = (0..600).map(|tag| format!("{}-{tag}", asked.before)).collect();
-            let status = if asked.header("if-none-match").is_some() { 304 } else { 200 };
-            Said::status(status, "")
+        let origin = ScriptedOrigin::start(|request| {
+            let tags: Vec<_> = (0..600).map(|tag| format!("{}-{tag}", request.before)).collect();
+            let status = if request.header("if-none-match").is_some() { 304 } else { 200 };
+            OriginResponse::status(status, "")
                 .with("etag", "\"1\"")
                 .with("cache-control", "max-age=10")
                 .with("surrogate-key", &tags.join(" "))
@@ -689,9 +708,9 @@ async fn a_304_that_brings_more_tags_than_may_be_kept_is_no_reason_to_keep_them(
 #[tokio::test]
 async fn tags_of_a_304_are_not_shown_either() {
     within(async {
-        let origin = Scripted::in_turn([
-            Said::ok("1").with("cache-control", HOT).with("etag", "\"1\""),
-            Said::status(304, "").with("surrogate-key", "a").with("cache-tag", "b"),
+        let origin = ScriptedOrigin::in_turn([
+            OriginResponse::ok("1").with("cache-control", HOT).with("etag", "\"1\""),
+            OriginResponse::status(304, "").with("surrogate-key", "a").with("cache-tag", "b"),
         ])
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -709,7 +728,7 @@ async fn tags_of_a_304_are_not_shown_either() {
 #[tokio::test]
 async fn the_target_has_one_form_in_the_key() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let proxy = Proxy::before(&origin.url());
         proxy.get("/a/b~c?x=1").await;
         for (host, target) in [

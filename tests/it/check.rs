@@ -157,9 +157,9 @@ fn addresses_that_may_purge_and_are_trusted_proxies_are_a_warning() {
         );
         let (output, _directory) = check(Some(&file), &[]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        let said = text(&output.stderr);
-        assert!(said.starts_with("warning: `trusted_proxies` has some of these"), "{said}");
-        assert_eq!(said.matches("warning:").count(), 1, "{said}");
+        let printed = text(&output.stderr);
+        assert!(printed.starts_with("warning: `trusted_proxies` has some of these"), "{printed}");
+        assert_eq!(printed.matches("warning:").count(), 1, "{printed}");
     }
     let apart = "trusted_proxies = [\"10.0.0.0/8\"]\norigin = \"http://127.0.0.1:1\"\nadmin.purge_from = [\"192.0.2.0/24\", \"::/0\"]\n";
     let (output, _directory) = check(Some(apart), &[]);
@@ -255,8 +255,11 @@ request = "GET /"
 #[test]
 fn a_test_of_a_route_that_is_gone_stops_no_node() {
     let file = TESTED.replace("name = \"tiles\"", "name = \"tile\"");
-    let config =
-        larder::config::Config::parse(&file, "proxy.toml", larder::config::Environment::empty());
+    let config = larder::testing::config::Config::parse(
+        &file,
+        "proxy.toml",
+        larder::testing::config::Environment::empty(),
+    );
     assert!(config.is_ok());
     let (output, _directory) = check(Some(&file), &[]);
     assert_eq!(output.status.code(), Some(1));
@@ -268,11 +271,11 @@ fn the_check_explains_a_url() {
     let (output, _directory) =
         check(Some(VALID), &["--explain", "https://a.test/dashboard/tiles/1"]);
     assert_eq!(output.status.code(), Some(0));
-    let said = text(&output.stdout);
+    let printed = text(&output.stdout);
     assert!(
-        said.contains("GET https://a.test/dashboard/tiles/1\n")
-            && said.contains("  tiles  GET /dashboard"),
-        "{said}"
+        printed.contains("GET https://a.test/dashboard/tiles/1\n")
+            && printed.contains("  tiles  GET /dashboard"),
+        "{printed}"
     );
 }
 

@@ -6,7 +6,7 @@ use crate::support::{
     fleet::Fleet,
     proxy::{Proxy, request},
     redis::Redis,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     token::{bearer, bearer_until, by_token, now},
     wire::Wire,
     within,
@@ -17,7 +17,8 @@ const CLEAR: &str = "/_larder/clear";
 #[tokio::test]
 async fn a_user_clears_its_own_on_every_node() {
     within(async {
-        let (origin, redis) = (Scripted::always(Said::ok("x")).await, Redis::start().await);
+        let (origin, redis) =
+            (ScriptedOrigin::always(OriginResponse::ok("x")).await, Redis::start().await);
         let toml = format!("store.redis = \"{}\"\n{}", redis.url(), by_token("user"));
         let fleet = Fleet::start(2, &origin.url(), &toml).await;
         fleet.ready(&redis).await;
@@ -47,7 +48,7 @@ async fn a_user_clears_its_own_on_every_node() {
 #[tokio::test]
 async fn a_page_of_another_origin_clears_nothing_with_a_users_cookie() {
     within(async {
-        let origin = Scripted::always(Said::ok("x")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("x")).await;
         let toml = by_token("user").replace("iss = \"i\"", "iss = \"i\", cookie = \"session\"");
         let toml =
             format!("events.allow_origins = [\"https://app.test\"]\nevents.tags = \"a\"\n{toml}");
@@ -66,7 +67,7 @@ async fn a_page_of_another_origin_clears_nothing_with_a_users_cookie() {
             proxy.get_with("/a", &[own]).await;
             assert_eq!(proxy.get_with("/a", &[own]).await.cache(), "HIT");
             let fields: Vec<_> = [own].into_iter().chain(field).collect();
-            assert_eq!(proxy.ask("POST", CLEAR, &fields).await.status(), expected, "{field:?}");
+            assert_eq!(proxy.send("POST", CLEAR, &fields).await.status(), expected, "{field:?}");
             let left = proxy.get_with("/a", &[own]).await;
             assert_eq!(left.cache() == "HIT", expected == 403, "{field:?}");
         }
@@ -77,7 +78,7 @@ async fn a_page_of_another_origin_clears_nothing_with_a_users_cookie() {
 #[tokio::test]
 async fn clearing_again_and_again_is_one_record_a_second() {
     within(async {
-        let origin = Scripted::always(Said::ok("x")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("x")).await;
         let proxy =
             Proxy::with(&origin.url(), &format!("admin.token = \"secret\"\n{}", by_token("user")));
         let zoe = bearer("zoe", "read");
@@ -102,12 +103,12 @@ async fn clearing_again_and_again_is_one_record_a_second() {
 #[tokio::test]
 async fn only_a_known_user_clears_and_only_where_users_are_known() {
     within(async {
-        let origin = Scripted::always(Said::ok("x")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("x")).await;
         let proxy = Proxy::with(&origin.url(), &by_token("user"));
         let (zoe, late) = (bearer("zoe", "read"), bearer_until("zoe", "read", now() - 1));
         for fields in [vec![], vec![("authorization", &*late)], vec![("cookie", "session=1")]] {
             let fields: Vec<_> = fields.into_iter().chain([("x-requested-with", "x")]).collect();
-            let refused = proxy.ask("POST", CLEAR, &fields).await;
+            let refused = proxy.send("POST", CLEAR, &fields).await;
             assert_eq!(
                 (refused.status(), refused.header("www-authenticate")),
                 (401, Some("Bearer"))
@@ -120,7 +121,7 @@ async fn only_a_known_user_clears_and_only_where_users_are_known() {
             ["", "[[route]]\nname = \"a\"\nmatch = \"/**\"\nttl = \"1h\"\npartition = \"user\""]
         {
             let off = Proxy::with(&origin.url(), toml);
-            assert_eq!(off.ask("POST", CLEAR, &[("authorization", &zoe)]).await.status(), 404);
+            assert_eq!(off.send("POST", CLEAR, &[("authorization", &zoe)]).await.status(), 404);
         }
         assert_eq!(origin.requests(), 0);
     })

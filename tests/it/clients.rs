@@ -10,11 +10,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
 use crate::support::{
-    frames::{CANCEL, Frames},
+    frames::{CANCEL, Http2Wire},
     gate::Gate,
     process::Process,
-    proxy::{Proxy, request, sending, sum},
-    script::{Asked, Said, Scripted},
+    proxy::{Proxy, request, request_with_body, sum},
+    script::{OriginRequest, OriginResponse, ScriptedOrigin},
     wire::{RawOrigin, Wire},
     within,
 };
@@ -27,18 +27,18 @@ async fn until(proxy: &Proxy, name: &str, value: u64) {
 }
 
 /// A body that never ends, of which so many bytes are announced.
-fn endless(bytes: usize, gate: &Gate) -> Said {
-    Said::fresh("x").with("content-length", &bytes.to_string()).cut(gate)
+fn endless(bytes: usize, gate: &Gate) -> OriginResponse {
+    OriginResponse::fresh("x").with("content-length", &bytes.to_string()).cut(gate)
 }
 
 #[tokio::test]
 async fn responses_that_a_client_leaves_unread_keep_nobodys_from_being_stored() {
     within(async {
-        let origin = Scripted::always(Said::fresh("x".repeat(64 << 10))).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("x".repeat(64 << 10))).await;
         let proxy = Proxy::before(&origin.url());
         let mut clients = Vec::new();
         for connection in 0..3 {
-            let mut client = Frames::connect_without_window(proxy.address).await;
+            let mut client = Http2Wire::connect_without_window(proxy.address).await;
             for number in 0..90 {
                 client.get(2 * number + 1, &format!("/{connection}/{number}")).await;
             }
@@ -58,14 +58,14 @@ async fn responses_that_a_client_leaves_unread_keep_nobodys_from_being_stored() 
 #[tokio::test]
 async fn a_stream_whose_client_takes_nothing_is_reset_and_others_go_on() {
     within(async {
-        let body = |asked: &Asked| match &*asked.target {
-            "/empty" => Said::fresh(""),
-            _ => Said::fresh("unread".repeat(10_000)),
+        let body = |request: &OriginRequest| match &*request.target {
+            "/empty" => OriginResponse::fresh(""),
+            _ => OriginResponse::fresh("unread".repeat(10_000)),
         };
-        let origin = Scripted::start(body).await;
+        let origin = ScriptedOrigin::start(body).await;
         let proxy = Proxy::with(&origin.url(), "limits.idle_timeout = \"200ms\"");
         for _cold_and_hit in 0..2 {
-            let mut client = Frames::connect_without_window(proxy.address).await;
+            let mut client = Http2Wire::connect_without_window(proxy.address).await;
             client.get(1, "/body").await;
             assert_eq!(client.receive(1).await.unwrap().reset, Some(CANCEL));
             client.get(3, "/empty").await;
@@ -82,10 +82,10 @@ const ONE_PIECE: usize = 10_000;
 #[tokio::test]
 async fn streams_whose_client_takes_only_the_beginning_are_reset_but_for_some_bytes() {
     within(async {
-        let origin = Scripted::always(Said::fresh("x".repeat(ONE_PIECE))).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("x".repeat(ONE_PIECE))).await;
         let proxy = Proxy::with(&origin.url(), "limits.idle_timeout = \"200ms\"");
         for _cold_and_hit in 0..2 {
-            let mut client = Frames::connect_with_window(proxy.address, 1).await;
+            let mut client = Http2Wire::connect_with_window(proxy.address, 1).await;
             for number in 0..40 {
                 client.get(2 * number + 1, "/a").await;
             }
@@ -99,9 +99,9 @@ async fn streams_whose_client_takes_only_the_beginning_are_reset_but_for_some_by
 #[tokio::test]
 async fn a_refusal_that_a_client_does_not_take_is_reset() {
     within(async {
-        let origin = Scripted::always(Said::ok("")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("")).await;
         let proxy = Proxy::with(&origin.url(), "limits.idle_timeout = \"200ms\"");
-        let mut client = Frames::connect_without_window(proxy.address).await;
+        let mut client = Http2Wire::connect_without_window(proxy.address).await;
         client.get(1, "/caf\u{e9}").await;
         assert_eq!(client.receive(1).await.map(|received| received.reset), Some(Some(CANCEL)));
     })
@@ -111,7 +111,7 @@ async fn a_refusal_that_a_client_does_not_take_is_reset() {
 #[tokio::test]
 async fn a_client_that_takes_many_responses_at_once_gets_all_of_each() {
     within(async {
-        let origin = Scripted::always(Said::fresh("x".repeat(ONE_PIECE))).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("x".repeat(ONE_PIECE))).await;
         let proxy = Proxy::before(&origin.url());
         let stream = TcpStream::connect(proxy.address).await.unwrap();
         let (sender, connection) =
@@ -135,9 +135,9 @@ async fn a_client_that_takes_many_responses_at_once_gets_all_of_each() {
 #[tokio::test]
 async fn a_target_that_is_not_ascii_is_refused_over_http2_as_over_http1() {
     within(async {
-        let origin = Scripted::always(Said::ok("")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("")).await;
         let proxy = Proxy::before(&origin.url());
-        let mut client = Frames::connect(proxy.address).await;
+        let mut client = Http2Wire::connect(proxy.address).await;
         client.get(1, "/caf\u{e9}").await;
         let received = client.receive(1).await.unwrap();
         assert!(received.data.contains("Invalid request target"), "{received:?}");
@@ -178,7 +178,7 @@ async fn large_heads_of_requests_under_way_on_one_connection_are_bounded() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |_| Said::ok("").after(&held)).await;
+        let origin = ScriptedOrigin::start(move |_| OriginResponse::ok("").after(&held)).await;
         let proxy = Arc::new(Proxy::before(&origin.url()));
         let asking = tokio::spawn(with_large_heads(proxy.address, "a", 40));
         let refused = r#"reason="too-many-large-headers""#;
@@ -186,7 +186,7 @@ async fn large_heads_of_requests_under_way_on_one_connection_are_bounded() {
             tokio::task::yield_now().await;
         }
         let others = tokio::spawn(with_large_heads(proxy.address, "b", 1));
-        origin.asked_for(14).await;
+        origin.wait_for_requests(14).await;
         gate.open();
         let statuses = asking.await.unwrap();
         assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 27);
@@ -202,12 +202,12 @@ async fn cache_status_says_stored_of_what_is_stored_only() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let script = move |asked: &Asked| match &*asked.target {
+        let script = move |request: &OriginRequest| match &*request.target {
             "/large/1" | "/large/2" => endless(8 << 20, &held),
-            "/unknown" => Said::fresh("a").then(&Gate::closed(), "b"),
-            _ => Said::fresh("small"),
+            "/unknown" => OriginResponse::fresh("a").then(&Gate::closed(), "b"),
+            _ => OriginResponse::fresh("small"),
         };
-        let origin = Scripted::start(script).await;
+        let origin = ScriptedOrigin::start(script).await;
         let proxy = Proxy::before(&origin.url());
         let mut status = Vec::new();
         let mut wires = Vec::new();
@@ -241,11 +241,11 @@ async fn a_refresh_waits_for_memory_and_is_not_tried_again_on_each_hit() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let script = move |asked: &Asked| match &*asked.target {
+        let script = move |request: &OriginRequest| match &*request.target {
             "/large" => endless(11 << 20, &held),
-            _ => Said::ok("x".repeat(2 << 20)).with(STALE.0, STALE.1),
+            _ => OriginResponse::ok("x".repeat(2 << 20)).with(STALE.0, STALE.1),
         };
-        let origin = Scripted::start(script).await;
+        let origin = ScriptedOrigin::start(script).await;
         let proxy = Proxy::before(&origin.url());
         assert_eq!(proxy.get("/a").await.cache(), "MISS");
         until(&proxy, "larder_filling_bytes", 0).await;
@@ -254,7 +254,7 @@ async fn a_refresh_waits_for_memory_and_is_not_tried_again_on_each_hit() {
         wire.write(request("GET", "/large", &[])).await;
         wire.read_head().await;
         assert_eq!(proxy.get("/a").await.cache(), "STALE");
-        origin.asked_for(3).await;
+        origin.wait_for_requests(3).await;
         for _ in 0..5 {
             assert_eq!(proxy.get("/a").await.cache(), "STALE");
         }
@@ -396,12 +396,12 @@ fn arguments(origin: &str) -> Vec<String> {
 #[tokio::test]
 async fn the_limit_of_open_files_is_raised_at_start() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let arguments = arguments(&origin.url());
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let process = Process::run_with_files(&arguments, "-n 2000 && ulimit -Sn 256").await;
         assert_eq!(process.open_files(), "2000");
-        assert!(process.said().contains("limit of open files"), "{}", process.said());
+        assert!(process.messages().contains("limit of open files"), "{}", process.messages());
     })
     .await;
 }
@@ -409,7 +409,7 @@ async fn the_limit_of_open_files_is_raised_at_start() {
 #[tokio::test]
 async fn operators_and_open_connections_are_served_when_clients_take_all_files_they_may() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let arguments = arguments(&origin.url());
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let process = Process::run_with_files(&arguments, "-n 256").await;
@@ -460,7 +460,7 @@ fn announced(fields: &[(&str, &str)]) -> String {
 #[tokio::test]
 async fn bodies_that_never_end_stop_no_delivery() {
     within(async {
-        let origin = Scripted::always(Said::ok("")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("")).await;
         let proxy = Proxy::with(&origin.url(), WEBHOOKS);
         let unsigned = proxy.connect().await.exchange(announced(&[])).await;
         assert_eq!(unsigned.status(), 401, "before the body has come");
@@ -478,7 +478,7 @@ async fn bodies_that_never_end_stop_no_delivery() {
             tokio::task::yield_now().await;
         }
         let post = |path: &str, fields: &[(&str, &str)]| {
-            let sent = sending("POST", path, fields, r#"{"a":1}"#);
+            let sent = request_with_body("POST", path, fields, r#"{"a":1}"#);
             async move { Wire::connect(proxy.address).await.exchange(sent).await.status() }
         };
         let code = "/_larder/webhooks/code";

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use crate::support::{
     gate::Gate,
     proxy::{Proxy, request},
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     wire::{Reply, Wire},
     within,
 };
@@ -42,8 +42,8 @@ async fn replies(wires: Vec<Wire>) -> Vec<Reply> {
 async fn a_thousand_clients_cost_one_request_and_get_bytes_before_its_end() {
     within(async {
         let (head, rest) = (Gate::closed(), Gate::closed());
-        let said = Said::fresh("first ").then(&rest, "last").after(&head);
-        let origin = Scripted::always(said).await;
+        let response = OriginResponse::fresh("first ").then(&rest, "last").after(&head);
+        let origin = ScriptedOrigin::always(response).await;
         let proxy = Proxy::before(&origin.url());
         let mut wires = waiting(&proxy, "/a", 1000).await;
         until_waiting(&proxy, 999).await;
@@ -73,12 +73,12 @@ async fn a_thousand_clients_cost_one_request_and_get_bytes_before_its_end() {
 async fn followers_are_told_so() {
     within(async {
         let gate = Gate::closed();
-        let said = Said::fresh("a").after(&gate);
-        let said = said.with("cache-control", "public").with("set-cookie", "sid=leader");
-        let origin = Scripted::always(said).await;
+        let response = OriginResponse::fresh("a").after(&gate);
+        let response = response.with("cache-control", "public").with("set-cookie", "sid=leader");
+        let origin = ScriptedOrigin::always(response).await;
         let proxy = Proxy::before(&origin.url());
         let mut leader = waiting(&proxy, "/a", 1).await;
-        origin.asked_for(1).await;
+        origin.wait_for_requests(1).await;
         let followers = waiting(&proxy, "/a", 5).await;
         until_waiting(&proxy, 5).await;
         gate.open();
@@ -97,7 +97,8 @@ async fn followers_are_told_so() {
 async fn a_client_that_comes_late_gets_the_body_from_its_beginning() {
     within(async {
         let rest = Gate::closed();
-        let origin = Scripted::always(Said::fresh("first ").then(&rest, "last")).await;
+        let origin =
+            ScriptedOrigin::always(OriginResponse::fresh("first ").then(&rest, "last")).await;
         let proxy = Proxy::before(&origin.url());
         let mut leader = waiting(&proxy, "/a", 1).await;
         leader[0].read_until("first ").await;
@@ -114,11 +115,11 @@ async fn a_client_that_comes_late_gets_the_body_from_its_beginning() {
 async fn a_leader_that_goes_away_leaves_the_others_their_response() {
     within(async {
         let (head, rest) = (Gate::closed(), Gate::closed());
-        let said = Said::fresh("first ").then(&rest, "last").after(&head);
-        let origin = Scripted::always(said).await;
+        let response = OriginResponse::fresh("first ").then(&rest, "last").after(&head);
+        let origin = ScriptedOrigin::always(response).await;
         let proxy = Proxy::before(&origin.url());
         let leader = waiting(&proxy, "/a", 1).await;
-        origin.asked_for(1).await;
+        origin.wait_for_requests(1).await;
         let followers = waiting(&proxy, "/a", 3).await;
         until_waiting(&proxy, 3).await;
         drop(leader);
@@ -138,7 +139,8 @@ async fn a_leader_that_goes_away_leaves_the_others_their_response() {
 async fn a_leader_that_goes_away_midway_leaves_the_others_their_response() {
     within(async {
         let rest = Gate::closed();
-        let origin = Scripted::always(Said::fresh("first ").then(&rest, "last")).await;
+        let origin =
+            ScriptedOrigin::always(OriginResponse::fresh("first ").then(&rest, "last")).await;
         let proxy = Proxy::before(&origin.url());
         let mut leader = waiting(&proxy, "/a", 1).await;
         leader[0].read_until("first ").await;
@@ -161,10 +163,10 @@ async fn what_cannot_be_shared_releases_all_and_is_remembered() {
         let first = Gate::closed();
         let together = Gate::closed();
         let (one, rest) = (first.clone(), together.clone());
-        let origin = Scripted::start(move |asked| {
-            let gate = if asked.before == 0 { &one } else { &rest };
-            let own = format!("{}", asked.before);
-            Said::ok(own).with("cache-control", "private").after(gate)
+        let origin = ScriptedOrigin::start(move |request| {
+            let gate = if request.before == 0 { &one } else { &rest };
+            let own = format!("{}", request.before);
+            OriginResponse::ok(own).with("cache-control", "private").after(gate)
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -173,9 +175,9 @@ async fn what_cannot_be_shared_releases_all_and_is_remembered() {
         assert_eq!(origin.requests(), 1);
         first.open();
         // All nine are at the origin at once: none waits for another.
-        origin.asked_for(10).await;
+        origin.wait_for_requests(10).await;
         let next = waiting(&proxy, "/a", 10).await;
-        origin.asked_for(20).await;
+        origin.wait_for_requests(20).await;
         together.open();
         let mut bodies: Vec<usize> = replies(burst.into_iter().chain(next).collect())
             .await
@@ -193,9 +195,10 @@ async fn identities_never_share_a_fetch() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |asked| {
-            let who = asked.header("authorization").or(asked.header("cookie")).unwrap_or("nobody");
-            Said::fresh(who).after(&held)
+        let origin = ScriptedOrigin::start(move |request| {
+            let who =
+                request.header("authorization").or(request.header("cookie")).unwrap_or("nobody");
+            OriginResponse::fresh(who).after(&held)
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -212,7 +215,7 @@ async fn identities_never_share_a_fetch() {
             wire.write(request("GET", "/a", identity.as_slice())).await;
             wires.push(wire);
         }
-        origin.asked_for(identities.len()).await;
+        origin.wait_for_requests(identities.len()).await;
         gate.open();
         for (identity, mut wire) in identities.iter().zip(wires) {
             let expected = identity.map_or("nobody", |(_, value)| value);
@@ -227,9 +230,9 @@ async fn followers_who_want_another_variant_get_theirs() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |asked| {
-            let language = asked.header("accept-language").unwrap().to_owned();
-            Said::fresh(language).with("vary", "accept-language").after(&held)
+        let origin = ScriptedOrigin::start(move |request| {
+            let language = request.header("accept-language").unwrap().to_owned();
+            OriginResponse::fresh(language).with("vary", "accept-language").after(&held)
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -254,7 +257,8 @@ async fn followers_who_want_another_variant_get_theirs() {
 async fn a_failure_is_a_failure_for_all_and_asks_once() {
     within(async {
         let gate = Gate::closed();
-        let origin = Scripted::always(Said::fresh("").cut(&gate).after(&gate)).await;
+        let origin =
+            ScriptedOrigin::always(OriginResponse::fresh("").cut(&gate).after(&gate)).await;
         let proxy = Proxy::before(&origin.url());
         let wires = waiting(&proxy, "/a", 10).await;
         until_waiting(&proxy, 9).await;
@@ -270,10 +274,15 @@ async fn a_failure_is_a_failure_for_all_and_asks_once() {
 #[tokio::test]
 async fn a_body_that_breaks_off_is_complete_for_nobody_and_not_stored() {
     within(async {
-        for said in [Said::fresh("first"), Said::fresh("first").with("content-length", "100")] {
+        for response in [
+            OriginResponse::fresh("first"),
+            OriginResponse::fresh("first").with("content-length", "100"),
+        ] {
             let (first, again) = (Gate::closed(), Gate::closed());
-            let said = said.cut(&first);
-            let origin = Scripted::in_turn([said, Said::fresh("whole").after(&again)]).await;
+            let response = response.cut(&first);
+            let origin =
+                ScriptedOrigin::in_turn([response, OriginResponse::fresh("whole").after(&again)])
+                    .await;
             let proxy = Proxy::before(&origin.url());
             let mut wires = waiting(&proxy, "/a", 1).await;
             wires[0].read_until("first").await;
@@ -296,16 +305,17 @@ async fn a_write_during_a_fetch_keeps_its_result_out_of_the_store() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |asked| match (asked.method.as_str(), asked.before) {
-            ("GET", 0) => Said::fresh("old").after(&held),
-            ("GET", _) => Said::fresh("new"),
-            _ => Said::status(204, ""),
-        })
-        .await;
+        let origin =
+            ScriptedOrigin::start(move |request| match (request.method.as_str(), request.before) {
+                ("GET", 0) => OriginResponse::fresh("old").after(&held),
+                ("GET", _) => OriginResponse::fresh("new"),
+                _ => OriginResponse::status(204, ""),
+            })
+            .await;
         let proxy = Proxy::before(&origin.url());
         let before = waiting(&proxy, "/a", 1).await;
-        origin.asked_for(1).await;
-        proxy.ask("PUT", "/a", &[]).await;
+        origin.wait_for_requests(1).await;
+        proxy.send("PUT", "/a", &[]).await;
         let after = proxy.get("/a").await;
         assert_eq!(after.body, "new", "it does not join a fetch that began before the write");
         gate.open();
@@ -320,17 +330,18 @@ async fn a_write_during_a_fetch_of_ones_own_keeps_its_result_out_of_the_store() 
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |asked| match (asked.method.as_str(), asked.before) {
-            ("GET", 0) => Said::fresh("old").after(&held),
-            ("GET", _) => Said::fresh("new"),
-            _ => Said::status(204, ""),
-        })
-        .await;
+        let origin =
+            ScriptedOrigin::start(move |request| match (request.method.as_str(), request.before) {
+                ("GET", 0) => OriginResponse::fresh("old").after(&held),
+                ("GET", _) => OriginResponse::fresh("new"),
+                _ => OriginResponse::status(204, ""),
+            })
+            .await;
         let proxy = Proxy::before(&origin.url());
         let mut before = proxy.connect().await;
         before.write(request("GET", "/a", &[("Cache-Control", "no-cache")])).await;
-        origin.asked_for(1).await;
-        proxy.ask("PUT", "/a", &[]).await;
+        origin.wait_for_requests(1).await;
+        proxy.send("PUT", "/a", &[]).await;
         gate.open();
         assert_eq!(before.read_reply().await.body, "old");
         assert_eq!(proxy.get("/a").await.body, "new");
@@ -343,19 +354,19 @@ async fn a_write_during_a_fetch_of_a_variant_keeps_it_out_of_the_store() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |asked| {
-            let said = match (asked.method.as_str(), asked.before) {
-                ("GET", 0) => Said::fresh("old").after(&held),
-                ("GET", _) => Said::fresh("new"),
-                _ => Said::status(204, ""),
+        let origin = ScriptedOrigin::start(move |request| {
+            let response = match (request.method.as_str(), request.before) {
+                ("GET", 0) => OriginResponse::fresh("old").after(&held),
+                ("GET", _) => OriginResponse::fresh("new"),
+                _ => OriginResponse::status(204, ""),
             };
-            said.with("vary", "accept-language")
+            response.with("vary", "accept-language")
         })
         .await;
         let proxy = Proxy::before(&origin.url());
         let before = waiting(&proxy, "/a", 1).await;
-        origin.asked_for(1).await;
-        proxy.ask("PUT", "/a", &[]).await;
+        origin.wait_for_requests(1).await;
+        proxy.send("PUT", "/a", &[]).await;
         gate.open();
         assert_eq!(replies(before).await[0].body, "old");
         assert_eq!(proxy.get("/a").await.body, "new");
@@ -369,19 +380,24 @@ async fn a_write_during_a_revalidation_keeps_what_was_stored_out() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |asked| match (asked.method.as_str(), asked.before) {
-            ("GET", 0) => Said::ok("old").with("cache-control", "max-age=10").with("etag", "\"1\""),
-            ("GET", 1) => Said::status(304, "").with("cache-control", "max-age=10").after(&held),
-            ("GET", _) => Said::fresh("new"),
-            _ => Said::status(204, ""),
-        })
-        .await;
+        let origin =
+            ScriptedOrigin::start(move |request| match (request.method.as_str(), request.before) {
+                ("GET", 0) => OriginResponse::ok("old")
+                    .with("cache-control", "max-age=10")
+                    .with("etag", "\"1\""),
+                ("GET", 1) => {
+                    OriginResponse::status(304, "").with("cache-control", "max-age=10").after(&held)
+                }
+                ("GET", _) => OriginResponse::fresh("new"),
+                _ => OriginResponse::status(204, ""),
+            })
+            .await;
         let proxy = Proxy::before(&origin.url());
         proxy.get("/a").await;
         proxy.advance(11);
         let before = waiting(&proxy, "/a", 1).await;
-        origin.asked_for(2).await;
-        proxy.ask("PUT", "/a", &[]).await;
+        origin.wait_for_requests(2).await;
+        proxy.send("PUT", "/a", &[]).await;
         gate.open();
         replies(before).await;
         assert_eq!(proxy.get("/a").await.body, "new");
@@ -394,9 +410,10 @@ async fn requests_of_one_target_on_other_hosts_are_not_collapsed() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin =
-            Scripted::start(move |asked| Said::fresh(asked.header("host").unwrap()).after(&held))
-                .await;
+        let origin = ScriptedOrigin::start(move |request| {
+            OriginResponse::fresh(request.header("host").unwrap()).after(&held)
+        })
+        .await;
         let proxy = Arc::new(Proxy::before(&origin.url()));
         let mut tasks = JoinSet::new();
         for host in ["a.test", "b.test", "a.test:81"] {
@@ -405,7 +422,7 @@ async fn requests_of_one_target_on_other_hosts_are_not_collapsed() {
                 assert_eq!(proxy.get_with("/a", &[("Host", host)]).await.body, host);
             });
         }
-        origin.asked_for(3).await;
+        origin.wait_for_requests(3).await;
         gate.open();
         tasks.join_all().await;
     })

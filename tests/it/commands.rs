@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     proxy::Proxy,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     wire::RawOrigin,
     within,
 };
@@ -26,8 +26,8 @@ async fn larder(directory: &Path, line: &[&str], variables: &[(&str, &str)]) -> 
     }
     command.args(line).current_dir(directory).envs(variables.iter().copied());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(printed).unwrap())
 }
 
 /// A directory with these files.
@@ -57,13 +57,13 @@ async fn commands_call_no_node_where_the_file_names_none() {
             for name in ["missing.toml"].iter().chain(&names) {
                 let by_flag = [command, &["--config", name]].concat();
                 let by_variable = [("LARDER_CONFIG", *name), ("LARDER_ADMIN_TOKEN", "secret")];
-                for (code, said) in [
+                for (code, printed) in [
                     larder(directory.path(), &by_flag, &[]).await,
                     larder(directory.path(), command, &by_variable).await,
                 ] {
-                    assert_eq!(code, 1, "{name}: {said}");
-                    assert!(said.contains("no node was called"), "{said}");
-                    assert!(said.contains(name) && said.contains("--admin"), "{said}");
+                    assert_eq!(code, 1, "{name}: {printed}");
+                    assert!(printed.contains("no node was called"), "{printed}");
+                    assert!(printed.contains(name) && printed.contains("--admin"), "{printed}");
                 }
             }
         }
@@ -76,18 +76,24 @@ async fn a_broken_file_in_the_directory_names_no_node() {
     within(async {
         let directory = directory(&[("proxy.toml", "origin = \"http://o\"\nno_such_key = 1\n")]);
         for command in [&PURGE[..], &HEALTH] {
-            let (code, said) = larder(directory.path(), command, &[]).await;
-            assert_eq!(code, 1, "{said}");
-            assert!(said.contains("no node was called") && said.contains("no_such_key"), "{said}");
+            let (code, printed) = larder(directory.path(), command, &[]).await;
+            assert_eq!(code, 1, "{printed}");
+            assert!(
+                printed.contains("no node was called") && printed.contains("no_such_key"),
+                "{printed}"
+            );
         }
         let by_both = [&PURGE[..], &["--config", "proxy.toml"]].concat();
-        let (code, said) = larder(directory.path(), &by_both, &[("LARDER_ADMIN", ":1")]).await;
+        let (code, printed) = larder(directory.path(), &by_both, &[("LARDER_ADMIN", ":1")]).await;
         assert_eq!(code, 1);
-        assert!(said.contains("may name different nodes"), "{said}");
+        assert!(printed.contains("may name different nodes"), "{printed}");
         let without_token = [&PURGE[..], &["--admin", "127.0.0.1:1"]].concat();
-        let (code, said) = larder(directory.path(), &without_token, &[]).await;
+        let (code, printed) = larder(directory.path(), &without_token, &[]).await;
         assert_eq!(code, 1);
-        assert!(said.contains("LARDER_ADMIN_TOKEN") && said.contains("no_such_key"), "{said}");
+        assert!(
+            printed.contains("LARDER_ADMIN_TOKEN") && printed.contains("no_such_key"),
+            "{printed}"
+        );
     })
     .await;
 }
@@ -95,7 +101,7 @@ async fn a_broken_file_in_the_directory_names_no_node() {
 #[tokio::test]
 async fn commands_call_the_node_that_flags_variables_or_the_file_name() {
     within(Box::pin(async {
-        let origin = Scripted::start(|_| Said::ok("a")).await;
+        let origin = ScriptedOrigin::start(|_| OriginResponse::ok("a")).await;
         let proxy = Proxy::with(&origin.url(), "admin.token = \"secret\"");
         let admin = proxy.admin_address().to_string();
         let text = format!(
@@ -140,9 +146,9 @@ async fn a_response_of_another_server_is_an_error() {
         let nowhere = directory(&[]);
         let variables = [("LARDER_ADMIN", &*address), ("LARDER_ADMIN_TOKEN", "secret")];
         for command in [&PURGE[..], &HEALTH] {
-            let (code, said) = larder(nowhere.path(), command, &variables).await;
-            assert_eq!(code, 1, "{said}");
-            assert!(said.contains("is this Larder's admin listener?"), "{said}");
+            let (code, printed) = larder(nowhere.path(), command, &variables).await;
+            assert_eq!(code, 1, "{printed}");
+            assert!(printed.contains("is this Larder's admin listener?"), "{printed}");
         }
     })
     .await;
@@ -181,19 +187,19 @@ async fn a_unix_socket_that_the_file_names_is_called() {
 #[tokio::test]
 async fn a_purge_of_a_route_that_the_file_does_not_have_suggests_another() {
     within(async {
-        let origin = Scripted::always(Said::ok("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("a")).await;
         let proxy = Proxy::with(&origin.url(), "admin.token = \"secret\"");
         let admin = proxy.admin_address();
         let text = format!(
             "origin = \"http://o\"\nadmin = {{ listen = \"{admin}\", token = \"secret\" }}\n[[route]]\nname = \"tiles\"\nmatch = \"/tiles\"\n"
         );
         let here = directory(&[("proxy.toml", &text)]);
-        let (code, said) = larder(here.path(), &["purge", "--route", "tilez"], &[]).await;
-        assert_eq!(code, 0, "{said}");
+        let (code, printed) = larder(here.path(), &["purge", "--route", "tilez"], &[]).await;
+        assert_eq!(code, 0, "{printed}");
         let warning = "warning: proxy.toml has no route `tilez`; did you mean `tiles`?";
-        assert!(said.contains(warning) && said.contains("\"seq\":1"), "{said}");
-        let (_, said) = larder(here.path(), &["purge", "--route", "tiles"], &[]).await;
-        assert!(!said.contains("warning"), "{said}");
+        assert!(printed.contains(warning) && printed.contains("\"seq\":1"), "{printed}");
+        let (_, printed) = larder(here.path(), &["purge", "--route", "tiles"], &[]).await;
+        assert!(!printed.contains("warning"), "{printed}");
     })
     .await;
 }
@@ -201,7 +207,7 @@ async fn a_purge_of_a_route_that_the_file_does_not_have_suggests_another() {
 #[tokio::test]
 async fn a_purge_of_a_user_whom_the_file_cannot_know_is_a_warning() {
     within(async {
-        let origin = Scripted::always(Said::ok("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("a")).await;
         let proxy = Proxy::with(&origin.url(), "admin.token = \"secret\"");
         let admin = proxy.admin_address();
         let jwt = "jwt = { secret = \"0123456789abcdef0123456789abcdef\", iss = \"https://i\" }";
@@ -221,10 +227,10 @@ async fn a_purge_of_a_user_whom_the_file_cannot_know_is_a_warning() {
                 "origin = \"http://o\"\nadmin = {{ listen = \"{admin}\", token = \"secret\" }}\n[user]\n{user}\n"
             );
             let here = directory(&[("proxy.toml", &text)]);
-            let (code, said) = larder(here.path(), line, &[]).await;
-            assert!(code == 0 && said.contains("\"seq\""), "{said}");
-            assert_eq!(said.contains("warning"), warning.is_some(), "{line:?}: {said}");
-            assert!(said.contains(warning.unwrap_or_default()), "{said}");
+            let (code, printed) = larder(here.path(), line, &[]).await;
+            assert!(code == 0 && printed.contains("\"seq\""), "{printed}");
+            assert_eq!(printed.contains("warning"), warning.is_some(), "{line:?}: {printed}");
+            assert!(printed.contains(warning.unwrap_or_default()), "{printed}");
         }
     })
     .await;
@@ -233,7 +239,7 @@ async fn a_purge_of_a_user_whom_the_file_cannot_know_is_a_warning() {
 #[tokio::test]
 async fn explain_asks_the_file_or_the_node() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let proxy = Proxy::with(&origin.url(), "admin.token = \"secret\"");
         proxy.get("/a").await;
         let admin = proxy.admin_address();
@@ -242,19 +248,19 @@ async fn explain_asks_the_file_or_the_node() {
         );
         let here = directory(&[("proxy.toml", &text)]);
         let line = ["explain", "GET", "http://api.test/a", "-H", "cookie: _ga=1"];
-        let (code, said) = larder(here.path(), &line, &[]).await;
-        assert_eq!(code, 0, "{said}");
-        assert!(said.contains("MISS, detail=cold"), "{said}");
-        let (code, said) = larder(here.path(), &[&line[..], &["--live"]].concat(), &[]).await;
-        assert_eq!(code, 0, "{said}");
-        assert!(said.contains("X-API-Cache  HIT"), "{said}");
-        let (_, said) = larder(here.path(), &[&line[..], &["--live", "--json"]].concat(), &[]).await;
-        let document: serde_json::Value = serde_json::from_str(&said).unwrap();
-        assert_eq!(document["answer"]["result"], "HIT", "{said}");
+        let (code, printed) = larder(here.path(), &line, &[]).await;
+        assert_eq!(code, 0, "{printed}");
+        assert!(printed.contains("MISS, detail=cold"), "{printed}");
+        let (code, printed) = larder(here.path(), &[&line[..], &["--live"]].concat(), &[]).await;
+        assert_eq!(code, 0, "{printed}");
+        assert!(printed.contains("X-API-Cache  HIT"), "{printed}");
+        let (_, printed) = larder(here.path(), &[&line[..], &["--live", "--json"]].concat(), &[]).await;
+        let document: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        assert_eq!(document["answer"]["result"], "HIT", "{printed}");
         let wrong = [&line[..], &["--live", "--token", "wrong"]].concat();
-        let (code, said) = larder(here.path(), &wrong, &[]).await;
+        let (code, printed) = larder(here.path(), &wrong, &[]).await;
         assert_eq!(code, 1);
-        assert!(said.contains("LARDER_ADMIN_TOKEN"), "{said}");
+        assert!(printed.contains("LARDER_ADMIN_TOKEN"), "{printed}");
     })
     .await;
 }
@@ -276,12 +282,12 @@ async fn an_explanation_says_why_no_user_is_known() {
             ("exact.toml", "cookie: lang=de", "send a session cookie or a key"),
         ] {
             let line = ["explain", "GET", "/a", "--config", name, "-H", header];
-            let (code, said) = larder(directory.path(), &line, &[]).await;
-            assert!(code == 0 && said.contains(expected), "{expected}: {said}");
+            let (code, printed) = larder(directory.path(), &line, &[]).await;
+            assert!(code == 0 && printed.contains(expected), "{expected}: {printed}");
         }
         let line = ["explain", "GET", "/a", "--config", "exact.toml", "-H", "cookie: sessionid=1"];
-        let (_, said) = larder(directory.path(), &line, &[]).await;
-        assert!(said.contains("these exact credentials") && !said.contains("--user"), "{said}");
+        let (_, printed) = larder(directory.path(), &line, &[]).await;
+        assert!(printed.contains("these exact credentials") && !printed.contains("--user"), "{printed}");
     })
     .await;
 }

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use larder::{
+use larder::testing::{
     fence::{LogId, Purge},
-    purge::{Heard, Once, Records},
+    purge::{DedupOutcome, LogEvent, LogEvents},
 };
 
 use crate::support::{
-    fleet::{Fleet, moment},
-    log::{Bridge, Node, of_tag, two},
+    fleet::{Fleet, short_sleep},
+    log::{FaultProxy, LogNode, start_two, tag_purge},
     proxy::request,
     redis::Redis,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     wire::Wire,
     within, within_seconds,
 };
@@ -20,37 +20,37 @@ use crate::support::{
 const KEY: &str = "larder:log";
 
 /// The next record that selects something; a panic where something may be missing before it.
-async fn next(records: &mut Records) -> (LogId, u64, Purge) {
+async fn next(records: &mut LogEvents) -> (LogId, u64, Purge) {
     loop {
         match records.next().await {
-            Heard::Begin { fence, .. } => panic!("something is missing before {fence:?}"),
-            Heard::Record { log, record } if !record.purge.selectors.is_empty() => {
+            LogEvent::Begin { fence, .. } => panic!("something is missing before {fence:?}"),
+            LogEvent::Record { log, record } if !record.purge.selectors.is_empty() => {
                 return (log, record.seq, record.purge.clone());
             }
-            Heard::Record { .. } => {}
+            LogEvent::Record { .. } => {}
         }
     }
 }
 
 /// Waits until something may be missing.
-async fn breaks(records: &mut Records) {
-    while !matches!(records.next().await, Heard::Begin { .. }) {}
+async fn breaks(records: &mut LogEvents) {
+    while !matches!(records.next().await, LogEvent::Begin { .. }) {}
 }
 
 /// What is heard from now on.
-async fn from_now_on(node: &Node) -> Records {
-    let mut records = node.log.records();
+async fn from_now_on(node: &LogNode) -> LogEvents {
+    let mut records = node.log.subscribe();
     breaks(&mut records).await;
     while records.try_next().is_some() {}
     records
 }
 
 /// Purges as soon as the log can be reached.
-async fn purge(node: &Node, tag: &str) -> u64 {
+async fn purge(node: &LogNode, tag: &str) -> u64 {
     loop {
-        match node.log.append(of_tag(tag), Duration::ZERO).await {
+        match node.log.append(tag_purge(tag), Duration::ZERO).await {
             Ok(receipt) => return receipt.seq,
-            Err(_unavailable) => moment().await,
+            Err(_unavailable) => short_sleep().await,
         }
     }
 }
@@ -59,53 +59,55 @@ async fn purge(node: &Node, tag: &str) -> u64 {
 async fn nodes_that_knew_everything_go_on_in_the_log_of_an_empty_server() {
     within(async {
         let redis = Redis::start().await;
-        let (one, other) = two(&redis.url(), &redis.url()).await;
+        let (one, other) = start_two(&redis.url(), &redis.url()).await;
         let mut heard = [from_now_on(&one).await, from_now_on(&other).await];
         let first = purge(&one, "a").await;
-        other.reaches(first).await;
+        other.wait_for_seq(first).await;
         let old = one.fence();
         redis.restart().await;
-        tokio::join!(one.leaves(old), other.leaves(old));
+        tokio::join!(one.wait_for_other_log(old), other.wait_for_other_log(old));
         let second = purge(&other, "b").await;
         for records in &mut heard {
-            assert_eq!(next(records).await, (old.log, first, of_tag("a")));
-            assert_eq!(next(records).await, (other.fence().log, second, of_tag("b")));
+            assert_eq!(next(records).await, (old.log, first, tag_purge("a")));
+            assert_eq!(next(records).await, (other.fence().log, second, tag_purge("b")));
         }
     })
     .await;
 }
 
 /// Puts the log into another run of the server, as a restart that keeps everything does.
-async fn another_run(redis: &Redis, node: &Node) {
+async fn another_run(redis: &Redis, node: &LogNode) {
     let old = node.fence();
     let (id, log) = (format!("{}-0", old.seq + 1), format!("{:016x}", old.log.0));
-    let record = Purge::boundary().write();
+    let record = Purge::boundary().to_json();
     let entry = ["log", &log, "run", "0ther", "nonce", "0000000000000001", "record", &record];
     let added = redis.command(&[&["XADD", KEY, &id], &entry[..]].concat()).await;
     assert_eq!(added.text(), id);
-    node.leaves(old).await;
+    node.wait_for_other_log(old).await;
 }
 
 #[tokio::test]
 async fn a_server_that_restarts_with_everything_is_nothing_to_hear_of() {
     within(async {
         let redis = Redis::start().await;
-        let (one, other) = two(&redis.url(), &redis.url()).await;
+        let (one, other) = start_two(&redis.url(), &redis.url()).await;
         let mut heard = from_now_on(&other).await;
-        let Ok(Once::First(first)) = one.log.append_once(of_tag("a"), "key", Duration::ZERO).await
+        let Ok(DedupOutcome::Appended(first)) =
+            one.log.append_deduplicated(tag_purge("a"), "key", Duration::ZERO).await
         else {
             panic!("it is new");
         };
         another_run(&redis, &one).await;
-        other.reaches(one.fence().seq).await;
-        let again = other.log.append_once(of_tag("a"), "key", Duration::ZERO).await.unwrap();
-        let Once::Again(again) = again else { panic!("it is in the log") };
+        other.wait_for_seq(one.fence().seq).await;
+        let again =
+            other.log.append_deduplicated(tag_purge("a"), "key", Duration::ZERO).await.unwrap();
+        let DedupOutcome::Duplicate(again) = again else { panic!("it is in the log") };
         assert_eq!(again.seq, first.seq);
         let second = purge(&one, "b").await;
         assert_eq!(next(&mut heard).await.1, first.seq);
         assert_eq!(next(&mut heard).await.1, second);
-        let new = Node::start(&redis.url()).await;
-        let mut all = new.log.records();
+        let new = LogNode::start(&redis.url()).await;
+        let mut all = new.log.subscribe();
         breaks(&mut all).await;
         assert_eq!([next(&mut all).await.1, next(&mut all).await.1], [first.seq, second]);
     })
@@ -116,8 +118,8 @@ async fn a_server_that_restarts_with_everything_is_nothing_to_hear_of() {
 async fn a_record_that_is_lost_with_the_server_is_told_of_to_who_has_not_heard_it() {
     within(async {
         let redis = Redis::start().await;
-        let bridge = Bridge::to(&redis).await;
-        let (one, other) = two(&bridge.url(), &redis.url()).await;
+        let bridge = FaultProxy::to(&redis).await;
+        let (one, other) = start_two(&bridge.url(), &redis.url()).await;
         let mut heard = from_now_on(&one).await;
         bridge.block();
         purge(&other, "a").await;
@@ -126,7 +128,7 @@ async fn a_record_that_is_lost_with_the_server_is_told_of_to_who_has_not_heard_i
         redis.restart().await;
         bridge.close();
         bridge.open();
-        one.leaves(old).await;
+        one.wait_for_other_log(old).await;
         breaks(&mut heard).await;
     })
     .await;
@@ -136,9 +138,9 @@ async fn a_record_that_is_lost_with_the_server_is_told_of_to_who_has_not_heard_i
 async fn a_node_that_does_not_come_back_with_the_server_may_have_known_more() {
     within_seconds(40, async {
         let redis = Redis::start().await;
-        let (one, other) = two(&redis.url(), &redis.url()).await;
+        let (one, other) = start_two(&redis.url(), &redis.url()).await;
         let mut heard = from_now_on(&one).await;
-        while one.log.append(of_tag("a"), Duration::from_secs(5)).await.unwrap().total < 2 {}
+        while one.log.append(tag_purge("a"), Duration::from_secs(5)).await.unwrap().total < 2 {}
         drop(other);
         redis.restart().await;
         breaks(&mut heard).await;
@@ -147,7 +149,7 @@ async fn a_node_that_does_not_come_back_with_the_server_may_have_known_more() {
 }
 
 /// What the admin listener of a node says to a `GET`.
-async fn ask(address: std::net::SocketAddr, target: &str) -> serde_json::Value {
+async fn get_json(address: std::net::SocketAddr, target: &str) -> serde_json::Value {
     let fields = [("authorization", "Bearer secret")];
     let answer = Wire::connect(address).await.exchange(request("GET", target, &fields)).await;
     assert_eq!(answer.status(), 200, "{target}: {answer:?}");
@@ -158,12 +160,12 @@ async fn ask(address: std::net::SocketAddr, target: &str) -> serde_json::Value {
 async fn a_node_that_starts_knows_what_was_purged_before() {
     within(async {
         let redis = Redis::start().await;
-        let origin = Scripted::start(|asked| Said::fresh(&asked.target)).await;
+        let origin = ScriptedOrigin::start(|request| OriginResponse::fresh(&request.target)).await;
         let toml = format!("[events]\ntags = [\"tile:*\"]\n[store]\n{}", redis.store());
         let mut fleet = Fleet::start(2, &origin.url(), &toml).await;
         fleet.ready(&redis).await;
         let first = fleet.purge(0, r#"{"tags":["tile:a"]}"#).await;
-        let place = ask(fleet.nodes[0].address, "/_larder/sync").await["next"].clone();
+        let place = get_json(fleet.nodes[0].address, "/_larder/sync").await["next"].clone();
         let second = fleet.purge(1, r#"{"tags":["tile:b"]}"#).await;
         fleet.replace(1).await;
         fleet.ready(&redis).await;
@@ -174,11 +176,11 @@ async fn a_node_that_starts_knows_what_was_purged_before() {
         assert!(before.ends_with(&format!("id: {second}\nevent: purge\n")), "{before}");
         assert!(!before.contains("reset"), "{before}");
         let target = format!("/_larder/sync?since={}", first - 1);
-        let synced = ask(fleet.nodes[1].address, &target).await;
+        let synced = get_json(fleet.nodes[1].address, &target).await;
         assert_eq!(synced["purges"].as_array().unwrap().len(), 2, "{synced}");
-        let purges = ask(fleet.nodes[1].admin, "/v1/purges").await;
+        let purges = get_json(fleet.nodes[1].admin, "/v1/purges").await;
         assert_eq!(purges["purges"][1]["seq"], first);
-        let one = ask(fleet.nodes[1].admin, &format!("/v1/purges/{first}")).await;
+        let one = get_json(fleet.nodes[1].admin, &format!("/v1/purges/{first}")).await;
         assert_eq!(one["selectors"][0]["tag"], "tile:a");
     })
     .await;

@@ -1,22 +1,25 @@
 //! Requests that say who asks: which fields, parameters and cookies count, and what is shared despite them.
 
 use super::support::{
-    fleet::{Fleet, moment},
+    fleet::{Fleet, short_sleep},
     gate::Gate,
     proxy::{Proxy, request},
     redis::Redis,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     wire::Wire,
     within,
 };
 
 /// Answers with the value of the field and says nothing about freshness.
-async fn silent_about(field: &'static str) -> Scripted {
-    Scripted::start(move |asked| Said::ok(asked.header(field).unwrap_or("nobody"))).await
+async fn silent_about(field: &'static str) -> ScriptedOrigin {
+    ScriptedOrigin::start(move |request| {
+        OriginResponse::ok(request.header(field).unwrap_or("nobody"))
+    })
+    .await
 }
 
 /// Answers with the whole `Cookie` field and says nothing about freshness.
-async fn silent() -> Scripted {
+async fn silent() -> ScriptedOrigin {
     silent_about("cookie").await
 }
 
@@ -70,10 +73,10 @@ const FIELDS: [&str; 40] = [
 async fn the_key_of_one_client_opens_nothing_to_another() {
     within(async {
         for field in FIELDS {
-            let origin = Scripted::start(move |asked| {
-                let name = asked.head.to_ascii_lowercase().replace('_', "-");
+            let origin = ScriptedOrigin::start(move |request| {
+                let name = request.head.to_ascii_lowercase().replace('_', "-");
                 let who = ["zoe", "bob", "wrong"].into_iter().find(|who| name.contains(who));
-                Said::ok(who.unwrap_or("nobody"))
+                OriginResponse::ok(who.unwrap_or("nobody"))
             })
             .await;
             let proxy = Proxy::with(&origin.url(), TTL);
@@ -95,9 +98,9 @@ async fn the_key_of_one_client_opens_nothing_to_another() {
 #[tokio::test]
 async fn a_guess_from_last_modified_is_not_shared_with_a_key_either() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            let who = asked.header("x-api-key").unwrap_or("nobody");
-            Said::ok(who).with("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")
+        let origin = ScriptedOrigin::start(|request| {
+            let who = request.header("x-api-key").unwrap_or("nobody");
+            OriginResponse::ok(who).with("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -114,14 +117,18 @@ async fn a_guess_from_last_modified_is_not_shared_with_a_key_either() {
 async fn a_key_shares_what_the_origin_calls_public() {
     within(async {
         for control in ["public, max-age=60", "s-maxage=60", "public"] {
-            let origin = Scripted::always(Said::ok("a").with("cache-control", control)).await;
+            let origin =
+                ScriptedOrigin::always(OriginResponse::ok("a").with("cache-control", control))
+                    .await;
             let proxy = Proxy::with(&origin.url(), TTL);
             proxy.get_with("/a", &[("X-Api-Key", "ada")]).await;
             let bob = proxy.get_with("/a", &[("X-Api-Key", "bob")]).await;
             assert_eq!(bob.summary(), "200 HIT a", "{control}");
         }
         for control in ["max-age=60", "max-age=60, must-revalidate"] {
-            let origin = Scripted::always(Said::ok("a").with("cache-control", control)).await;
+            let origin =
+                ScriptedOrigin::always(OriginResponse::ok("a").with("cache-control", control))
+                    .await;
             let proxy = Proxy::before(&origin.url());
             proxy.get_with("/a", &[("X-Api-Key", "ada")]).await;
             let bob = proxy.get_with("/a", &[("X-Api-Key", "bob")]).await;
@@ -153,12 +160,12 @@ const SESSIONS: &str = "PHPSESSID phpsessid JSESSIONID JSESSIONID.1a2b ASP.NET_S
 #[tokio::test]
 async fn session_cookies_share_nothing_that_is_not_public() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            let who = asked.header("cookie").unwrap_or("nobody");
-            match asked.target.as_str() {
-                "/explicit" => Said::fresh(who),
-                "/public" => Said::fresh("all").with("cache-control", "public"),
-                _ => Said::ok(who),
+        let origin = ScriptedOrigin::start(|request| {
+            let who = request.header("cookie").unwrap_or("nobody");
+            match request.target.as_str() {
+                "/explicit" => OriginResponse::fresh(who),
+                "/public" => OriginResponse::fresh("all").with("cache-control", "public"),
+                _ => OriginResponse::ok(who),
             }
         })
         .await;
@@ -188,14 +195,14 @@ async fn session_cookies_share_nothing_that_is_not_public() {
 async fn an_unknown_cookie_shares_what_the_origin_made_fresh_and_no_guess() {
     within(async {
         const OLD: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
-        let origin = Scripted::start(|asked| {
-            let said = Said::ok(asked.header("cookie").unwrap_or("nobody"));
-            match asked.target.as_str() {
-                "/max-age" => said.with("cache-control", "max-age=60"),
-                "/public" => said.with("cache-control", "public"),
-                "/zero" => said.with("cache-control", "max-age=0"),
-                "/modified" => said.with("last-modified", OLD),
-                _ => said,
+        let origin = ScriptedOrigin::start(|request| {
+            let response = OriginResponse::ok(request.header("cookie").unwrap_or("nobody"));
+            match request.target.as_str() {
+                "/max-age" => response.with("cache-control", "max-age=60"),
+                "/public" => response.with("cache-control", "public"),
+                "/zero" => response.with("cache-control", "max-age=0"),
+                "/modified" => response.with("last-modified", OLD),
+                _ => response,
             }
         })
         .await;
@@ -224,9 +231,9 @@ async fn an_unknown_cookie_shares_what_the_origin_made_fresh_and_no_guess() {
 #[tokio::test]
 async fn an_unknown_cookie_still_validates_what_the_origin_judges() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.header("if-none-match") {
-            Some(_) => Said::status(304, ""),
-            None => Said::ok("a").with("cache-control", "no-cache").with("etag", "\"1\""),
+        let origin = ScriptedOrigin::start(|request| match request.header("if-none-match") {
+            Some(_) => OriginResponse::status(304, ""),
+            None => OriginResponse::ok("a").with("cache-control", "no-cache").with("etag", "\"1\""),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -345,8 +352,10 @@ async fn selecting_cookies_separate_what_a_ttl_makes_fresh() {
 #[tokio::test]
 async fn selecting_cookies_are_the_origins_to_name_where_it_says_how_long() {
     within(async {
-        let origin =
-            Scripted::start(|asked| Said::fresh(asked.header("cookie").unwrap_or("nobody"))).await;
+        let origin = ScriptedOrigin::start(|request| {
+            OriginResponse::fresh(request.header("cookie").unwrap_or("nobody"))
+        })
+        .await;
         let proxy = Proxy::before(&origin.url());
         proxy.get_with("/a", &[("Cookie", "theme=dark")]).await;
         let reply = proxy.get_with("/a", &[("Cookie", "theme=light")]).await;
@@ -377,7 +386,9 @@ async fn a_route_settles_the_cookies_that_it_names() {
 #[tokio::test]
 async fn a_cookie_that_parsers_read_differently_is_passed() {
     within(async {
-        let origin = Scripted::always(Said::fresh("all").with("cache-control", "public")).await;
+        let origin =
+            ScriptedOrigin::always(OriginResponse::fresh("all").with("cache-control", "public"))
+                .await;
         let toml = format!("{TTL}\nvary = {{ cookies = [\"currency\"] }}");
         let proxy = Proxy::with(&origin.url(), &toml);
         let plain = proxy.get_with("/a", &[("Cookie", "currency=EUR; a=b")]).await;
@@ -505,7 +516,8 @@ async fn a_tenant_counts_as_credentials_unless_the_route_separates_by_it() {
 #[tokio::test]
 async fn a_key_in_the_query_separates_and_is_not_logged() {
     within(async {
-        let origin = Scripted::start(|asked| Said::ok(asked.target.as_str())).await;
+        let origin =
+            ScriptedOrigin::start(|request| OriginResponse::ok(request.target.as_str())).await;
         let proxy = Proxy::with(&origin.url(), TTL);
         for target in ["/a?api_key=ada", "/a?api_key=bob", "/a"] {
             for word in ["MISS", "HIT"] {
@@ -521,7 +533,8 @@ async fn a_key_in_the_query_separates_and_is_not_logged() {
 #[tokio::test]
 async fn a_key_in_the_query_outside_the_cache_key_is_shared_with_no_other() {
     within(async {
-        let origin = Scripted::start(|asked| Said::ok(asked.target.as_str())).await;
+        let origin =
+            ScriptedOrigin::start(|request| OriginResponse::ok(request.target.as_str())).await;
         let query = "query = { ignore = [\"api_key\"], forward = \"all\" }";
         let proxy = Proxy::with(&origin.url(), &format!("{TTL}\n{query}"));
         for target in ["/a?api_key=ada", "/a?api_key=bob"] {
@@ -538,8 +551,12 @@ async fn a_key_in_the_query_outside_the_cache_key_is_shared_with_no_other() {
 #[tokio::test]
 async fn a_signed_target_is_not_kept_longer_than_the_origin_says() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            if asked.target.contains("fresh") { Said::fresh("a") } else { Said::ok("a") }
+        let origin = ScriptedOrigin::start(|request| {
+            if request.target.contains("fresh") {
+                OriginResponse::fresh("a")
+            } else {
+                OriginResponse::ok("a")
+            }
         })
         .await;
         let proxy = Proxy::with(&origin.url(), TTL);
@@ -575,9 +592,9 @@ async fn keys_and_unknown_cookies_share_no_fetch_that_a_ttl_makes_fresh() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |asked| {
-            let who = asked.header("x-api-key").or(asked.header("cookie")).unwrap_or("nobody");
-            Said::ok(who).after(&held)
+        let origin = ScriptedOrigin::start(move |request| {
+            let who = request.header("x-api-key").or(request.header("cookie")).unwrap_or("nobody");
+            OriginResponse::ok(who).after(&held)
         })
         .await;
         let proxy = Proxy::with(&origin.url(), TTL);
@@ -595,7 +612,7 @@ async fn keys_and_unknown_cookies_share_no_fetch_that_a_ttl_makes_fresh() {
             wire.write(request("GET", "/a", identity.as_slice())).await;
             wires.push(wire);
         }
-        origin.asked_for(identities.len()).await;
+        origin.wait_for_requests(identities.len()).await;
         gate.open();
         for (identity, mut wire) in identities.iter().zip(wires) {
             let expected = identity.map_or("nobody", |(_, value)| value);
@@ -614,15 +631,15 @@ async fn who_waits_with_an_unknown_cookie_takes_no_guess_of_anothers_fetch() {
         {
             let gate = Gate::closed();
             let held = gate.clone();
-            let origin = Scripted::start(move |asked| {
-                let said = Said::ok(asked.header("cookie").unwrap_or("nobody"));
-                said.with(field.0, field.1).after(&held)
+            let origin = ScriptedOrigin::start(move |request| {
+                let response = OriginResponse::ok(request.header("cookie").unwrap_or("nobody"));
+                response.with(field.0, field.1).after(&held)
             })
             .await;
             let proxy = Proxy::before(&origin.url());
             let mut leader = proxy.connect().await;
             leader.write(request("GET", "/a", &[])).await;
-            origin.asked_for(1).await;
+            origin.wait_for_requests(1).await;
             let mut follower = proxy.connect().await;
             follower.write(request("GET", "/a", &[("Cookie", "flavour=ada")])).await;
             while proxy.metric("larder_collapsed_requests_total", "").await < 1 {}
@@ -638,7 +655,11 @@ async fn who_waits_with_an_unknown_cookie_takes_no_guess_of_anothers_fetch() {
 #[tokio::test]
 async fn a_key_gets_nothing_stale_that_it_may_not_share() {
     within(async {
-        let origin = Scripted::in_turn([Said::ok("all"), Said::status(503, "down")]).await;
+        let origin = ScriptedOrigin::in_turn([
+            OriginResponse::ok("all"),
+            OriginResponse::status(503, "down"),
+        ])
+        .await;
         let toml = format!("{TTL}\nstale_if_error = \"1h\"\nstale_while_revalidate = \"1h\"");
         let proxy = Proxy::with(&origin.url(), &toml);
         proxy.get("/a").await;
@@ -654,14 +675,15 @@ async fn a_key_gets_nothing_stale_that_it_may_not_share() {
 #[tokio::test]
 async fn a_key_in_the_query_reaches_the_origin_and_is_shared_with_no_other() {
     within(async {
-        let origin = Scripted::start(|asked| Said::fresh(asked.target.clone())).await;
+        let origin =
+            ScriptedOrigin::start(|request| OriginResponse::fresh(request.target.clone())).await;
         let toml = "admin.token = \"t\"\nadmin.purge_from = [\"127.0.0.0/8\"]\n";
         let proxy = Proxy::with(&origin.url(), toml);
         for target in ["/a?b=1&access_token=one", "/a?b=1&access_token=two", "/a?b=1;api_key=x"] {
             assert_eq!(proxy.get(target).await.summary(), format!("200 MISS {target}"));
             assert_eq!(proxy.get(target).await.summary(), format!("200 HIT {target}"));
         }
-        proxy.ask("PURGE", "/a?b=1&access_token=three", &[]).await;
+        proxy.send("PURGE", "/a?b=1&access_token=three", &[]).await;
         let token = [("Authorization", "Bearer t")];
         let mut admin = Wire::connect(proxy.admin_address()).await;
         let purges = admin.exchange(request("GET", "/v1/purges", &token)).await.body;
@@ -676,7 +698,7 @@ async fn a_key_in_the_query_reaches_the_origin_and_is_shared_with_no_other() {
 #[tokio::test]
 async fn a_key_in_the_query_is_stored_in_redis_as_a_keyed_digest_or_not_at_all() {
     within(async {
-        let origin = Scripted::always(Said::fresh("x")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("x")).await;
         for (user, shared) in
             [("", "MISS"), ("[user]\ndigest_key = \"0123456789abcdef0123456789abcdef\"", "HIT")]
         {
@@ -685,18 +707,18 @@ async fn a_key_in_the_query_is_stored_in_redis_as_a_keyed_digest_or_not_at_all()
             let fleet = Fleet::start(2, &origin.url(), &store).await;
             fleet.ready(&redis).await;
             let target = "/a?api_key=secret7";
-            assert_eq!(fleet.ask(0, target).await.cache(), "MISS");
-            assert_eq!(fleet.ask(0, target).await.cache(), "HIT");
-            assert_eq!(fleet.ask(0, "/plain").await.cache(), "MISS");
+            assert_eq!(fleet.get(0, target).await.cache(), "MISS");
+            assert_eq!(fleet.get(0, target).await.cache(), "HIT");
+            assert_eq!(fleet.get(0, "/plain").await.cache(), "MISS");
             while redis.keys("*:e:*").await.is_empty() {
-                moment().await;
+                short_sleep().await;
             }
             if shared == "HIT" {
                 while redis.keys("*:e:*").await.len() < 2 {
-                    moment().await;
+                    short_sleep().await;
                 }
             }
-            assert_eq!(fleet.ask(1, target).await.cache(), shared, "{user}");
+            assert_eq!(fleet.get(1, target).await.cache(), shared, "{user}");
             for key in redis.keys("*:e:*").await {
                 let value = redis.command(&["GET", &key]).await;
                 let text = format!("{key} {}", value.text());

@@ -6,12 +6,12 @@ use std::{
 };
 
 use clap::CommandFactory;
-use larder::{
+use larder::testing::{
     app::{Explainer, run_tests},
     cli::Cli,
     config::{Config, Environment, Flags},
     field::identity,
-    pipeline::explain::{Asked, AskedResponse},
+    pipeline::explain::{ExplainRequest, ExplainRequestResponse},
     policy::{cache_status::CacheResult, credentials, reason::Reason},
     trigger::webhook::Vendor,
 };
@@ -213,10 +213,10 @@ fn the_explanation_in_the_documents_is_what_is_explained() {
     let text = read("docs/explain.md");
     let (files, shown) = (blocks(&text, "toml"), blocks(&text, "text"));
     let config = Config::parse(files[0], "explain.md", Environment::empty()).unwrap();
-    let asked = Asked {
+    let asked = ExplainRequest {
         headers: vec!["cookie: _ga=1".to_owned()],
-        response: Some(AskedResponse { status: 200, headers: Vec::new(), body: None }),
-        ..Asked::get("https://api.example.com/items/1?utm_source=mail")
+        response: Some(ExplainRequestResponse { status: 200, headers: Vec::new(), body: None }),
+        ..ExplainRequest::get("https://api.example.com/items/1?utm_source=mail")
     };
     let explained = Explainer::new(&config).unwrap().explain(&asked).unwrap();
     let id = explained.key.as_ref().unwrap().id.clone();

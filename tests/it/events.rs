@@ -6,9 +6,9 @@ use bytes::Bytes;
 use http::{Request, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use larder::{
-    feed::{Caller, Feed, Heard, Origins, Settings, TagPattern},
-    fence::{Fence, LogId, Mode, Purge, Record, Selector, Source},
+use larder::testing::{
+    feed::{Caller, CorsOrigins, Feed, LogUpdate, Settings, TagPattern},
+    fence::{Fence, LogId, Purge, PurgeMode, PurgeRecord, PurgeSource, Selector},
     field::Timestamp,
     server::{Connection, Incoming, Settings as ServerSettings},
     telemetry::Metrics,
@@ -17,10 +17,10 @@ use tokio::{net::TcpStream, sync::mpsc};
 
 use crate::support::{
     process::Process,
-    proxy::{Proxy, request, sending},
+    proxy::{Proxy, request, request_with_body},
     redis::Redis,
-    script::{Said, Scripted},
-    serving::{Answer, Serving, reply},
+    script::{OriginResponse, ScriptedOrigin},
+    serving::{FnHandler, TestServer, reply},
     wire::Wire,
     within, within_seconds,
 };
@@ -28,42 +28,48 @@ use crate::support::{
 /// A feed behind a server, and what is told to it.
 struct Station {
     feed: Arc<Feed>,
-    serving: Serving,
+    serving: TestServer,
     metrics: Arc<Metrics>,
-    records: mpsc::Sender<Heard>,
+    records: mpsc::Sender<LogUpdate>,
 }
 
 impl Station {
     /// One that shows every tag, and has heard of a log without records.
     async fn start(listeners: usize) -> Self {
         let tags = vec![TagPattern::parse("*").unwrap()];
-        let settings = Settings { origins: Origins::Any, tags, listeners, per_client: listeners };
+        let settings =
+            Settings { origins: CorsOrigins::Any, tags, listeners, per_client: listeners };
         let metrics = Metrics::new();
         let now = || Timestamp::from_seconds(1000);
         let feed = Arc::new(Feed::new(Some(settings), Arc::clone(&metrics), Vec::new, now));
-        let (records, heard) = mpsc::channel(8);
+        let (records, received) = mpsc::channel(8);
         let fence = Fence { log: LogId(1), seq: 0 };
-        let begin = Heard::Begin { fence, at: now(), records: Vec::new() };
+        let begin = LogUpdate::Begin { fence, at: now(), records: Vec::new() };
         records.send(begin).await.unwrap();
         let (following, answering) = (Arc::clone(&feed), Arc::clone(&feed));
-        tokio::spawn(async move { following.follow(heard).await });
+        tokio::spawn(async move { following.follow(received).await });
         let answer = move |request: Request<Incoming>, _: Arc<Connection>| {
-            let answer = answering.answer(&request, &Caller::default());
+            let answer = answering.respond(&request, &Caller::default());
             async move {
                 let Some(answer) = answer else { return reply(200, "elsewhere") };
                 answer.map(|body| body.map_err(|never: Infallible| match never {}).boxed_unsync())
             }
         };
-        let serving = Serving::start(Answer(answer), ServerSettings::default());
+        let serving = TestServer::start(FnHandler(answer), ServerSettings::default());
         Self { feed, serving, metrics, records }
     }
 
     async fn purge(&self, seq: u64, tag: &str) {
         let selectors = vec![Selector::Tag(tag.into())];
-        let purge =
-            Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None, warm: false };
-        let record = Record { seq, at: Timestamp::from_seconds(seq), purge };
-        self.records.send(Heard::Record(LogId(1), Arc::new(record))).await.unwrap();
+        let purge = Purge {
+            mode: PurgeMode::Hard,
+            selectors,
+            source: PurgeSource::Api,
+            reason: None,
+            warm: false,
+        };
+        let record = PurgeRecord { seq, at: Timestamp::from_seconds(seq), purge };
+        self.records.send(LogUpdate::Record(LogId(1), Arc::new(record))).await.unwrap();
     }
 
     /// A listener that has been greeted.
@@ -123,10 +129,10 @@ async fn over_http2_many_listen_on_one_connection() {
         station.listened_to_by(100).await;
         station.purge(1, "kpi").await;
         for body in &mut bodies {
-            let mut heard = String::new();
-            while !heard.contains("event: purge\ndata: {\"seq\":1,") {
+            let mut received = String::new();
+            while !received.contains("event: purge\ndata: {\"seq\":1,") {
                 let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
-                heard.push_str(std::str::from_utf8(&data).unwrap());
+                received.push_str(std::str::from_utf8(&data).unwrap());
             }
         }
         drop(bodies);
@@ -202,7 +208,7 @@ fn open_files() -> usize {
 #[tokio::test]
 async fn a_node_answers_for_events_itself_or_says_that_it_does_not() {
     within(async {
-        let origin = Scripted::start(|asked| Said::fresh(&asked.target)).await;
+        let origin = ScriptedOrigin::start(|request| OriginResponse::fresh(&request.target)).await;
         let proxy = Proxy::before(&origin.url());
         for path in ["/_larder/events", "/_larder/sync", "/_larder/version"] {
             let off = proxy.get(path).await;
@@ -219,7 +225,7 @@ const EVENTS: &str = "admin.token = \"secret\"\n[events]\ntags = [\"tile:*\"]\n"
 /// Purges by a call, and gives the place in the log.
 async fn purge(address: std::net::SocketAddr, body: &str) -> u64 {
     let fields = [("authorization", "Bearer secret")];
-    let call = sending("POST", "/v1/purge", &fields, body);
+    let call = request_with_body("POST", "/v1/purge", &fields, body);
     let receipt = Wire::connect(address).await.exchange(call).await;
     assert_eq!(receipt.status(), 200, "{receipt:?}");
     let receipt: serde_json::Value = serde_json::from_str(&receipt.body).unwrap();
@@ -229,7 +235,8 @@ async fn purge(address: std::net::SocketAddr, body: &str) -> u64 {
 /// Purges by a call that is made again until it is answered, and gives the place in the log.
 async fn again_and_again(address: std::net::SocketAddr, body: &str) -> u64 {
     loop {
-        let call = sending("POST", "/v1/purge", &[("authorization", "Bearer secret")], body);
+        let call =
+            request_with_body("POST", "/v1/purge", &[("authorization", "Bearer secret")], body);
         let receipt = Wire::connect(address).await.exchange(call).await;
         if receipt.status() == 200 {
             let receipt: serde_json::Value = serde_json::from_str(&receipt.body).unwrap();
@@ -241,7 +248,7 @@ async fn again_and_again(address: std::net::SocketAddr, body: &str) -> u64 {
 }
 
 /// What a node says to `GET` of this target.
-async fn ask(address: std::net::SocketAddr, target: &str) -> serde_json::Value {
+async fn get_json(address: std::net::SocketAddr, target: &str) -> serde_json::Value {
     let answer = Wire::connect(address).await.exchange(request("GET", target, &[])).await;
     assert_eq!(answer.status(), 200, "{target}: {answer:?}");
     serde_json::from_str(&answer.body).unwrap()
@@ -250,7 +257,7 @@ async fn ask(address: std::net::SocketAddr, target: &str) -> serde_json::Value {
 #[tokio::test]
 async fn who_listens_hears_what_was_purged_by_its_receipt() {
     within(async {
-        let origin = Scripted::start(|asked| Said::fresh(&asked.target)).await;
+        let origin = ScriptedOrigin::start(|request| OriginResponse::fresh(&request.target)).await;
         let proxy = Proxy::with(&origin.url(), EVENTS);
         let mut wire = proxy.connect().await;
         wire.write(request("GET", "/_larder/events", &[])).await;
@@ -263,11 +270,11 @@ async fn who_listens_hears_what_was_purged_by_its_receipt() {
         let seq = purge(proxy.admin_address(), shown).await;
         let before = wire.read_until("event: purge\n").await;
         assert!(before.ends_with(&format!("id: {seq}\nevent: purge\n")), "{before}");
-        let heard = wire.read_until("\n\n").await;
-        assert!(heard.contains("\"mode\":\"soft\",\"tags\":[\"tile:a\"]}\n"), "{heard}");
-        let synced = ask(proxy.address, "/_larder/sync?since=1").await;
+        let received = wire.read_until("\n\n").await;
+        assert!(received.contains("\"mode\":\"soft\",\"tags\":[\"tile:a\"]}\n"), "{received}");
+        let synced = get_json(proxy.address, "/_larder/sync?since=1").await;
         assert_eq!(synced["purges"].as_array().unwrap().len(), 1);
-        assert_eq!(ask(proxy.address, "/_larder/version").await["seq"], seq);
+        assert_eq!(get_json(proxy.address, "/_larder/version").await["seq"], seq);
         proxy.reconfigure(&origin.url(), "");
         assert_eq!(proxy.get("/_larder/version").await.status(), 404);
         wire.read_until("\r\n0\r\n\r\n").await;
@@ -279,7 +286,7 @@ async fn who_listens_hears_what_was_purged_by_its_receipt() {
 async fn a_place_of_one_node_is_a_place_on_every_other() {
     within(async {
         let redis = Redis::start().await;
-        let origin = Scripted::start(|asked| Said::fresh(&asked.target)).await;
+        let origin = ScriptedOrigin::start(|request| OriginResponse::fresh(&request.target)).await;
         let configuration = format!("{EVENTS}[store]\n{}", redis.store());
         let nodes = [0, 1].map(|_| Proxy::with(&origin.url(), &configuration));
         for node in &nodes {
@@ -289,13 +296,13 @@ async fn a_place_of_one_node_is_a_place_on_every_other() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
-        let begin = ask(nodes[0].address, "/_larder/sync").await["next"].clone();
+        let begin = get_json(nodes[0].address, "/_larder/sync").await["next"].clone();
         let first = purge(nodes[0].admin_address(), r#"{"tags":["tile:a"]}"#).await;
         let second = purge(nodes[1].admin_address(), r#"{"tags":["tile:b"]}"#).await;
         for node in &nodes {
             let target = format!("/_larder/sync?since={}", begin.as_str().unwrap());
             let synced = loop {
-                let synced = ask(node.address, &target).await;
+                let synced = get_json(node.address, &target).await;
                 if synced["seq"] == second {
                     break synced;
                 }

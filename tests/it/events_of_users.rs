@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::json;
 
 use crate::support::{
-    proxy::{Proxy, request, sending},
-    script::{Said, Scripted},
+    proxy::{Proxy, request, request_with_body},
+    script::{OriginResponse, ScriptedOrigin},
     token::{bearer, bearer_until, by_token, now, signed},
     wire::{Reply, Wire},
     within,
@@ -32,7 +32,7 @@ async fn listen(proxy: &Proxy, field: (&str, &str)) -> Wire {
 
 async fn purge(proxy: &Proxy, tag: &str) {
     let body = json!({ "tags": [tag] }).to_string();
-    let call = sending("POST", "/v1/purge", &[("authorization", "Bearer secret")], &body);
+    let call = request_with_body("POST", "/v1/purge", &[("authorization", "Bearer secret")], &body);
     let receipt = Wire::connect(proxy.admin_address()).await.exchange(call).await;
     assert_eq!(receipt.status(), 200, "{receipt:?}");
 }
@@ -46,7 +46,7 @@ async fn open(proxy: &Proxy, fields: &[(&str, &str)]) -> Reply {
 #[tokio::test]
 async fn a_user_hears_of_its_own_tags_by_token_and_by_cookie() {
     within(async {
-        let origin = Scripted::always(Said::ok("x")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("x")).await;
         for carrier in ["authorization", "cookie"] {
             let mut toml = configuration(EVENTS);
             if carrier == "cookie" {
@@ -73,10 +73,14 @@ async fn a_user_hears_of_its_own_tags_by_token_and_by_cookie() {
                 purge(&proxy, tag).await;
             }
             for (wire, own) in &mut streams {
-                let heard = wire.read_until("\"tile:a\"").await;
-                assert_eq!(heard.matches("stocks:").count(), usize::from(own.is_some()), "{heard}");
+                let received = wire.read_until("\"tile:a\"").await;
+                assert_eq!(
+                    received.matches("stocks:").count(),
+                    usize::from(own.is_some()),
+                    "{received}"
+                );
                 let own = own.map(|own| format!("\"tags\":[\"{own}\"]"));
-                assert!(own.is_none_or(|own| heard.contains(&own)), "{carrier}: {heard}");
+                assert!(own.is_none_or(|own| received.contains(&own)), "{carrier}: {received}");
             }
             let synced = proxy.get_with("/_larder/sync?since=0", &[(carrier, &zoe)]).await.body;
             assert!(synced.contains("stocks:zoe\"") && !synced.contains("bob"), "{synced}");
@@ -88,17 +92,17 @@ async fn a_user_hears_of_its_own_tags_by_token_and_by_cookie() {
 #[tokio::test]
 async fn the_stream_of_a_user_ends_with_the_token() {
     within(async {
-        let origin = Scripted::always(Said::ok("x")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("x")).await;
         let proxy = Proxy::with(&origin.url(), &configuration(EVENTS));
         let short = bearer_until("zoe", "read", now() + 2);
         let long = bearer("zoe", "read");
         let mut lasting = listen(&proxy, ("authorization", &long)).await;
         let mut ending = listen(&proxy, ("authorization", &short)).await;
-        let heard = ending.read_until("\r\n0\r\n\r\n").await;
-        assert!(heard.contains("event: end\ndata: {\"reason\":\"expired\"}\n"), "{heard}");
+        let received = ending.read_until("\r\n0\r\n\r\n").await;
+        assert!(received.contains("event: end\ndata: {\"reason\":\"expired\"}\n"), "{received}");
         purge(&proxy, "stocks:zoe").await;
-        let heard = lasting.read_until("stocks:zoe").await;
-        assert!(!heard.contains("event: end"), "{heard}");
+        let received = lasting.read_until("stocks:zoe").await;
+        assert!(!received.contains("event: end"), "{received}");
     })
     .await;
 }
@@ -107,9 +111,9 @@ async fn the_stream_of_a_user_ends_with_the_token() {
 async fn the_stream_of_a_user_ends_when_its_token_is_refused_or_logged_out() {
     within(async {
         static IS_REVOKED: AtomicBool = AtomicBool::new(false);
-        let origin = Scripted::start(|asked| match &*asked.target {
-            "/revoked" if IS_REVOKED.load(Ordering::Relaxed) => Said::status(401, "no"),
-            _ => Said::ok("x"),
+        let origin = ScriptedOrigin::start(|request| match &*request.target {
+            "/revoked" if IS_REVOKED.load(Ordering::Relaxed) => OriginResponse::status(401, "no"),
+            _ => OriginResponse::ok("x"),
         })
         .await;
         let proxy = Proxy::with(&origin.url(), &configuration(EVENTS));
@@ -120,19 +124,19 @@ async fn the_stream_of_a_user_ends_when_its_token_is_refused_or_logged_out() {
             assert_eq!(proxy.get_with("/a", &[("authorization", &zoe)]).await.status(), 200);
             let mut wire = listen(&proxy, ("authorization", &zoe)).await;
             IS_REVOKED.store(true, Ordering::Relaxed);
-            proxy.ask(method, target, &[("authorization", &zoe)]).await;
-            let heard = wire.read_until("\r\n0\r\n\r\n").await;
-            assert!(heard.contains("{\"reason\":\"revoked\"}"), "{method} {target}: {heard}");
+            proxy.send(method, target, &[("authorization", &zoe)]).await;
+            let received = wire.read_until("\r\n0\r\n\r\n").await;
+            assert!(received.contains("{\"reason\":\"revoked\"}"), "{method} {target}: {received}");
             // The token is nobody's until the origin takes it again: what everybody sees is left.
             let mut again = listen(&proxy, ("authorization", &zoe)).await;
             purge(&proxy, "stocks:zoe").await;
             purge(&proxy, "tile:a").await;
-            let heard = again.read_until("tile:a").await;
-            assert!(!heard.contains("stocks:zoe"), "{heard}");
+            let received = again.read_until("tile:a").await;
+            assert!(!received.contains("stocks:zoe"), "{received}");
         }
         purge(&proxy, "stocks:bob").await;
-        let heard = others.read_until("stocks:bob").await;
-        assert!(!heard.contains("event: end"), "{heard}");
+        let received = others.read_until("stocks:bob").await;
+        assert!(!received.contains("event: end"), "{received}");
     })
     .await;
 }
@@ -140,7 +144,7 @@ async fn the_stream_of_a_user_ends_when_its_token_is_refused_or_logged_out() {
 #[tokio::test]
 async fn a_feed_of_users_is_for_users_and_for_pages_that_are_listed() {
     within(async {
-        let origin = Scripted::always(Said::ok("x")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("x")).await;
         let events = EVENTS.replace("\"tile:*\", ", "");
         let proxy = Proxy::with(&origin.url(), &configuration(&events));
         let (zoe, late) = (bearer("zoe", "read"), bearer_until("zoe", "read", now() - 1));
@@ -160,7 +164,7 @@ async fn a_feed_of_users_is_for_users_and_for_pages_that_are_listed() {
         assert_eq!(other.header("access-control-allow-origin"), None);
         assert_eq!(other.header("access-control-allow-credentials"), None);
         let asked = [("origin", "https://app.test"), ("access-control-request-method", "GET")];
-        let preflight = proxy.ask("OPTIONS", "/_larder/events", &asked).await;
+        let preflight = proxy.send("OPTIONS", "/_larder/events", &asked).await;
         assert_eq!(preflight.status(), 204);
         assert_eq!(preflight.header("access-control-allow-credentials"), Some("true"));
         let fields = preflight.header("access-control-allow-headers").unwrap();

@@ -2,16 +2,16 @@
 
 mod situations;
 
-use larder::{
+use larder::testing::{
     app::Explainer,
     config::{Config, Environment},
-    pipeline::explain::{Asked, AskedResponse},
+    pipeline::explain::{ExplainRequest, ExplainRequestResponse},
 };
 use serde_json::Value;
 
 use crate::support::{
-    proxy::{Proxy, sending},
-    script::{Said, Scripted},
+    proxy::{Proxy, request_with_body},
+    script::{OriginResponse, ScriptedOrigin},
     wire::{Reply, Wire},
     within, within_seconds,
 };
@@ -19,16 +19,16 @@ use situations::{SITUATIONS, Situation, Step};
 
 const CANARY: &str = "c4n4ry5ecret";
 
-fn asked(situation: &Situation) -> Asked {
+fn explain_request(situation: &Situation) -> ExplainRequest {
     let line = |(name, value): &(&str, &str)| format!("{name}: {value}");
     let response = &situation.response;
-    Asked {
+    ExplainRequest {
         method: situation.method.to_owned(),
         url: format!("http://api.test{}", situation.target),
         headers: situation.fields.iter().map(line).collect(),
         body: None,
         from: Some([127, 0, 0, 1].into()),
-        response: Some(AskedResponse {
+        response: Some(ExplainRequestResponse {
             status: response.status,
             headers: response.fields.iter().map(line).collect(),
             body: Some(response.body.to_owned()),
@@ -41,14 +41,15 @@ fn offline(situation: &Situation) -> (String, Value) {
     let file = format!("origin = \"http://origin.test\"\n{}\n", situation.toml);
     let config = Config::parse(&file, "proxy.toml", Environment::empty());
     let config = config.unwrap_or_else(|error| panic!("{}: {error}", situation.name));
-    let explanation = Explainer::new(&config).unwrap().explain(&asked(situation)).unwrap();
+    let explanation =
+        Explainer::new(&config).unwrap().explain(&explain_request(situation)).unwrap();
     (explanation.to_string(), serde_json::to_value(&explanation).unwrap())
 }
 
-async fn explain(proxy: &Proxy, asked: &Asked, accept: &str) -> Reply {
+async fn explain(proxy: &Proxy, asked: &ExplainRequest, accept: &str) -> Reply {
     let body = serde_json::to_string(asked).unwrap();
     let mut wire = Wire::connect(proxy.admin_address()).await;
-    wire.exchange(sending(
+    wire.exchange(request_with_body(
         "POST",
         "/v1/explain",
         &[("host", "localhost"), ("accept", accept)],
@@ -59,16 +60,16 @@ async fn explain(proxy: &Proxy, asked: &Asked, accept: &str) -> Reply {
 
 /// The explanation of a running node.
 async fn live(proxy: &Proxy, situation: &Situation) -> (String, Value) {
-    let asked = asked(situation);
+    let asked = explain_request(situation);
     let text = explain(proxy, &asked, "text/plain").await;
     assert_eq!(text.status(), 200, "{}: {}", situation.name, text.body);
     let data = explain(proxy, &asked, "application/json").await;
     (text.body, serde_json::from_str(&data.body).unwrap())
 }
 
-fn said(situation: &Situation) -> Said {
+fn scripted_response(situation: &Situation) -> OriginResponse {
     let response = &situation.response;
-    let said = Said::status(response.status, response.body);
+    let said = OriginResponse::status(response.status, response.body);
     response.fields.iter().fold(said, |said, (name, value)| said.with(name, value))
 }
 
@@ -85,7 +86,7 @@ async fn prepare(proxy: &Proxy, situation: &Situation) -> usize {
             Step::Purge(mode) => {
                 let soft = [("fastly-soft-purge", "1")];
                 let fields = if *mode == "soft" { &soft[..] } else { &[] };
-                assert_eq!(proxy.ask("PURGE", situation.target, fields).await.status(), 200);
+                assert_eq!(proxy.send("PURGE", situation.target, fields).await.status(), 200);
             }
         }
     }
@@ -121,10 +122,10 @@ fn steady(text: &str) -> String {
 async fn agrees(situation: &Situation) {
     let name = situation.name;
     // The first response is of another length than those that follow: a body tells which came.
-    let scripted = said(situation);
-    let first = Said::fresh("stored before");
+    let scripted = scripted_response(situation);
+    let first = OriginResponse::fresh("stored before");
     let has_before = !situation.before.is_empty();
-    let origin = Scripted::start(move |asked| {
+    let origin = ScriptedOrigin::start(move |asked| {
         if asked.before == 0 && has_before { first.clone() } else { scripted.clone() }
     })
     .await;
@@ -141,7 +142,7 @@ async fn agrees(situation: &Situation) {
         "{name}: nor is it counted"
     );
 
-    let reply = proxy.ask(situation.method, situation.target, situation.fields).await;
+    let reply = proxy.send(situation.method, situation.target, situation.fields).await;
     let answer = &explained["answer"];
     assert_eq!(reply.cache(), answer["result"], "{name}\n{}\n{text}", reply.head);
     assert_eq!(
@@ -240,7 +241,7 @@ fn decisions_are_explained_in_the_order_in_which_they_are_made() {
         let has = |name: &str| left.iter().any(|(obstacle, _)| *obstacle == name);
         let mut headers: Vec<String> = vec!["connection: upgrade".to_owned()];
         headers.extend(left.iter().filter(|it| it.0.contains(':')).map(|it| it.0.to_owned()));
-        let asked = Asked {
+        let asked = ExplainRequest {
             method: if has("method") { "POST" } else { "GET" }.to_owned(),
             url: format!("http://api.test/items/{}", if has("path") { "a%2Fb" } else { "a" }),
             headers,
@@ -284,7 +285,7 @@ async fn a_credential_is_in_no_explanation() {
                     "trusted_proxies = {trusted}\norigin = \"http://o.test\"\n[defaults]\nvary = {{ headers = [\"x-tenant-id\"] }}\n[[route]]\nname = \"a\"\nmatch = \"/a\"\nttl = \"1m\"\nquery = {{ ignore = [\"b\"], forward = \"all\" }}\n"
                 );
                 let config = Config::parse(&toml, "proxy.toml", Environment::empty()).unwrap();
-                let asked = Asked {
+                let asked = ExplainRequest {
                     method: "GET".to_owned(),
                     url: format!("http://api.test{target}").replace("{}", CANARY),
                     headers: some
@@ -293,7 +294,7 @@ async fn a_credential_is_in_no_explanation() {
                         .collect(),
                     body: None,
                     from: Some([127, 0, 0, 1].into()),
-                    response: Some(AskedResponse {
+                    response: Some(ExplainRequestResponse {
                         status: 200,
                         headers: vec![
                             format!("set-cookie: a={CANARY}"),
@@ -314,7 +315,7 @@ async fn a_credential_is_in_no_explanation() {
 #[tokio::test]
 async fn what_is_no_request_is_refused_without_repeating_it() {
     within(async {
-        let origin = Scripted::always(Said::ok("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("a")).await;
         let proxy = Proxy::before(&origin.url());
         for body in [
             format!("{{\"url\": \"/\", \"no_such_key\": \"{CANARY}\"}}"),
@@ -324,7 +325,7 @@ async fn what_is_no_request_is_refused_without_repeating_it() {
         ] {
             let mut wire = Wire::connect(proxy.admin_address()).await;
             let reply = wire
-                .exchange(sending("POST", "/v1/explain", &[("host", "localhost")], &body))
+                .exchange(request_with_body("POST", "/v1/explain", &[("host", "localhost")], &body))
                 .await;
             assert_eq!(reply.status(), 400, "{}", reply.body);
             assert!(!reply.body.contains(CANARY), "{}", reply.body);

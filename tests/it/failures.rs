@@ -12,7 +12,7 @@ use crate::support::{
     gate::Gate,
     proxy::{Proxy, request},
     redis::Redis,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     wire::{RawOrigin, Reply, Wire},
     within, within_seconds,
 };
@@ -46,15 +46,15 @@ async fn replies(wires: Vec<Wire>) -> Vec<Reply> {
 }
 
 /// An origin that answers all requests alike once a gate is open.
-async fn held(said: Said) -> (Scripted, Gate) {
+async fn held(response: OriginResponse) -> (ScriptedOrigin, Gate) {
     let gate = Gate::closed();
-    (Scripted::always(said.after(&gate)).await, gate)
+    (ScriptedOrigin::always(response.after(&gate)).await, gate)
 }
 
 #[tokio::test]
 async fn an_error_is_tried_once_more_and_then_shared_by_all_who_wait() {
     within(async {
-        let (origin, gate) = held(Said::status(503, "down").with("x-shard", "7")).await;
+        let (origin, gate) = held(OriginResponse::status(503, "down").with("x-shard", "7")).await;
         let proxy = Proxy::before(&origin.url());
         let wires = waiting(&proxy, 200, FIELDS).await;
         until_waiting(&proxy, 199).await;
@@ -80,14 +80,14 @@ async fn one_request_that_breaks_the_origin_breaks_no_other() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |asked| match asked.header("x-break") {
-            Some(_) => Said::status(500, "broken").after(&held),
-            None => Said::fresh("whole"),
+        let origin = ScriptedOrigin::start(move |request| match request.header("x-break") {
+            Some(_) => OriginResponse::status(500, "broken").after(&held),
+            None => OriginResponse::fresh("whole"),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
         let first = waiting(&proxy, 1, &[("X-Break", "yes")]).await;
-        origin.asked_for(1).await;
+        origin.wait_for_requests(1).await;
         let others = waiting(&proxy, 20, FIELDS).await;
         until_waiting(&proxy, 20).await;
         gate.open();
@@ -103,7 +103,8 @@ async fn one_request_that_breaks_the_origin_breaks_no_other() {
 #[tokio::test]
 async fn an_origin_that_says_when_to_come_again_is_not_asked_again() {
     within(async {
-        let (origin, gate) = held(Said::status(503, "down").with("retry-after", "30")).await;
+        let (origin, gate) =
+            held(OriginResponse::status(503, "down").with("retry-after", "30")).await;
         let proxy = Proxy::before(&origin.url());
         let wires = waiting(&proxy, 20, FIELDS).await;
         until_waiting(&proxy, 19).await;
@@ -119,7 +120,8 @@ async fn an_origin_that_says_when_to_come_again_is_not_asked_again() {
 #[tokio::test]
 async fn a_rate_limit_is_shared_with_its_retry_after() {
     within(async {
-        let (origin, gate) = held(Said::status(429, "slow down").with("retry-after", "9")).await;
+        let (origin, gate) =
+            held(OriginResponse::status(429, "slow down").with("retry-after", "9")).await;
         let proxy = Proxy::before(&origin.url());
         let wires = waiting(&proxy, 20, FIELDS).await;
         until_waiting(&proxy, 19).await;
@@ -142,8 +144,9 @@ async fn an_error_for_one_client_tells_others_its_status_and_no_more() {
             ("cache-control", "no-store"),
             ("vary", "*"),
         ] {
-            let said = Said::status(503, "for you").with("retry-after", "5").with(name, value);
-            let (origin, gate) = held(said.with("x-user", "leader")).await;
+            let response =
+                OriginResponse::status(503, "for you").with("retry-after", "5").with(name, value);
+            let (origin, gate) = held(response.with("x-user", "leader")).await;
             let proxy = Proxy::before(&origin.url());
             let wires = waiting(&proxy, 20, FIELDS).await;
             until_waiting(&proxy, 19).await;
@@ -169,10 +172,10 @@ async fn an_error_in_one_language_is_not_for_those_who_ask_for_another() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |asked| {
-            let language = asked.header("accept-language").unwrap().to_owned();
-            let said = Said::status(503, language).with("vary", "accept-language");
-            said.with("retry-after", "5").after(&held)
+        let origin = ScriptedOrigin::start(move |request| {
+            let language = request.header("accept-language").unwrap().to_owned();
+            let response = OriginResponse::status(503, language).with("vary", "accept-language");
+            response.with("retry-after", "5").after(&held)
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -196,7 +199,7 @@ async fn a_refusal_is_not_shared() {
     within(async {
         for status in [401, 403, 404, 400] {
             let (origin, gate) =
-                held(Said::status(status, "no").with("cache-control", "no-store")).await;
+                held(OriginResponse::status(status, "no").with("cache-control", "no-store")).await;
             let proxy = Proxy::before(&origin.url());
             let wires = waiting(&proxy, 10, FIELDS).await;
             until_waiting(&proxy, 9).await;
@@ -241,9 +244,9 @@ async fn stale_wins_over_sharing_an_error() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |asked| match asked.before {
-            0 => Said::ok("old").with("cache-control", "max-age=10, stale-if-error=60"),
-            _ => Said::status(503, "down").after(&held),
+        let origin = ScriptedOrigin::start(move |request| match request.before {
+            0 => OriginResponse::ok("old").with("cache-control", "max-age=10, stale-if-error=60"),
+            _ => OriginResponse::status(503, "down").after(&held),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -265,16 +268,16 @@ async fn what_one_request_allows_to_be_stale_is_not_for_others() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |asked| match asked.before {
-            0 => Said::ok("old").with("cache-control", "max-age=10"),
-            _ => Said::status(503, "down").with("retry-after", "5").after(&held),
+        let origin = ScriptedOrigin::start(move |request| match request.before {
+            0 => OriginResponse::ok("old").with("cache-control", "max-age=10"),
+            _ => OriginResponse::status(503, "down").with("retry-after", "5").after(&held),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
         proxy.get("/a").await;
         proxy.advance(11);
         let lenient = waiting(&proxy, 1, &[("Cache-Control", "stale-if-error=60")]).await;
-        origin.asked_for(2).await;
+        origin.wait_for_requests(2).await;
         let strict = waiting(&proxy, 5, FIELDS).await;
         until_waiting(&proxy, 5).await;
         gate.open();
@@ -291,7 +294,7 @@ async fn what_one_request_allows_to_be_stale_is_not_for_others() {
 async fn the_nodes_of_a_fleet_do_not_all_ask_an_origin_that_fails() {
     within_seconds(60, async {
         let gate = Gate::closed();
-        let origin = Scripted::always(Said::status(503, "down").after(&gate)).await;
+        let origin = ScriptedOrigin::always(OriginResponse::status(503, "down").after(&gate)).await;
         let redis = Redis::start().await;
         let fleet = Fleet::sharing(&redis, 5, &origin.url(), "").await;
         fleet.ready(&redis).await;
@@ -299,9 +302,9 @@ async fn the_nodes_of_a_fleet_do_not_all_ask_an_origin_that_fails() {
         let mut tasks = JoinSet::new();
         for client in 0..50 {
             let fleet = Arc::clone(&fleet);
-            tasks.spawn(async move { fleet.ask(client % 5, "/a").await.status() });
+            tasks.spawn(async move { fleet.get(client % 5, "/a").await.status() });
         }
-        origin.asked_for(1).await;
+        origin.wait_for_requests(1).await;
         while fleet.total("larder_collapsed_requests_total", "").await < 45 {
             tokio::task::yield_now().await;
         }
@@ -318,8 +321,8 @@ async fn the_nodes_of_a_fleet_do_not_all_ask_an_origin_that_fails() {
 async fn an_origin_that_cannot_be_reached_is_bridged_at_once_and_probed() {
     within(async {
         let toml = "[defaults]\nstale_if_error = \"1h\"";
-        let origin = Scripted::start(|asked| {
-            Said::ok(asked.target.clone()).with("cache-control", "max-age=10")
+        let origin = ScriptedOrigin::start(|request| {
+            OriginResponse::ok(request.target.clone()).with("cache-control", "max-age=10")
         })
         .await;
         let proxy = Proxy::with(&origin.url(), toml);
@@ -352,9 +355,14 @@ async fn a_url_that_times_out_is_bridged_at_once_and_others_are_asked_for() {
     within(async {
         let hangs = Gate::closed();
         let held = hangs.clone();
-        let origin = Scripted::start(move |asked| {
-            let said = Said::ok("x").with("cache-control", "max-age=10, stale-if-error=3600");
-            if asked.target == "/slow" && asked.before == 1 { said.after(&held) } else { said }
+        let origin = ScriptedOrigin::start(move |request| {
+            let response =
+                OriginResponse::ok("x").with("cache-control", "max-age=10, stale-if-error=3600");
+            if request.target == "/slow" && request.before == 1 {
+                response.after(&held)
+            } else {
+                response
+            }
         })
         .await;
         let origin_toml = "origin.first_byte_timeout = \"300ms\"";
@@ -387,7 +395,9 @@ async fn an_origin_that_cannot_be_reached_is_bridged_unless_the_file_says_otherw
             ("", "s-maxage=10", "502 MISS"),
             ("", "max-age=10, stale-if-error=0", "502 MISS"),
         ] {
-            let origin = Scripted::always(Said::ok("1").with("cache-control", control)).await;
+            let origin =
+                ScriptedOrigin::always(OriginResponse::ok("1").with("cache-control", control))
+                    .await;
             let proxy = Proxy::with(&origin.url(), toml);
             proxy.get("/a").await;
             drop(origin);
@@ -413,9 +423,11 @@ async fn an_origin_that_cannot_be_reached_is_bridged_unless_the_file_says_otherw
 async fn an_error_status_or_a_time_out_is_no_lost_connection() {
     within(async {
         let never = Gate::closed();
-        for failure in [Said::status(503, "down"), Said::ok("late").after(&never)] {
-            let said = [Said::ok("1").with("cache-control", "max-age=10"), failure];
-            let origin = Scripted::in_turn(said).await;
+        for failure in
+            [OriginResponse::status(503, "down"), OriginResponse::ok("late").after(&never)]
+        {
+            let response = [OriginResponse::ok("1").with("cache-control", "max-age=10"), failure];
+            let origin = ScriptedOrigin::in_turn(response).await;
             let toml = "origin.first_byte_timeout = \"200ms\"";
             let proxy = Proxy::with(&origin.url(), toml);
             proxy.get("/a").await;
@@ -431,7 +443,9 @@ async fn exact_credentials_get_nothing_stale_from_an_origin_that_is_gone() {
     within(async {
         let toml = "[[route]]\nname = \"mine\"\nmatch = \"/**\"\npartition = \"user\"\n\
                     stale_if_disconnected = \"1h\"";
-        let origin = Scripted::always(Said::ok("1").with("cache-control", "max-age=10")).await;
+        let origin =
+            ScriptedOrigin::always(OriginResponse::ok("1").with("cache-control", "max-age=10"))
+                .await;
         let proxy = Proxy::with(&origin.url(), toml);
         let alice = [("Authorization", "Bearer alice")];
         assert_eq!(proxy.get_with("/a", &alice).await.cache(), "MISS");
@@ -454,7 +468,9 @@ async fn until_unhealthy(proxy: &Proxy) {
 async fn an_origin_that_health_checks_find_gone_is_bridged_like_one_that_requests_find_gone() {
     within(async {
         let toml = "origin.health = { path = \"/healthz\", every = \"100ms\" }";
-        let origin = Scripted::always(Said::ok("1").with("cache-control", "max-age=10")).await;
+        let origin =
+            ScriptedOrigin::always(OriginResponse::ok("1").with("cache-control", "max-age=10"))
+                .await;
         let proxy = Proxy::with(&origin.url(), toml);
         assert_eq!(proxy.get("/a").await.status(), 200);
         drop(origin);
@@ -476,14 +492,14 @@ async fn an_origin_whose_health_checks_are_errors_is_no_lost_connection() {
                 format!("origin.health = {{ path = \"/healthz\", every = \"100ms\" }}\n{rule}");
             let ill = Arc::new(AtomicBool::new(false));
             let is_ill = Arc::clone(&ill);
-            let origin = Scripted::start(move |asked| {
-                if asked.target == "/healthz" && is_ill.load(Ordering::SeqCst) {
-                    return Said::status(503, "ill");
+            let origin = ScriptedOrigin::start(move |request| {
+                if request.target == "/healthz" && is_ill.load(Ordering::SeqCst) {
+                    return OriginResponse::status(503, "ill");
                 }
-                if asked.target == "/cold" {
-                    return Said::status(500, "no");
+                if request.target == "/cold" {
+                    return OriginResponse::status(500, "no");
                 }
-                Said::ok("1").with("cache-control", "max-age=10")
+                OriginResponse::ok("1").with("cache-control", "max-age=10")
             })
             .await;
             let proxy = Proxy::with(&origin.url(), &toml);
@@ -511,9 +527,11 @@ async fn a_node_that_reaches_no_origin_serves_what_others_have_fetched() {
     within_seconds(60, async {
         let redis = Redis::start().await;
         let toml = format!("[store]\n{}", redis.store());
-        let fresh = |body| Said::ok(body).with("cache-control", "max-age=10");
-        let (near, far) =
-            (Scripted::always(fresh("old")).await, Scripted::always(fresh("new")).await);
+        let fresh = |body| OriginResponse::ok(body).with("cache-control", "max-age=10");
+        let (near, far) = (
+            ScriptedOrigin::always(fresh("old")).await,
+            ScriptedOrigin::always(fresh("new")).await,
+        );
         let (cut_off, other) = (Proxy::with(&near.url(), &toml), Proxy::with(&far.url(), &toml));
         for proxy in [&cut_off, &other] {
             until_synced(proxy).await;

@@ -3,16 +3,16 @@
 use crate::support::{
     gate::Gate,
     proxy::{Proxy, request, sum},
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     wire::{Reply, Wire},
     within,
 };
 
 /// An origin whose answers count how often each target was asked for, with the tag `t` and its path.
-async fn counting() -> Scripted {
-    Scripted::start(|asked| {
-        let tags = format!("t {}", &asked.target[1..]);
-        Said::fresh(asked.before.to_string()).with("surrogate-key", &tags)
+async fn counting() -> ScriptedOrigin {
+    ScriptedOrigin::start(|request| {
+        let tags = format!("t {}", &request.target[1..]);
+        OriginResponse::fresh(request.before.to_string()).with("surrogate-key", &tags)
     })
     .await
 }
@@ -29,14 +29,15 @@ async fn purge(proxy: &Proxy, json: &str) -> Reply {
 /// How many requests have joined another's fetch.
 async fn waiting_for_others(proxy: &Proxy) -> u64 {
     let metrics = request("GET", "/metrics", &[("authorization", "Bearer secret")]);
-    let told = Wire::connect(proxy.admin_address()).await.exchange(metrics).await;
-    sum(&told.body, "larder_collapsed_requests_total", "")
+    let reported = Wire::connect(proxy.admin_address()).await.exchange(metrics).await;
+    sum(&reported.body, "larder_collapsed_requests_total", "")
 }
 
 #[tokio::test]
 async fn all_variants_of_a_url_go_with_it() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a").with("vary", "x-color")).await;
+        let origin =
+            ScriptedOrigin::always(OriginResponse::fresh("a").with("vary", "x-color")).await;
         let proxy = Proxy::with(&origin.url(), TOKEN);
         let colors = [[("x-color", "red")], [("x-color", "blue")]];
         for color in &colors {
@@ -57,15 +58,15 @@ async fn what_was_being_fetched_when_the_purge_came_is_never_served_after_it() {
         for selector in [r#"{"tags":["t"]}"#, r#"{"urls":["/a"]}"#, r#"{"everything":true}"#] {
             let gate = Gate::closed();
             let waiting = gate.clone();
-            let origin = Scripted::start(move |asked| {
-                let said = Said::fresh(asked.before.to_string()).with("xkey", "t");
-                if asked.before == 0 { said.after(&waiting) } else { said }
+            let origin = ScriptedOrigin::start(move |request| {
+                let response = OriginResponse::fresh(request.before.to_string()).with("xkey", "t");
+                if request.before == 0 { response.after(&waiting) } else { response }
             })
             .await;
             let proxy = Proxy::with(&origin.url(), TOKEN);
             let mut before = proxy.connect().await;
             before.write(request("GET", "/a", &[])).await;
-            origin.asked_for(1).await;
+            origin.wait_for_requests(1).await;
             purge(&proxy, selector).await;
             // It came after the purge: it must not join the fetch that began before it.
             assert_eq!(proxy.get("/a").await.summary(), "200 MISS 1", "{selector}");
@@ -83,9 +84,9 @@ async fn a_response_that_is_still_arriving_is_joined_unless_the_purge_selects_it
         for (tag, expected) in [("other", "200 MISS 0end"), ("t", "200 MISS 1end")] {
             let gate = Gate::closed();
             let waiting = gate.clone();
-            let origin = Scripted::start(move |asked| {
-                let said = Said::fresh(asked.before.to_string()).with("xkey", "t");
-                said.then(&waiting, "end")
+            let origin = ScriptedOrigin::start(move |request| {
+                let response = OriginResponse::fresh(request.before.to_string()).with("xkey", "t");
+                response.then(&waiting, "end")
             })
             .await;
             let proxy = Proxy::with(&origin.url(), TOKEN);
@@ -110,9 +111,9 @@ async fn a_soft_purge_serves_once_more_while_it_fetches_anew() {
     within(async {
         let gate = Gate::closed();
         let waiting = gate.clone();
-        let origin = Scripted::start(move |asked| {
-            let said = Said::fresh(asked.before.to_string()).with("xkey", "t");
-            if asked.before == 1 { said.after(&waiting) } else { said }
+        let origin = ScriptedOrigin::start(move |request| {
+            let response = OriginResponse::fresh(request.before.to_string()).with("xkey", "t");
+            if request.before == 1 { response.after(&waiting) } else { response }
         })
         .await;
         let proxy = Proxy::with(&origin.url(), TOKEN);
@@ -121,7 +122,7 @@ async fn a_soft_purge_serves_once_more_while_it_fetches_anew() {
         let stale = proxy.get("/a").await;
         assert_eq!(stale.summary(), "200 STALE 0");
         assert!(stale.header("cache-status").unwrap().contains("detail=soft-purged"));
-        origin.asked_for(2).await;
+        origin.wait_for_requests(2).await;
         gate.open();
         while proxy.get("/a").await.cache() == "STALE" {
             tokio::task::yield_now().await;
@@ -135,8 +136,8 @@ async fn a_soft_purge_serves_once_more_while_it_fetches_anew() {
 #[tokio::test]
 async fn a_soft_purge_does_not_serve_what_must_be_revalidated() {
     within(async {
-        let said = Said::ok("a").with("cache-control", "max-age=60, must-revalidate");
-        let origin = Scripted::always(said.with("xkey", "t")).await;
+        let response = OriginResponse::ok("a").with("cache-control", "max-age=60, must-revalidate");
+        let origin = ScriptedOrigin::always(response.with("xkey", "t")).await;
         let proxy = Proxy::with(&origin.url(), TOKEN);
         proxy.get("/a").await;
         purge(&proxy, r#"{"tags":["t"],"mode":"soft"}"#).await;
@@ -165,7 +166,7 @@ async fn a_write_spares_what_was_asked_for_after_it() {
         let origin = counting().await;
         let proxy = Proxy::with(&origin.url(), TOKEN);
         proxy.get("/a").await;
-        proxy.ask("DELETE", "/a", &[]).await;
+        proxy.send("DELETE", "/a", &[]).await;
         assert_eq!(proxy.get("/a").await.cache(), "MISS");
         assert_eq!(proxy.get("/a").await.cache(), "HIT");
     })
@@ -177,15 +178,15 @@ async fn what_was_purged_while_a_request_waited_is_not_revived_by_a_304() {
     within(async {
         let gate = Gate::closed();
         let waiting = gate.clone();
-        let origin = Scripted::start(move |asked| {
-            let said = |status| Said::status(status, asked.before.to_string());
-            let with_tag = |said: Said| {
-                said.with("etag", "\"x\"").with("cache-control", "max-age=10").with("xkey", "t")
+        let origin = ScriptedOrigin::start(move |request| {
+            let response = |status| OriginResponse::status(status, request.before.to_string());
+            let with_tag = |response: OriginResponse| {
+                response.with("etag", "\"x\"").with("cache-control", "max-age=10").with("xkey", "t")
             };
-            match (asked.before, asked.header("if-none-match")) {
-                (1, _) => said(500).after(&waiting),
-                (_, Some(_)) => with_tag(Said::status(304, "")),
-                _ => with_tag(said(200)),
+            match (request.before, request.header("if-none-match")) {
+                (1, _) => response(500).after(&waiting),
+                (_, Some(_)) => with_tag(OriginResponse::status(304, "")),
+                _ => with_tag(response(200)),
             }
         })
         .await;
@@ -194,7 +195,7 @@ async fn what_was_purged_while_a_request_waited_is_not_revived_by_a_304() {
         proxy.advance(20);
         let (mut leader, mut follower) = (proxy.connect().await, proxy.connect().await);
         leader.write(request("GET", "/a", &[])).await;
-        origin.asked_for(2).await;
+        origin.wait_for_requests(2).await;
         follower.write(request("GET", "/a", &[])).await;
         while waiting_for_others(&proxy).await < 1 {
             tokio::task::yield_now().await;

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    fleet::{Fleet, moment},
+    fleet::{Fleet, short_sleep},
     gate::Gate,
     load::Load,
     proxy::request,
     redis::Redis,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     wire::{Reply, Wire},
     within,
 };
@@ -22,19 +22,22 @@ const CLAIMS: &str = "larder_store_operations_total";
 // ── One fetches for all ──
 
 /// An origin whose answers to `/a` wait for the gate, and say how often it was asked before.
-async fn slow(gate: &Gate, said: impl Fn(usize) -> Said + Send + Sync + 'static) -> Scripted {
+async fn slow(
+    gate: &Gate,
+    response: impl Fn(usize) -> OriginResponse + Send + Sync + 'static,
+) -> ScriptedOrigin {
     let gate = gate.clone();
-    Scripted::start(move |asked| said(asked.before).after(&gate)).await
+    ScriptedOrigin::start(move |request| response(request.before).after(&gate)).await
 }
 
 /// Waits until this many requests wait for another's fetch on the same node, and these many nodes have
 /// asked who is to fetch.
 async fn until_waiting(fleet: &Fleet, followers: u64, claims: u64) {
     while fleet.total("larder_collapsed_requests_total", "").await < followers {
-        moment().await;
+        short_sleep().await;
     }
     while fleet.total(CLAIMS, "op=\"claim\"").await < claims {
-        moment().await;
+        short_sleep().await;
     }
 }
 
@@ -52,7 +55,7 @@ async fn leader(fleet: &Fleet) -> usize {
 async fn a_thousand_clients_over_three_nodes_cost_the_origin_one_request() {
     within(async {
         let gate = Gate::closed();
-        let origin = slow(&gate, |before| Said::fresh(format!("{before}"))).await;
+        let origin = slow(&gate, |before| OriginResponse::fresh(format!("{before}"))).await;
         let redis = Redis::start().await;
         let fleet = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
         let load = Load::over(&fleet.addresses()).clients(1000).asking(|_| "/a".to_owned());
@@ -72,9 +75,9 @@ async fn when_the_node_that_fetches_dies_one_other_fetches_for_all_that_are_left
     within(async {
         let gate = Gate::closed();
         let never = gate.clone();
-        let origin = Scripted::start(move |asked| {
-            let said = Said::fresh(format!("{}", asked.before));
-            if asked.before == 0 { said.after(&never) } else { said }
+        let origin = ScriptedOrigin::start(move |request| {
+            let response = OriginResponse::fresh(format!("{}", request.before));
+            if request.before == 0 { response.after(&never) } else { response }
         })
         .await;
         let redis = Redis::start().await;
@@ -117,9 +120,9 @@ async fn each_variant_costs_one_request_and_goes_to_those_who_asked_for_it() {
         for store in ["", "memory = \"0\"\n"] {
             let gate = Gate::closed();
             let waiting = gate.clone();
-            let origin = Scripted::start(move |asked| {
-                let color = asked.header("x-color").unwrap().to_owned();
-                Said::fresh(color).with("vary", "x-color").after(&waiting)
+            let origin = ScriptedOrigin::start(move |request| {
+                let color = request.header("x-color").unwrap().to_owned();
+                OriginResponse::fresh(color).with("vary", "x-color").after(&waiting)
             })
             .await;
             let redis = Redis::start().await;
@@ -140,8 +143,9 @@ async fn each_variant_costs_one_request_and_goes_to_those_who_asked_for_it() {
 async fn what_cannot_be_stored_is_fetched_by_each_for_itself_and_nobody_waits_for_it_again() {
     within(async {
         let gate = Gate::closed();
-        let private =
-            |before: usize| Said::ok(before.to_string()).with("cache-control", "no-store");
+        let private = |before: usize| {
+            OriginResponse::ok(before.to_string()).with("cache-control", "no-store")
+        };
         let origin = slow(&gate, private).await;
         let redis = Redis::start().await;
         let fleet = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
@@ -165,8 +169,8 @@ async fn where_the_origin_fails_another_node_tries_and_nobody_forgets_to_wait() 
     within(async {
         let gate = Gate::closed();
         let origin = slow(&gate, |before| match before {
-            0 => Said::status(503, "busy"),
-            _ => Said::fresh("fine"),
+            0 => OriginResponse::status(503, "busy"),
+            _ => OriginResponse::fresh("fine"),
         })
         .await;
         let redis = Redis::start().await;
@@ -185,7 +189,7 @@ async fn where_the_origin_fails_another_node_tries_and_nobody_forgets_to_wait() 
 async fn with_redis_away_each_node_asks_once() {
     within(async {
         let gate = Gate::closed();
-        let origin = slow(&gate, |before| Said::fresh(before.to_string())).await;
+        let origin = slow(&gate, |before| OriginResponse::fresh(before.to_string())).await;
         let redis = Redis::start().await;
         let fleet = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
         redis.kill();
@@ -203,15 +207,18 @@ async fn with_redis_away_each_node_asks_once() {
 // ── What one stores all have ──
 
 /// An origin whose answers count how often each target was asked for, with the tag `t`.
-async fn counting() -> Scripted {
-    Scripted::start(|asked| Said::fresh(asked.before.to_string()).with("surrogate-key", "t")).await
+async fn counting() -> ScriptedOrigin {
+    ScriptedOrigin::start(|request| {
+        OriginResponse::fresh(request.before.to_string()).with("surrogate-key", "t")
+    })
+    .await
 }
 
 /// Has every node hold the answer to `/a`, fetched once.
 async fn fill(fleet: &Fleet, redis: &Redis) {
-    fleet.ask(0, "/a").await;
+    fleet.get(0, "/a").await;
     while redis.keys("larder:v1:e:*").await.is_empty() {
-        moment().await;
+        short_sleep().await;
     }
     for node in 0..NODES {
         until_hit(fleet, node).await;
@@ -221,11 +228,11 @@ async fn fill(fleet: &Fleet, redis: &Redis) {
 /// Asks for `/a` until it is a hit: a thread that has not asked Redis before may find it slow.
 async fn until_hit(fleet: &Fleet, node: usize) {
     loop {
-        match &*fleet.ask(node, "/a").await.summary() {
+        match &*fleet.get(node, "/a").await.summary() {
             "200 HIT 0" => return,
             other => assert_eq!(other, "200 MISS 0"),
         }
-        moment().await;
+        short_sleep().await;
     }
 }
 
@@ -243,7 +250,7 @@ async fn a_node_started_anew_finds_the_cache_warm_and_keeps_at_hand_what_it_foun
             fleet.ready(&redis).await;
             until_hit(&fleet, node).await;
             let asked = fleet.metric(node, CLAIMS, GETS).await;
-            assert_eq!(fleet.ask(node, "/a").await.summary(), "200 HIT 0");
+            assert_eq!(fleet.get(node, "/a").await.summary(), "200 HIT 0");
             assert_eq!(fleet.metric(node, CLAIMS, GETS).await, asked);
         }
         assert_eq!(origin.requests(), 1);
@@ -266,7 +273,7 @@ async fn without_memory_of_their_own_nodes_answer_from_redis() {
         assert_eq!(fleet.total("larder_store_entries", "").await, 0);
         assert_eq!(origin.requests(), 1);
         redis.flush().await;
-        assert_eq!(fleet.ask(1, "/a").await.cache(), "MISS");
+        assert_eq!(fleet.get(1, "/a").await.cache(), "MISS");
     })
     .await;
 }
@@ -279,10 +286,10 @@ async fn nodes_that_start_before_redis_pick_it_up_when_it_comes() {
         let toml = format!("[store]\n{}", redis.store());
         let fleet = Fleet::start(NODES, &origin.url(), &toml).await;
         for node in 0..NODES {
-            assert_eq!(fleet.ask(node, "/b").await.status(), 200);
-            let ready = || fleet.nodes[node].ask_admin("/readyz");
+            assert_eq!(fleet.get(node, "/b").await.status(), 200);
+            let ready = || fleet.nodes[node].get_admin("/readyz");
             while !ready().await.body.contains("redis: down") {
-                moment().await;
+                short_sleep().await;
             }
             assert_eq!(ready().await.status(), 200);
         }
@@ -303,8 +310,8 @@ async fn nodes_that_start_before_redis_pick_it_up_when_it_comes() {
 async fn gone(fleet: &Fleet, stored: &str) -> Duration {
     let begin = Instant::now();
     for node in 0..NODES {
-        while fleet.ask(node, "/a").await.body == stored {
-            moment().await;
+        while fleet.get(node, "/a").await.body == stored {
+            short_sleep().await;
         }
     }
     begin.elapsed()
@@ -320,11 +327,11 @@ async fn what_one_node_purges_is_gone_from_all_of_them_at_once() {
         for (number, purge) in purges.iter().cycle().take(12).enumerate() {
             let stored = number.to_string();
             for node in 0..NODES {
-                assert_eq!(fleet.ask(node, "/a").await.body, stored, "{purge}");
+                assert_eq!(fleet.get(node, "/a").await.body, stored, "{purge}");
             }
             let from = number % NODES;
             fleet.purge(from, purge).await;
-            assert_ne!(fleet.ask(from, "/a").await.body, stored, "the node that took the call");
+            assert_ne!(fleet.get(from, "/a").await.body, stored, "the node that took the call");
             let took = gone(&fleet, &stored).await;
             assert!(took < Duration::from_secs(1), "{purge}: {took:?}");
             all += took;
@@ -342,16 +349,16 @@ async fn every_node_tells_who_has_applied_a_purge() {
         let (origin, redis) = (counting().await, Redis::start().await);
         let fleet = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
         let seq = fleet.purge(0, r#"{"tags":["t"]}"#).await;
-        let told = fleet.purge_at(0, seq).await;
-        assert_eq!(told["applied"].as_array().unwrap().len(), NODES, "at once: {told}");
-        assert!(told["acknowledged_at"].is_string(), "{told}");
+        let reported = fleet.purge_at(0, seq).await;
+        assert_eq!(reported["applied"].as_array().unwrap().len(), NODES, "at once: {reported}");
+        assert!(reported["acknowledged_at"].is_string(), "{reported}");
         for node in 1..NODES {
-            let mut told = fleet.purge_at(node, seq).await;
-            while told["applied"].as_array().is_none_or(|applied| applied.len() < NODES) {
-                moment().await;
-                told = fleet.purge_at(node, seq).await;
+            let mut reported = fleet.purge_at(node, seq).await;
+            while reported["applied"].as_array().is_none_or(|applied| applied.len() < NODES) {
+                short_sleep().await;
+                reported = fleet.purge_at(node, seq).await;
             }
-            assert!(told["acknowledged_at"].is_null(), "it was not asked: {told}");
+            assert!(reported["acknowledged_at"].is_null(), "it was not asked: {reported}");
         }
     })
     .await;
@@ -364,11 +371,11 @@ async fn a_write_through_one_node_makes_all_ask_anew() {
         let fleet = Fleet::sharing(&redis, NODES, &origin.url(), "").await;
         fill(&fleet, &redis).await;
         assert_eq!(fleet.send(0, ("DELETE", "/a"), &[]).await.status(), 200);
-        assert_eq!(fleet.ask(0, "/a").await.body, "1", "the node that it went through");
+        assert_eq!(fleet.get(0, "/a").await.body, "1", "the node that it went through");
         let took = gone(&fleet, "0").await;
         assert!(took < Duration::from_secs(1), "{took:?}");
         // What the first node fetches before its write has a place in the log is for itself alone.
-        let fetches = origin.asked().iter().filter(|asked| asked.method == "GET").count();
+        let fetches = origin.received().iter().filter(|request| request.method == "GET").count();
         assert!((2..=3).contains(&fetches), "{fetches}");
     })
     .await;
@@ -383,17 +390,17 @@ async fn after_a_soft_purge_each_node_serves_stale_until_one_has_asked_anew() {
         let seq = fleet.purge(0, r#"{"tags":["t"],"mode":"soft"}"#).await;
         for node in 0..NODES {
             while fleet.metric(node, "larder_purge_log_seq", "").await < seq {
-                moment().await;
+                short_sleep().await;
             }
         }
-        assert_eq!(fleet.ask(1, "/a").await.summary(), "200 STALE 0");
+        assert_eq!(fleet.get(1, "/a").await.summary(), "200 STALE 0");
         for node in [1, 0, 2] {
             loop {
-                match &*fleet.ask(node, "/a").await.summary() {
+                match &*fleet.get(node, "/a").await.summary() {
                     "200 STALE 0" => {}
                     fresh => break assert_eq!(fresh, "200 HIT 1", "node {node}"),
                 }
-                moment().await;
+                short_sleep().await;
             }
         }
         assert_eq!(origin.requests(), 2);

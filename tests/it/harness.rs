@@ -7,29 +7,29 @@ use tokio::time::Instant;
 use crate::support::{
     fleet::Fleet,
     gate::Gate,
-    load::{Answer, Failure, Load, Outcome, Sample, Turn},
-    redis::{Access, Reach, Redis, Refusal},
+    load::{Load, LoadFailure, LoadReport, LoadResponse, RequestNumber, Sample},
+    redis::{Redis, RedisAuth, Transport, WriteRefusal},
     resp::{Resp, Value},
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     wire::RawOrigin,
     within,
 };
 
 /// How long to wait for what does not come, and for what does.
-const MOMENT: Duration = Duration::from_millis(300);
+const SHORT_WAIT: Duration = Duration::from_millis(300);
 const AGE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn redis_can_be_reached_in_each_way_by_those_who_may() {
     within(async {
-        for reach in [Reach::Tcp, Reach::Tls, Reach::Unix] {
-            for access in [Access::Anyone, Access::Password, Access::User] {
+        for reach in [Transport::Tcp, Transport::Tls, Transport::Unix] {
+            for access in [RedisAuth::Anyone, RedisAuth::Password, RedisAuth::User] {
                 let redis = Redis::with(reach, access).await;
                 assert_eq!(redis.command(&["SET", "a", "b"]).await.text(), "OK", "{reach:?}");
                 assert_eq!(redis.command(&["GET", "a"]).await, Value::Bulk(b"b".to_vec()));
                 let mut stranger = Resp::over(redis.wire().await.unwrap());
                 let refused = stranger.command(&["GET", "a"]).await.unwrap().is_error();
-                assert_eq!(refused, access != Access::Anyone, "{reach:?} {access:?}");
+                assert_eq!(refused, access != RedisAuth::Anyone, "{reach:?} {access:?}");
             }
         }
     })
@@ -41,10 +41,10 @@ async fn the_url_of_redis_says_how_it_is_reached() {
     within(async {
         let plain = Redis::start().await;
         assert!(plain.store().starts_with("redis = \"redis://127.0.0.1:"), "{}", plain.store());
-        let tls = Redis::with(Reach::Tls, Access::Password).await;
+        let tls = Redis::with(Transport::Tls, RedisAuth::Password).await;
         assert!(tls.url().starts_with("rediss://:p%40ss%3Aw%2Frd%251@localhost:"), "{}", tls.url());
         assert!(tls.store().contains("\ntls = { ca = \"/"), "{}", tls.store());
-        let unix = Redis::with(Reach::Unix, Access::User).await;
+        let unix = Redis::with(Transport::Unix, RedisAuth::User).await;
         assert!(unix.url().starts_with("redis+unix://larder:p%40ss"), "{}", unix.url());
         assert!(unix.url().ends_with("/redis.sock"), "{}", unix.url());
     })
@@ -79,21 +79,21 @@ async fn redis_replies_with_every_kind_of_value() {
 #[tokio::test]
 async fn a_killed_redis_is_gone_and_comes_back_empty_at_the_same_place() {
     within(async {
-        for reach in [Reach::Tcp, Reach::Unix] {
-            let redis = Redis::with(reach, Access::Anyone).await;
+        for reach in [Transport::Tcp, Transport::Unix] {
+            let redis = Redis::with(reach, RedisAuth::Anyone).await;
             let (url, run) = (redis.url(), redis.info("server", "run_id").await);
             let mut connection = redis.connect().await.unwrap();
             redis.command(&["SET", "a", "b"]).await;
             assert_eq!((redis.dbsize().await, redis.keys("*").await), (1, vec!["a".to_owned()]));
             redis.kill();
             assert_eq!(connection.command(&["PING"]).await, None);
-            assert!(redis.connect().await.is_none() && !redis.answers(MOMENT).await);
+            assert!(redis.connect().await.is_none() && !redis.answers(SHORT_WAIT).await);
             redis.restart().await;
             assert!(redis.answers(AGE).await);
             assert_eq!((redis.dbsize().await, redis.url()), (0, url));
             assert_ne!(redis.info("server", "run_id").await, run);
             redis.restart().await;
-            assert!(redis.said().contains("eady to accept connections"));
+            assert!(redis.log().contains("eady to accept connections"));
         }
     })
     .await;
@@ -106,7 +106,7 @@ async fn a_stopped_redis_takes_connections_and_says_nothing() {
         redis.command(&["SET", "a", "b"]).await;
         redis.stop().await;
         assert!(redis.connect().await.is_some());
-        assert!(!redis.answers(MOMENT).await);
+        assert!(!redis.answers(SHORT_WAIT).await);
         redis.cont();
         assert_eq!(redis.command(&["GET", "a"]).await.text(), "b");
         redis.stop().await;
@@ -122,7 +122,9 @@ async fn redis_refuses_writes_until_it_accepts_them() {
     within(async {
         let redis = Redis::start().await;
         redis.command(&["SET", "a", "b"]).await;
-        for (refusal, code) in [(Refusal::Memory, "OOM "), (Refusal::Replica, "READONLY ")] {
+        for (refusal, code) in
+            [(WriteRefusal::Memory, "OOM "), (WriteRefusal::Replica, "READONLY ")]
+        {
             redis.refuse_writes(refusal).await;
             for write in [&["SET", "c", "d"][..], &["XADD", "log", "*", "e", "f"]] {
                 let reply = redis.command(write).await.text();
@@ -171,13 +173,13 @@ async fn redis_servers_share_nothing() {
 #[tokio::test]
 async fn the_nodes_of_a_fleet_stand_before_one_origin_and_can_be_killed() {
     within(async {
-        let origin = Scripted::start(|asked| Said::fresh(&asked.target)).await;
+        let origin = ScriptedOrigin::start(|request| OriginResponse::fresh(&request.target)).await;
         let mut fleet = Fleet::start(3, &origin.url(), "").await;
         let addresses: BTreeSet<_> = fleet.addresses().into_iter().collect();
         assert_eq!(addresses.len(), 3);
         for node in 0..3 {
-            assert_eq!(fleet.ask(node, "/a").await.body, "/a");
-            assert_eq!(fleet.ask(node, "/a").await.cache(), "HIT");
+            assert_eq!(fleet.get(node, "/a").await.body, "/a");
+            assert_eq!(fleet.get(node, "/a").await.cache(), "HIT");
             assert_eq!(fleet.metric(node, "larder_requests_total", "").await, 2);
             assert!((1 << 20..1 << 30).contains(&fleet.nodes[node].memory()));
         }
@@ -186,7 +188,7 @@ async fn the_nodes_of_a_fleet_stand_before_one_origin_and_can_be_killed() {
         let failed: Vec<usize> = asked.failures().iter().map(|sample| sample.node).collect();
         assert_eq!(failed, [1]);
         fleet.replace(1).await;
-        assert_eq!(fleet.ask(1, "/b").await.summary(), "200 MISS /b");
+        assert_eq!(fleet.get(1, "/b").await.summary(), "200 MISS /b");
     })
     .await;
 }
@@ -194,12 +196,12 @@ async fn the_nodes_of_a_fleet_stand_before_one_origin_and_can_be_killed() {
 #[tokio::test]
 async fn a_load_asks_each_node_alike_and_tells_what_came() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.target.as_str() {
-            "/3/4" => Said::status(404, "gone").with("x-api-cache", "MISS"),
-            _ => Said::ok(&asked.target).with("x-api-cache", "HIT"),
+        let origin = ScriptedOrigin::start(|request| match request.target.as_str() {
+            "/3/4" => OriginResponse::status(404, "gone").with("x-api-cache", "MISS"),
+            _ => OriginResponse::ok(&request.target).with("x-api-cache", "HIT"),
         })
         .await;
-        let target = |turn: Turn| format!("/{}/{}", turn.client, turn.before);
+        let target = |turn: RequestNumber| format!("/{}/{}", turn.client, turn.before);
         let outcome = Load::over(&[origin.address(), origin.address()])
             .clients(5)
             .asking(target)
@@ -225,9 +227,9 @@ async fn a_load_begins_everywhere_at_once_and_keeps_its_connections() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |_| Said::ok("a").after(&held)).await;
+        let origin = ScriptedOrigin::start(move |_| OriginResponse::ok("a").after(&held)).await;
         let load = tokio::spawn(Load::over(&[origin.address()]).clients(50).each(3));
-        origin.asked_for(50).await;
+        origin.wait_for_requests(50).await;
         gate.open();
         let outcome = load.await.unwrap();
         assert!(outcome.failures().is_empty(), "{outcome}");
@@ -241,15 +243,15 @@ async fn a_steady_load_counts_latency_from_when_a_request_was_due() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |asked| match asked.target.as_str() {
-            "/0/20" => Said::ok("slow").after(&held),
-            _ => Said::ok("quick"),
+        let origin = ScriptedOrigin::start(move |request| match request.target.as_str() {
+            "/0/20" => OriginResponse::ok("slow").after(&held),
+            _ => OriginResponse::ok("quick"),
         })
         .await;
         let pause = Duration::from_millis(10);
-        let target = |turn: Turn| format!("/{}/{}", turn.client, turn.before);
+        let target = |turn: RequestNumber| format!("/{}/{}", turn.client, turn.before);
         let load = Load::over(&[origin.address()]).clients(2).every(pause).asking(target).start();
-        while !origin.asked().iter().any(|asked| asked.target == "/0/20") {
+        while !origin.received().iter().any(|request| request.target == "/0/20") {
             load.more(1).await;
         }
         assert!(load.open() >= 1);
@@ -284,12 +286,12 @@ async fn a_load_tells_how_a_request_failed_and_goes_on() {
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let refusing = nobody.local_addr().unwrap();
         drop(nobody);
-        let target = |turn: Turn| format!("/{}", turn.before);
+        let target = |turn: RequestNumber| format!("/{}", turn.before);
         let broken = Load::over(&[origin.address]).asking(target).each(4).await;
         let answers: Vec<_> = broken.samples.iter().map(|each| each.answer.clone().err()).collect();
-        assert_eq!(answers, [None, Some(Failure::Broken), None, None]);
+        assert_eq!(answers, [None, Some(LoadFailure::Broken), None, None]);
         let refused = Load::over(&[refusing]).each(2).await;
-        assert!(refused.samples.iter().all(|each| each.answer == Err(Failure::Refused)));
+        assert!(refused.samples.iter().all(|each| each.answer == Err(LoadFailure::Refused)));
     })
     .await;
 }
@@ -302,9 +304,9 @@ async fn percentiles_are_of_the_nearest_rank() {
         latency: Duration::from_millis(number),
         node: 0,
         target: String::new(),
-        answer: Ok(Answer { status: 200, cache: "HIT".to_owned(), body: String::new() }),
+        answer: Ok(LoadResponse { status: 200, cache: "HIT".to_owned(), body: String::new() }),
     };
-    let outcome = Outcome { samples: (1..=200).rev().map(sample).collect() };
+    let outcome = LoadReport { samples: (1..=200).rev().map(sample).collect() };
     let found = [1, 50, 99, 100].map(|rank| outcome.percentile(rank).as_millis());
     assert_eq!(found, [2, 100, 198, 200]);
 }

@@ -13,7 +13,7 @@ use crate::support::{
     process::Process,
     proxy::{Proxy, request},
     random::Random,
-    script::{Asked, Said, Scripted},
+    script::{OriginRequest, OriginResponse, ScriptedOrigin},
     wire::RawOrigin,
     within,
 };
@@ -21,7 +21,7 @@ use crate::support::{
 const REQUESTS: usize = 10_000;
 const CONNECTIONS: usize = 2_500;
 /// How long a connection may take to be answered or closed after its client's end.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Tokens are what each connection writes into its requests, and no other one does.
 fn tokens(bytes: &[u8]) -> HashSet<String> {
@@ -32,12 +32,14 @@ fn tokens(bytes: &[u8]) -> HashSet<String> {
 
 /// Answers with all that it was sent, so that whatever goes astray is seen; what may be stored has only
 /// what it is selected by in it.
-fn echo(asked: &Asked) -> Said {
-    let token = asked.header("x-token").unwrap_or_default();
-    match (asked.target.contains("stored"), asked.target.contains("vary")) {
-        (true, true) => Said::fresh(format!("{} {token}", asked.target)).with("vary", "x-token"),
-        (true, false) => Said::fresh(asked.target.clone()),
-        _ => Said::ok(format!("{}{}", asked.head, asked.body)),
+fn echo(request: &OriginRequest) -> OriginResponse {
+    let token = request.header("x-token").unwrap_or_default();
+    match (request.target.contains("stored"), request.target.contains("vary")) {
+        (true, true) => {
+            OriginResponse::fresh(format!("{} {token}", request.target)).with("vary", "x-token")
+        }
+        (true, false) => OriginResponse::fresh(request.target.clone()),
+        _ => OriginResponse::ok(format!("{}{}", request.head, request.body)),
     }
 }
 
@@ -146,7 +148,7 @@ async fn converse(address: SocketAddr, sent: Vec<u8>) -> Result<Vec<u8>, String>
         };
         tokio::join!(writing, reading);
     };
-    match tokio::time::timeout(PATIENCE, both).await {
+    match tokio::time::timeout(TIMEOUT, both).await {
         Ok(()) => Ok(got),
         Err(_) => Err(format!("hangs after {:?}", String::from_utf8_lossy(&sent))),
     }
@@ -154,7 +156,7 @@ async fn converse(address: SocketAddr, sent: Vec<u8>) -> Result<Vec<u8>, String>
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_hostile_requests_break_nothing_and_leak_nothing() {
-    let origin = Scripted::start(echo).await;
+    let origin = ScriptedOrigin::start(echo).await;
     let url = origin.url();
     let arguments = ["--origin", &url, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
     let process = Process::run(&arguments).await;
@@ -189,19 +191,19 @@ async fn ten_thousand_hostile_requests_break_nothing_and_leak_nothing() {
         answered += usize::from(ended.unwrap());
     }
     assert!(answered > CONNECTIONS / 2, "only {answered} were answered at all");
-    let said = process.said();
-    assert!(!said.contains("panicked"), "{said}");
+    let printed = process.messages();
+    assert!(!printed.contains("panicked"), "{printed}");
     assert_eq!(process.get("/well").await.status(), 200, "it is as well as before");
-    let open = process.ask_admin("/metrics").await.body;
+    let open = process.get_admin("/metrics").await.body;
     assert!(open.contains("larder_connections "), "{open}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pipelined_requests_are_answered_in_order_and_apart() {
-    let origin = Scripted::start(|asked| {
-        let said = Said::ok(asked.target.clone());
-        let control = if asked.target.contains("stored") { "max-age=60" } else { "no-store" };
-        said.with("cache-control", control)
+    let origin = ScriptedOrigin::start(|request| {
+        let response = OriginResponse::ok(request.target.clone());
+        let control = if request.target.contains("stored") { "max-age=60" } else { "no-store" };
+        response.with("cache-control", control)
     })
     .await;
     let proxy = Proxy::before(&origin.url());
@@ -248,8 +250,8 @@ async fn no_smuggled_request_poisons_what_others_get() {
             format!("GET /b HTTP/1.1\r\n\tHost: api.test\r\nHost: api.test\r\n\r\n{evil}"),
         ];
         for (number, attack) in attacks.iter().enumerate() {
-            let origin = Scripted::start(|asked| {
-                Said::fresh(format!("{} {}", asked.target, asked.header("x-evil").unwrap_or("-")))
+            let origin = ScriptedOrigin::start(|request| {
+                OriginResponse::fresh(format!("{} {}", request.target, request.header("x-evil").unwrap_or("-")))
             })
             .await;
             let proxy = Proxy::before(&origin.url());
@@ -261,7 +263,7 @@ async fn no_smuggled_request_poisons_what_others_get() {
                 let reply = proxy.get(target).await;
                 assert_eq!(reply.body, format!("{target} -"), "attack {number}");
             }
-            let targets: Vec<_> = origin.asked().into_iter().map(|asked| asked.target).collect();
+            let targets: Vec<_> = origin.received().into_iter().map(|request| request.target).collect();
             assert!(targets.iter().filter(|target| *target == "/victim").count() <= 1);
         }
     })
@@ -290,7 +292,7 @@ async fn what_an_origin_sends_beyond_its_response_answers_nobody() {
             })
             .await;
             let proxy = Proxy::before(&origin.url());
-            proxy.ask(method, "/attack", &[]).await;
+            proxy.send(method, "/attack", &[]).await;
             for _ in 0..3 {
                 assert_eq!(proxy.get("/victim").await.body, "good", "{what}");
             }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::support::{
     proxy::Proxy,
-    script::{Asked, Said, Scripted},
+    script::{OriginRequest, OriginResponse, ScriptedOrigin},
     token::{bearer, bearer_of, by_token, now, outcome},
     within,
 };
@@ -14,9 +14,14 @@ use super::support::{
 const ROUTE: &str = "[[route]]\nname = \"a\"\nmatch = \"/**\"\nttl = \"1h\"\npartition = \"user\"";
 
 /// Answers with what the request says about its user.
-fn stamped(asked: &Asked) -> Said {
-    let of = |name| asked.header(name).unwrap_or("-");
-    Said::ok(format!("{} {} {}", of("x-user-id"), of("x_user_id"), of("x-forwarded-groups")))
+fn stamped(request: &OriginRequest) -> OriginResponse {
+    let of = |name| request.header(name).unwrap_or("-");
+    OriginResponse::ok(format!(
+        "{} {} {}",
+        of("x-user-id"),
+        of("x_user_id"),
+        of("x-forwarded-groups")
+    ))
 }
 
 fn behind_gateway(from: &str) -> String {
@@ -26,7 +31,7 @@ fn behind_gateway(from: &str) -> String {
 #[tokio::test]
 async fn each_user_of_a_gateway_has_a_cache_of_their_own() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let proxy = Proxy::with(&origin.url(), &behind_gateway("127.0.0.0/8"));
         for fields in [
             vec![("x-user-id", "zoe")],
@@ -47,7 +52,7 @@ async fn each_user_of_a_gateway_has_a_cache_of_their_own() {
 #[tokio::test]
 async fn a_client_cannot_say_what_only_the_gateway_may() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let fields = [("x-user-id", "zoe"), ("x_user_id", "zoe"), ("x-forwarded-groups", "admin")];
         let stranger = Proxy::with(&origin.url(), &behind_gateway("192.0.2.1"));
         let reply = stranger.get_with("/a", &fields).await;
@@ -65,8 +70,8 @@ async fn tokens_are_verified_with_the_keys_of_their_issuer() {
         let pair = Ed25519KeyPair::generate().unwrap();
         let x = BASE64.encode(pair.public_key().as_ref());
         let set = format!(r#"{{"keys":[{{"kid":"k","kty":"OKP","crv":"Ed25519","x":"{x}"}}]}}"#);
-        let issuer = Scripted::always(Said::ok(set)).await;
-        let origin = Scripted::always(Said::ok("x")).await;
+        let issuer = ScriptedOrigin::always(OriginResponse::ok(set)).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("x")).await;
         let url = issuer.url();
         let proxy = Proxy::with(
             &origin.url(),
@@ -90,7 +95,7 @@ async fn tokens_are_verified_with_the_keys_of_their_issuer() {
 #[tokio::test]
 async fn what_a_gateways_user_does_is_for_that_user() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let logout =
             "\n[[route]]\nname = \"out\"\nmatch = \"POST /out\"\non_success = { logout = true }";
         let toml = behind_gateway("127.0.0.1").replace("\"/**\"", "\"GET /**\"");
@@ -105,14 +110,14 @@ async fn what_a_gateways_user_does_is_for_that_user() {
                 assert_eq!(get(user).await, "HIT");
             }
             let fields = [("x-user-id", "zoe"), ("x-requested-with", "fetch")];
-            assert_eq!(proxy.ask(method, target, &fields).await.status(), 200, "{target}");
+            assert_eq!(proxy.send(method, target, &fields).await.status(), 200, "{target}");
             assert_eq!((get("zoe").await, get("bob").await), ("MISS".into(), "HIT".into()));
         }
         let fields = [("x-user-id", "zoe"), ("x-requested-with", "fetch")];
-        let clear = proxy.ask("POST", "/_larder/clear", &fields).await;
+        let clear = proxy.send("POST", "/_larder/clear", &fields).await;
         assert_eq!(clear.status(), 200, "a logout does not end what the gateway says");
-        assert_eq!(proxy.ask("POST", "/out", &fields).await.status(), 200);
-        let clear = proxy.ask("POST", "/_larder/clear", &fields).await;
+        assert_eq!(proxy.send("POST", "/out", &fields).await.status(), 200);
+        let clear = proxy.send("POST", "/_larder/clear", &fields).await;
         assert_eq!(clear.status(), 200, "nor before the next read");
     })
     .await;
@@ -121,7 +126,10 @@ async fn what_a_gateways_user_does_is_for_that_user() {
 #[tokio::test]
 async fn a_token_in_a_cookie_names_its_user() {
     within(async {
-        let origin = Scripted::start(|asked| Said::ok(asked.header("cookie").unwrap_or("-"))).await;
+        let origin = ScriptedOrigin::start(|request| {
+            OriginResponse::ok(request.header("cookie").unwrap_or("-"))
+        })
+        .await;
         let toml = by_token("user").replace("iss = \"i\"", "iss = \"i\", cookie = \"login\"");
         let proxy = Proxy::with(&origin.url(), &toml);
         let [zoe, bob] = ["zoe", "bob"].map(|user| bearer(user, "r").replace("Bearer ", "login="));
@@ -151,7 +159,7 @@ async fn a_token_in_a_cookie_names_its_user() {
 #[tokio::test]
 async fn several_claims_separate_together_and_each_has_to_be_there() {
     within(async {
-        let origin = Scripted::always(Said::ok("x")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("x")).await;
         let proxy = Proxy::with(&origin.url(), &by_token("claim:firm,team"));
         let token = |user: &str, claims: serde_json::Value| {
             let mut all = json!({ "sub": user, "iss": "i", "exp": now() + 600 });
@@ -185,7 +193,7 @@ async fn several_claims_separate_together_and_each_has_to_be_there() {
         ] {
             assert_eq!(get("/a", &token("zoe", none)).await, "BYPASS no-identity");
         }
-        proxy.ask("PUT", "/a", &[("authorization", &zack)]).await;
+        proxy.send("PUT", "/a", &[("authorization", &zack)]).await;
         assert_eq!(get("/a", &zoe).await, "MISS purged");
     })
     .await;
@@ -197,8 +205,10 @@ async fn published_keys_are_kept_over_a_reload() {
         let pair = Ed25519KeyPair::generate().unwrap();
         let x = BASE64.encode(pair.public_key().as_ref());
         let set = format!(r#"{{"keys":[{{"kid":"k","kty":"OKP","crv":"Ed25519","x":"{x}"}}]}}"#);
-        let issuer = Scripted::in_turn([Said::ok(set), Said::status(500, "away")]).await;
-        let origin = Scripted::always(Said::ok("x")).await;
+        let issuer =
+            ScriptedOrigin::in_turn([OriginResponse::ok(set), OriginResponse::status(500, "away")])
+                .await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("x")).await;
         let toml = |audience: &str| {
             let url = issuer.url();
             format!(

@@ -11,7 +11,7 @@ use crate::support::{
     gate::Gate,
     process::Process,
     proxy::{Proxy, request, sum},
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     wire::{RawOrigin, Wire},
     within,
 };
@@ -56,20 +56,21 @@ pub(crate) const KEPT: &str = "the old configuration stays in force";
 async fn sigterm_lets_requests_end_and_takes_no_new_ones() {
     within(async {
         let gate = Gate::closed();
-        let origin = Scripted::always(Said::ok("a").then(&gate, "b").after(&gate)).await;
+        let origin =
+            ScriptedOrigin::always(OriginResponse::ok("a").then(&gate, "b").after(&gate)).await;
         let file = File::new(&origin.url(), "");
         let process = file.run().await;
-        assert_eq!(process.ask_admin("/readyz").await.status(), 200);
+        assert_eq!(process.get_admin("/readyz").await.status(), 200);
         let mut wire = Wire::connect(process.address).await;
         wire.write(request("GET", "/a", &[])).await;
-        origin.asked_for(1).await;
+        origin.wait_for_requests(1).await;
         process.signal("TERM");
-        process.says("stopping").await;
+        process.wait_for_message("stopping").await;
         while TcpStream::connect(process.address).await.is_ok() {
             tokio::task::yield_now().await;
         }
-        assert_eq!(process.ask_admin("/readyz").await.status(), 503);
-        assert_eq!(process.ask_admin("/livez").await.status(), 200);
+        assert_eq!(process.get_admin("/readyz").await.status(), 503);
+        assert_eq!(process.get_admin("/livez").await.status(), 200);
         gate.open();
         let reply = wire.read_reply().await;
         assert_eq!((reply.status(), reply.body.as_str()), (200, "ab"));
@@ -82,7 +83,7 @@ async fn sigterm_lets_requests_end_and_takes_no_new_ones() {
 #[tokio::test]
 async fn the_last_lines_of_the_log_are_written() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let file = File::new(&origin.url(), "");
         let process = file.run().await;
         for number in 0..100 {
@@ -90,7 +91,7 @@ async fn the_last_lines_of_the_log_are_written() {
         }
         process.signal("TERM");
         assert!(process.ended().await.success());
-        assert_eq!(process.logged(100).await.lines().count(), 100);
+        assert_eq!(process.wait_for_access_log(100).await.lines().count(), 100);
     })
     .await;
 }
@@ -99,14 +100,14 @@ async fn the_last_lines_of_the_log_are_written() {
 async fn a_drain_has_an_end() {
     within(async {
         let never = Gate::closed();
-        let origin = Scripted::always(Said::ok("a").after(&never)).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("a").after(&never)).await;
         let file = File::new(&origin.url(), "[limits]\ndrain = \"200ms\"");
         let process = file.run().await;
         let mut wire = Wire::connect(process.address).await;
         wire.write(request("GET", "/a", &[])).await;
-        origin.asked_for(1).await;
+        origin.wait_for_requests(1).await;
         process.signal("TERM");
-        process.says("some requests did not end in time").await;
+        process.wait_for_message("some requests did not end in time").await;
         assert!(process.ended().await.success());
     })
     .await;
@@ -115,7 +116,7 @@ async fn a_drain_has_an_end() {
 #[tokio::test]
 async fn sighup_puts_new_routes_in_force_and_keeps_the_cache() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let file = File::new(&origin.url(), "");
         let process = file.run().await;
         process.get("/kept").await;
@@ -123,7 +124,7 @@ async fn sighup_puts_new_routes_in_force_and_keeps_the_cache() {
         let route = "[[route]]\nname = \"checkout\"\nmatch = \"/checkout\"\ncache = false";
         file.write(&origin.url(), route);
         process.signal("HUP");
-        process.says(IN_FORCE).await;
+        process.wait_for_message(IN_FORCE).await;
         assert_eq!(process.get("/kept").await.cache(), "HIT");
         assert_eq!(process.get("/checkout").await.cache(), "BYPASS");
     })
@@ -133,13 +134,13 @@ async fn sighup_puts_new_routes_in_force_and_keeps_the_cache() {
 #[tokio::test]
 async fn a_changed_file_is_noticed() {
     within(async {
-        let (old, new) = (Scripted::always(Said::fresh("old")).await, "new");
-        let new = Scripted::always(Said::fresh(new)).await;
+        let (old, new) = (ScriptedOrigin::always(OriginResponse::fresh("old")).await, "new");
+        let new = ScriptedOrigin::always(OriginResponse::fresh(new)).await;
         let file = File::new(&old.url(), "");
         let process = file.run().await;
         assert_eq!(process.get("/a").await.body, "old");
         file.write(&new.url(), "");
-        process.says(IN_FORCE).await;
+        process.wait_for_message(IN_FORCE).await;
         assert_eq!(process.get("/a").await.summary(), "200 HIT old", "the cache is kept");
         assert_eq!(process.get("/b").await.body, "new");
     })
@@ -149,23 +150,23 @@ async fn a_changed_file_is_noticed() {
 #[tokio::test]
 async fn a_bad_file_changes_nothing_and_says_why() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let file = File::new(&origin.url(), "");
         let process = file.run().await;
         let gauge = async || {
-            let metrics = process.ask_admin("/metrics").await.body;
+            let metrics = process.get_admin("/metrics").await.body;
             sum(&metrics, "larder_config_last_reload_successful", "")
         };
         assert_eq!(gauge().await, 1);
         process.get("/a").await;
         file.write_raw("origin = \"http://127.0.0.1:1\"\nlitsen = \"127.0.0.1:0\"\n");
-        process.says(KEPT).await;
+        process.wait_for_message(KEPT).await;
         assert_eq!(gauge().await, 0);
-        assert!(process.said().contains("litsen"), "{}", process.said());
+        assert!(process.messages().contains("litsen"), "{}", process.messages());
         assert_eq!(process.get("/a").await.cache(), "HIT");
         assert_eq!(process.get("/b").await.summary(), "200 MISS a");
         file.write(&origin.url(), "server_timing = true");
-        process.says(IN_FORCE).await;
+        process.wait_for_message(IN_FORCE).await;
         assert_eq!(gauge().await, 1);
         assert!(process.get("/a").await.header("server-timing").is_some());
     })
@@ -186,7 +187,7 @@ async fn shows(process: &Process, certificate: &Certificate) -> bool {
 #[tokio::test]
 async fn changed_certificates_are_shown_to_new_connections() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let (old, new) = (Certificate::new(), Certificate::new());
         let tls = format!("tls = {{ cert = {:?}, key = {:?} }}", old.chain(), old.key());
         let file = File::new(&origin.url(), &tls);
@@ -195,10 +196,10 @@ async fn changed_certificates_are_shown_to_new_connections() {
         copy(&old, &trusting_old);
         assert!(shows(&process, &trusting_old).await && !shows(&process, &new).await);
         copy(&new, &old);
-        process.says(IN_FORCE).await;
+        process.wait_for_message(IN_FORCE).await;
         assert!(shows(&process, &new).await && !shows(&process, &trusting_old).await);
         std::fs::write(old.chain(), "no certificate").unwrap();
-        process.says(KEPT).await;
+        process.wait_for_message(KEPT).await;
         assert!(shows(&process, &new).await, "a bad file changes nothing");
     })
     .await;
@@ -216,21 +217,21 @@ async fn a_port_that_is_taken_is_named() {
     let address = taken.local_addr().unwrap().to_string();
     let arguments =
         ["--origin", "http://127.0.0.1:1", "--listen", &address, "--admin", "127.0.0.1:0"];
-    let (status, said) = Process::fails(&arguments);
+    let (status, printed) = Process::run_to_failure(&arguments);
     assert!(!status.success());
-    assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
-    assert!(said.contains("in use"), "the cause: {said}");
-    assert!(!said.contains("panicked"), "{said}");
+    assert!(printed.contains(&format!("cannot listen on {address}")), "{printed}");
+    assert!(printed.contains("in use"), "the cause: {printed}");
+    assert!(!printed.contains("panicked"), "{printed}");
 }
 
 #[tokio::test]
 async fn flags_that_contradict_nothing_are_enough_and_bad_ones_are_explained() {
-    let (status, said) = Process::fails(&["--origin", "localhost:3000"]);
+    let (status, printed) = Process::run_to_failure(&["--origin", "localhost:3000"]);
     assert_eq!(status.code(), Some(2));
-    assert!(said.contains("an origin is a URL"), "{said}");
-    let (status, said) = Process::fails(&["--config", "/nowhere/proxy.toml"]);
+    assert!(printed.contains("an origin is a URL"), "{printed}");
+    let (status, printed) = Process::run_to_failure(&["--config", "/nowhere/proxy.toml"]);
     assert_eq!(status.code(), Some(1));
-    assert!(said.contains("/nowhere/proxy.toml"), "{said}");
+    assert!(printed.contains("/nowhere/proxy.toml"), "{printed}");
 }
 
 #[tokio::test]
@@ -238,12 +239,13 @@ async fn every_request_is_counted_once_and_logged_once() {
     within(async {
         let never = Gate::closed();
         let held = never.clone();
-        let origin = Scripted::start(move |asked| match asked.target.as_str() {
-            "/hangs" => Said::ok("").after(&held),
-            "/broken" => Said::status(500, "no"),
-            "/swr" => Said::ok("a").with("cache-control", "max-age=1, stale-while-revalidate=99"),
-            "/midway" => Said::ok("first").then(&held, "last"),
-            _ => Said::fresh("a").with("etag", "\"1\""),
+        let origin = ScriptedOrigin::start(move |request| match request.target.as_str() {
+            "/hangs" => OriginResponse::ok("").after(&held),
+            "/broken" => OriginResponse::status(500, "no"),
+            "/swr" => OriginResponse::ok("a")
+                .with("cache-control", "max-age=1, stale-while-revalidate=99"),
+            "/midway" => OriginResponse::ok("first").then(&held, "last"),
+            _ => OriginResponse::fresh("a").with("etag", "\"1\""),
         })
         .await;
         let proxy = Proxy::with(
@@ -267,7 +269,7 @@ async fn every_request_is_counted_once_and_logged_once() {
             ("GET", "/broken", vec![]),
             ("GET", "/swr", vec![]),
         ] {
-            proxy.ask(method, target, &fields).await;
+            proxy.send(method, target, &fields).await;
             sent += 1;
         }
         proxy.advance(5);
@@ -276,7 +278,7 @@ async fn every_request_is_counted_once_and_logged_once() {
         for (target, expected) in [("/hangs", 10), ("/midway", 11)] {
             let mut wire = proxy.connect().await;
             wire.write(request("GET", target, &[])).await;
-            origin.asked_for(expected).await;
+            origin.wait_for_requests(expected).await;
             if target == "/midway" {
                 wire.read_until("first").await;
             }
@@ -302,11 +304,11 @@ async fn every_request_is_counted_once_and_logged_once() {
 async fn an_aborted_request_is_logged_as_such() {
     within(async {
         let never = Gate::closed();
-        let origin = Scripted::always(Said::ok("").after(&never)).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("").after(&never)).await;
         let proxy = Proxy::before(&origin.url());
         let mut wire = proxy.connect().await;
         wire.write(request("GET", "/a", &[])).await;
-        origin.asked_for(1).await;
+        origin.wait_for_requests(1).await;
         drop(wire);
         let log = proxy.log(1).await;
         assert_eq!((&log[0]["status"], &log[0]["path"]), (&499.into(), &"/a".into()));
@@ -317,7 +319,7 @@ async fn an_aborted_request_is_logged_as_such() {
 #[tokio::test]
 async fn the_log_tells_the_outcome_and_keeps_secrets() {
     within(async {
-        let origin = Scripted::always(Said::fresh("hello")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("hello")).await;
         let route = "[[route]]\nname = \"items\"\nmatch = \"/items/{id}\"";
         let proxy = Proxy::with(&origin.url(), route);
         let secrets = [
@@ -329,7 +331,7 @@ async fn the_log_tells_the_outcome_and_keeps_secrets() {
         proxy.get_with("/items/1?token=secret", &secrets).await;
         proxy.get("/items/2?token=secret").await;
         proxy.get("/items/2?token=secret").await;
-        proxy.ask("POST", "http://api.test/items/2?token=secret", &[]).await;
+        proxy.send("POST", "http://api.test/items/2?token=secret", &[]).await;
         let log = proxy.log(4).await;
         for (line, method, cache, reason) in [
             (&log[0], "GET", "MISS", Some("authorization")),
@@ -354,7 +356,7 @@ async fn the_log_tells_the_outcome_and_keeps_secrets() {
 #[tokio::test]
 async fn a_request_has_one_name_in_the_log_and_at_the_origin() {
     within(async {
-        let origin = Scripted::always(Said::ok("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("a")).await;
         let proxy = Proxy::before(&origin.url());
         proxy.get("/a").await;
         let log = proxy.log(1).await;
@@ -367,7 +369,7 @@ async fn a_request_has_one_name_in_the_log_and_at_the_origin() {
 #[tokio::test]
 async fn the_log_survives_any_path() {
     within(async {
-        let origin = Scripted::always(Said::ok("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("a")).await;
         let proxy = Proxy::before(&origin.url());
         let paths = ["/\"quoted\"", "/back\\slash", "/%00%0a%22", "/ünïcode", "/{}|^`"];
         for path in paths {
@@ -383,13 +385,13 @@ async fn the_log_survives_any_path() {
 async fn a_configuration_in_this_process_can_be_replaced_while_requests_run() {
     within(async {
         let gate = Gate::closed();
-        let origin = Scripted::always(Said::fresh("a").after(&gate)).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a").after(&gate)).await;
         let proxy = Arc::new(Proxy::before(&origin.url()));
         let asking = tokio::spawn({
             let proxy = Arc::clone(&proxy);
             async move { proxy.get("/a").await }
         });
-        origin.asked_for(1).await;
+        origin.wait_for_requests(1).await;
         let route = "[[route]]\nname = \"off\"\nmatch = \"/a\"\ncache = false";
         proxy.reconfigure(&origin.url(), route);
         gate.open();
@@ -416,7 +418,7 @@ async fn a_replaced_origin_is_let_go_even_if_no_request_comes() {
             }
         })
         .await;
-        let new = Scripted::always(Said::fresh("new")).await;
+        let new = ScriptedOrigin::always(OriginResponse::fresh("new")).await;
         let proxy = Proxy::before(&old.url());
         proxy.get("/a").await;
         proxy.reconfigure(&new.url(), "");

@@ -6,17 +6,18 @@ use std::sync::{
 };
 
 use crate::support::{
-    fleet::{Fleet, moment},
+    fleet::{Fleet, short_sleep},
     redis::Redis,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     wire::Reply,
     within,
 };
 
 /// An origin whose responses stay fresh for a minute, differ each time, and have a validator of their own.
-async fn origin() -> Scripted {
-    Scripted::start(|asked| {
-        Said::fresh(asked.before.to_string()).with("etag", &format!("\"{}\"", asked.before))
+async fn origin() -> ScriptedOrigin {
+    ScriptedOrigin::start(|request| {
+        OriginResponse::fresh(request.before.to_string())
+            .with("etag", &format!("\"{}\"", request.before))
     })
     .await
 }
@@ -27,10 +28,10 @@ async fn filled(redis: &Redis, nodes: usize, origin: &str, grace: &str) -> Fleet
     let fleet = Fleet::sharing(redis, nodes, origin, &store).await;
     let targets: Vec<String> = (0..40).map(|number| format!("/{number}")).collect();
     for target in targets.iter().map(String::as_str).chain(["/a", "/b", "/c"]) {
-        fleet.ask(0, target).await;
+        fleet.get(0, target).await;
     }
     while redis.keys("larder:v1:e:*").await.len() < 43 {
-        moment().await;
+        short_sleep().await;
     }
     fleet
 }
@@ -42,28 +43,28 @@ async fn bump(fleet: &mut Fleet, redis: &Redis, node: usize) {
     fleet.ready(redis).await;
     let word = ["GET", "{larder:log}:word:version"];
     while !redis.command(&word).await.text().starts_with("v2 ") {
-        moment().await;
+        short_sleep().await;
     }
 }
 
 /// Asks for one stored response after the other until one is served stale: the node knows what was before.
 async fn until_stale(fleet: &Fleet, node: usize) {
     for number in 0..40 {
-        if fleet.ask(node, &format!("/{number}")).await.cache() == "STALE" {
+        if fleet.get(node, &format!("/{number}")).await.cache() == "STALE" {
             return;
         }
-        moment().await;
+        short_sleep().await;
     }
     panic!("nothing of the version before is served");
 }
 
 async fn until_hit(fleet: &Fleet, node: usize, target: &str) -> Reply {
     loop {
-        let reply = fleet.ask(node, target).await;
+        let reply = fleet.get(node, target).await;
         if reply.cache() == "HIT" {
             return reply;
         }
-        moment().await;
+        short_sleep().await;
     }
 }
 
@@ -72,17 +73,17 @@ async fn what_the_version_before_holds_is_served_stale_until_it_is_fetched_anew(
     within(async {
         let (origin, redis) = (origin().await, Redis::start().await);
         let mut fleet = filled(&redis, 1, &origin.url(), "1h").await;
-        let before = fleet.ask(0, "/a").await;
+        let before = fleet.get(0, "/a").await;
         bump(&mut fleet, &redis, 0).await;
         until_stale(&fleet, 0).await;
-        let stale = fleet.ask(0, "/a").await;
+        let stale = fleet.get(0, "/a").await;
         assert_eq!((stale.cache(), &stale.body), ("STALE", &before.body));
         let detail = stale.header("cache-status").unwrap();
         assert!(detail.contains("detail=previous-version"), "{detail}");
         let fresh = until_hit(&fleet, 0, "/a").await;
         assert_ne!(fresh.body, before.body);
-        let asked = origin.asked();
-        let renewed = asked.iter().rfind(|asked| asked.target == "/a").unwrap();
+        let asked = origin.received();
+        let renewed = asked.iter().rfind(|request| request.target == "/a").unwrap();
         assert_eq!(renewed.header("if-none-match"), None, "a new version, a new representation");
     })
     .await;
@@ -93,23 +94,23 @@ async fn what_must_be_revalidated_only_stands_in_for_an_origin_that_fails() {
     within(async {
         let is_well = Arc::new(AtomicBool::new(true));
         let seen = Arc::clone(&is_well);
-        let origin = Scripted::start(move |asked| {
+        let origin = ScriptedOrigin::start(move |request| {
             if !seen.load(Ordering::Relaxed) {
-                return Said::status(500, "broken");
+                return OriginResponse::status(500, "broken");
             }
-            let strict = ["/b", "/c"].contains(&&*asked.target);
+            let strict = ["/b", "/c"].contains(&&*request.target);
             let control = if strict { "max-age=60, must-revalidate" } else { "max-age=60" };
-            Said::ok(asked.before.to_string()).with("cache-control", control)
+            OriginResponse::ok(request.before.to_string()).with("cache-control", control)
         })
         .await;
         let redis = Redis::start().await;
         let mut fleet = filled(&redis, 1, &origin.url(), "1h").await;
-        let before = fleet.ask(0, "/b").await;
+        let before = fleet.get(0, "/b").await;
         bump(&mut fleet, &redis, 0).await;
         until_stale(&fleet, 0).await;
-        assert_eq!(fleet.ask(0, "/c").await.summary(), "200 EXPIRED 1", "it is fetched first");
+        assert_eq!(fleet.get(0, "/c").await.summary(), "200 EXPIRED 1", "it is fetched first");
         is_well.store(false, Ordering::Relaxed);
-        let stale = fleet.ask(0, "/b").await;
+        let stale = fleet.get(0, "/b").await;
         assert_eq!((stale.cache(), &stale.body), ("STALE", &before.body));
         let detail = stale.header("cache-status").unwrap();
         assert!(detail.contains("detail=stale-if-error"), "{detail}");
@@ -128,14 +129,14 @@ async fn purges_hold_for_the_version_before() {
         fleet.purge(0, r#"{"urls":["/a"]}"#).await;
         // The new one first: what the old one fetches after the purge may be served stale by the new one.
         for node in [1, 0] {
-            assert_eq!(fleet.ask(node, "/a").await.cache(), "MISS", "{node}");
+            assert_eq!(fleet.get(node, "/a").await.cache(), "MISS", "{node}");
         }
-        assert_eq!(fleet.ask(0, "/b").await.cache(), "HIT");
-        assert_eq!(fleet.ask(1, "/b").await.cache(), "STALE");
+        assert_eq!(fleet.get(0, "/b").await.cache(), "HIT");
+        assert_eq!(fleet.get(1, "/b").await.cache(), "STALE");
         fleet.purge(1, r#"{"version":"v1"}"#).await;
         // The new one first: what the old one fetches after the purge may be served stale by the new one.
         for node in [1, 0] {
-            assert_eq!(fleet.ask(node, "/c").await.cache(), "MISS", "{node}");
+            assert_eq!(fleet.get(node, "/c").await.cache(), "MISS", "{node}");
         }
         assert_eq!(until_hit(&fleet, 1, "/a").await.cache(), "HIT", "of the new version");
     })
@@ -152,10 +153,10 @@ async fn when_grace_is_over_the_version_before_is_gone() {
         // Nobody has asked the new node for them yet.
         let mut in_a_row = 0;
         while in_a_row < 10 {
-            let reply = fleet.ask(0, &targets.next().expect("grace ends")).await;
+            let reply = fleet.get(0, &targets.next().expect("grace ends")).await;
             in_a_row = if reply.cache() == "MISS" { in_a_row + 1 } else { 0 };
             for _ in 0..5 {
-                moment().await;
+                short_sleep().await;
             }
         }
     })

@@ -13,12 +13,12 @@ use http::{HeaderMap, HeaderValue, Request, Version, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use larder::{
-    app::{Node, Surroundings, Workers},
+use larder::testing::{
+    app::{Node, NodeOptions, Workers},
     config::{Config, Environment},
     origin::{
         Endpoint, Origin, RequestBody, Settings,
-        settings::{Health, Tls},
+        settings::{HealthCheck, OriginTls},
     },
     pipeline::Clock,
     server::{self, Incoming},
@@ -30,7 +30,7 @@ use tokio::{
 
 use crate::support::{
     certificate::Certificate,
-    serving::{Answer, Forward, Serving, reply},
+    serving::{FnHandler, ForwardingHandler, TestServer, reply},
     wire::{RawOrigin, Wire, header},
     within,
 };
@@ -41,9 +41,9 @@ fn settings(urls: &[&str]) -> Settings {
     Settings::new(urls.iter().map(|url| url.parse::<Endpoint>().unwrap()).collect())
 }
 
-fn before(settings: &Settings) -> Serving {
+fn before(settings: &Settings) -> TestServer {
     let origin = Origin::new(settings).unwrap();
-    Serving::start(Forward::to(origin), server::Settings::default())
+    TestServer::start(ForwardingHandler::to(origin), server::Settings::default())
 }
 
 fn get(target: &str) -> Request<RequestBody> {
@@ -54,12 +54,12 @@ fn get(target: &str) -> Request<RequestBody> {
 fn node(origin: &str) -> Node {
     let text = format!("listen = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n[origin]\n{origin}\n");
     let config = Config::parse(&text, "test.toml", Environment::empty()).unwrap();
-    let surroundings = Surroundings {
+    let options = NodeOptions {
         clock: Clock::manual(),
         access_log: Box::new(std::io::sink()),
-        workers: Workers::Here,
+        workers: Workers::CurrentRuntime,
     };
-    Node::start(&config, surroundings).unwrap()
+    Node::start(&config, options).unwrap()
 }
 
 async fn text(body: impl http_body::Body<Data = Bytes, Error: std::fmt::Debug>) -> String {
@@ -204,8 +204,8 @@ async fn a_response_dropped_early_closes_its_connection() {
 }
 
 /// Answers over any protocol with what it got, and with trailers.
-fn modern_origin(tls: Option<Arc<rustls::ServerConfig>>) -> Serving {
-    let handler = Answer(|request: Request<Incoming>, _| async move {
+fn modern_origin(tls: Option<Arc<rustls::ServerConfig>>) -> TestServer {
+    let handler = FnHandler(|request: Request<Incoming>, _| async move {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap();
         let trailer = body.trailers().and_then(|trailers| trailers.get("x-sent")).cloned();
@@ -219,7 +219,7 @@ fn modern_origin(tls: Option<Arc<rustls::ServerConfig>>) -> Serving {
         *response.body_mut() = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
         response
     });
-    Serving::start(handler, server::Settings { tls, ..server::Settings::default() })
+    TestServer::start(handler, server::Settings { tls, ..server::Settings::default() })
 }
 
 #[tokio::test]
@@ -228,7 +228,7 @@ async fn http2_and_trailers_go_through_in_both_directions() {
         let certificate = Certificate::new();
         let secure = modern_origin(Some(certificate.server()));
         let plain = modern_origin(None);
-        let ca = Tls { ca: Some(certificate.chain()), ..Tls::default() };
+        let ca = OriginTls { ca: Some(certificate.chain()), ..OriginTls::default() };
         let https = format!("https://localhost:{}", secure.address.port());
         for (url, version) in [
             (https, "HTTP/2.0"),
@@ -284,10 +284,10 @@ async fn an_unknown_authority_is_not_trusted() {
         let url = format!("https://localhost:{}", secure.address.port());
         let error = Origin::new(&settings(&[&url])).unwrap().send(get("/"), None).await;
         assert_eq!(error.err().unwrap().error.kind(), "tls");
-        let other_name = Tls {
+        let other_name = OriginTls {
             ca: Some(certificate.chain()),
             server_name: Some("api.internal".to_owned()),
-            ..Tls::default()
+            ..OriginTls::default()
         };
         let settings = Settings { tls: other_name, ..settings(&[&url]) };
         let error = Origin::new(&settings).unwrap().send(get("/"), None).await;
@@ -472,13 +472,13 @@ async fn a_response_of_two_lengths_is_passed_on_with_one() {
         .await;
         let serving = before(&settings(&[&origin.url()]));
         let close = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-        let ask = async || Wire::connect(serving.address).await.exchange(close).await;
-        let chunked = ask().await;
+        let send = async || Wire::connect(serving.address).await.exchange(close).await;
+        let chunked = send().await;
         assert_eq!((chunked.header("content-length"), chunked.body.as_str()), (None, "ok"));
-        let twice = ask().await;
+        let twice = send().await;
         assert_eq!((twice.header("content-length"), twice.body.as_str()), (Some("2"), "ok"));
-        assert_eq!(ask().await.body, "protocol");
-        assert_eq!(ask().await.body, "protocol");
+        assert_eq!(send().await.body, "protocol");
+        assert_eq!(send().await.body, "protocol");
     })
     .await;
 }
@@ -538,9 +538,9 @@ async fn a_body_that_grows_too_large_on_its_way_is_the_clients_fault() {
     within(async {
         let origin =
             RawOrigin::start(|mut wire, _| async move { drop(wire.read_to_end().await) }).await;
-        let forward = Forward::to(Origin::new(&settings(&[&origin.url()])).unwrap());
+        let forward = ForwardingHandler::to(Origin::new(&settings(&[&origin.url()])).unwrap());
         let limits = server::Settings { body_bytes: 4, ..server::Settings::default() };
-        let serving = Serving::start(forward, limits);
+        let serving = TestServer::start(forward, limits);
         let mut wire = Wire::connect(serving.address).await;
         let request =
             "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
@@ -606,7 +606,8 @@ async fn a_server_that_fails_its_health_checks_gets_no_requests() {
             }
         })
         .await;
-        let health = Health { path: "/healthz?x".to_owned(), every: Duration::from_millis(20) };
+        let health =
+            HealthCheck { path: "/healthz?x".to_owned(), interval: Duration::from_millis(20) };
         let settings = Settings { health: Some(health), ..settings(&[&server.url()]) };
         let origin = Origin::new(&settings).unwrap();
         // After the second check begins, the first one has been noted.
@@ -629,7 +630,7 @@ async fn a_socket_can_be_the_origin() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("origin.sock");
         let listener = server::Listener::bind_unix(&path, 0o666).unwrap();
-        let handler = Answer(|request: Request<Incoming>, _| async move {
+        let handler = FnHandler(|request: Request<Incoming>, _| async move {
             let host = request.headers().get(header::HOST).unwrap().to_str().unwrap();
             reply(200, host.to_owned())
         });
@@ -655,13 +656,13 @@ async fn a_large_body_is_streamed_in_both_directions() {
     const CHUNK: usize = 64 * 1024;
     const CHUNKS: usize = 512;
     within(async {
-        let handler = Answer(|request: Request<Incoming>, _| async move {
+        let handler = FnHandler(|request: Request<Incoming>, _| async move {
             let mut response = reply(200, "");
             let body = request.into_body().map_err(Into::into);
             *response.body_mut() = body.boxed_unsync();
             response
         });
-        let origin = Serving::start(handler, server::Settings::default());
+        let origin = TestServer::start(handler, server::Settings::default());
         for scheme in ["http", "h2c"] {
             let serving = before(&settings(&[&format!("{scheme}://{}", origin.address)]));
             let stream = TcpStream::connect(serving.address).await.unwrap();

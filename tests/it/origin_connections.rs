@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use larder::{
+use larder::testing::{
     origin::{Endpoint, Origin, Settings},
     server,
 };
 
 use crate::support::{
-    frames::{End, Frames},
+    frames::{End, Http2Wire},
     gate::Gate,
-    proxy::{Proxy, request, sending},
-    script::{Said, Scripted},
-    serving::{Forward, Serving},
+    proxy::{Proxy, request, request_with_body},
+    script::{OriginResponse, ScriptedOrigin},
+    serving::{ForwardingHandler, TestServer},
     wire::{RawOrigin, Wire},
     within,
 };
@@ -29,14 +29,14 @@ async fn until_pending(proxy: &Proxy, requests: u64) {
 async fn requests_beyond_the_connections_wait_and_beyond_the_queue_get_503() {
     within(async {
         let gate = Gate::closed();
-        let origin = Scripted::always(Said::ok("ok").after(&gate)).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("ok").after(&gate)).await;
         let limits = "origin.max_connections = 1\norigin.max_pending = 1";
         let proxy = Proxy::with(&origin.url(), limits);
         let mut first = proxy.connect().await;
         first.write(request("GET", "/a", &[])).await;
-        origin.asked_for(1).await;
+        origin.wait_for_requests(1).await;
         let mut second = proxy.connect().await;
-        second.write(sending("POST", "/b", &[], "body")).await;
+        second.write(request_with_body("POST", "/b", &[], "body")).await;
         until_pending(&proxy, 1).await;
         let third = proxy.get("/c").await;
         assert_eq!((third.status(), third.header("retry-after")), (503, Some("1")));
@@ -57,12 +57,12 @@ async fn requests_beyond_the_connections_wait_and_beyond_the_queue_get_503() {
 async fn a_request_waits_for_a_connection_only_so_long() {
     within(async {
         let gate = Gate::closed();
-        let origin = Scripted::always(Said::ok("ok").after(&gate)).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("ok").after(&gate)).await;
         let limits = "origin.max_connections = 1\norigin.pending_timeout = \"20ms\"";
         let proxy = Proxy::with(&origin.url(), limits);
         let mut first = proxy.connect().await;
         first.write(request("GET", "/a", &[])).await;
-        origin.asked_for(1).await;
+        origin.wait_for_requests(1).await;
         assert_eq!(proxy.get("/b").await.status(), 503);
         gate.open();
         assert_eq!(first.read_reply().await.status(), 200);
@@ -75,9 +75,9 @@ async fn a_stale_response_is_preferred_to_a_busy_origin() {
     within(async {
         let gate = Gate::closed();
         let busy = gate.clone();
-        let origin = Scripted::start(move |asked| match asked.target.as_str() {
-            "/slow" => Said::ok("slow").after(&busy),
-            _ => Said::ok("stored").with("cache-control", "max-age=1"),
+        let origin = ScriptedOrigin::start(move |request| match request.target.as_str() {
+            "/slow" => OriginResponse::ok("slow").after(&busy),
+            _ => OriginResponse::ok("stored").with("cache-control", "max-age=1"),
         })
         .await;
         let limits = "origin.max_connections = 1\norigin.max_pending = 0\n\
@@ -87,7 +87,7 @@ async fn a_stale_response_is_preferred_to_a_busy_origin() {
         proxy.advance(5);
         let mut slow = proxy.connect().await;
         slow.write(request("GET", "/slow", &[])).await;
-        origin.asked_for(2).await;
+        origin.wait_for_requests(2).await;
         assert_eq!(proxy.get("/a").await.summary(), "200 STALE stored");
         assert_eq!(proxy.get("/b").await.status(), 503);
         gate.open();
@@ -131,13 +131,14 @@ async fn a_tunnel_takes_no_connection_from_requests() {
 #[tokio::test]
 async fn an_origin_says_for_how_long_it_keeps_a_connection() {
     within(async {
-        for (said, expected) in [("timeout=0", 3), ("timeout=60", 1), ("max=7", 1)] {
-            let origin = Scripted::always(Said::ok("ok").with("keep-alive", said)).await;
+        for (value, expected) in [("timeout=0", 3), ("timeout=60", 1), ("max=7", 1)] {
+            let origin =
+                ScriptedOrigin::always(OriginResponse::ok("ok").with("keep-alive", value)).await;
             let proxy = Proxy::before(&origin.url());
             for target in ["/a", "/b", "/c"] {
                 assert_eq!(proxy.get(target).await.body, "ok");
             }
-            assert_eq!(origin.connections(), expected, "{said}");
+            assert_eq!(origin.connections(), expected, "{value}");
         }
     })
     .await;
@@ -152,14 +153,17 @@ async fn requests_are_spread_over_servers_that_are_all_ejected() {
         let urls = servers.iter().map(|server| server.url().parse::<Endpoint>().unwrap());
         let settings = Settings { retries: 0, ..Settings::new(urls.collect()) };
         let origin = Origin::new(&settings).unwrap();
-        let serving = Serving::start(Forward::to(Arc::clone(&origin)), server::Settings::default());
-        let ask = async || Wire::connect(serving.address).await.exchange(GET).await.status();
+        let serving = TestServer::start(
+            ForwardingHandler::to(Arc::clone(&origin)),
+            server::Settings::default(),
+        );
+        let send = async || Wire::connect(serving.address).await.exchange(GET).await.status();
         while origin.servers().1 > 0 {
-            assert_eq!(ask().await, 502);
+            assert_eq!(send().await, 502);
         }
         let before = servers.each_ref().map(RawOrigin::connections);
         for _ in 0..40 {
-            assert_eq!(ask().await, 502);
+            assert_eq!(send().await, 502);
         }
         for (server, before) in servers.iter().zip(before) {
             assert!(server.connections() >= before + 5, "{before} and {}", server.connections());
@@ -202,7 +206,7 @@ async fn a_204_states_no_length() {
         let origin = answering("HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n").await;
         let proxy = Proxy::before(&origin.url());
         assert_eq!(proxy.get("/").await.header("content-length"), None);
-        let mut frames = Frames::connect(proxy.address).await;
+        let mut frames = Http2Wire::connect(proxy.address).await;
         frames.request(1, "GET", End::Stream).await;
         let received = frames.receive(1).await.unwrap();
         assert!(received.is_ended && received.reset.is_none(), "{received:?}");
@@ -225,18 +229,18 @@ async fn space_before_a_colon_is_removed_from_a_response() {
 #[tokio::test]
 async fn options_and_trace_go_no_further_than_max_forwards_says() {
     within(async {
-        let origin = Scripted::always(Said::ok("origin")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("origin")).await;
         let proxy = Proxy::before(&origin.url());
         for method in ["OPTIONS", "TRACE"] {
-            let last = proxy.ask(method, "/a", &[("max-forwards", "0"), ("cookie", "s=1")]).await;
+            let last = proxy.send(method, "/a", &[("max-forwards", "0"), ("cookie", "s=1")]).await;
             assert_eq!(last.status(), 200, "{method}");
             assert!(!last.body.contains("s=1"), "no credentials: {}", last.body);
-            let next = proxy.ask(method, "/a", &[("max-forwards", "3")]).await;
+            let next = proxy.send(method, "/a", &[("max-forwards", "3")]).await;
             assert_eq!(next.body, "origin", "{method}");
             assert_eq!(origin.last().header("max-forwards"), Some("2"), "{method}");
         }
         assert_eq!(origin.requests(), 2);
-        proxy.ask("GET", "/a", &[("max-forwards", "0")]).await;
+        proxy.send("GET", "/a", &[("max-forwards", "0")]).await;
         assert_eq!(origin.last().header("max-forwards"), Some("0"), "of no meaning to GET");
     })
     .await;
@@ -245,7 +249,7 @@ async fn options_and_trace_go_no_further_than_max_forwards_says() {
 #[tokio::test]
 async fn a_target_with_raw_quotes_is_refused_with_a_reason() {
     within(async {
-        let origin = Scripted::always(Said::ok("ok")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("ok")).await;
         let proxy = Proxy::before(&origin.url());
         for target in ["/a<b>", "/a`b", "/?a=<b>", "/a b"] {
             let mut wire = proxy.connect().await;

@@ -9,18 +9,21 @@ use std::{
 };
 
 use http_body_util::BodyExt;
-use larder::{
-    origin::{Endpoint, Limits, Origin, RequestBody, ResponseBody, Settings, settings::Tls},
+use larder::testing::{
+    origin::{
+        ConnectionLimits, Endpoint, Origin, RequestBody, ResponseBody, Settings,
+        settings::OriginTls,
+    },
     server,
 };
 use tokio_rustls::TlsAcceptor;
 
 use crate::support::{
     certificate::Certificate,
-    frames::{End, Frames, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, REFUSED_STREAM, Step},
+    frames::{End, Http2Wire, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, REFUSED_STREAM, Step},
     gate::Gate,
     process::{Process, stopped},
-    serving::{Answer, Forward, Serving, reply},
+    serving::{FnHandler, ForwardingHandler, TestServer, reply},
     wire::{RawOrigin, Reply, Wire, header},
     within,
 };
@@ -33,8 +36,11 @@ fn settings(url: &str) -> Settings {
     Settings::new(vec![url.parse::<Endpoint>().unwrap()])
 }
 
-fn before(settings: &Settings) -> Serving {
-    Serving::start(Forward::to(Origin::new(settings).unwrap()), server::Settings::default())
+fn before(settings: &Settings) -> TestServer {
+    TestServer::start(
+        ForwardingHandler::to(Origin::new(settings).unwrap()),
+        server::Settings::default(),
+    )
 }
 
 fn h2c(origin: &RawOrigin) -> Settings {
@@ -57,7 +63,7 @@ async fn handing_back(steps: &[Step]) -> (RawOrigin, Bodies) {
         let (steps, bodies) = (steps.clone(), Arc::clone(&noted));
         async move {
             let settings = [(INITIAL_WINDOW_SIZE, 1 << 20)];
-            let Some(mut frames) = Frames::accept_with(wire, &settings).await else { return };
+            let Some(mut frames) = Http2Wire::accept_with(wire, &settings).await else { return };
             frames.widen(1 << 20).await;
             let mut requests = 0;
             while let Some((stream, end)) = frames.next_request().await {
@@ -139,7 +145,7 @@ async fn a_body_that_is_still_coming_is_sent_again_from_its_beginning() {
         let origin = RawOrigin::start(move |wire, number| {
             let (bodies, gone) = (Arc::clone(&noted), left.clone());
             async move {
-                let Some(mut frames) = Frames::accept_with(wire, &[]).await else { return };
+                let Some(mut frames) = Http2Wire::accept_with(wire, &[]).await else { return };
                 let Some((stream, _)) = frames.next_request().await else { return };
                 if number == 0 {
                     frames.play(stream, &[Step::LastStream(0)]).await;
@@ -179,7 +185,7 @@ async fn an_origin_that_refuses_everything_is_not_asked_for_ever() {
 async fn an_origin_that_ends_each_new_connection_is_not_asked_for_ever() {
     within(async {
         let origin = RawOrigin::start(|wire, _| async move {
-            let Some(mut frames) = Frames::accept_and_leave(wire).await else { return };
+            let Some(mut frames) = Http2Wire::accept_and_leave(wire).await else { return };
             frames.next_request().await;
         })
         .await;
@@ -201,7 +207,7 @@ async fn silent_once(streams: u32) -> (RawOrigin, Gate) {
         let asked = noted.clone();
         async move {
             let settings = [(MAX_CONCURRENT_STREAMS, streams)];
-            let Some(mut frames) = Frames::accept_with(wire, &settings).await else { return };
+            let Some(mut frames) = Http2Wire::accept_with(wire, &settings).await else { return };
             let Some(_unanswered) = frames.next_request().await else { return };
             asked.open();
             while let Some((stream, _)) = frames.next_request().await {
@@ -216,7 +222,8 @@ async fn silent_once(streams: u32) -> (RawOrigin, Gate) {
 /// One connection, for which requests wait as long as it takes.
 fn one_connection(origin: &RawOrigin) -> Arc<Origin> {
     let pending_timeout = Duration::from_hours(1);
-    let limits = Limits { connections: 1, pending_timeout, ..Limits::default() };
+    let limits =
+        ConnectionLimits { connections: 1, pending_timeout, ..ConnectionLimits::default() };
     Origin::new(&Settings { limits, ..h2c(origin) }).unwrap()
 }
 
@@ -291,7 +298,7 @@ async fn responses_that_are_not_read_hold_up_no_others() {
             let bytes = request.uri().path().trim_start_matches('/').parse().unwrap_or(2);
             reply(200, vec![b'a'; bytes])
         };
-        let origin = Serving::start(Answer(large), server::Settings::default());
+        let origin = TestServer::start(FnHandler(large), server::Settings::default());
         let pool = Origin::new(&settings(&format!("h2c://{}", origin.address))).unwrap();
         let mut unread = Vec::new();
         for _ in 0..50 {
@@ -318,7 +325,9 @@ async fn a_connection_that_the_origin_no_longer_reads_is_given_up() {
             async move {
                 const WIDEST: u32 = (1 << 31) - 1;
                 let settings = [(INITIAL_WINDOW_SIZE, WIDEST)];
-                let Some(mut frames) = Frames::accept_with(wire, &settings).await else { return };
+                let Some(mut frames) = Http2Wire::accept_with(wire, &settings).await else {
+                    return;
+                };
                 frames.widen(WIDEST - 65_535).await;
                 frames.next_request().await;
                 asked.open();
@@ -359,7 +368,7 @@ async fn two_streams(kind: fn(usize) -> Step) -> (RawOrigin, Arc<AtomicUsize>) {
         let most = Arc::clone(&noted);
         async move {
             let settings = [(MAX_CONCURRENT_STREAMS, 2)];
-            let Some(mut frames) = Frames::accept_with(wire, &settings).await else { return };
+            let Some(mut frames) = Http2Wire::accept_with(wire, &settings).await else { return };
             for number in 0.. {
                 let Some((stream, _)) = frames.next_request().await else { return };
                 most.fetch_max(number + 1, Ordering::SeqCst);
@@ -400,16 +409,21 @@ async fn a_request_waits_for_a_stream_where_no_further_connection_is_allowed() {
             let gate = opened.clone();
             async move {
                 let settings = [(MAX_CONCURRENT_STREAMS, 1)];
-                let Some(mut frames) = Frames::accept_with(wire, &settings).await else { return };
+                let Some(mut frames) = Http2Wire::accept_with(wire, &settings).await else {
+                    return;
+                };
                 while let Some((stream, _)) = frames.next_request().await {
                     frames.play(stream, &[Step::Wait(gate.clone()), OK]).await;
                 }
             }
         })
         .await;
-        let limits = Limits { connections: 1, ..Limits::default() };
+        let limits = ConnectionLimits { connections: 1, ..ConnectionLimits::default() };
         let pool = Origin::new(&Settings { limits, ..h2c(&origin) }).unwrap();
-        let serving = Serving::start(Forward::to(Arc::clone(&pool)), server::Settings::default());
+        let serving = TestServer::start(
+            ForwardingHandler::to(Arc::clone(&pool)),
+            server::Settings::default(),
+        );
         let mut wires =
             [Wire::connect(serving.address).await, Wire::connect(serving.address).await];
         for wire in &mut wires {
@@ -462,7 +476,7 @@ async fn an_upgrade_to_an_origin_that_prefers_http2_goes_over_http1() {
     within(async {
         let certificate = Certificate::new();
         let (origin, agreed) = preferring_http2(&certificate).await;
-        let tls = Tls { ca: Some(certificate.chain()), ..Tls::default() };
+        let tls = OriginTls { ca: Some(certificate.chain()), ..OriginTls::default() };
         let url = format!("https://localhost:{}", origin.address.port());
         let serving = before(&Settings { tls, ..settings(&url) });
         let mut wire = Wire::connect(serving.address).await;
@@ -478,7 +492,7 @@ async fn http2_is_not_offered_where_it_is_turned_off() {
     within(async {
         let certificate = Certificate::new();
         let (origin, agreed) = preferring_http2(&certificate).await;
-        let tls = Tls { ca: Some(certificate.chain()), ..Tls::default() };
+        let tls = OriginTls { ca: Some(certificate.chain()), ..OriginTls::default() };
         let url = format!("https://localhost:{}", origin.address.port());
         let serving = before(&Settings { tls, http2: false, ..settings(&url) });
         let mut wire = Wire::connect(serving.address).await;
@@ -515,8 +529,8 @@ async fn requests_share_one_attempt_to_connect_and_its_failure() {
 #[tokio::test]
 async fn heads_of_responses_have_the_same_limit_over_both_protocols() {
     within(async {
-        let origin = Serving::start(
-            Answer(|request: http::Request<server::Incoming>, _| async move {
+        let origin = TestServer::start(
+            FnHandler(|request: http::Request<server::Incoming>, _| async move {
                 let bytes = request.uri().path().trim_start_matches('/').parse().unwrap();
                 let mut response = reply(200, "");
                 // Several fields, since no peer has to take a long one.
@@ -530,14 +544,14 @@ async fn heads_of_responses_have_the_same_limit_over_both_protocols() {
         );
         for scheme in ["http", "h2c"] {
             let serving = before(&settings(&format!("{scheme}://{}", origin.address)));
-            let ask = async |bytes: usize| {
+            let send = async |bytes: usize| {
                 let mut wire = Wire::connect(serving.address).await;
                 let get = format!("GET /{bytes} HTTP/1.1\r\nHost: a.test\r\n\r\n");
                 let reply = wire.exchange(get).await;
                 (reply.status(), reply.body)
             };
-            assert_eq!(ask(40_000).await, (200, String::new()), "{scheme}");
-            assert_eq!(ask(80_000).await, (502, "protocol".to_owned()), "{scheme}");
+            assert_eq!(send(40_000).await, (200, String::new()), "{scheme}");
+            assert_eq!(send(80_000).await, (502, "protocol".to_owned()), "{scheme}");
             let wide = Settings {
                 max_header_bytes: 256 << 10,
                 ..settings(&format!("{scheme}://{}", origin.address))
@@ -545,7 +559,7 @@ async fn heads_of_responses_have_the_same_limit_over_both_protocols() {
             let response = Origin::new(&wide).unwrap();
             let request = http::Request::get("/80000")
                 .header("host", "a.test")
-                .body(larder::origin::RequestBody::Empty)
+                .body(larder::testing::origin::RequestBody::Empty)
                 .unwrap();
             assert_eq!(response.send(request, None).await.unwrap().status(), 200, "{scheme}");
         }
@@ -565,7 +579,7 @@ async fn standing_still(scheme: &str) -> Reply {
             reply(200, "ok")
         }
     };
-    let origin = Serving::start(Answer(answer), server::Settings::default());
+    let origin = TestServer::start(FnHandler(answer), server::Settings::default());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("proxy.toml");
     let text = format!(

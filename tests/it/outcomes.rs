@@ -3,10 +3,10 @@
 use std::sync::Mutex;
 
 use crate::support::{
-    frames::{self, End, Frames, NO_ERROR, Step},
+    frames::{self, End, Http2Wire, NO_ERROR, Step},
     gate::Gate,
-    proxy::{Proxy, request, sending},
-    script::{Said, Scripted},
+    proxy::{Proxy, request, request_with_body},
+    script::{OriginResponse, ScriptedOrigin},
     wire::{RawOrigin, Wire},
     within,
 };
@@ -63,17 +63,17 @@ async fn a_write_runs_to_its_end_although_its_client_is_gone() {
         for (method, body) in [("PUT", "new"), ("DELETE", ""), ("POST", "new"), ("ODD", "")] {
             let gate = Gate::closed();
             let held = gate.clone();
-            let origin = Scripted::start(move |asked| match &*asked.method {
-                "GET" => Said::fresh(asked.before.to_string()),
-                _ => Said::ok("").after(&held),
+            let origin = ScriptedOrigin::start(move |request| match &*request.method {
+                "GET" => OriginResponse::fresh(request.before.to_string()),
+                _ => OriginResponse::ok("").after(&held),
             })
             .await;
             let proxy = Proxy::with(&origin.url(), ORDERS);
             fill(&proxy).await;
             let asked = origin.requests();
             let mut wire = proxy.connect().await;
-            wire.write(sending(method, "/orders/1", &[], body)).await;
-            origin.asked_for(asked + 1).await;
+            wire.write(request_with_body(method, "/orders/1", &[], body)).await;
+            origin.wait_for_requests(asked + 1).await;
             assert_eq!(origin.last().body, body);
             drop(wire);
             left(&proxy).await;
@@ -109,7 +109,7 @@ async fn an_http2_client_that_resets_its_stream_does_not_end_its_write() {
         .await;
         let proxy = Proxy::before(&origin.url());
         while proxy.get("/").await.cache() != "HIT" {}
-        let mut frames = Frames::connect(proxy.address).await;
+        let mut frames = Http2Wire::connect(proxy.address).await;
         frames.request(1, "POST", End::No).await;
         frames.play(1, &[Step::Data("whole", End::Stream)]).await;
         begun.passed().await;
@@ -143,7 +143,7 @@ async fn an_unknown_outcome_purges_as_a_success_does() {
             );
             fill(&proxy).await;
             let mut wire = proxy.connect().await;
-            wire.write(sending("POST", "/orders/1", &[], "new")).await;
+            wire.write(request_with_body("POST", "/orders/1", &[], "new")).await;
             let reply = loop {
                 let reply = wire.read_reply_to("POST").await;
                 if reply.status() >= 200 {
@@ -162,7 +162,7 @@ async fn a_reset_from_an_http2_origin_leaves_the_outcome_unknown() {
     within(async {
         let origin = frames::origin(&[Step::Reset(NO_ERROR)]).await;
         let proxy = Proxy::before(&format!("h2c://{}", origin.address));
-        let reply = proxy.ask("DELETE", "/a", &[]).await;
+        let reply = proxy.send("DELETE", "/a", &[]).await;
         assert_eq!(reply.status(), 502);
         assert_eq!(proxy.metric("larder_write_purges_total", "applied").await, 1);
     })
@@ -206,13 +206,13 @@ async fn a_client_that_leaves_in_the_middle_of_its_body_leaves_the_outcome_unkno
 #[tokio::test]
 async fn a_request_of_which_nothing_was_sent_purges_nothing() {
     within(async {
-        let origin = Scripted::always(Said::fresh("")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("")).await;
         let proxy = Proxy::with(&origin.url(), ORDERS);
         fill(&proxy).await;
         drop(origin);
         for (method, body) in [("POST", "new"), ("DELETE", "")] {
             let mut wire = proxy.connect().await;
-            wire.write(sending(method, "/orders/1", &[], body)).await;
+            wire.write(request_with_body(method, "/orders/1", &[], body)).await;
             assert_eq!(wire.read_reply().await.status(), 502);
             assert_eq!(stored(&proxy).await, ["HIT", "HIT"], "{method}");
         }
@@ -227,10 +227,10 @@ async fn unknown_outcomes_of_one_client_and_target_are_merged_and_none_is_droppe
         let proxy = Proxy::before(&origin.url());
         let purges = || proxy.metric("larder_write_purges_total", "applied");
         for _ in 0..5 {
-            assert_eq!(proxy.ask("DELETE", "/a", &[]).await.status(), 502);
+            assert_eq!(proxy.send("DELETE", "/a", &[]).await.status(), 502);
         }
         assert_eq!(purges().await, 1);
-        proxy.ask("DELETE", "/b", &[]).await;
+        proxy.send("DELETE", "/b", &[]).await;
         assert_eq!(purges().await, 2, "another target waits for nothing");
         while purges().await != 3 {
             tokio::task::yield_now().await;
@@ -250,15 +250,15 @@ async fn a_redirect_elsewhere_purges_the_target_and_no_tags() {
             (200, "/elsewhere", ["MISS", "MISS"]),
             (401, "/login", ["HIT", "HIT"]),
         ] {
-            let origin = Scripted::start(move |asked| match &*asked.method {
-                "GET" => Said::fresh(""),
-                _ => Said::status(status, "").with("location", location),
+            let origin = ScriptedOrigin::start(move |request| match &*request.method {
+                "GET" => OriginResponse::fresh(""),
+                _ => OriginResponse::status(status, "").with("location", location),
             })
             .await;
             let proxy = Proxy::with(&origin.url(), ORDERS);
             fill(&proxy).await;
             proxy.get("/login").await;
-            proxy.ask("DELETE", "/orders/1", &[]).await;
+            proxy.send("DELETE", "/orders/1", &[]).await;
             assert_eq!(stored(&proxy).await, expected, "{status} {location}");
             assert_eq!(proxy.get("/login").await.cache(), "HIT", "{status} {location}");
         }
@@ -288,16 +288,16 @@ async fn a_read_that_an_override_field_makes_a_write_invalidates_its_target() {
 async fn a_drain_waits_for_writes_whose_clients_are_gone() {
     within(async {
         let gate = Gate::closed();
-        let origin = Scripted::always(Said::ok("").after(&gate)).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("").after(&gate)).await;
         let proxy = Proxy::before(&origin.url());
         let mut wire = proxy.connect().await;
-        wire.write(sending("POST", "/a", &[], "new")).await;
-        origin.asked_for(1).await;
+        wire.write(request_with_body("POST", "/a", &[], "new")).await;
+        origin.wait_for_requests(1).await;
         drop(wire);
         left(&proxy).await;
         let order = Mutex::new(Vec::new());
         let drained = async {
-            proxy.node.drained().await;
+            proxy.node.drain().await;
             order.lock().unwrap().push("drained");
         };
         let answered = async {

@@ -6,11 +6,11 @@ use aws_lc_rs::hmac;
 use serde_json::json;
 
 use crate::support::{
-    fleet::{Fleet, moment},
-    proxy::{Proxy, request, sending},
+    fleet::{Fleet, short_sleep},
+    proxy::{Proxy, request, request_with_body},
     redis::Redis,
     resp::Value,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     token::{bearer, bearer_of, by_token, now, outcome},
     wire::Wire,
     within,
@@ -33,7 +33,7 @@ async fn deliver(fleet: &Fleet, body: &str) -> u16 {
     let mut signature = String::new();
     tag.as_ref().iter().for_each(|byte| write!(signature, "{byte:02x}").unwrap());
     let fields = [("x-signature", &*signature), ("x-event", "changed")];
-    let call = sending("POST", "/_larder/webhooks/billing", &fields, body);
+    let call = request_with_body("POST", "/_larder/webhooks/billing", &fields, body);
     Wire::connect(fleet.addresses()[0]).await.exchange(call).await.status()
 }
 
@@ -74,7 +74,8 @@ async fn audit(fleet: &Fleet) -> String {
 #[tokio::test]
 async fn a_user_is_purged_by_call_command_and_webhook_and_named_nowhere() {
     within(async {
-        let (origin, redis) = (Scripted::always(Said::ok("x")).await, Redis::start().await);
+        let (origin, redis) =
+            (ScriptedOrigin::always(OriginResponse::ok("x")).await, Redis::start().await);
         let toml = format!("store.redis = \"{}\"\n{}{BILLING}", redis.url(), by_token("user"));
         let fleet = Fleet::start(2, &origin.url(), &toml).await;
         fleet.ready(&redis).await;
@@ -115,7 +116,7 @@ async fn a_user_is_purged_by_call_command_and_webhook_and_named_nowhere() {
         fleet.purge(0, r#"{"user":"zoe-unmistakable","iss":"other"}"#).await;
         assert_eq!(get(1, &read).await, "HIT", "a user of another issuer");
         while redis.keys("*:e:*").await.is_empty() {
-            moment().await;
+            short_sleep().await;
         }
         let (audit, redis) = (audit(&fleet).await, in_redis(&redis).await);
         assert!(redis.contains("larder:") && redis.len() > 500, "{redis}");
@@ -129,7 +130,8 @@ async fn a_user_is_purged_by_call_command_and_webhook_and_named_nowhere() {
 #[tokio::test]
 async fn a_writer_sees_its_write_on_another_node_whatever_its_rights() {
     within(async {
-        let (origin, redis) = (Scripted::always(Said::ok("x")).await, Redis::start().await);
+        let (origin, redis) =
+            (ScriptedOrigin::always(OriginResponse::ok("x")).await, Redis::start().await);
         let toml = format!("store.redis = \"{}\"\n{}", redis.url(), by_token("user"));
         let fleet = Fleet::start(2, &origin.url(), &toml).await;
         fleet.ready(&redis).await;
@@ -156,7 +158,7 @@ async fn a_writer_sees_its_write_on_another_node_whatever_its_rights() {
 #[tokio::test]
 async fn tags_by_user_are_purged_by_the_writes_of_that_user() {
     within(async {
-        let origin = Scripted::always(Said::ok("x")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("x")).await;
         let toml = by_token("user").replace("\"/**\"", "\"GET /**\"")
             + "\ntags = [\"stocks\", \"stocks:{user}\"]\n[[route]]\nname = \"buy\"\n\
                match = \"POST /buy\"\non_write = { purge = [\"stocks:{user}\"] }";
@@ -169,12 +171,12 @@ async fn tags_by_user_are_purged_by_the_writes_of_that_user() {
             get(token).await;
             assert_eq!(get(token).await, "HIT -");
         }
-        proxy.ask("POST", "/buy", &[]).await;
+        proxy.send("POST", "/buy", &[]).await;
         assert_eq!((get(&zoe).await, get(&bob).await), ("HIT -".into(), "HIT -".into()));
         let other = bearer_of(&json!({ "sub": "zoe", "iss": "other", "exp": now() + 60 }));
-        proxy.ask("POST", "/buy", &[("authorization", &other)]).await;
+        proxy.send("POST", "/buy", &[("authorization", &other)]).await;
         assert_eq!(get(&zoe).await, "HIT -", "not a user of this issuer");
-        proxy.ask("POST", "/buy", &[("authorization", &zoe)]).await;
+        proxy.send("POST", "/buy", &[("authorization", &zoe)]).await;
         assert_eq!((get(&zoe).await, get(&bob).await), ("MISS purged".into(), "HIT -".into()));
     })
     .await;

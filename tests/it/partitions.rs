@@ -3,19 +3,19 @@
 use serde_json::json;
 
 use super::support::{
-    fleet::{Fleet, moment},
+    fleet::{Fleet, short_sleep},
     gate::Gate,
     proxy::{Proxy, request},
     redis::Redis,
-    script::{Asked, Said, Scripted},
+    script::{OriginRequest, OriginResponse, ScriptedOrigin},
     token::{bearer, bearer_of, bearer_until, by_token, now, outcome},
     within,
 };
 
 /// Answers with what the request says about who asks, and for how long.
-fn stamped(asked: &Asked) -> Said {
-    let of = |name| asked.header(name).unwrap_or("-");
-    Said::ok(format!("{} {} {}", of("authorization"), of("cookie"), of("x-api-key")))
+fn stamped(request: &OriginRequest) -> OriginResponse {
+    let of = |name| request.header(name).unwrap_or("-");
+    OriginResponse::ok(format!("{} {} {}", of("authorization"), of("cookie"), of("x-api-key")))
 }
 
 const EXACT: &str = "[[route]]\nname = \"a\"\nmatch = \"/**\"\nttl = \"1h\"\npartition = \"user\"";
@@ -30,7 +30,7 @@ fn token(value: &str) -> [(&'static str, &str); 1] {
 #[tokio::test]
 async fn each_has_a_cache_of_their_own_by_exact_credentials() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let proxy = Proxy::with(&origin.url(), EXACT);
         for value in ["Bearer zoe", "Bearer bob"] {
             let first = proxy.get_with("/a", &token(value)).await;
@@ -53,7 +53,7 @@ async fn each_has_a_cache_of_their_own_by_exact_credentials() {
 #[tokio::test]
 async fn harmless_cookies_do_not_split_a_users_cache_and_unknown_ones_do() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let proxy = Proxy::with(&origin.url(), EXACT);
         let get = async |cookie: &str| {
             let fields = [("authorization", "Bearer zoe"), ("cookie", cookie)];
@@ -73,8 +73,8 @@ async fn harmless_cookies_do_not_split_a_users_cache_and_unknown_ones_do() {
 #[tokio::test]
 async fn what_a_partition_gets_is_private_downstream() {
     within(async {
-        let origin = Scripted::always(
-            Said::ok("x")
+        let origin = ScriptedOrigin::always(
+            OriginResponse::ok("x")
                 .with("cache-control", "public, max-age=60, s-maxage=600")
                 .with("cdn-cache-control", "max-age=600"),
         )
@@ -93,8 +93,8 @@ async fn what_a_partition_gets_is_private_downstream() {
 #[tokio::test]
 async fn private_responses_and_those_that_set_cookies_are_kept_for_their_user_alone() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            stamped(asked).with("cache-control", "private").with("set-cookie", "session=2")
+        let origin = ScriptedOrigin::start(|request| {
+            stamped(request).with("cache-control", "private").with("set-cookie", "session=2")
         })
         .await;
         let proxy = Proxy::with(&origin.url(), EXACT);
@@ -112,7 +112,8 @@ async fn private_responses_and_those_that_set_cookies_are_kept_for_their_user_al
 async fn what_varies_by_the_credential_is_one_response_for_its_user() {
     within(async {
         let vary = "Authorization, Cookie, Accept-Language";
-        let origin = Scripted::start(move |asked| stamped(asked).with("vary", vary)).await;
+        let origin =
+            ScriptedOrigin::start(move |request| stamped(request).with("vary", vary)).await;
         let proxy = Proxy::with(&origin.url(), EXACT);
         let get = async |cookie: &str, language: &str| {
             let fields = [
@@ -132,8 +133,8 @@ async fn what_varies_by_the_credential_is_one_response_for_its_user() {
 #[tokio::test]
 async fn an_origin_is_asked_for_everyone_without_credentials() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            stamped(asked).with("set-cookie", "session=2").with("clear-site-data", "\"cookies\"")
+        let origin = ScriptedOrigin::start(|request| {
+            stamped(request).with("set-cookie", "session=2").with("clear-site-data", "\"cookies\"")
         })
         .await;
         let proxy = Proxy::with(&origin.url(), EVERYONE);
@@ -149,7 +150,7 @@ async fn an_origin_is_asked_for_everyone_without_credentials() {
         assert_eq!(second.header("x-api-cache"), Some("HIT"));
         assert_eq!(second.header("cache-control"), None, "it is public");
         assert_eq!(proxy.get("/a").await.body, "- - -", "another theme");
-        let written = proxy.ask("POST", "/a", &fields).await;
+        let written = proxy.send("POST", "/a", &fields).await;
         assert_eq!(written.body, "Bearer zoe session=1; theme=dark; zone=y k", "as it was sent");
         assert!(written.header("set-cookie").is_some());
     })
@@ -159,8 +160,9 @@ async fn an_origin_is_asked_for_everyone_without_credentials() {
 #[tokio::test]
 async fn an_origin_that_wants_credentials_after_all_says_so_to_everyone() {
     within(async {
-        let said = Said::status(401, "who?").with("cache-control", "public, max-age=60");
-        let origin = Scripted::always(said).await;
+        let response =
+            OriginResponse::status(401, "who?").with("cache-control", "public, max-age=60");
+        let origin = ScriptedOrigin::always(response).await;
         let proxy = Proxy::with(&origin.url(), EVERYONE);
         for _ in 0..2 {
             let reply = proxy.get_with("/a", &token("Bearer zoe")).await;
@@ -175,7 +177,7 @@ async fn an_origin_that_wants_credentials_after_all_says_so_to_everyone() {
 #[tokio::test]
 async fn credentials_go_to_the_origin_once_a_minute_whatever_is_stored() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let proxy = Proxy::with(&origin.url(), EXACT);
         let get = async |target: &str| {
             let reply = proxy.get_with(target, &token("Bearer zoe")).await;
@@ -201,15 +203,15 @@ async fn others_with_the_same_credentials_wait_for_the_first() {
     within(async {
         let gate = Gate::closed();
         let behind = gate.clone();
-        let origin = Scripted::start(move |asked| match &*asked.target {
-            "/first" => stamped(asked).after(&behind),
-            _ => stamped(asked),
+        let origin = ScriptedOrigin::start(move |request| match &*request.target {
+            "/first" => stamped(request).after(&behind),
+            _ => stamped(request),
         })
         .await;
         let proxy = Proxy::with(&origin.url(), EXACT);
         let mut first = proxy.connect().await;
         first.write(request("GET", "/first", &token("Bearer zoe"))).await;
-        origin.asked_for(1).await;
+        origin.wait_for_requests(1).await;
         let mut others = Vec::new();
         for _ in 0..3 {
             let mut wire = proxy.connect().await;
@@ -231,9 +233,9 @@ async fn others_with_the_same_credentials_wait_for_the_first() {
 #[tokio::test]
 async fn refused_credentials_get_nothing_from_the_store_until_they_are_accepted_again() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.target.as_str() {
-            "/a" if asked.before == 1 => Said::status(401, "no"),
-            _ => stamped(asked),
+        let origin = ScriptedOrigin::start(|request| match request.target.as_str() {
+            "/a" if request.before == 1 => OriginResponse::status(401, "no"),
+            _ => stamped(request),
         })
         .await;
         let proxy = Proxy::with(&origin.url(), EXACT);
@@ -257,7 +259,7 @@ async fn refused_credentials_get_nothing_from_the_store_until_they_are_accepted_
 async fn a_logout_ends_what_belongs_to_its_credentials_on_every_node() {
     within(async {
         let redis = Redis::start().await;
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let toml = format!(
             "store.redis = \"{}\"\nuser.digest_key = \"{}\"\n[[route]]\nname = \"out\"\nmatch = \"POST /logout\"\n\
              on_success = {{ logout = true }}\n{EXACT}",
@@ -287,7 +289,7 @@ async fn a_logout_ends_what_belongs_to_its_credentials_on_every_node() {
 #[tokio::test]
 async fn a_write_purges_for_its_writer_alone() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let proxy = Proxy::with(&origin.url(), EXACT);
         let get = async |value: &str| {
             proxy.get_with("/a", &token(value)).await.header("x-api-cache").unwrap().to_owned()
@@ -295,12 +297,12 @@ async fn a_write_purges_for_its_writer_alone() {
         for value in ["Bearer zoe", "Bearer bob"] {
             get(value).await;
         }
-        proxy.ask("PUT", "/a", &token("Bearer zoe")).await;
+        proxy.send("PUT", "/a", &token("Bearer zoe")).await;
         assert_eq!(get("Bearer zoe").await, "MISS");
         assert_eq!(get("Bearer bob").await, "HIT");
         proxy.reconfigure(&origin.url(), &format!("{EXACT}\non_write = {{ everyone = true }}"));
         get("Bearer bob").await;
-        proxy.ask("PUT", "/a", &token("Bearer zoe")).await;
+        proxy.send("PUT", "/a", &token("Bearer zoe")).await;
         assert_eq!(get("Bearer bob").await, "MISS");
     })
     .await;
@@ -309,7 +311,7 @@ async fn a_write_purges_for_its_writer_alone() {
 #[tokio::test]
 async fn tokens_of_one_user_with_the_same_rights_share_and_others_do_not() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let proxy = Proxy::with(&origin.url(), &by_token("user"));
         let get =
             async |token: &str| outcome(&proxy.get_with("/a", &[("authorization", token)]).await);
@@ -330,7 +332,7 @@ async fn tokens_of_one_user_with_the_same_rights_share_and_others_do_not() {
 #[tokio::test]
 async fn tokens_that_cannot_be_verified_take_no_part() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let proxy = Proxy::with(&origin.url(), &by_token("user"));
         let get =
             async |token: &str| outcome(&proxy.get_with("/a", &[("authorization", token)]).await);
@@ -354,7 +356,7 @@ async fn tokens_that_cannot_be_verified_take_no_part() {
 #[tokio::test]
 async fn everybody_with_a_token_and_the_same_rights_shares_what_is_authenticated() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let proxy = Proxy::with(&origin.url(), &by_token("authenticated"));
         let get = async |token: &str, target: &str| {
             let reply = proxy.get_with(target, &[("authorization", token)]).await;
@@ -373,7 +375,7 @@ async fn everybody_with_a_token_and_the_same_rights_shares_what_is_authenticated
 #[tokio::test]
 async fn a_claim_separates_and_a_missing_one_takes_no_part() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let proxy = Proxy::with(&origin.url(), &by_token("claim:firm"));
         let get = async |token: &str, target: &str| {
             outcome(&proxy.get_with(target, &[("authorization", token)]).await)
@@ -385,7 +387,7 @@ async fn a_claim_separates_and_a_missing_one_takes_no_part() {
         assert_eq!(get(&bob, "/a").await, "MISS cold");
         let without = bearer_of(&json!({ "sub": "zoe", "iss": "i", "exp": now() + 60 }));
         assert_eq!(get(&without, "/a").await, "BYPASS no-identity");
-        proxy.ask("PUT", "/a", &[("authorization", &zoe)]).await;
+        proxy.send("PUT", "/a", &[("authorization", &zoe)]).await;
         assert_eq!(get(&zack, "/a").await, "MISS purged", "a write is for the tenant");
         assert_eq!(get(&bob, "/a").await, "HIT -");
     })
@@ -395,7 +397,8 @@ async fn a_claim_separates_and_a_missing_one_takes_no_part() {
 #[tokio::test]
 async fn what_varies_by_the_token_is_not_shared_among_tokens() {
     within(async {
-        let origin = Scripted::start(|asked| stamped(asked).with("vary", "Authorization")).await;
+        let origin =
+            ScriptedOrigin::start(|request| stamped(request).with("vary", "Authorization")).await;
         let proxy = Proxy::with(&origin.url(), &by_token("authenticated"));
         let fields = bearer("zoe", "r");
         for _ in 0..2 {
@@ -413,11 +416,11 @@ async fn the_refusal_of_one_token_is_not_the_answer_to_another() {
         let behind = gate.clone();
         let [zoe, bob] = [bearer("zoe", "r"), bearer("bob", "r")];
         let revoked = zoe.clone();
-        let origin = Scripted::start(move |asked| match asked.header("authorization") {
-            Some(token) if asked.target == "/a" && token == revoked => {
-                Said::status(401, "no").after(&behind)
+        let origin = ScriptedOrigin::start(move |request| match request.header("authorization") {
+            Some(token) if request.target == "/a" && token == revoked => {
+                OriginResponse::status(401, "no").after(&behind)
             }
-            _ => stamped(asked),
+            _ => stamped(request),
         })
         .await;
         let proxy = Proxy::with(&origin.url(), &by_token("authenticated"));
@@ -426,11 +429,11 @@ async fn the_refusal_of_one_token_is_not_the_answer_to_another() {
         }
         let mut leader = proxy.connect().await;
         leader.write(request("GET", "/a", &[("authorization", &zoe)])).await;
-        origin.asked_for(3).await;
+        origin.wait_for_requests(3).await;
         let mut follower = proxy.connect().await;
         follower.write(request("GET", "/a", &[("authorization", &bob)])).await;
         while proxy.metric("larder_collapsed_requests_total", "").await == 0 {
-            moment().await;
+            short_sleep().await;
         }
         gate.open();
         assert_eq!(leader.read_reply().await.status(), 401);
@@ -447,9 +450,11 @@ async fn a_target_that_is_denied_to_one_token_stays_there_for_others() {
     within(async {
         let [zoe, bob] = [bearer("zoe", "r"), bearer("bob", "r")];
         let denied = zoe.clone();
-        let origin = Scripted::start(move |asked| match asked.header("authorization") {
-            Some(token) if asked.target == "/a" && token == denied => Said::status(403, "no"),
-            _ => stamped(asked),
+        let origin = ScriptedOrigin::start(move |request| match request.header("authorization") {
+            Some(token) if request.target == "/a" && token == denied => {
+                OriginResponse::status(403, "no")
+            }
+            _ => stamped(request),
         })
         .await;
         let proxy = Proxy::with(&origin.url(), &by_token("authenticated"));
@@ -470,8 +475,8 @@ async fn a_target_that_is_denied_to_one_token_stays_there_for_others() {
 #[tokio::test]
 async fn a_users_response_ends_with_the_token_that_fetched_it() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            stamped(asked).with("cache-control", "max-age=10, stale-while-revalidate=600")
+        let origin = ScriptedOrigin::start(|request| {
+            stamped(request).with("cache-control", "max-age=10, stale-while-revalidate=600")
         })
         .await;
         let proxy = Proxy::with(&origin.url(), &by_token("user"));
@@ -482,7 +487,7 @@ async fn a_users_response_ends_with_the_token_that_fetched_it() {
         get(&short).await;
         proxy.advance(20);
         assert_eq!(get(&short).await, "STALE stale-while-revalidate");
-        origin.asked_for(2).await;
+        origin.wait_for_requests(2).await;
         proxy.advance(90);
         assert_eq!(get(&short).await, "BYPASS unverified-token", "it has ended");
         assert_eq!(get(&long).await, "EXPIRED expired", "nothing is left of what it fetched");
@@ -494,9 +499,9 @@ async fn a_users_response_ends_with_the_token_that_fetched_it() {
 #[tokio::test]
 async fn a_failing_origin_is_bridged_for_credentials_that_it_accepted_lately_and_for_no_others() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.before {
-            0 => stamped(asked).with("cache-control", "max-age=100"),
-            _ => Said::status(503, "later"),
+        let origin = ScriptedOrigin::start(|request| match request.before {
+            0 => stamped(request).with("cache-control", "max-age=100"),
+            _ => OriginResponse::status(503, "later"),
         })
         .await;
         let toml = by_token("user") + "\nstale_if_error = \"2h\"";
@@ -518,9 +523,9 @@ async fn two_users_never_share_a_fetch() {
     within(async {
         let gate = Gate::closed();
         let behind = gate.clone();
-        let origin = Scripted::start(move |asked| match &*asked.target {
-            "/a" => stamped(asked).after(&behind),
-            _ => stamped(asked),
+        let origin = ScriptedOrigin::start(move |request| match &*request.target {
+            "/a" => stamped(request).after(&behind),
+            _ => stamped(request),
         })
         .await;
         let proxy = Proxy::with(&origin.url(), &by_token("user"));
@@ -532,7 +537,7 @@ async fn two_users_never_share_a_fetch() {
             wire.write(request("GET", "/a", &[("authorization", token)])).await;
             wires.push(wire);
         }
-        origin.asked_for(4).await;
+        origin.wait_for_requests(4).await;
         gate.open();
         for (wire, token) in wires.iter_mut().zip(&tokens) {
             assert_eq!(wire.read_reply().await.body, format!("{token} - -"));
@@ -544,16 +549,16 @@ async fn two_users_never_share_a_fetch() {
 #[tokio::test]
 async fn a_login_warms_the_partition_of_its_caller() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let toml = by_token("user")
             + "\n[[route]]\nname = \"in\"\nmatch = \"POST /in\"\non_success = { warm = [\"/a\", \"/b\"] }";
         let toml = toml.replace("match = \"/**\"", "match = \"GET /**\"");
         let proxy = Proxy::with(&origin.url(), &toml);
         let zoe = bearer("zoe", "r");
-        proxy.ask("POST", "/in", &[("authorization", &zoe)]).await;
-        origin.asked_for(3).await;
+        proxy.send("POST", "/in", &[("authorization", &zoe)]).await;
+        origin.wait_for_requests(3).await;
         while proxy.metric("larder_store_entries", "").await < 2 {
-            moment().await;
+            short_sleep().await;
         }
         for target in ["/a", "/b"] {
             let reply = proxy.get_with(target, &[("authorization", &zoe)]).await;
@@ -569,9 +574,9 @@ async fn a_login_warms_the_partition_of_its_caller() {
 async fn what_one_node_knows_of_credentials_the_others_need_not_ask() {
     within(async {
         let redis = Redis::start().await;
-        let origin = Scripted::start(|asked| match asked.before {
-            2 => Said::status(401, "no"),
-            _ => stamped(asked),
+        let origin = ScriptedOrigin::start(|request| match request.before {
+            2 => OriginResponse::status(401, "no"),
+            _ => stamped(request),
         })
         .await;
         let toml = format!("store.redis = \"{}\"\n{}", redis.url(), by_token("authenticated"));
@@ -585,7 +590,7 @@ async fn what_one_node_knows_of_credentials_the_others_need_not_ask() {
         get(0, "/b", &bob).await;
         // Entries and acceptances of both.
         while redis.keys("*:e:*").await.len() < 4 {
-            moment().await;
+            short_sleep().await;
         }
         assert_eq!(get(1, "/a", &bob).await, "HIT -", "bob was accepted by the other node");
         assert_eq!(get(1, "/b", &zoe).await, "HIT -");
@@ -611,9 +616,9 @@ async fn what_one_node_knows_of_credentials_the_others_need_not_ask() {
 #[tokio::test]
 async fn each_refusal_ends_what_was_accepted_since_the_one_before() {
     within(async {
-        let origin = Scripted::start(|asked| match &*asked.target {
-            "/a" => Said::status(401, "no"),
-            _ => stamped(asked),
+        let origin = ScriptedOrigin::start(|request| match &*request.target {
+            "/a" => OriginResponse::status(401, "no"),
+            _ => stamped(request),
         })
         .await;
         let toml = by_token("user").replace("\"/**\"", "\"/a\"");
@@ -635,7 +640,7 @@ async fn each_refusal_ends_what_was_accepted_since_the_one_before() {
 #[tokio::test]
 async fn a_logout_ends_a_token_that_names_no_user() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let toml = by_token("claim:firm")
             + "\n[[route]]\nname = \"out\"\nmatch = \"POST /logout\"\non_success = { logout = true }";
         let toml = toml.replace("match = \"/**\"", "match = \"GET /**\"");
@@ -644,7 +649,7 @@ async fn a_logout_ends_a_token_that_names_no_user() {
         let get = async || outcome(&proxy.get_with("/a", &[("authorization", &token)]).await);
         get().await;
         assert_eq!(get().await, "HIT -");
-        proxy.ask("POST", "/logout", &[("authorization", &token)]).await;
+        proxy.send("POST", "/logout", &[("authorization", &token)]).await;
         assert_eq!(get().await, "EXPIRED recheck");
     })
     .await;
@@ -653,7 +658,7 @@ async fn a_logout_ends_a_token_that_names_no_user() {
 #[tokio::test]
 async fn a_logout_ends_a_session_that_is_sent_beside_others_only_there() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let toml = format!(
             "[[route]]\nname = \"out\"\nmatch = \"POST /logout\"\non_success = {{ logout = true }}\n{EXACT}"
         );
@@ -662,7 +667,7 @@ async fn a_logout_ends_a_session_that_is_sent_beside_others_only_there() {
         get().await;
         assert_eq!(get().await, "HIT -");
         let both = [("cookie", "session=1; refresh_token=2")];
-        proxy.ask("POST", "/logout", &both).await;
+        proxy.send("POST", "/logout", &both).await;
         assert_eq!(get().await, "MISS purged");
     })
     .await;
@@ -671,12 +676,12 @@ async fn a_logout_ends_a_session_that_is_sent_beside_others_only_there() {
 #[tokio::test]
 async fn a_stranger_who_asks_for_what_is_not_there_writes_nothing_to_the_log() {
     within(async {
-        let origin = Scripted::always(Said::status(404, "no")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::status(404, "no")).await;
         let proxy = Proxy::with(&origin.url(), EXACT);
         for number in 0..5 {
             let fields = [("authorization", "Bearer x"), ("range", "bytes=0-1")];
             proxy.get_with(&format!("/r{number}"), &fields).await;
-            proxy.ask("HEAD", &format!("/h{number}"), &token("Bearer x")).await;
+            proxy.send("HEAD", &format!("/h{number}"), &token("Bearer x")).await;
             proxy.get_with(&format!("/g{number}"), &token("Bearer x")).await;
         }
         let purges = proxy.admin("/v1/purges").await.body;
@@ -689,7 +694,7 @@ async fn a_stranger_who_asks_for_what_is_not_there_writes_nothing_to_the_log() {
 #[tokio::test]
 async fn a_purge_of_a_user_selects_it_under_every_issuer_where_none_is_named() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let toml =
             format!("admin.token = \"admin\"\n{}", by_token("user").replace(", iss = \"i\"", ""));
         let proxy = Proxy::with(&origin.url(), &toml);
@@ -701,7 +706,7 @@ async fn a_purge_of_a_user_selects_it_under_every_issuer_where_none_is_named() {
         let mut admin = super::support::wire::Wire::connect(proxy.admin_address()).await;
         let fields = [("content-type", "application/json"), ("authorization", "Bearer admin")];
         let reply = admin
-            .exchange(super::support::proxy::sending("POST", "/v1/purge", &fields, body))
+            .exchange(super::support::proxy::request_with_body("POST", "/v1/purge", &fields, body))
             .await;
         assert_eq!(reply.status(), 200, "{}", reply.body);
         assert_eq!(get().await, "MISS purged");
@@ -713,7 +718,7 @@ async fn a_purge_of_a_user_selects_it_under_every_issuer_where_none_is_named() {
 async fn an_end_beyond_all_time_is_no_end() {
     within(async {
         let redis = Redis::start().await;
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let toml = format!("store.redis = \"{}\"\n{}", redis.url(), by_token("user"));
         let fleet = Fleet::start(2, &origin.url(), &toml).await;
         fleet.ready(&redis).await;
@@ -733,9 +738,9 @@ async fn an_end_beyond_all_time_is_no_end() {
 #[tokio::test]
 async fn a_second_spelling_of_the_field_of_a_token_is_a_second_credential() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            let of = |name| asked.header(name).unwrap_or("-").to_owned();
-            Said::ok(of("x-acme-ident") + &of("x_acme_ident"))
+        let origin = ScriptedOrigin::start(|request| {
+            let of = |name| request.header(name).unwrap_or("-").to_owned();
+            OriginResponse::ok(of("x-acme-ident") + &of("x_acme_ident"))
         })
         .await;
         let toml = by_token("user").replace("jwt = { ", "jwt = { header = \"x-acme-ident\", ");
@@ -757,15 +762,15 @@ async fn one_request_that_does_not_end_holds_up_no_others_with_its_credentials()
     within(async {
         let gate = Gate::closed();
         let behind = gate.clone();
-        let origin = Scripted::start(move |asked| match &*asked.target {
-            "/endless" => stamped(asked).after(&behind),
-            _ => stamped(asked),
+        let origin = ScriptedOrigin::start(move |request| match &*request.target {
+            "/endless" => stamped(request).after(&behind),
+            _ => stamped(request),
         })
         .await;
         let proxy = Proxy::with(&origin.url(), EXACT);
         let mut first = proxy.connect().await;
         first.write(request("GET", "/endless", &token("Bearer zoe"))).await;
-        origin.asked_for(1).await;
+        origin.wait_for_requests(1).await;
         assert_eq!(outcome(&proxy.get_with("/a", &token("Bearer zoe")).await), "MISS cold");
         assert_eq!(outcome(&proxy.get_with("/a", &token("Bearer zoe")).await), "HIT -");
         gate.open();
@@ -777,9 +782,9 @@ async fn one_request_that_does_not_end_holds_up_no_others_with_its_credentials()
 #[tokio::test]
 async fn a_resource_for_everyone_is_asked_for_without_the_field_of_the_token() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            let of = |name| asked.header(name).unwrap_or("-").to_owned();
-            Said::ok(of("x-acme-ident") + &of("x_acme_ident") + &of("cookie"))
+        let origin = ScriptedOrigin::start(|request| {
+            let of = |name| request.header(name).unwrap_or("-").to_owned();
+            OriginResponse::ok(of("x-acme-ident") + &of("x_acme_ident") + &of("cookie"))
         })
         .await;
         for carrier in ["header = \"x-acme-ident\"", "cookie = \"acme\""] {
@@ -799,9 +804,9 @@ async fn a_resource_for_everyone_is_asked_for_without_the_field_of_the_token() {
 #[tokio::test]
 async fn a_logout_counts_whatever_page_it_leads_to_and_whatever_its_method() {
     within(async {
-        let origin = Scripted::start(|asked| match &*asked.target {
-            "/logout" => Said::status(302, "").with("location", "/login"),
-            _ => stamped(asked),
+        let origin = ScriptedOrigin::start(|request| match &*request.target {
+            "/logout" => OriginResponse::status(302, "").with("location", "/login"),
+            _ => stamped(request),
         })
         .await;
         for (method, named) in [("POST", ""), ("POST", "POST "), ("GET", "GET|POST ")] {
@@ -812,7 +817,7 @@ async fn a_logout_counts_whatever_page_it_leads_to_and_whatever_its_method() {
             let get = async || outcome(&proxy.get_with("/a", &token("Bearer zoe")).await);
             get().await;
             assert_eq!(get().await, "HIT -");
-            assert_eq!(proxy.ask(method, "/logout", &token("Bearer zoe")).await.status(), 302);
+            assert_eq!(proxy.send(method, "/logout", &token("Bearer zoe")).await.status(), 302);
             assert_eq!(get().await, "MISS purged", "{named}{method}");
         }
     })
@@ -822,7 +827,7 @@ async fn a_logout_counts_whatever_page_it_leads_to_and_whatever_its_method() {
 #[tokio::test]
 async fn only_a_method_that_is_named_makes_a_safe_request_a_logout() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let toml = format!(
             "[[route]]\nname = \"session\"\nmatch = \"/session\"\nttl = \"1h\"\npartition = \"user\"\non_success = {{ logout = true }}\n{EXACT}"
         );
@@ -839,7 +844,7 @@ async fn only_a_method_that_is_named_makes_a_safe_request_a_logout() {
 #[tokio::test]
 async fn a_key_in_the_query_separates_what_is_for_everyone() {
     within(async {
-        let origin = Scripted::start(|asked| Said::ok(&asked.target)).await;
+        let origin = ScriptedOrigin::start(|request| OriginResponse::ok(&request.target)).await;
         let proxy = Proxy::with(&origin.url(), EVERYONE);
         for key in ["zoe", "bob"] {
             let target = format!("/a?api_key={key}");
@@ -854,7 +859,7 @@ async fn a_key_in_the_query_separates_what_is_for_everyone() {
                 "{field:?}"
             );
         }
-        assert_eq!(proxy.ask("HEAD", "/a?api_key=zoe", &token("Bearer y")).await.cache(), "HIT");
+        assert_eq!(proxy.send("HEAD", "/a?api_key=zoe", &token("Bearer y")).await.cache(), "HIT");
         assert_eq!(proxy.get("/a").await.cache(), "MISS");
     })
     .await;
@@ -863,9 +868,9 @@ async fn a_key_in_the_query_separates_what_is_for_everyone() {
 #[tokio::test]
 async fn private_responses_are_not_shared_by_those_that_are_logged_in() {
     within(async {
-        let origin = Scripted::start(|asked| match &*asked.target {
-            "/cookie" => stamped(asked).with("set-cookie", "session=2"),
-            _ => stamped(asked).with("cache-control", "private, max-age=60"),
+        let origin = ScriptedOrigin::start(|request| match &*request.target {
+            "/cookie" => stamped(request).with("set-cookie", "session=2"),
+            _ => stamped(request).with("cache-control", "private, max-age=60"),
         })
         .await;
         for partition in ["authenticated", "claim:firm"] {
@@ -886,7 +891,8 @@ async fn private_responses_are_not_shared_by_those_that_are_logged_in() {
 #[tokio::test]
 async fn a_route_may_list_the_field_that_its_partition_is_made_of() {
     within(async {
-        let origin = Scripted::start(|asked| stamped(asked).with("vary", "Authorization")).await;
+        let origin =
+            ScriptedOrigin::start(|request| stamped(request).with("vary", "Authorization")).await;
         let toml = by_token("authenticated") + "\nvary = { headers = [\"authorization\"] }";
         let proxy = Proxy::with(&origin.url(), &toml);
         for value in [bearer("zoe", "r"), bearer("bob", "r")] {
@@ -904,7 +910,7 @@ async fn a_route_may_list_the_field_that_its_partition_is_made_of() {
 #[tokio::test]
 async fn a_second_credential_that_is_listed_as_harmless_counts_for_nothing() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let toml = format!(
             "user.harmless_fields = [\"x-api-key\"]\nuser.harmless_cookies = [\"session\"]\n\
              user.harmless_parameters = [\"api_key\"]\n{}",
@@ -928,9 +934,9 @@ async fn a_second_credential_that_is_listed_as_harmless_counts_for_nothing() {
 #[tokio::test]
 async fn a_refusal_counts_on_whatever_route_it_comes() {
     within(async {
-        let origin = Scripted::start(|asked| match &*asked.target {
-            "/a" => stamped(asked),
-            _ => Said::status(401, "no"),
+        let origin = ScriptedOrigin::start(|request| match &*request.target {
+            "/a" => stamped(request),
+            _ => OriginResponse::status(401, "no"),
         })
         .await;
         let plain = "[[route]]\nname = \"plain\"\nmatch = \"/plain\"\n";
@@ -948,7 +954,7 @@ async fn a_refusal_counts_on_whatever_route_it_comes() {
                 get(target).await;
                 assert_eq!(get("/a").await, "EXPIRED recheck", "{target}");
             }
-            assert_eq!(proxy.ask("HEAD", "/plain", &token(&field)).await.status(), 401);
+            assert_eq!(proxy.send("HEAD", "/plain", &token(&field)).await.status(), 401);
             assert_eq!(get("/a").await, "EXPIRED recheck", "HEAD");
         }
     })
@@ -958,9 +964,9 @@ async fn a_refusal_counts_on_whatever_route_it_comes() {
 #[tokio::test]
 async fn a_refusal_of_what_was_sent_without_credentials_is_none_of_them() {
     within(async {
-        let origin = Scripted::start(|asked| match &*asked.target {
-            "/a" => stamped(asked),
-            _ => Said::status(401, "no"),
+        let origin = ScriptedOrigin::start(|request| match &*request.target {
+            "/a" => stamped(request),
+            _ => OriginResponse::status(401, "no"),
         })
         .await;
         let all =
@@ -971,7 +977,7 @@ async fn a_refusal_of_what_was_sent_without_credentials_is_none_of_them() {
         let get = async |target: &str| outcome(&proxy.get_with(target, &token(&field)).await);
         get("/a").await;
         get("/all").await;
-        proxy.ask("HEAD", "/all", &token(&field)).await;
+        proxy.send("HEAD", "/all", &token(&field)).await;
         assert_eq!(get("/a").await, "HIT -");
     })
     .await;
@@ -980,7 +986,7 @@ async fn a_refusal_of_what_was_sent_without_credentials_is_none_of_them() {
 #[tokio::test]
 async fn the_order_of_two_credentials_in_one_field_counts() {
     within(async {
-        let origin = Scripted::start(stamped).await;
+        let origin = ScriptedOrigin::start(stamped).await;
         let proxy = Proxy::with(&origin.url(), EXACT);
         let get = async |first: &str, last: &str| {
             let fields = [("authorization", first), ("authorization", last)];

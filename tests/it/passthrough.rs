@@ -8,7 +8,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use larder::server;
+use larder::testing::server;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -21,8 +21,8 @@ use crate::support::{
     gate::Gate,
     process::Process,
     proxy::{Proxy, request},
-    script::{Said, Scripted},
-    serving::{Answer, BoxBody, Serving, reply},
+    script::{OriginResponse, ScriptedOrigin},
+    serving::{BoxBody, FnHandler, TestServer, reply},
     wire::{RawOrigin, Wire, header},
     within,
 };
@@ -146,8 +146,8 @@ async fn each_event_of_a_stream_is_seen_at_once() {
 async fn listeners_to_a_stream_of_events_do_not_wait_for_one_another() {
     within(async {
         let never = Gate::closed();
-        let said = Said::ok("data: 1\n\n").with("content-type", "text/event-stream");
-        let origin = Scripted::always(said.then(&never, "")).await;
+        let response = OriginResponse::ok("data: 1\n\n").with("content-type", "text/event-stream");
+        let origin = ScriptedOrigin::always(response.then(&never, "")).await;
         let proxy = Proxy::before(&origin.url());
         let mut wires = Vec::new();
         for _ in 0..5 {
@@ -164,8 +164,8 @@ async fn listeners_to_a_stream_of_events_do_not_wait_for_one_another() {
 }
 
 /// Answers with its version and the trailers it got, and with trailers of its own.
-fn with_trailers(tls: Option<std::sync::Arc<rustls::ServerConfig>>) -> Serving {
-    let handler = Answer(|request: Request<server::Incoming>, _| async move {
+fn with_trailers(tls: Option<std::sync::Arc<rustls::ServerConfig>>) -> TestServer {
+    let handler = FnHandler(|request: Request<server::Incoming>, _| async move {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap();
         let got = body.trailers().and_then(|trailers| trailers.get("x-sent")).cloned();
@@ -179,7 +179,7 @@ fn with_trailers(tls: Option<std::sync::Arc<rustls::ServerConfig>>) -> Serving {
         *response.body_mut() = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
         response
     });
-    Serving::start(handler, server::Settings { tls, ..server::Settings::default() })
+    TestServer::start(handler, server::Settings { tls, ..server::Settings::default() })
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn trailers_pass_over_both_protocols_for_fetches_and_passes() {
             let proxy = Proxy::with(&url, &tls);
             for (alpn, expected) in [("h2", Version::HTTP_2), ("http/1.1", Version::HTTP_11)] {
                 for method in ["GET", "POST"] {
-                    let response = ask_over_tls(&proxy, &certificate, alpn, method).await;
+                    let response = send_over_tls(&proxy, &certificate, alpn, method).await;
                     assert_eq!(response.version(), expected);
                     let body = response.into_body().collect().await.unwrap();
                     assert_eq!(body.trailers().expect("trailers")["x-sum"], "7");
@@ -210,7 +210,7 @@ async fn trailers_pass_over_both_protocols_for_fetches_and_passes() {
 }
 
 /// A request with trailers, if it has a body.
-async fn ask_over_tls(
+async fn send_over_tls(
     proxy: &Proxy,
     certificate: &Certificate,
     alpn: &str,
@@ -318,7 +318,8 @@ async fn hints_of_a_background_refresh_reach_nobody() {
 #[tokio::test]
 async fn an_expected_continue_is_granted() {
     within(async {
-        let origin = Scripted::start(|asked| Said::ok(asked.body.clone())).await;
+        let origin =
+            ScriptedOrigin::start(|request| OriginResponse::ok(request.body.clone())).await;
         let proxy = Proxy::before(&origin.url());
         let mut wire = proxy.connect().await;
         let fields = [("Expect", "100-continue"), ("Content-Length", "5")];
@@ -334,7 +335,7 @@ async fn an_expected_continue_is_granted() {
 #[tokio::test]
 async fn targets_reach_the_origin_as_they_were_sent() {
     within(async {
-        let origin = Scripted::always(Said::ok("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::ok("a")).await;
         let proxy = Proxy::before(&origin.url());
         for (method, target, sent, host) in [
             ("GET", "http://b.test:81/x?y=%zz", "/x?y=%zz", "b.test:81"),
@@ -342,11 +343,11 @@ async fn targets_reach_the_origin_as_they_were_sent() {
             ("GET", "/a/../b%2fc//d?e=f?g&", "/a/../b%2fc//d?e=f?g&", "api.test"),
             ("BREW", "/", "/", "api.test"),
         ] {
-            let reply = proxy.ask(method, target, &[]).await;
+            let reply = proxy.send(method, target, &[]).await;
             assert_eq!(reply.status(), 200, "{method} {target}");
-            let asked = origin.last();
-            assert_eq!((asked.method.as_str(), asked.target.as_str()), (method, sent));
-            assert_eq!(asked.header("host"), Some(host));
+            let request = origin.last();
+            assert_eq!((request.method.as_str(), request.target.as_str()), (method, sent));
+            assert_eq!(request.header("host"), Some(host));
         }
     })
     .await;

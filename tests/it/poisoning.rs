@@ -2,13 +2,16 @@
 
 use crate::support::{
     proxy::Proxy,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     within,
 };
 
 /// An origin whose answer depends on a field that is no part of the key.
-async fn reflecting(field: &'static str) -> Scripted {
-    Scripted::start(move |asked| Said::fresh(asked.header(field).unwrap_or("-"))).await
+async fn reflecting(field: &'static str) -> ScriptedOrigin {
+    ScriptedOrigin::start(move |request| {
+        OriginResponse::fresh(request.header(field).unwrap_or("-"))
+    })
+    .await
 }
 
 #[tokio::test]
@@ -59,9 +62,9 @@ async fn fields_that_replace_the_target_or_the_method_are_not_cached_with() {
 #[tokio::test]
 async fn a_field_that_connection_takes_away_does_not_select_a_variant() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            let language = asked.header("accept-language").unwrap_or("none").to_owned();
-            Said::fresh(language).with("vary", "accept-language")
+        let origin = ScriptedOrigin::start(|request| {
+            let language = request.header("accept-language").unwrap_or("none").to_owned();
+            OriginResponse::fresh(language).with("vary", "accept-language")
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -89,9 +92,9 @@ async fn credentials_that_connection_takes_away_open_nothing() {
 #[tokio::test]
 async fn the_scheme_that_a_trusted_proxy_tells_is_part_of_the_target() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.header("x-forwarded-proto") {
-            Some("https") => Said::fresh("page"),
-            _ => Said::status(301, "").with("location", "https://api.test/a"),
+        let origin = ScriptedOrigin::start(|request| match request.header("x-forwarded-proto") {
+            Some("https") => OriginResponse::fresh("page"),
+            _ => OriginResponse::status(301, "").with("location", "https://api.test/a"),
         })
         .await;
         let toml = "trusted_proxies = [\"127.0.0.0/8\"]\n[defaults]\nttl = \"1h\"";
@@ -112,7 +115,8 @@ async fn the_scheme_that_a_trusted_proxy_tells_is_part_of_the_target() {
 #[tokio::test]
 async fn a_get_with_a_body_is_not_cached() {
     within(async {
-        let origin = Scripted::start(|asked| Said::fresh(asked.body.clone())).await;
+        let origin =
+            ScriptedOrigin::start(|request| OriginResponse::fresh(request.body.clone())).await;
         let proxy = Proxy::before(&origin.url());
         let mut wire = proxy.connect().await;
         let fat = "GET /a HTTP/1.1\r\nHost: api.test\r\nContent-Length: 4\r\n\r\nevil";
@@ -126,13 +130,13 @@ async fn a_get_with_a_body_is_not_cached() {
 #[tokio::test]
 async fn the_answer_to_head_is_not_the_answer_to_get() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.method.as_str() {
-            "HEAD" => Said::fresh("").with("content-length", "0").with("x-evil", "1"),
-            _ => Said::fresh("whole"),
+        let origin = ScriptedOrigin::start(|request| match request.method.as_str() {
+            "HEAD" => OriginResponse::fresh("").with("content-length", "0").with("x-evil", "1"),
+            _ => OriginResponse::fresh("whole"),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
-        proxy.ask("HEAD", "/a", &[]).await;
+        proxy.send("HEAD", "/a", &[]).await;
         let got = proxy.get("/a").await;
         assert_eq!((got.summary().as_str(), got.header("x-evil")), ("200 MISS whole", None));
     })
@@ -143,9 +147,9 @@ async fn the_answer_to_head_is_not_the_answer_to_get() {
 async fn another_spelling_of_a_path_poisons_no_plain_one() {
     within(async {
         // An origin that compares targets byte by byte.
-        let origin = Scripted::start(|asked| match asked.target.as_str() {
-            "/a/b" => Said::fresh("right"),
-            _ => Said::fresh("wrong").status_of(404),
+        let origin = ScriptedOrigin::start(|request| match request.target.as_str() {
+            "/a/b" => OriginResponse::fresh("right"),
+            _ => OriginResponse::fresh("wrong").status_of(404),
         })
         .await;
         for spelling in ["/a/./b", "/x/../a/b", "/a/c/../b", "/a/%2e/b", "/../a/b"] {
@@ -160,9 +164,9 @@ async fn another_spelling_of_a_path_poisons_no_plain_one() {
 #[tokio::test]
 async fn an_error_that_one_clients_fields_provoke_is_not_stored_for_others() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.header("x-long") {
-            Some(_) => Said::status(431, "too large"),
-            None => Said::fresh("right"),
+        let origin = ScriptedOrigin::start(|request| match request.header("x-long") {
+            Some(_) => OriginResponse::status(431, "too large"),
+            None => OriginResponse::fresh("right"),
         })
         .await;
         let proxy = Proxy::with(&origin.url(), "[defaults]\nttl = \"1h\"");
@@ -179,14 +183,16 @@ async fn an_error_that_one_clients_fields_provoke_is_not_stored_for_others() {
 #[tokio::test]
 async fn ranges_of_an_encoded_variant_are_of_that_variant() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            let gzip = asked.header("accept-encoding").is_some_and(|codings| codings == "gzip");
-            let said = if gzip {
-                Said::fresh("GZIPPED").with("content-encoding", "gzip").with("etag", "\"g\"")
+        let origin = ScriptedOrigin::start(|request| {
+            let gzip = request.header("accept-encoding").is_some_and(|codings| codings == "gzip");
+            let response = if gzip {
+                OriginResponse::fresh("GZIPPED")
+                    .with("content-encoding", "gzip")
+                    .with("etag", "\"g\"")
             } else {
-                Said::fresh("plaintext").with("etag", "\"p\"")
+                OriginResponse::fresh("plaintext").with("etag", "\"p\"")
             };
-            said.with("vary", "accept-encoding")
+            response.with("vary", "accept-encoding")
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -206,7 +212,9 @@ async fn ranges_of_an_encoded_variant_are_of_that_variant() {
 #[tokio::test]
 async fn a_host_cannot_be_split_into_another_key() {
     within(async {
-        let origin = Scripted::start(|asked| Said::fresh(asked.header("host").unwrap())).await;
+        let origin =
+            ScriptedOrigin::start(|request| OriginResponse::fresh(request.header("host").unwrap()))
+                .await;
         let proxy = Proxy::before(&origin.url());
         for (host, target) in
             [("api.test", "/a"), ("api.test:8080", "/a"), ("evil.test", "/api.test/a")]
@@ -226,7 +234,8 @@ async fn a_host_cannot_be_split_into_another_key() {
 #[tokio::test]
 async fn many_variants_of_one_target_do_not_fill_the_store() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a").with("vary", "x-random")).await;
+        let origin =
+            ScriptedOrigin::always(OriginResponse::fresh("a").with("vary", "x-random")).await;
         let proxy = Proxy::before(&origin.url());
         for number in 0..200 {
             proxy.get_with("/a", &[("X-Random", &number.to_string())]).await;
@@ -241,9 +250,11 @@ async fn many_variants_of_one_target_do_not_fill_the_store() {
 #[tokio::test]
 async fn a_304_that_nobody_asked_for_is_not_stored() {
     within(async {
-        let origin = Scripted::in_turn([
-            Said::status(304, "").with("cache-control", "max-age=60").with("etag", "\"1\""),
-            Said::fresh("right"),
+        let origin = ScriptedOrigin::in_turn([
+            OriginResponse::status(304, "")
+                .with("cache-control", "max-age=60")
+                .with("etag", "\"1\""),
+            OriginResponse::fresh("right"),
         ])
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -256,9 +267,9 @@ async fn a_304_that_nobody_asked_for_is_not_stored() {
 #[tokio::test]
 async fn what_a_trusted_proxy_tells_of_the_host_is_part_of_the_key() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            let told = asked.header("x-forwarded-host").unwrap_or_default().to_owned();
-            Said::fresh(&told)
+        let origin = ScriptedOrigin::start(|request| {
+            let reported = request.header("x-forwarded-host").unwrap_or_default().to_owned();
+            OriginResponse::fresh(&reported)
         })
         .await;
         let proxy = Proxy::with(&origin.url(), "trusted_proxies = [\"127.0.0.0/8\"]");

@@ -3,14 +3,14 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use larder::{
-    fence::{Facets, Fence, LogId, Stamp},
-    purge::{Expected, Retention},
+use larder::testing::{
+    fence::{Fence, FenceStamp, LogId, ResponseAttributes},
+    purge::{ExpectedResponse, LogRetention},
     redis::Settings,
 };
 
 use crate::support::{
-    log::{Node, of_tag},
+    log::{LogNode, tag_purge},
     redis::Redis,
     within,
 };
@@ -22,15 +22,15 @@ async fn length(redis: &Redis) -> u64 {
 }
 
 /// A node alone with its records.
-async fn keeping(redis: &Redis, retention: Retention) -> Node {
-    let node = Node::keeping(&Settings::parse(&redis.url()).unwrap(), retention);
-    node.follows().await;
+async fn keeping(redis: &Redis, retention: LogRetention) -> LogNode {
+    let node = LogNode::with_retention(&Settings::parse(&redis.url()).unwrap(), retention);
+    node.wait_until_following().await;
     node
 }
 
-async fn purge_often(node: &Node, count: u64) {
+async fn purge_often(node: &LogNode, count: u64) {
     for _ in 0..count {
-        node.log.append(of_tag("a"), Duration::ZERO).await.unwrap();
+        node.log.append(tag_purge("a"), Duration::ZERO).await.unwrap();
     }
 }
 
@@ -39,17 +39,21 @@ async fn records_stay_as_long_as_responses_and_a_few_however_old_they_are() {
     within(async {
         let redis = Redis::start().await;
         let lifetime = Duration::from_hours(24);
-        let young = keeping(&redis, Retention { least: 200, most: 100_000, lifetime }).await;
+        let young =
+            keeping(&redis, LogRetention { min_records: 200, max_records: 100_000, lifetime })
+                .await;
         purge_often(&young, 900).await;
         assert!(length(&redis).await > 900, "all of them are younger than responses get");
-        let node =
-            keeping(&redis, Retention { least: 200, most: 100_000, lifetime: Duration::ZERO });
+        let node = keeping(
+            &redis,
+            LogRetention { min_records: 200, max_records: 100_000, lifetime: Duration::ZERO },
+        );
         let node = node.await;
         purge_often(&node, 20).await;
         // Redis gives up a hundred at a time.
         let left = length(&redis).await;
         assert!((200..=400).contains(&left), "{left}");
-        assert_eq!((young.rises(), node.rises()), (vec![], vec![]));
+        assert_eq!((young.raises(), node.raises()), (vec![], vec![]));
     })
     .await;
 }
@@ -59,11 +63,12 @@ async fn there_are_never_more_records_than_memory_was_meant_for() {
     within(async {
         let redis = Redis::start().await;
         let lifetime = Duration::from_hours(24);
-        let node = keeping(&redis, Retention { least: 100, most: 300, lifetime }).await;
+        let node =
+            keeping(&redis, LogRetention { min_records: 100, max_records: 300, lifetime }).await;
         purge_often(&node, 900).await;
         let left = length(&redis).await;
         assert!((300..=400).contains(&left), "{left}");
-        assert_eq!(node.rises(), []);
+        assert_eq!(node.raises(), []);
     })
     .await;
 }
@@ -94,18 +99,18 @@ async fn a_node_that_starts_after_thirty_thousand_writes_keeps_what_they_did_not
         assert!(a_record < 350, "{a_record} bytes a record");
 
         let started = Instant::now();
-        let node = Node::start(&redis.url()).await;
+        let node = LogNode::start(&redis.url()).await;
         assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
         let log = LogId(0xaa);
         assert_eq!(node.fence(), Fence { log, seq: WRITES });
 
         // What was stored in Redis before the first write, by a node that is gone.
-        let stored = Stamp { fence: Fence { log, seq: 0 }, version: 0, began: 0 };
+        let stored = FenceStamp { fence: Fence { log, seq: 0 }, version: 0, began: 0 };
         let is_kept = |user: Option<&str>, url: &str, tag: &str| {
-            let facets = Facets { user, ..Facets::default() };
+            let attributes = ResponseAttributes { user, ..ResponseAttributes::default() };
             let tags = [tag.to_owned()];
-            let expected = Expected { url: url.as_bytes(), facets, tags: Some(&tags) };
-            node.log.fences().may_join(&stored, &expected, Instant::now())
+            let expected = ExpectedResponse { url: url.as_bytes(), attributes, tags: Some(&tags) };
+            node.log.applied_purges().may_join(&stored, &expected, Instant::now())
         };
         let seventh = format!("{:032x}", 7);
         assert!(is_kept(None, "api.example/holidays", "holidays"), "for a day, and nobody's");
@@ -114,14 +119,14 @@ async fn a_node_that_starts_after_thirty_thousand_writes_keeps_what_they_did_not
         assert!(!is_kept(Some(&seventh), "api.example/stocks/0", "x"));
         assert!(is_kept(Some(&seventh), "api.example/notes", "x"), "of the same user");
 
-        assert_eq!(node.rises(), []);
-        let (selectors, evicted) = node.log.fences().selectors();
+        assert_eq!(node.raises(), []);
+        let (selectors, evicted) = node.log.applied_purges().selectors();
         assert_eq!(
             (selectors, evicted),
             (8_000, 0),
             "one place for each, however often it is purged"
         );
-        let reach = node.log.fences().reach(SystemTime::now().into()).as_secs();
+        let reach = node.log.applied_purges().reach(SystemTime::now().into()).as_secs();
         assert!((599..700).contains(&reach), "{reach}");
     })
     .await;

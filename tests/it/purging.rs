@@ -6,8 +6,8 @@ use aws_lc_rs::hmac;
 
 use crate::support::{
     process::Process,
-    proxy::{Proxy, request, sending},
-    script::{Said, Scripted},
+    proxy::{Proxy, request, request_with_body},
+    script::{OriginResponse, ScriptedOrigin},
     wire::{Reply, Wire},
     within,
 };
@@ -34,8 +34,11 @@ purge = ["tile:{$.items[*].tile}"]
 "#;
 
 /// An origin whose responses stay fresh for a minute and differ each time.
-async fn origin() -> Scripted {
-    Scripted::start(|asked| Said::fresh(format!("{} {}", asked.target, asked.before))).await
+async fn origin() -> ScriptedOrigin {
+    ScriptedOrigin::start(|request| {
+        OriginResponse::fresh(format!("{} {}", request.target, request.before))
+    })
+    .await
 }
 
 async fn send(
@@ -45,7 +48,7 @@ async fn send(
     body: &str,
 ) -> Reply {
     let mut wire = Wire::connect(address).await;
-    wire.write(sending(method, target, fields, body)).await;
+    wire.write(request_with_body(method, target, fields, body)).await;
     wire.read_reply_to(method).await
 }
 
@@ -156,7 +159,7 @@ async fn without_a_token_nobody_purges() {
         let refused = call(&proxy, "", r#"{"everything":true}"#).await;
         assert_eq!(refused.status(), 403);
         assert!(refused.body.contains("`admin.token`"), "{}", refused.body);
-        let passed = proxy.ask("PURGE", "/a", &[]).await;
+        let passed = proxy.send("PURGE", "/a", &[]).await;
         assert_eq!((passed.status(), origin.last().method.as_str()), (200, "PURGE"));
     })
     .await;
@@ -175,21 +178,21 @@ async fn purge_is_a_method_where_somebody_may_use_it() {
             ("/tiles/a", &[("surrogate-key", "tiles")], ["MISS", "MISS"]),
         ] {
             fill(&proxy, &targets).await;
-            let receipt = proxy.ask("PURGE", target, fields).await;
+            let receipt = proxy.send("PURGE", target, fields).await;
             assert_eq!(receipt.status(), 200, "{receipt:?}");
             assert!(receipt.body.starts_with(r#"{"seq":"#), "{}", receipt.body);
             assert_eq!(cached(&proxy, &targets).await, expected, "{target} {fields:?}");
         }
         fill(&proxy, &targets).await;
         let forwarded = ("x-forwarded-for", "127.0.0.1");
-        let refused = proxy.ask("PURGE", "/tiles/a", &[forwarded]).await;
+        let refused = proxy.send("PURGE", "/tiles/a", &[forwarded]).await;
         assert_eq!((refused.status(), refused.header("www-authenticate")), (401, Some("Bearer")));
-        assert_eq!(proxy.ask("PURGE", "/", &[("xkey", "")]).await.status(), 400);
+        assert_eq!(proxy.send("PURGE", "/", &[("xkey", "")]).await.status(), 400);
         assert_eq!(cached(&proxy, &targets).await, ["HIT", "HIT"]);
         let by_token = [forwarded, ("authorization", "Bearer secret")];
-        assert_eq!(proxy.ask("PURGE", "/tiles/a", &by_token).await.status(), 200);
+        assert_eq!(proxy.send("PURGE", "/tiles/a", &by_token).await.status(), 200);
         assert_eq!(cached(&proxy, &targets).await, ["MISS", "HIT"]);
-        assert!(origin.asked().iter().all(|asked| asked.method == "GET"));
+        assert!(origin.received().iter().all(|request| request.method == "GET"));
     })
     .await;
 }
@@ -227,11 +230,11 @@ async fn an_address_gives_no_right_to_what_came_through_an_unknown_proxy() {
         let proxy = Proxy::with(&origin.url(), "admin.purge_from = [\"127.0.0.1\"]");
         fill(&proxy, &["/a"]).await;
         for field in NAMING {
-            let refused = proxy.ask("PURGE", "/a", &[field]).await;
+            let refused = proxy.send("PURGE", "/a", &[field]).await;
             assert_eq!(refused.status(), 403, "{field:?}");
         }
         assert_eq!(cached(&proxy, &["/a"]).await, ["HIT"]);
-        assert_eq!(proxy.ask("PURGE", "/a", &[("accept", "*/*")]).await.status(), 200);
+        assert_eq!(proxy.send("PURGE", "/a", &[("accept", "*/*")]).await.status(), 200);
         assert_eq!(cached(&proxy, &["/a"]).await, ["MISS"]);
     })
     .await;
@@ -243,7 +246,7 @@ async fn a_trusted_proxy_has_only_the_right_of_the_client_that_it_names() {
         let origin = origin().await;
         let toml = "trusted_proxies = [\"127.0.0.0/8\"]\nadmin.purge_from = [\"127.0.0.1\", \"192.0.2.0/24\"]";
         let proxy = Proxy::with(&origin.url(), toml);
-        let status = async |fields: &[(&str, &str)]| proxy.ask("PURGE", "/a", fields).await.status();
+        let status = async |fields: &[(&str, &str)]| proxy.send("PURGE", "/a", fields).await.status();
         assert_eq!(status(&[]).await, 403, "a proxy that names no client");
         for (name, _) in &NAMING[2..] {
             assert_eq!(status(&[(name, "192.0.2.7")]).await, 403, "{name} alone");
@@ -347,7 +350,7 @@ async fn webhooks_and_tokens_change_with_the_configuration() {
         assert_eq!(deliver(&proxy, "old", "other", "{}").await.status(), 401);
         proxy.reconfigure(&origin.url(), "admin.token = \"later\"");
         assert_eq!(call(&proxy, "later", r#"{"tags":["a"]}"#).await.status(), 200);
-        assert_eq!(proxy.ask("PURGE", "/a", &[]).await.status(), 401);
+        assert_eq!(proxy.send("PURGE", "/a", &[]).await.status(), 401);
         assert_eq!(origin.requests(), 0);
     })
     .await;
@@ -376,19 +379,19 @@ async fn the_command_line_purges_and_says_what_went_wrong() {
                 .env_remove("LARDER_ADMIN_TOKEN")
                 .output()
                 .unwrap();
-            let said = [output.stdout, output.stderr].concat();
-            (output.status.code(), String::from_utf8(said).unwrap())
+            let printed = [output.stdout, output.stderr].concat();
+            (output.status.code(), String::from_utf8(printed).unwrap())
         };
-        let (code, said) = run(&["--token", "wrong"]);
+        let (code, printed) = run(&["--token", "wrong"]);
         assert_eq!(code, Some(1));
-        assert!(said.contains("LARDER_ADMIN_TOKEN"), "{said}");
+        assert!(printed.contains("LARDER_ADMIN_TOKEN"), "{printed}");
         assert_eq!(node.get("/a").await.cache(), "HIT");
         assert_eq!(run(&["--config", file]), (Some(0), receipt_of(1) + "\n"));
         assert_eq!(node.get("/a").await.cache(), "MISS");
         node.kill();
-        let (code, said) = run(&["--token", "secret"]);
+        let (code, printed) = run(&["--token", "secret"]);
         assert_eq!(code, Some(1));
-        assert!(said.contains("no answer from") && said.contains("--admin"), "{said}");
+        assert!(printed.contains("no answer from") && printed.contains("--admin"), "{printed}");
     })
     .await;
 }

@@ -13,12 +13,12 @@ use std::{
 use tokio::task::JoinSet;
 
 use crate::support::{
-    fleet::{Fleet, moment},
+    fleet::{Fleet, short_sleep},
     gate::Gate,
     proxy::request,
     random::Random,
     redis::Redis,
-    script::{Asked, Said, Scripted},
+    script::{OriginRequest, OriginResponse, ScriptedOrigin},
     wire::Wire,
     within_seconds,
 };
@@ -189,7 +189,7 @@ impl Race {
         for node in (0..NODES).filter(|node| *node != but) {
             while self.fleet.metric(node, "larder_purge_log_seq", "").await < seq {
                 assert!(begin.elapsed() < Duration::from_secs(2), "node {node} does not hear");
-                moment().await;
+                short_sleep().await;
             }
             self.known(node, what, last);
         }
@@ -201,15 +201,15 @@ impl Race {
     }
 }
 
-async fn origin(kind: Origin, seed: u64, last: &Arc<AtomicU64>) -> Scripted {
+async fn origin(kind: Origin, seed: u64, last: &Arc<AtomicU64>) -> ScriptedOrigin {
     let last = Arc::clone(last);
     let random = Mutex::new(Random::seeded(seed));
     let before: [AtomicU64; TARGETS] = std::array::from_fn(|_| AtomicU64::new(0));
-    Scripted::start(move |asked: &Asked| {
-        if asked.method == "DELETE" {
-            return Said::status(204, "");
+    ScriptedOrigin::start(move |request: &OriginRequest| {
+        if request.method == "DELETE" {
+            return OriginResponse::status(204, "");
         }
-        let target: usize = asked.target[1..].parse().unwrap();
+        let target: usize = request.target[1..].parse().unwrap();
         let number = last.fetch_add(1, SeqCst) + 1;
         let number = match kind {
             Origin::True => number,
@@ -217,12 +217,12 @@ async fn origin(kind: Origin, seed: u64, last: &Arc<AtomicU64>) -> Scripted {
         };
         let delay = random.lock().unwrap().below(SLOWEST) as u64;
         let gate = Gate::closed();
-        let said = Said::fresh(number.to_string()).after(&gate);
+        let response = OriginResponse::fresh(number.to_string()).after(&gate);
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(delay)).await;
             gate.open();
         });
-        said.with("surrogate-key", &format!("tag{}", target % TAGS))
+        response.with("surrogate-key", &format!("tag{}", target % TAGS))
     })
     .await
 }

@@ -5,41 +5,41 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder::{
-    fence::Stamp,
-    purge::{Acknowledgement, Heard, Once, Receipt, Unavailable},
+use larder::testing::{
+    fence::FenceStamp,
+    purge::{Acknowledgement, DedupOutcome, LogEvent, LogUnavailable, PurgeReceipt},
 };
 
 use crate::support::{
     fleet::Fleet,
-    log::{Bridge, Node, UNSYNCED_TTL, of_tag, spares},
+    log::{FaultProxy, LogNode, UNSYNCED_TTL, may_use, tag_purge},
     process::Process,
     proxy::request,
-    redis::{Redis, Refusal},
+    redis::{Redis, WriteRefusal},
     resp::Value,
-    script::{Asked, Said, Scripted},
+    script::{OriginRequest, OriginResponse, ScriptedOrigin},
     wire::Wire,
     within, within_seconds,
 };
 
 const LEASE: Duration = Duration::from_secs(3);
 const NODES: &str = "{larder:log}:nodes";
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Three nodes, the last of them on a bridge, with a log that is old enough to know all.
 struct Three {
     redis: Redis,
-    bridge: Bridge,
-    nodes: [Node; 3],
+    bridge: FaultProxy,
+    nodes: [LogNode; 3],
 }
 
 impl Three {
     async fn start() -> Self {
         let redis = Redis::start().await;
-        let bridge = Bridge::to(&redis).await;
+        let bridge = FaultProxy::to(&redis).await;
         let (url, other) = (redis.url(), bridge.url());
         let (one, two, three) =
-            tokio::join!(Node::start(&url), Node::start(&url), Node::start(&other));
+            tokio::join!(LogNode::start(&url), LogNode::start(&url), LogNode::start(&other));
         let nodes = [one, two, three];
         for node in &nodes {
             node.purge("each knows the others by now").await;
@@ -49,28 +49,28 @@ impl Three {
     }
 
     /// What was asked for now on the last node.
-    fn stamp(&self) -> Stamp {
+    fn stamp(&self) -> FenceStamp {
         self.nodes[2].stamp()
     }
 
-    async fn purge(&self) -> Receipt {
-        self.nodes[0].log.append(of_tag("a"), PATIENCE).await.unwrap()
+    async fn purge(&self) -> PurgeReceipt {
+        self.nodes[0].log.append(tag_purge("a"), TIMEOUT).await.unwrap()
     }
 
     /// Whether the last node may use what has the tag that is purged.
-    fn uses(&self, stamp: Stamp) -> bool {
-        self.nodes[2].spares(stamp, "a")
+    fn uses(&self, stamp: FenceStamp) -> bool {
+        self.nodes[2].may_use(stamp, "a")
     }
 }
 
 /// Has the log begun long ago, as far as Redis knows.
-async fn grow_old(redis: &Redis, node: &Node) {
+async fn grow_old(redis: &Redis, node: &LogNode) {
     let began = format!("{:016x} 1", node.fence().log.0);
     assert!(!redis.command(&["HSET", NODES, "log", &began]).await.is_error());
 }
 
-fn counts(receipt: &Receipt) -> (u32, u32) {
-    assert_eq!(receipt.verdict, Acknowledgement::Given, "{receipt:?}");
+fn counts(receipt: &PurgeReceipt) -> (u32, u32) {
+    assert_eq!(receipt.acknowledgement, Acknowledgement::Given, "{receipt:?}");
     assert_eq!(receipt.missing, []);
     (receipt.applied, receipt.total)
 }
@@ -80,12 +80,12 @@ async fn a_purge_is_acknowledged_once_every_node_has_applied_it() {
     within(async {
         let three = Three::start().await;
         for _ in 0..50 {
-            let stamps = three.nodes.each_ref().map(Node::stamp);
+            let stamps = three.nodes.each_ref().map(LogNode::stamp);
             let receipt = three.purge().await;
             assert_eq!(counts(&receipt), (3, 3));
             for (node, stamp) in three.nodes.iter().zip(stamps) {
                 assert!(node.fence().seq >= receipt.seq);
-                assert!(!node.spares(stamp, "a"));
+                assert!(!node.may_use(stamp, "a"));
             }
         }
     })
@@ -114,15 +114,15 @@ async fn an_acknowledgement_takes_milliseconds() {
 async fn a_node_that_was_killed_is_waited_for_until_its_lease_ends() {
     within(async {
         let Three { redis: _redis, nodes: [one, _two, three], .. } = Three::start().await;
-        let (fences, stamp) = (Arc::clone(three.log.fences()), three.stamp());
+        let (applied_purges, stamp) = (Arc::clone(three.log.applied_purges()), three.stamp());
         drop(three);
-        let receipt = one.log.append(of_tag("a"), PATIENCE).await.unwrap();
+        let receipt = one.log.append(tag_purge("a"), TIMEOUT).await.unwrap();
         assert_eq!(counts(&receipt), (2, 3));
-        assert!(!fences.is_synced(Instant::now()));
-        assert!(!spares(&fences, stamp, "a"));
+        assert!(!applied_purges.is_synced(Instant::now()));
+        assert!(!may_use(&applied_purges, stamp, "a"));
         // Its lease is over: from now on it takes the time that an unsynced node has.
         let asked = Instant::now();
-        assert_eq!(counts(&one.log.append(of_tag("a"), PATIENCE).await.unwrap()), (2, 3));
+        assert_eq!(counts(&one.log.append(tag_purge("a"), TIMEOUT).await.unwrap()), (2, 3));
         assert!(asked.elapsed() >= UNSYNCED_TTL);
         assert!(asked.elapsed() < LEASE);
     })
@@ -132,7 +132,7 @@ async fn a_node_that_was_killed_is_waited_for_until_its_lease_ends() {
 #[tokio::test]
 async fn a_node_that_is_cut_off_uses_nothing_older_once_a_purge_is_acknowledged() {
     within(async {
-        for cut_off in [Bridge::block, Bridge::close] {
+        for cut_off in [FaultProxy::block, FaultProxy::close] {
             let three = Three::start().await;
             cut_off(&three.bridge);
             let stamp = three.stamp();
@@ -145,8 +145,8 @@ async fn a_node_that_is_cut_off_uses_nothing_older_once_a_purge_is_acknowledged(
             assert_eq!(counts(&three.purge().await), (2, 3));
             assert!(!three.uses(stamp));
             three.bridge.open();
-            three.nodes[2].reaches(three.nodes[0].fence().seq).await;
-            three.nodes[2].follows().await;
+            three.nodes[2].wait_for_seq(three.nodes[0].fence().seq).await;
+            three.nodes[2].wait_until_following().await;
             assert_eq!(counts(&three.purge().await), (3, 3));
         }
     })
@@ -158,8 +158,8 @@ async fn who_is_missing_when_time_is_up_is_named() {
     within(async {
         let three = Three::start().await;
         three.bridge.block();
-        let patience = Duration::from_millis(100);
-        let receipt = three.nodes[0].log.append(of_tag("a"), patience).await.unwrap();
+        let ack_timeout = Duration::from_millis(100);
+        let receipt = three.nodes[0].log.append(tag_purge("a"), ack_timeout).await.unwrap();
         assert!(!receipt.is_acknowledged());
         assert_eq!((receipt.applied, receipt.total), (2, 3));
         assert_eq!(receipt.missing, [three.nodes[2].log.node().unwrap()]);
@@ -186,9 +186,9 @@ async fn what_is_pending_is_appended_before_a_node_signs_off() {
     within(async {
         let Three { redis: _redis, nodes: [one, two, _three], .. } = Three::start().await;
         let stamp = one.stamp();
-        two.log.record(of_tag("a"));
+        two.log.append_eventually(tag_purge("a"));
         two.log.leave().await;
-        one.until(|_| !one.spares(stamp, "a")).await;
+        one.until(|_| !one.may_use(stamp, "a")).await;
     })
     .await;
 }
@@ -200,15 +200,15 @@ async fn a_flushed_redis_forgets_nobody() {
         three.bridge.block();
         let (old, stamp) = (three.nodes[0].fence(), three.stamp());
         three.redis.flush().await;
-        three.nodes[0].leaves(old).await;
+        three.nodes[0].wait_for_other_log(old).await;
         assert_eq!(counts(&three.purge().await), (2, 3));
         assert!(!three.uses(stamp));
         grow_old(&three.redis, &three.nodes[0]).await;
         let stamp = three.stamp();
         assert!(three.uses(stamp));
         // A node that has never seen the one that is cut off hears of it.
-        let fresh = Node::start(&three.redis.url()).await;
-        assert_eq!(counts(&fresh.log.append(of_tag("a"), PATIENCE).await.unwrap()), (3, 4));
+        let fresh = LogNode::start(&three.redis.url()).await;
+        assert_eq!(counts(&fresh.log.append(tag_purge("a"), TIMEOUT).await.unwrap()), (3, 4));
         assert!(!three.uses(stamp));
     })
     .await;
@@ -218,17 +218,17 @@ async fn a_flushed_redis_forgets_nobody() {
 async fn a_purge_right_after_a_flush_waits_for_leases_that_nobody_knows() {
     within(async {
         let redis = Redis::start().await;
-        let bridge = Bridge::to(&redis).await;
-        let stranger = Node::start(&bridge.url()).await;
+        let bridge = FaultProxy::to(&redis).await;
+        let stranger = LogNode::start(&bridge.url()).await;
         let stamp = stranger.stamp();
         bridge.block();
         redis.flush().await;
-        let fresh = Node::start(&redis.url()).await;
-        assert!(stranger.spares(stamp, "a"));
-        let receipt = fresh.log.append(of_tag("a"), PATIENCE).await.unwrap();
+        let fresh = LogNode::start(&redis.url()).await;
+        assert!(stranger.may_use(stamp, "a"));
+        let receipt = fresh.log.append(tag_purge("a"), TIMEOUT).await.unwrap();
         assert_eq!(counts(&receipt), (1, 1));
-        assert!(!stranger.spares(stamp, "a"));
-        let receipt = fresh.log.append(of_tag("a"), PATIENCE).await.unwrap();
+        assert!(!stranger.may_use(stamp, "a"));
+        let receipt = fresh.log.append(tag_purge("a"), TIMEOUT).await.unwrap();
         assert_eq!(counts(&receipt), (1, 1));
     })
     .await;
@@ -241,8 +241,11 @@ async fn a_redis_that_restarts_empty_forgets_nobody() {
         three.bridge.block();
         let (old, stamp) = (three.nodes[0].fence(), three.stamp());
         three.redis.restart().await;
-        tokio::join!(three.nodes[0].leaves(old), three.nodes[1].leaves(old));
-        tokio::join!(three.nodes[0].follows(), three.nodes[1].follows());
+        tokio::join!(
+            three.nodes[0].wait_for_other_log(old),
+            three.nodes[1].wait_for_other_log(old)
+        );
+        tokio::join!(three.nodes[0].wait_until_following(), three.nodes[1].wait_until_following());
         assert_eq!(counts(&three.purge().await), (2, 3));
         assert!(!three.uses(stamp));
     })
@@ -258,7 +261,7 @@ async fn a_lost_list_of_nodes_is_made_anew() {
         three.redis.command(&["DEL", NODES]).await;
         assert_eq!(counts(&three.purge().await), (2, 3));
         assert!(!three.uses(stamp));
-        assert_eq!(three.nodes[0].rises(), []);
+        assert_eq!(three.nodes[0].raises(), []);
     })
     .await;
 }
@@ -285,14 +288,14 @@ async fn a_lease_is_never_longer_than_a_lease_whatever_the_clock_of_redis_was() 
 async fn a_node_that_may_not_renew_its_lease_has_none() {
     within(async {
         let three = Three::start().await;
-        three.redis.refuse_writes(Refusal::Memory).await;
+        three.redis.refuse_writes(WriteRefusal::Memory).await;
         // With a lease that is renewed each second it is synced for more than a second.
-        let fences = three.nodes[0].log.fences();
-        while fences.is_synced(Instant::now() + Duration::from_secs(1)) {
+        let applied_purges = three.nodes[0].log.applied_purges();
+        while applied_purges.is_synced(Instant::now() + Duration::from_secs(1)) {
             three.redis.command(&["PING"]).await;
         }
         three.redis.accept_writes().await;
-        while !fences.is_synced(Instant::now() + Duration::from_secs(1)) {
+        while !applied_purges.is_synced(Instant::now() + Duration::from_secs(1)) {
             three.redis.command(&["PING"]).await;
         }
     })
@@ -304,9 +307,9 @@ async fn without_redis_there_is_no_receipt() {
     within(async {
         let three = Three::start().await;
         three.redis.kill();
-        three.nodes[0].is_apart().await;
-        let appended = three.nodes[0].log.append(of_tag("a"), PATIENCE).await;
-        assert_eq!(appended, Err(Unavailable));
+        three.nodes[0].wait_until_lagging().await;
+        let appended = three.nodes[0].log.append(tag_purge("a"), TIMEOUT).await;
+        assert_eq!(appended, Err(LogUnavailable));
     })
     .await;
 }
@@ -315,9 +318,9 @@ async fn without_redis_there_is_no_receipt() {
 async fn a_node_without_its_lease_names_no_other_node_live() {
     within(async {
         let redis = Redis::start().await;
-        let metrics = larder::telemetry::Metrics::new();
-        let nodes = [Node::start(&redis.url()).await, Node::start(&redis.url()).await];
-        nodes[0].log.append(of_tag("a"), Duration::ZERO).await.unwrap();
+        let metrics = larder::testing::telemetry::Metrics::new();
+        let nodes = [LogNode::start(&redis.url()).await, LogNode::start(&redis.url()).await];
+        nodes[0].log.append(tag_purge("a"), Duration::ZERO).await.unwrap();
         nodes[0].log.observe(&metrics);
         assert_eq!(metrics.purge_nodes.with_label_values(&["live"]).get(), 2);
         assert_eq!(metrics.purge_nodes.with_label_values(&["gone"]).get(), 0);
@@ -332,13 +335,17 @@ async fn a_purge_under_one_key_is_appended_once_in_the_fleet() {
     within(async {
         let three = Three::start().await;
         let [one, two, _] = &three.nodes;
-        let purge = async |node: &Node, key| {
-            node.log.append_once(of_tag("a"), key, PATIENCE).await.unwrap()
+        let purge = async |node: &LogNode, key| {
+            node.log.append_deduplicated(tag_purge("a"), key, TIMEOUT).await.unwrap()
         };
-        let Once::First(first) = purge(one, "delivery-1").await else { panic!("it is new") };
+        let DedupOutcome::Appended(first) = purge(one, "delivery-1").await else {
+            panic!("it is new")
+        };
         assert_eq!(counts(&first), (3, 3));
         let stamp = three.stamp();
-        let Once::Again(again) = purge(two, "delivery-1").await else { panic!("it is known") };
+        let DedupOutcome::Duplicate(again) = purge(two, "delivery-1").await else {
+            panic!("it is known")
+        };
         assert_eq!((again.seq, counts(&again)), (first.seq, (3, 3)));
         assert!(three.uses(stamp), "nothing was purged again");
         let other = purge(two, "delivery-2").await;
@@ -352,8 +359,8 @@ async fn of_all_nodes_that_ask_at_once_one_has_the_turn() {
     within(async {
         let three = Three::start().await;
         let hour = Duration::from_hours(1);
-        let ask = |node: usize| three.nodes[node].log.once("a", hour);
-        let (one, two, three) = tokio::join!(ask(0), ask(1), ask(2));
+        let send = |node: usize| three.nodes[node].log.dedup("a", hour);
+        let (one, two, three) = tokio::join!(send(0), send(1), send(2));
         let turns = [one, two, three].map(Result::unwrap);
         assert_eq!(turns.iter().filter(|turn| **turn).count(), 1);
     })
@@ -364,12 +371,12 @@ async fn of_all_nodes_that_ask_at_once_one_has_the_turn() {
 async fn a_role_goes_to_another_node_when_it_is_given_up_or_its_holder_dies() {
     within(async {
         let Three { redis, bridge: _bridge, nodes: [one, two, three] } = Three::start().await;
-        let role = one.log.hold("poller").await.unwrap().unwrap();
+        let role = one.log.acquire_lease("poller").await.unwrap().unwrap();
         assert!(role.is_held());
-        assert!(two.log.hold("poller").await.unwrap().is_none());
+        assert!(two.log.acquire_lease("poller").await.unwrap().is_none());
         drop(role);
         let role = loop {
-            if let Some(role) = two.log.hold("poller").await.unwrap() {
+            if let Some(role) = two.log.acquire_lease("poller").await.unwrap() {
                 break role;
             }
         };
@@ -378,7 +385,7 @@ async fn a_role_goes_to_another_node_when_it_is_given_up_or_its_holder_dies() {
         let taken = Instant::now();
         let next = loop {
             redis.command(&["PING"]).await;
-            if let Some(role) = three.log.hold("poller").await.unwrap() {
+            if let Some(role) = three.log.acquire_lease("poller").await.unwrap() {
                 break role;
             }
         };
@@ -393,10 +400,10 @@ async fn what_one_node_remembers_all_recall() {
     within(async {
         let three = Three::start().await;
         let [one, two, _] = &three.nodes;
-        assert_eq!(one.log.recall("poll:sales").await, Ok(None));
-        one.log.remember("poll:sales", "version 1").await.unwrap();
-        one.log.remember("poll:sales", "version 2").await.unwrap();
-        assert_eq!(two.log.recall("poll:sales").await, Ok(Some("version 2".to_owned())));
+        assert_eq!(one.log.fleet_value("poll:sales").await, Ok(None));
+        one.log.set_fleet_value("poll:sales", "version 1").await.unwrap();
+        one.log.set_fleet_value("poll:sales", "version 2").await.unwrap();
+        assert_eq!(two.log.fleet_value("poll:sales").await, Ok(Some("version 2".to_owned())));
     })
     .await;
 }
@@ -406,26 +413,26 @@ async fn every_node_hears_of_every_record_in_one_order() {
     within(async {
         let three = Three::start().await;
         let first = three.nodes[0].fence().seq + 1;
-        let mut readers = three.nodes.each_ref().map(|node| node.log.records());
+        let mut readers = three.nodes.each_ref().map(|node| node.log.subscribe());
         for tag in ["a", "b", "c"] {
             three.nodes[1].purge(tag).await;
         }
         for reader in &mut readers {
             let mut next = async || loop {
                 match reader.next().await {
-                    Heard::Record { record, .. } if record.seq >= first => return record,
+                    LogEvent::Record { record, .. } if record.seq >= first => return record,
                     _earlier => {}
                 }
             };
             for (seq, tag) in (first..).zip(["a", "b", "c"]) {
                 let record = next().await;
-                assert_eq!((record.seq, &record.purge), (seq, &of_tag(tag)));
+                assert_eq!((record.seq, &record.purge), (seq, &tag_purge(tag)));
                 assert!(record.at.millis() > 0);
             }
         }
-        let recent = three.nodes[2].log.recent();
+        let recent = three.nodes[2].log.recent_records();
         assert_eq!(recent[0].seq, first + 2);
-        assert_eq!(three.nodes[2].log.oldest(), recent.last().map(|record| record.seq));
+        assert_eq!(three.nodes[2].log.oldest_seq(), recent.last().map(|record| record.seq));
     })
     .await;
 }
@@ -438,7 +445,7 @@ async fn processes(redis: &Redis, origin: &str) -> Fleet {
                    [[webhook.on]]\npurge = [\"t\"]\n";
     let fleet = Fleet::start(3, origin, &format!("{webhook}[store]\n{}", redis.store())).await;
     for node in &fleet.nodes {
-        while !node.ask_admin("/readyz").await.body.contains("purge log: synced") {}
+        while !node.get_admin("/readyz").await.body.contains("purge log: synced") {}
     }
     let log = redis.command(&["XREVRANGE", "larder:log", "+", "-", "COUNT", "1"]).await;
     let fields: Vec<_> = log.members()[0].members()[1].members().iter().map(Value::text).collect();
@@ -458,13 +465,15 @@ async fn deliver(node: &Process) -> (u16, String) {
 #[tokio::test]
 async fn processes_hang_and_go_and_no_purge_is_acknowledged_too_early() {
     within_seconds(60, async {
-        let counted = |asked: &Asked| Said::fresh(asked.before.to_string()).with("xkey", "t");
-        let origin = Scripted::start(move |asked| counted(asked)).await;
+        let counted = |request: &OriginRequest| {
+            OriginResponse::fresh(request.before.to_string()).with("xkey", "t")
+        };
+        let origin = ScriptedOrigin::start(move |request| counted(request)).await;
         let redis = Redis::start().await;
         let fleet = processes(&redis, &origin.url()).await;
         // An answer tells how many requests the origin had before it.
         let number =
-            async |node: usize| -> usize { fleet.ask(node, "/a").await.body.parse().unwrap() };
+            async |node: usize| -> usize { fleet.get(node, "/a").await.body.parse().unwrap() };
         for node in 0..3 {
             number(node).await;
         }

@@ -3,16 +3,16 @@
 
 use std::{fmt::Write as _, net::Ipv4Addr, time::Duration};
 
-use larder::redis::Settings;
+use larder::testing::redis::Settings;
 
 use crate::support::{
-    fleet::{Fleet, moment},
-    log::Node,
-    proxy::{request, sending},
+    fleet::{Fleet, short_sleep},
+    log::LogNode,
+    proxy::{request, request_with_body},
     redis::{Redis, Sentinel},
     redis_cluster::Cluster,
     resp::Resp,
-    script::{Asked, Said, Scripted},
+    script::{OriginRequest, OriginResponse, ScriptedOrigin},
     token::{SECRET, bearer},
     wire::{Reply, Wire},
     within, within_seconds,
@@ -51,10 +51,13 @@ async fn a_password_may_have_any_text_in_it() {
             let user = if number % 2 == 0 { "plain" } else { "o'n\"e\\ü" };
             let secret = format!(">{password}");
             let user_may = ["ACL", "SETUSER", user, "reset", "on", &secret, "~*", "&*", "+@all"];
-            redis.done(&user_may).await;
+            redis.run(&user_may).await;
             let who = format!("redis://{}:{}@", encoded(user), encoded(password));
-            let node = Node::of(&Settings::parse(&redis.url().replace("redis://", &who)).unwrap());
-            tokio::time::timeout(Duration::from_secs(5), node.follows()).await.expect(password);
+            let node =
+                LogNode::of(&Settings::parse(&redis.url().replace("redis://", &who)).unwrap());
+            tokio::time::timeout(Duration::from_secs(5), node.wait_until_following())
+                .await
+                .expect(password);
         }
     })
     .await;
@@ -63,15 +66,15 @@ async fn a_password_may_have_any_text_in_it() {
 #[tokio::test]
 async fn the_default_users_password_may_have_any_text_in_it() {
     within_seconds(60, async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         for password in ["\"two\" words\\", "ü\t'"] {
             let redis = Redis::start().await;
-            redis.done(&["CONFIG", "SET", "requirepass", password]).await;
+            redis.run(&["CONFIG", "SET", "requirepass", password]).await;
             let who = format!("redis://:{}@", encoded(password));
             let store = format!("[store]\nredis = \"{}\"\n", redis.url().replace("redis://", &who));
             let fleet = Fleet::start(1, &origin.url(), &store).await;
             while !fleet.uses_redis(0).await {
-                moment().await;
+                short_sleep().await;
             }
         }
     })
@@ -90,7 +93,7 @@ fn rules(document: &str, follows: &str, user: &str) -> Vec<String> {
 
 /// Creates the user of an ACL line.
 async fn admit(redis: &Redis, rules: &[String]) {
-    redis.done(&rules.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    redis.run(&rules.iter().map(String::as_str).collect::<Vec<_>>()).await;
 }
 
 /// That nothing was refused to anybody.
@@ -124,24 +127,26 @@ fn everything(origin: &str, store: &str) -> String {
     )
 }
 
-async fn api() -> Scripted {
+async fn api() -> ScriptedOrigin {
     let large = "x1y2z3-".repeat(200_000);
-    Scripted::start(move |asked: &Asked| match &*asked.target {
-        "/version" => Said::ok(format!("{{\"loaded\":{}}}", asked.before)),
-        "/me/refused" => Said::status(401, "no"),
-        "/large" => Said::fresh(large.clone()).with("cache-control", "max-age=60, no-transform"),
-        "/varies" => Said::fresh("a").with("vary", "accept-language"),
+    ScriptedOrigin::start(move |request: &OriginRequest| match &*request.target {
+        "/version" => OriginResponse::ok(format!("{{\"loaded\":{}}}", request.before)),
+        "/me/refused" => OriginResponse::status(401, "no"),
+        "/large" => {
+            OriginResponse::fresh(large.clone()).with("cache-control", "max-age=60, no-transform")
+        }
+        "/varies" => OriginResponse::fresh("a").with("vary", "accept-language"),
         target if target.starts_with("/items") => {
-            Said::fresh("{\"items\":[{\"id\":1},{\"id\":2}]}")
+            OriginResponse::fresh("{\"items\":[{\"id\":1},{\"id\":2}]}")
                 .with("content-type", "application/json")
         }
-        target => Said::fresh(format!("{target} {}", asked.before)),
+        target => OriginResponse::fresh(format!("{target} {}", request.before)),
     })
     .await
 }
 
 async fn call(fleet: &Fleet, node: usize, path: &str, body: &str) -> Reply {
-    let call = sending("POST", path, &[TOKEN], body);
+    let call = request_with_body("POST", path, &[TOKEN], body);
     Wire::connect(fleet.nodes[node].admin).await.exchange(call).await
 }
 
@@ -151,7 +156,7 @@ async fn do_everything(fleet: &mut Fleet) {
     let token = [("authorization", &*ada)];
     for node in 0..fleet.nodes.len() {
         for target in ["/a", "/large", "/short/a", "/items/1", "/b"] {
-            assert_eq!(fleet.ask(node, target).await.status(), 200, "{target}");
+            assert_eq!(fleet.get(node, target).await.status(), 200, "{target}");
         }
         for language in ["de", "en"] {
             fleet.send(node, ("GET", "/varies"), &[("accept-language", language)]).await;
@@ -170,7 +175,7 @@ async fn do_everything(fleet: &mut Fleet) {
     assert_eq!(explained.status(), 200, "{explained:?}");
     for delivery in ["one", "one", "two"] {
         let fields = [("authorization", "Bearer hook"), ("x-delivery", delivery)];
-        let hook = sending("POST", "/_larder/webhooks/shop", &fields, "{\"id\":7}");
+        let hook = request_with_body("POST", "/_larder/webhooks/shop", &fields, "{\"id\":7}");
         let reply = Wire::connect(fleet.addresses()[1]).await.exchange(hook).await;
         assert_eq!(reply.status(), 200, "{reply:?}");
     }
@@ -178,7 +183,7 @@ async fn do_everything(fleet: &mut Fleet) {
     let listed = request("GET", "/v1/purges", &[TOKEN]);
     assert_eq!(Wire::connect(fleet.nodes[0].admin).await.exchange(listed).await.status(), 200);
     while fleet.total("larder_polls_total", "").await == 0 {
-        moment().await;
+        short_sleep().await;
     }
     // A node of another version finds what this one has stored; the one in its place signs off.
     fleet.rewrite("version = \"v1\"", "version = \"v2\"");
@@ -186,28 +191,28 @@ async fn do_everything(fleet: &mut Fleet) {
     fleet.nodes[1].ended().await;
     fleet.replace(1).await;
     while !fleet.uses_redis(1).await {
-        moment().await;
+        short_sleep().await;
     }
-    fleet.ask(1, "/a").await;
+    fleet.get(1, "/a").await;
 }
 
 /// What one node stores answers the other.
-async fn is_shared(fleet: &Fleet, origin: &Scripted) {
+async fn is_shared(fleet: &Fleet, origin: &ScriptedOrigin) {
     for number in 0.. {
         let target = format!("/shared/{number}");
-        fleet.ask(0, &target).await;
-        fleet.ask(1, &target).await;
-        if origin.asked().iter().filter(|asked| asked.target == target).count() == 1 {
+        fleet.get(0, &target).await;
+        fleet.get(1, &target).await;
+        if origin.received().iter().filter(|request| request.target == target).count() == 1 {
             return;
         }
-        moment().await;
+        short_sleep().await;
     }
 }
 
 async fn until_used(fleet: &Fleet) {
     for node in 0..fleet.nodes.len() {
         while !fleet.uses_redis(node).await {
-            moment().await;
+            short_sleep().await;
         }
     }
 }
@@ -229,7 +234,7 @@ async fn the_documented_user_may_do_all_that_larder_does() {
         let added = connection.command(&["XADD", "larder:log", strange, "hello", "there"]).await;
         assert!(!added.unwrap().is_error());
         while fleet.total("larder_purge_floor_rises_total", "").await == 0 {
-            moment().await;
+            short_sleep().await;
         }
         nothing_was_refused(&redis).await;
     })
@@ -288,7 +293,7 @@ async fn sentinels_have_passwords_of_their_own() {
         let redis = Redis::start().await;
         let (of_servers, of_sentinels) = ("se \"cret\"", "an'other \\ one");
         redis
-            .done(&["ACL", "SETUSER", "u", "on", &format!(">{of_servers}"), "~*", "&*", "+@all"])
+            .run(&["ACL", "SETUSER", "u", "on", &format!(">{of_servers}"), "~*", "&*", "+@all"])
             .await;
         let sentinel = Sentinel::of(&redis, 1, "").await;
         let user = ["ACL", "SETUSER", "w", "on", &format!(">{of_sentinels}"), "+@all"];
@@ -303,14 +308,14 @@ async fn sentinels_have_passwords_of_their_own() {
                 encoded(password)
             )
         };
-        Node::start(&url(of_sentinels)).await.purge("a").await;
+        LogNode::start(&url(of_sentinels)).await.purge("a").await;
         let wire = Wire::connect((Ipv4Addr::LOCALHOST, sentinel.port).into()).await;
         let mut watcher = Resp::over(wire);
         assert_eq!(watcher.command(&["AUTH", "w", of_sentinels]).await.unwrap().text(), "OK");
         assert_eq!(watcher.command(&["ACL", "LOG", "RESET"]).await.unwrap().text(), "OK");
-        let stranger = Node::of(&Settings::parse(&url("wrong")).unwrap());
+        let stranger = LogNode::of(&Settings::parse(&url("wrong")).unwrap());
         while watcher.command(&["ACL", "LOG"]).await.unwrap().members().is_empty() {
-            moment().await;
+            short_sleep().await;
         }
         assert_eq!(stranger.fence().seq, 0, "it was not let in");
     })
@@ -324,10 +329,10 @@ async fn a_cluster_has_a_password() {
         let cluster = Cluster::start(3, 0).await;
         for server in &cluster.servers {
             let secret = format!(">{password}");
-            server.done(&["ACL", "SETUSER", "u", "on", &secret, "~*", "&*", "+@all"]).await;
+            server.run(&["ACL", "SETUSER", "u", "on", &secret, "~*", "&*", "+@all"]).await;
         }
         let who = format!("://u:{}@", encoded(password));
-        let node = Node::start(&cluster.url().replace("://", &who)).await;
+        let node = LogNode::start(&cluster.url().replace("://", &who)).await;
         node.purge("a").await;
     })
     .await;

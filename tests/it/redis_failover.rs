@@ -2,22 +2,25 @@
 //! is purged stays purged, and the log goes on afterwards.
 
 use crate::support::{
-    fleet::{Fleet, moment},
-    load::{Load, Turn},
-    redis::{Access, Reach, Redis, Sentinel},
+    fleet::{Fleet, short_sleep},
+    load::{Load, RequestNumber},
+    redis::{Redis, RedisAuth, Sentinel, Transport},
     redis_cluster::Cluster,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     within_seconds,
 };
 
 const NODES: usize = 3;
 const TARGETS: usize = 20;
 
-async fn counting() -> Scripted {
-    Scripted::start(|asked| Said::fresh(format!("{} {}", asked.target, asked.before))).await
+async fn counting() -> ScriptedOrigin {
+    ScriptedOrigin::start(|request| {
+        OriginResponse::fresh(format!("{} {}", request.target, request.before))
+    })
+    .await
 }
 
-fn item(Turn { client, before }: Turn) -> String {
+fn item(RequestNumber { client, before }: RequestNumber) -> String {
     format!("/item/{}", (client * 3 + before) % TARGETS)
 }
 
@@ -28,30 +31,30 @@ fn store(url: &str) -> String {
 async fn until_used(fleet: &Fleet) {
     for node in 0..fleet.nodes.len() {
         while !fleet.uses_redis(node).await {
-            moment().await;
+            short_sleep().await;
         }
     }
 }
 
 /// Waits until what one node stores answers the others.
-async fn until_shared(fleet: &Fleet, origin: &Scripted, stem: &str) {
+async fn until_shared(fleet: &Fleet, origin: &ScriptedOrigin, stem: &str) {
     for number in 0.. {
         let target = format!("/{stem}/{number}");
         for node in 0..NODES {
-            fleet.ask(node, &target).await;
+            fleet.get(node, &target).await;
         }
-        if origin.asked().iter().filter(|asked| asked.target == target).count() == 1 {
+        if origin.received().iter().filter(|request| request.target == target).count() == 1 {
             return;
         }
-        moment().await;
+        short_sleep().await;
     }
 }
 
 /// Has all nodes store a response, and purges it. Returns the body that is purged.
 async fn purged(fleet: &Fleet, target: &str) -> String {
-    let before = fleet.ask(0, target).await.body;
+    let before = fleet.get(0, target).await.body;
     for node in 0..NODES {
-        fleet.ask(node, target).await;
+        fleet.get(node, target).await;
     }
     fleet.purge(0, &format!("{{\"urls\":[\"{target}\"]}}")).await;
     before
@@ -59,7 +62,7 @@ async fn purged(fleet: &Fleet, target: &str) -> String {
 
 async fn is_gone(fleet: &Fleet, target: &str, body: &str) {
     for node in 0..NODES {
-        let reply = fleet.ask(node, target).await;
+        let reply = fleet.get(node, target).await;
         assert_eq!(reply.status(), 200, "node {node}");
         assert_ne!(reply.body, body, "node {node}");
     }
@@ -67,17 +70,17 @@ async fn is_gone(fleet: &Fleet, target: &str, body: &str) {
 
 /// Purges as soon as that is possible again, which all nodes then hold.
 async fn purge_again(fleet: &Fleet, target: &str) {
-    let before = fleet.ask(0, target).await.body;
+    let before = fleet.get(0, target).await.body;
     let call = format!("{{\"urls\":[\"{target}\"]}}");
     // A node counts as synced for what is left of its lease: until then a call may fail.
     while !fleet.purges(0, &call).await {
-        moment().await;
+        short_sleep().await;
     }
     is_gone(fleet, target, &before).await;
 }
 
 /// What happens to a deployment while clients go on asking, and what holds then.
-async fn survives(fleet: Fleet, origin: &Scripted, trouble: impl Future<Output = ()>) {
+async fn survives(fleet: Fleet, origin: &ScriptedOrigin, trouble: impl Future<Output = ()>) {
     until_used(&fleet).await;
     until_shared(&fleet, origin, "before").await;
     let body = purged(&fleet, "/gone").await;
@@ -109,9 +112,9 @@ impl Watched {
     async fn start() -> Self {
         let primary = Redis::start().await;
         let further = format!("replicaof 127.0.0.1 {}\n", primary.port());
-        let replica = Redis::configured(Reach::Tcp, Access::Anyone, &further).await;
+        let replica = Redis::configured(Transport::Tcp, RedisAuth::Anyone, &further).await;
         while replica.info("replication", "master_link_status").await != "up" {
-            moment().await;
+            short_sleep().await;
         }
         let mut sentinels = Vec::new();
         for _ in 0..3 {
@@ -122,7 +125,7 @@ impl Watched {
             for (what, count) in [("REPLICAS", 1), ("SENTINELS", 2)] {
                 let known = ["SENTINEL", what, "primary"];
                 while sentinel.command(&known).await.members().len() < count {
-                    moment().await;
+                    short_sleep().await;
                 }
             }
         }
@@ -138,7 +141,7 @@ impl Watched {
 
     async fn until_replica_leads(&self) {
         while self.replica.info("replication", "role").await != "master" {
-            moment().await;
+            short_sleep().await;
         }
     }
 }
@@ -167,7 +170,7 @@ async fn a_primary_that_becomes_a_replica_is_left_for_the_new_one() {
             assert_eq!(watched.sentinels[0].command(&failover).await.text(), "OK");
             watched.until_replica_leads().await;
             while watched.primary.info("replication", "role").await != "slave" {
-                moment().await;
+                short_sleep().await;
             }
         })
         .await;
@@ -203,7 +206,7 @@ async fn a_replica_takes_over_the_part_of_a_cluster_that_the_log_is_in() {
         survives(fleet, &origin, async {
             cluster.servers[owner].kill();
             while cluster.servers[owner + 3].info("replication", "role").await != "master" {
-                moment().await;
+                short_sleep().await;
             }
         })
         .await;
@@ -221,7 +224,7 @@ async fn a_replica_takes_over_another_part_of_a_cluster_and_the_log_goes_on() {
         survives(fleet, &origin, async {
             cluster.servers[other].kill();
             while cluster.servers[other + 3].info("replication", "role").await != "master" {
-                moment().await;
+                short_sleep().await;
             }
         })
         .await;
@@ -254,7 +257,7 @@ async fn what_is_stored_is_fetched_anew_while_its_slot_moves_and_found_afterward
         let toml = format!("{}memory = \"0\"\ntimeout = \"250ms\"\n", store(&cluster.url()));
         let fleet = Fleet::start(NODES, &origin.url(), &toml).await;
         until_used(&fleet).await;
-        fleet.ask(0, "/a").await;
+        fleet.get(0, "/a").await;
         let key = loop {
             let mut keys = Vec::new();
             for server in &cluster.servers {
@@ -270,7 +273,7 @@ async fn what_is_stored_is_fetched_anew_while_its_slot_moves_and_found_afterward
         cluster.move_keys(&slot, way).await;
         // The client library does not follow `ASK`.
         for node in 0..NODES {
-            let reply = fleet.ask(node, "/a").await;
+            let reply = fleet.get(node, "/a").await;
             assert_eq!(reply.status(), 200);
             assert!(reply.body.starts_with("/a "), "{}", reply.body);
         }
@@ -278,8 +281,8 @@ async fn what_is_stored_is_fetched_anew_while_its_slot_moves_and_found_afterward
         until_used(&fleet).await;
         let is_hit = |reply: crate::support::wire::Reply| reply.cache() == "HIT";
         for node in 0..NODES {
-            while !is_hit(fleet.ask(node, "/a").await) {
-                moment().await;
+            while !is_hit(fleet.get(node, "/a").await) {
+                short_sleep().await;
             }
         }
     })

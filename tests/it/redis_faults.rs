@@ -9,11 +9,11 @@ use tokio::{
 };
 
 use crate::support::{
-    fleet::{Fleet, moment},
-    load::{Load, Outcome, Running, Turn},
+    fleet::{Fleet, short_sleep},
+    load::{Load, LoadReport, RequestNumber, RunningLoad},
     process::Process,
-    redis::{Redis, Refusal},
-    script::{Said, Scripted},
+    redis::{Redis, WriteRefusal},
+    script::{OriginResponse, ScriptedOrigin},
     within_seconds,
 };
 
@@ -38,7 +38,7 @@ async fn turn() -> MutexGuard<'static, ()> {
 
 /// Two fleets under the same load, one with Redis and one without.
 struct Scene {
-    origin: Scripted,
+    origin: ScriptedOrigin,
     redis: Redis,
     sharing: Fleet,
     bare: Fleet,
@@ -48,19 +48,19 @@ struct Scene {
 
 /// What is asked of a fleet.
 struct Loads {
-    reads: Running,
-    writes: Running,
+    reads: RunningLoad,
+    writes: RunningLoad,
 }
 
 /// What became of it.
 struct Outcomes {
-    reads: Outcome,
-    writes: Outcome,
+    reads: LoadReport,
+    writes: LoadReport,
 }
 
 /// Hits and misses: of twenty requests, seventeen ask for what is asked for all the time, two for what
 /// nobody asked for before, one for what is written now and then.
-fn read(Turn { client, before }: Turn) -> String {
+fn read(RequestNumber { client, before }: RequestNumber) -> String {
     match before % 20 {
         0 => format!("/item/{}", client % ITEMS),
         1 | 2 => format!("/cold/{client}/{before}"),
@@ -68,7 +68,7 @@ fn read(Turn { client, before }: Turn) -> String {
     }
 }
 
-fn write(Turn { client, before }: Turn) -> String {
+fn write(RequestNumber { client, before }: RequestNumber) -> String {
     format!("DELETE /item/{}", (client + before) % ITEMS)
 }
 
@@ -109,8 +109,9 @@ fn memory(fleet: &Fleet) -> u64 {
 impl Scene {
     /// With everything warm.
     async fn begin() -> Self {
-        let origin = Scripted::start(|asked| {
-            Said::fresh(format!("{} {}", asked.target, asked.before)).with("xkey", "t")
+        let origin = ScriptedOrigin::start(|request| {
+            OriginResponse::fresh(format!("{} {}", request.target, request.before))
+                .with("xkey", "t")
         })
         .await;
         let redis = Redis::start().await;
@@ -132,7 +133,7 @@ impl Scene {
     async fn until(&self, name: &str, labels: &str, value: u64) {
         for node in 0..NODES {
             while self.sharing.metric(node, name, labels).await != value {
-                moment().await;
+                short_sleep().await;
             }
         }
     }
@@ -159,19 +160,19 @@ impl Scene {
     /// Whether what one node fetches answers the others.
     async fn is_shared(&self, target: &str) -> bool {
         for node in 0..NODES {
-            self.sharing.ask(node, target).await;
+            self.sharing.get(node, target).await;
         }
-        self.origin.asked().iter().filter(|asked| asked.target == target).count() == 1
+        self.origin.received().iter().filter(|request| request.target == target).count() == 1
     }
 
     /// Purges through one node, and asks all of them once that is acknowledged: on a log that has just
     /// begun, this takes as long as the lease of a node that nobody remembers.
     async fn purge(&self, target: &str) {
         let fleet = &self.sharing;
-        let fetched = fleet.ask(0, target).await.body;
+        let fetched = fleet.get(0, target).await.body;
         fleet.purge(0, &format!("{{\"urls\":[\"{target}\"]}}")).await;
         for node in 0..NODES {
-            assert_ne!(fleet.ask(node, target).await.body, fetched, "node {node}");
+            assert_ne!(fleet.get(node, target).await.body, fetched, "node {node}");
         }
     }
 
@@ -184,22 +185,22 @@ impl Scene {
         let [sharing, bare] = self.loads;
         let (sharing, bare) = tokio::join!(sharing.stop(), bare.stop());
         let during = [sharing.between(begin, end), bare.between(begin, end)];
-        let told = format!(
+        let reported = format!(
             "with Redis: {}\nwithout: {}\nthe whole time: {sharing}\ngrowth: {growth:?}",
             during[0], during[1]
         );
-        assert!(sharing.is_faultless() && bare.is_faultless(), "{told}");
+        assert!(sharing.is_faultless() && bare.is_faultless(), "{reported}");
         let [slow, usual] = during;
-        assert!(slow.reads.percentile(99) < usual.reads.percentile(99) + SLOWER, "{told}");
-        assert!(slow.writes.percentile(99) < usual.writes.percentile(99) + SLOWER, "{told}");
-        assert!(growth[0] < growth[1] + GROWTH, "{told}");
+        assert!(slow.reads.percentile(99) < usual.reads.percentile(99) + SLOWER, "{reported}");
+        assert!(slow.writes.percentile(99) < usual.writes.percentile(99) + SLOWER, "{reported}");
+        assert!(growth[0] < growth[1] + GROWTH, "{reported}");
     }
 }
 
 /// How long Redis hangs; longer where `LARDER_TEST_HANG_SECONDS` says so.
 fn hanging() -> usize {
-    let told = std::env::var("LARDER_TEST_HANG_SECONDS").ok();
-    told.map_or(4, |seconds| seconds.parse().expect("a number of seconds"))
+    let reported = std::env::var("LARDER_TEST_HANG_SECONDS").ok();
+    reported.map_or(4, |seconds| seconds.parse().expect("a number of seconds"))
 }
 
 #[tokio::test]
@@ -263,14 +264,14 @@ async fn redis_loses_everything() {
     .await;
 }
 
-async fn refuses_writes(refusal: Refusal, reason: &str) {
+async fn refuses_writes(refusal: WriteRefusal, reason: &str) {
     let scene = Scene::begin().await;
     let begin = Instant::now();
     scene.redis.refuse_writes(refusal).await;
     scene.until("larder_store_refusing_writes", &format!("reason=\"{reason}\""), 1).await;
     scene.seconds(2).await;
     for node in &scene.sharing.nodes {
-        let ready = node.ask_admin("/readyz").await;
+        let ready = node.get_admin("/readyz").await;
         assert_eq!(ready.status(), 200, "{ready:?}");
         assert!(ready.body.contains(&format!("refusing writes ({reason})")), "{ready:?}");
     }
@@ -282,11 +283,11 @@ async fn refuses_writes(refusal: Refusal, reason: &str) {
 #[tokio::test]
 async fn redis_is_full() {
     let _turn = turn().await;
-    within_seconds(60, refuses_writes(Refusal::Memory, "out-of-memory")).await;
+    within_seconds(60, refuses_writes(WriteRefusal::Memory, "out-of-memory")).await;
 }
 
 #[tokio::test]
 async fn redis_becomes_a_replica() {
     let _turn = turn().await;
-    within_seconds(60, refuses_writes(Refusal::Replica, "read-only")).await;
+    within_seconds(60, refuses_writes(WriteRefusal::Replica, "read-only")).await;
 }

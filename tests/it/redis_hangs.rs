@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use crate::support::{
     fleet::Fleet,
-    load::{Load, Outcome, Turn},
+    load::{Load, LoadReport, RequestNumber},
     redis::Redis,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     within_seconds,
 };
 
@@ -24,7 +24,7 @@ const SLOWER: Duration = Duration::from_millis(60);
 /// The seconds after a hang that are compared.
 const AFTER: usize = 3;
 
-fn short(Turn { client, before }: Turn) -> String {
+fn short(RequestNumber { client, before }: RequestNumber) -> String {
     format!("/short/{}", (client * 7 + before) % TARGETS)
 }
 
@@ -34,9 +34,9 @@ fn setting(name: &str, usual: usize) -> usize {
 }
 
 /// The samples of several windows in one.
-fn joined(outcome: &Outcome, windows: &[(Instant, Instant)]) -> Outcome {
+fn joined(outcome: &LoadReport, windows: &[(Instant, Instant)]) -> LoadReport {
     let of = |(begin, end): &(Instant, Instant)| outcome.between(*begin, *end).samples;
-    Outcome { samples: windows.iter().flat_map(of).collect() }
+    LoadReport { samples: windows.iter().flat_map(of).collect() }
 }
 
 #[tokio::test]
@@ -44,8 +44,8 @@ async fn after_a_hang_of_redis_requests_are_as_fast_as_before() {
     let hangs = setting("LARDER_TEST_HANGS", 2);
     let seconds = setting("LARDER_TEST_HANG_SECONDS", 2);
     within_seconds(60 + 20 * hangs as u64, async {
-        let origin = Scripted::start(|asked| {
-            Said::ok(asked.before.to_string()).with("cache-control", "max-age=1")
+        let origin = ScriptedOrigin::start(|request| {
+            OriginResponse::ok(request.before.to_string()).with("cache-control", "max-age=1")
         })
         .await;
         let redis = Redis::start().await;

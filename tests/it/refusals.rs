@@ -9,20 +9,20 @@ use crate::support::{
     fleet::Fleet,
     proxy::{Proxy, request},
     redis::Redis,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     token::{bearer, by_token, outcome},
     wire::Wire,
     within,
 };
 
 /// An origin that answers `/check` with 401 while the flag is set, and everything else with 200.
-async fn origin(refuses: &Arc<AtomicBool>) -> Scripted {
+async fn origin(refuses: &Arc<AtomicBool>) -> ScriptedOrigin {
     let refuses = Arc::clone(refuses);
-    Scripted::start(move |asked| match &*asked.target {
+    ScriptedOrigin::start(move |request| match &*request.target {
         target if target.starts_with("/check") && refuses.load(Ordering::Relaxed) => {
-            Said::status(401, "no")
+            OriginResponse::status(401, "no")
         }
-        _ => Said::ok("x"),
+        _ => OriginResponse::ok("x"),
     })
     .await
 }
@@ -77,9 +77,9 @@ async fn a_refusal_soon_after_another_counts_on_every_node() {
 #[tokio::test]
 async fn a_refused_key_in_the_query_says_nothing_about_other_keys() {
     within(async {
-        let origin = Scripted::start(|asked| match &*asked.target {
-            "/a?api_key=bad" | "/b?api_key=zoe" => Said::status(401, "no"),
-            _ => Said::ok("x"),
+        let origin = ScriptedOrigin::start(|request| match &*request.target {
+            "/a?api_key=bad" | "/b?api_key=zoe" => OriginResponse::status(401, "no"),
+            _ => OriginResponse::ok("x"),
         })
         .await;
         let route = "[[route]]\nname = \"a\"\nmatch = \"/**\"\nttl = \"1h\"\npartition = \"user\"";
@@ -94,7 +94,7 @@ async fn a_refused_key_in_the_query_says_nothing_about_other_keys() {
         assert_eq!(proxy.get("/b?api_key=zoe").await.status(), 401);
         assert_eq!(get("/a?api_key=zoe").await, "EXPIRED recheck");
         assert_eq!(get("/a?api_key=bob").await, "HIT -");
-        proxy.ask("PUT", "/a?api_key=bob", &[]).await;
+        proxy.send("PUT", "/a?api_key=bob", &[]).await;
         assert_eq!(get("/a?api_key=zoe").await, "HIT -");
         assert_eq!(get("/a?api_key=bob").await, "MISS purged");
         let call = request("GET", "/v1/purges", &[("authorization", "Bearer secret")]);

@@ -2,13 +2,13 @@
 
 use crate::support::{
     proxy::Proxy,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     within,
 };
 
 /// An origin that counts how often each target was asked for, and says nothing about caching.
-async fn counting() -> Scripted {
-    Scripted::start(|asked| Said::ok(format!("{}", asked.before))).await
+async fn counting() -> ScriptedOrigin {
+    ScriptedOrigin::start(|request| OriginResponse::ok(format!("{}", request.before))).await
 }
 
 #[tokio::test]
@@ -32,7 +32,7 @@ async fn a_ttl_fills_the_silence_of_the_origin() {
 async fn ttl_from_decides_between_origin_and_rule() {
     within(async {
         for (from, lifetime) in [("origin", 60), ("rule", 30), ("min", 30), ("max", 60)] {
-            let origin = Scripted::always(Said::fresh("a")).await;
+            let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
             let toml = format!(
                 "[[route]]\nname = \"a\"\nmatch = \"/**\"\nttl = \"30s\"\nttl_from = \"{from}\""
             );
@@ -162,7 +162,7 @@ async fn parts_of_the_query_make_no_other_target() {
         assert_eq!(proxy.get("/only?from=1").await.cache(), "MISS");
         proxy.get("/plain?a=1&b=2").await;
         assert_eq!(proxy.get("/plain?b=2&a=1").await.cache(), "MISS");
-        assert_eq!(origin.asked()[0].target, "/sorted?a=1&b=2", "the origin sees all of it");
+        assert_eq!(origin.received()[0].target, "/sorted?a=1&b=2", "the origin sees all of it");
     })
     .await;
 }
@@ -175,7 +175,7 @@ async fn a_write_through_another_spelling_of_the_query_invalidates() {
                     query = { ignore = [\"utm_*\"], sort = true }";
         let proxy = Proxy::with(&origin.url(), toml);
         proxy.get("/a?x=1&y=2").await;
-        proxy.ask("PUT", "/a?utm_source=z&y=2&x=1", &[]).await;
+        proxy.send("PUT", "/a?utm_source=z&y=2&x=1", &[]).await;
         assert_eq!(proxy.get("/a?x=1&y=2").await.cache(), "MISS");
     })
     .await;
@@ -236,7 +236,7 @@ async fn some_requests_skip_the_cache() {
 #[tokio::test]
 async fn clients_are_told_what_the_route_says() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let toml = "[[route]]\nname = \"a\"\nmatch = \"/**\"\nclient_cache = \"public, max-age=7\"";
         let proxy = Proxy::with(&origin.url(), toml);
         for cache in ["MISS", "HIT"] {
@@ -251,12 +251,12 @@ async fn clients_are_told_what_the_route_says() {
 #[tokio::test]
 async fn what_is_private_stays_so_whatever_the_route_tells_clients() {
     within(async {
-        let said = Said::ok("a").with("cache-control", "private, max-age=60");
-        let origin = Scripted::always(said).await;
+        let response = OriginResponse::ok("a").with("cache-control", "private, max-age=60");
+        let origin = ScriptedOrigin::always(response).await;
         let toml = "[[route]]\nname = \"a\"\nmatch = \"/**\"\nclient_cache = \"public, max-age=7\"";
         let proxy = Proxy::with(&origin.url(), toml);
         for method in ["GET", "HEAD", "POST"] {
-            let reply = proxy.ask(method, "/a", &[]).await;
+            let reply = proxy.send(method, "/a", &[]).await;
             assert_eq!(reply.all("cache-control"), ["private, max-age=60"], "{method}");
         }
     })
@@ -285,7 +285,7 @@ async fn clients_may_be_kept_from_asking_for_a_newer_answer() {
 #[tokio::test]
 async fn responses_tell_where_their_time_went_if_they_shall() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let proxy = Proxy::with(&origin.url(), "server_timing = true");
         for cache in ["MISS", "HIT"] {
             let reply = proxy.get("/a").await;
@@ -304,9 +304,9 @@ async fn responses_tell_where_their_time_went_if_they_shall() {
 #[tokio::test]
 async fn what_is_larger_than_allowed_is_not_stored() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.target.as_str() {
-            "/announced" => Said::fresh("x".repeat(2000)),
-            _ => Said::fresh("x".repeat(500)).then(&opened(), "y".repeat(1500)),
+        let origin = ScriptedOrigin::start(|request| match request.target.as_str() {
+            "/announced" => OriginResponse::fresh("x".repeat(2000)),
+            _ => OriginResponse::fresh("x".repeat(500)).then(&opened(), "y".repeat(1500)),
         })
         .await;
         let proxy = Proxy::with(&origin.url(), "[store]\nmax_object = \"1KiB\"");
@@ -329,7 +329,7 @@ fn opened() -> crate::support::gate::Gate {
 #[tokio::test]
 async fn without_memory_everything_passes() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let proxy = Proxy::with(&origin.url(), "[store]\nmemory = \"0\"");
         for _ in 0..3 {
             assert_eq!(proxy.get("/a").await.summary(), "200 MISS a");

@@ -1,11 +1,11 @@
 //! Routes whose responses and URLs stay in the memory of nodes.
 
 use super::support::{
-    fleet::{Fleet, moment},
-    proxy::{Proxy, request, sending},
+    fleet::{Fleet, short_sleep},
+    proxy::{Proxy, request, request_with_body},
     redis::Redis,
     resp::Value,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     wire::Wire,
     within,
 };
@@ -17,8 +17,9 @@ const ROUTE: &str =
 
 const DIGEST_KEY: &str = "[user]\ndigest_key = \"0123456789abcdef0123456789abcdef\"\n";
 
-async fn origin() -> Scripted {
-    Scripted::start(|asked| Said::fresh(format!("{} of patient", asked.target))).await
+async fn origin() -> ScriptedOrigin {
+    ScriptedOrigin::start(|request| OriginResponse::fresh(format!("{} of patient", request.target)))
+        .await
 }
 
 /// All that Redis answered, in one text.
@@ -45,18 +46,18 @@ async fn nothing_of_a_sensitive_route_reaches_redis() {
         let fleet = Fleet::start(2, &origin.url(), &toml).await;
         fleet.ready(&redis).await;
         for node in [0, 1] {
-            assert_eq!(fleet.ask(node, "/records/4711?x=1").await.cache(), "MISS");
-            assert_eq!(fleet.ask(node, "/records/4711?x=1").await.cache(), "HIT");
+            assert_eq!(fleet.get(node, "/records/4711?x=1").await.cache(), "MISS");
+            assert_eq!(fleet.get(node, "/records/4711?x=1").await.cache(), "HIT");
         }
         let reply = fleet.send(0, ("PUT", "/records/4711?x=1"), &[]).await;
         assert_eq!(reply.status(), 200);
         for node in [0, 1] {
-            assert_eq!(fleet.ask(node, "/records/4711?x=1").await.cache(), "MISS");
+            assert_eq!(fleet.get(node, "/records/4711?x=1").await.cache(), "MISS");
         }
         // What may be there is there soon; then so would be the rest.
-        assert_eq!(fleet.ask(0, "/plain").await.cache(), "MISS");
+        assert_eq!(fleet.get(0, "/plain").await.cache(), "MISS");
         while redis.keys("*:e:*").await.is_empty() {
-            moment().await;
+            short_sleep().await;
         }
         assert_eq!(redis.keys("*:e:*").await.len(), 1);
         assert!(redis.keys("*:l:*").await.is_empty(), "no lease either");
@@ -80,12 +81,13 @@ async fn purges_on_a_sensitive_route_name_no_url() {
         };
         proxy.get("/records/4712").await;
         stores().await;
-        assert_eq!(proxy.ask("DELETE", target, &[]).await.status(), 200);
+        assert_eq!(proxy.send("DELETE", target, &[]).await.status(), 200);
         stores().await;
-        assert_eq!(proxy.ask("PURGE", target, &[]).await.status(), 200);
+        assert_eq!(proxy.send("PURGE", target, &[]).await.status(), 200);
         stores().await;
         let purge = async |json: &str| {
-            let call = sending("POST", "/v1/purge", &[("authorization", "Bearer secret")], json);
+            let call =
+                request_with_body("POST", "/v1/purge", &[("authorization", "Bearer secret")], json);
             let mut wire = Wire::connect(proxy.admin_address()).await;
             assert_eq!(wire.exchange(call).await.status(), 200, "{json}");
         };
@@ -111,12 +113,12 @@ async fn a_write_on_a_sensitive_route_without_a_digest_key_purges_the_route() {
         let fleet = Fleet::start(2, &origin.url(), &toml).await;
         fleet.ready(&redis).await;
         for node in [0, 1] {
-            assert_eq!(fleet.ask(node, "/records/4711").await.cache(), "MISS");
-            assert_eq!(fleet.ask(node, "/records/4711").await.cache(), "HIT");
+            assert_eq!(fleet.get(node, "/records/4711").await.cache(), "MISS");
+            assert_eq!(fleet.get(node, "/records/4711").await.cache(), "HIT");
         }
         fleet.send(0, ("PUT", "/records/4711"), &[]).await;
         for node in [0, 1] {
-            assert_eq!(fleet.ask(node, "/records/4711").await.cache(), "MISS");
+            assert_eq!(fleet.get(node, "/records/4711").await.cache(), "MISS");
         }
         let log = text(&redis.command(&["XRANGE", "larder:log", "-", "+"]).await);
         assert!(!log.contains("4711") && log.contains("records"), "{log}");
@@ -148,7 +150,7 @@ async fn the_access_log_has_the_pattern_of_a_sensitive_route_only() {
         for target in ["/records/4711?name=zoe", "/records/4711?name=zoe", "/plain"] {
             proxy.get(target).await;
         }
-        proxy.ask("POST", "/records/4711?name=zoe", &[]).await;
+        proxy.send("POST", "/records/4711?name=zoe", &[]).await;
         let lines = proxy.log(4).await;
         let paths: Vec<_> = lines.iter().map(|line| line["path"].as_str().unwrap()).collect();
         assert_eq!(paths, ["/records/**", "/records/**", "/plain", "/records/**"]);
@@ -168,15 +170,16 @@ async fn nothing_of_a_sensitive_route_is_warmed() {
         proxy.get("/records/1").await;
         assert_eq!(proxy.get("/records/1").await.cache(), "HIT");
         let call = r#"{"everything": true, "warm": true}"#;
-        let call = sending("POST", "/v1/purge", &[("authorization", "Bearer secret")], call);
+        let call =
+            request_with_body("POST", "/v1/purge", &[("authorization", "Bearer secret")], call);
         let mut wire = Wire::connect(proxy.admin_address()).await;
         assert_eq!(wire.exchange(call).await.status(), 200);
-        proxy.ask("POST", "/start", &[]).await;
-        while !origin.asked().iter().any(|asked| asked.target == "/other") {
-            moment().await;
+        proxy.send("POST", "/start", &[]).await;
+        while !origin.received().iter().any(|request| request.target == "/other") {
+            short_sleep().await;
         }
-        let asked = origin.asked();
-        let records = asked.iter().filter(|asked| asked.target == "/records/1");
+        let asked = origin.received();
+        let records = asked.iter().filter(|request| request.target == "/records/1");
         assert_eq!(records.count(), 1);
         assert_eq!(proxy.get("/records/1").await.cache(), "MISS");
     })

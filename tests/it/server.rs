@@ -13,11 +13,14 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use larder::{
-    app::{Node, Surroundings, Workers},
+use larder::testing::{
+    app::{Node, NodeOptions, Workers},
     config::{Config, Environment},
     pipeline::Clock,
-    server::{BodyError, Connection, Drain, Handler, Incoming, Limited, Listener, Settings, serve},
+    server::{
+        ClientBodyError, Connection, Drain, Handler, Incoming, LimitedBody, Listener, Settings,
+        serve,
+    },
 };
 use tokio::{net::TcpStream, sync::Notify};
 use tokio_rustls::TlsConnector;
@@ -25,41 +28,41 @@ use tokio_rustls::TlsConnector;
 use crate::support::{
     certificate::Certificate,
     proxy::Proxy,
-    serving::{Answer, BoxBody, Serving, reply},
+    serving::{BoxBody, FnHandler, TestServer, reply},
     wire::Wire,
     within,
 };
 
 /// Answers with what it was asked, after reading the body.
 fn echo() -> impl Handler {
-    Answer(|request: Request<Incoming>, connection: Arc<Connection>| async move {
+    FnHandler(|request: Request<Incoming>, connection: Arc<Connection>| async move {
         let (head, body) = request.into_parts();
         let host = head.headers.get(header::HOST).map_or("-", |host| host.to_str().unwrap());
         let line = format!("{} {} {host} {:?}", head.method, head.uri, head.version);
-        match Limited::new(body, connection.body).collect().await {
+        match LimitedBody::new(body, connection.body).collect().await {
             Ok(body) => {
                 let body = body.to_bytes();
                 reply(200, format!("{line} {}", String::from_utf8_lossy(&body)))
             }
-            Err(BodyError::TooLarge) => reply(413, "too large"),
+            Err(ClientBodyError::TooLarge) => reply(413, "too large"),
             Err(error) => reply(400, error.to_string()),
         }
     })
 }
 
-fn serving() -> Serving {
-    Serving::start(echo(), Settings::default())
+fn serving() -> TestServer {
+    TestServer::start(echo(), Settings::default())
 }
 
 #[tokio::test]
 async fn ambiguous_requests_are_refused_and_end_the_connection() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&calls);
-    let handler = Answer(move |_, _| {
+    let handler = FnHandler(move |_, _| {
         counter.fetch_add(1, Ordering::SeqCst);
         async { reply(200, "answered") }
     });
-    let serving = Serving::start(handler, Settings::default());
+    let serving = TestServer::start(handler, Settings::default());
     let ambiguous = [
         (
             "both lengths",
@@ -203,7 +206,7 @@ async fn limits_have_their_statuses() {
         body_bytes: 10,
         ..Settings::default()
     };
-    let serving = Serving::start(echo(), settings);
+    let serving = TestServer::start(echo(), settings);
     let long = "a".repeat(1000);
     let large = "a".repeat(4000);
     let many = "a: b\r\n".repeat(11);
@@ -228,7 +231,7 @@ async fn limits_have_their_statuses() {
 async fn a_head_larger_than_any_buffer_is_refused() {
     within(async {
         let settings = Settings { header_bytes: 4000, ..Settings::default() };
-        let serving = Serving::start(echo(), settings);
+        let serving = TestServer::start(echo(), settings);
         let mut wire = Wire::connect(serving.address).await;
         wire.write(format!("GET / HTTP/1.1\r\nX-A: {}", "a".repeat(9000))).await;
         assert!(wire.read_to_end().await.starts_with("HTTP/1.1 431 "));
@@ -240,7 +243,7 @@ async fn a_head_larger_than_any_buffer_is_refused() {
 async fn the_refusal_of_a_large_body_survives_its_sending() {
     within(async {
         let settings = Settings { body_bytes: 10, ..Settings::default() };
-        let serving = Serving::start(echo(), settings);
+        let serving = TestServer::start(echo(), settings);
         let mut wire = Wire::connect(serving.address).await;
         wire.write("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n").await;
         wire.write("a".repeat(500_000)).await;
@@ -253,7 +256,7 @@ async fn the_refusal_of_a_large_body_survives_its_sending() {
 async fn connections_are_kept_and_idle_ones_closed() {
     within(async {
         let settings = Settings { idle_timeout: Duration::from_millis(200), ..Settings::default() };
-        let serving = Serving::start(echo(), settings);
+        let serving = TestServer::start(echo(), settings);
         let mut wire = Wire::connect(serving.address).await;
         for _ in 0..3 {
             let reply = wire.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -270,7 +273,7 @@ async fn connections_are_kept_and_idle_ones_closed() {
 #[tokio::test]
 async fn a_handler_may_take_longer_than_any_silence() {
     within(async {
-        let handler = Answer(|_, _| async {
+        let handler = FnHandler(|_, _| async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             reply(200, "late")
         });
@@ -279,7 +282,7 @@ async fn a_handler_may_take_longer_than_any_silence() {
             header_timeout: Duration::from_millis(20),
             ..Settings::default()
         };
-        let serving = Serving::start(handler, settings);
+        let serving = TestServer::start(handler, settings);
         let mut wire = Wire::connect(serving.address).await;
         assert_eq!(wire.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.body, "late");
     })
@@ -291,7 +294,7 @@ async fn slow_heads_are_cut_off() {
     within(async {
         let settings =
             Settings { header_timeout: Duration::from_millis(100), ..Settings::default() };
-        let serving = Serving::start(echo(), settings);
+        let serving = TestServer::start(echo(), settings);
         for beginning in ["", "P", "GET / HTTP/1.1\r\nHost: a\r\n"] {
             let mut wire = Wire::connect(serving.address).await;
             wire.write(beginning).await;
@@ -309,9 +312,9 @@ async fn slow_heads_are_cut_off() {
 async fn a_client_that_does_not_read_is_closed() {
     within(async {
         let body = Bytes::from(vec![b'a'; 64 * 1024 * 1024]);
-        let handler = Answer(move |_, _| std::future::ready(reply(200, body.clone())));
+        let handler = FnHandler(move |_, _| std::future::ready(reply(200, body.clone())));
         let settings = Settings { idle_timeout: Duration::from_millis(100), ..Settings::default() };
-        let serving = Serving::start(handler, settings);
+        let serving = TestServer::start(handler, settings);
         let mut wire = Wire::connect(serving.address).await;
         wire.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         wire.read_head().await;
@@ -326,7 +329,7 @@ async fn interim_responses_come_before_the_final_one() {
     within(async {
         let seen = Arc::new(Notify::new());
         let gate = Arc::clone(&seen);
-        let handler = Answer(move |_, connection: Arc<Connection>| {
+        let handler = FnHandler(move |_, connection: Arc<Connection>| {
             let gate = Arc::clone(&gate);
             async move {
                 let mut headers = HeaderMap::new();
@@ -337,7 +340,7 @@ async fn interim_responses_come_before_the_final_one() {
                 reply(200, "final")
             }
         });
-        let serving = Serving::start(handler, Settings::default());
+        let serving = TestServer::start(handler, Settings::default());
         let mut wire = Wire::connect(serving.address).await;
         wire.write("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         for _ in 0..2 {
@@ -374,7 +377,7 @@ async fn a_client_is_told_to_continue_when_its_body_is_wanted() {
 async fn connections_beyond_the_limit_are_told_so() {
     within(async {
         let settings = Settings { connections: 1, ..Settings::default() };
-        let serving = Serving::start(echo(), settings);
+        let serving = TestServer::start(echo(), settings);
         let mut first = Wire::connect(serving.address).await;
         first.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let mut second = Wire::connect(serving.address).await;
@@ -390,11 +393,11 @@ async fn connections_beyond_the_limit_are_told_so() {
 #[tokio::test]
 async fn a_panic_ends_one_connection_only() {
     within(async {
-        let handler = Answer(|request: Request<Incoming>, _| async move {
+        let handler = FnHandler(|request: Request<Incoming>, _| async move {
             assert_ne!(request.uri(), "/panic", "as the test wants");
             reply(200, "fine")
         });
-        let serving = Serving::start(handler, Settings::default());
+        let serving = TestServer::start(handler, Settings::default());
         let mut other = Wire::connect(serving.address).await;
         other.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let mut wire = Wire::connect(serving.address).await;
@@ -410,7 +413,7 @@ async fn a_drain_finishes_what_has_begun_and_nothing_else() {
     within(async {
         let (started, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (began, wait) = (Arc::clone(&started), Arc::clone(&gate));
-        let handler = Answer(move |request: Request<Incoming>, _| {
+        let handler = FnHandler(move |request: Request<Incoming>, _| {
             let (began, wait) = (Arc::clone(&began), Arc::clone(&wait));
             async move {
                 if request.uri() == "/slow" {
@@ -420,7 +423,7 @@ async fn a_drain_finishes_what_has_begun_and_nothing_else() {
                 reply(200, "done")
             }
         });
-        let serving = Serving::start(handler, Settings::default());
+        let serving = TestServer::start(handler, Settings::default());
         let mut idle = Wire::connect(serving.address).await;
         idle.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let mut busy = Wire::connect(serving.address).await;
@@ -486,7 +489,7 @@ async fn get_over_http2(address: SocketAddr, fields: &[(&str, &str)]) -> (Status
 
 /// Responds with the values of all `Cookie` lines of the request, and may be stored by them.
 fn cookies_seen() -> impl Handler {
-    Answer(|request: Request<Incoming>, _| async move {
+    FnHandler(|request: Request<Incoming>, _| async move {
         let lines = request.headers().get_all(header::COOKIE).iter();
         let lines: Vec<&str> = lines.map(|line| line.to_str().unwrap()).collect();
         let mut response = reply(200, lines.join("|"));
@@ -500,7 +503,7 @@ fn cookies_seen() -> impl Handler {
 #[tokio::test]
 async fn cookie_fields_of_http2_are_joined_before_anything_reads_them() {
     within(Box::pin(async {
-        let origin = Serving::start(cookies_seen(), Settings::default());
+        let origin = TestServer::start(cookies_seen(), Settings::default());
         for scheme in ["http", "h2c"] {
             let proxy = Proxy::before(&format!("{scheme}://{}", origin.address));
             let crumbs =
@@ -522,7 +525,7 @@ async fn cookie_fields_of_http2_are_joined_before_anything_reads_them() {
 async fn cookie_fields_of_http2_count_as_one_field_and_all_their_bytes() {
     within(async {
         let settings = Settings { header_count: 10, header_bytes: 8192, ..Settings::default() };
-        let serving = Serving::start(cookies_seen(), settings);
+        let serving = TestServer::start(cookies_seen(), settings);
         let crumbs = [("cookie", "name=value"); 99];
         let (status, seen) = get_over_http2(serving.address, &crumbs).await;
         assert_eq!((status, seen), (StatusCode::OK, ["name=value"; 99].join("; ")));
@@ -541,7 +544,7 @@ async fn cookie_fields_of_http2_count_as_one_field_and_all_their_bytes() {
 #[tokio::test]
 async fn cookie_lines_of_http1_stay_as_they_were_sent() {
     within(async {
-        let serving = Serving::start(cookies_seen(), Settings::default());
+        let serving = TestServer::start(cookies_seen(), Settings::default());
         let mut wire = Wire::connect(serving.address).await;
         let request = "GET / HTTP/1.1\r\nHost: a\r\nCookie: a=1\r\nCookie: b=2\r\n\r\n";
         assert_eq!(wire.exchange(request).await.body, "a=1|b=2");
@@ -555,10 +558,10 @@ async fn tls_agrees_on_either_protocol() {
         let certificate = Certificate::new();
         let settings = Settings { tls: Some(certificate.server()), ..Settings::default() };
         let handler =
-            Answer(|request: Request<Incoming>, connection: Arc<Connection>| async move {
+            FnHandler(|request: Request<Incoming>, connection: Arc<Connection>| async move {
                 reply(200, format!("{:?} {}", request.version(), connection.secure))
             });
-        let serving = Serving::start(handler, settings);
+        let serving = TestServer::start(handler, settings);
         let connect = async |alpn: &[&str]| {
             let stream = TcpStream::connect(serving.address).await.unwrap();
             let connector = TlsConnector::from(certificate.client(alpn));
@@ -590,7 +593,7 @@ async fn a_unix_socket_is_a_listener_too() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("larder.sock");
         let listener = Listener::bind_unix(&path, 0o666).unwrap();
-        let handler = Answer(|_, connection: Arc<Connection>| async move {
+        let handler = FnHandler(|_, connection: Arc<Connection>| async move {
             let response: http::Response<BoxBody> = reply(200, format!("{:?}", connection.peer));
             response
         });
@@ -613,7 +616,7 @@ async fn a_unix_socket_speaks_plain_text_beside_tls() {
         let path = folder.path().join("larder.sock");
         let listener = Listener::bind_unix(&path, 0o666).unwrap();
         let settings = Settings { tls: Some(Certificate::new().server()), ..Settings::default() };
-        let handler = Answer(|_, connection: Arc<Connection>| async move {
+        let handler = FnHandler(|_, connection: Arc<Connection>| async move {
             reply(200, format!("{}", connection.secure))
         });
         let drain = Drain::new();
@@ -636,12 +639,12 @@ async fn the_limit_on_connections_holds_over_all_listeners_together() {
             path.display()
         );
         let config = Config::parse(&text, "test.toml", Environment::empty()).unwrap();
-        let surroundings = Surroundings {
+        let options = NodeOptions {
             clock: Clock::manual(),
             access_log: Box::new(std::io::sink()),
-            workers: Workers::Here,
+            workers: Workers::CurrentRuntime,
         };
-        let node = Node::start(&config, surroundings).unwrap();
+        let node = Node::start(&config, options).unwrap();
         let mut first = Wire::connect(node.tcp_address().unwrap()).await;
         first.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let mut second = Wire::new(tokio::net::UnixStream::connect(&path).await.unwrap());

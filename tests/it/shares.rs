@@ -2,7 +2,7 @@
 
 use super::support::{
     proxy::Proxy,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     within,
 };
 
@@ -13,7 +13,7 @@ const STORE: &str = "[[route]]\nname = \"own\"\nmatch = \"/own/**\"\npartition =
 #[tokio::test]
 async fn a_user_who_asks_for_very_much_evicts_nothing_of_others() {
     within(async {
-        let origin = Scripted::start(|_| Said::ok("x".repeat(2000))).await;
+        let origin = ScriptedOrigin::start(|_| OriginResponse::ok("x".repeat(2000))).await;
         let proxy = Proxy::with(&origin.url(), STORE);
         let tokens: Vec<String> = (0..50).map(|user| format!("Bearer user-{user}")).collect();
         let get = async |token: &str, target: &str| {

@@ -5,20 +5,20 @@ mod property;
 
 use crate::support::{
     proxy::Proxy,
-    script::{Asked, Said, Scripted},
+    script::{OriginRequest, OriginResponse, ScriptedOrigin},
     within,
 };
 
 const TRUSTING: &str = "trusted_proxies = [\"127.0.0.0/8\"]\n";
 
 /// An origin that answers with the target and the fields of this name that it got.
-async fn echo(fields: &'static [&'static str]) -> Scripted {
-    Scripted::start(move |asked| Said::ok(seen(asked, fields))).await
+async fn echo(fields: &'static [&'static str]) -> ScriptedOrigin {
+    ScriptedOrigin::start(move |request| OriginResponse::ok(seen(request, fields))).await
 }
 
-fn seen(asked: &Asked, fields: &[&str]) -> String {
-    let values = fields.iter().map(|name| asked.header(name).unwrap_or("-"));
-    [asked.target.as_str()].into_iter().chain(values).collect::<Vec<_>>().join(" ")
+fn seen(request: &OriginRequest, fields: &[&str]) -> String {
+    let values = fields.iter().map(|name| request.header(name).unwrap_or("-"));
+    [request.target.as_str()].into_iter().chain(values).collect::<Vec<_>>().join(" ")
 }
 
 fn route(pattern: &str, rest: &str) -> String {
@@ -28,9 +28,9 @@ fn route(pattern: &str, rest: &str) -> String {
 #[tokio::test]
 async fn another_spelling_of_a_path_is_another_response() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.target.as_str() {
-            "/api/stocks" => Said::ok("stocks"),
-            _ => Said::ok("not found, says a framework that does not decode"),
+        let origin = ScriptedOrigin::start(|request| match request.target.as_str() {
+            "/api/stocks" => OriginResponse::ok("stocks"),
+            _ => OriginResponse::ok("not found, says a framework that does not decode"),
         })
         .await;
         let proxy = Proxy::with(&origin.url(), &route("/api/**", ""));
@@ -59,7 +59,8 @@ async fn an_encoded_slash_is_an_ordinary_name_and_cached_as_sent() {
 #[tokio::test]
 async fn a_path_that_some_servers_read_as_an_uncached_one_is_not_cached() {
     within(async {
-        let origin = Scripted::start(|asked| Said::fresh(asked.target.clone())).await;
+        let origin =
+            ScriptedOrigin::start(|request| OriginResponse::fresh(request.target.clone())).await;
         let toml = "[[route]]\nname = \"account\"\nmatch = \"/account/**\"\ncache = false\n\
                     [[route]]\nname = \"all\"\nmatch = \"/**\"\nttl = \"1h\"\n";
         let proxy = Proxy::with(&origin.url(), toml);
@@ -91,7 +92,8 @@ async fn a_path_that_some_servers_read_as_an_uncached_one_is_not_cached() {
 #[tokio::test]
 async fn a_path_whose_readings_fall_under_different_routes_passes() {
     within(async {
-        let origin = Scripted::start(|asked| Said::fresh(asked.target.clone())).await;
+        let origin =
+            ScriptedOrigin::start(|request| OriginResponse::fresh(request.target.clone())).await;
         let toml = route("/api/stocks/{symbol}", "")
             + "[[route]]\nname = \"s\"\nmatch = \"/api/**\"\nttl = \"5s\"\n";
         let proxy = Proxy::with(&origin.url(), &toml);
@@ -129,7 +131,7 @@ async fn the_host_reaches_the_origin_in_the_form_of_the_key() {
         assert_eq!(proxy.get("/a").await.cache(), "HIT");
         let other = proxy.get_with("/a", &[("Host", "api.test:8080")]).await;
         assert_eq!(other.cache(), "MISS");
-        let passed = proxy.ask("POST", "/a", &[("Host", "API.test:80")]).await;
+        let passed = proxy.send("POST", "/a", &[("Host", "API.test:80")]).await;
         assert_eq!(passed.body, seen, "what is passed has it as well");
     })
     .await;
@@ -169,8 +171,8 @@ async fn parameters_that_are_not_in_the_key_are_not_forwarded() {
         let mut wire = proxy.connect().await;
         wire.write(crate::support::proxy::request("HEAD", "/i?z=1&utm_x=1", &[])).await;
         wire.read_reply_to("HEAD").await;
-        assert!(origin.asked().iter().any(|asked| asked.method == "HEAD" && asked.target == "/i?z=1"));
-        let posted = proxy.ask("POST", "/i?a=1&utm_x=1", &[]).await;
+        assert!(origin.received().iter().any(|request| request.method == "HEAD" && request.target == "/i?z=1"));
+        let posted = proxy.send("POST", "/i?a=1&utm_x=1", &[]).await;
         assert_eq!(posted.body, "/i?a=1&utm_x=1", "what is not stored passes as it is");
     })
     .await;
@@ -202,9 +204,9 @@ async fn a_parameter_that_servers_split_differently_stays_in_the_key() {
 #[tokio::test]
 async fn a_redirect_that_repeats_an_ignored_parameter_is_not_stored() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            let (_, query) = asked.target.split_once('?').unwrap_or_default();
-            Said::status(302, "")
+        let origin = ScriptedOrigin::start(|request| {
+            let (_, query) = request.target.split_once('?').unwrap_or_default();
+            OriginResponse::status(302, "")
                 .with("cache-control", "max-age=60")
                 .with("location", &format!("/next?{query}"))
         })
@@ -241,8 +243,8 @@ async fn what_a_trusted_proxy_says_of_the_target_is_in_the_key() {
             ("Forwarded", "for=1.2.3.4;host=a.test", "for=1.2.3.4;host=b.test"),
             ("Forwarded", "proto=https", "proto=http"),
         ] {
-            let origin = Scripted::start(move |asked| {
-                Said::ok(asked.header(&field.to_lowercase()).unwrap_or("-").to_owned())
+            let origin = ScriptedOrigin::start(move |request| {
+                OriginResponse::ok(request.header(&field.to_lowercase()).unwrap_or("-").to_owned())
             })
             .await;
             let proxy = Proxy::with(&origin.url(), &(TRUSTING.to_owned() + &route("/**", "")));
@@ -312,8 +314,8 @@ async fn strangers_forwarding_fields_reach_no_origin_however_they_are_spelled() 
             "Content_Length",
             "Transfer_Encoding",
         ] {
-            let origin = Scripted::start(move |asked| {
-                Said::fresh(if asked.head.to_lowercase().contains("evil") {
+            let origin = ScriptedOrigin::start(move |request| {
+                OriginResponse::fresh(if request.head.to_lowercase().contains("evil") {
                     "evil"
                 } else {
                     "good"
@@ -322,7 +324,7 @@ async fn strangers_forwarding_fields_reach_no_origin_however_they_are_spelled() 
             .await;
             let proxy = Proxy::before(&origin.url());
             assert_eq!(proxy.get_with("/a", &[(field, "evil")]).await.body, "good", "{field}");
-            assert_eq!(proxy.ask("POST", "/a", &[(field, "evil")]).await.body, "good", "{field}");
+            assert_eq!(proxy.send("POST", "/a", &[(field, "evil")]).await.body, "good", "{field}");
         }
     })
     .await;
@@ -331,7 +333,9 @@ async fn strangers_forwarding_fields_reach_no_origin_however_they_are_spelled() 
 #[tokio::test]
 async fn purges_hold_for_every_spelling_of_a_url() {
     within(async {
-        let origin = Scripted::start(|asked| Said::fresh(asked.before.to_string())).await;
+        let origin =
+            ScriptedOrigin::start(|request| OriginResponse::fresh(request.before.to_string()))
+                .await;
         let toml = "admin.token = \"t\"\nadmin.purge_from = [\"127.0.0.0/8\"]\n";
         let proxy = Proxy::with(&origin.url(), toml);
         let spellings = [
@@ -348,7 +352,7 @@ async fn purges_hold_for_every_spelling_of_a_url() {
                 proxy.get(target).await;
                 assert_eq!(proxy.get(target).await.cache(), "HIT", "{target}");
             }
-            let reply = proxy.ask("PURGE", purged, &[]).await;
+            let reply = proxy.send("PURGE", purged, &[]).await;
             assert_eq!(reply.status(), 200, "{}", reply.body);
             for target in spellings {
                 assert_eq!(proxy.get(target).await.cache(), "MISS", "{target} after {purged}");
@@ -361,13 +365,15 @@ async fn purges_hold_for_every_spelling_of_a_url() {
 #[tokio::test]
 async fn a_write_invalidates_every_spelling_of_its_target() {
     within(async {
-        let origin = Scripted::start(|asked| Said::fresh(asked.before.to_string())).await;
+        let origin =
+            ScriptedOrigin::start(|request| OriginResponse::fresh(request.before.to_string()))
+                .await;
         let proxy = Proxy::before(&origin.url());
         for target in ["/a%2Fb", "/a/b", "/A/b/"] {
             proxy.get(target).await;
             assert_eq!(proxy.get(target).await.cache(), "HIT", "{target}");
         }
-        proxy.ask("PUT", "/a/b", &[]).await;
+        proxy.send("PUT", "/a/b", &[]).await;
         for target in ["/a%2Fb", "/a/b", "/A/b/"] {
             assert_eq!(proxy.get(target).await.cache(), "MISS", "{target}");
         }
@@ -378,7 +384,8 @@ async fn a_write_invalidates_every_spelling_of_its_target() {
 #[tokio::test]
 async fn tags_of_path_parameters_hold_for_every_reading() {
     within(async {
-        let origin = Scripted::start(|asked| Said::ok(asked.before.to_string())).await;
+        let origin =
+            ScriptedOrigin::start(|request| OriginResponse::ok(request.before.to_string())).await;
         let toml = format!(
             "admin.token = \"t\"\nadmin.purge_from = [\"127.0.0.0/8\"]\n{}",
             route("/tiles/{tile}", "tags = [\"tile:{tile}\"]")
@@ -387,7 +394,7 @@ async fn tags_of_path_parameters_hold_for_every_reading() {
         for target in ["/tiles/sales", "/tiles/%2573ales", "/tiles/Sales"] {
             proxy.get(target).await;
             assert_eq!(proxy.get(target).await.cache(), "HIT", "{target}");
-            let reply = proxy.ask("PURGE", "/", &[("Surrogate-Key", "tile:sales")]).await;
+            let reply = proxy.send("PURGE", "/", &[("Surrogate-Key", "tile:sales")]).await;
             assert_eq!(reply.status(), 200, "{}", reply.body);
             assert_eq!(proxy.get(target).await.cache(), "MISS", "{target}");
         }

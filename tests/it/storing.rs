@@ -4,7 +4,7 @@ use crate::support::{
     fleet::Fleet,
     proxy::Proxy,
     redis::Redis,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     within,
 };
 
@@ -14,8 +14,8 @@ fn route(keys: &str) -> String {
 }
 
 /// How a second request for what the origin always says is answered, and why the first was no hit.
-async fn again(said: Said, toml: &str) -> (String, String) {
-    let origin = Scripted::always(said).await;
+async fn again(response: OriginResponse, toml: &str) -> (String, String) {
+    let origin = ScriptedOrigin::always(response).await;
     let proxy = Proxy::with(&origin.url(), toml);
     let first = proxy.get("/a").await;
     let status = first.header("cache-status").unwrap_or_default().to_owned();
@@ -41,8 +41,8 @@ async fn a_forbidding_word_forbids_however_it_is_written() {
             ("cdn-cache-control", "no-store, &", "no-store"),
             ("cdn-cache-control", "PRIVATE", "private"),
         ] {
-            let said = Said::ok("a").with(field, value);
-            let (cache, status) = again(said, &route("ttl = \"1m\"")).await;
+            let response = OriginResponse::ok("a").with(field, value);
+            let (cache, status) = again(response, &route("ttl = \"1m\"")).await;
             assert_eq!(cache, "MISS", "{field}: {value}");
             assert!(status.ends_with(&format!("detail={reason}")), "{field}: {value}: {status}");
         }
@@ -60,7 +60,7 @@ async fn what_an_extension_quotes_and_what_names_fields_forbids_nothing() {
             ("cdn-cache-control", "no-cache=\"x-secret\", max-age=60"),
             ("surrogate-control", "content=\"no-store\", max-age=60"),
         ] {
-            let (cache, _) = again(Said::ok("a").with(field, value), "").await;
+            let (cache, _) = again(OriginResponse::ok("a").with(field, value), "").await;
             assert_eq!(cache, "HIT", "{field}: {value}");
         }
     })
@@ -92,12 +92,13 @@ async fn what_frameworks_send_for_private_pages_is_not_stored() {
             // Old servlets and ASP
             vec![("pragma", "No-cache")],
         ] {
-            let said =
-                lines.iter().fold(Said::ok("a"), |said, (name, value)| said.with(name, value));
-            assert_eq!(again(said, &route("ttl = \"1m\"")).await.0, "MISS", "{lines:?}");
+            let response = lines.iter().fold(OriginResponse::ok("a"), |response, (name, value)| {
+                response.with(name, value)
+            });
+            assert_eq!(again(response, &route("ttl = \"1m\"")).await.0, "MISS", "{lines:?}");
         }
         // Rails checks with the origin each time.
-        let rails = Said::ok("a")
+        let rails = OriginResponse::ok("a")
             .with("cache-control", "max-age=0, private, must-revalidate")
             .with("etag", "W/\"1\"");
         assert_eq!(again(rails, &route("ttl = \"1m\"")).await.0, "MISS");
@@ -121,8 +122,10 @@ async fn a_response_that_sets_a_cookie_needs_a_positive_lifetime_from_the_origin
             (vec![("cache-control", "public")], ruled, "MISS"),
             (vec![("cache-control", "s-maxage=x")], ruled, "MISS"),
         ] {
-            let said = fields.iter().fold(Said::ok("a"), |said, (name, at)| said.with(name, at));
-            let (found, status) = again(said.with("set-cookie", "a=b"), &route(keys)).await;
+            let response = fields
+                .iter()
+                .fold(OriginResponse::ok("a"), |response, (name, at)| response.with(name, at));
+            let (found, status) = again(response.with("set-cookie", "a=b"), &route(keys)).await;
             assert_eq!(found, cache, "{fields:?}");
             assert_eq!(status.ends_with("detail=set-cookie"), cache == "MISS", "{status}");
         }
@@ -136,13 +139,14 @@ async fn a_response_that_sets_a_cookie_needs_a_positive_lifetime_from_the_origin
 async fn a_ttl_is_for_successful_responses_alone() {
     within(async {
         for status in [200, 203, 204] {
-            let (cache, _) = again(Said::status(status, ""), &route("ttl = \"1m\"")).await;
+            let (cache, _) =
+                again(OriginResponse::status(status, ""), &route("ttl = \"1m\"")).await;
             assert_eq!(cache, "HIT", "{status}");
         }
         for status in [201, 300, 301, 302, 308, 400, 404, 405, 410, 414, 431, 500, 501, 503] {
             for from in ["origin", "rule", "max"] {
                 let toml = route(&format!("ttl = \"1m\"\nttl_from = \"{from}\""));
-                let (cache, _) = again(Said::status(status, ""), &toml).await;
+                let (cache, _) = again(OriginResponse::status(status, ""), &toml).await;
                 assert_eq!(cache, "MISS", "{status} {from}");
             }
         }
@@ -153,10 +157,10 @@ async fn a_ttl_is_for_successful_responses_alone() {
 #[tokio::test]
 async fn other_statuses_are_kept_as_long_as_their_own_ttl_says() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.target.as_str() {
-            "/missing" => Said::status(404, "none"),
-            "/moved" => Said::status(301, "moved").with("location", "/a"),
-            _ => Said::ok("a"),
+        let origin = ScriptedOrigin::start(|request| match request.target.as_str() {
+            "/missing" => OriginResponse::status(404, "none"),
+            "/moved" => OriginResponse::status(301, "moved").with("location", "/a"),
+            _ => OriginResponse::ok("a"),
         })
         .await;
         let toml = "[defaults]\nttl = { \"404\" = \"10s\" }\n".to_owned()
@@ -180,10 +184,10 @@ async fn other_statuses_are_kept_as_long_as_their_own_ttl_says() {
 async fn what_the_origin_makes_fresh_and_heuristics_need_no_ttl() {
     within(async {
         for status in [301, 308, 404, 405, 410, 414, 501] {
-            let explicit = Said::status(status, "").with("cache-control", "max-age=60");
+            let explicit = OriginResponse::status(status, "").with("cache-control", "max-age=60");
             assert_eq!(again(explicit, &route("ttl = \"1m\"")).await.0, "HIT", "{status}");
-            let heuristic =
-                Said::status(status, "").with("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT");
+            let heuristic = OriginResponse::status(status, "")
+                .with("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT");
             assert_eq!(again(heuristic, "").await.0, "HIT", "{status}");
         }
     })
@@ -204,14 +208,14 @@ async fn a_body_that_holds_what_the_route_excludes_is_not_stored() {
             ("{\"data\":", "MISS"),
             ("no json", "MISS"),
         ] {
-            let said = Said::ok(body).with("content-type", "application/json");
-            let (found, status) = again(said, &toml).await;
+            let response = OriginResponse::ok(body).with("content-type", "application/json");
+            let (found, status) = again(response, &toml).await;
             assert_eq!(found, cache, "{body}");
-            assert!(!status.contains("stored"), "what is not known is not said: {status}");
+            assert!(!status.contains("stored"), "what is not known is not response: {status}");
         }
-        let page = Said::ok("<p>").with("content-type", "text/html");
+        let page = OriginResponse::ok("<p>").with("content-type", "text/html");
         assert_eq!(again(page, &toml).await.0, "HIT", "it is no JSON");
-        let sloppy = Said::ok("{\"errors\":[1]}").with("content-type", "text/html");
+        let sloppy = OriginResponse::ok("{\"errors\":[1]}").with("content-type", "text/html");
         assert_eq!(again(sloppy, &toml).await.0, "MISS", "it is JSON whatever it says");
     })
     .await;
@@ -221,7 +225,7 @@ async fn a_body_that_holds_what_the_route_excludes_is_not_stored() {
 async fn a_body_that_cannot_be_checked_is_not_stored() {
     within(async {
         let toml = route("ttl = \"1m\"\nstore_unless = \"$.errors[0]\"");
-        let json = |body: &str| Said::ok(body).with("content-type", "application/json");
+        let json = |body: &str| OriginResponse::ok(body).with("content-type", "application/json");
         let coded = json("x").with("content-encoding", "br");
         let (cache, status) = again(coded, &toml).await;
         assert_eq!(cache, "MISS");
@@ -243,10 +247,10 @@ async fn graphql_responses_with_errors_are_never_stored() {
             ("{\"data\":{},\"errors\":[{\"message\":\"x\"}]}", "MISS"),
             ("[{\"data\":{}},{\"errors\":[1]}]", "MISS"),
         ] {
-            let said = Said::fresh(body)
+            let response = OriginResponse::fresh(body)
                 .with("content-type", "application/graphql-response+json; charset=utf-8");
-            assert_eq!(again(said, "").await.0, cache, "{body}");
-            let plain = Said::fresh(body).with("content-type", "application/json");
+            assert_eq!(again(response, "").await.0, cache, "{body}");
+            let plain = OriginResponse::fresh(body).with("content-type", "application/json");
             assert_eq!(again(plain, "").await.0, "HIT", "{body}");
         }
     })
@@ -258,9 +262,9 @@ async fn graphql_responses_with_errors_are_never_stored() {
 #[tokio::test]
 async fn a_stored_error_bridges_no_error() {
     within(async {
-        let stored =
-            Said::status(502, "old").with("cache-control", "max-age=10, stale-if-error=60");
-        let origin = Scripted::in_turn([stored, Said::status(502, "new")]).await;
+        let stored = OriginResponse::status(502, "old")
+            .with("cache-control", "max-age=10, stale-if-error=60");
+        let origin = ScriptedOrigin::in_turn([stored, OriginResponse::status(502, "new")]).await;
         let proxy = Proxy::with(&origin.url(), "[defaults]\nstale_if_error = \"1h\"");
         proxy.get("/a").await;
         assert_eq!(proxy.get("/a").await.summary(), "502 HIT old");
@@ -278,11 +282,11 @@ const SIE: &str = "max-age=10, stale-if-error=600";
 async fn an_old_response_does_not_bridge_after_the_origin_took_it_back() {
     within(async {
         for status in [401, 403, 404, 410] {
-            let origin = Scripted::in_turn([
-                Said::ok("old").with("cache-control", SIE).with("etag", "\"1\""),
-                Said::status(status, "gone"),
-                Said::status(503, "down"),
-                Said::status(304, ""),
+            let origin = ScriptedOrigin::in_turn([
+                OriginResponse::ok("old").with("cache-control", SIE).with("etag", "\"1\""),
+                OriginResponse::status(status, "gone"),
+                OriginResponse::status(503, "down"),
+                OriginResponse::status(304, ""),
             ])
             .await;
             let proxy = Proxy::before(&origin.url());
@@ -300,10 +304,10 @@ async fn an_old_response_does_not_bridge_after_the_origin_took_it_back() {
 #[tokio::test]
 async fn one_clients_credentials_take_back_nothing() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.before {
-            _ if asked.header("authorization").is_some() => Said::status(401, "no"),
-            0 => Said::ok("old").with("cache-control", SIE),
-            _ => Said::status(503, "down"),
+        let origin = ScriptedOrigin::start(|request| match request.before {
+            _ if request.header("authorization").is_some() => OriginResponse::status(401, "no"),
+            0 => OriginResponse::ok("old").with("cache-control", SIE),
+            _ => OriginResponse::status(503, "down"),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -319,23 +323,23 @@ async fn one_clients_credentials_take_back_nothing() {
 #[tokio::test]
 async fn no_node_bridges_with_what_another_saw_taken_back() {
     within(async {
-        let origin = Scripted::in_turn([
-            Said::ok("old").with("cache-control", "max-age=1, stale-if-error=600"),
-            Said::status(404, "gone"),
-            Said::status(503, "down"),
+        let origin = ScriptedOrigin::in_turn([
+            OriginResponse::ok("old").with("cache-control", "max-age=1, stale-if-error=600"),
+            OriginResponse::status(404, "gone"),
+            OriginResponse::status(503, "down"),
         ])
         .await;
         let redis = Redis::start().await;
         let fleet = Fleet::sharing(&redis, 2, &origin.url(), "").await;
-        assert_eq!(fleet.ask(0, "/a").await.status(), 200);
-        while fleet.ask(1, "/a").await.cache() != "HIT" {
+        assert_eq!(fleet.get(0, "/a").await.status(), 200);
+        while fleet.get(1, "/a").await.cache() != "HIT" {
             assert!(origin.requests() == 1, "both have it");
         }
         // It is fresh for a second by the nodes' own clocks.
-        while fleet.ask(0, "/a").await.status() == 200 {}
+        while fleet.get(0, "/a").await.status() == 200 {}
         while redis.keys("*").await.is_empty() {}
         loop {
-            let reply = fleet.ask(1, "/a").await;
+            let reply = fleet.get(1, "/a").await;
             assert_ne!(reply.cache(), "STALE", "it was taken back");
             if reply.status() == 503 {
                 break;
@@ -350,7 +354,7 @@ async fn no_node_bridges_with_what_another_saw_taken_back() {
 #[tokio::test]
 async fn a_condition_that_asks_for_true_holds_for_all_that_means_it() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let toml = "[defaults]\nbypass = { query = \"nocache=true\", header = \"x-live: on\" }\n";
         let proxy = Proxy::with(&origin.url(), toml);
         for value in ["=true", "=TRUE", "=1", "=yes", "=on", "=anything", ""] {
@@ -371,7 +375,8 @@ async fn a_condition_that_asks_for_true_holds_for_all_that_means_it() {
 #[tokio::test]
 async fn a_bypassed_answer_is_not_stored() {
     within(async {
-        let origin = Scripted::start(|asked| Said::fresh(asked.target.as_str())).await;
+        let origin =
+            ScriptedOrigin::start(|request| OriginResponse::fresh(request.target.as_str())).await;
         let toml = route("bypass.query = \"nocache\"\nquery.ignore = \"nocache\"");
         let proxy = Proxy::with(&origin.url(), &toml);
         assert_eq!(proxy.get("/a?nocache").await.cache(), "BYPASS");
@@ -385,8 +390,10 @@ async fn a_bypassed_answer_is_not_stored() {
 #[tokio::test]
 async fn what_a_route_leaves_out_its_tier_and_the_defaults_say() {
     within(async {
-        let origin =
-            Scripted::always(Said::ok("{\"id\":7}").with("content-type", "application/json")).await;
+        let origin = ScriptedOrigin::always(
+            OriginResponse::ok("{\"id\":7}").with("content-type", "application/json"),
+        )
+        .await;
         let toml = "\
                     [defaults]\nquery.ignore = \"utm_*\"\nvary.headers = \"x-region\"\n\
                     client_cache = \"public, max-age=1\"\nbypass.header = \"x-export\"\n\
@@ -412,8 +419,10 @@ async fn what_a_route_leaves_out_its_tier_and_the_defaults_say() {
 #[tokio::test]
 async fn a_bypass_refreshes_what_is_stored_where_nothing_of_it_reaches_the_origin() {
     within(async {
-        let origin =
-            Scripted::start(|asked| Said::ok(format!("{} {}", asked.target, asked.before))).await;
+        let origin = ScriptedOrigin::start(|request| {
+            OriginResponse::ok(format!("{} {}", request.target, request.before))
+        })
+        .await;
         let keys = "ttl = \"1h\"\nquery = { ignore = [\"nocache\"] }\n\
                     bypass = { query = \"nocache=true\", header = \"x-live\", refresh = true }";
         let proxy = Proxy::with(&origin.url(), &route(keys));
@@ -433,7 +442,7 @@ async fn a_bypass_refreshes_what_is_stored_where_nothing_of_it_reaches_the_origi
             assert!(reply.starts_with("200 BYPASS /a?nocache=true"), "{fields:?}: {reply}");
             assert_eq!(get("/a", &[]).await, "200 HIT /a 1", "{fields:?}");
         }
-        proxy.ask("HEAD", "/a?nocache=true", &[]).await;
+        proxy.send("HEAD", "/a?nocache=true", &[]).await;
         assert_eq!(get("/a", &[]).await, "200 HIT /a 1");
     })
     .await;
@@ -442,7 +451,8 @@ async fn a_bypass_refreshes_what_is_stored_where_nothing_of_it_reaches_the_origi
 #[tokio::test]
 async fn the_answer_to_a_bypassed_request_is_never_stored_where_the_origin_can_tell() {
     within(async {
-        let origin = Scripted::start(|asked| Said::ok(asked.target.clone())).await;
+        let origin =
+            ScriptedOrigin::start(|request| OriginResponse::ok(request.target.clone())).await;
         let keys = "ttl = \"1h\"\nbypass = { query = \"nocache=true\", refresh = true }";
         let proxy = Proxy::with(&origin.url(), &route(keys));
         let live = proxy.get("/a?nocache=true").await;

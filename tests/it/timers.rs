@@ -2,16 +2,16 @@
 
 use crate::support::{
     proxy::Proxy,
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     within,
 };
 
 #[tokio::test]
 async fn a_new_data_version_purges_and_is_told() {
     within(async {
-        let origin = Scripted::start(|asked| match &*asked.target {
-            "/version" => Said::ok(format!("{{\"loaded\":{}}}", asked.before.min(1))),
-            _ => Said::fresh(asked.before.to_string()).with("xkey", "sales"),
+        let origin = ScriptedOrigin::start(|request| match &*request.target {
+            "/version" => OriginResponse::ok(format!("{{\"loaded\":{}}}", request.before.min(1))),
+            _ => OriginResponse::fresh(request.before.to_string()).with("xkey", "sales"),
         })
         .await;
         let toml = format!(

@@ -3,10 +3,10 @@
 
 use crate::support::{
     gate::Gate,
-    proxy::{Proxy, sending},
+    proxy::{Proxy, request_with_body},
     random::Random,
     redis::Redis,
-    script::{Asked, Said, Scripted},
+    script::{OriginRequest, OriginResponse, ScriptedOrigin},
     wire::{Reply, Wire},
     within,
 };
@@ -36,26 +36,30 @@ async fn until_waiting(proxy: &Proxy, followers: u64) {
 }
 
 /// An origin whose representation changes with each request that is not conditional on the newest one.
-fn versioned(asked: &Asked, version: usize, control: &str) -> Said {
+fn versioned(request: &OriginRequest, version: usize, control: &str) -> OriginResponse {
     let tag = format!("\"{version}\"");
-    let is_current = asked.header("if-none-match") == Some(&tag);
-    let said = if is_current { Said::status(304, "") } else { Said::ok(format!("{version}")) };
-    said.with("etag", &tag).with("cache-control", control)
+    let is_current = request.header("if-none-match") == Some(&tag);
+    let response = if is_current {
+        OriginResponse::status(304, "")
+    } else {
+        OriginResponse::ok(format!("{version}"))
+    };
+    response.with("etag", &tag).with("cache-control", control)
 }
 
 #[tokio::test]
 async fn a_head_that_starts_a_refresh_renews_the_stored_response() {
     within(async {
         for (changed, body) in [(false, "0"), (true, "1")] {
-            let origin = Scripted::start(move |asked| {
-                versioned(asked, usize::from(changed && asked.before > 0), RENEWED)
+            let origin = ScriptedOrigin::start(move |request| {
+                versioned(request, usize::from(changed && request.before > 0), RENEWED)
             })
             .await;
             let proxy = Proxy::before(&origin.url());
             proxy.get("/a").await;
             proxy.advance(15);
-            assert_eq!(proxy.ask("HEAD", "/a", &[]).await.cache(), "STALE");
-            origin.asked_for(2).await;
+            assert_eq!(proxy.send("HEAD", "/a", &[]).await.cache(), "STALE");
+            origin.wait_for_requests(2).await;
             assert_eq!(origin.last().method, "GET");
             assert_eq!(origin.last().header("if-none-match"), Some("\"0\""));
             until_hit(&proxy, "/a", body).await;
@@ -68,12 +72,12 @@ async fn a_head_that_starts_a_refresh_renews_the_stored_response() {
 #[tokio::test]
 async fn the_directives_of_a_client_do_not_reach_a_refresh_in_the_background() {
     within(async {
-        let origin = Scripted::start(|asked| versioned(asked, 0, RENEWED)).await;
+        let origin = ScriptedOrigin::start(|request| versioned(request, 0, RENEWED)).await;
         let proxy = Proxy::before(&origin.url());
         proxy.get("/a").await;
         proxy.advance(15);
         assert_eq!(proxy.get_with("/a", &[NO_STORE]).await.cache(), "STALE");
-        origin.asked_for(2).await;
+        origin.wait_for_requests(2).await;
         assert_eq!(origin.last().header("cache-control"), None);
         until_hit(&proxy, "/a", "0").await;
     })
@@ -84,7 +88,7 @@ async fn the_directives_of_a_client_do_not_reach_a_refresh_in_the_background() {
 async fn no_store_on_a_request_removes_nothing() {
     within(async {
         for control in [HOT, "no-cache"] {
-            let origin = Scripted::start(move |asked| versioned(asked, 0, control)).await;
+            let origin = ScriptedOrigin::start(move |request| versioned(request, 0, control)).await;
             let proxy = Proxy::before(&origin.url());
             proxy.get("/a").await;
             proxy.advance(15);
@@ -100,8 +104,10 @@ async fn no_store_on_a_request_removes_nothing() {
 #[tokio::test]
 async fn what_answers_no_store_replaces_nothing() {
     within(async {
-        let origin =
-            Scripted::start(|asked| versioned(asked, usize::from(asked.before == 1), HOT)).await;
+        let origin = ScriptedOrigin::start(|request| {
+            versioned(request, usize::from(request.before == 1), HOT)
+        })
+        .await;
         let proxy = Proxy::before(&origin.url());
         proxy.get("/a").await;
         proxy.advance(15);
@@ -115,9 +121,9 @@ async fn what_answers_no_store_replaces_nothing() {
 async fn an_error_on_a_refresh_keeps_the_stored_response() {
     within(async {
         for status in [400, 405, 406, 408, 412, 416, 421, 425, 429, 431, 500, 501, 503] {
-            let origin = Scripted::start(move |asked| match asked.before {
-                1 => Said::status(status, "no"),
-                _ => versioned(asked, 0, HOT),
+            let origin = ScriptedOrigin::start(move |request| match request.before {
+                1 => OriginResponse::status(status, "no"),
+                _ => versioned(request, 0, HOT),
             })
             .await;
             let proxy = Proxy::before(&origin.url());
@@ -135,10 +141,10 @@ async fn an_error_on_a_refresh_keeps_the_stored_response() {
 async fn a_verdict_about_the_resource_ends_the_stored_response() {
     within(async {
         for status in [200, 401, 403, 404, 410] {
-            let origin = Scripted::start(move |asked| match asked.before {
-                0 => versioned(asked, 0, BRIDGED),
-                1 => Said::status(status, "own").with("cache-control", "no-store"),
-                _ => Said::status(503, "down"),
+            let origin = ScriptedOrigin::start(move |request| match request.before {
+                0 => versioned(request, 0, BRIDGED),
+                1 => OriginResponse::status(status, "own").with("cache-control", "no-store"),
+                _ => OriginResponse::status(503, "down"),
             })
             .await;
             let proxy = Proxy::before(&origin.url());
@@ -156,9 +162,9 @@ async fn an_error_does_not_keep_others_from_sharing_a_fetch() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |asked| match asked.header("accept") {
-            Some("x/y") => Said::status(406, "no"),
-            _ => versioned(asked, 0, HOT).after(&held),
+        let origin = ScriptedOrigin::start(move |request| match request.header("accept") {
+            Some("x/y") => OriginResponse::status(406, "no"),
+            _ => versioned(request, 0, HOT).after(&held),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -189,9 +195,9 @@ async fn what_one_identity_may_not_share_says_nothing_about_what_others_do() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |asked| match asked.header("authorization") {
-            Some(_) => Said::ok("own").with("cache-control", "private"),
-            None => Said::fresh("all").after(&held),
+        let origin = ScriptedOrigin::start(move |request| match request.header("authorization") {
+            Some(_) => OriginResponse::ok("own").with("cache-control", "private"),
+            None => OriginResponse::fresh("all").after(&held),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -212,9 +218,9 @@ async fn what_one_identity_may_not_share_says_nothing_about_what_others_do() {
 #[tokio::test]
 async fn a_stale_response_bridges_too_many_requests() {
     within(async {
-        let origin = Scripted::start(move |asked| match asked.before {
-            1 => Said::status(429, "slow down"),
-            _ => versioned(asked, 0, BRIDGED),
+        let origin = ScriptedOrigin::start(move |request| match request.before {
+            1 => OriginResponse::status(429, "slow down"),
+            _ => versioned(request, 0, BRIDGED),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -236,23 +242,23 @@ async fn an_origin_that_says_when_to_come_again_is_not_asked_before() {
             (429, BRIDGED, "stale-if-error"),
             (503, BRIDGED, "stale-if-error"),
         ] {
-            let origin = Scripted::start(move |asked| match asked.before {
-                1 => Said::status(status, "slow down").with("retry-after", "20"),
-                _ => versioned(asked, 0, control),
+            let origin = ScriptedOrigin::start(move |request| match request.before {
+                1 => OriginResponse::status(status, "slow down").with("retry-after", "20"),
+                _ => versioned(request, 0, control),
             })
             .await;
             let proxy = Proxy::before(&origin.url());
             proxy.get("/a").await;
             proxy.advance(15);
             assert_eq!(proxy.get("/a").await.cache(), "STALE");
-            origin.asked_for(2).await;
+            origin.wait_for_requests(2).await;
             while proxy.metric("larder_origin_requests_total", "").await < 2 {}
             for _ in 0..5 {
                 proxy.advance(3);
                 let stale = proxy.get("/a").await;
                 assert_eq!(stale.summary(), "200 STALE 0");
                 assert!(stale.header("cache-status").unwrap().ends_with(reason), "{stale:?}");
-                let head = proxy.ask("HEAD", "/a", &[]).await;
+                let head = proxy.send("HEAD", "/a", &[]).await;
                 assert_eq!((head.status(), head.cache()), (200, "STALE"));
             }
             assert_eq!(origin.requests(), 2, "{status} {control}");
@@ -270,9 +276,9 @@ async fn an_origin_that_says_when_to_come_again_is_not_asked_before() {
 #[tokio::test]
 async fn a_rate_limit_of_one_client_holds_up_no_refresh_for_others() {
     within(async {
-        let origin = Scripted::start(move |asked| match asked.header("authorization") {
-            Some(_) => Said::status(429, "slow down").with("retry-after", "20"),
-            None => versioned(asked, 0, BRIDGED),
+        let origin = ScriptedOrigin::start(move |request| match request.header("authorization") {
+            Some(_) => OriginResponse::status(429, "slow down").with("retry-after", "20"),
+            None => versioned(request, 0, BRIDGED),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -287,11 +293,14 @@ async fn a_rate_limit_of_one_client_holds_up_no_refresh_for_others() {
 #[tokio::test]
 async fn a_redirect_that_repeats_one_clients_parameter_takes_nothing_from_others() {
     within(async {
-        let origin = Scripted::start(move |asked| match asked.target.split_once("next=") {
-            Some((_, to)) => Said::status(302, "").with("location", &format!("/{to}")),
-            None => versioned(asked, 0, HOT),
-        })
-        .await;
+        let origin =
+            ScriptedOrigin::start(move |request| match request.target.split_once("next=") {
+                Some((_, to)) => {
+                    OriginResponse::status(302, "").with("location", &format!("/{to}"))
+                }
+                None => versioned(request, 0, HOT),
+            })
+            .await;
         let route = "[[route]]\nname = \"a\"\nmatch = \"/**\"\nttl = { \"302\" = \"1m\" }\n\
                      query = { ignore = [\"next\"], forward = \"all\" }";
         let proxy = Proxy::with(&origin.url(), route);
@@ -307,9 +316,9 @@ async fn a_redirect_that_repeats_one_clients_parameter_takes_nothing_from_others
 #[tokio::test]
 async fn an_origin_that_wants_to_be_left_alone_for_long_is_asked_all_the_same() {
     within(async {
-        let origin = Scripted::start(move |asked| match asked.before {
-            1 => Said::status(429, "never").with("retry-after", "86400"),
-            _ => versioned(asked, 0, "max-age=10, stale-if-error=86400"),
+        let origin = ScriptedOrigin::start(move |request| match request.before {
+            1 => OriginResponse::status(429, "never").with("retry-after", "86400"),
+            _ => versioned(request, 0, "max-age=10, stale-if-error=86400"),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -330,15 +339,15 @@ async fn heads_of_a_stale_response_share_one_validation() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |asked| match asked.before {
-            0 => versioned(asked, 0, HOT),
-            _ => versioned(asked, 0, HOT).after(&held),
+        let origin = ScriptedOrigin::start(move |request| match request.before {
+            0 => versioned(request, 0, HOT),
+            _ => versioned(request, 0, HOT).after(&held),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
         proxy.get("/a").await;
         proxy.advance(15);
-        let heads = futures_util::future::join_all((0..5).map(|_| proxy.ask("HEAD", "/a", &[])));
+        let heads = futures_util::future::join_all((0..5).map(|_| proxy.send("HEAD", "/a", &[])));
         let opened = async {
             until_waiting(&proxy, 4).await;
             gate.open();
@@ -359,14 +368,16 @@ async fn heads_of_a_stale_response_share_one_validation() {
 async fn a_head_that_finds_another_representation_replaces_what_is_stored() {
     within(async {
         for fields in [&[][..], &[("Cache-Control", "no-cache")]] {
-            let origin =
-                Scripted::start(|asked| versioned(asked, usize::from(asked.before > 0), HOT)).await;
+            let origin = ScriptedOrigin::start(|request| {
+                versioned(request, usize::from(request.before > 0), HOT)
+            })
+            .await;
             let proxy = Proxy::before(&origin.url());
             proxy.get("/a").await;
             if fields.is_empty() {
                 proxy.advance(15);
             }
-            let head = proxy.ask("HEAD", "/a", fields).await;
+            let head = proxy.send("HEAD", "/a", fields).await;
             assert_eq!((head.status(), head.header("etag")), (200, Some("\"1\"")));
             assert_eq!((head.header("content-length"), &*head.body), (Some("1"), ""));
             until_hit(&proxy, "/a", "1").await;
@@ -379,15 +390,15 @@ async fn a_head_that_finds_another_representation_replaces_what_is_stored() {
 #[tokio::test]
 async fn head_and_range_are_bridged_as_get_is() {
     within(async {
-        let origin = Scripted::always(
-            Said::ok("0123456789").with("cache-control", BRIDGED).with("etag", "\"1\""),
+        let origin = ScriptedOrigin::always(
+            OriginResponse::ok("0123456789").with("cache-control", BRIDGED).with("etag", "\"1\""),
         )
         .await;
         let proxy = Proxy::before(&origin.url());
         proxy.get("/a").await;
         drop(origin);
         proxy.advance(15);
-        let head = proxy.ask("HEAD", "/a", &[]).await;
+        let head = proxy.send("HEAD", "/a", &[]).await;
         assert_eq!((head.status(), head.cache()), (200, "STALE"));
         assert_eq!(head.header("content-length"), Some("10"));
         let part = proxy.get_with("/a", &[("Range", "bytes=2-4")]).await;
@@ -399,14 +410,15 @@ async fn head_and_range_are_bridged_as_get_is() {
 #[tokio::test]
 async fn a_range_of_a_stale_response_is_cut_from_what_is_validated() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            let (tag, body) = match asked.before {
+        let origin = ScriptedOrigin::start(|request| {
+            let (tag, body) = match request.before {
                 0 | 1 => ("\"1\"", "0123456789"),
                 _ => ("\"2\"", "abcdefghijkl"),
             };
-            let is_current = asked.header("if-none-match") == Some(tag);
-            let said = if is_current { Said::status(304, "") } else { Said::ok(body) };
-            said.with("etag", tag).with("cache-control", HOT)
+            let is_current = request.header("if-none-match") == Some(tag);
+            let response =
+                if is_current { OriginResponse::status(304, "") } else { OriginResponse::ok(body) };
+            response.with("etag", tag).with("cache-control", HOT)
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -434,9 +446,11 @@ async fn a_range_of_a_stale_response_is_cut_from_what_is_validated() {
 #[tokio::test]
 async fn a_304_about_another_representation_updates_nothing() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.header("if-none-match") {
-            Some(_) => Said::status(304, "").with("etag", "\"other\"").with("x-a", "other"),
-            None => Said::ok(format!("{}", asked.before))
+        let origin = ScriptedOrigin::start(|request| match request.header("if-none-match") {
+            Some(_) => {
+                OriginResponse::status(304, "").with("etag", "\"other\"").with("x-a", "other")
+            }
+            None => OriginResponse::ok(format!("{}", request.before))
                 .with("etag", "\"1\"")
                 .with("cache-control", HOT),
         })
@@ -458,16 +472,17 @@ async fn a_304_that_varies_by_more_than_what_is_stored_updates_nothing() {
     within(async {
         for (field, value) in [("vary", "X-A"), ("vary", "*"), ("access-control-allow-origin", "a")]
         {
-            let origin = Scripted::start(move |asked| {
-                let asker = ["x-a", "origin"].into_iter().find_map(|name| asked.header(name));
-                let (is_first, is_condition) = (asked.before == 0, asked.header("if-none-match"));
-                let said = if is_condition.is_some() {
-                    Said::status(304, "")
+            let origin = ScriptedOrigin::start(move |request| {
+                let asker = ["x-a", "origin"].into_iter().find_map(|name| request.header(name));
+                let (is_first, is_condition) =
+                    (request.before == 0, request.header("if-none-match"));
+                let response = if is_condition.is_some() {
+                    OriginResponse::status(304, "")
                 } else {
-                    Said::ok(asker.unwrap_or("none").to_owned())
+                    OriginResponse::ok(asker.unwrap_or("none").to_owned())
                 };
-                let said = said.with("etag", "\"1\"").with("cache-control", HOT);
-                if is_first { said } else { said.with(field, value) }
+                let response = response.with("etag", "\"1\"").with("cache-control", HOT);
+                if is_first { response } else { response.with(field, value) }
             })
             .await;
             let proxy = Proxy::before(&origin.url());
@@ -485,10 +500,10 @@ async fn a_304_that_varies_by_more_than_what_is_stored_updates_nothing() {
 #[tokio::test]
 async fn a_304_to_an_unconditional_request_is_a_failure_and_validates_nothing() {
     within(async {
-        let origin = Scripted::in_turn([
-            Said::ok("0").with("cache-control", BRIDGED),
-            Said::status(304, "").with("cache-control", BRIDGED),
-            Said::ok("2").with("cache-control", BRIDGED),
+        let origin = ScriptedOrigin::in_turn([
+            OriginResponse::ok("0").with("cache-control", BRIDGED),
+            OriginResponse::status(304, "").with("cache-control", BRIDGED),
+            OriginResponse::ok("2").with("cache-control", BRIDGED),
         ])
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -503,19 +518,19 @@ async fn a_304_to_an_unconditional_request_is_a_failure_and_validates_nothing() 
 #[tokio::test]
 async fn what_is_softly_purged_outlives_an_error_on_its_refresh() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.before {
-            1 => Said::status(400, "no"),
-            _ => versioned(asked, 0, "max-age=600"),
+        let origin = ScriptedOrigin::start(|request| match request.before {
+            1 => OriginResponse::status(400, "no"),
+            _ => versioned(request, 0, "max-age=600"),
         })
         .await;
         let proxy = Proxy::with(&origin.url(), "admin.token = \"secret\"");
         proxy.get("/a").await;
         let json = "{\"urls\":[\"http://api.test/a\"],\"mode\":\"soft\"}";
-        let call = sending("POST", "/v1/purge", &[TOKEN], json);
+        let call = request_with_body("POST", "/v1/purge", &[TOKEN], json);
         let mut wire = Wire::connect(proxy.admin_address()).await;
         assert_eq!(wire.exchange(call).await.status(), 200);
         assert_eq!(proxy.get("/a").await.cache(), "STALE");
-        origin.asked_for(2).await;
+        origin.wait_for_requests(2).await;
         until_hit(&proxy, "/a", "0").await;
         assert_eq!(origin.last().header("if-none-match"), Some("\"0\""));
     })
@@ -524,22 +539,22 @@ async fn what_is_softly_purged_outlives_an_error_on_its_refresh() {
 
 /// An origin that answers the first refresh with 304 behind the gate, and all later requests with a new
 /// representation.
-async fn late(gate: &Gate) -> Scripted {
+async fn late(gate: &Gate) -> ScriptedOrigin {
     let held = gate.clone();
-    Scripted::start(move |asked| match asked.before {
-        0 => Said::ok("0").with("etag", "\"0\"").with("cache-control", RENEWED),
-        1 => Said::status(304, "").with("cache-control", "max-age=600").after(&held),
-        _ => Said::ok("2").with("etag", "\"2\"").with("cache-control", "max-age=600"),
+    ScriptedOrigin::start(move |request| match request.before {
+        0 => OriginResponse::ok("0").with("etag", "\"0\"").with("cache-control", RENEWED),
+        1 => OriginResponse::status(304, "").with("cache-control", "max-age=600").after(&held),
+        _ => OriginResponse::ok("2").with("etag", "\"2\"").with("cache-control", "max-age=600"),
     })
     .await
 }
 
 /// Has a refresh answered after a newer response was stored; what is stored then.
-async fn overtaken(proxy: &Proxy, origin: &Scripted, gate: &Gate) {
+async fn overtaken(proxy: &Proxy, origin: &ScriptedOrigin, gate: &Gate) {
     proxy.get("/a").await;
     proxy.advance(15);
     assert_eq!(proxy.get("/a").await.cache(), "STALE");
-    origin.asked_for(2).await;
+    origin.wait_for_requests(2).await;
     proxy.advance(1);
     let reload = proxy.get_with("/a", &[("Cache-Control", "no-cache")]).await;
     assert_eq!(reload.summary(), "200 EXPIRED 2");
@@ -567,10 +582,10 @@ async fn a_404_that_comes_late_does_not_remove_what_was_stored_since() {
     within(async {
         let gate = Gate::closed();
         let held = gate.clone();
-        let origin = Scripted::start(move |asked| match asked.before {
-            0 => Said::ok("0").with("etag", "\"0\"").with("cache-control", RENEWED),
-            1 => Said::status(404, "").with("cache-control", "no-store").after(&held),
-            _ => Said::ok("2").with("etag", "\"2\"").with("cache-control", "max-age=600"),
+        let origin = ScriptedOrigin::start(move |request| match request.before {
+            0 => OriginResponse::ok("0").with("etag", "\"0\"").with("cache-control", RENEWED),
+            1 => OriginResponse::status(404, "").with("cache-control", "no-store").after(&held),
+            _ => OriginResponse::ok("2").with("etag", "\"2\"").with("cache-control", "max-age=600"),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -599,11 +614,11 @@ async fn without_memory_a_304_that_comes_late_undoes_nothing_either() {
 }
 
 /// An origin that says which page may read its answer, and forgets `Vary` where no page asks.
-async fn cors(vary: &'static str) -> Scripted {
-    Scripted::start(move |asked| {
-        let Some(page) = asked.header("origin") else { return Said::fresh("plain") };
-        let said = Said::fresh(page).with("access-control-allow-origin", page);
-        if vary.is_empty() { said } else { said.with("vary", vary) }
+async fn cors(vary: &'static str) -> ScriptedOrigin {
+    ScriptedOrigin::start(move |request| {
+        let Some(page) = request.header("origin") else { return OriginResponse::fresh("plain") };
+        let response = OriginResponse::fresh(page).with("access-control-allow-origin", page);
+        if vary.is_empty() { response } else { response.with("vary", vary) }
     })
     .await
 }
@@ -646,8 +661,10 @@ async fn a_response_for_one_page_is_not_shared_with_another() {
                 assert_eq!(reply.header("vary"), Some("Origin"), "others below must know, too");
             }
         }
-        let origin =
-            Scripted::always(Said::fresh("all").with("access-control-allow-origin", "*")).await;
+        let origin = ScriptedOrigin::always(
+            OriginResponse::fresh("all").with("access-control-allow-origin", "*"),
+        )
+        .await;
         let proxy = Proxy::before(&origin.url());
         proxy.get_with("/a", &PAGES[0]).await;
         let other = proxy.get_with("/a", &PAGES[1]).await;
@@ -660,16 +677,16 @@ async fn a_response_for_one_page_is_not_shared_with_another() {
 async fn a_response_that_varies_by_the_clients_address_is_not_stored() {
     within(async {
         for field in ["X-Forwarded-For", "Forwarded"] {
-            let origin = Scripted::start(move |asked| {
-                let address = asked.header(&field.to_ascii_lowercase()).unwrap_or("none");
-                Said::fresh(address.to_owned()).with("vary", field)
+            let origin = ScriptedOrigin::start(move |request| {
+                let address = request.header(&field.to_ascii_lowercase()).unwrap_or("none");
+                OriginResponse::fresh(address.to_owned()).with("vary", field)
             })
             .await;
             let proxy = Proxy::before(&origin.url());
             for asked in 1..3 {
                 let reply = proxy.get("/a").await;
                 assert!(reply.body.contains("127.0.0.1"), "Larder says it: {}", reply.body);
-                assert_eq!((reply.cache(), origin.asked().len()), ("MISS", asked), "{field}");
+                assert_eq!((reply.cache(), origin.received().len()), ("MISS", asked), "{field}");
             }
         }
     })
@@ -679,9 +696,9 @@ async fn a_response_that_varies_by_the_clients_address_is_not_stored() {
 #[tokio::test]
 async fn of_several_variants_that_match_the_latest_answers() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            let vary = asked.header("x-vary").unwrap_or("x-a").to_owned();
-            Said::fresh(format!("{}", asked.before)).with("vary", &vary)
+        let origin = ScriptedOrigin::start(|request| {
+            let vary = request.header("x-vary").unwrap_or("x-a").to_owned();
+            OriginResponse::fresh(format!("{}", request.before)).with("vary", &vary)
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -702,12 +719,14 @@ async fn of_several_variants_that_match_the_latest_answers() {
 async fn a_coding_that_a_client_does_not_accept_is_not_served() {
     within(async {
         for vary in [Some("Accept-Encoding"), None] {
-            let origin = Scripted::start(move |asked| {
-                let accepted = asked.header("accept-encoding").unwrap_or("").to_owned();
+            let origin = ScriptedOrigin::start(move |request| {
+                let accepted = request.header("accept-encoding").unwrap_or("").to_owned();
                 let coding = ["xxx", "br", "gzip"].into_iter().find(|it| accepted.contains(it));
-                let said = Said::fresh(coding.unwrap_or("plain"));
-                let said = coding.iter().fold(said, |said, it| said.with("content-encoding", it));
-                vary.iter().fold(said, |said, vary| said.with("vary", vary))
+                let response = OriginResponse::fresh(coding.unwrap_or("plain"));
+                let response = coding
+                    .iter()
+                    .fold(response, |response, it| response.with("content-encoding", it));
+                vary.iter().fold(response, |response, vary| response.with("vary", vary))
             })
             .await;
             let proxy = Proxy::before(&origin.url());
@@ -728,8 +747,10 @@ async fn a_coding_that_a_client_does_not_accept_is_not_served() {
 #[tokio::test]
 async fn clients_that_accept_the_same_codings_share_a_response() {
     within(async {
-        let origin = Scripted::always(
-            Said::fresh("a").with("content-encoding", "gzip").with("vary", "Accept-Encoding"),
+        let origin = ScriptedOrigin::always(
+            OriginResponse::fresh("a")
+                .with("content-encoding", "gzip")
+                .with("vary", "Accept-Encoding"),
         )
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -759,12 +780,12 @@ async fn clients_that_accept_the_same_codings_share_a_response() {
 #[tokio::test]
 async fn what_a_route_adds_to_the_key_is_in_vary() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.header("if-none-match") {
-            Some("\"a\"") => Said::status(304, "").with("cache-control", HOT),
-            _ => Said::ok("a")
+        let origin = ScriptedOrigin::start(|request| match request.header("if-none-match") {
+            Some("\"a\"") => OriginResponse::status(304, "").with("cache-control", HOT),
+            _ => OriginResponse::ok("a")
                 .with("etag", "\"a\"")
                 .with("vary", "Accept-Encoding")
-                .with("cache-control", if asked.target == "/own" { "no-store" } else { HOT }),
+                .with("cache-control", if request.target == "/own" { "no-store" } else { HOT }),
         })
         .await;
         let toml = "[[route]]\nname = \"all\"\nmatch = \"/**\"\n\
@@ -784,7 +805,7 @@ async fn what_a_route_adds_to_the_key_is_in_vary() {
             assert_eq!((reply.cache(), &*fields(&reply)), (cache, vary));
         }
         assert_eq!(fields(&proxy.get("/own").await), vary, "what is not stored here may be below");
-        assert_eq!(fields(&proxy.ask("HEAD", "/cold", &[]).await), vary);
+        assert_eq!(fields(&proxy.send("HEAD", "/cold", &[]).await), vary);
     })
     .await;
 }
@@ -793,8 +814,9 @@ async fn what_a_route_adds_to_the_key_is_in_vary() {
 async fn what_a_route_adds_is_in_vary_once() {
     within(async {
         let gate = Gate::closed();
-        let said = Said::fresh("a").with("vary", "COOKIE").with("vary", "Accept-Language");
-        let origin = Scripted::always(said.after(&gate)).await;
+        let response =
+            OriginResponse::fresh("a").with("vary", "COOKIE").with("vary", "Accept-Language");
+        let origin = ScriptedOrigin::always(response.after(&gate)).await;
         let toml = "[[route]]\nname = \"all\"\nmatch = \"/**\"\n\
                     vary = { headers = [\"accept-language\"], cookies = [\"currency\"] }";
         let proxy = Proxy::with(&origin.url(), toml);
@@ -820,9 +842,9 @@ async fn cold_variants_of_one_target_are_all_stored() {
         for store in ["", &*shared] {
             let gate = Gate::closed();
             let held = gate.clone();
-            let origin = Scripted::start(move |asked| {
-                let own = asked.header("x-a").unwrap_or_default().to_owned();
-                Said::fresh(own).with("vary", "x-a").after(&held)
+            let origin = ScriptedOrigin::start(move |request| {
+                let own = request.header("x-a").unwrap_or_default().to_owned();
+                OriginResponse::fresh(own).with("vary", "x-a").after(&held)
             })
             .await;
             let proxy = Proxy::with(&origin.url(), store);
@@ -870,8 +892,8 @@ async fn until_flushed(proxy: &Proxy) {
 #[tokio::test]
 async fn foreign_variants_do_not_evict_one_in_use() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            Said::fresh(asked.header("x-a").unwrap_or_default()).with("vary", "x-a")
+        let origin = ScriptedOrigin::start(|request| {
+            OriginResponse::fresh(request.header("x-a").unwrap_or_default()).with("vary", "x-a")
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -888,8 +910,8 @@ async fn foreign_variants_do_not_evict_one_in_use() {
 #[tokio::test]
 async fn another_route_vary_does_not_use_what_was_stored_before() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            Said::fresh(asked.header("accept-language").unwrap_or_default())
+        let origin = ScriptedOrigin::start(|request| {
+            OriginResponse::fresh(request.header("accept-language").unwrap_or_default())
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -905,8 +927,8 @@ async fn another_route_vary_does_not_use_what_was_stored_before() {
 #[tokio::test]
 async fn a_clock_that_is_set_back_keeps_nothing_fresh_for_longer() {
     within(async {
-        let origin = Scripted::start(|asked| {
-            Said::ok(format!("{}", asked.before)).with("cache-control", HOT)
+        let origin = ScriptedOrigin::start(|request| {
+            OriginResponse::ok(format!("{}", request.before)).with("cache-control", HOT)
         })
         .await;
         let proxy = Proxy::before(&origin.url());
@@ -937,10 +959,10 @@ fn accepts(field: &str, coding: &str) -> bool {
 async fn a_client_gets_the_language_that_it_lists_first() {
     within(async {
         // As most frameworks do: the first of several with the same weight.
-        let origin = Scripted::start(|asked| {
-            let listed = asked.header("accept-language").unwrap_or("en");
+        let origin = ScriptedOrigin::start(|request| {
+            let listed = request.header("accept-language").unwrap_or("en");
             let language = listed.split([',', ';', '-']).next().unwrap().to_owned();
-            Said::fresh(&language)
+            OriginResponse::fresh(&language)
                 .with("vary", "accept-language")
                 .with("content-language", &language)
         })
@@ -966,8 +988,8 @@ async fn a_client_gets_the_language_that_it_lists_first() {
 #[tokio::test]
 async fn a_coding_that_the_origin_chose_for_the_same_codings_is_used_again() {
     within(async {
-        let odd = Said::fresh("a").with("content-encoding", "odd");
-        let origin = Scripted::always(odd).await;
+        let odd = OriginResponse::fresh("a").with("content-encoding", "odd");
+        let origin = ScriptedOrigin::always(odd).await;
         let proxy = Proxy::before(&origin.url());
         for (codings, cache) in
             [("gzip, deflate", "MISS"), ("deflate, gzip", "HIT"), ("gzip", "MISS")]
@@ -985,17 +1007,20 @@ async fn no_client_gets_a_coding_that_it_does_not_accept() {
     const WEIGHTS: [&str; 4] = ["", "", ";q=0.5", ";q=0"];
     within(async {
         // An origin that uses the coding it was told to, as far as the client accepts it.
-        let origin = Scripted::start(|asked| {
-            let (coding, field) = (asked.header("x-coding"), asked.header("accept-encoding"));
+        let origin = ScriptedOrigin::start(|request| {
+            let (coding, field) = (request.header("x-coding"), request.header("accept-encoding"));
             let coding = coding.filter(|coding| accepts(field.unwrap(), coding));
             let coding = coding.unwrap_or("identity").to_owned();
-            let said = Said::fresh(&coding);
-            let said =
-                if coding == "identity" { said } else { said.with("content-encoding", &coding) };
-            if asked.target.ends_with("varies") {
-                said.with("vary", "accept-encoding")
+            let response = OriginResponse::fresh(&coding);
+            let response = if coding == "identity" {
+                response
             } else {
-                said
+                response.with("content-encoding", &coding)
+            };
+            if request.target.ends_with("varies") {
+                response.with("vary", "accept-encoding")
+            } else {
+                response
             }
         })
         .await;
@@ -1032,15 +1057,15 @@ async fn no_client_gets_a_coding_that_it_does_not_accept() {
 #[tokio::test]
 async fn a_range_of_a_stale_response_that_only_the_origin_can_judge_goes_to_it() {
     within(async {
-        let origin = Scripted::start(|asked| match asked.header("range") {
-            Some(range) => Said::status(416, "").with("x-range", range),
-            None => Said::ok("whole").with("etag", "\"1\""),
+        let origin = ScriptedOrigin::start(|request| match request.header("range") {
+            Some(range) => OriginResponse::status(416, "").with("x-range", range),
+            None => OriginResponse::ok("whole").with("etag", "\"1\""),
         })
         .await;
         let proxy = Proxy::before(&origin.url());
         proxy.get("/a").await;
         for (method, range) in [("HEAD", "bytes=0-1"), ("GET", "bytes=90-")] {
-            let reply = proxy.ask(method, "/a", &[("Range", range)]).await;
+            let reply = proxy.send(method, "/a", &[("Range", range)]).await;
             assert_eq!((reply.status(), reply.header("x-range")), (416, Some(range)), "{method}");
         }
     })
@@ -1048,20 +1073,22 @@ async fn a_range_of_a_stale_response_that_only_the_origin_can_judge_goes_to_it()
 }
 
 /// An origin that has two languages, and answers in the one with the greatest weight.
-fn two_languages(asked: &Asked) -> Said {
-    let listed = asked.header("accept-language").unwrap_or_default();
+fn two_languages(request: &OriginRequest) -> OriginResponse {
+    let listed = request.header("accept-language").unwrap_or_default();
     let weight = |range: &str| range.split_once(";q=").map_or(1.0, |(_, q)| q.parse().unwrap());
     let ranges = listed.split(',').map(str::trim);
     let known = ranges.filter(|range| range.starts_with("de") || range.starts_with("fr"));
     let best = known.reduce(|best, it| if weight(it) > weight(best) { it } else { best });
     let language = &best.unwrap_or("de")[..2];
-    Said::fresh(language).with("vary", "Accept-Language").with("content-language", language)
+    OriginResponse::fresh(language)
+        .with("vary", "Accept-Language")
+        .with("content-language", language)
 }
 
 #[tokio::test]
 async fn a_stored_language_answers_each_client_that_prefers_it_to_all_others() {
     within(async {
-        let origin = Scripted::start(|asked| two_languages(asked)).await;
+        let origin = ScriptedOrigin::start(|request| two_languages(request)).await;
         let proxy = Proxy::before(&origin.url());
         let get = async |listed| {
             let reply = proxy.get_with("/a", &[("Accept-Language", listed)]).await;

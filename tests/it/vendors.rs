@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use crate::support::{
-    proxy::{Proxy, request, sending},
-    redis::{Redis, Refusal},
-    script::{Said, Scripted},
+    proxy::{Proxy, request, request_with_body},
+    redis::{Redis, WriteRefusal},
+    script::{OriginResponse, ScriptedOrigin},
     wire::{Reply, Wire},
     within,
 };
@@ -46,13 +46,16 @@ secret = "secret"
 purge = ["tiles"]
 "#;
 
-async fn origin() -> Scripted {
-    Scripted::start(|asked| Said::fresh(format!("{} {}", asked.target, asked.before))).await
+async fn origin() -> ScriptedOrigin {
+    ScriptedOrigin::start(|request| {
+        OriginResponse::fresh(format!("{} {}", request.target, request.before))
+    })
+    .await
 }
 
 async fn post(address: SocketAddr, path: &str, fields: &[(&str, &str)], body: &str) -> Reply {
     let mut wire = Wire::connect(address).await;
-    wire.write(sending("POST", path, fields, body)).await;
+    wire.write(request_with_body("POST", path, fields, body)).await;
     wire.read_reply().await
 }
 
@@ -155,7 +158,7 @@ async fn a_delivery_that_purged_nothing_counts_as_new_when_it_comes_again() {
         while deliver(0).await.status() == 503 {
             tokio::task::yield_now().await;
         }
-        redis.refuse_writes(Refusal::Memory).await;
+        redis.refuse_writes(WriteRefusal::Memory).await;
         let refused = deliver(1).await;
         assert_eq!((refused.status(), refused.header("retry-after")), (503, Some("1")));
         redis.accept_writes().await;
@@ -209,19 +212,19 @@ async fn what_was_purged_is_told_the_latest_first() {
         assert_eq!(call(&proxy, "/v1/purge", &[], body).await.status(), 200);
         let fields = [("authorization", "Bearer secret")];
         post(proxy.address, "/_larder/webhooks/other", &fields, r#"{"tile":"a"}"#).await;
-        let ask = async |path: &str| {
+        let send = async |path: &str| {
             let mut wire = Wire::connect(proxy.admin_address()).await;
             let answer = wire.exchange(request("GET", path, &fields)).await;
             (answer.status(), serde_json::from_str::<Value>(&answer.body).unwrap())
         };
-        let (status, list) = ask("/v1/purges").await;
+        let (status, list) = send("/v1/purges").await;
         let seqs = |list: &Value| -> Vec<u64> {
             let purges = list["purges"].as_array().unwrap();
             purges.iter().map(|purge| purge["seq"].as_u64().unwrap()).collect()
         };
         assert_eq!((status, seqs(&list)), (200, vec![2, 1]));
         assert_eq!(list["purges"][0]["source"], json!({ "webhook": "other" }));
-        let (status, mut first) = ask("/v1/purges/1").await;
+        let (status, mut first) = send("/v1/purges/1").await;
         let at = first["at"].take();
         assert!(at.as_str().unwrap().ends_with('Z'), "{at}");
         let passage = [first["applied"][0]["at"].take(), first["acknowledged_at"].take()];
@@ -232,13 +235,13 @@ async fn what_was_purged_is_told_the_latest_first() {
             "applied": [{ "at": null }], "acknowledged_at": null,
         });
         assert_eq!((status, first), (200, expected));
-        assert_eq!(seqs(&ask("/v1/purges?limit=1").await.1), [2]);
-        assert_eq!(seqs(&ask("/v1/purges?before=2&limit=5").await.1), [1]);
+        assert_eq!(seqs(&send("/v1/purges?limit=1").await.1), [2]);
+        assert_eq!(seqs(&send("/v1/purges?before=2&limit=5").await.1), [1]);
         for path in ["/v1/purges/3", "/v1/purges/x"] {
-            assert_eq!(ask(path).await.0, 404, "{path}");
+            assert_eq!(send(path).await.0, 404, "{path}");
         }
         for path in ["/v1/purges?limit=x", "/v1/purges?limit", "/v1/purges?tag=a"] {
-            assert_eq!(ask(path).await.0, 400, "{path}");
+            assert_eq!(send(path).await.0, 400, "{path}");
         }
         assert_eq!(proxy.admin("/v1/purges").await.status(), 401);
     })
@@ -290,7 +293,7 @@ async fn clients_of_fastly_purge_as_they_are_used_to() {
             assert!(refused.body.contains(r#""msg":"No purge""#), "{}", refused.body);
         }
         fill(&proxy, "/tiles/c").await;
-        let purged = proxy.ask("PURGE", "/tiles/c", &[("fastly-key", "secret")]).await;
+        let purged = proxy.send("PURGE", "/tiles/c", &[("fastly-key", "secret")]).await;
         assert_eq!((purged.status(), proxy.get("/tiles/c").await.cache()), (200, "MISS"));
     })
     .await;

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use crate::support::{
     gate::Gate,
-    proxy::{Proxy, request, sending, sum},
-    redis::{Redis, Refusal},
-    script::{Said, Scripted},
+    proxy::{Proxy, request, request_with_body, sum},
+    redis::{Redis, WriteRefusal},
+    script::{OriginResponse, ScriptedOrigin},
     wire::{Reply, Wire},
     within,
 };
@@ -19,13 +19,13 @@ match = "/products/{page}"
 tags = ["page:{page}", "product:{$.items[*].id}"]
 "#;
 
-fn json(body: impl Into<String>) -> Said {
-    Said::fresh(body).with("content-type", "application/json")
+fn json(body: impl Into<String>) -> OriginResponse {
+    OriginResponse::fresh(body).with("content-type", "application/json")
 }
 
 async fn purge_tag(proxy: &Proxy, tag: &str) -> String {
     let body = format!(r#"{{"tags":["{tag}"]}}"#);
-    let call = sending("POST", "/v1/purge", &[("authorization", "Bearer secret")], &body);
+    let call = request_with_body("POST", "/v1/purge", &[("authorization", "Bearer secret")], &body);
     let reply = Wire::connect(proxy.admin_address()).await.exchange(call).await;
     assert_eq!(reply.status(), 200, "{reply:?}");
     reply.body
@@ -39,7 +39,7 @@ async fn metric(proxy: &Proxy, name: &str, labels: &str) -> u64 {
 
 async fn send(proxy: &Proxy, method: &str, target: &str, body: &str) -> Reply {
     let mut wire = proxy.connect().await;
-    wire.write(sending(method, target, &[], body)).await;
+    wire.write(request_with_body(method, target, &[], body)).await;
     wire.read_reply_to(method).await
 }
 
@@ -47,7 +47,7 @@ async fn send(proxy: &Proxy, method: &str, target: &str, body: &str) -> Reply {
 async fn a_response_is_purged_by_what_its_body_says() {
     within(async {
         let body = r#"{"items":[{"id":7},{"id":"ä"}]}"#;
-        let origin = Scripted::always(json(body)).await;
+        let origin = ScriptedOrigin::always(json(body)).await;
         let proxy = Proxy::with(&origin.url(), PRODUCTS);
         for (tag, expected) in [
             ("product:7", "MISS"),
@@ -68,7 +68,7 @@ async fn a_response_is_purged_by_what_its_body_says() {
 #[tokio::test]
 async fn a_path_gives_its_tags_however_it_is_spelled() {
     within(async {
-        let origin = Scripted::always(json("{}")).await;
+        let origin = ScriptedOrigin::always(json("{}")).await;
         let proxy = Proxy::with(&origin.url(), PRODUCTS);
         for spelling in ["/products/%31", "/products/%2531"] {
             proxy.get(spelling).await;
@@ -86,13 +86,13 @@ async fn a_purge_that_comes_while_the_body_arrives_is_not_missed() {
         for (tag, expected) in [("product:7", "MISS"), ("product:8", "HIT")] {
             let gate = Gate::closed();
             let waiting = gate.clone();
-            let origin = Scripted::start(move |asked| {
-                let end = format!(r#"{{"id":7}}],"number":{}}}"#, asked.before);
-                let said = json(r#"{"items":["#);
-                if asked.before == 0 {
-                    said.then(&waiting, end)
+            let origin = ScriptedOrigin::start(move |request| {
+                let end = format!(r#"{{"id":7}}],"number":{}}}"#, request.before);
+                let response = json(r#"{"items":["#);
+                if request.before == 0 {
+                    response.then(&waiting, end)
                 } else {
-                    said.then(&Gate::closed(), "")
+                    response.then(&Gate::closed(), "")
                 }
             })
             .await;
@@ -118,7 +118,7 @@ async fn a_response_whose_tags_are_not_read_yet_is_joined_unless_any_tag_was_pur
     within(async {
         for (purged, requests) in [(None, 1), (Some("product:8"), 2)] {
             let gate = Gate::closed();
-            let origin = Scripted::always(json(r#"{"items":["#).then(&gate, "]}")).await;
+            let origin = ScriptedOrigin::always(json(r#"{"items":["#).then(&gate, "]}")).await;
             let proxy = Proxy::with(&origin.url(), PRODUCTS);
             let mut wires = Vec::new();
             for number in 0..2 {
@@ -156,12 +156,12 @@ async fn what_cannot_be_read_is_not_stored_and_counted() {
             ("malformed", json("{"), "detail=cold"),
             ("tags", json(many), "detail=cold"),
         ];
-        for (cause, said, told) in cases {
-            let origin = Scripted::always(said).await;
+        for (cause, response, reported) in cases {
+            let origin = ScriptedOrigin::always(response).await;
             let proxy = Proxy::with(&origin.url(), PRODUCTS);
             let first = proxy.get("/products/1").await;
             let status = first.header("cache-status").unwrap();
-            assert!(status.contains(told) && !status.contains("stored"), "{cause}: {status}");
+            assert!(status.contains(reported) && !status.contains("stored"), "{cause}: {status}");
             let labels = format!("cause=\"{cause}\",route=\"products\"");
             while metric(&proxy, "larder_untagged_responses_total", &labels).await == 0 {
                 tokio::task::yield_now().await;
@@ -181,8 +181,8 @@ fn opened() -> Gate {
 #[tokio::test]
 async fn what_is_no_json_is_stored_without_tags_of_its_body() {
     within(async {
-        let said = Said::fresh("{").with("content-type", "text/html");
-        let origin = Scripted::always(said.with("content-encoding", "br")).await;
+        let response = OriginResponse::fresh("{").with("content-type", "text/html");
+        let origin = ScriptedOrigin::always(response.with("content-encoding", "br")).await;
         let proxy = Proxy::with(&origin.url(), PRODUCTS);
         proxy.get("/products/html").await;
         assert_eq!(proxy.get("/products/html").await.cache(), "HIT");
@@ -196,7 +196,7 @@ async fn what_is_no_json_is_stored_without_tags_of_its_body() {
 async fn long_json_reaches_clients_before_its_tags_are_read_and_is_stored() {
     within(async {
         let body = format!(r#"{{"items":[{{"id":7}}],"text":"{}"}}"#, "x".repeat(900_000));
-        let origin = Scripted::always(json(body.clone())).await;
+        let origin = ScriptedOrigin::always(json(body.clone())).await;
         let proxy = Proxy::with(&origin.url(), PRODUCTS);
         assert!(proxy.get("/products/1").await.body == body);
         while proxy.get("/products/1").await.cache() != "HIT" {
@@ -212,7 +212,7 @@ async fn long_json_reaches_clients_before_its_tags_are_read_and_is_stored() {
 #[tokio::test]
 async fn the_origin_is_asked_for_a_coding_that_can_be_read() {
     within(async {
-        let origin = Scripted::always(json("{}")).await;
+        let origin = ScriptedOrigin::always(json("{}")).await;
         let proxy = Proxy::with(&origin.url(), PRODUCTS);
         let codings = [("accept-encoding", "gzip, br, zstd")];
         proxy.get_with("/products/1", &codings).await;
@@ -237,9 +237,9 @@ tags = ["totals"]
 "#;
 
 /// An origin whose answers to `GET` count how often each target was asked for; it answers writes so.
-async fn counting(written: Said) -> Scripted {
-    Scripted::start(move |asked| match &*asked.method {
-        "GET" => Said::fresh(asked.before.to_string()),
+async fn counting(written: OriginResponse) -> ScriptedOrigin {
+    ScriptedOrigin::start(move |request| match &*request.method {
+        "GET" => OriginResponse::fresh(request.before.to_string()),
         _ => written.clone(),
     })
     .await
@@ -257,7 +257,7 @@ async fn a_successful_write_purges_what_its_route_says() {
             ("POST", 500, ["HIT"; 4]),
             ("OPTIONS", 200, ["HIT"; 4]),
         ] {
-            let origin = counting(Said::status(status, "")).await;
+            let origin = counting(OriginResponse::status(status, "")).await;
             let proxy = Proxy::with(&origin.url(), STOCKS);
             for target in targets {
                 proxy.get(target).await;
@@ -283,7 +283,7 @@ async fn a_write_in_another_spelling_purges_what_its_route_says() {
             "/x/../stocks/7/orders",
         ];
         for spelling in spellings {
-            let origin = counting(Said::ok("")).await;
+            let origin = counting(OriginResponse::ok("")).await;
             let proxy = Proxy::with(&origin.url(), STOCKS);
             let targets = ["/stocks/7/a", "/totals"];
             for target in targets {
@@ -301,7 +301,8 @@ async fn a_write_in_another_spelling_purges_what_its_route_says() {
 #[tokio::test]
 async fn a_write_is_one_record() {
     within(async {
-        let written = Said::ok("").with("location", "/x").with("cache-group-invalidation", "\"g\"");
+        let written =
+            OriginResponse::ok("").with("location", "/x").with("cache-group-invalidation", "\"g\"");
         let origin = counting(written).await;
         let proxy = Proxy::with(&origin.url(), STOCKS);
         send(&proxy, "POST", "/stocks/7/orders?range=5d", "{}").await;
@@ -316,12 +317,13 @@ async fn a_write_is_one_record() {
 async fn groups_are_invalidated_by_what_answers_a_write_and_by_nothing_else() {
     within(async {
         let groups = "\"a b\", \"c\";x=1";
-        let origin = Scripted::start(move |asked| {
-            let said = Said::fresh(asked.before.to_string()).with("cache-groups", "\"a b\"");
-            match &*asked.target {
-                "/page" => said,
-                "/broken" => said.with("cache-group-invalidation", "\"a b\", c"),
-                _ => said.with("cache-group-invalidation", groups),
+        let origin = ScriptedOrigin::start(move |request| {
+            let response =
+                OriginResponse::fresh(request.before.to_string()).with("cache-groups", "\"a b\"");
+            match &*request.target {
+                "/page" => response,
+                "/broken" => response.with("cache-group-invalidation", "\"a b\", c"),
+                _ => response.with("cache-group-invalidation", groups),
             }
         })
         .await;
@@ -335,9 +337,13 @@ async fn groups_are_invalidated_by_what_answers_a_write_and_by_nothing_else() {
             ("POST", "/broken", "HIT"),
             ("POST", "/shop", "MISS"),
         ] {
-            let answer = proxy.ask(method, target, &[("content-length", "0")]).await;
-            let told = answer.header("cache-group-invalidation");
-            assert_eq!(told.is_some_and(|told| told == groups), target == "/shop", "it is kept");
+            let answer = proxy.send(method, target, &[("content-length", "0")]).await;
+            let reported = answer.header("cache-group-invalidation");
+            assert_eq!(
+                reported.is_some_and(|reported| reported == groups),
+                target == "/shop",
+                "it is kept"
+            );
             assert_eq!(proxy.get("/page").await.cache(), expected, "{method} {target}");
             assert_eq!(proxy.get_with("/page", &elsewhere).await.cache(), "HIT", "another host");
         }
@@ -346,8 +352,8 @@ async fn groups_are_invalidated_by_what_answers_a_write_and_by_nothing_else() {
 }
 
 /// The answer to a write that carries what it has made of the target.
-fn representation(target: &str, body: &str) -> Said {
-    Said::fresh(body).with("content-location", target)
+fn representation(target: &str, body: &str) -> OriginResponse {
+    OriginResponse::fresh(body).with("content-location", target)
 }
 
 #[tokio::test]
@@ -359,8 +365,8 @@ async fn a_new_representation_in_the_answer_to_a_write_is_stored() {
             proxy.get("/a").await;
             let answer = send(&proxy, method, "/a", "new").await;
             assert_eq!(answer.summary(), format!("{status} BYPASS new"));
-            let told = answer.header("cache-status").unwrap();
-            assert!(told.contains("fwd=method") && told.contains("stored"), "{told}");
+            let reported = answer.header("cache-status").unwrap();
+            assert!(reported.contains("fwd=method") && reported.contains("stored"), "{reported}");
             assert_eq!(proxy.get("/a").await.summary(), "200 HIT new", "{method}");
             assert_eq!(origin.requests(), 2);
         }
@@ -371,22 +377,22 @@ async fn a_new_representation_in_the_answer_to_a_write_is_stored() {
 #[tokio::test]
 async fn an_answer_that_does_not_say_that_it_is_the_representation_is_not_stored() {
     within(async {
-        let fresh = || Said::fresh("new");
-        for (method, said) in [
+        let fresh = || OriginResponse::fresh("new");
+        for (method, response) in [
             ("PUT", fresh()),
             ("PUT", representation("/b", "new")),
-            ("POST", Said::ok("new").with("content-location", "/a")),
+            ("POST", OriginResponse::ok("new").with("content-location", "/a")),
             ("PATCH", representation("/a", "new").status_of(202)),
             ("DELETE", representation("/a", "new")),
             ("PUT", representation("http://elsewhere.test/a", "new")),
             (
                 "PUT",
-                Said::ok("new")
+                OriginResponse::ok("new")
                     .with("content-location", "/a")
                     .with("cache-control", "private, max-age=60"),
             ),
         ] {
-            let origin = counting(said).await;
+            let origin = counting(response).await;
             let proxy = Proxy::before(&origin.url());
             proxy.get("/a").await;
             send(&proxy, method, "/a", "").await;
@@ -395,10 +401,10 @@ async fn an_answer_that_does_not_say_that_it_is_the_representation_is_not_stored
         let origin = counting(representation("/a", "new")).await;
         let proxy = Proxy::before(&origin.url());
         let credentials = [("authorization", "Bearer x"), ("content-length", "0")];
-        proxy.ask("PUT", "/a", &credentials).await;
+        proxy.send("PUT", "/a", &credentials).await;
         assert_eq!(proxy.get("/a").await.cache(), "MISS", "it is for its writer");
         let method = [("x-http-method-override", "DELETE"), ("content-length", "0")];
-        proxy.ask("POST", "/b", &method).await;
+        proxy.send("POST", "/b", &method).await;
         assert_eq!(proxy.get("/b").await.cache(), "MISS", "it may be the answer to something else");
     })
     .await;
@@ -415,16 +421,19 @@ async fn a_write_that_another_overtook_is_not_stored() {
         ] {
             let gate = Gate::closed();
             let waiting = gate.clone();
-            let origin = Scripted::start(move |asked| match (&*asked.method, &*asked.target) {
-                ("PUT", "/a") if asked.before == 0 => representation("/a", "first").after(&waiting),
-                ("PUT", "/a") => Said::ok("second"),
-                _ => Said::fresh("current"),
-            })
-            .await;
+            let origin =
+                ScriptedOrigin::start(move |request| match (&*request.method, &*request.target) {
+                    ("PUT", "/a") if request.before == 0 => {
+                        representation("/a", "first").after(&waiting)
+                    }
+                    ("PUT", "/a") => OriginResponse::ok("second"),
+                    _ => OriginResponse::fresh("current"),
+                })
+                .await;
             let proxy = Proxy::with(&origin.url(), STOCKS);
             let mut first = proxy.connect().await;
-            first.write(sending("PUT", "/a", &[], "first")).await;
-            origin.asked_for(1).await;
+            first.write(request_with_body("PUT", "/a", &[], "first")).await;
+            origin.wait_for_requests(1).await;
             if let Some((method, target)) = overtaking {
                 send(&proxy, method, target, "second").await;
             }
@@ -451,14 +460,14 @@ async fn what_was_written_through_is_purged_like_anything_else() {
         }
         let proxy = Proxy::with(&origin.url(), PRODUCTS);
         send(&proxy, "PUT", "/products/1", "{}").await;
-        proxy.ask("DELETE", "/products/1", &[]).await;
+        proxy.send("DELETE", "/products/1", &[]).await;
         assert_eq!(proxy.get("/products/1").await.cache(), "MISS");
     })
     .await;
 }
 
 /// Two nodes with one Redis, which answer hits.
-async fn fleet(redis: &Redis, origin: &Scripted) -> [Proxy; 2] {
+async fn fleet(redis: &Redis, origin: &ScriptedOrigin) -> [Proxy; 2] {
     let toml = format!("[store]\n{}", redis.store());
     let nodes = [Proxy::with(&origin.url(), &toml), Proxy::with(&origin.url(), &toml)];
     for node in &nodes {
@@ -499,9 +508,9 @@ async fn a_write_on_one_node_is_known_to_the_others() {
 async fn writes_to_other_targets_at_the_same_time_keep_none_from_being_stored() {
     within(async {
         let redis = Redis::start().await;
-        let origin = Scripted::start(|asked| match &*asked.method {
-            "PUT" => representation(&asked.target, "written").status_of(200),
-            _ => Said::fresh("current"),
+        let origin = ScriptedOrigin::start(|request| match &*request.method {
+            "PUT" => representation(&request.target, "written").status_of(200),
+            _ => OriginResponse::fresh("current"),
         })
         .await;
         let [one, _] = fleet(&redis, &origin).await;
@@ -509,7 +518,7 @@ async fn writes_to_other_targets_at_the_same_time_keep_none_from_being_stored() 
         let mut wires = Vec::new();
         for target in &targets {
             let mut wire = one.connect().await;
-            wire.write(sending("PUT", target, &[], "")).await;
+            wire.write(request_with_body("PUT", target, &[], "")).await;
             wires.push(wire);
         }
         for wire in &mut wires {
@@ -533,7 +542,7 @@ async fn a_write_is_answered_without_the_log_and_gets_there_later() {
         let [one, other] = fleet(&redis, &origin).await;
         one.get("/a").await;
         until(&other, "/a", "200 HIT 0").await;
-        redis.refuse_writes(Refusal::Memory).await;
+        redis.refuse_writes(WriteRefusal::Memory).await;
         assert_eq!(send(&one, "PUT", "/a", "").await.summary(), "200 BYPASS written");
         assert_eq!(one.metric("larder_write_purges_total", "pending").await, 1);
         assert_eq!(one.get("/a").await.summary(), "200 MISS 1", "it holds here, and is not stored");
@@ -565,14 +574,15 @@ cache = false
 #[tokio::test]
 async fn writes_that_can_invalidate_nothing_are_no_records_of_the_purge_log() {
     within(async {
-        let origin = Scripted::start(|asked| Said::fresh(asked.method.clone())).await;
+        let origin =
+            ScriptedOrigin::start(|request| OriginResponse::fresh(request.method.clone())).await;
         let proxy = Proxy::with(&origin.url(), READS_BY_POST);
         let records = || metric(&proxy, "larder_purge_records_total", "");
         let before = records().await;
         let mut wire = proxy.connect().await;
         for number in 0..500 {
             let target = if number % 2 == 0 { "/graphql" } else { "/checkout/cart" };
-            let reply = wire.exchange(sending("POST", target, &[], "{}")).await;
+            let reply = wire.exchange(request_with_body("POST", target, &[], "{}")).await;
             assert_eq!(reply.status(), 200);
         }
         assert_eq!(records().await, before);

@@ -16,14 +16,14 @@ use crate::server::{Connection, Handler, Incoming};
 
 /// A slow API that counts what it is asked.
 #[derive(Debug, Default)]
-pub struct SampleApi {
-    asked: AtomicU64,
+pub(super) struct SampleApi {
+    requests: AtomicU64,
     price: AtomicU64,
 }
 
 /// One answer of the sample API and what it costs.
-struct Answer {
-    takes: Duration,
+struct SampleResponse {
+    latency: Duration,
     body: String,
     cache_control: Option<&'static str>,
     etag: Option<String>,
@@ -31,49 +31,49 @@ struct Answer {
 
 impl SampleApi {
     /// Requests answered so far.
-    pub fn asked(&self) -> u64 {
-        self.asked.load(Ordering::Relaxed)
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
     }
 
-    fn answer(&self, method: &Method, path: &str) -> Option<Answer> {
+    fn respond(&self, method: &Method, path: &str) -> Option<SampleResponse> {
         let price = 1999 + self.price.load(Ordering::Relaxed);
-        let answer = match (method, path) {
-            (&Method::GET, "/sales/summary") => Answer {
-                takes: Duration::from_millis(900),
+        let sample = match (method, path) {
+            (&Method::GET, "/sales/summary") => SampleResponse {
+                latency: Duration::from_millis(900),
                 body: r#"{"revenue":128450.25,"orders":1893,"currency":"EUR"}"#.to_owned(),
                 cache_control: Some("max-age=5, stale-while-revalidate=60"),
                 etag: None,
             },
-            (&Method::GET, "/products/1") => Answer {
-                takes: Duration::from_millis(250),
+            (&Method::GET, "/products/1") => SampleResponse {
+                latency: Duration::from_millis(250),
                 body: format!(r#"{{"id":1,"name":"Oak shelf","price_cents":{price}}}"#),
                 cache_control: Some("no-cache"),
                 etag: Some(format!("\"price-{price}\"")),
             },
             (&Method::PUT, "/products/1") => {
                 self.price.fetch_add(100, Ordering::Relaxed);
-                Answer {
-                    takes: Duration::from_millis(100),
+                SampleResponse {
+                    latency: Duration::from_millis(100),
                     body: r#"{"saved":true}"#.to_owned(),
                     cache_control: None,
                     etag: None,
                 }
             }
-            (&Method::GET, "/cart") => Answer {
-                takes: Duration::from_millis(150),
+            (&Method::GET, "/cart") => SampleResponse {
+                latency: Duration::from_millis(150),
                 body: r#"{"items":[]}"#.to_owned(),
                 cache_control: Some("private"),
                 etag: None,
             },
-            (&Method::GET, tile) if tile.starts_with("/dashboard/tiles/") => Answer {
-                takes: Duration::from_millis(400),
+            (&Method::GET, tile) if tile.starts_with("/dashboard/tiles/") => SampleResponse {
+                latency: Duration::from_millis(400),
                 body: format!(r#"{{"tile":"{}","value":42}}"#, tile.escape_default()),
                 cache_control: None,
                 etag: None,
             },
             _ => return None,
         };
-        Some(answer)
+        Some(sample)
     }
 }
 
@@ -85,21 +85,21 @@ impl Handler for SampleApi {
         request: Request<Incoming>,
         _connection: &Arc<Connection>,
     ) -> Response<Full<Bytes>> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        let Some(answer) = self.answer(request.method(), request.uri().path()) else {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let Some(sample) = self.respond(request.method(), request.uri().path()) else {
             let mut response = Response::new(Full::from(r#"{"error":"no such resource"}"#));
             *response.status_mut() = StatusCode::NOT_FOUND;
             return response;
         };
-        let etag = answer.etag.and_then(|etag| HeaderValue::try_from(etag).ok());
+        let etag = sample.etag.and_then(|etag| HeaderValue::try_from(etag).ok());
         if etag.is_some() && request.headers().get(header::IF_NONE_MATCH) == etag.as_ref() {
             return not_modified(etag);
         }
-        tokio::time::sleep(answer.takes).await;
-        let mut response = Response::new(Full::from(answer.body));
+        tokio::time::sleep(sample.latency).await;
+        let mut response = Response::new(Full::from(sample.body));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(value) = answer.cache_control {
+        if let Some(value) = sample.cache_control {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(value));
         }
         if let Some(etag) = etag {

@@ -9,10 +9,10 @@ use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 use clap::Args;
 
 use crate::{
-    app::{Node, Surroundings, Workers},
+    app::{Node, NodeOptions, Workers},
     config::{Config, Environment},
     pipeline::Clock,
-    server::{self, Address, Drain, Listener, Settings},
+    server::{self, BoundAddress, Drain, Listener, Settings},
 };
 use api::SampleApi;
 
@@ -34,7 +34,7 @@ pub struct Arguments {
 const ROUTES: &str = include_str!("demo.toml");
 
 /// Runs the demo until Ctrl-C, or with `--once` until the traffic is over.
-pub fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(run(arguments))
 }
@@ -53,13 +53,15 @@ async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         suggest(larder, &node);
         tokio::signal::ctrl_c().await?;
     }
-    node.drained().await;
+    node.drain().await;
     Ok(ExitCode::SUCCESS)
 }
 
 fn start_api(api: &Arc<SampleApi>) -> anyhow::Result<SocketAddr> {
     let listener = Listener::bind_tcp(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    let Address::Tcp(address) = listener.local_addr()? else { anyhow::bail!("not a TCP address") };
+    let BoundAddress::Tcp(address) = listener.local_addr()? else {
+        anyhow::bail!("not a TCP address")
+    };
     let settings = Arc::new(Settings::default());
     tokio::spawn(server::serve(listener, Arc::clone(api), settings, Drain::new()));
     Ok(address)
@@ -72,12 +74,12 @@ fn start_larder(arguments: &Arguments, origin: SocketAddr) -> anyhow::Result<Nod
          [log]\naccess = \"off\"\n{ROUTES}"
     );
     let config = Config::parse(&text, "demo", Environment::empty())?;
-    let surroundings = Surroundings {
+    let options = NodeOptions {
         clock: Clock::System,
         access_log: Box::new(std::io::sink()),
-        workers: Workers::Here,
+        workers: Workers::CurrentRuntime,
     };
-    Node::start(&config, surroundings)
+    Node::start(&config, options)
 }
 
 fn suggest(larder: SocketAddr, node: &Node) {

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use super::api::SampleApi;
 
 /// Walks through what Larder does, printing as it goes.
-pub async fn walk(larder: SocketAddr, api: &SampleApi) -> anyhow::Result<()> {
+pub(super) async fn walk(larder: SocketAddr, api: &SampleApi) -> anyhow::Result<()> {
     let tour = Tour { larder };
     println!("  {:<34} {:<12} {:>9}   what happened", "request", "X-API-Cache", "took");
     tour.tiles().await?;
@@ -60,10 +60,10 @@ impl Tour {
     /// Many clients at once want the same cold, slow resource.
     async fn crowd(&self, api: &SampleApi) -> anyhow::Result<()> {
         const CLIENTS: usize = 200;
-        let (before, started) = (api.asked(), Instant::now());
+        let (before, started) = (api.requests(), Instant::now());
         let requests = (0..CLIENTS).map(|_| self.send(Method::GET, "/dashboard/tiles/crowd"));
         futures_util::future::try_join_all(requests).await?;
-        let asked = api.asked() - before;
+        let asked = api.requests() - before;
         println!(
             "\n  {CLIENTS} clients asked for one cold tile at once: the API was asked {} in {} ms.",
             if asked == 1 { "once".to_owned() } else { format!("{asked} times") },

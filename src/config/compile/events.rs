@@ -3,21 +3,21 @@
 use super::problems::Problems;
 use crate::{
     config::{
-        file::{EventsTable, File, Text, UserTable},
+        file::{ConfigFile, EventsTable, Text, UserTable},
         report::Finding,
     },
-    feed::{InvalidPattern, Origins, Settings, TagPattern},
+    feed::{CorsOrigins, InvalidTagPattern, Settings, TagPattern},
 };
 
 /// How many may listen where nothing is said.
-const LISTENERS: usize = 5000;
+const DEFAULT_LISTENERS: usize = 5000;
 
 /// How many of them may be one client's where nothing is said.
-const PER_CLIENT: usize = 100;
+const DEFAULT_PER_CLIENT: usize = 100;
 
 /// The settings of the section; none where there is none.
 pub(super) fn compile(
-    file: &File,
+    file: &ConfigFile,
     connections: usize,
     problems: &mut Problems<'_>,
 ) -> Option<Settings> {
@@ -31,12 +31,14 @@ pub(super) fn compile(
         let finding = Finding::warning(section.span.clone(), message);
         problems.push(finding.help("name the tags that they may see, as in `tags = [\"tile:*\"]`"));
     }
-    let listeners = problems.positive_count(section.listeners.as_ref()).unwrap_or(LISTENERS);
+    let listeners =
+        problems.positive_count(section.listeners.as_ref()).unwrap_or(DEFAULT_LISTENERS);
     if let Some(count) = section.listeners.as_ref().filter(|_| listeners >= connections) {
         let message = "`limits.connections` is no more than this: listeners could take them all";
         problems.push(Finding::warning(count.span.clone(), message));
     }
-    let per_client = problems.positive_count(section.per_client.as_ref()).unwrap_or(PER_CLIENT);
+    let per_client =
+        problems.positive_count(section.per_client.as_ref()).unwrap_or(DEFAULT_PER_CLIENT);
     let origins = origins(section, &tags, problems);
     Some(Settings { origins, tags, listeners, per_client })
 }
@@ -52,7 +54,7 @@ fn pattern(text: &Text, users: &UserTable, problems: &mut Problems<'_>) -> Optio
     };
     let finding = Finding::error(Some(text.span.clone()), error.to_string());
     problems.push(match error {
-        InvalidPattern::Star => finding.help("as in `tile:*`, for all tags that begin so"),
+        InvalidTagPattern::Star => finding.help("as in `tile:*`, for all tags that begin so"),
         _ => finding,
     });
     None
@@ -91,12 +93,12 @@ fn warn_about_covered(section: &EventsTable, tags: &[TagPattern], problems: &mut
     }
 }
 
-fn origins(section: &EventsTable, tags: &[TagPattern], problems: &mut Problems<'_>) -> Origins {
+fn origins(section: &EventsTable, tags: &[TagPattern], problems: &mut Problems<'_>) -> CorsOrigins {
     let texts = section.allow_origins.iter().flat_map(|texts| texts.iter());
     let mut only = Vec::new();
     let mut any = false;
     for text in texts {
-        match Origins::parse(text) {
+        match CorsOrigins::parse(text) {
             _ if text.value == "*" => {
                 any = true;
                 if tags.iter().any(TagPattern::is_of_user) {
@@ -109,5 +111,5 @@ fn origins(section: &EventsTable, tags: &[TagPattern], problems: &mut Problems<'
             Err(error) => problems.error(&text.span, error.to_string()),
         }
     }
-    if any { Origins::Any } else { Origins::Only(only) }
+    if any { CorsOrigins::Any } else { CorsOrigins::Only(only) }
 }

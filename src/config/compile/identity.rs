@@ -8,31 +8,32 @@ use http::{HeaderName, header};
 use super::problems::Problems;
 use crate::{
     config::{
-        file::{At, File, GatewayTable, JwtTable, RouteSection, Text, Texts, UserTable},
+        file::{ConfigFile, GatewayTable, JwtTable, Located, RouteSection, Text, Texts, UserTable},
         report::Finding,
-        settings::User,
+        settings::UserConfig,
         value,
     },
     policy::Partition,
     route::{Route, RouteTable},
     user::{
-        Carrier, GatewayRules, KeySource, Proof, TokenRules, USUAL_NARROWING,
-        token::{
-            algorithm::Algorithm,
-            key::{Key, SHORTEST_SECRET},
+        DEFAULT_NARROWING_CLAIMS, GatewayRules, IdentitySource, KeySource, TokenLocation,
+        TokenRules,
+        jwt::{
+            algorithm::JwsAlgorithm,
+            key::{MIN_SECRET_LENGTH, VerificationKey},
         },
     },
 };
 
 /// What proves who asks, by `user.jwt` or `user.header`.
-pub(super) fn proof(table: &UserTable, problems: &mut Problems<'_>) -> Proof {
+pub(super) fn identity_source(table: &UserTable, problems: &mut Problems<'_>) -> IdentitySource {
     match (&table.jwt, &table.header) {
         (None, None) => {
             if let Some(narrows) = &table.narrows {
                 let message = "`narrows` has no effect: neither `jwt` nor `header` says who asks";
                 problems.push(Finding::warning(narrows.span.clone(), message));
             }
-            Proof::None
+            IdentitySource::None
         }
         (Some(_), Some(gateway)) => {
             let message = "`jwt` and `header` cannot both say who asks";
@@ -40,29 +41,29 @@ pub(super) fn proof(table: &UserTable, problems: &mut Problems<'_>) -> Proof {
                 .push(Finding::error(Some(gateway.span.clone()), message).help(
                     "if the gateway passes the token on, `jwt` alone does; remove the other",
                 ));
-            Proof::None
+            IdentitySource::None
         }
         (Some(jwt), None) => tokens(jwt, table.narrows.as_ref(), problems)
-            .map_or(Proof::None, |rules| Proof::Token(Box::new(rules))),
+            .map_or(IdentitySource::None, |rules| IdentitySource::Token(Box::new(rules))),
         (None, Some(gateway)) => self::gateway(gateway, table.narrows.as_ref(), problems)
-            .map_or(Proof::None, Proof::Gateway),
+            .map_or(IdentitySource::None, IdentitySource::Gateway),
     }
 }
 
 fn tokens(
-    table: &At<JwtTable>,
+    table: &Located<JwtTable>,
     narrows: Option<&Texts>,
     problems: &mut Problems<'_>,
 ) -> Option<TokenRules> {
-    let carrier = carrier(table, problems);
+    let location = token_location(table, problems);
     let algorithms = algorithms(table.algorithms.as_ref(), problems);
     let keys = keys(table, problems);
     let narrows = match narrows {
         Some(names) => problems.each(Some(names), name).into(),
-        None => USUAL_NARROWING.map(Box::from).into(),
+        None => DEFAULT_NARROWING_CLAIMS.map(Box::from).into(),
     };
     let rules = TokenRules {
-        carrier: carrier?,
+        location: location?,
         keys: keys?,
         algorithms,
         audiences: problems.each(table.aud.as_ref(), name).into(),
@@ -81,15 +82,19 @@ fn name(text: &str) -> Result<Box<str>, &'static str> {
     if text.is_empty() { Err("this is empty") } else { Ok(text.into()) }
 }
 
-fn carrier(table: &At<JwtTable>, problems: &mut Problems<'_>) -> Option<Carrier> {
+fn token_location(table: &Located<JwtTable>, problems: &mut Problems<'_>) -> Option<TokenLocation> {
     match (&table.header, &table.cookie) {
-        (None, None) => Some(Carrier::Field(header::AUTHORIZATION)),
-        (Some(text), None) => problems.read(text, field).map(Carrier::Field),
+        (None, None) => Some(TokenLocation::Field(header::AUTHORIZATION)),
+        (Some(text), None) => problems.read(text, field).map(TokenLocation::Field),
         (None, Some(text)) => problems.read(text, |text| {
             let is_name =
                 |byte: u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(&byte);
             let fits = !text.is_empty() && text.bytes().all(is_name);
-            if fits { Ok(Carrier::Cookie(text.into())) } else { Err("this is no cookie name") }
+            if fits {
+                Ok(TokenLocation::Cookie(text.into()))
+            } else {
+                Err("this is no cookie name")
+            }
         }),
         (Some(_), Some(cookie)) => {
             problems.error(
@@ -109,14 +114,14 @@ fn field(text: &str) -> Result<HeaderName, &'static str> {
     }
 }
 
-fn algorithms(texts: Option<&Texts>, problems: &mut Problems<'_>) -> Option<Box<[Algorithm]>> {
-    let words = Algorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
+fn algorithms(texts: Option<&Texts>, problems: &mut Problems<'_>) -> Option<Box<[JwsAlgorithm]>> {
+    let words = JwsAlgorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
     let texts = texts?;
-    Some(texts.iter().filter_map(|text| problems.word(Some(text), &words)).collect())
+    Some(texts.iter().filter_map(|text| problems.one_of(Some(text), &words)).collect())
 }
 
 /// The keys: of one kind, so that no algorithm of another kind ever counts.
-fn keys(table: &At<JwtTable>, problems: &mut Problems<'_>) -> Option<KeySource> {
+fn keys(table: &Located<JwtTable>, problems: &mut Problems<'_>) -> Option<KeySource> {
     let is_secret = table.secret.is_some() || table.secrets.is_some();
     let given = [is_secret, table.public_key.is_some(), table.jwks.is_some()];
     match given.into_iter().filter(|given| *given).count() {
@@ -146,12 +151,12 @@ fn keys(table: &At<JwtTable>, problems: &mut Problems<'_>) -> Option<KeySource> 
         return public_keys(texts, problems);
     }
     let texts = table.secrets.iter().flat_map(|texts| texts.iter()).chain(&table.secret);
-    let keys: Vec<Key> = texts.filter_map(|text| secret(text, problems)).collect();
-    (!keys.is_empty()).then(|| KeySource::Given(keys.into()))
+    let keys: Vec<VerificationKey> = texts.filter_map(|text| secret(text, problems)).collect();
+    (!keys.is_empty()).then(|| KeySource::Configured(keys.into()))
 }
 
 /// A secret as it stands, or in base64 behind `base64:`.
-fn secret(text: &Text, problems: &mut Problems<'_>) -> Option<Key> {
+fn secret(text: &Text, problems: &mut Problems<'_>) -> Option<VerificationKey> {
     let bytes = match text.strip_prefix("base64:") {
         Some(encoded) => STANDARD.decode(encoded).ok(),
         None => Some(text.as_bytes().to_vec()),
@@ -160,9 +165,9 @@ fn secret(text: &Text, problems: &mut Problems<'_>) -> Option<Key> {
         problems.error(&text.span, "this is empty, or no base64 behind `base64:`");
         return None;
     };
-    if bytes.len() < SHORTEST_SECRET {
+    if bytes.len() < MIN_SECRET_LENGTH {
         let message = format!(
-            "this secret has fewer than {SHORTEST_SECRET} bytes: tokens can be forged by guessing it"
+            "this secret has fewer than {MIN_SECRET_LENGTH} bytes: tokens can be forged by guessing it"
         );
         problems.push(
             Finding::warning(text.span.clone(), message).help(
@@ -170,21 +175,21 @@ fn secret(text: &Text, problems: &mut Problems<'_>) -> Option<Key> {
             ),
         );
     }
-    Some(Key::secret(&bytes))
+    Some(VerificationKey::secret(&bytes))
 }
 
 fn public_keys(texts: &Texts, problems: &mut Problems<'_>) -> Option<KeySource> {
     let mut keys = Vec::new();
     for text in texts.iter() {
-        match Key::from_pem(text) {
+        match VerificationKey::from_pem(text) {
             Ok(found) => keys.extend(found),
             Err(error) => problems.error(&text.span, error.to_string()),
         }
     }
-    (!keys.is_empty()).then(|| KeySource::Given(keys.into()))
+    (!keys.is_empty()).then(|| KeySource::Configured(keys.into()))
 }
 
-fn jwks(url: &Text, table: &At<JwtTable>, problems: &mut Problems<'_>) -> Option<KeySource> {
+fn jwks(url: &Text, table: &Located<JwtTable>, problems: &mut Problems<'_>) -> Option<KeySource> {
     for (given, key) in [(&table.aud, "aud"), (&table.iss, "iss")] {
         if given.as_ref().is_none_or(|texts| texts.is_empty()) {
             let message = format!("`user.jwt` has `jwks` and no `{key}`");
@@ -198,9 +203,11 @@ fn jwks(url: &Text, table: &At<JwtTable>, problems: &mut Problems<'_>) -> Option
 
 /// Warns about algorithms that no key is for.
 fn check_algorithms(table: &JwtTable, rules: &TokenRules, problems: &mut Problems<'_>) {
-    let (Some(texts), KeySource::Given(keys)) = (&table.algorithms, &rules.keys) else { return };
+    let (Some(texts), KeySource::Configured(keys)) = (&table.algorithms, &rules.keys) else {
+        return;
+    };
     for text in texts.iter() {
-        let algorithm = Algorithm::named(text);
+        let algorithm = JwsAlgorithm::named(text);
         if algorithm.is_some_and(|algorithm| !keys.iter().any(|key| key.is_for(algorithm))) {
             problems.error(&text.span, format!("no key is for `{}`", text.as_str()));
         }
@@ -208,7 +215,7 @@ fn check_algorithms(table: &JwtTable, rules: &TokenRules, problems: &mut Problem
 }
 
 fn gateway(
-    table: &At<GatewayTable>,
+    table: &Located<GatewayTable>,
     narrows: Option<&Texts>,
     problems: &mut Problems<'_>,
 ) -> Option<GatewayRules> {
@@ -240,13 +247,13 @@ fn warn_about_everyone(text: &Text, problems: &mut Problems<'_>) {
 
 /// Checks that routes which keep users apart can tell who asks, and keep their responses from others.
 pub(super) fn check(
-    file: &File,
+    file: &ConfigFile,
     routes: &RouteTable,
-    (user, is_shared): (&User, bool),
+    (user, is_shared): (&UserConfig, bool),
     problems: &mut Problems<'_>,
 ) {
     for route in routes.routes() {
-        let is_named = |section: &&At<RouteSection>| {
+        let is_named = |section: &&Located<RouteSection>| {
             section.name.as_ref().is_some_and(|name| name.as_str() == &*route.name)
         };
         if let Some(section) = file.route.iter().find(is_named) {
@@ -264,19 +271,19 @@ pub(super) fn check(
 fn check_partition(
     span: &Range<usize>,
     route: &Route,
-    (user, is_shared): (&User, bool),
+    (user, is_shared): (&UserConfig, bool),
     problems: &mut Problems<'_>,
 ) {
-    let (message, help) = match (&route.rule.partition, &user.proof) {
-        (Partition::Authenticated | Partition::Claims(_), Proof::None) => (
+    let (message, help) = match (&route.rule.partition, &user.identity_source) {
+        (Partition::Authenticated | Partition::Claims(_), IdentitySource::None) => (
             "this partition needs to know who asks",
             "say in `[user]` what proves it: `jwt`, or for `authenticated` also `header`",
         ),
-        (Partition::Claims(_), Proof::Gateway(_)) => (
+        (Partition::Claims(_), IdentitySource::Gateway(_)) => (
             "claims are read from tokens, and `user.header` brings none",
             "say in `[user]` how tokens are verified (`jwt`), or take `partition = \"user\"`",
         ),
-        (Partition::User, Proof::None) if is_shared && user.digest_key.is_none() => (
+        (Partition::User, IdentitySource::None) if is_shared && user.digest_key.is_none() => (
             "`partition = \"user\"` with Redis needs `user.digest_key`, or what proves who asks",
             "set `user.digest_key` to 32 random bytes or more, the same on all nodes, as `openssl rand -base64 32` \
              writes them; or say in `[user]` what proves who asks: `jwt` or `header`",
@@ -287,7 +294,7 @@ fn check_partition(
 }
 
 /// Refuses to let caches downstream give to all what belongs to some.
-fn check_client_cache(section: &At<RouteSection>, route: &Route, problems: &mut Problems<'_>) {
+fn check_client_cache(section: &Located<RouteSection>, route: &Route, problems: &mut Problems<'_>) {
     let Some(value) = route.client_cache.as_ref().filter(|_| route.rule.partition.needs_identity())
     else {
         return;

@@ -13,32 +13,32 @@ use super::{
 use crate::{
     config::{
         file::{
-            At, BypassTable, DefaultsTable, QueryTable, RouteSection, Text, Texts, TierTable,
+            BypassTable, DefaultsTable, Located, QueryTable, RouteSection, Text, Texts, TierTable,
             TtlValue, VaryTable,
         },
         report::Finding,
         suggest::{did_you_mean, nearest},
     },
-    key::target::QueryRule,
-    policy::{ClientCacheControl, Partition, Rule, Ttl, TtlFrom},
-    route::{Bypass, UserNames, VaryRule, json},
+    key::uri::QueryRule,
+    policy::{CacheRule, ClientCacheControl, Partition, Ttl, TtlFrom},
+    route::{BypassRule, UserPlaceholder, VaryRule, json_path},
 };
 
 /// The keys that defaults, tiers and routes have in common.
 #[derive(Clone, Copy)]
-struct Keys<'a> {
+struct CommonKeys<'a> {
     cache: Option<bool>,
     sensitive: Option<bool>,
     partition: Option<&'a Text>,
-    ttl: Option<&'a At<TtlValue>>,
+    ttl: Option<&'a Located<TtlValue>>,
     ttl_from: Option<&'a Text>,
     stale_while_revalidate: Option<&'a Text>,
     stale_if_error: Option<&'a Text>,
     stale_if_disconnected: Option<&'a Text>,
     tags: Option<&'a Texts>,
-    query: Option<&'a At<QueryTable>>,
-    vary: Option<&'a At<VaryTable>>,
-    bypass: Option<&'a At<BypassTable>>,
+    query: Option<&'a Located<QueryTable>>,
+    vary: Option<&'a Located<VaryTable>>,
+    bypass: Option<&'a Located<BypassTable>>,
     store_unless: Option<&'a Texts>,
     client_cache: Option<&'a Text>,
     client_cache_control: Option<&'a Text>,
@@ -46,7 +46,7 @@ struct Keys<'a> {
 
 macro_rules! keys {
     ($table:expr, $cache:expr, $sensitive:expr) => {
-        Keys {
+        CommonKeys {
             cache: $cache,
             sensitive: $sensitive,
             partition: $table.partition.as_ref(),
@@ -81,7 +81,7 @@ pub(super) struct Layer<'a> {
     pub(super) tags: Option<&'a Texts>,
     pub(super) query: Option<QueryRule>,
     pub(super) vary: Option<VaryRule>,
-    pub(super) bypass: Option<At<Bypass>>,
+    pub(super) bypass: Option<Located<BypassRule>>,
     pub(super) store_unless: Option<Arc<[JsonPath]>>,
     pub(super) client_cache: Option<HeaderValue>,
 }
@@ -99,8 +99,8 @@ impl<'a> Layer<'a> {
         Self::read(keys!(table, table.cache, table.sensitive), problems)
     }
 
-    fn read(keys: Keys<'a>, problems: &mut Problems<'_>) -> Self {
-        let bypass = keys.bypass.map(|table| At {
+    fn read(keys: CommonKeys<'a>, problems: &mut Problems<'_>) -> Self {
+        let bypass = keys.bypass.map(|table| Located {
             value: bypass(table, problems),
             span: table.refresh.as_ref().map_or(&table.span, |flag| &flag.span).clone(),
         });
@@ -148,11 +148,12 @@ impl<'a> Layer<'a> {
 
     /// Returns the rule that this comes to. An origin that cannot be reached is never bridged for exact
     /// credentials: nothing in them tells when they end.
-    pub(super) fn rule(&self, users: UserNames) -> Rule {
+    pub(super) fn rule(&self, users: UserPlaceholder) -> CacheRule {
         let partition = self.partition.clone().unwrap_or_default();
-        let is_exact = partition == Partition::User && users == UserNames::Unknown;
-        let if_disconnected = self.stale_if_disconnected.unwrap_or(Rule::STALE_IF_DISCONNECTED);
-        Rule {
+        let is_exact = partition == Partition::User && users == UserPlaceholder::Undefined;
+        let if_disconnected =
+            self.stale_if_disconnected.unwrap_or(CacheRule::STALE_IF_DISCONNECTED);
+        CacheRule {
             cache: self.cache.unwrap_or(true),
             sensitive: self.sensitive.unwrap_or(false),
             partition,
@@ -184,7 +185,7 @@ fn ttl_from(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<TtlFrom>
         ("min", TtlFrom::Min),
         ("max", TtlFrom::Max),
     ];
-    problems.word(text, &words)
+    problems.one_of(text, &words)
 }
 
 fn client_cache_control(
@@ -192,7 +193,7 @@ fn client_cache_control(
     problems: &mut Problems<'_>,
 ) -> Option<ClientCacheControl> {
     let words = [("honor", ClientCacheControl::Honor), ("ignore", ClientCacheControl::Ignore)];
-    problems.word(text, &words)
+    problems.one_of(text, &words)
 }
 
 fn field_value(text: &Text, problems: &mut Problems<'_>) -> Option<HeaderValue> {
@@ -202,7 +203,7 @@ fn field_value(text: &Text, problems: &mut Problems<'_>) -> Option<HeaderValue> 
 fn paths(texts: &Texts, problems: &mut Problems<'_>) -> Arc<[JsonPath]> {
     let mut paths = Vec::with_capacity(texts.len());
     for text in texts.iter() {
-        match json::path(text) {
+        match json_path::parse(text) {
             Ok(path) => paths.push(path),
             Err(error) => {
                 let finding = Finding::error(Some(text.span.clone()), error.to_string());

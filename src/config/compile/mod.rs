@@ -1,17 +1,17 @@
 //! Compiling: from the sections of a file to checked settings, with every problem pointed at.
 
-mod advice;
 mod events;
 mod identity;
 mod layers;
 mod origin;
 mod problems;
 mod routes;
+mod schedules;
 mod store;
 mod test;
-mod timing;
 mod ttl;
 mod user;
+mod warnings;
 mod webhook;
 
 use std::{net::SocketAddr, time::Duration};
@@ -21,20 +21,20 @@ use problems::Problems;
 
 use super::{
     Flags,
-    file::{AdminTable, File, LimitsTable, LogTable, Texts, TlsTable, TokenTable},
-    report::{Finding, Report},
+    file::{AdminTable, ConfigFile, LimitsTable, LogTable, Texts, TlsTable, TokenTable},
+    report::{ConfigReport, Finding},
     secret::Secret,
     settings::{
-        AccessLog, Admin, CertificateFiles, Config, Limits, ListenAddress, Log, LogLevel,
-        Permission, Token,
+        AccessLogFormat, AdminConfig, AdminToken, CertificateFiles, Config, LimitsConfig,
+        ListenAddress, LogConfig, LogLevel, Permission,
     },
     value,
 };
-use crate::key::target::Scheme;
+use crate::key::uri::Scheme;
 
 /// The settings a file and a command line say; none where something indispensable is missing.
 pub(super) fn compile(
-    file: &File,
+    file: &ConfigFile,
     flags: &Flags,
     source: &str,
     findings: &mut Vec<Finding>,
@@ -53,8 +53,8 @@ pub(super) fn compile(
     let store = store::compile(&file.store, flags, &mut problems);
     let is_shared = store.redis.is_some();
     identity::check(file, &routes, (&user, is_shared), &mut problems);
-    let usual = if file.tls.is_some() { Scheme::Https } else { Scheme::Http };
-    let public = timing::public_host(file.public_host.as_ref(), usual, &mut problems);
+    let default_scheme = if file.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let public = schedules::public_host(file.public_host.as_ref(), default_scheme, &mut problems);
     let events = events::compile(file, limits.connections, &mut problems);
     let config = Config {
         listen,
@@ -68,16 +68,16 @@ pub(super) fn compile(
         store,
         user,
         routes,
-        schedules: timing::schedules(&file.schedule, &public, &mut problems),
-        polls: timing::polls(&file.poll, &public, &mut problems),
+        schedules: schedules::schedules(&file.schedule, &public, &mut problems),
+        polls: schedules::polls(&file.poll, &public, &mut problems),
         webhooks: webhook::compile(&file.webhook, &mut problems),
         events,
         tests: test::compile(&file.test, &mut problems),
         log: log(&file.log, flags, &mut problems),
-        warnings: Report::default(),
+        warnings: ConfigReport::default(),
         origin: origin?,
     };
-    advice::warn(file, &config, &mut problems);
+    warnings::warn(file, &config, &mut problems);
     Some(config)
 }
 
@@ -114,8 +114,8 @@ fn certificate(
     Some(CertificateFiles { cert: cert?.into(), key: key?.into() })
 }
 
-fn limits(table: &LimitsTable, problems: &mut Problems<'_>) -> Limits {
-    let defaults = Limits::default();
+fn limits(table: &LimitsTable, problems: &mut Problems<'_>) -> LimitsConfig {
+    let defaults = LimitsConfig::default();
     let mut time = |text, default| problems.positive_duration(text).unwrap_or(default);
     let header_timeout = time(table.header_timeout.as_ref(), defaults.header_timeout);
     let idle_timeout = time(table.idle_timeout.as_ref(), defaults.idle_timeout);
@@ -124,7 +124,7 @@ fn limits(table: &LimitsTable, problems: &mut Problems<'_>) -> Limits {
     let mut count = |given, default| problems.positive_count(given).unwrap_or(default);
     let headers = count(table.headers.as_ref(), defaults.headers);
     let connections = count(table.connections.as_ref(), defaults.connections);
-    Limits {
+    LimitsConfig {
         header_bytes: header_bytes(table, problems).unwrap_or(defaults.header_bytes),
         headers,
         body: problems.size(table.body.as_ref()).filter(|bytes| *bytes > 0),
@@ -140,10 +140,10 @@ fn limits(table: &LimitsTable, problems: &mut Problems<'_>) -> Limits {
 
 /// What supervises a process gives it minutes at most to end.
 fn drain_delay(table: &LimitsTable, problems: &mut Problems<'_>) -> Option<Duration> {
-    const LONGEST: Duration = Duration::from_mins(10);
+    const MAX_DRAIN_DELAY: Duration = Duration::from_mins(10);
     let text = table.drain_delay.as_ref()?;
     let delay = problems.duration(Some(text))?;
-    if delay > LONGEST {
+    if delay > MAX_DRAIN_DELAY {
         problems.error(&text.span, "expected at most `10m`");
         return None;
     }
@@ -166,7 +166,7 @@ fn admin(
     flags: &Flags,
     trusted: &[IpNet],
     problems: &mut Problems<'_>,
-) -> Admin {
+) -> AdminConfig {
     let default = || Some(ListenAddress::Tcp(SocketAddr::from(([127, 0, 0, 1], 9180))));
     let listen = match (&flags.admin, &table.listen) {
         (Some(address), _) => Some(address.clone()),
@@ -174,12 +174,12 @@ fn admin(
         (None, Some(text)) => problems.read(text, value::listen_address).or_else(default),
         (None, None) => default(),
     };
-    let mut tokens: Vec<Token> =
+    let mut tokens: Vec<AdminToken> =
         table.tokens.iter().filter_map(|entry| token(entry, &entry.span, problems)).collect();
     if let Some(text) = &table.token
         && let Some(secret) = secret(text, problems)
     {
-        tokens.push(Token { secret, may: Permission::ALL.to_vec() });
+        tokens.push(AdminToken { secret, permissions: Permission::ALL.to_vec() });
     }
     let is_open =
         matches!(&listen, Some(ListenAddress::Tcp(address)) if !address.ip().is_loopback());
@@ -191,13 +191,13 @@ fn admin(
         ));
     }
     let purge_from = problems.each(table.purge_from.as_ref(), value::network);
-    warn_of_trusted_purgers(table.purge_from.as_ref(), trusted, problems);
+    warn_about_trusted_purgers(table.purge_from.as_ref(), trusted, problems);
     let hosts = problems.each(table.hosts.as_ref(), value::admin_host);
-    Admin { listen, hosts, tokens, purge_from }
+    AdminConfig { listen, hosts, tokens, purge_from }
 }
 
 /// Warns if addresses may purge that are also trusted proxies: they are asked for their clients.
-fn warn_of_trusted_purgers(
+fn warn_about_trusted_purgers(
     purge_from: Option<&Texts>,
     trusted: &[IpNet],
     problems: &mut Problems<'_>,
@@ -220,7 +220,7 @@ fn token(
     table: &TokenTable,
     span: &std::ops::Range<usize>,
     problems: &mut Problems<'_>,
-) -> Option<Token> {
+) -> Option<AdminToken> {
     let text = problems.required(table.token.as_ref(), span, "admin.tokens", "token").is_some();
     let Some(may) = &table.may else {
         let message = "`may` is missing: what this token allows, as in `may = [\"read\"]`";
@@ -228,9 +228,9 @@ fn token(
         return None;
     };
     let words = Permission::ALL.map(|permission| (permission.as_str(), permission));
-    let may = may.iter().filter_map(|text| problems.word(Some(text), &words)).collect();
+    let may = may.iter().filter_map(|text| problems.one_of(Some(text), &words)).collect();
     let secret = table.token.as_ref().filter(|_| text).and_then(|text| secret(text, problems))?;
-    Some(Token { secret, may })
+    Some(AdminToken { secret, permissions: may })
 }
 
 fn secret(text: &super::file::Text, problems: &mut Problems<'_>) -> Option<Secret> {
@@ -241,7 +241,7 @@ fn secret(text: &super::file::Text, problems: &mut Problems<'_>) -> Option<Secre
     Some(Secret::new(text.as_str()))
 }
 
-fn log(table: &LogTable, flags: &Flags, problems: &mut Problems<'_>) -> Log {
+fn log(table: &LogTable, flags: &Flags, problems: &mut Problems<'_>) -> LogConfig {
     let levels = [
         LogLevel::Off,
         LogLevel::Error,
@@ -250,10 +250,10 @@ fn log(table: &LogTable, flags: &Flags, problems: &mut Problems<'_>) -> Log {
         LogLevel::Debug,
         LogLevel::Trace,
     ];
-    let forms = [AccessLog::Json, AccessLog::Text, AccessLog::Off];
-    let level = problems.word(table.level.as_ref(), &levels.map(|level| (level.as_str(), level)));
-    let access = problems.word(table.access.as_ref(), &forms.map(|form| (form.as_str(), form)));
-    Log {
+    let forms = [AccessLogFormat::Json, AccessLogFormat::Text, AccessLogFormat::Off];
+    let level = problems.one_of(table.level.as_ref(), &levels.map(|level| (level.as_str(), level)));
+    let access = problems.one_of(table.access.as_ref(), &forms.map(|form| (form.as_str(), form)));
+    LogConfig {
         level: level.unwrap_or_default(),
         access: flags.access_log.or(access).unwrap_or_default(),
     }

@@ -7,21 +7,21 @@ use http::uri::Authority;
 use super::problems::Problems;
 use crate::config::{
     Flags,
-    file::{At, OriginTable, OriginTlsTable, Text},
+    file::{Located, OriginTable, OriginTlsTable, Text},
     report::Finding,
     settings::{
-        CertificateFiles, Health, Origin, OriginConnections, OriginHost, OriginScheme, OriginTls,
-        OriginUrl,
+        CertificateFiles, HealthCheckConfig, HostHeader, OriginConfig, OriginConnections,
+        OriginScheme, OriginTls, OriginUrl,
     },
     value,
 };
 
 /// The origin; none where there is no URL.
 pub(super) fn compile(
-    table: Option<&At<OriginTable>>,
+    table: Option<&Located<OriginTable>>,
     flags: &Flags,
     problems: &mut Problems<'_>,
-) -> Option<Origin> {
+) -> Option<OriginConfig> {
     let nothing = OriginTable::default();
     let given = table.map_or(&nothing, |table| &table.value);
     let urls = urls(table, flags, problems);
@@ -38,7 +38,7 @@ pub(super) fn compile(
     let host = host(given.host.as_ref(), problems);
     let health = health(given, problems);
     let retries = retries(given.retries.as_ref(), problems);
-    (!urls.is_empty()).then_some(Origin {
+    (!urls.is_empty()).then_some(OriginConfig {
         urls,
         connect_timeout,
         first_byte_timeout,
@@ -55,7 +55,7 @@ pub(super) fn compile(
 }
 
 fn urls(
-    table: Option<&At<OriginTable>>,
+    table: Option<&Located<OriginTable>>,
     flags: &Flags,
     problems: &mut Problems<'_>,
 ) -> Vec<OriginUrl> {
@@ -76,7 +76,7 @@ fn urls(
 }
 
 fn tls_settings(
-    table: &At<OriginTlsTable>,
+    table: &Located<OriginTlsTable>,
     urls: &[OriginUrl],
     problems: &mut Problems<'_>,
 ) -> OriginTls {
@@ -102,15 +102,15 @@ fn tls_settings(
     }
 }
 
-fn host(text: Option<&Text>, problems: &mut Problems<'_>) -> OriginHost {
+fn host(text: Option<&Text>, problems: &mut Problems<'_>) -> HostHeader {
     let Some(text) = text else {
-        return OriginHost::default();
+        return HostHeader::default();
     };
     let read = |text: &str| match text {
-        "preserve" => Ok(OriginHost::Preserve),
-        "origin" => Ok(OriginHost::Origin),
+        "preserve" => Ok(HostHeader::Preserve),
+        "origin" => Ok(HostHeader::Origin),
         _ => match text.parse::<Authority>() {
-            Ok(host) if !text.contains('@') => Ok(OriginHost::Literal(host)),
+            Ok(host) if !text.contains('@') => Ok(HostHeader::Literal(host)),
             _ => Err("this is `preserve`, `origin` or a host name"),
         },
     };
@@ -122,7 +122,7 @@ fn connections(given: &OriginTable, problems: &mut Problems<'_>) -> OriginConnec
     OriginConnections {
         keep_alive: problems.positive_duration(given.keep_alive.as_ref()).unwrap_or(seconds(60)),
         max: problems.positive_count(given.max_connections.as_ref()).unwrap_or(256),
-        max_pending: most(given.max_pending.as_ref(), problems).unwrap_or(1024),
+        max_pending: max_pending(given.max_pending.as_ref(), problems).unwrap_or(1024),
         pending_timeout: problems
             .positive_duration(given.pending_timeout.as_ref())
             .unwrap_or(seconds(5)),
@@ -130,7 +130,7 @@ fn connections(given: &OriginTable, problems: &mut Problems<'_>) -> OriginConnec
 }
 
 /// Each request that waits takes memory.
-fn most(count: Option<&At<u64>>, problems: &mut Problems<'_>) -> Option<usize> {
+fn max_pending(count: Option<&Located<u64>>, problems: &mut Problems<'_>) -> Option<usize> {
     let count = count?;
     if count.value > 1_000_000 {
         problems.error(&count.span, "expected at most 1000000 waiting requests");
@@ -151,7 +151,7 @@ fn header_bytes(text: Option<&Text>, problems: &mut Problems<'_>) -> u32 {
     }
 }
 
-fn health(given: &OriginTable, problems: &mut Problems<'_>) -> Option<Health> {
+fn health(given: &OriginTable, problems: &mut Problems<'_>) -> Option<HealthCheckConfig> {
     let table = given.health.as_ref()?;
     let every = problems.positive_duration(table.every.as_ref());
     problems.required(table.path.as_ref(), &table.span, "origin.health", "path")?;
@@ -159,10 +159,10 @@ fn health(given: &OriginTable, problems: &mut Problems<'_>) -> Option<Health> {
         let is_path = path.starts_with('/') && path.parse::<http::uri::PathAndQuery>().is_ok();
         if is_path { Ok(path.to_owned()) } else { Err("this is a path, as in `/healthz`") }
     })?;
-    Some(Health { path, every: every.unwrap_or(Duration::from_secs(5)) })
+    Some(HealthCheckConfig { path, every: every.unwrap_or(Duration::from_secs(5)) })
 }
 
-fn retries(given: Option<&At<u64>>, problems: &mut Problems<'_>) -> u32 {
+fn retries(given: Option<&Located<u64>>, problems: &mut Problems<'_>) -> u32 {
     match given {
         None => 1,
         Some(count) if count.value > 10 => {

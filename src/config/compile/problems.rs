@@ -3,7 +3,7 @@
 use std::{ops::Range, time::Duration};
 
 use crate::config::{
-    file::{At, Text, Texts},
+    file::{Located, Text, Texts},
     report::Finding,
     suggest::{did_you_mean, listed, nearest},
     value,
@@ -68,7 +68,7 @@ impl Problems<'_> {
         self.read(text?, value::size)
     }
 
-    pub(super) fn positive_count(&mut self, count: Option<&At<u64>>) -> Option<usize> {
+    pub(super) fn positive_count(&mut self, count: Option<&Located<u64>>) -> Option<usize> {
         let count = count?;
         if count.value == 0 {
             self.error(&count.span, "this cannot be zero");
@@ -78,7 +78,11 @@ impl Problems<'_> {
     }
 
     /// One of a closed set of words.
-    pub(super) fn word<T: Copy>(&mut self, text: Option<&Text>, words: &[(&str, T)]) -> Option<T> {
+    pub(super) fn one_of<T: Copy>(
+        &mut self,
+        text: Option<&Text>,
+        words: &[(&str, T)],
+    ) -> Option<T> {
         let text = text?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text.value) {
             return Some(*value);
@@ -114,7 +118,7 @@ impl Problems<'_> {
 
     /// A part of a string in the file, or the whole of it where the file spells it otherwise (with
     /// escapes or references).
-    pub(super) fn part(&self, text: &Text, at: &Range<usize>) -> Range<usize> {
+    pub(super) fn subspan(&self, text: &Text, at: &Range<usize>) -> Range<usize> {
         let start = text.span.start + 1;
         let is_literal = self.source.get(start..start + text.len()) == Some(text.as_str());
         if is_literal && !at.is_empty() {

@@ -7,15 +7,19 @@ use http::HeaderName;
 use super::{layers::Layer, problems::Problems, user};
 use crate::{
     config::{
-        file::{At, BypassTable, File, QueryTable, RouteSection, Text, Texts, VaryTable},
+        file::{
+            BypassTable, ConfigFile, Located, QueryTable, RouteSection, Text, Texts, VaryTable,
+        },
         report::Finding,
         suggest::{did_you_mean, listed, nearest},
     },
-    key::target::{Forwarding, NamePattern, NamePatternError, Order, QueryRule},
-    policy::{Rule, Ttl, TtlFrom, invalidation::is_unsafe_method, storable::says_the_address},
+    key::uri::{NamePattern, NamePatternError, QueryForwarding, QueryOrder, QueryRule},
+    policy::{
+        CacheRule, Ttl, TtlFrom, invalidation::is_unsafe_method, storable::carries_client_address,
+    },
     route::{
-        BodyTemplate, Bypass, Names, Pattern, Route, RouteTable, Tag, TagError, TagTemplate,
-        TargetTemplate, UserNames, VaryRule,
+        AnyTagTemplate, BodyTagTemplate, BypassRule, Pattern, PlaceholderNames, Route, RouteTable,
+        TagError, TagTemplate, TargetTemplate, UserPlaceholder, VaryRule,
         condition::{HeaderCondition, QueryCondition},
         tags::TagProblem,
         target::TargetProblem,
@@ -23,7 +27,7 @@ use crate::{
 };
 
 /// The route table, without those routes that have problems.
-pub(super) fn compile(file: &File, problems: &mut Problems<'_>) -> RouteTable {
+pub(super) fn compile(file: &ConfigFile, problems: &mut Problems<'_>) -> RouteTable {
     let defaults = Layer::of_defaults(&file.defaults, problems);
     let tiers: BTreeMap<&str, Layer<'_>> = file
         .tier
@@ -46,8 +50,8 @@ pub(super) fn compile(file: &File, problems: &mut Problems<'_>) -> RouteTable {
 }
 
 /// The route of what no route matches: it follows the origin's own freshness, with no TTL of ours.
-fn unmatched(defaults: Layer<'_>, users: UserNames, problems: &mut Problems<'_>) -> Route {
-    let rule = Rule { ttl: Ttl::default(), ..defaults.rule(users) };
+fn unmatched(defaults: Layer<'_>, users: UserPlaceholder, problems: &mut Problems<'_>) -> Route {
+    let rule = CacheRule { ttl: Ttl::default(), ..defaults.rule(users) };
     let query = defaults.query.unwrap_or_default();
     let (tags, body_tags) = general_tags(defaults.tags, &query, users, problems);
     Route {
@@ -82,7 +86,7 @@ fn tier_of<'a>(
     Layer::default()
 }
 
-fn warn_about_ttl_from(section: &RouteSection, rule: &Rule, problems: &mut Problems<'_>) {
+fn warn_about_ttl_from(section: &RouteSection, rule: &CacheRule, problems: &mut Problems<'_>) {
     if let Some(text) = &section.ttl_from
         && rule.ttl.is_empty()
         && rule.ttl_from != TtlFrom::Origin
@@ -93,9 +97,9 @@ fn warn_about_ttl_from(section: &RouteSection, rule: &Rule, problems: &mut Probl
 }
 
 fn route(
-    section: &At<RouteSection>,
+    section: &Located<RouteSection>,
     layer: Layer<'_>,
-    users: UserNames,
+    users: UserPlaceholder,
     problems: &mut Problems<'_>,
 ) -> Option<Route> {
     let mut rule = layer.rule(users);
@@ -107,7 +111,7 @@ fn route(
     });
     let name = name(section, problems);
     let pattern = pattern(section, problems)?;
-    let names = Names { pattern: &pattern, users };
+    let names = PlaceholderNames { pattern: &pattern, users };
     let (tags, body_tags) = tags(section, layer.tags, (names, &query), problems);
     let on_write = section.on_write.as_ref().and_then(|table| table.purge.as_ref());
     let purged_on_write = purged(on_write, names, problems);
@@ -138,7 +142,7 @@ fn route(
     })
 }
 
-fn name(section: &At<RouteSection>, problems: &mut Problems<'_>) -> Option<Arc<str>> {
+fn name(section: &Located<RouteSection>, problems: &mut Problems<'_>) -> Option<Arc<str>> {
     let name = problems.required(section.name.as_ref(), &section.span, "route", "name")?;
     let text = section.name.as_ref()?;
     if name.contains(|character: char| character.is_whitespace() || character.is_control()) {
@@ -152,13 +156,13 @@ fn name(section: &At<RouteSection>, problems: &mut Problems<'_>) -> Option<Arc<s
     Some(Arc::from(name))
 }
 
-fn pattern(section: &At<RouteSection>, problems: &mut Problems<'_>) -> Option<Pattern> {
+fn pattern(section: &Located<RouteSection>, problems: &mut Problems<'_>) -> Option<Pattern> {
     problems.required(section.pattern.as_ref(), &section.span, "route", "match")?;
     let text = section.pattern.as_ref()?;
     match Pattern::parse(text) {
         Ok(pattern) => Some(pattern),
         Err(error) => {
-            let at = problems.part(text, &error.at);
+            let at = problems.subspan(text, &error.at);
             problems.error(&at, error.to_string());
             None
         }
@@ -166,17 +170,17 @@ fn pattern(section: &At<RouteSection>, problems: &mut Problems<'_>) -> Option<Pa
 }
 
 fn tags(
-    section: &At<RouteSection>,
+    section: &Located<RouteSection>,
     texts: Option<&Texts>,
-    (names, query): (Names<'_>, &QueryRule),
+    (names, query): (PlaceholderNames<'_>, &QueryRule),
     problems: &mut Problems<'_>,
-) -> (Box<[TagTemplate]>, Box<[BodyTemplate]>) {
+) -> (Box<[TagTemplate]>, Box<[BodyTagTemplate]>) {
     split_tags(texts, names, |text, tag| match tag {
         Ok(tag) => check_parameters(tag, text, query, problems),
         Err(error) => {
             let help = match error.problem {
                 TagProblem::Path(_) => None,
-                TagProblem::User => Some(NEEDS_USERS.to_owned()),
+                TagProblem::User => Some(USER_PLACEHOLDER_HELP.to_owned()),
                 _ => Some(format!("{}, `{{$.path}}`", placeholders(names))),
             };
             let finding = tag_finding(text, error, help, problems);
@@ -193,15 +197,16 @@ fn tags(
 fn general_tags(
     texts: Option<&Texts>,
     query: &QueryRule,
-    users: UserNames,
+    users: UserPlaceholder,
     problems: &mut Problems<'_>,
-) -> (Box<[TagTemplate]>, Box<[BodyTemplate]>) {
+) -> (Box<[TagTemplate]>, Box<[BodyTagTemplate]>) {
     let Ok(pattern) = Pattern::parse("/**") else { return Default::default() };
-    split_tags(texts, Names { pattern: &pattern, users }, |text, tag| match tag {
+    split_tags(texts, PlaceholderNames { pattern: &pattern, users }, |text, tag| match tag {
         Ok(tag) => check_parameters(tag, text, query, problems),
         Err(TagError { problem: TagProblem::Unknown(_), .. }) => {}
         Err(error) => {
-            let help = (error.problem == TagProblem::User).then(|| NEEDS_USERS.to_owned());
+            let help =
+                (error.problem == TagProblem::User).then(|| USER_PLACEHOLDER_HELP.to_owned());
             let finding = tag_finding(text, error, help, problems);
             problems.push_once(finding);
         }
@@ -210,16 +215,16 @@ fn general_tags(
 
 fn split_tags(
     texts: Option<&Texts>,
-    names: Names<'_>,
-    mut check: impl FnMut(&Text, Result<&Tag, &TagError>),
-) -> (Box<[TagTemplate]>, Box<[BodyTemplate]>) {
+    names: PlaceholderNames<'_>,
+    mut check: impl FnMut(&Text, Result<&AnyTagTemplate, &TagError>),
+) -> (Box<[TagTemplate]>, Box<[BodyTagTemplate]>) {
     let (mut of_request, mut of_body) = (Vec::new(), Vec::new());
     for text in texts.iter().flat_map(|texts| texts.iter()) {
-        let tag = Tag::parse(text, names);
+        let tag = AnyTagTemplate::parse(text, names);
         check(text, tag.as_ref());
         match tag {
-            Ok(Tag::OfRequest(tag)) => of_request.push(tag),
-            Ok(Tag::OfBody(tag)) => of_body.push(tag),
+            Ok(AnyTagTemplate::Request(tag)) => of_request.push(tag),
+            Ok(AnyTagTemplate::Body(tag)) => of_body.push(tag),
             Err(_) => {}
         }
     }
@@ -227,7 +232,12 @@ fn split_tags(
 }
 
 /// A tag by a parameter that is not in the key would say of one response what another request asked for.
-fn check_parameters(tag: &Tag, text: &Text, query: &QueryRule, problems: &mut Problems<'_>) {
+fn check_parameters(
+    tag: &AnyTagTemplate,
+    text: &Text,
+    query: &QueryRule,
+    problems: &mut Problems<'_>,
+) {
     for name in tag.parameters().into_iter().filter(|name| !query.keeps(name)) {
         let message = format!("`{{?{name}}}` is no parameter of the key: `query` leaves it out");
         let help = "tags are made of parameters that are kept; see `query.ignore` and `query.only`";
@@ -238,7 +248,7 @@ fn check_parameters(tag: &Tag, text: &Text, query: &QueryRule, problems: &mut Pr
 /// The tags that a write purges: those that are known before a byte of its answer's body.
 fn purged(
     texts: Option<&Texts>,
-    names: Names<'_>,
+    names: PlaceholderNames<'_>,
     problems: &mut Problems<'_>,
 ) -> Box<[TagTemplate]> {
     let mut tags = Vec::new();
@@ -250,7 +260,7 @@ fn purged(
                     TagProblem::NoBody => {
                         "what a write purges is purged before the body of its answer is read".into()
                     }
-                    TagProblem::User => NEEDS_USERS.to_owned(),
+                    TagProblem::User => USER_PLACEHOLDER_HELP.to_owned(),
                     _ => placeholders(names),
                 };
                 let finding = tag_finding(text, &error, Some(help), problems);
@@ -267,21 +277,21 @@ fn tag_finding(
     help: Option<String>,
     problems: &Problems<'_>,
 ) -> Finding {
-    let at = problems.part(text, &error.at);
+    let at = problems.subspan(text, &error.at);
     Finding::error(Some(at), error.to_string()).maybe_help(help)
 }
 
 /// A bypassed answer is what others would get only if what brought it about does not reach the origin.
 fn warn_about_refresh(
     section: &RouteSection,
-    bypass: &At<Bypass>,
+    bypass: &Located<BypassRule>,
     query: &QueryRule,
     problems: &mut Problems<'_>,
 ) {
-    let is_taken_off = |condition: &QueryCondition| {
-        query.forwarding == Forwarding::Kept && !query.keeps(&condition.name)
+    let is_hidden_from_origin = |condition: &QueryCondition| {
+        query.forwarding == QueryForwarding::Kept && !query.keeps(&condition.name)
     };
-    if bypass.refresh && !bypass.query.iter().any(is_taken_off) {
+    if bypass.refresh && !bypass.query.iter().any(is_hidden_from_origin) {
         let message =
             "`refresh` has no effect: no query parameter of `bypass` is left out of the key";
         let finding = Finding::warning(bypass.span.clone(), message).help(
@@ -342,11 +352,11 @@ fn targets(
         match TargetTemplate::parse(text, pattern) {
             Ok(target) => targets.push(target),
             Err(error) => {
-                let at = problems.part(text, &error.at);
+                let at = problems.subspan(text, &error.at);
                 let finding = Finding::error(Some(at), error.to_string());
                 problems.push(match error.problem {
                     TargetProblem::Placeholder(_) => {
-                        finding.help(placeholders(Names::of_path(pattern)))
+                        finding.help(placeholders(PlaceholderNames::of_path(pattern)))
                     }
                     TargetProblem::Path | TargetProblem::Characters => finding,
                 });
@@ -357,12 +367,13 @@ fn targets(
 }
 
 /// What gives `{user}` a meaning.
-const NEEDS_USERS: &str = "say in `[user]` what proves it: `jwt`, or `header` of a trusted gateway";
+const USER_PLACEHOLDER_HELP: &str =
+    "say in `[user]` what proves it: `jwt`, or `header` of a trusted gateway";
 
 /// What may stand in braces in the templates of a route.
-fn placeholders(names: Names<'_>) -> String {
+fn placeholders(names: PlaceholderNames<'_>) -> String {
     let params = names.pattern.param_names().map(|name| format!("{{{name}}}"));
-    let user = (names.users == UserNames::Known).then(|| "{user}".to_owned());
+    let user = (names.users == UserPlaceholder::Defined).then(|| "{user}".to_owned());
     let params: Vec<String> = params.chain(user).collect();
     let known = params.iter().map(String::as_str).chain(["{?parameter}"]);
     format!("placeholders of this route: {}", listed(known))
@@ -378,16 +389,19 @@ pub(super) fn query_rule(table: &QueryTable, problems: &mut Problems<'_>) -> Que
     QueryRule {
         ignore: problems.each(table.ignore.as_ref(), name).into(),
         only: table.only.as_ref().map(|only| problems.each(Some(only), name).into()),
-        order: if table.sort == Some(true) { Order::Sorted } else { Order::AsSent },
+        order: if table.sort == Some(true) { QueryOrder::Sorted } else { QueryOrder::AsSent },
         forwarding: problems
-            .word(table.forward.as_ref(), &[("kept", Forwarding::Kept), ("all", Forwarding::All)])
+            .one_of(
+                table.forward.as_ref(),
+                &[("kept", QueryForwarding::Kept), ("all", QueryForwarding::All)],
+            )
             .unwrap_or_default(),
     }
 }
 
 pub(super) fn vary_rule(table: &VaryTable, problems: &mut Problems<'_>) -> VaryRule {
     let header = |text: &str| match text.parse::<HeaderName>() {
-        Ok(name) if says_the_address(name.as_str().as_bytes()) => Err(
+        Ok(name) if carries_client_address(name.as_str().as_bytes()) => Err(
             "this holds the address of each client, which no key has; let such routes say `cache = false`",
         ),
         name => name.map_err(|_| "this is no field name"),
@@ -406,21 +420,21 @@ pub(super) fn vary_rule(table: &VaryTable, problems: &mut Problems<'_>) -> VaryR
     }
 }
 
-pub(super) fn bypass(table: &BypassTable, problems: &mut Problems<'_>) -> Bypass {
+pub(super) fn bypass(table: &BypassTable, problems: &mut Problems<'_>) -> BypassRule {
     let query = |text: &str| {
         QueryCondition::parse(text).ok_or("this is `name` or `name=value`, as in `nocache=true`")
     };
     let header = |text: &str| {
         HeaderCondition::parse(text).ok_or("this is `name` or `name: value`, as in `x-export`")
     };
-    Bypass {
+    BypassRule {
         query: problems.each(table.query.as_ref(), query).into(),
         headers: problems.each(table.header.as_ref(), header).into(),
         refresh: table.refresh.as_ref().is_some_and(|flag| flag.value),
     }
 }
 
-fn check_names(sections: &[At<RouteSection>], problems: &mut Problems<'_>) {
+fn check_names(sections: &[Located<RouteSection>], problems: &mut Problems<'_>) {
     let mut seen: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
     for name in sections.iter().filter_map(|section| section.name.as_ref()) {
         if let Some(first) = seen.get(name.as_str()) {
@@ -433,7 +447,7 @@ fn check_names(sections: &[At<RouteSection>], problems: &mut Problems<'_>) {
     }
 }
 
-fn check_reachable(sections: &[At<RouteSection>], problems: &mut Problems<'_>) {
+fn check_reachable(sections: &[Located<RouteSection>], problems: &mut Problems<'_>) {
     let mut earlier: Vec<(Pattern, &Text)> = Vec::new();
     for text in sections.iter().filter_map(|section| section.pattern.as_ref()) {
         let Ok(pattern) = Pattern::parse(text) else {

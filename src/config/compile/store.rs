@@ -4,18 +4,22 @@ use super::problems::Problems;
 use crate::{
     config::{
         Flags,
-        file::{At, StoreTable, StoreTlsTable, Text},
+        file::{Located, StoreTable, StoreTlsTable, Text},
         report::Finding,
         secret::Secret,
-        settings::{Store, WhenUnsynced},
+        settings::{StoreConfig, WhenUnsynced},
     },
-    key::digest::SHORTEST_DIGEST_KEY,
+    key::digest::MIN_DIGEST_KEY_LENGTH,
     redis,
 };
 
 /// Where stored responses live.
-pub(super) fn compile(table: &StoreTable, flags: &Flags, problems: &mut Problems<'_>) -> Store {
-    let defaults = Store::default();
+pub(super) fn compile(
+    table: &StoreTable,
+    flags: &Flags,
+    problems: &mut Problems<'_>,
+) -> StoreConfig {
+    let defaults = StoreConfig::default();
     let redis = redis(table, flags, problems);
     let memory = problems.size(table.memory.as_ref()).unwrap_or(defaults.memory);
     let max_object = problems.size(table.max_object.as_ref()).unwrap_or(defaults.max_object);
@@ -28,7 +32,7 @@ pub(super) fn compile(table: &StoreTable, flags: &Flags, problems: &mut Problems
         problems.push(Finding::warning(text.span.clone(), message));
     }
     let choices = [WhenUnsynced::Bounded, WhenUnsynced::Serve].map(|it| (it.as_str(), it));
-    Store {
+    StoreConfig {
         redis,
         timeout: problems.positive_duration(table.timeout.as_ref()).unwrap_or(defaults.timeout),
         prefix: name(table.prefix.as_ref(), problems).unwrap_or(defaults.prefix),
@@ -44,7 +48,7 @@ pub(super) fn compile(table: &StoreTable, flags: &Flags, problems: &mut Problems
             .duration(table.unsynced_ttl.as_ref())
             .unwrap_or(defaults.unsynced_ttl),
         when_unsynced: problems
-            .word(table.when_unsynced.as_ref(), &choices)
+            .one_of(table.when_unsynced.as_ref(), &choices)
             .unwrap_or(defaults.when_unsynced),
     }
 }
@@ -65,7 +69,7 @@ fn redis(
         }
     });
     let Some(mut settings) = flags.redis.clone().or(written) else {
-        warn_of_redis_keys(table, problems);
+        warn_about_redis_keys(table, problems);
         return None;
     };
     if let Some(token) = &table.token {
@@ -81,7 +85,7 @@ fn redis(
 }
 
 /// Keys that mean something to Redis only.
-fn warn_of_redis_keys(table: &StoreTable, problems: &mut Problems<'_>) {
+fn warn_about_redis_keys(table: &StoreTable, problems: &mut Problems<'_>) {
     let tls = table.tls.as_ref().map(|tls| (&tls.span, "tls"));
     let token = table.token.as_ref().map(|token| (&token.span, "token"));
     let key = table.encrypt_key.as_ref().map(|key| (&key.span, "encrypt_key"));
@@ -109,15 +113,19 @@ fn encrypt_keys(table: &StoreTable, problems: &mut Problems<'_>) -> Vec<Secret> 
     }
     let several = table.encrypt_keys.iter().flat_map(|keys| keys.iter());
     let texts: Vec<&Text> = table.encrypt_key.iter().chain(several).collect();
-    for text in texts.iter().filter(|text| text.len() < SHORTEST_DIGEST_KEY) {
-        let message = format!("this key has fewer than {SHORTEST_DIGEST_KEY} bytes");
+    for text in texts.iter().filter(|text| text.len() < MIN_DIGEST_KEY_LENGTH) {
+        let message = format!("this key has fewer than {MIN_DIGEST_KEY_LENGTH} bytes");
         let help = "take a random one, as `openssl rand -base64 32` writes it";
         problems.push(Finding::error(Some(text.span.clone()), message).help(help));
     }
     texts.into_iter().map(|text| Secret::new(text.as_str())).collect()
 }
 
-fn set_tls(settings: &mut redis::Settings, table: &At<StoreTlsTable>, problems: &mut Problems<'_>) {
+fn set_tls(
+    settings: &mut redis::Settings,
+    table: &Located<StoreTlsTable>,
+    problems: &mut Problems<'_>,
+) {
     let Some(tls) = &mut settings.tls else {
         let message = "`store.tls` has no effect: the URL is not `rediss`";
         problems.push(Finding::warning(table.span.clone(), message));
@@ -128,7 +136,8 @@ fn set_tls(settings: &mut redis::Settings, table: &At<StoreTlsTable>, problems: 
         problems.push(Finding::error(Some(one.span.clone()), message).doubtful());
     }
     let path = |text: &Option<Text>| text.as_ref().map(|text| text.as_str().into());
-    *tls = redis::Tls { ca: path(&table.ca), cert: path(&table.cert), key: path(&table.key) };
+    *tls =
+        redis::TlsSettings { ca: path(&table.ca), cert: path(&table.cert), key: path(&table.key) };
 }
 
 /// A part of a key. Braces would tell a cluster where the key belongs.

@@ -7,9 +7,9 @@ use http::{HeaderName, HeaderValue, Method};
 use super::problems::Problems;
 use crate::{
     config::{
-        file::{At, Fields, TestResponse, TestSection, Text, Texts},
+        file::{HeaderFields, Located, TestResponse, TestSection, Text, Texts},
         report::Finding,
-        settings::{Expectation, Expected, GivenResponse, TestCase},
+        settings::{Assertion, AssertionKind, MockResponse, TestCase},
         suggest::{did_you_mean, nearest},
         value,
     },
@@ -20,7 +20,10 @@ use crate::{
 const OUTCOMES: [&str; 6] = ["lookup", "refresh", "pass", "refused", "stored", "not-stored"];
 
 /// The tests of a file. One that cannot be read is left out.
-pub(super) fn compile(sections: &[At<TestSection>], problems: &mut Problems<'_>) -> Vec<TestCase> {
+pub(super) fn compile(
+    sections: &[Located<TestSection>],
+    problems: &mut Problems<'_>,
+) -> Vec<TestCase> {
     let mut names: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
     for name in sections.iter().filter_map(|section| section.name.as_ref()) {
         if let Some(first) = names.insert(name, &name.span) {
@@ -32,7 +35,7 @@ pub(super) fn compile(sections: &[At<TestSection>], problems: &mut Problems<'_>)
 }
 
 fn test(
-    section: &At<TestSection>,
+    section: &Located<TestSection>,
     names: &BTreeMap<&str, &Range<usize>>,
     problems: &mut Problems<'_>,
 ) -> Option<TestCase> {
@@ -75,7 +78,7 @@ fn request(text: &str) -> Result<(String, String), &'static str> {
     if is_method && is_url { Ok((method.to_owned(), url.to_owned())) } else { Err(PROBLEM) }
 }
 
-fn response(table: &At<TestResponse>, problems: &mut Problems<'_>) -> Option<GivenResponse> {
+fn response(table: &Located<TestResponse>, problems: &mut Problems<'_>) -> Option<MockResponse> {
     let given = table.status.as_ref().map(|status| (status, u16::try_from(status.value)));
     let status = match given {
         None => 200,
@@ -86,11 +89,11 @@ fn response(table: &At<TestResponse>, problems: &mut Problems<'_>) -> Option<Giv
         }
     };
     let body = table.body.as_ref().map(|text| text.value.clone());
-    Some(GivenResponse { status, headers: fields(&table.headers, problems), body })
+    Some(MockResponse { status, headers: fields(&table.headers, problems), body })
 }
 
 /// Header fields as lines.
-fn fields(fields: &Fields, problems: &mut Problems<'_>) -> Vec<String> {
+fn fields(fields: &HeaderFields, problems: &mut Problems<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     for (name, value) in fields {
         let values = match value {
@@ -123,49 +126,49 @@ fn claims(claims: &BTreeMap<String, toml::Value>) -> serde_json::Map<String, ser
 }
 
 /// What a text in the file expects.
-type OfText = fn(String) -> Expected;
+type AssertionFromText = fn(String) -> AssertionKind;
 
 fn expectations(
     section: &TestSection,
     names: &BTreeMap<&str, &Range<usize>>,
     problems: &mut Problems<'_>,
-) -> Vec<Expectation> {
+) -> Vec<Assertion> {
     let mut expected = Vec::new();
-    let texts: [(Option<&Text>, OfText); 4] = [
-        (section.route.as_ref(), Expected::Route),
-        (section.host.as_ref(), Expected::Host),
-        (section.path.as_ref(), Expected::Path),
-        (section.query.as_ref(), Expected::Query),
+    let texts: [(Option<&Text>, AssertionFromText); 4] = [
+        (section.route.as_ref(), AssertionKind::Route),
+        (section.host.as_ref(), AssertionKind::Host),
+        (section.path.as_ref(), AssertionKind::Path),
+        (section.query.as_ref(), AssertionKind::Query),
     ];
-    for (text, what) in texts {
-        expected.extend(text.map(|text| at(text, what(text.value.clone()))));
+    for (text, kind) in texts {
+        expected.extend(text.map(|text| at(text, kind(text.value.clone()))));
     }
     expected.extend(section.outcome.as_ref().and_then(|text| outcome(section, text, problems)));
     expected.extend(section.reason.as_ref().and_then(|text| reason(text, problems)));
     expected.extend(section.partition.as_ref().and_then(|text| partition(text, problems)));
     if let Some(text) = &section.ttl {
         let time = problems.read(text, value::duration);
-        expected.extend(time.map(|time| at(text, Expected::Ttl(time))));
+        expected.extend(time.map(|time| at(text, AssertionKind::Ttl(time))));
         needs_response(section, text, problems);
     }
-    expected.extend(section.tags.as_ref().map(|texts| Expectation {
+    expected.extend(section.tags.as_ref().map(|texts| Assertion {
         at: texts.span.clone(),
-        what: Expected::Tags(texts.iter().map(|text| text.value.clone()).collect()),
+        kind: AssertionKind::Tags(texts.iter().map(|text| text.value.clone()).collect()),
     }));
-    let keys: [(Option<&Texts>, OfText); 2] = [
-        (section.same_key_as.as_ref(), Expected::SameKeyAs),
-        (section.other_key_than.as_ref(), Expected::OtherKeyThan),
+    let keys: [(Option<&Texts>, AssertionFromText); 2] = [
+        (section.same_key_as.as_ref(), AssertionKind::SameKeyAs),
+        (section.other_key_than.as_ref(), AssertionKind::OtherKeyThan),
     ];
-    for (texts, what) in keys {
+    for (texts, kind) in keys {
         let texts = texts.into_iter().flat_map(|texts| texts.iter());
-        expected.extend(texts.filter_map(|text| other_test(text, what, names, problems)));
+        expected.extend(texts.filter_map(|text| other_test(text, kind, names, problems)));
     }
     expected
 }
 
-fn partition(text: &Text, problems: &mut Problems<'_>) -> Option<Expectation> {
+fn partition(text: &Text, problems: &mut Problems<'_>) -> Option<Assertion> {
     if text.as_str() == "none" || Partition::parse(text).is_some() {
-        return Some(at(text, Expected::Partition(text.value.clone())));
+        return Some(at(text, AssertionKind::Partition(text.value.clone())));
     }
     let message = "expected `none`, `everyone`, `authenticated`, `user`, or `claim:NAME`";
     problems.error(&text.span, message);
@@ -175,12 +178,12 @@ fn partition(text: &Text, problems: &mut Problems<'_>) -> Option<Expectation> {
 /// Reads the name of another test.
 fn other_test(
     text: &Text,
-    what: OfText,
+    kind: AssertionFromText,
     names: &BTreeMap<&str, &Range<usize>>,
     problems: &mut Problems<'_>,
-) -> Option<Expectation> {
+) -> Option<Assertion> {
     if names.contains_key(text.as_str()) {
-        return Some(at(text, what(text.value.clone())));
+        return Some(at(text, kind(text.value.clone())));
     }
     let finding = Finding::error(Some(text.span.clone()), "no test has this name");
     let help = did_you_mean(nearest(text, names.keys().copied()));
@@ -188,22 +191,22 @@ fn other_test(
     None
 }
 
-fn at(text: &Text, what: Expected) -> Expectation {
-    Expectation { at: text.span.clone(), what }
+fn at(text: &Text, kind: AssertionKind) -> Assertion {
+    Assertion { at: text.span.clone(), kind }
 }
 
-fn outcome(section: &TestSection, text: &Text, problems: &mut Problems<'_>) -> Option<Expectation> {
-    let word = problems.word(Some(text), &OUTCOMES.map(|word| (word, word)))?;
+fn outcome(section: &TestSection, text: &Text, problems: &mut Problems<'_>) -> Option<Assertion> {
+    let word = problems.one_of(Some(text), &OUTCOMES.map(|word| (word, word)))?;
     if word.ends_with("stored") {
         needs_response(section, text, problems);
     }
-    Some(at(text, Expected::Outcome(word.to_owned())))
+    Some(at(text, AssertionKind::Outcome(word.to_owned())))
 }
 
-fn reason(text: &Text, problems: &mut Problems<'_>) -> Option<Expectation> {
+fn reason(text: &Text, problems: &mut Problems<'_>) -> Option<Assertion> {
     let known = || Reason::ALL.iter().map(|reason| reason.as_str());
     if known().any(|reason| reason == text.as_str()) {
-        return Some(at(text, Expected::Reason(text.value.clone())));
+        return Some(at(text, AssertionKind::Reason(text.value.clone())));
     }
     let finding = Finding::error(Some(text.span.clone()), "there is no such reason");
     let help = did_you_mean(nearest(text, known()));

@@ -7,23 +7,23 @@ use http::StatusCode;
 use super::problems::Problems;
 use crate::{
     config::{
-        file::{At, Text, TtlValue},
+        file::{Located, Text, TtlValue},
         report::Finding,
         suggest::{did_you_mean, nearest},
         value,
     },
     policy::{
         Ttl,
-        storable::{NoTtl, may_have_ttl},
+        storable::{TtlRefusal, check_ttl_status},
     },
 };
 
 /// The times by status; those that are not understood are left out.
-pub(super) fn compile(ttl: Option<&At<TtlValue>>, problems: &mut Problems<'_>) -> Ttl {
-    let Some(At { value, span }) = ttl else { return Ttl::default() };
+pub(super) fn compile(ttl: Option<&Located<TtlValue>>, problems: &mut Problems<'_>) -> Ttl {
+    let Some(Located { value, span }) = ttl else { return Ttl::default() };
     match value {
-        TtlValue::OfSuccesses(text) => {
-            time(text, span, problems).map(Ttl::of_successes).unwrap_or_default()
+        TtlValue::ForSuccesses(text) => {
+            time(text, span, problems).map(Ttl::for_successes).unwrap_or_default()
         }
         TtlValue::ByStatus(times) => {
             let times = times.iter().filter_map(|(code, text)| {
@@ -40,19 +40,19 @@ fn time(text: &str, at: &Range<usize>, problems: &mut Problems<'_>) -> Option<Du
 }
 
 fn status(code: &Text, problems: &mut Problems<'_>) -> Option<StatusCode> {
-    let Some(status) = read(code) else {
+    let Some(status) = parse_code(code) else {
         let finding = Finding::error(Some(code.span.clone()), "this is no status code");
-        let help = did_you_mean(nearest(code, USUAL))
+        let help = did_you_mean(nearest(code, COMMON_STATUSES))
             .unwrap_or_else(|| "name each status by its code, as in `\"404\" = \"10s\"`".into());
         problems.push(finding.help(help));
         return None;
     };
-    let (message, help) = match may_have_ttl(status) {
+    let (message, help) = match check_ttl_status(status) {
         Ok(()) => return Some(status),
-        Err(NoTtl::NeverStored) => {
+        Err(TtlRefusal::NeverStored) => {
             (format!("responses with status {} are never stored", status.as_u16()), "leave it out")
         }
-        Err(NoTtl::ByAnyClient) => (
+        Err(TtlRefusal::ByAnyClient) => (
             format!("status {} has no `ttl`: any client can cause it", status.as_u16()),
             "leave it out: such an answer would be given to everybody else as well; it is stored where \
              the origin's own `Cache-Control` says so",
@@ -62,11 +62,11 @@ fn status(code: &Text, problems: &mut Problems<'_>) -> Option<StatusCode> {
     None
 }
 
-fn read(code: &str) -> Option<StatusCode> {
+fn parse_code(code: &str) -> Option<StatusCode> {
     let is_code = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_digit());
     let status = code.parse().ok().filter(|_| is_code)?;
     (status < StatusCode::from_u16(600).ok()?).then_some(status)
 }
 
 /// Statuses that are often meant.
-const USUAL: [&str; 8] = ["200", "203", "204", "301", "302", "308", "404", "410"];
+const COMMON_STATUSES: [&str; 8] = ["200", "203", "204", "301", "302", "308", "404", "410"];

@@ -5,25 +5,25 @@ use http::HeaderName;
 use super::{identity, problems::Problems};
 use crate::{
     config::{
-        file::{At, RouteSection, Text, Texts, UserTable},
+        file::{Located, RouteSection, Text, Texts, UserTable},
         report::Finding,
         secret::Secret,
-        settings::User,
+        settings::UserConfig,
     },
-    field::identity::{FieldKind, classify},
-    key::digest::SHORTEST_DIGEST_KEY,
+    field::identity::{IdentityFieldKind, classify},
+    key::digest::MIN_DIGEST_KEY_LENGTH,
     policy::{
         CredentialRules,
-        credentials::{CookieKind, NameList, NoName},
+        credentials::{CookieKind, InvalidNamePattern, NameList},
     },
-    route::UserNames,
-    user::Proof,
+    route::UserPlaceholder,
+    user::IdentitySource,
 };
 
 /// The settings of `[user]`.
-pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> User {
+pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> UserConfig {
     warn_about_fields(table.harmless_fields.as_ref(), problems);
-    let proof = identity::proof(table, problems);
+    let identity_source = identity::identity_source(table, problems);
     let mut names = |texts: Option<&Texts>| name_list(texts, &[], problems);
     let credentials = CredentialRules {
         harmless_fields: names(table.harmless_fields.as_ref()),
@@ -31,48 +31,49 @@ pub(super) fn compile(table: &UserTable, problems: &mut Problems<'_>) -> User {
         session_cookies: names(table.session_cookies.as_ref()),
         harmless_cookies: names(table.harmless_cookies.as_ref()),
         selecting_cookies: names(table.selecting_cookies.as_ref()),
-        token_cookie: match &proof {
-            Proof::Token(rules) => rules.carrier.cookie().map(Into::into),
-            Proof::None | Proof::Gateway(_) => None,
+        token_cookie: match &identity_source {
+            IdentitySource::Token(rules) => rules.location.cookie().map(Into::into),
+            IdentitySource::None | IdentitySource::Gateway(_) => None,
         },
-        fields: name_list(table.credentials.as_ref(), &fields_of(&proof), problems),
+        fields: name_list(table.credentials.as_ref(), &fields_of(&identity_source), problems),
     };
-    User {
+    UserConfig {
         credentials,
         digest_key: digest_key(table.digest_key.as_ref(), problems),
-        proof,
+        identity_source,
         recheck: problems.positive_duration(table.recheck.as_ref()),
     }
 }
 
 /// Whether `{user}` has a meaning in the templates of this configuration.
-pub(super) fn names(table: &UserTable) -> UserNames {
+pub(super) fn names(table: &UserTable) -> UserPlaceholder {
     match (&table.jwt, &table.header) {
-        (None, None) => UserNames::Unknown,
-        _ => UserNames::Known,
+        (None, None) => UserPlaceholder::Undefined,
+        _ => UserPlaceholder::Defined,
     }
 }
 
 /// The fields that an identity is made of, if their names do not say so.
-fn fields_of(proof: &Proof) -> Vec<String> {
-    let fields = proof.fields().map(HeaderName::as_str);
-    let is_known =
-        |name: &&str| *name == "authorization" || classify(name) == Some(FieldKind::Credential);
+fn fields_of(identity_source: &IdentitySource) -> Vec<String> {
+    let fields = identity_source.fields().map(HeaderName::as_str);
+    let is_known = |name: &&str| {
+        *name == "authorization" || classify(name) == Some(IdentityFieldKind::Credential)
+    };
     fields.filter(|name| !is_known(name)).map(str::to_owned).collect()
 }
 
 fn name_list(texts: Option<&Texts>, own: &[String], problems: &mut Problems<'_>) -> NameList {
     let read = |text: &str| match NameList::check(text) {
         Ok(()) => Ok(text.to_owned()),
-        Err(NoName) => Err("this is a name, or a part of one with `*`, as in `shop_*`"),
+        Err(InvalidNamePattern) => Err("this is a name, or a part of one with `*`, as in `shop_*`"),
     };
     problems.each(texts, read).into_iter().chain(own.iter().cloned()).collect()
 }
 
 fn digest_key(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<Secret> {
     let text = text?;
-    if text.len() < SHORTEST_DIGEST_KEY {
-        let message = format!("`digest_key` has fewer than {SHORTEST_DIGEST_KEY} bytes");
+    if text.len() < MIN_DIGEST_KEY_LENGTH {
+        let message = format!("`digest_key` has fewer than {MIN_DIGEST_KEY_LENGTH} bytes");
         let help = "take a random one, as `openssl rand -base64 32` writes it";
         problems.push(Finding::error(Some(text.span.clone()), message).help(help));
         return None;
@@ -82,7 +83,7 @@ fn digest_key(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<Secret
 
 /// Warns where a route separates its responses by what they are not shared by anyway.
 pub(super) fn warn_about_vary(
-    sections: &[At<RouteSection>],
+    sections: &[Located<RouteSection>],
     rules: &CredentialRules,
     problems: &mut Problems<'_>,
 ) {
@@ -90,8 +91,8 @@ pub(super) fn warn_about_vary(
     for table in tables {
         for text in table.headers.iter().flat_map(|texts| texts.iter()) {
             let name = text.to_ascii_lowercase();
-            let is_credential =
-                name == "authorization" || rules.field_kind(&name) == Some(FieldKind::Credential);
+            let is_credential = name == "authorization"
+                || rules.field_kind(&name) == Some(IdentityFieldKind::Credential);
             if is_credential {
                 let message = format!("`{name}` in `vary` shares nothing: it is a credential");
                 problems.push(Finding::warning(text.span.clone(), message).help(VARY_HEADERS));

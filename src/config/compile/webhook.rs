@@ -9,14 +9,15 @@ use serde_json_path::JsonPath;
 use super::problems::Problems;
 use crate::{
     config::{
-        file::{At, Text, Texts, WebhookRule, WebhookSection, When},
+        file::{Located, Text, Texts, WebhookRule, WebhookSection, When},
         report::Finding,
     },
-    fence::Mode,
-    route::json,
+    fence::PurgeMode,
+    route::json_path,
     trigger::webhook::{
-        Algorithm, Condition, Encoding, Handshake, HmacForm, Map, PayloadTemplate, Rule, Scheme,
-        Signed, SignedAt, TOLERANCE, ToldIn, Vendor, Webhook,
+        Algorithm, DEFAULT_TOLERANCE, Encoding, EventMapping, Handshake, HmacFormat, MappingRule,
+        PayloadCondition, PayloadTemplate, SignatureScheme, SigningTemplate, TimestampHeader,
+        ValueLocation, Vendor, Webhook,
     },
 };
 
@@ -25,14 +26,14 @@ const UNKNOWN: &str = "unknown";
 
 /// The webhooks, without those that have problems.
 pub(super) fn compile(
-    sections: &[At<WebhookSection>],
+    sections: &[Located<WebhookSection>],
     problems: &mut Problems<'_>,
 ) -> Vec<Webhook> {
     check_names(sections, problems);
     sections.iter().filter_map(|section| webhook(section, problems)).collect()
 }
 
-fn check_names(sections: &[At<WebhookSection>], problems: &mut Problems<'_>) {
+fn check_names(sections: &[Located<WebhookSection>], problems: &mut Problems<'_>) {
     let mut seen: BTreeMap<&str, &Range<usize>> = BTreeMap::new();
     for name in sections.iter().filter_map(|section| section.name.as_ref()) {
         if let Some(first) = seen.get(name.as_str()) {
@@ -44,16 +45,16 @@ fn check_names(sections: &[At<WebhookSection>], problems: &mut Problems<'_>) {
     }
 }
 
-fn webhook(section: &At<WebhookSection>, problems: &mut Problems<'_>) -> Option<Webhook> {
+fn webhook(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Option<Webhook> {
     let name = name(section, problems);
     let kind = kind(section, problems);
     let secrets = secrets(section, problems);
     let scheme = kind.and_then(|kind| scheme(kind, section, secrets.as_deref(), problems));
-    let vendor = kind.and_then(Kind::vendor);
-    let event = told_in(section.event_from.as_ref(), problems);
+    let vendor = kind.and_then(SchemeKind::vendor);
+    let event = value_location(section.event_from.as_ref(), problems);
     let event = event.or_else(|| vendor.and_then(Vendor::event));
-    let ids = match told_in(section.id_from.as_ref(), problems) {
-        Some(told) => vec![told],
+    let ids = match value_location(section.id_from.as_ref(), problems) {
+        Some(location) => vec![location],
         None => vendor.map(Vendor::ids).unwrap_or_default(),
     };
     let rules = section.on.iter().filter_map(|section| rule(section, problems)).collect();
@@ -72,11 +73,11 @@ fn webhook(section: &At<WebhookSection>, problems: &mut Problems<'_>) -> Option<
         Some(Vendor::Slack) => Handshake::Slack,
         _ => Handshake::None,
     };
-    let (map, ids) = (Map { event, rules }, ids.into());
-    Some(Webhook { name: name?, scheme: scheme?, map, ids, handshake })
+    let (mapping, ids) = (EventMapping { event, rules }, ids.into());
+    Some(Webhook { name: name?, scheme: scheme?, mapping, ids, handshake })
 }
 
-fn name(section: &At<WebhookSection>, problems: &mut Problems<'_>) -> Option<Box<str>> {
+fn name(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Option<Box<str>> {
     let name = problems.required(section.name.as_ref(), &section.span, "webhook", "name")?;
     let text = section.name.as_ref()?;
     let is_segment = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -94,13 +95,13 @@ fn name(section: &At<WebhookSection>, problems: &mut Problems<'_>) -> Option<Box
 
 /// The schemes that there are.
 #[derive(Clone, Copy)]
-enum Kind {
+enum SchemeKind {
     Bearer,
     Hmac,
     Vendor(Vendor),
 }
 
-impl Kind {
+impl SchemeKind {
     const fn vendor(self) -> Option<Vendor> {
         match self {
             Self::Vendor(vendor) => Some(vendor),
@@ -109,23 +110,23 @@ impl Kind {
     }
 }
 
-fn kind(section: &At<WebhookSection>, problems: &mut Problems<'_>) -> Option<Kind> {
+fn kind(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Option<SchemeKind> {
     problems.required(section.scheme.as_ref(), &section.span, "webhook", "scheme")?;
-    let vendors = Vendor::ALL.map(|vendor| (vendor.as_str(), Kind::Vendor(vendor)));
-    let others = [("hmac", Kind::Hmac), ("bearer", Kind::Bearer)];
+    let vendors = Vendor::ALL.map(|vendor| (vendor.as_str(), SchemeKind::Vendor(vendor)));
+    let others = [("hmac", SchemeKind::Hmac), ("bearer", SchemeKind::Bearer)];
     let kinds: Vec<_> = vendors.into_iter().chain(others).collect();
-    problems.word(section.scheme.as_ref(), &kinds)
+    problems.one_of(section.scheme.as_ref(), &kinds)
 }
 
 fn scheme(
-    kind: Kind,
-    section: &At<WebhookSection>,
+    kind: SchemeKind,
+    section: &Located<WebhookSection>,
     secrets: Option<&[&str]>,
     problems: &mut Problems<'_>,
-) -> Option<Scheme> {
+) -> Option<SignatureScheme> {
     match kind {
-        Kind::Hmac => Some(Scheme::hmac(hmac(section, problems)?, secrets?)),
-        Kind::Bearer => {
+        SchemeKind::Hmac => Some(SignatureScheme::hmac(hmac(section, problems)?, secrets?)),
+        SchemeKind::Bearer => {
             refuse_keys_of_hmac(section, problems);
             refuse(
                 section.tolerance.as_ref(),
@@ -136,24 +137,25 @@ fn scheme(
                 Some(text) => field(text, problems)?,
                 None => header::AUTHORIZATION,
             };
-            Some(Scheme::bearer(header, secrets?))
+            Some(SignatureScheme::bearer(header, secrets?))
         }
-        Kind::Vendor(vendor) => of_vendor(vendor, section, secrets, problems),
+        SchemeKind::Vendor(vendor) => of_vendor(vendor, section, secrets, problems),
     }
 }
 
 fn of_vendor(
     vendor: Vendor,
-    section: &At<WebhookSection>,
+    section: &Located<WebhookSection>,
     secrets: Option<&[&str]>,
     problems: &mut Problems<'_>,
-) -> Option<Scheme> {
+) -> Option<SignatureScheme> {
     refuse_keys_of_hmac(section, problems);
     refuse(section.header.as_ref(), "`header` is for the schemes `hmac` and `bearer`", problems);
     if !vendor.signs_time() {
         refuse(section.tolerance.as_ref(), "`tolerance` is for schemes that sign a time", problems);
     }
-    let tolerance = problems.positive_duration(section.tolerance.as_ref()).unwrap_or(TOLERANCE);
+    let tolerance =
+        problems.positive_duration(section.tolerance.as_ref()).unwrap_or(DEFAULT_TOLERANCE);
     let scheme = vendor.scheme(secrets?, tolerance);
     if scheme.is_none() {
         let message = "a secret of this scheme is base64, as in `whsec_MfKQ9r8GKYqrTwjU`";
@@ -163,7 +165,7 @@ fn of_vendor(
 }
 
 /// Where the secrets stand.
-fn secret_span(section: &At<WebhookSection>) -> Range<usize> {
+fn secret_span(section: &Located<WebhookSection>) -> Range<usize> {
     let one = section.secret.as_ref().map(|secret| &secret.span);
     let several = section.secrets.as_ref().map(|secrets| &secrets.span);
     one.or(several).unwrap_or(&section.span).clone()
@@ -171,7 +173,7 @@ fn secret_span(section: &At<WebhookSection>) -> Range<usize> {
 
 /// The secrets, `secret` or `secrets`: at least one, and none of them empty.
 fn secrets<'a>(
-    section: &'a At<WebhookSection>,
+    section: &'a Located<WebhookSection>,
     problems: &mut Problems<'_>,
 ) -> Option<Vec<&'a str>> {
     let texts: Vec<&Text> = match (&section.secret, &section.secrets) {
@@ -199,23 +201,24 @@ fn secrets<'a>(
     texts.iter().map(|text| (!text.trim().is_empty()).then_some(text.as_str())).collect()
 }
 
-fn hmac(section: &At<WebhookSection>, problems: &mut Problems<'_>) -> Option<HmacForm> {
+fn hmac(section: &Located<WebhookSection>, problems: &mut Problems<'_>) -> Option<HmacFormat> {
     let encodings = Encoding::ALL.map(|encoding| (encoding.as_str(), encoding));
     let algorithms = Algorithm::ALL.map(|algorithm| (algorithm.as_str(), algorithm));
-    let encoding = problems.word(section.encoding.as_ref(), &encodings);
-    let algorithm = problems.word(section.algorithm.as_ref(), &algorithms);
-    let tolerance = problems.positive_duration(section.tolerance.as_ref()).unwrap_or(TOLERANCE);
+    let encoding = problems.one_of(section.encoding.as_ref(), &encodings);
+    let algorithm = problems.one_of(section.algorithm.as_ref(), &algorithms);
+    let tolerance =
+        problems.positive_duration(section.tolerance.as_ref()).unwrap_or(DEFAULT_TOLERANCE);
     let time = section
         .timestamp_header
         .as_ref()
-        .and_then(|text| field(text, problems).map(|header| SignedAt { header, tolerance }));
+        .and_then(|text| field(text, problems).map(|header| TimestampHeader { header, tolerance }));
     if let (Some(text), None) = (&section.tolerance, &section.timestamp_header) {
         let message = "`tolerance` has no effect: there is no `timestamp_header`";
         problems.push(Finding::warning(text.span.clone(), message));
     }
     let signed = signed(section, problems)?;
     problems.required(section.header.as_ref(), &section.span, "webhook", "header")?;
-    Some(HmacForm {
+    Some(HmacFormat {
         header: field(section.header.as_ref()?, problems)?,
         prefix: section.prefix.as_ref().map(|text| text.as_str().into()).unwrap_or_default(),
         encoding: encoding.unwrap_or(Encoding::Hex),
@@ -227,16 +230,17 @@ fn hmac(section: &At<WebhookSection>, problems: &mut Problems<'_>) -> Option<Hma
 
 /// What is signed. A time that is told and not signed would prove nothing, and one that is signed has
 /// to be told.
-fn signed(section: &WebhookSection, problems: &mut Problems<'_>) -> Option<Signed> {
+fn signed(section: &WebhookSection, problems: &mut Problems<'_>) -> Option<SigningTemplate> {
     let Some(text) = &section.signed else {
-        let usual = match section.timestamp_header {
+        let default_form = match section.timestamp_header {
             Some(_) => "{timestamp}.{body}",
             None => "{body}",
         };
-        return Signed::parse(usual).ok();
+        return SigningTemplate::parse(default_form).ok();
     };
-    let signed =
-        Signed::parse(text).map_err(|error| problems.error(&text.span, error.to_string())).ok()?;
+    let signed = SigningTemplate::parse(text)
+        .map_err(|error| problems.error(&text.span, error.to_string()))
+        .ok()?;
     let message = match (signed.has_timestamp(), &section.timestamp_header) {
         (true, None) => "no `timestamp_header` tells the time that is signed",
         (false, Some(_)) => "the time in `timestamp_header` is not signed: add `{timestamp}`",
@@ -269,20 +273,20 @@ fn field(text: &Text, problems: &mut Problems<'_>) -> Option<HeaderName> {
     problems.read(text, |text| text.parse().map_err(|_| "this is no field name"))
 }
 
-fn told_in(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<ToldIn> {
+fn value_location(text: Option<&Text>, problems: &mut Problems<'_>) -> Option<ValueLocation> {
     let text = text?;
     if text.starts_with('$') {
-        return path(text, &text.span, problems).map(ToldIn::Payload);
+        return path(text, &text.span, problems).map(ValueLocation::Payload);
     }
     let message = "this is a field name, as in `x-event`, or a JSONPath, as in `$.type`";
-    problems.read(text, |text| text.parse().map(ToldIn::Header).map_err(|_| message))
+    problems.read(text, |text| text.parse().map(ValueLocation::Header).map_err(|_| message))
 }
 
 fn path(text: &str, at: &Range<usize>, problems: &mut Problems<'_>) -> Option<JsonPath> {
-    json::path(text).map_err(|error| problems.error(at, error.to_string())).ok()
+    json_path::parse(text).map_err(|error| problems.error(at, error.to_string())).ok()
 }
 
-fn require_event_from(rules: &[At<WebhookRule>], problems: &mut Problems<'_>) {
+fn require_event_from(rules: &[Located<WebhookRule>], problems: &mut Problems<'_>) {
     for event in rules.iter().filter_map(|rule| rule.event.as_ref()) {
         let message = "nothing tells what the event is";
         problems.push(
@@ -295,9 +299,9 @@ fn require_event_from(rules: &[At<WebhookRule>], problems: &mut Problems<'_>) {
     }
 }
 
-fn rule(section: &At<WebhookRule>, problems: &mut Problems<'_>) -> Option<Rule> {
-    let modes = [Mode::Hard, Mode::Soft].map(|mode| (mode.as_str(), mode));
-    let mode = problems.word(section.mode.as_ref(), &modes).unwrap_or_default();
+fn rule(section: &Located<WebhookRule>, problems: &mut Problems<'_>) -> Option<MappingRule> {
+    let modes = [PurgeMode::Hard, PurgeMode::Soft].map(|mode| (mode.as_str(), mode));
+    let mode = problems.one_of(section.mode.as_ref(), &modes).unwrap_or_default();
     let events = section.event.iter().flat_map(|texts| texts.iter());
     let events = events.map(|text| text.as_str().into()).collect();
     let when = conditions(&section.when, problems);
@@ -314,19 +318,19 @@ fn rule(section: &At<WebhookRule>, problems: &mut Problems<'_>) -> Option<Rule> 
         texts.filter_map(|text| template(text, problems)).collect()
     };
     let (purge, users) = (templates(&section.purge), templates(&section.users));
-    Some(Rule { events, when, purge, users, mode, warm: section.warm })
+    Some(MappingRule { events, when, purge, users, mode, warm: section.warm })
 }
 
 fn template(text: &Text, problems: &mut Problems<'_>) -> Option<PayloadTemplate> {
     PayloadTemplate::parse(text)
         .map_err(|error| {
-            let at = problems.part(text, &error.at);
+            let at = problems.subspan(text, &error.at);
             problems.error(&at, error.to_string());
         })
         .ok()
 }
 
-fn conditions(when: &When, problems: &mut Problems<'_>) -> Box<[Condition]> {
+fn conditions(when: &When, problems: &mut Problems<'_>) -> Box<[PayloadCondition]> {
     let condition = |(key, value): (&toml::Spanned<String>, &toml::Value)| {
         let path = path(key.get_ref(), &key.span(), problems)?;
         let values: Box<[Value]> = match value {
@@ -337,7 +341,7 @@ fn conditions(when: &When, problems: &mut Problems<'_>) -> Box<[Condition]> {
             problems.error(&key.span(), "nothing can be equal to this");
             return None;
         }
-        Some(Condition { path, values })
+        Some(PayloadCondition { path, values })
     };
     when.iter().filter_map(condition).collect()
 }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::at::{At, Texts};
+use super::located::{Located, Texts};
 
 /// `[events]`
 #[derive(Debug, Default, Deserialize)]
@@ -10,6 +10,6 @@ use super::at::{At, Texts};
 pub(in crate::config) struct EventsTable {
     pub(in crate::config) allow_origins: Option<Texts>,
     pub(in crate::config) tags: Option<Texts>,
-    pub(in crate::config) listeners: Option<At<u64>>,
-    pub(in crate::config) per_client: Option<At<u64>>,
+    pub(in crate::config) listeners: Option<Located<u64>>,
+    pub(in crate::config) per_client: Option<Located<u64>>,
 }

@@ -35,7 +35,7 @@ const PARAMETERS: [&str; 4] = ["password=", "token=", "secret=", "key="];
 pub(in crate::config) fn masked(source: &str) -> String {
     let (document, errors) = DeTable::parse_recoverable(source);
     let mut mask = Mask { source, secrets: Vec::new() };
-    mask.table(document.get_ref(), Kind::Plain);
+    mask.table(document.get_ref(), ValueKind::Plain);
     if !errors.is_empty() {
         mask.lines();
     }
@@ -45,19 +45,19 @@ pub(in crate::config) fn masked(source: &str) -> String {
 /// Returns a URL with its credentials masked.
 pub(in crate::config) fn masked_url(url: &str) -> String {
     let mut mask = Mask { source: url, secrets: Vec::new() };
-    mask.credentials(0..url.len(), Kind::Url);
+    mask.credentials(0..url.len(), ValueKind::Url);
     mask.apply()
 }
 
 /// What a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ValueKind {
     Plain,
     Url,
     Secret,
 }
 
-impl Kind {
+impl ValueKind {
     fn of(name: &str, value: &DeValue<'_>) -> Self {
         let name = name.to_ascii_lowercase();
         // Their tables have keys of their own.
@@ -79,29 +79,29 @@ struct Mask<'a> {
 }
 
 impl Mask<'_> {
-    fn table(&mut self, table: &DeTable<'_>, kind: Kind) {
+    fn table(&mut self, table: &DeTable<'_>, kind: ValueKind) {
         for (name, value) in table {
-            let own = Kind::of(name.get_ref(), value.get_ref());
-            self.value(value, if kind == Kind::Secret { kind } else { own });
+            let own = ValueKind::of(name.get_ref(), value.get_ref());
+            self.value(value, if kind == ValueKind::Secret { kind } else { own });
         }
     }
 
-    fn value(&mut self, value: &Spanned<DeValue<'_>>, kind: Kind) {
+    fn value(&mut self, value: &Spanned<DeValue<'_>>, kind: ValueKind) {
         match value.get_ref() {
             DeValue::Table(table) => self.table(table, kind),
             DeValue::Array(array) => array.iter().for_each(|each| self.value(each, kind)),
-            _ if kind == Kind::Secret => self.secrets.push(value.span()),
+            _ if kind == ValueKind::Secret => self.secrets.push(value.span()),
             _ => self.credentials(value.span(), kind),
         }
     }
 
     /// Credentials in a URL: what stands before the last `@`, and parameters. A text that is to be a URL and
     /// is none may have them as well.
-    fn credentials(&mut self, at: Range<usize>, kind: Kind) {
+    fn credentials(&mut self, at: Range<usize>, kind: ValueKind) {
         let text = self.source.get(at.clone()).unwrap_or_default();
         let begin = match text.find("://") {
             Some(scheme) => scheme + 3,
-            None if kind == Kind::Url => 0,
+            None if kind == ValueKind::Url => 0,
             None => return,
         };
         if let Some(end) = text.rfind('@').filter(|end| *end > begin) {
@@ -134,7 +134,7 @@ impl Mask<'_> {
                 None if is_secret => self.secrets.push(start..end),
                 None => {}
             }
-            self.credentials(start..end, Kind::Plain);
+            self.credentials(start..end, ValueKind::Plain);
             start += line.len();
         }
     }

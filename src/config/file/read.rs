@@ -7,8 +7,8 @@ use toml::{
 };
 
 use super::{
-    section::File,
-    shape::{DURATION, FILE, Key, Shape},
+    section::ConfigFile,
+    shape::{DURATION, FILE, KeySpec, ValueShape},
 };
 use crate::config::{
     environment::{Environment, expand},
@@ -22,14 +22,14 @@ pub(in crate::config) fn read(
     source: &str,
     environment: Environment<'_>,
     findings: &mut Vec<Finding>,
-) -> Option<File> {
+) -> Option<ConfigFile> {
     let (mut document, errors) = DeTable::parse_recoverable(source);
     if !errors.is_empty() {
         findings.extend(errors.iter().map(syntax_error));
         return None;
     }
-    Check { environment, findings }.table(document.get_mut(), FILE, "");
-    File::deserialize(Deserializer::from(document))
+    ShapeChecker { environment, findings }.table(document.get_mut(), FILE, "");
+    ConfigFile::deserialize(Deserializer::from(document))
         .map_err(|error| findings.push(syntax_error(&error)))
         .ok()
 }
@@ -40,14 +40,14 @@ fn syntax_error(error: &toml::de::Error) -> Finding {
 
 /// Holds a document against the known keys, expands its strings, and brings short forms to their
 /// long ones.
-struct Check<'a> {
+struct ShapeChecker<'a> {
     environment: Environment<'a>,
     findings: &'a mut Vec<Finding>,
 }
 
-impl Check<'_> {
+impl ShapeChecker<'_> {
     /// Checks the entries of a table and removes those that are wrong.
-    fn table(&mut self, table: &mut DeTable<'_>, keys: &'static [Key], path: &str) {
+    fn table(&mut self, table: &mut DeTable<'_>, keys: &'static [KeySpec], path: &str) {
         retain(table, |name, value| {
             let given = name.get_ref();
             let Some(key) = keys.iter().find(|key| key.name == given) else {
@@ -59,46 +59,48 @@ impl Check<'_> {
     }
 
     /// Whether a value has its shape.
-    fn value(&mut self, value: &mut Spanned<DeValue<'_>>, shape: Shape, path: &str) -> bool {
+    fn value(&mut self, value: &mut Spanned<DeValue<'_>>, shape: ValueShape, path: &str) -> bool {
         let span = value.span();
         match (shape, value.get_mut()) {
-            (Shape::Text(_) | Shape::Ttl, DeValue::String(_)) => return self.text(value, path),
-            (Shape::Ttl, DeValue::Table(times)) => {
+            (ValueShape::Text(_) | ValueShape::Ttl, DeValue::String(_)) => {
+                return self.text(value, path);
+            }
+            (ValueShape::Ttl, DeValue::Table(times)) => {
                 retain(times, |status, time| {
                     self.value(time, DURATION, &join(path, status.get_ref()))
                 });
                 return true;
             }
-            (Shape::Texts | Shape::Warm, DeValue::String(_)) => {
+            (ValueShape::Texts | ValueShape::Warm, DeValue::String(_)) => {
                 let keep = self.text(value, path);
                 wrap_in_list(value);
                 return keep;
             }
-            (Shape::Texts | Shape::Warm, DeValue::Array(array)) => {
-                return self.all(array, Shape::Text("a string"), path);
+            (ValueShape::Texts | ValueShape::Warm, DeValue::Array(array)) => {
+                return self.all(array, ValueShape::Text("a string"), path);
             }
-            (Shape::Tables(keys), DeValue::Array(array)) => {
-                return self.all(array, Shape::Table(keys), path);
+            (ValueShape::Tables(keys), DeValue::Array(array)) => {
+                return self.all(array, ValueShape::Table(keys), path);
             }
-            (Shape::Flag | Shape::Warm, DeValue::Boolean(_)) => return true,
-            (Shape::Count, DeValue::Integer(number)) if is_count(number) => return true,
-            (Shape::Table(keys) | Shape::TableOrText(_, keys), DeValue::Table(table)) => {
+            (ValueShape::Flag | ValueShape::Warm, DeValue::Boolean(_)) => return true,
+            (ValueShape::Count, DeValue::Integer(number)) if is_count(number) => return true,
+            (ValueShape::Table(keys) | ValueShape::TableOrText(_, keys), DeValue::Table(table)) => {
                 self.table(table, keys, path);
                 return true;
             }
-            (Shape::TableOrText(key, _), DeValue::String(_)) => {
+            (ValueShape::TableOrText(key, _), DeValue::String(_)) => {
                 let keep = self.text(value, path);
                 wrap_in_list(value);
                 wrap_in_table(value, key);
                 return keep;
             }
-            (Shape::Named(keys), DeValue::Table(tables)) => {
+            (ValueShape::Named(keys), DeValue::Table(tables)) => {
                 retain(tables, |name, value| {
-                    self.value(value, Shape::Table(keys), &join(path, name.get_ref()))
+                    self.value(value, ValueShape::Table(keys), &join(path, name.get_ref()))
                 });
                 return true;
             }
-            (Shape::Values, DeValue::Table(values)) => {
+            (ValueShape::Values, DeValue::Table(values)) => {
                 retain(values, |name, value| self.scalars(value, &join(path, name.get_ref())));
                 return true;
             }
@@ -133,7 +135,7 @@ impl Check<'_> {
     }
 
     /// Whether every element has this shape.
-    fn all(&mut self, array: &mut DeArray<'_>, shape: Shape, path: &str) -> bool {
+    fn all(&mut self, array: &mut DeArray<'_>, shape: ValueShape, path: &str) -> bool {
         let mut keep = true;
         for element in array.iter_mut() {
             keep &= self.value(element, shape, path);
@@ -179,13 +181,13 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-fn unknown_key(name: &Spanned<DeString<'_>>, keys: &[Key], path: &str) -> Finding {
+fn unknown_key(name: &Spanned<DeString<'_>>, keys: &[KeySpec], path: &str) -> Finding {
     let given = name.get_ref();
     let known = || keys.iter().map(|key| key.name);
     let help = did_you_mean(nearest(given, known()))
         .or_else(|| Some(format!("known here: {}", listed(known()))));
-    let place = if path.is_empty() { String::new() } else { format!(" in `{path}`") };
-    Finding::error(Some(name.span()), format!("unknown key `{given}`{place}")).maybe_help(help)
+    let location = if path.is_empty() { String::new() } else { format!(" in `{path}`") };
+    Finding::error(Some(name.span()), format!("unknown key `{given}`{location}")).maybe_help(help)
 }
 
 fn wrap_in_list(value: &mut Spanned<DeValue<'_>>) {
@@ -232,7 +234,7 @@ mod tests {
     use serde::de::{Error as _, Visitor};
 
     use super::*;
-    use crate::config::file::{events, routing, section, shape, test, timing, user, webhook};
+    use crate::config::file::{events, routing, schedules, section, shape, test, user, webhook};
 
     /// Asks serde for the fields of a struct, by pretending to be about to fill them in.
     struct Fields<'a>(&'a Cell<&'static [&'static str]>);
@@ -286,8 +288,8 @@ mod tests {
 
     #[test]
     fn the_known_keys_are_those_of_the_structs() {
-        let pairs: [(&[Key], &[&str]); 29] = [
-            (shape::FILE, fields::<section::File>()),
+        let pairs: [(&[KeySpec], &[&str]); 29] = [
+            (shape::FILE, fields::<section::ConfigFile>()),
             (shape::TLS, fields::<section::TlsTable>()),
             (shape::ORIGIN, fields::<section::OriginTable>()),
             (shape::HEALTH, fields::<section::HealthTable>()),
@@ -309,8 +311,8 @@ mod tests {
             (shape::BYPASS, fields::<routing::BypassTable>()),
             (shape::ON_WRITE, fields::<routing::OnWriteTable>()),
             (shape::ON_SUCCESS, fields::<routing::OnSuccessTable>()),
-            (shape::SCHEDULE, fields::<timing::ScheduleSection>()),
-            (shape::POLL, fields::<timing::PollSection>()),
+            (shape::SCHEDULE, fields::<schedules::ScheduleSection>()),
+            (shape::POLL, fields::<schedules::PollSection>()),
             (shape::EVENTS, fields::<events::EventsTable>()),
             (shape::WEBHOOK, fields::<webhook::WebhookSection>()),
             (shape::WEBHOOK_RULE, fields::<webhook::WebhookRule>()),
@@ -344,7 +346,12 @@ mod tests {
         assert_eq!(missing, [""; 0]);
     }
 
-    fn missing_keys(tables: &[&DeTable<'_>], keys: &[Key], path: &str, missing: &mut Vec<String>) {
+    fn missing_keys(
+        tables: &[&DeTable<'_>],
+        keys: &[KeySpec],
+        path: &str,
+        missing: &mut Vec<String>,
+    ) {
         for key in keys {
             let path = join(path, key.name);
             let found: Vec<&DeValue<'_>> = tables
@@ -356,12 +363,12 @@ mod tests {
             if found.is_empty() {
                 missing.push(path);
             } else if !is_repeated
-                && let Shape::Table(keys)
-                | Shape::TableOrText(_, keys)
-                | Shape::Tables(keys)
-                | Shape::Named(keys) = key.shape
+                && let ValueShape::Table(keys)
+                | ValueShape::TableOrText(_, keys)
+                | ValueShape::Tables(keys)
+                | ValueShape::Named(keys) = key.shape
             {
-                let is_named = matches!(key.shape, Shape::Named(_));
+                let is_named = matches!(key.shape, ValueShape::Named(_));
                 let inner: Vec<_> =
                     found.into_iter().flat_map(|value| inner(value, is_named)).collect();
                 missing_keys(&inner, keys, &path, missing);

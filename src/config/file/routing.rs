@@ -7,22 +7,22 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 
-use super::at::{At, Text, Texts};
+use super::located::{Located, Text, Texts};
 
 /// `[defaults]`
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct DefaultsTable {
     pub(in crate::config) partition: Option<Text>,
-    pub(in crate::config) ttl: Option<At<TtlValue>>,
+    pub(in crate::config) ttl: Option<Located<TtlValue>>,
     pub(in crate::config) ttl_from: Option<Text>,
     pub(in crate::config) stale_while_revalidate: Option<Text>,
     pub(in crate::config) stale_if_error: Option<Text>,
     pub(in crate::config) stale_if_disconnected: Option<Text>,
     pub(in crate::config) tags: Option<Texts>,
-    pub(in crate::config) query: Option<At<QueryTable>>,
-    pub(in crate::config) vary: Option<At<VaryTable>>,
-    pub(in crate::config) bypass: Option<At<BypassTable>>,
+    pub(in crate::config) query: Option<Located<QueryTable>>,
+    pub(in crate::config) vary: Option<Located<VaryTable>>,
+    pub(in crate::config) bypass: Option<Located<BypassTable>>,
     pub(in crate::config) store_unless: Option<Texts>,
     pub(in crate::config) client_cache: Option<Text>,
     pub(in crate::config) client_cache_control: Option<Text>,
@@ -33,7 +33,7 @@ pub(in crate::config) struct DefaultsTable {
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct TierTable {
     pub(in crate::config) partition: Option<Text>,
-    pub(in crate::config) ttl: Option<At<TtlValue>>,
+    pub(in crate::config) ttl: Option<Located<TtlValue>>,
     pub(in crate::config) ttl_from: Option<Text>,
     pub(in crate::config) stale_while_revalidate: Option<Text>,
     pub(in crate::config) stale_if_error: Option<Text>,
@@ -41,9 +41,9 @@ pub(in crate::config) struct TierTable {
     pub(in crate::config) cache: Option<bool>,
     pub(in crate::config) sensitive: Option<bool>,
     pub(in crate::config) tags: Option<Texts>,
-    pub(in crate::config) query: Option<At<QueryTable>>,
-    pub(in crate::config) vary: Option<At<VaryTable>>,
-    pub(in crate::config) bypass: Option<At<BypassTable>>,
+    pub(in crate::config) query: Option<Located<QueryTable>>,
+    pub(in crate::config) vary: Option<Located<VaryTable>>,
+    pub(in crate::config) bypass: Option<Located<BypassTable>>,
     pub(in crate::config) store_unless: Option<Texts>,
     pub(in crate::config) client_cache: Option<Text>,
     pub(in crate::config) client_cache_control: Option<Text>,
@@ -58,7 +58,7 @@ pub(in crate::config) struct RouteSection {
     pub(in crate::config) pattern: Option<Text>,
     pub(in crate::config) tier: Option<Text>,
     pub(in crate::config) partition: Option<Text>,
-    pub(in crate::config) ttl: Option<At<TtlValue>>,
+    pub(in crate::config) ttl: Option<Located<TtlValue>>,
     pub(in crate::config) ttl_from: Option<Text>,
     pub(in crate::config) stale_while_revalidate: Option<Text>,
     pub(in crate::config) stale_if_error: Option<Text>,
@@ -66,11 +66,11 @@ pub(in crate::config) struct RouteSection {
     pub(in crate::config) cache: Option<bool>,
     pub(in crate::config) sensitive: Option<bool>,
     pub(in crate::config) tags: Option<Texts>,
-    pub(in crate::config) query: Option<At<QueryTable>>,
-    pub(in crate::config) vary: Option<At<VaryTable>>,
-    pub(in crate::config) bypass: Option<At<BypassTable>>,
-    pub(in crate::config) on_write: Option<At<OnWriteTable>>,
-    pub(in crate::config) on_success: Option<At<OnSuccessTable>>,
+    pub(in crate::config) query: Option<Located<QueryTable>>,
+    pub(in crate::config) vary: Option<Located<VaryTable>>,
+    pub(in crate::config) bypass: Option<Located<BypassTable>>,
+    pub(in crate::config) on_write: Option<Located<OnWriteTable>>,
+    pub(in crate::config) on_success: Option<Located<OnSuccessTable>>,
     pub(in crate::config) store_unless: Option<Texts>,
     pub(in crate::config) client_cache: Option<Text>,
     pub(in crate::config) client_cache_control: Option<Text>,
@@ -80,7 +80,7 @@ pub(in crate::config) struct RouteSection {
 #[derive(Debug)]
 pub(in crate::config) enum TtlValue {
     /// For successful responses.
-    OfSuccesses(String),
+    ForSuccesses(String),
     /// Times by status, both as written.
     ByStatus(Vec<(Text, Text)>),
 }
@@ -101,7 +101,7 @@ impl<'de> Visitor<'de> for TtlVisitor {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<TtlValue, E> {
-        Ok(TtlValue::OfSuccesses(text.to_owned()))
+        Ok(TtlValue::ForSuccesses(text.to_owned()))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TtlValue, A::Error> {
@@ -137,7 +137,7 @@ pub(in crate::config) struct VaryTable {
 pub(in crate::config) struct BypassTable {
     pub(in crate::config) query: Option<Texts>,
     pub(in crate::config) header: Option<Texts>,
-    pub(in crate::config) refresh: Option<At<bool>>,
+    pub(in crate::config) refresh: Option<Located<bool>>,
 }
 
 /// `route.on_write`

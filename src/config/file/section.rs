@@ -2,22 +2,22 @@
 
 use serde::Deserialize;
 
-use super::at::{At, Text, Texts};
 use super::events::EventsTable;
+use super::located::{Located, Text, Texts};
 use super::routing::{DefaultsTable, RouteSection, TierTable};
+use super::schedules::{PollSection, ScheduleSection};
 use super::test::TestSection;
-use super::timing::{PollSection, ScheduleSection};
 use super::user::UserTable;
 use super::webhook::WebhookSection;
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(in crate::config) struct File {
+pub(in crate::config) struct ConfigFile {
     pub(in crate::config) listen: Option<Texts>,
     pub(in crate::config) reuse_port: Option<bool>,
-    pub(in crate::config) tls: Option<At<TlsTable>>,
-    pub(in crate::config) origin: Option<At<OriginTable>>,
+    pub(in crate::config) tls: Option<Located<TlsTable>>,
+    pub(in crate::config) origin: Option<Located<OriginTable>>,
     pub(in crate::config) hosts: Option<Texts>,
     pub(in crate::config) public_host: Option<Text>,
     pub(in crate::config) trusted_proxies: Option<Texts>,
@@ -28,13 +28,13 @@ pub(in crate::config) struct File {
     pub(in crate::config) user: UserTable,
     pub(in crate::config) defaults: DefaultsTable,
     pub(in crate::config) tier: std::collections::BTreeMap<String, TierTable>,
-    pub(in crate::config) route: Vec<At<RouteSection>>,
-    pub(in crate::config) schedule: Vec<At<ScheduleSection>>,
-    pub(in crate::config) poll: Vec<At<PollSection>>,
-    pub(in crate::config) webhook: Vec<At<WebhookSection>>,
-    pub(in crate::config) events: Option<At<EventsTable>>,
+    pub(in crate::config) route: Vec<Located<RouteSection>>,
+    pub(in crate::config) schedule: Vec<Located<ScheduleSection>>,
+    pub(in crate::config) poll: Vec<Located<PollSection>>,
+    pub(in crate::config) webhook: Vec<Located<WebhookSection>>,
+    pub(in crate::config) events: Option<Located<EventsTable>>,
     pub(in crate::config) log: LogTable,
-    pub(in crate::config) test: Vec<At<TestSection>>,
+    pub(in crate::config) test: Vec<Located<TestSection>>,
 }
 
 /// `tls`
@@ -54,15 +54,15 @@ pub(in crate::config) struct OriginTable {
     pub(in crate::config) first_byte_timeout: Option<Text>,
     pub(in crate::config) idle_timeout: Option<Text>,
     pub(in crate::config) keep_alive: Option<Text>,
-    pub(in crate::config) max_connections: Option<At<u64>>,
-    pub(in crate::config) max_pending: Option<At<u64>>,
+    pub(in crate::config) max_connections: Option<Located<u64>>,
+    pub(in crate::config) max_pending: Option<Located<u64>>,
     pub(in crate::config) pending_timeout: Option<Text>,
     pub(in crate::config) max_header_bytes: Option<Text>,
     pub(in crate::config) http2: Option<bool>,
     pub(in crate::config) dns_refresh: Option<Text>,
-    pub(in crate::config) retries: Option<At<u64>>,
-    pub(in crate::config) health: Option<At<HealthTable>>,
-    pub(in crate::config) tls: Option<At<OriginTlsTable>>,
+    pub(in crate::config) retries: Option<Located<u64>>,
+    pub(in crate::config) health: Option<Located<HealthTable>>,
+    pub(in crate::config) tls: Option<Located<OriginTlsTable>>,
     pub(in crate::config) host: Option<Text>,
 }
 
@@ -89,10 +89,10 @@ pub(in crate::config) struct OriginTlsTable {
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct LimitsTable {
     pub(in crate::config) header_bytes: Option<Text>,
-    pub(in crate::config) headers: Option<At<u64>>,
+    pub(in crate::config) headers: Option<Located<u64>>,
     pub(in crate::config) body: Option<Text>,
-    pub(in crate::config) connections: Option<At<u64>>,
-    pub(in crate::config) tunnels: Option<At<u64>>,
+    pub(in crate::config) connections: Option<Located<u64>>,
+    pub(in crate::config) tunnels: Option<Located<u64>>,
     pub(in crate::config) tunnel_idle_timeout: Option<Text>,
     pub(in crate::config) header_timeout: Option<Text>,
     pub(in crate::config) idle_timeout: Option<Text>,
@@ -107,7 +107,7 @@ pub(in crate::config) struct AdminTable {
     pub(in crate::config) listen: Option<Text>,
     pub(in crate::config) hosts: Option<Texts>,
     pub(in crate::config) token: Option<Text>,
-    pub(in crate::config) tokens: Vec<At<TokenTable>>,
+    pub(in crate::config) tokens: Vec<Located<TokenTable>>,
     pub(in crate::config) purge_from: Option<Texts>,
 }
 
@@ -125,7 +125,7 @@ pub(in crate::config) struct TokenTable {
 pub(in crate::config) struct StoreTable {
     pub(in crate::config) redis: Option<Text>,
     pub(in crate::config) token: Option<Text>,
-    pub(in crate::config) tls: Option<At<StoreTlsTable>>,
+    pub(in crate::config) tls: Option<Located<StoreTlsTable>>,
     pub(in crate::config) timeout: Option<Text>,
     pub(in crate::config) prefix: Option<Text>,
     pub(in crate::config) version: Option<Text>,

@@ -5,14 +5,14 @@
 
 /// A key that has a meaning somewhere.
 #[derive(Debug)]
-pub(super) struct Key {
+pub(super) struct KeySpec {
     pub(super) name: &'static str,
-    pub(super) shape: Shape,
+    pub(super) shape: ValueShape,
 }
 
 /// What a key holds.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Shape {
+pub(super) enum ValueShape {
     /// A string; the text tells what it says.
     Text(&'static str),
     /// A duration, or durations by status.
@@ -26,18 +26,18 @@ pub(super) enum Shape {
     /// A whole number.
     Count,
     /// A table with these keys.
-    Table(&'static [Key]),
+    Table(&'static [KeySpec]),
     /// A table with these keys; a string stands for a table with only this key.
-    TableOrText(&'static str, &'static [Key]),
+    TableOrText(&'static str, &'static [KeySpec]),
     /// A list of such tables.
-    Tables(&'static [Key]),
+    Tables(&'static [KeySpec]),
     /// Such tables by names of the operator's choice.
-    Named(&'static [Key]),
+    Named(&'static [KeySpec]),
     /// Strings, numbers and flags, or lists of these, by names of the operator's choice.
     Values,
 }
 
-impl Shape {
+impl ValueShape {
     /// What is expected, for messages.
     pub(super) fn expected(self) -> &'static str {
         match self {
@@ -54,70 +54,70 @@ impl Shape {
     }
 }
 
-const STRING: Shape = Shape::Text("a string");
-pub(super) const DURATION: Shape = Shape::Text("a duration in quotes, as in `\"30s\"`");
-const SIZE: Shape = Shape::Text("a size in quotes, as in `\"64KiB\"`");
+const STRING: ValueShape = ValueShape::Text("a string");
+pub(super) const DURATION: ValueShape = ValueShape::Text("a duration in quotes, as in `\"30s\"`");
+const SIZE: ValueShape = ValueShape::Text("a size in quotes, as in `\"64KiB\"`");
 
-const fn key(name: &'static str, shape: Shape) -> Key {
-    Key { name, shape }
+const fn key(name: &'static str, shape: ValueShape) -> KeySpec {
+    KeySpec { name, shape }
 }
 
 /// The keys of the file itself.
-pub(super) const FILE: &[Key] = &[
-    key("listen", Shape::Texts),
-    key("reuse_port", Shape::Flag),
-    key("tls", Shape::Table(TLS)),
-    key("origin", Shape::TableOrText("urls", ORIGIN)),
-    key("hosts", Shape::Texts),
+pub(super) const FILE: &[KeySpec] = &[
+    key("listen", ValueShape::Texts),
+    key("reuse_port", ValueShape::Flag),
+    key("tls", ValueShape::Table(TLS)),
+    key("origin", ValueShape::TableOrText("urls", ORIGIN)),
+    key("hosts", ValueShape::Texts),
     key("public_host", STRING),
-    key("trusted_proxies", Shape::Texts),
-    key("server_timing", Shape::Flag),
-    key("limits", Shape::Table(LIMITS)),
-    key("admin", Shape::Table(ADMIN)),
-    key("store", Shape::Table(STORE)),
-    key("user", Shape::Table(USER)),
-    key("defaults", Shape::Table(DEFAULTS)),
-    key("tier", Shape::Named(TIER)),
-    key("route", Shape::Tables(ROUTE)),
-    key("schedule", Shape::Tables(SCHEDULE)),
-    key("poll", Shape::Tables(POLL)),
-    key("webhook", Shape::Tables(WEBHOOK)),
-    key("events", Shape::Table(EVENTS)),
-    key("log", Shape::Table(LOG)),
-    key("test", Shape::Tables(TEST)),
+    key("trusted_proxies", ValueShape::Texts),
+    key("server_timing", ValueShape::Flag),
+    key("limits", ValueShape::Table(LIMITS)),
+    key("admin", ValueShape::Table(ADMIN)),
+    key("store", ValueShape::Table(STORE)),
+    key("user", ValueShape::Table(USER)),
+    key("defaults", ValueShape::Table(DEFAULTS)),
+    key("tier", ValueShape::Named(TIER)),
+    key("route", ValueShape::Tables(ROUTE)),
+    key("schedule", ValueShape::Tables(SCHEDULE)),
+    key("poll", ValueShape::Tables(POLL)),
+    key("webhook", ValueShape::Tables(WEBHOOK)),
+    key("events", ValueShape::Table(EVENTS)),
+    key("log", ValueShape::Table(LOG)),
+    key("test", ValueShape::Tables(TEST)),
 ];
 
-pub(super) const TLS: &[Key] = &[key("cert", STRING), key("key", STRING)];
+pub(super) const TLS: &[KeySpec] = &[key("cert", STRING), key("key", STRING)];
 
-pub(super) const ORIGIN: &[Key] = &[
-    key("urls", Shape::Texts),
+pub(super) const ORIGIN: &[KeySpec] = &[
+    key("urls", ValueShape::Texts),
     key("connect_timeout", DURATION),
     key("first_byte_timeout", DURATION),
     key("idle_timeout", DURATION),
     key("keep_alive", DURATION),
-    key("max_connections", Shape::Count),
-    key("max_pending", Shape::Count),
+    key("max_connections", ValueShape::Count),
+    key("max_pending", ValueShape::Count),
     key("pending_timeout", DURATION),
     key("max_header_bytes", SIZE),
-    key("http2", Shape::Flag),
+    key("http2", ValueShape::Flag),
     key("dns_refresh", DURATION),
-    key("retries", Shape::Count),
-    key("health", Shape::Table(HEALTH)),
-    key("tls", Shape::Table(ORIGIN_TLS)),
+    key("retries", ValueShape::Count),
+    key("health", ValueShape::Table(HEALTH)),
+    key("tls", ValueShape::Table(ORIGIN_TLS)),
     key("host", STRING),
 ];
 
-pub(super) const HEALTH: &[Key] = &[key("path", STRING), key("every", DURATION)];
+pub(super) const HEALTH: &[KeySpec] = &[key("path", STRING), key("every", DURATION)];
 
-pub(super) const ORIGIN_TLS: &[Key] =
+pub(super) const ORIGIN_TLS: &[KeySpec] =
     &[key("ca", STRING), key("cert", STRING), key("key", STRING), key("server_name", STRING)];
 
-pub(super) const LIMITS: &[Key] = &[
+pub(super) const LIMITS: &[KeySpec] = &[
     key("header_bytes", SIZE),
-    key("headers", Shape::Count),
+    key("headers", ValueShape::Count),
     key("body", SIZE),
-    key("connections", Shape::Count),
-    key("tunnels", Shape::Count),
+    key("connections", ValueShape::Count),
+    key("tunnels", ValueShape::Count),
     key("tunnel_idle_timeout", DURATION),
     key("header_timeout", DURATION),
     key("idle_timeout", DURATION),
@@ -125,175 +125,184 @@ pub(super) const LIMITS: &[Key] = &[
     key("drain", DURATION),
 ];
 
-pub(super) const ADMIN: &[Key] = &[
+pub(super) const ADMIN: &[KeySpec] = &[
     key("listen", STRING),
-    key("hosts", Shape::Texts),
+    key("hosts", ValueShape::Texts),
     key("token", STRING),
-    key("tokens", Shape::Tables(TOKEN)),
-    key("purge_from", Shape::Texts),
+    key("tokens", ValueShape::Tables(TOKEN)),
+    key("purge_from", ValueShape::Texts),
 ];
 
-pub(super) const TOKEN: &[Key] = &[key("token", STRING), key("may", Shape::Texts)];
+pub(super) const TOKEN: &[KeySpec] = &[key("token", STRING), key("may", ValueShape::Texts)];
 
-pub(super) const STORE: &[Key] = &[
+pub(super) const STORE: &[KeySpec] = &[
     key("redis", STRING),
     key("token", STRING),
-    key("tls", Shape::Table(STORE_TLS)),
+    key("tls", ValueShape::Table(STORE_TLS)),
     key("timeout", DURATION),
     key("prefix", STRING),
     key("version", STRING),
     key("grace", DURATION),
     key("compress_above", SIZE),
     key("encrypt_key", STRING),
-    key("encrypt_keys", Shape::Texts),
+    key("encrypt_keys", ValueShape::Texts),
     key("memory", SIZE),
     key("max_object", SIZE),
     key("unsynced_ttl", DURATION),
     key("when_unsynced", STRING),
 ];
 
-pub(super) const STORE_TLS: &[Key] = &[key("ca", STRING), key("cert", STRING), key("key", STRING)];
+pub(super) const STORE_TLS: &[KeySpec] =
+    &[key("ca", STRING), key("cert", STRING), key("key", STRING)];
 
-pub(super) const USER: &[Key] = &[
-    key("credentials", Shape::Texts),
-    key("harmless_fields", Shape::Texts),
-    key("harmless_parameters", Shape::Texts),
-    key("session_cookies", Shape::Texts),
-    key("harmless_cookies", Shape::Texts),
-    key("selecting_cookies", Shape::Texts),
+pub(super) const USER: &[KeySpec] = &[
+    key("credentials", ValueShape::Texts),
+    key("harmless_fields", ValueShape::Texts),
+    key("harmless_parameters", ValueShape::Texts),
+    key("session_cookies", ValueShape::Texts),
+    key("harmless_cookies", ValueShape::Texts),
+    key("selecting_cookies", ValueShape::Texts),
     key("digest_key", STRING),
     key("recheck", DURATION),
-    key("narrows", Shape::Texts),
-    key("jwt", Shape::Table(JWT)),
-    key("header", Shape::Table(GATEWAY)),
+    key("narrows", ValueShape::Texts),
+    key("jwt", ValueShape::Table(JWT)),
+    key("header", ValueShape::Table(GATEWAY)),
 ];
 
-pub(super) const JWT: &[Key] = &[
+pub(super) const JWT: &[KeySpec] = &[
     key("header", STRING),
     key("cookie", STRING),
     key("secret", STRING),
-    key("secrets", Shape::Texts),
-    key("public_key", Shape::Texts),
+    key("secrets", ValueShape::Texts),
+    key("public_key", ValueShape::Texts),
     key("jwks", STRING),
-    key("aud", Shape::Texts),
-    key("iss", Shape::Texts),
+    key("aud", ValueShape::Texts),
+    key("iss", ValueShape::Texts),
     key("claim", STRING),
-    key("algorithms", Shape::Texts),
+    key("algorithms", ValueShape::Texts),
 ];
 
-pub(super) const GATEWAY: &[Key] = &[key("name", STRING), key("from", Shape::Texts)];
+pub(super) const GATEWAY: &[KeySpec] = &[key("name", STRING), key("from", ValueShape::Texts)];
 
-pub(super) const EVENTS: &[Key] = &[
-    key("allow_origins", Shape::Texts),
-    key("tags", Shape::Texts),
-    key("listeners", Shape::Count),
-    key("per_client", Shape::Count),
+pub(super) const EVENTS: &[KeySpec] = &[
+    key("allow_origins", ValueShape::Texts),
+    key("tags", ValueShape::Texts),
+    key("listeners", ValueShape::Count),
+    key("per_client", ValueShape::Count),
 ];
 
-pub(super) const DEFAULTS: &[Key] = &[
+pub(super) const DEFAULTS: &[KeySpec] = &[
     key("partition", STRING),
-    key("ttl", Shape::Ttl),
+    key("ttl", ValueShape::Ttl),
     key("ttl_from", STRING),
     key("stale_while_revalidate", DURATION),
     key("stale_if_error", DURATION),
     key("stale_if_disconnected", DURATION),
-    key("tags", Shape::Texts),
-    key("query", Shape::Table(QUERY)),
-    key("vary", Shape::Table(VARY)),
-    key("bypass", Shape::Table(BYPASS)),
-    key("store_unless", Shape::Texts),
+    key("tags", ValueShape::Texts),
+    key("query", ValueShape::Table(QUERY)),
+    key("vary", ValueShape::Table(VARY)),
+    key("bypass", ValueShape::Table(BYPASS)),
+    key("store_unless", ValueShape::Texts),
     key("client_cache", STRING),
     key("client_cache_control", STRING),
 ];
 
-pub(super) const TIER: &[Key] = &[
+pub(super) const TIER: &[KeySpec] = &[
     key("partition", STRING),
-    key("ttl", Shape::Ttl),
+    key("ttl", ValueShape::Ttl),
     key("ttl_from", STRING),
     key("stale_while_revalidate", DURATION),
     key("stale_if_error", DURATION),
     key("stale_if_disconnected", DURATION),
-    key("cache", Shape::Flag),
-    key("sensitive", Shape::Flag),
-    key("tags", Shape::Texts),
-    key("query", Shape::Table(QUERY)),
-    key("vary", Shape::Table(VARY)),
-    key("bypass", Shape::Table(BYPASS)),
-    key("store_unless", Shape::Texts),
+    key("cache", ValueShape::Flag),
+    key("sensitive", ValueShape::Flag),
+    key("tags", ValueShape::Texts),
+    key("query", ValueShape::Table(QUERY)),
+    key("vary", ValueShape::Table(VARY)),
+    key("bypass", ValueShape::Table(BYPASS)),
+    key("store_unless", ValueShape::Texts),
     key("client_cache", STRING),
     key("client_cache_control", STRING),
 ];
 
-pub(super) const ROUTE: &[Key] = &[
+pub(super) const ROUTE: &[KeySpec] = &[
     key("name", STRING),
     key("match", STRING),
     key("tier", STRING),
     key("partition", STRING),
-    key("ttl", Shape::Ttl),
+    key("ttl", ValueShape::Ttl),
     key("ttl_from", STRING),
     key("stale_while_revalidate", DURATION),
     key("stale_if_error", DURATION),
     key("stale_if_disconnected", DURATION),
-    key("cache", Shape::Flag),
-    key("sensitive", Shape::Flag),
-    key("tags", Shape::Texts),
-    key("query", Shape::Table(QUERY)),
-    key("vary", Shape::Table(VARY)),
-    key("bypass", Shape::Table(BYPASS)),
-    key("on_write", Shape::Table(ON_WRITE)),
-    key("on_success", Shape::Table(ON_SUCCESS)),
-    key("store_unless", Shape::Texts),
+    key("cache", ValueShape::Flag),
+    key("sensitive", ValueShape::Flag),
+    key("tags", ValueShape::Texts),
+    key("query", ValueShape::Table(QUERY)),
+    key("vary", ValueShape::Table(VARY)),
+    key("bypass", ValueShape::Table(BYPASS)),
+    key("on_write", ValueShape::Table(ON_WRITE)),
+    key("on_success", ValueShape::Table(ON_SUCCESS)),
+    key("store_unless", ValueShape::Texts),
     key("client_cache", STRING),
     key("client_cache_control", STRING),
 ];
 
-pub(super) const QUERY: &[Key] = &[
-    key("ignore", Shape::Texts),
-    key("only", Shape::Texts),
-    key("sort", Shape::Flag),
+pub(super) const QUERY: &[KeySpec] = &[
+    key("ignore", ValueShape::Texts),
+    key("only", ValueShape::Texts),
+    key("sort", ValueShape::Flag),
     key("forward", STRING),
 ];
 
-pub(super) const VARY: &[Key] = &[key("headers", Shape::Texts), key("cookies", Shape::Texts)];
+pub(super) const VARY: &[KeySpec] =
+    &[key("headers", ValueShape::Texts), key("cookies", ValueShape::Texts)];
 
-pub(super) const BYPASS: &[Key] =
-    &[key("query", Shape::Texts), key("header", Shape::Texts), key("refresh", Shape::Flag)];
+pub(super) const BYPASS: &[KeySpec] = &[
+    key("query", ValueShape::Texts),
+    key("header", ValueShape::Texts),
+    key("refresh", ValueShape::Flag),
+];
 
-pub(super) const ON_WRITE: &[Key] =
-    &[key("everyone", Shape::Flag), key("invalidate", Shape::Flag), key("purge", Shape::Texts)];
+pub(super) const ON_WRITE: &[KeySpec] = &[
+    key("everyone", ValueShape::Flag),
+    key("invalidate", ValueShape::Flag),
+    key("purge", ValueShape::Texts),
+];
 
-pub(super) const ON_SUCCESS: &[Key] = &[key("logout", Shape::Flag), key("warm", Shape::Texts)];
+pub(super) const ON_SUCCESS: &[KeySpec] =
+    &[key("logout", ValueShape::Flag), key("warm", ValueShape::Texts)];
 
-pub(super) const SCHEDULE: &[Key] = &[
+pub(super) const SCHEDULE: &[KeySpec] = &[
     key("name", STRING),
     key("cron", STRING),
     key("timezone", STRING),
-    key("purge", Shape::Texts),
+    key("purge", ValueShape::Texts),
     key("mode", STRING),
-    key("warm", Shape::Warm),
-    key("host", Shape::Texts),
-    key("headers", Shape::Values),
+    key("warm", ValueShape::Warm),
+    key("host", ValueShape::Texts),
+    key("headers", ValueShape::Values),
 ];
 
-pub(super) const POLL: &[Key] = &[
+pub(super) const POLL: &[KeySpec] = &[
     key("name", STRING),
     key("url", STRING),
     key("every", DURATION),
     key("version", STRING),
-    key("purge", Shape::Texts),
+    key("purge", ValueShape::Texts),
     key("mode", STRING),
     key("delay", DURATION),
-    key("warm", Shape::Warm),
-    key("host", Shape::Texts),
-    key("headers", Shape::Values),
+    key("warm", ValueShape::Warm),
+    key("host", ValueShape::Texts),
+    key("headers", ValueShape::Values),
     key("alert_after", DURATION),
 ];
 
-pub(super) const WEBHOOK: &[Key] = &[
+pub(super) const WEBHOOK: &[KeySpec] = &[
     key("name", STRING),
     key("scheme", STRING),
     key("secret", STRING),
-    key("secrets", Shape::Texts),
+    key("secrets", ValueShape::Texts),
     key("header", STRING),
     key("prefix", STRING),
     key("encoding", STRING),
@@ -303,28 +312,28 @@ pub(super) const WEBHOOK: &[Key] = &[
     key("tolerance", DURATION),
     key("event_from", STRING),
     key("id_from", STRING),
-    key("on", Shape::Tables(WEBHOOK_RULE)),
+    key("on", ValueShape::Tables(WEBHOOK_RULE)),
 ];
 
-pub(super) const WEBHOOK_RULE: &[Key] = &[
-    key("event", Shape::Texts),
-    key("when", Shape::Values),
-    key("purge", Shape::Texts),
-    key("users", Shape::Texts),
+pub(super) const WEBHOOK_RULE: &[KeySpec] = &[
+    key("event", ValueShape::Texts),
+    key("when", ValueShape::Values),
+    key("purge", ValueShape::Texts),
+    key("users", ValueShape::Texts),
     key("mode", STRING),
-    key("warm", Shape::Flag),
+    key("warm", ValueShape::Flag),
 ];
 
-pub(super) const LOG: &[Key] = &[key("level", STRING), key("access", STRING)];
+pub(super) const LOG: &[KeySpec] = &[key("level", STRING), key("access", STRING)];
 
-pub(super) const TEST: &[Key] = &[
+pub(super) const TEST: &[KeySpec] = &[
     key("name", STRING),
     key("request", STRING),
-    key("headers", Shape::Values),
+    key("headers", ValueShape::Values),
     key("body", STRING),
     key("from", STRING),
-    key("user", Shape::Values),
-    key("response", Shape::Table(TEST_RESPONSE)),
+    key("user", ValueShape::Values),
+    key("response", ValueShape::Table(TEST_RESPONSE)),
     key("route", STRING),
     key("outcome", STRING),
     key("reason", STRING),
@@ -333,10 +342,10 @@ pub(super) const TEST: &[Key] = &[
     key("path", STRING),
     key("query", STRING),
     key("ttl", DURATION),
-    key("tags", Shape::Texts),
-    key("same_key_as", Shape::Texts),
-    key("other_key_than", Shape::Texts),
+    key("tags", ValueShape::Texts),
+    key("same_key_as", ValueShape::Texts),
+    key("other_key_than", ValueShape::Texts),
 ];
 
-pub(super) const TEST_RESPONSE: &[Key] =
-    &[key("status", Shape::Count), key("headers", Shape::Values), key("body", STRING)];
+pub(super) const TEST_RESPONSE: &[KeySpec] =
+    &[key("status", ValueShape::Count), key("headers", ValueShape::Values), key("body", STRING)];

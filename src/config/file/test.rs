@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::at::{At, Text, Texts};
+use super::located::{Located, Text, Texts};
 
 /// `[[test]]`
 #[derive(Debug, Default, Deserialize)]
@@ -13,11 +13,11 @@ use super::at::{At, Text, Texts};
 pub(in crate::config) struct TestSection {
     pub(in crate::config) name: Option<Text>,
     pub(in crate::config) request: Option<Text>,
-    pub(in crate::config) headers: Fields,
+    pub(in crate::config) headers: HeaderFields,
     pub(in crate::config) body: Option<Text>,
     pub(in crate::config) from: Option<Text>,
-    pub(in crate::config) user: Option<At<BTreeMap<String, toml::Value>>>,
-    pub(in crate::config) response: Option<At<TestResponse>>,
+    pub(in crate::config) user: Option<Located<BTreeMap<String, toml::Value>>>,
+    pub(in crate::config) response: Option<Located<TestResponse>>,
     pub(in crate::config) route: Option<Text>,
     pub(in crate::config) outcome: Option<Text>,
     pub(in crate::config) reason: Option<Text>,
@@ -35,10 +35,10 @@ pub(in crate::config) struct TestSection {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct TestResponse {
-    pub(in crate::config) status: Option<At<u64>>,
-    pub(in crate::config) headers: Fields,
+    pub(in crate::config) status: Option<Located<u64>>,
+    pub(in crate::config) headers: HeaderFields,
     pub(in crate::config) body: Option<Text>,
 }
 
 /// Header fields: a value for each name, or several.
-pub(in crate::config) type Fields = BTreeMap<Spanned<String>, toml::Value>;
+pub(in crate::config) type HeaderFields = BTreeMap<Spanned<String>, toml::Value>;

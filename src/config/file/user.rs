@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::at::{At, Text, Texts};
+use super::located::{Located, Text, Texts};
 
 /// `[user]`
 #[derive(Debug, Default, Deserialize)]
@@ -17,8 +17,8 @@ pub(in crate::config) struct UserTable {
     pub(in crate::config) digest_key: Option<Text>,
     pub(in crate::config) recheck: Option<Text>,
     pub(in crate::config) narrows: Option<Texts>,
-    pub(in crate::config) jwt: Option<At<JwtTable>>,
-    pub(in crate::config) header: Option<At<GatewayTable>>,
+    pub(in crate::config) jwt: Option<Located<JwtTable>>,
+    pub(in crate::config) header: Option<Located<GatewayTable>>,
 }
 
 /// `user.jwt`

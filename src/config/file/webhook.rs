@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::at::{At, Text, Texts};
+use super::located::{Located, Text, Texts};
 
 /// `[[webhook]]`
 #[derive(Debug, Default, Deserialize)]
@@ -24,7 +24,7 @@ pub(in crate::config) struct WebhookSection {
     pub(in crate::config) tolerance: Option<Text>,
     pub(in crate::config) event_from: Option<Text>,
     pub(in crate::config) id_from: Option<Text>,
-    pub(in crate::config) on: Vec<At<WebhookRule>>,
+    pub(in crate::config) on: Vec<Located<WebhookRule>>,
 }
 
 /// `[[webhook.on]]`

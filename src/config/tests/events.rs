@@ -1,7 +1,7 @@
 //! What is said about what clients hear.
 
 use super::{errors, parse, warnings};
-use crate::feed::{Origins, TagPattern};
+use crate::feed::{CorsOrigins, TagPattern};
 
 #[test]
 fn events_are_understood() {
@@ -15,18 +15,18 @@ fn events_are_understood() {
         "#,
     );
     let events = config.events.unwrap();
-    let Origins::Only(origins) = events.origins else { panic!("{:?}", events.origins) };
+    let CorsOrigins::Only(origins) = events.origins else { panic!("{:?}", events.origins) };
     assert_eq!(origins, ["https://app.example.com", "http://localhost:5173"]);
     let tags = [TagPattern::Prefix("tile:".into()), TagPattern::Exact("kpi".into())];
     assert_eq!((events.tags.as_slice(), events.listeners), (tags.as_slice(), 100));
 }
 
 #[test]
-fn without_a_section_nobody_hears_anything() {
+fn without_a_section_there_are_no_events() {
     assert_eq!(parse("origin = \"http://origin\"").events, None);
     let open = parse("origin = \"http://origin\"\n[events]\ntags = \"*\"\nallow_origins = \"*\"");
     let open = open.events.unwrap();
-    assert_eq!((open.origins, open.listeners), (Origins::Any, 5000));
+    assert_eq!((open.origins, open.listeners), (CorsOrigins::Any, 5000));
 }
 
 #[test]

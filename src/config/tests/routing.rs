@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::{errors, parse, warnings};
-use crate::key::target::Readings;
+use crate::key::uri::PathReadings;
 
 #[test]
 fn a_ttl_may_differ_by_status_and_goes_status_by_status() {
@@ -24,7 +24,7 @@ fn a_ttl_may_differ_by_status_and_goes_status_by_status() {
         "#,
     );
     let ttl = |path: &str| {
-        config.routes.select(&Method::GET, "h", &Readings::of(path)).route.rule.ttl.clone()
+        config.routes.select(&Method::GET, "h", &PathReadings::of(path)).route.rule.ttl.clone()
     };
     let times: Vec<_> = ttl("/a").iter().collect();
     let time = |status: u16, seconds| {
@@ -125,16 +125,16 @@ fn what_defaults_and_tiers_say_holds_for_routes_that_say_nothing() {
         "#,
     );
     let route =
-        |path: &'static str| config.routes.select(&Method::GET, "h", &Readings::of(path)).route;
+        |path: &'static str| config.routes.select(&Method::GET, "h", &PathReadings::of(path)).route;
     let (a, b, other) = (route("/a/7"), route("/b"), route("/c"));
     assert_eq!(
-        a.tags_of(&Readings::of("/a/7"), None, None),
+        a.tags_of(&PathReadings::of("/a/7"), None, None),
         ["hot:7"],
         "the tier's in place of the defaults'"
     );
     assert_eq!((a.body_tags.len(), b.body_tags.len()), (1, 0));
-    assert!(b.tags_of(&Readings::of("/b"), None, None).is_empty() && b.store_unless.is_empty());
-    assert_eq!(other.tags_of(&Readings::of("/c"), Some("range=7d"), None), ["all", "range:7d"]);
+    assert!(b.tags_of(&PathReadings::of("/b"), None, None).is_empty() && b.store_unless.is_empty());
+    assert_eq!(other.tags_of(&PathReadings::of("/c"), Some("range=7d"), None), ["all", "range:7d"]);
     assert!(a.query.keeps("utm_x") && !b.query.keeps("utm_x") && !other.query.keeps("utm_x"));
     assert_eq!(a.client_cache.as_ref().unwrap(), "public");
     assert_eq!(other.client_cache.as_ref().unwrap(), "no-cache");

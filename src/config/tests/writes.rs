@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{errors, parse, warnings};
-use crate::key::target::Readings;
+use crate::key::uri::PathReadings;
 
 const PRODUCTS: &str = r#"
 origin = "http://origin"
@@ -18,7 +18,7 @@ on_write = { purge = ["products", "shop:{shop}", "page:{?page}"] }
 fn tags_come_from_the_request_and_from_the_body() {
     let config = parse(PRODUCTS);
     let route = &config.routes.routes()[0];
-    let (path, query) = (&Readings::of("/shops/a/products"), Some("page=2"));
+    let (path, query) = (&PathReadings::of("/shops/a/products"), Some("page=2"));
     assert_eq!(route.tags_of(path, query, None), ["products", "a:2"]);
     let document = json!({ "items": [{ "id": 7 }, { "id": 5 }, { "id": 7 }] });
     let tags = route.body_tags_of(path, (query, None), &document);
@@ -28,8 +28,8 @@ fn tags_come_from_the_request_and_from_the_body() {
 #[test]
 fn a_write_purges_what_its_request_tells() {
     let config = parse(PRODUCTS);
-    let path = Readings::of("/shops/a/products");
-    let purged = config.routes.routes()[0].tags_purged_by(&path, Some("page=2"), None);
+    let path = PathReadings::of("/shops/a/products");
+    let purged = config.routes.routes()[0].purged_tags(&path, Some("page=2"), None);
     assert_eq!(purged, ["products", "shop:a", "page:2"]);
 }
 

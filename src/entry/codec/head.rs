@@ -13,8 +13,8 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::{
-    super::{Entry, Fields, ResponseId, StoredResponse},
-    reader::Reader,
+    super::{Entry, PackedFields, ResponseId, StoredResponse},
+    reader::ByteReader,
 };
 use crate::{
     fence::{Fence, LogId},
@@ -27,7 +27,7 @@ use crate::{
 pub(super) const MAX_SIZE: usize = 160;
 
 /// No content is in more chunks: a head cannot make a reader ask for more.
-const MOST_CHUNKS: u32 = 1 << 16;
+const MAX_CHUNKS: u32 = 1 << 16;
 
 /// The bits of the flags; any other makes a head unreadable.
 const COMPRESSED: u8 = 1;
@@ -36,81 +36,81 @@ const ETAG_BY_LARDER: u8 = 1 << 2;
 const STALE_WHILE_REVALIDATE: u8 = 1 << 3;
 const STALE_IF_ERROR: u8 = 1 << 4;
 const USABLE_FOR: u8 = 1 << 5;
-const KNOWN: u8 = (1 << 6) - 1;
+const KNOWN_FLAGS: u8 = (1 << 6) - 1;
 
 /// A response without its content.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(super) struct EntryHead {
     status: StatusCode,
     freshness: Freshness,
     etag: EtagOrigin,
     fence: Fence,
-    asked_at: Timestamp,
-    /// Where key, URL, facets, tags, fields and trailers end in the content.
+    requested_at: Timestamp,
+    /// Where key, URL, attributes, tags, fields and trailers end in the content.
     ends: [u32; 6],
     /// The length of the content.
     pub(super) length: usize,
     /// Its length as it is written: a smaller one means that it is compressed.
-    pub(super) stored: usize,
+    pub(super) encoded_length: usize,
 }
 
 /// How content is cut.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Chunking {
-    pub(super) generation: u64,
+pub(super) struct ChunkLayout {
+    pub(super) body_id: u64,
     pub(super) size: NonZeroU32,
     /// Over all chunks.
     pub(super) checksum: u64,
 }
 
-impl Chunking {
+impl ChunkLayout {
     pub(super) fn count(self, length: usize) -> u32 {
         let size = usize::try_from(self.size.get()).unwrap_or(usize::MAX);
         u32::try_from(length.div_ceil(size)).unwrap_or(u32::MAX)
     }
 }
 
-impl Head {
-    /// The head of a response whose content takes `stored` bytes when it is written.
-    pub(super) fn of(response: &StoredResponse, stored: usize) -> Self {
+impl EntryHead {
+    /// The head of a response whose content takes `encoded_length` bytes when it is written.
+    pub(super) fn of(response: &StoredResponse, encoded_length: usize) -> Self {
         Self {
             status: response.status,
             freshness: response.freshness,
             etag: response.etag,
             fence: response.fence,
-            asked_at: response.asked_at,
+            requested_at: response.requested_at,
             ends: [
                 response.key_end,
                 response.url_end,
-                response.facets_end,
+                response.attributes_end,
                 response.tags_end,
                 response.fields_end,
                 response.trailers_end,
             ],
             length: response.bytes.len(),
-            stored,
+            encoded_length,
         }
     }
 
     /// The same by a clock that is ahead of this node's by so many milliseconds.
-    pub(super) fn by_clock_ahead(self, millis: i64) -> Self {
+    pub(super) fn with_clock_offset(self, millis: i64) -> Self {
         let moved =
             |at: Timestamp| Timestamp::from_millis(at.millis().saturating_add_signed(millis));
         let received_at = moved(self.freshness.received_at);
         let freshness = Freshness { received_at, ..self.freshness };
-        Self { freshness, asked_at: moved(self.asked_at), ..self }
+        Self { freshness, requested_at: moved(self.requested_at), ..self }
     }
 
     pub(super) fn is_compressed(&self) -> bool {
-        self.stored < self.length
+        self.encoded_length < self.length
     }
 
-    pub(super) fn write(&self, chunking: Option<Chunking>, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, layout: Option<ChunkLayout>, out: &mut Vec<u8>) {
         let freshness = &self.freshness;
-        for number in [self.fence.log.0, self.fence.seq, self.asked_at.millis()] {
+        for number in [self.fence.log.0, self.fence.seq, self.requested_at.millis()] {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        out.push(self.flags(chunking));
+        out.push(self.flags(layout));
         out.extend_from_slice(&self.status.as_u16().to_le_bytes());
         out.push(freshness.constraints.bits());
         out.extend_from_slice(&freshness.received_at.millis().to_le_bytes());
@@ -126,19 +126,19 @@ impl Head {
         self.ends.iter().for_each(|end| out.extend_from_slice(&end.to_le_bytes()));
         out.extend_from_slice(&(self.length as u64).to_le_bytes());
         if self.is_compressed() {
-            out.extend_from_slice(&(self.stored as u64).to_le_bytes());
+            out.extend_from_slice(&(self.encoded_length as u64).to_le_bytes());
         }
-        if let Some(chunking) = chunking {
-            out.extend_from_slice(&chunking.generation.to_le_bytes());
-            out.extend_from_slice(&chunking.size.get().to_le_bytes());
-            out.extend_from_slice(&chunking.checksum.to_le_bytes());
+        if let Some(layout) = layout {
+            out.extend_from_slice(&layout.body_id.to_le_bytes());
+            out.extend_from_slice(&layout.size.get().to_le_bytes());
+            out.extend_from_slice(&layout.checksum.to_le_bytes());
         }
     }
 
-    fn flags(&self, chunking: Option<Chunking>) -> u8 {
+    fn flags(&self, layout: Option<ChunkLayout>) -> u8 {
         [
             (self.is_compressed(), COMPRESSED),
-            (chunking.is_some(), CHUNKED),
+            (layout.is_some(), CHUNKED),
             (self.etag == EtagOrigin::Larder, ETAG_BY_LARDER),
             (self.freshness.stale_while_revalidate.is_some(), STALE_WHILE_REVALIDATE),
             (self.freshness.stale_if_error.is_some(), STALE_IF_ERROR),
@@ -148,11 +148,11 @@ impl Head {
         .fold(0, |flags, (is_set, flag)| if is_set { flags | flag } else { flags })
     }
 
-    pub(super) fn read(reader: &mut Reader<'_>) -> Option<(Self, Option<Chunking>)> {
+    pub(super) fn read(reader: &mut ByteReader<'_>) -> Option<(Self, Option<ChunkLayout>)> {
         let fence = Fence { log: LogId(reader.u64()?), seq: reader.u64()? };
-        let asked_at = Timestamp::from_millis(reader.u64()?);
+        let requested_at = Timestamp::from_millis(reader.u64()?);
         let flags = reader.u8()?;
-        if flags & !KNOWN != 0 {
+        if flags & !KNOWN_FLAGS != 0 {
             return None;
         }
         let has = |flag: u8| flags & flag != 0;
@@ -167,19 +167,20 @@ impl Head {
             reader.u32()?,
         ];
         let length = reader.size()?;
-        let stored = if has(COMPRESSED) { reader.size()? } else { length };
-        if has(COMPRESSED) && stored >= length {
+        let encoded_length = if has(COMPRESSED) { reader.size()? } else { length };
+        if has(COMPRESSED) && encoded_length >= length {
             return None;
         }
-        let chunking = if has(CHUNKED) { Some(read_chunking(stored, reader)?) } else { None };
+        let layout = if has(CHUNKED) { Some(read_layout(encoded_length, reader)?) } else { None };
         let etag = if has(ETAG_BY_LARDER) { EtagOrigin::Larder } else { EtagOrigin::Origin };
-        let head = Self { status, freshness, etag, fence, asked_at, ends, length, stored };
-        Some((head, chunking))
+        let head =
+            Self { status, freshness, etag, fence, requested_at, ends, length, encoded_length };
+        Some((head, layout))
     }
 
     /// The response with this content.
     pub(super) fn complete(self, content: Vec<u8>) -> Option<Entry> {
-        let [key_end, url_end, facets_end, tags_end, fields_end, trailers_end] = self.ends;
+        let [key_end, url_end, attributes_end, tags_end, fields_end, trailers_end] = self.ends;
         let fits = usize::try_from(trailers_end).is_ok_and(|end| end <= content.len());
         if !fits || !self.ends.is_sorted() {
             return None;
@@ -187,23 +188,23 @@ impl Head {
         let bytes = Bytes::from(content.into_boxed_slice());
         let key_length = usize::try_from(key_end).ok()?;
         let place = usize::try_from(tags_end).ok()?..usize::try_from(fields_end).ok()?;
-        let fields = Fields::from_block(bytes.slice(place));
+        let fields = PackedFields::from_block(bytes.slice(place));
         Some(Entry::Response(Arc::new(StoredResponse {
             status: self.status,
             freshness: self.freshness,
             etag: self.etag,
             id: ResponseId::next(),
-            asked_at: self.asked_at,
-            is_coded: fields.first("content-encoding").is_some(),
-            is_own: partition::identity(bytes.get(..key_length)?).is_some(),
+            requested_at: self.requested_at,
+            has_content_coding: fields.first("content-encoding").is_some(),
+            is_for_one_identity: partition::identity(bytes.get(..key_length)?).is_some(),
             fence: self.fence,
-            began: 0,
-            checked: AtomicU64::new(0),
-            asked: AtomicBool::new(false),
+            requested_at_monotonic: 0,
+            checked_version: AtomicU64::new(0),
+            recently_used: AtomicBool::new(false),
             bytes,
             key_end,
             url_end,
-            facets_end,
+            attributes_end,
             tags_end,
             fields_end,
             trailers_end,
@@ -211,8 +212,8 @@ impl Head {
     }
 }
 
-fn read_freshness(flags: u8, reader: &mut Reader<'_>) -> Option<Freshness> {
-    let seconds = |flag: u8, reader: &mut Reader<'_>| {
+fn read_freshness(flags: u8, reader: &mut ByteReader<'_>) -> Option<Freshness> {
+    let seconds = |flag: u8, reader: &mut ByteReader<'_>| {
         if flags & flag == 0 { Some(None) } else { reader.u32().map(Some) }
     };
     Some(Freshness {
@@ -230,11 +231,11 @@ fn read_freshness(flags: u8, reader: &mut Reader<'_>) -> Option<Freshness> {
 }
 
 /// Content that fits into one chunk stands in the head: no other form than the one that is written.
-fn read_chunking(stored: usize, reader: &mut Reader<'_>) -> Option<Chunking> {
-    let generation = reader.u64()?;
+fn read_layout(encoded_length: usize, reader: &mut ByteReader<'_>) -> Option<ChunkLayout> {
+    let body_id = reader.u64()?;
     let size = NonZeroU32::new(reader.u32()?)?;
-    let chunking = Chunking { generation, size, checksum: reader.u64()? };
-    (2..=MOST_CHUNKS).contains(&chunking.count(stored)).then_some(chunking)
+    let layout = ChunkLayout { body_id, size, checksum: reader.u64()? };
+    (2..=MAX_CHUNKS).contains(&layout.count(encoded_length)).then_some(layout)
 }
 
 fn write_duration(duration: Duration, out: &mut Vec<u8>) {
@@ -242,7 +243,7 @@ fn write_duration(duration: Duration, out: &mut Vec<u8>) {
     out.extend_from_slice(&duration.subsec_nanos().to_le_bytes());
 }
 
-fn read_duration(reader: &mut Reader<'_>) -> Option<Duration> {
+fn read_duration(reader: &mut ByteReader<'_>) -> Option<Duration> {
     let (seconds, nanos) = (reader.u64()?, reader.u32()?);
     (nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
 }

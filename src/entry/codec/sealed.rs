@@ -5,7 +5,7 @@
 //! key id u32  nonce [u8; 12]  ciphertext of the plain head  tag [u8; 16]
 //! ```
 //!
-//! Kind and order stand where the plain form has them, for the scripts that compare entries ([`ORDER`]). A
+//! Kind and order stand where the plain form has them, for the scripts that compare entries ([`ORDER_OFFSET`]). A
 //! chunk is a key id, a nonce, ciphertext and a tag.
 //!
 //! The cipher is AES-256-GCM (NIST SP 800-38D) with random nonces. Each place in Redis has a key of its own,
@@ -23,9 +23,10 @@ use aws_lc_rs::{
 use bytes::Bytes;
 
 use super::{
-    Encoded, MAGIC, ORDER, PREFIX, RESPONSE, VARIANTS, VERSION, is_intact, reader::Reader, seal,
+    EncodedEntry, MAGIC, ORDER_OFFSET, PREFIX_LENGTH, RESPONSE, VARIANTS, VERSION, is_intact,
+    reader::ByteReader, with_checksum,
 };
-use crate::key::digest::SHORTEST_DIGEST_KEY;
+use crate::key::digest::MIN_DIGEST_KEY_LENGTH;
 
 const SEALED_MAGIC: [u8; 4] = *b"LRDS";
 
@@ -38,26 +39,26 @@ const TAG: usize = 16;
 
 /// Where something encrypted stands.
 #[derive(Debug, Clone, Copy)]
-pub enum Place {
+pub(crate) enum SealedPart {
     /// Under the key of an entry.
     Head,
-    /// A part of its content: the generation, and the number among the chunks.
+    /// A part of its content: the body's id, and the number among the chunks.
     Chunk(u64, u32),
 }
 
 /// Secrets by which entries are sealed. The first seals, each opens what it has sealed.
 #[derive(Clone)]
-pub struct Seals(Box<[SealSecret]>);
+pub(crate) struct SealingKeys(Box<[SealingKey]>);
 
 #[derive(Clone)]
-struct SealSecret {
+struct SealingKey {
     id: [u8; ID],
     secret: hmac::Key,
 }
 
 /// What became of something that was to be opened.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Opened {
+pub(crate) enum UnsealOutcome {
     /// This is what was sealed.
     Plain(Vec<u8>),
     /// It is damaged, or no sealed entry.
@@ -66,17 +67,17 @@ pub enum Opened {
     Locked,
 }
 
-impl fmt::Debug for Seals {
+impl fmt::Debug for SealingKeys {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("[redacted]")
     }
 }
 
-impl Seals {
-    /// Seals of these secrets, each of at least [`SHORTEST_DIGEST_KEY`] bytes. `None` if one is shorter, or if
+impl SealingKeys {
+    /// Seals of these secrets, each of at least [`MIN_DIGEST_KEY_LENGTH`] bytes. `None` if one is shorter, or if
     /// there are none.
-    pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
-        let secrets: Option<Box<[SealSecret]>> = secrets.into_iter().map(SealSecret::new).collect();
+    pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Option<Self> {
+        let secrets: Option<Box<[SealingKey]>> = secrets.into_iter().map(SealingKey::new).collect();
         secrets.filter(|secrets| !secrets.is_empty()).map(Self)
     }
 
@@ -84,46 +85,61 @@ impl Seals {
     /// system without random numbers.
     ///
     /// Costs about 1 µs, and 0.5 ns a byte; copies the chunks.
-    pub fn seal(&self, digest: u128, generation: u64, written: &Encoded) -> Option<Encoded> {
+    pub(crate) fn seal(
+        &self,
+        digest: u128,
+        body_id: u64,
+        written: &EncodedEntry,
+    ) -> Option<EncodedEntry> {
         let cipher = Cipher::new(self.0.first()?, digest)?;
         let head = sealed_head(&cipher, &written.head)?;
         let chunks = written.chunks.iter().zip(0..).map(|(chunk, number)| {
             let mut out = Vec::with_capacity(ID + NONCE_LEN + chunk.len() + TAG);
-            cipher.seal(Place::Chunk(generation, number), &[], chunk, &mut out)?;
+            cipher.seal(SealedPart::Chunk(body_id, number), &[], chunk, &mut out)?;
             Some(Bytes::from(out))
         });
-        Some(Encoded { head, chunks: chunks.collect::<Option<_>>()? })
+        Some(EncodedEntry { head, chunks: chunks.collect::<Option<_>>()? })
     }
 
     /// Opens the sealed head of the entry whose key has this digest.
-    pub fn open_head(&self, digest: u128, head: &[u8]) -> Opened {
-        let Some((shown, sealed)) = split(head) else { return Opened::Damaged };
-        match self.open(digest, (Place::Head, shown), sealed) {
-            Some(plain) => Opened::Plain(plain),
-            None => Opened::Locked,
+    pub(crate) fn open_head(&self, digest: u128, head: &[u8]) -> UnsealOutcome {
+        let Some((shown, sealed)) = split(head) else { return UnsealOutcome::Damaged };
+        match self.open(digest, (SealedPart::Head, shown), sealed) {
+            Some(plain) => UnsealOutcome::Plain(plain),
+            None => UnsealOutcome::Locked,
         }
     }
 
     /// Opens a sealed chunk.
-    pub fn open_chunk(&self, digest: u128, place: Place, sealed: &[u8]) -> Option<Bytes> {
-        self.open(digest, (place, &[]), sealed).map(Bytes::from)
+    pub(crate) fn open_chunk(
+        &self,
+        digest: u128,
+        part: SealedPart,
+        sealed: &[u8],
+    ) -> Option<Bytes> {
+        self.open(digest, (part, &[]), sealed).map(Bytes::from)
     }
 
-    fn open(&self, digest: u128, (place, shown): (Place, &[u8]), sealed: &[u8]) -> Option<Vec<u8>> {
+    fn open(
+        &self,
+        digest: u128,
+        (part, shown): (SealedPart, &[u8]),
+        sealed: &[u8],
+    ) -> Option<Vec<u8>> {
         let (id, sealed) = sealed.split_first_chunk::<ID>()?;
         let mut fitting = self.0.iter().filter(|secret| secret.id == *id);
-        fitting.find_map(|secret| Cipher::new(secret, digest)?.open(place, shown, sealed))
+        fitting.find_map(|secret| Cipher::new(secret, digest)?.open(part, shown, sealed))
     }
 }
 
 /// Whether a head is sealed.
-pub fn is_sealed(head: &[u8]) -> bool {
+pub(crate) fn is_sealed(head: &[u8]) -> bool {
     head.starts_with(&SEALED_MAGIC)
 }
 
-impl SealSecret {
+impl SealingKey {
     fn new(secret: &[u8]) -> Option<Self> {
-        if secret.len() < SHORTEST_DIGEST_KEY {
+        if secret.len() < MIN_DIGEST_KEY_LENGTH {
             return None;
         }
         let secret = hmac::Key::new(HMAC_SHA256, secret);
@@ -140,7 +156,7 @@ struct Cipher {
 }
 
 impl Cipher {
-    fn new(secret: &SealSecret, digest: u128) -> Option<Self> {
+    fn new(secret: &SealingKey, digest: u128) -> Option<Self> {
         let mut context = hmac::Context::with_key(&secret.secret);
         context.update(b"larder: entry");
         context.update(&digest.to_le_bytes());
@@ -148,7 +164,7 @@ impl Cipher {
         Some(Self { id: secret.id, digest, key: LessSafeKey::new(key) })
     }
 
-    fn seal(&self, place: Place, shown: &[u8], plain: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    fn seal(&self, part: SealedPart, shown: &[u8], plain: &[u8], out: &mut Vec<u8>) -> Option<()> {
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).ok()?;
         out.extend_from_slice(&self.id);
@@ -156,16 +172,16 @@ impl Cipher {
         let begin = out.len();
         out.extend_from_slice(plain);
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let aad = Aad::from(self.authenticated(place, shown));
+        let aad = Aad::from(self.authenticated(part, shown));
         let tag = self.key.seal_in_place_separate_tag(nonce, aad, out.get_mut(begin..)?).ok()?;
         out.extend_from_slice(tag.as_ref());
         Some(())
     }
 
-    fn open(&self, place: Place, shown: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+    fn open(&self, part: SealedPart, shown: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>()?;
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let aad = Aad::from(self.authenticated(place, shown));
+        let aad = Aad::from(self.authenticated(part, shown));
         let mut plain = sealed.to_vec();
         let length = self.key.open_in_place(nonce, aad, &mut plain).ok()?.len();
         plain.truncate(length);
@@ -173,15 +189,15 @@ impl Cipher {
     }
 
     /// What has to be the same when it is opened: the form, where it stands, and what is shown beside it.
-    fn authenticated(&self, place: Place, shown: &[u8]) -> Vec<u8> {
+    fn authenticated(&self, part: SealedPart, shown: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
         bytes.push(VERSION);
         bytes.extend_from_slice(&self.digest.to_le_bytes());
-        match place {
-            Place::Head => bytes.push(b'h'),
-            Place::Chunk(generation, number) => {
+        match part {
+            SealedPart::Head => bytes.push(b'h'),
+            SealedPart::Chunk(body_id, number) => {
                 bytes.push(b'c');
-                bytes.extend_from_slice(&generation.to_le_bytes());
+                bytes.extend_from_slice(&body_id.to_le_bytes());
                 bytes.extend_from_slice(&number.to_le_bytes());
             }
         }
@@ -192,24 +208,25 @@ impl Cipher {
 
 /// A plain head with its kind and its order in front, and all of it encrypted behind.
 fn sealed_head(cipher: &Cipher, plain: &[u8]) -> Option<Vec<u8>> {
-    let shown = plain.get(ORDER..ORDER + shown_length(*plain.get(ORDER)?)?)?;
-    let mut out = Vec::with_capacity(PREFIX + shown.len() + ID + NONCE_LEN + plain.len() + TAG);
+    let shown = plain.get(ORDER_OFFSET..ORDER_OFFSET + shown_length(*plain.get(ORDER_OFFSET)?)?)?;
+    let mut out =
+        Vec::with_capacity(PREFIX_LENGTH + shown.len() + ID + NONCE_LEN + plain.len() + TAG);
     out.extend_from_slice(&SEALED_MAGIC);
-    out.extend_from_slice(plain.get(MAGIC.len()..PREFIX)?);
+    out.extend_from_slice(plain.get(MAGIC.len()..PREFIX_LENGTH)?);
     out.extend_from_slice(shown);
-    cipher.seal(Place::Head, shown, plain, &mut out)?;
-    Some(seal(out))
+    cipher.seal(SealedPart::Head, shown, plain, &mut out)?;
+    Some(with_checksum(out))
 }
 
 /// What is shown in a sealed head, and what is not; `None` if it is none, or damaged.
 fn split(head: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut reader = Reader::new(head);
+    let mut reader = ByteReader::new(head);
     if reader.array()? != SEALED_MAGIC || reader.u8()? != VERSION {
         return None;
     }
-    let announced = reader.u64()?;
+    let expected = reader.u64()?;
     let rest = reader.rest();
-    if !is_intact(announced, rest) {
+    if !is_intact(expected, rest) {
         return None;
     }
     rest.split_at_checked(shown_length(*rest.first()?)?)
@@ -230,37 +247,40 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::entry::codec::{Packing, begin, encode, tests::entries};
+    use crate::entry::codec::{EncodeOptions, begin_entry, encode, tests::entries};
 
     const LARGE: [u8; 32] = [7; 32];
 
-    fn seals(secrets: &[&[u8]]) -> Seals {
-        Seals::new(secrets.iter().copied()).unwrap()
+    fn sealing_keys(secrets: &[&[u8]]) -> SealingKeys {
+        SealingKeys::new(secrets.iter().copied()).unwrap()
     }
 
-    fn written(entry: &crate::entry::Entry) -> Encoded {
+    fn written(entry: &crate::entry::Entry) -> EncodedEntry {
         let chunk = NonZeroU32::new(100).unwrap();
-        encode(entry, Packing { compress_above: usize::MAX, chunk, generation: 7, ahead: 0 })
+        encode(
+            entry,
+            EncodeOptions { compress_above: usize::MAX, chunk, body_id: 7, clock_offset: 0 },
+        )
     }
 
     #[test]
     fn a_secret_is_long_enough_and_never_shown() {
-        assert!(Seals::new([&LARGE[..31]]).is_none() && Seals::new([]).is_none());
-        assert!(Seals::new([&LARGE[..], &LARGE[..3]]).is_none());
-        assert_eq!(format!("{:?}", seals(&[&LARGE])), "[redacted]");
+        assert!(SealingKeys::new([&LARGE[..31]]).is_none() && SealingKeys::new([]).is_none());
+        assert!(SealingKeys::new([&LARGE[..], &LARGE[..3]]).is_none());
+        assert_eq!(format!("{:?}", sealing_keys(&[&LARGE])), "[redacted]");
     }
 
     proptest! {
         #[test]
         fn what_is_sealed_is_opened_in_its_place_only(entry in entries(), digest in any::<u128>()) {
-            let (plain, seals) = (written(&entry), seals(&[&LARGE]));
-            let sealed = seals.seal(digest, 7, &plain).unwrap();
+            let (plain, sealing_keys) = (written(&entry), sealing_keys(&[&LARGE]));
+            let sealed = sealing_keys.seal(digest, 7, &plain).unwrap();
             prop_assert!(is_sealed(&sealed.head) && !is_sealed(&plain.head));
-            prop_assert_eq!(seals.open_head(digest, &sealed.head), Opened::Plain(plain.head.clone()));
-            prop_assert_eq!(seals.open_head(digest ^ 1, &sealed.head), Opened::Locked);
+            prop_assert_eq!(sealing_keys.open_head(digest, &sealed.head), UnsealOutcome::Plain(plain.head.clone()));
+            prop_assert_eq!(sealing_keys.open_head(digest ^ 1, &sealed.head), UnsealOutcome::Locked);
             for (number, (sealed, plain)) in (0..).zip(sealed.chunks.iter().zip(&plain.chunks)) {
-                let open = |digest, generation, number| {
-                    seals.open_chunk(digest, Place::Chunk(generation, number), sealed)
+                let open = |digest, body_id, number| {
+                    sealing_keys.open_chunk(digest, SealedPart::Chunk(body_id, number), sealed)
                 };
                 prop_assert_eq!(open(digest, 7, number), Some(plain.clone()));
                 prop_assert_eq!(open(digest ^ 1, 7, number), None);
@@ -275,23 +295,23 @@ mod tests {
             place: prop::sample::Index,
             change in 1_u8..,
         ) {
-            let seals = seals(&[&LARGE]);
-            let sealed = seals.seal(1, 7, &written(&entry)).unwrap();
+            let sealing_keys = sealing_keys(&[&LARGE]);
+            let sealed = sealing_keys.seal(1, 7, &written(&entry)).unwrap();
             let mut damaged = sealed.head.clone();
             damaged[place.index(sealed.head.len())] ^= change;
-            prop_assert_eq!(seals.open_head(1, &damaged), Opened::Damaged);
+            prop_assert_eq!(sealing_keys.open_head(1, &damaged), UnsealOutcome::Damaged);
             // Somebody who can write a checksum, too.
-            let forged = super::seal(damaged);
-            prop_assert!(!matches!(seals.open_head(1, &forged), Opened::Plain(_)) || forged == sealed.head);
+            let forged = super::with_checksum(damaged);
+            prop_assert!(!matches!(sealing_keys.open_head(1, &forged), UnsealOutcome::Plain(_)) || forged == sealed.head);
             let mut cut = sealed.head.clone();
             cut.truncate(place.index(sealed.head.len()));
-            prop_assert_eq!(seals.open_head(1, &cut), Opened::Damaged);
+            prop_assert_eq!(sealing_keys.open_head(1, &cut), UnsealOutcome::Damaged);
         }
 
         #[test]
         fn what_stands_in_redis_holds_nothing_readable(entry in entries()) {
             let plain = written(&entry);
-            let sealed = seals(&[&LARGE]).seal(1, 7, &plain).unwrap();
+            let sealed = sealing_keys(&[&LARGE]).seal(1, 7, &plain).unwrap();
             let key = entry.key_text();
             let holds = |bytes: &[u8]| key.len() > 4 && bytes.windows(key.len()).any(|it| it == key);
             prop_assert!(!holds(&sealed.head) && !sealed.chunks.iter().any(|chunk| holds(chunk)));
@@ -300,28 +320,35 @@ mod tests {
         #[test]
         fn what_scripts_compare_stands_where_the_plain_form_has_it(entry in entries()) {
             let plain = written(&entry);
-            let sealed = seals(&[&LARGE]).seal(1, 7, &plain).unwrap();
-            let length = shown_length(plain.head[ORDER]).unwrap();
-            prop_assert_eq!(&sealed.head[ORDER..ORDER + length], &plain.head[ORDER..ORDER + length]);
+            let sealed = sealing_keys(&[&LARGE]).seal(1, 7, &plain).unwrap();
+            let length = shown_length(plain.head[ORDER_OFFSET]).unwrap();
+            prop_assert_eq!(&sealed.head[ORDER_OFFSET..ORDER_OFFSET + length], &plain.head[ORDER_OFFSET..ORDER_OFFSET + length]);
             prop_assert_eq!(sealed.head[4], plain.head[4]);
-            let again = seals(&[&LARGE]).seal(1, 7, &plain).unwrap();
-            prop_assert_ne!(&again.head[..PREFIX], &sealed.head[..PREFIX]);
+            let again = sealing_keys(&[&LARGE]).seal(1, 7, &plain).unwrap();
+            prop_assert_ne!(&again.head[..PREFIX_LENGTH], &sealed.head[..PREFIX_LENGTH]);
         }
     }
 
     #[test]
     fn the_first_secret_seals_and_all_of_them_open() {
-        let plain = Encoded { head: super::seal(begin(RESPONSE, 0)), chunks: Vec::new() };
-        let plain = Encoded { head: [&plain.head[..], &[0; 24]].concat(), ..plain };
+        let plain = EncodedEntry {
+            head: super::with_checksum(begin_entry(RESPONSE, 0)),
+            chunks: Vec::new(),
+        };
+        let plain = EncodedEntry { head: [&plain.head[..], &[0; 24]].concat(), ..plain };
         let (old, new) = ([1; 32], [2; 32]);
-        let by_old = seals(&[&old]).seal(1, 7, &plain).unwrap();
-        let by_new = seals(&[&new, &old]).seal(1, 7, &plain).unwrap();
+        let by_old = sealing_keys(&[&old]).seal(1, 7, &plain).unwrap();
+        let by_new = sealing_keys(&[&new, &old]).seal(1, 7, &plain).unwrap();
         for sealed in [&by_old, &by_new] {
-            let opened = seals(&[&new, &old]).open_head(1, &sealed.head);
-            assert_eq!(opened, Opened::Plain(plain.head.clone()));
+            let opened = sealing_keys(&[&new, &old]).open_head(1, &sealed.head);
+            assert_eq!(opened, UnsealOutcome::Plain(plain.head.clone()));
         }
-        assert_eq!(seals(&[&old]).open_head(1, &by_new.head), Opened::Locked);
-        assert_eq!(seals(&[&new]).open_head(1, &by_old.head), Opened::Locked);
-        assert_eq!(seals(&[&old]).open_head(1, &plain.head), Opened::Damaged, "not sealed");
+        assert_eq!(sealing_keys(&[&old]).open_head(1, &by_new.head), UnsealOutcome::Locked);
+        assert_eq!(sealing_keys(&[&new]).open_head(1, &by_old.head), UnsealOutcome::Locked);
+        assert_eq!(
+            sealing_keys(&[&old]).open_head(1, &plain.head),
+            UnsealOutcome::Damaged,
+            "not sealed"
+        );
     }
 }

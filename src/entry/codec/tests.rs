@@ -7,8 +7,8 @@ use proptest::{collection::vec, option, prelude::*};
 
 use super::*;
 use crate::{
-    entry::{CompleteBody, Draft},
-    fence::{Fence, LogId, OwnFacets, Stamp},
+    entry::{CompleteBody, ResponseDraft},
+    fence::{Fence, FenceStamp, LogId, OwnedResponseAttributes},
     field::Timestamp,
     key::CacheKey,
     policy::{Freshness, freshness::Constraints},
@@ -16,23 +16,28 @@ use crate::{
 
 const LIMIT: usize = 1 << 20;
 
-fn packing(compress_above: usize, chunk: u32) -> Packing {
-    Packing { compress_above, chunk: NonZeroU32::new(chunk).unwrap(), generation: 7, ahead: 0 }
+fn options(compress_above: usize, chunk: u32) -> EncodeOptions {
+    EncodeOptions {
+        compress_above,
+        chunk: NonZeroU32::new(chunk).unwrap(),
+        body_id: 7,
+        clock_offset: 0,
+    }
 }
 
-fn plain() -> Packing {
-    packing(usize::MAX, u32::MAX)
+fn plain() -> EncodeOptions {
+    options(usize::MAX, u32::MAX)
 }
 
-fn facets() -> OwnFacets {
+fn attributes() -> OwnedResponseAttributes {
     let text = |text: &str| Some(text.into());
-    OwnFacets { user: text("u\n1"), route: text("r"), version: text("v") }
+    OwnedResponseAttributes { user: text("u\n1"), route: text("r"), version: text("v") }
 }
 
 fn response(body: Vec<u8>) -> Entry {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", HeaderValue::from_static("text/plain"));
-    let draft = Draft {
+    let draft = ResponseDraft {
         key: CacheKey::from_text(b"http://example.com/a?b"),
         status: StatusCode::OK,
         headers,
@@ -46,19 +51,19 @@ fn response(body: Vec<u8>) -> Entry {
             constraints: Constraints::EXPLICIT,
         },
         tags: vec!["one".to_owned(), "two".to_owned()],
-        facets: facets(),
-        stamp: Stamp { fence: Fence { log: LogId(1), seq: 2 }, version: 3, began: 4 },
-        asked_at: Timestamp::from_millis(1_700_000_000_100),
+        attributes: attributes(),
+        stamp: FenceStamp { fence: Fence { log: LogId(1), seq: 2 }, version: 3, began: 4 },
+        requested_at: Timestamp::from_millis(1_700_000_000_100),
     };
-    Entry::Response(Arc::new(draft.complete(&CompleteBody::made_up([body.into()])).unwrap()))
+    Entry::Response(Arc::new(draft.complete(&CompleteBody::for_test([body.into()])).unwrap()))
 }
 
-fn read(encoded: &Encoded) -> Option<Entry> {
+fn read(encoded: &EncodedEntry) -> Option<Entry> {
     match decode(&encoded.head, LIMIT)? {
-        Decoded::Entry(entry) => Some(entry),
-        Decoded::Chunked(chunked) => {
+        DecodedEntry::Entry(entry) => Some(entry),
+        DecodedEntry::Chunked(chunked) => {
             assert_eq!(usize::try_from(chunked.count()).unwrap(), encoded.chunks.len());
-            assert_eq!(chunked.generation(), 7);
+            assert_eq!(chunked.body_id(), 7);
             chunked.finish(&encoded.chunks)
         }
     }
@@ -80,11 +85,11 @@ fn assert_same(read: &Entry, written: &Entry) {
     assert_eq!(read.freshness, written.freshness);
     assert_eq!(read.etag, written.etag);
     assert_eq!(read.fence(), written.fence());
-    assert_eq!(read.asked_at, written.asked_at);
-    assert_eq!(read.is_coded, written.is_coded);
+    assert_eq!(read.requested_at, written.requested_at);
+    assert_eq!(read.has_content_coding, written.has_content_coding);
     assert_eq!(read.key_text(), written.key_text());
     assert!(read.tags().eq(written.tags()));
-    assert_eq!(read.facets(), written.facets());
+    assert_eq!(read.attributes(), written.attributes());
     assert_eq!(read.fields(), written.fields());
     assert_eq!(read.trailers(), written.trailers());
     assert_eq!(read.body(), written.body());
@@ -93,9 +98,15 @@ fn assert_same(read: &Entry, written: &Entry) {
 #[test]
 fn what_holds_on_one_node_only_stays_there() {
     let written = response(b"body".to_vec());
-    assert_eq!((as_response(&written).began(), as_response(&written).checked()), (4, 3));
+    assert_eq!(
+        (as_response(&written).requested_at_monotonic(), as_response(&written).checked_version()),
+        (4, 3)
+    );
     let read = read(&encode(&written, plain())).unwrap();
-    assert_eq!((as_response(&read).began(), as_response(&read).checked()), (0, 0));
+    assert_eq!(
+        (as_response(&read).requested_at_monotonic(), as_response(&read).checked_version()),
+        (0, 0)
+    );
     assert_ne!(as_response(&read).id, as_response(&written).id);
 }
 
@@ -119,9 +130,9 @@ fn the_form_of_version_5_stays_as_it_is() {
     65 38 38 39 30 62 34 63 35 38 64 65 65 62 36 32  e8890b4c58deeb62
     39 31 32 65 65 22 62 6f 64 79                    912ee"body
     "#);
-    let variants = Variants {
+    let variants = VariantIndex {
         target: (*b"http://example.com/a").into(),
-        selections: vec![Selection {
+        selections: vec![VarySelection {
             set: [http::header::ACCEPT, http::header::ORIGIN].into_iter().collect(),
             seen: Timestamp::from_millis(1_700_000_000_100),
             codings: vec![(*b"br,gzip").into()],
@@ -146,17 +157,20 @@ fn the_form_of_version_5_stays_as_it_is() {
 
 #[test]
 fn times_are_written_by_the_clock_that_is_shared() {
-    for ahead in [-5000, 5000] {
+    for clock_offset in [-5000, 5000] {
         let written = response(b"body".to_vec());
-        let shared = read(&encode(&written, Packing { ahead, ..plain() })).unwrap();
+        let shared = read(&encode(&written, EncodeOptions { clock_offset, ..plain() })).unwrap();
         let at = |entry: &Entry| {
             let response = as_response(entry);
-            (response.asked_at.millis(), response.freshness.received_at.millis())
+            (response.requested_at.millis(), response.freshness.received_at.millis())
         };
         let (asked, received) = at(&written);
-        let moved = (asked.saturating_add_signed(ahead), received.saturating_add_signed(ahead));
+        let moved = (
+            asked.saturating_add_signed(clock_offset),
+            received.saturating_add_signed(clock_offset),
+        );
         assert_eq!(at(&shared), moved);
-        assert_same(&shared.by_clock_ahead(-ahead), &written);
+        assert_same(&shared.with_clock_offset(-clock_offset), &written);
     }
 }
 
@@ -171,7 +185,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Where the parts of the head that `response` gives stand.
-const FLAGS: usize = ORDER + 1 + 24;
+const FLAGS: usize = ORDER_OFFSET + 1 + 24;
 const STATUS: usize = FLAGS + 1;
 const CONSTRAINTS: usize = STATUS + 2;
 const LIFETIME_NANOS: usize = CONSTRAINTS + 1 + 8 + 12 + 8;
@@ -185,19 +199,19 @@ const STORED: usize = LENGTH + 8;
 const CHUNK_SIZE: usize = LENGTH + 8 + 8;
 
 /// What becomes of a head once these bytes of it are others, and its checksum is right.
-fn changed(written: &Encoded, place: usize, bytes: &[u8]) -> Option<Entry> {
+fn changed(written: &EncodedEntry, place: usize, bytes: &[u8]) -> Option<Entry> {
     let mut head = written.head.clone();
     head[place..place + bytes.len()].copy_from_slice(bytes);
-    read(&Encoded { head: seal(head), chunks: written.chunks.clone() })
+    read(&EncodedEntry { head: with_checksum(head), chunks: written.chunks.clone() })
 }
 
 #[test]
 fn an_unknown_version_kind_or_flag_is_no_entry() {
     let written = encode(&response(b"body".to_vec()), plain());
-    assert!(changed(&written, PREFIX, &[RESPONSE]).is_some());
+    assert!(changed(&written, PREFIX_LENGTH, &[RESPONSE]).is_some());
     assert!(changed(&written, 0, b"l").is_none());
     assert!(changed(&written, MAGIC.len(), &[VERSION + 1]).is_none());
-    assert!(changed(&written, PREFIX, &[2]).is_none());
+    assert!(changed(&written, PREFIX_LENGTH, &[2]).is_none());
     let flags = written.head[FLAGS];
     assert!(changed(&written, FLAGS, &[flags | 1 << 6]).is_none());
 }
@@ -217,19 +231,22 @@ fn a_head_that_contradicts_itself_is_no_entry() {
     assert!(changed(&written, LENGTH, &(length - 1).to_le_bytes()).is_none());
     assert!(changed(&written, LENGTH, &(length + 1).to_le_bytes()).is_none());
 
-    let mut raw = encode(&entry, packing(0, u32::MAX));
+    let mut raw = encode(&entry, options(0, u32::MAX));
     assert!(changed(&raw, FLAGS, &[raw.head[FLAGS]]).is_some());
     raw.head.truncate(STORED + 8);
     raw.head.extend_from_slice(&vec![0; entry.heap_size()]);
     assert!(changed(&raw, STORED, &length.to_le_bytes()).is_none(), "compressed to its own length");
 
-    let mut chunked = encode(&entry, packing(usize::MAX, 400));
+    let mut chunked = encode(&entry, options(usize::MAX, 400));
     assert!(changed(&chunked, CHUNK_SIZE, &400_u32.to_le_bytes()).is_some());
     assert!(changed(&chunked, CHUNK_SIZE, &0_u32.to_le_bytes()).is_none());
     assert!(changed(&chunked, CHUNK_SIZE, &length.to_le_bytes()).is_none(), "a single chunk");
     chunked.head.push(0);
-    assert!(read(&Encoded { head: seal(chunked.head), ..chunked }).is_none(), "content and chunks");
-    let many = encode(&response(vec![b'a'; 1 << 16]), packing(usize::MAX, 2));
+    assert!(
+        read(&EncodedEntry { head: with_checksum(chunked.head), ..chunked }).is_none(),
+        "content and chunks"
+    );
+    let many = encode(&response(vec![b'a'; 1 << 16]), options(usize::MAX, 2));
     assert!(decode(&many.head, LIMIT).is_some());
     assert!(changed(&many, CHUNK_SIZE, &1_u32.to_le_bytes()).is_none(), "more than 65,536");
 }
@@ -237,8 +254,8 @@ fn a_head_that_contradicts_itself_is_no_entry() {
 #[test]
 fn content_beyond_the_limit_is_no_entry() {
     let body = vec![b'a'; LIMIT];
-    for packing in [plain(), packing(0, u32::MAX), packing(usize::MAX, 4096)] {
-        let written = encode(&response(body.clone()), packing);
+    for options in [plain(), options(0, u32::MAX), options(usize::MAX, 4096)] {
+        let written = encode(&response(body.clone()), options);
         assert!(decode(&written.head, LIMIT).is_none());
         assert!(decode(&written.head, LIMIT + 1024).is_some());
     }
@@ -247,12 +264,12 @@ fn content_beyond_the_limit_is_no_entry() {
 #[test]
 fn content_is_compressed_only_where_that_helps() {
     let repeated = response(vec![b'a'; 10_000]);
-    assert!(encode(&repeated, packing(9_000, u32::MAX)).head.len() < 400);
-    assert!(encode(&repeated, packing(11_000, u32::MAX)).head.len() > 10_000);
+    assert!(encode(&repeated, options(9_000, u32::MAX)).head.len() < 400);
+    assert!(encode(&repeated, options(11_000, u32::MAX)).head.len() > 10_000);
     let mut drawn = vec![0; 10_000];
     aws_lc_rs::rand::fill(&mut drawn).unwrap();
     let random = response(drawn);
-    let written = encode(&random, packing(0, u32::MAX));
+    let written = encode(&random, options(0, u32::MAX));
     assert!(written.head.len() < random.heap_size() + 200);
     assert_same(&read(&written).unwrap(), &random);
 }
@@ -260,10 +277,10 @@ fn content_is_compressed_only_where_that_helps() {
 #[test]
 fn chunks_of_another_writing_or_in_another_order_are_no_content() {
     let (one, other) = (response(vec![1; 100]), response(vec![2; 100]));
-    let (one, other) = (encode(&one, packing(99_999, 50)), encode(&other, packing(99_999, 50)));
+    let (one, other) = (encode(&one, options(99_999, 50)), encode(&other, options(99_999, 50)));
     assert!(one.chunks.len() > 2 && one.chunks[1..].iter().all(|chunk| chunk.len() <= 50));
     let finish = |chunks: &[Bytes]| match decode(&one.head, LIMIT) {
-        Some(Decoded::Chunked(chunked)) => chunked.finish(chunks),
+        Some(DecodedEntry::Chunked(chunked)) => chunked.finish(chunks),
         _ => panic!("not in chunks"),
     };
     assert!(finish(&one.chunks).is_some());
@@ -290,11 +307,11 @@ fn a_frame_that_becomes_another_length_is_no_content() {
 
 #[test]
 fn a_long_list_that_is_not_there_takes_no_memory() {
-    let mut bytes = begin(VARIANTS, 0);
+    let mut bytes = begin_entry(VARIANTS, 0);
     write_slice(b"target", &mut bytes);
     bytes.extend_from_slice(&[0; 8]);
     bytes.extend_from_slice(&u32::MAX.to_le_bytes());
-    assert!(decode(&seal(bytes), LIMIT).is_none());
+    assert!(decode(&with_checksum(bytes), LIMIT).is_none());
 }
 
 fn durations() -> impl Strategy<Value = Duration> {
@@ -330,45 +347,45 @@ fn headers() -> impl Strategy<Value = HeaderMap> {
     })
 }
 
-fn some_facets() -> impl Strategy<Value = OwnFacets> {
+fn some_attributes() -> impl Strategy<Value = OwnedResponseAttributes> {
     let text = |form: &'static str| option::of(form.prop_map(|text: String| text.as_str().into()));
     (text("\\PC{1,9}"), text("[a-z]{1,9}"), text("[a-z0-9]{1,9}"))
-        .prop_map(|(user, route, version)| OwnFacets { user, route, version })
+        .prop_map(|(user, route, version)| OwnedResponseAttributes { user, route, version })
 }
 
 fn responses() -> impl Strategy<Value = Entry> {
     let texts = (vec(any::<u8>(), 0..60), vec("[a-zé:]{1,9}", 0..5), vec(any::<u8>(), 0..400));
     let numbers = (100..1000_u16, any::<u64>(), any::<u64>());
     let sections = (headers(), headers());
-    (texts, numbers, sections, (freshnesses(), some_facets()), 1..4_usize).prop_map(
-        |((key, tags, body), (status, log, seq), sections, (freshness, facets), times)| {
+    (texts, numbers, sections, (freshnesses(), some_attributes()), 1..4_usize).prop_map(
+        |((key, tags, body), (status, log, seq), sections, (freshness, attributes), times)| {
             let (headers, trailers) = sections;
-            let draft = Draft {
+            let draft = ResponseDraft {
                 key: CacheKey::from_text(&key),
                 status: StatusCode::from_u16(status).unwrap(),
                 headers,
                 freshness,
                 tags,
-                facets,
-                stamp: Stamp { fence: Fence { log: LogId(log), seq }, version: 5, began: 6 },
-                asked_at: Timestamp::from_millis(seq >> 1),
+                attributes,
+                stamp: FenceStamp { fence: Fence { log: LogId(log), seq }, version: 5, began: 6 },
+                requested_at: Timestamp::from_millis(seq >> 1),
             };
             let pieces = vec![Bytes::from(body); times];
             Entry::Response(Arc::new(
-                draft.complete(&CompleteBody::made_up(pieces).with_trailers(trailers)).unwrap(),
+                draft.complete(&CompleteBody::for_test(pieces).with_trailers(trailers)).unwrap(),
             ))
         },
     )
 }
 
-fn selections() -> impl Strategy<Value = Selection> {
+fn selections() -> impl Strategy<Value = VarySelection> {
     let bytes = || vec(any::<u8>(), 0..9);
     let languages = vec((bytes(), bytes()), 0..3);
     (vec("[a-z-]{1,12}", 0..4), 0..1_u64 << 50, vec(bytes(), 0..3), languages).prop_map(
         |(names, seen, codings, languages)| {
             let names = names.into_iter().map(|name| HeaderName::try_from(name).unwrap());
             let languages = languages.iter().map(|(one, other)| language_variant(one, other));
-            Selection {
+            VarySelection {
                 set: names.collect(),
                 seen: Timestamp::from_millis(seen),
                 codings: codings.into_iter().map(Into::into).collect(),
@@ -385,7 +402,7 @@ fn language_variant(language: &[u8], accepted: &[u8]) -> LanguageVariant {
 fn variants() -> impl Strategy<Value = Entry> {
     (vec(any::<u8>(), 0..60), vec(selections(), 0..4), vec(any::<u128>(), 0..9)).prop_map(
         |(target, selections, recent)| {
-            Entry::Variants(Arc::new(Variants { target: target.into(), selections, recent }))
+            Entry::Variants(Arc::new(VariantIndex { target: target.into(), selections, recent }))
         },
     )
 }
@@ -394,29 +411,29 @@ pub(super) fn entries() -> impl Strategy<Value = Entry> {
     prop_oneof![3 => responses(), 1 => variants()]
 }
 
-fn packings() -> impl Strategy<Value = Packing> {
+fn all_options() -> impl Strategy<Value = EncodeOptions> {
     let compress_above = prop_oneof![Just(0), Just(usize::MAX)];
     (compress_above, prop_oneof![1..300_u32, Just(u32::MAX)])
-        .prop_map(|(compress_above, chunk)| packing(compress_above, chunk))
+        .prop_map(|(compress_above, chunk)| options(compress_above, chunk))
 }
 
 proptest! {
     #[test]
-    fn every_entry_survives(entry in entries(), packing in packings()) {
-        let written = encode(&entry, packing);
+    fn every_entry_survives(entry in entries(), options in all_options()) {
+        let written = encode(&entry, options);
         let read = read(&written).unwrap();
         assert_same(&read, &entry);
-        prop_assert_eq!(encode(&read, packing), written);
+        prop_assert_eq!(encode(&read, options), written);
     }
 
     #[test]
     fn any_change_of_its_bytes_makes_it_no_entry(
         entry in entries(),
-        packing in packings(),
+        options in all_options(),
         place: prop::sample::Index,
         change in 1_u8..,
     ) {
-        let written = encode(&entry, packing);
+        let written = encode(&entry, options);
         let mut damaged = written.clone();
         damaged.head[place.index(written.head.len())] ^= change;
         prop_assert!(read(&damaged).is_none());
@@ -434,7 +451,7 @@ proptest! {
             let place = place.index(chunk.len());
             chunk[place] ^= change;
             let chunks = [&[Bytes::from(chunk)], &written.chunks[1..]].concat();
-            let damaged = Encoded { chunks, ..written };
+            let damaged = EncodedEntry { chunks, ..written };
             prop_assert!(read(&damaged).is_none());
         }
     }
@@ -444,9 +461,9 @@ proptest! {
         kind in 0..3_u8,
         bytes in vec(prop_oneof![Just(0_u8), Just(1), Just(255), any::<u8>()], 0..200),
     ) {
-        let mut claim = begin(kind, 0);
+        let mut claim = begin_entry(kind, 0);
         claim.extend_from_slice(&bytes);
-        if let Some(Decoded::Chunked(chunked)) = decode(&seal(claim), LIMIT) {
+        if let Some(DecodedEntry::Chunked(chunked)) = decode(&with_checksum(claim), LIMIT) {
             prop_assert!(chunked.finish(&[Bytes::from(bytes)]).is_none());
         }
     }

@@ -73,7 +73,7 @@ async fn pages_of_allowed_origins_may_read_it_and_others_not() {
     }
     let preflight = |origin| {
         let request = Request::options("/_larder/events").header(header::ORIGIN, origin);
-        feed.answer(&request.body(()).unwrap(), &Caller::default()).unwrap()
+        feed.respond(&request.body(()).unwrap(), &Caller::default()).unwrap()
     };
     let allowed = preflight("https://app.test");
     assert_eq!(allowed.status(), 204);
@@ -82,7 +82,7 @@ async fn pages_of_allowed_origins_may_read_it_and_others_not() {
     assert!(fields.contains("Last-Event-ID"));
     let other = preflight("https://evil.test");
     assert!(!other.headers().contains_key("access-control-allow-methods"));
-    feed.replace(Some(Settings { origins: Origins::Any, ..settings(&["a*"]) }));
+    feed.replace(Some(Settings { origins: CorsOrigins::Any, ..settings(&["a*"]) }));
     let any = ask(&feed, "/_larder/version", &[("origin", "https://evil.test")]);
     assert_eq!(any.headers()["access-control-allow-origin"], "*");
 }
@@ -91,22 +91,22 @@ async fn pages_of_allowed_origins_may_read_it_and_others_not() {
 async fn what_it_does_not_have_it_says() {
     let feed = feed(1);
     assert!(
-        feed.answer(&Request::get("/_larder/webhooks/a").body(()).unwrap(), &Caller::default())
+        feed.respond(&Request::get("/_larder/webhooks/a").body(()).unwrap(), &Caller::default())
             .is_none()
     );
     assert!(
-        feed.answer(&Request::get("/_larder/events/").body(()).unwrap(), &Caller::default())
+        feed.respond(&Request::get("/_larder/events/").body(()).unwrap(), &Caller::default())
             .is_none()
     );
     let post = feed
-        .answer(&Request::post("/_larder/events").body(()).unwrap(), &Caller::default())
+        .respond(&Request::post("/_larder/events").body(()).unwrap(), &Caller::default())
         .unwrap();
     assert_eq!(
         (post.status().as_u16(), &post.headers()["allow"]),
         (405, &"GET, HEAD, OPTIONS".parse().unwrap())
     );
     let head = Request::builder().method(Method::HEAD).uri("/_larder/events").body(()).unwrap();
-    let head = feed.answer(&head, &Caller::default()).unwrap();
+    let head = feed.respond(&head, &Caller::default()).unwrap();
     assert_eq!(head.headers()["content-type"], "text/event-stream");
     assert!(http_body::Body::is_end_stream(head.body()));
     assert_eq!(feed.hub.metrics.feed.listeners.get(), 0);
@@ -117,17 +117,17 @@ async fn it_follows_records_until_they_end() {
     let feed = feed(0);
     let (sender, records) = tokio::sync::mpsc::channel(8);
     let fence = Fence { log: LOG, seq: 41 };
-    let begin = Heard::Begin { fence, at: second(1), records: Vec::new() };
+    let begin = LogUpdate::Begin { fence, at: second(1), records: Vec::new() };
     sender.send(begin).await.unwrap();
     let everything = Purge {
-        mode: Mode::Soft,
+        mode: PurgeMode::Soft,
         selectors: vec![Selector::Everything],
-        source: Source::Api,
+        source: PurgeSource::Api,
         reason: None,
         warm: false,
     };
-    let record = Record { seq: 42, at: second(2), purge: everything };
-    sender.send(Heard::Record(LOG, Arc::new(record))).await.unwrap();
+    let record = PurgeRecord { seq: 42, at: second(2), purge: everything };
+    sender.send(LogUpdate::Record(LOG, Arc::new(record))).await.unwrap();
     drop(sender);
     tokio::time::timeout(Duration::from_secs(5), feed.follow(records)).await.unwrap();
     let known = document(ask(&feed, "/_larder/sync?since=41", &[])).await;

@@ -29,13 +29,13 @@ async fn who_comes_back_hears_what_it_missed_once() {
         let path = format!("/_larder/events{path}");
         let (mut body, first) = listen(&feed, &path, &[("last-event-id", field)]).await;
         assert_eq!(first, stand(3));
-        assert_eq!(heard(&next(&mut body).await), (4, "purge"));
-        assert_eq!(heard(&next(&mut body).await), (5, "purge"));
+        assert_eq!(event_of(&next(&mut body).await), (4, "purge"));
+        assert_eq!(event_of(&next(&mut body).await), (5, "purge"));
         purge(&feed, 6, &["b"]);
     }
     for query in [of_query, of_time] {
         let (mut body, _) = listen(&feed, &format!("/_larder/events{query}"), &[]).await;
-        assert_eq!(heard(&next(&mut body).await), (4, "purge"));
+        assert_eq!(event_of(&next(&mut body).await), (4, "purge"));
     }
 }
 
@@ -48,13 +48,13 @@ async fn who_may_have_missed_something_begins_anew() {
     for field in [&*of_another, "2", "9", "something else"] {
         let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", field)]).await;
         let reset = next(&mut body).await;
-        assert_eq!(heard(&reset), (4, "reset"), "{field}");
+        assert_eq!(event_of(&reset), (4, "reset"), "{field}");
         assert!(
             reset.ends_with(&format!("data: {{\"seq\":4}}\n\n{}", stand_in(LogId(7), 4))),
             "{reset}"
         );
         begin(&feed, LogId(8), 2);
-        assert_eq!(heard(&next(&mut body).await), (2, "reset"));
+        assert_eq!(event_of(&next(&mut body).await), (2, "reset"));
         begin(&feed, LogId(7), 3);
         purge(&feed, 4, &["a"]);
     }
@@ -66,16 +66,16 @@ async fn a_log_that_continues_the_last_is_nothing_to_hear_of() {
     let feed = feed(3);
     let (mut body, _) = listen(&feed, "/_larder/events", &[]).await;
     let other = LogId(0xabc);
-    feed.hub.tell(&Heard::Record(other, record(4, &[])));
-    feed.hub.tell(&Heard::Record(other, record(5, &["a"])));
+    feed.hub.publish(&LogUpdate::Record(other, record(4, &[])));
+    feed.hub.publish(&LogUpdate::Record(other, record(5, &["a"])));
     let event = next(&mut body).await;
-    assert_eq!(heard(&event), (5, "purge"));
+    assert_eq!(event_of(&event), (5, "purge"));
     assert!(event.ends_with(&stand_in(other, 5)), "{event}");
     let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", &token(2))]).await;
     let event = next(&mut body).await;
-    assert_eq!(heard(&event), (3, "purge"));
+    assert_eq!(event_of(&event), (3, "purge"));
     assert!(event.ends_with(&stand(3)), "{event}");
-    assert_eq!(heard(&next(&mut body).await), (5, "purge"));
+    assert_eq!(event_of(&next(&mut body).await), (5, "purge"));
     let since = format!("/_larder/sync?since={}", token(2));
     let known = document(ask(&feed, &since, &[])).await;
     assert_eq!((&known["reset"], known["purges"].as_array().unwrap().len()), (&false.into(), 2));
@@ -86,31 +86,31 @@ async fn a_log_that_continues_the_last_is_nothing_to_hear_of() {
 async fn who_is_ahead_of_this_node_is_waited_for() {
     let feed = feed(3);
     let other = LogId(0xabc);
-    let place = "5-0000000000000abc";
-    let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", place)]).await;
+    let position = "5-0000000000000abc";
+    let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", position)]).await;
     let waiting = tokio::spawn(async move { next(&mut body).await });
     tokio::time::sleep(Duration::from_secs(2)).await;
-    (4..=6).for_each(|seq| feed.hub.tell(&Heard::Record(other, record(seq, &["a"]))));
-    assert_eq!(heard(&waiting.await.unwrap()), (6, "purge"));
+    (4..=6).for_each(|seq| feed.hub.publish(&LogUpdate::Record(other, record(seq, &["a"]))));
+    assert_eq!(event_of(&waiting.await.unwrap()), (6, "purge"));
     let before = tokio::time::Instant::now();
-    let place = "5-0000000000000def";
-    let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", place)]).await;
-    assert_eq!(heard(&next(&mut body).await), (6, "reset"));
+    let position = "5-0000000000000def";
+    let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", position)]).await;
+    assert_eq!(event_of(&next(&mut body).await), (6, "reset"));
     assert_eq!(before.elapsed().as_secs(), 3);
 }
 
 #[tokio::test]
 async fn what_is_known_at_first_is_known_at_once() {
     let feed = Feed::new(Some(settings(&["a*"])), Metrics::new(), Vec::new, || second(100));
-    let place = format!("7-{:016x}", 0xabc);
-    let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", &place)]).await;
+    let position = format!("7-{:016x}", 0xabc);
+    let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", &position)]).await;
     let waiting = tokio::spawn(async move { next(&mut body).await });
     tokio::task::yield_now().await;
     let of = |log, seq| (LogId(log), record(seq, &["a"]));
     let records = vec![of(0xfeed, 6), of(0xabc, 7), of(0xabc, 8)];
     let fence = Fence { log: LOG, seq: 5 };
-    feed.hub.tell(&Heard::Begin { fence, at: second(5), records });
-    assert_eq!(heard(&waiting.await.unwrap()), (8, "purge"));
+    feed.hub.publish(&LogUpdate::Begin { fence, at: second(5), records });
+    assert_eq!(event_of(&waiting.await.unwrap()), (8, "purge"));
     assert_eq!(feed.hub.metrics.feed.resets.get(), 0);
 }
 
@@ -119,9 +119,9 @@ async fn a_slow_listener_is_told_and_costs_nothing() {
     let feed = feed(0);
     let (mut body, _) = listen(&feed, "/_larder/events", &[]).await;
     (1..=5000).for_each(|seq| purge(&feed, seq, &["a"]));
-    assert_eq!(heard(&next(&mut body).await), (5000, "reset"));
+    assert_eq!(event_of(&next(&mut body).await), (5000, "reset"));
     purge(&feed, 5001, &["a"]);
-    assert_eq!(heard(&next(&mut body).await), (5001, "purge"));
+    assert_eq!(event_of(&next(&mut body).await), (5001, "purge"));
 }
 
 #[tokio::test]
@@ -196,7 +196,7 @@ async fn before_a_log_is_known_listeners_wait_and_documents_are_not_there() {
         assert_eq!(refused.headers()["retry-after"], "5");
     }
     begin(&feed, LOG, 8);
-    assert_eq!(heard(&next(&mut body).await), (8, "reset"));
+    assert_eq!(event_of(&next(&mut body).await), (8, "reset"));
 }
 
 #[tokio::test]
@@ -240,7 +240,7 @@ async fn without_settings_there_is_nothing_and_nobody_stays() {
     purge(&feed, 2, &["a"]);
     feed.replace(Some(settings(&["a*"])));
     let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", "1")]).await;
-    assert_eq!(heard(&next(&mut body).await), (2, "reset"));
+    assert_eq!(event_of(&next(&mut body).await), (2, "reset"));
 }
 
 #[tokio::test]
@@ -252,5 +252,5 @@ async fn other_tags_leave_listeners_where_they_are_and_forget_what_was() {
     let event = next(&mut body).await;
     assert!(event.contains(r#""tags":["b"]"#), "{event}");
     let (mut body, _) = listen(&feed, "/_larder/events", &[("last-event-id", "2")]).await;
-    assert_eq!(heard(&next(&mut body).await), (4, "reset"));
+    assert_eq!(event_of(&next(&mut body).await), (4, "reset"));
 }

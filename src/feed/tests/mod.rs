@@ -6,7 +6,7 @@ use http::{Method, Request, Response, header};
 use http_body_util::BodyExt;
 
 use super::*;
-use crate::fence::{Fence, LogId, Mode, Purge, Record, Selector, Source};
+use crate::fence::{Fence, LogId, Purge, PurgeMode, PurgeRecord, PurgeSource, Selector};
 
 mod calls;
 mod listening;
@@ -16,8 +16,8 @@ const LOG: LogId = LogId(0xfeed);
 
 fn settings(tags: &[&str]) -> Settings {
     let tags = tags.iter().map(|text| TagPattern::parse(text).unwrap()).collect();
-    let origin = Origins::parse("https://app.test").unwrap();
-    Settings { origins: Origins::Only(vec![origin]), tags, listeners: 2, per_client: 2 }
+    let origin = CorsOrigins::parse("https://app.test").unwrap();
+    Settings { origins: CorsOrigins::Only(vec![origin]), tags, listeners: 2, per_client: 2 }
 }
 
 fn second(seq: u64) -> Timestamp {
@@ -26,7 +26,7 @@ fn second(seq: u64) -> Timestamp {
 
 /// A feed that shows `a…`, and has heard of records 1 to `last`.
 fn feed(last: u64) -> Feed {
-    let version = |name: &str, version: Option<&str>| Version {
+    let version = |name: &str, version: Option<&str>| DataVersion {
         name: name.into(),
         version: version.map(Into::into),
         changed_at: version.map(|_| second(1)),
@@ -40,19 +40,24 @@ fn feed(last: u64) -> Feed {
 
 fn begin(feed: &Feed, log: LogId, seq: u64) {
     let fence = Fence { log, seq };
-    feed.hub.tell(&Heard::Begin { fence, at: second(seq), records: Vec::new() });
+    feed.hub.publish(&LogUpdate::Begin { fence, at: second(seq), records: Vec::new() });
 }
 
 fn purge(feed: &Feed, seq: u64, tags: &[&str]) {
-    let log = feed.hub.place().unwrap().log;
-    feed.hub.tell(&Heard::Record(log, record(seq, tags)));
+    let log = feed.hub.position().unwrap().log;
+    feed.hub.publish(&LogUpdate::Record(log, record(seq, tags)));
 }
 
-fn record(seq: u64, tags: &[&str]) -> Arc<Record> {
+fn record(seq: u64, tags: &[&str]) -> Arc<PurgeRecord> {
     let selectors = tags.iter().map(|tag| Selector::Tag((*tag).into())).collect();
-    let purge =
-        Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None, warm: false };
-    Arc::new(Record { seq, at: second(seq), purge })
+    let purge = Purge {
+        mode: PurgeMode::Hard,
+        selectors,
+        source: PurgeSource::Api,
+        reason: None,
+        warm: false,
+    };
+    Arc::new(PurgeRecord { seq, at: second(seq), purge })
 }
 
 fn ask(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> Response<Body> {
@@ -60,7 +65,7 @@ fn ask(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> Response<Body> {
     for (name, value) in fields {
         request = request.header(*name, *value);
     }
-    feed.answer(&request.body(()).unwrap(), &Caller::default()).unwrap()
+    feed.respond(&request.body(()).unwrap(), &Caller::default()).unwrap()
 }
 
 /// What comes next; empty at the end.
@@ -103,7 +108,7 @@ fn token(seq: u64) -> String {
 }
 
 /// The number and name of what a listener heard.
-fn heard(frame: &str) -> (u64, &str) {
+fn event_of(frame: &str) -> (u64, &str) {
     let mut lines = frame.lines();
     let id = lines.next().unwrap().strip_prefix("id: ").unwrap().parse().unwrap();
     (id, lines.next().unwrap().strip_prefix("event: ").unwrap())

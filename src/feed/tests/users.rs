@@ -4,9 +4,9 @@ use super::*;
 use crate::fence::Selector;
 
 /// The user of this name, whose credential ends in ten minutes.
-fn member(user: &str) -> Arc<Member> {
-    Arc::new(Member {
-        part: [0; 16],
+fn member(user: &str) -> Arc<PartitionMember> {
+    Arc::new(PartitionMember {
+        partition_digest: [0; 16],
         owner: Some(format!("owner of {user}").into()),
         user: Some(user.into()),
         issuer: "".into(),
@@ -33,7 +33,8 @@ fn tags_of(frame: &str) -> serde_json::Value {
 
 fn select(feed: &Feed, seq: u64, selectors: Vec<Selector>) {
     let purge = Purge { selectors, ..record(seq, &[]).purge.clone() };
-    feed.hub.tell(&Heard::Record(LOG, Arc::new(Record { seq, at: second(seq), purge })));
+    feed.hub
+        .publish(&LogUpdate::Record(LOG, Arc::new(PurgeRecord { seq, at: second(seq), purge })));
 }
 
 #[tokio::test]
@@ -84,7 +85,7 @@ async fn what_belongs_to_a_user_of_another_issuer_is_not_heard_of() {
     };
     select(&feed, 1, vec![within("owner of 42 elsewhere")]);
     select(&feed, 2, vec![within("owner of 42")]);
-    assert_eq!(heard(&next(&mut body).await), (2, "purge"));
+    assert_eq!(event_of(&next(&mut body).await), (2, "purge"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -108,7 +109,7 @@ async fn a_stream_ends_when_the_log_ends_its_credential_or_may_have() {
     let (mut body, _) = listen(&feed, "/_larder/events", &[("x-user", "42")]).await;
     select(&feed, 1, ended("43"));
     purge(&feed, 2, &["stocks:42"]);
-    assert_eq!(heard(&next(&mut body).await), (2, "purge"));
+    assert_eq!(event_of(&next(&mut body).await), (2, "purge"));
     let waiting = tokio::spawn(async move { (next(&mut body).await, next(&mut body).await) });
     tokio::task::yield_now().await;
     select(&feed, 3, ended("42"));
@@ -142,7 +143,7 @@ async fn one_client_takes_no_more_than_its_seats() {
         }
         let address = address.parse().ok();
         let caller = Caller { peer: address, client: address };
-        feed.answer(&request.body(()).unwrap(), &caller).unwrap()
+        feed.respond(&request.body(()).unwrap(), &caller).unwrap()
     };
     let mut taken = vec![from("10.0.0.1", None), from("10.0.0.1", None)];
     assert_eq!(from("10.0.0.1", None).status(), 503);

@@ -4,16 +4,22 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
 use crate::{
-    fence::{Mode, Source, Stamp},
+    fence::{FenceStamp, PurgeMode, PurgeSource},
     field::Timestamp,
 };
 
 const LOG: LogId = LogId(1);
 const URL: &str = "example.com/a/b?c=1";
-const NONE: Facets<'_> = Facets { user: None, route: None, version: None };
+const NONE: ResponseAttributes<'_> = ResponseAttributes { user: None, route: None, version: None };
 
-fn purge(mode: Mode, selectors: &[Selector]) -> Purge {
-    Purge { mode, selectors: selectors.to_vec(), source: Source::Api, reason: None, warm: false }
+fn purge(mode: PurgeMode, selectors: &[Selector]) -> Purge {
+    Purge {
+        mode,
+        selectors: selectors.to_vec(),
+        source: PurgeSource::Api,
+        reason: None,
+        warm: false,
+    }
 }
 
 fn tag(tag: &str) -> Selector {
@@ -40,84 +46,84 @@ fn all(selectors: &[Selector]) -> Selector {
     Selector::All(selectors.into())
 }
 
-fn subject<'a>(
+fn candidate<'a>(
     url: &'a str,
     tags: &'a [&'a str],
-    facets: Facets<'a>,
-) -> Subject<'a, impl Iterator<Item = &'a str> + Clone> {
-    Subject { url: url.as_bytes(), tags: tags.iter().copied(), facets }
+    attributes: ResponseAttributes<'a>,
+) -> PurgeCandidate<'a, impl Iterator<Item = &'a str> + Clone> {
+    PurgeCandidate { url: url.as_bytes(), tags: tags.iter().copied(), attributes }
 }
 
-fn table() -> Table {
+fn table() -> PurgeTable {
     with_capacity(usize::MAX)
 }
 
-fn with_capacity(capacity: usize) -> Table {
-    let mut table = Table::new(capacity);
+fn with_capacity(capacity: usize) -> PurgeTable {
+    let mut table = PurgeTable::new(capacity);
     table.begin(Fence { log: LOG, seq: 10 });
     table
 }
 
-impl Table {
+impl PurgeTable {
     /// Applies a purge as the next record.
-    fn purge(&mut self, mode: Mode, selectors: &[Selector]) {
+    fn purge(&mut self, mode: PurgeMode, selectors: &[Selector]) {
         let seq = self.applied + 1;
         let at = Timestamp::from_millis(seq);
-        self.apply(&Record { seq, at, purge: purge(mode, selectors) });
+        self.apply(&PurgeRecord { seq, at, purge: purge(mode, selectors) });
     }
 
-    fn stamp(&self) -> Stamp {
-        Stamp { fence: self.fence(), version: self.version(), began: 1 }
+    fn stamp(&self) -> FenceStamp {
+        FenceStamp { fence: self.fence(), version: self.version(), began: 1 }
     }
 
     /// Judges a response to `URL` with the tag `t` that was asked for at `stamp`.
-    fn verdict(&self, stamp: Stamp) -> Verdict {
+    fn verdict(&self, stamp: FenceStamp) -> PurgeVerdict {
         self.verdict_of(stamp, URL, &["t"])
     }
 
-    fn verdict_of(&self, stamp: Stamp, url: &str, tags: &[&str]) -> Verdict {
-        let subject = subject(url, tags, Facets::default());
-        self.judge(stamp.fence, stamp.version, &subject)
+    fn verdict_of(&self, stamp: FenceStamp, url: &str, tags: &[&str]) -> PurgeVerdict {
+        let candidate = candidate(url, tags, ResponseAttributes::default());
+        self.judge(stamp.fence, stamp.version, &candidate)
     }
 }
 
 /// What became of a response to `URL` with the tag `t` after one hard purge.
-fn after(selector: Selector) -> Verdict {
+fn after(selector: Selector) -> PurgeVerdict {
     let mut table = table();
     let stamp = table.stamp();
-    table.purge(Mode::Hard, &[selector]);
+    table.purge(PurgeMode::Hard, &[selector]);
     let verdict = table.verdict(stamp);
-    let from_elsewhere = Stamp { version: 0, ..stamp };
+    let from_elsewhere = FenceStamp { version: 0, ..stamp };
     assert_eq!(table.verdict(from_elsewhere), verdict);
-    assert_eq!(table.verdict(table.stamp()), Verdict::Alive, "asked for afterwards");
+    assert_eq!(table.verdict(table.stamp()), PurgeVerdict::Alive, "asked for afterwards");
     verdict
 }
 
 #[test]
 fn tags_select_by_exact_match() {
-    assert_eq!(after(tag("t")), Verdict::Dead);
+    assert_eq!(after(tag("t")), PurgeVerdict::Dead);
     for other in ["", "T", "tt", URL] {
-        assert_eq!(after(tag(other)), Verdict::Alive, "{other}");
+        assert_eq!(after(tag(other)), PurgeVerdict::Alive, "{other}");
     }
 }
 
 #[test]
 fn urls_select_with_their_host_and_without() {
     for this in [URL, "/a/b?c=1"] {
-        assert_eq!(after(url(this)), Verdict::Dead, "{this}");
+        assert_eq!(after(url(this)), PurgeVerdict::Dead, "{this}");
     }
     for other in ["t", "", "/", "/a/b", "/a/b?c=12", "example.com", "other.com/a/b?c=1", "/b?c=1"] {
-        assert_eq!(after(url(other)), Verdict::Alive, "{other}");
+        assert_eq!(after(url(other)), PurgeVerdict::Alive, "{other}");
     }
 }
 
 #[test]
 fn prefixes_select_where_the_url_begins_with_them() {
     for this in ["", "ex", "example.com", "example.com/", "/", "/a", "/a/b?c", URL, "/a/b?c=1"] {
-        assert_eq!(after(prefix(this)), Verdict::Dead, "{this}");
+        assert_eq!(after(prefix(this)), PurgeVerdict::Dead, "{this}");
     }
     for other in ["t", "a", "xample", "com/a", "//", "/b", "/a/b?c=12", "example.com/a/b?c=12"] {
-        assert_eq!(after(prefix(other)), Verdict::Alive, "{other}");
+        assert_eq!(after(prefix(other)), PurgeVerdict::Alive, "{other}");
     }
 }
 
@@ -126,45 +132,52 @@ fn prefixes_too_long_to_be_told_apart_select_more() {
     let long = format!("/{}", "x".repeat(3000));
     let mut table = table();
     let stamp = table.stamp();
-    table.purge(Mode::Hard, &[prefix(&long)]);
-    assert_eq!(table.verdict_of(stamp, &format!("h{long}"), &[]), Verdict::Dead);
-    assert_eq!(table.verdict_of(stamp, &format!("h{}", &long[..2000]), &[]), Verdict::Dead);
-    assert_eq!(table.verdict_of(stamp, &format!("h{}", &long[..1000]), &[]), Verdict::Alive);
+    table.purge(PurgeMode::Hard, &[prefix(&long)]);
+    assert_eq!(table.verdict_of(stamp, &format!("h{long}"), &[]), PurgeVerdict::Dead);
+    assert_eq!(table.verdict_of(stamp, &format!("h{}", &long[..2000]), &[]), PurgeVerdict::Dead);
+    assert_eq!(table.verdict_of(stamp, &format!("h{}", &long[..1000]), &[]), PurgeVerdict::Alive);
 }
 
 #[test]
 fn everything_selects_whatever_there_is() {
-    assert_eq!(after(Selector::Everything), Verdict::Dead);
+    assert_eq!(after(Selector::Everything), PurgeVerdict::Dead);
     let mut table = table();
     let stamp = table.stamp();
-    table.purge(Mode::Soft, &[Selector::Everything]);
-    assert_eq!(table.verdict_of(stamp, "", &[]), Verdict::Soft);
-    assert_eq!(table.verdict(table.stamp()), Verdict::Alive);
+    table.purge(PurgeMode::Soft, &[Selector::Everything]);
+    assert_eq!(table.verdict_of(stamp, "", &[]), PurgeVerdict::Soft);
+    assert_eq!(table.verdict(table.stamp()), PurgeVerdict::Alive);
 }
 
-const MINE: Facets<'_> = Facets { user: Some("u"), route: Some("r"), version: Some("v") };
+const MINE: ResponseAttributes<'_> =
+    ResponseAttributes { user: Some("u"), route: Some("r"), version: Some("v") };
 
-/// What became of a response to `URL` with the tag `t` and these facets after one hard purge.
-fn among(facets: Facets<'_>, selector: &Selector) -> Verdict {
+/// What became of a response to `URL` with the tag `t` and these attributes after one hard purge.
+fn among(attributes: ResponseAttributes<'_>, selector: &Selector) -> PurgeVerdict {
     let mut table = table();
     let stamp = table.stamp();
-    table.purge(Mode::Hard, std::slice::from_ref(selector));
-    let judge = |version| table.judge(stamp.fence, version, &subject(URL, &["t"], facets));
+    table.purge(PurgeMode::Hard, std::slice::from_ref(selector));
+    let judge = |version| table.judge(stamp.fence, version, &candidate(URL, &["t"], attributes));
     let verdict = judge(stamp.version);
     assert_eq!(judge(0), verdict);
-    assert_eq!(judge(table.version()), Verdict::Alive, "asked for afterwards");
-    assert_eq!(selector.selects(&subject(URL, &["t"], facets)), verdict == Verdict::Dead);
-    assert!(table.may_select(stamp.version, URL.as_bytes(), facets) || verdict == Verdict::Alive);
+    assert_eq!(judge(table.version()), PurgeVerdict::Alive, "asked for afterwards");
+    assert_eq!(
+        selector.selects(&candidate(URL, &["t"], attributes)),
+        verdict == PurgeVerdict::Dead
+    );
+    assert!(
+        table.may_select(stamp.version, URL.as_bytes(), attributes)
+            || verdict == PurgeVerdict::Alive
+    );
     verdict
 }
 
 #[test]
 fn patterns_select_where_all_of_the_url_fits() {
     for this in ["*", "/a/*", "*c=1", "/*/b*", "example.com/*", "*.com/a/b?c=*", URL, "/a/b?c=1"] {
-        assert_eq!(after(pattern(this)), Verdict::Dead, "{this}");
+        assert_eq!(after(pattern(this)), PurgeVerdict::Dead, "{this}");
     }
     for other in ["", "/", "/a", "/a/b?c=", "a*", "/b*", "*c=", "example.org/*", "*/b"] {
-        assert_eq!(after(pattern(other)), Verdict::Alive, "{other}");
+        assert_eq!(after(pattern(other)), PurgeVerdict::Alive, "{other}");
     }
 }
 
@@ -173,11 +186,11 @@ fn users_routes_and_versions_select_what_is_theirs() {
     let (route, version) =
         (|it: &str| Selector::Route(it.into()), |it: &str| Selector::Version(it.into()));
     for this in [user("u"), route("r"), version("v")] {
-        assert_eq!(among(MINE, &this), Verdict::Dead, "{this:?}");
-        assert_eq!(among(NONE, &this), Verdict::Alive, "{this:?}");
+        assert_eq!(among(MINE, &this), PurgeVerdict::Dead, "{this:?}");
+        assert_eq!(among(NONE, &this), PurgeVerdict::Alive, "{this:?}");
     }
     for other in [user("r"), user(""), route("u"), version("r")] {
-        assert_eq!(among(MINE, &other), Verdict::Alive, "{other:?}");
+        assert_eq!(among(MINE, &other), PurgeVerdict::Alive, "{other:?}");
     }
 }
 
@@ -193,7 +206,7 @@ fn several_at_once_select_what_each_of_them_selects() {
         all(&[Selector::Everything, all(&[route()])]),
         all(&[]),
     ] {
-        assert_eq!(among(MINE, &this), Verdict::Dead, "{this:?}");
+        assert_eq!(among(MINE, &this), PurgeVerdict::Dead, "{this:?}");
     }
     for other in [
         all(&[tag("t"), user("x")]),
@@ -203,16 +216,16 @@ fn several_at_once_select_what_each_of_them_selects() {
         all(&[pattern("/b*"), user("u")]),
         all(&[tag("t"), tag("x")]),
     ] {
-        assert_eq!(among(MINE, &other), Verdict::Alive, "{other:?}");
+        assert_eq!(among(MINE, &other), PurgeVerdict::Alive, "{other:?}");
     }
-    assert_eq!(among(NONE, &all(&[tag("t"), user("u")])), Verdict::Alive);
+    assert_eq!(among(NONE, &all(&[tag("t"), user("u")])), PurgeVerdict::Alive);
 }
 
 #[test]
 fn a_purge_among_one_users_responses_holds_nobody_else_up() {
     let mut table = table();
     let since = table.version();
-    table.purge(Mode::Hard, &[all(&[tag("any"), user("u")])]);
+    table.purge(PurgeMode::Hard, &[all(&[tag("any"), user("u")])]);
     assert!(table.may_select(since, URL.as_bytes(), MINE));
     assert!(!table.may_select(since, URL.as_bytes(), NONE));
 }
@@ -220,49 +233,50 @@ fn a_purge_among_one_users_responses_holds_nobody_else_up() {
 #[test]
 fn of_too_many_patterns_the_oldest_are_forgotten_and_with_them_all_that_is_older() {
     let mut table = table();
-    let stamps: Vec<Stamp> = (0..1001)
+    let stamps: Vec<FenceStamp> = (0..1001)
         .map(|number| {
             let stamp = table.stamp();
-            table.purge(Mode::Hard, &[pattern(&format!("/{number}/*"))]);
+            table.purge(PurgeMode::Hard, &[pattern(&format!("/{number}/*"))]);
             stamp
         })
         .collect();
     assert_eq!(table.len(), 1000);
-    assert_eq!(table.verdict(stamps[0]), Verdict::Dead);
-    assert_eq!(table.verdict(stamps[1]), Verdict::Alive);
-    assert_eq!(table.verdict_of(stamps[1], "h/1/x", &[]), Verdict::Dead);
+    assert_eq!(table.verdict(stamps[0]), PurgeVerdict::Dead);
+    assert_eq!(table.verdict(stamps[1]), PurgeVerdict::Alive);
+    assert_eq!(table.verdict_of(stamps[1], "h/1/x", &[]), PurgeVerdict::Dead);
     assert!(table.may_select(stamps[0].version, b"h/unrelated", NONE));
-    table.purge(Mode::Hard, &[pattern("/1/*"), pattern("/new/*")]);
-    assert_eq!(table.verdict(stamps[2]), Verdict::Dead, "purged once more, `/1/*` is young");
-    assert_eq!(table.verdict(stamps[3]), Verdict::Alive);
+    table.purge(PurgeMode::Hard, &[pattern("/1/*"), pattern("/new/*")]);
+    assert_eq!(table.verdict(stamps[2]), PurgeVerdict::Dead, "purged once more, `/1/*` is young");
+    assert_eq!(table.verdict(stamps[3]), PurgeVerdict::Alive);
 }
 
 #[test]
 fn a_pending_pattern_is_never_forgotten() {
     let mut table = table();
     let before = table.stamp();
-    let pending = table.apply_pending(&purge(Mode::Hard, &[pattern("/a/*")]));
+    let pending = table.apply_pending(&purge(PurgeMode::Hard, &[pattern("/a/*")]));
     for number in 0..1100 {
-        table.purge(Mode::Soft, &[pattern(&format!("/{number}/*"))]);
+        table.purge(PurgeMode::Soft, &[pattern(&format!("/{number}/*"))]);
     }
     table.begin(Fence { log: LOG, seq: table.fence().seq });
-    let now = Stamp { version: before.version, ..table.stamp() };
-    assert_eq!(table.verdict(now), Verdict::Dead);
-    assert_eq!(table.verdict_of(now, "h/5/x", &[]), Verdict::Alive, "below the floor");
-    table.settle(pending);
-    assert_eq!(table.verdict(now), Verdict::Alive);
+    let now = FenceStamp { version: before.version, ..table.stamp() };
+    assert_eq!(table.verdict(now), PurgeVerdict::Dead);
+    assert_eq!(table.verdict_of(now, "h/5/x", &[]), PurgeVerdict::Alive, "below the low_watermark");
+    table.remove_pending(pending);
+    assert_eq!(table.verdict(now), PurgeVerdict::Alive);
 }
 
 #[test]
 fn a_hard_purge_wins_over_a_soft_one_in_either_order() {
-    for modes in [[Mode::Hard, Mode::Soft], [Mode::Soft, Mode::Hard]] {
+    for modes in [[PurgeMode::Hard, PurgeMode::Soft], [PurgeMode::Soft, PurgeMode::Hard]] {
         let mut table = table();
         let before = table.stamp();
         table.purge(modes[0], &[tag("t")]);
         let between = table.stamp();
         table.purge(modes[1], &[tag("t")]);
-        assert_eq!(table.verdict(before), Verdict::Dead);
-        let expected = if modes[1] == Mode::Soft { Verdict::Soft } else { Verdict::Dead };
+        assert_eq!(table.verdict(before), PurgeVerdict::Dead);
+        let expected =
+            if modes[1] == PurgeMode::Soft { PurgeVerdict::Soft } else { PurgeVerdict::Dead };
         assert_eq!(table.verdict(between), expected);
     }
 }
@@ -271,23 +285,23 @@ fn a_hard_purge_wins_over_a_soft_one_in_either_order() {
 fn a_boundary_selects_nothing_and_takes_a_place() {
     let mut table = table();
     let stamp = table.stamp();
-    table.apply(&Record { seq: 11, at: Timestamp::from_millis(0), purge: Purge::boundary() });
+    table.apply(&PurgeRecord { seq: 11, at: Timestamp::from_millis(0), purge: Purge::boundary() });
     assert_eq!(table.fence().seq, 11);
-    assert_eq!(table.verdict(stamp), Verdict::Alive);
+    assert_eq!(table.verdict(stamp), PurgeVerdict::Alive);
 }
 
 #[test]
 fn a_record_applied_again_changes_nothing() {
     let mut table = table();
-    table.purge(Mode::Hard, &[tag("t")]);
+    table.purge(PurgeMode::Hard, &[tag("t")]);
     let (stamp, version) = (table.stamp(), table.version());
-    let again = purge(Mode::Hard, &[tag("t"), Selector::Everything]);
+    let again = purge(PurgeMode::Hard, &[tag("t"), Selector::Everything]);
     for seq in [0, 1, 10, 11] {
         let at = Timestamp::from_millis(seq);
-        table.apply(&Record { seq, at, purge: again.clone() });
+        table.apply(&PurgeRecord { seq, at, purge: again.clone() });
     }
     assert_eq!((table.fence(), table.version()), (stamp.fence, version));
-    assert_eq!(table.verdict(stamp), Verdict::Alive);
+    assert_eq!(table.verdict(stamp), PurgeVerdict::Alive);
 }
 
 #[test]
@@ -295,77 +309,80 @@ fn missing_records_make_dead_whatever_is_older() {
     let mut table = table();
     let older = table.stamp();
     let at = Timestamp::from_millis(0);
-    table.apply(&Record { seq: 14, at, purge: purge(Mode::Hard, &[tag("else")]) });
-    assert_eq!(table.verdict(older), Verdict::Dead);
+    table.apply(&PurgeRecord { seq: 14, at, purge: purge(PurgeMode::Hard, &[tag("else")]) });
+    assert_eq!(table.verdict(older), PurgeVerdict::Dead);
     assert!(table.may_select(older.version, b"h/unrelated", NONE));
-    let up_to_date_elsewhere = Stamp { fence: Fence { log: LOG, seq: 13 }, ..Stamp::default() };
-    assert_eq!(table.verdict(up_to_date_elsewhere), Verdict::Alive);
-    assert_eq!(table.verdict_of(up_to_date_elsewhere, URL, &["else"]), Verdict::Dead);
+    let up_to_date_elsewhere =
+        FenceStamp { fence: Fence { log: LOG, seq: 13 }, ..FenceStamp::default() };
+    assert_eq!(table.verdict(up_to_date_elsewhere), PurgeVerdict::Alive);
+    assert_eq!(table.verdict_of(up_to_date_elsewhere, URL, &["else"]), PurgeVerdict::Dead);
 }
 
 #[test]
 fn another_log_makes_everything_dead_and_is_followed_from_its_fence_on() {
     let mut table = table();
-    table.purge(Mode::Hard, &[tag("t")]);
+    table.purge(PurgeMode::Hard, &[tag("t")]);
     let stamp = table.stamp();
     table.begin(Fence { log: LogId(2), seq: 5 });
-    assert_eq!(table.verdict(stamp), Verdict::Dead);
+    assert_eq!(table.verdict(stamp), PurgeVerdict::Dead);
     assert!(table.may_select(stamp.version, b"h/unrelated", NONE));
-    let stored = |seq| Stamp { fence: Fence { log: LogId(2), seq }, ..Stamp::default() };
-    assert_eq!(table.verdict(stored(4)), Verdict::Dead);
-    assert_eq!(table.verdict(stored(5)), Verdict::Alive);
+    let stored = |seq| FenceStamp { fence: Fence { log: LogId(2), seq }, ..FenceStamp::default() };
+    assert_eq!(table.verdict(stored(4)), PurgeVerdict::Dead);
+    assert_eq!(table.verdict(stored(5)), PurgeVerdict::Alive);
     assert_eq!(table.len(), 0);
 }
 
 #[test]
 fn a_log_that_became_shorter_never_revives_what_it_had() {
     let mut table = table();
-    table.purge(Mode::Hard, &[tag("t")]);
-    table.purge(Mode::Hard, &[tag("t")]);
-    let stamps: Vec<Stamp> =
-        (0..=12).map(|seq| Stamp { fence: Fence { log: LOG, seq }, ..Stamp::default() }).collect();
+    table.purge(PurgeMode::Hard, &[tag("t")]);
+    table.purge(PurgeMode::Hard, &[tag("t")]);
+    let stamps: Vec<FenceStamp> = (0..=12)
+        .map(|seq| FenceStamp { fence: Fence { log: LOG, seq }, ..FenceStamp::default() })
+        .collect();
     table.begin(Fence { log: LOG, seq: 7 });
     for _ in 0..5 {
-        assert!(stamps.iter().all(|stamp| table.verdict(*stamp) == Verdict::Dead));
-        table.purge(Mode::Hard, &[tag("else"), Selector::Everything]);
+        assert!(stamps.iter().all(|stamp| table.verdict(*stamp) == PurgeVerdict::Dead));
+        table.purge(PurgeMode::Hard, &[tag("else"), Selector::Everything]);
     }
-    table.purge(Mode::Hard, &[tag("else")]);
-    assert_eq!(table.verdict(table.stamp()), Verdict::Alive);
+    table.purge(PurgeMode::Hard, &[tag("else")]);
+    assert_eq!(table.verdict(table.stamp()), PurgeVerdict::Alive);
 }
 
 #[test]
 fn a_full_table_gives_up_the_oldest_and_what_it_selects_stays_dead() {
     let mut table = with_capacity(2);
-    let stamps: Vec<Stamp> = ["a", "b", "a", "c"]
+    let stamps: Vec<FenceStamp> = ["a", "b", "a", "c"]
         .map(|name| {
             let stamp = table.stamp();
-            table.purge(Mode::Hard, &[tag(name)]);
+            table.purge(PurgeMode::Hard, &[tag(name)]);
             stamp
         })
         .into();
     assert_eq!(table.len(), 2);
-    assert!(stamps.iter().all(|stamp| table.verdict(*stamp) == Verdict::Alive));
+    assert!(stamps.iter().all(|stamp| table.verdict(*stamp) == PurgeVerdict::Alive));
     // `b` has given up its place, as the second record; `a` was purged once more and has not.
     let of_b = stamps.iter().map(|stamp| table.verdict_of(*stamp, URL, &["b"]));
-    let expected = [Verdict::Dead, Verdict::Dead, Verdict::Alive, Verdict::Alive];
+    let expected =
+        [PurgeVerdict::Dead, PurgeVerdict::Dead, PurgeVerdict::Alive, PurgeVerdict::Alive];
     assert_eq!(of_b.collect::<Vec<_>>(), expected);
-    assert_eq!((table.forgotten(), table.floor()), (1, 10));
+    assert_eq!((table.evicted(), table.low_watermark()), (1, 10));
     assert!(table.may_select(stamps[1].version, b"h/unrelated", NONE));
-    assert_eq!(table.verdict_of(stamps[2], URL, &["a"]), Verdict::Dead);
+    assert_eq!(table.verdict_of(stamps[2], URL, &["a"]), PurgeVerdict::Dead);
 }
 
 #[test]
 fn a_pending_purge_spares_what_was_asked_for_after_it() {
     let mut table = table();
     let before = table.stamp();
-    let _pending = table.apply_pending(&purge(Mode::Hard, &[url(URL)]));
+    let _pending = table.apply_pending(&purge(PurgeMode::Hard, &[url(URL)]));
     let after = table.stamp();
     assert_eq!(before.fence, after.fence);
-    assert_eq!(table.verdict(before), Verdict::Dead);
-    assert_eq!(table.verdict(after), Verdict::Alive);
-    let from_elsewhere = Stamp { fence: Fence { log: LOG, seq: 99 }, ..Stamp::default() };
-    assert_eq!(table.verdict(from_elsewhere), Verdict::Dead);
-    assert_eq!(table.verdict_of(from_elsewhere, "h/unrelated", &[]), Verdict::Alive);
+    assert_eq!(table.verdict(before), PurgeVerdict::Dead);
+    assert_eq!(table.verdict(after), PurgeVerdict::Alive);
+    let from_elsewhere = FenceStamp { fence: Fence { log: LOG, seq: 99 }, ..FenceStamp::default() };
+    assert_eq!(table.verdict(from_elsewhere), PurgeVerdict::Dead);
+    assert_eq!(table.verdict_of(from_elsewhere, "h/unrelated", &[]), PurgeVerdict::Alive);
     assert!(table.may_select(before.version, URL.as_bytes(), NONE));
     assert!(!table.may_select(after.version, URL.as_bytes(), NONE));
 }
@@ -374,178 +391,195 @@ fn a_pending_purge_spares_what_was_asked_for_after_it() {
 fn a_pending_purge_becomes_its_record() {
     let mut table = table();
     let before = table.stamp();
-    let soft = purge(Mode::Soft, &[tag("t")]);
+    let soft = purge(PurgeMode::Soft, &[tag("t")]);
     let pending = table.apply_pending(&soft);
     let between = table.stamp();
-    assert_eq!(table.verdict(before), Verdict::Soft);
-    table.purge(Mode::Soft, &[tag("t")]);
-    table.settle(pending);
-    assert_eq!(table.verdict(before), Verdict::Soft);
-    assert_eq!(table.verdict(between), Verdict::Soft, "its fence does not say that it is younger");
-    let from_elsewhere = Stamp { version: 0, ..table.stamp() };
-    assert_eq!(table.verdict(from_elsewhere), Verdict::Alive);
+    assert_eq!(table.verdict(before), PurgeVerdict::Soft);
+    table.purge(PurgeMode::Soft, &[tag("t")]);
+    table.remove_pending(pending);
+    assert_eq!(table.verdict(before), PurgeVerdict::Soft);
+    assert_eq!(
+        table.verdict(between),
+        PurgeVerdict::Soft,
+        "its fence does not say that it is younger"
+    );
+    let from_elsewhere = FenceStamp { version: 0, ..table.stamp() };
+    assert_eq!(table.verdict(from_elsewhere), PurgeVerdict::Alive);
 }
 
 #[test]
 fn a_pending_purge_outlives_a_log_and_an_equal_one() {
     let mut table = table();
-    let first = table.apply_pending(&purge(Mode::Hard, &[tag("t"), prefix("/x")]));
-    let second = table.apply_pending(&purge(Mode::Hard, &[tag("t"), tag("t")]));
+    let first = table.apply_pending(&purge(PurgeMode::Hard, &[tag("t"), prefix("/x")]));
+    let second = table.apply_pending(&purge(PurgeMode::Hard, &[tag("t"), tag("t")]));
     table.begin(Fence { log: LogId(2), seq: 0 });
-    let from_elsewhere = Stamp { version: 0, ..table.stamp() };
-    assert_eq!(table.verdict_of(from_elsewhere, "h/x/y", &[]), Verdict::Dead);
-    table.settle(first);
-    table.settle(first);
-    assert_eq!(table.verdict_of(from_elsewhere, "h/x/y", &[]), Verdict::Alive);
-    assert_eq!(table.verdict(from_elsewhere), Verdict::Dead);
-    table.settle(second);
-    assert_eq!(table.verdict(from_elsewhere), Verdict::Alive);
+    let from_elsewhere = FenceStamp { version: 0, ..table.stamp() };
+    assert_eq!(table.verdict_of(from_elsewhere, "h/x/y", &[]), PurgeVerdict::Dead);
+    table.remove_pending(first);
+    table.remove_pending(first);
+    assert_eq!(table.verdict_of(from_elsewhere, "h/x/y", &[]), PurgeVerdict::Alive);
+    assert_eq!(table.verdict(from_elsewhere), PurgeVerdict::Dead);
+    table.remove_pending(second);
+    assert_eq!(table.verdict(from_elsewhere), PurgeVerdict::Alive);
 }
 
 #[test]
 fn before_its_tags_are_known_any_tag_may_select_a_response() {
     let mut table = table();
-    let may_select = |change: &dyn Fn(&mut Table), table: &mut Table| {
+    let may_select = |change: &dyn Fn(&mut PurgeTable), table: &mut PurgeTable| {
         let since = table.version();
         change(table);
         assert!(!table.may_select(table.version(), URL.as_bytes(), NONE));
         table.may_select(since, URL.as_bytes(), NONE)
     };
     for related in [tag("else"), url("/a/b?c=1"), prefix("example.com/a"), Selector::Everything] {
-        for mode in [Mode::Hard, Mode::Soft] {
-            let change = |table: &mut Table| table.purge(mode, std::slice::from_ref(&related));
+        for mode in [PurgeMode::Hard, PurgeMode::Soft] {
+            let change = |table: &mut PurgeTable| table.purge(mode, std::slice::from_ref(&related));
             assert!(may_select(&change, &mut table), "{related:?}");
         }
     }
     for unrelated in [url("/a"), prefix("example.com/b")] {
-        let change = |table: &mut Table| table.purge(Mode::Hard, std::slice::from_ref(&unrelated));
+        let change =
+            |table: &mut PurgeTable| table.purge(PurgeMode::Hard, std::slice::from_ref(&unrelated));
         assert!(!may_select(&change, &mut table), "{unrelated:?}");
     }
 }
 
 /// What one step of a random history does.
 #[derive(Debug, Clone)]
-enum Step {
+enum HistoryStep {
     /// Asks for a response; `true` if another process does.
-    Ask(&'static str, Vec<&'static str>, Facets<'static>, bool),
+    Fetch(&'static str, Vec<&'static str>, ResponseAttributes<'static>, bool),
     Purge(Purge),
-    Pend(Purge),
+    AddPending(Purge),
     /// Writes one of the pending purges to the log.
-    Settle(prop::sample::Index),
+    RemovePending(prop::sample::Index),
     Begin,
     /// Notes which responses are alive.
     Check,
 }
 
 /// A response as the table never sees it.
-struct Asked {
-    stamp: Stamp,
+struct FetchedResponse {
+    stamp: FenceStamp,
     checked: u64,
-    is_foreign: bool,
+    is_remote: bool,
     url: &'static str,
     tags: Vec<&'static str>,
-    facets: Facets<'static>,
+    attributes: ResponseAttributes<'static>,
     /// How much of the history there was.
     at: usize,
-    worst: Verdict,
+    worst: PurgeVerdict,
 }
 
 /// A purge in the order in which purges came; without an identity it is a record.
-struct Happened {
+struct PastPurge {
     purge: Purge,
-    pending: Option<PendingId>,
+    pending: Option<PendingPurgeId>,
 }
 
 /// A table beside all that ever happened.
 struct History {
-    table: Table,
-    happened: Vec<Happened>,
+    table: PurgeTable,
+    past: Vec<PastPurge>,
     begun_at: usize,
-    asked: Vec<Asked>,
+    fetched: Vec<FetchedResponse>,
 }
 
 impl History {
-    fn take(&mut self, step: Step) {
+    fn apply_step(&mut self, step: HistoryStep) {
         match step {
-            Step::Ask(url, tags, facets, is_foreign) => self.ask((url, tags, facets), is_foreign),
-            Step::Purge(purge) => self.append(purge),
-            Step::Pend(purge) => {
-                let pending = Some(self.table.apply_pending(&purge));
-                self.happened.push(Happened { purge, pending });
+            HistoryStep::Fetch(url, tags, attributes, is_remote) => {
+                self.fetch((url, tags, attributes), is_remote)
             }
-            Step::Settle(index) => self.settle(index),
-            Step::Begin => {
+            HistoryStep::Purge(purge) => self.append(purge),
+            HistoryStep::AddPending(purge) => {
+                let pending = Some(self.table.apply_pending(&purge));
+                self.past.push(PastPurge { purge, pending });
+            }
+            HistoryStep::RemovePending(index) => self.remove_pending(index),
+            HistoryStep::Begin => {
                 let log = LogId(self.table.log.0 + 1);
                 self.table.begin(Fence { log, seq: 3 });
-                self.begun_at = self.happened.len();
+                self.begun_at = self.past.len();
             }
-            Step::Check => {
-                for asked in &mut self.asked {
-                    if asked.judge(&self.table) == Verdict::Alive {
-                        asked.checked = self.table.version();
+            HistoryStep::Check => {
+                for fetched in &mut self.fetched {
+                    if fetched.judge(&self.table) == PurgeVerdict::Alive {
+                        fetched.checked = self.table.version();
                     }
                 }
             }
         }
     }
 
-    fn ask(
+    fn fetch(
         &mut self,
-        (url, tags, facets): (&'static str, Vec<&'static str>, Facets<'static>),
-        is_foreign: bool,
+        (url, tags, attributes): (&'static str, Vec<&'static str>, ResponseAttributes<'static>),
+        is_remote: bool,
     ) {
         let stamp = self.table.stamp();
-        let checked = if is_foreign { 0 } else { stamp.version };
-        let (at, worst) = (self.happened.len(), Verdict::Alive);
-        self.asked.push(Asked { stamp, checked, is_foreign, url, tags, facets, at, worst });
+        let checked = if is_remote { 0 } else { stamp.version };
+        let (at, worst) = (self.past.len(), PurgeVerdict::Alive);
+        self.fetched.push(FetchedResponse {
+            stamp,
+            checked,
+            is_remote,
+            url,
+            tags,
+            attributes,
+            at,
+            worst,
+        });
     }
 
     fn append(&mut self, purge: Purge) {
         let seq = self.table.applied + 1;
         let at = Timestamp::from_millis(seq);
-        self.table.apply(&Record { seq, at, purge: purge.clone() });
-        self.happened.push(Happened { purge, pending: None });
+        self.table.apply(&PurgeRecord { seq, at, purge: purge.clone() });
+        self.past.push(PastPurge { purge, pending: None });
     }
 
-    fn settle(&mut self, index: prop::sample::Index) {
-        let pending: Vec<_> = self.happened.iter().filter_map(|it| it.pending).collect();
+    fn remove_pending(&mut self, index: prop::sample::Index) {
+        let pending: Vec<_> = self.past.iter().filter_map(|it| it.pending).collect();
         if pending.is_empty() {
             return;
         }
         let id = *index.get(&pending);
-        let place = self.happened.iter().position(|it| it.pending == Some(id)).unwrap();
-        self.append(self.happened[place].purge.clone());
-        self.table.settle(id);
-        self.happened[place].purge.selectors.clear();
-        self.happened[place].pending = None;
+        let place = self.past.iter().position(|it| it.pending == Some(id)).unwrap();
+        self.append(self.past[place].purge.clone());
+        self.table.remove_pending(id);
+        self.past[place].purge.selectors.clear();
+        self.past[place].pending = None;
     }
 
     /// What scanning everything that happened says.
-    fn truth(&self, asked: &Asked) -> Verdict {
-        if asked.at < self.begun_at || asked.stamp.fence.log != self.table.log {
-            return Verdict::Dead;
+    fn expected_verdict(&self, fetched: &FetchedResponse) -> PurgeVerdict {
+        if fetched.at < self.begun_at || fetched.stamp.fence.log != self.table.log {
+            return PurgeVerdict::Dead;
         }
-        let later = self.happened.iter().enumerate().filter(|(place, it)| {
-            *place >= asked.at || (asked.is_foreign && asked.checked == 0 && it.pending.is_some())
+        let later = self.past.iter().enumerate().filter(|(place, it)| {
+            *place >= fetched.at
+                || (fetched.is_remote && fetched.checked == 0 && it.pending.is_some())
         });
-        let verdicts = later.filter(|(_, it)| asked.is_selected(&it.purge)).map(|(_, it)| match it
-            .purge
-            .mode
-        {
-            Mode::Hard => Verdict::Dead,
-            Mode::Soft => Verdict::Soft,
-        });
-        verdicts.max().unwrap_or(Verdict::Alive)
+        let verdicts =
+            later.filter(|(_, it)| fetched.is_selected(&it.purge)).map(|(_, it)| {
+                match it.purge.mode {
+                    PurgeMode::Hard => PurgeVerdict::Dead,
+                    PurgeMode::Soft => PurgeVerdict::Soft,
+                }
+            });
+        verdicts.max().unwrap_or(PurgeVerdict::Alive)
     }
 }
 
-impl Asked {
-    fn judge(&self, table: &Table) -> Verdict {
+impl FetchedResponse {
+    fn judge(&self, table: &PurgeTable) -> PurgeVerdict {
         self.judge_since(table, self.checked)
     }
 
-    fn judge_since(&self, table: &Table, checked: u64) -> Verdict {
-        table.judge(self.stamp.fence, checked, &subject(self.url, &self.tags, self.facets))
+    fn judge_since(&self, table: &PurgeTable, checked: u64) -> PurgeVerdict {
+        table.judge(self.stamp.fence, checked, &candidate(self.url, &self.tags, self.attributes))
     }
 
     fn is_selected(&self, purge: &Purge) -> bool {
@@ -562,12 +596,13 @@ impl Asked {
                 self.url.starts_with(&**prefix) || path.starts_with(&**prefix)
             }
             Selector::Pattern(pattern) => {
-                let is_like = |text: &str| is_like(pattern.as_bytes(), text.as_bytes());
-                is_like(self.url) || is_like(path)
+                let matches_naively =
+                    |text: &str| matches_naively(pattern.as_bytes(), text.as_bytes());
+                matches_naively(self.url) || matches_naively(path)
             }
-            Selector::User(user) => self.facets.user == Some(user),
-            Selector::Route(route) => self.facets.route == Some(route),
-            Selector::Version(version) => self.facets.version == Some(version),
+            Selector::User(user) => self.attributes.user == Some(user),
+            Selector::Route(route) => self.attributes.route == Some(route),
+            Selector::Version(version) => self.attributes.version == Some(version),
             Selector::Credential(_) => false,
             Selector::All(selectors) => selectors.iter().all(|it| self.is_selected_by(it)),
         }
@@ -575,11 +610,13 @@ impl Asked {
 }
 
 /// What a pattern means, by trying everything.
-fn is_like(pattern: &[u8], text: &[u8]) -> bool {
+fn matches_naively(pattern: &[u8], text: &[u8]) -> bool {
     match pattern.split_first() {
         None => text.is_empty(),
-        Some((b'*', rest)) => (0..=text.len()).any(|skipped| is_like(rest, &text[skipped..])),
-        Some((byte, rest)) => text.first() == Some(byte) && is_like(rest, &text[1..]),
+        Some((b'*', rest)) => {
+            (0..=text.len()).any(|skipped| matches_naively(rest, &text[skipped..]))
+        }
+        Some((byte, rest)) => text.first() == Some(byte) && matches_naively(rest, &text[1..]),
     }
 }
 
@@ -603,50 +640,55 @@ fn selectors() -> impl Strategy<Value = Selector> {
     one.prop_recursive(2, 8, 3, |inner| vec(inner, 1..4).prop_map(|selectors| all(&selectors)))
 }
 
-/// What facets may be.
+/// What attributes may be.
 const VALUES: [&str; 2] = ["a", "b"];
 
-fn facets() -> impl Strategy<Value = Facets<'static>> {
+fn attributes() -> impl Strategy<Value = ResponseAttributes<'static>> {
     let value = || prop::option::of(select(VALUES.to_vec()));
-    (value(), value(), value()).prop_map(|(user, route, version)| Facets { user, route, version })
+    (value(), value(), value()).prop_map(|(user, route, version)| ResponseAttributes {
+        user,
+        route,
+        version,
+    })
 }
 
 fn purges() -> impl Strategy<Value = Purge> {
-    (select(vec![Mode::Hard, Mode::Soft]), vec(selectors(), 0..3))
+    (select(vec![PurgeMode::Hard, PurgeMode::Soft]), vec(selectors(), 0..3))
         .prop_map(|(mode, selectors)| purge(mode, &selectors))
 }
 
-fn steps() -> impl Strategy<Value = Step> {
+fn steps() -> impl Strategy<Value = HistoryStep> {
     let tags = vec(select(TAGS.to_vec()), 0..3);
     prop_oneof![
-        8 => (select(URLS.to_vec()), tags, facets(), any::<bool>())
-            .prop_map(|(url, tags, facets, is_foreign)| Step::Ask(url, tags, facets, is_foreign)),
-        8 => purges().prop_map(Step::Purge),
-        4 => purges().prop_map(Step::Pend),
-        3 => any::<prop::sample::Index>().prop_map(Step::Settle),
-        1 => Just(Step::Begin),
-        4 => Just(Step::Check),
+        8 => (select(URLS.to_vec()), tags, attributes(), any::<bool>())
+            .prop_map(|(url, tags, attributes, is_remote)| HistoryStep::Fetch(url, tags, attributes, is_remote)),
+        8 => purges().prop_map(HistoryStep::Purge),
+        4 => purges().prop_map(HistoryStep::AddPending),
+        3 => any::<prop::sample::Index>().prop_map(HistoryStep::RemovePending),
+        1 => Just(HistoryStep::Begin),
+        4 => Just(HistoryStep::Check),
     ]
 }
 
 /// Plays a history on a table of this capacity and holds every verdict against the truth.
-fn play(steps: Vec<Step>, capacity: usize) {
-    let table = Table::new(capacity);
-    let mut history = History { table, happened: Vec::new(), begun_at: 0, asked: Vec::new() };
+fn play(steps: Vec<HistoryStep>, capacity: usize) {
+    let table = PurgeTable::new(capacity);
+    let mut history = History { table, past: Vec::new(), begun_at: 0, fetched: Vec::new() };
     for step in steps {
-        history.take(step);
-        for place in 0..history.asked.len() {
-            let asked = &history.asked[place];
-            let (verdict, truth) = (asked.judge(&history.table), history.truth(asked));
+        history.apply_step(step);
+        for place in 0..history.fetched.len() {
+            let fetched = &history.fetched[place];
+            let (verdict, expected_verdict) =
+                (fetched.judge(&history.table), history.expected_verdict(fetched));
             if capacity == usize::MAX {
-                assert_eq!(verdict, truth);
+                assert_eq!(verdict, expected_verdict);
             }
-            assert!(verdict >= truth && verdict >= asked.worst, "a purge was forgotten");
-            let by_stamp = asked.judge_since(&history.table, asked.stamp.version);
-            let (since, url) = (asked.stamp.version, asked.url.as_bytes());
-            let may_select = history.table.may_select(since, url, asked.facets);
-            assert!(by_stamp == Verdict::Alive || may_select);
-            history.asked[place].worst = verdict;
+            assert!(verdict >= expected_verdict && verdict >= fetched.worst, "a purge was evicted");
+            let by_stamp = fetched.judge_since(&history.table, fetched.stamp.version);
+            let (since, url) = (fetched.stamp.version, fetched.url.as_bytes());
+            let may_select = history.table.may_select(since, url, fetched.attributes);
+            assert!(by_stamp == PurgeVerdict::Alive || may_select);
+            history.fetched[place].worst = verdict;
         }
         assert!(history.table.len() <= capacity);
     }

@@ -15,105 +15,105 @@ use tokio::time::Sleep;
 
 use super::{
     request::RequestBodyError,
-    upload::{Hold, Upload},
+    upload::{BodyStart, UploadProgress},
 };
 use crate::{
     field::forwarding,
-    server::{BodyError, Incoming, Limited},
+    server::{ClientBodyError, Incoming, LimitedBody},
 };
 
 /// Bytes of a body that are kept until the origin responds. Of a longer body nothing can be sent again.
-const KEPT_BYTES: usize = 64 * 1024;
+const MAX_REPLAY_BYTES: usize = 64 * 1024;
 
 /// A handle on a client's body. Only the newest one reads; it begins at the first byte.
 pub struct ClientBody {
-    source: Arc<Mutex<Source>>,
+    shared: Arc<Mutex<SharedBody>>,
     attempt: u32,
-    upload: Arc<Upload>,
-    patience: Option<Pin<Box<Sleep>>>,
+    upload: Arc<UploadProgress>,
+    continue_timeout: Option<Pin<Box<Sleep>>>,
 }
 
-struct Source {
-    body: Limited<Incoming>,
+struct SharedBody {
+    body: LimitedBody<Incoming>,
     /// The attempt whose handle reads.
     attempt: u32,
     /// What has been read, if it can be sent again; otherwise what the newest attempt has yet to read of it.
-    kept: VecDeque<Part>,
-    kept_bytes: usize,
+    buffer: VecDeque<BufferedFrame>,
+    buffered_bytes: usize,
     /// How many of the kept parts the newest attempt has read.
     next: usize,
-    is_whole: bool,
+    is_replayable: bool,
 }
 
 #[derive(Clone)]
-enum Part {
+enum BufferedFrame {
     Data(Bytes),
     Trailers(HeaderMap),
 }
 
-type Read = Option<Result<Frame<Bytes>, RequestBodyError>>;
+type FrameResult = Option<Result<Frame<Bytes>, RequestBodyError>>;
 
 impl ClientBody {
-    pub(super) fn new(body: Limited<Incoming>) -> Self {
-        let source = Source {
+    pub(super) fn new(body: LimitedBody<Incoming>) -> Self {
+        let shared = SharedBody {
             body,
             attempt: 0,
-            kept: VecDeque::new(),
-            kept_bytes: 0,
+            buffer: VecDeque::new(),
+            buffered_bytes: 0,
             next: 0,
-            is_whole: true,
+            is_replayable: true,
         };
-        let (source, upload) = (Arc::new(Mutex::new(source)), Arc::default());
-        Self { source, attempt: 0, upload, patience: None }
+        let (shared, upload) = (Arc::new(Mutex::new(shared)), Arc::default());
+        Self { shared, attempt: 0, upload, continue_timeout: None }
     }
 
-    pub(super) fn upload(&self) -> &Arc<Upload> {
+    pub(super) fn upload(&self) -> &Arc<UploadProgress> {
         &self.upload
     }
 
     /// A handle that begins at the first byte and replaces all others; none once a part is no longer kept.
-    pub(super) fn again(&self) -> Option<Self> {
-        let mut source = self.source.lock();
-        if !source.is_whole {
+    pub(super) fn replay(&self) -> Option<Self> {
+        let mut shared = self.shared.lock();
+        if !shared.is_replayable {
             return None;
         }
-        source.attempt += 1;
-        source.next = 0;
-        let (attempt, upload) = (source.attempt, Arc::clone(&self.upload));
-        Some(Self { source: Arc::clone(&self.source), attempt, upload, patience: None })
+        shared.attempt += 1;
+        shared.next = 0;
+        let (attempt, upload) = (shared.attempt, Arc::clone(&self.upload));
+        Some(Self { shared: Arc::clone(&self.shared), attempt, upload, continue_timeout: None })
     }
 
-    /// Whether [`Self::again`] would return a handle.
-    pub(super) fn is_whole(&self) -> bool {
-        self.source.lock().is_whole
+    /// Whether [`Self::replay`] would return a handle.
+    pub(super) fn is_replayable(&self) -> bool {
+        self.shared.lock().is_replayable
     }
 
     /// Frees what was kept to be sent again.
-    pub(super) fn forget(&self) {
-        self.source.lock().forget();
+    pub(super) fn discard_replay(&self) {
+        self.shared.lock().discard_replay();
     }
 
-    pub(super) fn hold(&mut self, hold: Hold) {
-        if let Hold::UntilContinue(patience) = hold {
+    pub(super) fn hold(&mut self, start: BodyStart) {
+        if let BodyStart::AfterContinue(continue_timeout) = start {
             self.upload.hold();
-            self.patience = Some(Box::pin(tokio::time::sleep(patience)));
+            self.continue_timeout = Some(Box::pin(tokio::time::sleep(continue_timeout)));
         }
     }
 
-    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Read> {
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<FrameResult> {
         if let Err(unwanted) = ready!(self.poll_gate(cx)) {
             return Poll::Ready(Some(Err(unwanted)));
         }
-        let mut source = self.source.lock();
-        if source.attempt != self.attempt {
+        let mut shared = self.shared.lock();
+        if shared.attempt != self.attempt {
             return Poll::Ready(Some(Err(RequestBodyError::Unwanted)));
         }
-        if let Some(part) = source.next_kept() {
+        if let Some(part) = shared.next_buffered() {
             self.upload.note_progress();
             return Poll::Ready(Some(Ok(part.into())));
         }
-        let read = source.poll_body(cx);
-        self.upload.note(&read, source.body.is_end_stream());
+        let read = shared.poll_body(cx);
+        self.upload.record_read(&read, shared.body.is_end_stream());
         read.map_err(RequestBodyError::Client)
     }
 
@@ -121,81 +121,85 @@ impl ClientBody {
         match self.upload.poll_gate(cx) {
             Poll::Ready(passed) => passed.map_err(|_| RequestBodyError::Unwanted)?,
             Poll::Pending => {
-                if let Some(patience) = &mut self.patience {
-                    ready!(patience.as_mut().poll(cx));
+                if let Some(continue_timeout) = &mut self.continue_timeout {
+                    ready!(continue_timeout.as_mut().poll(cx));
                 }
                 self.upload.open();
             }
         }
-        self.patience = None;
+        self.continue_timeout = None;
         Poll::Ready(Ok(()))
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
-        let source = self.source.lock();
-        source.has_read_kept() && source.body.is_end_stream()
+        let shared = self.shared.lock();
+        shared.has_replayed() && shared.body.is_end_stream()
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        let source = self.source.lock();
-        let ahead: u64 = source.kept.iter().skip(source.next).map(Part::len).sum();
-        match source.body.size_hint().exact() {
+        let shared = self.shared.lock();
+        let ahead: u64 = shared.buffer.iter().skip(shared.next).map(BufferedFrame::len).sum();
+        match shared.body.size_hint().exact() {
             Some(left) => SizeHint::with_exact(left + ahead),
             None => SizeHint::default(),
         }
     }
 }
 
-impl Source {
-    fn has_read_kept(&self) -> bool {
-        self.next == self.kept.len()
+impl SharedBody {
+    fn has_replayed(&self) -> bool {
+        self.next == self.buffer.len()
     }
 
-    fn next_kept(&mut self) -> Option<Part> {
-        if !self.is_whole {
-            return self.kept.pop_front();
+    fn next_buffered(&mut self) -> Option<BufferedFrame> {
+        if !self.is_replayable {
+            return self.buffer.pop_front();
         }
-        let part = self.kept.get(self.next)?.clone();
+        let part = self.buffer.get(self.next)?.clone();
         self.next += 1;
         Some(part)
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
         let read = Pin::new(&mut self.body).poll_frame(cx);
         let read = read.map_ok(without_forged_trailers);
         match &read {
-            Poll::Ready(Some(Ok(frame))) => self.keep(frame),
-            Poll::Ready(Some(Err(_))) => self.forget(),
+            Poll::Ready(Some(Ok(frame))) => self.buffer(frame),
+            Poll::Ready(Some(Err(_))) => self.discard_replay(),
             Poll::Ready(None) | Poll::Pending => {}
         }
         read
     }
 
-    fn keep(&mut self, frame: &Frame<Bytes>) {
-        if !self.is_whole {
+    fn buffer(&mut self, frame: &Frame<Bytes>) {
+        if !self.is_replayable {
             return;
         }
         let part = match (frame.data_ref(), frame.trailers_ref()) {
-            (Some(data), _) => Part::Data(data.clone()),
-            (None, Some(trailers)) => Part::Trailers(trailers.clone()),
+            (Some(data), _) => BufferedFrame::Data(data.clone()),
+            (None, Some(trailers)) => BufferedFrame::Trailers(trailers.clone()),
             (None, None) => return,
         };
-        self.kept_bytes = self.kept_bytes.saturating_add(frame.data_ref().map_or(0, Bytes::len));
-        self.kept.push_back(part);
+        self.buffered_bytes =
+            self.buffered_bytes.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+        self.buffer.push_back(part);
         self.next += 1;
-        if self.kept_bytes > KEPT_BYTES {
-            self.forget();
+        if self.buffered_bytes > MAX_REPLAY_BYTES {
+            self.discard_replay();
         }
     }
 
-    fn forget(&mut self) {
-        self.is_whole = false;
-        self.kept.drain(..self.next.min(self.kept.len()));
+    fn discard_replay(&mut self) {
+        self.is_replayable = false;
+        self.buffer.drain(..self.next.min(self.buffer.len()));
         self.next = 0;
     }
 }
 
-impl Part {
+impl BufferedFrame {
     fn len(&self) -> u64 {
         match self {
             Self::Data(data) => data.len() as u64,
@@ -204,11 +208,11 @@ impl Part {
     }
 }
 
-impl From<Part> for Frame<Bytes> {
-    fn from(part: Part) -> Self {
+impl From<BufferedFrame> for Frame<Bytes> {
+    fn from(part: BufferedFrame) -> Self {
         match part {
-            Part::Data(data) => Frame::data(data),
-            Part::Trailers(trailers) => Frame::trailers(trailers),
+            BufferedFrame::Data(data) => Frame::data(data),
+            BufferedFrame::Trailers(trailers) => Frame::trailers(trailers),
         }
     }
 }

@@ -6,9 +6,11 @@ mod response;
 mod trailers;
 mod upload;
 
-pub use request::{RequestBody, RequestBodyError};
-pub(super) use response::Source;
-pub use response::{Complete, ResponseBody, ResponseBodyError};
+pub use request::RequestBody;
+pub(crate) use request::RequestBodyError;
+pub(super) use response::BodySource;
+pub use response::ResponseBody;
 pub(super) use trailers::announced_trailers;
-pub(super) use upload::Hold;
-pub use upload::Upload;
+pub(super) use upload::BodyStart;
+pub use upload::UploadProgress;
+pub(crate) use {response::CompletionProof, response::ResponseBodyError};

@@ -11,9 +11,9 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{
     client::ClientBody,
-    upload::{Hold, Upload},
+    upload::{BodyStart, UploadProgress},
 };
-use crate::server::{BodyError, BodyLimits, Incoming, Limited};
+use crate::server::{BodyLimits, ClientBodyError, Incoming, LimitedBody};
 
 /// The body of a request to an origin.
 #[derive(Default)]
@@ -32,13 +32,13 @@ pub enum RequestBody {
 pub enum RequestBodyError {
     /// The client's side failed.
     #[error(transparent)]
-    Client(BodyError),
+    Client(ClientBodyError),
     /// The origin has answered without wanting the body, or it is being sent again.
     #[error("the origin did not want the body")]
     Unwanted,
     /// It is not as long as it said.
     #[error("the body is not as long as it said")]
-    Misfit,
+    LengthMismatch,
 }
 
 impl RequestBody {
@@ -47,11 +47,11 @@ impl RequestBody {
         if body.is_end_stream() {
             return Self::Empty;
         }
-        Self::Client(Box::new(ClientBody::new(Limited::new(body, limits))))
+        Self::Client(Box::new(ClientBody::new(LimitedBody::new(body, limits))))
     }
 
     /// How the sending of a client's body fares; none if there is no such body.
-    pub fn upload(&self) -> Option<&Arc<Upload>> {
+    pub fn upload(&self) -> Option<&Arc<UploadProgress>> {
         match self {
             Self::Empty | Self::Full(_) => None,
             Self::Client(client) => Some(client.upload()),
@@ -62,41 +62,44 @@ impl RequestBody {
     pub(in crate::origin) fn note_sent(&self) {
         if let Self::Client(client) = self {
             client.upload().note_sent();
-            client.forget();
+            client.discard_replay();
         }
     }
 
     /// The same body from its beginning; none once it is no longer kept whole. The new one replaces all
     /// earlier ones.
-    pub(in crate::origin) fn again(&self) -> Option<Self> {
+    pub(in crate::origin) fn replay(&self) -> Option<Self> {
         match self {
             Self::Empty => Some(Self::Empty),
             Self::Full(bytes) => Some(Self::Full(bytes.clone())),
-            Self::Client(client) => Some(Self::Client(Box::new(client.again()?))),
+            Self::Client(client) => Some(Self::Client(Box::new(client.replay()?))),
         }
     }
 
     /// Whether it can be sent again.
-    pub(in crate::origin) fn is_whole(&self) -> bool {
+    pub(in crate::origin) fn is_replayable(&self) -> bool {
         match self {
             Self::Empty | Self::Full(_) => true,
-            Self::Client(client) => client.is_whole(),
+            Self::Client(client) => client.is_replayable(),
         }
     }
 
     /// Frees what was kept to be sent again.
-    pub(in crate::origin) fn forget(&self) {
+    pub(in crate::origin) fn discard_replay(&self) {
         if let Self::Client(client) = self {
-            client.forget();
+            client.discard_replay();
         }
     }
 
     /// Lets the sender of a client's body see how it fares.
-    pub(in crate::origin) fn attach(&mut self, hold: Hold) -> Option<Arc<Upload>> {
+    pub(in crate::origin) fn observe_upload(
+        &mut self,
+        start: BodyStart,
+    ) -> Option<Arc<UploadProgress>> {
         let Self::Client(client) = self else {
             return None;
         };
-        client.hold(hold);
+        client.hold(start);
         Some(Arc::clone(client.upload()))
     }
 }

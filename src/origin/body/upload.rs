@@ -12,16 +12,16 @@ use std::{
 use futures_util::task::AtomicWaker;
 
 use crate::{
-    origin::error::{Delivery, UploadFailure},
-    server::BodyError,
+    origin::error::{RequestDelivery, UploadFailure},
+    server::ClientBodyError,
 };
 
 /// Whether a client's body is sent at once.
 #[derive(Clone, Copy)]
-pub(in crate::origin) enum Hold {
-    No,
+pub(in crate::origin) enum BodyStart {
+    Immediate,
     /// Not before the origin says 100, or for this long (RFC 9110 §10.1.1).
-    UntilContinue(Duration),
+    AfterContinue(Duration),
 }
 
 const OPEN: u8 = 0;
@@ -33,7 +33,7 @@ pub(super) struct Unwanted;
 
 /// How the sending of a client's body fares.
 #[derive(Default)]
-pub struct Upload {
+pub struct UploadProgress {
     gate: AtomicU8,
     is_sent: AtomicBool,
     waker: AtomicWaker,
@@ -46,15 +46,15 @@ const SENDING: u8 = 0;
 const WAITING_FOR_CLIENT: u8 = 1;
 const FINISHED: u8 = 2;
 
-impl Upload {
+impl UploadProgress {
     /// Whether all of the body has come from the client.
-    pub fn has_come_whole(&self) -> bool {
+    pub fn is_received(&self) -> bool {
         self.state.load(Relaxed) == FINISHED
     }
 
     /// Whether an origin may have some of the request.
-    pub fn delivery(&self) -> Delivery {
-        if self.is_sent.load(Relaxed) { Delivery::Possible } else { Delivery::Unsent }
+    pub fn delivery(&self) -> RequestDelivery {
+        if self.is_sent.load(Relaxed) { RequestDelivery::Possible } else { RequestDelivery::Unsent }
     }
 
     pub(in crate::origin) fn note_sent(&self) {
@@ -66,7 +66,7 @@ impl Upload {
         self.is_sent.store(false, Relaxed);
     }
 
-    /// Holds the body back until [`Upload::open`].
+    /// Holds the body back until [`UploadProgress::open`].
     pub(super) fn hold(&self) {
         self.gate.store(HELD, Relaxed);
     }
@@ -84,7 +84,11 @@ impl Upload {
     }
 
     /// Notes what was read of the client's body.
-    pub(super) fn note<T>(&self, read: &Poll<Option<Result<T, BodyError>>>, is_over: bool) {
+    pub(super) fn record_read<T>(
+        &self,
+        read: &Poll<Option<Result<T, ClientBodyError>>>,
+        is_over: bool,
+    ) {
         let state = match read {
             Poll::Pending => WAITING_FOR_CLIENT,
             Poll::Ready(None) => FINISHED,
@@ -113,7 +117,7 @@ impl Upload {
     }
 
     /// The origin's response is over: what is still held back is not wanted any more.
-    pub(in crate::origin) fn give_up(&self) {
+    pub(in crate::origin) fn cancel(&self) {
         if self.gate.compare_exchange(HELD, UNWANTED, Relaxed, Relaxed).is_ok() {
             self.waker.wake();
         }

@@ -15,50 +15,54 @@ use tokio::{
 };
 
 use super::{
-    Connection, Content,
-    chunked::{Chunked, Piece},
-    outgoing::Outgoing,
-    response::Length,
+    Connection, ResponseContent,
+    chunked::{ChunkedDecoder, DecodedPart},
+    outgoing::RequestWriter,
+    response::ResponseLength,
 };
-use crate::{origin::capacity::Permit, server::stream::Stream};
+use crate::{origin::capacity::ConnectionPermit, server::stream::Stream};
 
 /// Room for one read at most.
-const READ_BYTES: usize = 64 * 1024;
+const MAX_READ_BYTES: usize = 64 * 1024;
 /// Room for one read where nothing tells how much will come.
-const USUAL_BYTES: usize = 16 * 1024;
+const DEFAULT_READ_BYTES: usize = 16 * 1024;
 /// Less room than this is not worth a read.
-const LEAST_BYTES: usize = 2 * 1024;
+const MIN_READ_BYTES: usize = 2 * 1024;
 
 /// After the end of its response, a request that is still being sent may take this long.
-const SETTLING: Duration = Duration::from_secs(5);
+const SEND_GRACE: Duration = Duration::from_secs(5);
 
 /// A body that is not there yet, or not all of it.
 pub(crate) struct Body {
-    source: Source,
+    source: ReadSource,
     received: BytesMut,
-    reading: Reading,
+    framing: BodyFraming,
     persists: bool,
 }
 
 /// Where the bytes come from.
-enum Source {
+enum ReadSource {
     /// A connection that has sent its request.
-    Settled(Box<Connection>),
+    Connection(Box<Connection>),
     /// One that still sends; not used again. The channel tells the sender when the response is over.
-    Busy { read: ReadHalf<Stream>, ended: Option<oneshot::Sender<()>>, _permit: Permit },
+    ReadHalf {
+        read: ReadHalf<Stream>,
+        ended: Option<oneshot::Sender<()>>,
+        _permit: ConnectionPermit,
+    },
 }
 
 #[derive(Debug)]
-enum Reading {
+enum BodyFraming {
     Known(u64),
-    Chunked(Box<Chunked>),
+    Chunked(Box<ChunkedDecoder>),
     UntilClose,
     Done,
 }
 
 /// Why a body breaks off.
 #[derive(Debug, thiserror::Error)]
-pub enum BodyError {
+pub(crate) enum Http1BodyError {
     /// The connection failed, or ended before the body did.
     #[error("the connection ended")]
     Io(#[source] io::Error),
@@ -71,41 +75,46 @@ impl Body {
     /// What follows a head, of which `rest` has come already; `unsent` is what is left of the request.
     pub(super) fn begin(
         connection: Box<Connection>,
-        (length, persists): (Length, bool),
+        (length, persists): (ResponseLength, bool),
         mut rest: Bytes,
-        unsent: Option<Outgoing>,
-    ) -> Content {
-        if let (Length::Known(length), None) = (length, &unsent)
+        unsent: Option<RequestWriter>,
+    ) -> ResponseContent {
+        if let (ResponseLength::Known(length), None) = (length, &unsent)
             && let Ok(length) = usize::try_from(length)
             && length <= rest.len()
         {
             let whole = rest.split_to(length);
             let is_clean = persists && rest.is_empty();
-            return Content::Whole(whole, is_clean.then_some(connection));
+            return ResponseContent::Whole(whole, is_clean.then_some(connection));
         }
-        let reading = match length {
-            Length::Known(0) => Reading::Done,
-            Length::Known(length) => Reading::Known(length),
-            Length::Chunked => Reading::Chunked(Box::default()),
-            Length::UntilClose => Reading::UntilClose,
+        let framing = match length {
+            ResponseLength::Known(0) => BodyFraming::Done,
+            ResponseLength::Known(length) => BodyFraming::Known(length),
+            ResponseLength::Chunked => BodyFraming::Chunked(Box::default()),
+            ResponseLength::UntilClose => BodyFraming::UntilClose,
         };
         let source = match unsent {
-            None => Source::Settled(connection),
-            Some(outgoing) => busy(*connection, outgoing),
+            None => ReadSource::Connection(connection),
+            Some(outgoing) => split_sending(*connection, outgoing),
         };
-        Content::Coming(Self { source, received: BytesMut::from(rest), reading, persists })
+        ResponseContent::Streaming(Self {
+            source,
+            received: BytesMut::from(rest),
+            framing,
+            persists,
+        })
     }
 
     /// Whether it has ended as it should.
     pub(crate) fn is_end_stream(&self) -> bool {
-        matches!(self.reading, Reading::Done)
+        matches!(self.framing, BodyFraming::Done)
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        match self.reading {
-            Reading::Known(left) => SizeHint::with_exact(left),
-            Reading::Done => SizeHint::with_exact(0),
-            Reading::Chunked(_) | Reading::UntilClose => SizeHint::default(),
+        match self.framing {
+            BodyFraming::Known(left) => SizeHint::with_exact(left),
+            BodyFraming::Done => SizeHint::with_exact(0),
+            BodyFraming::Chunked(_) | BodyFraming::UntilClose => SizeHint::default(),
         }
     }
 
@@ -113,8 +122,8 @@ impl Body {
     pub(crate) fn into_connection(self) -> Option<Box<Connection>> {
         let is_clean = self.persists && self.is_end_stream() && self.received.is_empty();
         match self.source {
-            Source::Settled(connection) => is_clean.then_some(connection),
-            Source::Busy { ended, .. } => {
+            ReadSource::Connection(connection) => is_clean.then_some(connection),
+            ReadSource::ReadHalf { ended, .. } => {
                 ended.and_then(|ended| ended.send(()).ok());
                 None
             }
@@ -124,82 +133,86 @@ impl Body {
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Http1BodyError>>> {
         loop {
             match self.take() {
-                Ok(Some(Piece::Data(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                Ok(Some(Piece::Trailers(fields))) => {
-                    self.reading = Reading::Done;
+                Ok(Some(DecodedPart::Data(data))) => {
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Ok(Some(DecodedPart::Trailers(fields))) => {
+                    self.framing = BodyFraming::Done;
                     return Poll::Ready(Some(Ok(Frame::trailers(fields))));
                 }
-                Ok(Some(Piece::End)) => {
-                    self.reading = Reading::Done;
+                Ok(Some(DecodedPart::End)) => {
+                    self.framing = BodyFraming::Done;
                     return Poll::Ready(None);
                 }
                 Ok(None) => {}
-                Err(reason) => return Poll::Ready(Some(Err(BodyError::Invalid(reason)))),
+                Err(reason) => return Poll::Ready(Some(Err(Http1BodyError::Invalid(reason)))),
             }
             match ready!(self.poll_receive(cx)) {
-                Ok(0) if matches!(self.reading, Reading::UntilClose) => {
-                    self.reading = Reading::Done;
+                Ok(0) if matches!(self.framing, BodyFraming::UntilClose) => {
+                    self.framing = BodyFraming::Done;
                 }
                 Ok(0) => {
-                    let end = BodyError::Io(io::ErrorKind::UnexpectedEof.into());
+                    let end = Http1BodyError::Io(io::ErrorKind::UnexpectedEof.into());
                     return Poll::Ready(Some(Err(end)));
                 }
                 Ok(_) => {}
-                Err(error) => return Poll::Ready(Some(Err(BodyError::Io(error)))),
+                Err(error) => return Poll::Ready(Some(Err(Http1BodyError::Io(error)))),
             }
         }
     }
 
     /// The next piece of what has been received.
-    fn take(&mut self) -> Result<Option<Piece>, &'static str> {
-        match &mut self.reading {
-            Reading::Done => Ok(Some(Piece::End)),
-            Reading::Chunked(chunked) => chunked.next(&mut self.received),
+    fn take(&mut self) -> Result<Option<DecodedPart>, &'static str> {
+        match &mut self.framing {
+            BodyFraming::Done => Ok(Some(DecodedPart::End)),
+            BodyFraming::Chunked(chunked) => chunked.next(&mut self.received),
             _ if self.received.is_empty() => Ok(None),
-            Reading::UntilClose => Ok(Some(Piece::Data(self.received.split().freeze()))),
-            Reading::Known(left) => {
+            BodyFraming::UntilClose => Ok(Some(DecodedPart::Data(self.received.split().freeze()))),
+            BodyFraming::Known(left) => {
                 let here = usize::try_from(*left).unwrap_or(usize::MAX).min(self.received.len());
                 *left = left.saturating_sub(here as u64);
                 if *left == 0 {
-                    self.reading = Reading::Done;
+                    self.framing = BodyFraming::Done;
                 }
-                Ok(Some(Piece::Data(self.received.split_to(here).freeze())))
+                Ok(Some(DecodedPart::Data(self.received.split_to(here).freeze())))
             }
         }
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let wanted = match self.reading {
-            Reading::Known(left) => usize::try_from(left).unwrap_or(usize::MAX).min(READ_BYTES),
-            _ => USUAL_BYTES,
+        let wanted = match self.framing {
+            BodyFraming::Known(left) => {
+                usize::try_from(left).unwrap_or(usize::MAX).min(MAX_READ_BYTES)
+            }
+            _ => DEFAULT_READ_BYTES,
         };
         let room = self.received.capacity() - self.received.len();
-        if room < wanted.min(LEAST_BYTES) {
+        if room < wanted.min(MIN_READ_BYTES) {
             self.received.reserve(wanted);
         }
         match &mut self.source {
-            Source::Settled(connection) => {
+            ReadSource::Connection(connection) => {
                 pin!(connection.stream.read_buf(&mut self.received)).poll(cx)
             }
-            Source::Busy { read, .. } => pin!(read.read_buf(&mut self.received)).poll(cx),
+            ReadSource::ReadHalf { read, .. } => pin!(read.read_buf(&mut self.received)).poll(cx),
         }
     }
 }
 
 /// Lets what is left of a request be sent while its response is being read.
-fn busy(connection: Connection, outgoing: Outgoing) -> Source {
+fn split_sending(connection: Connection, outgoing: RequestWriter) -> ReadSource {
     let Connection { stream, permit, .. } = connection;
     let (read, write) = tokio::io::split(stream);
     let (ended, end) = oneshot::channel();
     tokio::spawn(send_rest(outgoing, write, end));
-    Source::Busy { read, ended: Some(ended), _permit: permit }
+    ReadSource::ReadHalf { read, ended: Some(ended), _permit: permit }
 }
 
 async fn send_rest(
-    mut outgoing: Outgoing,
+    mut outgoing: RequestWriter,
     mut wire: WriteHalf<Stream>,
     end: oneshot::Receiver<()>,
 ) {
@@ -210,6 +223,6 @@ async fn send_rest(
         end = end => end.is_ok(),
     };
     if is_over {
-        drop(tokio::time::timeout(SETTLING, sending).await);
+        drop(tokio::time::timeout(SEND_GRACE, sending).await);
     }
 }

@@ -12,14 +12,14 @@ const TRAILER_BYTES: usize = 16 * 1024;
 
 /// Reads one chunked body.
 #[derive(Debug, Default)]
-pub(super) struct Chunked {
-    state: State,
+pub(super) struct ChunkedDecoder {
+    state: DecoderState,
     extensions: usize,
     trailers: BytesMut,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum State {
+enum DecoderState {
     #[default]
     FirstDigit,
     Size(u64),
@@ -34,26 +34,30 @@ enum State {
 
 /// What stands next in a body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(super) enum DecodedPart {
     Data(Bytes),
     Trailers(HeaderMap),
     End,
 }
 
-impl Chunked {
+impl ChunkedDecoder {
     /// The next piece, if it has been received.
-    pub(super) fn next(&mut self, received: &mut BytesMut) -> Result<Option<Piece>, &'static str> {
+    pub(super) fn next(
+        &mut self,
+        received: &mut BytesMut,
+    ) -> Result<Option<DecodedPart>, &'static str> {
         loop {
             match self.state {
-                State::End => return Ok(Some(Piece::End)),
+                DecoderState::End => return Ok(Some(DecodedPart::End)),
                 _ if received.is_empty() => return Ok(None),
-                State::Data(left) => {
+                DecoderState::Data(left) => {
                     let here = usize::try_from(left).unwrap_or(usize::MAX).min(received.len());
                     let left = left.saturating_sub(here as u64);
-                    self.state = if left == 0 { State::DataCr } else { State::Data(left) };
-                    return Ok(Some(Piece::Data(received.split_to(here).freeze())));
+                    self.state =
+                        if left == 0 { DecoderState::DataCr } else { DecoderState::Data(left) };
+                    return Ok(Some(DecodedPart::Data(received.split_to(here).freeze())));
                 }
-                State::Trailers => return self.take_trailers(received),
+                DecoderState::Trailers => return self.take_trailers(received),
                 state => {
                     self.state = self.step(state, received.get_u8())?;
                 }
@@ -61,45 +65,52 @@ impl Chunked {
         }
     }
 
-    fn step(&mut self, state: State, byte: u8) -> Result<State, &'static str> {
+    fn step(&mut self, state: DecoderState, byte: u8) -> Result<DecoderState, &'static str> {
         match (state, byte) {
-            (State::FirstDigit, digit) => hex(digit).map(State::Size).ok_or("a chunk has no size"),
-            (State::Size(size) | State::Extension(size), b'\r') => Ok(State::SizeEnd(size)),
-            (State::Size(size), b';' | b' ' | b'\t') => Ok(State::Extension(size)),
-            (State::Size(size), digit) => {
+            (DecoderState::FirstDigit, digit) => {
+                hex(digit).map(DecoderState::Size).ok_or("a chunk has no size")
+            }
+            (DecoderState::Size(size) | DecoderState::Extension(size), b'\r') => {
+                Ok(DecoderState::SizeEnd(size))
+            }
+            (DecoderState::Size(size), b';' | b' ' | b'\t') => Ok(DecoderState::Extension(size)),
+            (DecoderState::Size(size), digit) => {
                 let digit = hex(digit).ok_or("a chunk's size is malformed")?;
                 let size = size.checked_mul(16).ok_or("a chunk is too large")?;
-                Ok(State::Size(size | digit))
+                Ok(DecoderState::Size(size | digit))
             }
-            (State::Extension(size), byte) => {
+            (DecoderState::Extension(size), byte) => {
                 self.extensions += 1;
                 if byte == b'\n' || self.extensions > EXTENSION_BYTES {
                     return Err("a chunk's extension is malformed");
                 }
-                Ok(State::Extension(size))
+                Ok(DecoderState::Extension(size))
             }
-            (State::SizeEnd(0), b'\n') => Ok(State::Trailers),
-            (State::SizeEnd(size), b'\n') => Ok(State::Data(size)),
-            (State::DataCr, b'\r') => Ok(State::DataLf),
-            (State::DataLf, b'\n') => Ok(State::FirstDigit),
+            (DecoderState::SizeEnd(0), b'\n') => Ok(DecoderState::Trailers),
+            (DecoderState::SizeEnd(size), b'\n') => Ok(DecoderState::Data(size)),
+            (DecoderState::DataCr, b'\r') => Ok(DecoderState::DataLf),
+            (DecoderState::DataLf, b'\n') => Ok(DecoderState::FirstDigit),
             _ => Err("a chunk does not end where it should"),
         }
     }
 
-    fn take_trailers(&mut self, received: &mut BytesMut) -> Result<Option<Piece>, &'static str> {
+    fn take_trailers(
+        &mut self,
+        received: &mut BytesMut,
+    ) -> Result<Option<DecodedPart>, &'static str> {
         while !received.is_empty() {
             self.trailers.extend_from_slice(&[received.get_u8()]);
             if self.trailers.len() > TRAILER_BYTES {
                 return Err("the trailers are too long");
             }
             if self.trailers == b"\r\n"[..] {
-                self.state = State::End;
-                return Ok(Some(Piece::End));
+                self.state = DecoderState::End;
+                return Ok(Some(DecodedPart::End));
             }
             if self.trailers.ends_with(b"\r\n\r\n") {
-                self.state = State::End;
+                self.state = DecoderState::End;
                 let section = std::mem::take(&mut self.trailers).freeze();
-                return Ok(Some(Piece::Trailers(response::trailers(&section)?)));
+                return Ok(Some(DecodedPart::Trailers(response::trailers(&section)?)));
             }
         }
         Ok(None)
@@ -129,15 +140,15 @@ mod tests {
     fn decode<'a>(
         parts: impl Iterator<Item = &'a [u8]>,
     ) -> Result<(String, Option<HeaderMap>, usize), &'static str> {
-        let (mut chunked, mut received) = (Chunked::default(), BytesMut::new());
+        let (mut chunked, mut received) = (ChunkedDecoder::default(), BytesMut::new());
         let (mut data, mut trailers) = (Vec::new(), None);
         for part in parts {
             received.extend_from_slice(part);
-            while let Some(piece) = chunked.next(&mut received)? {
-                match piece {
-                    Piece::Data(bytes) => data.extend_from_slice(&bytes),
-                    Piece::Trailers(fields) => trailers = Some(fields),
-                    Piece::End => {
+            while let Some(item) = chunked.next(&mut received)? {
+                match item {
+                    DecodedPart::Data(bytes) => data.extend_from_slice(&bytes),
+                    DecodedPart::Trailers(fields) => trailers = Some(fields),
+                    DecodedPart::End => {
                         return Ok((String::from_utf8(data).unwrap(), trailers, received.len()));
                     }
                 }

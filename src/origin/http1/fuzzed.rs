@@ -4,20 +4,20 @@ use bytes::BytesMut;
 use http::{HeaderMap, StatusCode};
 
 use super::{
-    chunked::{Chunked, Piece},
+    chunked::{ChunkedDecoder, DecodedPart},
     response,
 };
-pub use response::Length;
+pub use response::ResponseLength;
 
 /// The head of a response, as far as it can be told without a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
+pub struct ParsedHead {
     /// Its status.
     pub status: StatusCode,
     /// Its fields, without those that only concern the framing.
     pub headers: HeaderMap,
     /// Where its body ends.
-    pub length: Length,
+    pub length: ResponseLength,
     /// Whether another response may follow.
     pub persists: bool,
     /// How many bytes it takes.
@@ -28,13 +28,13 @@ pub struct Head {
 ///
 /// # Errors
 /// Why it is refused.
-pub fn head(bytes: &[u8], is_head: bool) -> Result<Option<Head>, &'static str> {
+pub fn head(bytes: &[u8], is_head: bool) -> Result<Option<ParsedHead>, &'static str> {
     let mut received = BytesMut::from(bytes);
     let head = response::parse(&mut received, is_head)?;
     if head.is_none() {
         assert_eq!(received, bytes, "what is not taken is kept");
     }
-    Ok(head.map(|head| Head {
+    Ok(head.map(|head| ParsedHead {
         status: head.parts.status,
         headers: head.parts.headers,
         length: head.length,
@@ -59,16 +59,16 @@ pub struct Decoded {
 /// # Errors
 /// Why it is refused.
 pub fn chunked<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Result<Option<Decoded>, &'static str> {
-    let (mut reader, mut received) = (Chunked::default(), BytesMut::new());
+    let (mut reader, mut received) = (ChunkedDecoder::default(), BytesMut::new());
     let (mut data, mut trailers, mut bytes) = (Vec::new(), None, 0);
     for part in parts {
         received.extend_from_slice(part);
         bytes += part.len();
-        while let Some(piece) = reader.next(&mut received)? {
-            match piece {
-                Piece::Data(piece) => data.extend_from_slice(&piece),
-                Piece::Trailers(fields) => trailers = Some(fields),
-                Piece::End => {
+        while let Some(item) = reader.next(&mut received)? {
+            match item {
+                DecodedPart::Data(item) => data.extend_from_slice(&item),
+                DecodedPart::Trailers(fields) => trailers = Some(fields),
+                DecodedPart::End => {
                     let bytes = bytes - received.len();
                     return Ok(Some(Decoded { data, trailers, bytes }));
                 }

@@ -12,7 +12,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// The `timeout` of a `Keep-Alive` field, less a margin: node, Apache and others send it.
 ///
 /// A time of two seconds or less is halved.
-pub(super) fn limit(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn idle_limit(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(KEEP_ALIVE)?;
     let seconds = value.as_bytes().split(|byte| *byte == b',').find_map(timeout)?;
     let timeout = Duration::from_secs(seconds);
@@ -41,8 +41,8 @@ mod tests {
             ("max=5", None),
         ] {
             let headers = HeaderMap::from_iter([(KEEP_ALIVE, value.parse().unwrap())]);
-            assert_eq!(limit(&headers), millis.map(Duration::from_millis), "{value}");
+            assert_eq!(idle_limit(&headers), millis.map(Duration::from_millis), "{value}");
         }
-        assert_eq!(limit(&HeaderMap::new()), None);
+        assert_eq!(idle_limit(&HeaderMap::new()), None);
     }
 }

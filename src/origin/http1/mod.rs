@@ -6,11 +6,11 @@ mod body;
 mod chunked;
 #[cfg(fuzzing)]
 pub mod fuzzed;
+mod header_cache;
 mod keep_alive;
 mod outgoing;
 mod request;
 mod response;
-mod usual;
 
 use std::{
     io,
@@ -24,16 +24,16 @@ use http::{HeaderValue, Method, Request, StatusCode, header, response::Parts};
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    body::{RequestBody, RequestBodyError, Upload},
-    capacity::Permit,
-    error::Delivery,
-    upgrade::Upgraded,
+    body::{RequestBody, RequestBodyError, UploadProgress},
+    capacity::ConnectionPermit,
+    error::RequestDelivery,
+    upgrade::UpgradedConnection,
 };
-use crate::{field::hop, server::Interim, server::stream::Stream};
+use crate::{field::hop, server::InterimSender, server::stream::Stream};
 pub(super) use body::Body;
-use outgoing::{Outgoing, SendError};
-use response::Head;
-pub(super) use response::{LINES, TOO_MANY_LINES};
+use outgoing::{RequestWriter, SendError};
+use response::ReceivedHead;
+pub(super) use response::{MAX_HEADER_LINES, TOO_MANY_LINES};
 
 /// Why a long head is refused.
 pub(super) const HEAD_TOO_LONG: &str = "the response head exceeds origin.max_header_bytes";
@@ -45,42 +45,42 @@ pub(crate) struct Connection {
     received: BytesMut,
     /// Set once, and set anew only when it fires: most exchanges never touch it but to look.
     timer: Option<Pin<Box<Sleep>>>,
-    permit: Permit,
+    permit: ConnectionPermit,
     /// For how long the origin has said that it keeps the connection open between two requests.
     idle_limit: Option<Duration>,
 }
 
 /// Why there is no response.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum ExchangeError {
     /// The connection ended or failed.
     Closed(io::Error),
     /// What came is not HTTP, or where it ends is ambiguous.
     Invalid(&'static str),
     /// The response did not begin in time.
-    Silent,
+    TimedOut,
     /// The request's body failed.
     Body(RequestBodyError),
 }
 
 /// What an exchange comes to.
-pub(crate) struct Answer {
+pub(crate) struct ExchangeResponse {
     pub(super) head: Parts,
-    pub(super) content: Content,
+    pub(super) content: ResponseContent,
 }
 
 /// What follows a head.
-pub(super) enum Content {
+pub(super) enum ResponseContent {
     /// All of it, and the connection where it can take another request.
     Whole(Bytes, Option<Box<Connection>>),
     /// It comes.
-    Coming(Body),
+    Streaming(Body),
     /// Another protocol.
-    Upgraded(Upgraded),
+    Upgraded(UpgradedConnection),
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream, permit: Permit) -> Self {
+    pub(super) fn new(stream: Stream, permit: ConnectionPermit) -> Self {
         Self { stream, received: BytesMut::new(), timer: None, permit, idle_limit: None }
     }
 
@@ -89,15 +89,15 @@ impl Connection {
         self.idle_limit
     }
 
-    /// The same as [`Self::is_quiet`], but always asks the system.
+    /// The same as [`Self::is_idle`], but always asks the system.
     pub(super) fn is_open_and_empty(&self) -> bool {
         self.received.is_empty() && self.stream.is_open_and_empty()
     }
 
     /// Whether an idle connection is still open, and nothing came that nobody asked for. Asks the system
     /// only where it has told that something happened.
-    pub(super) fn is_quiet(&mut self) -> bool {
-        self.stream.is_quiet()
+    pub(super) fn is_idle(&mut self) -> bool {
+        self.stream.is_idle()
     }
 
     /// Ready when the origin has been silent for too long.
@@ -114,35 +114,35 @@ impl Connection {
 }
 
 /// What an exchange is to keep to.
-pub(super) struct Terms<'a> {
+pub(super) struct ExchangeOptions<'a> {
     /// What the request says in `Host`.
     pub(super) host: HeaderValue,
     /// When it begins.
     pub(super) since: Instant,
     /// How long the origin may be silent before its response.
-    pub(super) patience: Duration,
+    pub(super) first_byte_timeout: Duration,
     /// The largest head of a response in bytes.
     pub(super) header_bytes: usize,
     /// How the sending of a client's body fares.
-    pub(super) upload: Option<&'a Upload>,
+    pub(super) upload: Option<&'a UploadProgress>,
     /// Where interim responses go.
-    pub(super) interim: Option<Interim>,
+    pub(super) interim: Option<InterimSender>,
 }
 
 /// A request on its way, until the head of its response is there.
 pub(super) struct Exchange<'a> {
     connection: Box<Connection>,
-    outgoing: Outgoing,
+    outgoing: RequestWriter,
     is_sent: bool,
-    asked: Asked,
-    terms: Terms<'a>,
+    request_info: RequestInfo,
+    options: ExchangeOptions<'a>,
     since: Instant,
     progress: u32,
 }
 
 /// What has to be known of a request to read its response.
 #[derive(Clone, Copy)]
-struct Asked {
+struct RequestInfo {
     is_head: bool,
     is_upgrade: bool,
 }
@@ -152,32 +152,39 @@ impl<'a> Exchange<'a> {
     pub(super) fn new(
         connection: Box<Connection>,
         (request, body): (&Request<RequestBody>, RequestBody),
-        terms: Terms<'a>,
+        options: ExchangeOptions<'a>,
     ) -> Self {
-        let asked = Asked {
+        let request_info = RequestInfo {
             is_head: *request.method() == Method::HEAD,
             is_upgrade: request.headers().contains_key(header::UPGRADE),
         };
-        let outgoing = Outgoing::new(request, body, &terms.host);
-        let since = terms.since;
-        Self { connection, outgoing, is_sent: false, asked, terms, since, progress: 0 }
+        let outgoing = RequestWriter::new(request, body, &options.host);
+        let since = options.since;
+        Self { connection, outgoing, is_sent: false, request_info, options, since, progress: 0 }
     }
 
     /// Whether the origin may have some of the request.
-    pub(super) fn delivery(&self) -> Delivery {
-        if self.outgoing.has_been_sent() { Delivery::Possible } else { Delivery::Unsent }
+    pub(super) fn delivery(&self) -> RequestDelivery {
+        if self.outgoing.has_been_sent() {
+            RequestDelivery::Possible
+        } else {
+            RequestDelivery::Unsent
+        }
     }
 
     /// Sends, and waits for the final response's head.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ReceivedHead, ExchangeError>> {
         if !self.is_sent
             && let Poll::Ready(sent) = self.outgoing.poll(&mut self.connection.stream, cx)
         {
             self.is_sent = true;
             match sent {
-                Err(SendError::Body(error)) => return Poll::Ready(Err(Failure::Body(error))),
+                Err(SendError::Body(error)) => return Poll::Ready(Err(ExchangeError::Body(error))),
                 Err(SendError::Io(error)) if !self.outgoing.has_been_sent() => {
-                    return Poll::Ready(Err(Failure::Closed(error)));
+                    return Poll::Ready(Err(ExchangeError::Closed(error)));
                 }
                 // An origin that does not want all of a request may have said why.
                 Err(SendError::Io(_)) | Ok(()) => {}
@@ -186,70 +193,70 @@ impl<'a> Exchange<'a> {
         if let Poll::Ready(head) = self.poll_head(cx) {
             return Poll::Ready(head);
         }
-        ready!(self.poll_silence(cx));
-        Poll::Ready(Err(Failure::Silent))
+        ready!(self.poll_first_byte_timeout(cx));
+        Poll::Ready(Err(ExchangeError::TimedOut))
     }
 
     /// The answer that begins with this head.
-    pub(super) fn answer(mut self, head: Head) -> Answer {
-        let Head { parts, length, persists, rest, .. } = head;
-        self.connection.idle_limit = keep_alive::limit(&parts.headers);
+    pub(super) fn into_response(mut self, head: ReceivedHead) -> ExchangeResponse {
+        let ReceivedHead { parts, length, persists, rest, .. } = head;
+        self.connection.idle_limit = keep_alive::idle_limit(&parts.headers);
         let content = if parts.status == StatusCode::SWITCHING_PROTOCOLS {
             // A tunnel may stay open for days: it gives its place among the connections to requests.
             let Connection { mut stream, .. } = *self.connection;
             stream.unread(&rest);
-            Content::Upgraded(Upgraded::new(stream))
+            ResponseContent::Upgraded(UpgradedConnection::new(stream))
         } else {
             let unsent = (!self.outgoing.is_finished()).then_some(self.outgoing);
             Body::begin(self.connection, (length, persists), rest, unsent)
         };
-        Answer { head: parts, content }
+        ExchangeResponse { head: parts, content }
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Failure>> {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReceivedHead, ExchangeError>> {
         loop {
             let connection = &mut *self.connection;
             if !connection.received.is_empty() {
-                match response::parse(&mut connection.received, self.asked.is_head) {
-                    Ok(Some(head)) if head.bytes > self.terms.header_bytes => {
-                        return Poll::Ready(Err(Failure::Invalid(HEAD_TOO_LONG)));
+                match response::parse(&mut connection.received, self.request_info.is_head) {
+                    Ok(Some(head)) if head.bytes > self.options.header_bytes => {
+                        return Poll::Ready(Err(ExchangeError::Invalid(HEAD_TOO_LONG)));
                     }
                     Ok(Some(head)) => match self.take(head) {
                         Some(head) => return Poll::Ready(head),
                         None => continue,
                     },
-                    Ok(None) if connection.received.len() > self.terms.header_bytes => {
-                        return Poll::Ready(Err(Failure::Invalid(HEAD_TOO_LONG)));
+                    Ok(None) if connection.received.len() > self.options.header_bytes => {
+                        return Poll::Ready(Err(ExchangeError::Invalid(HEAD_TOO_LONG)));
                     }
                     Ok(None) => {}
-                    Err(reason) => return Poll::Ready(Err(Failure::Invalid(reason))),
+                    Err(reason) => return Poll::Ready(Err(ExchangeError::Invalid(reason))),
                 }
             }
             match ready!(connection.stream.poll_receive(cx, &mut connection.received)) {
                 Ok(0) => {
                     let end = io::ErrorKind::UnexpectedEof.into();
-                    return Poll::Ready(Err(Failure::Closed(end)));
+                    return Poll::Ready(Err(ExchangeError::Closed(end)));
                 }
                 Ok(_) => {}
-                Err(error) => return Poll::Ready(Err(Failure::Closed(error))),
+                Err(error) => return Poll::Ready(Err(ExchangeError::Closed(error))),
             }
         }
     }
 
     /// The head, if it is the last one.
-    fn take(&mut self, mut head: Head) -> Option<Result<Head, Failure>> {
+    fn take(&mut self, mut head: ReceivedHead) -> Option<Result<ReceivedHead, ExchangeError>> {
         match head.parts.status {
-            StatusCode::SWITCHING_PROTOCOLS if !self.asked.is_upgrade => {
-                return Some(Err(Failure::Invalid("it switches protocols unasked")));
+            StatusCode::SWITCHING_PROTOCOLS if !self.request_info.is_upgrade => {
+                return Some(Err(ExchangeError::Invalid("it switches protocols unasked")));
             }
             status if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS => {
                 return Some(Ok(head));
             }
             StatusCode::CONTINUE => {
-                self.terms.upload.inspect(|upload| upload.open());
+                self.options.upload.inspect(|upload| upload.open());
             }
             status => {
-                if let Some(interim) = &self.terms.interim {
+                if let Some(interim) = &self.options.interim {
                     hop::remove(&mut head.parts.headers);
                     interim.send(status, &head.parts.headers);
                 }
@@ -262,11 +269,11 @@ impl<'a> Exchange<'a> {
 
     /// Ready when the origin has had the whole request for too long; a client that is slow to send its body
     /// is no silence of the origin.
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let limit = self.terms.patience;
+    fn poll_first_byte_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.options.first_byte_timeout;
         loop {
             ready!(self.connection.poll_timer(cx, self.since + limit, limit));
-            match self.terms.upload {
+            match self.options.upload {
                 Some(upload) if upload.waits_for_client() => {}
                 Some(upload) if upload.progress() != self.progress => {
                     self.progress = upload.progress();

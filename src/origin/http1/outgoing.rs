@@ -11,16 +11,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
-use super::request::{self, Length};
+use super::request::{self, RequestLength};
 use crate::origin::body::{RequestBody, RequestBodyError, announced_trailers};
 
 /// Up to so many bytes of a body are copied behind what is written anyway.
 const JOINED_BYTES: usize = 8 * 1024;
 
 /// What is left to send of a request.
-pub(super) struct Outgoing {
+pub(super) struct RequestWriter {
     body: RequestBody,
-    framing: Framing,
+    framing: RequestFraming,
     /// To be written first, from `start` on.
     written: Vec<u8>,
     start: usize,
@@ -30,11 +30,11 @@ pub(super) struct Outgoing {
     announced: Vec<HeaderName>,
     /// Whether something has been sent.
     is_sent: bool,
-    end: End,
+    state: SendState,
 }
 
 /// How the bytes of a body are told from what follows.
-enum Framing {
+enum RequestFraming {
     /// There are so many left.
     Plain(u64),
     FirstChunk,
@@ -42,10 +42,10 @@ enum Framing {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    Ahead,
+enum SendState {
+    Sending,
     /// All of the body has been taken.
-    Taken,
+    BodyRead,
     /// All has been sent.
     Sent,
 }
@@ -58,23 +58,26 @@ pub(super) enum SendError {
     Io(io::Error),
 }
 
-impl Outgoing {
+impl RequestWriter {
     /// The whole request, with this body.
     pub(super) fn new(
         request: &Request<RequestBody>,
         body: RequestBody,
         host: &HeaderValue,
     ) -> Self {
-        let length = Length::of(&body);
+        let length = RequestLength::of(&body);
         let (framing, announced) = match length {
-            Length::Absent => (Framing::Plain(0), Vec::new()),
-            Length::Known(length) => (Framing::Plain(length), Vec::new()),
-            Length::Chunked => (Framing::FirstChunk, announced_trailers(request.headers())),
+            RequestLength::Absent => (RequestFraming::Plain(0), Vec::new()),
+            RequestLength::Known(length) => (RequestFraming::Plain(length), Vec::new()),
+            RequestLength::Chunked => {
+                (RequestFraming::FirstChunk, announced_trailers(request.headers()))
+            }
         };
         let written = request::head(request, host, length);
-        let end = if length == Length::Absent { End::Taken } else { End::Ahead };
+        let state =
+            if length == RequestLength::Absent { SendState::BodyRead } else { SendState::Sending };
         let (start, data, is_sent) = (0, Bytes::new(), false);
-        Self { body, framing, written, start, data, announced, is_sent, end }
+        Self { body, framing, written, start, data, announced, is_sent, state }
     }
 
     /// Whether something has been sent.
@@ -84,7 +87,7 @@ impl Outgoing {
 
     /// Whether all has been sent.
     pub(super) fn is_finished(&self) -> bool {
-        self.end == End::Sent
+        self.state == SendState::Sent
     }
 
     /// Sends all there is; ready when that was all.
@@ -100,17 +103,20 @@ impl Outgoing {
                 continue;
             }
             ready!(Pin::new(&mut *wire).poll_flush(cx)).map_err(SendError::Io)?;
-            if self.end == End::Ahead {
+            if self.state == SendState::Sending {
                 return Poll::Pending;
             }
-            self.end = End::Sent;
+            self.state = SendState::Sent;
             return Poll::Ready(Ok(()));
         }
     }
 
     /// Takes from the body what may be written together with what is to be written anyway.
     fn gather(&mut self, cx: &mut Context<'_>) -> Result<(), SendError> {
-        while self.end == End::Ahead && self.data.is_empty() && self.written.len() < JOINED_BYTES {
+        while self.state == SendState::Sending
+            && self.data.is_empty()
+            && self.written.len() < JOINED_BYTES
+        {
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
                 return Ok(());
             };
@@ -129,11 +135,13 @@ impl Outgoing {
         }
         let length = data.len() as u64;
         match &mut self.framing {
-            Framing::Plain(left) => *left = left.checked_sub(length).ok_or_else(misfit)?,
-            Framing::FirstChunk | Framing::NextChunk => {
+            RequestFraming::Plain(left) => {
+                *left = left.checked_sub(length).ok_or_else(length_mismatch)?
+            }
+            RequestFraming::FirstChunk | RequestFraming::NextChunk => {
                 let line = format!("{}{length:x}\r\n", self.end_of_chunk());
                 self.written.extend_from_slice(line.as_bytes());
-                self.framing = Framing::NextChunk;
+                self.framing = RequestFraming::NextChunk;
             }
         }
         if data.len() <= JOINED_BYTES {
@@ -147,13 +155,13 @@ impl Outgoing {
 
     /// What separates the last chunk from the next.
     fn end_of_chunk(&self) -> &'static str {
-        if matches!(self.framing, Framing::NextChunk) { "\r\n" } else { "" }
+        if matches!(self.framing, RequestFraming::NextChunk) { "\r\n" } else { "" }
     }
 
     fn finish(&mut self, trailers: Option<&HeaderMap>) -> Result<(), SendError> {
-        self.end = End::Taken;
-        if let Framing::Plain(left) = self.framing {
-            return if left == 0 { Ok(()) } else { Err(misfit()) };
+        self.state = SendState::BodyRead;
+        if let RequestFraming::Plain(left) = self.framing {
+            return if left == 0 { Ok(()) } else { Err(length_mismatch()) };
         }
         let end = self.end_of_chunk();
         self.written.extend_from_slice(end.as_bytes());
@@ -201,6 +209,6 @@ fn poll_some<W: AsyncWrite + Unpin>(
 }
 
 /// A body that is not as long as it said.
-fn misfit() -> SendError {
-    SendError::Body(RequestBodyError::Misfit)
+fn length_mismatch() -> SendError {
+    SendError::Body(RequestBodyError::LengthMismatch)
 }

@@ -7,7 +7,7 @@ use crate::origin::body::RequestBody;
 
 /// How the end of a request's body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Length {
+pub(super) enum RequestLength {
     /// There is none.
     Absent,
     /// It has this many bytes.
@@ -16,7 +16,7 @@ pub(super) enum Length {
     Chunked,
 }
 
-impl Length {
+impl RequestLength {
     pub(super) fn of(body: &RequestBody) -> Self {
         if body.is_end_stream() {
             return Self::Absent;
@@ -29,28 +29,32 @@ impl Length {
 const HEAD_BYTES: usize = 1024;
 
 /// The head of a request. What tells its length is that of the body, whatever its fields say.
-pub(super) fn head(request: &Request<RequestBody>, host: &HeaderValue, length: Length) -> Vec<u8> {
+pub(super) fn head(
+    request: &Request<RequestBody>,
+    host: &HeaderValue,
+    length: RequestLength,
+) -> Vec<u8> {
     let mut head = Vec::with_capacity(HEAD_BYTES);
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     for part in [request.method().as_str(), " ", target, " HTTP/1.1\r\n"] {
         head.extend_from_slice(part.as_bytes());
     }
     push(&mut head, &header::HOST, host.as_bytes());
-    let mut tells_length = false;
+    let mut has_length = false;
     for (name, value) in request.headers() {
         match *name {
             header::HOST | header::TRANSFER_ENCODING => {}
-            header::CONTENT_LENGTH => tells_length = true,
+            header::CONTENT_LENGTH => has_length = true,
             _ => push(&mut head, name, value.as_bytes()),
         }
     }
     match length {
-        Length::Chunked => push(&mut head, &header::TRANSFER_ENCODING, b"chunked"),
-        Length::Known(length) => {
+        RequestLength::Chunked => push(&mut head, &header::TRANSFER_ENCODING, b"chunked"),
+        RequestLength::Known(length) => {
             push(&mut head, &header::CONTENT_LENGTH, length.to_string().as_bytes());
         }
-        Length::Absent if tells_length => push(&mut head, &header::CONTENT_LENGTH, b"0"),
-        Length::Absent => {}
+        RequestLength::Absent if has_length => push(&mut head, &header::CONTENT_LENGTH, b"0"),
+        RequestLength::Absent => {}
     }
     head.extend_from_slice(b"\r\n");
     head

@@ -9,21 +9,21 @@ use http::{
 use httparse::{Header, ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
-use super::usual::{MALFORMED, Usual};
+use super::header_cache::{HeaderBlockCache, MALFORMED};
 
 /// Header lines of a response at most.
-pub(in crate::origin) const LINES: usize = 128;
+pub(in crate::origin) const MAX_HEADER_LINES: usize = 128;
 
 /// Why a head with more lines is refused.
 pub(in crate::origin) const TOO_MANY_LINES: &str = "the response has more than 128 header lines";
 
 /// Fields that a response may gain on its way to the client.
-const ADDED: usize = 6;
+const SPARE_FIELDS: usize = 6;
 
 /// A head, and what came behind it.
-pub(crate) struct Head {
+pub(crate) struct ReceivedHead {
     pub(super) parts: Parts,
-    pub(super) length: Length,
+    pub(super) length: ResponseLength,
     /// Whether the connection may be used again.
     pub(super) persists: bool,
     /// How long the head is.
@@ -33,7 +33,7 @@ pub(crate) struct Head {
 
 /// Where a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Length {
+pub(super) enum ResponseLength {
     /// After so many bytes.
     Known(u64),
     /// With the last chunk.
@@ -43,9 +43,12 @@ pub enum Length {
 }
 
 /// Takes a head out of what has been received, if all of it is there.
-pub(super) fn parse(received: &mut BytesMut, is_head: bool) -> Result<Option<Head>, &'static str> {
+pub(super) fn parse(
+    received: &mut BytesMut,
+    is_head: bool,
+) -> Result<Option<ReceivedHead>, &'static str> {
     let bytes = std::mem::take(received).freeze();
-    let mut lines = [const { MaybeUninit::<Header<'_>>::uninit() }; LINES];
+    let mut lines = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_HEADER_LINES];
     let mut response = httparse::Response::new(&mut []);
     let mut parser = ParserConfig::default();
     // Whitespace before the colon is removed from responses (RFC 9112 §5.1).
@@ -62,41 +65,41 @@ pub(super) fn parse(received: &mut BytesMut, is_head: bool) -> Result<Option<Hea
     };
     let head_bytes = length;
     let rest = bytes.slice(length..);
-    let (mut parts, noted) = head(&response, &bytes)?;
-    let persists = noted.says.persists(parts.version);
-    let length = body_length(&mut parts, noted, is_head)?;
-    Ok(Some(Head { parts, length, persists, bytes: head_bytes, rest }))
+    let (mut parts, framing) = head(&response, &bytes)?;
+    let persists = framing.connection.persists(parts.version);
+    let length = body_length(&mut parts, framing, is_head)?;
+    Ok(Some(ReceivedHead { parts, length, persists, bytes: head_bytes, rest }))
 }
 
 /// What there is of fields that concern the framing.
 #[derive(Default, Clone, Copy)]
-struct Noted {
+struct FramingFields {
     lengths: u8,
     /// What the last of them says, where it is one number.
     length: Option<u64>,
     has_coding: bool,
-    says: Says,
+    connection: ConnectionOptions,
 }
 
 /// What `Connection` says of the connection.
 #[derive(Clone, Copy, Default)]
-struct Says {
+struct ConnectionOptions {
     close: bool,
     keep_alive: bool,
 }
 
-impl Says {
+impl ConnectionOptions {
     /// Takes a line; gives whether it says anything else.
     fn take(&mut self, line: &HeaderValue) -> bool {
-        let mut says_more = false;
+        let mut has_others = false;
         for option in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             match option {
                 _ if option.eq_ignore_ascii_case(b"close") => self.close = true,
                 _ if option.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
-                _ => says_more = true,
+                _ => has_others = true,
             }
         }
-        says_more
+        has_others
     }
 
     fn persists(self, version: Version) -> bool {
@@ -107,7 +110,7 @@ impl Says {
 fn head(
     response: &httparse::Response<'_, '_>,
     bytes: &Bytes,
-) -> Result<(Parts, Noted), &'static str> {
+) -> Result<(Parts, FramingFields), &'static str> {
     let (mut parts, ()) = Response::new(()).into_parts();
     let code = response.code.unwrap_or_default();
     parts.status = StatusCode::from_u16(code).map_err(|_| "the status is out of range")?;
@@ -118,24 +121,24 @@ fn head(
     {
         parts.extensions.insert(reason);
     }
-    let mut noted = Noted::default();
-    parts.headers = HeaderMap::with_capacity(response.headers.len() + ADDED);
-    Usual::with(|usual| {
-        for (place, line) in response.headers.iter().enumerate() {
-            let (name, value) = usual.field(place, line, bytes)?;
+    let mut framing = FramingFields::default();
+    parts.headers = HeaderMap::with_capacity(response.headers.len() + SPARE_FIELDS);
+    HeaderBlockCache::with(|cache| {
+        for (index, line) in response.headers.iter().enumerate() {
+            let (name, value) = cache.field(index, line, bytes)?;
             match name {
                 header::CONTENT_LENGTH => {
-                    noted.lengths = noted.lengths.saturating_add(1);
-                    noted.length = decimal(value.as_bytes());
+                    framing.lengths = framing.lengths.saturating_add(1);
+                    framing.length = decimal(value.as_bytes());
                 }
-                header::TRANSFER_ENCODING => noted.has_coding = true,
+                header::TRANSFER_ENCODING => framing.has_coding = true,
                 // What is said of the connection is said to this end of it, and heard.
-                header::CONNECTION if !noted.says.take(&value) => continue,
+                header::CONNECTION if !framing.connection.take(&value) => continue,
                 _ => {}
             }
             parts.headers.append(name, value);
         }
-        Ok((parts, noted))
+        Ok((parts, framing))
     })
 }
 
@@ -156,19 +159,23 @@ pub(super) fn trailers(section: &Bytes) -> Result<HeaderMap, &'static str> {
 
 /// A response whose end is ambiguous would be passed on with another end (response smuggling): it is
 /// refused, or told unambiguously.
-fn body_length(parts: &mut Parts, noted: Noted, is_head: bool) -> Result<Length, &'static str> {
-    let length = if noted.has_coding {
+fn body_length(
+    parts: &mut Parts,
+    framing: FramingFields,
+    is_head: bool,
+) -> Result<ResponseLength, &'static str> {
+    let length = if framing.has_coding {
         check_coding(parts)?;
-        Length::Chunked
-    } else if noted.lengths > 0 {
-        Length::Known(known_length(parts, noted)?)
+        ResponseLength::Chunked
+    } else if framing.lengths > 0 {
+        ResponseLength::Known(known_length(parts, framing)?)
     } else {
-        Length::UntilClose
+        ResponseLength::UntilClose
     };
     let is_bodiless = is_head
         || parts.status.is_informational()
         || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    Ok(if is_bodiless { Length::Known(0) } else { length })
+    Ok(if is_bodiless { ResponseLength::Known(0) } else { length })
 }
 
 fn check_coding(parts: &mut Parts) -> Result<(), &'static str> {
@@ -187,8 +194,8 @@ fn check_coding(parts: &mut Parts) -> Result<(), &'static str> {
 }
 
 /// The one length that all fields tell.
-fn known_length(parts: &mut Parts, noted: Noted) -> Result<u64, &'static str> {
-    if let (1, Some(length)) = (noted.lengths, noted.length) {
+fn known_length(parts: &mut Parts, framing: FramingFields) -> Result<u64, &'static str> {
+    if let (1, Some(length)) = (framing.lengths, framing.length) {
         return Ok(length);
     }
     let mut lengths = parts
@@ -198,7 +205,7 @@ fn known_length(parts: &mut Parts, noted: Noted) -> Result<u64, &'static str> {
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
         .map(|length| decimal(length.trim_ascii()));
     let length = lengths.next().flatten().ok_or("the length is malformed")?;
-    let mut is_repeated = noted.lengths > 1;
+    let mut is_repeated = framing.lengths > 1;
     for other in lengths {
         is_repeated = true;
         if other != Some(length) {
@@ -225,11 +232,11 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Result<Option<Head>, &'static str> {
+    fn parsed(text: &str) -> Result<Option<ReceivedHead>, &'static str> {
         parse(&mut BytesMut::from(text), false)
     }
 
-    fn length(fields: &str) -> Result<Length, &'static str> {
+    fn length(fields: &str) -> Result<ResponseLength, &'static str> {
         parsed(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).map(|head| head.unwrap().length)
     }
 
@@ -245,15 +252,18 @@ mod tests {
         assert_eq!((head.parts.status.as_u16(), &*head.rest), (404, &b"okmore"[..]));
         assert_eq!(head.parts.headers["a"], "b");
         assert_eq!(head.parts.extensions.get::<ReasonPhrase>().unwrap().as_bytes(), b"Nope");
-        assert!(head.persists && head.length == Length::Known(2));
+        assert!(head.persists && head.length == ResponseLength::Known(2));
     }
 
     #[test]
     fn bodies_end_where_the_fields_say() {
-        assert_eq!(length(""), Ok(Length::UntilClose));
-        assert_eq!(length("Content-Length: 5, 5\r\nContent-Length: 5\r\n"), Ok(Length::Known(5)));
+        assert_eq!(length(""), Ok(ResponseLength::UntilClose));
+        assert_eq!(
+            length("Content-Length: 5, 5\r\nContent-Length: 5\r\n"),
+            Ok(ResponseLength::Known(5))
+        );
         let both = "Transfer-Encoding: Chunked\r\nContent-Length: 5\r\n";
-        assert_eq!(length(both), Ok(Length::Chunked));
+        assert_eq!(length(both), Ok(ResponseLength::Chunked));
         for refused in [
             "Content-Length: 5\r\nContent-Length: 6\r\n",
             "Content-Length: +5\r\n",
@@ -268,19 +278,19 @@ mod tests {
         let ancient = "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert!(parsed(ancient).is_err());
         let bare = "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n";
-        assert_eq!(parsed(bare).unwrap().unwrap().length, Length::Known(0));
+        assert_eq!(parsed(bare).unwrap().unwrap().length, ResponseLength::Known(0));
         let head = parse(&mut BytesMut::from("HTTP/1.1 200 OK\r\n\r\n"), true).unwrap().unwrap();
-        assert_eq!(head.length, Length::Known(0));
+        assert_eq!(head.length, ResponseLength::Known(0));
     }
 
     #[test]
     fn whitespace_before_a_colon_is_removed() {
         let head = parsed("HTTP/1.1 200 OK\r\nContent-Length : 2\r\nA\t: b\r\n\r\nok");
         let head = head.unwrap().unwrap();
-        assert_eq!((head.length, &*head.rest), (Length::Known(2), &b"ok"[..]));
+        assert_eq!((head.length, &*head.rest), (ResponseLength::Known(2), &b"ok"[..]));
         assert_eq!(head.parts.headers["a"], "b");
         assert!(parsed("HTTP/1.1 200 OK\r\n : b\r\n\r\n").is_err(), "no name");
-        assert_eq!(length("Transfer-Encoding : chunked\r\n"), Ok(Length::Chunked));
+        assert_eq!(length("Transfer-Encoding : chunked\r\n"), Ok(ResponseLength::Chunked));
     }
 
     #[test]

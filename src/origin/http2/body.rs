@@ -11,11 +11,11 @@ pub(in crate::origin) struct Body {
     stream: RecvStream,
     /// What is left of the length that the head states.
     left: Option<u64>,
-    state: State,
+    state: ReadState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ReadState {
     Data,
     Trailers,
     Done,
@@ -23,7 +23,7 @@ enum State {
 
 /// Why a body breaks off.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::origin) enum BodyError {
+pub(in crate::origin) enum Http2BodyError {
     /// The stream was reset, or its connection failed.
     #[error(transparent)]
     Failed(#[from] h2::Error),
@@ -34,11 +34,11 @@ pub(in crate::origin) enum BodyError {
 
 impl Body {
     pub(super) fn new(stream: RecvStream, length: Option<u64>) -> Self {
-        Self { stream, left: length, state: State::Data }
+        Self { stream, left: length, state: ReadState::Data }
     }
 
     pub(in crate::origin) fn is_end_stream(&self) -> bool {
-        self.state == State::Done || self.stream.is_end_stream()
+        self.state == ReadState::Done || self.stream.is_end_stream()
     }
 
     pub(in crate::origin) fn size_hint(&self) -> SizeHint {
@@ -51,25 +51,25 @@ impl Body {
     pub(in crate::origin) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.state == State::Data {
+    ) -> Poll<Option<Result<Frame<Bytes>, Http2BodyError>>> {
+        if self.state == ReadState::Data {
             match ready!(self.stream.poll_data(cx)).transpose()? {
                 Some(data) => {
                     self.take(&data);
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                None => self.state = State::Trailers,
+                None => self.state = ReadState::Trailers,
             }
         }
-        if self.state == State::Done {
+        if self.state == ReadState::Done {
             return Poll::Ready(None);
         }
         let trailers = ready!(self.stream.poll_trailers(cx))?;
-        self.state = State::Done;
+        self.state = ReadState::Done;
         Poll::Ready(match trailers {
             Some(trailers) => Some(Ok(Frame::trailers(trailers))),
             None if self.stream.is_end_stream() => None,
-            None => Some(Err(BodyError::Truncated)),
+            None => Some(Err(Http2BodyError::Truncated)),
         })
     }
 

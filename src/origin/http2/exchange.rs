@@ -14,32 +14,33 @@ use http::{HeaderMap, HeaderName, Request, Response, response::Parts};
 use http_body::{Body as _, Frame};
 use tokio::task::AbortHandle;
 
-use super::{Body, Slot, Ticket, head::settle_length};
+use super::{Body, ReservedStream, StreamPermit, head::normalize_length};
 use crate::{
     field::hop,
     origin::body::{RequestBody, RequestBodyError, announced_trailers},
-    server::Interim,
+    server::InterimSender,
 };
 
 /// After the end of its response, a request that is still being sent may take this long.
-const SETTLING: Duration = Duration::from_secs(5);
+const SEND_GRACE: Duration = Duration::from_secs(5);
 
 /// A request on its way, until the head of its response is there.
 pub(in crate::origin) struct Exchange {
     response: ResponseFuture,
-    pump: Option<Pump>,
-    slot: Arc<Slot>,
+    upload_task: Option<UploadTask>,
+    permit: Arc<StreamPermit>,
 }
 
 /// The head of a response, its body, and what both hold on to.
-pub(in crate::origin) type Answer = (Parts, Body, (Arc<Slot>, Option<Pump>));
+pub(in crate::origin) type ExchangeResponse =
+    (Parts, Body, (Arc<StreamPermit>, Option<UploadTask>));
 
 /// The sending of a request's body; ends when this is dropped.
-pub(in crate::origin) struct Pump {
+pub(in crate::origin) struct UploadTask {
     task: AbortHandle,
 }
 
-impl Ticket {
+impl ReservedStream {
     /// Opens the stream and sends what there is of the request.
     pub(in crate::origin) fn send(
         mut self,
@@ -49,10 +50,10 @@ impl Ticket {
         let is_whole = body.is_end_stream();
         let announced = announced_trailers(head.headers());
         let (response, stream) = self.sender.send_request(head, is_whole)?;
-        let slot = Arc::new(self.slot);
-        let outgoing = Outgoing { body, stream, announced, _slot: Arc::clone(&slot) };
-        let pump = if is_whole { None } else { Pump::start(outgoing) };
-        Ok(Exchange { response, pump, slot })
+        let permit = Arc::new(self.permit);
+        let outgoing = BodyWriter { body, stream, announced, _permit: Arc::clone(&permit) };
+        let upload_task = if is_whole { None } else { UploadTask::start(outgoing) };
+        Ok(Exchange { response, upload_task, permit })
     }
 }
 
@@ -61,7 +62,7 @@ impl Exchange {
     pub(in crate::origin) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        interim: Option<&Interim>,
+        interim: Option<&InterimSender>,
     ) -> Poll<Result<Response<RecvStream>, h2::Error>> {
         while let Poll::Ready(Some(head)) = self.response.poll_informational(cx) {
             let mut head = head?;
@@ -73,20 +74,23 @@ impl Exchange {
 
     /// Has the connection take no further streams.
     pub(in crate::origin) fn retire_connection(&self) {
-        self.slot.retire_connection();
+        self.permit.retire_connection();
     }
 
     /// The response that begins with this head, and what it holds on to.
-    pub(in crate::origin) fn answer(self, response: Response<RecvStream>) -> Answer {
+    pub(in crate::origin) fn into_response(
+        self,
+        response: Response<RecvStream>,
+    ) -> ExchangeResponse {
         let (mut parts, stream) = response.into_parts();
-        let length = settle_length(&mut parts.headers);
-        (parts, Body::new(stream, length), (self.slot, self.pump))
+        let length = normalize_length(&mut parts.headers);
+        (parts, Body::new(stream, length), (self.permit, self.upload_task))
     }
 }
 
-impl Pump {
+impl UploadTask {
     /// Sends what there is at once; the rest in a task, if there is a rest.
-    fn start(outgoing: Outgoing) -> Option<Self> {
+    fn start(outgoing: BodyWriter) -> Option<Self> {
         let mut sending = Box::pin(outgoing.send());
         let mut cx = Context::from_waker(Waker::noop());
         if sending.as_mut().poll(&mut cx).is_ready() {
@@ -96,66 +100,66 @@ impl Pump {
     }
 
     /// Lets the sending go on for a while after the end of the response.
-    pub(in crate::origin) fn settle(self) {
+    pub(in crate::origin) fn finish_in_background(self) {
         if self.task.is_finished() {
             return;
         }
         tokio::spawn(async move {
-            tokio::time::sleep(SETTLING).await;
+            tokio::time::sleep(SEND_GRACE).await;
             drop(self);
         });
     }
 }
 
-impl Drop for Pump {
+impl Drop for UploadTask {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 /// A body and the stream that it is sent on.
-struct Outgoing {
+struct BodyWriter {
     body: RequestBody,
     stream: SendStream<Bytes>,
     /// Trailer fields that may be sent.
     announced: Vec<HeaderName>,
     /// The stream counts until this half of it is closed, too.
-    _slot: Arc<Slot>,
+    _permit: Arc<StreamPermit>,
 }
 
 /// Why a body is not sent to its end.
-enum Stopped {
-    ByBody(RequestBodyError),
+enum BodySendError {
+    Body(RequestBodyError),
     /// The origin has reset the stream, or the connection is gone.
-    ByOrigin,
+    Origin,
 }
 
-impl Outgoing {
+impl BodyWriter {
     /// Sends the body to its end. A body that fails resets the stream: the origin must not take what it has
     /// for all there is.
     async fn send(mut self) {
         let sent = poll_fn(|cx| self.poll_send(cx)).await;
-        if let Err(Stopped::ByBody(error)) = sent {
+        if let Err(BodySendError::Body(error)) = sent {
             tracing::debug!(%error, "a request body broke off");
             self.stream.send_reset(Reason::CANCEL);
         }
     }
 
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stopped>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodySendError>> {
         loop {
             if self.stream.poll_reset(cx).is_ready() {
-                return Poll::Ready(Err(Stopped::ByOrigin));
+                return Poll::Ready(Err(BodySendError::Origin));
             }
             // One byte is asked for at least: the body is read only if some of it can be sent.
             self.stream.reserve_capacity(1);
             if self.stream.capacity() == 0 {
                 match ready!(self.stream.poll_capacity(cx)) {
                     Some(Ok(_)) => continue,
-                    _ => return Poll::Ready(Err(Stopped::ByOrigin)),
+                    _ => return Poll::Ready(Err(BodySendError::Origin)),
                 }
             }
             let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-            let frame = frame.transpose().map_err(Stopped::ByBody)?;
+            let frame = frame.transpose().map_err(BodySendError::Body)?;
             let (sent, is_last) = match frame.map(Frame::into_data) {
                 None => (self.stream.send_data(Bytes::new(), true), true),
                 Some(Ok(data)) => {
@@ -164,11 +168,11 @@ impl Outgoing {
                 }
                 Some(Err(frame)) => {
                     let trailers = frame.into_trailers().unwrap_or_default();
-                    (self.stream.send_trailers(only(&trailers, &self.announced)), true)
+                    (self.stream.send_trailers(announced_only(&trailers, &self.announced)), true)
                 }
             };
             if sent.is_err() {
-                return Poll::Ready(Err(Stopped::ByOrigin));
+                return Poll::Ready(Err(BodySendError::Origin));
             }
             if is_last {
                 return Poll::Ready(Ok(()));
@@ -178,7 +182,7 @@ impl Outgoing {
 }
 
 /// The trailer fields that were announced.
-fn only(trailers: &HeaderMap, announced: &[HeaderName]) -> HeaderMap {
+fn announced_only(trailers: &HeaderMap, announced: &[HeaderName]) -> HeaderMap {
     let mut kept = HeaderMap::with_capacity(trailers.len());
     for (name, value) in trailers {
         if announced.contains(name) {

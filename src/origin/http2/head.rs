@@ -8,7 +8,7 @@ use http_body::Body as _;
 use crate::origin::body::RequestBody;
 
 /// Fields that belong to an HTTP/1.1 connection (RFC 9113 §8.2.2), or are sent as a pseudo-header field.
-const LEFT_OUT: [HeaderName; 8] = [
+const OMITTED: [HeaderName; 8] = [
     header::HOST,
     header::CONNECTION,
     header::EXPECT,
@@ -35,7 +35,7 @@ pub(in crate::origin) fn head(
     *head.uri_mut() = Uri::from_parts(target).unwrap_or_default();
     let headers = head.headers_mut();
     *headers = request.headers().clone();
-    for name in &LEFT_OUT {
+    for name in &OMITTED {
         headers.remove(name);
     }
     if let Some(length) = length(request, body) {
@@ -54,7 +54,7 @@ fn length(request: &Request<RequestBody>, body: &RequestBody) -> Option<u64> {
 }
 
 /// The length that a response states; a length stated several times is left in once.
-pub(super) fn settle_length(headers: &mut HeaderMap) -> Option<u64> {
+pub(super) fn normalize_length(headers: &mut HeaderMap) -> Option<u64> {
     let mut lines = headers.get_all(header::CONTENT_LENGTH).into_iter();
     let first = lines.next()?;
     let is_plain = lines.next().is_none() && first.as_bytes().iter().all(u8::is_ascii_digit);
@@ -119,7 +119,7 @@ mod tests {
             for line in lines {
                 headers.append(header::CONTENT_LENGTH, HeaderValue::from_static(line));
             }
-            assert_eq!(settle_length(&mut headers), expected, "{lines:?}");
+            assert_eq!(normalize_length(&mut headers), expected, "{lines:?}");
             let left = headers.get_all(header::CONTENT_LENGTH).iter().count();
             assert_eq!(left, usize::from(expected.is_some()));
         }

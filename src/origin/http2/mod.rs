@@ -23,11 +23,11 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-use super::{capacity::Permit, waiting::Waiters};
+use super::{capacity::ConnectionPermit, waiters::Waiters};
 use crate::server::stream::Stream;
 
 pub(super) use body::Body;
-pub(super) use exchange::{Answer, Exchange, Pump};
+pub(super) use exchange::{Exchange, ExchangeResponse, UploadTask};
 pub(super) use head::head;
 
 /// Bytes of one response that may be ahead of its reader.
@@ -61,14 +61,14 @@ struct Streams {
 }
 
 /// The right to one stream.
-pub(super) struct Slot {
+pub(super) struct StreamPermit {
     streams: Arc<Streams>,
 }
 
 /// A connection with the right to one stream on it.
-pub(super) struct Ticket {
+pub(super) struct ReservedStream {
     sender: client::SendRequest<Bytes>,
-    slot: Slot,
+    permit: StreamPermit,
 }
 
 impl Connection {
@@ -76,7 +76,7 @@ impl Connection {
     pub(super) async fn open(
         stream: Stream,
         header_bytes: u32,
-        permit: Permit,
+        permit: ConnectionPermit,
         waiters: Arc<Waiters>,
     ) -> Result<Self, h2::Error> {
         let (sender, connection) = client::Builder::new()
@@ -87,7 +87,7 @@ impl Connection {
             .enable_push(false)
             .handshake(stream)
             .await?;
-        let (report, settled) = oneshot::channel();
+        let (report, ready) = oneshot::channel();
         let streams = Arc::new(Streams {
             open: AtomicUsize::new(0),
             limit: AtomicUsize::new(0),
@@ -97,7 +97,7 @@ impl Connection {
         });
         let driver = Driver::new(connection, Arc::clone(&streams), report);
         tokio::spawn(driver.run(permit));
-        match settled.await {
+        match ready.await {
             Ok(()) => Ok(Self { sender, streams }),
             Err(_) => Err(Reason::PROTOCOL_ERROR.into()),
         }
@@ -114,12 +114,12 @@ impl Connection {
     }
 
     /// The right to a stream, unless as many are open as the origin allows.
-    pub(super) fn reserve(&self) -> Option<Ticket> {
+    pub(super) fn reserve(&self) -> Option<ReservedStream> {
         let limit = self.streams.limit.load(Relaxed);
         let room = |open: usize| (open < limit).then_some(open + 1);
         self.streams.open.fetch_update(Relaxed, Relaxed, room).ok()?;
-        let slot = Slot { streams: Arc::clone(&self.streams) };
-        Some(Ticket { sender: self.sender.clone(), slot })
+        let permit = StreamPermit { streams: Arc::clone(&self.streams) };
+        Some(ReservedStream { sender: self.sender.clone(), permit })
     }
 
     /// Whether it has had no stream for this long.
@@ -128,14 +128,14 @@ impl Connection {
     }
 }
 
-impl Slot {
+impl StreamPermit {
     /// Has the connection take no further streams; those that are open go on.
     pub(super) fn retire_connection(&self) {
         self.streams.is_retired.store(true, Relaxed);
     }
 }
 
-impl Drop for Slot {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         if self.streams.open.fetch_sub(1, Relaxed) == 1 {
             *self.streams.idle_since.lock() = Instant::now();
@@ -148,7 +148,7 @@ impl Drop for Slot {
 struct Driver {
     connection: client::Connection<Stream, Bytes>,
     streams: Arc<Streams>,
-    settled: Option<oneshot::Sender<()>>,
+    ready: Option<oneshot::Sender<()>>,
     keep_alive: KeepAlive,
 }
 
@@ -156,18 +156,18 @@ impl Driver {
     fn new(
         mut connection: client::Connection<Stream, Bytes>,
         streams: Arc<Streams>,
-        settled: oneshot::Sender<()>,
+        ready: oneshot::Sender<()>,
     ) -> Self {
         let keep_alive = KeepAlive {
             ping_pong: connection.ping_pong(),
             is_waiting: false,
             timer: Box::pin(sleep(PING_INTERVAL)),
         };
-        Self { connection, streams, settled: Some(settled), keep_alive }
+        Self { connection, streams, ready: Some(ready), keep_alive }
     }
 
     /// Runs to the connection's end, which gives its permit back.
-    async fn run(mut self, _permit: Permit) {
+    async fn run(mut self, _permit: ConnectionPermit) {
         let ended = std::future::poll_fn(|cx| self.poll(cx)).await;
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection to an origin ended early");
@@ -181,16 +181,16 @@ impl Driver {
             self.streams.waiters.note_streams();
         }
         if limit > 0
-            && let Some(settled) = self.settled.take()
+            && let Some(ready) = self.ready.take()
         {
-            let _nobody_waits = settled.send(());
+            let _receiver_gone = ready.send(());
         }
         if ended.is_ready() {
             return ended;
         }
         let is_busy = self.streams.open.load(Relaxed) > 0;
         let is_abandoned = Arc::strong_count(&self.streams) == 1;
-        self.keep_alive.poll_lost(cx, is_busy, is_abandoned).map(|()| Err(Reason::NO_ERROR.into()))
+        self.keep_alive.poll_dead(cx, is_busy, is_abandoned).map(|()| Err(Reason::NO_ERROR.into()))
     }
 }
 
@@ -204,7 +204,7 @@ struct KeepAlive {
 impl KeepAlive {
     /// Ready when a ping was not replied to in time. Only connections in use are asked. Ready also if the
     /// connection, of no use any more, does not end: the origin may have stopped reading.
-    fn poll_lost(&mut self, cx: &mut Context<'_>, is_busy: bool, is_abandoned: bool) -> Poll<()> {
+    fn poll_dead(&mut self, cx: &mut Context<'_>, is_busy: bool, is_abandoned: bool) -> Poll<()> {
         let Some(ping_pong) = &mut self.ping_pong else { return Poll::Pending };
         if self.is_waiting && ping_pong.poll_pong(cx).is_ready() {
             self.is_waiting = false;

@@ -1,11 +1,11 @@
 //! What to do if a reason is not wanted.
 
-use crate::{policy::Reason, user::Users};
+use crate::{policy::Reason, user::Authenticator};
 
 /// Returns what an operator can do about a reason, for those about which something can be done.
-pub(super) fn about(reason: Reason, users: &Users) -> Option<&'static str> {
+pub(super) fn advice_on(reason: Reason, users: &Authenticator) -> Option<&'static str> {
     Some(match reason {
-        Reason::NoIdentity if !users.are_verified() => {
+        Reason::NoIdentity if !users.is_configured() => {
             "send a session cookie or a key; list it in `[user]` if its name says nothing"
         }
         Reason::NoIdentity if users.claim().is_none() => {

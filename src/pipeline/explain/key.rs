@@ -3,57 +3,59 @@
 use http::{HeaderMap, HeaderName, Method, header};
 
 use super::{
-    found::{KeyFound, OriginFound},
-    request::{Planned, shown_key_query, shown_query},
+    explanation::{ExplainedKey, ExplainedOrigin},
+    request::{PlannedRequest, shown_key_query, shown_query},
 };
 use crate::{
-    field::forwarding::Forwarding,
-    forward::{self, Source},
-    key::{CacheKey, OriginTarget, Reach, digest, is_selected_by_cookies, vary::VarySet},
+    field::forwarding::ForwardingKind,
+    forward::{self, RequestSource},
+    key::{CacheKey, OriginTarget, StorageScope, digest, is_selected_by_cookies, vary::VarySet},
     pipeline::lookup,
     route::Route,
 };
 
-impl Planned<'_> {
-    pub(super) fn key(&self, selecting: &VarySet) -> Option<KeyFound> {
+impl PlannedRequest<'_> {
+    pub(super) fn key(&self, selecting: &VarySet) -> Option<ExplainedKey> {
         let key = &self.lookup()?.target;
         let target = key.origin_target()?;
-        let route = self.rule_route();
-        let origin_host = (target.host != target.asked_host).then(|| match &*target.host {
+        let route = self.matched_route();
+        let origin_host = (target.host != target.requested_host).then(|| match &*target.host {
             "" => "that of each origin".to_owned(),
             host => host.to_owned(),
         });
         let (vary, partition) = (&route.vary, &route.rule.partition);
         let headers = selecting.iter().map(ToString::to_string);
         let cookies = vary.cookies.iter().map(|name| format!("cookie {name}"));
-        Some(KeyFound {
+        Some(ExplainedKey {
             method: target.method.to_string(),
             scheme: target.scheme.as_str(),
-            host: target.asked_host.to_string(),
+            host: target.requested_host.to_string(),
             origin_host,
             path: target.path.to_string(),
             query: target.query.as_deref().map(shown_key_query),
             left_out: self.left_out(route),
-            forwarded: target.told.iter().map(|(name, _)| name.to_string()).collect(),
+            forwarded: target.forwarded_fields.iter().map(|(name, _)| name.to_string()).collect(),
             cookies: self.selecting_cookies(key, route),
             vary: headers.chain(cookies).collect(),
             partition: partition.needs_identity().then(|| partition.to_string()),
-            only_here: (target.reach == Reach::Node).then_some(if route.rule.sensitive {
-                "the route is `sensitive`"
-            } else {
-                "without `user.digest_key` no other node can make this key"
-            }),
+            only_here: (target.storage_scope == StorageScope::Node).then_some(
+                if route.rule.sensitive {
+                    "the route is `sensitive`"
+                } else {
+                    "without `user.digest_key` no other node can make this key"
+                },
+            ),
             id: self.key_id(key, selecting),
         })
     }
 
     /// A text that two requests have in common if, and only if, they share responses.
     fn key_id(&self, key: &CacheKey, selecting: &VarySet) -> String {
-        let vary = &self.rule_route().vary;
+        let vary = &self.matched_route().vary;
         if selecting.is_empty() && vary.cookies.is_empty() {
             return digest::hex(key.digest().to_be_bytes());
         }
-        let values = lookup::selecting(selecting, vary, self.request.headers());
+        let values = lookup::selecting_values(selecting, vary, self.request.headers());
         digest::hex(key.variant(&values).digest().to_be_bytes())
     }
 
@@ -74,7 +76,7 @@ impl Planned<'_> {
             return Vec::new();
         }
         let pairs =
-            self.site.credentials.selecting_cookies(self.request.headers(), &route.vary.cookies);
+            self.config.credentials.selecting_cookies(self.request.headers(), &route.vary.cookies);
         let name = |pair: &&[u8]| {
             let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
             String::from_utf8_lossy(name).into_owned()
@@ -82,21 +84,21 @@ impl Planned<'_> {
         pairs.iter().map(name).collect()
     }
 
-    pub(super) fn origin(&self) -> OriginFound {
+    pub(super) fn origin(&self) -> ExplainedOrigin {
         let headers = self.request.headers();
         let (method, uri) = (self.request.method(), self.request.uri());
         let key = self.lookup().map(|lookup| &lookup.target);
-        let as_sent = || self.ingress().into_target(self.site, method, uri);
+        let as_sent = || self.ingress().into_target(self.config, method, uri);
         let target = key.and_then(CacheKey::origin_target).unwrap_or_else(as_sent);
-        let source = Source {
+        let source = RequestSource {
             peer: self.connection.peer.map(|peer| peer.ip()),
             version: self.request.version(),
-            is_trusted: self.site.trusts(self.connection),
-            is_gateway: self.site.is_gateway(self.connection),
-            known: None,
+            is_trusted: self.config.trusts(self.connection),
+            is_gateway: self.config.is_gateway(self.connection),
+            cache: None,
         };
-        let sent = forward::request::headers(headers, &target, &source, &self.site.identity);
-        OriginFound {
+        let sent = forward::request::headers(headers, &target, &source, &self.config.identity);
+        ExplainedOrigin {
             asked: self.asked(method, &target),
             added: self.added(&sent),
             left_out: headers
@@ -109,7 +111,7 @@ impl Planned<'_> {
 
     fn asked(&self, method: &Method, target: &OriginTarget<'_>) -> String {
         let query =
-            target.query_to_send().map(|query| format!("?{}", shown_query(self.site, query)));
+            target.query_to_send().map(|query| format!("?{}", shown_query(self.config, query)));
         let (path, query) = (&target.path, query.unwrap_or_default());
         let host = if target.host.is_empty() { "its own host" } else { &*target.host };
         format!("{method} {path}{query} at {host}")
@@ -122,8 +124,9 @@ impl Planned<'_> {
             **name != header::HOST && !headers.get_all(*name).iter().eq(sent.get_all(*name).iter())
         };
         let line = |name: &HeaderName| {
-            let is_ours = !self.site.trusts(self.connection)
-                && Forwarding::of(name.as_str()).is_some_and(|kind| kind != Forwarding::Identity);
+            let is_ours = !self.config.trusts(self.connection)
+                && ForwardingKind::of(name.as_str())
+                    .is_some_and(|kind| kind != ForwardingKind::Identity);
             let values = sent.get_all(name).iter().filter_map(|value| value.to_str().ok());
             let values: Vec<&str> = values.filter(|_| is_ours).collect();
             if is_ours { format!("{name}: {}", values.join(", ")) } else { name.to_string() }

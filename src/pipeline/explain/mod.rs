@@ -1,17 +1,17 @@
 //! Explaining: what Larder does with a request, and why, without doing it.
 //!
-//! What is decided comes from the functions that serve: [`receive::settle_fields`], [`receive::plan`],
-//! [`Inquiry::look_up`] and [`storable`](crate::policy::storable). Nothing is fetched, counted as a request,
+//! What is decided comes from the functions that serve: [`receive::sanitize_fields`], [`receive::plan`],
+//! [`RequestContext::look_up`] and [`storable`](crate::policy::storable). Nothing is fetched, counted as a request,
 //! or noted as asked for. No value of a credential is in an explanation.
 
 mod advice;
-mod asker;
-mod found;
+mod caller;
+mod decisions;
+mod explanation;
+mod input;
 mod key;
-mod question;
 mod request;
 mod response;
-mod steps;
 mod stored;
 mod text;
 
@@ -19,17 +19,19 @@ use std::sync::Arc;
 
 use http::Method;
 
-pub use found::{
-    Answer, CredentialFound, Decision, Explanation, IdentityFound, KeyFound, Lifetime, NoMatch,
-    OriginFound, Outcome, PartitionFound, PurgedBy, ReadingFound, Removed, RequestLine,
-    ResponseFound, RouteFound, Selectors, Span, StoredFound,
+pub(crate) use explanation::{
+    ClientResult, ExplainedCredential, ExplainedDecision, ExplainedIdentity, ExplainedKey,
+    ExplainedOrigin, ExplainedOutcome, ExplainedPartition, ExplainedPurge, ExplainedReading,
+    ExplainedResponse, ExplainedRoute, ExplainedStored, Explanation, HumanDuration, Lifetime,
+    RemovedField, RequestLine, Selectors, UnmatchedRoute,
 };
-pub use question::{Asked, AskedResponse, NoQuestion};
-use question::{Given, Question};
+pub(crate) use input::InvalidExplainRequest;
+use input::{ParsedRequest, ParsedResponse};
+pub use {input::ExplainRequest, input::ExplainRequestResponse};
 
 use super::{
-    Pipeline, Site, credentials, finish::Received, inquiry::Inquiry, invalidate, passed_on,
-    receive::Lookup, receive::Verdict,
+    ConfigSnapshot, Pipeline, credentials, finish::ReceivedAt, invalidate, pass_reason_on_miss,
+    receive::Lookup, receive::RequestAction, request_context::RequestContext,
 };
 use crate::{
     fence::Selector,
@@ -37,23 +39,27 @@ use crate::{
     policy::{CacheResult, Reason, RequestHead, invalidation, stale, stale::Outage},
     store::Store,
 };
-use request::Planned;
-use response::{Judged, Refused};
-use stored::Seen;
+use request::PlannedRequest;
+use response::{EvaluatedResponse, NotStored};
+use stored::LookupSnapshot;
 
 /// Explains a request by a configuration alone: as if nothing were stored.
 ///
 /// # Errors
 /// If what is asked about is no request, or its response is none.
-pub fn offline(site: &Site, asked: &Asked, now: Timestamp) -> Result<Explanation, NoQuestion> {
-    let question = Question::read(asked, usual_host(site))?;
-    let planned = Planned::of(site, &question, now);
-    Ok(explain(&planned, &question, (now, site.max_object), None))
+pub(crate) fn offline(
+    config: &ConfigSnapshot,
+    input: &ExplainRequest,
+    now: Timestamp,
+) -> Result<Explanation, InvalidExplainRequest> {
+    let parsed = ParsedRequest::read(input, usual_host(config))?;
+    let planned = PlannedRequest::of(config, &parsed, now);
+    Ok(explain(&planned, &parsed, (now, config.max_object), None))
 }
 
 /// The host of URLs without one: the first that is served, if only some are.
-fn usual_host(site: &Site) -> &str {
-    let named = site.hosts.patterns.iter().find(|pattern| !pattern.starts_with('*'));
+fn usual_host(config: &ConfigSnapshot) -> &str {
+    let named = config.hosts.patterns.iter().find(|pattern| !pattern.starts_with('*'));
     named.map_or("localhost", |host| host)
 }
 
@@ -65,43 +71,46 @@ impl<S: Store> Pipeline<S> {
     ///
     /// # Errors
     /// If what is asked about is no request, or its response is none.
-    pub async fn explain(self: &Arc<Self>, asked: &Asked) -> Result<Explanation, NoQuestion> {
-        let site = self.site.with(Arc::clone);
-        let question = Question::read(asked, usual_host(&site))?;
-        let received = Received::now(&self.clock);
-        let planned = Planned::of(&site, &question, received.at);
-        let seen = match &planned.verdict {
-            Verdict::Lookup(lookup) => {
-                let inquiry = self.inquiry(&site, &planned, received);
-                let weighed = inquiry.would_look_up(lookup).await;
-                Some(Seen { weighed, steady: received.steady })
+    pub(crate) async fn explain(
+        self: &Arc<Self>,
+        input: &ExplainRequest,
+    ) -> Result<Explanation, InvalidExplainRequest> {
+        let config = self.config.with(Arc::clone);
+        let parsed = ParsedRequest::read(input, usual_host(&config))?;
+        let received = ReceivedAt::now(&self.clock);
+        let planned = PlannedRequest::of(&config, &parsed, received.at);
+        let snapshot = match &planned.action {
+            RequestAction::Lookup(lookup) => {
+                let context = self.context(&config, &planned, received);
+                let outcome = context.preview_lookup(lookup).await;
+                Some(LookupSnapshot { outcome, steady: received.steady })
             }
             _ => None,
         };
-        let limit = site.max_object.min(self.store.max_entry_size() as u64);
-        let mut explanation = explain(&planned, &question, (received.at, limit), seen.as_ref());
-        if let (Some(seen), Some(lookup)) = (&seen, planned.lookup()) {
-            explanation.stored = self.stored(lookup, seen);
-            explanation.purged = self.purged_by(&planned, lookup, seen);
+        let limit = config.max_object.min(self.store.max_entry_size() as u64);
+        let mut explanation = explain(&planned, &parsed, (received.at, limit), snapshot.as_ref());
+        if let (Some(snapshot), Some(lookup)) = (&snapshot, planned.lookup()) {
+            explanation.stored = self.stored(lookup, snapshot);
+            explanation.purged = self.purged_by(&planned, lookup, snapshot);
         }
         Ok(explanation)
     }
 
-    fn inquiry(
+    fn context(
         self: &Arc<Self>,
-        site: &Arc<Site>,
-        planned: &Planned<'_>,
-        received: Received,
-    ) -> Inquiry<S> {
+        config: &Arc<ConfigSnapshot>,
+        planned: &PlannedRequest<'_>,
+        received: ReceivedAt,
+    ) -> RequestContext<S> {
         let (parts, _body) = planned.request.clone().into_parts();
         let connection = crate::server::Connection {
             peer: planned.connection.peer,
             secure: planned.connection.secure,
             ..crate::server::Connection::default()
         };
-        Inquiry {
+        RequestContext {
             pipeline: Arc::clone(self),
-            site: Arc::clone(site),
+            config: Arc::clone(config),
             route: planned.route,
             received,
             connection: Arc::new(connection),
@@ -112,19 +121,19 @@ impl<S: Store> Pipeline<S> {
 }
 
 fn explain(
-    planned: &Planned<'_>,
-    question: &Question,
+    planned: &PlannedRequest<'_>,
+    parsed: &ParsedRequest,
     times: (Timestamp, u64),
-    seen: Option<&Seen>,
+    snapshot: Option<&LookupSnapshot>,
 ) -> Explanation {
     let lookup = planned.lookup();
-    let judged = lookup
-        .zip(question.response.as_ref())
-        .map(|(lookup, given)| Judged::of(planned, lookup, given, times));
-    let refused = lookup.and_then(|lookup| refused(planned, lookup, seen));
-    let selecting = match &judged {
-        Some(judged) => judged.selecting(planned.site, planned.rule_route()),
-        None => planned.rule_route().vary.headers.iter().cloned().collect(),
+    let evaluated = lookup
+        .zip(parsed.response.as_ref())
+        .map(|(lookup, given)| EvaluatedResponse::of(planned, lookup, given, times));
+    let refused = lookup.and_then(|lookup| refused(planned, lookup, snapshot));
+    let selecting = match &evaluated {
+        Some(evaluated) => evaluated.selecting(planned.config, planned.matched_route()),
+        None => planned.matched_route().vary.headers.iter().cloned().collect(),
     };
     Explanation {
         request: planned.request_line(),
@@ -138,32 +147,36 @@ fn explain(
         origin: planned.origin(),
         stored: None,
         purged: None,
-        response: judged
+        response: evaluated
             .as_ref()
             .zip(lookup)
-            .map(|(judged, lookup)| judged.found(planned, lookup, refused)),
-        invalidates: invalidated(planned, question),
-        selectors: lookup.map(|lookup| response::selectors(planned, lookup, judged.as_ref())),
-        answer: answer(planned, (seen, refused), judged.as_ref()),
+            .map(|(evaluated, lookup)| evaluated.found(planned, lookup, refused)),
+        invalidates: invalidated(planned, parsed),
+        selectors: lookup.map(|lookup| response::selectors(planned, lookup, evaluated.as_ref())),
+        answer: answer(planned, (snapshot, refused), evaluated.as_ref()),
     }
 }
 
 /// Why the response to a request that the cache may answer is not stored, whatever it is.
-fn refused(planned: &Planned<'_>, lookup: &Lookup, seen: Option<&Seen>) -> Option<Refused> {
+fn refused(
+    planned: &PlannedRequest<'_>,
+    lookup: &Lookup,
+    snapshot: Option<&LookupSnapshot>,
+) -> Option<NotStored> {
     if lookup.directives.only_if_cached {
         let (reason, means) = (Reason::OnlyIfCached, "The origin is not asked.");
-        return Some(Refused { reason, means });
+        return Some(NotStored { reason, means });
     }
-    if seen.is_some_and(|seen| seen.stored().is_some()) {
+    if snapshot.is_some_and(|snapshot| snapshot.stored().is_some()) {
         return None;
     }
-    let is_shared = seen.map_or_else(
-        || !lookup.credentials.ask_alone(&planned.rule_route().rule),
-        |seen| seen.may_be_shared(lookup, &planned.rule_route().rule),
+    let is_shared = snapshot.map_or_else(
+        || !lookup.credentials.need_own_fetch(&planned.matched_route().rule),
+        |snapshot| snapshot.may_be_shared(lookup, &planned.matched_route().rule),
     );
-    let because = seen.map_or(Reason::Cold, Seen::needed_because);
+    let because = snapshot.map_or(Reason::Cold, LookupSnapshot::needed_because);
     let method = planned.request.method();
-    let reason = passed_on(method, lookup, (is_shared, because))?;
+    let reason = pass_reason_on_miss(method, lookup, (is_shared, because))?;
     let means = match reason {
         Reason::Range => "A part of a response is not stored.",
         _ if *method == Method::HEAD => {
@@ -171,26 +184,30 @@ fn refused(planned: &Planned<'_>, lookup: &Lookup, seen: Option<&Seen>) -> Optio
         }
         _ => "The origin judges the request's condition, and the answer is for this client alone.",
     };
-    Some(Refused { reason, means })
+    Some(NotStored { reason, means })
 }
 
-fn client_gets(result: CacheResult, reason: Option<Reason>, means: &str) -> Answer {
-    Answer { result: result.as_str(), reason: reason.map(Reason::as_str), means: means.to_owned() }
+fn client_gets(result: CacheResult, reason: Option<Reason>, means: &str) -> ClientResult {
+    ClientResult {
+        result: result.as_str(),
+        reason: reason.map(Reason::as_str),
+        means: means.to_owned(),
+    }
 }
 
 /// What the client gets if the cache does not answer, whatever is stored.
-fn without_lookup(verdict: &Verdict, judged: Option<&Judged>) -> Answer {
-    let (reason, means) = match verdict {
-        Verdict::Lookup(_) => (None, "The cache may answer it."),
-        Verdict::Refresh(_) => {
-            let refused = judged.and_then(|judged| judged.by_head.err());
+fn without_lookup(action: &RequestAction, evaluated: Option<&EvaluatedResponse>) -> ClientResult {
+    let (reason, means) = match action {
+        RequestAction::Lookup(_) => (None, "The cache may answer it."),
+        RequestAction::Refresh(_) => {
+            let refused = evaluated.and_then(|evaluated| evaluated.by_head.err());
             (refused.or(Some(Reason::RuleBypass)), "The origin answers.")
         }
-        Verdict::Pass(reason) => (Some(*reason), "The origin answers; nothing is stored."),
-        Verdict::Misdirected => {
+        RequestAction::Pass(reason) => (Some(*reason), "The origin answers; nothing is stored."),
+        RequestAction::Misdirected => {
             (Some(Reason::Misdirected), "Larder answers 421: it serves no such host.")
         }
-        Verdict::Loop => {
+        RequestAction::Loop => {
             (Some(Reason::Loop), "Larder answers 508: the request has come back to it.")
         }
     };
@@ -199,67 +216,67 @@ fn without_lookup(verdict: &Verdict, judged: Option<&Judged>) -> Answer {
 
 /// What the client gets.
 fn answer(
-    planned: &Planned<'_>,
-    (seen, refused): (Option<&Seen>, Option<Refused>),
-    judged: Option<&Judged>,
-) -> Answer {
-    let lookup = match &planned.verdict {
-        Verdict::Lookup(lookup) => lookup,
-        verdict => return without_lookup(verdict, judged),
+    planned: &PlannedRequest<'_>,
+    (snapshot, refused): (Option<&LookupSnapshot>, Option<NotStored>),
+    evaluated: Option<&EvaluatedResponse>,
+) -> ClientResult {
+    let lookup = match &planned.action {
+        RequestAction::Lookup(lookup) => lookup,
+        action => return without_lookup(action, evaluated),
     };
-    if let Some((result, reason, means)) = seen.and_then(Seen::at_once) {
+    if let Some((result, reason, means)) = snapshot.and_then(LookupSnapshot::without_origin) {
         return client_gets(result, reason, means);
     }
-    let reason = seen.map_or(Reason::Cold, Seen::needed_because);
+    let reason = snapshot.map_or(Reason::Cold, LookupSnapshot::needed_because);
     if lookup.directives.only_if_cached {
         let means = "Larder answers 504: the request wants a stored response, and none answers it.";
         return client_gets(CacheResult::Miss, Some(Reason::OnlyIfCached), means);
     }
-    if let Some(Refused { reason, .. }) = refused {
+    if let Some(NotStored { reason, .. }) = refused {
         return client_gets(
             CacheResult::Miss,
             Some(reason),
             "The origin answers; nothing is stored.",
         );
     }
-    let Some(judged) = judged else {
-        let means = match seen.and_then(Seen::stored) {
+    let Some(evaluated) = evaluated else {
+        let means = match snapshot.and_then(LookupSnapshot::stored) {
             None => "The origin answers. Give a response to see whether it is stored.",
             Some(_) => {
                 "The origin is asked whether what is stored is current: REVALIDATED if it is, EXPIRED if it sends another."
             }
         };
-        let result = if seen.and_then(Seen::stored).is_some() {
+        let result = if snapshot.and_then(LookupSnapshot::stored).is_some() {
             CacheResult::Expired
         } else {
             CacheResult::Miss
         };
         return client_gets(result, Some(reason), means);
     };
-    asked(planned, (lookup, reason), (seen, judged))
+    origin_answers(planned, (lookup, reason), (snapshot, evaluated))
 }
 
 /// What the client gets where the origin answers with the given response.
-fn asked(
-    planned: &Planned<'_>,
+fn origin_answers(
+    planned: &PlannedRequest<'_>,
     (lookup, reason): (&Lookup, Reason),
-    (seen, judged): (Option<&Seen>, &Judged),
-) -> Answer {
-    let stored = seen.and_then(Seen::stored);
-    if let Some((stored, steady)) = stored.zip(seen.map(|seen| seen.steady))
-        && stale::is_error(judged.status())
+    (snapshot, evaluated): (Option<&LookupSnapshot>, &EvaluatedResponse),
+) -> ClientResult {
+    let stored = snapshot.and_then(LookupSnapshot::stored);
+    if let Some((stored, steady)) = stored.zip(snapshot.map(|snapshot| snapshot.steady))
+        && stale::is_error(evaluated.status())
     {
         let known = (stored.response.status, &stored.response.freshness);
-        let rule = &planned.rule_route().rule;
-        let bridged = stale::bridge(known, Outage::Error, &lookup.directives, rule, steady);
+        let rule = &planned.matched_route().rule;
+        let bridged = stale::stale_on_error(known, Outage::Error, &lookup.directives, rule, steady);
         if bridged.is_some() {
             let means = "What is stored bridges the origin's failure.";
             return client_gets(CacheResult::Stale, bridged, means);
         }
     }
     let result = if stored.is_some() { CacheResult::Expired } else { CacheResult::Miss };
-    match judged.by_head {
-        Ok(_) if judged.verdict().is_ok() => {
+    match evaluated.by_head {
+        Ok(_) if evaluated.verdict().is_ok() => {
             client_gets(result, Some(reason), "The origin answers, and its response is stored.")
         }
         Ok(_) => client_gets(
@@ -274,29 +291,29 @@ fn asked(
 }
 
 /// What a write invalidates once it succeeds; nothing for requests that change nothing.
-fn invalidated(planned: &Planned<'_>, question: &Question) -> Vec<String> {
+fn invalidated(planned: &PlannedRequest<'_>, parsed: &ParsedRequest) -> Vec<String> {
     let (request, presence) = (&planned.request, planned.presence);
     let is_unsafe = invalidation::is_unsafe(request.method(), presence)
-        || planned.rule_route().is_logout(request.method());
-    if !matches!(planned.verdict, Verdict::Pass(_)) || !is_unsafe {
+        || planned.matched_route().is_logout(request.method());
+    if !matches!(planned.action, RequestAction::Pass(_)) || !is_unsafe {
         return Vec::new();
     }
     let head = RequestHead {
         method: request.method(),
-        authority: super::finish::asked_host(request.headers()),
+        authority: super::finish::requested_host(request.headers()),
         target: request.uri().path_and_query().map_or("/", |target| target.as_str()),
         headers: request.headers(),
         credentials: crate::policy::Credentials::NONE,
     };
-    let response = question.response.as_ref();
+    let response = parsed.response.as_ref();
     let none = http::HeaderMap::new();
     let (status, headers) =
         response.map_or((http::StatusCode::OK, &none), |given| (given.status, &given.headers));
-    let outcome = invalidation::Outcome::Answered(status, headers);
-    let asking = planned.asking();
-    let asked = (&head, &asking);
-    let selectors = invalidate::selectors(planned.site, &planned.ingress(), asked, &outcome);
-    let writer = credentials::writer(planned.site, &asking);
+    let outcome = invalidation::UnsafeRequestOutcome::Answered(status, headers);
+    let identity_inputs = planned.identity_inputs();
+    let asked = (&head, &identity_inputs);
+    let selectors = invalidate::selectors(planned.config, &planned.ingress(), asked, &outcome);
+    let writer = credentials::writer(planned.config, &identity_inputs);
     let user = writer.as_deref().and_then(|writer| writer.user.as_deref());
     selectors.iter().filter_map(|selector| written(selector, user)).collect()
 }

@@ -5,20 +5,20 @@ use http::{HeaderName, Request, header};
 use http_body_util::Full;
 
 use super::{
-    Question,
-    found::{NoMatch, ReadingFound, Removed, RequestLine, RouteFound},
+    ParsedRequest,
+    explanation::{ExplainedReading, ExplainedRoute, RemovedField, RequestLine, UnmatchedRoute},
 };
 use crate::{
     field::{
         Timestamp,
-        forwarding::{self, Forwarding},
-        presence::Presence,
+        forwarding::{self, ForwardingKind},
+        presence::FieldPresence,
     },
-    key::target::{Form, Readings, purge_url::MASK},
+    key::uri::{PathForm, PathReadings, purge_url::CREDENTIAL_MARK},
     pipeline::{
-        credentials::{self, Asking, masked},
-        receive::{self, Ingress, Lookup, Verdict},
-        site::Site,
+        config_snapshot::ConfigSnapshot,
+        credentials::{self, IdentityInputs, mask_credentials},
+        receive::{self, Ingress, Lookup, RequestAction},
     },
     policy::Reason,
     route::{Agreement, Mismatch, Route},
@@ -29,38 +29,42 @@ use crate::{
 const HIDDEN: &str = "***";
 
 /// A request as far as it is decided about without the store, by the functions that serve.
-pub(super) struct Planned<'a> {
-    pub(super) site: &'a Site,
+pub(super) struct PlannedRequest<'a> {
+    pub(super) config: &'a ConfigSnapshot,
     /// The request, its fields settled.
-    pub(super) asked: Request<Full<Bytes>>,
+    pub(super) received: Request<Full<Bytes>>,
     /// The same without what its partition takes off.
     pub(super) request: Request<Full<Bytes>>,
     pub(super) connection: &'a Connection,
-    pub(super) presence: Presence,
+    pub(super) presence: FieldPresence,
     now: Timestamp,
     pub(super) route: usize,
-    pub(super) verdict: Verdict,
-    removed: Vec<Removed>,
+    pub(super) action: RequestAction,
+    removed: Vec<RemovedField>,
 }
 
-impl<'a> Planned<'a> {
-    pub(super) fn of(site: &'a Site, question: &'a Question, now: Timestamp) -> Self {
-        let (mut request, connection) = (question.request.clone(), &question.connection);
+impl<'a> PlannedRequest<'a> {
+    pub(super) fn of(
+        config: &'a ConfigSnapshot,
+        parsed: &'a ParsedRequest,
+        now: Timestamp,
+    ) -> Self {
+        let (mut request, connection) = (parsed.request.clone(), &parsed.connection);
         let sent: Vec<HeaderName> = request.headers().keys().cloned().collect();
-        let presence = receive::settle_fields(site, request.headers_mut(), connection);
+        let presence = receive::sanitize_fields(config, request.headers_mut(), connection);
         let is_gone = |name: &&HeaderName| !request.headers().contains_key(*name);
-        let removed = |name| removed(site, name, connection);
+        let removed = |name| removed(config, name, connection);
         let removed = sent.iter().filter(is_gone).map(removed).collect();
-        let (route, verdict) = receive::plan(site, &request, presence, (connection, now));
+        let (route, action) = receive::plan(config, &request, presence, (connection, now));
         let mut planned = Self {
-            site,
-            asked: request.clone(),
+            config,
+            received: request.clone(),
             request,
             connection,
             presence,
             now,
             route,
-            verdict,
+            action,
             removed,
         };
         if planned.lookup().is_some() {
@@ -71,31 +75,31 @@ impl<'a> Planned<'a> {
 
     /// Takes off what the route's partition takes off.
     fn make_anonymous(&mut self) {
-        let (site, presence) = (self.site, self.presence);
-        let (route, headers) = (site.route(self.route), self.request.headers_mut());
-        credentials::make_anonymous(site, route, headers, presence);
-        let sent = self.asked.headers();
+        let (config, presence) = (self.config, self.presence);
+        let (route, headers) = (config.route(self.route), self.request.headers_mut());
+        credentials::make_anonymous(config, route, headers, presence);
+        let sent = self.received.headers();
         for name in sent.keys().filter(|name| self.request.headers().get(*name) != sent.get(*name))
         {
             let why = "`partition = \"everyone\"` takes credentials and cookies off";
-            self.removed.push(Removed { name: name.to_string(), why });
+            self.removed.push(RemovedField { name: name.to_string(), why });
         }
     }
 
     /// The lookup, if the cache has a part in the request.
     pub(super) fn lookup(&self) -> Option<&Lookup> {
-        match &self.verdict {
-            Verdict::Lookup(lookup) | Verdict::Refresh(lookup) => Some(lookup),
+        match &self.action {
+            RequestAction::Lookup(lookup) | RequestAction::Refresh(lookup) => Some(lookup),
             _ => None,
         }
     }
 
-    pub(super) fn rule_route(&self) -> &Route {
-        self.site.route(self.route)
+    pub(super) fn matched_route(&self) -> &Route {
+        self.config.route(self.route)
     }
 
-    pub(super) fn readings(&self) -> Readings<'_> {
-        Readings::of(self.request.uri().path())
+    pub(super) fn readings(&self) -> PathReadings<'_> {
+        PathReadings::of(self.request.uri().path())
     }
 
     pub(super) fn query(&self) -> Option<&str> {
@@ -103,10 +107,10 @@ impl<'a> Planned<'a> {
     }
 
     /// The request as it came, as far as it says who asks.
-    pub(super) fn asking(&self) -> Asking<'_> {
-        Asking {
+    pub(super) fn identity_inputs(&self) -> IdentityInputs<'_> {
+        IdentityInputs {
             query: self.query(),
-            headers: self.asked.headers(),
+            headers: self.received.headers(),
             presence: self.presence,
             peer: self.connection.peer.map(|peer| peer.ip().to_canonical()),
             now: self.now,
@@ -114,17 +118,17 @@ impl<'a> Planned<'a> {
     }
 
     pub(super) fn ingress(&self) -> Ingress<'_> {
-        Ingress::of(self.site, self.request.headers(), self.connection)
+        Ingress::of(self.config, self.request.headers(), self.connection)
     }
 
     /// Why the cache has no part in it, if it has none.
     pub(super) fn reason(&self) -> Option<Reason> {
-        match &self.verdict {
-            Verdict::Loop => Some(Reason::Loop),
-            Verdict::Misdirected => Some(Reason::Misdirected),
-            Verdict::Pass(reason) => Some(*reason),
-            Verdict::Refresh(_) => Some(Reason::RuleBypass),
-            Verdict::Lookup(_) => None,
+        match &self.action {
+            RequestAction::Loop => Some(Reason::Loop),
+            RequestAction::Misdirected => Some(Reason::Misdirected),
+            RequestAction::Pass(reason) => Some(*reason),
+            RequestAction::Refresh(_) => Some(Reason::RuleBypass),
+            RequestAction::Lookup(_) => None,
         }
     }
 
@@ -132,31 +136,32 @@ impl<'a> Planned<'a> {
         let scheme = if self.connection.secure { "https" } else { "http" };
         let host = self.request.headers().get(header::HOST);
         let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let query = self.query().map(|query| format!("?{}", shown_query(self.site, query)));
+        let query = self.query().map(|query| format!("?{}", shown_query(self.config, query)));
         let path = self.request.uri().path();
         let url = format!("{scheme}://{host}{path}{}", query.unwrap_or_default());
         RequestLine { method: self.request.method().to_string(), url }
     }
 
-    pub(super) fn removed(&self) -> Vec<Removed> {
+    pub(super) fn removed(&self) -> Vec<RemovedField> {
         self.removed.clone()
     }
 
     // ── Route ──
 
-    pub(super) fn route(&self) -> RouteFound {
-        let (routes, method) = (&self.site.routes, self.request.method());
+    pub(super) fn route(&self) -> ExplainedRoute {
+        let (routes, method) = (&self.config.routes, self.request.method());
         let (ingress, readings) = (self.ingress(), self.readings());
         let agreement = routes.select(method, &ingress.host, &readings).agreement;
         let no_match = |route: &Route| {
             let pattern = route.pattern.as_ref()?;
-            let differs = pattern.mismatch(method, &ingress.host, (Form::Sent, readings.sent()))?;
+            let differs =
+                pattern.mismatch(method, &ingress.host, (PathForm::Sent, readings.sent()))?;
             let (name, pattern) = (route.name.to_string(), pattern.to_string());
-            Some(NoMatch { name, pattern, differs: differing(differs) })
+            Some(UnmatchedRoute { name, pattern, differs: differing(differs) })
         };
         let earlier = routes.routes().iter().take(self.route);
-        let route = self.rule_route();
-        RouteFound {
+        let route = self.matched_route();
+        ExplainedRoute {
             name: route.name.to_string(),
             pattern: route.pattern.as_ref().map(ToString::to_string),
             before: earlier.filter_map(|route| no_match(route)).collect(),
@@ -166,28 +171,28 @@ impl<'a> Planned<'a> {
     }
 
     /// The readings of a path about which servers may disagree.
-    fn several_readings(&self, host: &str) -> Vec<ReadingFound> {
+    fn several_readings(&self, host: &str) -> Vec<ExplainedReading> {
         let readings = self.readings();
-        if !matches!(readings, Readings::Several(_)) {
+        if !matches!(readings, PathReadings::Ambiguous(_)) {
             return Vec::new();
         }
-        let mut found: Vec<ReadingFound> = Vec::new();
+        let mut found: Vec<ExplainedReading> = Vec::new();
         for (place, (form, path)) in readings.each().enumerate() {
             let form = match (place, form) {
                 (0, _) => "as sent",
-                (_, Form::Sent) => "normal form",
-                (_, Form::Once) => "decoded once",
-                (_, Form::Twice) => "decoded twice",
-                (_, Form::Loosest) => "loosest",
+                (_, PathForm::Sent) => "normal form",
+                (_, PathForm::Once) => "decoded once",
+                (_, PathForm::Twice) => "decoded twice",
+                (_, PathForm::Loosest) => "loosest",
             };
             let route = self.route_of(place, host, &readings);
-            found.push(ReadingFound { form, path: path.into_owned(), route });
+            found.push(ExplainedReading { form, path: path.into_owned(), route });
         }
         found
     }
 
     /// The name of the route that the reading at this place selects.
-    fn route_of(&self, place: usize, host: &str, readings: &Readings<'_>) -> String {
+    fn route_of(&self, place: usize, host: &str, readings: &PathReadings<'_>) -> String {
         let method = self.request.method();
         let fits = |route: &&std::sync::Arc<Route>| {
             let reading = readings.each().nth(place);
@@ -196,23 +201,23 @@ impl<'a> Planned<'a> {
                 .zip(pattern)
                 .is_some_and(|((form, path), pattern)| pattern.matches(method, host, (form, &path)))
         };
-        let found = self.site.routes.routes().iter().find(fits);
-        found.unwrap_or_else(|| self.site.routes.unmatched()).name.to_string()
+        let found = self.config.routes.routes().iter().find(fits);
+        found.unwrap_or_else(|| self.config.routes.unmatched()).name.to_string()
     }
 }
 
-fn removed(site: &Site, name: &HeaderName, connection: &Connection) -> Removed {
+fn removed(config: &ConfigSnapshot, name: &HeaderName, connection: &Connection) -> RemovedField {
     let peer = connection.peer.map(|peer| peer.ip());
-    let why = if site.users.removes(name, peer) {
+    let why = if config.users.is_spoofed(name, peer) {
         "only a gateway in `user.header.from` may say this"
-    } else if Forwarding::of(name.as_str()).is_some() {
+    } else if ForwardingKind::of(name.as_str()).is_some() {
         "only a proxy in `trusted_proxies` may say this"
-    } else if forwarding::is_misspelt(name.as_str()) {
+    } else if forwarding::is_underscore_alias(name.as_str()) {
         "some servers take `_` for `-`, and this name for one that decides about the request"
     } else {
         "`Connection` lists it: it is for this connection only"
     };
-    Removed { name: name.to_string(), why }
+    RemovedField { name: name.to_string(), why }
 }
 
 const fn differing(mismatch: Mismatch) -> &'static str {
@@ -232,14 +237,14 @@ pub(super) fn without_user(tag: &str, user: Option<&str>) -> String {
 }
 
 /// A query without the values of credentials.
-pub(super) fn shown_query(site: &Site, query: &str) -> String {
-    masked(query, &site.credentials, None)
+pub(super) fn shown_query(config: &ConfigSnapshot, query: &str) -> String {
+    mask_credentials(query, &config.credentials, None)
         .map_or_else(|| query.to_owned(), |it| shown_key_query(&it))
 }
 
 /// The query of a key, or a masked one, as people read it.
 pub(super) fn shown_key_query(query: &str) -> String {
-    let pairs = query.split('&').map(|pair| match pair.split_once(MASK) {
+    let pairs = query.split('&').map(|pair| match pair.split_once(CREDENTIAL_MARK) {
         Some((name, _digest)) => format!("{name}{HIDDEN}"),
         None => pair.to_owned(),
     });

@@ -3,7 +3,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{
-    Explanation, KeyFound, Lifetime, NoMatch, ResponseFound, Selectors, Span, StoredFound,
+    ExplainedKey, ExplainedResponse, ExplainedStored, Explanation, HumanDuration, Lifetime,
+    Selectors, UnmatchedRoute,
 };
 
 /// Routes before the one that matches that are named one by one.
@@ -122,11 +123,11 @@ impl Explanation {
     }
 }
 
-fn not_matching(route: &NoMatch) -> String {
+fn not_matching(route: &UnmatchedRoute) -> String {
     format!("{}  does not match: another {}", route.pattern, route.differs)
 }
 
-impl KeyFound {
+impl ExplainedKey {
     fn rows(&self) -> Vec<(&'static str, String)> {
         let mut rows = vec![
             ("method", self.method.clone()),
@@ -150,7 +151,7 @@ impl KeyFound {
     }
 }
 
-impl StoredFound {
+impl ExplainedStored {
     fn rows(&self) -> Vec<(&'static str, String)> {
         let freshness = match (self.fresh_for, self.stale_for) {
             (Some(left), _) => format!("fresh for {left}"),
@@ -170,7 +171,7 @@ impl StoredFound {
     }
 }
 
-impl ResponseFound {
+impl ExplainedResponse {
     fn rows(&self) -> Vec<(&'static str, String)> {
         let reason = self.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
         let stored =
@@ -206,7 +207,7 @@ impl Lifetime {
             ("the origin says", by_origin),
             ("the `ttl` says", format!("{by_ttl}, with ttl_from = \"{}\"", self.ttl_from)),
         ];
-        if self.age != Span(std::time::Duration::ZERO) {
+        if self.age != HumanDuration(std::time::Duration::ZERO) {
             rows.push(("age", format!("{} when it arrives", self.age)));
         }
         rows.push(("fresh for", format!("{}: {basis}", self.fresh_for)));
@@ -219,7 +220,7 @@ impl Lifetime {
             ("then, if it is away", self.stale_if_disconnected),
         ];
         for (label, window) in windows {
-            if window != Span(std::time::Duration::ZERO) {
+            if window != HumanDuration(std::time::Duration::ZERO) {
                 rows.push((label, format!("served stale for {window}")));
             }
         }

@@ -11,15 +11,15 @@ use super::{
     },
 };
 use crate::field::{
-    cookie::{self, Cookie, Form},
+    cookie::{self, Cookie, CookieForm},
     name::{folded, is_same},
 };
 
 /// Cookies in one request, harmless ones aside, that are told apart. Browsers send less than 200 altogether.
-const MOST: usize = 128;
+const MAX_COOKIES: usize = 128;
 
 /// Cookies as `name=value`.
-pub type Pairs<'a> = SmallVec<[&'a [u8]; 4]>;
+pub(crate) type CookiePairs<'a> = SmallVec<[&'a [u8]; 4]>;
 
 /// What a cookie is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl CookieFindings {
     const SESSION: Self = Self(1);
     const UNKNOWN: Self = Self(1 << 1);
     const SELECTING: Self = Self(1 << 2);
-    const SETTLED: Self = Self(1 << 3);
+    const VARIED: Self = Self(1 << 3);
     const LOOSE: Self = Self(1 << 4);
     /// Servers may read them differently, whatever the route is.
     pub const AMBIGUOUS: Self = Self(1 << 5);
@@ -58,15 +58,15 @@ impl CookieFindings {
         self.0 |= others.0;
     }
 
-    /// Whether servers may read them differently where that makes a difference. `by_ttl`: whether the
+    /// Whether servers may read them differently where that makes a difference. `has_ttl`: whether the
     /// route has a `ttl`, so that selecting ones count.
-    pub fn are_ambiguous(self, by_ttl: bool) -> bool {
-        let takes_part = self.has(Self::SETTLED) || (by_ttl && self.has(Self::SELECTING));
-        self.has(Self::AMBIGUOUS) || (takes_part && self.has(Self::LOOSE))
+    pub fn are_ambiguous(self, has_ttl: bool) -> bool {
+        let is_relevant = self.has(Self::VARIED) || (has_ttl && self.has(Self::SELECTING));
+        self.has(Self::AMBIGUOUS) || (is_relevant && self.has(Self::LOOSE))
     }
 
     /// Whether some choose what is shown, and their route does not separate by them anyway.
-    pub fn are_selecting(self) -> bool {
+    pub fn has_selecting(self) -> bool {
         self.has(Self::SELECTING)
     }
 
@@ -74,11 +74,11 @@ impl CookieFindings {
     pub fn credentials(self) -> Credentials {
         let token =
             if self.has(Self::TOKEN) { Credentials::SESSION_COOKIE } else { Credentials::NONE };
-        self.credentials_beside_token().with(token)
+        self.credentials_without_token().with(token)
     }
 
     /// The same, the token of the identity aside.
-    pub fn credentials_beside_token(self) -> Credentials {
+    pub fn credentials_without_token(self) -> Credentials {
         let of = |these, credentials| {
             if self.has(these) { credentials } else { Credentials::NONE }
         };
@@ -88,17 +88,21 @@ impl CookieFindings {
 }
 
 impl CredentialRules {
-    /// Reads the cookies of a request, over all lines. `settled` are those that the route separates by.
-    pub fn in_cookies(&self, request: &HeaderMap, settled: &[Box<str>]) -> CookieFindings {
+    /// Reads the cookies of a request, over all lines. `vary_cookies` are those that the route separates by.
+    pub fn inspect_cookies(
+        &self,
+        request: &HeaderMap,
+        vary_cookies: &[Box<str>],
+    ) -> CookieFindings {
         let mut findings = CookieFindings::default();
         let mut names: SmallVec<[&[u8]; 16]> = SmallVec::new();
         for cookie in cookie::cookies(request) {
-            let kind = self.kind_on_route(cookie.name, settled);
-            findings.add(found_in(&cookie, kind));
+            let kind = self.kind_on_route(cookie.name, vary_cookies);
+            findings.add(findings_of(&cookie, kind));
             if kind == Some(CookieKind::Harmless) {
                 continue;
             }
-            if names.len() == MOST || names.iter().any(|name| is_same(name, cookie.name)) {
+            if names.len() == MAX_COOKIES || names.iter().any(|name| is_same(name, cookie.name)) {
                 findings.add(CookieFindings::AMBIGUOUS);
                 break;
             }
@@ -109,30 +113,34 @@ impl CredentialRules {
 
     /// The cookies of a request that choose what is shown, as sent, sorted: where a `ttl` makes an answer
     /// fresh, they take part in its key. Those that the route separates by are left out.
-    pub fn selecting_cookies<'a>(&self, request: &'a HeaderMap, settled: &[Box<str>]) -> Pairs<'a> {
-        self.cookies_that(request, settled, |kind| kind == Some(CookieKind::Selecting))
+    pub fn selecting_cookies<'a>(
+        &self,
+        request: &'a HeaderMap,
+        vary_cookies: &[Box<str>],
+    ) -> CookiePairs<'a> {
+        self.cookies_of_kind(request, vary_cookies, |kind| kind == Some(CookieKind::Selecting))
     }
 
     /// The cookies of a request whose kind on the route is one of these, as sent, sorted. No kind is that of
     /// cookies that the route separates by.
-    pub fn cookies_that<'a>(
+    pub fn cookies_of_kind<'a>(
         &self,
         request: &'a HeaderMap,
-        settled: &[Box<str>],
+        vary_cookies: &[Box<str>],
         is_wanted: impl Fn(Option<CookieKind>) -> bool,
-    ) -> Pairs<'a> {
+    ) -> CookiePairs<'a> {
         let wanted = cookie::cookies(request)
-            .filter(|cookie| is_wanted(self.kind_on_route(cookie.name, settled)));
-        let mut pairs: Pairs<'a> = wanted.map(|cookie| cookie.pair).collect();
+            .filter(|cookie| is_wanted(self.kind_on_route(cookie.name, vary_cookies)));
+        let mut pairs: CookiePairs<'a> = wanted.map(|cookie| cookie.pair).collect();
         pairs.sort_unstable();
         pairs
     }
 
     /// What a cookie is for; none where the route separates by it.
-    pub fn kind_on_route(&self, name: &[u8], settled: &[Box<str>]) -> Option<CookieKind> {
-        let is_settled = settled.iter().any(|known| is_same(known.as_bytes(), name));
+    pub fn kind_on_route(&self, name: &[u8], vary_cookies: &[Box<str>]) -> Option<CookieKind> {
+        let is_varied = vary_cookies.iter().any(|known| is_same(known.as_bytes(), name));
         let is_session = || self.session_cookies.has(without_prefix(name));
-        if is_settled && !is_session() { None } else { Some(self.cookie_kind(name)) }
+        if is_varied && !is_session() { None } else { Some(self.cookie_kind(name)) }
     }
 
     /// What a cookie of this name is for. The operator's lists come before the built-in names, and these
@@ -156,14 +164,14 @@ impl CredentialRules {
         } else if HARMLESS_COOKIES.match_name(name) {
             CookieKind::Harmless
         } else {
-            by_looks(name)
+            guess_kind(name)
         }
     }
 }
 
-fn found_in(cookie: &Cookie<'_>, kind: Option<CookieKind>) -> CookieFindings {
+fn findings_of(cookie: &Cookie<'_>, kind: Option<CookieKind>) -> CookieFindings {
     let mut found = match kind {
-        None => CookieFindings::SETTLED,
+        None => CookieFindings::VARIED,
         Some(CookieKind::Session) => CookieFindings::SESSION,
         Some(CookieKind::Token) => CookieFindings::TOKEN,
         Some(CookieKind::Selecting) => CookieFindings::SELECTING,
@@ -171,10 +179,10 @@ fn found_in(cookie: &Cookie<'_>, kind: Option<CookieKind>) -> CookieFindings {
         Some(CookieKind::Harmless) => CookieFindings::default(),
     };
     match cookie.form {
-        Form::Plain => {}
-        Form::Loose => found.add(CookieFindings::LOOSE),
+        CookieForm::Plain => {}
+        CookieForm::Loose => found.add(CookieFindings::LOOSE),
         // Whatever its name is to others, it is one of a kind that shares nothing, or counts for nothing.
-        Form::OddName
+        CookieForm::OddName
             if matches!(
                 kind,
                 Some(CookieKind::Session | CookieKind::Token | CookieKind::Harmless)
@@ -182,7 +190,7 @@ fn found_in(cookie: &Cookie<'_>, kind: Option<CookieKind>) -> CookieFindings {
         {
             found.add(CookieFindings::LOOSE);
         }
-        Form::OddName | Form::Hidden => found.add(CookieFindings::AMBIGUOUS),
+        CookieForm::OddName | CookieForm::Hidden => found.add(CookieFindings::AMBIGUOUS),
     }
     found
 }
@@ -199,7 +207,7 @@ fn without_prefix(name: &[u8]) -> &[u8] {
 }
 
 /// What a name looks like that is in no list.
-fn by_looks(name: &[u8]) -> CookieKind {
+fn guess_kind(name: &[u8]) -> CookieKind {
     let folded: SmallVec<[u8; 64]> = name.iter().map(|byte| folded(*byte)).collect();
     let holds = |part: &&str| folded.windows(part.len()).any(|window| window == part.as_bytes());
     let is_against_forgery = FORGERY_PARTS.iter().any(holds);

@@ -3,11 +3,11 @@
 //! Names are compared without case, and `_`, `-` and `.` are the same; a `*` stands for any characters.
 //! Each list is sorted in that form.
 
-use crate::field::name::{Patterns, Words};
+use crate::field::name::{PatternSet, WordSet};
 
 /// Cookies of sessions, logins and tokens: of frameworks, applications, identity providers and gateways.
 #[rustfmt::skip]
-pub static SESSION_COOKIES: Patterns = Patterns::new(&[
+pub static SESSION_COOKIES: PatternSet = PatternSet::new(&[
     "__ac", "__ac_*", "__clerk_*", "__client*", ".ASPXROLES*",
     "_merchant_essential", "_pomerium*", "_shibstate_*", "_shopify_essential", "_shopify_m",
     "_storefront_u", "_t", "_ZopeId", "a0:*", "adminhtml", "amlbcookie", "APEX_*", "api_key",
@@ -29,7 +29,7 @@ pub static SESSION_COOKIES: Patterns = Patterns::new(&[
 
 /// Cookies that choose what a client is shown, without saying who it is.
 #[rustfmt::skip]
-pub static SELECTING_COOKIES: Patterns = Patterns::new(&[
+pub static SELECTING_COOKIES: PatternSet = PatternSet::new(&[
     ".AspNetCore.Culture", "_icl_current_language", "ab", "ab_*", "ab_test*", "abtest*",
     "abtesting*", "audience", "bucket", "bucket_*", "cart_currency", "city", "cohort",
     "color_mode", "color-scheme*", "colormode", "colorscheme", "colorTheme", "country",
@@ -52,7 +52,7 @@ pub static SELECTING_COOKIES: Patterns = Patterns::new(&[
 
 /// Cookies of analytics, advertising, consent, load balancers and protections against bots and forgery.
 #[rustfmt::skip]
-pub static HARMLESS_COOKIES: Patterns = Patterns::new(&[
+pub static HARMLESS_COOKIES: PatternSet = PatternSet::new(&[
     "___utmv*", "__adroll*", "__ar_v4", "__attentive_*", "__cf_bm", "__cflb", "__cfruid",
     "__cfwaitingroom", "__ddg*", "__eoi", "__gads", "__gpi*", "__hs*", "__kla_id", "__qca",
     "__RequestVerificationToken*", "__utm*", "__zlcmid", "__zlcstore", "_abck",
@@ -112,7 +112,7 @@ pub const FORGERY_PARTS: [&str; 4] = ["antiforgery", "csrf", "requestverificatio
 
 /// Parameters that carry a key, a token or a session; `-` and `_` are left out of names before.
 #[rustfmt::skip]
-pub static CREDENTIAL_PARAMETERS: Words = Words::new(&[
+pub static CREDENTIAL_PARAMETERS: WordSet = WordSet::new(&[
     "accesskey", "accesskeyid", "accesstoken", "apikey", "apisecret", "apitoken", "appid",
     "appkey", "appsecret", "assertion", "auth", "authkey", "authorization", "authtoken", "bearer",
     "clientid", "clientsecret", "consumerkey", "credential", "idtoken",
@@ -126,7 +126,7 @@ pub static CREDENTIAL_PARAMETERS: Words = Words::new(&[
 
 /// Parameters that carry a signature, which holds for a while only.
 #[rustfmt::skip]
-pub static SIGNATURE_PARAMETERS: Words = Words::new(&[
+pub static SIGNATURE_PARAMETERS: WordSet = WordSet::new(&[
     "hdnea", "hdntl", "hdnts", "hmac", "oauthsignature", "sig", "signature", "xamzsignature",
     "xcossignature", "xgoogsignature", "xosssignature",
 ]);

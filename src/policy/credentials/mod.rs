@@ -9,15 +9,15 @@ mod lists;
 mod parameters;
 mod rules;
 
-use super::{Freshness, Reason, Rule, freshness::Constraints};
+use super::{CacheRule, Freshness, Reason, freshness::Constraints};
 
-pub use cookies::{CookieFindings, CookieKind, Pairs};
+pub(crate) use cookies::{CookieFindings, CookieKind, CookiePairs};
 pub use lists::{
     CREDENTIAL_PARAMETERS, FORGERY_PARTS, HARMLESS_COOKIES, SELECTING_COOKIES, SESSION_COOKIES,
     SESSION_ENDS, SESSION_PARTS, SIGNATURE_PARAMETERS,
 };
-pub use parameters::{Parameter, ParameterKind};
-pub use rules::{CredentialRules, NameList, NoName};
+pub(crate) use parameters::{Parameter, ParameterKind};
+pub(crate) use rules::{CredentialRules, InvalidNamePattern, NameList};
 
 /// What a request carries that could make its response somebody's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,7 +75,7 @@ impl Credentials {
     /// Whether such requests share no fetch under this rule. Where a `ttl` may make the response fresh, one
     /// with an unknown cookie would not be answered by the fetch of another, nor others by its own: it would
     /// hold them up for nothing.
-    pub fn ask_alone(self, rule: &Rule) -> bool {
+    pub fn need_own_fetch(self, rule: &CacheRule) -> bool {
         let refuses_guesses = self.has(Self::UNKNOWN_COOKIE.with(Self::SIGNATURE));
         self.are_personal() || (rule.has_ttl() && refuses_guesses)
     }
@@ -87,22 +87,22 @@ impl Freshness {
     /// `Authorization` needs `public`, `s-maxage` or `must-revalidate` (RFC 9111 §3.5); other fields and
     /// session cookies need one of the first two. An unknown cookie, or a signature in the query, needs a
     /// response that the origin itself made fresh, or one that is never used without asking it.
-    pub fn withheld_from(&self, credentials: Credentials) -> Option<Reason> {
+    pub fn sharing_refusal(&self, credentials: Credentials) -> Option<Reason> {
         if credentials == Credentials::NONE || self.constraints.has_any(Constraints::SHAREABLE) {
             return None;
         }
         let revalidates = self.constraints.has_any(Constraints::MUST_REVALIDATE);
         let is_guess =
             !self.lifetime.is_zero() && !self.constraints.has_any(Constraints::FRESH_BY_ORIGIN);
-        let withheld = [
+        let refusals = [
             (Credentials::AUTHORIZATION, !revalidates, Reason::Authorization),
             (Credentials::FIELD, true, Reason::CredentialField),
             (Credentials::SESSION_COOKIE, true, Reason::CookieRequest),
             (Credentials::SIGNATURE, is_guess, Reason::SignedTarget),
             (Credentials::UNKNOWN_COOKIE, is_guess, Reason::UnknownCookie),
         ];
-        let mut withheld = withheld.into_iter();
-        withheld
+        let mut refusals = refusals.into_iter();
+        refusals
             .find(|(carried, applies, _)| *applies && credentials.has(*carried))
             .map(|(_, _, reason)| reason)
     }

@@ -12,8 +12,8 @@ use super::{
 /// A pair of a query that is a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parameter<'a> {
-    /// Its place among all pairs between the `&`s, from 0; empty ones count.
-    pub place: usize,
+    /// Its position among all pairs between the `&`s, from 0; empty ones count.
+    pub position: usize,
     /// The name as sent.
     pub name: &'a str,
     /// The value as sent; empty where there is none.
@@ -35,18 +35,18 @@ impl CredentialRules {
     /// The pairs of a query that are credentials: their values are to be seen nowhere, and enter keys as a
     /// digest only.
     pub fn credential_parameters<'a>(&self, query: &'a str) -> impl Iterator<Item = Parameter<'a>> {
-        query.split('&').enumerate().filter_map(|(place, pair)| {
+        query.split('&').enumerate().filter_map(|(position, pair)| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             // Some servers split at `;`, too.
             let mut names =
                 pair.split(';').map(|part| part.split_once('=').map_or(part, |(name, _)| name));
             let kind = names.find_map(|name| self.parameter_kind(name))?;
-            Some(Parameter { place, name, value, kind })
+            Some(Parameter { position, name, value, kind })
         })
     }
 
     /// What a query carries.
-    pub fn in_query(&self, query: Option<&str>) -> Credentials {
+    pub fn credentials_in_query(&self, query: Option<&str>) -> Credentials {
         let kinds = query.into_iter().flat_map(|query| self.credential_parameters(query));
         kinds.fold(Credentials::NONE, |found, parameter| match parameter.kind {
             ParameterKind::Secret => found.with(Credentials::PARAMETER),
@@ -59,23 +59,23 @@ impl CredentialRules {
     /// What a parameter of this name, as sent, carries. Names are compared exactly, but for case and the
     /// separators of words: `pageToken` is no `token`.
     pub fn parameter_kind(&self, name: &str) -> Option<ParameterKind> {
-        let name = decoded(name);
+        let name = decode(name);
         let separates = |byte: &u8| matches!(byte, b'-' | b'_' | b'.');
         let kind = if name.as_bytes().iter().any(separates) {
             let words = name.bytes().filter(|byte| !separates(byte));
-            kind_of(&words.take(MOST).collect::<SmallVec<[u8; MOST]>>())
+            classify(&words.take(MAX_NAME_LENGTH).collect::<SmallVec<[u8; MAX_NAME_LENGTH]>>())
         } else {
-            kind_of(name.as_bytes())
+            classify(name.as_bytes())
         };
         kind.filter(|_| !self.harmless_parameters.has(name.as_bytes()))
     }
 }
 
 /// One more than the longest name that is known.
-const MOST: usize = 32;
+const MAX_NAME_LENGTH: usize = 32;
 
 /// What a parameter carries whose name, without separators, is this.
-fn kind_of(name: &[u8]) -> Option<ParameterKind> {
+fn classify(name: &[u8]) -> Option<ParameterKind> {
     if SIGNATURE_PARAMETERS.has(name) {
         Some(ParameterKind::Signature)
     } else if CREDENTIAL_PARAMETERS.has(name) {
@@ -86,7 +86,7 @@ fn kind_of(name: &[u8]) -> Option<ParameterKind> {
 }
 
 /// A name as servers decode it. Bytes that are not UTF-8 match no known name.
-fn decoded(name: &str) -> Cow<'_, str> {
+fn decode(name: &str) -> Cow<'_, str> {
     if !name.bytes().any(|byte| matches!(byte, b'%' | b'+')) {
         return Cow::Borrowed(name);
     }

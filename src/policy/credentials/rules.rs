@@ -4,9 +4,9 @@ use http::{HeaderMap, HeaderName, header};
 
 use super::Credentials;
 use crate::field::{
-    identity::{self, FieldKind},
+    identity::{self, IdentityFieldKind},
     name,
-    presence::Presence,
+    presence::FieldPresence,
 };
 
 /// What an operator adds to the built-in lists, and takes off them.
@@ -35,15 +35,19 @@ pub struct NameList(Box<[Box<str>]>);
 /// A text that is no pattern of names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("this is a name, or a part of one with `*`, as in `shop_*`")]
-pub struct NoName;
+pub struct InvalidNamePattern;
 
 impl NameList {
     /// Checks a pattern: it holds visible characters that may stand in names, and not stars alone, which
     /// would turn a whole protection off.
-    pub fn check(pattern: &str) -> Result<(), NoName> {
+    pub fn check(pattern: &str) -> Result<(), InvalidNamePattern> {
         let may_stand = |byte: u8| byte.is_ascii_graphic() && !b"=;,\"\\&?".contains(&byte);
         let says_something = pattern.bytes().any(|byte| byte.is_ascii_alphanumeric());
-        if says_something && pattern.bytes().all(may_stand) { Ok(()) } else { Err(NoName) }
+        if says_something && pattern.bytes().all(may_stand) {
+            Ok(())
+        } else {
+            Err(InvalidNamePattern)
+        }
     }
 
     /// Whether a name fits one of the patterns.
@@ -65,23 +69,23 @@ impl<Text: Into<Box<str>>> FromIterator<Text> for NameList {
 
 impl CredentialRules {
     /// What the fields of a request say about who asks, cookies aside, and those that are known aside. A
-    /// tenant that is in `separated`, the fields by which the route separates responses, says nothing more.
+    /// tenant that is in `vary_headers`, the fields by which the route separates responses, says nothing more.
     ///
     /// Costs nothing for most requests: `presence` tells that no name says anything.
-    pub fn in_fields(
+    pub fn credentials_in_fields(
         &self,
         request: &HeaderMap,
-        presence: Presence,
-        separated: &[HeaderName],
+        presence: FieldPresence,
+        vary_headers: &[HeaderName],
         is_known: impl Fn(&HeaderName) -> bool,
     ) -> Credentials {
         let mut found = Credentials::NONE;
-        if presence.has(Presence::AUTHORIZATION) && !is_known(&header::AUTHORIZATION) {
+        if presence.has(FieldPresence::AUTHORIZATION) && !is_known(&header::AUTHORIZATION) {
             found = found.with(Credentials::AUTHORIZATION);
         }
-        let is_in_question = presence.has(Presence::IDENTITY) || !self.fields.is_empty();
+        let is_in_question = presence.has(FieldPresence::IDENTITY) || !self.fields.is_empty();
         if is_in_question
-            && request.keys().any(|name| !is_known(name) && self.is_credential(name, separated))
+            && request.keys().any(|name| !is_known(name) && self.is_credential(name, vary_headers))
         {
             found = found.with(Credentials::FIELD);
         }
@@ -90,22 +94,22 @@ impl CredentialRules {
 
     /// Whether a field says who asks, `Authorization` and `Cookie` aside, where responses are separated by
     /// these fields.
-    pub fn is_credential(&self, name: &HeaderName, separated: &[HeaderName]) -> bool {
+    pub fn is_credential(&self, name: &HeaderName, vary_headers: &[HeaderName]) -> bool {
         match self.field_kind(name.as_str()) {
-            Some(FieldKind::Credential) => true,
-            Some(FieldKind::Tenant) => !separated.contains(name),
+            Some(IdentityFieldKind::Credential) => true,
+            Some(IdentityFieldKind::Tenant) => !vary_headers.contains(name),
             None => false,
         }
     }
 
     /// What kind a field is of, `Authorization` and `Cookie` aside. The operator's lists come first; of
     /// these, the one that protects.
-    pub fn field_kind(&self, name: &str) -> Option<FieldKind> {
+    pub fn field_kind(&self, name: &str) -> Option<IdentityFieldKind> {
         if matches!(name, "authorization" | "cookie") {
             return None;
         }
         if self.fields.has(name.as_bytes()) {
-            return Some(FieldKind::Credential);
+            return Some(IdentityFieldKind::Credential);
         }
         if self.harmless_fields.has(name.as_bytes()) {
             return None;

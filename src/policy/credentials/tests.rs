@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, header};
 
 use super::*;
-use crate::field::{Timestamp, presence::Presence};
+use crate::field::{Timestamp, presence::FieldPresence};
 
 fn rules() -> CredentialRules {
     CredentialRules::default()
@@ -25,7 +25,7 @@ fn with_cookie(line: &str) -> http::HeaderMap {
 }
 
 fn found(line: &str) -> CookieFindings {
-    rules().in_cookies(&with_cookie(line), &[])
+    rules().inspect_cookies(&with_cookie(line), &[])
 }
 
 #[test]
@@ -172,8 +172,8 @@ fn the_operators_lists_come_before_the_built_in_ones() {
     assert_eq!((kind("_ga"), kind("both")), (CookieKind::Session, CookieKind::Session));
     assert_eq!((kind("sid"), kind("xy")), (CookieKind::Selecting, CookieKind::Selecting));
     assert_eq!(kind("PHPSESSID"), CookieKind::Harmless);
-    let settled: [Box<str>; 2] = ["flavour".into(), "_ga".into()];
-    let found = |line| rules.in_cookies(&with_cookie(line), &settled).credentials();
+    let vary_cookies: [Box<str>; 2] = ["flavour".into(), "_ga".into()];
+    let found = |line| rules.inspect_cookies(&with_cookie(line), &vary_cookies).credentials();
     assert_eq!(found("Flavour=x"), Credentials::NONE);
     assert_eq!(found("_ga=x"), Credentials::SESSION_COOKIE, "the operator says so");
 }
@@ -181,7 +181,7 @@ fn the_operators_lists_come_before_the_built_in_ones() {
 #[test]
 fn patterns_that_fit_everything_are_refused() {
     for pattern in ["", "*", "**", "_*", "a b", "a=b", "a;b", "\u{e4}"] {
-        assert_eq!(NameList::check(pattern), Err(NoName), "{pattern}");
+        assert_eq!(NameList::check(pattern), Err(InvalidNamePattern), "{pattern}");
     }
     for pattern in ["_ga*", "*x*", ".AspNet*", "a:b", "x-shop-id"] {
         assert_eq!(NameList::check(pattern), Ok(()), "{pattern}");
@@ -207,8 +207,8 @@ fn a_loose_value_counts_only_where_cookies_are_in_the_key() {
     assert!(!found("a={\"b\":1}").are_ambiguous(true));
     assert!(!found("a={\"b\":1}; theme=dark").are_ambiguous(false));
     assert!(found("a={\"b\":1}; theme=dark").are_ambiguous(true));
-    let settled: [Box<str>; 1] = ["a".into()];
-    assert!(rules().in_cookies(&with_cookie("a=b c"), &settled).are_ambiguous(false));
+    let vary_cookies: [Box<str>; 1] = ["a".into()];
+    assert!(rules().inspect_cookies(&with_cookie("a=b c"), &vary_cookies).are_ambiguous(false));
     assert!(!found("koa:sess=1; AMCV_1%40AdobeOrg=2").are_ambiguous(true));
     assert!(found("AMCV_1%40AdobeOrg=2; a%62=1").are_ambiguous(false));
 }
@@ -237,7 +237,7 @@ fn fields_say_who_asks() {
         let fields = fields.collect::<http::HeaderMap>();
         let separated: Vec<_> =
             separated.iter().map(|name| HeaderName::from_static(name)).collect();
-        rules.in_fields(&fields, Presence::of(&fields), &separated, |_| false)
+        rules.credentials_in_fields(&fields, FieldPresence::of(&fields), &separated, |_| false)
     };
     let plain = rules();
     assert_eq!(
@@ -293,12 +293,12 @@ fn parameters_are_recognised_by_their_whole_name() {
     let query = "a=1&&api_key=x&token&b=sig";
     let pairs: Vec<_> = rules()
         .credential_parameters(query)
-        .map(|pair| (pair.place, pair.name, pair.value))
+        .map(|pair| (pair.position, pair.name, pair.value))
         .collect();
     assert_eq!(pairs, [(2, "api_key", "x"), (3, "token", "")]);
-    assert_eq!(rules().in_query(Some(query)), Credentials::PARAMETER);
-    assert!(rules().in_query(Some("sig=1")).has(Credentials::SIGNATURE));
-    assert_eq!(rules().in_query(None), Credentials::NONE);
+    assert_eq!(rules().credentials_in_query(Some(query)), Credentials::PARAMETER);
+    assert!(rules().credentials_in_query(Some("sig=1")).has(Credentials::SIGNATURE));
+    assert_eq!(rules().credentials_in_query(None), Credentials::NONE);
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn what_is_shared_depends_on_what_the_origin_says() {
     let public = freshness(60, Constraints::SHAREABLE);
     let all = [&guess, &explicit, &validated, &revalidated, &public];
     let withheld =
-        |credentials| all.map(|freshness| freshness.withheld_from(credentials).is_some());
+        |credentials| all.map(|freshness| freshness.sharing_refusal(credentials).is_some());
     assert_eq!(withheld(Credentials::NONE), [false; 5]);
     assert_eq!(withheld(Credentials::PARAMETER), [false; 5]);
     assert_eq!(withheld(Credentials::AUTHORIZATION), [true, true, true, false, false]);
@@ -329,8 +329,8 @@ fn what_is_shared_depends_on_what_the_origin_says() {
     assert_eq!(withheld(Credentials::UNKNOWN_COOKIE), [true, false, false, false, false]);
     assert_eq!(withheld(Credentials::SIGNATURE), [true, false, false, false, false]);
     let both = Credentials::AUTHORIZATION.with(Credentials::SESSION_COOKIE);
-    assert_eq!(revalidated.withheld_from(both), Some(Reason::CookieRequest));
-    assert_eq!(guess.withheld_from(both), Some(Reason::Authorization));
+    assert_eq!(revalidated.sharing_refusal(both), Some(Reason::CookieRequest));
+    assert_eq!(guess.sharing_refusal(both), Some(Reason::Authorization));
 }
 
 #[test]

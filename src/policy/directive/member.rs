@@ -50,7 +50,7 @@ impl<'a> Directive<'a> {
 
 /// What is left of a member of a dictionary (RFC 9651) without a key that is false: `no-store=?0` says that
 /// it does not hold, and `no-store=?0;private` has a word after it.
-pub(in crate::policy) fn without_false(member: &[u8]) -> &[u8] {
+pub(in crate::policy) fn strip_false_key(member: &[u8]) -> &[u8] {
     let equals = member.iter().position(|byte| *byte == b'=');
     let parts = equals.and_then(|at| member.split_at_checked(at));
     match parts {
@@ -81,7 +81,7 @@ fn is_quotable(text: &[u8]) -> bool {
 
 /// A word that forbids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::policy) enum Forbidding {
+pub(in crate::policy) enum Restriction {
     /// `no-store`.
     NoStore,
     /// `no-cache`.
@@ -92,7 +92,7 @@ pub(in crate::policy) enum Forbidding {
     Revalidate,
 }
 
-impl Forbidding {
+impl Restriction {
     /// Reads a word: in any case, with `_` for `-` or neither.
     fn of(word: &[u8]) -> Option<Self> {
         let is = |wanted: &str| {
@@ -111,8 +111,8 @@ impl Forbidding {
 }
 
 /// The forbidding words in a text: whatever is no letter, digit, `-` or `_` separates them.
-pub(in crate::policy) fn forbidding(text: &[u8]) -> impl Iterator<Item = Forbidding> {
-    words(text).filter_map(Forbidding::of)
+pub(in crate::policy) fn restrictions(text: &[u8]) -> impl Iterator<Item = Restriction> {
+    words(text).filter_map(Restriction::of)
 }
 
 /// Whether a text has this word.
@@ -129,8 +129,8 @@ fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use super::*;
 
-    fn found(text: &str) -> Vec<Forbidding> {
-        forbidding(text.as_bytes()).collect()
+    fn found(text: &str) -> Vec<Restriction> {
+        restrictions(text.as_bytes()).collect()
     }
 
     #[test]
@@ -165,13 +165,13 @@ mod tests {
 
     #[test]
     fn forbidding_words_are_found_between_any_separators() {
-        use Forbidding::{NoCache, NoStore, Private, Revalidate};
+        use Restriction::{NoCache, NoStore, Private, Revalidate};
         assert_eq!(found("no-store;private max-age=0"), [NoStore, Private]);
         assert_eq!(found("NO_CACHE\t'Private'=x"), [NoCache, Private]);
         assert_eq!(found("a=nostore"), [NoStore]);
         assert_eq!(found("must_revalidate:proxy-Revalidate"), [Revalidate, Revalidate]);
         assert_eq!(found("privately no-stored x-private no store"), []);
         let bytes = [&b"\xa0"[..], b"no-store", b"\xff"].concat();
-        assert_eq!(forbidding(&bytes).collect::<Vec<_>>(), [NoStore]);
+        assert_eq!(restrictions(&bytes).collect::<Vec<_>>(), [NoStore]);
     }
 }

@@ -82,7 +82,7 @@ fn a_forbidding_directive_counts_with_any_argument() {
 fn qualified_directives_withhold_their_fields_only() {
     let directives = response(r#"no-cache="a, B", private="c", max-age=3600"#);
     assert!(!directives.no_cache && !directives.private);
-    let names: Vec<_> = directives.withheld.iter().map(HeaderName::as_str).collect();
+    let names: Vec<_> = directives.qualified_fields.iter().map(HeaderName::as_str).collect();
     assert_eq!(names, ["a", "b", "c"]);
     let both = response(r#"private="a", private"#);
     assert!(both.private);
@@ -118,7 +118,7 @@ fn a_forbidding_word_counts_between_any_separators() {
     }
     assert!(response("max-age=9, Must_Revalidate;").proxy_revalidate);
     assert!(!response("max-age=9, Must_Revalidate;").must_revalidate, "it allows nothing");
-    assert_eq!(response("privately, no-storey, x-private, unstore").withheld.len(), 0);
+    assert_eq!(response("privately, no-storey, x-private, unstore").qualified_fields.len(), 0);
     let plain = response("privately, no-storey, x-private, unstore");
     assert_eq!(plain, ResponseDirectives::default());
 }
@@ -155,7 +155,7 @@ fn targeted_fields_come_first_and_alone() {
     let both =
         headers(&[("cache-control", "no-store"), ("cdn-cache-control", "max-age=600, public")]);
     let directives = ResponseDirectives::parse(&both);
-    assert_eq!(directives.source, Source::CdnCacheControl);
+    assert_eq!(directives.source, DirectiveSource::CdnCacheControl);
     assert_eq!(directives.max_age, Some(600));
     assert!(directives.public && !directives.no_store);
 
@@ -168,7 +168,7 @@ fn targeted_fields_come_first_and_alone() {
     assert_eq!((directives.max_age, directives.s_maxage), (None, Some(3)));
     assert_eq!(directives.stale_if_error, Some(4));
     assert!(!directives.no_store && !directives.no_cache);
-    assert_eq!(directives.withheld.len(), 1);
+    assert_eq!(directives.qualified_fields.len(), 1);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn an_invalid_targeted_field_is_ignored_as_a_whole() {
     {
         let map = headers(&[("cache-control", "max-age=1"), ("cdn-cache-control", invalid)]);
         let directives = ResponseDirectives::parse(&map);
-        assert_eq!(directives.source, Source::CacheControl, "{invalid}");
+        assert_eq!(directives.source, DirectiveSource::CacheControl, "{invalid}");
         assert_eq!(directives.max_age, Some(1), "{invalid}");
     }
 }
@@ -228,7 +228,7 @@ fn a_targeted_field_that_is_ignored_forbids_all_the_same() {
         assert!(ResponseDirectives::parse(&map).no_store, "{value}");
     }
     let named = headers(&[("cdn-cache-control", "private=\"a\", max-age =1")]);
-    assert_eq!(ResponseDirectives::parse(&named).withheld.len(), 1);
+    assert_eq!(ResponseDirectives::parse(&named).qualified_fields.len(), 1);
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn surrogate_control_gives_freshness_or_forbids() {
     let map = headers(&[("cache-control", "max-age=9"), ("surrogate-control", "no-store")]);
     assert!(ResponseDirectives::parse(&map).no_store);
     let map = headers(&[("cache-control", "max-age=9"), ("surrogate-control", "foo")]);
-    assert_eq!(ResponseDirectives::parse(&map).source, Source::CacheControl);
+    assert_eq!(ResponseDirectives::parse(&map).source, DirectiveSource::CacheControl);
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn response(fields: &[(&'static str, HeaderValue)]) -> Response {
 }
 
 impl Response {
-    fn assess(&self, rule: &Rule) -> (Freshness, Basis) {
+    fn assess(&self, rule: &CacheRule) -> (Freshness, LifetimeBasis) {
         let received_at = Timestamp::from_seconds(NOW);
         let head = ResponseHead {
             status: self.status,
@@ -44,7 +44,7 @@ impl Response {
     }
 
     fn ttl(&self) -> i64 {
-        self.assess(&Rule::default()).0.ttl(Timestamp::from_seconds(NOW))
+        self.assess(&CacheRule::default()).0.ttl(Timestamp::from_seconds(NOW))
     }
 }
 
@@ -73,8 +73,8 @@ fn expires_counts_from_date() {
 #[test]
 fn a_broken_expires_is_explicit() {
     let (freshness, basis) = response(&[("expires", text("0")), ("last-modified", date_at(-9999))])
-        .assess(&Rule::default());
-    assert_eq!(basis, Basis::Origin);
+        .assess(&CacheRule::default());
+    assert_eq!(basis, LifetimeBasis::Origin);
     assert_eq!(freshness.lifetime, Duration::ZERO);
     assert!(freshness.constraints.has_any(Constraints::EXPLICIT));
 }
@@ -88,7 +88,7 @@ fn age_is_the_larger_of_what_is_said_and_what_date_shows() {
             ("cache-control", text("max-age=9999")),
         ]);
         response.delay = delay;
-        response.assess(&Rule::default()).0.initial_age
+        response.assess(&CacheRule::default()).0.initial_age
     };
     assert_eq!(age("30", date_at(0), 0), Duration::from_secs(30));
     assert_eq!(age("30", date_at(-50), 0), Duration::from_secs(50));
@@ -99,7 +99,7 @@ fn age_is_the_larger_of_what_is_said_and_what_date_shows() {
 fn a_huge_age_is_clamped() {
     let old =
         response(&[("age", text("18446744073709551615")), ("cache-control", text("max-age=9"))]);
-    let (freshness, _) = old.assess(&Rule::default());
+    let (freshness, _) = old.assess(&CacheRule::default());
     assert_eq!(freshness.initial_age, Duration::from_secs(MAX_DELTA_SECONDS.into()));
     let late = Timestamp::from_millis(u64::MAX);
     assert_eq!(freshness.age_seconds(late), MAX_DELTA_SECONDS);
@@ -157,24 +157,28 @@ fn heuristics_need_a_cacheable_status_or_public() {
     assert_eq!(response.ttl(), 1000);
 }
 
-fn with_ttl(seconds: u64, ttl_from: TtlFrom) -> Rule {
-    Rule { ttl: Ttl::of_successes(Duration::from_secs(seconds)), ttl_from, ..Rule::default() }
+fn with_ttl(seconds: u64, ttl_from: TtlFrom) -> CacheRule {
+    CacheRule {
+        ttl: Ttl::for_successes(Duration::from_secs(seconds)),
+        ttl_from,
+        ..CacheRule::default()
+    }
 }
 
 #[test]
 fn the_rule_and_the_origin_share_the_word_as_configured() {
-    let said = response(&[("cache-control", text("max-age=100"))]);
+    let explicit = response(&[("cache-control", text("max-age=100"))]);
     let silent = response(&[]);
-    for (from, if_said, basis) in [
-        (TtlFrom::Origin, 100, Basis::Origin),
-        (TtlFrom::Rule, 60, Basis::Rule),
-        (TtlFrom::Min, 60, Basis::Rule),
-        (TtlFrom::Max, 100, Basis::Origin),
+    for (from, expected, basis) in [
+        (TtlFrom::Origin, 100, LifetimeBasis::Origin),
+        (TtlFrom::Rule, 60, LifetimeBasis::Rule),
+        (TtlFrom::Min, 60, LifetimeBasis::Rule),
+        (TtlFrom::Max, 100, LifetimeBasis::Origin),
     ] {
-        let (freshness, found) = said.assess(&with_ttl(60, from));
-        assert_eq!((freshness.lifetime.as_secs(), found), (if_said, basis), "{from:?}");
+        let (freshness, found) = explicit.assess(&with_ttl(60, from));
+        assert_eq!((freshness.lifetime.as_secs(), found), (expected, basis), "{from:?}");
         let (freshness, found) = silent.assess(&with_ttl(60, from));
-        assert_eq!((freshness.lifetime.as_secs(), found), (60, Basis::Rule), "{from:?}");
+        assert_eq!((freshness.lifetime.as_secs(), found), (60, LifetimeBasis::Rule), "{from:?}");
     }
 }
 
@@ -192,7 +196,11 @@ fn a_rule_does_not_make_errors_fresh() {
     for status in [201, 301, 308, 404, 405, 410, 414, 500, 501] {
         error.status = StatusCode::from_u16(status).unwrap();
         let (freshness, basis) = error.assess(&with_ttl(60, TtlFrom::Rule));
-        assert_eq!((freshness.lifetime, basis), (Duration::ZERO, Basis::Silence), "{status}");
+        assert_eq!(
+            (freshness.lifetime, basis),
+            (Duration::ZERO, LifetimeBasis::Unspecified),
+            "{status}"
+        );
     }
 }
 
@@ -202,17 +210,20 @@ fn a_status_may_have_a_ttl_of_its_own() {
     let ttl = ttl.map(|(status, seconds)| {
         (StatusCode::from_u16(status).unwrap(), Duration::from_secs(seconds))
     });
-    let rule = Rule { ttl: ttl.into_iter().collect(), ..Rule::default() };
+    let rule = CacheRule { ttl: ttl.into_iter().collect(), ..CacheRule::default() };
     let mut silent = response(&[]);
     for (status, seconds) in [(200, 60), (404, 10), (203, 0), (410, 0)] {
         silent.status = StatusCode::from_u16(status).unwrap();
         assert_eq!(silent.assess(&rule).0.lifetime.as_secs(), seconds, "{status}");
     }
-    let lower = Ttl::of_successes(Duration::from_secs(5));
+    let lower = Ttl::for_successes(Duration::from_secs(5));
     let both: Vec<_> = rule.ttl.over(&lower).iter().collect();
     let seconds = both.iter().map(|(status, time)| (status.as_u16(), time.as_secs()));
     assert_eq!(seconds.collect::<Vec<_>>(), [(200, 60), (203, 5), (204, 5), (404, 10)]);
-    assert_eq!((lower.plain(), rule.ttl.plain()), (Some(Duration::from_secs(5)), None));
+    assert_eq!(
+        (lower.successes_only(), rule.ttl.successes_only()),
+        (Some(Duration::from_secs(5)), None)
+    );
 }
 
 #[test]
@@ -265,31 +276,37 @@ proptest! {
 
 #[test]
 fn a_response_is_not_used_after_its_end() {
-    let (fresh, _) = response(&[("cache-control", text("max-age=60"))]).assess(&Rule::default());
+    let (fresh, _) =
+        response(&[("cache-control", text("max-age=60"))]).assess(&CacheRule::default());
     let at = |seconds: i64| Timestamp::from_seconds(NOW.saturating_add_signed(seconds));
     let ending = fresh.ending_in(Duration::from_secs(20));
-    assert!(ending.is_fresh(at(19)) && !ending.is_over(at(19)));
-    assert!(!ending.is_fresh(at(20)) && ending.is_over(at(20)) && !ending.answers_unasked(at(20)));
+    assert!(ending.is_fresh(at(19)) && !ending.has_ended(at(19)));
+    assert!(
+        !ending.is_fresh(at(20))
+            && ending.has_ended(at(20))
+            && !ending.is_reusable_unvalidated(at(20))
+    );
     assert_eq!((ending.ttl(at(5)), fresh.ttl(at(5))), (15, 55));
-    assert!(!fresh.is_over(at(1 << 30)), "no end was set");
-    assert!(fresh.ending_in(Duration::ZERO).is_over(at(0)));
+    assert!(!fresh.has_ended(at(1 << 30)), "no end was set");
+    assert!(fresh.ending_in(Duration::ZERO).has_ended(at(0)));
     assert_eq!(ending.ending_in(Duration::from_secs(40)), ending, "the earlier end counts");
-    assert!(ending.is_over(at(-2)) && !ending.is_over(at(-1)), "clocks differ a little");
+    assert!(ending.has_ended(at(-2)) && !ending.has_ended(at(-1)), "clocks differ a little");
 }
 
 #[test]
 fn the_end_of_a_response_is_the_same_by_every_clock() {
-    let (fresh, _) = response(&[("cache-control", text("max-age=60"))]).assess(&Rule::default());
+    let (fresh, _) =
+        response(&[("cache-control", text("max-age=60"))]).assess(&CacheRule::default());
     let ending = fresh.ending_in(Duration::from_secs(20));
     let elsewhere = Freshness { received_at: Timestamp::from_seconds(NOW + 5000), ..ending };
-    assert!(!elsewhere.is_over(Timestamp::from_seconds(NOW + 5019)));
-    assert!(elsewhere.is_over(Timestamp::from_seconds(NOW + 5020)));
+    assert!(!elsewhere.has_ended(Timestamp::from_seconds(NOW + 5019)));
+    assert!(elsewhere.has_ended(Timestamp::from_seconds(NOW + 5020)));
 }
 
 #[test]
 fn what_was_received_in_the_future_is_not_fresh() {
     let (freshness, _) =
-        response(&[("cache-control", text("max-age=60"))]).assess(&Rule::default());
+        response(&[("cache-control", text("max-age=60"))]).assess(&CacheRule::default());
     let at = |seconds: i64| Timestamp::from_seconds(NOW.saturating_add_signed(seconds));
     assert!(freshness.is_fresh(at(0)) && freshness.is_fresh(at(-1)), "clocks differ a little");
     assert!(!freshness.is_fresh(at(-2)) && !freshness.is_fresh(at(-3600)));

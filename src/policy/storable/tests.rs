@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 
-use crate::field::{Timestamp, presence::Presence};
+use crate::field::{Timestamp, presence::FieldPresence};
 
 use super::*;
 use crate::policy::{CredentialRules, Credentials, Ttl, TtlFrom};
@@ -24,23 +24,28 @@ struct Case {
     method: Method,
     request: HeaderMap,
     status: u16,
-    rule: Rule,
+    rule: CacheRule,
 }
 
 impl Case {
     fn get() -> Self {
-        Self { method: Method::GET, request: HeaderMap::new(), status: 200, rule: Rule::default() }
+        Self {
+            method: Method::GET,
+            request: HeaderMap::new(),
+            status: 200,
+            rule: CacheRule::default(),
+        }
     }
 
     fn status(status: u16) -> Self {
         Self { status, ..Self::get() }
     }
 
-    fn asking(fields: &[(&'static str, &'static str)]) -> Self {
+    fn with_request(fields: &[(&'static str, &'static str)]) -> Self {
         Self { request: headers(fields), ..Self::get() }
     }
 
-    fn ruled(rule: Rule) -> Self {
+    fn with_rule(rule: CacheRule) -> Self {
         Self { rule, ..Self::get() }
     }
 
@@ -60,15 +65,20 @@ impl Case {
             requested_at: now,
             received_at: now,
         };
-        let asked = RequestDirectives::parse(request.headers);
+        let request_directives = RequestDirectives::parse(request.headers);
         let directives = ResponseDirectives::parse(response.headers);
-        storable((&request, &asked), (&response, &directives), &self.rule)
+        storable((&request, &request_directives), (&response, &directives), &self.rule)
     }
 
     fn credentials(&self) -> Credentials {
         let rules = CredentialRules::default();
-        let in_fields = rules.in_fields(&self.request, Presence::of(&self.request), &[], |_| false);
-        in_fields.with(rules.in_cookies(&self.request, &[]).credentials())
+        let in_fields = rules.credentials_in_fields(
+            &self.request,
+            FieldPresence::of(&self.request),
+            &[],
+            |_| false,
+        );
+        in_fields.with(rules.inspect_cookies(&self.request, &[]).credentials())
     }
 
     fn refusal(&self, fields: &[(&'static str, &'static str)]) -> Option<Reason> {
@@ -144,20 +154,20 @@ fn what_is_never_of_use_is_not_stored() {
 fn a_window_for_stale_responses_is_of_use() {
     let get = Case::get();
     assert_eq!(get.cache_control("max-age=0, stale-while-revalidate=60"), None);
-    let rule = Rule { stale_if_error: Some(Duration::from_mins(1)), ..Rule::default() };
-    let bridging = Case::ruled(rule);
-    assert_eq!(bridging.cache_control("max-age=0"), Some(Reason::ZeroTtl));
-    assert_eq!(bridging.cache_control("max-age=0, stale-if-error=60"), None);
-    assert_eq!(bridging.refusal(&[]), Some(Reason::NoFreshness));
-    assert_eq!(bridging.cache_control("max-age=0, must-revalidate"), Some(Reason::ZeroTtl));
-    assert_eq!(bridging.cache_control("no-cache"), Some(Reason::NoCache));
-    let error = Case { status: 502, ..bridging };
+    let rule = CacheRule { stale_if_error: Some(Duration::from_mins(1)), ..CacheRule::default() };
+    let case = Case::with_rule(rule);
+    assert_eq!(case.cache_control("max-age=0"), Some(Reason::ZeroTtl));
+    assert_eq!(case.cache_control("max-age=0, stale-if-error=60"), None);
+    assert_eq!(case.refusal(&[]), Some(Reason::NoFreshness));
+    assert_eq!(case.cache_control("max-age=0, must-revalidate"), Some(Reason::ZeroTtl));
+    assert_eq!(case.cache_control("no-cache"), Some(Reason::NoCache));
+    let error = Case { status: 502, ..case };
     assert_eq!(error.cache_control("max-age=0, stale-if-error=60"), Some(Reason::ZeroTtl));
 }
 
 #[test]
 fn authorization_needs_permission() {
-    let get = Case::asking(&[("authorization", "FOO")]);
+    let get = Case::with_request(&[("authorization", "FOO")]);
     assert_eq!(get.cache_control("max-age=3600"), Some(Reason::Authorization));
     assert_eq!(get.cache_control("max-age=3600, proxy-revalidate"), Some(Reason::Authorization));
     for permission in ["max-age=3600, public", "max-age=3600, must-revalidate", "s-maxage=3600"] {
@@ -167,12 +177,12 @@ fn authorization_needs_permission() {
 
 #[test]
 fn a_session_cookie_needs_permission_and_others_do_not() {
-    let session = Case::asking(&[("cookie", "PHPSESSID=1")]);
+    let session = Case::with_request(&[("cookie", "PHPSESSID=1")]);
     assert_eq!(session.cache_control("max-age=3600"), Some(Reason::CookieRequest));
     let refused = Some(Reason::CookieRequest);
     assert_eq!(session.cache_control("max-age=3600, must-revalidate"), refused);
     assert_eq!(session.cache_control("max-age=3600, public"), None);
-    assert_eq!(Case::asking(&[("cookie", "a=b")]).cache_control("max-age=3600"), None);
+    assert_eq!(Case::with_request(&[("cookie", "a=b")]).cache_control("max-age=3600"), None);
 }
 
 #[test]
@@ -194,11 +204,12 @@ fn set_cookie_needs_a_positive_lifetime_from_the_origin() {
         &[control("public; max-age=9"), cookie],
         cookie_alone,
     ];
-    let ttl = Ttl::of_successes(Duration::from_mins(1));
+    let ttl = Ttl::for_successes(Duration::from_mins(1));
     for ttl_from in [TtlFrom::Origin, TtlFrom::Rule, TtlFrom::Max] {
-        let ruled = Case::ruled(Rule { ttl: ttl.clone(), ttl_from, ..Rule::default() });
+        let case =
+            Case::with_rule(CacheRule { ttl: ttl.clone(), ttl_from, ..CacheRule::default() });
         for fields in never {
-            assert_eq!(ruled.refusal(fields), refused, "{ttl_from:?} {fields:?}");
+            assert_eq!(case.refusal(fields), refused, "{ttl_from:?} {fields:?}");
         }
     }
 }
@@ -206,37 +217,41 @@ fn set_cookie_needs_a_positive_lifetime_from_the_origin() {
 #[test]
 fn what_clears_the_data_of_a_site_is_not_for_a_ttl() {
     let clears = ("clear-site-data", "\"cookies\"");
-    let ttl = Ttl::of_successes(Duration::from_mins(1));
-    let ruled = Case::ruled(Rule { ttl, ..Rule::default() });
-    assert_eq!(ruled.refusal(&[clears]), Some(Reason::SetCookie));
+    let ttl = Ttl::for_successes(Duration::from_mins(1));
+    let case = Case::with_rule(CacheRule { ttl, ..CacheRule::default() });
+    assert_eq!(case.refusal(&[clears]), Some(Reason::SetCookie));
     assert_eq!(Case::get().refusal(&[DATED[0], DATED[1], clears]), Some(Reason::SetCookie));
-    assert_eq!(ruled.refusal(&[("cache-control", "max-age=9"), clears]), None);
+    assert_eq!(case.refusal(&[("cache-control", "max-age=9"), clears]), None);
 }
 
 #[test]
 fn some_statuses_have_no_ttl() {
-    let check = |status| may_have_ttl(StatusCode::from_u16(status).unwrap());
+    let check = |status| check_ttl_status(StatusCode::from_u16(status).unwrap());
     for status in [200, 203, 204, 301, 404, 410, 500, 503] {
         assert_eq!(check(status), Ok(()), "{status}");
     }
     for status in [405, 414, 431, 501] {
-        assert_eq!(check(status), Err(NoTtl::ByAnyClient), "{status}");
+        assert_eq!(check(status), Err(TtlRefusal::ByAnyClient), "{status}");
     }
     for status in [100, 103, 206, 304, 412, 416, 417, 426, 429, 511, 600, 999] {
-        assert_eq!(check(status), Err(NoTtl::NeverStored), "{status}");
+        assert_eq!(check(status), Err(TtlRefusal::NeverStored), "{status}");
     }
 }
 
 #[test]
 fn a_rule_overrides_freshness_but_not_privacy() {
-    let ttl = Ttl::of_successes(Duration::from_mins(1));
-    let ruled = Case::ruled(Rule { ttl: ttl.clone(), ttl_from: TtlFrom::Rule, ..Rule::default() });
+    let ttl = Ttl::for_successes(Duration::from_mins(1));
+    let case = Case::with_rule(CacheRule {
+        ttl: ttl.clone(),
+        ttl_from: TtlFrom::Rule,
+        ..CacheRule::default()
+    });
     for value in ["max-age=0", "no-cache", "no-cache, max-age=0", "must-revalidate"] {
-        assert_eq!(ruled.cache_control(value), None, "{value}");
+        assert_eq!(case.cache_control(value), None, "{value}");
     }
-    assert_eq!(ruled.cache_control("private"), Some(Reason::Private));
-    assert_eq!(ruled.cache_control("no-store"), Some(Reason::NoStore));
-    let filled = Case::ruled(Rule { ttl, ..Rule::default() });
+    assert_eq!(case.cache_control("private"), Some(Reason::Private));
+    assert_eq!(case.cache_control("no-store"), Some(Reason::NoStore));
+    let filled = Case::with_rule(CacheRule { ttl, ..CacheRule::default() });
     assert_eq!(filled.refusal(&[]), None);
     assert_eq!(filled.cache_control("max-age=0"), Some(Reason::ZeroTtl));
 }
@@ -244,12 +259,13 @@ fn a_rule_overrides_freshness_but_not_privacy() {
 #[test]
 fn requests_and_routes_may_refuse() {
     let no_store = [("cache-control", "no-store")];
-    let refused = Case::asking(&no_store).cache_control("max-age=9");
+    let refused = Case::with_request(&no_store).cache_control("max-age=9");
     assert_eq!(refused, Some(Reason::RequestNoStore));
-    let rule = Rule { client_cache_control: ClientCacheControl::Ignore, ..Rule::default() };
-    let ignoring = Case { rule, ..Case::asking(&no_store) };
+    let rule =
+        CacheRule { client_cache_control: ClientCacheControl::Ignore, ..CacheRule::default() };
+    let ignoring = Case { rule, ..Case::with_request(&no_store) };
     assert_eq!(ignoring.cache_control("max-age=9"), None);
-    let bypassed = Case::ruled(Rule { cache: false, ..Rule::default() });
+    let bypassed = Case::with_rule(CacheRule { cache: false, ..CacheRule::default() });
     assert_eq!(bypassed.cache_control("max-age=9"), Some(Reason::RuleBypass));
 }
 
@@ -297,11 +313,11 @@ fn the_answer_to_a_write_is_stored_if_it_says_that_it_answers_get() {
 fn targeted_directives_decide_alone() {
     let get = Case::get();
     // Neither blanks nor `;` hide what forbids, whatever a rule says.
-    let ttl = Ttl::of_successes(Duration::from_mins(1));
-    let ruled = Case::ruled(Rule { ttl, ttl_from: TtlFrom::Rule, ..Rule::default() });
+    let ttl = Ttl::for_successes(Duration::from_mins(1));
+    let case = Case::with_rule(CacheRule { ttl, ttl_from: TtlFrom::Rule, ..CacheRule::default() });
     for value in ["no-store; max-age=60", "max-age=60;no_store", "max-age=60 no-store"] {
         for field in ["cache-control", "cdn-cache-control", "surrogate-control"] {
-            assert_eq!(ruled.refusal(&[(field, value)]), Some(Reason::NoStore), "{field} {value}");
+            assert_eq!(case.refusal(&[(field, value)]), Some(Reason::NoStore), "{field} {value}");
         }
     }
     let forbidden = ("cache-control", "no-store, private");

@@ -2,21 +2,24 @@
 
 use fred::types::Value;
 
-use super::answer;
+use super::reply;
 
 /// How deep an answer is nested at most.
 const DEPTH: usize = 6;
 
 /// Reads an answer that these bytes describe, in every way that answers are read.
-pub fn read(bytes: &[u8]) {
-    let answer = value(&mut bytes.iter(), DEPTH);
-    let _ = (answer::look(&answer), answer::entered(&answer), answer::report(&answer));
-    for entry in answer::entries(&answer).into_iter().chain(answer::batch(&answer)).flatten() {
-        let _ = (entry.mark(), entry.line());
+pub(crate) fn read(bytes: &[u8]) {
+    let reply = value(&mut bytes.iter(), DEPTH);
+    let _ =
+        (reply::view_reply(&reply), reply::append_reply(&reply), reply::position_report(&reply));
+    for entry in
+        reply::xread_entries(&reply).into_iter().chain(reply::read_entries(&reply)).flatten()
+    {
+        let _ = (entry.position(), entry.to_log_entry());
     }
 }
 
-/// The answer that bytes describe: of each value its kind, then its length, then what it holds.
+/// The reply that bytes describe: of each value its kind, then its length, then what it holds.
 fn value<'a>(bytes: &mut impl Iterator<Item = &'a u8>, depth: usize) -> Value {
     let Some(kind) = bytes.next() else { return Value::Null };
     let length = usize::from(*bytes.next().unwrap_or(&0));

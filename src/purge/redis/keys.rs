@@ -8,7 +8,7 @@ use crate::purge::NodeId;
 
 /// The names under one prefix.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(super) struct LogKeys {
     /// The stream.
     pub(super) log: String,
     /// The hash of the nodes.
@@ -17,16 +17,16 @@ pub(super) struct Keys {
     base: String,
 }
 
-impl Keys {
-    pub(super) fn of(prefix: &str) -> Self {
+impl LogKeys {
+    pub(super) fn new(prefix: &str) -> Self {
         let log = format!("{prefix}:log");
         // What is in braces decides on the slot; if there is nothing, all of it does.
-        let base = if has_tag(&log) { log.clone() } else { format!("{{{log}}}") };
+        let base = if has_hash_tag(&log) { log.clone() } else { format!("{{{log}}}") };
         Self { nodes: format!("{base}:nodes"), log, base }
     }
 
     /// What the scripts work on.
-    pub(super) fn pair(&self) -> Vec<String> {
+    pub(super) fn stream_and_nodes(&self) -> Vec<String> {
         vec![self.log.clone(), self.nodes.clone()]
     }
 
@@ -36,7 +36,7 @@ impl Keys {
     }
 
     /// What remembers that something was done, whatever its name is.
-    pub(super) fn done(&self, kind: &str, name: &str) -> String {
+    pub(super) fn hashed(&self, kind: &str, name: &str) -> String {
         let mut key = format!("{}:{kind}:", self.base);
         for byte in digest(&SHA256, name.as_bytes()).as_ref().iter().take(16) {
             let _always_fits = write!(key, "{byte:02x}");
@@ -50,7 +50,7 @@ impl Keys {
     }
 }
 
-fn has_tag(key: &str) -> bool {
+fn has_hash_tag(key: &str) -> bool {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
     tag.is_some_and(|(tag, _)| !tag.is_empty())
 }
@@ -61,17 +61,17 @@ mod tests {
 
     #[test]
     fn all_keys_are_in_the_slot_of_the_stream() {
-        let keys = Keys::of("larder");
-        assert_eq!(keys.pair(), ["larder:log", "{larder:log}:nodes"]);
+        let keys = LogKeys::new("larder");
+        assert_eq!(keys.stream_and_nodes(), ["larder:log", "{larder:log}:nodes"]);
         assert_eq!(keys.channel(NodeId(10)), "{larder:log}:node:000000000000000a");
-        assert_eq!(Keys::of("{shop}:larder").nodes, "{shop}:larder:log:nodes");
-        assert_eq!(Keys::of("{}").nodes, "{{}:log}:nodes");
+        assert_eq!(LogKeys::new("{shop}:larder").nodes, "{shop}:larder:log:nodes");
+        assert_eq!(LogKeys::new("{}").nodes, "{{}:log}:nodes");
     }
 
     #[test]
     fn long_names_make_no_long_keys() {
-        let keys = Keys::of("larder");
-        let (one, other) = (keys.done("once", &"x".repeat(9999)), keys.done("once", "x"));
+        let keys = LogKeys::new("larder");
+        let (one, other) = (keys.hashed("once", &"x".repeat(9999)), keys.hashed("once", "x"));
         assert_eq!(one.len(), other.len());
         assert_ne!(one, other);
     }

@@ -3,22 +3,22 @@
 //! Each entry has the id `seq-0`, and `seq` goes up by one. An entry says which log it belongs to, which
 //! run of the server took it, and a nonce of its own; from these a node tells whether what is there now
 //! continues what it has applied. Once a second it compares, and on each new connection; where it
-//! cannot be sure it raises the floor. With each look it renews its lease in a hash beside the stream,
+//! cannot be sure it raises the low watermark. With each look it renews its lease in a hash beside the stream,
 //! where every node finds the others. `docs/purge-log.md` has the whole of it.
 
-mod answer;
-mod entry;
-pub mod fuzzed;
-mod holding;
+mod continuity;
+mod cursor;
+mod fleet_values;
+pub(crate) mod fuzzed;
 mod keys;
+mod leader_lease;
+mod membership;
 mod pending;
-mod place;
-mod roster;
+mod reply;
 mod script;
 mod session;
-mod shared;
-mod witnesses;
-mod words;
+mod state;
+mod stream_entry;
 
 use std::{
     sync::Arc,
@@ -32,80 +32,82 @@ use tokio::{
     time::{sleep, sleep_until, timeout},
 };
 
-pub(super) use self::holding::Holding;
+pub(super) use self::leader_lease::RedisLeaderLease;
 use self::{
-    answer::Turn,
-    place::Place,
-    roster::Appended,
-    session::{Appender, hold},
-    shared::{APPEND, Shared},
+    cursor::StreamCursor,
+    membership::AppendedRecord,
+    reply::Occurrence,
+    session::{Appender, run_session},
+    state::{APPEND_TIMEOUT, LogState},
 };
 use super::{
-    Deadlines, Fences, NodeId, Once, Patience, Receipt, RedisLog, Retention, Standing, Unavailable,
+    AckDeadlines, AckTimeout, AppliedPurges, DedupOutcome, LogRetention, LogUnavailable, NodeId,
+    PurgeReceipt, RedisLogSettings, SyncState,
 };
 use crate::fence::Purge;
 
 /// How long signing off may take.
-const FAREWELL: Duration = Duration::from_secs(1);
+const SIGN_OFF_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pause before the next attempt, at least and at most.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+const RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// This node's end of the log, and the tasks that serve it.
-pub(super) struct Redis {
-    shared: Arc<Shared>,
+pub(super) struct RedisLog {
+    shared: Arc<LogState>,
     tasks: [AbortHandle; 2],
 }
 
-impl Redis {
+impl RedisLog {
     /// Begins to follow the log.
     pub(super) fn follow(
-        log: RedisLog<'_>,
-        fences: Arc<Fences>,
-        standing: watch::Sender<Standing>,
+        log: RedisLogSettings<'_>,
+        applied_purges: Arc<AppliedPurges>,
+        sync_state: watch::Sender<SyncState>,
         runtime: &Handle,
     ) -> Self {
-        let shared = Arc::new(Shared::new(log, fences, standing));
+        let shared = Arc::new(LogState::new(log, applied_purges, sync_state));
         let tail = runtime.spawn(tail(Arc::clone(&shared)));
-        let delivery = runtime.spawn(deliver(Arc::clone(&shared)));
-        Self { shared, tasks: [tail.abort_handle(), delivery.abort_handle()] }
+        let pending_appender = runtime.spawn(append_pending(Arc::clone(&shared)));
+        Self { shared, tasks: [tail.abort_handle(), pending_appender.abort_handle()] }
     }
 
-    /// Appends a purge, says when it is in the log, and waits for the other nodes as long as `patience` has it.
+    /// Appends a purge, says when it is in the log, and waits for the other nodes as long as `ack_timeout` has it.
     pub(super) async fn append(
         &self,
         purge: &Purge,
-        patience: Patience,
-        entered: oneshot::Sender<()>,
-    ) -> Result<Receipt, Unavailable> {
-        let deadlines = patience.beginning(Instant::now());
+        ack_timeout: AckTimeout,
+        on_appended: oneshot::Sender<()>,
+    ) -> Result<PurgeReceipt, LogUnavailable> {
+        let deadlines = ack_timeout.deadlines(Instant::now());
         let (appended, _) = append(&self.shared, &*self.appender()?, purge, None).await?;
-        let _whether_heard = entered.send(());
-        acknowledged(&self.shared, &appended, deadlines).await
+        let _receiver_may_be_gone = on_appended.send(());
+        await_acknowledgement(&self.shared, &appended, deadlines).await
     }
 
     /// The same, unless it was appended under this key before.
-    pub(super) async fn append_once(
+    pub(super) async fn append_deduplicated(
         &self,
         purge: &Purge,
         key: &str,
-        patience: Patience,
-    ) -> Result<Once, Unavailable> {
-        let deadlines = patience.beginning(Instant::now());
-        let key = self.shared.keys.done("appended", key);
-        let (appended, turn) = append(&self.shared, &*self.appender()?, purge, Some(key)).await?;
-        let receipt = acknowledged(&self.shared, &appended, deadlines).await?;
-        Ok(match turn {
-            Turn::First => Once::First(receipt),
-            Turn::Again => Once::Again(receipt),
+        ack_timeout: AckTimeout,
+    ) -> Result<DedupOutcome, LogUnavailable> {
+        let deadlines = ack_timeout.deadlines(Instant::now());
+        let key = self.shared.keys.hashed("appended", key);
+        let (appended, occurrence) =
+            append(&self.shared, &*self.appender()?, purge, Some(key)).await?;
+        let receipt = await_acknowledgement(&self.shared, &appended, deadlines).await?;
+        Ok(match occurrence {
+            Occurrence::First => DedupOutcome::Appended(receipt),
+            Occurrence::Repeat => DedupOutcome::Duplicate(receipt),
         })
     }
 
-    pub(super) fn record(&self, purge: Purge) {
+    pub(super) fn append_eventually(&self, purge: Purge) {
         self.shared.push(purge);
     }
 
-    pub(super) fn retain(&self, retention: Retention) {
+    pub(super) fn set_retention(&self, retention: LogRetention) {
         *self.shared.retention.lock() = retention;
     }
 
@@ -120,146 +122,148 @@ impl Redis {
     }
 
     /// Other nodes with a lease, and others without one that have not signed off.
-    pub(super) fn others(&self) -> (usize, usize) {
-        self.shared.roster.lock().count(Instant::now())
+    pub(super) fn peer_counts(&self) -> (usize, usize) {
+        self.shared.membership.lock().count(Instant::now())
     }
 
     /// Appends what is pending, uses nothing stored any more, and signs off; as far as that goes at once.
     pub(super) async fn leave(&self) {
         // Between two sessions there is nobody to tell for a moment.
-        let Ok(appender) = timeout(FAREWELL, available(&self.shared)).await else {
-            return self.shared.fences.leave();
+        let Ok(appender) = timeout(SIGN_OFF_TIMEOUT, wait_for_appender(&self.shared)).await else {
+            return self.shared.applied_purges.leave();
         };
-        let _delivered_or_lost = timeout(FAREWELL, self.shared.all_delivered()).await;
+        let _delivered_or_lost = timeout(SIGN_OFF_TIMEOUT, self.shared.all_appended()).await;
         for task in &self.tasks {
             task.abort();
         }
-        self.shared.fences.leave();
-        let farewell = appender.leave(&self.shared, self.shared.node);
-        if !matches!(timeout(FAREWELL, farewell).await, Ok(Ok(()))) {
+        self.shared.applied_purges.leave();
+        let sign_off = appender.leave(&self.shared, self.shared.node);
+        if !matches!(timeout(SIGN_OFF_TIMEOUT, sign_off).await, Ok(Ok(()))) {
             tracing::warn!("this node could not sign off: purges wait for its lease to end");
         }
-        self.shared.apart();
+        self.shared.disconnect();
     }
 
-    fn appender(&self) -> Result<Arc<Appender>, Unavailable> {
-        self.shared.appender.borrow().clone().ok_or(Unavailable)
+    fn appender(&self) -> Result<Arc<Appender>, LogUnavailable> {
+        self.shared.appender.borrow().clone().ok_or(LogUnavailable)
     }
 }
 
-impl Drop for Redis {
+impl Drop for RedisLog {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
         }
-        self.shared.apart();
+        self.shared.disconnect();
     }
 }
 
 /// Appends a purge, and waits until this node has applied it.
 async fn append(
-    shared: &Shared,
+    shared: &LogState,
     appender: &Appender,
     purge: &Purge,
     once: Option<String>,
-) -> Result<(Appended, Turn), Unavailable> {
+) -> Result<(AppendedRecord, Occurrence), LogUnavailable> {
     let until_applied = async {
-        let before = shared.fences.fence().log;
+        let before = shared.applied_purges.fence().log;
         let entered = appender.append(shared, purge, once).await.map_err(|failure| {
             tracing::warn!(%failure, "a purge cannot be appended to the log");
-            Unavailable
+            LogUnavailable
         })?;
-        let (Appended { fence, .. }, _) = entered;
+        let (AppendedRecord { fence, .. }, _) = entered;
         // The log may be gone already; what was purged is lost with it.
         let has_gone_on = |log| log != fence.log && log != before;
-        let mut standing = shared.standing.subscribe();
-        let decided = standing
-            .wait_for(|standing| standing.has_reached(fence) || has_gone_on(standing.fence.log));
+        let mut sync_state = shared.sync_state.subscribe();
+        let decided = sync_state.wait_for(|sync_state| {
+            sync_state.has_reached(fence) || has_gone_on(sync_state.fence.log)
+        });
         match decided.await {
-            Ok(standing) if standing.has_reached(fence) => Ok(entered),
-            _ => Err(Unavailable),
+            Ok(sync_state) if sync_state.has_reached(fence) => Ok(entered),
+            _ => Err(LogUnavailable),
         }
     };
-    timeout(APPEND, until_applied).await.unwrap_or(Err(Unavailable))
+    timeout(APPEND_TIMEOUT, until_applied).await.unwrap_or(Err(LogUnavailable))
 }
 
 /// Waits until no node uses what a record selects that is applied here, or until its deadline.
 ///
 /// Nothing more is asked of Redis for that: a node whose lease is renewed meanwhile relies on the new one
 /// only once it has applied the record.
-async fn acknowledged(
-    shared: &Shared,
-    appended: &Appended,
-    deadlines: Deadlines,
-) -> Result<Receipt, Unavailable> {
-    let (mut standing, mut roll) = (shared.standing.subscribe(), shared.roll.subscribe());
+async fn await_acknowledgement(
+    shared: &LogState,
+    appended: &AppendedRecord,
+    deadlines: AckDeadlines,
+) -> Result<PurgeReceipt, LogUnavailable> {
+    let (mut sync_state, mut membership_changed) =
+        (shared.sync_state.subscribe(), shared.membership_changed.subscribe());
     loop {
-        let log = standing.borrow_and_update().fence.log;
-        roll.mark_unchanged();
+        let log = sync_state.borrow_and_update().fence.log;
+        membership_changed.mark_unchanged();
         let now = Instant::now();
-        let judgement = shared.roster.lock().judge(appended, now);
-        let Some(again) = judgement.again else {
-            shared.fences.acknowledged(appended.fence);
-            return Ok(judgement.receipt);
+        let ack_status = shared.membership.lock().ack_status(appended, now);
+        let Some(recheck_at) = ack_status.recheck_at else {
+            shared.applied_purges.mark_acknowledged(appended.fence);
+            return Ok(ack_status.receipt);
         };
         if log != appended.fence.log {
-            return Err(Unavailable);
+            return Err(LogUnavailable);
         }
-        let deadline = deadlines.of(judgement.awaits_live);
+        let deadline = deadlines.select(ack_status.awaits_live);
         if now >= deadline {
-            return Ok(judgement.receipt);
+            return Ok(ack_status.receipt);
         }
         tokio::select! {
-            _ = standing.changed() => {}
-            _ = roll.changed() => {}
-            () = sleep_until(again.min(deadline).into()) => {}
+            _ = sync_state.changed() => {}
+            _ = membership_changed.changed() => {}
+            () = sleep_until(recheck_at.min(deadline).into()) => {}
         }
     }
 }
 
 /// Follows the log for as long as the node lives, in one session after the other.
-async fn tail(shared: Arc<Shared>) {
-    let (least, most) = PAUSE;
-    let (mut pause, mut told) = (least, String::new());
-    let mut place = Place::New;
+async fn tail(shared: Arc<LogState>) {
+    let (min, max) = RETRY_DELAY;
+    let (mut pause, mut last_failure) = (min, String::new());
+    let mut cursor = StreamCursor::New;
     loop {
-        let failure = hold(&shared, &mut place).await.to_string();
-        if shared.apart() {
-            pause = least;
-            told.clear();
+        let failure = run_session(&shared, &mut cursor).await.to_string();
+        if shared.disconnect() {
+            pause = min;
+            last_failure.clear();
         }
-        if failure != told {
+        if failure != last_failure {
             tracing::warn!(failure, "the purge log is out of reach");
-            told = failure;
+            last_failure = failure;
         }
         sleep(pause).await;
-        pause = (pause * 2).min(most);
+        pause = (pause * 2).min(max);
     }
 }
 
 /// Appends what is pending, in its order, again and again until it is in.
-async fn deliver(shared: Arc<Shared>) {
-    let (least, most) = PAUSE;
-    let mut pause = least;
+async fn append_pending(shared: Arc<LogState>) {
+    let (min, max) = RETRY_DELAY;
+    let mut pause = min;
     loop {
-        let Some(waiting) = shared.take() else {
-            shared.waiting.notified().await;
+        let Some(queued) = shared.take() else {
+            shared.pending_added.notified().await;
             continue;
         };
-        let appender = available(&shared).await;
-        if append(&shared, &appender, &waiting.purge, None).await.is_ok() {
-            shared.done(&waiting);
-            pause = least;
+        let appender = wait_for_appender(&shared).await;
+        if append(&shared, &appender, &queued.purge, None).await.is_ok() {
+            shared.done(&queued);
+            pause = min;
         } else {
-            shared.put_back(waiting);
+            shared.put_back(queued);
             sleep(pause).await;
-            pause = (pause * 2).min(most);
+            pause = (pause * 2).min(max);
         }
     }
 }
 
 /// Who can append, as soon as somebody can.
-async fn available(shared: &Shared) -> Arc<Appender> {
+async fn wait_for_appender(shared: &LogState) -> Arc<Appender> {
     let mut appender = shared.appender.subscribe();
     loop {
         if let Some(appender) = appender.borrow_and_update().clone() {

@@ -2,63 +2,63 @@
 
 use std::collections::VecDeque;
 
-use crate::fence::{Mode, PendingId, Purge, Selector, Source};
+use crate::fence::{PendingPurgeId, Purge, PurgeMode, PurgeSource, Selector};
 
 /// Selectors that may wait. Beyond it what waits becomes one purge of everything, which covers all of
 /// it.
-const SELECTORS: usize = 10_000;
+const MAX_SELECTORS: usize = 10_000;
 /// Selectors in a record made of several purges.
-const IN_A_RECORD: usize = 256;
+const MAX_SELECTORS_PER_RECORD: usize = 256;
 
 /// What waits, first come first.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
-    waiting: VecDeque<Waiting>,
+pub(super) struct PendingQueue {
+    queued: VecDeque<QueuedPurge>,
     selectors: usize,
     /// Purges in the record that is under way.
-    under_way: usize,
+    in_flight: usize,
 }
 
 /// A purge that waits, or several in one.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Waiting {
+pub(super) struct QueuedPurge {
     pub(super) purge: Purge,
     /// As what it holds on this node until its record does.
-    pub(super) ids: Vec<PendingId>,
+    pub(super) ids: Vec<PendingPurgeId>,
 }
 
-impl Pending {
+impl PendingQueue {
     /// Purges that wait or are under way.
     pub(super) fn len(&self) -> usize {
-        self.waiting.len() + self.under_way
+        self.queued.len() + self.in_flight
     }
 
     /// Whether this purge is one too many.
     pub(super) fn is_full_for(&self, purge: &Purge) -> bool {
-        !self.waiting.is_empty() && self.selectors + purge.selectors.len() > SELECTORS
+        !self.queued.is_empty() && self.selectors + purge.selectors.len() > MAX_SELECTORS
     }
 
     /// Adds a purge at the end.
-    pub(super) fn push(&mut self, purge: Purge, id: PendingId) {
+    pub(super) fn push(&mut self, purge: Purge, id: PendingPurgeId) {
         self.selectors += purge.selectors.len();
-        self.waiting.push_back(Waiting { purge, ids: vec![id] });
+        self.queued.push_back(QueuedPurge { purge, ids: vec![id] });
     }
 
     /// Takes out everything that waits.
-    pub(super) fn clear(&mut self) -> Vec<PendingId> {
+    pub(super) fn clear(&mut self) -> Vec<PendingPurgeId> {
         self.selectors = 0;
-        self.waiting.drain(..).flat_map(|waiting| waiting.ids).collect()
+        self.queued.drain(..).flat_map(|queued| queued.ids).collect()
     }
 
     /// Takes the first; with it, those after it that fit into one record with it.
-    pub(super) fn take(&mut self) -> Option<Waiting> {
-        let mut taken = self.waiting.pop_front()?;
-        self.under_way = 1;
-        let is_next = |taken: &Purge, next: &mut Waiting| is_one_record(taken, &next.purge);
-        while let Some(next) = self.waiting.pop_front_if(|next| is_next(&taken.purge, next)) {
+    pub(super) fn take(&mut self) -> Option<QueuedPurge> {
+        let mut taken = self.queued.pop_front()?;
+        self.in_flight = 1;
+        let is_next = |taken: &Purge, next: &mut QueuedPurge| can_merge(taken, &next.purge);
+        while let Some(next) = self.queued.pop_front_if(|next| is_next(&taken.purge, next)) {
             taken.purge.selectors.extend(next.purge.selectors);
             taken.ids.extend(next.ids);
-            self.under_way += 1;
+            self.in_flight += 1;
         }
         self.selectors -= taken.purge.selectors.len();
         Some(taken)
@@ -66,30 +66,31 @@ impl Pending {
 
     /// What was taken is in the log.
     pub(super) fn done(&mut self) {
-        self.under_way = 0;
+        self.in_flight = 0;
     }
 
     /// What was taken is not in the log, and is first again.
-    pub(super) fn put_back(&mut self, waiting: Waiting) {
-        self.under_way = 0;
-        self.selectors += waiting.purge.selectors.len();
-        self.waiting.push_front(waiting);
+    pub(super) fn put_back(&mut self, queued: QueuedPurge) {
+        self.in_flight = 0;
+        self.selectors += queued.purge.selectors.len();
+        self.queued.push_front(queued);
     }
 }
 
-fn is_one_record(one: &Purge, next: &Purge) -> bool {
-    let is_alike = one.mode == next.mode && one.source == next.source && one.reason == next.reason;
-    let is_alike = is_alike && one.warm == next.warm;
-    is_alike && one.selectors.len() + next.selectors.len() <= IN_A_RECORD
+fn can_merge(one: &Purge, next: &Purge) -> bool {
+    let is_mergeable =
+        one.mode == next.mode && one.source == next.source && one.reason == next.reason;
+    let is_mergeable = is_mergeable && one.warm == next.warm;
+    is_mergeable && one.selectors.len() + next.selectors.len() <= MAX_SELECTORS_PER_RECORD
 }
 
 /// What stands for all that waits, where that is too much.
-pub(super) fn everything() -> Purge {
+pub(super) fn purge_everything() -> Purge {
     let reason = "more purges waited for the log than are kept";
     Purge {
-        mode: Mode::Hard,
+        mode: PurgeMode::Hard,
         selectors: vec![Selector::Everything],
-        source: Source::Larder,
+        source: PurgeSource::Larder,
         reason: Some(reason.to_owned()),
         warm: false,
     }
@@ -98,15 +99,21 @@ pub(super) fn everything() -> Purge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fence::Table;
+    use crate::fence::PurgeTable;
 
     fn purge(tags: &[&str]) -> Purge {
         let selectors = tags.iter().map(|tag| Selector::Tag((*tag).into())).collect();
-        Purge { mode: Mode::Hard, selectors, source: Source::Write, reason: None, warm: false }
+        Purge {
+            mode: PurgeMode::Hard,
+            selectors,
+            source: PurgeSource::Write,
+            reason: None,
+            warm: false,
+        }
     }
 
     fn soft(purge: Purge) -> Purge {
-        Purge { mode: Mode::Soft, ..purge }
+        Purge { mode: PurgeMode::Soft, ..purge }
     }
 
     fn many(count: usize) -> Purge {
@@ -114,9 +121,9 @@ mod tests {
         purge(&tags.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// These purges, waiting, and the ids that they have.
-    fn waiting(purges: &[Purge]) -> (Pending, Vec<PendingId>) {
-        let (mut pending, mut table) = (Pending::default(), Table::new(10));
+    /// These purges, queued, and the ids that they have.
+    fn queue_of(purges: &[Purge]) -> (PendingQueue, Vec<PendingPurgeId>) {
+        let (mut pending, mut table) = (PendingQueue::default(), PurgeTable::new(10));
         let ids: Vec<_> = purges.iter().map(|purge| table.apply_pending(purge)).collect();
         for (purge, id) in purges.iter().zip(&ids) {
             pending.push(purge.clone(), *id);
@@ -127,8 +134,8 @@ mod tests {
     #[test]
     fn alike_purges_become_one_record_in_their_order() {
         let all = [purge(&["a"]), purge(&["b", "c"]), soft(purge(&["d"])), purge(&["e"])];
-        let (mut pending, ids) = waiting(&all);
-        let first = Waiting { purge: purge(&["a", "b", "c"]), ids: ids[..2].to_vec() };
+        let (mut pending, ids) = queue_of(&all);
+        let first = QueuedPurge { purge: purge(&["a", "b", "c"]), ids: ids[..2].to_vec() };
         assert_eq!(pending.take(), Some(first));
         assert_eq!(pending.len(), 4);
         pending.done();
@@ -142,14 +149,15 @@ mod tests {
 
     #[test]
     fn a_record_has_its_limit() {
-        let (mut pending, _) = waiting(&[many(IN_A_RECORD - 1), purge(&["a"]), purge(&["b"])]);
-        assert_eq!(pending.take().unwrap().purge.selectors.len(), IN_A_RECORD);
+        let (mut pending, _) =
+            queue_of(&[many(MAX_SELECTORS_PER_RECORD - 1), purge(&["a"]), purge(&["b"])]);
+        assert_eq!(pending.take().unwrap().purge.selectors.len(), MAX_SELECTORS_PER_RECORD);
         assert_eq!(pending.take().unwrap().purge, purge(&["b"]));
     }
 
     #[test]
     fn what_is_put_back_comes_first() {
-        let (mut pending, _) = waiting(&[purge(&["a"]), soft(purge(&["b"]))]);
+        let (mut pending, _) = queue_of(&[purge(&["a"]), soft(purge(&["b"]))]);
         let taken = pending.take().unwrap();
         pending.put_back(taken);
         assert_eq!(pending.len(), 2);
@@ -158,7 +166,7 @@ mod tests {
 
     #[test]
     fn there_is_a_limit_to_what_waits() {
-        let (mut pending, ids) = waiting(&[many(SELECTORS - 1), soft(purge(&["a"]))]);
+        let (mut pending, ids) = queue_of(&[many(MAX_SELECTORS - 1), soft(purge(&["a"]))]);
         assert!(pending.is_full_for(&purge(&["b"])));
         let taken = pending.take().unwrap();
         assert!(!pending.is_full_for(&purge(&["b"])));
@@ -169,6 +177,6 @@ mod tests {
 
     #[test]
     fn one_large_purge_is_not_too_many() {
-        assert!(!Pending::default().is_full_for(&many(2 * SELECTORS)));
+        assert!(!PendingQueue::default().is_full_for(&many(2 * MAX_SELECTORS)));
     }
 }

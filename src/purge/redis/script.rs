@@ -8,7 +8,7 @@ const NODES: &str = include_str!("scripts/nodes.lua");
 /// All of them.
 pub(super) struct Scripts {
     /// Looks at the stream, and renews the node's lease.
-    pub(super) look: Script,
+    pub(super) view: Script,
     /// Reads records.
     pub(super) read: Script,
     /// Appends a record.
@@ -18,7 +18,7 @@ pub(super) struct Scripts {
     /// Signs the node off.
     pub(super) leave: Script,
     /// Renews or gives up what is held.
-    pub(super) hold: Script,
+    pub(super) renew_lease: Script,
     /// Sets a value of the fleet.
     pub(super) set: Script,
 }
@@ -26,12 +26,12 @@ pub(super) struct Scripts {
 impl Default for Scripts {
     fn default() -> Self {
         Self {
-            look: Script::new(&[SERVER, NODES, include_str!("scripts/look.lua")]),
+            view: Script::new(&[SERVER, NODES, include_str!("scripts/view.lua")]),
             read: Script::new(&[include_str!("scripts/read.lua")]),
             append: Script::new(&[SERVER, NODES, include_str!("scripts/append.lua")]),
             report: Script::new(&[include_str!("scripts/report.lua")]),
             leave: Script::new(&[NODES, include_str!("scripts/leave.lua")]),
-            hold: Script::new(&[include_str!("scripts/hold.lua")]),
+            renew_lease: Script::new(&[include_str!("scripts/renew_lease.lua")]),
             set: Script::new(&[include_str!("scripts/set.lua")]),
         }
     }

@@ -16,64 +16,64 @@ use tokio::{
 };
 
 use super::{
-    answer::{self, Entered, Look, Turn},
-    entry::{Entry, Line, Mark, spelled},
-    place::{Decision, Place, Step},
-    roster::{Appended, Census},
-    shared::{APPEND, Shared},
+    cursor::{EntryAction, StreamCursor, SyncDecision},
+    membership::{AppendedRecord, MembershipSnapshot},
+    reply::{self, AppendReply, Occurrence, ViewReply},
+    state::{APPEND_TIMEOUT, LogState},
+    stream_entry::{LogEntry, StreamEntry, StreamPosition, to_hex},
 };
 use crate::{
     fence::{LogId, Purge},
-    purge::{NodeId, Retention, Rise, random},
-    redis::{Client, Purpose},
+    purge::{LogRetention, NodeId, WatermarkRaise, random},
+    redis::{RedisClient, RedisClientKind},
 };
 
 /// How long one `XREAD` waits for the next record.
-const WAIT: Duration = Duration::from_millis(500);
+const BLOCK_TIME: Duration = Duration::from_millis(500);
 /// From one look at the whole to the next.
-const LOOK: Duration = Duration::from_secs(1);
+const VIEW_INTERVAL: Duration = Duration::from_secs(1);
 /// Records that one `XREAD` brings. Each may be as large as a call's body, a MiB.
-const WOKEN: u64 = 16;
+const MAX_BLOCKING_ENTRIES: u64 = 16;
 /// Bytes of records that are read at a time while there are more.
-const BATCH: usize = 1 << 20;
+const BATCH_BYTES: usize = 1 << 20;
 /// How often another log is begun in a row before it is given up.
-const RENEWALS: u32 = 3;
+const MAX_NEW_LOGS: u32 = 3;
 /// How long it is remembered that a record was appended that must be appended once: a day.
-const REMEMBERED: u64 = 86_400_000;
+const DEDUP_WINDOW_MS: u64 = 86_400_000;
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum SessionError {
     /// What Redis says, or the connection.
     #[error(transparent)]
     Redis(#[from] fred::error::Error),
     /// It hangs.
     #[error("no answer after {} ms", .0.as_millis())]
-    Silent(Duration),
+    TimedOut(Duration),
     /// It answers, but not as Redis does.
     #[error("an answer that cannot be read")]
-    Answer,
+    InvalidReply,
     /// Whatever log begins, it is not there afterwards.
     #[error("the log does not last")]
-    Unsettled,
+    LogNotStable,
 }
 
 /// The connection that appends, and everything else that does not wait for records.
 pub(super) struct Appender {
-    pub(super) client: Client,
+    pub(super) client: RedisClient,
 }
 
 /// What has to be reached before a node may say that it knows everything.
-struct Goal {
+struct CatchUpGoal {
     /// When it was asked how far the log goes.
     asked: Instant,
     seq: u64,
     /// The nodes then. None where others do not wait for this one for the next three seconds.
-    lease: Option<Census>,
+    lease: Option<MembershipSnapshot>,
 }
 
-/// Holds a session until it fails, and moves `place` along with what is applied.
-pub(super) async fn hold(shared: &Shared, place: &mut Place) -> Failure {
+/// Holds a session until it fails, and moves `cursor` along with what is applied.
+pub(super) async fn run_session(shared: &LogState, cursor: &mut StreamCursor) -> SessionError {
     let (tail, appender) = match open(shared).await {
         Ok(connections) => connections,
         Err(failure) => return failure,
@@ -84,30 +84,36 @@ pub(super) async fn hold(shared: &Shared, place: &mut Place) -> Failure {
     };
     let appender = Arc::new(appender);
     tokio::select! {
-        failure = Box::pin(follow(shared, &tail, &appender, place)) => failure,
-        failure = report(shared, &appender) => failure,
-        failure = listen(shared, messages) => failure,
+        failure = Box::pin(follow(shared, &tail, &appender, cursor)) => failure,
+        failure = send_reports(shared, &appender) => failure,
+        failure = receive_reports(shared, messages) => failure,
     }
 }
 
-async fn open(shared: &Shared) -> Result<(Client, Appender), Failure> {
+async fn open(shared: &LogState) -> Result<(RedisClient, Appender), SessionError> {
     let connector = &shared.connector;
-    let tail = Box::pin(connector.connected(Purpose::Watched(WAIT + shared.patience())));
+    let tail = Box::pin(
+        connector.connect(RedisClientKind::Supervised(BLOCK_TIME + shared.reply_timeout())),
+    );
     // Each of a hundred nodes may report each of many purges at once.
-    let appender = Box::pin(connector.connected(Purpose::Listening(APPEND)));
+    let appender = Box::pin(connector.connect(RedisClientKind::Subscriber(APPEND_TIMEOUT)));
     let (tail, client) =
-        within(connector.connect_deadline(), async { Ok(try_join!(tail, appender)?) }).await?;
+        with_deadline(connector.connect_deadline(), async { Ok(try_join!(tail, appender)?) })
+            .await?;
     Ok((tail, Appender { client }))
 }
 
 /// Listens to what others tell this node. Where that is not allowed it hears of it a second later, as it
 /// looks.
-async fn subscribe(shared: &Shared, appender: &Appender) -> Result<Receiver<Message>, Failure> {
+async fn subscribe(
+    shared: &LogState,
+    appender: &Appender,
+) -> Result<Receiver<Message>, SessionError> {
     let messages = appender.client.message_rx();
     let channel = shared.keys.channel(shared.node);
     let subscribed = Box::pin(appender.client.subscribe(channel));
-    match within(APPEND, async { Ok(subscribed.await) }).await? {
-        Err(error) if appender.client.has_ended() => return Err(error.into()),
+    match with_deadline(APPEND_TIMEOUT, async { Ok(subscribed.await) }).await? {
+        Err(error) if appender.client.is_closed() => return Err(error.into()),
         Err(error) => {
             tracing::warn!(%error, "Redis lets nobody listen: purges are acknowledged late");
         }
@@ -117,12 +123,12 @@ async fn subscribe(shared: &Shared, appender: &Appender) -> Result<Receiver<Mess
 }
 
 /// Takes in what other nodes tell.
-async fn listen(shared: &Shared, mut messages: Receiver<Message>) -> Failure {
+async fn receive_reports(shared: &LogState, mut messages: Receiver<Message>) -> SessionError {
     loop {
         match messages.recv().await {
             Ok(message) => {
-                if let Some((node, place)) = answer::report(&message.value) {
-                    shared.reported(node, place);
+                if let Some((node, position)) = reply::position_report(&message.value) {
+                    shared.peer_reported(node, position);
                 }
             }
             // What was missed is told again at the next look.
@@ -133,19 +139,20 @@ async fn listen(shared: &Shared, mut messages: Receiver<Message>) -> Failure {
 }
 
 /// Tells those who wait for it how far this node has come.
-async fn report(shared: &Shared, appender: &Appender) -> Failure {
+async fn send_reports(shared: &LogState, appender: &Appender) -> SessionError {
     loop {
-        shared.owing.notified().await;
-        let owed = shared.owed();
-        let place = shared.fences.fence();
-        let own = [shared.node.to_string(), spelled(place.log.0), place.seq.to_string()];
-        let channels = owed.into_iter().map(|node| shared.keys.channel(node));
+        shared.report_due.notified().await;
+        let due_reports = shared.take_due_reports();
+        let position = shared.applied_purges.fence();
+        let own = [shared.node.to_string(), to_hex(position.log.0), position.seq.to_string()];
+        let channels = due_reports.into_iter().map(|node| shared.keys.channel(node));
         let arguments = own.into_iter().chain(channels).collect();
-        let call = (shared.keys.pair(), arguments);
-        let told = shared.run::<Value>(&appender.client, &shared.scripts.report, call, APPEND);
-        match within(APPEND, async { Ok(told.await) }).await {
+        let call = (shared.keys.stream_and_nodes(), arguments);
+        let reported =
+            shared.run::<Value>(&appender.client, &shared.scripts.report, call, APPEND_TIMEOUT);
+        match with_deadline(APPEND_TIMEOUT, async { Ok(reported.await) }).await {
             Err(failure) => return failure,
-            Ok(Err(error)) if appender.client.has_ended() => return error.into(),
+            Ok(Err(error)) if appender.client.is_closed() => return error.into(),
             Ok(Err(error)) => tracing::debug!(%error, "nobody was told what is applied here"),
             Ok(Ok(_)) => {}
         }
@@ -153,15 +160,15 @@ async fn report(shared: &Shared, appender: &Appender) -> Failure {
 }
 
 async fn follow(
-    shared: &Shared,
-    tail: &Client,
+    shared: &LogState,
+    tail: &RedisClient,
     appender: &Arc<Appender>,
-    place: &mut Place,
-) -> Failure {
+    cursor: &mut StreamCursor,
+) -> SessionError {
     loop {
         let round = async {
-            let goal = look(shared, tail, appender, place).await?;
-            read(shared, tail, appender, place, &goal).await
+            let goal = reconcile(shared, tail, appender, cursor).await?;
+            apply_entries(shared, tail, appender, cursor, &goal).await
         };
         if let Err(failure) = round.await {
             return failure;
@@ -170,224 +177,238 @@ async fn follow(
 }
 
 /// Compares the node's place with the stream until both agree. Each time it renews the lease.
-async fn look(
-    shared: &Shared,
-    tail: &Client,
+async fn reconcile(
+    shared: &LogState,
+    tail: &RedisClient,
     appender: &Appender,
-    place: &mut Place,
-) -> Result<Goal, Failure> {
-    let mut has_told = false;
-    for _ in 0..RENEWALS {
+    cursor: &mut StreamCursor,
+) -> Result<CatchUpGoal, SessionError> {
+    let mut is_loss_appended = false;
+    for _ in 0..MAX_NEW_LOGS {
         // From before it is asked for: so the lease ends here before it does for others.
         let asked = Instant::now();
-        let call = (shared.keys.pair(), registration(shared, place, asked));
-        let answer = shared.run(tail, &shared.scripts.look, call, shared.patience());
-        let answer = within(shared.patience(), async { Ok(answer.await?) }).await?;
-        let Look { sight, lease } = answer::look(&answer).ok_or(Failure::Answer)?;
-        if let Some(census) = &lease {
-            shared.learn(census, Instant::now());
+        let call = (shared.keys.stream_and_nodes(), view_arguments(shared, cursor, asked));
+        let reply = shared.run(tail, &shared.scripts.view, call, shared.reply_timeout());
+        let reply = with_deadline(shared.reply_timeout(), async { Ok(reply.await?) }).await?;
+        let ViewReply { view, lease } =
+            reply::view_reply(&reply).ok_or(SessionError::InvalidReply)?;
+        if let Some(snapshot) = &lease {
+            shared.update_membership(snapshot, Instant::now());
         }
-        match place.decide(&sight) {
-            Decision::GoOn(seq) => return Ok(Goal { asked, seq, lease }),
+        match cursor.decide(&view) {
+            SyncDecision::Continue(seq) => return Ok(CatchUpGoal { asked, seq, lease }),
             // What it has applied is not there, and others may not have heard of it. They have to know
             // before this node counts as one that has come to this log.
-            Decision::Begin { rise: Some(Rise::Foreign), .. }
-                if !has_told && matches!(place, Place::At(_)) =>
+            SyncDecision::Begin { raise: Some(WatermarkRaise::Foreign), .. }
+                if !is_loss_appended && matches!(cursor, StreamCursor::At(_)) =>
             {
-                tell_loss(shared, appender).await?;
-                has_told = true;
+                append_loss(shared, appender).await?;
+                is_loss_appended = true;
             }
-            Decision::Begin { mark, rise, until } => {
-                shared.begin(mark.fence, rise);
-                shared.moved();
-                *place = Place::At(mark);
-                return Ok(Goal { asked, seq: until, lease });
+            SyncDecision::Begin { position, raise, until } => {
+                shared.begin(position.fence, raise);
+                shared.publish_position();
+                *cursor = StreamCursor::At(position);
+                return Ok(CatchUpGoal { asked, seq: until, lease });
             }
-            Decision::Renew(doubted) => {
-                appender.renew(shared, doubted, place.seq()).await?;
+            SyncDecision::StartNewLog(doubted) => {
+                appender.start_new_log(shared, doubted, cursor.seq()).await?;
             }
         }
     }
-    Err(Failure::Unsettled)
+    Err(SessionError::LogNotStable)
 }
 
 /// Tells all nodes that there may have been records of which they have not heard, nor ever will.
-async fn tell_loss(shared: &Shared, appender: &Appender) -> Result<(), Failure> {
+async fn append_loss(shared: &LogState, appender: &Appender) -> Result<(), SessionError> {
     tracing::warn!("records of the purge log are lost: all nodes are told");
     appender.append(shared, &Purge::loss(), None).await.map(drop)
 }
 
-/// What `look.lua` is told: where this node is, who it is, and whom it knows.
-fn registration(shared: &Shared, place: &Place, now: Instant) -> Vec<String> {
-    let applied = shared.fences.fence();
+/// What `view.lua` is told: where this node is, who it is, and whom it knows.
+fn view_arguments(shared: &LogState, cursor: &StreamCursor, now: Instant) -> Vec<String> {
+    let applied = shared.applied_purges.fence();
     let own = [
-        place.id(),
+        cursor.id(),
         shared.node.to_string(),
-        shared.fences.unsynced_ttl().as_millis().to_string(),
-        spelled(applied.log.0),
+        shared.applied_purges.unsynced_ttl().as_millis().to_string(),
+        to_hex(applied.log.0),
         applied.seq.to_string(),
     ];
-    let carried = shared.roster.lock().carried(now);
-    let others = carried.into_iter().flat_map(|carried| {
-        let ttl = carried.ttl.as_millis().to_string();
-        [carried.node.to_string(), carried.left.to_string(), ttl]
+    let restored = shared.membership.lock().to_restore(now);
+    let others = restored.into_iter().flat_map(|restored| {
+        let ttl = restored.ttl.as_millis().to_string();
+        [restored.node.to_string(), restored.left.to_string(), ttl]
     });
     own.into_iter().chain(others).collect()
 }
 
 /// Applies what is there and what comes, until it is time for another look.
-async fn read(
-    shared: &Shared,
-    tail: &Client,
+async fn apply_entries(
+    shared: &LogState,
+    tail: &RedisClient,
     appender: &Arc<Appender>,
-    place: &mut Place,
-    goal: &Goal,
-) -> Result<(), Failure> {
-    let mut is_told = false;
+    cursor: &mut StreamCursor,
+    goal: &CatchUpGoal,
+) -> Result<(), SessionError> {
+    let mut has_renewed = false;
     // First what is there already, in pieces of a bounded size; then what comes.
     let mut is_behind = true;
     loop {
-        if !is_told && place.seq() >= goal.seq {
-            if let Some(census) = &goal.lease {
-                shared.heard(goal.asked, appender);
-                if shared.misses_a_witness(census, Instant::now()) {
-                    tell_loss(shared, appender).await?;
+        if !has_renewed && cursor.seq() >= goal.seq {
+            if let Some(snapshot) = &goal.lease {
+                shared.renew_lease(goal.asked, appender);
+                if shared.misses_a_member(snapshot, Instant::now()) {
+                    append_loss(shared, appender).await?;
                 }
             }
-            is_told = true;
+            has_renewed = true;
         }
-        let left = LOOK.saturating_sub(goal.asked.elapsed()).min(WAIT);
+        let left = VIEW_INTERVAL.saturating_sub(goal.asked.elapsed()).min(BLOCK_TIME);
         let left = u64::try_from(left.as_millis()).unwrap_or_default();
         if left == 0 {
             return Ok(());
         }
         let entries = if is_behind {
-            batch(shared, tail, place.id()).await?
+            read_batch(shared, tail, cursor.id()).await?
         } else {
-            awaited(shared, tail, (place.id(), left)).await?
+            read_blocking(shared, tail, (cursor.id(), left)).await?
         };
-        is_behind = if is_behind { !entries.is_empty() } else { entries.len() as u64 >= WOKEN };
+        is_behind = if is_behind {
+            !entries.is_empty()
+        } else {
+            entries.len() as u64 >= MAX_BLOCKING_ENTRIES
+        };
         let mut appended_by = Vec::new();
         for entry in entries {
-            let (Place::At(mark), Some(line)) = (&mut *place, entry.line()) else {
-                *place = Place::Lost;
+            let (StreamCursor::At(position), Some(log_entry)) =
+                (&mut *cursor, entry.to_log_entry())
+            else {
+                *cursor = StreamCursor::Lost;
                 break;
             };
-            appended_by.extend(line.by);
-            advance(shared, mark, line);
+            appended_by.extend(log_entry.by);
+            apply_entry(shared, position, log_entry);
         }
-        shared.owe(appended_by.into_iter());
-        shared.moved();
-        if *place == Place::Lost {
+        shared.queue_reports(appended_by.into_iter());
+        shared.publish_position();
+        if *cursor == StreamCursor::Lost {
             return Ok(());
         }
     }
 }
 
 /// The records after a place, as many as a batch holds.
-async fn batch(shared: &Shared, tail: &Client, after: String) -> Result<Vec<Entry>, Failure> {
-    let call = (vec![shared.keys.log.clone()], vec![after, BATCH.to_string()]);
-    let answer = shared.run(tail, &shared.scripts.read, call, shared.patience());
-    let answer: Value = within(shared.patience(), async { Ok(answer.await?) }).await?;
-    answer::batch(&answer).ok_or(Failure::Answer)
+async fn read_batch(
+    shared: &LogState,
+    tail: &RedisClient,
+    after: String,
+) -> Result<Vec<StreamEntry>, SessionError> {
+    let call = (vec![shared.keys.log.clone()], vec![after, BATCH_BYTES.to_string()]);
+    let reply = shared.run(tail, &shared.scripts.read, call, shared.reply_timeout());
+    let reply: Value = with_deadline(shared.reply_timeout(), async { Ok(reply.await?) }).await?;
+    reply::read_entries(&reply).ok_or(SessionError::InvalidReply)
 }
 
 /// The next few records after a place, once there are any, or none after so many milliseconds.
-async fn awaited(
-    shared: &Shared,
-    tail: &Client,
+async fn read_blocking(
+    shared: &LogState,
+    tail: &RedisClient,
     (after, millis): (String, u64),
-) -> Result<Vec<Entry>, Failure> {
-    let answer = Box::pin(tail.xread(Some(WOKEN), Some(millis), &shared.keys.log, after));
-    let answer: Value = within(shared.patience() + WAIT, async { Ok(answer.await?) }).await?;
-    answer::entries(&answer).ok_or(Failure::Answer)
+) -> Result<Vec<StreamEntry>, SessionError> {
+    let reply =
+        Box::pin(tail.xread(Some(MAX_BLOCKING_ENTRIES), Some(millis), &shared.keys.log, after));
+    let reply: Value =
+        with_deadline(shared.reply_timeout() + BLOCK_TIME, async { Ok(reply.await?) }).await?;
+    reply::xread_entries(&reply).ok_or(SessionError::InvalidReply)
 }
 
 /// Applies an entry, with what follows from where it stands.
-fn advance(shared: &Shared, mark: &mut Mark, line: Line) {
-    match mark.step(&line) {
-        Step::Skip => return,
-        Step::Apply => {}
-        Step::BeginAndApply(fence, rise) => shared.begin(fence, Some(rise)),
+fn apply_entry(shared: &LogState, position: &mut StreamPosition, log_entry: LogEntry) {
+    match position.action_for(&log_entry) {
+        EntryAction::Skip => return,
+        EntryAction::Apply => {}
+        EntryAction::BeginAndApply(fence, raise) => shared.begin(fence, Some(raise)),
     }
-    shared.fences.apply(&line.record);
-    if line.record.purge.is_loss() {
-        shared.know_of_loss();
+    shared.applied_purges.apply(&log_entry.record);
+    if log_entry.record.purge.is_loss() {
+        shared.note_loss();
     }
-    *mark = line.mark;
+    *position = log_entry.position;
 }
 
 impl Appender {
     /// Appends a purge; where it is now. With a key that is known it was appended before.
     pub(super) async fn append(
         &self,
-        shared: &Shared,
+        shared: &LogState,
         purge: &Purge,
         once: Option<String>,
-    ) -> Result<(Appended, Turn), Failure> {
-        let known = shared.fences.fence().seq;
-        let record = [spelled(random()), purge.write()];
-        let keys = shared.keys.pair().into_iter().chain(once).collect();
+    ) -> Result<(AppendedRecord, Occurrence), SessionError> {
+        let known = shared.applied_purges.fence().seq;
+        let record = [to_hex(random()), purge.to_json()];
+        let keys = shared.keys.stream_and_nodes().into_iter().chain(once).collect();
         let entered = self.run(shared, known, String::new(), (keys, record)).await?;
         let answered = Instant::now();
-        shared.learn(&entered.census, answered);
-        let ttl = shared.fences.unsynced_ttl();
-        let appended = Appended::new(entered.fence, answered, &entered.census, ttl);
-        Ok((appended, entered.turn))
+        shared.update_membership(&entered.snapshot, answered);
+        let ttl = shared.applied_purges.unsynced_ttl();
+        let appended = AppendedRecord::new(entered.fence, answered, &entered.snapshot, ttl);
+        Ok((appended, entered.occurrence))
     }
 
     /// Sees to it that there is a log that may go on, and is not `doubted`.
-    async fn renew(
+    async fn start_new_log(
         &self,
-        shared: &Shared,
+        shared: &LogState,
         doubted: Option<LogId>,
         known: u64,
-    ) -> Result<(), Failure> {
-        let doubted = doubted.map(|log| spelled(log.0)).unwrap_or_default();
+    ) -> Result<(), SessionError> {
+        let doubted = doubted.map(|log| to_hex(log.0)).unwrap_or_default();
         let nothing = [String::new(), String::new()];
-        let _last = self.run(shared, known, doubted, (shared.keys.pair(), nothing)).await?;
+        let _last =
+            self.run(shared, known, doubted, (shared.keys.stream_and_nodes(), nothing)).await?;
         Ok(())
     }
 
     /// Signs this node off.
-    pub(super) async fn leave(&self, shared: &Shared, node: NodeId) -> Result<(), Failure> {
-        let call = (shared.keys.pair(), vec![node.to_string()]);
-        let left = shared.run::<Value>(&self.client, &shared.scripts.leave, call, APPEND);
-        within(APPEND, async { Ok(left.await?) }).await.map(drop)
+    pub(super) async fn leave(&self, shared: &LogState, node: NodeId) -> Result<(), SessionError> {
+        let call = (shared.keys.stream_and_nodes(), vec![node.to_string()]);
+        let left = shared.run::<Value>(&self.client, &shared.scripts.leave, call, APPEND_TIMEOUT);
+        with_deadline(APPEND_TIMEOUT, async { Ok(left.await?) }).await.map(drop)
     }
 
     async fn run(
         &self,
-        shared: &Shared,
+        shared: &LogState,
         known: u64,
         doubted: String,
         (keys, [nonce, record]): (Vec<String>, [String; 2]),
-    ) -> Result<Entered, Failure> {
-        let Retention { least, most, lifetime } = *shared.retention.lock();
+    ) -> Result<AppendReply, SessionError> {
+        let LogRetention { min_records, max_records, lifetime } = *shared.retention.lock();
         let arguments = vec![
-            spelled(random()),
+            to_hex(random()),
             known.to_string(),
             doubted,
             nonce,
             record,
-            Purge::boundary().write(),
+            Purge::boundary().to_json(),
             shared.node.to_string(),
-            REMEMBERED.to_string(),
-            least.to_string(),
-            most.to_string(),
+            DEDUP_WINDOW_MS.to_string(),
+            min_records.to_string(),
+            max_records.to_string(),
             lifetime.as_millis().to_string(),
         ];
         let call = (keys, arguments);
-        let answer = shared.run(&self.client, &shared.scripts.append, call, APPEND);
-        let answer = within(APPEND, async { Ok(answer.await?) }).await?;
-        answer::entered(&answer).ok_or(Failure::Answer)
+        let reply = shared.run(&self.client, &shared.scripts.append, call, APPEND_TIMEOUT);
+        let reply = with_deadline(APPEND_TIMEOUT, async { Ok(reply.await?) }).await?;
+        reply::append_reply(&reply).ok_or(SessionError::InvalidReply)
     }
 }
 
-/// The answer, unless it takes longer than this: the client's own deadlines do not notice everything.
-pub(super) async fn within<T>(
+/// The reply, unless it takes longer than this: the client's own deadlines do not notice everything.
+pub(super) async fn with_deadline<T>(
     deadline: Duration,
-    answer: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    timeout(deadline, answer).await.unwrap_or(Err(Failure::Silent(deadline)))
+    reply: impl Future<Output = Result<T, SessionError>>,
+) -> Result<T, SessionError> {
+    timeout(deadline, reply).await.unwrap_or(Err(SessionError::TimedOut(deadline)))
 }

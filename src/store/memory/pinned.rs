@@ -17,14 +17,14 @@ const LIMIT: u64 = 16 << 20;
 
 /// Responses that have left the cache while clients read their bodies.
 #[derive(Default)]
-pub struct Pinned {
+pub(super) struct PinnedResponses {
     responses: Mutex<Vec<Arc<StoredResponse>>>,
     bytes: AtomicU64,
 }
 
-impl Pinned {
+impl PinnedResponses {
     /// Notes what has left the cache.
-    pub fn note(&self, entry: Entry) {
+    pub(super) fn track(&self, entry: Entry) {
         let Entry::Response(response) = entry else { return };
         if response.heap_size() <= LARGE || !response.is_being_read() {
             return;
@@ -37,13 +37,13 @@ impl Pinned {
     }
 
     /// Bytes that are pinned now. Costs a look at each response that was.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.sweep(&mut self.responses.lock());
         self.bytes.load(Relaxed)
     }
 
     /// Whether more is pinned than may be.
-    pub fn is_over_limit(&self) -> bool {
+    pub(super) fn is_over_limit(&self) -> bool {
         self.bytes.load(Relaxed) > LIMIT && self.bytes() > LIMIT
     }
 

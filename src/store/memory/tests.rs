@@ -8,10 +8,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    entry::{CompleteBody, Draft},
-    fence::{OwnFacets, Stamp},
+    entry::{CompleteBody, ResponseDraft},
+    fence::{FenceStamp, OwnedResponseAttributes},
     field::Timestamp,
-    key::{OriginTarget, target::Scheme},
+    key::{OriginTarget, uri::Scheme},
     policy::freshness::{Constraints, Freshness},
 };
 
@@ -20,20 +20,20 @@ const ANYONE: u8 = 0;
 
 fn key(identity: u8, path: &str) -> CacheKey {
     let part = match identity {
-        ANYONE => partition::Part::new(),
+        ANYONE => partition::PartitionKey::new(),
         _ => partition::of_identity(&u128::from(identity).to_le_bytes()),
     };
     let plain = OriginTarget::plain(Scheme::Http, "h", path);
     OriginTarget { partition: Cow::Borrowed(&part), ..plain }.key()
 }
 
-fn response(key: &CacheKey, size: usize, asked_at: u64) -> Entry {
-    let draft = Draft {
+fn response(key: &CacheKey, size: usize, requested_at: u64) -> Entry {
+    let draft = ResponseDraft {
         key: key.clone(),
         status: StatusCode::OK,
         headers: HeaderMap::new(),
         freshness: Freshness {
-            received_at: Timestamp::from_millis(asked_at),
+            received_at: Timestamp::from_millis(requested_at),
             initial_age: Duration::ZERO,
             lifetime: Duration::from_mins(1),
             stale_while_revalidate: None,
@@ -42,17 +42,17 @@ fn response(key: &CacheKey, size: usize, asked_at: u64) -> Entry {
             constraints: Constraints::default(),
         },
         tags: Vec::new(),
-        facets: OwnFacets::default(),
-        stamp: Stamp::default(),
-        asked_at: Timestamp::from_millis(asked_at),
+        attributes: OwnedResponseAttributes::default(),
+        stamp: FenceStamp::default(),
+        requested_at: Timestamp::from_millis(requested_at),
     };
-    let body = CompleteBody::made_up([vec![b'x'; size].into()]);
+    let body = CompleteBody::for_test([vec![b'x'; size].into()]);
     Entry::Response(Arc::new(draft.complete(&body).unwrap()))
 }
 
-fn selection(seen: u64) -> Selection {
+fn selection(seen: u64) -> VarySelection {
     let set = [HeaderName::from_static("accept")].into_iter().collect();
-    Selection {
+    VarySelection {
         set,
         seen: Timestamp::from_millis(seen),
         codings: Vec::new(),
@@ -61,20 +61,20 @@ fn selection(seen: u64) -> Selection {
 }
 
 /// A store that is never waited for.
-fn put(store: &Memory, key: &CacheKey, size: usize, asked_at: u64) -> Put {
-    store.put(key, response(key, size, asked_at)).now_or_never().unwrap()
+fn put(store: &MemoryStore, key: &CacheKey, size: usize, requested_at: u64) -> PutOutcome {
+    store.put(key, response(key, size, requested_at)).now_or_never().unwrap()
 }
 
-fn place(store: &Memory, target: &CacheKey, variant: &CacheKey, seen: u64) {
-    store.place(target, selection(seen), variant.digest()).now_or_never().unwrap();
+fn add_variant(store: &MemoryStore, target: &CacheKey, variant: &CacheKey, seen: u64) {
+    store.add_variant(target, selection(seen), variant.digest()).now_or_never().unwrap();
 }
 
-fn remove(store: &Memory, key: &CacheKey) {
+fn remove(store: &MemoryStore, key: &CacheKey) {
     store.remove(key).now_or_never().unwrap();
 }
 
 /// What each identity has, counted anew.
-fn counted(store: &Memory) -> BTreeMap<u128, (usize, u64)> {
+fn counted(store: &MemoryStore) -> BTreeMap<u128, (usize, u64)> {
     let mut counted = BTreeMap::new();
     for (_digest, entry) in store.cache.iter() {
         if let Some(identity) = entry.identity() {
@@ -88,7 +88,7 @@ fn counted(store: &Memory) -> BTreeMap<u128, (usize, u64)> {
 
 #[test]
 fn one_user_with_many_urls_evicts_nothing_of_others() {
-    let store = Memory::new(8 << 20, 64 << 10);
+    let store = MemoryStore::new(8 << 20, 64 << 10);
     let others: Vec<_> = (0..1000_u16)
         .map(|number| {
             let [low, _high] = (number % 100).to_le_bytes();
@@ -96,10 +96,10 @@ fn one_user_with_many_urls_evicts_nothing_of_others() {
         })
         .collect();
     for key in &others {
-        assert_eq!(put(&store, key, 1000, 1), Put::Stored);
+        assert_eq!(put(&store, key, 1000, 1), PutOutcome::Stored);
     }
     for number in 0..10_000 {
-        assert_eq!(put(&store, &key(1, &format!("/own/{number}")), 1000, 1), Put::Stored);
+        assert_eq!(put(&store, &key(1, &format!("/own/{number}")), 1000, 1), PutOutcome::Stored);
     }
     let kept = others.iter().filter(|key| store.peek(key).is_some()).count();
     assert_eq!(kept, others.len());
@@ -112,7 +112,7 @@ fn one_user_with_many_urls_evicts_nothing_of_others() {
 
 #[test]
 fn an_identity_has_at_most_a_thousand_entries() {
-    let store = Memory::new(1 << 30, 64 << 10);
+    let store = MemoryStore::new(1 << 30, 64 << 10);
     for number in 0..1200 {
         put(&store, &key(1, &format!("/{number}")), 10, 1);
     }
@@ -122,11 +122,11 @@ fn an_identity_has_at_most_a_thousand_entries() {
 
 #[test]
 fn what_is_in_use_stays_before_what_is_not() {
-    let store = Memory::new(1 << 20, 64 << 10);
+    let store = MemoryStore::new(1 << 20, 64 << 10);
     let used = key(1, "/used");
     put(&store, &used, 1000, 1);
     let Some(Entry::Response(stored)) = store.peek(&used) else { panic!("not stored") };
-    stored.note_asked();
+    stored.mark_used();
     for number in 0..200 {
         put(&store, &key(1, &format!("/{number}")), 1000, 1);
     }
@@ -136,11 +136,11 @@ fn what_is_in_use_stays_before_what_is_not() {
 
 #[test]
 fn what_is_larger_than_a_share_is_refused_for_one_identity_only() {
-    let store = Memory::new(1 << 20, 512 << 10);
+    let store = MemoryStore::new(1 << 20, 512 << 10);
     let (own, everyones) = (key(1, "/large"), key(ANYONE, "/large"));
-    assert_eq!(put(&store, &everyones, 60 << 10, 1), Put::Stored);
+    assert_eq!(put(&store, &everyones, 60 << 10, 1), PutOutcome::Stored);
     put(&store, &own, 10, 1);
-    assert_eq!(put(&store, &own, 60 << 10, 2), Put::TooLarge);
+    assert_eq!(put(&store, &own, 60 << 10, 2), PutOutcome::TooLarge);
     assert!(store.peek(&own).is_none(), "what it was to replace is old");
     assert!(store.shares.held().is_empty());
     assert_eq!(store.usage().refused, 1);
@@ -148,17 +148,17 @@ fn what_is_larger_than_a_share_is_refused_for_one_identity_only() {
 
 #[test]
 fn indexes_of_variants_count_too() {
-    let store = Memory::new(1 << 30, 64 << 10);
+    let store = MemoryStore::new(1 << 30, 64 << 10);
     let target = key(1, "/a");
     let variant = target.variant(b"x");
     put(&store, &variant, 10, 1);
-    place(&store, &target, &variant, 1);
+    add_variant(&store, &target, &variant, 1);
     assert_eq!(store.shares.held()[&1].0, 2);
     assert_eq!(store.shares.held(), counted(&store));
     for number in 0..100 {
         let variant = target.variant(format!("{number}").as_bytes());
         put(&store, &variant, 10, 1);
-        place(&store, &target, &variant, 1);
+        add_variant(&store, &target, &variant, 1);
     }
     assert_eq!(store.shares.held()[&1].0, 1 + 64, "the index, and its variants");
     assert_eq!(store.shares.held(), counted(&store));
@@ -166,66 +166,66 @@ fn indexes_of_variants_count_too() {
 
 /// Something that happens to a store.
 #[derive(Debug, Clone)]
-enum Step {
-    Put { identity: u8, path: u8, size: usize, asked_at: u64 },
-    Keep { identity: u8, path: u8, size: usize, asked_at: u64 },
-    Place { identity: u8, path: u8, variant: u8 },
+enum StoreStep {
+    Put { identity: u8, path: u8, size: usize, requested_at: u64 },
+    Promote { identity: u8, path: u8, size: usize, requested_at: u64 },
+    AddVariant { identity: u8, path: u8, variant: u8 },
     Remove { identity: u8, path: u8 },
 }
 
-fn steps() -> impl Strategy<Value = Step> {
+fn steps() -> impl Strategy<Value = StoreStep> {
     let name = (0..4_u8, 0..30_u8);
     let what = (prop_oneof![9 => 0..2000_usize, 1 => 0..20_000_usize], 0..50_u64);
     prop_oneof![
-        5 => (name.clone(), what.clone()).prop_map(|((identity, path), (size, asked_at))| {
-            Step::Put { identity, path, size, asked_at }
+        5 => (name.clone(), what.clone()).prop_map(|((identity, path), (size, requested_at))| {
+            StoreStep::Put { identity, path, size, requested_at }
         }),
-        1 => (name.clone(), what).prop_map(|((identity, path), (size, asked_at))| {
-            Step::Keep { identity, path, size, asked_at }
+        1 => (name.clone(), what).prop_map(|((identity, path), (size, requested_at))| {
+            StoreStep::Promote { identity, path, size, requested_at }
         }),
         2 => (name.clone(), any::<u8>()).prop_map(|((identity, path), variant)| {
-            Step::Place { identity, path, variant }
+            StoreStep::AddVariant { identity, path, variant }
         }),
-        1 => name.prop_map(|(identity, path)| Step::Remove { identity, path }),
+        1 => name.prop_map(|(identity, path)| StoreStep::Remove { identity, path }),
     ]
 }
 
-fn take(store: &Memory, step: &Step) {
+fn apply(store: &MemoryStore, step: &StoreStep) {
     let named = |identity: u8, path: u8| key(identity, &format!("/{path}"));
     match *step {
-        Step::Put { identity, path, size, asked_at } => {
-            put(store, &named(identity, path), size, asked_at);
+        StoreStep::Put { identity, path, size, requested_at } => {
+            put(store, &named(identity, path), size, requested_at);
         }
-        Step::Keep { identity, path, size, asked_at } => {
+        StoreStep::Promote { identity, path, size, requested_at } => {
             let key = named(identity, path);
-            store.keep(&key, response(&key, size, asked_at));
+            store.promote(&key, response(&key, size, requested_at));
         }
-        Step::Place { identity, path, variant } => {
+        StoreStep::AddVariant { identity, path, variant } => {
             let target = named(identity, path);
             let variant = target.variant(&[variant]);
             put(store, &variant, 100, 1);
-            place(store, &target, &variant, 1);
+            add_variant(store, &target, &variant, 1);
         }
-        Step::Remove { identity, path } => remove(store, &named(identity, path)),
+        StoreStep::Remove { identity, path } => remove(store, &named(identity, path)),
     }
 }
 
 proptest! {
     #[test]
     fn accounts_say_what_is_stored(steps in proptest::collection::vec(steps(), 1..300)) {
-        let store = Memory::new(64 << 10, 16 << 10);
+        let store = MemoryStore::new(64 << 10, 16 << 10);
         for step in &steps {
-            take(&store, step);
+            apply(&store, step);
             prop_assert_eq!(store.shares.held(), counted(&store));
         }
-        let most = (64 << 10) / 20;
-        prop_assert!(store.shares.held().values().all(|(_, bytes)| *bytes <= most));
+        let max_bytes = (64 << 10) / 20;
+        prop_assert!(store.shares.held().values().all(|(_, bytes)| *bytes <= max_bytes));
     }
 }
 
 #[test]
 fn accounts_are_exact_however_threads_meet() {
-    let store = Memory::new(256 << 10, 16 << 10);
+    let store = MemoryStore::new(256 << 10, 16 << 10);
     std::thread::scope(|scope| {
         for thread in 0..4_u16 {
             let store = &store;
@@ -233,13 +233,13 @@ fn accounts_are_exact_however_threads_meet() {
                 for turn in 0..4000_u16 {
                     let [identity, _] = (turn % 3).to_le_bytes();
                     let [path, _] = ((turn % 25 * 7 + thread) % 25).to_le_bytes();
-                    let (size, asked_at) = (usize::from(turn % 3000), u64::from(turn));
+                    let (size, requested_at) = (usize::from(turn % 3000), u64::from(turn));
                     let step = match (turn + thread) % 6 {
-                        0 => Step::Remove { identity, path },
-                        1 => Step::Place { identity, path, variant: path },
-                        _ => Step::Put { identity, path, size, asked_at },
+                        0 => StoreStep::Remove { identity, path },
+                        1 => StoreStep::AddVariant { identity, path, variant: path },
+                        _ => StoreStep::Put { identity, path, size, requested_at },
                     };
-                    take(store, &step);
+                    apply(store, &step);
                 }
             });
         }
@@ -249,7 +249,7 @@ fn accounts_are_exact_however_threads_meet() {
 }
 
 /// The body of what is stored under a key, as a client that reads it has it.
-fn read(store: &Memory, key: &CacheKey) -> bytes::Bytes {
+fn read(store: &MemoryStore, key: &CacheKey) -> bytes::Bytes {
     match store.peek(key) {
         Some(Entry::Response(response)) => response.body(),
         _ => panic!("it is stored"),
@@ -259,22 +259,22 @@ fn read(store: &Memory, key: &CacheKey) -> bytes::Bytes {
 #[test]
 fn large_responses_that_left_the_store_count_until_their_clients_have_read_them() {
     const LARGE: usize = 9 << 20;
-    let store = Memory::new(256 << 20, 16 << 20);
+    let store = MemoryStore::new(256 << 20, 16 << 20);
     let keys = ["/a", "/b", "/c"].map(|path| key(ANYONE, path));
     for key in &keys {
-        assert_eq!(put(&store, key, LARGE, 1), Put::Stored);
+        assert_eq!(put(&store, key, LARGE, 1), PutOutcome::Stored);
     }
     let removed = read(&store, &keys[0]);
     assert_eq!(store.pinned_bytes(), 0, "what is stored counts there");
     remove(&store, &keys[0]);
-    assert!(store.pinned_bytes() >= LARGE as u64 && !store.is_crowded());
+    assert!(store.pinned_bytes() >= LARGE as u64 && !store.is_over_pinned_limit());
     let replaced = read(&store, &keys[1]);
     put(&store, &keys[1], LARGE, 2);
-    assert!(store.pinned_bytes() >= 2 * LARGE as u64 && store.is_crowded());
+    assert!(store.pinned_bytes() >= 2 * LARGE as u64 && store.is_over_pinned_limit());
     remove(&store, &keys[2]);
     assert!(store.pinned_bytes() < 3 * LARGE as u64, "no client reads that one");
     drop(removed);
-    assert!(!store.is_crowded());
+    assert!(!store.is_over_pinned_limit());
     drop(replaced);
     assert_eq!(store.pinned_bytes(), 0);
 }
@@ -282,7 +282,7 @@ fn large_responses_that_left_the_store_count_until_their_clients_have_read_them(
 #[test]
 fn a_large_response_that_is_evicted_while_it_is_read_counts() {
     const LARGE: usize = 256 << 10;
-    let store = Memory::new(4 << 20, 1 << 20);
+    let store = MemoryStore::new(4 << 20, 1 << 20);
     let evicted = key(ANYONE, "/evicted");
     put(&store, &evicted, LARGE, 1);
     let body = read(&store, &evicted);

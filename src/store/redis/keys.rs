@@ -7,8 +7,8 @@ use bytes::Bytes;
 /// A lease and those who wait for it carry the digest in braces, so that in a cluster one script reaches
 /// both.
 #[derive(Debug, Clone)]
-pub struct Keys {
-    stem: Box<str>,
+pub(super) struct NamespaceKeys {
+    prefix: Box<str>,
 }
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -16,53 +16,53 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 /// Bytes of a digest in hexadecimal.
 const DIGITS: usize = 32;
 
-impl Keys {
+impl NamespaceKeys {
     /// The keys of one namespace.
-    pub fn new(prefix: &str, version: &str) -> Self {
-        Self { stem: format!("{prefix}:{version}:").into() }
+    pub(super) fn new(name: &str, version: &str) -> Self {
+        Self { prefix: format!("{name}:{version}:").into() }
     }
 
     /// The entry with this digest.
-    pub fn entry(&self, digest: u128) -> Bytes {
+    pub(super) fn entry(&self, digest: u128) -> Bytes {
         self.key(b"e:", digest, b"")
     }
 
-    /// The parts of a body that does not stand in its entry. `generation` tells them from those of an
+    /// The parts of a body that does not stand in its entry. `body_id` tells them from those of an
     /// older or a newer body.
-    pub fn chunks(
+    pub(super) fn chunks(
         &self,
         digest: u128,
-        generation: u64,
+        body_id: u64,
         count: u32,
     ) -> impl Iterator<Item = Bytes> + Send + use<> {
-        let stem = format!("{}c:{digest:032x}:{generation:016x}:", self.stem);
-        (0..count).map(move |number| Bytes::from(format!("{stem}{number}")))
+        let prefix = format!("{}c:{digest:032x}:{body_id:016x}:", self.prefix);
+        (0..count).map(move |number| Bytes::from(format!("{prefix}{number}")))
     }
 
     /// Who fetches what has this digest.
-    pub fn lease(&self, digest: u128) -> Bytes {
+    pub(super) fn lease(&self, digest: u128) -> Bytes {
         self.key(b"l:{", digest, b"}")
     }
 
     /// The nodes that wait for it.
-    pub fn waiting(&self, digest: u128) -> Bytes {
+    pub(super) fn waiters(&self, digest: u128) -> Bytes {
         self.key(b"w:{", digest, b"}")
     }
 
     /// The channel of a node, without the node.
-    pub fn channel(&self) -> String {
-        format!("{}n:", self.stem)
+    pub(super) fn channel_prefix(&self) -> String {
+        format!("{}n:", self.prefix)
     }
 
     /// An entry that is never there, to be asked for.
-    pub fn probe(&self) -> Bytes {
-        Bytes::from(format!("{}e:probe", self.stem))
+    pub(super) fn probe(&self) -> Bytes {
+        Bytes::from(format!("{}e:probe", self.prefix))
     }
 
     fn key(&self, kind: &[u8], digest: u128, end: &[u8]) -> Bytes {
-        let length = self.stem.len() + kind.len() + DIGITS + end.len();
+        let length = self.prefix.len() + kind.len() + DIGITS + end.len();
         let mut key = Vec::with_capacity(length);
-        key.extend_from_slice(self.stem.as_bytes());
+        key.extend_from_slice(self.prefix.as_bytes());
         key.extend_from_slice(kind);
         push_hex(&mut key, digest);
         key.extend_from_slice(end);
@@ -79,7 +79,7 @@ fn push_hex(text: &mut Vec<u8>, digest: u128) {
 }
 
 /// A digest in hexadecimal, as messages carry it.
-pub fn hex(digest: u128) -> String {
+pub(super) fn hex(digest: u128) -> String {
     format!("{digest:032x}")
 }
 
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn keys_say_whose_and_what_they_are() {
-        let keys = Keys::new("shop", "v2");
+        let keys = NamespaceKeys::new("shop", "v2");
         let digest = 0x0123_4567_89ab_cdef_0000_0000_0000_00ff;
         assert_eq!(hex(digest), "0123456789abcdef00000000000000ff");
         assert_eq!(keys.entry(digest), "shop:v2:e:0123456789abcdef00000000000000ff");
@@ -97,7 +97,7 @@ mod tests {
         let chunk = "shop:v2:c:0123456789abcdef00000000000000ff:000000000000000a:1";
         assert_eq!((chunks.len(), &*chunks[1]), (2, chunk.as_bytes()));
         assert_eq!(keys.lease(digest), "shop:v2:l:{0123456789abcdef00000000000000ff}");
-        assert_eq!(keys.waiting(digest), "shop:v2:w:{0123456789abcdef00000000000000ff}");
-        assert_eq!(keys.channel(), "shop:v2:n:");
+        assert_eq!(keys.waiters(digest), "shop:v2:w:{0123456789abcdef00000000000000ff}");
+        assert_eq!(keys.channel_prefix(), "shop:v2:n:");
     }
 }

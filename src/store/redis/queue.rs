@@ -16,21 +16,21 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{
-    entry::{Entry, Variants},
-    store::Landed,
+    entry::{Entry, VariantIndex},
+    store::LeaseResult,
     telemetry::StoreMetrics,
 };
 
 /// Entries that may wait.
-const ENTRIES: usize = 8192;
+const MAX_ENTRIES: usize = 8192;
 /// Bytes that entries on their way may take.
-const BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 64 << 20;
 /// Of all writes; what is not an entry takes next to nothing.
-const WRITES: usize = 4 * ENTRIES;
+const MAX_WRITES: usize = 4 * MAX_ENTRIES;
 
 /// Something to be written.
 #[derive(Debug, Clone)]
-pub enum Write {
+pub(super) enum QueuedWrite {
     /// An entry, to be kept for this long.
     Put {
         /// The digest of its key.
@@ -38,14 +38,14 @@ pub enum Write {
         /// The entry.
         entry: Entry,
         /// For how long.
-        keep: Duration,
+        ttl: Duration,
     },
     /// Variants that are to be added to the index of their target.
-    Place {
+    AddVariants {
         /// The digest of the target's key.
         digest: u128,
         /// They and what selects them.
-        variants: Arc<Variants>,
+        variants: Arc<VariantIndex>,
     },
     /// An entry that is to be gone.
     Remove {
@@ -53,219 +53,220 @@ pub enum Write {
         digest: u128,
     },
     /// The end of a lease.
-    Land {
+    ReleaseLease {
         /// The digest of its key.
         digest: u128,
         /// What proves whose it is.
         token: String,
         /// What came of it.
-        landed: Landed,
+        result: LeaseResult,
     },
 }
 
 /// Writes in the order in which they came.
 ///
 /// What waits can be looked up: nobody on this node reads what it has just replaced.
-pub struct Queue {
-    waiting: Mutex<Waiting>,
+pub(super) struct WriteQueue {
+    state: Mutex<PendingWrites>,
     /// How many digests can be looked up, so that a look at an empty queue takes no lock.
     pending: AtomicUsize,
-    removed: AtomicU64,
-    come: Notify,
+    removals: AtomicU64,
+    queued: Notify,
     written: Notify,
     metrics: Arc<StoreMetrics>,
 }
 
 #[derive(Default)]
-struct Waiting {
-    writes: VecDeque<Write>,
+struct PendingWrites {
+    writes: VecDeque<QueuedWrite>,
     /// What is to stand under each digest once all is written.
-    pending: HashMap<u128, Pending>,
+    pending: HashMap<u128, PendingEntry>,
     entries: usize,
     /// Of the entries that wait and of those on their way.
     bytes: usize,
 }
 
-struct Pending {
+struct PendingEntry {
     entry: Option<Entry>,
     writes: usize,
 }
 
 /// What the writes that wait make of a digest.
 #[derive(Debug)]
-pub enum Outlook {
+pub(super) enum PendingValue {
     /// They leave it alone.
     Unchanged,
     /// This is going to stand under it.
     Entry(Entry),
     /// Nothing is going to.
-    Nothing,
+    Removed,
 }
 
 /// Writes taken out of the queue. They count as waiting until this is dropped.
-pub struct Taken<'a> {
+pub(super) struct WriteBatch<'a> {
     /// The writes, in order.
-    pub writes: Vec<Write>,
-    queue: &'a Queue,
+    pub writes: Vec<QueuedWrite>,
+    queue: &'a WriteQueue,
 }
 
-impl Queue {
+impl WriteQueue {
     /// An empty queue.
-    pub fn new(metrics: Arc<StoreMetrics>) -> Self {
+    pub(super) fn new(metrics: Arc<StoreMetrics>) -> Self {
         Self {
-            waiting: Mutex::default(),
+            state: Mutex::default(),
             pending: AtomicUsize::new(0),
-            removed: AtomicU64::new(0),
-            come: Notify::new(),
+            removals: AtomicU64::new(0),
+            queued: Notify::new(),
             written: Notify::new(),
             metrics,
         }
     }
 
     /// Puts a write at the end; false where there is no room for it.
-    pub fn push(&self, write: Write) -> bool {
-        let mut waiting = self.waiting.lock();
-        if waiting.has_no_room(&write) {
+    pub(super) fn push(&self, write: QueuedWrite) -> bool {
+        let mut state = self.state.lock();
+        if state.has_no_room(&write) {
             return false;
         }
-        waiting.count_in(&write);
-        waiting.writes.push_back(write);
-        self.show(&waiting);
-        drop(waiting);
-        self.come.notify_one();
+        state.count_in(&write);
+        state.writes.push_back(write);
+        self.update_metrics(&state);
+        drop(state);
+        self.queued.notify_one();
         true
     }
 
     /// What is going to stand under this digest.
-    pub fn pending(&self, digest: u128) -> Outlook {
+    pub(super) fn pending(&self, digest: u128) -> PendingValue {
         if self.pending.load(Acquire) == 0 {
-            return Outlook::Unchanged;
+            return PendingValue::Unchanged;
         }
-        match self.waiting.lock().pending.get(&digest) {
-            None => Outlook::Unchanged,
-            Some(Pending { entry: Some(entry), .. }) => Outlook::Entry(entry.clone()),
-            Some(Pending { entry: None, .. }) => Outlook::Nothing,
+        match self.state.lock().pending.get(&digest) {
+            None => PendingValue::Unchanged,
+            Some(PendingEntry { entry: Some(entry), .. }) => PendingValue::Entry(entry.clone()),
+            Some(PendingEntry { entry: None, .. }) => PendingValue::Removed,
         }
     }
 
     /// A number that changes with each entry that is to be removed.
-    pub fn removed(&self) -> u64 {
-        self.removed.load(Acquire)
+    pub(super) fn removals(&self) -> u64 {
+        self.removals.load(Acquire)
     }
 
     /// Changes that number. It has to change before anything else does that a removal changes, and also if
     /// there is no room to write it.
-    pub fn note_removal(&self) {
-        self.removed.fetch_add(1, AcqRel);
+    pub(super) fn note_removal(&self) {
+        self.removals.fetch_add(1, AcqRel);
     }
 
-    /// The next writes: at least one, at most `most`.
-    pub async fn take(&self, most: usize) -> Taken<'_> {
+    /// The next writes: at least one, at most `max`.
+    pub(super) async fn take(&self, max: usize) -> WriteBatch<'_> {
         loop {
-            if let Some(taken) = self.take_now(most) {
+            if let Some(taken) = self.take_now(max) {
                 return taken;
             }
-            self.come.notified().await;
+            self.queued.notified().await;
         }
     }
 
     /// Waits until nothing waits any more.
-    pub async fn emptied(&self) {
+    pub(super) async fn wait_empty(&self) {
         loop {
             let written = self.written.notified();
-            if self.pending.load(Acquire) == 0 && self.waiting.lock().writes.is_empty() {
+            if self.pending.load(Acquire) == 0 && self.state.lock().writes.is_empty() {
                 return;
             }
             written.await;
         }
     }
 
-    fn take_now(&self, most: usize) -> Option<Taken<'_>> {
-        let mut waiting = self.waiting.lock();
-        if waiting.writes.is_empty() {
+    fn take_now(&self, max: usize) -> Option<WriteBatch<'_>> {
+        let mut state = self.state.lock();
+        if state.writes.is_empty() {
             return None;
         }
-        let count = most.min(waiting.writes.len());
-        let writes: Vec<Write> = waiting.writes.drain(..count).collect();
-        waiting.entries -= writes.iter().filter(|write| write.is_entry()).count();
-        self.show(&waiting);
-        Some(Taken { writes, queue: self })
+        let count = max.min(state.writes.len());
+        let writes: Vec<QueuedWrite> = state.writes.drain(..count).collect();
+        state.entries -= writes.iter().filter(|write| write.is_entry()).count();
+        self.update_metrics(&state);
+        Some(WriteBatch { writes, queue: self })
     }
 
-    fn show(&self, waiting: &Waiting) {
-        self.pending.store(waiting.pending.len(), Release);
-        self.metrics.queue_writes.set(i64::try_from(waiting.writes.len()).unwrap_or(i64::MAX));
-        self.metrics.queue_bytes.set(i64::try_from(waiting.bytes).unwrap_or(i64::MAX));
+    fn update_metrics(&self, state: &PendingWrites) {
+        self.pending.store(state.pending.len(), Release);
+        self.metrics.queue_writes.set(i64::try_from(state.writes.len()).unwrap_or(i64::MAX));
+        self.metrics.queue_bytes.set(i64::try_from(state.bytes).unwrap_or(i64::MAX));
     }
 }
 
-impl Waiting {
-    fn has_no_room(&self, write: &Write) -> bool {
+impl PendingWrites {
+    fn has_no_room(&self, write: &QueuedWrite) -> bool {
         let bytes = write.bytes();
-        self.writes.len() >= WRITES
-            || (write.is_entry() && self.entries >= ENTRIES)
-            || (bytes > 0 && self.bytes > 0 && self.bytes + bytes > BYTES)
+        self.writes.len() >= MAX_WRITES
+            || (write.is_entry() && self.entries >= MAX_ENTRIES)
+            || (bytes > 0 && self.bytes > 0 && self.bytes + bytes > MAX_BYTES)
     }
 
-    fn count_in(&mut self, write: &Write) {
+    fn count_in(&mut self, write: &QueuedWrite) {
         self.bytes += write.bytes();
         self.entries += usize::from(write.is_entry());
-        if let Some((digest, entry)) = write.leaves() {
-            let place = self.pending.entry(digest).or_insert(Pending { entry: None, writes: 0 });
-            place.entry = match entry {
+        if let Some((digest, entry)) = write.resulting_value() {
+            let pending =
+                self.pending.entry(digest).or_insert(PendingEntry { entry: None, writes: 0 });
+            pending.entry = match entry {
                 Some(Entry::Variants(added)) => {
-                    super::merged(place.entry.take(), Some(added)).map(Entry::Variants)
+                    super::merge_variants(pending.entry.take(), Some(added)).map(Entry::Variants)
                 }
                 entry => entry,
             };
-            place.writes += 1;
+            pending.writes += 1;
         }
     }
 
-    fn count_out(&mut self, write: &Write) {
+    fn count_out(&mut self, write: &QueuedWrite) {
         self.bytes -= write.bytes();
-        let Some((digest, _)) = write.leaves() else { return };
-        if let Some(place) = self.pending.get_mut(&digest) {
-            place.writes -= 1;
-            if place.writes == 0 {
+        let Some((digest, _)) = write.resulting_value() else { return };
+        if let Some(pending) = self.pending.get_mut(&digest) {
+            pending.writes -= 1;
+            if pending.writes == 0 {
                 self.pending.remove(&digest);
             }
         }
     }
 }
 
-impl Drop for Taken<'_> {
+impl Drop for WriteBatch<'_> {
     fn drop(&mut self) {
-        let mut waiting = self.queue.waiting.lock();
-        self.writes.iter().for_each(|write| waiting.count_out(write));
-        self.queue.show(&waiting);
-        drop(waiting);
+        let mut state = self.queue.state.lock();
+        self.writes.iter().for_each(|write| state.count_out(write));
+        self.queue.update_metrics(&state);
+        drop(state);
         self.queue.written.notify_waiters();
     }
 }
 
-impl Write {
+impl QueuedWrite {
     fn bytes(&self) -> usize {
         match self {
             Self::Put { entry, .. } => entry.heap_size(),
-            Self::Place { variants, .. } => variants.heap_size(),
-            Self::Remove { .. } | Self::Land { .. } => 0,
+            Self::AddVariants { variants, .. } => variants.heap_size(),
+            Self::Remove { .. } | Self::ReleaseLease { .. } => 0,
         }
     }
 
     fn is_entry(&self) -> bool {
-        matches!(self, Self::Put { .. } | Self::Place { .. })
+        matches!(self, Self::Put { .. } | Self::AddVariants { .. })
     }
 
     /// What stands under which digest once it is written.
-    fn leaves(&self) -> Option<(u128, Option<Entry>)> {
+    fn resulting_value(&self) -> Option<(u128, Option<Entry>)> {
         match self {
             Self::Put { digest, entry, .. } => Some((*digest, Some(entry.clone()))),
-            Self::Place { digest, variants } => {
+            Self::AddVariants { digest, variants } => {
                 Some((*digest, Some(Entry::Variants(Arc::clone(variants)))))
             }
             Self::Remove { digest } => Some((*digest, None)),
-            Self::Land { .. } => None,
+            Self::ReleaseLease { .. } => None,
         }
     }
 }
@@ -275,27 +276,27 @@ mod tests {
     use super::*;
     use crate::{key::CacheKey, telemetry::Metrics};
 
-    fn put(digest: u128, bytes: usize) -> Write {
+    fn put(digest: u128, bytes: usize) -> QueuedWrite {
         let key = CacheKey::from_text(&vec![b'x'; bytes]);
-        let entry = Entry::Variants(Arc::new(Variants::new(&key)));
-        Write::Put { digest, entry, keep: Duration::from_mins(1) }
+        let entry = Entry::Variants(Arc::new(VariantIndex::new(&key)));
+        QueuedWrite::Put { digest, entry, ttl: Duration::from_mins(1) }
     }
 
-    fn digests(taken: &Taken<'_>) -> Vec<u128> {
-        let digest = |write: &Write| match write {
-            Write::Put { digest, .. }
-            | Write::Place { digest, .. }
-            | Write::Remove { digest }
-            | Write::Land { digest, .. } => *digest,
+    fn digests(taken: &WriteBatch<'_>) -> Vec<u128> {
+        let digest = |write: &QueuedWrite| match write {
+            QueuedWrite::Put { digest, .. }
+            | QueuedWrite::AddVariants { digest, .. }
+            | QueuedWrite::Remove { digest }
+            | QueuedWrite::ReleaseLease { digest, .. } => *digest,
         };
         taken.writes.iter().map(digest).collect()
     }
 
     #[tokio::test]
     async fn writes_keep_their_order() {
-        let queue = Queue::new(Metrics::new().of_redis());
+        let queue = WriteQueue::new(Metrics::new().for_redis());
         for digest in 0..5 {
-            assert!(queue.push(Write::Remove { digest }));
+            assert!(queue.push(QueuedWrite::Remove { digest }));
         }
         assert_eq!(digests(&queue.take(3).await), [0, 1, 2]);
         assert_eq!(digests(&queue.take(3).await), [3, 4]);
@@ -303,49 +304,50 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_count_until_they_are_written() {
-        let queue = Queue::new(Metrics::new().of_redis());
-        assert!(queue.push(put(1, BYTES / 2)));
-        assert!(queue.push(put(2, BYTES / 4)));
-        assert!(!queue.push(put(3, BYTES / 2)), "no room");
-        assert!(queue.push(Write::Remove { digest: 3 }), "what weighs nothing still goes in");
+        let queue = WriteQueue::new(Metrics::new().for_redis());
+        assert!(queue.push(put(1, MAX_BYTES / 2)));
+        assert!(queue.push(put(2, MAX_BYTES / 4)));
+        assert!(!queue.push(put(3, MAX_BYTES / 2)), "no room");
+        assert!(queue.push(QueuedWrite::Remove { digest: 3 }), "what weighs nothing still goes in");
         let taken = queue.take(2).await;
-        assert!(!queue.push(put(4, BYTES / 2)), "what is on its way still takes its room");
+        assert!(!queue.push(put(4, MAX_BYTES / 2)), "what is on its way still takes its room");
         drop(taken);
-        assert!(queue.push(put(4, BYTES / 2)));
+        assert!(queue.push(put(4, MAX_BYTES / 2)));
     }
 
     #[tokio::test]
     async fn what_waits_can_be_looked_up_until_it_is_written() {
-        let queue = Queue::new(Metrics::new().of_redis());
-        assert!(matches!(queue.pending(1), Outlook::Unchanged));
+        let queue = WriteQueue::new(Metrics::new().for_redis());
+        assert!(matches!(queue.pending(1), PendingValue::Unchanged));
         queue.push(put(1, 10));
-        queue.push(Write::Remove { digest: 2 });
-        assert!(matches!(queue.pending(1), Outlook::Entry(_)));
-        assert!(matches!(queue.pending(2), Outlook::Nothing));
+        queue.push(QueuedWrite::Remove { digest: 2 });
+        assert!(matches!(queue.pending(1), PendingValue::Entry(_)));
+        assert!(matches!(queue.pending(2), PendingValue::Removed));
         let first = queue.take(1).await;
-        queue.push(Write::Remove { digest: 1 });
+        queue.push(QueuedWrite::Remove { digest: 1 });
         drop(first);
-        assert!(matches!(queue.pending(1), Outlook::Nothing), "the last word counts");
+        assert!(matches!(queue.pending(1), PendingValue::Removed), "the last word counts");
         drop(queue.take(2).await);
-        assert!(matches!(queue.pending(1), Outlook::Unchanged));
-        assert!(matches!(queue.pending(2), Outlook::Unchanged));
-        queue.emptied().await;
+        assert!(matches!(queue.pending(1), PendingValue::Unchanged));
+        assert!(matches!(queue.pending(2), PendingValue::Unchanged));
+        queue.wait_empty().await;
     }
 
     #[tokio::test]
     async fn their_number_is_bounded() {
-        let queue = Queue::new(Metrics::new().of_redis());
-        let taken = (0..WRITES).take_while(|digest| queue.push(put(*digest as u128, 1))).count();
-        assert_eq!(taken, ENTRIES);
+        let queue = WriteQueue::new(Metrics::new().for_redis());
+        let taken =
+            (0..MAX_WRITES).take_while(|digest| queue.push(put(*digest as u128, 1))).count();
+        assert_eq!(taken, MAX_ENTRIES);
         let removed =
-            (0..u128::MAX).take_while(|digest| queue.push(Write::Remove { digest: *digest }));
-        assert_eq!(removed.count(), WRITES - ENTRIES);
+            (0..u128::MAX).take_while(|digest| queue.push(QueuedWrite::Remove { digest: *digest }));
+        assert_eq!(removed.count(), MAX_WRITES - MAX_ENTRIES);
     }
 
     #[tokio::test]
     async fn an_entry_larger_than_the_queue_goes_through_alone() {
-        let queue = Queue::new(Metrics::new().of_redis());
-        assert!(queue.push(put(1, BYTES + 1)));
+        let queue = WriteQueue::new(Metrics::new().for_redis());
+        assert!(queue.push(put(1, MAX_BYTES + 1)));
         assert!(!queue.push(put(2, 1)));
     }
 }

@@ -7,97 +7,102 @@ use fred::interfaces::KeysInterface as _;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
-    Shared,
-    fault::Fault,
-    guard::Epoch,
-    keys::Keys,
-    lane::Load,
-    queue::Write,
-    sealing::{self, Subject},
+    StoreInner,
+    breaker::Generation,
+    connection::TrafficClass,
+    error::CommandError,
+    keys::NamespaceKeys,
+    queue::QueuedWrite,
+    sealing::{self, SealContext},
 };
 use crate::{
     entry::{
         Entry,
-        codec::{Chunked, Decoded, sealed::Seals},
+        codec::{ChunkedResponse, DecodedEntry, sealed::SealingKeys},
     },
     key::CacheKey,
-    telemetry::{Operation, Outcome},
+    telemetry::{StoreOperation, StoreOperationOutcome},
 };
 
 /// Parts of one body that are on their way at once.
-const CHUNKS: usize = 8;
+const CONCURRENT_CHUNKS: usize = 8;
 
-impl Shared {
+impl StoreInner {
     /// The entry under this key of a namespace, if Redis has it and says so in time.
-    pub(super) async fn get(&self, namespace: &Keys, key: &CacheKey) -> Option<Entry> {
-        let Some(epoch) = self.guard.admits_within(self.settings.read_deadline).await else {
-            self.metrics.count(Operation::Get, Outcome::Open);
+    pub(super) async fn get(&self, namespace: &NamespaceKeys, key: &CacheKey) -> Option<Entry> {
+        let Some(generation) = self.breaker.permit_within(self.settings.read_deadline).await else {
+            self.metrics.count(StoreOperation::Get, StoreOperationOutcome::Open);
             return None;
         };
         let started = Instant::now();
-        let subject = Subject::new(key.digest(), key.text());
-        let read = self.read(epoch, namespace, subject).await;
+        let context = SealContext::new(key.digest(), key.text());
+        let read = self.read(generation, namespace, context).await;
         let (outcome, entry) = match read {
-            Ok(Read::Entry(entry)) if entry.stands_under(key) => {
-                (Outcome::Hit, Some(entry.by_clock_ahead(-self.time.ahead())))
+            Ok(ReadOutcome::Entry(entry)) if entry.matches_key(key) => {
+                (StoreOperationOutcome::Hit, Some(entry.with_clock_offset(-self.clock.offset())))
             }
-            Ok(Read::Entry(_) | Read::Nothing) => (Outcome::Miss, None),
-            Ok(Read::Unreadable(outcome)) => (outcome, None),
-            Err(fault) => (fault.outcome(), None),
+            Ok(ReadOutcome::Entry(_) | ReadOutcome::Absent) => (StoreOperationOutcome::Miss, None),
+            Ok(ReadOutcome::Unreadable(outcome)) => (outcome, None),
+            Err(error) => (error.outcome(), None),
         };
-        self.metrics.observe(Operation::Get, outcome, started.elapsed());
+        self.metrics.observe(StoreOperation::Get, outcome, started.elapsed());
         entry
     }
 
-    async fn read(&self, epoch: Epoch, namespace: &Keys, subject: Subject) -> Result<Read, Fault> {
-        let lane = self.lanes.lane(epoch, Load::Small);
-        let key = namespace.entry(subject.digest);
-        let Some(head) = lane.get(key).await? else { return Ok(Read::Nothing) };
-        match self.read_head(subject, &head).await {
-            Ok(Decoded::Entry(entry)) => Ok(Read::Entry(entry)),
-            Ok(Decoded::Chunked(chunked)) => {
-                let body = (chunked, self.seals_of(&head));
+    async fn read(
+        &self,
+        generation: Generation,
+        namespace: &NamespaceKeys,
+        context: SealContext,
+    ) -> Result<ReadOutcome, CommandError> {
+        let connection = self.pool.connection(generation, TrafficClass::Small);
+        let key = namespace.entry(context.digest);
+        let Some(head) = connection.get(key).await? else { return Ok(ReadOutcome::Absent) };
+        match self.read_head(context, &head).await {
+            Ok(DecodedEntry::Entry(entry)) => Ok(ReadOutcome::Entry(entry)),
+            Ok(DecodedEntry::Chunked(chunked)) => {
+                let body = (chunked, self.sealing_keys_for(&head));
                 // Boxed: it is rare, and its state would make that of every read large.
-                Box::pin(self.read_chunks(epoch, (namespace, subject.digest), body)).await
+                Box::pin(self.read_chunks(generation, (namespace, context.digest), body)).await
             }
-            Err(outcome) => Ok(Read::Unreadable(outcome)),
+            Err(outcome) => Ok(ReadOutcome::Unreadable(outcome)),
         }
     }
 
     async fn read_chunks(
         &self,
-        epoch: Epoch,
-        (namespace, digest): (&Keys, u128),
-        (chunked, seals): (Chunked, Option<Seals>),
-    ) -> Result<Read, Fault> {
-        let lane = self.lanes.lane(epoch, Load::Large);
-        let keys = namespace.chunks(digest, chunked.generation(), chunked.count());
+        generation: Generation,
+        (namespace, digest): (&NamespaceKeys, u128),
+        (chunked, sealing_keys): (ChunkedResponse, Option<SealingKeys>),
+    ) -> Result<ReadOutcome, CommandError> {
+        let connection = self.pool.connection(generation, TrafficClass::Bulk);
+        let keys = namespace.chunks(digest, chunked.body_id(), chunked.count());
         let chunks = stream::iter(keys).map(|key| {
-            lane.ask(|session| async move { session.get::<Option<Bytes>, _>(key).await })
+            connection.call(|session| async move { session.get::<Option<Bytes>, _>(key).await })
         });
-        let chunks: Vec<Option<Bytes>> = chunks.buffered(CHUNKS).try_collect().await?;
+        let chunks: Vec<Option<Bytes>> = chunks.buffered(CONCURRENT_CHUNKS).try_collect().await?;
         let Some(chunks) = chunks.into_iter().collect::<Option<Vec<Bytes>>>() else {
             // It was replaced meanwhile, or a part was evicted.
-            return Ok(Read::Nothing);
+            return Ok(ReadOutcome::Absent);
         };
         // Megabytes to check and to unpack: other requests of this thread do not wait for that.
-        let finish = move || sealing::finish(seals.as_ref(), digest, chunked, &chunks);
+        let finish = move || sealing::assemble(sealing_keys.as_ref(), digest, chunked, &chunks);
         let finished = tokio::task::spawn_blocking(finish).await;
         if let Ok(Some(entry)) = finished {
-            return Ok(Read::Entry(entry));
+            return Ok(ReadOutcome::Entry(entry));
         }
         // Nobody is going to make sense of it.
         if std::ptr::eq(namespace, &raw const self.keys) {
-            self.push(Operation::Remove, Write::Remove { digest });
+            self.push(StoreOperation::Remove, QueuedWrite::Remove { digest });
         }
-        Ok(Read::Unreadable(Outcome::Damaged))
+        Ok(ReadOutcome::Unreadable(StoreOperationOutcome::Damaged))
     }
 }
 
 /// What stood under a key.
-enum Read {
+enum ReadOutcome {
     Entry(Entry),
-    Nothing,
+    Absent,
     /// Something that cannot be read: of another version, not whole, or encrypted otherwise.
-    Unreadable(Outcome),
+    Unreadable(StoreOperationOutcome),
 }

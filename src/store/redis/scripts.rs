@@ -7,15 +7,15 @@ use std::sync::LazyLock;
 use crate::redis::Script;
 
 /// What [`ACQUIRE`] answers to the node that fetches.
-pub const LEADS: i64 = -10;
+pub(super) const ACQUIRED: i64 = -10;
 /// What [`AWAIT`] answers where nobody fetches any more.
-pub const NOBODY: i64 = -2;
+pub(super) const NO_LEASE: i64 = -2;
 
 /// Takes the lease, or joins those who wait for its end. Asked twice, it answers the same.
 ///
-/// Keys: the lease, the waiting. Arguments: a token, how long the lease lasts, this node, how long the list
-/// of those who wait lasts; all times in milliseconds. Answers [`LEADS`], or how long the lease still lasts.
-pub static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
+/// NamespaceKeys: the lease, the waiting. Arguments: a token, how long the lease lasts, this node, how long the list
+/// of those who wait lasts; all times in milliseconds. Answers [`ACQUIRED`], or how long the lease still lasts.
+pub(super) static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) \
          or redis.call('GET', KEYS[1]) == ARGV[1] then return -10 end \
          redis.call('SADD', KEYS[2], ARGV[3]) \
@@ -23,9 +23,9 @@ pub static ACQUIRE: LazyLock<Script> = LazyLock::new(|| {
          return redis.call('PTTL', KEYS[1])"])
 });
 
-/// Goes on waiting. Keys: the lease, the waiting. Arguments: this node, how long the list lasts. Answers
-/// how long the lease still lasts; [`NOBODY`] where it has ended.
-pub static AWAIT: LazyLock<Script> = LazyLock::new(|| {
+/// Goes on waiting. NamespaceKeys: the lease, the waiting. Arguments: this node, how long the list lasts. Answers
+/// how long the lease still lasts; [`NO_LEASE`] where it has ended.
+pub(super) static AWAIT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["local left = redis.call('PTTL', KEYS[1]) \
          if left > 0 then \
            redis.call('SADD', KEYS[2], ARGV[1]) \
@@ -36,14 +36,14 @@ pub static AWAIT: LazyLock<Script> = LazyLock::new(|| {
 
 /// Makes the lease last longer. Key: the lease. Arguments: the token, how long. Answers 1, or 0 where it is
 /// somebody else's by now.
-pub static RENEW: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
          return redis.call('PEXPIRE', KEYS[1], ARGV[2])"])
 });
 
-/// Ends the lease and tells those who wait. Keys: the lease, the waiting. Arguments: the token, the
+/// Ends the lease and tells those who wait. NamespaceKeys: the lease, the waiting. Arguments: the token, the
 /// message, what a node's channel begins with. Answers how many nodes waited.
-pub static LAND: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
          local nodes = redis.call('SMEMBERS', KEYS[2]) \
          redis.call('DEL', KEYS[1], KEYS[2]) \
@@ -51,14 +51,14 @@ pub static LAND: LazyLock<Script> = LazyLock::new(|| {
          return #nodes"])
 });
 
-/// Puts an entry, unless what is there overtakes it: a response of the same purge log that was asked for
+/// Puts an entry, unless what is there supersedes it: a response of the same purge log that was asked for
 /// later, or, where a response without `Vary` comes, an index of variants that was written lately.
 ///
 /// Key: the entry. Arguments: the entry, how long it lasts, for how long an index counts; times in
 /// milliseconds. Answers with the first bytes of what was replaced, and with nothing where nothing was
-/// written. `codec::ORDER` tells the places; the fourth byte tells an encrypted entry from a plain one, and both
+/// written. `codec::ORDER_OFFSET` tells the places; the fourth byte tells an encrypted entry from a plain one, and both
 /// have them.
-pub static PUT: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static PUT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["local new = ARGV[1] \
          local old = redis.pcall('GETRANGE', KEYS[1], 0, 511) \
          if type(old) ~= 'string' then old = '' end \
@@ -80,7 +80,7 @@ pub static PUT: LazyLock<Script> = LazyLock::new(|| {
 
 /// Replaces an entry if it is still what it was. Key: the entry. Arguments: the entry, how long it lasts in
 /// milliseconds, the first 13 bytes of what was there. Answers 1, or 0 where something else is there now.
-pub static REPLACE: LazyLock<Script> = LazyLock::new(|| {
+pub(super) static REPLACE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&["local old = redis.pcall('GETRANGE', KEYS[1], 0, 12) \
          if type(old) ~= 'string' then old = '' end \
          if old ~= ARGV[3] then return 0 end \

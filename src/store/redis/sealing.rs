@@ -4,57 +4,57 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::{Shared, writer::CHUNK};
+use super::{StoreInner, writer::CHUNK_SIZE};
 use crate::{
     entry::{
         Entry,
         codec::{
-            self, Chunked, Decoded, Encoded, Packing,
-            sealed::{self, Opened, Place, Seals},
+            self, ChunkedResponse, DecodedEntry, EncodeOptions, EncodedEntry,
+            sealed::{self, SealedPart, SealingKeys, UnsealOutcome},
         },
     },
     key::partition,
-    telemetry::Outcome,
+    telemetry::StoreOperationOutcome,
 };
 
 /// Content of up to this many bytes is unpacked by the way.
-pub(super) const BY_THE_WAY: usize = 64 << 10;
+pub(super) const INLINE_DECODE_LIMIT: usize = 64 << 10;
 
 /// Whose value it is: the digest of its key, and whether it must not be readable.
 #[derive(Debug, Clone, Copy)]
-pub struct Subject {
+pub(super) struct SealContext {
     pub digest: u128,
     is_secret: bool,
 }
 
-impl Subject {
+impl SealContext {
     /// The entry whose key has this digest and this text.
-    pub fn new(digest: u128, key_text: &[u8]) -> Self {
+    pub(super) fn new(digest: u128, key_text: &[u8]) -> Self {
         Self { digest, is_secret: partition::is_partitioned(key_text) }
     }
 
     /// The same for what is only to be cleared away, encrypted or not.
-    pub const fn as_found(self) -> Self {
+    pub(super) const fn unchecked(self) -> Self {
         Self { is_secret: false, ..self }
     }
 }
 
-impl Shared {
+impl StoreInner {
     /// An entry as it is written. `None` if it has to be encrypted and cannot be.
     ///
     /// Compressing and encrypting take their time for a large one: then it is done on another thread.
-    pub(super) async fn written(
+    pub(super) async fn encode(
         &self,
-        subject: Subject,
+        context: SealContext,
         entry: &Entry,
-        packing: Packing,
-    ) -> Option<Encoded> {
-        let seals = self.settings.seals.clone().filter(|_| subject.is_secret);
-        if entry.heap_size() as u64 <= u64::from(CHUNK.get()) {
-            return write(seals.as_ref(), subject.digest, entry, packing);
+        options: EncodeOptions,
+    ) -> Option<EncodedEntry> {
+        let sealing_keys = self.settings.sealing_keys.clone().filter(|_| context.is_secret);
+        if entry.heap_size() as u64 <= u64::from(CHUNK_SIZE.get()) {
+            return encode(sealing_keys.as_ref(), context.digest, entry, options);
         }
         let entry = entry.clone();
-        let written = move || write(seals.as_ref(), subject.digest, &entry, packing);
+        let written = move || encode(sealing_keys.as_ref(), context.digest, &entry, options);
         tokio::task::spawn_blocking(written).await.ok().flatten()
     }
 
@@ -64,49 +64,57 @@ impl Shared {
     /// thread.
     pub(super) async fn read_head(
         &self,
-        subject: Subject,
+        context: SealContext,
         head: &Bytes,
-    ) -> Result<Decoded, Outcome> {
-        let plain = match self.opened(subject, head)? {
+    ) -> Result<DecodedEntry, StoreOperationOutcome> {
+        let plain = match self.unseal_head(context, head)? {
             Cow::Owned(plain) => Bytes::from(plain),
             Cow::Borrowed(_) => head.clone(),
         };
-        decoded(plain, self.settings.max_entry).await.ok_or(Outcome::Damaged)
+        decode(plain, self.settings.max_entry).await.ok_or(StoreOperationOutcome::Damaged)
     }
 
     /// The same on this thread, for what is not large or where no request waits.
-    pub(super) fn read_head_here(&self, subject: Subject, head: &[u8]) -> Result<Decoded, Outcome> {
-        let plain = self.opened(subject, head)?;
-        codec::decode(&plain, self.settings.max_entry).ok_or(Outcome::Damaged)
+    pub(super) fn read_head_inline(
+        &self,
+        context: SealContext,
+        head: &[u8],
+    ) -> Result<DecodedEntry, StoreOperationOutcome> {
+        let plain = self.unseal_head(context, head)?;
+        codec::decode(&plain, self.settings.max_entry).ok_or(StoreOperationOutcome::Damaged)
     }
 
     /// What stands under the key of an entry, opened if it is sealed.
     ///
     /// What should be encrypted and is not was written without the secret, by this fleet or by somebody
     /// else: it is not believed.
-    fn opened<'h>(&self, subject: Subject, head: &'h [u8]) -> Result<Cow<'h, [u8]>, Outcome> {
-        let seals = self.settings.seals.as_ref();
-        match (sealed::is_sealed(head), seals) {
-            (true, Some(seals)) => match seals.open_head(subject.digest, head) {
-                Opened::Plain(plain) => Ok(Cow::Owned(plain)),
-                Opened::Damaged => Err(Outcome::Damaged),
-                Opened::Locked => Err(Outcome::Locked),
+    fn unseal_head<'h>(
+        &self,
+        context: SealContext,
+        head: &'h [u8],
+    ) -> Result<Cow<'h, [u8]>, StoreOperationOutcome> {
+        let sealing_keys = self.settings.sealing_keys.as_ref();
+        match (sealed::is_sealed(head), sealing_keys) {
+            (true, Some(sealing_keys)) => match sealing_keys.open_head(context.digest, head) {
+                UnsealOutcome::Plain(plain) => Ok(Cow::Owned(plain)),
+                UnsealOutcome::Damaged => Err(StoreOperationOutcome::Damaged),
+                UnsealOutcome::Locked => Err(StoreOperationOutcome::Undecryptable),
             },
-            (true, None) => Err(Outcome::Locked),
-            (false, Some(_)) if subject.is_secret => Err(Outcome::Locked),
+            (true, None) => Err(StoreOperationOutcome::Undecryptable),
+            (false, Some(_)) if context.is_secret => Err(StoreOperationOutcome::Undecryptable),
             (false, _) => Ok(Cow::Borrowed(head)),
         }
     }
 
     /// The secrets by which the chunks of an entry are opened, if they are sealed.
-    pub(super) fn seals_of(&self, head: &[u8]) -> Option<Seals> {
-        self.settings.seals.clone().filter(|_| sealed::is_sealed(head))
+    pub(super) fn sealing_keys_for(&self, head: &[u8]) -> Option<SealingKeys> {
+        self.settings.sealing_keys.clone().filter(|_| sealed::is_sealed(head))
     }
 }
 
 /// The entry in these bytes, on another thread if it is large once it is unpacked.
-pub(super) async fn decoded(plain: Bytes, limit: usize) -> Option<Decoded> {
-    if codec::announced_length(&plain).is_none_or(|length| length <= BY_THE_WAY) {
+pub(super) async fn decode(plain: Bytes, limit: usize) -> Option<DecodedEntry> {
+    if codec::declared_length(&plain).is_none_or(|length| length <= INLINE_DECODE_LIMIT) {
         return codec::decode(&plain, limit);
     }
     tokio::task::spawn_blocking(move || codec::decode(&plain, limit)).await.ok().flatten()
@@ -114,23 +122,28 @@ pub(super) async fn decoded(plain: Bytes, limit: usize) -> Option<Decoded> {
 
 /// Puts the chunks of a response into it, opened if they are sealed. Takes its time: megabytes are checked
 /// and unpacked.
-pub fn finish(
-    seals: Option<&Seals>,
+pub(super) fn assemble(
+    sealing_keys: Option<&SealingKeys>,
     digest: u128,
-    chunked: Chunked,
+    chunked: ChunkedResponse,
     chunks: &[Bytes],
 ) -> Option<Entry> {
-    let Some(seals) = seals else { return chunked.finish(chunks) };
-    let place = |number| Place::Chunk(chunked.generation(), number);
-    let opened = chunks.iter().zip(0..).map(|(it, n)| seals.open_chunk(digest, place(n), it));
+    let Some(sealing_keys) = sealing_keys else { return chunked.finish(chunks) };
+    let part = |number| SealedPart::Chunk(chunked.body_id(), number);
+    let opened = chunks.iter().zip(0..).map(|(it, n)| sealing_keys.open_chunk(digest, part(n), it));
     let opened: Vec<Bytes> = opened.collect::<Option<_>>()?;
     chunked.finish(&opened)
 }
 
-fn write(seals: Option<&Seals>, digest: u128, entry: &Entry, packing: Packing) -> Option<Encoded> {
-    let written = codec::encode(entry, packing);
-    match seals {
-        Some(seals) => seals.seal(digest, packing.generation, &written),
+fn encode(
+    sealing_keys: Option<&SealingKeys>,
+    digest: u128,
+    entry: &Entry,
+    options: EncodeOptions,
+) -> Option<EncodedEntry> {
+    let written = codec::encode(entry, options);
+    match sealing_keys {
+        Some(sealing_keys) => sealing_keys.seal(digest, options.body_id, &written),
         None => Some(written),
     }
 }

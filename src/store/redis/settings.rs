@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    entry::{Entry, codec::sealed::Seals},
+    entry::{Entry, codec::sealed::SealingKeys},
     policy::Freshness,
     redis,
 };
@@ -12,11 +12,11 @@ use crate::{
 const SLACK: Duration = Duration::from_mins(10);
 
 /// How long the index of a target's variants is kept. Each variant that is stored writes it anew.
-const INDEX: Duration = Duration::from_hours(24);
+const INDEX_TTL: Duration = Duration::from_hours(24);
 
 /// Where entries are stored, and how.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Where Redis is.
     pub connection: redis::Settings,
     /// How long a request waits for an answer.
@@ -30,34 +30,34 @@ pub struct Settings {
     /// Entries of more bytes than this are not stored.
     pub max_entry: usize,
     /// How entries that are not for everyone are encrypted; not at all if it is left out.
-    pub seals: Option<Seals>,
+    pub sealing_keys: Option<SealingKeys>,
     /// The longest time for which any route serves what is stale.
     pub stale_for: Duration,
 }
 
 impl Settings {
     /// How long a request waits, unless told otherwise: a fault is to be felt for no longer than this.
-    pub const READ_DEADLINE: Duration = Duration::from_millis(20);
+    pub(crate) const READ_DEADLINE: Duration = Duration::from_millis(20);
 }
 
 /// How long an entry is kept, where routes serve what is stale for up to `stale_for`.
-pub fn keep(entry: &Entry, stale_for: Duration) -> Duration {
+pub(super) fn ttl(entry: &Entry, stale_for: Duration) -> Duration {
     match entry {
-        Entry::Variants(_) => INDEX,
-        Entry::Response(response) => keep_response(&response.freshness, stale_for),
+        Entry::Variants(_) => INDEX_TTL,
+        Entry::Response(response) => response_ttl(&response.freshness, stale_for),
     }
 }
 
-fn keep_response(freshness: &Freshness, stale_for: Duration) -> Duration {
+fn response_ttl(freshness: &Freshness, stale_for: Duration) -> Duration {
     let seconds =
         |seconds: Option<u32>| Duration::from_secs(u64::from(seconds.unwrap_or_default()));
     let stale_for = seconds(freshness.stale_while_revalidate)
         .max(seconds(freshness.stale_if_error))
         .max(stale_for);
     let fresh_for = freshness.lifetime.saturating_sub(freshness.initial_age);
-    let of_use = fresh_for.saturating_add(stale_for).saturating_add(SLACK);
+    let useful_for = fresh_for.saturating_add(stale_for).saturating_add(SLACK);
     // No slack beyond its end: then it is not to be kept, however useful its validator were.
-    freshness.usable_for.map_or(of_use, |usable_for| of_use.min(usable_for))
+    freshness.usable_for.map_or(useful_for, |usable_for| useful_for.min(usable_for))
 }
 
 #[cfg(test)]
@@ -78,14 +78,14 @@ mod tests {
             constraints: Constraints::default(),
         };
         let minutes = |minutes| Duration::from_mins(minutes) + SLACK;
-        assert_eq!(keep_response(&freshness, stale_for), minutes(2));
+        assert_eq!(response_ttl(&freshness, stale_for), minutes(2));
         freshness.stale_if_error = Some(3600);
-        assert_eq!(keep_response(&freshness, stale_for), minutes(61));
+        assert_eq!(response_ttl(&freshness, stale_for), minutes(61));
         freshness.initial_age = Duration::from_mins(9);
         freshness.stale_if_error = None;
-        assert_eq!(keep_response(&freshness, stale_for), minutes(1));
+        assert_eq!(response_ttl(&freshness, stale_for), minutes(1));
         let ending = |seconds| freshness.ending_in(Duration::from_secs(seconds));
-        assert_eq!(keep_response(&ending(5), stale_for), Duration::from_secs(5));
-        assert_eq!(keep_response(&ending(9999), stale_for), minutes(1));
+        assert_eq!(response_ttl(&ending(5), stale_for), Duration::from_secs(5));
+        assert_eq!(response_ttl(&ending(9999), stale_for), minutes(1));
     }
 }

@@ -14,44 +14,44 @@ use tokio::{
     runtime::Handle,
 };
 
-use super::{Redis, Refusal, Settings, State, sealing, writer::CHUNK};
+use super::{RedisHealth, RedisRefusal, RedisStore, Settings, sealing, writer::CHUNK_SIZE};
 use crate::{
     entry::{
-        CompleteBody, Draft, Entry, Selection,
-        codec::{self, Packing, sealed::Seals},
+        CompleteBody, Entry, ResponseDraft, VarySelection,
+        codec::{self, EncodeOptions, sealed::SealingKeys},
     },
-    fence::{OwnFacets, Stamp},
+    fence::{FenceStamp, OwnedResponseAttributes},
     field::Timestamp,
-    key::{CacheKey, OriginTarget, partition, target::Scheme},
+    key::{CacheKey, OriginTarget, partition, uri::Scheme},
     policy::freshness::{Constraints, Freshness},
     redis,
-    store::{Claim, Landed, Memory, Put, Store, Tiered},
+    store::{FetchClaim, LeaseResult, MemoryStore, PutOutcome, Store, TieredStore},
     telemetry::Metrics,
 };
 
 /// A `redis-server` on a socket of its own; it ends when it is dropped.
-pub struct Server {
+pub(crate) struct Server {
     folder: tempfile::TempDir,
     child: Option<Child>,
 }
 
 impl Server {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(&[]).await
     }
 
-    pub async fn with(options: &[&str]) -> Self {
+    pub(crate) async fn with(options: &[&str]) -> Self {
         let mut server = Self::absent();
         server.run(options).await;
         server
     }
 
     /// A place where no server is yet.
-    pub fn absent() -> Self {
+    pub(crate) fn absent() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), child: None }
     }
 
-    pub async fn run(&mut self, options: &[&str]) {
+    pub(crate) async fn run(&mut self, options: &[&str]) {
         let mut command = Command::new("redis-server");
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]);
         command.arg(self.socket()).arg("--dir").arg(self.folder.path()).args(options);
@@ -61,25 +61,25 @@ impl Server {
         }
     }
 
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis+unix://{}", self.socket().display())
     }
 
     /// Sends it a signal, as in `-STOP`: then it takes what it is sent and gets to it later.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
     }
 
     /// What `redis-cli` says to this.
-    pub fn cli(&self, arguments: &[&str]) -> String {
+    pub(crate) fn cli(&self, arguments: &[&str]) -> String {
         let mut command = Command::new("redis-cli");
         let output = command.arg("-s").arg(self.socket()).args(arguments).output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -96,7 +96,7 @@ impl Drop for Server {
     }
 }
 
-pub fn settings(url: &str) -> Settings {
+pub(crate) fn settings(url: &str) -> Settings {
     Settings {
         connection: redis::Settings::parse(url).unwrap(),
         // The machine that runs the tests may be busy with others.
@@ -105,24 +105,24 @@ pub fn settings(url: &str) -> Settings {
         version: "v1".to_owned(),
         compress_above: 4096,
         max_entry: 8 << 20,
-        seals: None,
+        sealing_keys: None,
         stale_for: Duration::ZERO,
     }
 }
 
-pub fn start(settings: Settings) -> Redis {
-    Redis::start(settings, Metrics::new().of_redis(), &Handle::current()).unwrap()
+pub(crate) fn start(settings: Settings) -> RedisStore {
+    RedisStore::start(settings, Metrics::new().for_redis(), &Handle::current()).unwrap()
 }
 
 /// A store that waits for long: the machine that runs the tests may be busy with others.
-fn patient(server: &Server) -> Redis {
+fn store_with_long_deadlines(server: &Server) -> RedisStore {
     let settings = settings(&server.url());
     let command_deadline = Duration::from_secs(5);
     let connection = redis::Settings { command_deadline, ..settings.connection };
     start(Settings { connection, read_deadline: Duration::from_secs(2), ..settings })
 }
 
-fn store(server: &Server) -> Redis {
+fn store(server: &Server) -> RedisStore {
     start(settings(&server.url()))
 }
 
@@ -131,7 +131,7 @@ fn key(path: &str) -> CacheKey {
 }
 
 fn response(key: &CacheKey, body: Vec<u8>) -> Entry {
-    let draft = Draft {
+    let draft = ResponseDraft {
         key: key.clone(),
         status: StatusCode::OK,
         headers: HeaderMap::from_iter([(
@@ -148,11 +148,11 @@ fn response(key: &CacheKey, body: Vec<u8>) -> Entry {
             constraints: Constraints::default(),
         },
         tags: vec!["kpi:revenue".to_owned()],
-        facets: OwnFacets::default(),
-        stamp: Stamp::default(),
-        asked_at: Timestamp::from_seconds(1000),
+        attributes: OwnedResponseAttributes::default(),
+        stamp: FenceStamp::default(),
+        requested_at: Timestamp::from_seconds(1000),
     };
-    Entry::Response(Arc::new(draft.complete(&CompleteBody::made_up([body.into()])).unwrap()))
+    Entry::Response(Arc::new(draft.complete(&CompleteBody::for_test([body.into()])).unwrap()))
 }
 
 fn body_of(entry: Option<Entry>) -> Option<Vec<u8>> {
@@ -169,7 +169,7 @@ fn noise(length: usize) -> Vec<u8> {
     bytes
 }
 
-pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_so() {
         assert!(begin.elapsed() < Duration::from_secs(10), "{what}");
@@ -180,47 +180,47 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 #[tokio::test]
 async fn what_one_node_puts_another_one_gets() {
     let server = Server::start().await;
-    let (one, other) = (patient(&server), patient(&server));
+    let (one, other) = (store_with_long_deadlines(&server), store_with_long_deadlines(&server));
     let key = key("/a");
-    assert_eq!(one.put(&key, response(&key, b"hello".to_vec())), Put::Stored);
-    one.flushed().await;
+    assert_eq!(one.put(&key, response(&key, b"hello".to_vec())), PutOutcome::Stored);
+    one.flush().await;
     let Some(Entry::Response(found)) = other.get(&key).await else { panic!("it is not there") };
     assert_eq!(&*found.body(), b"hello");
     assert_eq!(found.fields().first("content-type"), Some(&b"text/plain"[..]));
     assert_eq!(found.tags().collect::<Vec<_>>(), ["kpi:revenue"]);
     one.remove(key.digest());
-    one.flushed().await;
+    one.flush().await;
     assert!(other.get(&key).await.is_none());
 }
 
 #[tokio::test]
 async fn the_version_before_is_read_until_it_no_longer_counts() {
     let server = Server::start().await;
-    let before = patient(&server);
-    let now = Settings { version: "v2".to_owned(), ..before.shared.settings.clone() };
+    let before = store_with_long_deadlines(&server);
+    let now = Settings { version: "v2".to_owned(), ..before.inner.settings.clone() };
     let now = start(now);
     let (small, large) = (key("/small"), key("/large"));
     before.put(&small, response(&small, b"hello".to_vec()));
     before.put(&large, response(&large, noise(1 << 20)));
-    before.flushed().await;
+    before.flush().await;
     assert!(now.get_previous(&small).await.is_none(), "it knows of none");
-    now.precede("v1", Instant::now() + Duration::from_hours(1));
+    now.set_previous_version("v1", Instant::now() + Duration::from_hours(1));
     assert_eq!(body_of(now.get_previous(&small).await).unwrap(), b"hello");
     assert_eq!(body_of(now.get_previous(&large).await).unwrap().len(), 1 << 20);
     assert!(now.get(&small).await.is_none(), "another namespace");
-    now.precede("v1", Instant::now());
+    now.set_previous_version("v1", Instant::now());
     assert!(now.get_previous(&small).await.is_none(), "its time is over");
 }
 
 #[tokio::test]
 async fn every_key_has_an_end() {
     let server = Server::start().await;
-    let store = patient(&server);
+    let store = store_with_long_deadlines(&server);
     let (small, large) = (key("/small"), key("/large"));
     store.put(&small, response(&small, b"hello".to_vec()));
     store.put(&large, response(&large, noise(1 << 20)));
-    store.flushed().await;
-    assert!(matches!(store.claim(&small).await, Claim::Lead(_)));
+    store.flush().await;
+    assert!(matches!(store.claim_fetch(&small).await, FetchClaim::Lead(_)));
     let keys = server.cli(&["KEYS", "*"]);
     assert_eq!(keys.lines().count(), 2 + 5 + 1, "{keys}");
     for key in keys.lines() {
@@ -232,11 +232,11 @@ async fn every_key_has_an_end() {
 }
 
 /// A store whose secrets are these bytes, 32 times each.
-fn sealing(server: &Server, secrets: &[u8]) -> Redis {
+fn sealing(server: &Server, secrets: &[u8]) -> RedisStore {
     let secrets: Vec<[u8; 32]> = secrets.iter().map(|byte| [*byte; 32]).collect();
-    let seals = Seals::new(secrets.iter().map(|secret| &secret[..]));
-    let patient = patient(server);
-    start(Settings { seals, ..patient.shared.settings.clone() })
+    let sealing_keys = SealingKeys::new(secrets.iter().map(|secret| &secret[..]));
+    let store_with_long_deadlines = store_with_long_deadlines(server);
+    start(Settings { sealing_keys, ..store_with_long_deadlines.inner.settings.clone() })
 }
 
 /// A key in the partition of one identity.
@@ -262,8 +262,8 @@ async fn what_is_not_for_everyone_cannot_be_read_in_redis() {
     one.put(&small, response(&small, body.clone()));
     one.put(&large, response(&large, noisy.clone()));
     let variant = small.variant(b"private text");
-    one.place(&small.variant(b"index"), selection(), (Vec::new(), variant.digest()));
-    one.flushed().await;
+    one.add_variant(&small.variant(b"index"), selection(), (Vec::new(), variant.digest()));
+    one.flush().await;
     for (key, body) in [(&small, body), (&large, noisy)] {
         assert_eq!(body_of(other.get(key).await), Some(body));
     }
@@ -278,10 +278,10 @@ async fn what_is_not_for_everyone_cannot_be_read_in_redis() {
 #[tokio::test]
 async fn what_is_for_everyone_stays_readable_and_small() {
     let server = Server::start().await;
-    let (with, without) = (sealing(&server, &[1]), patient(&server));
+    let (with, without) = (sealing(&server, &[1]), store_with_long_deadlines(&server));
     let key = key("/a");
     with.put(&key, response(&key, b"hello".to_vec()));
-    with.flushed().await;
+    with.flush().await;
     assert_eq!(body_of(without.get(&key).await), Some(b"hello".to_vec()));
 }
 
@@ -293,7 +293,7 @@ async fn secrets_are_rotated_without_a_miss() {
     let write = async |secrets: &[u8], body: &[u8]| {
         let store = sealing(&server, secrets);
         store.put(&key, response(&key, body.to_vec()));
-        store.flushed().await;
+        store.flush().await;
     };
     write(&[1], b"old").await;
     assert_eq!(read(&[1, 2]).await, Some(b"old".to_vec()));
@@ -309,21 +309,23 @@ async fn secrets_are_rotated_without_a_miss() {
 async fn what_cannot_be_decrypted_is_a_miss_and_counted() {
     let server = Server::start().await;
     let metrics = Metrics::new();
-    let settings =
-        Settings { seals: Seals::new([&[1; 32][..]]), ..patient(&server).shared.settings.clone() };
-    let store = Redis::start(settings, metrics.of_redis(), &Handle::current()).unwrap();
+    let settings = Settings {
+        sealing_keys: SealingKeys::new([&[1; 32][..]]),
+        ..store_with_long_deadlines(&server).inner.settings.clone()
+    };
+    let store = RedisStore::start(settings, metrics.for_redis(), &Handle::current()).unwrap();
     let (one, other) = (own_key("/one"), own_key("/other"));
     store.put(&one, response(&one, b"one".to_vec()));
     store.put(&other, response(&other, b"other".to_vec()));
-    store.flushed().await;
+    store.flush().await;
     let names = [&one, &other].map(|key| format!("larder:v1:e:{:032x}", key.digest()));
     assert_eq!(server.cli(&["COPY", &names[0], &names[1], "REPLACE"]), "1");
     assert!(store.get(&other).await.is_none(), "it belongs to another key");
     // Without the secret, as a node before the change, or somebody who may write to Redis.
-    let without = patient(&server);
+    let without = store_with_long_deadlines(&server);
     assert!(without.get(&one).await.is_none());
     without.put(&other, response(&other, b"planted".to_vec()));
-    without.flushed().await;
+    without.flush().await;
     assert!(store.get(&other).await.is_none(), "it is not encrypted");
     assert_eq!(body_of(store.get(&one).await), Some(b"one".to_vec()));
     let text = metrics.render();
@@ -338,32 +340,32 @@ async fn encrypted_entries_keep_their_order_and_their_indexes_merge() {
     let key = own_key("/a");
     let at = |seconds: u64, body: &[u8]| match response(&key, body.to_vec()) {
         Entry::Response(response) => {
-            let asked_at = Timestamp::from_seconds(seconds);
-            Entry::Response(Arc::new(response.reassessed(
+            let requested_at = Timestamp::from_seconds(seconds);
+            Entry::Response(Arc::new(response.with_freshness(
                 response.freshness,
-                Stamp::default(),
-                asked_at,
+                FenceStamp::default(),
+                requested_at,
             )))
         }
         entry @ Entry::Variants(_) => entry,
     };
     one.put(&key, at(3000, b"later"));
-    one.flushed().await;
+    one.flush().await;
     other.put(&key, at(2000, b"earlier"));
-    other.flushed().await;
+    other.flush().await;
     assert_eq!(body_of(one.get(&key).await), Some(b"later".to_vec()));
     let target = own_key("/varies");
     for (store, variant) in [(&one, 1), (&other, 2), (&other, 3)] {
-        store.place(&target, selection(), (Vec::new(), variant));
-        store.flushed().await;
+        store.add_variant(&target, selection(), (Vec::new(), variant));
+        store.flush().await;
     }
     let Some(Entry::Variants(index)) = other.get(&target).await else { panic!("no index") };
     assert_eq!(index.recent, [1, 2, 3]);
 }
 
-fn selection() -> Selection {
+fn selection() -> VarySelection {
     let set = [http::header::ACCEPT].into_iter().collect();
-    Selection {
+    VarySelection {
         set,
         seen: Timestamp::from_seconds(1000),
         codings: Vec::new(),
@@ -374,15 +376,15 @@ fn selection() -> Selection {
 #[tokio::test]
 async fn large_bodies_are_cut_and_put_together() {
     let server = Server::start().await;
-    let store = patient(&server);
+    let store = store_with_long_deadlines(&server);
     let (key, body) = (key("/large"), noise(3 << 20));
     store.put(&key, response(&key, body.clone()));
-    store.flushed().await;
+    store.flush().await;
     assert_eq!(body_of(store.get(&key).await), Some(body));
     // Another one in its place takes the first one's parts away.
     let body = noise(2 << 20);
     store.put(&key, response(&key, body.clone()));
-    store.flushed().await;
+    store.flush().await;
     assert_eq!(body_of(store.get(&key).await), Some(body));
     assert_eq!(server.cli(&["DBSIZE"]), "10");
     // Without one of its parts it is nothing.
@@ -394,10 +396,10 @@ async fn large_bodies_are_cut_and_put_together() {
 #[tokio::test]
 async fn what_compresses_takes_less() {
     let server = Server::start().await;
-    let store = patient(&server);
+    let store = store_with_long_deadlines(&server);
     let (key, body) = (key("/text"), b"{\"total\": 0, \"next\": null}".repeat(40_000));
     store.put(&key, response(&key, body.clone()));
-    store.flushed().await;
+    store.flush().await;
     assert_eq!(server.cli(&["DBSIZE"]), "1");
     let name = server.cli(&["KEYS", "*"]);
     let size: usize = server.cli(&["STRLEN", &name]).parse().unwrap();
@@ -411,7 +413,7 @@ async fn damaged_and_strange_values_are_misses() {
     let store = store(&server);
     let key = key("/a");
     store.put(&key, response(&key, b"hello".to_vec()));
-    store.flushed().await;
+    store.flush().await;
     let name = server.cli(&["KEYS", "*"]);
     server.cli(&["SETRANGE", &name, "60", "xx"]);
     assert!(store.get(&key).await.is_none(), "damaged");
@@ -420,9 +422,9 @@ async fn damaged_and_strange_values_are_misses() {
     server.cli(&["DEL", &name]);
     server.cli(&["LPUSH", &name, "x"]);
     assert!(store.get(&key).await.is_none(), "no string at all");
-    assert_eq!(store.state(), State::Up, "none of this is the server's fault");
+    assert_eq!(store.health(), RedisHealth::Up, "none of this is the server's fault");
     store.put(&key, response(&key, b"anew".to_vec()));
-    store.flushed().await;
+    store.flush().await;
     assert_eq!(body_of(store.get(&key).await), Some(b"anew".to_vec()));
 }
 
@@ -444,15 +446,15 @@ async fn what_is_still_to_be_written_is_read_already() {
 async fn a_server_that_is_not_there_yet_is_found_when_it_comes() {
     let mut server = Server::absent();
     let store = store(&server);
-    until("down", || matches!(store.state(), State::Down(_))).await;
+    until("down", || matches!(store.health(), RedisHealth::Down(_))).await;
     let key = key("/a");
     assert!(store.get(&key).await.is_none());
     store.put(&key, response(&key, b"lost".to_vec()));
-    assert!(matches!(store.claim(&key).await, Claim::Alone));
+    assert!(matches!(store.claim_fetch(&key).await, FetchClaim::Uncoordinated));
     server.run(&[]).await;
-    until("up", || store.state() == State::Up).await;
+    until("up", || store.health() == RedisHealth::Up).await;
     store.put(&key, response(&key, b"kept".to_vec()));
-    store.flushed().await;
+    store.flush().await;
     assert_eq!(body_of(store.get(&key).await), Some(b"kept".to_vec()));
 }
 
@@ -462,20 +464,20 @@ async fn a_server_that_dies_and_returns_is_lost_and_found() {
     let store = store(&server);
     let key = key("/a");
     store.put(&key, response(&key, b"hello".to_vec()));
-    store.flushed().await;
+    store.flush().await;
     server.end();
     assert!(store.get(&key).await.is_none());
-    until("lost", || !matches!(store.state(), State::Up)).await;
+    until("lost", || !matches!(store.health(), RedisHealth::Up)).await;
     let begin = Instant::now();
     for _ in 0..1000 {
         assert!(store.get(&key).await.is_none());
     }
     assert!(begin.elapsed() < Duration::from_millis(200), "nobody waits for what is away");
     server.run(&[]).await;
-    until("up", || store.state() == State::Up).await;
+    until("up", || store.health() == RedisHealth::Up).await;
     assert!(store.get(&key).await.is_none(), "it came back empty");
     store.put(&key, response(&key, b"again".to_vec()));
-    store.flushed().await;
+    store.flush().await;
     assert_eq!(body_of(store.get(&key).await), Some(b"again".to_vec()));
 }
 
@@ -485,18 +487,18 @@ async fn a_server_that_refuses_writes_is_still_read() {
     let store = store(&server);
     let (old, new) = (key("/old"), key("/new"));
     store.put(&old, response(&old, b"hello".to_vec()));
-    store.flushed().await;
+    store.flush().await;
     server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     store.put(&new, response(&new, b"lost".to_vec()));
-    store.flushed().await;
-    assert_eq!(store.state(), State::RefusingWrites(Refusal::OutOfMemory));
+    store.flush().await;
+    assert_eq!(store.health(), RedisHealth::RefusingWrites(RedisRefusal::OutOfMemory));
     assert_eq!(body_of(store.get(&old).await), Some(b"hello".to_vec()));
     assert!(store.get(&new).await.is_none());
-    assert!(matches!(store.claim(&new).await, Claim::Alone));
+    assert!(matches!(store.claim_fetch(&new).await, FetchClaim::Uncoordinated));
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     store.put(&new, response(&new, b"kept".to_vec()));
-    store.flushed().await;
-    assert_eq!(store.state(), State::Up);
+    store.flush().await;
+    assert_eq!(store.health(), RedisHealth::Up);
     assert_eq!(body_of(store.get(&new).await), Some(b"kept".to_vec()));
 }
 
@@ -504,15 +506,15 @@ async fn a_server_that_refuses_writes_is_still_read() {
 async fn a_user_who_may_not_is_named() {
     let server = Server::with(&["--requirepass", "secret"]).await;
     let store = store(&server);
-    until("refused", || matches!(store.state(), State::Down(_))).await;
-    assert_eq!(store.state().to_string(), "down (not-allowed)");
+    until("refused", || matches!(store.health(), RedisHealth::Down(_))).await;
+    assert_eq!(store.health().to_string(), "down (not-allowed)");
     let url = server.url().replace("redis+unix://", "redis+unix://:secret@host");
     let store = start(settings(&url));
-    until("let in", || store.state() == State::Up).await;
+    until("let in", || store.health() == RedisHealth::Up).await;
 }
 
 /// Takes connections, and every word, and never says any.
-async fn hung() -> (String, tokio::task::JoinHandle<()>) {
+async fn hanging_server() -> (String, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
     let silent = tokio::spawn(async move {
@@ -526,19 +528,19 @@ async fn hung() -> (String, tokio::task::JoinHandle<()>) {
 
 #[tokio::test]
 async fn a_server_that_never_answers_costs_nobody_anything() {
-    let (url, silent) = hung().await;
+    let (url, silent) = hanging_server().await;
     let settings = Settings { read_deadline: Duration::from_millis(20), ..settings(&url) };
-    let store = Tiered::new(Some(Memory::new(1 << 20, 1 << 20)), Some(start(settings)));
+    let store = TieredStore::new(Some(MemoryStore::new(1 << 20, 1 << 20)), Some(start(settings)));
     let key = key("/a");
     let begin = Instant::now();
     assert!(store.get(&key).await.is_none());
     assert!(begin.elapsed() < Duration::from_secs(1));
-    until("down", || matches!(store.state(), Some(State::Down(_)))).await;
+    until("down", || matches!(store.health(), Some(RedisHealth::Down(_)))).await;
     let begin = Instant::now();
-    assert_eq!(store.put(&key, response(&key, b"hello".to_vec())).await, Put::Stored);
+    assert_eq!(store.put(&key, response(&key, b"hello".to_vec())).await, PutOutcome::Stored);
     assert_eq!(body_of(store.get(&key).await), Some(b"hello".to_vec()));
     assert!(begin.elapsed() < Duration::from_millis(100), "memory goes on alone");
-    assert_eq!(store.state_line().unwrap(), "redis: down (no answer in time)");
+    assert_eq!(store.health_line().unwrap(), "redis: down (no answer in time)");
     silent.abort();
 }
 
@@ -549,7 +551,7 @@ async fn a_server_that_stops_to_answer_is_left_alone_within_a_second() {
     let store = Arc::new(start(settings));
     let key = key("/a");
     store.put(&key, response(&key, b"hello".to_vec()));
-    store.flushed().await;
+    store.flush().await;
     assert!(store.get(&key).await.is_some());
     server.signal("-STOP");
     let begin = Instant::now();
@@ -562,11 +564,11 @@ async fn a_server_that_stops_to_answer_is_left_alone_within_a_second() {
     for asked in asking {
         assert!(!asked.await.unwrap());
     }
-    until("lost", || store.state() != State::Up).await;
+    until("lost", || store.health() != RedisHealth::Up).await;
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
     assert!(store.get(&key).await.is_none());
     server.signal("-CONT");
-    until("up", || store.state() == State::Up).await;
+    until("up", || store.health() == RedisHealth::Up).await;
     assert_eq!(body_of(store.get(&key).await), Some(b"hello".to_vec()));
 }
 
@@ -576,55 +578,68 @@ async fn one_node_leads_and_the_others_hear_of_it() {
     let stores = [store(&server), store(&server), store(&server)];
     let key = key("/cold");
     for store in &stores {
-        until("hearing", || store.shared.claims.is_hearing()).await;
+        until("subscribed", || store.inner.leases.is_subscribed()).await;
     }
-    let Claim::Lead(lease) = stores[0].claim(&key).await else { panic!("nobody else asked") };
+    let FetchClaim::Lead(lease) = stores[0].claim_fetch(&key).await else {
+        panic!("nobody else asked")
+    };
     let mut following = Vec::new();
     for store in &stores {
-        let Claim::Follow(follow) = store.claim(&key).await else { panic!("there is a leader") };
+        let FetchClaim::Follow(follow) = store.claim_fetch(&key).await else {
+            panic!("there is a leader")
+        };
         following.push(follow);
     }
     stores[0].put(&key, response(&key, b"fetched".to_vec()));
-    lease.land(Landed::Stored);
+    lease.release(LeaseResult::Stored);
     for (follow, store) in following.into_iter().zip(&stores) {
-        assert_eq!(follow.landed().await, Landed::Stored);
+        assert_eq!(follow.result().await, LeaseResult::Stored);
         assert_eq!(body_of(store.get(&key).await), Some(b"fetched".to_vec()));
     }
     assert_eq!(server.cli(&["KEYS", "*:[lw]:*"]), "", "nothing is left behind");
-    assert!(matches!(stores[1].claim(&key).await, Claim::Lead(_)));
+    assert!(matches!(stores[1].claim_fetch(&key).await, FetchClaim::Lead(_)));
 }
 
 #[tokio::test]
 async fn a_lease_that_is_dropped_lets_the_next_one_lead() {
     let server = Server::start().await;
     let (one, other) = (store(&server), store(&server));
-    until("hearing", || other.shared.claims.is_hearing()).await;
+    until("subscribed", || other.inner.leases.is_subscribed()).await;
     let key = key("/cold");
-    let Claim::Lead(lease) = one.claim(&key).await else { panic!("nobody else asked") };
-    let Claim::Follow(follow) = other.claim(&key).await else { panic!("there is a leader") };
+    let FetchClaim::Lead(lease) = one.claim_fetch(&key).await else { panic!("nobody else asked") };
+    let FetchClaim::Follow(follow) = other.claim_fetch(&key).await else {
+        panic!("there is a leader")
+    };
     drop(lease);
-    assert_eq!(follow.landed().await, Landed::Nothing);
-    assert!(matches!(other.claim(&key).await, Claim::Lead(_)));
+    assert_eq!(follow.result().await, LeaseResult::Abandoned);
+    assert!(matches!(other.claim_fetch(&key).await, FetchClaim::Lead(_)));
 }
 
 #[tokio::test]
 async fn the_lease_of_a_dead_node_runs_out() {
     let server = Server::start().await;
     let (one, other) = (store(&server), store(&server));
-    until("hearing", || other.shared.claims.is_hearing()).await;
+    until("subscribed", || other.inner.leases.is_subscribed()).await;
     let key = key("/cold");
-    let Claim::Lead(lease) = one.claim(&key).await else { panic!("nobody else asked") };
-    let Claim::Follow(follow) = other.claim(&key).await else { panic!("there is a leader") };
+    let FetchClaim::Lead(lease) = one.claim_fetch(&key).await else { panic!("nobody else asked") };
+    let FetchClaim::Follow(follow) = other.claim_fetch(&key).await else {
+        panic!("there is a leader")
+    };
     // As if the process were gone: nobody renews, and nobody lands.
     let name = server.cli(&["KEYS", "*:l:*"]);
     server.cli(&["PEXPIRE", &name, "1"]);
     let begin = Instant::now();
-    assert_eq!(follow.landed().await, Landed::Nothing);
+    assert_eq!(follow.result().await, LeaseResult::Abandoned);
     assert!(begin.elapsed() < Duration::from_secs(5));
-    let Claim::Lead(next) = other.claim(&key).await else { panic!("the lease has run out") };
-    lease.land(Landed::Stored);
-    one.flushed().await;
-    assert!(matches!(one.claim(&key).await, Claim::Follow(_)), "the late one ended nobody else's");
+    let FetchClaim::Lead(next) = other.claim_fetch(&key).await else {
+        panic!("the lease has run out")
+    };
+    lease.release(LeaseResult::Stored);
+    one.flush().await;
+    assert!(
+        matches!(one.claim_fetch(&key).await, FetchClaim::Follow(_)),
+        "the late one ended nobody else's"
+    );
     drop(next);
 }
 
@@ -633,13 +648,15 @@ async fn a_lease_is_renewed_while_it_is_held() {
     let server = Server::start().await;
     let store = store(&server);
     let key = key("/slow");
-    let Claim::Lead(lease) = store.claim(&key).await else { panic!("nobody else asked") };
+    let FetchClaim::Lead(lease) = store.claim_fetch(&key).await else {
+        panic!("nobody else asked")
+    };
     let name = server.cli(&["KEYS", "*:l:*"]);
     let left = || server.cli(&["PTTL", &name]).parse::<i64>().unwrap();
     server.cli(&["PEXPIRE", &name, "1900"]);
     until("renewed", || left() > 2000).await;
-    lease.land(Landed::Alone);
-    store.flushed().await;
+    lease.release(LeaseResult::NotShareable);
+    store.flush().await;
     until("landed", || server.cli(&["EXISTS", &name]) == "0").await;
 }
 
@@ -650,17 +667,19 @@ const GIVEN_UP: Duration = Duration::from_millis(1500);
 async fn a_claim_that_redis_executes_late_is_not_granted() {
     let server = Server::start().await;
     let store = store(&server);
-    let Claim::Lead(first) = store.claim(&key("/first")).await else { panic!("nobody else asked") };
-    first.land(Landed::Nothing);
+    let FetchClaim::Lead(first) = store.claim_fetch(&key("/first")).await else {
+        panic!("nobody else asked")
+    };
+    first.release(LeaseResult::Abandoned);
     until("landed", || server.cli(&["KEYS", "*:l:*"]).is_empty()).await;
     server.signal("-STOP");
     let (one, other) = (key("/one"), key("/other"));
-    let claims = [store.claim(&one), store.claim(&other)];
+    let claims = [store.claim_fetch(&one), store.claim_fetch(&other)];
     let claims = futures_util::future::join_all(claims).await;
     tokio::time::sleep(GIVEN_UP).await;
     server.signal("-CONT");
     assert_eq!(server.cli(&["KEYS", "*:l:*"]), "", "nobody takes these leases");
-    until("up", || store.state() == State::Up).await;
+    until("up", || store.health() == RedisHealth::Up).await;
     let executed = server.cli(&["INFO", "commandstats"]);
     assert!(executed.contains("cmdstat_evalsha"), "{executed}");
     drop(claims);
@@ -670,16 +689,18 @@ async fn a_claim_that_redis_executes_late_is_not_granted() {
 async fn a_lease_whose_fetch_ends_while_redis_is_away_is_given_back() {
     let server = Server::start().await;
     let (store, other) = (store(&server), store(&server));
-    until("hearing", || other.shared.claims.is_hearing()).await;
+    until("subscribed", || other.inner.leases.is_subscribed()).await;
     let key = key("/cold");
-    let Claim::Lead(lease) = store.claim(&key).await else { panic!("nobody else asked") };
+    let FetchClaim::Lead(lease) = store.claim_fetch(&key).await else {
+        panic!("nobody else asked")
+    };
     let name = server.cli(&["KEYS", "*:l:*"]);
     server.cli(&["PEXPIRE", &name, "600000"]);
     server.signal("-STOP");
-    while store.state() == State::Up {
+    while store.health() == RedisHealth::Up {
         store.get(&key).await;
     }
-    lease.land(Landed::Stored);
+    lease.release(LeaseResult::Stored);
     tokio::time::sleep(Duration::from_millis(50)).await;
     server.signal("-CONT");
     until("given back", || server.cli(&["EXISTS", &name]) == "0").await;
@@ -691,7 +712,7 @@ async fn what_redis_gets_to_too_late_is_not_stored() {
     let store = store(&server);
     let (before, late) = (key("/before"), key("/late"));
     store.put(&before, response(&before, b"hello".to_vec()));
-    store.flushed().await;
+    store.flush().await;
     server.signal("-STOP");
     store.put(&late, response(&late, b"hello".to_vec()));
     // Ten deadlines of 250 ms, and some more.
@@ -704,12 +725,14 @@ async fn what_redis_gets_to_too_late_is_not_stored() {
 async fn a_clock_of_redis_that_is_set_costs_one_round_trip() {
     let server = Server::start().await;
     let store = store(&server);
-    let Claim::Lead(_first) = store.claim(&key("/first")).await else { panic!("nobody asked") };
+    let FetchClaim::Lead(_first) = store.claim_fetch(&key("/first")).await else {
+        panic!("nobody asked")
+    };
     // As if the server's clock had been an hour behind when it was asked.
-    let (clocks, now) = (store.shared.connector.clocks(), Instant::now());
+    let (clocks, now) = (store.inner.connector.clocks(), Instant::now());
     let trip = redis::RoundTrip { sent: now, answered: now };
-    clocks.learn(b"any", 1, trip);
-    assert!(matches!(store.claim(&key("/second")).await, Claim::Lead(_)));
+    clocks.record(b"any", 1, trip);
+    assert!(matches!(store.claim_fetch(&key("/second")).await, FetchClaim::Lead(_)));
     let granted = server.cli(&["KEYS", "*:l:*"]);
     assert_eq!(granted.lines().count(), 2, "{granted}");
 }
@@ -717,18 +740,18 @@ async fn a_clock_of_redis_that_is_set_costs_one_round_trip() {
 #[tokio::test]
 async fn how_long_redis_keeps_what_is_stale_changes_with_the_configuration() {
     let server = Server::start().await;
-    let store = Tiered::new(None, Some(patient(&server)));
+    let store = TieredStore::new(None, Some(store_with_long_deadlines(&server)));
     let key = key("/a");
     let left = || {
         let name = server.cli(&["KEYS", "*:e:*"]);
         server.cli(&["PTTL", &name]).parse::<u64>().unwrap() / 1000
     };
     store.put(&key, response(&key, b"hello".to_vec())).await;
-    store.flushed().await;
+    store.flush().await;
     assert!(left() < 60 + 30 + 601, "{}", left());
-    store.stale_for(Duration::from_hours(6));
+    store.set_stale_for(Duration::from_hours(6));
     store.put(&key, response(&key, b"hello".to_vec())).await;
-    store.flushed().await;
+    store.flush().await;
     assert!(left() > 6 * 3600, "{}", left());
 }
 
@@ -736,27 +759,28 @@ async fn how_long_redis_keeps_what_is_stale_changes_with_the_configuration() {
 async fn a_removal_is_seen_by_reads_under_way_even_if_it_cannot_be_written() {
     let server = Server::absent();
     let store = store(&server);
-    until("down", || matches!(store.state(), State::Down(_))).await;
-    let before = store.removed();
+    until("down", || matches!(store.health(), RedisHealth::Down(_))).await;
+    let before = store.removals();
     store.remove(key("/a").digest());
-    assert_ne!(store.removed(), before);
+    assert_ne!(store.removals(), before);
 }
 
 #[test]
 fn what_is_large_once_it_is_unpacked_is_unpacked_on_another_thread() {
-    let packing = Packing { compress_above: 0, chunk: CHUNK, generation: 0, ahead: 0 };
+    let options =
+        EncodeOptions { compress_above: 0, chunk: CHUNK_SIZE, body_id: 0, clock_offset: 0 };
     let packed = |length| {
-        let packed = codec::encode(&response(&key("/a"), vec![b'x'; length]), packing).head;
+        let packed = codec::encode(&response(&key("/a"), vec![b'x'; length]), options).head;
         assert!(packed.len() < 1 << 10, "a few bytes stand for many");
-        Box::pin(sealing::decoded(packed.into(), 1 << 20))
+        Box::pin(sealing::decode(packed.into(), 1 << 20))
     };
     let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
     runtime.unwrap().block_on(async {
         let (release, released) = std::sync::mpsc::channel::<()>();
         let other_thread = tokio::task::spawn_blocking(move || released.recv().is_ok());
-        let small = packed(sealing::BY_THE_WAY - 1024).now_or_never();
+        let small = packed(sealing::INLINE_DECODE_LIMIT - 1024).now_or_never();
         assert!(small.is_some_and(|entry| entry.is_some()), "here, at once");
-        let mut large = packed(sealing::BY_THE_WAY + 1);
+        let mut large = packed(sealing::INLINE_DECODE_LIMIT + 1);
         assert!((&mut large).now_or_never().is_none(), "the other thread is busy");
         release.send(()).unwrap();
         assert!(large.await.is_some() && other_thread.await.unwrap());

@@ -15,77 +15,79 @@ use fred::{
 use futures_util::{StreamExt as _, TryStreamExt as _, future::join_all, stream};
 
 use super::{
-    Shared, claims,
-    fault::Fault,
-    guard::Epoch,
-    lane::{Lane, Load},
-    queue::Write,
+    StoreInner,
+    breaker::Generation,
+    connection::{BatchingConnection, TrafficClass},
+    error::CommandError,
+    leases,
+    queue::QueuedWrite,
     scripts,
-    sealing::Subject,
+    sealing::SealContext,
 };
 use crate::{
     entry::{
-        Entry, LEARNED, Variants,
-        codec::{self, Decoded, Encoded, Packing},
+        Entry, VARY_TTL, VariantIndex,
+        codec::{self, DecodedEntry, EncodeOptions, EncodedEntry},
     },
-    redis::Call,
-    telemetry::{Dropped, Operation, Outcome},
+    redis::ScriptCall,
+    telemetry::{DropCause, StoreOperation, StoreOperationOutcome},
 };
 
 /// Writes that go out together.
 const BATCH: usize = 64;
 /// The longest content that stands in its entry's own value, and the length of the parts where it is
 /// longer: what a small answer may have to wait behind.
-pub const CHUNK: NonZeroU32 = NonZeroU32::new(256 << 10).unwrap();
+pub(super) const CHUNK_SIZE: NonZeroU32 = NonZeroU32::new(256 << 10).unwrap();
 /// Parts of one body that are on their way at once.
-const CHUNKS: usize = 8;
+const CONCURRENT_CHUNKS: usize = 8;
 
 /// Writes what comes, for ever.
-pub async fn write(shared: Arc<Shared>) {
-    let mut lane = None;
+pub(super) async fn run(inner: Arc<StoreInner>) {
+    let mut connection = None;
     loop {
-        let taken = shared.queue.take(BATCH).await;
-        let Some(epoch) = admitted(&shared).await else {
+        let taken = inner.queue.take(BATCH).await;
+        let Some(generation) = wait_for_permit(&inner).await else {
             let writes = taken.writes.iter();
-            writes.for_each(|write| shared.metrics.dropped(write.operation(), Dropped::Open));
+            writes
+                .for_each(|write| inner.metrics.count_dropped(write.operation(), DropCause::Open));
             continue;
         };
-        let lane = lane_for(&shared, &mut lane, epoch);
-        carry_out_all(&shared, &lane, &together(&taken.writes)).await;
+        let connection = connection_for(&inner, &mut connection, generation);
+        execute_all(&inner, &connection, &coalesce(&taken.writes)).await;
     }
 }
 
 /// Carries out writes, as many at once as keep their order. A script that Redis does not know yet is sent
 /// twice, so what was begun before is finished before an entry is removed, or a lease ends.
-async fn carry_out_all(shared: &Shared, lane: &Lane, writes: &[Write]) {
-    let mut begun = Vec::with_capacity(writes.len());
-    let mut lands = Vec::new();
+async fn execute_all(inner: &StoreInner, connection: &BatchingConnection, writes: &[QueuedWrite]) {
+    let mut started_writes = Vec::with_capacity(writes.len());
+    let mut releases = Vec::new();
     for write in writes {
         match write {
-            Write::Land { .. } => lands.push(carry_out(shared, lane, write)),
-            Write::Remove { .. } => {
-                join_all(begun.drain(..)).await;
-                begun.push(carry_out(shared, lane, write));
+            QueuedWrite::ReleaseLease { .. } => releases.push(execute(inner, connection, write)),
+            QueuedWrite::Remove { .. } => {
+                join_all(started_writes.drain(..)).await;
+                started_writes.push(execute(inner, connection, write));
             }
             _ if is_large(write) => {
-                join_all(begun.drain(..)).await;
-                carry_out(shared, lane, write).await;
+                join_all(started_writes.drain(..)).await;
+                execute(inner, connection, write).await;
             }
-            _ => begun.push(carry_out(shared, lane, write)),
+            _ => started_writes.push(execute(inner, connection, write)),
         }
     }
-    join_all(begun).await;
-    join_all(lands).await;
+    join_all(started_writes).await;
+    join_all(releases).await;
 }
 
 /// The writes, with all that is added to one index as one of them: they would only be in each other's way.
-fn together(writes: &[Write]) -> Vec<Write> {
+fn coalesce(writes: &[QueuedWrite]) -> Vec<QueuedWrite> {
     let mut indexes: HashMap<u128, usize> = HashMap::new();
-    let mut left: Vec<Write> = Vec::with_capacity(writes.len());
+    let mut left: Vec<QueuedWrite> = Vec::with_capacity(writes.len());
     for write in writes {
-        if let Write::Place { digest, variants } = write {
-            let place = *indexes.entry(*digest).or_insert(left.len());
-            if let Some(Write::Place { variants: known, .. }) = left.get_mut(place) {
+        if let QueuedWrite::AddVariants { digest, variants } = write {
+            let index = *indexes.entry(*digest).or_insert(left.len());
+            if let Some(QueuedWrite::AddVariants { variants: known, .. }) = left.get_mut(index) {
                 Arc::make_mut(known).merge(variants, |_| false);
                 continue;
             }
@@ -95,108 +97,122 @@ fn together(writes: &[Write]) -> Vec<Write> {
     left
 }
 
-/// The epoch, once it is known whether there is one.
-async fn admitted(shared: &Shared) -> Option<Epoch> {
-    let mut decided = shared.guard.admits();
-    while decided.is_none() && !shared.guard.is_open() {
-        decided = shared.guard.admits_within(Duration::from_secs(1)).await;
+/// The generation, once it is known whether there is one.
+async fn wait_for_permit(inner: &StoreInner) -> Option<Generation> {
+    let mut permit = inner.breaker.permit();
+    while permit.is_none() && !inner.breaker.is_open() {
+        permit = inner.breaker.permit_within(Duration::from_secs(1)).await;
     }
-    decided
+    permit
 }
 
-fn lane_for(shared: &Shared, lane: &mut Option<Arc<Lane>>, epoch: Epoch) -> Arc<Lane> {
-    let usable = lane.take().filter(|lane| lane.is_usable(epoch));
-    let usable = usable.unwrap_or_else(|| shared.lanes.begin(epoch, Load::Large));
-    Arc::clone(lane.insert(usable))
+fn connection_for(
+    inner: &StoreInner,
+    connection: &mut Option<Arc<BatchingConnection>>,
+    generation: Generation,
+) -> Arc<BatchingConnection> {
+    let usable = connection.take().filter(|connection| connection.is_usable(generation));
+    let usable = usable.unwrap_or_else(|| inner.pool.open(generation, TrafficClass::Bulk));
+    Arc::clone(connection.insert(usable))
 }
 
 /// Whether a write takes long enough to be done apart from others.
-fn is_large(write: &Write) -> bool {
+fn is_large(write: &QueuedWrite) -> bool {
     let length = match write {
-        Write::Put { entry, .. } => entry.heap_size(),
-        Write::Place { .. } | Write::Remove { .. } | Write::Land { .. } => 0,
+        QueuedWrite::Put { entry, .. } => entry.heap_size(),
+        QueuedWrite::AddVariants { .. }
+        | QueuedWrite::Remove { .. }
+        | QueuedWrite::ReleaseLease { .. } => 0,
     };
-    length as u64 > u64::from(CHUNK.get())
+    length as u64 > u64::from(CHUNK_SIZE.get())
 }
 
-async fn carry_out(shared: &Shared, lane: &Lane, write: &Write) {
+async fn execute(inner: &StoreInner, connection: &BatchingConnection, write: &QueuedWrite) {
     let started = Instant::now();
     let result = match write {
-        Write::Put { digest, entry, keep } => put(shared, lane, *digest, entry, *keep).await,
-        Write::Place { digest, variants } => place(shared, lane, *digest, variants).await,
-        Write::Remove { digest } => {
-            let key = shared.keys.entry(*digest);
-            lane.ask(|session| async move { session.unlink::<(), _>(key).await }).await
+        QueuedWrite::Put { digest, entry, ttl } => {
+            put(inner, connection, *digest, entry, *ttl).await
         }
-        Write::Land { digest, token, landed } => {
-            claims::land(shared, lane, *digest, token, *landed).await
+        QueuedWrite::AddVariants { digest, variants } => {
+            add_variants(inner, connection, *digest, variants).await
+        }
+        QueuedWrite::Remove { digest } => {
+            let key = inner.keys.entry(*digest);
+            connection.call(|session| async move { session.unlink::<(), _>(key).await }).await
+        }
+        QueuedWrite::ReleaseLease { digest, token, result } => {
+            leases::release(inner, connection, *digest, token, *result).await
         }
     };
-    shared.guard.note_write(&result);
-    let outcome = result.map_or_else(|fault| fault.outcome(), |()| Outcome::Ok);
-    shared.metrics.observe(write.operation(), outcome, started.elapsed());
+    inner.breaker.record_write(&result);
+    let outcome = result.map_or_else(|error| error.outcome(), |()| StoreOperationOutcome::Ok);
+    inner.metrics.observe(write.operation(), outcome, started.elapsed());
 }
 
 async fn put(
-    shared: &Shared,
-    lane: &Lane,
+    inner: &StoreInner,
+    connection: &BatchingConnection,
     digest: u128,
     entry: &Entry,
-    keep: Duration,
-) -> Result<(), Fault> {
-    let packing = Packing {
-        compress_above: shared.settings.compress_above,
-        chunk: CHUNK,
-        generation: super::random(),
-        ahead: shared.time.ahead(),
+    ttl: Duration,
+) -> Result<(), CommandError> {
+    let options = EncodeOptions {
+        compress_above: inner.settings.compress_above,
+        chunk: CHUNK_SIZE,
+        body_id: super::random(),
+        clock_offset: inner.clock.offset(),
     };
-    let subject = Subject::new(digest, entry.key_text());
-    let written = shared.written(subject, entry, packing).await;
-    let Encoded { head, chunks } = written.ok_or(Fault::Unsealed)?;
+    let context = SealContext::new(digest, entry.key_text());
+    let written = inner.encode(context, entry, options).await;
+    let EncodedEntry { head, chunks } = written.ok_or(CommandError::EncryptionFailed)?;
     let count = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-    let keys = shared.keys.chunks(digest, packing.generation, count);
+    let keys = inner.keys.chunks(digest, options.body_id, count);
     let sent = stream::iter(keys.zip(chunks)).map(|(key, chunk)| {
-        let keep = expiration(keep);
-        lane.ask(|session| async move {
-            session.set::<(), _, _>(key, chunk, Some(keep), None, false).await
+        let expiration = expiration(ttl);
+        connection.call(|session| async move {
+            session.set::<(), _, _>(key, chunk, Some(expiration), None, false).await
         })
     });
-    sent.buffered(CHUNKS).try_collect::<Vec<()>>().await?;
+    sent.buffered(CONCURRENT_CHUNKS).try_collect::<Vec<()>>().await?;
     let head = Bytes::from(head);
-    let lasts = [millis(keep), millis(LEARNED)].map(Value::from);
+    let lasts = [millis(ttl), millis(VARY_TTL)].map(Value::from);
     let arguments = [Value::from(head.clone())].into_iter().chain(lasts).collect();
-    let keys = vec![shared.keys.entry(digest)];
-    let written: Option<Bytes> = lane.run(&scripts::PUT, Call { keys, arguments }, None).await?;
+    let keys = vec![inner.keys.entry(digest)];
+    let written: Option<Bytes> =
+        connection.run(&scripts::PUT, ScriptCall { keys, arguments }, None).await?;
     // What was not written leaves its own parts behind.
-    let without_use = written.unwrap_or(head);
-    unlink_chunks(shared, lane, subject, &without_use).await
+    let orphaned = written.unwrap_or(head);
+    unlink_chunks(inner, connection, context, &orphaned).await
 }
 
 /// How often an index is read and merged anew, where other nodes write it in between.
-const MERGES: usize = 16;
+const MAX_MERGE_ATTEMPTS: usize = 16;
 
 /// Merges variants into the index that is there, whatever others add to it meanwhile.
-async fn place(
-    shared: &Shared,
-    lane: &Lane,
+async fn add_variants(
+    inner: &StoreInner,
+    connection: &BatchingConnection,
     digest: u128,
-    variants: &Arc<Variants>,
-) -> Result<(), Fault> {
-    for _ in 0..MERGES {
-        let key = shared.keys.entry(digest);
-        let found = lane.ask(|session| async move { session.get::<Option<Bytes>, _>(key).await });
+    variants: &Arc<VariantIndex>,
+) -> Result<(), CommandError> {
+    for _ in 0..MAX_MERGE_ATTEMPTS {
+        let key = inner.keys.entry(digest);
+        let found =
+            connection.call(|session| async move { session.get::<Option<Bytes>, _>(key).await });
         let found = match found.await {
             // No string at all: it is replaced.
-            Err(Fault::Strange(_)) => None,
+            Err(CommandError::Unexpected(_)) => None,
             found => found?,
         };
         let found = found.unwrap_or_default();
-        let subject = Subject::new(digest, &variants.target);
-        let (index, lost) = with(shared, subject, &found, variants);
-        if replace(shared, lane, (subject, &found), index).await? {
-            let keys: Vec<Bytes> = lost.into_iter().map(|lost| shared.keys.entry(lost)).collect();
+        let context = SealContext::new(digest, &variants.target);
+        let (index, lost) = merged_index(inner, context, &found, variants);
+        if replace_if_unchanged(inner, connection, (context, &found), index).await? {
+            let keys: Vec<Bytes> = lost.into_iter().map(|lost| inner.keys.entry(lost)).collect();
             for key in keys {
-                lane.ask(|session| async move { session.unlink::<(), _>(key).await }).await?;
+                connection
+                    .call(|session| async move { session.unlink::<(), _>(key).await })
+                    .await?;
             }
             return Ok(());
         }
@@ -205,14 +221,14 @@ async fn place(
 }
 
 /// An index with what is added to it, and the variants that lose their places.
-fn with(
-    shared: &Shared,
-    subject: Subject,
+fn merged_index(
+    inner: &StoreInner,
+    context: SealContext,
     found: &[u8],
-    added: &Arc<Variants>,
+    added: &Arc<VariantIndex>,
 ) -> (Entry, Vec<u128>) {
-    let mut index = match shared.read_head_here(subject, found) {
-        Ok(Decoded::Entry(entry)) => match entry.by_clock_ahead(-shared.time.ahead()) {
+    let mut index = match inner.read_head_inline(context, found) {
+        Ok(DecodedEntry::Entry(entry)) => match entry.with_clock_offset(-inner.clock.offset()) {
             Entry::Variants(index) if index.target == added.target => index,
             _ => return (Entry::Variants(Arc::clone(added)), Vec::new()),
         },
@@ -223,54 +239,55 @@ fn with(
 }
 
 /// Whether the entry was still what was found, and is replaced.
-async fn replace(
-    shared: &Shared,
-    lane: &Lane,
-    (subject, found): (Subject, &Bytes),
+async fn replace_if_unchanged(
+    inner: &StoreInner,
+    connection: &BatchingConnection,
+    (context, found): (SealContext, &Bytes),
     index: Entry,
-) -> Result<bool, Fault> {
-    let ahead = shared.time.ahead();
-    let packing = Packing { compress_above: usize::MAX, chunk: CHUNK, generation: 0, ahead };
-    let written = shared.written(subject, &index, packing).await;
-    let new = written.ok_or(Fault::Unsealed)?.head;
-    let keep = shared.keep(&index);
-    let before = found.slice(..found.len().min(codec::PREFIX));
-    let arguments = vec![Bytes::from(new).into(), millis(keep).into(), before.into()];
-    let keys = vec![shared.keys.entry(subject.digest)];
-    let call = Call { keys, arguments };
-    Ok(lane.run::<i64>(&scripts::REPLACE, call, None).await? == 1)
+) -> Result<bool, CommandError> {
+    let clock_offset = inner.clock.offset();
+    let options =
+        EncodeOptions { compress_above: usize::MAX, chunk: CHUNK_SIZE, body_id: 0, clock_offset };
+    let written = inner.encode(context, &index, options).await;
+    let new = written.ok_or(CommandError::EncryptionFailed)?.head;
+    let ttl = inner.ttl(&index);
+    let before = found.slice(..found.len().min(codec::PREFIX_LENGTH));
+    let arguments = vec![Bytes::from(new).into(), millis(ttl).into(), before.into()];
+    let keys = vec![inner.keys.entry(context.digest)];
+    let call = ScriptCall { keys, arguments };
+    Ok(connection.run::<i64>(&scripts::REPLACE, call, None).await? == 1)
 }
 
 /// Takes away the parts of a body whose head this is, if it is one.
 async fn unlink_chunks(
-    shared: &Shared,
-    lane: &Lane,
-    subject: Subject,
+    inner: &StoreInner,
+    connection: &BatchingConnection,
+    context: SealContext,
     head: &[u8],
-) -> Result<(), Fault> {
-    let Ok(Decoded::Chunked(old)) = shared.read_head_here(subject.as_found(), head) else {
+) -> Result<(), CommandError> {
+    let Ok(DecodedEntry::Chunked(old)) = inner.read_head_inline(context.unchecked(), head) else {
         return Ok(());
     };
-    for key in shared.keys.chunks(subject.digest, old.generation(), old.count()) {
-        lane.ask(|session| async move { session.unlink::<(), _>(key).await }).await?;
+    for key in inner.keys.chunks(context.digest, old.body_id(), old.count()) {
+        connection.call(|session| async move { session.unlink::<(), _>(key).await }).await?;
     }
     Ok(())
 }
 
-fn expiration(keep: Duration) -> Expiration {
-    Expiration::PX(millis(keep))
+fn expiration(ttl: Duration) -> Expiration {
+    Expiration::PX(millis(ttl))
 }
 
-fn millis(keep: Duration) -> i64 {
-    i64::try_from(keep.as_millis()).unwrap_or(i64::MAX).max(1)
+fn millis(ttl: Duration) -> i64 {
+    i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).max(1)
 }
 
-impl Write {
-    const fn operation(&self) -> Operation {
+impl QueuedWrite {
+    const fn operation(&self) -> StoreOperation {
         match self {
-            Self::Put { .. } | Self::Place { .. } => Operation::Put,
-            Self::Remove { .. } => Operation::Remove,
-            Self::Land { .. } => Operation::Land,
+            Self::Put { .. } | Self::AddVariants { .. } => StoreOperation::Put,
+            Self::Remove { .. } => StoreOperation::Remove,
+            Self::ReleaseLease { .. } => StoreOperation::Publish,
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Log output that never makes its callers wait: the queue before each stream, messages, repetitions.
 
-mod messages;
-mod output;
+mod queue;
 mod repetition;
+mod stderr;
 mod text;
 
-pub use messages::Messages;
-pub use output::{Output, unbuffered};
+pub(crate) use queue::{LogQueue, unbuffered};
+pub(crate) use stderr::StderrLog;
 
-pub(super) use messages::{DROPPED, HELD_BACK};
-pub(super) use output::QueueLimits;
-pub(super) use text::Visible;
+pub(super) use queue::QueueLimits;
+pub(super) use stderr::{DROPPED, SUPPRESSED};
+pub(super) use text::Escaped;

@@ -21,9 +21,9 @@ pub(super) fn is_deceptive(character: char) -> bool {
 }
 
 /// Text in which such characters, quotes and backslashes are escaped as in JSON, on one line.
-pub(in crate::telemetry) struct Visible<'a>(pub(in crate::telemetry) &'a str);
+pub(in crate::telemetry) struct Escaped<'a>(pub(in crate::telemetry) &'a str);
 
-impl fmt::Display for Visible<'_> {
+impl fmt::Display for Escaped<'_> {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_plain = |byte: u8| (b' '..0x7f).contains(&byte) && byte != b'"' && byte != b'\\';
         if self.0.bytes().all(is_plain) {
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn marks_that_reorder_or_hide_text_are_escaped() {
-        let shown = |text: &str| Visible(text).to_string();
+        let shown = |text: &str| Escaped(text).to_string();
         assert_eq!(shown("/plain?a=b"), "/plain?a=b");
         assert_eq!(shown("/ünï/漢/🦀"), "/ünï/漢/🦀");
         assert_eq!(shown("a\u{202e}b\u{2066}c\u{200f}"), "a\\u202eb\\u2066c\\u200f");
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn escaped_text_is_a_json_string_with_the_same_meaning() {
         for text in ["a\u{202e}b", "\u{e0041}\"\\\u{7f}", "plain"] {
-            let json = format!("\"{}\"", Visible(text));
+            let json = format!("\"{}\"", Escaped(text));
             assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
         }
     }

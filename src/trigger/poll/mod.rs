@@ -4,19 +4,19 @@
 //! One node of the fleet asks, the others listen to what it finds. The version is remembered by the
 //! fleet after the purge, never before: whoever takes over purges what its predecessor did not.
 
-mod ask;
+mod fetch;
 mod run;
 mod state;
 mod version;
 
 use std::time::Duration;
 
-use crate::{fence::Mode, warm::WarmPlan};
+use crate::{fence::PurgeMode, warm::WarmPlan};
 
-pub use crate::origin::source::{InvalidSource, Source};
+pub(crate) use crate::origin::document_url::{DocumentUrl, InvalidDocumentUrl};
 pub(super) use run::run;
-pub use state::{PollState, Polls};
-pub use version::{Selects, VersionFrom};
+pub(crate) use state::{PollState, Polls};
+pub(crate) use version::{Cardinality, VersionFrom};
 
 /// A data version and what depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Poll {
     /// Its name in logs, metrics and purges.
     pub name: Box<str>,
     /// Where the version is told.
-    pub source: Source,
+    pub source: DocumentUrl,
     /// The time between two looks; at least a second.
     pub every: Duration,
     /// What of the answer is the version.
@@ -32,7 +32,7 @@ pub struct Poll {
     /// The tags that are purged when it changes.
     pub purge: Box<[Box<str>]>,
     /// Whether what they select is gone or only stale.
-    pub mode: Mode,
+    pub mode: PurgeMode,
     /// What is fetched after each purge.
     pub warm: WarmPlan,
     /// How long after a change the tags are purged once more, for data that loads late.

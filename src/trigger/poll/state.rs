@@ -10,7 +10,7 @@ use crate::{field::Timestamp, telemetry::Metrics};
 
 /// The version that a poll has found last.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PollState {
+pub(crate) struct PollState {
     /// The poll's name.
     pub name: Box<str>,
     /// The version; none where none has been found yet.
@@ -21,46 +21,46 @@ pub struct PollState {
 
 /// All polls of a configuration, with what they have found.
 #[derive(Default, Clone)]
-pub struct Polls(Vec<Arc<Slot>>);
+pub(crate) struct Polls(Vec<Arc<PollCell>>);
 
 impl Polls {
     /// What has been found, in the order of the configuration.
-    pub fn states(&self) -> Vec<PollState> {
-        self.0.iter().map(|slot| slot.state()).collect()
+    pub(crate) fn states(&self) -> Vec<PollState> {
+        self.0.iter().map(|cell| cell.state()).collect()
     }
 
     /// Brings the metrics about ages up to date.
-    pub fn observe(&self, now: Timestamp, metrics: &Metrics) {
-        for slot in &self.0 {
-            slot.observe(now, metrics);
+    pub(crate) fn update_metrics(&self, now: Timestamp, metrics: &Metrics) {
+        for cell in &self.0 {
+            cell.update_metrics(now, metrics);
         }
     }
 
-    pub(in crate::trigger) fn add(&mut self, poll: &Poll, since: Timestamp) -> Arc<Slot> {
-        let slot = Slot {
+    pub(in crate::trigger) fn add(&mut self, poll: &Poll, since: Timestamp) -> Arc<PollCell> {
+        let cell = PollCell {
             name: poll.name.clone(),
             alert_after: poll.alert_after,
             since,
             known: Mutex::default(),
         };
-        let slot = Arc::new(slot);
-        self.0.push(Arc::clone(&slot));
-        slot
+        let cell = Arc::new(cell);
+        self.0.push(Arc::clone(&cell));
+        cell
     }
 }
 
 /// What one poll has found.
-pub struct Slot {
+pub(crate) struct PollCell {
     name: Box<str>,
     alert_after: Option<Duration>,
     /// When polling began.
     since: Timestamp,
-    known: Mutex<Option<Known>>,
+    known: Mutex<Option<VersionRecord>>,
 }
 
 /// What is known of a version, as the fleet remembers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Known {
+pub(super) struct VersionRecord {
     /// None if answers had none so far.
     pub(super) version: Option<Box<str>>,
     /// When it was first seen, in milliseconds since the Unix epoch.
@@ -71,11 +71,11 @@ pub(super) struct Known {
 }
 
 /// Further purges remembered at a time. Beyond it two of them become one, at the later time.
-const FURTHER: usize = 16;
+const MAX_DELAYED_PURGES: usize = 16;
 
-impl Known {
+impl VersionRecord {
     /// A version first seen now, with the further purges that are due and one more after `delay`.
-    pub(super) fn changed(
+    pub(super) fn new(
         version: Option<Box<str>>,
         now: Timestamp,
         (mut again_at, delay): (Vec<u64>, Option<Duration>),
@@ -84,8 +84,8 @@ impl Known {
             again_at.push(now.saturating_add(delay).millis());
             // The delay may be shorter than it was, or the clock may have been set.
             again_at.sort_unstable();
-            if again_at.len() > FURTHER {
-                again_at.remove(FURTHER - 1);
+            if again_at.len() > MAX_DELAYED_PURGES {
+                again_at.remove(MAX_DELAYED_PURGES - 1);
             }
         }
         Self { version, changed_at: now.millis(), again_at }
@@ -105,17 +105,17 @@ impl Known {
     }
 }
 
-impl Slot {
-    pub(super) fn known(&self) -> Option<Known> {
+impl PollCell {
+    pub(super) fn record(&self) -> Option<VersionRecord> {
         self.known.lock().clone()
     }
 
-    pub(super) fn learn(&self, known: Known) {
+    pub(super) fn set_record(&self, known: VersionRecord) {
         *self.known.lock() = Some(known);
     }
 
     fn state(&self) -> PollState {
-        let known = self.known();
+        let known = self.record();
         let known = known.and_then(|known| Some((known.version?, known.changed_at)));
         PollState {
             name: self.name.clone(),
@@ -124,9 +124,9 @@ impl Slot {
         }
     }
 
-    pub(super) fn observe(&self, now: Timestamp, metrics: &Metrics) {
+    pub(super) fn update_metrics(&self, now: Timestamp, metrics: &Metrics) {
         let (label, metrics) = (&[&*self.name], &metrics.triggers);
-        let known = self.known();
+        let known = self.record();
         let changed_at = known.filter(|it| it.version.is_some()).map(|it| it.changed_at);
         if let Some(millis) = changed_at {
             let seconds = Duration::from_millis(millis).as_secs_f64();
@@ -149,7 +149,7 @@ mod tests {
 
     fn changed(now: u64, again_at: Vec<u64>) -> Vec<u64> {
         let now = Timestamp::from_millis(now);
-        Known::changed(None, now, (again_at, Some(MINUTE))).again_at
+        VersionRecord::new(None, now, (again_at, Some(MINUTE))).again_at
     }
 
     #[test]
@@ -159,13 +159,13 @@ mod tests {
 
     #[test]
     fn of_many_further_purges_two_become_one_at_the_later_time() {
-        let last = u64::try_from(FURTHER).unwrap();
+        let last = u64::try_from(MAX_DELAYED_PURGES).unwrap();
         let later: Vec<u64> = (1..=last).map(|number| 60_000 * (1 + number)).collect();
         let merged = changed(0, later.clone());
-        assert_eq!((merged.len(), merged.first()), (FURTHER, Some(&60_000)));
+        assert_eq!((merged.len(), merged.first()), (MAX_DELAYED_PURGES, Some(&60_000)));
         assert_eq!(merged.last(), later.last(), "the last one is still to come");
         let earlier: Vec<u64> = (1..=last).collect();
         let merged = changed(0, earlier);
-        assert_eq!((merged.len(), merged.last()), (FURTHER, Some(&60_000)));
+        assert_eq!((merged.len(), merged.last()), (MAX_DELAYED_PURGES, Some(&60_000)));
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_json_path::{JsonPath, ParseError};
 
 /// Longer versions are told by their digest: they are shown to clients, and kept.
-const LONGEST: usize = 128;
+const MAX_BYTES: usize = 128;
 
 /// Where in an answer the version is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,14 +17,14 @@ pub enum VersionFrom {
     ///
     /// A path that can select several values (one that is no singular query, RFC 9535 §2.3.5.1) reads a set,
     /// and the empty set is a version like any other.
-    Payload(JsonPath, Selects),
+    Payload(JsonPath, Cardinality),
     /// The `ETag`, else a digest of the body.
     Validator,
 }
 
 /// How many values a JSON path selects at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Selects {
+pub enum Cardinality {
     /// One: the path has names and indices only.
     One,
     /// Several: it has a wildcard, a slice, a filter, a list of selectors or descendants.
@@ -34,8 +34,8 @@ pub enum Selects {
 impl VersionFrom {
     /// Parses a JSON path.
     pub fn payload(text: &str) -> Result<Self, ParseError> {
-        let selects = if selects_one(text) { Selects::One } else { Selects::Several };
-        Ok(Self::Payload(JsonPath::parse(text)?, selects))
+        let cardinality = if selects_one(text) { Cardinality::One } else { Cardinality::Several };
+        Ok(Self::Payload(JsonPath::parse(text)?, cardinality))
     }
 
     /// Returns the version in an answer; none if the path to one value finds nothing, or `null`.
@@ -46,38 +46,40 @@ impl VersionFrom {
         body: &[u8],
     ) -> Result<Option<Box<str>>, serde_json::Error> {
         match self {
-            Self::Payload(path, selects) => Ok(at(path, *selects, &serde_json::from_slice(body)?)),
+            Self::Payload(path, cardinality) => {
+                Ok(version_at(path, *cardinality, &serde_json::from_slice(body)?))
+            }
             Self::Validator => Ok(Some(match headers.get(header::ETAG) {
-                Some(tag) if !tag.is_empty() => of_tag(tag),
-                _ => digested(body),
+                Some(tag) if !tag.is_empty() => version_of_etag(tag),
+                _ => digest_of(body),
             })),
         }
     }
 }
 
 /// The version of an empty set.
-const EMPTY: &str = "[]";
+const EMPTY_SET: &str = "[]";
 
-fn at(path: &JsonPath, selects: Selects, document: &Value) -> Option<Box<str>> {
+fn version_at(path: &JsonPath, cardinality: Cardinality, document: &Value) -> Option<Box<str>> {
     let found = path.query(document).all();
     let mut values: Vec<String> =
-        found.into_iter().filter(|value| !value.is_null()).map(written).collect();
+        found.into_iter().filter(|value| !value.is_null()).map(value_text).collect();
     values.sort_unstable();
     values.dedup();
     match values.as_slice() {
-        [] if selects == Selects::One => None,
-        [] => Some(EMPTY.into()),
-        [one] => Some(shortened(one.clone())),
+        [] if cardinality == Cardinality::One => None,
+        [] => Some(EMPTY_SET.into()),
+        [one] => Some(shorten(one.clone())),
         // Each with its length, so that no two sets are written alike.
         several => {
             let texts = several.iter().map(|text| format!("{}:{text}", text.len()));
-            Some(digested(texts.collect::<String>().as_bytes()))
+            Some(digest_of(texts.collect::<String>().as_bytes()))
         }
     }
 }
 
 /// A value as the version shows it: strings without quotes.
-fn written(value: &Value) -> String {
+fn value_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
@@ -106,17 +108,17 @@ fn selects_one(path: &str) -> bool {
 
 /// A weak tag and a strong one of the same text are the same version: compression on the way makes the
 /// one of the other.
-fn of_tag(tag: &HeaderValue) -> Box<str> {
+fn version_of_etag(tag: &HeaderValue) -> Box<str> {
     let bytes = tag.as_bytes();
     let opaque = bytes.strip_prefix(b"W/").unwrap_or(bytes);
-    shortened(String::from_utf8_lossy(opaque).into_owned())
+    shorten(String::from_utf8_lossy(opaque).into_owned())
 }
 
-fn shortened(text: String) -> Box<str> {
-    if text.len() > LONGEST { digested(text.as_bytes()) } else { text.into() }
+fn shorten(text: String) -> Box<str> {
+    if text.len() > MAX_BYTES { digest_of(text.as_bytes()) } else { text.into() }
 }
 
-fn digested(bytes: &[u8]) -> Box<str> {
+fn digest_of(bytes: &[u8]) -> Box<str> {
     let mut text = String::from("sha256:");
     for byte in digest(&SHA256, bytes).as_ref() {
         let _always_fits = write!(text, "{byte:02x}");

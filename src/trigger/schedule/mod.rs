@@ -6,33 +6,33 @@
 //! the node whose turn it is. The fleet remembers the last time that was run: a node that slept, or was
 //! not there, runs the last one that was missed, and only that.
 
-mod calendar;
+mod cron;
 
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-pub use calendar::{
-    Calendar, CronError, CronProblem, DEFAULT_ZONE, NICKNAMES, time_zone, time_zones,
+pub(crate) use cron::{
+    CronError, CronExpression, CronProblem, DEFAULT_ZONE, NICKNAMES, time_zone, time_zones,
 };
 
-use super::{Fleet, Surroundings, tasks::backoff};
+use super::{Fleet, TaskContext, tasks::backoff};
 use crate::{
-    fence::{Mode, Purge, Selector, Source},
+    fence::{Purge, PurgeMode, PurgeSource, Selector},
     field::Timestamp,
-    purge::Unavailable,
+    purge::LogUnavailable,
     warm::WarmPlan,
 };
 
 /// The longest wait without a look at the clock: timers stand still while a machine sleeps, and clocks
 /// are set.
-const SLICE: Duration = Duration::from_secs(15);
+const MAX_SLEEP: Duration = Duration::from_secs(15);
 
 /// The time before something that failed is tried again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// How long the fleet knows which node's turn it was.
-const TURN: Duration = Duration::from_hours(24);
+const DEDUP_WINDOW: Duration = Duration::from_hours(24);
 
 /// What is done when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,11 +40,11 @@ pub struct Schedule {
     /// Its name in logs, metrics and purges; without one its cron expression stands for it.
     pub name: Option<Box<str>>,
     /// When.
-    pub calendar: Calendar,
+    pub cron: CronExpression,
     /// Tags that are purged.
     pub purge: Box<[Box<str>]>,
     /// Whether what they select is gone or only stale.
-    pub mode: Mode,
+    pub mode: PurgeMode,
     /// What is fetched ahead, after the purge if there is one.
     pub warm: WarmPlan,
 }
@@ -52,23 +52,37 @@ pub struct Schedule {
 impl Schedule {
     /// Its name in logs, metrics and purges.
     pub fn label(&self) -> &str {
-        self.name.as_deref().unwrap_or(self.calendar.as_str())
+        self.name.as_deref().unwrap_or(self.cron.as_str())
     }
 
-    /// What the nodes of a fleet call it: the same if it says the same.
+    /// The name of its state in the fleet: equal for equal schedules, also across releases of Larder.
     fn id(&self) -> String {
-        let Self { name, calendar, purge, mode, warm } = self;
-        let text = format!("{calendar}\n{purge:?}\n{warm:?}\n{mode:?}\n{name:?}");
-        let digest = digest(&SHA256, text.as_bytes());
+        let digest = digest(&SHA256, self.identity().as_bytes());
         let digest = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}"));
         format!("schedule:{}", digest.collect::<String>())
+    }
+
+    /// All that makes a schedule another one, a line each.
+    fn identity(&self) -> String {
+        let Self { name, cron, purge, mode, warm } = self;
+        let mut lines = vec![
+            format!("name {}", name.as_deref().unwrap_or_default()),
+            format!("cron {cron}"),
+            format!("mode {}", mode.as_str()),
+        ];
+        lines.extend(purge.iter().map(|tag| format!("purge {tag}")));
+        lines.extend(warm.purged.then(|| "warm".to_owned()));
+        lines.extend(warm.targets.iter().map(|target| format!("warm {target}")));
+        let headers = warm.headers.iter();
+        lines.extend(headers.map(|(name, value)| format!("header {name} {value:?}")));
+        lines.join("\n")
     }
 
     fn purge(&self) -> Purge {
         Purge {
             mode: self.mode,
             selectors: self.purge.iter().cloned().map(Selector::Tag).collect(),
-            source: Source::Schedule(self.label().into()),
+            source: PurgeSource::Schedule(self.label().into()),
             reason: None,
             warm: self.warm.purged,
         }
@@ -76,39 +90,39 @@ impl Schedule {
 }
 
 /// Runs a schedule for as long as there are times to come.
-pub async fn run<F: Fleet>(schedule: Schedule, surroundings: Surroundings<F>) {
-    let runner = Runner { id: schedule.id(), schedule, surroundings };
-    let mut done = runner.begin().await;
-    while let Some(next) = runner.schedule.calendar.next_after(done) {
+pub(crate) async fn run<F: Fleet>(schedule: Schedule, context: TaskContext<F>) {
+    let runner = ScheduleRunner { id: schedule.id(), schedule, context };
+    let mut done = runner.last_completed().await;
+    while let Some(next) = runner.schedule.cron.next_after(done) {
         runner.wait_until(next).await;
-        let now = (runner.surroundings.now)();
-        let last = runner.schedule.calendar.last_until(now);
+        let now = (runner.context.now)();
+        let last = runner.schedule.cron.last_until(now);
         let due = last.map_or(next, |last| last.max(next));
-        runner.run_for(due).await;
+        runner.run_due(due).await;
         done = due;
     }
 }
 
-struct Runner<F> {
+struct ScheduleRunner<F> {
     id: String,
     schedule: Schedule,
-    surroundings: Surroundings<F>,
+    context: TaskContext<F>,
 }
 
-impl<F: Fleet> Runner<F> {
+impl<F: Fleet> ScheduleRunner<F> {
     /// The time up to which all is done: what the fleet remembers, or the present where it has never
     /// heard of this schedule.
-    async fn begin(&self) -> Timestamp {
-        let started = (self.surroundings.now)();
+    async fn last_completed(&self) -> Timestamp {
+        let started = (self.context.now)();
         let mut failures = 0;
         loop {
-            match self.surroundings.fleet.recall(&self.id).await {
-                Ok(Some(text)) => return remembered(&text, started).unwrap_or(started),
+            match self.context.fleet.value(&self.id).await {
+                Ok(Some(text)) => return parse_last_run(&text, started).unwrap_or(started),
                 Ok(None) => {
-                    self.remember(started).await;
+                    self.save(started).await;
                     return started;
                 }
-                Err(Unavailable) => {
+                Err(LogUnavailable) => {
                     failures += 1;
                     tokio::time::sleep(backoff(failures, RETRY.0, RETRY.1)).await;
                 }
@@ -118,23 +132,23 @@ impl<F: Fleet> Runner<F> {
 
     async fn wait_until(&self, at: Timestamp) {
         loop {
-            let left = at.saturating_since((self.surroundings.now)());
+            let left = at.saturating_since((self.context.now)());
             if left.is_zero() {
                 return;
             }
-            tokio::time::sleep(left.min(SLICE)).await;
+            tokio::time::sleep(left.min(MAX_SLEEP)).await;
         }
     }
 
     /// Does what is to be done for this time, again and again until it is done or the next time comes.
-    async fn run_for(&self, due: Timestamp) {
-        let next = self.schedule.calendar.next_after(due);
+    async fn run_due(&self, due: Timestamp) {
+        let next = self.schedule.cron.next_after(due);
         let mut failures = 0;
-        while let Err(Unavailable) = self.try_for(due).await {
+        while let Err(LogUnavailable) = self.try_run(due).await {
             failures += 1;
             self.count("unavailable");
             tokio::time::sleep(backoff(failures, RETRY.0, RETRY.1)).await;
-            if next.is_some_and(|next| (self.surroundings.now)() >= next) {
+            if next.is_some_and(|next| (self.context.now)() >= next) {
                 let schedule = self.schedule.label();
                 tracing::warn!(
                     schedule,
@@ -145,38 +159,38 @@ impl<F: Fleet> Runner<F> {
         }
         self.count("done");
         let label = &[self.schedule.label()];
-        let last_run = &self.surroundings.metrics.triggers.schedule_last_run;
+        let last_run = &self.context.metrics.triggers.schedule_last_run;
         last_run.with_label_values(label).set(Duration::from_millis(due.millis()).as_secs_f64());
-        self.remember(due).await;
+        self.save(due).await;
     }
 
-    async fn try_for(&self, due: Timestamp) -> Result<(), Unavailable> {
-        let Surroundings { fleet, warm, .. } = &self.surroundings;
+    async fn try_run(&self, due: Timestamp) -> Result<(), LogUnavailable> {
+        let TaskContext { fleet, warm, .. } = &self.context;
         let key = format!("{}:{}", self.id, due.seconds());
         if !self.schedule.purge.is_empty() {
-            fleet.purge_once(self.schedule.purge(), &key).await?;
+            fleet.purge_deduplicated(self.schedule.purge(), &key).await?;
         }
-        if !self.schedule.warm.targets.is_empty() && fleet.once(&key, TURN).await? {
+        if !self.schedule.warm.targets.is_empty() && fleet.dedup(&key, DEDUP_WINDOW).await? {
             warm.push_all(&self.schedule.warm);
         }
         Ok(())
     }
 
     /// Forgotten where the fleet cannot be reached: then a node that starts may run this time again.
-    async fn remember(&self, done: Timestamp) {
-        let _kept = self.surroundings.fleet.remember(&self.id, &done.seconds().to_string()).await;
+    async fn save(&self, done: Timestamp) {
+        let _kept = self.context.fleet.set_value(&self.id, &done.seconds().to_string()).await;
     }
 
     fn count(&self, result: &str) {
         let label = &[self.schedule.label(), result];
-        self.surroundings.metrics.triggers.schedule_runs.with_label_values(label).inc();
+        self.context.metrics.triggers.schedule_runs.with_label_values(label).inc();
     }
 }
 
 /// The time that a text tells, unless it is so far ahead that some clock was wrong.
-fn remembered(text: &str, now: Timestamp) -> Option<Timestamp> {
+fn parse_last_run(text: &str, now: Timestamp) -> Option<Timestamp> {
     let done = Timestamp::from_seconds(text.parse().ok()?);
-    (done <= now.saturating_add(TURN)).then_some(done)
+    (done <= now.saturating_add(DEDUP_WINDOW)).then_some(done)
 }
 
 #[cfg(test)]

@@ -8,19 +8,19 @@ use std::{
 use tokio::{task::JoinHandle, time::sleep};
 
 use super::*;
-use crate::trigger::fixture::{Fetched, ManualClock, Node, Redis, node, plan};
+use crate::trigger::fixture::{FakeNode, FakeRedis, FetchLog, ManualClock, node, plan};
 
 fn schedule(cron: &str, purge: &[&str], warm: &[&str]) -> Schedule {
     Schedule {
         name: None,
-        calendar: Calendar::parse(cron, jiff::tz::TimeZone::UTC).unwrap(),
+        cron: CronExpression::parse(cron, jiff::tz::TimeZone::UTC).unwrap(),
         purge: purge.iter().map(|tag| (*tag).into()).collect(),
-        mode: Mode::Hard,
+        mode: PurgeMode::Hard,
         warm: plan(warm),
     }
 }
 
-fn start(schedule: &Schedule, node: &Surroundings<Node>) -> JoinHandle<()> {
+fn start(schedule: &Schedule, node: &TaskContext<FakeNode>) -> JoinHandle<()> {
     tokio::spawn(run(schedule.clone(), node.clone()))
 }
 
@@ -28,11 +28,11 @@ fn minutes(count: u64) -> Duration {
     Duration::from_mins(count)
 }
 
-fn purges(redis: &Redis) -> usize {
+fn purges(redis: &FakeRedis) -> usize {
     redis.purges.lock().len()
 }
 
-fn runs(node: &Surroundings<Node>, schedule: &Schedule, result: &str) -> u64 {
+fn runs(node: &TaskContext<FakeNode>, schedule: &Schedule, result: &str) -> u64 {
     let label = &[schedule.label(), result];
     node.metrics.triggers.schedule_runs.with_label_values(label).get()
 }
@@ -47,9 +47,9 @@ async fn a_schedule_purges_when_its_time_comes_and_not_before() {
     assert_eq!(purges(&redis), 0);
     sleep(Duration::from_millis(20)).await;
     let purge = redis.purges.lock()[0].clone();
-    assert_eq!(purge.mode, Mode::Hard);
+    assert_eq!(purge.mode, PurgeMode::Hard);
     assert_eq!(purge.selectors, ["daily", "kpi"].map(|tag| Selector::Tag(tag.into())));
-    assert_eq!(purge.source, Source::Schedule("0 6,7 * * *".into()));
+    assert_eq!(purge.source, PurgeSource::Schedule("0 6,7 * * *".into()));
     sleep(minutes(70)).await;
     assert_eq!((purges(&redis), runs(&node, &schedule, "done")), (2, 2));
     let last_run = node.metrics.triggers.schedule_last_run.with_label_values(&["0 6,7 * * *"]);
@@ -61,7 +61,7 @@ async fn every_node_runs_and_the_fleet_purges_and_fetches_once() {
     let (redis, clock) = (Arc::default(), ManualClock::at("2026-01-10T05:50:00Z"));
     let schedule = schedule("*/10 * * * *", &["daily"], &["/a", "/b"]);
     let nodes: Vec<_> = (0..3).map(|_| node(&redis, &clock)).collect();
-    let fetched = Arc::new(Fetched::default());
+    let fetched = Arc::new(FetchLog::default());
     for node in &nodes {
         start(&schedule, node);
         tokio::spawn(node.warm.clone().run(Arc::clone(&fetched)));
@@ -81,7 +81,7 @@ async fn a_node_that_slept_runs_the_last_time_it_missed_and_only_that() {
     let _running = start(&schedule, &node);
     sleep(Duration::from_secs(1)).await;
     clock.jump(minutes(5 * 60 + 30));
-    sleep(SLICE).await;
+    sleep(MAX_SLEEP).await;
     assert_eq!(purges(&redis), 1);
     sleep(minutes(31)).await;
     assert_eq!(purges(&redis), 2);
@@ -114,28 +114,28 @@ async fn a_schedule_that_is_new_makes_up_for_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_purge_is_tried_again_until_the_log_can_be_reached() {
-    let (redis, clock) = (Arc::<Redis>::default(), ManualClock::at("2026-01-10T05:50:00Z"));
+    let (redis, clock) = (Arc::<FakeRedis>::default(), ManualClock::at("2026-01-10T05:50:00Z"));
     let node = node(&redis, &clock);
     let schedule = schedule("0 6 * * *", &["daily"], &[]);
     let _running = start(&schedule, &node);
     sleep(minutes(1)).await;
-    redis.is_away.store(true, Relaxed);
+    redis.is_down.store(true, Relaxed);
     sleep(minutes(39)).await;
     let tries = runs(&node, &schedule, "unavailable");
     assert!((30..=40).contains(&tries), "{tries} tries in half an hour");
-    redis.is_away.store(false, Relaxed);
+    redis.is_down.store(false, Relaxed);
     sleep(minutes(2)).await;
     assert_eq!((purges(&redis), runs(&node, &schedule, "done")), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_over_several_times_ends_with_one_purge() {
-    let (redis, clock) = (Arc::<Redis>::default(), ManualClock::at("2026-01-10T05:59:30Z"));
+    let (redis, clock) = (Arc::<FakeRedis>::default(), ManualClock::at("2026-01-10T05:59:30Z"));
     let _running = start(&schedule("*/5 * * * *", &["often"], &[]), &node(&redis, &clock));
     sleep(Duration::from_secs(10)).await;
-    redis.is_away.store(true, Relaxed);
+    redis.is_down.store(true, Relaxed);
     sleep(minutes(17)).await;
-    redis.is_away.store(false, Relaxed);
+    redis.is_down.store(false, Relaxed);
     sleep(minutes(2)).await;
     assert_eq!(purges(&redis), 1);
     sleep(minutes(5)).await;
@@ -144,21 +144,21 @@ async fn an_outage_over_several_times_ends_with_one_purge() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fleet_that_cannot_be_reached_at_the_start_is_asked_again() {
-    let (redis, clock) = (Arc::<Redis>::default(), ManualClock::at("2026-01-10T05:50:00Z"));
-    redis.is_away.store(true, Relaxed);
+    let (redis, clock) = (Arc::<FakeRedis>::default(), ManualClock::at("2026-01-10T05:50:00Z"));
+    redis.is_down.store(true, Relaxed);
     let _running = start(&schedule("0 6 * * *", &["daily"], &[]), &node(&redis, &clock));
     sleep(minutes(20)).await;
-    redis.is_away.store(false, Relaxed);
+    redis.is_down.store(false, Relaxed);
     sleep(minutes(2)).await;
     assert_eq!(purges(&redis), 1, "the time that passed meanwhile is made up for");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_time_remembered_from_far_ahead_is_not_believed() {
-    let (redis, clock) = (Arc::<Redis>::default(), ManualClock::at("2026-01-10T05:50:00Z"));
+    let (redis, clock) = (Arc::<FakeRedis>::default(), ManualClock::at("2026-01-10T05:50:00Z"));
     let schedule = schedule("0 6 * * *", &["daily"], &[]);
     for absurd in ["4102444800", "-1", "soon"] {
-        redis.remembered.lock().insert(schedule.id(), absurd.to_owned());
+        redis.values.lock().insert(schedule.id(), absurd.to_owned());
         let before = purges(&redis);
         let running = start(&schedule, &node(&redis, &clock));
         sleep(Duration::from_hours(24)).await;
@@ -172,13 +172,13 @@ async fn a_schedule_says_its_name_how_it_purges_and_whether_that_is_fetched_agai
     let (redis, clock) = (Arc::default(), ManualClock::at("2026-01-10T05:59:00Z"));
     let node = node(&redis, &clock);
     let mut schedule = schedule("0 6 * * *", &["daily"], &[]);
-    (schedule.name, schedule.mode) = (Some("morning".into()), Mode::Soft);
+    (schedule.name, schedule.mode) = (Some("morning".into()), PurgeMode::Soft);
     schedule.warm.purged = true;
     let _running = start(&schedule, &node);
     sleep(minutes(2)).await;
     let purge = redis.purges.lock()[0].clone();
-    assert_eq!((purge.mode, purge.warm), (Mode::Soft, true));
-    assert_eq!(purge.source, Source::Schedule("morning".into()));
+    assert_eq!((purge.mode, purge.warm), (PurgeMode::Soft, true));
+    assert_eq!(purge.source, PurgeSource::Schedule("morning".into()));
     assert_eq!(
         node.metrics.triggers.schedule_runs.with_label_values(&["morning", "done"]).get(),
         1
@@ -197,4 +197,6 @@ fn schedules_that_say_the_same_are_one_and_others_are_not() {
     ] {
         assert_ne!(one.id(), other.id());
     }
+    let text = "name \ncron 0 6 * * * UTC\nmode hard\npurge a\nwarm /a";
+    assert_eq!(one.identity(), text, "a release that changes it runs every schedule again");
 }

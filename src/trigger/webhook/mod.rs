@@ -3,35 +3,40 @@
 //! `signature` decides whether a delivery is believed, `map` what it purges; both are pure. Nothing
 //! about a body is looked at before its signature has been found good.
 
-pub mod map;
-pub mod signature;
-pub mod template;
-pub mod vendor;
+pub(crate) mod mapping;
+pub(crate) mod signature;
+pub(crate) mod template;
+pub(crate) mod vendor;
 
 use http::StatusCode;
 use serde_json::Value;
 
-pub use map::{Condition, Map, Mapped, Rule, ToldIn};
-pub use signature::{
-    Algorithm, Delivery, Encoding, HmacForm, Proof, Scheme, Signed, SignedAt, SignedError, Unproven,
+pub(crate) use mapping::{
+    EventMapping, MappedPurges, MappingRule, PayloadCondition, ValueLocation,
 };
-pub use template::{PayloadTemplate, TemplateError, TemplateProblem, TooMany};
-pub use vendor::{TOLERANCE, Vendor};
+pub(crate) use template::{PayloadTemplate, TemplateError, TemplateProblem, TooManyTags};
+pub use vendor::{DEFAULT_TOLERANCE, Vendor};
+pub(crate) use {
+    signature::Algorithm, signature::Encoding, signature::HeaderProof, signature::HmacFormat,
+    signature::SignatureError, signature::SigningTemplate, signature::SigningTemplateError,
+    signature::TimestampHeader,
+};
+pub use {signature::Delivery, signature::SignatureScheme};
 
-use crate::{parsing, problem::Problem, trigger::selector::Owners};
+use crate::{parsing, problem::Problem, trigger::selector::OwnerLookup};
 
 /// One webhook: who may deliver to it, and what that purges.
 #[derive(Debug, Clone)]
 pub struct Webhook {
     /// Its name, the last segment of its path.
     pub name: Box<str>,
-    /// What a delivery has to prove.
-    pub scheme: Scheme,
+    /// What a delivery has to verify_digests.
+    pub scheme: SignatureScheme,
     /// What a delivery means.
-    pub map: Map,
+    pub mapping: EventMapping,
     /// Where a delivery tells which one it is; the first that is there counts. What has been purged by
     /// a delivery is not purged by it again.
-    pub ids: Box<[ToldIn]>,
+    pub ids: Box<[ValueLocation]>,
     /// What else has to be answered.
     pub handshake: Handshake,
 }
@@ -48,23 +53,23 @@ pub enum Handshake {
 
 /// What a delivery is that is believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Plan {
+pub enum DeliveryAction {
     /// News.
     Purge {
         /// What they come to.
-        mapped: Mapped,
+        mapped: MappedPurges,
         /// Which delivery it is, where it tells.
         id: Option<String>,
     },
     /// A challenge to be answered with itself.
-    Answer(String),
+    Challenge(String),
 }
 
 /// Why a delivery purges nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refused {
+pub enum DeliveryError {
     /// It is not believed: 401.
-    Unproven(Unproven),
+    Unverified(SignatureError),
     /// Its body is no JSON: 400.
     Malformed,
     /// It would purge more tags than one purge may: 413.
@@ -75,17 +80,21 @@ pub enum Refused {
 
 impl Webhook {
     /// What a delivery comes to.
-    pub fn plan(&self, delivery: &Delivery<'_>, owners: &Owners) -> Result<Plan, Refused> {
-        self.scheme.verify(delivery).map_err(Refused::Unproven)?;
-        let payload = parsing::parse(delivery.body).map_err(|_| Refused::Malformed)?;
+    pub fn plan(
+        &self,
+        delivery: &Delivery<'_>,
+        owners: &OwnerLookup,
+    ) -> Result<DeliveryAction, DeliveryError> {
+        self.scheme.verify(delivery).map_err(DeliveryError::Unverified)?;
+        let payload = parsing::parse(delivery.body).map_err(|_| DeliveryError::Malformed)?;
         if let Some(challenge) = self.handshake.challenge(&payload) {
-            return Ok(Plan::Answer(challenge.to_owned()));
+            return Ok(DeliveryAction::Challenge(challenge.to_owned()));
         }
         let headers = delivery.headers;
-        let mapped = self.map.apply(&self.name, (headers, &payload), owners);
-        let mapped = mapped.map_err(|TooMany| Refused::TooMany)?;
-        let id = self.ids.iter().find_map(|told| told.read(headers, &payload));
-        Ok(Plan::Purge { mapped, id: id.filter(|id| !id.is_empty()) })
+        let mapped = self.mapping.apply(&self.name, (headers, &payload), owners);
+        let mapped = mapped.map_err(|TooManyTags| DeliveryError::TooMany)?;
+        let id = self.ids.iter().find_map(|location| location.read(headers, &payload));
+        Ok(DeliveryAction::Purge { mapped, id: id.filter(|id| !id.is_empty()) })
     }
 }
 
@@ -96,22 +105,22 @@ impl Handshake {
     }
 }
 
-impl Refused {
+impl DeliveryError {
     /// The result in the metrics.
     pub const fn as_str(&self) -> &'static str {
         match self {
-            Self::Unproven(_) => "refused",
+            Self::Unverified(_) => "refused",
             Self::Malformed => "malformed",
             Self::TooMany => "too-large",
             Self::Busy => "unavailable",
         }
     }
 
-    /// What the sender is told.
+    /// What the sender is location.
     pub fn problem(&self) -> Problem {
         let (status, title, detail) = match self {
-            Self::Unproven(unproven) => {
-                let detail = format!("This delivery is not believed: {unproven}.");
+            Self::Unverified(error) => {
+                let detail = format!("This delivery is not believed: {error}.");
                 (StatusCode::UNAUTHORIZED, "Signature refused", detail)
             }
             Self::Malformed => {

@@ -12,45 +12,45 @@ use crate::{field::Timestamp, trigger::access};
 mod standard;
 mod stripe;
 
-pub use standard::Standard;
+pub use standard::StandardWebhooks;
 pub use stripe::Stripe;
 
 /// More digests than this in one delivery are no rotation of secrets.
-const MOST_DIGESTS: usize = 8;
+const MAX_DIGESTS: usize = 8;
 
 /// The proof that one webhook demands.
 ///
 /// Each way of proving is a variant. All of them take several secrets, so that they can be exchanged
 /// without a gap, try every one of them, and compare in constant time.
 #[derive(Clone)]
-pub enum Scheme {
+pub enum SignatureScheme {
     /// The secret itself is sent along.
-    Bearer(Bearer),
+    Bearer(BearerSecret),
     /// A keyed digest of the body, and of the time it was made.
-    Hmac(Hmac),
+    Hmac(HmacScheme),
     /// Standard Webhooks: the delivery's id and time are signed with the body.
-    Standard(Standard),
+    Standard(StandardWebhooks),
     /// Stripe: the time and the digests share a field.
     Stripe(Stripe),
 }
 
 /// A secret that is sent along.
 #[derive(Clone)]
-pub struct Bearer {
+pub struct BearerSecret {
     header: HeaderName,
     secrets: Vec<Box<[u8]>>,
 }
 
 /// A keyed digest (RFC 2104) in a field of the sender's choice.
 #[derive(Clone)]
-pub struct Hmac {
-    form: HmacForm,
+pub struct HmacScheme {
+    format: HmacFormat,
     keys: Vec<hmac::Key>,
 }
 
 /// What is digested, by which function, and where the digest stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HmacForm {
+pub struct HmacFormat {
     /// The field with the digest, or with several of them, separated by commas or spaces.
     pub header: HeaderName,
     /// What stands before a digest, as in `sha256=`. A digest without it does not count.
@@ -60,9 +60,9 @@ pub struct HmacForm {
     /// Of which hash function.
     pub algorithm: Algorithm,
     /// What is digested.
-    pub signed: Signed,
+    pub signed: SigningTemplate,
     /// How the sender tells when it signed; without, a delivery can be repeated for ever.
-    pub time: Option<SignedAt>,
+    pub time: Option<TimestampHeader>,
 }
 
 /// How bytes are written in a field.
@@ -87,7 +87,7 @@ pub enum Algorithm {
 
 /// When a delivery was signed, and how long ago that may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignedAt {
+pub struct TimestampHeader {
     /// The field with the time, in seconds or milliseconds since the Unix epoch.
     pub header: HeaderName,
     /// How far it may be from now, in both directions.
@@ -96,10 +96,10 @@ pub struct SignedAt {
 
 /// A template of what is digested: the body, and what stands around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signed(Box<[Part]>);
+pub struct SigningTemplate(Box<[SignedPart]>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum SignedPart {
     Literal(Box<str>),
     Timestamp,
     Body,
@@ -107,7 +107,7 @@ pub(super) enum Part {
 
 /// What is wrong with a template of what is digested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum SignedError {
+pub enum SigningTemplateError {
     /// The body is not signed, or twice.
     #[error("what is signed holds the body once, as `{{body}}`")]
     Body,
@@ -127,57 +127,61 @@ pub struct Delivery<'a> {
     pub now: Timestamp,
 }
 
-/// What the fields of a delivery prove.
+/// What the fields of a delivery verify_digests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Proof {
+pub enum HeaderProof {
     /// That its sender knows the secret.
     Complete,
     /// Nothing yet: there is a signature, which the body has to match.
-    InBody,
+    NeedsBody,
 }
 
 /// Why a delivery is not believed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Unproven {
+pub enum SignatureError {
     /// A field that the proof takes is missing, or cannot be read.
     #[error("the field `{0}` is missing or not readable")]
-    Field(HeaderName),
+    MissingField(HeaderName),
     /// The proof was made with another secret, or for another body.
     #[error("the signature does not match the body and the secret")]
     Mismatch,
     /// It was signed too long ago, or too far in the future.
     #[error("it was signed too long ago, or its clock is wrong")]
-    Time,
+    Timestamp,
 }
 
-impl Scheme {
+impl SignatureScheme {
     /// The secret in `Authorization: Bearer`, or as the whole value of another field.
     pub fn bearer(header: HeaderName, secrets: &[&str]) -> Self {
         let secrets = secrets.iter().map(|secret| secret.as_bytes().into()).collect();
-        Self::Bearer(Bearer { header, secrets })
+        Self::Bearer(BearerSecret { header, secrets })
     }
 
     /// A keyed digest under these secrets.
-    pub fn hmac(form: HmacForm, secrets: &[&str]) -> Self {
-        let algorithm = form.algorithm.algorithm();
+    pub fn hmac(format: HmacFormat, secrets: &[&str]) -> Self {
+        let algorithm = format.algorithm.algorithm();
         let key = |secret: &&str| hmac::Key::new(algorithm, secret.as_bytes());
-        Self::Hmac(Hmac { keys: secrets.iter().map(key).collect(), form })
+        Self::Hmac(HmacScheme { keys: secrets.iter().map(key).collect(), format })
     }
 
     /// Checks what a delivery proves by its fields alone, before its body is read: that there is a signature,
     /// and that it is not too old.
-    pub fn verify_fields(&self, headers: &HeaderMap, now: Timestamp) -> Result<Proof, Unproven> {
+    pub fn verify_fields(
+        &self,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<HeaderProof, SignatureError> {
         let delivery = Delivery { headers, body: &[], now };
         match self {
-            Self::Bearer(bearer) => bearer.verify(headers).map(|()| Proof::Complete),
-            Self::Hmac(hmac) => hmac.fields(&delivery).map(|_| Proof::InBody),
-            Self::Standard(standard) => standard.fields(&delivery).map(|_| Proof::InBody),
-            Self::Stripe(stripe) => stripe.fields(&delivery).map(|_| Proof::InBody),
+            Self::Bearer(bearer) => bearer.verify(headers).map(|()| HeaderProof::Complete),
+            Self::Hmac(hmac) => hmac.fields(&delivery).map(|_| HeaderProof::NeedsBody),
+            Self::Standard(standard) => standard.fields(&delivery).map(|_| HeaderProof::NeedsBody),
+            Self::Stripe(stripe) => stripe.fields(&delivery).map(|_| HeaderProof::NeedsBody),
         }
     }
 
     /// Whether a delivery comes from somebody who knows one of the secrets.
-    pub fn verify(&self, delivery: &Delivery<'_>) -> Result<(), Unproven> {
+    pub fn verify(&self, delivery: &Delivery<'_>) -> Result<(), SignatureError> {
         match self {
             Self::Bearer(bearer) => bearer.verify(delivery.headers),
             Self::Hmac(hmac) => hmac.verify(delivery),
@@ -187,69 +191,73 @@ impl Scheme {
     }
 }
 
-impl fmt::Debug for Scheme {
+impl fmt::Debug for SignatureScheme {
     /// Shows no secret.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bearer(bearer) => formatter.debug_tuple("Bearer").field(&bearer.header).finish(),
-            Self::Hmac(hmac) => formatter.debug_tuple("Hmac").field(&hmac.form).finish(),
+            Self::Hmac(hmac) => formatter.debug_tuple("Hmac").field(&hmac.format).finish(),
             Self::Standard(_) => formatter.write_str("Standard"),
             Self::Stripe(_) => formatter.write_str("Stripe"),
         }
     }
 }
 
-impl Bearer {
-    fn verify(&self, headers: &HeaderMap) -> Result<(), Unproven> {
+impl BearerSecret {
+    fn verify(&self, headers: &HeaderMap) -> Result<(), SignatureError> {
         let given = if self.header == header::AUTHORIZATION {
-            access::bearer(headers)
+            access::bearer_token(headers)
         } else {
             headers.get(&self.header).map(|value| value.as_bytes().trim_ascii())
         };
-        let given = given.ok_or_else(|| Unproven::Field(self.header.clone()))?;
-        any_equal(self.secrets.iter().map(|secret| &**secret), &[given])
+        let given = given.ok_or_else(|| SignatureError::MissingField(self.header.clone()))?;
+        verify_any_equal(self.secrets.iter().map(|secret| &**secret), &[given])
     }
 }
 
-impl Hmac {
+impl HmacScheme {
     /// The digests and the time in the fields of a delivery.
-    fn fields<'a>(&self, delivery: &Delivery<'a>) -> Result<(Vec<Vec<u8>>, &'a str), Unproven> {
+    fn fields<'a>(
+        &self,
+        delivery: &Delivery<'a>,
+    ) -> Result<(Vec<Vec<u8>>, &'a str), SignatureError> {
         let digests = self.digests(delivery.headers);
         if digests.is_empty() {
-            return Err(Unproven::Field(self.form.header.clone()));
+            return Err(SignatureError::MissingField(self.format.header.clone()));
         }
-        let timestamp = match &self.form.time {
+        let timestamp = match &self.format.time {
             None => "",
             Some(time) => time.check(delivery)?,
         };
         Ok((digests, timestamp))
     }
 
-    fn verify(&self, delivery: &Delivery<'_>) -> Result<(), Unproven> {
+    fn verify(&self, delivery: &Delivery<'_>) -> Result<(), SignatureError> {
         let (digests, timestamp) = self.fields(delivery)?;
-        prove(&self.keys, &digests, |context| {
-            self.form.signed.write(timestamp, delivery.body, |bytes| context.update(bytes));
+        verify_digests(&self.keys, &digests, |context| {
+            self.format.signed.write(timestamp, delivery.body, |bytes| context.update(bytes));
         })
     }
 
     /// The digests that the sender gives.
     fn digests(&self, headers: &HeaderMap) -> Vec<Vec<u8>> {
-        let lines = headers.get_all(&self.form.header).iter().filter_map(|line| line.to_str().ok());
+        let lines =
+            headers.get_all(&self.format.header).iter().filter_map(|line| line.to_str().ok());
         let members = lines.flat_map(|line| line.split([',', ' '])).map(str::trim);
         members
-            .filter_map(|member| member.strip_prefix(&*self.form.prefix))
-            .filter_map(|digest| self.form.encoding.decode(digest))
-            .take(MOST_DIGESTS)
+            .filter_map(|member| member.strip_prefix(&*self.format.prefix))
+            .filter_map(|digest| self.format.encoding.decode(digest))
+            .take(MAX_DIGESTS)
             .collect()
     }
 }
 
 /// Whether one of these digests is that of what `write` writes, under one of these keys.
-fn prove(
+fn verify_digests(
     keys: &[hmac::Key],
     digests: &[Vec<u8>],
     write: impl Fn(&mut hmac::Context),
-) -> Result<(), Unproven> {
+) -> Result<(), SignatureError> {
     let sign = |key: &hmac::Key| {
         let mut context = hmac::Context::with_key(key);
         write(&mut context);
@@ -257,96 +265,100 @@ fn prove(
     };
     let expected: Vec<hmac::Tag> = keys.iter().map(sign).collect();
     let digests: Vec<&[u8]> = digests.iter().map(Vec::as_slice).collect();
-    any_equal(expected.iter().map(AsRef::as_ref), &digests)
+    verify_any_equal(expected.iter().map(AsRef::as_ref), &digests)
 }
 
 /// Compares every pair in constant time.
-fn any_equal<'a>(
+fn verify_any_equal<'a>(
     expected: impl Iterator<Item = &'a [u8]>,
     given: &[&[u8]],
-) -> Result<(), Unproven> {
+) -> Result<(), SignatureError> {
     let is_equal = expected.fold(false, |found, expected| {
         given
             .iter()
             .fold(found, |found, given| found | verify_slices_are_equal(expected, given).is_ok())
     });
-    if is_equal { Ok(()) } else { Err(Unproven::Mismatch) }
+    if is_equal { Ok(()) } else { Err(SignatureError::Mismatch) }
 }
 
-impl SignedAt {
+impl TimestampHeader {
     /// The time as the sender writes it, if it is near enough to now.
-    fn check<'a>(&self, delivery: &Delivery<'a>) -> Result<&'a str, Unproven> {
-        let text = field(delivery.headers, &self.header)?;
-        check_time(text, delivery.now, self.tolerance, &self.header)?;
+    fn check<'a>(&self, delivery: &Delivery<'a>) -> Result<&'a str, SignatureError> {
+        let text = required_field(delivery.headers, &self.header)?;
+        check_timestamp(text, delivery.now, self.tolerance, &self.header)?;
         Ok(text)
     }
 }
 
 /// The value of a field that has to be there.
-fn field<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a str, Unproven> {
+fn required_field<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<&'a str, SignatureError> {
     let value = headers.get(name).and_then(|value| value.to_str().ok());
-    value.map(str::trim).ok_or_else(|| Unproven::Field(name.clone()))
+    value.map(str::trim).ok_or_else(|| SignatureError::MissingField(name.clone()))
 }
 
 /// Whether a time is near enough to now. `header` is the field that it stands in.
-fn check_time(
+fn check_timestamp(
     text: &str,
     now: Timestamp,
     tolerance: Duration,
     header: &HeaderName,
-) -> Result<(), Unproven> {
-    let signed = millis(text).ok_or_else(|| Unproven::Field(header.clone()))?;
+) -> Result<(), SignatureError> {
+    let signed =
+        parse_timestamp(text).ok_or_else(|| SignatureError::MissingField(header.clone()))?;
     let apart = now.millis().abs_diff(signed);
-    if u128::from(apart) <= tolerance.as_millis() { Ok(()) } else { Err(Unproven::Time) }
+    if u128::from(apart) <= tolerance.as_millis() { Ok(()) } else { Err(SignatureError::Timestamp) }
 }
 
 /// Reads seconds or milliseconds; in seconds, what is taken for milliseconds lies beyond the year 5000.
-fn millis(text: &str) -> Option<u64> {
+fn parse_timestamp(text: &str) -> Option<u64> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse::<u64>().ok().filter(|_| is_number)?;
     if number < 100_000_000_000 { number.checked_mul(1000) } else { Some(number) }
 }
 
-impl Signed {
+impl SigningTemplate {
     /// Reads `{body}`, `{timestamp}.{body}`, `v0:{timestamp}:{body}`.
-    pub fn parse(text: &str) -> Result<Self, SignedError> {
+    pub fn parse(text: &str) -> Result<Self, SigningTemplateError> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((literal, after)) = rest.split_once('{') {
-            let (name, after) = after.split_once('}').ok_or(SignedError::Unknown)?;
+            let (name, after) = after.split_once('}').ok_or(SigningTemplateError::Unknown)?;
             if !literal.is_empty() {
-                parts.push(Part::Literal(literal.into()));
+                parts.push(SignedPart::Literal(literal.into()));
             }
             parts.push(match name {
-                "body" => Part::Body,
-                "timestamp" => Part::Timestamp,
-                _ => return Err(SignedError::Unknown),
+                "body" => SignedPart::Body,
+                "timestamp" => SignedPart::Timestamp,
+                _ => return Err(SigningTemplateError::Unknown),
             });
             rest = after;
         }
         if !rest.is_empty() {
-            parts.push(Part::Literal(rest.into()));
+            parts.push(SignedPart::Literal(rest.into()));
         }
-        let bodies = parts.iter().filter(|part| **part == Part::Body).count();
-        if bodies == 1 { Ok(Self(parts.into())) } else { Err(SignedError::Body) }
+        let bodies = parts.iter().filter(|part| **part == SignedPart::Body).count();
+        if bodies == 1 { Ok(Self(parts.into())) } else { Err(SigningTemplateError::Body) }
     }
 
     /// These parts, one of which is the body.
-    pub(super) fn of(parts: impl Into<Box<[Part]>>) -> Self {
+    pub(super) fn of(parts: impl Into<Box<[SignedPart]>>) -> Self {
         Self(parts.into())
     }
 
     /// Whether the time is signed as well.
     pub fn has_timestamp(&self) -> bool {
-        self.0.contains(&Part::Timestamp)
+        self.0.contains(&SignedPart::Timestamp)
     }
 
     fn write(&self, timestamp: &str, body: &[u8], mut update: impl FnMut(&[u8])) {
         for part in &self.0 {
             match part {
-                Part::Literal(text) => update(text.as_bytes()),
-                Part::Timestamp => update(timestamp.as_bytes()),
-                Part::Body => update(body),
+                SignedPart::Literal(text) => update(text.as_bytes()),
+                SignedPart::Timestamp => update(timestamp.as_bytes()),
+                SignedPart::Body => update(body),
             }
         }
     }

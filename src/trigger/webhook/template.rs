@@ -7,16 +7,16 @@ use serde_json_path::JsonPath;
 use thiserror::Error;
 
 use crate::route::{
-    BeyondLimit,
-    json::{self, PathError},
+    TagLimitExceeded,
+    json_path::{self, JsonPathError},
 };
 
 /// A tag with placeholders, to be filled in from each payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PayloadTemplate(Box<[Part]>);
+pub struct PayloadTemplate(Box<[PayloadTemplatePart]>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum PayloadTemplatePart {
     Literal(Box<str>),
     Path(JsonPath),
 }
@@ -45,7 +45,7 @@ pub enum TemplateProblem {
     NoPath,
     /// A placeholder that begins like a path and is none.
     #[error("{0}")]
-    Path(PathError),
+    Path(JsonPathError),
     /// A control character.
     #[error("a tag has no control characters")]
     Control,
@@ -53,7 +53,7 @@ pub enum TemplateProblem {
 
 /// There would be more tags than the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooMany;
+pub struct TooManyTags;
 
 impl PayloadTemplate {
     /// Reads a template.
@@ -70,11 +70,11 @@ impl PayloadTemplate {
         while let Some((literal, after)) = rest.split_once('{') {
             let start = text.len() - after.len();
             push_literal(&mut parts, literal, start - literal.len() - 1)?;
-            let Some(length) = json::path_length(after) else {
+            let Some(length) = json_path::placeholder_end(after) else {
                 return fail(TemplateProblem::Brace, start - 1..start);
             };
             let (path, end) = after.split_at(length);
-            parts.push(Part::Path(parse_path(path, start)?));
+            parts.push(PayloadTemplatePart::Path(parse_path(path, start)?));
             rest = end.get(1..).unwrap_or_default();
         }
         push_literal(&mut parts, rest, text.len() - rest.len())?;
@@ -84,14 +84,17 @@ impl PayloadTemplate {
     /// The tags for a payload: one for each combination of the values that the placeholders yield, none
     /// where one of them yields nothing.
     ///
-    /// What counts as a value, [`json::values`] says.
-    pub fn render(&self, payload: &Value, limit: usize) -> Result<Vec<String>, TooMany> {
+    /// What counts as a value, [`json_path::values`] says.
+    pub fn render(&self, payload: &Value, limit: usize) -> Result<Vec<String>, TooManyTags> {
         let mut tags = vec![String::new()];
         for part in &self.0 {
             match part {
-                Part::Literal(text) => tags.iter_mut().for_each(|tag| tag.push_str(text)),
-                Part::Path(path) => {
-                    let values = json::values(path, payload).map_err(|BeyondLimit| TooMany)?;
+                PayloadTemplatePart::Literal(text) => {
+                    tags.iter_mut().for_each(|tag| tag.push_str(text))
+                }
+                PayloadTemplatePart::Path(path) => {
+                    let values =
+                        json_path::values(path, payload).map_err(|TagLimitExceeded| TooManyTags)?;
                     tags = combined(&tags, &values, limit)?;
                 }
             }
@@ -103,19 +106,23 @@ impl PayloadTemplate {
 impl fmt::Display for PayloadTemplate {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|part| match part {
-            Part::Literal(text) => formatter.write_str(text),
-            Part::Path(path) => write!(formatter, "{{{path}}}"),
+            PayloadTemplatePart::Literal(text) => formatter.write_str(text),
+            PayloadTemplatePart::Path(path) => write!(formatter, "{{{path}}}"),
         })
     }
 }
 
-fn push_literal(parts: &mut Vec<Part>, literal: &str, start: usize) -> Result<(), TemplateError> {
+fn push_literal(
+    parts: &mut Vec<PayloadTemplatePart>,
+    literal: &str,
+    start: usize,
+) -> Result<(), TemplateError> {
     if let Some(index) = literal.find('}') {
         let at = start + index..start + index + 1;
         return Err(TemplateError { problem: TemplateProblem::Brace, at });
     }
     if !literal.is_empty() {
-        parts.push(Part::Literal(literal.into()));
+        parts.push(PayloadTemplatePart::Literal(literal.into()));
     }
     Ok(())
 }
@@ -125,16 +132,17 @@ fn parse_path(text: &str, start: usize) -> Result<JsonPath, TemplateError> {
     if !text.starts_with('$') {
         return fail(TemplateProblem::NoPath, start - 1..start + text.len() + 1);
     }
-    json::path(text).or_else(|error| fail(TemplateProblem::Path(error), start..start + text.len()))
+    json_path::parse(text)
+        .or_else(|error| fail(TemplateProblem::Path(error), start..start + text.len()))
 }
 
 fn combined(
     tags: &[String],
     values: &[Cow<'_, str>],
     limit: usize,
-) -> Result<Vec<String>, TooMany> {
+) -> Result<Vec<String>, TooManyTags> {
     if tags.len().saturating_mul(values.len()) > limit {
-        return Err(TooMany);
+        return Err(TooManyTags);
     }
     let pairs = tags.iter().flat_map(|tag| values.iter().map(move |value| (tag, value)));
     Ok(pairs.map(|(tag, value)| format!("{tag}{value}")).collect())
@@ -185,7 +193,7 @@ mod tests {
     fn combinations_are_bounded() {
         let payload = json!((0..11).collect::<Vec<_>>());
         let template = PayloadTemplate::parse("{$[*]}{$[*]}").unwrap();
-        assert_eq!(template.render(&payload, 120), Err(TooMany));
+        assert_eq!(template.render(&payload, 120), Err(TooManyTags));
         assert_eq!(template.render(&payload, 121).unwrap().len(), 121);
     }
 

@@ -6,13 +6,16 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::{
-    map::ToldIn,
-    signature::{Algorithm, Encoding, HmacForm, Part, Scheme, Signed, SignedAt, Standard, Stripe},
+    mapping::ValueLocation,
+    signature::{
+        Algorithm, Encoding, HmacFormat, SignatureScheme, SignedPart, SigningTemplate,
+        StandardWebhooks, Stripe, TimestampHeader,
+    },
 };
-use crate::route::json;
+use crate::route::json_path;
 
 /// How old a signed delivery may be where nothing is said.
-pub const TOLERANCE: Duration = Duration::from_mins(5);
+pub const DEFAULT_TOLERANCE: Duration = Duration::from_mins(5);
 
 /// Whose deliveries they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,19 +57,21 @@ impl Vendor {
     }
 
     /// Its proof under these secrets; nothing where one of them cannot be a secret of this vendor.
-    pub fn scheme(self, secrets: &[&str], tolerance: Duration) -> Option<Scheme> {
+    pub fn scheme(self, secrets: &[&str], tolerance: Duration) -> Option<SignatureScheme> {
         Some(match self {
-            Self::Standard => Scheme::Standard(Standard::new(secrets, tolerance)?),
-            Self::Stripe => Scheme::Stripe(Stripe::new(secrets, tolerance)),
-            Self::GitLab => Scheme::bearer(HeaderName::from_static("x-gitlab-token"), secrets),
-            Self::GitHub => Scheme::hmac(github(), secrets),
-            Self::Shopify => Scheme::hmac(shopify(), secrets),
-            Self::Slack => Scheme::hmac(slack(tolerance), secrets),
+            Self::Standard => SignatureScheme::Standard(StandardWebhooks::new(secrets, tolerance)?),
+            Self::Stripe => SignatureScheme::Stripe(Stripe::new(secrets, tolerance)),
+            Self::GitLab => {
+                SignatureScheme::bearer(HeaderName::from_static("x-gitlab-token"), secrets)
+            }
+            Self::GitHub => SignatureScheme::hmac(github(), secrets),
+            Self::Shopify => SignatureScheme::hmac(shopify(), secrets),
+            Self::Slack => SignatureScheme::hmac(slack(tolerance), secrets),
         })
     }
 
     /// Where it tells what happened.
-    pub fn event(self) -> Option<ToldIn> {
+    pub fn event(self) -> Option<ValueLocation> {
         match self {
             Self::Standard | Self::Stripe => payload("$.type"),
             Self::Slack => payload("$.event.type"),
@@ -78,9 +83,9 @@ impl Vendor {
 
     /// Where it tells which delivery this is, the same when it is sent again. The first that is there
     /// counts.
-    pub fn ids(self) -> Vec<ToldIn> {
-        let told = match self {
-            Self::Standard => return Standard::ids().map(ToldIn::Header).into(),
+    pub fn ids(self) -> Vec<ValueLocation> {
+        let location = match self {
+            Self::Standard => return StandardWebhooks::ids().map(ValueLocation::Header).into(),
             Self::Stripe => payload("$.id"),
             Self::Slack => payload("$.event_id"),
             Self::GitHub => Some(header("x-github-delivery")),
@@ -88,32 +93,32 @@ impl Vendor {
             // Not `X-Gitlab-Event-UUID`: deliveries that one delivery leads to share it.
             Self::GitLab => Some(header("idempotency-key")),
         };
-        told.into_iter().collect()
+        location.into_iter().collect()
     }
 }
 
-fn header(name: &'static str) -> ToldIn {
-    ToldIn::Header(HeaderName::from_static(name))
+fn header(name: &'static str) -> ValueLocation {
+    ValueLocation::Header(HeaderName::from_static(name))
 }
 
-fn payload(path: &str) -> Option<ToldIn> {
-    json::path(path).ok().map(ToldIn::Payload)
+fn payload(path: &str) -> Option<ValueLocation> {
+    json_path::parse(path).ok().map(ValueLocation::Payload)
 }
 
 /// SHA-256 in hexadecimal digits; the older `X-Hub-Signature` counts for nothing.
-fn github() -> HmacForm {
-    HmacForm {
+fn github() -> HmacFormat {
+    HmacFormat {
         header: HeaderName::from_static("x-hub-signature-256"),
         prefix: "sha256=".into(),
         encoding: Encoding::Hex,
         algorithm: Algorithm::Sha256,
-        signed: Signed::of([Part::Body]),
+        signed: SigningTemplate::of([SignedPart::Body]),
         time: None,
     }
 }
 
-fn shopify() -> HmacForm {
-    HmacForm {
+fn shopify() -> HmacFormat {
+    HmacFormat {
         header: HeaderName::from_static("x-shopify-hmac-sha256"),
         prefix: "".into(),
         encoding: Encoding::Base64,
@@ -121,14 +126,19 @@ fn shopify() -> HmacForm {
     }
 }
 
-fn slack(tolerance: Duration) -> HmacForm {
-    let literal = |text: &str| Part::Literal(text.into());
+fn slack(tolerance: Duration) -> HmacFormat {
+    let literal = |text: &str| SignedPart::Literal(text.into());
     let header = HeaderName::from_static("x-slack-request-timestamp");
-    HmacForm {
+    HmacFormat {
         header: HeaderName::from_static("x-slack-signature"),
         prefix: "v0=".into(),
-        signed: Signed::of([literal("v0:"), Part::Timestamp, literal(":"), Part::Body]),
-        time: Some(SignedAt { header, tolerance }),
+        signed: SigningTemplate::of([
+            literal("v0:"),
+            SignedPart::Timestamp,
+            literal(":"),
+            SignedPart::Body,
+        ]),
+        time: Some(TimestampHeader { header, tolerance }),
         ..github()
     }
 }
@@ -141,7 +151,10 @@ mod tests {
     use super::*;
     use crate::{
         field::Timestamp,
-        trigger::webhook::{Delivery, Handshake, Map, Mapped, Plan, Refused, Unproven, Webhook},
+        trigger::webhook::{
+            Delivery, DeliveryAction, DeliveryError, EventMapping, Handshake, MappedPurges,
+            SignatureError, Webhook,
+        },
     };
 
     const NOW: u64 = 1_531_420_618;
@@ -158,8 +171,8 @@ mod tests {
         secret: &str,
         fields: &[(&'static str, &str)],
         body: &[u8],
-    ) -> Result<(), Unproven> {
-        let scheme = vendor.scheme(&["c2VjcmV0", secret], TOLERANCE).unwrap();
+    ) -> Result<(), SignatureError> {
+        let scheme = vendor.scheme(&["c2VjcmV0", secret], DEFAULT_TOLERANCE).unwrap();
         let now = Timestamp::from_seconds(NOW);
         scheme.verify(&Delivery { headers: &headers(fields), body, now })
     }
@@ -183,14 +196,17 @@ mod tests {
         let secret = "8f742231b10e8888abcd99yyyzzz85a5";
         assert_eq!(verify(Vendor::Slack, secret, &slack, body), Ok(()));
         let untimed = verify(Vendor::Slack, secret, &slack[..1], body);
-        assert_eq!(untimed, Err(Unproven::Field("x-slack-request-timestamp".parse().unwrap())));
+        assert_eq!(
+            untimed,
+            Err(SignatureError::MissingField("x-slack-request-timestamp".parse().unwrap()))
+        );
         let shopify = ("x-shopify-hmac-sha256", "W9zBRr9gdU5qBCQmCJV1x1oAPwidJzmDnexYuWTsOEM=");
         let body = b"what do ya want for nothing?";
         assert_eq!(verify(Vendor::Shopify, "Jefe", &[shopify], body), Ok(()));
         assert_eq!(verify(Vendor::GitLab, "Jefe", &[("x-gitlab-token", "Jefe")], body), Ok(()));
         assert_eq!(
             verify(Vendor::GitLab, "Jefe", &[("x-gitlab-token", "jefe")], body),
-            Err(Unproven::Mismatch)
+            Err(SignatureError::Mismatch)
         );
     }
 
@@ -198,13 +214,20 @@ mod tests {
     fn what_github_signed_with_sha_1_alone_counts_for_nothing() {
         let fields = [("x-hub-signature", "sha1=effcdf6ae5eb2fa2d27416d5f184df9c259a7c79")];
         let refused = verify(Vendor::GitHub, "Jefe", &fields, b"what do ya want for nothing?");
-        assert_eq!(refused, Err(Unproven::Field("x-hub-signature-256".parse().unwrap())));
+        assert_eq!(
+            refused,
+            Err(SignatureError::MissingField("x-hub-signature-256".parse().unwrap()))
+        );
     }
 
     /// What a vendor tells: the event, and the delivery.
-    fn told(vendor: Vendor, fields: &[(&'static str, &str)], payload: &Value) -> [String; 2] {
+    fn event_and_id(
+        vendor: Vendor,
+        fields: &[(&'static str, &str)],
+        payload: &Value,
+    ) -> [String; 2] {
         let headers = headers(fields);
-        let id = vendor.ids().iter().find_map(|told| told.read(&headers, payload));
+        let id = vendor.ids().iter().find_map(|location| location.read(&headers, payload));
         [vendor.event().unwrap().read(&headers, payload).unwrap(), id.unwrap()]
     }
 
@@ -213,27 +236,27 @@ mod tests {
         let typed = json!({ "type": "e", "id": "i" });
         for names in [["webhook-id", "svix-id"], ["svix-id", "x-other"]] {
             let fields = [(names[0], "i"), (names[1], "j")];
-            assert_eq!(told(Vendor::Standard, &fields, &typed), ["e", "i"]);
+            assert_eq!(event_and_id(Vendor::Standard, &fields, &typed), ["e", "i"]);
         }
-        assert_eq!(told(Vendor::Stripe, &[], &typed), ["e", "i"]);
+        assert_eq!(event_and_id(Vendor::Stripe, &[], &typed), ["e", "i"]);
         let slack = json!({ "type": "event_callback", "event": { "type": "e" }, "event_id": "i" });
-        assert_eq!(told(Vendor::Slack, &[], &slack), ["e", "i"]);
+        assert_eq!(event_and_id(Vendor::Slack, &[], &slack), ["e", "i"]);
         for (vendor, event, id) in [
             (Vendor::GitHub, "x-github-event", "x-github-delivery"),
             (Vendor::Shopify, "x-shopify-topic", "x-shopify-webhook-id"),
             (Vendor::GitLab, "x-gitlab-event", "idempotency-key"),
         ] {
-            assert_eq!(told(vendor, &[(event, "e"), (id, "i")], &typed), ["e", "i"]);
+            assert_eq!(event_and_id(vendor, &[(event, "e"), (id, "i")], &typed), ["e", "i"]);
         }
     }
 
     #[test]
     fn slack_hears_its_challenge_again_where_it_is_signed() {
-        let scheme = Scheme::bearer("x-token".parse().unwrap(), &["secret"]);
-        let map = Map { event: None, rules: Box::new([]) };
+        let scheme = SignatureScheme::bearer("x-token".parse().unwrap(), &["secret"]);
+        let mapping = EventMapping { event: None, rules: Box::new([]) };
         let ids = Vendor::Slack.ids().into();
         let webhook =
-            Webhook { name: "slack".into(), scheme, map, ids, handshake: Handshake::Slack };
+            Webhook { name: "slack".into(), scheme, mapping, ids, handshake: Handshake::Slack };
         let plan = |token: &str, payload: Value| {
             let (headers, body) = (headers(&[("x-token", token)]), payload.to_string());
             let now = Timestamp::from_seconds(NOW);
@@ -241,11 +264,14 @@ mod tests {
             webhook.plan(&delivery, &|_, _| Vec::new())
         };
         let asked = json!({ "type": "url_verification", "challenge": "3eZbrw1a" });
-        assert_eq!(plan("secret", asked.clone()), Ok(Plan::Answer("3eZbrw1a".to_owned())));
-        assert_eq!(plan("other", asked), Err(Refused::Unproven(Unproven::Mismatch)));
-        let mapped = Mapped { purges: Vec::new(), rules: 0, unfilled: 0 };
+        assert_eq!(
+            plan("secret", asked.clone()),
+            Ok(DeliveryAction::Challenge("3eZbrw1a".to_owned()))
+        );
+        assert_eq!(plan("other", asked), Err(DeliveryError::Unverified(SignatureError::Mismatch)));
+        let mapped = MappedPurges { purges: Vec::new(), rules: 0, unfilled: 0 };
         let id = Some("Ev1".to_owned());
         let news = json!({ "type": "event_callback", "challenge": "x", "event_id": "Ev1" });
-        assert_eq!(plan("secret", news), Ok(Plan::Purge { mapped, id }));
+        assert_eq!(plan("secret", news), Ok(DeliveryAction::Purge { mapped, id }));
     }
 }

@@ -7,13 +7,13 @@ use crate::user::GatewayRules;
 
 const GATEWAY: &str = "10.1.2.3";
 
-fn by_gateway(narrows: &[&'static str]) -> Users {
+fn by_gateway(narrows: &[&'static str]) -> Authenticator {
     let rules = GatewayRules {
         name: "x-user-id".parse().unwrap(),
         from: ["10.0.0.0/8".parse().unwrap()].into(),
         narrows: narrows.iter().map(|name| name.parse().unwrap()).collect(),
     };
-    proven(Proof::Gateway(rules), [Partition::Authenticated, claims(&["tenant"])])
+    proven(IdentitySource::Gateway(rules), [Partition::Authenticated, claims(&["tenant"])])
 }
 
 fn from(peer: &str) -> IpAddr {
@@ -21,11 +21,11 @@ fn from(peer: &str) -> IpAddr {
 }
 
 fn found(
-    users: &Users,
+    users: &Authenticator,
     partition: &Partition,
     lines: &[(&'static str, &str)],
-) -> Result<Arc<Member>, Refusal> {
-    users.examine(partition, (&fields(lines), Some(from(GATEWAY))), NOW)
+) -> Result<Arc<PartitionMember>, IdentityError> {
+    users.identify_with_cause(partition, (&fields(lines), Some(from(GATEWAY))), NOW)
 }
 
 #[test]
@@ -33,7 +33,8 @@ fn a_gateway_says_who_asks() {
     let users = by_gateway(&[]);
     for peer in [GATEWAY, "::ffff:10.1.2.3"] {
         let headers = fields(&[("x-user-id", "u1")]);
-        let member = users.examine(&Partition::User, (&headers, Some(from(peer))), NOW).unwrap();
+        let member =
+            users.identify_with_cause(&Partition::User, (&headers, Some(from(peer))), NOW).unwrap();
         assert_eq!(member.user.as_deref(), Some("u1"));
         assert_eq!(member.owner, Some(users.owner("", "u1")));
     }
@@ -44,8 +45,8 @@ fn what_others_say_does_not_count() {
     let users = by_gateway(&[]);
     let headers = fields(&[("x-user-id", "u1")]);
     for peer in [Some(from("192.0.2.1")), Some(from("::1")), None] {
-        let found = users.examine(&Partition::User, (&headers, peer), NOW);
-        assert_eq!(found.map(|_| ()), Err(Refusal::NoUser));
+        let found = users.identify_with_cause(&Partition::User, (&headers, peer), NOW);
+        assert_eq!(found.map(|_| ()), Err(IdentityError::NoUser));
     }
 }
 
@@ -62,7 +63,7 @@ fn a_gateway_that_names_nobody_or_two_proves_nothing() {
         vec![("x-user-id", "u1"), ("x-user-id", "u2")],
     ] {
         let found = found(&users, &Partition::User, &lines).map(|_| ());
-        assert_eq!(found, Err(Refusal::NoUser), "{lines:?}");
+        assert_eq!(found, Err(IdentityError::NoUser), "{lines:?}");
     }
 }
 
@@ -71,7 +72,7 @@ fn what_else_a_gateway_says_narrows_the_user() {
     let users = by_gateway(&["x-plan"]);
     let part = |partition, further: &[(&'static str, &str)]| {
         let lines = [&[("x-user-id", "u1")], further].concat();
-        found(&users, partition, &lines).unwrap().part
+        found(&users, partition, &lines).unwrap().partition_digest
     };
     let cases: [&[(&'static str, &str)]; 8] = [
         &[],
@@ -97,11 +98,11 @@ fn what_else_a_gateway_says_narrows_the_user() {
 fn users_of_a_gateway_are_apart_and_have_no_claims() {
     let users = by_gateway(&[]);
     let part = |partition, user| {
-        found(&users, partition, &[("x-user-id", user)]).map(|member| member.part)
+        found(&users, partition, &[("x-user-id", user)]).map(|member| member.partition_digest)
     };
     assert_ne!(part(&Partition::User, "u1"), part(&Partition::User, "u2"));
     assert_eq!(part(&Partition::Authenticated, "u1"), part(&Partition::Authenticated, "u2"));
-    assert_eq!(part(&claims(&["tenant"]), "u1"), Err(Refusal::NoClaim));
+    assert_eq!(part(&claims(&["tenant"]), "u1"), Err(IdentityError::NoClaim));
 }
 
 #[test]
@@ -116,7 +117,7 @@ fn fields_of_a_gateway_are_removed_from_others() {
             ("x_plan", "pro"),
             ("x-user", "u4"),
         ]);
-        users.settle_fields(&mut headers, peer);
+        users.remove_spoofed_fields(&mut headers, peer);
         let mut names: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
         names.sort();
         names

@@ -10,8 +10,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, header};
 
 use super::{
-    Carrier, KeySource, Keys, Member, Proof, Refusal, TokenRules, USUAL_NARROWING, Users,
-    token::key::Key,
+    Authenticator, DEFAULT_NARROWING_CLAIMS, IdentityError, IdentitySource, KeySource,
+    PartitionMember, TokenKeys, TokenLocation, TokenRules, jwt::key::VerificationKey,
 };
 use crate::{field::Timestamp, key::DigestKey, policy::Partition};
 use std::sync::Arc;
@@ -19,15 +19,15 @@ use std::sync::Arc;
 const SECRET: &[u8] = b"a secret of more than thirty-two bytes";
 const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
 
-fn rules(keys: impl Into<Box<[Key]>>) -> TokenRules {
+fn rules(keys: impl Into<Box<[VerificationKey]>>) -> TokenRules {
     TokenRules {
-        carrier: Carrier::Field(header::AUTHORIZATION),
-        keys: KeySource::Given(keys.into()),
+        location: TokenLocation::Field(header::AUTHORIZATION),
+        keys: KeySource::Configured(keys.into()),
         algorithms: None,
         audiences: Box::default(),
         issuers: Box::default(),
         claim: "sub".into(),
-        narrows: USUAL_NARROWING.map(Box::from).into(),
+        narrows: DEFAULT_NARROWING_CLAIMS.map(Box::from).into(),
     }
 }
 
@@ -35,24 +35,31 @@ fn claims(names: &[&str]) -> Partition {
     Partition::Claims(names.iter().map(|name| (*name).into()).collect())
 }
 
-fn users(rules: TokenRules) -> Users {
+fn users(rules: TokenRules) -> Authenticator {
     let partitions = [Partition::Authenticated, claims(&["tenant"]), claims(&["tenant", "plan"])];
-    proven(Proof::Token(Box::new(rules)), partitions)
+    proven(IdentitySource::Token(Box::new(rules)), partitions)
 }
 
-fn proven(proof: Proof, partitions: impl IntoIterator<Item = Partition>) -> Users {
-    let keys = match &proof {
-        Proof::Token(rules) => match &rules.keys {
-            KeySource::Given(keys) => Some(Keys::given(keys)),
+fn proven(
+    identity_source: IdentitySource,
+    partitions: impl IntoIterator<Item = Partition>,
+) -> Authenticator {
+    let keys = match &identity_source {
+        IdentitySource::Token(rules) => match &rules.keys {
+            KeySource::Configured(keys) => Some(TokenKeys::configured(keys)),
             KeySource::Jwks(_) => None,
         },
         _ => None,
     };
-    Users::new(DigestKey::new(&[7; 32]).unwrap()).proven_by(proof, keys, partitions)
+    Authenticator::new(DigestKey::new(&[7; 32]).unwrap()).with_source(
+        identity_source,
+        keys,
+        partitions,
+    )
 }
 
-fn by_secret() -> Users {
-    users(rules([Key::secret(SECRET)]))
+fn by_secret() -> Authenticator {
+    users(rules([VerificationKey::secret(SECRET)]))
 }
 
 fn encoded(text: impl AsRef<[u8]>) -> String {
@@ -82,10 +89,13 @@ fn bearing(token: &str) -> HeaderMap {
     fields(&[("authorization", &format!("Bearer {token}"))])
 }
 
-fn user_of(users: &Users, headers: &HeaderMap) -> Result<Arc<Member>, Refusal> {
-    users.examine(&Partition::User, (headers, None), NOW)
+fn user_of(
+    users: &Authenticator,
+    headers: &HeaderMap,
+) -> Result<Arc<PartitionMember>, IdentityError> {
+    users.identify_with_cause(&Partition::User, (headers, None), NOW)
 }
 
-fn member(users: &Users, partition: &Partition, payload: &str) -> Arc<Member> {
-    users.examine(partition, (&bearing(&token(payload)), None), NOW).unwrap()
+fn member(users: &Authenticator, partition: &Partition, payload: &str) -> Arc<PartitionMember> {
+    users.identify_with_cause(partition, (&bearing(&token(payload)), None), NOW).unwrap()
 }

@@ -13,29 +13,29 @@ use tokio::{
 use super::*;
 use crate::{
     telemetry::Metrics,
-    user::{Source, keys::Pace},
+    user::{DocumentUrl, keys::FetchTiming},
 };
 
-const PACE: Pace = Pace {
-    limit: Duration::from_secs(5),
-    least: Duration::from_millis(1),
-    usual: Duration::from_hours(1),
-    kept: Duration::from_hours(24),
+const TIMING: FetchTiming = FetchTiming {
+    timeout: Duration::from_secs(5),
+    min_interval: Duration::from_millis(1),
+    interval: Duration::from_hours(1),
+    max_age: Duration::from_hours(24),
 };
 
 /// An issuer, whose answer to each request is what it says at the time.
 struct Issuer {
     url: String,
-    says: Arc<Mutex<String>>,
-    asked: mpsc::UnboundedReceiver<()>,
+    response: Arc<Mutex<String>>,
+    fetches: mpsc::UnboundedReceiver<()>,
 }
 
 impl Issuer {
-    async fn start(says: String) -> Self {
+    async fn start(response: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/jwks.json", listener.local_addr().unwrap());
-        let says = Arc::new(Mutex::new(says));
-        let (answers, (sender, asked)) = (Arc::clone(&says), mpsc::unbounded_channel());
+        let response = Arc::new(Mutex::new(response));
+        let (answers, (sender, fetches)) = (Arc::clone(&response), mpsc::unbounded_channel());
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut head = Vec::new();
@@ -47,24 +47,25 @@ impl Issuer {
                 sender.send(()).unwrap();
             }
         });
-        Self { url, says, asked }
+        Self { url, response, fetches }
     }
 
-    fn users(&self) -> Users {
-        self.users_at(PACE)
+    fn users(&self) -> Authenticator {
+        self.users_at(TIMING)
     }
 
-    fn users_at(&self, pace: Pace) -> Users {
-        let source = Source::parse(&self.url).unwrap();
+    fn users_at(&self, timing: FetchTiming) -> Authenticator {
+        let source = DocumentUrl::parse(&self.url).unwrap();
         let rules = TokenRules { keys: KeySource::Jwks(source.clone()), ..rules([]) };
-        let keys = Keys::published_at(&source, Metrics::new().jwks.clone(), pace).unwrap();
-        let users = Users::new(DigestKey::new(&[7; 32]).unwrap());
-        users.proven_by(Proof::Token(Box::new(rules)), Some(keys), [])
+        let keys =
+            TokenKeys::published_with_timing(&source, Metrics::new().jwks.clone(), timing).unwrap();
+        let users = Authenticator::new(DigestKey::new(&[7; 32]).unwrap());
+        users.with_source(IdentitySource::Token(Box::new(rules)), Some(keys), [])
     }
 
     /// Waits until it was asked once more, and the answer has arrived.
-    async fn was_asked(&mut self) {
-        self.asked.recv().await.unwrap();
+    async fn was_fetched(&mut self) {
+        self.fetches.recv().await.unwrap();
     }
 }
 
@@ -89,7 +90,7 @@ fn token_of(kid: Option<&str>, pair: &Ed25519KeyPair) -> HeaderMap {
 }
 
 /// Asks until the answer is this one: what was fetched takes effect a moment after it was sent.
-async fn becomes(users: &Users, headers: &HeaderMap, expected: Result<(), Refusal>) {
+async fn becomes(users: &Authenticator, headers: &HeaderMap, expected: Result<(), IdentityError>) {
     let began = Instant::now();
     while user_of(users, headers).map(|_| ()) != expected {
         assert!(began.elapsed() < Duration::from_secs(20), "{expected:?} never came");
@@ -102,14 +103,14 @@ async fn tokens_are_verified_with_the_key_of_their_name() {
     let (one, other) = (Ed25519KeyPair::generate().unwrap(), Ed25519KeyPair::generate().unwrap());
     let mut issuer = Issuer::start(set(&[("a", &one), ("b", &other)])).await;
     let users = issuer.users();
-    assert_eq!(user_of(&users, &token_of(Some("a"), &one)).map(|_| ()), Err(Refusal::NoKeys));
-    issuer.was_asked().await;
+    assert_eq!(user_of(&users, &token_of(Some("a"), &one)).map(|_| ()), Err(IdentityError::NoKeys));
+    issuer.was_fetched().await;
     becomes(&users, &token_of(Some("a"), &one), Ok(())).await;
     let found = |kid, pair| user_of(&users, &token_of(kid, pair)).map(|_| ());
     assert_eq!(found(Some("b"), &other), Ok(()));
-    assert_eq!(found(Some("b"), &one), Err(Refusal::Signature));
-    assert_eq!(found(Some("c"), &one), Err(Refusal::UnknownKey));
-    assert_eq!(found(None, &one), Err(Refusal::UnknownKey), "two keys are for its algorithm");
+    assert_eq!(found(Some("b"), &one), Err(IdentityError::Signature));
+    assert_eq!(found(Some("c"), &one), Err(IdentityError::UnknownKey));
+    assert_eq!(found(None, &one), Err(IdentityError::UnknownKey), "two keys are for its algorithm");
 }
 
 #[tokio::test]
@@ -117,7 +118,7 @@ async fn a_token_without_a_name_is_verified_with_the_only_key() {
     let pair = Ed25519KeyPair::generate().unwrap();
     let mut issuer = Issuer::start(set(&[("a", &pair)])).await;
     let users = issuer.users();
-    issuer.was_asked().await;
+    issuer.was_fetched().await;
     becomes(&users, &token_of(None, &pair), Ok(())).await;
 }
 
@@ -126,14 +127,14 @@ async fn an_unknown_name_has_the_keys_fetched_again_and_a_removed_key_counts_no_
     let (old, new) = (Ed25519KeyPair::generate().unwrap(), Ed25519KeyPair::generate().unwrap());
     let mut issuer = Issuer::start(set(&[("old", &old)])).await;
     let users = issuer.users();
-    issuer.was_asked().await;
+    issuer.was_fetched().await;
     becomes(&users, &token_of(Some("old"), &old), Ok(())).await;
-    *issuer.says.lock() = set(&[("new", &new)]);
+    *issuer.response.lock() = set(&[("new", &new)]);
     let unknown = token_of(Some("new"), &new);
-    assert_eq!(user_of(&users, &unknown).map(|_| ()), Err(Refusal::UnknownKey));
+    assert_eq!(user_of(&users, &unknown).map(|_| ()), Err(IdentityError::UnknownKey));
     becomes(&users, &unknown, Ok(())).await;
     let removed = user_of(&users, &token_of(Some("old"), &old)).map(|_| ());
-    assert_eq!(removed, Err(Refusal::UnknownKey), "it was remembered");
+    assert_eq!(removed, Err(IdentityError::UnknownKey), "it was remembered");
 }
 
 #[tokio::test]
@@ -141,16 +142,16 @@ async fn keys_stay_while_the_issuer_is_away() {
     let pair = Ed25519KeyPair::generate().unwrap();
     let mut issuer = Issuer::start(set(&[("a", &pair)])).await;
     let users = issuer.users();
-    issuer.was_asked().await;
+    issuer.was_fetched().await;
     let headers = token_of(Some("a"), &pair);
     becomes(&users, &headers, Ok(())).await;
     let moved = "HTTP/1.1 302 Found\r\nlocation: /other\r\ncontent-length: 0\r\n\r\n".to_owned();
-    for says in [answer("500 Oh", ""), answer("200 OK", "[]"), moved] {
-        *issuer.says.lock() = says;
+    for response in [answer("500 Oh", ""), answer("200 OK", "[]"), moved] {
+        *issuer.response.lock() = response;
         let _unknown = user_of(&users, &token_of(Some("b"), &pair));
         // The second is asked for what the first has said: it has come to nothing by then.
-        issuer.was_asked().await;
-        issuer.was_asked().await;
+        issuer.was_fetched().await;
+        issuer.was_fetched().await;
         assert!(user_of(&users, &headers).is_ok());
     }
 }
@@ -159,31 +160,31 @@ async fn keys_stay_while_the_issuer_is_away() {
 async fn keys_end_if_the_issuer_is_away_for_too_long() {
     let pair = Ed25519KeyPair::generate().unwrap();
     let mut issuer = Issuer::start(set(&[("a", &pair)])).await;
-    let users = issuer.users_at(Pace { kept: Duration::ZERO, ..PACE });
-    issuer.was_asked().await;
+    let users = issuer.users_at(FetchTiming { max_age: Duration::ZERO, ..TIMING });
+    issuer.was_fetched().await;
     let headers = token_of(Some("a"), &pair);
     becomes(&users, &headers, Ok(())).await;
-    *issuer.says.lock() = answer("500 Oh", "");
+    *issuer.response.lock() = answer("500 Oh", "");
     let _unknown = user_of(&users, &token_of(Some("b"), &pair));
-    becomes(&users, &headers, Err(Refusal::NoKeys)).await;
+    becomes(&users, &headers, Err(IdentityError::NoKeys)).await;
 }
 
 #[tokio::test]
 async fn a_flood_of_unknown_names_has_the_keys_fetched_at_a_bounded_rate() {
-    const LEAST: Duration = Duration::from_millis(30);
+    const MIN_INTERVAL: Duration = Duration::from_millis(30);
     let pair = Ed25519KeyPair::generate().unwrap();
     let mut issuer = Issuer::start(set(&[("a", &pair)])).await;
     let began = Instant::now();
-    let users = issuer.users_at(Pace { least: LEAST, ..PACE });
-    issuer.was_asked().await;
+    let users = issuer.users_at(FetchTiming { min_interval: MIN_INTERVAL, ..TIMING });
+    issuer.was_fetched().await;
     becomes(&users, &token_of(Some("a"), &pair), Ok(())).await;
     for round in 0..4 {
         for kid in 0..100 {
             let _unknown = user_of(&users, &token_of(Some(&format!("{round}-{kid}")), &pair));
         }
         if round < 3 {
-            issuer.was_asked().await;
+            issuer.was_fetched().await;
         }
     }
-    assert!(began.elapsed() >= 3 * LEAST, "{:?}", began.elapsed());
+    assert!(began.elapsed() >= 3 * MIN_INTERVAL, "{:?}", began.elapsed());
 }

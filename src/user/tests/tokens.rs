@@ -26,11 +26,13 @@ fn a_remembered_token_ends_with_its_exp() {
     let headers = bearing(&token(r#"{"sub":"u1","exp":1700000001}"#));
     let at = |millis| {
         let now = NOW.saturating_add(Duration::from_millis(millis));
-        users.examine(&Partition::User, (&headers, None), now).map(|member| member.user.clone())
+        users
+            .identify_with_cause(&Partition::User, (&headers, None), now)
+            .map(|member| member.user.clone())
     };
     assert!(at(0).is_ok() && at(999).is_ok());
     for _ in 0..2 {
-        assert_eq!(at(1000), Err(Refusal::Expired));
+        assert_eq!(at(1000), Err(IdentityError::Expired));
     }
 }
 
@@ -43,51 +45,51 @@ fn what_is_no_valid_token_proves_nothing() {
     let unsigned = format!("{}.{}.", encoded(r#"{"alg":"none"}"#), encoded(r#"{"sub":"u1"}"#));
     let (message, signature) = good.rsplit_once('.').unwrap();
     let cases = [
-        (unsigned, Refusal::Algorithm),
-        (head(r#"{"alg":"none"}"#), Refusal::Algorithm),
-        (head(r#"{"alg":"hs256"}"#), Refusal::Algorithm),
-        (head(r#"{"alg":"RS256"}"#), Refusal::Algorithm),
-        (head(r#"{"alg":"HS512"}"#), Refusal::Signature),
-        (head(r"{}"), Refusal::Algorithm),
-        (head(r#"{"alg":["HS256"]}"#), Refusal::Algorithm),
-        (head(r#"{"alg":"HS256","alg":"none"}"#), Refusal::Form),
-        (head(r#"{"alg":"HS256","crit":["exp"],"exp":1}"#), Refusal::Header),
-        (head(r#"{"alg":"HS256","crit":[]}"#), Refusal::Header),
-        (head(r#"{"alg":"HS256","jku":"https://evil"}"#), Refusal::Header),
-        (head(r#"{"alg":"HS256","x5u":"https://evil"}"#), Refusal::Header),
-        (head(r#"{"alg":"HS256","jwk":{}}"#), Refusal::Header),
-        (head(r#"{"alg":"HS256","x5c":[]}"#), Refusal::Header),
-        (head(r#"{"alg":"HS256","b64":false}"#), Refusal::Header),
-        (head(r#"{"alg":"HS256","typ":"dpop+jwt"}"#), Refusal::Header),
-        (head(r#"{"alg":"HS256","kid":1}"#), Refusal::Header),
-        (head("no JSON"), Refusal::Form),
+        (unsigned, IdentityError::Algorithm),
+        (head(r#"{"alg":"none"}"#), IdentityError::Algorithm),
+        (head(r#"{"alg":"hs256"}"#), IdentityError::Algorithm),
+        (head(r#"{"alg":"RS256"}"#), IdentityError::Algorithm),
+        (head(r#"{"alg":"HS512"}"#), IdentityError::Signature),
+        (head(r"{}"), IdentityError::Algorithm),
+        (head(r#"{"alg":["HS256"]}"#), IdentityError::Algorithm),
+        (head(r#"{"alg":"HS256","alg":"none"}"#), IdentityError::Form),
+        (head(r#"{"alg":"HS256","crit":["exp"],"exp":1}"#), IdentityError::Header),
+        (head(r#"{"alg":"HS256","crit":[]}"#), IdentityError::Header),
+        (head(r#"{"alg":"HS256","jku":"https://evil"}"#), IdentityError::Header),
+        (head(r#"{"alg":"HS256","x5u":"https://evil"}"#), IdentityError::Header),
+        (head(r#"{"alg":"HS256","jwk":{}}"#), IdentityError::Header),
+        (head(r#"{"alg":"HS256","x5c":[]}"#), IdentityError::Header),
+        (head(r#"{"alg":"HS256","b64":false}"#), IdentityError::Header),
+        (head(r#"{"alg":"HS256","typ":"dpop+jwt"}"#), IdentityError::Header),
+        (head(r#"{"alg":"HS256","kid":1}"#), IdentityError::Header),
+        (head("no JSON"), IdentityError::Form),
         (
             signed_with(b"another secret", r#"{"alg":"HS256"}"#, r#"{"sub":"u1"}"#),
-            Refusal::Signature,
+            IdentityError::Signature,
         ),
-        (format!("{message}."), Refusal::Signature),
-        (format!("{message}.{}", &signature[..40]), Refusal::Signature),
-        (format!("{good}="), Refusal::Form),
-        (format!("{good} "), Refusal::Form),
-        (format!("{good}x"), Refusal::Signature),
-        (format!("{good}.{signature}.{signature}"), Refusal::Form),
-        (message.to_owned(), Refusal::Form),
-        (String::from(".."), Refusal::Form),
-        (format!("{good}{}", "A".repeat(8 << 10)), Refusal::TooLong),
-        (token(r#"{"sub":"u1","sub":"u2"}"#), Refusal::Claims),
-        (token(r#"{"sub":"u1","a":1,"\u0061":1}"#), Refusal::Claims),
-        (token(r#"["sub","u1"]"#), Refusal::Claims),
-        (token("\"u1\""), Refusal::Claims),
-        (token(""), Refusal::Claims),
-        (token(r#"{"sub":"u1","exp":1700000000}"#), Refusal::Expired),
-        (token(r#"{"sub":"u1","exp":1700000000.9}"#), Refusal::Expired),
-        (token(r#"{"sub":"u1","exp":"1800000000"}"#), Refusal::Claims),
-        (token(r#"{"sub":"u1","exp":null}"#), Refusal::Claims),
-        (token(r#"{"sub":"u1","exp":-1}"#), Refusal::Claims),
-        (token(r#"{"sub":"u1","nbf":1700000061}"#), Refusal::NotYet),
-        (token(r#"{"sub":"u1","iat":1700000061}"#), Refusal::NotYet),
-        (token(r#"{"sub":"u1","cnf":{"jkt":"x"}}"#), Refusal::Bound),
-        (token(r#"{"sub":"u1","iss":1}"#), Refusal::Claims),
+        (format!("{message}."), IdentityError::Signature),
+        (format!("{message}.{}", &signature[..40]), IdentityError::Signature),
+        (format!("{good}="), IdentityError::Form),
+        (format!("{good} "), IdentityError::Form),
+        (format!("{good}x"), IdentityError::Signature),
+        (format!("{good}.{signature}.{signature}"), IdentityError::Form),
+        (message.to_owned(), IdentityError::Form),
+        (String::from(".."), IdentityError::Form),
+        (format!("{good}{}", "A".repeat(8 << 10)), IdentityError::TooLong),
+        (token(r#"{"sub":"u1","sub":"u2"}"#), IdentityError::Claims),
+        (token(r#"{"sub":"u1","a":1,"\u0061":1}"#), IdentityError::Claims),
+        (token(r#"["sub","u1"]"#), IdentityError::Claims),
+        (token("\"u1\""), IdentityError::Claims),
+        (token(""), IdentityError::Claims),
+        (token(r#"{"sub":"u1","exp":1700000000}"#), IdentityError::Expired),
+        (token(r#"{"sub":"u1","exp":1700000000.9}"#), IdentityError::Expired),
+        (token(r#"{"sub":"u1","exp":"1800000000"}"#), IdentityError::Claims),
+        (token(r#"{"sub":"u1","exp":null}"#), IdentityError::Claims),
+        (token(r#"{"sub":"u1","exp":-1}"#), IdentityError::Claims),
+        (token(r#"{"sub":"u1","nbf":1700000061}"#), IdentityError::NotYet),
+        (token(r#"{"sub":"u1","iat":1700000061}"#), IdentityError::NotYet),
+        (token(r#"{"sub":"u1","cnf":{"jkt":"x"}}"#), IdentityError::Bound),
+        (token(r#"{"sub":"u1","iss":1}"#), IdentityError::Claims),
     ];
     for (token, expected) in cases {
         for _ in 0..2 {
@@ -106,7 +108,7 @@ fn a_token_has_one_spelling() {
     for other in ('A'..='Z').chain('a'..='z').chain('0'..='9').filter(|other| *other != last) {
         let respelt = format!("{}{other}", &good[..good.len() - 1]);
         let found = user_of(&users, &bearing(&respelt)).map(|_| ());
-        assert!(matches!(found, Err(Refusal::Form | Refusal::Signature)), "{respelt}");
+        assert!(matches!(found, Err(IdentityError::Form | IdentityError::Signature)), "{respelt}");
     }
 }
 
@@ -129,17 +131,17 @@ fn a_field_that_is_not_one_bearer_token_proves_nothing() {
     let lower = bearer.replacen("Bearer", "bearer", 1);
     assert!(user_of(&users, &fields(&[("authorization", &lower)])).is_ok());
     for (lines, expected) in [
-        (vec![], Refusal::NoToken),
-        (vec![("authorization", "Basic dTE6cHc=")], Refusal::Scheme),
-        (vec![("authorization", bearer.trim_start_matches("Bearer "))], Refusal::Scheme),
-        (vec![("authorization", "Bearer")], Refusal::Scheme),
-        (vec![("authorization", "Bearer ")], Refusal::Form),
-        (vec![("authorization", "")], Refusal::Scheme),
-        (vec![("authorization", &bearer), ("authorization", &bearer)], Refusal::Twice),
-        (vec![("authorization", &bearer), ("dpop", "e30.e30.e30")], Refusal::Bound),
-        (vec![("authorization", &bearer), ("signature", "a=:AA==:")], Refusal::Bound),
-        (vec![("authorization", &bearer), ("signature-input", "a=()")], Refusal::Bound),
-        (vec![("authorization", &bearer.replacen("Bearer", "DPoP", 1))], Refusal::Scheme),
+        (vec![], IdentityError::NoToken),
+        (vec![("authorization", "Basic dTE6cHc=")], IdentityError::Scheme),
+        (vec![("authorization", bearer.trim_start_matches("Bearer "))], IdentityError::Scheme),
+        (vec![("authorization", "Bearer")], IdentityError::Scheme),
+        (vec![("authorization", "Bearer ")], IdentityError::Form),
+        (vec![("authorization", "")], IdentityError::Scheme),
+        (vec![("authorization", &bearer), ("authorization", &bearer)], IdentityError::Twice),
+        (vec![("authorization", &bearer), ("dpop", "e30.e30.e30")], IdentityError::Bound),
+        (vec![("authorization", &bearer), ("signature", "a=:AA==:")], IdentityError::Bound),
+        (vec![("authorization", &bearer), ("signature-input", "a=()")], IdentityError::Bound),
+        (vec![("authorization", &bearer.replacen("Bearer", "DPoP", 1))], IdentityError::Scheme),
     ] {
         let found = user_of(&users, &fields(&lines)).map(|_| ());
         assert_eq!(found, Err(expected), "{lines:?}");
@@ -159,7 +161,7 @@ fn a_claim_that_names_nobody_is_no_identity() {
         r#"{"sub":"u1\n"}"#,
     ] {
         let found = user_of(&users, &bearing(&token(payload)));
-        assert_eq!(found.map(|_| ()), Err(Refusal::NoClaim), "{payload}");
+        assert_eq!(found.map(|_| ()), Err(IdentityError::NoClaim), "{payload}");
     }
 }
 
@@ -182,22 +184,24 @@ fn no_two_identities_share_a_partition() {
         r#"{"sub":"u1","aud":"a"}"#,
         r#"{"sub":"u1","act":{"sub":"u2"}}"#,
     ];
-    let parts: std::collections::HashSet<_> =
-        payloads.iter().map(|payload| member(&users, &Partition::User, payload).part).collect();
+    let parts: std::collections::HashSet<_> = payloads
+        .iter()
+        .map(|payload| member(&users, &Partition::User, payload).partition_digest)
+        .collect();
     assert_eq!(parts.len(), payloads.len());
 }
 
 #[test]
 fn one_user_is_one_member_whatever_does_not_narrow_it() {
     let users = by_secret();
-    let part = |payload| member(&users, &Partition::User, payload).part;
+    let part = |payload| member(&users, &Partition::User, payload).partition_digest;
     let one = r#"{"sub":"u1","jti":"1","exp":1800000000,"scope":"a b"}"#;
     assert_eq!(part(one), part(r#"{"jti":"2","scope":["b","a"],"sub":"\u00751"}"#));
 }
 
 #[test]
 fn a_user_is_purged_whatever_narrows_it() {
-    let mut rules = rules([Key::secret(SECRET)]);
+    let mut rules = rules([VerificationKey::secret(SECRET)]);
     rules.issuers = ["a".into(), "b".into()].into();
     let users = users(rules);
     let owner = |payload| member(&users, &Partition::User, payload).owner.clone();
@@ -231,7 +235,7 @@ fn kinds_of_partitions_share_nothing() {
     let members = partitions.map(|partition| member(&users, &partition, payload));
     for (place, one) in members.iter().enumerate() {
         for other in members.iter().skip(place + 1) {
-            assert_ne!(one.part, other.part);
+            assert_ne!(one.partition_digest, other.partition_digest);
             assert_ne!(one.owner, other.owner);
         }
     }
@@ -241,20 +245,20 @@ fn kinds_of_partitions_share_nothing() {
 #[test]
 fn users_with_the_same_claims_share_a_partition_of_claims() {
     let users = by_secret();
-    let part = |payload| member(&users, &claims(&["tenant"]), payload).part;
+    let part = |payload| member(&users, &claims(&["tenant"]), payload).partition_digest;
     let one = part(r#"{"sub":"u1","tenant":"t1","narrow":1}"#);
     assert_eq!(one, part(r#"{"sub":"u2","tenant":"t1"}"#));
     assert_ne!(one, part(r#"{"sub":"u1","tenant":"t2"}"#));
     assert_ne!(one, part(r#"{"sub":"u1","tenant":"t1","scope":"x"}"#));
     let missing = bearing(&token(r#"{"sub":"u1"}"#));
-    let found = users.examine(&claims(&["tenant"]), (&missing, None), NOW);
-    assert_eq!(found.map(|_| ()), Err(Refusal::NoClaim));
+    let found = users.identify_with_cause(&claims(&["tenant"]), (&missing, None), NOW);
+    assert_eq!(found.map(|_| ()), Err(IdentityError::NoClaim));
 }
 
 #[test]
 fn those_with_the_same_rights_are_one_under_authenticated() {
     let users = by_secret();
-    let part = |payload| member(&users, &Partition::Authenticated, payload).part;
+    let part = |payload| member(&users, &Partition::Authenticated, payload).partition_digest;
     assert_eq!(part(r#"{"sub":"u1"}"#), part(r"{}"));
     assert_ne!(part(r#"{"sub":"u1"}"#), part(r#"{"sub":"u1","roles":["admin"]}"#));
     assert_ne!(part(r#"{"sub":"u1"}"#), part(r#"{"sub":"u1","iss":"a"}"#));
@@ -262,19 +266,19 @@ fn those_with_the_same_rights_are_one_under_authenticated() {
 
 #[test]
 fn issuer_and_audience_count_if_they_are_set() {
-    let mut rules = rules([Key::secret(SECRET)]);
+    let mut rules = rules([VerificationKey::secret(SECRET)]);
     rules.audiences = ["api".into(), "web".into()].into();
     rules.issuers = ["https://issuer".into()].into();
     let users = users(rules);
     for (payload, expected) in [
         (r#"{"sub":"u","iss":"https://issuer","aud":"api"}"#, Ok(())),
         (r#"{"sub":"u","iss":"https://issuer","aud":["x","web"]}"#, Ok(())),
-        (r#"{"sub":"u","iss":"https://issuer"}"#, Err(Refusal::Audience)),
-        (r#"{"sub":"u","iss":"https://issuer","aud":[]}"#, Err(Refusal::Audience)),
-        (r#"{"sub":"u","iss":"https://issuer","aud":"API"}"#, Err(Refusal::Audience)),
-        (r#"{"sub":"u","iss":"https://issuer","aud":{"api":1}}"#, Err(Refusal::Claims)),
-        (r#"{"sub":"u","iss":"https://issuer/","aud":"api"}"#, Err(Refusal::Issuer)),
-        (r#"{"sub":"u","aud":"api"}"#, Err(Refusal::Issuer)),
+        (r#"{"sub":"u","iss":"https://issuer"}"#, Err(IdentityError::Audience)),
+        (r#"{"sub":"u","iss":"https://issuer","aud":[]}"#, Err(IdentityError::Audience)),
+        (r#"{"sub":"u","iss":"https://issuer","aud":"API"}"#, Err(IdentityError::Audience)),
+        (r#"{"sub":"u","iss":"https://issuer","aud":{"api":1}}"#, Err(IdentityError::Claims)),
+        (r#"{"sub":"u","iss":"https://issuer/","aud":"api"}"#, Err(IdentityError::Issuer)),
+        (r#"{"sub":"u","aud":"api"}"#, Err(IdentityError::Issuer)),
     ] {
         let found = user_of(&users, &bearing(&token(payload))).map(|_| ());
         assert_eq!(found, expected, "{payload}");
@@ -284,28 +288,28 @@ fn issuer_and_audience_count_if_they_are_set() {
 #[test]
 fn a_token_may_stand_in_another_field_or_in_a_cookie() {
     let token = token(r#"{"sub":"u1"}"#);
-    let mut rules = rules([Key::secret(SECRET)]);
-    rules.carrier = Carrier::Field("x-jwt".parse().unwrap());
+    let mut rules = rules([VerificationKey::secret(SECRET)]);
+    rules.location = TokenLocation::Field("x-jwt".parse().unwrap());
     let by_field = users(rules.clone());
     for value in [token.clone(), format!("Bearer {token}")] {
         assert!(user_of(&by_field, &fields(&[("x-jwt", &value)])).is_ok());
     }
-    assert_eq!(user_of(&by_field, &bearing(&token)).map(|_| ()), Err(Refusal::NoToken));
-    rules.carrier = Carrier::Cookie("session".into());
+    assert_eq!(user_of(&by_field, &bearing(&token)).map(|_| ()), Err(IdentityError::NoToken));
+    rules.location = TokenLocation::Cookie("session".into());
     let by_cookie = users(rules);
     for (line, expected) in [
         (format!("a=b; session={token}; c=d"), Ok(())),
         (format!("session={token}"), Ok(())),
-        (format!("Session={token}"), Err(Refusal::NoToken)),
-        (format!("xsession={token}"), Err(Refusal::NoToken)),
-        (format!("session={token}; session={token}"), Err(Refusal::Twice)),
-        (format!("session={token}; Session=x"), Err(Refusal::Twice)),
-        ("session=".to_owned(), Err(Refusal::Form)),
+        (format!("Session={token}"), Err(IdentityError::NoToken)),
+        (format!("xsession={token}"), Err(IdentityError::NoToken)),
+        (format!("session={token}; session={token}"), Err(IdentityError::Twice)),
+        (format!("session={token}; Session=x"), Err(IdentityError::Twice)),
+        ("session=".to_owned(), Err(IdentityError::Form)),
     ] {
         let found = user_of(&by_cookie, &fields(&[("cookie", &line)])).map(|_| ());
         assert_eq!(found, expected, "{line}");
     }
-    assert!(by_cookie.reads(&header::COOKIE) && !by_cookie.reads(&header::AUTHORIZATION));
+    assert!(by_cookie.uses_field(&header::COOKIE) && !by_cookie.uses_field(&header::AUTHORIZATION));
     assert_eq!(by_cookie.cookie(), Some("session"));
 }
 

@@ -15,20 +15,20 @@ use base64::engine::general_purpose::STANDARD;
 use super::*;
 use crate::user::{
     jwks,
-    token::{Token, algorithm::Algorithm, key::PemError},
+    jwt::{Jwt, algorithm::JwsAlgorithm, key::PemError},
 };
 
 /// The payload of RFC 7515 §A.1 to §A.3.
 const PAYLOAD: &str = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
 
-fn only_key(jwk: &str) -> Key {
+fn only_key(jwk: &str) -> VerificationKey {
     let keys = jwks::parse(format!(r#"{{"keys":[{jwk}]}}"#).as_bytes()).unwrap();
     let [key] = keys.try_into().unwrap();
     key
 }
 
-fn verifies(key: &Key, token: &str) -> bool {
-    let token = Token::parse(token.as_bytes()).unwrap();
+fn verifies(key: &VerificationKey, token: &str) -> bool {
+    let token = Jwt::parse(token.as_bytes()).unwrap();
     key.verifies(token.algorithm, token.signed, &token.signature)
 }
 
@@ -40,7 +40,7 @@ fn the_examples_of_the_rfcs_are_verified() {
     let hs256 = format!(
         "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.{PAYLOAD}.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
     );
-    assert!(verifies(&Key::secret(&secret), &hs256));
+    assert!(verifies(&VerificationKey::secret(&secret), &hs256));
     let rsa = only_key(
         r#"{"kty":"RSA","n":"ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ","e":"AQAB"}"#,
     );
@@ -74,15 +74,15 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
 }
 
-fn signed_by(algorithm: Algorithm, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+fn signed_by(algorithm: JwsAlgorithm, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
     let header = format!(r#"{{"alg":"{}"}}"#, algorithm.as_str());
     let message = format!("{}.{}", encoded(header), encoded(r#"{"sub":"u1"}"#));
     let signature = sign(message.as_bytes());
     format!("{message}.{}", encoded(signature))
 }
 
-fn identifies(pem: &str, token: &str) -> Result<(), Refusal> {
-    let users = users(rules(Key::from_pem(pem).unwrap()));
+fn identifies(pem: &str, token: &str) -> Result<(), IdentityError> {
+    let users = users(rules(VerificationKey::from_pem(pem).unwrap()));
     user_of(&users, &bearing(token)).map(|_| ())
 }
 
@@ -94,11 +94,11 @@ fn rsa_signs_in_six_ways() {
     let sign = |algorithm| {
         signed_by(algorithm, |message| {
             let padding: &dyn aws_lc_rs::signature::RsaEncoding = match algorithm {
-                Algorithm::Rs256 => &RSA_PKCS1_SHA256,
-                Algorithm::Rs384 => &RSA_PKCS1_SHA384,
-                Algorithm::Rs512 => &RSA_PKCS1_SHA512,
-                Algorithm::Ps256 => &RSA_PSS_SHA256,
-                Algorithm::Ps384 => &RSA_PSS_SHA384,
+                JwsAlgorithm::Rs256 => &RSA_PKCS1_SHA256,
+                JwsAlgorithm::Rs384 => &RSA_PKCS1_SHA384,
+                JwsAlgorithm::Rs512 => &RSA_PKCS1_SHA512,
+                JwsAlgorithm::Ps256 => &RSA_PSS_SHA256,
+                JwsAlgorithm::Ps384 => &RSA_PSS_SHA384,
                 _ => &RSA_PSS_SHA512,
             };
             let mut signature = vec![0; pair.public_modulus_len()];
@@ -106,19 +106,19 @@ fn rsa_signs_in_six_ways() {
             signature
         })
     };
-    let rsa = Algorithm::ALL
+    let rsa = JwsAlgorithm::ALL
         .into_iter()
-        .filter(|algorithm| Key::from_pem(&spki).unwrap()[0].is_for(*algorithm));
+        .filter(|algorithm| VerificationKey::from_pem(&spki).unwrap()[0].is_for(*algorithm));
     assert_eq!(rsa.clone().count(), 6);
     for algorithm in rsa {
         assert_eq!(identifies(&spki, &sign(algorithm)), Ok(()), "{algorithm:?}");
         assert_eq!(identifies(&pkcs1, &sign(algorithm)), Ok(()), "{algorithm:?}");
     }
-    assert_eq!(Key::from_pem(&spki), Key::from_pem(&pkcs1));
+    assert_eq!(VerificationKey::from_pem(&spki), VerificationKey::from_pem(&pkcs1));
     // A public key is no secret, whatever a token says.
     for bytes in [spki.as_bytes(), pair.public_key().as_ref()] {
         let forged = signed_with(bytes, r#"{"alg":"HS256"}"#, r#"{"sub":"u1"}"#);
-        assert_eq!(identifies(&spki, &forged), Err(Refusal::Algorithm));
+        assert_eq!(identifies(&spki, &forged), Err(IdentityError::Algorithm));
     }
 }
 
@@ -126,32 +126,38 @@ fn rsa_signs_in_six_ways() {
 fn curves_sign_in_their_own_way() {
     let random = SystemRandom::new();
     let curves = [
-        (&ECDSA_P256_SHA256_FIXED_SIGNING, Algorithm::Es256),
-        (&ECDSA_P384_SHA384_FIXED_SIGNING, Algorithm::Es384),
+        (&ECDSA_P256_SHA256_FIXED_SIGNING, JwsAlgorithm::Es256),
+        (&ECDSA_P384_SHA384_FIXED_SIGNING, JwsAlgorithm::Es384),
     ];
     for (curve, algorithm) in curves {
         let pair = EcdsaKeyPair::generate(curve).unwrap();
         let pem = pem("PUBLIC KEY", pair.public_key().as_der().unwrap().as_ref());
         let sign = |message: &[u8]| pair.sign(&random, message).unwrap().as_ref().to_vec();
         assert_eq!(identifies(&pem, &signed_by(algorithm, sign)), Ok(()), "{algorithm:?}");
-        assert_eq!(identifies(&pem, &signed_by(Algorithm::Rs256, sign)), Err(Refusal::Algorithm));
+        assert_eq!(
+            identifies(&pem, &signed_by(JwsAlgorithm::Rs256, sign)),
+            Err(IdentityError::Algorithm)
+        );
         // All zeros is a signature of nothing (CVE-2022-21449).
         let zeros = signed_by(algorithm, |message| vec![0; sign(message).len()]);
-        assert_eq!(identifies(&pem, &zeros), Err(Refusal::Signature));
+        assert_eq!(identifies(&pem, &zeros), Err(IdentityError::Signature));
     }
     let pair = Ed25519KeyPair::generate().unwrap();
     let pem = pem("PUBLIC KEY", pair.public_key().as_der().unwrap().as_ref());
     let sign = |message: &[u8]| pair.sign(message).as_ref().to_vec();
-    assert_eq!(identifies(&pem, &signed_by(Algorithm::EdDsa, sign)), Ok(()));
+    assert_eq!(identifies(&pem, &signed_by(JwsAlgorithm::EdDsa, sign)), Ok(()));
 }
 
 #[test]
 fn a_secret_signs_in_three_ways_and_may_be_exchanged() {
-    let users = users(rules([Key::secret(b"the new secret of this issuer"), Key::secret(SECRET)]));
+    let users = users(rules([
+        VerificationKey::secret(b"the new secret of this issuer"),
+        VerificationKey::secret(SECRET),
+    ]));
     for (algorithm, hmac) in [
-        (Algorithm::Hs256, hmac::HMAC_SHA256),
-        (Algorithm::Hs384, hmac::HMAC_SHA384),
-        (Algorithm::Hs512, hmac::HMAC_SHA512),
+        (JwsAlgorithm::Hs256, hmac::HMAC_SHA256),
+        (JwsAlgorithm::Hs384, hmac::HMAC_SHA384),
+        (JwsAlgorithm::Hs512, hmac::HMAC_SHA512),
     ] {
         let sign =
             |message: &[u8]| hmac::sign(&hmac::Key::new(hmac, SECRET), message).as_ref().to_vec();
@@ -162,10 +168,10 @@ fn a_secret_signs_in_three_ways_and_may_be_exchanged() {
 
 #[test]
 fn only_the_algorithms_that_are_set_count() {
-    let mut rules = rules([Key::secret(SECRET)]);
-    rules.algorithms = Some([Algorithm::Hs512].into());
+    let mut rules = rules([VerificationKey::secret(SECRET)]);
+    rules.algorithms = Some([JwsAlgorithm::Hs512].into());
     let found = user_of(&users(rules), &bearing(&token(r#"{"sub":"u1"}"#)));
-    assert_eq!(found.map(|_| ()), Err(Refusal::Algorithm));
+    assert_eq!(found.map(|_| ()), Err(IdentityError::Algorithm));
 }
 
 #[test]
@@ -181,7 +187,7 @@ fn what_is_no_public_key_is_refused() {
         (pem("PUBLIC KEY", b"x"), PemError::Unsupported),
         (small, PemError::Unsupported),
     ] {
-        assert_eq!(Key::from_pem(&text), Err(expected), "{text}");
+        assert_eq!(VerificationKey::from_pem(&text), Err(expected), "{text}");
     }
 }
 

@@ -11,22 +11,22 @@ use tokio::{
 
 use super::*;
 use crate::{
-    key::target::Scheme,
+    key::uri::Scheme,
     server::Connection,
-    warm::{Client, OneClient, WarmTarget},
+    warm::{ClientProfile, WarmClient, WarmTarget},
 };
 
 /// Fetches that end when the gate lets them.
-struct Slow {
+struct GatedFetcher {
     gate: Gate,
     began: Mutex<Vec<(Instant, String)>>,
     running: AtomicUsize,
     most: AtomicUsize,
 }
 
-impl Slow {
+impl GatedFetcher {
     /// Fetches of which this many may end by themselves.
-    fn letting(count: usize) -> Arc<Self> {
+    fn allowing(count: usize) -> Arc<Self> {
         let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Arc::new(Self { gate: Gate::new(count), began: Mutex::default(), running, most })
     }
@@ -36,31 +36,31 @@ impl Slow {
     }
 }
 
-impl Fetch for Slow {
-    async fn fetch(&self, request: WarmRequest) -> Outcome {
+impl WarmFetcher for GatedFetcher {
+    async fn fetch(&self, request: WarmRequest) -> WarmOutcome {
         self.began.lock().push((Instant::now(), request.target.into()));
         let running = self.running.fetch_add(1, Relaxed) + 1;
         self.most.fetch_max(running, Relaxed);
         self.gate.acquire().await.unwrap().forget();
         self.running.fetch_sub(1, Relaxed);
-        Outcome::Stored
+        WarmOutcome::Stored
     }
 }
 
 const BUDGET: Budget = Budget {
     concurrency: 2,
     pace: Duration::from_millis(100),
-    patience: Duration::from_secs(10),
+    timeout: Duration::from_secs(10),
     requests: 3,
     bytes: 4096,
 };
 
-fn queue(budget: Budget) -> (Queue, Arc<Metrics>) {
+fn queue(budget: Budget) -> (WarmQueue, Arc<Metrics>) {
     let metrics = Metrics::new();
-    (Queue::new(budget, Arc::clone(&metrics)), metrics)
+    (WarmQueue::new(budget, Arc::clone(&metrics)), metrics)
 }
 
-fn start(queue: &Queue, fetch: &Arc<Slow>) -> JoinHandle<()> {
+fn start(queue: &WarmQueue, fetch: &Arc<GatedFetcher>) -> JoinHandle<()> {
     tokio::spawn(queue.clone().run(Arc::clone(fetch)))
 }
 
@@ -79,10 +79,10 @@ async fn seconds(count: u64) {
 #[tokio::test(start_paused = true)]
 async fn requests_are_fetched_in_order_and_paced() {
     let (queue, metrics) = queue(Budget { requests: 100, ..BUDGET });
-    let fetch = Slow::letting(usize::MAX >> 4);
+    let fetch = GatedFetcher::allowing(usize::MAX >> 4);
     let _running = start(&queue, &fetch);
     for number in 0..10 {
-        assert_eq!(queue.push(request(&format!("/{number}"))), Pushed::Queued);
+        assert_eq!(queue.push(request(&format!("/{number}"))), PushOutcome::Queued);
     }
     seconds(2).await;
     let began = fetch.began.lock();
@@ -95,7 +95,7 @@ async fn requests_are_fetched_in_order_and_paced() {
 #[tokio::test(start_paused = true)]
 async fn no_more_than_the_budget_allows_run_at_once() {
     let (queue, metrics) = queue(Budget { requests: 100, ..BUDGET });
-    let fetch = Slow::letting(0);
+    let fetch = GatedFetcher::allowing(0);
     let _running = start(&queue, &fetch);
     for number in 0..6 {
         queue.push(request(&format!("/{number}")));
@@ -111,36 +111,36 @@ async fn no_more_than_the_budget_allows_run_at_once() {
 #[tokio::test(start_paused = true)]
 async fn what_waits_or_is_being_fetched_is_not_fetched_twice() {
     let (queue, metrics) = queue(BUDGET);
-    let fetch = Slow::letting(0);
-    assert_eq!(queue.push(request("/a")), Pushed::Queued);
-    assert_eq!(queue.push(request("/a")), Pushed::Known);
+    let fetch = GatedFetcher::allowing(0);
+    assert_eq!(queue.push(request("/a")), PushOutcome::Queued);
+    assert_eq!(queue.push(request("/a")), PushOutcome::Duplicate);
     let running = start(&queue, &fetch);
     seconds(1).await;
-    assert_eq!(queue.push(request("/a")), Pushed::Known);
+    assert_eq!(queue.push(request("/a")), PushOutcome::Duplicate);
     fetch.gate.add_permits(1);
     seconds(1).await;
-    assert_eq!(queue.push(request("/a")), Pushed::Queued);
+    assert_eq!(queue.push(request("/a")), PushOutcome::Queued);
     seconds(1).await;
     assert_eq!((fetch.targets().len(), counted(&metrics, "known")), (2, 2));
     running.abort();
     seconds(1).await;
-    assert_eq!(queue.push(request("/a")), Pushed::Queued, "a fetch that was cut off is over");
+    assert_eq!(queue.push(request("/a")), PushOutcome::Queued, "a fetch that was cut off is over");
 }
 
 #[test]
 fn hosts_schemes_and_callers_make_other_requests() {
     let (queue, _) = queue(Budget { requests: 100, ..BUDGET });
     for target in ["/a", "/a?b", "api.test/a", "https://api.test/a"] {
-        assert_eq!(queue.push(request(target)), Pushed::Queued, "{target}");
+        assert_eq!(queue.push(request(target)), PushOutcome::Queued, "{target}");
     }
     for token in ["Bearer a", "Bearer b"] {
         let headers = [(header::AUTHORIZATION, HeaderValue::from_static(token))];
         let connection = std::sync::Arc::new(Connection::default());
         let client =
-            OneClient { connection, host: "h".into(), headers: headers.into_iter().collect() };
-        let request = WarmRequest { client: Client::One(client), ..request("/a") };
-        assert_eq!(queue.push(request.clone()), Pushed::Queued);
-        assert_eq!(queue.push(request), Pushed::Known);
+            ClientProfile { connection, host: "h".into(), headers: headers.into_iter().collect() };
+        let request = WarmRequest { client: WarmClient::One(client), ..request("/a") };
+        assert_eq!(queue.push(request.clone()), PushOutcome::Queued);
+        assert_eq!(queue.push(request), PushOutcome::Duplicate);
     }
 }
 
@@ -148,22 +148,22 @@ fn hosts_schemes_and_callers_make_other_requests() {
 fn what_is_beyond_the_budget_is_dropped_and_counted() {
     let (few, metrics) = queue(BUDGET);
     let pushed: Vec<_> = (0..5).map(|number| few.push(request(&format!("/{number}")))).collect();
-    assert_eq!(pushed[2..], [Pushed::Queued, Pushed::Full, Pushed::Full]);
+    assert_eq!(pushed[2..], [PushOutcome::Queued, PushOutcome::Full, PushOutcome::Full]);
     assert_eq!((few.waiting(), counted(&metrics, "dropped")), (3, 2));
     let (small, _) = queue(BUDGET);
     let long = format!("/{}", "a".repeat(3500));
-    assert_eq!(small.push(request(&long)), Pushed::Queued);
-    assert_eq!(small.push(request(&format!("{long}b"))), Pushed::Full);
+    assert_eq!(small.push(request(&long)), PushOutcome::Queued);
+    assert_eq!(small.push(request(&format!("{long}b"))), PushOutcome::Full);
 }
 
 #[tokio::test(start_paused = true)]
 async fn room_is_given_back_when_a_request_is_taken() {
     let (queue, _) = queue(BUDGET);
-    let fetch = Slow::letting(usize::MAX >> 4);
+    let fetch = GatedFetcher::allowing(usize::MAX >> 4);
     let _running = start(&queue, &fetch);
     for number in 0..50 {
         let target = format!("/{number}{}", "a".repeat(3000));
-        assert_eq!(queue.push(request(&target)), Pushed::Queued, "{number}");
+        assert_eq!(queue.push(request(&target)), PushOutcome::Queued, "{number}");
         seconds(1).await;
     }
     assert_eq!(fetch.targets().len(), 50);
@@ -172,7 +172,7 @@ async fn room_is_given_back_when_a_request_is_taken() {
 #[tokio::test(start_paused = true)]
 async fn a_fetch_that_takes_too_long_is_given_up() {
     let (queue, metrics) = queue(BUDGET);
-    let fetch = Slow::letting(0);
+    let fetch = GatedFetcher::allowing(0);
     let _running = start(&queue, &fetch);
     for target in ["/a", "/b", "/c"] {
         queue.push(request(target));
@@ -184,15 +184,15 @@ async fn a_fetch_that_takes_too_long_is_given_up() {
 }
 
 /// Fetches that end at once, with what their target says.
-struct Ending;
+struct ScriptedFetcher;
 
-impl Fetch for Ending {
-    async fn fetch(&self, request: WarmRequest) -> Outcome {
+impl WarmFetcher for ScriptedFetcher {
+    async fn fetch(&self, request: WarmRequest) -> WarmOutcome {
         match &*request.target {
-            "/stored" => Outcome::Stored,
-            "/fresh" => Outcome::Fresh,
-            "/failed" => Outcome::Failed("origin"),
-            _ => Outcome::Skipped("no-host"),
+            "/stored" => WarmOutcome::Stored,
+            "/fresh" => WarmOutcome::Fresh,
+            "/failed" => WarmOutcome::Failed("origin"),
+            _ => WarmOutcome::Skipped("no-host"),
         }
     }
 }
@@ -203,7 +203,7 @@ async fn what_is_skipped_or_fails_does_not_count_as_fetched() {
     for target in ["/stored", "/fresh", "/failed", "/skipped"] {
         queue.push(request(target));
     }
-    let running = tokio::spawn(queue.clone().run(Arc::new(Ending)));
+    let running = tokio::spawn(queue.clone().run(Arc::new(ScriptedFetcher)));
     seconds(1).await;
     running.abort();
     for (result, count) in [("fetched", 2), ("failed", 1), ("skipped", 1), ("given-up", 0)] {

@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use larder::planted::Bug;
+use larder::testing::purge::planted::PlantedBug;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use super::history::Seat;
+use super::history::NodeProcess;
 use crate::support::{
-    log::Bridge,
+    log::FaultProxy,
     process::Process,
     proxy::{request, sum},
     random::Random,
@@ -27,21 +27,21 @@ pub(super) const NODES: usize = 3;
 pub(super) const TOKEN: (&str, &str) = ("authorization", "Bearer secret");
 
 /// How long a call to a node may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running process in the place of a node.
 pub(super) struct Node {
-    pub(super) seat: Seat,
+    pub(super) seat: NodeProcess,
     pub(super) process: Process,
     is_ending: AtomicBool,
 }
 
 pub(super) struct Cluster {
     pub(super) redis: Redis,
-    bridges: Vec<Bridge>,
+    bridges: Vec<FaultProxy>,
     nodes: Vec<Mutex<Option<Arc<Node>>>>,
     processes: AtomicUsize,
-    bug: Option<Bug>,
+    bug: Option<PlantedBug>,
     folder: TempDir,
 }
 
@@ -54,7 +54,7 @@ impl Node {
     /// A call to its admin listener; nothing where it gave no answer.
     pub(super) async fn call(&self, call: impl AsRef<[u8]>) -> Option<Reply> {
         let asked = async { Wire::try_connect(self.process.admin).await?.try_exchange(call).await };
-        timeout(PATIENCE, asked).await.ok().flatten()
+        timeout(TIMEOUT, asked).await.ok().flatten()
     }
 
     /// Its metrics; nothing where it gave no answer.
@@ -81,11 +81,11 @@ impl Metrics {
         self.sum("larder_purge_pending", "")
     }
 
-    pub(super) fn place(&self) -> u64 {
+    pub(super) fn position(&self) -> u64 {
         self.sum("larder_purge_log_seq", "")
     }
 
-    pub(super) fn rises(&self) -> u64 {
+    pub(super) fn raises(&self) -> u64 {
         self.sum("larder_purge_floor_rises_total", "")
     }
 
@@ -98,12 +98,12 @@ impl Metrics {
 
 impl Cluster {
     /// Starts it before this origin, and waits until all nodes follow the log.
-    pub(super) async fn start(origin: &str, bug: Option<Bug>, seed: u64) -> Self {
+    pub(super) async fn start(origin: &str, bug: Option<PlantedBug>, seed: u64) -> Self {
         let redis = Redis::start().await;
         let folder = tempfile::tempdir().unwrap();
         let mut bridges = Vec::new();
         for slot in 0..NODES {
-            let bridge = Bridge::to(&redis).await;
+            let bridge = FaultProxy::to(&redis).await;
             // Every other time there is a node that has nothing but what is in Redis.
             let memory = if slot == 2 && seed.is_multiple_of(2) { "0" } else { "64MiB" };
             let text = config(origin, &bridge.url(), memory);
@@ -119,7 +119,7 @@ impl Cluster {
         cluster
     }
 
-    pub(super) fn bridge(&self, slot: usize) -> &Bridge {
+    pub(super) fn bridge(&self, slot: usize) -> &FaultProxy {
         &self.bridges[slot]
     }
 
@@ -144,7 +144,7 @@ impl Cluster {
         let arguments = ["--config", config.to_str().unwrap()];
         let process = Process::run_with(&arguments, environment.as_slice()).await;
         let number = self.processes.fetch_add(1, SeqCst);
-        let seat = Seat { slot, process: number };
+        let seat = NodeProcess { slot, process: number };
         let is_ending = AtomicBool::new(false);
         *self.place(slot) = Some(Arc::new(Node { seat, process, is_ending }));
     }

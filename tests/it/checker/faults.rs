@@ -8,7 +8,7 @@ use std::{
 use tokio::time::sleep;
 
 use super::{Run, cluster::NODES};
-use crate::support::{log::Bridge, random::Random, redis::Refusal};
+use crate::support::{log::FaultProxy, random::Random, redis::WriteRefusal};
 
 const LOG: &str = "larder:log";
 const NODE_LIST: &str = "{larder:log}:nodes";
@@ -93,7 +93,7 @@ impl Fault {
 }
 
 /// A lane of faults, each from a shuffled deck; so each comes once before any comes again.
-pub(super) struct Lane {
+pub(super) struct FaultSchedule {
     pub(super) deck: &'static [Fault],
     /// When it begins, in a run that begins now.
     pub(super) after: Duration,
@@ -103,7 +103,7 @@ pub(super) struct Lane {
 }
 
 /// Lets things go wrong until `end`, and puts them right again.
-pub(super) async fn disturb(run: Arc<Run>, lane: Lane, mut random: Random, end: Instant) {
+pub(super) async fn disturb(run: Arc<Run>, lane: FaultSchedule, mut random: Random, end: Instant) {
     let mut deck = Vec::new();
     run.pause(lane.after).await;
     while !run.history.is_over() && Instant::now() < end && !lane.deck.is_empty() {
@@ -115,7 +115,7 @@ pub(super) async fn disturb(run: Arc<Run>, lane: Lane, mut random: Random, end: 
         // One node stays up all the time, and must not lose a record.
         let spared = usize::from(Fault::ENDS.contains(&fault));
         let slot = spared + random.below(NODES - spared);
-        let refusal = *random.pick(&[Refusal::Memory, Refusal::Replica]);
+        let refusal = *random.pick(&[WriteRefusal::Memory, WriteRefusal::Replica]);
         let _turn = if fault.is_of_redis() { None } else { Some(run.turns[slot].lock().await) };
         let whom = if fault.is_of_redis() { String::new() } else { format!(" node {slot}") };
         let event = run.history.begins(format!("FAULT {fault:?}{whom}"), Vec::new());
@@ -132,13 +132,13 @@ pub(super) async fn disturb(run: Arc<Run>, lane: Lane, mut random: Random, end: 
 
 async fn of_node(run: &Run, fault: Fault, slot: usize, time: Duration) {
     let (cluster, bridge) = (&run.cluster, run.cluster.bridge(slot));
-    let cut: Option<fn(&Bridge)> = match fault {
-        Fault::Closed => Some(Bridge::close),
-        Fault::Blocked => Some(Bridge::block),
-        Fault::Stalled => Some(Bridge::stall),
-        Fault::Deaf => Some(Bridge::deafen),
-        Fault::Slow => Some(Bridge::slow_down),
-        Fault::Half => Some(Bridge::halve),
+    let cut: Option<fn(&FaultProxy)> = match fault {
+        Fault::Closed => Some(FaultProxy::close),
+        Fault::Blocked => Some(FaultProxy::block),
+        Fault::Stalled => Some(FaultProxy::stall),
+        Fault::Deaf => Some(FaultProxy::stall_replies),
+        Fault::Slow => Some(FaultProxy::slow_down),
+        Fault::Half => Some(FaultProxy::halve),
         _ => None,
     };
     if let Some(cut) = cut {
@@ -166,7 +166,7 @@ async fn of_node(run: &Run, fault: Fault, slot: usize, time: Duration) {
     }
 }
 
-async fn of_redis(run: &Run, fault: Fault, refusal: Refusal, time: Duration) {
+async fn of_redis(run: &Run, fault: Fault, refusal: WriteRefusal, time: Duration) {
     let redis = &run.cluster.redis;
     match fault {
         Fault::Flushed => redis.flush().await,
@@ -206,6 +206,6 @@ fn shuffled(random: &mut Random, deck: &[Fault]) -> Vec<Fault> {
     deck
 }
 
-fn between(random: &mut Random, (least, most): (usize, usize)) -> Duration {
-    Duration::from_millis((least + random.below(most - least + 1)) as u64)
+fn between(random: &mut Random, (min, max): (usize, usize)) -> Duration {
+    Duration::from_millis((min + random.below(max - min + 1)) as u64)
 }

@@ -23,12 +23,12 @@ const READS: usize = 30;
 
 /// A process in its place among the nodes. Another process in the same place is another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Seat {
+pub(super) struct NodeProcess {
     pub(super) slot: usize,
     pub(super) process: usize,
 }
 
-impl fmt::Display for Seat {
+impl fmt::Display for NodeProcess {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(to, "node {} (process {})", self.slot, self.process)
     }
@@ -39,7 +39,7 @@ impl fmt::Display for Seat {
 pub(super) enum Reach {
     Everywhere,
     /// On the node that took it.
-    Here(Seat),
+    Here(NodeProcess),
 }
 
 /// A span of the history.
@@ -55,7 +55,7 @@ struct Event {
 /// A response that a client read.
 #[derive(Debug, Clone)]
 pub(super) struct Read {
-    pub(super) seat: Seat,
+    pub(super) seat: NodeProcess,
     pub(super) target: usize,
     pub(super) begin: Instant,
     pub(super) end: Instant,
@@ -65,7 +65,7 @@ pub(super) struct Read {
 
 /// The least number that a target may be read with, and the event from which that follows.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Least {
+pub(super) struct LowerBound {
     number: u64,
     event: usize,
 }
@@ -73,23 +73,26 @@ pub(super) struct Least {
 pub(super) struct History {
     pub(super) begin: Instant,
     pub(super) targets: Vec<Target>,
-    log: Mutex<Log>,
+    log: Mutex<HistoryState>,
     is_over: AtomicBool,
 }
 
 #[derive(Default)]
-struct Log {
+struct HistoryState {
     events: Vec<Event>,
     reads: Vec<Read>,
-    everywhere: Vec<Least>,
-    here: HashMap<Seat, Vec<Least>>,
+    everywhere: Vec<LowerBound>,
+    here: HashMap<NodeProcess, Vec<LowerBound>>,
     counts: BTreeMap<String, usize>,
     violations: Vec<String>,
 }
 
 impl History {
     pub(super) fn of(targets: Vec<Target>) -> Self {
-        let log = Log { everywhere: vec![Least::default(); targets.len()], ..Log::default() };
+        let log = HistoryState {
+            everywhere: vec![LowerBound::default(); targets.len()],
+            ..HistoryState::default()
+        };
         let (log, is_over) = (Mutex::new(log), AtomicBool::new(false));
         Self { begin: Instant::now(), targets, log, is_over }
     }
@@ -140,44 +143,44 @@ impl History {
     /// From now on nothing is read of what this event purges with a lower number, as far as it reaches.
     pub(super) fn holds(&self, event: usize, number: u64, reach: Reach) {
         let mut log = self.log.lock().unwrap();
-        let Log { events, everywhere, here, .. } = &mut *log;
-        let leasts = match reach {
+        let HistoryState { events, everywhere, here, .. } = &mut *log;
+        let bounds = match reach {
             Reach::Everywhere => everywhere,
             Reach::Here(seat) => {
-                here.entry(seat).or_insert_with(|| vec![Least::default(); self.targets.len()])
+                here.entry(seat).or_insert_with(|| vec![LowerBound::default(); self.targets.len()])
             }
         };
-        for (target, least) in self.targets.iter().zip(leasts) {
+        for (target, least) in self.targets.iter().zip(bounds) {
             let is_selected = events[event].selectors.iter().any(|each| each.selects(target));
             if is_selected && number > least.number {
-                *least = Least { number, event };
+                *least = LowerBound { number, event };
             }
         }
     }
 
     /// What a read that begins now has to bring at least.
-    pub(super) fn least(&self, seat: Seat, target: usize) -> Least {
+    pub(super) fn least(&self, seat: NodeProcess, target: usize) -> LowerBound {
         let log = self.log.lock().unwrap();
         let everywhere = log.everywhere[target];
-        let here = log.here.get(&seat).map(|leasts| leasts[target]);
+        let here = log.here.get(&seat).map(|bounds| bounds[target]);
         here.filter(|here| here.number > everywhere.number).unwrap_or(everywhere)
     }
 
     /// Notes a read, and holds it against what it had to bring.
-    pub(super) fn read(&self, read: &Read, least: Least) {
+    pub(super) fn read(&self, read: &Read, least: LowerBound) {
         let mut log = self.log.lock().unwrap();
         *log.counts.entry(format!("read {}", read.cache)).or_default() += 1;
         let is_old = read.number < least.number;
         log.reads.push(read.clone());
         if is_old && log.violations.is_empty() {
-            let told = self.excerpt(&log, read, least);
-            log.violations.push(told);
+            let report = self.excerpt(&log, read, least);
+            log.violations.push(report);
             self.finish();
         }
     }
 
     /// What happened around a read that got what was purged before it.
-    fn excerpt(&self, log: &Log, read: &Read, least: Least) -> String {
+    fn excerpt(&self, log: &HistoryState, read: &Read, least: LowerBound) -> String {
         let target = &self.targets[read.target];
         let purge = &log.events[least.event];
         let mut lines = vec![format!(
@@ -195,20 +198,20 @@ impl History {
         let concerns = |event: &&Event| {
             event.selectors.is_empty() || event.selectors.iter().any(|each| each.selects(target))
         };
-        let mut told: Vec<(Instant, String)> = Vec::new();
+        let mut report: Vec<(Instant, String)> = Vec::new();
         for event in log.events.iter().filter(around).filter(concerns) {
             let end = event.end.map_or("…".to_owned(), |end| self.at(end));
             let text = format!("{}–{end} {}", self.at(event.begin), event.text);
-            told.push((event.begin, text));
+            report.push((event.begin, text));
         }
         let reads = log.reads.iter().rev().filter(|each| each.target == read.target);
         for each in reads.take_while(|each| each.end >= begin).take(READS) {
             let Read { begin, end, seat, number, cache, .. } = each;
             let (at, end) = (self.at(*begin), self.at(*end));
-            told.push((*begin, format!("{at}–{end} {seat}: {cache} {number}")));
+            report.push((*begin, format!("{at}–{end} {seat}: {cache} {number}")));
         }
-        told.sort();
-        lines.extend(told.into_iter().map(|(_, text)| format!("    {text}")));
+        report.sort();
+        lines.extend(report.into_iter().map(|(_, text)| format!("    {text}")));
         lines.join("\n")
     }
 
@@ -223,8 +226,8 @@ mod tests {
     use super::*;
     use crate::checker::targets;
 
-    const ONE: Seat = Seat { slot: 0, process: 0 };
-    const OTHER: Seat = Seat { slot: 1, process: 1 };
+    const ONE: NodeProcess = NodeProcess { slot: 0, process: 0 };
+    const OTHER: NodeProcess = NodeProcess { slot: 1, process: 1 };
 
     /// A history in which the first target was purged when the origin had given the number 7.
     fn purged(reach: Reach) -> History {
@@ -237,7 +240,7 @@ mod tests {
     }
 
     /// What is said of a read that begins now.
-    fn read(history: &History, seat: Seat, target: usize, number: u64) -> Vec<String> {
+    fn read(history: &History, seat: NodeProcess, target: usize, number: u64) -> Vec<String> {
         let (least, begin) = (history.least(seat, target), Instant::now());
         let read = Read { seat, target, begin, end: begin, number, cache: "HIT".to_owned() };
         history.read(&read, least);
@@ -249,9 +252,9 @@ mod tests {
         let history = purged(Reach::Everywhere);
         assert!(read(&history, ONE, 0, 8).is_empty() && !history.is_over());
         assert!(read(&history, ONE, 1, 7).is_empty(), "it is another target");
-        let told = read(&history, OTHER, 0, 7).join("\n");
-        assert!(told.contains("read 7 on node 1 (process 1), which had to be 8"), "{told}");
-        assert!(told.contains("PURGE → 200") && told.contains("HIT 7"), "{told}");
+        let report = read(&history, OTHER, 0, 7).join("\n");
+        assert!(report.contains("read 7 on node 1 (process 1), which had to be 8"), "{report}");
+        assert!(report.contains("PURGE → 200") && report.contains("HIT 7"), "{report}");
         assert!(history.is_over());
     }
 

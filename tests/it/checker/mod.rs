@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use larder::planted::Bug;
+use larder::testing::purge::planted::PlantedBug;
 use tokio::{
     sync::Mutex,
     task::JoinSet,
@@ -29,14 +29,14 @@ use tokio::{
 
 use self::{
     cluster::{Cluster, Metrics, NODES},
-    faults::{Fault, Lane},
-    history::{History, Seat},
+    faults::{Fault, FaultSchedule},
+    history::{History, NodeProcess},
     origin::Origin,
     purges::Source,
     records::Records,
     targets::Selector,
 };
-use crate::support::{fleet::moment, random::Random};
+use crate::support::{fleet::short_sleep, random::Random};
 
 const READERS: usize = 16;
 const PURGERS: usize = 8;
@@ -46,7 +46,7 @@ const VERSION: Duration = Duration::from_secs(3);
 /// What is asked for this long before a minute begins is purged when it does.
 const JUST_BEFORE: Duration = Duration::from_millis(50);
 /// How often nodes are asked what they have applied.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How long everything goes on when nothing is wrong any more.
 const HEALTHY: Duration = Duration::from_secs(4);
 /// How long it may take until all is well then, and until what has no acknowledgement has come.
@@ -57,8 +57,8 @@ struct Plan {
     seed: u64,
     /// How long, from the first request to the last fault.
     time: Duration,
-    bug: Option<Bug>,
-    lanes: Vec<Lane>,
+    bug: Option<PlantedBug>,
+    lanes: Vec<FaultSchedule>,
 }
 
 /// What all that takes part in a run shares.
@@ -77,7 +77,7 @@ struct Run {
 struct Outcome {
     violations: Vec<String>,
     counts: BTreeMap<String, usize>,
-    told: String,
+    summary: String,
 }
 
 impl Plan {
@@ -86,7 +86,7 @@ impl Plan {
     /// one fault chases the other.
     fn of_all(seed: u64, seconds: u64) -> Self {
         let pace = if seed.is_multiple_of(3) { 3 } else { 1 };
-        let lane = |deck, after, (least, most), pause: (usize, usize)| Lane {
+        let lane = |deck, after, (least, most), pause: (usize, usize)| FaultSchedule {
             deck,
             after: Duration::from_secs(after),
             lasting: (least / pace, most / pace),
@@ -101,14 +101,14 @@ impl Plan {
     }
 
     /// What leads to the bug's effect soon.
-    fn for_bug(bug: Bug) -> Self {
+    fn for_bug(bug: PlantedBug) -> Self {
         const BLOCKED: &[Fault] = &[Fault::Blocked];
         const FLUSHED: &[Fault] = &[Fault::Flushed];
         let after = Duration::from_secs(1);
-        let lane = |deck| Lane { deck, after, lasting: (5000, 6000), pause: (2000, 3000) };
+        let lane = |deck| FaultSchedule { deck, after, lasting: (5000, 6000), pause: (2000, 3000) };
         let lanes = match bug {
-            Bug::IgnoredLease => vec![lane(BLOCKED)],
-            Bug::KeptFloor => vec![lane(FLUSHED)],
+            PlantedBug::IgnoredLease => vec![lane(BLOCKED)],
+            PlantedBug::KeptLowWatermark => vec![lane(FLUSHED)],
             _ => Vec::new(),
         };
         Self { seed: 1, time: Duration::from_secs(50), bug: Some(bug), lanes }
@@ -146,7 +146,7 @@ impl Run {
             faults.spawn(faults::disturb(Arc::clone(&self), lane, random(), end));
         }
         let mut watchers = JoinSet::new();
-        watchers.spawn(Arc::clone(&self).look_around());
+        watchers.spawn(Arc::clone(&self).poll_records());
         watchers.spawn(Arc::clone(&self).change_versions());
         watchers.spawn(Arc::clone(&self).mark_minutes());
         self.pause(plan.time).await;
@@ -156,7 +156,7 @@ impl Run {
         self.history.finish();
         clients.join_all().await;
         if self.history.violations().is_empty() {
-            self.settle().await;
+            self.check_final_state().await;
         }
     }
 
@@ -171,7 +171,7 @@ impl Run {
         let node = self.cluster.node(slot).unwrap();
         let waiting = async {
             while !node.metrics().await.is_some_and(|metrics| is(&metrics)) {
-                moment().await;
+                short_sleep().await;
             }
         };
         if timeout(RECOVERY, waiting).await.is_err() {
@@ -180,7 +180,7 @@ impl Run {
     }
 
     /// When nothing is wrong and nobody asks any more: what has to be so now.
-    async fn settle(&self) {
+    async fn check_final_state(&self) {
         self.until_synced().await;
         for slot in 0..NODES {
             self.until(slot, "keeps purges to itself", |metrics| metrics.pending() == 0).await;
@@ -189,7 +189,7 @@ impl Run {
         for node in self.cluster.nodes() {
             assert!(self.records.look(&node).await, "{} tells nothing", node.seat);
         }
-        let seats: Vec<Seat> = self.cluster.nodes().iter().map(|node| node.seat).collect();
+        let seats: Vec<NodeProcess> = self.cluster.nodes().iter().map(|node| node.seat).collect();
         let (found, lost) = self.records.compare(&seats);
         (0..found).for_each(|_| self.history.count("record where it has to be"));
         for lost in lost {
@@ -205,19 +205,19 @@ impl Run {
     async fn until_they_agree(&self) {
         let waiting = async {
             loop {
-                let mut places = Vec::new();
+                let mut positions = Vec::new();
                 for node in self.cluster.nodes() {
-                    places.push(node.metrics().await.map(|metrics| metrics.place()));
+                    positions.push(node.metrics().await.map(|metrics| metrics.position()));
                 }
-                places.dedup();
-                if places.len() == 1 {
+                positions.dedup();
+                if positions.len() == 1 {
                     return;
                 }
-                moment().await;
+                short_sleep().await;
             }
         };
         if timeout(RECOVERY, waiting).await.is_err() {
-            self.history.violated("the nodes are at different places in the log".to_owned());
+            self.history.violated("the nodes are at different positions in the log".to_owned());
         }
     }
 
@@ -233,7 +233,7 @@ impl Run {
                             reads::read_one(self, &node, target, "red", &mut wires).await
                         && read <= number
                     {
-                        moment().await;
+                        short_sleep().await;
                     }
                 };
                 if timeout(RECOVERY, waiting).await.is_err() {
@@ -248,21 +248,21 @@ impl Run {
     async fn pause(&self, time: Duration) {
         let end = Instant::now() + time;
         while !self.history.is_over() && Instant::now() < end {
-            moment().await;
+            short_sleep().await;
         }
     }
 
     // ── What goes on beside the clients ──
 
-    async fn look_around(self: Arc<Self>) {
+    async fn poll_records(self: Arc<Self>) {
         loop {
             for node in self.cluster.nodes() {
                 // Not waiting for one that hangs.
                 let run = Arc::clone(&self);
                 let look = async move { run.records.look(&node).await };
-                let _whether_it_answered = timeout(LOOK, look).await;
+                let _whether_it_answered = timeout(POLL_INTERVAL, look).await;
             }
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -296,22 +296,22 @@ impl Run {
         let asked = usize::try_from(self.origin.last()).unwrap();
         counts.insert("requests to the origin".to_owned(), asked);
         let lines = counts.iter().map(|(what, count)| format!("  {count:>7} {what}\n"));
-        let told = format!(
+        let summary = format!(
             "{:.1} s\n{}{}",
             self.history.begin.elapsed().as_secs_f64(),
             lines.collect::<String>(),
             violations.join("\n")
         );
-        Outcome { violations, counts, told }
+        Outcome { violations, counts, summary }
     }
 }
 
 impl Outcome {
     /// That enough of everything happened to tell anything.
-    fn is_telling(&self) {
+    fn assert_coverage(&self) {
         let least = |what: &str, least: usize| {
             let count = self.counts.get(what).copied().unwrap_or(0);
-            assert!(count >= least, "only {count} of {what}:\n{}", self.told);
+            assert!(count >= least, "only {count} of {what}:\n{}", self.summary);
         };
         for (what, count) in [
             ("read HIT", 1000),
@@ -342,47 +342,47 @@ async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
     TURNS.lock().await
 }
 
-fn told(name: &str, usual: u64) -> u64 {
-    let told = std::env::var(name).ok();
-    told.map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+fn env_or(name: &str, default: u64) -> u64 {
+    let value = std::env::var(name).ok();
+    value.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
 #[tokio::test]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "takes a minute alone: tests/run.sh checker")]
 async fn what_was_purged_is_read_nowhere_whatever_breaks() {
     let _turn = turn().await;
-    let (seed, seconds) = (told("LARDER_CHECK_SEED", 1), told("LARDER_CHECK_SECONDS", 60));
+    let (seed, seconds) = (env_or("LARDER_CHECK_SEED", 1), env_or("LARDER_CHECK_SECONDS", 60));
     println!("seed {seed}, {seconds} s");
     let outcome = Plan::of_all(seed, seconds).run().await;
-    println!("seed {seed}: {}", outcome.told);
-    assert!(outcome.violations.is_empty(), "seed {seed}: {}", outcome.told);
+    println!("seed {seed}: {}", outcome.summary);
+    assert!(outcome.violations.is_empty(), "seed {seed}: {}", outcome.summary);
     if seconds >= 60 {
-        outcome.is_telling();
+        outcome.assert_coverage();
     }
 }
 
 /// Whether a bug that is planted is found.
-async fn is_found(bug: Bug) {
+async fn is_found(bug: PlantedBug) {
     let _turn = turn().await;
     let outcome = Plan::for_bug(bug).run().await;
-    println!("{}: {}", bug.as_str(), outcome.told);
-    assert!(!outcome.violations.is_empty(), "{bug:?} is not found: {}", outcome.told);
+    println!("{}: {}", bug.as_str(), outcome.summary);
+    assert!(!outcome.violations.is_empty(), "{bug:?} is not found: {}", outcome.summary);
 }
 
 #[tokio::test]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
 async fn a_fence_that_is_taken_after_the_fetch_is_found() {
-    is_found(Bug::LateFence).await;
+    is_found(PlantedBug::LateFence).await;
 }
 
 #[tokio::test]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
 async fn a_lease_that_is_ignored_is_found() {
-    is_found(Bug::IgnoredLease).await;
+    is_found(PlantedBug::IgnoredLease).await;
 }
 
 #[tokio::test]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
 async fn a_floor_that_does_not_rise_after_a_flush_is_found() {
-    is_found(Bug::KeptFloor).await;
+    is_found(PlantedBug::KeptLowWatermark).await;
 }

@@ -29,7 +29,7 @@ pub(super) struct Origin {
 
 struct Shared {
     targets: Vec<Target>,
-    places: HashMap<String, usize>,
+    target_index: HashMap<String, usize>,
     /// The last number given.
     last: AtomicU64,
     version: AtomicU64,
@@ -40,10 +40,10 @@ impl Origin {
     pub(super) async fn start(seed: u64) -> Self {
         let targets = targets::all();
         let paths = targets.iter().map(|target| target.path.clone());
-        let places = paths.enumerate().map(|(place, path)| (path, place)).collect();
+        let target_index = paths.enumerate().map(|(index, path)| (path, index)).collect();
         let (last, version) = (AtomicU64::new(0), AtomicU64::new(0));
         let random = Mutex::new(Random::seeded(seed));
-        let shared = Arc::new(Shared { targets, places, last, version, random });
+        let shared = Arc::new(Shared { targets, target_index, last, version, random });
         let raw = RawOrigin::start({
             let shared = Arc::clone(&shared);
             move |wire, _| converse(wire, Arc::clone(&shared))
@@ -128,7 +128,7 @@ async fn converse(mut wire: Wire, shared: Arc<Shared>) {
             return;
         }
         let path = target.split('?').next().unwrap();
-        let target = &shared.targets[shared.places[path]];
+        let target = &shared.targets[shared.target_index[path]];
         let pause = shared.pause();
         let is_kept = if method == "GET" {
             let answer = shared.representation(target, &head, number);

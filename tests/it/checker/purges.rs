@@ -14,16 +14,16 @@ use super::{
     history::Reach,
     reads,
     records::Expected,
-    targets::{Selector, Wanted},
+    targets::{Selector, SelectorKind},
 };
 use crate::support::{
-    proxy::{request, sending},
+    proxy::{request, request_with_body},
     random::Random,
     wire::{Reply, Wire},
 };
 
 /// Longer than a node takes before it answers 202, and than one hangs.
-const PATIENCE: Duration = Duration::from_secs(12);
+const TIMEOUT: Duration = Duration::from_secs(12);
 /// The pause between two purges of a client, in milliseconds.
 const PAUSE: (usize, usize) = (250, 1000);
 /// How often a call with a key is made.
@@ -58,13 +58,20 @@ impl Source {
     }
 
     /// What it can select by.
-    const fn wanted(self) -> &'static [Wanted] {
+    const fn wanted(self) -> &'static [SelectorKind] {
         match self {
-            Self::Api | Self::Keyed | Self::Cloudflare => {
-                &[Wanted::Url, Wanted::Url, Wanted::Url, Wanted::Tag, Wanted::Tag, Wanted::Wide]
+            Self::Api | Self::Keyed | Self::Cloudflare => &[
+                SelectorKind::Url,
+                SelectorKind::Url,
+                SelectorKind::Url,
+                SelectorKind::Tag,
+                SelectorKind::Tag,
+                SelectorKind::Wide,
+            ],
+            Self::Method | Self::Fastly => {
+                &[SelectorKind::Url, SelectorKind::Url, SelectorKind::Tag]
             }
-            Self::Method | Self::Fastly => &[Wanted::Url, Wanted::Url, Wanted::Tag],
-            Self::Webhook => &[Wanted::Tag],
+            Self::Webhook => &[SelectorKind::Tag],
         }
     }
 }
@@ -81,8 +88,8 @@ struct Call {
 /// Purges until the run is over.
 pub(super) async fn purge(run: Arc<Run>, mut random: Random, number: usize) {
     for turn in 0.. {
-        let (least, most) = PAUSE;
-        sleep(Duration::from_millis((least + random.below(most - least)) as u64)).await;
+        let (min, max) = PAUSE;
+        sleep(Duration::from_millis((min + random.below(max - min)) as u64)).await;
         if run.history.is_over() {
             return;
         }
@@ -110,7 +117,7 @@ impl Call {
             let event = run.history.begins(text, vec![selector.clone()]);
             // What is under way when it comes, and what is read right after it, is where it may fail.
             reads::everywhere(run, random, selector);
-            let reply = timeout(PATIENCE, self.send(&node)).await.ok().flatten();
+            let reply = timeout(TIMEOUT, self.send(&node)).await.ok().flatten();
             run.history.ends(event, &outcome(reply.as_ref()));
             let Some(reply) = reply else { continue };
             if let Some(receipt) = Receipt::of(&reply) {
@@ -163,7 +170,7 @@ impl Call {
         let key = ("idempotency-key", &*self.id);
         let fields = [TOKEN, key];
         let fields = if self.source == Source::Keyed { &fields[..] } else { &fields[..1] };
-        sending("POST", "/v1/purge", fields, &body.to_string())
+        request_with_body("POST", "/v1/purge", fields, &body.to_string())
     }
 
     fn fastly(&self) -> String {
@@ -198,13 +205,13 @@ impl Call {
             Selector::Prefix(prefix) => body["prefixes"] = json!([format!("api.test{prefix}")]),
             Selector::Everything => body["purge_everything"] = json!(true),
         }
-        sending("POST", "/client/v4/zones/z/purge_cache", &[TOKEN], &body.to_string())
+        request_with_body("POST", "/client/v4/zones/z/purge_cache", &[TOKEN], &body.to_string())
     }
 
     fn webhook(&self) -> String {
         let Selector::Tag(tag) = &self.selector else { panic!("webhooks purge tags") };
         let body = json!({ "tags": [self.id, tag] }).to_string();
-        sending("POST", "/_larder/webhooks/shop", &[TOKEN], &body)
+        request_with_body("POST", "/_larder/webhooks/shop", &[TOKEN], &body)
     }
 
     fn keys(&self, selector: &Selector) -> String {

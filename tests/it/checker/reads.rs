@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 /// How long a client waits for an answer: longer than a node hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// The pause between two requests of a client, at most, in milliseconds.
 const PAUSE: usize = 100;
 
@@ -59,8 +59,8 @@ pub(super) async fn read_one(
     let wire = wires.remove(&node.seat.process);
     let least = history.least(node.seat, target);
     let begin = Instant::now();
-    let asked = ask(node, wire, request("GET", path, &[("x-color", color)]));
-    let answer = timeout(PATIENCE, asked).await.ok().flatten();
+    let asked = send(node, wire, request("GET", path, &[("x-color", color)]));
+    let answer = timeout(TIMEOUT, asked).await.ok().flatten();
     let end = Instant::now();
     let Some((reply, wire)) = answer else {
         if node.is_ending() {
@@ -92,7 +92,7 @@ pub(super) async fn read_one(
     Some(number)
 }
 
-async fn ask(node: &Node, wire: Option<Wire>, request: String) -> Option<(Reply, Wire)> {
+async fn send(node: &Node, wire: Option<Wire>, request: String) -> Option<(Reply, Wire)> {
     let mut wire = match wire {
         Some(wire) => wire,
         None => Wire::try_connect(node.process.address).await?,

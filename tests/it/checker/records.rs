@@ -15,21 +15,21 @@ use serde_json::Value;
 
 use super::{
     cluster::{Node, TOKEN},
-    history::Seat,
+    history::NodeProcess,
 };
 use crate::support::proxy::request;
 
 /// Records that are asked for at a time: more than there are between two looks.
-const USUAL: usize = 100;
+const PAGE: usize = 100;
 /// All that a node keeps.
-const MOST: usize = 1000;
+const MAX_RECORDS: usize = 1000;
 
 /// A record that has to be known.
 pub(super) struct Expected {
     marker: String,
     seq: Option<u64>,
     begun: Instant,
-    holder: Option<Seat>,
+    holder: Option<NodeProcess>,
 }
 
 impl Expected {
@@ -40,7 +40,7 @@ impl Expected {
     }
 
     /// The same, if this process does not end before the run.
-    pub(super) fn unless_ended(self, holder: Seat) -> Self {
+    pub(super) fn unless_ended(self, holder: NodeProcess) -> Self {
         Self { holder: Some(holder), ..self }
     }
 }
@@ -48,22 +48,22 @@ impl Expected {
 #[derive(Default)]
 pub(super) struct Records {
     expected: Mutex<Vec<Expected>>,
-    known: Mutex<HashMap<Seat, Known>>,
+    known: Mutex<HashMap<NodeProcess, ReportedRecords>>,
 }
 
 /// What a node has told.
 #[derive(Default)]
-struct Known {
+struct ReportedRecords {
     /// When it was first seen to follow the log.
     since: Option<Instant>,
     records: HashSet<(u64, String)>,
     selectors: HashSet<(u64, String)>,
     texts: HashSet<String>,
     /// How often its floor had risen, and when that was seen.
-    rises: Vec<(Instant, u64)>,
+    raises: Vec<(Instant, u64)>,
 }
 
-impl Known {
+impl ReportedRecords {
     fn take_in(&mut self, record: &Value) -> bool {
         let (seq, at) = (record["seq"].as_u64().unwrap(), record["at"].as_str().unwrap());
         if !self.records.insert((seq, at.to_owned())) {
@@ -88,8 +88,8 @@ impl Known {
 
     /// Whether its floor has risen since a look before then.
     fn has_risen_since(&self, begun: Instant) -> bool {
-        let before = self.rises.iter().rev().find(|(seen, _)| *seen < begun);
-        self.rises.last().map(|(_, rises)| rises) > before.map(|(_, rises)| rises)
+        let before = self.raises.iter().rev().find(|(seen, _)| *seen < begun);
+        self.raises.last().map(|(_, raises)| raises) > before.map(|(_, raises)| raises)
     }
 }
 
@@ -105,12 +105,12 @@ impl Records {
         {
             let mut known = self.known.lock().unwrap();
             let known = known.entry(node.seat).or_default();
-            known.rises.push((seen, metrics.rises()));
+            known.raises.push((seen, metrics.raises()));
             if known.since.is_none() && metrics.is_synced() {
                 known.since = Some(seen);
             }
         }
-        for limit in [USUAL, MOST] {
+        for limit in [PAGE, MAX_RECORDS] {
             let target = format!("/v1/purges?limit={limit}");
             let Some(reply) = node.call(request("GET", &target, &[TOKEN])).await else {
                 return false;
@@ -129,7 +129,7 @@ impl Records {
 
     /// How many are known where they have to be, and what is missing: on these nodes, which are there at
     /// the end.
-    pub(super) fn compare(&self, nodes: &[Seat]) -> (usize, Vec<String>) {
+    pub(super) fn compare(&self, nodes: &[NodeProcess]) -> (usize, Vec<String>) {
         let (expected, known) = (self.expected.lock().unwrap(), self.known.lock().unwrap());
         let (mut found, mut lost) = (0, Vec::new());
         let is_due =
@@ -163,14 +163,21 @@ mod tests {
 
     use super::*;
 
-    const ONE: Seat = Seat { slot: 0, process: 0 };
-    const OTHER: Seat = Seat { slot: 1, process: 1 };
+    const ONE: NodeProcess = NodeProcess { slot: 0, process: 0 };
+    const OTHER: NodeProcess = NodeProcess { slot: 1, process: 1 };
 
     /// What is missing of a purge that was asked for once this node was known to follow the log.
-    fn lost(known: impl FnOnce(&mut Known), expected: impl FnOnce(Expected) -> Expected) -> usize {
+    fn lost(
+        known: impl FnOnce(&mut ReportedRecords),
+        expected: impl FnOnce(Expected) -> Expected,
+    ) -> usize {
         let records = Records::default();
         let since = Instant::now();
-        let mut node = Known { since: Some(since), rises: vec![(since, 3)], ..Known::default() };
+        let mut node = ReportedRecords {
+            since: Some(since),
+            raises: vec![(since, 3)],
+            ..ReportedRecords::default()
+        };
         let begun = loop {
             let now = Instant::now();
             if now > since {
@@ -198,9 +205,10 @@ mod tests {
 
     #[test]
     fn a_floor_that_has_risen_since_covers_a_record() {
-        let risen = |known: &mut Known| known.rises.push((Instant::now(), 4));
+        let risen = |known: &mut ReportedRecords| known.raises.push((Instant::now(), 4));
         assert_eq!(lost(risen, |expected| expected), 0);
-        let before = |known: &mut Known| known.rises = vec![(known.since.unwrap(), 4); 2];
+        let before =
+            |known: &mut ReportedRecords| known.raises = vec![(known.since.unwrap(), 4); 2];
         assert_eq!(lost(before, |expected| expected), 1);
     }
 

@@ -121,20 +121,20 @@ impl Selector {
     }
 
     /// One of them, of the kinds that are wanted.
-    pub(super) fn any(random: &mut Random, targets: &[Target], wanted: &[Wanted]) -> Self {
+    pub(super) fn any(random: &mut Random, targets: &[Target], wanted: &[SelectorKind]) -> Self {
         match random.pick(wanted) {
-            Wanted::Url => {
+            SelectorKind::Url => {
                 let common: Vec<_> = targets.iter().filter(|target| target.is_common()).collect();
                 Self::Url(random.pick(&common).path.clone())
             }
-            Wanted::Tag => Self::Tag(match random.below(6) {
+            SelectorKind::Tag => Self::Tag(match random.below(6) {
                 0 => format!("g{}", random.below(4)),
                 1 => format!("json:j{}", random.below(4)),
                 2 => format!("w:{}", random.below(4)),
                 _ => format!("t{}", random.below(SHARED)),
             }),
-            Wanted::Wide if random.one_in(4) => Self::Everything,
-            Wanted::Wide => {
+            SelectorKind::Wide if random.one_in(4) => Self::Everything,
+            SelectorKind::Wide => {
                 let prefixes = ["/p/1", "/p/2", "/r/", "/s/", "/e/", "/v/", "/w/1", "/l/"];
                 Self::Prefix((*random.pick(&prefixes)).to_owned())
             }
@@ -144,7 +144,7 @@ impl Selector {
 
 /// Kinds of selectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum SelectorKind {
     Url,
     Tag,
     /// What selects many by their URL.

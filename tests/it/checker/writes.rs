@@ -16,13 +16,13 @@ use super::{
     targets::{Kind, Selector, Target},
 };
 use crate::support::{
-    proxy::sending,
+    proxy::request_with_body,
     random::Random,
     wire::{Reply, Wire},
 };
 
 /// How long a client waits for an answer: longer than a node hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// The pause between two writes of a client, in milliseconds.
 const PAUSE: (usize, usize) = (200, 700);
 
@@ -30,8 +30,8 @@ const PAUSE: (usize, usize) = (200, 700);
 pub(super) async fn write(run: Arc<Run>, mut random: Random, number: usize) {
     let is_writable = |target: &&Target| matches!(target.kind, Kind::Written | Kind::Grouped);
     for turn in 0.. {
-        let (least, most) = PAUSE;
-        sleep(Duration::from_millis((least + random.below(most - least)) as u64)).await;
+        let (min, max) = PAUSE;
+        sleep(Duration::from_millis((min + random.below(max - min)) as u64)).await;
         if run.history.is_over() {
             return;
         }
@@ -55,9 +55,9 @@ async fn write_one(run: &Run, node: &Node, (method, target): (&str, &Target), id
     let Some(before) = node.metrics().await else { return };
     let event = run.history.begins(format!("{method} {path} on {seat}"), selectors(method, target));
     let begun = Instant::now();
-    let call = sending(method, &format!("{path}?id={id}"), &[], "");
+    let call = request_with_body(method, &format!("{path}?id={id}"), &[], "");
     let asked = async { Wire::try_connect(node.process.address).await?.try_exchange(call).await };
-    let reply = timeout(PATIENCE, asked).await.ok().flatten();
+    let reply = timeout(TIMEOUT, asked).await.ok().flatten();
     let Some(reply) = reply else {
         run.history.ends(event, "no answer");
         if !node.is_ending() {

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use larder::server::Settings;
+use larder::testing::server::Settings;
 use tokio::net::TcpStream;
 
 use crate::{
     lifecycle::File,
     support::{
-        frames::{End, Frames},
+        frames::{End, Http2Wire},
         gate::Gate,
         proxy::request,
-        script::{Said, Scripted},
-        serving::{Answer, Serving, reply},
+        script::{OriginResponse, ScriptedOrigin},
+        serving::{FnHandler, TestServer, reply},
         wire::{RawOrigin, Wire},
         within,
     },
@@ -21,14 +21,14 @@ use crate::{
 #[tokio::test]
 async fn during_the_delay_readiness_fails_and_clients_are_served() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let file = File::new(&origin.url(), "[limits]\ndrain_delay = \"1500ms\"");
         let process = file.run().await;
         let mut kept = Wire::connect(process.address).await;
         let reply = kept.exchange(request("GET", "/a", &[])).await;
         assert_eq!((reply.status(), reply.header("connection")), (200, None));
         process.signal("TERM");
-        while process.ask_admin("/readyz").await.status() != 503 {}
+        while process.get_admin("/readyz").await.status() != 503 {}
         let reply = process.get("/a").await;
         assert_eq!((reply.status(), reply.header("connection")), (200, Some("close")));
         let reply = kept.exchange(request("GET", "/a", &[])).await;
@@ -43,11 +43,11 @@ async fn during_the_delay_readiness_fails_and_clients_are_served() {
 #[tokio::test]
 async fn a_second_signal_ends_the_process_at_once() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let file = File::new(&origin.url(), "[limits]\ndrain_delay = \"10m\"");
         let process = file.run().await;
         process.signal("TERM");
-        process.says("stopping").await;
+        process.wait_for_message("stopping").await;
         process.signal("TERM");
         assert!(process.ended().await.success());
     })
@@ -83,7 +83,7 @@ async fn a_tunnel_goes_on_for_the_time_of_the_drain() {
         }
         drop(wire);
         assert!(process.ended().await.success());
-        assert!(!process.said().contains("did not end in time"), "{}", process.said());
+        assert!(!process.messages().contains("did not end in time"), "{}", process.messages());
     })
     .await;
 }
@@ -93,7 +93,7 @@ async fn an_http2_client_is_told_twice_which_streams_are_served() {
     within(async {
         let (gate, held) = (Gate::closed(), Gate::closed());
         let (open, asked) = (gate.clone(), held.clone());
-        let handler = Answer(move |_, _| {
+        let handler = FnHandler(move |_, _| {
             let (open, asked) = (open.clone(), asked.clone());
             async move {
                 asked.open();
@@ -101,8 +101,8 @@ async fn an_http2_client_is_told_twice_which_streams_are_served() {
                 reply(200, "a")
             }
         });
-        let serving = Serving::start(handler, Settings::default());
-        let mut frames = Frames::connect(serving.address).await;
+        let serving = TestServer::start(handler, Settings::default());
+        let mut frames = Http2Wire::connect(serving.address).await;
         frames.request(1, "GET", End::Stream).await;
         held.passed().await;
         serving.drain.leave();
@@ -123,7 +123,8 @@ async fn an_http2_client_is_told_twice_which_streams_are_served() {
 #[tokio::test]
 async fn clients_that_have_connected_are_served_although_the_drain_begins() {
     within(async {
-        let serving = Serving::start(Answer(|_, _| async { reply(200, "a") }), Settings::default());
+        let serving =
+            TestServer::start(FnHandler(|_, _| async { reply(200, "a") }), Settings::default());
         let mut wires = Vec::new();
         for _ in 0..20 {
             let mut wire = Wire::new(std_connect(&serving));
@@ -139,7 +140,7 @@ async fn clients_that_have_connected_are_served_although_the_drain_begins() {
 }
 
 /// Connects without giving the server a chance to run.
-fn std_connect(serving: &Serving) -> TcpStream {
+fn std_connect(serving: &TestServer) -> TcpStream {
     let stream = std::net::TcpStream::connect(serving.address).unwrap();
     stream.set_nonblocking(true).unwrap();
     TcpStream::from_std(stream).unwrap()

@@ -10,7 +10,7 @@ use crate::{
     support::{
         process::{Process, command},
         proxy::request,
-        script::{Said, Scripted},
+        script::{OriginResponse, ScriptedOrigin},
         wire::Wire,
         within,
     },
@@ -19,7 +19,7 @@ use crate::{
 #[tokio::test]
 async fn ipv4_and_ipv6_share_a_port() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let port = free_address().port();
         let (v4, v6) = (format!("127.0.0.1:{port}"), format!("[::]:{port}"));
         let any = format!("0.0.0.0:{port}");
@@ -27,7 +27,7 @@ async fn ipv4_and_ipv6_share_a_port() {
         let arguments =
             ["--origin", &url, "--listen", &any, "--listen", &v6, "--admin", "127.0.0.1:0"];
         let process = Process::run(&arguments).await;
-        process.says(&format!("listening on {v6}")).await;
+        process.wait_for_message(&format!("listening on {v6}")).await;
         for address in [v4.parse().unwrap(), (Ipv6Addr::LOCALHOST, port).into()] {
             let mut wire = Wire::connect(address).await;
             assert_eq!(wire.exchange(request("GET", "/a", &[])).await.status(), 200, "{address}");
@@ -36,7 +36,7 @@ async fn ipv4_and_ipv6_share_a_port() {
     .await;
 }
 
-async fn ask(path: &Path) -> u16 {
+async fn send(path: &Path) -> u16 {
     let mut wire = Wire::new(UnixStream::connect(path).await.unwrap());
     wire.exchange(request("GET", "/livez", &[])).await.status()
 }
@@ -48,7 +48,7 @@ fn mode(path: &Path) -> u32 {
 #[tokio::test]
 async fn unix_sockets_have_their_permissions_and_are_removed_at_the_end() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let file = File::new(&origin.url(), "");
         let at = |name: &str| file.0.path().join(name);
         let [open, closed, admin] = [at("open.sock"), at("closed.sock"), at("admin.sock")];
@@ -68,10 +68,10 @@ async fn unix_sockets_have_their_permissions_and_are_removed_at_the_end() {
             tokio::task::yield_now().await;
         }
         assert_eq!([mode(&open), mode(&closed), mode(&admin)], [0o666, 0o660, 0o600]);
-        assert_eq!((ask(&open).await, ask(&closed).await, ask(&admin).await), (200, 200, 200));
-        let (status, said) = Process::fails(&arguments);
-        assert!(!status.success() && said.contains("cannot listen on unix:"), "{said}");
-        assert_eq!(ask(&open).await, 200, "the socket of a live process stays");
+        assert_eq!((send(&open).await, send(&closed).await, send(&admin).await), (200, 200, 200));
+        let (status, printed) = Process::run_to_failure(&arguments);
+        assert!(!status.success() && printed.contains("cannot listen on unix:"), "{printed}");
+        assert_eq!(send(&open).await, 200, "the socket of a live process stays");
         crate::support::process::signal(child.id(), "TERM");
         let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
         assert!(status.success());

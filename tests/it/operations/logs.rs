@@ -14,7 +14,7 @@ use crate::{
     support::{
         process::{Process, command},
         proxy::sum,
-        script::{Said, Scripted},
+        script::{OriginResponse, ScriptedOrigin},
         within, within_seconds,
     },
 };
@@ -30,7 +30,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 
 /// Starts a node with these outputs, has it serve, reload and drain, and returns its metrics before the end.
 async fn serves_and_ends_with(outputs: (Stdio, Stdio)) -> String {
-    let origin = Scripted::always(Said::fresh("a")).await;
+    let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
     let file = File::new(&origin.url(), "");
     let [address, admin] = [free_address(), free_address()];
     let (listen, at) = (address.to_string(), admin.to_string());
@@ -42,15 +42,15 @@ async fn serves_and_ends_with(outputs: (Stdio, Stdio)) -> String {
         assert_eq!(process.get("/a").await.summary(), "200 HIT a");
     }
     file.write_raw("origin = 7");
-    while sum(&process.ask_admin("/metrics").await.body, "larder_config_last_reload_successful", "")
+    while sum(&process.get_admin("/metrics").await.body, "larder_config_last_reload_successful", "")
         == 1
     {
         process.signal("HUP");
     }
     file.write(&origin.url(), "[[route]]\nname = \"off\"\nmatch = \"/a\"\ncache = false");
     while process.get("/a").await.cache() != "BYPASS" {}
-    assert_eq!(process.ask_admin("/livez").await.status(), 200);
-    let metrics = process.ask_admin("/metrics").await.body;
+    assert_eq!(process.get_admin("/livez").await.status(), 200);
+    let metrics = process.get_admin("/metrics").await.body;
     process.signal("TERM");
     assert_eq!(process.ended().await.code(), Some(0));
     metrics
@@ -107,21 +107,25 @@ async fn a_start_that_fails_does_not_wait_for_a_reader() {
 #[tokio::test]
 async fn an_error_that_repeats_is_counted() {
     within_seconds(40, async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let file = File::new(&origin.url(), "");
         let process = file.run().await;
         file.write_raw("origin = 7");
         let held_back = async || {
-            sum(&process.ask_admin("/metrics").await.body, "larder_log_repeated_total", "")
+            sum(&process.get_admin("/metrics").await.body, "larder_log_repeated_total", "")
         };
         while held_back().await < 3 {
             process.signal("HUP");
         }
         process.signal("TERM");
         assert!(process.ended().await.success());
-        process.says("(repeated ").await;
-        let said = process.said();
-        assert_eq!(said.matches(KEPT).count(), 6, "five, and what tells of the others: {said}");
+        process.wait_for_message("(repeated ").await;
+        let printed = process.messages();
+        assert_eq!(
+            printed.matches(KEPT).count(),
+            6,
+            "five, and what tells of the others: {printed}"
+        );
     })
     .await;
 }

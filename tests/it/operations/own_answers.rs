@@ -2,7 +2,7 @@
 
 use crate::support::{
     proxy::{Proxy, request, sum},
-    script::{Said, Scripted},
+    script::{OriginResponse, ScriptedOrigin},
     within,
 };
 
@@ -13,13 +13,13 @@ const MORE: &str = "[events]\ntags = [\"a\"]\n[[webhook]]\nname = \"shop\"\nsche
 #[tokio::test]
 async fn what_larder_answers_itself_is_logged_and_counted() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let proxy = Proxy::with(&origin.url(), &format!("admin.token = \"secret\"\n{MORE}"));
         let known = [("X-Request-ID", "r-1")];
-        proxy.ask("GET", "/_larder/version?query=secret", &known).await;
-        proxy.ask("POST", "/_larder/webhooks/shop", &[("Content-Length", "0")]).await;
-        proxy.ask("PURGE", "/private/7", &[("Authorization", "Bearer secret")]).await;
-        proxy.ask("GET", "/_larder/nothing", &[]).await;
+        proxy.send("GET", "/_larder/version?query=secret", &known).await;
+        proxy.send("POST", "/_larder/webhooks/shop", &[("Content-Length", "0")]).await;
+        proxy.send("PURGE", "/private/7", &[("Authorization", "Bearer secret")]).await;
+        proxy.send("GET", "/_larder/nothing", &[]).await;
         let log = proxy.log(4).await;
         let expected = [
             ("GET", "/_larder/version", 200),
@@ -45,7 +45,7 @@ async fn what_larder_answers_itself_is_logged_and_counted() {
 #[tokio::test]
 async fn what_larder_answers_itself_is_counted_by_endpoint() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let proxy = Proxy::with(&origin.url(), MORE);
         proxy.get("/_larder/sync").await;
         proxy.get("/_larder/webhooks/none").await;
@@ -61,7 +61,7 @@ async fn what_larder_answers_itself_is_counted_by_endpoint() {
 #[tokio::test]
 async fn an_event_stream_is_logged_when_it_ends() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let proxy = Proxy::with(&origin.url(), MORE);
         let mut stream = proxy.connect().await;
         stream.write(request("GET", "/_larder/events", &[])).await;
@@ -79,7 +79,7 @@ async fn an_event_stream_is_logged_when_it_ends() {
 #[tokio::test]
 async fn what_the_server_refuses_is_logged_with_its_reason() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let proxy = Proxy::with(&origin.url(), MORE);
         for (raw, reason, path) in [
             ("GET /a HTTP/1.1\r\nX-Request-ID: r-1\r\n\r\n", "host", "/a"),
@@ -108,7 +108,7 @@ async fn what_the_server_refuses_is_logged_with_its_reason() {
 #[tokio::test]
 async fn each_hit_has_a_request_id_in_the_log() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let proxy = Proxy::before(&origin.url());
         proxy.get("/a").await;
         proxy.get("/a").await;
@@ -129,7 +129,7 @@ async fn each_hit_has_a_request_id_in_the_log() {
 #[tokio::test]
 async fn marks_that_reorder_text_are_escaped_in_the_log() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let proxy = Proxy::with(&origin.url(), "log.access = \"text\"");
         let path = "/a\u{202e}gpj.exe\u{2066}\u{200f}";
         let mut wire = proxy.connect().await;

@@ -5,12 +5,12 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 use crate::{
     lifecycle::{File, IN_FORCE, KEPT},
     support::{
-        certificate::Signed,
-        fleet::moment,
+        certificate::SignedCertificate,
+        fleet::short_sleep,
         process::Process,
         proxy::request,
-        script::{Said, Scripted},
-        serving::{Answer, Serving, reply},
+        script::{OriginResponse, ScriptedOrigin},
+        serving::{FnHandler, TestServer, reply},
         wire::Wire,
         within, within_seconds,
     },
@@ -41,7 +41,7 @@ fn config(folder: &Path, origin: &str) -> String {
 #[tokio::test]
 async fn a_secret_is_replaced_in_place_by_a_rename_and_with_its_folder() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let file = File::new(&origin.url(), "");
         let secrets = file.0.path().join("secrets");
         fs::create_dir(&secrets).unwrap();
@@ -56,7 +56,7 @@ async fn a_secret_is_replaced_in_place_by_a_rename_and_with_its_folder() {
         fs::rename(secrets.join("new"), secrets.join("token")).unwrap();
         until_known(&process, "third").await;
         fs::remove_dir_all(&secrets).unwrap();
-        process.says(KEPT).await;
+        process.wait_for_message(KEPT).await;
         assert!(is_known(&process, "third").await, "what cannot be read changes nothing");
         fs::create_dir(&secrets).unwrap();
         fs::write(secrets.join("token"), "fourth").unwrap();
@@ -69,7 +69,7 @@ async fn a_secret_is_replaced_in_place_by_a_rename_and_with_its_folder() {
 #[tokio::test]
 async fn a_folder_behind_a_link_is_swapped() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let file = File::new(&origin.url(), "");
         let mount = file.0.path().join("mount");
         let release = |name: &str, token: &str| {
@@ -98,12 +98,13 @@ async fn a_folder_behind_a_link_is_swapped() {
 #[tokio::test]
 async fn the_authority_of_an_origin_is_replaced() {
     within(async {
-        let (old, new) = (Signed::new(), Signed::new());
-        let settings = larder::server::Settings {
+        let (old, new) = (SignedCertificate::new(), SignedCertificate::new());
+        let settings = larder::testing::server::Settings {
             tls: Some(new.server.server()),
-            ..larder::server::Settings::default()
+            ..larder::testing::server::Settings::default()
         };
-        let origin = Serving::start(Answer(|_, _| std::future::ready(reply(200, "a"))), settings);
+        let origin =
+            TestServer::start(FnHandler(|_, _| std::future::ready(reply(200, "a"))), settings);
         let url = format!("https://localhost:{}", origin.address.port());
         let file = File::new(&url, "");
         let ca = file.0.path().join("ca.pem");
@@ -116,7 +117,7 @@ async fn the_authority_of_an_origin_is_replaced() {
         let process = file.run().await;
         assert_eq!(process.get("/a").await.status(), 502);
         fs::copy(new.authority(), &ca).unwrap();
-        process.says(IN_FORCE).await;
+        process.wait_for_message(IN_FORCE).await;
         assert_eq!(process.get("/a").await.status(), 200);
     })
     .await;
@@ -125,7 +126,7 @@ async fn the_authority_of_an_origin_is_replaced() {
 #[tokio::test]
 async fn other_files_beside_the_configuration_are_no_change() {
     within_seconds(30, async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let file = File::new(&origin.url(), "");
         let log = fs::File::create(file.0.path().join("larder.log")).unwrap();
         let [address, admin] = [super::free_address(), super::free_address()];
@@ -133,18 +134,18 @@ async fn other_files_beside_the_configuration_are_no_change() {
         let arguments = ["--config", path.to_str().unwrap(), "--listen", &listen, "--admin", &at];
         let outputs = (log.try_clone().unwrap().into(), log.into());
         let process = Process::run_into(&arguments, outputs, [address, admin]).await;
-        let said = || fs::read_to_string(file.0.path().join("larder.log")).unwrap();
+        let printed = || fs::read_to_string(file.0.path().join("larder.log")).unwrap();
         let hosts = format!("hosts = [\"{}\"]", process.address);
         for (text, change) in [&hosts, "", &hosts, ""].into_iter().zip(1..) {
             file.write(&origin.url(), text);
             process.get("/a").await;
-            while said().matches(IN_FORCE).count() < change {
-                moment().await;
+            while printed().matches(IN_FORCE).count() < change {
+                short_sleep().await;
             }
         }
         // The log has changed with the last reload. Were that a change, two more looks would find it.
         tokio::time::sleep(std::time::Duration::from_millis(700)).await;
-        assert_eq!(said().matches(IN_FORCE).count(), 4, "one for each change: {}", said());
+        assert_eq!(printed().matches(IN_FORCE).count(), 4, "one for each change: {}", printed());
     })
     .await;
 }
@@ -152,12 +153,12 @@ async fn other_files_beside_the_configuration_are_no_change() {
 #[tokio::test]
 async fn a_change_that_needs_a_restart_is_named() {
     within(async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let file = File::new(&origin.url(), "");
         let process = file.run().await;
         file.write(&origin.url(), "[limits]\nconnections = 7");
-        process.says("a changed setting takes effect with a restart").await;
-        assert!(process.said().contains("setting=\"limits\""), "{}", process.said());
+        process.wait_for_message("a changed setting takes effect with a restart").await;
+        assert!(process.messages().contains("setting=\"limits\""), "{}", process.messages());
     })
     .await;
 }

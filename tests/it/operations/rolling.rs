@@ -16,10 +16,10 @@ use super::free_address;
 use crate::{
     lifecycle::File,
     support::{
-        fleet::moment,
+        fleet::short_sleep,
         process::Process,
         proxy::request,
-        script::{Said, Scripted},
+        script::{OriginResponse, ScriptedOrigin},
         wire::{Reply, Wire},
         within_seconds,
     },
@@ -158,7 +158,7 @@ async fn start(file: &File, [address, admin]: [SocketAddr; 2]) -> Process {
 #[tokio::test]
 async fn nodes_are_restarted_one_after_another_and_no_request_fails() {
     within_seconds(90, async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let file = File::new(&origin.url(), "[limits]\ndrain_delay = \"2s\"");
         let addresses = [(); 3].map(|()| [free_address(), free_address()]);
         let mut nodes = Vec::new();
@@ -175,7 +175,7 @@ async fn nodes_are_restarted_one_after_another_and_no_request_fails() {
                 || balancer.answered.load(Relaxed) < before + 50
             {
                 assert!(balancer.failed.lock().unwrap().is_empty());
-                moment().await;
+                short_sleep().await;
             }
         }
         balancer.finish(tasks).await;
@@ -186,7 +186,7 @@ async fn nodes_are_restarted_one_after_another_and_no_request_fails() {
 #[tokio::test]
 async fn a_single_node_is_replaced_by_one_on_the_same_port_and_no_request_fails() {
     within_seconds(60, async {
-        let origin = Scripted::always(Said::fresh("a")).await;
+        let origin = ScriptedOrigin::always(OriginResponse::fresh("a")).await;
         let file = File::new(&origin.url(), "reuse_port = true\n[limits]\ndrain_delay = \"300ms\"");
         let address = free_address();
         let mut admin = free_address();
@@ -208,7 +208,7 @@ async fn a_single_node_is_replaced_by_one_on_the_same_port_and_no_request_fails(
             let before = balancer.answered.load(Relaxed);
             while balancer.answered.load(Relaxed) < before + 50 {
                 assert!(balancer.failed.lock().unwrap().is_empty(), "{:?}", balancer.failed);
-                moment().await;
+                short_sleep().await;
             }
         }
         balancer.finish(clients).await;

@@ -1,13 +1,13 @@
 //! Random requests: whatever is answered is what the origin says to exactly this method, target, host and
 //! these fields about the target.
 
-use larder::planted::Bug;
+use larder::testing::purge::planted::PlantedBug;
 
 use crate::support::{
     process::Process,
     proxy::Proxy,
     random::Random,
-    script::{Asked, Said, Scripted},
+    script::{OriginRequest, OriginResponse, ScriptedOrigin},
     wire::{Reply, Wire},
     within_seconds,
 };
@@ -154,14 +154,16 @@ impl Asking {
     }
 }
 
-fn seen(asked: &Asked) -> String {
-    let fields = SEEN.iter().map(|name| asked.header(name).unwrap_or("-"));
-    [asked.target.as_str()].into_iter().chain(fields).collect::<Vec<_>>().join(" ")
+fn seen(request: &OriginRequest) -> String {
+    let fields = SEEN.iter().map(|name| request.header(name).unwrap_or("-"));
+    [request.target.as_str()].into_iter().chain(fields).collect::<Vec<_>>().join(" ")
 }
 
-async fn origin() -> Scripted {
-    Scripted::start(|asked| Said::ok(seen(asked)).with("cache-control", "public, max-age=600"))
-        .await
+async fn origin() -> ScriptedOrigin {
+    ScriptedOrigin::start(|request| {
+        OriginResponse::ok(seen(request)).with("cache-control", "public, max-age=600")
+    })
+    .await
 }
 
 /// Sends random requests; how many were hits, or the first wrong answer.
@@ -224,7 +226,7 @@ async fn a_target_that_is_normalised_before_it_is_forwarded_is_found() {
             routes(false)
         );
         std::fs::write(&file, text).unwrap();
-        let bug = [("LARDER_PLANTED", Bug::NormalisedTarget.as_str())];
+        let bug = [("LARDER_PLANTED", PlantedBug::NormalisedTarget.as_str())];
         let proxy = Process::run_with(&["--config", file.to_str().unwrap()], &bug).await;
         let found = run(Wire::connect(proxy.address).await, false, 1).await;
         assert!(found.is_err(), "nothing was found in {REQUESTS} requests");

@@ -3,7 +3,7 @@
 
 use std::{path::Path, path::PathBuf, sync::Arc};
 
-use larder::server::tls::{Certificates, server_config};
+use larder::testing::server::tls::{Certificates, server_config};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -46,12 +46,12 @@ impl Certificate {
 }
 
 /// An authority and the certificate that it has signed for `localhost` and `127.0.0.1`.
-pub(crate) struct Signed {
+pub(crate) struct SignedCertificate {
     pub(crate) server: Certificate,
     authority: PathBuf,
 }
 
-impl Signed {
+impl SignedCertificate {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

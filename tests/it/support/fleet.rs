@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::{
     process::Process,
-    proxy::{request, sending, sum},
+    proxy::{request, request_with_body, sum},
     redis::Redis,
     wire::{Reply, Wire},
 };
@@ -14,7 +14,7 @@ use super::{
 const TOKEN: (&str, &str) = ("authorization", "Bearer secret");
 
 /// Between two looks at a node: looking takes time that the node needs.
-pub(crate) async fn moment() {
+pub(crate) async fn short_sleep() {
     tokio::time::sleep(Duration::from_millis(5)).await;
 }
 
@@ -53,11 +53,11 @@ impl Fleet {
     pub(crate) async fn ready(&self, redis: &Redis) {
         let nodes = self.nodes.len();
         while redis.command(&["PUBSUB", "CHANNELS", "*:n:*"]).await.members().len() < nodes {
-            moment().await;
+            short_sleep().await;
         }
         for node in 0..nodes {
             while !self.uses_redis(node).await {
-                moment().await;
+                short_sleep().await;
             }
         }
     }
@@ -75,7 +75,7 @@ impl Fleet {
     }
 
     /// `GET path` of a node, on a connection of its own.
-    pub(crate) async fn ask(&self, node: usize, path: &str) -> Reply {
+    pub(crate) async fn get(&self, node: usize, path: &str) -> Reply {
         self.nodes[node].get(path).await
     }
 
@@ -93,7 +93,7 @@ impl Fleet {
 
     /// Purges by a call to a node, which has to succeed; its place in the log.
     pub(crate) async fn purge(&self, node: usize, json: &str) -> u64 {
-        let call = sending("POST", "/v1/purge", &[TOKEN], json);
+        let call = request_with_body("POST", "/v1/purge", &[TOKEN], json);
         let reply = Wire::connect(self.nodes[node].admin).await.exchange(call).await;
         assert_eq!(reply.status(), 200, "{reply:?}");
         let receipt: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
@@ -102,7 +102,7 @@ impl Fleet {
 
     /// Purges by a call to a node, and whether that succeeds.
     pub(crate) async fn purges(&self, node: usize, json: &str) -> bool {
-        let call = sending("POST", "/v1/purge", &[TOKEN], json);
+        let call = request_with_body("POST", "/v1/purge", &[TOKEN], json);
         Wire::connect(self.nodes[node].admin).await.exchange(call).await.status() == 200
     }
 

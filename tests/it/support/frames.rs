@@ -76,11 +76,11 @@ pub(crate) struct Received {
 }
 
 /// A connection on which both sides speak frames.
-pub(crate) struct Frames {
+pub(crate) struct Http2Wire {
     wire: Wire,
 }
 
-impl Frames {
+impl Http2Wire {
     /// A client's side.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let mut frames = Self { wire: Wire::connect(address).await };
@@ -307,7 +307,7 @@ pub(crate) async fn origin(steps: &[Step]) -> RawOrigin {
     RawOrigin::start(move |wire, _| {
         let steps = steps.clone();
         async move {
-            let Some(mut frames) = Frames::accept(wire).await else { return };
+            let Some(mut frames) = Http2Wire::accept(wire).await else { return };
             while let Some((stream, _)) = frames.next_request().await {
                 if !frames.play(stream, &steps).await {
                     return;
@@ -324,7 +324,7 @@ pub(crate) async fn reading() -> (RawOrigin, UnboundedReceiver<Received>) {
     let origin = RawOrigin::start(move |wire, _| {
         let report = report.clone();
         async move {
-            let Some(mut frames) = Frames::accept(wire).await else { return };
+            let Some(mut frames) = Http2Wire::accept(wire).await else { return };
             while let Some((stream, _)) = frames.next_request().await {
                 let mut received = Received::default();
                 while !received.is_over() {

@@ -20,12 +20,12 @@ use tokio::{
 use super::{proxy::request, wire::Wire};
 
 /// No load goes on after this many requests, or keeps a request waiting for longer than this.
-const MOST_REQUESTS: usize = 500_000;
-const PATIENCE: Duration = Duration::from_secs(10);
+const MAX_REQUESTS: usize = 500_000;
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which request it is: its client's number, and how many this client has sent before.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Turn {
+pub(crate) struct RequestNumber {
     pub(crate) client: usize,
     pub(crate) before: usize,
 }
@@ -37,7 +37,7 @@ pub(crate) struct Load {
     nodes: Vec<SocketAddr>,
     clients: usize,
     every: Option<Duration>,
-    target: Arc<dyn Fn(Turn) -> String + Send + Sync>,
+    target: Arc<dyn Fn(RequestNumber) -> String + Send + Sync>,
 }
 
 /// What became of a request.
@@ -49,11 +49,11 @@ pub(crate) struct Sample {
     pub(crate) latency: Duration,
     pub(crate) node: usize,
     pub(crate) target: String,
-    pub(crate) answer: Result<Answer, Failure>,
+    pub(crate) answer: Result<LoadResponse, LoadFailure>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct LoadResponse {
     pub(crate) status: u16,
     /// What `X-API-Cache` says.
     pub(crate) cache: String,
@@ -61,13 +61,13 @@ pub(crate) struct Answer {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub(crate) enum LoadFailure {
     /// Nobody listens.
     Refused,
     /// The connection ended before the answer did.
     Broken,
     /// No whole answer in time.
-    Late,
+    TimedOut,
 }
 
 impl Load {
@@ -91,22 +91,25 @@ impl Load {
     }
 
     /// What is asked for: a target, or another method than `GET` and a target.
-    pub(crate) fn asking(self, target: impl Fn(Turn) -> String + Send + Sync + 'static) -> Self {
+    pub(crate) fn asking(
+        self,
+        target: impl Fn(RequestNumber) -> String + Send + Sync + 'static,
+    ) -> Self {
         Self { target: Arc::new(target), ..self }
     }
 
     /// Sends this many requests from each client, all beginning together, and waits for their ends.
-    pub(crate) async fn each(self, requests: usize) -> Outcome {
+    pub(crate) async fn each(self, requests: usize) -> LoadReport {
         self.begin(requests).finish().await
     }
 
     /// Begins to send requests, until it is stopped.
-    pub(crate) fn start(self) -> Running {
-        let most = MOST_REQUESTS / self.clients;
+    pub(crate) fn start(self) -> RunningLoad {
+        let most = MAX_REQUESTS / self.clients;
         self.begin(most)
     }
 
-    fn begin(self, each: usize) -> Running {
+    fn begin(self, each: usize) -> RunningLoad {
         let shared = Arc::new(Shared {
             ready: Barrier::new(self.clients),
             samples: Mutex::default(),
@@ -119,12 +122,12 @@ impl Load {
             let client = Client::new(number, &self, &shared);
             tasks.spawn(client.run(each, self.every, self.clients));
         }
-        Running { tasks, shared }
+        RunningLoad { tasks, shared }
     }
 }
 
 /// A load under way; ends when dropped.
-pub(crate) struct Running {
+pub(crate) struct RunningLoad {
     tasks: JoinSet<()>,
     shared: Arc<Shared>,
 }
@@ -137,7 +140,7 @@ struct Shared {
     open: AtomicUsize,
 }
 
-impl Running {
+impl RunningLoad {
     /// Waits until this many more requests have ended.
     pub(crate) async fn more(&self, requests: usize) {
         let mut ended = self.shared.ended.subscribe();
@@ -151,16 +154,16 @@ impl Running {
     }
 
     /// Sends no more, waits for the answers that are due, and tells what became of all.
-    pub(crate) async fn stop(self) -> Outcome {
+    pub(crate) async fn stop(self) -> LoadReport {
         self.shared.ends.store(true, Ordering::Relaxed);
         self.finish().await
     }
 
-    async fn finish(mut self) -> Outcome {
+    async fn finish(mut self) -> LoadReport {
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap();
         }
-        Outcome { samples: std::mem::take(&mut self.shared.samples.lock().unwrap()) }
+        LoadReport { samples: std::mem::take(&mut self.shared.samples.lock().unwrap()) }
     }
 }
 
@@ -168,7 +171,7 @@ struct Client {
     number: usize,
     node: usize,
     address: SocketAddr,
-    target: Arc<dyn Fn(Turn) -> String + Send + Sync>,
+    target: Arc<dyn Fn(RequestNumber) -> String + Send + Sync>,
     shared: Arc<Shared>,
     wire: Option<Wire>,
 }
@@ -198,15 +201,15 @@ impl Client {
             if self.shared.ends.load(Ordering::Relaxed) {
                 break;
             }
-            self.ask(at, before).await;
+            self.send(at, before).await;
         }
     }
 
-    async fn ask(&mut self, at: Instant, before: usize) {
-        let target = (self.target)(Turn { client: self.number, before });
+    async fn send(&mut self, at: Instant, before: usize) {
+        let target = (self.target)(RequestNumber { client: self.number, before });
         self.shared.open.fetch_add(1, Ordering::Relaxed);
-        let asked = timeout(PATIENCE, self.answer(&target)).await;
-        let answer = asked.unwrap_or(Err(Failure::Late));
+        let asked = timeout(TIMEOUT, self.answer(&target)).await;
+        let answer = asked.unwrap_or(Err(LoadFailure::TimedOut));
         self.shared.open.fetch_sub(1, Ordering::Relaxed);
         if answer.is_err() {
             self.wire = None;
@@ -216,28 +219,29 @@ impl Client {
         self.shared.ended.send_modify(|ended| *ended += 1);
     }
 
-    async fn answer(&mut self, target: &str) -> Result<Answer, Failure> {
+    async fn answer(&mut self, target: &str) -> Result<LoadResponse, LoadFailure> {
         if self.wire.is_none() {
             self.wire = Wire::try_connect(self.address).await;
         }
-        let wire = self.wire.as_mut().ok_or(Failure::Refused)?;
+        let wire = self.wire.as_mut().ok_or(LoadFailure::Refused)?;
         let (method, target) = target.split_once(' ').unwrap_or(("GET", target));
-        let reply = wire.try_exchange(request(method, target, &[])).await.ok_or(Failure::Broken)?;
+        let reply =
+            wire.try_exchange(request(method, target, &[])).await.ok_or(LoadFailure::Broken)?;
         let (status, cache) = (reply.status(), reply.cache().to_owned());
         if reply.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")) {
             self.wire = None;
         }
-        Ok(Answer { status, cache, body: reply.body })
+        Ok(LoadResponse { status, cache, body: reply.body })
     }
 }
 
 /// What became of the requests of a load.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Outcome {
+pub(crate) struct LoadReport {
     pub(crate) samples: Vec<Sample>,
 }
 
-impl Outcome {
+impl LoadReport {
     /// Those that were due from `begin` on and before `end`.
     pub(crate) fn between(&self, begin: Instant, end: Instant) -> Self {
         let those = self.samples.iter().filter(|sample| (begin..end).contains(&sample.at));
@@ -269,7 +273,7 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for LoadReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let failures = self.failures();
         write!(formatter, "{} requests, {} failed", self.samples.len(), failures.len())?;

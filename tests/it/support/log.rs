@@ -7,10 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use larder::{
-    fence::{Facets, Fence, Mode, Purge, Selector, Source, Stamp},
-    purge::{Expected, Fences, Link, Log, RedisLog, Retention, Rise, Standing, WhenUnsynced},
-    redis::{Connector, Settings},
+use larder::testing::{
+    fence::{Fence, FenceStamp, Purge, PurgeMode, PurgeSource, ResponseAttributes, Selector},
+    purge::{
+        AppliedPurges, ExpectedResponse, LinkState, LogRetention, PurgeLog, RedisLogSettings,
+        SyncState, UnsyncedPolicy, WatermarkRaise,
+    },
+    redis::{RedisConnector, Settings},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -29,94 +32,98 @@ use super::redis::Redis;
 pub(crate) const UNSYNCED_TTL: Duration = Duration::from_secs(1);
 
 /// One node, as far as it has a log.
-pub(crate) struct Node {
-    pub(crate) log: Log,
+pub(crate) struct LogNode {
+    pub(crate) log: PurgeLog,
 }
 
-impl Node {
+impl LogNode {
     pub(crate) fn of(settings: &Settings) -> Self {
-        Self::keeping(settings, Retention::default())
+        Self::with_retention(settings, LogRetention::default())
     }
 
     /// A node whose log keeps these records.
-    pub(crate) fn keeping(settings: &Settings, retention: Retention) -> Self {
-        let connector = Connector::new(settings).unwrap();
-        let log = RedisLog { connector, prefix: "larder", retention };
-        let unsynced = WhenUnsynced::Bounded(UNSYNCED_TTL);
-        let fences = Arc::new(Fences::in_fleet(unsynced));
-        Self { log: Log::in_redis(log, fences, &Handle::current()) }
+    pub(crate) fn with_retention(settings: &Settings, retention: LogRetention) -> Self {
+        let connector = RedisConnector::new(settings).unwrap();
+        let log = RedisLogSettings { connector, prefix: "larder", retention };
+        let unsynced = UnsyncedPolicy::Bounded(UNSYNCED_TTL);
+        let applied_purges = Arc::new(AppliedPurges::in_fleet(unsynced));
+        Self { log: PurgeLog::in_redis(log, applied_purges, &Handle::current()) }
     }
 
     /// A node that follows the log.
     pub(crate) async fn start(url: &str) -> Self {
         let node = Self::of(&Settings::parse(url).unwrap());
-        node.follows().await;
+        node.wait_until_following().await;
         node
     }
 
-    pub(crate) async fn until(&self, holds: impl FnMut(&Standing) -> bool) {
-        self.log.standing().wait_for(holds).await.unwrap();
+    pub(crate) async fn until(&self, holds: impl FnMut(&SyncState) -> bool) {
+        self.log.sync_state().wait_for(holds).await.unwrap();
     }
 
-    pub(crate) async fn follows(&self) {
-        self.until(|standing| standing.link == Link::Following).await;
+    pub(crate) async fn wait_until_following(&self) {
+        self.until(|sync_state| sync_state.link == LinkState::Following).await;
     }
 
-    pub(crate) async fn is_apart(&self) {
-        self.until(|standing| standing.link == Link::Apart).await;
+    pub(crate) async fn wait_until_lagging(&self) {
+        self.until(|sync_state| sync_state.link == LinkState::Lagging).await;
     }
 
-    pub(crate) async fn reaches(&self, seq: u64) {
-        self.until(|standing| standing.fence.seq >= seq).await;
+    pub(crate) async fn wait_for_seq(&self, seq: u64) {
+        self.until(|sync_state| sync_state.fence.seq >= seq).await;
     }
 
     /// Until another log than this one is followed.
-    pub(crate) async fn leaves(&self, fence: Fence) {
-        self.until(|standing| standing.fence.log != fence.log).await;
+    pub(crate) async fn wait_for_other_log(&self, fence: Fence) {
+        self.until(|sync_state| sync_state.fence.log != fence.log).await;
     }
 
     /// Purges, and waits for no other node.
     pub(crate) async fn purge(&self, tag: &str) -> u64 {
-        self.log.append(of_tag(tag), Duration::ZERO).await.unwrap().seq
+        self.log.append(tag_purge(tag), Duration::ZERO).await.unwrap().seq
     }
 
     pub(crate) fn fence(&self) -> Fence {
-        self.log.fences().fence()
+        self.log.applied_purges().fence()
     }
 
-    pub(crate) fn stamp(&self) -> Stamp {
-        self.log.fences().stamp()
+    pub(crate) fn stamp(&self) -> FenceStamp {
+        self.log.applied_purges().stamp()
     }
 
     /// Whether what was asked for at this stamp, and has this tag, may be used.
-    pub(crate) fn spares(&self, stamp: Stamp, tag: &str) -> bool {
-        spares(self.log.fences(), stamp, tag)
+    pub(crate) fn may_use(&self, stamp: FenceStamp, tag: &str) -> bool {
+        may_use(self.log.applied_purges(), stamp, tag)
     }
 
-    pub(crate) fn rises(&self) -> Vec<Rise> {
-        let count = |rise| usize::try_from(self.log.fences().rises(rise)).unwrap();
-        Rise::ALL.into_iter().flat_map(|rise| vec![rise; count(rise)]).collect()
+    pub(crate) fn raises(&self) -> Vec<WatermarkRaise> {
+        let count = |raise| usize::try_from(self.log.applied_purges().raises(raise)).unwrap();
+        WatermarkRaise::ALL.into_iter().flat_map(|raise| vec![raise; count(raise)]).collect()
     }
 }
 
 /// Whether what was asked for at this stamp, and has this tag, may be used.
-pub(crate) fn spares(fences: &Fences, stamp: Stamp, tag: &str) -> bool {
+pub(crate) fn may_use(applied_purges: &AppliedPurges, stamp: FenceStamp, tag: &str) -> bool {
     let tags = [tag.to_owned()];
-    let expected = Expected { url: b"host/path", facets: Facets::default(), tags: Some(&tags) };
-    fences.may_join(&stamp, &expected, Instant::now())
+    let expected = ExpectedResponse {
+        url: b"host/path",
+        attributes: ResponseAttributes::default(),
+        tags: Some(&tags),
+    };
+    applied_purges.may_join(&stamp, &expected, Instant::now())
 }
 
-pub(crate) async fn two(url: &str, other_url: &str) -> (Node, Node) {
-    tokio::join!(Node::start(url), Node::start(other_url))
+pub(crate) async fn start_two(url: &str, other_url: &str) -> (LogNode, LogNode) {
+    tokio::join!(LogNode::start(url), LogNode::start(other_url))
 }
 
-pub(crate) fn of_tag(tag: &str) -> Purge {
+pub(crate) fn tag_purge(tag: &str) -> Purge {
     let selectors = vec![Selector::Tag(tag.into())];
-    Purge { mode: Mode::Hard, selectors, source: Source::Api, reason: None, warm: false }
+    Purge { mode: PurgeMode::Hard, selectors, source: PurgeSource::Api, reason: None, warm: false }
 }
 
 /// A way to a server that can be closed, blocked or slow.
-pub(crate) struct Bridge {
+pub(crate) struct FaultProxy {
     address: SocketAddr,
     state: watch::Sender<State>,
     _tasks: JoinSet<()>,
@@ -132,7 +139,7 @@ enum State {
     /// The same, but what was to be carried comes when the way is open again.
     Stalled,
     /// What the client sends is carried; what the server answers comes when the way is open again.
-    Deaf,
+    RepliesStalled,
     /// Whatever is carried takes a while.
     Slow,
     /// Every other connection is blocked.
@@ -140,7 +147,7 @@ enum State {
 }
 
 /// How long whatever is carried takes on a slow way.
-const SLOWLY: Duration = Duration::from_millis(120);
+const SLOW_DELAY: Duration = Duration::from_millis(120);
 
 impl State {
     /// What this is for the connection of this number.
@@ -153,13 +160,13 @@ impl State {
     }
 
     /// Whether connections last.
-    fn keeps(self) -> bool {
+    fn keeps_connections(self) -> bool {
         !matches!(self, Self::Closed | Self::Blocked)
     }
 
     /// Whether what the client sends is carried.
     fn carries_calls(self) -> bool {
-        matches!(self, Self::Open | Self::Deaf | Self::Slow)
+        matches!(self, Self::Open | Self::RepliesStalled | Self::Slow)
     }
 
     /// Whether what the server answers is carried.
@@ -168,7 +175,7 @@ impl State {
     }
 }
 
-impl Bridge {
+impl FaultProxy {
     pub(crate) async fn to(redis: &Redis) -> Self {
         let server = redis.url();
         let server = server.trim_start_matches("redis://").trim_end_matches("/0").to_owned();
@@ -181,8 +188,8 @@ impl Bridge {
             for number in 0.. {
                 let (client, _) = listener.accept().await.unwrap();
                 while connections.try_join_next().is_some() {}
-                let way = Way { number, states: states.clone() };
-                connections.spawn(way.carry(client, server.clone()));
+                let connection = FaultConnection { number, states: states.clone() };
+                connections.spawn(connection.carry(client, server.clone()));
             }
         });
         Self { address, state, _tasks: tasks }
@@ -204,8 +211,8 @@ impl Bridge {
         self.state.send_replace(State::Stalled);
     }
 
-    pub(crate) fn deafen(&self) {
-        self.state.send_replace(State::Deaf);
+    pub(crate) fn stall_replies(&self) {
+        self.state.send_replace(State::RepliesStalled);
     }
 
     pub(crate) fn slow_down(&self) {
@@ -223,17 +230,17 @@ impl Bridge {
 
 /// A connection, and what becomes of the bridge under it.
 #[derive(Clone)]
-struct Way {
+struct FaultConnection {
     number: usize,
     states: watch::Receiver<State>,
 }
 
-impl Way {
+impl FaultConnection {
     async fn carry(mut self, client: TcpStream, server: String) {
         let mut end = self.clone();
         tokio::select! {
             _end = self.clone().both_ways(client, server) => return,
-            () = end.until(|state| !state.keeps()) => {}
+            () = end.until(|state| !state.keeps_connections()) => {}
         }
         self.until(|state| state != State::Blocked).await;
     }
@@ -260,7 +267,7 @@ impl Way {
         loop {
             let length = from.read(&mut bytes).await?;
             if *self.states.borrow() == State::Slow {
-                tokio::time::sleep(SLOWLY).await;
+                tokio::time::sleep(SLOW_DELAY).await;
             }
             self.until(is_carried).await;
             match length {

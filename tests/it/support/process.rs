@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    fleet::moment,
+    fleet::short_sleep,
     proxy::request,
     wire::{Reply, Wire},
 };
@@ -20,13 +20,13 @@ pub(crate) struct Process {
     child: Arc<Mutex<Child>>,
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
-    said: Said,
-    logged: Said,
+    stderr: CapturedOutput,
+    stdout: CapturedOutput,
 }
 
 /// What a process has written to one of its outputs so far.
 #[derive(Clone)]
-pub(crate) struct Said(Arc<watch::Sender<String>>);
+pub(crate) struct CapturedOutput(Arc<watch::Sender<String>>);
 
 impl Process {
     /// Starts it with these arguments, which have to lead to one TCP listener and an admin listener.
@@ -43,11 +43,11 @@ impl Process {
 
     async fn spawn(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
-        let said = Said::follow(child.stderr.take().unwrap());
-        let logged = Said::follow(child.stdout.take().unwrap());
-        let admin = said.after("health and metrics on ").await.parse().unwrap();
-        let address = said.after("listening on ").await.parse().unwrap();
-        Self { child: Arc::new(Mutex::new(child)), address, admin, said, logged }
+        let stderr = CapturedOutput::follow(child.stderr.take().unwrap());
+        let stdout = CapturedOutput::follow(child.stdout.take().unwrap());
+        let admin = stderr.after("health and metrics on ").await.parse().unwrap();
+        let address = stderr.after("listening on ").await.parse().unwrap();
+        Self { child: Arc::new(Mutex::new(child)), address, admin, stderr, stdout }
     }
 
     /// The same under a limit of open files, as `ulimit` takes it (`-Sn 256`).
@@ -83,16 +83,22 @@ impl Process {
         let mut command = command(arguments);
         let child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
         let child = Arc::new(Mutex::new(child));
-        let process = Self { child, address, admin, said: Said::new(), logged: Said::new() };
+        let process = Self {
+            child,
+            address,
+            admin,
+            stderr: CapturedOutput::new(),
+            stdout: CapturedOutput::new(),
+        };
         while Wire::try_connect(admin).await.is_none() {
             assert!(process.child.lock().unwrap().try_wait().unwrap().is_none(), "it has ended");
-            moment().await;
+            short_sleep().await;
         }
         process
     }
 
     /// Runs it to its end, which has to come by itself.
-    pub(crate) fn fails(arguments: &[&str]) -> (ExitStatus, String) {
+    pub(crate) fn run_to_failure(arguments: &[&str]) -> (ExitStatus, String) {
         let output = command(arguments).output().unwrap();
         (output.status, String::from_utf8(output.stderr).unwrap())
     }
@@ -119,25 +125,25 @@ impl Process {
     }
 
     /// Waits until its messages have this text in them.
-    pub(crate) async fn says(&self, text: &str) {
-        self.said.wait_for(text).await;
+    pub(crate) async fn wait_for_message(&self, text: &str) {
+        self.stderr.wait_for(text).await;
     }
 
     /// Its messages so far.
-    pub(crate) fn said(&self) -> String {
-        self.said.so_far()
+    pub(crate) fn messages(&self) -> String {
+        self.stderr.so_far()
     }
 
     /// Waits for this many lines of its access log.
-    pub(crate) async fn logged(&self, lines: usize) -> String {
-        self.logged.until(|log| log.matches('\n').count() >= lines).await
+    pub(crate) async fn wait_for_access_log(&self, lines: usize) -> String {
+        self.stdout.until(|log| log.matches('\n').count() >= lines).await
     }
 
     pub(crate) async fn get(&self, target: &str) -> Reply {
         Wire::connect(self.address).await.exchange(request("GET", target, &[])).await
     }
 
-    pub(crate) async fn ask_admin(&self, target: &str) -> Reply {
+    pub(crate) async fn get_admin(&self, target: &str) -> Reply {
         Wire::connect(self.admin)
             .await
             .exchange(request("GET", target, &[("Host", "127.0.0.1")]))
@@ -170,14 +176,14 @@ impl Drop for Process {
     }
 }
 
-impl Said {
+impl CapturedOutput {
     fn new() -> Self {
         Self(Arc::new(watch::channel(String::new()).0))
     }
 
     pub(crate) fn follow(output: impl Read + Send + 'static) -> Self {
-        let said = Self::new();
-        let writer = said.clone();
+        let captured = Self::new();
+        let writer = captured.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 writer.0.send_modify(|text| {
@@ -186,7 +192,7 @@ impl Said {
                 });
             }
         });
-        said
+        captured
     }
 
     pub(crate) fn so_far(&self) -> String {
@@ -199,13 +205,13 @@ impl Said {
     }
 
     async fn wait_for(&self, text: &str) -> String {
-        self.until(|said| said.contains(text)).await
+        self.until(|text_so_far| text_so_far.contains(text)).await
     }
 
     /// The word that follows this text.
     async fn after(&self, text: &str) -> String {
-        let said = self.wait_for(text).await;
-        let rest = said.split_once(text).unwrap().1;
+        let captured = self.wait_for(text).await;
+        let rest = captured.split_once(text).unwrap().1;
         rest.split_whitespace().next().unwrap().to_owned()
     }
 }

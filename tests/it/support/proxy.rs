@@ -9,11 +9,11 @@ use std::{
     time::Duration,
 };
 
-use larder::{
-    app::{Node, Surroundings, Workers},
+use larder::testing::{
+    app::{Node, NodeOptions, Workers},
     config::{Config, Environment},
     pipeline::Clock,
-    server::Address,
+    server::BoundAddress,
 };
 use serde_json::Value;
 use tokio::sync::watch;
@@ -37,9 +37,12 @@ impl Proxy {
     pub(crate) fn with(origin: &str, toml: &str) -> Self {
         let clock = Clock::manual();
         let log = Log::default();
-        let surroundings =
-            Surroundings { clock: clock.clone(), access_log: log.writer(), workers: Workers::Here };
-        let node = Node::start(&config(origin, toml), surroundings).unwrap();
+        let options = NodeOptions {
+            clock: clock.clone(),
+            access_log: log.writer(),
+            workers: Workers::CurrentRuntime,
+        };
+        let node = Node::start(&config(origin, toml), options).unwrap();
         let address = node.tcp_address().unwrap();
         Self { node, address, clock, log }
     }
@@ -64,15 +67,15 @@ impl Proxy {
     }
 
     pub(crate) async fn get(&self, target: &str) -> Reply {
-        self.ask("GET", target, &[]).await
+        self.send("GET", target, &[]).await
     }
 
     pub(crate) async fn get_with(&self, target: &str, fields: &[(&str, &str)]) -> Reply {
-        self.ask("GET", target, fields).await
+        self.send("GET", target, fields).await
     }
 
     /// A request on a connection of its own.
-    pub(crate) async fn ask(&self, method: &str, target: &str, fields: &[(&str, &str)]) -> Reply {
+    pub(crate) async fn send(&self, method: &str, target: &str, fields: &[(&str, &str)]) -> Reply {
         let mut wire = self.connect().await;
         wire.write(request(method, target, fields)).await;
         wire.read_reply_to(method).await
@@ -86,7 +89,7 @@ impl Proxy {
 
     /// Where operators reach it.
     pub(crate) fn admin_address(&self) -> SocketAddr {
-        let Some(Address::Tcp(address)) = self.node.admin_address() else { unreachable!() };
+        let Some(BoundAddress::Tcp(address)) = self.node.admin_address() else { unreachable!() };
         *address
     }
 
@@ -129,7 +132,12 @@ pub(crate) fn request(method: &str, target: &str, fields: &[(&str, &str)]) -> St
 }
 
 /// A request with a body.
-pub(crate) fn sending(method: &str, target: &str, fields: &[(&str, &str)], body: &str) -> String {
+pub(crate) fn request_with_body(
+    method: &str,
+    target: &str,
+    fields: &[(&str, &str)],
+    body: &str,
+) -> String {
     let length = body.len().to_string();
     let fields = [fields, &[("content-length", &length)]].concat();
     request(method, target, &fields) + body

@@ -23,8 +23,8 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{
-    certificate::Signed,
-    process::{Said, signal, stopped},
+    certificate::SignedCertificate,
+    process::{CapturedOutput, signal, stopped},
     resp::{Resp, Value},
     wire::Wire,
 };
@@ -35,11 +35,11 @@ const PASSWORD_IN_URL: &str = "p%40ss%3Aw%2Frd%251";
 const USER: &str = "larder";
 
 /// How long a server may take to start, to end, or to reply.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a server is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub(crate) enum Transport {
     Tcp,
     /// By TLS alone, with a certificate of an authority that no system trusts.
     Tls,
@@ -48,7 +48,7 @@ pub(crate) enum Reach {
 
 /// Whom a server lets in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
+pub(crate) enum RedisAuth {
     Anyone,
     /// `requirepass`: who has the password.
     Password,
@@ -58,7 +58,7 @@ pub(crate) enum Access {
 
 /// Why a server refuses to write. Reads go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum WriteRefusal {
     /// `OOM`: full, and nothing may be evicted.
     Memory,
     /// `READONLY`: the replica of a server that is not there.
@@ -67,33 +67,33 @@ pub(crate) enum Refusal {
 
 /// A Redis server that keeps nothing on disk; killed when dropped.
 pub(crate) struct Redis {
-    running: Mutex<Running>,
+    running: Mutex<RunningServer>,
     folder: TempDir,
     port: u16,
-    reach: Reach,
-    access: Access,
-    signed: Signed,
+    reach: Transport,
+    access: RedisAuth,
+    signed: SignedCertificate,
 }
 
-struct Running {
+struct RunningServer {
     child: Child,
-    said: Said,
+    log: CapturedOutput,
 }
 
 impl Redis {
     /// A server for anyone, by TCP.
     pub(crate) async fn start() -> Self {
-        Self::with(Reach::Tcp, Access::Anyone).await
+        Self::with(Transport::Tcp, RedisAuth::Anyone).await
     }
 
-    pub(crate) async fn with(reach: Reach, access: Access) -> Self {
+    pub(crate) async fn with(reach: Transport, access: RedisAuth) -> Self {
         Self::configured(reach, access, "").await
     }
 
     /// The same with further lines of its configuration.
-    pub(crate) async fn configured(reach: Reach, access: Access, further: &str) -> Self {
+    pub(crate) async fn configured(reach: Transport, access: RedisAuth, further: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let signed = Signed::new();
+        let signed = SignedCertificate::new();
         loop {
             let port = free_port();
             let file = folder.path().join("redis.conf");
@@ -111,14 +111,14 @@ impl Redis {
     /// Its URL, with what it takes to be let in.
     pub(crate) fn url(&self) -> String {
         let who = match self.access {
-            Access::Anyone => String::new(),
-            Access::Password => format!(":{PASSWORD_IN_URL}@"),
-            Access::User => format!("{USER}:{PASSWORD_IN_URL}@"),
+            RedisAuth::Anyone => String::new(),
+            RedisAuth::Password => format!(":{PASSWORD_IN_URL}@"),
+            RedisAuth::User => format!("{USER}:{PASSWORD_IN_URL}@"),
         };
         match self.reach {
-            Reach::Tcp => format!("redis://{who}127.0.0.1:{}/0", self.port),
-            Reach::Tls => format!("rediss://{who}localhost:{}/0", self.port),
-            Reach::Unix => format!("redis+unix://{who}{}", self.socket().display()),
+            Transport::Tcp => format!("redis://{who}127.0.0.1:{}/0", self.port),
+            Transport::Tls => format!("rediss://{who}localhost:{}/0", self.port),
+            Transport::Unix => format!("redis+unix://{who}{}", self.socket().display()),
         }
     }
 
@@ -135,7 +135,7 @@ impl Redis {
     /// The keys of the table `[store]` that lead to it.
     pub(crate) fn store(&self) -> String {
         let mut keys = format!("redis = \"{}\"\n", self.url());
-        if self.reach == Reach::Tls {
+        if self.reach == Transport::Tls {
             writeln!(keys, "tls = {{ ca = \"{}\" }}", self.signed.authority().display()).unwrap();
         }
         keys
@@ -161,7 +161,7 @@ impl Redis {
 
     /// Writes what is in it to disk.
     pub(crate) async fn save(&self) {
-        self.done(&["SAVE"]).await;
+        self.run(&["SAVE"]).await;
     }
 
     /// Starts it again at the same place, with what was in it when it was last saved. Kills it first where
@@ -187,20 +187,20 @@ impl Redis {
 
     /// Removes everything from it.
     pub(crate) async fn flush(&self) {
-        self.done(&["FLUSHALL"]).await;
+        self.run(&["FLUSHALL"]).await;
     }
 
-    pub(crate) async fn refuse_writes(&self, refusal: Refusal) {
+    pub(crate) async fn refuse_writes(&self, refusal: WriteRefusal) {
         match refusal {
-            Refusal::Memory => self.done(&["CONFIG", "SET", "maxmemory", "1"]).await,
-            Refusal::Replica => self.done(&["REPLICAOF", "127.0.0.1", "1"]).await,
+            WriteRefusal::Memory => self.run(&["CONFIG", "SET", "maxmemory", "1"]).await,
+            WriteRefusal::Replica => self.run(&["REPLICAOF", "127.0.0.1", "1"]).await,
         }
     }
 
     /// Ends every refusal.
     pub(crate) async fn accept_writes(&self) {
-        self.done(&["CONFIG", "SET", "maxmemory", "0"]).await;
-        self.done(&["REPLICAOF", "NO", "ONE"]).await;
+        self.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
+        self.run(&["REPLICAOF", "NO", "ONE"]).await;
     }
 
     /// Lets it read what is in it from disk, slowly: for about this long it says `LOADING` to
@@ -209,13 +209,13 @@ impl Redis {
         const KEYS: u32 = 100;
         for number in 0..KEYS {
             let value = "x".repeat(2048);
-            self.done(&["SET", &format!("harness:{number}"), &value]).await;
+            self.run(&["SET", &format!("harness:{number}"), &value]).await;
         }
         let keys = u32::try_from(self.dbsize().await).unwrap();
         let delay = (time / keys).as_micros().to_string();
-        self.done(&["CONFIG", "SET", "key-load-delay", &delay]).await;
-        self.done(&["CONFIG", "SET", "loading-process-events-interval-bytes", "1024"]).await;
-        self.done(&["SAVE"]).await;
+        self.run(&["CONFIG", "SET", "key-load-delay", &delay]).await;
+        self.run(&["CONFIG", "SET", "loading-process-events-interval-bytes", "1024"]).await;
+        self.run(&["SAVE"]).await;
         let mut connection = self.connect().await.unwrap();
         let loading = tokio::spawn(async move {
             let reply = connection.command(&["DEBUG", "RELOAD", "NOSAVE"]).await.unwrap();
@@ -232,12 +232,12 @@ impl Redis {
     /// The reply to a command, on a connection of its own.
     pub(crate) async fn command(&self, words: &[&str]) -> Value {
         let asked = async { self.connect().await?.command(words).await };
-        let reply = timeout(PATIENCE, asked).await.expect("Redis does not reply");
-        reply.unwrap_or_else(|| panic!("Redis is gone; it has said:\n{}", self.said()))
+        let reply = timeout(TIMEOUT, asked).await.expect("Redis does not reply");
+        reply.unwrap_or_else(|| panic!("Redis is gone; it has said:\n{}", self.log()))
     }
 
     /// A command that has to be answered without an error.
-    pub(crate) async fn done(&self, words: &[&str]) {
+    pub(crate) async fn run(&self, words: &[&str]) {
         let reply = self.command(words).await;
         assert!(!reply.is_error(), "{words:?}: {}", reply.text());
     }
@@ -262,19 +262,19 @@ impl Redis {
         keys
     }
 
-    /// Whether it answers a `PING`, with whatever, before `patience` ends.
-    pub(crate) async fn answers(&self, patience: Duration) -> bool {
+    /// Whether it answers a `PING`, with whatever, before `time_limit` ends.
+    pub(crate) async fn answers(&self, time_limit: Duration) -> bool {
         let asked = async { self.connect().await?.command(&["PING"]).await };
-        timeout(patience, asked).await.is_ok_and(|reply| reply.is_some())
+        timeout(time_limit, asked).await.is_ok_and(|reply| reply.is_some())
     }
 
     /// A connection, let in; `None` where nobody listens.
     pub(crate) async fn connect(&self) -> Option<Resp> {
         let mut connection = Resp::over(self.wire().await?);
         let words: &[&str] = match self.access {
-            Access::Anyone => return Some(connection),
-            Access::Password => &["AUTH", PASSWORD],
-            Access::User => &["AUTH", USER, PASSWORD],
+            RedisAuth::Anyone => return Some(connection),
+            RedisAuth::Password => &["AUTH", PASSWORD],
+            RedisAuth::User => &["AUTH", USER, PASSWORD],
         };
         let reply = connection.command(words).await?;
         assert!(!reply.is_error(), "{}", reply.text());
@@ -284,9 +284,9 @@ impl Redis {
     /// A connection without any further word.
     pub(crate) async fn wire(&self) -> Option<Wire> {
         match self.reach {
-            Reach::Tcp => Wire::try_connect(self.address()).await,
-            Reach::Unix => Some(Wire::new(UnixStream::connect(self.socket()).await.ok()?)),
-            Reach::Tls => {
+            Transport::Tcp => Wire::try_connect(self.address()).await,
+            Transport::Unix => Some(Wire::new(UnixStream::connect(self.socket()).await.ok()?)),
+            Transport::Tls => {
                 let stream = TcpStream::connect(self.address()).await.ok()?;
                 let name = ServerName::try_from("localhost").unwrap();
                 let tls = TlsConnector::from(self.signed.client()).connect(name, stream).await;
@@ -296,8 +296,8 @@ impl Redis {
     }
 
     /// Its log so far.
-    pub(crate) fn said(&self) -> String {
-        self.running.lock().unwrap().said.so_far()
+    pub(crate) fn log(&self) -> String {
+        self.running.lock().unwrap().log.so_far()
     }
 
     fn address(&self) -> SocketAddr {
@@ -313,14 +313,14 @@ impl Redis {
     }
 }
 
-impl Running {
+impl RunningServer {
     fn end(&mut self) {
         let _ended_already = self.child.kill();
         let _reaped_already = self.child.wait();
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningServer {
     fn drop(&mut self) {
         self.end();
     }
@@ -346,7 +346,7 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// Starts a server and waits until it is ready; `None` where its port is taken.
-async fn spawn(config: &std::path::Path) -> Option<Running> {
+async fn spawn(config: &std::path::Path) -> Option<RunningServer> {
     spawn_saying(config, &[], "eady to accept connections").await
 }
 
@@ -355,7 +355,7 @@ async fn spawn_saying(
     config: &std::path::Path,
     arguments: &[&str],
     ready: &str,
-) -> Option<Running> {
+) -> Option<RunningServer> {
     let mut command = Command::new("redis-server");
     command
         .arg(config)
@@ -364,18 +364,18 @@ async fn spawn_saying(
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     let mut child = command.spawn().expect("redis-server is missing: apt-get install redis-server");
-    let said = Said::follow(child.stdout.take().unwrap());
-    let running = Running { child, said };
+    let log = CapturedOutput::follow(child.stdout.take().unwrap());
+    let running = RunningServer { child, log };
     let outcome = [ready, "Failed listening"];
-    let settled = running.said.until(|text| outcome.iter().any(|words| text.contains(words)));
-    let text = timeout(PATIENCE, settled).await;
-    let text = text.unwrap_or_else(|_| panic!("it does not start:\n{}", running.said.so_far()));
+    let settled = running.log.until(|text| outcome.iter().any(|words| text.contains(words)));
+    let text = timeout(TIMEOUT, settled).await;
+    let text = text.unwrap_or_else(|_| panic!("it does not start:\n{}", running.log.so_far()));
     text.contains(outcome[0]).then_some(running)
 }
 
 /// A sentinel; killed when dropped.
 pub(crate) struct Sentinel {
-    _running: Running,
+    _running: RunningServer,
     _folder: TempDir,
     pub(crate) port: u16,
 }
@@ -409,16 +409,22 @@ impl Sentinel {
     }
 }
 
-fn config(folder: &TempDir, port: u16, reach: Reach, access: Access, signed: &Signed) -> String {
+fn config(
+    folder: &TempDir,
+    port: u16,
+    reach: Transport,
+    access: RedisAuth,
+    signed: &SignedCertificate,
+) -> String {
     let folder = folder.path().display();
     let mut text = format!(
         "bind 127.0.0.1\ndir \"{folder}\"\nsave \"\"\nappendonly no\nrdbcompression no\n\
          maxmemory-policy noeviction\nenable-debug-command yes\n"
     );
     let further = match reach {
-        Reach::Tcp => format!("port {port}\n"),
-        Reach::Unix => format!("port 0\nunixsocket \"{folder}/redis.sock\"\n"),
-        Reach::Tls => format!(
+        Transport::Tcp => format!("port {port}\n"),
+        Transport::Unix => format!("port 0\nunixsocket \"{folder}/redis.sock\"\n"),
+        Transport::Tls => format!(
             "port 0\ntls-port {port}\ntls-cert-file \"{}\"\ntls-key-file \"{}\"\n\
              tls-ca-cert-file \"{}\"\ntls-auth-clients no\n",
             signed.server.chain().display(),
@@ -428,9 +434,9 @@ fn config(folder: &TempDir, port: u16, reach: Reach, access: Access, signed: &Si
     };
     text.push_str(&further);
     match access {
-        Access::Anyone => {}
-        Access::Password => writeln!(text, "requirepass \"{PASSWORD}\"").unwrap(),
-        Access::User => {
+        RedisAuth::Anyone => {}
+        RedisAuth::Password => writeln!(text, "requirepass \"{PASSWORD}\"").unwrap(),
+        RedisAuth::User => {
             writeln!(text, "user default off\nuser {USER} on \">{PASSWORD}\" ~* &* +@all").unwrap();
         }
     }

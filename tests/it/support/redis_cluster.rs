@@ -1,8 +1,8 @@
 //! Throw-away Redis clusters: primaries that share the slots, and replicas.
 
 use super::{
-    fleet::moment,
-    redis::{Access, Reach, Redis, free_port},
+    fleet::short_sleep,
+    redis::{Redis, RedisAuth, Transport, free_port},
 };
 
 const SLOTS: usize = 16_384;
@@ -23,14 +23,14 @@ impl Cluster {
                  cluster-require-full-coverage no\n",
                 free_port()
             );
-            servers.push(Redis::configured(Reach::Tcp, Access::Anyone, &further).await);
+            servers.push(Redis::configured(Transport::Tcp, RedisAuth::Anyone, &further).await);
         }
         let cluster = Self { servers };
         cluster.share_slots(primaries).await;
         cluster.meet().await;
         for (number, replica) in cluster.servers.iter().enumerate().skip(primaries) {
             let primary = cluster.id((number - primaries) % primaries).await;
-            replica.done(&["CLUSTER", "REPLICATE", &primary]).await;
+            replica.run(&["CLUSTER", "REPLICATE", &primary]).await;
         }
         cluster.until_whole().await;
         cluster
@@ -40,7 +40,7 @@ impl Cluster {
         for (number, server) in self.servers.iter().take(primaries).enumerate() {
             let [first, end] = [number, number + 1].map(|it| it * SLOTS / primaries);
             let (first, last) = (first.to_string(), (end - 1).to_string());
-            server.done(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await;
+            server.run(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await;
         }
     }
 
@@ -49,14 +49,14 @@ impl Cluster {
             let text = server.file();
             let bus = text.lines().find_map(|line| line.strip_prefix("cluster-port ")).unwrap();
             let port = server.port().to_string();
-            self.servers[0].done(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]).await;
+            self.servers[0].run(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]).await;
         }
         for server in &self.servers {
             let known = || async { server.command(&["CLUSTER", "NODES"]).await.text() };
             while known().await.lines().filter(|line| !line.contains("handshake")).count()
                 < self.servers.len()
             {
-                moment().await;
+                short_sleep().await;
             }
         }
     }
@@ -65,12 +65,12 @@ impl Cluster {
     async fn until_whole(&self) {
         for server in &self.servers {
             while !server.command(&["CLUSTER", "INFO"]).await.text().contains("cluster_state:ok") {
-                moment().await;
+                short_sleep().await;
             }
             while server.info("replication", "role").await == "slave"
                 && server.info("replication", "master_link_status").await != "up"
             {
-                moment().await;
+                short_sleep().await;
             }
         }
     }
@@ -103,8 +103,8 @@ impl Cluster {
         let slot = self.servers[from].command(&["CLUSTER", "KEYSLOT", key]).await.text();
         let [source, target] = [self.id(from).await, self.id(to).await];
         let importing = ["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source];
-        self.servers[to].done(&importing).await;
-        self.servers[from].done(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target]).await;
+        self.servers[to].run(&importing).await;
+        self.servers[from].run(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target]).await;
         slot
     }
 
@@ -128,7 +128,7 @@ impl Cluster {
     pub(crate) async fn end_to_move(&self, slot: &str, [from, to]: [usize; 2]) {
         let target = self.id(to).await;
         for number in [to, from] {
-            self.servers[number].done(&["CLUSTER", "SETSLOT", slot, "NODE", &target]).await;
+            self.servers[number].run(&["CLUSTER", "SETSLOT", slot, "NODE", &target]).await;
         }
     }
 }

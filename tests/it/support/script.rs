@@ -16,7 +16,7 @@ use super::{
 
 /// A request as the origin got it.
 #[derive(Debug, Clone)]
-pub(crate) struct Asked {
+pub(crate) struct OriginRequest {
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) head: String,
@@ -25,7 +25,7 @@ pub(crate) struct Asked {
     pub(crate) before: usize,
 }
 
-impl Asked {
+impl OriginRequest {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         header(&self.head, name)
     }
@@ -33,7 +33,7 @@ impl Asked {
 
 /// What the origin answers.
 #[derive(Clone)]
-pub(crate) struct Said {
+pub(crate) struct OriginResponse {
     status: u16,
     fields: String,
     before: Option<Gate>,
@@ -54,7 +54,7 @@ enum Framing {
     Chunked,
 }
 
-impl Said {
+impl OriginResponse {
     pub(crate) fn status(status: u16, body: impl Into<String>) -> Self {
         let body = vec![Part::Bytes(body.into())];
         Self { status, fields: String::new(), before: None, body, framing: Framing::Length }
@@ -152,20 +152,22 @@ impl Part {
 }
 
 /// The origin. Answers by its script until it is dropped.
-pub(crate) struct Scripted {
+pub(crate) struct ScriptedOrigin {
     origin: RawOrigin,
     record: Arc<Record>,
 }
 
 #[derive(Default)]
 struct Record {
-    asked: Mutex<Vec<Asked>>,
+    received: Mutex<Vec<OriginRequest>>,
     counts: Mutex<HashMap<(String, String), usize>>,
     total: watch::Sender<usize>,
 }
 
-impl Scripted {
-    pub(crate) async fn start(script: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> Self {
+impl ScriptedOrigin {
+    pub(crate) async fn start(
+        script: impl Fn(&OriginRequest) -> OriginResponse + Send + Sync + 'static,
+    ) -> Self {
         let record = Arc::new(Record::default());
         let script = Arc::new(script);
         let origin = RawOrigin::start({
@@ -177,14 +179,14 @@ impl Scripted {
     }
 
     /// Answers everything alike.
-    pub(crate) async fn always(said: Said) -> Self {
-        Self::start(move |_| said.clone()).await
+    pub(crate) async fn always(response: OriginResponse) -> Self {
+        Self::start(move |_| response.clone()).await
     }
 
     /// Answers the first request to each target with the first, and so on; the last one stays.
-    pub(crate) async fn in_turn(said: impl Into<Vec<Said>>) -> Self {
-        let said = said.into();
-        Self::start(move |asked| said[asked.before.min(said.len() - 1)].clone()).await
+    pub(crate) async fn in_turn(response: impl Into<Vec<OriginResponse>>) -> Self {
+        let response = response.into();
+        Self::start(move |request| response[request.before.min(response.len() - 1)].clone()).await
     }
 
     pub(crate) fn url(&self) -> String {
@@ -206,30 +208,30 @@ impl Scripted {
     }
 
     /// All requests so far.
-    pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.record.asked.lock().unwrap().clone()
+    pub(crate) fn received(&self) -> Vec<OriginRequest> {
+        self.record.received.lock().unwrap().clone()
     }
 
     /// The last request.
-    pub(crate) fn last(&self) -> Asked {
-        self.asked().pop().expect("no request came")
+    pub(crate) fn last(&self) -> OriginRequest {
+        self.received().pop().expect("no request came")
     }
 
     /// Waits until this many requests have come.
-    pub(crate) async fn asked_for(&self, requests: usize) {
+    pub(crate) async fn wait_for_requests(&self, requests: usize) {
         let mut total = self.record.total.subscribe();
         total.wait_for(|total| *total >= requests).await.unwrap();
     }
 }
 
 impl Record {
-    fn note(&self, asked: &mut Asked) {
-        let key = (asked.method.clone(), asked.target.clone());
+    fn note(&self, request: &mut OriginRequest) {
+        let key = (request.method.clone(), request.target.clone());
         let mut counts = self.counts.lock().unwrap();
         let count = counts.entry(key).or_default();
-        asked.before = *count;
+        request.before = *count;
         *count += 1;
-        self.asked.lock().unwrap().push(asked.clone());
+        self.received.lock().unwrap().push(request.clone());
         self.total.send_modify(|total| *total += 1);
     }
 }
@@ -237,16 +239,16 @@ impl Record {
 async fn converse(
     mut wire: Wire,
     record: Arc<Record>,
-    script: Arc<impl Fn(&Asked) -> Said + Send + Sync>,
+    script: Arc<impl Fn(&OriginRequest) -> OriginResponse + Send + Sync>,
 ) {
     while let Some(head) = wire.try_read_head().await {
         let mut words = head.split(' ');
         let (method, target) = (words.next().unwrap(), words.next().unwrap());
         let (method, target) = (method.to_owned(), target.to_owned());
         let Some(body) = wire.try_read_body(&head).await else { return };
-        let mut asked = Asked { method, target, head, body, before: 0 };
-        record.note(&mut asked);
-        if !script(&asked).write(&mut wire, &asked.method).await {
+        let mut request = OriginRequest { method, target, head, body, before: 0 };
+        record.note(&mut request);
+        if !script(&request).write(&mut wire, &request.method).await {
             return;
         }
     }

@@ -5,12 +5,15 @@ use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
-use larder::{
+use larder::testing::{
     field::{Timestamp, hop},
     forward,
-    key::{OriginTarget, target::Scheme},
+    key::{OriginTarget, uri::Scheme},
     origin::{Origin, OriginError, RequestBody, UploadFailure, upgrade},
-    server::{Address, Connection, Counters, Drain, Handler, Incoming, Listener, Settings, serve},
+    server::{
+        BoundAddress, Connection, Drain, Handler, Incoming, Listener, ListenerCounters, Settings,
+        serve,
+    },
 };
 
 pub(crate) type BoxBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -24,17 +27,17 @@ pub(crate) fn reply(status: u16, text: impl Into<Bytes>) -> Response<BoxBody> {
 }
 
 /// A server on a port of its own; stopped when dropped.
-pub(crate) struct Serving {
+pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) drain: Drain,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) counters: Arc<ListenerCounters>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Serving {
+impl TestServer {
     pub(crate) fn start<H: Handler>(handler: H, settings: Settings) -> Self {
         let listener = Listener::bind_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
-        let Address::Tcp(address) = listener.local_addr().unwrap() else { unreachable!() };
+        let BoundAddress::Tcp(address) = listener.local_addr().unwrap() else { unreachable!() };
         let counters = Arc::clone(listener.counters());
         let drain = Drain::new();
         let serving = serve(listener, Arc::new(handler), Arc::new(settings), drain.clone());
@@ -43,16 +46,16 @@ impl Serving {
     }
 }
 
-impl Drop for Serving {
+impl Drop for TestServer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 /// A handler made of a function.
-pub(crate) struct Answer<F>(pub(crate) F);
+pub(crate) struct FnHandler<F>(pub(crate) F);
 
-impl<F, R> Handler for Answer<F>
+impl<F, R> Handler for FnHandler<F>
 where
     F: Fn(Request<Incoming>, Arc<Connection>) -> R + Send + Sync + 'static,
     R: Future<Output = Response<BoxBody>> + Send,
@@ -69,14 +72,14 @@ where
 }
 
 /// Passes everything on to an origin.
-pub(crate) struct Forward {
+pub(crate) struct ForwardingHandler {
     pub(crate) origin: Arc<Origin>,
-    pub(crate) identity: forward::Identity,
+    pub(crate) identity: forward::ViaIdentity,
 }
 
-impl Forward {
+impl ForwardingHandler {
     pub(crate) fn to(origin: Arc<Origin>) -> Self {
-        Self { origin, identity: forward::Identity::new("test") }
+        Self { origin, identity: forward::ViaIdentity::new("test") }
     }
 
     async fn forward(
@@ -86,12 +89,12 @@ impl Forward {
     ) -> Result<Response<BoxBody>, OriginError> {
         let is_upgrade = forward::request::is_upgrade(request.headers(), request.version());
         let client = is_upgrade.then(|| hyper::upgrade::on(&mut request));
-        let source = forward::Source {
+        let source = forward::RequestSource {
             peer: connection.peer.map(|peer| peer.ip()),
             version: request.version(),
             is_trusted: false,
             is_gateway: false,
-            known: None,
+            cache: None,
         };
         let (mut head, body) = request.into_parts();
         hop::remove_listed(&mut head.headers);
@@ -110,7 +113,7 @@ impl Forward {
         *onward.method_mut() = head.method.clone();
         *onward.uri_mut() = head.uri;
         let response = self.origin.send(onward, Some(&connection.interim)).await;
-        let mut response = response.map_err(|unanswered| unanswered.error)?;
+        let mut response = response.map_err(|failure| failure.error)?;
         let (status, version) = (response.status(), response.version());
         if let (Some(origin), Some(client)) = (response.body_mut().take_upgraded(), client) {
             upgrade::join(client, origin, connection.tunnels.open().unwrap());
@@ -121,7 +124,7 @@ impl Forward {
     }
 }
 
-impl Handler for Forward {
+impl Handler for ForwardingHandler {
     type Body = BoxBody;
 
     async fn handle(

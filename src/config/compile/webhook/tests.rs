@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     config::{Config, Environment},
     fence::Selector,
-    route::json::path as json_path,
+    route::json_path::parse as json_path,
 };
 
 const DOCUMENTED: &str = include_str!("../../../../proxy.toml");
@@ -29,7 +29,8 @@ fn errors(text: &str) -> String {
 fn tags(webhook: &Webhook, event: &'static str, payload: &Value) -> Vec<String> {
     let mut headers = HeaderMap::new();
     headers.insert("x-event", http::HeaderValue::from_static(event));
-    let mapped = webhook.map.apply(&webhook.name, (&headers, payload), &|_, _| Vec::new()).unwrap();
+    let mapped =
+        webhook.mapping.apply(&webhook.name, (&headers, payload), &|_, _| Vec::new()).unwrap();
     let selectors = mapped.purges.into_iter().flat_map(|purge| purge.selectors);
     let tag = |selector| match selector {
         Selector::Tag(tag) => tag.into_string(),
@@ -52,8 +53,8 @@ fn the_documented_webhooks_do_what_the_comments_say() {
     assert_eq!(tags(billing, "", &json!({})), ["invoices"]);
     let paid = json!({ "type": "invoice.paid", "data": { "object": { "id": "in_1" } } });
     assert_eq!(tags(payments, "", &paid), ["invoice:in_1"]);
-    assert!(shop.map.rules[0].warm && !billing.map.rules[0].warm);
-    let Scheme::Hmac(_) = &shop.scheme else { panic!("{shop:?}") };
+    assert!(shop.mapping.rules[0].warm && !billing.mapping.rules[0].warm);
+    let SignatureScheme::Hmac(_) = &shop.scheme else { panic!("{shop:?}") };
     assert!(!format!("{config:?}").contains("the value of"), "secrets are not shown");
 }
 
@@ -212,14 +213,14 @@ fn a_vendor_needs_a_secret_and_nothing_else() {
         let config = parse(&text).unwrap();
         assert!(config.warnings.problems.is_empty(), "{scheme}: {}", config.warnings);
         let [webhook] = &config.webhooks[..] else { panic!("{scheme}") };
-        assert_eq!(webhook.map.event, vendor.event(), "{scheme}");
+        assert_eq!(webhook.mapping.event, vendor.event(), "{scheme}");
         assert_eq!(*webhook.ids, vendor.ids(), "{scheme}");
         assert_eq!(webhook.handshake == Handshake::Slack, vendor == Vendor::Slack);
         let text = format!("{text}\nevent_from = \"x-event\"\nid_from = \"$.delivery\"");
         let config = parse(&text).unwrap();
-        let event = Some(ToldIn::Header("x-event".parse().unwrap()));
-        assert_eq!(config.webhooks[0].map.event, event, "{scheme}");
-        let id = ToldIn::Payload(json_path("$.delivery").unwrap());
+        let event = Some(ValueLocation::Header("x-event".parse().unwrap()));
+        assert_eq!(config.webhooks[0].mapping.event, event, "{scheme}");
+        let id = ValueLocation::Payload(json_path("$.delivery").unwrap());
         assert_eq!(*config.webhooks[0].ids, [id], "{scheme}");
     }
 }

@@ -11,10 +11,10 @@ use tokio::{
 
 use super::*;
 use crate::trigger::{
-    fixture::{ManualClock, Node, Redis, node, plan},
-    poll::{Polls, Source as Url, VersionFrom},
+    fixture::{FakeNode, FakeRedis, ManualClock, node, plan},
+    poll::{DocumentUrl as Url, Polls, VersionFrom},
 };
-use crate::{fence::Mode, origin::document::DocumentError, warm::WarmPlan};
+use crate::{fence::PurgeMode, origin::document::DocumentError, warm::WarmPlan};
 
 const EVERY: Duration = Duration::from_secs(10);
 
@@ -52,16 +52,18 @@ impl Data {
     }
 }
 
-impl Ask for Data {
-    async fn ask(&self, known: Option<&HeaderValue>) -> Result<Answer, AskError> {
+impl VersionSource for Data {
+    async fn fetch(&self, known: Option<&HeaderValue>) -> Result<PollResponse, VersionFetchError> {
         let mut inner = self.0.lock();
         inner.asked.push((Instant::now(), known.cloned()));
         let tag = inner.tag.map(HeaderValue::from_static);
         match inner.version {
-            None => Err(AskError::from(DocumentError::Status(StatusCode::SERVICE_UNAVAILABLE))),
-            Some("") => Ok(Answer::Nothing),
-            Some(_) if tag.is_some() && known == tag.as_ref() => Ok(Answer::Same),
-            Some(version) => Ok(Answer::Version(version.into(), tag)),
+            None => {
+                Err(VersionFetchError::from(DocumentError::Status(StatusCode::SERVICE_UNAVAILABLE)))
+            }
+            Some("") => Ok(PollResponse::NoVersion),
+            Some(_) if tag.is_some() && known == tag.as_ref() => Ok(PollResponse::Unchanged),
+            Some(version) => Ok(PollResponse::Version(version.into(), tag)),
         }
     }
 }
@@ -73,7 +75,7 @@ fn poll() -> Poll {
         every: EVERY,
         version: VersionFrom::Validator,
         purge: Box::new(["sales".into(), "kpi".into()]),
-        mode: Mode::Hard,
+        mode: PurgeMode::Hard,
         warm: WarmPlan::default(),
         delay: None,
         alert_after: Some(Duration::from_mins(10)),
@@ -82,20 +84,25 @@ fn poll() -> Poll {
 
 /// One node's poll.
 struct Started {
-    node: Surroundings<Node>,
+    node: TaskContext<FakeNode>,
     polls: Polls,
     running: JoinHandle<()>,
 }
 
-fn start(data: &Data, redis: &Arc<Redis>, clock: &Arc<ManualClock>) -> Started {
+fn start(data: &Data, redis: &Arc<FakeRedis>, clock: &Arc<ManualClock>) -> Started {
     start_poll(poll(), data, redis, clock)
 }
 
-fn start_poll(poll: Poll, data: &Data, redis: &Arc<Redis>, clock: &Arc<ManualClock>) -> Started {
+fn start_poll(
+    poll: Poll,
+    data: &Data,
+    redis: &Arc<FakeRedis>,
+    clock: &Arc<ManualClock>,
+) -> Started {
     let node = node(redis, clock);
     let mut polls = Polls::default();
-    let slot = polls.add(&poll, clock.now());
-    let poller = Poller::new(poll, data.clone(), slot, node.clone());
+    let cell = polls.add(&poll, clock.now());
+    let poller = Poller::new(poll, data.clone(), cell, node.clone());
     Started { node, polls, running: tokio::spawn(poller.run()) }
 }
 
@@ -109,17 +116,17 @@ impl Started {
     }
 
     fn is_overdue(&self) -> bool {
-        self.polls.observe((self.node.now)(), &self.node.metrics);
+        self.polls.update_metrics((self.node.now)(), &self.node.metrics);
         self.node.metrics.triggers.poll_overdue.with_label_values(&["sales"]).get() == 1
     }
 }
 
-fn alone(data: &Data) -> (Started, Arc<Redis>, Arc<ManualClock>) {
+fn alone(data: &Data) -> (Started, Arc<FakeRedis>, Arc<ManualClock>) {
     let (redis, clock) = (Arc::default(), ManualClock::at("2026-01-10T00:00:00Z"));
     (start(data, &redis, &clock), redis, clock)
 }
 
-fn purges(redis: &Redis) -> usize {
+fn purges(redis: &FakeRedis) -> usize {
     redis.purges.lock().len()
 }
 
@@ -137,7 +144,7 @@ async fn the_first_version_purges_nothing_and_every_later_one_does() {
     seconds(12).await;
     let purge = redis.purges.lock()[0].clone();
     assert_eq!(purge.selectors, ["sales", "kpi"].map(|tag| Selector::Tag(tag.into())));
-    assert_eq!(purge.source, Source::Poll("sales".into()));
+    assert_eq!(purge.source, PurgeSource::Poll("sales".into()));
     assert_eq!(purge.reason.as_deref(), Some("version v2"));
     seconds(60).await;
     assert_eq!((purges(&redis), started.version().as_deref()), (1, Some("v2")));
@@ -217,10 +224,10 @@ async fn a_change_that_cannot_be_purged_yet_is_purged_as_soon_as_it_can() {
     let data = Data::of("v1");
     let (started, redis, _) = alone(&data);
     seconds(1).await;
-    redis.is_away.store(true, Relaxed);
+    redis.is_down.store(true, Relaxed);
     data.set(Some("v2"));
     seconds(300).await;
-    redis.is_away.store(false, Relaxed);
+    redis.is_down.store(false, Relaxed);
     seconds(12).await;
     assert_eq!((purges(&redis), started.version().as_deref()), (1, Some("v2")));
 }
@@ -282,14 +289,14 @@ async fn a_fleet_that_has_forgotten_is_reminded() {
     let data = Data::of("v1");
     let (started, redis, _) = alone(&data);
     seconds(1).await;
-    redis.is_away.store(true, Relaxed);
+    redis.is_down.store(true, Relaxed);
     seconds(30).await;
-    redis.remembered.lock().clear();
-    redis.is_away.store(false, Relaxed);
+    redis.values.lock().clear();
+    redis.is_down.store(false, Relaxed);
     data.set(Some("v2"));
     seconds(12).await;
     assert_eq!((purges(&redis), started.version().as_deref()), (1, Some("v2")));
-    assert!(redis.remembered.lock()["poll:sales"].contains("v2"));
+    assert!(redis.values.lock()["poll:sales"].contains("v2"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -372,7 +379,7 @@ async fn failures_between_two_equal_versions_purge_nothing() {
 
 /// A poll that purges once more after a minute and a half.
 fn delayed() -> Poll {
-    Poll { delay: Some(Duration::from_secs(90)), mode: Mode::Soft, ..poll() }
+    Poll { delay: Some(Duration::from_secs(90)), mode: PurgeMode::Soft, ..poll() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -390,7 +397,7 @@ async fn what_changed_is_purged_once_more_after_the_delay() {
     seconds(15).await;
     let made = redis.purges.lock().clone();
     assert_eq!(made.len(), 2);
-    assert_eq!((made[1].mode, &made[1].selectors), (Mode::Soft, &made[0].selectors));
+    assert_eq!((made[1].mode, &made[1].selectors), (PurgeMode::Soft, &made[0].selectors));
     seconds(500).await;
     assert_eq!(purges(&redis), 2);
 }
@@ -414,7 +421,7 @@ async fn each_change_is_purged_once_more() {
 
 #[tokio::test(start_paused = true)]
 async fn another_node_purges_once_more_if_the_first_is_gone() {
-    let (data, redis) = (Data::of("v1"), Arc::<Redis>::default());
+    let (data, redis) = (Data::of("v1"), Arc::<FakeRedis>::default());
     let clock = ManualClock::at("2026-01-10T00:00:00Z");
     let first = start_poll(delayed(), &data, &redis, &clock);
     seconds(1).await;
@@ -430,7 +437,7 @@ async fn another_node_purges_once_more_if_the_first_is_gone() {
     redis.refuses_purges.store(false, Relaxed);
     seconds(12).await;
     assert_eq!(purges(&redis), 2, "as soon as the log takes it");
-    assert!(!redis.remembered.lock()["poll:sales"].contains("again"));
+    assert!(!redis.values.lock()["poll:sales"].contains("again"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -449,7 +456,7 @@ async fn what_a_poll_names_is_fetched_after_each_purge() {
 
 #[test]
 fn what_an_earlier_version_of_larder_remembered_is_read() {
-    let known: Known = serde_json::from_str(r#"{"version":"v1","changed_at":7}"#).unwrap();
+    let known: VersionRecord = serde_json::from_str(r#"{"version":"v1","changed_at":7}"#).unwrap();
     assert_eq!((known.version.as_deref(), known.changed_at), (Some("v1"), 7));
     assert!(known.again_at.is_empty());
 }
@@ -457,11 +464,11 @@ fn what_an_earlier_version_of_larder_remembered_is_read() {
 #[test]
 fn pauses_stay_within_their_bounds() {
     let second = Duration::from_secs(1);
-    assert_eq!(pause(second, Round::Same, 0, 0), Duration::from_millis(900));
-    assert_eq!(pause(second, Round::Same, 0, 255), Duration::from_millis(1100));
-    assert!(pause(second, Round::Failed, u32::MAX, 128) <= second * 11);
-    for round in [Round::Unavailable, Round::Follows] {
-        assert!(pause(second * 3600, round, 0, 255) <= Duration::from_millis(5500));
+    assert_eq!(pause(second, PollOutcome::Unchanged, 0, 0), Duration::from_millis(900));
+    assert_eq!(pause(second, PollOutcome::Unchanged, 0, 255), Duration::from_millis(1100));
+    assert!(pause(second, PollOutcome::Failed, u32::MAX, 128) <= second * 11);
+    for outcome in [PollOutcome::Unavailable, PollOutcome::NotLeader] {
+        assert!(pause(second * 3600, outcome, 0, 255) <= Duration::from_millis(5500));
     }
-    assert!(pause(Duration::MAX, Round::Failed, 40, 255) <= LONGEST * 2);
+    assert!(pause(Duration::MAX, PollOutcome::Failed, 40, 255) <= MAX_PAUSE * 2);
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use http::{HeaderMap, HeaderName};
 
-use super::{Delivery, Encoding, MOST_DIGESTS, Unproven, check_time, decode_base64, field, prove};
+use super::{
+    Delivery, Encoding, MAX_DIGESTS, SignatureError, check_timestamp, decode_base64,
+    required_field, verify_digests,
+};
 
 /// What stands before a secret that is written in base64.
 const SECRET_PREFIX: &str = "whsec_";
@@ -16,33 +19,33 @@ const VERSION: &str = "v1,";
 /// A digest of the delivery's id, its time and its body: `{id}.{timestamp}.{body}`
 /// (standard-webhooks, "Signature scheme"), HMAC-SHA256, in base64.
 #[derive(Clone)]
-pub struct Standard {
+pub struct StandardWebhooks {
     keys: Vec<hmac::Key>,
     tolerance: Duration,
 }
 
 /// The three fields of a delivery.
-struct Fields {
+struct FieldNames {
     id: HeaderName,
     timestamp: HeaderName,
     signature: HeaderName,
 }
 
 /// As the specification has them.
-const STANDARD: Fields = Fields {
+const STANDARD: FieldNames = FieldNames {
     id: HeaderName::from_static("webhook-id"),
     timestamp: HeaderName::from_static("webhook-timestamp"),
     signature: HeaderName::from_static("webhook-signature"),
 };
 
 /// As Svix had them before.
-const SVIX: Fields = Fields {
+const SVIX: FieldNames = FieldNames {
     id: HeaderName::from_static("svix-id"),
     timestamp: HeaderName::from_static("svix-timestamp"),
     signature: HeaderName::from_static("svix-signature"),
 };
 
-impl Standard {
+impl StandardWebhooks {
     /// Under secrets in base64, with or without `whsec_` before them; nothing where one is none.
     pub fn new(secrets: &[&str], tolerance: Duration) -> Option<Self> {
         let keys = secrets.iter().map(|secret| key(secret)).collect::<Option<_>>()?;
@@ -58,24 +61,24 @@ impl Standard {
     pub(super) fn fields<'a>(
         &self,
         delivery: &Delivery<'a>,
-    ) -> Result<(&'a str, &'a str, Vec<Vec<u8>>), Unproven> {
-        let fields = if is_of_svix(delivery.headers) { SVIX } else { STANDARD };
-        let id = field(delivery.headers, &fields.id)?;
-        let timestamp = field(delivery.headers, &fields.timestamp)?;
+    ) -> Result<(&'a str, &'a str, Vec<Vec<u8>>), SignatureError> {
+        let fields = if uses_svix_names(delivery.headers) { SVIX } else { STANDARD };
+        let id = required_field(delivery.headers, &fields.id)?;
+        let timestamp = required_field(delivery.headers, &fields.timestamp)?;
         let digests = digests(delivery.headers, &fields.signature);
         if id.is_empty() {
-            return Err(Unproven::Field(fields.id));
+            return Err(SignatureError::MissingField(fields.id));
         }
         if digests.is_empty() {
-            return Err(Unproven::Field(fields.signature));
+            return Err(SignatureError::MissingField(fields.signature));
         }
-        check_time(timestamp, delivery.now, self.tolerance, &fields.timestamp)?;
+        check_timestamp(timestamp, delivery.now, self.tolerance, &fields.timestamp)?;
         Ok((id, timestamp, digests))
     }
 
-    pub(super) fn verify(&self, delivery: &Delivery<'_>) -> Result<(), Unproven> {
+    pub(super) fn verify(&self, delivery: &Delivery<'_>) -> Result<(), SignatureError> {
         let (id, timestamp, digests) = self.fields(delivery)?;
-        prove(&self.keys, &digests, |context| {
+        verify_digests(&self.keys, &digests, |context| {
             for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", delivery.body] {
                 context.update(part);
             }
@@ -83,7 +86,7 @@ impl Standard {
     }
 }
 
-fn is_of_svix(headers: &HeaderMap) -> bool {
+fn uses_svix_names(headers: &HeaderMap) -> bool {
     headers.contains_key(SVIX.id) && !headers.contains_key(STANDARD.id)
 }
 
@@ -97,6 +100,6 @@ fn digests(headers: &HeaderMap, name: &HeaderName) -> Vec<Vec<u8>> {
     lines
         .flat_map(|line| line.split(' '))
         .filter_map(|member| Encoding::Base64.decode(member.strip_prefix(VERSION)?))
-        .take(MOST_DIGESTS)
+        .take(MAX_DIGESTS)
         .collect()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use http::{HeaderMap, HeaderName};
 
-use super::{Delivery, Encoding, MOST_DIGESTS, Unproven, check_time, prove};
+use super::{Delivery, Encoding, MAX_DIGESTS, SignatureError, check_timestamp, verify_digests};
 
 const HEADER: HeaderName = HeaderName::from_static("stripe-signature");
 
@@ -28,23 +28,23 @@ impl Stripe {
     pub(super) fn fields<'a>(
         &self,
         delivery: &Delivery<'a>,
-    ) -> Result<(&'a str, Vec<Vec<u8>>), Unproven> {
-        let unreadable = || Unproven::Field(HEADER);
+    ) -> Result<(&'a str, Vec<Vec<u8>>), SignatureError> {
+        let unreadable = || SignatureError::MissingField(HEADER);
         let timestamp = members(delivery.headers, "t").next().ok_or_else(unreadable)?;
         let digests: Vec<Vec<u8>> = members(delivery.headers, "v1")
             .filter_map(|digest| Encoding::Hex.decode(digest))
-            .take(MOST_DIGESTS)
+            .take(MAX_DIGESTS)
             .collect();
         if digests.is_empty() {
             return Err(unreadable());
         }
-        check_time(timestamp, delivery.now, self.tolerance, &HEADER)?;
+        check_timestamp(timestamp, delivery.now, self.tolerance, &HEADER)?;
         Ok((timestamp, digests))
     }
 
-    pub(super) fn verify(&self, delivery: &Delivery<'_>) -> Result<(), Unproven> {
+    pub(super) fn verify(&self, delivery: &Delivery<'_>) -> Result<(), SignatureError> {
         let (timestamp, digests) = self.fields(delivery)?;
-        prove(&self.keys, &digests, |context| {
+        verify_digests(&self.keys, &digests, |context| {
             for part in [timestamp.as_bytes(), b".", delivery.body] {
                 context.update(part);
             }

@@ -9,28 +9,32 @@ use super::*;
 
 const NOW: u64 = 1_531_420_618;
 
-fn form() -> HmacForm {
-    HmacForm {
+fn form() -> HmacFormat {
+    HmacFormat {
         header: HeaderName::from_static("x-signature"),
         prefix: "".into(),
         encoding: Encoding::Hex,
         algorithm: Algorithm::Sha256,
-        signed: Signed::parse("{body}").unwrap(),
+        signed: SigningTemplate::parse("{body}").unwrap(),
         time: None,
     }
 }
 
-fn timed() -> HmacForm {
+fn timed() -> HmacFormat {
     let header = HeaderName::from_static("x-time");
-    HmacForm {
-        signed: Signed::parse("v0:{timestamp}:{body}").unwrap(),
+    HmacFormat {
+        signed: SigningTemplate::parse("v0:{timestamp}:{body}").unwrap(),
         prefix: "v0=".into(),
-        time: Some(SignedAt { header, tolerance: Duration::from_mins(5) }),
+        time: Some(TimestampHeader { header, tolerance: Duration::from_mins(5) }),
         ..form()
     }
 }
 
-fn verify(scheme: &Scheme, fields: &[(&'static str, &str)], body: &[u8]) -> Result<(), Unproven> {
+fn verify(
+    scheme: &SignatureScheme,
+    fields: &[(&'static str, &str)],
+    body: &[u8],
+) -> Result<(), SignatureError> {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
         headers.append(*name, HeaderValue::from_str(value).unwrap());
@@ -84,8 +88,8 @@ fn published_examples_are_believed() {
         ),
     ];
     for (algorithm, encoding, prefix, secret, body, signature) in cases {
-        let form = HmacForm { algorithm, encoding, prefix: prefix.into(), ..form() };
-        let scheme = Scheme::hmac(form, &[secret]);
+        let form = HmacFormat { algorithm, encoding, prefix: prefix.into(), ..form() };
+        let scheme = SignatureScheme::hmac(form, &[secret]);
         assert_eq!(verify(&scheme, &[("x-signature", signature)], body.as_bytes()), Ok(()));
     }
 }
@@ -94,17 +98,17 @@ fn published_examples_are_believed() {
 fn a_signed_time_is_part_of_what_is_signed() {
     let body = "token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c";
     let signature = "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503";
-    let scheme = Scheme::hmac(timed(), &["8f742231b10e8888abcd99yyyzzz85a5"]);
+    let scheme = SignatureScheme::hmac(timed(), &["8f742231b10e8888abcd99yyyzzz85a5"]);
     let at = |time: &str| {
         verify(&scheme, &[("x-signature", signature), ("x-time", time)], body.as_bytes())
     };
     assert_eq!(at("1531420618"), Ok(()));
-    assert_eq!(at("1531420617"), Err(Unproven::Mismatch));
+    assert_eq!(at("1531420617"), Err(SignatureError::Mismatch));
 }
 
 #[test]
 fn a_time_too_far_from_now_is_refused() {
-    let scheme = Scheme::hmac(timed(), &["secret"]);
+    let scheme = SignatureScheme::hmac(timed(), &["secret"]);
     let at = |time: &str| {
         let signature = format!("v0={}", digest("secret", format!("v0:{time}:body").as_bytes()));
         verify(&scheme, &[("x-signature", &signature), ("x-time", time)], b"body")
@@ -112,17 +116,20 @@ fn a_time_too_far_from_now_is_refused() {
     assert_eq!(at(&(NOW - 300).to_string()), Ok(()));
     assert_eq!(at(&(NOW + 300).to_string()), Ok(()));
     assert_eq!(at(&(NOW * 1000 + 299_999).to_string()), Ok(()), "milliseconds");
-    assert_eq!(at(&(NOW - 301).to_string()), Err(Unproven::Time));
-    assert_eq!(at(&(NOW + 301).to_string()), Err(Unproven::Time));
-    assert_eq!(at("99999999999999999999"), Err(Unproven::Field("x-time".parse().unwrap())));
-    assert_eq!(at("+1531420618"), Err(Unproven::Field("x-time".parse().unwrap())));
+    assert_eq!(at(&(NOW - 301).to_string()), Err(SignatureError::Timestamp));
+    assert_eq!(at(&(NOW + 301).to_string()), Err(SignatureError::Timestamp));
+    assert_eq!(
+        at("99999999999999999999"),
+        Err(SignatureError::MissingField("x-time".parse().unwrap()))
+    );
+    assert_eq!(at("+1531420618"), Err(SignatureError::MissingField("x-time".parse().unwrap())));
     let untimed = verify(&scheme, &[("x-signature", "v0=00")], b"body");
-    assert_eq!(untimed, Err(Unproven::Field("x-time".parse().unwrap())));
+    assert_eq!(untimed, Err(SignatureError::MissingField("x-time".parse().unwrap())));
 }
 
 #[test]
 fn every_signature_and_every_secret_is_tried() {
-    let scheme = Scheme::hmac(form(), &["new", "old"]);
+    let scheme = SignatureScheme::hmac(form(), &["new", "old"]);
     for secret in ["new", "old"] {
         let good = digest(secret, b"body");
         let lines = format!("00, {good}");
@@ -131,36 +138,40 @@ fn every_signature_and_every_secret_is_tried() {
         assert_eq!(verify(&scheme, &fields, b"body"), Ok(()));
     }
     let other = digest("other", b"body");
-    assert_eq!(verify(&scheme, &[("x-signature", &other)], b"body"), Err(Unproven::Mismatch));
+    assert_eq!(verify(&scheme, &[("x-signature", &other)], b"body"), Err(SignatureError::Mismatch));
 }
 
 #[test]
 fn what_is_no_signature_proves_nothing() {
-    let scheme = Scheme::hmac(HmacForm { prefix: "sha256=".into(), ..form() }, &["secret"]);
+    let scheme =
+        SignatureScheme::hmac(HmacFormat { prefix: "sha256=".into(), ..form() }, &["secret"]);
     let good = digest("secret", b"body");
-    let unreadable = Err(Unproven::Field("x-signature".parse().unwrap()));
+    let unreadable = Err(SignatureError::MissingField("x-signature".parse().unwrap()));
     assert_eq!(verify(&scheme, &[], b"body"), unreadable);
     for value in ["", "sha256=", "sha256=x", "sha256=0", &*good, &*format!("sha1={good}")] {
         assert_eq!(verify(&scheme, &[("x-signature", value)], b"body"), unreadable, "{value}");
     }
     let cut = format!("sha256={}", &good[..62]);
-    assert_eq!(verify(&scheme, &[("x-signature", &cut)], b"body"), Err(Unproven::Mismatch));
+    assert_eq!(verify(&scheme, &[("x-signature", &cut)], b"body"), Err(SignatureError::Mismatch));
 }
 
 #[test]
 fn a_secret_may_be_sent_along() {
-    let scheme = Scheme::bearer(header::AUTHORIZATION, &["new", "old"]);
+    let scheme = SignatureScheme::bearer(header::AUTHORIZATION, &["new", "old"]);
     for value in ["Bearer new", "bearer old"] {
         assert_eq!(verify(&scheme, &[("authorization", value)], b""), Ok(()));
     }
-    assert_eq!(verify(&scheme, &[("authorization", "Bearer ol")], b""), Err(Unproven::Mismatch));
-    let missing = Err(Unproven::Field(header::AUTHORIZATION));
+    assert_eq!(
+        verify(&scheme, &[("authorization", "Bearer ol")], b""),
+        Err(SignatureError::Mismatch)
+    );
+    let missing = Err(SignatureError::MissingField(header::AUTHORIZATION));
     assert_eq!(verify(&scheme, &[("authorization", "Basic old")], b""), missing);
-    let scheme = Scheme::bearer("x-gitlab-token".parse().unwrap(), &["secret"]);
+    let scheme = SignatureScheme::bearer("x-gitlab-token".parse().unwrap(), &["secret"]);
     assert_eq!(verify(&scheme, &[("x-gitlab-token", "secret")], b""), Ok(()));
     assert_eq!(
         verify(&scheme, &[("x-gitlab-token", "Bearer secret")], b""),
-        Err(Unproven::Mismatch)
+        Err(SignatureError::Mismatch)
     );
 }
 
@@ -169,15 +180,15 @@ const SVIX_SIGNATURE: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
 const SVIX_BODY: &[u8] = br#"{"test": 2432232314}"#;
 
 /// A delivery as Svix documents it, with these fields named in one of its two ways, at another time.
-fn standard(family: [&'static str; 3], signature: &str, at: i64) -> Result<(), Unproven> {
-    let scheme = Standard::new(&["c2VjcmV0", SVIX_SECRET], Duration::from_mins(5)).unwrap();
+fn standard(family: [&'static str; 3], signature: &str, at: i64) -> Result<(), SignatureError> {
+    let scheme = StandardWebhooks::new(&["c2VjcmV0", SVIX_SECRET], Duration::from_mins(5)).unwrap();
     let values = ["msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", signature];
     let mut headers = HeaderMap::new();
     for (name, value) in family.into_iter().zip(values) {
         headers.insert(name, HeaderValue::from_str(value).unwrap());
     }
     let now = Timestamp::from_seconds(1_614_265_330_u64.saturating_add_signed(at));
-    Scheme::Standard(scheme).verify(&Delivery { headers: &headers, body: SVIX_BODY, now })
+    SignatureScheme::Standard(scheme).verify(&Delivery { headers: &headers, body: SVIX_BODY, now })
 }
 
 const STANDARD: [&str; 3] = ["webhook-id", "webhook-timestamp", "webhook-signature"];
@@ -187,8 +198,8 @@ fn the_published_standard_webhook_is_believed_under_both_names() {
     for family in [STANDARD, ["svix-id", "svix-timestamp", "svix-signature"]] {
         assert_eq!(standard(family, SVIX_SIGNATURE, 300), Ok(()));
         assert_eq!(standard(family, SVIX_SIGNATURE, -300), Ok(()));
-        assert_eq!(standard(family, SVIX_SIGNATURE, 301), Err(Unproven::Time));
-        assert_eq!(standard(family, SVIX_SIGNATURE, -301), Err(Unproven::Time));
+        assert_eq!(standard(family, SVIX_SIGNATURE, 301), Err(SignatureError::Timestamp));
+        assert_eq!(standard(family, SVIX_SIGNATURE, -301), Err(SignatureError::Timestamp));
     }
     let several = format!("v1a,AAAA v1,AAAA {SVIX_SIGNATURE}");
     assert_eq!(standard(STANDARD, &several, 0), Ok(()));
@@ -196,7 +207,8 @@ fn the_published_standard_webhook_is_believed_under_both_names() {
 
 #[test]
 fn a_standard_webhook_lacks_no_field_and_mixes_none() {
-    let missing = |name: &'static str| Err(Unproven::Field(HeaderName::from_static(name)));
+    let missing =
+        |name: &'static str| Err(SignatureError::MissingField(HeaderName::from_static(name)));
     for index in 0..3 {
         let mut family = STANDARD;
         let name = std::mem::replace(&mut family[index], "x-other");
@@ -209,12 +221,13 @@ fn a_standard_webhook_lacks_no_field_and_mixes_none() {
         assert_eq!(standard(STANDARD, signature, 0), missing("webhook-signature"), "{signature}");
     }
     let other = SVIX_SIGNATURE.replace("g0", "g1");
-    assert_eq!(standard(STANDARD, &other, 0), Err(Unproven::Mismatch));
+    assert_eq!(standard(STANDARD, &other, 0), Err(SignatureError::Mismatch));
 }
 
 #[test]
 fn a_standard_secret_is_base64() {
-    let is_secret = |secret: &str| Standard::new(&[secret], Duration::from_mins(5)).is_some();
+    let is_secret =
+        |secret: &str| StandardWebhooks::new(&[secret], Duration::from_mins(5)).is_some();
     assert!(is_secret("whsec_c2VjcmV0") && is_secret("c2VjcmV0"));
     for secret in ["", "whsec_", "whsec_not base64", "c2VjcmV0c"] {
         assert!(!is_secret(secret), "{secret}");
@@ -223,7 +236,8 @@ fn a_standard_secret_is_base64() {
 
 #[test]
 fn stripe_signs_the_time_with_the_body() {
-    let scheme = Scheme::Stripe(Stripe::new(&["new", "whsec_old"], Duration::from_mins(5)));
+    let scheme =
+        SignatureScheme::Stripe(Stripe::new(&["new", "whsec_old"], Duration::from_mins(5)));
     let sign = |time: u64| digest("whsec_old", format!("{time}.body").as_bytes());
     let verify = |value: &str| verify(&scheme, &[("stripe-signature", value)], b"body");
     let good = sign(NOW);
@@ -234,12 +248,12 @@ fn stripe_signs_the_time_with_the_body() {
     ] {
         assert_eq!(verify(&members), Ok(()), "{members}");
     }
-    assert_eq!(verify(&format!("t={},v1={good}", NOW - 1)), Err(Unproven::Mismatch));
-    assert_eq!(verify(&format!("t={NOW},v1=00")), Err(Unproven::Mismatch));
+    assert_eq!(verify(&format!("t={},v1={good}", NOW - 1)), Err(SignatureError::Mismatch));
+    assert_eq!(verify(&format!("t={NOW},v1=00")), Err(SignatureError::Mismatch));
     for time in [NOW - 301, NOW + 301] {
-        assert_eq!(verify(&format!("t={time},v1={}", sign(time))), Err(Unproven::Time));
+        assert_eq!(verify(&format!("t={time},v1={}", sign(time))), Err(SignatureError::Timestamp));
     }
-    let unreadable = Err(Unproven::Field(HeaderName::from_static("stripe-signature")));
+    let unreadable = Err(SignatureError::MissingField(HeaderName::from_static("stripe-signature")));
     for members in [
         String::new(),
         good.clone(),
@@ -253,24 +267,24 @@ fn stripe_signs_the_time_with_the_body() {
 
 #[test]
 fn templates_hold_the_body_once() {
-    assert!(!Signed::parse("{body}").unwrap().has_timestamp());
-    assert!(Signed::parse("{timestamp}.{body}").unwrap().has_timestamp());
+    assert!(!SigningTemplate::parse("{body}").unwrap().has_timestamp());
+    assert!(SigningTemplate::parse("{timestamp}.{body}").unwrap().has_timestamp());
     for text in ["", "{timestamp}", "{body}{body}", "body"] {
-        assert_eq!(Signed::parse(text), Err(SignedError::Body), "{text}");
+        assert_eq!(SigningTemplate::parse(text), Err(SigningTemplateError::Body), "{text}");
     }
     for text in ["{id}.{body}", "{body", "{}{body}"] {
-        assert_eq!(Signed::parse(text), Err(SignedError::Unknown), "{text}");
+        assert_eq!(SigningTemplate::parse(text), Err(SigningTemplateError::Unknown), "{text}");
     }
 }
 
 #[test]
 fn secrets_are_not_shown() {
-    let standard = Standard::new(&["hunter2A"], Duration::ZERO).unwrap();
+    let standard = StandardWebhooks::new(&["hunter2A"], Duration::ZERO).unwrap();
     let schemes = [
-        Scheme::bearer(header::AUTHORIZATION, &["hunter2"]),
-        Scheme::hmac(form(), &["hunter2"]),
-        Scheme::Standard(standard),
-        Scheme::Stripe(Stripe::new(&["hunter2"], Duration::ZERO)),
+        SignatureScheme::bearer(header::AUTHORIZATION, &["hunter2"]),
+        SignatureScheme::hmac(form(), &["hunter2"]),
+        SignatureScheme::Standard(standard),
+        SignatureScheme::Stripe(Stripe::new(&["hunter2"], Duration::ZERO)),
     ];
     for scheme in schemes {
         assert!(!format!("{scheme:?}").contains("hunter2"), "{scheme:?}");
@@ -284,22 +298,22 @@ proptest! {
         at in any::<prop::sample::Index>(),
         change in 1..=255_u8,
     ) {
-        let scheme = Scheme::hmac(form(), &["secret"]);
+        let scheme = SignatureScheme::hmac(form(), &["secret"]);
         let signature = digest("secret", &body);
         prop_assert_eq!(verify(&scheme, &[("x-signature", &signature)], &body), Ok(()));
         let mut altered = body.clone();
         altered[at.index(body.len())] ^= change;
         let verdict = verify(&scheme, &[("x-signature", &signature)], &altered);
-        prop_assert_eq!(verdict, Err(Unproven::Mismatch));
+        prop_assert_eq!(verdict, Err(SignatureError::Mismatch));
     }
 
     #[test]
     fn no_field_makes_it_panic(value in "[ -~]{0,40}", base64: bool) {
         let encoding = if base64 { Encoding::Base64 } else { Encoding::Hex };
-        let scheme = Scheme::hmac(HmacForm { encoding, ..timed() }, &["secret"]);
+        let scheme = SignatureScheme::hmac(HmacFormat { encoding, ..timed() }, &["secret"]);
         let fields = [("x-signature", &*value), ("x-time", &*value)];
         prop_assert!(verify(&scheme, &fields, b"body").is_err());
-        let scheme = Scheme::Stripe(Stripe::new(&["secret"], Duration::from_mins(5)));
+        let scheme = SignatureScheme::Stripe(Stripe::new(&["secret"], Duration::from_mins(5)));
         let value = format!("t={NOW},v1={value}");
         prop_assert!(verify(&scheme, &[("stripe-signature", &value)], b"body").is_err());
     }

@@ -7,7 +7,7 @@ use super::{
     token::Flavor,
     world::{End, Floor, USERS, now},
 };
-use crate::support::{proxy::sending, wire::Reply};
+use crate::support::{proxy::request_with_body, wire::Reply};
 
 /// What operators show.
 pub(super) const TOKEN: (&str, &str) = ("authorization", "Bearer secret");
@@ -80,7 +80,7 @@ impl Client {
             _ => (format!(r#"{{"urls":["http://api.test{path}"]}}"#), path, "a purge by URL"),
         };
         let before = self.world.last_number();
-        let reply = self.admin(sending("POST", "/v1/purge", &[TOKEN], &call)).await;
+        let reply = self.admin(request_with_body("POST", "/v1/purge", &[TOKEN], &call)).await;
         assert_eq!(reply.status(), 200, "{call}: {}", reply.body);
         self.world.raise(name, Floor { number: before, cause });
         "purge"

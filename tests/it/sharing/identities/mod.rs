@@ -15,7 +15,7 @@ mod world;
 
 use std::{fmt::Write as _, sync::Arc};
 
-use larder::planted::Bug;
+use larder::testing::purge::planted::PlantedBug;
 use tokio::sync::Mutex;
 
 use self::{run::Plan, world::World};
@@ -122,7 +122,7 @@ const TELLING_OF_TOKENS: [(&str, usize); 6] = [
 ];
 
 /// Whether a bug that is planted is found, as what it is.
-async fn is_found(bug: Bug, wrong: &str) {
+async fn is_found(bug: PlantedBug, wrong: &str) {
     let plan = Plan { seed: 1, requests: 100_000, bug: Some(bug), has_tokens: true };
     let world = asked(plan).await;
     let violations = world.violations.lock().unwrap();
@@ -133,41 +133,41 @@ async fn is_found(bug: Bug, wrong: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
 async fn a_key_without_the_partition_is_found() {
-    is_found(Bug::KeyWithoutPartition, "stamped").await;
+    is_found(PlantedBug::KeyWithoutPartition, "stamped").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
 async fn a_fetch_that_partitions_share_is_found() {
-    is_found(Bug::CollapseWithoutPartition, "stamped").await;
+    is_found(PlantedBug::CollapseWithoutPartition, "stamped").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
 async fn a_refresh_with_the_credentials_of_another_is_found() {
-    is_found(Bug::RefreshForAnother, "stamped").await;
+    is_found(PlantedBug::RefreshForAnother, "stamped").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
 async fn a_warm_up_with_the_credentials_of_another_is_found() {
-    is_found(Bug::WarmForAnother, "stamped").await;
+    is_found(PlantedBug::WarmForAnother, "stamped").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
 async fn a_stale_answer_after_the_end_of_its_token_is_found() {
-    is_found(Bug::ExpiredWhileStale, "fetched with a token that has ended").await;
+    is_found(PlantedBug::ExpiredWhileStale, "fetched with a token that has ended").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
 async fn a_cookie_for_everyone_is_found() {
-    is_found(Bug::CookieForEveryone, "a cookie on what everyone shares").await;
+    is_found(PlantedBug::CookieForEveryone, "a cookie on what everyone shares").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[cfg_attr(not(feature = "planted-bugs"), ignore = "no bugs in this build: tests/run.sh checker")]
 async fn a_refusal_that_others_get_is_found() {
-    is_found(Bug::SharedRefusal, "somebody else's refusal").await;
+    is_found(PlantedBug::SharedRefusal, "somebody else's refusal").await;
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use larder::planted::Bug;
+use larder::testing::purge::planted::PlantedBug;
 use tokio::task::JoinSet;
 
 use super::{
@@ -18,9 +18,9 @@ use super::{
     world::World,
 };
 use crate::support::{
-    fleet::moment,
+    fleet::short_sleep,
     process::Process,
-    proxy::{request as proxy_request, sending, sum},
+    proxy::{request as proxy_request, request_with_body, sum},
     random::Random,
     redis::Redis,
     wire::{Reply, Wire, header},
@@ -31,14 +31,14 @@ const NODES: usize = 2;
 /// One in so many requests is more than a read.
 const ACTS: usize = 25;
 /// How long an answer may take: longer than any retry.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is done in a run.
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) requests: usize,
-    pub(super) bug: Option<Bug>,
+    pub(super) bug: Option<PlantedBug>,
     /// Whether Larder verifies tokens; otherwise exact credentials are the identity.
     pub(super) has_tokens: bool,
 }
@@ -58,7 +58,7 @@ impl Plan {
         for node in &nodes {
             settle(node).await;
         }
-        self.ask(&world, &nodes).await;
+        self.send(&world, &nodes).await;
         self.look(&world, &nodes).await;
         world
     }
@@ -68,12 +68,12 @@ impl Plan {
         let arguments = ["--config", file.to_str().unwrap()];
         let node = Process::run_with(&arguments, environment.as_slice()).await;
         while sum(&metrics(&node).await, "larder_purge_log_synced", "") == 0 {
-            moment().await;
+            short_sleep().await;
         }
         node
     }
 
-    async fn ask(self, world: &Arc<World>, nodes: &[Process]) {
+    async fn send(self, world: &Arc<World>, nodes: &[Process]) {
         let mut clients = JoinSet::new();
         for number in 0..CLIENTS {
             let client = Client {
@@ -117,7 +117,7 @@ impl Plan {
 
 /// A young log waits for nodes that nobody knows of: once a purge is acknowledged, it no longer does.
 async fn settle(node: &Process) {
-    let call = sending("POST", "/v1/purge", &[TOKEN], r#"{"everything":true}"#);
+    let call = request_with_body("POST", "/v1/purge", &[TOKEN], r#"{"everything":true}"#);
     assert_eq!(Wire::connect(node.admin).await.exchange(call).await.status(), 200);
 }
 
@@ -198,7 +198,7 @@ impl Client {
             let body = if has_body { wire.try_read_body(&head).await? } else { String::new() };
             Some(Reply { head, body })
         };
-        let reply = tokio::time::timeout(PATIENCE, exchange).await.expect("an answer in time")?;
+        let reply = tokio::time::timeout(TIMEOUT, exchange).await.expect("an answer in time")?;
         if header(&reply.head, "connection") != Some("close") {
             self.wires[node] = Some(wire);
         }

@@ -1,0 +1,243 @@
+//! The table of calls: what an operator can ask for, and who may.
+
+use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+
+use super::{
+    Admin, cloudflare, dialect::Dialect, explain, fastly, liveness_response, purge, purges,
+};
+use crate::{problem::Problem, trigger::Access};
+
+/// One thing an operator can call.
+pub(super) struct AdminEndpoint {
+    pub(super) method: Method,
+    /// Where it is called; `{name}` stands for one segment, `{name..}` for all that are left.
+    pub(super) paths: &'static [&'static str],
+    pub(super) access: Access,
+    pub(super) dialect: Dialect,
+    pub(super) handler: EndpointHandler,
+}
+
+/// What answers a call.
+pub(super) enum EndpointHandler {
+    /// At once, without looking at the body.
+    Immediate(fn(&Admin, &AdminCall<'_>) -> Response<Bytes>),
+    /// To a body, too, which is no larger than [`crate::trigger::body::MAX_BODY_BYTES`].
+    WithBody(for<'a> fn(&'a Admin, AdminCall<'a>) -> BoxFuture<'a, Response<Bytes>>),
+}
+
+/// What a request says.
+pub(super) struct AdminCall<'a> {
+    /// What stands in the parameters of the path, as it is encoded.
+    pub(super) parameters: Vec<&'a str>,
+    pub(super) query: Option<&'a str>,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) body: &'a [u8],
+}
+
+/// A call, and what stands in the parameters of its path.
+pub(super) struct MatchedEndpoint<'a> {
+    pub(super) endpoint: &'static AdminEndpoint,
+    pub(super) parameters: Vec<&'a str>,
+}
+
+/// Every call there is. `HEAD` is answered wherever `GET` is.
+pub(super) const ENDPOINTS: &[AdminEndpoint] = &[
+    AdminEndpoint {
+        method: Method::GET,
+        paths: &["/livez"],
+        access: Access::Open,
+        dialect: Dialect::Larder,
+        handler: EndpointHandler::Immediate(|_, _| liveness_response()),
+    },
+    AdminEndpoint {
+        method: Method::GET,
+        paths: &["/readyz", "/healthz", "/health"],
+        access: Access::Open,
+        dialect: Dialect::Larder,
+        handler: EndpointHandler::Immediate(|admin, _| admin.readiness_response()),
+    },
+    AdminEndpoint {
+        method: Method::GET,
+        paths: &["/metrics"],
+        access: Access::Read,
+        dialect: Dialect::Larder,
+        handler: EndpointHandler::Immediate(|admin, _| admin.metrics_response()),
+    },
+    AdminEndpoint {
+        method: Method::POST,
+        paths: &["/v1/purge"],
+        access: Access::Purge,
+        dialect: Dialect::Larder,
+        handler: EndpointHandler::WithBody(|admin, call| {
+            purge::respond(&admin.purger, call).boxed()
+        }),
+    },
+    AdminEndpoint {
+        method: Method::GET,
+        paths: &["/v1/purges"],
+        access: Access::Read,
+        dialect: Dialect::Larder,
+        handler: EndpointHandler::Immediate(|admin, call| purges::list(&admin.purger, call)),
+    },
+    AdminEndpoint {
+        method: Method::GET,
+        paths: &["/v1/purges/{seq}"],
+        access: Access::Read,
+        dialect: Dialect::Larder,
+        handler: EndpointHandler::Immediate(|admin, call| purges::show(&admin.purger, call)),
+    },
+    AdminEndpoint {
+        method: Method::POST,
+        paths: &["/v1/explain"],
+        access: Access::Read,
+        dialect: Dialect::Larder,
+        handler: EndpointHandler::WithBody(|admin, call| explain::respond(admin, call).boxed()),
+    },
+    AdminEndpoint {
+        method: Method::POST,
+        paths: &["/service/{service}/purge"],
+        access: Access::Purge,
+        dialect: Dialect::Fastly,
+        handler: EndpointHandler::WithBody(|admin, call| {
+            fastly::purge_keys(&admin.purger, call).boxed()
+        }),
+    },
+    AdminEndpoint {
+        method: Method::POST,
+        paths: &["/service/{service}/purge/{key}"],
+        access: Access::Purge,
+        dialect: Dialect::Fastly,
+        handler: EndpointHandler::WithBody(|admin, call| {
+            fastly::purge_key(&admin.purger, call).boxed()
+        }),
+    },
+    AdminEndpoint {
+        method: Method::POST,
+        paths: &["/service/{service}/purge_all"],
+        access: Access::Purge,
+        dialect: Dialect::Fastly,
+        handler: EndpointHandler::WithBody(|admin, _| fastly::purge_all(&admin.purger).boxed()),
+    },
+    AdminEndpoint {
+        method: Method::POST,
+        paths: &["/purge/{url..}"],
+        access: Access::Purge,
+        dialect: Dialect::Fastly,
+        handler: EndpointHandler::WithBody(|admin, call| {
+            fastly::purge_url(&admin.purger, call).boxed()
+        }),
+    },
+    AdminEndpoint {
+        method: Method::POST,
+        paths: &["/zones/{zone}/purge_cache", "/client/v4/zones/{zone}/purge_cache"],
+        access: Access::Purge,
+        dialect: Dialect::Cloudflare,
+        handler: EndpointHandler::WithBody(|admin, call| {
+            cloudflare::purge(&admin.purger, call).boxed()
+        }),
+    },
+];
+
+/// The call that a request makes, or the answer that there is none.
+pub(super) fn find<'a>(
+    method: &Method,
+    path: &'a str,
+) -> Result<MatchedEndpoint<'a>, Box<Response<Bytes>>> {
+    let wanted = if *method == Method::HEAD { &Method::GET } else { method };
+    let mut allowed = Vec::new();
+    for endpoint in ENDPOINTS {
+        let Some(parameters) = endpoint.paths.iter().find_map(|pattern| match_path(pattern, path))
+        else {
+            continue;
+        };
+        if endpoint.method == *wanted {
+            return Ok(MatchedEndpoint { endpoint, parameters });
+        }
+        allowed.push(endpoint.method.as_str());
+    }
+    Err(Box::new(if allowed.is_empty() { no_such_call() } else { wrong_method(&allowed) }))
+}
+
+/// What stands in the parameters of a pattern, if the path fits it.
+fn match_path<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
+    let (mut parameters, mut rest) = (Vec::new(), path);
+    for segment in pattern.split('/').skip(1) {
+        rest = rest.strip_prefix('/')?;
+        let end = if segment.ends_with("..}") { None } else { rest.find('/') };
+        let (here, after) = rest.split_at(end.unwrap_or(rest.len()));
+        rest = after;
+        if segment.starts_with('{') && !here.is_empty() {
+            parameters.push(here);
+        } else if here != segment {
+            return None;
+        }
+    }
+    rest.is_empty().then_some(parameters)
+}
+
+fn no_such_call() -> Response<Bytes> {
+    let known: Vec<String> = ENDPOINTS.iter().map(AdminEndpoint::name).collect();
+    let detail = format!("The calls are {}.", known.join(", "));
+    Problem::new(StatusCode::NOT_FOUND, "No such call", detail).into_response()
+}
+
+fn wrong_method(allowed: &[&str]) -> Response<Bytes> {
+    let allowed = allowed.join(", ");
+    let detail = format!("This call takes {allowed}.");
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Wrong method", detail);
+    let mut response = problem.into_response();
+    if let Ok(allow) = HeaderValue::from_str(&allowed.replace("GET", "GET, HEAD")) {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
+
+impl AdminEndpoint {
+    /// How operators know it.
+    fn name(&self) -> String {
+        format!("{} {}", self.method, self.paths.first().unwrap_or(&""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_of_a_path_are_found_where_all_of_it_fits() {
+        let found =
+            |pattern, path| match_path(pattern, path).map(|parameters| parameters.join(" "));
+        assert_eq!(found("/a/{b}/c", "/a/x%2Fy/c").as_deref(), Some("x%2Fy"));
+        assert_eq!(found("/a/{b}/{c}", "/a/x/y").as_deref(), Some("x y"));
+        assert_eq!(found("/a/{b..}", "/a/https://h//x/").as_deref(), Some("https://h//x/"));
+        assert_eq!(found("/a", "/a").as_deref(), Some(""));
+        for (pattern, path) in [
+            ("/a/{b}", "/a/"),
+            ("/a/{b}", "/a"),
+            ("/a/{b}", "/a/x/"),
+            ("/a/{b}/c", "/a//c"),
+            ("/a/{b..}", "/a/"),
+            ("/a", "/a/"),
+            ("/a", "/ab"),
+            ("/a", ""),
+        ] {
+            assert_eq!(found(pattern, path), None, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn no_two_calls_answer_the_same_request() {
+        for endpoint in ENDPOINTS {
+            for pattern in endpoint.paths {
+                let path = pattern.replace("..", "");
+                let fits = |other: &&AdminEndpoint| {
+                    other.method == endpoint.method
+                        && other.paths.iter().any(|pattern| match_path(pattern, &path).is_some())
+                };
+                assert_eq!(ENDPOINTS.iter().filter(fits).count(), 1, "{path}");
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Calling the admin listener, as some commands do.
+
+use std::{
+    fmt,
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs as _},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use crate::config::ListenAddress;
+
+/// Connecting, asking and each wait for an answer take at most this long.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// More than any answer has that these commands read.
+const MAX_RESPONSE_BYTES: u64 = 1 << 20;
+
+/// Where an admin listener is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// A name or IP address, and a port.
+    Tcp(String),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+/// What an admin listener says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminResponse {
+    /// The status code.
+    pub status: u16,
+    /// The body, without what is no text in it.
+    pub body: String,
+}
+
+impl AdminAddress {
+    /// Where the admin listener is where nobody says anything.
+    pub fn default_address() -> Self {
+        Self::Tcp("127.0.0.1:9180".to_owned())
+    }
+
+    /// Sends a request, whose head must say `Connection: close`, and reads all of the response. `wait` is
+    /// how long that may take.
+    pub fn exchange(&self, request: &[u8], wait: Duration) -> io::Result<AdminResponse> {
+        match self {
+            Self::Tcp(address) => {
+                let stream = connect(address)?;
+                stream.set_read_timeout(Some(wait))?;
+                stream.set_write_timeout(Some(TIMEOUT))?;
+                send(stream, request)
+            }
+            Self::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(wait))?;
+                stream.set_write_timeout(Some(TIMEOUT))?;
+                send(stream, request)
+            }
+        }
+    }
+
+    /// Asks with `GET`.
+    pub fn get(&self, path: &str) -> io::Result<AdminResponse> {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.host());
+        self.exchange(request.as_bytes(), TIMEOUT)
+    }
+
+    /// The request that sends this JSON to a path, with this token.
+    ///
+    /// # Errors
+    /// If the token holds what no token holds.
+    pub fn post(
+        &self,
+        (path, accept): (&str, &str),
+        token: Option<&str>,
+        body: &str,
+    ) -> anyhow::Result<Vec<u8>> {
+        let is_token = |token: &str| token.bytes().all(|byte| byte.is_ascii_graphic());
+        anyhow::ensure!(token.is_none_or(is_token), "a token is visible ASCII characters");
+        let token = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
+        Ok(format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\n{}Accept: {accept}\r\nContent-Type: application/json\r\n\
+             Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            self.host(),
+            token.unwrap_or_default(),
+            body.len(),
+        )
+        .into_bytes())
+    }
+
+    /// The value of `Host`.
+    pub fn host(&self) -> &str {
+        match self {
+            Self::Tcp(address) => address,
+            Self::Unix(_) => "localhost",
+        }
+    }
+}
+
+impl FromStr for AdminAddress {
+    type Err = &'static str;
+
+    /// Reads what `larder run --admin` takes, or the URL of a listener elsewhere.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.starts_with("https://") {
+            return Err(
+                "the admin listener speaks plain HTTP: write `http://` or only the address",
+            );
+        }
+        let text = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        if let Ok(address) = text.parse::<ListenAddress>() {
+            return Ok(address.into());
+        }
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        match text.split_once(':') {
+            Some((name, port))
+                if !name.is_empty() && name.bytes().all(is_name) && port.parse::<u16>().is_ok() =>
+            {
+                Ok(Self::Tcp(text.to_owned()))
+            }
+            _ => Err("this is an address and a port, as in `127.0.0.1:9180`, or `unix:/path`"),
+        }
+    }
+}
+
+impl From<ListenAddress> for AdminAddress {
+    fn from(address: ListenAddress) -> Self {
+        match address {
+            ListenAddress::Tcp(address) => Self::Tcp(reachable(address).to_string()),
+            ListenAddress::Unix(socket) => Self::Unix(socket.path),
+        }
+    }
+}
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => formatter.write_str(address),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Who listens on every address is reached on the loopback one.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// The first of a name's addresses that answers.
+fn connect(address: &str) -> io::Result<TcpStream> {
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, TIMEOUT) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+fn send(mut stream: impl Read + Write, request: &[u8]) -> io::Result<AdminResponse> {
+    stream.write_all(request)?;
+    let mut response = Vec::new();
+    stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut response)?;
+    parse_response(&response).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn parse_response(bytes: &[u8]) -> Option<AdminResponse> {
+    let text = String::from_utf8_lossy(bytes);
+    let mut words = text.split_ascii_whitespace();
+    let status = words.next().filter(|version| version.starts_with("HTTP/1.")).and(words.next())?;
+    let (_, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+    Some(AdminResponse { status: status.parse().ok()?, body: body.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_operators_write_them() {
+        let read = |text: &str| text.parse::<AdminAddress>().map(|address| address.to_string());
+        for (text, expected) in [
+            (":9180", "127.0.0.1:9180"),
+            ("[::]:1", "[::1]:1"),
+            ("10.0.0.1:9180", "10.0.0.1:9180"),
+            ("http://larder-admin:9180/", "larder-admin:9180"),
+            ("unix:/run/larder.sock", "unix:/run/larder.sock"),
+        ] {
+            assert_eq!(read(text).as_deref(), Ok(expected), "{text}");
+        }
+        for text in ["", "larder", "a:b", "a b:1", "https://a:1", "http://a:1/x"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_answer_has_a_status_and_a_body() {
+        let response = parse_response(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nready\n").unwrap();
+        assert_eq!(response, AdminResponse { status: 200, body: "ready\n".to_owned() });
+        assert_eq!(parse_response(b"HTTP/1.1 503 No\r\n").unwrap().status, 503);
+        for bytes in [&b""[..], b"SSH-2.0\r\n", b"HTTP/1.1 ok\r\n\r\n"] {
+            assert_eq!(parse_response(bytes), None);
+        }
+    }
+}

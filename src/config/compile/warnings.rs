@@ -1,0 +1,287 @@
+//! Warnings about what is valid and hardly meant: keys without effect, tags that nothing has.
+
+use std::ops::Range;
+
+use http::Method;
+
+use super::problems::Problems;
+use crate::{
+    config::{
+        file::{ConfigFile, Located, RouteSection, Text, Texts, WarmValue},
+        report::{Finding, Severity},
+        settings::Config,
+        suggest::{did_you_mean, nearest},
+    },
+    key::uri::PathReadings,
+    policy::Partition,
+    route::{Pattern, Route, RouteTable},
+    user::IdentitySource,
+};
+
+/// Warns about a whole file that came to these settings. With errors in it, what has an effect is not known.
+pub(super) fn warn(file: &ConfigFile, config: &Config, problems: &mut Problems<'_>) {
+    if problems.findings.iter().any(|finding| finding.severity == Severity::Error) {
+        return;
+    }
+    let (routes, identity_source) = (&config.routes, &config.user.identity_source);
+    for section in &file.route {
+        if let Some(route) = route_of(section, routes) {
+            warn_about_writes_only(section, route, problems);
+            warn_about_partition(section, route, problems);
+            warn_about_user_tags(section, route, problems);
+            warn_about_warming(section, routes, identity_source, problems);
+        }
+    }
+    warn_about_default_ttl(file, routes, problems);
+    warn_about_tags(file, problems);
+    warmed(file).for_each(|text| warn_about_host(text, problems));
+}
+
+/// The paths that schedules and polls have fetched.
+fn warmed(file: &ConfigFile) -> impl Iterator<Item = &Text> {
+    let schedules = file.schedule.iter().filter_map(|section| section.warm.as_ref());
+    let polls = file.poll.iter().filter_map(|section| section.warm.as_ref());
+    schedules.chain(polls).flat_map(|warm| match &warm.value {
+        WarmValue::Paths(paths) => paths.as_slice(),
+        WarmValue::Purged(_) => &[],
+    })
+}
+
+fn route_of<'a>(section: &RouteSection, routes: &'a RouteTable) -> Option<&'a Route> {
+    let name = section.name.as_ref()?;
+    routes.routes().iter().map(AsRef::as_ref).find(|route| *route.name == *name.value)
+}
+
+/// Responses to writes are not stored: what a route says about stored ones has no effect if it has no reads.
+fn warn_about_writes_only(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
+    let methods = route.pattern.as_ref().map(Pattern::methods).unwrap_or_default();
+    if methods.is_empty() || methods.iter().any(is_read) {
+        return;
+    }
+    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    let keys: [(&str, Option<&Range<usize>>); 3] = [
+        ("ttl", section.ttl.as_ref().map(|ttl| &ttl.span)),
+        ("tags", section.tags.as_ref().map(|tags| &tags.span)),
+        ("partition", section.partition.as_ref().map(|text| &text.span)),
+    ];
+    for (key, span) in keys {
+        let Some(span) = span else { continue };
+        let message =
+            format!("`{key}` has no effect: responses to {} are not stored", names.join(" and "));
+        problems.push(
+            Finding::warning(span.clone(), message)
+                .help("let `match` name GET, or no method, for responses that are stored"),
+        );
+    }
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(method.as_str(), "GET" | "HEAD" | "QUERY")
+}
+
+fn warn_about_partition(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
+    if let Some(text) = section.partition.as_ref().filter(|_| !route.rule.cache) {
+        let message = "`partition` has no effect: the route is not cached";
+        problems.push(Finding::warning(text.span.clone(), message));
+    }
+}
+
+/// Only what is a user's own can have a tag with its name.
+fn warn_about_user_tags(section: &RouteSection, route: &Route, problems: &mut Problems<'_>) {
+    let is_param = |pattern: &Pattern| pattern.param_names().any(|name| name == "user");
+    if route.rule.partition == Partition::User || route.pattern.as_ref().is_some_and(is_param) {
+        return;
+    }
+    let texts = section.tags.iter().flat_map(|texts| texts.iter());
+    for text in texts.filter(|text| text.contains("{user}")) {
+        let message = "this makes no tag: responses of this route belong to no single user";
+        problems.push(
+            Finding::warning(text.span.clone(), message)
+                .help("`partition = \"user\"` gives each user responses of their own"),
+        );
+    }
+}
+
+/// What is fetched with a caller's token is stored only if its own route keeps users apart.
+fn warn_about_warming(
+    section: &RouteSection,
+    routes: &RouteTable,
+    identity_source: &IdentitySource,
+    problems: &mut Problems<'_>,
+) {
+    if *identity_source == IdentitySource::None {
+        return;
+    }
+    let on_success = section.on_success.as_ref().and_then(|table| table.warm.as_ref());
+    for text in on_success.into_iter().flat_map(|texts| texts.iter()) {
+        let target = without_placeholders(text);
+        let readings = PathReadings::of(target.split('?').next().unwrap_or_default());
+        let route = routes.select(&Method::GET, "", &readings).route;
+        if route.rule.cache && route.rule.partition == Partition::None {
+            let name = &route.name;
+            let message = format!(
+                "what is fetched here with the caller's token is not stored: route `{name}` has no `partition`"
+            );
+            problems.push(Finding::warning(text.span.clone(), message).help(
+                "`partition = \"user\"` stores it for the caller; without, only what the origin calls `public` is stored",
+            ));
+        }
+    }
+}
+
+/// A target with `x` in the place of each placeholder.
+fn without_placeholders(target: &str) -> String {
+    let mut text = String::new();
+    for (index, part) in target.split('{').enumerate() {
+        if index == 0 {
+            text.push_str(part);
+        } else if let Some((_, rest)) = part.split_once('}') {
+            text.push('x');
+            text.push_str(rest);
+        }
+    }
+    text
+}
+
+fn warn_about_default_ttl(file: &ConfigFile, routes: &RouteTable, problems: &mut Problems<'_>) {
+    let Some(ttl) = &file.defaults.ttl else { return };
+    let takes_it = |section: &Located<RouteSection>| {
+        let has_own = section.ttl.is_some()
+            || section.tier.as_ref().is_some_and(|tier| {
+                file.tier.get(tier.as_str()).is_some_and(|tier| tier.ttl.is_some())
+            });
+        !has_own && route_of(section, routes).is_none_or(|route| route.rule.cache)
+    };
+    if !file.route.iter().any(takes_it) {
+        let message = "`defaults.ttl` has no effect: it is for routes, and none takes it";
+        problems.push(Finding::warning(ttl.span.clone(), message).help(
+            "what no route matches follows the origin; a last route with `match = \"/**\"` takes it",
+        ));
+    }
+}
+
+/// A first segment without a dot is hardly a host.
+fn warn_about_host(text: &Text, problems: &mut Problems<'_>) {
+    if text.contains("://") || text.starts_with('/') {
+        return;
+    }
+    let host = text.split('/').next().unwrap_or_default();
+    if !host.is_empty() && host != "localhost" && !host.contains(['.', ':']) {
+        let message = format!("this is host `{host}`: a path begins with `/`");
+        let finding = Finding::warning(text.span.clone(), message);
+        problems.push(finding.maybe_help(did_you_mean(Some(&format!("/{}", text.as_str())))));
+    }
+}
+
+/// Warns about tags that something purges and that look like a slip for one that routes make. Others may be
+/// those of the origin.
+fn warn_about_tags(file: &ConfigFile, problems: &mut Problems<'_>) {
+    let of_routes = file.route.iter().filter_map(|section| section.tags.as_ref());
+    let of_tiers = file.tier.values().filter_map(|tier| tier.tags.as_ref());
+    let made: Vec<&str> = of_routes
+        .chain(of_tiers)
+        .chain(file.defaults.tags.as_ref())
+        .flat_map(|texts| texts.iter())
+        .map(|text| text.as_str())
+        .collect();
+    for text in purged(file).flat_map(|texts| texts.iter()) {
+        if made.iter().any(|template| overlap(&elements(template), &elements(text))) {
+            continue;
+        }
+        if let Some(meant) = nearest(text, made.iter().copied()) {
+            let message = "no route makes this tag";
+            let finding = Finding::warning(text.span.clone(), message);
+            problems.push(finding.maybe_help(did_you_mean(Some(meant))));
+        }
+    }
+}
+
+/// The tags that writes, webhooks, schedules and polls purge.
+fn purged(file: &ConfigFile) -> impl Iterator<Item = &Texts> {
+    let writes = file.route.iter().filter_map(|section| section.on_write.as_ref()?.purge.as_ref());
+    let webhooks = file.webhook.iter().flat_map(|webhook| webhook.on.iter());
+    let webhooks = webhooks.filter_map(|rule| rule.purge.as_ref());
+    let schedules = file.schedule.iter().filter_map(|section| section.purge.as_ref());
+    let polls = file.poll.iter().filter_map(|section| section.purge.as_ref());
+    writes.chain(webhooks).chain(schedules).chain(polls)
+}
+
+/// A character of a tag, or any text in the place of a placeholder.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TagElement {
+    Char(char),
+    Wildcard,
+}
+
+fn elements(template: &str) -> Vec<TagElement> {
+    let (mut elements, mut depth) = (Vec::new(), 0_usize);
+    for character in template.chars() {
+        match character {
+            '{' => {
+                if depth == 0 {
+                    elements.push(TagElement::Wildcard);
+                }
+                depth += 1;
+            }
+            '}' => depth = depth.saturating_sub(1),
+            other if depth == 0 => elements.push(TagElement::Char(other)),
+            _ => {}
+        }
+    }
+    elements
+}
+
+/// Whether some text fits both.
+fn overlap(one: &[TagElement], other: &[TagElement]) -> bool {
+    // Whether the rest of `one` and each rest of `other` overlap, from the end on.
+    let mut row: Vec<bool> = rest_matches_nothing(other);
+    for element in one.iter().rev() {
+        let mut above = vec![*element == TagElement::Wildcard && row.last() == Some(&true)];
+        for (index, against) in other.iter().enumerate().rev() {
+            let (here, next) = (row.get(index) == Some(&true), row.get(index + 1) == Some(&true));
+            let behind = above.last() == Some(&true);
+            above.push(match (element, against) {
+                (TagElement::Char(left), TagElement::Char(right)) => left == right && next,
+                // A placeholder is nothing, or one character more.
+                (TagElement::Wildcard, _) | (_, TagElement::Wildcard) => here || behind,
+            });
+        }
+        above.reverse();
+        row = above;
+    }
+    row.first() == Some(&true)
+}
+
+/// Whether each rest of a template can be empty.
+fn rest_matches_nothing(elements: &[TagElement]) -> Vec<bool> {
+    let mut row = vec![true];
+    for element in elements.iter().rev() {
+        row.push(*element == TagElement::Wildcard && row.last() == Some(&true));
+    }
+    row.reverse();
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_overlap_if_some_tag_fits_both() {
+        for (one, other, expected) in [
+            ("stocks", "stocks", true),
+            ("stocks", "stock", false),
+            ("tile:{tile}", "tile:kpi", true),
+            ("tile:{tile}", "tiles:kpi", false),
+            ("tile:{tile}", "tile:{$.id}", true),
+            ("{a}:{b}", "order:{$.items[*].id}", true),
+            ("{year}:x", "2020:y", false),
+            ("", "a", false),
+            ("{a}", "a", true),
+            ("a{x}c", "ab{y}", true),
+        ] {
+            assert_eq!(overlap(&elements(one), &elements(other)), expected, "{one} {other}");
+            assert_eq!(overlap(&elements(other), &elements(one)), expected, "{other} {one}");
+        }
+    }
+}

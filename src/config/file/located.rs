@@ -1,0 +1,33 @@
+//! Values together with their place in the file.
+
+use std::ops::{Deref, Range};
+
+use serde::{Deserialize, Deserializer};
+
+/// A value and the bytes of the file that say so.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Located<T> {
+    pub(in crate::config) value: T,
+    pub(in crate::config) span: Range<usize>,
+}
+
+/// A string, expanded.
+pub(in crate::config) type Text = Located<String>;
+
+/// A list of strings, expanded; a single string counts as a list of one.
+pub(in crate::config) type Texts = Located<Vec<Text>>;
+
+impl<T> Deref for Located<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = toml::Spanned::<T>::deserialize(deserializer)?;
+        Ok(Self { span: spanned.span(), value: spanned.into_inner() })
+    }
+}

@@ -1,0 +1,301 @@
+//! The calls of the feed: which there are, who may read the answers, and what they are.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use aws_lc_rs::{digest, rand};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Full};
+use serde_json::json;
+
+use super::{
+    Body, Feed, Settings,
+    listener::EventListener,
+    position::{InvalidSince, Since, to_rfc3339},
+    reader::{Caller, ListenerClient},
+    slots::ListenerSlot,
+};
+use crate::{
+    field::entity_tag::{EntityTag, ListMatch, match_weakly},
+    policy::Reason,
+    problem::Problem,
+    user::PartitionMember,
+};
+
+/// What there is to ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FeedEndpoint {
+    Events,
+    Sync,
+    Version,
+}
+
+/// What a browser sends after a stream has ended, in the words of event streams.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// For how long a browser waits before it comes back, in milliseconds: at least the first, and less than
+/// the second after it, so that those whom a node sends away do not come to the next all at once.
+const RETRY_MS: (u16, u16) = (1000, 4000);
+
+impl Feed {
+    /// Answers a request for the feed; none where the path is not one of the feed's.
+    pub fn respond<B>(&self, request: &Request<B>, caller: &Caller) -> Option<Response<Body>> {
+        let endpoint = match request.uri().path() {
+            "/_larder/events" => FeedEndpoint::Events,
+            "/_larder/sync" => FeedEndpoint::Sync,
+            "/_larder/version" => FeedEndpoint::Version,
+            _ => return None,
+        };
+        let Some(settings) = self.hub.settings() else {
+            return Some(events_disabled());
+        };
+        let mut response = match *request.method() {
+            Method::GET | Method::HEAD => match self.user(request.headers(), caller, &settings) {
+                Ok(user) => self.serve(endpoint, request, &settings, (caller, user)),
+                Err(reason) => identity_required(reason),
+            },
+            Method::OPTIONS => preflight(),
+            _ => wrong_method(),
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::DATE, (self.now)().to_http_date());
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+        let origin = request.headers().get(header::ORIGIN);
+        add_cors_headers(response.headers_mut(), &settings, origin, request.method());
+        Some(response)
+    }
+
+    /// Returns the user who reads, if users see anything of their own. Those who are not known see what
+    /// everybody sees, unless there is nothing.
+    fn user(
+        &self,
+        headers: &HeaderMap,
+        caller: &Caller,
+        settings: &Settings,
+    ) -> Result<Option<Arc<PartitionMember>>, Reason> {
+        if !settings.has_user_tags() {
+            return Ok(None);
+        }
+        match (self.identify)(headers, caller.peer) {
+            Ok(user) => Ok(Some(user)),
+            Err(reason) if settings.is_for_users_only() => Err(reason),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn serve<B>(
+        &self,
+        endpoint: FeedEndpoint,
+        request: &Request<B>,
+        settings: &Settings,
+        (caller, user): (&Caller, Option<Arc<PartitionMember>>),
+    ) -> Response<Body> {
+        let since = match Since::of_query(request.uri().query()) {
+            Ok(since) => since,
+            Err(InvalidSince) => return invalid_since(),
+        };
+        let is_head = request.method() == Method::HEAD;
+        match endpoint {
+            FeedEndpoint::Events => {
+                let since = since_header(request.headers()).or(since);
+                if is_head {
+                    return stream(Empty::new().boxed_unsync());
+                }
+                let client = ListenerClient::of(caller, user.as_deref());
+                let Some(slot) = ListenerSlot::take(&self.hub, settings, client, user.as_ref())
+                else {
+                    self.hub.metrics.feed.refused.inc();
+                    return unavailable(
+                        "As many listen as may. Come back later, or ask `/_larder/sync`.",
+                    );
+                };
+                // Once more, now that the log would end the stream: nothing that it says in between is missed.
+                match self.user(request.headers(), caller, settings) {
+                    Ok(still) if still.is_some() == user.is_some() => self.events(since, slot),
+                    Ok(_) => identity_required(Reason::Recheck),
+                    Err(reason) => identity_required(reason),
+                }
+            }
+            FeedEndpoint::Sync => document_response(self.sync(since, user.as_deref()), request),
+            FeedEndpoint::Version => document_response(self.version(), request),
+        }
+    }
+
+    /// The stream of a listener.
+    fn events(&self, since: Option<Since>, slot: ListenerSlot) -> Response<Body> {
+        let now = (self.now)();
+        let (position, first) = self.hub.begin(since, now);
+        let first = format!("retry: {}\n\n{first}", random_retry_ms());
+        let expires = slot.channel.as_ref().and_then(|channel| channel.user.expires);
+        let left = expires.map(|expires| expires.saturating_since(now));
+        stream(EventListener::new(slot, position, first, left).into_body())
+    }
+
+    /// What came since then; none before anything is known of a log.
+    fn sync(&self, since: Option<Since>, user: Option<&PartitionMember>) -> Option<String> {
+        let known = self.hub.backlog(since, (self.now)(), user)?;
+        let (seq, next, reset) = (known.position.seq, known.token(), known.events.is_none());
+        let mut text =
+            format!("{{\"seq\":{seq},\"next\":\"{next}\",\"reset\":{reset},\"purges\":[");
+        for (number, event) in known.events.iter().flatten().enumerate() {
+            text.push_str(if number == 0 { "" } else { "," });
+            text.push_str(&String::from_utf8_lossy(event));
+        }
+        text.push_str("]}");
+        Some(text)
+    }
+
+    /// How far the log and each data version are; none before anything is known of a log.
+    fn version(&self) -> Option<String> {
+        let position = self.hub.position()?;
+        let poll = |version: super::DataVersion| {
+            let changed_at = version.changed_at.map(to_rfc3339);
+            let state = json!({ "version": version.version, "changed_at": changed_at });
+            (version.name.into_string(), state)
+        };
+        let polls: serde_json::Map<_, _> = (self.versions)().into_iter().map(poll).collect();
+        Some(json!({ "seq": position.seq, "polls": polls }).to_string())
+    }
+}
+
+/// The position that a browser was at when its stream ended. What it has from somebody else is no position.
+fn since_header(headers: &HeaderMap) -> Option<Since> {
+    let text = headers.get(LAST_EVENT_ID).filter(|text| !text.is_empty())?;
+    Some(text.to_str().ok().and_then(Since::parse).unwrap_or(Since::Foreign))
+}
+
+/// A document with an entity tag of its own bytes, or that it is the one the client has.
+fn document_response<B>(document: Option<String>, request: &Request<B>) -> Response<Body> {
+    let Some(document) = document else {
+        return unavailable("The purge log has not been reached yet. Ask again in a moment.");
+    };
+    let tag = etag_of(document.as_bytes());
+    let known =
+        match_weakly(request.headers(), header::IF_NONE_MATCH, EntityTag::parse(tag.as_bytes()));
+    let mut response = if known == ListMatch::Matches {
+        let mut response = Response::new(Empty::new().boxed_unsync());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        Response::new(Full::new(Bytes::from(document)).boxed_unsync())
+    };
+    let headers = response.headers_mut();
+    if known != ListMatch::Matches {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    response
+}
+
+fn etag_of(document: &[u8]) -> String {
+    let digest = digest::digest(&digest::SHA256, document);
+    let mut tag = String::from("\"");
+    for byte in digest.as_ref().iter().take(16) {
+        let _infallible = write!(tag, "{byte:02x}");
+    }
+    tag.push('"');
+    tag
+}
+
+/// Lets pages of allowed origins read an answer (Fetch standard, CORS protocol).
+fn add_cors_headers(
+    headers: &mut HeaderMap,
+    settings: &Settings,
+    origin: Option<&HeaderValue>,
+    method: &Method,
+) {
+    let Some(allowed) = settings.origins.allowed_origin(origin) else {
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+        return;
+    };
+    if allowed != "*" {
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    }
+    if allowed != "*" && settings.has_user_tags() {
+        let credentials = HeaderValue::from_static("true");
+        headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, credentials);
+    }
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+    if method != Method::OPTIONS {
+        let fields = HeaderValue::from_static("Date, ETag, Retry-After");
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, fields);
+        return;
+    }
+    let fields = HeaderValue::from_static(ALLOWED_FIELDS);
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, fields);
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD"));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+}
+
+const ALLOWED_FIELDS: &str = "Authorization, Cache-Control, If-None-Match, Last-Event-ID";
+
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+
+fn preflight() -> Response<Body> {
+    let mut response = Response::new(Empty::new().boxed_unsync());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(header::ALLOW, METHODS);
+    response
+}
+
+fn wrong_method() -> Response<Body> {
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    let mut response = problem(status, "Wrong method", "This is read with GET.");
+    response.headers_mut().insert(header::ALLOW, METHODS);
+    response
+}
+
+fn events_disabled() -> Response<Body> {
+    let detail = "Nothing is told here: the configuration has no `[events]`.";
+    problem(StatusCode::NOT_FOUND, "No events", detail)
+}
+
+fn invalid_since() -> Response<Body> {
+    let detail = "`since` is a number or `next` of an earlier answer, or a time as in \
+                  `2026-01-31T08:00:00Z`.";
+    problem(StatusCode::BAD_REQUEST, "Unreadable since", detail)
+}
+
+/// An event stream with this body.
+fn stream(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    // What nginx takes as: do not collect this.
+    let unbuffered = HeaderName::from_static("x-accel-buffering");
+    headers.insert(unbuffered, HeaderValue::from_static("no"));
+    response
+}
+
+fn identity_required(reason: Reason) -> Response<Body> {
+    let detail = match reason {
+        Reason::UnverifiedToken => {
+            "The token cannot be verified: it is expired, forged or of another issuer. Sign in again."
+        }
+        Reason::Recheck => {
+            "The credential was ended by a logout or a 401. Sign in again, and send a request to the API first."
+        }
+        _ => "Events here are for users. Send the token or cookie that the API takes.",
+    };
+    let mut response = problem(StatusCode::UNAUTHORIZED, "Identity required", detail);
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+fn unavailable(detail: &'static str) -> Response<Body> {
+    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, "Not now", detail);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    response
+}
+
+fn problem(status: StatusCode, title: &'static str, detail: &'static str) -> Response<Body> {
+    Problem::new(status, title, detail).into_response().map(|body| Full::new(body).boxed_unsync())
+}
+
+fn random_retry_ms() -> u16 {
+    let mut drawn = [0; 2];
+    let _without_entropy = rand::fill(&mut drawn);
+    RETRY_MS.0 + u16::from_le_bytes(drawn) % RETRY_MS.1
+}

@@ -1,0 +1,162 @@
+//! The last purges that applied records leave, as many as there is room for.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
+};
+
+use super::PurgeMode;
+
+/// Names of selectors → last purges. The hashes are hashes already and are not hashed again.
+pub(super) type ByHash<Value> = HashMap<u64, Value, BuildHasherDefault<IdentityHasher>>;
+
+/// A hash of hashes that spread evenly: each itself.
+#[derive(Debug, Default)]
+pub(super) struct IdentityHasher(u64);
+
+impl Hasher for IdentityHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+/// When something was last selected; 0 is never.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LastPurge {
+    /// The last hard record.
+    pub(super) hard: u64,
+    /// The last soft record.
+    pub(super) soft: u64,
+    /// The table's version with the later of both.
+    pub(super) version: u64,
+}
+
+impl LastPurge {
+    /// The later of both.
+    pub(super) fn latest(self) -> u64 {
+        self.hard.max(self.soft)
+    }
+}
+
+/// Marks by the hashes of their selectors, and the order in which they came.
+#[derive(Debug)]
+pub(super) struct LastPurges {
+    by_hash: ByHash<LastPurge>,
+    /// Sequence number and hash of each last purge, oldest first. Where a last purge was renewed, its older places
+    /// remain until they come up or are too many.
+    order: VecDeque<(u64, u64)>,
+    capacity: usize,
+}
+
+/// Places that do no harm however few last purges there are.
+const ORDER_SLACK: usize = 64;
+
+impl LastPurges {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { by_hash: HashMap::default(), order: VecDeque::new(), capacity }
+    }
+
+    pub(super) fn find(&self, hash: u64) -> Option<LastPurge> {
+        self.by_hash.get(&hash).copied()
+    }
+
+    /// Notes that the record `seq`, the last so far, selects what has this hash.
+    pub(super) fn set(&mut self, hash: u64, mode: PurgeMode, seq: u64, version: u64) {
+        let last_purge = self.by_hash.entry(hash).or_default();
+        if last_purge.latest() != seq {
+            self.order.push_back((seq, hash));
+        }
+        match mode {
+            PurgeMode::Hard => last_purge.hard = seq,
+            PurgeMode::Soft => last_purge.soft = seq,
+        }
+        last_purge.version = version;
+        if self.order.len() > 2 * self.by_hash.len() + ORDER_SLACK {
+            let by_hash = &self.by_hash;
+            self.order.retain(|(seq, hash)| is_current(by_hash, *seq, *hash));
+        }
+    }
+
+    /// Takes the oldest last purge out, with its hash, if there are more than there is room for.
+    pub(super) fn pop_excess(&mut self) -> Option<(u64, LastPurge)> {
+        while self.by_hash.len() > self.capacity {
+            let (seq, hash) = self.order.pop_front()?;
+            if is_current(&self.by_hash, seq, hash) {
+                return self.by_hash.remove(&hash).map(|last_purge| (hash, last_purge));
+            }
+        }
+        None
+    }
+
+    /// Takes a last purge out.
+    pub(super) fn remove(&mut self, hash: u64) -> Option<LastPurge> {
+        self.by_hash.remove(&hash)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.by_hash.clear();
+        self.order.clear();
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_hash.len()
+    }
+
+    /// About how many bytes all this takes, free places included.
+    pub(super) fn bytes(&self) -> usize {
+        // A hash table fills at most 7 of 8 places and spends a byte on each.
+        let places = self.by_hash.capacity() * 8 / 7;
+        places * (size_of::<(u64, LastPurge)>() + 1)
+            + self.order.capacity() * size_of::<(u64, u64)>()
+    }
+}
+
+/// Whether this is the place of the last purge's last record.
+fn is_current(by_hash: &ByHash<LastPurge>, seq: u64, hash: u64) -> bool {
+    by_hash.get(&hash).is_some_and(|last_purge| last_purge.latest() == seq)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marking_the_same_again_and_again_takes_no_more_memory() {
+        let mut last_purges = LastPurges::new(10);
+        for seq in 1..100_000 {
+            last_purges.set(seq % 5, PurgeMode::Hard, seq, seq);
+        }
+        for _ in 0..100_000 {
+            last_purges.set(1, PurgeMode::Hard, 100_000, 100_000);
+        }
+        assert_eq!(last_purges.len(), 5);
+        assert!(last_purges.pop_excess().is_none());
+        assert!(last_purges.bytes() < 8192, "{}", last_purges.bytes());
+    }
+
+    #[test]
+    fn the_oldest_goes_first_and_a_renewed_one_is_young() {
+        let mut last_purges = LastPurges::new(2);
+        last_purges.set(1, PurgeMode::Hard, 1, 1);
+        last_purges.set(2, PurgeMode::Soft, 2, 2);
+        last_purges.set(1, PurgeMode::Soft, 3, 3);
+        last_purges.set(3, PurgeMode::Hard, 4, 4);
+        assert_eq!(
+            last_purges.pop_excess().map(|(hash, last_purge)| (hash, last_purge.latest())),
+            Some((2, 2))
+        );
+        assert!(last_purges.pop_excess().is_none());
+        let renewed = last_purges.find(1).unwrap();
+        assert_eq!((renewed.hard, renewed.soft, renewed.version), (1, 3, 3));
+    }
+}

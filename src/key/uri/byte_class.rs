@@ -1,0 +1,48 @@
+//! What is special in a short text, found with one look at each byte.
+
+/// A capital letter.
+pub(super) const UPPER: u8 = 1;
+/// `:`
+pub(super) const COLON: u8 = 1 << 1;
+/// `/`
+pub(super) const SLASH: u8 = 1 << 2;
+/// `.`
+pub(super) const DOT: u8 = 1 << 3;
+/// What servers read differently in a path: `%`, `\`, `;` and whatever is no ASCII.
+pub(super) const SPECIAL: u8 = 1 << 4;
+
+/// The marks that the bytes of a text bear together.
+pub(super) fn of(text: &str) -> u8 {
+    text.bytes().fold(0, |marks, byte| marks | of_byte(byte))
+}
+
+/// The mark of one byte; 0 for most.
+#[expect(clippy::indexing_slicing, reason = "there is one for each byte")]
+pub(super) fn of_byte(byte: u8) -> u8 {
+    MARKS[usize::from(byte)]
+}
+
+static MARKS: [u8; 256] = {
+    let mut marks = [0; 256];
+    let mut byte = 0;
+    while byte < marks.len() {
+        #[expect(clippy::indexing_slicing, reason = "checked by the loop")]
+        #[expect(clippy::cast_possible_truncation, reason = "checked by the loop")]
+        {
+            marks[byte] = mark(byte as u8);
+        }
+        byte += 1;
+    }
+    marks
+};
+
+const fn mark(byte: u8) -> u8 {
+    match byte {
+        b'A'..=b'Z' => UPPER,
+        b':' => COLON,
+        b'/' => SLASH,
+        b'.' => DOT,
+        b'%' | b'\\' | b';' | 0x80.. => SPECIAL,
+        _ => 0,
+    }
+}

@@ -1,0 +1,176 @@
+//! Targets: hosts in canonical form, the readings of a path, the parameters that count.
+//!
+//! A target enters the cache key exactly as it is forwarded: whatever an origin makes of one spelling
+//! is never stored under another. Purges and routes look at its [`PathReadings`] instead.
+
+mod byte_class;
+pub(crate) mod host;
+mod percent;
+pub(crate) mod purge_url;
+pub(crate) mod query;
+pub(crate) mod reading;
+
+use std::borrow::Cow;
+
+pub(crate) use reading::PathForm;
+pub use reading::PathReadings;
+pub use {query::NamePattern, query::QueryOrder, query::QueryRule};
+pub(crate) use {query::NamePatternError, query::QueryForwarding};
+
+/// The scheme of a target URI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// `http`
+    Http,
+    /// `https`
+    Https,
+}
+
+impl Scheme {
+    /// The scheme as URIs spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// The port that need not be written.
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// A request's target URI in parts, as received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TargetUri<'a> {
+    /// How the client reached us.
+    pub scheme: Scheme,
+    /// Host and, if given, port.
+    pub host: &'a str,
+    /// The path, percent-encoded; empty means `/`.
+    pub path: &'a str,
+    /// What follows the first `?`, if there is one.
+    pub query: Option<&'a str>,
+}
+
+/// Returns the normal form of a path: unreserved characters decoded, other encodings in upper case, dot
+/// segments resolved (RFC 3986 §6.2.2), never empty. Borrows what already is so.
+pub fn normal_path(path: &str) -> Cow<'_, str> {
+    if is_normal(path) {
+        return Cow::Borrowed(path);
+    }
+    let mut buffer = Vec::with_capacity(path.len() + 1);
+    write_resolved(&mut buffer, path);
+    // Only ASCII is decoded, so this is UTF-8 as the input was.
+    String::from_utf8(buffer).map_or(Cow::Borrowed(path), Cow::Owned)
+}
+
+fn write_resolved(into: &mut Vec<u8>, path: &str) {
+    if let Some(path) = path.strip_prefix('/') {
+        write_segments(into, path);
+    } else if path.is_empty() {
+        into.push(b'/');
+    } else {
+        percent::write_normalized(into, path.as_bytes()); // `*`, and what is no path at all
+    }
+}
+
+/// Whether a path needs no rewriting; may say no too often. One pass over the bytes.
+fn is_normal(path: &str) -> bool {
+    let mut before = 0;
+    let is_plain = path.bytes().all(|byte| {
+        let is_dot_segment = byte == b'.' && before == b'/';
+        before = byte;
+        byte != b'%' && !is_dot_segment
+    });
+    is_plain && path.starts_with('/')
+}
+
+/// Writes `/`-separated segments, each with its slash in front, resolving `.` and `..` on the way
+/// (RFC 3986 §5.2.4).
+fn write_segments(into: &mut Vec<u8>, path: &str) {
+    let base = into.len();
+    let mut segments = path.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        let start = into.len();
+        into.push(b'/');
+        percent::write_normalized(into, segment.as_bytes());
+        let keep = match into.get(start + 1..) {
+            Some(b".") => start,
+            Some(b"..") => parent(into, base, start),
+            _ => continue,
+        };
+        into.truncate(keep);
+        if segments.peek().is_none() {
+            into.push(b'/');
+        }
+    }
+}
+
+/// Where the last segment between `base` and `end` begins, its slash included.
+fn parent(written: &[u8], base: usize, end: usize) -> usize {
+    let segments = written.get(base..end).unwrap_or_default();
+    base + segments.iter().rposition(|byte| *byte == b'/').unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_normal_path_is_borrowed() {
+        assert!(matches!(normal_path("/api/stocks"), Cow::Borrowed("/api/stocks")));
+        assert_eq!(normal_path("/api/%73tocks"), "/api/stocks");
+        for (path, meant) in [
+            ("/a/./b/../c", "/a/c"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/a/b/..", "/a/"),
+            ("/a/.", "/a/"),
+            ("/../../a", "/a"),
+            ("/..", "/"),
+        ] {
+            assert_eq!(normal_path(path), meant);
+        }
+        assert_eq!(normal_path(""), "/");
+    }
+
+    proptest! {
+        #[test]
+        fn normalisation_is_idempotent(path in "(/|%|2|e|E|4|1|a|\\.|é){0,24}") {
+            let once = normal_path(&path).into_owned();
+            let twice = normal_path(&once).into_owned();
+            prop_assert_eq!(twice, once);
+        }
+
+        #[test]
+        fn encoding_unreserved_characters_changes_nothing(path in "(/[a-z0-9._~-]{1,6}){1,4}") {
+            let encoded: String = path
+                .bytes()
+                .map(|byte| if byte == b'/' { "/".into() } else { format!("%{byte:02x}") })
+                .collect();
+            prop_assert_eq!(normal_path(&encoded), normal_path(&path));
+        }
+
+        #[test]
+        fn equal_normal_forms_mean_equal_segments(one in segments(), other in segments()) {
+            let meaning = |raw: &[String]| -> Vec<Vec<u8>> {
+                raw.iter().map(|s| percent_encoding::percent_decode_str(s).collect()).collect()
+            };
+            let path = |raw: &[String]| format!("/{}", raw.join("/"));
+            if normal_path(&path(&one)) == normal_path(&path(&other)) {
+                prop_assert_eq!(meaning(&one), meaning(&other));
+            }
+        }
+    }
+
+    /// Segments of well-formed encodings over a small alphabet, so that many of them coincide.
+    fn segments() -> impl Strategy<Value = Vec<String>> {
+        prop::collection::vec("(a|%61|%2F|%2f|%25|%20|\\+|%2B){1,3}", 1..3)
+    }
+}

@@ -1,0 +1,67 @@
+//! Percent-encodings (RFC 3986 §2.1, §6.2.2).
+
+use std::borrow::Cow;
+
+/// Appends `component` with unreserved characters decoded and other encodings in upper case.
+///
+/// A `%` that begins no encoding stays as it is; what follows it is then not decoded either as long as
+/// it could be part of an encoding, so that decoding never forms one that was not there.
+pub(super) fn write_normalized(into: &mut Vec<u8>, component: &[u8]) {
+    let mut rest = component;
+    let mut after_stray = 0_u8;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte != b'%' {
+            into.push(byte);
+            let may_be_encoding = byte.is_ascii_hexdigit();
+            after_stray = if may_be_encoding { after_stray.saturating_sub(1) } else { 0 };
+        } else if let Some((value, tail)) = hex_pair(tail) {
+            rest = tail;
+            if after_stray == 0 && is_unreserved(value) {
+                into.push(value);
+            } else {
+                into.extend_from_slice(&[b'%', hex_digit(value >> 4), hex_digit(value & 15)]);
+                after_stray = 0;
+            }
+        } else {
+            into.push(b'%');
+            after_stray = 2;
+        }
+    }
+}
+
+/// Decodes every encoding once; what is none stays as it is.
+pub(super) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    percent_encoding::percent_decode(text).into()
+}
+
+/// Whether there is an encoding that could be decoded.
+pub(super) fn has_encoding(text: &[u8]) -> bool {
+    text.windows(3).any(|part| matches!(part, [b'%', rest @ ..] if hex_pair(rest).is_some()))
+}
+
+/// RFC 3986 §2.3.
+const fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+fn hex_pair(bytes: &[u8]) -> Option<(u8, &[u8])> {
+    let (&[high, low], rest) = bytes.split_first_chunk::<2>()?;
+    Some((hex_value(high)? << 4 | hex_value(low)?, rest))
+}
+
+const fn hex_value(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+const fn hex_digit(value: u8) -> u8 {
+    match value {
+        0..=9 => b'0' + value,
+        _ => b'A' + (value & 15) - 10,
+    }
+}

@@ -1,0 +1,312 @@
+//! Queries: their pairs, and which of these are part of the cache key.
+
+use std::{borrow::Cow, fmt};
+
+use smallvec::SmallVec;
+use thiserror::Error;
+
+/// Which query parameters make a difference, and whether their order does.
+///
+/// By default all do: RFC 9111 §2 knows no equivalence between different target URIs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct QueryRule {
+    /// Parameters that are left out of the key.
+    pub ignore: Box<[NamePattern]>,
+    /// If given, all other parameters are left out of the key.
+    pub only: Option<Box<[NamePattern]>>,
+    /// The order of parameters in the key.
+    pub order: QueryOrder,
+    /// Which parameters reach the origin.
+    pub forwarding: QueryForwarding,
+}
+
+/// Which query parameters reach an origin whose answer may be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QueryForwarding {
+    /// Those in the key: the origin cannot answer by any other.
+    #[default]
+    Kept,
+    /// All as sent. If the origin heeds a parameter that is not in the key, each client can decide what
+    /// others get.
+    All,
+}
+
+/// The order in which query parameters enter the cache key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QueryOrder {
+    /// As the client sent them: another order is another target.
+    #[default]
+    AsSent,
+    /// By decoded name; values of one name keep their order. A query that servers split differently, because
+    /// of a `;` or a NUL, stays as sent.
+    Sorted,
+}
+
+impl QueryRule {
+    /// Returns the part of a query that is in the key, as sent but for its order; `None` if nothing is.
+    ///
+    /// A pair that servers split differently, because of a `;` or a NUL, is always kept. One pass;
+    /// allocates only if a parameter is left out or the order changes.
+    pub fn kept<'a>(&self, query: &'a str) -> Option<Cow<'a, str>> {
+        let kept =
+            if self.keeps_all() { Some(Cow::Borrowed(query)) } else { kept_pairs(query, self) };
+        match self.order {
+            QueryOrder::AsSent => kept,
+            QueryOrder::Sorted => kept.map(sorted),
+        }
+    }
+
+    /// Whether a parameter of this name, as sent, is part of the key: decoded once or twice, since it may
+    /// decode into the name of another.
+    pub fn keeps(&self, name: &str) -> bool {
+        let once = decoded(name);
+        self.keeps_decoded(&once) || (once.contains('%') && self.keeps_decoded(&decoded(&once)))
+    }
+
+    fn keeps_decoded(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.iter().any(|pattern| pattern.matches(name)))
+            && !self.ignore.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// Whether a text repeats the value of a parameter that reaches the origin and is not in the key.
+    pub fn leaks_into(&self, query: &str, text: &[u8]) -> bool {
+        if self.forwarding == QueryForwarding::Kept || self.keeps_all() {
+            return false;
+        }
+        let is_in = |value: &str| {
+            !value.is_empty() && text.windows(value.len()).any(|part| part == value.as_bytes())
+        };
+        pairs(query)
+            .filter(|(name, _)| !self.keeps(name))
+            .filter_map(|(_, value)| value)
+            .any(|value| is_in(value) || is_in(&decoded(value)))
+    }
+
+    fn keeps_all(&self) -> bool {
+        self.ignore.is_empty() && self.only.is_none()
+    }
+}
+
+/// A parameter name, or all names with a common beginning or end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamePattern {
+    /// `range`
+    Exact(Box<str>),
+    /// `utm_*`
+    Prefix(Box<str>),
+    /// `*_id`
+    Suffix(Box<str>),
+}
+
+/// A pattern for names that says nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NamePatternError {
+    /// There is no text at all.
+    #[error("a name is missing")]
+    Empty,
+    /// A `*` in the middle, or more than one.
+    #[error("a `*` may stand only at the beginning or at the end")]
+    Wildcard,
+}
+
+impl NamePattern {
+    /// Reads `name`, `name*`, `*name` or `*`.
+    pub fn parse(text: &str) -> Result<Self, NamePatternError> {
+        let (pattern, literal) = match (text.strip_suffix('*'), text.strip_prefix('*')) {
+            (Some(prefix), _) => (Self::Prefix(prefix.into()), prefix),
+            (None, Some(suffix)) => (Self::Suffix(suffix.into()), suffix),
+            (None, None) => (Self::Exact(text.into()), text),
+        };
+        if text.is_empty() {
+            return Err(NamePatternError::Empty);
+        }
+        if literal.contains('*') {
+            return Err(NamePatternError::Wildcard);
+        }
+        Ok(pattern)
+    }
+
+    /// Whether a decoded name is meant.
+    pub fn matches(&self, name: &str) -> bool {
+        match self {
+            Self::Exact(text) => name == &**text,
+            Self::Prefix(text) => name.starts_with(&**text),
+            Self::Suffix(text) => name.ends_with(&**text),
+        }
+    }
+}
+
+impl fmt::Display for NamePattern {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(text) => formatter.write_str(text),
+            Self::Prefix(text) => write!(formatter, "{text}*"),
+            Self::Suffix(text) => write!(formatter, "*{text}"),
+        }
+    }
+}
+
+/// The parameters of a query in order, as sent: name and, after a `=`, value.
+pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (pair, None),
+    })
+}
+
+/// A name or value as HTML forms decode it: `+` is a space, percent-encodings are UTF-8. What is not
+/// UTF-8 stays as sent.
+pub(crate) fn decoded(raw: &str) -> Cow<'_, str> {
+    if !raw.contains(['%', '+']) {
+        return Cow::Borrowed(raw);
+    }
+    let spaced = raw.replace('+', " ");
+    match percent_encoding::percent_decode_str(&spaced).decode_utf8() {
+        Ok(text) => Cow::Owned(text.into_owned()),
+        Err(_) => Cow::Borrowed(raw),
+    }
+}
+
+/// Whether servers may split a pair differently: at `;`, or at a NUL.
+fn is_ambiguous(pair: &str) -> bool {
+    let encodes =
+        |code: &[u8; 3]| pair.as_bytes().windows(3).any(|part| part.eq_ignore_ascii_case(code));
+    pair.contains([';', '\0']) || encodes(b"%3b") || encodes(b"%00")
+}
+
+fn kept_pairs<'a>(query: &'a str, rule: &QueryRule) -> Option<Cow<'a, str>> {
+    let is_kept = |pair: &&str| is_ambiguous(pair) || rule.keeps(name_of(pair));
+    if query.split('&').all(|pair| is_kept(&pair)) {
+        return Some(Cow::Borrowed(query));
+    }
+    let kept = query.split('&').filter(is_kept).collect::<SmallVec<[&str; 16]>>().join("&");
+    (!kept.is_empty()).then_some(Cow::Owned(kept))
+}
+
+/// The pairs by decoded name; those of one name keep their order, however it is spelled. What servers split
+/// differently stays as it is: there, nobody knows which pairs have one name.
+fn sorted(query: Cow<'_, str>) -> Cow<'_, str> {
+    let names = || query.split('&').map(|pair| decoded(name_of(pair)));
+    if names().is_sorted() || query.split('&').any(is_ambiguous) {
+        return query;
+    }
+    let mut pairs: SmallVec<[_; 16]> = names().zip(query.split('&')).collect();
+    pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let pairs: SmallVec<[&str; 16]> = pairs.into_iter().map(|(_, pair)| pair).collect();
+    Cow::Owned(pairs.join("&"))
+}
+
+fn name_of(pair: &str) -> &str {
+    pair.split_once('=').map_or(pair, |(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn patterns(names: &[&str]) -> Box<[NamePattern]> {
+        names.iter().map(|name| NamePattern::parse(name).unwrap()).collect()
+    }
+
+    fn kept(query: &str, rule: &QueryRule) -> String {
+        rule.kept(query).map_or(String::new(), |query| format!("?{query}"))
+    }
+
+    #[test]
+    fn ignored_parameters_leave_no_trace() {
+        let rule = QueryRule { ignore: patterns(&["utm_*", "_", "*_id"]), ..QueryRule::default() };
+        assert_eq!(kept("a=1&utm_source=x&b=2&_=17&click_id=9", &rule), "?a=1&b=2");
+        assert_eq!(kept("utm%5Fsource=x", &rule), "");
+        assert_eq!(kept("utm_source=x", &rule), "");
+        assert_eq!(kept("utmost=x", &rule), "?utmost=x");
+        assert_eq!(kept("", &rule), "?");
+    }
+
+    #[test]
+    fn what_servers_split_or_decode_differently_is_kept() {
+        let ignoring = QueryRule { ignore: patterns(&["utm_*"]), ..QueryRule::default() };
+        let only = QueryRule { only: Some(patterns(&["a"])), ..QueryRule::default() };
+        for rule in [&ignoring, &only] {
+            for query in
+                ["a=1&utm_x=2;a=3", "a=1&utm_x=%3Ba", "a=1&utm_x=%00", "a=1&%61=2", "a=1&%2561=2"]
+            {
+                assert_eq!(kept(query, rule), format!("?{query}"));
+            }
+        }
+        assert_eq!(kept("utm%255Fx=1", &ignoring), "?utm%255Fx=1", "some origins decode once");
+    }
+
+    #[test]
+    fn a_text_that_repeats_an_ignored_value_is_found() {
+        let rule = QueryRule {
+            ignore: patterns(&["token"]),
+            forwarding: QueryForwarding::All,
+            ..QueryRule::default()
+        };
+        assert!(rule.leaks_into("a=1&token=s%20x", b"/next?t=s%20x"));
+        assert!(rule.leaks_into("a=1&token=s%20x", b"/next?t=s x"));
+        assert!(!rule.leaks_into("a=1&token=", b"/next?a=1"));
+        assert!(!rule.leaks_into("a=secret", b"/next?a=secret"));
+        let kept = QueryRule { forwarding: QueryForwarding::Kept, ..rule };
+        assert!(!kept.leaks_into("token=x", b"x"), "it did not reach the origin");
+    }
+
+    #[test]
+    fn only_named_parameters_count() {
+        let rule = QueryRule { only: Some(patterns(&["symbol", "range"])), ..QueryRule::default() };
+        assert_eq!(kept("x=1&range=5d&symbol=A&symbol=B", &rule), "?range=5d&symbol=A&symbol=B");
+        assert_eq!(kept("x=1", &rule), "");
+    }
+
+    #[test]
+    fn sorting_keeps_the_order_of_equal_names() {
+        let rule = QueryRule { order: QueryOrder::Sorted, ..QueryRule::default() };
+        assert_eq!(kept("b=2&a=9&b=1&a=1", &rule), "?a=9&a=1&b=2&b=1");
+        assert_eq!(kept("a=1&b=2", &rule), "?a=1&b=2");
+        assert_eq!(kept("b=1&a=1&%61=2", &rule), "?a=1&%61=2&b=1");
+        assert_eq!(kept("b=1&%61=2&a=1", &rule), "?%61=2&a=1&b=1");
+        assert_eq!(kept("b=1&a[]=1&a%5B%5D=2", &rule), "?a[]=1&a%5B%5D=2&b=1");
+    }
+
+    #[test]
+    fn what_servers_split_differently_is_not_sorted() {
+        let rule = QueryRule { order: QueryOrder::Sorted, ..QueryRule::default() };
+        for query in ["z=1;a=2&a=1", "a=1&z=1;a=2", "b=1%3Ba=1&a=2"] {
+            assert_eq!(kept(query, &rule), format!("?{query}"));
+        }
+    }
+
+    #[test]
+    fn wildcards_stand_at_the_ends() {
+        assert_eq!(NamePattern::parse(""), Err(NamePatternError::Empty));
+        assert_eq!(NamePattern::parse("a*b"), Err(NamePatternError::Wildcard));
+        assert_eq!(NamePattern::parse("*a*"), Err(NamePatternError::Wildcard));
+        assert!(NamePattern::parse("*").unwrap().matches("anything"));
+    }
+
+    #[test]
+    fn pairs_are_as_sent_and_decode_like_forms() {
+        let all: Vec<_> = pairs("a=1&&b&c=x=y&d=").collect();
+        let expected = [("a", Some("1")), ("b", None), ("c", Some("x=y")), ("d", Some(""))];
+        assert_eq!(all, expected);
+        assert_eq!(decoded("a+b%20c%C3%A9"), "a b cé");
+        assert_eq!(decoded("%FF"), "%FF");
+    }
+
+    proptest! {
+        #[test]
+        fn every_rule_is_idempotent(query in "[ab=&%25]{0,16}", sorted: bool, ignoring: bool) {
+            let rule = QueryRule {
+                ignore: if ignoring { patterns(&["a"]) } else { Box::default() },
+                only: None,
+                order: if sorted { QueryOrder::Sorted } else { QueryOrder::AsSent },
+                forwarding: QueryForwarding::Kept,
+            };
+            let once = kept(&query, &rule);
+            let twice = once.strip_prefix('?').map_or(String::new(), |query| kept(query, &rule));
+            prop_assert_eq!(once, twice);
+        }
+    }
+}

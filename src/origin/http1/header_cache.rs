@@ -1,0 +1,186 @@
+//! The fields of an origin's last response, remembered by each thread: the next response mostly has the
+//! same names in the same order, and many of the same values. What is the same need not be checked or
+//! looked up again.
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, header};
+use httparse::Header;
+
+use crate::field::common;
+
+/// Lines remembered, and how long a name or a value may be: at most 10 KiB a thread.
+const MAX_CACHED_LINES: usize = 32;
+const MAX_CACHED_BYTES: usize = 128;
+
+/// A value that came so often in a row is likely to stay.
+const STABLE_AFTER: u8 = 8;
+
+thread_local! {
+    static CACHE: RefCell<HeaderBlockCache> = const { RefCell::new(HeaderBlockCache { lines: Vec::new() }) };
+}
+
+/// The lines of the last head, by their place in it.
+pub(super) struct HeaderBlockCache {
+    lines: Vec<CachedLine>,
+}
+
+struct CachedLine {
+    /// The name as it was written.
+    written: Box<[u8]>,
+    name: HeaderName,
+    /// The last value, where the field mostly has the same one.
+    value: Option<HeaderValue>,
+    /// How often that came in a row.
+    repeats: u8,
+}
+
+type HeaderField = (HeaderName, HeaderValue);
+
+/// Why a line is no field.
+pub(super) const MALFORMED: &str = "a field is malformed";
+
+impl HeaderBlockCache {
+    /// Gives what this thread remembers. `read` must not ask for it again.
+    pub(super) fn with<R>(read: impl FnOnce(&mut Self) -> R) -> R {
+        CACHE.with_borrow_mut(read)
+    }
+
+    /// The field in the line at this place of a head, which is a part of `head`.
+    pub(super) fn field(
+        &mut self,
+        index: usize,
+        line: &Header<'_>,
+        head: &Bytes,
+    ) -> Result<HeaderField, &'static str> {
+        match self.lines.get_mut(index) {
+            Some(known) if *known.written == *line.name.as_bytes() => known.next(line, head),
+            _ => self.insert(index, line, head),
+        }
+    }
+
+    fn insert(
+        &mut self,
+        index: usize,
+        line: &Header<'_>,
+        head: &Bytes,
+    ) -> Result<HeaderField, &'static str> {
+        let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| MALFORMED)?;
+        let mut cached = CachedLine {
+            written: line.name.as_bytes().into(),
+            value: is_repetitive(&name).then_some(HeaderValue::from_static("")),
+            name,
+            repeats: 0,
+        };
+        let field = cached.next(line, head)?;
+        if index < MAX_CACHED_LINES && line.name.len() <= MAX_CACHED_BYTES {
+            if self.lines.len() == index {
+                self.lines.push(cached);
+            } else if let Some(line) = self.lines.get_mut(index) {
+                *line = cached;
+            }
+        }
+        Ok(field)
+    }
+}
+
+impl CachedLine {
+    /// The field in a line of this name.
+    fn next(&mut self, line: &Header<'_>, head: &Bytes) -> Result<HeaderField, &'static str> {
+        let Some(last) = &mut self.value else {
+            return Ok((self.name.clone(), value(line, head)?));
+        };
+        if last.as_bytes() != line.value {
+            let value = value(line, head)?;
+            self.repeats = 0;
+            if value.len() <= MAX_CACHED_BYTES {
+                // Copied, so that it does not keep the whole head.
+                *last = HeaderValue::from_bytes(line.value).map_err(|_| MALFORMED)?;
+            }
+            return Ok((self.name.clone(), value));
+        }
+        if self.repeats < STABLE_AFTER {
+            self.repeats += 1;
+            if self.repeats == STABLE_AFTER {
+                *last = common::interned(&self.name, last.clone());
+            }
+        }
+        Ok((self.name.clone(), last.clone()))
+    }
+}
+
+/// Whether fields of this name mostly have the same value, for a second at least.
+fn is_repetitive(name: &HeaderName) -> bool {
+    *name == header::DATE || common::is_common(name)
+}
+
+fn value(line: &Header<'_>, head: &Bytes) -> Result<HeaderValue, &'static str> {
+    HeaderValue::from_maybe_shared(head.slice_ref(line.value)).map_err(|_| MALFORMED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(
+        cache: &mut HeaderBlockCache,
+        fields: &[(&str, &str)],
+    ) -> Result<Vec<HeaderField>, &'static str> {
+        let parts = fields.iter().flat_map(|(name, value)| [*name, ": ", *value, "\n"]);
+        let head = Bytes::from(parts.collect::<String>());
+        let mut start = 0;
+        let lines = fields.iter().enumerate().map(|(index, (name, value))| {
+            let value_at = start + name.len() + 2;
+            start = value_at + value.len() + 1;
+            let line = Header { name, value: &head[value_at..value_at + value.len()] };
+            cache.field(index, &line, &head)
+        });
+        lines.collect()
+    }
+
+    fn shown(fields: &[HeaderField]) -> Vec<(&str, &[u8])> {
+        fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
+    }
+
+    #[test]
+    fn each_head_is_read_as_if_it_were_the_first() {
+        let mut cache = HeaderBlockCache { lines: Vec::new() };
+        let long = "x".repeat(MAX_CACHED_BYTES + 1);
+        let heads: [&[(&str, &str)]; 7] = [
+            &[("Server", "a"), ("X-One", "1"), ("ETag", "\"1\"")],
+            &[("Server", "a"), ("X-One", "2"), ("ETag", "\"2\"")],
+            &[("server", "b"), ("X-One", ""), ("Vary", "")],
+            &[("Server", "b")],
+            &[("Date", "now"), ("Server", "a"), ("Server", &long)],
+            &[("Date", "then"), ("Server", "a"), ("Server", &long)],
+            &[("Server", "b"), ("Vary", "a"), ("X-One", "1"), ("ETag", "\"1\"")],
+        ];
+        for fields in heads {
+            for _ in 0..=u16::from(STABLE_AFTER) {
+                let read = read(&mut cache, fields).unwrap();
+                let expected: Vec<_> = fields
+                    .iter()
+                    .map(|(name, value)| (name.to_ascii_lowercase(), value.as_bytes()))
+                    .collect();
+                let expected: Vec<_> =
+                    expected.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+                assert_eq!(shown(&read), expected);
+            }
+        }
+        assert!(read(&mut cache, &[("Server", "b\0")]).is_err());
+        assert!(read(&mut cache, &[("Ser ver", "b")]).is_err());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut cache = HeaderBlockCache { lines: Vec::new() };
+        let names: Vec<_> = (0..2 * MAX_CACHED_LINES).map(|number| format!("x-{number}")).collect();
+        let fields: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+        assert_eq!(read(&mut cache, &fields).unwrap().len(), 2 * MAX_CACHED_LINES);
+        assert_eq!(cache.lines.len(), MAX_CACHED_LINES);
+        let long = "x".repeat(MAX_CACHED_BYTES + 1);
+        read(&mut cache, &[(&long, "1"), ("Server", &long)]).unwrap();
+        assert!(cache.lines.iter().all(|line| line.written.len() <= MAX_CACHED_BYTES));
+    }
+}

@@ -1,0 +1,138 @@
+//! Whether a server is trusted with requests: passive ejection and active health.
+
+use std::{
+    sync::{
+        LazyLock,
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+/// Failures in a row that eject a server.
+const CONSECUTIVE_FAILURES: u32 = 3;
+const BASE_EJECTION: Duration = Duration::from_secs(1);
+const MAX_EJECTION: Duration = Duration::from_mins(1);
+
+/// A server's reputation.
+#[derive(Debug)]
+pub(super) struct OutlierDetector {
+    failures: AtomicU32,
+    ejected_until: AtomicU64,
+    health: AtomicU8,
+}
+
+/// The result of a health check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum CheckResult {
+    /// The server answered, and well.
+    Healthy,
+    /// It answered with an error, or not in time.
+    Failing,
+    /// There was no connection, or it was closed before a response began.
+    Disconnected,
+}
+
+impl Default for OutlierDetector {
+    fn default() -> Self {
+        Self {
+            failures: AtomicU32::new(0),
+            ejected_until: AtomicU64::new(0),
+            health: AtomicU8::new(CheckResult::Healthy as u8),
+        }
+    }
+}
+
+impl OutlierDetector {
+    /// A request was answered.
+    pub(super) fn record_success(&self) {
+        if self.failures.load(Relaxed) != 0 {
+            self.failures.store(0, Relaxed);
+            self.ejected_until.store(0, Relaxed);
+        }
+    }
+
+    /// The server failed a request; after several in a row it gets none for a while, longer each time.
+    pub(super) fn record_failure(&self, now: u64) {
+        let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
+        if failures >= CONSECUTIVE_FAILURES {
+            self.ejected_until.store(now.saturating_add(ejection(failures)), Relaxed);
+        }
+    }
+
+    /// Whether the server may get a request now.
+    pub(super) fn is_available(&self, now: u64) -> bool {
+        self.ejected_until.load(Relaxed) <= now
+    }
+
+    /// Takes the right to send a request. While a server is on probation after an ejection, one request at a
+    /// time has it (half-open).
+    pub(super) fn try_admit(&self, now: u64) -> bool {
+        let until = self.ejected_until.load(Relaxed);
+        if until == 0 {
+            return true;
+        }
+        let again = now.saturating_add(ejection(self.failures.load(Relaxed)));
+        until <= now && self.ejected_until.compare_exchange(until, again, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Whether the last health check found the server healthy; true without checks.
+    pub(super) fn is_healthy(&self) -> bool {
+        self.health.load(Relaxed) == CheckResult::Healthy as u8
+    }
+
+    /// Whether the last health check could not reach the server.
+    pub(super) fn is_disconnected(&self) -> bool {
+        self.health.load(Relaxed) == CheckResult::Disconnected as u8
+    }
+
+    /// Notes a health check. Returns whether the server is healthy now and was not before, or the reverse. A
+    /// healthy server is forgiven its failures.
+    pub(super) fn record_check(&self, health: CheckResult) -> bool {
+        if health == CheckResult::Healthy {
+            self.record_success();
+        }
+        let before = self.health.swap(health as u8, Relaxed) == CheckResult::Healthy as u8;
+        before != (health == CheckResult::Healthy)
+    }
+}
+
+/// Milliseconds since the process began to ask; at least 1.
+pub(super) fn now() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+fn ejection(failures: u32) -> u64 {
+    let doublings = failures.saturating_sub(CONSECUTIVE_FAILURES).min(16);
+    let ejection = BASE_EJECTION.saturating_mul(1 << doublings).min(MAX_EJECTION);
+    u64::try_from(ejection.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_server_is_ejected_then_tried_once_then_forgiven() {
+        let outlier_detector = OutlierDetector::default();
+        outlier_detector.record_failure(1);
+        outlier_detector.record_failure(1);
+        assert!(outlier_detector.is_available(1) && outlier_detector.try_admit(1));
+        outlier_detector.record_failure(1);
+        assert!(!outlier_detector.is_available(1000) && !outlier_detector.try_admit(1000));
+        assert!(outlier_detector.is_available(1001));
+        assert!(outlier_detector.try_admit(1001), "the probe");
+        assert!(!outlier_detector.try_admit(1001), "only one");
+        outlier_detector.record_failure(1001);
+        assert!(!outlier_detector.is_available(3000), "twice as long");
+        assert!(outlier_detector.try_admit(3001));
+        outlier_detector.record_success();
+        assert!(outlier_detector.try_admit(3001) && outlier_detector.try_admit(3001));
+    }
+
+    #[test]
+    fn ejections_have_a_longest() {
+        assert_eq!(ejection(u32::MAX), 60_000);
+    }
+}

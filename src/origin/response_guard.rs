@@ -1,0 +1,56 @@
+//! What a response in progress holds on to.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use super::{body::UploadProgress, http1, http2, server::OriginServer};
+
+/// What a response in progress holds on to besides its connection: its place in the server's count, the
+/// request's body, and its stream, if the connection is shared.
+pub(super) struct ResponseGuard {
+    pub(super) upload: Option<Arc<UploadProgress>>,
+    pub(super) in_flight: InFlightGuard,
+    pub(super) stream: Option<StreamGuard>,
+}
+
+/// A stream of an HTTP/2 connection. Dropped before the response's end, it ends the request's body too.
+pub(super) struct StreamGuard {
+    pub(super) upload_task: Option<http2::UploadTask>,
+    pub(super) _permit: Arc<http2::StreamPermit>,
+}
+
+impl ResponseGuard {
+    /// The response has been read to its end: the connection, if any, may take the next request.
+    pub(super) fn release(mut self, connection: Option<Box<http1::Connection>>) {
+        if let Some(upload_task) = self.stream.as_mut().and_then(|stream| stream.upload_task.take())
+        {
+            upload_task.finish_in_background();
+        }
+        if let Some(connection) = connection {
+            self.in_flight.0.put(connection);
+        }
+    }
+}
+
+impl Drop for ResponseGuard {
+    fn drop(&mut self) {
+        if let Some(upload) = &self.upload {
+            upload.cancel();
+        }
+    }
+}
+
+/// A request that a server is busy with.
+pub(super) struct InFlightGuard(Arc<OriginServer>);
+
+impl InFlightGuard {
+    pub(super) fn new(server: &Arc<OriginServer>) -> Self {
+        server.in_flight.fetch_add(1, Relaxed);
+        Self(Arc::clone(server))
+    }
+}
+
+impl Drop for InFlightGuard {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}

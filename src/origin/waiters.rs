@@ -1,0 +1,86 @@
+//! Requests that wait for a connection to one server, kept apart by thread.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use tokio::sync::Notify;
+
+/// Requests that wait for a connection or a stream, by the shard of the pool that their thread uses.
+pub(super) struct Waiters {
+    shards: Box<[WaiterShard]>,
+    all: AtomicUsize,
+    /// The shard that a free stream is offered to first.
+    next: AtomicUsize,
+}
+
+#[derive(Default)]
+struct WaiterShard {
+    waiting: AtomicUsize,
+    freed: Notify,
+}
+
+/// A request that waits.
+pub(super) struct PoolWaiter<'a> {
+    waiters: &'a Waiters,
+    shard: &'a WaiterShard,
+}
+
+impl Waiters {
+    pub(super) fn new(shards: usize) -> Self {
+        let shards = (0..shards).map(|_| WaiterShard::default()).collect();
+        Self { shards, all: AtomicUsize::new(0), next: AtomicUsize::new(0) }
+    }
+
+    /// The number of requests of a shard that wait.
+    pub(super) fn count_on(&self, shard: usize) -> usize {
+        self.shards.get(shard).map_or(0, |shard| shard.waiting.load(Relaxed))
+    }
+
+    /// A request of a shard joins those that wait.
+    pub(super) fn join(&self, shard: usize) -> Option<PoolWaiter<'_>> {
+        let shard = self.shards.get(shard)?;
+        shard.waiting.fetch_add(1, Relaxed);
+        self.all.fetch_add(1, Relaxed);
+        Some(PoolWaiter { waiters: self, shard })
+    }
+
+    /// A connection of a shard has become free: only requests of that shard can use it.
+    pub(super) fn note_connection(&self, shard: usize) {
+        self.notify(shard);
+    }
+
+    /// A stream has become free. All threads can use it, so they take turns.
+    pub(super) fn note_stream(&self) {
+        if self.all.load(Relaxed) == 0 {
+            return;
+        }
+        let count = self.shards.len().max(1);
+        let first = self.next.fetch_add(1, Relaxed);
+        let mut order = (0..count).map(|offset| first.wrapping_add(offset) % count);
+        order.find(|shard| self.notify(*shard));
+    }
+
+    /// Several streams have become free.
+    pub(super) fn note_streams(&self) {
+        self.shards.iter().for_each(|shard| shard.freed.notify_waiters());
+    }
+
+    /// Wakes one request of a shard. Returns whether there was one.
+    fn notify(&self, shard: usize) -> bool {
+        let shard = self.shards.get(shard).filter(|shard| shard.waiting.load(Relaxed) > 0);
+        shard.map(|shard| shard.freed.notify_one()).is_some()
+    }
+}
+
+impl PoolWaiter<'_> {
+    /// Ready when something that this request can use may have become free.
+    pub(super) async fn freed(&self) {
+        self.shard.freed.notified().await;
+    }
+}
+
+impl Drop for PoolWaiter<'_> {
+    fn drop(&mut self) {
+        self.shard.waiting.fetch_sub(1, Relaxed);
+        self.waiters.all.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,149 @@
+//! The verdict on a response: whether it is stored, and for how long it is of use. Pure, so that a fetch and
+//! an explanation come to the same.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode, header};
+
+use super::{
+    admit::Admission,
+    config_snapshot::ConfigSnapshot,
+    credentials,
+    fetch::FetchTimes,
+    payload::{Payload, PayloadError},
+};
+use crate::{
+    field::Timestamp,
+    key::vary::Vary,
+    policy::{
+        Freshness, Partition, Reason, RequestDirectives, RequestHead, ResponseDirectives,
+        ResponseHead,
+        failure::{self, FailureSharing},
+        freshness::Constraints,
+        storable,
+    },
+    purge::planted::PlantedBug,
+    route::Route,
+    user::PartitionMember,
+};
+
+/// A question to the origin, as far as the answer is judged by it.
+pub(super) struct CacheabilityCheck<'a> {
+    /// The configuration.
+    pub config: &'a ConfigSnapshot,
+    /// The route.
+    pub route: &'a Route,
+    /// The request, as a `GET`.
+    pub request: RequestHead<'a>,
+    /// Its own `Cache-Control`.
+    pub directives: &'a RequestDirectives,
+    /// Its query, as the client sent it.
+    pub query: &'a str,
+    /// The member of the route's partition that asks.
+    pub member: Option<&'a PartitionMember>,
+}
+
+/// The length of a body, if it is known, and the largest that is stored.
+pub(super) type BodyLengths = (Option<u64>, u64);
+
+impl CacheabilityCheck<'_> {
+    /// Whether a response is stored, and how. A refusal that lies in its body says what about it.
+    pub(super) fn decide(
+        &self,
+        (status, headers): (StatusCode, &HeaderMap),
+        directives: ResponseDirectives,
+        (expected, limit): BodyLengths,
+        times: FetchTimes,
+    ) -> Result<Admission, (Reason, Option<PayloadError>)> {
+        let refused = |reason| (reason, None);
+        let freshness = self.storable((status, headers), &directives, times).map_err(refused)?;
+        if self.varies_by_credentials(headers) {
+            return Err(refused(Reason::VaryCredential));
+        }
+        if self.repeats_ignored_parameter(headers) {
+            return Err(refused(Reason::IgnoredParameter));
+        }
+        if expected.is_some_and(|length| length > limit) {
+            return Err(refused(Reason::TooLarge));
+        }
+        let payload = Payload::of(self.route, headers, expected);
+        let payload = payload.map_err(|(reason, cause)| (reason, Some(cause)))?;
+        Ok(Admission { freshness, directives, payload })
+    }
+
+    /// Whether a response with this head may be stored, and for how long it is fresh by this node's clock.
+    pub(super) fn storable(
+        &self,
+        (status, headers): (StatusCode, &HeaderMap),
+        directives: &ResponseDirectives,
+        times: FetchTimes,
+    ) -> Result<Freshness, Reason> {
+        let FetchTimes { requested_at, received_at, received_steady } = times;
+        if PlantedBug::SharedRefusal.is_planted() && status == StatusCode::UNAUTHORIZED {
+            return Ok(shared_refusal(received_steady));
+        }
+        let head = ResponseHead { status, headers, requested_at, received_at };
+        let asked = (&self.request, self.directives);
+        let freshness = storable(asked, (&head, directives), &self.route.rule)?;
+        let freshness = Freshness { received_at: received_steady, ..freshness };
+        let is_own = self.route.rule.partition == Partition::User;
+        Ok(match self.member.and_then(|member| member.expires).filter(|_| is_own) {
+            Some(end) if PlantedBug::ExpiredWhileStale.is_planted() => {
+                let lifetime = freshness.lifetime.min(end.saturating_since(received_at));
+                Freshness { lifetime, ..freshness }
+            }
+            Some(end) => freshness.ending_in(end.saturating_since(received_at)),
+            None => freshness,
+        })
+    }
+
+    /// What those who wait for a fetch get of an error response.
+    pub(super) fn sharing(
+        &self,
+        (status, headers): (StatusCode, &HeaderMap),
+        times: FetchTimes,
+    ) -> FailureSharing {
+        let FetchTimes { requested_at, received_at, .. } = times;
+        let head = ResponseHead { status, headers, requested_at, received_at };
+        let directives = ResponseDirectives::parse(headers);
+        match failure::failure_sharing(&head, &directives, self.request.credentials) {
+            FailureSharing::Response if self.varies_by_credentials(headers) => {
+                FailureSharing::Status(Reason::VaryCredential)
+            }
+            sharing => sharing,
+        }
+    }
+
+    /// Whether members who share a partition may get different responses by the credentials that it is made
+    /// of. A user's own partition separates them already.
+    pub(super) fn varies_by_credentials(&self, response: &HeaderMap) -> bool {
+        let (config, route) = (self.config, self.route);
+        if !matches!(route.rule.partition, Partition::Authenticated | Partition::Claims(_)) {
+            return false;
+        }
+        let Vary::Fields(set) = Vary::parse(response) else { return false };
+        let is_listed = |name| route.vary.headers.contains(name);
+        let varies = |name| credentials::is_partitioned_by(config, route, name) && !is_listed(name);
+        set.iter().any(varies)
+    }
+
+    /// Whether a redirect carries on what is not in the key, a token perhaps.
+    fn repeats_ignored_parameter(&self, response: &HeaderMap) -> bool {
+        let mut locations = response.get_all(header::LOCATION).iter();
+        locations.any(|location| self.route.query.leaks_into(self.query, location.as_bytes()))
+    }
+}
+
+/// The freshness of a refusal that those who wait get as well: a planted bug.
+#[cold]
+fn shared_refusal(received_at: Timestamp) -> Freshness {
+    Freshness {
+        received_at,
+        initial_age: Duration::ZERO,
+        lifetime: Duration::from_millis(20),
+        stale_while_revalidate: None,
+        stale_if_error: None,
+        usable_for: None,
+        constraints: Constraints::MUST_REVALIDATE,
+    }
+}

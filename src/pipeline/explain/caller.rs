@@ -1,0 +1,193 @@
+//! What is explained of who asks: what in a request may say it, and the partition that it takes part in.
+
+use http::{HeaderName, header};
+
+use super::{
+    explanation::{ExplainedCredential, ExplainedIdentity, ExplainedPartition},
+    request::PlannedRequest,
+};
+use crate::{
+    field::{
+        Timestamp,
+        cookie::{self, CookieForm},
+        identity::IdentityFieldKind,
+    },
+    policy::{
+        Partition,
+        credentials::{CookieKind, ParameterKind},
+    },
+};
+
+impl PlannedRequest<'_> {
+    pub(super) fn credentials(&self) -> Vec<ExplainedCredential> {
+        let mut found: Vec<ExplainedCredential> =
+            self.received.headers().keys().filter_map(|name| self.field(name)).collect();
+        let settled = &self.matched_route().vary.cookies;
+        for cookie in cookie::cookies(self.received.headers()) {
+            let kind = self.config.credentials.kind_on_route(cookie.name, settled);
+            let is_clear = matches!(cookie.form, CookieForm::Plain | CookieForm::Loose);
+            let name =
+                if is_clear { String::from_utf8_lossy(cookie.name) } else { "(unclear)".into() };
+            let (kind, why) = cookie_kind(kind, cookie.form, self.matched_route().rule.has_ttl());
+            let (place, name, why) = ("cookie", name.into_owned(), why.to_owned());
+            found.push(ExplainedCredential { place, name, kind, why });
+        }
+        found.extend(self.parameters());
+        found
+    }
+
+    fn field(&self, name: &HeaderName) -> Option<ExplainedCredential> {
+        let rules = &self.config.credentials;
+        let is_listed = rules.fields.has(name.as_str().as_bytes());
+        let (kind, why) = if self.config.users.uses_field(name) && *name != header::COOKIE {
+            ("identity", "`[user]` says who asks by it")
+        } else if *name == header::AUTHORIZATION {
+            ("credential", "the standard field for credentials (RFC 9110 §11.6.2)")
+        } else {
+            match rules.field_kind(name.as_str())? {
+                IdentityFieldKind::Credential if is_listed => {
+                    ("credential", "`user.credentials` lists it")
+                }
+                IdentityFieldKind::Credential => {
+                    ("credential", "a header of such a name carries a key, a token or a user")
+                }
+                IdentityFieldKind::Tenant if self.matched_route().vary.headers.contains(name) => {
+                    ("separated", "the route's `vary.headers` keeps responses apart by it")
+                }
+                IdentityFieldKind::Tenant => {
+                    ("credential", "it says on whose behalf the request is made")
+                }
+            }
+        };
+        let (place, name, why) = ("header", name.to_string(), why.to_owned());
+        Some(ExplainedCredential { place, name, kind, why })
+    }
+
+    fn parameters(&self) -> Vec<ExplainedCredential> {
+        let query = self.query().unwrap_or_default();
+        let found = self.config.credentials.credential_parameters(query).map(|parameter| {
+            let (kind, why) = match parameter.kind {
+                ParameterKind::Secret => {
+                    ("credential", "a parameter of such a name carries a key or a token; a digest of it is in the key")
+                }
+                ParameterKind::Signature => {
+                    ("signature", "a signature expires: only what the origin itself makes fresh is stored")
+                }
+            };
+            let name = parameter.name.split(';').next().unwrap_or_default().to_owned();
+            ExplainedCredential { place: "parameter", name, kind, why: why.to_owned() }
+        });
+        found.collect()
+    }
+
+    pub(super) fn partition(&self) -> ExplainedPartition {
+        let partition = &self.matched_route().rule.partition;
+        ExplainedPartition {
+            kind: partition.to_string(),
+            means: partition_means(partition),
+            identity: self.identity(),
+        }
+    }
+
+    /// The user's name for itself, if what is stored is its own.
+    pub(super) fn user(&self) -> Option<&str> {
+        let is_own = self.matched_route().rule.partition == Partition::User;
+        self.lookup()?.member.as_deref().filter(|_| is_own)?.user.as_deref()
+    }
+
+    /// The text that replaces the user's name in tags that are shown.
+    pub(super) fn placeholder(&self) -> Option<&'static str> {
+        self.user().map(|_| "{user}")
+    }
+
+    /// Who asks, as far as the partition depends on it; or why it is unknown.
+    fn identity(&self) -> Option<ExplainedIdentity> {
+        let (users, partition) = (&self.config.users, &self.matched_route().rule.partition);
+        if !partition.needs_identity() {
+            return None;
+        }
+        let found = |made_of: String, issuer: &str, expires| ExplainedIdentity {
+            made_of,
+            issuer: issuer.to_owned(),
+            expires,
+        };
+        if !users.is_configured() {
+            let made_of = match partition {
+                Partition::User if self.lookup().is_none() => {
+                    "unknown: none of the above says who asks for sure"
+                }
+                Partition::User => {
+                    "these exact credentials: all headers, cookies and parameters named above but harmless ones"
+                }
+                _ => "unknown: `[user]` says nothing about tokens",
+            };
+            return Some(found(made_of.to_owned(), "", None));
+        }
+        let identity_inputs = self.identity_inputs();
+        match users.identify_with_cause(
+            partition,
+            (identity_inputs.headers, identity_inputs.peer),
+            identity_inputs.now,
+        ) {
+            Err(refusal) => Some(found(format!("unknown: {refusal}"), "", None)),
+            Ok(member) => {
+                let made_of = match (partition, users.claim()) {
+                    (Partition::User, Some(claim)) => format!("claim `{claim}`"),
+                    (Partition::User, None) => "what the gateway says".to_owned(),
+                    (Partition::Claims(claims), _) => format!("claims {}", claims.join(", ")),
+                    _ => "the issuer".to_owned(),
+                };
+                let made_of = format!("{made_of}, and what narrows it (values are not shown)");
+                let expires = member.expires.map(Timestamp::seconds);
+                Some(found(made_of, &member.issuer, expires))
+            }
+        }
+    }
+}
+
+fn cookie_kind(
+    kind: Option<CookieKind>,
+    form: CookieForm,
+    by_ttl: bool,
+) -> (&'static str, &'static str) {
+    match (form, kind) {
+        (CookieForm::OddName | CookieForm::Hidden, kind) if kind != Some(CookieKind::Harmless) => {
+            ("unclear", "servers read it differently: the request is passed")
+        }
+        (_, None) => ("separated", "the route's `vary.cookies` keeps responses apart by it"),
+        (_, Some(CookieKind::Session)) => {
+            ("session", "a cookie of such a name is a session or a token")
+        }
+        (_, Some(CookieKind::Token)) => ("token", "`user.jwt` reads the token in it"),
+        (_, Some(CookieKind::Harmless)) => {
+            ("harmless", "analytics, consent or the like: counts for nothing")
+        }
+        (_, Some(CookieKind::Selecting)) if by_ttl => {
+            ("selecting", "it chooses what is shown: each value has its own response")
+        }
+        (_, Some(CookieKind::Selecting)) => {
+            ("selecting", "it chooses what is shown: the origin says in `Vary` if it counts")
+        }
+        (_, Some(CookieKind::Unknown)) => {
+            ("unknown", "it may say who asks: only what the origin itself makes fresh is shared")
+        }
+    }
+}
+
+const fn partition_means(partition: &Partition) -> &'static str {
+    match partition {
+        Partition::None => {
+            "requests without credentials share responses; others only what the origin says may be shared"
+        }
+        Partition::Everyone => {
+            "all requests share responses; their credentials are taken off before the origin is asked"
+        }
+        Partition::Authenticated => {
+            "all with a valid token of one issuer and the same rights share responses"
+        }
+        Partition::User => "each user has responses of their own",
+        Partition::Claims(_) => {
+            "all with the same values of these claims and the same rights share responses"
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The decisions about a request before the store is asked, in their order.
+
+use super::{
+    advice,
+    explanation::{ExplainedDecision, ExplainedOutcome},
+    request::PlannedRequest,
+};
+use crate::{field::presence::FieldPresence, pipeline::receive::RequestAction, policy::Reason};
+
+impl PlannedRequest<'_> {
+    pub(super) fn decisions(&self) -> Vec<ExplainedDecision> {
+        let reason = self.reason();
+        let settled = reason.and_then(|reason| self.settled_by(reason));
+        let mut decisions = Vec::new();
+        for (place, step) in self.steps() {
+            if Some(place) == settled {
+                let reason = reason.map(Reason::as_str);
+                decisions.push(ExplainedDecision {
+                    question: step.question,
+                    answer: step.stops.to_owned(),
+                    reason,
+                });
+                return decisions;
+            }
+            let answer = step.goes_on.to_owned();
+            decisions.push(ExplainedDecision { question: step.question, answer, reason: None });
+        }
+        decisions
+    }
+
+    /// The steps in the order in which they decide: a token is verified before cookies are looked at.
+    fn steps(&self) -> impl Iterator<Item = (usize, &'static DecisionRule)> {
+        let needs_identity = self.matched_route().rule.partition.needs_identity();
+        let is_verified = needs_identity && self.config.users.is_configured();
+        let order = move |place: usize| match place {
+            COOKIES if is_verified => IDENTITY,
+            IDENTITY if is_verified => COOKIES,
+            other => other,
+        };
+        (0..STEPS.len()).map(order).filter_map(|place| Some((place, STEPS.get(place)?)))
+    }
+
+    /// The place of the step at which a request gets this reason.
+    fn settled_by(&self, reason: Reason) -> Option<usize> {
+        let is_overridden =
+            reason == Reason::AmbiguousTarget && self.presence.has(FieldPresence::OVERRIDE);
+        let mut steps = STEPS.iter().enumerate().filter(|(_, step)| step.reasons.contains(&reason));
+        match steps.next() {
+            Some(_) if reason == Reason::AmbiguousTarget && !is_overridden => steps.next(),
+            first => first,
+        }
+        .map(|(place, _)| place)
+    }
+
+    pub(super) fn outcome(&self) -> ExplainedOutcome {
+        let outcome = match &self.action {
+            RequestAction::Loop | RequestAction::Misdirected => "refused",
+            RequestAction::Pass(_) => "pass",
+            RequestAction::Lookup(_) => "lookup",
+            RequestAction::Refresh(_) => "refresh",
+        };
+        let means = match (&self.action, self.reason()) {
+            (RequestAction::Lookup(_), _) | (_, None) => "The cache may answer it.".to_owned(),
+            (RequestAction::Refresh(_), _) => {
+                "The cache is bypassed, and the origin's answer takes the place of what is stored."
+                    .to_owned()
+            }
+            (_, Some(reason)) => reason.description().to_owned(),
+        };
+        let reason = self.reason();
+        let advice = reason.and_then(|reason| advice::advice_on(reason, &self.config.users));
+        ExplainedOutcome { outcome, reason: reason.map(Reason::as_str), means, advice }
+    }
+}
+
+/// A decision of `receive::plan`, in its order.
+struct DecisionRule {
+    question: &'static str,
+    /// The answer with which the next decision follows.
+    goes_on: &'static str,
+    /// The answer that settles what becomes of the request.
+    stops: &'static str,
+    reasons: &'static [Reason],
+}
+
+const fn step(
+    question: &'static str,
+    [goes_on, stops]: [&'static str; 2],
+    reasons: &'static [Reason],
+) -> DecisionRule {
+    DecisionRule { question, goes_on, stops, reasons }
+}
+
+/// The decisions about a request before the store is asked. A test holds their order against the plan.
+const STEPS: [DecisionRule; 11] = [
+    step("Is its host served?", ["yes", "no"], &[Reason::Misdirected]),
+    step("Has it been through this node before?", ["no", "yes"], &[Reason::Loop]),
+    step("Is it a GET or HEAD without a body?", ["yes", "no"], &[Reason::MethodNotCacheable]),
+    step("Does it ask for another protocol?", ["no", "yes"], &[Reason::Upgrade]),
+    step("Does a header replace its method or target?", ["no", "yes"], &[Reason::AmbiguousTarget]),
+    step(
+        "Does it have a condition that only the origin may judge?",
+        ["no", "yes"],
+        &[Reason::Precondition],
+    ),
+    step("Does the route cache, and does no `bypass` apply?", ["yes", "no"], &[Reason::RuleBypass]),
+    step(
+        "Do all readings of its path select one route?",
+        ["yes", "no"],
+        &[Reason::AmbiguousTarget],
+    ),
+    step("Do servers read its cookies alike?", ["yes", "no"], &[Reason::AmbiguousCookie]),
+    step(
+        "Is it clear whose the response is?",
+        ["yes", "no"],
+        &[Reason::NoIdentity, Reason::UnverifiedToken],
+    ),
+    step(
+        "Does it carry a credential that the partition is not made of?",
+        ["no", "yes"],
+        &[Reason::SecondCredential],
+    ),
+];
+
+/// The places of two of them, which change with the partition.
+const COOKIES: usize = 8;
+const IDENTITY: usize = 9;

@@ -1,0 +1,234 @@
+//! The request to be explained, and perhaps a response to it, as people write them.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version, header};
+use http_body_util::Full;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::server::Connection;
+
+/// The most fields of a request or response, and the longest body, that are explained.
+const MOST_FIELDS: usize = 200;
+
+/// What is asked: `POST /v1/explain` takes this as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequest {
+    /// The method.
+    #[serde(default = "get")]
+    pub method: String,
+    /// `https://host/path?query`, `host/path` or `/path`.
+    pub url: String,
+    /// Fields of the request, each as `name: value`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<String>,
+    /// The body of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// The address of the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<IpAddr>,
+    /// What the origin would answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<ExplainRequestResponse>,
+}
+
+impl ExplainRequest {
+    /// A `GET` of this URL, without fields of its own.
+    pub fn get(url: &str) -> Self {
+        let (method, url) = (get(), url.to_owned());
+        Self { method, url, headers: Vec::new(), body: None, from: None, response: None }
+    }
+}
+
+/// A response of the origin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequestResponse {
+    /// The status.
+    #[serde(default = "ok")]
+    pub status: u16,
+    /// Its fields, each as `name: value`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<String>,
+    /// Its body, if that has a say: where the route reads JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+const fn ok() -> u16 {
+    200
+}
+
+/// What cannot be explained, because it is no request or no response.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum InvalidExplainRequest {
+    /// The method is no token.
+    #[error("`{0}` is not a method; write it in upper case, such as `GET`")]
+    Method(String),
+    /// The URL has no form that is understood.
+    #[error("expected a URL such as `https://api.example.com/path?query`, or `/path`")]
+    Url,
+    /// The URL holds a user name.
+    #[error("a request has no user name in its URL; give `authorization` as a header")]
+    UserInfo,
+    /// A field without a colon, or with characters that no field has. Its value is not repeated.
+    #[error("header {0} is not of the form `name: value`")]
+    Field(usize),
+    /// Too many fields.
+    #[error("more than {MOST_FIELDS} headers")]
+    Fields,
+    /// No final status.
+    #[error("{0} is no status of a response")]
+    Status(u16),
+}
+
+/// A request, the connection by which it comes, and perhaps the response to it.
+pub(super) struct ParsedRequest {
+    /// The request.
+    pub request: Request<Full<Bytes>>,
+    /// The connection.
+    pub connection: Connection,
+    /// The response.
+    pub response: Option<ParsedResponse>,
+}
+
+/// A response of the origin.
+#[derive(Debug, Clone)]
+pub(super) struct ParsedResponse {
+    /// The status.
+    pub status: StatusCode,
+    /// Its fields.
+    pub headers: HeaderMap,
+    /// Its body; unknown if it is not given.
+    pub body: Option<Bytes>,
+}
+
+impl ParsedRequest {
+    /// Reads a question. `host` is the host of URLs without one.
+    pub(super) fn read(input: &ExplainRequest, host: &str) -> Result<Self, InvalidExplainRequest> {
+        let method = Method::from_bytes(input.method.as_bytes())
+            .map_err(|_| InvalidExplainRequest::Method(input.method.clone()))?;
+        let ParsedUrl { secure, host, uri } = target(&input.url, host)?;
+        let mut headers = fields(&input.headers)?;
+        if !headers.contains_key(header::HOST) {
+            headers.insert(header::HOST, host);
+        }
+        let body = Bytes::from(input.body.clone().unwrap_or_default());
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.version_mut() = Version::HTTP_11;
+        *request.headers_mut() = headers;
+        let peer = input.from.map(|address| (address, 0).into());
+        let connection = Connection { peer, secure, ..Connection::default() };
+        let response = input.response.as_ref().map(ParsedResponse::read).transpose()?;
+        Ok(Self { request, connection, response })
+    }
+}
+
+impl ParsedResponse {
+    fn read(input: &ExplainRequestResponse) -> Result<Self, InvalidExplainRequest> {
+        let status =
+            StatusCode::from_u16(input.status).ok().filter(|status| status.as_u16() >= 200);
+        let status = status.ok_or(InvalidExplainRequest::Status(input.status))?;
+        let body = input.body.clone().map(Bytes::from);
+        Ok(Self { status, headers: fields(&input.headers)?, body })
+    }
+}
+
+fn fields(lines: &[String]) -> Result<HeaderMap, InvalidExplainRequest> {
+    if lines.len() > MOST_FIELDS {
+        return Err(InvalidExplainRequest::Fields);
+    }
+    let mut headers = HeaderMap::with_capacity(lines.len() + 1);
+    for (index, line) in lines.iter().enumerate() {
+        let field = line.split_once(':').and_then(|(name, value)| {
+            let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
+            Some((name, HeaderValue::from_str(value.trim()).ok()?))
+        });
+        let (name, value) = field.ok_or(InvalidExplainRequest::Field(index + 1))?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+struct ParsedUrl {
+    secure: bool,
+    host: HeaderValue,
+    uri: Uri,
+}
+
+/// Reads a URL without bringing it into another form: how a path is spelled decides about it.
+fn target(text: &str, usual_host: &str) -> Result<ParsedUrl, InvalidExplainRequest> {
+    let (secure, rest) = match text.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (true, rest),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (false, rest),
+        Some((scheme, _)) if !scheme.contains(['/', '?']) => {
+            return Err(InvalidExplainRequest::Url);
+        }
+        _ => (false, text),
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (host, target) = rest.split_at_checked(end).ok_or(InvalidExplainRequest::Url)?;
+    if host.contains('@') {
+        return Err(InvalidExplainRequest::UserInfo);
+    }
+    let host = if host.is_empty() { usual_host } else { host };
+    let target = target.split('#').next().unwrap_or_default();
+    let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+    let is_host = host.parse::<http::uri::Authority>().is_ok();
+    let host =
+        HeaderValue::from_str(host).ok().filter(|_| is_host).ok_or(InvalidExplainRequest::Url)?;
+    let uri = Uri::try_from(target).map_err(|_| InvalidExplainRequest::Url)?;
+    Ok(ParsedUrl { secure, host, uri })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(url: &str, headers: &[&str]) -> Result<ParsedRequest, InvalidExplainRequest> {
+        let headers = headers.iter().map(|line| (*line).to_owned()).collect();
+        let (method, url) = (get(), url.to_owned());
+        let asked = ExplainRequest { method, url, headers, body: None, from: None, response: None };
+        ParsedRequest::read(&asked, "localhost")
+    }
+
+    #[test]
+    fn a_url_is_read_as_it_is_spelled() {
+        for (url, secure, host, target) in [
+            ("https://api.test/a%2Fb/../c?d=%7e", true, "api.test", "/a%2Fb/../c?d=%7e"),
+            ("HTTP://api.test:81", false, "api.test:81", "/"),
+            ("api.test?x", false, "api.test", "/?x"),
+            ("/a//b#c", false, "localhost", "/a//b"),
+            ("/a?to=https://b.test/", false, "localhost", "/a?to=https://b.test/"),
+        ] {
+            let parsed = asked(url, &[]).ok().unwrap();
+            assert_eq!(parsed.connection.secure, secure, "{url}");
+            assert_eq!(parsed.request.headers()["host"], host, "{url}");
+            assert_eq!(parsed.request.uri().to_string(), target, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_said_without_its_values() {
+        for (url, headers, expected) in [
+            ("ftp://a/", &[][..], InvalidExplainRequest::Url),
+            ("https://u:secret@a/", &[], InvalidExplainRequest::UserInfo),
+            ("/a b", &[], InvalidExplainRequest::Url),
+            ("/", &["a: b", "secret"], InvalidExplainRequest::Field(2)),
+        ] {
+            let error = asked(url, headers).err();
+            assert_eq!(error, Some(expected), "{url}");
+            assert!(!error.unwrap().to_string().contains("secret"));
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! What becomes of a fetch that failed: a stale response stands in, or those who wait share the failure.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Response, StatusCode};
+use http_body::Body;
+use http_body_util::BodyExt;
+
+use super::{
+    Pipeline, admit,
+    admit::TeedResponse,
+    collapse::FlightLeader,
+    fetch::{FetchOutcome, FetchTimes, OriginFetch, OriginResponse, publish_reused},
+    flight_result::{
+        FailureCause, FetchFailure, FlightResult, Retry, ReusedResponse, StreamingResponse,
+    },
+    lookup::{self, StoredMatch},
+    outages::is_slow,
+    tee::TeeBody,
+};
+use crate::{
+    field::{Timestamp, retry_after::retry_after},
+    key::vary,
+    origin::{ResponseBody, SendFailure},
+    policy::{
+        CacheResult, CacheRule, Freshness, Reason, RequestDirectives, ResponseDirectives,
+        ResponseHead, cache_status, failure::FailureSharing, stale, stale::Outage, stored_fields,
+    },
+    store::Store,
+};
+
+/// A failure that took longer than this is not tried again: nobody waits for long twice.
+const RETRY_WITHIN: Duration = Duration::from_secs(2);
+
+/// An error response that is not stored, and why.
+pub(super) struct ErrorResponse {
+    pub response: Response<ResponseBody>,
+    pub times: FetchTimes,
+    pub reason: Reason,
+}
+
+impl<S> Pipeline<S> {
+    /// Returns what is stored, if it may stand in for an origin that fails (RFC 5861 §4, RFC 9111 §4.2.4).
+    pub(super) fn stale_on_error(
+        &self,
+        stored: Option<&StoredMatch>,
+        (directives, rule): (&RequestDirectives, &CacheRule),
+        (outage, origin_status): (Outage, Option<StatusCode>),
+        now: Timestamp,
+    ) -> Option<ReusedResponse> {
+        // A purge may have come while the origin was asked.
+        let stored = stored.filter(|stored| !self.is_purged(&stored.response))?;
+        let known = (stored.response.status, &stored.response.freshness);
+        let reason = stale::stale_on_error(known, outage, directives, rule, now)?;
+        Some(ReusedResponse::stale_on_error(&stored.response, reason, origin_status))
+    }
+}
+
+impl<S: Store> OriginFetch<S> {
+    /// Notes whether fetches of this key fail, for those who ask next. `took` is how long this one needed.
+    pub(super) fn note_outage(&self, sent: &Result<OriginResponse, SendFailure>, took: Duration) {
+        let outages = &self.pipeline.outages;
+        let outage = match sent {
+            Ok(origin_response) if !origin_response.is_failure() => {
+                return outages.forget(&self.key);
+            }
+            Ok(_) if is_slow(took) => Outage::Error,
+            Ok(_) => return,
+            Err(origin_failure) => outage_of(origin_failure),
+        };
+        if self.stored.is_some() && self.is_representative() {
+            outages.note_key(&self.key, (outage, took), self.pipeline.clock.steady());
+        }
+    }
+
+    /// There was no response.
+    pub(super) fn on_error(
+        self,
+        origin_failure: SendFailure,
+        flight: Option<&FlightLeader>,
+    ) -> FetchOutcome {
+        let outage = outage_of(&origin_failure);
+        if let Some(reused) = self.stale_on_error((outage, None), self.pipeline.clock.steady()) {
+            return publish_reused(reused, flight);
+        }
+        let cause = FailureCause::Error(Arc::new(origin_failure.error));
+        let failure = FetchFailure { cause, outage, response: None, retry: Retry::No };
+        if let Some(flight) = flight {
+            flight.publish(FlightResult::Failed(failure.clone()));
+        }
+        FetchOutcome::Failed(failure)
+    }
+
+    /// Another node's fetch failed, and those who wait here get no better.
+    pub(super) fn on_error_of_other_node(
+        self,
+        failure: FetchFailure,
+        flight: &FlightLeader,
+    ) -> FetchOutcome {
+        let known = (failure.outage, failure.origin_status());
+        if let Some(reused) = self.stale_on_error(known, self.pipeline.clock.steady()) {
+            return publish_reused(reused, Some(flight));
+        }
+        flight.publish(FlightResult::Failed(failure.clone()));
+        FetchOutcome::Failed(failure)
+    }
+
+    /// Returns what is stored, if it may stand in for an origin that fails.
+    pub(super) fn stale_on_error(
+        &self,
+        failed: (Outage, Option<StatusCode>),
+        now: Timestamp,
+    ) -> Option<ReusedResponse> {
+        let stored = self.stored.as_ref().filter(|_| self.recheck.is_none());
+        self.pipeline.stale_on_error(stored, (&self.directives, self.rule()), failed, now)
+    }
+
+    /// Gives a passing failure to those who wait for it, as far as they may have it.
+    pub(super) fn share_error(
+        self,
+        error: ErrorResponse,
+        (sharing, took): (FailureSharing, Duration),
+        flight: &FlightLeader,
+    ) -> FetchOutcome {
+        let ErrorResponse { response, times, reason } = error;
+        let wait = retry_after(response.headers(), times.received_at).map(|wait| wait.as_secs());
+        let retry_after = wait.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
+        let status = response.status();
+        let retry = match self.retry {
+            Retry::Once if is_worth_retry((status, retry_after), took) => Retry::Once,
+            _ => Retry::No,
+        };
+        let kept_back = if let FailureSharing::Status(why) = sharing { why } else { reason };
+        let cause = FailureCause::Response { status, retry_after, reason: kept_back };
+        let publish = |response| {
+            let failure = FetchFailure { cause, outage: Outage::Error, response, retry };
+            flight.publish(FlightResult::Failed(failure));
+        };
+        if sharing != FailureSharing::Response {
+            publish(None);
+            return FetchOutcome::NotShared(response, reason);
+        }
+        let teed = self.tee((response, times), reason);
+        publish(Some(Arc::clone(&teed.streaming)));
+        FetchOutcome::Streaming(teed)
+    }
+
+    /// Reads an error response for all who get it. Nothing of it is stored.
+    fn tee(
+        &self,
+        (response, times): (Response<ResponseBody>, FetchTimes),
+        why: Reason,
+    ) -> TeedResponse {
+        let (mut head, body) = response.into_parts();
+        let (config, route) = (&self.config, self.config.route(self.route));
+        let set = admit::selecting_set(config, route, &head.headers);
+        let is_variant = !set.is_empty() || !route.vary.cookies.is_empty();
+        let variant = is_variant.then(|| {
+            let values = lookup::selecting_values(&set, &route.vary, &self.request.headers);
+            (set, values)
+        });
+        vary::add_to_vary(&mut head.headers, route.vary.fields());
+        let directives = ResponseDirectives::parse(&head.headers);
+        let received = ResponseHead {
+            status: head.status,
+            headers: &head.headers,
+            requested_at: times.requested_at,
+            received_at: times.received_at,
+        };
+        let (freshness, _) = Freshness::on_receipt(&received, &directives, self.rule());
+        let share = self.pipeline.fill_budget.share();
+        let (tee, reader) =
+            TeeBody::with_reader(body.size_hint().exact(), self.max_body_bytes(), share);
+        let streaming = Arc::new(StreamingResponse {
+            status: head.status,
+            headers: stored_fields(&head.headers, &directives),
+            freshness: Freshness { received_at: times.received_steady, ..freshness },
+            stored: cache_status::StoreDecision::No,
+            tags: None,
+            tee: Arc::clone(&tee),
+            variant,
+            by_cookies: false,
+            result: CacheResult::Miss,
+            refusal: Some(why),
+        });
+        tokio::spawn(pump(body, tee));
+        TeedResponse { streaming, headers: head.headers, reader }
+    }
+}
+
+/// Moves an error's body to its readers.
+async fn pump(mut body: ResponseBody, tee: Arc<TeeBody>) {
+    let guard = admit::FailUnlessComplete(&tee);
+    let mut trailers = None;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return };
+        match frame.into_data() {
+            Ok(chunk) => {
+                if tee.push(chunk).await.is_err() {
+                    return;
+                }
+            }
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    if let Some(proof) = body.completion() {
+        tee.complete(trailers, proof);
+    }
+    drop(guard);
+}
+
+/// How an origin that gave no response failed.
+pub(super) fn outage_of(origin_failure: &SendFailure) -> Outage {
+    if origin_failure.is_disconnected { Outage::Disconnected } else { Outage::Error }
+}
+
+/// Whether one of those who wait for an error response tries once more before all of them get it.
+///
+/// The request that brought it may have caused it: by a field that crashes the origin, or by its client's
+/// share of a rate limit. But an origin that says when to come again is heeded.
+fn is_worth_retry((status, retry_after): (StatusCode, Option<u32>), took: Duration) -> bool {
+    let is_asked_to_wait = retry_after.is_some_and(|seconds| seconds > 0);
+    let is_about_client = status == StatusCode::TOO_MANY_REQUESTS;
+    (is_about_client || !is_asked_to_wait) && took <= RETRY_WITHIN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_tried_once_more_unless_the_origin_says_when_or_is_slow() {
+        let (soon, late) = (Duration::from_millis(500), Duration::from_millis(2001));
+        for (status, retry_after, took, expected) in [
+            (500, None, soon, true),
+            (503, None, soon, true),
+            (503, Some(0), soon, true),
+            (503, Some(5), soon, false),
+            (429, Some(5), soon, true),
+            (502, None, late, false),
+            (429, None, late, false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(is_worth_retry((status, retry_after), took), expected, "{status} {took:?}");
+        }
+    }
+}

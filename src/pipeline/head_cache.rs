@@ -1,0 +1,73 @@
+//! Response heads of what is asked for often, ready to be sent.
+
+use std::cell::RefCell;
+
+use http::HeaderMap;
+
+use super::config_snapshot::SnapshotId;
+use crate::entry::ResponseId;
+
+/// Heads kept by each thread, about 2 KiB each: users have responses of their own.
+const SLOTS: usize = 1024;
+
+/// What a head depends on. As long as all of it is the same, so is the head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HeadKey {
+    /// The stored response.
+    pub response: ResponseId,
+    /// The configuration and the route in it.
+    pub route: (SnapshotId, usize),
+    /// The age it tells, in seconds.
+    pub age: u32,
+    /// The remaining freshness it tells, in seconds.
+    pub ttl: i64,
+}
+
+thread_local! {
+    static HEADS: RefCell<Vec<Option<(HeadKey, HeaderMap)>>> =
+        RefCell::new((0..SLOTS).map(|_| None).collect());
+}
+
+/// The head of a hit: a copy of the one made before, or one made now and kept for the next second.
+///
+/// Building a head costs several times as much as copying one, and values that a thread has for
+/// itself are not counted on a cache line that other cores want. `make` gives a head that shares
+/// nothing with the stored response, so that no head keeps an evicted body in memory.
+pub(super) fn get_or_make(key: HeadKey, make: impl FnOnce() -> HeaderMap) -> HeaderMap {
+    HEADS.with_borrow_mut(|heads| {
+        let Some(slot) = heads.get_mut(key.response.number() % SLOTS) else { return make() };
+        match slot {
+            Some((known, head)) if *known == key => head.clone(),
+            _ => slot.insert((key, make())).1.clone(),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn key(response: ResponseId, age: u32) -> HeadKey {
+        HeadKey { response, route: (SnapshotId::next(), 0), age, ttl: 60 }
+    }
+
+    fn head(value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(http::header::AGE, HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn a_head_is_made_once_for_the_same_and_anew_for_anything_else() {
+        let first = key(ResponseId::next(), 1);
+        assert_eq!(get_or_make(first, || head("1")), head("1"));
+        assert_eq!(get_or_make(first, || panic!("it is there")), head("1"));
+        assert_eq!(get_or_make(HeadKey { age: 2, ..first }, || head("2")), head("2"));
+        assert_eq!(
+            get_or_make(HeadKey { response: ResponseId::next(), ..first }, || head("3")),
+            head("3")
+        );
+        let reloaded = HeadKey { route: (SnapshotId::next(), 0), ..first };
+        assert_eq!(get_or_make(reloaded, || head("4")), head("4"));
+    }
+}

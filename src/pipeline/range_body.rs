@@ -1,0 +1,96 @@
+//! A range of a body that is still arriving.
+
+use std::{
+    ops::RangeBounds,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::tee::TeeReader;
+use crate::field::range::ByteRange;
+
+/// Parts of up to this many bytes are copied.
+const SHORT: usize = 16 << 10;
+
+/// A part of a body. A short one is a copy: its client may take it late, and would keep all of the body in
+/// memory until then.
+pub(super) fn detached_slice(body: &Bytes, range: impl RangeBounds<usize>) -> Bytes {
+    let part = body.slice(range);
+    let is_copied = part.len() <= SHORT && part.len() < body.len() / 2;
+    if is_copied { Bytes::copy_from_slice(&part) } else { part }
+}
+
+/// The bytes of one range, given out as they come; what lies before is skipped.
+pub(crate) struct RangeBody {
+    reader: TeeReader,
+    skip: u64,
+    left: u64,
+}
+
+impl RangeBody {
+    /// This range of what the reader reads from its first byte.
+    pub(crate) fn new(reader: TeeReader, range: ByteRange) -> Self {
+        Self { reader, skip: range.first(), left: range.len() }
+    }
+
+    /// What of the next chunk belongs to the range.
+    fn cut(&mut self, chunk: &Bytes) -> Bytes {
+        let first = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
+        self.skip -= first as u64;
+        let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let part = detached_slice(chunk, first..first.saturating_add(left).min(chunk.len()));
+        self.left -= part.len() as u64;
+        part
+    }
+}
+
+impl Body for RangeBody {
+    type Data = Bytes;
+    type Error = <TeeReader as Body>::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = self.get_mut();
+        while this.left > 0 {
+            let frame = match ready!(Pin::new(&mut this.reader).poll_frame(context)) {
+                Some(Ok(frame)) => frame,
+                end => return Poll::Ready(end),
+            };
+            let Ok(chunk) = frame.into_data() else { continue };
+            let chunk = this.cut(&chunk);
+            if !chunk.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(chunk))));
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_part_keeps_no_large_body_in_memory() {
+        let body = Bytes::from(vec![b'x'; 1 << 20]);
+        let part = detached_slice(&body, 7..7 + SHORT);
+        assert_eq!(part.len(), SHORT);
+        assert!(body.is_unique());
+        let large = detached_slice(&body, ..=SHORT);
+        assert_eq!(large.len(), SHORT + 1);
+        assert!(!body.is_unique(), "a large part is not copied");
+    }
+}

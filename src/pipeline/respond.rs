@@ -1,0 +1,186 @@
+//! Answering: from what a request came to, to the response its client gets.
+
+use http::{HeaderMap, Response};
+
+use super::{
+    ClientRequest,
+    admit::TeedResponse,
+    body::Body,
+    deliver::{CacheDecision, Responder},
+    fetch::FetchOutcome,
+    finish::RequestAccounting,
+    flight_result::{FailureCause, FetchFailure, ReusedResponse, StreamingResponse},
+    last_hop, problems,
+    request_context::RequestContext,
+    tee::TeeReader,
+    write_through::WriteThroughResponse,
+};
+use crate::{
+    entry::StoredResponse,
+    origin::{OriginError, ResponseBody},
+    policy::{
+        CacheResult, Reason,
+        cache_status::{Collapsed, StoreDecision as Kept},
+    },
+    problem::Problem,
+    store::Store,
+};
+
+impl<S: Store> ClientRequest<S> {
+    /// Answers with what a fetch brought.
+    pub(super) fn respond(self, fetched: FetchOutcome, decision: CacheDecision) -> Response<Body> {
+        if is_stored_success(&fetched) {
+            self.context.note_client();
+        }
+        match fetched {
+            FetchOutcome::Streaming(TeedResponse { streaming, headers, reader }) => {
+                self.respond_streaming(&streaming, headers, reader, decision)
+            }
+            FetchOutcome::Reused(reused) => self.respond_reused(&reused, decision),
+            FetchOutcome::Failed(failure) => self.respond_fetch_failure(&failure, decision),
+            FetchOutcome::NotShared(response, reason) => {
+                let origin_status = Some(response.status());
+                let decision = CacheDecision { origin_status, reason: Some(reason), ..decision };
+                self.respond_passed(response, decision)
+            }
+        }
+    }
+
+    /// Answers with a response that is still arriving.
+    pub(super) fn respond_streaming(
+        self,
+        streaming: &StreamingResponse,
+        headers: HeaderMap,
+        reader: TeeReader,
+        decision: CacheDecision,
+    ) -> Response<Body> {
+        let origin_status = Some(streaming.status);
+        let stored = streaming.stored;
+        let result = match decision.result {
+            CacheResult::Bypass => CacheResult::Bypass,
+            _ => streaming.result,
+        };
+        let reason = streaming.refusal.or(decision.reason);
+        let decision = CacheDecision { result, origin_status, stored, reason, ..decision };
+        self.deliver(|responder, accounting| {
+            responder.streaming(streaming, headers, reader, decision, accounting)
+        })
+    }
+
+    /// Answers a write with what the origin sent, which is being stored.
+    pub(super) fn respond_written(
+        self,
+        stored: WriteThroughResponse,
+        decision: CacheDecision,
+    ) -> Response<Body> {
+        let WriteThroughResponse { status, headers, reader, freshness, kept } = stored;
+        let ttl = freshness.ttl(self.context.received.steady);
+        let decision = CacheDecision { stored: kept, ..decision };
+        self.deliver(|responder, accounting| {
+            responder.written((status, headers), (reader, ttl), decision, accounting)
+        })
+    }
+
+    /// Answers with what a fetch allowed to use.
+    pub(super) fn respond_reused(
+        self,
+        reused: &ReusedResponse,
+        decision: CacheDecision,
+    ) -> Response<Body> {
+        let reason = reused.reason.or(decision.reason);
+        let ReusedResponse { result, origin_status, .. } = *reused;
+        let decision =
+            if reused.collapsed == Collapsed::Yes { decision.collapsed() } else { decision };
+        let decision = CacheDecision { result, origin_status, reason, ..decision };
+        self.respond_stored(&reused.response, decision)
+    }
+
+    /// Answers with a stored response.
+    pub(super) fn respond_stored(
+        self,
+        response: &StoredResponse,
+        decision: CacheDecision,
+    ) -> Response<Body> {
+        self.deliver(|responder, accounting| responder.stored(response, decision, accounting))
+    }
+
+    fn deliver(
+        self,
+        answer: impl FnOnce(&Responder<'_>, Box<RequestAccounting>) -> Response<Body>,
+    ) -> Response<Body> {
+        let Self {
+            context: RequestContext { config, route, received, request, .. },
+            accounting,
+            ..
+        } = self;
+        let (method, headers) = (&request.method, &request.headers);
+        answer(&Responder { config: &config, route, received, method, headers }, accounting)
+    }
+
+    /// Answers with the origin's own response.
+    pub(super) fn respond_passed(
+        self,
+        response: Response<ResponseBody>,
+        decision: CacheDecision,
+    ) -> Response<Body> {
+        self.deliver(|responder, accounting| responder.passed(response, decision, accounting))
+    }
+
+    /// Answers for an origin that failed another request for the same.
+    pub(super) fn respond_fetch_failure(
+        self,
+        failure: &FetchFailure,
+        decision: CacheDecision,
+    ) -> Response<Body> {
+        match &failure.cause {
+            FailureCause::Error(error) => self.respond_origin_error(error, decision),
+            FailureCause::Response { status, retry_after, reason } => {
+                let decision = CacheDecision {
+                    origin_status: Some(*status),
+                    reason: Some(*reason),
+                    ..decision.collapsed()
+                };
+                self.respond_problem(problems::shared_origin_error(*status, *retry_after), decision)
+            }
+        }
+    }
+
+    /// Answers for an origin that gave no answer.
+    pub(super) fn respond_origin_error(
+        self,
+        error: &OriginError,
+        decision: CacheDecision,
+    ) -> Response<Body> {
+        let decision = CacheDecision { reason: Some(Reason::OriginError), ..decision };
+        self.respond_problem(problems::origin_error(error), decision)
+    }
+
+    /// Answers a request that must go no further: with nothing, or `TRACE` with the request itself.
+    pub(super) fn respond_last_hop(self, decision: CacheDecision) -> Response<Body> {
+        let response = last_hop::response(&self.context.request);
+        self.deliver(|responder, accounting| responder.local(response, decision, accounting))
+    }
+
+    /// Answers with a problem document.
+    pub(super) fn respond_problem(
+        self,
+        problem: Problem,
+        decision: CacheDecision,
+    ) -> Response<Body> {
+        self.deliver(|responder, accounting| responder.problem(problem, decision, accounting))
+    }
+}
+
+/// Whether the origin answered with a success that is stored. A host that strangers made up has none, as far
+/// as origins mind hosts.
+fn is_stored_success(fetched: &FetchOutcome) -> bool {
+    match fetched {
+        FetchOutcome::Streaming(TeedResponse { streaming, .. }) => {
+            streaming.stored == Kept::Yes && streaming.status.is_success()
+        }
+        FetchOutcome::Reused(reused) => {
+            reused.result != CacheResult::Stale && reused.response.status.is_success()
+        }
+        FetchOutcome::NotShared(..) | FetchOutcome::Failed(_) => false,
+    }
+}

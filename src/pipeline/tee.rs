@@ -1,0 +1,641 @@
+//! A response body on its way from the origin to a store and to everyone who waits for it.
+
+mod budget;
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use slab::Slab;
+use smallvec::SmallVec;
+
+use super::{fetch::DrainOutcome, range_body::detached_slice};
+use crate::{
+    origin::CompletionProof,
+    sync::{Mutex, with_timeout},
+};
+
+pub(crate) use budget::{BudgetShare, BudgetState, FillBudget, SMALL_BODY};
+
+/// How far the producer may run ahead of the slowest reader once nothing is kept for the store. Where the
+/// budget is exceeded, by one chunk.
+const WINDOW: usize = 256 << 10;
+
+/// How long a slow reader of a window may hold up others.
+const MAX_STALL: Duration = Duration::from_secs(5);
+
+/// One body, written once and read by any number of readers at their own pace.
+///
+/// While it is *kept*, every chunk stays until the end, for the store and for readers that join late;
+/// the producer never waits. Once it is stored, readers go on in the stored copy, and its share of the
+/// budget is free. A body that outgrows the limit, or the node's budget for bodies on their way, turns into
+/// a *window*: chunks go once every reader has had them, and the producer is held back by the slowest
+/// reader; one that holds up others for long is cut off. So memory is bounded whatever the origin sends and
+/// however slowly clients read.
+pub(super) struct TeeBody {
+    shared: Mutex<TeeInner>,
+    expected: Option<u64>,
+    limit: usize,
+}
+
+struct TeeInner {
+    chunks: VecDeque<Bytes>,
+    /// The number of chunks that are gone from the front.
+    gone: usize,
+    /// Bytes in `chunks`.
+    held: usize,
+    /// All of the body, once it is stored: then there are no chunks, and readers are at bytes of it.
+    stored: Option<Bytes>,
+    mode: TeeMode,
+    share: BudgetShare,
+    budget_state: BudgetState,
+    state: TeeState,
+    readers: Slab<ReaderState>,
+    producer: Option<Waker>,
+}
+
+struct ReaderState {
+    /// The number of chunks it has had; of a stored body, the number of bytes.
+    position: usize,
+    waker: Option<Waker>,
+    /// It has held up others for too long.
+    is_cut_off: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TeeMode {
+    Retain,
+    /// With the cause, unless it is merely not stored although it was kept.
+    Window(Option<NotKeptReason>),
+}
+
+/// Why a body is not kept for the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotKeptReason {
+    /// It is larger than what is stored.
+    TooLarge,
+    /// Bodies on their way to the store take all the memory that they may.
+    Budget,
+}
+
+impl NotKeptReason {
+    /// As the metric's label has it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too-large",
+            Self::Budget => "budget",
+        }
+    }
+}
+
+enum TeeState {
+    Open,
+    Complete(Option<HeaderMap>),
+    Failed,
+}
+
+/// Why a producer may stop: no reader is left and nothing is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NoReaders;
+
+impl TeeBody {
+    /// An empty body that is kept up to `limit` bytes, and as far as its share of the budget can grow.
+    /// `expected` is the length the origin announced.
+    pub(super) fn new(expected: Option<u64>, limit: usize, share: BudgetShare) -> Arc<Self> {
+        let shared = TeeInner {
+            chunks: VecDeque::new(),
+            gone: 0,
+            held: 0,
+            stored: None,
+            mode: TeeMode::Retain,
+            share,
+            budget_state: BudgetState::Available,
+            state: TeeState::Open,
+            readers: Slab::new(),
+            producer: None,
+        };
+        Arc::new(Self { shared: Mutex::new(shared), expected, limit })
+    }
+
+    /// The same with its first reader.
+    pub(super) fn with_reader(
+        expected: Option<u64>,
+        limit: usize,
+        share: BudgetShare,
+    ) -> (Arc<Self>, TeeReader) {
+        let tee = Self::new(expected, limit, share);
+        let slot = tee.shared.lock().attach();
+        let reader = TeeReader { tee: Arc::clone(&tee), slot };
+        (tee, reader)
+    }
+
+    /// A reader from the first byte; `None` where the first bytes are gone already.
+    pub(super) fn reader(self: &Arc<Self>) -> Option<TeeReader> {
+        let mut shared = self.shared.lock();
+        if shared.gone > 0 {
+            return None;
+        }
+        let slot = shared.attach();
+        Some(TeeReader { tee: Arc::clone(self), slot })
+    }
+
+    /// Adds a chunk; waits for the slowest reader where the body is a window. Cancel safe: a chunk is
+    /// added before it waits.
+    pub(super) async fn push(&self, chunk: Bytes) -> Result<(), NoReaders> {
+        self.add(chunk);
+        self.capacity().await
+    }
+
+    /// Waits for the slowest reader where the body is a window.
+    pub(super) async fn capacity(&self) -> Result<(), NoReaders> {
+        loop {
+            let capacity = std::future::poll_fn(|context| self.poll_capacity(context));
+            match with_timeout(MAX_STALL, capacity).await {
+                Some(result) => return result,
+                None => self.cut_off_slow_readers(),
+            }
+        }
+    }
+
+    /// Whether the origin announced its length.
+    pub(super) fn has_known_length(&self) -> bool {
+        self.expected.is_some()
+    }
+
+    /// All of the body if it was kept, in its pieces, with a last chunk that was not added yet.
+    pub(super) fn kept(&self, last: Option<&Bytes>) -> Result<Vec<Bytes>, NotKeptReason> {
+        let shared = self.shared.lock();
+        match shared.mode {
+            TeeMode::Window(cause) => Err(cause.unwrap_or(NotKeptReason::Budget)),
+            TeeMode::Retain if shared.held + last.map_or(0, Bytes::len) > self.limit => {
+                Err(NotKeptReason::TooLarge)
+            }
+            TeeMode::Retain => Ok(shared.chunks.iter().chain(last).cloned().collect()),
+        }
+    }
+
+    /// Why it is not kept, if so.
+    pub(super) fn not_kept(&self) -> Option<NotKeptReason> {
+        match self.shared.lock().mode {
+            TeeMode::Retain => None,
+            TeeMode::Window(cause) => cause,
+        }
+    }
+
+    /// Lets readers go on in the stored copy of the body, and gives its share of the budget back. To be
+    /// called with all of the body, which was kept.
+    pub(super) fn switch_to_stored(&self, body: Bytes) {
+        let mut shared = self.shared.lock();
+        if shared.mode == TeeMode::Retain && shared.stored.is_none() {
+            shared.move_readers();
+            shared.chunks = VecDeque::new();
+            shared.held = 0;
+            shared.share.resize(0);
+            shared.stored = Some(body);
+        }
+    }
+
+    /// Lets chunks go as readers have had them: the body is not stored.
+    pub(super) fn stop_retaining(&self) {
+        self.shared.lock().stop_retaining();
+    }
+
+    /// Ends the body, all of which has come.
+    pub(super) fn complete(&self, trailers: Option<HeaderMap>, _proof: CompletionProof) {
+        let mut shared = self.shared.lock();
+        shared.state = TeeState::Complete(trailers);
+        let wakers = shared.waiting_readers();
+        drop(shared);
+        wake_all(wakers);
+    }
+
+    /// Ends the body short of its end: readers fail, so that no client takes it for complete.
+    pub(super) fn fail(&self) {
+        let mut shared = self.shared.lock();
+        if matches!(shared.state, TeeState::Open) {
+            shared.state = TeeState::Failed;
+            shared.stop_retaining();
+        }
+        let wakers = shared.waiting_readers();
+        drop(shared);
+        wake_all(wakers);
+    }
+
+    /// Adds a chunk; [`Self::capacity`] says when the next one may come.
+    pub(super) fn add(&self, chunk: Bytes) {
+        let mut shared = self.shared.lock();
+        shared.held += chunk.len();
+        shared.chunks.push_back(chunk);
+        shared.resize_share();
+        if shared.mode == TeeMode::Retain {
+            if shared.held > self.limit {
+                shared.mode = TeeMode::Window(Some(NotKeptReason::TooLarge));
+            } else if shared.budget_state == BudgetState::Exceeded {
+                shared.mode = TeeMode::Window(Some(NotKeptReason::Budget));
+            }
+        }
+        shared.trim();
+        let wakers = shared.waiting_readers();
+        drop(shared);
+        wake_all(wakers);
+    }
+
+    fn poll_capacity(&self, context: &Context<'_>) -> Poll<Result<(), NoReaders>> {
+        let mut shared = self.shared.lock();
+        if shared.mode == TeeMode::Retain {
+            return Poll::Ready(Ok(()));
+        }
+        if shared.has_no_readers() {
+            return Poll::Ready(Err(NoReaders));
+        }
+        let window = if shared.budget_state == BudgetState::Available { WINDOW } else { 1 };
+        if shared.held < window {
+            return Poll::Ready(Ok(()));
+        }
+        shared.producer = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// Cuts off the slowest readers, if others wait for what comes next.
+    fn cut_off_slow_readers(&self) {
+        let mut shared = self.shared.lock();
+        let wakers = shared.cut_off_slow_readers();
+        drop(shared);
+        wake_all(wakers);
+    }
+}
+
+impl TeeInner {
+    /// A place for a reader from the first byte that is still there.
+    fn attach(&mut self) -> usize {
+        self.readers.insert(ReaderState { position: 0, waker: None, is_cut_off: false })
+    }
+
+    fn has_no_readers(&self) -> bool {
+        self.readers.iter().all(|(_, reader)| reader.is_cut_off)
+    }
+
+    /// Has the share cover what is held.
+    fn resize_share(&mut self) {
+        let is_reserved = self.mode == TeeMode::Retain && self.held <= self.share.bytes();
+        if !is_reserved {
+            self.budget_state = self.share.resize(self.held);
+        }
+    }
+
+    fn stop_retaining(&mut self) {
+        if self.mode == TeeMode::Retain && self.stored.is_none() {
+            self.mode = TeeMode::Window(None);
+            self.trim();
+        }
+    }
+
+    /// Lets go of what no reader needs any more, once nothing is kept.
+    fn trim(&mut self) {
+        if self.mode == TeeMode::Retain {
+            return;
+        }
+        let reading = self.readers.iter().filter(|(_, reader)| !reader.is_cut_off);
+        let slowest = reading.map(|(_, reader)| reader.position).min().unwrap_or(usize::MAX);
+        while self.gone < slowest {
+            let Some(chunk) = self.chunks.pop_front() else { break };
+            self.gone += 1;
+            self.held -= chunk.len();
+        }
+        if self.held < self.share.bytes() {
+            self.budget_state = self.share.resize(self.held);
+        }
+    }
+
+    fn waiting_readers(&mut self) -> SmallVec<[Waker; 8]> {
+        self.readers.iter_mut().filter_map(|(_, reader)| reader.waker.take()).collect()
+    }
+
+    fn advance(&mut self, slot: usize) -> Option<Waker> {
+        let reader = self.readers.get_mut(slot)?;
+        let was_slowest = reader.position == self.gone;
+        reader.position += 1;
+        if self.mode == TeeMode::Retain || !was_slowest {
+            return None;
+        }
+        self.trim();
+        self.producer.take()
+    }
+
+    /// Has the readers count bytes in place of chunks.
+    fn move_readers(&mut self) {
+        let mut ends = vec![0];
+        let mut end = 0;
+        ends.extend(self.chunks.iter().map(|chunk| {
+            end += chunk.len();
+            end
+        }));
+        for (_, reader) in &mut self.readers {
+            // One that has had everything has no place any more.
+            if let Some(end) = ends.get(reader.position) {
+                reader.position = *end;
+            }
+        }
+    }
+
+    fn cut_off_slow_readers(&mut self) -> SmallVec<[Waker; 8]> {
+        let newest = self.gone + self.chunks.len();
+        let others_wait = self.readers.iter().any(|(_, reader)| reader.position == newest);
+        let mut wakers = SmallVec::new();
+        if !others_wait {
+            return wakers;
+        }
+        for (_, reader) in &mut self.readers {
+            if reader.position == self.gone {
+                reader.is_cut_off = true;
+                wakers.extend(reader.waker.take());
+            }
+        }
+        self.trim();
+        wakers
+    }
+}
+
+fn wake_all(wakers: SmallVec<[Waker; 8]>) {
+    wakers.into_iter().for_each(Waker::wake);
+}
+
+/// The origin's body broke off, and so must every copy of it; or this reader was too slow for the others.
+#[derive(Debug, thiserror::Error)]
+#[error("the origin's response broke off")]
+pub(crate) struct TruncatedBody;
+
+/// One reader of a [`TeeBody`].
+pub(crate) struct TeeReader {
+    tee: Arc<TeeBody>,
+    slot: usize,
+}
+
+impl Body for TeeReader {
+    type Data = Bytes;
+    type Error = TruncatedBody;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, TruncatedBody>>> {
+        let (frame, producer) = ready!(self.poll_next(context));
+        if let Some(producer) = producer {
+            producer.wake();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.tee.expected.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+type PolledFrame = (Option<Result<Frame<Bytes>, TruncatedBody>>, Option<Waker>);
+
+impl TeeReader {
+    /// Reads to the end, as long as the body is kept for the store.
+    pub(crate) async fn drain(mut self) -> DrainOutcome {
+        while let Some(frame) = self.frame().await {
+            if frame.is_err() {
+                return DrainOutcome::Truncated;
+            }
+            if self.tee.not_kept().is_some() {
+                return DrainOutcome::NotKept;
+            }
+        }
+        DrainOutcome::Complete
+    }
+
+    fn poll_next(&self, context: &Context<'_>) -> Poll<PolledFrame> {
+        let mut guard = self.tee.shared.lock();
+        let shared = &mut *guard;
+        let Some(reader) = shared.readers.get_mut(self.slot) else {
+            return Poll::Ready((None, None));
+        };
+        if reader.is_cut_off {
+            return Poll::Ready((Some(Err(TruncatedBody)), None));
+        }
+        if let Some(body) = &shared.stored
+            && reader.position < body.len()
+        {
+            let rest = detached_slice(body, reader.position..);
+            reader.position = body.len();
+            return Poll::Ready((Some(Ok(Frame::data(rest))), None));
+        }
+        if let Some(chunk) = shared.chunks.get(reader.position.saturating_sub(shared.gone)).cloned()
+        {
+            let producer = shared.advance(self.slot);
+            return Poll::Ready((Some(Ok(Frame::data(chunk))), producer));
+        }
+        match &shared.state {
+            TeeState::Open => {
+                reader.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+            TeeState::Failed => Poll::Ready((Some(Err(TruncatedBody)), None)),
+            TeeState::Complete(trailers) => {
+                let is_first_time = reader.position != usize::MAX;
+                let trailers = trailers.clone().filter(|_| is_first_time);
+                reader.position = usize::MAX;
+                Poll::Ready((trailers.map(|trailers| Ok(Frame::trailers(trailers))), None))
+            }
+        }
+    }
+}
+
+impl Drop for TeeReader {
+    fn drop(&mut self) {
+        let mut shared = self.tee.shared.lock();
+        let _gone = shared.readers.try_remove(self.slot);
+        shared.trim();
+        let producer = shared.producer.take();
+        drop(shared);
+        if let Some(producer) = producer {
+            producer.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    fn tee(limit: usize) -> Arc<TeeBody> {
+        TeeBody::new(None, limit, FillBudget::new(1 << 30).share())
+    }
+
+    fn chunk(size: usize) -> Bytes {
+        Bytes::from(vec![b'x'; size])
+    }
+
+    #[tokio::test]
+    async fn readers_get_what_came_before_and_after_they_joined() {
+        let tee = tee(100);
+        tee.push(chunk(1)).await.unwrap();
+        let early = tee.reader().unwrap();
+        tee.push(chunk(2)).await.unwrap();
+        let late = tee.reader().unwrap();
+        let proof = CompletionProof::for_test();
+        let kept = tee.kept(Some(&chunk(3))).unwrap();
+        assert_eq!(kept.iter().map(Bytes::len).sum::<usize>(), 6);
+        let too_large = tee.kept(Some(&chunk(98)));
+        assert_eq!(too_large, Err(NotKeptReason::TooLarge), "over the limit with its last chunk");
+        tee.complete(None, proof);
+        for reader in [early, late] {
+            assert_eq!(reader.collect().await.unwrap().to_bytes().len(), 3);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_waiting_reader_wakes_for_the_first_bytes_before_the_body_ends() {
+        let tee = tee(100);
+        let mut reader = tee.reader().unwrap();
+        assert!(reader.frame().now_or_never().is_none());
+        tee.push(chunk(1)).await.unwrap();
+        assert_eq!(reader.frame().await.unwrap().unwrap().into_data().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_failed_body_fails_its_readers_after_what_there_was() {
+        let tee = tee(100);
+        let mut reader = tee.reader().unwrap();
+        tee.push(chunk(1)).await.unwrap();
+        tee.fail();
+        assert!(reader.frame().await.unwrap().is_ok());
+        assert!(reader.frame().await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_failed_body_gives_the_budget_back_as_it_is_read() {
+        let budget = FillBudget::new(100);
+        let (tee, mut reader) = TeeBody::with_reader(None, 100, budget.share());
+        tee.push(chunk(10)).await.unwrap();
+        tee.push(chunk(20)).await.unwrap();
+        tee.fail();
+        reader.frame().await.unwrap().unwrap();
+        assert_eq!(budget.used(), 20);
+        drop(reader);
+        assert_eq!(budget.used(), 0);
+        assert!(tee.reader().is_none(), "nothing is left to read");
+    }
+
+    #[tokio::test]
+    async fn trailers_reach_readers() {
+        let tee = tee(100);
+        let reader = tee.reader().unwrap();
+        tee.push(chunk(1)).await.unwrap();
+        let mut trailers = HeaderMap::new();
+        trailers.insert("checksum", http::HeaderValue::from_static("1"));
+        tee.complete(Some(trailers.clone()), CompletionProof::for_test());
+        assert_eq!(reader.collect().await.unwrap().trailers(), Some(&trailers));
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_waits_for_its_slowest_reader_and_holds_a_window() {
+        let tee = tee(10);
+        let mut reader = tee.reader().unwrap();
+        tee.push(chunk(WINDOW / 2)).await.unwrap();
+        let mut waiting = Box::pin(tee.push(chunk(WINDOW / 2)));
+        assert!((&mut waiting).now_or_never().is_none());
+        reader.frame().await.unwrap().unwrap();
+        waiting.await.unwrap();
+        assert!(tee.reader().is_none(), "the first bytes are gone");
+        assert_eq!(tee.shared.lock().share.bytes(), WINDOW / 2);
+        assert_eq!(tee.kept(None), Err(NotKeptReason::TooLarge));
+    }
+
+    #[tokio::test]
+    async fn a_window_without_readers_is_abandoned_but_a_kept_body_is_not() {
+        let kept = tee(100);
+        drop(kept.reader());
+        assert_eq!(kept.push(chunk(1)).await, Ok(()));
+        let window = tee(10);
+        drop(window.reader());
+        assert_eq!(window.push(chunk(20)).await, Err(NoReaders));
+    }
+
+    #[tokio::test]
+    async fn the_budget_turns_bodies_into_windows_and_is_given_back() {
+        let budget = FillBudget::new(10);
+        let tee = TeeBody::new(None, 100, budget.share());
+        let reader = tee.reader();
+        assert!(tee.push(chunk(20)).now_or_never().is_none(), "one chunk at a time");
+        assert_eq!(tee.kept(None), Err(NotKeptReason::Budget));
+        drop((reader, tee));
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn readers_go_on_in_the_stored_copy_and_the_budget_is_free_at_once() {
+        let budget = FillBudget::new(100);
+        let (tee, unread) = TeeBody::with_reader(Some(6), 100, budget.reserve(Some(6)).unwrap());
+        let mut halfway = tee.reader().unwrap();
+        tee.push(Bytes::from("abc")).await.unwrap();
+        assert_eq!(halfway.frame().await.unwrap().unwrap().into_data().unwrap(), "abc");
+        assert_eq!(budget.used(), 6, "all of it is reserved from the start");
+        tee.switch_to_stored(Bytes::from("abcdef"));
+        tee.complete(None, CompletionProof::for_test());
+        assert_eq!(budget.used(), 0);
+        let late = tee.reader().unwrap();
+        for (reader, expected) in [(unread, "abcdef"), (halfway, "def"), (late, "abcdef")] {
+            assert_eq!(reader.collect().await.unwrap().to_bytes(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_complete_body_that_is_not_stored_goes_as_it_is_read() {
+        let budget = FillBudget::new(100);
+        let (tee, mut reader) = TeeBody::with_reader(None, 100, budget.share());
+        tee.push(chunk(10)).await.unwrap();
+        tee.push(chunk(10)).await.unwrap();
+        tee.complete(None, CompletionProof::for_test());
+        tee.stop_retaining();
+        reader.frame().await.unwrap().unwrap();
+        assert_eq!(budget.used(), 10);
+        assert_eq!(reader.collect().await.unwrap().to_bytes().len(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_holds_up_others_is_cut_off() {
+        let tee = tee(10);
+        let mut slow = tee.reader().unwrap();
+        let mut quick = tee.reader().unwrap();
+        let push = tee.push(chunk(WINDOW));
+        let read = async {
+            quick.frame().await.unwrap().unwrap();
+            quick.frame().await
+        };
+        let more = async {
+            push.await.unwrap();
+            tee.push(chunk(1)).await
+        };
+        let (next, more) = tokio::join!(read, more);
+        assert_eq!((next.unwrap().unwrap().into_data().unwrap().len(), more), (1, Ok(())));
+        assert!(slow.frame().await.unwrap().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_alone_may_be_as_slow_as_it_likes() {
+        let tee = tee(10);
+        let mut slow = tee.reader().unwrap();
+        let push = tee.push(chunk(WINDOW));
+        let read = async {
+            tokio::time::sleep(MAX_STALL * 10).await;
+            slow.frame().await
+        };
+        let (pushed, read) = tokio::join!(push, read);
+        assert!(pushed.is_ok() && read.unwrap().is_ok());
+    }
+}

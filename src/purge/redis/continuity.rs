@@ -1,0 +1,132 @@
+//! Who followed the log that another one continues: whether each of them has come along.
+//!
+//! Redis may restart without its last records. Whoever has applied such a record finds it missing, and
+//! tells all nodes before it goes on. So nothing is lost that anybody was promised, once every node that
+//! was there has come to the new log; if one does not come, nobody knows what it had applied.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use super::membership::{MemberRow, MemberStatus, MembershipSnapshot};
+use crate::{fence::LogId, purge::NodeId};
+
+/// How long a node may take to come to the log that continues the last.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The nodes that followed a log.
+#[derive(Debug, Default)]
+pub(super) struct ContinuityTracker {
+    log: LogId,
+    /// Who had a lease when they were last looked at.
+    present: BTreeSet<NodeId>,
+    /// Who was there before this log began and has not been seen in it, and how long that may last.
+    missing: BTreeSet<NodeId>,
+    until: Option<Instant>,
+}
+
+impl ContinuityTracker {
+    /// Looks at who is there, on a node `own` that has applied all of this log. True, once, where somebody
+    /// has not come to it in time.
+    pub(super) fn update(
+        &mut self,
+        own: NodeId,
+        log: LogId,
+        snapshot: &MembershipSnapshot,
+        now: Instant,
+    ) -> bool {
+        if log != self.log {
+            self.missing.append(&mut self.present);
+            (self.log, self.until) = (log, Some(now + MOVE_TIMEOUT));
+        }
+        let others = || snapshot.nodes.iter().filter(|row| row.node != own);
+        for row in others().filter(|row| has_moved(row, log)) {
+            self.missing.remove(&row.node);
+        }
+        let present = others().filter(|row| row.status == MemberStatus::Active && row.left > 0);
+        self.present = present.map(|row| row.node).collect();
+        if self.until.is_none_or(|until| now < until && !self.missing.is_empty()) {
+            return false;
+        }
+        self.until = None;
+        !std::mem::take(&mut self.missing).is_empty()
+    }
+
+    /// Somebody else has told that records are missing.
+    pub(super) fn clear_missing(&mut self) {
+        self.missing.clear();
+    }
+}
+
+/// Whether a node goes on in this log, or has signed off after it found nothing missing.
+fn has_moved(row: &MemberRow, log: LogId) -> bool {
+    row.status == MemberStatus::SignedOff || row.position.log == log
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fence::Fence;
+
+    const OWN: NodeId = NodeId(0);
+
+    /// A node with a lease that has come to this log.
+    fn row(node: u64, log: u64) -> MemberRow {
+        let position = Fence { log: LogId(log), seq: 1 };
+        let (ttl, status) = (Duration::ZERO, MemberStatus::Active);
+        MemberRow { node: NodeId(node), left: 3000, ttl, status, position }
+    }
+
+    fn snapshot(nodes: &[MemberRow]) -> MembershipSnapshot {
+        MembershipSnapshot { nodes: nodes.to_vec(), ..MembershipSnapshot::default() }
+    }
+
+    /// Nodes 0, 1 and 2 in log 1, and log 2 that has just begun.
+    fn moved() -> (ContinuityTracker, Instant) {
+        let (mut continuity, now) = (ContinuityTracker::default(), Instant::now());
+        let before = snapshot(&[row(0, 1), row(1, 1), row(2, 1)]);
+        assert!(!continuity.update(OWN, LogId(1), &before, now));
+        assert!(!continuity.update(OWN, LogId(1), &before, now + MOVE_TIMEOUT * 2));
+        let began = now + MOVE_TIMEOUT * 2;
+        let after = snapshot(&[row(0, 2), row(1, 1), row(2, 2)]);
+        assert!(!continuity.update(OWN, LogId(2), &after, began));
+        (continuity, began)
+    }
+
+    #[test]
+    fn who_comes_along_is_not_missed() {
+        let (mut continuity, began) = moved();
+        let all = snapshot(&[row(1, 2), row(2, 2)]);
+        assert!(!continuity.update(OWN, LogId(2), &all, began + MOVE_TIMEOUT / 2));
+        assert!(!continuity.update(OWN, LogId(2), &snapshot(&[]), began + MOVE_TIMEOUT));
+    }
+
+    #[test]
+    fn who_does_not_come_is_missed_once() {
+        let (mut continuity, began) = moved();
+        let late = snapshot(&[row(1, 1), row(2, 2)]);
+        assert!(!continuity.update(OWN, LogId(2), &late, began + MOVE_TIMEOUT / 2));
+        assert!(continuity.update(OWN, LogId(2), &late, began + MOVE_TIMEOUT));
+        assert!(!continuity.update(OWN, LogId(2), &late, began + MOVE_TIMEOUT * 2));
+    }
+
+    #[test]
+    fn who_signed_off_or_was_gone_before_is_not_missed() {
+        let (mut continuity, began) = moved();
+        let off = MemberRow { status: MemberStatus::SignedOff, ..row(1, 1) };
+        assert!(!continuity.update(OWN, LogId(2), &snapshot(&[off]), began + MOVE_TIMEOUT));
+        let gone = MemberRow { left: -1, ..row(2, 2) };
+        let later = began + MOVE_TIMEOUT * 2;
+        assert!(!continuity.update(OWN, LogId(2), &snapshot(&[off, gone]), later));
+        assert!(!continuity.update(OWN, LogId(3), &snapshot(&[]), later));
+        assert!(!continuity.update(OWN, LogId(3), &snapshot(&[]), later + MOVE_TIMEOUT));
+    }
+
+    #[test]
+    fn what_was_told_already_is_not_told_again() {
+        let (mut continuity, began) = moved();
+        continuity.clear_missing();
+        assert!(!continuity.update(OWN, LogId(2), &snapshot(&[]), began + MOVE_TIMEOUT));
+    }
+}

@@ -1,0 +1,345 @@
+//! Where a node stands in the stream, and what follows from what it sees there.
+//!
+//! The rule under all of it: go on only where the stream surely continues what was applied; otherwise
+//! raise the low watermark.
+
+use super::stream_entry::{LogEntry, StreamPosition};
+use crate::{
+    fence::{Fence, LogId},
+    purge::WatermarkRaise,
+};
+
+/// Where a node stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum StreamCursor {
+    /// It has applied nothing yet, and holds nothing.
+    New,
+    /// It has applied everything up to here.
+    At(StreamPosition),
+    /// It has met what is none of ours, and cannot say what it missed.
+    Lost,
+}
+
+/// What is in the stream at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StreamView {
+    /// The run of the server; empty where nobody may know.
+    pub(super) run: Box<str>,
+    pub(super) first: ViewedEntry,
+    pub(super) last: ViewedEntry,
+    /// At the node's own place.
+    pub(super) own: ViewedEntry,
+}
+
+/// An entry, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ViewedEntry {
+    Missing,
+    /// One that is none of ours.
+    Foreign,
+    Known(StreamPosition),
+}
+
+/// What a node does about what it sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum SyncDecision {
+    /// It goes on from where it stands, to reach at least this.
+    Continue(u64),
+    /// It follows the log from here, to reach at least `until`; what has an older fence is dead.
+    Begin { position: StreamPosition, raise: Option<WatermarkRaise>, until: u64 },
+    /// Another log has to begin: the one there, or this one, must not go on.
+    StartNewLog(Option<LogId>),
+}
+
+/// What a node does about the next entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum EntryAction {
+    /// It is applied already.
+    Skip,
+    Apply,
+    /// First the low watermark rises to here.
+    BeginAndApply(Fence, WatermarkRaise),
+}
+
+impl StreamCursor {
+    /// What to do about what the stream looks like.
+    pub(super) fn decide(&self, view: &StreamView) -> SyncDecision {
+        let ViewedEntry::Known(last) = &view.last else { return SyncDecision::StartNewLog(None) };
+        if is_other_run(&last.run, &view.run) {
+            return SyncDecision::StartNewLog(None);
+        }
+        match self {
+            Self::New => restart_at_first(&view.first, last, None),
+            Self::Lost => restart_at_end(last),
+            Self::At(position) => continue_or_restart(position, last, view),
+        }
+    }
+
+    /// The id of the entry applied last.
+    pub(super) fn id(&self) -> String {
+        match self {
+            Self::At(position) => format!("{}-0", position.fence.seq),
+            Self::New | Self::Lost => "0-0".to_owned(),
+        }
+    }
+
+    /// The last place applied.
+    pub(super) fn seq(&self) -> u64 {
+        match self {
+            Self::At(position) => position.fence.seq,
+            Self::New | Self::Lost => 0,
+        }
+    }
+}
+
+impl StreamPosition {
+    /// What to do about the entry that comes after this one.
+    pub(super) fn action_for(&self, log_entry: &LogEntry) -> EntryAction {
+        let Fence { log, seq } = log_entry.position.fence;
+        let before = Fence { log, seq: seq.saturating_sub(1) };
+        if seq <= self.fence.seq {
+            EntryAction::Skip
+        } else if log == self.fence.log {
+            match seq - self.fence.seq {
+                1 => EntryAction::Apply,
+                _ => EntryAction::BeginAndApply(before, WatermarkRaise::Gap),
+            }
+        } else if let Some(raise) = log_entry.begins {
+            EntryAction::BeginAndApply(before, raise)
+        } else {
+            let is_other = is_other_run(&self.run, &log_entry.position.run);
+            EntryAction::BeginAndApply(
+                before,
+                if is_other { WatermarkRaise::Restart } else { WatermarkRaise::Foreign },
+            )
+        }
+    }
+}
+
+/// Whether two runs are surely not the same.
+fn is_other_run(one: &str, other: &str) -> bool {
+    !one.is_empty() && !other.is_empty() && one != other
+}
+
+fn continue_or_restart(
+    position: &StreamPosition,
+    last: &StreamPosition,
+    view: &StreamView,
+) -> SyncDecision {
+    let seq = position.fence.seq;
+    match (&view.own, &view.first) {
+        (ViewedEntry::Known(own), _)
+            if own.fence == position.fence && may_be_same(own.nonce, position.nonce) =>
+        {
+            SyncDecision::Continue(last.fence.seq)
+        }
+        (ViewedEntry::Missing, ViewedEntry::Known(first)) if first.fence.seq == seq + 1 => {
+            SyncDecision::Continue(last.fence.seq)
+        }
+        (ViewedEntry::Missing, ViewedEntry::Known(first)) if first.fence.seq > seq => {
+            restart_at_first(&view.first, last, Some(WatermarkRaise::Gap))
+        }
+        // What was applied is not there, or something else is in its place.
+        _ if last.fence.log == position.fence.log => {
+            SyncDecision::StartNewLog(Some(position.fence.log))
+        }
+        _ => restart_at_end(last),
+    }
+}
+
+fn may_be_same(one: Option<u64>, other: Option<u64>) -> bool {
+    one.is_none() || other.is_none() || one == other
+}
+
+/// Follows the stream from its first entry on.
+fn restart_at_first(
+    first: &ViewedEntry,
+    last: &StreamPosition,
+    raise: Option<WatermarkRaise>,
+) -> SyncDecision {
+    let ViewedEntry::Known(first) = first else { return restart_at_end(last) };
+    let seq = first.fence.seq.saturating_sub(1);
+    let fence = Fence { seq, ..first.fence };
+    let position = StreamPosition { fence, nonce: None, run: first.run.clone() };
+    SyncDecision::Begin { position, raise, until: last.fence.seq }
+}
+
+/// Follows the stream from its end on: everything there is may have been purged.
+fn restart_at_end(last: &StreamPosition) -> SyncDecision {
+    let until = last.fence.seq;
+    SyncDecision::Begin { position: last.clone(), raise: Some(WatermarkRaise::Foreign), until }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fence::{Purge, PurgeRecord},
+        field::Timestamp,
+    };
+
+    const RUN: &str = "run-one";
+
+    /// A position whose nonce follows from log and place.
+    fn position(log: u64, seq: u64) -> StreamPosition {
+        let nonce = Some(log * 1000 + seq);
+        StreamPosition { fence: Fence { log: LogId(log), seq }, nonce, run: RUN.into() }
+    }
+
+    fn seen(log: u64, seq: u64) -> ViewedEntry {
+        ViewedEntry::Known(position(log, seq))
+    }
+
+    fn view(first: ViewedEntry, last: ViewedEntry, own: ViewedEntry) -> StreamView {
+        StreamView { run: RUN.into(), first, last, own }
+    }
+
+    fn at(log: u64, seq: u64) -> StreamCursor {
+        StreamCursor::At(position(log, seq))
+    }
+
+    fn begins_at(decision: &SyncDecision, log: u64, seq: u64, raise: Option<WatermarkRaise>) {
+        let SyncDecision::Begin { position, raise: given, .. } = decision else {
+            panic!("{decision:?}")
+        };
+        assert_eq!((position.fence, *given), (Fence { log: LogId(log), seq }, raise));
+    }
+
+    fn every_cursor() -> [StreamCursor; 3] {
+        [StreamCursor::New, at(1, 5), StreamCursor::Lost]
+    }
+
+    #[test]
+    fn an_empty_or_strange_stream_gets_another_log() {
+        for cursor in every_cursor() {
+            let empty = view(ViewedEntry::Missing, ViewedEntry::Missing, ViewedEntry::Missing);
+            assert_eq!(cursor.decide(&empty), SyncDecision::StartNewLog(None));
+            let strange = view(seen(1, 1), ViewedEntry::Foreign, seen(1, 5));
+            assert_eq!(cursor.decide(&strange), SyncDecision::StartNewLog(None));
+        }
+    }
+
+    #[test]
+    fn a_server_that_restarted_gets_another_log() {
+        for cursor in every_cursor() {
+            let view =
+                StreamView { run: "run-two".into(), ..view(seen(1, 1), seen(1, 5), seen(1, 5)) };
+            assert_eq!(cursor.decide(&view), SyncDecision::StartNewLog(None));
+        }
+    }
+
+    #[test]
+    fn a_run_that_nobody_may_know_is_no_other_run() {
+        let unknown = StreamView { run: "".into(), ..view(seen(1, 1), seen(1, 9), seen(1, 5)) };
+        assert_eq!(at(1, 5).decide(&unknown), SyncDecision::Continue(9));
+        let last = ViewedEntry::Known(StreamPosition { run: "".into(), ..position(1, 9) });
+        assert_eq!(at(1, 5).decide(&view(seen(1, 1), last, seen(1, 5))), SyncDecision::Continue(9));
+    }
+
+    #[test]
+    fn a_new_node_reads_all_there_is() {
+        let view = view(seen(1, 4), seen(2, 9), ViewedEntry::Missing);
+        let decision = StreamCursor::New.decide(&view);
+        begins_at(&decision, 1, 3, None);
+        assert!(matches!(decision, SyncDecision::Begin { until: 9, .. }));
+    }
+
+    #[test]
+    fn a_new_node_skips_a_beginning_that_is_none_of_ours() {
+        let view = view(ViewedEntry::Foreign, seen(2, 9), ViewedEntry::Missing);
+        begins_at(&StreamCursor::New.decide(&view), 2, 9, Some(WatermarkRaise::Foreign));
+    }
+
+    #[test]
+    fn a_lost_node_follows_from_the_end_on() {
+        let view = view(seen(1, 1), seen(1, 9), ViewedEntry::Missing);
+        begins_at(&StreamCursor::Lost.decide(&view), 1, 9, Some(WatermarkRaise::Foreign));
+    }
+
+    #[test]
+    fn a_node_goes_on_where_its_place_is_as_it_was() {
+        let view = view(seen(1, 1), seen(2, 9), seen(1, 5));
+        assert_eq!(at(1, 5).decide(&view), SyncDecision::Continue(9));
+    }
+
+    #[test]
+    fn a_node_goes_on_where_just_its_own_place_was_trimmed() {
+        let view = view(seen(1, 6), seen(1, 9), ViewedEntry::Missing);
+        assert_eq!(at(1, 5).decide(&view), SyncDecision::Continue(9));
+    }
+
+    #[test]
+    fn a_gap_raises_the_floor_to_it() {
+        let view = view(seen(1, 7), seen(1, 9), ViewedEntry::Missing);
+        begins_at(&at(1, 5).decide(&view), 1, 6, Some(WatermarkRaise::Gap));
+    }
+
+    #[test]
+    fn a_log_that_lost_its_end_must_not_go_on() {
+        let view = view(seen(1, 1), seen(1, 4), ViewedEntry::Missing);
+        assert_eq!(at(1, 5).decide(&view), SyncDecision::StartNewLog(Some(LogId(1))));
+    }
+
+    #[test]
+    fn a_log_that_was_rewritten_must_not_go_on() {
+        let rewritten = ViewedEntry::Known(StreamPosition { nonce: Some(0), ..position(1, 5) });
+        let view = view(seen(1, 1), seen(1, 9), rewritten);
+        assert_eq!(at(1, 5).decide(&view), SyncDecision::StartNewLog(Some(LogId(1))));
+    }
+
+    #[test]
+    fn a_log_with_a_hole_at_the_nodes_place_must_not_go_on() {
+        let view = view(seen(1, 1), seen(1, 9), ViewedEntry::Missing);
+        assert_eq!(at(1, 5).decide(&view), SyncDecision::StartNewLog(Some(LogId(1))));
+    }
+
+    #[test]
+    fn another_log_that_is_shorter_or_in_the_way_kills_everything() {
+        let shorter = view(seen(2, 1), seen(2, 4), ViewedEntry::Missing);
+        begins_at(&at(1, 5).decide(&shorter), 2, 4, Some(WatermarkRaise::Foreign));
+        let in_the_way = view(seen(2, 1), seen(2, 9), seen(2, 5));
+        begins_at(&at(1, 5).decide(&in_the_way), 2, 9, Some(WatermarkRaise::Foreign));
+        let hole = view(seen(1, 1), seen(2, 9), ViewedEntry::Missing);
+        begins_at(&at(1, 5).decide(&hole), 2, 9, Some(WatermarkRaise::Foreign));
+    }
+
+    fn log_entry(log: u64, seq: u64) -> LogEntry {
+        let at = Timestamp::from_millis(0);
+        let record = PurgeRecord { seq, at, purge: Purge::boundary() };
+        LogEntry { position: position(log, seq), begins: None, by: None, record }
+    }
+
+    #[test]
+    fn the_next_record_of_the_log_is_applied() {
+        assert_eq!(position(1, 5).action_for(&log_entry(1, 6)), EntryAction::Apply);
+        assert_eq!(position(1, 5).action_for(&log_entry(1, 5)), EntryAction::Skip);
+        assert_eq!(position(1, 5).action_for(&log_entry(2, 4)), EntryAction::Skip);
+    }
+
+    #[test]
+    fn missing_records_raise_the_floor() {
+        let low_watermark = Fence { log: LogId(1), seq: 7 };
+        assert_eq!(
+            position(1, 5).action_for(&log_entry(1, 8)),
+            EntryAction::BeginAndApply(low_watermark, WatermarkRaise::Gap)
+        );
+    }
+
+    #[test]
+    fn another_log_raises_the_floor_and_tells_why() {
+        let low_watermark = Fence { log: LogId(2), seq: 5 };
+        let begins = |log_entry: &LogEntry| position(1, 5).action_for(log_entry);
+        assert_eq!(
+            begins(&log_entry(2, 6)),
+            EntryAction::BeginAndApply(low_watermark, WatermarkRaise::Foreign)
+        );
+        let restarted = StreamPosition { run: "run-two".into(), ..position(2, 6) };
+        let restarted = LogEntry { position: restarted, ..log_entry(2, 6) };
+        assert_eq!(
+            begins(&restarted),
+            EntryAction::BeginAndApply(low_watermark, WatermarkRaise::Restart)
+        );
+        let told = LogEntry { begins: Some(WatermarkRaise::Empty), ..log_entry(2, 6) };
+        assert_eq!(begins(&told), EntryAction::BeginAndApply(low_watermark, WatermarkRaise::Empty));
+    }
+}

@@ -1,0 +1,101 @@
+//! Roles that one node has at a time.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fred::types::Value;
+use tokio::{
+    sync::{oneshot, watch},
+    time::{interval_at, timeout},
+};
+
+use super::{
+    fleet_values::{SetCondition, random_token, set, with_reply_timeout},
+    session::Appender,
+    state::LogState,
+};
+use crate::purge::LogUnavailable;
+
+/// How long a role is kept for a node that is not heard of.
+const LEASE: Duration = Duration::from_secs(3);
+/// From one renewal to the next.
+const RENEWAL: Duration = Duration::from_secs(1);
+
+/// A role of this node: renewed as long as Redis answers, and given up when dropped.
+#[derive(Debug)]
+pub(in crate::purge) struct RedisLeaderLease {
+    until: watch::Receiver<Option<Instant>>,
+    /// Dropped with it, which ends the renewal.
+    _end: oneshot::Sender<()>,
+}
+
+/// What renews it.
+struct LeaseRenewer {
+    shared: Arc<LogState>,
+    key: String,
+    own: String,
+    until: watch::Sender<Option<Instant>>,
+}
+
+impl RedisLeaderLease {
+    pub(super) async fn acquire(
+        shared: Arc<LogState>,
+        appender: &Appender,
+        key: String,
+    ) -> Result<Option<Self>, LogUnavailable> {
+        let (requested_at, own) = (Instant::now(), random_token());
+        let set =
+            set(&shared, appender, (key.clone(), own.clone()), (LEASE, SetCondition::IfAbsent));
+        if with_reply_timeout(set).await?.is_none() {
+            return Ok(None);
+        }
+        let (end, ended) = oneshot::channel();
+        let (until, seen) = watch::channel(Some(requested_at + LEASE));
+        let renewer = LeaseRenewer { shared, key, own, until };
+        tokio::spawn(renewer.run(ended));
+        Ok(Some(Self { until: seen, _end: end }))
+    }
+
+    pub(in crate::purge) fn is_held(&self) -> bool {
+        self.until.borrow().is_some_and(|until| Instant::now() < until)
+    }
+}
+
+impl LeaseRenewer {
+    /// Renews the role until it is dropped or lost.
+    async fn run(self, mut ended: oneshot::Receiver<()>) {
+        let mut ticks = interval_at(tokio::time::Instant::now() + RENEWAL, RENEWAL);
+        loop {
+            tokio::select! {
+                _ = &mut ended => {
+                    let _otherwise_it_ends_by_itself = self.extend(Duration::ZERO).await;
+                    return;
+                }
+                _ = ticks.tick() => {}
+            }
+            let requested_at = Instant::now();
+            match self.extend(LEASE).await {
+                Ok(true) => drop(self.until.send_replace(Some(requested_at + LEASE))),
+                Ok(false) => drop(self.until.send_replace(None)),
+                Err(LogUnavailable) => {}
+            }
+            if self.until.borrow().is_none_or(|until| Instant::now() >= until) {
+                return;
+            }
+        }
+    }
+
+    /// Whether the role was this node's still.
+    async fn extend(&self, by: Duration) -> Result<bool, LogUnavailable> {
+        let appender = self.shared.appender.borrow().clone().ok_or(LogUnavailable)?;
+        let arguments = vec![self.own.clone(), by.as_millis().to_string()];
+        let call = (vec![self.key.clone()], arguments);
+        let run =
+            self.shared.run(&appender.client, &self.shared.scripts.renew_lease, call, RENEWAL);
+        let reply =
+            timeout(RENEWAL, with_reply_timeout(run)).await.unwrap_or(Err(LogUnavailable))?;
+        Ok(matches!(reply, Value::Integer(1)))
+    }
+}

@@ -1,0 +1,257 @@
+//! What the tail, the appends and those who wait for them share.
+
+use std::{
+    collections::BTreeSet,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fred::{
+    error::Error,
+    types::{FromValue, Value},
+};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::{
+    continuity::ContinuityTracker,
+    keys::LogKeys,
+    membership::{LEASE, Membership, MembershipSnapshot},
+    pending::{PendingQueue, QueuedPurge, purge_everything},
+    script::Scripts,
+    session::Appender,
+};
+use crate::{
+    fence::{Fence, PendingPurgeId, Purge},
+    purge::{
+        AppliedPurges, LinkState, LogRetention, NodeId, RedisLogSettings, SyncState,
+        WatermarkRaise, random,
+    },
+    redis::{RedisClient, RedisConnector, Script, ScriptCall},
+};
+
+/// How long an append may take, until this node has applied it.
+pub(super) const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an answer may take before the server counts as hung, at least.
+const MIN_REPLY_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// One node's end of the log.
+pub(super) struct LogState {
+    pub(super) connector: RedisConnector,
+    pub(super) node: NodeId,
+    pub(super) keys: LogKeys,
+    pub(super) scripts: Scripts,
+    pub(super) applied_purges: Arc<AppliedPurges>,
+    pub(super) sync_state: watch::Sender<SyncState>,
+    /// Who can append, while this node follows the log.
+    pub(super) appender: watch::Sender<Option<Arc<Appender>>>,
+    pub(super) membership: Mutex<Membership>,
+    /// Told when the membership changes.
+    pub(super) membership_changed: watch::Sender<()>,
+    continuity: Mutex<ContinuityTracker>,
+    due_reports: Mutex<BTreeSet<NodeId>>,
+    /// Told when somebody waits to hear from this node.
+    pub(super) report_due: Notify,
+    pending: Mutex<PendingQueue>,
+    /// Told when there is something pending.
+    pub(super) pending_added: Notify,
+    /// Told when something that was pending is in the log.
+    pending_appended: Notify,
+    /// Which records stay in Redis.
+    pub(super) retention: Mutex<LogRetention>,
+}
+
+impl LogState {
+    pub(super) fn new(
+        log: RedisLogSettings<'_>,
+        applied_purges: Arc<AppliedPurges>,
+        sync_state: watch::Sender<SyncState>,
+    ) -> Self {
+        let RedisLogSettings { connector, prefix, retention } = log;
+        Self {
+            connector,
+            node: NodeId(random()),
+            keys: LogKeys::new(prefix),
+            scripts: Scripts::default(),
+            applied_purges,
+            sync_state,
+            appender: watch::Sender::new(None),
+            membership: Mutex::default(),
+            membership_changed: watch::Sender::new(()),
+            continuity: Mutex::default(),
+            due_reports: Mutex::default(),
+            report_due: Notify::new(),
+            pending: Mutex::default(),
+            pending_added: Notify::new(),
+            pending_appended: Notify::new(),
+            retention: Mutex::new(retention),
+        }
+    }
+
+    /// How long an answer may take before the server counts as hung.
+    pub(super) fn reply_timeout(&self) -> Duration {
+        self.connector.command_deadline().max(MIN_REPLY_TIMEOUT)
+    }
+
+    /// Returns what a script answers. It has no effect if Redis gets to it later than `within` from now.
+    pub(super) async fn run<R: FromValue>(
+        &self,
+        client: &RedisClient,
+        script: &Script,
+        (keys, arguments): (Vec<String>, Vec<String>),
+        within: Duration,
+    ) -> Result<R, Error> {
+        let keys = keys.into_iter().map(Into::into).collect();
+        let call = ScriptCall { keys, arguments: arguments.into_iter().map(Value::from).collect() };
+        script.run(client, self.connector.clocks(), call, Instant::now() + within).await
+    }
+
+    // ── What the tail tells ──
+
+    /// This node follows the log from here; what has an older fence is dead.
+    pub(super) fn begin(&self, fence: Fence, raise: Option<WatermarkRaise>) {
+        if let Some(raise) = raise {
+            tracing::warn!(
+                cause = raise.as_str(),
+                seq = fence.seq,
+                "the purge log cannot be continued: everything stored is given up"
+            );
+        }
+        self.applied_purges.begin(fence, raise);
+    }
+
+    /// This node has the lease that it asked for at `asked`, and has applied everything there was then.
+    pub(super) fn renew_lease(&self, asked: Instant, appender: &Arc<Appender>) {
+        self.applied_purges.renew_lease(asked, LEASE);
+        if self.appender.borrow().is_some() {
+            return;
+        }
+        let seq = self.applied_purges.fence().seq;
+        tracing::info!(seq, node = %self.node, "following the purge log");
+        self.appender.send_replace(Some(Arc::clone(appender)));
+        self.publish_sync_state(Some(LinkState::Following));
+    }
+
+    /// Records were applied, or the low watermark rose.
+    pub(super) fn publish_position(&self) {
+        self.publish_sync_state(None);
+    }
+
+    fn publish_sync_state(&self, link: Option<LinkState>) {
+        let fence = self.applied_purges.fence();
+        self.sync_state.send_if_modified(|sync_state| {
+            let now = SyncState { fence, link: link.unwrap_or(sync_state.link) };
+            std::mem::replace(sync_state, now) != now
+        });
+    }
+
+    /// The session is over. Whether this node followed the log in it.
+    pub(super) fn disconnect(&self) -> bool {
+        self.appender.send_replace(None);
+        let followed = |sync_state: &mut SyncState| {
+            std::mem::replace(&mut sync_state.link, LinkState::Lagging) == LinkState::Following
+        };
+        self.sync_state.send_if_modified(followed)
+    }
+
+    // ── What nodes tell each other ──
+
+    /// Redis told of the nodes.
+    pub(super) fn update_membership(&self, snapshot: &MembershipSnapshot, answered: Instant) {
+        self.membership.lock().update(snapshot, answered, self.node);
+        for row in snapshot.nodes.iter().filter(|row| row.node != self.node) {
+            self.applied_purges.peer_reached(row.node, row.position);
+        }
+        self.membership_changed.send_replace(());
+    }
+
+    /// Whether a node that may have applied records that are lost has not come along to the present log.
+    pub(super) fn misses_a_member(&self, snapshot: &MembershipSnapshot, now: Instant) -> bool {
+        let log = self.applied_purges.fence().log;
+        self.continuity.lock().update(self.node, log, snapshot, now)
+    }
+
+    /// All nodes are told that records are lost.
+    pub(super) fn note_loss(&self) {
+        self.continuity.lock().clear_missing();
+    }
+
+    /// A node told how far it has come.
+    pub(super) fn peer_reported(&self, node: NodeId, position: Fence) {
+        if self.membership.lock().advance(node, position) {
+            self.applied_purges.peer_reached(node, position);
+            self.membership_changed.send_replace(());
+        }
+    }
+
+    /// These nodes wait to hear that their records are applied here, which they are.
+    pub(super) fn queue_reports(&self, nodes: impl Iterator<Item = NodeId>) {
+        let mut due_reports = self.due_reports.lock();
+        due_reports.extend(nodes.filter(|node| *node != self.node));
+        if !due_reports.is_empty() {
+            self.report_due.notify_one();
+        }
+    }
+
+    /// Whom to tell how far this node has come.
+    pub(super) fn take_due_reports(&self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.due_reports.lock())
+    }
+
+    // ── What is pending ──
+
+    /// Applies a purge here at once, and lets it wait for its position in the log.
+    pub(super) fn push(&self, purge: Purge) {
+        let mut pending = self.pending.lock();
+        let id = self.applied_purges.apply_pending(&purge);
+        if pending.is_full_for(&purge) {
+            tracing::warn!(purges = pending.len(), "too many purges wait: everything is purged");
+            let everything = purge_everything();
+            let whole = self.applied_purges.apply_pending(&everything);
+            self.remove_pending(&pending.clear());
+            self.remove_pending(&[id]);
+            pending.push(everything, whole);
+        } else {
+            pending.push(purge, id);
+        }
+        self.pending_added.notify_one();
+    }
+
+    pub(super) fn take(&self) -> Option<QueuedPurge> {
+        self.pending.lock().take()
+    }
+
+    /// What was taken is in the log, and applied here.
+    pub(super) fn done(&self, queued: &QueuedPurge) {
+        self.pending.lock().done();
+        self.remove_pending(&queued.ids);
+        self.pending_appended.notify_waiters();
+    }
+
+    pub(super) fn put_back(&self, queued: QueuedPurge) {
+        self.pending.lock().put_back(queued);
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.pending.lock().len()
+    }
+
+    /// Until nothing is pending.
+    pub(super) async fn all_appended(&self) {
+        loop {
+            let mut pending_appended = pin!(self.pending_appended.notified());
+            pending_appended.as_mut().enable();
+            if self.pending() == 0 {
+                return;
+            }
+            pending_appended.await;
+        }
+    }
+
+    fn remove_pending(&self, ids: &[PendingPurgeId]) {
+        for id in ids {
+            self.applied_purges.remove_pending(*id);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Memory for large request heads of requests that are not answered yet.
+//!
+//! HPACK (RFC 7541) lets a few bytes on the wire stand for kilobytes, and one HTTP/2 connection has many
+//! requests under way. Small heads are not counted: their number is bounded by connections and streams.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use http::HeaderMap;
+
+use super::{ListenerCounters, activity::ConnectionActivity};
+
+/// Heads of more bytes than this count.
+const LARGE_HEAD_BYTES: usize = 4 << 10;
+
+/// Bytes of large heads under way on one connection, but for one head.
+const MAX_BYTES_PER_CONNECTION: usize = 256 << 10;
+
+/// Bytes of large heads under way on all connections.
+const MAX_TOTAL_BYTES: usize = 16 << 20;
+
+/// A large head of a request under way. Its bytes are free when it is dropped.
+pub(super) struct HeadReservation {
+    counters: Arc<ListenerCounters>,
+    activity: Arc<ConnectionActivity>,
+    bytes: usize,
+}
+
+/// There is no memory for this head now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct OverBudget;
+
+impl HeadReservation {
+    /// Counts a head; `None` for a small one.
+    pub(super) fn acquire(
+        headers: &HeaderMap,
+        counters: &Arc<ListenerCounters>,
+        activity: &Arc<ConnectionActivity>,
+    ) -> Result<Option<Self>, OverBudget> {
+        let bytes = size(headers);
+        if bytes <= LARGE_HEAD_BYTES {
+            return Ok(None);
+        }
+        let own = activity.large_head_bytes.fetch_add(bytes, Relaxed);
+        let all = counters.large_head_bytes.fetch_add(bytes, Relaxed);
+        let head = Self { counters: Arc::clone(counters), activity: Arc::clone(activity), bytes };
+        let has_room =
+            (own == 0 || own + bytes <= MAX_BYTES_PER_CONNECTION) && all + bytes <= MAX_TOTAL_BYTES;
+        if has_room { Ok(Some(head)) } else { Err(OverBudget) }
+    }
+}
+
+impl Drop for HeadReservation {
+    fn drop(&mut self) {
+        self.activity.large_head_bytes.fetch_sub(self.bytes, Relaxed);
+        self.counters.large_head_bytes.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+fn size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::server::stream::Protocol;
+
+    fn head(bytes: usize) -> HeaderMap {
+        let value = HeaderValue::from_bytes(&vec![b'x'; bytes - 1]).unwrap();
+        HeaderMap::from_iter([(http::HeaderName::from_static("x"), value)])
+    }
+
+    #[test]
+    fn one_connection_and_all_together_hold_so_many_bytes_of_large_heads() {
+        let counters = Arc::<ListenerCounters>::default();
+        let connection = || Arc::new(ConnectionActivity::new(Protocol::Http2));
+        let take =
+            |bytes, activity: &_| HeadReservation::acquire(&head(bytes), &counters, activity);
+        let first = connection();
+        assert!(take(LARGE_HEAD_BYTES, &first).unwrap().is_none(), "it is small");
+        let held: Vec<_> = (0..8).map(|_| take(32 << 10, &first).unwrap().unwrap()).collect();
+        assert_eq!(take(LARGE_HEAD_BYTES + 1, &first).err(), Some(OverBudget));
+        assert!(take(32 << 10, &connection()).is_ok(), "another connection has its own");
+        let others: Vec<_> = (0..504).map(|_| take(32 << 10, &connection()).unwrap()).collect();
+        assert_eq!(take(32 << 10, &connection()).err(), Some(OverBudget));
+        drop((held, others));
+        assert_eq!(
+            (counters.large_head_bytes.load(Relaxed), first.large_head_bytes.load(Relaxed)),
+            (0, 0)
+        );
+    }
+
+    #[test]
+    fn one_head_alone_may_be_as_large_as_heads_may_be() {
+        let (counters, activity) =
+            (Arc::default(), Arc::new(ConnectionActivity::new(Protocol::Http2)));
+        let large = HeadReservation::acquire(&head(1 << 20), &counters, &activity);
+        assert!(large.unwrap().is_some());
+    }
+}

@@ -1,0 +1,261 @@
+//! The I/O under hyper's HTTP/1: watches where requests begin, writes interim responses, closes gently.
+
+use std::{
+    cell::RefCell,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Sleep,
+};
+
+use super::{
+    activity::ConnectionActivity, drain::DrainGuard, framing::FramingValidator,
+    interim::InterimChannel, parse_error, stream::Stream,
+};
+
+/// How long, and for how many bytes, a closing connection is still read.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// Slices that are together this short are joined before they are written: copying a small response is
+/// cheaper than what the kernel does for a vector of slices.
+const COALESCE_BYTES: usize = 8 * 1024;
+
+thread_local! {
+    static COALESCE_BUFFER: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(COALESCE_BYTES));
+}
+
+/// A client's byte stream as hyper's HTTP/1 sees it.
+pub(super) struct Http1Io {
+    stream: Stream,
+    framing: FramingValidator,
+    activity: Arc<ConnectionActivity>,
+    channel: Arc<InterimChannel>,
+    /// Held for as long as the stream is open, also once it has left HTTP.
+    _drain_guard: Arc<DrainGuard>,
+    /// Interim bytes being written; nothing of hyper's may come between them.
+    outgoing: Vec<u8>,
+    written: usize,
+    block_count: u32,
+    is_blocked: bool,
+    /// The requests that were answered when all that was written for them had gone out.
+    answered: u32,
+    close: CloseState,
+}
+
+enum CloseState {
+    Open,
+    Lingering { until: Pin<Box<Sleep>>, left: usize },
+    Closed,
+}
+
+impl Http1Io {
+    pub(super) fn new(
+        stream: Stream,
+        framing: FramingValidator,
+        (activity, channel): (Arc<ConnectionActivity>, Arc<InterimChannel>),
+        drain_guard: Arc<DrainGuard>,
+    ) -> Self {
+        Self {
+            stream,
+            framing,
+            activity,
+            channel,
+            _drain_guard: drain_guard,
+            outgoing: Vec::new(),
+            written: 0,
+            block_count: 0,
+            is_blocked: false,
+            answered: 0,
+            close: CloseState::Open,
+        }
+    }
+
+    fn observe(&mut self, fresh: &[u8]) {
+        if self.activity.is_tunnel() {
+            self.framing.stop();
+            return;
+        }
+        let was_inside_head = self.framing.is_inside_head();
+        self.framing.feed(fresh);
+        let heads = self.framing.head_count();
+        self.activity.set_heads(heads, self.framing.refused());
+        let is_inside_head = self.framing.is_inside_head();
+        if was_inside_head || is_inside_head {
+            let number = if is_inside_head { heads.wrapping_add(1) } else { 0 };
+            self.activity.set_unfinished_head(number);
+        }
+    }
+
+    /// Tells the watch where the client stops or starts taking what is written.
+    fn note_blocked(&mut self, is_blocked: bool) {
+        if is_blocked == self.is_blocked {
+            return;
+        }
+        self.is_blocked = is_blocked;
+        self.block_count = self.block_count.wrapping_add(1).max(1);
+        self.activity.set_blocked_write(if is_blocked { self.block_count } else { 0 });
+    }
+
+    /// The response to send in place of these bytes, if hyper writes them of its own accord: outside a tunnel,
+    /// and after all of the responses to the requests so far. Content may look like such a response, too.
+    fn parse_error_response(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let response = parse_error::replacement_for(bytes)?;
+        let is_hyper_response = self.activity.requests_answered() == Some(self.answered);
+        (is_hyper_response && !self.activity.is_tunnel()).then_some(response)
+    }
+
+    fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.outgoing.get(self.written..).filter(|rest| !rest.is_empty()) {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += written;
+        }
+        self.outgoing = Vec::new();
+        self.written = 0;
+        self.channel.mark_written();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what the client is still sending, until it has seen that we are done.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let CloseState::Lingering { until, left } = &mut self.close else {
+            return Poll::Ready(());
+        };
+        let mut scratch = [0; 4096];
+        while *left > 0 {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Pending => return until.as_mut().poll(cx),
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    *left = left.saturating_sub(buf.filled().len());
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Http1Io {
+    fn drop(&mut self) {
+        if self.activity.should_reset() {
+            self.stream.reset_at_close();
+        }
+        self.channel.abandon();
+    }
+}
+
+impl AsyncRead for Http1Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        if self.framing.expects_head() {
+            ready!(self.stream.poll_read_head(cx, buf))?;
+        } else {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        }
+        self.observe(buf.filled().get(before..).unwrap_or_default());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Http1Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if !self.outgoing.is_empty() {
+            ready!(self.poll_outgoing(cx))?;
+        }
+        if let Some(response) = self.parse_error_response(bytes) {
+            self.outgoing = response;
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note_blocked(written.is_pending());
+        written
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if !self.outgoing.is_empty() {
+            ready!(self.poll_outgoing(cx))?;
+        }
+        let length: usize = slices.iter().map(|slice| slice.len()).sum();
+        if let Some(first) = slices.first().filter(|first| first.len() == length)
+            && let Some(response) = self.parse_error_response(first)
+        {
+            self.outgoing = response;
+            return Poll::Ready(Ok(length));
+        }
+        let stream = Pin::new(&mut self.stream);
+        let written = if length <= COALESCE_BYTES {
+            COALESCE_BUFFER.with_borrow_mut(|coalesced| {
+                coalesced.clear();
+                for slice in slices {
+                    coalesced.extend_from_slice(slice);
+                }
+                stream.poll_write(cx, coalesced)
+            })
+        } else {
+            stream.poll_write_vectored(cx, slices)
+        };
+        self.note_blocked(written.is_pending());
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// hyper calls this when its own buffer is empty: between two responses, or while a request is being
+    /// answered and nothing of its final response is written. Here, and only here, interim responses go out.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(answered) = self.activity.requests_answered() {
+            self.answered = answered;
+        }
+        if self.channel.is_queued() && self.outgoing.is_empty() {
+            self.outgoing = self.channel.take();
+            if self.outgoing.is_empty() {
+                self.channel.mark_written();
+            }
+        }
+        if !self.outgoing.is_empty() {
+            ready!(self.poll_outgoing(cx))?;
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.activity.should_reset() {
+            return Poll::Ready(Ok(()));
+        }
+        if matches!(self.close, CloseState::Open) {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.close = CloseState::Closed;
+            if self.activity.should_linger() {
+                let until = Box::pin(tokio::time::sleep(LINGER));
+                self.close = CloseState::Lingering { until, left: LINGER_BYTES };
+            }
+        }
+        ready!(self.poll_linger(cx));
+        self.close = CloseState::Closed;
+        Poll::Ready(Ok(()))
+    }
+}

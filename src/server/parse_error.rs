@@ -1,0 +1,64 @@
+//! hyper responds itself, without a word, to a head that it cannot parse. Here that response gets its reason.
+
+use http::{Response, StatusCode};
+
+use super::accept::encode;
+use crate::problem::Problem;
+
+const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\n";
+
+/// Longer than all that hyper writes of such a response.
+const MAX_RESPONSE_BYTES: usize = 128;
+
+/// The response to send in place of these bytes, if they are such a bare response.
+///
+/// All responses of a handler have more fields. Nearly all calls end with a look at one byte.
+pub(super) fn replacement_for(bytes: &[u8]) -> Option<Vec<u8>> {
+    if bytes.get(9) != Some(&b'4') || !is_bare(bytes) {
+        return None;
+    }
+    let detail = "The request line or a header line is not valid HTTP. In a target, `\"`, `<`, `>`, \
+                  `` ` `` and blanks have to be percent-encoded.";
+    let problem = Problem::new(StatusCode::BAD_REQUEST, "Malformed request", detail);
+    let response: Response<_> = problem.into_response();
+    Some(encode(&response))
+}
+
+fn is_bare(bytes: &[u8]) -> bool {
+    let Some(fields) = bytes.strip_prefix(BAD_REQUEST).filter(|_| bytes.len() < MAX_RESPONSE_BYTES)
+    else {
+        return false;
+    };
+    let Some(fields) = fields.strip_suffix(b"\r\n\r\n") else { return false };
+    fields.split(|byte| *byte == b'\n').all(|line| {
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        [&b"connection"[..], b"content-length", b"date"]
+            .iter()
+            .any(|bare| name.eq_ignore_ascii_case(bare))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_bare_response_is_replaced() {
+        let bare = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        let response = String::from_utf8(replacement_for(bare).unwrap()).unwrap();
+        assert!(response.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{response}");
+        assert!(
+            response.contains("application/problem+json") && response.contains("percent-encoded")
+        );
+        assert!(response.to_ascii_lowercase().contains("connection: close\r\n"), "{response}");
+        for other in [
+            &b"HTTP/1.1 400 Bad Request\r\nvia: 1.1 larder\r\ncontent-length: 0\r\n\r\n"[..],
+            b"HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\n\r\nno",
+            b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\n\r\n",
+            b"",
+        ] {
+            assert!(replacement_for(other).is_none());
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! The breaker: whether Redis is asked at all.
+//!
+//! A hung server looks like a slow one for as long as one waits for it. So every answer has a deadline,
+//! and where answers stay out, or a connection breaks, the breaker *opens*: from then on nothing is asked,
+//! and every session is thrown away, whatever it was waiting for. A probe with a session of its own tries
+//! again and again; the first answer closes the breaker.
+
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::watch, time::Instant};
+
+use super::error::{CommandError, RedisRefusal};
+use crate::{redis::RedisClient, telemetry::StoreMetrics};
+
+/// Between two probes.
+const PROBE_INTERVAL: Duration = Duration::from_millis(250);
+/// The same where Redis refuses the user: asking often would only fill its log.
+const PROBE_INTERVAL_REFUSED: Duration = Duration::from_secs(2);
+
+/// How often a server that calls itself a replica is looked up anew.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Whether Redis answers, and whether it takes writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RedisHealth {
+    /// It answers.
+    Up,
+    /// It answers, but refuses writes.
+    RefusingWrites(RedisRefusal),
+    /// It is being tried: since the start, or since it stopped to answer.
+    Probing,
+    /// It does not answer, for this reason.
+    Down(String),
+}
+
+/// Counts how often the breaker has opened. What happened in one generation says nothing about the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Generation(u64);
+
+/// Whether Redis is asked at all.
+pub(super) struct CircuitBreaker {
+    /// The generation while Redis is asked; 0 while it is not.
+    permitted: AtomicU64,
+    current: watch::Sender<GenerationState>,
+    /// A [`RedisRefusal`], or 0.
+    refusal: AtomicU8,
+    sessions: Mutex<Vec<Weak<RedisClient>>>,
+    resolved_at: Mutex<Option<Instant>>,
+    metrics: Arc<StoreMetrics>,
+}
+
+#[derive(Debug, Clone)]
+struct GenerationState {
+    generation: u64,
+    state: BreakerState,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum BreakerState {
+    Starting,
+    Closed,
+    Probing,
+    Open(String),
+}
+
+impl CircuitBreaker {
+    /// A breaker that knows nothing yet, and asks nothing until a probe was answered.
+    pub(super) fn new(metrics: Arc<StoreMetrics>) -> Self {
+        metrics.breaker_open.set(1);
+        Self {
+            permitted: AtomicU64::new(0),
+            current: watch::Sender::new(GenerationState {
+                generation: 1,
+                state: BreakerState::Starting,
+            }),
+            refusal: AtomicU8::new(0),
+            sessions: Mutex::default(),
+            resolved_at: Mutex::default(),
+            metrics,
+        }
+    }
+
+    /// The generation, if Redis may be asked now.
+    #[inline]
+    pub(super) fn permit(&self) -> Option<Generation> {
+        let generation = self.permitted.load(Relaxed);
+        (generation != 0).then_some(Generation(generation))
+    }
+
+    /// The same, but waits for the first probe's outcome, if that is still out, for this long at most.
+    pub(super) async fn permit_within(&self, timeout: Duration) -> Option<Generation> {
+        if let Some(generation) = self.permit() {
+            return Some(generation);
+        }
+        if self.current.borrow().state == BreakerState::Starting {
+            Box::pin(self.wait_first_probe(timeout)).await;
+        }
+        self.permit()
+    }
+
+    async fn wait_first_probe(&self, timeout: Duration) {
+        let mut changes = self.current.subscribe();
+        let decided = changes.wait_for(|current| current.state != BreakerState::Starting);
+        let _decided_or_late = tokio::time::timeout(timeout, decided).await;
+    }
+
+    /// Whether Redis is known to be away.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.current.borrow().state, BreakerState::Probing | BreakerState::Open(_))
+    }
+
+    /// What is known of Redis.
+    pub(super) fn health(&self) -> RedisHealth {
+        match &self.current.borrow().state {
+            BreakerState::Starting | BreakerState::Probing => RedisHealth::Probing,
+            BreakerState::Open(cause) => RedisHealth::Down(cause.clone()),
+            BreakerState::Closed => {
+                self.refusal().map_or(RedisHealth::Up, RedisHealth::RefusingWrites)
+            }
+        }
+    }
+
+    /// Has this session end when the breaker opens. False where it has opened since that generation.
+    pub(super) fn register(&self, generation: Generation, session: &Arc<RedisClient>) -> bool {
+        let mut sessions = self.sessions.lock();
+        sessions.retain(|session| session.upgrade().is_some_and(|session| !session.is_closed()));
+        let is_current = self.permit() == Some(generation);
+        if is_current {
+            sessions.push(Arc::downgrade(session));
+        }
+        is_current
+    }
+
+    /// Opens, unless it has opened since this generation began.
+    pub(super) fn open(&self, generation: Generation, cause: &CommandError) {
+        if self.end_generation(generation) {
+            tracing::warn!(%cause, "Redis does not answer; going on without it");
+        }
+    }
+
+    /// Ends this generation, and whether it was this one's turn to end.
+    fn end_generation(&self, generation: Generation) -> bool {
+        let ended = self.current.send_if_modified(|current| {
+            let is_current =
+                current.generation == generation.0 && current.state == BreakerState::Closed;
+            if is_current {
+                current.generation += 1;
+                current.state = BreakerState::Probing;
+                self.permitted.store(0, Relaxed);
+            }
+            is_current
+        });
+        if ended {
+            self.end_sessions();
+            self.metrics.breaker_open.set(1);
+            self.metrics.breaker_opened.inc();
+        }
+        ended
+    }
+
+    /// Notes what Redis said of a write, or of a script.
+    pub(super) fn record_write<T>(&self, result: &Result<T, CommandError>) {
+        self.record_refusal(result);
+        if matches!(result, Err(CommandError::Refused(RedisRefusal::ReadOnly))) {
+            self.resolve_again();
+        }
+    }
+
+    /// A primary that has become a replica still answers under its old address. The name may lead to
+    /// another one by now.
+    fn resolve_again(&self) {
+        let mut last = self.resolved_at.lock();
+        if last.is_none_or(|last| last.elapsed() >= RESOLVE_INTERVAL) {
+            *last = Some(Instant::now());
+            if let Some(generation) = self.permit() {
+                self.end_generation(generation);
+            }
+        }
+    }
+
+    fn record_refusal<T>(&self, result: &Result<T, CommandError>) {
+        let refusal = match result {
+            Ok(_) if self.refusal.load(Relaxed) == 0 => return,
+            Ok(_) => None,
+            Err(CommandError::Refused(refusal)) => Some(*refusal),
+            Err(_) => return,
+        };
+        let before = self.refusal.swap(refusal.map_or(0, |refusal| refusal as u8), Relaxed);
+        if before == refusal.map_or(0, |refusal| refusal as u8) {
+            return;
+        }
+        if let Some(refusal) = refusal {
+            tracing::warn!(reason = refusal.as_str(), "Redis refuses writes");
+        } else {
+            tracing::info!("Redis takes writes again");
+        }
+        let reasons = RedisRefusal::ALL.into_iter().map(RedisRefusal::as_str);
+        self.metrics.set_refusing_writes(reasons, refusal.map(RedisRefusal::as_str));
+    }
+
+    /// Probes whenever the breaker is open, until `probe`'s owner is gone.
+    pub(super) async fn run_probes<P>(&self, probe: impl Fn() -> P)
+    where
+        P: Future<Output = Result<(), CommandError>>,
+    {
+        loop {
+            match probe().await {
+                Ok(()) => {
+                    self.close();
+                    let mut changes = self.current.subscribe();
+                    let open = |current: &GenerationState| current.state != BreakerState::Closed;
+                    if changes.wait_for(open).await.is_err() {
+                        return;
+                    }
+                }
+                Err(cause) => {
+                    let is_refused =
+                        matches!(cause, CommandError::Refused(RedisRefusal::NotAllowed));
+                    self.probe_failed(&cause);
+                    tokio::time::sleep(if is_refused {
+                        PROBE_INTERVAL_REFUSED
+                    } else {
+                        PROBE_INTERVAL
+                    })
+                    .await;
+                }
+            }
+        }
+    }
+
+    /// Waits until the breaker has opened since this generation began, were it but for a moment.
+    pub(super) async fn wait_opened_since(&self, generation: Generation) {
+        let mut changes = self.current.subscribe();
+        let _its_own_sender_lives =
+            changes.wait_for(|current| current.generation != generation.0).await;
+    }
+
+    /// Waits until Redis may be asked.
+    pub(super) async fn wait_closed(&self) -> Generation {
+        loop {
+            let mut changes = self.current.subscribe();
+            let is_closed = |current: &GenerationState| current.state == BreakerState::Closed;
+            if let Ok(current) = changes.wait_for(is_closed).await {
+                return Generation(current.generation);
+            }
+        }
+    }
+
+    fn close(&self) {
+        self.current.send_modify(|current| {
+            if current.state != BreakerState::Starting {
+                tracing::info!("Redis answers again");
+            }
+            current.state = BreakerState::Closed;
+            self.permitted.store(current.generation, Relaxed);
+        });
+        self.metrics.breaker_open.set(0);
+    }
+
+    fn probe_failed(&self, cause: &CommandError) {
+        self.current.send_modify(|current| {
+            if current.state == BreakerState::Starting {
+                tracing::warn!(%cause, "Redis cannot be reached; going on without it");
+            }
+            current.state = BreakerState::Open(cause.to_string());
+        });
+    }
+
+    fn refusal(&self) -> Option<RedisRefusal> {
+        let number = self.refusal.load(Relaxed);
+        RedisRefusal::ALL.into_iter().find(|refusal| *refusal as u8 == number)
+    }
+
+    /// Ends every session there is.
+    pub(super) fn end_sessions(&self) {
+        let sessions = std::mem::take(&mut *self.sessions.lock());
+        sessions.iter().filter_map(Weak::upgrade).for_each(|session| session.close());
+    }
+}
+
+impl Drop for CircuitBreaker {
+    fn drop(&mut self) {
+        self.end_sessions();
+    }
+}
+
+impl std::fmt::Display for RedisHealth {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Up => formatter.write_str("up"),
+            Self::RefusingWrites(refusal) => {
+                write!(formatter, "refusing writes ({})", refusal.as_str())
+            }
+            Self::Probing => formatter.write_str("probing"),
+            Self::Down(cause) => write!(formatter, "down ({cause})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::telemetry::Metrics;
+
+    fn breaker() -> CircuitBreaker {
+        CircuitBreaker::new(Metrics::new().for_redis())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_answer_closes_it_and_nothing_older_opens_it() {
+        let breaker = breaker();
+        assert_eq!((breaker.permit(), breaker.health()), (None, RedisHealth::Probing));
+        let answers = AtomicUsize::new(0);
+        let probe = || async {
+            match answers.fetch_add(1, Ordering::Relaxed) {
+                0 | 2 => Err(CommandError::Disconnected("connection refused".to_owned())),
+                _ => Ok(()),
+            }
+        };
+        let drive = async {
+            let first = breaker.wait_closed().await;
+            assert_eq!((breaker.permit(), breaker.health()), (Some(first), RedisHealth::Up));
+            breaker.open(first, &CommandError::TimedOut);
+            assert_eq!((breaker.permit(), breaker.health()), (None, RedisHealth::Probing));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(breaker.health().to_string(), "down (connection refused)");
+            let second = breaker.wait_closed().await;
+            breaker.open(first, &CommandError::TimedOut);
+            assert_eq!(
+                breaker.permit(),
+                Some(second),
+                "what the first generation left behind is no news"
+            );
+        };
+        tokio::select! {
+            () = breaker.run_probes(probe) => unreachable!(),
+            () = drive => {}
+        }
+        assert_eq!(answers.load(Ordering::Relaxed), 4);
+    }
+
+    #[tokio::test]
+    async fn an_opening_that_is_over_already_is_not_missed() {
+        let breaker = breaker();
+        breaker.close();
+        let generation = breaker.wait_closed().await;
+        breaker.open(generation, &CommandError::TimedOut);
+        breaker.close();
+        breaker.wait_opened_since(generation).await;
+        assert_ne!(breaker.permit(), Some(generation));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_start_is_waited_for() {
+        let breaker = breaker();
+        let begin = tokio::time::Instant::now();
+        let wait = Duration::from_millis(20);
+        assert_eq!(breaker.permit_within(wait).await, None);
+        assert_eq!(begin.elapsed(), wait);
+        breaker.probe_failed(&CommandError::TimedOut);
+        assert_eq!(breaker.permit_within(wait).await, None);
+        assert_eq!(begin.elapsed(), wait);
+        breaker.close();
+        assert!(breaker.permit_within(wait).await.is_some());
+    }
+
+    #[test]
+    fn refused_writes_are_named_until_one_succeeds() {
+        let breaker = breaker();
+        breaker.close();
+        breaker.record_write::<()>(&Err(CommandError::Refused(RedisRefusal::OutOfMemory)));
+        assert_eq!(breaker.health().to_string(), "refusing writes (out-of-memory)");
+        breaker.record_write::<()>(&Err(CommandError::TimedOut));
+        assert_eq!(breaker.health(), RedisHealth::RefusingWrites(RedisRefusal::OutOfMemory));
+        breaker.record_write(&Ok(()));
+        assert_eq!(breaker.health(), RedisHealth::Up);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_is_looked_up_anew_now_and_then() {
+        let breaker = breaker();
+        let read_only =
+            || breaker.record_write::<()>(&Err(CommandError::Refused(RedisRefusal::ReadOnly)));
+        breaker.close();
+        read_only();
+        assert_eq!(breaker.permit(), None, "it may be somebody else by now");
+        breaker.close();
+        read_only();
+        assert!(breaker.permit().is_some(), "not all the time");
+        assert_eq!(breaker.health(), RedisHealth::RefusingWrites(RedisRefusal::ReadOnly));
+        tokio::time::advance(RESOLVE_INTERVAL).await;
+        read_only();
+        assert_eq!(breaker.permit(), None);
+    }
+}

@@ -1,0 +1,99 @@
+//! The clock that the fleet shares: that of Redis. Times in entries are written by it, since the clocks of
+//! nodes differ and are set.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{StoreInner, breaker::Generation, connection::TrafficClass, error::CommandError};
+use crate::store::monotonic;
+
+/// How often the clocks are compared.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A difference that is not more than this is one of the network: correcting for it would only make times
+/// jump.
+const TOLERANCE_MILLIS: i64 = 20;
+
+/// How far Redis' clock is ahead of this node's, in milliseconds; 0 until it is known.
+#[derive(Default)]
+pub(super) struct RedisClock(AtomicI64);
+
+impl RedisClock {
+    /// Milliseconds by which Redis' clock is ahead of this node's [steady one](monotonic::timestamp).
+    pub(super) fn offset(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+
+    /// Learns that Redis' clock is ahead by at least and at most so many milliseconds. A wide range, of an answer
+    /// that took long, says little: what is known stays as long as it is possible.
+    fn correct(&self, [min, max]: [i64; 2]) {
+        let possible = min.saturating_sub(TOLERANCE_MILLIS)..=max.saturating_add(TOLERANCE_MILLIS);
+        if !possible.contains(&self.offset()) {
+            self.0.store(min.midpoint(max), Relaxed);
+        }
+    }
+}
+
+/// Compares the clocks, for ever.
+pub(super) async fn track(inner: Arc<StoreInner>) {
+    loop {
+        if let Some(generation) = inner.breaker.permit_within(MEASURE_INTERVAL).await
+            && let Ok(offset) = measure(&inner, generation).await
+        {
+            inner.clock.correct(offset);
+        }
+        tokio::time::sleep(MEASURE_INTERVAL).await;
+    }
+}
+
+/// Returns by how much Redis' clock is ahead at least and at most: it was read between question and answer.
+async fn measure(inner: &StoreInner, generation: Generation) -> Result<[i64; 2], CommandError> {
+    let connection = inner.pool.connection(generation, TrafficClass::Small);
+    let asked = Instant::now();
+    let theirs = connection.time(inner.keys.probe()).await?;
+    let ours = [Instant::now(), asked].map(|at| monotonic::timestamp(at).millis());
+    Ok(ours.map(|ours| theirs.saturating_sub_unsigned(ours)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_difference_that_matters_is_corrected() {
+        let clock = RedisClock::default();
+        for (found, ahead) in [(15, 0), (-3000, -3000), (-2990, -3000), (40, 40)] {
+            clock.correct([found, found]);
+            assert_eq!(clock.offset(), ahead);
+        }
+    }
+
+    #[test]
+    fn no_time_that_redis_tells_overflows() {
+        let clock = RedisClock::default();
+        for offset in [i64::MIN, i64::MAX, 0] {
+            clock.correct([offset, offset]);
+            assert_eq!(clock.offset(), offset);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_took_long_changes_nothing_that_is_possible() {
+        let clock = RedisClock::default();
+        for (range, ahead) in [
+            ([-1000, 1000], 0),
+            ([-10, 1990], 0),
+            ([500, 520], 510),
+            ([-1500, 530], 510),
+            ([600, 1600], 1100),
+        ] {
+            clock.correct(range);
+            assert_eq!(clock.offset(), ahead, "{range:?}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What other nodes tell this one.
+
+use std::{sync::Arc, time::Duration};
+
+use fred::{
+    interfaces::{ClientLike as _, EventInterface as _, PubsubInterface as _},
+    types::Message,
+};
+use tokio::{sync::broadcast::error::RecvError, time::interval};
+
+use super::{StoreInner, error::CommandError, leases};
+use crate::redis::{RedisClient, RedisClientKind};
+
+/// How often it is made sure that messages would still come.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// Between a session that broke and the next.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Listens to this node's channel, for ever.
+pub(super) async fn run(inner: Arc<StoreInner>) {
+    loop {
+        let generation = inner.breaker.wait_closed().await;
+        let kind = RedisClientKind::Subscriber(PING_INTERVAL);
+        match inner.connector.connect(kind).await {
+            Ok(session) => {
+                let session = Arc::new(session);
+                if inner.breaker.register(generation, &session) {
+                    tokio::select! {
+                        () = receive(&inner, &session) => {}
+                        () = session.closed() => {}
+                        () = inner.breaker.wait_opened_since(generation) => {}
+                    }
+                    inner.leases.set_subscribed(false);
+                }
+            }
+            Err(error) => inner.breaker.open(generation, &CommandError::from_fred(&error)),
+        }
+        tokio::time::sleep(RECONNECT_PAUSE).await;
+    }
+}
+
+/// Passes on what comes, until the session breaks.
+async fn receive(inner: &StoreInner, session: &RedisClient) {
+    let mut messages = session.message_rx();
+    let channel = format!("{}{}", inner.keys.channel_prefix(), inner.leases.node());
+    if let Err(error) = session.subscribe(channel).await {
+        tracing::warn!(%error, "Redis lets nobody listen; nodes fetch each for itself");
+        // It may be allowed one day.
+        tokio::time::sleep(PING_INTERVAL * 10).await;
+        return;
+    }
+    inner.leases.set_subscribed(true);
+    let mut pings = interval(PING_INTERVAL);
+    loop {
+        tokio::select! {
+            message = messages.recv() => match message {
+                Ok(message) => dispatch(inner, &message),
+                // Whoever waits for what was lost finds out when the lease has ended.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            },
+            _ = pings.tick() => {
+                if session.ping::<()>(None).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn dispatch(inner: &StoreInner, message: &Message) {
+    let text = message.value.as_str();
+    if let Some((digest, result)) = text.as_deref().and_then(leases::parse_message) {
+        inner.leases.notify(digest, result);
+    }
+}

@@ -1,0 +1,96 @@
+//! Whom Larder trusts where it is the client, and who it says it is: authorities and client certificates.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+};
+
+/// Why TLS towards a server cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read or holds no PEM of the right kind.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: pem::Error,
+    },
+    /// A certificate without its key, or a key without its certificate.
+    #[error("a client certificate needs both `cert` and `key`")]
+    IncompleteIdentity,
+    /// A certificate or key that cannot be used.
+    #[error(transparent)]
+    Rustls(#[from] rustls::Error),
+}
+
+/// The files that say whom a client trusts, and who it is; all PEM.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PemFiles<'a> {
+    /// Trust these authorities only; those of the system if it is left out.
+    pub ca: Option<&'a Path>,
+    /// The client certificate and what leads to its authority.
+    pub cert: Option<&'a Path>,
+    /// The client certificate's key.
+    pub key: Option<&'a Path>,
+}
+
+/// A client that trusts and identifies as these files say; without ALPN. Reads them.
+pub(crate) fn client_config(files: PemFiles<'_>) -> Result<ClientConfig, TlsError> {
+    let roots = match files.ca {
+        Some(ca) => own_roots(ca)?,
+        None => system_roots(),
+    };
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    match (files.cert, files.key) {
+        (Some(cert), Some(key)) => {
+            let key = PrivateKeyDer::from_pem_file(key).map_err(|source| file(key, source))?;
+            Ok(builder.with_client_auth_cert(certificates(cert)?, key)?)
+        }
+        (None, None) => Ok(builder.with_no_client_auth()),
+        _ => Err(TlsError::IncompleteIdentity),
+    }
+}
+
+fn own_roots(ca: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(ca)? {
+        roots.add(certificate)?;
+    }
+    Ok(roots)
+}
+
+/// The system's roots; Mozilla's where the system has none (a minimal container).
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    roots
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|source| file(path, source))?;
+    if certificates.is_empty() {
+        let empty = io::Error::new(io::ErrorKind::InvalidData, "no certificate in it");
+        return Err(file(path, pem::Error::Io(empty)));
+    }
+    Ok(certificates)
+}
+
+fn file(path: &Path, source: pem::Error) -> TlsError {
+    TlsError::File { path: path.to_path_buf(), source }
+}

@@ -1,0 +1,210 @@
+//! The `PURGE` method on the public listener, as nginx, Varnish and Fastly have it. Pure.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use ipnet::IpNet;
+
+use super::{
+    access::{Access, Authorization, Tokens},
+    client,
+    selector::{self, UrlNormalizer},
+};
+use crate::{
+    fence::{Purge, PurgeMode, PurgeSource, Selector},
+    key::uri::TargetUri,
+    policy::tag,
+    problem::Problem,
+};
+
+/// The method.
+pub(crate) const PURGE: &str = "PURGE";
+
+/// Tags to purge hard, beside the fields that responses have.
+const XKEY_PURGE: HeaderName = HeaderName::from_static("xkey-purge");
+
+/// Tags to purge soft.
+const XKEY_SOFT: HeaderName = HeaderName::from_static("xkey-softpurge");
+
+const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+
+const FASTLY_SOFT: HeaderName = HeaderName::from_static("fastly-soft-purge");
+
+/// Who may send `PURGE`.
+#[derive(Clone, Default)]
+pub(crate) struct PurgeAccess {
+    /// The tokens of the admin listener.
+    pub tokens: Tokens,
+    /// Addresses that need none.
+    pub networks: Vec<IpNet>,
+    /// Proxies whose `X-Forwarded-For` and `Forwarded` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+impl PurgeAccess {
+    /// Whether anybody may. Otherwise `PURGE` is a method like any other, and the origin's.
+    pub(crate) fn is_enabled(&self) -> bool {
+        !self.networks.is_empty() || self.tokens.any_grants(Access::Purge)
+    }
+
+    /// Whether a request with these fields, from this address, may; or what it is told.
+    pub(crate) fn authorize(
+        &self,
+        peer: Option<IpAddr>,
+        headers: &HeaderMap,
+    ) -> Result<(), Box<Response<Bytes>>> {
+        let client = client::address(peer, headers, &self.trusted_proxies);
+        if client
+            .is_some_and(|client| self.networks.iter().any(|network| network.contains(&client)))
+        {
+            return Ok(());
+        }
+        match self.tokens.authorize(Access::Purge, headers) {
+            Authorization::Granted => Ok(()),
+            Authorization::Unauthenticated => {
+                Err(Box::new(with_bearer_challenge(token_required().into_response())))
+            }
+            Authorization::Forbidden | Authorization::Unconfigured => {
+                let detail = "Neither this address (`admin.purge_from`) nor this token may purge. \
+                              What comes through a proxy has the right of the client that a trusted \
+                              proxy names in `X-Forwarded-For`.";
+                let problem = Problem::new(StatusCode::FORBIDDEN, "Not allowed to purge", detail);
+                Err(Box::new(problem.into_response()))
+            }
+        }
+    }
+}
+
+/// What is said of a call without a token that is known. Its answer has a [`with_bearer_challenge`].
+pub(crate) fn token_required() -> Problem {
+    let detail = "Send `Authorization: Bearer` with an admin token that may do this.";
+    Problem::new(StatusCode::UNAUTHORIZED, "Token required", detail)
+}
+
+/// Says in a response how to come with a token (RFC 9110 §11.6.1).
+pub(crate) fn with_bearer_challenge(mut response: Response<Bytes>) -> Response<Bytes> {
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+/// Whether clients of Fastly ask for a soft purge.
+pub(crate) fn is_fastly_soft_purge(headers: &HeaderMap) -> bool {
+    headers.get(&FASTLY_SOFT).is_some_and(|value| value == "1")
+}
+
+/// The tags of `Surrogate-Key`, separated by spaces or commas.
+pub(crate) fn surrogate_keys(headers: &HeaderMap) -> Vec<String> {
+    let mut keys = Vec::new();
+    tag::read_spaced(headers, &SURROGATE_KEY, &mut keys);
+    keys
+}
+
+/// What a `PURGE` request asks for: the tags that its fields name, or else its target on its host.
+pub(crate) fn plan(
+    target: &TargetUri<'_>,
+    headers: &HeaderMap,
+    normalize: &UrlNormalizer,
+) -> Result<Purge, Box<Problem>> {
+    let is_soft = headers.contains_key(&XKEY_SOFT) || is_fastly_soft_purge(headers);
+    let mode = if is_soft { PurgeMode::Soft } else { PurgeMode::Hard };
+    let selectors = if has_tag_fields(headers) { tags(headers)? } else { vec![normalize(target)] };
+    Ok(Purge { mode, selectors, source: PurgeSource::Method, reason: None, warm: false })
+}
+
+fn has_tag_fields(headers: &HeaderMap) -> bool {
+    tag::has_any(headers) || [XKEY_PURGE, XKEY_SOFT].iter().any(|name| headers.contains_key(name))
+}
+
+fn tags(headers: &HeaderMap) -> Result<Vec<Selector>, Box<Problem>> {
+    let mut tags = tag::read(headers);
+    tag::read_spaced(headers, &XKEY_PURGE, &mut tags);
+    tag::read_spaced(headers, &XKEY_SOFT, &mut tags);
+    let fail = |detail: String| Box::new(Problem::new(StatusCode::BAD_REQUEST, "No purge", detail));
+    if tags.is_empty() {
+        return Err(fail("A field for tags is there, and no tag is in it.".to_owned()));
+    }
+    let selector = |tag: &String| selector::tag(tag);
+    tags.iter()
+        .map(selector)
+        .collect::<Result<_, _>>()
+        .map_err(|error| fail(format!("A tag cannot be meant: {error}.")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{key::uri::Scheme, trigger::access::Token};
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn planned(
+        lines: &[(&'static str, &'static str)],
+    ) -> Result<(PurgeMode, Vec<Selector>), String> {
+        let target = TargetUri { scheme: Scheme::Http, host: "h", path: "/a", query: Some("b") };
+        let normal = |target: &TargetUri<'_>| {
+            Selector::Url(format!("{}{}", target.host, target.path).into())
+        };
+        let purge = plan(&target, &headers(lines), &normal).map_err(|problem| problem.detail)?;
+        assert_eq!((purge.source, purge.reason), (PurgeSource::Method, None));
+        Ok((purge.mode, purge.selectors))
+    }
+
+    fn tags(tags: &[&str]) -> Vec<Selector> {
+        tags.iter().map(|tag| Selector::Tag((*tag).into())).collect()
+    }
+
+    #[test]
+    fn the_target_is_purged_or_the_tags_that_are_named() {
+        let url = vec![Selector::Url("h/a".into())];
+        assert_eq!(planned(&[]), Ok((PurgeMode::Hard, url.clone())));
+        assert_eq!(planned(&[("fastly-soft-purge", "1")]), Ok((PurgeMode::Soft, url.clone())));
+        assert_eq!(planned(&[("fastly-soft-purge", "0")]), Ok((PurgeMode::Hard, url)));
+        let both = [("surrogate-key", "a b"), ("xkey", "c")];
+        assert_eq!(planned(&both), Ok((PurgeMode::Hard, tags(&["a", "b", "c"]))));
+        assert_eq!(planned(&[("xkey-purge", "a, b")]), Ok((PurgeMode::Hard, tags(&["a", "b"]))));
+        assert_eq!(planned(&[("xkey-softpurge", "a")]), Ok((PurgeMode::Soft, tags(&["a"]))));
+    }
+
+    #[test]
+    fn a_field_for_tags_without_a_tag_purges_nothing_else() {
+        for field in [("xkey", " , "), ("xkey-softpurge", ""), ("cache-groups", "a")] {
+            assert!(planned(&[field]).is_err(), "{field:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_and_tokens_may_purge() {
+        let purge_access = PurgeAccess {
+            tokens: Tokens::new(vec![
+                Token::full_access("secret"),
+                Token::new("reader", vec![Access::Read]),
+            ]),
+            networks: vec!["10.0.0.0/8".parse().unwrap()],
+            trusted_proxies: Vec::new(),
+        };
+        let status = |peer: &str, lines: &[(&'static str, &'static str)]| {
+            let refused = purge_access.authorize(peer.parse().ok(), &headers(lines)).err();
+            refused.map_or(200, |response| response.status().as_u16())
+        };
+        assert_eq!(status("10.1.2.3", &[]), 200);
+        assert_eq!(status("::ffff:10.1.2.3", &[]), 200);
+        assert_eq!(status("1.2.3.4", &[("authorization", "Bearer secret")]), 200);
+        assert_eq!(status("", &[("authorization", "Bearer secret")]), 200, "a Unix socket");
+        assert_eq!(status("1.2.3.4", &[]), 401);
+        assert_eq!(status("", &[]), 401);
+        assert_eq!(status("1.2.3.4", &[("authorization", "Bearer x")]), 401);
+        assert_eq!(status("1.2.3.4", &[("authorization", "Bearer reader")]), 403);
+        assert_eq!(status("10.1.2.3", &[("x-forwarded-for", "10.1.2.4")]), 401);
+        let by_address = PurgeAccess { tokens: Tokens::default(), ..purge_access };
+        let refused = by_address.authorize("1.2.3.4".parse().ok(), &HeaderMap::new()).unwrap_err();
+        assert_eq!(refused.status(), 403);
+        assert!(by_address.is_enabled() && !PurgeAccess::default().is_enabled());
+    }
+}

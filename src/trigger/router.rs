@@ -1,0 +1,349 @@
+//! What stands before the pipeline on the public listener and answers what is Larder's own.
+
+use std::{convert::Infallible, future::Future, net::IpAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures_util::{FutureExt, future::Either};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::combinators::UnsyncBoxBody;
+
+use super::{
+    access_record::{AccessRecord, AccessReporter},
+    body::{BodyBudget, BodyReadError, BufferedBody, EndpointCaller},
+    clear::{self, ClearRequest, ClearThrottle},
+    client,
+    purge_method::{self, PURGE, PurgeAccess},
+    purger::{Purger, json_response, receipt_response, unavailable_response},
+    webhook::{Delivery, DeliveryAction, DeliveryError, HeaderProof, MappedPurges, Webhook},
+};
+use crate::{
+    field::Timestamp,
+    key::uri::{Scheme, TargetUri},
+    parsing::ParseQueue,
+    problem::Problem,
+    purge::DedupOutcome,
+    server::{Connection, Handler, Incoming},
+    user::IdentifyFn,
+};
+
+/// Where everything of Larder's own begins on the public listener.
+const ENDPOINT_PREFIX: &str = "/_larder/";
+
+pub(super) const WEBHOOK_PREFIX: &str = "/_larder/webhooks/";
+
+/// Up to this many bytes of a delivery are read by the way.
+const INLINE_BYTES: usize = 4 << 10;
+
+/// How long a delivery may wait to be read, and be read.
+const PARSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Answers webhooks and `PURGE`, and hands every other request to `H` as it came. That costs a look at
+/// the method and at the second byte of the path.
+pub(crate) struct EndpointRouter<H> {
+    handler: Arc<H>,
+    endpoints: Arc<Endpoints>,
+    extra: ExtraEndpoints,
+    on_response: Arc<dyn Fn(&AccessRecord) + Send + Sync>,
+}
+
+/// What else is Larder's own: answers where the path is its. It is told the peer's address and the client's,
+/// as far as they are known.
+pub(crate) type ExtraEndpoints = Box<
+    dyn Fn(&Request<Incoming>, [Option<IpAddr>; 2]) -> Option<Response<StreamingBody>>
+        + Send
+        + Sync,
+>;
+
+/// A body that is made as it goes.
+pub(crate) type StreamingBody = UnsyncBoxBody<Bytes, Infallible>;
+
+/// What the configuration makes of it; replaced as a whole on reload.
+#[derive(Default)]
+pub(crate) struct Settings {
+    /// The webhooks.
+    pub webhooks: Vec<Arc<Webhook>>,
+    /// Who may send `PURGE`.
+    pub purge_access: PurgeAccess,
+    /// Whether users may clear what is stored of their own, and pages of which other origins for them.
+    pub clear_origins: Option<Box<[HeaderValue]>>,
+}
+
+/// What answers, apart from what it stands before.
+struct Endpoints {
+    purger: Arc<Purger>,
+    settings: ArcSwap<Settings>,
+    body_budget: BodyBudget,
+    clear_throttle: ClearThrottle,
+    identify: Box<IdentifyFn>,
+    now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    parsing: ParseQueue,
+}
+
+/// What a front asks besides its settings.
+pub(crate) struct RouterDependencies {
+    /// Purges what is asked for.
+    pub purger: Arc<Purger>,
+    /// What else is Larder's own.
+    pub extra: ExtraEndpoints,
+    /// Which user a request is from.
+    pub identify: Box<IdentifyFn>,
+    /// The clock that signatures are held against.
+    pub now: Box<dyn Fn() -> Timestamp + Send + Sync>,
+    /// The turn to read long documents.
+    pub parsing: ParseQueue,
+    /// Called with each request that was handled here, once its response has ended.
+    pub on_response: Box<dyn Fn(&AccessRecord) + Send + Sync>,
+}
+
+impl<H> EndpointRouter<H> {
+    /// A router in front of `handler`, which asks `extra` about every request for Larder itself first.
+    pub(crate) fn new(handler: Arc<H>, settings: Settings, parts: RouterDependencies) -> Arc<Self> {
+        let RouterDependencies { purger, extra, identify, now, parsing, on_response } = parts;
+        let (settings, body_budget) = (ArcSwap::from_pointee(settings), BodyBudget::default());
+        let clear_throttle = ClearThrottle::default();
+        let endpoints =
+            Endpoints { purger, settings, body_budget, clear_throttle, identify, now, parsing };
+        Arc::new(Self {
+            handler,
+            endpoints: Arc::new(endpoints),
+            extra,
+            on_response: on_response.into(),
+        })
+    }
+
+    /// Puts other settings in force for the requests that come from now on.
+    pub(crate) fn replace(&self, settings: Settings) {
+        self.endpoints.settings.store(Arc::new(settings));
+    }
+}
+
+impl<H> Handler for EndpointRouter<H>
+where
+    H: Handler<Body: From<Bytes> + From<StreamingBody>>,
+{
+    type Body = H::Body;
+
+    fn handle(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        connection: &Arc<Connection>,
+    ) -> impl Future<Output = Response<H::Body>> + Send {
+        if !self.endpoints.is_endpoint(request.method(), request.uri()) {
+            return Either::Left(self.handler.handle(request, connection));
+        }
+        let reporter = AccessReporter::begin(&request, Arc::clone(&self.on_response));
+        let addresses = self.endpoints.addresses(request.headers(), connection);
+        if let Some(response) = (self.extra)(&request, addresses) {
+            let response = reporter.finish_with_body(response).map(H::Body::from);
+            return Either::Right(std::future::ready(response).boxed());
+        }
+        let (endpoints, connection) = (Arc::clone(&self.endpoints), Arc::clone(connection));
+        let response = async move {
+            let response = endpoints.respond(request, &connection).await;
+            reporter.finish(response).map(H::Body::from)
+        };
+        Either::Right(response.boxed())
+    }
+}
+
+impl Endpoints {
+    /// Whether a request is for Larder itself.
+    #[inline]
+    fn is_endpoint(&self, method: &Method, uri: &Uri) -> bool {
+        let path = uri.path();
+        (path.as_bytes().get(1) == Some(&b'_') && path.starts_with(ENDPOINT_PREFIX))
+            || (method.as_str() == PURGE && self.settings.load().purge_access.is_enabled())
+    }
+
+    /// The addresses of the peer and of the client.
+    fn addresses(&self, headers: &HeaderMap, connection: &Connection) -> [Option<IpAddr>; 2] {
+        let peer = connection.peer.map(|peer| peer.ip().to_canonical());
+        let settings = self.settings.load();
+        [peer, client::address(peer, headers, &settings.purge_access.trusted_proxies)]
+    }
+
+    async fn respond(
+        &self,
+        request: Request<Incoming>,
+        connection: &Connection,
+    ) -> Response<Bytes> {
+        if request.method().as_str() == PURGE {
+            return self.purge(&request, connection).await;
+        }
+        if let Some(name) = request.uri().path().strip_prefix(WEBHOOK_PREFIX).map(str::to_owned) {
+            return self.webhook(&name, request, connection).await;
+        }
+        if request.uri().path() == clear::PATH {
+            return self.clear(request, connection).await;
+        }
+        let detail = "Larder has nothing at this path. Webhooks are at `/_larder/webhooks/{name}`.";
+        Problem::new(StatusCode::NOT_FOUND, "Nothing here", detail).into_response()
+    }
+
+    async fn purge<B>(&self, request: &Request<B>, connection: &Connection) -> Response<Bytes> {
+        let settings = self.settings.load_full();
+        let (uri, headers) = (request.uri(), request.headers());
+        let peer = connection.peer.map(|peer| peer.ip());
+        if let Err(response) = settings.purge_access.authorize(peer, headers) {
+            return *response;
+        }
+        let scheme = if connection.secure { Scheme::Https } else { Scheme::Http };
+        let target =
+            TargetUri { scheme, host: host(headers), path: uri.path(), query: uri.query() };
+        match purge_method::plan(&target, headers, self.purger.normalizer()) {
+            Ok(purge) => self.purger.purge_and_respond(purge, None).await,
+            Err(problem) => problem.into_response(),
+        }
+    }
+
+    async fn clear(&self, request: Request<Incoming>, connection: &Connection) -> Response<Bytes> {
+        let settings = self.settings.load_full();
+        let Some(origins) = &settings.clear_origins else {
+            let detail =
+                "Users are not known here: the configuration has no `jwt` or `header` in `[user]`.";
+            return Problem::new(StatusCode::NOT_FOUND, "Nothing here", detail).into_response();
+        };
+        let (head, _body) = request.into_parts();
+        let user = (self.identify)(&head.headers, connection.peer.map(|peer| peer.ip()));
+        let (method, uri, headers) = (&head.method, &head.uri, &head.headers);
+        let request = ClearRequest { method, uri, headers, origins };
+        request.respond(user, (&self.clear_throttle, &self.purger)).await
+    }
+
+    async fn webhook(
+        &self,
+        name: &str,
+        request: Request<Incoming>,
+        connection: &Connection,
+    ) -> Response<Bytes> {
+        let settings = self.settings.load_full();
+        let Some(webhook) = settings.webhooks.iter().find(|webhook| *webhook.name == *name) else {
+            self.count("unknown", "unknown");
+            let detail = "No `[[webhook]]` of the configuration has this name.";
+            return Problem::new(StatusCode::NOT_FOUND, "No such webhook", detail).into_response();
+        };
+        if request.method() != Method::POST {
+            self.count(name, "unknown");
+            return wrong_method();
+        }
+        let (head, body) = request.into_parts();
+        let proof = webhook.scheme.verify_fields(&head.headers, (self.now)());
+        let [_peer, client] = self.addresses(&head.headers, connection);
+        let sender = match proof {
+            Ok(HeaderProof::Complete) => EndpointCaller::Authenticated,
+            Ok(HeaderProof::NeedsBody) => EndpointCaller::Unauthenticated(name, client),
+            Err(error) => return self.refuse(name, &DeliveryError::Unverified(error)),
+        };
+        let body = match self.body_budget.read(body, connection.body.idle_timeout, sender).await {
+            Ok(body) => body,
+            Err(error) => {
+                self.count(name, result_label(error));
+                return error.problem().into_response();
+            }
+        };
+        match self.plan(webhook.clone(), head.headers, body).await {
+            Ok(DeliveryAction::Purge { mapped, id }) => {
+                self.deliver(name, mapped, id.as_deref()).await
+            }
+            Ok(DeliveryAction::Challenge(challenge)) => {
+                self.count(name, "challenge");
+                json_response(StatusCode::OK, &serde_json::json!({ "challenge": challenge }))
+            }
+            Err(error) => self.refuse(name, &error),
+        }
+    }
+
+    fn refuse(&self, name: &str, error: &DeliveryError) -> Response<Bytes> {
+        self.count(name, error.as_str());
+        error.problem().into_response()
+    }
+
+    /// What a delivery comes to. One that is not short is read on another thread: paths of the configuration
+    /// are evaluated over all of it.
+    async fn plan(
+        &self,
+        webhook: Arc<Webhook>,
+        headers: HeaderMap,
+        body: BufferedBody,
+    ) -> Result<DeliveryAction, DeliveryError> {
+        let (now, purger) = ((self.now)(), Arc::clone(&self.purger));
+        let is_small = body.len() <= INLINE_BYTES;
+        let plan = move || {
+            let delivery = Delivery { headers: &headers, body: &body, now };
+            webhook.plan(&delivery, purger.owners())
+        };
+        if is_small {
+            return plan();
+        }
+        let planned = tokio::time::timeout(PARSE_TIMEOUT, self.parsing.run(plan)).await;
+        planned.ok().flatten().unwrap_or(Err(DeliveryError::Busy))
+    }
+
+    /// Purges what a delivery came to, and answers it. What was not purged is not remembered: the
+    /// sender is to send it again.
+    async fn deliver(&self, name: &str, mapped: MappedPurges, id: Option<&str>) -> Response<Bytes> {
+        let unfilled = u64::try_from(mapped.unfilled).unwrap_or(u64::MAX);
+        let metrics = &self.purger.metrics().purging;
+        metrics.unfilled.with_label_values(&[name]).inc_by(unfilled);
+        let mut last = None;
+        for purge in mapped.purges {
+            let Ok(once) = self.purger.purge_with_id(purge, id).await else {
+                self.count(name, "unavailable");
+                return unavailable_response();
+            };
+            last = Some(match last {
+                Some(before) => merge(before, once),
+                None => once,
+            });
+        }
+        if let Some(once) = last {
+            self.count(
+                name,
+                if matches!(once, DedupOutcome::Appended(_)) { "purged" } else { "duplicate" },
+            );
+            return receipt_response(once);
+        }
+        let (result, why) = match mapped.rules {
+            0 => ("ignored", "no rule is for this event"),
+            _ => ("empty", "the payload has no value for any tag"),
+        };
+        self.count(name, result);
+        // A success, so that nobody sends it again.
+        json_response(StatusCode::ACCEPTED, &serde_json::json!({ "ignored": why }))
+    }
+
+    fn count(&self, webhook: &str, result: &str) {
+        let deliveries = &self.purger.metrics().purging.deliveries;
+        deliveries.with_label_values(&[webhook, result]).inc();
+    }
+}
+
+/// The host that a request names; the server has made sure that there is one at most.
+fn host(headers: &HeaderMap) -> &str {
+    headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
+}
+
+fn wrong_method() -> Response<Bytes> {
+    let detail = "Webhooks are delivered with POST.";
+    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Wrong method", detail);
+    let mut response = problem.into_response();
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
+/// What two purges of one delivery come to: a repetition only where both are.
+fn merge(before: DedupOutcome, once: DedupOutcome) -> DedupOutcome {
+    match (&before, &once) {
+        (DedupOutcome::Appended(_), DedupOutcome::Duplicate(_)) => before,
+        _ => once,
+    }
+}
+
+const fn result_label(error: BodyReadError) -> &'static str {
+    match error {
+        BodyReadError::TooLarge => "too-large",
+        BodyReadError::TimedOut | BodyReadError::Incomplete => "malformed",
+        BodyReadError::OverBudget => "unavailable",
+    }
+}

@@ -1,0 +1,148 @@
+//! What a successful response has warmed: `on_success = { warm = […] }`. Pure.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
+
+use super::{ClientProfile, WarmClient, WarmRequest};
+use crate::{
+    field::{forwarding::OVERRIDES, hop},
+    route::Route,
+    server::Connection,
+};
+
+/// Fields that belong to the request that was answered and not to whoever sent it; so do those whose
+/// names begin with `content-` and `if-`, and [override fields](OVERRIDES).
+const REQUEST_FIELDS: [HeaderName; 8] = [
+    hop::LARDER_WARM,
+    header::HOST,
+    header::EXPECT,
+    header::RANGE,
+    header::CACHE_CONTROL,
+    header::PRAGMA,
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("x-request-id"),
+];
+
+/// The requests to be sent ahead now that this one was answered with this status; none unless that is
+/// a success.
+///
+/// They are the caller's own: by the same way, to the same host, with the same credentials and whatever
+/// else the caller says about itself, so that only what the caller may see is fetched.
+pub(crate) fn requests_on_success(
+    route: &Route,
+    request: &Parts,
+    status: StatusCode,
+    connection: &Connection,
+) -> Vec<WarmRequest> {
+    if route.warm_on_success.is_empty() || !status.is_success() {
+        return Vec::new();
+    }
+    let Some(host) = request.headers.get(header::HOST).and_then(|host| host.to_str().ok()) else {
+        return Vec::new();
+    };
+    let targets = route.targets_to_warm(request.uri.path(), request.uri.query());
+    let (peer, secure) = (connection.peer, connection.secure);
+    let connection = Arc::new(Connection { peer, secure, ..Connection::default() });
+    let client =
+        ClientProfile { connection, host: host.into(), headers: callers_fields(&request.headers) };
+    let request = |target: String| WarmRequest {
+        client: WarmClient::One(client.clone()),
+        target: target.into(),
+        report: None,
+    };
+    targets.into_iter().map(request).collect()
+}
+
+fn callers_fields(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    hop::remove(&mut headers);
+    let own: Vec<HeaderName> =
+        headers.keys().filter(|name| is_requests_own(name)).cloned().collect();
+    for name in own {
+        headers.remove(name);
+    }
+    headers
+}
+
+fn is_requests_own(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    text.starts_with("content-")
+        || text.starts_with("if-")
+        || REQUEST_FIELDS.contains(name)
+        || OVERRIDES.contains(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::{
+        policy::CacheRule,
+        route::{Pattern, TargetTemplate},
+    };
+
+    fn login(warm: &[&str]) -> Route {
+        let pattern = Pattern::parse("POST /users/{user}/login").unwrap();
+        let templates = warm.iter().map(|text| TargetTemplate::parse(text, &pattern).unwrap());
+        Route {
+            warm_on_success: templates.collect(),
+            pattern: Some(pattern),
+            ..Route::unmatched(CacheRule::default())
+        }
+    }
+
+    fn request() -> Parts {
+        let fields = [
+            ("host", "api.test"),
+            ("authorization", "Bearer secret"),
+            ("x-tenant", "t1"),
+            ("accept-language", "de"),
+            ("content-length", "2"),
+            ("content-type", "application/json"),
+            ("if-none-match", "\"1\""),
+            ("x-request-id", "r1"),
+            ("x-original-uri", "/b"),
+            ("connection", "x-once"),
+            ("x-once", "1"),
+            ("x-larder-warm", "wait"),
+        ];
+        let request = Request::post("/users/7/login?range=7d");
+        let request =
+            fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn a_success_has_the_callers_own_requests_sent_ahead() {
+        let connection = Connection { secure: true, ..Connection::default() };
+        let route = login(&["/stocks", "/users/{user}/notes?range={?range}"]);
+        let requests = requests_on_success(&route, &request(), StatusCode::CREATED, &connection);
+        let targets: Vec<&str> = requests.iter().map(|request| &*request.target).collect();
+        assert_eq!(targets, ["/stocks", "/users/7/notes?range=7d"]);
+        for request in &requests {
+            let WarmClient::One(client) = &request.client else { panic!("{request:?}") };
+            assert_eq!(&*client.host, "api.test");
+            assert!(client.connection.secure);
+            let names: Vec<&str> = client.headers.keys().map(HeaderName::as_str).collect();
+            assert_eq!(names.len(), 3, "{names:?}");
+            assert_eq!(client.headers["authorization"], "Bearer secret");
+            assert_eq!(client.headers["x-tenant"], "t1");
+            assert!(!format!("{request:?}").contains("secret"));
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_ahead_after_a_failure_or_where_nothing_is_configured() {
+        let connection = Connection::default();
+        for status in [StatusCode::UNAUTHORIZED, StatusCode::FOUND, StatusCode::BAD_GATEWAY] {
+            assert!(
+                requests_on_success(&login(&["/a"]), &request(), status, &connection).is_empty()
+            );
+        }
+        assert!(
+            requests_on_success(&login(&[]), &request(), StatusCode::OK, &connection).is_empty()
+        );
+    }
+}
