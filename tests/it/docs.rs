@@ -92,7 +92,9 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 
 /// The code spans of a section of a document that stand in lines of nothing else.
 fn listed_in(document: &str) -> BTreeSet<String> {
-    let lines = document.lines().filter(|line| line.starts_with('`') && line.ends_with('`'));
+    let is_list =
+        |line: &&str| line.starts_with('`') && line.ends_with('`') && !line.starts_with("```");
+    let lines = document.lines().filter(is_list);
     let spans = lines.flat_map(|line| line.split('`').skip(1).step_by(2));
     spans.map(str::to_owned).collect()
 }
