@@ -1,4 +1,4 @@
-//! Admission: a storable response is teed into the store while it goes to those who wait for it.
+//! Admission: tees a cacheable response into the store while clients and followers read it.
 
 use std::sync::Arc;
 
@@ -32,30 +32,31 @@ use crate::{
     store::{PutOutcome, Store},
 };
 
-/// What was decided about a response that may be stored.
+/// A cacheable response: the verdict that it may be stored, and on what terms.
 pub(super) struct Admission {
-    /// How old it is, and for how long it is of use.
+    /// Its age, and how long it may be used.
     pub freshness: Freshness,
     /// Its cache directives.
     pub directives: ResponseDirectives,
-    /// What its body has a say in.
+    /// Whether its body has to be read before it is stored.
     pub payload: Payload,
 }
 
-/// A verdict, and the memory that is reserved for the body.
+/// The terms, and the memory reserved for the body.
 pub(super) type ReservedAdmission = (Admission, BudgetShare);
 
-/// A response that is being stored, for the one who asked.
+/// A response that is being stored, as its requester receives it.
 pub(super) struct TeedResponse {
-    /// As all see it.
+    /// The part that all readers share.
     pub streaming: Arc<StreamingResponse>,
-    /// The whole header section, with what belongs to the asker alone.
+    /// The complete header section, including fields for the requester only.
     pub headers: HeaderMap,
-    /// Its body from the first byte.
+    /// Reads the body from its first byte.
     pub reader: TeeReader,
 }
 
-/// Starts to store a response, tells those who wait, and gives the asker a reader.
+/// Starts to store a response, publishes it to followers, and returns it with a reader for the
+/// requester.
 pub(super) async fn admit<S: Store>(
     fetch: OriginFetch<S>,
     response: Response<ResponseBody>,
@@ -73,7 +74,7 @@ pub(super) async fn admit<S: Store>(
         None => (fetch.target.clone(), None, None),
     };
     if let Some(selection) = &selection {
-        // At once: those who wait and want another variant look for what selects theirs.
+        // Before publishing: followers that want another variant look up what selects it.
         list_variant(&fetch, selection, &key).await;
     }
     vary::add_to_vary(&mut head.headers, fetch.config.route(fetch.route).vary.fields());
@@ -112,10 +113,10 @@ pub(super) async fn admit<S: Store>(
     TeedResponse { streaming, headers: head.headers, reader }
 }
 
-/// Moves the body from the origin to its readers, and to the store once all of it is there.
+/// Moves the body from the origin to its readers, and to the store once it is complete.
 ///
-/// The entry is in the store before the last byte is given out, so that whoever has read the response
-/// finds it stored; but readers do not wait for tags that take long to read.
+/// The entry is stored before the last byte is delivered, so that a client that has read the
+/// response finds it stored. Slow tag extraction does not delay readers.
 async fn pump<S: Store>(
     fetch: OriginFetch<S>,
     body: ResponseBody,
@@ -139,7 +140,7 @@ async fn pump<S: Store>(
     if let Some(body) = kept {
         put = store(&fetch, &body, (draft, selection), payload).await;
     }
-    // What was stored since does as well for the other nodes.
+    // A superseding entry serves the other nodes as well.
     let is_stored = matches!(put, Some((PutOutcome::Stored | PutOutcome::Superseded, _)));
     flight.as_ref().filter(|_| is_stored).inspect(|flight| flight.mark_stored());
     let stored = put.filter(|(put, _)| *put == PutOutcome::Stored).map(|(_, body)| body);
@@ -152,13 +153,13 @@ async fn pump<S: Store>(
         }
     }
     tee.stop_retaining();
-    // Until now, requests could still join.
+    // Requests could join until now.
     drop((guard, flight));
 }
 
 impl<S: Store> OriginFetch<S> {
-    /// Whether a body of this length may be stored now. Of one whose length was announced that was decided
-    /// before its first byte.
+    /// Returns whether a body of this length may be stored. If the length was announced, that was
+    /// decided before the first byte.
     fn may_store(&self, tee: &TeeBody, length: usize) -> bool {
         let may = tee.has_known_length()
             || length <= SMALL_BODY
@@ -169,7 +170,8 @@ impl<S: Store> OriginFetch<S> {
         may
     }
 
-    /// Counts a body that was not kept for the store. One that turned out too large is not waited for again.
+    /// Counts a body that was not retained for the store. A body that is too large is marked
+    /// hit-for-miss.
     fn note_not_kept(&self, cause: NotKeptReason, flight: Option<&FlightLeader>) {
         let counter = &self.pipeline.metrics.bodies_not_kept;
         counter.with_label_values(&[cause.as_str()]).inc();
@@ -180,14 +182,15 @@ impl<S: Store> OriginFetch<S> {
     }
 }
 
-/// The end of a body, which its readers do not have yet.
+/// The end of a body, not delivered to readers yet.
 struct BodyEnd {
     last: Option<Bytes>,
     trailers: Option<HeaderMap>,
     proof: CompletionProof,
 }
 
-/// Reads a body to its end; none if it breaks off, or if nobody wants it any more.
+/// Reads a body to its end. Returns `None` if it is truncated, or if it has no readers and is not
+/// retained.
 async fn read<S: Store>(
     fetch: &OriginFetch<S>,
     mut body: ResponseBody,
@@ -213,14 +216,14 @@ async fn read<S: Store>(
 }
 
 impl BodyEnd {
-    /// The body that ends so, with those of its trailers that may be stored beside such a head.
+    /// Builds the complete body. Keeps only those trailers that may be stored with this head.
     fn complete(&self, chunks: Vec<Bytes>, head: &HeaderMap) -> CompleteBody {
         let kept = |fields| stored_fields(fields, &ResponseDirectives::parse(head));
         let trailers = self.trailers.as_ref().map(kept);
         CompleteBody::new(chunks, trailers.unwrap_or_default(), self.proof)
     }
 
-    /// Gives readers the rest: out of the stored body, if there is one.
+    /// Delivers the rest to the readers, from the stored copy if there is one.
     async fn deliver(self, tee: &TeeBody, stored: Option<Bytes>) {
         match (stored, self.last) {
             (Some(body), _) => tee.switch_to_stored(body),
@@ -257,7 +260,7 @@ async fn store<S: Store>(
     Some((put, response.body()))
 }
 
-/// Whether a variant was one too many while it arrived.
+/// Returns whether a variant was evicted from its target's index while its body arrived.
 fn was_delisted<S: Store>(fetch: &OriginFetch<S>, key: &CacheKey) -> bool {
     match fetch.pipeline.store.peek(&fetch.target) {
         Some(Entry::Variants(variants)) => !variants.recent.contains(&key.digest()),
@@ -265,7 +268,7 @@ fn was_delisted<S: Store>(fetch: &OriginFetch<S>, key: &CacheKey) -> bool {
     }
 }
 
-/// Gives a variant its place under its target.
+/// Adds a variant to its target's index.
 async fn list_variant<S: Store>(fetch: &OriginFetch<S>, selection: &VarySelection, key: &CacheKey) {
     let lost =
         fetch.pipeline.store.add_variant(&fetch.target, selection.clone(), key.digest()).await;
@@ -274,7 +277,7 @@ async fn list_variant<S: Store>(fetch: &OriginFetch<S>, selection: &VarySelectio
     }
 }
 
-/// Adds the tags of a body to those of its head, unless that is too many.
+/// Adds tags from the body to those from the head. Fails if there are too many.
 fn add_tags(tags: &mut Vec<String>, further: Vec<String>) -> Result<(), PayloadError> {
     if further.is_empty() {
         return Ok(());
@@ -285,7 +288,7 @@ fn add_tags(tags: &mut Vec<String>, further: Vec<String>) -> Result<(), PayloadE
     if tags.len() > tag::MAX_COUNT { Err(PayloadError::Tags) } else { Ok(()) }
 }
 
-/// A body that is given up, or whose task dies, fails its readers instead of leaving them waiting.
+/// Fails the readers of a body when its task ends early, so that none waits forever.
 pub(super) struct FailUnlessComplete<'a>(pub &'a TeeBody);
 
 impl Drop for FailUnlessComplete<'_> {
@@ -294,8 +297,10 @@ impl Drop for FailUnlessComplete<'_> {
     }
 }
 
-/// The selecting fields of a response: those of its `Vary` and those of its route, or, where these are
-/// none, those that other responses of its target named lately. And a request's values for them.
+/// Returns the selecting fields of a response and the request's values for them.
+///
+/// The fields are those of the response's `Vary` and of its route. If there are none, those that
+/// other responses of the target recently named.
 async fn selecting_fields<S: Store>(
     fetch: &OriginFetch<S>,
     response: &HeaderMap,
@@ -318,8 +323,8 @@ async fn selecting_fields<S: Store>(
     Some((selection, values))
 }
 
-/// Returns the language of a response and the preferences that it was chosen by, if the response names
-/// exactly one language.
+/// Returns the language of a response and the preferences it was chosen by, if it names exactly one
+/// language.
 fn language_variant(request: &HeaderMap, response: &HeaderMap) -> Option<LanguageVariant> {
     let mut named = list::members(response, header::CONTENT_LANGUAGE);
     let language = named.next().filter(|_| named.next().is_none())?;
@@ -327,11 +332,11 @@ fn language_variant(request: &HeaderMap, response: &HeaderMap) -> Option<Languag
     Some(LanguageVariant { language: language.into(), accepted: accepted.into() })
 }
 
-/// What selects among the variants of a target, as far as that is known.
+/// Returns what currently selects among the variants of a target.
 async fn known_selection<S: Store>(fetch: &OriginFetch<S>) -> Option<VarySelection> {
     let store = &fetch.pipeline.store;
     let known = match store.peek(&fetch.target) {
-        // The lookup found an index, and there may be no memory to find it in.
+        // The lookup found an index, which may not fit into memory.
         None if fetch.key != fetch.target => store.get(&fetch.target).await,
         known => known,
     };
@@ -341,14 +346,14 @@ async fn known_selection<S: Store>(fetch: &OriginFetch<S>) -> Option<VarySelecti
     }
 }
 
-/// Whether cookies chose the response with this key, and the origin did not make it fresh: then it has to
-/// tell caches behind this one that others may get another.
+/// Returns whether cookies selected the response with this key and its freshness comes from the
+/// route alone. Downstream caches then need `Vary: Cookie`.
 pub(super) fn is_chosen_by_cookies(key: &[u8], freshness: &Freshness) -> bool {
     !freshness.constraints.has_any(Constraints::FRESH_BY_ORIGIN) && is_selected_by_cookies(key)
 }
 
-/// The names of the fields that select among the responses of a route like this one. Those that its partition
-/// is made of select nothing more.
+/// Returns the fields that select among the responses of a route, as far as this response names
+/// them. Fields that make up the route's partition are left out.
 pub(super) fn selecting_set(
     config: &ConfigSnapshot,
     route: &Route,
@@ -362,7 +367,7 @@ pub(super) fn selecting_set(
     set
 }
 
-/// The selecting fields without those that the partition of the route is made of.
+/// Removes the fields that make up the route's partition.
 pub(super) fn without_partition_fields(
     config: &ConfigSnapshot,
     route: &Route,
@@ -375,7 +380,8 @@ pub(super) fn without_partition_fields(
     names.cloned().collect()
 }
 
-/// The tags in the head of a response: those of its route and those the origin sent, which clients do not see.
+/// Returns the tags of a response: those of its route and those in its head, which are removed from
+/// it.
 pub(super) fn tags<S: Store>(fetch: &OriginFetch<S>, headers: &mut HeaderMap) -> Vec<String> {
     let query = fetch.request.uri.query();
     let mut tags = fetch.config.route(fetch.route).tags_of(&fetch.readings, query, fetch.user());

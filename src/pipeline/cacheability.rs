@@ -1,5 +1,6 @@
-//! The verdict on a response: whether it is stored, and for how long it is of use. Pure, so that a fetch and
-//! an explanation come to the same.
+//! Cacheability: whether a response is stored, and how long it may be used.
+//!
+//! Pure, so that a fetch and an explanation agree.
 
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use crate::{
     user::PartitionMember,
 };
 
-/// A question to the origin, as far as the answer is judged by it.
+/// The parts of an origin request that decide whether its response is cacheable.
 pub(super) struct CacheabilityCheck<'a> {
     /// The configuration.
     pub config: &'a ConfigSnapshot,
@@ -35,19 +36,20 @@ pub(super) struct CacheabilityCheck<'a> {
     pub route: &'a Route,
     /// The request, as a `GET`.
     pub request: RequestHead<'a>,
-    /// Its own `Cache-Control`.
+    /// The request's `Cache-Control`.
     pub directives: &'a RequestDirectives,
-    /// Its query, as the client sent it.
+    /// The query as the client sent it.
     pub query: &'a str,
-    /// The member of the route's partition that asks.
+    /// The requesting member of the route's partition.
     pub member: Option<&'a PartitionMember>,
 }
 
-/// The length of a body, if it is known, and the largest that is stored.
+/// The length of a body, if known, and the maximum that is stored.
 pub(super) type BodyLengths = (Option<u64>, u64);
 
 impl CacheabilityCheck<'_> {
-    /// Whether a response is stored, and how. A refusal that lies in its body says what about it.
+    /// Decides whether a response is stored, and on what terms. A refusal because of the body
+    /// includes its cause.
     pub(super) fn decide(
         &self,
         (status, headers): (StatusCode, &HeaderMap),
@@ -71,7 +73,7 @@ impl CacheabilityCheck<'_> {
         Ok(Admission { freshness, directives, payload })
     }
 
-    /// Whether a response with this head may be stored, and for how long it is fresh by this node's clock.
+    /// Returns the freshness of a response by the monotonic clock, or why it may not be stored.
     pub(super) fn storable(
         &self,
         (status, headers): (StatusCode, &HeaderMap),
@@ -97,7 +99,7 @@ impl CacheabilityCheck<'_> {
         })
     }
 
-    /// What those who wait for a fetch get of an error response.
+    /// Returns what followers of a fetch receive of an error response.
     pub(super) fn sharing(
         &self,
         (status, headers): (StatusCode, &HeaderMap),
@@ -114,8 +116,8 @@ impl CacheabilityCheck<'_> {
         }
     }
 
-    /// Whether members who share a partition may get different responses by the credentials that it is made
-    /// of. A user's own partition separates them already.
+    /// Returns whether members of a shared partition may get different responses depending on their
+    /// credentials. A user's own partition already separates them.
     pub(super) fn varies_by_credentials(&self, response: &HeaderMap) -> bool {
         let (config, route) = (self.config, self.route);
         if !matches!(route.rule.partition, Partition::Authenticated | Partition::Claims(_)) {
@@ -127,14 +129,14 @@ impl CacheabilityCheck<'_> {
         set.iter().any(varies)
     }
 
-    /// Whether a redirect carries on what is not in the key, a token perhaps.
+    /// Returns whether a redirect repeats a parameter that is not in the key, such as a token.
     fn repeats_ignored_parameter(&self, response: &HeaderMap) -> bool {
         let mut locations = response.get_all(header::LOCATION).iter();
         locations.any(|location| self.route.query.leaks_into(self.query, location.as_bytes()))
     }
 }
 
-/// The freshness of a refusal that those who wait get as well: a planted bug.
+/// The freshness of a shared refusal (a planted bug).
 #[cold]
 fn shared_refusal(received_at: Timestamp) -> Freshness {
     Freshness {

@@ -1,5 +1,5 @@
-//! What the origin's answers say about the credentials that they were asked with: noted on this node, and told
-//! to the fleet where it ends something.
+//! Applies what origin responses say about credentials: on this node, and on the fleet when
+//! something ends.
 
 use std::sync::Arc;
 
@@ -25,21 +25,21 @@ use crate::{
     user::PartitionMember,
 };
 
-/// What an answer says about the credentials that it was asked with.
+/// What an origin response says about the credentials of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CredentialVerdict {
     /// The origin accepts them.
     Accepted,
-    /// It refuses them.
+    /// The origin refuses them.
     Refused,
-    /// It refuses them this target.
+    /// The origin denies them this target.
     Denied,
-    /// Nothing.
+    /// It says nothing about them.
     None,
 }
 
 impl CredentialVerdict {
-    /// What a response with this status to a safe request says.
+    /// Returns the verdict of a response to a safe request.
     pub(super) fn of(status: StatusCode) -> Self {
         match status {
             StatusCode::UNAUTHORIZED => Self::Refused,
@@ -50,26 +50,26 @@ impl CredentialVerdict {
     }
 }
 
-/// What an answer is about.
+/// The use of credentials that a verdict is about.
 struct CredentialUse<'a> {
     config: &'a ConfigSnapshot,
-    /// The member that asked.
+    /// The requesting member.
     member: &'a PartitionMember,
-    /// The name of the route.
+    /// The route's name.
     route: &'a str,
     target: &'a CacheKey,
-    /// Whether anything is stored for the target.
+    /// Whether a response is stored for the target.
     is_stored: bool,
 }
 
-/// When the origin was asked: under which stamp, and at what time by the node's own clock.
+/// The fence stamp and the monotonic time of an origin request.
 type RequestedAt = (FenceStamp, Timestamp);
 
-/// When it answered, by the system's clock and by the node's own.
+/// When the response arrived, by the wall clock and by the monotonic clock.
 type RespondedAt = (Timestamp, Timestamp);
 
 impl<S: Store> OriginFetch<S> {
-    /// Heeds what an answer says about the credentials that it was asked with. Those who wait for that go on.
+    /// Applies the verdict on the request's credentials, and ends their recheck.
     pub(super) async fn apply_credential_verdict(
         &mut self,
         verdict: CredentialVerdict,
@@ -97,8 +97,8 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// Whether a response is about the credentials that were sent, and says nothing to other members of the
-    /// partition: a 401, or a denial to one that asked for the sake of its own credentials.
+    /// Returns whether a response is about the credentials only: a `401`, or a denial during a
+    /// recheck. It then says nothing to other members of the partition.
     pub(super) fn is_refusal(&self, status: StatusCode) -> bool {
         let is_shared = self.config.route(self.route).rule.partition != Partition::User;
         self.member.is_some()
@@ -111,8 +111,7 @@ impl<S: Store> OriginFetch<S> {
 }
 
 impl<S: Store> RequestContext<S> {
-    /// Heeds what the origin says to a safe request that it answered as it is: of what the cache could have
-    /// answered, or else of what it has no part in.
+    /// Applies the verdict of a response to a safe request that was passed.
     pub(super) async fn apply_credential_verdict(
         &self,
         lookup: Option<(&Lookup, &MissPlan)>,
@@ -130,7 +129,7 @@ impl<S: Store> RequestContext<S> {
             .await;
         };
         let Some(member) = lookup.member.as_deref() else {
-            // What was taken off was not refused.
+            // Credentials that were removed from the request cannot have been refused.
             if self.rule().partition == Partition::None {
                 record_refusal_without_member(pipeline, (config, &self.identity_inputs()), verdict)
                     .await;
@@ -149,8 +148,8 @@ impl<S: Store> RequestContext<S> {
     }
 }
 
-/// Notes what an answer says about a member's credentials, and has the fleet know of it. Waits for the purge
-/// log as a write does, if there is a refusal.
+/// Records a verdict on a member's credentials and publishes it to the fleet. After a refusal it
+/// waits for the purge log, as a write does.
 async fn record_verdict<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     used: &CredentialUse<'_>,
@@ -163,7 +162,7 @@ async fn record_verdict<S: Store>(
         CredentialVerdict::Accepted => {
             let (recheck, (stamp, requested_at)) = (config.users.recheck(), asked);
             let since = accepted.accept(scope, stamp, requested_at);
-            // Not each time: what other nodes know lasts for a while.
+            // Other nodes remember an acceptance for a while, so it is not announced each time.
             let is_news = since.is_some_and(|since| since > recheck / 2);
             if is_news && target.storage_scope() == StorageScope::Fleet {
                 fleet::announce(&pipeline.store, (member, scope), asked, recheck);
@@ -184,7 +183,8 @@ async fn record_verdict<S: Store>(
     }
 }
 
-/// The same of a request whose route has no members: a refusal ends its credentials on those that have.
+/// Publishes a refusal on a route without members: it ends the credentials on routes that have
+/// some.
 async fn record_refusal_without_member<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     (config, identity_inputs): (&ConfigSnapshot, &IdentityInputs<'_>),
@@ -197,8 +197,10 @@ async fn record_refusal_without_member<S: Store>(
     }
 }
 
-/// Has the fleet know that the origin refused a member's credentials, on whatever route: at once if they were
-/// accepted since the refusal before, else soon, if strangers cannot make up any like them.
+/// Publishes that the origin refused a member's credentials, on any route.
+///
+/// At once if they were accepted since the previous refusal. Otherwise rate limited, if a stranger
+/// cannot invent such credentials.
 async fn publish_refusal<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     config: &ConfigSnapshot,
@@ -213,15 +215,14 @@ async fn publish_refusal<S: Store>(
     }
 }
 
-/// Has all nodes know of a refusal. None is dropped, since another node may have seen the credential accepted
-/// since the one before.
+/// Publishes a refusal, rate limited. None is dropped: another node may have seen the credential
+/// accepted since.
 async fn publish_rate_limited<S: Store>(pipeline: &Arc<Pipeline<S>>, name: String) {
     let used = (None, vec![Selector::Credential(name.into())]);
     let _now_or_soon = invalidate::purge_rate_limited(pipeline, used, PurgeSource::Refusal).await;
 }
 
-/// Notes what nodes say about targets that the origin denied to credentials, for as long as the purge log is
-/// there.
+/// Applies denials that other nodes published, for as long as the purge log exists.
 pub(crate) async fn follow_denials<S: Store>(pipeline: Arc<Pipeline<S>>) {
     let mut records = pipeline.log.subscribe();
     loop {

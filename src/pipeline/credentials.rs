@@ -1,4 +1,4 @@
-//! What a request says about who asks: found once, when it is received.
+//! Identifies the requester: credentials and partition member, found once per request.
 
 use std::{borrow::Cow, net::IpAddr, sync::Arc};
 
@@ -23,35 +23,35 @@ use crate::{
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
-/// A request, as far as it says who asks.
+/// The parts of a request that may identify the requester.
 #[derive(Clone, Copy)]
 pub(super) struct IdentityInputs<'a> {
     /// The query.
     pub query: Option<&'a str>,
-    /// The fields.
+    /// The header fields.
     pub headers: &'a HeaderMap,
-    /// Which of them there are.
+    /// Which fields are present.
     pub presence: FieldPresence,
     /// The address of the connection's peer.
     pub peer: Option<IpAddr>,
-    /// When the request came, by the system's clock.
+    /// When the request arrived, by the wall clock.
     pub now: Timestamp,
 }
 
 impl<'a> IdentityInputs<'a> {
-    /// A request from this peer that came at `now`.
+    /// Reads the inputs of a request from this peer that arrived at `now`.
     pub(super) fn of(request: &'a Parts, peer: Option<IpAddr>, now: Timestamp) -> Self {
         let (query, headers) = (request.uri.query(), &request.headers);
         Self { query, headers, presence: FieldPresence::of(headers), peer, now }
     }
 }
 
-/// Who asks, as far as the partition of a route needs it.
+/// The requester, as far as the partition of a route needs it.
 #[derive(Debug, Clone)]
 pub(super) struct RequestIdentity {
-    /// The credentials that still count, beside those that the partition is made of.
+    /// Credentials that count beside those that the partition is made of.
     pub credentials: Credentials,
-    /// The member of the partition that asks; none if the route does not tell members apart.
+    /// The requesting member of the partition; `None` if the route has no members.
     pub member: Option<Arc<PartitionMember>>,
     partition: PartitionKey,
     storage_scope: StorageScope,
@@ -59,10 +59,10 @@ pub(super) struct RequestIdentity {
 }
 
 impl RequestIdentity {
-    /// Finds out who asks, or why the request takes no part in the cache: its cookies are ambiguous, or its
-    /// route needs an identity that it does not prove.
+    /// Identifies the requester, or returns why the cache is bypassed: ambiguous cookies, or an
+    /// identity that the route needs and the request lacks.
     ///
-    /// Costs nothing for requests without credentials on routes without a partition.
+    /// Free for requests without credentials on routes without a partition.
     pub(super) fn of(
         config: &ConfigSnapshot,
         route: &Route,
@@ -97,8 +97,8 @@ impl RequestIdentity {
         })
     }
 
-    /// Of a resource that is for everyone only what stands in the query counts: the rest is
-    /// [taken off](make_anonymous).
+    /// On a public resource only credentials in the query count; the rest is
+    /// [removed](make_anonymous).
     fn anyone(
         config: &ConfigSnapshot,
         route: &Route,
@@ -112,7 +112,7 @@ impl RequestIdentity {
         })
     }
 
-    /// One whose identity is verified, and who carries no second credential.
+    /// A requester with a verified identity and no second credential.
     fn verified(
         (config, route): (&ConfigSnapshot, &Route),
         partition: &Partition,
@@ -163,8 +163,8 @@ impl RequestIdentity {
         })
     }
 
-    /// One who is known by exact credentials: all fields and cookies that may say who asks, harmless ones
-    /// aside, and those of the query.
+    /// A requester identified by exact credentials: fields, query parameters, and cookies that are
+    /// not harmless.
     fn exact(
         config: &ConfigSnapshot,
         route: &Route,
@@ -196,7 +196,7 @@ impl RequestIdentity {
         })
     }
 
-    /// Nobody in particular.
+    /// An anonymous requester.
     fn anonymous() -> Self {
         Self {
             credentials: Credentials::NONE,
@@ -207,8 +207,8 @@ impl RequestIdentity {
         }
     }
 
-    /// The key of a target that this one asks for: the cookies that choose what is shown are part of it
-    /// where they count.
+    /// Returns the key of a target for this requester. Cookies that select what is shown are part
+    /// of it.
     pub(super) fn key<'a>(
         &'a self,
         (config, route): (&ConfigSnapshot, &Route),
@@ -232,13 +232,14 @@ impl RequestIdentity {
     }
 }
 
-/// Credentials of which none may stand beside the one that an identity is made of.
+/// Credentials that may not accompany the one that proves the identity.
 const SECOND: Credentials = Credentials::AUTHORIZATION
     .with(Credentials::FIELD)
     .with(Credentials::SESSION_COOKIE)
     .with(Credentials::PARAMETER);
 
-/// All that says who asks on a route: its credentials, and every cookie that is not harmless.
+/// Encodes everything that identifies the requester on a route: credentials, and all cookies that
+/// are not harmless.
 fn exact_credentials(
     config: &ConfigSnapshot,
     route: &Route,
@@ -253,13 +254,13 @@ fn exact_credentials(
     encode_pairs(pieces)
 }
 
-/// A member by the credentials that a login gives out, on whatever route: `Authorization`, fields and session
-/// cookies. What is stored under them belongs to them, and a logout with them ends it.
+/// Returns the member identified by login credentials on any route: `Authorization`, fields and
+/// session cookies. A logout with them ends what is stored for the member.
 fn login_member(config: &ConfigSnapshot, identity_inputs: &IdentityInputs<'_>) -> PartitionMember {
     member_of_login(config, login_credentials(config, identity_inputs))
 }
 
-/// The credentials that a login gives out; if there are none, the keys and tokens of the query.
+/// Returns the credentials that a login issues or, without any, the keys and tokens in the query.
 pub(super) fn login_credentials<'a>(
     config: &ConfigSnapshot,
     identity_inputs: &IdentityInputs<'a>,
@@ -275,7 +276,7 @@ pub(super) fn login_credentials<'a>(
     pieces
 }
 
-/// A member by these credentials.
+/// Returns the member identified by these credentials.
 pub(super) fn member_of_login(
     config: &ConfigSnapshot,
     pieces: CredentialPairs<'_>,
@@ -291,7 +292,7 @@ pub(super) fn member_of_login(
     }
 }
 
-/// Names and values that say who asks.
+/// Names and values that identify a requester.
 pub(super) type CredentialPairs<'a> = Vec<(&'a [u8], &'a [u8])>;
 
 fn credential_fields<'a>(
@@ -315,8 +316,8 @@ fn credential_parameters<'a>(
     rules.credential_parameters(query).filter_map(move |secret| pair(secret.position))
 }
 
-/// Pieces in one order, each after its length, so that no two lists are written alike. The lines of one field
-/// keep theirs: servers take the first or the last.
+/// Encodes the pairs in a canonical order, each value after its length, so that no two lists
+/// collide. Lines of one field keep their order: servers take the first or the last.
 fn encode_pairs(mut pieces: CredentialPairs<'_>) -> Vec<u8> {
     pieces.sort_by_key(|(name, _)| *name);
     let mut bytes = Vec::with_capacity(256);
@@ -327,7 +328,7 @@ fn encode_pairs(mut pieces: CredentialPairs<'_>) -> Vec<u8> {
     bytes
 }
 
-/// The user on whose behalf a request changes something, whatever its route keeps apart.
+/// Returns the user on whose behalf a request writes, whatever the route's partition is.
 pub(super) fn writer(
     config: &ConfigSnapshot,
     identity_inputs: &IdentityInputs<'_>,
@@ -340,7 +341,7 @@ pub(super) fn writer(
     has_any.then(|| Arc::new(login_member(config, identity_inputs)))
 }
 
-/// The holder of the credentials that a request carries, whatever its route keeps apart.
+/// Returns the holder of a request's credentials, whatever the route's partition is.
 pub(super) fn holder(
     config: &ConfigSnapshot,
     identity_inputs: &IdentityInputs<'_>,
@@ -350,12 +351,12 @@ pub(super) fn holder(
         .or_else(|| config.users.identify_in_any_partition(request, identity_inputs.now))
 }
 
-/// Where credentials that a login gives out may be.
+/// Fields in which login credentials can be.
 const WITH_LOGIN: FieldPresence =
     FieldPresence::AUTHORIZATION.with(FieldPresence::IDENTITY).with(FieldPresence::COOKIE);
 
-/// By whom purges select what a request changes on a route: the owner of the partition that it takes part in.
-/// None if the route does not tell users apart, or if the user is unknown: then the write is for all.
+/// Returns the owner whose responses a write on this route invalidates. `None` if the route does
+/// not separate users or the user is unknown: the write then invalidates for all.
 pub(super) fn owner(
     config: &ConfigSnapshot,
     route: &Route,
@@ -367,8 +368,8 @@ pub(super) fn owner(
     RequestIdentity::of(config, route, identity_inputs).ok()?.member?.owner.clone()
 }
 
-/// Takes off a request what says who asks, if its route is for everyone: its credential fields, and all
-/// cookies but those that choose what is shown. Credentials in the query stay; they are part of the key.
+/// Removes credentials from a request if its route is public: credential fields, and all cookies
+/// except selecting ones. Credentials in the query stay, since they are part of the key.
 pub(super) fn make_anonymous(
     config: &ConfigSnapshot,
     route: &Route,
@@ -394,7 +395,7 @@ pub(super) fn make_anonymous(
     }
 }
 
-/// Takes off an answer what is for one client alone, if its route is for everyone.
+/// Removes fields meant for one client from a response, if its route is public.
 pub(super) fn make_response_anonymous(route: &Route, headers: &mut HeaderMap) {
     if route.rule.partition == Partition::Everyone && !PlantedBug::CookieForEveryone.is_planted() {
         headers.remove(header::SET_COOKIE);
@@ -402,8 +403,8 @@ pub(super) fn make_response_anonymous(route: &Route, headers: &mut HeaderMap) {
     }
 }
 
-/// Whether the partition of a route is made of what stands in a request field, so that a `Vary` on it is
-/// satisfied by the partition.
+/// Returns whether the route's partition is made of this field, so that it satisfies a `Vary` on
+/// it.
 pub(super) fn is_partitioned_by(
     config: &ConfigSnapshot,
     route: &Route,
@@ -419,7 +420,7 @@ pub(super) fn is_partitioned_by(
     };
     match &route.rule.partition {
         Partition::None | Partition::Everyone => false,
-        // All cookies that count are in the key, or the request passes.
+        // All cookies that count are in the key; otherwise the request passes.
         Partition::User => *field == header::COOKIE || is_read(),
         Partition::Authenticated | Partition::Claims(_) => is_read(),
     }
@@ -434,7 +435,8 @@ fn keep_selecting_cookies(rules: &CredentialRules, route: &Route, headers: &mut 
     };
 }
 
-/// What the cookies of a request come to. Refuses those that servers may read differently.
+/// Returns the findings about a request's cookies. Refuses cookies that servers may parse
+/// differently.
 fn unambiguous_cookies(
     config: &ConfigSnapshot,
     route: &Route,
@@ -448,8 +450,8 @@ fn unambiguous_cookies(
     if findings.are_ambiguous(counts) { Err(Reason::AmbiguousCookie) } else { Ok(findings) }
 }
 
-/// What a query carries. A credential that reaches the origin and is not in the key separates nothing by
-/// itself: it counts as one in a field.
+/// Returns the credentials in a query. One that reaches the origin but is not in the key counts
+/// like one in a field.
 fn in_query(rules: &CredentialRules, rule: &QueryRule, query: Option<&str>) -> Credentials {
     let found = rules.credentials_in_query(query);
     if !found.has(Credentials::PARAMETER) || rule.forwarding == QueryForwarding::Kept {
@@ -461,8 +463,8 @@ fn in_query(rules: &CredentialRules, rule: &QueryRule, query: Option<&str>) -> C
     if are_keyed { found } else { found.with(Credentials::FIELD) }
 }
 
-/// The query with a digest in place of each credential; `None` if it has none. Without a key there is no
-/// digest either: that is the form of all of them.
+/// Replaces each credential in a query by a digest, or by a fixed mark without a `key`. Returns
+/// `None` if the query has none.
 pub(super) fn mask_credentials(
     query: &str,
     rules: &CredentialRules,
@@ -489,7 +491,7 @@ pub(super) fn mask_credentials(
     Some(masked)
 }
 
-/// The query of a target in the form by which purges select it: as far as its route keeps it, and without
+/// Returns the query of a target as purges select it: only what the route keeps, without
 /// credentials.
 pub(super) fn purge_query<'a>(
     config: &ConfigSnapshot,
@@ -500,7 +502,7 @@ pub(super) fn purge_query<'a>(
     Some(mask_credentials(&kept, &config.credentials, None).map_or(kept, Cow::Owned))
 }
 
-/// The rules by which cookies choose among the responses of a route, if they do.
+/// Returns the rules for selecting cookies on a route, if it uses them.
 pub(super) fn selecting_rules<'a>(
     config: &'a ConfigSnapshot,
     route: &Route,

@@ -1,4 +1,4 @@
-//! Delivery: what the client gets, and how it is told where it came from.
+//! Delivery: builds the response to the client, with the fields that describe the cache's decision.
 
 use std::cell::RefCell;
 
@@ -38,28 +38,28 @@ use crate::{
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 
-/// Fields that a delivery may add to a stored header section.
+/// Number of fields that delivery may add to a stored header section.
 const ADDED: usize = 7;
 
-/// What the client is told about where its response came from.
+/// The cache's decision about a request, as `Cache-Status` and `X-API-Cache` report it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CacheDecision {
-    /// What `X-API-Cache` says.
+    /// The value of `X-API-Cache`.
     pub result: CacheResult,
-    /// Why the origin was asked, if it was.
+    /// Why the request was forwarded, if it was.
     pub forward: Option<ForwardReason>,
-    /// What it answered.
+    /// The origin's status.
     pub origin_status: Option<StatusCode>,
     /// Whether the response is being stored.
     pub stored: StoreDecision,
-    /// Whether the request waited for another's fetch.
+    /// Whether the request shared another's fetch.
     pub collapsed: Collapsed,
     /// The detail.
     pub reason: Option<Reason>,
 }
 
 impl CacheDecision {
-    /// The origin was asked for this reason.
+    /// A request that was forwarded.
     pub(super) fn forwarded(
         result: CacheResult,
         forward: ForwardReason,
@@ -76,7 +76,7 @@ impl CacheDecision {
         }
     }
 
-    /// The store answered.
+    /// A request answered from the store.
     pub(super) fn hit(result: CacheResult, reason: Option<Reason>) -> Self {
         let (forward, origin_status) = (None, None);
         Self {
@@ -89,7 +89,7 @@ impl CacheDecision {
         }
     }
 
-    /// The same for a request that waited for another's fetch.
+    /// Marks the request as collapsed.
     pub(super) fn collapsed(self) -> Self {
         Self { collapsed: Collapsed::Yes, ..self }
     }
@@ -114,14 +114,14 @@ impl CacheDecision {
     }
 }
 
-/// Values of `Cache-Status` that each thread remembers.
+/// Number of `Cache-Status` values that each thread remembers.
 const CACHED_VALUES: usize = 16;
 
 thread_local! {
     static VALUES: RefCell<Vec<(CacheStatus, HeaderValue)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The value of `Cache-Status`; of a response that is not stored it is one of a few, written once.
+/// Returns the value of `Cache-Status`. Values without a TTL are few, and are formatted once.
 fn cached_value(status: CacheStatus) -> HeaderValue {
     if status.ttl.is_some() {
         return status.header_value();
@@ -139,7 +139,7 @@ fn cached_value(status: CacheStatus) -> HeaderValue {
     })
 }
 
-/// Answers with a fresh stored response. The hot path: nothing is awaited, cloned whole or locked.
+/// Responds with a fresh stored response. The hot path: no await, no full copy, no lock.
 pub(super) fn hit<B>(
     config: &ConfigSnapshot,
     route: usize,
@@ -164,22 +164,22 @@ pub(super) fn hit<B>(
     head.map(|()| Body::already_accounted(content))
 }
 
-/// Who is answered.
+/// The request that is responded to.
 pub(super) struct Responder<'a> {
     /// The configuration in force.
     pub config: &'a ConfigSnapshot,
     /// The route's index.
     pub route: usize,
-    /// When it asked.
+    /// When the request arrived.
     pub received: ReceivedAt,
-    /// How.
+    /// Its method.
     pub method: &'a Method,
-    /// With which fields.
+    /// Its header fields.
     pub headers: &'a HeaderMap,
 }
 
 impl Responder<'_> {
-    /// Answers with a stored response, fresh or not.
+    /// Responds with a stored response, fresh or stale.
     pub(super) fn stored(
         &self,
         response: &StoredResponse,
@@ -191,9 +191,11 @@ impl Responder<'_> {
         head.map(|()| Body::new(content, accounting))
     }
 
-    /// Answers with a response that is on its way to the store. `headers` are those this client may
-    /// see. A client that has this very representation already, or wants a range or the head alone, is
-    /// spared the rest.
+    /// Responds with a response that is still being stored; `headers` are those that this client
+    /// may see.
+    ///
+    /// Sends no body if the client has the representation or wants only the head, and a part of it
+    /// for a range.
     pub(super) fn streaming(
         &self,
         streaming: &StreamingResponse,
@@ -212,7 +214,7 @@ impl Responder<'_> {
         response(status, headers).map(|()| Body::new(content, accounting))
     }
 
-    /// Answers with what the origin sent to this client alone.
+    /// Responds with a response for this client only.
     pub(super) fn passed(
         &self,
         origin: Response<ResponseBody>,
@@ -222,15 +224,15 @@ impl Responder<'_> {
         let (mut head, body) = origin.into_parts();
         self.describe_passed(&mut head.headers, decision, None);
         accounting.record_response(decision.outcome(), head.status);
-        // For a `HEAD` that found something stored a `GET` was sent, and its answer has a body.
+        // A `HEAD` for a stored response was sent as a `GET`, so the origin's response has a body.
         let is_passed = *self.method != Method::HEAD || body.is_end_stream();
         let content =
             if is_passed { BodyContent::Origin(Box::new(body)) } else { BodyContent::Empty };
         Response::from_parts(head, Body::new(content, accounting))
     }
 
-    /// Answers a write with what the origin sent, which is on its way to the store as well and stays fresh
-    /// for `ttl` seconds.
+    /// Responds to a write with a response that is also being stored, and stays fresh for `ttl`
+    /// seconds.
     pub(super) fn written(
         &self,
         (status, mut headers): (StatusCode, HeaderMap),
@@ -243,7 +245,7 @@ impl Responder<'_> {
         response(status, headers).map(|()| Body::new(BodyContent::Tee(reader), accounting))
     }
 
-    /// Answers with a problem document of Larder's own.
+    /// Responds with a problem document.
     pub(super) fn problem(
         &self,
         problem: Problem,
@@ -253,7 +255,7 @@ impl Responder<'_> {
         self.local(problem.into_response(), decision, accounting)
     }
 
-    /// Answers with a response of Larder's own.
+    /// Responds with a response that Larder generated.
     pub(super) fn local(
         &self,
         mut response: Response<Bytes>,
@@ -291,7 +293,7 @@ impl Responder<'_> {
         self.add_server_timing(headers, decision);
     }
 
-    /// The head of a hit on all of a response; the same for everyone who asks within a second.
+    /// Returns the head of a hit on a complete response. It stays the same for a second.
     fn hit_head(&self, stored: &StoredResponse, decision: CacheDecision) -> HeaderMap {
         let now = self.received.steady;
         let key = head_cache::HeadKey {
@@ -302,7 +304,7 @@ impl Responder<'_> {
         };
         head_cache::get_or_make(key, || {
             let mut headers = stored.detached_fields().unpack(ADDED);
-            // The server writes the length of a whole body by itself.
+            // The server writes the length of a complete body itself.
             headers.remove(header::CONTENT_LENGTH);
             self.describe_stored(stored, decision, now, &mut headers);
             for (name, value) in &mut headers {
@@ -329,8 +331,8 @@ impl Responder<'_> {
         (response(status, headers), content, length)
     }
 
-    /// The same of a response that is on its way. A range of it can be told only where its length is
-    /// known; otherwise all of it is the answer (RFC 9110 §14.2).
+    /// Selects what to send of a streaming response. A range needs a known length; otherwise the
+    /// whole body is sent (RFC 9110 §14.2).
     fn select_streaming(
         &self,
         status: StatusCode,
@@ -361,7 +363,7 @@ impl Responder<'_> {
         }
     }
 
-    /// What the request asks for of a stored response: all of it, a range, or only whether it changed.
+    /// Selects what to send of a stored response: the whole body, a range, or `304`.
     fn select(
         &self,
         stored: &StoredResponse,
@@ -415,7 +417,7 @@ impl Responder<'_> {
         self.add_server_timing(headers, decision);
     }
 
-    /// Keeps what belongs to a partition out of the caches behind this one.
+    /// Marks responses of a partition as private for downstream caches.
     fn keep_private(&self, headers: &mut HeaderMap) {
         if self.route().rule.partition.needs_identity() {
             downstream::make_private(headers);
@@ -431,7 +433,7 @@ impl Responder<'_> {
     }
 }
 
-/// The whole body of a stored response, and its trailers.
+/// Returns the complete body of a stored response, with its trailers.
 fn full_body(stored: &StoredResponse) -> BodyContent {
     if stored.has_trailers() {
         BodyContent::FullWithTrailers(Box::new((stored.body(), stored.trailers())))
@@ -440,7 +442,7 @@ fn full_body(stored: &StoredResponse) -> BodyContent {
     }
 }
 
-/// Tells caches behind this one that cookies choose the response.
+/// Adds `Vary: Cookie` for downstream caches.
 fn vary_by_cookie(headers: &mut HeaderMap) {
     let says_so = list::members(headers, header::VARY)
         .any(|member| member == b"*" || member.eq_ignore_ascii_case(b"cookie"));
@@ -466,7 +468,7 @@ fn slice(body: &Bytes, range: ByteRange) -> Bytes {
     detached_slice(body, first..last.saturating_add(1).clamp(first, body.len()))
 }
 
-/// How long this node took, for the front end's tools.
+/// Formats the time spent in this node as `Server-Timing`.
 fn server_timing(result: CacheResult, elapsed: std::time::Duration) -> HeaderValue {
     let millis = elapsed.as_secs_f64() * 1e3;
     let text = format!("cache;desc=\"{}\", larder;dur={millis:.2}", result.as_str());

@@ -1,5 +1,4 @@
-//! Asking the origin on behalf of the cache: conditionally where something is stored, and with a
-//! verdict on what came back.
+//! Fetches responses from the origin for the cache, conditionally if one is stored.
 
 use std::{
     sync::Arc,
@@ -49,90 +48,91 @@ use crate::{
     user::PartitionMember,
 };
 
-/// How long the response to a request that no client waits for waits for memory to be stored.
+/// How long a background response waits for memory before it is fetched without being stored.
 const BUDGET_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often this node lines up behind another that then brings nothing.
+/// How often this node queues behind another node's fetch that brings nothing.
 const MAX_CLAIMS: usize = 3;
 
-/// One question to the origin whose answer the cache may keep. Kept boxed: it goes through many hands.
+/// A request to the origin whose response may be stored. Boxed, because it moves through many
+/// functions.
 pub(super) struct OriginFetch<S> {
-    /// Whose question it is.
+    /// The pipeline.
     pub pipeline: Arc<Pipeline<S>>,
-    /// The configuration in force when it was asked.
+    /// The configuration in force when the request arrived.
     pub config: Arc<ConfigSnapshot>,
     /// The route's index.
     pub route: usize,
-    /// The request as it is sent: the client's, as a `GET`.
+    /// The client's request, as a `GET`.
     pub request: Arc<Parts>,
-    /// The same as the origin is to see it; taken when it is sent.
+    /// The request as the origin receives it; taken when it is sent.
     pub origin_request: Request<RequestBody>,
-    /// The readings of its path.
+    /// The readings of the path.
     pub readings: PathReadings<'static>,
-    /// Its URL in the form by which purges select it.
+    /// The URL in the form that purges select.
     pub url: Box<str>,
-    /// Its own `Cache-Control`.
+    /// The request's `Cache-Control`.
     pub directives: RequestDirectives,
-    /// What it says about who asks.
+    /// The request's credentials.
     pub credentials: Credentials,
-    /// The member of the route's partition that asks, if the route keeps them apart.
+    /// The requesting member of the route's partition, if it has members.
     pub member: Option<Arc<PartitionMember>>,
-    /// Its turn, if the origin is to say whether it accepts the credentials; ends with its answer.
+    /// The recheck of the credentials, if there is one; ends with the response.
     pub recheck: Option<Recheck>,
-    /// The key of its target.
+    /// The key of the target.
     pub target: CacheKey,
-    /// What had been purged before the origin was asked.
+    /// The fence stamp taken before the origin request.
     pub stamp: FenceStamp,
-    /// When that was, by the node's own clock.
+    /// When the stamp was taken, by the monotonic clock.
     pub requested_at: Timestamp,
-    /// The key under which others wait: the target's, or that of the variant asked for.
+    /// The key of the flight: the target's, or that of the requested variant.
     pub key: CacheKey,
-    /// What is stored, if anything: asked about conditionally, and a way out if the origin fails.
+    /// The stored response, if any: validated by the request, and a fallback if the origin fails.
     pub stored: Option<StoredMatch>,
-    /// By which way it came.
+    /// How the request reached this node.
     pub ingress_peer: IngressPeer,
-    /// Where interim responses go.
+    /// Where interim responses are sent.
     pub interim: Option<InterimSender>,
-    /// Whether those who wait may try once more if it fails.
+    /// Whether a follower may retry if the fetch fails.
     pub retry: Retry,
-    /// Who waits for the answer.
+    /// Whether a client waits for the response.
     pub requester: Requester,
 }
 
-/// Who waits for the answer of the origin.
+/// Whether a client waits for the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Requester {
-    /// A client.
+    /// A client waits.
     Client,
-    /// No one: it is a refresh in the background, or a warm-up.
+    /// A refresh in the background, or a warm-up.
     Background,
 }
 
-/// What came of a question.
+/// The outcome of a fetch.
 pub(super) enum FetchOutcome {
     /// A response that is being stored.
     Streaming(TeedResponse),
-    /// What is stored may be used after all.
+    /// A stored response that may be used after all.
     Reused(ReusedResponse),
-    /// A response for the asker alone.
+    /// A response for this requester only.
     NotShared(Response<ResponseBody>, Reason),
-    /// No response that this asker may have.
+    /// A failure, without a response for this requester.
     Failed(FetchFailure),
 }
 
-/// What became of a response that no client waits for.
+/// How reading a background response ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DrainOutcome {
-    /// All of it was read, if there was anything to read.
+    /// It was read to the end, or had no body.
     Complete,
-    /// It is not kept for the store.
+    /// It is not retained for the store.
     NotKept,
-    /// It broke off.
+    /// It was truncated.
     Truncated,
 }
 
 impl FetchOutcome {
-    /// Reads a response that no client waits for, as long as it is kept for the store.
+    /// Reads a background response as long as it is retained for the store.
     pub(super) async fn drain(self) -> DrainOutcome {
         match self {
             Self::Streaming(teed) => teed.reader.drain().await,
@@ -143,8 +143,8 @@ impl FetchOutcome {
 }
 
 impl<S: Store> OriginFetch<S> {
-    /// Asks, and tells those who wait on `flight`. The body of what is stored goes on arriving in a
-    /// task of its own, whoever reads it.
+    /// Fetches, and publishes the result to the followers of `flight`. The body of a stored
+    /// response is read in a task of its own.
     pub(super) async fn run(mut self: Box<Self>, flight: Option<FlightLeader>) -> FetchOutcome {
         if let Some(flight) = &flight {
             match Box::pin(self.claim(flight)).await {
@@ -158,7 +158,8 @@ impl<S: Store> OriginFetch<S> {
             self.stamp = self.pipeline.log.applied_purges().stamp();
             self.requested_at = self.pipeline.clock.steady();
         }
-        // Purged since it was found, it must not come back as current under a fence from after its purge.
+        // A response purged since the lookup must not be validated under a fence taken after the
+        // purge.
         if self.stored.as_ref().is_some_and(|stored| self.pipeline.is_purged(&stored.response)) {
             self.stored = None;
         }
@@ -175,15 +176,17 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// Agrees with the other nodes who asks. Gives what another node has fetched, if that answers this
-    /// question too; otherwise this node asks. After a failure one node at a time tries again, once.
+    /// Agrees with other nodes on which one fetches.
+    ///
+    /// Returns another node's result if it answers this request too. After a failure one node
+    /// retries, once.
     async fn claim(&mut self, flight: &FlightLeader) -> ClaimResult {
         for _ in 0..MAX_CLAIMS {
             let landed = match self.pipeline.store.claim_fetch(&self.key).await {
                 FetchClaim::Uncoordinated => return ClaimResult::Fetch,
                 FetchClaim::Lead(lease) => {
                     flight.attach_lease(lease);
-                    // Another node may have landed between the look into the store and the claim.
+                    // Another node may have stored a response between the lookup and the claim.
                     LeaseResult::Stored
                 }
                 FetchClaim::Follow(following) => following.result().await,
@@ -191,7 +194,7 @@ impl<S: Store> OriginFetch<S> {
             match landed {
                 LeaseResult::Stored => match self.find_in_shared_tier().await {
                     SharedTierResult::Reused(reused) => return ClaimResult::Reused(reused),
-                    // What was fetched is another variant. Who asks for this one agrees anew.
+                    // The other node stored another variant: claim this one.
                     SharedTierResult::Missing(key) if key != self.key && self.stored.is_none() => {
                         flight.mark_stored();
                         self.key = key;
@@ -215,13 +218,14 @@ impl<S: Store> OriginFetch<S> {
         ClaimResult::Fetch
     }
 
-    /// Whether this node tries after another one failed: it may reach the origin on another way.
+    /// Returns whether this node retries after another node's fetch failed. It may reach the origin
+    /// by another path.
     fn may_retry_after(&mut self, failure: OriginFailure) -> bool {
         let is_first = std::mem::replace(&mut self.retry, Retry::No) == Retry::Once;
         is_first && failure.retry_after.is_none()
     }
 
-    /// What stands in the shared tier now, if it answers this request without the origin.
+    /// Returns the response in the shared tier, if it can be used without the origin.
     async fn find_in_shared_tier(&self) -> SharedTierResult {
         let criteria = LookupCriteria {
             vary: &self.config.route(self.route).vary,
@@ -249,7 +253,7 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// What a response that comes now is, seen from what is stored.
+    /// The cache result of a response that arrives now.
     pub(super) fn cache_result(&self) -> CacheResult {
         if self.stored.is_some() { CacheResult::Expired } else { CacheResult::Miss }
     }
@@ -262,9 +266,10 @@ impl<S: Store> OriginFetch<S> {
         request_head(&self.request, self.credentials)
     }
 
-    /// Asks conditionally where something is stored, and once more without a condition where the answer
-    /// turns out to be about another representation than the stored one (RFC 9111 §4.3.4), or to depend on
-    /// more than it.
+    /// Sends the request, conditionally if a response is stored.
+    ///
+    /// Sends it again without the condition if the `304` is about another representation (RFC 9111
+    /// §4.3.4), or depends on more fields.
     async fn request_origin(&mut self) -> Result<OriginResponse, SendFailure> {
         let (origin_request, _no_body) = std::mem::take(&mut self.origin_request).into_parts();
         let (uri, mut headers) = (origin_request.uri, origin_request.headers);
@@ -288,8 +293,8 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// Whether a 304 is about what is stored, for all that it answers: the same representation, selected by no
-    /// more fields than are known to select it.
+    /// Returns whether a `304` confirms the stored response: the same representation, selected by
+    /// no other fields.
     fn confirms_stored(&self, stored: &HeaderMap, update: &HeaderMap) -> bool {
         if self.cacheability_check().varies_by_credentials(update) {
             return false;
@@ -303,8 +308,8 @@ impl<S: Store> OriginFetch<S> {
         validation::confirms(stored, update) && named.is_within(&known)
     }
 
-    /// The fields of what may be validated, and whose tag they hold. What is of another version may not: a
-    /// new version begins with new representations.
+    /// Returns the fields to validate with, and who assigned their tag. Responses of a previous
+    /// version are not validated.
     fn validators(&self) -> Option<(HeaderMap, EtagOrigin)> {
         let stored = self
             .stored
@@ -393,18 +398,18 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// What a response to this question is known by.
+    /// Returns the attributes of the response.
     pub(super) fn attributes(&self) -> OwnedResponseAttributes {
         self.config.attributes(self.route, self.member.as_deref())
     }
 
-    /// The user whose own the response is, for its tags.
+    /// Returns the user that the response belongs to, for its tags.
     pub(super) fn user(&self) -> Option<&str> {
         let is_own = self.rule().partition == Partition::User;
         self.member.as_deref().filter(|_| is_own)?.user.as_deref()
     }
 
-    /// Whether a response is stored, and how.
+    /// Decides whether a response is stored, and on what terms.
     pub(super) fn cacheability(
         &self,
         response: &Response<ResponseBody>,
@@ -423,7 +428,7 @@ impl<S: Store> OriginFetch<S> {
         })
     }
 
-    /// What is to be stored, with memory for it.
+    /// Reserves memory for the body; background requests wait for it.
     async fn with_budget(
         &self,
         admission: Admission,
@@ -439,7 +444,7 @@ impl<S: Store> OriginFetch<S> {
         self.require_share(admission, share)
     }
 
-    /// The same without waiting for memory.
+    /// Reserves memory for the body, without waiting.
     pub(super) fn with_budget_now(
         &self,
         admission: Admission,
@@ -477,13 +482,13 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// The largest body that is kept for the store.
+    /// The maximum body size that is retained for the store.
     pub(super) fn max_body_bytes(&self) -> usize {
         let configured = usize::try_from(self.config.max_object).unwrap_or(usize::MAX);
         configured.min(self.pipeline.store.max_entry_size())
     }
 
-    /// The origin says that what is stored still stands (RFC 9111 §4.3.4).
+    /// Freshens the stored response after a `304` (RFC 9111 §4.3.4).
     async fn freshen(
         &self,
         stored: &StoredMatch,
@@ -520,7 +525,7 @@ impl<S: Store> OriginFetch<S> {
         ReusedResponse { response, result, reason: None, origin_status, collapsed }
     }
 
-    /// Notes that this was asked for, and is going to be stored.
+    /// Records the request as a recent target, to be warmed after a purge.
     pub(super) fn note_recent_target(&self, key: &CacheKey, response: &Arc<StoredResponse>) {
         let (request, ingress_peer, credentials) =
             (&*self.request, self.ingress_peer, self.credentials);
@@ -534,13 +539,13 @@ impl<S: Store> OriginFetch<S> {
         self.pipeline.note_recent_target(&repeatable, (key, response));
     }
 
-    /// The host that the client asked for, in canonical form.
+    /// Returns the requested host in canonical form.
     pub(super) fn host(&self) -> Box<str> {
         let target = self.target.origin_target();
         target.map(|target| target.requested_host.into()).unwrap_or_default()
     }
 
-    /// Whether no purge since the origin was asked selects a response with these tags.
+    /// Returns whether no purge since the origin request selects a response with these tags.
     pub(super) fn outlives_purges(&self, tags: &[String]) -> bool {
         let (applied_purges, url) = (self.pipeline.log.applied_purges(), self.url.as_bytes());
         let attributes = self.attributes();
@@ -549,8 +554,10 @@ impl<S: Store> OriginFetch<S> {
         applied_purges.judge_fetched(&self.stamp, &expected, tags) != PurgeVerdict::Dead
     }
 
-    /// Removes what was stored, as the origin has said of the resource that it is no more, unless this
-    /// request is not one to say so, or something that was asked for later has taken its place.
+    /// Removes a stored response after the origin said that the resource has changed or gone.
+    ///
+    /// Does nothing if the request is not representative, or if a response requested later is
+    /// stored.
     async fn remove_stored(&self, stored: &StoredMatch) {
         if !self.is_representative() {
             return;
@@ -566,8 +573,8 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// Whether the request might have led a fetch for all who want the same. Only what is answered to such
-    /// a one may take away what they use, or hold up its renewal: a rate limit may be for one client.
+    /// Returns whether the request could have led a shared flight. Only such a request may remove
+    /// stored responses or postpone their refresh: a rate limit may concern one client.
     pub(super) fn is_representative(&self) -> bool {
         self.credential_class() == CredentialClass::Anonymous && !self.directives.no_store
     }
@@ -594,15 +601,15 @@ impl<S: Store> OriginFetch<S> {
             }
             self.mark_hit_for_miss(HitForMissReason::Unstored, now, flight);
         } else if let Some(flight) = flight {
-            // This says nothing about the target: it stays stored, and worth waiting for.
+            // The response says nothing about the target, which stays stored and collapsible.
             flight.yield_lease();
             flight.publish(FlightResult::NotShared);
         }
         FetchOutcome::NotShared(response, reason)
     }
 
-    /// Has every node that still has the stored response, and asks the fleet's store before it uses it
-    /// stale, know that the origin took it back. Costs one write, the first time.
+    /// Marks a stored response as revoked by the origin, for nodes that would serve it stale. Costs
+    /// one write, the first time.
     async fn take_back(&self, stored: &StoredMatch, now: Timestamp) {
         let (store, response) = (&self.pipeline.store, &stored.response);
         if !self.is_representative() || stale::is_revoked(&response.freshness) {
@@ -613,7 +620,7 @@ impl<S: Store> OriginFetch<S> {
         store.put(&stored.key, Entry::Response(gone)).await;
     }
 
-    /// Sends those who wait off to ask for themselves, and those who come next at once.
+    /// Marks the key hit-for-miss, and releases followers to fetch for themselves.
     pub(super) fn mark_hit_for_miss(
         &self,
         reason: HitForMissReason,
@@ -632,41 +639,41 @@ impl<S: Store> OriginFetch<S> {
     }
 }
 
-/// What the nodes agreed on.
+/// The result of claiming a fetch among the nodes.
 enum ClaimResult {
-    /// This node asks the origin.
+    /// This node fetches.
     Fetch,
-    /// Another node has asked, and this is what it got.
+    /// Another node has fetched this response.
     Reused(ReusedResponse),
-    /// Other nodes have asked, and the origin failed.
+    /// Other nodes have fetched, and the origin failed.
     Failed(OriginFailure),
 }
 
-/// What another node has fetched.
+/// The result of looking into the shared tier.
 enum SharedTierResult {
-    /// It answers this question.
+    /// A response that answers the request.
     Reused(ReusedResponse),
-    /// Nothing that does. This key is what is missing.
+    /// No such response; this is the key to fetch.
     Missing(CacheKey),
 }
 
 impl<S> Pipeline<S> {
-    /// Whether a stored response must not be used any more.
+    /// Returns whether a hard purge selects a stored response.
     pub(super) fn is_purged(&self, stored: &StoredResponse) -> bool {
         self.log.applied_purges().judge(stored, Instant::now()) == PurgeVerdict::Dead
     }
 }
 
-/// What the origin answered.
+/// A response from the origin.
 pub(super) struct OriginResponse {
     response: Response<ResponseBody>,
     times: FetchTimes,
-    /// Whether it says that what is stored still stands.
+    /// Whether it confirms the stored response.
     is_validation: bool,
 }
 
 impl OriginResponse {
-    /// What it says about credentials: a 304 comes in the place of a 2xx (RFC 9110 §13.2.1).
+    /// Returns its verdict on the credentials. A `304` stands for a 2xx (RFC 9110 §13.2.1).
     fn credential_verdict(&self) -> CredentialVerdict {
         if self.is_validation {
             CredentialVerdict::Accepted
@@ -679,25 +686,25 @@ impl OriginResponse {
         self.response.status() == StatusCode::NOT_MODIFIED
     }
 
-    /// Whether a stale response may take its place: an error, or a 304 to a request without a
-    /// condition.
+    /// Returns whether a stale response may replace it: an error, or a `304` to an unconditional
+    /// request.
     pub(super) fn is_failure(&self) -> bool {
         stale::is_error(self.response.status()) || (self.is_not_modified() && !self.is_validation)
     }
 }
 
-/// When the origin was asked, and when it had answered, by the system's clock.
+/// When a request was sent to the origin, and when its response head arrived.
 #[derive(Clone, Copy)]
 pub(super) struct FetchTimes {
-    /// When it was asked.
+    /// When it was sent, by the wall clock.
     pub requested_at: Timestamp,
-    /// When its head had come.
+    /// When the response head arrived, by the wall clock.
     pub received_at: Timestamp,
-    /// The same by the node's own clock, by which what is stored grows older.
+    /// When the response head arrived, by the monotonic clock that stored responses age by.
     pub received_steady: Timestamp,
 }
 
-/// Lands what is stored, and may be used after all.
+/// Publishes a stored response as the result of a flight.
 pub(super) fn publish_reused(
     reused: ReusedResponse,
     flight: Option<&FlightLeader>,
@@ -708,11 +715,11 @@ pub(super) fn publish_reused(
     FetchOutcome::Reused(reused)
 }
 
-/// A response, and when its head had come.
+/// A response, and when its head arrived.
 pub(super) type SentResponse = (Response<ResponseBody>, Timestamp);
 
-/// Sends a request to the origin, counts how that went, and makes the response's head Larder's own:
-/// nothing of the origin's connection is left in it.
+/// Sends a request to the origin, records metrics, and removes what belongs to the origin's
+/// connection from the response.
 pub(super) async fn send<S>(
     pipeline: &Pipeline<S>,
     config: &ConfigSnapshot,
@@ -727,7 +734,7 @@ pub(super) async fn send<S>(
                 (response.status(), response.version(), pipeline.clock.now());
             let headers = response.headers_mut();
             response::headers(status, headers, version, &config.identity, now);
-            // Larder's own towards its clients, whatever the origin's is (RFC 9110 §2.5).
+            // The version that clients see is Larder's own (RFC 9110 §2.5).
             *response.version_mut() = Version::HTTP_11;
             metrics.record_origin_response(response.status(), started.elapsed());
             pipeline.outages.origin_answered();

@@ -1,4 +1,4 @@
-//! What becomes of a fetch that failed: a stale response stands in, or those who wait share the failure.
+//! Failed fetches: a stale response is served instead, or followers share the failure.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,10 +29,10 @@ use crate::{
     store::Store,
 };
 
-/// A failure that took longer than this is not tried again: nobody waits for long twice.
+/// A failure that took longer than this is not retried, so that no client waits twice.
 const RETRY_WITHIN: Duration = Duration::from_secs(2);
 
-/// An error response that is not stored, and why.
+/// An error response that is not stored.
 pub(super) struct ErrorResponse {
     pub response: Response<ResponseBody>,
     pub times: FetchTimes,
@@ -40,7 +40,8 @@ pub(super) struct ErrorResponse {
 }
 
 impl<S> Pipeline<S> {
-    /// Returns what is stored, if it may stand in for an origin that fails (RFC 5861 §4, RFC 9111 §4.2.4).
+    /// Returns the stored response if it may be served while the origin fails (RFC 5861 §4, RFC
+    /// 9111 §4.2.4).
     pub(super) fn stale_on_error(
         &self,
         stored: Option<&StoredMatch>,
@@ -48,7 +49,7 @@ impl<S> Pipeline<S> {
         (outage, origin_status): (Outage, Option<StatusCode>),
         now: Timestamp,
     ) -> Option<ReusedResponse> {
-        // A purge may have come while the origin was asked.
+        // A purge may have arrived during the origin request.
         let stored = stored.filter(|stored| !self.is_purged(&stored.response))?;
         let known = (stored.response.status, &stored.response.freshness);
         let reason = stale::stale_on_error(known, outage, directives, rule, now)?;
@@ -57,7 +58,7 @@ impl<S> Pipeline<S> {
 }
 
 impl<S: Store> OriginFetch<S> {
-    /// Notes whether fetches of this key fail, for those who ask next. `took` is how long this one needed.
+    /// Records whether fetches of this key fail. `took` is how long this one needed.
     pub(super) fn note_outage(&self, sent: &Result<OriginResponse, SendFailure>, took: Duration) {
         let outages = &self.pipeline.outages;
         let outage = match sent {
@@ -73,7 +74,7 @@ impl<S: Store> OriginFetch<S> {
         }
     }
 
-    /// There was no response.
+    /// Handles an origin request without a response.
     pub(super) fn on_error(
         self,
         origin_failure: SendFailure,
@@ -91,7 +92,7 @@ impl<S: Store> OriginFetch<S> {
         FetchOutcome::Failed(failure)
     }
 
-    /// Another node's fetch failed, and those who wait here get no better.
+    /// Handles the failure of another node's fetch, for this node's followers.
     pub(super) fn on_error_of_other_node(
         self,
         failure: FetchFailure,
@@ -105,7 +106,7 @@ impl<S: Store> OriginFetch<S> {
         FetchOutcome::Failed(failure)
     }
 
-    /// Returns what is stored, if it may stand in for an origin that fails.
+    /// Returns the stored response if it may be served while the origin fails.
     pub(super) fn stale_on_error(
         &self,
         failed: (Outage, Option<StatusCode>),
@@ -115,7 +116,7 @@ impl<S: Store> OriginFetch<S> {
         self.pipeline.stale_on_error(stored, (&self.directives, self.rule()), failed, now)
     }
 
-    /// Gives a passing failure to those who wait for it, as far as they may have it.
+    /// Publishes a transient error to followers, as far as they may have it.
     pub(super) fn share_error(
         self,
         error: ErrorResponse,
@@ -145,7 +146,7 @@ impl<S: Store> OriginFetch<S> {
         FetchOutcome::Streaming(teed)
     }
 
-    /// Reads an error response for all who get it. Nothing of it is stored.
+    /// Reads an error response for all that share it. Nothing of it is stored.
     fn tee(
         &self,
         (response, times): (Response<ResponseBody>, FetchTimes),
@@ -209,15 +210,15 @@ async fn pump(mut body: ResponseBody, tee: Arc<TeeBody>) {
     drop(guard);
 }
 
-/// How an origin that gave no response failed.
+/// Classifies a failure for stale responses.
 pub(super) fn outage_of(origin_failure: &SendFailure) -> Outage {
     if origin_failure.is_disconnected { Outage::Disconnected } else { Outage::Error }
 }
 
-/// Whether one of those who wait for an error response tries once more before all of them get it.
+/// Returns whether one follower retries before all of them receive the error response.
 ///
-/// The request that brought it may have caused it: by a field that crashes the origin, or by its client's
-/// share of a rate limit. But an origin that says when to come again is heeded.
+/// The leader's request may have caused the error: a field that crashes the origin, or its client's
+/// share of a rate limit. A `Retry-After` is respected.
 fn is_worth_retry((status, retry_after): (StatusCode, Option<u32>), took: Duration) -> bool {
     let is_asked_to_wait = retry_after.is_some_and(|seconds| seconds > 0);
     let is_about_client = status == StatusCode::TOO_MANY_REQUESTS;

@@ -1,4 +1,4 @@
-//! The end of a request: one metric update and one access-log line, whatever became of it.
+//! The end of a request: one metric update and one access-log line.
 
 use std::{
     sync::Arc,
@@ -16,40 +16,39 @@ use crate::{
     telemetry::{AccessLogEntry, RequestObservation},
 };
 
-/// The status that stands in the access log where the client went away before there was one, as in
-/// nginx's.
+/// Status in the access log if the client disconnected before the response, as in nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// When a request's head had been read, on both clocks.
+/// When a request's head was read, by both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReceivedAt {
-    /// By the system's clock.
+    /// By the wall clock.
     pub at: Timestamp,
-    /// By the monotonic clock.
+    /// By the process's monotonic clock.
     pub started: Instant,
-    /// The same as a timestamp: by the node's own clock, by which what is stored grows older.
+    /// By the monotonic clock that stored responses age by, as a timestamp.
     pub steady: Timestamp,
 }
 
 impl ReceivedAt {
-    /// Now.
+    /// Reads the clocks.
     pub(crate) fn now(clock: &Clock) -> Self {
         let started = Instant::now();
         Self { at: clock.now(), started, steady: clock.steady_at(started) }
     }
 }
 
-/// What became of a request, as far as clients and operators are told.
+/// What the cache did with a request, for clients and operators.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CacheOutcome {
-    /// What `X-API-Cache` says.
+    /// The value of `X-API-Cache`.
     pub result: CacheResult,
     /// Why it was not a hit.
     pub reason: Option<Reason>,
 }
 
-/// A request under way. Reports it when dropped: at the end of its response's body, or when its client
-/// goes away.
+/// A request in progress. Reports it when dropped: at the end of the response body, or when the
+/// client disconnects.
 pub(crate) struct RequestAccounting {
     config: Arc<ConfigSnapshot>,
     route: usize,
@@ -60,7 +59,7 @@ pub(crate) struct RequestAccounting {
     logged: Option<Box<LoggedRequest>>,
 }
 
-/// What the access log needs of the request's head, kept only where there is a log.
+/// The parts of a request that the access log needs, kept only if there is a log.
 struct LoggedRequest {
     request_id: String,
     method: Method,
@@ -69,7 +68,7 @@ struct LoggedRequest {
 }
 
 impl RequestAccounting {
-    /// Begins to account for a request.
+    /// Starts accounting for a request.
     pub(crate) fn begin<B>(
         config: Arc<ConfigSnapshot>,
         route: usize,
@@ -90,7 +89,7 @@ impl RequestAccounting {
         Self { config, route, received, outcome, status: None, bytes: 0, logged }
     }
 
-    /// Notes what the client is told.
+    /// Records the response that the client receives.
     pub(crate) fn record_response(&mut self, outcome: CacheOutcome, status: StatusCode) {
         self.outcome = outcome;
         self.status = Some(status);
@@ -125,7 +124,7 @@ impl Drop for RequestAccounting {
     }
 }
 
-/// Reports a request whose whole response is at hand. The hot path: borrows everything.
+/// Reports a request whose complete response is available. The hot path: borrows everything.
 pub(super) fn record_hit<B>(
     config: &ConfigSnapshot,
     route: usize,
@@ -160,22 +159,23 @@ pub(super) fn record_hit<B>(
     });
 }
 
-/// A request that never reached the pipeline: the server refused it, or an endpoint of Larder's own answered.
+/// A request that never reached the pipeline: refused by the server, or answered by an endpoint of
+/// Larder.
 #[derive(Debug)]
 pub(crate) struct LocalResponse<'a> {
     /// The request's `X-Request-ID`, if it is usable.
     pub request_id: Option<&'a str>,
-    /// The method; none of a request that could not be read.
+    /// The method; `None` if the request could not be parsed.
     pub method: Option<&'a Method>,
-    /// The host asked for.
+    /// The requested host.
     pub host: &'a str,
-    /// The path asked for.
+    /// The requested path.
     pub path: &'a str,
-    /// What answered: the name of an endpoint, or nothing.
+    /// The name of the endpoint; empty if there is none.
     pub route: &'a str,
     /// The status.
     pub status: StatusCode,
-    /// Body bytes sent.
+    /// Number of body bytes sent.
     pub bytes: u64,
     /// How long it took.
     pub duration: Duration,
@@ -184,11 +184,11 @@ pub(crate) struct LocalResponse<'a> {
 }
 
 impl<S> Pipeline<S> {
-    /// Writes the access-log line of a request that this pipeline has not handled.
+    /// Writes the access-log line of a request that did not reach the pipeline.
     pub(crate) fn log_local_response(&self, answer: &LocalResponse<'_>) {
         let log = self.config.with(|config| {
             let log = config.access_log.clone()?;
-            // What a sensitive route governs is in no log, whatever answers it.
+            // Paths of sensitive routes are never logged.
             let host = host::canonical(answer.host, Scheme::Http);
             let path = PathReadings::of(answer.path);
             let route = config.routes.select_loosest(&Method::GET, &host, &path).route;
@@ -222,7 +222,7 @@ fn observation(
     RequestObservation { result: outcome.result, reason: outcome.reason, status, bytes, duration }
 }
 
-/// The host a request asks for. Its target is in origin form by now.
+/// Returns the host that a request asks for. Its target is in origin form by now.
 pub(super) fn requested_host(headers: &HeaderMap) -> &str {
     headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Who asks for what is Larder's own: the identity of a request without a route.
+//! Identifies users for Larder's own endpoints, which have no route.
 
 use std::{
     net::IpAddr,
@@ -19,10 +19,10 @@ use crate::{
 };
 
 impl<S> Pipeline<S> {
-    /// Returns the user whom a request proves to be from, or why it proves none.
+    /// Returns the user whose identity a request proves, or why it proves none.
     ///
-    /// A credential that a logout or a `401` has ended counts again only once the origin has accepted it
-    /// since, on a route that keeps users apart.
+    /// A credential ended by a logout or a `401` counts again once the origin has accepted it
+    /// since, on a route that separates users.
     pub(crate) fn identify(
         &self,
         request: (&HeaderMap, Option<IpAddr>),
@@ -39,7 +39,7 @@ impl<S> Pipeline<S> {
         })
     }
 
-    /// Whether the origin has accepted the member's credential after all that ended it.
+    /// Returns whether the origin has accepted the credential since it was last ended.
     fn is_accepted_since(&self, config: &ConfigSnapshot, member: &PartitionMember) -> bool {
         let routes = config.routes.routes().iter().chain([config.routes.unmatched()]);
         let mut own = routes.filter(|route| route.rule.partition == Partition::User);

@@ -1,4 +1,4 @@
-//! Logout: what it ends, by the credentials that came with it.
+//! Logout: what it ends, by the credentials of the request.
 
 use super::{
     accepted_credentials,
@@ -7,14 +7,14 @@ use super::{
 };
 use crate::{fence::Selector, user::PartitionMember};
 
-/// Credentials in one logout of which each combination is ended: each doubles what is written.
+/// Number of credentials of which every combination is ended; each doubles the number of selectors.
 const MAX_COMBINED: usize = 4;
 
-/// What a logout ends: all that belongs to the user, and what was noted of the credentials that came. Of a
-/// token that names no user only the latter.
+/// Returns what a logout ends: all responses of the user, and the acceptance of the credentials.
+/// For a token that names no user, only the latter.
 ///
-/// Exact credentials belong together as they are sent. A browser sends a logout more of them than other
-/// requests (a cookie whose path is that of the logout), so each combination of those that came is ended.
+/// Exact credentials count as a set. A browser sends more of them with a logout than with other
+/// requests (a cookie limited to the logout's path), so every combination is ended.
 pub(super) fn selectors(
     config: &ConfigSnapshot,
     identity_inputs: &IdentityInputs<'_>,
@@ -47,8 +47,8 @@ fn credential_selector(member: &PartitionMember) -> Selector {
     Selector::Credential(accepted_credentials::credential_name(member).into())
 }
 
-/// The members by each combination of the credentials that came; where these are very many, by all of them
-/// and by each.
+/// Returns a member for each combination of the credentials. If there are many, one for all of them
+/// and one for each.
 fn logins(config: &ConfigSnapshot, identity_inputs: &IdentityInputs<'_>) -> Vec<PartitionMember> {
     let pieces = credentials::login_credentials(config, identity_inputs);
     let count = pieces.len();

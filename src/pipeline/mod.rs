@@ -119,10 +119,10 @@ use snapshot_cell::SnapshotCell;
 use tee::FillBudget;
 use write_tracker::WriteTracker;
 
-/// Bytes that bodies on their way to the store may take beside what is stored.
+/// Memory for bodies on their way to the store, beside what is stored.
 const FILL_BUDGET_BYTES: u64 = 16 << 20;
 
-/// What answers requests on the public listener.
+/// The state that all requests share.
 pub(crate) struct Pipeline<S> {
     config: SnapshotCell,
     store: S,
@@ -142,7 +142,7 @@ pub(crate) struct Pipeline<S> {
     writes: Arc<WriteTracker>,
 }
 
-/// A request that needs more than a fresh stored response: all that its steps share.
+/// A request that a fresh stored response in memory does not answer.
 struct ClientRequest<S> {
     context: RequestContext<S>,
     upgrade: Option<OnUpgrade>,
@@ -150,7 +150,7 @@ struct ClientRequest<S> {
 }
 
 impl<S: Store> Pipeline<S> {
-    /// A pipeline over this store.
+    /// Creates a pipeline over this store.
     pub(crate) fn new(
         config: ConfigSnapshot,
         store: S,
@@ -179,18 +179,18 @@ impl<S: Store> Pipeline<S> {
         })
     }
 
-    /// Puts another configuration in force. Requests under way end under the old one; the cache stays.
+    /// Replaces the configuration. Requests in progress keep the old one; the cache stays.
     pub(crate) fn replace(&self, config: ConfigSnapshot) {
         self.config.replace(config);
     }
 
-    /// The store.
+    /// Returns the store.
     pub(crate) fn store(&self) -> &S {
         &self.store
     }
 
-    /// What selects a target in purges, under the route that governs a `GET` of it: its URL in normal form,
-    /// or what stands for that if the route is sensitive.
+    /// Returns the selector of a target, under the route of a `GET` for it: the normalised URL, or
+    /// its tag if the route is sensitive.
     pub(crate) fn purge_selector(&self, target: &TargetUri<'_>) -> Selector {
         self.config.with(|config| {
             let host = host::canonical(target.host, target.scheme);
@@ -205,43 +205,43 @@ impl<S: Store> Pipeline<S> {
         })
     }
 
-    /// Returns the owners of what belongs to a user, by issuer and claim.
+    /// Returns the owners of a user's responses, by issuer and claim.
     pub(crate) fn owners(&self, issuer: Option<&str>, claim: &str) -> Vec<Arc<str>> {
         self.config.with(|config| config.users.owners(issuer, claim))
     }
 
-    /// The purge log.
+    /// Returns the purge log.
     pub(crate) fn log(&self) -> &Arc<PurgeLog> {
         &self.log
     }
 
-    /// What is to be fetched before anybody asks.
+    /// Returns the queue of requests to warm.
     pub(crate) fn warm_queue(&self) -> &WarmQueue {
         &self.warm_queue
     }
 
-    /// Waits until no write is under way, at most for `deadline`. Those that are left are then cut, and
-    /// purge as writes whose outcome is unknown.
+    /// Waits until no write is in progress, at most for `deadline`. Remaining writes are then
+    /// cancelled, and purge as writes with an unknown outcome.
     pub(crate) async fn drain_writes(&self, deadline: Duration) {
         self.writes.drain(deadline).await;
     }
 
-    /// How busy the connections to the origin are.
+    /// Returns the load of the connections to the origin.
     pub(crate) fn origin_load(&self) -> OriginLoad {
         self.config.with(|config| config.origin.load())
     }
 
-    /// Bytes of bodies on their way to the store.
+    /// Number of bytes of bodies on their way to the store.
     pub(crate) fn fill_budget_used(&self) -> u64 {
         self.fill_budget.used()
     }
 }
 
-/// What became of a request so far, without anything that had to be waited for.
+/// The result of the synchronous part of handling a request.
 enum FastPath {
-    /// It is answered.
+    /// A response.
     Hit(Response<Body>),
-    /// It needs more.
+    /// The request needs more work.
     Continue(Arc<ConfigSnapshot>, usize, RequestAction),
 }
 
@@ -295,7 +295,7 @@ impl<S: Store> Handler for Pipeline<S> {
 }
 
 impl<S: Store> Pipeline<S> {
-    /// The fresh stored response to a request, if it can be had without waiting.
+    /// Returns the fresh stored response to a request, if it is in memory.
     fn fresh_in_memory<B>(
         &self,
         config: &ConfigSnapshot,
@@ -326,7 +326,8 @@ impl<S: Store> Pipeline<S> {
 }
 
 impl<S> Pipeline<S> {
-    /// Whether the origin has lately accepted a member's credentials, and has not denied them the target.
+    /// Returns whether the origin recently accepted a member's credentials and has not denied them
+    /// the target.
     fn is_accepted(
         &self,
         config: &ConfigSnapshot,
@@ -342,7 +343,7 @@ impl<S> Pipeline<S> {
 }
 
 impl<S: Store> ClientRequest<S> {
-    /// Each way in a box of its own: a request in flight carries, and moves, no more than its own takes.
+    /// Boxes each path separately, so that a request carries only the state of its own.
     fn dispatch(self, action: RequestAction, body: Incoming) -> BoxFuture<'static, Response<Body>> {
         match action {
             RequestAction::Lookup(lookup) => self.respond_from_cache(lookup, body).boxed(),
@@ -365,7 +366,7 @@ impl<S: Store> ClientRequest<S> {
         }
     }
 
-    /// Asks the origin, whatever is stored, and stores what it answers.
+    /// Fetches regardless of what is stored, and stores the response.
     async fn refetch(self, lookup: Lookup) -> Response<Body> {
         let decision = pass::decision(Reason::RuleBypass);
         let plan = MissPlan::of_bypass(lookup.target.clone());
@@ -390,7 +391,7 @@ impl<S: Store> ClientRequest<S> {
         }
     }
 
-    /// The origin is needed: alone, or together with everyone who needs the same.
+    /// Fetches, alone or together with requests for the same response.
     async fn respond_to_miss(
         self,
         lookup: Lookup,
@@ -432,9 +433,10 @@ impl<S: Store> ClientRequest<S> {
         }
     }
 
-    /// What is told of a request that the origin is to answer as it is, where nothing is stored.
+    /// Returns the decision for a request that passes because nothing is stored.
     ///
-    /// Where something is, a `HEAD` and a `Range` validate it as a `GET` does, and are answered from it.
+    /// If a response is stored, a `HEAD` or `Range` validates it like a `GET` and is answered from
+    /// it.
     fn pass_decision(
         &self,
         lookup: &Lookup,
@@ -447,8 +449,8 @@ impl<S: Store> ClientRequest<S> {
         Some(CacheDecision { reason: Some(reason), ..decision })
     }
 
-    /// Whether a request asks for a range of what is stored that only the origin can say something about:
-    /// one of a `HEAD`, for which ranges are not defined (RFC 9110 §14.2), or one that lies behind the end.
+    /// Returns whether only the origin can answer a request for a range of a stored response: a
+    /// range of a `HEAD`, which is undefined (RFC 9110 §14.2), or one past the end.
     fn is_range_for_origin(&self, lookup: &Lookup, stored: &StoredResponse) -> bool {
         let Parts { method, headers, .. } = &*self.context.request;
         lookup.presence.has(FieldPresence::RANGE)
@@ -468,7 +470,7 @@ impl<S: Store> ClientRequest<S> {
     ) -> Response<Body> {
         let fetch = self.context.origin_fetch(lookup, plan);
         let (sender, fetched) = oneshot::channel();
-        // A task of its own: the leader's client may go away, those who wait stay.
+        // A task of its own, so that followers survive the leader's client.
         tokio::spawn(async move { sender.send(fetch.run(Some(flight)).await) });
         match fetched.await {
             Ok(fetched) => self.respond(fetched, decision),
@@ -477,9 +479,11 @@ impl<S: Store> ClientRequest<S> {
     }
 }
 
-/// Whether the origin answers a request as it is if nothing is stored, and what `Cache-Status` says then:
-/// `reason`, or a reason of its own. What comes for a request that shares no fetch is for its client alone:
-/// the origin may judge the client's condition.
+/// Returns the reason to report if a request passes because nothing is stored; `None` if it is
+/// fetched for the cache.
+///
+/// The response to a request that shares no fetch is for its client only, so the origin may
+/// evaluate the client's condition.
 fn pass_reason_on_miss(
     method: &Method,
     lookup: &Lookup,
@@ -494,7 +498,7 @@ fn pass_reason_on_miss(
     (lookup.presence.has(FieldPresence::CONDITION) && !is_shared).then_some(reason)
 }
 
-/// A request as the policy sees it.
+/// Returns a request as the policy sees it.
 fn request_head(request: &Parts, credentials: Credentials) -> RequestHead<'_> {
     let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
     let authority = finish::requested_host(&request.headers);

@@ -1,4 +1,4 @@
-//! A range of a body that is still arriving.
+//! One range of a body that is still arriving.
 
 use std::{
     ops::RangeBounds,
@@ -15,15 +15,15 @@ use crate::field::range::ByteRange;
 /// Parts of up to this many bytes are copied.
 const SHORT: usize = 16 << 10;
 
-/// A part of a body. A short one is a copy: its client may take it late, and would keep all of the body in
-/// memory until then.
+/// Returns a part of a body. Copies a short part, so that a slow client does not keep the whole
+/// body in memory.
 pub(super) fn detached_slice(body: &Bytes, range: impl RangeBounds<usize>) -> Bytes {
     let part = body.slice(range);
     let is_copied = part.len() <= SHORT && part.len() < body.len() / 2;
     if is_copied { Bytes::copy_from_slice(&part) } else { part }
 }
 
-/// The bytes of one range, given out as they come; what lies before is skipped.
+/// The bytes of one range as they arrive. Bytes before it are skipped.
 pub(crate) struct RangeBody {
     reader: TeeReader,
     skip: u64,
@@ -31,12 +31,12 @@ pub(crate) struct RangeBody {
 }
 
 impl RangeBody {
-    /// This range of what the reader reads from its first byte.
+    /// Reads a range of the body.
     pub(crate) fn new(reader: TeeReader, range: ByteRange) -> Self {
         Self { reader, skip: range.first(), left: range.len() }
     }
 
-    /// What of the next chunk belongs to the range.
+    /// Returns the part of the next chunk that belongs to the range.
     fn cut(&mut self, chunk: &Bytes) -> Bytes {
         let first = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
         self.skip -= first as u64;

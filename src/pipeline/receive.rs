@@ -1,4 +1,4 @@
-//! The first step: which rule governs a request, and whether the cache is asked at all.
+//! Receive: selects the route of a request, and decides whether the cache is consulted.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -23,38 +23,39 @@ use crate::{
     user::PartitionMember,
 };
 
-/// What is to be done with a request.
+/// The action for a request.
 pub(super) enum RequestAction {
-    /// It came through this node before: a loop.
+    /// A loop: the request has already passed through this node.
     Loop,
-    /// Its host is none of those that are served here.
+    /// The requested host is not served.
     Misdirected,
-    /// The origin answers it; the cache is not consulted.
+    /// Forward to the origin, without the cache.
     Pass(Reason),
-    /// The cache may know the answer.
+    /// Look for a stored response.
     Lookup(Lookup),
-    /// The origin answers it, and the answer takes the place of what is stored.
+    /// Fetch, and replace what is stored.
     Refresh(Lookup),
 }
 
 /// A request that the cache may answer.
 pub(super) struct Lookup {
-    /// The key of its target.
+    /// The key of the target.
     pub target: CacheKey,
-    /// Its own `Cache-Control`, as far as the route lets clients speak.
+    /// The request's `Cache-Control`, as far as the route permits it.
     pub directives: RequestDirectives,
-    /// What it says about who asks, besides its target and its partition.
+    /// The request's credentials, besides those in the target and in the partition.
     pub credentials: Credentials,
-    /// The member of the route's partition that asks, if the route keeps them apart.
+    /// The requesting member of the route's partition, if it has members.
     pub member: Option<Arc<PartitionMember>>,
-    /// Which fields it carries.
+    /// Which fields are present.
     pub presence: FieldPresence,
 }
 
-/// Removes the fields that must not decide anything, and says which ones are left: what `Connection` lists,
-/// forwarding fields of strangers, and names that origins may take for others.
+/// Removes fields that must not influence anything, and returns which fields are left.
 ///
-/// Done before anything else looks at a request. Costs one pass over the names of most requests.
+/// Removes what `Connection` lists, forwarding fields from untrusted peers, and names that origins
+/// may confuse with others. Runs before any other code sees the request. Costs one pass over the
+/// names of most requests.
 pub(super) fn sanitize_fields(
     config: &ConfigSnapshot,
     headers: &mut HeaderMap,
@@ -89,7 +90,7 @@ pub(super) fn sanitize_fields(
     others
 }
 
-/// The route (by index) and the verdict on a request whose fields are settled. Pure.
+/// Returns the route's index and the action for a sanitised request. Pure.
 pub(super) fn plan<B: Body>(
     config: &ConfigSnapshot,
     request: &Request<B>,
@@ -140,7 +141,8 @@ pub(super) fn plan<B: Body>(
     }
 }
 
-/// Who asks, and the key of a `GET` of the request's target; or why the cache has no business with it.
+/// Identifies the requester and returns the key of a `GET` for the target, or why the cache is
+/// bypassed.
 pub(super) fn identify(
     (config, route): (&ConfigSnapshot, &Route),
     ingress: &Ingress<'_>,
@@ -154,8 +156,10 @@ pub(super) fn identify(
     Ok((identity, key))
 }
 
-/// Whether the answer to a request that bypasses the cache is what any other request for the same key would
-/// have got: nothing that made it bypass reaches the origin, and it might have led the fetch of that key.
+/// Returns whether the response to a bypassing request can replace the stored one.
+///
+/// The origin must not see what made the request bypass, and the request could have led the flight
+/// of its key.
 fn may_refresh<B>(route: &Route, request: &Request<B>, lookup: &Lookup) -> bool {
     let matched = route.bypass.matching_conditions(request.uri().query(), request.headers());
     matched.is_hidden_from_origin(&route.query)
@@ -164,17 +168,17 @@ fn may_refresh<B>(route: &Route, request: &Request<B>, lookup: &Lookup) -> bool 
         && !lookup.credentials.need_own_fetch(&route.rule)
 }
 
-/// How a request reached this node: what it asks the origin for, besides its path and query.
+/// How a request reached this node: scheme, host, and the forwarding fields of a trusted proxy.
 pub(super) struct Ingress<'a> {
     scheme: Scheme,
-    /// The host that the client asked for, in canonical form.
+    /// The requested host in canonical form.
     pub host: Cow<'a, str>,
-    /// What a trusted proxy before this one says of the target.
+    /// Forwarding fields about the target from a trusted proxy.
     told: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl<'a> Ingress<'a> {
-    /// The way of a request with these fields on this connection.
+    /// Reads the ingress of a request with these fields on this connection.
     pub(super) fn of(
         config: &ConfigSnapshot,
         headers: &'a HeaderMap,
@@ -195,7 +199,7 @@ impl<'a> Ingress<'a> {
         Self { scheme, host, told }
     }
 
-    /// What the origin is asked for by a request that the cache has no part in: the target as it came.
+    /// Returns the target of a request that bypasses the cache: as received.
     pub(super) fn into_target(
         self,
         config: &'a ConfigSnapshot,
@@ -216,7 +220,7 @@ impl<'a> Ingress<'a> {
         }
     }
 
-    /// What the origin is asked for by a `GET` of a target that the cache may answer.
+    /// Returns the target of a `GET` that the cache may answer.
     fn target<'b>(
         &'b self,
         config: &'b ConfigSnapshot,
@@ -245,8 +249,8 @@ impl<'a> Ingress<'a> {
     }
 }
 
-/// Puts digests in the place of credentials in the query of a key. Responses under a digest that only this
-/// process can make stay in this node's memory.
+/// Replaces credentials in the query of a key by digests. Responses under a digest that only this
+/// process can compute stay in this node's memory.
 fn mask_query(config: &ConfigSnapshot, target: &mut OriginTarget<'_>) {
     let Some(query) = target.query.take() else { return };
     match mask_credentials(&query, &config.credentials, Some(&config.digests.key)) {
@@ -259,7 +263,7 @@ fn mask_query(config: &ConfigSnapshot, target: &mut OriginTarget<'_>) {
     }
 }
 
-/// Why the cache has no business with a request, whatever the route says.
+/// Returns why the cache is bypassed on any route.
 fn pass_reason<B: Body>(request: &Request<B>, presence: FieldPresence) -> Option<Reason> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) || !request.body().is_end_stream() {
         return Some(Reason::MethodNotCacheable);

@@ -1,5 +1,4 @@
-//! One request and what it takes to answer it: what is stored for it, who fetches the same, and the
-//! question that goes to the origin.
+//! One request in progress: looks it up, joins its flight, and builds its origin fetch.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -40,43 +39,43 @@ use crate::{
     user::PartitionMember,
 };
 
-/// How often a request joins a fetch that turns out to bring another variant.
+/// How often a request joins a flight that turns out to bring another variant.
 const MAX_JOINS: usize = 3;
 
-/// How long a request waits for what the origin says to another one with the same credentials.
+/// How long a request waits for the recheck of another with the same credentials.
 const RECHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A request that the store may answer, or the origin.
+/// A request that the cache or the origin answers.
 pub(super) struct RequestContext<S> {
-    /// Where it is answered.
+    /// The pipeline.
     pub pipeline: Arc<Pipeline<S>>,
-    /// The configuration in force when it came.
+    /// The configuration in force when it arrived.
     pub config: Arc<ConfigSnapshot>,
     /// The route's index.
     pub route: usize,
-    /// When it came.
+    /// When it arrived.
     pub received: ReceivedAt,
-    /// By which connection.
+    /// Its connection.
     pub connection: Arc<Connection>,
     /// Its head.
     pub request: Arc<Parts>,
-    /// Which fields that has.
+    /// Which fields are present.
     pub presence: FieldPresence,
 }
 
-/// What a stored response is good for.
+/// The outcome of a lookup.
 pub(super) enum LookupOutcome {
-    /// It may be used.
+    /// A fresh response.
     Fresh(StoredMatch),
-    /// It may be used although it is stale, for this reason.
+    /// A stale response that may be used, and why.
     Stale(StoredMatch, Reason),
-    /// The origin has to be asked.
+    /// No usable response: the origin is needed.
     Miss(MissPlan),
 }
 
 impl LookupOutcome {
-    /// Whether the fleet's store may have something better. What fails this node's fetches may not fail those of
-    /// others.
+    /// Returns whether the shared tier may have something better. An outage of this node may not
+    /// affect others.
     fn may_be_better_in_shared_tier(&self) -> bool {
         match self {
             Self::Fresh(_) => false,
@@ -85,7 +84,7 @@ impl LookupOutcome {
         }
     }
 
-    /// The same for credentials that the origin has not accepted lately: they go there first.
+    /// Returns the outcome for credentials that need a recheck: the origin is asked first.
     fn with_recheck(self, recheck: Recheck) -> Self {
         let plan = match self {
             Self::Fresh(stored) | Self::Stale(stored, _) => MissPlan::of_recheck(stored),
@@ -95,40 +94,40 @@ impl LookupOutcome {
     }
 }
 
-/// What became of waiting with others.
+/// The outcome of joining a flight.
 pub(super) enum FlightOutcome {
-    /// Nobody asks yet: this request does, for all.
+    /// This request fetches, for all.
     Leader(MissPlan, FlightLeader),
-    /// Another request's response answers this one too.
+    /// A streaming response answers this request too.
     Streaming(Arc<StreamingResponse>, TeeReader),
-    /// What is stored may be used after all.
+    /// A stored response may be used after all.
     Reused(ReusedResponse),
-    /// The origin failed the one who asked it.
+    /// The origin failed.
     Failed(FetchFailure),
-    /// What came is for somebody else alone.
+    /// The result is not for this request, which fetches for itself.
     NotShared(MissPlan),
 }
 
-/// Why the origin has to be asked, and about what.
+/// Why and what to fetch.
 pub(super) struct MissPlan {
-    /// The key under which others who need the same wait.
+    /// The key of the flight.
     pub key: CacheKey,
-    /// What may be revalidated.
+    /// The response to validate.
     pub stored: Option<StoredMatch>,
-    /// What `Cache-Status` says.
+    /// The reason in `Cache-Status`.
     pub forward: ForwardReason,
     /// The detail.
     pub reason: Reason,
-    /// What could lately not be done with responses under the key.
+    /// Why responses under the key could recently not be shared.
     pub hit_for_miss: Option<HitForMissReason>,
-    /// The turn of credentials that the origin has not accepted lately.
+    /// The recheck of credentials that the origin has not accepted recently.
     pub recheck: Option<Recheck>,
-    /// Whether those who wait for the fetch may try once more if it fails.
+    /// Whether a follower may retry if the fetch fails.
     pub retry: Retry,
 }
 
 impl MissPlan {
-    /// Whether this request may wait for, or lead, a fetch that answers others too.
+    /// Returns whether this request may join or lead a flight.
     pub(super) fn may_be_shared(&self, lookup: &Lookup, rule: &CacheRule) -> bool {
         let directives = &lookup.directives;
         !lookup.credentials.need_own_fetch(rule)
@@ -138,7 +137,7 @@ impl MissPlan {
             && self.recheck.is_none()
     }
 
-    /// The cache is bypassed: whatever is stored under this key, the origin is asked.
+    /// A fetch that bypasses the cache, whatever is stored under this key.
     pub(super) fn of_bypass(key: CacheKey) -> Self {
         let (forward, reason) = (ForwardReason::Bypass, Reason::RuleBypass);
         Self {
@@ -152,7 +151,7 @@ impl MissPlan {
         }
     }
 
-    /// A stored response has to be renewed.
+    /// A fetch that renews a stored response.
     pub(super) fn of_stale(stored: StoredMatch, reason: Reason) -> Self {
         let (key, forward) = (stored.key.clone(), ForwardReason::Stale);
         Self {
@@ -166,14 +165,14 @@ impl MissPlan {
         }
     }
 
-    /// The origin is asked about the credentials first, and about what is stored.
+    /// A fetch that rechecks credentials and validates the stored response.
     fn of_recheck(stored: StoredMatch) -> Self {
         Self { forward: ForwardReason::Request, ..Self::of_stale(stored, Reason::Recheck) }
     }
 }
 
 impl<S> RequestContext<S> {
-    /// The same, for a task that outlives its client.
+    /// Returns the same context for a task that outlives its client.
     pub(super) fn share(&self) -> Self {
         Self {
             pipeline: Arc::clone(&self.pipeline),
@@ -186,7 +185,7 @@ impl<S> RequestContext<S> {
         }
     }
 
-    /// The request, as far as it says who asks.
+    /// Returns the parts of the request that may identify the requester.
     pub(super) fn identity_inputs(&self) -> IdentityInputs<'_> {
         IdentityInputs {
             query: self.request.uri.query(),
@@ -197,7 +196,7 @@ impl<S> RequestContext<S> {
         }
     }
 
-    /// Whether it may change what is stored.
+    /// Returns whether the request may change what is stored.
     pub(super) fn is_unsafe(&self) -> bool {
         let method = &self.request.method;
         invalidation::is_unsafe(method, self.presence)
@@ -206,8 +205,8 @@ impl<S> RequestContext<S> {
 }
 
 impl<S: Store> RequestContext<S> {
-    /// What is stored for it, and what that is good for. Credentials that the origin has not accepted lately
-    /// go there first, whatever is stored.
+    /// Looks the request up. Credentials that the origin has not accepted recently need the origin
+    /// first, whatever is stored.
     pub(super) async fn look_up(&self, lookup: &Lookup) -> LookupOutcome {
         let Some(member) = lookup.member.as_deref() else {
             return self.look_up_in_tiers(lookup).await;
@@ -218,7 +217,7 @@ impl<S: Store> RequestContext<S> {
         self.look_up_in_tiers(lookup).await.with_recheck(recheck)
     }
 
-    /// What [`Self::look_up`] would come to now. Takes no turn from another request, and waits for none.
+    /// Returns what [`Self::look_up`] would return now, without joining or starting a recheck.
     pub(super) async fn preview_lookup(&self, lookup: &Lookup) -> LookupOutcome {
         let outcome = self.look_up_in_tiers(lookup).await;
         let Some(member) = lookup.member.as_deref() else { return outcome };
@@ -228,8 +227,10 @@ impl<S: Store> RequestContext<S> {
         outcome.with_recheck(Recheck::alone())
     }
 
-    /// Whether a member's credentials have to be rechecked by this request; waits if another one does, but not
-    /// for long: the other may ask for what takes a minute, or never ends.
+    /// Returns the recheck that this request has to do, if any.
+    ///
+    /// Waits for a recheck in progress, but not for long: its response may take a minute or never
+    /// end.
     async fn recheck(&self, member: &PartitionMember, lookup: &Lookup) -> Option<Recheck> {
         let accepted = &self.pipeline.accepted;
         if accepted.is_denied(member, &lookup.target, self.received.steady) {
@@ -261,7 +262,7 @@ impl<S: Store> RequestContext<S> {
         self.pipeline.is_accepted(config, config.route_name(self.route), (member, lookup), received)
     }
 
-    /// Whether another node knows that the origin accepts these credentials.
+    /// Returns whether another node has seen the origin accept these credentials.
     async fn is_accepted_elsewhere(&self, scope: CredentialScope) -> bool {
         let (pipeline, received) = (&self.pipeline, self.received);
         let known = (&*pipeline.accepted, &pipeline.store);
@@ -271,20 +272,22 @@ impl<S: Store> RequestContext<S> {
         fleet::adopt(known, scope, applied_purges, at, recheck).await
     }
 
-    /// What is stored for it, and what that is good for. The shared tier is asked if what is at hand does not
-    /// do, or only stands in for an origin that fails, unless it is known that nothing can be stored.
+    /// Looks in memory, then in the shared tier.
+    ///
+    /// The shared tier is read if memory has no usable response, or only one that covers for an
+    /// outage, unless the target is known not to be stored.
     async fn look_up_in_tiers(&self, lookup: &Lookup) -> LookupOutcome {
         let near = self.find(Tier::Memory, lookup).await;
         let outcome = self.evaluate(lookup, near);
         if !outcome.may_be_better_in_shared_tier() {
             return outcome;
         }
-        // Boxed: if nothing is far, no request should carry it.
+        // Boxed, so that requests answered from memory do not carry it.
         let far = Box::pin(self.find(Tier::Shared, lookup)).await;
         self.evaluate(lookup, far)
     }
 
-    /// What the stored response is good for, if there is one.
+    /// Evaluates what the stored response may be used for.
     fn evaluate(&self, lookup: &Lookup, found: TierLookup) -> LookupOutcome {
         let stored = match found {
             TierLookup::Found(stored) => stored,
@@ -338,8 +341,8 @@ impl<S: Store> RequestContext<S> {
         MissPlan { key, stored, forward, reason, hit_for_miss, recheck: None, retry: Retry::Once }
     }
 
-    /// Why a stale response is served without asking: the origin has said when it wants to be asked again, or
-    /// fetches for it failed a moment ago. A client that insists on validation gets it.
+    /// Returns why a stale response is served without a fetch: during a backoff or an outage. A
+    /// client that insists on validation gets it.
     fn stale_on_error_reason(
         &self,
         lookup: &Lookup,
@@ -357,8 +360,8 @@ impl<S: Store> RequestContext<S> {
         stale::stale_on_error(known, outage, &lookup.directives, self.rule(), now)
     }
 
-    /// Waits with whoever asks for the same, or takes the lead. After a failure one of those who wait leads
-    /// once more, if that is of use.
+    /// Joins the flight of this request, or leads one. After a failure one follower leads again, if
+    /// that may help.
     pub(super) async fn join_flight(&self, lookup: &Lookup, mut plan: MissPlan) -> FlightOutcome {
         let mut retry = Retry::Once;
         for left in (0..MAX_JOINS).rev() {
@@ -398,8 +401,8 @@ impl<S: Store> RequestContext<S> {
                         _ => FlightOutcome::NotShared(plan),
                     };
                 }
-                // It turned out to be a variant, and another one perhaps; now the own variant's key is
-                // known.
+                // The response is a variant, maybe another one. The key of the own variant is known
+                // now.
                 Some(FlightResult::Streaming(_) | FlightResult::Reused(_)) => {
                     match self.look_up(lookup).await {
                         LookupOutcome::Fresh(stored) => {
@@ -422,8 +425,8 @@ impl<S: Store> RequestContext<S> {
         FlightOutcome::NotShared(plan)
     }
 
-    /// What another request's fetch settled. If that bridges a failure because its own request allowed it,
-    /// this one gets the failure.
+    /// Returns the result of another request's fetch. If it covers for a failure as only that
+    /// request allowed, this one gets the failure.
     fn reuse_if_allowed(&self, lookup: &Lookup, reused: ReusedResponse) -> FlightOutcome {
         let (now, stored) = (self.pipeline.clock.steady(), &reused.response);
         let outage = match reused.reason {
@@ -438,8 +441,8 @@ impl<S: Store> RequestContext<S> {
         }
     }
 
-    /// What this request gets after another one's fetch for it failed: what is stored, if that may stand in;
-    /// else the error response, as far as it is for others too; else word of the failure.
+    /// Returns what this request gets after a shared fetch failed: a stored response if allowed,
+    /// otherwise the error response if it is shareable, otherwise the failure.
     fn after_failure(
         &self,
         lookup: &Lookup,
@@ -489,7 +492,8 @@ impl<S: Store> RequestContext<S> {
         self.pipeline.flights.join(key, &attributes, applied_purges, self.received.started)
     }
 
-    /// Whether this request may not have what another fetched, or its token has ended while it waited.
+    /// Returns whether a shared response may not go to this request, or its token has expired while
+    /// it waited.
     fn is_withheld(&self, freshness: &Freshness, lookup: &Lookup) -> bool {
         let has_ended = lookup.member.as_deref().is_some_and(|member| {
             member.expires.is_some_and(|end| end <= self.pipeline.clock.now())
@@ -501,13 +505,16 @@ impl<S: Store> RequestContext<S> {
         streaming.answers(&self.config.route(self.route).vary, &self.request.headers)
     }
 
-    /// The rule of its route.
+    /// Returns the rule of the route.
     pub(super) fn rule(&self) -> &CacheRule {
         &self.config.route(self.route).rule
     }
 
-    /// Renews a stored response in the background, unless somebody does already, the origin wants to be left
-    /// alone, or it fails and it is not yet time for another probe. It is Larder's own request: what the client's directives say does not concern it.
+    /// Refreshes a stored response in the background.
+    ///
+    /// Does nothing if a refresh is in progress, the origin asked to be left alone, or it fails and
+    /// no probe is due. The refresh is Larder's own request, so the client's directives do not
+    /// apply.
     pub(super) fn refresh(&self, lookup: &Lookup, stored: &StoredMatch, reason: Reason) {
         let (pipeline, now) = (&self.pipeline, self.received.steady);
         let backoff = &pipeline.backoff;
@@ -533,14 +540,14 @@ impl<S: Store> RequestContext<S> {
         fetch.requester = Requester::Background;
         let (pipeline, key) = (Arc::clone(&self.pipeline), stored.key.clone());
         tokio::spawn(async move {
-            // What is left unread is stored only if it fits into memory as a whole.
+            // A body without client is stored only if it fits into memory.
             if fetch.run(Some(flight)).await.drain().await == DrainOutcome::NotKept {
                 pipeline.backoff.postpone(&key, pipeline.clock.steady());
             }
         });
     }
 
-    /// Notes a hit that did not stand in memory before: each of them where there is one, else few.
+    /// Records a hit that was not in memory: each one if the node has memory, otherwise a sample.
     pub(super) fn note_shared_hit(&self, stored: &StoredMatch, credentials: Credentials) {
         const SAMPLE_RATE: usize = 16;
         let StoredMatch { key, response, .. } = stored;
@@ -557,7 +564,7 @@ impl<S: Store> RequestContext<S> {
         }
     }
 
-    /// Notes how this client asked, for what is fetched ahead of others like it.
+    /// Records the client's fields, for warming.
     pub(super) fn note_client(&self) {
         let Self { pipeline, config, connection, request, .. } = self;
         let ingress = Ingress::of(config, &request.headers, connection);
@@ -568,14 +575,14 @@ impl<S: Store> RequestContext<S> {
         (self.connection.peer, self.connection.secure)
     }
 
-    /// The same where no client waits for the answer.
+    /// Builds the fetch for a request that no client waits for.
     pub(super) fn background_fetch(&self, lookup: &Lookup, plan: MissPlan) -> Box<OriginFetch<S>> {
         let mut fetch = self.origin_fetch(lookup, plan);
         fetch.requester = Requester::Background;
         fetch
     }
 
-    /// What the origin is asked.
+    /// Builds the fetch for this request.
     pub(super) fn origin_fetch(&self, lookup: &Lookup, plan: MissPlan) -> Box<OriginFetch<S>> {
         self.new_fetch(lookup, plan, (&self.request, lookup.directives))
     }
@@ -612,8 +619,8 @@ impl<S: Store> RequestContext<S> {
         })
     }
 
-    /// The request as the origin is to see it, without a body: what the key asks for, or what came if the
-    /// cache has no part in it.
+    /// Builds the origin request without a body: as the key says, or as received if the cache is
+    /// bypassed.
     pub(super) fn origin_request(&self, key: Option<&CacheKey>) -> Request<RequestBody> {
         self.origin_request_of(&self.request, key.and_then(CacheKey::origin_target))
     }
@@ -645,7 +652,7 @@ impl<S: Store> RequestContext<S> {
     }
 }
 
-/// The request that is sent where the cache asks: a `GET`, whatever its client asked.
+/// Returns the request as a `GET`, whatever the client's method.
 fn as_get(request: &Arc<Parts>) -> Arc<Parts> {
     if request.method == Method::GET {
         return Arc::clone(request);
@@ -655,14 +662,14 @@ fn as_get(request: &Arc<Parts>) -> Arc<Parts> {
     Arc::new(request)
 }
 
-/// The key of the same target for anyone: a planted bug.
+/// The key of the same target without its partition (a planted bug).
 #[cold]
 fn key_without_partition(key: &CacheKey) -> Option<CacheKey> {
     let target = key.origin_target()?;
     Some(OriginTarget { partition: Cow::Borrowed(&[]), ..target }.key())
 }
 
-/// The same request with the credentials of another one: a planted bug.
+/// The same request with other credentials (a planted bug).
 #[cold]
 pub(super) fn with_other_credentials(request: &Parts) -> Arc<Parts> {
     let mut request = request.clone();
@@ -679,7 +686,7 @@ fn without_directives(request: &Parts) -> Arc<Parts> {
     Arc::new(request)
 }
 
-/// The target as it is sent. Parameters that are left out leave a valid one.
+/// Returns the target to send. Removing parameters leaves a valid one.
 fn uri_of(target: &OriginTarget<'_>, sent: &Uri) -> Uri {
     if PlantedBug::NormalisedTarget.is_planted() {
         return Uri::try_from(&*normal_path(sent.path())).unwrap_or_default();
@@ -699,12 +706,12 @@ fn forward_of(reason: Reason) -> ForwardReason {
     }
 }
 
-/// Whether a stale response stands in for an origin that fails.
+/// Returns whether a stale response is served because the origin fails.
 fn is_stale_on_error(reason: Reason) -> bool {
     matches!(reason, Reason::StaleIfError | Reason::StaleIfDisconnected)
 }
 
-/// What a stored response is good for, purges aside.
+/// Evaluates what a stored response may be used for, apart from purges.
 pub(super) fn evaluate_reuse(
     stored: &StoredResponse,
     lookup: &Lookup,

@@ -1,4 +1,4 @@
-//! Answering: from what a request came to, to the response its client gets.
+//! Responding: turns outcomes into responses for the client.
 
 use http::{HeaderMap, Response};
 
@@ -27,7 +27,7 @@ use crate::{
 };
 
 impl<S: Store> ClientRequest<S> {
-    /// Answers with what a fetch brought.
+    /// Responds with the outcome of a fetch.
     pub(super) fn respond(self, fetched: FetchOutcome, decision: CacheDecision) -> Response<Body> {
         if is_stored_success(&fetched) {
             self.context.note_client();
@@ -46,7 +46,7 @@ impl<S: Store> ClientRequest<S> {
         }
     }
 
-    /// Answers with a response that is still arriving.
+    /// Responds with a streaming response.
     pub(super) fn respond_streaming(
         self,
         streaming: &StreamingResponse,
@@ -67,7 +67,7 @@ impl<S: Store> ClientRequest<S> {
         })
     }
 
-    /// Answers a write with what the origin sent, which is being stored.
+    /// Responds to a write with a response that is being stored.
     pub(super) fn respond_written(
         self,
         stored: WriteThroughResponse,
@@ -81,7 +81,7 @@ impl<S: Store> ClientRequest<S> {
         })
     }
 
-    /// Answers with what a fetch allowed to use.
+    /// Responds with a stored response that a fetch allowed to use.
     pub(super) fn respond_reused(
         self,
         reused: &ReusedResponse,
@@ -95,7 +95,7 @@ impl<S: Store> ClientRequest<S> {
         self.respond_stored(&reused.response, decision)
     }
 
-    /// Answers with a stored response.
+    /// Responds with a stored response.
     pub(super) fn respond_stored(
         self,
         response: &StoredResponse,
@@ -117,7 +117,7 @@ impl<S: Store> ClientRequest<S> {
         answer(&Responder { config: &config, route, received, method, headers }, accounting)
     }
 
-    /// Answers with the origin's own response.
+    /// Responds with the origin's own response.
     pub(super) fn respond_passed(
         self,
         response: Response<ResponseBody>,
@@ -126,7 +126,7 @@ impl<S: Store> ClientRequest<S> {
         self.deliver(|responder, accounting| responder.passed(response, decision, accounting))
     }
 
-    /// Answers for an origin that failed another request for the same.
+    /// Responds after a shared fetch failed.
     pub(super) fn respond_fetch_failure(
         self,
         failure: &FetchFailure,
@@ -145,7 +145,7 @@ impl<S: Store> ClientRequest<S> {
         }
     }
 
-    /// Answers for an origin that gave no answer.
+    /// Responds if there was no response from the origin.
     pub(super) fn respond_origin_error(
         self,
         error: &OriginError,
@@ -155,13 +155,13 @@ impl<S: Store> ClientRequest<S> {
         self.respond_problem(problems::origin_error(error), decision)
     }
 
-    /// Answers a request that must go no further: with nothing, or `TRACE` with the request itself.
+    /// Responds to a request that must not be forwarded: empty, or the request itself for `TRACE`.
     pub(super) fn respond_last_hop(self, decision: CacheDecision) -> Response<Body> {
         let response = last_hop::response(&self.context.request);
         self.deliver(|responder, accounting| responder.local(response, decision, accounting))
     }
 
-    /// Answers with a problem document.
+    /// Responds with a problem document.
     pub(super) fn respond_problem(
         self,
         problem: Problem,
@@ -171,8 +171,8 @@ impl<S: Store> ClientRequest<S> {
     }
 }
 
-/// Whether the origin answered with a success that is stored. A host that strangers made up has none, as far
-/// as origins mind hosts.
+/// Returns whether a successful response is stored. Invented hosts have none, as far as the origin
+/// checks hosts.
 fn is_stored_success(fetched: &FetchOutcome) -> bool {
     match fetched {
         FetchOutcome::Streaming(TeedResponse { streaming, .. }) => {

@@ -1,4 +1,4 @@
-//! Fetching ahead of clients, by the same steps as for a client and with nobody to answer.
+//! Warming: fetches ahead of clients, by the same steps as for a client.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -31,37 +31,37 @@ use crate::{
     warm::{ClientProfile, WarmClient, WarmFetcher, WarmHost, WarmOutcome, WarmRequest},
 };
 
-/// Whether a field says of a request what target its client asked for: it is part of the key. Those of
-/// strangers are gone by now.
+/// Returns whether a forwarding field describes the client's target, which is part of the key.
+/// Fields from untrusted peers are already removed.
 pub(super) fn is_target_field(name: &HeaderName) -> bool {
     ForwardingKind::of(name.as_str()) == Some(ForwardingKind::Target)
 }
 
-/// Fetches through a pipeline what no client has asked for yet.
+/// Fetches requests from the warm-up queue through a pipeline.
 pub(crate) struct Warmer<S> {
     pipeline: Arc<Pipeline<S>>,
-    /// Targets whose responses to requests with credentials were not stored, by the digests of their keys: when
-    /// that was seen, and why.
+    /// Targets whose responses to credentials were not stored, by key digest, with the time and the
+    /// reason.
     not_stored: Cache<u128, (Timestamp, &'static str)>,
 }
 
-/// Targets remembered whose responses were not stored.
+/// Number of such targets remembered.
 const NOT_STORED_CAPACITY: usize = 4096;
 
-/// How long that is remembered.
+/// How long they are remembered.
 const NOT_STORED_RETENTION: Duration = Duration::from_mins(5);
 
-/// Requests that one target makes at most.
+/// Maximum number of requests for one target.
 const MAX_REQUESTS: usize = 32;
 
 impl<S: Store> Warmer<S> {
-    /// Fetches through this pipeline.
+    /// Creates a warmer over this pipeline.
     pub(crate) fn new(pipeline: Arc<Pipeline<S>>) -> Self {
         Self { pipeline, not_stored: Cache::new(NOT_STORED_CAPACITY) }
     }
 
-    /// The requests for a target, one for each client that lately asked for it or, if there were none, for
-    /// each kind of client of its host. None if no host is known.
+    /// Returns the requests for a target: one for each recent client or, if there are none, for
+    /// each client group of its host. Empty if no host is known.
     fn requests_of_recent(
         &self,
         (host, headers): (Option<&WarmHost>, &HeaderMap),
@@ -94,8 +94,8 @@ impl<S: Store> Warmer<S> {
         requests.into_iter().map(request).collect()
     }
 
-    /// Fields about the target count if they come from a trusted proxy: a client that has them and no address
-    /// of its own comes from one.
+    /// Gives clients with forwarding fields the address of a trusted proxy, since the fields count
+    /// only from one.
     fn place_behind_proxy(&self, clients: &mut [ClientProfile]) {
         let proxy =
             self.pipeline.config.with(|config| config.trusted_proxies.first().map(IpNet::addr));
@@ -109,8 +109,8 @@ impl<S: Store> Warmer<S> {
         }
     }
 
-    /// Fetches a target as clients lately asked for it: the first of the requests now, and the others in
-    /// their turn, since what comes shows whether they ask for the same.
+    /// Fetches a target as recent clients requested it. The first request is sent now. The others
+    /// are queued, since its response shows whether they differ.
     async fn fetch_as_recent(
         &self,
         asked: (Option<&WarmHost>, &HeaderMap),
@@ -134,7 +134,7 @@ impl<S: Store> Warmer<S> {
         outcome
     }
 
-    /// The request on its way through the pipeline, or why it does not get there.
+    /// Plans a warm-up request, or returns why it is skipped.
     fn context(
         &self,
         client: ClientProfile,
@@ -198,7 +198,7 @@ impl<S: Store> Warmer<S> {
         if !lookup.credentials.need_own_fetch(context.rule()) {
             return outcome(fetch_missing(&context, &lookup, plan).await).await;
         }
-        // Each login has the same fetched: the origin is not asked again for what cannot be shared.
+        // Every login warms the same targets: do not repeat those that cannot be shared.
         let (key, now) = (lookup.target.digest(), self.pipeline.clock.steady());
         if let Some(reason) = self.why_not_stored(key, now) {
             return WarmOutcome::Skipped(reason);
@@ -216,7 +216,7 @@ impl<S: Store> Warmer<S> {
     }
 }
 
-/// The request as a client would send it; none if it cannot be sent.
+/// Builds the request as a client would send it; `None` if it is invalid.
 fn request(host: &str, headers: HeaderMap, target: &str) -> Option<Request<Empty<Bytes>>> {
     let mut request = Request::builder().uri(target).body(Empty::new()).ok()?;
     *request.headers_mut() = headers;
@@ -225,7 +225,7 @@ fn request(host: &str, headers: HeaderMap, target: &str) -> Option<Request<Empty
     Some(request)
 }
 
-/// A client with these fields in place of its own, once for each combination of their values.
+/// Returns the client with these fields replaced, once for each combination of values.
 fn replaced(client: &ClientProfile, headers: &HeaderMap) -> Vec<ClientProfile> {
     let mut clients = vec![client.clone()];
     for name in headers.keys() {
@@ -244,8 +244,7 @@ fn replaced(client: &ClientProfile, headers: &HeaderMap) -> Vec<ClientProfile> {
     clients
 }
 
-/// Has what is purged fetched again, where that is asked for and clients lately wanted it, for as long as
-/// the log is there. One such run is enough.
+/// Warms what purges with `warm` select, for as long as the purge log exists. Run once.
 pub(crate) async fn warm_purged<S: Store>(pipeline: Arc<Pipeline<S>>) {
     let mut records = pipeline.log.subscribe();
     loop {
@@ -268,7 +267,7 @@ impl<S: Store> WarmFetcher for Warmer<S> {
     }
 }
 
-/// What came of a fetch, once its body has ended.
+/// Returns the outcome of a fetch, once its body has ended.
 async fn outcome(fetched: FetchOutcome) -> WarmOutcome {
     match fetched {
         FetchOutcome::Streaming(TeedResponse { streaming, .. }) if streaming.refusal.is_some() => {
@@ -300,7 +299,7 @@ fn is_error(status: StatusCode) -> bool {
     status.is_client_error() || status.is_server_error()
 }
 
-/// Asks the origin, unless somebody does already.
+/// Fetches, or joins a flight in progress.
 async fn fetch_missing<S: Store>(
     context: &RequestContext<S>,
     lookup: &Lookup,

@@ -1,9 +1,9 @@
-//! Unsafe requests: carried to their end in a task of their own, whatever their client does.
+//! Writes: unsafe requests, run to completion in a task of their own.
 //!
-//! What such a request changes does not depend on who waits for its answer. So it goes on once its body has
-//! come whole, and what it invalidates is purged (RFC 9111 §4.4), although its client is gone. A body that
-//! breaks off breaks the request off, too. Where no final response comes and some of the request was sent,
-//! its outcome is unknown, and it purges as a success does.
+//! The effect of a write does not depend on its client. Once its body is complete it continues, and
+//! what it invalidates is purged (RFC 9111 §4.4), even if the client has disconnected. A truncated
+//! body cancels the request. If there is no final response and part of the request was sent, the
+//! outcome is unknown, and it purges like a success.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -36,27 +36,27 @@ use crate::{
     store::Store,
 };
 
-/// What came of a write.
+/// The result of a write.
 enum WriteResult {
-    /// A response for its client alone.
+    /// A response for its client only.
     Passed(Response<ResponseBody>),
-    /// A response that is stored as well.
+    /// A response that is also being stored.
     Stored(WriteThroughResponse),
     /// No response.
     Failed(OriginError),
 }
 
-/// A write under way.
+/// A write in progress.
 struct WriteTask<S> {
     context: RequestContext<S>,
     start: WriteStart,
-    /// How its body comes; none if it has no body.
+    /// The progress of its body; `None` without one.
     upload: Option<Arc<UploadProgress>>,
     _running: WriteGuard,
 }
 
 impl<S: Store> ClientRequest<S> {
-    /// Carries an unsafe request to the origin, and its response back.
+    /// Forwards an unsafe request to the origin and returns its response.
     pub(super) async fn write(
         mut self,
         body: Incoming,
@@ -96,7 +96,7 @@ impl<S: Store> RequestContext<S> {
         written
     }
 
-    /// What an outcome of this request makes invalid.
+    /// Returns what this request invalidates, given its outcome.
     fn invalidated_by(&self, outcome: &UnsafeRequestOutcome<'_>) -> Vec<Selector> {
         let Self { config, request, connection, .. } = self;
         let ingress = Ingress::of(config, &request.headers, connection);
@@ -106,7 +106,7 @@ impl<S: Store> RequestContext<S> {
 }
 
 impl<S: Store> WriteTask<S> {
-    /// A panic leaves the outcome unknown, and the client with an answer.
+    /// Runs the write. After a panic the outcome counts as unknown, and the client gets a response.
     async fn run(self, request: Request<RequestBody>, answer: oneshot::Sender<WriteResult>) {
         let carried = AssertUnwindSafe(self.forward(request, answer)).catch_unwind().await;
         if carried.is_err() {
@@ -138,8 +138,8 @@ impl<S: Store> WriteTask<S> {
         let _client_is_gone = answer.send(written);
     }
 
-    /// Ready when the outcome is not waited for any longer: the node stops, or the client is gone while too
-    /// many such writes go on.
+    /// Resolves when the outcome is no longer awaited: the node stops, or the client is gone and
+    /// too many such writes continue.
     async fn abandoned(&self, answer: &mut oneshot::Sender<WriteResult>) {
         let writes = &self.context.pipeline.writes;
         let orphaned = async {
@@ -154,14 +154,14 @@ impl<S: Store> WriteTask<S> {
         }
     }
 
-    /// Purges what a response says has changed, and stores the response where it may be.
+    /// Purges what the response invalidates, and stores the response if allowed.
     async fn answered(&self, mut response: Response<ResponseBody>) -> WriteResult {
         let status = response.status();
         let candidate = self.context.candidate(&self.start, &mut response);
         let outcome = UnsafeRequestOutcome::Answered(status, response.headers());
         let selectors = self.context.invalidated_by(&outcome);
         let purged = invalidate::purge(&self.context.pipeline, selectors).await;
-        // Not before: what is fetched ahead would be selected, too.
+        // After the purge, which would select the warmed responses too.
         let warmed = Box::pin(self.context.warm(status)).await;
         if let Some(candidate) = candidate.and_then(|candidate| candidate.confirmed_by(&purged)) {
             return WriteResult::Stored(candidate.admit(response).await);
@@ -178,8 +178,8 @@ impl<S: Store> WriteTask<S> {
         }
     }
 
-    /// Purges as a success would; at the end of a second, where that was done for the same client and target
-    /// within it.
+    /// Purges like a success. Within a second of the previous such purge for the same client and
+    /// target, waits for its end.
     async fn purge_unknown(&self) {
         let pipeline = &self.context.pipeline;
         let client = self.context.connection.peer.map(|peer| peer.ip().to_canonical());

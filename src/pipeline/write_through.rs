@@ -1,12 +1,13 @@
-//! Write-through: the answer to a write that carries the new representation is stored as what a `GET` of
-//! the same target would be answered with.
+//! Write-through: stores the response to a write as the response to a `GET` of the same target.
 //!
-//! Whether it still is the newest is a matter of order. Another write may have come to the origin after
-//! this one and yet have been purged for before this one was answered. Then nothing later would tell that
-//! this representation is old, for its fence lies after both. So it is stored only where its own purge is
-//! the *only* record since the origin was asked that may select it: none before it is answered (looked up
-//! in the table), and none between that look and its own record (looked up among the last ones). Its fence
-//! is its own record, and whatever comes after that selects it as usual.
+//! Concurrent writes make that unsafe. Another write may have reached the origin after this one and
+//! been purged for before this one's response arrived. No later record would show that this
+//! representation is old, because its fence lies after both.
+//!
+//! It is therefore stored only if its own purge is the *only* record since the origin request that
+//! may select it. Records before the response are looked up in the purge table, and records up to
+//! its own purge among the recent ones. Its fence is its own record; later records select it as
+//! usual.
 
 use std::sync::Arc;
 
@@ -36,12 +37,12 @@ use crate::{
     store::Store,
 };
 
-/// When a write was sent, and after which purges.
+/// When a write was sent, and under which fence stamp.
 pub(super) struct WriteStart {
     asked: Timestamp,
-    /// The same by the node's own clock.
+    /// When it was sent, by the monotonic clock.
     requested_at: Timestamp,
-    /// What had been purged before it was sent; none where its answer is never stored.
+    /// The fence stamp taken before it was sent; `None` if its response is never stored.
     stamp: Option<FenceStamp>,
 }
 
@@ -51,25 +52,25 @@ pub(super) struct WriteThroughResponse {
     pub status: StatusCode,
     /// Its header section.
     pub headers: HeaderMap,
-    /// Its body from the first byte.
+    /// Reads the body from its first byte.
     pub reader: TeeReader,
-    /// How fresh it is.
+    /// Its freshness.
     pub freshness: Freshness,
-    /// Whether it is going to be stored, as far as its head says.
+    /// Whether it will be stored, as far as its head says.
     pub kept: cache_status::StoreDecision,
 }
 
-/// The answer to a write that may be stored, if nothing but its own purge has come since it was sent.
+/// A response to a write that may be stored, if only the write's own purge selects it.
 pub(super) struct WriteThroughCandidate<S> {
     fetch: Box<OriginFetch<S>>,
     admitted: ReservedAdmission,
     status: StatusCode,
-    /// None as long as they stand in a body that is to be read.
+    /// Its tags; `None` while they have to be read from the body.
     tags: Option<Vec<String>>,
 }
 
 impl<S: Store> RequestContext<S> {
-    /// Begins to send a write: to be called before the origin is asked.
+    /// Takes the fence stamp and the time of a write. Called before it is sent.
     pub(super) fn begin_write(&self) -> WriteStart {
         let may_answer = [Method::POST, Method::PUT, Method::PATCH].contains(&self.request.method);
         let is_ambiguous = self.presence.has(FieldPresence::OVERRIDE);
@@ -79,8 +80,8 @@ impl<S: Store> RequestContext<S> {
         WriteStart { asked: clock.now(), requested_at: clock.steady(), stamp }
     }
 
-    /// What of the answer to a write is to be stored, if anything. To be called before the write's own
-    /// purge; gives the response back as a `GET` would have it.
+    /// Returns the candidate for write-through, if there is one. Called before the write's own
+    /// purge. Makes the response what a `GET` would return.
     pub(super) fn candidate(
         &self,
         start: &WriteStart,
@@ -111,8 +112,8 @@ impl<S: Store> RequestContext<S> {
         is_newest.then_some(WriteThroughCandidate { fetch, admitted, status, tags })
     }
 
-    /// The question that a `GET` of this request's target would have asked; none where it would not have
-    /// come from the cache.
+    /// Returns the fetch that a `GET` of this target would have made; `None` if the cache would not
+    /// answer it.
     fn as_get(&self, stamp: FenceStamp, requested_at: Timestamp) -> Option<Box<OriginFetch<S>>> {
         let head = request_head(&self.request, Credentials::NONE);
         let uri = &self.request.uri;
@@ -122,7 +123,7 @@ impl<S: Store> RequestContext<S> {
         let selection = self.config.routes.select(&Method::GET, &ingress.host, &readings);
         let route = selection.route;
         let is_cached = route.rule.cache && selection.agreement == Agreement::Unanimous;
-        // Its answer is its writer's, who kept the credentials that such a `GET` would not have sent.
+        // The response is the writer's: it kept credentials that such a `GET` would not send.
         let is_for_everyone = route.rule.partition == Partition::Everyone;
         if !is_cached || is_for_everyone || route.bypass.applies(uri.query(), head.headers) {
             return None;
@@ -167,7 +168,7 @@ impl<S: Store> WriteThroughCandidate<S> {
         WriteThroughResponse { status, headers, reader, freshness, kept }
     }
 
-    /// The same where its own purge was the only one since that may select it.
+    /// Returns the candidate if its own purge is the only one since that may select it.
     pub(super) fn confirmed_by(mut self, purged: &PurgeOutcome) -> Option<Self> {
         let &PurgeOutcome::Appended(PurgeReceipt { seq, .. }) = purged else { return None };
         let attributes = self.fetch.attributes();

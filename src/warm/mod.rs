@@ -1,8 +1,8 @@
-//! Warming up: fetching what will be asked for, before anybody asks.
+//! Warming: fetching responses before clients request them.
 //!
-//! Whoever knows what that is pushes a [`WarmRequest`] into the [`WarmQueue`], which never waits and never
-//! grows beyond its budget. What it holds is fetched through the pipeline as if a client had asked, so
-//! that it is stored under the key that clients will use.
+//! Schedules, polls, purges and responses push a [`WarmRequest`] into the [`WarmQueue`], which
+//! never waits and never exceeds its budget. The pipeline fetches queued requests as if a client
+//! had sent them, so that responses are stored under the keys that clients use.
 
 mod on_success;
 mod outcome;
@@ -20,36 +20,36 @@ pub(crate) use target::{InvalidTarget, WarmHost, WarmPlan, WarmTarget};
 
 use crate::server::Connection;
 
-/// A `GET` to be sent ahead of clients.
+/// A `GET` to send ahead of clients.
 #[derive(Clone)]
 pub struct WarmRequest {
-    /// Who would send it.
+    /// The client to send it as.
     pub client: WarmClient,
-    /// Path and query, as a client would send them.
+    /// Path and query, as clients send them.
     pub target: Box<str>,
-    /// Where its outcome is reported, if anyone waits for it.
+    /// Receives the outcome, if it is awaited.
     pub report: Option<OutcomeSender>,
 }
 
-/// The client that would send a request. Its fields may be credentials: they stay in memory and are never
-/// shown.
+/// The client to send a request as. Its fields may be credentials: they stay in memory and are
+/// never shown.
 #[derive(Clone)]
 pub enum WarmClient {
-    /// This one.
+    /// This client.
     One(ClientProfile),
-    /// Those that lately sent requests for the target or, if there were none, for the host.
+    /// The recent clients of the target or, if there are none, of the host.
     Recent {
-        /// The host; without one it is the host that most clients lately asked for.
+        /// The host; without one, the host with the most recent requests.
         host: Option<WarmHost>,
-        /// Fields sent in place of theirs. Each value of a name makes a request of its own.
+        /// Fields that replace the clients' own. Each value of a name makes a separate request.
         headers: HeaderMap,
     },
 }
 
-/// One client, and all that its request says beside the target.
+/// A client, and everything in its requests besides the target.
 #[derive(Clone)]
 pub struct ClientProfile {
-    /// The connection by which it would come.
+    /// The connection.
     pub connection: Arc<Connection>,
     /// The host and, if not the default, the port.
     pub host: Box<str>,
@@ -68,11 +68,11 @@ impl fmt::Debug for WarmRequest {
     }
 }
 
-/// What fetches ahead of clients: the pipeline.
+/// Fetches requests from the queue: the pipeline.
 pub(crate) trait WarmFetcher: Send + Sync + 'static {
-    /// Fetches the response to a request, unless it is stored and fresh, and reads it to its end. What
-    /// is fetched so has nothing else warmed. Dropped where it takes too long.
+    /// Fetches the response unless a fresh one is stored, reads it to its end, and returns the
+    /// outcome.
     ///
-    /// Returns what became of it.
+    /// Warmed responses do not warm others. Dropped if it takes too long.
     fn fetch(&self, request: WarmRequest) -> impl Future<Output = WarmOutcome> + Send;
 }

@@ -1,4 +1,4 @@
-//! What a successful response has warmed: `on_success = { warm = […] }`. Pure.
+//! Warming after a successful response: `on_success = { warm = […] }`. Pure.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::{
     server::Connection,
 };
 
-/// Fields that belong to the request that was answered and not to whoever sent it; so do those whose
-/// names begin with `content-` and `if-`, and [override fields](OVERRIDES).
+/// Fields about the original request rather than its client. Fields that begin with `content-` or
+/// `if-` and [override fields](OVERRIDES) are dropped as well.
 const REQUEST_FIELDS: [HeaderName; 8] = [
     hop::LARDER_WARM,
     header::HOST,
@@ -24,11 +24,10 @@ const REQUEST_FIELDS: [HeaderName; 8] = [
     HeaderName::from_static("x-request-id"),
 ];
 
-/// The requests to be sent ahead now that this one was answered with this status; none unless that is
-/// a success.
+/// Returns the requests to warm after a response with this status; none unless it is a success.
 ///
-/// They are the caller's own: by the same way, to the same host, with the same credentials and whatever
-/// else the caller says about itself, so that only what the caller may see is fetched.
+/// They have the client's connection, host, credentials and other fields, so that only what the
+/// client may see is fetched.
 pub(crate) fn requests_on_success(
     route: &Route,
     request: &Parts,
