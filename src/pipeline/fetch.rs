@@ -742,7 +742,7 @@ pub(super) async fn send<S>(
         }
         Err(failure) => {
             let error = &failure.error;
-            tracing::warn!(error = error as &dyn std::error::Error, "the origin gave no response");
+            tracing::warn!(error = error as &dyn std::error::Error, "no response from the origin");
             metrics.origin_errors.with_label_values(&[error.kind()]).inc();
             if error.is_unreachable() {
                 let failure = (outage_of(&failure), started.elapsed());

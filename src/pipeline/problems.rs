@@ -21,7 +21,7 @@ pub(super) fn origin_error(error: &OriginError) -> Problem {
         return Problem { retry_after: Some(BUSY_SECONDS), ..problem };
     }
     if error.is_timeout() {
-        let detail = "The API behind this proxy did not answer in time. Try again later.";
+        let detail = "The API behind this proxy did not respond in time. Try again later.";
         return Problem::new(StatusCode::GATEWAY_TIMEOUT, "The origin is too slow", detail);
     }
     let detail = "The API behind this proxy could not be reached. Try again later.";
@@ -48,12 +48,12 @@ fn upload_failure(failure: UploadFailure) -> Problem {
         UploadFailure::TimedOut => (
             StatusCode::REQUEST_TIMEOUT,
             "The request is too slow",
-            "The request's content stopped coming before its end. Send it again.",
+            "The request's content did not arrive in time. Send it again.",
         ),
         UploadFailure::Broken => (
             StatusCode::BAD_REQUEST,
-            "Broken content",
-            "The request's content broke off or is malformed. Send it again, whole.",
+            "Invalid content",
+            "The request's content is truncated or malformed. Send it again.",
         ),
     };
     Problem::new(status, title, detail)
@@ -61,34 +61,34 @@ fn upload_failure(failure: UploadFailure) -> Problem {
 
 /// The problem document for an internal error.
 pub(super) fn internal_error() -> Problem {
-    let detail = "This proxy failed to answer. Try again; its log says more.";
+    let detail = "This proxy failed to process the request. Try again; its log has details.";
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "The proxy failed", detail)
 }
 
 /// The problem document for `only-if-cached` without a stored response (RFC 9111 §5.2.1.7).
 pub(super) fn only_if_cached() -> Problem {
-    let detail = "Nothing stored answers this request, and it says only-if-cached.";
+    let detail = "No stored response is usable, and the request says only-if-cached.";
     Problem::new(StatusCode::GATEWAY_TIMEOUT, "Not in the cache", detail)
 }
 
 /// The problem document for a host that is not served (RFC 9110 §15.5.20).
 pub(super) fn misdirected() -> Problem {
     let detail =
-        "This proxy serves other hosts only: those that its configuration lists as `hosts`.";
-    Problem::new(StatusCode::MISDIRECTED_REQUEST, "No such host here", detail)
+        "This proxy does not serve the requested host. The setting `hosts` lists those it serves.";
+    Problem::new(StatusCode::MISDIRECTED_REQUEST, "Host not served", detail)
 }
 
 /// The problem document if the limit on tunnels is reached.
 pub(super) fn too_many_tunnels() -> Problem {
-    let detail = "As many WebSockets and other upgrades are open as may be. Try again later.";
+    let detail = "The limit of open WebSockets and other upgraded connections is reached. Try again later.";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Too many tunnels", detail)
 }
 
 /// The problem document for a forwarding loop (RFC 5842 §7.2).
 pub(super) fn loop_detected() -> Problem {
-    let detail = "This request has been through this proxy before. Check that the origin's address \
+    let detail = "This request has already passed through this proxy. Check that the origin's address \
                   does not lead back to it.";
-    Problem::new(StatusCode::LOOP_DETECTED, "The request goes in a circle", detail)
+    Problem::new(StatusCode::LOOP_DETECTED, "Forwarding loop", detail)
 }
 
 #[cfg(test)]

@@ -372,7 +372,7 @@ fn wake_all(wakers: SmallVec<[Waker; 8]>) {
 
 /// The origin's response was truncated, or this reader was too slow for the others.
 #[derive(Debug, thiserror::Error)]
-#[error("the origin's response broke off")]
+#[error("the response from the origin was truncated")]
 pub(crate) struct TruncatedBody;
 
 /// A reader of a [`TeeBody`].

@@ -49,16 +49,16 @@ impl WarmPlan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTarget {
     /// It has no path.
-    #[error("a path begins with `/`, as in `/dashboard?range=7d` or `api.example.com/dashboard`")]
+    #[error("expected a path, such as `/dashboard?range=7d` or `api.example.com/dashboard`")]
     Path,
     /// The path has invalid characters.
-    #[error("this cannot be sent as a path: write it as clients do, as in `/a%20b`")]
+    #[error("invalid character in the path: encode it, such as `/a%20b`")]
     Characters,
     /// The text before the path is not a host.
-    #[error("what precedes the path is a host, as in `api.example.com/dashboard`")]
+    #[error("expected a host before the path, such as `api.example.com/dashboard`")]
     Host,
     /// The scheme is neither `http` nor `https`.
-    #[error("clients come by `http` or `https`")]
+    #[error("expected `http` or `https` as the scheme")]
     Scheme,
 }
 
