@@ -1,10 +1,8 @@
 //! Warming after a successful response: `on_success = { warm = […] }`. Pure.
 
-use std::sync::Arc;
-
 use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 
-use super::{ClientProfile, WarmClient, WarmRequest};
+use super::request::{ClientProfile, WarmClient, WarmRequest};
 use crate::{
     field::{forwarding::OVERRIDES, hop},
     route::Route,
@@ -41,10 +39,8 @@ pub(crate) fn requests_on_success(
         return Vec::new();
     };
     let targets = route.targets_to_warm(request.uri.path(), request.uri.query());
-    let (peer, secure) = (connection.peer, connection.secure);
-    let connection = Arc::new(Connection { peer, secure, ..Connection::default() });
-    let client =
-        ClientProfile { connection, host: host.into(), headers: callers_fields(&request.headers) };
+    let peer = (connection.peer, connection.secure);
+    let client = ClientProfile::new(peer, host, callers_fields(&request.headers));
     let request = |target: String| WarmRequest {
         client: WarmClient::One(client.clone()),
         target: target.into(),

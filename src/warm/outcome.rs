@@ -27,7 +27,6 @@ pub enum WarmOutcome {
 }
 
 impl WarmOutcome {
-    /// Returns the metric label.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stored => "stored",

@@ -16,7 +16,9 @@ use tokio::{
 };
 
 use super::{
-    ClientProfile, OutcomeSender, WarmClient, WarmFetcher, WarmOutcome, WarmPlan, WarmRequest,
+    outcome::{OutcomeSender, WarmOutcome},
+    request::{ClientProfile, WarmClient, WarmRequest},
+    target::WarmPlan,
 };
 use crate::telemetry::Metrics;
 
@@ -49,10 +51,18 @@ impl Default for Budget {
     }
 }
 
+/// Fetches requests from the queue: the pipeline.
+pub(crate) trait WarmFetcher: Send + Sync + 'static {
+    /// Fetches the response unless a fresh one is stored, reads it to its end, and returns the
+    /// outcome.
+    ///
+    /// Warmed responses do not warm others. Dropped if it takes too long.
+    fn fetch(&self, request: WarmRequest) -> impl Future<Output = WarmOutcome> + Send;
+}
+
 /// The outcome of pushing a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PushOutcome {
-    /// Queued.
     Queued,
     /// The same request is queued or being fetched.
     Duplicate,
@@ -82,7 +92,6 @@ struct PendingRequests {
 }
 
 impl WarmQueue {
-    /// Creates an empty queue.
     pub(crate) fn new(budget: Budget, metrics: Arc<Metrics>) -> Self {
         Self(Arc::new(WarmQueueState {
             waiting: Mutex::default(),
@@ -117,6 +126,7 @@ impl WarmQueue {
     }
 
     /// Returns the number of queued requests.
+    #[cfg(test)]
     pub(crate) fn waiting(&self) -> usize {
         self.0.waiting.lock().requests.len()
     }

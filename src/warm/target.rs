@@ -4,7 +4,6 @@ use std::fmt;
 
 use http::{HeaderMap, uri::PathAndQuery};
 
-use super::{WarmClient, WarmRequest};
 use crate::key::uri::Scheme;
 
 /// A response to warm.
@@ -12,7 +11,6 @@ use crate::key::uri::Scheme;
 pub struct WarmTarget {
     /// The requested host; without one, the host with the most recent requests.
     pub host: Option<WarmHost>,
-    /// Path and query.
     pub target: Box<str>,
 }
 
@@ -32,17 +30,9 @@ pub struct WarmHost {
 pub struct WarmPlan {
     /// Whether recent targets that the purge selects are warmed.
     pub purged: bool,
-    /// Further responses.
     pub targets: Box<[WarmTarget]>,
     /// Fields that replace the clients' own. Each value of a name makes a separate request.
     pub headers: HeaderMap,
-}
-
-impl WarmPlan {
-    /// Returns the requests for all targets.
-    pub fn requests(&self) -> impl Iterator<Item = WarmRequest> {
-        self.targets.iter().map(|target| target.request(&self.headers))
-    }
 }
 
 /// Why a text is not a warm-up target.
@@ -78,12 +68,6 @@ impl WarmTarget {
             host => Some(WarmHost::of(host, scheme, default_scheme).ok_or(InvalidTarget::Host)?),
         };
         Ok(Self { host, target: target.into() })
-    }
-
-    /// Returns the request for the target as recent clients send it, with these fields replaced.
-    pub fn request(&self, headers: &HeaderMap) -> WarmRequest {
-        let client = WarmClient::Recent { host: self.host.clone(), headers: headers.clone() };
-        WarmRequest { client, target: self.target.clone(), report: None }
     }
 }
 
