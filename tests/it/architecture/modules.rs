@@ -186,6 +186,9 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         }
     }
 
+    /// The `super` of `pub(super)` names nothing that the other file defines.
+    fn visit_visibility(&mut self, _: &'ast Visibility) {}
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let written: Vec<String> = path.segments.iter().map(|it| it.ident.to_string()).collect();
         self.name(&written);
