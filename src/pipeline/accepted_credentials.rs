@@ -143,7 +143,6 @@ impl Recheck {
 }
 
 impl AcceptedCredentials {
-    /// Creates an empty table.
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             acceptances: Cache::new(CAPACITY),
@@ -166,7 +165,7 @@ impl AcceptedCredentials {
         recheck: Duration,
     ) -> bool {
         let Some(acceptance) = self.acceptances.get(&scope) else { return false };
-        if !applied_purges.still_holds(&acceptance.noted, started, || credential_name(member)) {
+        if !applied_purges.still_holds(&acceptance.noted, started, || member.credential_name()) {
             // The next acceptance is announced to the fleet again.
             self.acceptances.remove_if(&scope, |known| Arc::ptr_eq(known, &acceptance));
             return false;
@@ -194,7 +193,6 @@ impl AcceptedCredentials {
         Some(known.map_or(Duration::MAX, |known| at.saturating_since(known.at)))
     }
 
-    /// Removes an acceptance.
     pub(super) fn forget(&self, scope: CredentialScope) {
         self.acceptances.remove(&scope);
     }
@@ -271,11 +269,6 @@ impl AcceptedCredentials {
         self.has_denials.load(Ordering::Acquire)
             && self.denials.get(&name()).is_some_and(|denial| now < denial.until)
     }
-}
-
-/// Returns the name of a member's credential in the purge log.
-pub(super) fn credential_name(member: &PartitionMember) -> String {
-    member.credential_name()
 }
 
 /// Combines a credential and a target into one key.

@@ -8,42 +8,35 @@ use http_body::Body;
 use http_body_util::BodyExt;
 
 use super::{
+    cacheability::StorageTerms,
     collapse::FlightLeader,
-    config_snapshot::ConfigSnapshot,
-    credentials,
-    fetch::OriginFetch,
+    fetch_context::FetchContext,
     flight_result::{FlightResult, StreamingResponse},
     hit_for_miss::HitForMissReason,
-    lookup,
-    payload::{Payload, PayloadError},
-    sensitive,
+    payload::{self, Payload, PayloadError, PayloadRequest},
+    selecting_fields::{is_chosen_by_cookies, selecting_set, selecting_values},
     tee::{BudgetShare, NotKeptReason, SMALL_BODY, TeeBody, TeeReader},
 };
 use crate::{
     entry::{CompleteBody, Entry, LanguageVariant, ResponseDraft, VarySelection},
     field::list,
-    key::{
-        CacheKey, is_selected_by_cookies,
-        vary::{self, Vary, VarySet},
-    },
+    key::{CacheKey, vary},
     origin::{CompletionProof, ResponseBody},
-    policy::{Freshness, ResponseDirectives, freshness::Constraints, stored_fields, tag},
-    route::Route,
+    policy::{CacheResult, ResponseDirectives, stored_fields, tag},
     store::{PutOutcome, Store},
 };
 
-/// A cacheable response: the verdict that it may be stored, and on what terms.
-pub(super) struct Admission {
-    /// Its age, and how long it may be used.
-    pub freshness: Freshness,
-    /// Its cache directives.
-    pub directives: ResponseDirectives,
-    /// Whether its body has to be read before it is stored.
-    pub payload: Payload,
+/// A response to store, and the request that it was fetched for.
+pub(super) struct Admission<S> {
+    /// The request, its key and its fence stamp.
+    pub context: FetchContext<S>,
+    /// The terms on which the response is stored.
+    pub terms: StorageTerms,
+    /// The memory reserved for its body.
+    pub share: BudgetShare,
+    /// The value of `X-API-Cache` for its readers.
+    pub result: CacheResult,
 }
-
-/// The terms, and the memory reserved for the body.
-pub(super) type ReservedAdmission = (Admission, BudgetShare);
 
 /// A response that is being stored, as its requester receives it.
 pub(super) struct TeedResponse {
@@ -55,36 +48,43 @@ pub(super) struct TeedResponse {
     pub reader: TeeReader,
 }
 
+impl TeedResponse {
+    /// Returns a shared response as a follower receives it.
+    pub(super) fn of_follower(streaming: Arc<StreamingResponse>, reader: TeeReader) -> Self {
+        Self { headers: streaming.headers.clone(), streaming, reader }
+    }
+}
+
 /// Starts to store a response, publishes it to followers, and returns it with a reader for the
 /// requester.
 pub(super) async fn admit<S: Store>(
-    fetch: OriginFetch<S>,
+    admission: Admission<S>,
     response: Response<ResponseBody>,
-    (admission, share): ReservedAdmission,
     mut flight: Option<FlightLeader>,
 ) -> TeedResponse {
-    let Admission { freshness, directives, payload } = admission;
+    let Admission { context, terms, share, result } = admission;
+    let StorageTerms { freshness, directives, payload } = terms;
     let (mut head, body) = response.into_parts();
-    let selecting = selecting_fields(&fetch, &head.headers).await;
+    let selecting = selecting_fields(&context, &head.headers).await;
     let (key, selection, selecting) = match selecting {
         Some((selection, values)) => {
             let set = selection.set.clone();
-            (fetch.target.variant(&values), Some(selection), Some((set, values)))
+            (context.target.variant(&values), Some(selection), Some((set, values)))
         }
-        None => (fetch.target.clone(), None, None),
+        None => (context.target.clone(), None, None),
     };
     if let Some(selection) = &selection {
         // Before publishing: followers that want another variant look up what selects it.
-        list_variant(&fetch, selection, &key).await;
+        list_variant(&context, selection, &key).await;
     }
-    vary::add_to_vary(&mut head.headers, fetch.config.route(fetch.route).vary.fields());
+    vary::add_to_vary(&mut head.headers, context.matched_route().vary.fields());
     let mut headers = stored_fields(&head.headers, &directives);
-    let tags = tags(&fetch, &mut headers);
-    if let Some(flight) = flight.as_mut().filter(|_| fetch.outlives_purges(&tags)) {
+    let tags = context.tags(&mut headers);
+    if let Some(flight) = flight.as_mut().filter(|_| context.outlives_purges(&tags)) {
         flight.alias(&key);
     }
     let expected = body.size_hint().exact();
-    let (tee, reader) = TeeBody::with_reader(expected, fetch.max_body_bytes(), share);
+    let (tee, reader) = TeeBody::with_reader(expected, context.max_body_bytes(), share);
     let streaming = Arc::new(StreamingResponse {
         status: head.status,
         headers: headers.clone(),
@@ -93,23 +93,27 @@ pub(super) async fn admit<S: Store>(
         tags: (payload == Payload::Unused).then(|| tags.clone().into()),
         tee: Arc::clone(&tee),
         variant: selecting,
-        by_cookies: is_chosen_by_cookies(fetch.target.text(), &freshness),
-        result: fetch.cache_result(),
+        by_cookies: is_chosen_by_cookies(context.target.text(), &freshness),
+        result,
         refusal: None,
     });
     if freshness.is_reusable_unvalidated(freshness.received_at) {
-        fetch.pipeline.hit_for_miss.forget(&fetch.key);
+        context.pipeline.hit_for_miss.forget(&context.key);
         flight
             .as_ref()
             .inspect(|flight| flight.publish(FlightResult::Streaming(Arc::clone(&streaming))));
     } else {
-        fetch.mark_hit_for_miss(HitForMissReason::Unshared, freshness.received_at, flight.as_ref());
+        context.mark_hit_for_miss(
+            HitForMissReason::Unshared,
+            freshness.received_at,
+            flight.as_ref(),
+        );
     }
-    let (stamp, requested_at) = (fetch.stamp, fetch.requested_at);
-    let (status, attributes) = (head.status, fetch.attributes());
+    let (stamp, requested_at) = (context.stamp, context.requested_at);
+    let (status, attributes) = (head.status, context.attributes());
     let draft =
         ResponseDraft { key, status, headers, freshness, tags, attributes, stamp, requested_at };
-    tokio::spawn(pump(fetch, body, tee, (draft, selection, payload), flight));
+    tokio::spawn(pump(context, body, tee, (draft, selection, payload), flight));
     TeedResponse { streaming, headers: head.headers, reader }
 }
 
@@ -118,19 +122,19 @@ pub(super) async fn admit<S: Store>(
 /// The entry is stored before the last byte is delivered, so that a client that has read the
 /// response finds it stored. Slow tag extraction does not delay readers.
 async fn pump<S: Store>(
-    fetch: OriginFetch<S>,
+    context: FetchContext<S>,
     body: ResponseBody,
     tee: Arc<TeeBody>,
     (draft, selection, payload): (ResponseDraft, Option<VarySelection>, Payload),
     flight: Option<FlightLeader>,
 ) {
     let guard = FailUnlessComplete(&tee);
-    let Some(end) = read(&fetch, body, &tee, flight.as_ref()).await else { return };
+    let Some(end) = read(&context, body, &tee, flight.as_ref()).await else { return };
     let kept = tee.kept(end.last.as_ref()).map(|chunks| end.complete(chunks, &draft.headers));
     if let (Err(cause), None) = (&kept, tee.not_kept()) {
-        fetch.note_not_kept(*cause, flight.as_ref());
+        context.note_not_kept(*cause, flight.as_ref());
     }
-    let kept = kept.ok().filter(|body| fetch.may_store(&tee, body.length()));
+    let kept = kept.ok().filter(|body| context.may_store(&tee, body.length()));
     let is_slow = payload.is_read_after_delivery(kept.as_ref().map_or(0, CompleteBody::length));
     let mut end = Some(end);
     if is_slow && let Some(end) = end.take() {
@@ -138,7 +142,7 @@ async fn pump<S: Store>(
     }
     let mut put = None;
     if let Some(body) = kept {
-        put = store(&fetch, &body, (draft, selection), payload).await;
+        put = store(&context, &body, (draft, selection), payload).await;
     }
     // A superseding entry serves the other nodes as well.
     let is_stored = matches!(put, Some((PutOutcome::Stored | PutOutcome::Superseded, _)));
@@ -157,7 +161,7 @@ async fn pump<S: Store>(
     drop((guard, flight));
 }
 
-impl<S: Store> OriginFetch<S> {
+impl<S: Store> FetchContext<S> {
     /// Returns whether a body of this length may be stored. If the length was announced, that was
     /// decided before the first byte.
     fn may_store(&self, tee: &TeeBody, length: usize) -> bool {
@@ -192,7 +196,7 @@ struct BodyEnd {
 /// Reads a body to its end. Returns `None` if it is truncated, or if it has no readers and is not
 /// retained.
 async fn read<S: Store>(
-    fetch: &OriginFetch<S>,
+    context: &FetchContext<S>,
     mut body: ResponseBody,
     tee: &TeeBody,
     flight: Option<&FlightLeader>,
@@ -205,7 +209,8 @@ async fn read<S: Store>(
             Ok(chunk) => {
                 tee.add(chunk);
                 if not_kept.is_none() {
-                    not_kept = tee.not_kept().inspect(|cause| fetch.note_not_kept(*cause, flight));
+                    not_kept =
+                        tee.not_kept().inspect(|cause| context.note_not_kept(*cause, flight));
                 }
                 tee.capacity().await.ok()?;
             }
@@ -235,44 +240,56 @@ impl BodyEnd {
 }
 
 async fn store<S: Store>(
-    fetch: &OriginFetch<S>,
+    context: &FetchContext<S>,
     body: &CompleteBody,
     (mut draft, selection): (ResponseDraft, Option<VarySelection>),
     payload: Payload,
 ) -> Option<(PutOutcome, Bytes)> {
-    let further = fetch.read_body(payload, body.chunks()).await;
+    let request = PayloadRequest {
+        config: &context.config,
+        route: context.route,
+        request: &context.request,
+        readings: &context.readings,
+        user: context.user(),
+    };
+    let parsing = &context.pipeline.parsing;
+    let further = payload::read(parsing, &request, (payload, body.chunks())).await;
     if let Err(cause) = further.and_then(|further| add_tags(&mut draft.tags, further)) {
-        fetch.count_unreadable(cause);
+        context.count_unreadable(cause);
         return None;
     }
-    if !fetch.outlives_purges(&draft.tags) {
+    if !context.outlives_purges(&draft.tags) {
         return None;
     }
     let key = draft.key.clone();
     let response = Arc::new(draft.complete(body)?);
-    let put = fetch.pipeline.store.put(&key, Entry::Response(Arc::clone(&response))).await;
+    let put = context.pipeline.store.put(&key, Entry::Response(Arc::clone(&response))).await;
     if put == PutOutcome::Stored {
-        fetch.note_recent_target(&key, &response);
-        if let Some(selection) = selection.filter(|_| was_delisted(fetch, &key)) {
-            list_variant(fetch, &selection, &key).await;
+        context.note_recent_target(&key, &response);
+        if let Some(selection) = selection.filter(|_| was_delisted(context, &key)) {
+            list_variant(context, &selection, &key).await;
         }
     }
     Some((put, response.body()))
 }
 
 /// Returns whether a variant was evicted from its target's index while its body arrived.
-fn was_delisted<S: Store>(fetch: &OriginFetch<S>, key: &CacheKey) -> bool {
-    match fetch.pipeline.store.peek(&fetch.target) {
+fn was_delisted<S: Store>(context: &FetchContext<S>, key: &CacheKey) -> bool {
+    match context.pipeline.store.peek(&context.target) {
         Some(Entry::Variants(variants)) => !variants.recent.contains(&key.digest()),
         _ => false,
     }
 }
 
 /// Adds a variant to its target's index.
-async fn list_variant<S: Store>(fetch: &OriginFetch<S>, selection: &VarySelection, key: &CacheKey) {
+async fn list_variant<S: Store>(
+    context: &FetchContext<S>,
+    selection: &VarySelection,
+    key: &CacheKey,
+) {
     let lost =
-        fetch.pipeline.store.add_variant(&fetch.target, selection.clone(), key.digest()).await;
-    if let Some(metrics) = fetch.config.metrics.get(fetch.route) {
+        context.pipeline.store.add_variant(&context.target, selection.clone(), key.digest()).await;
+    if let Some(metrics) = context.config.metrics.get(context.route) {
         metrics.variants_limited.inc_by(lost as u64);
     }
 }
@@ -302,24 +319,24 @@ impl Drop for FailUnlessComplete<'_> {
 /// The fields are those of the response's `Vary` and of its route. If there are none, those that
 /// other responses of the target recently named.
 async fn selecting_fields<S: Store>(
-    fetch: &OriginFetch<S>,
+    context: &FetchContext<S>,
     response: &HeaderMap,
 ) -> Option<(VarySelection, Vec<u8>)> {
-    let (rule, seen) = (&fetch.config.route(fetch.route).vary, fetch.requested_at);
-    let set = selecting_set(&fetch.config, fetch.config.route(fetch.route), response);
+    let (rule, seen) = (&context.matched_route().vary, context.requested_at);
+    let set = selecting_set(&context.config, context.matched_route(), response);
     let mut selection = VarySelection { set, seen, codings: Vec::new(), languages: Vec::new() };
     if selection.set.is_empty() && rule.cookies.is_empty() {
-        selection = known_selection(fetch).await?;
+        selection = known_selection(context).await?;
     }
     selection.codings.clear();
     if selection.set.contains(&header::ACCEPT_ENCODING) {
-        selection.codings.extend(vary::canonical_codings(&fetch.request.headers).map(Into::into));
+        selection.codings.extend(vary::canonical_codings(&context.request.headers).map(Into::into));
     }
     selection.languages.clear();
     if selection.set.contains(&header::ACCEPT_LANGUAGE) {
-        selection.languages.extend(language_variant(&fetch.request.headers, response));
+        selection.languages.extend(language_variant(&context.request.headers, response));
     }
-    let values = lookup::selecting_values(&selection.set, rule, &fetch.request.headers);
+    let values = selecting_values(&selection.set, rule, &context.request.headers);
     Some((selection, values))
 }
 
@@ -333,59 +350,15 @@ fn language_variant(request: &HeaderMap, response: &HeaderMap) -> Option<Languag
 }
 
 /// Returns what currently selects among the variants of a target.
-async fn known_selection<S: Store>(fetch: &OriginFetch<S>) -> Option<VarySelection> {
-    let store = &fetch.pipeline.store;
-    let known = match store.peek(&fetch.target) {
+async fn known_selection<S: Store>(context: &FetchContext<S>) -> Option<VarySelection> {
+    let store = &context.pipeline.store;
+    let known = match store.peek(&context.target) {
         // The lookup found an index, which may not fit into memory.
-        None if fetch.key != fetch.target => store.get(&fetch.target).await,
+        None if context.key != context.target => store.get(&context.target).await,
         known => known,
     };
     match known? {
-        Entry::Variants(variants) => variants.current_selection(fetch.requested_at).cloned(),
+        Entry::Variants(variants) => variants.current_selection(context.requested_at).cloned(),
         Entry::Response(_) => None,
     }
-}
-
-/// Returns whether cookies selected the response with this key and its freshness comes from the
-/// route alone. Downstream caches then need `Vary: Cookie`.
-pub(super) fn is_chosen_by_cookies(key: &[u8], freshness: &Freshness) -> bool {
-    !freshness.constraints.has_any(Constraints::FRESH_BY_ORIGIN) && is_selected_by_cookies(key)
-}
-
-/// Returns the fields that select among the responses of a route, as far as this response names
-/// them. Fields that make up the route's partition are left out.
-pub(super) fn selecting_set(
-    config: &ConfigSnapshot,
-    route: &Route,
-    response: &HeaderMap,
-) -> VarySet {
-    let mut set = match Vary::parse(response) {
-        Vary::Fields(set) => without_partition_fields(config, route, set),
-        Vary::Star => VarySet::default(),
-    };
-    route.vary.headers.iter().for_each(|name| set.insert(name.clone()));
-    set
-}
-
-/// Removes the fields that make up the route's partition.
-pub(super) fn without_partition_fields(
-    config: &ConfigSnapshot,
-    route: &Route,
-    set: VarySet,
-) -> VarySet {
-    if !route.rule.partition.needs_identity() {
-        return set;
-    }
-    let names = set.iter().filter(|name| !credentials::is_partitioned_by(config, route, name));
-    names.cloned().collect()
-}
-
-/// Returns the tags of a response: those of its route and those in its head, which are removed from
-/// it.
-pub(super) fn tags<S: Store>(fetch: &OriginFetch<S>, headers: &mut HeaderMap) -> Vec<String> {
-    let query = fetch.request.uri.query();
-    let mut tags = fetch.config.route(fetch.route).tags_of(&fetch.readings, query, fetch.user());
-    tags.extend(tag::extract(headers, &fetch.host()));
-    tags.extend(sensitive::tag(&fetch.config, fetch.config.route(fetch.route), &fetch.url));
-    tags
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use quick_cache::sync::Cache;
 
-use super::fetch::FetchTimes;
+use super::fetch_times::FetchTimes;
 use crate::{
     field::{Timestamp, retry_after::retry_after},
     key::CacheKey,
@@ -28,7 +28,6 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Creates an empty table.
     pub(super) fn new() -> Self {
         Self { until: Cache::new(CAPACITY), postponed: Cache::new(CAPACITY) }
     }
@@ -55,11 +54,5 @@ impl Backoff {
     /// Returns whether the origin asked to be left alone for now.
     pub(super) fn is_backing_off(&self, key: &CacheKey, now: Timestamp) -> bool {
         self.until.get(&key.digest()).is_some_and(|until| now < until)
-    }
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -22,7 +22,7 @@ type StreamError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A response body. Its request is counted and logged exactly once: at the end, or when the client
 /// disconnects.
-pub(crate) struct Body {
+pub(crate) struct DeliveredBody {
     content: BodyContent,
     accounting: Option<Box<RequestAccounting>>,
 }
@@ -31,7 +31,6 @@ pub(crate) struct Body {
 ///
 /// Large variants are boxed, because every response moves one through several functions.
 pub(crate) enum BodyContent {
-    /// No body.
     Empty,
     /// A complete body.
     Full(Bytes),
@@ -49,7 +48,7 @@ pub(crate) enum BodyContent {
     HeadOnly(u64),
 }
 
-impl Body {
+impl DeliveredBody {
     /// Creates a body whose request is already accounted for.
     pub(crate) fn already_accounted(content: BodyContent) -> Self {
         Self { content, accounting: None }
@@ -99,7 +98,7 @@ impl Body {
     }
 }
 
-impl HttpBody for Body {
+impl HttpBody for DeliveredBody {
     type Data = Bytes;
     type Error = StreamError;
 
@@ -143,14 +142,14 @@ impl HttpBody for Body {
     }
 }
 
-impl From<Bytes> for Body {
+impl From<Bytes> for DeliveredBody {
     /// Creates a body for a request that never reached the pipeline.
     fn from(bytes: Bytes) -> Self {
         Self::already_accounted(BodyContent::Full(bytes))
     }
 }
 
-impl From<UnsyncBoxBody<Bytes, Infallible>> for Body {
+impl From<UnsyncBoxBody<Bytes, Infallible>> for DeliveredBody {
     /// Creates a generated body for a request that never reached the pipeline.
     fn from(body: UnsyncBoxBody<Bytes, Infallible>) -> Self {
         Self::already_accounted(BodyContent::Generated(body))

@@ -7,10 +7,9 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode, header};
 
 use super::{
-    admit::Admission,
     config_snapshot::ConfigSnapshot,
     credentials,
-    fetch::FetchTimes,
+    fetch_times::FetchTimes,
     payload::{Payload, PayloadError},
 };
 use crate::{
@@ -28,11 +27,18 @@ use crate::{
     user::PartitionMember,
 };
 
+/// The terms on which a cacheable response is stored.
+pub(super) struct StorageTerms {
+    /// Its age, and how long it may be used.
+    pub freshness: Freshness,
+    pub directives: ResponseDirectives,
+    /// Whether its body has to be read before it is stored.
+    pub payload: Payload,
+}
+
 /// The parts of an origin request that decide whether its response is cacheable.
 pub(super) struct CacheabilityCheck<'a> {
-    /// The configuration.
     pub config: &'a ConfigSnapshot,
-    /// The route.
     pub route: &'a Route,
     /// The request, as a `GET`.
     pub request: RequestHead<'a>,
@@ -56,7 +62,7 @@ impl CacheabilityCheck<'_> {
         directives: ResponseDirectives,
         (expected, limit): BodyLengths,
         times: FetchTimes,
-    ) -> Result<Admission, (Reason, Option<PayloadError>)> {
+    ) -> Result<StorageTerms, (Reason, Option<PayloadError>)> {
         let refused = |reason| (reason, None);
         let freshness = self.storable((status, headers), &directives, times).map_err(refused)?;
         if self.varies_by_credentials(headers) {
@@ -70,7 +76,7 @@ impl CacheabilityCheck<'_> {
         }
         let payload = Payload::of(self.route, headers, expected);
         let payload = payload.map_err(|(reason, cause)| (reason, Some(cause)))?;
-        Ok(Admission { freshness, directives, payload })
+        Ok(StorageTerms { freshness, directives, payload })
     }
 
     /// Returns the freshness of a response by the monotonic clock, or why it may not be stored.
@@ -85,8 +91,8 @@ impl CacheabilityCheck<'_> {
             return Ok(shared_refusal(received_steady));
         }
         let head = ResponseHead { status, headers, requested_at, received_at };
-        let asked = (&self.request, self.directives);
-        let freshness = storable(asked, (&head, directives), &self.route.rule)?;
+        let request = (&self.request, self.directives);
+        let freshness = storable(request, (&head, directives), &self.route.rule)?;
         let freshness = Freshness { received_at: received_steady, ..freshness };
         let is_own = self.route.rule.partition == Partition::User;
         Ok(match self.member.and_then(|member| member.expires).filter(|_| is_own) {

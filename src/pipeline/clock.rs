@@ -38,7 +38,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match self {
             Self::System => SystemTime::now().into(),
-            Self::Manual(hands) => Timestamp::from_millis(hands.wall.load(Ordering::Relaxed)),
+            Self::Manual(time) => Timestamp::from_millis(time.wall.load(Ordering::Relaxed)),
         }
     }
 
@@ -52,24 +52,43 @@ impl Clock {
     pub fn steady_at(&self, instant: Instant) -> Timestamp {
         match self {
             Self::System => monotonic::timestamp(instant),
-            Self::Manual(hands) => Timestamp::from_millis(hands.steady.load(Ordering::Relaxed)),
+            Self::Manual(time) => Timestamp::from_millis(time.steady.load(Ordering::Relaxed)),
         }
     }
 
     /// Advances manual clocks; has no effect on the system's.
     pub fn advance(&self, by: Duration) {
-        if let Self::Manual(hands) = self {
+        if let Self::Manual(time) = self {
             let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-            hands.wall.fetch_add(by, Ordering::Relaxed);
-            hands.steady.fetch_add(by, Ordering::Relaxed);
+            time.wall.fetch_add(by, Ordering::Relaxed);
+            time.steady.fetch_add(by, Ordering::Relaxed);
         }
     }
 
     /// Sets a manual wall clock back.
     pub fn set_back(&self, by: Duration) {
-        if let Self::Manual(hands) = self {
+        if let Self::Manual(time) = self {
             let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-            hands.wall.fetch_sub(by, Ordering::Relaxed);
+            time.wall.fetch_sub(by, Ordering::Relaxed);
         }
+    }
+}
+
+/// When a request's head was read, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReceivedAt {
+    /// By the wall clock.
+    pub at: Timestamp,
+    /// By the process's monotonic clock.
+    pub started: Instant,
+    /// By the monotonic clock that stored responses age by, as a timestamp.
+    pub steady: Timestamp,
+}
+
+impl ReceivedAt {
+    /// Reads the clocks.
+    pub(crate) fn now(clock: &Clock) -> Self {
+        let started = Instant::now();
+        Self { at: clock.now(), started, steady: clock.steady_at(started) }
     }
 }

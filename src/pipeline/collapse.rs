@@ -59,13 +59,11 @@ pub(super) struct FlightLeader {
     lease: Mutex<Option<FetchLease>>,
 }
 
-/// A follower of a flight.
 pub(super) struct FlightFollower {
     result: watch::Receiver<Option<FlightResult>>,
 }
 
 impl Flights {
-    /// Creates an empty table.
     pub(super) fn new() -> Self {
         Self { shards: (0..SHARDS).map(|_| FlightShard::default()).collect() }
     }
@@ -136,12 +134,6 @@ impl Flight {
     }
 }
 
-impl Default for Flights {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl FlightLeader {
     /// Publishes the result to all followers.
     ///
@@ -152,7 +144,7 @@ impl FlightLeader {
             FlightResult::Streaming(_) => {}
             FlightResult::NotShared => self.release_lease(LeaseResult::NotShareable),
             FlightResult::Reused(reused) if reused.is_stored() => {
-                self.release_lease(LeaseResult::Stored)
+                self.release_lease(LeaseResult::Stored);
             }
             FlightResult::Reused(reused) if reused.result == CacheResult::Stale => {
                 self.release_lease(LeaseResult::Failed(
@@ -183,9 +175,9 @@ impl FlightLeader {
         self.release_lease(LeaseResult::Abandoned);
     }
 
-    fn release_lease(&self, landed: LeaseResult) {
+    fn release_lease(&self, result: LeaseResult) {
         if let Some(lease) = self.lease.lock().take() {
-            lease.release(landed);
+            lease.release(result);
         }
     }
 

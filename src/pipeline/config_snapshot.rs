@@ -23,17 +23,14 @@ use crate::{
 pub(crate) struct ConfigSnapshot {
     /// Identifies this configuration.
     pub id: SnapshotId,
-    /// The routes.
     pub routes: RouteTable,
     /// Metric handles by route index.
     pub metrics: Vec<RouteMetrics>,
     /// The version of the namespace that responses are stored in.
     pub version: Arc<str>,
-    /// The origin.
     pub origin: Arc<Origin>,
     /// This proxy's name in `Via`.
     pub identity: ViaIdentity,
-    /// The hosts that are served.
     pub hosts: ServedHosts,
     /// The `Host` that origins receive.
     pub host: OriginHostHeader,
@@ -63,12 +60,12 @@ pub(crate) struct ServedHosts {
 
 impl ServedHosts {
     /// Returns whether requests for this host (in canonical form) are served.
-    pub(crate) fn includes(&self, asked: &str) -> bool {
+    pub(crate) fn includes(&self, requested: &str) -> bool {
         let fits = |pattern: &str| {
-            let name = host::name(asked);
+            let name = host::name(requested);
             match pattern.strip_prefix('*') {
                 Some(domain) => name.len() > domain.len() && name.ends_with(domain),
-                None => pattern == asked || pattern == name,
+                None => pattern == requested || pattern == name,
             }
         };
         self.patterns.is_empty() || self.patterns.iter().any(|pattern| fits(pattern))
@@ -89,9 +86,9 @@ pub(crate) enum OriginHostHeader {
 
 impl OriginHostHeader {
     /// Returns the `Host` to send for a requested host. Empty if each server gets its own.
-    pub(crate) fn of<'a>(&'a self, asked: &'a str) -> &'a str {
+    pub(crate) fn of<'a>(&'a self, requested: &'a str) -> &'a str {
         match self {
-            Self::Preserve => asked,
+            Self::Preserve => requested,
             Self::Origin => "",
             Self::Literal(host) => host,
         }
@@ -103,7 +100,6 @@ impl OriginHostHeader {
 pub(crate) struct SnapshotId(u64);
 
 impl SnapshotId {
-    /// Returns a new identifier.
     pub(crate) fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -113,10 +109,8 @@ impl SnapshotId {
 /// Whether responses carry `Server-Timing`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum ServerTiming {
-    /// They do not.
     #[default]
     Off,
-    /// They do.
     On,
 }
 
@@ -135,12 +129,10 @@ impl ConfigSnapshot {
         self.users.trusts(connection.peer.map(|peer| peer.ip()))
     }
 
-    /// Returns the route at this index.
     pub(crate) fn route(&self, index: usize) -> &Route {
         self.routes.route(index)
     }
 
-    /// Returns the name of the route at this index.
     pub(crate) fn route_name(&self, index: usize) -> &str {
         &self.route(index).name
     }

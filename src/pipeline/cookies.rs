@@ -31,13 +31,13 @@ pub(super) fn classify(
     route: &Route,
     headers: &HeaderMap,
 ) -> CookieFindings {
-    let settled = &route.vary.cookies;
+    let named = &route.vary.cookies;
     let mut lines = headers.get_all(header::COOKIE).iter();
     match (lines.next(), lines.next()) {
-        (Some(line), None) if settled.is_empty() && line.len() <= MAX_LENGTH => {
-            cached(config, line, || config.credentials.inspect_cookies(headers, settled))
+        (Some(line), None) if named.is_empty() && line.len() <= MAX_LENGTH => {
+            cached(config, line, || config.credentials.inspect_cookies(headers, named))
         }
-        (_, None) => config.credentials.inspect_cookies(headers, settled),
+        (_, None) => config.credentials.inspect_cookies(headers, named),
         // HTTP/1.1 allows one line only: servers take the first, take the last, or join them.
         (_, Some(_)) => CookieFindings::AMBIGUOUS,
     }

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::{
-    Pipeline,
-    accepted_credentials::{self, CredentialScope, fleet},
+    accepted_credentials::{CredentialScope, fleet},
     config_snapshot::ConfigSnapshot,
+    credential_verdict::CredentialVerdict,
     credentials::{self, IdentityInputs},
-    fetch::{FetchTimes, OriginFetch},
+    fetch::OriginFetch,
+    fetch_times::FetchTimes,
     invalidate,
+    miss_plan::MissPlan,
     receive::Lookup,
-    request_context::{MissPlan, RequestContext},
+    request_context::RequestContext,
+    state::Pipeline,
 };
 use crate::{
     fence::{FenceStamp, PurgeSource, Selector},
@@ -25,37 +28,10 @@ use crate::{
     user::PartitionMember,
 };
 
-/// What an origin response says about the credentials of its request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CredentialVerdict {
-    /// The origin accepts them.
-    Accepted,
-    /// The origin refuses them.
-    Refused,
-    /// The origin denies them this target.
-    Denied,
-    /// It says nothing about them.
-    None,
-}
-
-impl CredentialVerdict {
-    /// Returns the verdict of a response to a safe request.
-    pub(super) fn of(status: StatusCode) -> Self {
-        match status {
-            StatusCode::UNAUTHORIZED => Self::Refused,
-            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => Self::Denied,
-            status if status.is_success() => Self::Accepted,
-            _ => Self::None,
-        }
-    }
-}
-
 /// The use of credentials that a verdict is about.
 struct CredentialUse<'a> {
     config: &'a ConfigSnapshot,
-    /// The requesting member.
     member: &'a PartitionMember,
-    /// The route's name.
     route: &'a str,
     target: &'a CacheKey,
     /// Whether a response is stored for the target.
@@ -75,22 +51,22 @@ impl<S: Store> OriginFetch<S> {
         verdict: CredentialVerdict,
         times: FetchTimes,
     ) {
-        let (pipeline, config) = (&self.pipeline, &self.config);
-        if let Some(member) = self.member.as_deref() {
+        let (pipeline, config) = (&self.context.pipeline, &self.context.config);
+        if let Some(member) = self.context.member.as_deref() {
             let used = CredentialUse {
                 config,
                 member,
-                route: config.route_name(self.route),
-                target: &self.target,
+                route: config.route_name(self.context.route),
+                target: &self.context.target,
                 is_stored: self.stored.is_some(),
             };
-            let answered = (times.received_at, times.received_steady);
-            record_verdict(pipeline, &used, verdict, ((self.stamp, self.requested_at), answered))
-                .await;
-        } else if config.route(self.route).rule.partition == Partition::None {
-            let peer = self.ingress_peer.0.map(|peer| peer.ip().to_canonical());
-            let identity_inputs = IdentityInputs::of(&self.request, peer, times.received_at);
-            record_refusal_without_member(pipeline, (config, &identity_inputs), verdict).await;
+            let requested = (self.context.stamp, self.context.requested_at);
+            let responded = (times.received_at, times.received_steady);
+            record_verdict(pipeline, &used, verdict, (requested, responded)).await;
+        } else if self.context.rule().partition == Partition::None {
+            let peer = self.context.ingress_peer.address();
+            let inputs = IdentityInputs::of(&self.context.request, peer, times.received_at);
+            record_refusal_without_member(pipeline, (config, &inputs), verdict).await;
         }
         if let Some(recheck) = &mut self.recheck {
             recheck.end();
@@ -100,8 +76,8 @@ impl<S: Store> OriginFetch<S> {
     /// Returns whether a response is about the credentials only: a `401`, or a denial during a
     /// recheck. It then says nothing to other members of the partition.
     pub(super) fn is_refusal(&self, status: StatusCode) -> bool {
-        let is_shared = self.config.route(self.route).rule.partition != Partition::User;
-        self.member.is_some()
+        let is_shared = self.context.rule().partition != Partition::User;
+        self.context.member.is_some()
             && match CredentialVerdict::of(status) {
                 CredentialVerdict::Refused => true,
                 CredentialVerdict::Denied => is_shared && self.recheck.is_some(),
@@ -116,23 +92,17 @@ impl<S: Store> RequestContext<S> {
         &self,
         lookup: Option<(&Lookup, &MissPlan)>,
         status: StatusCode,
-        asked: RequestedAt,
+        requested: RequestedAt,
     ) {
         let Self { pipeline, config, route, .. } = self;
         let verdict = CredentialVerdict::of(status);
-        let Some((lookup, plan)) = lookup else {
-            return record_refusal_without_member(
-                pipeline,
-                (config, &self.identity_inputs()),
-                verdict,
-            )
-            .await;
-        };
-        let Some(member) = lookup.member.as_deref() else {
+        let Some((lookup, plan, member)) =
+            lookup.and_then(|(lookup, plan)| Some((lookup, plan, lookup.member.as_deref()?)))
+        else {
             // Credentials that were removed from the request cannot have been refused.
-            if self.rule().partition == Partition::None {
-                record_refusal_without_member(pipeline, (config, &self.identity_inputs()), verdict)
-                    .await;
+            if lookup.is_none() || self.rule().partition == Partition::None {
+                let inputs = self.identity_inputs();
+                record_refusal_without_member(pipeline, (config, &inputs), verdict).await;
             }
             return;
         };
@@ -143,8 +113,8 @@ impl<S: Store> RequestContext<S> {
             target: &lookup.target,
             is_stored: plan.stored.is_some(),
         };
-        let answered = (pipeline.clock.now(), pipeline.clock.steady());
-        record_verdict(pipeline, &used, verdict, (asked, answered)).await;
+        let responded = (pipeline.clock.now(), pipeline.clock.steady());
+        record_verdict(pipeline, &used, verdict, (requested, responded)).await;
     }
 }
 
@@ -154,18 +124,18 @@ async fn record_verdict<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
     used: &CredentialUse<'_>,
     verdict: CredentialVerdict,
-    (asked, answered): (RequestedAt, RespondedAt),
+    (requested, responded): (RequestedAt, RespondedAt),
 ) {
     let CredentialUse { config, member, route, target, is_stored } = *used;
     let (accepted, scope) = (&pipeline.accepted, CredentialScope::of(member, route));
     match verdict {
         CredentialVerdict::Accepted => {
-            let (recheck, (stamp, requested_at)) = (config.users.recheck(), asked);
+            let (recheck, (stamp, requested_at)) = (config.users.recheck(), requested);
             let since = accepted.accept(scope, stamp, requested_at);
             // Other nodes remember an acceptance for a while, so it is not announced each time.
             let is_news = since.is_some_and(|since| since > recheck / 2);
             if is_news && target.storage_scope() == StorageScope::Fleet {
-                fleet::announce(&pipeline.store, (member, scope), asked, recheck);
+                fleet::announce(&pipeline.store, (member, scope), requested, recheck);
             }
             accepted.lift_denial(member, target, requested_at);
         }
@@ -174,7 +144,7 @@ async fn record_verdict<S: Store>(
             Box::pin(publish_refusal(pipeline, config, member)).await;
         }
         CredentialVerdict::Denied => {
-            let denial = accepted.deny(member, target, answered);
+            let denial = accepted.deny(member, target, responded);
             if is_stored {
                 Box::pin(publish_rate_limited(pipeline, denial)).await;
             }
@@ -187,11 +157,11 @@ async fn record_verdict<S: Store>(
 /// some.
 async fn record_refusal_without_member<S: Store>(
     pipeline: &Arc<Pipeline<S>>,
-    (config, identity_inputs): (&ConfigSnapshot, &IdentityInputs<'_>),
+    (config, inputs): (&ConfigSnapshot, &IdentityInputs<'_>),
     verdict: CredentialVerdict,
 ) {
     if verdict == CredentialVerdict::Refused
-        && let Some(holder) = credentials::holder(config, identity_inputs)
+        && let Some(holder) = credentials::holder(config, inputs)
     {
         Box::pin(publish_refusal(pipeline, config, &holder)).await;
     }
@@ -206,7 +176,7 @@ async fn publish_refusal<S: Store>(
     config: &ConfigSnapshot,
     member: &PartitionMember,
 ) {
-    let name = accepted_credentials::credential_name(member);
+    let name = member.credential_name();
     if pipeline.accepted.refuse(member) {
         let selectors = vec![Selector::Credential(name.into())];
         let _at_least_here = invalidate::append(pipeline, selectors, PurgeSource::Refusal).await;

@@ -26,9 +26,7 @@ const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 /// The parts of a request that may identify the requester.
 #[derive(Clone, Copy)]
 pub(super) struct IdentityInputs<'a> {
-    /// The query.
     pub query: Option<&'a str>,
-    /// The header fields.
     pub headers: &'a HeaderMap,
     /// Which fields are present.
     pub presence: FieldPresence,
@@ -66,15 +64,15 @@ impl RequestIdentity {
     pub(super) fn of(
         config: &ConfigSnapshot,
         route: &Route,
-        identity_inputs: &IdentityInputs<'_>,
+        inputs: &IdentityInputs<'_>,
     ) -> Result<Self, Reason> {
         match &route.rule.partition {
-            Partition::None => Self::unpartitioned(config, route, identity_inputs),
-            Partition::Everyone => Self::anyone(config, route, identity_inputs),
+            Partition::None => Self::unpartitioned(config, route, inputs),
+            Partition::Everyone => Self::anyone(config, route, inputs),
             partition if config.users.is_configured() => {
-                Self::verified((config, route), partition, identity_inputs)
+                Self::verified((config, route), partition, inputs)
             }
-            Partition::User => Self::exact(config, route, identity_inputs),
+            Partition::User => Self::exact(config, route, inputs),
             Partition::Authenticated | Partition::Claims(_) => Err(Reason::NoIdentity),
         }
     }
@@ -82,14 +80,14 @@ impl RequestIdentity {
     fn unpartitioned(
         config: &ConfigSnapshot,
         route: &Route,
-        identity_inputs: &IdentityInputs<'_>,
+        inputs: &IdentityInputs<'_>,
     ) -> Result<Self, Reason> {
         let rules = &config.credentials;
-        let (headers, presence) = (identity_inputs.headers, identity_inputs.presence);
+        let (headers, presence) = (inputs.headers, inputs.presence);
         let in_fields =
             rules.credentials_in_fields(headers, presence, &route.vary.headers, |_| false);
-        let credentials = in_query(rules, &route.query, identity_inputs.query).with(in_fields);
-        let findings = unambiguous_cookies(config, route, identity_inputs)?;
+        let credentials = in_query(rules, &route.query, inputs.query).with(in_fields);
+        let findings = unambiguous_cookies(config, route, inputs)?;
         Ok(Self {
             credentials: credentials.with(findings.credentials()),
             is_selecting: route.rule.has_ttl() && findings.has_selecting(),
@@ -102,11 +100,11 @@ impl RequestIdentity {
     fn anyone(
         config: &ConfigSnapshot,
         route: &Route,
-        identity_inputs: &IdentityInputs<'_>,
+        inputs: &IdentityInputs<'_>,
     ) -> Result<Self, Reason> {
-        let findings = unambiguous_cookies(config, route, identity_inputs)?;
+        let findings = unambiguous_cookies(config, route, inputs)?;
         Ok(Self {
-            credentials: in_query(&config.credentials, &route.query, identity_inputs.query),
+            credentials: in_query(&config.credentials, &route.query, inputs.query),
             is_selecting: route.rule.has_ttl() && findings.has_selecting(),
             ..Self::anonymous()
         })
@@ -116,23 +114,15 @@ impl RequestIdentity {
     fn verified(
         (config, route): (&ConfigSnapshot, &Route),
         partition: &Partition,
-        identity_inputs: &IdentityInputs<'_>,
+        inputs: &IdentityInputs<'_>,
     ) -> Result<Self, Reason> {
-        let member = config.users.identify(
-            partition,
-            (identity_inputs.headers, identity_inputs.peer),
-            identity_inputs.now,
-        )?;
+        let member = config.users.identify(partition, (inputs.headers, inputs.peer), inputs.now)?;
         let (rules, separated) = (&config.credentials, &*route.vary.headers);
         let is_read = |name: &HeaderName| config.users.uses_field(name);
-        let in_fields = rules.credentials_in_fields(
-            identity_inputs.headers,
-            identity_inputs.presence,
-            separated,
-            is_read,
-        );
-        let findings = unambiguous_cookies(config, route, identity_inputs)?;
-        let credentials = in_query(rules, &route.query, identity_inputs.query)
+        let in_fields =
+            rules.credentials_in_fields(inputs.headers, inputs.presence, separated, is_read);
+        let findings = unambiguous_cookies(config, route, inputs)?;
+        let credentials = in_query(rules, &route.query, inputs.query)
             .with(in_fields)
             .with(findings.credentials_without_token());
         if credentials.has(SECOND) {
@@ -146,8 +136,7 @@ impl RequestIdentity {
         };
         if is_own && credentials.has(Credentials::UNKNOWN_COOKIE) {
             let is_unknown = |kind| kind == Some(CookieKind::Unknown);
-            let cookies =
-                rules.cookies_of_kind(identity_inputs.headers, &route.vary.cookies, is_unknown);
+            let cookies = rules.cookies_of_kind(inputs.headers, &route.vary.cookies, is_unknown);
             part.extend_from_slice(&config.users.digest(&cookies.join(&b';')));
         }
         Ok(Self {
@@ -168,25 +157,20 @@ impl RequestIdentity {
     fn exact(
         config: &ConfigSnapshot,
         route: &Route,
-        identity_inputs: &IdentityInputs<'_>,
+        inputs: &IdentityInputs<'_>,
     ) -> Result<Self, Reason> {
         let (rules, separated) = (&config.credentials, &*route.vary.headers);
-        let in_fields = rules.credentials_in_fields(
-            identity_inputs.headers,
-            identity_inputs.presence,
-            separated,
-            |_| false,
-        );
-        let findings = unambiguous_cookies(config, route, identity_inputs)?;
-        let credentials = in_query(rules, &route.query, identity_inputs.query)
+        let in_fields =
+            rules.credentials_in_fields(inputs.headers, inputs.presence, separated, |_| false);
+        let findings = unambiguous_cookies(config, route, inputs)?;
+        let credentials = in_query(rules, &route.query, inputs.query)
             .with(in_fields)
             .with(findings.credentials());
         if !credentials.has(SECOND.with(Credentials::AUTHORIZATION)) {
             return Err(Reason::NoIdentity);
         }
-        let part = config.digests.key.digest(&exact_credentials(config, route, identity_inputs));
-        let member =
-            PartitionMember { partition_digest: part, ..login_member(config, identity_inputs) };
+        let part = config.digests.key.digest(&exact_credentials(config, route, inputs));
+        let member = PartitionMember { partition_digest: part, ..login_member(config, inputs) };
         Ok(Self {
             credentials: credentials.only(Credentials::SIGNATURE.with(Credentials::PARAMETER)),
             partition: of_identity(&part),
@@ -243,35 +227,35 @@ const SECOND: Credentials = Credentials::AUTHORIZATION
 fn exact_credentials(
     config: &ConfigSnapshot,
     route: &Route,
-    identity_inputs: &IdentityInputs<'_>,
+    inputs: &IdentityInputs<'_>,
 ) -> Vec<u8> {
-    let (rules, headers) = (&config.credentials, identity_inputs.headers);
+    let (rules, headers) = (&config.credentials, inputs.headers);
     let mut pieces = credential_fields(rules, headers, &route.vary.headers);
     let counts = |kind: Option<CookieKind>| kind.is_some_and(|kind| kind != CookieKind::Harmless);
     let cookies = rules.cookies_of_kind(headers, &route.vary.cookies, counts);
     pieces.extend(cookies.iter().map(|pair| (&b"cookie"[..], *pair)));
-    pieces.extend(credential_parameters(rules, identity_inputs.query));
+    pieces.extend(credential_parameters(rules, inputs.query));
     encode_pairs(pieces)
 }
 
 /// Returns the member identified by login credentials on any route: `Authorization`, fields and
 /// session cookies. A logout with them ends what is stored for the member.
-fn login_member(config: &ConfigSnapshot, identity_inputs: &IdentityInputs<'_>) -> PartitionMember {
-    member_of_login(config, login_credentials(config, identity_inputs))
+fn login_member(config: &ConfigSnapshot, inputs: &IdentityInputs<'_>) -> PartitionMember {
+    member_of_login(config, login_credentials(config, inputs))
 }
 
 /// Returns the credentials that a login issues or, without any, the keys and tokens in the query.
 pub(super) fn login_credentials<'a>(
     config: &ConfigSnapshot,
-    identity_inputs: &IdentityInputs<'a>,
+    inputs: &IdentityInputs<'a>,
 ) -> CredentialPairs<'a> {
-    let (rules, headers) = (&config.credentials, identity_inputs.headers);
+    let (rules, headers) = (&config.credentials, inputs.headers);
     let mut pieces = credential_fields(rules, headers, &[]);
     let is_session = |kind| matches!(kind, Some(CookieKind::Session | CookieKind::Token));
     let cookies = rules.cookies_of_kind(headers, &[], is_session);
     pieces.extend(cookies.iter().map(|pair| (&b"cookie"[..], *pair)));
     if pieces.is_empty() {
-        pieces.extend(credential_parameters(rules, identity_inputs.query));
+        pieces.extend(credential_parameters(rules, inputs.query));
     }
     pieces
 }
@@ -331,24 +315,23 @@ fn encode_pairs(mut pieces: CredentialPairs<'_>) -> Vec<u8> {
 /// Returns the user on whose behalf a request writes, whatever the route's partition is.
 pub(super) fn writer(
     config: &ConfigSnapshot,
-    identity_inputs: &IdentityInputs<'_>,
+    inputs: &IdentityInputs<'_>,
 ) -> Option<Arc<PartitionMember>> {
     if config.users.is_configured() {
-        let request = (identity_inputs.headers, identity_inputs.peer);
-        return config.users.identify(&Partition::User, request, identity_inputs.now).ok();
+        let request = (inputs.headers, inputs.peer);
+        return config.users.identify(&Partition::User, request, inputs.now).ok();
     }
-    let has_any = identity_inputs.presence.has(WITH_LOGIN) || !config.credentials.fields.is_empty();
-    has_any.then(|| Arc::new(login_member(config, identity_inputs)))
+    let has_any = inputs.presence.has(WITH_LOGIN) || !config.credentials.fields.is_empty();
+    has_any.then(|| Arc::new(login_member(config, inputs)))
 }
 
 /// Returns the holder of a request's credentials, whatever the route's partition is.
 pub(super) fn holder(
     config: &ConfigSnapshot,
-    identity_inputs: &IdentityInputs<'_>,
+    inputs: &IdentityInputs<'_>,
 ) -> Option<Arc<PartitionMember>> {
-    let request = (identity_inputs.headers, identity_inputs.peer);
-    writer(config, identity_inputs)
-        .or_else(|| config.users.identify_in_any_partition(request, identity_inputs.now))
+    let request = (inputs.headers, inputs.peer);
+    writer(config, inputs).or_else(|| config.users.identify_in_any_partition(request, inputs.now))
 }
 
 /// Fields in which login credentials can be.
@@ -360,12 +343,12 @@ const WITH_LOGIN: FieldPresence =
 pub(super) fn owner(
     config: &ConfigSnapshot,
     route: &Route,
-    identity_inputs: &IdentityInputs<'_>,
+    inputs: &IdentityInputs<'_>,
 ) -> Option<Arc<str>> {
     if !matches!(route.rule.partition, Partition::User | Partition::Claims(_)) {
         return None;
     }
-    RequestIdentity::of(config, route, identity_inputs).ok()?.member?.owner.clone()
+    RequestIdentity::of(config, route, inputs).ok()?.member?.owner.clone()
 }
 
 /// Removes credentials from a request if its route is public: credential fields, and all cookies
@@ -440,12 +423,12 @@ fn keep_selecting_cookies(rules: &CredentialRules, route: &Route, headers: &mut 
 fn unambiguous_cookies(
     config: &ConfigSnapshot,
     route: &Route,
-    identity_inputs: &IdentityInputs<'_>,
+    inputs: &IdentityInputs<'_>,
 ) -> Result<CookieFindings, Reason> {
-    if !identity_inputs.presence.has(FieldPresence::COOKIE) {
+    if !inputs.presence.has(FieldPresence::COOKIE) {
         return Ok(CookieFindings::default());
     }
-    let findings = cookies::classify(config, route, identity_inputs.headers);
+    let findings = cookies::classify(config, route, inputs.headers);
     let counts = route.rule.has_ttl() || route.rule.partition.needs_identity();
     if findings.are_ambiguous(counts) { Err(Reason::AmbiguousCookie) } else { Ok(findings) }
 }

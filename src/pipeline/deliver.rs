@@ -7,13 +7,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body::Body as _;
 
 use super::{
-    admit::is_chosen_by_cookies,
-    body::{Body, BodyContent},
+    body::{BodyContent, DeliveredBody},
+    body_slice::detached_slice,
+    clock::ReceivedAt,
     config_snapshot::{ConfigSnapshot, ServerTiming},
-    finish::{self, CacheOutcome, ReceivedAt, RequestAccounting},
+    finish::{self, CacheOutcome, RequestAccounting},
     flight_result::StreamingResponse,
     head_cache,
-    range_body::{RangeBody, detached_slice},
+    range_body::RangeBody,
+    selecting_fields::is_chosen_by_cookies,
     tee::TeeReader,
 };
 use crate::{
@@ -54,7 +56,6 @@ pub(super) struct CacheDecision {
     pub stored: StoreDecision,
     /// Whether the request shared another's fetch.
     pub collapsed: Collapsed,
-    /// The detail.
     pub reason: Option<Reason>,
 }
 
@@ -65,28 +66,14 @@ impl CacheDecision {
         forward: ForwardReason,
         reason: Option<Reason>,
     ) -> Self {
-        let forward = Some(forward);
-        Self {
-            result,
-            forward,
-            origin_status: None,
-            stored: StoreDecision::No,
-            collapsed: Collapsed::No,
-            reason,
-        }
+        Self { forward: Some(forward), ..Self::hit(result, reason) }
     }
 
     /// A request answered from the store.
     pub(super) fn hit(result: CacheResult, reason: Option<Reason>) -> Self {
         let (forward, origin_status) = (None, None);
-        Self {
-            result,
-            forward,
-            origin_status,
-            stored: StoreDecision::No,
-            collapsed: Collapsed::No,
-            reason,
-        }
+        let (stored, collapsed) = (StoreDecision::No, Collapsed::No);
+        Self { result, forward, origin_status, stored, collapsed, reason }
     }
 
     /// Marks the request as collapsed.
@@ -146,7 +133,7 @@ pub(super) fn hit<B>(
     received: ReceivedAt,
     request: &Request<B>,
     (presence, stored): (FieldPresence, &StoredResponse),
-) -> Response<Body> {
+) -> Response<DeliveredBody> {
     let decision = CacheDecision::hit(CacheResult::Hit, None);
     let (method, headers) = (request.method(), request.headers());
     let responder = Responder { config, route, received, method, headers };
@@ -161,20 +148,15 @@ pub(super) fn hit<B>(
     };
     let status = head.status();
     finish::record_hit(config, route, received, request, (decision.outcome(), status, length));
-    head.map(|()| Body::already_accounted(content))
+    head.map(|()| DeliveredBody::already_accounted(content))
 }
 
 /// The request that is responded to.
 pub(super) struct Responder<'a> {
-    /// The configuration in force.
     pub config: &'a ConfigSnapshot,
-    /// The route's index.
     pub route: usize,
-    /// When the request arrived.
     pub received: ReceivedAt,
-    /// Its method.
     pub method: &'a Method,
-    /// Its header fields.
     pub headers: &'a HeaderMap,
 }
 
@@ -185,10 +167,10 @@ impl Responder<'_> {
         response: &StoredResponse,
         decision: CacheDecision,
         mut accounting: Box<RequestAccounting>,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         let (head, content, _) = self.select_stored(response, decision);
         accounting.record_response(decision.outcome(), head.status());
-        head.map(|()| Body::new(content, accounting))
+        head.map(|()| DeliveredBody::new(content, accounting))
     }
 
     /// Responds with a response that is still being stored; `headers` are those that this client
@@ -203,7 +185,7 @@ impl Responder<'_> {
         reader: TeeReader,
         decision: CacheDecision,
         mut accounting: Box<RequestAccounting>,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         let received = self.received.steady;
         let (status, content) = self.select_streaming(streaming.status, &mut headers, reader);
         if streaming.by_cookies {
@@ -211,7 +193,7 @@ impl Responder<'_> {
         }
         self.describe_passed(&mut headers, decision, Some(streaming.freshness.ttl(received)));
         accounting.record_response(decision.outcome(), status);
-        response(status, headers).map(|()| Body::new(content, accounting))
+        response(status, headers).map(|()| DeliveredBody::new(content, accounting))
     }
 
     /// Responds with a response for this client only.
@@ -220,7 +202,7 @@ impl Responder<'_> {
         origin: Response<ResponseBody>,
         decision: CacheDecision,
         mut accounting: Box<RequestAccounting>,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         let (mut head, body) = origin.into_parts();
         self.describe_passed(&mut head.headers, decision, None);
         accounting.record_response(decision.outcome(), head.status);
@@ -228,7 +210,7 @@ impl Responder<'_> {
         let is_passed = *self.method != Method::HEAD || body.is_end_stream();
         let content =
             if is_passed { BodyContent::Origin(Box::new(body)) } else { BodyContent::Empty };
-        Response::from_parts(head, Body::new(content, accounting))
+        Response::from_parts(head, DeliveredBody::new(content, accounting))
     }
 
     /// Responds to a write with a response that is also being stored, and stays fresh for `ttl`
@@ -239,19 +221,18 @@ impl Responder<'_> {
         (reader, ttl): (TeeReader, i64),
         decision: CacheDecision,
         mut accounting: Box<RequestAccounting>,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         self.describe_passed(&mut headers, decision, Some(ttl));
         accounting.record_response(decision.outcome(), status);
-        response(status, headers).map(|()| Body::new(BodyContent::Tee(reader), accounting))
+        response(status, headers).map(|()| DeliveredBody::new(BodyContent::Tee(reader), accounting))
     }
 
-    /// Responds with a problem document.
     pub(super) fn problem(
         &self,
         problem: Problem,
         decision: CacheDecision,
         accounting: Box<RequestAccounting>,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         self.local(problem.into_response(), decision, accounting)
     }
 
@@ -261,11 +242,11 @@ impl Responder<'_> {
         mut response: Response<Bytes>,
         decision: CacheDecision,
         mut accounting: Box<RequestAccounting>,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         decision.write(response.headers_mut(), None);
         self.add_server_timing(response.headers_mut(), decision);
         accounting.record_response(decision.outcome(), response.status());
-        response.map(|bytes| Body::new(BodyContent::Full(bytes), accounting))
+        response.map(|bytes| DeliveredBody::new(BodyContent::Full(bytes), accounting))
     }
 
     fn route(&self) -> &Route {

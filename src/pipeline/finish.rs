@@ -1,15 +1,14 @@
 //! The end of a request: one metric update and one access-log line.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+use std::{sync::Arc, time::Duration};
+
+use http::{Method, Request, StatusCode};
+
+use super::{
+    clock::ReceivedAt, config_snapshot::ConfigSnapshot, ingress::requested_host,
+    sensitive::shown_path, state::Pipeline,
 };
-
-use http::{HeaderMap, Method, Request, StatusCode, header};
-
-use super::{Pipeline, clock::Clock, config_snapshot::ConfigSnapshot, sensitive::shown_path};
 use crate::{
-    field::Timestamp,
     forward::request_id::{self, RequestId},
     key::uri::{PathReadings, Scheme, host},
     policy::{CacheResult, Reason},
@@ -18,25 +17,6 @@ use crate::{
 
 /// Status in the access log if the client disconnected before the response, as in nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
-
-/// When a request's head was read, by both clocks.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ReceivedAt {
-    /// By the wall clock.
-    pub at: Timestamp,
-    /// By the process's monotonic clock.
-    pub started: Instant,
-    /// By the monotonic clock that stored responses age by, as a timestamp.
-    pub steady: Timestamp,
-}
-
-impl ReceivedAt {
-    /// Reads the clocks.
-    pub(crate) fn now(clock: &Clock) -> Self {
-        let started = Instant::now();
-        Self { at: clock.now(), started, steady: clock.steady_at(started) }
-    }
-}
 
 /// What the cache did with a request, for clients and operators.
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +75,6 @@ impl RequestAccounting {
         self.status = Some(status);
     }
 
-    /// Counts body bytes.
     pub(crate) fn record_bytes(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
     }
@@ -167,47 +146,41 @@ pub(crate) struct LocalResponse<'a> {
     pub request_id: Option<&'a str>,
     /// The method; `None` if the request could not be parsed.
     pub method: Option<&'a Method>,
-    /// The requested host.
     pub host: &'a str,
-    /// The requested path.
     pub path: &'a str,
     /// The name of the endpoint; empty if there is none.
     pub route: &'a str,
-    /// The status.
     pub status: StatusCode,
-    /// Number of body bytes sent.
     pub bytes: u64,
-    /// How long it took.
     pub duration: Duration,
-    /// Why it was refused.
     pub reason: Option<&'static str>,
 }
 
 impl<S> Pipeline<S> {
     /// Writes the access-log line of a request that did not reach the pipeline.
-    pub(crate) fn log_local_response(&self, answer: &LocalResponse<'_>) {
+    pub(crate) fn log_local_response(&self, response: &LocalResponse<'_>) {
         let log = self.config.with(|config| {
             let log = config.access_log.clone()?;
             // Paths of sensitive routes are never logged.
-            let host = host::canonical(answer.host, Scheme::Http);
-            let path = PathReadings::of(answer.path);
+            let host = host::canonical(response.host, Scheme::Http);
+            let path = PathReadings::of(response.path);
             let route = config.routes.select_loosest(&Method::GET, &host, &path).route;
-            Some((log, shown_path(route, answer.path).into_owned()))
+            Some((log, shown_path(route, response.path).into_owned()))
         });
         let Some((log, path)) = log else { return };
         let made = RequestId::random();
         log.write(&AccessLogEntry {
             at: self.clock.now(),
-            request_id: answer.request_id.unwrap_or(made.as_str()),
-            method: answer.method,
-            host: answer.host,
+            request_id: response.request_id.unwrap_or(made.as_str()),
+            method: response.method,
+            host: response.host,
             path: &path,
-            route: answer.route,
-            status: answer.status.as_u16(),
-            bytes: answer.bytes,
-            duration: answer.duration,
+            route: response.route,
+            status: response.status.as_u16(),
+            bytes: response.bytes,
+            duration: response.duration,
             cache: None,
-            reason: answer.reason,
+            reason: response.reason,
         });
     }
 }
@@ -220,9 +193,4 @@ fn observation(
 ) -> RequestObservation {
     let duration = received.started.elapsed();
     RequestObservation { result: outcome.result, reason: outcome.reason, status, bytes, duration }
-}
-
-/// Returns the host that a request asks for. Its target is in origin form by now.
-pub(super) fn requested_host(headers: &HeaderMap) -> &str {
-    headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }

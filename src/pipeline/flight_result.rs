@@ -4,11 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode, header};
 
-use super::{
-    lookup::{self, StoredMatch},
-    problems,
-    tee::TeeBody,
-};
+use super::{lookup::StoredMatch, problems, selecting_fields, tee::TeeBody};
 use crate::{
     entry::StoredResponse,
     key::{
@@ -41,7 +37,6 @@ pub(super) enum FlightResult {
 /// A failed fetch, as followers receive it.
 #[derive(Clone)]
 pub(super) struct FetchFailure {
-    /// The cause.
     pub cause: FailureCause,
     /// How the origin failed, which decides about stale responses.
     pub outage: Outage,
@@ -56,9 +51,7 @@ pub(super) struct FetchFailure {
 pub(super) enum FailureCause {
     /// No response.
     Error(Arc<OriginError>),
-    /// An error response.
     Response {
-        /// Its status.
         status: StatusCode,
         /// Its `Retry-After`, in seconds.
         retry_after: Option<u32>,
@@ -116,17 +109,14 @@ impl FetchFailure {
 
 /// A response on its way to the store and to all requests that share it.
 pub(super) struct StreamingResponse {
-    /// Its status.
     pub status: StatusCode,
     /// Its header section as stored, without fields for one client only.
     pub headers: HeaderMap,
-    /// Its freshness.
     pub freshness: Freshness,
     /// Whether it is stored, as far as that is known before its body ends.
     pub stored: Stores,
     /// Its purge tags; `None` while some have to be read from its body.
     pub tags: Option<Box<[String]>>,
-    /// Its body.
     pub tee: Arc<TeeBody>,
     /// The selecting fields and the request's values for them, if it is one of several variants.
     pub variant: Option<Variant>,
@@ -144,7 +134,6 @@ pub(super) type Variant = (VarySet, Vec<u8>);
 /// A stored response that a fetch allowed to use.
 #[derive(Clone)]
 pub(super) struct ReusedResponse {
-    /// The stored response.
     pub response: Arc<StoredResponse>,
     /// `Revalidated` or `Stale`.
     pub result: CacheResult,
@@ -161,7 +150,7 @@ impl StreamingResponse {
     pub(super) fn answers(&self, rule: &VaryRule, headers: &HeaderMap) -> bool {
         let language = self.headers.get(header::CONTENT_LANGUAGE);
         let same = |(set, values): &Variant| {
-            lookup::selecting_values(set, rule, headers) == *values
+            selecting_fields::selecting_values(set, rule, headers) == *values
                 && !language
                     .is_some_and(|language| is_in_other_language(set, headers, language.as_bytes()))
         };

@@ -7,13 +7,12 @@ use http::HeaderMap;
 use super::config_snapshot::SnapshotId;
 use crate::entry::ResponseId;
 
-/// Number of heads that each thread keeps, about 2 KiB each. Users have responses of their own.
+/// Number of heads that each thread keeps, about 2 KiB each. Personal responses take slots of their own.
 const SLOTS: usize = 1024;
 
 /// What a head depends on. Equal keys have equal heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HeadKey {
-    /// The stored response.
     pub response: ResponseId,
     /// The configuration, and the route in it.
     pub route: (SnapshotId, usize),

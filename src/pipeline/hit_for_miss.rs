@@ -56,7 +56,6 @@ pub(super) struct HitForMiss {
 }
 
 impl HitForMiss {
-    /// Creates an empty table.
     pub(super) fn new() -> Self {
         Self { targets: Cache::new(CAPACITY) }
     }
@@ -92,11 +91,5 @@ impl HitForMiss {
     ) -> Option<HitForMissReason> {
         let (until, reason) = self.targets.get(&class.slot(key))?;
         (now < until).then_some(reason)
-    }
-}
-
-impl Default for HitForMiss {
-    fn default() -> Self {
-        Self::new()
     }
 }

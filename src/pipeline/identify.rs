@@ -9,9 +9,7 @@ use std::{
 use http::HeaderMap;
 
 use super::{
-    Pipeline,
-    accepted_credentials::{self, CredentialScope},
-    config_snapshot::ConfigSnapshot,
+    accepted_credentials::CredentialScope, config_snapshot::ConfigSnapshot, state::Pipeline,
 };
 use crate::{
     policy::{Partition, Reason},
@@ -32,7 +30,7 @@ impl<S> Pipeline<S> {
                 return Err(Reason::NoIdentity);
             }
             let member = config.users.identify(&Partition::User, request, self.clock.now())?;
-            let name = accepted_credentials::credential_name(&member);
+            let name = member.credential_name();
             let is_ended = self.log.applied_purges().is_revoked(&name)
                 && !self.is_accepted_since(config, &member);
             if is_ended { Err(Reason::Recheck) } else { Ok(member) }

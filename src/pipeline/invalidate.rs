@@ -10,13 +10,13 @@ use http::{HeaderMap, Method};
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
 use super::{
-    Pipeline,
     config_snapshot::ConfigSnapshot,
     credentials::{self, IdentityInputs},
+    ingress::Ingress,
     logout,
     purge_rate::{PurgeSlot, PurgeSubject},
-    receive::Ingress,
     sensitive,
+    state::Pipeline,
 };
 use crate::{
     fence::{Purge, PurgeMode, PurgeSource, Selector},
@@ -63,7 +63,7 @@ pub(super) enum PurgeOutcome {
 pub(super) fn selectors(
     config: &ConfigSnapshot,
     ingress: &Ingress<'_>,
-    (request, identity_inputs): (&RequestHead<'_>, &IdentityInputs<'_>),
+    (request, inputs): (&RequestHead<'_>, &IdentityInputs<'_>),
     outcome: &UnsafeRequestOutcome<'_>,
 ) -> Vec<Selector> {
     let mut selectors = Vec::new();
@@ -76,12 +76,12 @@ pub(super) fn selectors(
         let is_done = outcome.is_processed(request);
         let (path, query) = path_and_query(request.target);
         let readings = PathReadings::of(path);
-        let writer = credentials::writer(config, identity_inputs);
+        let writer = credentials::writer(config, inputs);
         for route in config.routes.select_each(request.method, &ingress.host, &readings) {
             invalidates |= route.writes_invalidate;
             // Whatever page it leads to: most pages lead to the login.
             if route.is_logout(request.method) {
-                selectors.extend(logout::selectors(config, identity_inputs));
+                selectors.extend(logout::selectors(config, inputs));
             }
             if is_done {
                 let user = writer.as_deref().and_then(|writer| writer.user.as_deref());
@@ -91,9 +91,9 @@ pub(super) fn selectors(
         }
     }
     if invalidates {
-        let identity_inputs = (!is_for_everyone).then_some(identity_inputs);
+        let inputs = (!is_for_everyone).then_some(inputs);
         for target in invalidation::invalidated_targets(request, outcome) {
-            selectors.extend(url(config, ingress, &target, identity_inputs));
+            selectors.extend(url(config, ingress, &target, inputs));
         }
     }
     selectors.extend(tags.into_iter().map(|tag| Selector::Tag(tag.into())));
@@ -106,13 +106,13 @@ fn groups(ingress: &Ingress<'_>, response: &HeaderMap) -> Vec<String> {
     groups.iter().map(|group| tag::group_tag(group, &ingress.host)).collect()
 }
 
-/// Returns the selector of a target; `None` if it is not cached. Without `identity_inputs` it is
+/// Returns the selector of a target; `None` if it is not cached. Without `inputs` it is
 /// purged for all users.
 fn url(
     config: &ConfigSnapshot,
     ingress: &Ingress<'_>,
     target: &str,
-    identity_inputs: Option<&IdentityInputs<'_>>,
+    inputs: Option<&IdentityInputs<'_>>,
 ) -> Option<Selector> {
     let (path, query) = path_and_query(target);
     let readings = PathReadings::of(path);
@@ -123,14 +123,10 @@ fn url(
     let query = credentials::purge_query(config, route, query);
     let url = purge_url::of(&ingress.host, &readings, query.as_deref());
     let url = sensitive::write_selector(config, route, url);
-    Some(
-        match identity_inputs
-            .and_then(|identity_inputs| credentials::owner(config, route, identity_inputs))
-        {
-            Some(owner) => Selector::All([Selector::User(Box::from(&*owner)), url].into()),
-            None => url,
-        },
-    )
+    Some(match inputs.and_then(|inputs| credentials::owner(config, route, inputs)) {
+        Some(owner) => Selector::All([Selector::User(Box::from(&*owner)), url].into()),
+        None => url,
+    })
 }
 
 fn path_and_query(target: &str) -> (&str, Option<&str>) {

@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, header};
 
+use super::selecting_fields::{selecting_values, selecting_values_with};
 use crate::{
     entry::{Entry, StoredResponse, VarySelection},
     fence::PurgeVerdict,
-    field::{coding, cookie, presence::FieldPresence},
+    field::{coding, presence::FieldPresence},
     key::{
         CacheKey,
         vary::{self, Preferences, VarySet},
@@ -28,7 +29,6 @@ pub(super) enum TierLookup {
         key: CacheKey,
         /// Whether the target is missing, or only the variant.
         forward: ForwardReason,
-        /// The reason.
         reason: Reason,
     },
 }
@@ -38,7 +38,6 @@ pub(super) enum TierLookup {
 pub(super) struct StoredMatch {
     /// The key it is stored under: the target's, or the variant's.
     pub key: CacheKey,
-    /// The response.
     pub response: Arc<StoredResponse>,
     /// Whether it is stale regardless of its freshness.
     pub forced_staleness: ForcedStaleness,
@@ -60,15 +59,12 @@ pub(super) enum ForcedStaleness {
 pub(super) struct LookupCriteria<'a> {
     /// What the route adds to `Vary`.
     pub vary: &'a VaryRule,
-    /// The request's fields.
     pub headers: &'a HeaderMap,
     /// Which fields are present.
     pub presence: FieldPresence,
     /// The purges that this node has applied.
     pub applied_purges: &'a AppliedPurges,
-    /// When the request arrived.
     pub started: Instant,
-    /// The current version of the namespace.
     pub version: &'a str,
 }
 
@@ -116,6 +112,15 @@ pub(super) enum Tier {
     Shared,
 }
 
+/// What a request already knows of this node's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MemoryState {
+    /// Nothing is stored under the key of its target.
+    Absent,
+    /// A usable response may be found.
+    Unknown,
+}
+
 /// Finds the stored response to a request for `target`. If several match, returns the latest (RFC
 /// 9111 §4.1).
 pub(super) async fn find<S: Store>(
@@ -124,7 +129,7 @@ pub(super) async fn find<S: Store>(
     criteria: &LookupCriteria<'_>,
 ) -> TierLookup {
     let variants = match read_entry((store, tier), target).await {
-        None => return absent(target.clone(), ForwardReason::UriMiss, Reason::Cold),
+        None => return TierLookup::cold(target),
         Some(Entry::Response(response))
             if criteria.accepts(&response) && criteria.vary.is_empty() =>
         {
@@ -139,13 +144,12 @@ pub(super) async fn find<S: Store>(
     for selection in variants.selections.iter().filter(|it| criteria.is_covered_by(&it.set)) {
         let key =
             target.variant(&selecting_values(&selection.set, criteria.vary, criteria.headers));
-        match find_variant((store, tier), key.clone(), (&selection.set, criteria)).await {
-            Some(found) => latest = Some(later_of(latest, found)),
-            None => {
-                latest = find_by_wider_coding((store, tier), target, (selection, criteria), latest)
-                    .await;
-                latest = by_language((store, tier), target, (selection, criteria), latest).await;
-            }
+        let from = (store, tier);
+        if let Some(found) = find_variant(from, key.clone(), (&selection.set, criteria)).await {
+            latest = Some(later_of(latest, found));
+        } else {
+            latest = find_by_wider_coding(from, target, (selection, criteria), latest).await;
+            latest = by_language(from, target, (selection, criteria), latest).await;
         }
         missing = missing.or(Some(key));
     }
@@ -237,7 +241,11 @@ async fn by_language<S: Store>(
     let Some(known) = known else { return latest };
     let other = Preferences { languages: Some(&known.accepted), ..Preferences::default() };
     let values = selecting_values_with(&selection.set, criteria.vary, criteria.headers, other);
-    match find_acceptable(from, target.variant(&values), criteria).await {
+    // Another response may have taken the place of the one that was fetched for these preferences.
+    let is_favourite = |found: &KeyedResponse| {
+        found.1.fields().first("content-language").is_some_and(|it| *it == *favourite)
+    };
+    match find_acceptable(from, target.variant(&values), criteria).await.filter(is_favourite) {
         Some(found) => Some(later_of(latest, found)),
         None => latest,
     }
@@ -269,6 +277,13 @@ fn check_fences(
     TierLookup::Found(StoredMatch { key, response, forced_staleness })
 }
 
+impl TierLookup {
+    /// Returns the result for a target that is not stored.
+    pub(super) fn cold(target: &CacheKey) -> Self {
+        absent(target.clone(), ForwardReason::UriMiss, Reason::Cold)
+    }
+}
+
 fn absent(key: CacheKey, forward: ForwardReason, reason: Reason) -> TierLookup {
     TierLookup::Absent { key, forward, reason }
 }
@@ -279,8 +294,8 @@ pub(super) fn find_in_memory<S: Store>(
     store: &S,
     target: &CacheKey,
     criteria: &LookupCriteria<'_>,
-) -> Option<Arc<StoredResponse>> {
-    let response = match store.peek(target)? {
+) -> Result<Arc<StoredResponse>, MemoryState> {
+    let response = match store.peek(target).ok_or(MemoryState::Absent)? {
         Entry::Response(response) => {
             Some(response).filter(|response| criteria.vary.is_empty() && criteria.accepts(response))
         }
@@ -305,29 +320,35 @@ pub(super) fn find_in_memory<S: Store>(
             })
         }
     };
-    response.filter(|response| {
+    let is_alive = |response: &Arc<StoredResponse>| {
         criteria.applied_purges.judge(response, criteria.started) == PurgeVerdict::Alive
-    })
+    };
+    response.filter(is_alive).ok_or(MemoryState::Unknown)
 }
 
-/// Returns the canonical text that selects a variant: the request's values for `set`, and its
-/// cookies that the route names.
-pub(super) fn selecting_values(set: &VarySet, rule: &VaryRule, headers: &HeaderMap) -> Vec<u8> {
-    selecting_values_with(set, rule, headers, Preferences::default())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        key::{OriginTarget, uri::Scheme},
+        store::MemoryStore,
+    };
 
-/// Returns the same text with other preferences than the request's.
-fn selecting_values_with(
-    set: &VarySet,
-    rule: &VaryRule,
-    headers: &HeaderMap,
-    other: Preferences<'_>,
-) -> Vec<u8> {
-    let mut values = set.selecting_value_with(headers, other);
-    for name in &rule.cookies {
-        // As sent: some servers treat other spellings as another cookie.
-        values.extend_from_slice(b"\ncookie ");
-        values.extend_from_slice(cookie::find(headers, name).unwrap_or(name.as_bytes()));
+    #[test]
+    fn an_empty_memory_is_known_after_one_look() {
+        let (store, vary) = (MemoryStore::new(1 << 20, 1 << 20), VaryRule::default());
+        let (headers, applied_purges) = (HeaderMap::new(), AppliedPurges::standalone());
+        let criteria = LookupCriteria {
+            vary: &vary,
+            headers: &headers,
+            presence: FieldPresence::default(),
+            applied_purges: &applied_purges,
+            started: Instant::now(),
+            version: "1",
+        };
+        let target = OriginTarget::plain(Scheme::Http, "h", "/a").key();
+        let found = find_in_memory(&store, &target, &criteria);
+        assert_eq!(found.err(), Some(MemoryState::Absent));
+        assert!(!store.is_shared(&target), "a second tier would be looked into next");
     }
-    values
 }

@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
-use crate::{field::Timestamp, key::CacheKey, policy::stale::Outage};
+use crate::{field::Timestamp, key::CacheKey, origin::SendFailure, policy::stale::Outage};
 
 /// Number of keys remembered, 56 bytes each.
 const CAPACITY: usize = 16_384;
@@ -32,7 +32,6 @@ pub(super) struct Outages {
     keys: Cache<u128, FailedFetch>,
 }
 
-/// A failed fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FailedFetch {
     outage: Outage,
@@ -61,8 +60,12 @@ pub(super) fn is_slow(took: Duration) -> bool {
     took >= SLOW_ERROR
 }
 
+/// Classifies a failure for stale responses.
+pub(super) fn outage_of(origin_failure: &SendFailure) -> Outage {
+    if origin_failure.is_disconnected { Outage::Disconnected } else { Outage::Error }
+}
+
 impl Outages {
-    /// Creates an empty table.
     pub(super) fn new() -> Self {
         Self {
             origin: Mutex::default(),
@@ -83,7 +86,7 @@ impl Outages {
     }
 
     /// Records that the origin responded, even with an error.
-    pub(super) fn origin_answered(&self) {
+    pub(super) fn note_response(&self) {
         if self.is_origin_failing.load(Ordering::Acquire) {
             let mut origin = self.origin.lock();
             *origin = None;
@@ -131,12 +134,6 @@ impl Outages {
     }
 }
 
-impl Default for Outages {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,7 +163,7 @@ mod tests {
         assert_eq!(outages.current(&a, at(12_000)), None);
         assert!(outages.allows_fetch(&a, at(12_000)));
         outages.note_origin((Outage::Disconnected, took), at(13_000));
-        outages.origin_answered();
+        outages.note_response();
         assert_eq!(outages.current(&a, at(13_000)), None);
     }
 
@@ -186,7 +183,7 @@ mod tests {
             Some(Outage::Error),
             "a probe may take as long"
         );
-        outages.origin_answered();
+        outages.note_response();
         assert_eq!(outages.current(&a, at(44_999)), Some(Outage::Error));
         outages.forget(&a);
         assert_eq!(outages.current(&a, at(44_999)), None);

@@ -4,13 +4,8 @@ use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
-    ClientRequest,
-    body::Body,
-    credentials,
-    deliver::CacheDecision,
-    fetch, problems,
-    receive::Lookup,
-    request_context::{MissPlan, RequestContext},
+    body::DeliveredBody, client_request::ClientRequest, credentials, deliver::CacheDecision,
+    miss_plan::MissPlan, problems, receive::Lookup, request_context::RequestContext, send::send,
 };
 use crate::{
     field::hop::LARDER_WARM,
@@ -33,7 +28,7 @@ impl<S: Store> ClientRequest<S> {
         body: Incoming,
         mut decision: CacheDecision,
         lookup: Option<(&Lookup, &MissPlan)>,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         if self.context.is_unsafe() {
             return self.write(body, decision).await;
         }
@@ -44,8 +39,8 @@ impl<S: Store> ClientRequest<S> {
         let upgrade = self.upgrade.take();
         let RequestContext { pipeline, config, connection, .. } = &self.context;
         let forwarded = self.context.forwarded(body, lookup.map(|(lookup, _)| &lookup.target));
-        let asked = (pipeline.log.applied_purges().stamp(), pipeline.clock.steady());
-        let sent = fetch::send(pipeline, config, forwarded, Some(&connection.interim)).await;
+        let requested = (pipeline.log.applied_purges().stamp(), pipeline.clock.steady());
+        let sent = send(pipeline, config, forwarded, Some(&connection.interim)).await;
         let mut response = match sent {
             Ok((response, _)) => response,
             Err(failure) => return self.respond_origin_error(&failure.error, decision),
@@ -55,7 +50,7 @@ impl<S: Store> ClientRequest<S> {
             let route = config.route(self.context.route);
             credentials::make_response_anonymous(route, response.headers_mut());
         }
-        self.context.apply_credential_verdict(lookup, response.status(), asked).await;
+        self.context.apply_credential_verdict(lookup, response.status(), requested).await;
         if join_upgrade(upgrade, &mut response, &connection.tunnels) == Upgrade::Refused {
             return self.respond_problem(problems::too_many_tunnels(), decision);
         }

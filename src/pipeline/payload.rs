@@ -8,17 +8,16 @@ use std::{
 
 use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header, request::Parts};
 use serde_json::Value;
 
-use super::fetch::OriginFetch;
+use super::config_snapshot::ConfigSnapshot;
 use crate::{
     field::{list, preference::preferences},
     key::uri::PathReadings,
-    parsing::{self, ParseError},
+    parsing::{self, ParseError, ParseQueue},
     policy::{Reason, cache_status::StoreDecision},
     route::Route,
-    store::Store,
 };
 
 /// Maximum length of JSON that is read, in bytes after decoding. Parsing takes many times as much
@@ -41,9 +40,7 @@ pub(super) enum Payload {
 /// A content coding that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coding {
-    /// Not coded.
     Identity,
-    /// gzip.
     Gzip,
 }
 
@@ -76,7 +73,6 @@ pub(super) enum PayloadError {
 }
 
 impl PayloadError {
-    /// Returns the metric label.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Coding => "coding",
@@ -164,35 +160,35 @@ fn readable(headers: &HeaderMap, expected: Option<u64>) -> Result<Coding, Payloa
     }
 }
 
-impl<S: Store> OriginFetch<S> {
-    /// Returns the tags in a complete body, or why it may not be stored.
-    pub(super) async fn read_body(
-        &self,
-        payload: Payload,
-        chunks: &[Bytes],
-    ) -> Result<Vec<String>, PayloadError> {
-        let Payload::Json(coding, kind) = payload else { return Ok(Vec::new()) };
-        if is_short(coding, chunks) {
-            let (route, query) = (self.config.route(self.route), self.request.uri.query());
-            let request = (&self.readings, (query, self.user()));
-            return tags(route, request, (coding, kind), chunks);
-        }
-        let (config, request) = (Arc::clone(&self.config), Arc::clone(&self.request));
-        let (route, readings, chunks) = (self.route, self.readings.clone(), chunks.to_vec());
-        let user = self.user().map(str::to_owned);
-        let reading = move || {
-            let request = (&readings, (request.uri.query(), user.as_deref()));
-            tags(config.route(route), request, (coding, kind), &chunks)
-        };
-        let read = self.pipeline.parsing.run(reading).await;
-        read.unwrap_or(Err(PayloadError::Malformed))
-    }
+/// The request that a payload responds to.
+pub(super) struct PayloadRequest<'a> {
+    pub config: &'a Arc<ConfigSnapshot>,
+    pub route: usize,
+    pub request: &'a Arc<Parts>,
+    pub readings: &'a PathReadings<'static>,
+    /// The user that the response belongs to.
+    pub user: Option<&'a str>,
+}
 
-    /// Counts a response that is not stored because of its body.
-    pub(super) fn count_unreadable(&self, cause: PayloadError) {
-        let labels = &[self.config.route_name(self.route), cause.as_str()];
-        self.pipeline.metrics.purging.untagged.with_label_values(labels).inc();
+/// Returns the tags in a complete body, or why it may not be stored.
+pub(super) async fn read(
+    parsing: &ParseQueue,
+    request: &PayloadRequest<'_>,
+    (payload, chunks): (Payload, &[Bytes]),
+) -> Result<Vec<String>, PayloadError> {
+    let Payload::Json(coding, kind) = payload else { return Ok(Vec::new()) };
+    if is_short(coding, chunks) {
+        let (route, query) = (request.config.route(request.route), request.request.uri.query());
+        return tags(route, (request.readings, (query, request.user)), (coding, kind), chunks);
     }
+    let (config, head) = (Arc::clone(request.config), Arc::clone(request.request));
+    let (route, readings, chunks) = (request.route, request.readings.clone(), chunks.to_vec());
+    let user = request.user.map(str::to_owned);
+    let reading = move || {
+        let request = (&readings, (head.uri.query(), user.as_deref()));
+        tags(config.route(route), request, (coding, kind), &chunks)
+    };
+    parsing.run(reading).await.unwrap_or(Err(PayloadError::Malformed))
 }
 
 /// Reduces `Accept-Encoding` to the codings that can be read: an uncompressed response is better
@@ -230,7 +226,7 @@ fn length(chunks: &[Bytes]) -> usize {
 /// response may not be stored.
 pub(super) fn tags(
     route: &Route,
-    (path, asked): (&PathReadings<'_>, (Option<&str>, Option<&str>)),
+    (path, query_and_user): (&PathReadings<'_>, (Option<&str>, Option<&str>)),
     (coding, kind): (Coding, MediaKind),
     chunks: &[Bytes],
 ) -> Result<Vec<String>, PayloadError> {
@@ -247,7 +243,7 @@ pub(super) fn tags(
     if !kind.is_json() {
         return Ok(Vec::new());
     }
-    route.body_tags_of(path, asked, &document).map_err(|_| PayloadError::Tags)
+    route.body_tags_of(path, query_and_user, &document).map_err(|_| PayloadError::Tags)
 }
 
 /// Parses JSON; returns `None` if there is none.

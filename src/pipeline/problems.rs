@@ -80,7 +80,8 @@ pub(super) fn misdirected() -> Problem {
 
 /// The problem document if the limit on tunnels is reached.
 pub(super) fn too_many_tunnels() -> Problem {
-    let detail = "The limit of open WebSockets and other upgraded connections is reached. Try again later.";
+    let detail =
+        "The limit of open WebSockets and other upgraded connections is reached. Try again later.";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "Too many tunnels", detail)
 }
 

@@ -39,7 +39,6 @@ struct RateWindow {
 /// When a purge is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PurgeSlot {
-    /// Now.
     Now,
     /// At this time: the caller calls [`PurgeRate::begin_window`] and writes it.
     At(Instant),

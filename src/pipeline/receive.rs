@@ -1,22 +1,19 @@
 //! Receive: selects the route of a request, and decides whether the cache is consulted.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderName, Method, Request};
 use http_body::Body;
 
 use super::{
     config_snapshot::ConfigSnapshot,
-    credentials::{IdentityInputs, RequestIdentity, mask_credentials},
-    finish,
+    credentials::{IdentityInputs, RequestIdentity},
+    ingress::Ingress,
 };
 use crate::{
     field::{Timestamp, forwarding::ForwardingKind, hop, presence::FieldPresence},
-    forward::{self, forwarded_fields},
-    key::{
-        CacheKey, OriginTarget, StorageScope,
-        uri::{PathReadings, QueryForwarding, QueryRule, Scheme, host},
-    },
+    forward,
+    key::{CacheKey, uri::PathReadings},
     policy::{Credentials, Reason, RequestDirectives},
     route::{Agreement, Route},
     server::Connection,
@@ -37,9 +34,21 @@ pub(super) enum RequestAction {
     Refresh(Lookup),
 }
 
+impl RequestAction {
+    /// Returns why the cache has no part in the request, if it has none.
+    pub(super) fn bypass_reason(&self) -> Option<Reason> {
+        match self {
+            Self::Loop => Some(Reason::Loop),
+            Self::Misdirected => Some(Reason::Misdirected),
+            Self::Pass(reason) => Some(*reason),
+            Self::Refresh(_) => Some(Reason::RuleBypass),
+            Self::Lookup(_) => None,
+        }
+    }
+}
+
 /// A request that the cache may answer.
 pub(super) struct Lookup {
-    /// The key of the target.
     pub target: CacheKey,
     /// The request's `Cache-Control`, as far as the route permits it.
     pub directives: RequestDirectives,
@@ -124,9 +133,8 @@ pub(super) fn plan<B: Body>(
         RequestDirectives::default()
     };
     let peer = connection.peer.map(|peer| peer.ip().to_canonical());
-    let identity_inputs = IdentityInputs { query: uri.query(), headers, presence, peer, now };
-    let (identity, target) = match identify((config, route), &ingress, uri.path(), &identity_inputs)
-    {
+    let inputs = IdentityInputs { query: uri.query(), headers, presence, peer, now };
+    let (identity, target) = match identify((config, route), &ingress, uri.path(), &inputs) {
         Ok(identified) => identified,
         Err(reason) => return (index, RequestAction::Pass(reason)),
     };
@@ -147,12 +155,12 @@ pub(super) fn identify(
     (config, route): (&ConfigSnapshot, &Route),
     ingress: &Ingress<'_>,
     path: &str,
-    identity_inputs: &IdentityInputs<'_>,
+    inputs: &IdentityInputs<'_>,
 ) -> Result<(RequestIdentity, CacheKey), Reason> {
-    let identity = RequestIdentity::of(config, route, identity_inputs)?;
+    let identity = RequestIdentity::of(config, route, inputs)?;
     let rules = (&route.query, identity.credentials);
-    let target = ingress.target(config, (path, identity_inputs.query), rules);
-    let key = identity.key((config, route), identity_inputs.headers, target);
+    let target = ingress.target(config, (path, inputs.query), rules);
+    let key = identity.key((config, route), inputs.headers, target);
     Ok((identity, key))
 }
 
@@ -166,101 +174,6 @@ fn may_refresh<B>(route: &Route, request: &Request<B>, lookup: &Lookup) -> bool 
         && *request.method() == Method::GET
         && !lookup.directives.no_store
         && !lookup.credentials.need_own_fetch(&route.rule)
-}
-
-/// How a request reached this node: scheme, host, and the forwarding fields of a trusted proxy.
-pub(super) struct Ingress<'a> {
-    scheme: Scheme,
-    /// The requested host in canonical form.
-    pub host: Cow<'a, str>,
-    /// Forwarding fields about the target from a trusted proxy.
-    told: Vec<(HeaderName, HeaderValue)>,
-}
-
-impl<'a> Ingress<'a> {
-    /// Reads the ingress of a request with these fields on this connection.
-    pub(super) fn of(
-        config: &ConfigSnapshot,
-        headers: &'a HeaderMap,
-        connection: &'a Connection,
-    ) -> Self {
-        let told =
-            if config.trusts(connection) { forwarded_fields::of(headers) } else { Vec::new() };
-        let scheme = if connection.secure { Scheme::Https } else { Scheme::Http };
-        let host = match (headers.get(header::HOST), forwarded_fields::scheme(&told)) {
-            (None, _) => Cow::Borrowed(""),
-            (Some(_), Some(asked)) if asked != scheme => {
-                host::canonical(finish::requested_host(headers), asked)
-            }
-            (Some(given), _) => {
-                connection.canonical_host(given, |given| host::canonical(given, scheme))
-            }
-        };
-        Self { scheme, host, told }
-    }
-
-    /// Returns the target of a request that bypasses the cache: as received.
-    pub(super) fn into_target(
-        self,
-        config: &'a ConfigSnapshot,
-        method: &'a Method,
-        uri: &'a Uri,
-    ) -> OriginTarget<'a> {
-        OriginTarget {
-            method,
-            scheme: self.scheme,
-            host: config.host.of(&self.host).to_owned().into(),
-            requested_host: self.host,
-            path: uri.path().into(),
-            query: uri.query().map(Cow::Borrowed),
-            sent_query: None,
-            storage_scope: StorageScope::Fleet,
-            forwarded_fields: self.told,
-            partition: Cow::Borrowed(&[]),
-        }
-    }
-
-    /// Returns the target of a `GET` that the cache may answer.
-    fn target<'b>(
-        &'b self,
-        config: &'b ConfigSnapshot,
-        (path, query): (&'b str, Option<&'b str>),
-        (rule, credentials): (&QueryRule, Credentials),
-    ) -> OriginTarget<'b> {
-        let kept = query.and_then(|query| rule.kept(query));
-        let mut target = OriginTarget {
-            method: &Method::GET,
-            scheme: self.scheme,
-            requested_host: Cow::Borrowed(&self.host),
-            host: config.host.of(&self.host).into(),
-            path: path.into(),
-            query: kept,
-            sent_query: query
-                .filter(|_| rule.forwarding == QueryForwarding::All)
-                .map(Cow::Borrowed),
-            storage_scope: StorageScope::Fleet,
-            forwarded_fields: self.told.clone(),
-            partition: Cow::Borrowed(&[]),
-        };
-        if credentials.has(Credentials::PARAMETER) {
-            mask_query(config, &mut target);
-        }
-        target
-    }
-}
-
-/// Replaces credentials in the query of a key by digests. Responses under a digest that only this
-/// process can compute stay in this node's memory.
-fn mask_query(config: &ConfigSnapshot, target: &mut OriginTarget<'_>) {
-    let Some(query) = target.query.take() else { return };
-    match mask_credentials(&query, &config.credentials, Some(&config.digests.key)) {
-        None => target.query = Some(query),
-        Some(masked) => {
-            target.sent_query = target.sent_query.take().or(Some(query));
-            (target.query, target.storage_scope) =
-                (Some(masked.into()), config.digests.storage_scope);
-        }
-    }
 }
 
 /// Returns why the cache is bypassed on any route.
@@ -277,4 +190,23 @@ fn pass_reason<B: Body>(request: &Request<B>, presence: FieldPresence) -> Option
         return Some(Reason::AmbiguousTarget);
     }
     presence.has(FieldPresence::ORIGIN_CONDITION).then_some(Reason::Precondition)
+}
+
+/// Returns the reason to report if a request passes because nothing is stored; `None` if it is
+/// fetched for the cache.
+///
+/// The response to a request that shares no fetch is for its client only, so the origin may
+/// evaluate the client's condition.
+pub(super) fn pass_reason_on_miss(
+    method: &Method,
+    lookup: &Lookup,
+    (is_shared, reason): (bool, Reason),
+) -> Option<Reason> {
+    if *method == Method::HEAD {
+        return Some(reason);
+    }
+    if lookup.presence.has(FieldPresence::RANGE) {
+        return Some(Reason::Range);
+    }
+    (lookup.presence.has(FieldPresence::CONDITION) && !is_shared).then_some(reason)
 }

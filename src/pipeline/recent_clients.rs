@@ -1,11 +1,11 @@
 //! Recent clients by host, for warming: which fields they send.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::cmp::Reverse;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use parking_lot::Mutex;
 
-use super::warmer::is_target_field;
+use super::ingress::is_target_field;
 use crate::{
     forward::forwarded_fields,
     key::uri::{Scheme, host},
@@ -35,7 +35,7 @@ const SELECTING: [HeaderName; 4] =
 /// The `Accept-Encoding` of browsers, used until a client has come.
 const BROWSER_CODINGS: HeaderValue = HeaderValue::from_static("gzip, deflate, br, zstd");
 
-/// Hosts that recently responded with success, and their groups of clients. Bounded: the least
+/// Hosts with recent successful requests, and their groups of clients. Bounded: the least
 /// requested is evicted.
 #[derive(Default)]
 pub(super) struct RecentClients(Mutex<Vec<RecentHost>>);
@@ -60,9 +60,7 @@ impl RecentClients {
         if size(&headers) > MAX_FIELD_BYTES {
             return;
         }
-        let (peer, secure) = (connection.peer, connection.secure);
-        let connection = Arc::new(Connection { peer, secure, ..Connection::default() });
-        let client = ClientProfile { connection, host: name.into(), headers };
+        let client = ClientProfile::new((connection.peer, connection.secure), name, headers);
         let mut hosts = self.0.lock();
         let index = hosts.iter().position(|host| *host.name == *name);
         let host = index.unwrap_or_else(|| add(&mut hosts, HOSTS, RecentHost::new(name)));
@@ -179,9 +177,8 @@ pub(super) fn scheme_of(client: &ClientProfile) -> Scheme {
 /// Returns a browser-like client for a host without recent clients.
 fn default_client(host: &WarmHost, name: &str) -> ClientProfile {
     let secure = host.scheme.unwrap_or(host.default_scheme) == Scheme::Https;
-    let connection = Arc::new(Connection { secure, ..Connection::default() });
     let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, BROWSER_CODINGS)]);
-    ClientProfile { connection, host: name.into(), headers }
+    ClientProfile::new((None, secure), name, headers)
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     sync::{Arc, Weak},
 };
 
@@ -10,8 +9,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
 use parking_lot::Mutex;
 
 use super::{
-    Pipeline, admit, config_snapshot::ConfigSnapshot, credentials::selecting_rules, finish,
-    recent_clients::is_sent_again, warmer::is_target_field,
+    config_snapshot::ConfigSnapshot,
+    credentials::selecting_rules,
+    ingress::{self, IngressPeer, is_target_field},
+    recent_clients::is_sent_again,
+    selecting_fields,
 };
 use crate::{
     entry::StoredResponse,
@@ -19,8 +21,6 @@ use crate::{
     field::cookie,
     key::{CacheKey, vary::VarySet},
     policy::{CredentialRules, Credentials},
-    server::Connection,
-    store::Store,
     warm::{ClientProfile, WarmClient, WarmRequest},
 };
 
@@ -62,15 +62,11 @@ struct RecentTarget {
 
 /// A request that may be repeated.
 pub(super) struct RepeatableRequest<'a> {
-    /// Its head.
     pub request: &'a Parts,
     /// How it reached this node.
     pub ingress_peer: IngressPeer,
-    /// Its credentials.
     pub credentials: Credentials,
-    /// The configuration in force when it arrived.
     pub config: &'a ConfigSnapshot,
-    /// The route's index.
     pub route: usize,
 }
 
@@ -91,12 +87,29 @@ impl SelectingCookies<'_> {
     }
 }
 
-/// The peer's address, and whether its connection is encrypted.
-pub(super) type IngressPeer = (Option<SocketAddr>, bool);
-
 impl RecentTargets {
+    /// Records a request whose response is stored under this key, unless it is personal.
+    pub(super) fn note(
+        &self,
+        repeatable: &RepeatableRequest<'_>,
+        (key, response): (&CacheKey, &Arc<StoredResponse>),
+    ) {
+        let RepeatableRequest { request, ingress_peer, credentials, config, .. } = *repeatable;
+        let route = config.route(repeatable.route);
+        let is_own = credentials.are_personal() || route.rule.partition.needs_identity();
+        if is_own || route.rule.sensitive {
+            return;
+        }
+        let set = selecting_fields::selecting_set(config, route, &response.fields().unpack(0));
+        let cookies =
+            SelectingCookies { named: &route.vary.cookies, rules: selecting_rules(config, route) };
+        if let Some(request) = repeated_request(request, ingress_peer, &set, &cookies) {
+            self.insert(key.digest(), request, response);
+        }
+    }
+
     /// Records a request and the response to it, under the digest of its key.
-    pub(super) fn note(&self, key: u128, request: WarmRequest, response: &Arc<StoredResponse>) {
+    fn insert(&self, key: u128, request: WarmRequest, response: &Arc<StoredResponse>) {
         if response.url().len() + response.tags().map(str::len).sum::<usize>() > MAX_BYTES {
             return;
         }
@@ -133,35 +146,6 @@ impl RecentTargets {
             selected.map(|recent| (!recent.is_recently_used(), recent.request.clone())).collect();
         selected.sort_by_key(|(is_cold, _)| *is_cold);
         selected.into_iter().map(|(_, request)| request).collect()
-    }
-}
-
-impl<S: Store> Pipeline<S> {
-    /// Records a request whose response is stored.
-    pub(super) fn note_recent_target(
-        &self,
-        repeatable: &RepeatableRequest<'_>,
-        (key, response): (&CacheKey, &Arc<StoredResponse>),
-    ) {
-        let RepeatableRequest { request, ingress_peer, credentials, config, .. } = *repeatable;
-        let route = config.route(repeatable.route);
-        let is_own = credentials.are_personal() || route.rule.partition.needs_identity();
-        if is_own || route.rule.sensitive {
-            return;
-        }
-        let set = admit::selecting_set(config, route, &response.fields().unpack(0));
-        let cookies =
-            SelectingCookies { named: &route.vary.cookies, rules: selecting_rules(config, route) };
-        if let Some(request) = repeated_request(request, ingress_peer, &set, &cookies) {
-            self.recent_targets.note(key.digest(), request, response);
-        }
-    }
-
-    /// Queues the recent targets that a purge selects, as far as the budget allows.
-    pub(crate) fn warm_again(&self, purge: &Purge) {
-        for request in self.recent_targets.selected_by(purge) {
-            let _known_or_dropped = self.warm_queue.push(request);
-        }
     }
 }
 
@@ -232,7 +216,7 @@ impl RecentTarget {
 /// the next one.
 fn repeated_request(
     request: &Parts,
-    (peer, secure): IngressPeer,
+    IngressPeer { peer, secure }: IngressPeer,
     set: &VarySet,
     cookies: &SelectingCookies<'_>,
 ) -> Option<WarmRequest> {
@@ -259,9 +243,8 @@ fn repeated_request(
     if size + target.len() > MAX_BYTES {
         return None;
     }
-    let connection = Arc::new(Connection { peer, secure, ..Connection::default() });
-    let host = finish::requested_host(&request.headers).into();
-    let client = ClientProfile { connection, host, headers };
+    let host = ingress::requested_host(&request.headers);
+    let client = ClientProfile::new((peer, secure), host, headers);
     Some(WarmRequest { client: WarmClient::One(client), target: target.into(), report: None })
 }
 
@@ -318,13 +301,13 @@ mod tests {
         let cookies_named: Vec<Box<str>> = cookies.iter().map(|name| (*name).into()).collect();
         let rules = CredentialRules::default();
         let cookies = SelectingCookies { named: &cookies_named, rules: Some(&rules) };
-        repeated_request(request, (None, true), &set, &cookies)
+        repeated_request(request, IngressPeer { peer: None, secure: true }, &set, &cookies)
     }
 
     fn note(recent_targets: &RecentTargets, path: &str, tag: &str) -> Arc<StoredResponse> {
         let response = response(path, tag);
         let request = repeated(&request_head(path, &[]), &[], &[]).unwrap();
-        recent_targets.note(key(path).digest(), request, &response);
+        recent_targets.insert(key(path).digest(), request, &response);
         response
     }
 
@@ -408,7 +391,7 @@ mod tests {
             let fields = [("accept-language", language)];
             let request =
                 repeated(&request_head("/a", &fields), &["accept-language"], &[]).unwrap();
-            recent_targets.note(key(&format!("/a{language}")).digest(), request, &response);
+            recent_targets.insert(key(&format!("/a{language}")).digest(), request, &response);
             response
         });
         stored[1].mark_used();

@@ -3,9 +3,9 @@
 use http::{HeaderMap, Response};
 
 use super::{
-    ClientRequest,
     admit::TeedResponse,
-    body::Body,
+    body::DeliveredBody,
+    client_request::ClientRequest,
     deliver::{CacheDecision, Responder},
     fetch::FetchOutcome,
     finish::RequestAccounting,
@@ -28,11 +28,24 @@ use crate::{
 
 impl<S: Store> ClientRequest<S> {
     /// Responds with the outcome of a fetch.
-    pub(super) fn respond(self, fetched: FetchOutcome, decision: CacheDecision) -> Response<Body> {
+    pub(super) fn respond(
+        self,
+        fetched: FetchOutcome,
+        decision: CacheDecision,
+    ) -> Response<DeliveredBody> {
         if is_stored_success(&fetched) {
             self.context.note_client();
         }
-        match fetched {
+        self.respond_shared(fetched, decision)
+    }
+
+    /// Responds with the outcome of a fetch, which may be another request's.
+    pub(super) fn respond_shared(
+        self,
+        outcome: FetchOutcome,
+        decision: CacheDecision,
+    ) -> Response<DeliveredBody> {
+        match outcome {
             FetchOutcome::Streaming(TeedResponse { streaming, headers, reader }) => {
                 self.respond_streaming(&streaming, headers, reader, decision)
             }
@@ -47,13 +60,13 @@ impl<S: Store> ClientRequest<S> {
     }
 
     /// Responds with a streaming response.
-    pub(super) fn respond_streaming(
+    fn respond_streaming(
         self,
         streaming: &StreamingResponse,
         headers: HeaderMap,
         reader: TeeReader,
         decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         let origin_status = Some(streaming.status);
         let stored = streaming.stored;
         let result = match decision.result {
@@ -72,7 +85,7 @@ impl<S: Store> ClientRequest<S> {
         self,
         stored: WriteThroughResponse,
         decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         let WriteThroughResponse { status, headers, reader, freshness, kept } = stored;
         let ttl = freshness.ttl(self.context.received.steady);
         let decision = CacheDecision { stored: kept, ..decision };
@@ -82,11 +95,11 @@ impl<S: Store> ClientRequest<S> {
     }
 
     /// Responds with a stored response that a fetch allowed to use.
-    pub(super) fn respond_reused(
+    fn respond_reused(
         self,
         reused: &ReusedResponse,
         decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         let reason = reused.reason.or(decision.reason);
         let ReusedResponse { result, origin_status, .. } = *reused;
         let decision =
@@ -100,21 +113,21 @@ impl<S: Store> ClientRequest<S> {
         self,
         response: &StoredResponse,
         decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         self.deliver(|responder, accounting| responder.stored(response, decision, accounting))
     }
 
     fn deliver(
         self,
-        answer: impl FnOnce(&Responder<'_>, Box<RequestAccounting>) -> Response<Body>,
-    ) -> Response<Body> {
+        build: impl FnOnce(&Responder<'_>, Box<RequestAccounting>) -> Response<DeliveredBody>,
+    ) -> Response<DeliveredBody> {
         let Self {
             context: RequestContext { config, route, received, request, .. },
             accounting,
             ..
         } = self;
         let (method, headers) = (&request.method, &request.headers);
-        answer(&Responder { config: &config, route, received, method, headers }, accounting)
+        build(&Responder { config: &config, route, received, method, headers }, accounting)
     }
 
     /// Responds with the origin's own response.
@@ -122,16 +135,16 @@ impl<S: Store> ClientRequest<S> {
         self,
         response: Response<ResponseBody>,
         decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         self.deliver(|responder, accounting| responder.passed(response, decision, accounting))
     }
 
     /// Responds after a shared fetch failed.
-    pub(super) fn respond_fetch_failure(
+    fn respond_fetch_failure(
         self,
         failure: &FetchFailure,
         decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         match &failure.cause {
             FailureCause::Error(error) => self.respond_origin_error(error, decision),
             FailureCause::Response { status, retry_after, reason } => {
@@ -150,23 +163,22 @@ impl<S: Store> ClientRequest<S> {
         self,
         error: &OriginError,
         decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         let decision = CacheDecision { reason: Some(Reason::OriginError), ..decision };
         self.respond_problem(problems::origin_error(error), decision)
     }
 
     /// Responds to a request that must not be forwarded: empty, or the request itself for `TRACE`.
-    pub(super) fn respond_last_hop(self, decision: CacheDecision) -> Response<Body> {
+    pub(super) fn respond_last_hop(self, decision: CacheDecision) -> Response<DeliveredBody> {
         let response = last_hop::response(&self.context.request);
         self.deliver(|responder, accounting| responder.local(response, decision, accounting))
     }
 
-    /// Responds with a problem document.
     pub(super) fn respond_problem(
         self,
         problem: Problem,
         decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         self.deliver(|responder, accounting| responder.problem(problem, decision, accounting))
     }
 }

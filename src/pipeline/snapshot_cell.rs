@@ -29,7 +29,6 @@ thread_local! {
 }
 
 impl SnapshotCell {
-    /// Creates a cell with this snapshot.
     pub(super) fn new(config: ConfigSnapshot) -> Self {
         Self { config: ArcSwap::from_pointee(config), version: AtomicU64::new(next_version()) }
     }
@@ -42,7 +41,6 @@ impl SnapshotCell {
         old.origin.retire();
     }
 
-    /// Reads the current snapshot.
     pub(super) fn with<T>(&self, read: impl FnOnce(&Arc<ConfigSnapshot>) -> T) -> T {
         let version = self.version.load(Ordering::Acquire);
         LAST_READ.with_borrow_mut(|last| {

@@ -17,7 +17,7 @@ use http_body_util::BodyExt as _;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::{fetch::DrainOutcome, range_body::detached_slice};
+use super::body_slice::detached_slice;
 use crate::{
     origin::CompletionProof,
     sync::{Mutex, with_timeout},
@@ -89,7 +89,6 @@ pub(super) enum NotKeptReason {
 }
 
 impl NotKeptReason {
-    /// Returns the metric label.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::TooLarge => "too-large",
@@ -368,6 +367,17 @@ impl TeeInner {
 
 fn wake_all(wakers: SmallVec<[Waker; 8]>) {
     wakers.into_iter().for_each(Waker::wake);
+}
+
+/// How reading a background response ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DrainOutcome {
+    /// It was read to the end, or had no body.
+    Complete,
+    /// It is not retained for the store.
+    NotKept,
+    /// It was truncated.
+    Truncated,
 }
 
 /// The origin's response was truncated, or this reader was too slow for the others.

@@ -3,25 +3,29 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::Empty;
 use ipnet::IpNet;
 use quick_cache::sync::Cache;
 
 use super::{
-    Pipeline,
     admit::TeedResponse,
+    clock::ReceivedAt,
     credentials,
-    fetch::{DrainOutcome, FetchOutcome},
-    finish::ReceivedAt,
+    fetch::FetchOutcome,
+    ingress::is_target_field,
+    join_flight::FlightOutcome,
+    lookup::MemoryState,
+    miss_plan::{LookupOutcome, MissPlan},
     receive::{self, Lookup, RequestAction},
     recent_clients::scheme_of,
-    request_context::{
-        FlightOutcome, LookupOutcome, MissPlan, RequestContext, with_other_credentials,
-    },
+    refresh::with_other_credentials,
+    request_context::RequestContext,
+    state::Pipeline,
+    tee::DrainOutcome,
 };
 use crate::{
-    field::{Timestamp, forwarding::ForwardingKind, presence::FieldPresence},
+    field::{Timestamp, presence::FieldPresence},
     forward::request_id,
     policy::{CacheResult, Reason, cache_status::StoreDecision},
     purge::LogEvent,
@@ -30,12 +34,6 @@ use crate::{
     store::Store,
     warm::{ClientProfile, WarmClient, WarmFetcher, WarmHost, WarmOutcome, WarmRequest},
 };
-
-/// Returns whether a forwarding field describes the client's target, which is part of the key.
-/// Fields from untrusted peers are already removed.
-pub(super) fn is_target_field(name: &HeaderName) -> bool {
-    ForwardingKind::of(name.as_str()) == Some(ForwardingKind::Target)
-}
 
 /// Fetches requests from the warm-up queue through a pipeline.
 pub(crate) struct Warmer<S> {
@@ -113,10 +111,10 @@ impl<S: Store> Warmer<S> {
     /// are queued, since its response shows whether they differ.
     async fn fetch_as_recent(
         &self,
-        asked: (Option<&WarmHost>, &HeaderMap),
+        client: (Option<&WarmHost>, &HeaderMap),
         target: &str,
     ) -> WarmOutcome {
-        let mut requests = self.requests_of_recent(asked, target).into_iter();
+        let mut requests = self.requests_of_recent(client, target).into_iter();
         let Some(first) = requests.next() else {
             tracing::warn!(
                 target,
@@ -154,22 +152,15 @@ impl<S: Store> Warmer<S> {
     ) -> Result<(RequestContext<S>, Lookup), WarmOutcome> {
         let presence = FieldPresence::of(request.headers());
         let (config, route, action) = self.pipeline.config.with(|config| {
-            let came = (&*connection, received.at);
-            let (route, action) = receive::plan(config, &request, presence, came);
+            let arrival = (&*connection, received.at);
+            let (route, action) = receive::plan(config, &request, presence, arrival);
             let headers = request.headers_mut();
             credentials::make_anonymous(config, config.route(route), headers, presence);
             (Arc::clone(config), route, action)
         });
-        let lookup = match action {
-            RequestAction::Lookup(lookup) => lookup,
-            RequestAction::Pass(reason) => return Err(WarmOutcome::Skipped(reason.as_str())),
-            RequestAction::Refresh(_) => {
-                return Err(WarmOutcome::Skipped(Reason::RuleBypass.as_str()));
-            }
-            RequestAction::Loop => return Err(WarmOutcome::Skipped(Reason::Loop.as_str())),
-            RequestAction::Misdirected => {
-                return Err(WarmOutcome::Skipped(Reason::Misdirected.as_str()));
-            }
+        let reason = action.bypass_reason().map_or("", Reason::as_str);
+        let RequestAction::Lookup(lookup) = action else {
+            return Err(WarmOutcome::Skipped(reason));
         };
         if config.route(route).rule.sensitive {
             return Err(WarmOutcome::Skipped("sensitive"));
@@ -187,10 +178,10 @@ impl<S: Store> Warmer<S> {
 
     async fn fetch_as(&self, client: ClientProfile, target: &str) -> WarmOutcome {
         let (context, lookup) = match self.context(client, target) {
-            Ok(asked) => asked,
+            Ok(planned) => planned,
             Err(outcome) => return outcome,
         };
-        let plan = match context.look_up(&lookup).await {
+        let plan = match context.look_up(&lookup, MemoryState::Unknown).await {
             LookupOutcome::Fresh(_) => return WarmOutcome::Fresh,
             LookupOutcome::Stale(stored, reason) => MissPlan::of_stale(stored, reason),
             LookupOutcome::Miss(plan) => plan,
@@ -251,7 +242,9 @@ pub(crate) async fn warm_purged<S: Store>(pipeline: Arc<Pipeline<S>>) {
         if let LogEvent::Record { record, .. } = records.next().await
             && record.purge.warm
         {
-            pipeline.warm_again(&record.purge);
+            for request in pipeline.recent_targets.selected_by(&record.purge) {
+                let _known_or_dropped = pipeline.warm_queue.push(request);
+            }
         }
     }
 }
@@ -313,10 +306,6 @@ async fn fetch_missing<S: Store>(
             context.background_fetch(lookup, plan).run(Some(flight)).await
         }
         FlightOutcome::NotShared(plan) => context.background_fetch(lookup, plan).run(None).await,
-        FlightOutcome::Streaming(streaming, reader) => {
-            FetchOutcome::Streaming(TeedResponse { headers: HeaderMap::new(), streaming, reader })
-        }
-        FlightOutcome::Reused(reused) => FetchOutcome::Reused(reused),
-        FlightOutcome::Failed(failure) => FetchOutcome::Failed(failure),
+        FlightOutcome::Shared(outcome) => outcome,
     }
 }

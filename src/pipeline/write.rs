@@ -12,16 +12,16 @@ use http::{Request, Response};
 use tokio::sync::oneshot;
 
 use super::{
-    ClientRequest,
-    body::Body,
+    body::DeliveredBody,
+    client_request::ClientRequest,
     deliver::CacheDecision,
-    fetch, invalidate,
+    ingress::{Ingress, request_head},
+    invalidate,
     pass::{Upgrade, join_upgrade},
     problems,
     purge_rate::PurgeSlot,
-    receive::Ingress,
     request_context::RequestContext,
-    request_head,
+    send::send,
     write_through::{WriteStart, WriteThroughResponse},
     write_tracker::WriteGuard,
 };
@@ -61,7 +61,7 @@ impl<S: Store> ClientRequest<S> {
         mut self,
         body: Incoming,
         mut decision: CacheDecision,
-    ) -> Response<Body> {
+    ) -> Response<DeliveredBody> {
         let upgrade = self.upgrade.take();
         match self.context.start_write(body).await {
             Ok(WriteResult::Passed(mut response)) => {
@@ -91,8 +91,8 @@ impl<S: Store> RequestContext<S> {
             _running: self.pipeline.writes.begin(),
             context: self.share(),
         };
-        let (answer, written) = oneshot::channel();
-        tokio::spawn(write.run(request, answer));
+        let (sender, written) = oneshot::channel();
+        tokio::spawn(write.run(request, sender));
         written
     }
 
@@ -107,8 +107,8 @@ impl<S: Store> RequestContext<S> {
 
 impl<S: Store> WriteTask<S> {
     /// Runs the write. After a panic the outcome counts as unknown, and the client gets a response.
-    async fn run(self, request: Request<RequestBody>, answer: oneshot::Sender<WriteResult>) {
-        let carried = AssertUnwindSafe(self.forward(request, answer)).catch_unwind().await;
+    async fn run(self, request: Request<RequestBody>, sender: oneshot::Sender<WriteResult>) {
+        let carried = AssertUnwindSafe(self.forward(request, sender)).catch_unwind().await;
         if carried.is_err() {
             self.purge_unknown().await;
         }
@@ -117,33 +117,33 @@ impl<S: Store> WriteTask<S> {
     async fn forward(
         &self,
         request: Request<RequestBody>,
-        mut answer: oneshot::Sender<WriteResult>,
+        mut sender: oneshot::Sender<WriteResult>,
     ) {
         let RequestContext { pipeline, config, connection, .. } = &self.context;
         let sent = tokio::select! {
             biased;
-            sent = fetch::send(pipeline, config, request, Some(&connection.interim)) => sent,
-            () = self.abandoned(&mut answer) => {
+            sent = send(pipeline, config, request, Some(&connection.interim)) => sent,
+            () = self.abandoned(&mut sender) => {
                 let delivery = self.upload.as_ref().map(|upload| upload.delivery());
-                return self.unanswered(delivery.unwrap_or(RequestDelivery::Possible)).await;
+                return self.on_no_response(delivery.unwrap_or(RequestDelivery::Possible)).await;
             }
         };
         let written = match sent {
-            Ok((response, _)) => self.answered(response).await,
+            Ok((response, _)) => self.on_response(response).await,
             Err(SendFailure { error, delivery, .. }) => {
-                self.unanswered(delivery).await;
+                self.on_no_response(delivery).await;
                 WriteResult::Failed(error)
             }
         };
-        let _client_is_gone = answer.send(written);
+        let _client_is_gone = sender.send(written);
     }
 
     /// Resolves when the outcome is no longer awaited: the node stops, or the client is gone and
     /// too many such writes continue.
-    async fn abandoned(&self, answer: &mut oneshot::Sender<WriteResult>) {
+    async fn abandoned(&self, sender: &mut oneshot::Sender<WriteResult>) {
         let writes = &self.context.pipeline.writes;
         let orphaned = async {
-            answer.closed().await;
+            sender.closed().await;
             if let Some(_place) = writes.keep_orphan() {
                 std::future::pending::<()>().await;
             }
@@ -155,7 +155,7 @@ impl<S: Store> WriteTask<S> {
     }
 
     /// Purges what the response invalidates, and stores the response if allowed.
-    async fn answered(&self, mut response: Response<ResponseBody>) -> WriteResult {
+    async fn on_response(&self, mut response: Response<ResponseBody>) -> WriteResult {
         let status = response.status();
         let candidate = self.context.candidate(&self.start, &mut response);
         let outcome = UnsafeRequestOutcome::Answered(status, response.headers());
@@ -172,7 +172,7 @@ impl<S: Store> WriteTask<S> {
         WriteResult::Passed(response)
     }
 
-    async fn unanswered(&self, delivery: RequestDelivery) {
+    async fn on_no_response(&self, delivery: RequestDelivery) {
         if delivery == RequestDelivery::Possible {
             self.purge_unknown().await;
         }

@@ -11,19 +11,19 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body::Body as _;
 
 use super::{
-    admit::{self, ReservedAdmission, TeedResponse},
+    admit::{self, Admission, TeedResponse},
     credentials::RequestIdentity,
-    fetch::{FetchTimes, OriginFetch, Requester},
-    flight_result::Retry,
+    fetch_context::FetchContext,
+    fetch_times::FetchTimes,
+    ingress::{Ingress, IngressPeer, request_head},
     invalidate::PurgeOutcome,
     payload::Payload,
-    receive::{self, Ingress},
+    receive,
     request_context::RequestContext,
-    request_head,
     tee::TeeReader,
 };
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
     field::{Timestamp, presence::FieldPresence},
     key::uri::PathReadings,
     origin::ResponseBody,
-    policy::{Credentials, Freshness, Partition, RequestDirectives, cache_status},
+    policy::{CacheResult, Credentials, Freshness, Partition, RequestDirectives, cache_status},
     purge::{ExpectedResponse, PurgeReceipt},
     route::Agreement,
     store::Store,
@@ -39,7 +39,7 @@ use crate::{
 
 /// When a write was sent, and under which fence stamp.
 pub(super) struct WriteStart {
-    asked: Timestamp,
+    sent_at: Timestamp,
     /// When it was sent, by the monotonic clock.
     requested_at: Timestamp,
     /// The fence stamp taken before it was sent; `None` if its response is never stored.
@@ -48,13 +48,10 @@ pub(super) struct WriteStart {
 
 /// A response to a write that is being stored.
 pub(super) struct WriteThroughResponse {
-    /// Its status.
     pub status: StatusCode,
-    /// Its header section.
     pub headers: HeaderMap,
     /// Reads the body from its first byte.
     pub reader: TeeReader,
-    /// Its freshness.
     pub freshness: Freshness,
     /// Whether it will be stored, as far as its head says.
     pub kept: cache_status::StoreDecision,
@@ -62,8 +59,7 @@ pub(super) struct WriteThroughResponse {
 
 /// A response to a write that may be stored, if only the write's own purge selects it.
 pub(super) struct WriteThroughCandidate<S> {
-    fetch: Box<OriginFetch<S>>,
-    admitted: ReservedAdmission,
+    admission: Admission<S>,
     status: StatusCode,
     /// Its tags; `None` while they have to be read from the body.
     tags: Option<Vec<String>>,
@@ -77,7 +73,7 @@ impl<S: Store> RequestContext<S> {
         let stamp =
             (may_answer && !is_ambiguous).then(|| self.pipeline.log.applied_purges().stamp());
         let clock = &self.pipeline.clock;
-        WriteStart { asked: clock.now(), requested_at: clock.steady(), stamp }
+        WriteStart { sent_at: clock.now(), requested_at: clock.steady(), stamp }
     }
 
     /// Returns the candidate for write-through, if there is one. Called before the write's own
@@ -93,31 +89,34 @@ impl<S: Store> RequestContext<S> {
         let stamp = start.stamp.filter(|_| is_representation)?;
         let applied_purges = self.pipeline.log.applied_purges();
         let now = applied_purges.stamp();
-        let fetch = self.as_get(FenceStamp { began: stamp.began, ..now }, start.requested_at)?;
+        let context = self.as_get(FenceStamp { began: stamp.began, ..now }, start.requested_at)?;
         let clock = &self.pipeline.clock;
         let (received_at, received_steady) = (clock.now(), clock.steady());
-        let times = FetchTimes { requested_at: start.asked, received_at, received_steady };
+        let times = FetchTimes { requested_at: start.sent_at, received_at, received_steady };
         *response.status_mut() = StatusCode::OK;
-        let admission = fetch.cacheability(response, times);
+        let terms = context.cacheability(response, times);
         *response.status_mut() = status;
-        let admitted = fetch.with_budget_now(admission.ok()?, response).ok()?;
-        let payload = admitted.0.payload;
-        let url = fetch.url.as_bytes();
-        let tags = (payload == Payload::Unused)
-            .then(|| admit::tags(&fetch, &mut response.headers().clone()));
-        let attributes = fetch.attributes();
+        let terms = terms.ok()?;
+        let share = context.reserve(response).ok()?;
+        let url = context.url.as_bytes();
+        let tags = (terms.payload == Payload::Unused)
+            .then(|| context.tags(&mut response.headers().clone()));
+        let attributes = context.attributes();
         let expected =
             ExpectedResponse { url, attributes: attributes.as_attributes(), tags: tags.as_deref() };
         let is_newest = applied_purges.may_join(&stamp, &expected, self.received.started);
-        is_newest.then_some(WriteThroughCandidate { fetch, admitted, status, tags })
+        is_newest.then(|| {
+            let admission = Admission { context, terms, share, result: CacheResult::Miss };
+            WriteThroughCandidate { admission, status, tags }
+        })
     }
 
     /// Returns the fetch that a `GET` of this target would have made; `None` if the cache would not
     /// answer it.
-    fn as_get(&self, stamp: FenceStamp, requested_at: Timestamp) -> Option<Box<OriginFetch<S>>> {
+    fn as_get(&self, stamp: FenceStamp, requested_at: Timestamp) -> Option<FetchContext<S>> {
         let head = request_head(&self.request, Credentials::NONE);
         let uri = &self.request.uri;
-        let identity_inputs = self.identity_inputs();
+        let inputs = self.identity_inputs();
         let ingress = Ingress::of(&self.config, head.headers, &self.connection);
         let readings = PathReadings::of(uri.path());
         let selection = self.config.routes.select(&Method::GET, &ingress.host, &readings);
@@ -128,51 +127,43 @@ impl<S: Store> RequestContext<S> {
         if !is_cached || is_for_everyone || route.bypass.applies(uri.query(), head.headers) {
             return None;
         }
-        let identified =
-            receive::identify((&self.config, route), &ingress, uri.path(), &identity_inputs);
+        let identified = receive::identify((&self.config, route), &ingress, uri.path(), &inputs);
         let (RequestIdentity { credentials, member, .. }, target) = identified.ok()?;
-        Some(Box::new(OriginFetch {
+        Some(FetchContext {
             pipeline: Arc::clone(&self.pipeline),
             config: Arc::clone(&self.config),
             route: selection.index,
             request: Arc::clone(&self.request),
-            origin_request: Request::default(),
             readings: readings.into_owned(),
             url: target.purge_url(),
             directives: RequestDirectives::parse(head.headers).permitted_by(&route.rule),
             credentials,
             member,
-            recheck: None,
             key: target.clone(),
             target,
             stamp,
             requested_at,
-            stored: None,
-            ingress_peer: (self.connection.peer, self.connection.secure),
-            interim: None,
-            retry: Retry::No,
-            requester: Requester::Client,
-        }))
+            ingress_peer: IngressPeer::of(&self.connection),
+        })
     }
 }
 
 impl<S: Store> WriteThroughCandidate<S> {
-    /// Starts to store the response.
     pub(super) async fn admit(self, mut response: Response<ResponseBody>) -> WriteThroughResponse {
-        let Self { fetch, admitted, status, .. } = self;
-        let expected = response.body().size_hint().exact();
-        let (freshness, kept) = (admitted.0.freshness, admitted.0.payload.stored(expected));
+        let Self { admission, status, .. } = self;
+        let (expected, terms) = (response.body().size_hint().exact(), &admission.terms);
+        let (freshness, kept) = (terms.freshness, terms.payload.stored(expected));
         *response.status_mut() = StatusCode::OK;
-        let arrival = admit::admit(*fetch, response, admitted, None);
-        let TeedResponse { headers, reader, .. } = Box::pin(arrival).await;
+        let teed = admit::admit(admission, response, None);
+        let TeedResponse { headers, reader, .. } = Box::pin(teed).await;
         WriteThroughResponse { status, headers, reader, freshness, kept }
     }
 
     /// Returns the candidate if its own purge is the only one since that may select it.
     pub(super) fn confirmed_by(mut self, purged: &PurgeOutcome) -> Option<Self> {
         let &PurgeOutcome::Appended(PurgeReceipt { seq, .. }) = purged else { return None };
-        let attributes = self.fetch.attributes();
-        let OriginFetch { pipeline, url, stamp, .. } = &mut *self.fetch;
+        let attributes = self.admission.context.attributes();
+        let FetchContext { pipeline, url, stamp, .. } = &mut self.admission.context;
         let url = url.as_bytes();
         let expected = ExpectedResponse {
             url,

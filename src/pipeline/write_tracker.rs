@@ -16,7 +16,6 @@ const ORPHANS: usize = 1024;
 /// How long cancelled writes may take to purge.
 const LAST_PURGES: Duration = Duration::from_secs(1);
 
-/// The writes in progress.
 pub(super) struct WriteTracker {
     /// Limits purges for unknown outcomes.
     pub rate: PurgeRate,
@@ -29,7 +28,6 @@ pub(super) struct WriteTracker {
 pub(super) struct WriteGuard(Arc<WriteTracker>);
 
 impl WriteTracker {
-    /// Creates a tracker without writes.
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             rate: PurgeRate::default(),
@@ -39,7 +37,6 @@ impl WriteTracker {
         })
     }
 
-    /// Registers a write.
     pub(super) fn begin(self: &Arc<Self>) -> WriteGuard {
         self.running.send_modify(|running| *running += 1);
         WriteGuard(Arc::clone(self))

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode};
 
-use super::{AcceptedCredentials, CredentialScope, credential_name};
+use super::{AcceptedCredentials, CredentialScope};
 use crate::{
     entry::{CompleteBody, Entry, ResponseDraft, StoredResponse},
     fence::{FenceStamp, OwnedResponseAttributes, PurgeVerdict, credential_tag},
@@ -64,7 +64,7 @@ fn acceptance_response(
         status: StatusCode::NO_CONTENT,
         headers: HeaderMap::new(),
         freshness,
-        tags: vec![credential_tag(&credential_name(member))],
+        tags: vec![credential_tag(&member.credential_name())],
         attributes: OwnedResponseAttributes::default(),
         stamp,
         requested_at,
