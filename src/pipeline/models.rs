@@ -277,5 +277,5 @@ fn everything(seq: u64) -> PurgeRecord {
         reason: None,
         warm: false,
     };
-    Record { seq, at: Timestamp::from_millis(1), purge }
+    PurgeRecord { seq, at: Timestamp::from_millis(1), purge }
 }
