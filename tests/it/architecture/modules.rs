@@ -186,7 +186,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         }
     }
 
-    /// The `super` of `pub(super)` names nothing that the other file defines.
+    /// Skips the path of `pub(super)` and `pub(in …)`, which names no item.
     fn visit_visibility(&mut self, _: &'ast Visibility) {}
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
