@@ -1,4 +1,4 @@
-//! Whom Larder trusts where it is the client, and who it says it is: authorities and client certificates.
+//! TLS as a client: trusted authorities and client certificates.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
 };
 
-/// Why TLS towards a server cannot be set up.
+/// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read or holds no PEM of the right kind.
@@ -20,7 +20,7 @@ pub enum TlsError {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         source: pem::Error,
     },
     /// A certificate without its key, or a key without its certificate.
@@ -31,18 +31,18 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
 }
 
-/// The files that say whom a client trusts, and who it is; all PEM.
+/// PEM files with trusted authorities and a client certificate.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PemFiles<'a> {
-    /// Trust these authorities only; those of the system if it is left out.
+    /// Trusted authorities; the system's if `None`.
     pub ca: Option<&'a Path>,
-    /// The client certificate and what leads to its authority.
+    /// The client certificate and its chain.
     pub cert: Option<&'a Path>,
     /// The client certificate's key.
     pub key: Option<&'a Path>,
 }
 
-/// A client that trusts and identifies as these files say; without ALPN. Reads them.
+/// Reads the files and returns a client configuration, without ALPN.
 pub(crate) fn client_config(files: PemFiles<'_>) -> Result<ClientConfig, TlsError> {
     let roots = match files.ca {
         Some(ca) => own_roots(ca)?,
@@ -70,7 +70,7 @@ fn own_roots(ca: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// The system's roots; Mozilla's where the system has none (a minimal container).
+/// Returns the system's roots, or Mozilla's if the system has none (a minimal container).
 fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

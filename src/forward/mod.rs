@@ -1,7 +1,7 @@
-//! What a proxy changes in the heads that it forwards (RFC 9110 §7.6), as pure functions.
+//! Changes to the heads of forwarded messages (RFC 9110 §7.6), as pure functions.
 //!
-//! A request's method, target, `Host` and fields about the target are those of one
-//! [`OriginTarget`](crate::key::OriginTarget), of which its key is made, too.
+//! A request's method, target, `Host` and fields about the target come from one
+//! [`OriginTarget`](crate::key::OriginTarget), which also determines its cache key.
 
 mod forwarded;
 pub(crate) mod forwarded_fields;

@@ -1,4 +1,4 @@
-//! How a request gets a connection to a server: an open one, a new one, or its turn.
+//! How a request gets a connection to a server: an idle one, a new one, or a place in the queue.
 
 use std::{pin::pin, sync::Arc};
 
@@ -16,16 +16,17 @@ use super::{
 };
 use crate::server::stream::Protocol;
 
-/// Whether a connection was opened for the request.
+/// How old the connection of a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ConnectionAge {
     Reused,
     New,
-    /// New, and no other request was sent on it before.
+    /// New, and no other request has used it yet.
     Exclusive,
 }
 
-/// Opens a connection for all requests of a shard that need one. Its end, also by a panic, lets the next begin.
+/// Opens a connection on behalf of a shard's requests. Dropping it, also by a panic, lets the next
+/// attempt begin.
 struct Opener {
     server: Arc<OriginServer>,
     shard: usize,
@@ -38,7 +39,7 @@ impl Drop for Opener {
 }
 
 impl OriginServer {
-    /// A connection for a request, of this age or a newer one.
+    /// Returns a connection for a request, of this age or newer.
     pub(super) async fn acquire(
         self: &Arc<Self>,
         needs: ConnectionNeeds,
@@ -49,7 +50,7 @@ impl OriginServer {
         {
             return Ok((connection, ConnectionAge::Reused));
         }
-        // Boxed, since every request in flight would carry what only a few need.
+        // Boxed: every request in flight would carry the state that only a few need.
         let connection = match age {
             ConnectionAge::Reused | ConnectionAge::New => Box::pin(self.open(needs)).await?,
             ConnectionAge::Exclusive => Box::pin(self.open_exclusive(needs)).await?,
@@ -67,12 +68,13 @@ impl OriginServer {
         }
     }
 
-    /// A new connection, alone or together with all that need one; its turn, if there may be no more.
+    /// Opens a connection, alone or together with all requests that need one. Queues if the limit
+    /// is reached.
     async fn open(
         self: &Arc<Self>,
         needs: ConnectionNeeds,
     ) -> Result<PooledConnection, OriginError> {
-        // Bounded: an origin that is about to end may send GOAWAY on each new connection.
+        // Bounded: an origin that shuts down may send GOAWAY on each new connection.
         for _ in 0..MAX_ATTEMPTS {
             if needs.http1_only || self.known_protocol() == KnownProtocol::Http1 {
                 break;
@@ -88,8 +90,8 @@ impl OriginServer {
         self.open_exclusive(needs).await
     }
 
-    /// The one connection that is being opened for this thread. A task of its own opens it: no request that
-    /// gives up takes it from the others.
+    /// Returns the one connection attempt of this thread. It runs in a task of its own, so that it
+    /// survives the request that started it.
     fn opening(self: &Arc<Self>) -> Option<PendingOpen> {
         self.pool.opening(|shard| {
             let server = Arc::clone(self);
@@ -117,7 +119,8 @@ impl OriginServer {
         Ok(OpenOutcome::Connection)
     }
 
-    /// The right to open a connection. An idle one is closed for it, if need be: another thread may have it.
+    /// Returns the right to open a connection. Closes an idle connection for it if need be: another
+    /// thread may hold it.
     fn permit(&self) -> Option<ConnectionPermit> {
         let permit = self.capacity.try_acquire();
         permit.or_else(|| self.pool.evict_idle().then(|| self.capacity.try_acquire())?)
@@ -129,9 +132,10 @@ impl OriginServer {
         needs: ConnectionNeeds,
     ) -> Result<PooledConnection, OriginError> {
         let Some(queue_slot) = self.capacity.enter_queue() else { return Err(self.overloaded()) };
-        // An upgrade needs a connection of its own, for which it waits with the requests of other threads.
+        // An upgrade needs a connection of its own, so it queues with the requests of other
+        // threads.
         let waiter = if needs.http1_only { None } else { self.pool.wait() };
-        // What became free before the request was in the queue was not offered to it.
+        // A connection that became free before the request queued was not offered to it.
         if let Some(connection) = self.pool.take_stream(needs) {
             return Ok(connection);
         }
@@ -162,7 +166,7 @@ impl OriginServer {
         OriginError::Overloaded { server: self.name(), limit: self.capacity.limit() }
     }
 
-    /// Opens a connection. One that can be shared is in the pool afterwards.
+    /// Opens a connection; puts it into the pool if it can be shared.
     async fn connect(
         self: &Arc<Self>,
         needs: ConnectionNeeds,
@@ -188,7 +192,7 @@ impl OriginServer {
         connect::with_timeout(self.connector.timeout(), &self.name(), connecting).await
     }
 
-    /// Shares a connection; returns the right to its first stream.
+    /// Puts a connection into the pool and returns its first stream.
     fn share(&self, connection: http2::Connection) -> Result<PooledConnection, OriginError> {
         let stream = self.pool.share(connection);
         stream
@@ -197,7 +201,7 @@ impl OriginServer {
     }
 }
 
-/// Ready when a connection or a stream may have become free for the request.
+/// Completes when a connection or a stream may have become free for the request.
 async fn freed(waiter: Option<&PoolWaiter<'_>>) {
     match waiter {
         Some(waiter) => waiter.freed().await,

@@ -1,4 +1,4 @@
-//! What an origin does in the background: health checks, and closing idle connections.
+//! Background tasks of an origin: health checks, and closing idle connections.
 
 use std::{
     sync::{Arc, Weak},
@@ -10,11 +10,11 @@ use tokio::{task::AbortHandle, time::timeout};
 
 use super::{body::RequestBody, outlier::CheckResult, server::OriginServer, settings};
 
-/// Background work that ends when this is dropped.
+/// Background tasks that are aborted when dropped.
 pub(super) struct BackgroundTasks(Vec<AbortHandle>);
 
 impl BackgroundTasks {
-    /// Ends it now.
+    /// Aborts the tasks now.
     pub(super) fn stop(&self) {
         for task in &self.0 {
             task.abort();
@@ -28,7 +28,7 @@ impl Drop for BackgroundTasks {
     }
 }
 
-/// Starts the work on the current runtime; without one there is none.
+/// Starts the tasks on the current runtime. Does nothing outside a runtime.
 pub(super) fn start(
     servers: &[Arc<OriginServer>],
     health: Option<&(&settings::HealthCheck, Uri)>,

@@ -1,4 +1,4 @@
-//! The origin: connections, balancing, health, retries, and what is rewritten on the way.
+//! The origin: connections, balancing, health checks and retries.
 
 mod acquire;
 pub(crate) mod body;
@@ -49,19 +49,19 @@ pub struct Origin {
 /// Why an origin cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// There is no server.
+    /// No server is configured.
     #[error("an origin needs at least one URL")]
     NoServer,
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] tls::OriginTlsError),
-    /// The path of the health checks is no path.
+    /// The path of the health checks is invalid.
     #[error("the path of health checks must begin with `/`")]
     HealthPath,
 }
 
 impl Origin {
-    /// Sets the origin up; opens no connection yet. Health checks run on the runtime that this is called on.
+    /// Sets the origin up without opening a connection. Health checks run on the current runtime.
     pub fn new(settings: &Settings) -> Result<Arc<Self>, SetupError> {
         if settings.urls.is_empty() {
             return Err(SetupError::NoServer);
@@ -81,11 +81,14 @@ impl Origin {
         Ok(Arc::new(Self { servers, retries: settings.retries, tasks }))
     }
 
-    /// Sends a request whose target is a path and query (or `*`) and gives the final response's head; its body
-    /// streams. 1xx responses go to `interim`, except 100, which releases the client's body.
+    /// Sends a request and returns the head of the final response; the body streams.
     ///
-    /// A request of which nothing was sent goes to another server, up to `retries` times; also one that was
-    /// sent, where its method is safe and it has no streamed body. Dropping the future gives the request up.
+    /// The target is a path and query, or `*`. 1xx responses go to `interim`, except 100, which
+    /// releases the client's body.
+    ///
+    /// A request of which nothing was sent is retried on other servers, up to `retries` times. One
+    /// that was sent is retried only if its method is safe and it has no streamed body. Dropping
+    /// the future cancels the request.
     pub async fn send(
         &self,
         mut request: Request<RequestBody>,
@@ -122,14 +125,14 @@ impl Origin {
         }
     }
 
-    /// Ends what works in the background, and closes idle connections. Requests under way go on, and
-    /// new ones may still be sent.
+    /// Stops the background tasks and closes idle connections. Requests in flight continue, and new
+    /// ones may still be sent.
     pub fn retire(&self) {
         self.tasks.stop();
         self.servers.iter().for_each(|server| server.pool.clear());
     }
 
-    /// How many servers there are, and how many of them get requests now.
+    /// Returns the number of servers, and of those that receive requests now.
     pub fn servers(&self) -> (usize, usize) {
         let now = outlier::now();
         let available = self.servers.iter().filter(|server| {
@@ -138,14 +141,14 @@ impl Origin {
         (self.servers.len(), available.count())
     }
 
-    /// How busy the connections to all servers are.
+    /// Returns the load of the connections to all servers.
     pub fn load(&self) -> OriginLoad {
         let loads = self.servers.iter().map(|server| server.capacity.load());
         loads.fold(OriginLoad::default(), |sum, load| sum + load)
     }
 
-    /// Of two servers picked at random, the less busy one. Ejected ones only if nothing else is left; then
-    /// they share the requests.
+    /// Picks two servers at random and returns the less busy one. Ejected servers are used only if
+    /// no other is left.
     fn pick(&self, tried: &[usize]) -> Result<usize, OriginError> {
         let healthy = |index: usize| {
             !tried.contains(&index)
@@ -176,7 +179,7 @@ impl Origin {
         Ok(last_resort)
     }
 
-    /// Whether health checks could reach none of the servers.
+    /// Returns whether health checks could connect to none of the servers.
     fn are_all_disconnected(&self) -> bool {
         self.servers.iter().all(|server| server.outlier_detector.is_disconnected())
     }

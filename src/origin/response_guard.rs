@@ -1,25 +1,25 @@
-//! What a response in progress holds on to.
+//! Resources held by a response in progress.
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::{body::UploadProgress, http1, http2, server::OriginServer};
 
-/// What a response in progress holds on to besides its connection: its place in the server's count, the
-/// request's body, and its stream, if the connection is shared.
+/// Resources held by a response besides its connection: its in-flight count, the request's upload
+/// and, on HTTP/2, its stream.
 pub(super) struct ResponseGuard {
     pub(super) upload: Option<Arc<UploadProgress>>,
     pub(super) in_flight: InFlightGuard,
     pub(super) stream: Option<StreamGuard>,
 }
 
-/// A stream of an HTTP/2 connection. Dropped before the response's end, it ends the request's body too.
+/// A stream of an HTTP/2 connection. Dropping it before the response ends aborts the upload too.
 pub(super) struct StreamGuard {
     pub(super) upload_task: Option<http2::UploadTask>,
     pub(super) _permit: Arc<http2::StreamPermit>,
 }
 
 impl ResponseGuard {
-    /// The response has been read to its end: the connection, if any, may take the next request.
+    /// Ends the response: its connection, if any, is ready for the next request.
     pub(super) fn release(mut self, connection: Option<Box<http1::Connection>>) {
         if let Some(upload_task) = self.stream.as_mut().and_then(|stream| stream.upload_task.take())
         {
@@ -39,7 +39,7 @@ impl Drop for ResponseGuard {
     }
 }
 
-/// A request that a server is busy with.
+/// Counts a request as in flight.
 pub(super) struct InFlightGuard(Arc<OriginServer>);
 
 impl InFlightGuard {

@@ -1,4 +1,4 @@
-//! One server of an origin: its connections, and one request over one of them.
+//! One server of an origin: its connections, and the exchange of one request.
 
 use std::{
     future::poll_fn,
@@ -33,13 +33,13 @@ use crate::{
     server::{InterimSender, stream::Protocol},
 };
 
-/// How long a body waits for the origin's 100 (RFC 9110 §10.1.1).
+/// How long an upload waits for the origin's 100 (RFC 9110 §10.1.1).
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often a request is sent again to the same server, or waits for a connection that it shares, at most.
+/// Limit on repetitions to the same server, and on waits for a shared connection.
 ///
-/// A server that ends each connection after a number of requests hands a whole crowd of them back at once, several
-/// times in a row.
+/// A server that closes each connection after a number of requests rejects many of them at once,
+/// several times in a row.
 pub(super) const MAX_ATTEMPTS: usize = 10;
 
 /// One server.
@@ -49,12 +49,12 @@ pub(super) struct OriginServer {
     pub(super) in_flight: AtomicUsize,
     pub(super) outlier_detector: OutlierDetector,
     pub(super) connector: ServerConnector,
-    /// The largest head of a response in bytes.
+    /// The size limit of a response head, in bytes.
     pub(super) header_bytes: u32,
-    /// The `Host` of requests that name none.
+    /// The `Host` for requests without one.
     default_host: HeaderValue,
     scheme: Scheme,
-    /// Whether its connections can be upgraded to other protocols.
+    /// Whether connections can be upgraded to other protocols.
     is_upgradable: bool,
     first_byte_timeout: Duration,
     idle_timeout: Duration,
@@ -64,34 +64,35 @@ pub(super) struct OriginServer {
 /// The protocol of a server's connections, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KnownProtocol {
-    /// None was opened yet, and both sides may agree on either.
+    /// No connection was opened yet, and either protocol may be negotiated.
     Unknown,
     Http1,
     Http2,
 }
 
-/// No response.
+/// A request without a response from this server.
 pub(super) struct AttemptFailure {
     pub(super) error: OriginError,
     pub(super) delivery: RequestDelivery,
     replay: ReplayState,
 }
 
-/// What became of a request that has no response.
+/// Whether a request without a response can be sent again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReplayState {
-    /// Nothing of it was sent.
+    /// Nothing was sent.
     Unsent,
-    /// The origin has not processed it and says so; all of it is still there.
+    /// The origin stated that it has not processed it; all of it can be sent again.
     Unprocessed,
-    /// Some of it was sent, and all of it is still there.
+    /// Some of it was sent; all of it can be sent again.
     Replayable,
-    /// Its body is gone.
+    /// Its body can no longer be sent again.
     Lost,
 }
 
 impl AttemptFailure {
-    /// Whether the request may be sent again, where its method allows it or not.
+    /// Returns whether another server may get the request. `is_allowed` states whether its method
+    /// permits that.
     pub(super) fn may_retry_elsewhere(&self, is_allowed: bool) -> bool {
         let is_closed = matches!(self.error, OriginError::Closed { .. });
         match self.replay {
@@ -101,8 +102,8 @@ impl AttemptFailure {
         }
     }
 
-    /// Whether the server itself should get the request again: it was meant for a connection that is gone, or
-    /// the server has handed it back.
+    /// Returns whether the same server should get the request again: its connection was dead, or
+    /// the server rejected it unprocessed.
     fn may_retry_here(&self, age: ConnectionAge, is_idempotent: bool) -> bool {
         let is_closed = matches!(self.error, OriginError::Closed { .. });
         match self.replay {
@@ -146,7 +147,7 @@ impl OriginServer {
         })
     }
 
-    /// The server's URL.
+    /// Returns the server's URL.
     pub(super) fn name(&self) -> Arc<str> {
         self.connector.name()
     }
@@ -159,7 +160,7 @@ impl OriginServer {
         }
     }
 
-    /// Notes what a connection has agreed on.
+    /// Records the protocol that a connection negotiated.
     pub(super) fn note_protocol(&self, protocol: Protocol) {
         let known_protocol = match protocol {
             Protocol::Http1 => KnownProtocol::Http1,
@@ -168,13 +169,15 @@ impl OriginServer {
         self.known_protocol.store(known_protocol as u8, Relaxed);
     }
 
-    /// Keeps a connection that is ready for the next request.
+    /// Returns a connection to the pool.
     pub(super) fn put(&self, connection: Box<http1::Connection>) {
         self.pool.put(connection, &self.capacity);
     }
 
-    /// Sends the request. Sends it again on another connection if a used one turns out to be dead, or if the
-    /// server has not processed it and says so. The request is whole afterwards where it may be repeated.
+    /// Sends the request. Repeats it on another connection if a reused one was dead, or if the
+    /// server rejected it unprocessed.
+    ///
+    /// On a failure the request is whole if it can be repeated.
     pub(super) async fn exchange(
         self: &Arc<Self>,
         request: &mut Request<RequestBody>,
@@ -201,7 +204,8 @@ impl OriginServer {
                 return Err(AttemptFailure { delivery, ..failed });
             }
             age = match failed.replay {
-                // Handed back together with a crowd, and then again: the next one is the first on its connection.
+                // Rejected twice together with many others: next, be the first request on a
+                // connection.
                 ReplayState::Unprocessed if attempt > 0 => ConnectionAge::Exclusive,
                 ReplayState::Unprocessed => ConnectionAge::Reused,
                 // Other idle connections are likely to be as dead as this one.
@@ -271,7 +275,7 @@ impl OriginServer {
         Err(AttemptFailure { error, delivery, replay })
     }
 
-    /// The failure of a request whose body is gone.
+    /// Returns the failure of a request whose body cannot be sent again.
     fn body_lost(&self) -> AttemptFailure {
         let error = self.closed(io::Error::other("the request body cannot be sent again"));
         AttemptFailure { error, delivery: RequestDelivery::Possible, replay: ReplayState::Lost }
@@ -356,7 +360,7 @@ impl OriginServer {
         }
     }
 
-    /// Why a stream brought no response, and what is left of its request.
+    /// Converts the failure of a stream, and determines whether the request can be sent again.
     fn http2_failure(&self, failure: Http2Failure, body: &RequestBody) -> AttemptFailure {
         let is_unprocessed =
             matches!(&failure, Http2Failure::Stream(error) if http2::is_unprocessed(error));
@@ -382,12 +386,12 @@ impl OriginServer {
         AttemptFailure { error, delivery, replay }
     }
 
-    /// How long the body of this response may pause.
+    /// Returns how long the body of this response may pause.
     fn body_timeout(&self, head: &Parts) -> Option<Duration> {
         (!is_event_stream(head)).then_some(self.idle_timeout)
     }
 
-    /// The `Host` that this server is sent.
+    /// Returns the `Host` to send to this server.
     fn host_of(&self, request: &Request<RequestBody>) -> HeaderValue {
         request.headers().get(header::HOST).unwrap_or(&self.default_host).clone()
     }
@@ -426,8 +430,8 @@ enum Http2Failure {
     Stream(h2::Error),
 }
 
-/// Lets a client's body on an HTTP/1.1 connection be watched, and held back where the client wants to know
-/// first whether the origin wants it.
+/// Returns the progress of an HTTP/1.1 upload. Holds the body back if the client sent `Expect:
+/// 100-continue`.
 fn observe_upload(headers: &HeaderMap, body: &mut RequestBody) -> Option<Arc<UploadProgress>> {
     let start = match headers.get(header::EXPECT) {
         Some(expect) if expect.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
@@ -438,7 +442,7 @@ fn observe_upload(headers: &HeaderMap, body: &mut RequestBody) -> Option<Arc<Upl
     body.observe_upload(start)
 }
 
-/// Whether the body is a stream of events, which come when something happens and not before.
+/// Returns whether the body is an event stream, which may pause without limit.
 fn is_event_stream(head: &Parts) -> bool {
     const EVENTS: &[u8] = b"text/event-stream";
     head.headers.get(header::CONTENT_TYPE).is_some_and(|content_type| {
@@ -447,15 +451,15 @@ fn is_event_stream(head: &Parts) -> bool {
     })
 }
 
-/// Whether the request may be sent twice (RFC 9110 §9.2.2).
+/// Returns whether the request may be repeated (RFC 9110 §9.2.2).
 fn is_idempotent(request: &Request<RequestBody>) -> bool {
     let method = request.method();
     let is_named = method.is_safe() || matches!(*method, Method::PUT | Method::DELETE);
     is_named && !is_overridden(request.headers())
 }
 
-/// Over when the origin has had the whole request for this long; a client that is slow to send its body is no
-/// silence of the origin.
+/// Completes when the origin has had the whole request for `timeout`. Time spent waiting for the
+/// client's upload does not count.
 async fn response_timeout(timeout: Duration, upload: Option<&UploadProgress>) {
     let mut seen = 0;
     loop {
@@ -468,10 +472,10 @@ async fn response_timeout(timeout: Duration, upload: Option<&UploadProgress>) {
     }
 }
 
-/// Lets the runtime look for what has come before a deadline counts as missed.
+/// Lets the runtime poll for I/O once more before a deadline counts as missed.
 ///
-/// If the process stood still (`SIGSTOP`, a paused machine), `epoll_wait` returns without events when it goes on,
-/// and timers fire before the response that has come meanwhile is noticed.
+/// If the process was stopped (`SIGSTOP`, a paused machine), `epoll_wait` returns without events
+/// when it resumes. Timers then fire before the arrived response is noticed.
 pub(super) async fn yield_to_reactor() {
     tokio::task::yield_now().await;
 }

@@ -13,7 +13,7 @@ pub enum OriginTlsError {
     /// A certificate or a key is missing or cannot be used.
     #[error(transparent)]
     Client(#[from] TlsError),
-    /// The server's name is not a name.
+    /// The server's name is invalid.
     #[error("{name}: {source}")]
     Name {
         /// The name.
@@ -23,7 +23,7 @@ pub enum OriginTlsError {
     },
 }
 
-/// Clients that trust and identify as configured, apart by the protocols that they offer.
+/// TLS settings with the configured trust and identity, by the protocols that they offer.
 pub(super) struct ClientConfigs {
     /// ALPN `h2` and `http/1.1`.
     pub(super) any: Arc<ClientConfig>,

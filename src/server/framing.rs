@@ -1,14 +1,15 @@
-//! Where HTTP/1.1 requests begin and end on the wire, told from the raw bytes (RFC 9112).
+//! Finds the boundaries of HTTP/1.1 requests in the raw bytes (RFC 9112).
 //!
-//! hyper parses the requests; this watches the same bytes go by, because hyper repairs silently what must
-//! be refused: it drops `Content-Length` beside `Transfer-Encoding`, and a proxy that forwards the repaired
-//! request may disagree with its neighbours about where the next one begins (request smuggling).
+//! hyper parses the requests, and silently repairs some that must be refused: it drops
+//! `Content-Length` beside `Transfer-Encoding`. If a proxy forwards the repaired request, its
+//! neighbours may disagree about the start of the next one (request smuggling). So this validator
+//! reads the same bytes.
 
 use std::io::BufRead;
 
 use super::refusal::RequestRefusal;
 
-/// How much of a head is tolerated before its request is refused.
+/// Limits on a request head.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HeadLimits {
     pub(super) header_bytes: usize,
@@ -16,16 +17,17 @@ pub(super) struct HeadLimits {
     pub(super) target_bytes: usize,
 }
 
-/// Longer field sections are not remembered.
+/// Longer field sections are not cached.
 const MAX_REPEATED_BYTES: usize = 2048;
 
-/// Follows the requests of one connection; keeps at most one unfinished line of them, and the fields of one.
+/// Follows the requests of one connection. Buffers at most one incomplete line, and the fields of
+/// one request.
 #[derive(Debug)]
 pub(super) struct FramingValidator {
     limits: HeadLimits,
     state: FramingState,
-    /// The field section, with the empty line, of the last request that had nothing wrong and no body. The
-    /// next one nearly always has the same, and then it need not be looked at again.
+    /// The field section of the last valid request without a body, with the empty line. The next
+    /// request mostly repeats it, and then needs no validation.
     repeated_fields: Vec<u8>,
     head: HeadScan,
     line: Vec<u8>,
@@ -38,7 +40,7 @@ enum FramingState {
     Head,
     Body(u64),
     Chunked(ChunkState),
-    /// Nothing that follows is looked at: a refused request, a lost boundary, or a tunnel.
+    /// Ignores everything that follows: after a refused request, a lost boundary, or in a tunnel.
     Off,
 }
 
@@ -57,7 +59,7 @@ enum ChunkState {
     End,
 }
 
-/// What has been learnt of the head being read.
+/// Findings about the current head.
 #[derive(Debug, Default)]
 struct HeadScan {
     bytes: usize,
@@ -80,7 +82,7 @@ impl FramingValidator {
         }
     }
 
-    /// Takes the next bytes of the connection.
+    /// Feeds the next bytes of the connection.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = match self.state {
@@ -95,33 +97,33 @@ impl FramingValidator {
         }
     }
 
-    /// How many heads have been completed, wrapping.
+    /// Returns the number of complete heads, wrapping.
     pub(super) fn head_count(&self) -> u32 {
         self.heads
     }
 
-    /// The number of the refused head (the first is 1) and why it is refused.
+    /// Returns the number of the refused head, from 1, and the reason.
     pub(super) fn refused(&self) -> Option<(u32, RequestRefusal)> {
         self.refused
     }
 
-    /// Whether a head is what comes next, or goes on.
+    /// Returns whether the next byte belongs to a head.
     pub(super) fn expects_head(&self) -> bool {
         self.state == FramingState::Head
     }
 
-    /// Whether a head has begun that is not complete.
+    /// Returns whether a head is incomplete.
     pub(super) fn is_inside_head(&self) -> bool {
         self.state == FramingState::Head && self.head.bytes > 0
     }
 
-    /// From now on the connection is a tunnel.
+    /// Stops validating: the connection becomes a tunnel.
     pub(super) fn stop(&mut self) {
         self.state = FramingState::Off;
         self.line = Vec::new();
     }
 
-    /// Takes a head whose fields are the usual ones; else its first line.
+    /// Takes a whole head if its fields repeat the last ones; otherwise only its first line.
     fn feed_repeated<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let mut fields = bytes;
         let taken = fields.skip_until(b'\n').unwrap_or(0);
@@ -143,7 +145,7 @@ impl FramingValidator {
         rest
     }
 
-    /// Takes the first line of a head; and the others where they are all there, to remember them.
+    /// Takes the first line of a head. Takes the others as well if all are there, to cache them.
     fn feed_first<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let heads = self.heads;
         let fields = self.feed_head(bytes);
@@ -192,7 +194,8 @@ impl FramingValidator {
         rest
     }
 
-    /// The head is too large already: it gets its answer if hyper sees its end, otherwise hyper's 431.
+    /// Refuses a head that is too large already. The client gets this refusal if hyper reads the
+    /// whole head, otherwise hyper's 431.
     fn refuse_unfinished(&mut self) {
         let refusal = if self.head.lines == 0 {
             RequestRefusal::TargetTooLong
@@ -206,7 +209,7 @@ impl FramingValidator {
 
     fn take_line(&mut self, line: &[u8]) {
         if matches!(line, b"\r\n" | b"\n") {
-            // Only a stray empty line that arrived in two parts before the request.
+            // An empty line before the request that arrived in two parts.
             if self.head.lines == 0 {
                 self.head = HeadScan::default();
             } else {
@@ -252,7 +255,7 @@ impl FramingValidator {
         self.state = match chunk.step(*byte) {
             Some(ChunkState::End) if chunk == ChunkState::End => FramingState::Head,
             Some(next) => FramingState::Chunked(next),
-            // hyper refuses the same body; no later request of this connection is believed.
+            // hyper rejects the same body; later requests of this connection are refused.
             None => FramingState::Off,
         };
         rest
@@ -260,7 +263,7 @@ impl FramingValidator {
 }
 
 impl ChunkState {
-    /// The state after one byte outside of chunk data; none where the byte is not allowed.
+    /// Returns the state after one byte outside of chunk data; `None` if the byte is not allowed.
     /// `End` leads to itself: the message is over.
     fn step(self, byte: u8) -> Option<Self> {
         Some(match (self, byte) {
@@ -352,7 +355,8 @@ impl HeadScan {
     }
 }
 
-/// The value of the field if the line is the named one; empty, which is never right, if it is malformed.
+/// Returns the value if the line is the named field. A malformed field has an empty value, which is
+/// never valid.
 fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
     let (start, rest) = line.split_at_checked(name.len())?;
     if !start.eq_ignore_ascii_case(name) {
@@ -365,7 +369,7 @@ fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
     }
 }
 
-/// Without the optional whitespace of RFC 9110 §5.6.3, which is less than Rust's idea of it.
+/// Trims the optional whitespace of RFC 9110 §5.6.3, which is less than what Rust trims.
 fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;

@@ -1,19 +1,19 @@
-//! What fuzz targets see of this room: where the validator of requests finds their heads.
+//! Entry points for fuzz targets: the request boundaries that the validator finds.
 
 use std::ops::Range;
 
 use super::framing::{FramingValidator, HeadLimits};
 
-/// The heads of a connection's bytes, as far as requests are believed.
+/// The heads found in a connection's bytes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Heads {
-    /// Where each complete head begins and ends, the refused one included.
+    /// The range of each complete head, including the refused one.
     pub ranges: Vec<Range<usize>>,
-    /// The number of the refused head; the first is 1.
+    /// The number of the refused head, from 1.
     pub refused: Option<usize>,
 }
 
-/// Finds the heads in the bytes of one connection, which arrive one by one.
+/// Returns the heads in the bytes of one connection, fed one by one.
 pub(crate) fn heads(bytes: &[u8]) -> Heads {
     let mut framing = validator();
     let (mut heads, mut begin) = (Heads::default(), None);
@@ -32,7 +32,7 @@ pub(crate) fn heads(bytes: &[u8]) -> Heads {
     heads
 }
 
-/// Returns the number of heads and the refused one, of bytes that arrive in pieces of this size.
+/// Returns the number of heads and the refused one, fed in pieces of this size.
 pub(crate) fn count(bytes: &[u8], piece: usize) -> (usize, Option<usize>) {
     let mut framing = validator();
     for piece in bytes.chunks(piece.max(1)) {

@@ -1,4 +1,4 @@
-//! TLS towards clients: certificates that can be replaced while connections are accepted.
+//! TLS towards clients, with certificates that can be replaced at run time.
 
 use std::{
     fmt,
@@ -23,18 +23,18 @@ pub enum CertificateError {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         source: rustls::pki_types::pem::Error,
     },
     /// A file without any certificate.
     #[error("{0}: no certificate in it")]
     NoCertificate(PathBuf),
-    /// The key is of an unknown kind, or does not belong to the certificate.
+    /// The key's type is unknown, or it does not belong to the certificate.
     #[error("the certificate and its key cannot be used: {0}")]
     Key(#[from] rustls::Error),
 }
 
-/// A certificate chain with its key, which can be replaced while connections are accepted.
+/// A certificate chain with its key, which can be replaced at run time.
 pub struct Certificates {
     current: ArcSwap<CertifiedKey>,
 }
@@ -46,7 +46,7 @@ impl Certificates {
         Ok(Arc::new(Self { current }))
     }
 
-    /// Reads these files for the handshakes to come; on an error the current ones stay.
+    /// Replaces the certificates for further handshakes. On an error the current ones stay.
     pub fn reload(&self, chain: &Path, key: &Path) -> Result<(), CertificateError> {
         self.current.store(Arc::new(read(chain, key)?));
         Ok(())
@@ -65,7 +65,8 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// TLS 1.2 and 1.3 with these certificates, ALPN `h2` and `http/1.1`, no client certificates.
+/// Returns a configuration for TLS 1.2 and 1.3 with these certificates, ALPN `h2` and `http/1.1`,
+/// and no client certificates.
 pub fn server_config(
     certificates: Arc<Certificates>,
 ) -> Result<Arc<ServerConfig>, CertificateError> {

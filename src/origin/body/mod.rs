@@ -1,4 +1,4 @@
-//! Bodies towards the origin and back.
+//! Request bodies: empty, in memory, or streamed from the client.
 
 mod client;
 mod request;

@@ -1,4 +1,4 @@
-//! The body of a response, read by whoever wants it.
+//! Response bodies over HTTP/1.1.
 
 use std::{
     io,
@@ -22,17 +22,17 @@ use super::{
 };
 use crate::{origin::capacity::ConnectionPermit, server::stream::Stream};
 
-/// Room for one read at most.
+/// Most bytes to make room for in one read.
 const MAX_READ_BYTES: usize = 64 * 1024;
-/// Room for one read where nothing tells how much will come.
+/// Room for one read if the remaining length is unknown.
 const DEFAULT_READ_BYTES: usize = 16 * 1024;
-/// Less room than this is not worth a read.
+/// Smallest room worth a read.
 const MIN_READ_BYTES: usize = 2 * 1024;
 
-/// After the end of its response, a request that is still being sent may take this long.
+/// How long the upload may continue after the end of the response.
 const SEND_GRACE: Duration = Duration::from_secs(5);
 
-/// A body that is not there yet, or not all of it.
+/// A response body that has not been received completely.
 pub(crate) struct Body {
     source: ReadSource,
     received: BytesMut,
@@ -40,11 +40,12 @@ pub(crate) struct Body {
     persists: bool,
 }
 
-/// Where the bytes come from.
+/// Where the remaining bytes are read from.
 enum ReadSource {
-    /// A connection that has sent its request.
+    /// A connection whose request has been sent.
     Connection(Box<Connection>),
-    /// One that still sends; not used again. The channel tells the sender when the response is over.
+    /// The read half of a connection that is still sending; not reused. The channel signals the end
+    /// of the response to the sender.
     ReadHalf {
         read: ReadHalf<Stream>,
         ended: Option<oneshot::Sender<()>>,
@@ -60,19 +61,20 @@ enum BodyFraming {
     Done,
 }
 
-/// Why a body breaks off.
+/// Why a body failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Http1BodyError {
     /// The connection failed, or ended before the body did.
     #[error("the connection ended")]
     Io(#[source] io::Error),
-    /// What came is not HTTP.
+    /// The data is not valid HTTP.
     #[error("it is not HTTP: {0}")]
     Invalid(&'static str),
 }
 
 impl Body {
-    /// What follows a head, of which `rest` has come already; `unsent` is what is left of the request.
+    /// Returns the content that follows a head. `rest` is the part received already; `unsent` is
+    /// the unsent part of the request.
     pub(super) fn begin(
         connection: Box<Connection>,
         (length, persists): (ResponseLength, bool),
@@ -105,7 +107,7 @@ impl Body {
         })
     }
 
-    /// Whether it has ended as it should.
+    /// Returns whether the body has ended properly.
     pub(crate) fn is_end_stream(&self) -> bool {
         matches!(self.framing, BodyFraming::Done)
     }
@@ -118,7 +120,7 @@ impl Body {
         }
     }
 
-    /// The connection of a body that has been read to its end, where it can be used again.
+    /// Returns the connection if the body was read to its end and the connection can be reused.
     pub(crate) fn into_connection(self) -> Option<Box<Connection>> {
         let is_clean = self.persists && self.is_end_stream() && self.received.is_empty();
         match self.source {
@@ -164,7 +166,7 @@ impl Body {
         }
     }
 
-    /// The next piece of what has been received.
+    /// Returns the next piece of the received bytes.
     fn take(&mut self) -> Result<Option<DecodedPart>, &'static str> {
         match &mut self.framing {
             BodyFraming::Done => Ok(Some(DecodedPart::End)),
@@ -202,7 +204,7 @@ impl Body {
     }
 }
 
-/// Lets what is left of a request be sent while its response is being read.
+/// Splits a connection so that the request can be sent while its response is read.
 fn split_sending(connection: Connection, outgoing: RequestWriter) -> ReadSource {
     let Connection { stream, permit, .. } = connection;
     let (read, write) = tokio::io::split(stream);
@@ -219,7 +221,7 @@ async fn send_rest(
     let mut sending = pin!(std::future::poll_fn(|cx| outgoing.poll(&mut wire, cx)));
     let is_over = tokio::select! {
         _ = &mut sending => return,
-        // Without a word where the response is given up.
+        // Closed without a message if the response is dropped early.
         end = end => end.is_ok(),
     };
     if is_over {

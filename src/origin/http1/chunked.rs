@@ -5,12 +5,12 @@ use http::HeaderMap;
 
 use super::response;
 
-/// Bytes of chunk extensions tolerated in one body: nobody uses them, and they are dropped.
+/// Most bytes of chunk extensions accepted in one body. They are ignored.
 const EXTENSION_BYTES: usize = 16 * 1024;
-/// Bytes of a trailer section at most.
+/// Largest trailer section, in bytes.
 const TRAILER_BYTES: usize = 16 * 1024;
 
-/// Reads one chunked body.
+/// Decodes one chunked body.
 #[derive(Debug, Default)]
 pub(super) struct ChunkedDecoder {
     state: DecoderState,
@@ -32,7 +32,7 @@ enum DecoderState {
     End,
 }
 
-/// What stands next in a body.
+/// A decoded piece of a body.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DecodedPart {
     Data(Bytes),
@@ -41,7 +41,7 @@ pub(super) enum DecodedPart {
 }
 
 impl ChunkedDecoder {
-    /// The next piece, if it has been received.
+    /// Returns the next piece, if it has been received.
     pub(super) fn next(
         &mut self,
         received: &mut BytesMut,
@@ -125,7 +125,8 @@ fn hex(digit: u8) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// The data, the trailers and what is left, however the bytes arrive.
+    /// Returns the data, the trailers and the number of unread bytes. Asserts that the split of the
+    /// input does not matter.
     fn decoded(text: &str) -> Result<(String, Option<HeaderMap>, usize), &'static str> {
         let mut whole = decode(text.as_bytes().chunks(text.len().max(1)));
         let dribbled = decode(text.as_bytes().chunks(1));

@@ -1,6 +1,6 @@
-//! HTTP/1.1 towards an origin: one exchange at a time over a connection, driven by the task that wants
-//! the response. A connection has no task of its own and no channel: each would cost more than the
-//! protocol does.
+//! HTTP/1.1 towards an origin: one exchange at a time over a connection. The task that needs the
+//! response drives it. A connection has no task and no channel of its own: each would cost more
+//! than the protocol does.
 
 mod body;
 mod chunked;
@@ -35,18 +35,18 @@ use outgoing::{RequestWriter, SendError};
 use response::ReceivedHead;
 pub(super) use response::{MAX_HEADER_LINES, TOO_MANY_LINES};
 
-/// Why a long head is refused.
+/// The error for a head that exceeds the limit.
 pub(super) const HEAD_TOO_LONG: &str = "the response head exceeds origin.max_header_bytes";
 
-/// A connection between two exchanges, or in one.
+/// A connection, idle or in an exchange.
 pub(crate) struct Connection {
     stream: Stream,
-    /// What has come of a head.
+    /// Received bytes of an incomplete head.
     received: BytesMut,
-    /// Set once, and set anew only when it fires: most exchanges never touch it but to look.
+    /// Reset only when it fires: most exchanges only look at it.
     timer: Option<Pin<Box<Sleep>>>,
     permit: ConnectionPermit,
-    /// For how long the origin has said that it keeps the connection open between two requests.
+    /// How long the origin keeps the connection open when idle, if it said so.
     idle_limit: Option<Duration>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Connection {
 pub(super) enum ExchangeError {
     /// The connection ended or failed.
     Closed(io::Error),
-    /// What came is not HTTP, or where it ends is ambiguous.
+    /// The response is not valid HTTP, or its end is ambiguous.
     Invalid(&'static str),
     /// The response did not begin in time.
     TimedOut,
@@ -63,19 +63,19 @@ pub(super) enum ExchangeError {
     Body(RequestBodyError),
 }
 
-/// What an exchange comes to.
+/// A response: its head and its content.
 pub(crate) struct ExchangeResponse {
     pub(super) head: Parts,
     pub(super) content: ResponseContent,
 }
 
-/// What follows a head.
+/// The content that follows a head.
 pub(super) enum ResponseContent {
-    /// All of it, and the connection where it can take another request.
+    /// All of it, and the connection if it can be reused.
     Whole(Bytes, Option<Box<Connection>>),
-    /// It comes.
+    /// A body that is still being received.
     Streaming(Body),
-    /// Another protocol.
+    /// A connection that has switched protocols.
     Upgraded(UpgradedConnection),
 }
 
@@ -84,23 +84,24 @@ impl Connection {
         Self { stream, received: BytesMut::new(), timer: None, permit, idle_limit: None }
     }
 
-    /// For how long the origin keeps it open between two requests, less a margin, if it has said so.
+    /// Returns how long the origin keeps the connection open when idle, less a margin, if it said
+    /// so.
     pub(super) fn idle_limit(&self) -> Option<Duration> {
         self.idle_limit
     }
 
-    /// The same as [`Self::is_idle`], but always asks the system.
+    /// Like [`Self::is_idle`], but always makes a system call.
     pub(super) fn is_open_and_empty(&self) -> bool {
         self.received.is_empty() && self.stream.is_open_and_empty()
     }
 
-    /// Whether an idle connection is still open, and nothing came that nobody asked for. Asks the system
-    /// only where it has told that something happened.
+    /// Returns whether an idle connection is still open and has received nothing. Makes a system
+    /// call only after a readiness event.
     pub(super) fn is_idle(&mut self) -> bool {
         self.stream.is_idle()
     }
 
-    /// Ready when the origin has been silent for too long.
+    /// Completes when the origin has been silent for too long.
     fn poll_timer(&mut self, cx: &mut Context<'_>, until: Instant, limit: Duration) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         loop {
@@ -113,23 +114,23 @@ impl Connection {
     }
 }
 
-/// What an exchange is to keep to.
+/// Parameters of an exchange.
 pub(super) struct ExchangeOptions<'a> {
-    /// What the request says in `Host`.
+    /// The request's `Host`.
     pub(super) host: HeaderValue,
-    /// When it begins.
+    /// The start of the exchange.
     pub(super) since: Instant,
     /// How long the origin may be silent before its response.
     pub(super) first_byte_timeout: Duration,
-    /// The largest head of a response in bytes.
+    /// The size limit of a response head, in bytes.
     pub(super) header_bytes: usize,
-    /// How the sending of a client's body fares.
+    /// The progress of the client's upload.
     pub(super) upload: Option<&'a UploadProgress>,
-    /// Where interim responses go.
+    /// The receiver of interim responses.
     pub(super) interim: Option<InterimSender>,
 }
 
-/// A request on its way, until the head of its response is there.
+/// A request in progress, until the head of its response arrives.
 pub(super) struct Exchange<'a> {
     connection: Box<Connection>,
     outgoing: RequestWriter,
@@ -140,7 +141,7 @@ pub(super) struct Exchange<'a> {
     progress: u32,
 }
 
-/// What has to be known of a request to read its response.
+/// Properties of a request that are needed to read its response.
 #[derive(Clone, Copy)]
 struct RequestInfo {
     is_head: bool,
@@ -148,7 +149,7 @@ struct RequestInfo {
 }
 
 impl<'a> Exchange<'a> {
-    /// An exchange that sends the request with this body.
+    /// Creates an exchange that sends the request with this body.
     pub(super) fn new(
         connection: Box<Connection>,
         (request, body): (&Request<RequestBody>, RequestBody),
@@ -163,7 +164,7 @@ impl<'a> Exchange<'a> {
         Self { connection, outgoing, is_sent: false, request_info, options, since, progress: 0 }
     }
 
-    /// Whether the origin may have some of the request.
+    /// Returns whether the origin may have received some of the request.
     pub(super) fn delivery(&self) -> RequestDelivery {
         if self.outgoing.has_been_sent() {
             RequestDelivery::Possible
@@ -172,7 +173,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Sends, and waits for the final response's head.
+    /// Sends the request and waits for the head of the final response.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -186,7 +187,7 @@ impl<'a> Exchange<'a> {
                 Err(SendError::Io(error)) if !self.outgoing.has_been_sent() => {
                     return Poll::Ready(Err(ExchangeError::Closed(error)));
                 }
-                // An origin that does not want all of a request may have said why.
+                // An origin that rejects a request early may have responded with the reason.
                 Err(SendError::Io(_)) | Ok(()) => {}
             }
         }
@@ -197,12 +198,12 @@ impl<'a> Exchange<'a> {
         Poll::Ready(Err(ExchangeError::TimedOut))
     }
 
-    /// The answer that begins with this head.
+    /// Returns the response that begins with this head.
     pub(super) fn into_response(mut self, head: ReceivedHead) -> ExchangeResponse {
         let ReceivedHead { parts, length, persists, rest, .. } = head;
         self.connection.idle_limit = keep_alive::idle_limit(&parts.headers);
         let content = if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            // A tunnel may stay open for days: it gives its place among the connections to requests.
+            // A tunnel may stay open for days: it gives its connection permit back.
             let Connection { mut stream, .. } = *self.connection;
             stream.unread(&rest);
             ResponseContent::Upgraded(UpgradedConnection::new(stream))
@@ -243,7 +244,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The head, if it is the last one.
+    /// Returns the head if it is final; otherwise forwards the interim response.
     fn take(&mut self, mut head: ReceivedHead) -> Option<Result<ReceivedHead, ExchangeError>> {
         match head.parts.status {
             StatusCode::SWITCHING_PROTOCOLS if !self.request_info.is_upgrade => {
@@ -267,8 +268,8 @@ impl<'a> Exchange<'a> {
         None
     }
 
-    /// Ready when the origin has had the whole request for too long; a client that is slow to send its body
-    /// is no silence of the origin.
+    /// Completes when the origin has had the whole request for too long. Time spent waiting for the
+    /// client's upload does not count.
     fn poll_first_byte_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = self.options.first_byte_timeout;
         loop {

@@ -1,4 +1,4 @@
-//! How the head of a response is read, and where its body ends (RFC 9112 §4, §6.3).
+//! Parses response heads, and determines where the body ends (RFC 9112 §4, §6.3).
 
 use std::mem::MaybeUninit;
 
@@ -11,22 +11,22 @@ use hyper::ext::ReasonPhrase;
 
 use super::header_cache::{HeaderBlockCache, MALFORMED};
 
-/// Header lines of a response at most.
+/// Most header lines in a response.
 pub(in crate::origin) const MAX_HEADER_LINES: usize = 128;
 
-/// Why a head with more lines is refused.
+/// The error for a head with more lines.
 pub(in crate::origin) const TOO_MANY_LINES: &str = "the response has more than 128 header lines";
 
-/// Fields that a response may gain on its way to the client.
+/// Room for the fields that a response may gain on its way to the client.
 const SPARE_FIELDS: usize = 6;
 
-/// A head, and what came behind it.
+/// A head, and the bytes received after it.
 pub(crate) struct ReceivedHead {
     pub(super) parts: Parts,
     pub(super) length: ResponseLength,
-    /// Whether the connection may be used again.
+    /// Whether the connection can be reused.
     pub(super) persists: bool,
-    /// How long the head is.
+    /// The length of the head.
     pub(super) bytes: usize,
     pub(super) rest: Bytes,
 }
@@ -34,15 +34,15 @@ pub(crate) struct ReceivedHead {
 /// Where a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ResponseLength {
-    /// After so many bytes.
+    /// After this many bytes.
     Known(u64),
     /// With the last chunk.
     Chunked,
-    /// With the connection.
+    /// When the connection closes.
     UntilClose,
 }
 
-/// Takes a head out of what has been received, if all of it is there.
+/// Parses the head and removes it from `received`. Returns `None` if it is incomplete.
 pub(super) fn parse(
     received: &mut BytesMut,
     is_head: bool,
@@ -71,17 +71,17 @@ pub(super) fn parse(
     Ok(Some(ReceivedHead { parts, length, persists, bytes: head_bytes, rest }))
 }
 
-/// What there is of fields that concern the framing.
+/// The fields that concern framing.
 #[derive(Default, Clone, Copy)]
 struct FramingFields {
     lengths: u8,
-    /// What the last of them says, where it is one number.
+    /// The value of the last one, if it is one number.
     length: Option<u64>,
     has_coding: bool,
     connection: ConnectionOptions,
 }
 
-/// What `Connection` says of the connection.
+/// The options in `Connection`.
 #[derive(Clone, Copy, Default)]
 struct ConnectionOptions {
     close: bool,
@@ -89,7 +89,7 @@ struct ConnectionOptions {
 }
 
 impl ConnectionOptions {
-    /// Takes a line; gives whether it says anything else.
+    /// Parses a line. Returns whether it has further options.
     fn take(&mut self, line: &HeaderValue) -> bool {
         let mut has_others = false;
         for option in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
@@ -132,7 +132,7 @@ fn head(
                     framing.length = decimal(value.as_bytes());
                 }
                 header::TRANSFER_ENCODING => framing.has_coding = true,
-                // What is said of the connection is said to this end of it, and heard.
+                // These options concern this connection only, and are handled here.
                 header::CONNECTION if !framing.connection.take(&value) => continue,
                 _ => {}
             }
@@ -148,7 +148,7 @@ fn field(line: &Header<'_>, bytes: &Bytes) -> Result<(HeaderName, HeaderValue), 
     name.ok().zip(value.ok()).ok_or(MALFORMED)
 }
 
-/// Reads a trailer section; the bytes of it, with the empty line.
+/// Parses a trailer section, including the empty line.
 pub(super) fn trailers(section: &Bytes) -> Result<HeaderMap, &'static str> {
     let mut lines = [httparse::EMPTY_HEADER; 64];
     match httparse::parse_headers(section, &mut lines) {
@@ -157,8 +157,8 @@ pub(super) fn trailers(section: &Bytes) -> Result<HeaderMap, &'static str> {
     }
 }
 
-/// A response whose end is ambiguous would be passed on with another end (response smuggling): it is
-/// refused, or told unambiguously.
+/// Determines where the body ends. A response with an ambiguous end is rejected or made
+/// unambiguous: forwarded as it is, it could end elsewhere for the client (response smuggling).
 fn body_length(
     parts: &mut Parts,
     framing: FramingFields,
@@ -193,7 +193,7 @@ fn check_coding(parts: &mut Parts) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// The one length that all fields tell.
+/// Returns the one length that all fields state.
 fn known_length(parts: &mut Parts, framing: FramingFields) -> Result<u64, &'static str> {
     if let (1, Some(length)) = (framing.lengths, framing.length) {
         return Ok(length);

@@ -1,4 +1,5 @@
-//! The head of a request over HTTP/2 (RFC 9113 §8.2, §8.3.1), and the lengths that a response states.
+//! The head of a request over HTTP/2 (RFC 9113 §8.2, §8.3.1), and the declared length of a
+//! response.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, uri::Scheme,
@@ -7,7 +8,7 @@ use http_body::Body as _;
 
 use crate::origin::body::RequestBody;
 
-/// Fields that belong to an HTTP/1.1 connection (RFC 9113 §8.2.2), or are sent as a pseudo-header field.
+/// Fields that belong to an HTTP/1.1 connection (RFC 9113 §8.2.2) or become pseudo-header fields.
 const OMITTED: [HeaderName; 8] = [
     header::HOST,
     header::CONNECTION,
@@ -19,7 +20,8 @@ const OMITTED: [HeaderName; 8] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// The head of a request as it is sent: `:authority` in place of `Host`, and the length of the body itself.
+/// Returns the head as it is sent: `:authority` instead of `Host`, and the actual length of the
+/// body.
 pub(in crate::origin) fn head(
     request: &Request<RequestBody>,
     body: &RequestBody,
@@ -44,7 +46,7 @@ pub(in crate::origin) fn head(
     head
 }
 
-/// What `Content-Length` says (RFC 9110 §8.6).
+/// Returns the value of `Content-Length` (RFC 9110 §8.6).
 fn length(request: &Request<RequestBody>, body: &RequestBody) -> Option<u64> {
     if !body.is_end_stream() {
         return body.size_hint().exact();
@@ -53,7 +55,7 @@ fn length(request: &Request<RequestBody>, body: &RequestBody) -> Option<u64> {
     (has_content || request.headers().contains_key(header::CONTENT_LENGTH)).then_some(0)
 }
 
-/// The length that a response states; a length stated several times is left in once.
+/// Returns the length that a response declares. Merges repeated fields into one.
 pub(super) fn normalize_length(headers: &mut HeaderMap) -> Option<u64> {
     let mut lines = headers.get_all(header::CONTENT_LENGTH).into_iter();
     let first = lines.next()?;
@@ -69,7 +71,7 @@ pub(super) fn normalize_length(headers: &mut HeaderMap) -> Option<u64> {
     length
 }
 
-/// The one length that all members of all lines state.
+/// Returns the length, if all members of all lines agree.
 fn common_length(headers: &HeaderMap) -> Option<u64> {
     let lines = headers.get_all(header::CONTENT_LENGTH).into_iter();
     let members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));

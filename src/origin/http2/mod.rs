@@ -1,5 +1,5 @@
-//! HTTP/2 towards an origin (RFC 9113): many requests over one connection, as many at a time as the origin
-//! allows.
+//! HTTP/2 towards an origin (RFC 9113): concurrent requests over one connection, up to the origin's
+//! limit.
 
 mod body;
 mod exchange;
@@ -30,18 +30,17 @@ pub(super) use body::Body;
 pub(super) use exchange::{Exchange, ExchangeResponse, UploadTask};
 pub(super) use head::head;
 
-/// Bytes of one response that may be ahead of its reader.
+/// Bytes of one response that may be buffered ahead of its reader.
 const STREAM_WINDOW: u32 = 128 * 1024;
 
-/// The most there is (RFC 9113 §6.9.1): responses that are not read must not keep others on their connection
-/// waiting.
+/// The maximum (RFC 9113 §6.9.1): unread responses must not block others on their connection.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
-/// How often a connection with open streams is checked, and how long the reply may take.
+/// Interval of the checks on a connection with open streams, and the time allowed for a reply.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A connection that requests share. It ends once all its handles are gone and its streams are over.
+/// A shared connection. It closes once all handles are dropped and its streams have ended.
 #[derive(Clone)]
 pub(super) struct Connection {
     sender: client::SendRequest<Bytes>,
@@ -51,28 +50,29 @@ pub(super) struct Connection {
 /// The streams of a connection.
 struct Streams {
     open: AtomicUsize,
-    /// What the origin allows: `SETTINGS_MAX_CONCURRENT_STREAMS` (RFC 9113 §6.5.2).
+    /// The origin's `SETTINGS_MAX_CONCURRENT_STREAMS` (RFC 9113 §6.5.2).
     limit: AtomicUsize,
     idle_since: Mutex<Instant>,
-    /// The origin has refused a stream: new ones go to another connection.
+    /// Whether the origin has refused a stream: new ones go to another connection.
     is_retired: AtomicBool,
     /// Requests to which free streams are offered.
     waiters: Arc<Waiters>,
 }
 
-/// The right to one stream.
+/// Permission for one stream.
 pub(super) struct StreamPermit {
     streams: Arc<Streams>,
 }
 
-/// A connection with the right to one stream on it.
+/// A connection with permission for one stream on it.
 pub(super) struct ReservedStream {
     sender: client::SendRequest<Bytes>,
     permit: StreamPermit,
 }
 
 impl Connection {
-    /// Begins a connection. Returns once the origin's settings are known; the caller bounds that.
+    /// Opens a connection. Returns once the origin's settings have arrived; the caller limits the
+    /// time.
     pub(super) async fn open(
         stream: Stream,
         header_bytes: u32,
@@ -103,8 +103,8 @@ impl Connection {
         }
     }
 
-    /// Whether no further stream can be opened: it has ended, the origin has sent
-    /// GOAWAY, or it was retired.
+    /// Returns whether no further stream can be opened: the connection has ended, the origin has
+    /// sent GOAWAY, or it was retired.
     pub(super) fn is_closed(&mut self) -> bool {
         if self.streams.is_retired.load(Relaxed) {
             return true;
@@ -113,7 +113,7 @@ impl Connection {
         matches!(self.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
-    /// The right to a stream, unless as many are open as the origin allows.
+    /// Reserves a stream, unless the origin's limit is reached.
     pub(super) fn reserve(&self) -> Option<ReservedStream> {
         let limit = self.streams.limit.load(Relaxed);
         let room = |open: usize| (open < limit).then_some(open + 1);
@@ -122,14 +122,14 @@ impl Connection {
         Some(ReservedStream { sender: self.sender.clone(), permit })
     }
 
-    /// Whether it has had no stream for this long.
+    /// Returns whether the connection has had no stream for this long.
     pub(super) fn is_idle_for(&self, time: Duration) -> bool {
         self.streams.open.load(Relaxed) == 0 && self.streams.idle_since.lock().elapsed() >= time
     }
 }
 
 impl StreamPermit {
-    /// Has the connection take no further streams; those that are open go on.
+    /// Retires the connection: no further streams are opened, and open ones continue.
     pub(super) fn retire_connection(&self) {
         self.streams.is_retired.store(true, Relaxed);
     }
@@ -144,7 +144,7 @@ impl Drop for StreamPermit {
     }
 }
 
-/// Moves the frames of a connection; ends it if the origin does not reply to pings.
+/// Moves the frames of a connection. Closes it if the origin does not reply to pings.
 struct Driver {
     connection: client::Connection<Stream, Bytes>,
     streams: Arc<Streams>,
@@ -166,7 +166,7 @@ impl Driver {
         Self { connection, streams, ready: Some(ready), keep_alive }
     }
 
-    /// Runs to the connection's end, which gives its permit back.
+    /// Runs until the connection ends, which returns its permit.
     async fn run(mut self, _permit: ConnectionPermit) {
         let ended = std::future::poll_fn(|cx| self.poll(cx)).await;
         if let Err(error) = ended {
@@ -194,7 +194,7 @@ impl Driver {
     }
 }
 
-/// Finds connections that have silently gone (RFC 9113 §6.7).
+/// Detects dead connections (RFC 9113 §6.7).
 struct KeepAlive {
     ping_pong: Option<PingPong>,
     is_waiting: bool,
@@ -202,8 +202,8 @@ struct KeepAlive {
 }
 
 impl KeepAlive {
-    /// Ready when a ping was not replied to in time. Only connections in use are asked. Ready also if the
-    /// connection, of no use any more, does not end: the origin may have stopped reading.
+    /// Completes when a ping was not answered in time. Only connections in use are checked. Also
+    /// completes if an abandoned connection does not end: the origin may have stopped reading.
     fn poll_dead(&mut self, cx: &mut Context<'_>, is_busy: bool, is_abandoned: bool) -> Poll<()> {
         let Some(ping_pong) = &mut self.ping_pong else { return Poll::Pending };
         if self.is_waiting && ping_pong.poll_pong(cx).is_ready() {
@@ -223,18 +223,19 @@ impl KeepAlive {
     }
 }
 
-/// Whether the origin has done nothing with the request: its stream is above the last one that a GOAWAY
-/// names (RFC 9113 §6.8), or was refused (§8.7).
+/// Returns whether the origin has not processed the request: its stream is above the last one in a
+/// GOAWAY (RFC 9113 §6.8), or was refused (§8.7).
 pub(super) fn is_unprocessed(error: &h2::Error) -> bool {
     (error.is_remote() && error.is_go_away()) || is_refusal(error)
 }
 
-/// Whether the origin has refused the stream, and takes others of the same connection no better.
+/// Returns whether the origin refused the stream. Others on the same connection would fare no
+/// better.
 pub(super) fn is_refusal(error: &h2::Error) -> bool {
     error.is_remote() && error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM)
 }
 
-/// Whether what the origin sent breaks the protocol, or a limit.
+/// Returns whether the origin violated the protocol or exceeded a limit.
 pub(super) fn is_violation(error: &h2::Error) -> bool {
     error.is_library() && error.reason() != Some(Reason::NO_ERROR)
 }
