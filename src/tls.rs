@@ -85,7 +85,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         .and_then(Iterator::collect)
         .map_err(|source| file(path, source))?;
     if certificates.is_empty() {
-        let empty = io::Error::new(io::ErrorKind::InvalidData, "no certificate in it");
+        let empty = io::Error::new(io::ErrorKind::InvalidData, "no certificate found");
         return Err(file(path, pem::Error::Io(empty)));
     }
     Ok(certificates)

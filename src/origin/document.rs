@@ -26,16 +26,16 @@ pub(crate) enum DocumentError {
     #[error(transparent)]
     Origin(#[from] OriginError),
     /// The response did not arrive in time.
-    #[error("the answer took too long")]
+    #[error("the response took too long")]
     TimedOut,
     /// The status is not a success, or is a 206. Redirects are not followed.
-    #[error("the status is {0}")]
+    #[error("unexpected status {0}")]
     Status(StatusCode),
     /// The body exceeds [`MAX_DOCUMENT_BYTES`].
-    #[error("the answer is larger than 1 MiB")]
+    #[error("the response is larger than 1 MiB")]
     TooLarge,
     /// The body ended early.
-    #[error("the answer broke off: {0}")]
+    #[error("the response ended early: {0}")]
     Broken(Box<dyn std::error::Error + Send + Sync>),
 }
 

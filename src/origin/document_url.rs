@@ -20,7 +20,7 @@ pub struct DocumentUrl {
 
 /// A text that is not such a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this is a URL, as in `https://data.internal/version`")]
+#[error("expected a URL such as `https://data.internal/version`")]
 pub struct InvalidDocumentUrl;
 
 impl DocumentUrl {

@@ -18,13 +18,13 @@ pub enum OriginError {
         source: Arc<io::Error>,
     },
     /// The connection was not established in time.
-    #[error("connecting to {server} took too long")]
+    #[error("timed out connecting to {server}")]
     ConnectTimeout {
         /// The server.
         server: Arc<str>,
     },
     /// The TLS handshake failed.
-    #[error("no TLS with {server}")]
+    #[error("TLS handshake with {server} failed")]
     Tls {
         /// The server.
         server: Arc<str>,
@@ -32,13 +32,13 @@ pub enum OriginError {
         source: Arc<io::Error>,
     },
     /// The response did not begin in time.
-    #[error("{server} did not answer in time")]
+    #[error("{server} did not respond in time")]
     FirstByteTimeout {
         /// The server.
         server: Arc<str>,
     },
     /// The connection was closed before the response began.
-    #[error("{server} closed the connection before its response")]
+    #[error("{server} closed the connection before responding")]
     Closed {
         /// The server.
         server: Arc<str>,
@@ -46,7 +46,7 @@ pub enum OriginError {
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// The response is not valid HTTP, or its end is ambiguous.
-    #[error("{server} does not speak HTTP: {reason}")]
+    #[error("invalid response from {server}: {reason}")]
     Protocol {
         /// The server.
         server: Arc<str>,
@@ -62,10 +62,10 @@ pub enum OriginError {
         limit: usize,
     },
     /// All servers fail their health checks.
-    #[error("no server is healthy")]
+    #[error("no healthy server")]
     NoHealthyServer,
     /// Reading the client's request body failed: the client's fault, not the origin's.
-    #[error("the request body failed")]
+    #[error("reading the request body failed")]
     RequestBody(#[source] UploadFailure),
 }
 
@@ -102,7 +102,7 @@ impl RequestDelivery {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UploadFailure {
     /// It is larger than allowed: 413.
-    #[error("it exceeds the limit")]
+    #[error("the body exceeds the limit")]
     TooLarge,
     /// The client stopped sending: 408.
     #[error("the client stopped sending")]

@@ -69,7 +69,7 @@ async fn check(server: Weak<OriginServer>, target: Uri, interval: Duration) {
             let health = probe(&server, &target, interval).await;
             let is_healthy = health == CheckResult::Healthy;
             if server.outlier_detector.record_check(health) {
-                tracing::warn!(server = %server.name(), is_healthy, "a server's health has changed");
+                tracing::warn!(server = %server.name(), is_healthy, "origin server health changed");
             }
         }
         tokio::time::sleep(interval).await;

@@ -56,7 +56,7 @@ pub enum SetupError {
     #[error(transparent)]
     Tls(#[from] tls::OriginTlsError),
     /// The path of the health checks is invalid.
-    #[error("the path of health checks must begin with `/`")]
+    #[error("the health check path must begin with `/`")]
     HealthPath,
 }
 

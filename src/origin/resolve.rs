@@ -112,7 +112,7 @@ impl DnsResolver {
         let resolver = Arc::clone(self);
         tokio::spawn(async move {
             if let Err(error) = resolver.look_up().await {
-                tracing::warn!(host = resolver.host, %error, "name look-up failed, keeping the previous addresses");
+                tracing::warn!(host = resolver.host, %error, "name lookup failed; keeping the previous addresses");
                 resolver.cache.lock().at = Some(Instant::now());
             }
             resolver.cache.lock().is_refreshing = false;

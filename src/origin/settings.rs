@@ -151,13 +151,13 @@ impl fmt::Display for Endpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEndpoint {
     /// It is not a URL with a host.
-    #[error("not a URL of the form http://host:port")]
+    #[error("expected a URL such as `http://host:port`")]
     Syntax,
     /// Its scheme is unknown.
-    #[error("the scheme must be http, https, h2c or unix")]
+    #[error("unsupported scheme; use http, https, h2c or unix")]
     Scheme,
     /// It has a user, path, query or fragment.
-    #[error("a server is a scheme, host and port, without user, path or query")]
+    #[error("a server's URL must not have a user, path, query or fragment")]
     Excess,
 }
 

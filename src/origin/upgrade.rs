@@ -28,13 +28,13 @@ pub fn join(client: OnUpgrade, origin: UpgradedConnection, tunnel: Tunnel) -> Jo
         let client = match client.await {
             Ok(client) => TokioIo::new(client),
             Err(error) => {
-                tracing::debug!(%error, "an upgrade did not happen");
+                tracing::debug!(%error, "upgrade failed");
                 return;
             }
         };
         match tunnel.relay(client, origin.stream).await {
-            Ok(end) => tracing::debug!(?end, "a tunnel ended"),
-            Err(error) => tracing::debug!(%error, "a tunnel broke"),
+            Ok(end) => tracing::debug!(?end, "tunnel closed"),
+            Err(error) => tracing::debug!(%error, "tunnel failed"),
         }
     })
 }

@@ -90,7 +90,7 @@ pub async fn serve<H: Handler>(
             Err(error) if is_out_of_descriptors(&error) && reserve.release_one() => {}
             Err(error) => {
                 acceptor.context.counters.accept_errors.fetch_add(1, Relaxed);
-                tracing::warn!(%error, "cannot accept connections; trying again");
+                tracing::warn!(%error, "cannot accept connections; retrying");
                 tokio::time::sleep(backoff).await;
                 backoff = (backoff * 2).min(MAX_BACKOFF);
             }
@@ -258,7 +258,7 @@ async fn grace_after_drain(drain_guard: &DrainGuard) {
 
 async fn handshake(acceptor: &TlsAcceptor, transport: Transport) -> io::Result<(Stream, Protocol)> {
     let Transport::Tcp(stream) = transport else {
-        return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS is for TCP only"));
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "TLS requires TCP"));
     };
     let stream = acceptor.accept(stream).await?;
     let stream = Stream::from(Transport::Tls(Box::new(TlsStream::Server(stream))));

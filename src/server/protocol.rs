@@ -182,7 +182,7 @@ impl<H: Handler> ListenerContext<H> {
                 let Poll::Ready(timeout) = timer.poll(cx, activity) else {
                     return Poll::Pending;
                 };
-                tracing::debug!(?timeout, "closing a silent connection");
+                tracing::debug!(?timeout, "closing a connection after a timeout");
                 if timeout == TimeoutKind::Write {
                     self.counters.count_stalled();
                 }
@@ -231,6 +231,6 @@ fn http2_builder(settings: &Settings, executor: StreamExecutor) -> http2::Builde
 
 fn log_end(end: hyper::Result<()>) {
     if let Err(error) = end {
-        tracing::debug!(%error, "a client connection ended early");
+        tracing::debug!(%error, "client connection failed");
     }
 }

@@ -127,7 +127,7 @@ impl RequestRefusal {
             Self::Encoding => (
                 StatusCode::BAD_REQUEST,
                 "Unsupported transfer coding",
-                "The only transfer coding that is understood is a single `chunked`.",
+                "The only supported transfer coding is a single `chunked`.",
             ),
             Self::Length => (
                 StatusCode::BAD_REQUEST,
@@ -137,12 +137,12 @@ impl RequestRefusal {
             Self::Line => (
                 StatusCode::BAD_REQUEST,
                 "Malformed header line",
-                "Lines must end in CR LF, must not be folded, and have no space before the colon.",
+                "Lines must end in CR LF, must not be folded, and must not have a space before the colon.",
             ),
             Self::Framing => (
                 StatusCode::BAD_REQUEST,
                 "Malformed message",
-                "The boundaries of the requests on this connection could not be followed.",
+                "The boundaries between the requests on this connection are unclear.",
             ),
             Self::Target => (
                 StatusCode::BAD_REQUEST,
@@ -175,12 +175,12 @@ impl RequestRefusal {
             Self::Overloaded => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Too many connections",
-                "The server has no room for another connection; try again shortly.",
+                "The server has reached its connection limit; try again shortly.",
             ),
             Self::TooManyLargeHeads => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "Too many large requests at once",
-                "Too many requests with large header fields are under way; send shorter fields, or fewer requests at once.",
+                "Too many requests with large header fields are in progress; send shorter fields, or fewer requests at once.",
             ),
         };
         Problem::new(status, title, detail)

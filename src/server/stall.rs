@@ -155,7 +155,7 @@ impl StallDetector {
         while timer.as_mut().poll(cx).is_ready() {
             if now.saturating_duration_since(self.since) >= self.policy.timeout() {
                 self.policy.counters.count_stalled();
-                tracing::debug!("resetting a stream whose client does not take its response");
+                tracing::debug!("resetting a stream: the client does not read its response");
                 return Poll::Ready(());
             }
             timer.as_mut().reset(now + tick);

@@ -146,7 +146,7 @@ impl Stream {
             Transport::Unix(_) => return,
         };
         if let Err(error) = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO)) {
-            tracing::debug!(%error, "a broken response ends with a clean close");
+            tracing::debug!(%error, "cannot reset the connection of a failed response");
         }
     }
 

@@ -27,7 +27,7 @@ pub enum CertificateError {
         source: rustls::pki_types::pem::Error,
     },
     /// A file without any certificate.
-    #[error("{0}: no certificate in it")]
+    #[error("{0}: no certificate found")]
     NoCertificate(PathBuf),
     /// The key's type is unknown, or it does not belong to the certificate.
     #[error("the certificate and its key cannot be used: {0}")]

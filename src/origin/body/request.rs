@@ -34,10 +34,10 @@ pub enum RequestBodyError {
     #[error(transparent)]
     Client(ClientBodyError),
     /// The origin responded without requesting the body, or a newer attempt replaced this one.
-    #[error("the origin did not want the body")]
+    #[error("the origin did not request the body")]
     Unwanted,
     /// The body is longer or shorter than its declared length.
-    #[error("the body is not as long as it said")]
+    #[error("the body does not match its declared length")]
     LengthMismatch,
 }
 

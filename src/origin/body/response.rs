@@ -72,7 +72,7 @@ pub enum ResponseBodyError {
     #[error("the origin stopped sending the response body")]
     TimedOut,
     /// The connection or the stream ended before the body did, or the data is not HTTP.
-    #[error("the response body broke off")]
+    #[error("the response body ended early")]
     Broken(#[source] BoxError),
 }
 
@@ -127,7 +127,7 @@ impl ResponseBody {
 
     fn fail(&mut self, error: ResponseBodyError) -> Poll<ResponseFrame> {
         let cause = &error as &dyn std::error::Error;
-        tracing::warn!(error = cause, "a response from the origin broke off");
+        tracing::warn!(error = cause, "origin response ended early");
         self.source = BodySource::Failed;
         self.guard = None;
         Poll::Ready(Some(Err(error)))

@@ -65,10 +65,10 @@ enum BodyFraming {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Http1BodyError {
     /// The connection failed, or ended before the body did.
-    #[error("the connection ended")]
+    #[error("the connection closed early")]
     Io(#[source] io::Error),
     /// The data is not valid HTTP.
-    #[error("it is not HTTP: {0}")]
+    #[error("invalid HTTP: {0}")]
     Invalid(&'static str),
 }
 

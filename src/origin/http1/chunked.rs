@@ -68,21 +68,21 @@ impl ChunkedDecoder {
     fn step(&mut self, state: DecoderState, byte: u8) -> Result<DecoderState, &'static str> {
         match (state, byte) {
             (DecoderState::FirstDigit, digit) => {
-                hex(digit).map(DecoderState::Size).ok_or("a chunk has no size")
+                hex(digit).map(DecoderState::Size).ok_or("missing chunk size")
             }
             (DecoderState::Size(size) | DecoderState::Extension(size), b'\r') => {
                 Ok(DecoderState::SizeEnd(size))
             }
             (DecoderState::Size(size), b';' | b' ' | b'\t') => Ok(DecoderState::Extension(size)),
             (DecoderState::Size(size), digit) => {
-                let digit = hex(digit).ok_or("a chunk's size is malformed")?;
-                let size = size.checked_mul(16).ok_or("a chunk is too large")?;
+                let digit = hex(digit).ok_or("malformed chunk size")?;
+                let size = size.checked_mul(16).ok_or("chunk size too large")?;
                 Ok(DecoderState::Size(size | digit))
             }
             (DecoderState::Extension(size), byte) => {
                 self.extensions += 1;
                 if byte == b'\n' || self.extensions > EXTENSION_BYTES {
-                    return Err("a chunk's extension is malformed");
+                    return Err("malformed or overlong chunk extension");
                 }
                 Ok(DecoderState::Extension(size))
             }
@@ -90,7 +90,7 @@ impl ChunkedDecoder {
             (DecoderState::SizeEnd(size), b'\n') => Ok(DecoderState::Data(size)),
             (DecoderState::DataCr, b'\r') => Ok(DecoderState::DataLf),
             (DecoderState::DataLf, b'\n') => Ok(DecoderState::FirstDigit),
-            _ => Err("a chunk does not end where it should"),
+            _ => Err("malformed end of a chunk"),
         }
     }
 
@@ -101,7 +101,7 @@ impl ChunkedDecoder {
         while !received.is_empty() {
             self.trailers.extend_from_slice(&[received.get_u8()]);
             if self.trailers.len() > TRAILER_BYTES {
-                return Err("the trailers are too long");
+                return Err("trailers exceed 16 KiB");
             }
             if self.trailers == b"\r\n"[..] {
                 self.state = DecoderState::End;

@@ -38,7 +38,7 @@ struct CachedLine {
 type HeaderField = (HeaderName, HeaderValue);
 
 /// The error for a line that is not a valid field.
-pub(super) const MALFORMED: &str = "a field is malformed";
+pub(super) const MALFORMED: &str = "malformed header field";
 
 impl HeaderBlockCache {
     /// Calls `read` with this thread's cache. `read` must not call `with` again.

@@ -248,7 +248,7 @@ impl<'a> Exchange<'a> {
     fn take(&mut self, mut head: ReceivedHead) -> Option<Result<ReceivedHead, ExchangeError>> {
         match head.parts.status {
             StatusCode::SWITCHING_PROTOCOLS if !self.request_info.is_upgrade => {
-                return Some(Err(ExchangeError::Invalid("it switches protocols unasked")));
+                return Some(Err(ExchangeError::Invalid("unrequested 101 Switching Protocols")));
             }
             status if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS => {
                 return Some(Ok(head));

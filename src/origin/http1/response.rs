@@ -61,7 +61,7 @@ pub(super) fn parse(
             return Ok(None);
         }
         Err(httparse::Error::TooManyHeaders) => return Err(TOO_MANY_LINES),
-        Err(_) => return Err("the head is malformed"),
+        Err(_) => return Err("malformed response head"),
     };
     let head_bytes = length;
     let rest = bytes.slice(length..);
@@ -153,7 +153,7 @@ pub(super) fn trailers(section: &Bytes) -> Result<HeaderMap, &'static str> {
     let mut lines = [httparse::EMPTY_HEADER; 64];
     match httparse::parse_headers(section, &mut lines) {
         Ok(Status::Complete((_, lines))) => lines.iter().map(|line| field(line, section)).collect(),
-        _ => Err("the trailers are malformed"),
+        _ => Err("malformed trailers"),
     }
 }
 
@@ -180,13 +180,13 @@ fn body_length(
 
 fn check_coding(parts: &mut Parts) -> Result<(), &'static str> {
     if parts.version == Version::HTTP_10 {
-        return Err("HTTP/1.0 has no transfer codings");
+        return Err("Transfer-Encoding in an HTTP/1.0 response");
     }
     let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).into_iter();
     let is_chunked =
         codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
     if !is_chunked || codings.next().is_some() {
-        return Err("an unknown transfer coding");
+        return Err("unsupported Transfer-Encoding");
     }
     parts.headers.remove(header::TRANSFER_ENCODING);
     parts.headers.remove(header::CONTENT_LENGTH);
@@ -204,12 +204,12 @@ fn known_length(parts: &mut Parts, framing: FramingFields) -> Result<u64, &'stat
         .into_iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
         .map(|length| decimal(length.trim_ascii()));
-    let length = lengths.next().flatten().ok_or("the length is malformed")?;
+    let length = lengths.next().flatten().ok_or("malformed Content-Length")?;
     let mut is_repeated = framing.lengths > 1;
     for other in lengths {
         is_repeated = true;
         if other != Some(length) {
-            return Err("two lengths");
+            return Err("conflicting Content-Length values");
         }
     }
     if is_repeated {

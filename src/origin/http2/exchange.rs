@@ -140,7 +140,7 @@ impl BodyWriter {
     async fn send(mut self) {
         let sent = poll_fn(|cx| self.poll_send(cx)).await;
         if let Err(BodySendError::Body(error)) = sent {
-            tracing::debug!(%error, "a request body broke off");
+            tracing::debug!(%error, "request body failed");
             self.stream.send_reset(Reason::CANCEL);
         }
     }

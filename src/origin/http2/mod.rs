@@ -170,7 +170,7 @@ impl Driver {
     async fn run(mut self, _permit: ConnectionPermit) {
         let ended = std::future::poll_fn(|cx| self.poll(cx)).await;
         if let Err(error) = ended {
-            tracing::debug!(%error, "a connection to an origin ended early");
+            tracing::debug!(%error, "origin connection failed");
         }
     }
 
