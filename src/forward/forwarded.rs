@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{
     forwarded_fields::{X_FORWARDED_HOST, X_FORWARDED_PROTO, first},
-    request::RequestSource,
+    source::RequestSource,
 };
 use crate::{field::forwarded, key::OriginTarget, server::ForwardedHeaders};
 

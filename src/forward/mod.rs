@@ -9,8 +9,9 @@ pub(crate) mod max_forwards;
 pub(crate) mod request;
 pub(crate) mod request_id;
 pub(crate) mod response;
+mod source;
 mod via;
 
-pub use request::RequestSource;
+pub use source::RequestSource;
 pub use via::ViaIdentity;
 pub(crate) use via::is_loop;

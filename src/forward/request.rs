@@ -1,30 +1,12 @@
 //! The head of a request to the origin (RFC 9110 §7.6).
 
-use std::{net::IpAddr, sync::OnceLock};
-
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
-use super::{ViaIdentity, forwarded, max_forwards};
+use super::{ViaIdentity, forwarded, max_forwards, source::RequestSource};
 use crate::{
     field::{forwarding::ForwardingKind, hop},
     key::OriginTarget,
-    server::ForwardedHeaders,
 };
-
-/// Where a request came from.
-#[derive(Debug, Clone, Copy)]
-pub struct RequestSource<'a> {
-    /// The client's address; `None` on Unix sockets.
-    pub peer: Option<IpAddr>,
-    /// The version of the request.
-    pub version: Version,
-    /// Whether its forwarding fields are trusted and continued.
-    pub is_trusted: bool,
-    /// Whether the client is a gateway that authenticates users: its identity fields are forwarded.
-    pub is_gateway: bool,
-    /// The connection's cache of forwarding headers.
-    pub cache: Option<&'a OnceLock<ForwardedHeaders>>,
-}
 
 /// Returns whether the client requests an upgrade to a protocol that can be forwarded.
 pub fn is_upgrade(headers: &HeaderMap, version: Version) -> bool {

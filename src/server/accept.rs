@@ -9,8 +9,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::Response;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -21,6 +19,7 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 use super::{
     Drain, Handler, Settings,
     drain::{DrainGuard, DrainPhase},
+    encode,
     file_reserve::FileReserve,
     listener::{BoundSocket, Listener, OpenConnection},
     protocol::ListenerContext,
@@ -273,29 +272,9 @@ async fn sniff(transport: Transport) -> io::Result<(Stream, Protocol)> {
 }
 
 async fn send_overloaded(mut transport: Transport) -> io::Result<()> {
-    transport.write_all(&encode(&RequestRefusal::Overloaded.response())).await?;
+    transport.write_all(&encode::closing_response(&RequestRefusal::Overloaded.response())).await?;
     transport.shutdown().await?;
     let mut unread = [0; 1024];
     while transport.read(&mut unread).await? > 0 {}
     Ok(())
-}
-
-pub(super) fn encode(response: &Response<Bytes>) -> Vec<u8> {
-    let status = response.status();
-    let mut bytes = format!(
-        "HTTP/1.1 {} {}\r\nconnection: close\r\ncontent-length: {}\r\n",
-        status.as_str(),
-        status.canonical_reason().unwrap_or_default(),
-        response.body().len()
-    )
-    .into_bytes();
-    for (name, value) in response.headers() {
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(b"\r\n");
-    bytes.extend_from_slice(response.body());
-    bytes
 }

@@ -13,6 +13,8 @@ use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::encode;
+
 /// Limit on queued bytes; further interim responses of the request are dropped.
 const QUEUE_BYTES: usize = 64 * 1024;
 
@@ -161,7 +163,7 @@ impl InterimChannel {
             queue.bytes.clear();
         }
         if queue.bytes.len() < QUEUE_BYTES {
-            encode(&mut queue.bytes, status, headers);
+            encode::interim_response(&mut queue.bytes, status, headers);
             self.is_queued.store(true, Ordering::Relaxed);
         }
         drop(queue);
@@ -179,21 +181,6 @@ impl InterimChannel {
             }
         }
     }
-}
-
-fn encode(bytes: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap) {
-    bytes.extend_from_slice(b"HTTP/1.1 ");
-    bytes.extend_from_slice(status.as_str().as_bytes());
-    bytes.push(b' ');
-    bytes.extend_from_slice(status.canonical_reason().unwrap_or("Interim").as_bytes());
-    bytes.extend_from_slice(b"\r\n");
-    for (name, value) in headers {
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub(crate) mod body_limits;
 pub(crate) mod connection;
 mod cookie_crumbs;
 pub(crate) mod drain;
+mod encode;
 mod file_reserve;
 mod framing;
 pub(crate) mod fuzzed;

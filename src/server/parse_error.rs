@@ -2,7 +2,7 @@
 
 use http::{Response, StatusCode};
 
-use super::accept::encode;
+use super::encode;
 use crate::problem::Problem;
 
 const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\n";
@@ -21,7 +21,7 @@ pub(super) fn replacement_for(bytes: &[u8]) -> Option<Vec<u8>> {
                   `` ` `` and blanks have to be percent-encoded.";
     let problem = Problem::new(StatusCode::BAD_REQUEST, "Malformed request", detail);
     let response: Response<_> = problem.into_response();
-    Some(encode(&response))
+    Some(encode::closing_response(&response))
 }
 
 fn is_bare(bytes: &[u8]) -> bool {
