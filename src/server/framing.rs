@@ -7,7 +7,10 @@
 
 use std::io::BufRead;
 
-use super::refusal::RequestRefusal;
+use super::{
+    message_length::{ChunkState, content_length},
+    refusal::RequestRefusal,
+};
 
 /// Limits on a request head.
 #[derive(Debug, Clone, Copy)]
@@ -42,21 +45,6 @@ enum FramingState {
     Chunked(ChunkState),
     /// Ignores everything that follows: after a refused request, a lost boundary, or in a tunnel.
     Off,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ChunkState {
-    FirstDigit,
-    Size(u64),
-    Extension(u64),
-    SizeEnd(u64),
-    Data(u64),
-    DataCr,
-    DataLf,
-    TrailerStart,
-    Trailer,
-    TrailerEnd,
-    End,
 }
 
 /// Findings about the current head.
@@ -245,43 +233,19 @@ impl FramingValidator {
     fn feed_chunk<'b>(&mut self, chunk: ChunkState, bytes: &'b [u8]) -> &'b [u8] {
         if let ChunkState::Data(left) = chunk {
             let (left, rest) = skip(left, bytes);
-            let next = if left == 0 { ChunkState::DataCr } else { ChunkState::Data(left) };
-            self.state = FramingState::Chunked(next);
+            self.state = FramingState::Chunked(ChunkState::data(left));
             return rest;
         }
         let Some((byte, rest)) = bytes.split_first() else {
             return &[];
         };
         self.state = match chunk.step(*byte) {
-            Some(ChunkState::End) if chunk == ChunkState::End => FramingState::Head,
-            Some(next) => FramingState::Chunked(next),
+            Ok(ChunkState::End) if chunk == ChunkState::End => FramingState::Head,
+            Ok(next) => FramingState::Chunked(next),
             // hyper rejects the same body; later requests of this connection are refused.
-            None => FramingState::Off,
+            Err(_) => FramingState::Off,
         };
         rest
-    }
-}
-
-impl ChunkState {
-    /// Returns the state after one byte outside of chunk data; `None` if the byte is not allowed.
-    /// `End` leads to itself: the message is over.
-    fn step(self, byte: u8) -> Option<Self> {
-        Some(match (self, byte) {
-            (Self::FirstDigit, _) => Self::Size(hex(byte)?),
-            (Self::Size(size) | Self::Extension(size), b'\r') => Self::SizeEnd(size),
-            (Self::Size(size), b' ' | b'\t' | b';') => Self::Extension(size),
-            (Self::Size(size), _) => Self::Size(size.checked_mul(16)?.checked_add(hex(byte)?)?),
-            (Self::Extension(_), b'\n') => return None,
-            (Self::Extension(size), _) => Self::Extension(size),
-            (Self::SizeEnd(0) | Self::TrailerEnd, b'\n') => Self::TrailerStart,
-            (Self::SizeEnd(size), b'\n') => Self::Data(size),
-            (Self::DataCr, b'\r') => Self::DataLf,
-            (Self::DataLf, b'\n') => Self::FirstDigit,
-            (Self::TrailerStart, b'\r') | (Self::End, b'\n') => Self::End,
-            (Self::Trailer, b'\r') => Self::TrailerEnd,
-            (Self::TrailerStart | Self::Trailer, byte) if byte != b'\n' => Self::Trailer,
-            _ => return None,
-        })
     }
 }
 
@@ -327,7 +291,7 @@ impl HeadScan {
     }
 
     fn take_length(&mut self, value: &[u8]) {
-        let length = decimal(value);
+        let length = content_length(value);
         if length.is_none() || self.length.is_some() {
             self.refuse(RequestRefusal::Length);
         }
@@ -375,20 +339,6 @@ fn trim(mut value: &[u8]) -> &[u8] {
         value = rest;
     }
     value
-}
-
-fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_u64, |number, digit| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
-}
-
-fn hex(digit: u8) -> Option<u64> {
-    char::from(digit).to_digit(16).map(u64::from)
 }
 
 fn skip(left: u64, bytes: &[u8]) -> (u64, &[u8]) {

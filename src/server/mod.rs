@@ -19,6 +19,7 @@ mod http1_io;
 mod incoming;
 pub(crate) mod interim;
 pub(crate) mod listener;
+pub(crate) mod message_length;
 mod parse_error;
 mod pressure;
 mod protocol;

@@ -4,6 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::response;
+use crate::server::message_length::ChunkState;
 
 /// Most bytes of chunk extensions accepted in one body. They are ignored.
 const EXTENSION_BYTES: usize = 16 * 1024;
@@ -13,23 +14,9 @@ const TRAILER_BYTES: usize = 16 * 1024;
 /// Decodes one chunked body.
 #[derive(Debug, Default)]
 pub(super) struct ChunkedDecoder {
-    state: DecoderState,
+    state: ChunkState,
     extensions: usize,
     trailers: BytesMut,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum DecoderState {
-    #[default]
-    FirstDigit,
-    Size(u64),
-    Extension(u64),
-    SizeEnd(u64),
-    Data(u64),
-    DataCr,
-    DataLf,
-    Trailers,
-    End,
 }
 
 /// A decoded piece of a body.
@@ -48,50 +35,28 @@ impl ChunkedDecoder {
     ) -> Result<Option<DecodedPart>, &'static str> {
         loop {
             match self.state {
-                DecoderState::End => return Ok(Some(DecodedPart::End)),
+                ChunkState::End => return Ok(Some(DecodedPart::End)),
                 _ if received.is_empty() => return Ok(None),
-                DecoderState::Data(left) => {
+                ChunkState::Data(left) => {
                     let here = usize::try_from(left).unwrap_or(usize::MAX).min(received.len());
-                    let left = left.saturating_sub(here as u64);
-                    self.state =
-                        if left == 0 { DecoderState::DataCr } else { DecoderState::Data(left) };
+                    self.state = ChunkState::data(left.saturating_sub(here as u64));
                     return Ok(Some(DecodedPart::Data(received.split_to(here).freeze())));
                 }
-                DecoderState::Trailers => return self.take_trailers(received),
-                state => {
-                    self.state = self.step(state, received.get_u8())?;
-                }
+                ChunkState::TrailerStart => return self.take_trailers(received),
+                state => self.step(state, received.get_u8())?,
             }
         }
     }
 
-    fn step(&mut self, state: DecoderState, byte: u8) -> Result<DecoderState, &'static str> {
-        match (state, byte) {
-            (DecoderState::FirstDigit, digit) => {
-                hex(digit).map(DecoderState::Size).ok_or("missing chunk size")
+    fn step(&mut self, state: ChunkState, byte: u8) -> Result<(), &'static str> {
+        self.state = state.step(byte)?;
+        if let ChunkState::Extension(_) = self.state {
+            self.extensions += 1;
+            if self.extensions > EXTENSION_BYTES {
+                return Err("chunk extensions exceed 16 KiB");
             }
-            (DecoderState::Size(size) | DecoderState::Extension(size), b'\r') => {
-                Ok(DecoderState::SizeEnd(size))
-            }
-            (DecoderState::Size(size), b';' | b' ' | b'\t') => Ok(DecoderState::Extension(size)),
-            (DecoderState::Size(size), digit) => {
-                let digit = hex(digit).ok_or("malformed chunk size")?;
-                let size = size.checked_mul(16).ok_or("chunk size too large")?;
-                Ok(DecoderState::Size(size | digit))
-            }
-            (DecoderState::Extension(size), byte) => {
-                self.extensions += 1;
-                if byte == b'\n' || self.extensions > EXTENSION_BYTES {
-                    return Err("malformed or overlong chunk extension");
-                }
-                Ok(DecoderState::Extension(size))
-            }
-            (DecoderState::SizeEnd(0), b'\n') => Ok(DecoderState::Trailers),
-            (DecoderState::SizeEnd(size), b'\n') => Ok(DecoderState::Data(size)),
-            (DecoderState::DataCr, b'\r') => Ok(DecoderState::DataLf),
-            (DecoderState::DataLf, b'\n') => Ok(DecoderState::FirstDigit),
-            _ => Err("malformed end of a chunk"),
         }
+        Ok(())
     }
 
     fn take_trailers(
@@ -104,21 +69,17 @@ impl ChunkedDecoder {
                 return Err("trailers exceed 16 KiB");
             }
             if self.trailers == b"\r\n"[..] {
-                self.state = DecoderState::End;
+                self.state = ChunkState::End;
                 return Ok(Some(DecodedPart::End));
             }
             if self.trailers.ends_with(b"\r\n\r\n") {
-                self.state = DecoderState::End;
+                self.state = ChunkState::End;
                 let section = std::mem::take(&mut self.trailers).freeze();
                 return Ok(Some(DecodedPart::Trailers(response::trailers(&section)?)));
             }
         }
         Ok(None)
     }
-}
-
-fn hex(digit: u8) -> Option<u64> {
-    char::from(digit).to_digit(16).map(u64::from)
 }
 
 #[cfg(test)]

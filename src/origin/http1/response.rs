@@ -10,6 +10,7 @@ use httparse::{Header, ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 
 use super::header_cache::{HeaderBlockCache, MALFORMED};
+use crate::{origin::content_length, server::message_length};
 
 /// Most header lines in a response.
 pub(in crate::origin) const MAX_HEADER_LINES: usize = 128;
@@ -21,7 +22,7 @@ pub(in crate::origin) const TOO_MANY_LINES: &str = "the response has more than 1
 const SPARE_FIELDS: usize = 6;
 
 /// A head, and the bytes received after it.
-pub(crate) struct ReceivedHead {
+pub(in crate::origin) struct ReceivedHead {
     pub(super) parts: Parts,
     pub(super) length: ResponseLength,
     /// Whether the connection can be reused.
@@ -129,7 +130,7 @@ fn head(
             match name {
                 header::CONTENT_LENGTH => {
                     framing.lengths = framing.lengths.saturating_add(1);
-                    framing.length = decimal(value.as_bytes());
+                    framing.length = message_length::content_length(value.as_bytes());
                 }
                 header::TRANSFER_ENCODING => framing.has_coding = true,
                 // These options concern this connection only, and are handled here.
@@ -193,39 +194,12 @@ fn check_coding(parts: &mut Parts) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Returns the one length that all fields state.
 fn known_length(parts: &mut Parts, framing: FramingFields) -> Result<u64, &'static str> {
     if let (1, Some(length)) = (framing.lengths, framing.length) {
         return Ok(length);
     }
-    let mut lengths = parts
-        .headers
-        .get_all(header::CONTENT_LENGTH)
-        .into_iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .map(|length| decimal(length.trim_ascii()));
-    let length = lengths.next().flatten().ok_or("malformed Content-Length")?;
-    let mut is_repeated = framing.lengths > 1;
-    for other in lengths {
-        is_repeated = true;
-        if other != Some(length) {
-            return Err("conflicting Content-Length values");
-        }
-    }
-    if is_repeated {
-        parts.headers.insert(header::CONTENT_LENGTH, length.into());
-    }
-    Ok(length)
-}
-
-fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0_u64, |number, digit| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
+    let length = content_length::normalize(&mut parts.headers);
+    length.ok_or("malformed or conflicting Content-Length")
 }
 
 #[cfg(test)]

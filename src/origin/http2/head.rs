@@ -2,11 +2,11 @@
 //! response.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, uri::Scheme,
+    HeaderName, HeaderValue, Method, Request, Uri, Version, header, uri::Scheme,
 };
 use http_body::Body as _;
 
-use crate::origin::body::RequestBody;
+use crate::origin::request_body::RequestBody;
 
 /// Fields that belong to an HTTP/1.1 connection (RFC 9113 §8.2.2) or become pseudo-header fields.
 const OMITTED: [HeaderName; 8] = [
@@ -55,34 +55,6 @@ fn length(request: &Request<RequestBody>, body: &RequestBody) -> Option<u64> {
     (has_content || request.headers().contains_key(header::CONTENT_LENGTH)).then_some(0)
 }
 
-/// Returns the length that a response declares. Merges repeated fields into one.
-pub(super) fn normalize_length(headers: &mut HeaderMap) -> Option<u64> {
-    let mut lines = headers.get_all(header::CONTENT_LENGTH).into_iter();
-    let first = lines.next()?;
-    let is_plain = lines.next().is_none() && first.as_bytes().iter().all(u8::is_ascii_digit);
-    if is_plain {
-        return first.to_str().ok()?.parse().ok();
-    }
-    let length = common_length(headers);
-    match length {
-        Some(length) => drop(headers.insert(header::CONTENT_LENGTH, length.into())),
-        None => drop(headers.remove(header::CONTENT_LENGTH)),
-    }
-    length
-}
-
-/// Returns the length, if all members of all lines agree.
-fn common_length(headers: &HeaderMap) -> Option<u64> {
-    let lines = headers.get_all(header::CONTENT_LENGTH).into_iter();
-    let members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    let mut lengths = members.map(|member| {
-        let text = std::str::from_utf8(member.trim_ascii()).ok()?;
-        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok())?
-    });
-    let first = lengths.next()??;
-    lengths.all(|length| length == Some(first)).then_some(first)
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -106,24 +78,5 @@ mod tests {
         names.sort_unstable();
         assert_eq!(names, ["content-length", "te"]);
         assert_eq!(head.headers()["content-length"], "2");
-    }
-
-    #[test]
-    fn a_length_is_stated_once() {
-        for (lines, expected) in [
-            (&["5"][..], Some(5)),
-            (&["5, 5", "5"], Some(5)),
-            (&["5", "6"], None),
-            (&["5", "x"], None),
-            (&[], None),
-        ] {
-            let mut headers = HeaderMap::new();
-            for line in lines {
-                headers.append(header::CONTENT_LENGTH, HeaderValue::from_static(line));
-            }
-            assert_eq!(normalize_length(&mut headers), expected, "{lines:?}");
-            let left = headers.get_all(header::CONTENT_LENGTH).iter().count();
-            assert_eq!(left, usize::from(expected.is_some()));
-        }
     }
 }
