@@ -8,7 +8,7 @@ use std::{
 use http::{Request, Uri};
 use tokio::{task::AbortHandle, time::timeout};
 
-use super::{body::RequestBody, outlier::CheckResult, server::OriginServer, settings};
+use super::{outlier::CheckResult, request_body::RequestBody, server::OriginServer, settings};
 
 /// Background tasks that are aborted when dropped.
 pub(super) struct BackgroundTasks(Vec<AbortHandle>);
@@ -56,7 +56,7 @@ async fn reap(server: Weak<OriginServer>, idle: Duration) {
         let Some(server) = server.upgrade() else {
             return;
         };
-        server.pool.reap();
+        server.connections.reap();
     }
 }
 

@@ -15,11 +15,10 @@ use parking_lot::Mutex;
 use super::{
     capacity::ConnectionLimiter,
     error::OriginError,
-    http1, http2,
+    http1::Http1Connection,
+    http2::{Http2Connection, ReservedStream},
     waiters::{PoolWaiter, Waiters},
 };
-
-pub(super) type Http1Connection = Box<http1::Connection>;
 
 /// Idle connections kept for each thread.
 const MAX_IDLE_PER_THREAD: usize = 512;
@@ -36,9 +35,9 @@ const CEDE_INTERVAL: usize = 4;
 /// A connection reserved for a request.
 pub(super) enum PooledConnection {
     /// An HTTP/1.1 connection: one request at a time.
-    Http1(Http1Connection),
+    Http1(Box<Http1Connection>),
     /// One stream of a shared connection.
-    Http2(http2::ReservedStream),
+    Http2(ReservedStream),
 }
 
 /// Requirements of a request on its connection.
@@ -82,11 +81,11 @@ struct PoolShard {
 #[derive(Default)]
 struct ReadyConnections {
     idle: Vec<IdleConnection>,
-    shared: Vec<http2::Connection>,
+    shared: Vec<Http2Connection>,
 }
 
 struct IdleConnection {
-    connection: Http1Connection,
+    connection: Box<Http1Connection>,
     since: Instant,
 }
 
@@ -157,7 +156,7 @@ impl OriginPool {
 
     /// Returns a connection to the pool. Closes it instead if only requests of other threads are
     /// queued.
-    pub(super) fn put(&self, connection: Http1Connection, capacity: &ConnectionLimiter) {
+    pub(super) fn put(&self, connection: Box<Http1Connection>, capacity: &ConnectionLimiter) {
         let Some(shard) = self.shard() else { return };
         let here = self.waiters.count_on(self.shard_index());
         let mut ready = shard.ready.lock();
@@ -176,7 +175,7 @@ impl OriginPool {
     }
 
     /// Adds a shared HTTP/2 connection. Returns its first stream.
-    pub(super) fn share(&self, connection: http2::Connection) -> Option<http2::ReservedStream> {
+    pub(super) fn share(&self, connection: Http2Connection) -> Option<ReservedStream> {
         let shard = self.shard()?;
         let first = connection.reserve();
         shard.ready.lock().shared.push(connection);
@@ -258,15 +257,15 @@ impl OriginPool {
 impl ReadyConnections {
     /// Reserves a stream on the first connection that has one free, so that later ones become idle
     /// first.
-    fn reserve(&mut self, needs: ConnectionNeeds) -> Option<http2::ReservedStream> {
+    fn reserve(&mut self, needs: ConnectionNeeds) -> Option<ReservedStream> {
         if self.shared.is_empty() {
             return None;
         }
         self.shared.retain_mut(|connection| !connection.is_closed());
-        let fits = |connection: &&http2::Connection| {
+        let fits = |connection: &&Http2Connection| {
             needs.is_repeatable || !connection.is_idle_for(MAX_UNSAFE_IDLE)
         };
-        self.shared.iter().filter(fits).find_map(http2::Connection::reserve)
+        self.shared.iter().filter(fits).find_map(Http2Connection::reserve)
     }
 }
 

@@ -1,14 +1,6 @@
 //! One server of an origin: its connections, and the exchange of one request.
 
-use std::{
-    future::poll_fn,
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{future::poll_fn, io, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, header, response::Parts, uri::Scheme,
@@ -16,41 +8,28 @@ use http::{
 use tokio::time::Instant;
 
 use super::{
-    acquire::ConnectionAge,
-    body::{BodySource, BodyStart, RequestBody, ResponseBody, UploadProgress},
-    capacity::ConnectionLimiter,
-    connect::ServerConnector,
+    attempt::{AttemptFailure, ReplayState},
+    connections::{ConnectionAge, InFlightGuard, MAX_ATTEMPTS, ServerConnections},
     error::{OriginError, RequestDelivery},
     http1, http2,
     outlier::OutlierDetector,
-    pool::{ConnectionNeeds, OriginPool, PooledConnection},
-    response_guard::{InFlightGuard, ResponseGuard, StreamGuard},
-    settings::{self, Endpoint, Settings},
+    pool::{ConnectionNeeds, PooledConnection},
+    reactor::yield_to_reactor,
+    request_body::{BodyStart, RequestBody, UploadProgress},
+    response_body::{BodySource, ResponseBody},
+    response_guard::{ResponseGuard, StreamGuard},
+    settings::{Endpoint, OriginScheme, Settings},
     tls::{ClientConfigs, OriginTlsError},
 };
-use crate::{
-    field::forwarding::is_overridden,
-    server::{InterimSender, stream::Protocol},
-};
+use crate::{field::forwarding::is_overridden, server::InterimSender};
 
 /// How long an upload waits for the origin's 100 (RFC 9110 §10.1.1).
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Limit on repetitions to the same server, and on waits for a shared connection.
-///
-/// A server that closes each connection after a number of requests rejects many of them at once,
-/// several times in a row.
-pub(super) const MAX_ATTEMPTS: usize = 10;
-
 /// One server.
 pub(super) struct OriginServer {
-    pub(super) pool: OriginPool,
-    pub(super) capacity: ConnectionLimiter,
-    pub(super) in_flight: AtomicUsize,
+    pub(super) connections: Arc<ServerConnections>,
     pub(super) outlier_detector: OutlierDetector,
-    pub(super) connector: ServerConnector,
-    /// The size limit of a response head, in bytes.
-    pub(super) header_bytes: u32,
     /// The `Host` for requests without one.
     default_host: HeaderValue,
     scheme: Scheme,
@@ -58,63 +37,6 @@ pub(super) struct OriginServer {
     is_upgradable: bool,
     first_byte_timeout: Duration,
     idle_timeout: Duration,
-    known_protocol: AtomicU8,
-}
-
-/// The protocol of a server's connections, as far as it is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum KnownProtocol {
-    /// No connection was opened yet, and either protocol may be negotiated.
-    Unknown,
-    Http1,
-    Http2,
-}
-
-/// A request without a response from this server.
-pub(super) struct AttemptFailure {
-    pub(super) error: OriginError,
-    pub(super) delivery: RequestDelivery,
-    replay: ReplayState,
-}
-
-/// Whether a request without a response can be sent again.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ReplayState {
-    /// Nothing was sent.
-    Unsent,
-    /// The origin stated that it has not processed it; all of it can be sent again.
-    Unprocessed,
-    /// Some of it was sent; all of it can be sent again.
-    Replayable,
-    /// Its body can no longer be sent again.
-    Lost,
-}
-
-impl AttemptFailure {
-    /// Returns whether another server may get the request. `is_allowed` states whether its method
-    /// permits that.
-    pub(super) fn may_retry_elsewhere(&self, is_allowed: bool) -> bool {
-        let is_closed = matches!(self.error, OriginError::Closed { .. });
-        match self.replay {
-            ReplayState::Unsent | ReplayState::Unprocessed => true,
-            ReplayState::Replayable => is_allowed && is_closed,
-            ReplayState::Lost => false,
-        }
-    }
-
-    /// Returns whether the same server should get the request again: its connection was dead, or
-    /// the server rejected it unprocessed.
-    fn may_retry_here(&self, age: ConnectionAge, is_idempotent: bool) -> bool {
-        let is_closed = matches!(self.error, OriginError::Closed { .. });
-        match self.replay {
-            ReplayState::Unprocessed => true,
-            ReplayState::Unsent => age == ConnectionAge::Reused && is_closed,
-            ReplayState::Replayable => {
-                age == ConnectionAge::Reused && self.may_retry_elsewhere(is_idempotent)
-            }
-            ReplayState::Lost => false,
-        }
-    }
 }
 
 impl OriginServer {
@@ -125,53 +47,21 @@ impl OriginServer {
     ) -> Result<Self, OriginTlsError> {
         let literal = settings.host.as_ref();
         let literal = literal.and_then(|host| HeaderValue::from_str(host.as_str()).ok());
-        let is_secure = endpoint.scheme == settings::OriginScheme::Https;
-        let known_protocol = match endpoint.scheme {
-            settings::OriginScheme::H2c => KnownProtocol::Http2,
-            settings::OriginScheme::Https if settings.http2 => KnownProtocol::Unknown,
-            settings::OriginScheme::Https | settings::OriginScheme::Http => KnownProtocol::Http1,
-        };
+        let is_secure = endpoint.scheme == OriginScheme::Https;
         Ok(Self {
-            pool: OriginPool::new(settings.keep_alive),
-            capacity: ConnectionLimiter::new(settings.limits),
-            in_flight: AtomicUsize::new(0),
+            connections: Arc::new(ServerConnections::new(endpoint, settings, tls)?),
             outlier_detector: OutlierDetector::default(),
-            connector: ServerConnector::new(endpoint, settings, tls)?,
-            header_bytes: settings.max_header_bytes,
             default_host: literal.unwrap_or_else(|| endpoint.host()),
             scheme: if is_secure { Scheme::HTTPS } else { Scheme::HTTP },
-            is_upgradable: endpoint.scheme != settings::OriginScheme::H2c,
+            is_upgradable: endpoint.scheme != OriginScheme::H2c,
             first_byte_timeout: settings.first_byte_timeout,
             idle_timeout: settings.idle_timeout,
-            known_protocol: AtomicU8::new(known_protocol as u8),
         })
     }
 
     /// Returns the server's URL.
     pub(super) fn name(&self) -> Arc<str> {
-        self.connector.name()
-    }
-
-    pub(super) fn known_protocol(&self) -> KnownProtocol {
-        match self.known_protocol.load(Relaxed) {
-            known if known == KnownProtocol::Http1 as u8 => KnownProtocol::Http1,
-            known if known == KnownProtocol::Http2 as u8 => KnownProtocol::Http2,
-            _ => KnownProtocol::Unknown,
-        }
-    }
-
-    /// Records the protocol that a connection negotiated.
-    pub(super) fn note_protocol(&self, protocol: Protocol) {
-        let known_protocol = match protocol {
-            Protocol::Http1 => KnownProtocol::Http1,
-            Protocol::Http2 => KnownProtocol::Http2,
-        };
-        self.known_protocol.store(known_protocol as u8, Relaxed);
-    }
-
-    /// Returns a connection to the pool.
-    pub(super) fn put(&self, connection: Box<http1::Connection>) {
-        self.pool.put(connection, &self.capacity);
+        self.connections.name()
     }
 
     /// Sends the request. Repeats it on another connection if a reused one was dead, or if the
@@ -179,7 +69,7 @@ impl OriginServer {
     ///
     /// On a failure the request is whole if it can be repeated.
     pub(super) async fn exchange(
-        self: &Arc<Self>,
+        &self,
         request: &mut Request<RequestBody>,
         interim: Option<&InterimSender>,
     ) -> Result<Response<ResponseBody>, AttemptFailure> {
@@ -189,9 +79,11 @@ impl OriginServer {
             is_repeatable: is_idempotent,
         };
         let (mut age, mut delivery) = (ConnectionAge::Reused, RequestDelivery::Unsent);
-        for attempt in 0.. {
-            let in_flight = InFlightGuard::new(self);
+        let mut attempt = 0;
+        loop {
+            let in_flight = self.connections.begin_request();
             let (connection, sent_on) = self
+                .connections
                 .acquire(needs, age)
                 .await
                 .map_err(|error| AttemptFailure { error, delivery, replay: ReplayState::Unsent })?;
@@ -211,12 +103,12 @@ impl OriginServer {
                 // Other idle connections are likely to be as dead as this one.
                 _ => ConnectionAge::New,
             };
+            attempt += 1;
         }
-        Err(self.body_lost())
     }
 
     async fn send(
-        self: &Arc<Self>,
+        &self,
         (connection, in_flight): (PooledConnection, InFlightGuard),
         request: &mut Request<RequestBody>,
         interim: Option<&InterimSender>,
@@ -232,8 +124,8 @@ impl OriginServer {
     }
 
     async fn send_http1(
-        self: &Arc<Self>,
-        (connection, in_flight): (Box<http1::Connection>, InFlightGuard),
+        &self,
+        (connection, in_flight): (Box<http1::Http1Connection>, InFlightGuard),
         request: &mut Request<RequestBody>,
         interim: Option<&InterimSender>,
     ) -> Result<Response<ResponseBody>, AttemptFailure> {
@@ -243,7 +135,7 @@ impl OriginServer {
             host: self.host_of(request),
             since: Instant::now(),
             first_byte_timeout: self.first_byte_timeout,
-            header_bytes: self.header_bytes as usize,
+            header_bytes: self.connections.header_bytes as usize,
             upload: upload.as_deref(),
             interim: interim
                 .filter(|interim| interim.is_open())
@@ -277,7 +169,7 @@ impl OriginServer {
 
     /// Returns the failure of a request whose body cannot be sent again.
     fn body_lost(&self) -> AttemptFailure {
-        let error = self.closed(io::Error::other("the request body cannot be sent again"));
+        let error = self.connections.closed(io::Error::other("the request body cannot be sent again"));
         AttemptFailure { error, delivery: RequestDelivery::Possible, replay: ReplayState::Lost }
     }
 
@@ -303,7 +195,7 @@ impl OriginServer {
     }
 
     async fn send_http2(
-        self: &Arc<Self>,
+        &self,
         (stream, in_flight): (http2::ReservedStream, InFlightGuard),
         request: &mut Request<RequestBody>,
         interim: Option<&InterimSender>,
@@ -371,7 +263,7 @@ impl OriginServer {
             (None, Http2Failure::Stream(error)) if http2::is_violation(&error) => {
                 self.protocol_error(error.to_string())
             }
-            (None, Http2Failure::Stream(error)) => self.closed(error),
+            (None, Http2Failure::Stream(error)) => self.connections.closed(error),
         };
         if is_unprocessed {
             upload.inspect(|upload| upload.note_unprocessed());
@@ -405,18 +297,11 @@ impl OriginServer {
             return OriginError::RequestBody(failure);
         }
         match failure {
-            http1::ExchangeError::Closed(source) => self.closed(source),
+            http1::ExchangeError::Closed(source) => self.connections.closed(source),
             http1::ExchangeError::Invalid(reason) => self.protocol_error(reason.to_owned()),
             http1::ExchangeError::TimedOut => OriginError::FirstByteTimeout { server: self.name() },
-            http1::ExchangeError::Body(error) => self.closed(error),
+            http1::ExchangeError::Body(error) => self.connections.closed(error),
         }
-    }
-
-    pub(super) fn closed(
-        &self,
-        source: impl std::error::Error + Send + Sync + 'static,
-    ) -> OriginError {
-        OriginError::Closed { server: self.name(), source: Arc::new(source) }
     }
 
     fn protocol_error(&self, reason: String) -> OriginError {
@@ -470,12 +355,4 @@ async fn response_timeout(timeout: Duration, upload: Option<&UploadProgress>) {
             _ => return yield_to_reactor().await,
         }
     }
-}
-
-/// Lets the runtime poll for I/O once more before a deadline counts as missed.
-///
-/// If the process was stopped (`SIGSTOP`, a paused machine), `epoll_wait` returns without events
-/// when it resumes. Timers then fire before the arrived response is noticed.
-pub(super) async fn yield_to_reactor() {
-    tokio::task::yield_now().await;
 }

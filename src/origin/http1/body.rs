@@ -15,12 +15,15 @@ use tokio::{
 };
 
 use super::{
-    Connection, ResponseContent,
     chunked::{ChunkedDecoder, DecodedPart},
+    connection::Http1Connection,
     outgoing::RequestWriter,
     response::ResponseLength,
 };
-use crate::{origin::capacity::ConnectionPermit, server::stream::Stream};
+use crate::{
+    origin::{capacity::ConnectionPermit, upgrade::UpgradedConnection},
+    server::stream::Stream,
+};
 
 /// Most bytes to make room for in one read.
 const MAX_READ_BYTES: usize = 64 * 1024;
@@ -32,8 +35,18 @@ const MIN_READ_BYTES: usize = 2 * 1024;
 /// How long the upload may continue after the end of the response.
 const SEND_GRACE: Duration = Duration::from_secs(5);
 
+/// The content that follows a head.
+pub(in crate::origin) enum ResponseContent {
+    /// All of it, and the connection if it can be reused.
+    Whole(Bytes, Option<Box<Http1Connection>>),
+    /// A body that is still being received.
+    Streaming(Http1Body),
+    /// A connection that has switched protocols.
+    Upgraded(UpgradedConnection),
+}
+
 /// A response body that has not been received completely.
-pub(crate) struct Body {
+pub(in crate::origin) struct Http1Body {
     source: ReadSource,
     received: BytesMut,
     framing: BodyFraming,
@@ -43,7 +56,7 @@ pub(crate) struct Body {
 /// Where the remaining bytes are read from.
 enum ReadSource {
     /// A connection whose request has been sent.
-    Connection(Box<Connection>),
+    Connection(Box<Http1Connection>),
     /// The read half of a connection that is still sending; not reused. The channel signals the end
     /// of the response to the sender.
     ReadHalf {
@@ -63,7 +76,7 @@ enum BodyFraming {
 
 /// Why a body failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Http1BodyError {
+pub(in crate::origin) enum Http1BodyError {
     /// The connection failed, or ended before the body did.
     #[error("the connection closed early")]
     Io(#[source] io::Error),
@@ -72,11 +85,11 @@ pub(crate) enum Http1BodyError {
     Invalid(&'static str),
 }
 
-impl Body {
+impl Http1Body {
     /// Returns the content that follows a head. `rest` is the part received already; `unsent` is
     /// the unsent part of the request.
     pub(super) fn begin(
-        connection: Box<Connection>,
+        connection: Box<Http1Connection>,
         (length, persists): (ResponseLength, bool),
         mut rest: Bytes,
         unsent: Option<RequestWriter>,
@@ -108,11 +121,11 @@ impl Body {
     }
 
     /// Returns whether the body has ended properly.
-    pub(crate) fn is_end_stream(&self) -> bool {
+    pub(in crate::origin) fn is_end_stream(&self) -> bool {
         matches!(self.framing, BodyFraming::Done)
     }
 
-    pub(crate) fn size_hint(&self) -> SizeHint {
+    pub(in crate::origin) fn size_hint(&self) -> SizeHint {
         match self.framing {
             BodyFraming::Known(left) => SizeHint::with_exact(left),
             BodyFraming::Done => SizeHint::with_exact(0),
@@ -121,7 +134,7 @@ impl Body {
     }
 
     /// Returns the connection if the body was read to its end and the connection can be reused.
-    pub(crate) fn into_connection(self) -> Option<Box<Connection>> {
+    pub(in crate::origin) fn into_connection(self) -> Option<Box<Http1Connection>> {
         let is_clean = self.persists && self.is_end_stream() && self.received.is_empty();
         match self.source {
             ReadSource::Connection(connection) => is_clean.then_some(connection),
@@ -132,7 +145,7 @@ impl Body {
         }
     }
 
-    pub(crate) fn poll_frame(
+    pub(in crate::origin) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Http1BodyError>>> {
@@ -205,8 +218,8 @@ impl Body {
 }
 
 /// Splits a connection so that the request can be sent while its response is read.
-fn split_sending(connection: Connection, outgoing: RequestWriter) -> ReadSource {
-    let Connection { stream, permit, .. } = connection;
+fn split_sending(connection: Http1Connection, outgoing: RequestWriter) -> ReadSource {
+    let Http1Connection { stream, permit, .. } = connection;
     let (read, write) = tokio::io::split(stream);
     let (ended, end) = oneshot::channel();
     tokio::spawn(send_rest(outgoing, write, end));

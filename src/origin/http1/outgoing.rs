@@ -12,7 +12,7 @@ use http_body::{Body, Frame};
 use tokio::io::AsyncWrite;
 
 use super::request::{self, RequestLength};
-use crate::origin::body::{RequestBody, RequestBodyError, announced_trailers};
+use crate::origin::request_body::{RequestBody, RequestBodyError, announced_trailers};
 
 /// Bodies up to this size are copied behind the bytes that are written anyway.
 const JOINED_BYTES: usize = 8 * 1024;

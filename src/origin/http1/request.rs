@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue, Request, header};
 use http_body::Body;
 
-use crate::origin::body::RequestBody;
+use crate::origin::request_body::RequestBody;
 
 /// How the end of a request's body is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

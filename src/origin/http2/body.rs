@@ -7,7 +7,7 @@ use h2::RecvStream;
 use http_body::{Frame, SizeHint};
 
 /// A body that is complete only after `END_STREAM` (RFC 9113 §8.1).
-pub(in crate::origin) struct Body {
+pub(in crate::origin) struct Http2Body {
     stream: RecvStream,
     /// The rest of the declared length.
     left: Option<u64>,
@@ -32,7 +32,7 @@ pub(in crate::origin) enum Http2BodyError {
     Truncated,
 }
 
-impl Body {
+impl Http2Body {
     pub(super) fn new(stream: RecvStream, length: Option<u64>) -> Self {
         Self { stream, left: length, state: ReadState::Data }
     }

@@ -14,10 +14,11 @@ use http::{HeaderMap, HeaderName, Request, Response, response::Parts};
 use http_body::{Body as _, Frame};
 use tokio::task::AbortHandle;
 
-use super::{Body, ReservedStream, StreamPermit, head::normalize_length};
+use super::{body::Http2Body, connection::ReservedStream, streams::StreamPermit};
 use crate::{
     field::hop,
-    origin::body::{RequestBody, RequestBodyError, announced_trailers},
+    origin::content_length,
+    origin::request_body::{RequestBody, RequestBodyError, announced_trailers},
     server::InterimSender,
 };
 
@@ -33,7 +34,7 @@ pub(in crate::origin) struct Exchange {
 
 /// A response's head and body, with the permit and the upload that both keep alive.
 pub(in crate::origin) type ExchangeResponse =
-    (Parts, Body, (Arc<StreamPermit>, Option<UploadTask>));
+    (Parts, Http2Body, (Arc<StreamPermit>, Option<UploadTask>));
 
 /// The upload of a request's body; aborted when dropped.
 pub(in crate::origin) struct UploadTask {
@@ -83,8 +84,8 @@ impl Exchange {
         response: Response<RecvStream>,
     ) -> ExchangeResponse {
         let (mut parts, stream) = response.into_parts();
-        let length = normalize_length(&mut parts.headers);
-        (parts, Body::new(stream, length), (self.permit, self.upload_task))
+        let length = content_length::normalize(&mut parts.headers);
+        (parts, Http2Body::new(stream, length), (self.permit, self.upload_task))
     }
 }
 

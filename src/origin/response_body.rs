@@ -10,13 +10,11 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use crate::{
-    field::hop,
-    origin::{
-        http1, http2, response_guard::ResponseGuard, server::yield_to_reactor,
-        upgrade::UpgradedConnection,
-    },
+use super::{
+    http1::Http1Body, http2::Http2Body, reactor::yield_to_reactor, response_guard::ResponseGuard,
+    upgrade::UpgradedConnection,
 };
+use crate::field::hop;
 
 /// The body of an origin's response.
 ///
@@ -47,11 +45,11 @@ impl CompletionProof {
 }
 
 /// Where a response body comes from.
-pub(in crate::origin) enum BodySource {
+pub(super) enum BodySource {
     /// All of it is in memory.
     Whole(Bytes),
-    Http1(http1::Body),
-    Http2(http2::Body),
+    Http1(Http1Body),
+    Http2(Http2Body),
     /// It failed. The error is returned at the next poll, so that earlier data can be written
     /// first.
     Broken(Option<BoxError>),
@@ -80,14 +78,14 @@ type ResponseFrame = Option<Result<Frame<Bytes>, ResponseBodyError>>;
 
 impl ResponseBody {
     /// Creates a body that is in memory.
-    pub(in crate::origin) fn from_bytes(bytes: Bytes) -> Self {
+    pub(super) fn from_bytes(bytes: Bytes) -> Self {
         let mut body = Self { source: BodySource::Whole(bytes), guard: None, read_timeout: None };
         body.release_at_end();
         body
     }
 
     /// Creates a streamed body that fails if it pauses for longer than `timeout`.
-    pub(in crate::origin) fn new(
+    pub(super) fn new(
         source: BodySource,
         guard: ResponseGuard,
         timeout: Option<Duration>,

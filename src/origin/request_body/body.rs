@@ -10,10 +10,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    client::ClientBody,
+    client::{ClientBody, RequestBodyError},
     upload::{BodyStart, UploadProgress},
 };
-use crate::server::{BodyLimits, ClientBodyError, Incoming, LimitedBody};
+use crate::server::{BodyLimits, Incoming, LimitedBody};
 
 /// The body of a request to an origin.
 #[derive(Default)]
@@ -25,20 +25,6 @@ pub enum RequestBody {
     Full(Bytes),
     /// The client's body, streamed; made by [`RequestBody::client`].
     Client(Box<ClientBody>),
-}
-
-/// Why a request body ended early.
-#[derive(Debug, thiserror::Error)]
-pub enum RequestBodyError {
-    /// Reading from the client failed.
-    #[error(transparent)]
-    Client(ClientBodyError),
-    /// The origin responded without requesting the body, or a newer attempt replaced this one.
-    #[error("the origin did not request the body")]
-    Unwanted,
-    /// The body is longer or shorter than its declared length.
-    #[error("the body does not match its declared length")]
-    LengthMismatch,
 }
 
 impl RequestBody {

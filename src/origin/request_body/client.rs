@@ -13,10 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::time::Sleep;
 
-use super::{
-    request::RequestBodyError,
-    upload::{BodyStart, UploadProgress},
-};
+use super::upload::{BodyStart, UploadProgress};
 use crate::{
     field::forwarding,
     server::{ClientBodyError, Incoming, LimitedBody},
@@ -50,6 +47,20 @@ struct SharedBody {
 enum BufferedFrame {
     Data(Bytes),
     Trailers(HeaderMap),
+}
+
+/// Why a request body ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestBodyError {
+    /// Reading from the client failed.
+    #[error(transparent)]
+    Client(ClientBodyError),
+    /// The origin responded without requesting the body, or a newer attempt replaced this one.
+    #[error("the origin did not request the body")]
+    Unwanted,
+    /// The body is longer or shorter than its declared length.
+    #[error("the body does not match its declared length")]
+    LengthMismatch,
 }
 
 type FrameResult = Option<Result<Frame<Bytes>, RequestBodyError>>;

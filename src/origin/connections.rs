@@ -1,20 +1,46 @@
-//! How a request gets a connection to a server: an idle one, a new one, or a place in the queue.
+//! The connections to one server. A request gets an idle one, a new one, or a place in the queue.
 
-use std::{pin::pin, sync::Arc};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    capacity::ConnectionPermit,
-    connect::{self, AlpnOffer},
+    capacity::{ConnectionLimiter, ConnectionPermit, OriginLoad},
+    connect::{self, AlpnOffer, ServerConnector},
     error::OriginError,
-    http1, http2,
-    pool::{ConnectionNeeds, OpenOutcome, PendingOpen, PooledConnection},
-    server::{KnownProtocol, MAX_ATTEMPTS, OriginServer},
+    http1::Http1Connection,
+    http2::Http2Connection,
+    pool::{ConnectionNeeds, OpenOutcome, OriginPool, PendingOpen, PooledConnection},
+    settings::{Endpoint, OriginScheme, Settings},
+    tls::{ClientConfigs, OriginTlsError},
     waiters::PoolWaiter,
 };
 use crate::server::stream::Protocol;
+
+/// Limit on repetitions to the same server, and on waits for a shared connection.
+///
+/// A server that closes each connection after a number of requests rejects many of them at once,
+/// several times in a row.
+pub(super) const MAX_ATTEMPTS: usize = 10;
+
+/// The connections to one server.
+pub(super) struct ServerConnections {
+    pool: OriginPool,
+    capacity: ConnectionLimiter,
+    connector: ServerConnector,
+    /// The size limit of a response head, in bytes.
+    pub(super) header_bytes: u32,
+    /// Whether connections are known to use HTTP/1.1, so that none can be shared.
+    is_http1: AtomicBool,
+    in_flight: AtomicUsize,
+}
 
 /// How old the connection of a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,20 +51,94 @@ pub(super) enum ConnectionAge {
     Exclusive,
 }
 
+/// Counts a request as in flight.
+pub(super) struct InFlightGuard(Arc<ServerConnections>);
+
+impl InFlightGuard {
+    /// Returns a connection to the pool.
+    pub(super) fn put(&self, connection: Box<Http1Connection>) {
+        self.0.put(connection);
+    }
+}
+
+impl Drop for InFlightGuard {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
 /// Opens a connection on behalf of a shard's requests. Dropping it, also by a panic, lets the next
 /// attempt begin.
 struct Opener {
-    server: Arc<OriginServer>,
+    connections: Arc<ServerConnections>,
     shard: usize,
 }
 
 impl Drop for Opener {
     fn drop(&mut self) {
-        self.server.pool.end_opening(self.shard);
+        self.connections.pool.end_opening(self.shard);
     }
 }
 
-impl OriginServer {
+impl ServerConnections {
+    pub(super) fn new(
+        endpoint: &Endpoint,
+        settings: &Settings,
+        tls: Option<&ClientConfigs>,
+    ) -> Result<Self, OriginTlsError> {
+        let is_http1 = match endpoint.scheme {
+            OriginScheme::H2c => false,
+            OriginScheme::Https => !settings.http2,
+            OriginScheme::Http => true,
+        };
+        Ok(Self {
+            pool: OriginPool::new(settings.keep_alive),
+            capacity: ConnectionLimiter::new(settings.limits),
+            connector: ServerConnector::new(endpoint, settings, tls)?,
+            header_bytes: settings.max_header_bytes,
+            is_http1: AtomicBool::new(is_http1),
+            in_flight: AtomicUsize::new(0),
+        })
+    }
+
+    /// Returns the server's URL.
+    pub(super) fn name(&self) -> Arc<str> {
+        self.connector.name()
+    }
+
+    /// Returns the error for a connection that was closed early.
+    pub(super) fn closed(
+        &self,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> OriginError {
+        OriginError::Closed { server: self.name(), source: Arc::new(source) }
+    }
+
+    /// Counts a request as in flight until the guard is dropped.
+    pub(super) fn begin_request(self: &Arc<Self>) -> InFlightGuard {
+        self.in_flight.fetch_add(1, Relaxed);
+        InFlightGuard(Arc::clone(self))
+    }
+
+    /// Returns the number of requests in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
+    }
+
+    pub(super) fn load(&self) -> OriginLoad {
+        self.capacity.load()
+    }
+
+    /// Closes connections that were idle for too long, or that the server has closed.
+    pub(super) fn reap(&self) {
+        self.pool.reap();
+    }
+
+    /// Closes all idle connections.
+    pub(super) fn clear(&self) {
+        self.pool.clear();
+    }
+
     /// Returns a connection for a request, of this age or newer.
     pub(super) async fn acquire(
         self: &Arc<Self>,
@@ -76,7 +176,7 @@ impl OriginServer {
     ) -> Result<PooledConnection, OriginError> {
         // Bounded: an origin that shuts down may send GOAWAY on each new connection.
         for _ in 0..MAX_ATTEMPTS {
-            if needs.http1_only || self.known_protocol() == KnownProtocol::Http1 {
+            if needs.http1_only || self.is_http1.load(Relaxed) {
                 break;
             }
             let Some(opening) = self.opening() else { break };
@@ -94,10 +194,10 @@ impl OriginServer {
     /// survives the request that started it.
     fn opening(self: &Arc<Self>) -> Option<PendingOpen> {
         self.pool.opening(|shard| {
-            let server = Arc::clone(self);
+            let connections = Arc::clone(self);
             let task = tokio::spawn(async move {
-                let opener = Opener { server, shard };
-                opener.server.open_shared().await
+                let opener = Opener { connections, shard };
+                opener.connections.open_shared().await
             });
             let name = self.name();
             let opened = async move {
@@ -176,15 +276,15 @@ impl OriginServer {
         let connecting = async {
             let (stream, protocol) = self.connector.connect(offer).await?;
             if offer == AlpnOffer::Any {
-                self.note_protocol(protocol);
+                self.is_http1.store(protocol == Protocol::Http1, Relaxed);
             }
             if protocol == Protocol::Http1 {
-                return Ok(PooledConnection::Http1(Box::new(http1::Connection::new(
+                return Ok(PooledConnection::Http1(Box::new(Http1Connection::new(
                     stream, permit,
                 ))));
             }
             let opened =
-                http2::Connection::open(stream, self.header_bytes, permit, self.pool.waiters());
+                Http2Connection::open(stream, self.header_bytes, permit, self.pool.waiters());
             let opened = opened.await;
             let connection = opened.map_err(|error| self.closed(error))?;
             self.share(connection)
@@ -192,8 +292,13 @@ impl OriginServer {
         connect::with_timeout(self.connector.timeout(), &self.name(), connecting).await
     }
 
+    /// Returns a connection to the pool.
+    fn put(&self, connection: Box<Http1Connection>) {
+        self.pool.put(connection, &self.capacity);
+    }
+
     /// Puts a connection into the pool and returns its first stream.
-    fn share(&self, connection: http2::Connection) -> Result<PooledConnection, OriginError> {
+    fn share(&self, connection: Http2Connection) -> Result<PooledConnection, OriginError> {
         let stream = self.pool.share(connection);
         stream
             .map(PooledConnection::Http2)
