@@ -20,7 +20,6 @@ pub(crate) struct ParseQueue(Arc<Semaphore>);
 pub(crate) enum ParseError {
     /// It is not JSON, or nested too deeply.
     Malformed,
-    /// It would take too much memory.
     TooLarge,
 }
 
@@ -48,7 +47,6 @@ impl ParseQueue {
     }
 }
 
-/// Parses a document.
 pub(crate) fn parse(json: &[u8]) -> Result<Value, ParseError> {
     if estimated_memory(json) > MAX_MEMORY_BYTES {
         return Err(ParseError::TooLarge);

@@ -9,7 +9,6 @@ use http::{HeaderValue, Response, StatusCode, header};
 /// explains this occurrence and what to do next; it never repeats request data or secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The status of the response.
     pub status: StatusCode,
     /// A short name for the kind of problem.
     pub title: &'static str,
@@ -20,7 +19,6 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// Creates a problem without `Retry-After`.
     pub fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
         Self { status, title, detail: detail.into(), retry_after: None }
     }

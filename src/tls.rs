@@ -1,4 +1,4 @@
-//! TLS as a client: trusted authorities and client certificates.
+//! Certificates in PEM files, and TLS as a client.
 
 use std::{
     io,
@@ -18,9 +18,7 @@ pub enum TlsError {
     /// A file cannot be read or holds no PEM of the right kind.
     #[error("{path}: {source}")]
     File {
-        /// The file.
         path: PathBuf,
-        /// The error.
         source: pem::Error,
     },
     /// A certificate without its key, or a key without its certificate.
@@ -54,8 +52,7 @@ pub(crate) fn client_config(files: PemFiles<'_>) -> Result<ClientConfig, TlsErro
         .with_root_certificates(roots);
     match (files.cert, files.key) {
         (Some(cert), Some(key)) => {
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|source| file(key, source))?;
-            Ok(builder.with_client_auth_cert(certificates(cert)?, key)?)
+            Ok(builder.with_client_auth_cert(certificates(cert)?, private_key(key)?)?)
         }
         (None, None) => Ok(builder.with_no_client_auth()),
         _ => Err(TlsError::IncompleteIdentity),
@@ -80,7 +77,8 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// Reads a certificate chain; fails if the file has none.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
         .map_err(|source| file(path, source))?;
@@ -89,6 +87,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         return Err(file(path, pem::Error::Io(empty)));
     }
     Ok(certificates)
+}
+
+/// Reads a private key.
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|source| file(path, source))
 }
 
 fn file(path: &Path, source: pem::Error) -> TlsError {

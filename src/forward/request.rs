@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
 use super::{ViaIdentity, forwarded, max_forwards, source::RequestSource};
 use crate::{
-    field::{forwarding::ForwardingKind, hop},
+    field::{forwarding::ForwardingKind, hop, list},
     key::OriginTarget,
 };
 
@@ -79,14 +79,10 @@ fn continue_hop(headers: &HeaderMap, outgoing: &mut HeaderMap, version: Version)
 }
 
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let is_token = |part: &[u8]| {
-        let name = part.split(|byte| *byte == b';').next().unwrap_or_default();
+    list::members(headers, name).any(|member| {
+        let name = member.split(|byte| *byte == b';').next().unwrap_or_default();
         name.trim_ascii().eq_ignore_ascii_case(token.as_bytes())
-    };
-    headers
-        .get_all(name)
-        .into_iter()
-        .any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_token))
+    })
 }
 
 #[cfg(test)]

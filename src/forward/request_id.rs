@@ -4,7 +4,6 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::origin::random;
 
-/// The field's name.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longer request ids are replaced.
@@ -31,7 +30,6 @@ pub(crate) fn from_headers(headers: &HeaderMap) -> Option<&str> {
 pub(crate) struct RequestId([u8; 32]);
 
 impl RequestId {
-    /// Generates an id.
     pub(crate) fn random() -> Self {
         let mut id = [0; 32];
         let (first, second) = (random::next(), random::next());
@@ -42,7 +40,6 @@ impl RequestId {
         Self(id)
     }
 
-    /// Returns its digits.
     pub(crate) fn as_str(&self) -> &str {
         str::from_utf8(&self.0).unwrap_or_default()
     }

@@ -27,13 +27,10 @@ pub struct Origin {
 /// Why an origin cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// No server is configured.
     #[error("an origin needs at least one URL")]
     NoServer,
-    /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] tls::OriginTlsError),
-    /// The path of the health checks is invalid.
     #[error("the health check path must begin with `/`")]
     HealthPath,
 }
@@ -107,7 +104,7 @@ impl Origin {
     /// ones may still be sent.
     pub fn retire(&self) {
         self.tasks.stop();
-        self.servers.iter().for_each(|server| server.connections.clear());
+        self.servers.iter().for_each(|server| server.connections.pool.clear());
     }
 
     /// Returns the number of servers, and of those that receive requests now.
@@ -121,7 +118,7 @@ impl Origin {
 
     /// Returns the load of the connections to all servers.
     pub fn load(&self) -> OriginLoad {
-        let loads = self.servers.iter().map(|server| server.connections.load());
+        let loads = self.servers.iter().map(|server| server.connections.capacity.load());
         loads.fold(OriginLoad::default(), |sum, load| sum + load)
     }
 

@@ -15,7 +15,7 @@ use super::settings::ConnectionLimits;
 /// Limits a server's connections, and the requests queued for one.
 pub(super) struct ConnectionLimiter {
     permits: Arc<Semaphore>,
-    limits: ConnectionLimits,
+    pub(super) limits: ConnectionLimits,
     pending: AtomicUsize,
     rejected: AtomicU64,
 }
@@ -46,16 +46,6 @@ impl ConnectionLimiter {
         Self { permits, limits, pending: AtomicUsize::new(0), rejected: AtomicU64::new(0) }
     }
 
-    /// Returns the number of connections allowed.
-    pub(super) fn limit(&self) -> usize {
-        self.limits.connections
-    }
-
-    /// Returns how long a request may be queued.
-    pub(super) fn queue_timeout(&self) -> Duration {
-        self.limits.pending_timeout
-    }
-
     /// Returns a permit if one is free.
     pub(super) fn try_acquire(&self) -> Option<ConnectionPermit> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
@@ -75,12 +65,10 @@ impl ConnectionLimiter {
         Some(QueuedRequest(self))
     }
 
-    /// Returns the number of requests in the queue.
     pub(super) fn pending(&self) -> usize {
         self.pending.load(Relaxed)
     }
 
-    /// Counts a request that was rejected.
     pub(super) fn count_rejected(&self) {
         self.rejected.fetch_add(1, Relaxed);
     }

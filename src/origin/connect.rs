@@ -25,8 +25,9 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 pub(super) struct ServerConnector {
     destination: Destination,
     scheme: OriginScheme,
-    name: Arc<str>,
-    timeout: Duration,
+    /// The server's URL.
+    pub(super) name: Arc<str>,
+    pub(super) timeout: Duration,
     tls: Option<TlsConnectors>,
 }
 
@@ -38,7 +39,6 @@ enum Destination {
 struct TlsConnectors {
     /// Offers every configured protocol.
     any: TlsConnector,
-    /// Offers HTTP/1.1 only.
     http1: TlsConnector,
     name: ServerName<'static>,
 }
@@ -80,23 +80,13 @@ impl ServerConnector {
         })
     }
 
-    /// Returns the server's URL.
-    pub(super) fn name(&self) -> Arc<str> {
-        Arc::clone(&self.name)
-    }
-
-    /// Returns the time that connecting may take.
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
     /// Opens a connection and returns it with its protocol. The caller limits the time.
     pub(super) async fn connect(
         &self,
         offer: AlpnOffer,
     ) -> Result<(Stream, Protocol), OriginError> {
         let connect =
-            |source| OriginError::Connect { server: self.name(), source: Arc::new(source) };
+            |source| OriginError::Connect { server: self.name.clone(), source: Arc::new(source) };
         let stream = match &self.destination {
             Destination::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(connect)?;
@@ -111,7 +101,7 @@ impl ServerConnector {
         };
         let connected = tls.connector(offer).connect(tls.name.clone(), stream).await;
         let stream = connected
-            .map_err(|source| OriginError::Tls { server: self.name(), source: Arc::new(source) })?;
+            .map_err(|source| OriginError::Tls { server: self.name.clone(), source: Arc::new(source) })?;
         let stream = Stream::from(Transport::Tls(Box::new(TlsStream::Client(stream))));
         let protocol = stream.agreed_protocol();
         Ok((stream, protocol))

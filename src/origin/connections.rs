@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    capacity::{ConnectionLimiter, ConnectionPermit, OriginLoad},
+    capacity::{ConnectionLimiter, ConnectionPermit},
     connect::{self, AlpnOffer, ServerConnector},
     error::OriginError,
     http1::Http1Connection,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::server::stream::Protocol;
 
-/// Limit on repetitions to the same server, and on waits for a shared connection.
+/// Limit on repeated attempts at one server, and on waits for a shared connection.
 ///
 /// A server that closes each connection after a number of requests rejects many of them at once,
 /// several times in a row.
@@ -32,8 +32,8 @@ pub(super) const MAX_ATTEMPTS: usize = 10;
 
 /// The connections to one server.
 pub(super) struct ServerConnections {
-    pool: OriginPool,
-    capacity: ConnectionLimiter,
+    pub(super) pool: OriginPool,
+    pub(super) capacity: ConnectionLimiter,
     connector: ServerConnector,
     /// The size limit of a response head, in bytes.
     pub(super) header_bytes: u32,
@@ -101,9 +101,8 @@ impl ServerConnections {
         })
     }
 
-    /// Returns the server's URL.
     pub(super) fn name(&self) -> Arc<str> {
-        self.connector.name()
+        Arc::clone(&self.connector.name)
     }
 
     /// Returns the error for a connection that was closed early.
@@ -120,23 +119,8 @@ impl ServerConnections {
         InFlightGuard(Arc::clone(self))
     }
 
-    /// Returns the number of requests in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
-    }
-
-    pub(super) fn load(&self) -> OriginLoad {
-        self.capacity.load()
-    }
-
-    /// Closes connections that were idle for too long, or that the server has closed.
-    pub(super) fn reap(&self) {
-        self.pool.reap();
-    }
-
-    /// Closes all idle connections.
-    pub(super) fn clear(&self) {
-        self.pool.clear();
     }
 
     /// Returns a connection for a request, of this age or newer.
@@ -243,7 +227,7 @@ impl ServerConnections {
             return self.connect(needs, permit).await;
         }
         let mut permit = pin!(self.capacity.acquire());
-        let mut deadline = pin!(sleep(self.capacity.queue_timeout()));
+        let mut deadline = pin!(sleep(self.capacity.limits.pending_timeout));
         loop {
             tokio::select! {
                 biased;
@@ -263,7 +247,7 @@ impl ServerConnections {
 
     fn overloaded(&self) -> OriginError {
         self.capacity.count_rejected();
-        OriginError::Overloaded { server: self.name(), limit: self.capacity.limit() }
+        OriginError::Overloaded { server: self.name(), limit: self.capacity.limits.connections }
     }
 
     /// Opens a connection; puts it into the pool if it can be shared.
@@ -289,10 +273,9 @@ impl ServerConnections {
             let connection = opened.map_err(|error| self.closed(error))?;
             self.share(connection)
         };
-        connect::with_timeout(self.connector.timeout(), &self.name(), connecting).await
+        connect::with_timeout(self.connector.timeout, &self.name(), connecting).await
     }
 
-    /// Returns a connection to the pool.
     fn put(&self, connection: Box<Http1Connection>) {
         self.pool.put(connection, &self.capacity);
     }

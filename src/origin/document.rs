@@ -16,25 +16,20 @@ use super::{
 /// Size of the largest document that is read, in bytes.
 pub(crate) const MAX_DOCUMENT_BYTES: usize = 1 << 20;
 
-/// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why there is no document. `Display` is for the log.
 #[derive(Debug, Error)]
 pub(crate) enum DocumentError {
-    /// No response.
     #[error(transparent)]
     Origin(#[from] OriginError),
-    /// The response did not arrive in time.
     #[error("the response took too long")]
     TimedOut,
     /// The status is not a success, or is a 206. Redirects are not followed.
     #[error("unexpected status {0}")]
     Status(StatusCode),
-    /// The body exceeds [`MAX_DOCUMENT_BYTES`].
     #[error("the response is larger than 1 MiB")]
     TooLarge,
-    /// The body ended early.
     #[error("the response ended early: {0}")]
     Broken(Box<dyn std::error::Error + Send + Sync>),
 }

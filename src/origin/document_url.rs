@@ -10,15 +10,12 @@ use super::{Endpoint, settings::InvalidEndpoint};
 /// A document's server, target and credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DocumentUrl {
-    /// The server.
     pub server: Endpoint,
-    /// The path and query.
     pub target: Uri,
     /// Basic credentials, if the URL has a user. Never displayed.
     pub authorization: Option<HeaderValue>,
 }
 
-/// A text that is not such a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected a URL such as `https://data.internal/version`")]
 pub struct InvalidDocumentUrl;

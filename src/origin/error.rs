@@ -50,7 +50,7 @@ pub enum OriginError {
     Protocol {
         /// The server.
         server: Arc<str>,
-        /// What is invalid.
+        /// The violated rule.
         reason: String,
     },
     /// All allowed connections are in use, and none became free in time.

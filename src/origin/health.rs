@@ -14,7 +14,6 @@ use super::{outlier::CheckResult, request_body::RequestBody, server::OriginServe
 pub(super) struct BackgroundTasks(Vec<AbortHandle>);
 
 impl BackgroundTasks {
-    /// Aborts the tasks now.
     pub(super) fn stop(&self) {
         for task in &self.0 {
             task.abort();
@@ -56,7 +55,7 @@ async fn reap(server: Weak<OriginServer>, idle: Duration) {
         let Some(server) = server.upgrade() else {
             return;
         };
-        server.connections.reap();
+        server.connections.pool.reap();
     }
 }
 
@@ -69,7 +68,7 @@ async fn check(server: Weak<OriginServer>, target: Uri, interval: Duration) {
             let health = probe(&server, &target, interval).await;
             let is_healthy = health == CheckResult::Healthy;
             if server.outlier_detector.record_check(health) {
-                tracing::warn!(server = %server.name(), is_healthy, "origin server health changed");
+                tracing::warn!(server = %server.connections.name(), is_healthy, "origin server health changed");
             }
         }
         tokio::time::sleep(interval).await;

@@ -36,5 +36,5 @@ pub use http1::fuzzed;
 pub use request_body::RequestBody;
 pub(crate) use request_body::UploadProgress;
 pub use response_body::ResponseBody;
-pub(crate) use response_body::{CompletionProof, ResponseBodyError};
+pub(crate) use response_body::CompletionProof;
 pub use settings::{ConnectionLimits, Endpoint, Settings};

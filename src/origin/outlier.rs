@@ -14,37 +14,26 @@ const BASE_EJECTION: Duration = Duration::from_secs(1);
 const MAX_EJECTION: Duration = Duration::from_mins(1);
 
 /// The health of one server.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct OutlierDetector {
     failures: AtomicU32,
     ejected_until: AtomicU64,
+    /// The last [`CheckResult`]; healthy until the first check.
     health: AtomicU8,
 }
 
-/// The result of a health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum CheckResult {
     /// The server responded with a status below 400.
-    Healthy,
+    Healthy = 0,
     /// It responded with an error, or not in time.
     Failing,
     /// There was no connection, or it was closed before a response began.
     Disconnected,
 }
 
-impl Default for OutlierDetector {
-    fn default() -> Self {
-        Self {
-            failures: AtomicU32::new(0),
-            ejected_until: AtomicU64::new(0),
-            health: AtomicU8::new(CheckResult::Healthy as u8),
-        }
-    }
-}
-
 impl OutlierDetector {
-    /// Records a response.
     pub(super) fn record_success(&self) {
         if self.failures.load(Relaxed) != 0 {
             self.failures.store(0, Relaxed);

@@ -183,7 +183,6 @@ impl OriginPool {
         first
     }
 
-    /// Queues a request of this thread.
     pub(super) fn wait(&self) -> Option<PoolWaiter<'_>> {
         self.waiters.join(self.shard_index())
     }

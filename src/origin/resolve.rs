@@ -64,7 +64,6 @@ impl DnsResolver {
         Ok(by_preference(&addresses, &self.cache.lock().failed, Instant::now()))
     }
 
-    /// Records a successful connection.
     pub(super) fn note_reached(&self, address: SocketAddr) {
         let mut cache = self.cache.lock();
         if !cache.failed.is_empty() {

@@ -53,11 +53,9 @@ pub(super) enum BodySource {
     /// It failed. The error is returned at the next poll, so that earlier data can be written
     /// first.
     Broken(Option<BoxError>),
-    /// All of it has been read.
     Ended,
     /// It failed, and the error has been returned.
     Failed,
-    /// The connection has switched protocols.
     Upgraded(Option<UpgradedConnection>),
 }
 
@@ -77,7 +75,6 @@ pub enum ResponseBodyError {
 type ResponseFrame = Option<Result<Frame<Bytes>, ResponseBodyError>>;
 
 impl ResponseBody {
-    /// Creates a body that is in memory.
     pub(super) fn from_bytes(bytes: Bytes) -> Self {
         let mut body = Self { source: BodySource::Whole(bytes), guard: None, read_timeout: None };
         body.release_at_end();

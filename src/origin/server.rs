@@ -26,7 +26,6 @@ use crate::{field::forwarding::is_overridden, server::InterimSender};
 /// How long an upload waits for the origin's 100 (RFC 9110 §10.1.1).
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// One server.
 pub(super) struct OriginServer {
     pub(super) connections: Arc<ServerConnections>,
     pub(super) outlier_detector: OutlierDetector,
@@ -59,15 +58,10 @@ impl OriginServer {
         })
     }
 
-    /// Returns the server's URL.
-    pub(super) fn name(&self) -> Arc<str> {
-        self.connections.name()
-    }
-
     /// Sends the request. Repeats it on another connection if a reused one was dead, or if the
     /// server rejected it unprocessed.
     ///
-    /// On a failure the request is whole if it can be repeated.
+    /// After a failure the request is still complete, if it can be repeated.
     pub(super) async fn exchange(
         &self,
         request: &mut Request<RequestBody>,
@@ -259,7 +253,7 @@ impl OriginServer {
         let upload = body.upload().map(|upload| &**upload);
         let error = match (upload.and_then(UploadProgress::failure), failure) {
             (Some(failure), _) => OriginError::RequestBody(failure),
-            (None, Http2Failure::TimedOut) => OriginError::FirstByteTimeout { server: self.name() },
+            (None, Http2Failure::TimedOut) => OriginError::FirstByteTimeout { server: self.connections.name() },
             (None, Http2Failure::Stream(error)) if http2::is_violation(&error) => {
                 self.protocol_error(error.to_string())
             }
@@ -299,13 +293,13 @@ impl OriginServer {
         match failure {
             http1::ExchangeError::Closed(source) => self.connections.closed(source),
             http1::ExchangeError::Invalid(reason) => self.protocol_error(reason.to_owned()),
-            http1::ExchangeError::TimedOut => OriginError::FirstByteTimeout { server: self.name() },
+            http1::ExchangeError::TimedOut => OriginError::FirstByteTimeout { server: self.connections.name() },
             http1::ExchangeError::Body(error) => self.connections.closed(error),
         }
     }
 
     fn protocol_error(&self, reason: String) -> OriginError {
-        OriginError::Protocol { server: self.name(), reason }
+        OriginError::Protocol { server: self.connections.name(), reason }
     }
 }
 

@@ -32,7 +32,7 @@ pub struct Settings {
     pub health: Option<HealthCheck>,
     /// TLS towards `https` servers.
     pub tls: OriginTls,
-    /// The `Host` of requests without one; if `None`, each server gets its own.
+    /// The `Host` of requests that name none; left out, each server gets its own.
     pub host: Option<Authority>,
 }
 
@@ -74,7 +74,7 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// A periodic request to each server; statuses below 400 mean healthy.
+/// Asks each server for a path, again and again; statuses below 400 mean healthy.
 #[derive(Debug, Clone)]
 pub struct HealthCheck {
     /// The path, with query.
@@ -123,12 +123,11 @@ pub struct Endpoint {
 pub enum ServerAddress {
     /// A name or address (IPv6 without brackets) and a port.
     Tcp(String, u16),
-    /// A Unix socket.
     Unix(PathBuf),
 }
 
 impl Endpoint {
-    /// Returns the value of a `Host` field for this server.
+    /// The value of a `Host` field for it.
     pub(super) fn host(&self) -> HeaderValue {
         HeaderValue::from_str(self.authority.as_str())
             .unwrap_or_else(|_| HeaderValue::from_static("localhost"))
@@ -147,17 +146,17 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Why a text is not a server's URL.
+/// Why a server's URL is not one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEndpoint {
     /// It is not a URL with a host.
-    #[error("expected a URL such as `http://host:port`")]
+    #[error("not a URL of the form http://host:port")]
     Syntax,
     /// Its scheme is unknown.
-    #[error("unsupported scheme; use http, https, h2c or unix")]
+    #[error("the scheme must be http, https, h2c or unix")]
     Scheme,
-    /// It has a user, path, query or fragment.
-    #[error("a server's URL must not have a user, path, query or fragment")]
+    /// It says more than where the server is.
+    #[error("a server is a scheme, host and port, without user, path or query")]
     Excess,
 }
 

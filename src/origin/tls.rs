@@ -13,12 +13,9 @@ pub enum OriginTlsError {
     /// A certificate or a key is missing or cannot be used.
     #[error(transparent)]
     Client(#[from] TlsError),
-    /// The server's name is invalid.
     #[error("{name}: {source}")]
     Name {
-        /// The name.
         name: String,
-        /// What is wrong with it.
         source: InvalidDnsNameError,
     },
 }
@@ -32,7 +29,6 @@ pub(super) struct ClientConfigs {
 }
 
 impl ClientConfigs {
-    /// Reads certificates and keys.
     pub(super) fn new(settings: &OriginTls) -> Result<Self, OriginTlsError> {
         let OriginTls { ca, cert, key, .. } = settings;
         let files = PemFiles { ca: ca.as_deref(), cert: cert.as_deref(), key: key.as_deref() };

@@ -15,7 +15,7 @@ use super::{Pressure, refusal::RequestRefusal, send_queue::QueuedBytes, stream::
 ///
 /// On HTTP/1.1 all three run in one task, so relaxed loads and stores suffice. On HTTP/2 requests
 /// begin in the connection's task and end in their own.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct ConnectionActivity {
     protocol: Protocol,
     heads: AtomicU32,
@@ -35,20 +35,7 @@ pub(super) struct ConnectionActivity {
 
 impl ConnectionActivity {
     pub(super) fn new(protocol: Protocol) -> Self {
-        Self {
-            protocol,
-            heads: AtomicU32::default(),
-            refused: AtomicU64::default(),
-            requests: AtomicU32::default(),
-            active: AtomicU32::default(),
-            unfinished_head: AtomicU32::default(),
-            blocked_write: AtomicU32::default(),
-            tunnel: AtomicBool::default(),
-            linger: AtomicBool::default(),
-            reset: AtomicBool::default(),
-            large_head_bytes: AtomicUsize::default(),
-            queued: QueuedBytes::default(),
-        }
+        Self { protocol, ..Self::default() }
     }
 
     /// Records how many heads the framing validator has seen, and which one it refused.
@@ -100,7 +87,6 @@ impl ConnectionActivity {
         number
     }
 
-    /// Ends a request.
     pub(super) fn end(&self) {
         match self.protocol {
             Protocol::Http1 => {
@@ -117,12 +103,10 @@ impl ConnectionActivity {
         (self.active.load(Relaxed) == 0).then(|| self.requests.load(Relaxed))
     }
 
-    /// Records that the connection leaves HTTP.
     pub(super) fn become_tunnel(&self) {
         self.tunnel.store(true, Relaxed);
     }
 
-    /// Returns whether the connection has left HTTP.
     pub(super) fn is_tunnel(&self) -> bool {
         self.tunnel.load(Relaxed)
     }

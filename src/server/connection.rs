@@ -28,7 +28,6 @@ pub struct Connection {
 /// A requested host, cached: most requests of a connection name the same one.
 #[derive(Debug, Clone)]
 pub struct RequestedHost {
-    /// The value of `Host`.
     pub raw: Box<str>,
     /// Its canonical form under the connection's scheme.
     pub canonical: Box<str>,
@@ -61,7 +60,6 @@ impl Connection {
 /// the same host.
 #[derive(Debug, Clone)]
 pub struct ForwardedHeaders {
-    /// The requested host.
     pub host: Option<HeaderValue>,
     /// The element of `Forwarded`.
     pub element: Option<HeaderValue>,

@@ -123,7 +123,6 @@ impl Drain {
     }
 }
 
-/// Counts a listener until dropped.
 pub(super) struct ListenerGuard(Arc<DrainState>);
 
 impl Drop for ListenerGuard {
@@ -133,7 +132,6 @@ impl Drop for ListenerGuard {
     }
 }
 
-/// Counts a connection until dropped.
 pub(super) struct DrainGuard {
     state: Arc<DrainState>,
     id: u64,

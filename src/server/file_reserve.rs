@@ -10,7 +10,6 @@ pub(super) struct FileReserve {
 }
 
 impl FileReserve {
-    /// Opens a reserve of this many descriptors.
     pub(super) fn new(size: usize) -> Self {
         let mut reserve = Self { held: Vec::with_capacity(size), size };
         reserve.refill();

@@ -94,7 +94,7 @@ impl Http1Io {
         }
     }
 
-    /// Records whether the client takes what is written.
+    /// Records whether writes to the client are blocked.
     fn note_blocked(&mut self, is_blocked: bool) {
         if is_blocked == self.is_blocked {
             return;

@@ -98,7 +98,6 @@ impl ListenerCounters {
         RequestRefusal::ALL.into_iter().zip(counts)
     }
 
-    /// Counts a refused request.
     pub(super) fn count_refusal(&self, refusal: RequestRefusal) {
         let index = RequestRefusal::ALL.iter().position(|known| *known == refusal);
         if let Some(count) = index.and_then(|index| self.refused_requests.get(index)) {

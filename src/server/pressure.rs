@@ -10,12 +10,10 @@ use std::sync::{
 pub struct Pressure(Arc<AtomicBool>);
 
 impl Pressure {
-    /// Sets or clears the flag.
     pub fn set_high(&self, is_high: bool) {
         self.0.store(is_high, Relaxed);
     }
 
-    /// Returns whether the flag is set.
     pub fn is_high(&self) -> bool {
         self.0.load(Relaxed)
     }

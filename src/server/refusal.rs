@@ -43,7 +43,6 @@ pub enum RequestRefusal {
 /// A request that the server refused.
 #[derive(Debug)]
 pub struct RefusedRequest<'a> {
-    /// The reason.
     pub refusal: RequestRefusal,
     /// The method; `None` if the request could not be parsed.
     pub method: Option<&'a Method>,
@@ -75,7 +74,6 @@ impl RefusedRequest<'_> {
 }
 
 impl RequestRefusal {
-    /// Every reason.
     pub const ALL: [Self; 13] = [
         Self::LengthAndEncoding,
         Self::Encoding,

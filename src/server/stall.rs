@@ -71,9 +71,7 @@ impl StreamProgress {
 pub(super) struct StallPolicy {
     /// The timeout without pressure.
     pub(super) idle_timeout: Duration,
-    /// Whether memory or origin connections are scarce.
     pub(super) pressure: Pressure,
-    /// Counts resets.
     pub(super) counters: Arc<ListenerCounters>,
 }
 

@@ -29,7 +29,6 @@ pub(crate) struct Stream {
     given_back: usize,
 }
 
-/// The transport of a connection.
 pub(crate) enum Transport {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -37,8 +36,9 @@ pub(crate) enum Transport {
 }
 
 /// The protocol of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Protocol {
+    #[default]
     Http1,
     Http2,
 }

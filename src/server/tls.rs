@@ -1,34 +1,22 @@
 //! TLS towards clients, with certificates that can be replaced at run time.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 
+use crate::tls::{self, TlsError};
+
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// A file cannot be read or holds no PEM of the right kind.
-    #[error("{path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The error.
-        source: rustls::pki_types::pem::Error,
-    },
-    /// A file without any certificate.
-    #[error("{0}: no certificate found")]
-    NoCertificate(PathBuf),
+    #[error(transparent)]
+    File(#[from] TlsError),
     /// The key's type is unknown, or it does not belong to the certificate.
     #[error("the certificate and its key cannot be used: {0}")]
     Key(#[from] rustls::Error),
@@ -80,20 +68,8 @@ pub fn server_config(
 }
 
 fn read(chain: &Path, key: &Path) -> Result<CertifiedKey, CertificateError> {
-    let in_file = |path: &Path| {
-        let path = path.to_path_buf();
-        move |source| CertificateError::File { path, source }
-    };
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(chain)
-        .map_err(in_file(chain))?
-        .collect::<Result<_, _>>()
-        .map_err(in_file(chain))?;
-    if certificates.is_empty() {
-        return Err(CertificateError::NoCertificate(chain.to_path_buf()));
-    }
-    let key = PrivateKeyDer::from_pem_file(key).map_err(in_file(key))?;
-    let certified = CertifiedKey::from_der(certificates, key, &aws_lc_rs::default_provider())?;
-    Ok(certified)
+    let (chain, key) = (tls::certificates(chain)?, tls::private_key(key)?);
+    Ok(CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?)
 }
 
 #[cfg(test)]
@@ -110,7 +86,7 @@ mod tests {
     fn a_failed_reload_keeps_the_certificate() {
         let folder = tempfile::tempdir().unwrap();
         let (chain, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-        assert!(matches!(Certificates::load(&chain, &key), Err(CertificateError::File { .. })));
+        assert!(matches!(Certificates::load(&chain, &key), Err(CertificateError::File(_))));
         write(folder.path());
         let certificates = Certificates::load(&chain, &key).unwrap();
         let first = certificates.current.load_full();

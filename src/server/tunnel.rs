@@ -37,7 +37,6 @@ pub struct Tunnel {
     idle_timeout: Duration,
 }
 
-/// How a tunnel ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TunnelEnd {
     /// Both directions have ended.

@@ -80,7 +80,6 @@ pub(in crate::origin) enum Http1BodyError {
     /// The connection failed, or ended before the body did.
     #[error("the connection closed early")]
     Io(#[source] io::Error),
-    /// The data is not valid HTTP.
     #[error("invalid HTTP: {0}")]
     Invalid(&'static str),
 }

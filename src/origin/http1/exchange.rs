@@ -33,13 +33,10 @@ const HEAD_TOO_LONG: &str = "the response head exceeds origin.max_header_bytes";
 /// Why there is no response.
 #[derive(Debug)]
 pub(in crate::origin) enum ExchangeError {
-    /// The connection ended or failed.
     Closed(io::Error),
     /// The response is not valid HTTP, or its end is ambiguous.
     Invalid(&'static str),
-    /// The response did not begin in time.
     TimedOut,
-    /// The request's body failed.
     Body(RequestBodyError),
 }
 
@@ -51,17 +48,13 @@ pub(in crate::origin) struct ExchangeResponse {
 
 /// Parameters of an exchange.
 pub(in crate::origin) struct ExchangeOptions<'a> {
-    /// The request's `Host`.
     pub(in crate::origin) host: HeaderValue,
-    /// The start of the exchange.
     pub(in crate::origin) since: Instant,
     /// How long the origin may be silent before its response.
     pub(in crate::origin) first_byte_timeout: Duration,
     /// The size limit of a response head, in bytes.
     pub(in crate::origin) header_bytes: usize,
-    /// The progress of the client's upload.
     pub(in crate::origin) upload: Option<&'a UploadProgress>,
-    /// The receiver of interim responses.
     pub(in crate::origin) interim: Option<InterimSender>,
 }
 
@@ -70,17 +63,11 @@ pub(in crate::origin) struct Exchange<'a> {
     connection: Box<Http1Connection>,
     outgoing: RequestWriter,
     is_sent: bool,
-    request_info: RequestInfo,
+    is_head: bool,
+    is_upgrade: bool,
     options: ExchangeOptions<'a>,
     since: Instant,
     progress: u32,
-}
-
-/// Properties of a request that are needed to read its response.
-#[derive(Clone, Copy)]
-struct RequestInfo {
-    is_head: bool,
-    is_upgrade: bool,
 }
 
 impl<'a> Exchange<'a> {
@@ -90,13 +77,16 @@ impl<'a> Exchange<'a> {
         (request, body): (&Request<RequestBody>, RequestBody),
         options: ExchangeOptions<'a>,
     ) -> Self {
-        let request_info = RequestInfo {
+        Self {
+            connection,
+            outgoing: RequestWriter::new(request, body, &options.host),
+            is_sent: false,
             is_head: *request.method() == Method::HEAD,
             is_upgrade: request.headers().contains_key(header::UPGRADE),
-        };
-        let outgoing = RequestWriter::new(request, body, &options.host);
-        let since = options.since;
-        Self { connection, outgoing, is_sent: false, request_info, options, since, progress: 0 }
+            since: options.since,
+            options,
+            progress: 0,
+        }
     }
 
     /// Returns whether the origin may have received some of the request.
@@ -153,7 +143,7 @@ impl<'a> Exchange<'a> {
         loop {
             let connection = &mut *self.connection;
             if !connection.received.is_empty() {
-                match response::parse(&mut connection.received, self.request_info.is_head) {
+                match response::parse(&mut connection.received, self.is_head) {
                     Ok(Some(head)) if head.bytes > self.options.header_bytes => {
                         return Poll::Ready(Err(ExchangeError::Invalid(HEAD_TOO_LONG)));
                     }
@@ -182,7 +172,7 @@ impl<'a> Exchange<'a> {
     /// Returns the head if it is final; otherwise forwards the interim response.
     fn take(&mut self, mut head: ReceivedHead) -> Option<Result<ReceivedHead, ExchangeError>> {
         match head.parts.status {
-            StatusCode::SWITCHING_PROTOCOLS if !self.request_info.is_upgrade => {
+            StatusCode::SWITCHING_PROTOCOLS if !self.is_upgrade => {
                 return Some(Err(ExchangeError::Invalid("unrequested 101 Switching Protocols")));
             }
             status if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS => {

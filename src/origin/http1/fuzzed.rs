@@ -12,7 +12,6 @@ pub use response::ResponseLength;
 /// A response head, parsed without a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParsedHead {
-    /// Its status.
     pub status: StatusCode,
     /// Its fields, except those that only concern framing.
     pub headers: HeaderMap,
@@ -46,9 +45,7 @@ pub fn head(bytes: &[u8], is_head: bool) -> Result<Option<ParsedHead>, &'static 
 /// A decoded chunked body.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// Its data.
     pub data: Vec<u8>,
-    /// Its trailers, if any.
     pub trailers: Option<HeaderMap>,
     /// Its length in bytes, as encoded.
     pub bytes: usize,

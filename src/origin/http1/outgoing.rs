@@ -28,7 +28,6 @@ pub(super) struct RequestWriter {
     data: Bytes,
     /// Trailer fields that may be sent.
     announced: Vec<HeaderName>,
-    /// Whether any byte has been sent.
     is_sent: bool,
     state: SendState,
 }
@@ -52,9 +51,7 @@ enum SendState {
 
 /// Why a request could not be sent completely.
 pub(super) enum SendError {
-    /// Reading its body failed.
     Body(RequestBodyError),
-    /// The connection failed.
     Io(io::Error),
 }
 
@@ -80,12 +77,10 @@ impl RequestWriter {
         Self { body, framing, written, start, data, announced, is_sent, state }
     }
 
-    /// Returns whether any byte has been sent.
     pub(super) fn has_been_sent(&self) -> bool {
         self.is_sent
     }
 
-    /// Returns whether everything has been sent.
     pub(super) fn is_finished(&self) -> bool {
         self.state == SendState::Sent
     }

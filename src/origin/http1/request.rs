@@ -8,11 +8,8 @@ use crate::origin::request_body::RequestBody;
 /// How the end of a request's body is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestLength {
-    /// There is no body.
     Absent,
-    /// It has this many bytes.
     Known(u64),
-    /// It is sent in chunks.
     Chunked,
 }
 

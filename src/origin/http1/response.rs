@@ -27,7 +27,6 @@ pub(in crate::origin) struct ReceivedHead {
     pub(super) length: ResponseLength,
     /// Whether the connection can be reused.
     pub(super) persists: bool,
-    /// The length of the head.
     pub(super) bytes: usize,
     pub(super) rest: Bytes,
 }

@@ -24,10 +24,8 @@ enum ReadState {
 /// Why a body failed.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::origin) enum Http2BodyError {
-    /// The stream was reset, or its connection failed.
     #[error(transparent)]
     Failed(#[from] h2::Error),
-    /// The body stopped before its end.
     #[error("the body stopped before its end")]
     Truncated,
 }

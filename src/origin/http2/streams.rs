@@ -49,7 +49,6 @@ impl Streams {
         Some(StreamPermit { streams: Arc::clone(self) })
     }
 
-    /// Sets the origin's limit.
     pub(super) fn set_limit(&self, limit: usize) {
         if self.limit.swap(limit, Relaxed) < limit {
             self.waiters.note_streams();
@@ -66,7 +65,6 @@ impl Streams {
         !self.is_busy() && self.idle_since.lock().elapsed() >= time
     }
 
-    /// Returns whether no further streams may be opened.
     pub(super) fn is_retired(&self) -> bool {
         self.is_retired.load(Relaxed)
     }

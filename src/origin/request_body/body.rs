@@ -63,7 +63,6 @@ impl RequestBody {
         }
     }
 
-    /// Returns whether the body can be sent again.
     pub(in crate::origin) fn is_replayable(&self) -> bool {
         match self {
             Self::Empty | Self::Full(_) => true,
@@ -71,7 +70,6 @@ impl RequestBody {
         }
     }
 
-    /// Frees the replay buffer.
     pub(in crate::origin) fn discard_replay(&self) {
         if let Self::Client(client) = self {
             client.discard_replay();

@@ -52,7 +52,6 @@ enum BufferedFrame {
 /// Why a request body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestBodyError {
-    /// Reading from the client failed.
     #[error(transparent)]
     Client(ClientBodyError),
     /// The origin responded without requesting the body, or a newer attempt replaced this one.
@@ -96,7 +95,6 @@ impl ClientBody {
         Some(Self { shared: Arc::clone(&self.shared), attempt, upload, continue_timeout: None })
     }
 
-    /// Returns whether [`Self::replay`] would return a handle.
     pub(super) fn is_replayable(&self) -> bool {
         self.shared.lock().is_replayable
     }

@@ -31,7 +31,6 @@ const UNWANTED: u8 = 2;
 /// The origin's response ended before it requested the body.
 pub(super) struct Unwanted;
 
-/// Progress of a client's upload.
 #[derive(Default)]
 pub struct UploadProgress {
     gate: AtomicU8,
