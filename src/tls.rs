@@ -17,10 +17,7 @@ use rustls::{
 pub enum TlsError {
     /// A file cannot be read or holds no PEM of the right kind.
     #[error("{path}: {source}")]
-    File {
-        path: PathBuf,
-        source: pem::Error,
-    },
+    File { path: PathBuf, source: pem::Error },
     /// A certificate without its key, or a key without its certificate.
     #[error("a client certificate needs both `cert` and `key`")]
     IncompleteIdentity,

@@ -100,8 +100,10 @@ impl ServerConnector {
             return Ok((Stream::from(Transport::Tcp(stream)), protocol));
         };
         let connected = tls.connector(offer).connect(tls.name.clone(), stream).await;
-        let stream = connected
-            .map_err(|source| OriginError::Tls { server: self.name.clone(), source: Arc::new(source) })?;
+        let stream = connected.map_err(|source| OriginError::Tls {
+            server: self.name.clone(),
+            source: Arc::new(source),
+        })?;
         let stream = Stream::from(Transport::Tls(Box::new(TlsStream::Client(stream))));
         let protocol = stream.agreed_protocol();
         Ok((stream, protocol))

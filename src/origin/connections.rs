@@ -263,9 +263,7 @@ impl ServerConnections {
                 self.is_http1.store(protocol == Protocol::Http1, Relaxed);
             }
             if protocol == Protocol::Http1 {
-                return Ok(PooledConnection::Http1(Box::new(Http1Connection::new(
-                    stream, permit,
-                ))));
+                return Ok(PooledConnection::Http1(Box::new(Http1Connection::new(stream, permit))));
             }
             let opened =
                 Http2Connection::open(stream, self.header_bytes, permit, self.pool.waiters());

@@ -29,12 +29,12 @@ mod waiters;
 pub use balance::Origin;
 pub(crate) use balance::SetupError;
 pub use capacity::OriginLoad;
-pub(crate) use error::{RequestDelivery, SendFailure};
 pub use error::{OriginError, UploadFailure};
+pub(crate) use error::{RequestDelivery, SendFailure};
 #[cfg(fuzzing)]
 pub use http1::fuzzed;
 pub use request_body::RequestBody;
 pub(crate) use request_body::UploadProgress;
-pub use response_body::ResponseBody;
 pub(crate) use response_body::CompletionProof;
+pub use response_body::ResponseBody;
 pub use settings::{ConnectionLimits, Endpoint, Settings};

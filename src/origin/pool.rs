@@ -241,7 +241,7 @@ impl OriginPool {
     }
 
     fn limit_of(&self, idle: &IdleConnection) -> Duration {
-        idle.connection.idle_limit().map_or(self.keep_alive, |limit| limit.min(self.keep_alive))
+        idle.connection.idle_limit.map_or(self.keep_alive, |limit| limit.min(self.keep_alive))
     }
 
     fn shard(&self) -> Option<&PoolShard> {
@@ -270,7 +270,7 @@ impl ReadyConnections {
 
 impl IdleConnection {
     fn unsafe_limit(&self) -> Duration {
-        self.connection.idle_limit().unwrap_or(MAX_UNSAFE_IDLE)
+        self.connection.idle_limit.unwrap_or(MAX_UNSAFE_IDLE)
     }
 }
 

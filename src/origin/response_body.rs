@@ -82,11 +82,7 @@ impl ResponseBody {
     }
 
     /// Creates a streamed body that fails if it pauses for longer than `timeout`.
-    pub(super) fn new(
-        source: BodySource,
-        guard: ResponseGuard,
-        timeout: Option<Duration>,
-    ) -> Self {
+    pub(super) fn new(source: BodySource, guard: ResponseGuard, timeout: Option<Duration>) -> Self {
         let read_timeout = timeout.map(ReadTimeout::new);
         let mut body = Self { source, guard: Some(guard), read_timeout };
         body.release_at_end();

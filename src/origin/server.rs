@@ -163,7 +163,8 @@ impl OriginServer {
 
     /// Returns the failure of a request whose body cannot be sent again.
     fn body_lost(&self) -> AttemptFailure {
-        let error = self.connections.closed(io::Error::other("the request body cannot be sent again"));
+        let error =
+            self.connections.closed(io::Error::other("the request body cannot be sent again"));
         AttemptFailure { error, delivery: RequestDelivery::Possible, replay: ReplayState::Lost }
     }
 
@@ -253,7 +254,9 @@ impl OriginServer {
         let upload = body.upload().map(|upload| &**upload);
         let error = match (upload.and_then(UploadProgress::failure), failure) {
             (Some(failure), _) => OriginError::RequestBody(failure),
-            (None, Http2Failure::TimedOut) => OriginError::FirstByteTimeout { server: self.connections.name() },
+            (None, Http2Failure::TimedOut) => {
+                OriginError::FirstByteTimeout { server: self.connections.name() }
+            }
             (None, Http2Failure::Stream(error)) if http2::is_violation(&error) => {
                 self.protocol_error(error.to_string())
             }
@@ -293,7 +296,9 @@ impl OriginServer {
         match failure {
             http1::ExchangeError::Closed(source) => self.connections.closed(source),
             http1::ExchangeError::Invalid(reason) => self.protocol_error(reason.to_owned()),
-            http1::ExchangeError::TimedOut => OriginError::FirstByteTimeout { server: self.connections.name() },
+            http1::ExchangeError::TimedOut => {
+                OriginError::FirstByteTimeout { server: self.connections.name() }
+            }
             http1::ExchangeError::Body(error) => self.connections.closed(error),
         }
     }

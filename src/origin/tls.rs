@@ -14,10 +14,7 @@ pub enum OriginTlsError {
     #[error(transparent)]
     Client(#[from] TlsError),
     #[error("{name}: {source}")]
-    Name {
-        name: String,
-        source: InvalidDnsNameError,
-    },
+    Name { name: String, source: InvalidDnsNameError },
 }
 
 /// TLS settings with the configured trust and identity, by the protocols that they offer.

@@ -4,7 +4,6 @@ use std::{
     io,
     pin::pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -21,7 +20,7 @@ use super::{
     response::ResponseLength,
 };
 use crate::{
-    origin::{capacity::ConnectionPermit, upgrade::UpgradedConnection},
+    origin::{capacity::ConnectionPermit, request_body::UPLOAD_GRACE, upgrade::UpgradedConnection},
     server::stream::Stream,
 };
 
@@ -31,9 +30,6 @@ const MAX_READ_BYTES: usize = 64 * 1024;
 const DEFAULT_READ_BYTES: usize = 16 * 1024;
 /// Smallest room worth a read.
 const MIN_READ_BYTES: usize = 2 * 1024;
-
-/// How long the upload may continue after the end of the response.
-const SEND_GRACE: Duration = Duration::from_secs(5);
 
 /// The content that follows a head.
 pub(in crate::origin) enum ResponseContent {
@@ -237,6 +233,6 @@ async fn send_rest(
         end = end => end.is_ok(),
     };
     if is_over {
-        drop(tokio::time::timeout(SEND_GRACE, sending).await);
+        drop(tokio::time::timeout(UPLOAD_GRACE, sending).await);
     }
 }

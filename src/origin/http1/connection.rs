@@ -19,19 +19,13 @@ pub(in crate::origin) struct Http1Connection {
     /// Reset only when it fires: most exchanges only look at it.
     timer: Option<Pin<Box<Sleep>>>,
     pub(super) permit: ConnectionPermit,
-    /// How long the origin keeps the connection open when idle, if it said so.
-    pub(super) idle_limit: Option<Duration>,
+    /// How long the origin keeps the connection open when idle, less a margin, if it said so.
+    pub(in crate::origin) idle_limit: Option<Duration>,
 }
 
 impl Http1Connection {
     pub(in crate::origin) fn new(stream: Stream, permit: ConnectionPermit) -> Self {
         Self { stream, received: BytesMut::new(), timer: None, permit, idle_limit: None }
-    }
-
-    /// Returns how long the origin keeps the connection open when idle, less a margin, if it said
-    /// so.
-    pub(in crate::origin) fn idle_limit(&self) -> Option<Duration> {
-        self.idle_limit
     }
 
     /// Like [`Self::is_idle`], but always makes a system call.

@@ -5,7 +5,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -17,13 +16,12 @@ use tokio::task::AbortHandle;
 use super::{body::Http2Body, connection::ReservedStream, streams::StreamPermit};
 use crate::{
     field::hop,
-    origin::content_length,
-    origin::request_body::{RequestBody, RequestBodyError, announced_trailers},
+    origin::{
+        content_length,
+        request_body::{RequestBody, RequestBodyError, UPLOAD_GRACE, announced_trailers},
+    },
     server::InterimSender,
 };
-
-/// How long the upload may continue after the end of the response.
-const SEND_GRACE: Duration = Duration::from_secs(5);
 
 /// A request in progress, until the head of its response arrives.
 pub(in crate::origin) struct Exchange {
@@ -106,7 +104,7 @@ impl UploadTask {
             return;
         }
         tokio::spawn(async move {
-            tokio::time::sleep(SEND_GRACE).await;
+            tokio::time::sleep(UPLOAD_GRACE).await;
             drop(self);
         });
     }

@@ -1,9 +1,6 @@
-//! The head of a request over HTTP/2 (RFC 9113 §8.2, §8.3.1), and the declared length of a
-//! response.
+//! The head of a request over HTTP/2 (RFC 9113 §8.2, §8.3.1).
 
-use http::{
-    HeaderName, HeaderValue, Method, Request, Uri, Version, header, uri::Scheme,
-};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header, uri::Scheme};
 use http_body::Body as _;
 
 use crate::origin::request_body::RequestBody;

@@ -24,6 +24,9 @@ pub(in crate::origin) enum BodyStart {
     AfterContinue(Duration),
 }
 
+/// How long the upload may continue after the end of the response.
+pub(in crate::origin) const UPLOAD_GRACE: Duration = Duration::from_secs(5);
+
 const OPEN: u8 = 0;
 const HELD: u8 = 1;
 const UNWANTED: u8 = 2;
