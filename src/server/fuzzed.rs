@@ -6,7 +6,7 @@ use super::framing::{FramingValidator, HeadLimits};
 
 /// The heads found in a connection's bytes.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Heads {
+pub struct Heads {
     /// The range of each complete head, including the refused one.
     pub ranges: Vec<Range<usize>>,
     /// The number of the refused head, from 1.
@@ -14,7 +14,7 @@ pub(crate) struct Heads {
 }
 
 /// Returns the heads in the bytes of one connection, fed one by one.
-pub(crate) fn heads(bytes: &[u8]) -> Heads {
+pub fn heads(bytes: &[u8]) -> Heads {
     let mut framing = validator();
     let (mut heads, mut begin) = (Heads::default(), None);
     for (at, byte) in bytes.iter().enumerate() {
@@ -33,7 +33,7 @@ pub(crate) fn heads(bytes: &[u8]) -> Heads {
 }
 
 /// Returns the number of heads and the refused one, fed in pieces of this size.
-pub(crate) fn count(bytes: &[u8], piece: usize) -> (usize, Option<usize>) {
+pub fn count(bytes: &[u8], piece: usize) -> (usize, Option<usize>) {
     let mut framing = validator();
     for piece in bytes.chunks(piece.max(1)) {
         framing.feed(piece);

@@ -13,6 +13,7 @@ pub(crate) mod drain;
 mod encode;
 mod file_reserve;
 mod framing;
+#[cfg(fuzzing)]
 pub(crate) mod fuzzed;
 mod head_budget;
 mod http1_io;

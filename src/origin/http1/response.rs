@@ -33,7 +33,8 @@ pub(in crate::origin) struct ReceivedHead {
 
 /// Where a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ResponseLength {
+#[cfg_attr(not(fuzzing), expect(unreachable_pub, reason = "fuzz targets name it"))]
+pub enum ResponseLength {
     /// After this many bytes.
     Known(u64),
     /// With the last chunk.
