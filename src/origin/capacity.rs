@@ -1,11 +1,8 @@
 //! Limits on the connections to one server and on the requests queued for them.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
