@@ -99,6 +99,8 @@ impl std::ops::Add for OriginLoad {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

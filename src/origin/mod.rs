@@ -28,7 +28,7 @@ mod waiters;
 
 pub use balance::Origin;
 pub(crate) use balance::SetupError;
-pub use capacity::OriginLoad;
+pub(crate) use capacity::OriginLoad;
 pub use error::{OriginError, UploadFailure};
 pub(crate) use error::{RequestDelivery, SendFailure};
 #[cfg(fuzzing)]

@@ -17,11 +17,9 @@ use tokio::sync::Notify;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum DrainPhase {
-    /// Not shutting down.
-    Serving,
     /// Clients should go elsewhere. New connections are accepted; each HTTP/1.1 response is the
     /// last one of its connection, and HTTP/2 connections get a GOAWAY.
-    Leaving,
+    Leaving = 1,
     /// Listeners are closed; requests in flight may finish.
     Draining,
 }
@@ -34,6 +32,7 @@ pub struct Drain {
 
 #[derive(Default)]
 struct DrainState {
+    /// The [`DrainPhase`]; zero before the shutdown.
     phase: AtomicU8,
     listeners: AtomicUsize,
     open: Mutex<OpenConnections>,
@@ -48,7 +47,7 @@ struct OpenConnections {
 }
 
 impl Drain {
-    /// Creates a signal in phase [`DrainPhase::Serving`].
+    /// Creates a signal for a process that is not shutting down.
     pub fn new() -> Self {
         Self::default()
     }

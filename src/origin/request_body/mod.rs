@@ -8,5 +8,5 @@ mod upload;
 pub use body::RequestBody;
 pub(super) use client::RequestBodyError;
 pub(super) use trailers::announced_trailers;
-pub use upload::UploadProgress;
+pub(crate) use upload::UploadProgress;
 pub(super) use upload::{BodyStart, UPLOAD_GRACE};
