@@ -131,7 +131,7 @@ impl RequestWriter {
         let length = data.len() as u64;
         match &mut self.framing {
             RequestFraming::Plain(left) => {
-                *left = left.checked_sub(length).ok_or_else(length_mismatch)?
+                *left = left.checked_sub(length).ok_or_else(length_mismatch)?;
             }
             RequestFraming::FirstChunk | RequestFraming::NextChunk => {
                 let line = format!("{}{length:x}\r\n", self.end_of_chunk());
