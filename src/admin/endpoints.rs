@@ -1,4 +1,4 @@
-//! The table of calls: what an operator can ask for, and who may.
+//! The table of admin calls, with the permission that each requires.
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
@@ -9,40 +9,40 @@ use super::{
 };
 use crate::{problem::Problem, trigger::Access};
 
-/// One thing an operator can call.
+/// A call of the admin API.
 pub(super) struct AdminEndpoint {
     pub(super) method: Method,
-    /// Where it is called; `{name}` stands for one segment, `{name..}` for all that are left.
+    /// The path patterns. `{name}` matches one segment, `{name..}` all remaining ones.
     pub(super) paths: &'static [&'static str],
     pub(super) access: Access,
     pub(super) dialect: Dialect,
     pub(super) handler: EndpointHandler,
 }
 
-/// What answers a call.
+/// The function that responds to a call.
 pub(super) enum EndpointHandler {
-    /// At once, without looking at the body.
+    /// Responds at once, without reading the body.
     Immediate(fn(&Admin, &AdminCall<'_>) -> Response<Bytes>),
-    /// To a body, too, which is no larger than [`crate::trigger::body::MAX_BODY_BYTES`].
+    /// Reads a body of at most [`MAX_BODY_BYTES`](crate::trigger::body::MAX_BODY_BYTES) first.
     WithBody(for<'a> fn(&'a Admin, AdminCall<'a>) -> BoxFuture<'a, Response<Bytes>>),
 }
 
-/// What a request says.
+/// A request to the admin API.
 pub(super) struct AdminCall<'a> {
-    /// What stands in the parameters of the path, as it is encoded.
+    /// The values of the path parameters, still percent-encoded.
     pub(super) parameters: Vec<&'a str>,
     pub(super) query: Option<&'a str>,
     pub(super) headers: &'a HeaderMap,
     pub(super) body: &'a [u8],
 }
 
-/// A call, and what stands in the parameters of its path.
+/// A call with the values of its path parameters.
 pub(super) struct MatchedEndpoint<'a> {
     pub(super) endpoint: &'static AdminEndpoint,
     pub(super) parameters: Vec<&'a str>,
 }
 
-/// Every call there is. `HEAD` is answered wherever `GET` is.
+/// All admin calls. `GET` calls respond to `HEAD` as well.
 pub(super) const ENDPOINTS: &[AdminEndpoint] = &[
     AdminEndpoint {
         method: Method::GET,
@@ -140,7 +140,7 @@ pub(super) const ENDPOINTS: &[AdminEndpoint] = &[
     },
 ];
 
-/// The call that a request makes, or the answer that there is none.
+/// Returns the call that matches a request, or else an error response.
 pub(super) fn find<'a>(
     method: &Method,
     path: &'a str,
@@ -160,7 +160,7 @@ pub(super) fn find<'a>(
     Err(Box::new(if allowed.is_empty() { no_such_call() } else { wrong_method(&allowed) }))
 }
 
-/// What stands in the parameters of a pattern, if the path fits it.
+/// Matches a path with a pattern, and returns the values of its parameters.
 fn match_path<'a>(pattern: &str, path: &'a str) -> Option<Vec<&'a str>> {
     let (mut parameters, mut rest) = (Vec::new(), path);
     for segment in pattern.split('/').skip(1) {
@@ -185,7 +185,7 @@ fn no_such_call() -> Response<Bytes> {
 
 fn wrong_method(allowed: &[&str]) -> Response<Bytes> {
     let allowed = allowed.join(", ");
-    let detail = format!("This call takes {allowed}.");
+    let detail = format!("This call accepts {allowed}.");
     let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "Wrong method", detail);
     let mut response = problem.into_response();
     if let Ok(allow) = HeaderValue::from_str(&allowed.replace("GET", "GET, HEAD")) {
@@ -195,7 +195,7 @@ fn wrong_method(allowed: &[&str]) -> Response<Bytes> {
 }
 
 impl AdminEndpoint {
-    /// How operators know it.
+    /// Returns the method and path as operators write them.
     fn name(&self) -> String {
         format!("{} {}", self.method, self.paths.first().unwrap_or(&""))
     }

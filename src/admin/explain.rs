@@ -1,4 +1,4 @@
-//! `POST /v1/explain`: what this node does with a request, and why.
+//! `POST /v1/explain`: how this node handles a request, and why.
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -7,22 +7,21 @@ use http::{HeaderValue, Response, StatusCode, header};
 use super::{Admin, endpoints::AdminCall, text};
 use crate::problem::Problem;
 
-/// Explains the request that a body describes, or says what is wrong with the body.
+/// Explains the request that a body describes. Fails with a message about an invalid body.
 pub(crate) type ExplainFn =
     Box<dyn Fn(&[u8]) -> BoxFuture<'static, Result<RenderedExplanation, String>> + Send + Sync>;
 
-/// An explanation in the forms in which it is given.
+/// An explanation in all response formats.
 pub(crate) struct RenderedExplanation {
-    /// As JSON.
     pub json: Vec<u8>,
-    /// For people.
+    /// Plain text.
     pub text: String,
 }
 
-/// Answers with JSON, or with text if `Accept` asks for `text/plain`.
+/// Responds with JSON, or with text if `Accept` prefers `text/plain`.
 pub(super) async fn respond(admin: &Admin, call: AdminCall<'_>) -> Response<Bytes> {
     let Some(explain) = &admin.explain else {
-        let detail = "This node explains nothing.";
+        let detail = "This node does not support explanations.";
         return Problem::new(StatusCode::NOT_IMPLEMENTED, "No explanation", detail).into_response();
     };
     let explanation = match explain(call.body).await {

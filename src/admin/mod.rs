@@ -1,4 +1,4 @@
-//! The admin listener: health, metrics and, on one table of calls, everything an operator calls.
+//! The admin listener: health, metrics, and the calls of operators.
 
 mod cloudflare;
 mod dialect;
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// What answers on the admin listener.
+/// The request handler of the admin listener.
 pub(crate) struct Admin {
     settings: ArcSwap<Settings>,
     purger: Arc<Purger>,
@@ -39,34 +39,34 @@ pub(crate) struct Admin {
     explain: Option<ExplainFn>,
 }
 
-/// What the configuration says about operators; replaced as a whole on reload.
+/// The configurable part, replaced as a whole on reload.
 #[derive(Default)]
 pub(crate) struct Settings {
-    /// Who may make which call.
+    /// The tokens and their permissions.
     pub tokens: Tokens,
-    /// Names by which the listener may be asked for, in canonical form: `larder.example`, `*.example`.
+    /// The accepted host names in canonical form: `larder.example`, `*.example`.
     pub hosts: Vec<Box<str>>,
 }
 
-/// What a node says of itself when it is asked whether it is ready.
+/// The state of a node for `/readyz`.
 pub(crate) struct ReadinessReport {
-    /// Whether it is.
     pub readiness: Readiness,
-    /// How what it would rather have is, a line each: `redis: up`. None of it makes a node unready.
+    /// The state of optional dependencies, one line each, such as `redis: up`. They do not affect
+    /// readiness.
     pub details: Vec<String>,
 }
 
-/// Whether this node should be sent requests.
+/// Whether load balancers should send requests to this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readiness {
-    /// It should.
+    /// It accepts requests.
     Ready,
-    /// It finishes what it has and takes nothing new.
+    /// It finishes current requests and accepts no new ones.
     Draining,
 }
 
 impl Admin {
-    /// An admin surface. `refresh` is called before metrics are read, for those that are sampled.
+    /// Creates the handler. `refresh` updates sampled metrics before they are read.
     pub(crate) fn new(
         settings: Settings,
         purger: Arc<Purger>,
@@ -85,13 +85,13 @@ impl Admin {
         }
     }
 
-    /// The same, which explains requests, too.
+    /// Adds a handler that explains requests.
     #[must_use]
     pub(crate) fn with_explain(self, explain: ExplainFn) -> Self {
         Self { explain: Some(explain), ..self }
     }
 
-    /// Puts other settings in force for the requests that come from now on.
+    /// Replaces the settings for subsequent requests.
     pub(crate) fn replace(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
     }
@@ -111,7 +111,7 @@ impl Admin {
         let authorization = settings.tokens.authorize(endpoint.access, &head.headers);
         let host_check = host::HostCheck { headers: &head.headers, peer: connection.peer };
         let refused = refusal(authorization).or_else(|| {
-            // A token is nothing that a page knows.
+            // A page cannot have the token.
             let is_proven = endpoint.access == Access::Open || !settings.tokens.is_empty();
             (!is_proven && !host_check.is_allowed(&settings.hosts)).then(host::unknown_host)
         });
@@ -129,7 +129,7 @@ impl Admin {
         }
     }
 
-    /// Reads the body of a caller whose token has been checked.
+    /// Reads the body of an authorized caller.
     async fn read<B>(&self, body: B, connection: &Connection) -> Result<BufferedBody, BodyReadError>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -171,15 +171,15 @@ impl Handler for Admin {
     }
 }
 
-/// What is said to who may not make a call.
+/// Returns the response to a caller that lacks the permission.
 fn refusal(authorization: Authorization) -> Option<Problem> {
     let forbidden = |detail| Problem::new(StatusCode::FORBIDDEN, "Not allowed", detail);
     match authorization {
         Authorization::Granted => None,
         Authorization::Unauthenticated => Some(purge_method::token_required()),
-        Authorization::Forbidden => Some(forbidden("This token may do other things only.")),
+        Authorization::Forbidden => Some(forbidden("This token does not have the permission for this call.")),
         Authorization::Unconfigured => {
-            let detail = "Set `admin.token` in the configuration: nobody may do this yet.";
+            let detail = "No token is configured for this call: set `admin.token` in the configuration.";
             Some(forbidden(detail))
         }
     }
@@ -243,7 +243,7 @@ mod tests {
         admin.respond(request, &Connection::default()).await
     }
 
-    /// A path that fits a pattern, and a body that means something there.
+    /// Returns a path that matches a pattern, and a valid body.
     fn example(endpoint: &AdminEndpoint, pattern: &str) -> (String, &'static str) {
         let path = pattern.replace("{seq}", "1").replace("{url..}", "h/a").replace(['{', '}'], "");
         let body = match endpoint.dialect {

@@ -1,4 +1,5 @@
-//! Users of tests: requests that carry the claims which a test names, so that no test holds a token.
+//! Users in configuration tests: adds the claims that a test lists, so that no test contains a
+//! token.
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
@@ -16,10 +17,10 @@ use crate::{
 /// The claims of a user.
 pub(super) type TestClaims = Map<String, Value>;
 
-/// What signs the tokens of tests. It counts in no configuration that serves.
+/// The signing secret of test tokens. No serving configuration accepts it.
 const SECRET: &[u8] = b"the secret of tests, which counts nowhere else";
 
-/// The configuration under which tokens of tests count, beside those that count anyway.
+/// Returns a configuration that accepts test tokens as well.
 pub(super) fn with_test_key(mut config: Config) -> Config {
     if let IdentitySource::Token(rules) = &mut config.user.identity_source {
         let mut keys = match &rules.keys {
@@ -32,8 +33,9 @@ pub(super) fn with_test_key(mut config: Config) -> Config {
     config
 }
 
-/// The request as a user with these claims would send it: with a token, by the gateway, or with credentials
-/// that no other claims have.
+/// Adds the claims to a request as its user would send them.
+///
+/// They become a token, the gateway's field, or credentials that differ for different claims.
 pub(super) fn with_claims(
     asked: &ExplainRequest,
     claims: &TestClaims,
@@ -66,7 +68,7 @@ pub(super) fn with_claims(
     asked
 }
 
-/// A signed token with these claims, and the issuer and audience that count if they name none.
+/// Signs a token with these claims, and with the accepted issuer and audience if they are missing.
 fn token(claims: &TestClaims, rules: &TokenRules) -> String {
     let mut claims = claims.clone();
     for (name, known) in [("iss", &rules.issuers), ("aud", &rules.audiences)] {
@@ -81,13 +83,13 @@ fn token(claims: &TestClaims, rules: &TokenRules) -> String {
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(tag.as_ref()))
 }
 
-/// Sets a field in place of what the test says.
+/// Sets a field, in place of the test's own.
 fn replace(asked: &mut ExplainRequest, name: &str, value: &str) {
     asked.headers.retain(|line| !is_named(line, name));
     asked.headers.push(format!("{name}: {value}"));
 }
 
-/// Adds a cookie to those of the test, in one line.
+/// Appends a cookie to those of the test, in one field line.
 fn add_cookie(asked: &mut ExplainRequest, pair: &str) {
     match asked.headers.iter_mut().find(|line| is_named(line, "cookie")) {
         Some(line) => *line = format!("{line}; {pair}"),

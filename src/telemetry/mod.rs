@@ -1,4 +1,4 @@
-//! What an operator sees: the metric catalogue and the access log.
+//! Observability: the metric catalogue, the access log, and log output.
 
 mod access_log;
 mod feed;

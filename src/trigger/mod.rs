@@ -1,10 +1,11 @@
-//! What drives purging: the `PURGE` method and webhooks on the public listener, and what the admin
-//! listener shares with them; and, without any request, the clock and data versions elsewhere ([`Tasks`]).
+//! Sources of purges: the `PURGE` method, webhooks, and scheduled or polled [`Tasks`].
+//!
+//! The admin listener shares tokens, selectors and the [`Purger`] with them.
 //!
 //! ```text
 //! request ──► EndpointRouter ─┬─ /_larder/webhooks/{name} ─► signature ─► map ─┐
-//!                             ├─ PURGE, where somebody may ─► method ──────────┴─► Purger ─► purge log
-//!                             └─ anything else ─► the pipeline, untouched
+//!                             ├─ PURGE, if enabled ─► method ──────────────────┴─► Purger ─► purge log
+//!                             └─ anything else ─► the pipeline, unchanged
 //! ```
 
 pub(crate) mod access;

@@ -1,4 +1,4 @@
-//! The schedules and polls of a configuration, at work.
+//! The running schedules and polls of a configuration.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,18 +7,16 @@ use tokio::task::JoinSet;
 use super::{Fleet, Poll, Polls, Schedule, poll, schedule};
 use crate::{field::Timestamp, origin::SetupError, telemetry::Metrics, warm::WarmQueue};
 
-/// Where the time of day comes from.
+/// Returns the wall-clock time.
 pub(crate) type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// What schedules and polls work with.
+/// The dependencies of schedules and polls.
 pub(crate) struct TaskContext<F> {
-    /// The other nodes, and the purge log.
+    /// The fleet and its purge log.
     pub fleet: Arc<F>,
-    /// What fetches ahead.
+    /// Fetches ahead.
     pub warm: WarmQueue,
-    /// The wall clock.
     pub now: WallClock,
-    /// Where runs and polls are counted.
     pub metrics: Arc<Metrics>,
 }
 
@@ -33,15 +31,16 @@ impl<F> Clone for TaskContext<F> {
     }
 }
 
-/// The schedules and polls of one configuration at work; dropped, they end. Nothing is lost by that:
-/// what was done is remembered by the fleet, not here.
+/// The running schedules and polls of one configuration, stopped on drop.
+///
+/// Stopping loses nothing: their state is stored in the fleet.
 pub(crate) struct Tasks {
     polls: Polls,
     _running: JoinSet<()>,
 }
 
 impl Tasks {
-    /// Sets all of them to work on the current runtime. Nothing runs where one of them cannot be set up.
+    /// Starts all of them on the current runtime. If one cannot be set up, none runs.
     pub(crate) fn start<F: Fleet>(
         schedules: &[Schedule],
         polls: &[Poll],
@@ -59,13 +58,12 @@ impl Tasks {
         Ok(Self { polls: states, _running: running })
     }
 
-    /// The versions that polls have found.
     pub(crate) fn polls(&self) -> &Polls {
         &self.polls
     }
 }
 
-/// How long to wait before something that failed this often, at least once, is tried again.
+/// Returns the exponential delay after this many failures (at least one).
 pub(super) fn backoff(failures: u32, first: Duration, max: Duration) -> Duration {
     let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
     first.saturating_mul(factor).min(max)
@@ -83,7 +81,7 @@ mod tests {
         warm::Budget,
     };
 
-    /// A node that is alone, its log, and a clock that goes with tokio's.
+    /// Returns a node without a fleet, its log, and a clock that follows tokio's.
     fn single_node() -> (TaskContext<LogFleet>, Arc<PurgeLog>) {
         let (log, metrics) = (Arc::new(PurgeLog::in_memory()), Metrics::new());
         let resolver = SelectorResolver {

@@ -391,7 +391,7 @@ async fn the_command_line_purges_and_says_what_went_wrong() {
         node.kill();
         let (code, printed) = run(&["--token", "secret"]);
         assert_eq!(code, Some(1));
-        assert!(printed.contains("no answer from") && printed.contains("--admin"), "{printed}");
+        assert!(printed.contains("no response from") && printed.contains("--admin"), "{printed}");
     })
     .await;
 }

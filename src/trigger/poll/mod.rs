@@ -1,8 +1,7 @@
-//! Polls: a data version that somebody else keeps is looked at again and again; when it changes, tags
-//! are purged.
+//! Polls: fetch an external data version at intervals, and purge tags when it changes.
 //!
-//! One node of the fleet asks, the others listen to what it finds. The version is remembered by the
-//! fleet after the purge, never before: whoever takes over purges what its predecessor did not.
+//! One node of the fleet polls; the others read its result. The version is stored for the fleet
+//! after the purge, never before, so that the next leader repeats a purge that did not complete.
 
 mod fetch;
 mod run;
@@ -18,25 +17,25 @@ pub(super) use run::run;
 pub(crate) use state::{PollState, Polls};
 pub(crate) use version::{Cardinality, VersionFrom};
 
-/// A data version and what depends on it.
+/// A polled data version and the tags that depend on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Poll {
-    /// Its name in logs, metrics and purges.
+    /// The name in logs, metrics and purges.
     pub name: Box<str>,
-    /// Where the version is told.
+    /// The URL of the document with the version.
     pub source: DocumentUrl,
-    /// The time between two looks; at least a second.
+    /// The time between two polls, at least a second.
     pub every: Duration,
-    /// What of the answer is the version.
+    /// How to extract the version from a response.
     pub version: VersionFrom,
-    /// The tags that are purged when it changes.
+    /// The tags to purge when the version changes.
     pub purge: Box<[Box<str>]>,
-    /// Whether what they select is gone or only stale.
+    /// The mode of these purges.
     pub mode: PurgeMode,
-    /// What is fetched after each purge.
+    /// What to fetch after each purge.
     pub warm: WarmPlan,
-    /// How long after a change the tags are purged once more, for data that loads late.
+    /// The delay after a change until the tags are purged again, for data that loads late.
     pub delay: Option<Duration>,
-    /// A version this old is overdue, as a metric says.
+    /// The age from which a metric reports the version as overdue.
     pub alert_after: Option<Duration>,
 }

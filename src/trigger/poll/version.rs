@@ -1,4 +1,4 @@
-//! What of an answer is the data version. Pure.
+//! Extracts the data version from a response. Pure.
 
 use std::fmt::Write as _;
 
@@ -7,27 +7,28 @@ use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
 use serde_json_path::{JsonPath, ParseError};
 
-/// Longer versions are told by their digest: they are shown to clients, and kept.
+/// The length limit of a version. Longer ones are replaced by a digest, because they are stored and
+/// shown to clients.
 const MAX_BYTES: usize = 128;
 
-/// Where in an answer the version is.
+/// The location of the version in a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VersionFrom {
-    /// The values that a JSON path selects. Their order does not matter.
+    /// The values that a JSON path selects, in any order.
     ///
-    /// A path that can select several values (one that is no singular query, RFC 9535 §2.3.5.1) reads a set,
-    /// and the empty set is a version like any other.
+    /// A path that can select several values (not a singular query, RFC 9535 §2.3.5.1) reads a set,
+    /// and the empty set is a valid version.
     Payload(JsonPath, Cardinality),
-    /// The `ETag`, else a digest of the body.
+    /// The `ETag`, or else a digest of the body.
     Validator,
 }
 
-/// How many values a JSON path selects at most.
+/// How many values a JSON path can select.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cardinality {
     /// One: the path has names and indices only.
     One,
-    /// Several: it has a wildcard, a slice, a filter, a list of selectors or descendants.
+    /// Several: the path has a wildcard, a slice, a filter, a list of selectors or descendants.
     Several,
 }
 
@@ -38,8 +39,9 @@ impl VersionFrom {
         Ok(Self::Payload(JsonPath::parse(text)?, cardinality))
     }
 
-    /// Returns the version in an answer; none if the path to one value finds nothing, or `null`.
-    /// Fails if the body is no JSON and has to be.
+    /// Returns the version in a response, or `None` if a singular path finds nothing or `null`.
+    ///
+    /// Fails if the body has to be JSON and is not.
     pub(super) fn read(
         &self,
         headers: &HeaderMap,
@@ -70,7 +72,7 @@ fn version_at(path: &JsonPath, cardinality: Cardinality, document: &Value) -> Op
         [] if cardinality == Cardinality::One => None,
         [] => Some(EMPTY_SET.into()),
         [one] => Some(shorten(one.clone())),
-        // Each with its length, so that no two sets are written alike.
+        // Length prefixes keep different sets apart.
         several => {
             let texts = several.iter().map(|text| format!("{}:{text}", text.len()));
             Some(digest_of(texts.collect::<String>().as_bytes()))
@@ -78,12 +80,12 @@ fn version_at(path: &JsonPath, cardinality: Cardinality, document: &Value) -> Op
     }
 }
 
-/// A value as the version shows it: strings without quotes.
+/// Returns the text of a JSON value: strings without quotes.
 fn value_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Whether a path, as written, is a singular query (RFC 9535 §2.3.5.1).
+/// Returns true if the path is a singular query (RFC 9535 §2.3.5.1).
 fn selects_one(path: &str) -> bool {
     let (mut quote, mut previous) = (None, ' ');
     for character in path.chars() {
@@ -106,8 +108,9 @@ fn selects_one(path: &str) -> bool {
     true
 }
 
-/// A weak tag and a strong one of the same text are the same version: compression on the way makes the
-/// one of the other.
+/// Returns the version of an entity tag.
+///
+/// Weak and strong tags of the same text are the same version, because compression weakens tags.
 fn version_of_etag(tag: &HeaderValue) -> Box<str> {
     let bytes = tag.as_bytes();
     let opaque = bytes.strip_prefix(b"W/").unwrap_or(bytes);
@@ -162,7 +165,7 @@ mod tests {
             "SUCCESS",
         );
         let failed = task("index_parallel_b", "index_parallel", "2026-11-21T04:00:00Z", "FAILED");
-        // The list is sorted by the time of creation, the latest first.
+        // The list is sorted by creation time, latest first.
         let before = format!("[{child}]");
         let after = format!("[{child}, {parent}]");
         let newest = "$[0].createdTime";

@@ -1,4 +1,4 @@
-//! How schedules run: once each time, on one node or many, over sleep, restarts and outages.
+//! Tests of schedules: on one node and many, through suspension, restarts and outages.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},

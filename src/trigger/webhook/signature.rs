@@ -1,4 +1,4 @@
-//! How a delivery proves that it comes from somebody who knows the secret. Pure.
+//! Verifies that the sender of a delivery has the secret. Pure.
 
 use std::{fmt, time::Duration};
 
@@ -15,60 +15,60 @@ mod stripe;
 pub use standard::StandardWebhooks;
 pub use stripe::Stripe;
 
-/// More digests than this in one delivery are no rotation of secrets.
+/// The number of digests read from one delivery. Rotating secrets takes fewer.
 const MAX_DIGESTS: usize = 8;
 
-/// The proof that one webhook demands.
+/// The signature scheme of a webhook.
 ///
-/// Each way of proving is a variant. All of them take several secrets, so that they can be exchanged
-/// without a gap, try every one of them, and compare in constant time.
+/// Every scheme accepts several secrets, so that they can be rotated without a gap. It tries each
+/// of them and compares in constant time.
 #[derive(Clone)]
 pub enum SignatureScheme {
-    /// The secret itself is sent along.
+    /// The secret itself, in a field.
     Bearer(BearerSecret),
-    /// A keyed digest of the body, and of the time it was made.
+    /// A keyed digest of the body, and optionally of the time.
     Hmac(HmacScheme),
-    /// Standard Webhooks: the delivery's id and time are signed with the body.
+    /// Standard Webhooks: a digest of the delivery's id, time and body.
     Standard(StandardWebhooks),
-    /// Stripe: the time and the digests share a field.
+    /// Stripe: time and digests share a field.
     Stripe(Stripe),
 }
 
-/// A secret that is sent along.
+/// A secret that is sent in a field.
 #[derive(Clone)]
 pub struct BearerSecret {
     header: HeaderName,
     secrets: Vec<Box<[u8]>>,
 }
 
-/// A keyed digest (RFC 2104) in a field of the sender's choice.
+/// A keyed digest (RFC 2104) in a configurable field.
 #[derive(Clone)]
 pub struct HmacScheme {
     format: HmacFormat,
     keys: Vec<hmac::Key>,
 }
 
-/// What is digested, by which function, and where the digest stands.
+/// The signed content, the hash function, and the location of the digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HmacFormat {
-    /// The field with the digest, or with several of them, separated by commas or spaces.
+    /// The field with one or more digests, separated by commas or spaces.
     pub header: HeaderName,
-    /// What stands before a digest, as in `sha256=`. A digest without it does not count.
+    /// The prefix of a digest, such as `sha256=`. Digests without it are ignored.
     pub prefix: Box<str>,
-    /// How a digest is written.
+    /// The encoding of the digest.
     pub encoding: Encoding,
-    /// Of which hash function.
+    /// The hash function.
     pub algorithm: Algorithm,
-    /// What is digested.
+    /// The signed content.
     pub signed: SigningTemplate,
-    /// How the sender tells when it signed; without, a delivery can be repeated for ever.
+    /// The field with the signing time. Without one, a delivery can be replayed at any time.
     pub time: Option<TimestampHeader>,
 }
 
-/// How bytes are written in a field.
+/// The encoding of a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// Two digits a byte, in either case.
+    /// Two hexadecimal digits a byte, in either case.
     Hex,
     /// RFC 4648 §4 or §5, with or without padding.
     Base64,
@@ -77,24 +77,22 @@ pub enum Encoding {
 /// The hash function of a keyed digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
-    /// SHA-1; sound in an HMAC, and what older senders have.
+    /// SHA-1. Secure in an HMAC, and used by older senders.
     Sha1,
-    /// SHA-256.
     Sha256,
-    /// SHA-512.
     Sha512,
 }
 
-/// When a delivery was signed, and how long ago that may be.
+/// The signing time of a delivery and its tolerance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimestampHeader {
     /// The field with the time, in seconds or milliseconds since the Unix epoch.
     pub header: HeaderName,
-    /// How far it may be from now, in both directions.
+    /// The largest accepted difference from the current time, in both directions.
     pub tolerance: Duration,
 }
 
-/// A template of what is digested: the body, and what stands around it.
+/// A template of the signed content: the body, and literals around it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SigningTemplate(Box<[SignedPart]>);
 
@@ -105,67 +103,68 @@ pub(super) enum SignedPart {
     Body,
 }
 
-/// What is wrong with a template of what is digested.
+/// The errors in a template of signed content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SigningTemplateError {
-    /// The body is not signed, or twice.
-    #[error("what is signed holds the body once, as `{{body}}`")]
+    /// The body is missing or appears twice.
+    #[error("the signed content has to contain the body exactly once, as `{{body}}`")]
     Body,
-    /// A placeholder that means nothing.
-    #[error("the placeholders are `{{body}}` and `{{timestamp}}`")]
+    /// A placeholder is unknown.
+    #[error("unknown placeholder; use `{{body}}` and `{{timestamp}}`")]
     Unknown,
 }
 
-/// A delivery as its signature sees it.
+/// The parts of a delivery that signatures cover.
 #[derive(Debug, Clone, Copy)]
 pub struct Delivery<'a> {
-    /// Its fields.
     pub headers: &'a HeaderMap,
-    /// Its body, byte by byte as sent.
+    /// The body, byte by byte as sent.
     pub body: &'a [u8],
-    /// When it came.
+    /// The time of arrival.
     pub now: Timestamp,
 }
 
-/// What the fields of a delivery verify_digests.
+/// What the fields of a delivery prove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderProof {
-    /// That its sender knows the secret.
+    /// The sender has the secret.
     Complete,
-    /// Nothing yet: there is a signature, which the body has to match.
+    /// Nothing yet. The signature has to match the body.
     NeedsBody,
 }
 
-/// Why a delivery is not believed.
+/// The reasons why a signature was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SignatureError {
-    /// A field that the proof takes is missing, or cannot be read.
-    #[error("the field `{0}` is missing or not readable")]
+    /// A required field is missing or unreadable.
+    #[error("the field `{0}` is missing or unreadable")]
     MissingField(HeaderName),
-    /// The proof was made with another secret, or for another body.
+    /// The signature was made with another secret or for another body.
     #[error("the signature does not match the body and the secret")]
     Mismatch,
-    /// It was signed too long ago, or too far in the future.
-    #[error("it was signed too long ago, or its clock is wrong")]
+    /// The delivery was signed too long ago, or in the future.
+    #[error("it was signed too long ago, or the sender's clock is wrong")]
     Timestamp,
 }
 
 impl SignatureScheme {
-    /// The secret in `Authorization: Bearer`, or as the whole value of another field.
+    /// Creates a scheme for a secret in `Authorization: Bearer`, or as the whole value of another
+    /// field.
     pub fn bearer(header: HeaderName, secrets: &[&str]) -> Self {
         let secrets = secrets.iter().map(|secret| secret.as_bytes().into()).collect();
         Self::Bearer(BearerSecret { header, secrets })
     }
 
-    /// A keyed digest under these secrets.
+    /// Creates a scheme for keyed digests.
     pub fn hmac(format: HmacFormat, secrets: &[&str]) -> Self {
         let algorithm = format.algorithm.algorithm();
         let key = |secret: &&str| hmac::Key::new(algorithm, secret.as_bytes());
         Self::Hmac(HmacScheme { keys: secrets.iter().map(key).collect(), format })
     }
 
-    /// Checks what a delivery proves by its fields alone, before its body is read: that there is a signature,
-    /// and that it is not too old.
+    /// Verifies the fields of a delivery before its body is read.
+    ///
+    /// Fails if the signature is missing or too old.
     pub fn verify_fields(
         &self,
         headers: &HeaderMap,
@@ -180,7 +179,7 @@ impl SignatureScheme {
         }
     }
 
-    /// Whether a delivery comes from somebody who knows one of the secrets.
+    /// Verifies that a delivery was signed with one of the secrets.
     pub fn verify(&self, delivery: &Delivery<'_>) -> Result<(), SignatureError> {
         match self {
             Self::Bearer(bearer) => bearer.verify(delivery.headers),
@@ -192,7 +191,7 @@ impl SignatureScheme {
 }
 
 impl fmt::Debug for SignatureScheme {
-    /// Shows no secret.
+    /// Hides the secrets.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bearer(bearer) => formatter.debug_tuple("Bearer").field(&bearer.header).finish(),
@@ -216,7 +215,7 @@ impl BearerSecret {
 }
 
 impl HmacScheme {
-    /// The digests and the time in the fields of a delivery.
+    /// Returns the digests and the time in the fields of a delivery.
     fn fields<'a>(
         &self,
         delivery: &Delivery<'a>,
@@ -239,7 +238,7 @@ impl HmacScheme {
         })
     }
 
-    /// The digests that the sender gives.
+    /// Returns the digests in the field.
     fn digests(&self, headers: &HeaderMap) -> Vec<Vec<u8>> {
         let lines =
             headers.get_all(&self.format.header).iter().filter_map(|line| line.to_str().ok());
@@ -252,7 +251,7 @@ impl HmacScheme {
     }
 }
 
-/// Whether one of these digests is that of what `write` writes, under one of these keys.
+/// Verifies that one of the digests is the digest of `write`'s output under one of the keys.
 fn verify_digests(
     keys: &[hmac::Key],
     digests: &[Vec<u8>],
@@ -282,7 +281,7 @@ fn verify_any_equal<'a>(
 }
 
 impl TimestampHeader {
-    /// The time as the sender writes it, if it is near enough to now.
+    /// Returns the time as the sender wrote it. Fails if it is out of tolerance.
     fn check<'a>(&self, delivery: &Delivery<'a>) -> Result<&'a str, SignatureError> {
         let text = required_field(delivery.headers, &self.header)?;
         check_timestamp(text, delivery.now, self.tolerance, &self.header)?;
@@ -290,7 +289,7 @@ impl TimestampHeader {
     }
 }
 
-/// The value of a field that has to be there.
+/// Returns the value of a required field.
 fn required_field<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
@@ -299,7 +298,7 @@ fn required_field<'a>(
     value.map(str::trim).ok_or_else(|| SignatureError::MissingField(name.clone()))
 }
 
-/// Whether a time is near enough to now. `header` is the field that it stands in.
+/// Checks that a time is within the tolerance. `header` is its field.
 fn check_timestamp(
     text: &str,
     now: Timestamp,
@@ -312,7 +311,8 @@ fn check_timestamp(
     if u128::from(apart) <= tolerance.as_millis() { Ok(()) } else { Err(SignatureError::Timestamp) }
 }
 
-/// Reads seconds or milliseconds; in seconds, what is taken for milliseconds lies beyond the year 5000.
+/// Parses seconds or milliseconds. Numbers that count as milliseconds would be past the year 5000
+/// in seconds.
 fn parse_timestamp(text: &str) -> Option<u64> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse::<u64>().ok().filter(|_| is_number)?;
@@ -320,7 +320,7 @@ fn parse_timestamp(text: &str) -> Option<u64> {
 }
 
 impl SigningTemplate {
-    /// Reads `{body}`, `{timestamp}.{body}`, `v0:{timestamp}:{body}`.
+    /// Parses a template such as `{body}`, `{timestamp}.{body}`, `v0:{timestamp}:{body}`.
     pub fn parse(text: &str) -> Result<Self, SigningTemplateError> {
         let mut parts = Vec::new();
         let mut rest = text;
@@ -343,12 +343,12 @@ impl SigningTemplate {
         if bodies == 1 { Ok(Self(parts.into())) } else { Err(SigningTemplateError::Body) }
     }
 
-    /// These parts, one of which is the body.
+    /// Creates a template of these parts, one of which is the body.
     pub(super) fn of(parts: impl Into<Box<[SignedPart]>>) -> Self {
         Self(parts.into())
     }
 
-    /// Whether the time is signed as well.
+    /// Returns true if the time is signed as well.
     pub fn has_timestamp(&self) -> bool {
         self.0.contains(&SignedPart::Timestamp)
     }
@@ -365,10 +365,9 @@ impl SigningTemplate {
 }
 
 impl Algorithm {
-    /// All there are.
     pub const ALL: [Self; 3] = [Self::Sha1, Self::Sha256, Self::Sha512];
 
-    /// The function as the configuration spells it.
+    /// Returns the name in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Sha1 => "sha1",
@@ -387,10 +386,9 @@ impl Algorithm {
 }
 
 impl Encoding {
-    /// All there are.
     pub const ALL: [Self; 2] = [Self::Hex, Self::Base64];
 
-    /// The encoding as the configuration spells it.
+    /// Returns the name in the configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hex => "hex",
@@ -398,7 +396,7 @@ impl Encoding {
         }
     }
 
-    /// The bytes that a text stands for; none where it is not in this encoding, or empty.
+    /// Decodes a digest. `None` if the text is empty or not in this encoding.
     fn decode(self, text: &str) -> Option<Vec<u8>> {
         match self {
             Self::Hex => decode_hex(text.as_bytes()),

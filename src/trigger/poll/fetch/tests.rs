@@ -1,4 +1,4 @@
-//! What is asked of a server, and what is made of its answers.
+//! Tests of poll requests and of how responses are read.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio::{
 use super::*;
 use crate::{origin::document::MAX_DOCUMENT_BYTES, trigger::poll::DocumentUrl};
 
-/// A server that gives these answers in turn, and keeps the heads of what it was asked.
+/// Starts a server that sends these responses in turn and records the request heads.
 async fn server(answers: Vec<String>) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/version?of=sales", listener.local_addr().unwrap());
@@ -24,7 +24,7 @@ async fn server(answers: Vec<String>) -> (String, Arc<Mutex<Vec<String>>>) {
             while let Some(head) = head(&mut stream).await {
                 heads.lock().push(head);
                 let Some(answer) = answers.next() else { return };
-                // The client may have enough of it before the end.
+                // The client may close the connection before the end.
                 if stream.write_all(answer.as_bytes()).await.is_err() {
                     break;
                 }

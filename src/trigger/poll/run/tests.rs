@@ -1,4 +1,4 @@
-//! How polls go on: what is purged when, who asks, and how often.
+//! Tests of polling: when tags are purged, which node polls, and how often.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -18,13 +18,13 @@ use crate::{fence::PurgeMode, origin::document::DocumentError, warm::WarmPlan};
 
 const EVERY: Duration = Duration::from_secs(10);
 
-/// A server whose version tests set, and which keeps the times at which it was asked.
+/// A server whose version the test sets, and which records the times of requests.
 #[derive(Clone, Default)]
 struct Data(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
-    /// None: it fails; an empty one: the answer has no version.
+    /// `None`: the server fails. Empty: the response has no version.
     version: Option<&'static str>,
     tag: Option<&'static str>,
     asked: Vec<(Instant, Option<HeaderValue>)>,
@@ -45,7 +45,7 @@ impl Data {
         self.0.lock().asked.len()
     }
 
-    /// The seconds between two askings.
+    /// Returns the seconds between polls.
     fn pauses(&self) -> Vec<f64> {
         let asked = &self.0.lock().asked;
         asked.windows(2).map(|pair| (pair[1].0 - pair[0].0).as_secs_f64()).collect()
@@ -82,7 +82,7 @@ fn poll() -> Poll {
     }
 }
 
-/// One node's poll.
+/// One node's running poll.
 struct Started {
     node: TaskContext<FakeNode>,
     polls: Polls,
@@ -377,7 +377,7 @@ async fn failures_between_two_equal_versions_purge_nothing() {
     assert_eq!((purges(&redis), started.version().as_deref()), (0, Some("v1")));
 }
 
-/// A poll that purges once more after a minute and a half.
+/// Returns a poll that purges again after a minute and a half.
 fn delayed() -> Poll {
     Poll { delay: Some(Duration::from_secs(90)), mode: PurgeMode::Soft, ..poll() }
 }

@@ -1,4 +1,4 @@
-//! When cron expressions are due: over changes of the clock, leap days, and in strange notations.
+//! Tests of cron expressions: clock changes, leap days, unusual notations.
 
 use proptest::prelude::*;
 
@@ -17,7 +17,7 @@ fn written(at: Timestamp) -> String {
     jiff::Timestamp::from_second(i64::try_from(at.seconds()).unwrap()).unwrap().to_string()
 }
 
-/// The next times, in UTC without year and seconds.
+/// Returns the next times in UTC, without year and seconds.
 fn next(cron: &str, zone: &str, after: &str, count: usize) -> Vec<String> {
     let cron = parse(cron, zone);
     let first = cron.next_after(at(after)).unwrap();
@@ -162,8 +162,8 @@ fn what_is_no_cron_expression_is_pointed_at() {
         assert_eq!(at, part, "{text}");
         assert!(message.starts_with("this is no "), "{message}");
     }
-    assert_eq!(problem("@midnite").0, "there is no such nickname");
-    assert_eq!(problem("0 0 30 2 *").0, "there is no such day in any year");
+    assert_eq!(problem("@midnite").0, "unknown nickname");
+    assert_eq!(problem("0 0 30 2 *").0, "no such day exists in any year");
 }
 
 #[test]

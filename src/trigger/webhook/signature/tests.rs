@@ -1,4 +1,4 @@
-//! Tests of signatures, with the examples that vendors and RFCs publish.
+//! Tests of signatures, with the examples of vendors and RFCs.
 
 use std::fmt::Write as _;
 
@@ -42,7 +42,7 @@ fn verify(
     scheme.verify(&Delivery { headers: &headers, body, now: Timestamp::from_seconds(NOW) })
 }
 
-/// The digest of a body under a key, in hexadecimal digits.
+/// Returns the digest of a body under a key, in hexadecimal digits.
 fn digest(key: &str, body: &[u8]) -> String {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), body);
     let mut digits = String::new();
@@ -179,7 +179,7 @@ const SVIX_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const SVIX_SIGNATURE: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
 const SVIX_BODY: &[u8] = br#"{"test": 2432232314}"#;
 
-/// A delivery as Svix documents it, with these fields named in one of its two ways, at another time.
+/// Verifies Svix's example with these field names at another time.
 fn standard(family: [&'static str; 3], signature: &str, at: i64) -> Result<(), SignatureError> {
     let scheme = StandardWebhooks::new(&["c2VjcmV0", SVIX_SECRET], Duration::from_mins(5)).unwrap();
     let values = ["msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", signature];
