@@ -5,7 +5,7 @@ use http::{Response, StatusCode};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
 
-use super::{dialect::Dialect, endpoints::AdminCall, purge::add_selectors};
+use super::{call::AdminCall, dialect::Dialect, purge::add_selectors};
 use crate::{
     fence::{Purge, PurgeMode, PurgeSource, Selector},
     problem::Problem,
@@ -77,7 +77,11 @@ fn read(body: &[u8], normalize: &UrlNormalizer) -> Result<Vec<Selector>, String>
     if request.purge_everything {
         selectors.push(Selector::Everything);
     }
-    if selectors.is_empty() { Err(format!("The body selects nothing. {FORM}")) } else { Ok(selectors) }
+    if selectors.is_empty() {
+        Err(format!("The body selects nothing. {FORM}"))
+    } else {
+        Ok(selectors)
+    }
 }
 
 /// Returns the selector of all URLs on a host.

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 
 use super::{
-    Admin, cloudflare, dialect::Dialect, explain, fastly, liveness_response, purge, purges,
+    call::AdminCall, cloudflare, dialect::Dialect, explain, fastly, monitoring, purge, purges,
+    services::AdminServices,
 };
 use crate::{problem::Problem, trigger::Access};
 
@@ -22,18 +23,9 @@ pub(super) struct AdminEndpoint {
 /// The function that responds to a call.
 pub(super) enum EndpointHandler {
     /// Responds at once, without reading the body.
-    Immediate(fn(&Admin, &AdminCall<'_>) -> Response<Bytes>),
+    Immediate(fn(&AdminServices, &AdminCall<'_>) -> Response<Bytes>),
     /// Reads a body of at most [`MAX_BODY_BYTES`](crate::trigger::body::MAX_BODY_BYTES) first.
-    WithBody(for<'a> fn(&'a Admin, AdminCall<'a>) -> BoxFuture<'a, Response<Bytes>>),
-}
-
-/// A request to the admin API.
-pub(super) struct AdminCall<'a> {
-    /// The values of the path parameters, still percent-encoded.
-    pub(super) parameters: Vec<&'a str>,
-    pub(super) query: Option<&'a str>,
-    pub(super) headers: &'a HeaderMap,
-    pub(super) body: &'a [u8],
+    WithBody(for<'a> fn(&'a AdminServices, AdminCall<'a>) -> BoxFuture<'a, Response<Bytes>>),
 }
 
 /// A call with the values of its path parameters.
@@ -49,29 +41,29 @@ pub(super) const ENDPOINTS: &[AdminEndpoint] = &[
         paths: &["/livez"],
         access: Access::Open,
         dialect: Dialect::Larder,
-        handler: EndpointHandler::Immediate(|_, _| liveness_response()),
+        handler: EndpointHandler::Immediate(|_, _| monitoring::liveness()),
     },
     AdminEndpoint {
         method: Method::GET,
         paths: &["/readyz", "/healthz", "/health"],
         access: Access::Open,
         dialect: Dialect::Larder,
-        handler: EndpointHandler::Immediate(|admin, _| admin.readiness_response()),
+        handler: EndpointHandler::Immediate(|services, _| monitoring::readiness(services)),
     },
     AdminEndpoint {
         method: Method::GET,
         paths: &["/metrics"],
         access: Access::Read,
         dialect: Dialect::Larder,
-        handler: EndpointHandler::Immediate(|admin, _| admin.metrics_response()),
+        handler: EndpointHandler::Immediate(|services, _| monitoring::metrics(services)),
     },
     AdminEndpoint {
         method: Method::POST,
         paths: &["/v1/purge"],
         access: Access::Purge,
         dialect: Dialect::Larder,
-        handler: EndpointHandler::WithBody(|admin, call| {
-            purge::respond(&admin.purger, call).boxed()
+        handler: EndpointHandler::WithBody(|services, call| {
+            purge::respond(&services.purger, call).boxed()
         }),
     },
     AdminEndpoint {
@@ -79,29 +71,31 @@ pub(super) const ENDPOINTS: &[AdminEndpoint] = &[
         paths: &["/v1/purges"],
         access: Access::Read,
         dialect: Dialect::Larder,
-        handler: EndpointHandler::Immediate(|admin, call| purges::list(&admin.purger, call)),
+        handler: EndpointHandler::Immediate(|services, call| purges::list(&services.purger, call)),
     },
     AdminEndpoint {
         method: Method::GET,
         paths: &["/v1/purges/{seq}"],
         access: Access::Read,
         dialect: Dialect::Larder,
-        handler: EndpointHandler::Immediate(|admin, call| purges::show(&admin.purger, call)),
+        handler: EndpointHandler::Immediate(|services, call| purges::show(&services.purger, call)),
     },
     AdminEndpoint {
         method: Method::POST,
         paths: &["/v1/explain"],
         access: Access::Read,
         dialect: Dialect::Larder,
-        handler: EndpointHandler::WithBody(|admin, call| explain::respond(admin, call).boxed()),
+        handler: EndpointHandler::WithBody(|services, call| {
+            explain::respond(&services.explain, call).boxed()
+        }),
     },
     AdminEndpoint {
         method: Method::POST,
         paths: &["/service/{service}/purge"],
         access: Access::Purge,
         dialect: Dialect::Fastly,
-        handler: EndpointHandler::WithBody(|admin, call| {
-            fastly::purge_keys(&admin.purger, call).boxed()
+        handler: EndpointHandler::WithBody(|services, call| {
+            fastly::purge_keys(&services.purger, call).boxed()
         }),
     },
     AdminEndpoint {
@@ -109,8 +103,8 @@ pub(super) const ENDPOINTS: &[AdminEndpoint] = &[
         paths: &["/service/{service}/purge/{key}"],
         access: Access::Purge,
         dialect: Dialect::Fastly,
-        handler: EndpointHandler::WithBody(|admin, call| {
-            fastly::purge_key(&admin.purger, call).boxed()
+        handler: EndpointHandler::WithBody(|services, call| {
+            fastly::purge_key(&services.purger, call).boxed()
         }),
     },
     AdminEndpoint {
@@ -118,15 +112,17 @@ pub(super) const ENDPOINTS: &[AdminEndpoint] = &[
         paths: &["/service/{service}/purge_all"],
         access: Access::Purge,
         dialect: Dialect::Fastly,
-        handler: EndpointHandler::WithBody(|admin, _| fastly::purge_all(&admin.purger).boxed()),
+        handler: EndpointHandler::WithBody(|services, _| {
+            fastly::purge_all(&services.purger).boxed()
+        }),
     },
     AdminEndpoint {
         method: Method::POST,
         paths: &["/purge/{url..}"],
         access: Access::Purge,
         dialect: Dialect::Fastly,
-        handler: EndpointHandler::WithBody(|admin, call| {
-            fastly::purge_url(&admin.purger, call).boxed()
+        handler: EndpointHandler::WithBody(|services, call| {
+            fastly::purge_url(&services.purger, call).boxed()
         }),
     },
     AdminEndpoint {
@@ -134,8 +130,8 @@ pub(super) const ENDPOINTS: &[AdminEndpoint] = &[
         paths: &["/zones/{zone}/purge_cache", "/client/v4/zones/{zone}/purge_cache"],
         access: Access::Purge,
         dialect: Dialect::Cloudflare,
-        handler: EndpointHandler::WithBody(|admin, call| {
-            cloudflare::purge(&admin.purger, call).boxed()
+        handler: EndpointHandler::WithBody(|services, call| {
+            cloudflare::purge(&services.purger, call).boxed()
         }),
     },
 ];

@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{dialect::Dialect, endpoints::AdminCall};
+use super::{call::AdminCall, dialect::Dialect};
 use crate::{
     fence::{Purge, PurgeMode, PurgeSource, Selector},
     problem::Problem,

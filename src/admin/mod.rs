@@ -1,29 +1,37 @@
 //! The admin listener: health, metrics, and the calls of operators.
 
+mod call;
 mod cloudflare;
 mod dialect;
 mod endpoints;
 mod explain;
 mod fastly;
 mod host;
+mod monitoring;
 mod purge;
 mod purges;
+mod services;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
 
-use self::endpoints::{AdminCall, EndpointHandler, MatchedEndpoint};
-pub(crate) use self::explain::{ExplainFn, RenderedExplanation};
+pub(crate) use self::services::{
+    AdminServices, ExplainFn, Readiness, ReadinessReport, RenderedExplanation,
+};
+use self::{
+    call::AdminCall,
+    endpoints::{EndpointHandler, MatchedEndpoint},
+};
 use crate::{
     problem::Problem,
     server::{Connection, Handler, Incoming},
     trigger::{
-        Access, Authorization, Purger, Tokens,
+        Access, Authorization, Tokens,
         body::{BodyBudget, BodyReadError, BufferedBody, EndpointCaller},
         purge_method,
     },
@@ -32,11 +40,8 @@ use crate::{
 /// The request handler of the admin listener.
 pub(crate) struct Admin {
     settings: ArcSwap<Settings>,
-    purger: Arc<Purger>,
+    services: AdminServices,
     body_budget: BodyBudget,
-    readiness: Box<dyn Fn() -> ReadinessReport + Send + Sync>,
-    refresh: Box<dyn Fn() + Send + Sync>,
-    explain: Option<ExplainFn>,
 }
 
 /// The configurable part, replaced as a whole on reload.
@@ -48,47 +53,10 @@ pub(crate) struct Settings {
     pub hosts: Vec<Box<str>>,
 }
 
-/// The state of a node for `/readyz`.
-pub(crate) struct ReadinessReport {
-    pub readiness: Readiness,
-    /// The state of optional dependencies, one line each, such as `redis: up`. They do not affect
-    /// readiness.
-    pub details: Vec<String>,
-}
-
-/// Whether load balancers should send requests to this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Readiness {
-    /// It accepts requests.
-    Ready,
-    /// It finishes current requests and accepts no new ones.
-    Draining,
-}
-
 impl Admin {
-    /// Creates the handler. `refresh` updates sampled metrics before they are read.
-    pub(crate) fn new(
-        settings: Settings,
-        purger: Arc<Purger>,
-        readiness: impl Fn() -> ReadinessReport + Send + Sync + 'static,
-        refresh: impl Fn() + Send + Sync + 'static,
-    ) -> Self {
-        let (readiness, refresh) = (Box::new(readiness), Box::new(refresh));
-        let settings = ArcSwap::from_pointee(settings);
-        Self {
-            settings,
-            purger,
-            body_budget: BodyBudget::default(),
-            readiness,
-            refresh,
-            explain: None,
-        }
-    }
-
-    /// Adds a handler that explains requests.
-    #[must_use]
-    pub(crate) fn with_explain(self, explain: ExplainFn) -> Self {
-        Self { explain: Some(explain), ..self }
+    pub(crate) fn new(settings: Settings, services: AdminServices) -> Self {
+        let (settings, body_budget) = (ArcSwap::from_pointee(settings), BodyBudget::default());
+        Self { settings, services, body_budget }
     }
 
     /// Replaces the settings for subsequent requests.
@@ -121,9 +89,9 @@ impl Admin {
         let call =
             AdminCall { parameters, query: head.uri.query(), headers: &head.headers, body: &[] };
         match endpoint.handler {
-            EndpointHandler::Immediate(handle) => handle(self, &call),
+            EndpointHandler::Immediate(handle) => handle(&self.services, &call),
             EndpointHandler::WithBody(handle) => match self.read(body, connection).await {
-                Ok(body) => handle(self, AdminCall { body: &body, ..call }).await,
+                Ok(body) => handle(&self.services, AdminCall { body: &body, ..call }).await,
                 Err(error) => endpoint.dialect.refuse(error.problem()),
             },
         }
@@ -138,24 +106,6 @@ impl Admin {
         self.body_budget
             .read(body, connection.body.idle_timeout, EndpointCaller::Authenticated)
             .await
-    }
-
-    fn readiness_response(&self) -> Response<Bytes> {
-        let ReadinessReport { readiness, details } = (self.readiness)();
-        let (status, word) = match readiness {
-            Readiness::Ready => (StatusCode::OK, "ready"),
-            Readiness::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
-        };
-        let lines = [word].into_iter().chain(details.iter().map(String::as_str));
-        text(status, lines.flat_map(|line| [line, "\n"]).collect::<String>())
-    }
-
-    fn metrics_response(&self) -> Response<Bytes> {
-        (self.refresh)();
-        let mut response = Response::new(Bytes::from(self.purger.metrics().render()));
-        let form = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        response.headers_mut().insert(header::CONTENT_TYPE, form);
-        response
     }
 }
 
@@ -177,24 +127,15 @@ fn refusal(authorization: Authorization) -> Option<Problem> {
     match authorization {
         Authorization::Granted => None,
         Authorization::Unauthenticated => Some(purge_method::token_required()),
-        Authorization::Forbidden => Some(forbidden("This token does not have the permission for this call.")),
+        Authorization::Forbidden => {
+            Some(forbidden("This token does not have the permission for this call."))
+        }
         Authorization::Unconfigured => {
-            let detail = "No token is configured for this call: set `admin.token` in the configuration.";
+            let detail =
+                "No token is configured for this call: set `admin.token` in the configuration.";
             Some(forbidden(detail))
         }
     }
-}
-
-fn liveness_response() -> Response<Bytes> {
-    text(StatusCode::OK, "ok\n")
-}
-
-fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Bytes> {
-    let mut response = Response::new(text.into());
-    *response.status_mut() = status;
-    let form = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, form);
-    response
 }
 
 #[cfg(test)]
@@ -209,7 +150,7 @@ mod tests {
     };
     use crate::{
         purge::PurgeLog,
-        trigger::{SelectorResolver, Token},
+        trigger::{Purger, SelectorResolver, Token},
     };
 
     fn admin(tokens: Tokens) -> Admin {
@@ -221,12 +162,20 @@ mod tests {
             }),
             owners: Box::new(|_, _| Vec::new()),
         };
-        let purger = Arc::new(Purger::new(log, metrics, resolver));
-        let ready = || ReadinessReport { readiness: Readiness::Ready, details: Vec::new() };
-        let explained = || RenderedExplanation { json: b"{}".to_vec(), text: String::new() };
-        let explain: ExplainFn = Box::new(move |_| std::future::ready(Ok(explained())).boxed());
+        let services = AdminServices {
+            purger: Arc::new(Purger::new(log, metrics, resolver)),
+            readiness: Box::new(|| ReadinessReport {
+                readiness: Readiness::Ready,
+                details: Vec::new(),
+            }),
+            refresh: Box::new(|| ()),
+            explain: Box::new(|_| {
+                let explained = RenderedExplanation { json: b"{}".to_vec(), text: String::new() };
+                std::future::ready(Ok(explained)).boxed()
+            }),
+        };
         let settings = Settings { tokens, hosts: Vec::new() };
-        Admin::new(settings, purger, ready, || {}).with_explain(explain)
+        Admin::new(settings, services)
     }
 
     async fn ask(

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 use serde::Deserialize;
 
-use super::endpoints::AdminCall;
+use super::call::AdminCall;
 use crate::{
     fence::{Purge, PurgeMode, PurgeSource, Selector},
     problem::Problem,
@@ -118,7 +118,9 @@ fn users(request: &PurgeRequest, resolver: &SelectorResolver) -> Result<Vec<Sele
         users.extend(owners.map_err(|error| format!("`{key}` is invalid: {error}."))?);
     }
     if issuer.is_some() && users.is_empty() {
-        return Err("`iss` is the issuer of a user's tokens: send `user` or `users` with it.".into());
+        return Err(
+            "`iss` is the issuer of a user's tokens: send `user` or `users` with it.".into()
+        );
     }
     Ok(users)
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde::Serialize;
 
-use super::endpoints::AdminCall;
+use super::call::AdminCall;
 use crate::{
     fence::{Purge, PurgeRecord},
     field::{Rfc3339, Timestamp},

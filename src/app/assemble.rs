@@ -131,8 +131,8 @@ fn sealing_keys(config: &Config) -> anyhow::Result<Option<store::redis::SealingK
 pub(super) fn log(config: &Config) -> anyhow::Result<PurgeLog> {
     let settings = &config.store;
     let Some(connection) = &settings.redis else { return Ok(PurgeLog::in_memory()) };
-    let connector = redis::RedisConnector::new(connection)
-        .context("cannot set up the connection to Redis")?;
+    let connector =
+        redis::RedisConnector::new(connection).context("cannot set up the connection to Redis")?;
     let applied_purges = AppliedPurges::in_fleet(match settings.when_unsynced {
         WhenUnsynced::Bounded => purge::UnsyncedPolicy::Bounded(settings.unsynced_ttl),
         WhenUnsynced::Serve => purge::UnsyncedPolicy::Serve,

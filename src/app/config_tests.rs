@@ -117,8 +117,7 @@ fn check(
         }
         AssertionKind::OtherKeyThan(name) => {
             (!same_key(name, found, others)).then_some(()).ok_or_else(|| {
-                let because =
-                    "the two keys are equal: the requests share responses";
+                let because = "the two keys are equal: the requests share responses";
                 (format!("expected another key than `{name}`"), because.to_owned())
             })
         }

@@ -33,7 +33,7 @@ use task_supervisor::TaskSupervisor;
 pub use workers::Workers;
 
 use crate::{
-    admin::{Admin, Readiness, ReadinessReport},
+    admin::{Admin, AdminServices, Readiness, ReadinessReport},
     config::{Config, ListenAddress},
     feed::{AppliedRecords, Caller, Feed},
     forward::{ViaIdentity, request_id},
@@ -301,9 +301,13 @@ fn admin(
         let readiness = if is_draining { Readiness::Draining } else { Readiness::Ready };
         ReadinessReport { readiness, details: details(&pipeline) }
     };
-    let settings = assemble::admin(config);
-    let admin = Admin::new(settings, purger, readiness, move || sampler.sample());
-    Arc::new(admin.with_explain(explain))
+    let services = AdminServices {
+        purger,
+        readiness: Box::new(readiness),
+        refresh: Box::new(move || sampler.sample()),
+        explain,
+    };
+    Arc::new(Admin::new(assemble::admin(config), services))
 }
 
 /// Returns the state of Redis and the purge log, if Redis is configured.

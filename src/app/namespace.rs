@@ -51,7 +51,12 @@ async fn try_adopt(
     }
     if let Some((previous, until)) = previous {
         let left = until.saturating_since(now);
-        tracing::info!(version, previous, ?left, "serving stale responses of the previous version until its grace period ends");
+        tracing::info!(
+            version,
+            previous,
+            ?left,
+            "serving stale responses of the previous version until its grace period ends"
+        );
         pipeline.store().set_previous_version(&previous, Instant::now() + left.min(MAX_GRACE));
     }
     Ok(())

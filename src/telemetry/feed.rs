@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounter, IntGauge};
 
-use super::metrics::Catalogue;
+use super::catalogue::Catalogue;
 
 /// The metric handles of the feed.
 pub struct FeedMetrics {

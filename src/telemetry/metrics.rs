@@ -7,11 +7,12 @@ use std::{
 
 use http::StatusCode;
 use prometheus::{
-    Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
-    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    Encoder, Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry, TextEncoder,
 };
 
 use super::{
+    catalogue::Catalogue,
     feed::FeedMetrics,
     log::{DROPPED, SUPPRESSED},
     process::ProcessMetrics,
@@ -21,12 +22,6 @@ use super::{
     user::JwksMetrics,
 };
 use crate::policy::{cache_status::CacheResult, reason::Reason};
-
-/// The buckets of durations, from a memory hit to the slowest analytics query.
-const SECONDS: &[f64] = &[
-    0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-    30.0, 60.0, 120.0,
-];
 
 /// All metrics of this process.
 ///
@@ -284,7 +279,7 @@ impl Metrics {
             ),
             feed: FeedMetrics::new(&catalogue),
             purging: PurgeMetrics::new(&catalogue),
-            store: catalogue.store(),
+            store: StoreMetricFamilies::new(&catalogue),
             access_log_dropped: catalogue.counter(
                 "larder_access_log_dropped_total",
                 "Access-log lines dropped because standard output was too slow or failed.",
@@ -444,99 +439,4 @@ impl RouteMetrics {
 fn class_of(status: Option<StatusCode>) -> usize {
     let Some(status) = status else { return CLASSES.len() - 1 };
     usize::from(status.as_u16() / 100).clamp(1, 5) - 1
-}
-
-/// Registers metrics with constant names and labels, so registration cannot fail.
-pub(super) struct Catalogue<'a>(&'a Registry);
-
-#[expect(clippy::expect_used, reason = "names, labels and buckets are constants of this file")]
-impl Catalogue<'_> {
-    fn register<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> C {
-        let metric = metric.expect("a valid metric");
-        self.0.register(Box::new(metric.clone())).expect("a name used once");
-        metric
-    }
-
-    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.register(IntCounterVec::new(Opts::new(name, help), labels))
-    }
-
-    fn store(&self) -> StoreMetricFamilies {
-        StoreMetricFamilies {
-            operations: self.counters(
-                "larder_store_operations_total",
-                "Operations of a networked store, by operation and result.",
-                &["tier", "op", "result"],
-            ),
-            duration: self.histograms(
-                "larder_store_duration_seconds",
-                "Duration of a networked store's operations, in seconds.",
-                &["tier", "op"],
-            ),
-            dropped: self.counters(
-                "larder_store_writes_dropped_total",
-                "Writes dropped before they were tried, by cause.",
-                &["tier", "op", "cause"],
-            ),
-            breaker_open: self.gauges(
-                "larder_store_breaker_open",
-                "1 while the circuit breaker of a store is open.",
-                &["tier"],
-            ),
-            breaker_opened: self.counters(
-                "larder_store_breaker_opened_total",
-                "Number of times the circuit breaker of a store opened.",
-                &["tier"],
-            ),
-            refusing_writes: self.gauges(
-                "larder_store_refusing_writes",
-                "1 for the reason why a store refuses writes.",
-                &["tier", "reason"],
-            ),
-            queue_writes: self.gauges(
-                "larder_store_queue_writes",
-                "Queued writes to a store.",
-                &["tier"],
-            ),
-            queue_bytes: self.gauges(
-                "larder_store_queue_bytes",
-                "Bytes of the entries queued for a store.",
-                &["tier"],
-            ),
-        }
-    }
-
-    pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.register(IntCounter::new(name, help))
-    }
-
-    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.register(IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.register(IntGauge::new(name, help))
-    }
-
-    pub(super) fn seconds_total(&self, name: &str, help: &str) -> Counter {
-        self.register(Counter::new(name, help))
-    }
-
-    pub(super) fn seconds(&self, name: &str, help: &str) -> Gauge {
-        self.register(Gauge::new(name, help))
-    }
-
-    pub(super) fn seconds_by(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        self.register(GaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-        let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-        self.register(HistogramVec::new(options, labels))
-    }
-
-    fn histogram(&self, name: &str, help: &str) -> Histogram {
-        let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-        self.register(Histogram::with_opts(options))
-    }
 }

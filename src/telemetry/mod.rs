@@ -1,6 +1,7 @@
 //! Observability: the metric catalogue, the access log, and log output.
 
 mod access_log;
+mod catalogue;
 mod feed;
 pub(crate) mod log;
 mod metrics;

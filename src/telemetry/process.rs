@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{Counter, Gauge, IntGauge};
 
-use super::metrics::Catalogue;
+use super::catalogue::Catalogue;
 
 /// The unit of processor time in `/proc`: a hundredth of a second on all supported platforms.
 const TICKS_PER_SECOND: f64 = 100.0;

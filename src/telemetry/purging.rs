@@ -2,7 +2,7 @@
 
 use prometheus::IntCounterVec;
 
-use super::metrics::Catalogue;
+use super::catalogue::Catalogue;
 
 /// The metric handles of purging.
 pub struct PurgeMetrics {

@@ -4,6 +4,8 @@ use std::{sync::OnceLock, time::Duration};
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
+use super::catalogue::Catalogue;
+
 /// An operation of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreOperation {
@@ -102,17 +104,62 @@ pub struct StoreMetrics {
 
 /// The metric families of all tiers.
 pub(super) struct StoreMetricFamilies {
-    pub(super) operations: IntCounterVec,
-    pub(super) duration: HistogramVec,
-    pub(super) dropped: IntCounterVec,
-    pub(super) breaker_open: IntGaugeVec,
-    pub(super) breaker_opened: IntCounterVec,
-    pub(super) refusing_writes: IntGaugeVec,
-    pub(super) queue_writes: IntGaugeVec,
-    pub(super) queue_bytes: IntGaugeVec,
+    operations: IntCounterVec,
+    duration: HistogramVec,
+    dropped: IntCounterVec,
+    breaker_open: IntGaugeVec,
+    breaker_opened: IntCounterVec,
+    refusing_writes: IntGaugeVec,
+    queue_writes: IntGaugeVec,
+    queue_bytes: IntGaugeVec,
 }
 
 impl StoreMetricFamilies {
+    pub(super) fn new(catalogue: &Catalogue<'_>) -> Self {
+        Self {
+            operations: catalogue.counters(
+                "larder_store_operations_total",
+                "Operations of a networked store, by operation and result.",
+                &["tier", "op", "result"],
+            ),
+            duration: catalogue.histograms(
+                "larder_store_duration_seconds",
+                "Duration of a networked store's operations, in seconds.",
+                &["tier", "op"],
+            ),
+            dropped: catalogue.counters(
+                "larder_store_writes_dropped_total",
+                "Writes dropped before they were tried, by cause.",
+                &["tier", "op", "cause"],
+            ),
+            breaker_open: catalogue.gauges(
+                "larder_store_breaker_open",
+                "1 while the circuit breaker of a store is open.",
+                &["tier"],
+            ),
+            breaker_opened: catalogue.counters(
+                "larder_store_breaker_opened_total",
+                "Number of times the circuit breaker of a store opened.",
+                &["tier"],
+            ),
+            refusing_writes: catalogue.gauges(
+                "larder_store_refusing_writes",
+                "1 for the reason why a store refuses writes.",
+                &["tier", "reason"],
+            ),
+            queue_writes: catalogue.gauges(
+                "larder_store_queue_writes",
+                "Queued writes to a store.",
+                &["tier"],
+            ),
+            queue_bytes: catalogue.gauges(
+                "larder_store_queue_bytes",
+                "Bytes of the entries queued for a store.",
+                &["tier"],
+            ),
+        }
+    }
+
     /// Returns the handles of one tier.
     pub(super) fn of(&self, tier: &'static str) -> StoreMetrics {
         let all = [

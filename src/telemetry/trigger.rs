@@ -2,7 +2,7 @@
 
 use prometheus::{GaugeVec, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::metrics::Catalogue;
+use super::catalogue::Catalogue;
 
 /// The metric handles of triggers. Labels are configured names and cron expressions, or closed
 /// lists.
@@ -70,8 +70,7 @@ impl TriggerMetrics {
                 "Warmed requests, by outcome and reason.",
                 &["outcome", "reason"],
             ),
-            warm_waiting: catalogue
-                .gauge("larder_warm_waiting", "Requests that wait for warming."),
+            warm_waiting: catalogue.gauge("larder_warm_waiting", "Requests that wait for warming."),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounterVec, IntGauge};
 
-use super::metrics::Catalogue;
+use super::catalogue::Catalogue;
 
 /// The metric handles of an issuer's published keys.
 #[derive(Clone)]

@@ -11,13 +11,12 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 
-use super::{
-    clear,
-    purge_method::PURGE,
-    router::{StreamingBody, WEBHOOK_PREFIX},
-};
+use super::{clear, purge_method::PURGE, webhook::PATH_PREFIX};
+
+/// A body produced while it is sent.
+pub(crate) type StreamingBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// The status logged if the client disconnects before there is a response, as in nginx.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -99,7 +98,7 @@ fn endpoint_of(method: &Method, path: &str) -> &'static str {
         "/_larder/sync" => "sync",
         "/_larder/version" => "version",
         clear::PATH => "clear",
-        path if path.starts_with(WEBHOOK_PREFIX) => "webhook",
+        path if path.starts_with(PATH_PREFIX) => "webhook",
         _ => "unknown",
     }
 }

@@ -200,7 +200,9 @@ fn identity_required(reason: Reason) -> Response<Bytes> {
         Reason::UnverifiedToken => {
             "The token cannot be verified: it is expired, forged or of another issuer."
         }
-        _ => "Send the token or cookie that the API accepts: only the user's own responses are cleared.",
+        _ => {
+            "Send the token or cookie that the API accepts: only the user's own responses are cleared."
+        }
     };
     let problem = Problem::new(StatusCode::UNAUTHORIZED, "Identity required", detail);
     super::purge_method::with_bearer_challenge(problem.into_response())

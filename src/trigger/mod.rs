@@ -22,11 +22,12 @@ mod purger;
 mod router;
 pub(crate) mod schedule;
 pub(crate) mod selector;
+mod task_context;
 mod tasks;
 pub(crate) mod webhook;
 
 pub(crate) use access::{Access, Authorization, Token, Tokens};
-pub(crate) use access_record::AccessRecord;
+pub(crate) use access_record::{AccessRecord, StreamingBody};
 pub(crate) use fleet::{Fleet, Lease, LogFleet};
 pub(crate) use poll::{Poll, PollState, Polls};
 pub(crate) use purge_method::PurgeAccess;
@@ -34,10 +35,9 @@ pub(crate) use purger::{
     Purger, json_response, log_unavailable, receipt_response, receipt_status, unavailable_response,
     with_retry_after,
 };
-pub(crate) use router::{
-    EndpointRouter, ExtraEndpoints, RouterDependencies, Settings, StreamingBody,
-};
+pub(crate) use router::{EndpointRouter, ExtraEndpoints, RouterDependencies, Settings};
 pub use schedule::Schedule;
 pub(crate) use selector::{OwnerLookup, SelectorError, SelectorResolver, UrlNormalizer};
-pub(crate) use tasks::{TaskContext, Tasks, WallClock};
+pub(crate) use task_context::{TaskContext, WallClock};
+pub(crate) use tasks::Tasks;
 pub use webhook::Webhook;

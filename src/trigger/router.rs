@@ -1,21 +1,20 @@
 //! Routes requests on the public listener to Larder's own endpoints or to the pipeline.
 
-use std::{convert::Infallible, future::Future, net::IpAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::{FutureExt, future::Either};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use http_body_util::combinators::UnsyncBoxBody;
 
 use super::{
-    access_record::{AccessRecord, AccessReporter},
+    access_record::{AccessRecord, AccessReporter, StreamingBody},
     body::{BodyBudget, BodyReadError, BufferedBody, EndpointCaller},
     clear::{self, ClearRequest, ClearThrottle},
     client,
     purge_method::{self, PURGE, PurgeAccess},
     purger::{Purger, json_response, receipt_response, unavailable_response},
-    webhook::{Delivery, DeliveryAction, DeliveryError, HeaderProof, MappedPurges, Webhook},
+    webhook::{self, Delivery, DeliveryAction, DeliveryError, HeaderProof, MappedPurges, Webhook},
 };
 use crate::{
     field::Timestamp,
@@ -29,8 +28,6 @@ use crate::{
 
 /// The path prefix of Larder's own endpoints on the public listener.
 const ENDPOINT_PREFIX: &str = "/_larder/";
-
-pub(super) const WEBHOOK_PREFIX: &str = "/_larder/webhooks/";
 
 /// The size up to which deliveries are parsed on the connection's own thread.
 const INLINE_BYTES: usize = 4 << 10;
@@ -55,9 +52,6 @@ pub(crate) type ExtraEndpoints = Box<
         + Send
         + Sync,
 >;
-
-/// A body produced while it is sent.
-pub(crate) type StreamingBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// The configurable part, replaced as a whole on reload.
 #[derive(Default)]
@@ -170,13 +164,16 @@ impl Endpoints {
         if request.method().as_str() == PURGE {
             return self.purge(&request, connection).await;
         }
-        if let Some(name) = request.uri().path().strip_prefix(WEBHOOK_PREFIX).map(str::to_owned) {
+        if let Some(name) =
+            request.uri().path().strip_prefix(webhook::PATH_PREFIX).map(str::to_owned)
+        {
             return self.webhook(&name, request, connection).await;
         }
         if request.uri().path() == clear::PATH {
             return self.clear(request, connection).await;
         }
-        let detail = "Larder has no endpoint at this path. Webhooks are at `/_larder/webhooks/{name}`.";
+        let detail =
+            "Larder has no endpoint at this path. Webhooks are at `/_larder/webhooks/{name}`.";
         Problem::new(StatusCode::NOT_FOUND, "No such endpoint", detail).into_response()
     }
 
@@ -199,8 +196,7 @@ impl Endpoints {
     async fn clear(&self, request: Request<Incoming>, connection: &Connection) -> Response<Bytes> {
         let settings = self.settings.load_full();
         let Some(origins) = &settings.clear_origins else {
-            let detail =
-                "Users cannot be identified: the configuration has neither `jwt` nor `header` in `[user]`.";
+            let detail = "Users cannot be identified: the configuration has neither `jwt` nor `header` in `[user]`.";
             return Problem::new(StatusCode::NOT_FOUND, "No such endpoint", detail).into_response();
         };
         let (head, _body) = request.into_parts();

@@ -1,35 +1,9 @@
 //! The running schedules and polls of a configuration.
 
-use std::{sync::Arc, time::Duration};
-
 use tokio::task::JoinSet;
 
-use super::{Fleet, Poll, Polls, Schedule, poll, schedule};
-use crate::{field::Timestamp, origin::SetupError, telemetry::Metrics, warm::WarmQueue};
-
-/// Returns the wall-clock time.
-pub(crate) type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
-
-/// The dependencies of schedules and polls.
-pub(crate) struct TaskContext<F> {
-    /// The fleet and its purge log.
-    pub fleet: Arc<F>,
-    /// Fetches ahead.
-    pub warm: WarmQueue,
-    pub now: WallClock,
-    pub metrics: Arc<Metrics>,
-}
-
-impl<F> Clone for TaskContext<F> {
-    fn clone(&self) -> Self {
-        Self {
-            fleet: Arc::clone(&self.fleet),
-            warm: self.warm.clone(),
-            now: Arc::clone(&self.now),
-            metrics: Arc::clone(&self.metrics),
-        }
-    }
-}
+use super::{Fleet, Poll, Polls, Schedule, TaskContext, poll, schedule};
+use crate::origin::SetupError;
 
 /// The running schedules and polls of one configuration, stopped on drop.
 ///
@@ -63,22 +37,20 @@ impl Tasks {
     }
 }
 
-/// Returns the exponential delay after this many failures (at least one).
-pub(super) fn backoff(failures: u32, first: Duration, max: Duration) -> Duration {
-    let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
-    first.saturating_mul(factor).min(max)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{sync::Arc, time::Duration};
+
     use jiff::tz::TimeZone;
 
     use super::*;
     use crate::{
+        field::Timestamp,
         key::uri::TargetUri,
         purge::PurgeLog,
+        telemetry::Metrics,
         trigger::{LogFleet, Purger, SelectorResolver},
-        warm::Budget,
+        warm::{Budget, WarmQueue},
     };
 
     /// Returns a node without a fleet, its log, and a clock that follows tokio's.
@@ -146,12 +118,5 @@ mod tests {
         let tasks = Tasks::start(&[], &[poll()], &context).unwrap();
         let states = tasks.polls().states();
         assert_eq!((states.len(), &*states[0].name, &states[0].version), (1, "sales", &None));
-    }
-
-    #[test]
-    fn failures_are_waited_out_ever_longer() {
-        let (first, max) = (Duration::from_secs(1), Duration::from_mins(1));
-        let waits = [1, 2, 3, 7, 40, u32::MAX].map(|failures| backoff(failures, first, max));
-        assert_eq!(waits.map(|wait| wait.as_secs()), [1, 2, 4, 60, 60, 60]);
     }
 }

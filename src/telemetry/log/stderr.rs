@@ -138,8 +138,10 @@ fn summary(lost: u64, repeated: &[SuppressedMessage]) -> Vec<u8> {
     let at = now();
     let mut lines = String::new();
     if lost > 0 {
-        let _infallible =
-            writeln!(lines, "{at}  WARN {lost} log entries were dropped: standard error was too slow or failed");
+        let _infallible = writeln!(
+            lines,
+            "{at}  WARN {lost} log entries were dropped: standard error was too slow or failed"
+        );
     }
     for SuppressedMessage { level, message, times } in repeated {
         let _infallible = writeln!(lines, "{at} {level:>5} {message} (repeated {times} times)");

@@ -15,7 +15,7 @@ pub(crate) use cron::{
     CronError, CronExpression, CronProblem, DEFAULT_ZONE, NICKNAMES, time_zone, time_zones,
 };
 
-use super::{Fleet, TaskContext, tasks::backoff};
+use super::{Fleet, TaskContext};
 use crate::{
     fence::{Purge, PurgeMode, PurgeSource, Selector},
     field::Timestamp,
@@ -184,6 +184,12 @@ impl<F: Fleet> ScheduleRunner<F> {
         let label = &[self.schedule.label(), result];
         self.context.metrics.triggers.schedule_runs.with_label_values(label).inc();
     }
+}
+
+/// Returns the exponential delay after this many failures (at least one).
+fn backoff(failures: u32, first: Duration, max: Duration) -> Duration {
+    let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+    first.saturating_mul(factor).min(max)
 }
 
 /// Parses the stored time. `None` if it is so far in the future that a clock must have been wrong.

@@ -200,3 +200,10 @@ fn schedules_that_say_the_same_are_one_and_others_are_not() {
     let text = "name \ncron 0 6 * * * UTC\nmode hard\npurge a\nwarm /a";
     assert_eq!(one.identity(), text, "a release that changes it runs every schedule again");
 }
+
+#[test]
+fn failures_are_waited_out_ever_longer() {
+    let (first, max) = (Duration::from_secs(1), Duration::from_mins(1));
+    let waits = [1, 2, 3, 7, 40, u32::MAX].map(|failures| backoff(failures, first, max));
+    assert_eq!(waits.map(|wait| wait.as_secs()), [1, 2, 4, 60, 60, 60]);
+}

@@ -14,16 +14,18 @@ use serde_json::Value;
 pub(crate) use mapping::{
     EventMapping, MappedPurges, MappingRule, PayloadCondition, ValueLocation,
 };
+pub(crate) use signature::{
+    Algorithm, Encoding, HeaderProof, HmacFormat, SignatureError, SigningTemplate,
+    SigningTemplateError, TimestampHeader,
+};
+pub use signature::{Delivery, SignatureScheme};
 pub(crate) use template::{PayloadTemplate, TemplateError, TemplateProblem, TooManyTags};
 pub use vendor::{DEFAULT_TOLERANCE, Vendor};
-pub(crate) use {
-    signature::Algorithm, signature::Encoding, signature::HeaderProof, signature::HmacFormat,
-    signature::SignatureError, signature::SigningTemplate, signature::SigningTemplateError,
-    signature::TimestampHeader,
-};
-pub use {signature::Delivery, signature::SignatureScheme};
 
 use crate::{parsing, problem::Problem, trigger::selector::OwnerLookup};
+
+/// The prefix of webhook paths, followed by a name.
+pub(super) const PATH_PREFIX: &str = "/_larder/webhooks/";
 
 /// A webhook: how its deliveries are verified, and what they purge.
 #[derive(Debug, Clone)]
@@ -131,7 +133,8 @@ impl DeliveryError {
                 (StatusCode::PAYLOAD_TOO_LARGE, "Too many tags", detail.to_owned())
             }
             Self::Busy => {
-                let detail = "The delivery could not be parsed in time; deliver it again in a moment.";
+                let detail =
+                    "The delivery could not be parsed in time; deliver it again in a moment.";
                 (StatusCode::SERVICE_UNAVAILABLE, "Too busy", detail.to_owned())
             }
         };

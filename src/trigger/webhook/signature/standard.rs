@@ -6,8 +6,10 @@ use aws_lc_rs::hmac;
 use http::{HeaderMap, HeaderName};
 
 use super::{
-    Delivery, Encoding, MAX_DIGESTS, SignatureError, check_timestamp, decode_base64,
-    required_field, verify_digests,
+    delivery::{
+        Delivery, MAX_DIGESTS, SignatureError, check_timestamp, required_field, verify_digests,
+    },
+    encoding::{Encoding, decode_base64},
 };
 
 /// The prefix of a base64-encoded secret.

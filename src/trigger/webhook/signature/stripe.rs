@@ -5,7 +5,10 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use http::{HeaderMap, HeaderName};
 
-use super::{Delivery, Encoding, MAX_DIGESTS, SignatureError, check_timestamp, verify_digests};
+use super::{
+    delivery::{Delivery, MAX_DIGESTS, SignatureError, check_timestamp, verify_digests},
+    encoding::Encoding,
+};
 
 const HEADER: HeaderName = HeaderName::from_static("stripe-signature");
 
