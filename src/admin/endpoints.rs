@@ -23,10 +23,13 @@ pub(super) struct AdminEndpoint {
 /// The function that responds to a call.
 pub(super) enum EndpointHandler {
     /// Responds at once, without reading the body.
-    Immediate(fn(&AdminServices, &AdminCall<'_>) -> Response<Bytes>),
+    Immediate(ImmediateHandler),
     /// Reads a body of at most [`MAX_BODY_BYTES`](crate::trigger::body::MAX_BODY_BYTES) first.
-    WithBody(for<'a> fn(&'a AdminServices, AdminCall<'a>) -> BoxFuture<'a, Response<Bytes>>),
+    WithBody(BodyHandler),
 }
+
+type ImmediateHandler = fn(&AdminServices, &AdminCall<'_>) -> Response<Bytes>;
+type BodyHandler = for<'a> fn(&'a AdminServices, AdminCall<'a>) -> BoxFuture<'a, Response<Bytes>>;
 
 /// A call with the values of its path parameters.
 pub(super) struct MatchedEndpoint<'a> {
@@ -36,105 +39,57 @@ pub(super) struct MatchedEndpoint<'a> {
 
 /// All admin calls. `GET` calls respond to `HEAD` as well.
 pub(super) const ENDPOINTS: &[AdminEndpoint] = &[
-    AdminEndpoint {
-        method: Method::GET,
-        paths: &["/livez"],
-        access: Access::Open,
-        dialect: Dialect::Larder,
-        handler: EndpointHandler::Immediate(|_, _| monitoring::liveness()),
-    },
-    AdminEndpoint {
-        method: Method::GET,
-        paths: &["/readyz", "/healthz", "/health"],
-        access: Access::Open,
-        dialect: Dialect::Larder,
-        handler: EndpointHandler::Immediate(|services, _| monitoring::readiness(services)),
-    },
-    AdminEndpoint {
-        method: Method::GET,
-        paths: &["/metrics"],
-        access: Access::Read,
-        dialect: Dialect::Larder,
-        handler: EndpointHandler::Immediate(|services, _| monitoring::metrics(services)),
-    },
-    AdminEndpoint {
-        method: Method::POST,
-        paths: &["/v1/purge"],
-        access: Access::Purge,
-        dialect: Dialect::Larder,
-        handler: EndpointHandler::WithBody(|services, call| {
-            purge::respond(&services.purger, call).boxed()
-        }),
-    },
-    AdminEndpoint {
-        method: Method::GET,
-        paths: &["/v1/purges"],
-        access: Access::Read,
-        dialect: Dialect::Larder,
-        handler: EndpointHandler::Immediate(|services, call| purges::list(&services.purger, call)),
-    },
-    AdminEndpoint {
-        method: Method::GET,
-        paths: &["/v1/purges/{seq}"],
-        access: Access::Read,
-        dialect: Dialect::Larder,
-        handler: EndpointHandler::Immediate(|services, call| purges::show(&services.purger, call)),
-    },
-    AdminEndpoint {
-        method: Method::POST,
-        paths: &["/v1/explain"],
-        access: Access::Read,
-        dialect: Dialect::Larder,
-        handler: EndpointHandler::WithBody(|services, call| {
-            explain::respond(&services.explain, call).boxed()
-        }),
-    },
-    AdminEndpoint {
-        method: Method::POST,
-        paths: &["/service/{service}/purge"],
-        access: Access::Purge,
-        dialect: Dialect::Fastly,
-        handler: EndpointHandler::WithBody(|services, call| {
-            fastly::purge_keys(&services.purger, call).boxed()
-        }),
-    },
-    AdminEndpoint {
-        method: Method::POST,
-        paths: &["/service/{service}/purge/{key}"],
-        access: Access::Purge,
-        dialect: Dialect::Fastly,
-        handler: EndpointHandler::WithBody(|services, call| {
-            fastly::purge_key(&services.purger, call).boxed()
-        }),
-    },
-    AdminEndpoint {
-        method: Method::POST,
-        paths: &["/service/{service}/purge_all"],
-        access: Access::Purge,
-        dialect: Dialect::Fastly,
-        handler: EndpointHandler::WithBody(|services, _| {
-            fastly::purge_all(&services.purger).boxed()
-        }),
-    },
-    AdminEndpoint {
-        method: Method::POST,
-        paths: &["/purge/{url..}"],
-        access: Access::Purge,
-        dialect: Dialect::Fastly,
-        handler: EndpointHandler::WithBody(|services, call| {
-            fastly::purge_url(&services.purger, call).boxed()
-        }),
-    },
-    AdminEndpoint {
-        method: Method::POST,
-        paths: &["/zones/{zone}/purge_cache", "/client/v4/zones/{zone}/purge_cache"],
-        access: Access::Purge,
-        dialect: Dialect::Cloudflare,
-        handler: EndpointHandler::WithBody(|services, call| {
-            cloudflare::purge(&services.purger, call).boxed()
-        }),
-    },
+    get(&["/livez"], Access::Open, |_, _| monitoring::liveness()),
+    get(&["/readyz", "/healthz", "/health"], Access::Open, |services, _| {
+        monitoring::readiness(services)
+    }),
+    get(&["/metrics"], Access::Read, |services, _| monitoring::metrics(services)),
+    post(&["/v1/purge"], Access::Purge, Dialect::Larder, |services, call| {
+        purge::respond(&services.purger, call).boxed()
+    }),
+    get(&["/v1/purges"], Access::Read, |services, call| purges::list(&services.purger, call)),
+    get(&["/v1/purges/{seq}"], Access::Read, |services, call| purges::show(&services.purger, call)),
+    post(&["/v1/explain"], Access::Read, Dialect::Larder, |services, call| {
+        explain::respond(&services.explain, call).boxed()
+    }),
+    post(&["/service/{service}/purge"], Access::Purge, Dialect::Fastly, |services, call| {
+        fastly::purge_keys(&services.purger, call).boxed()
+    }),
+    post(&["/service/{service}/purge/{key}"], Access::Purge, Dialect::Fastly, |services, call| {
+        fastly::purge_key(&services.purger, call).boxed()
+    }),
+    post(&["/service/{service}/purge_all"], Access::Purge, Dialect::Fastly, |services, _| {
+        fastly::purge_all(&services.purger).boxed()
+    }),
+    post(&["/purge/{url..}"], Access::Purge, Dialect::Fastly, |services, call| {
+        fastly::purge_url(&services.purger, call).boxed()
+    }),
+    post(
+        &["/zones/{zone}/purge_cache", "/client/v4/zones/{zone}/purge_cache"],
+        Access::Purge,
+        Dialect::Cloudflare,
+        |services, call| cloudflare::purge(&services.purger, call).boxed(),
+    ),
 ];
+
+const fn get(
+    paths: &'static [&'static str],
+    access: Access,
+    handler: ImmediateHandler,
+) -> AdminEndpoint {
+    let handler = EndpointHandler::Immediate(handler);
+    AdminEndpoint { method: Method::GET, paths, access, dialect: Dialect::Larder, handler }
+}
+
+const fn post(
+    paths: &'static [&'static str],
+    access: Access,
+    dialect: Dialect,
+    handler: BodyHandler,
+) -> AdminEndpoint {
+    let handler = EndpointHandler::WithBody(handler);
+    AdminEndpoint { method: Method::POST, paths, access, dialect, handler }
+}
 
 /// Returns the call that matches a request, or else an error response.
 pub(super) fn find<'a>(

@@ -23,7 +23,6 @@ use std::{
 use anyhow::Context as _;
 use parking_lot::Mutex;
 
-pub(crate) use config_tests::TestFailure;
 pub use config_tests::run_tests;
 pub use explain::Explainer;
 pub(crate) use files::raise_file_limit;

@@ -2,8 +2,6 @@
 
 use http::{HeaderMap, HeaderValue, Version, header};
 
-use crate::origin::random;
-
 /// How this process signs the messages that it forwards.
 #[derive(Debug, Clone)]
 pub struct ViaIdentity {
@@ -15,7 +13,9 @@ pub struct ViaIdentity {
 impl ViaIdentity {
     /// An identity that no other process has.
     pub fn random() -> Self {
-        Self::new(&format!("{:016x}", random::next()))
+        let mut drawn = [0; 8];
+        let _without_entropy = aws_lc_rs::rand::fill(&mut drawn);
+        Self::new(&const_hex::encode(drawn))
     }
 
     /// This identity; characters that a comment cannot have are left out.

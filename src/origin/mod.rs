@@ -12,7 +12,6 @@ mod http1;
 mod http2;
 mod outlier;
 mod pool;
-pub(crate) mod random;
 mod resolve;
 mod response_guard;
 mod server;
@@ -182,8 +181,8 @@ impl Origin {
     }
 
     fn less_busy(&self, candidates: &[usize]) -> usize {
-        let first = random::below(candidates.len());
-        let second = random::below(candidates.len());
+        let draw = || fastrand::usize(..candidates.len().max(1));
+        let (first, second) = (draw(), draw());
         let busy = |position: usize| {
             candidates
                 .get(position)

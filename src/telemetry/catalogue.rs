@@ -16,7 +16,10 @@ pub(super) struct Catalogue<'a>(pub(super) &'a Registry);
 
 #[expect(clippy::expect_used, reason = "names, labels and buckets are constants of this file")]
 impl Catalogue<'_> {
-    fn register<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> C {
+    pub(super) fn register<C: Collector + Clone + 'static>(
+        &self,
+        metric: prometheus::Result<C>,
+    ) -> C {
         let metric = metric.expect("a valid metric");
         self.0.register(Box::new(metric.clone())).expect("a name used once");
         metric

@@ -25,7 +25,8 @@ use crate::policy::{cache_status::CacheResult, reason::Reason};
 
 /// All metrics of this process.
 ///
-/// Labels are configured names or closed lists, never a path, key, tag or user.
+/// Labels are configured names or closed lists, never a path, key, tag or user. [`Metrics::new`] has
+/// the help text of each metric.
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
@@ -36,68 +37,38 @@ pub struct Metrics {
     variants_limited: IntCounterVec,
     origin_requests: [IntCounter; STATUS_CLASSES.len()],
     origin_duration: Histogram,
-    /// Failed requests to the origin, by kind.
-    pub origin_errors: IntCounterVec,
-    /// Connections to the origin.
-    pub origin_connections: IntGauge,
-    /// Requests that wait for an origin connection.
-    pub origin_pending: IntGauge,
-    /// Requests rejected because no origin connection was free.
-    pub origin_rejected: IntCounter,
-    /// Open client connections.
-    pub connections: IntGauge,
-    /// Client connections refused by the limit.
-    pub connections_refused: IntCounter,
-    /// Failures to accept a connection.
-    pub accept_errors: IntCounter,
-    /// Open tunnels.
-    pub tunnels: IntGauge,
-    /// Upgrades refused by the limit on tunnels.
-    pub tunnels_refused: IntCounter,
-    /// Responses dropped because their clients did not read.
-    pub stalled_responses: IntCounter,
-    /// 1 while memory or origin connections are short.
-    pub pressure: IntGauge,
-    /// Requests rejected by the server, by reason.
-    pub refused_requests: IntCounterVec,
-    /// Stored entries, by tier.
-    pub store_entries: IntGaugeVec,
-    /// Stored bytes, by tier.
-    pub store_bytes: IntGaugeVec,
-    /// Evicted entries, by tier and cause.
-    pub evictions: IntCounterVec,
-    /// The sequence number of the last applied purge record.
-    pub purge_log_seq: IntGauge,
-    /// 1 while this node has every purge.
-    pub purge_log_synced: IntGauge,
-    /// The age of the oldest record in the purge log, in seconds.
-    pub purge_log_reach: IntGauge,
-    /// Selectors of purges that are remembered individually.
-    pub purge_selectors: IntGauge,
-    /// Selectors that are no longer remembered individually.
-    pub purge_selectors_evicted: IntCounter,
-    /// Applied purge records.
-    pub purge_records: IntCounter,
-    /// Applied purges that are not yet in the log.
-    pub purge_pending: IntGauge,
-    /// Rises of the low watermark, which invalidate everything stored before, by cause.
-    pub purge_floor_rises: IntCounterVec,
-    /// Nodes of the fleet, by state.
-    pub purge_nodes: IntGaugeVec,
-    /// Bytes of response bodies on their way to a store.
-    pub filling_bytes: IntGauge,
-    /// Bytes of large responses that were evicted while clients read them.
-    pub pinned_bytes: IntGauge,
-    /// Response bodies that could not be kept for the store, by cause.
-    pub bodies_not_kept: IntCounterVec,
-    pub feed: FeedMetrics,
-    pub purging: PurgeMetrics,
-    /// Dropped access-log lines.
-    pub access_log_dropped: IntCounter,
-    /// The keys that verify tokens.
-    pub jwks: JwksMetrics,
-    /// Schedules, polls, warming.
-    pub triggers: TriggerMetrics,
+    pub(crate) origin_errors: IntCounterVec,
+    pub(crate) origin_connections: IntGauge,
+    pub(crate) origin_pending: IntGauge,
+    pub(crate) origin_rejected: IntCounter,
+    pub(crate) connections: IntGauge,
+    pub(crate) connections_refused: IntCounter,
+    pub(crate) accept_errors: IntCounter,
+    pub(crate) tunnels: IntGauge,
+    pub(crate) tunnels_refused: IntCounter,
+    pub(crate) stalled_responses: IntCounter,
+    pub(crate) pressure: IntGauge,
+    pub(crate) refused_requests: IntCounterVec,
+    pub(crate) store_entries: IntGaugeVec,
+    pub(crate) store_bytes: IntGaugeVec,
+    pub(crate) evictions: IntCounterVec,
+    pub(crate) purge_log_seq: IntGauge,
+    pub(crate) purge_log_synced: IntGauge,
+    pub(crate) purge_log_reach: IntGauge,
+    pub(crate) purge_selectors: IntGauge,
+    pub(crate) purge_selectors_evicted: IntCounter,
+    pub(crate) purge_records: IntCounter,
+    pub(crate) purge_pending: IntGauge,
+    pub(crate) purge_floor_rises: IntCounterVec,
+    pub(crate) purge_nodes: IntGaugeVec,
+    pub(crate) filling_bytes: IntGauge,
+    pub(crate) pinned_bytes: IntGauge,
+    pub(crate) bodies_not_kept: IntCounterVec,
+    pub(crate) feed: FeedMetrics,
+    pub(crate) purging: PurgeMetrics,
+    pub(crate) access_log_dropped: IntCounter,
+    pub(crate) jwks: JwksMetrics,
+    pub(crate) triggers: TriggerMetrics,
     own_requests: IntCounterVec,
     store: StoreMetricFamilies,
     reload_successful: IntGauge,

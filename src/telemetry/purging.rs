@@ -6,16 +6,11 @@ use super::catalogue::Catalogue;
 
 /// The metric handles of purging.
 pub struct PurgeMetrics {
-    /// Purges, by source, mode and result.
-    pub purges: IntCounterVec,
-    /// Webhook deliveries, by webhook and result.
-    pub deliveries: IntCounterVec,
-    /// Tag templates without a value in a delivery.
-    pub unfilled: IntCounterVec,
-    /// Purges by writes through the proxy, by their state when the response was sent.
-    pub writes: IntCounterVec,
-    /// Responses not stored because the tags in their bodies are unknown, by route and cause.
-    pub untagged: IntCounterVec,
+    pub(crate) purges: IntCounterVec,
+    pub(crate) deliveries: IntCounterVec,
+    pub(crate) unfilled: IntCounterVec,
+    pub(crate) writes: IntCounterVec,
+    pub(crate) untagged: IntCounterVec,
 }
 
 impl PurgeMetrics {

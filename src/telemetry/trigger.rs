@@ -7,24 +7,15 @@ use super::catalogue::Catalogue;
 /// The metric handles of triggers. Labels are configured names and cron expressions, or closed
 /// lists.
 pub struct TriggerMetrics {
-    /// Runs of schedules, by schedule and result.
-    pub schedule_runs: IntCounterVec,
-    /// When a schedule last ran, in seconds since the Unix epoch.
-    pub schedule_last_run: GaugeVec,
-    /// Polls, by poll and result.
-    pub polls: IntCounterVec,
-    /// When a poll's version last changed, in seconds since the Unix epoch.
-    pub poll_last_change: GaugeVec,
-    /// Seconds since a poll's version last changed.
-    pub poll_version_age: GaugeVec,
-    /// 1 while the version is older than `alert_after`.
-    pub poll_overdue: IntGaugeVec,
-    /// Warming requests, by what happened to them.
-    pub warm_requests: IntCounterVec,
-    /// Executed warming requests, by outcome and reason.
-    pub warm_outcomes: IntCounterVec,
-    /// Queued warming requests.
-    pub warm_waiting: IntGauge,
+    pub(crate) schedule_runs: IntCounterVec,
+    pub(crate) schedule_last_run: GaugeVec,
+    pub(crate) polls: IntCounterVec,
+    pub(crate) poll_last_change: GaugeVec,
+    pub(crate) poll_version_age: GaugeVec,
+    pub(crate) poll_overdue: IntGaugeVec,
+    pub(crate) warm_requests: IntCounterVec,
+    pub(crate) warm_outcomes: IntCounterVec,
+    pub(crate) warm_waiting: IntGauge,
 }
 
 impl TriggerMetrics {

@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Fleet, Lease, TaskContext, WallClock};
+use super::{Fleet, Lease, TaskContext, task_context::WallClock};
 use crate::{
     fence::Purge,
     field::Timestamp,

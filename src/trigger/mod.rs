@@ -27,17 +27,14 @@ mod tasks;
 pub(crate) mod webhook;
 
 pub(crate) use access::{Access, Authorization, Token, Tokens};
-pub(crate) use access_record::{AccessRecord, StreamingBody};
+pub(crate) use access_record::AccessRecord;
 pub(crate) use fleet::{Fleet, Lease, LogFleet};
 pub(crate) use poll::{Poll, PollState, Polls};
 pub(crate) use purge_method::PurgeAccess;
-pub(crate) use purger::{
-    Purger, json_response, log_unavailable, receipt_response, receipt_status, unavailable_response,
-    with_retry_after,
-};
+pub(crate) use purger::{Purger, json_response, log_unavailable, receipt_status, with_retry_after};
 pub(crate) use router::{EndpointRouter, ExtraEndpoints, RouterDependencies, Settings};
 pub use schedule::Schedule;
-pub(crate) use selector::{OwnerLookup, SelectorError, SelectorResolver, UrlNormalizer};
-pub(crate) use task_context::{TaskContext, WallClock};
+pub(crate) use selector::{SelectorError, SelectorResolver};
+pub(crate) use task_context::TaskContext;
 pub(crate) use tasks::Tasks;
 pub use webhook::Webhook;

@@ -1,6 +1,6 @@
 //! Appends purges to the log, counts them, and builds responses to callers.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
@@ -127,11 +127,8 @@ impl Purger {
 /// Different purges with the same id get different keys.
 fn dedup_key(id: &str, purge: &Purge) -> String {
     let text = format!("{} {id} {}", id.len(), purge.to_json());
-    let mut key = String::with_capacity(32);
-    for byte in digest(&SHA256, text.as_bytes()).as_ref().iter().take(16) {
-        let _infallible = write!(key, "{byte:02x}");
-    }
-    key
+    let digest = digest(&SHA256, text.as_bytes());
+    const_hex::encode(digest.as_ref().get(..16).unwrap_or_default())
 }
 
 /// Returns the metric label for a purge in the log.

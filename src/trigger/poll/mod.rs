@@ -9,8 +9,8 @@ mod settings;
 mod state;
 mod version;
 
-pub(crate) use crate::origin::document_url::{DocumentUrl, InvalidDocumentUrl};
+pub(crate) use crate::origin::document_url::DocumentUrl;
 pub(super) use run::run;
 pub(crate) use settings::Poll;
 pub(crate) use state::{PollState, Polls};
-pub(crate) use version::{Cardinality, VersionFrom};
+pub(crate) use version::VersionFrom;

@@ -100,7 +100,7 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
             self.has_missed |= self.cell.record().is_none();
             self.cell.update_metrics((self.context.now)(), &self.context.metrics);
             self.failures = if outcome == PollOutcome::Failed { self.failures + 1 } else { 0 };
-            let pause = pause(self.poll.every, outcome, self.failures, random_byte());
+            let pause = pause(self.poll.every, outcome, self.failures, fastrand::u8(..));
             self.wait(pause).await;
         }
     }
@@ -257,13 +257,6 @@ fn pause(every: Duration, outcome: PollOutcome, failures: u32, jitter: u8) -> Du
         PollOutcome::Unchanged | PollOutcome::Changed | PollOutcome::Missing => every,
     };
     pause.min(MAX_PAUSE).mul_f64(0.9 + 0.2 * f64::from(jitter) / f64::from(u8::MAX))
-}
-
-fn random_byte() -> u8 {
-    let mut jitter = [128];
-    let _without_entropy = aws_lc_rs::rand::fill(&mut jitter);
-    let [jitter] = jitter;
-    jitter
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! Extracts the data version from a response. Pure.
 
-use std::fmt::Write as _;
-
 use aws_lc_rs::digest::{SHA256, digest};
 use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
@@ -122,11 +120,7 @@ fn shorten(text: String) -> Box<str> {
 }
 
 fn digest_of(bytes: &[u8]) -> Box<str> {
-    let mut text = String::from("sha256:");
-    for byte in digest(&SHA256, bytes).as_ref() {
-        let _always_fits = write!(text, "{byte:02x}");
-    }
-    text.into()
+    format!("sha256:{}", const_hex::encode(digest(&SHA256, bytes))).into()
 }
 
 #[cfg(test)]

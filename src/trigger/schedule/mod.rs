@@ -57,8 +57,8 @@ impl Schedule {
     /// Larder.
     fn id(&self) -> String {
         let digest = digest(&SHA256, self.identity().as_bytes());
-        let digest = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}"));
-        format!("schedule:{}", digest.collect::<String>())
+        let digest = digest.as_ref().get(..16).unwrap_or_default();
+        format!("schedule:{}", const_hex::encode(digest))
     }
 
     /// Returns everything that distinguishes schedules, one item a line.

@@ -15,11 +15,10 @@ pub(crate) use mapping::{
     EventMapping, MappedPurges, MappingRule, PayloadCondition, ValueLocation,
 };
 pub(crate) use signature::{
-    Algorithm, Encoding, HeaderProof, HmacFormat, SignatureError, SigningTemplate,
-    SigningTemplateError, TimestampHeader,
+    Algorithm, Encoding, HeaderProof, HmacFormat, SignatureError, SigningTemplate, TimestampHeader,
 };
 pub use signature::{Delivery, SignatureScheme};
-pub(crate) use template::{PayloadTemplate, TemplateError, TemplateProblem, TooManyTags};
+pub(crate) use template::{PayloadTemplate, TooManyTags};
 pub use vendor::{DEFAULT_TOLERANCE, Vendor};
 
 use crate::{parsing, problem::Problem, trigger::selector::OwnerLookup};

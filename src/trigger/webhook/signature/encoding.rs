@@ -25,7 +25,7 @@ impl Encoding {
     /// Decodes a digest. `None` if the text is empty or not in this encoding.
     pub(super) fn decode(self, text: &str) -> Option<Vec<u8>> {
         match self {
-            Self::Hex => hex::decode(text).ok(),
+            Self::Hex => const_hex::decode(text).ok(),
             Self::Base64 => decode_base64(text),
         }
         .filter(|bytes| !bytes.is_empty())

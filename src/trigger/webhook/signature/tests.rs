@@ -1,8 +1,9 @@
 //! Tests of signatures, with the examples of vendors and RFCs.
 
-use std::fmt::Write as _;
+use std::time::Duration;
 
-use http::HeaderValue;
+use aws_lc_rs::hmac;
+use http::{HeaderValue, header};
 use proptest::prelude::*;
 
 use super::*;
@@ -45,9 +46,7 @@ fn verify(
 /// Returns the digest of a body under a key, in hexadecimal digits.
 fn digest(key: &str, body: &[u8]) -> String {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()), body);
-    let mut digits = String::new();
-    tag.as_ref().iter().for_each(|byte| write!(digits, "{byte:02x}").unwrap());
-    digits
+    const_hex::encode(tag)
 }
 
 #[test]
