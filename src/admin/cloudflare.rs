@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn invalid_selectors_are_rejected() {
         for body in [
             "",
             "{}",

@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_of_a_path_are_found_where_all_of_it_fits() {
+    fn path_parameters_are_found_if_the_whole_path_matches() {
         let found =
             |pattern, path| match_path(pattern, path).map(|parameters| parameters.join(" "));
         assert_eq!(found("/a/{b}/c", "/a/x%2Fy/c").as_deref(), Some("x%2Fy"));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_calls_answer_the_same_request() {
+    fn every_request_matches_at_most_one_call() {
         for endpoint in ENDPOINTS {
             for pattern in endpoint.paths {
                 let path = pattern.replace("..", "");

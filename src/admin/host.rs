@@ -96,7 +96,7 @@ mod tests {
     const BROWSER: (&str, &str) = ("user-agent", "Mozilla/5.0 (X11; Linux x86_64)");
 
     #[test]
-    fn addresses_local_names_and_configured_names_are_answered() {
+    fn addresses_local_names_and_configured_names_are_allowed() {
         for host in [
             "127.0.0.1:9180",
             "[::1]:9180",
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn services_ask_by_any_name() {
+    fn services_may_use_any_name() {
         let service = "larder.default.svc.cluster.local:9180";
         assert!(is_answered(ELSEWHERE, service, &[("user-agent", "Prometheus/3.0.0")]));
         assert!(!is_answered(HERE, service, &[("authorization", "Bearer guessed")]));

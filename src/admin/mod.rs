@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_call_but_health_needs_the_token_where_there_is_one() {
+    async fn with_a_token_every_call_but_health_requires_it() {
         let admin = admin(Tokens::new(vec![Token::full_access("secret")]));
         for endpoint in ENDPOINTS {
             for pattern in endpoint.paths {
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_may_not_is_told_so_in_the_form_of_the_call() {
+    async fn rejections_have_the_error_format_of_the_call() {
         let admin = admin(Tokens::new(vec![Token::full_access("secret")]));
         for (path, expected) in [
             ("/v1/purge", r#""title":"Token required""#),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_purges_without_a_token_that_may() {
+    async fn purging_requires_a_token_with_the_permission() {
         let purge = async |tokens, token| {
             let call = (Method::POST, "/v1/purge");
             ask(&admin(tokens), call, token, r#"{"everything":true}"#).await.status()
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_it_does_not_have_it_says_as_a_problem_document() {
+    async fn unknown_paths_and_methods_get_problem_documents() {
         let admin = admin(Tokens::new(Vec::new()));
         let nothing = ask(&admin, (Method::GET, "/nothing"), None, "").await;
         assert_eq!(nothing.status(), StatusCode::NOT_FOUND);

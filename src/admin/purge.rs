@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_asked_for_is_selected() {
+    fn all_kinds_of_selectors_are_accepted() {
         let purge = parse(
             r#"{"tags":["a","b"],"urls":["https://h/x"],"prefixes":["/api"],"everything":true,
                 "mode":"soft","reason":"moved","warm":true}"#,
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn users_routes_and_versions_are_the_bounds_of_what_else_is_asked_for() {
+    fn users_routes_and_versions_restrict_the_other_selectors() {
         let selectors = |body: &str| {
             let purge = parse(body).unwrap();
             serde_json::to_string(&purge.selectors).unwrap()
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_repeating_it() {
+    fn errors_do_not_quote_the_body() {
         for (body, expected) in [
             ("", "is no JSON (line 1, column 0)"),
             (r#"{"tags":["secret""#, "is not JSON"),

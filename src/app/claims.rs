@@ -37,35 +37,35 @@ pub(super) fn with_test_key(mut config: Config) -> Config {
 ///
 /// They become a token, the gateway's field, or credentials that differ for different claims.
 pub(super) fn with_claims(
-    asked: &ExplainRequest,
+    request: &ExplainRequest,
     claims: &TestClaims,
     identity_source: &IdentitySource,
 ) -> ExplainRequest {
-    let mut asked = asked.clone();
+    let mut request = request.clone();
     match identity_source {
         IdentitySource::Token(rules) => {
             let token = token(claims, rules);
             match &rules.location {
                 TokenLocation::Field(name) => {
-                    replace(&mut asked, name.as_str(), &format!("Bearer {token}"));
+                    replace(&mut request, name.as_str(), &format!("Bearer {token}"));
                 }
-                TokenLocation::Cookie(name) => add_cookie(&mut asked, &format!("{name}={token}")),
+                TokenLocation::Cookie(name) => add_cookie(&mut request, &format!("{name}={token}")),
             }
         }
         IdentitySource::Gateway(rules) => {
             let user = claims.get("sub").or_else(|| claims.values().next());
             let user =
                 user.map(|user| user.as_str().map_or_else(|| user.to_string(), str::to_owned));
-            replace(&mut asked, rules.name.as_str(), &user.unwrap_or_default());
-            asked.from = asked.from.or_else(|| rules.from.first().map(ipnet::IpNet::addr));
+            replace(&mut request, rules.name.as_str(), &user.unwrap_or_default());
+            request.from = request.from.or_else(|| rules.from.first().map(ipnet::IpNet::addr));
         }
         IdentitySource::None => {
             let text = Value::from(claims.clone()).to_string();
             let credential = URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()));
-            replace(&mut asked, "authorization", &format!("Bearer {credential}"));
+            replace(&mut request, "authorization", &format!("Bearer {credential}"));
         }
     }
-    asked
+    request
 }
 
 /// Signs a token with these claims, and with the accepted issuer and audience if they are missing.
@@ -84,16 +84,16 @@ fn token(claims: &TestClaims, rules: &TokenRules) -> String {
 }
 
 /// Sets a field, in place of the test's own.
-fn replace(asked: &mut ExplainRequest, name: &str, value: &str) {
-    asked.headers.retain(|line| !is_named(line, name));
-    asked.headers.push(format!("{name}: {value}"));
+fn replace(request: &mut ExplainRequest, name: &str, value: &str) {
+    request.headers.retain(|line| !is_named(line, name));
+    request.headers.push(format!("{name}: {value}"));
 }
 
 /// Appends a cookie to those of the test, in one field line.
-fn add_cookie(asked: &mut ExplainRequest, pair: &str) {
-    match asked.headers.iter_mut().find(|line| is_named(line, "cookie")) {
+fn add_cookie(request: &mut ExplainRequest, pair: &str) {
+    match request.headers.iter_mut().find(|line| is_named(line, "cookie")) {
         Some(line) => *line = format!("{line}; {pair}"),
-        None => asked.headers.push(format!("cookie: {pair}")),
+        None => request.headers.push(format!("cookie: {pair}")),
     }
 }
 

@@ -44,8 +44,8 @@ pub fn run_tests(config: &Config) -> anyhow::Result<Vec<TestFailure>> {
         let Some(explanation) = found.get(test.name.as_str()) else { continue };
         for expectation in &test.expected {
             let Assertion { at, kind: what } = expectation;
-            if let Err(said) = check(what, explanation, (config, &found)) {
-                failures.push(failure(test, at, said));
+            if let Err(difference) = check(what, explanation, (config, &found)) {
+                failures.push(failure(test, at, difference));
             }
         }
     }
@@ -53,8 +53,12 @@ pub fn run_tests(config: &Config) -> anyhow::Result<Vec<TestFailure>> {
     Ok(failures)
 }
 
-fn failure(test: &TestCase, at: &Range<usize>, (said, because): (String, String)) -> TestFailure {
-    let message = format!("test `{}`: {said}", test.name);
+fn failure(
+    test: &TestCase,
+    at: &Range<usize>,
+    (difference, because): (String, String),
+) -> TestFailure {
+    let message = format!("test `{}`: {difference}", test.name);
     TestFailure { test: test.name.clone(), at: at.clone(), message, because }
 }
 
@@ -194,7 +198,7 @@ fn why_ttl(found: &Explanation) -> String {
         return why(found);
     };
     let lifetime = &response.lifetime;
-    let said = match (lifetime.by_origin, lifetime.by_ttl) {
+    let lifetimes = match (lifetime.by_origin, lifetime.by_ttl) {
         (Some((time, directive)), Some(ttl)) => {
             format!("the origin sets {time} ({directive}), the `ttl` {ttl}")
         }
@@ -202,7 +206,7 @@ fn why_ttl(found: &Explanation) -> String {
         (None, Some(ttl)) => format!("the `ttl` sets {ttl}, the origin nothing"),
         (None, None) => "neither the origin nor a `ttl` sets a lifetime".to_owned(),
     };
-    format!("{said}; `ttl_from` is `{}`", lifetime.ttl_from)
+    format!("{lifetimes}; `ttl_from` is `{}`", lifetime.ttl_from)
 }
 
 fn equal_tags(expected: &[String], found: &Explanation) -> Result<(), (String, String)> {

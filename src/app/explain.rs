@@ -56,8 +56,8 @@ impl Explainer {
     ///
     /// # Errors
     /// If the request or the response is invalid.
-    pub fn explain(&self, asked: &ExplainRequest) -> Result<Explanation, InvalidExplainRequest> {
-        explain::offline(&self.site, asked, SystemTime::now().into())
+    pub fn explain(&self, request: &ExplainRequest) -> Result<Explanation, InvalidExplainRequest> {
+        explain::offline(&self.site, request, SystemTime::now().into())
     }
 
     /// Explains a request of a user with these claims. Requires [`Self::for_tests`].
@@ -66,14 +66,14 @@ impl Explainer {
     /// If the request or the response is invalid.
     pub(super) fn explain_for(
         &self,
-        asked: &ExplainRequest,
+        request: &ExplainRequest,
         claims: Option<&TestClaims>,
     ) -> Result<Explanation, InvalidExplainRequest> {
         match claims {
             Some(claims) => {
-                self.explain(&claims::with_claims(asked, claims, &self.identity_source))
+                self.explain(&claims::with_claims(request, claims, &self.identity_source))
             }
-            None => self.explain(asked),
+            None => self.explain(request),
         }
     }
 }
@@ -103,9 +103,10 @@ fn without_io(config: &Config) -> Config {
 pub(super) fn for_node(pipeline: &Arc<Pipeline<TieredStore>>) -> ExplainFn {
     let pipeline = Arc::clone(pipeline);
     Box::new(move |body| {
-        let (pipeline, asked) = (Arc::clone(&pipeline), read(body));
+        let (pipeline, request) = (Arc::clone(&pipeline), read(body));
         async move {
-            let explanation = pipeline.explain(&asked?).await.map_err(|error| error.to_string())?;
+            let explanation =
+                pipeline.explain(&request?).await.map_err(|error| error.to_string())?;
             let json = serde_json::to_vec(&explanation).map_err(|error| error.to_string())?;
             Ok(RenderedExplanation { json, text: explanation.to_string() })
         }

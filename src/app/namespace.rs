@@ -42,10 +42,10 @@ async fn try_adopt(
     StoreConfig { version, grace, .. }: &StoreConfig,
     clock: &Clock,
 ) -> Result<(), LogUnavailable> {
-    let known = pipeline.log().fleet_value(KEY).await?;
+    let history = pipeline.log().fleet_value(KEY).await?;
     let now = clock.now();
     let NamespaceHistory { to_record, previous } =
-        NamespaceHistory::resolve(known.as_deref(), version, now, *grace);
+        NamespaceHistory::resolve(history.as_deref(), version, now, *grace);
     if let Some(record) = to_record {
         pipeline.log().set_fleet_value(KEY, &record.to_string()).await?;
     }

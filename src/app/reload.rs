@@ -28,7 +28,7 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// replaced in place, by rename, by a link, or with their folder. Network file systems and bind
 /// mounts, which have no events, work as well. Other files in the folder do not matter.
 pub(crate) struct ConfigWatcher {
-    known: FileDigests,
+    digests: FileDigests,
 }
 
 /// The digest of each file's content, because some files hold secrets. `None` for unreadable files
@@ -71,7 +71,7 @@ impl ConfigWatcher {
     /// Starts watching these files. Call it before applying their content, so that no change in
     /// between is missed.
     pub(crate) fn begin(files: &[PathBuf]) -> Self {
-        Self { known: FileDigests::of(files) }
+        Self { digests: FileDigests::of(files) }
     }
 
     /// Reloads on each message in `requests` and on each file change, until `requests` is closed.
@@ -93,14 +93,14 @@ impl ConfigWatcher {
                 },
                 _ = ticks.tick() => false,
             };
-            let known = self.known.clone();
+            let digests = self.digests.clone();
             // A hanging disk blocks reloads and nothing else.
-            let Ok(now) = spawn_blocking(move || known.reread()).await else { continue };
-            if !is_requested && now == self.known {
+            let Ok(now) = spawn_blocking(move || digests.reread()).await else { continue };
+            if !is_requested && now == self.digests {
                 pending = None;
             } else if is_requested || pending.as_ref() == Some(&now) {
                 pending = None;
-                self.known = now;
+                self.digests = now;
                 self.reload(&node, &read).await;
             } else {
                 pending = Some(now);
@@ -112,23 +112,23 @@ impl ConfigWatcher {
     where
         R: Fn() -> LoadedConfig + Send + Sync + 'static,
     {
-        let (node, read, mut known) = (Arc::clone(node), Arc::clone(read), self.known.clone());
+        let (node, read, mut digests) = (Arc::clone(node), Arc::clone(read), self.digests.clone());
         let reloaded = spawn_blocking(move || {
             let LoadedConfig { config, files } = read();
             // Files of an invalid configuration are watched as well, because one of them may be
             // corrected.
-            known.track(&files, true);
+            digests.track(&files, true);
             let reloaded = config
                 .map_err(|error| anyhow::anyhow!("{error}"))
                 .and_then(|config| node.reconfigure(&config));
             if reloaded.is_ok() {
-                known.track(&files, false);
+                digests.track(&files, false);
             }
             report(&node, reloaded);
-            known
+            digests
         });
         match reloaded.await {
-            Ok(known) => self.known = known,
+            Ok(digests) => self.digests = digests,
             Err(error) => tracing::error!(%error, "keeping the previous configuration"),
         }
     }
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_count_by_what_their_path_leads_to() {
+    fn files_are_compared_by_the_content_at_their_path() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let write = |name: &str, text: &str| {
@@ -190,17 +190,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_a_file_is_not_read_again() {
+    fn tracked_files_keep_their_digests() {
         let folder = tempfile::tempdir().unwrap();
         let (old, new) = (folder.path().join("old"), folder.path().join("new"));
         std::fs::write(&old, "read").unwrap();
-        let mut known = FileDigests::of([&old]);
+        let mut digests = FileDigests::of([&old]);
         std::fs::write(&old, "changed since").unwrap();
-        known.track(&[old.clone(), new.clone()], false);
-        assert_ne!(known.reread(), known);
-        known.track(std::slice::from_ref(&new), true);
-        assert_eq!(known.0.len(), 2);
-        known.track(&[new], false);
-        assert_eq!(known.0.len(), 1);
+        digests.track(&[old.clone(), new.clone()], false);
+        assert_ne!(digests.reread(), digests);
+        digests.track(std::slice::from_ref(&new), true);
+        assert_eq!(digests.0.len(), 2);
+        digests.track(&[new], false);
+        assert_eq!(digests.0.len(), 1);
     }
 }

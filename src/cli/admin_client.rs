@@ -79,7 +79,10 @@ impl AdminAddress {
         body: &str,
     ) -> anyhow::Result<Vec<u8>> {
         let is_token = |token: &str| token.bytes().all(|byte| byte.is_ascii_graphic());
-        anyhow::ensure!(token.is_none_or(is_token), "a token has to consist of visible ASCII characters");
+        anyhow::ensure!(
+            token.is_none_or(is_token),
+            "a token has to consist of visible ASCII characters"
+        );
         let token = token.map(|token| format!("Authorization: Bearer {token}\r\n"));
         Ok(format!(
             "POST {path} HTTP/1.1\r\nHost: {}\r\n{}Accept: {accept}\r\nContent-Type: application/json\r\n\
@@ -106,9 +109,7 @@ impl FromStr for AdminAddress {
     /// Parses an address as in `larder run --admin`, or the URL of a listener on another machine.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.starts_with("https://") {
-            return Err(
-                "the admin listener uses plain HTTP: write `http://` or only the address",
-            );
+            return Err("the admin listener uses plain HTTP: write `http://` or only the address");
         }
         let text = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
         if let Ok(address) = text.parse::<ListenAddress>() {
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_has_a_status_and_a_body() {
+    fn a_response_has_a_status_and_a_body() {
         let response = parse_response(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nready\n").unwrap();
         assert_eq!(response, AdminResponse { status: 200, body: "ready\n".to_owned() });
         assert_eq!(parse_response(b"HTTP/1.1 503 No\r\n").unwrap().status, 503);

@@ -59,9 +59,9 @@ pub struct Arguments {
 
 /// Prints an explanation.
 pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let asked = asked(arguments);
+    let request = explain_request(arguments);
     if arguments.live || arguments.node.admin.is_some() {
-        output::print(&ask_node(arguments, &asked)?)?;
+        output::print(&ask_node(arguments, &request)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let named = arguments.node.config.clone();
@@ -74,7 +74,7 @@ pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    let explanation = Explainer::new(&config)?.explain(&asked)?;
+    let explanation = Explainer::new(&config)?.explain(&request)?;
     output::print(&if arguments.json {
         format!("{}\n", serde_json::to_string_pretty(&explanation)?)
     } else {
@@ -83,7 +83,7 @@ pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn asked(arguments: &Arguments) -> ExplainRequest {
+fn explain_request(arguments: &Arguments) -> ExplainRequest {
     let is_given = arguments.response.is_some()
         || !arguments.response_headers.is_empty()
         || arguments.response_body.is_some();
@@ -102,13 +102,13 @@ fn asked(arguments: &Arguments) -> ExplainRequest {
 }
 
 /// Returns the explanation of a running node, in the requested format.
-fn ask_node(arguments: &Arguments, asked: &ExplainRequest) -> anyhow::Result<String> {
+fn ask_node(arguments: &Arguments, request: &ExplainRequest) -> anyhow::Result<String> {
     let node = arguments.node.node()?;
     let (address, token) =
         node.address_and_token(arguments.token.as_deref(), crate::config::Permission::Read)?;
-    let body = serde_json::to_string(asked)?;
-    let request = request(&address, token.as_deref(), (&body, arguments.json))?;
-    let response = address.exchange(&request, TIMEOUT).with_context(|| {
+    let body = serde_json::to_string(request)?;
+    let call = http_request(&address, token.as_deref(), (&body, arguments.json))?;
+    let response = address.exchange(&call, TIMEOUT).with_context(|| {
         format!(
             "no response from {address}; give the admin listener with --admin, or its configuration with --config"
         )
@@ -125,7 +125,7 @@ fn ask_node(arguments: &Arguments, asked: &ExplainRequest) -> anyhow::Result<Str
     }
 }
 
-fn request(
+fn http_request(
     address: &AdminAddress,
     token: Option<&str>,
     (body, json): (&str, bool),

@@ -25,7 +25,9 @@ pub(crate) fn execute(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             println!("ready");
             Ok(ExitCode::SUCCESS)
         }
-        200 => anyhow::bail!("not ready: {address} responds with 200; is this Larder's admin listener?"),
+        200 => anyhow::bail!(
+            "not ready: {address} responds with 200; is this Larder's admin listener?"
+        ),
         status => anyhow::bail!("not ready: {address} responds with {status}"),
     }
 }
@@ -54,9 +56,9 @@ mod tests {
             }
             stream.write_all(response.as_bytes()).unwrap();
         });
-        let said = execute(&Arguments { node: NodeArguments { config: None, admin } });
+        let result = execute(&Arguments { node: NodeArguments { config: None, admin } });
         server.join().unwrap();
-        said.map_err(|error| format!("{error:#}"))
+        result.map_err(|error| format!("{error:#}"))
     }
 
     #[test]

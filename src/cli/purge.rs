@@ -114,12 +114,12 @@ fn unknown_users(arguments: &Arguments, config: &Config) -> Option<String> {
 /// The purge continues, because responses of a renamed route may still be stored.
 fn unknown_routes(routes: &[String], config: &Config) -> Vec<String> {
     let table = &config.routes;
-    let known = || table.routes().iter().chain([table.unmatched()]).map(|route| &*route.name);
-    let unknown = routes.iter().filter(|route| !known().any(|name| name == route.as_str()));
+    let names = || table.routes().iter().chain([table.unmatched()]).map(|route| &*route.name);
+    let unknown = routes.iter().filter(|route| !names().any(|name| name == route.as_str()));
     unknown
         .map(|route| {
             let file = &config.warnings.file;
-            let meant = nearest(route, known()).map(|name| format!("; did you mean `{name}`?"));
+            let meant = nearest(route, names()).map(|name| format!("; did you mean `{name}`?"));
             format!("{file} has no route `{route}`{}", meant.unwrap_or_default())
         })
         .collect()
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_request_is_complete_and_takes_no_line_breaks() {
+    fn the_request_is_complete_and_rejects_line_breaks() {
         let address = AdminAddress::default_address();
         let request = address.post(CALL, Some("secret"), "{}").unwrap();
         let expected = "POST /v1/purge HTTP/1.1\r\nHost: 127.0.0.1:9180\r\nAuthorization: Bearer secret\r\nAccept: application/json\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
@@ -249,21 +249,21 @@ mod tests {
     }
 
     #[test]
-    fn what_went_wrong_is_said() {
-        let said = |status, body: &str| {
+    fn errors_come_with_advice() {
+        let result = |status, body: &str| {
             let response = AdminResponse { status, body: body.to_owned() };
             receipt(&response).map(str::to_owned).map_err(|error| error.to_string())
         };
-        assert_eq!(said(200, "{\"seq\":7}\n"), Ok("{\"seq\":7}".to_owned()));
-        assert!(said(401, "").unwrap_err().contains("LARDER_ADMIN_TOKEN"));
+        assert_eq!(result(200, "{\"seq\":7}\n"), Ok("{\"seq\":7}".to_owned()));
+        assert!(result(401, "").unwrap_err().contains("LARDER_ADMIN_TOKEN"));
         let problem = r#"{"detail":"Redis cannot be reached."}"#;
         assert_eq!(
-            said(503, problem).unwrap_err(),
+            result(503, problem).unwrap_err(),
             "nothing was purged (503): Redis cannot be reached."
         );
         for (status, body) in [(404, "<html>"), (200, "<html>"), (200, "{}"), (204, "")] {
-            let said = said(status, body).unwrap_err();
-            assert!(said.contains("is this Larder's admin listener?"), "{said}");
+            let result = result(status, body).unwrap_err();
+            assert!(result.contains("is this Larder's admin listener?"), "{result}");
         }
     }
 }

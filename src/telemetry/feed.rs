@@ -6,10 +6,14 @@ use super::catalogue::Catalogue;
 
 /// The metric handles of the feed.
 pub struct FeedMetrics {
-    pub(crate) listeners: IntGauge,
-    pub(crate) sent: IntCounter,
-    pub(crate) resets: IntCounter,
-    pub(crate) refused: IntCounter,
+    /// Current listeners.
+    pub listeners: IntGauge,
+    /// Events sent, over all listeners.
+    pub sent: IntCounter,
+    /// Resets sent to listeners that may have missed events.
+    pub resets: IntCounter,
+    /// Listeners rejected by the limit.
+    pub refused: IntCounter,
 }
 
 impl FeedMetrics {

@@ -60,11 +60,13 @@ pub struct Metrics {
     pub(crate) purge_records: IntCounter,
     pub(crate) purge_pending: IntGauge,
     pub(crate) purge_floor_rises: IntCounterVec,
-    pub(crate) purge_nodes: IntGaugeVec,
+    /// Nodes of the fleet, by state.
+    pub purge_nodes: IntGaugeVec,
     pub(crate) filling_bytes: IntGauge,
     pub(crate) pinned_bytes: IntGauge,
     pub(crate) bodies_not_kept: IntCounterVec,
-    pub(crate) feed: FeedMetrics,
+    /// The event feed.
+    pub feed: FeedMetrics,
     pub(crate) purging: PurgeMetrics,
     pub(crate) access_log_dropped: IntCounter,
     pub(crate) jwks: JwksMetrics,

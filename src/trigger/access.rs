@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_allows_what_it_may() {
+    fn a_token_allows_exactly_its_permissions() {
         let reader = Token::new("reader", vec![Access::Read]);
         let tokens = Tokens::new(vec![reader.clone(), Token::full_access("both")]);
         assert_eq!(authorize(&tokens, Access::Purge, "Bearer both"), Authorization::Granted);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_may_stand_where_clients_of_fastly_put_it() {
+    fn the_token_may_be_in_the_field_of_fastlys_clients() {
         let tokens = Tokens::new(vec![Token::full_access("secret")]);
         let authorize =
             |lines: &[(&'static str, &str)]| tokens.authorize(Access::Purge, &headers(lines));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn without_tokens_all_may_read_and_nobody_may_purge() {
+    fn without_tokens_reading_is_open_and_purging_forbidden() {
         let tokens = Tokens::default();
         assert_eq!(authorize(&tokens, Access::Read, "Bearer x"), Authorization::Granted);
         assert_eq!(authorize(&tokens, Access::Purge, "Bearer "), Authorization::Unconfigured);

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_user_clears_what_is_its_own() {
+    async fn a_user_clears_only_its_own_responses() {
         let fields = [("authorization", "Bearer x")];
         let (response, log) = ask((Method::POST, PATH), &fields, Ok(member())).await;
         assert_eq!(response.status(), 200);
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_known_user_clears_and_only_with_post() {
+    async fn clearing_requires_an_identified_user_and_post() {
         let fields = [("authorization", "Bearer x")];
         for reason in [Reason::NoIdentity, Reason::UnverifiedToken, Reason::Recheck] {
             let (response, log) = ask((Method::POST, PATH), &fields, Err(reason)).await;

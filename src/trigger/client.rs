@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_is_the_peers_or_what_trusted_proxies_name() {
+    fn the_address_is_the_peer_or_named_by_trusted_proxies() {
         let forwarded = "x-forwarded-for";
         assert_eq!(client("1.2.3.4", &[]), "1.2.3.4");
         assert_eq!(client("::ffff:1.2.3.4", &[]), "1.2.3.4");

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_names_who_is_missing() {
+    fn a_receipt_lists_the_missing_nodes() {
         let response = receipt_response(DedupOutcome::Appended(receipt(&[10])));
         assert_eq!(response.status(), 202);
         let body = r#"{"seq":1234,"nodes":{"applied":2,"total":3},"missing":["000000000000000a"]}"#;
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_documents_that_nobody_stores() {
+    fn responses_are_json_and_forbid_storing() {
         let response = receipt_response(DedupOutcome::Appended(receipt(&[])));
         assert_eq!(response.status(), 200);
         assert_eq!(response.body(), &r#"{"seq":1234,"nodes":{"applied":3,"total":3}}"#);

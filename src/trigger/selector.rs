@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn invalid_selectors_are_rejected() {
         for text in ["ftp://h/a", "https:///a", "?q", "user@h/a", "h h/a", "*", "h*/a"] {
             assert_eq!(url_of(text), Err(SelectorError::Url), "{text}");
         }

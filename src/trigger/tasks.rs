@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn polls_are_known_before_they_have_found_anything() {
+    async fn polls_are_listed_before_their_first_result() {
         let (context, _) = single_node();
         let tasks = Tasks::start(&[], &[poll()], &context).unwrap();
         let states = tasks.polls().states();

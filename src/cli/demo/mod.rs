@@ -46,7 +46,9 @@ async fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let origin = start_api(&api)?;
     let node = start_larder(arguments, origin)?;
     let Some(larder) = node.tcp_address() else { anyhow::bail!("no TCP address to listen on") };
-    println!("A slow sample API listens on http://{origin}, with Larder in front of it on http://{larder}.");
+    println!(
+        "A slow sample API listens on http://{origin}, with Larder in front of it on http://{larder}."
+    );
     println!("Larder's routes:\n");
     ROUTES.lines().for_each(|line| println!("    {line}"));
     println!();

@@ -63,10 +63,10 @@ impl Tour {
         let (before, started) = (api.requests(), Instant::now());
         let requests = (0..CLIENTS).map(|_| self.send(Method::GET, "/dashboard/tiles/crowd"));
         futures_util::future::try_join_all(requests).await?;
-        let asked = api.requests() - before;
+        let requests = api.requests() - before;
         println!(
             "\n  {CLIENTS} clients requested one cold tile at once: the API received {} in {} ms.",
-            if asked == 1 { "one request".to_owned() } else { format!("{asked} requests") },
+            if requests == 1 { "one request".to_owned() } else { format!("{requests} requests") },
             started.elapsed().as_millis(),
         );
         Ok(())

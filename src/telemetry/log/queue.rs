@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_has_a_limit_in_bytes() {
+    fn the_queue_has_a_limit_in_bytes() {
         let (output, _script, _written) = scripted();
         output.write(vec![b'a'; 60]);
         output.write(vec![b'b'; 60]);

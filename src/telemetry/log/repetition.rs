@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_repeats_is_counted_and_told_of_later() {
+    fn repeated_messages_are_counted_and_reported_later() {
         let (mut repetitions, begin) = (RepetitionLimiter::default(), Instant::now());
         let mut written = 0;
         for _ in 0..1000 {

@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_hides_or_reorders_text_is_escaped_and_lines_stay_lines() {
+    fn characters_that_hide_or_reorder_text_are_escaped_and_lines_kept() {
         let shown = |text: &str, colour| {
             String::from_utf8(escape_controls(text.as_bytes(), colour)).unwrap()
         };
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_says_what_is_missing() {
+    fn a_summary_reports_missing_messages() {
         let repeated =
             SuppressedMessage { level: Level::WARN, message: "Redis is gone".into(), times: 7 };
         let text = String::from_utf8(summary(3, &[repeated])).unwrap();

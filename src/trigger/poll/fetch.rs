@@ -36,10 +36,10 @@ pub(super) enum VersionFetchError {
 
 /// A source of data versions.
 pub(super) trait VersionSource: Send + Sync + 'static {
-    /// Fetches the version. `known` is the entity tag of the response with the last version.
+    /// Fetches the version. `etag` is the entity tag of the response with the last version.
     fn fetch(
         &self,
-        known: Option<&HeaderValue>,
+        etag: Option<&HeaderValue>,
     ) -> impl Future<Output = Result<PollResponse, VersionFetchError>> + Send;
 }
 
@@ -50,14 +50,14 @@ pub(super) struct HttpVersionSource {
 }
 
 impl VersionSource for HttpVersionSource {
-    async fn fetch(&self, known: Option<&HeaderValue>) -> Result<PollResponse, VersionFetchError> {
+    async fn fetch(&self, etag: Option<&HeaderValue>) -> Result<PollResponse, VersionFetchError> {
         let mut fields = HeaderMap::new();
-        if let Some(tag) = known {
+        if let Some(tag) = etag {
             fields.insert(header::IF_NONE_MATCH, tag.clone());
         }
         let (head, body) = self.client.get(fields).await?.into_parts();
         if head.status == StatusCode::NOT_MODIFIED {
-            let is_conditional = known.is_some();
+            let is_conditional = etag.is_some();
             return is_conditional
                 .then_some(PollResponse::Unchanged)
                 .ok_or(DocumentError::Status(head.status).into());

@@ -139,8 +139,8 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
         self.tag = None;
         match self.context.fleet.value(&self.key()).await {
             Ok(Some(text)) => {
-                if let Ok(known) = serde_json::from_str(&text) {
-                    self.cell.set_record(known);
+                if let Ok(record) = serde_json::from_str(&text) {
+                    self.cell.set_record(record);
                 }
             }
             Ok(None) => {}
@@ -183,8 +183,8 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
     /// They are removed only after the purge, so that another node repeats it if this node stops in
     /// between.
     async fn purge_delayed(&self) -> Result<(), LogUnavailable> {
-        let Some(known) = self.cell.record() else { return Ok(()) };
-        let Some(rest) = known.without_due((self.context.now)()) else { return Ok(()) };
+        let Some(record) = self.cell.record() else { return Ok(()) };
+        let Some(rest) = record.without_due((self.context.now)()) else { return Ok(()) };
         self.purge("delayed purge, for data that loads late".to_owned()).await?;
         self.save(rest).await
     }
@@ -201,8 +201,8 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
         tracing::info!(poll = &*self.poll.name, version = &*version, "data version changed");
         let delay = self.poll.delay.filter(|_| is_change);
         let again_at = before.map(|before| before.again_at).unwrap_or_default();
-        let known = VersionRecord::new(Some(version), (self.context.now)(), (again_at, delay));
-        match self.save(known).await {
+        let record = VersionRecord::new(Some(version), (self.context.now)(), (again_at, delay));
+        match self.save(record).await {
             Ok(()) => PollOutcome::Changed,
             Err(LogUnavailable) => PollOutcome::Unavailable,
         }
@@ -217,11 +217,11 @@ impl<F: Fleet, A: VersionSource> Poller<F, A> {
         PollOutcome::Missing
     }
 
-    async fn save(&self, known: VersionRecord) -> Result<(), LogUnavailable> {
-        if let Ok(text) = serde_json::to_string(&known) {
+    async fn save(&self, record: VersionRecord) -> Result<(), LogUnavailable> {
+        if let Ok(text) = serde_json::to_string(&record) {
             self.context.fleet.set_value(&self.key(), &text).await?;
         }
-        self.cell.set_record(known);
+        self.cell.set_record(record);
         Ok(())
     }
 

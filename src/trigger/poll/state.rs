@@ -41,7 +41,7 @@ impl Polls {
             name: poll.name.clone(),
             alert_after: poll.alert_after,
             since,
-            known: Mutex::default(),
+            record: Mutex::default(),
         };
         let cell = Arc::new(cell);
         self.0.push(Arc::clone(&cell));
@@ -55,7 +55,7 @@ pub(crate) struct PollCell {
     alert_after: Option<Duration>,
     /// When polling began.
     since: Timestamp,
-    known: Mutex<Option<VersionRecord>>,
+    record: Mutex<Option<VersionRecord>>,
 }
 
 /// A version as stored in the fleet.
@@ -107,27 +107,27 @@ impl VersionRecord {
 
 impl PollCell {
     pub(super) fn record(&self) -> Option<VersionRecord> {
-        self.known.lock().clone()
+        self.record.lock().clone()
     }
 
-    pub(super) fn set_record(&self, known: VersionRecord) {
-        *self.known.lock() = Some(known);
+    pub(super) fn set_record(&self, record: VersionRecord) {
+        *self.record.lock() = Some(record);
     }
 
     fn state(&self) -> PollState {
-        let known = self.record();
-        let known = known.and_then(|known| Some((known.version?, known.changed_at)));
+        let record = self.record();
+        let record = record.and_then(|record| Some((record.version?, record.changed_at)));
         PollState {
             name: self.name.clone(),
-            changed_at: known.as_ref().map(|(_, at)| Timestamp::from_millis(*at)),
-            version: known.map(|(version, _)| version),
+            changed_at: record.as_ref().map(|(_, at)| Timestamp::from_millis(*at)),
+            version: record.map(|(version, _)| version),
         }
     }
 
     pub(super) fn update_metrics(&self, now: Timestamp, metrics: &Metrics) {
         let (label, metrics) = (&[&*self.name], &metrics.triggers);
-        let known = self.record();
-        let changed_at = known.filter(|it| it.version.is_some()).map(|it| it.changed_at);
+        let record = self.record();
+        let changed_at = record.filter(|it| it.version.is_some()).map(|it| it.changed_at);
         if let Some(millis) = changed_at {
             let seconds = Duration::from_millis(millis).as_secs_f64();
             metrics.poll_last_change.with_label_values(label).set(seconds);

@@ -215,14 +215,14 @@ mod tests {
     }
 
     #[test]
-    fn long_versions_are_told_by_their_digest() {
+    fn long_versions_are_replaced_by_their_digest() {
         let one = payload("$", &format!("\"{}\"", "a".repeat(200))).unwrap();
         let other = payload("$", &format!("\"{}\"", "b".repeat(200))).unwrap();
         assert!(one.starts_with("sha256:") && one.len() == 71 && one != other, "{one}");
     }
 
     #[test]
-    fn what_is_no_json_is_refused() {
+    fn invalid_json_is_rejected() {
         let version = VersionFrom::payload("$.v").unwrap();
         let nested = "[".repeat(1_000_000);
         for body in ["", "<html>", r#"{"v": 1"#, nested.as_str()] {

@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_rule_purges_is_fetched_again_where_it_says_so() {
+    fn rules_with_warm_fetch_again_after_the_purge() {
         let warm = MappingRule { warm: true, ..rule(&["a"], &[], &["x"], PurgeMode::Soft) };
         let map = map(vec![warm, rule(&[], &[], &["y"], PurgeMode::Hard)]);
         let warms = |event| -> Vec<(PurgeMode, bool)> {

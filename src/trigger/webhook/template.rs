@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_pointed_at() {
+    fn syntax_errors_have_positions() {
         assert_eq!(problem(""), (TemplateProblem::Empty, ""));
         assert_eq!(problem("a\tb"), (TemplateProblem::Control, "a\tb"));
         assert_eq!(problem("a{$.id"), (TemplateProblem::Brace, "{"));

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_examples_of_vendors_are_believed() {
+    fn examples_from_vendor_documentation_verify() {
         let github = (
             "x-hub-signature-256",
             "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17",
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn each_vendor_tells_what_happened_and_which_delivery_it_is() {
+    fn each_vendor_has_an_event_and_a_delivery_id() {
         let typed = json!({ "type": "e", "id": "i" });
         for names in [["webhook-id", "svix-id"], ["svix-id", "x-other"]] {
             let fields = [(names[0], "i"), (names[1], "j")];
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn slack_hears_its_challenge_again_where_it_is_signed() {
+    fn a_signed_challenge_from_slack_is_returned() {
         let scheme = SignatureScheme::bearer("x-token".parse().unwrap(), &["secret"]);
         let mapping = EventMapping { event: None, rules: Box::new([]) };
         let ids = Vendor::Slack.ids().into();

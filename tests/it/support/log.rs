@@ -170,7 +170,7 @@ impl State {
     }
 
     /// Returns true if data from the server arrives.
-    fn carries_answers(self) -> bool {
+    fn carries_replies(self) -> bool {
         matches!(self, Self::Open | Self::Slow)
     }
 }
@@ -253,7 +253,7 @@ impl FaultConnection {
         let (from_client, to_client) = client.split();
         let (from_server, to_server) = server.split();
         let calls = self.clone().one_way(from_client, to_server, State::carries_calls);
-        let answers = self.one_way(from_server, to_client, State::carries_answers);
+        let answers = self.one_way(from_server, to_client, State::carries_replies);
         tokio::try_join!(calls, answers).map(drop)
     }
 

@@ -73,7 +73,7 @@ fn version(answer: Result<PollResponse, VersionFetchError>) -> (String, Option<H
 }
 
 #[tokio::test]
-async fn a_druid_overlord_is_asked_for_its_tasks() {
+async fn the_tasks_of_a_druid_overlord_are_read() {
     let tasks = r#"[{"id": "b"}, {"id": "a"}]"#;
     let (url, asked) = server(vec![
         answer("200 OK", "", tasks),
@@ -102,7 +102,7 @@ async fn a_field_of_a_document_is_the_version() {
 }
 
 #[tokio::test]
-async fn an_entity_tag_is_the_version_and_asked_for() {
+async fn an_entity_tag_is_the_version_and_makes_the_next_request_conditional() {
     let (url, asked) = server(vec![
         answer("200 OK", "etag: W/\"v1\"\r\n", "a"),
         "HTTP/1.1 304 Not Modified\r\netag: W/\"v1\"\r\n\r\n".to_owned(),
@@ -127,7 +127,7 @@ async fn a_user_in_the_url_is_sent_as_credentials() {
 }
 
 #[tokio::test]
-async fn answers_that_tell_nothing_are_failures() {
+async fn unusable_responses_are_failures() {
     let large = "a".repeat(MAX_DOCUMENT_BYTES + 1);
     let unending =
         format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n100001\r\n{large}");

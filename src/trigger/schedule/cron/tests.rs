@@ -39,7 +39,7 @@ fn times_are_those_of_the_zone() {
 }
 
 #[test]
-fn a_time_is_after_the_moment_asked_for_to_the_millisecond() {
+fn the_next_time_is_after_the_given_one_to_the_millisecond() {
     let cron = parse("* * * * *", "UTC");
     let minute = at("2026-01-10T06:00:00Z").millis();
     let next = |millis| cron.next_after(Timestamp::from_millis(millis)).unwrap().millis();
@@ -137,7 +137,7 @@ fn a_day_of_the_month_and_one_of_the_week_are_either() {
 }
 
 #[test]
-fn what_is_no_cron_expression_is_pointed_at() {
+fn syntax_errors_in_cron_expressions_have_positions() {
     assert_eq!(problem("0 6 * *").0, "a cron expression has five fields, not 4");
     assert_eq!(problem("0 0 6 * * *").0, "a cron expression has five fields, not 6");
     assert_eq!(problem("").0, "a cron expression has five fields, not 0");
