@@ -46,7 +46,7 @@ impl Tour {
         self.step(Method::GET, path, "6 s later: served stale, refreshed in the background")
             .await?;
         tokio::time::sleep(Duration::from_millis(1100)).await;
-        self.step(Method::GET, path, "renewed").await
+        self.step(Method::GET, path, "refreshed").await
     }
 
     async fn product(&self) -> anyhow::Result<()> {

@@ -25,7 +25,8 @@ impl Encoding {
     /// Decodes a digest. `None` if the text is empty or not in this encoding.
     pub(super) fn decode(self, text: &str) -> Option<Vec<u8>> {
         match self {
-            Self::Hex => const_hex::decode(text).ok(),
+            // `decode` would accept a `0x` prefix.
+            Self::Hex => const_hex::decode(text).ok().filter(|bytes| 2 * bytes.len() == text.len()),
             Self::Base64 => decode_base64(text),
         }
         .filter(|bytes| !bytes.is_empty())
