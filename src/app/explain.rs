@@ -35,6 +35,7 @@ pub struct Explainer {
 }
 
 impl Explainer {
+    /// Creates an explainer of this configuration.
     pub fn new(config: &Config) -> anyhow::Result<Self> {
         let runtime = Builder::new_current_thread().build().context("cannot create a runtime")?;
         let entered = runtime.enter();

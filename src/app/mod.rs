@@ -98,6 +98,7 @@ impl DrainTimes {
 
 /// The parts of a node that do not come from the configuration.
 pub struct NodeOptions {
+    /// The source of wall-clock time.
     pub clock: Clock,
     /// The output of the access log, written by a dedicated thread.
     pub access_log: Box<dyn Write + Send>,

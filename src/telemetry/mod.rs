@@ -15,4 +15,4 @@ pub(crate) use access_log::{AccessLog, AccessLogEncoding, AccessLogEntry};
 pub use metrics::Metrics;
 pub(crate) use metrics::{ReloadResult, RequestObservation, RouteMetrics};
 pub(crate) use store::{DropCause, StoreMetrics, StoreOperation, StoreOperationOutcome};
-pub use user::JwksMetrics;
+pub(crate) use user::JwksMetrics;

@@ -5,7 +5,7 @@ use prometheus::IntCounterVec;
 use super::catalogue::Catalogue;
 
 /// The metric handles of purging.
-pub struct PurgeMetrics {
+pub(crate) struct PurgeMetrics {
     pub(crate) purges: IntCounterVec,
     pub(crate) deliveries: IntCounterVec,
     pub(crate) unfilled: IntCounterVec,

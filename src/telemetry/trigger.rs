@@ -6,7 +6,7 @@ use super::catalogue::Catalogue;
 
 /// The metric handles of triggers. Labels are configured names and cron expressions, or closed
 /// lists.
-pub struct TriggerMetrics {
+pub(crate) struct TriggerMetrics {
     pub(crate) schedule_runs: IntCounterVec,
     pub(crate) schedule_last_run: GaugeVec,
     pub(crate) polls: IntCounterVec,

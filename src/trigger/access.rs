@@ -46,6 +46,7 @@ impl Token {
     }
 
     /// Creates a token with all permissions.
+    #[cfg(test)]
     pub(crate) fn full_access(secret: impl Into<String>) -> Self {
         Self::new(secret, vec![Access::Read, Access::Purge])
     }

@@ -12,15 +12,16 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName};
 
-pub use bearer::BearerSecret;
-pub use delivery::{Delivery, SignatureError};
-pub use encoding::Encoding;
-pub use keyed_digest::{Algorithm, HmacFormat, HmacScheme, TimestampHeader};
+pub use delivery::Delivery;
+pub(crate) use delivery::SignatureError;
+pub(crate) use encoding::Encoding;
+pub(crate) use keyed_digest::{Algorithm, HmacFormat, TimestampHeader};
 pub(super) use signing_template::SignedPart;
-pub use signing_template::{SigningTemplate, SigningTemplateError};
-pub use standard::StandardWebhooks;
-pub use stripe::Stripe;
+pub(crate) use signing_template::SigningTemplate;
+pub(crate) use standard::StandardWebhooks;
+pub(crate) use stripe::Stripe;
 
+use self::{bearer::BearerSecret, keyed_digest::HmacScheme};
 use crate::field::Timestamp;
 
 /// The signature scheme of a webhook.

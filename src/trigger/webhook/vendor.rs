@@ -24,6 +24,7 @@ pub enum Vendor {
     Standard,
     /// GitHub. Neither id and event nor a time are signed.
     GitHub,
+    /// Stripe.
     Stripe,
     /// Shopify. Neither id and topic nor a time are signed.
     Shopify,
@@ -34,6 +35,7 @@ pub enum Vendor {
 }
 
 impl Vendor {
+    /// All vendors.
     pub const ALL: [Self; 6] =
         [Self::Standard, Self::GitHub, Self::Stripe, Self::Shopify, Self::Slack, Self::GitLab];
 

@@ -14,6 +14,7 @@ pub(super) const MAX_DIGESTS: usize = 8;
 /// The parts of a delivery that signatures cover.
 #[derive(Debug, Clone, Copy)]
 pub struct Delivery<'a> {
+    /// The request's fields.
     pub headers: &'a HeaderMap,
     /// The body, byte by byte as sent.
     pub body: &'a [u8],

@@ -6,7 +6,7 @@ use aws_lc_rs::hmac;
 use http::{HeaderValue, header};
 use proptest::prelude::*;
 
-use super::*;
+use super::{signing_template::SigningTemplateError, *};
 
 const NOW: u64 = 1_531_420_618;
 
