@@ -89,7 +89,9 @@ impl PayloadTemplate {
         for part in &self.0 {
             match part {
                 PayloadTemplatePart::Literal(text) => {
-                    tags.iter_mut().for_each(|tag| tag.push_str(text))
+                    for tag in &mut tags {
+                        tag.push_str(text);
+                    }
                 }
                 PayloadTemplatePart::Path(path) => {
                     let values =
