@@ -272,24 +272,21 @@ mod tests {
     #[test]
     fn errors_do_not_quote_the_body() {
         for (body, expected) in [
-            ("", "is no JSON (line 1, column 0)"),
+            ("", "is not JSON (line 1, column 0)"),
             (r#"{"tags":["secret""#, "is not JSON"),
-            (r#"["secret"]"#, "does not have the form"),
-            (r#"{"secret":[]}"#, "does not have the form of a purge (line 1, column 9)"),
-            (r#"{"tags":"secret"}"#, "does not have the form"),
-            (r#"{"tags":[],"tags":["secret"]}"#, "does not have the form"),
-            (r#"{"tags":["secret"],"mode":"weak"}"#, "does not have the form"),
-            ("{}", "Nothing is selected. Send JSON"),
-            (r#"{"tags":[],"everything":false}"#, "Nothing is selected"),
-            (r#"{"tags":["a",""]}"#, "`tags[1]` selects nothing: it is empty."),
+            (r#"["secret"]"#, "is not a valid purge"),
+            (r#"{"secret":[]}"#, "is not a valid purge (line 1, column 9)"),
+            (r#"{"tags":"secret"}"#, "is not a valid purge"),
+            (r#"{"tags":[],"tags":["secret"]}"#, "is not a valid purge"),
+            (r#"{"tags":["secret"],"mode":"weak"}"#, "is not a valid purge"),
+            ("{}", "The body selects nothing. Send JSON"),
+            (r#"{"tags":[],"everything":false}"#, "The body selects nothing"),
+            (r#"{"tags":["a",""]}"#, "`tags[1]` is invalid: it is empty."),
             (r#"{"tags":["a"],"iss":"secret"}"#, "send `user` or `users` with it"),
-            (r#"{"tags":["a"],"user":""}"#, "`user` selects nothing: it is empty."),
-            (r#"{"patterns":["/secret"]}"#, "`patterns[0]` selects nothing: a pattern has a `*`"),
-            (r#"{"urls":["secret@h/"]}"#, "`urls[0]` selects nothing: write `https://host/path`"),
-            (
-                r#"{"prefixes":["/secret*"]}"#,
-                "`prefixes[0]` selects nothing: a prefix needs no `*`",
-            ),
+            (r#"{"tags":["a"],"user":""}"#, "`user` is invalid: it is empty."),
+            (r#"{"patterns":["/secret"]}"#, "`patterns[0]` is invalid: a pattern needs a `*`"),
+            (r#"{"urls":["secret@h/"]}"#, "`urls[0]` is invalid: expected `https://host/path`"),
+            (r#"{"prefixes":["/secret*"]}"#, "`prefixes[0]` is invalid: a prefix takes no `*`"),
         ] {
             let detail = parse(body).unwrap_err();
             assert!(detail.contains(expected), "{body} gives {detail}");

@@ -65,8 +65,8 @@ mod tests {
     fn ready_is_what_answers_200() {
         assert_eq!(verdict("HTTP/1.1 200 OK\r\n\r\nready\n"), Ok(ExitCode::SUCCESS));
         let draining = verdict("HTTP/1.1 503 Service Unavailable\r\n\r\n").unwrap_err();
-        assert!(draining.starts_with("not ready: ") && draining.ends_with(" answers 503"));
-        assert!(verdict("SSH-2.0\r\n").unwrap_err().starts_with("no answer from "));
+        assert!(draining.starts_with("not ready: ") && draining.ends_with(" responds with 503"));
+        assert!(verdict("SSH-2.0\r\n").unwrap_err().starts_with("no response from "));
         assert!(verdict("").is_err());
         assert!(
             verdict("HTTP/1.1 200 OK\r\n\r\nhello\n").unwrap_err().ends_with("admin listener?")

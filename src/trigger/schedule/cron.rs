@@ -53,7 +53,7 @@ pub enum CronProblem {
     #[error("unknown nickname")]
     Nickname,
     /// No such day exists.
-    #[error("no such day exists in any year")]
+    #[error("there is no such day in any year")]
     Never,
 }
 

@@ -160,10 +160,10 @@ fn syntax_errors_in_cron_expressions_have_positions() {
     ] {
         let (message, at) = problem(text);
         assert_eq!(at, part, "{text}");
-        assert!(message.starts_with("this is no "), "{message}");
+        assert!(message.starts_with("invalid "), "{message}");
     }
     assert_eq!(problem("@midnite").0, "unknown nickname");
-    assert_eq!(problem("0 0 30 2 *").0, "no such day exists in any year");
+    assert_eq!(problem("0 0 30 2 *").0, "there is no such day in any year");
 }
 
 #[test]
