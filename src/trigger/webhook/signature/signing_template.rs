@@ -7,7 +7,7 @@ use thiserror::Error;
 pub struct SigningTemplate(Box<[SignedPart]>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::trigger::webhook) enum SignedPart {
+pub(crate) enum SignedPart {
     Literal(Box<str>),
     Timestamp,
     Body,
@@ -49,7 +49,7 @@ impl SigningTemplate {
     }
 
     /// Creates a template of these parts, one of which is the body.
-    pub(in crate::trigger::webhook) fn of(parts: impl Into<Box<[SignedPart]>>) -> Self {
+    pub(crate) fn of(parts: impl Into<Box<[SignedPart]>>) -> Self {
         Self(parts.into())
     }
 
