@@ -1,4 +1,4 @@
-//! The calls of the feed: which there are, who may read the answers, and what they are.
+//! The endpoints of the feed: access control and responses.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -22,7 +22,7 @@ use crate::{
     user::PartitionMember,
 };
 
-/// What there is to ask for.
+/// An endpoint of the feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FeedEndpoint {
     Events,
@@ -30,15 +30,16 @@ enum FeedEndpoint {
     Version,
 }
 
-/// What a browser sends after a stream has ended, in the words of event streams.
+/// Sent by a browser that resumes an event stream.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// For how long a browser waits before it comes back, in milliseconds: at least the first, and less than
-/// the second after it, so that those whom a node sends away do not come to the next all at once.
+/// Reconnection delay of browsers in milliseconds: minimum, and random addition.
+///
+/// The addition spreads the clients of a node that shuts down.
 const RETRY_MS: (u16, u16) = (1000, 4000);
 
 impl Feed {
-    /// Answers a request for the feed; none where the path is not one of the feed's.
+    /// Responds to a request for the feed; none if the path belongs to no endpoint.
     pub fn respond<B>(&self, request: &Request<B>, caller: &Caller) -> Option<Response<Body>> {
         let endpoint = match request.uri().path() {
             "/_larder/events" => FeedEndpoint::Events,
@@ -65,8 +66,9 @@ impl Feed {
         Some(response)
     }
 
-    /// Returns the user who reads, if users see anything of their own. Those who are not known see what
-    /// everybody sees, unless there is nothing.
+    /// Returns the user, if the feed shows tags of single users.
+    ///
+    /// Unidentified clients see the public tags, or get an error if there are none.
     fn user(
         &self,
         headers: &HeaderMap,
@@ -109,7 +111,8 @@ impl Feed {
                         "As many listen as may. Come back later, or ask `/_larder/sync`.",
                     );
                 };
-                // Once more, now that the log would end the stream: nothing that it says in between is missed.
+                // Checked again: from here on a revocation ends the stream, and none in between is
+                // missed.
                 match self.user(request.headers(), caller, settings) {
                     Ok(still) if still.is_some() == user.is_some() => self.events(since, slot),
                     Ok(_) => identity_required(Reason::Recheck),
@@ -121,7 +124,7 @@ impl Feed {
         }
     }
 
-    /// The stream of a listener.
+    /// Returns the event stream of a listener.
     fn events(&self, since: Option<Since>, slot: ListenerSlot) -> Response<Body> {
         let now = (self.now)();
         let (position, first) = self.hub.begin(since, now);
@@ -131,7 +134,7 @@ impl Feed {
         stream(EventListener::new(slot, position, first, left).into_body())
     }
 
-    /// What came since then; none before anything is known of a log.
+    /// Returns the purges since a position as JSON; none if no log is known yet.
     fn sync(&self, since: Option<Since>, user: Option<&PartitionMember>) -> Option<String> {
         let known = self.hub.backlog(since, (self.now)(), user)?;
         let (seq, next, reset) = (known.position.seq, known.token(), known.events.is_none());
@@ -145,7 +148,7 @@ impl Feed {
         Some(text)
     }
 
-    /// How far the log and each data version are; none before anything is known of a log.
+    /// Returns the position and the data versions as JSON; none if no log is known yet.
     fn version(&self) -> Option<String> {
         let position = self.hub.position()?;
         let poll = |version: super::DataVersion| {
@@ -158,13 +161,13 @@ impl Feed {
     }
 }
 
-/// The position that a browser was at when its stream ended. What it has from somebody else is no position.
+/// Returns the position in `Last-Event-ID`; an id of another server is `Foreign`.
 fn since_header(headers: &HeaderMap) -> Option<Since> {
     let text = headers.get(LAST_EVENT_ID).filter(|text| !text.is_empty())?;
     Some(text.to_str().ok().and_then(Since::parse).unwrap_or(Since::Foreign))
 }
 
-/// A document with an entity tag of its own bytes, or that it is the one the client has.
+/// Responds with a document and its entity tag, or with 304 if the client has it.
 fn document_response<B>(document: Option<String>, request: &Request<B>) -> Response<Body> {
     let Some(document) = document else {
         return unavailable("The purge log has not been reached yet. Ask again in a moment.");
@@ -199,7 +202,7 @@ fn etag_of(document: &[u8]) -> String {
     tag
 }
 
-/// Lets pages of allowed origins read an answer (Fetch standard, CORS protocol).
+/// Adds CORS headers for allowed origins (Fetch standard, CORS protocol).
 fn add_cors_headers(
     headers: &mut HeaderMap,
     settings: &Settings,
@@ -258,12 +261,12 @@ fn invalid_since() -> Response<Body> {
     problem(StatusCode::BAD_REQUEST, "Unreadable since", detail)
 }
 
-/// An event stream with this body.
+/// Returns an event stream with this body.
 fn stream(body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    // What nginx takes as: do not collect this.
+    // Disables response buffering in nginx.
     let unbuffered = HeaderName::from_static("x-accel-buffering");
     headers.insert(unbuffered, HeaderValue::from_static("no"));
     response

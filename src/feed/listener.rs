@@ -1,4 +1,4 @@
-//! One listener: the body of an event stream.
+//! The body of an event stream.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -14,28 +14,27 @@ use tokio::{
 use super::{event, hub::NextFrame, slots::ListenerSlot};
 use crate::fence::Fence;
 
-/// How long nothing is sent at most: proxies on the way close what is silent for longer.
+/// Maximum time between frames, because proxies close idle streams.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// How long a client that comes from another node may be ahead of this one: as long as a node takes to find a log
-/// that has just begun.
+/// How long a client from another node may be ahead of this one.
 const AHEAD: Duration = Duration::from_secs(3);
 
-/// Who listens, and up to where it has heard everything.
+/// A listener and its position.
 pub(super) struct EventListener {
     slot: ListenerSlot,
     position: Option<Fence>,
-    /// What it is sent first.
+    /// Sent first.
     first: Option<Bytes>,
-    /// Until when it may have heard of a log that this node has not heard of.
+    /// Until when its log may be unknown to this node.
     ahead_until: Instant,
-    /// When its credential ends.
+    /// When its credential expires.
     expires: Option<Instant>,
     is_over: bool,
 }
 
 impl EventListener {
-    /// A listener from this position on. Its stream ends after `left`, if its credential does.
+    /// Creates a listener at this position; its stream ends `left` from now, if given.
     pub(super) fn new(
         slot: ListenerSlot,
         position: Option<Fence>,
@@ -48,7 +47,7 @@ impl EventListener {
         Self { slot, position, first, ahead_until: now + AHEAD, expires, is_over: false }
     }
 
-    /// The body that it is sent, without an end of its own.
+    /// Returns the body of the event stream.
     pub(super) fn into_body(self) -> UnsyncBoxBody<Bytes, Infallible> {
         let frames = stream::unfold(self, |mut listener| async move {
             let bytes = listener.next().await?;
@@ -86,7 +85,7 @@ impl EventListener {
                     if is_due && Instant::now() >= beat {
                         return Some(event::heartbeat(self.position).into());
                     }
-                    // Once more after that: hidden purges wake no listener, and move its position.
+                    // Checked again: hidden purges move the position without waking the listener.
                     is_due = timeout_at(until, either(changed, own)).await.is_err();
                 }
                 NextFrame::WaitForLog => {
@@ -98,7 +97,7 @@ impl EventListener {
         }
     }
 
-    /// Why the stream is over, if the user's credential is.
+    /// Returns why the credential of the user has ended, if it has.
     fn ended(&self) -> Option<&'static str> {
         if self.slot.channel.as_ref().is_some_and(|channel| channel.is_ended()) {
             return Some("revoked");
@@ -107,7 +106,7 @@ impl EventListener {
     }
 }
 
-/// Until there may be something new for everybody, or for one user.
+/// Waits for a change for everyone, or for one user.
 async fn either(changed: Notified<'_>, own: Option<Notified<'_>>) {
     match own {
         None => changed.await,

@@ -1,4 +1,4 @@
-//! The slots of listeners: how many there are, and whose.
+//! The limit of listeners, in total and per client.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -23,17 +23,17 @@ struct SlotTable {
     last: u64,
 }
 
-/// A listener's position; given back when dropped.
+/// A slot of one listener, released when dropped.
 pub(super) struct ListenerSlot {
     pub(super) hub: Arc<Hub>,
     client: Option<ListenerClient>,
-    /// The channel of its user, if that is known.
+    /// The channel of its user, if identified.
     pub(super) channel: Option<Arc<UserChannel>>,
     number: u64,
 }
 
 impl ListenerSlots {
-    /// Wakes the users for whom something came.
+    /// Notifies the listening recipients.
     pub(super) fn wake(&self, recipients: &[Recipient]) {
         if recipients.is_empty() {
             return;
@@ -45,7 +45,7 @@ impl ListenerSlots {
             .for_each(|channel| channel.changed.notify_waiters());
     }
 
-    /// Ends the streams whose credentials these selectors end.
+    /// Ends the streams of credentials that these selectors revoke.
     pub(super) fn end(&self, selectors: &[Selector]) {
         let may_end =
             |selector: &Selector| matches!(selector, Selector::Credential(_) | Selector::All(_));
@@ -56,14 +56,14 @@ impl ListenerSlots {
         }
     }
 
-    /// Ends the streams of all users: which credentials were ended is not known.
+    /// Ends the streams of all users, because revocations may be missing.
     pub(super) fn end_all(&self) {
         self.0.lock().users.values().for_each(|channel| channel.end());
     }
 }
 
 impl ListenerSlot {
-    /// Takes a position for one more listener, if there is room for it and its client.
+    /// Takes a slot, if the limits allow one more listener.
     pub(super) fn take(
         hub: &Arc<Hub>,
         settings: &Settings,

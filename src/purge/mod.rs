@@ -1,5 +1,4 @@
-//! The purge log: what makes stored responses invalid, in one order, and what this node has applied of
-//! it.
+//! The purge log: an ordered sequence of purges, and the records that this node has applied.
 
 mod applied;
 mod memory;
@@ -40,10 +39,10 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// The log as a node appends to it.
+/// The purge log of a node.
 ///
-/// One node alone keeps it in memory. The nodes of a fleet share one in Redis, and each applies what
-/// the others append.
+/// A standalone node keeps it in memory. The nodes of a fleet share a log in Redis, and each node
+/// applies the records of the others.
 pub struct PurgeLog {
     applied_purges: Arc<AppliedPurges>,
     sync_state: watch::Sender<SyncState>,
@@ -51,7 +50,7 @@ pub struct PurgeLog {
     observation: Mutex<()>,
 }
 
-/// A role that this node has, as no other: renewed until it is dropped.
+/// An exclusive role of this node, renewed until dropped.
 #[derive(Debug)]
 pub struct LeaderLease(LeaseBackend);
 
@@ -61,12 +60,12 @@ enum LeaseBackend {
     Redis(redis::RedisLeaderLease),
 }
 
-/// How long an append waits for the other nodes to apply its purge.
+/// How long an append waits for other nodes to apply its purge.
 #[derive(Debug, Clone, Copy)]
 pub struct AckTimeout {
-    /// For nodes with a lease: they apply it in a moment, or their lease ends.
+    /// Limit for nodes with a lease, which apply the purge within moments or lose the lease.
     pub live: Duration,
-    /// For nodes without: nothing is heard of them, and they stop using older responses by themselves.
+    /// Limit for unreachable nodes, which stop using older responses after a bounded time.
     pub lost: Duration,
 }
 
@@ -77,7 +76,7 @@ impl From<Duration> for AckTimeout {
 }
 
 impl AckTimeout {
-    /// No time is too long.
+    /// Upper bound of any timeout.
     const MAX: Duration = Duration::from_hours(24);
 
     fn deadlines(self, now: Instant) -> AckDeadlines {
@@ -86,7 +85,7 @@ impl AckTimeout {
     }
 }
 
-/// Until when an append waits.
+/// The points in time at which an append stops waiting.
 #[derive(Debug, Clone, Copy)]
 struct AckDeadlines {
     live: Instant,
@@ -94,7 +93,7 @@ struct AckDeadlines {
 }
 
 impl AckDeadlines {
-    /// The one that counts while a node with a lease has yet to apply the purge, or no longer.
+    /// Returns the deadline that applies while a node with a lease lags, or otherwise.
     fn select(self, awaits_live: bool) -> Instant {
         if awaits_live { self.live } else { self.lost }
     }
@@ -105,50 +104,51 @@ enum Backend {
     Redis(RedisLog),
 }
 
-/// Which log in Redis.
+/// Location and retention of the log in Redis.
 #[derive(Debug, Clone)]
 pub struct RedisLogSettings<'a> {
-    /// Leads to the server; the log has connections of its own.
+    /// The Redis server. The log has connections of its own.
     pub connector: RedisConnector,
-    /// What the names of all keys begin with. The log is `{prefix}:log`.
+    /// Prefix of all keys. The log is stored at `{prefix}:log`.
     pub prefix: &'a str,
-    /// Which records stay there.
+    /// Which records are kept in Redis.
     pub retention: LogRetention,
 }
 
-/// How far a node has come.
+/// How far a node has caught up with the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SyncState {
-    /// The last record applied.
+    /// The position of the last record applied.
     pub fence: Fence,
-    /// Whether more would be heard of.
+    /// Whether further records would be received.
     pub link: LinkState,
 }
 
-/// Whether a node hears the log.
+/// Whether a node follows the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkState {
-    /// It does not, or has not caught up yet.
+    /// Not connected, or not caught up yet.
     Lagging,
-    /// It has applied everything, and hears of what comes.
+    /// All known records are applied, and new ones are received.
     Following,
 }
 
-/// The log cannot be reached, or did not answer in time: the purge may be in it or not. The caller
-/// should try again; to purge twice does no harm.
+/// The log is unreachable or did not respond in time.
+///
+/// The purge may or may not be in the log. Callers should retry: purging twice is harmless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the purge log cannot be reached")]
 pub struct LogUnavailable;
 
 impl SyncState {
-    /// Whether this record is applied.
+    /// Returns whether the record at this position is applied.
     pub fn has_reached(&self, fence: Fence) -> bool {
         self.fence.log == fence.log && self.fence.seq >= fence.seq
     }
 }
 
 impl PurgeLog {
-    /// A log in this process's memory, for a node that is alone.
+    /// Creates a log in memory, for a standalone node.
     pub fn in_memory() -> Self {
         let applied_purges = Arc::new(AppliedPurges::standalone());
         let backend = Backend::Memory(MemoryLog::begin(&applied_purges));
@@ -156,8 +156,9 @@ impl PurgeLog {
         Self::of(applied_purges, watch::Sender::new(sync_state), backend)
     }
 
-    /// A log that nodes share in Redis. It is followed by tasks on `runtime` until this is dropped,
-    /// whether Redis is there yet or not.
+    /// Creates a log in Redis, followed by tasks on `runtime` until this is dropped.
+    ///
+    /// Redis need not be reachable yet.
     pub fn in_redis(
         log: RedisLogSettings<'_>,
         applied_purges: Arc<AppliedPurges>,
@@ -177,21 +178,20 @@ impl PurgeLog {
         Self { applied_purges, sync_state, backend, observation: Mutex::default() }
     }
 
-    /// What this node has applied of the log.
+    /// Returns the purges that this node has applied.
     pub fn applied_purges(&self) -> &Arc<AppliedPurges> {
         &self.applied_purges
     }
 
-    /// How far this node has come, and each change of it.
+    /// Subscribes to the sync state of this node.
     pub fn sync_state(&self) -> watch::Receiver<SyncState> {
         self.sync_state.subscribe()
     }
 
-    /// Appends a purge, and waits until no node uses what it selects, for `ack_timeout` at most: the receipt
-    /// says which. In any case this node has applied it then.
+    /// Appends a purge, and waits at most `ack_timeout` until no node serves what it selects.
     ///
-    /// Fails at once on a node that does not hear the log, and after two seconds where Redis does not
-    /// answer.
+    /// The receipt states whether that is so. On success this node has applied the purge. Fails at
+    /// once if the node does not follow the log, and after two seconds if Redis does not respond.
     pub async fn append(
         &self,
         purge: Purge,
@@ -201,7 +201,8 @@ impl PurgeLog {
         self.append_notifying(purge, ack_timeout.into(), on_appended).await
     }
 
-    /// The same, and says when the purge is in the log and applied on this node.
+    /// Like [`append`](Self::append), but also signals when the purge is in the log and applied
+    /// here.
     pub async fn append_notifying(
         &self,
         purge: Purge,
@@ -210,13 +211,14 @@ impl PurgeLog {
     ) -> Result<PurgeReceipt, LogUnavailable> {
         match &self.backend {
             Backend::Memory(memory) => Ok(self.append_in_memory(memory, purge)),
-            // Boxed: it is rare, and its states would make those of every caller deep.
+            // Boxed: rarely used, and its state would enlarge the future of every caller.
             Backend::Redis(redis) => Box::pin(redis.append(&purge, ack_timeout, on_appended)).await,
         }
     }
 
-    /// The same, unless a purge was appended under this key in the last 24 hours, on whichever node: then
-    /// that one is waited for.
+    /// Like [`append`](Self::append), unless this key was used anywhere in the last 24 hours.
+    ///
+    /// In that case it waits for the earlier purge instead.
     pub async fn append_deduplicated(
         &self,
         purge: Purge,
@@ -235,11 +237,11 @@ impl PurgeLog {
         }
     }
 
-    /// Applies a purge on this node at once, and appends it as soon as the log can be reached. For what
-    /// has happened whether or not anybody can be told: writes that went through the proxy.
+    /// Applies a purge on this node at once, and appends it when the log is reachable.
     ///
-    /// What waits for the log is kept in memory. If it becomes too much it is replaced by one purge of
-    /// everything; if the process ends it is lost.
+    /// Used for writes through the proxy, which cannot be undone. Pending purges are kept in
+    /// memory: if there are too many, one purge of everything replaces them, and they are lost if
+    /// the process ends.
     pub fn append_eventually(&self, purge: Purge) {
         match &self.backend {
             Backend::Memory(memory) => {
@@ -249,15 +251,16 @@ impl PurgeLog {
         }
     }
 
-    /// Uses nothing any more that is stored, and tells the other nodes so: they do not wait for this one
-    /// any longer. To be called when the node has served its last request; takes three seconds at most.
+    /// Stops serving stored responses and signs off, so that other nodes do not wait for this one.
+    ///
+    /// Call it after the last request. Takes at most three seconds.
     pub async fn leave(&self) {
         if let Backend::Redis(redis) = &self.backend {
             Box::pin(redis.leave()).await;
         }
     }
 
-    /// Lets other records stay from now on. A log in memory keeps none.
+    /// Replaces the retention of the log in Redis. A log in memory keeps no records.
     pub fn set_retention(&self, retention: LogRetention) {
         if let Backend::Redis(redis) = &self.backend {
             redis.set_retention(retention);
@@ -266,31 +269,33 @@ impl PurgeLog {
 
     // ── What was purged ──
 
-    /// The records that this node applied last: 4,096 at most, the latest first. Those that it found in
-    /// the log when it started are among them.
+    /// Returns the records that this node applied last, at most 4,096, latest first.
+    ///
+    /// They include records found in the log at startup.
     pub fn recent_records(&self) -> Vec<Arc<PurgeRecord>> {
         self.applied_purges.recent_records().list()
     }
 
-    /// When which node applied the record at this place, as far as this node knows; of the last 1,000.
+    /// Returns the known propagation of a record, if it is among the last 1,000.
     pub fn propagation(&self, seq: u64) -> Option<Propagation> {
         self.applied_purges.propagation(seq)
     }
 
-    /// The place of the oldest record that [`recent_records`](Self::recent_records) has.
+    /// Returns the sequence number of the oldest [recent record](Self::recent_records).
     pub fn oldest_seq(&self) -> Option<u64> {
         self.applied_purges.recent_records().oldest_seq()
     }
 
-    /// Each record of [`recent_records`](Self::recent_records), the oldest first, and then each that this node applies.
+    /// Subscribes to the recent records, oldest first, and to every further record.
     pub fn subscribe(&self) -> LogEvents {
         self.applied_purges.recent_records().subscribe()
     }
 
-    // ── What nodes agree on ──
+    // ── Coordination of the fleet ──
 
-    /// Whether this is the first time in the whole fleet that somebody asks with this key within this
-    /// time. Whoever gets no answer has perhaps used it up.
+    /// Returns whether this is the first call in the fleet with this key within this time.
+    ///
+    /// A call that fails may have used up the key.
     pub async fn dedup(&self, key: &str, within: Duration) -> Result<bool, LogUnavailable> {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.dedup(key, within)),
@@ -298,7 +303,7 @@ impl PurgeLog {
         }
     }
 
-    /// The role of this name, unless somebody else has it.
+    /// Acquires the leader lease of this name, unless another node holds it.
     pub async fn acquire_lease(&self, name: &str) -> Result<Option<LeaderLease>, LogUnavailable> {
         Ok(match &self.backend {
             Backend::Memory(memory) => memory.acquire_lease(name).map(LeaseBackend::Memory),
@@ -307,7 +312,7 @@ impl PurgeLog {
         .map(LeaderLease))
     }
 
-    /// What some node remembered last under this name.
+    /// Returns the value that any node stored last under this name.
     pub async fn fleet_value(&self, name: &str) -> Result<Option<String>, LogUnavailable> {
         match &self.backend {
             Backend::Memory(memory) => Ok(memory.fleet_value(name)),
@@ -315,7 +320,7 @@ impl PurgeLog {
         }
     }
 
-    /// Has all nodes remember this, until another value takes its place, or for 90 days.
+    /// Stores a value for all nodes, for 90 days or until it is replaced.
     pub async fn set_fleet_value(&self, name: &str, value: &str) -> Result<(), LogUnavailable> {
         match &self.backend {
             Backend::Memory(memory) => {
@@ -326,7 +331,7 @@ impl PurgeLog {
         }
     }
 
-    /// This node, as receipts name it; none where it is alone.
+    /// Returns the id of this node in receipts; none on a standalone node.
     pub fn node(&self) -> Option<NodeId> {
         match &self.backend {
             Backend::Memory(_) => None,
@@ -336,7 +341,7 @@ impl PurgeLog {
 
     // ── Metrics ──
 
-    /// Brings the metrics of the log up to date.
+    /// Updates the metrics of the log.
     pub fn observe(&self, metrics: &Metrics) {
         let _one_at_a_time = self.observation.lock();
         let signed = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
@@ -360,7 +365,8 @@ impl PurgeLog {
         }
     }
 
-    /// Other nodes that are there, and others that are neither there nor have signed off.
+    /// Returns the number of other nodes with a lease, and of those that vanished without signing
+    /// off.
     fn peer_counts(&self) -> (usize, usize) {
         match &self.backend {
             Backend::Memory(_) => (0, 0),
@@ -368,7 +374,7 @@ impl PurgeLog {
         }
     }
 
-    /// Purges applied here that are in no log yet.
+    /// Returns the number of purges applied here that are not in the log yet.
     fn pending(&self) -> usize {
         match &self.backend {
             Backend::Memory(_) => 0,
@@ -382,7 +388,7 @@ impl PurgeLog {
         receipt
     }
 
-    /// Tells of the last record applied.
+    /// Publishes the position of the last record applied.
     fn publish_sync_state(&self) {
         let fence = self.applied_purges.fence();
         self.sync_state.send_modify(|sync_state| sync_state.fence = fence);
@@ -390,7 +396,7 @@ impl PurgeLog {
 }
 
 impl LeaderLease {
-    /// Whether it is still this node's.
+    /// Returns whether this node still holds the lease.
     pub fn is_held(&self) -> bool {
         match &self.0 {
             LeaseBackend::Memory(_role) => true,
@@ -399,7 +405,7 @@ impl LeaderLease {
     }
 }
 
-/// A number that nobody else draws.
+/// Returns a random number that identifies a log, a node or an entry.
 fn random() -> u64 {
     let mut drawn = [0; 8];
     let _without_entropy = aws_lc_rs::rand::fill(&mut drawn);

@@ -1,8 +1,8 @@
-//! Connections to Redis: where it is, and clients that can be thrown away.
+//! Connections to Redis.
 //!
-//! [`Settings`] say where Redis is and who asks. A [`RedisConnector`] is made of them once, and makes
-//! [`RedisClient`]s: a client that hangs is dropped, and another one made, whatever becomes of its socket.
-//! A [`Script`] is one step in Redis that has no effect after its deadline.
+//! [`Settings`] hold the address and the credentials. A [`RedisConnector`] is created from them
+//! once, and creates [`RedisClient`]s: a client that hangs is dropped and replaced. A [`Script`] is
+//! an atomic step in Redis that has no effect after its deadline.
 
 mod client;
 mod clock;

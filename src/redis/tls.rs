@@ -1,4 +1,4 @@
-//! TLS towards Redis.
+//! TLS for Redis connections.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use rustls::ClientConfig;
 use super::settings::TlsSettings;
 use crate::tls::{self, PemFiles};
 
-/// Why TLS towards Redis cannot be set up.
+/// An error while setting up TLS.
 pub use crate::tls::TlsError;
 
-/// A client that trusts and identifies as told.
+/// Creates a client configuration with these authorities and this client certificate.
 pub(super) fn client_config(settings: &TlsSettings) -> Result<Arc<ClientConfig>, TlsError> {
     let TlsSettings { ca, cert, key } = settings;
     let files = PemFiles { ca: ca.as_deref(), cert: cert.as_deref(), key: key.as_deref() };

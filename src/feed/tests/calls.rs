@@ -1,4 +1,4 @@
-//! What is answered to each call, and who may read it.
+//! Responses of each endpoint, and access control.
 
 use super::*;
 

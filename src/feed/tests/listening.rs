@@ -1,4 +1,4 @@
-//! What a listener hears, and when.
+//! The events that a listener receives.
 
 use std::{
     pin::Pin,

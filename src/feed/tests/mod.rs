@@ -1,4 +1,4 @@
-//! The feed without a server: what is answered, and what a listener hears.
+//! The feed without a server.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn second(seq: u64) -> Timestamp {
     Timestamp::from_seconds(1_768_024_000 + seq)
 }
 
-/// A feed that shows `a…`, and has heard of records 1 to `last`.
+/// A feed that shows `a…`, and has received records 1 to `last`.
 fn feed(last: u64) -> Feed {
     let version = |name: &str, version: Option<&str>| DataVersion {
         name: name.into(),
@@ -68,7 +68,7 @@ fn ask(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> Response<Body> {
     feed.respond(&request.body(()).unwrap(), &Caller::default()).unwrap()
 }
 
-/// What comes next; empty at the end.
+/// Returns the next frame; empty at the end.
 async fn next(body: &mut Body) -> String {
     match body.frame().await {
         Some(frame) => String::from_utf8(frame.unwrap().into_data().unwrap().into()).unwrap(),
@@ -76,7 +76,7 @@ async fn next(body: &mut Body) -> String {
     }
 }
 
-/// The stream of a listener, after what it is told before anything else.
+/// Returns the stream of a listener after its first frame, and that frame.
 async fn listen(feed: &Feed, path: &str, fields: &[(&str, &str)]) -> (Body, String) {
     let response = ask(feed, path, fields);
     assert_eq!(response.status(), 200);
@@ -94,7 +94,7 @@ async fn document(response: Response<Body>) -> serde_json::Value {
     serde_json::from_slice(&body).unwrap()
 }
 
-/// Where a listener stands who is told so.
+/// The event for a client at this position.
 fn stand(seq: u64) -> String {
     stand_in(LOG, seq)
 }
@@ -107,7 +107,7 @@ fn token(seq: u64) -> String {
     format!("{seq}-{:016x}", LOG.0)
 }
 
-/// The number and name of what a listener heard.
+/// The number and the name of an event.
 fn event_of(frame: &str) -> (u64, &str) {
     let mut lines = frame.lines();
     let id = lines.next().unwrap().strip_prefix("id: ").unwrap().parse().unwrap();

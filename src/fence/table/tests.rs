@@ -1,4 +1,4 @@
-//! The table says what scanning all records would say, or something worse.
+//! The table agrees with a scan of all records, or selects more.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -76,7 +76,7 @@ impl PurgeTable {
         FenceStamp { fence: self.fence(), version: self.version(), began: 1 }
     }
 
-    /// Judges a response to `URL` with the tag `t` that was asked for at `stamp`.
+    /// Judges a response to `URL` with the tag `t` that was requested at `stamp`.
     fn verdict(&self, stamp: FenceStamp) -> PurgeVerdict {
         self.verdict_of(stamp, URL, &["t"])
     }
@@ -87,7 +87,7 @@ impl PurgeTable {
     }
 }
 
-/// What became of a response to `URL` with the tag `t` after one hard purge.
+/// The verdict on a response to `URL` with the tag `t` after one hard purge.
 fn after(selector: Selector) -> PurgeVerdict {
     let mut table = table();
     let stamp = table.stamp();
@@ -151,7 +151,7 @@ fn everything_selects_whatever_there_is() {
 const MINE: ResponseAttributes<'_> =
     ResponseAttributes { user: Some("u"), route: Some("r"), version: Some("v") };
 
-/// What became of a response to `URL` with the tag `t` and these attributes after one hard purge.
+/// The verdict on a response to `URL` with the tag `t` and these attributes after one hard purge.
 fn among(attributes: ResponseAttributes<'_>, selector: &Selector) -> PurgeVerdict {
     let mut table = table();
     let stamp = table.stamp();
@@ -361,7 +361,7 @@ fn a_full_table_gives_up_the_oldest_and_what_it_selects_stays_dead() {
         .into();
     assert_eq!(table.len(), 2);
     assert!(stamps.iter().all(|stamp| table.verdict(*stamp) == PurgeVerdict::Alive));
-    // `b` has given up its place, as the second record; `a` was purged once more and has not.
+    // `b`, the second record, is evicted; `a` was purged again and is not.
     let of_b = stamps.iter().map(|stamp| table.verdict_of(*stamp, URL, &["b"]));
     let expected =
         [PurgeVerdict::Dead, PurgeVerdict::Dead, PurgeVerdict::Alive, PurgeVerdict::Alive];
@@ -445,21 +445,21 @@ fn before_its_tags_are_known_any_tag_may_select_a_response() {
     }
 }
 
-/// What one step of a random history does.
+/// A step of a random history.
 #[derive(Debug, Clone)]
 enum HistoryStep {
-    /// Asks for a response; `true` if another process does.
+    /// Requests a response; `true` if another process does.
     Fetch(&'static str, Vec<&'static str>, ResponseAttributes<'static>, bool),
     Purge(Purge),
     AddPending(Purge),
-    /// Writes one of the pending purges to the log.
+    /// Appends one of the pending purges to the log.
     RemovePending(prop::sample::Index),
     Begin,
-    /// Notes which responses are alive.
+    /// Marks all living responses as checked.
     Check,
 }
 
-/// A response as the table never sees it.
+/// A response that was fetched during the history.
 struct FetchedResponse {
     stamp: FenceStamp,
     checked: u64,
@@ -467,18 +467,18 @@ struct FetchedResponse {
     url: &'static str,
     tags: Vec<&'static str>,
     attributes: ResponseAttributes<'static>,
-    /// How much of the history there was.
+    /// Number of purges so far.
     at: usize,
     worst: PurgeVerdict,
 }
 
-/// A purge in the order in which purges came; without an identity it is a record.
+/// A purge of the history; a record if it has no id.
 struct PastPurge {
     purge: Purge,
     pending: Option<PendingPurgeId>,
 }
 
-/// A table beside all that ever happened.
+/// A table, and the history applied to it.
 struct History {
     table: PurgeTable,
     past: Vec<PastPurge>,
@@ -553,7 +553,7 @@ impl History {
         self.past[place].pending = None;
     }
 
-    /// What scanning everything that happened says.
+    /// The verdict by a scan of the whole history.
     fn expected_verdict(&self, fetched: &FetchedResponse) -> PurgeVerdict {
         if fetched.at < self.begun_at || fetched.stamp.fence.log != self.table.log {
             return PurgeVerdict::Dead;
@@ -609,7 +609,7 @@ impl FetchedResponse {
     }
 }
 
-/// What a pattern means, by trying everything.
+/// A reference implementation of patterns.
 fn matches_naively(pattern: &[u8], text: &[u8]) -> bool {
     match pattern.split_first() {
         None => text.is_empty(),
@@ -640,7 +640,7 @@ fn selectors() -> impl Strategy<Value = Selector> {
     one.prop_recursive(2, 8, 3, |inner| vec(inner, 1..4).prop_map(|selectors| all(&selectors)))
 }
 
-/// What attributes may be.
+/// The possible attribute values.
 const VALUES: [&str; 2] = ["a", "b"];
 
 fn attributes() -> impl Strategy<Value = ResponseAttributes<'static>> {
@@ -670,7 +670,7 @@ fn steps() -> impl Strategy<Value = HistoryStep> {
     ]
 }
 
-/// Plays a history on a table of this capacity and holds every verdict against the truth.
+/// Plays a history on a table of this capacity, and compares every verdict with the scan.
 fn play(steps: Vec<HistoryStep>, capacity: usize) {
     let table = PurgeTable::new(capacity);
     let mut history = History { table, past: Vec::new(), begun_at: 0, fetched: Vec::new() };

@@ -1,8 +1,8 @@
-//! What to do if a reason is not wanted.
+//! Advice to operators, by reason.
 
 use crate::{policy::Reason, user::Authenticator};
 
-/// Returns what an operator can do about a reason, for those about which something can be done.
+/// Returns what an operator can do about a reason, if anything.
 pub(super) fn advice_on(reason: Reason, users: &Authenticator) -> Option<&'static str> {
     Some(match reason {
         Reason::NoIdentity if !users.is_configured() => {

@@ -1,4 +1,4 @@
-//! What is explained of who asks: what in a request may say it, and the partition that it takes part in.
+//! Explains the credentials of a request and its partition.
 
 use http::{HeaderName, header};
 
@@ -89,18 +89,18 @@ impl PlannedRequest<'_> {
         }
     }
 
-    /// The user's name for itself, if what is stored is its own.
+    /// Returns the user's name, if the stored response belongs to that user.
     pub(super) fn user(&self) -> Option<&str> {
         let is_own = self.matched_route().rule.partition == Partition::User;
         self.lookup()?.member.as_deref().filter(|_| is_own)?.user.as_deref()
     }
 
-    /// The text that replaces the user's name in tags that are shown.
+    /// Returns the placeholder for the user's name in displayed tags.
     pub(super) fn placeholder(&self) -> Option<&'static str> {
         self.user().map(|_| "{user}")
     }
 
-    /// Who asks, as far as the partition depends on it; or why it is unknown.
+    /// Returns the identity required by the partition, or why it is unknown.
     fn identity(&self) -> Option<ExplainedIdentity> {
         let (users, partition) = (&self.config.users, &self.matched_route().rule.partition);
         if !partition.needs_identity() {

@@ -1,4 +1,4 @@
-//! The decisions about a request before the store is asked, in their order.
+//! The decisions about a request before the cache lookup, in order.
 
 use super::{
     advice,
@@ -28,7 +28,7 @@ impl PlannedRequest<'_> {
         decisions
     }
 
-    /// The steps in the order in which they decide: a token is verified before cookies are looked at.
+    /// Returns the steps in order of evaluation: tokens are verified before cookies are inspected.
     fn steps(&self) -> impl Iterator<Item = (usize, &'static DecisionRule)> {
         let needs_identity = self.matched_route().rule.partition.needs_identity();
         let is_verified = needs_identity && self.config.users.is_configured();
@@ -40,7 +40,7 @@ impl PlannedRequest<'_> {
         (0..STEPS.len()).map(order).filter_map(|place| Some((place, STEPS.get(place)?)))
     }
 
-    /// The place of the step at which a request gets this reason.
+    /// Returns the index of the step that yields this reason.
     fn settled_by(&self, reason: Reason) -> Option<usize> {
         let is_overridden =
             reason == Reason::AmbiguousTarget && self.presence.has(FieldPresence::OVERRIDE);
@@ -73,12 +73,12 @@ impl PlannedRequest<'_> {
     }
 }
 
-/// A decision of `receive::plan`, in its order.
+/// A decision of `receive::plan`.
 struct DecisionRule {
     question: &'static str,
-    /// The answer with which the next decision follows.
+    /// The answer if the next step follows.
     goes_on: &'static str,
-    /// The answer that settles what becomes of the request.
+    /// The answer if this step is final.
     stops: &'static str,
     reasons: &'static [Reason],
 }
@@ -91,7 +91,7 @@ const fn step(
     DecisionRule { question, goes_on, stops, reasons }
 }
 
-/// The decisions about a request before the store is asked. A test holds their order against the plan.
+/// All decisions before the lookup. A test compares their order with the plan.
 const STEPS: [DecisionRule; 11] = [
     step("Is its host served?", ["yes", "no"], &[Reason::Misdirected]),
     step("Has it been through this node before?", ["no", "yes"], &[Reason::Loop]),
@@ -122,6 +122,6 @@ const STEPS: [DecisionRule; 11] = [
     ),
 ];
 
-/// The places of two of them, which change with the partition.
+/// The indexes of the two steps that swap with the partition.
 const COOKIES: usize = 8;
 const IDENTITY: usize = 9;

@@ -1,4 +1,4 @@
-//! What is explained of the key, and of what the origin is sent.
+//! Explains the cache key and the request to the origin.
 
 use http::{HeaderMap, HeaderName, Method, header};
 
@@ -49,7 +49,7 @@ impl PlannedRequest<'_> {
         })
     }
 
-    /// A text that two requests have in common if, and only if, they share responses.
+    /// Returns a text that is equal for two requests if and only if they share responses.
     fn key_id(&self, key: &CacheKey, selecting: &VarySet) -> String {
         let vary = &self.matched_route().vary;
         if selecting.is_empty() && vary.cookies.is_empty() {
@@ -117,7 +117,7 @@ impl PlannedRequest<'_> {
         format!("{method} {path}{query} at {host}")
     }
 
-    /// The fields that the origin is sent and the client did not send so; only those that Larder writes.
+    /// Returns the fields that Larder adds or changes.
     fn added(&self, sent: &HeaderMap) -> Vec<String> {
         let headers = self.request.headers();
         let is_new = |name: &&HeaderName| {

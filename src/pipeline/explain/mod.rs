@@ -1,8 +1,9 @@
-//! Explaining: what Larder does with a request, and why, without doing it.
+//! Explains how Larder handles a request, without handling it.
 //!
-//! What is decided comes from the functions that serve: [`receive::sanitize_fields`], [`receive::plan`],
-//! [`RequestContext::look_up`] and [`storable`](crate::policy::storable). Nothing is fetched, counted as a request,
-//! or noted as asked for. No value of a credential is in an explanation.
+//! The decisions come from the production code: [`receive::sanitize_fields`], [`receive::plan`],
+//! [`RequestContext::look_up`] and [`storable`](crate::policy::storable). An explanation causes no
+//! origin request, no request metrics and no entry among recent targets. It contains no credential
+//! values.
 
 mod advice;
 mod caller;
@@ -43,10 +44,10 @@ use request::PlannedRequest;
 use response::{EvaluatedResponse, NotStored};
 use stored::LookupSnapshot;
 
-/// Explains a request by a configuration alone: as if nothing were stored.
+/// Explains a request from a configuration alone, with an empty cache.
 ///
 /// # Errors
-/// If what is asked about is no request, or its response is none.
+/// Fails if the input is not a valid request or response.
 pub(crate) fn offline(
     config: &ConfigSnapshot,
     input: &ExplainRequest,
@@ -57,20 +58,20 @@ pub(crate) fn offline(
     Ok(explain(&planned, &parsed, (now, config.max_object), None))
 }
 
-/// The host of URLs without one: the first that is served, if only some are.
+/// Returns the host of URLs without one: the first configured host, if any.
 fn usual_host(config: &ConfigSnapshot) -> &str {
     let named = config.hosts.patterns.iter().find(|pattern| !pattern.starts_with('*'));
     named.map_or("localhost", |host| host)
 }
 
 impl<S: Store> Pipeline<S> {
-    /// Explains a request that would come now, with what is stored for it.
+    /// Explains a request on this node, with the response stored for it.
     ///
-    /// Asks Redis, if what is in memory does not answer. Neither the origin nor the metrics of requests
-    /// notice.
+    /// Reads from Redis if memory has no answer. Contacts no origin, and changes no request
+    /// metrics.
     ///
     /// # Errors
-    /// If what is asked about is no request, or its response is none.
+    /// Fails if the input is not a valid request or response.
     pub(crate) async fn explain(
         self: &Arc<Self>,
         input: &ExplainRequest,
@@ -157,7 +158,7 @@ fn explain(
     }
 }
 
-/// Why the response to a request that the cache may answer is not stored, whatever it is.
+/// Returns why no response to this request can be stored, if so.
 fn refused(
     planned: &PlannedRequest<'_>,
     lookup: &Lookup,
@@ -195,7 +196,7 @@ fn client_gets(result: CacheResult, reason: Option<Reason>, means: &str) -> Clie
     }
 }
 
-/// What the client gets if the cache does not answer, whatever is stored.
+/// Returns the result for a request that bypasses the cache.
 fn without_lookup(action: &RequestAction, evaluated: Option<&EvaluatedResponse>) -> ClientResult {
     let (reason, means) = match action {
         RequestAction::Lookup(_) => (None, "The cache may answer it."),
@@ -214,7 +215,7 @@ fn without_lookup(action: &RequestAction, evaluated: Option<&EvaluatedResponse>)
     client_gets(CacheResult::Bypass, reason, means)
 }
 
-/// What the client gets.
+/// Returns the result for the client.
 fn answer(
     planned: &PlannedRequest<'_>,
     (snapshot, refused): (Option<&LookupSnapshot>, Option<NotStored>),
@@ -256,7 +257,7 @@ fn answer(
     origin_answers(planned, (lookup, reason), (snapshot, evaluated))
 }
 
-/// What the client gets where the origin answers with the given response.
+/// Returns the result if the origin sends the given response.
 fn origin_answers(
     planned: &PlannedRequest<'_>,
     (lookup, reason): (&Lookup, Reason),
@@ -290,7 +291,7 @@ fn origin_answers(
     }
 }
 
-/// What a write invalidates once it succeeds; nothing for requests that change nothing.
+/// Returns what a successful write invalidates; empty for safe requests.
 fn invalidated(planned: &PlannedRequest<'_>, parsed: &ParsedRequest) -> Vec<String> {
     let (request, presence) = (&planned.request, planned.presence);
     let is_unsafe = invalidation::is_unsafe(request.method(), presence)
@@ -318,7 +319,7 @@ fn invalidated(planned: &PlannedRequest<'_>, parsed: &ParsedRequest) -> Vec<Stri
     selectors.iter().filter_map(|selector| written(selector, user)).collect()
 }
 
-/// A selector in words, without the user's name.
+/// Formats a selector, without the user's name.
 fn written(selector: &Selector, user: Option<&str>) -> Option<String> {
     match selector {
         Selector::Url(url) => Some(format!("url {url}")),

@@ -1,4 +1,4 @@
-//! A request as far as it is decided about without the store, and its route.
+//! A request after all decisions that need no store.
 
 use bytes::Bytes;
 use http::{HeaderName, Request, header};
@@ -25,15 +25,15 @@ use crate::{
     server::Connection,
 };
 
-/// What stands in the place of every credential.
+/// Replaces every credential value.
 const HIDDEN: &str = "***";
 
-/// A request as far as it is decided about without the store, by the functions that serve.
+/// A request and the decisions that need no store.
 pub(super) struct PlannedRequest<'a> {
     pub(super) config: &'a ConfigSnapshot,
-    /// The request, its fields settled.
+    /// The request, with sanitized fields.
     pub(super) received: Request<Full<Bytes>>,
-    /// The same without what its partition takes off.
+    /// The request without the credentials removed by its partition.
     pub(super) request: Request<Full<Bytes>>,
     pub(super) connection: &'a Connection,
     pub(super) presence: FieldPresence,
@@ -73,7 +73,7 @@ impl<'a> PlannedRequest<'a> {
         planned
     }
 
-    /// Takes off what the route's partition takes off.
+    /// Removes the credentials that the partition ignores.
     fn make_anonymous(&mut self) {
         let (config, presence) = (self.config, self.presence);
         let (route, headers) = (config.route(self.route), self.request.headers_mut());
@@ -86,7 +86,7 @@ impl<'a> PlannedRequest<'a> {
         }
     }
 
-    /// The lookup, if the cache has a part in the request.
+    /// Returns the lookup, if the cache is used.
     pub(super) fn lookup(&self) -> Option<&Lookup> {
         match &self.action {
             RequestAction::Lookup(lookup) | RequestAction::Refresh(lookup) => Some(lookup),
@@ -106,7 +106,7 @@ impl<'a> PlannedRequest<'a> {
         self.request.uri().query()
     }
 
-    /// The request as it came, as far as it says who asks.
+    /// Returns the inputs of authentication.
     pub(super) fn identity_inputs(&self) -> IdentityInputs<'_> {
         IdentityInputs {
             query: self.query(),
@@ -121,7 +121,7 @@ impl<'a> PlannedRequest<'a> {
         Ingress::of(self.config, self.request.headers(), self.connection)
     }
 
-    /// Why the cache has no part in it, if it has none.
+    /// Returns why the cache is not used, if so.
     pub(super) fn reason(&self) -> Option<Reason> {
         match &self.action {
             RequestAction::Loop => Some(Reason::Loop),
@@ -170,7 +170,7 @@ impl<'a> PlannedRequest<'a> {
         }
     }
 
-    /// The readings of a path about which servers may disagree.
+    /// Returns the readings of a path on which servers disagree.
     fn several_readings(&self, host: &str) -> Vec<ExplainedReading> {
         let readings = self.readings();
         if !matches!(readings, PathReadings::Ambiguous(_)) {
@@ -191,7 +191,7 @@ impl<'a> PlannedRequest<'a> {
         found
     }
 
-    /// The name of the route that the reading at this place selects.
+    /// Returns the name of the route selected by a reading.
     fn route_of(&self, place: usize, host: &str, readings: &PathReadings<'_>) -> String {
         let method = self.request.method();
         let fits = |route: &&std::sync::Arc<Route>| {
@@ -228,7 +228,7 @@ const fn differing(mismatch: Mismatch) -> &'static str {
     }
 }
 
-/// A tag as it is shown: with `{user}` in the place of the user's name.
+/// Formats a tag, with `{user}` in place of the user's name.
 pub(super) fn without_user(tag: &str, user: Option<&str>) -> String {
     match user {
         Some(user) if !user.is_empty() => tag.replace(user, "{user}"),
@@ -236,13 +236,13 @@ pub(super) fn without_user(tag: &str, user: Option<&str>) -> String {
     }
 }
 
-/// A query without the values of credentials.
+/// Formats a query, with masked credentials.
 pub(super) fn shown_query(config: &ConfigSnapshot, query: &str) -> String {
     mask_credentials(query, &config.credentials, None)
         .map_or_else(|| query.to_owned(), |it| shown_key_query(&it))
 }
 
-/// The query of a key, or a masked one, as people read it.
+/// Formats the query of a key.
 pub(super) fn shown_key_query(query: &str) -> String {
     let pairs = query.split('&').map(|pair| match pair.split_once(CREDENTIAL_MARK) {
         Some((name, _digest)) => format!("{name}{HIDDEN}"),

@@ -1,4 +1,4 @@
-//! An explanation as people read it.
+//! The explanation as text.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -7,7 +7,7 @@ use super::{
     Selectors, UnmatchedRoute,
 };
 
-/// Routes before the one that matches that are named one by one.
+/// Maximum number of non-matching routes listed by name.
 const NAMED: usize = 4;
 
 impl Display for Explanation {
@@ -247,7 +247,7 @@ fn listed(words: &[String]) -> Option<String> {
     (!words.is_empty()).then(|| words.join(", "))
 }
 
-/// A title, and labelled lines below it, their texts aligned.
+/// Writes a title, and aligned rows of labels and texts.
 fn section<'a>(
     to: &mut Formatter<'_>,
     title: &str,
@@ -265,7 +265,7 @@ fn section<'a>(
     Ok(())
 }
 
-/// The text without control characters: a terminal would follow them.
+/// Replaces control characters, which terminals would interpret.
 fn printable(text: &str) -> String {
     text.chars().map(|it| if it.is_control() { '\u{fffd}' } else { it }).collect()
 }

@@ -1,7 +1,7 @@
-//! Where a node stands in the stream, and what follows from what it sees there.
+//! The position of a node in the stream, and the decision to continue or to start over.
 //!
-//! The rule under all of it: go on only where the stream surely continues what was applied; otherwise
-//! raise the low watermark.
+//! Invariant: a node continues only if the stream provably continues what it has applied. Otherwise
+//! it raises the low watermark.
 
 use super::stream_entry::{LogEntry, StreamPosition};
 use crate::{
@@ -9,60 +9,60 @@ use crate::{
     purge::WatermarkRaise,
 };
 
-/// Where a node stands.
+/// The position of a node in the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StreamCursor {
-    /// It has applied nothing yet, and holds nothing.
+    /// Nothing applied and nothing stored yet.
     New,
-    /// It has applied everything up to here.
+    /// Everything up to this position is applied.
     At(StreamPosition),
-    /// It has met what is none of ours, and cannot say what it missed.
+    /// An unreadable entry was found, so records may have been missed.
     Lost,
 }
 
-/// What is in the stream at one moment.
+/// The state of the stream at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StreamView {
-    /// The run of the server; empty where nobody may know.
+    /// The run id of the server; empty if the ACL denies access to it.
     pub(super) run: Box<str>,
     pub(super) first: ViewedEntry,
     pub(super) last: ViewedEntry,
-    /// At the node's own place.
+    /// The entry at the node's own position.
     pub(super) own: ViewedEntry,
 }
 
-/// An entry, or none.
+/// An entry of the stream, if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ViewedEntry {
     Missing,
-    /// One that is none of ours.
+    /// Not written by Larder.
     Foreign,
     Known(StreamPosition),
 }
 
-/// What a node does about what it sees.
+/// How a node proceeds after a view of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SyncDecision {
-    /// It goes on from where it stands, to reach at least this.
+    /// Continue from the current position, at least to this sequence number.
     Continue(u64),
-    /// It follows the log from here, to reach at least `until`; what has an older fence is dead.
+    /// Follow the log from `position`, at least to `until`. Older fences are invalid.
     Begin { position: StreamPosition, raise: Option<WatermarkRaise>, until: u64 },
-    /// Another log has to begin: the one there, or this one, must not go on.
+    /// Start a new log, because the current one (or this one) must not continue.
     StartNewLog(Option<LogId>),
 }
 
-/// What a node does about the next entry.
+/// How a node handles the next entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EntryAction {
-    /// It is applied already.
+    /// Already applied.
     Skip,
     Apply,
-    /// First the low watermark rises to here.
+    /// Raise the low watermark to this fence first.
     BeginAndApply(Fence, WatermarkRaise),
 }
 
 impl StreamCursor {
-    /// What to do about what the stream looks like.
+    /// Decides how to proceed after a view of the stream.
     pub(super) fn decide(&self, view: &StreamView) -> SyncDecision {
         let ViewedEntry::Known(last) = &view.last else { return SyncDecision::StartNewLog(None) };
         if is_other_run(&last.run, &view.run) {
@@ -75,7 +75,7 @@ impl StreamCursor {
         }
     }
 
-    /// The id of the entry applied last.
+    /// Returns the id of the last entry applied.
     pub(super) fn id(&self) -> String {
         match self {
             Self::At(position) => format!("{}-0", position.fence.seq),
@@ -83,7 +83,7 @@ impl StreamCursor {
         }
     }
 
-    /// The last place applied.
+    /// Returns the sequence number of the last record applied.
     pub(super) fn seq(&self) -> u64 {
         match self {
             Self::At(position) => position.fence.seq,
@@ -93,7 +93,7 @@ impl StreamCursor {
 }
 
 impl StreamPosition {
-    /// What to do about the entry that comes after this one.
+    /// Decides how to handle the entry that follows this position.
     pub(super) fn action_for(&self, log_entry: &LogEntry) -> EntryAction {
         let Fence { log, seq } = log_entry.position.fence;
         let before = Fence { log, seq: seq.saturating_sub(1) };
@@ -116,7 +116,7 @@ impl StreamPosition {
     }
 }
 
-/// Whether two runs are surely not the same.
+/// Returns whether two run ids are known to differ.
 fn is_other_run(one: &str, other: &str) -> bool {
     !one.is_empty() && !other.is_empty() && one != other
 }
@@ -139,7 +139,7 @@ fn continue_or_restart(
         (ViewedEntry::Missing, ViewedEntry::Known(first)) if first.fence.seq > seq => {
             restart_at_first(&view.first, last, Some(WatermarkRaise::Gap))
         }
-        // What was applied is not there, or something else is in its place.
+        // The applied record is missing or was replaced.
         _ if last.fence.log == position.fence.log => {
             SyncDecision::StartNewLog(Some(position.fence.log))
         }
@@ -151,7 +151,7 @@ fn may_be_same(one: Option<u64>, other: Option<u64>) -> bool {
     one.is_none() || other.is_none() || one == other
 }
 
-/// Follows the stream from its first entry on.
+/// Follows the stream from its first entry.
 fn restart_at_first(
     first: &ViewedEntry,
     last: &StreamPosition,
@@ -164,7 +164,7 @@ fn restart_at_first(
     SyncDecision::Begin { position, raise, until: last.fence.seq }
 }
 
-/// Follows the stream from its end on: everything there is may have been purged.
+/// Follows the stream from its end, and treats everything stored earlier as purged.
 fn restart_at_end(last: &StreamPosition) -> SyncDecision {
     let until = last.fence.seq;
     SyncDecision::Begin { position: last.clone(), raise: Some(WatermarkRaise::Foreign), until }
@@ -180,7 +180,7 @@ mod tests {
 
     const RUN: &str = "run-one";
 
-    /// A position whose nonce follows from log and place.
+    /// A position with a nonce derived from log and sequence number.
     fn position(log: u64, seq: u64) -> StreamPosition {
         let nonce = Some(log * 1000 + seq);
         StreamPosition { fence: Fence { log: LogId(log), seq }, nonce, run: RUN.into() }

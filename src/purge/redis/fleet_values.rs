@@ -1,4 +1,4 @@
-//! What the nodes of a fleet agree on besides the log: turns, and words that all remember.
+//! Coordination beside the log: deduplication, leader leases, and values shared by the fleet.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,21 +12,21 @@ use super::{
 };
 use crate::purge::{LogUnavailable, random};
 
-/// How long an answer may take.
+/// Timeout of a call.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a value is remembered that nobody says again.
+/// Time to live of a shared value.
 const VALUE_TTL: Duration = Duration::from_hours(24 * 90);
 
 /// When a value is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SetCondition {
     Always,
-    /// Only if there is none.
+    /// Only if the key does not exist.
     IfAbsent,
 }
 
 impl RedisLog {
-    /// Whether nobody has asked with this key within this time.
+    /// Returns whether this key is new within this time.
     pub(in crate::purge) async fn dedup(
         &self,
         key: &str,
@@ -38,7 +38,7 @@ impl RedisLog {
         Ok(with_reply_timeout(set).await?.is_some())
     }
 
-    /// A role that no other node has.
+    /// Acquires a leader lease, unless another node holds it.
     pub(in crate::purge) async fn acquire_lease(
         &self,
         name: &str,
@@ -47,7 +47,7 @@ impl RedisLog {
         RedisLeaderLease::acquire(Arc::clone(&self.shared), &appender, key).await
     }
 
-    /// The value that was remembered last under this name.
+    /// Returns the value stored last under this name.
     pub(in crate::purge) async fn fleet_value(
         &self,
         name: &str,
@@ -56,7 +56,7 @@ impl RedisLog {
         with_reply_timeout(Box::pin(appender.client.get::<Option<String>, _>(key))).await
     }
 
-    /// Has all nodes remember a value.
+    /// Stores a value for all nodes.
     pub(in crate::purge) async fn set_fleet_value(
         &self,
         name: &str,
@@ -73,7 +73,7 @@ impl RedisLog {
     }
 }
 
-/// `SET`, unless Redis gets to it condition after nobody waits any more. Nothing if there was a value already.
+/// Runs `SET` with a deadline. Returns none if the condition was not met.
 pub(super) async fn set(
     shared: &LogState,
     appender: &Appender,
@@ -86,7 +86,7 @@ pub(super) async fn set(
     Box::pin(shared.run(&appender.client, &shared.scripts.set, call, REPLY_TIMEOUT)).await
 }
 
-/// A value of its own.
+/// Returns a random value that identifies a lease holder.
 pub(super) fn random_token() -> String {
     super::stream_entry::to_hex(random())
 }

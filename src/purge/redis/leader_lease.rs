@@ -1,4 +1,4 @@
-//! Roles that one node has at a time.
+//! Leader leases in Redis.
 
 use std::{
     sync::Arc,
@@ -18,20 +18,20 @@ use super::{
 };
 use crate::purge::LogUnavailable;
 
-/// How long a role is kept for a node that is not heard of.
+/// Time until the lease of an unreachable node ends.
 const LEASE: Duration = Duration::from_secs(3);
-/// From one renewal to the next.
+/// Interval between renewals.
 const RENEWAL: Duration = Duration::from_secs(1);
 
-/// A role of this node: renewed as long as Redis answers, and given up when dropped.
+/// A leader lease, renewed while Redis responds and released when dropped.
 #[derive(Debug)]
 pub(in crate::purge) struct RedisLeaderLease {
     until: watch::Receiver<Option<Instant>>,
-    /// Dropped with it, which ends the renewal.
+    /// Ends the renewal when dropped.
     _end: oneshot::Sender<()>,
 }
 
-/// What renews it.
+/// Renews the lease in the background.
 struct LeaseRenewer {
     shared: Arc<LogState>,
     key: String,
@@ -64,7 +64,7 @@ impl RedisLeaderLease {
 }
 
 impl LeaseRenewer {
-    /// Renews the role until it is dropped or lost.
+    /// Renews the lease until it is dropped or lost.
     async fn run(self, mut ended: oneshot::Receiver<()>) {
         let mut ticks = interval_at(tokio::time::Instant::now() + RENEWAL, RENEWAL);
         loop {
@@ -87,7 +87,7 @@ impl LeaseRenewer {
         }
     }
 
-    /// Whether the role was this node's still.
+    /// Extends the lease. Returns whether this node still held it.
     async fn extend(&self, by: Duration) -> Result<bool, LogUnavailable> {
         let appender = self.shared.appender.borrow().clone().ok_or(LogUnavailable)?;
         let arguments = vec![self.own.clone(), by.as_millis().to_string()];

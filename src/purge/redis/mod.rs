@@ -1,10 +1,10 @@
-//! The purge log of a fleet: one Redis Stream that every node appends to and follows.
+//! The purge log of a fleet: a Redis Stream that every node appends to and follows.
 //!
-//! Each entry has the id `seq-0`, and `seq` goes up by one. An entry says which log it belongs to, which
-//! run of the server took it, and a nonce of its own; from these a node tells whether what is there now
-//! continues what it has applied. Once a second it compares, and on each new connection; where it
-//! cannot be sure it raises the low watermark. With each look it renews its lease in a hash beside the stream,
-//! where every node finds the others. `docs/purge-log.md` has the whole of it.
+//! Entries have the ids `seq-0`, with `seq` increasing by one. Each entry carries the id of its
+//! log, the run id of the server, and a nonce. From these a node decides, once a second and on each
+//! new connection, whether the stream continues what it has applied. If that is uncertain it raises
+//! the low watermark. With each view it renews its lease in a hash of all nodes.
+//! `docs/purge-log.md` describes the protocol.
 
 mod continuity;
 mod cursor;
@@ -46,20 +46,20 @@ use super::{
 };
 use crate::fence::Purge;
 
-/// How long signing off may take.
+/// Timeout of signing off.
 const SIGN_OFF_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The pause before the next attempt, at least and at most.
+/// Minimum and maximum delay between attempts.
 const RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// This node's end of the log, and the tasks that serve it.
+/// The connection of this node to the log, and its tasks.
 pub(super) struct RedisLog {
     shared: Arc<LogState>,
     tasks: [AbortHandle; 2],
 }
 
 impl RedisLog {
-    /// Begins to follow the log.
+    /// Starts to follow the log.
     pub(super) fn follow(
         log: RedisLogSettings<'_>,
         applied_purges: Arc<AppliedPurges>,
@@ -72,7 +72,7 @@ impl RedisLog {
         Self { shared, tasks: [tail.abort_handle(), pending_appender.abort_handle()] }
     }
 
-    /// Appends a purge, says when it is in the log, and waits for the other nodes as long as `ack_timeout` has it.
+    /// Appends a purge, signals that it is in the log, and waits for the other nodes.
     pub(super) async fn append(
         &self,
         purge: &Purge,
@@ -85,7 +85,7 @@ impl RedisLog {
         await_acknowledgement(&self.shared, &appended, deadlines).await
     }
 
-    /// The same, unless it was appended under this key before.
+    /// Like [`append`](Self::append), unless this key was used before.
     pub(super) async fn append_deduplicated(
         &self,
         purge: &Purge,
@@ -111,24 +111,25 @@ impl RedisLog {
         *self.shared.retention.lock() = retention;
     }
 
-    /// Purges that are in no log yet.
+    /// Returns the number of purges that are not in the log yet.
     pub(super) fn pending(&self) -> usize {
         self.shared.pending()
     }
 
-    /// This node.
+    /// Returns the id of this node.
     pub(super) fn node(&self) -> NodeId {
         self.shared.node
     }
 
-    /// Other nodes with a lease, and others without one that have not signed off.
+    /// Returns the number of other nodes with a lease, and of those that vanished without signing
+    /// off.
     pub(super) fn peer_counts(&self) -> (usize, usize) {
         self.shared.membership.lock().count(Instant::now())
     }
 
-    /// Appends what is pending, uses nothing stored any more, and signs off; as far as that goes at once.
+    /// Appends pending purges if Redis responds, stops serving stored responses, and signs off.
     pub(super) async fn leave(&self) {
-        // Between two sessions there is nobody to tell for a moment.
+        // Between two sessions there is no appender for a moment.
         let Ok(appender) = timeout(SIGN_OFF_TIMEOUT, wait_for_appender(&self.shared)).await else {
             return self.shared.applied_purges.leave();
         };
@@ -172,7 +173,7 @@ async fn append(
             LogUnavailable
         })?;
         let (AppendedRecord { fence, .. }, _) = entered;
-        // The log may be gone already; what was purged is lost with it.
+        // If the log was replaced already, the purge was lost with it.
         let has_gone_on = |log| log != fence.log && log != before;
         let mut sync_state = shared.sync_state.subscribe();
         let decided = sync_state.wait_for(|sync_state| {
@@ -186,10 +187,10 @@ async fn append(
     timeout(APPEND_TIMEOUT, until_applied).await.unwrap_or(Err(LogUnavailable))
 }
 
-/// Waits until no node uses what a record selects that is applied here, or until its deadline.
+/// Waits until no node serves what an applied record selects, or until its deadline.
 ///
-/// Nothing more is asked of Redis for that: a node whose lease is renewed meanwhile relies on the new one
-/// only once it has applied the record.
+/// This needs no further call to Redis: a node relies on a renewed lease only after it has applied
+/// the record.
 async fn await_acknowledgement(
     shared: &LogState,
     appended: &AppendedRecord,
@@ -221,7 +222,7 @@ async fn await_acknowledgement(
     }
 }
 
-/// Follows the log for as long as the node lives, in one session after the other.
+/// Follows the log for the lifetime of the node, in consecutive sessions.
 async fn tail(shared: Arc<LogState>) {
     let (min, max) = RETRY_DELAY;
     let (mut pause, mut last_failure) = (min, String::new());
@@ -241,7 +242,7 @@ async fn tail(shared: Arc<LogState>) {
     }
 }
 
-/// Appends what is pending, in its order, again and again until it is in.
+/// Appends the pending purges in order, with retries.
 async fn append_pending(shared: Arc<LogState>) {
     let (min, max) = RETRY_DELAY;
     let mut pause = min;
@@ -262,7 +263,7 @@ async fn append_pending(shared: Arc<LogState>) {
     }
 }
 
-/// Who can append, as soon as somebody can.
+/// Returns the appender as soon as there is one.
 async fn wait_for_appender(shared: &LogState) -> Arc<Appender> {
     let mut appender = shared.appender.subscribe();
     loop {

@@ -1,4 +1,4 @@
-//! One session with Redis: two connections, for as long as both of them answer.
+//! A session with Redis: two connections that end together.
 
 use std::{
     sync::Arc,
@@ -28,51 +28,51 @@ use crate::{
     redis::{RedisClient, RedisClientKind},
 };
 
-/// How long one `XREAD` waits for the next record.
+/// How long one `XREAD` blocks.
 const BLOCK_TIME: Duration = Duration::from_millis(500);
-/// From one look at the whole to the next.
+/// Interval between two views of the stream.
 const VIEW_INTERVAL: Duration = Duration::from_secs(1);
-/// Records that one `XREAD` brings. Each may be as large as a call's body, a MiB.
+/// Maximum number of entries of one blocking `XREAD`; each may take 1 MiB.
 const MAX_BLOCKING_ENTRIES: u64 = 16;
-/// Bytes of records that are read at a time while there are more.
+/// Bytes of records read at a time during catch-up.
 const BATCH_BYTES: usize = 1 << 20;
-/// How often another log is begun in a row before it is given up.
+/// Maximum number of new logs started in a row.
 const MAX_NEW_LOGS: u32 = 3;
-/// How long it is remembered that a record was appended that must be appended once: a day.
+/// How long an idempotency key is remembered: a day.
 const DEDUP_WINDOW_MS: u64 = 86_400_000;
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SessionError {
-    /// What Redis says, or the connection.
+    /// An error of Redis or of the connection.
     #[error(transparent)]
     Redis(#[from] fred::error::Error),
-    /// It hangs.
+    /// Redis hangs.
     #[error("no answer after {} ms", .0.as_millis())]
     TimedOut(Duration),
-    /// It answers, but not as Redis does.
+    /// The reply has an unexpected form.
     #[error("an answer that cannot be read")]
     InvalidReply,
-    /// Whatever log begins, it is not there afterwards.
+    /// Each new log is gone again at the next view.
     #[error("the log does not last")]
     LogNotStable,
 }
 
-/// The connection that appends, and everything else that does not wait for records.
+/// The connection for appends and for all other commands that do not block.
 pub(super) struct Appender {
     pub(super) client: RedisClient,
 }
 
-/// What has to be reached before a node may say that it knows everything.
+/// The position to reach before the lease counts.
 struct CatchUpGoal {
-    /// When it was asked how far the log goes.
+    /// When the view was requested.
     asked: Instant,
     seq: u64,
-    /// The nodes then. None where others do not wait for this one for the next three seconds.
+    /// The nodes at that time; none if other nodes do not wait for this one.
     lease: Option<MembershipSnapshot>,
 }
 
-/// Holds a session until it fails, and moves `cursor` along with what is applied.
+/// Runs a session until it fails, and advances `cursor` with each record applied.
 pub(super) async fn run_session(shared: &LogState, cursor: &mut StreamCursor) -> SessionError {
     let (tail, appender) = match open(shared).await {
         Ok(connections) => connections,
@@ -103,8 +103,9 @@ async fn open(shared: &LogState) -> Result<(RedisClient, Appender), SessionError
     Ok((tail, Appender { client }))
 }
 
-/// Listens to what others tell this node. Where that is not allowed it hears of it a second later, as it
-/// looks.
+/// Subscribes to the position reports of other nodes.
+///
+/// If the ACL denies that, positions are known a second later, from the next view.
 async fn subscribe(
     shared: &LogState,
     appender: &Appender,
@@ -122,7 +123,7 @@ async fn subscribe(
     Ok(messages)
 }
 
-/// Takes in what other nodes tell.
+/// Receives the position reports of other nodes.
 async fn receive_reports(shared: &LogState, mut messages: Receiver<Message>) -> SessionError {
     loop {
         match messages.recv().await {
@@ -131,14 +132,14 @@ async fn receive_reports(shared: &LogState, mut messages: Receiver<Message>) -> 
                     shared.peer_reported(node, position);
                 }
             }
-            // What was missed is told again at the next look.
+            // The next view contains the missed positions.
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => std::future::pending().await,
         }
     }
 }
 
-/// Tells those who wait for it how far this node has come.
+/// Reports this node's position to the nodes that wait for it.
 async fn send_reports(shared: &LogState, appender: &Appender) -> SessionError {
     loop {
         shared.report_due.notified().await;
@@ -176,7 +177,7 @@ async fn follow(
     }
 }
 
-/// Compares the node's place with the stream until both agree. Each time it renews the lease.
+/// Compares the cursor with the stream until both agree. Renews the lease each time.
 async fn reconcile(
     shared: &LogState,
     tail: &RedisClient,
@@ -185,7 +186,7 @@ async fn reconcile(
 ) -> Result<CatchUpGoal, SessionError> {
     let mut is_loss_appended = false;
     for _ in 0..MAX_NEW_LOGS {
-        // From before it is asked for: so the lease ends here before it does for others.
+        // Taken before the request, so that the lease ends here before it ends elsewhere.
         let asked = Instant::now();
         let call = (shared.keys.stream_and_nodes(), view_arguments(shared, cursor, asked));
         let reply = shared.run(tail, &shared.scripts.view, call, shared.reply_timeout());
@@ -197,8 +198,8 @@ async fn reconcile(
         }
         match cursor.decide(&view) {
             SyncDecision::Continue(seq) => return Ok(CatchUpGoal { asked, seq, lease }),
-            // What it has applied is not there, and others may not have heard of it. They have to know
-            // before this node counts as one that has come to this log.
+            // Applied records are missing, and other nodes may never have received them. They must
+            // be informed before this node appears in the new log.
             SyncDecision::Begin { raise: Some(WatermarkRaise::Foreign), .. }
                 if !is_loss_appended && matches!(cursor, StreamCursor::At(_)) =>
             {
@@ -219,13 +220,13 @@ async fn reconcile(
     Err(SessionError::LogNotStable)
 }
 
-/// Tells all nodes that there may have been records of which they have not heard, nor ever will.
+/// Appends a record stating that earlier records may be lost.
 async fn append_loss(shared: &LogState, appender: &Appender) -> Result<(), SessionError> {
     tracing::warn!("records of the purge log are lost: all nodes are told");
     appender.append(shared, &Purge::loss(), None).await.map(drop)
 }
 
-/// What `view.lua` is told: where this node is, who it is, and whom it knows.
+/// Returns the arguments of `view.lua`: this node, its position, and the nodes to restore.
 fn view_arguments(shared: &LogState, cursor: &StreamCursor, now: Instant) -> Vec<String> {
     let applied = shared.applied_purges.fence();
     let own = [
@@ -243,7 +244,7 @@ fn view_arguments(shared: &LogState, cursor: &StreamCursor, now: Instant) -> Vec
     own.into_iter().chain(others).collect()
 }
 
-/// Applies what is there and what comes, until it is time for another look.
+/// Applies existing and new entries until the next view is due.
 async fn apply_entries(
     shared: &LogState,
     tail: &RedisClient,
@@ -252,7 +253,7 @@ async fn apply_entries(
     goal: &CatchUpGoal,
 ) -> Result<(), SessionError> {
     let mut has_renewed = false;
-    // First what is there already, in pieces of a bounded size; then what comes.
+    // Existing entries are read in batches of bounded size, new ones as they arrive.
     let mut is_behind = true;
     loop {
         if !has_renewed && cursor.seq() >= goal.seq {
@@ -298,7 +299,7 @@ async fn apply_entries(
     }
 }
 
-/// The records after a place, as many as a batch holds.
+/// Reads one batch of records after an entry.
 async fn read_batch(
     shared: &LogState,
     tail: &RedisClient,
@@ -310,7 +311,7 @@ async fn read_batch(
     reply::read_entries(&reply).ok_or(SessionError::InvalidReply)
 }
 
-/// The next few records after a place, once there are any, or none after so many milliseconds.
+/// Reads the next few records, and blocks up to this many milliseconds for them.
 async fn read_blocking(
     shared: &LogState,
     tail: &RedisClient,
@@ -323,7 +324,7 @@ async fn read_blocking(
     reply::xread_entries(&reply).ok_or(SessionError::InvalidReply)
 }
 
-/// Applies an entry, with what follows from where it stands.
+/// Applies an entry, and raises the low watermark first if necessary.
 fn apply_entry(shared: &LogState, position: &mut StreamPosition, log_entry: LogEntry) {
     match position.action_for(&log_entry) {
         EntryAction::Skip => return,
@@ -338,7 +339,7 @@ fn apply_entry(shared: &LogState, position: &mut StreamPosition, log_entry: LogE
 }
 
 impl Appender {
-    /// Appends a purge; where it is now. With a key that is known it was appended before.
+    /// Appends a purge, unless its key was used before. Returns the position of the record.
     pub(super) async fn append(
         &self,
         shared: &LogState,
@@ -356,7 +357,7 @@ impl Appender {
         Ok((appended, entered.occurrence))
     }
 
-    /// Sees to it that there is a log that may go on, and is not `doubted`.
+    /// Ensures that a log exists that is not the `doubted` one.
     async fn start_new_log(
         &self,
         shared: &LogState,
@@ -405,7 +406,7 @@ impl Appender {
     }
 }
 
-/// The reply, unless it takes longer than this: the client's own deadlines do not notice everything.
+/// Awaits a reply with a deadline: the client's own timeouts do not cover everything.
 pub(super) async fn with_deadline<T>(
     deadline: Duration,
     reply: impl Future<Output = Result<T, SessionError>>,

@@ -1,4 +1,4 @@
-//! What the tail, the appends and those who wait for them share.
+//! State shared by the follower, the appends, and the waiters for acknowledgements.
 
 use std::{
     collections::BTreeSet,
@@ -31,12 +31,12 @@ use crate::{
     redis::{RedisClient, RedisConnector, Script, ScriptCall},
 };
 
-/// How long an append may take, until this node has applied it.
+/// Timeout of an append, including its application on this node.
 pub(super) const APPEND_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long an answer may take before the server counts as hung, at least.
+/// Minimum timeout of a reply.
 const MIN_REPLY_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// One node's end of the log.
+/// The state of one node's connection to the log.
 pub(super) struct LogState {
     pub(super) connector: RedisConnector,
     pub(super) node: NodeId,
@@ -44,21 +44,21 @@ pub(super) struct LogState {
     pub(super) scripts: Scripts,
     pub(super) applied_purges: Arc<AppliedPurges>,
     pub(super) sync_state: watch::Sender<SyncState>,
-    /// Who can append, while this node follows the log.
+    /// Present while this node follows the log.
     pub(super) appender: watch::Sender<Option<Arc<Appender>>>,
     pub(super) membership: Mutex<Membership>,
-    /// Told when the membership changes.
+    /// Signals a change of the membership.
     pub(super) membership_changed: watch::Sender<()>,
     continuity: Mutex<ContinuityTracker>,
     due_reports: Mutex<BTreeSet<NodeId>>,
-    /// Told when somebody waits to hear from this node.
+    /// Signals that a node waits for this node's position.
     pub(super) report_due: Notify,
     pending: Mutex<PendingQueue>,
-    /// Told when there is something pending.
+    /// Signals a new pending purge.
     pub(super) pending_added: Notify,
-    /// Told when something that was pending is in the log.
+    /// Signals that a pending purge was appended.
     pending_appended: Notify,
-    /// Which records stay in Redis.
+    /// Which records are kept in Redis.
     pub(super) retention: Mutex<LogRetention>,
 }
 
@@ -89,12 +89,12 @@ impl LogState {
         }
     }
 
-    /// How long an answer may take before the server counts as hung.
+    /// Returns the time after which an unanswered command counts as failed.
     pub(super) fn reply_timeout(&self) -> Duration {
         self.connector.command_deadline().max(MIN_REPLY_TIMEOUT)
     }
 
-    /// Returns what a script answers. It has no effect if Redis gets to it later than `within` from now.
+    /// Runs a script. It has no effect if Redis executes it later than `within` from now.
     pub(super) async fn run<R: FromValue>(
         &self,
         client: &RedisClient,
@@ -107,9 +107,9 @@ impl LogState {
         script.run(client, self.connector.clocks(), call, Instant::now() + within).await
     }
 
-    // ── What the tail tells ──
+    // ── Following the log ──
 
-    /// This node follows the log from here; what has an older fence is dead.
+    /// Starts following a log at this position; older fences are invalid.
     pub(super) fn begin(&self, fence: Fence, raise: Option<WatermarkRaise>) {
         if let Some(raise) = raise {
             tracing::warn!(
@@ -121,7 +121,7 @@ impl LogState {
         self.applied_purges.begin(fence, raise);
     }
 
-    /// This node has the lease that it asked for at `asked`, and has applied everything there was then.
+    /// Takes over the lease requested at `asked`, after every record known then was applied.
     pub(super) fn renew_lease(&self, asked: Instant, appender: &Arc<Appender>) {
         self.applied_purges.renew_lease(asked, LEASE);
         if self.appender.borrow().is_some() {
@@ -133,7 +133,7 @@ impl LogState {
         self.publish_sync_state(Some(LinkState::Following));
     }
 
-    /// Records were applied, or the low watermark rose.
+    /// Publishes the position after records were applied or the low watermark was raised.
     pub(super) fn publish_position(&self) {
         self.publish_sync_state(None);
     }
@@ -146,7 +146,7 @@ impl LogState {
         });
     }
 
-    /// The session is over. Whether this node followed the log in it.
+    /// Ends the session. Returns whether this node followed the log in it.
     pub(super) fn disconnect(&self) -> bool {
         self.appender.send_replace(None);
         let followed = |sync_state: &mut SyncState| {
@@ -155,9 +155,9 @@ impl LogState {
         self.sync_state.send_if_modified(followed)
     }
 
-    // ── What nodes tell each other ──
+    // ── Membership ──
 
-    /// Redis told of the nodes.
+    /// Takes in a snapshot of the membership.
     pub(super) fn update_membership(&self, snapshot: &MembershipSnapshot, answered: Instant) {
         self.membership.lock().update(snapshot, answered, self.node);
         for row in snapshot.nodes.iter().filter(|row| row.node != self.node) {
@@ -166,18 +166,18 @@ impl LogState {
         self.membership_changed.send_replace(());
     }
 
-    /// Whether a node that may have applied records that are lost has not come along to the present log.
+    /// Returns whether a node that may have applied lost records has not moved to this log.
     pub(super) fn misses_a_member(&self, snapshot: &MembershipSnapshot, now: Instant) -> bool {
         let log = self.applied_purges.fence().log;
         self.continuity.lock().update(self.node, log, snapshot, now)
     }
 
-    /// All nodes are told that records are lost.
+    /// Takes note of a loss record.
     pub(super) fn note_loss(&self) {
         self.continuity.lock().clear_missing();
     }
 
-    /// A node told how far it has come.
+    /// Takes in the position report of a node.
     pub(super) fn peer_reported(&self, node: NodeId, position: Fence) {
         if self.membership.lock().advance(node, position) {
             self.applied_purges.peer_reached(node, position);
@@ -185,7 +185,7 @@ impl LogState {
         }
     }
 
-    /// These nodes wait to hear that their records are applied here, which they are.
+    /// Queues reports to the nodes that appended the records just applied.
     pub(super) fn queue_reports(&self, nodes: impl Iterator<Item = NodeId>) {
         let mut due_reports = self.due_reports.lock();
         due_reports.extend(nodes.filter(|node| *node != self.node));
@@ -194,14 +194,14 @@ impl LogState {
         }
     }
 
-    /// Whom to tell how far this node has come.
+    /// Returns the nodes that wait for this node's position.
     pub(super) fn take_due_reports(&self) -> BTreeSet<NodeId> {
         std::mem::take(&mut self.due_reports.lock())
     }
 
-    // ── What is pending ──
+    // ── Pending purges ──
 
-    /// Applies a purge here at once, and lets it wait for its position in the log.
+    /// Applies a purge on this node, and queues it for the log.
     pub(super) fn push(&self, purge: Purge) {
         let mut pending = self.pending.lock();
         let id = self.applied_purges.apply_pending(&purge);
@@ -222,7 +222,7 @@ impl LogState {
         self.pending.lock().take()
     }
 
-    /// What was taken is in the log, and applied here.
+    /// Removes a purge that is in the log and applied.
     pub(super) fn done(&self, queued: &QueuedPurge) {
         self.pending.lock().done();
         self.remove_pending(&queued.ids);
@@ -237,7 +237,7 @@ impl LogState {
         self.pending.lock().len()
     }
 
-    /// Until nothing is pending.
+    /// Waits until nothing is pending.
     pub(super) async fn all_appended(&self) {
         loop {
             let mut pending_appended = pin!(self.pending_appended.notified());

@@ -1,4 +1,4 @@
-//! What an entry of the stream says.
+//! Entries of the stream.
 
 use crate::{
     fence::{Fence, LogId, PurgeRecord},
@@ -6,39 +6,39 @@ use crate::{
     purge::{NodeId, WatermarkRaise},
 };
 
-/// The last place there can be: what Redis's scripts can still count exactly.
+/// Maximum sequence number: the largest integer that Redis scripts count exactly.
 const MAX_SEQ: u64 = 999_999_999_999_999;
 
-/// An entry as Redis answers with it.
+/// An entry as read from Redis.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct StreamEntry {
     pub(super) id: String,
     pub(super) fields: Vec<(String, String)>,
 }
 
-/// A place in the stream, as its entry tells it from every other.
+/// A position in the stream, with the data that identifies its entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StreamPosition {
     pub(super) fence: Fence,
-    /// Drawn for this entry alone; none where no entry was read.
+    /// Random value of this entry; none if no entry was read.
     pub(super) nonce: Option<u64>,
-    /// The run of the server that took it; empty where nobody may know.
+    /// Run id of the server that took it; empty if the ACL denies access to it.
     pub(super) run: Box<str>,
 }
 
-/// An entry that a log of Larder's wrote.
+/// A decoded entry of a Larder log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LogEntry {
     pub(super) position: StreamPosition,
-    /// Why a log begins here, where one does.
+    /// The cause, if a new log begins here.
     pub(super) begins: Option<WatermarkRaise>,
-    /// Who appended it, and waits to hear that it is applied.
+    /// The node that appended it and waits for position reports.
     pub(super) by: Option<NodeId>,
     pub(super) record: PurgeRecord,
 }
 
 impl StreamEntry {
-    /// Its place; nothing where the entry is none of ours.
+    /// Returns its position, or none if Larder did not write the entry.
     pub(super) fn position(&self) -> Option<StreamPosition> {
         let seq = self.id.strip_suffix("-0")?.parse().ok().filter(|seq| *seq <= MAX_SEQ)?;
         let log = LogId(from_hex(self.field("log")?)?);
@@ -47,8 +47,9 @@ impl StreamEntry {
         Some(StreamPosition { fence: Fence { log, seq }, nonce, run })
     }
 
-    /// All of it; nothing where the entry is none of ours. A record that cannot be read purges
-    /// everything: whatever it says, that covers it.
+    /// Decodes the entry; none if Larder did not write it.
+    ///
+    /// An unreadable record purges everything, which covers its unknown selectors.
     pub(super) fn to_log_entry(&self) -> Option<LogEntry> {
         let position = self.position()?;
         let at = self.field("at").and_then(|at| at.parse().ok()).unwrap_or_default();
@@ -65,7 +66,7 @@ impl StreamEntry {
     }
 }
 
-/// Numbers in the stream are 16 hexadecimal digits.
+/// Formats a number as 16 hexadecimal digits.
 pub(super) fn to_hex(number: u64) -> String {
     format!("{number:016x}")
 }

@@ -1,9 +1,8 @@
-//! What happened in a run, and whether it may have happened.
+//! The history of a run, and the check that it is consistent.
 //!
-//! The origin numbers the requests that it gets. Whoever acknowledges a purge says thereby: what is
-//! read from now on has a greater number than the last one before the purge was asked for. Each target
-//! so has a *least* number, which only grows, and each read is held against what it was when the read
-//! began.
+//! The origin numbers its requests. After an acknowledged purge, every read returns a greater
+//! number than the last one before the purge. So each target has a *least* number that only grows.
+//! Each read is compared with the least number at its start.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,11 +16,11 @@ use std::{
 
 use super::targets::{Selector, Target};
 
-/// How much of the history before the purge, and how many reads, are told of a violation.
+/// Span and number of reads before a violation that its report includes.
 const BEFORE: Duration = Duration::from_secs(2);
 const READS: usize = 30;
 
-/// A process in its place among the nodes. Another process in the same place is another node.
+/// A process in a slot. Another process in the same slot is another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct NodeProcess {
     pub(super) slot: usize,
@@ -34,7 +33,7 @@ impl fmt::Display for NodeProcess {
     }
 }
 
-/// Where a purge holds.
+/// The nodes on which a purge is effective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     Everywhere,
@@ -48,11 +47,11 @@ struct Event {
     begin: Instant,
     end: Option<Instant>,
     text: String,
-    /// What it purges; nothing where it is a fault.
+    /// The selectors of a purge; none for a fault.
     selectors: Vec<Selector>,
 }
 
-/// A response that a client read.
+/// A response read by a client.
 #[derive(Debug, Clone)]
 pub(super) struct Read {
     pub(super) seat: NodeProcess,
@@ -63,7 +62,7 @@ pub(super) struct Read {
     pub(super) cache: String,
 }
 
-/// The least number that a target may be read with, and the event from which that follows.
+/// The least number that a read may return, and the event that requires it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LowerBound {
     number: u64,
@@ -97,7 +96,7 @@ impl History {
         Self { begin: Instant::now(), targets, log, is_over }
     }
 
-    /// Whether nothing more is to be done: the time is over, or something was found.
+    /// Returns whether the run is over, by time or by a violation.
     pub(super) fn is_over(&self) -> bool {
         self.is_over.load(SeqCst)
     }
@@ -106,7 +105,7 @@ impl History {
         self.is_over.store(true, SeqCst);
     }
 
-    /// Counts what a run must not lack.
+    /// Increments a counter of the coverage check.
     pub(super) fn count(&self, what: impl Into<String>) {
         *self.log.lock().unwrap().counts.entry(what.into()).or_default() += 1;
     }
@@ -119,20 +118,20 @@ impl History {
         self.log.lock().unwrap().violations.clone()
     }
 
-    /// Notes something that must not happen, and ends the run.
+    /// Records a violation, and ends the run.
     pub(super) fn violated(&self, text: String) {
         self.log.lock().unwrap().violations.push(text);
         self.finish();
     }
 
-    /// Begins something that may purge, or break; its number.
+    /// Starts a purge or a fault, and returns its number.
     pub(super) fn begins(&self, text: String, selectors: Vec<Selector>) -> usize {
         let mut log = self.log.lock().unwrap();
         log.events.push(Event { begin: Instant::now(), end: None, text, selectors });
         log.events.len() - 1
     }
 
-    /// Ends it, with this outcome.
+    /// Ends an event with this outcome.
     pub(super) fn ends(&self, event: usize, outcome: &str) {
         let mut log = self.log.lock().unwrap();
         let event = &mut log.events[event];
@@ -140,7 +139,8 @@ impl History {
         write!(event.text, " → {outcome}").unwrap();
     }
 
-    /// From now on nothing is read of what this event purges with a lower number, as far as it reaches.
+    /// Requires greater numbers than `number` for everything that this event purges, within
+    /// `reach`.
     pub(super) fn holds(&self, event: usize, number: u64, reach: Reach) {
         let mut log = self.log.lock().unwrap();
         let HistoryState { events, everywhere, here, .. } = &mut *log;
@@ -158,7 +158,7 @@ impl History {
         }
     }
 
-    /// What a read that begins now has to bring at least.
+    /// Returns the lower bound of a read that starts now.
     pub(super) fn least(&self, seat: NodeProcess, target: usize) -> LowerBound {
         let log = self.log.lock().unwrap();
         let everywhere = log.everywhere[target];
@@ -166,7 +166,7 @@ impl History {
         here.filter(|here| here.number > everywhere.number).unwrap_or(everywhere)
     }
 
-    /// Notes a read, and holds it against what it had to bring.
+    /// Records a read, and checks it against its lower bound.
     pub(super) fn read(&self, read: &Read, least: LowerBound) {
         let mut log = self.log.lock().unwrap();
         *log.counts.entry(format!("read {}", read.cache)).or_default() += 1;
@@ -179,7 +179,7 @@ impl History {
         }
     }
 
-    /// What happened around a read that got what was purged before it.
+    /// Returns the events and reads around a violation.
     fn excerpt(&self, log: &HistoryState, read: &Read, least: LowerBound) -> String {
         let target = &self.targets[read.target];
         let purge = &log.events[least.event];
@@ -215,7 +215,7 @@ impl History {
         lines.join("\n")
     }
 
-    /// A moment of the run, in seconds.
+    /// Formats an instant in seconds since the start of the run.
     fn at(&self, moment: Instant) -> String {
         format!("{:.3}", moment.saturating_duration_since(self.begin).as_secs_f64())
     }
@@ -229,7 +229,7 @@ mod tests {
     const ONE: NodeProcess = NodeProcess { slot: 0, process: 0 };
     const OTHER: NodeProcess = NodeProcess { slot: 1, process: 1 };
 
-    /// A history in which the first target was purged when the origin had given the number 7.
+    /// A history in which the first target was purged after origin request 7.
     fn purged(reach: Reach) -> History {
         let history = History::of(targets::all());
         let selector = Selector::Url(history.targets[0].path.clone());
@@ -239,7 +239,7 @@ mod tests {
         history
     }
 
-    /// What is said of a read that begins now.
+    /// Returns the violation caused by a read that starts now.
     fn read(history: &History, seat: NodeProcess, target: usize, number: u64) -> Vec<String> {
         let (least, begin) = (history.least(seat, target), Instant::now());
         let read = Read { seat, target, begin, end: begin, number, cache: "HIT".to_owned() };

@@ -21,7 +21,7 @@ use crate::support::{
     wire::{Reply, Wire},
 };
 
-/// How long a client waits for an answer: longer than a node hangs.
+/// Client timeout: longer than a node is suspended.
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// The pause between two writes of a client, in milliseconds.
 const PAUSE: (usize, usize) = (200, 700);
@@ -82,7 +82,7 @@ async fn write_one(run: &Run, node: &Node, (method, target): (&str, &Target), id
     }
 }
 
-/// What a write purges: its own URL, what its answer points to, and what its route and its answer name.
+/// Returns the selectors of a write: its URL, URLs in the response, and the tags of its route.
 fn selectors(method: &str, target: &Target) -> Vec<Selector> {
     let own = Selector::Url(target.path.clone());
     if target.kind == Kind::Grouped {
@@ -98,7 +98,7 @@ fn selectors(method: &str, target: &Target) -> Vec<Selector> {
     selectors
 }
 
-/// The origin's number in the answer to a write that succeeded.
+/// Returns the number in a successful response to a write.
 fn number(reply: &Reply) -> Option<u64> {
     let is_success = matches!(reply.status(), 200..=399);
     reply.header("x-number").filter(|_| is_success)?.parse().ok()

@@ -1,4 +1,4 @@
-//! When a purge is acknowledged, by whom is there and what they have applied.
+//! When a purge is acknowledged, given the nodes and their positions.
 
 use super::*;
 
@@ -6,7 +6,7 @@ const LOG: LogId = LogId(7);
 const OWN: NodeId = NodeId(1);
 const OTHER: NodeId = NodeId(2);
 const TTL: Duration = Duration::from_secs(1);
-/// The age of a log that is known well enough.
+/// The age of a log in which all nodes are known.
 const OLD: Duration = Duration::from_hours(1);
 
 fn position(seq: u64) -> Fence {
@@ -25,7 +25,7 @@ fn snapshot(age: Duration, nodes: &[MemberRow]) -> MembershipSnapshot {
     MembershipSnapshot { age, nodes: nodes.to_vec() }
 }
 
-/// A membership that was told of these at `now`, and a record appended then at the position 5.
+/// A membership with these nodes at `now`, and a record appended then at position 5.
 fn appended(age: Duration, nodes: &[MemberRow], now: Instant) -> (Membership, AppendedRecord) {
     let (mut membership, snapshot) = (Membership::default(), snapshot(age, nodes));
     membership.update(&snapshot, now, OWN);
