@@ -108,7 +108,7 @@ impl Feed {
                 else {
                     self.hub.metrics.feed.refused.inc();
                     return unavailable(
-                        "As many listen as may. Come back later, or ask `/_larder/sync`.",
+                        "The limit of event streams is reached. Retry later, or poll `/_larder/sync`.",
                     );
                 };
                 // Checked again: from here on a revocation ends the stream, and none in between is
@@ -170,7 +170,7 @@ fn since_header(headers: &HeaderMap) -> Option<Since> {
 /// Responds with a document and its entity tag, or with 304 if the client has it.
 fn document_response<B>(document: Option<String>, request: &Request<B>) -> Response<Body> {
     let Some(document) = document else {
-        return unavailable("The purge log has not been reached yet. Ask again in a moment.");
+        return unavailable("This node has not reached the purge log yet. Retry in a moment.");
     };
     let tag = etag_of(document.as_bytes());
     let known =
@@ -245,20 +245,20 @@ fn preflight() -> Response<Body> {
 
 fn wrong_method() -> Response<Body> {
     let status = StatusCode::METHOD_NOT_ALLOWED;
-    let mut response = problem(status, "Wrong method", "This is read with GET.");
+    let mut response = problem(status, "Wrong method", "Use GET.");
     response.headers_mut().insert(header::ALLOW, METHODS);
     response
 }
 
 fn events_disabled() -> Response<Body> {
-    let detail = "Nothing is told here: the configuration has no `[events]`.";
-    problem(StatusCode::NOT_FOUND, "No events", detail)
+    let detail = "Events are disabled: the configuration has no `[events]` section.";
+    problem(StatusCode::NOT_FOUND, "Events disabled", detail)
 }
 
 fn invalid_since() -> Response<Body> {
     let detail = "`since` is a number or `next` of an earlier answer, or a time as in \
                   `2026-01-31T08:00:00Z`.";
-    problem(StatusCode::BAD_REQUEST, "Unreadable since", detail)
+    problem(StatusCode::BAD_REQUEST, "Invalid since", detail)
 }
 
 /// Returns an event stream with this body.
@@ -275,12 +275,12 @@ fn stream(body: Body) -> Response<Body> {
 fn identity_required(reason: Reason) -> Response<Body> {
     let detail = match reason {
         Reason::UnverifiedToken => {
-            "The token cannot be verified: it is expired, forged or of another issuer. Sign in again."
+            "The token is expired, forged or from another issuer. Sign in again."
         }
         Reason::Recheck => {
-            "The credential was ended by a logout or a 401. Sign in again, and send a request to the API first."
+            "The credential was revoked by a logout or a 401. Sign in again, and call the API before reconnecting."
         }
-        _ => "Events here are for users. Send the token or cookie that the API takes.",
+        _ => "Events require authentication. Send the token or cookie used for the API.",
     };
     let mut response = problem(StatusCode::UNAUTHORIZED, "Identity required", detail);
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -288,7 +288,7 @@ fn identity_required(reason: Reason) -> Response<Body> {
 }
 
 fn unavailable(detail: &'static str) -> Response<Body> {
-    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, "Not now", detail);
+    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, "Temporarily unavailable", detail);
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     response
 }

@@ -49,19 +49,19 @@ pub enum InvalidTagPattern {
     #[error("a tag has no control characters")]
     Control,
     /// A `*` is not at the end.
-    #[error("a `*` stands at the end only")]
+    #[error("`*` is only allowed at the end")]
     Star,
     /// A placeholder other than one `{user}`.
-    #[error("the only placeholder here is `{{user}}`, once: the name of the user who listens")]
+    #[error("the only placeholder is `{{user}}`, at most once")]
     Placeholder,
     /// Both `{user}` and `*`.
-    #[error("a tag with `{{user}}` has no `*`: it could be the tag of a user whose name is longer")]
+    #[error("`*` cannot be combined with `{{user}}`: it would match other users")]
     UserStar,
 }
 
 /// The text is not a web origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this is an origin, as in `https://app.example.com`, or `*`")]
+#[error("expected an origin such as `https://app.example.com`, or `*`")]
 pub struct InvalidCorsOrigin;
 
 /// The part of a purge that clients may see.

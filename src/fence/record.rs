@@ -113,7 +113,7 @@ impl Purge {
             mode: PurgeMode::Hard,
             selectors: vec![Selector::Everything],
             source: PurgeSource::Unknown,
-            reason: Some("this version of Larder cannot read the record".to_owned()),
+            reason: Some("record not readable by this version of Larder".to_owned()),
             warm: false,
         }
     }

@@ -137,7 +137,7 @@ pub enum LinkState {
 ///
 /// The purge may or may not be in the log. Callers should retry: purging twice is harmless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the purge log cannot be reached")]
+#[error("the purge log is unreachable")]
 pub struct LogUnavailable;
 
 impl SyncState {

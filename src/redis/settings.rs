@@ -82,39 +82,39 @@ impl fmt::Debug for Password {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
     /// Invalid URL syntax.
-    #[error("it is not a URL: {0}")]
+    #[error("invalid URL: {0}")]
     Url(#[from] url::ParseError),
     /// Unsupported scheme.
     #[error(
-        "`{0}:` is not Redis: use redis:, rediss:, redis-cluster:, rediss-cluster:, redis-sentinel:, rediss-sentinel:, redis+unix: or unix:"
+        "unknown scheme `{0}:`, expected redis:, rediss:, redis-cluster:, rediss-cluster:, redis-sentinel:, rediss-sentinel:, redis+unix: or unix:"
     )]
     Scheme(String),
     /// Missing host.
-    #[error("it names no host")]
+    #[error("missing host")]
     Host,
     /// Missing socket path.
-    #[error("it names no path to a socket")]
+    #[error("missing path of the socket")]
     Socket,
     /// The database is not a number from 0 to 255.
-    #[error("`{0}` is not the number of a database")]
+    #[error("invalid database `{0}`, expected a number from 0 to 255")]
     Database(String),
     /// Clusters have no databases.
-    #[error("a cluster has no databases")]
+    #[error("a cluster has database 0 only")]
     ClusterDatabase,
     /// `node=` is not `host:port`.
-    #[error("`node={0}` is not host:port")]
+    #[error("invalid `node={0}`, expected `host:port`")]
     Node(String),
     /// Missing service name of sentinels.
-    #[error("sentinels need the name of the service they watch: `?service=…`")]
+    #[error("missing service name of the sentinels: add `?service=…`")]
     Service,
     /// Unknown parameter.
-    #[error("the parameter `{0}` means nothing here")]
+    #[error("unknown parameter `{0}`")]
     Parameter(String),
     /// Unencoded `/`, `?` or `#` in the credentials.
-    #[error("a `/`, `?` or `#` in user or password has to be percent-encoded: `%2F`, `%3F`, `%23`")]
+    #[error("`/`, `?` and `#` in user name or password must be percent-encoded: `%2F`, `%3F`, `%23`")]
     Credentials,
     /// Invalid UTF-8.
-    #[error("the text behind `%` is not UTF-8")]
+    #[error("the percent-encoded text is not UTF-8")]
     Text,
 }
 

@@ -60,9 +60,9 @@ impl PlannedRequest<'_> {
             RequestAction::Refresh(_) => "refresh",
         };
         let means = match (&self.action, self.reason()) {
-            (RequestAction::Lookup(_), _) | (_, None) => "The cache may answer it.".to_owned(),
+            (RequestAction::Lookup(_), _) | (_, None) => "The cache may respond.".to_owned(),
             (RequestAction::Refresh(_), _) => {
-                "The cache is bypassed, and the origin's answer takes the place of what is stored."
+                "The cache is bypassed; the origin's response replaces the stored one."
                     .to_owned()
             }
             (_, Some(reason)) => reason.description().to_owned(),
@@ -93,30 +93,30 @@ const fn step(
 
 /// All decisions before the lookup. A test compares their order with the plan.
 const STEPS: [DecisionRule; 11] = [
-    step("Is its host served?", ["yes", "no"], &[Reason::Misdirected]),
-    step("Has it been through this node before?", ["no", "yes"], &[Reason::Loop]),
+    step("Is the host served?", ["yes", "no"], &[Reason::Misdirected]),
+    step("Has the request passed this node before?", ["no", "yes"], &[Reason::Loop]),
     step("Is it a GET or HEAD without a body?", ["yes", "no"], &[Reason::MethodNotCacheable]),
-    step("Does it ask for another protocol?", ["no", "yes"], &[Reason::Upgrade]),
-    step("Does a header replace its method or target?", ["no", "yes"], &[Reason::AmbiguousTarget]),
+    step("Does it request another protocol?", ["no", "yes"], &[Reason::Upgrade]),
+    step("Does a header override the method or target?", ["no", "yes"], &[Reason::AmbiguousTarget]),
     step(
-        "Does it have a condition that only the origin may judge?",
+        "Does it have a condition that only the origin can evaluate?",
         ["no", "yes"],
         &[Reason::Precondition],
     ),
-    step("Does the route cache, and does no `bypass` apply?", ["yes", "no"], &[Reason::RuleBypass]),
+    step("Does the route cache, and does no `bypass` match?", ["yes", "no"], &[Reason::RuleBypass]),
     step(
-        "Do all readings of its path select one route?",
+        "Do all readings of the path select the same route?",
         ["yes", "no"],
         &[Reason::AmbiguousTarget],
     ),
-    step("Do servers read its cookies alike?", ["yes", "no"], &[Reason::AmbiguousCookie]),
+    step("Do all servers parse the cookies alike?", ["yes", "no"], &[Reason::AmbiguousCookie]),
     step(
-        "Is it clear whose the response is?",
+        "Is the owner of the response known?",
         ["yes", "no"],
         &[Reason::NoIdentity, Reason::UnverifiedToken],
     ),
     step(
-        "Does it carry a credential that the partition is not made of?",
+        "Does it carry a credential outside the partition?",
         ["no", "yes"],
         &[Reason::SecondCredential],
     ),

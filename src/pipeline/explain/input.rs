@@ -77,7 +77,7 @@ pub enum InvalidExplainRequest {
     #[error("expected a URL such as `https://api.example.com/path?query`, or `/path`")]
     Url,
     /// The URL contains a user name.
-    #[error("a request has no user name in its URL; give `authorization` as a header")]
+    #[error("the URL must not contain a user name; use an `authorization` header")]
     UserInfo,
     /// A field without a colon or with invalid characters. Its value is not repeated.
     #[error("header {0} is not of the form `name: value`")]
@@ -86,7 +86,7 @@ pub enum InvalidExplainRequest {
     #[error("more than {MOST_FIELDS} headers")]
     Fields,
     /// Not a final status.
-    #[error("{0} is no status of a response")]
+    #[error("{0} is not a final status code")]
     Status(u16),
 }
 

@@ -20,7 +20,7 @@ impl PlannedRequest<'_> {
         let target = key.origin_target()?;
         let route = self.matched_route();
         let origin_host = (target.host != target.requested_host).then(|| match &*target.host {
-            "" => "that of each origin".to_owned(),
+            "" => "set by each origin".to_owned(),
             host => host.to_owned(),
         });
         let (vary, partition) = (&route.vary, &route.rule.partition);
@@ -42,7 +42,7 @@ impl PlannedRequest<'_> {
                 if route.rule.sensitive {
                     "the route is `sensitive`"
                 } else {
-                    "without `user.digest_key` no other node can make this key"
+                    "other nodes cannot compute this key without `user.digest_key`"
                 },
             ),
             id: self.key_id(key, selecting),

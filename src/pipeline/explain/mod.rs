@@ -165,7 +165,7 @@ fn refused(
     snapshot: Option<&LookupSnapshot>,
 ) -> Option<NotStored> {
     if lookup.directives.only_if_cached {
-        let (reason, means) = (Reason::OnlyIfCached, "The origin is not asked.");
+        let (reason, means) = (Reason::OnlyIfCached, "No request is sent to the origin.");
         return Some(NotStored { reason, means });
     }
     if snapshot.is_some_and(|snapshot| snapshot.stored().is_some()) {
@@ -179,11 +179,11 @@ fn refused(
     let method = planned.request.method();
     let reason = pass_reason_on_miss(method, lookup, (is_shared, because))?;
     let means = match reason {
-        Reason::Range => "A part of a response is not stored.",
+        Reason::Range => "Partial responses are not stored.",
         _ if *method == Method::HEAD => {
-            "The answer to a HEAD has no body that could be stored; that to a GET has."
+            "The response to a HEAD has no body to store; that to a GET has."
         }
-        _ => "The origin judges the request's condition, and the answer is for this client alone.",
+        _ => "The origin evaluates the condition, and the response is for this client only.",
     };
     Some(NotStored { reason, means })
 }
@@ -199,17 +199,17 @@ fn client_gets(result: CacheResult, reason: Option<Reason>, means: &str) -> Clie
 /// Returns the result for a request that bypasses the cache.
 fn without_lookup(action: &RequestAction, evaluated: Option<&EvaluatedResponse>) -> ClientResult {
     let (reason, means) = match action {
-        RequestAction::Lookup(_) => (None, "The cache may answer it."),
+        RequestAction::Lookup(_) => (None, "The cache may respond."),
         RequestAction::Refresh(_) => {
             let refused = evaluated.and_then(|evaluated| evaluated.by_head.err());
-            (refused.or(Some(Reason::RuleBypass)), "The origin answers.")
+            (refused.or(Some(Reason::RuleBypass)), "The origin responds.")
         }
-        RequestAction::Pass(reason) => (Some(*reason), "The origin answers; nothing is stored."),
+        RequestAction::Pass(reason) => (Some(*reason), "The origin responds; nothing is stored."),
         RequestAction::Misdirected => {
-            (Some(Reason::Misdirected), "Larder answers 421: it serves no such host.")
+            (Some(Reason::Misdirected), "Larder responds with 421: the host is not served.")
         }
         RequestAction::Loop => {
-            (Some(Reason::Loop), "Larder answers 508: the request has come back to it.")
+            (Some(Reason::Loop), "Larder responds with 508: the request loops.")
         }
     };
     client_gets(CacheResult::Bypass, reason, means)
@@ -230,21 +230,21 @@ fn answer(
     }
     let reason = snapshot.map_or(Reason::Cold, LookupSnapshot::needed_because);
     if lookup.directives.only_if_cached {
-        let means = "Larder answers 504: the request wants a stored response, and none answers it.";
+        let means = "Larder responds with 504: the request accepts only a stored response, and none matches.";
         return client_gets(CacheResult::Miss, Some(Reason::OnlyIfCached), means);
     }
     if let Some(NotStored { reason, .. }) = refused {
         return client_gets(
             CacheResult::Miss,
             Some(reason),
-            "The origin answers; nothing is stored.",
+            "The origin responds; nothing is stored.",
         );
     }
     let Some(evaluated) = evaluated else {
         let means = match snapshot.and_then(LookupSnapshot::stored) {
-            None => "The origin answers. Give a response to see whether it is stored.",
+            None => "The origin responds. Pass a response to see whether it is stored.",
             Some(_) => {
-                "The origin is asked whether what is stored is current: REVALIDATED if it is, EXPIRED if it sends another."
+                "The stored response is revalidated: REVALIDATED if it is current, EXPIRED if the origin sends another."
             }
         };
         let result = if snapshot.and_then(LookupSnapshot::stored).is_some() {
@@ -271,22 +271,22 @@ fn origin_answers(
         let rule = &planned.matched_route().rule;
         let bridged = stale::stale_on_error(known, Outage::Error, &lookup.directives, rule, steady);
         if bridged.is_some() {
-            let means = "What is stored bridges the origin's failure.";
+            let means = "The stored response is served in place of the failed one.";
             return client_gets(CacheResult::Stale, bridged, means);
         }
     }
     let result = if stored.is_some() { CacheResult::Expired } else { CacheResult::Miss };
     match evaluated.by_head {
         Ok(_) if evaluated.verdict().is_ok() => {
-            client_gets(result, Some(reason), "The origin answers, and its response is stored.")
+            client_gets(result, Some(reason), "The origin's response is served and stored.")
         }
         Ok(_) => client_gets(
             result,
             Some(reason),
-            "The origin answers; its body keeps the response from being stored.",
+            "The origin responds; the body prevents storing the response.",
         ),
         Err(refusal) => {
-            client_gets(result, Some(refusal), "The origin answers; its response is not stored.")
+            client_gets(result, Some(refusal), "The origin responds; the response is not stored.")
         }
     }
 }
@@ -324,8 +324,8 @@ fn written(selector: &Selector, user: Option<&str>) -> Option<String> {
     match selector {
         Selector::Url(url) => Some(format!("url {url}")),
         Selector::Tag(tag) => Some(format!("tag {}", request::without_user(tag, user))),
-        Selector::User(_) => Some("all that is this user's".to_owned()),
-        Selector::Credential(_) => Some("what the origin accepted of these credentials".to_owned()),
+        Selector::User(_) => Some("all responses of this user".to_owned()),
+        Selector::Credential(_) => Some("the acceptance of these credentials".to_owned()),
         Selector::All(terms) => {
             let is_own = terms.iter().any(|term| matches!(term, Selector::User(_)));
             let rest = terms.iter().filter(|term| !matches!(term, Selector::User(_)));

@@ -81,7 +81,7 @@ impl<'a> PlannedRequest<'a> {
         let sent = self.received.headers();
         for name in sent.keys().filter(|name| self.request.headers().get(*name) != sent.get(*name))
         {
-            let why = "`partition = \"everyone\"` takes credentials and cookies off";
+            let why = "`partition = \"everyone\"` removes credentials and cookies";
             self.removed.push(RemovedField { name: name.to_string(), why });
         }
     }
@@ -209,13 +209,13 @@ impl<'a> PlannedRequest<'a> {
 fn removed(config: &ConfigSnapshot, name: &HeaderName, connection: &Connection) -> RemovedField {
     let peer = connection.peer.map(|peer| peer.ip());
     let why = if config.users.is_spoofed(name, peer) {
-        "only a gateway in `user.header.from` may say this"
+        "only a gateway in `user.header.from` may set this"
     } else if ForwardingKind::of(name.as_str()).is_some() {
-        "only a proxy in `trusted_proxies` may say this"
+        "only a proxy in `trusted_proxies` may set this"
     } else if forwarding::is_underscore_alias(name.as_str()) {
-        "some servers take `_` for `-`, and this name for one that decides about the request"
+        "some servers treat `_` as `-`, and then this header controls the request"
     } else {
-        "`Connection` lists it: it is for this connection only"
+        "listed in `Connection`: for this connection only"
     };
     RemovedField { name: name.to_string(), why }
 }

@@ -105,7 +105,7 @@ impl EvaluatedResponse {
         let route = planned.matched_route();
         let (stored, reason, means) = match (verdict, refused) {
             (_, Some(refused)) => (false, Some(refused.reason), refused.means.to_owned()),
-            (Ok(_), None) => (true, None, "It is stored.".to_owned()),
+            (Ok(_), None) => (true, None, "The response is stored.".to_owned()),
             (Err(reason), None) => (false, Some(reason), reason.description().to_owned()),
         };
         let kept = stored_fields(&self.given.headers, &self.directives);

@@ -39,10 +39,10 @@ impl LookupSnapshot {
     pub(super) fn without_origin(&self) -> Option<(CacheResult, Option<Reason>, &'static str)> {
         match &self.outcome {
             LookupOutcome::Fresh(_) => {
-                Some((CacheResult::Hit, None, "What is stored is fresh, and answers it."))
+                Some((CacheResult::Hit, None, "The stored response is fresh, and is served."))
             }
             LookupOutcome::Stale(_, reason) => {
-                let means = "What is stored is stale, and answers it all the same.";
+                let means = "The stored response is stale, but may be served.";
                 Some((CacheResult::Stale, Some(*reason), means))
             }
             LookupOutcome::Miss(_) => None,
@@ -91,7 +91,7 @@ impl<S: Store> Pipeline<S> {
             made_stale_by: match forced_staleness {
                 ForcedStaleness::None => None,
                 ForcedStaleness::SoftPurged => Some("a soft purge"),
-                ForcedStaleness::PreviousVersion => Some("a new version of the namespace"),
+                ForcedStaleness::PreviousVersion => Some("a new namespace version"),
             },
             bytes: response.body_length(),
             tags: response.tags().map(|tag| without_user(tag, user)).collect(),

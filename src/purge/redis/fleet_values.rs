@@ -96,7 +96,7 @@ pub(super) async fn with_reply_timeout<T>(
 ) -> Result<T, LogUnavailable> {
     let reply = with_deadline(REPLY_TIMEOUT, async { Ok(reply.await?) }).await;
     reply.map_err(|failure| {
-        tracing::debug!(%failure, "the fleet cannot be asked");
+        tracing::debug!(%failure, "fleet call failed");
         LogUnavailable
     })
 }

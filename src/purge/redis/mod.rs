@@ -140,7 +140,7 @@ impl RedisLog {
         self.shared.applied_purges.leave();
         let sign_off = appender.leave(&self.shared, self.shared.node);
         if !matches!(timeout(SIGN_OFF_TIMEOUT, sign_off).await, Ok(Ok(()))) {
-            tracing::warn!("this node could not sign off: purges wait for its lease to end");
+            tracing::warn!("could not sign off: purges will wait until this node's lease ends");
         }
         self.shared.disconnect();
     }
@@ -169,7 +169,7 @@ async fn append(
     let until_applied = async {
         let before = shared.applied_purges.fence().log;
         let entered = appender.append(shared, purge, once).await.map_err(|failure| {
-            tracing::warn!(%failure, "a purge cannot be appended to the log");
+            tracing::warn!(%failure, "could not append a purge to the log");
             LogUnavailable
         })?;
         let (AppendedRecord { fence, .. }, _) = entered;
@@ -234,7 +234,7 @@ async fn tail(shared: Arc<LogState>) {
             last_failure.clear();
         }
         if failure != last_failure {
-            tracing::warn!(failure, "the purge log is out of reach");
+            tracing::warn!(failure, "purge log unreachable");
             last_failure = failure;
         }
         sleep(pause).await;

@@ -85,7 +85,7 @@ fn can_merge(one: &Purge, next: &Purge) -> bool {
 
 /// Returns the purge that replaces too many pending ones.
 pub(super) fn purge_everything() -> Purge {
-    let reason = "more purges waited for the log than are kept";
+    let reason = "too many pending purges";
     Purge {
         mode: PurgeMode::Hard,
         selectors: vec![Selector::Everything],

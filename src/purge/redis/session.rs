@@ -48,13 +48,13 @@ pub(super) enum SessionError {
     #[error(transparent)]
     Redis(#[from] fred::error::Error),
     /// Redis hangs.
-    #[error("no answer after {} ms", .0.as_millis())]
+    #[error("no reply after {} ms", .0.as_millis())]
     TimedOut(Duration),
     /// The reply has an unexpected form.
-    #[error("an answer that cannot be read")]
+    #[error("unexpected form of reply")]
     InvalidReply,
     /// Each new log is gone again at the next view.
-    #[error("the log does not last")]
+    #[error("each new log disappeared again")]
     LogNotStable,
 }
 
@@ -116,7 +116,7 @@ async fn subscribe(
     match with_deadline(APPEND_TIMEOUT, async { Ok(subscribed.await) }).await? {
         Err(error) if appender.client.is_closed() => return Err(error.into()),
         Err(error) => {
-            tracing::warn!(%error, "Redis lets nobody listen: purges are acknowledged late");
+            tracing::warn!(%error, "SUBSCRIBE denied: purges are acknowledged up to a second later");
         }
         Ok(()) => {}
     }
@@ -154,7 +154,7 @@ async fn send_reports(shared: &LogState, appender: &Appender) -> SessionError {
         match with_deadline(APPEND_TIMEOUT, async { Ok(reported.await) }).await {
             Err(failure) => return failure,
             Ok(Err(error)) if appender.client.is_closed() => return error.into(),
-            Ok(Err(error)) => tracing::debug!(%error, "nobody was told what is applied here"),
+            Ok(Err(error)) => tracing::debug!(%error, "could not report the applied position"),
             Ok(Ok(_)) => {}
         }
     }
@@ -222,7 +222,7 @@ async fn reconcile(
 
 /// Appends a record stating that earlier records may be lost.
 async fn append_loss(shared: &LogState, appender: &Appender) -> Result<(), SessionError> {
-    tracing::warn!("records of the purge log are lost: all nodes are told");
+    tracing::warn!("purge log records were lost: appending a loss record");
     appender.append(shared, &Purge::loss(), None).await.map(drop)
 }
 

@@ -115,7 +115,7 @@ impl LogState {
             tracing::warn!(
                 cause = raise.as_str(),
                 seq = fence.seq,
-                "the purge log cannot be continued: everything stored is given up"
+                "the purge log does not continue: all stored responses are invalid"
             );
         }
         self.applied_purges.begin(fence, raise);
@@ -206,7 +206,7 @@ impl LogState {
         let mut pending = self.pending.lock();
         let id = self.applied_purges.apply_pending(&purge);
         if pending.is_full_for(&purge) {
-            tracing::warn!(purges = pending.len(), "too many purges wait: everything is purged");
+            tracing::warn!(purges = pending.len(), "too many pending purges: replaced by a purge of everything");
             let everything = purge_everything();
             let whole = self.applied_purges.apply_pending(&everything);
             self.remove_pending(&pending.clear());
