@@ -104,7 +104,7 @@ impl Feed {
                     return stream(Empty::new().boxed_unsync());
                 }
                 let client = ListenerClient::of(caller, user.as_deref());
-                let Some(slot) = ListenerSlot::take(&self.hub, settings, client, user.as_ref())
+                let Some(slot) = self.hub.slots.take(settings, client, user.as_ref())
                 else {
                     self.hub.metrics.feed.refused.inc();
                     return unavailable(
@@ -131,7 +131,7 @@ impl Feed {
         let first = format!("retry: {}\n\n{first}", random_retry_ms());
         let expires = slot.channel.as_ref().and_then(|channel| channel.user.expires);
         let left = expires.map(|expires| expires.saturating_since(now));
-        stream(EventListener::new(slot, position, first, left).into_body())
+        stream(EventListener::new(Arc::clone(&self.hub), slot, position, first, left).into_body())
     }
 
     /// Returns the purges since a position as JSON; none if no log is known yet.

@@ -31,7 +31,7 @@ pub(super) struct Hub {
     settings: ArcSwapOption<Settings>,
     state: RwLock<HubState>,
     changed: Notify,
-    pub(super) slots: ListenerSlots,
+    pub(super) slots: Arc<ListenerSlots>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -89,7 +89,7 @@ impl Hub {
             settings: ArcSwapOption::from_pointee(settings),
             state: RwLock::new(HubState { ring: EventRing::default(), status }),
             changed: Notify::new(),
-            slots: ListenerSlots::default(),
+            slots: Arc::new(ListenerSlots::new(Arc::clone(&metrics))),
             metrics,
         }
     }

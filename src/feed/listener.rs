@@ -11,7 +11,11 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{event, hub::NextFrame, slots::ListenerSlot};
+use super::{
+    event,
+    hub::{Hub, NextFrame},
+    slots::ListenerSlot,
+};
 use crate::fence::Fence;
 
 /// Maximum time between frames, because proxies close idle streams.
@@ -22,6 +26,7 @@ const AHEAD: Duration = Duration::from_secs(3);
 
 /// A listener and its position.
 pub(super) struct EventListener {
+    hub: Arc<Hub>,
     slot: ListenerSlot,
     position: Option<Fence>,
     /// Sent first.
@@ -36,6 +41,7 @@ pub(super) struct EventListener {
 impl EventListener {
     /// Creates a listener at this position; its stream ends `left` from now, if given.
     pub(super) fn new(
+        hub: Arc<Hub>,
         slot: ListenerSlot,
         position: Option<Fence>,
         first: String,
@@ -44,7 +50,7 @@ impl EventListener {
         let now = Instant::now();
         let expires = left.and_then(|left| now.checked_add(left));
         let first = Some(first.into());
-        Self { slot, position, first, ahead_until: now + AHEAD, expires, is_over: false }
+        Self { hub, slot, position, first, ahead_until: now + AHEAD, expires, is_over: false }
     }
 
     /// Returns the body of the event stream.
@@ -63,7 +69,7 @@ impl EventListener {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
-        let (hub, channel) = (Arc::clone(&self.slot.hub), self.slot.channel.clone());
+        let (hub, channel) = (Arc::clone(&self.hub), self.slot.channel.clone());
         let (beat, mut is_due) = (Instant::now() + HEARTBEAT, false);
         let until = self.expires.map_or(beat, |expires| expires.min(beat));
         loop {

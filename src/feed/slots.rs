@@ -5,15 +5,16 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::Mutex;
 
 use super::{
-    hub::Hub,
     reader::{ListenerClient, Recipient, UserChannel},
     settings::Settings,
 };
-use crate::{fence::Selector, user::PartitionMember};
+use crate::{fence::Selector, telemetry::Metrics, user::PartitionMember};
 
 /// The listeners of this node.
-#[derive(Default)]
-pub(super) struct ListenerSlots(Mutex<SlotTable>);
+pub(super) struct ListenerSlots {
+    table: Mutex<SlotTable>,
+    metrics: Arc<Metrics>,
+}
 
 #[derive(Default)]
 struct SlotTable {
@@ -25,7 +26,7 @@ struct SlotTable {
 
 /// A slot of one listener, released when dropped.
 pub(super) struct ListenerSlot {
-    pub(super) hub: Arc<Hub>,
+    slots: Arc<ListenerSlots>,
     client: Option<ListenerClient>,
     /// The channel of its user, if identified.
     pub(super) channel: Option<Arc<UserChannel>>,
@@ -33,12 +34,16 @@ pub(super) struct ListenerSlot {
 }
 
 impl ListenerSlots {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { table: Mutex::default(), metrics }
+    }
+
     /// Notifies the listening recipients.
     pub(super) fn wake(&self, recipients: &[Recipient]) {
         if recipients.is_empty() {
             return;
         }
-        let taken = self.0.lock();
+        let taken = self.table.lock();
         let concerned = taken.users.values();
         concerned
             .filter(|channel| recipients.iter().any(|recipient| recipient.is(&channel.user)))
@@ -50,7 +55,7 @@ impl ListenerSlots {
         let may_end =
             |selector: &Selector| matches!(selector, Selector::Credential(_) | Selector::All(_));
         if selectors.iter().any(may_end) {
-            let taken = self.0.lock();
+            let taken = self.table.lock();
             let ended = taken.users.values().filter(|channel| channel.is_ended_by(selectors));
             ended.for_each(|channel| channel.end());
         }
@@ -58,19 +63,17 @@ impl ListenerSlots {
 
     /// Ends the streams of all users, because revocations may be missing.
     pub(super) fn end_all(&self) {
-        self.0.lock().users.values().for_each(|channel| channel.end());
+        self.table.lock().users.values().for_each(|channel| channel.end());
     }
-}
 
-impl ListenerSlot {
     /// Takes a slot, if the limits allow one more listener.
     pub(super) fn take(
-        hub: &Arc<Hub>,
+        self: &Arc<Self>,
         settings: &Settings,
         client: Option<ListenerClient>,
         user: Option<&Arc<PartitionMember>>,
-    ) -> Option<Self> {
-        let mut taken = hub.slots.0.lock();
+    ) -> Option<ListenerSlot> {
+        let mut taken = self.table.lock();
         if taken.count >= settings.listeners {
             return None;
         }
@@ -88,15 +91,15 @@ impl ListenerSlot {
         if let Some(channel) = &channel {
             taken.users.insert(number, Arc::clone(channel));
         }
-        hub.metrics.feed.listeners.inc();
+        self.metrics.feed.listeners.inc();
         drop(taken);
-        Some(Self { hub: Arc::clone(hub), client, channel, number })
+        Some(ListenerSlot { slots: Arc::clone(self), client, channel, number })
     }
 }
 
 impl Drop for ListenerSlot {
     fn drop(&mut self) {
-        let mut taken = self.hub.slots.0.lock();
+        let mut taken = self.slots.table.lock();
         taken.count = taken.count.saturating_sub(1);
         taken.users.remove(&self.number);
         if let Some(client) = &self.client
@@ -107,6 +110,6 @@ impl Drop for ListenerSlot {
                 taken.by_client.remove(client);
             }
         }
-        self.hub.metrics.feed.listeners.dec();
+        self.slots.metrics.feed.listeners.dec();
     }
 }

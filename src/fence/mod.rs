@@ -16,6 +16,7 @@ mod scanned;
 mod selector;
 mod selector_index;
 mod table;
+mod url;
 
 pub(crate) use candidate::OwnedResponseAttributes;
 pub use pending::PendingPurgeId;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     PurgeCandidate, ResponseAttributes, glob,
-    selector_index::{directory, path_of},
+    url::{has_prefix, path_of, with_trailing_slash},
 };
 
 /// A selector of responses.
@@ -97,14 +97,3 @@ pub fn credential_tag(digest: &str) -> String {
     format!("\u{1}{digest}")
 }
 
-/// Returns whether a URL has this prefix; the prefix `/a/` matches `/a` as well.
-fn has_prefix(url: &[u8], prefix: &[u8]) -> bool {
-    url.starts_with(prefix) || directory(url).is_some_and(|directory| directory == prefix)
-}
-
-/// Returns the URL with a slash at the end of its path, unless it has one.
-fn with_trailing_slash(url: &[u8]) -> Option<Vec<u8>> {
-    let mut with_trailing_slash = directory(url)?;
-    with_trailing_slash.extend_from_slice(url.get(with_trailing_slash.len() - 1..)?);
-    Some(with_trailing_slash)
-}

@@ -2,7 +2,11 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use super::{ResponseAttributes, Selector, credential_tag, scanned::ScannedSelectors};
+use super::{
+    ResponseAttributes, Selector, credential_tag,
+    scanned::ScannedSelectors,
+    url::{directory, path_of},
+};
 use crate::field::Timestamp;
 
 /// The kind of a selector. Equal texts of different kinds have different hashes.
@@ -243,21 +247,6 @@ fn as_indexable(selector: &Selector) -> Option<(&Selector, ResponseAttributes<'_
         }
     }
     Some((main, attributes))
-}
-
-/// Returns a URL without its host.
-pub(super) fn path_of(url: &[u8]) -> Option<&[u8]> {
-    let start = url.iter().position(|byte| *byte == b'/')?;
-    url.get(start..)
-}
-
-/// Returns a URL up to the end of its path with a slash appended; none if it has one.
-///
-/// Normalised URLs have no trailing slash, but the prefix `/a/` selects `/a` as well.
-pub(super) fn directory(url: &[u8]) -> Option<Vec<u8>> {
-    let end = url.iter().position(|byte| *byte == b'?').unwrap_or(url.len());
-    let path = url.get(..end).filter(|path| !path.is_empty() && path.last() != Some(&b'/'))?;
-    Some([path, b"/"].concat())
 }
 
 /// Maximum length of an indexed prefix in bytes. Longer ones are cut and select more, which is

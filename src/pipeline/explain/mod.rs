@@ -27,7 +27,7 @@ pub(crate) use explanation::{
     RemovedField, RequestLine, Selectors, UnmatchedRoute,
 };
 pub(crate) use input::InvalidExplainRequest;
-use input::{ParsedRequest, ParsedResponse};
+use input::ParsedRequest;
 pub use {input::ExplainRequest, input::ExplainRequestResponse};
 
 use super::{

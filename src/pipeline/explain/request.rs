@@ -5,8 +5,8 @@ use http::{HeaderName, Request, header};
 use http_body_util::Full;
 
 use super::{
-    ParsedRequest,
     explanation::{ExplainedReading, ExplainedRoute, RemovedField, RequestLine, UnmatchedRoute},
+    input::ParsedRequest,
 };
 use crate::{
     field::{

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::{
-    ParsedResponse, advice,
+    advice,
     explanation::{ExplainedResponse, HumanDuration, Lifetime, Selectors},
+    input::ParsedResponse,
     request::PlannedRequest,
 };
 use crate::{
